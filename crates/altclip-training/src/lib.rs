@@ -1,0 +1,1 @@
+//! The AltCLIP and AltDiffusion training recipe: data, losses, stages and metrics

@@ -1,0 +1,1 @@
+//! AltDiffusion: hidden states of a prompt to pictures

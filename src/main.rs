@@ -1,0 +1,3 @@
+//! The command `altdiffusion`.
+
+fn main() {}
