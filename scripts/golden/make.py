@@ -42,8 +42,12 @@ def main() -> None:
     if "tokenizer" in parts and arguments.cldr is None:
         parser.error("the part tokenizer needs --cldr")
 
+    import diffusers
     import torch
+    import transformers
 
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()
     # One thread: the order of additions, and so the last bits, then depend on nothing else that runs.
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
