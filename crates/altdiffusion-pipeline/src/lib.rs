@@ -1,1 +1,10 @@
 //! AltDiffusion: hidden states of a prompt to pictures
+
+mod config;
+mod error;
+mod layers;
+
+pub mod vae;
+
+pub use config::PerBlock;
+pub use error::{Error, Result};
