@@ -3,10 +3,9 @@
 
     make-random-checkpoint.py DIR --model m9 --tokenizer tests/golden/tokenizer
 
-The directory has the layout, the configs and the tensor names of BAAI/AltDiffusion, -m9 or -m18, without the safety
-checker: 6.0 GB in f32, half of that in f16. The configs are as old as the published ones, so they leave out what later
-versions of diffusers added (`scaling_factor`, `use_linear_projection`, `prediction_type` …), and the VAE's attention
-has the names of that time (`query`, `key`, `value`, `proj_attn`; `--vae-names new` writes `to_q` …). The embedding has
+The directory has the layout and the shapes of BAAI/AltDiffusion, -m9 or -m18, without the safety checker: 6.0 GB in
+f32, half of that in f16. The configs are like those of Stable Diffusion 1.4 and 2.1-base, so they leave out what later
+versions of diffusers added (`scaling_factor`, `prediction_type` …), and the VAE's attention has the names of that time (`query`, `key`, `value`, `proj_attn`; `--vae-names new` writes `to_q` …). The embedding has
 all 250 002 rows, whatever the size of the tokenizer.
 
 Names and shapes come from the reference classes, built without memory on torch's meta device; see
