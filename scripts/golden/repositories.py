@@ -1,5 +1,6 @@
 """`alt_diffusion/` and `alt_diffusion_m18/`: two complete tiny models in the published layout, with random weights."""
 
+import json
 import shutil
 from collections import OrderedDict
 from pathlib import Path
@@ -98,6 +99,11 @@ def save(folder: Path, tokenizer: Path, *, safe_text_encoder: bool, **parts) -> 
         **parts,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
+    # diffusers 0.31 writes itself as the text encoder's library; the published repositories name a module.
+    index = folder / "model_index.json"
+    content = json.loads(index.read_text())
+    content["text_encoder"] = ["alt_diffusion", "RobertaSeriesModelWithTransformation"]
+    index.write_text(json.dumps(content, indent=2) + "\n")
     if not safe_text_encoder:
         (folder / "text_encoder" / "model.safetensors").unlink()
     for path in folder.rglob("*.safetensors"):

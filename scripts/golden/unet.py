@@ -21,8 +21,8 @@ CASES = (
 def make(output: Path) -> None:
     tensors = {}
     for repository in ("alt_diffusion", "alt_diffusion_m18"):
-        model = UNet2DConditionModel.from_pretrained(output / repository, subfolder="unet").eval()
-        exact = UNet2DConditionModel.from_pretrained(output / repository, subfolder="unet").double().eval()
+        model = UNet2DConditionModel.from_pretrained(output / repository, subfolder="unet", low_cpu_mem_usage=False).eval()
+        exact = UNet2DConditionModel.from_pretrained(output / repository, subfolder="unet", low_cpu_mem_usage=False).double().eval()
         worst = 0.0
         for name, batch, height, width, times in CASES:
             prefix = f"{repository}.{name}"

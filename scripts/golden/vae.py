@@ -13,8 +13,8 @@ CASES = (("square", 2, 4, 4), ("wide", 1, 3, 5), ("tall", 1, 7, 2), ("one", 1, 1
 def make(output: Path) -> None:
     tensors = {}
     for repository in ("alt_diffusion", "alt_diffusion_m18"):
-        model = AutoencoderKL.from_pretrained(output / repository, subfolder="vae").eval()
-        exact = AutoencoderKL.from_pretrained(output / repository, subfolder="vae").double().eval()
+        model = AutoencoderKL.from_pretrained(output / repository, subfolder="vae", low_cpu_mem_usage=False).eval()
+        exact = AutoencoderKL.from_pretrained(output / repository, subfolder="vae", low_cpu_mem_usage=False).double().eval()
         for name, batch, height, width in CASES:
             prefix = f"{repository}.{name}"
             picture = normal(f"{prefix}.picture", batch, 3, 8 * height, 8 * width).clamp(-1, 1)
