@@ -3,7 +3,7 @@
 mod config;
 mod error;
 mod layers;
-
+pub mod unet;
 pub mod vae;
 
 pub use config::PerBlock;
