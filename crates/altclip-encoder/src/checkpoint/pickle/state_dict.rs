@@ -57,8 +57,8 @@ fn flatten<'o, 'a>(
         };
         match objects.node(*value) {
             Node::Tensor(view) => {
-                // In Python a later entry replaces an earlier one of the same key, but `a.b` and `a` → `b` are two.
-                if found.insert(format!("{prefix}{key}"), view).is_some() {
+                let replaced = found.insert(format!("{prefix}{key}"), view);
+                if replaced.is_some() {
                     return Err(format!("tensor {prefix}{key} comes twice"));
                 }
             }

@@ -22,7 +22,9 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, StoredTensor)>> {
             return Err(format!("expected an archive that torch.save wrote, found one without {PICKLE}"));
         }
         _ => {
-            return Err(format!("expected an archive that torch.save wrote, found one with several {PICKLE}"));
+            return Err(format!(
+                "expected an archive that torch.save wrote, found one with several {PICKLE}"
+            ));
         }
     };
     if entries.contains_key(&format!("{folder}constants.pkl")) {
