@@ -4,4 +4,5 @@ pub mod activation;
 mod config;
 mod padding;
 pub mod text_encoder;
+pub mod vision;
 pub mod xlm_roberta;
