@@ -1,6 +1,7 @@
 //! AltCLIP's multilingual text encoder and image tower: prompts and pictures to vectors and hidden states
 
 pub mod activation;
+pub mod altclip;
 mod config;
 mod padding;
 pub mod text_encoder;
