@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod altclip;
 mod config;
+pub mod image_processor;
 mod padding;
 pub mod text_encoder;
 pub mod vision;
