@@ -86,9 +86,17 @@ pub enum Error {
         total: usize,
     },
 
-    /// A weight is missing or does not fit, or an operation failed.
+    /// A file of the model is missing or damaged, a weight is missing or does not fit, a text cannot be encoded, or an
+    /// operation on tensors failed.
     #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
+    Encoder(#[from] altclip_encoder::Error),
+}
+
+/// Errors of the checkpoint travel through candle's when weights are read; here they come out as they went in.
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Encoder(error.into())
+    }
 }
 
 impl Error {
