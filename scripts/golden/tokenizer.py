@@ -1,7 +1,7 @@
 """`tokenizer/` and `tokenizer_json/`: a small SentencePiece model over 18 languages, and what it makes of odd texts."""
 
+import io
 import json
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -27,21 +27,20 @@ def corpus(cldr: Path) -> list[str]:
 
 
 def train(cldr: Path, path: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        prefix = Path(folder) / "spm"
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(corpus(cldr)),
-            model_prefix=str(prefix),
-            model_type="unigram",
-            vocab_size=PIECES,
-            # Low enough that rare characters (most of them Han) stay unknown, as some are to XLM-R.
-            character_coverage=0.993,
-            normalization_rule_name="nmt_nfkc",
-            num_threads=1,
-            minloglevel=1,
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(prefix.with_suffix(".model"), path)
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus(cldr)),
+        # To memory, because the model records the path that it is written to.
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=PIECES,
+        # Low enough that rare characters (most of them Han) stay unknown, as some are to XLM-R.
+        character_coverage=0.993,
+        normalization_rule_name="nmt_nfkc",
+        num_threads=1,
+        minloglevel=1,
+    )
+    path.write_bytes(model.getvalue())
 
 
 def make(output: Path, cldr: Path) -> None:

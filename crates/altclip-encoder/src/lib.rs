@@ -2,9 +2,14 @@
 
 pub mod activation;
 pub mod altclip;
-mod config;
+pub mod checkpoint;
+pub mod config;
+pub mod error;
 pub mod image_processor;
 mod padding;
+pub mod source;
 pub mod text_encoder;
 pub mod vision;
 pub mod xlm_roberta;
+
+pub use error::{Error, Result};
