@@ -94,6 +94,12 @@ impl Conv2d {
         Ok(Self { weight, bias: None, in_channels, out_channels, kernel, options })
     }
 
+    /// The same convolution without the doubling before it, for input that is enlarged already.
+    pub fn without_upsample(&self) -> Self {
+        let options = Conv2dOptions { upsample: false, ..self.options };
+        Self { options, ..self.clone() }
+    }
+
     /// `(batch, height, width, in)` to `(batch, height', width', out)`, where
     /// `height' = (height · (2 if upsampled) + padding − kernel) / stride + 1`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
