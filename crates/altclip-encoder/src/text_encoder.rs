@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use fused_ops::{LayerNorm, Linear};
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,18 @@ impl TextEncoderConfig {
     /// # Errors
     /// Names the file and the field that is missing, of the wrong kind, or contradicts another.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
-        read_config(path.as_ref(), |config: &Self| config.encoder.check())
+        read_config(path.as_ref(), Self::check)
+    }
+
+    /// Checks that the fields can be those of one model.
+    ///
+    /// # Errors
+    /// Names the first field that cannot be, with what it has to be.
+    pub fn check(&self) -> Result<()> {
+        if self.project_dim == 0 {
+            bail!("project_dim is 0, expected at least 1")
+        }
+        self.encoder.check()
     }
 }
 
@@ -103,6 +114,7 @@ impl TextEncoder {
     /// # Errors
     /// If the configuration contradicts itself, or a weight is missing or has another shape.
     pub fn new(config: &TextEncoderConfig, vb: VarBuilder) -> Result<Self> {
+        config.check()?;
         let (hidden, project) = (config.encoder.hidden_size, config.project_dim);
         let roberta = XlmRobertaModel::new(&config.encoder, vb.pp("roberta"))?;
         let (roberta, projection) = if config.has_pre_transformation {

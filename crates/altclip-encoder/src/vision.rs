@@ -85,6 +85,9 @@ impl VisionConfig {
                 self.num_attention_heads
             )
         }
+        if self.num_channels == 0 {
+            bail!("num_channels is 0, expected at least 1")
+        }
         if self.patch_size == 0 || self.image_size < self.patch_size {
             bail!("patch_size is {}, expected 1 to image_size {}", self.patch_size, self.image_size)
         }
@@ -192,6 +195,7 @@ struct VisionEmbeddings {
     class_embedding: Tensor,    // (hidden_size)
     position_embedding: Tensor, // (1 + patches, hidden_size)
     patch_embedding: Conv2d,
+    channels: usize,
     image_size: usize,
 }
 
@@ -215,12 +219,16 @@ impl VisionEmbeddings {
                 options,
                 vb.pp("patch_embedding"),
             )?,
+            channels: config.num_channels,
             image_size: config.image_size,
         })
     }
 
     fn forward(&self, pixel_values: &Tensor) -> Result<Tensor> {
-        let (batch, _, height, width) = pixel_values.dims4()?;
+        let (batch, channels, height, width) = pixel_values.dims4()?;
+        if channels != self.channels {
+            bail!("the picture has {channels} channels, the image tower expects {}", self.channels)
+        }
         if (height, width) != (self.image_size, self.image_size) {
             bail!("the picture is {width}×{height} pixels, the image tower expects {0}×{0}", self.image_size)
         }
