@@ -63,7 +63,7 @@ fn trajectories_are_those_of_diffusers() -> TestResult {
     let (golden, tensors) = cases()?;
     let mut worst = 0f32;
     for case in &golden.cases {
-        let config = SchedulerConfig::from_json(&case.config.to_string(), case.name.as_str())?;
+        let config = SchedulerConfig::from_json(case.config.to_string(), case.name.as_str())?;
         for run in &case.runs {
             let name = format!("{}.{}", case.name, run.steps);
             let expected = &tensors[&name];
@@ -108,7 +108,7 @@ fn the_sigmas_of_euler_are_those_of_diffusers() -> TestResult {
             let Some(expected) = tensors.get(&name) else {
                 continue;
             };
-            let config = SchedulerConfig::from_json(&case.config.to_string(), case.name.as_str())?;
+            let config = SchedulerConfig::from_json(case.config.to_string(), case.name.as_str())?;
             let scheduler = EulerDiscrete::new(&config, run.steps)?;
             let expected = expected.to_vec1::<f32>()?;
             assert_eq!(scheduler.sigmas().len(), expected.len(), "{name}");

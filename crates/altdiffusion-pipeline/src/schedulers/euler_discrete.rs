@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{
     FinalSigma, NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SigmaInterpolation, SigmaSpacing,
-    TimestepSpacing, at, noise_schedule::linspace, sigmas,
+    TimestepSpacing, at, divide, noise_schedule::linspace, sigmas,
 };
 use crate::Result;
 
@@ -129,10 +129,4 @@ impl Scheduler for EulerDiscrete {
     fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {
         Ok((original + (noise * f64::from(at(&self.sigmas, index)?))?)?)
     }
-}
-
-/// `tensor / divisor`, rounded once; candle's division by a number multiplies by its rounded reciprocal.
-fn divide(tensor: &Tensor, divisor: f32) -> Result<Tensor> {
-    let divisor = Tensor::new(divisor, tensor.device())?.to_dtype(tensor.dtype())?;
-    Ok(tensor.broadcast_div(&divisor)?)
 }
