@@ -14,7 +14,7 @@ use crate::denoise::{Denoised, Step, denoise};
 use crate::latents::{all_finite, initial_latents};
 use crate::options::GenerateOptions;
 use crate::picture::to_pictures;
-use crate::prompt::{Prompt, TextStates};
+use crate::prompt::{Prompt, TextStates, prompt_tokens};
 use crate::schedulers::SchedulerConfig;
 use crate::unet::UNet2DConditionModel;
 use crate::vae::AutoencoderKl;
@@ -33,6 +33,7 @@ const MOST_PICTURES: usize = 1 << 10;
 #[derive(Debug)]
 pub struct AltDiffusion {
     tokenizer: Tokenizer,
+    prompt_tokens: usize,
     text_encoder: TextEncoder,
     unet: UNet2DConditionModel,
     vae: AutoencoderKl,
@@ -85,6 +86,7 @@ impl AltDiffusion {
         let vae = AutoencoderKl::new(&source.read_json("vae/config.json")?, weights("vae")?)?;
 
         let pipeline = Self {
+            prompt_tokens: prompt_tokens(source, text_encoder.config())?,
             tokenizer,
             text_encoder,
             unet,
@@ -124,6 +126,11 @@ impl AltDiffusion {
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// The tokens that prompts are padded and cut to.
+    pub fn prompt_tokens(&self) -> usize {
+        self.prompt_tokens
     }
 
     /// The text encoder.
@@ -213,7 +220,9 @@ impl AltDiffusion {
         negative_prompt: Option<&str>,
         pictures: usize,
     ) -> Result<Prompt> {
-        let encode = |texts: &[&str]| TextStates::encode(&self.tokenizer, &self.text_encoder, texts);
+        let encode = |texts: &[&str]| {
+            TextStates::encode(&self.tokenizer, &self.text_encoder, texts, self.prompt_tokens, &self.device)
+        };
         match negative_prompt {
             Some(negative) => Prompt::guided(&self.unet, &encode(&[negative, prompt])?, pictures),
             None => Prompt::conditioned(&self.unet, &encode(&[prompt])?, pictures),
