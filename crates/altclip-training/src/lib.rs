@@ -1,1 +1,3 @@
 //! The AltCLIP and AltDiffusion training recipe: data, losses, stages and metrics
+
+pub mod emoji;
