@@ -1,1 +1,37 @@
-//! Hot operations of AltCLIP and AltDiffusion: one plain function each, fused for the CPU, with a reference in candle tensors
+//! The hot operations of AltCLIP and AltDiffusion, each behind one plain function or layer.
+//!
+//! Every operation has a reference written in candle tensors, which runs on any device and defines the result, and a
+//! fused CPU kernel that a plain call picks by device. All of them can be trained through.
+//!
+//! Pictures and latents are *channels-last* here, `(batch, height, width, channels)`: a pixel's channels lie side by
+//! side, so that convolutions, linear layers, normalisations and attention all read rows, and none needs a transpose.
+//! Weights keep the layout of the published checkpoints at the interface.
+
+mod activation;
+mod attention;
+mod blend;
+mod conv2d;
+mod cpu;
+mod custom;
+mod group_norm;
+mod layer_norm;
+mod linear;
+
+pub use activation::{geglu, gelu, quick_gelu, silu};
+pub use attention::attention;
+pub use blend::{AdamStep, blend, blend_square};
+pub use conv2d::{Conv2d, Conv2dOptions, Padding};
+pub use group_norm::GroupNorm;
+pub use layer_norm::LayerNorm;
+pub use linear::Linear;
+
+/// The definitions: each operation in candle tensors, for any device and dtype. The kernels are tested against these,
+/// and shapes that no kernel covers take this path.
+pub mod reference {
+    pub use crate::activation::geglu_reference as geglu;
+    pub use crate::attention::attention_reference as attention;
+    pub use crate::conv2d::conv2d_reference as conv2d;
+    pub use crate::group_norm::group_norm_reference as group_norm;
+    pub use crate::layer_norm::layer_norm_reference as layer_norm;
+    pub use crate::linear::linear_reference as linear;
+}

@@ -1,0 +1,255 @@
+//! From bytes in a file to a tensor in memory, in the type that the model computes in.
+
+use std::borrow::Cow;
+
+use candle_core::{DType, Device, Result, Tensor, WithDType};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use safetensors::Dtype;
+
+use super::StoredTensor;
+
+/// Elements converted at a time: few enough for the processor's fastest cache.
+const BLOCK: usize = 1024;
+
+/// Reads a tensor of `file`, or `None` if its element type has no conversion to `dtype`.
+///
+/// Floating-point elements go from the file straight into the tensor's own memory.
+pub(super) fn read_tensor(
+    file: &[u8],
+    tensor: &StoredTensor,
+    dtype: DType,
+    device: &Device,
+) -> Result<Option<Tensor>> {
+    let bytes = file.get(tensor.bytes.clone()).unwrap_or_default();
+    let bytes = match &tensor.strides {
+        None => Cow::Borrowed(bytes),
+        Some(strides) => Cow::Owned(gather(bytes, &tensor.shape, strides, tensor.dtype.bitsize() / 8)),
+    };
+    let shape = tensor.shape.as_slice();
+    match (tensor.dtype, dtype) {
+        (Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16, DType::F32) => {
+            floats::<f32>(&bytes, tensor, device)
+        }
+        (Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16, DType::F16) => {
+            floats::<f16>(&bytes, tensor, device)
+        }
+        (Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16, DType::BF16) => {
+            floats::<bf16>(&bytes, tensor, device)
+        }
+        (Dtype::F64, _) => Tensor::from_vec(elements(&bytes, f64::from_le_bytes), shape, device),
+        (Dtype::F32, _) => Tensor::from_vec(elements(&bytes, f32::from_le_bytes), shape, device),
+        (Dtype::F16, _) => Tensor::from_vec(elements(&bytes, f16::from_le_bytes), shape, device),
+        (Dtype::BF16, _) => Tensor::from_vec(elements(&bytes, bf16::from_le_bytes), shape, device),
+        (Dtype::I64, _) => Tensor::from_vec(elements(&bytes, i64::from_le_bytes), shape, device),
+        (Dtype::I32, _) => Tensor::from_vec(elements(&bytes, i32::from_le_bytes), shape, device),
+        (Dtype::U32, _) => Tensor::from_vec(elements(&bytes, u32::from_le_bytes), shape, device),
+        (Dtype::I16, _) => Tensor::from_vec(elements(&bytes, i16::from_le_bytes), shape, device),
+        (Dtype::U8 | Dtype::BOOL, _) => Tensor::from_vec(bytes.into_owned(), shape, device),
+        _ => return Ok(None),
+    }?
+    .to_dtype(dtype)
+    .map(Some)
+}
+
+/// The type in memory of elements of the type `stored` in a file, if candle has it.
+pub(super) fn candle_dtype(stored: Dtype) -> Option<DType> {
+    match stored {
+        Dtype::F64 => Some(DType::F64),
+        Dtype::F32 => Some(DType::F32),
+        Dtype::F16 => Some(DType::F16),
+        Dtype::BF16 => Some(DType::BF16),
+        Dtype::I64 => Some(DType::I64),
+        Dtype::I32 => Some(DType::I32),
+        Dtype::U32 => Some(DType::U32),
+        Dtype::I16 => Some(DType::I16),
+        Dtype::U8 | Dtype::BOOL => Some(DType::U8),
+        _ => None,
+    }
+}
+
+/// The elements of a tensor of floating-point numbers as `T`.
+fn floats<T: Float>(bytes: &[u8], tensor: &StoredTensor, device: &Device) -> Result<Tensor> {
+    let values = match tensor.dtype {
+        dtype if dtype == T::STORED => T::decode(bytes),
+        Dtype::F32 => converted(bytes, |from, to| {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = f32::from_le_bytes(*from);
+            }
+        }),
+        Dtype::F64 => converted(bytes, |from, to| {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = f64::from_le_bytes(*from) as f32;
+            }
+        }),
+        Dtype::F16 => converted(bytes, |from: &[[u8; 2]], to| {
+            let mut halves = [f16::ZERO; BLOCK];
+            for (half, from) in halves.iter_mut().zip(from) {
+                *half = f16::from_le_bytes(*from);
+            }
+            halves[..to.len()].convert_to_f32_slice(to);
+        }),
+        // bf16, the only type left.
+        _ => converted(bytes, |from, to| {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = bf16::from_le_bytes(*from).to_f32();
+            }
+        }),
+    };
+    Tensor::from_vec(values, tensor.shape.as_slice(), device)
+}
+
+/// A type that models compute in.
+trait Float: WithDType {
+    /// The same type in a file.
+    const STORED: Dtype;
+
+    /// Elements of this very type.
+    fn decode(bytes: &[u8]) -> Vec<Self>;
+
+    /// Rounds `values` to this type and appends them.
+    fn append(values: &[f32], to: &mut Vec<Self>);
+}
+
+impl Float for f32 {
+    const STORED: Dtype = Dtype::F32;
+
+    fn decode(bytes: &[u8]) -> Vec<Self> {
+        elements(bytes, f32::from_le_bytes)
+    }
+
+    fn append(values: &[f32], to: &mut Vec<Self>) {
+        to.extend_from_slice(values);
+    }
+}
+
+impl Float for f16 {
+    const STORED: Dtype = Dtype::F16;
+
+    fn decode(bytes: &[u8]) -> Vec<Self> {
+        elements(bytes, f16::from_le_bytes)
+    }
+
+    fn append(values: &[f32], to: &mut Vec<Self>) {
+        let start = to.len();
+        to.resize(start + values.len(), f16::ZERO);
+        to[start..].convert_from_f32_slice(values);
+    }
+}
+
+impl Float for bf16 {
+    const STORED: Dtype = Dtype::BF16;
+
+    fn decode(bytes: &[u8]) -> Vec<Self> {
+        elements(bytes, bf16::from_le_bytes)
+    }
+
+    fn append(values: &[f32], to: &mut Vec<Self>) {
+        let start = to.len();
+        to.resize(start + values.len(), bf16::ZERO);
+        to[start..].convert_from_f32_slice(values);
+    }
+}
+
+/// The little-endian elements of `WIDTH` bytes each in `bytes`.
+fn elements<T, const WIDTH: usize>(bytes: &[u8], decode: impl Fn([u8; WIDTH]) -> T) -> Vec<T> {
+    bytes.as_chunks().0.iter().map(|element| decode(*element)).collect()
+}
+
+/// The elements of `WIDTH` bytes each in `bytes`, which `decode` gives as f32 block by block, as `T`.
+fn converted<T: Float, const WIDTH: usize>(
+    bytes: &[u8],
+    decode: impl Fn(&[[u8; WIDTH]], &mut [f32]),
+) -> Vec<T> {
+    let elements = bytes.as_chunks().0;
+    let mut result = Vec::with_capacity(elements.len());
+    let mut block = [0.0; BLOCK];
+    for elements in elements.chunks(BLOCK) {
+        let block = &mut block[..elements.len()];
+        decode(elements, block);
+        T::append(block, &mut result);
+    }
+    result
+}
+
+/// Copies elements of `width` bytes, which lie `strides` elements apart in `bytes`, into row-major order.
+fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], width: usize) -> Vec<u8> {
+    let count: usize = shape.iter().product();
+    let mut gathered = Vec::with_capacity(count * width);
+    let mut index = vec![0; shape.len()];
+    for _ in 0..count {
+        let position: usize = index.iter().zip(strides).map(|(index, stride)| index * stride).sum();
+        gathered.extend_from_slice(bytes.get(position * width..(position + 1) * width).unwrap_or_default());
+        for (index, size) in index.iter_mut().zip(shape).rev() {
+            *index += 1;
+            if *index < *size {
+                break;
+            }
+            *index = 0;
+        }
+    }
+    gathered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VALUES: [f32; 7] = [0.0, -1.0, 0.1, 65504.0, -3.0e-5, f32::INFINITY, 1.0e-8];
+
+    fn read(bytes: Vec<u8>, stored: Dtype, dtype: DType) -> Tensor {
+        let shape = vec![bytes.len() * 8 / stored.bitsize()];
+        let tensor = StoredTensor { dtype: stored, shape, strides: None, bytes: 0..bytes.len() };
+        read_tensor(&bytes, &tensor, dtype, &Device::Cpu).unwrap().unwrap()
+    }
+
+    /// The bytes of `count` numbers in each floating-point type.
+    fn encodings(count: usize) -> [(Dtype, Vec<u8>); 4] {
+        let values = || VALUES.into_iter().cycle().take(count);
+        [
+            (Dtype::F64, values().flat_map(|v| f64::from(v).to_le_bytes()).collect()),
+            (Dtype::F32, values().flat_map(f32::to_le_bytes).collect()),
+            (Dtype::F16, values().flat_map(|v| f16::from_f32(v).to_le_bytes()).collect()),
+            (Dtype::BF16, values().flat_map(|v| bf16::from_f32(v).to_le_bytes()).collect()),
+        ]
+    }
+
+    #[test]
+    fn every_float_type_converts_to_every_other_as_candle_does() {
+        // A block and a bit, so that the last block is not full.
+        for (stored, bytes) in encodings(BLOCK + 5) {
+            let as_stored = read(bytes.clone(), stored, candle_dtype(stored).unwrap());
+            for dtype in [DType::F32, DType::F16, DType::BF16] {
+                let found = read(bytes.clone(), stored, dtype);
+                assert_eq!(found.dtype(), dtype);
+                let expected = as_stored.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+                let found = found.to_dtype(DType::F32).unwrap();
+                assert_eq!(
+                    found.to_vec1::<f32>().unwrap(),
+                    expected.to_vec1::<f32>().unwrap(),
+                    "{stored} {dtype:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn integers_convert_when_asked_for() {
+        let bytes = [0i64, 1, 513].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let ids = read(bytes, Dtype::I64, DType::U32);
+        assert_eq!(ids.to_vec1::<u32>().unwrap(), [0, 1, 513]);
+    }
+
+    #[test]
+    fn types_without_conversion_are_told() {
+        let tensor = StoredTensor { dtype: Dtype::C64, shape: vec![1], strides: None, bytes: 0..8 };
+        assert!(read_tensor(&[0; 8], &tensor, DType::F32, &Device::Cpu).unwrap().is_none());
+    }
+
+    #[test]
+    fn strided_elements_are_gathered() {
+        // The transpose of [[0, 1, 2], [3, 4, 5]].
+        let bytes = [0u8, 1, 2, 3, 4, 5];
+        assert_eq!(gather(&bytes, &[3, 2], &[1, 3], 1), [0, 3, 1, 4, 2, 5]);
+    }
+}

@@ -1,0 +1,248 @@
+//! Weights as they are published: safetensors in one file or in shards, and PyTorch's pickles.
+//!
+//! Opening a [`Checkpoint`] reads and checks its table of contents. The tensors themselves stay in the memory-mapped
+//! files until a model asks for them, by name and shape, through a [`VarBuilder`].
+
+mod backend;
+mod convert;
+mod file;
+mod legacy_names;
+mod pickle;
+mod safetensors;
+mod sharded;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use ::safetensors::Dtype;
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+
+use crate::error::{Error, Result};
+use crate::source::{FileData, ModelSource};
+
+pub use sharded::ShardIndex;
+
+/// The names that weights go by, in the order in which they are looked for. `pytorch_model` is transformers' name and
+/// `diffusion_pytorch_model` diffusers'.
+const FILE_NAMES: [&str; 12] = [
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "diffusion_pytorch_model.bin.index.json",
+    // Half precision, taken when there is nothing else.
+    "model.fp16.safetensors",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "pytorch_model.fp16.bin",
+    "diffusion_pytorch_model.fp16.bin",
+];
+
+/// The tensors of one model part, by name.
+///
+/// Cheap to clone, and can be read from several threads.
+#[derive(Clone)]
+pub struct Checkpoint(Arc<Contents>);
+
+struct Contents {
+    /// What to call the whole in an error: the one file, or the index of the shards.
+    name: String,
+    files: Vec<FileData>,
+    tensors: BTreeMap<String, Located>,
+}
+
+/// A tensor and the number of its file in [`Contents::files`].
+struct Located {
+    file: usize,
+    tensor: StoredTensor,
+}
+
+/// One tensor as it lies in its file. What it says about the file has been checked against the file.
+#[derive(Clone, Debug, PartialEq)]
+struct StoredTensor {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// Distances between neighbours along each dimension, in elements; `None` if the elements lie one after the other
+    /// in row-major order.
+    strides: Option<Vec<usize>>,
+    /// From the first to the last byte in the file.
+    bytes: std::ops::Range<usize>,
+}
+
+impl Checkpoint {
+    /// Opens the weights in the folder `folder` of a model ("" for its top), in whichever of the published forms they
+    /// are: one safetensors file, safetensors shards with an index, `pytorch_model.bin`, or its shards; diffusers'
+    /// names for these; and their `fp16` variants if there is nothing else.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`] when there are no weights; [`Error::Format`] when they are damaged.
+    pub fn open(source: &ModelSource, folder: &str) -> Result<Self> {
+        let candidates = FILE_NAMES.map(|name| in_folder(folder, name));
+        match source.first_of(&candidates)? {
+            Some(file) => Self::from_source(source, &file),
+            None => Err(source.missing(&format!(
+                "{} (nor another of the names that weights go by, such as {})",
+                in_folder(folder, FILE_NAMES[0]),
+                in_folder(folder, "pytorch_model.bin")
+            ))),
+        }
+    }
+
+    /// Opens the weights in the file `relative` of a model, which may be an index of shards.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn from_source(source: &ModelSource, relative: &str) -> Result<Self> {
+        let file = source.read(relative)?;
+        if !relative.ends_with(".json") {
+            return Self::from_data(file);
+        }
+        let index = ShardIndex::parse(&file)?;
+        let folder = relative.rsplit_once('/').map_or("", |(folder, _)| folder);
+        index.open(file.name(), |shard| source.read(&in_folder(folder, shard)))
+    }
+
+    /// Opens the weights in the file at `path`, which may be an index of shards.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], and [`Error::Io`] when there is no such file.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = FileData::open(path)?;
+        if path.extension().is_none_or(|extension| extension != "json") {
+            return Self::from_data(file);
+        }
+        let folder = path.parent().unwrap_or(Path::new(""));
+        ShardIndex::parse(&file)?.open(file.name(), |shard| FileData::open(&folder.join(shard)))
+    }
+
+    /// Opens the weights in one file, safetensors or pickle, that has been read already.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when the file is damaged.
+    pub fn from_data(file: FileData) -> Result<Self> {
+        let tensors = file::read(&file)?
+            .into_iter()
+            .map(|(name, tensor)| (name, Located { file: 0, tensor }))
+            .collect();
+        Ok(Self(Arc::new(Contents { name: file.name().to_owned(), files: vec![file], tensors })))
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.0.tensors.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor of this name, or of the older name that it once had.
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.find(name).is_some()
+    }
+
+    /// The shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.0.find(name).map(|located| located.tensor.shape.as_slice())
+    }
+
+    /// The type of a tensor's elements in the file; `None` also if candle has no such type.
+    pub fn dtype(&self, name: &str) -> Option<DType> {
+        self.0.find(name).and_then(|located| convert::candle_dtype(located.tensor.dtype))
+    }
+
+    /// Reads a tensor of whatever shape.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] when there is none of this name, and [`Error::Format`] when its elements are of a type
+    /// that has no conversion to `dtype`.
+    pub fn tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        self.0.load(self.0.get(name)?, name, dtype, device)
+    }
+
+    /// A builder that gives a model its weights, converted to `dtype` (f32, f16 or bf16) and put on `device` one by one
+    /// as the model asks for them. Its errors become this crate's again by `Error::from`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when `dtype` is not one that models compute in.
+    pub fn var_builder(&self, dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
+        if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
+            return Err(Error::Input(format!("dtype: expected f32, f16 or bf16, found {}", dtype.as_str())));
+        }
+        let backend = backend::CheckpointBackend(self.0.clone());
+        Ok(VarBuilder::from_backend(Box::new(backend), dtype, device.clone()))
+    }
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Checkpoint({}, {} tensors)", self.0.name, self.0.tensors.len())
+    }
+}
+
+impl Contents {
+    fn find(&self, name: &str) -> Option<&Located> {
+        self.tensors.get(name).or_else(|| self.tensors.get(&legacy_names::legacy_name(name)?))
+    }
+
+    fn get(&self, name: &str) -> Result<&Located> {
+        self.find(name).ok_or_else(|| Error::MissingTensor {
+            name: name.to_owned(),
+            file: self.name.clone(),
+            nearest: nearest(name, self.tensors.keys()),
+        })
+    }
+
+    fn get_shaped(&self, name: &str, shape: &[usize]) -> Result<&Located> {
+        let located = self.get(name)?;
+        if located.tensor.shape != shape {
+            return Err(Error::ShapeMismatch {
+                name: name.to_owned(),
+                file: self.file(located).name().to_owned(),
+                found: located.tensor.shape.clone(),
+                expected: shape.to_vec(),
+            });
+        }
+        Ok(located)
+    }
+
+    fn load(&self, located: &Located, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        let file = self.file(located);
+        let tensor = convert::read_tensor(file, &located.tensor, dtype, device);
+        file.release(&located.tensor.bytes);
+        tensor?.ok_or_else(|| {
+            Error::format(
+                file.name(),
+                format!(
+                    "tensor {name}: its elements are of type {}, which has no conversion",
+                    located.tensor.dtype
+                ),
+            )
+        })
+    }
+
+    fn file(&self, located: &Located) -> &FileData {
+        // The numbers come from this very list.
+        &self.files[located.file]
+    }
+}
+
+fn in_folder(folder: &str, file: &str) -> String {
+    if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") }
+}
+
+/// The one of `names` most like `name`, if it is alike enough to be worth telling.
+fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> Option<String> {
+    // A checkpoint of billions of parameters has thousands of names, none longer than a line. More is no honest file.
+    const MOST_NAMES: usize = 20_000;
+    const LONGEST_NAME: usize = 200;
+    names
+        .take(MOST_NAMES)
+        .filter(|other| other.len() <= LONGEST_NAME)
+        .map(|other| (strsim::levenshtein(name, other), other))
+        .min()
+        .filter(|(distance, _)| *distance <= name.len() / 3)
+        .map(|(_, other)| other.clone())
+}

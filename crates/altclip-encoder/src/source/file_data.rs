@@ -1,0 +1,92 @@
+//! The bytes of one file, wherever they lie.
+
+use std::fmt;
+use std::fs::File;
+use std::ops::{Deref, Range};
+use std::path::Path;
+
+use memmap2::Mmap;
+
+use crate::error::{Error, Result};
+
+/// The bytes of one file of a model, with a name for errors. Dereferences to `[u8]`.
+pub struct FileData {
+    name: String,
+    content: Content,
+}
+
+enum Content {
+    Mapped(Mmap),
+    Static(&'static [u8]),
+    Owned(Vec<u8>),
+}
+
+impl FileData {
+    /// Maps the file at `path` into memory, for reading. The file must not be changed while it is mapped.
+    ///
+    /// # Errors
+    /// When `path` is not a file that can be read.
+    pub fn open(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(Error::io(&name))?;
+        // A directory can be opened, but mapping one fails with an error that explains nothing.
+        if !file.metadata().map_err(Error::io(&name))?.is_file() {
+            return Err(Error::format(name, "expected a file, found something else"));
+        }
+        // SAFETY: the mapping is read-only and private. That nobody truncates or rewrites a model while it is being
+        // loaded is the caller's part, as it is for every reader of memory-mapped weights.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(&name))?;
+        Ok(Self { name, content: Content::Mapped(map) })
+    }
+
+    /// Bytes that are part of the program.
+    pub fn embedded(name: impl Into<String>, bytes: &'static [u8]) -> Self {
+        Self { name: name.into(), content: Content::Static(bytes) }
+    }
+
+    /// Bytes in memory.
+    pub fn owned(name: impl Into<String>, bytes: Vec<u8>) -> Self {
+        Self { name: name.into(), content: Content::Owned(bytes) }
+    }
+
+    /// What to call the file in an error: its path, or for an embedded file its model and its place there.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Tells the operating system that the bytes in `range` were read and are not needed in memory any more, so that a
+    /// converted tensor and the file it came from do not both count as this program's memory. Reading them again works.
+    pub(crate) fn release(&self, range: &Range<usize>) {
+        #[cfg(unix)]
+        if let Content::Mapped(map) = &self.content
+            && !range.is_empty()
+            && range.end <= map.len()
+        {
+            // SAFETY: the mapping is of a file and never written to, so dropped pages come back with the same content.
+            let dropped = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+            };
+            if let Err(error) = dropped {
+                tracing::debug!("{}: cannot release bytes {range:?}: {error}", self.name);
+            }
+        }
+    }
+}
+
+impl Deref for FileData {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.content {
+            Content::Mapped(map) => map,
+            Content::Static(bytes) => bytes,
+            Content::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl fmt::Debug for FileData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FileData({}, {} bytes)", self.name, self.len())
+    }
+}

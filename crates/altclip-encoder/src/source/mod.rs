@@ -1,0 +1,215 @@
+//! Where a model's files come from: a directory, a repository on the hub, or the program itself.
+
+mod file_data;
+mod hub;
+
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use crate::config::parse_json;
+use crate::error::{Error, Result};
+
+pub use file_data::FileData;
+pub use hub::HubOptions;
+use hub::HubRepository;
+
+/// A model's files by their paths in its repository, such as `text_encoder/config.json`.
+///
+/// Cheap to clone. Files of a repository on the hub are downloaded when they are first asked for, one at a time.
+#[derive(Clone, Debug)]
+pub struct ModelSource(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Directory(PathBuf),
+    Hub(Arc<HubRepository>),
+    Embedded { name: &'static str, files: EmbeddedFiles },
+}
+
+/// Paths and contents of the files of a model that is part of the program.
+pub type EmbeddedFiles = &'static [(&'static str, &'static [u8])];
+
+impl ModelSource {
+    /// The model called `name`: a directory if there is one of that name, else a repository on the hub, written
+    /// `org/name` or `org/name@revision`. Nothing is downloaded yet. See [`HubOptions::from_env`] for the environment
+    /// variables that are honoured.
+    ///
+    /// # Errors
+    /// When `name` can be neither of the two.
+    pub fn open(name: &str) -> Result<Self> {
+        Self::open_with(name, &HubOptions::from_env())
+    }
+
+    /// As [`ModelSource::open`], with the hub's options given instead of read from the environment.
+    ///
+    /// # Errors
+    /// When `name` can be neither a directory nor a repository on the hub.
+    pub fn open_with(name: &str, options: &HubOptions) -> Result<Self> {
+        let path = Path::new(name);
+        if path.is_dir() {
+            return Ok(Self::directory(path));
+        }
+        if path.is_file() {
+            return Err(Error::Input(format!(
+                "model {name}: expected a directory or a hub id, found a file"
+            )));
+        }
+        Ok(Self(Kind::Hub(Arc::new(HubRepository::open(name, options)?))))
+    }
+
+    /// The model in the directory `path`.
+    pub fn directory(path: impl Into<PathBuf>) -> Self {
+        Self(Kind::Directory(path.into()))
+    }
+
+    /// The model whose files are part of the program, called `name` in errors.
+    pub fn embedded(name: &'static str, files: EmbeddedFiles) -> Self {
+        Self(Kind::Embedded { name, files })
+    }
+
+    /// The path of the file `relative` on this machine, downloaded first if need be.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`] when the model has no such file; [`Error::Hub`] when it could not be downloaded;
+    /// [`Error::Input`] when the model is embedded, so that its files have no paths (use [`ModelSource::read`]), or
+    /// when `relative` leads out of the model.
+    pub fn file(&self, relative: &str) -> Result<PathBuf> {
+        self.optional_file(relative)?.ok_or_else(|| self.missing(relative))
+    }
+
+    /// As [`ModelSource::file`], but `None` when the model has no such file.
+    ///
+    /// # Errors
+    /// As [`ModelSource::file`], except for a missing file.
+    pub fn optional_file(&self, relative: &str) -> Result<Option<PathBuf>> {
+        check_relative(relative)?;
+        match &self.0 {
+            Kind::Directory(directory) => {
+                let path = directory.join(relative);
+                let exists = path.try_exists().map_err(Error::io(path.display().to_string()))?;
+                Ok(exists.then_some(path))
+            }
+            Kind::Hub(repository) => repository.fetch(relative),
+            Kind::Embedded { name, .. } => Err(Error::Input(format!(
+                "{name}: its files are part of the program and have no path ({relative})"
+            ))),
+        }
+    }
+
+    /// The content of the file `relative`, memory-mapped where it is a file on this machine.
+    ///
+    /// # Errors
+    /// As [`ModelSource::file`], and when the file cannot be read. Embedded models work.
+    pub fn read(&self, relative: &str) -> Result<FileData> {
+        self.read_optional(relative)?.ok_or_else(|| self.missing(relative))
+    }
+
+    /// As [`ModelSource::read`], but `None` when the model has no such file.
+    ///
+    /// # Errors
+    /// As [`ModelSource::read`], except for a missing file.
+    pub fn read_optional(&self, relative: &str) -> Result<Option<FileData>> {
+        match &self.0 {
+            Kind::Embedded { name, files } => Ok(files
+                .iter()
+                .find(|(path, _)| *path == relative)
+                .map(|(path, bytes)| FileData::embedded(format!("{name}: {path}"), bytes))),
+            Kind::Directory(_) | Kind::Hub(_) => {
+                self.optional_file(relative)?.map(|path| FileData::open(&path)).transpose()
+            }
+        }
+    }
+
+    /// The JSON file `relative`, parsed.
+    ///
+    /// # Errors
+    /// As [`ModelSource::read`], and [`Error::Config`] naming the field when the content does not fit `T`.
+    pub fn read_json<T: DeserializeOwned>(&self, relative: &str) -> Result<T> {
+        parse_json(&self.read(relative)?)
+    }
+
+    /// The first of `candidates` that the model has. On the hub, one that was downloaded before is taken without asking.
+    pub(crate) fn first_of(&self, candidates: &[String]) -> Result<Option<String>> {
+        if let Kind::Hub(repository) = &self.0 {
+            let cached = candidates.iter().find(|candidate| repository.cached(candidate).is_some());
+            if cached.is_some() {
+                return Ok(cached.cloned());
+            }
+        }
+        for candidate in candidates {
+            if self.has(candidate)? {
+                return Ok(Some(candidate.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn has(&self, relative: &str) -> Result<bool> {
+        match &self.0 {
+            Kind::Embedded { files, .. } => Ok(files.iter().any(|(path, _)| *path == relative)),
+            Kind::Directory(_) | Kind::Hub(_) => Ok(self.optional_file(relative)?.is_some()),
+        }
+    }
+
+    /// The error for the absence of `files` (one, or the accepted alternatives).
+    pub(crate) fn missing(&self, files: &str) -> Error {
+        match &self.0 {
+            Kind::Hub(repository) => repository.missing(files),
+            Kind::Directory(_) | Kind::Embedded { .. } => {
+                Error::MissingFile { model: self.to_string(), file: files.to_owned() }
+            }
+        }
+    }
+}
+
+/// The name that a person knows the model by: its directory, its id on the hub, or its name in the program.
+impl fmt::Display for ModelSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Directory(path) => path.display().fmt(f),
+            Kind::Hub(repository) => repository.fmt(f),
+            Kind::Embedded { name, .. } => f.write_str(name),
+        }
+    }
+}
+
+/// Refuses paths that lead out of the model: some come from its own `index.json`, which anybody may have written.
+pub(crate) fn check_relative(relative: &str) -> Result<()> {
+    let path = Path::new(relative);
+    let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
+    if relative.is_empty() || !inside || relative.contains(['\\', ':', '\0']) {
+        return Err(Error::Input(format!("expected a path inside the model, found {relative:?}")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_inside_the_model() {
+        for good in ["config.json", "unet/config.json", "a/b/..c"] {
+            assert!(check_relative(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["", "/etc/passwd", "../secret", "unet/../../secret", "./config.json", "a\\..\\b", "c:/x", "a\0b"]
+        {
+            assert!(check_relative(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn embedded_models_are_read_like_any_other() {
+        let model = ModelSource::embedded("built-in model", &[("unet/config.json", b"{\"a\": 1}")]);
+        assert_eq!(&*model.read("unet/config.json").unwrap(), b"{\"a\": 1}");
+        let json: serde_json::Value = model.read_json("unet/config.json").unwrap();
+        assert_eq!(json["a"], 1);
+        assert!(model.read_optional("vae/config.json").unwrap().is_none());
+        assert_eq!(model.read("x").unwrap_err().to_string(), "built-in model: no file x");
+        assert!(matches!(model.file("unet/config.json"), Err(Error::Input(_))));
+    }
+}

@@ -1,0 +1,219 @@
+//! Two-dimensional convolution over channels-last pictures.
+
+use crate::cpu::convolution::Geometry;
+use crate::cpu::pack::Panels;
+use crate::custom::{as_f32, gradient, on_cpu, slice, with_slice};
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use candle_nn::{Init, VarBuilder, init};
+use std::sync::Arc;
+
+/// Zero rows and columns added around a picture before it is convolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Padding {
+    pub top: usize,
+    pub left: usize,
+    pub bottom: usize,
+    pub right: usize,
+}
+
+impl Padding {
+    /// The same number of zeros on every side.
+    pub const fn same(n: usize) -> Self {
+        Self { top: n, left: n, bottom: n, right: n }
+    }
+}
+
+/// How a convolution walks over its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conv2dOptions {
+    pub stride: usize,
+    pub padding: Padding,
+    /// Double the input by nearest neighbour first, as the upsampling blocks of UNet and VAE do.
+    pub upsample: bool,
+}
+
+impl Default for Conv2dOptions {
+    fn default() -> Self {
+        Self { stride: 1, padding: Padding::default(), upsample: false }
+    }
+}
+
+/// A square convolution with weights as PyTorch stores them, `(out, in, kernel, kernel)`.
+#[derive(Debug, Clone)]
+pub struct Conv2d {
+    weight: Weight,
+    bias: Option<Tensor>,
+    in_channels: usize,
+    out_channels: usize,
+    kernel: usize,
+    options: Conv2dOptions,
+}
+
+#[derive(Debug, Clone)]
+enum Weight {
+    /// As the checkpoint has it: on a GPU, or while it is trained.
+    Plain(Tensor),
+    /// Laid out once for the CPU kernel.
+    Packed(Arc<Panels>),
+}
+
+impl Conv2d {
+    /// Reads `weight` (out, in, kernel, kernel) and `bias` (out) from `vb`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
+    pub fn new(
+        in_channels: usize,
+        out_channels: usize,
+        kernel: usize,
+        options: Conv2dOptions,
+        vb: VarBuilder,
+    ) -> Result<Self> {
+        let bound = 1. / ((in_channels * kernel * kernel) as f64).sqrt();
+        let bias = vb.get_with_hints(out_channels, "bias", Init::Uniform { lo: -bound, up: bound })?;
+        let layer = Self::new_no_bias(in_channels, out_channels, kernel, options, vb)?;
+        Ok(Self { bias: Some(bias), ..layer })
+    }
+
+    /// Like [`Conv2d::new`], without a bias.
+    pub fn new_no_bias(
+        in_channels: usize,
+        out_channels: usize,
+        kernel: usize,
+        options: Conv2dOptions,
+        vb: VarBuilder,
+    ) -> Result<Self> {
+        let shape = (out_channels, in_channels, kernel, kernel);
+        let weight = vb.get_with_hints(shape, "weight", init::DEFAULT_KAIMING_UNIFORM)?;
+        let geometry = Geometry { batch: 0, height: 0, width: 0, in_channels, out_channels, kernel, options };
+        let weight = if on_cpu(&weight) && !weight.track_op() {
+            Weight::Packed(Arc::new(with_slice(&weight, |weight| Ok(geometry.pack(weight)))?))
+        } else {
+            Weight::Plain(weight)
+        };
+        Ok(Self { weight, bias: None, in_channels, out_channels, kernel, options })
+    }
+
+    /// The same convolution without the doubling before it, for input that is enlarged already.
+    pub fn without_upsample(&self) -> Self {
+        let options = Conv2dOptions { upsample: false, ..self.options };
+        Self { options, ..self.clone() }
+    }
+
+    /// `(batch, height, width, in)` to `(batch, height', width', out)`, where
+    /// `height' = (height · (2 if upsampled) + padding − kernel) / stride + 1`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (batch, height, width, channels) = x.dims4()?;
+        let Self { in_channels, out_channels, kernel, options, .. } = *self;
+        if channels != in_channels {
+            candle_core::bail!(
+                "a convolution of {in_channels} channels got an input of shape {:?}",
+                x.dims()
+            );
+        }
+        let geometry = Geometry { batch, height, width, in_channels, out_channels, kernel, options };
+        match &self.weight {
+            Weight::Plain(weight) if on_cpu(x) => {
+                let bias = match &self.bias {
+                    Some(bias) => bias.clone(),
+                    None => Tensor::zeros(out_channels, x.dtype(), x.device())?,
+                };
+                let y = as_f32(x)?.apply_op3(&as_f32(weight)?, &as_f32(&bias)?, Conv2dOp(geometry))?;
+                y.to_dtype(x.dtype())
+            }
+            Weight::Plain(weight) => conv2d_reference(x, weight, self.bias.as_ref(), options),
+            Weight::Packed(weight) => {
+                let bias = self.bias.as_ref().map(|bias| bias.to_dtype(DType::F32)?.to_vec1());
+                let op = PackedConv2dOp { geometry, weight: weight.clone(), bias: bias.transpose()? };
+                as_f32(x)?.apply_op1(op)?.to_dtype(x.dtype())
+            }
+        }
+    }
+}
+
+fn out_shape(g: &Geometry) -> Shape {
+    Shape::from((g.batch, g.out_height(), g.out_width(), g.out_channels))
+}
+
+/// A frozen convolution: only the input has a gradient.
+struct PackedConv2dOp {
+    geometry: Geometry,
+    weight: Arc<Panels>,
+    bias: Option<Vec<f32>>,
+}
+
+impl CustomOp1 for PackedConv2dOp {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let y = self.geometry.forward(slice(x, layout)?, &self.weight, self.bias.as_deref());
+        Ok((CpuStorage::F32(y), out_shape(&self.geometry)))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let panels = self.geometry.pack_transposed_panels(&self.weight);
+        with_slice(grad, |grad| gradient(self.geometry.input_gradient(&panels, grad), x))
+    }
+}
+
+/// A convolution that is trained: input, weight and bias have gradients.
+struct Conv2dOp(Geometry);
+
+impl CustomOp3 for Conv2dOp {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let weight = self.0.pack(slice(weight, weight_layout)?);
+        let y = self.0.forward(slice(x, x_layout)?, &weight, Some(slice(bias, bias_layout)?));
+        Ok((CpuStorage::F32(y), out_shape(&self.0)))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        with_slice(grad, |grad| {
+            let panels = with_slice(weight, |weight| Ok(self.0.pack_transposed(weight)))?;
+            let grad_x = self.0.input_gradient(&panels, grad);
+            let (grad_weight, grad_bias) = with_slice(x, |x| Ok(self.0.weight_gradient(x, grad)))?;
+            Ok((gradient(grad_x, x)?, gradient(grad_weight, weight)?, gradient(grad_bias, bias)?))
+        })
+    }
+}
+
+/// The definition, in candle tensors.
+pub fn conv2d_reference(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    options: Conv2dOptions,
+) -> Result<Tensor> {
+    let Padding { top, left, bottom, right } = options.padding;
+    let mut x = x.permute((0, 3, 1, 2))?; // (batch, channels, height, width)
+    if options.upsample {
+        let (_, _, h, w) = x.dims4()?;
+        x = x.contiguous()?.upsample_nearest2d(2 * h, 2 * w)?;
+    }
+    let x = x.pad_with_zeros(2, top, bottom)?.pad_with_zeros(3, left, right)?.contiguous()?;
+    let y = x.conv2d(weight, 0, options.stride, 1, 1)?.permute((0, 2, 3, 1))?;
+    match bias {
+        Some(bias) => y.broadcast_add(bias),
+        None => y.contiguous(),
+    }
+}
