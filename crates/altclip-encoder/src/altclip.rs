@@ -3,15 +3,12 @@
 //! AltCLIP: Altering the Language Encoder in CLIP for Extended Language Capabilities,
 //! <https://arxiv.org/abs/2211.06679>; `AltCLIPModel` of transformers.
 
-use std::path::Path;
-
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use fused_ops::{LayerNorm, Linear};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::read_config;
 use crate::padding::CompactPrompts;
 use crate::vision::{VisionConfig, VisionTower};
 use crate::xlm_roberta::{XlmRobertaConfig, XlmRobertaModel};
@@ -33,19 +30,6 @@ pub struct AltClipConfig {
 
 fn default_projection_dim() -> usize {
     768
-}
-
-impl AltClipConfig {
-    /// Reads and checks a `config.json`.
-    ///
-    /// # Errors
-    /// Names the file and the field that is missing, of the wrong kind, or contradicts another.
-    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
-        read_config(path.as_ref(), |config: &Self| {
-            config.text_config.encoder.check()?;
-            config.vision_config.check()
-        })
-    }
 }
 
 /// The text tower of a dual encoder (`AltCLIPTextConfig` of transformers).

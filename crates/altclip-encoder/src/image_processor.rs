@@ -2,20 +2,17 @@
 //!
 //! `CLIPImageProcessor` of transformers: resize the short side, crop the centre, rescale, normalise.
 
-use std::path::Path;
-
 use candle_core::{Device, Result, Tensor, bail};
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, RgbImage};
-use serde::{Deserialize, Serialize};
-
-use crate::config::read_config;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// `preprocessor_config.json` of an image tower.
 ///
 /// A field that the file leaves out has the value it has in transformers' `CLIPImageProcessor`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub struct ImageProcessorConfig {
     /// Whether to resize.
     pub do_resize: bool,
@@ -152,16 +149,23 @@ impl Default for ImageProcessorConfig {
     }
 }
 
-impl ImageProcessorConfig {
-    /// Reads and checks a `preprocessor_config.json`.
-    ///
-    /// # Errors
-    /// Names the file and the field that is of the wrong kind or cannot be.
-    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
-        read_config(path.as_ref(), Self::check)
+/// A configuration is checked where it is read, so that the error names the file.
+impl<'de> Deserialize<'de> for ImageProcessorConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let config = Self::deserialize(deserializer)?;
+        config.check().map_err(D::Error::custom)?;
+        Ok(config)
     }
+}
 
-    fn check(&self) -> Result<()> {
+impl Serialize for ImageProcessorConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl ImageProcessorConfig {
+    fn check(&self) -> std::result::Result<(), String> {
         let sides = match self.size {
             ResizeTo::ShortestEdge { shortest_edge } | ResizeTo::Number(shortest_edge) => [shortest_edge; 2],
             ResizeTo::Exactly { height, width } => [height, width],
@@ -171,11 +175,11 @@ impl ImageProcessorConfig {
             [("size", sides[0]), ("size", sides[1]), ("crop_size", crop_width), ("crop_size", crop_height)]
         {
             if !(1..=MAX_SIDE).contains(&side) {
-                bail!("{name} is {side}, expected 1 to {MAX_SIDE} pixels")
+                return Err(format!("{name} is {side}, expected 1 to {MAX_SIDE} pixels"));
             }
         }
         if self.image_std.iter().any(|&std| !(std.is_finite() && std > 0.)) {
-            bail!("image_std is {:?}, expected positive numbers", self.image_std)
+            return Err(format!("image_std is {:?}, expected positive numbers", self.image_std));
         }
         Ok(())
     }
@@ -194,7 +198,7 @@ impl ImageProcessor {
     /// # Errors
     /// Names the field of the configuration that cannot be.
     pub fn new(config: ImageProcessorConfig) -> Result<Self> {
-        config.check()?;
+        config.check().map_err(candle_core::Error::msg)?;
         Ok(Self { config })
     }
 
