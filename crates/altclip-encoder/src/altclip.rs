@@ -6,6 +6,7 @@
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use fused_ops::{LayerNorm, Linear};
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -21,7 +22,7 @@ const LOGIT_SCALE_INIT: f64 = 2.6592;
 pub struct AltClipConfig {
     /// The text tower.
     pub text_config: AltClipTextConfig,
-    /// The image tower. Its own `projection_dim` is not used: see below.
+    /// The image tower. Its own `projection_dim` gives way to the one below.
     pub vision_config: VisionConfig,
     /// Width of the joint space of pictures and texts.
     #[serde(default = "default_projection_dim")]
@@ -45,11 +46,10 @@ pub struct AltClipTextConfig {
     pub project_dim: usize,
 }
 
-/// Reads an encoder's shape in which XLM-R large has the say on what is left out.
+/// Reads an encoder's shape; what is left out is as in XLM-R large.
 fn xlm_roberta_large_unless_given<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<XlmRobertaConfig, D::Error> {
-    use serde::de::Error;
     let given = Map::deserialize(deserializer)?;
     let mut fields = serde_json::to_value(XlmRobertaConfig::large()).map_err(D::Error::custom)?;
     if let Value::Object(fields) = &mut fields {

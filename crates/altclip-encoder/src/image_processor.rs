@@ -144,7 +144,7 @@ impl Default for ImageProcessorConfig {
             rescale_factor: 1. / 255.,
             do_normalize: true,
             image_mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            image_std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+            image_std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
         }
     }
 }
@@ -204,7 +204,8 @@ impl ImageProcessor {
 
     /// One picture to (3, height, width), f32, on the CPU. An alpha channel is dropped.
     ///
-    /// Resizing is antialiased in floating point; Pillow's, in fixed point, can differ by one level of a byte.
+    /// Resizing is antialiased and stays in floating point between its two passes, where Pillow rounds and clips
+    /// to bytes: most bytes are Pillow's, a few differ by some levels beside hard edges.
     ///
     /// # Errors
     /// If the picture is empty, or so long and thin that resizing its short side exceeds what is reasonable.
