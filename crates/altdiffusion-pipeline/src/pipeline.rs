@@ -101,11 +101,8 @@ impl AltDiffusion {
     fn check_fit(&self, source: &ModelSource) -> Result<()> {
         let unet = self.unet.config();
         let latents = self.vae.config().latent_channels;
-        let contradiction = |field, problem| Error::Field {
-            file: format!("{source}: unet/config.json"),
-            field,
-            problem,
-        };
+        let contradiction =
+            |field, problem| Error::Field { file: format!("{source}: unet/config.json"), field, problem };
         for (field, channels) in [("in_channels", unet.in_channels), ("out_channels", unet.out_channels)] {
             if channels != latents {
                 let problem = format!("is {channels}, but `latent_channels` of vae/config.json is {latents}");
@@ -253,10 +250,11 @@ impl AltDiffusion {
             }
         };
         // The first published Stable Diffusion configurations say 32 where 64 is meant.
-        let (height, width) = match config.other.get("_diffusers_version").and_then(|version| version.as_str()) {
-            Some(version) if is_before_0_9(version) => (height.max(64), width.max(64)),
-            _ => (height, width),
-        };
+        let (height, width) =
+            match config.other.get("_diffusers_version").and_then(|version| version.as_str()) {
+                Some(version) if is_before_0_9(version) => (height.max(64), width.max(64)),
+                _ => (height, width),
+            };
         Ok((width.saturating_mul(factor), height.saturating_mul(factor)))
     }
 
@@ -265,11 +263,14 @@ impl AltDiffusion {
         let channels = self.unet.config().in_channels;
         let factor = self.vae.downscale();
         let given = match &options.initial_latents {
-            Some(latents) => Some((latents, latents.dims4().map_err(|_| Error::Shape {
-                tensor: "initial latents",
-                expected: format!("(pictures, {channels}, height / {factor}, width / {factor})"),
-                found: format!("{:?}", latents.dims()),
-            })?)),
+            Some(latents) => Some((
+                latents,
+                latents.dims4().map_err(|_| Error::Shape {
+                    tensor: "initial latents",
+                    expected: format!("(pictures, {channels}, height / {factor}, width / {factor})"),
+                    found: format!("{:?}", latents.dims()),
+                })?,
+            )),
             None => None,
         };
         let (default_width, default_height) = match (options.width, options.height, given) {
@@ -291,7 +292,11 @@ impl AltDiffusion {
                 if latents.dims() != expected {
                     return Err(Error::Shape {
                         tensor: "initial latents",
-                        expected: format!("{expected:?} for {pictures} pictures of {} × {} pixels", width * factor, height * factor),
+                        expected: format!(
+                            "{expected:?} for {pictures} pictures of {} × {} pixels",
+                            width * factor,
+                            height * factor
+                        ),
                         found: format!("{:?}", latents.dims()),
                     });
                 }
