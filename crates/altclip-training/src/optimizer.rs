@@ -79,6 +79,11 @@ impl Optimizer {
         self.step
     }
 
+    /// The settings.
+    pub fn config(&self) -> &OptimizerConfig {
+        &self.config
+    }
+
     /// Whether all steps have been taken.
     pub fn is_finished(&self) -> bool {
         self.step >= self.config.steps
@@ -134,7 +139,10 @@ impl Optimizer {
     ///
     /// # Errors
     /// Those of `f`.
-    pub fn with_averages<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub fn with_averages<T, E: From<candle_core::Error>>(
+        &self,
+        f: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
         let trained = self.slots.iter().map(|slot| slot.weight.as_tensor().copy()).collect::<Result<Vec<_>>>()?;
         for slot in &self.slots {
             slot.weight.set(&slot.average)?;

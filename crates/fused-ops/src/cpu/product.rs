@@ -2,6 +2,8 @@
 
 use super::kernel::{Block, Left, PANEL, Right};
 use super::pack::{Panels, Strides};
+use super::vectorized;
+use super::window::Window;
 use pulp::Arch;
 use rayon::prelude::*;
 
@@ -36,12 +38,12 @@ impl SharedRight {
     }
 }
 
-/// `out[row] = Σ_tap left[source(row, tap)] · panels[tap] + bias`, where `left` has rows of `panels.depth` values and
-/// a `source` of `None` is a row of zeros. `out` is (rows, panels.columns).
+/// `out[row] = Σ_tap left[window(row, tap)] · panels[tap] + bias`, where `left` has rows of `panels.depth` values and a
+/// row outside the window is zeros. `out` is (rows, panels.columns).
 pub(crate) fn gather_product(
     left: &[f32],
     rows: usize,
-    source: impl Fn(usize, usize) -> Option<usize> + Sync,
+    window: &Window,
     panels: &Panels,
     bias: Option<&[f32]>,
     out: &mut [f32],
@@ -67,14 +69,12 @@ pub(crate) fn gather_product(
         let first = row_task * ROWS_PER_TASK;
         let count = ROWS_PER_TASK.min(rows - first);
         let mut starts = Vec::with_capacity(count * taps);
-        for row in first..first + count {
-            for tap in 0..taps {
-                starts.push(match source(row, tap) {
-                    Some(row) => left[row * depth..(row + 1) * depth].as_ptr(),
-                    None => zeros.as_ptr(),
-                });
-            }
-        }
+        window.gather(first..first + count, |row| {
+            starts.push(match row {
+                Some(row) => left[row * depth..][..depth].as_ptr(),
+                None => zeros.as_ptr(),
+            });
+        });
         let first_panel = column_task * panels_per_task;
         arch.dispatch(Block {
             left: Left::Rows { starts: &starts, taps, depth },
@@ -90,13 +90,13 @@ pub(crate) fn gather_product(
     });
 }
 
-/// The weight gradient of [`gather_product`]: `out[tap, k, column] = Σ_row left[source(row, tap), k] · grad[row, column]`.
+/// The weight gradient of [`gather_product`]: `out[tap, k, column] = Σ_row left[window(row, tap), k] · grad[row, column]`.
 /// `left` has rows of `depth` values, `grad` is (rows, columns) and `out` is (taps, depth, columns).
 pub(crate) fn gather_gradient(
     left: &[f32],
     depth: usize,
     taps: usize,
-    source: impl Fn(usize, usize) -> Option<usize> + Sync,
+    window: &Window,
     grad: &[f32],
     columns: usize,
     out: &mut [f32],
@@ -123,10 +123,12 @@ pub(crate) fn gather_gradient(
         let mut starts = Vec::with_capacity(PIXELS_PER_PASS);
         for pass in (0..rows).step_by(PIXELS_PER_PASS) {
             starts.clear();
-            starts.extend((pass..(pass + PIXELS_PER_PASS).min(rows)).map(|row| match source(row, tap) {
-                Some(row) => left[row * depth..(row + 1) * depth][first..].as_ptr(),
-                None => zeros[first..].as_ptr(),
-            }));
+            window.gather_tap(pass..(pass + PIXELS_PER_PASS).min(rows), tap, |row| {
+                starts.push(match row {
+                    Some(row) => left[row * depth..(row + 1) * depth][first..].as_ptr(),
+                    None => zeros[first..].as_ptr(),
+                });
+            });
             let right = right.get();
             arch.dispatch(Block {
                 left: Left::Columns { starts: &starts },
@@ -147,9 +149,14 @@ pub(crate) fn gather_gradient(
 pub(crate) fn column_sums(matrix: &[f32], columns: usize) -> Vec<f32> {
     let partial = |rows: &[f32]| {
         let mut sums = vec![0f32; columns];
-        for row in rows.chunks_exact(columns) {
-            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
-        }
+        vectorized(
+            #[inline(always)]
+            || {
+                for row in rows.chunks_exact(columns) {
+                    sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+                }
+            },
+        );
         sums
     };
     let chunks: Vec<_> = matrix.par_chunks(columns * 512).map(partial).collect();
