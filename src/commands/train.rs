@@ -1,8 +1,8 @@
 //! `altdiffusion train`: the training recipe.
 
 use altclip_training::emoji::Dataset;
-use altclip_training::{Metrics, Observer, Recipe, Run, pictures};
-use anyhow::{Context, Result};
+use altclip_training::{Metrics, Observer, Recipe, Stage};
+use anyhow::Result;
 use candle_core::Device;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -26,6 +26,9 @@ pub struct Emoji {
     /// Folder of the run: checkpoints, metrics, sample pictures and in the end the model.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
+    /// The last stage to run: vae, contrastive (both can run at the same time), or diffusion, which needs both.
+    #[arg(long, value_name = "STAGE", default_value = "diffusion")]
+    until: Stage,
 }
 
 impl Train {
@@ -40,24 +43,8 @@ impl Emoji {
     fn run(self) -> Result<()> {
         let recipe = Recipe::load(&self.recipe)?;
         let data = Dataset::load(&self.data)?;
-        let data = data
-            .filtered(|c| c.pictures.iter().any(|p| recipe.vendors.contains(&p.vendor)))
-            .context("no picture is left")?;
-        let chosen: Vec<usize> = data
-            .concepts()
-            .iter()
-            .flat_map(|c| &c.pictures)
-            .filter(|p| recipe.vendors.contains(&p.vendor))
-            .map(|p| p.index)
-            .collect();
-        let pixels: Vec<u8> = chosen.iter().filter_map(|&i| data.picture(i)).flatten().copied().collect();
-        let device = Device::Cpu;
-        let tensor = pictures::to_tensor(&pixels, 64, &device)?;
-        eprintln!("{} concepts, {} pictures", data.concepts().len(), chosen.len());
         let mut observer = Lines { start: Instant::now(), average: None };
-        let run = Run::open(self.output.join("vae"), recipe.seed)?;
-        recipe.vae.train(&tensor, &run, recipe.seed, &mut observer)?;
-        Ok(())
+        Ok(recipe.train(&data, &self.output, self.until, &Device::Cpu, &mut observer)?)
     }
 }
 

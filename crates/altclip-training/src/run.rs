@@ -128,7 +128,8 @@ impl Run {
             return Ok(false);
         }
         let bytes = fs::read(&path).map_err(Error::io(&path))?;
-        let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| Error::format(&path, e))?;
+        let (_, metadata) =
+            safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| Error::format(&path, e))?;
         let step = metadata.metadata().as_ref().and_then(|m| m.get("step")).and_then(|s| s.parse().ok());
         let step = step.ok_or_else(|| Error::format(&path, "expected the step in the metadata"))?;
         let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
@@ -146,9 +147,11 @@ impl Run {
     fn open_metrics(&self, step: usize) -> Result<File> {
         let path = self.folder.join(METRICS_FILE);
         let kept = match File::open(&path) {
-            Ok(file) => {
-                BufReader::new(file).lines().take(step).collect::<Result<Vec<_>, _>>().map_err(Error::io(&path))?
-            }
+            Ok(file) => BufReader::new(file)
+                .lines()
+                .take(step)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(Error::io(&path))?,
             Err(_) => Vec::new(),
         };
         let mut text = kept.join("\n");

@@ -61,7 +61,13 @@ impl VaeStage {
     ///
     /// # Errors
     /// If the settings describe no model, or the run fails.
-    pub fn train(&self, pictures: &Tensor, run: &Run, seed: u64, observer: &mut dyn Observer) -> Result<TrainedVae> {
+    pub fn train(
+        &self,
+        pictures: &Tensor,
+        run: &Run,
+        seed: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<TrainedVae> {
         let device = pictures.device();
         let parameters = Parameters::new(seed);
         let vae = AutoencoderKl::new(&self.config(1.), parameters.var_builder(device))?;

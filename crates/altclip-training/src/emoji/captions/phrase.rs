@@ -40,11 +40,7 @@ pub(crate) struct Language {
 }
 
 const BARE: Language = Language {
-    phrases: &[Phrase {
-        of: Of::Any,
-        weight: 1.0,
-        pattern: "{name}",
-    }],
+    phrases: &[Phrase { of: Of::Any, weight: 1.0, pattern: "{name}" }],
     combined: &["{name}, {keyword}", "{keyword} {name}"],
     endings: &[".", "!"],
     slots: |_, word, _| vec![word.to_owned()],
@@ -61,12 +57,7 @@ pub(super) fn language(code: &str) -> Language {
         },
         "zh" => Language {
             phrases: chinese::PHRASES,
-            combined: &[
-                "{name}，{keyword}",
-                "{keyword} {name}",
-                "{name} {keyword}",
-                "{name}、{keyword}",
-            ],
+            combined: &["{name}，{keyword}", "{keyword} {name}", "{name} {keyword}", "{name}、{keyword}"],
             endings: &["。", "！"],
             slots: chinese::slot,
         },
@@ -101,11 +92,7 @@ impl Language {
     }
 
     /// Every fitting phrase around a word, with its relative weight.
-    pub(super) fn phrases_for(
-        &self,
-        word: &str,
-        subcategory: &str,
-    ) -> impl Iterator<Item = (String, f32)> {
+    pub(super) fn phrases_for(&self, word: &str, subcategory: &str) -> impl Iterator<Item = (String, f32)> {
         self.fitting(subcategory).flat_map(move |phrase| {
             let variants = self.variants(phrase, word, subcategory);
             let each = phrase.weight / variants.len() as f32;
@@ -120,9 +107,7 @@ impl Language {
             None => vec![fill(phrase.pattern)],
             Some((before, slot, after)) => {
                 let values = (self.slots)(slot, word, subcategory).into_iter();
-                values
-                    .map(|value| format!("{}{value}{}", fill(before), fill(after)))
-                    .collect()
+                values.map(|value| format!("{}{value}{}", fill(before), fill(after))).collect()
             }
         }
     }
