@@ -39,7 +39,8 @@ pub(crate) fn read_config<T: DeserializeOwned>(
     path: &Path,
     check: impl FnOnce(&T) -> candle_core::Result<()>,
 ) -> candle_core::Result<T> {
-    let context = |error: &dyn std::fmt::Display| candle_core::Error::Msg(format!("{}: {error}", path.display()));
+    let context =
+        |error: &dyn std::fmt::Display| candle_core::Error::Msg(format!("{}: {error}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| context(&error))?;
     let config = serde_json::from_str(&text).map_err(|error| context(&error))?;
     check(&config).map_err(|error| context(&error))?;

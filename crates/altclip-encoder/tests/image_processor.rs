@@ -82,7 +82,8 @@ fn an_alpha_channel_is_dropped() {
 #[test]
 fn both_spellings_of_the_sizes_are_read() {
     let read = |json: &str| serde_json::from_str::<ImageProcessorConfig>(json).unwrap();
-    let new = r#"{"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 300}, "resample": 2}"#;
+    let new =
+        r#"{"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 300}, "resample": 2}"#;
     let config = read(new);
     assert_eq!(config.size, ResizeTo::ShortestEdge { shortest_edge: 336 });
     assert_eq!(config.crop_size, CropTo::Exactly { height: 336, width: 300 });
@@ -105,9 +106,8 @@ fn configurations_and_pictures_that_cannot_be_are_refused() {
     assert!(message.contains("resample is 9"), "{message}");
 
     let processor = ImageProcessor::new(bytes_only()).unwrap();
-    let refused = |width, height| {
-        processor.preprocess(&RgbImage::new(width, height).into()).unwrap_err().to_string()
-    };
+    let refused =
+        |width, height| processor.preprocess(&RgbImage::new(width, height).into()).unwrap_err().to_string();
     assert!(refused(0, 5).contains("empty"));
     assert!(refused(1, 5000).contains("too long and thin"));
 }

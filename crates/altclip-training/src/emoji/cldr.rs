@@ -10,8 +10,8 @@ use super::packages::Package;
 
 /// The languages of AltDiffusion-m18, by their CLDR codes.
 pub const LANGUAGES: [&str; 18] = [
-    "en", "zh", "ja", "th", "ko", "hi", "uk", "ar", "tr", "vi", "pl", "nl", "pt", "it", "es", "de",
-    "fr", "ru",
+    "en", "zh", "ja", "th", "ko", "hi", "uk", "ar", "tr", "vi", "pl", "nl", "pt", "it", "es", "de", "fr",
+    "ru",
 ];
 
 /// CLDR's mark for "the same as in the parent language".
@@ -35,17 +35,11 @@ pub(super) struct Annotations(HashMap<String, Label>);
 impl Annotations {
     /// Reads `language` from the packages `cldr-annotations-full` and, for what that one leaves out,
     /// `cldr-annotations-derived-full`.
-    pub(super) fn read(
-        basic: &Package,
-        derived: &Package,
-        languages: &[String],
-    ) -> Result<Vec<Self>> {
-        let derived_path =
-            |language: &String| format!("annotationsDerived/{language}/annotations.json");
+    pub(super) fn read(basic: &Package, derived: &Package, languages: &[String]) -> Result<Vec<Self>> {
+        let derived_path = |language: &String| format!("annotationsDerived/{language}/annotations.json");
         let basic_path = |language: &String| format!("annotations/{language}/annotations.json");
         let basic_files = basic.read(&languages.iter().map(basic_path).collect::<Vec<_>>())?;
-        let derived_files =
-            derived.read(&languages.iter().map(derived_path).collect::<Vec<_>>())?;
+        let derived_files = derived.read(&languages.iter().map(derived_path).collect::<Vec<_>>())?;
         languages
             .iter()
             .map(|language| {
@@ -56,10 +50,7 @@ impl Annotations {
                 }
                 let path = basic_path(language);
                 let contents = basic_files.get(&path).ok_or_else(|| {
-                    Error::data(
-                        basic.path(),
-                        format!("expected the file {path}, found none"),
-                    )
+                    Error::data(basic.path(), format!("expected the file {path}, found none"))
                 })?;
                 labels.extend(parse_basic(&basic.path().join(path), contents)?);
                 Ok(Annotations(labels))
@@ -98,14 +89,12 @@ struct Entry {
 }
 
 fn parse_basic(path: &Path, contents: &[u8]) -> Result<HashMap<String, Label>> {
-    let file: BasicFile =
-        serde_json::from_slice(contents).map_err(|e| not_annotations(path, &e))?;
+    let file: BasicFile = serde_json::from_slice(contents).map_err(|e| not_annotations(path, &e))?;
     Ok(labels(file.annotations))
 }
 
 fn parse_derived(path: &Path, contents: &[u8]) -> Result<HashMap<String, Label>> {
-    let file: DerivedFile =
-        serde_json::from_slice(contents).map_err(|e| not_annotations(path, &e))?;
+    let file: DerivedFile = serde_json::from_slice(contents).map_err(|e| not_annotations(path, &e))?;
     Ok(labels(file.annotations_derived))
 }
 
@@ -117,15 +106,9 @@ fn labels(table: Table) -> HashMap<String, Label> {
     let entries = table.annotations.into_iter().filter_map(|(emoji, entry)| {
         let is_text = |text: &String| !text.trim().is_empty() && text != INHERITED;
         let name = entry.tts.into_iter().find(is_text)?;
-        let keywords = entry
-            .default
-            .into_iter()
-            .filter(|keyword| is_text(keyword) && *keyword != name)
-            .collect();
-        Some((
-            emoji.replace(VARIATION_SELECTOR, ""),
-            Label { name, keywords },
-        ))
+        let keywords =
+            entry.default.into_iter().filter(|keyword| is_text(keyword) && *keyword != name).collect();
+        Some((emoji.replace(VARIATION_SELECTOR, ""), Label { name, keywords }))
     });
     entries.collect()
 }

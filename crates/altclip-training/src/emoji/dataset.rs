@@ -109,43 +109,28 @@ impl Dataset {
         for (index, concept) in concepts.iter().enumerate() {
             for picture in &concept.pictures {
                 let owner = owners.get_mut(picture.index).ok_or_else(|| {
-                    let problem = format!(
-                        "{} has picture {}, but there are {pictures}",
-                        concept.id, picture.index
-                    );
+                    let problem =
+                        format!("{} has picture {}, but there are {pictures}", concept.id, picture.index);
                     Error::data(path, problem)
                 })?;
                 if let Some(other) = owner.replace(index) {
                     let other: &Concept = &concepts[other];
-                    let problem = format!(
-                        "{} and {} share picture {}",
-                        other.id, concept.id, picture.index
-                    );
+                    let problem = format!("{} and {} share picture {}", other.id, concept.id, picture.index);
                     return Err(Error::data(path, problem));
                 }
             }
             for (language, label) in &concept.labels {
-                by_name
-                    .entry((language.clone(), fold_case(&label.name)))
-                    .or_default()
-                    .push(index);
+                by_name.entry((language.clone(), fold_case(&label.name))).or_default().push(index);
             }
         }
         let owners = owners
             .into_iter()
             .enumerate()
             .map(|(picture, owner)| {
-                owner.ok_or_else(|| {
-                    Error::data(path, format!("picture {picture} belongs to no concept"))
-                })
+                owner.ok_or_else(|| Error::data(path, format!("picture {picture} belongs to no concept")))
             })
             .collect::<Result<_>>()?;
-        Ok(Self {
-            concepts,
-            pixels,
-            owners,
-            by_name,
-        })
+        Ok(Self { concepts, pixels, owners, by_name })
     }
 
     /// Reads the data set that [`prepare`](super::prepare) wrote.
@@ -155,17 +140,13 @@ impl Dataset {
     /// A file that is missing, is not what its name says, or contradicts the other one.
     pub fn load(directory: &Path) -> Result<Self> {
         let concepts_path = directory.join(CONCEPTS_FILE);
-        let concepts =
-            std::fs::read_to_string(&concepts_path).map_err(Error::io(&concepts_path))?;
+        let concepts = std::fs::read_to_string(&concepts_path).map_err(Error::io(&concepts_path))?;
         let concepts = concepts
             .lines()
             .enumerate()
             .map(|(line, text)| {
                 serde_json::from_str(text).map_err(|e| {
-                    Error::data(
-                        &concepts_path,
-                        format!("line {}: expected an emoji concept: {e}", line + 1),
-                    )
+                    Error::data(&concepts_path, format!("line {}: expected an emoji concept: {e}", line + 1))
                 })
             })
             .collect::<Result<Vec<Concept>>>()?;
@@ -177,10 +158,8 @@ impl Dataset {
     pub(super) fn save(&self, directory: &Path) -> Result<()> {
         std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
         let path = directory.join(PICTURES_FILE);
-        let tensor = PixelTensor {
-            shape: [self.picture_count(), PICTURE_SIZE, PICTURE_SIZE, 3],
-            data: &self.pixels,
-        };
+        let tensor =
+            PixelTensor { shape: [self.picture_count(), PICTURE_SIZE, PICTURE_SIZE, 3], data: &self.pixels };
         let bytes = safetensors::serialize([(PICTURES_TENSOR, tensor)], None)
             .map_err(|e| Error::data(&path, format!("cannot be written: {e}")))?;
         write_whole(&path, &bytes)?;
@@ -222,26 +201,16 @@ impl Dataset {
 
     /// The numbers of the concepts that a language calls `name`, whatever the case; none where it calls none so.
     pub fn concepts_named(&self, language: &str, name: &str) -> Vec<usize> {
-        self.by_name
-            .get(&(language.to_owned(), fold_case(name)))
-            .cloned()
-            .unwrap_or_default()
+        self.by_name.get(&(language.to_owned(), fold_case(name))).cloned().unwrap_or_default()
     }
 
     /// The part of the data set whose concepts `keep` accepts, with its pictures numbered anew; `None` where that is
     /// empty.
     pub fn filtered(&self, keep: impl Fn(&Concept) -> bool) -> Option<Self> {
-        let mut concepts: Vec<Concept> = self
-            .concepts
-            .iter()
-            .filter(|concept| keep(concept))
-            .cloned()
-            .collect();
+        let mut concepts: Vec<Concept> =
+            self.concepts.iter().filter(|concept| keep(concept)).cloned().collect();
         let mut pixels = Vec::new();
-        for picture in concepts
-            .iter_mut()
-            .flat_map(|concept| &mut concept.pictures)
-        {
+        for picture in concepts.iter_mut().flat_map(|concept| &mut concept.pictures) {
             let next = pixels.len() / PICTURE_BYTES;
             pixels.extend_from_slice(self.picture(picture.index)?);
             picture.index = next;

@@ -30,9 +30,6 @@ pub enum Error {
         /// What was expected and what was found.
         problem: String,
     },
-    /// The texts given cannot make the tokenizer that was asked for.
-    #[error("tokenizer training: {0}")]
-    Tokenizer(String),
 }
 
 /// The result of an operation on the emoji data set.
@@ -40,17 +37,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub(super) fn data(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
-        Error::Data {
-            path: path.as_ref().to_owned(),
-            problem: problem.into(),
-        }
+        Error::Data { path: path.as_ref().to_owned(), problem: problem.into() }
     }
 
     /// For `map_err`: the path that the failed operation was about.
     pub(super) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Error::Io {
-            path: path.as_ref().to_owned(),
-            source,
-        }
+        move |source| Error::Io { path: path.as_ref().to_owned(), source }
     }
 }

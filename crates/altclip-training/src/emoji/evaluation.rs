@@ -19,17 +19,11 @@ pub fn evaluation_prompts(
     seed: u64,
 ) -> Vec<(String, Vec<usize>)> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut named: Vec<_> = dataset
-        .concepts()
-        .iter()
-        .filter(|concept| concept.name(language).is_some())
-        .collect();
+    let mut named: Vec<_> =
+        dataset.concepts().iter().filter(|concept| concept.name(language).is_some()).collect();
     named.shuffle(&mut rng);
     let phrases = phrases_of(language);
-    let prompts = named
-        .iter()
-        .cycle()
-        .take(if named.is_empty() { 0 } else { count });
+    let prompts = named.iter().cycle().take(if named.is_empty() { 0 } else { count });
     prompts
         .filter_map(|concept| {
             let name = concept.name(language)?;

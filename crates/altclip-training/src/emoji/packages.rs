@@ -24,10 +24,7 @@ pub(super) enum Package {
 impl Package {
     /// Finds the package `name` in `directory`: the folder `name` (or `node_modules/name`), else `name-VERSION.tgz`.
     pub(super) fn find(directory: &Path, name: &str) -> Result<Self> {
-        for folder in [
-            directory.join(name),
-            directory.join("node_modules").join(name),
-        ] {
+        for folder in [directory.join(name), directory.join("node_modules").join(name)] {
             if folder.join("package.json").is_file() {
                 return Ok(Package::Folder(folder));
             }
@@ -36,12 +33,9 @@ impl Package {
         for entry in std::fs::read_dir(directory).map_err(Error::io(directory))? {
             let path = entry.map_err(Error::io(directory))?.path();
             let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-            let version = file_name
-                .strip_prefix(name)
-                .and_then(|rest| rest.strip_prefix('-'));
-            let is_version = version.is_some_and(|v| {
-                v.starts_with(|c: char| c.is_ascii_digit()) && v.ends_with(".tgz")
-            });
+            let version = file_name.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+            let is_version =
+                version.is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit()) && v.ends_with(".tgz"));
             if is_version {
                 archives.push(path);
             }
@@ -57,11 +51,7 @@ impl Package {
             )),
             [first, second, ..] => Err(Error::data(
                 directory,
-                format!(
-                    "expected one version of {name}, found {} and {}",
-                    first.display(),
-                    second.display()
-                ),
+                format!("expected one version of {name}, found {} and {}", first.display(), second.display()),
             )),
         }
     }
@@ -89,22 +79,15 @@ fn read_folder(folder: &Path, wanted: &[String]) -> Result<BTreeMap<String, Vec<
         let full = folder.join(path);
         if !path.ends_with('/') {
             if full.is_file() {
-                files.insert(
-                    path.clone(),
-                    std::fs::read(&full).map_err(Error::io(&full))?,
-                );
+                files.insert(path.clone(), std::fs::read(&full).map_err(Error::io(&full))?);
             }
         } else if full.is_dir() {
             for entry in std::fs::read_dir(&full).map_err(Error::io(&full))? {
                 let entry = entry.map_err(Error::io(&full))?.path();
-                if let (true, Some(name)) = (
-                    entry.is_file(),
-                    entry.file_name().and_then(|name| name.to_str()),
-                ) {
-                    files.insert(
-                        format!("{path}{name}"),
-                        std::fs::read(&entry).map_err(Error::io(&entry))?,
-                    );
+                if let (true, Some(name)) =
+                    (entry.is_file(), entry.file_name().and_then(|name| name.to_str()))
+                {
+                    files.insert(format!("{path}{name}"), std::fs::read(&entry).map_err(Error::io(&entry))?);
                 }
             }
         }
@@ -118,32 +101,21 @@ fn read_archive(archive: &Path, wanted: &[String]) -> Result<BTreeMap<String, Ve
     let mut files = BTreeMap::new();
     for entry in reader.entries().map_err(Error::io(archive))? {
         let mut entry = entry.map_err(Error::io(archive))?;
-        let path = entry
-            .path()
-            .map_err(Error::io(archive))?
-            .to_string_lossy()
-            .into_owned();
+        let path = entry.path().map_err(Error::io(archive))?.to_string_lossy().into_owned();
         let Some(path) = path.strip_prefix("package/") else {
             continue;
         };
-        if !entry.header().entry_type().is_file()
-            || !wanted.iter().any(|wanted| is_wanted(path, wanted))
-        {
+        if !entry.header().entry_type().is_file() || !wanted.iter().any(|wanted| is_wanted(path, wanted)) {
             continue;
         }
         if entry.size() > MAX_FILE_BYTES {
             return Err(Error::data(
                 archive,
-                format!(
-                    "{path} claims {} bytes; expected at most {MAX_FILE_BYTES}",
-                    entry.size()
-                ),
+                format!("{path} claims {} bytes; expected at most {MAX_FILE_BYTES}", entry.size()),
             ));
         }
         let mut contents = Vec::new();
-        entry
-            .read_to_end(&mut contents)
-            .map_err(Error::io(archive))?;
+        entry.read_to_end(&mut contents).map_err(Error::io(archive))?;
         files.insert(path.to_owned(), contents);
     }
     Ok(files)
@@ -153,6 +125,5 @@ fn is_wanted(path: &str, wanted: &str) -> bool {
     if !wanted.ends_with('/') {
         return path == wanted;
     }
-    path.strip_prefix(wanted)
-        .is_some_and(|name| !name.is_empty() && !name.contains('/'))
+    path.strip_prefix(wanted).is_some_and(|name| !name.is_empty() && !name.contains('/'))
 }

@@ -19,17 +19,12 @@ pub(super) fn decode_on_white(path: &Path, png: &[u8]) -> Result<Vec<u8>> {
     limits.max_image_width = Some(4096);
     limits.max_image_height = Some(4096);
     reader.limits(limits);
-    let picture = reader
-        .decode()
-        .map_err(|e| Error::data(path, format!("expected a PNG picture: {e}")))?
-        .into_rgba8();
+    let picture =
+        reader.decode().map_err(|e| Error::data(path, format!("expected a PNG picture: {e}")))?.into_rgba8();
     let size = PICTURE_SIZE as u32;
     if picture.dimensions() != (size, size) {
         let (width, height) = picture.dimensions();
-        return Err(Error::data(
-            path,
-            format!("expected {size} × {size} pixels, found {width} × {height}"),
-        ));
+        return Err(Error::data(path, format!("expected {size} × {size} pixels, found {width} × {height}")));
     }
     let over_white = |colour: u8, alpha: u8| {
         let (colour, alpha) = (u32::from(colour), u32::from(alpha));

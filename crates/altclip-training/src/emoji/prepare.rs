@@ -73,11 +73,8 @@ pub fn prepare(options: &PrepareOptions) -> Result<PrepareReport> {
     let basic = Package::find(&options.packages, "cldr-annotations-full")?;
     let derived = Package::find(&options.packages, "cldr-annotations-derived-full")?;
     let annotations = Annotations::read(&basic, &derived, &options.languages)?;
-    let styles = options
-        .vendors
-        .iter()
-        .map(|vendor| Style::read(options, vendor))
-        .collect::<Result<Vec<_>>>()?;
+    let styles =
+        options.vendors.iter().map(|vendor| Style::read(options, vendor)).collect::<Result<Vec<_>>>()?;
 
     let mut records: BTreeMap<(u32, &str), &EmojiRecord> = BTreeMap::new();
     for style in &styles {
@@ -101,10 +98,8 @@ pub fn prepare(options: &PrepareOptions) -> Result<PrepareReport> {
         let mut pictures = Vec::new();
         for style in &styles {
             if let Some((path, png)) = style.picture(record) {
-                pictures.push(PictureRef {
-                    vendor: style.vendor.clone(),
-                    index: pixels.len() / PICTURE_BYTES,
-                });
+                pictures
+                    .push(PictureRef { vendor: style.vendor.clone(), index: pixels.len() / PICTURE_BYTES });
                 pixels.extend(decode_on_white(&path, png)?);
             }
         }
@@ -124,10 +119,7 @@ fn check_choice(option: &'static str, chosen: &[String], known: &[&str]) -> Resu
             problem: format!("expected some of {}, found none", known.join(", ")),
         });
     }
-    match chosen
-        .iter()
-        .find(|choice| !known.contains(&choice.as_str()))
-    {
+    match chosen.iter().find(|choice| !known.contains(&choice.as_str())) {
         Some(unknown) => Err(Error::Option {
             option,
             problem: format!("expected some of {}, found {unknown}", known.join(", ")),
@@ -139,19 +131,12 @@ fn check_choice(option: &'static str, chosen: &[String], known: &[&str]) -> Resu
 fn report(dataset: &Dataset) -> PrepareReport {
     let mut categories: Vec<(String, usize)> = Vec::new();
     for concept in dataset.concepts() {
-        match categories
-            .iter_mut()
-            .find(|(category, _)| *category == concept.category)
-        {
+        match categories.iter_mut().find(|(category, _)| *category == concept.category) {
             Some((_, count)) => *count += 1,
             None => categories.push((concept.category.clone(), 1)),
         }
     }
-    PrepareReport {
-        concepts: dataset.concepts().len(),
-        pictures: dataset.picture_count(),
-        categories,
-    }
+    PrepareReport { concepts: dataset.concepts().len(), pictures: dataset.picture_count(), categories }
 }
 
 /// One `emoji-datasource` package: its table and its 64-pixel pictures.
@@ -167,31 +152,16 @@ impl Style {
         const TABLE: &str = "emoji.json";
         let package = Package::find(&options.packages, &format!("emoji-datasource-{vendor}"))?;
         let files = package.read(&[TABLE.to_owned(), picture_folder(vendor)])?;
-        let table = files.get(TABLE).ok_or_else(|| {
-            Error::data(
-                package.path(),
-                format!("expected the file {TABLE}, found none"),
-            )
-        })?;
-        let records = serde_json::from_slice(table).map_err(|e| {
-            Error::data(
-                package.path().join(TABLE),
-                format!("expected a list of emoji: {e}"),
-            )
-        })?;
+        let table = files
+            .get(TABLE)
+            .ok_or_else(|| Error::data(package.path(), format!("expected the file {TABLE}, found none")))?;
+        let records = serde_json::from_slice(table)
+            .map_err(|e| Error::data(package.path().join(TABLE), format!("expected a list of emoji: {e}")))?;
         if files.len() == 1 {
-            let problem = format!(
-                "expected PNG pictures in {}, found none",
-                picture_folder(vendor)
-            );
+            let problem = format!("expected PNG pictures in {}, found none", picture_folder(vendor));
             return Err(Error::data(package.path(), problem));
         }
-        Ok(Style {
-            vendor: vendor.to_owned(),
-            package,
-            records,
-            files,
-        })
+        Ok(Style { vendor: vendor.to_owned(), package, records, files })
     }
 
     fn picture(&self, record: &EmojiRecord) -> Option<(PathBuf, &[u8])> {

@@ -58,10 +58,7 @@ pub(super) fn is_concept(record: &EmojiRecord) -> bool {
     if LEFT_OUT.contains(&unified) {
         return false;
     }
-    let first = unified
-        .split('-')
-        .next()
-        .and_then(|code| u32::from_str_radix(code, 16).ok());
+    let first = unified.split('-').next().and_then(|code| u32::from_str_radix(code, 16).ok());
     if first.is_some_and(|code| CLOCK_FACES.contains(&code)) {
         return false;
     }
@@ -77,8 +74,5 @@ pub(super) fn is_concept(record: &EmojiRecord) -> bool {
 
 /// The emoji itself, from its code points; `None` where they are none.
 pub(super) fn emoji_text(unified: &str) -> Option<String> {
-    unified
-        .split('-')
-        .map(|code| u32::from_str_radix(code, 16).ok().and_then(char::from_u32))
-        .collect()
+    unified.split('-').map(|code| u32::from_str_radix(code, 16).ok().and_then(char::from_u32)).collect()
 }

@@ -43,10 +43,7 @@ pub(super) const PHRASES: &[Phrase] = &[
 
 pub(super) fn slot(slot: &str, word: &str, subcategory: &str) -> Vec<String> {
     match slot {
-        "measure" => measure_words(word, subcategory)
-            .iter()
-            .map(|&measure| measure.to_owned())
-            .collect(),
+        "measure" => measure_words(word, subcategory).iter().map(|&measure| measure.to_owned()).collect(),
         _ => vec![word.to_owned()],
     }
 }
@@ -54,14 +51,8 @@ pub(super) fn slot(slot: &str, word: &str, subcategory: &str) -> Vec<String> {
 /// Measure words that go with a word. The end of the word decides (every …车 is a 辆), then its subcategory.
 fn measure_words(word: &str, subcategory: &str) -> &'static [&'static str] {
     let by_ending = BY_ENDING.iter().find(|(ending, _)| word.ends_with(ending));
-    let by_subcategory = || {
-        BY_SUBCATEGORY
-            .iter()
-            .find(|(prefix, _)| subcategory.starts_with(prefix))
-    };
-    by_ending
-        .or_else(by_subcategory)
-        .map_or(&["个"], |(_, measures)| measures)
+    let by_subcategory = || BY_SUBCATEGORY.iter().find(|(prefix, _)| subcategory.starts_with(prefix));
+    by_ending.or_else(by_subcategory).map_or(&["个"], |(_, measures)| measures)
 }
 
 /// The first entry that fits counts.
@@ -140,11 +131,7 @@ mod tests {
             ("气球", "event", "个"),
         ];
         for (word, subcategory, measure) in expected {
-            assert_eq!(
-                measure_words(word, subcategory).first(),
-                Some(&measure),
-                "{word}"
-            );
+            assert_eq!(measure_words(word, subcategory).first(), Some(&measure), "{word}");
         }
     }
 }

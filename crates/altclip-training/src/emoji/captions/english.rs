@@ -66,19 +66,12 @@ fn with_article(word: &str) -> String {
     let lower = word.to_lowercase();
     let starts_with = |sounds: &[&str]| sounds.iter().any(|sound| lower.starts_with(sound));
     let vowel = lower.starts_with(['a', 'e', 'i', 'o', 'u']) && !starts_with(CONSONANT_SOUNDS);
-    if vowel || starts_with(VOWEL_SOUNDS) {
-        format!("an {word}")
-    } else {
-        format!("a {word}")
-    }
+    if vowel || starts_with(VOWEL_SOUNDS) { format!("an {word}") } else { format!("a {word}") }
 }
 
 /// Whether the word already looks like a plural: "grapes", but not "bus", "glass", "cactus" or "tennis".
 fn is_plural(word: &str) -> bool {
-    word.ends_with('s')
-        && !["ss", "us", "is", "os"]
-            .iter()
-            .any(|ending| word.ends_with(ending))
+    word.ends_with('s') && !["ss", "us", "is", "os"].iter().any(|ending| word.ends_with(ending))
 }
 
 /// The plural of the last word.
@@ -101,16 +94,11 @@ fn plural(word: &str) -> String {
     if is_plural(word) {
         return word.to_owned();
     }
-    let (before, last) = word
-        .rsplit_once(' ')
-        .map_or(("", word), |(before, last)| (before, last));
+    let (before, last) = word.rsplit_once(' ').map_or(("", word), |(before, last)| (before, last));
     let irregular = IRREGULAR.iter().find(|(singular, _)| *singular == last);
     let last = match irregular {
         Some((_, plural)) => (*plural).to_owned(),
-        None if ["s", "x", "z", "ch", "sh", "ato", "ango"]
-            .iter()
-            .any(|end| last.ends_with(end)) =>
-        {
+        None if ["s", "x", "z", "ch", "sh", "ato", "ango"].iter().any(|end| last.ends_with(end)) => {
             format!("{last}es")
         }
         None => match last.strip_suffix('y') {
@@ -118,11 +106,7 @@ fn plural(word: &str) -> String {
             _ => format!("{last}s"),
         },
     };
-    if before.is_empty() {
-        last
-    } else {
-        format!("{before} {last}")
-    }
+    if before.is_empty() { last } else { format!("{before} {last}") }
 }
 
 #[cfg(test)]

@@ -85,8 +85,7 @@ const SECOND_NAMES: &[(&str, &[&str], &[&str])] = &[
 
 /// The second names of an emoji in a language.
 pub(super) fn second_names(emoji: &str, language: &str) -> &'static [&'static str] {
-    let Some((_, english, chinese)) = SECOND_NAMES.iter().find(|(known, _, _)| *known == emoji)
-    else {
+    let Some((_, english, chinese)) = SECOND_NAMES.iter().find(|(known, _, _)| *known == emoji) else {
         return &[];
     };
     match language {

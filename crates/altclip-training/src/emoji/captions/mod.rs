@@ -34,6 +34,12 @@ const PUNCTUATED_SHARE: f64 = 0.06;
 /// Share of captions that begin with a capital letter.
 const CAPITALISED_SHARE: f64 = 0.12;
 
+/// How often a concept's words come in the texts for the tokenizer, all of one concept together.
+const TIMES_EACH_NAME: f32 = 8.0;
+
+/// How often the text around a word comes there, for each concept and unit of weight.
+const TIMES_EACH_FRAME: f32 = 0.1;
+
 /// A caption and how often it is drawn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Caption {
@@ -72,47 +78,30 @@ impl CaptionSampler {
     pub fn new(dataset: &Dataset) -> Self {
         let sharers = Sharers::count(dataset.concepts());
         let owners = SecondNameOwners::collect(dataset);
-        let concepts = dataset
-            .concepts()
-            .iter()
-            .enumerate()
-            .map(|(index, concept)| {
-                let words = concept.labels.iter().map(|(language, label)| {
-                    let second_names = owners.of(dataset, language, index);
-                    let names_another = |word: &str| {
-                        let named = dataset.concepts_named(language, word);
-                        let owner = owners.0.get(&(language.clone(), word.to_owned()));
-                        !named.is_empty() && !named.contains(&index)
-                            || owner.is_some_and(|&owner| owner != index)
-                    };
-                    let sharers = |word: &str| sharers.of(language, word);
-                    (
-                        language.clone(),
-                        words(label, &second_names, sharers, names_another),
-                    )
-                });
-                (concept.subcategory.clone(), words.collect())
+        let concepts = dataset.concepts().iter().enumerate().map(|(index, concept)| {
+            let words = concept.labels.iter().map(|(language, label)| {
+                let second_names = owners.of(dataset, language, index);
+                let names_another = |word: &str| {
+                    let named = dataset.concepts_named(language, word);
+                    let owner = owners.0.get(&(language.clone(), word.to_owned()));
+                    !named.is_empty() && !named.contains(&index) || owner.is_some_and(|&owner| owner != index)
+                };
+                let sharers = |word: &str| sharers.of(language, word);
+                (language.clone(), words(label, &second_names, sharers, names_another))
             });
-        Self {
-            concepts: concepts.collect(),
-        }
+            (concept.subcategory.clone(), words.collect())
+        });
+        Self { concepts: concepts.collect() }
     }
 
     /// Draws one caption of a concept; `None` where there is no such concept or it has no name in that language.
-    pub fn sample(
-        &self,
-        rng: &mut impl Rng,
-        concept: usize,
-        language_code: &str,
-    ) -> Option<String> {
+    pub fn sample(&self, rng: &mut impl Rng, concept: usize, language_code: &str) -> Option<String> {
         let (subcategory, words) = self.concepts.get(concept)?;
         let words = words.get(language_code)?;
         let language = language(language_code);
         let mut text = if !words.beside.is_empty() && rng.random_bool(COMBINED_SHARE) {
             let keyword = words.beside.get(rng.random_range(0..words.beside.len()))?;
-            let pattern = language
-                .combined
-                .get(rng.random_range(0..language.combined.len()))?;
+            let pattern = language.combined.get(rng.random_range(0..language.combined.len()))?;
             combine(pattern, &words.alone.first()?.text, keyword)
         } else {
             let word = &draw(rng, &words.alone, |word| word.weight)?.text;
@@ -122,11 +111,7 @@ impl CaptionSampler {
             text = capitalise(&text);
         }
         if rng.random_bool(PUNCTUATED_SHARE) {
-            text.push_str(
-                language
-                    .endings
-                    .get(rng.random_range(0..language.endings.len()))?,
-            );
+            text.push_str(language.endings.get(rng.random_range(0..language.endings.len()))?);
         }
         Some(text)
     }
@@ -141,11 +126,7 @@ impl CaptionSampler {
             return Vec::new();
         };
         let language = language(language_code);
-        let combined = if words.beside.is_empty() {
-            0.0
-        } else {
-            COMBINED_SHARE as f32
-        };
+        let combined = if words.beside.is_empty() { 0.0 } else { COMBINED_SHARE as f32 };
         let mut captions = Vec::new();
         for word in &words.alone {
             let phrases: Vec<_> = language.phrases_for(&word.text, subcategory).collect();
@@ -160,12 +141,45 @@ impl CaptionSampler {
         };
         let each = combined / (words.beside.len() * language.combined.len()).max(1) as f32;
         for keyword in &words.beside {
-            captions.extend(language.combined.iter().map(|pattern| Caption {
-                text: combine(pattern, &name.text, keyword),
-                weight: each,
-            }));
+            captions.extend(
+                language
+                    .combined
+                    .iter()
+                    .map(|pattern| Caption { text: combine(pattern, &name.text, keyword), weight: each }),
+            );
         }
         captions
+    }
+}
+
+impl CaptionSampler {
+    /// Texts to train the tokenizer on: every name and keyword, and what the phrases put around them.
+    ///
+    /// Words and phrases come apart, so that the tokenizer learns to cut "一只猫" between 一只 and 猫. Each comes again as
+    /// its weight in the captions says, phrases less often than that, so that few pieces are spent on them.
+    pub fn tokenizer_texts(&self, languages: &[&str]) -> Vec<String> {
+        let mut texts = Vec::new();
+        for code in languages {
+            let language = language(code);
+            let mut frames: BTreeMap<String, f32> = BTreeMap::new();
+            for (subcategory, words) in &self.concepts {
+                let Some(words) = words.get(*code) else { continue };
+                for word in &words.alone {
+                    let times = (word.weight * TIMES_EACH_NAME).ceil() as usize;
+                    texts.extend(std::iter::repeat_n(word.text.clone(), times));
+                    texts.push(capitalise(&word.text));
+                }
+                texts.extend(words.beside.iter().cloned());
+                if let Some(name) = words.alone.first() {
+                    for (frame, weight) in language.frames(&name.text, subcategory) {
+                        *frames.entry(frame).or_default() += weight * TIMES_EACH_FRAME;
+                    }
+                }
+            }
+            let frames = frames.into_iter();
+            texts.extend(frames.flat_map(|(frame, times)| std::iter::repeat_n(frame, times.ceil() as usize)));
+        }
+        texts
     }
 }
 
@@ -177,8 +191,7 @@ pub(super) fn draw_phrase(
     subcategory: &str,
 ) -> Option<String> {
     let phrases: Vec<&Phrase> = language.fitting(subcategory).collect();
-    draw(rng, &phrases, |phrase| phrase.weight)
-        .map(|phrase| language.render(rng, phrase, word, subcategory))
+    draw(rng, &phrases, |phrase| phrase.weight).map(|phrase| language.render(rng, phrase, word, subcategory))
 }
 
 /// The phrases of a language, for prompts around a name.
@@ -200,9 +213,7 @@ fn draw<'a, T>(rng: &mut impl Rng, items: &'a [T], weight: impl Fn(&T) -> f32) -
 }
 
 fn combine(pattern: &str, name: &str, keyword: &str) -> String {
-    pattern
-        .replace("{keyword}", keyword)
-        .replace("{name}", name)
+    pattern.replace("{keyword}", keyword).replace("{name}", name)
 }
 
 /// The text with its first letter in upper case, where the script has such.
@@ -221,48 +232,30 @@ fn words(
     names_another: impl Fn(&str) -> bool,
 ) -> Words {
     let is_name = |folded: &str| {
-        fold_case(&label.name) == folded
-            || second_names.iter().any(|name| fold_case(name) == folded)
+        fold_case(&label.name) == folded || second_names.iter().any(|name| fold_case(name) == folded)
     };
-    let folded: BTreeSet<String> = label
-        .keywords
-        .iter()
-        .map(|keyword| fold_case(keyword))
-        .collect();
+    let folded: BTreeSet<String> = label.keywords.iter().map(|keyword| fold_case(keyword)).collect();
     let specific: Vec<Word> = folded
         .iter()
         .filter(|keyword| !is_name(keyword) && !names_another(keyword))
         .map(|keyword| (keyword, sharers(keyword).max(1)))
         .filter(|(_, sharers)| *sharers <= MAX_SHARERS)
-        .map(|(keyword, sharers)| Word {
-            text: original(label, keyword),
-            weight: 1.0 / sharers as f32,
-        })
+        .map(|(keyword, sharers)| Word { text: original(label, keyword), weight: 1.0 / sharers as f32 })
         .collect();
     let specificity: f32 = specific.iter().map(|word| word.weight).sum();
     let keyword_share = KEYWORD_SHARE * (specificity / ENOUGH_SPECIFICITY).min(1.0);
-    let second_share = if second_names.is_empty() {
-        0.0
-    } else {
-        SECOND_NAME_SHARE
-    };
+    let second_share = if second_names.is_empty() { 0.0 } else { SECOND_NAME_SHARE };
 
-    let mut alone = vec![Word {
-        text: label.name.clone(),
-        weight: 1.0 - keyword_share - second_share,
-    }];
-    alone.extend(second_names.iter().map(|name| Word {
-        text: (*name).to_owned(),
-        weight: second_share / second_names.len() as f32,
-    }));
-    alone.extend(specific.into_iter().map(|word| Word {
-        weight: keyword_share * word.weight / specificity,
-        ..word
-    }));
-    Words {
-        alone,
-        beside: label.keywords.clone(),
-    }
+    let mut alone = vec![Word { text: label.name.clone(), weight: 1.0 - keyword_share - second_share }];
+    alone.extend(
+        second_names
+            .iter()
+            .map(|name| Word { text: (*name).to_owned(), weight: second_share / second_names.len() as f32 }),
+    );
+    alone.extend(
+        specific.into_iter().map(|word| Word { weight: keyword_share * word.weight / specificity, ..word }),
+    );
+    Words { alone, beside: label.keywords.clone() }
 }
 
 /// A folded keyword as its label writes it.
@@ -301,15 +294,11 @@ impl SecondNameOwners {
         let Some(concept) = dataset.concepts().get(index) else {
             return Vec::new();
         };
-        let words = everyday::second_names(&concept.emoji, language)
-            .iter()
-            .copied();
+        let words = everyday::second_names(&concept.emoji, language).iter().copied();
         words
             .filter(|word| {
                 let folded = fold_case(word);
-                let is_name = concept
-                    .name(language)
-                    .is_some_and(|name| fold_case(name) == folded);
+                let is_name = concept.name(language).is_some_and(|name| fold_case(name) == folded);
                 !is_name && self.0.get(&(language.to_owned(), folded)) == Some(&index)
             })
             .collect()
@@ -323,12 +312,8 @@ impl Sharers {
     fn count(concepts: &[Concept]) -> Self {
         let mut counts = HashMap::new();
         for (language, label) in concepts.iter().flat_map(|concept| &concept.labels) {
-            let words: BTreeSet<String> = label
-                .keywords
-                .iter()
-                .chain([&label.name])
-                .map(|word| fold_case(word))
-                .collect();
+            let words: BTreeSet<String> =
+                label.keywords.iter().chain([&label.name]).map(|word| fold_case(word)).collect();
             for word in words {
                 *counts.entry((language.clone(), word)).or_insert(0) += 1;
             }
@@ -337,9 +322,6 @@ impl Sharers {
     }
 
     fn of(&self, language: &str, folded: &str) -> usize {
-        self.0
-            .get(&(language.to_owned(), folded.to_owned()))
-            .copied()
-            .unwrap_or(0)
+        self.0.get(&(language.to_owned(), folded.to_owned())).copied().unwrap_or(0)
     }
 }

@@ -40,11 +40,7 @@ pub(crate) struct Language {
 }
 
 const BARE: Language = Language {
-    phrases: &[Phrase {
-        of: Of::Any,
-        weight: 1.0,
-        pattern: "{name}",
-    }],
+    phrases: &[Phrase { of: Of::Any, weight: 1.0, pattern: "{name}" }],
     combined: &["{name}, {keyword}", "{keyword} {name}"],
     endings: &[".", "!"],
     slots: |_, word, _| vec![word.to_owned()],
@@ -61,12 +57,7 @@ pub(super) fn language(code: &str) -> Language {
         },
         "zh" => Language {
             phrases: chinese::PHRASES,
-            combined: &[
-                "{name}，{keyword}",
-                "{keyword} {name}",
-                "{name} {keyword}",
-                "{name}、{keyword}",
-            ],
+            combined: &["{name}，{keyword}", "{keyword} {name}", "{name} {keyword}", "{name}、{keyword}"],
             endings: &["。", "！"],
             slots: chinese::slot,
         },
@@ -101,15 +92,23 @@ impl Language {
     }
 
     /// Every fitting phrase around a word, with its relative weight.
-    pub(super) fn phrases_for(
-        &self,
-        word: &str,
-        subcategory: &str,
-    ) -> impl Iterator<Item = (String, f32)> {
+    pub(super) fn phrases_for(&self, word: &str, subcategory: &str) -> impl Iterator<Item = (String, f32)> {
         self.fitting(subcategory).flat_map(move |phrase| {
             let variants = self.variants(phrase, word, subcategory);
             let each = phrase.weight / variants.len() as f32;
             variants.into_iter().map(move |text| (text, each))
+        })
+    }
+
+    /// What the phrases put around a word: the text before it and the text after it, with the phrase's weight.
+    pub(super) fn frames(&self, word: &str, subcategory: &str) -> impl Iterator<Item = (String, f32)> {
+        self.phrases_for(word, subcategory).flat_map(move |(text, weight)| {
+            let parts = match text.split_once(word) {
+                Some((before, after)) => vec![before.trim().to_owned(), after.trim().to_owned()],
+                // A plural of its own, such as "mice".
+                None => vec![text],
+            };
+            parts.into_iter().filter(|part| !part.is_empty()).map(move |part| (part, weight))
         })
     }
 
@@ -120,9 +119,7 @@ impl Language {
             None => vec![fill(phrase.pattern)],
             Some((before, slot, after)) => {
                 let values = (self.slots)(slot, word, subcategory).into_iter();
-                values
-                    .map(|value| format!("{}{value}{}", fill(before), fill(after)))
-                    .collect()
+                values.map(|value| format!("{}{value}{}", fill(before), fill(after))).collect()
             }
         }
     }
