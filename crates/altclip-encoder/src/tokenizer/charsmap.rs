@@ -47,7 +47,7 @@ impl CharsMap {
             return Err(broken(format!("expected at least 4 bytes, found {}", bytes.len())));
         };
         let size = u32::from_le_bytes(*size) as usize;
-        if size == 0 || size % 4 != 0 || size > rest.len() {
+        if size == 0 || !size.is_multiple_of(4) || size > rest.len() {
             let left = rest.len();
             return Err(broken(format!(
                 "expected a trie of 4 to {left} bytes, a multiple of 4; found {size}"

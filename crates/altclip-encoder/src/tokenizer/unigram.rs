@@ -150,8 +150,7 @@ impl Unigram {
             end = begin;
         }
         let mut unknown_from = None;
-        for at in free + 1..=text.len() {
-            let link = best[at];
+        for link in best.iter().skip(free + 1) {
             if link.piece == self.unknown {
                 unknown_from.get_or_insert(link.start);
                 continue;

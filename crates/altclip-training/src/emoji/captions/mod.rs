@@ -176,8 +176,15 @@ impl CaptionSampler {
                     }
                 }
             }
-            let frames = frames.into_iter();
-            texts.extend(frames.flat_map(|(frame, times)| std::iter::repeat_n(frame, times.ceil() as usize)));
+            // What stands between and after words comes with every concept once.
+            let marks = language.combined.iter().map(|pattern| combine(pattern, "", ""));
+            let marks: Vec<String> =
+                marks.chain(language.endings.iter().map(|&ending| ending.to_owned())).collect();
+            texts.extend(self.concepts.iter().flat_map(|_| marks.iter().cloned()));
+            for (frame, times) in frames {
+                texts.push(capitalise(&frame));
+                texts.extend(std::iter::repeat_n(frame, times.ceil() as usize));
+            }
         }
         texts
     }
