@@ -9,6 +9,7 @@ pub mod image_processor;
 mod padding;
 pub mod source;
 pub mod text_encoder;
+pub mod tokenizer;
 pub mod vision;
 pub mod xlm_roberta;
 

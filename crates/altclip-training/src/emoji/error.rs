@@ -30,9 +30,6 @@ pub enum Error {
         /// What was expected and what was found.
         problem: String,
     },
-    /// The texts given cannot make the tokenizer that was asked for.
-    #[error("tokenizer training: {0}")]
-    Tokenizer(String),
 }
 
 /// The result of an operation on the emoji data set.

@@ -2,8 +2,8 @@
 //!
 //! Pictures are Noto Emoji (Apache-2.0) and Twemoji (CC-BY 4.0), names and keywords the Unicode CLDR annotations
 //! (Unicode licence), all from npm packages. [`prepare`] turns the packages into a [`Dataset`] on disk,
-//! [`CaptionSampler`] wraps the names in the phrases that people type, [`evaluation_prompts`] asks for what was
-//! learned, and [`train_unigram`] makes the small model's tokenizer from those captions.
+//! [`CaptionSampler`] wraps the names in the phrases that people type (and gives the texts for the tokenizer), and
+//! [`evaluation_prompts`] asks for what was learned.
 
 mod captions;
 mod cldr;

@@ -34,6 +34,12 @@ const PUNCTUATED_SHARE: f64 = 0.06;
 /// Share of captions that begin with a capital letter.
 const CAPITALISED_SHARE: f64 = 0.12;
 
+/// How often a concept's words come in the texts for the tokenizer, all of one concept together.
+const TIMES_EACH_NAME: f32 = 8.0;
+
+/// How often the text around a word comes there, for each concept and unit of weight.
+const TIMES_EACH_FRAME: f32 = 0.1;
+
 /// A caption and how often it is drawn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Caption {
@@ -143,6 +149,44 @@ impl CaptionSampler {
             );
         }
         captions
+    }
+}
+
+impl CaptionSampler {
+    /// Texts to train the tokenizer on: every name and keyword, and what the phrases put around them.
+    ///
+    /// Words and phrases come apart, so that the tokenizer learns to cut "一只猫" between 一只 and 猫. Each comes again as
+    /// its weight in the captions says, phrases less often than that, so that few pieces are spent on them.
+    pub fn tokenizer_texts(&self, languages: &[&str]) -> Vec<String> {
+        let mut texts = Vec::new();
+        for code in languages {
+            let language = language(code);
+            let mut frames: BTreeMap<String, f32> = BTreeMap::new();
+            for (subcategory, words) in &self.concepts {
+                let Some(words) = words.get(*code) else { continue };
+                for word in &words.alone {
+                    let times = (word.weight * TIMES_EACH_NAME).ceil() as usize;
+                    texts.extend(std::iter::repeat_n(word.text.clone(), times));
+                    texts.push(capitalise(&word.text));
+                }
+                texts.extend(words.beside.iter().cloned());
+                if let Some(name) = words.alone.first() {
+                    for (frame, weight) in language.frames(&name.text, subcategory) {
+                        *frames.entry(frame).or_default() += weight * TIMES_EACH_FRAME;
+                    }
+                }
+            }
+            // What stands between and after words comes with every concept once.
+            let marks = language.combined.iter().map(|pattern| combine(pattern, "", ""));
+            let marks: Vec<String> =
+                marks.chain(language.endings.iter().map(|&ending| ending.to_owned())).collect();
+            texts.extend(self.concepts.iter().flat_map(|_| marks.iter().cloned()));
+            for (frame, times) in frames {
+                texts.push(capitalise(&frame));
+                texts.extend(std::iter::repeat_n(frame, times.ceil() as usize));
+            }
+        }
+        texts
     }
 }
 

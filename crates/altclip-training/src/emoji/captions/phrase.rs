@@ -100,6 +100,18 @@ impl Language {
         })
     }
 
+    /// What the phrases put around a word: the text before it and the text after it, with the phrase's weight.
+    pub(super) fn frames(&self, word: &str, subcategory: &str) -> impl Iterator<Item = (String, f32)> {
+        self.phrases_for(word, subcategory).flat_map(move |(text, weight)| {
+            let parts = match text.split_once(word) {
+                Some((before, after)) => vec![before.trim().to_owned(), after.trim().to_owned()],
+                // A plural of its own, such as "mice".
+                None => vec![text],
+            };
+            parts.into_iter().filter(|part| !part.is_empty()).map(move |part| (part, weight))
+        })
+    }
+
     /// The phrase with each value of its slot; at least one. A pattern has `{name}` and at most one other slot.
     fn variants(&self, phrase: &Phrase, word: &str, subcategory: &str) -> Vec<String> {
         let fill = |text: &str| text.replace("{name}", word);

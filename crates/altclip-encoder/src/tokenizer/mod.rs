@@ -1,0 +1,204 @@
+//! Text to token ids, as transformers' `XLMRobertaTokenizer` does it.
+//!
+//! The published AltDiffusion repositories hold nothing but SentencePiece's own file, so that is what the tokenizer is
+//! built from: its normalisation rules, its unigram model, and fairseq's layout of ids on top (`<s>` 0, `<pad>` 1,
+//! `</s>` 2, `<unk>` 3, the file's pieces from 4 on, `<mask>` last). A `tokenizer.json` is read through the `tokenizers`
+//! crate; it gives the same ids except for combining characters, which that crate normalises a grapheme at a time.
+
+mod charsmap;
+mod normalizer;
+pub mod sentencepiece;
+mod trie;
+mod unigram;
+mod xlm_roberta;
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+
+use crate::source::ModelSource;
+use crate::{Error, Result};
+
+pub use normalizer::Normalizer;
+pub use trie::{Node, Trie};
+use xlm_roberta::XlmRobertaTokenizer;
+
+/// Tokens of a prompt in the published pipelines, `<s>` and `</s>` counted.
+pub const PROMPT_LENGTH: usize = 77;
+
+const SENTENCEPIECE_FILE: &str = "sentencepiece.bpe.model";
+const TOKENIZER_JSON_FILE: &str = "tokenizer.json";
+
+/// Texts as ids: rows of equal length.
+#[derive(Debug, Clone)]
+pub struct Encoding {
+    /// (texts, tokens) u32, filled up with the padding id.
+    pub input_ids: Tensor,
+    /// (texts, tokens) u32: 1 for a token, 0 for padding.
+    pub attention_mask: Tensor,
+}
+
+/// Turns text into token ids.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    model: Model,
+    bos_id: u32,
+    eos_id: u32,
+    pad_id: u32,
+}
+
+#[derive(Debug, Clone)]
+enum Model {
+    SentencePiece(Box<XlmRobertaTokenizer>),
+    Json(Box<tokenizers::Tokenizer>),
+}
+
+impl Tokenizer {
+    /// The tokenizer in a model's folder (`tokenizer` in the published layout): from `sentencepiece.bpe.model`, or from
+    /// `tokenizer.json` where that is all there is.
+    pub fn from_source(source: &ModelSource, folder: &str) -> Result<Self> {
+        let path = |file: &str| if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") };
+        if let Some(data) = source.read_optional(&path(SENTENCEPIECE_FILE))? {
+            return Self::from_sentencepiece_bytes(&data, data.name());
+        }
+        match source.read_optional(&path(TOKENIZER_JSON_FILE))? {
+            Some(data) => Self::from_tokenizer_json_bytes(&data, data.name()),
+            None => {
+                let file = format!("{} or {}", path(SENTENCEPIECE_FILE), path(TOKENIZER_JSON_FILE));
+                Err(Error::MissingFile { model: source.to_string(), file })
+            }
+        }
+    }
+
+    /// From a SentencePiece unigram model.
+    pub fn from_sentencepiece(path: impl AsRef<Path>) -> Result<Self> {
+        let (bytes, name) = read(path.as_ref())?;
+        Self::from_sentencepiece_bytes(&bytes, &name)
+    }
+
+    /// From the contents of a SentencePiece unigram model; `name` is what errors call the file.
+    pub fn from_sentencepiece_bytes(bytes: &[u8], name: &str) -> Result<Self> {
+        let model = XlmRobertaTokenizer::from_bytes(bytes, name)?;
+        Ok(Self { model: Model::SentencePiece(Box::new(model)), bos_id: 0, pad_id: 1, eos_id: 2 })
+    }
+
+    /// From a `tokenizer.json`.
+    pub fn from_tokenizer_json(path: impl AsRef<Path>) -> Result<Self> {
+        let (bytes, name) = read(path.as_ref())?;
+        Self::from_tokenizer_json_bytes(&bytes, &name)
+    }
+
+    /// From the contents of a `tokenizer.json`; `name` is what errors call the file. Its truncation and padding are
+    /// set aside: the caller's count.
+    pub fn from_tokenizer_json_bytes(bytes: &[u8], name: &str) -> Result<Self> {
+        let mut model = tokenizers::Tokenizer::from_bytes(bytes)
+            .map_err(|error| Error::format(name, format!("expected a tokenizer.json: {error}")))?;
+        model.with_padding(None);
+        model
+            .with_truncation(None)
+            .map_err(|error| Error::format(name, format!("cannot be used without truncation: {error}")))?;
+        let id = |token: &str| {
+            let missing = || Error::format(name, format!("expected the special token {token}, found none"));
+            model.token_to_id(token).ok_or_else(missing)
+        };
+        let (bos_id, eos_id, pad_id) = (id(xlm_roberta::BOS)?, id(xlm_roberta::EOS)?, id(xlm_roberta::PAD)?);
+        Ok(Self { model: Model::Json(Box::new(model)), bos_id, eos_id, pad_id })
+    }
+
+    /// Number of ids: all are smaller.
+    pub fn vocab_size(&self) -> usize {
+        match &self.model {
+            Model::SentencePiece(model) => model.vocab_size(),
+            Model::Json(model) => model.get_vocab_size(true),
+        }
+    }
+
+    /// The id that rows are filled up with.
+    pub fn pad_id(&self) -> u32 {
+        self.pad_id
+    }
+
+    /// The ids of a text with `<s>` before and `</s>` after, however many there are.
+    ///
+    /// # Errors
+    ///
+    /// Only where a `tokenizer.json` holds steps that fail on this text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = vec![self.bos_id];
+        match &self.model {
+            Model::SentencePiece(model) => model.encode_into(text, &mut ids),
+            Model::Json(model) => {
+                let encoding = model
+                    .encode_fast(text, false)
+                    .map_err(|error| Error::Tokenizer(format!("cannot encode {text:?}: {error}")))?;
+                ids.extend_from_slice(encoding.get_ids());
+            }
+        }
+        ids.push(self.eos_id);
+        Ok(ids)
+    }
+
+    /// The ids of a text, of which at most `length` are kept: the first ones and `</s>`.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode), and a `length` that has no place for `<s>` and `</s>`.
+    pub fn encode_truncated(&self, text: &str, length: usize) -> Result<Vec<u32>> {
+        if length < 2 {
+            return Err(Error::Input(format!("expected a length of at least 2 tokens, found {length}")));
+        }
+        let mut ids = self.encode(text)?;
+        if ids.len() > length {
+            ids.truncate(length - 1);
+            ids.push(self.eos_id);
+        }
+        Ok(ids)
+    }
+
+    /// Texts as rows of exactly `length` tokens, cut or filled up; diffusion models take [`PROMPT_LENGTH`].
+    ///
+    /// # Errors
+    ///
+    /// As [`encode_truncated`](Self::encode_truncated).
+    pub fn encode_padded<S: AsRef<str>>(&self, texts: &[S], length: usize) -> Result<Encoding> {
+        self.pad(&self.encode_all(texts, length)?, length)
+    }
+
+    /// Texts as rows as long as the longest of them, and at most `length` tokens.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode_truncated`](Self::encode_truncated).
+    pub fn encode_batch_padded<S: AsRef<str>>(&self, texts: &[S], length: usize) -> Result<Encoding> {
+        let rows = self.encode_all(texts, length)?;
+        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+        self.pad(&rows, longest)
+    }
+
+    fn encode_all<S: AsRef<str>>(&self, texts: &[S], length: usize) -> Result<Vec<Vec<u32>>> {
+        texts.iter().map(|text| self.encode_truncated(text.as_ref(), length)).collect()
+    }
+
+    fn pad(&self, rows: &[Vec<u32>], length: usize) -> Result<Encoding> {
+        let mut ids = Vec::with_capacity(rows.len() * length);
+        let mut mask = Vec::with_capacity(rows.len() * length);
+        for row in rows {
+            let padding = length.saturating_sub(row.len());
+            ids.extend_from_slice(row);
+            ids.extend(std::iter::repeat_n(self.pad_id, padding));
+            mask.extend(std::iter::repeat_n(1u32, row.len()));
+            mask.extend(std::iter::repeat_n(0u32, padding));
+        }
+        let shape = (rows.len(), length);
+        Ok(Encoding {
+            input_ids: Tensor::from_vec(ids, shape, &Device::Cpu)?,
+            attention_mask: Tensor::from_vec(mask, shape, &Device::Cpu)?,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<(Vec<u8>, String)> {
+    let name = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(Error::io(name.clone()))?;
+    Ok((bytes, name))
+}

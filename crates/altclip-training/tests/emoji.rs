@@ -1,0 +1,313 @@
+//! The emoji data set, made from npm packages of a few emoji that these tests write.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use altclip_encoder::tokenizer::Tokenizer;
+use altclip_training::emoji::{
+    CONCEPTS_FILE, CaptionSampler, Dataset, PICTURE_BYTES, PICTURES_FILE, PrepareOptions, evaluation_prompts,
+    prepare,
+};
+use altclip_training::unigram::train_unigram;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Code points, emoji, category, subcategory, English name and keywords, Chinese name and keywords.
+type Row = (&'static str, &'static str, &'static str, &'static str, [&'static str; 4]);
+
+const EMOJI: [Row; 7] = [
+    (
+        "1F929",
+        "🤩",
+        "Smileys & Emotion",
+        "face-affection",
+        ["star-struck", "face star", "好崇拜哦", "星星 脸"],
+    ),
+    ("1F408", "🐈", "Animals & Nature", "animal-mammal", ["cat", "animal cat pet", "猫", "宠物 猫"]),
+    ("1F34E", "🍎", "Food & Drink", "food-fruit", ["red apple", "apple fruit red", "红苹果", "水果 苹果"]),
+    ("1F697", "🚗", "Travel & Places", "transport-ground", ["automobile", "car vehicle", "汽车", "轿车"]),
+    ("2B50", "⭐", "Travel & Places", "sky & weather", ["star", "astronomy", "星星", "五角星"]),
+    ("1F550", "🕐", "Travel & Places", "time", ["one o’clock", "clock", "一点", "时钟"]),
+    ("1F1EB-1F1F7", "🇫🇷", "Flags", "country-flag", ["flag: France", "flag", "法国", "旗"]),
+];
+/// Clock faces and flags are no concepts.
+const CONCEPTS: usize = 5;
+
+/// A PNG of one colour, half transparent.
+fn png(size: u32, colour: [u8; 3]) -> Vec<u8> {
+    let [r, g, b] = colour;
+    let picture = image::RgbaImage::from_pixel(size, size, image::Rgba([r, g, b, 128]));
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+fn write(path: PathBuf, contents: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, contents).unwrap();
+}
+
+/// Writes the four packages as folders.
+fn write_packages(folder: &Path) {
+    let annotations = |name: usize, keywords: usize| {
+        let entries = EMOJI.iter().map(|(_, emoji, _, _, texts)| {
+            let keywords: Vec<&str> = texts[keywords].split(' ').collect();
+            ((*emoji).to_owned(), json!({"tts": [texts[name]], "default": keywords}))
+        });
+        json!({"annotations": {"annotations": Value::Object(entries.collect())}}).to_string()
+    };
+    for package in ["cldr-annotations-full", "cldr-annotations-derived-full"] {
+        write(folder.join(package).join("package.json"), "{}");
+    }
+    let basic = folder.join("cldr-annotations-full/annotations");
+    write(basic.join("en/annotations.json"), annotations(0, 1));
+    write(basic.join("zh/annotations.json"), annotations(2, 3));
+    for (style, vendor) in ["google", "twitter"].into_iter().enumerate() {
+        let package = folder.join(format!("emoji-datasource-{vendor}"));
+        write(package.join("package.json"), "{}");
+        let mut records = Vec::new();
+        for (order, (unified, _, category, subcategory, _)) in EMOJI.iter().enumerate() {
+            let image = format!("{}.png", unified.to_lowercase());
+            let picture = png(64, [order as u8 * 30, style as u8 * 200, 7]);
+            write(package.join(format!("img/{vendor}/64/{image}")), picture);
+            records.push(json!({
+                "unified": unified, "image": image, "category": category, "subcategory": subcategory,
+                "sort_order": order,
+            }));
+        }
+        // The order of the table does not matter.
+        records.reverse();
+        write(package.join("emoji.json"), Value::Array(records).to_string());
+    }
+}
+
+fn options(packages: &Path, output: &Path) -> PrepareOptions {
+    let languages = vec!["en".to_owned(), "zh".to_owned()];
+    PrepareOptions { languages, ..PrepareOptions::new(packages, output) }
+}
+
+/// The packages, and the data set made from them.
+fn prepared() -> (TempDir, Dataset) {
+    let folder = TempDir::new().unwrap();
+    write_packages(folder.path());
+    let output = folder.path().join("data");
+    prepare(&options(folder.path(), &output)).unwrap();
+    (folder, Dataset::load(&output).unwrap())
+}
+
+#[test]
+fn packages_become_pictures_on_white_with_names() {
+    let folder = TempDir::new().unwrap();
+    write_packages(folder.path());
+    let output = folder.path().join("a/new/folder");
+    let report = prepare(&options(folder.path(), &output)).unwrap();
+    assert_eq!((report.concepts, report.pictures), (CONCEPTS, 2 * CONCEPTS));
+    assert_eq!(report.categories.last(), Some(&("Travel & Places".to_owned(), 2)));
+
+    let dataset = Dataset::load(&output).unwrap();
+    let cat = &dataset.concepts()[1];
+    assert_eq!((cat.id.as_str(), cat.emoji.as_str(), cat.name("zh")), ("1F408", "🐈", Some("猫")));
+    assert_eq!(cat.labels["en"].keywords, ["animal", "pet"]);
+    let vendors: Vec<&str> = cat.pictures.iter().map(|picture| picture.vendor.as_str()).collect();
+    assert_eq!(vendors, ["google", "twitter"]);
+    let twitter = dataset.picture(cat.pictures[1].index).unwrap();
+    // 30, 200 and 7 at alpha 128 of 255, on 255.
+    assert_eq!((twitter.len(), &twitter[..3]), (PICTURE_BYTES, &[142, 227, 131][..]));
+    assert_eq!(dataset.owners()[cat.pictures[1].index], 1);
+    assert_eq!(fs::read_dir(&output).unwrap().count(), 2);
+}
+
+#[test]
+fn archives_give_the_same_bytes_as_folders() {
+    let folder = TempDir::new().unwrap();
+    write_packages(folder.path());
+    let archives = TempDir::new().unwrap();
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        let package = entry.unwrap();
+        let name = format!("{}-48.2.0.tgz", package.file_name().to_string_lossy());
+        let file = fs::File::create(archives.path().join(name)).unwrap();
+        let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::fast()));
+        archive.append_dir_all("package", package.path()).unwrap();
+        archive.into_inner().unwrap().finish().unwrap();
+    }
+    let (from_folders, from_archives) = (folder.path().join("out"), archives.path().join("out"));
+    prepare(&options(folder.path(), &from_folders)).unwrap();
+    prepare(&options(archives.path(), &from_archives)).unwrap();
+    for file in [PICTURES_FILE, CONCEPTS_FILE] {
+        assert_eq!(fs::read(from_folders.join(file)).unwrap(), fs::read(from_archives.join(file)).unwrap());
+    }
+}
+
+/// What a change to the packages makes `prepare` say.
+fn prepare_error(change: impl Fn(&Path)) -> String {
+    let folder = TempDir::new().unwrap();
+    write_packages(folder.path());
+    change(folder.path());
+    let output = folder.path().join("data");
+    let error = prepare(&options(folder.path(), &output)).unwrap_err().to_string();
+    assert!(!output.join(CONCEPTS_FILE).exists());
+    assert!(!error.contains('\n'), "{error}");
+    error
+}
+
+#[test]
+fn damaged_packages_are_named() {
+    let picture = "emoji-datasource-google/img/google/64/1f408.png";
+    let error = prepare_error(|folder| fs::remove_dir_all(folder.join("emoji-datasource-twitter")).unwrap());
+    assert!(error.contains("expected the npm package emoji-datasource-twitter"), "{error}");
+    let error = prepare_error(|folder| fs::write(folder.join(picture), b"no picture").unwrap());
+    assert!(error.contains("1f408.png: expected a PNG picture"), "{error}");
+    let error = prepare_error(|folder| fs::write(folder.join(picture), png(32, [0; 3])).unwrap());
+    assert!(error.contains("1f408.png: expected 64 × 64 pixels, found 32 × 32"), "{error}");
+    let error =
+        prepare_error(|folder| fs::write(folder.join("emoji-datasource-google/emoji.json"), "[{}]").unwrap());
+    assert!(error.contains("emoji.json: expected a list of emoji"), "{error}");
+    let annotations = "cldr-annotations-full/annotations/zh/annotations.json";
+    let error = prepare_error(|folder| fs::remove_file(folder.join(annotations)).unwrap());
+    assert!(error.contains("expected the file annotations/zh/annotations.json"), "{error}");
+    let error = prepare_error(|folder| {
+        fs::remove_dir_all(folder.join("cldr-annotations-full")).unwrap();
+        fs::write(folder.join("cldr-annotations-full-48.2.0.tgz"), b"no archive").unwrap();
+    });
+    assert!(error.contains("cldr-annotations-full-48.2.0.tgz"), "{error}");
+}
+
+#[test]
+fn unknown_choices_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let mut options = options(folder.path(), folder.path());
+    options.vendors = vec!["apple".to_owned()];
+    assert_eq!(
+        prepare(&options).unwrap_err().to_string(),
+        "vendors: expected some of google, twitter, found apple"
+    );
+    options.languages.clear();
+    assert!(prepare(&options).unwrap_err().to_string().starts_with("languages: expected some of en, zh"));
+}
+
+#[test]
+fn contradicting_files_are_refused() {
+    let (folder, _) = prepared();
+    let output = folder.path().join("data");
+    let concepts = fs::read_to_string(output.join(CONCEPTS_FILE)).unwrap();
+    let load_error = |concepts: &str| {
+        fs::write(output.join(CONCEPTS_FILE), concepts).unwrap();
+        Dataset::load(&output).unwrap_err().to_string()
+    };
+    let without_last: Vec<&str> = concepts.lines().take(CONCEPTS - 1).collect();
+    let error = load_error(&without_last.join("\n"));
+    assert!(error.ends_with("picture 8 belongs to no concept"), "{error}");
+    let error = load_error(&concepts.replace("\"index\":9", "\"index\":10"));
+    assert!(error.ends_with("2B50 has picture 10, but there are 10"), "{error}");
+    let error = load_error(&concepts.replace("\"index\":9", "\"index\":2"));
+    assert!(error.ends_with("1F408 and 2B50 share picture 2"), "{error}");
+    let error = load_error("{\n");
+    assert!(error.contains("concepts.jsonl: line 1: expected an emoji concept"), "{error}");
+    assert!(load_error("").contains("expected at least one emoji"));
+
+    fs::write(output.join(CONCEPTS_FILE), &concepts).unwrap();
+    let pictures = fs::read(output.join(PICTURES_FILE)).unwrap();
+    fs::write(output.join(PICTURES_FILE), &pictures[..1000]).unwrap();
+    let error = Dataset::load(&output).unwrap_err().to_string();
+    assert!(error.contains("pictures.safetensors: expected a safetensors file"), "{error}");
+    fs::remove_file(output.join(PICTURES_FILE)).unwrap();
+    assert!(Dataset::load(&output).unwrap_err().to_string().contains("pictures.safetensors"));
+}
+
+#[test]
+fn a_filtered_data_set_numbers_its_pictures_anew() {
+    let (_folder, dataset) = prepared();
+    let food = dataset.filtered(|concept| concept.category == "Food & Drink").unwrap();
+    assert_eq!((food.concepts().len(), food.owners()), (1, &[0, 0][..]));
+    let original = dataset.concepts()[2].pictures[1].index;
+    assert_eq!(food.picture(1), dataset.picture(original));
+    assert!(dataset.filtered(|_| false).is_none());
+}
+
+#[test]
+fn captions_mean_one_concept() {
+    let (_folder, dataset) = prepared();
+    let sampler = CaptionSampler::new(&dataset);
+    let texts = |concept: usize, language: &str| -> Vec<String> {
+        let captions = sampler.captions(concept, language);
+        let total: f32 = captions.iter().map(|caption| caption.weight).sum();
+        assert!((total - 1.0).abs() < 1e-4, "{total}");
+        captions.into_iter().map(|caption| caption.text).collect()
+    };
+    let expected = [
+        (1, "en", &["cat", "a cat", "a cute cat", "a picture of a cat", "an emoji of a cat", "cats"][..]),
+        (1, "zh", &["猫", "一只猫", "一只可爱的猫", "猫的图片", "一张猫的图片", "画一只猫"]),
+        (2, "en", &["a red apple", "an apple", "a bunch of red apples"]),
+        (3, "en", &["a car", "an automobile", "automobile, vehicle"]),
+        (3, "zh", &["一辆汽车", "一辆车", "汽车的照片"]),
+        (4, "en", &["a star"]),
+        (0, "zh", &["好崇拜哦的表情"]),
+    ];
+    for (concept, language, captions) in expected {
+        let all = texts(concept, language);
+        for caption in captions {
+            assert!(all.iter().any(|text| text == caption), "{caption} is no caption of concept {concept}");
+        }
+    }
+    // The star has that name, so the star-struck face does not get it; "cats" are no mass of "a cats".
+    assert!(!texts(0, "en").iter().any(|text| text == "a star"));
+    assert!(!texts(1, "en").iter().any(|text| text.contains("a cats")));
+    assert!(sampler.captions(99, "en").is_empty() && sampler.captions(0, "fr").is_empty());
+}
+
+#[test]
+fn sampled_captions_follow_the_seed_and_the_weights() {
+    let (_folder, dataset) = prepared();
+    let sampler = CaptionSampler::new(&dataset);
+    let draw = |seed: u64| -> Vec<String> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        (0..4000).map(|_| sampler.sample(&mut rng, 1, "en").unwrap()).collect()
+    };
+    let drawn = draw(5);
+    assert_eq!(drawn, draw(5));
+    assert_ne!(drawn, draw(6));
+    let weight = sampler.captions(1, "en").iter().find(|caption| caption.text == "a cat").unwrap().weight;
+    let share =
+        drawn.iter().filter(|text| text.to_lowercase().trim_end_matches(['.', '!']) == "a cat").count();
+    assert!((share as f32 / 4000.0 - weight).abs() < 0.03, "{share} of 4000, weight {weight}");
+    assert_eq!(sampler.sample(&mut ChaCha8Rng::seed_from_u64(0), 99, "en"), None);
+}
+
+#[test]
+fn evaluation_prompts_know_their_answers() {
+    let (_folder, dataset) = prepared();
+    let prompts = evaluation_prompts(&dataset, "zh", 12, 3);
+    assert_eq!(prompts.len(), 12);
+    assert_eq!(prompts, evaluation_prompts(&dataset, "zh", 12, 3));
+    for (prompt, concepts) in &prompts {
+        let name = dataset.concepts()[concepts[0]].name("zh").unwrap();
+        assert!(prompt.contains(name), "{prompt} does not ask for {name}");
+        assert_eq!(*concepts, dataset.concepts_named("zh", name));
+    }
+    // Every concept is asked for before one is asked for again.
+    let mut first: Vec<usize> = prompts.iter().take(CONCEPTS).map(|(_, concepts)| concepts[0]).collect();
+    first.sort_unstable();
+    assert_eq!(first, [0, 1, 2, 3, 4]);
+    assert_eq!(dataset.concepts_named("en", "CAT"), [1]);
+    assert!(evaluation_prompts(&dataset, "fr", 5, 0).is_empty());
+}
+
+#[test]
+fn the_tokenizer_knows_every_caption() {
+    let (_folder, dataset) = prepared();
+    let sampler = CaptionSampler::new(&dataset);
+    let model = train_unigram(sampler.tokenizer_texts(&["en", "zh"]), 300).unwrap();
+    let tokenizer = Tokenizer::from_sentencepiece_bytes(&model, "trained").unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    const UNKNOWN: u32 = 3;
+    for _ in 0..200 {
+        for (concept, language) in (0..CONCEPTS).flat_map(|concept| [(concept, "en"), (concept, "zh")]) {
+            let caption = sampler.sample(&mut rng, concept, language).unwrap();
+            assert!(!tokenizer.encode(&caption).unwrap().contains(&UNKNOWN), "{caption}");
+        }
+    }
+}
