@@ -534,7 +534,7 @@ mod tests {
             b"\x80\x02(0.",
             b"\x80\x02X\xff\xff\xff\xffabc.",
             b"\x80\x02X\x01\x00\x00\x00\xff.",
-            b"\x80\x02(Nq\x00\x85.",
+            b"\x80\x02(\x85.",
             b"\x80\x02}(Nu.",
             b"\x80\x02ctorch",
             b"\x80\x02NQ.",
