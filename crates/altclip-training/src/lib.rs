@@ -1,1 +1,16 @@
-//! The AltCLIP and AltDiffusion training recipe: data, losses, stages and metrics
+//! The AltCLIP and AltDiffusion training recipe: data, losses, stages and metrics.
+
+pub mod emoji;
+mod error;
+mod optimizer;
+mod parameters;
+pub mod pictures;
+mod recipe;
+mod run;
+pub mod stages;
+
+pub use error::{Error, Result};
+pub use optimizer::{Optimizer, OptimizerConfig};
+pub use parameters::Parameters;
+pub use recipe::Recipe;
+pub use run::{Metrics, Observer, Run, save_tensors, write_whole};

@@ -1,1 +1,25 @@
 //! AltDiffusion: hidden states of a prompt to pictures
+
+mod config;
+mod denoise;
+mod error;
+mod layers;
+mod options;
+mod picture;
+mod pipeline;
+mod prompt;
+mod whole_file;
+
+pub mod latents;
+pub mod schedulers;
+pub mod unet;
+pub mod vae;
+
+pub use config::PerBlock;
+pub use denoise::{Denoised, Step, denoise};
+pub use error::{Error, Result};
+pub use options::GenerateOptions;
+pub use picture::to_pictures;
+pub use pipeline::{AltDiffusion, Generated, Timings};
+pub use prompt::{PROMPT_TOKENS, Prompt, TextStates};
+pub use whole_file::write_whole;

@@ -1,25 +1,104 @@
 //! Activations of the transformer and residual blocks.
 
-use candle_core::{D, Result, Tensor};
+use crate::cpu::elementwise;
+use crate::custom::{as_f32, gradient, on_cpu, slice, with_slice};
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
 /// `x · Φ(x)` with the error function, the exact GELU (Hendrycks & Gimpel, arXiv 1606.08415).
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    x.gelu_erf()
+    if on_cpu(x) { apply(x, Activation::Gelu) } else { x.gelu_erf() }
 }
 
 /// `x · sigmoid(1.702 x)`, OpenAI CLIP's approximation of GELU.
 pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
-    x * candle_nn::ops::sigmoid(&(x * 1.702)?)?
+    if on_cpu(x) { apply(x, Activation::QuickGelu) } else { x * candle_nn::ops::sigmoid(&(x * 1.702)?)? }
 }
 
 /// `x · sigmoid(x)`.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
-    x.silu()
+    if on_cpu(x) { apply(x, Activation::Silu) } else { x.silu() }
 }
 
 /// The gate of a gated feed-forward (Shazeer, arXiv 2002.05202): `(…, 2 n)` to `(…, n)`, the first half times the GELU
 /// of the second.
 pub fn geglu(x: &Tensor) -> Result<Tensor> {
+    if on_cpu(x) { as_f32(x)?.apply_op1(Geglu)?.to_dtype(x.dtype()) } else { geglu_reference(x) }
+}
+
+/// The definition, in candle tensors.
+pub fn geglu_reference(x: &Tensor) -> Result<Tensor> {
     let n = x.dim(D::Minus1)? / 2;
-    x.narrow(D::Minus1, 0, n)? * gelu(&x.narrow(D::Minus1, n, n)?)?
+    x.narrow(D::Minus1, 0, n)? * x.narrow(D::Minus1, n, n)?.gelu_erf()?
+}
+
+fn apply(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    as_f32(x)?.apply_op1(activation)?.to_dtype(x.dtype())
+}
+
+#[derive(Clone, Copy)]
+enum Activation {
+    Gelu,
+    QuickGelu,
+    Silu,
+}
+
+impl CustomOp1 for Activation {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Gelu => "gelu",
+            Self::QuickGelu => "quick_gelu",
+            Self::Silu => "silu",
+        }
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = slice(x, layout)?;
+        let y = match self {
+            Self::Gelu => elementwise::map(x, elementwise::gelu),
+            Self::QuickGelu => elementwise::map(x, elementwise::quick_gelu),
+            Self::Silu => elementwise::map(x, elementwise::silu),
+        };
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let values = with_slice(x, |x| {
+            with_slice(grad, |grad| {
+                Ok(match self {
+                    Self::Gelu => elementwise::map2(x, grad, |x, g| g * elementwise::gelu_derivative(x)),
+                    Self::QuickGelu => {
+                        elementwise::map2(x, grad, |x, g| g * elementwise::quick_gelu_derivative(x))
+                    }
+                    Self::Silu => elementwise::map2(x, grad, |x, g| g * elementwise::silu_derivative(x)),
+                })
+            })
+        })?;
+        gradient(values, x)
+    }
+}
+
+struct Geglu;
+
+impl CustomOp1 for Geglu {
+    fn name(&self) -> &'static str {
+        "geglu"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let mut dims = layout.dims().to_vec();
+        let n = match dims.last_mut() {
+            Some(last) if last.is_multiple_of(2) => {
+                *last /= 2;
+                *last
+            }
+            _ => candle_core::bail!("a gate needs an even number of features, got shape {:?}", layout.dims()),
+        };
+        Ok((CpuStorage::F32(elementwise::geglu(slice(x, layout)?, n)), Shape::from(dims)))
+    }
+
+    fn bwd(&self, x: &Tensor, res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let n = res.dim(D::Minus1)?;
+        let values = with_slice(x, |x| with_slice(grad, |grad| Ok(elementwise::geglu_gradient(x, grad, n))))?;
+        gradient(values, x)
+    }
 }

@@ -1,6 +1,8 @@
 //! Scaled dot-product attention over interleaved heads.
 
-use candle_core::{D, DType, Result, Tensor};
+use crate::cpu::attention as kernel;
+use crate::custom::{as_f32, on_cpu, slice};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 
 /// `softmax(query · keyᵀ / √head_dim + key_bias) · value` for every head (Vaswani et al., arXiv 1706.03762).
 ///
@@ -20,29 +22,114 @@ pub fn attention(
     heads: usize,
     key_bias: Option<&Tensor>,
 ) -> Result<Tensor> {
-    attention_reference(query, key, value, heads, key_bias)
+    let (batch, queries, width) = query.dims3()?;
+    let keys = key.dim(1)?;
+    let fits = heads > 0
+        && width.is_multiple_of(heads)
+        && key.dims() == [batch, keys, width]
+        && value.dims() == key.dims()
+        && key_bias.is_none_or(|bias| bias.dims() == [batch, keys]);
+    if !fits {
+        candle_core::bail!(
+            "attention with {heads} heads cannot combine query {:?}, key {:?}, value {:?} and key bias {:?}",
+            query.dims(),
+            key.dims(),
+            value.dims(),
+            key_bias.map(Tensor::dims)
+        );
+    }
+    if !on_cpu(query) {
+        return attention_reference(query, key, value, heads, key_bias);
+    }
+    let shape = kernel::Shape { batch, queries, keys, heads, head_dim: width / heads };
+    let op = AttentionOp { shape, key_bias: key_bias.map(as_f32).transpose()? };
+    as_f32(query)?.apply_op3(&as_f32(key)?, &as_f32(value)?, op)?.to_dtype(query.dtype())
+}
+
+struct AttentionOp {
+    shape: kernel::Shape,
+    /// Not differentiated: it is a mask, or the logarithm of a count.
+    key_bias: Option<Tensor>,
+}
+
+impl CustomOp3 for AttentionOp {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        query: &CpuStorage,
+        query_layout: &Layout,
+        key: &CpuStorage,
+        key_layout: &Layout,
+        value: &CpuStorage,
+        value_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let bias = self.key_bias.as_ref().map(|bias| bias.flatten_all()?.to_vec1()).transpose()?;
+        let (query, key, value) =
+            (slice(query, query_layout)?, slice(key, key_layout)?, slice(value, value_layout)?);
+        let y = kernel::attention(query, key, value, bias.as_deref(), self.shape);
+        Ok((CpuStorage::F32(y), query_layout.shape().clone()))
+    }
+
+    /// With `P` the attention weights: `dV = Pᵀ dO`, `dS = P ∘ (dO Vᵀ − rowsum(dO ∘ O))`, `dQ = dS K` and `dK = dSᵀ Q`.
+    fn bwd(
+        &self,
+        query: &Tensor,
+        key: &Tensor,
+        value: &Tensor,
+        out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let heads = self.shape.heads;
+        let scale = 1. / (self.shape.head_dim as f64).sqrt();
+        let (query, key, value) =
+            (split_heads(query, heads)?, split_heads(key, heads)?, split_heads(value, heads)?);
+        let (out, grad) = (split_heads(out, heads)?, split_heads(grad, heads)?);
+        let weights = attention_weights(&query, &key, scale, self.key_bias.as_ref())?;
+        let grad_value = weights.t()?.contiguous()?.matmul(&grad)?;
+        let correction = (&grad * &out)?.sum_keepdim(D::Minus1)?;
+        let grad_weights = grad.matmul(&value.t()?)?;
+        let grad_scores = ((weights * grad_weights.broadcast_sub(&correction)?)? * scale)?;
+        let grad_query = grad_scores.matmul(&key)?;
+        let grad_key = grad_scores.t()?.contiguous()?.matmul(&query)?;
+        Ok((Some(join_heads(&grad_query)?), Some(join_heads(&grad_key)?), Some(join_heads(&grad_value)?)))
+    }
+}
+
+/// `(batch, tokens, heads · head_dim)` to `(batch, heads, tokens, head_dim)`.
+fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
+    let (batch, tokens, width) = x.dims3()?;
+    x.reshape((batch, tokens, heads, width / heads))?.transpose(1, 2)?.contiguous()
+}
+
+/// The inverse of [`split_heads`].
+fn join_heads(x: &Tensor) -> Result<Tensor> {
+    x.transpose(1, 2)?.contiguous()?.flatten_from(2)
+}
+
+/// Softmax of the scaled and biased scores, in f32: `(batch, heads, queries, keys)`.
+fn attention_weights(query: &Tensor, key: &Tensor, scale: f64, key_bias: Option<&Tensor>) -> Result<Tensor> {
+    let scores = (query.matmul(&key.t()?)? * scale)?.to_dtype(DType::F32)?;
+    let scores = match key_bias {
+        Some(bias) => scores.broadcast_add(&bias.to_dtype(DType::F32)?.unsqueeze(1)?.unsqueeze(1)?)?,
+        None => scores,
+    };
+    candle_nn::ops::softmax(&scores, D::Minus1)
 }
 
 /// The definition, in candle tensors; softmax in f32.
-pub(crate) fn attention_reference(
+pub fn attention_reference(
     query: &Tensor,
     key: &Tensor,
     value: &Tensor,
     heads: usize,
     key_bias: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let (batch, queries, width) = query.dims3()?;
-    let split = |x: &Tensor| -> Result<Tensor> {
-        let (batch, tokens, _) = x.dims3()?;
-        x.reshape((batch, tokens, heads, width / heads))?.transpose(1, 2)?.contiguous()
-    };
-    let (query, key, value) = (split(query)?, split(key)?, split(value)?); // (batch, heads, tokens, head_dim)
-    let scale = 1. / ((width / heads) as f64).sqrt();
-    let scores = (query.matmul(&key.transpose(2, 3)?)? * scale)?.to_dtype(DType::F32)?;
-    let scores = match key_bias {
-        Some(bias) => scores.broadcast_add(&bias.to_dtype(DType::F32)?.unsqueeze(1)?.unsqueeze(1)?)?,
-        None => scores,
-    };
-    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(value.dtype())?;
-    weights.matmul(&value)?.transpose(1, 2)?.reshape((batch, queries, width))
+    let scale = 1. / ((query.dim(2)? / heads) as f64).sqrt();
+    let (query, key, value) =
+        (split_heads(query, heads)?, split_heads(key, heads)?, split_heads(value, heads)?);
+    let weights = attention_weights(&query, &key, scale, key_bias)?.to_dtype(value.dtype())?;
+    join_heads(&weights.matmul(&value)?)
 }

@@ -1,7 +1,11 @@
 //! Two-dimensional convolution over channels-last pictures.
 
-use candle_core::{Result, Tensor};
+use crate::cpu::convolution::Geometry;
+use crate::cpu::pack::Panels;
+use crate::custom::{as_f32, gradient, on_cpu, slice, with_slice};
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder, init};
+use std::sync::Arc;
 
 /// Zero rows and columns added around a picture before it is convolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,9 +41,20 @@ impl Default for Conv2dOptions {
 /// A square convolution with weights as PyTorch stores them, `(out, in, kernel, kernel)`.
 #[derive(Debug, Clone)]
 pub struct Conv2d {
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
+    in_channels: usize,
+    out_channels: usize,
+    kernel: usize,
     options: Conv2dOptions,
+}
+
+#[derive(Debug, Clone)]
+enum Weight {
+    /// As the checkpoint has it: on a GPU, or while it is trained.
+    Plain(Tensor),
+    /// Laid out once for the CPU kernel.
+    Packed(Arc<Panels>),
 }
 
 impl Conv2d {
@@ -70,18 +85,120 @@ impl Conv2d {
     ) -> Result<Self> {
         let shape = (out_channels, in_channels, kernel, kernel);
         let weight = vb.get_with_hints(shape, "weight", init::DEFAULT_KAIMING_UNIFORM)?;
-        Ok(Self { weight, bias: None, options })
+        let geometry = Geometry { batch: 0, height: 0, width: 0, in_channels, out_channels, kernel, options };
+        let weight = if on_cpu(&weight) && !weight.track_op() {
+            Weight::Packed(Arc::new(with_slice(&weight, |weight| Ok(geometry.pack(weight)))?))
+        } else {
+            Weight::Plain(weight)
+        };
+        Ok(Self { weight, bias: None, in_channels, out_channels, kernel, options })
+    }
+
+    /// The same convolution without the doubling before it, for input that is enlarged already.
+    pub fn without_upsample(&self) -> Self {
+        let options = Conv2dOptions { upsample: false, ..self.options };
+        Self { options, ..self.clone() }
     }
 
     /// `(batch, height, width, in)` to `(batch, height', width', out)`, where
     /// `height' = (height · (2 if upsampled) + padding − kernel) / stride + 1`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        conv2d_reference(x, &self.weight, self.bias.as_ref(), self.options)
+        let (batch, height, width, channels) = x.dims4()?;
+        let Self { in_channels, out_channels, kernel, options, .. } = *self;
+        if channels != in_channels {
+            candle_core::bail!(
+                "a convolution of {in_channels} channels got an input of shape {:?}",
+                x.dims()
+            );
+        }
+        let geometry = Geometry { batch, height, width, in_channels, out_channels, kernel, options };
+        match &self.weight {
+            Weight::Plain(weight) if on_cpu(x) => {
+                let bias = match &self.bias {
+                    Some(bias) => bias.clone(),
+                    None => Tensor::zeros(out_channels, x.dtype(), x.device())?,
+                };
+                let y = as_f32(x)?.apply_op3(&as_f32(weight)?, &as_f32(&bias)?, Conv2dOp(geometry))?;
+                y.to_dtype(x.dtype())
+            }
+            Weight::Plain(weight) => conv2d_reference(x, weight, self.bias.as_ref(), options),
+            Weight::Packed(weight) => {
+                let bias = self.bias.as_ref().map(|bias| bias.to_dtype(DType::F32)?.to_vec1());
+                let op = PackedConv2dOp { geometry, weight: weight.clone(), bias: bias.transpose()? };
+                as_f32(x)?.apply_op1(op)?.to_dtype(x.dtype())
+            }
+        }
+    }
+}
+
+fn out_shape(g: &Geometry) -> Shape {
+    Shape::from((g.batch, g.out_height(), g.out_width(), g.out_channels))
+}
+
+/// A frozen convolution: only the input has a gradient.
+struct PackedConv2dOp {
+    geometry: Geometry,
+    weight: Arc<Panels>,
+    bias: Option<Vec<f32>>,
+}
+
+impl CustomOp1 for PackedConv2dOp {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let y = self.geometry.forward(slice(x, layout)?, &self.weight, self.bias.as_deref());
+        Ok((CpuStorage::F32(y), out_shape(&self.geometry)))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let panels = self.geometry.pack_transposed_panels(&self.weight);
+        with_slice(grad, |grad| gradient(self.geometry.input_gradient(&panels, grad), x))
+    }
+}
+
+/// A convolution that is trained: input, weight and bias have gradients.
+struct Conv2dOp(Geometry);
+
+impl CustomOp3 for Conv2dOp {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let weight = self.0.pack(slice(weight, weight_layout)?);
+        let y = self.0.forward(slice(x, x_layout)?, &weight, Some(slice(bias, bias_layout)?));
+        Ok((CpuStorage::F32(y), out_shape(&self.0)))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        with_slice(grad, |grad| {
+            let panels = with_slice(weight, |weight| Ok(self.0.pack_transposed(weight)))?;
+            let grad_x = self.0.input_gradient(&panels, grad);
+            let (grad_weight, grad_bias) = with_slice(x, |x| Ok(self.0.weight_gradient(x, grad)))?;
+            Ok((gradient(grad_x, x)?, gradient(grad_weight, weight)?, gradient(grad_bias, bias)?))
+        })
     }
 }
 
 /// The definition, in candle tensors.
-pub(crate) fn conv2d_reference(
+pub fn conv2d_reference(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,

@@ -1,6 +1,8 @@
 //! Group normalisation over channels-last pictures, alone or followed by SiLU.
 
-use candle_core::{D, DType, Result, Tensor};
+use crate::cpu::normalization::Groups;
+use crate::custom::{as_f32, gradient, on_cpu, slice, with_slice};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 /// Group normalisation (Wu & He, arXiv 1803.08494): every group of neighbouring channels of one picture is brought to
@@ -31,17 +33,69 @@ impl GroupNorm {
 
     /// `(batch, …, channels)`, normalised over each group.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        group_norm_reference(x, &self.weight, &self.bias, self.groups, self.eps, false)
+        self.apply(x, false)
     }
 
     /// [`GroupNorm::forward`] followed by `x · sigmoid(x)`.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
-        group_norm_reference(x, &self.weight, &self.bias, self.groups, self.eps, true)
+        self.apply(x, true)
+    }
+
+    fn apply(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
+        let Self { weight, bias, groups, eps } = self;
+        if !on_cpu(x) {
+            return group_norm_reference(x, weight, bias, *groups, *eps, silu);
+        }
+        let (batch, channels) = (x.dim(0)?, x.dim(D::Minus1)?);
+        if channels != weight.elem_count() {
+            candle_core::bail!("a group normalisation got an input of shape {:?}", x.dims());
+        }
+        let pixels = x.elem_count() / (batch * channels).max(1);
+        let op = GroupNormOp(Groups { pixels, channels, groups: *groups, eps: *eps, silu });
+        as_f32(x)?.apply_op3(&as_f32(weight)?, &as_f32(bias)?, op)?.to_dtype(x.dtype())
+    }
+}
+
+struct GroupNormOp(Groups);
+
+impl CustomOp3 for GroupNormOp {
+    fn name(&self) -> &'static str {
+        "group_norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (weight, bias) = (slice(weight, weight_layout)?, slice(bias, bias_layout)?);
+        let y = self.0.forward(slice(x, x_layout)?, weight, bias);
+        Ok((CpuStorage::F32(y), x_layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (grad_x, grad_weight, grad_bias) = with_slice(x, |x| {
+            with_slice(weight, |weight| {
+                with_slice(bias, |bias| with_slice(grad, |grad| Ok(self.0.backward(x, weight, bias, grad))))
+            })
+        })?;
+        Ok((gradient(grad_x, x)?, gradient(grad_weight, weight)?, gradient(grad_bias, bias)?))
     }
 }
 
 /// The definition, in candle tensors; statistics in f32.
-pub(crate) fn group_norm_reference(
+pub fn group_norm_reference(
     x: &Tensor,
     weight: &Tensor,
     bias: &Tensor,

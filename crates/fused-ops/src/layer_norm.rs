@@ -1,6 +1,8 @@
 //! Layer normalisation.
 
-use candle_core::{D, DType, Result, Tensor};
+use crate::cpu::normalization;
+use crate::custom::{as_f32, gradient, on_cpu, slice, with_slice};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 /// Layer normalisation (Ba et al., arXiv 1607.06450) over the last dimension.
@@ -24,12 +26,60 @@ impl LayerNorm {
 
     /// `(…, size)`, each row normalised.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        layer_norm_reference(x, &self.weight, &self.bias, self.eps)
+        let Self { weight, bias, eps } = self;
+        if !on_cpu(x) {
+            return layer_norm_reference(x, weight, bias, *eps);
+        }
+        if x.dim(D::Minus1)? != weight.elem_count() {
+            candle_core::bail!("a layer normalisation got an input of shape {:?}", x.dims());
+        }
+        let op = LayerNormOp { eps: *eps };
+        as_f32(x)?.apply_op3(&as_f32(weight)?, &as_f32(bias)?, op)?.to_dtype(x.dtype())
+    }
+}
+
+struct LayerNormOp {
+    eps: f64,
+}
+
+impl CustomOp3 for LayerNormOp {
+    fn name(&self) -> &'static str {
+        "layer_norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (weight, bias) = (slice(weight, weight_layout)?, slice(bias, bias_layout)?);
+        let y = normalization::layer_norm(slice(x, x_layout)?, weight, bias, self.eps);
+        Ok((CpuStorage::F32(y), x_layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (grad_x, grad_weight, grad_bias) = with_slice(x, |x| {
+            with_slice(weight, |weight| {
+                with_slice(grad, |grad| Ok(normalization::layer_norm_gradient(x, weight, self.eps, grad)))
+            })
+        })?;
+        Ok((gradient(grad_x, x)?, gradient(grad_weight, weight)?, gradient(grad_bias, bias)?))
     }
 }
 
 /// The definition, in candle tensors; statistics in f32.
-pub(crate) fn layer_norm_reference(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+pub fn layer_norm_reference(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let dtype = x.dtype();
     let x = x.to_dtype(DType::F32)?;
     let x = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;

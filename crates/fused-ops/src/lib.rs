@@ -9,15 +9,29 @@
 
 mod activation;
 mod attention;
+mod blend;
 mod conv2d;
 mod cpu;
+mod custom;
 mod group_norm;
 mod layer_norm;
 mod linear;
 
 pub use activation::{geglu, gelu, quick_gelu, silu};
 pub use attention::attention;
+pub use blend::{AdamStep, blend, blend_square};
 pub use conv2d::{Conv2d, Conv2dOptions, Padding};
 pub use group_norm::GroupNorm;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
+
+/// The definitions: each operation in candle tensors, for any device and dtype. The kernels are tested against these,
+/// and shapes that no kernel covers take this path.
+pub mod reference {
+    pub use crate::activation::geglu_reference as geglu;
+    pub use crate::attention::attention_reference as attention;
+    pub use crate::conv2d::conv2d_reference as conv2d;
+    pub use crate::group_norm::group_norm_reference as group_norm;
+    pub use crate::layer_norm::layer_norm_reference as layer_norm;
+    pub use crate::linear::linear_reference as linear;
+}

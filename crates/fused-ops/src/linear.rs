@@ -1,13 +1,26 @@
 //! Linear layers: `x · weightᵀ + bias`.
 
-use candle_core::{Result, Tensor};
+use crate::cpu::pack::{Panels, Strides};
+use crate::cpu::product::{column_sums, gather_gradient, gather_product};
+use crate::cpu::window::Window;
+use crate::custom::{as_f32, gradient, on_cpu, slice, with_slice};
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder, init};
+use std::sync::Arc;
 
 /// A linear layer with weights as PyTorch stores them, `(out, in)`.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
+}
+
+#[derive(Debug, Clone)]
+enum Weight {
+    /// As the checkpoint has it: on a GPU, or while it is trained.
+    Plain(Tensor),
+    /// Laid out once for the CPU kernel.
+    Packed(Arc<Panels>),
 }
 
 impl Linear {
@@ -22,17 +35,151 @@ impl Linear {
         let bias = bias
             .then(|| vb.get_with_hints(out_features, "bias", Init::Uniform { lo: -bound, up: bound }))
             .transpose()?;
+        Self::from_tensors(weight, bias)
+    }
+
+    /// A layer of a weight (out, in) and a bias (out).
+    ///
+    /// # Errors
+    /// If the weight is not a matrix.
+    pub fn from_tensors(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
+        let (out_features, in_features) = weight.dims2()?;
+        let weight = if on_cpu(&weight) && !weight.track_op() {
+            let pack = |weight: &[f32]| Ok(pack(weight, in_features, out_features));
+            Weight::Packed(Arc::new(with_slice(&weight, pack)?))
+        } else {
+            Weight::Plain(weight)
+        };
         Ok(Self { weight, bias })
     }
 
     /// `(…, in)` to `(…, out)`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        linear_reference(x, &self.weight, self.bias.as_ref())
+        match &self.weight {
+            Weight::Plain(weight) if on_cpu(x) => {
+                let bias = match &self.bias {
+                    Some(bias) => bias.clone(),
+                    None => Tensor::zeros(weight.dim(0)?, x.dtype(), x.device())?,
+                };
+                let y = as_f32(x)?.apply_op3(&as_f32(weight)?, &as_f32(&bias)?, LinearOp)?;
+                y.to_dtype(x.dtype())
+            }
+            Weight::Plain(weight) => linear_reference(x, weight, self.bias.as_ref()),
+            Weight::Packed(weight) => {
+                let bias = self.bias.as_ref().map(|bias| bias.to_dtype(candle_core::DType::F32)?.to_vec1());
+                let op = PackedLinearOp { weight: weight.clone(), bias: bias.transpose()? };
+                as_f32(x)?.apply_op1(op)?.to_dtype(x.dtype())
+            }
+        }
+    }
+}
+
+fn pack(weight: &[f32], in_features: usize, out_features: usize) -> Panels {
+    Panels::pack(weight, 1, in_features, out_features, Strides { tap: 0, depth: 1, column: in_features })
+}
+
+/// The shape of the product, from the shape of its input.
+fn out_shape(x: &Layout, in_features: usize, out_features: usize) -> Result<(usize, Shape)> {
+    let mut dims = x.dims().to_vec();
+    match dims.last_mut() {
+        Some(last) if *last == in_features => *last = out_features,
+        _ => candle_core::bail!(
+            "a linear layer of {in_features} features got an input of shape {:?}",
+            x.dims()
+        ),
+    }
+    Ok((x.shape().elem_count() / in_features, Shape::from(dims)))
+}
+
+fn product(x: &[f32], rows: usize, weight: &Panels, bias: Option<&[f32]>) -> CpuStorage {
+    let mut out = vec![0f32; rows * weight.columns];
+    gather_product(x, rows, &Window::Same, weight, bias, &mut out);
+    CpuStorage::F32(out)
+}
+
+/// A frozen layer: only the input has a gradient.
+struct PackedLinearOp {
+    weight: Arc<Panels>,
+    bias: Option<Vec<f32>>,
+}
+
+impl CustomOp1 for PackedLinearOp {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (rows, shape) = out_shape(layout, self.weight.depth, self.weight.columns)?;
+        Ok((product(slice(x, layout)?, rows, &self.weight, self.bias.as_deref()), shape))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let weight = self.weight.unpack(); // (in, out)
+        let (in_features, out_features) = (self.weight.depth, self.weight.columns);
+        let strides = Strides { tap: 0, depth: 1, column: out_features };
+        let panels = Panels::pack(&weight, 1, out_features, in_features, strides);
+        with_slice(grad, |grad| gradient(input_gradient(&panels, grad), x))
+    }
+}
+
+/// The gradient of the input, `grad · weight`.
+fn input_gradient(weight: &Panels, grad: &[f32]) -> Vec<f32> {
+    let rows = grad.len() / weight.depth;
+    let mut out = vec![0f32; rows * weight.columns];
+    gather_product(grad, rows, &Window::Same, weight, None, &mut out);
+    out
+}
+
+/// A layer that is trained: input, weight and bias have gradients.
+struct LinearOp;
+
+impl CustomOp3 for LinearOp {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (out_features, in_features) = weight_layout.shape().dims2()?;
+        let (rows, shape) = out_shape(x_layout, in_features, out_features)?;
+        let weight = pack(slice(weight, weight_layout)?, in_features, out_features);
+        Ok((product(slice(x, x_layout)?, rows, &weight, Some(slice(bias, bias_layout)?)), shape))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (out_features, in_features) = weight.dims2()?;
+        with_slice(grad, |grad| {
+            let strides = Strides { tap: 0, depth: in_features, column: 1 };
+            let pack = |weight: &[f32]| Ok(Panels::pack(weight, 1, out_features, in_features, strides));
+            let grad_x = input_gradient(&with_slice(weight, pack)?, grad);
+            let mut grad_weight = vec![0f32; out_features * in_features];
+            // The gradient of the weight is gradᵀ · x, so here the input is the right factor.
+            with_slice(x, |x| {
+                gather_gradient(grad, out_features, 1, &Window::Same, x, in_features, &mut grad_weight);
+                Ok(())
+            })?;
+            let grad_bias = column_sums(grad, out_features);
+            Ok((gradient(grad_x, x)?, gradient(grad_weight, weight)?, gradient(grad_bias, bias)?))
+        })
     }
 }
 
 /// The definition, in candle tensors.
-pub(crate) fn linear_reference(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub fn linear_reference(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (out_features, in_features) = weight.dims2()?;
     let mut dims = x.dims().to_vec();
     let y = x.reshape(((), in_features))?.matmul(&weight.t()?)?;

@@ -1,0 +1,138 @@
+//! The diffusion form of the text encoder: prompts to the hidden states that a UNet attends to.
+//!
+//! `RobertaSeriesModelWithTransformation` of diffusers, in both of its forms.
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use fused_ops::{LayerNorm, Linear};
+use serde::{Deserialize, Serialize};
+
+use crate::padding::CompactPrompts;
+use crate::xlm_roberta::{XlmRobertaConfig, XlmRobertaModel};
+
+/// `config.json` of a `text_encoder` folder (`RobertaSeriesConfig` of diffusers).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TextEncoderConfig {
+    /// Shape of the encoder; its fields stand beside the ones below.
+    #[serde(flatten)]
+    pub encoder: XlmRobertaConfig,
+    /// Width of the projected hidden states: the UNet's `cross_attention_dim`.
+    #[serde(default = "default_project_dim")]
+    pub project_dim: usize,
+    /// Whether the attention mask reaches the encoder's attention; otherwise padding is attended to as well.
+    #[serde(default = "default_use_attention_mask")]
+    pub use_attention_mask: bool,
+    /// Whether the second-to-last hidden state is used, through `pre_LN` and `transformation_pre`.
+    #[serde(default)]
+    pub has_pre_transformation: bool,
+}
+
+fn default_project_dim() -> usize {
+    512
+}
+
+fn default_use_attention_mask() -> bool {
+    true
+}
+
+/// Prompts' token ids to hidden states of the UNet's cross-attention width.
+#[derive(Debug, Clone)]
+pub struct TextEncoder {
+    config: TextEncoderConfig,
+    roberta: XlmRobertaModel,
+    projection: Projection,
+}
+
+/// What follows the encoder, in the two forms of the checkpoints.
+#[derive(Debug, Clone)]
+enum Projection {
+    /// `transformation(last hidden state)`, AltDiffusion.
+    Last { transformation: Linear },
+    /// `transformation_pre(pre_LN(second-to-last hidden state))`, AltDiffusion-m9 and -m18.
+    SecondToLast { pre_ln: LayerNorm, transformation_pre: Linear },
+}
+
+impl Projection {
+    /// `x` (batch, rows, hidden_size) → (batch, rows, project_dim)
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Last { transformation } => transformation.forward(x),
+            Self::SecondToLast { pre_ln, transformation_pre } => {
+                transformation_pre.forward(&pre_ln.forward(x)?)
+            }
+        }
+    }
+}
+
+/// Hidden states of a batch of prompts in which padding, whose rows are all the same, stands only once.
+///
+/// Attention over `rows` with `key_bias` added to the scores is attention over all of [`expand`](Self::expand).
+#[derive(Debug, Clone)]
+pub struct CompactHiddenStates {
+    /// (batch, rows, project_dim); as many rows as the longest prompt needs.
+    pub rows: Tensor,
+    /// (batch, rows), f32: 0 for a token, ln m for the row that stands for m rows of padding, −∞ for filler rows.
+    pub key_bias: Tensor,
+    prompts: CompactPrompts,
+}
+
+impl CompactHiddenStates {
+    /// All rows as the reference implementation has them: (batch, tokens, project_dim).
+    pub fn expand(&self) -> Result<Tensor> {
+        self.prompts.expand(&self.rows)
+    }
+}
+
+impl TextEncoder {
+    /// Reads `roberta.*` and the projection under `vb`: `transformation.*`, or `pre_LN.*` and
+    /// `transformation_pre.*`. Other tensors are ignored.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself, or a weight is missing or has another shape.
+    pub fn new(config: &TextEncoderConfig, vb: VarBuilder) -> Result<Self> {
+        let (hidden, project) = (config.encoder.hidden_size, config.project_dim);
+        let roberta = XlmRobertaModel::new(&config.encoder, vb.pp("roberta"))?;
+        let (roberta, projection) = if config.has_pre_transformation {
+            let projection = Projection::SecondToLast {
+                pre_ln: LayerNorm::new(hidden, config.encoder.layer_norm_eps, vb.pp("pre_LN"))?,
+                transformation_pre: Linear::new(hidden, project, true, vb.pp("transformation_pre"))?,
+            };
+            (roberta.without_last_layer(), projection)
+        } else {
+            let transformation = Linear::new(hidden, project, true, vb.pp("transformation"))?;
+            (roberta, Projection::Last { transformation })
+        };
+        Ok(Self { config: config.clone(), roberta, projection })
+    }
+
+    /// The configuration that the encoder was made from.
+    pub fn config(&self) -> &TextEncoderConfig {
+        &self.config
+    }
+
+    /// Projected hidden states of every row: (batch, tokens, project_dim), in the weights' dtype.
+    ///
+    /// * `input_ids` (batch, tokens), u32; diffusion prompts are padded to 77 tokens
+    /// * `attention_mask` (batch, tokens), u32, 0 at padding
+    ///
+    /// # Errors
+    /// If the shapes differ, an id is outside the vocabulary, a prompt has more tokens than the model has
+    /// positions, or the mask hides all of a prompt.
+    pub fn forward(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        self.encode_compact(input_ids, attention_mask)?.expand()
+    }
+
+    /// Like [`forward`](Self::forward), with the rows of padding of each prompt left as one.
+    pub fn encode_compact(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<CompactHiddenStates> {
+        let mask = self.config.use_attention_mask.then_some(attention_mask);
+        let prompts = CompactPrompts::new(input_ids, mask, self.config.encoder.pad_token_id)?;
+        let device = self.roberta.device();
+        let bias = prompts.self_attention_bias(device)?;
+        let hidden = self.roberta.forward(&prompts.input_ids()?, Some(&bias))?;
+        Ok(CompactHiddenStates {
+            rows: self.projection.forward(&hidden)?,
+            key_bias: prompts.key_bias(device)?,
+            prompts,
+        })
+    }
+}

@@ -1,0 +1,329 @@
+//! CLIP's image tower: pictures to vectors of the joint space.
+//!
+//! Learning Transferable Visual Models From Natural Language Supervision, <https://arxiv.org/abs/2103.00020>;
+//! `CLIPVisionModelWithProjection` of transformers. Layer norms precede their blocks (pre-LN).
+
+use candle_core::{Result, Tensor, bail};
+use candle_nn::{Init, VarBuilder};
+use fused_ops::{Conv2d, Conv2dOptions, LayerNorm, Linear, Padding, attention};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::activation::Activation;
+
+/// Standard deviation of freshly initialised position embeddings (`initializer_range` of transformers).
+const INITIALIZER_RANGE: f64 = 0.02;
+
+/// `config.json` of an image tower (`CLIPVisionConfig` of transformers).
+///
+/// A field that the file leaves out has the value it has in transformers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self", default)]
+pub struct VisionConfig {
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Width between the two linear layers of the feed-forward block.
+    pub intermediate_size: usize,
+    /// Width of the joint space of pictures and texts.
+    pub projection_dim: usize,
+    /// Number of transformer layers.
+    pub num_hidden_layers: usize,
+    /// Attention heads of each layer; divides `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Colour channels of a picture.
+    pub num_channels: usize,
+    /// Side of a picture in pixels.
+    pub image_size: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Activation of the feed-forward block.
+    pub hidden_act: Activation,
+    /// Epsilon of every layer norm.
+    pub layer_norm_eps: f64,
+}
+
+impl Default for VisionConfig {
+    fn default() -> Self {
+        Self {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            projection_dim: 512,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            num_channels: 3,
+            image_size: 224,
+            patch_size: 32,
+            hidden_act: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+        }
+    }
+}
+
+/// A configuration is checked where it is read, so that the error names the file.
+impl<'de> Deserialize<'de> for VisionConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let config = Self::deserialize(deserializer)?;
+        config.check().map_err(D::Error::custom)?;
+        Ok(config)
+    }
+}
+
+impl Serialize for VisionConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl VisionConfig {
+    /// Checks that the fields can be those of one model.
+    ///
+    /// # Errors
+    /// Names the first field that cannot be, with what it has to be.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        if self.num_attention_heads == 0
+            || self.hidden_size == 0
+            || !self.hidden_size.is_multiple_of(self.num_attention_heads)
+        {
+            return Err(format!(
+                "hidden_size {} is not a multiple of num_attention_heads {}",
+                self.hidden_size, self.num_attention_heads
+            ));
+        }
+        if self.num_channels == 0 {
+            return Err("num_channels is 0, expected at least 1".into());
+        }
+        if self.patch_size == 0 || self.image_size < self.patch_size {
+            return Err(format!(
+                "patch_size is {}, expected 1 to image_size {}",
+                self.patch_size, self.image_size
+            ));
+        }
+        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps >= 0.) {
+            return Err(format!(
+                "layer_norm_eps is {}, expected a small positive number",
+                self.layer_norm_eps
+            ));
+        }
+        Ok(())
+    }
+
+    /// Rows of the position embedding: one per patch, after the class token's.
+    fn positions(&self) -> usize {
+        let patches_per_side = self.image_size / self.patch_size;
+        patches_per_side.saturating_mul(patches_per_side).saturating_add(1)
+    }
+}
+
+/// Pictures to vectors: the transformer and the projection into the joint space.
+#[derive(Debug, Clone)]
+pub struct VisionTower {
+    vision_model: VisionTransformer,
+    visual_projection: Linear,
+}
+
+impl VisionTower {
+    /// Reads `vision_model.*` and `visual_projection.weight` under `vb`.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself, or a weight is missing or has another shape.
+    pub fn new(config: &VisionConfig, vb: VarBuilder) -> Result<Self> {
+        Ok(Self {
+            vision_model: VisionTransformer::new(config, vb.pp("vision_model"))?,
+            visual_projection: Linear::new(
+                config.hidden_size,
+                config.projection_dim,
+                false,
+                vb.pp("visual_projection"),
+            )?,
+        })
+    }
+
+    /// Image embeddings, not normalised: (batch, projection_dim), in the weights' dtype.
+    ///
+    /// * `pixel_values` (batch, channels, image_size, image_size), normalised as by
+    ///   [`ImageProcessor`](crate::image_processor::ImageProcessor)
+    ///
+    /// # Errors
+    /// If the pictures have another size.
+    pub fn forward(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        self.visual_projection.forward(&self.vision_model.forward(pixel_values)?)
+    }
+
+    /// The transformer without the projection.
+    pub fn vision_model(&self) -> &VisionTransformer {
+        &self.vision_model
+    }
+}
+
+/// The vision transformer: patches to hidden states.
+#[derive(Debug, Clone)]
+pub struct VisionTransformer {
+    embeddings: VisionEmbeddings,
+    pre_layer_norm: LayerNorm,
+    layers: Vec<VisionLayer>,
+    post_layer_norm: LayerNorm,
+}
+
+impl VisionTransformer {
+    /// Reads `embeddings.*`, `pre_layrnorm.*`, `encoder.layers.*` and `post_layernorm.*` under `vb`.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself, or a weight is missing or has another shape.
+    pub fn new(config: &VisionConfig, vb: VarBuilder) -> Result<Self> {
+        config.check().map_err(candle_core::Error::msg)?;
+        let norm = |name: &str| LayerNorm::new(config.hidden_size, config.layer_norm_eps, vb.pp(name));
+        let layers = vb.pp("encoder.layers");
+        Ok(Self {
+            embeddings: VisionEmbeddings::new(config, vb.pp("embeddings"))?,
+            pre_layer_norm: norm("pre_layrnorm")?, // so spelled in every checkpoint
+            layers: (0..config.num_hidden_layers)
+                .map(|index| VisionLayer::new(config, layers.pp(index)))
+                .collect::<Result<_>>()?,
+            post_layer_norm: norm("post_layernorm")?,
+        })
+    }
+
+    /// Hidden states after the last layer, class token first: (batch, 1 + patches, hidden_size).
+    pub fn hidden_states(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        let mut x = self.pre_layer_norm.forward(&self.embeddings.forward(pixel_values)?)?;
+        for layer in &self.layers {
+            x = layer.forward(&x)?;
+        }
+        Ok(x)
+    }
+
+    /// The class token's final state, normalised by `post_layernorm`: (batch, hidden_size).
+    pub fn forward(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        let class = self.hidden_states(pixel_values)?.narrow(1, 0, 1)?.squeeze(1)?;
+        self.post_layer_norm.forward(&class.contiguous()?)
+    }
+}
+
+/// Patch embeddings behind a learned class token, with learned positions.
+#[derive(Debug, Clone)]
+struct VisionEmbeddings {
+    class_embedding: Tensor,    // (hidden_size)
+    position_embedding: Tensor, // (1 + patches, hidden_size)
+    patch_embedding: Conv2d,
+    channels: usize,
+    image_size: usize,
+}
+
+impl VisionEmbeddings {
+    fn new(config: &VisionConfig, vb: VarBuilder) -> Result<Self> {
+        let hidden = config.hidden_size;
+        let class_init = Init::Randn { mean: 0., stdev: (hidden as f64).powf(-0.5) };
+        let position_init = Init::Randn { mean: 0., stdev: INITIALIZER_RANGE };
+        let options = Conv2dOptions { stride: config.patch_size, padding: Padding::same(0), upsample: false };
+        Ok(Self {
+            class_embedding: vb.get_with_hints(hidden, "class_embedding", class_init)?,
+            position_embedding: vb.pp("position_embedding").get_with_hints(
+                (config.positions(), hidden),
+                "weight",
+                position_init,
+            )?,
+            patch_embedding: Conv2d::new_no_bias(
+                config.num_channels,
+                hidden,
+                config.patch_size,
+                options,
+                vb.pp("patch_embedding"),
+            )?,
+            channels: config.num_channels,
+            image_size: config.image_size,
+        })
+    }
+
+    fn forward(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        let (batch, channels, height, width) = pixel_values.dims4()?;
+        if channels != self.channels {
+            bail!("the picture has {channels} channels, the image tower expects {}", self.channels)
+        }
+        if (height, width) != (self.image_size, self.image_size) {
+            bail!("the picture is {width}×{height} pixels, the image tower expects {0}×{0}", self.image_size)
+        }
+        let pixels =
+            pixel_values.to_dtype(self.class_embedding.dtype())?.permute((0, 2, 3, 1))?.contiguous()?;
+        let patches = self.patch_embedding.forward(&pixels)?; // (batch, rows, columns, hidden_size)
+        let (_, rows, columns, hidden) = patches.dims4()?;
+        let patches = patches.reshape((batch, rows * columns, hidden))?;
+        let class = self.class_embedding.expand((batch, 1, hidden))?;
+        Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.position_embedding)
+    }
+}
+
+/// `encoder.layers.N`.
+#[derive(Debug, Clone)]
+struct VisionLayer {
+    layer_norm1: LayerNorm,
+    self_attn: SelfAttention,
+    layer_norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl VisionLayer {
+    fn new(config: &VisionConfig, vb: VarBuilder) -> Result<Self> {
+        let norm = |name: &str| LayerNorm::new(config.hidden_size, config.layer_norm_eps, vb.pp(name));
+        Ok(Self {
+            layer_norm1: norm("layer_norm1")?,
+            self_attn: SelfAttention::new(config, vb.pp("self_attn"))?,
+            layer_norm2: norm("layer_norm2")?,
+            mlp: Mlp::new(config, vb.pp("mlp"))?,
+        })
+    }
+
+    /// (batch, 1 + patches, hidden_size), in and out.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = (x + self.self_attn.forward(&self.layer_norm1.forward(x)?)?)?;
+        &x + self.mlp.forward(&self.layer_norm2.forward(&x)?)?
+    }
+}
+
+#[derive(Debug, Clone)]
+struct SelfAttention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    out_proj: Linear,
+    heads: usize,
+}
+
+impl SelfAttention {
+    fn new(config: &VisionConfig, vb: VarBuilder) -> Result<Self> {
+        let linear = |name: &str| Linear::new(config.hidden_size, config.hidden_size, true, vb.pp(name));
+        Ok(Self {
+            q_proj: linear("q_proj")?,
+            k_proj: linear("k_proj")?,
+            v_proj: linear("v_proj")?,
+            out_proj: linear("out_proj")?,
+            heads: config.num_attention_heads,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (query, key, value) = (self.q_proj.forward(x)?, self.k_proj.forward(x)?, self.v_proj.forward(x)?);
+        self.out_proj.forward(&attention(&query, &key, &value, self.heads, None)?)
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Mlp {
+    fc1: Linear,
+    activation: Activation,
+    fc2: Linear,
+}
+
+impl Mlp {
+    fn new(config: &VisionConfig, vb: VarBuilder) -> Result<Self> {
+        let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
+        Ok(Self {
+            fc1: Linear::new(hidden, intermediate, true, vb.pp("fc1"))?,
+            activation: config.hidden_act,
+            fc2: Linear::new(intermediate, hidden, true, vb.pp("fc2"))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.fc2.forward(&self.activation.forward(&self.fc1.forward(x)?)?)
+    }
+}

@@ -1,0 +1,68 @@
+//! XLM-R, the multilingual encoder under both forms of the text tower.
+//!
+//! Unsupervised Cross-lingual Representation Learning at Scale, <https://arxiv.org/abs/1911.02116>;
+//! `XLMRobertaModel` of transformers without its pooler. Layer norms follow the residuals (post-LN). Dropout is
+//! not applied, in training neither.
+
+mod config;
+mod embeddings;
+mod layer;
+
+use candle_core::{Device, Result, Tensor};
+use candle_nn::VarBuilder;
+
+pub use self::config::{PositionEmbedding, XlmRobertaConfig};
+use self::embeddings::XlmRobertaEmbeddings;
+use self::layer::XlmRobertaLayer;
+
+/// Token ids to hidden states.
+#[derive(Debug, Clone)]
+pub struct XlmRobertaModel {
+    embeddings: XlmRobertaEmbeddings,
+    layers: Vec<XlmRobertaLayer>,
+    device: Device,
+}
+
+impl XlmRobertaModel {
+    /// Reads `embeddings.*` and `encoder.layer.*` under `vb`.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself, or a weight is missing or has another shape.
+    pub fn new(config: &XlmRobertaConfig, vb: VarBuilder) -> Result<Self> {
+        config.check().map_err(candle_core::Error::msg)?;
+        let embeddings = XlmRobertaEmbeddings::new(config, vb.pp("embeddings"))?;
+        let layers = vb.pp("encoder.layer");
+        let layers = (0..config.num_hidden_layers)
+            .map(|index| XlmRobertaLayer::new(config, layers.pp(index)))
+            .collect::<Result<_>>()?;
+        Ok(Self { embeddings, layers, device: vb.device().clone() })
+    }
+
+    /// The same model stopped one layer early, so that [`forward`](Self::forward) gives the second-to-last
+    /// hidden state. The last layer's memory is given back.
+    pub fn without_last_layer(mut self) -> Self {
+        self.layers.pop();
+        self
+    }
+
+    /// Hidden state after the last layer: (batch, tokens, hidden_size).
+    ///
+    /// * `input_ids` (batch, tokens), u32, on any device
+    /// * `key_bias` (batch, tokens), f32, added to every attention score of that key: 0 for a token that is seen,
+    ///   −∞ for one that is not, ln m for one that stands for m equal ones
+    ///
+    /// # Errors
+    /// If an id is outside the vocabulary, or a prompt has more tokens than the model has positions.
+    pub fn forward(&self, input_ids: &Tensor, key_bias: Option<&Tensor>) -> Result<Tensor> {
+        let mut x = self.embeddings.forward(input_ids)?;
+        for layer in &self.layers {
+            x = layer.forward(&x, key_bias)?;
+        }
+        Ok(x)
+    }
+
+    /// Device of the weights, and of what [`forward`](Self::forward) gives.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+}

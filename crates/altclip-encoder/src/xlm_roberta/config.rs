@@ -1,0 +1,140 @@
+//! Shape of an XLM-R encoder, as its `config.json` spells it.
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::activation::Activation;
+
+/// The fields of transformers' `XLMRobertaConfig` that decide what the encoder computes.
+///
+/// A field that the file leaves out has the value it has in transformers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self", default)]
+pub struct XlmRobertaConfig {
+    /// Rows of the token embedding.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Number of transformer layers.
+    pub num_hidden_layers: usize,
+    /// Attention heads of each layer; divides `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Width between the two linear layers of the feed-forward block.
+    pub intermediate_size: usize,
+    /// Activation of the feed-forward block.
+    pub hidden_act: Activation,
+    /// Rows of the position embedding; the first `pad_token_id + 1` of them are not positions of tokens.
+    pub max_position_embeddings: usize,
+    /// Rows of the token type embedding, of which only the first is used.
+    pub type_vocab_size: usize,
+    /// Epsilon of every layer norm.
+    pub layer_norm_eps: f64,
+    /// Id of `<pad>`; also the position of every padding row.
+    pub pad_token_id: u32,
+    /// How positions enter the model.
+    pub position_embedding_type: PositionEmbedding,
+}
+
+/// How positions enter the model: XLM-R only has learned embeddings added to the tokens'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PositionEmbedding {
+    /// One learned row per position.
+    Absolute,
+}
+
+impl Default for XlmRobertaConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 30522,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            hidden_act: Activation::Gelu,
+            max_position_embeddings: 512,
+            type_vocab_size: 2,
+            layer_norm_eps: 1e-12,
+            pad_token_id: 1,
+            position_embedding_type: PositionEmbedding::Absolute,
+        }
+    }
+}
+
+/// A configuration is checked where it is read, so that the error names the file.
+impl<'de> Deserialize<'de> for XlmRobertaConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let config = Self::deserialize(deserializer)?;
+        config.check().map_err(D::Error::custom)?;
+        Ok(config)
+    }
+}
+
+impl Serialize for XlmRobertaConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl XlmRobertaConfig {
+    /// XLM-R large, the encoder of every published AltCLIP and AltDiffusion.
+    pub fn large() -> Self {
+        Self {
+            vocab_size: 250_002,
+            hidden_size: 1024,
+            num_hidden_layers: 24,
+            num_attention_heads: 16,
+            intermediate_size: 4096,
+            max_position_embeddings: 514,
+            type_vocab_size: 1,
+            layer_norm_eps: 1e-5,
+            ..Self::default()
+        }
+    }
+
+    /// The most tokens that a prompt can have: the positions that follow the padding's.
+    pub fn max_tokens(&self) -> usize {
+        self.max_position_embeddings.saturating_sub(self.pad_token_id as usize).saturating_sub(1)
+    }
+
+    /// Checks that the fields can be those of one model.
+    ///
+    /// # Errors
+    /// Names the first field that cannot be, with what it has to be.
+    pub fn check(&self) -> Result<(), String> {
+        if self.num_hidden_layers == 0 {
+            return Err("num_hidden_layers is 0, expected at least 1".into());
+        }
+        if self.num_attention_heads == 0
+            || self.hidden_size == 0
+            || !self.hidden_size.is_multiple_of(self.num_attention_heads)
+        {
+            return Err(format!(
+                "hidden_size {} is not a multiple of num_attention_heads {}",
+                self.hidden_size, self.num_attention_heads
+            ));
+        }
+        if self.type_vocab_size == 0 {
+            return Err("type_vocab_size is 0, expected at least 1".into());
+        }
+        if self.pad_token_id as usize >= self.vocab_size {
+            return Err(format!(
+                "pad_token_id {} is outside the vocabulary of {} tokens",
+                self.pad_token_id, self.vocab_size
+            ));
+        }
+        if self.max_tokens() == 0 {
+            return Err(format!(
+                "max_position_embeddings {} leaves no position after pad_token_id {}",
+                self.max_position_embeddings, self.pad_token_id
+            ));
+        }
+        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps >= 0.) {
+            return Err(format!(
+                "layer_norm_eps is {}, expected a small positive number",
+                self.layer_norm_eps
+            ));
+        }
+        Ok(())
+    }
+}

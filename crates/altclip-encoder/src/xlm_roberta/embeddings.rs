@@ -1,0 +1,87 @@
+//! From token ids to the first hidden states.
+
+use candle_core::{Device, Result, Tensor, bail};
+use candle_nn::{Init, VarBuilder};
+use fused_ops::LayerNorm;
+
+use super::config::XlmRobertaConfig;
+
+/// Standard deviation of freshly initialised embeddings (`initializer_range` of transformers).
+const INITIALIZER_RANGE: f64 = 0.02;
+
+/// Sum of token, position and token type embeddings, normalised.
+#[derive(Debug, Clone)]
+pub struct XlmRobertaEmbeddings {
+    word_embeddings: Tensor,       // (vocab_size, hidden_size)
+    position_embeddings: Tensor,   // (max_position_embeddings, hidden_size)
+    token_type_embeddings: Tensor, // (type_vocab_size, hidden_size)
+    layer_norm: LayerNorm,
+    vocab_size: usize,
+    max_tokens: usize,
+    pad_token_id: u32,
+}
+
+impl XlmRobertaEmbeddings {
+    /// Reads `word_embeddings`, `position_embeddings`, `token_type_embeddings` and `LayerNorm` under `vb`.
+    pub fn new(config: &XlmRobertaConfig, vb: VarBuilder) -> Result<Self> {
+        let table = |name: &str, rows: usize| {
+            let init = Init::Randn { mean: 0., stdev: INITIALIZER_RANGE };
+            vb.pp(name).get_with_hints((rows, config.hidden_size), "weight", init)
+        };
+        Ok(Self {
+            word_embeddings: table("word_embeddings", config.vocab_size)?,
+            position_embeddings: table("position_embeddings", config.max_position_embeddings)?,
+            token_type_embeddings: table("token_type_embeddings", config.type_vocab_size)?,
+            layer_norm: LayerNorm::new(config.hidden_size, config.layer_norm_eps, vb.pp("LayerNorm"))?,
+            vocab_size: config.vocab_size,
+            max_tokens: config.max_tokens(),
+            pad_token_id: config.pad_token_id,
+        })
+    }
+
+    /// `input_ids` (batch, tokens) u32 on any device → (batch, tokens, hidden_size) on the weights' device.
+    ///
+    /// # Errors
+    /// If an id is outside the vocabulary, or a prompt has more tokens than the model has positions.
+    pub fn forward(&self, input_ids: &Tensor) -> Result<Tensor> {
+        let (batch, tokens) = input_ids.dims2()?;
+        let device = self.word_embeddings.device();
+        let input_ids = input_ids.contiguous()?.flatten_all()?;
+        let positions = self.positions(&input_ids.to_vec1()?, tokens)?;
+        let positions = Tensor::from_vec(positions, batch * tokens, &Device::Cpu)?.to_device(device)?;
+
+        let words = self.word_embeddings.index_select(&input_ids.to_device(device)?, 0)?;
+        let positions = self.position_embeddings.index_select(&positions, 0)?;
+        let token_type = self.token_type_embeddings.narrow(0, 0, 1)?;
+        let embeddings = (words.broadcast_add(&token_type)? + positions)?; // (batch · tokens, hidden_size)
+        self.layer_norm.forward(&embeddings)?.reshape((batch, tokens, ()))
+    }
+
+    /// Row of the position embedding for every id: non-pad tokens count on from `pad_token_id + 1`, and every
+    /// pad has `pad_token_id` (`create_position_ids_from_input_ids` of transformers).
+    fn positions(&self, input_ids: &[u32], tokens: usize) -> Result<Vec<u32>> {
+        let mut positions = Vec::with_capacity(input_ids.len());
+        for prompt in input_ids.chunks(tokens.max(1)) {
+            let mut position = self.pad_token_id;
+            for &id in prompt {
+                if id as usize >= self.vocab_size {
+                    bail!("token id {id} is outside the vocabulary of {} tokens", self.vocab_size)
+                }
+                if id == self.pad_token_id {
+                    positions.push(self.pad_token_id);
+                } else {
+                    position += 1;
+                    positions.push(position);
+                }
+            }
+            let count = (position - self.pad_token_id) as usize;
+            if count > self.max_tokens {
+                bail!(
+                    "a prompt has {count} tokens, and the text encoder has positions for {}",
+                    self.max_tokens
+                )
+            }
+        }
+        Ok(positions)
+    }
+}

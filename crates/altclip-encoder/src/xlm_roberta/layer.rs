@@ -1,0 +1,85 @@
+//! One layer of XLM-R: attention and feed-forward, each followed by its residual and layer norm.
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use fused_ops::{LayerNorm, Linear, attention};
+
+use super::config::XlmRobertaConfig;
+use crate::activation::Activation;
+
+/// `encoder.layer.N`.
+#[derive(Debug, Clone)]
+pub struct XlmRobertaLayer {
+    attention: SelfAttention,
+    attention_output: ResidualNorm,
+    intermediate: Linear,
+    activation: Activation,
+    output: ResidualNorm,
+}
+
+impl XlmRobertaLayer {
+    pub fn new(config: &XlmRobertaConfig, vb: VarBuilder) -> Result<Self> {
+        let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
+        let eps = config.layer_norm_eps;
+        Ok(Self {
+            attention: SelfAttention::new(config, vb.pp("attention.self"))?,
+            attention_output: ResidualNorm::new(hidden, hidden, eps, vb.pp("attention.output"))?,
+            intermediate: Linear::new(hidden, intermediate, true, vb.pp("intermediate.dense"))?,
+            activation: config.hidden_act,
+            output: ResidualNorm::new(intermediate, hidden, eps, vb.pp("output"))?,
+        })
+    }
+
+    /// `x` (batch, tokens, hidden_size), `key_bias` (batch, tokens) → (batch, tokens, hidden_size).
+    pub fn forward(&self, x: &Tensor, key_bias: Option<&Tensor>) -> Result<Tensor> {
+        let x = self.attention_output.forward(&self.attention.forward(x, key_bias)?, x)?;
+        let inner = self.activation.forward(&self.intermediate.forward(&x)?)?;
+        self.output.forward(&inner, &x)
+    }
+}
+
+/// `attention.self`.
+#[derive(Debug, Clone)]
+struct SelfAttention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    heads: usize,
+}
+
+impl SelfAttention {
+    fn new(config: &XlmRobertaConfig, vb: VarBuilder) -> Result<Self> {
+        let hidden = config.hidden_size;
+        Ok(Self {
+            query: Linear::new(hidden, hidden, true, vb.pp("query"))?,
+            key: Linear::new(hidden, hidden, true, vb.pp("key"))?,
+            value: Linear::new(hidden, hidden, true, vb.pp("value"))?,
+            heads: config.num_attention_heads,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, key_bias: Option<&Tensor>) -> Result<Tensor> {
+        let (query, key, value) = (self.query.forward(x)?, self.key.forward(x)?, self.value.forward(x)?);
+        attention(&query, &key, &value, self.heads, key_bias)
+    }
+}
+
+/// `dense`, then the residual, then `LayerNorm`: the end of both halves of a layer.
+#[derive(Debug, Clone)]
+struct ResidualNorm {
+    dense: Linear,
+    layer_norm: LayerNorm,
+}
+
+impl ResidualNorm {
+    fn new(input: usize, output: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
+        Ok(Self {
+            dense: Linear::new(input, output, true, vb.pp("dense"))?,
+            layer_norm: LayerNorm::new(output, eps, vb.pp("LayerNorm"))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.layer_norm.forward(&(self.dense.forward(x)? + residual)?)
+    }
+}

@@ -1,0 +1,158 @@
+//! Phrases with a place for a word, and which of them suit what.
+
+use rand::{Rng, RngExt};
+
+use super::{chinese, english};
+
+/// What a phrase can be said of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// Everything.
+    Any,
+    /// What can be counted: not a facial expression or a gesture.
+    Thing,
+    /// Facial expressions and gestures.
+    Expression,
+    /// What people ask for in the plural: fruit, vegetables, flowers, animals.
+    Plural,
+}
+
+/// A phrase with slots, such as `a picture of {a}`, and how often it is drawn beside the others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Phrase {
+    pub(super) of: Of,
+    /// Relative to the other phrases of the language.
+    pub(super) weight: f32,
+    pub(super) pattern: &'static str,
+}
+
+/// How a language puts a word into a phrase.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Language {
+    /// At least one phrase suits [`Of::Any`].
+    pub(super) phrases: &'static [Phrase],
+    /// Patterns of a name beside a keyword.
+    pub(super) combined: &'static [&'static str],
+    /// What a sentence may end in.
+    pub(super) endings: &'static [&'static str],
+    /// The values of a slot for a word: an article with the word, the measure words …
+    slots: fn(slot: &str, word: &str, subcategory: &str) -> Vec<String>,
+}
+
+const BARE: Language = Language {
+    phrases: &[Phrase {
+        of: Of::Any,
+        weight: 1.0,
+        pattern: "{name}",
+    }],
+    combined: &["{name}, {keyword}", "{keyword} {name}"],
+    endings: &[".", "!"],
+    slots: |_, word, _| vec![word.to_owned()],
+};
+
+/// The phrases of a language. Those without a table of their own use the bare words.
+pub(super) fn language(code: &str) -> Language {
+    match code {
+        "en" => Language {
+            phrases: english::PHRASES,
+            combined: &["{name}, {keyword}", "{keyword} {name}", "{name} {keyword}"],
+            endings: &[".", "!"],
+            slots: english::slot,
+        },
+        "zh" => Language {
+            phrases: chinese::PHRASES,
+            combined: &[
+                "{name}，{keyword}",
+                "{keyword} {name}",
+                "{name} {keyword}",
+                "{name}、{keyword}",
+            ],
+            endings: &["。", "！"],
+            slots: chinese::slot,
+        },
+        _ => BARE,
+    }
+}
+
+impl Language {
+    /// The phrases that can be said of a subcategory.
+    pub(super) fn fitting(&self, subcategory: &str) -> impl Iterator<Item = &'static Phrase> {
+        let expression = is_expression(subcategory);
+        let plural = is_asked_in_plural(subcategory);
+        self.phrases.iter().filter(move |phrase| match phrase.of {
+            Of::Any => true,
+            Of::Thing => !expression,
+            Of::Expression => expression,
+            Of::Plural => plural,
+        })
+    }
+
+    /// A phrase with its slots filled, a random one where a slot has several values.
+    pub(super) fn render(
+        &self,
+        rng: &mut impl Rng,
+        phrase: &Phrase,
+        word: &str,
+        subcategory: &str,
+    ) -> String {
+        let mut variants = self.variants(phrase, word, subcategory);
+        let chosen = rng.random_range(0..variants.len());
+        variants.swap_remove(chosen)
+    }
+
+    /// Every fitting phrase around a word, with its relative weight.
+    pub(super) fn phrases_for(
+        &self,
+        word: &str,
+        subcategory: &str,
+    ) -> impl Iterator<Item = (String, f32)> {
+        self.fitting(subcategory).flat_map(move |phrase| {
+            let variants = self.variants(phrase, word, subcategory);
+            let each = phrase.weight / variants.len() as f32;
+            variants.into_iter().map(move |text| (text, each))
+        })
+    }
+
+    /// The phrase with each value of its slot; at least one. A pattern has `{name}` and at most one other slot.
+    fn variants(&self, phrase: &Phrase, word: &str, subcategory: &str) -> Vec<String> {
+        let fill = |text: &str| text.replace("{name}", word);
+        match split_slot(phrase.pattern) {
+            None => vec![fill(phrase.pattern)],
+            Some((before, slot, after)) => {
+                let values = (self.slots)(slot, word, subcategory).into_iter();
+                values
+                    .map(|value| format!("{}{value}{}", fill(before), fill(after)))
+                    .collect()
+            }
+        }
+    }
+}
+
+/// The first slot other than `{name}`: what stands before it, its name, and what follows.
+fn split_slot(pattern: &str) -> Option<(&str, &str, &str)> {
+    pattern.match_indices('{').find_map(|(open, _)| {
+        let (slot, after) = pattern[open + 1..].split_once('}')?;
+        (slot != "name").then_some((&pattern[..open], slot, after))
+    })
+}
+
+fn is_expression(subcategory: &str) -> bool {
+    const EXPRESSIONS: &[&str] = &[
+        "monkey-face",
+        "emotion",
+        "hands",
+        "hand-prop",
+        "person-gesture",
+        "person-activity",
+        "person-sport",
+    ];
+    // Costumes (ghost, robot, clown …) are things.
+    (subcategory.starts_with("face-") && subcategory != "face-costume")
+        || subcategory.starts_with("hand-")
+        || EXPRESSIONS.contains(&subcategory)
+}
+
+fn is_asked_in_plural(subcategory: &str) -> bool {
+    subcategory.starts_with("animal-")
+        || ["food-fruit", "food-vegetable", "food-sweet", "plant-flower"].contains(&subcategory)
+}

@@ -1,0 +1,311 @@
+//! The prepared data set on disk and in memory.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, SafeTensors, View};
+use serde::{Deserialize, Serialize};
+
+use super::cldr::Label;
+use super::error::{Error, Result};
+use super::pictures::{PICTURE_BYTES, PICTURE_SIZE};
+use super::selection::EmojiRecord;
+
+/// File of the pictures: one u8 tensor `pictures` (n, 64, 64, 3), red-green-blue on white.
+pub const PICTURES_FILE: &str = "pictures.safetensors";
+/// File of the concepts: one JSON object per line.
+pub const CONCEPTS_FILE: &str = "concepts.jsonl";
+const PICTURES_TENSOR: &str = "pictures";
+/// Number of parts that [`Concept::fold`] divides the concepts into.
+pub const FOLDS: u8 = 10;
+
+/// One emoji: its pictures and what it is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concept {
+    /// Code points in hexadecimal, joined by `-`, such as `1F408-200D-2B1B`.
+    pub id: String,
+    /// The emoji itself.
+    pub emoji: String,
+    /// Unicode's category, such as `Animals & Nature`.
+    pub category: String,
+    /// Unicode's subcategory, such as `animal-mammal`.
+    pub subcategory: String,
+    /// A number below [`FOLDS`] that depends on `id` alone, for a division into training and held-out concepts that
+    /// stays the same when concepts come or go.
+    pub fold: u8,
+    /// One picture for each drawing style that has it.
+    pub pictures: Vec<PictureRef>,
+    /// Name and keywords by language code.
+    pub labels: BTreeMap<String, Label>,
+}
+
+/// Where a concept's picture lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PictureRef {
+    /// The drawing style.
+    pub vendor: String,
+    /// Row of the tensor `pictures`.
+    pub index: usize,
+}
+
+impl Concept {
+    pub(super) fn new(
+        record: &EmojiRecord,
+        emoji: String,
+        pictures: Vec<PictureRef>,
+        labels: BTreeMap<String, Label>,
+    ) -> Self {
+        Self {
+            id: record.unified.clone(),
+            emoji,
+            category: record.category.clone(),
+            subcategory: record.subcategory.clone(),
+            fold: fold(&record.unified),
+            pictures,
+            labels,
+        }
+    }
+
+    /// Its name in a language, where it has one.
+    pub fn name(&self, language: &str) -> Option<&str> {
+        self.labels.get(language).map(|label| label.name.as_str())
+    }
+}
+
+/// FNV-1a of the id, modulo [`FOLDS`].
+fn fold(id: &str) -> u8 {
+    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    // The low bits of FNV alternate with the last byte: take the high half.
+    ((hash >> 32) % u64::from(FOLDS)) as u8
+}
+
+/// Emoji with their pictures and their names: a folder with [`PICTURES_FILE`] and [`CONCEPTS_FILE`].
+#[derive(Debug)]
+pub struct Dataset {
+    concepts: Vec<Concept>,
+    /// (pictures, 64, 64, 3)
+    pixels: Vec<u8>,
+    /// For each picture, its concept.
+    owners: Vec<usize>,
+    /// By language and lower-case name, the concepts called so.
+    by_name: HashMap<(String, String), Vec<usize>>,
+}
+
+impl Dataset {
+    /// Joins concepts and pixels; `path` is for the errors.
+    pub(super) fn new(path: &Path, concepts: Vec<Concept>, pixels: Vec<u8>) -> Result<Self> {
+        if concepts.is_empty() {
+            return Err(Error::data(
+                path,
+                "expected at least one emoji with a name and a picture, found none",
+            ));
+        }
+        let pictures = pixels.len() / PICTURE_BYTES;
+        let mut owners = vec![None; pictures];
+        let mut by_name: HashMap<_, Vec<usize>> = HashMap::new();
+        for (index, concept) in concepts.iter().enumerate() {
+            for picture in &concept.pictures {
+                let owner = owners.get_mut(picture.index).ok_or_else(|| {
+                    let problem = format!(
+                        "{} has picture {}, but there are {pictures}",
+                        concept.id, picture.index
+                    );
+                    Error::data(path, problem)
+                })?;
+                if let Some(other) = owner.replace(index) {
+                    let other: &Concept = &concepts[other];
+                    let problem = format!(
+                        "{} and {} share picture {}",
+                        other.id, concept.id, picture.index
+                    );
+                    return Err(Error::data(path, problem));
+                }
+            }
+            for (language, label) in &concept.labels {
+                by_name
+                    .entry((language.clone(), fold_case(&label.name)))
+                    .or_default()
+                    .push(index);
+            }
+        }
+        let owners = owners
+            .into_iter()
+            .enumerate()
+            .map(|(picture, owner)| {
+                owner.ok_or_else(|| {
+                    Error::data(path, format!("picture {picture} belongs to no concept"))
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            concepts,
+            pixels,
+            owners,
+            by_name,
+        })
+    }
+
+    /// Reads the data set that [`prepare`](super::prepare) wrote.
+    ///
+    /// # Errors
+    ///
+    /// A file that is missing, is not what its name says, or contradicts the other one.
+    pub fn load(directory: &Path) -> Result<Self> {
+        let concepts_path = directory.join(CONCEPTS_FILE);
+        let concepts =
+            std::fs::read_to_string(&concepts_path).map_err(Error::io(&concepts_path))?;
+        let concepts = concepts
+            .lines()
+            .enumerate()
+            .map(|(line, text)| {
+                serde_json::from_str(text).map_err(|e| {
+                    Error::data(
+                        &concepts_path,
+                        format!("line {}: expected an emoji concept: {e}", line + 1),
+                    )
+                })
+            })
+            .collect::<Result<Vec<Concept>>>()?;
+        let pixels = read_pictures(&directory.join(PICTURES_FILE))?;
+        Self::new(&concepts_path, concepts, pixels)
+    }
+
+    /// Writes both files, each beside its place and then renamed.
+    pub(super) fn save(&self, directory: &Path) -> Result<()> {
+        std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
+        let path = directory.join(PICTURES_FILE);
+        let tensor = PixelTensor {
+            shape: [self.picture_count(), PICTURE_SIZE, PICTURE_SIZE, 3],
+            data: &self.pixels,
+        };
+        let bytes = safetensors::serialize([(PICTURES_TENSOR, tensor)], None)
+            .map_err(|e| Error::data(&path, format!("cannot be written: {e}")))?;
+        write_whole(&path, &bytes)?;
+
+        let path = directory.join(CONCEPTS_FILE);
+        let mut lines = Vec::new();
+        for concept in &self.concepts {
+            serde_json::to_writer(&mut lines, concept)
+                .map_err(|e| Error::data(&path, format!("cannot be written: {e}")))?;
+            lines.push(b'\n');
+        }
+        write_whole(&path, &lines)
+    }
+
+    /// All concepts, in Unicode's order; a concept's number is its place here.
+    pub fn concepts(&self) -> &[Concept] {
+        &self.concepts
+    }
+
+    /// Number of pictures.
+    pub fn picture_count(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// All pictures: (pictures, 64, 64, 3), red-green-blue on white.
+    pub fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+
+    /// One picture: (64, 64, 3). `None` where there is no picture of that number.
+    pub fn picture(&self, index: usize) -> Option<&[u8]> {
+        self.pixels.chunks_exact(PICTURE_BYTES).nth(index)
+    }
+
+    /// For each picture, the number of its concept.
+    pub fn owners(&self) -> &[usize] {
+        &self.owners
+    }
+
+    /// The numbers of the concepts that a language calls `name`, whatever the case; none where it calls none so.
+    pub fn concepts_named(&self, language: &str, name: &str) -> Vec<usize> {
+        self.by_name
+            .get(&(language.to_owned(), fold_case(name)))
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// The part of the data set whose concepts `keep` accepts, with its pictures numbered anew; `None` where that is
+    /// empty.
+    pub fn filtered(&self, keep: impl Fn(&Concept) -> bool) -> Option<Self> {
+        let mut concepts: Vec<Concept> = self
+            .concepts
+            .iter()
+            .filter(|concept| keep(concept))
+            .cloned()
+            .collect();
+        let mut pixels = Vec::new();
+        for picture in concepts
+            .iter_mut()
+            .flat_map(|concept| &mut concept.pictures)
+        {
+            let next = pixels.len() / PICTURE_BYTES;
+            pixels.extend_from_slice(self.picture(picture.index)?);
+            picture.index = next;
+        }
+        Self::new(Path::new(CONCEPTS_FILE), concepts, pixels).ok()
+    }
+}
+
+/// How names are compared.
+pub(super) fn fold_case(text: &str) -> String {
+    text.to_lowercase()
+}
+
+fn read_pictures(path: &Path) -> Result<Vec<u8>> {
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|e| Error::data(path, format!("expected a safetensors file: {e}")))?;
+    let tensor = file
+        .tensor(PICTURES_TENSOR)
+        .map_err(|e| Error::data(path, format!("expected a tensor pictures: {e}")))?;
+    let (dtype, shape) = (tensor.dtype(), tensor.shape());
+    match (dtype, shape) {
+        (Dtype::U8, &[_, PICTURE_SIZE, PICTURE_SIZE, 3]) => Ok(tensor.data().to_vec()),
+        _ => Err(Error::data(
+            path,
+            format!(
+                "tensor pictures: expected U8 (n, {PICTURE_SIZE}, {PICTURE_SIZE}, 3), found {dtype:?} {shape:?}"
+            ),
+        )),
+    }
+}
+
+/// Writes beside the file and then renames, so that a reader sees all of it or none.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path));
+    written.map_err(|error| {
+        // Best effort: the error to report is the one that left the file behind.
+        let _ = std::fs::remove_file(&partial);
+        Error::io(path)(error)
+    })
+}
+
+struct PixelTensor<'a> {
+    shape: [usize; 4],
+    data: &'a [u8],
+}
+
+impl View for PixelTensor<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::U8
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(self.data)
+    }
+
+    fn data_len(&self) -> usize {
+        self.data.len()
+    }
+}

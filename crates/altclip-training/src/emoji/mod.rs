@@ -1,0 +1,24 @@
+//! The emoji data set: a real, parallel corpus of pictures and their names in 18 languages.
+//!
+//! Pictures are Noto Emoji (Apache-2.0) and Twemoji (CC-BY 4.0), names and keywords the Unicode CLDR annotations
+//! (Unicode licence), all from npm packages. [`prepare`] turns the packages into a [`Dataset`] on disk,
+//! [`CaptionSampler`] wraps the names in the phrases that people type, [`evaluation_prompts`] asks for what was
+//! learned, and [`train_unigram`] makes the small model's tokenizer from those captions.
+
+mod captions;
+mod cldr;
+mod dataset;
+mod error;
+mod evaluation;
+mod packages;
+mod pictures;
+mod prepare;
+mod selection;
+
+pub use captions::{Caption, CaptionSampler};
+pub use cldr::{LANGUAGES, Label};
+pub use dataset::{CONCEPTS_FILE, Concept, Dataset, FOLDS, PICTURES_FILE, PictureRef};
+pub use error::{Error, Result};
+pub use evaluation::evaluation_prompts;
+pub use pictures::{PICTURE_BYTES, PICTURE_SIZE};
+pub use prepare::{PrepareOptions, PrepareReport, VENDORS, prepare};

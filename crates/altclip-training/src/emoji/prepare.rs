@@ -1,0 +1,206 @@
+//! From the npm packages to the data set's two files.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::cldr::{Annotations, LANGUAGES};
+use super::dataset::{Concept, Dataset, PictureRef};
+use super::error::{Error, Result};
+use super::packages::Package;
+use super::pictures::{PICTURE_BYTES, decode_on_white};
+use super::selection::{EmojiRecord, emoji_text, is_concept};
+
+/// The drawing styles that there are packages for (`emoji-datasource-google`, `emoji-datasource-twitter`).
+pub const VENDORS: [&str; 2] = ["google", "twitter"];
+
+/// What [`prepare`] reads and writes.
+#[derive(Debug, Clone)]
+pub struct PrepareOptions {
+    /// Folder with the npm packages `cldr-annotations-full`, `cldr-annotations-derived-full` and
+    /// `emoji-datasource-VENDOR`, each as a folder or as its `.tgz`.
+    pub packages: PathBuf,
+    /// Folder that the data set is written to; created where it does not exist.
+    pub output: PathBuf,
+    /// Languages of the names, of [`LANGUAGES`].
+    pub languages: Vec<String>,
+    /// Drawing styles, of [`VENDORS`].
+    pub vendors: Vec<String>,
+}
+
+impl PrepareOptions {
+    /// Every language and both drawing styles.
+    pub fn new(packages: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
+        Self {
+            packages: packages.into(),
+            output: output.into(),
+            languages: LANGUAGES.map(String::from).to_vec(),
+            vendors: VENDORS.map(String::from).to_vec(),
+        }
+    }
+}
+
+/// What [`prepare`] wrote; prints as a short table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrepareReport {
+    /// Number of concepts.
+    pub concepts: usize,
+    /// Number of pictures, of all drawing styles together.
+    pub pictures: usize,
+    /// Concepts of each category, in Unicode's order of categories.
+    pub categories: Vec<(String, usize)>,
+}
+
+impl fmt::Display for PrepareReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} concepts, {} pictures", self.concepts, self.pictures)?;
+        for (category, count) in &self.categories {
+            writeln!(f, "{count:>6}  {category}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the data set from the npm packages and writes it to `options.output` (see [`Dataset`] for the files).
+///
+/// # Errors
+///
+/// A package that is missing or damaged, a picture of another size than 64 × 64, an unknown language or vendor, an
+/// output folder that cannot be written. Nothing half-written is left behind.
+pub fn prepare(options: &PrepareOptions) -> Result<PrepareReport> {
+    check_choice("languages", &options.languages, &LANGUAGES)?;
+    check_choice("vendors", &options.vendors, &VENDORS)?;
+    let basic = Package::find(&options.packages, "cldr-annotations-full")?;
+    let derived = Package::find(&options.packages, "cldr-annotations-derived-full")?;
+    let annotations = Annotations::read(&basic, &derived, &options.languages)?;
+    let styles = options
+        .vendors
+        .iter()
+        .map(|vendor| Style::read(options, vendor))
+        .collect::<Result<Vec<_>>>()?;
+
+    let mut records: BTreeMap<(u32, &str), &EmojiRecord> = BTreeMap::new();
+    for style in &styles {
+        let kept = style.records.iter().filter(|record| is_concept(record));
+        records.extend(kept.map(|record| ((record.sort_order, record.unified.as_str()), record)));
+    }
+    // A package of another version may order an emoji differently: the first place counts.
+    let mut seen = std::collections::HashSet::new();
+    let mut concepts: Vec<Concept> = Vec::new();
+    let mut pixels = Vec::new();
+    for record in records.into_values() {
+        if !seen.insert(record.unified.as_str()) {
+            continue;
+        }
+        let Some(emoji) = emoji_text(&record.unified) else {
+            continue;
+        };
+        let labels: BTreeMap<_, _> = std::iter::zip(&options.languages, &annotations)
+            .filter_map(|(language, table)| Some((language.clone(), table.get(&emoji)?.clone())))
+            .collect();
+        let mut pictures = Vec::new();
+        for style in &styles {
+            if let Some((path, png)) = style.picture(record) {
+                pictures.push(PictureRef {
+                    vendor: style.vendor.clone(),
+                    index: pixels.len() / PICTURE_BYTES,
+                });
+                pixels.extend(decode_on_white(&path, png)?);
+            }
+        }
+        if !labels.is_empty() && !pictures.is_empty() {
+            concepts.push(Concept::new(record, emoji, pictures, labels));
+        }
+    }
+    let dataset = Dataset::new(&options.packages, concepts, pixels)?;
+    dataset.save(&options.output)?;
+    Ok(report(&dataset))
+}
+
+fn check_choice(option: &'static str, chosen: &[String], known: &[&str]) -> Result<()> {
+    if chosen.is_empty() {
+        return Err(Error::Option {
+            option,
+            problem: format!("expected some of {}, found none", known.join(", ")),
+        });
+    }
+    match chosen
+        .iter()
+        .find(|choice| !known.contains(&choice.as_str()))
+    {
+        Some(unknown) => Err(Error::Option {
+            option,
+            problem: format!("expected some of {}, found {unknown}", known.join(", ")),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn report(dataset: &Dataset) -> PrepareReport {
+    let mut categories: Vec<(String, usize)> = Vec::new();
+    for concept in dataset.concepts() {
+        match categories
+            .iter_mut()
+            .find(|(category, _)| *category == concept.category)
+        {
+            Some((_, count)) => *count += 1,
+            None => categories.push((concept.category.clone(), 1)),
+        }
+    }
+    PrepareReport {
+        concepts: dataset.concepts().len(),
+        pictures: dataset.picture_count(),
+        categories,
+    }
+}
+
+/// One `emoji-datasource` package: its table and its 64-pixel pictures.
+struct Style {
+    vendor: String,
+    package: Package,
+    records: Vec<EmojiRecord>,
+    files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Style {
+    fn read(options: &PrepareOptions, vendor: &str) -> Result<Self> {
+        const TABLE: &str = "emoji.json";
+        let package = Package::find(&options.packages, &format!("emoji-datasource-{vendor}"))?;
+        let files = package.read(&[TABLE.to_owned(), picture_folder(vendor)])?;
+        let table = files.get(TABLE).ok_or_else(|| {
+            Error::data(
+                package.path(),
+                format!("expected the file {TABLE}, found none"),
+            )
+        })?;
+        let records = serde_json::from_slice(table).map_err(|e| {
+            Error::data(
+                package.path().join(TABLE),
+                format!("expected a list of emoji: {e}"),
+            )
+        })?;
+        if files.len() == 1 {
+            let problem = format!(
+                "expected PNG pictures in {}, found none",
+                picture_folder(vendor)
+            );
+            return Err(Error::data(package.path(), problem));
+        }
+        Ok(Style {
+            vendor: vendor.to_owned(),
+            package,
+            records,
+            files,
+        })
+    }
+
+    fn picture(&self, record: &EmojiRecord) -> Option<(PathBuf, &[u8])> {
+        let path = format!("{}{}", picture_folder(&self.vendor), record.image);
+        let png = self.files.get(&path)?;
+        Some((self.package.path().join(path), png))
+    }
+}
+
+fn picture_folder(vendor: &str) -> String {
+    format!("img/{vendor}/64/")
+}

@@ -1,0 +1,192 @@
+//! AdamW with gradient clipping, a warmed-up cosine learning rate and a moving average of the weights.
+
+use crate::parameters::Parameters;
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Result, Tensor, Var};
+use fused_ops::{AdamStep, blend, blend_square};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Everything that shapes an optimisation, apart from the loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    pub steps: usize,
+    /// Peak of the learning rate, reached after the warm-up and followed by half a cosine down to zero.
+    pub learning_rate: f64,
+    pub warmup_steps: usize,
+    pub weight_decay: f64,
+    /// Decay of the gradient's first moment.
+    pub beta1: f64,
+    /// Decay of the gradient's second moment.
+    pub beta2: f64,
+    /// Largest norm of all gradients together; longer ones are shortened to it.
+    pub max_grad_norm: f64,
+    /// Decay of the averaged weights that are kept in the end, approached as `(1 + step) / (10 + step)`.
+    pub ema_decay: f64,
+}
+
+impl OptimizerConfig {
+    /// The learning rate of a step, counted from 0.
+    pub fn learning_rate_at(&self, step: usize) -> f64 {
+        let warmup = ((step + 1) as f64 / self.warmup_steps.max(1) as f64).min(1.);
+        let decaying = self.steps.saturating_sub(self.warmup_steps).max(1) as f64;
+        let progress = (step.saturating_sub(self.warmup_steps) as f64 / decaying).min(1.);
+        self.learning_rate * warmup * 0.5 * (1. + (std::f64::consts::PI * progress).cos())
+    }
+}
+
+/// Weights, their averages and the moments of their gradients.
+pub struct Optimizer {
+    config: OptimizerConfig,
+    /// Steps taken.
+    step: usize,
+    slots: Vec<Slot>,
+}
+
+struct Slot {
+    name: String,
+    weight: Var,
+    average: Var,
+    first: Var,
+    second: Var,
+}
+
+/// Added to the root of the second moment.
+const EPS: f64 = 1e-8;
+
+impl Optimizer {
+    /// Starts with moments of zero.
+    ///
+    /// # Errors
+    /// If memory for the state cannot be had.
+    pub fn new(config: OptimizerConfig, parameters: &Parameters) -> Result<Self> {
+        let slot = |(name, weight): (String, Var)| {
+            Ok(Slot {
+                name,
+                average: Var::from_tensor(&weight.as_tensor().copy()?)?,
+                first: Var::zeros(weight.shape(), DType::F32, weight.device())?,
+                second: Var::zeros(weight.shape(), DType::F32, weight.device())?,
+                weight,
+            })
+        };
+        let slots = parameters.iter().map(slot).collect::<Result<_>>()?;
+        Ok(Self { config, step: 0, slots })
+    }
+
+    /// Steps taken so far.
+    pub fn step_count(&self) -> usize {
+        self.step
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &OptimizerConfig {
+        &self.config
+    }
+
+    /// Whether all steps have been taken.
+    pub fn is_finished(&self) -> bool {
+        self.step >= self.config.steps
+    }
+
+    /// Takes one step against the gradients and returns their norm before clipping.
+    ///
+    /// # Errors
+    /// If the norm is not finite; no weight is changed then.
+    pub fn step(&mut self, grads: &GradStore) -> Result<f64> {
+        let mut norm = 0f64;
+        for slot in &self.slots {
+            if let Some(grad) = grads.get(&slot.weight) {
+                norm += f64::from(grad.sqr()?.sum_all()?.to_scalar::<f32>()?);
+            }
+        }
+        let norm = norm.sqrt();
+        if !norm.is_finite() {
+            candle_core::bail!("step {}: the gradients are not finite; try a lower learning rate", self.step);
+        }
+        let clip = (self.config.max_grad_norm / norm.max(1e-12)).min(1.);
+        let rate = self.config.learning_rate_at(self.step);
+        self.step += 1;
+        let OptimizerConfig { beta1, beta2, weight_decay, ema_decay, .. } = self.config;
+        let step = self.step as f64;
+        let ema_decay = ema_decay.min((1. + step) / (10. + step));
+        for slot in &self.slots {
+            if let Some(grad) = grads.get(&slot.weight) {
+                let grad = if clip < 1. { (grad * clip)? } else { grad.clone() };
+                blend(&slot.first, &grad, beta1)?;
+                blend_square(&slot.second, &grad, beta2)?;
+                // Biases and normalisation weights are not pulled towards zero.
+                let decay = if slot.weight.rank() > 1 { weight_decay } else { 0. };
+                let update = AdamStep {
+                    shrink: rate * decay,
+                    rate: rate / (1. - beta1.powf(step)),
+                    correction: 1. / (1. - beta2.powf(step)),
+                    eps: EPS,
+                };
+                update.apply(&slot.weight, &slot.first, &slot.second)?;
+            }
+            blend(&slot.average, &slot.weight, ema_decay)?;
+        }
+        Ok(norm)
+    }
+
+    /// The averaged weights, by name.
+    pub fn averages(&self) -> BTreeMap<String, Tensor> {
+        self.slots.iter().map(|slot| (slot.name.clone(), slot.average.as_tensor().clone())).collect()
+    }
+
+    /// Runs `f` with the averaged weights in place of the trained ones, which come back afterwards.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn with_averages<T, E: From<candle_core::Error>>(
+        &self,
+        f: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let trained = self.slots.iter().map(|slot| slot.weight.as_tensor().copy()).collect::<Result<Vec<_>>>()?;
+        for slot in &self.slots {
+            slot.weight.set(&slot.average)?;
+        }
+        let result = f();
+        for (slot, trained) in self.slots.iter().zip(&trained) {
+            slot.weight.set(trained)?;
+        }
+        result
+    }
+
+    /// Everything that a resumed run needs, by name: `weight.NAME`, `average.NAME`, `first.NAME`, `second.NAME`.
+    pub fn state(&self) -> BTreeMap<String, Tensor> {
+        let parts = |slot: &Slot| {
+            [("weight", &slot.weight), ("average", &slot.average), ("first", &slot.first), ("second", &slot.second)]
+                .map(|(part, var)| (format!("{part}.{}", slot.name), var.as_tensor().clone()))
+        };
+        self.slots.iter().flat_map(parts).collect()
+    }
+
+    /// Takes up the state of an earlier run after `step` steps.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
+    pub fn load_state(&mut self, step: usize, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        for slot in &self.slots {
+            let parts = [
+                ("weight", &slot.weight),
+                ("average", &slot.average),
+                ("first", &slot.first),
+                ("second", &slot.second),
+            ];
+            for (part, var) in parts {
+                let name = format!("{part}.{}", slot.name);
+                match state.get(&name) {
+                    Some(tensor) if tensor.dims() == var.dims() => var.set(&tensor.to_device(var.device())?)?,
+                    Some(tensor) => {
+                        candle_core::bail!("tensor `{name}` has shape {:?}, expected {:?}", tensor.dims(), var.dims())
+                    }
+                    None => candle_core::bail!("no tensor `{name}`"),
+                }
+            }
+        }
+        self.step = step;
+        Ok(())
+    }
+}

@@ -1,0 +1,3 @@
+//! The stages of the recipe, in their order.
+
+pub mod vae;

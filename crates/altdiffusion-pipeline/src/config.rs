@@ -1,0 +1,108 @@
+//! What the configurations of the UNet and of the VAE have in common.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{Error, Result};
+
+/// The most channels, layers or heads that a configuration may ask for, so that arithmetic on them cannot
+/// overflow.
+const LARGEST_SIZE: usize = 1 << 20;
+
+/// A setting that a configuration gives once for all blocks or as a list with one value per block.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum PerBlock<T> {
+    /// The same for every block.
+    Same(T),
+    /// One value per block, highest resolution first.
+    Each(Vec<T>),
+}
+
+impl<T: Copy + std::fmt::Debug> PerBlock<T> {
+    /// One value for each of `blocks` blocks.
+    pub(crate) fn expand(&self, check: &ConfigCheck, field: &'static str, blocks: usize) -> Result<Vec<T>> {
+        match self {
+            Self::Same(value) => Ok(vec![*value; blocks]),
+            Self::Each(values) if values.len() == blocks => Ok(values.clone()),
+            Self::Each(values) => {
+                let expected = format!("one value, or one for each of the {blocks} blocks");
+                Err(check.error(field, expected, format!("{values:?}")))
+            }
+        }
+    }
+}
+
+/// Checks the fields of one class's configuration, and words what is wrong with them.
+pub(crate) struct ConfigCheck {
+    /// The class that the configuration describes.
+    pub model: &'static str,
+}
+
+impl ConfigCheck {
+    pub fn error(&self, field: &'static str, expected: impl Into<String>, found: impl Into<String>) -> Error {
+        Error::Config { model: self.model, field, expected: expected.into(), found: found.into() }
+    }
+
+    /// `value` lies between 1 and a limit that no model comes near.
+    pub fn size(&self, field: &'static str, value: usize) -> Result<()> {
+        if (1..=LARGEST_SIZE).contains(&value) {
+            Ok(())
+        } else {
+            Err(self.error(field, format!("a number from 1 to {LARGEST_SIZE}"), value.to_string()))
+        }
+    }
+
+    /// There is at least one level, every level's channels fall into `groups` equal groups, and there are few
+    /// enough levels to halve a picture that many times.
+    pub fn levels(&self, field: &'static str, channels: &[usize], groups: usize) -> Result<()> {
+        if channels.is_empty() || channels.len() > usize::BITS as usize / 2 {
+            return Err(self.error(
+                field,
+                "one number per level, highest resolution first",
+                format!("{channels:?}"),
+            ));
+        }
+        for &level in channels {
+            self.size(field, level)?;
+            if !level.is_multiple_of(groups) {
+                let expected = format!("multiples of `norm_num_groups` = {groups}");
+                return Err(self.error(field, expected, format!("{channels:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// A list with one block type per level, each of them one of `supported`.
+    pub fn block_types(
+        &self,
+        field: &'static str,
+        types: &[String],
+        levels: usize,
+        supported: &[&str],
+    ) -> Result<()> {
+        if types.len() != levels || types.iter().any(|kind| !supported.contains(&kind.as_str())) {
+            let expected =
+                format!("{levels} values (one per `block_out_channels`) out of {}", supported.join(", "));
+            return Err(self.error(field, expected, format!("{types:?}")));
+        }
+        Ok(())
+    }
+
+    /// The fields of the reference that have only one supported value, where the configuration gives them at
+    /// all. A list is accepted when each of its values is.
+    pub fn fixed(&self, given: &Map<String, Value>, supported: &[(&'static str, &[Value])]) -> Result<()> {
+        for (field, accepted) in supported {
+            let Some(value) = given.get(*field) else { continue };
+            let fits = match value {
+                Value::Array(values) => values.iter().all(|value| accepted.contains(value)),
+                value => accepted.contains(value),
+            };
+            if !fits {
+                let expected = accepted.iter().map(Value::to_string).collect::<Vec<_>>().join(" or ");
+                return Err(self.error(field, expected, value.to_string()));
+            }
+        }
+        Ok(())
+    }
+}

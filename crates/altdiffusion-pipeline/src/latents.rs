@@ -1,0 +1,163 @@
+//! The noise that a picture starts from, and the files that hold latents.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use candle_core::safetensors::{BufferedSafetensors, save};
+use candle_core::{DType, Device, Tensor};
+use rand::SeedableRng;
+use rand::distr::Distribution;
+use rand_chacha::ChaCha12Rng;
+use rand_distr::StandardNormal;
+
+use crate::whole_file::write_whole;
+use crate::{Error, Result};
+
+/// The name of the tensor in a file of latents.
+const TENSOR: &str = "latents";
+
+/// Standard normal values that depend on `seed` and `shape` alone, f32, on the CPU.
+///
+/// # Errors
+/// When the values cannot be allocated.
+pub fn seeded_normal(seed: u64, shape: &[usize]) -> Result<Tensor> {
+    let rng = ChaCha12Rng::seed_from_u64(seed);
+    let values: Vec<f32> = StandardNormal.sample_iter(rng).take(shape.iter().product()).collect();
+    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+}
+
+/// The latents that `pictures` pictures start from: standard normal, (pictures, channels, height, width), f32, on the
+/// CPU. Picture i has those of `seed + i`, so that it is the same alone and in a batch.
+///
+/// # Errors
+/// When they cannot be allocated.
+pub fn initial_latents(seed: u64, pictures: usize, shape: (usize, usize, usize)) -> Result<Tensor> {
+    let (channels, height, width) = shape;
+    let latents = (0..pictures)
+        .map(|picture| seeded_normal(seed.wrapping_add(picture as u64), &[channels, height, width]))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Tensor::stack(&latents, 0)?)
+}
+
+/// Reads the f32 tensor `latents` (pictures, channels, height, width) of a safetensors file, onto the CPU.
+///
+/// # Errors
+/// When the file cannot be read, is no safetensors file, or lacks the tensor; when the tensor has another dtype or
+/// number of dimensions, or a value that is not finite.
+pub fn read_latents(path: &Path) -> Result<Tensor> {
+    let file = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+    let tensors = BufferedSafetensors::new(bytes)
+        .map_err(|error| Error::content(&file, format!("expected a safetensors file: {error}")))?;
+    let names: Vec<String> = tensors.tensors().into_iter().map(|(name, _)| name).collect();
+    if !names.iter().any(|name| name == TENSOR) {
+        let problem = format!("expected a tensor `{TENSOR}`, found {names:?}");
+        return Err(Error::content(file, problem));
+    }
+    let latents = tensors.load(TENSOR, &Device::Cpu)?;
+    if latents.dtype() != DType::F32 || latents.rank() != 4 {
+        let problem = format!(
+            "`{TENSOR}` is {} with shape {:?}, expected f32 with shape [pictures, channels, height, width]",
+            latents.dtype().as_str(),
+            latents.dims()
+        );
+        return Err(Error::content(file, problem));
+    }
+    if !all_finite(&latents)? {
+        return Err(Error::content(file, format!("`{TENSOR}` holds NaN or infinity, expected numbers")));
+    }
+    Ok(latents)
+}
+
+/// Writes latents (pictures, channels, height, width) as [`read_latents`] reads them, whole or not at all.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_latents(path: &Path, latents: &Tensor) -> Result<()> {
+    let latents = latents.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.contiguous()?;
+    let tensors = HashMap::from([(TENSOR, latents)]);
+    write_whole(path, |temporary| save(&tensors, temporary).map_err(io::Error::other))
+}
+
+/// Whether no value is NaN or infinite.
+pub(crate) fn all_finite(tensor: &Tensor) -> Result<bool> {
+    // x − x is zero for every number, and NaN for the rest.
+    let difference = (tensor - tensor)?.to_dtype(DType::F32)?.sum_all()?;
+    Ok(difference.to_scalar::<f32>()? == 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
+
+    fn values(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
+        tensor.flatten_all()?.to_vec1()
+    }
+
+    #[test]
+    fn a_picture_is_the_same_alone_and_in_a_batch() -> TestResult {
+        let batch = initial_latents(7, 3, (4, 2, 5))?;
+        assert_eq!(batch.dims(), [3, 4, 2, 5]);
+        for picture in 0..3 {
+            let alone = initial_latents(7 + picture as u64, 1, (4, 2, 5))?;
+            assert_eq!(values(&batch.get(picture)?)?, values(&alone)?);
+        }
+        assert_ne!(values(&batch.get(0)?)?, values(&batch.get(1)?)?);
+        initial_latents(u64::MAX, 2, (1, 1, 1))?;
+        Ok(())
+    }
+
+    #[test]
+    fn the_noise_is_standard_normal() -> TestResult {
+        let noise = values(&seeded_normal(1, &[100_000])?)?;
+        let count = noise.len() as f32;
+        let mean = noise.iter().sum::<f32>() / count;
+        let variance = noise.iter().map(|value| (value - mean).powi(2)).sum::<f32>() / count;
+        let within_one = noise.iter().filter(|value| value.abs() < 1.0).count() as f32 / count;
+        assert!(mean.abs() < 0.01, "{mean}");
+        assert!((variance - 1.0).abs() < 0.02, "{variance}");
+        assert!((within_one - 0.6827).abs() < 0.01, "{within_one}");
+        Ok(())
+    }
+
+    #[test]
+    fn latents_survive_their_file() -> TestResult {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("latents.safetensors");
+        let latents = initial_latents(3, 2, (4, 3, 5))?;
+        write_latents(&path, &latents)?;
+        let read = read_latents(&path)?;
+        assert_eq!(read.dims(), latents.dims());
+        assert_eq!(values(&read)?, values(&latents)?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_named() -> TestResult {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("latents.safetensors");
+        let message = || read_latents(&path).err().map(|error| error.to_string()).unwrap_or_default();
+        let nan = Tensor::full(f32::NAN, (1, 4, 2, 2), &Device::Cpu)?;
+        assert!(message().contains("latents.safetensors"));
+        for (tensor, name, problem) in [
+            (nan.clone(), "latents", "NaN"),
+            (nan.zeros_like()?, "noise", "[\"noise\"]"),
+            (nan.zeros_like()?.get(0)?, "latents", "[4, 2, 2]"),
+            (nan.zeros_like()?.to_dtype(DType::F16)?, "latents", "f16"),
+        ] {
+            save(&HashMap::from([(name, tensor)]), &path)?;
+            assert!(message().contains("latents.safetensors"), "{}", message());
+            assert!(message().contains(problem), "{}", message());
+        }
+        let whole = std::fs::read(&path)?;
+        for bytes in [&whole[..whole.len() - 1], &whole[..5], b"not a tensor".as_slice()] {
+            std::fs::write(&path, bytes)?;
+            assert!(message().contains("expected a safetensors file"), "{}", message());
+            assert_eq!(message().lines().count(), 1);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! The residual block of the UNet and of the VAE (diffusers' `ResnetBlock2D`).
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use fused_ops::{Conv2d, GroupNorm, Linear};
+
+use super::layout::same_size;
+
+/// The sizes of a [`ResnetBlock2D`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ResnetConfig {
+    pub in_channels: usize,
+    pub out_channels: usize,
+    /// Width of the time embedding; `None` in the VAE, which has no time.
+    pub time_embedding_dim: Option<usize>,
+    pub groups: usize,
+    pub eps: f64,
+    /// What the sum of input and residual is divided by.
+    pub output_scale_factor: f64,
+}
+
+/// Two 3×3 convolutions, each after a group norm and SiLU, around which the input is carried.
+#[derive(Debug, Clone)]
+pub(crate) struct ResnetBlock2D {
+    norm1: GroupNorm,
+    conv1: Conv2d,
+    time_emb_proj: Option<Linear>,
+    norm2: GroupNorm,
+    conv2: Conv2d,
+    conv_shortcut: Option<Conv2d>,
+    output_scale_factor: f64,
+}
+
+impl ResnetBlock2D {
+    pub fn new(config: ResnetConfig, vb: VarBuilder) -> Result<Self> {
+        let ResnetConfig { in_channels, out_channels, time_embedding_dim, groups, eps, output_scale_factor } =
+            config;
+        let time_emb_proj = time_embedding_dim
+            .map(|width| Linear::new(width, out_channels, true, vb.pp("time_emb_proj")))
+            .transpose()?;
+        let conv_shortcut = (in_channels != out_channels)
+            .then(|| Conv2d::new(in_channels, out_channels, 1, same_size(1), vb.pp("conv_shortcut")))
+            .transpose()?;
+        Ok(Self {
+            norm1: GroupNorm::new(groups, in_channels, eps, vb.pp("norm1"))?,
+            conv1: Conv2d::new(in_channels, out_channels, 3, same_size(3), vb.pp("conv1"))?,
+            time_emb_proj,
+            norm2: GroupNorm::new(groups, out_channels, eps, vb.pp("norm2"))?,
+            conv2: Conv2d::new(out_channels, out_channels, 3, same_size(3), vb.pp("conv2"))?,
+            conv_shortcut,
+            output_scale_factor,
+        })
+    }
+
+    /// (batch, height, width, in_channels) → (batch, height, width, out_channels). `time` is the time
+    /// embedding after its SiLU, (batch, time_embedding_dim), which is the same for every block and so
+    /// computed once.
+    pub fn forward(&self, input: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
+        let mut hidden = self.conv1.forward(&self.norm1.forward_silu(input)?)?;
+        if let (Some(projection), Some(time)) = (&self.time_emb_proj, time) {
+            let shift = projection.forward(time)?; // (batch, out_channels)
+            hidden = hidden.broadcast_add(&shift.unsqueeze(1)?.unsqueeze(1)?)?;
+        }
+        hidden = self.norm2.forward_silu(&hidden)?;
+        hidden = self.conv2.forward(&hidden)?;
+        let sum = match &self.conv_shortcut {
+            Some(shortcut) => (shortcut.forward(input)? + hidden)?,
+            None => (input + hidden)?,
+        };
+        if self.output_scale_factor == 1.0 { Ok(sum) } else { sum / self.output_scale_factor }
+    }
+}

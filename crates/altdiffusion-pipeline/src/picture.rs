@@ -1,0 +1,80 @@
+//! From the decoder's pixels to pictures.
+
+use candle_core::{DType, Device, Tensor};
+use image::RgbImage;
+
+use crate::latents::all_finite;
+use crate::{Error, Result};
+
+/// Pixels (pictures, 3, height, width), −1 to 1, to pictures of 8 bits per channel: values outside are cut off, and
+/// halves are rounded to even, as diffusers does it.
+///
+/// # Errors
+/// When there are not three channels, or a value is not finite.
+pub fn to_pictures(pixels: &Tensor) -> Result<Vec<RgbImage>> {
+    let &[pictures, 3, height, width] = pixels.dims() else {
+        return Err(Error::Shape {
+            tensor: "pixels",
+            expected: "(pictures, 3, height, width)".to_owned(),
+            found: format!("{:?}", pixels.dims()),
+        });
+    };
+    if !all_finite(pixels)? {
+        return Err(Error::NotFinite {
+            place: "the decoded picture is".to_owned(),
+            remedy: "f16 may have overflowed; use bf16 or f32",
+        });
+    }
+    let pixels = pixels.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.permute((0, 2, 3, 1))?;
+    (0..pictures)
+        .map(|picture| {
+            let values = pixels.get(picture)?.flatten_all()?.to_vec1::<f32>()?;
+            let bytes = values.into_iter().map(to_byte).collect();
+            let sizes = u32::try_from(width).ok().zip(u32::try_from(height).ok());
+            sizes.and_then(|(width, height)| RgbImage::from_raw(width, height, bytes)).ok_or_else(|| {
+                Error::Shape {
+                    tensor: "pixels",
+                    expected: "sizes that a picture can have".to_owned(),
+                    found: format!("{height} × {width}"),
+                }
+            })
+        })
+        .collect()
+}
+
+fn to_byte(value: f32) -> u8 {
+    ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_cut_off_and_rounded() {
+        assert_eq!([-9.0, -1.0, 0.0, 1.0, 9.0].map(to_byte), [0, 0, 128, 255, 255]);
+        for byte in 0..=255u8 {
+            assert_eq!(to_byte(f32::from(byte) / 127.5 - 1.0), byte);
+        }
+    }
+
+    #[test]
+    fn rows_columns_and_channels_keep_their_places() -> Result<()> {
+        let values: Vec<f32> = (0..2 * 3 * 2 * 4).map(|value| value as f32 / 127.5 - 1.0).collect();
+        let pictures = to_pictures(&Tensor::from_vec(values, (2, 3, 2, 4), &Device::Cpu)?)?;
+        assert_eq!(pictures.len(), 2);
+        assert_eq!(pictures[1].dimensions(), (4, 2));
+        // Picture 1, row 1, column 2: 24 + channel · 8 + 4 + 2.
+        assert_eq!(pictures[1].get_pixel(2, 1).0, [30, 38, 46]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_picture_is_an_error() -> Result<()> {
+        let pixels = Tensor::full(f32::NAN, (1, 3, 2, 2), &Device::Cpu)?;
+        assert!(matches!(to_pictures(&pixels), Err(Error::NotFinite { .. })));
+        let pixels = Tensor::zeros((1, 4, 2, 2), DType::F32, &Device::Cpu)?;
+        assert!(matches!(to_pictures(&pixels), Err(Error::Shape { .. })));
+        Ok(())
+    }
+}

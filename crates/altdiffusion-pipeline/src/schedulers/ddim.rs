@@ -1,0 +1,95 @@
+//! DDIM.
+
+use candle_core::Tensor;
+
+use super::{NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, TimestepSpacing, at, limit::Limit};
+use crate::Result;
+
+/// Denoising diffusion implicit models (Song et al. 2020, <https://arxiv.org/abs/2010.02502>), formula 12 without
+/// added noise.
+#[derive(Debug, Clone)]
+pub struct Ddim {
+    schedule: NoiseSchedule,
+    prediction: PredictionType,
+    limit: Limit,
+    /// Timesteps, descending.
+    timesteps: Vec<usize>,
+    /// The same, for the model.
+    model_timesteps: Vec<f64>,
+    /// The training timesteps that one step goes back.
+    stride: usize,
+    /// ᾱ after the last step.
+    final_alpha_bar: f32,
+}
+
+impl Ddim {
+    /// A run of `steps` steps.
+    ///
+    /// # Errors
+    /// When there are no steps or more than training timesteps, or the run would have to predict a picture from noise
+    /// alone (no signal at its first timestep, epsilon prediction).
+    pub fn new(config: &SchedulerConfig, steps: usize) -> Result<Self> {
+        let schedule = NoiseSchedule::rescaled(config);
+        let mut timesteps = config.timestep_spacing.unwrap_or(TimestepSpacing::Leading).spread_whole(
+            steps,
+            config.num_train_timesteps,
+            config.steps_offset,
+        )?;
+        timesteps.reverse();
+        for &timestep in &timesteps {
+            if schedule.alpha_bar(timestep)? == 0.0 && config.prediction_type == PredictionType::Epsilon {
+                return Err(config.error(
+                    "prediction_type",
+                    format!(
+                        "is epsilon, but no signal is left at timestep {timestep} to predict from; expected \
+                         v_prediction or sample, or rescale_betas_zero_snr false"
+                    ),
+                ));
+            }
+        }
+        let final_alpha_bar =
+            if config.set_alpha_to_one.unwrap_or(true) { 1.0 } else { schedule.alpha_bar(0)? };
+        Ok(Self {
+            schedule,
+            prediction: config.prediction_type,
+            limit: config.limit(),
+            model_timesteps: timesteps.iter().map(|&timestep| timestep as f64).collect(),
+            timesteps,
+            stride: config.num_train_timesteps / steps,
+            final_alpha_bar,
+        })
+    }
+}
+
+impl Scheduler for Ddim {
+    fn timesteps(&self) -> &[f64] {
+        &self.model_timesteps
+    }
+
+    fn init_noise_sigma(&self) -> f64 {
+        1.0
+    }
+
+    fn scale_model_input(&self, sample: &Tensor, index: usize) -> Result<Tensor> {
+        at(&self.timesteps, index)?;
+        Ok(sample.clone())
+    }
+
+    fn step(&mut self, model_output: &Tensor, index: usize, sample: &Tensor) -> Result<Tensor> {
+        let timestep = at(&self.timesteps, index)?;
+        let alpha_bar = self.schedule.alpha_bar(timestep)?;
+        let next_alpha_bar = match timestep.checked_sub(self.stride) {
+            Some(next) => self.schedule.alpha_bar(next)?,
+            None => self.final_alpha_bar,
+        };
+        let (clean, noise) = self.prediction.clean_and_noise(model_output, sample, alpha_bar)?;
+        let clean = self.limit.apply(&clean)?;
+        let signal = (clean * f64::from(next_alpha_bar.sqrt()))?;
+        let direction = (noise * f64::from((1.0 - next_alpha_bar).sqrt()))?;
+        Ok((signal + direction)?)
+    }
+
+    fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {
+        self.schedule.add_noise(original, noise, at(&self.timesteps, index)?)
+    }
+}

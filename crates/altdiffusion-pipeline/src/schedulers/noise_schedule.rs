@@ -1,0 +1,203 @@
+//! How much of the signal is left at each training timestep.
+
+use candle_core::Tensor;
+use serde::Deserialize;
+
+use super::SchedulerConfig;
+use crate::{Error, Result};
+
+/// The curve of the betas over the training timesteps, `beta_schedule` of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum BetaSchedule {
+    /// Equal distances from `beta_start` to `beta_end`.
+    #[serde(rename = "linear")]
+    Linear,
+    /// Equal distances between their square roots, as in latent diffusion.
+    #[serde(rename = "scaled_linear")]
+    ScaledLinear,
+    /// The squared cosine of Nichol and Dhariwal 2021, <https://arxiv.org/abs/2102.09672>, no beta above 0.999.
+    #[serde(rename = "squaredcos_cap_v2")]
+    SquaredCosine,
+}
+
+impl BetaSchedule {
+    fn betas(self, timesteps: usize, start: f64, end: f64) -> Vec<f32> {
+        match self {
+            Self::Linear => linspace(start, end, timesteps),
+            Self::ScaledLinear => {
+                linspace(start.sqrt(), end.sqrt(), timesteps).into_iter().map(|root| root * root).collect()
+            }
+            Self::SquaredCosine => {
+                let alpha_bar = |timestep: usize| {
+                    let time = timestep as f64 / timesteps as f64;
+                    let cosine = ((time + 0.008) / 1.008 * std::f64::consts::PI / 2.0).cos();
+                    cosine * cosine
+                };
+                (0..timesteps)
+                    .map(|timestep| (1.0 - alpha_bar(timestep + 1) / alpha_bar(timestep)).min(0.999) as f32)
+                    .collect()
+            }
+        }
+    }
+}
+
+/// The noise levels of the training: a clean sample x₀ becomes `√ᾱ x₀ + √(1 − ᾱ) ε` at timestep t, where ᾱ is the
+/// product of `1 − β` up to t.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NoiseSchedule {
+    alphas_cumprod: Vec<f32>,
+}
+
+impl NoiseSchedule {
+    /// The schedule that `config` describes, not rescaled to a signal of zero at its end.
+    pub fn new(config: &SchedulerConfig) -> Self {
+        Self { alphas_cumprod: cumulative_product(&betas(config)) }
+    }
+
+    /// The same, rescaled where `config` says so (`rescale_betas_zero_snr`): algorithm 1 of Lin et al. 2023,
+    /// <https://arxiv.org/abs/2305.08891>.
+    pub(super) fn rescaled(config: &SchedulerConfig) -> Self {
+        if config.rescale_betas_zero_snr {
+            Self { alphas_cumprod: cumulative_product(&rescale_to_zero_snr(&betas(config))) }
+        } else {
+            Self::new(config)
+        }
+    }
+
+    /// ᾱ of every training timestep.
+    pub fn alphas_cumprod(&self) -> &[f32] {
+        &self.alphas_cumprod
+    }
+
+    /// The noise levels σ = √((1 − ᾱ) / ᾱ) of every training timestep, where the sample is `x₀ + σ ε`.
+    pub fn sigmas(&self) -> Vec<f32> {
+        self.alphas_cumprod.iter().map(|alpha_bar| ((1.0 - alpha_bar) / alpha_bar).sqrt()).collect()
+    }
+
+    /// ᾱ of one timestep.
+    ///
+    /// # Errors
+    /// When the training knows no such timestep.
+    pub(super) fn alpha_bar(&self, timestep: usize) -> Result<f32> {
+        self.alphas_cumprod.get(timestep).copied().ok_or_else(|| {
+            let length = self.alphas_cumprod.len();
+            Error::option(
+                "steps",
+                format!(
+                    "the schedule asks for timestep {timestep}, but the model knows those below {length}"
+                ),
+            )
+        })
+    }
+
+    /// The same schedule with a little signal left at its end, so that no σ is infinite. The value is diffusers': the
+    /// smallest that f16 can hold.
+    pub(super) fn with_finite_sigmas(mut self) -> Self {
+        if let Some(last) = self.alphas_cumprod.last_mut() {
+            *last = (-24f32).exp2();
+        }
+        self
+    }
+
+    /// `original` at the noise level of `timestep`, for standard normal `noise` of its shape.
+    ///
+    /// # Errors
+    /// When the training knows no such timestep, or the shapes differ.
+    pub fn add_noise(&self, original: &Tensor, noise: &Tensor, timestep: usize) -> Result<Tensor> {
+        let alpha_bar = self.alpha_bar(timestep)?;
+        let signal = (original * f64::from(alpha_bar.sqrt()))?;
+        let noise = (noise * f64::from((1.0 - alpha_bar).sqrt()))?;
+        Ok((signal + noise)?)
+    }
+}
+
+fn betas(config: &SchedulerConfig) -> Vec<f32> {
+    match &config.trained_betas {
+        Some(betas) => betas.clone(),
+        None => config.beta_schedule.betas(config.num_train_timesteps, config.beta_start, config.beta_end),
+    }
+}
+
+/// `steps` values from `start` to `end` as `torch.linspace` computes them in f32: from both ends towards the middle,
+/// with fused multiply-adds.
+pub(super) fn linspace(start: f64, end: f64, steps: usize) -> Vec<f32> {
+    let (start, end) = (start as f32, end as f32);
+    if steps == 1 {
+        return vec![start];
+    }
+    let distance = (end - start) / steps.saturating_sub(1) as f32;
+    (0..steps)
+        .map(|step| {
+            if step < steps / 2 {
+                distance.mul_add(step as f32, start)
+            } else {
+                (-distance).mul_add((steps - step - 1) as f32, end)
+            }
+        })
+        .collect()
+}
+
+/// The products of `1 − β` up to each entry; PyTorch keeps the running product of an f32 tensor in f64.
+fn cumulative_product(betas: &[f32]) -> Vec<f32> {
+    betas
+        .iter()
+        .scan(1f64, |product, beta| {
+            *product *= f64::from(1.0 - beta);
+            Some(*product as f32)
+        })
+        .collect()
+}
+
+/// The betas of the schedule whose √ᾱ is shifted and scaled to end at zero and start where it did.
+fn rescale_to_zero_snr(betas: &[f32]) -> Vec<f32> {
+    let roots: Vec<f32> = cumulative_product(betas).into_iter().map(f32::sqrt).collect();
+    let (Some(&first), Some(&last)) = (roots.first(), roots.last()) else {
+        return Vec::new();
+    };
+    let scale = first / (first - last);
+    let alphas_cumprod: Vec<f32> = roots
+        .into_iter()
+        .map(|root| {
+            let root = (root - last) * scale;
+            root * root
+        })
+        .collect();
+    alphas_cumprod
+        .iter()
+        .take(1)
+        .copied()
+        .chain(alphas_cumprod.windows(2).map(|pair| pair[1] / pair[0]))
+        .map(|alpha| 1.0 - alpha)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values of `torch.linspace` and of the published schedule (Stable Diffusion's), printed by PyTorch.
+    #[test]
+    fn the_published_schedule() -> Result<()> {
+        let config = SchedulerConfig::from_json(
+            r#"{"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085,
+                "beta_end": 0.012}"#,
+            "scheduler_config.json",
+        )?;
+        let alphas = NoiseSchedule::new(&config);
+        assert_eq!(alphas.alphas_cumprod().len(), 1000);
+        assert_eq!(alphas.alpha_bar(0)?, 0.999_149_98);
+        assert_eq!(alphas.alpha_bar(500)?, 0.276_332_47);
+        assert_eq!(alphas.alpha_bar(999)?, 0.004_660_095);
+        assert!(alphas.alpha_bar(1000).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_rescaled_schedule_ends_without_signal_and_starts_as_before() {
+        let betas = BetaSchedule::ScaledLinear.betas(1000, 0.00085, 0.012);
+        let before = cumulative_product(&betas);
+        let after = cumulative_product(&rescale_to_zero_snr(&betas));
+        assert_eq!(after.last(), Some(&0.0));
+        assert!((after[0] - before[0]).abs() < 1e-6);
+    }
+}

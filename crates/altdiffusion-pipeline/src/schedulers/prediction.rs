@@ -1,0 +1,40 @@
+//! What the model was trained to predict.
+
+use candle_core::Tensor;
+use serde::Deserialize;
+
+use crate::Result;
+
+/// The quantity that the model's output stands for, `prediction_type` of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum PredictionType {
+    /// The noise ε in `x_t = √ᾱ x₀ + √(1 − ᾱ) ε`.
+    #[serde(rename = "epsilon")]
+    Epsilon,
+    /// The velocity `v = √ᾱ ε − √(1 − ᾱ) x₀` (Salimans and Ho 2022, <https://arxiv.org/abs/2202.00512>).
+    #[serde(rename = "v_prediction")]
+    Velocity,
+    /// The clean sample x₀.
+    #[serde(rename = "sample", alias = "original_sample")]
+    Sample,
+}
+
+impl PredictionType {
+    /// The clean sample x₀ and the noise ε that `output` means for `sample` at the cumulative product ᾱ.
+    pub(super) fn clean_and_noise(
+        self,
+        output: &Tensor,
+        sample: &Tensor,
+        alpha_bar: f32,
+    ) -> Result<(Tensor, Tensor)> {
+        let signal = f64::from(alpha_bar.sqrt());
+        let noise = f64::from((1.0 - alpha_bar).sqrt());
+        Ok(match self {
+            Self::Epsilon => (((sample - (output * noise)?)? / signal)?, output.clone()),
+            Self::Velocity => {
+                (((sample * signal)? - (output * noise)?)?, ((output * signal)? + (sample * noise)?)?)
+            }
+            Self::Sample => (output.clone(), ((sample - (output * signal)?)? / noise)?),
+        })
+    }
+}

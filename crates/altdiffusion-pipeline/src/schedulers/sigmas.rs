@@ -1,0 +1,109 @@
+//! Spacings of the noise levels σ for schedulers that step in terms of them.
+
+use serde::Deserialize;
+
+use super::noise_schedule::linspace;
+
+/// How the sigmas of a run are spread between the largest and the smallest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SigmaSpacing {
+    /// The sigmas of the timesteps.
+    Timesteps,
+    /// Equal distances between seventh roots (`use_karras_sigmas`; Karras et al. 2022, formula 5,
+    /// <https://arxiv.org/abs/2206.00364>).
+    Karras,
+    /// Equal ratios (`use_exponential_sigmas`).
+    Exponential,
+}
+
+/// How sigmas between those of the training timesteps are found, `interpolation_type` of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SigmaInterpolation {
+    /// On the line between the two nearest training timesteps.
+    Linear,
+    /// At equal ratios over the whole range, in one more interval than there are steps.
+    LogLinear,
+}
+
+/// The sigma after the last step, `final_sigmas_type` of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinalSigma {
+    /// No noise at all.
+    Zero,
+    /// The smallest of the training.
+    SigmaMin,
+}
+
+/// The exponent of the Karras spacing that its paper settles on.
+const KARRAS_RHO: f64 = 7.0;
+
+/// `steps` sigmas from `max` down to `min` in the Karras spacing.
+pub(super) fn karras(max: f64, min: f64, steps: usize) -> Vec<f64> {
+    let (max_root, min_root) = (max.powf(1.0 / KARRAS_RHO), min.powf(1.0 / KARRAS_RHO));
+    (0..steps)
+        .map(|step| {
+            let ramp = step as f64 / steps.saturating_sub(1).max(1) as f64;
+            (max_root + ramp * (min_root - max_root)).powf(KARRAS_RHO)
+        })
+        .collect()
+}
+
+/// `steps` sigmas from `max` down to `min` at equal ratios.
+pub(super) fn exponential(max: f64, min: f64, steps: usize) -> Vec<f64> {
+    linspace(max.ln(), min.ln(), steps).into_iter().map(|logarithm| f64::from(logarithm.exp())).collect()
+}
+
+/// The value of `table` at the real position `position`, on the line between its neighbours; past the ends, the ends.
+pub(super) fn interpolate(table: &[f32], position: f64) -> f64 {
+    let low = (position.max(0.0) as usize).min(table.len().saturating_sub(1));
+    let start = table.get(low).copied().map_or(0.0, f64::from);
+    let end = table.get(low + 1).copied().map_or(start, f64::from);
+    (end - start) * (position - low as f64) + start
+}
+
+/// The real position of `sigma` among the training's sigmas, given by their ascending logarithms: the timestep that
+/// the model knows it by.
+pub(super) fn timestep_of(sigma: f64, log_sigmas: &[f32]) -> f64 {
+    let log_sigma = sigma.max(1e-10).ln();
+    let low = log_sigmas
+        .iter()
+        .rposition(|&training| f64::from(training) <= log_sigma)
+        .unwrap_or(0)
+        .min(log_sigmas.len().saturating_sub(2));
+    let (Some(&start), Some(&end)) = (log_sigmas.get(low), log_sigmas.get(low + 1)) else {
+        return low as f64;
+    };
+    let weight = ((f64::from(start) - log_sigma) / f64::from(start - end)).clamp(0.0, 1.0);
+    (1.0 - weight) * low as f64 + weight * (low + 1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spacings_run_from_the_largest_to_the_smallest() {
+        for sigmas in [karras(14.0, 0.03, 9), exponential(14.0, 0.03, 9)] {
+            assert_eq!(sigmas.len(), 9);
+            assert!((sigmas[0] - 14.0).abs() < 1e-5 && (sigmas[8] - 0.03).abs() < 1e-7);
+            assert!(sigmas.windows(2).all(|pair| pair[0] > pair[1]));
+        }
+        assert_eq!(karras(14.0, 0.03, 1).len(), 1);
+    }
+
+    #[test]
+    fn a_sigma_of_the_training_has_its_own_timestep() {
+        let sigmas = [0.1f32, 0.5, 1.0, 4.0];
+        let logarithms = sigmas.map(f32::ln);
+        for (timestep, sigma) in sigmas.iter().enumerate() {
+            assert!((timestep_of(f64::from(*sigma), &logarithms) - timestep as f64).abs() < 1e-6);
+            assert_eq!(interpolate(&sigmas, timestep as f64), f64::from(*sigma));
+        }
+        assert_eq!(timestep_of(0.0, &logarithms), 0.0);
+        assert_eq!(timestep_of(1e9, &logarithms), 3.0);
+        assert_eq!(interpolate(&sigmas, 1.5), 0.75);
+        assert_eq!(interpolate(&sigmas, 7.0), 4.0);
+    }
+}

@@ -1,0 +1,109 @@
+//! Which of the training timesteps a run of few steps visits.
+
+use serde::Deserialize;
+
+use crate::{Error, Result};
+
+/// The way to spread a run's steps over the training timesteps: table 2 of Lin et al. 2023,
+/// <https://arxiv.org/abs/2305.08891>.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimestepSpacing {
+    /// Equal distances that include the first and the last timestep.
+    Linspace,
+    /// Equal whole distances from the first timestep, moved by `steps_offset`; the last is missed.
+    Leading,
+    /// Equal distances backwards from the last timestep.
+    Trailing,
+}
+
+impl TimestepSpacing {
+    /// `steps` timesteps of `0..train`, ascending. Only those of [`TimestepSpacing::Linspace`] are not whole numbers.
+    ///
+    /// # Errors
+    /// When there are no steps, or more than `train`.
+    pub(super) fn spread(self, steps: usize, train: usize, offset: usize) -> Result<Vec<f64>> {
+        if steps == 0 {
+            return Err(Error::option("steps", "0 steps, expected at least 1"));
+        }
+        if steps > train {
+            return Err(Error::option(
+                "steps",
+                format!(
+                    "{steps} steps, but the model was trained on {train} timesteps: expected at most {train}"
+                ),
+            ));
+        }
+        Ok(match self {
+            Self::Linspace if steps == 1 => vec![0.0],
+            Self::Linspace => {
+                let last = (train - 1) as f64;
+                let distance = last / (steps - 1) as f64;
+                (0..steps - 1).map(|step| step as f64 * distance).chain([last]).collect()
+            }
+            Self::Leading => {
+                let distance = train / steps;
+                (0..steps).map(|step| (step * distance + offset) as f64).collect()
+            }
+            Self::Trailing => {
+                let train = train as f64;
+                // NumPy's `arange` steps by the difference of its first two values, which are rounded.
+                let distance = train - (train - train / steps as f64);
+                (0..steps)
+                    .rev()
+                    .map(|step| (train - step as f64 * distance).round_ties_even() - 1.0)
+                    .collect()
+            }
+        })
+    }
+
+    /// [`TimestepSpacing::spread`] in whole numbers, each an index into the training timesteps.
+    ///
+    /// # Errors
+    /// Also when `offset` moves a timestep past the last.
+    pub(super) fn spread_whole(self, steps: usize, train: usize, offset: usize) -> Result<Vec<usize>> {
+        let timesteps: Vec<usize> = self
+            .spread(steps, train, offset)?
+            .into_iter()
+            .map(|timestep| timestep.round_ties_even() as usize)
+            .collect();
+        match timesteps.last() {
+            Some(&last) if last >= train => Err(Error::option(
+                "steps",
+                format!(
+                    "with {steps} steps and a steps_offset of {offset} the first timestep is {last}, but the model \
+                     knows those below {train}: expected fewer steps"
+                ),
+            )),
+            _ => Ok(timesteps),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the division of 1000 by the number of steps rounds down, NumPy's `arange` returns one entry too many,
+    /// at zero, from which the reference makes a timestep of −1. The run here has the steps that were asked for.
+    #[test]
+    fn trailing_has_as_many_timesteps_as_asked_for() -> Result<()> {
+        for steps in 1..=1000 {
+            let timesteps = TimestepSpacing::Trailing.spread_whole(steps, 1000, 0)?;
+            assert_eq!(timesteps.len(), steps);
+            assert_eq!(timesteps.last(), Some(&999));
+            assert!(timesteps.windows(2).all(|pair| pair[0] < pair[1]));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn impossible_numbers_of_steps_are_errors() {
+        for spacing in [TimestepSpacing::Linspace, TimestepSpacing::Leading, TimestepSpacing::Trailing] {
+            assert!(spacing.spread(0, 1000, 0).is_err());
+            assert!(spacing.spread(1001, 1000, 0).is_err());
+        }
+        let error = TimestepSpacing::Leading.spread_whole(1000, 1000, 1);
+        assert!(error.is_err_and(|error| error.to_string().contains("steps_offset of 1")));
+    }
+}

@@ -1,0 +1,206 @@
+//! What of a noisy latent is noise, given a prompt: the UNet of Stable Diffusion 1.x and 2.x (Rombach et al.,
+//! 2022, arXiv:2112.10752), as diffusers' `UNet2DConditionModel` has it.
+
+mod config;
+mod context;
+mod down_block;
+mod embeddings;
+mod mid_block;
+mod transformer;
+mod up_block;
+
+use candle_core::{DType, Tensor};
+use candle_nn::VarBuilder;
+use fused_ops::{Conv2d, GroupNorm, silu};
+
+use crate::layers::layout::{same_size, to_channels_first, to_channels_last};
+use crate::{Error, Result};
+pub use config::UNet2DConditionConfig;
+use config::UNetPlan;
+use context::ContextProjector;
+pub use context::CrossAttentionContext;
+use down_block::DownBlock2D;
+use embeddings::{TimestepEmbedding, Timesteps};
+use mid_block::UNetMidBlock2DCrossAttn;
+use up_block::UpBlock2D;
+
+/// The denoising model.
+#[derive(Debug, Clone)]
+pub struct UNet2DConditionModel {
+    conv_in: Conv2d,
+    time_proj: Timesteps,
+    time_embedding: TimestepEmbedding,
+    down_blocks: Vec<DownBlock2D>,
+    mid_block: UNetMidBlock2DCrossAttn,
+    up_blocks: Vec<UpBlock2D>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+    dtype: DType,
+    config: UNet2DConditionConfig,
+}
+
+impl UNet2DConditionModel {
+    /// Reads the weights, which may be variables to be trained, from `vb`.
+    ///
+    /// # Errors
+    /// A configuration that is not supported, or a weight that is missing or has another shape.
+    pub fn new(config: &UNet2DConditionConfig, vb: VarBuilder) -> Result<Self> {
+        let UNetPlan { blocks, first, last } = config.plan()?;
+        let time_dim = blocks.time_embedding_dim;
+
+        let mut down_blocks = Vec::new();
+        for (i, level) in blocks.levels.iter().enumerate() {
+            down_blocks.push(DownBlock2D::new(&blocks, level, vb.pp("down_blocks").pp(i))?);
+        }
+        let mut up_blocks = Vec::new();
+        for (i, level) in blocks.levels.iter().rev().enumerate() {
+            up_blocks.push(UpBlock2D::new(&blocks, level, vb.pp("up_blocks").pp(i))?);
+        }
+        let conv_in = same_size(config.conv_in_kernel);
+        let conv_out = same_size(config.conv_out_kernel);
+        Ok(Self {
+            conv_in: Conv2d::new(
+                config.in_channels,
+                first.channels,
+                config.conv_in_kernel,
+                conv_in,
+                vb.pp("conv_in"),
+            )?,
+            time_proj: Timesteps::new(first.channels, config.flip_sin_to_cos, config.freq_shift),
+            time_embedding: TimestepEmbedding::new(first.channels, time_dim, vb.pp("time_embedding"))?,
+            down_blocks,
+            mid_block: UNetMidBlock2DCrossAttn::new(&blocks, &last, vb.pp("mid_block"))?,
+            up_blocks,
+            conv_norm_out: GroupNorm::new(blocks.groups, first.channels, blocks.eps, vb.pp("conv_norm_out"))?,
+            conv_out: Conv2d::new(
+                first.channels,
+                config.out_channels,
+                config.conv_out_kernel,
+                conv_out,
+                vb.pp("conv_out"),
+            )?,
+            dtype: vb.dtype(),
+            config: config.clone(),
+        })
+    }
+
+    /// What the model was built from.
+    pub fn config(&self) -> &UNet2DConditionConfig {
+        &self.config
+    }
+
+    /// Projects a prompt's hidden states, (batch, tokens, width), to the keys and values of every
+    /// cross-attention: once per prompt, since they do not depend on the step.
+    ///
+    /// `key_bias`, (batch, tokens), is added to the scores of each token: −∞ hides it, and a token that
+    /// stands for m equal ones gets ln m, so that a prompt's pad rows need to be given only once.
+    ///
+    /// # Errors
+    /// Hidden states or a bias of another rank, width or batch size.
+    pub fn project_context(
+        &self,
+        hidden_states: &Tensor,
+        key_bias: Option<&Tensor>,
+    ) -> Result<CrossAttentionContext> {
+        let mut projector = ContextProjector::new(hidden_states, key_bias, self.dtype)?;
+        for block in &self.down_blocks {
+            block.project_context(&mut projector)?;
+        }
+        self.mid_block.project_context(&mut projector)?;
+        for block in &self.up_blocks {
+            block.project_context(&mut projector)?;
+        }
+        Ok(projector.finish())
+    }
+
+    /// The model's prediction, (batch, out_channels, height, width), for noisy latents (batch, in_channels,
+    /// height, width) at `timesteps` (batch), which may be fractional: the noise or the velocity, as the
+    /// model was trained. Computed in the weights' dtype, returned in that of the latents.
+    ///
+    /// # Errors
+    /// Tensors that do not fit each other or the model.
+    pub fn forward(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        context: &CrossAttentionContext,
+    ) -> Result<Tensor> {
+        self.check_shapes(sample, timesteps, context)?;
+        let time = self.embed_time(timesteps)?;
+        let context = &mut context.cursor();
+
+        let mut hidden = to_channels_last(&sample.to_dtype(self.dtype)?)?;
+        if self.config.center_input_sample {
+            hidden = ((hidden * 2.0)? - 1.0)?;
+        }
+        hidden = self.conv_in.forward(&hidden)?;
+
+        let mut skips = vec![hidden.clone()];
+        for block in &self.down_blocks {
+            hidden = block.forward(hidden, &time, context, &mut skips)?;
+        }
+        hidden = self.mid_block.forward(&hidden, &time, context)?;
+        for block in &self.up_blocks {
+            hidden = block.forward(hidden, &time, context, &mut skips)?;
+        }
+
+        hidden = self.conv_norm_out.forward_silu(&hidden)?;
+        hidden = self.conv_out.forward(&hidden)?;
+        Ok(to_channels_first(&hidden)?.to_dtype(sample.dtype())?)
+    }
+
+    /// [`forward`](Self::forward) for hidden states, (batch, tokens, width), that are used in one step only,
+    /// as in training, where gradients flow back into them.
+    ///
+    /// # Errors
+    /// Tensors that do not fit each other or the model.
+    pub fn forward_with_hidden_states(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        hidden_states: &Tensor,
+    ) -> Result<Tensor> {
+        self.forward(sample, timesteps, &self.project_context(hidden_states, None)?)
+    }
+
+    /// The embedding of the timesteps after the SiLU with which every residual block begins: (batch) →
+    /// (batch, time_embedding_dim).
+    fn embed_time(&self, timesteps: &Tensor) -> Result<Tensor> {
+        let sinusoids = self.time_proj.forward(timesteps)?.to_dtype(self.dtype)?;
+        Ok(silu(&self.time_embedding.forward(&sinusoids)?)?)
+    }
+
+    fn check_shapes(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        context: &CrossAttentionContext,
+    ) -> Result<()> {
+        let channels = self.config.in_channels;
+        let batch = match sample.dims() {
+            &[batch, c, height, width] if c == channels && height > 0 && width > 0 => batch,
+            found => {
+                return Err(Error::Shape {
+                    tensor: "sample",
+                    expected: format!("(batch, {channels}, height, width)"),
+                    found: format!("{found:?}"),
+                });
+            }
+        };
+        if timesteps.dims() != [batch] {
+            return Err(Error::Shape {
+                tensor: "timesteps",
+                expected: format!("({batch}), one per sample"),
+                found: format!("{:?}", timesteps.dims()),
+            });
+        }
+        if context.batch() != batch {
+            return Err(Error::Shape {
+                tensor: "hidden_states",
+                expected: format!("({batch}, tokens, width), one prompt per sample"),
+                found: format!("a batch of {}", context.batch()),
+            });
+        }
+        Ok(())
+    }
+}

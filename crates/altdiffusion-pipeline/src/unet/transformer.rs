@@ -1,0 +1,155 @@
+//! The UNet's transformers over positions (diffusers' `Transformer2DModel`).
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use fused_ops::{Conv2d, GroupNorm, LayerNorm, Linear, geglu};
+
+use super::context::{ContextCursor, ContextProjector};
+use crate::layers::attention::{Attention, AttentionConfig};
+use crate::layers::layout::same_size;
+
+/// What the group norm before the transformer adds to the variance, whatever the UNet's own `norm_eps`.
+const GROUP_NORM_EPS: f64 = 1e-6;
+/// What the layer norms add to the variance.
+const LAYER_NORM_EPS: f64 = 1e-5;
+/// How many times wider than its input the feed-forward is.
+const FEED_FORWARD_FACTOR: usize = 4;
+
+/// The sizes of a [`Transformer2DModel`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TransformerConfig {
+    pub channels: usize,
+    pub heads: usize,
+    pub layers: usize,
+    pub cross_attention_dim: usize,
+    pub groups: usize,
+    pub use_linear_projection: bool,
+}
+
+/// Transformer blocks between two projections, around which the input is carried.
+#[derive(Debug, Clone)]
+pub(super) struct Transformer2DModel {
+    norm: GroupNorm,
+    proj_in: Projection,
+    transformer_blocks: Vec<BasicTransformerBlock>,
+    proj_out: Projection,
+}
+
+impl Transformer2DModel {
+    pub fn new(config: TransformerConfig, vb: VarBuilder) -> Result<Self> {
+        let projection = |vb: VarBuilder| Projection::new(config.channels, config.use_linear_projection, vb);
+        let mut transformer_blocks = Vec::new();
+        for layer in 0..config.layers {
+            let vb = vb.pp("transformer_blocks").pp(layer);
+            transformer_blocks.push(BasicTransformerBlock::new(config, vb)?);
+        }
+        Ok(Self {
+            norm: GroupNorm::new(config.groups, config.channels, GROUP_NORM_EPS, vb.pp("norm"))?,
+            proj_in: projection(vb.pp("proj_in"))?,
+            transformer_blocks,
+            proj_out: projection(vb.pp("proj_out"))?,
+        })
+    }
+
+    /// Projects the prompt for each block's cross-attention.
+    pub fn project_context(&self, projector: &mut ContextProjector) -> Result<()> {
+        self.transformer_blocks.iter().try_for_each(|block| projector.project(&block.attn2))
+    }
+
+    /// (batch, height, width, channels) → the same
+    pub fn forward(&self, input: &Tensor, context: &mut ContextCursor) -> Result<Tensor> {
+        let (batch, height, width, channels) = input.dims4()?;
+        let mut hidden = self.proj_in.forward(&self.norm.forward(input)?)?;
+        hidden = hidden.reshape((batch, height * width, channels))?;
+        for block in &self.transformer_blocks {
+            hidden = block.forward(hidden, context)?;
+        }
+        hidden = hidden.reshape((batch, height, width, channels))?;
+        self.proj_out.forward(&hidden)? + input
+    }
+}
+
+/// A map of each position's channels: a 1×1 convolution in SD 1.x, a linear layer in SD 2.x. The same with
+/// channels last, but stored in other shapes.
+#[derive(Debug, Clone)]
+enum Projection {
+    Conv2d(Conv2d),
+    Linear(Linear),
+}
+
+impl Projection {
+    fn new(channels: usize, linear: bool, vb: VarBuilder) -> Result<Self> {
+        Ok(match linear {
+            true => Self::Linear(Linear::new(channels, channels, true, vb)?),
+            false => Self::Conv2d(Conv2d::new(channels, channels, 1, same_size(1), vb)?),
+        })
+    }
+
+    /// (batch, height, width, channels) → the same
+    fn forward(&self, input: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Conv2d(conv) => conv.forward(input),
+            Self::Linear(linear) => linear.forward(input),
+        }
+    }
+}
+
+/// Self-attention, cross-attention to the prompt and a feed-forward, each after a layer norm.
+#[derive(Debug, Clone)]
+struct BasicTransformerBlock {
+    norm1: LayerNorm,
+    attn1: Attention,
+    norm2: LayerNorm,
+    attn2: Attention,
+    norm3: LayerNorm,
+    ff: FeedForward,
+}
+
+impl BasicTransformerBlock {
+    fn new(config: TransformerConfig, vb: VarBuilder) -> Result<Self> {
+        let TransformerConfig { channels, heads, cross_attention_dim, .. } = config;
+        let norm = |name: &str| LayerNorm::new(channels, LAYER_NORM_EPS, vb.pp(name));
+        let attention = |context_dim, name: &str| {
+            let config = AttentionConfig { query_dim: channels, context_dim, heads, bias: false };
+            Attention::new(config, vb.pp(name))
+        };
+        Ok(Self {
+            norm1: norm("norm1")?,
+            attn1: attention(channels, "attn1")?,
+            norm2: norm("norm2")?,
+            attn2: attention(cross_attention_dim, "attn2")?,
+            norm3: norm("norm3")?,
+            ff: FeedForward::new(channels, vb.pp("ff"))?,
+        })
+    }
+
+    /// (batch, positions, channels) → the same
+    fn forward(&self, mut hidden: Tensor, context: &mut ContextCursor) -> Result<Tensor> {
+        hidden = (self.attn1.forward(&self.norm1.forward(&hidden)?)? + hidden)?;
+        hidden = (context.attend(&self.attn2, &self.norm2.forward(&hidden)?)? + hidden)?;
+        self.ff.forward(&self.norm3.forward(&hidden)?)? + hidden
+    }
+}
+
+/// A feed-forward gated by GELU (Shazeer, 2020, arXiv:2002.05202).
+#[derive(Debug, Clone)]
+struct FeedForward {
+    /// `net.0.proj`, to the values and, after them, to what gates them.
+    proj: Linear,
+    /// `net.2`
+    out: Linear,
+}
+
+impl FeedForward {
+    fn new(channels: usize, vb: VarBuilder) -> Result<Self> {
+        let inner = FEED_FORWARD_FACTOR * channels;
+        Ok(Self {
+            proj: Linear::new(channels, 2 * inner, true, vb.pp("net.0.proj"))?,
+            out: Linear::new(inner, channels, true, vb.pp("net.2"))?,
+        })
+    }
+
+    fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.out.forward(&geglu(&self.proj.forward(hidden)?)?)
+    }
+}

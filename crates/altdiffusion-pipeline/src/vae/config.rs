@@ -1,0 +1,96 @@
+//! `vae/config.json`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::Result;
+use crate::config::ConfigCheck;
+
+/// The configuration of an [`AutoencoderKl`](super::AutoencoderKl), with diffusers' names and defaults.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AutoencoderKlConfig {
+    /// Channels of the pictures that are encoded.
+    pub in_channels: usize,
+    /// Channels of the pictures that come out.
+    pub out_channels: usize,
+    /// `DownEncoderBlock2D` for each level.
+    pub down_block_types: Vec<String>,
+    /// `UpDecoderBlock2D` for each level.
+    pub up_block_types: Vec<String>,
+    /// Channels of each level, highest resolution first. Between two levels the resolution halves.
+    pub block_out_channels: Vec<usize>,
+    /// Residual blocks of each level of the encoder; the decoder has one more.
+    pub layers_per_block: usize,
+    /// Channels of the latents.
+    pub latent_channels: usize,
+    /// Groups of every group norm.
+    pub norm_num_groups: usize,
+    /// What latents are multiplied by before diffusion sees them.
+    pub scaling_factor: f64,
+    /// Whether a 1×1 convolution follows the encoder.
+    pub use_quant_conv: bool,
+    /// Whether a 1×1 convolution precedes the decoder.
+    pub use_post_quant_conv: bool,
+    /// Whether the lowest level attends to itself.
+    pub mid_block_add_attention: bool,
+    /// The fields that change nothing here, and those whose other values are not supported.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+impl Default for AutoencoderKlConfig {
+    fn default() -> Self {
+        Self {
+            in_channels: 3,
+            out_channels: 3,
+            down_block_types: vec![DOWN_BLOCK.to_string()],
+            up_block_types: vec![UP_BLOCK.to_string()],
+            block_out_channels: vec![64],
+            layers_per_block: 1,
+            latent_channels: 4,
+            norm_num_groups: 32,
+            scaling_factor: 0.18215,
+            use_quant_conv: true,
+            use_post_quant_conv: true,
+            mid_block_add_attention: true,
+            other: Map::new(),
+        }
+    }
+}
+
+const DOWN_BLOCK: &str = "DownEncoderBlock2D";
+const UP_BLOCK: &str = "UpDecoderBlock2D";
+
+impl AutoencoderKlConfig {
+    /// How many pixels, in each direction, one latent stands for: 2 to the number of halvings.
+    pub fn downscale(&self) -> usize {
+        1 << self.block_out_channels.len().saturating_sub(1)
+    }
+
+    /// Whether this crate can build the model.
+    pub(super) fn check(&self) -> Result<()> {
+        let check = ConfigCheck { model: "AutoencoderKL" };
+        check.size("in_channels", self.in_channels)?;
+        check.size("out_channels", self.out_channels)?;
+        check.size("layers_per_block", self.layers_per_block)?;
+        check.size("latent_channels", self.latent_channels)?;
+        check.size("norm_num_groups", self.norm_num_groups)?;
+        check.levels("block_out_channels", &self.block_out_channels, self.norm_num_groups)?;
+        let levels = self.block_out_channels.len();
+        check.block_types("down_block_types", &self.down_block_types, levels, &[DOWN_BLOCK])?;
+        check.block_types("up_block_types", &self.up_block_types, levels, &[UP_BLOCK])?;
+        if !(self.scaling_factor.is_finite() && self.scaling_factor > 0.0) {
+            return Err(check.error("scaling_factor", "a positive number", self.scaling_factor.to_string()));
+        }
+        check.fixed(
+            &self.other,
+            &[
+                ("act_fn", &[json!("silu"), json!("swish")]),
+                ("shift_factor", &[Value::Null]),
+                ("latents_mean", &[Value::Null]),
+                ("latents_std", &[Value::Null]),
+            ],
+        )
+    }
+}

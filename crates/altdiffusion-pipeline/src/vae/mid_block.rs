@@ -1,0 +1,68 @@
+//! The lowest level of encoder and decoder (diffusers' `UNetMidBlock2D`).
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use fused_ops::GroupNorm;
+
+use super::config::AutoencoderKlConfig;
+use super::encoder::{EPS, resnet_config};
+use crate::layers::attention::{Attention, AttentionConfig};
+use crate::layers::resnet::ResnetBlock2D;
+
+/// A residual block, self-attention over all positions with one head, and another residual block.
+#[derive(Debug, Clone)]
+pub(super) struct UNetMidBlock2D {
+    resnets: [ResnetBlock2D; 2],
+    attentions: Option<AttentionBlock>,
+}
+
+impl UNetMidBlock2D {
+    pub fn new(config: &AutoencoderKlConfig, channels: usize, vb: VarBuilder) -> Result<Self> {
+        let resnet = resnet_config(config, channels, channels);
+        let attentions = config
+            .mid_block_add_attention
+            .then(|| AttentionBlock::new(channels, config.norm_num_groups, vb.pp("attentions.0")))
+            .transpose()?;
+        Ok(Self {
+            resnets: [
+                ResnetBlock2D::new(resnet, vb.pp("resnets.0"))?,
+                ResnetBlock2D::new(resnet, vb.pp("resnets.1"))?,
+            ],
+            attentions,
+        })
+    }
+
+    /// (batch, height, width, channels) → the same
+    pub fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
+        let [first, last] = &self.resnets;
+        let mut hidden = first.forward(hidden, None)?;
+        if let Some(attention) = &self.attentions {
+            hidden = attention.forward(&hidden)?;
+        }
+        last.forward(&hidden, None)
+    }
+}
+
+/// Self-attention over all positions, after a group norm, with the input carried around it.
+#[derive(Debug, Clone)]
+struct AttentionBlock {
+    group_norm: GroupNorm,
+    attention: Attention,
+}
+
+impl AttentionBlock {
+    fn new(channels: usize, groups: usize, vb: VarBuilder) -> Result<Self> {
+        let config = AttentionConfig { query_dim: channels, context_dim: channels, heads: 1, bias: true };
+        Ok(Self {
+            group_norm: GroupNorm::new(groups, channels, EPS, vb.pp("group_norm"))?,
+            attention: Attention::new(config, vb)?,
+        })
+    }
+
+    fn forward(&self, input: &Tensor) -> Result<Tensor> {
+        let (batch, height, width, channels) = input.dims4()?;
+        let hidden = self.group_norm.forward(input)?.reshape((batch, height * width, channels))?;
+        let hidden = self.attention.forward(&hidden)?;
+        input + hidden.reshape((batch, height, width, channels))?
+    }
+}

@@ -1,0 +1,133 @@
+//! Pictures to latents and back: the variational autoencoder of latent diffusion (Rombach et al., 2022,
+//! arXiv:2112.10752), as diffusers' `AutoencoderKL` has it.
+
+mod config;
+mod decoder;
+mod encoder;
+mod mid_block;
+mod moments;
+
+use candle_core::{DType, Tensor};
+use candle_nn::VarBuilder;
+use fused_ops::Conv2d;
+
+use crate::layers::layout::{same_size, to_channels_first, to_channels_last};
+use crate::{Error, Result};
+pub use config::AutoencoderKlConfig;
+use decoder::Decoder;
+use encoder::Encoder;
+pub use moments::Moments;
+
+/// The autoencoder: an encoder to the moments of a normal distribution over latents, and a decoder.
+#[derive(Debug, Clone)]
+pub struct AutoencoderKl {
+    encoder: Encoder,
+    decoder: Decoder,
+    quant_conv: Option<Conv2d>,
+    post_quant_conv: Option<Conv2d>,
+    dtype: DType,
+    config: AutoencoderKlConfig,
+}
+
+impl AutoencoderKl {
+    /// Reads the weights, which may be variables to be trained, from `vb`.
+    ///
+    /// # Errors
+    /// A configuration that is not supported, or a weight that is missing or has another shape.
+    pub fn new(config: &AutoencoderKlConfig, vb: VarBuilder) -> Result<Self> {
+        config.check()?;
+        let latent = config.latent_channels;
+        let quant_conv = config
+            .use_quant_conv
+            .then(|| Conv2d::new(2 * latent, 2 * latent, 1, same_size(1), vb.pp("quant_conv")))
+            .transpose()?;
+        let post_quant_conv = config
+            .use_post_quant_conv
+            .then(|| Conv2d::new(latent, latent, 1, same_size(1), vb.pp("post_quant_conv")))
+            .transpose()?;
+        Ok(Self {
+            encoder: Encoder::new(config, vb.pp("encoder"))?,
+            decoder: Decoder::new(config, vb.pp("decoder"))?,
+            quant_conv,
+            post_quant_conv,
+            dtype: vb.dtype(),
+            config: config.clone(),
+        })
+    }
+
+    /// What the model was built from.
+    pub fn config(&self) -> &AutoencoderKlConfig {
+        &self.config
+    }
+
+    /// What latents are multiplied by before diffusion sees them, so that they have about unit variance.
+    pub fn scaling_factor(&self) -> f64 {
+        self.config.scaling_factor
+    }
+
+    /// How many pixels, in each direction, one latent stands for.
+    pub fn downscale(&self) -> usize {
+        self.config.downscale()
+    }
+
+    /// Pixels (batch, channels, height, width), from −1 to 1, to the moments of their latents, unscaled:
+    /// (batch, latent channels, ⌊height / downscale⌋, ⌊width / downscale⌋). Computed in the weights' dtype,
+    /// returned in that of the pixels.
+    ///
+    /// # Errors
+    /// Pixels of another rank or number of channels, or fewer of them than one latent stands for.
+    pub fn encode(&self, pixels: &Tensor) -> Result<Moments> {
+        self.check_shape("pixels", pixels, self.config.in_channels, self.downscale())?;
+        let moments = self.encode_channels_last(&to_channels_last(&pixels.to_dtype(self.dtype)?)?)?;
+        let to_caller = |moment: &Tensor| to_channels_first(moment)?.to_dtype(pixels.dtype());
+        Ok(Moments { mean: to_caller(&moments.mean)?, log_variance: to_caller(&moments.log_variance)? })
+    }
+
+    /// [`encode`](Self::encode) with channels last on both sides, and in the weights' dtype.
+    pub fn encode_channels_last(&self, pixels: &Tensor) -> Result<Moments> {
+        let mut moments = self.encoder.forward(pixels)?;
+        if let Some(quant_conv) = &self.quant_conv {
+            moments = quant_conv.forward(&moments)?;
+        }
+        Ok(Moments::from_channels_last(&moments)?)
+    }
+
+    /// Latents (batch, latent channels, height, width), unscaled, to pixels (batch, channels, height ×
+    /// downscale, width × downscale), from about −1 to 1. Computed in the weights' dtype, returned in that of
+    /// the latents.
+    ///
+    /// # Errors
+    /// Latents of another rank or number of channels.
+    pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        self.check_shape("latents", latents, self.config.latent_channels, 1)?;
+        let pixels = self.decode_channels_last(&to_channels_last(&latents.to_dtype(self.dtype)?)?)?;
+        Ok(to_channels_first(&pixels)?.to_dtype(latents.dtype())?)
+    }
+
+    /// [`decode`](Self::decode) with channels last on both sides, and in the weights' dtype.
+    pub fn decode_channels_last(&self, latents: &Tensor) -> Result<Tensor> {
+        let pixels = match &self.post_quant_conv {
+            Some(post_quant_conv) => self.decoder.forward(&post_quant_conv.forward(latents)?)?,
+            None => self.decoder.forward(latents)?,
+        };
+        Ok(pixels)
+    }
+
+    /// `tensor` is (batch, `channels`, height, width), with height and width of at least `smallest`.
+    fn check_shape(
+        &self,
+        name: &'static str,
+        tensor: &Tensor,
+        channels: usize,
+        smallest: usize,
+    ) -> Result<()> {
+        match tensor.dims() {
+            &[_, c, height, width] if c == channels && height.min(width) >= smallest => Ok(()),
+            found => Err(Error::Shape {
+                tensor: name,
+                expected: format!("(batch, {channels}, height, width), at least {smallest} high and wide"),
+                found: format!("{found:?}"),
+            }),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The whole pipeline against diffusers' `AltDiffusionPipeline`, on two tiny models in the published layout.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use altclip_encoder::source::ModelSource;
+use altdiffusion_pipeline::schedulers::SchedulerKind;
+use altdiffusion_pipeline::{AltDiffusion, Error, GenerateOptions};
+use candle_core::{DType, Device, Tensor, safetensors};
+use serde::Deserialize;
+
+type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+/// The largest relative error ‖a − b‖/‖b‖ of the latents and of the picture.
+const TOLERANCE: f32 = 1e-4;
+
+const MODELS: [&str; 2] = ["alt_diffusion", "alt_diffusion_m18"];
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    prompt: String,
+    negative_prompt: Option<String>,
+    guidance_scale: f64,
+    num_inference_steps: usize,
+    num_images_per_prompt: usize,
+    height: usize,
+    width: usize,
+    scheduler: Option<String>,
+}
+
+impl Case {
+    fn options(&self, initial_latents: &Tensor) -> Result<GenerateOptions, Box<dyn std::error::Error>> {
+        let mut options = GenerateOptions::new(&self.prompt)
+            .negative_prompt(self.negative_prompt.as_deref().unwrap_or_default())
+            .guidance_scale(self.guidance_scale)
+            .steps(self.num_inference_steps)
+            .pictures(self.num_images_per_prompt)
+            .height(self.height)
+            .width(self.width)
+            .initial_latents(initial_latents.clone());
+        if let Some(class_name) = &self.scheduler {
+            let kind = SchedulerKind::from_class_name(class_name).ok_or("a scheduler nobody knows")?;
+            options = options.scheduler(kind);
+        }
+        Ok(options)
+    }
+}
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+}
+
+fn load(model: &str) -> altdiffusion_pipeline::Result<AltDiffusion> {
+    AltDiffusion::from_source(&ModelSource::directory(golden(model)), DType::F32, &Device::Cpu)
+}
+
+fn relative_error(found: &Tensor, expected: &Tensor) -> candle_core::Result<f32> {
+    let norm = |tensor: &Tensor| tensor.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
+    Ok(norm(&(found - expected)?)? / norm(expected)?)
+}
+
+fn message<T>(result: altdiffusion_pipeline::Result<T>) -> String {
+    result.err().map(|error| error.to_string()).unwrap_or_default()
+}
+
+#[test]
+fn pictures_are_those_of_diffusers() -> TestResult {
+    let cases: Vec<Case> = serde_json::from_str(&std::fs::read_to_string(golden("pipeline.json"))?)?;
+    let tensors: HashMap<String, Tensor> = safetensors::load(golden("pipeline.safetensors"), &Device::Cpu)?;
+    for model in MODELS {
+        let pipeline = load(model)?;
+        for case in &cases {
+            let name = format!("{model}.{}", case.name);
+            let expected = |part: &str| &tensors[&format!("{name}.{part}")];
+            let generated = pipeline.generate(&case.options(expected("initial_latents"))?)?;
+
+            let latents_error = relative_error(&generated.latents, expected("latents"))?;
+            let pixels = pipeline.vae().decode(&(&generated.latents / pipeline.vae().scaling_factor())?)?;
+            let pixels = pixels.affine(0.5, 0.5)?.clamp(0f32, 1f32)?;
+            let picture_error = relative_error(&pixels, expected("picture"))?;
+            println!("{name}: latents {latents_error:e}, picture {picture_error:e}");
+            assert!(latents_error <= TOLERANCE, "{name}: latents {latents_error}");
+            assert!(picture_error <= TOLERANCE, "{name}: picture {picture_error}");
+
+            assert_eq!(generated.images.len(), case.num_images_per_prompt, "{name}");
+            for (index, image) in generated.images.iter().enumerate() {
+                let expected = expected("picture").get(index)?.permute((1, 2, 0))?.affine(255.0, 0.0)?;
+                let expected = expected.flatten_all()?.to_vec1::<f32>()?;
+                assert_eq!(image.as_raw().len(), expected.len(), "{name}");
+                for (byte, expected) in image.as_raw().iter().zip(&expected) {
+                    assert!((f32::from(*byte) - expected).abs() < 0.6, "{name}: {byte} {expected}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_picture_is_the_same_alone_and_in_a_batch() -> TestResult {
+    let pipeline = load(MODELS[0])?;
+    let options = GenerateOptions::new("一只猫").steps(3).width(32).height(64).guidance_scale(3.0);
+    let batch = pipeline.generate(&options.clone().seed(5).pictures(2))?;
+    for (index, image) in batch.images.iter().enumerate() {
+        let alone = pipeline.generate(&options.clone().seed(5 + index as u64))?;
+        assert_eq!(image.dimensions(), (32, 64));
+        let error = relative_error(&batch.latents.narrow(0, index, 1)?, &alone.latents)?;
+        assert!(error < 1e-5, "picture {index}: {error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_step_is_reported_and_can_be_the_last() -> TestResult {
+    let pipeline = load(MODELS[0])?;
+    let options = GenerateOptions::new("a cat").steps(4).width(16).height(16).scheduler(SchedulerKind::Ddim);
+    let mut seen = Vec::new();
+    let generated = pipeline.generate_with(&options, |step| {
+        seen.push((step.index, step.total, step.latents.dims().to_vec()));
+        ControlFlow::Continue(())
+    })?;
+    let expected: Vec<_> = (0..4).map(|index| (index, 4, generated.latents.dims().to_vec())).collect();
+    assert_eq!(seen, expected);
+    assert_eq!(generated.timings.steps.len(), 4);
+
+    let cancelled = pipeline.generate_with(&options, |step| match step.index {
+        1 => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    assert!(matches!(cancelled, Err(Error::Cancelled { completed: 2, total: 4 })));
+    Ok(())
+}
+
+#[test]
+fn options_that_cannot_be_met_are_named() -> TestResult {
+    let pipeline = load(MODELS[0])?;
+    let options = || GenerateOptions::new("a cat").steps(2);
+    let latents = |value: f32, shape: &[usize]| Tensor::full(value, shape, &Device::Cpu);
+    for (options, parts) in [
+        (options().width(100), ["width", "100", "multiple of 8"]),
+        (options().height(0), ["height", "0", "multiple of 8"]),
+        (options().steps(0), ["steps", "0 steps", "at least 1"]),
+        (options().steps(5000), ["steps", "5000", "1000"]),
+        (options().pictures(0), ["number of pictures", "0 pictures", "expected 1"]),
+        (options().guidance_scale(f64::NAN), ["guidance scale", "NaN", "a number"]),
+        (options().initial_latents(latents(0.0, &[4, 8, 8])?), ["initial latents", "[4, 8, 8]", "pictures"]),
+        (
+            options().initial_latents(latents(0.0, &[1, 3, 8, 8])?),
+            ["initial latents", "[1, 3, 8, 8]", "[1, 4"],
+        ),
+        (options().initial_latents(latents(f32::NAN, &[1, 4, 8, 8])?), ["initial latents", "not", "finite"]),
+    ] {
+        let message = message(pipeline.generate(&options));
+        for part in parts {
+            assert!(message.contains(part), "expected {part:?} in {message:?}");
+        }
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! Attention that streams over the keys in tiles with a running softmax (Dao et al., arXiv 2205.14135), so that the
+//! scores never exist as a whole.
+
+use super::elementwise::exp;
+use super::kernel::{Block, Left, PANEL};
+use super::pack::{Panels, Strides};
+use pulp::{Arch, WithSimd};
+use rayon::prelude::*;
+
+/// Queries of one task.
+const QUERIES: usize = 48;
+/// Keys of one tile: 48 × 256 scores are 48 KiB.
+const KEYS: usize = 256;
+
+/// The shapes of one attention; query, key and value rows hold the heads side by side.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub batch: usize,
+    pub queries: usize,
+    pub keys: usize,
+    pub heads: usize,
+    pub head_dim: usize,
+}
+
+/// Runs the tiles of one task: `queries` rows of one head against all its keys.
+struct Task<'a> {
+    shape: Shape,
+    queries: &'a [*const f32],
+    keys: &'a Panels,
+    values: &'a Panels,
+    bias: Option<&'a [f32]>,
+    out: *mut f32,
+    out_stride: usize,
+}
+
+impl WithSimd for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        let Shape { keys, head_dim, .. } = self.shape;
+        let rows = self.queries.len();
+        let scale = 1. / (head_dim as f32).sqrt();
+        let mut scores = vec![0f32; rows * KEYS];
+        let mut sums = vec![0f32; rows * head_dim];
+        let mut highest = vec![f32::NEG_INFINITY; rows];
+        let mut totals = vec![0f32; rows];
+        for first in (0..keys).step_by(KEYS) {
+            let count = KEYS.min(keys - first);
+            let first_panel = first / PANEL;
+            Block {
+                left: Left::Rows { starts: self.queries, taps: 1, depth: head_dim },
+                right: self.keys.right(),
+                rows,
+                panels: first_panel..first_panel + count.div_ceil(PANEL),
+                columns: first + count,
+                bias: None,
+                accumulate: false,
+                // A block writes column c at out + c; the tile's first column belongs at the start of its row.
+                out: scores.as_mut_ptr().wrapping_sub(first),
+                out_stride: KEYS,
+            }
+            .with_simd(simd);
+            for (row, scores) in scores.chunks_exact_mut(KEYS).enumerate() {
+                let scores = &mut scores[..count];
+                match self.bias {
+                    Some(bias) => {
+                        let bias = &bias[first..first + count];
+                        scores.iter_mut().zip(bias).for_each(|(score, bias)| *score = *score * scale + bias);
+                    }
+                    None => scores.iter_mut().for_each(|score| *score *= scale),
+                }
+                let before = highest[row];
+                let new = lane_max(scores, before);
+                // Until a key is seen that is not hidden there is nothing to weigh.
+                let shift = if new == f32::NEG_INFINITY { 0. } else { new };
+                let total = exp_and_sum(scores, shift);
+                let decay = exp(before - shift);
+                highest[row] = new;
+                totals[row] = totals[row] * decay + total;
+                if decay != 1. {
+                    sums[row * head_dim..(row + 1) * head_dim].iter_mut().for_each(|sum| *sum *= decay);
+                }
+            }
+            let starts: Vec<*const f32> = scores.chunks_exact(KEYS).map(|row| row.as_ptr()).collect();
+            let mut right = self.values.right();
+            right.data = right.data.wrapping_add(first * right.row_stride);
+            Block {
+                left: Left::Rows { starts: &starts, taps: 1, depth: count },
+                right,
+                rows,
+                panels: 0..head_dim.div_ceil(PANEL),
+                columns: head_dim,
+                bias: None,
+                accumulate: true,
+                out: sums.as_mut_ptr(),
+                out_stride: head_dim,
+            }
+            .with_simd(simd);
+        }
+        for (row, (sums, total)) in sums.chunks_exact(head_dim).zip(&totals).enumerate() {
+            for (column, sum) in sums.iter().enumerate() {
+                // SAFETY: this task alone owns these rows of this head.
+                unsafe { *self.out.add(row * self.out_stride + column) = sum / total };
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn lane_max(values: &[f32], start: f32) -> f32 {
+    let mut lanes = [start; 16];
+    let chunks = values.chunks_exact(16);
+    let rest = chunks.remainder().iter().fold(start, |a, &b| if b > a { b } else { a });
+    for chunk in chunks {
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane = if value > *lane { value } else { *lane };
+        }
+    }
+    lanes.iter().fold(rest, |a, &b| if b > a { b } else { a })
+}
+
+/// Replaces every value by `exp(value − shift)` and returns their sum.
+#[inline(always)]
+fn exp_and_sum(values: &mut [f32], shift: f32) -> f32 {
+    let mut lanes = [0f32; 16];
+    let mut chunks = values.chunks_exact_mut(16);
+    for chunk in &mut chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *value = exp(*value - shift);
+            *lane += *value;
+        }
+    }
+    let mut sum = lanes.iter().sum::<f32>();
+    for value in chunks.into_remainder() {
+        *value = exp(*value - shift);
+        sum += *value;
+    }
+    sum
+}
+
+struct Shared(*mut f32);
+unsafe impl Send for Shared {}
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn at(&self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
+    }
+}
+
+/// `query` (batch, queries, heads · head_dim); `key`, `value` (batch, keys, heads · head_dim); `bias` (batch, keys).
+pub(crate) fn attention(
+    query: &[f32],
+    key: &[f32],
+    value: &[f32],
+    bias: Option<&[f32]>,
+    shape: Shape,
+) -> Vec<f32> {
+    let Shape { batch, queries, keys, heads, head_dim } = shape;
+    let width = heads * head_dim;
+    assert_eq!(query.len(), batch * queries * width);
+    assert_eq!(key.len(), batch * keys * width);
+    assert_eq!(value.len(), batch * keys * width);
+    assert!(bias.is_none_or(|bias| bias.len() == batch * keys));
+    let mut out = vec![0f32; query.len()];
+    if out.is_empty() || keys == 0 {
+        return out;
+    }
+    let shared = Shared(out.as_mut_ptr());
+    let arch = Arch::new();
+    (0..batch * heads).into_par_iter().for_each(|pair| {
+        let (image, head) = (pair / heads, pair % heads);
+        let first = image * keys * width + head * head_dim;
+        let key_strides = Strides { tap: 0, depth: 1, column: width };
+        let value_strides = Strides { tap: 0, depth: width, column: 1 };
+        let key = Panels::pack(&key[first..], 1, head_dim, keys, key_strides);
+        let value = Panels::pack(&value[first..], 1, keys, head_dim, value_strides);
+        (0..queries.div_ceil(QUERIES)).into_par_iter().for_each(|task| {
+            let rows = task * QUERIES..(task * QUERIES + QUERIES).min(queries);
+            let offset = |row: usize| (image * queries + row) * width + head * head_dim;
+            let starts: Vec<*const f32> = rows.clone().map(|row| query[offset(row)..].as_ptr()).collect();
+            arch.dispatch(Task {
+                shape,
+                queries: &starts,
+                keys: &key,
+                values: &value,
+                bias: bias.map(|bias| &bias[image * keys..(image + 1) * keys]),
+                out: shared.at(offset(rows.start)),
+                out_stride: width,
+            });
+        });
+    });
+    out
+}

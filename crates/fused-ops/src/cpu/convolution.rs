@@ -1,0 +1,143 @@
+//! Convolution of channels-last pictures as a gathered matrix product, with its gradients.
+
+use super::pack::{Panels, Strides};
+use super::product::{column_sums, gather_gradient, gather_product};
+use super::window::{Axis, Window};
+use crate::conv2d::Conv2dOptions;
+
+/// The shapes of one convolution.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Geometry {
+    pub batch: usize,
+    /// Of the input as it is stored, before any upsampling.
+    pub height: usize,
+    pub width: usize,
+    pub in_channels: usize,
+    pub out_channels: usize,
+    pub kernel: usize,
+    pub options: Conv2dOptions,
+}
+
+impl Geometry {
+    fn scale(&self) -> usize {
+        if self.options.upsample { 2 } else { 1 }
+    }
+
+    fn out_extent(&self, extent: usize, padding: usize) -> usize {
+        (extent * self.scale() + padding).checked_sub(self.kernel).map_or(0, |n| n / self.options.stride + 1)
+    }
+
+    pub fn out_height(&self) -> usize {
+        self.out_extent(self.height, self.options.padding.top + self.options.padding.bottom)
+    }
+
+    pub fn out_width(&self) -> usize {
+        self.out_extent(self.width, self.options.padding.left + self.options.padding.right)
+    }
+
+    pub fn out_pixels(&self) -> usize {
+        self.batch * self.out_height() * self.out_width()
+    }
+
+    fn taps(&self) -> usize {
+        self.kernel * self.kernel
+    }
+
+    /// The stored pixels that output pixels see.
+    fn source(&self) -> Window {
+        let (stride, scale) = (self.options.stride, self.scale());
+        let axis = |positions, extent, padding: usize| {
+            Axis::new(self.kernel, positions, extent, |position, tap| {
+                Some((position * stride + tap).checked_sub(padding)? / scale)
+            })
+        };
+        Window::Grid {
+            vertical: axis(self.out_height(), self.height, self.options.padding.top),
+            horizontal: axis(self.out_width(), self.width, self.options.padding.left),
+        }
+    }
+
+    /// The output pixels whose gradients reach input pixels (after upsampling).
+    fn target(&self) -> Window {
+        let (stride, scale) = (self.options.stride, self.scale());
+        let axis = |positions, extent, padding: usize| {
+            Axis::new(self.kernel, positions, extent, |position, tap| {
+                let place = (position + padding).checked_sub(tap)?;
+                place.is_multiple_of(stride).then_some(place / stride)
+            })
+        };
+        Window::Grid {
+            vertical: axis(self.height * scale, self.out_height(), self.options.padding.top),
+            horizontal: axis(self.width * scale, self.out_width(), self.options.padding.left),
+        }
+    }
+
+    /// Weights (out, in, kernel, kernel) as the right factor of the forward product.
+    pub fn pack(&self, weight: &[f32]) -> Panels {
+        let taps = self.taps();
+        let strides = Strides { tap: 1, depth: taps, column: taps * self.in_channels };
+        Panels::pack(weight, taps, self.in_channels, self.out_channels, strides)
+    }
+
+    /// The convolution itself.
+    pub fn forward(&self, x: &[f32], weight: &Panels, bias: Option<&[f32]>) -> Vec<f32> {
+        let mut out = vec![0f32; self.out_pixels() * self.out_channels];
+        gather_product(x, self.out_pixels(), &self.source(), weight, bias, &mut out);
+        out
+    }
+
+    /// Weights (out, in, kernel, kernel) as the right factor of the input's gradient.
+    pub fn pack_transposed(&self, weight: &[f32]) -> Panels {
+        let taps = self.taps();
+        let strides = Strides { tap: 1, depth: taps * self.in_channels, column: taps };
+        Panels::pack(weight, taps, self.out_channels, self.in_channels, strides)
+    }
+
+    /// [`Geometry::pack_transposed`] of weights that were packed for the forward product.
+    pub fn pack_transposed_panels(&self, weight: &Panels) -> Panels {
+        let (taps, inputs, outputs) = (self.taps(), self.in_channels, self.out_channels);
+        // (taps, in, out), the order in which the panels are read back
+        let strides = Strides { tap: inputs * outputs, depth: 1, column: outputs };
+        Panels::pack(&weight.unpack(), taps, outputs, inputs, strides)
+    }
+
+    /// The gradient of the input, from that of the output.
+    pub fn input_gradient(&self, panels: &Panels, grad: &[f32]) -> Vec<f32> {
+        let scale = self.scale();
+        let pixels = self.batch * self.height * self.width * scale * scale;
+        let mut out = vec![0f32; pixels * self.in_channels];
+        gather_product(grad, pixels, &self.target(), panels, None, &mut out);
+        if self.options.upsample { self.sum_copies(&out) } else { out }
+    }
+
+    /// Adds up the gradients of the four copies that upsampling made of every pixel.
+    fn sum_copies(&self, upsampled: &[f32]) -> Vec<f32> {
+        let (channels, row) = (self.in_channels, 2 * self.width * self.in_channels);
+        let mut out = vec![0f32; upsampled.len() / 4];
+        for (rows, out) in upsampled.chunks_exact(2 * row).zip(out.chunks_exact_mut(row / 2)) {
+            for row in rows.chunks_exact(row) {
+                for (pair, out) in row.chunks_exact(2 * channels).zip(out.chunks_exact_mut(channels)) {
+                    for copy in pair.chunks_exact(channels) {
+                        out.iter_mut().zip(copy).for_each(|(sum, value)| *sum += value);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// The gradients of weights (out, in, kernel, kernel) and bias (out).
+    pub fn weight_gradient(&self, x: &[f32], grad: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let (taps, depth, columns) = (self.taps(), self.in_channels, self.out_channels);
+        let mut by_tap = vec![0f32; taps * depth * columns];
+        gather_gradient(x, depth, taps, &self.source(), grad, columns, &mut by_tap);
+        let mut weight = vec![0f32; by_tap.len()];
+        for (row, values) in by_tap.chunks_exact(columns).enumerate() {
+            let (tap, input) = (row / depth, row % depth);
+            for (output, &value) in values.iter().enumerate() {
+                weight[(output * depth + input) * taps + tap] = value;
+            }
+        }
+        (weight, column_sums(grad, columns))
+    }
+}

@@ -1,0 +1,192 @@
+//! The one inner loop behind all matrix products: a tile of rows times a few columns, held in registers.
+//!
+//! The right factor lies in *panels* of [`PANEL`] columns, so that a step along the shared dimension reads whole
+//! vectors. The left factor is never copied: a tile finds its rows through pointers, which makes a convolution (whose
+//! rows are shifted pixels, and zeros outside the picture) the same loop as a linear layer. This is the indirect
+//! convolution algorithm (Dukhan, arXiv 1907.02129).
+
+use pulp::{Simd, WithSimd};
+
+/// Columns of a panel: one AVX-512 vector, two AVX2 or four NEON ones.
+pub(crate) const PANEL: usize = 16;
+
+/// The right factor: `value(k, column) = data[column / 16 · panel_stride + k · row_stride + column % 16]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Right {
+    pub data: *const f32,
+    pub row_stride: usize,
+    pub panel_stride: usize,
+}
+
+/// Where the left factor's values are found.
+#[derive(Clone, Copy)]
+pub(crate) enum Left<'a> {
+    /// `value(row, tap · depth + k) = *starts[row · taps + tap].add(k)`: products and convolutions.
+    Rows { starts: &'a [*const f32], taps: usize, depth: usize },
+    /// `value(row, k) = *starts[k].add(row)`: the transposed left factor of a weight gradient.
+    Columns { starts: &'a [*const f32] },
+}
+
+/// `out[row, column] (+)= Σₖ left(row, k) · right(k, column) + bias[column]` for a block of rows and panels.
+///
+/// # Safety of use
+/// Running a block reads every place that `left` and `right` name for `rows` × `panels` (whole panels of `right`, also
+/// where `columns` ends inside one) and writes `out[row · out_stride + column]`; all must be valid, and no other thread
+/// may touch the same part of `out`.
+pub(crate) struct Block<'a> {
+    pub left: Left<'a>,
+    pub right: Right,
+    pub rows: usize,
+    pub panels: std::ops::Range<usize>,
+    /// Columns of the whole right factor; the last panel may hold fewer than [`PANEL`].
+    pub columns: usize,
+    pub bias: Option<&'a [f32]>,
+    pub accumulate: bool,
+    pub out: *mut f32,
+    pub out_stride: usize,
+}
+
+impl WithSimd for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // Accumulators fill the registers: 24 of AVX-512's 32, 12 of AVX2's 16, 24 of NEON's 32.
+        // SAFETY: the caller of `Block` vouches for every pointer.
+        unsafe {
+            match S::F32_LANES {
+                16 => {
+                    let pairs = self.panels.len() / 2;
+                    for pair in 0..pairs {
+                        self.all_rows::<S, 12, 2>(simd, self.panels.start + 2 * pair);
+                    }
+                    if self.panels.len() % 2 == 1 {
+                        self.all_rows::<S, 16, 1>(simd, self.panels.end - 1);
+                    }
+                }
+                8 => self.panels.clone().for_each(|panel| self.all_rows::<S, 6, 2>(simd, panel)),
+                4 => self.panels.clone().for_each(|panel| self.all_rows::<S, 6, 4>(simd, panel)),
+                _ => self.panels.clone().for_each(|panel| self.all_rows::<S, 2, 16>(simd, panel)),
+            }
+        }
+    }
+}
+
+impl Block<'_> {
+    /// Every row, in tiles of `ROWS` and then of ever fewer.
+    #[inline(always)]
+    unsafe fn all_rows<S: Simd, const ROWS: usize, const VECTORS: usize>(&self, simd: S, panel: usize) {
+        let mut row = 0;
+        unsafe {
+            while row + ROWS <= self.rows {
+                self.tile::<S, ROWS, VECTORS>(simd, row, panel);
+                row += ROWS;
+            }
+            while row + 4 <= self.rows {
+                self.tile::<S, 4, VECTORS>(simd, row, panel);
+                row += 4;
+            }
+            while row < self.rows {
+                self.tile::<S, 1, VECTORS>(simd, row, panel);
+                row += 1;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
+        &self,
+        simd: S,
+        row: usize,
+        panel: usize,
+    ) {
+        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+        unsafe {
+            let right = self.right.data.add(panel * self.right.panel_stride);
+            match self.left {
+                Left::Rows { starts, taps, depth } => {
+                    for tap in 0..taps {
+                        let mut rows = [std::ptr::null(); ROWS];
+                        for (i, start) in rows.iter_mut().enumerate() {
+                            *start = *starts.get_unchecked((row + i) * taps + tap);
+                        }
+                        let right = right.add(tap * depth * self.right.row_stride);
+                        self.multiply_add(simd, &mut sums, depth, right, |k, i| *rows[i].add(k));
+                    }
+                }
+                Left::Columns { starts } => {
+                    let value = |k: usize, i: usize| *starts.get_unchecked(k).add(row + i);
+                    self.multiply_add(simd, &mut sums, starts.len(), right, value);
+                }
+            }
+            self.store(simd, &sums, row, panel);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_add<S: Simd, const ROWS: usize, const VECTORS: usize>(
+        &self,
+        simd: S,
+        sums: &mut [[S::f32s; VECTORS]; ROWS],
+        depth: usize,
+        mut right: *const f32,
+        left: impl Fn(usize, usize) -> f32,
+    ) {
+        for k in 0..depth {
+            let mut b = [simd.splat_f32s(0.0); VECTORS];
+            for (v, b) in b.iter_mut().enumerate() {
+                let column = v * S::F32_LANES;
+                let offset = column / PANEL * self.right.panel_stride + column % PANEL;
+                *b = unsafe { right.add(offset).cast::<S::f32s>().read_unaligned() };
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let a = simd.splat_f32s(left(k, i));
+                for v in 0..VECTORS {
+                    sums[v] = simd.mul_add_e_f32s(a, b[v], sums[v]);
+                }
+            }
+            right = right.wrapping_add(self.right.row_stride);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd, const ROWS: usize, const VECTORS: usize>(
+        &self,
+        simd: S,
+        sums: &[[S::f32s; VECTORS]; ROWS],
+        row: usize,
+        panel: usize,
+    ) {
+        let first = panel * PANEL;
+        for (i, sums) in sums.iter().enumerate() {
+            for (v, &sum) in sums.iter().enumerate() {
+                let column = first + v * S::F32_LANES;
+                let out = self.out.wrapping_add((row + i) * self.out_stride + column);
+                if column + S::F32_LANES <= self.columns {
+                    let mut sum = sum;
+                    unsafe {
+                        if let Some(bias) = self.bias {
+                            let bias = bias.as_ptr().add(column).cast::<S::f32s>().read_unaligned();
+                            sum = simd.add_f32s(sum, bias);
+                        }
+                        if self.accumulate {
+                            sum = simd.add_f32s(sum, out.cast::<S::f32s>().read_unaligned());
+                        }
+                        out.cast::<S::f32s>().write_unaligned(sum);
+                    }
+                } else {
+                    let mut lanes = [0f32; PANEL];
+                    unsafe { lanes.as_mut_ptr().cast::<S::f32s>().write_unaligned(sum) };
+                    for lane in 0..self.columns.saturating_sub(column) {
+                        let bias = self.bias.map_or(0., |bias| bias[column + lane]);
+                        unsafe {
+                            let out = out.add(lane);
+                            let before = if self.accumulate { *out } else { 0. };
+                            *out = lanes[lane] + bias + before;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

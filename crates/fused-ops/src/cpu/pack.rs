@@ -1,0 +1,65 @@
+//! Right factors of matrix products laid out in panels.
+
+use super::kernel::{PANEL, Right};
+use rayon::prelude::*;
+
+/// Strides, in values, by which a matrix (or a stack of `taps` of them) is read when it is packed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Strides {
+    pub tap: usize,
+    /// Along the shared dimension.
+    pub depth: usize,
+    pub column: usize,
+}
+
+/// A right factor of `taps · depth` rows in panels of [`PANEL`] columns, zeros after the last.
+#[derive(Debug, Clone)]
+pub(crate) struct Panels {
+    data: Vec<f32>,
+    pub taps: usize,
+    pub depth: usize,
+    pub columns: usize,
+}
+
+impl Panels {
+    pub fn pack(source: &[f32], taps: usize, depth: usize, columns: usize, strides: Strides) -> Self {
+        let panel_len = taps * depth * PANEL;
+        let mut data = vec![0f32; columns.div_ceil(PANEL) * panel_len];
+        if panel_len > 0 {
+            data.par_chunks_mut(panel_len).enumerate().for_each(|(panel, data)| {
+                let first = panel * PANEL;
+                let width = PANEL.min(columns - first);
+                for (row, values) in data.chunks_exact_mut(PANEL).enumerate() {
+                    let start = row / depth * strides.tap + row % depth * strides.depth;
+                    let values = &mut values[..width];
+                    if strides.column == 1 {
+                        values.copy_from_slice(&source[start + first..][..width]);
+                        continue;
+                    }
+                    for (lane, value) in values.iter_mut().enumerate() {
+                        *value = source[start + (first + lane) * strides.column];
+                    }
+                }
+            });
+        }
+        Self { data, taps, depth, columns }
+    }
+
+    /// The factor as a plain (taps, depth, columns) array.
+    pub fn unpack(&self) -> Vec<f32> {
+        let (rows, columns) = (self.taps * self.depth, self.columns);
+        let mut out = vec![0f32; rows * columns];
+        for (panel, data) in self.data.chunks_exact((rows * PANEL).max(1)).enumerate() {
+            let first = panel * PANEL;
+            let width = PANEL.min(columns - first);
+            for (row, values) in data.chunks_exact(PANEL).enumerate() {
+                out[row * columns + first..][..width].copy_from_slice(&values[..width]);
+            }
+        }
+        out
+    }
+
+    pub fn right(&self) -> Right {
+        Right { data: self.data.as_ptr(), row_stride: PANEL, panel_stride: self.taps * self.depth * PANEL }
+    }
+}

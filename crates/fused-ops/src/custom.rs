@@ -1,0 +1,36 @@
+//! Between candle tensors and the CPU kernels, which know only slices.
+
+use candle_core::{CpuStorage, DType, Layout, Result, Tensor};
+
+/// Whether the CPU kernels, which compute in f32, can run on this tensor.
+pub(crate) fn on_cpu(x: &Tensor) -> bool {
+    x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16)
+}
+
+/// The tensor as the kernels want it: f32 and contiguous. Costs nothing where it already is.
+pub(crate) fn as_f32(x: &Tensor) -> Result<Tensor> {
+    x.to_dtype(DType::F32)?.contiguous()
+}
+
+/// The values of a contiguous f32 storage.
+pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
+        None => candle_core::bail!("the CPU kernels need contiguous tensors"),
+    }
+}
+
+/// Runs `f` on the values of a CPU tensor, as f32.
+pub(crate) fn with_slice<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
+    let x = as_f32(x)?;
+    let (storage, layout) = x.storage_and_layout();
+    match &*storage {
+        candle_core::Storage::Cpu(storage) => f(slice(storage, layout)?),
+        _ => candle_core::bail!("the CPU kernels need tensors on the CPU"),
+    }
+}
+
+/// A gradient of the shape of `like`.
+pub(crate) fn gradient(values: Vec<f32>, like: &Tensor) -> Result<Option<Tensor>> {
+    Ok(Some(Tensor::from_vec(values, like.shape(), like.device())?))
+}

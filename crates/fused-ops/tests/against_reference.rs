@@ -1,0 +1,233 @@
+//! Every fused operation and every gradient of it against the reference, on random input.
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_nn::VarBuilder;
+use fused_ops::{Conv2d, Conv2dOptions, GroupNorm, LayerNorm, Linear, Padding, attention, reference};
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::HashMap;
+
+/// f32 sums of a few thousand products of order one, in another order: a few hundred units of 2⁻²⁴ at most.
+const TOLERANCE: f64 = 1e-5;
+
+fn random(rng: &mut impl Rng, shape: &[usize]) -> Result<Var> {
+    let n = shape.iter().product();
+    let values: Vec<f32> = (0..n).map(|_| rng.random_range(-1f32..1.)).collect();
+    Var::from_vec(values, shape, &Device::Cpu)
+}
+
+fn relative_error(a: &Tensor, b: &Tensor) -> Result<f64> {
+    assert_eq!(a.dims(), b.dims());
+    let (a, b) = (a.to_dtype(DType::F64)?, b.to_dtype(DType::F64)?);
+    let norm = |x: &Tensor| x.sqr()?.sum_all()?.to_scalar::<f64>();
+    Ok((norm(&(&a - &b)?)? / norm(&b)?.max(1e-12)).sqrt())
+}
+
+fn assert_close(what: &str, a: &Tensor, b: &Tensor, tolerance: f64) -> Result<()> {
+    let error = relative_error(a, b)?;
+    assert!(error <= tolerance, "{what}: relative error {error:.2e}");
+    Ok(())
+}
+
+/// Compares results and the gradients of all `inputs` under a random weighting of the result.
+fn compare(
+    what: &str,
+    rng: &mut impl Rng,
+    inputs: &[&Var],
+    fused: impl Fn() -> Result<Tensor>,
+    reference: impl Fn() -> Result<Tensor>,
+) -> Result<()> {
+    let (a, b) = (fused()?, reference()?);
+    assert_close(what, &a, &b, TOLERANCE)?;
+    let weighting = random(rng, b.dims())?;
+    let (a, b) = ((a * weighting.as_tensor())?.sum_all()?, (b * weighting.as_tensor())?.sum_all()?);
+    let (a, b) = (a.backward()?, b.backward()?);
+    for (i, input) in inputs.iter().enumerate() {
+        let (a, b) = (a.get(input), b.get(input));
+        let (Some(a), Some(b)) = (a, b) else { panic!("{what}: no gradient for input {i}") };
+        assert_close(&format!("{what}, gradient {i}"), a, b, 4. * TOLERANCE)?;
+    }
+    Ok(())
+}
+
+fn vb(tensors: &[(&str, &Tensor)]) -> VarBuilder<'static> {
+    let map: HashMap<String, Tensor> = tensors.iter().map(|(k, v)| (k.to_string(), (*v).clone())).collect();
+    VarBuilder::from_tensors(map, DType::F32, &Device::Cpu)
+}
+
+#[test]
+fn linear_and_its_gradients() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for (rows, inputs, outputs) in
+        [(1, 1, 1), (2, 3, 5), (77, 64, 128), (15, 40, 33), (200, 37, 16), (13, 320, 48), (1030, 24, 17)]
+    {
+        let x = random(&mut rng, &[rows, inputs])?;
+        let (w, b) = (random(&mut rng, &[outputs, inputs])?, random(&mut rng, &[outputs])?);
+        let trained = Linear::new(inputs, outputs, true, vb(&[("weight", &w), ("bias", &b)]))?;
+        let what = format!("linear {rows}×{inputs}→{outputs}");
+        let reference = || reference::linear(&x, &w, Some(&b));
+        compare(&what, &mut rng, &[&x, &w, &b], || trained.forward(&x), reference)?;
+        let (w, b) = (w.detach(), b.detach());
+        let frozen = Linear::new(inputs, outputs, true, vb(&[("weight", &w), ("bias", &b)]))?;
+        compare(&what, &mut rng, &[&x], || frozen.forward(&x), || reference::linear(&x, &w, Some(&b)))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn convolution_and_its_gradients() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let same = Conv2dOptions { padding: Padding::same(1), ..Default::default() };
+    let stride = Conv2dOptions { stride: 2, ..same };
+    let asymmetric =
+        Conv2dOptions { stride: 2, padding: Padding { bottom: 1, right: 1, ..Default::default() }, ..same };
+    let upsample = Conv2dOptions { upsample: true, ..same };
+    let point = Conv2dOptions::default();
+    for (batch, height, width, inputs, outputs, kernel, options) in [
+        (1, 1, 1, 1, 1, 3, same),
+        (2, 5, 7, 3, 5, 3, same),
+        (1, 9, 6, 16, 32, 3, same),
+        (3, 8, 8, 64, 50, 3, same),
+        (2, 8, 6, 20, 24, 3, stride),
+        (1, 7, 9, 8, 16, 3, stride),
+        (2, 8, 8, 12, 16, 3, asymmetric),
+        (2, 4, 3, 24, 40, 3, upsample),
+        (2, 6, 5, 36, 17, 1, point),
+        (1, 16, 16, 3, 24, 8, Conv2dOptions { stride: 8, ..point }),
+    ] {
+        let x = random(&mut rng, &[batch, height, width, inputs])?;
+        let w = random(&mut rng, &[outputs, inputs, kernel, kernel])?;
+        let b = random(&mut rng, &[outputs])?;
+        let what = format!("convolution {batch}×{height}×{width}×{inputs}→{outputs} {kernel} {options:?}");
+        let trained = Conv2d::new(inputs, outputs, kernel, options, vb(&[("weight", &w), ("bias", &b)]))?;
+        let reference = || reference::conv2d(&x, &w, Some(&b), options);
+        compare(&what, &mut rng, &[&x, &w, &b], || trained.forward(&x), reference)?;
+        let (w, b) = (w.detach(), b.detach());
+        let frozen = Conv2d::new(inputs, outputs, kernel, options, vb(&[("weight", &w), ("bias", &b)]))?;
+        let reference = || reference::conv2d(&x, &w, Some(&b), options);
+        compare(&what, &mut rng, &[&x], || frozen.forward(&x), reference)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn normalisations_and_their_gradients() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    for (batch, pixels, channels, groups) in
+        [(1, 1, 16, 2), (2, 35, 24, 8), (3, 64, 32, 32), (1, 100, 320, 32), (2, 257, 16, 1)]
+    {
+        let x = random(&mut rng, &[batch, pixels, channels])?;
+        let (w, b) = (random(&mut rng, &[channels])?, random(&mut rng, &[channels])?);
+        let group = GroupNorm::new(groups, channels, 1e-5, vb(&[("weight", &w), ("bias", &b)]))?;
+        let layer = LayerNorm::new(channels, 1e-5, vb(&[("weight", &w), ("bias", &b)]))?;
+        let inputs = [&x, &w, &b];
+        let what = format!("{batch}×{pixels}×{channels}, {groups} groups");
+        let reference = |silu| reference::group_norm(&x, &w, &b, groups, 1e-5, silu);
+        compare(&format!("group norm {what}"), &mut rng, &inputs, || group.forward(&x), || reference(false))?;
+        compare(
+            &format!("with silu {what}"),
+            &mut rng,
+            &inputs,
+            || group.forward_silu(&x),
+            || reference(true),
+        )?;
+        let reference = || reference::layer_norm(&x, &w, &b, 1e-5);
+        compare(&format!("layer norm {what}"), &mut rng, &inputs, || layer.forward(&x), reference)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_mean_far_from_zero_costs_no_precision() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let x = (random(&mut rng, &[1, 1000, 8])?.as_tensor() + 500.)?;
+    let ones = Tensor::ones(8, DType::F32, &Device::Cpu)?;
+    let zeros = Tensor::zeros(8, DType::F32, &Device::Cpu)?;
+    let norm = GroupNorm::new(2, 8, 1e-5, vb(&[("weight", &ones), ("bias", &zeros)]))?;
+    let x64 = x.to_dtype(DType::F64)?.reshape((1000, 2, 4))?;
+    let centred = x64.broadcast_sub(&x64.mean_keepdim(2)?.mean_keepdim(0)?)?;
+    let deviation = (centred.sqr()?.mean_keepdim(2)?.mean_keepdim(0)? + 1e-5)?.sqrt()?;
+    let expected = centred.broadcast_div(&deviation)?.reshape((1, 1000, 8))?;
+    // Subtracting the mean of 500 from values of 500 ± 1 loses 2⁻²⁴ · 500 of an absolute size of 0.6.
+    assert_close("group norm", &norm.forward(&x)?, &expected, 1e-4)
+}
+
+#[test]
+fn attention_and_its_gradients() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    for (batch, queries, keys, heads, head_dim) in [
+        (1, 1, 1, 1, 1),
+        (2, 15, 16, 2, 40),
+        (1, 64, 77, 8, 80),
+        (2, 17, 300, 1, 160),
+        (1, 65, 257, 3, 64),
+        (3, 2, 4, 2, 20),
+    ] {
+        let q = random(&mut rng, &[batch, queries, heads * head_dim])?;
+        let k = random(&mut rng, &[batch, keys, heads * head_dim])?;
+        let v = random(&mut rng, &[batch, keys, heads * head_dim])?;
+        let bias = random(&mut rng, &[batch, keys])?.detach();
+        for bias in [None, Some(&bias)] {
+            let what = format!("attention {batch}×{queries}×{keys}, {heads} heads of {head_dim}");
+            let fused = || attention(&q, &k, &v, heads, bias);
+            let reference = || reference::attention(&q, &k, &v, heads, bias);
+            compare(&what, &mut rng, &[&q, &k, &v], fused, reference)?;
+        }
+    }
+    Ok(())
+}
+
+/// A hidden key changes nothing, and a key biased by ln m counts as m keys.
+#[test]
+fn key_bias_hides_and_repeats() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let q = random(&mut rng, &[1, 9, 32])?.detach();
+    let (k, v) = (random(&mut rng, &[1, 6, 32])?.detach(), random(&mut rng, &[1, 6, 32])?.detach());
+    let repeat = |x: &Tensor| -> Result<Tensor> {
+        let last = x.narrow(1, 4, 1)?;
+        Tensor::cat(&[&x.narrow(1, 0, 5)?, &last, &last], 1)
+    };
+    let expected = attention(&q, &repeat(&k)?, &repeat(&v)?, 4, None)?;
+    let bias = Tensor::new(&[[0f32, 0., 0., 0., 3f32.ln(), f32::NEG_INFINITY]], &Device::Cpu)?;
+    assert_close("bias", &attention(&q, &k, &v, 4, Some(&bias))?, &expected, 1e-6)
+}
+
+#[test]
+fn activations_and_their_gradients() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let x = random(&mut rng, &[7, 46])?;
+    let x = Var::from_tensor(&(x.as_tensor() * 6.)?)?;
+    compare("gelu", &mut rng, &[&x], || fused_ops::gelu(&x), || x.gelu_erf())?;
+    compare("silu", &mut rng, &[&x], || fused_ops::silu(&x), || x.silu())?;
+    let quick = || x.as_tensor() * candle_nn::ops::sigmoid(&(x.as_tensor() * 1.702)?)?;
+    compare("quick gelu", &mut rng, &[&x], || fused_ops::quick_gelu(&x), quick)?;
+    compare("geglu", &mut rng, &[&x], || fused_ops::geglu(&x), || reference::geglu(&x))
+}
+
+/// Half-precision tensors are computed in f32 and rounded once.
+#[test]
+fn half_precision() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    let (x, w) = (random(&mut rng, &[5, 64])?.detach(), random(&mut rng, &[32, 64])?.detach());
+    for (dtype, unit) in [(DType::F16, 4.9e-4), (DType::BF16, 3.9e-3)] {
+        let (x, w) = (x.to_dtype(dtype)?, w.to_dtype(dtype)?);
+        let layer = Linear::from_tensors(w.clone(), None)?;
+        let y = layer.forward(&x)?;
+        assert_eq!(y.dtype(), dtype);
+        let expected = reference::linear(&x.to_dtype(DType::F32)?, &w.to_dtype(DType::F32)?, None)?;
+        assert_close("half", &y, &expected, unit)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn wrong_shapes_are_errors() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let x = random(&mut rng, &[2, 3, 6])?.detach();
+    assert!(attention(&x, &x, &x, 4, None).is_err());
+    assert!(attention(&x, &x, &x, 0, None).is_err());
+    let w = random(&mut rng, &[4, 5])?.detach();
+    assert!(Linear::from_tensors(w, None)?.forward(&x).is_err());
+    assert!(GroupNorm::new(4, 6, 1e-5, vb(&[])).is_err());
+    Ok(())
+}
