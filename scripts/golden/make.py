@@ -27,7 +27,7 @@ import argparse
 import importlib
 from pathlib import Path
 
-PARTS = ("tokenizer", "repositories", "schedulers", "unet", "vae", "text_encoder", "pipeline", "image_tower")
+PARTS = ("tokenizer", "repositories", "schedulers", "unet", "vae", "variants", "text_encoder", "pipeline", "image_tower")
 
 
 def main() -> None:

@@ -3,15 +3,13 @@
 //! AltCLIP: Altering the Language Encoder in CLIP for Extended Language Capabilities,
 //! <https://arxiv.org/abs/2211.06679>; `AltCLIPModel` of transformers.
 
-use std::path::Path;
-
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use fused_ops::{LayerNorm, Linear};
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::read_config;
 use crate::padding::CompactPrompts;
 use crate::vision::{VisionConfig, VisionTower};
 use crate::xlm_roberta::{XlmRobertaConfig, XlmRobertaModel};
@@ -24,7 +22,7 @@ const LOGIT_SCALE_INIT: f64 = 2.6592;
 pub struct AltClipConfig {
     /// The text tower.
     pub text_config: AltClipTextConfig,
-    /// The image tower. Its own `projection_dim` is not used: see below.
+    /// The image tower. Its own `projection_dim` gives way to the one below.
     pub vision_config: VisionConfig,
     /// Width of the joint space of pictures and texts.
     #[serde(default = "default_projection_dim")]
@@ -33,19 +31,6 @@ pub struct AltClipConfig {
 
 fn default_projection_dim() -> usize {
     768
-}
-
-impl AltClipConfig {
-    /// Reads and checks a `config.json`.
-    ///
-    /// # Errors
-    /// Names the file and the field that is missing, of the wrong kind, or contradicts another.
-    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
-        read_config(path.as_ref(), |config: &Self| {
-            config.text_config.encoder.check()?;
-            config.vision_config.check()
-        })
-    }
 }
 
 /// The text tower of a dual encoder (`AltCLIPTextConfig` of transformers).
@@ -61,11 +46,10 @@ pub struct AltClipTextConfig {
     pub project_dim: usize,
 }
 
-/// Reads an encoder's shape in which XLM-R large has the say on what is left out.
+/// Reads an encoder's shape; what is left out is as in XLM-R large.
 fn xlm_roberta_large_unless_given<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<XlmRobertaConfig, D::Error> {
-    use serde::de::Error;
     let given = Map::deserialize(deserializer)?;
     let mut fields = serde_json::to_value(XlmRobertaConfig::large()).map_err(D::Error::custom)?;
     if let Value::Object(fields) = &mut fields {

@@ -2,20 +2,17 @@
 //!
 //! `CLIPImageProcessor` of transformers: resize the short side, crop the centre, rescale, normalise.
 
-use std::path::Path;
-
 use candle_core::{Device, Result, Tensor, bail};
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, RgbImage};
-use serde::{Deserialize, Serialize};
-
-use crate::config::read_config;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// `preprocessor_config.json` of an image tower.
 ///
 /// A field that the file leaves out has the value it has in transformers' `CLIPImageProcessor`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub struct ImageProcessorConfig {
     /// Whether to resize.
     pub do_resize: bool,
@@ -147,21 +144,28 @@ impl Default for ImageProcessorConfig {
             rescale_factor: 1. / 255.,
             do_normalize: true,
             image_mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            image_std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+            image_std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
         }
     }
 }
 
-impl ImageProcessorConfig {
-    /// Reads and checks a `preprocessor_config.json`.
-    ///
-    /// # Errors
-    /// Names the file and the field that is of the wrong kind or cannot be.
-    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
-        read_config(path.as_ref(), Self::check)
+/// A configuration is checked where it is read, so that the error names the file.
+impl<'de> Deserialize<'de> for ImageProcessorConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let config = Self::deserialize(deserializer)?;
+        config.check().map_err(D::Error::custom)?;
+        Ok(config)
     }
+}
 
-    fn check(&self) -> Result<()> {
+impl Serialize for ImageProcessorConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl ImageProcessorConfig {
+    fn check(&self) -> std::result::Result<(), String> {
         let sides = match self.size {
             ResizeTo::ShortestEdge { shortest_edge } | ResizeTo::Number(shortest_edge) => [shortest_edge; 2],
             ResizeTo::Exactly { height, width } => [height, width],
@@ -171,11 +175,11 @@ impl ImageProcessorConfig {
             [("size", sides[0]), ("size", sides[1]), ("crop_size", crop_width), ("crop_size", crop_height)]
         {
             if !(1..=MAX_SIDE).contains(&side) {
-                bail!("{name} is {side}, expected 1 to {MAX_SIDE} pixels")
+                return Err(format!("{name} is {side}, expected 1 to {MAX_SIDE} pixels"));
             }
         }
         if self.image_std.iter().any(|&std| !(std.is_finite() && std > 0.)) {
-            bail!("image_std is {:?}, expected positive numbers", self.image_std)
+            return Err(format!("image_std is {:?}, expected positive numbers", self.image_std));
         }
         Ok(())
     }
@@ -194,13 +198,14 @@ impl ImageProcessor {
     /// # Errors
     /// Names the field of the configuration that cannot be.
     pub fn new(config: ImageProcessorConfig) -> Result<Self> {
-        config.check()?;
+        config.check().map_err(candle_core::Error::msg)?;
         Ok(Self { config })
     }
 
     /// One picture to (3, height, width), f32, on the CPU. An alpha channel is dropped.
     ///
-    /// Resizing is antialiased in floating point; Pillow's, in fixed point, can differ by one level of a byte.
+    /// Resizing is antialiased and stays in floating point between its two passes, where Pillow rounds and clips
+    /// to bytes: most bytes are Pillow's, a few differ by some levels beside hard edges.
     ///
     /// # Errors
     /// If the picture is empty, or so long and thin that resizing its short side exceeds what is reasonable.

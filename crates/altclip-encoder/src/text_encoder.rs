@@ -2,14 +2,11 @@
 //!
 //! `RobertaSeriesModelWithTransformation` of diffusers, in both of its forms.
 
-use std::path::Path;
-
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{LayerNorm, Linear};
 use serde::{Deserialize, Serialize};
 
-use crate::config::read_config;
 use crate::padding::CompactPrompts;
 use crate::xlm_roberta::{XlmRobertaConfig, XlmRobertaModel};
 
@@ -36,27 +33,6 @@ fn default_project_dim() -> usize {
 
 fn default_use_attention_mask() -> bool {
     true
-}
-
-impl TextEncoderConfig {
-    /// Reads and checks a `config.json`.
-    ///
-    /// # Errors
-    /// Names the file and the field that is missing, of the wrong kind, or contradicts another.
-    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
-        read_config(path.as_ref(), Self::check)
-    }
-
-    /// Checks that the fields can be those of one model.
-    ///
-    /// # Errors
-    /// Names the first field that cannot be, with what it has to be.
-    pub fn check(&self) -> Result<()> {
-        if self.project_dim == 0 {
-            bail!("project_dim is 0, expected at least 1")
-        }
-        self.encoder.check()
-    }
 }
 
 /// Prompts' token ids to hidden states of the UNet's cross-attention width.
@@ -114,7 +90,6 @@ impl TextEncoder {
     /// # Errors
     /// If the configuration contradicts itself, or a weight is missing or has another shape.
     pub fn new(config: &TextEncoderConfig, vb: VarBuilder) -> Result<Self> {
-        config.check()?;
         let (hidden, project) = (config.encoder.hidden_size, config.project_dim);
         let roberta = XlmRobertaModel::new(&config.encoder, vb.pp("roberta"))?;
         let (roberta, projection) = if config.has_pre_transformation {

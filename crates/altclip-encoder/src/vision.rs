@@ -3,15 +3,13 @@
 //! Learning Transferable Visual Models From Natural Language Supervision, <https://arxiv.org/abs/2103.00020>;
 //! `CLIPVisionModelWithProjection` of transformers. Layer norms precede their blocks (pre-LN).
 
-use std::path::Path;
-
 use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use fused_ops::{Conv2d, Conv2dOptions, LayerNorm, Linear, Padding, attention};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::activation::Activation;
-use crate::config::read_config;
 
 /// Standard deviation of freshly initialised position embeddings (`initializer_range` of transformers).
 const INITIALIZER_RANGE: f64 = 0.02;
@@ -20,7 +18,7 @@ const INITIALIZER_RANGE: f64 = 0.02;
 ///
 /// A field that the file leaves out has the value it has in transformers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub struct VisionConfig {
     /// Width of the hidden states.
     pub hidden_size: usize,
@@ -61,38 +59,50 @@ impl Default for VisionConfig {
     }
 }
 
-impl VisionConfig {
-    /// Reads and checks a `config.json`.
-    ///
-    /// # Errors
-    /// Names the file and the field that is of the wrong kind or contradicts another.
-    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
-        read_config(path.as_ref(), Self::check)
+/// A configuration is checked where it is read, so that the error names the file.
+impl<'de> Deserialize<'de> for VisionConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let config = Self::deserialize(deserializer)?;
+        config.check().map_err(D::Error::custom)?;
+        Ok(config)
     }
+}
 
+impl Serialize for VisionConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl VisionConfig {
     /// Checks that the fields can be those of one model.
     ///
     /// # Errors
     /// Names the first field that cannot be, with what it has to be.
-    pub fn check(&self) -> Result<()> {
+    pub fn check(&self) -> std::result::Result<(), String> {
         if self.num_attention_heads == 0
             || self.hidden_size == 0
             || !self.hidden_size.is_multiple_of(self.num_attention_heads)
         {
-            bail!(
+            return Err(format!(
                 "hidden_size {} is not a multiple of num_attention_heads {}",
-                self.hidden_size,
-                self.num_attention_heads
-            )
+                self.hidden_size, self.num_attention_heads
+            ));
         }
         if self.num_channels == 0 {
-            bail!("num_channels is 0, expected at least 1")
+            return Err("num_channels is 0, expected at least 1".into());
         }
         if self.patch_size == 0 || self.image_size < self.patch_size {
-            bail!("patch_size is {}, expected 1 to image_size {}", self.patch_size, self.image_size)
+            return Err(format!(
+                "patch_size is {}, expected 1 to image_size {}",
+                self.patch_size, self.image_size
+            ));
         }
         if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps >= 0.) {
-            bail!("layer_norm_eps is {}, expected a small positive number", self.layer_norm_eps)
+            return Err(format!(
+                "layer_norm_eps is {}, expected a small positive number",
+                self.layer_norm_eps
+            ));
         }
         Ok(())
     }
@@ -160,7 +170,7 @@ impl VisionTransformer {
     /// # Errors
     /// If the configuration contradicts itself, or a weight is missing or has another shape.
     pub fn new(config: &VisionConfig, vb: VarBuilder) -> Result<Self> {
-        config.check()?;
+        config.check().map_err(candle_core::Error::msg)?;
         let norm = |name: &str| LayerNorm::new(config.hidden_size, config.layer_norm_eps, vb.pp(name));
         let layers = vb.pp("encoder.layers");
         Ok(Self {

@@ -29,7 +29,7 @@ impl XlmRobertaModel {
     /// # Errors
     /// If the configuration contradicts itself, or a weight is missing or has another shape.
     pub fn new(config: &XlmRobertaConfig, vb: VarBuilder) -> Result<Self> {
-        config.check()?;
+        config.check().map_err(candle_core::Error::msg)?;
         let embeddings = XlmRobertaEmbeddings::new(config, vb.pp("embeddings"))?;
         let layers = vb.pp("encoder.layer");
         let layers = (0..config.num_hidden_layers)

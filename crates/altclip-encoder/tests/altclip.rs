@@ -80,6 +80,10 @@ fn a_field_left_out_has_its_value_in_transformers() {
     );
     assert_eq!((config.vision_config.patch_size, config.projection_dim), (32, 768));
 
+    let parse = |json: &str| serde_json::from_str::<AltClipConfig>(json).unwrap_err().to_string();
+    let message = parse(r#"{"text_config": {"hidden_size": 15}, "vision_config": {}}"#);
+    assert!(message.contains("hidden_size 15 is not a multiple"), "{message}");
+
     let json = serde_json::to_string(&clip_config()).unwrap();
     assert_eq!(serde_json::from_str::<AltClipConfig>(&json).unwrap(), clip_config());
 }

@@ -79,7 +79,7 @@ fn pictures_of_another_size_are_refused() {
 #[test]
 fn configurations_that_cannot_be_are_refused() {
     let config = tower_config(TOWERS[0]);
-    let error = |config: VisionConfig| config.check().unwrap_err().to_string();
+    let error = |config: VisionConfig| config.check().unwrap_err();
     assert!(error(VisionConfig { patch_size: 0, ..config.clone() }).contains("patch_size is 0"));
     assert!(error(VisionConfig { image_size: 3, ..config.clone() }).contains("image_size 3"));
     assert!(error(VisionConfig { hidden_size: 15, ..config.clone() }).contains("hidden_size 15"));

@@ -1,4 +1,20 @@
-//! The AltCLIP and AltDiffusion training recipe: data, losses, stages and metrics
+//! The AltCLIP and AltDiffusion training recipe: data, losses, stages and metrics.
 
 pub mod emoji;
-pub mod unigram;
+mod error;
+mod export;
+mod optimizer;
+mod parameters;
+pub mod pictures;
+mod recipe;
+mod run;
+pub mod stages;
+mod unigram;
+
+pub use error::{Error, Result};
+pub use export::export;
+pub use optimizer::{Optimizer, OptimizerConfig};
+pub use parameters::Parameters;
+pub use recipe::{Recipe, Stage};
+pub use run::{Metrics, Observer, Run, save_tensors, write_whole};
+pub use unigram::{UnigramError, train_unigram};

@@ -79,6 +79,11 @@ impl Optimizer {
         self.step
     }
 
+    /// The settings.
+    pub fn config(&self) -> &OptimizerConfig {
+        &self.config
+    }
+
     /// Whether all steps have been taken.
     pub fn is_finished(&self) -> bool {
         self.step >= self.config.steps
@@ -134,8 +139,12 @@ impl Optimizer {
     ///
     /// # Errors
     /// Those of `f`.
-    pub fn with_averages<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
-        let trained = self.slots.iter().map(|slot| slot.weight.as_tensor().copy()).collect::<Result<Vec<_>>>()?;
+    pub fn with_averages<T, E: From<candle_core::Error>>(
+        &self,
+        f: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let trained =
+            self.slots.iter().map(|slot| slot.weight.as_tensor().copy()).collect::<Result<Vec<_>>>()?;
         for slot in &self.slots {
             slot.weight.set(&slot.average)?;
         }
@@ -149,8 +158,13 @@ impl Optimizer {
     /// Everything that a resumed run needs, by name: `weight.NAME`, `average.NAME`, `first.NAME`, `second.NAME`.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
         let parts = |slot: &Slot| {
-            [("weight", &slot.weight), ("average", &slot.average), ("first", &slot.first), ("second", &slot.second)]
-                .map(|(part, var)| (format!("{part}.{}", slot.name), var.as_tensor().clone()))
+            [
+                ("weight", &slot.weight),
+                ("average", &slot.average),
+                ("first", &slot.first),
+                ("second", &slot.second),
+            ]
+            .map(|(part, var)| (format!("{part}.{}", slot.name), var.as_tensor().clone()))
         };
         self.slots.iter().flat_map(parts).collect()
     }
@@ -170,9 +184,15 @@ impl Optimizer {
             for (part, var) in parts {
                 let name = format!("{part}.{}", slot.name);
                 match state.get(&name) {
-                    Some(tensor) if tensor.dims() == var.dims() => var.set(&tensor.to_device(var.device())?)?,
+                    Some(tensor) if tensor.dims() == var.dims() => {
+                        var.set(&tensor.to_device(var.device())?)?
+                    }
                     Some(tensor) => {
-                        candle_core::bail!("tensor `{name}` has shape {:?}, expected {:?}", tensor.dims(), var.dims())
+                        candle_core::bail!(
+                            "tensor `{name}` has shape {:?}, expected {:?}",
+                            tensor.dims(),
+                            var.dims()
+                        )
                     }
                     None => candle_core::bail!("no tensor `{name}`"),
                 }

@@ -1,9 +1,9 @@
 //! The trainable weights of a model, by the names of its checkpoint.
 
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
+use candle_nn::VarBuilder;
 use candle_nn::init::{Init, NormalOrUniform};
 use candle_nn::var_builder::SimpleBackend;
-use candle_nn::VarBuilder;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -72,7 +72,11 @@ impl Parameters {
                 candle_core::bail!("no tensor `{name}` of shape {:?}", var.dims());
             };
             if tensor.dims() != var.dims() {
-                candle_core::bail!("tensor `{name}` has shape {:?}, expected {:?}", tensor.dims(), var.dims());
+                candle_core::bail!(
+                    "tensor `{name}` has shape {:?}, expected {:?}",
+                    tensor.dims(),
+                    var.dims()
+                );
             }
             var.set(&tensor.to_dtype(DType::F32)?.to_device(var.device())?.contiguous()?)?;
         }
@@ -81,9 +85,10 @@ impl Parameters {
 
     /// FNV-1a of the name, mixed with the seed.
     fn seed_of(&self, name: &str) -> u64 {
-        name.bytes().fold(0xcbf2_9ce4_8422_2325 ^ self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
+        name.bytes()
+            .fold(0xcbf2_9ce4_8422_2325 ^ self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            })
     }
 
     fn initial(&self, shape: &Shape, name: &str, init: Init) -> Vec<f32> {

@@ -65,7 +65,7 @@ impl ConfigCheck {
         }
         for &level in channels {
             self.size(field, level)?;
-            if level % groups != 0 {
+            if !level.is_multiple_of(groups) {
                 let expected = format!("multiples of `norm_num_groups` = {groups}");
                 return Err(self.error(field, expected, format!("{channels:?}")));
             }

@@ -60,8 +60,7 @@ pub fn denoise(
         let sample = if prompt.is_guided() { Tensor::cat(&[&sample, &sample], 0)? } else { sample };
         let timestep_batch = Tensor::full(timestep as f32, sample.dim(0)?, sample.device())?;
         let prediction = unet.forward(&sample, &timestep_batch, prompt.context())?;
-        let prediction =
-            if prompt.is_guided() { guide(&prediction, guidance_scale)? } else { prediction };
+        let prediction = if prompt.is_guided() { guide(&prediction, guidance_scale)? } else { prediction };
         latents = scheduler.step(&prediction, index, &latents)?;
         // This also waits for the device, so that the time is that of the step.
         if !all_finite(&latents)? {

@@ -14,7 +14,7 @@ use crate::denoise::{Denoised, Step, denoise};
 use crate::latents::{all_finite, initial_latents};
 use crate::options::GenerateOptions;
 use crate::picture::to_pictures;
-use crate::prompt::{Prompt, TextStates};
+use crate::prompt::{Prompt, TextStates, prompt_tokens};
 use crate::schedulers::SchedulerConfig;
 use crate::unet::UNet2DConditionModel;
 use crate::vae::AutoencoderKl;
@@ -33,6 +33,7 @@ const MOST_PICTURES: usize = 1 << 10;
 #[derive(Debug)]
 pub struct AltDiffusion {
     tokenizer: Tokenizer,
+    prompt_tokens: usize,
     text_encoder: TextEncoder,
     unet: UNet2DConditionModel,
     vae: AutoencoderKl,
@@ -85,6 +86,7 @@ impl AltDiffusion {
         let vae = AutoencoderKl::new(&source.read_json("vae/config.json")?, weights("vae")?)?;
 
         let pipeline = Self {
+            prompt_tokens: prompt_tokens(source, text_encoder.config())?,
             tokenizer,
             text_encoder,
             unet,
@@ -101,11 +103,8 @@ impl AltDiffusion {
     fn check_fit(&self, source: &ModelSource) -> Result<()> {
         let unet = self.unet.config();
         let latents = self.vae.config().latent_channels;
-        let contradiction = |field, problem| Error::Field {
-            file: format!("{source}: unet/config.json"),
-            field,
-            problem,
-        };
+        let contradiction =
+            |field, problem| Error::Field { file: format!("{source}: unet/config.json"), field, problem };
         for (field, channels) in [("in_channels", unet.in_channels), ("out_channels", unet.out_channels)] {
             if channels != latents {
                 let problem = format!("is {channels}, but `latent_channels` of vae/config.json is {latents}");
@@ -127,6 +126,11 @@ impl AltDiffusion {
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// The tokens that prompts are padded and cut to.
+    pub fn prompt_tokens(&self) -> usize {
+        self.prompt_tokens
     }
 
     /// The text encoder.
@@ -216,7 +220,9 @@ impl AltDiffusion {
         negative_prompt: Option<&str>,
         pictures: usize,
     ) -> Result<Prompt> {
-        let encode = |texts: &[&str]| TextStates::encode(&self.tokenizer, &self.text_encoder, texts);
+        let encode = |texts: &[&str]| {
+            TextStates::encode(&self.tokenizer, &self.text_encoder, texts, self.prompt_tokens, &self.device)
+        };
         match negative_prompt {
             Some(negative) => Prompt::guided(&self.unet, &encode(&[negative, prompt])?, pictures),
             None => Prompt::conditioned(&self.unet, &encode(&[prompt])?, pictures),
@@ -253,10 +259,11 @@ impl AltDiffusion {
             }
         };
         // The first published Stable Diffusion configurations say 32 where 64 is meant.
-        let (height, width) = match config.other.get("_diffusers_version").and_then(|version| version.as_str()) {
-            Some(version) if is_before_0_9(version) => (height.max(64), width.max(64)),
-            _ => (height, width),
-        };
+        let (height, width) =
+            match config.other.get("_diffusers_version").and_then(|version| version.as_str()) {
+                Some(version) if is_before_0_9(version) => (height.max(64), width.max(64)),
+                _ => (height, width),
+            };
         Ok((width.saturating_mul(factor), height.saturating_mul(factor)))
     }
 
@@ -265,11 +272,14 @@ impl AltDiffusion {
         let channels = self.unet.config().in_channels;
         let factor = self.vae.downscale();
         let given = match &options.initial_latents {
-            Some(latents) => Some((latents, latents.dims4().map_err(|_| Error::Shape {
-                tensor: "initial latents",
-                expected: format!("(pictures, {channels}, height / {factor}, width / {factor})"),
-                found: format!("{:?}", latents.dims()),
-            })?)),
+            Some(latents) => Some((
+                latents,
+                latents.dims4().map_err(|_| Error::Shape {
+                    tensor: "initial latents",
+                    expected: format!("(pictures, {channels}, height / {factor}, width / {factor})"),
+                    found: format!("{:?}", latents.dims()),
+                })?,
+            )),
             None => None,
         };
         let (default_width, default_height) = match (options.width, options.height, given) {
@@ -291,7 +301,11 @@ impl AltDiffusion {
                 if latents.dims() != expected {
                     return Err(Error::Shape {
                         tensor: "initial latents",
-                        expected: format!("{expected:?} for {pictures} pictures of {} × {} pixels", width * factor, height * factor),
+                        expected: format!(
+                            "{expected:?} for {pictures} pictures of {} × {} pixels",
+                            width * factor,
+                            height * factor
+                        ),
                         found: format!("{:?}", latents.dims()),
                     });
                 }

@@ -1,14 +1,41 @@
 //! A prompt, ready for the UNet.
 
-use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::config::parse_json;
+use altclip_encoder::source::ModelSource;
+use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
 use altclip_encoder::tokenizer::Tokenizer;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
+use serde::Deserialize;
 
 use crate::unet::{CrossAttentionContext, UNet2DConditionModel};
 use crate::{Error, Result};
 
-/// The tokens that a diffusion prompt is padded and cut to, `<s>` and `</s>` counted.
+/// The tokens that a diffusion prompt is padded and cut to, `<s>` and `</s>` counted, where the model does not say.
 pub const PROMPT_TOKENS: usize = 77;
+
+/// The tokens that the prompts of a model are padded and cut to: `model_max_length` of its
+/// `tokenizer/tokenizer_config.json`, as in diffusers. That is [`PROMPT_TOKENS`] in published models; what the encoder
+/// has no positions for counts as not given, since transformers writes a huge number where nothing was set.
+///
+/// # Errors
+/// When the file is there but cannot be read.
+pub(crate) fn prompt_tokens(source: &ModelSource, encoder: &TextEncoderConfig) -> Result<usize> {
+    #[derive(Deserialize)]
+    struct TokenizerConfig {
+        model_max_length: Option<f64>,
+    }
+
+    let Some(file) = source.read_optional("tokenizer/tokenizer_config.json")? else {
+        return Ok(PROMPT_TOKENS);
+    };
+    let config: TokenizerConfig = parse_json(&file)?;
+    // Room for `<s>` and `</s>` at least.
+    let possible = 2.0..=encoder.encoder.max_tokens() as f64;
+    Ok(match config.model_max_length {
+        Some(length) if possible.contains(&length) => length as usize,
+        _ => PROMPT_TOKENS,
+    })
+}
 
 /// The hidden states of texts, (texts, rows, width), with the biases of their rows as attention keys.
 ///
@@ -21,13 +48,21 @@ pub struct TextStates {
 }
 
 impl TextStates {
-    /// Encodes each text once.
+    /// Encodes each text once, padded and cut to `tokens` tokens. The encoder is on `device`.
     ///
     /// # Errors
     /// When a text cannot be tokenised or encoded.
-    pub fn encode(tokenizer: &Tokenizer, encoder: &TextEncoder, texts: &[&str]) -> Result<Self> {
-        let encoding = tokenizer.encode_padded(texts, PROMPT_TOKENS)?;
-        let states = encoder.encode_compact(&encoding.input_ids, &encoding.attention_mask)?;
+    pub fn encode(
+        tokenizer: &Tokenizer,
+        encoder: &TextEncoder,
+        texts: &[&str],
+        tokens: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let encoding = tokenizer.encode_padded(texts, tokens)?;
+        let input_ids = encoding.input_ids.to_device(device)?;
+        let attention_mask = encoding.attention_mask.to_device(device)?;
+        let states = encoder.encode_compact(&input_ids, &attention_mask)?;
         Ok(Self { hidden_states: states.rows, key_bias: Some(states.key_bias) })
     }
 

@@ -68,8 +68,7 @@ fn message<T>(result: altdiffusion_pipeline::Result<T>) -> String {
 #[test]
 fn pictures_are_those_of_diffusers() -> TestResult {
     let cases: Vec<Case> = serde_json::from_str(&std::fs::read_to_string(golden("pipeline.json"))?)?;
-    let tensors: HashMap<String, Tensor> =
-        safetensors::load(golden("pipeline.safetensors"), &Device::Cpu)?;
+    let tensors: HashMap<String, Tensor> = safetensors::load(golden("pipeline.safetensors"), &Device::Cpu)?;
     for model in MODELS {
         let pipeline = load(model)?;
         for case in &cases {
@@ -147,7 +146,10 @@ fn options_that_cannot_be_met_are_named() -> TestResult {
         (options().pictures(0), ["number of pictures", "0 pictures", "expected 1"]),
         (options().guidance_scale(f64::NAN), ["guidance scale", "NaN", "a number"]),
         (options().initial_latents(latents(0.0, &[4, 8, 8])?), ["initial latents", "[4, 8, 8]", "pictures"]),
-        (options().initial_latents(latents(0.0, &[1, 3, 8, 8])?), ["initial latents", "[1, 3, 8, 8]", "[1, 4"]),
+        (
+            options().initial_latents(latents(0.0, &[1, 3, 8, 8])?),
+            ["initial latents", "[1, 3, 8, 8]", "[1, 4"],
+        ),
         (options().initial_latents(latents(f32::NAN, &[1, 4, 8, 8])?), ["initial latents", "not", "finite"]),
     ] {
         let message = message(pipeline.generate(&options));

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::PathBuf};
 
-use altdiffusion_pipeline::schedulers::{EulerDiscrete, Scheduler, SchedulerConfig, SchedulerKind};
+use altdiffusion_pipeline::schedulers::{EulerDiscrete, SchedulerConfig, SchedulerKind};
 use candle_core::{Device, Tensor, safetensors};
 use serde::Deserialize;
 
@@ -39,6 +39,13 @@ fn relative_error(found: &Tensor, expected: &Tensor) -> candle_core::Result<f32>
     Ok(norm(&(found - expected)?)? / norm(expected)?)
 }
 
+/// The tolerance of a run that starts from samples of size `sigma`. Its first step leads to samples of size 1 by way of
+/// differences between large ones, which f32 cannot hold more exactly: with a signal of (nearly) zero at the start the
+/// reference itself is as far from the exact result.
+fn tolerance(sigma: f64) -> f32 {
+    TOLERANCE.max(f32::EPSILON * sigma as f32)
+}
+
 /// The model of the golden values: `0.7 sin(3 x + t / 100)`.
 fn model(sample: &Tensor, timestep: f64) -> candle_core::Result<Tensor> {
     sample.affine(3.0, timestep / 100.0)?.sin()?.affine(0.7, 0.0)
@@ -56,7 +63,7 @@ fn trajectories_are_those_of_diffusers() -> TestResult {
     let (golden, tensors) = cases()?;
     let mut worst = 0f32;
     for case in &golden.cases {
-        let config = SchedulerConfig::from_json(&case.config.to_string(), case.name.as_str())?;
+        let config = SchedulerConfig::from_json(case.config.to_string(), case.name.as_str())?;
         for run in &case.runs {
             let name = format!("{}.{}", case.name, run.steps);
             let expected = &tensors[&name];
@@ -74,18 +81,21 @@ fn trajectories_are_those_of_diffusers() -> TestResult {
             let mut sample = (&tensors["latents"] * scheduler.init_noise_sigma())?;
             for index in 0..run.timesteps.len() {
                 let error = relative_error(&sample, &expected.get(index)?)?;
-                assert!(error <= TOLERANCE, "{name}: relative error {error} before step {index}");
-                worst = worst.max(error);
+                assert!(
+                    error <= tolerance(run.init_noise_sigma),
+                    "{name}: relative error {error} before step {index}"
+                );
+                worst = worst.max(error / tolerance(run.init_noise_sigma));
                 let timestep = scheduler.timesteps()[index];
                 let output = model(&scheduler.scale_model_input(&sample, index)?, timestep)?;
                 sample = scheduler.step(&output, index, &sample)?;
             }
             let error = relative_error(&sample, &expected.get(run.timesteps.len())?)?;
-            assert!(error <= TOLERANCE, "{name}: relative error {error} at the end");
-            worst = worst.max(error);
+            assert!(error <= tolerance(run.init_noise_sigma), "{name}: relative error {error} at the end");
+            worst = worst.max(error / tolerance(run.init_noise_sigma));
         }
     }
-    println!("{} cases, largest relative error {worst:e}", golden.cases.len());
+    println!("{} cases, largest error {worst} of what is tolerated", golden.cases.len());
     Ok(())
 }
 
@@ -98,12 +108,12 @@ fn the_sigmas_of_euler_are_those_of_diffusers() -> TestResult {
             let Some(expected) = tensors.get(&name) else {
                 continue;
             };
-            let config = SchedulerConfig::from_json(&case.config.to_string(), case.name.as_str())?;
+            let config = SchedulerConfig::from_json(case.config.to_string(), case.name.as_str())?;
             let scheduler = EulerDiscrete::new(&config, run.steps)?;
             let expected = expected.to_vec1::<f32>()?;
             assert_eq!(scheduler.sigmas().len(), expected.len(), "{name}");
             for (found, expected) in scheduler.sigmas().iter().zip(&expected) {
-                assert!((found - expected).abs() <= 1e-6 * expected.abs(), "{name}: {found} {expected}");
+                assert!((found - expected).abs() <= TOLERANCE * expected.abs(), "{name}: {found} {expected}");
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::cpu::pack::{Panels, Strides};
 use crate::cpu::product::{column_sums, gather_gradient, gather_product};
+use crate::cpu::window::Window;
 use crate::custom::{as_f32, gradient, on_cpu, slice, with_slice};
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder, init};
@@ -92,7 +93,7 @@ fn out_shape(x: &Layout, in_features: usize, out_features: usize) -> Result<(usi
 
 fn product(x: &[f32], rows: usize, weight: &Panels, bias: Option<&[f32]>) -> CpuStorage {
     let mut out = vec![0f32; rows * weight.columns];
-    gather_product(x, rows, |row, _| Some(row), weight, bias, &mut out);
+    gather_product(x, rows, &Window::Same, weight, bias, &mut out);
     CpuStorage::F32(out)
 }
 
@@ -125,7 +126,7 @@ impl CustomOp1 for PackedLinearOp {
 fn input_gradient(weight: &Panels, grad: &[f32]) -> Vec<f32> {
     let rows = grad.len() / weight.depth;
     let mut out = vec![0f32; rows * weight.columns];
-    gather_product(grad, rows, |row, _| Some(row), weight, None, &mut out);
+    gather_product(grad, rows, &Window::Same, weight, None, &mut out);
     out
 }
 
@@ -168,7 +169,7 @@ impl CustomOp3 for LinearOp {
             let mut grad_weight = vec![0f32; out_features * in_features];
             // The gradient of the weight is gradᵀ · x, so here the input is the right factor.
             with_slice(x, |x| {
-                gather_gradient(grad, out_features, 1, |row, _| Some(row), x, in_features, &mut grad_weight);
+                gather_gradient(grad, out_features, 1, &Window::Same, x, in_features, &mut grad_weight);
                 Ok(())
             })?;
             let grad_bias = column_sums(grad, out_features);

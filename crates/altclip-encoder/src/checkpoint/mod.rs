@@ -242,7 +242,10 @@ fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> Option<St
         .take(MOST_NAMES)
         .filter(|other| other.len() <= LONGEST_NAME)
         .map(|other| (strsim::levenshtein(name, other), other))
+        // Very different names, too, when one has only lost or gained what stands before: `text_model.`, `module.`.
+        .filter(|(distance, other)| {
+            *distance <= name.len() / 3 || other.ends_with(name) || name.ends_with(other.as_str())
+        })
         .min()
-        .filter(|(distance, _)| *distance <= name.len() / 3)
         .map(|(_, other)| other.clone())
 }

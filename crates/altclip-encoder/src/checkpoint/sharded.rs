@@ -32,6 +32,11 @@ impl ShardIndex {
         Ok(index)
     }
 
+    /// The name of each tensor's file, relative to the index.
+    pub fn shards(&self) -> impl Iterator<Item = &str> {
+        self.weight_map.values().map(String::as_str)
+    }
+
     /// Opens all shards, which `read` gets by their names in the index, and finds each tensor of the index in its shard.
     pub(super) fn open(self, index: &str, read: impl Fn(&str) -> Result<FileData>) -> Result<Checkpoint> {
         let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! Shape of an XLM-R encoder, as its `config.json` spells it.
 
-use candle_core::{Result, bail};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::activation::Activation;
 
@@ -9,7 +9,7 @@ use crate::activation::Activation;
 ///
 /// A field that the file leaves out has the value it has in transformers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub struct XlmRobertaConfig {
     /// Rows of the token embedding.
     pub vocab_size: usize,
@@ -61,6 +61,21 @@ impl Default for XlmRobertaConfig {
     }
 }
 
+/// A configuration is checked where it is read, so that the error names the file.
+impl<'de> Deserialize<'de> for XlmRobertaConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let config = Self::deserialize(deserializer)?;
+        config.check().map_err(D::Error::custom)?;
+        Ok(config)
+    }
+}
+
+impl Serialize for XlmRobertaConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
 impl XlmRobertaConfig {
     /// XLM-R large, the encoder of every published AltCLIP and AltDiffusion.
     pub fn large() -> Self {
@@ -86,39 +101,39 @@ impl XlmRobertaConfig {
     ///
     /// # Errors
     /// Names the first field that cannot be, with what it has to be.
-    pub fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<(), String> {
         if self.num_hidden_layers == 0 {
-            bail!("num_hidden_layers is 0, expected at least 1")
+            return Err("num_hidden_layers is 0, expected at least 1".into());
         }
         if self.num_attention_heads == 0
             || self.hidden_size == 0
             || !self.hidden_size.is_multiple_of(self.num_attention_heads)
         {
-            bail!(
+            return Err(format!(
                 "hidden_size {} is not a multiple of num_attention_heads {}",
-                self.hidden_size,
-                self.num_attention_heads
-            )
+                self.hidden_size, self.num_attention_heads
+            ));
         }
         if self.type_vocab_size == 0 {
-            bail!("type_vocab_size is 0, expected at least 1")
+            return Err("type_vocab_size is 0, expected at least 1".into());
         }
         if self.pad_token_id as usize >= self.vocab_size {
-            bail!(
+            return Err(format!(
                 "pad_token_id {} is outside the vocabulary of {} tokens",
-                self.pad_token_id,
-                self.vocab_size
-            )
+                self.pad_token_id, self.vocab_size
+            ));
         }
         if self.max_tokens() == 0 {
-            bail!(
+            return Err(format!(
                 "max_position_embeddings {} leaves no position after pad_token_id {}",
-                self.max_position_embeddings,
-                self.pad_token_id
-            )
+                self.max_position_embeddings, self.pad_token_id
+            ));
         }
         if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps >= 0.) {
-            bail!("layer_norm_eps is {}, expected a small positive number", self.layer_norm_eps)
+            return Err(format!(
+                "layer_norm_eps is {}, expected a small positive number",
+                self.layer_norm_eps
+            ));
         }
         Ok(())
     }

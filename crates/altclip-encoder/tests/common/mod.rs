@@ -3,7 +3,6 @@
 #![allow(dead_code, reason = "each test file is a program of its own and uses a part")]
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -19,7 +18,7 @@ pub fn golden(path: &str) -> PathBuf {
 }
 
 pub fn config<T: DeserializeOwned>(path: &str) -> T {
-    serde_json::from_slice(&fs::read(golden(path)).unwrap()).unwrap()
+    altclip_encoder::config::read_json(golden(path)).unwrap()
 }
 
 pub fn tensors(path: &str) -> HashMap<String, Tensor> {

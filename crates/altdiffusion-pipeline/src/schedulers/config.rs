@@ -326,7 +326,7 @@ mod tests {
     use super::*;
 
     fn read(fields: &str) -> Result<SchedulerConfig> {
-        SchedulerConfig::from_json(&format!("{{{fields}}}"), "scheduler_config.json")
+        SchedulerConfig::from_json(format!("{{{fields}}}"), "scheduler_config.json")
     }
 
     fn message<T>(result: Result<T>) -> String {

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{
     FinalSigma, NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SigmaInterpolation, SigmaSpacing,
-    TimestepSpacing, at, noise_schedule::linspace, sigmas,
+    TimestepSpacing, at, divide, noise_schedule::linspace, sigmas,
 };
 use crate::Result;
 
@@ -104,23 +104,25 @@ impl Scheduler for EulerDiscrete {
 
     fn scale_model_input(&self, sample: &Tensor, index: usize) -> Result<Tensor> {
         let sigma = at(&self.sigmas, index)?;
-        Ok((sample / f64::from((sigma * sigma + 1.0).sqrt()))?)
+        divide(sample, (sigma * sigma + 1.0).sqrt())
     }
 
     fn step(&mut self, model_output: &Tensor, index: usize, sample: &Tensor) -> Result<Tensor> {
         let sigma = at(&self.sigmas, index)?;
         let next_sigma = at(&self.sigmas, index + 1)?;
-        let variance = sigma * sigma + 1.0;
-        // The derivative dx/dσ is (x − x₀) / σ, which is the predicted noise.
-        let derivative = match self.prediction {
-            PredictionType::Epsilon => model_output.clone(),
-            PredictionType::Sample => ((sample - model_output)? / f64::from(sigma))?,
+        // Where σ is in the thousands, the differences below lose digits, and how they round decides the result in the
+        // fourth. So this is diffusers' order of operations, not the shortest.
+        let clean = match self.prediction {
+            PredictionType::Epsilon => (sample - (model_output * f64::from(sigma))?)?,
+            PredictionType::Sample => model_output.clone(),
             PredictionType::Velocity => {
-                let clean = ((model_output * f64::from(-sigma / variance.sqrt()))?
-                    + (sample / f64::from(variance))?)?;
-                ((sample - clean)? / f64::from(sigma))?
+                let variance = sigma * sigma + 1.0;
+                let output_scale = -sigma / variance.sqrt();
+                ((model_output * f64::from(output_scale))? + divide(sample, variance)?)?
             }
         };
+        // dx/dσ
+        let derivative = divide(&(sample - clean)?, sigma)?;
         Ok((sample + (derivative * f64::from(next_sigma - sigma))?)?)
     }
 

@@ -134,3 +134,10 @@ fn at<T: Copy>(table: &[T], index: usize) -> Result<T> {
         Error::option("step index", format!("{index} is past the end of the schedule of {length} entries"))
     })
 }
+
+/// `tensor / divisor`, rounded once; candle's division by a number multiplies by its rounded reciprocal. Where a
+/// schedule starts with hardly any signal, such a difference grows to one that shows.
+fn divide(tensor: &Tensor, divisor: f32) -> Result<Tensor> {
+    let divisor = Tensor::new(divisor, tensor.device())?.to_dtype(tensor.dtype())?;
+    Ok(tensor.broadcast_div(&divisor)?)
+}

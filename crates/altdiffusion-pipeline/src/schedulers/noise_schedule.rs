@@ -185,9 +185,9 @@ mod tests {
         )?;
         let alphas = NoiseSchedule::new(&config);
         assert_eq!(alphas.alphas_cumprod().len(), 1000);
-        assert_eq!(alphas.alpha_bar(0)?, 0.99915);
-        assert_eq!(alphas.alpha_bar(500)?, 0.27633247);
-        assert_eq!(alphas.alpha_bar(999)?, 0.0046601);
+        assert_eq!(alphas.alpha_bar(0)?, 0.999_15);
+        assert_eq!(alphas.alpha_bar(500)?, 0.276_332_47);
+        assert_eq!(alphas.alpha_bar(999)?, 0.004_660_095);
         assert!(alphas.alpha_bar(1000).is_err());
         Ok(())
     }

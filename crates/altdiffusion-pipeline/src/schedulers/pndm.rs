@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use candle_core::Tensor;
 
-use super::{NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, TimestepSpacing, at};
+use super::{NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, TimestepSpacing, at, divide};
 use crate::{Error, Result};
 
 /// The steps that start with Runge-Kutta.
@@ -101,7 +101,7 @@ impl Pndm {
     /// three give the sample that the next call is made with; the last combines all four.
     fn runge_kutta(&mut self, output: &Tensor, timestep: usize, sample: &Tensor) -> Result<Tensor> {
         let call = self.state.calls;
-        let half = if call % 2 == 0 { self.stride / 2 } else { 0 };
+        let half = if call.is_multiple_of(2) { self.stride / 2 } else { 0 };
         let target = timestep.checked_sub(half);
         let start_timestep = at(&self.timesteps, call / 4 * 4)?;
         let weight = if matches!(call % 4, 1 | 2) { 1.0 / 3.0 } else { 1.0 / 6.0 };
@@ -148,16 +148,17 @@ impl Pndm {
         if self.state.calls == 0 {
             self.state.start = Some(sample.clone());
         }
-        let weights: &[f64] = match self.state.outputs.len() {
-            0 | 1 => &[1.0],
-            2 => &[3.0 / 2.0, -1.0 / 2.0],
-            3 => &[23.0 / 12.0, -16.0 / 12.0, 5.0 / 12.0],
-            _ => &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
+        let (weights, divisor): (&[f64], f32) = match self.state.outputs.len() {
+            0 | 1 => (&[1.0], 1.0),
+            2 => (&[3.0, -1.0], 2.0),
+            3 => (&[23.0, -16.0, 5.0], 12.0),
+            _ => (&[55.0, -59.0, 37.0, -9.0], 24.0),
         };
         let mut slope = output.zeros_like()?;
         for (output, weight) in self.state.outputs.iter().zip(weights) {
             slope = (slope + (output * *weight)?)?;
         }
+        let slope = divide(&slope, divisor)?;
         self.transfer(sample, timestep, timestep.checked_sub(self.stride), &slope)
     }
 
@@ -184,8 +185,8 @@ impl Pndm {
         };
         let sample_scale = (target_alpha / alpha).sqrt();
         let denominator = alpha * target_beta.sqrt() + (alpha * beta * target_alpha).sqrt();
-        let noise_scale = (target_alpha - alpha) / denominator;
-        Ok(((sample * f64::from(sample_scale))? - (noise * f64::from(noise_scale))?)?)
+        let change = divide(&(noise * f64::from(target_alpha - alpha))?, denominator)?;
+        Ok(((sample * f64::from(sample_scale))? - change)?)
     }
 }
 

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use serde::Deserialize;
 
+use super::divide;
 use crate::Result;
 
 /// The quantity that the model's output stands for, `prediction_type` of the configuration.
@@ -27,14 +28,14 @@ impl PredictionType {
         sample: &Tensor,
         alpha_bar: f32,
     ) -> Result<(Tensor, Tensor)> {
-        let signal = f64::from(alpha_bar.sqrt());
-        let noise = f64::from((1.0 - alpha_bar).sqrt());
+        let (signal_root, noise_root) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
+        let (signal, noise) = (f64::from(signal_root), f64::from(noise_root));
         Ok(match self {
-            Self::Epsilon => (((sample - (output * noise)?)? / signal)?, output.clone()),
+            Self::Epsilon => (divide(&(sample - (output * noise)?)?, signal_root)?, output.clone()),
             Self::Velocity => {
                 (((sample * signal)? - (output * noise)?)?, ((output * signal)? + (sample * noise)?)?)
             }
-            Self::Sample => (output.clone(), ((sample - (output * signal)?)? / noise)?),
+            Self::Sample => (output.clone(), divide(&(sample - (output * signal)?)?, noise_root)?),
         })
     }
 }

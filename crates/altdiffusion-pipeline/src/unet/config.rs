@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::transformer::TransformerConfig;
+use crate::Result;
 use crate::config::{ConfigCheck, PerBlock};
 use crate::layers::resnet::ResnetConfig;
-use crate::{Error, Result};
 
 /// The configuration of a [`UNet2DConditionModel`](super::UNet2DConditionModel), with diffusers' names and
 /// defaults.
@@ -201,7 +201,7 @@ impl UNet2DConditionConfig {
         let kernels = [("conv_in_kernel", self.conv_in_kernel), ("conv_out_kernel", self.conv_out_kernel)];
         for (field, kernel) in kernels {
             check.size(field, kernel)?;
-            if kernel % 2 == 0 {
+            if kernel.is_multiple_of(2) {
                 return Err(check.error(field, "an odd number", kernel.to_string()));
             }
         }
@@ -292,9 +292,9 @@ impl UNet2DConditionConfig {
 
 impl Level {
     /// Where the level attends, its heads share its channels equally.
-    fn check_heads(&self, check: &ConfigCheck) -> std::result::Result<(), Error> {
+    fn check_heads(&self, check: &ConfigCheck) -> Result<()> {
         let attends = self.down_attends || self.up_attends || self.is_lowest;
-        if attends && self.channels % self.heads != 0 {
+        if attends && !self.channels.is_multiple_of(self.heads) {
             let expected = format!("a number of heads that divides the level's {} channels", self.channels);
             return Err(check.error("attention_head_dim", expected, self.heads.to_string()));
         }

@@ -71,12 +71,11 @@ impl AutoencoderKl {
     }
 
     /// Pixels (batch, channels, height, width), from −1 to 1, to the moments of their latents, unscaled:
-    /// (batch, latent channels, height / downscale, width / downscale). Computed in the weights' dtype,
+    /// (batch, latent channels, ⌊height / downscale⌋, ⌊width / downscale⌋). Computed in the weights' dtype,
     /// returned in that of the pixels.
     ///
     /// # Errors
-    /// Pixels of another rank or number of channels, or of a size that [`downscale`](Self::downscale) does
-    /// not divide.
+    /// Pixels of another rank or number of channels, or fewer of them than one latent stands for.
     pub fn encode(&self, pixels: &Tensor) -> Result<Moments> {
         self.check_shape("pixels", pixels, self.config.in_channels, self.downscale())?;
         let moments = self.encode_channels_last(&to_channels_last(&pixels.to_dtype(self.dtype)?)?)?;
@@ -114,25 +113,19 @@ impl AutoencoderKl {
         Ok(pixels)
     }
 
+    /// `tensor` is (batch, `channels`, height, width), with height and width of at least `smallest`.
     fn check_shape(
         &self,
         name: &'static str,
         tensor: &Tensor,
         channels: usize,
-        multiple: usize,
+        smallest: usize,
     ) -> Result<()> {
         match tensor.dims() {
-            &[_, c, height, width]
-                if c == channels
-                    && [height, width].iter().all(|&size| size > 0 && size.is_multiple_of(multiple)) =>
-            {
-                Ok(())
-            }
+            &[_, c, height, width] if c == channels && height.min(width) >= smallest => Ok(()),
             found => Err(Error::Shape {
                 tensor: name,
-                expected: format!(
-                    "(batch, {channels}, height, width), height and width multiples of {multiple}"
-                ),
+                expected: format!("(batch, {channels}, height, width), at least {smallest} high and wide"),
                 found: format!("{found:?}"),
             }),
         }

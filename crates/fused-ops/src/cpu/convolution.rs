@@ -2,6 +2,7 @@
 
 use super::pack::{Panels, Strides};
 use super::product::{column_sums, gather_gradient, gather_product};
+use super::window::{Axis, Window};
 use crate::conv2d::Conv2dOptions;
 
 /// The shapes of one convolution.
@@ -42,32 +43,32 @@ impl Geometry {
         self.kernel * self.kernel
     }
 
-    /// The stored pixel that output pixel `pixel` sees through `tap`, if it lies inside the picture.
-    fn source(&self) -> impl Fn(usize, usize) -> Option<usize> + Sync + use<> {
-        let g = *self;
-        let (out_height, out_width, scale) = (g.out_height(), g.out_width(), g.scale());
-        move |pixel, tap| {
-            let (rest, x) = (pixel / out_width, pixel % out_width);
-            let (image, y) = (rest / out_height, rest % out_height);
-            let y = (y * g.options.stride + tap / g.kernel).checked_sub(g.options.padding.top)? / scale;
-            let x = (x * g.options.stride + tap % g.kernel).checked_sub(g.options.padding.left)? / scale;
-            (y < g.height && x < g.width).then_some((image * g.height + y) * g.width + x)
+    /// The stored pixels that output pixels see.
+    fn source(&self) -> Window {
+        let (stride, scale) = (self.options.stride, self.scale());
+        let axis = |positions, extent, padding: usize| {
+            Axis::new(self.kernel, positions, extent, |position, tap| {
+                Some((position * stride + tap).checked_sub(padding)? / scale)
+            })
+        };
+        Window::Grid {
+            vertical: axis(self.out_height(), self.height, self.options.padding.top),
+            horizontal: axis(self.out_width(), self.width, self.options.padding.left),
         }
     }
 
-    /// The output pixel whose gradient reaches input pixel `pixel` (after upsampling) through `tap`, if any.
-    fn target(&self) -> impl Fn(usize, usize) -> Option<usize> + Sync + use<> {
-        let g = *self;
-        let (height, width) = (g.height * g.scale(), g.width * g.scale());
-        let (out_height, out_width, stride) = (g.out_height(), g.out_width(), g.options.stride);
-        move |pixel, tap| {
-            let (rest, x) = (pixel / width, pixel % width);
-            let (image, y) = (rest / height, rest % height);
-            let y = (y + g.options.padding.top).checked_sub(tap / g.kernel)?;
-            let x = (x + g.options.padding.left).checked_sub(tap % g.kernel)?;
-            let whole = y.is_multiple_of(stride) && x.is_multiple_of(stride);
-            let (y, x) = (y / stride, x / stride);
-            (whole && y < out_height && x < out_width).then_some((image * out_height + y) * out_width + x)
+    /// The output pixels whose gradients reach input pixels (after upsampling).
+    fn target(&self) -> Window {
+        let (stride, scale) = (self.options.stride, self.scale());
+        let axis = |positions, extent, padding: usize| {
+            Axis::new(self.kernel, positions, extent, |position, tap| {
+                let place = (position + padding).checked_sub(tap)?;
+                place.is_multiple_of(stride).then_some(place / stride)
+            })
+        };
+        Window::Grid {
+            vertical: axis(self.height * scale, self.out_height(), self.options.padding.top),
+            horizontal: axis(self.width * scale, self.out_width(), self.options.padding.left),
         }
     }
 
@@ -81,7 +82,7 @@ impl Geometry {
     /// The convolution itself.
     pub fn forward(&self, x: &[f32], weight: &Panels, bias: Option<&[f32]>) -> Vec<f32> {
         let mut out = vec![0f32; self.out_pixels() * self.out_channels];
-        gather_product(x, self.out_pixels(), self.source(), weight, bias, &mut out);
+        gather_product(x, self.out_pixels(), &self.source(), weight, bias, &mut out);
         out
     }
 
@@ -105,7 +106,7 @@ impl Geometry {
         let scale = self.scale();
         let pixels = self.batch * self.height * self.width * scale * scale;
         let mut out = vec![0f32; pixels * self.in_channels];
-        gather_product(grad, pixels, self.target(), panels, None, &mut out);
+        gather_product(grad, pixels, &self.target(), panels, None, &mut out);
         if self.options.upsample { self.sum_copies(&out) } else { out }
     }
 
@@ -129,7 +130,7 @@ impl Geometry {
     pub fn weight_gradient(&self, x: &[f32], grad: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let (taps, depth, columns) = (self.taps(), self.in_channels, self.out_channels);
         let mut by_tap = vec![0f32; taps * depth * columns];
-        gather_gradient(x, depth, taps, self.source(), grad, columns, &mut by_tap);
+        gather_gradient(x, depth, taps, &self.source(), grad, columns, &mut by_tap);
         let mut weight = vec![0f32; by_tap.len()];
         for (row, values) in by_tap.chunks_exact(columns).enumerate() {
             let (tap, input) = (row / depth, row % depth);

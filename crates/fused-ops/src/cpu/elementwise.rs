@@ -1,6 +1,6 @@
 //! Branch-free functions of one value, which the compiler turns into vector code, and maps over slices.
 
-use pulp::Arch;
+use super::vectorized;
 use rayon::prelude::*;
 
 /// Values that one task maps.
@@ -90,9 +90,8 @@ pub(crate) fn quick_gelu_derivative(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     let mut out = vec![0f32; x.len()];
-    let arch = Arch::new();
     out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
-        arch.dispatch(
+        vectorized(
             #[inline(always)]
             || out.iter_mut().zip(x).for_each(|(out, &x)| *out = f(x)),
         );
@@ -104,9 +103,8 @@ pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
 #[inline(always)]
 pub(crate) fn map2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
     let mut out = vec![0f32; a.len()];
-    let arch = Arch::new();
     out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK))).for_each(|(out, (a, b))| {
-        arch.dispatch(
+        vectorized(
             #[inline(always)]
             || out.iter_mut().zip(a.iter().zip(b)).for_each(|(out, (&a, &b))| *out = f(a, b)),
         );
@@ -120,10 +118,9 @@ pub(crate) fn geglu(x: &[f32], n: usize) -> Vec<f32> {
     if n == 0 {
         return out;
     }
-    let arch = Arch::new();
     out.par_chunks_mut(n).zip(x.par_chunks(2 * n)).with_min_len(CHUNK / n / 4 + 1).for_each(|(out, x)| {
         let (value, gate) = x.split_at(n);
-        arch.dispatch(
+        vectorized(
             #[inline(always)]
             || out.iter_mut().zip(value.iter().zip(gate)).for_each(|(out, (v, &g))| *out = v * gelu(g)),
         );
@@ -137,12 +134,11 @@ pub(crate) fn geglu_gradient(x: &[f32], grad: &[f32], n: usize) -> Vec<f32> {
     if n == 0 {
         return out;
     }
-    let arch = Arch::new();
     out.par_chunks_mut(2 * n).zip(x.par_chunks(2 * n).zip(grad.par_chunks(n))).for_each(
         |(out, (x, grad))| {
             let (value, gate) = x.split_at(n);
             let (out_value, out_gate) = out.split_at_mut(n);
-            arch.dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     for i in 0..n {

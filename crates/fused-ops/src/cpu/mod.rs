@@ -10,3 +10,23 @@ pub(crate) mod kernel;
 pub(crate) mod normalization;
 pub(crate) mod pack;
 pub(crate) mod product;
+pub(crate) mod window;
+
+/// Runs a loop compiled for the widest instruction set of this machine. The closure must be `#[inline(always)]`, and it
+/// must change something it borrows: only then does the compiler call its body itself, which it can inline, and not a
+/// shim around it, which it does not.
+#[inline(always)]
+pub(crate) fn vectorized(body: impl FnMut()) {
+    struct Body<F>(F);
+
+    impl<F: FnMut()> pulp::WithSimd for Body<F> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(mut self, _: S) {
+            (self.0)();
+        }
+    }
+
+    pulp::Arch::new().dispatch(Body(body));
+}

@@ -1,7 +1,7 @@
 //! Group and layer normalisation in one read of the statistics and one of the values, with their gradients.
 
 use super::elementwise::{silu, silu_derivative};
-use pulp::Arch;
+use super::vectorized;
 use rayon::prelude::*;
 
 /// Pixels whose statistics one task gathers: they fit the L1 cache for the channel counts of these models.
@@ -30,12 +30,11 @@ impl Groups {
     pub fn statistics(&self, x: &[f32]) -> Statistics {
         let (channels, size) = (self.channels, self.channels / self.groups);
         let image = self.pixels * channels;
-        let arch = Arch::new();
         let part = |pixels: &[f32]| -> Vec<(f64, f64, f64)> {
             let count = (pixels.len() / channels) as f32;
             let mut means = vec![0f32; channels];
             let mut squares = vec![0f32; channels];
-            arch.dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     for pixel in pixels.chunks_exact(channels) {
@@ -103,13 +102,12 @@ impl Groups {
         }
         let statistics = self.statistics(x);
         let channels = self.channels;
-        let arch = Arch::new();
         let image = self.pixels * channels;
         out.par_chunks_mut(image).zip(x.par_chunks(image)).enumerate().for_each(|(i, (out, x))| {
             let (factor, summand) = self.affine(&statistics, i, weight, bias);
             let task = PIXELS_PER_TASK * channels;
             out.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(out, x)| {
-                arch.dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
@@ -149,7 +147,6 @@ impl Groups {
         }
         let statistics = self.statistics(x);
         let image = self.pixels * channels;
-        let arch = Arch::new();
         let jobs = out.par_chunks_mut(image).zip(x.par_chunks(image).zip(grad.par_chunks(image))).enumerate();
         let parts: Vec<(Vec<f32>, Vec<f32>)> = jobs
             .map(|(i, (out, (x, grad)))| {
@@ -160,24 +157,27 @@ impl Groups {
                     (0..channels).map(|c| statistics.inverse_deviation[group(c)]).collect();
                 let mut grad_weight = vec![0f32; channels];
                 let mut grad_bias = vec![0f32; channels];
-                arch.dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         // `out` first holds the gradient before the activation.
                         let rows = out.chunks_exact_mut(channels).zip(x.chunks_exact(channels));
                         for ((out, x), grad) in rows.zip(grad.chunks_exact(channels)) {
-                            for c in 0..channels {
-                                let slope = if self.silu {
-                                    silu_derivative(x[c] * factor[c] + summand[c])
-                                } else {
-                                    1.
-                                };
-                                let g = grad[c] * slope;
-                                out[c] = g;
-                                grad_bias[c] += g;
-                                grad_weight[c] += g * (x[c] - mean[c]) * inverse[c];
+                            // Several loops over few slices: one over all of them would not vectorise.
+                            out.copy_from_slice(grad);
+                            if self.silu {
+                                let affine = factor.iter().zip(&summand);
+                                for ((out, x), (f, s)) in out.iter_mut().zip(x).zip(affine) {
+                                    *out *= silu_derivative(x * f + s);
+                                }
+                            }
+                            grad_bias.iter_mut().zip(&*out).for_each(|(sum, g)| *sum += g);
+                            let terms = out.iter().zip(x).zip(&mean);
+                            for (sum, ((g, x), mean)) in grad_weight.iter_mut().zip(terms) {
+                                *sum += g * (x - mean);
                             }
                         }
+                        grad_weight.iter_mut().zip(&inverse).for_each(|(sum, inverse)| *sum *= inverse);
                     },
                 );
                 let count = (self.pixels * size) as f32;
@@ -192,14 +192,21 @@ impl Groups {
                     mean_g[range.clone()].fill(g);
                     mean_gx[range].fill(gx);
                 }
-                arch.dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
+                        // inverse · (g · weight − mean_g − (x − mean) · inverse · mean_gx) = g · a − x · b − c
+                        let channel = |c: usize| {
+                            let slope = inverse[c] * inverse[c] * mean_gx[c];
+                            (inverse[c] * weight[c], slope, inverse[c] * mean_g[c] - mean[c] * slope)
+                        };
+                        let a: Vec<f32> = (0..channels).map(|c| channel(c).0).collect();
+                        let b: Vec<f32> = (0..channels).map(|c| channel(c).1).collect();
+                        let c: Vec<f32> = (0..channels).map(|c| channel(c).2).collect();
                         for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                            for c in 0..channels {
-                                let normalised = (x[c] - mean[c]) * inverse[c];
-                                out[c] =
-                                    inverse[c] * (out[c] * weight[c] - mean_g[c] - normalised * mean_gx[c]);
+                            let factors = a.iter().zip(&b).zip(&c);
+                            for ((out, x), ((a, b), c)) in out.iter_mut().zip(x).zip(factors) {
+                                *out = *out * a - x * b - c;
                             }
                         }
                     },
@@ -251,14 +258,28 @@ fn lane_sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
+/// [`lane_sum`] over pairs of values.
+#[inline(always)]
+fn lane_sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0f32; 16];
+    let (a_chunks, b_chunks) = (a.chunks_exact(16), b.chunks_exact(16));
+    let rest = a_chunks.remainder().iter().zip(b_chunks.remainder());
+    let rest: f32 = rest.map(|(&a, &b)| f(a, b)).sum();
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += f(a, b);
+        }
+    }
+    lanes.iter().sum::<f32>() + rest
+}
+
 /// Layer normalisation of every row of `weight.len()` values.
 pub(crate) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f64) -> Vec<f32> {
     let size = weight.len();
     let mut out = vec![0f32; x.len()];
-    let arch = Arch::new();
     let task = (ROWS_PER_TASK * size).max(1);
     out.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(out, x)| {
-        arch.dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for (out, x) in out.chunks_exact_mut(size).zip(x.chunks_exact(size)) {
@@ -282,33 +303,28 @@ pub(crate) fn layer_norm_gradient(
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let size = weight.len();
     let mut out = vec![0f32; x.len()];
-    let arch = Arch::new();
     let task = (ROWS_PER_TASK * size).max(1);
     let jobs = out.par_chunks_mut(task).zip(x.par_chunks(task).zip(grad.par_chunks(task)));
     let parts: Vec<(Vec<f32>, Vec<f32>)> = jobs
         .map(|(out, (x, grad))| {
             let mut grad_weight = vec![0f32; size];
             let mut grad_bias = vec![0f32; size];
-            arch.dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     let rows = out.chunks_exact_mut(size).zip(x.chunks_exact(size));
                     for ((out, x), grad) in rows.zip(grad.chunks_exact(size)) {
                         let (mean, inverse) = row_statistics(x, eps);
-                        let (mut sum_g, mut sum_gx) = ([0f32; 16], [0f32; 16]);
-                        for c in 0..size {
-                            let normalised = (x[c] - mean) * inverse;
-                            grad_bias[c] += grad[c];
-                            grad_weight[c] += grad[c] * normalised;
-                            let g = grad[c] * weight[c];
-                            sum_g[c % 16] += g;
-                            sum_gx[c % 16] += g * normalised;
+                        // Several loops over few slices: one over all of them would not vectorise.
+                        grad_bias.iter_mut().zip(grad).for_each(|(sum, g)| *sum += g);
+                        for (sum, (g, x)) in grad_weight.iter_mut().zip(grad.iter().zip(x)) {
+                            *sum += g * (x - mean) * inverse;
                         }
-                        let mean_g = sum_g.iter().sum::<f32>() / size as f32;
-                        let mean_gx = sum_gx.iter().sum::<f32>() / size as f32;
-                        for c in 0..size {
-                            let normalised = (x[c] - mean) * inverse;
-                            out[c] = inverse * (grad[c] * weight[c] - mean_g - normalised * mean_gx);
+                        out.iter_mut().zip(grad.iter().zip(weight)).for_each(|(out, (g, w))| *out = g * w);
+                        let mean_g = lane_sum(out, |g| g) / size as f32;
+                        let mean_gx = lane_sum2(out, x, |g, x| g * (x - mean) * inverse) / size as f32;
+                        for (out, x) in out.iter_mut().zip(x) {
+                            *out = inverse * (*out - mean_g - (x - mean) * inverse * mean_gx);
                         }
                     }
                 },

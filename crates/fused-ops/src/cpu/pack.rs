@@ -31,7 +31,12 @@ impl Panels {
                 let width = PANEL.min(columns - first);
                 for (row, values) in data.chunks_exact_mut(PANEL).enumerate() {
                     let start = row / depth * strides.tap + row % depth * strides.depth;
-                    for (lane, value) in values[..width].iter_mut().enumerate() {
+                    let values = &mut values[..width];
+                    if strides.column == 1 {
+                        values.copy_from_slice(&source[start + first..][..width]);
+                        continue;
+                    }
+                    for (lane, value) in values.iter_mut().enumerate() {
                         *value = source[start + (first + lane) * strides.column];
                     }
                 }

@@ -2,13 +2,15 @@
 
 use super::kernel::{Block, Left, PANEL, Right};
 use super::pack::{Panels, Strides};
+use super::vectorized;
+use super::window::Window;
 use pulp::Arch;
 use rayon::prelude::*;
 
 /// Rows that one task multiplies: enough to read the right factor seldom, few enough to stay in the L2 cache.
 const ROWS_PER_TASK: usize = 96;
 /// Pixels that a weight gradient gathers at a time.
-const PIXELS_PER_PASS: usize = 1024;
+const PIXELS_PER_PASS: usize = 512;
 /// Rows of a weight gradient that one task computes.
 const GRADIENT_ROWS_PER_TASK: usize = 48;
 
@@ -24,24 +26,12 @@ impl Shared {
     }
 }
 
-/// A right factor that threads share for reading.
-#[derive(Clone, Copy)]
-struct SharedRight(Right);
-unsafe impl Send for SharedRight {}
-unsafe impl Sync for SharedRight {}
-
-impl SharedRight {
-    fn get(self) -> Right {
-        self.0
-    }
-}
-
-/// `out[row] = Σ_tap left[source(row, tap)] · panels[tap] + bias`, where `left` has rows of `panels.depth` values and
-/// a `source` of `None` is a row of zeros. `out` is (rows, panels.columns).
+/// `out[row] = Σ_tap left[window(row, tap)] · panels[tap] + bias`, where `left` has rows of `panels.depth` values and a
+/// row outside the window is zeros. `out` is (rows, panels.columns).
 pub(crate) fn gather_product(
     left: &[f32],
     rows: usize,
-    source: impl Fn(usize, usize) -> Option<usize> + Sync,
+    window: &Window,
     panels: &Panels,
     bias: Option<&[f32]>,
     out: &mut [f32],
@@ -53,6 +43,11 @@ pub(crate) fn gather_product(
         return;
     }
     let zeros = vec![0f32; depth];
+    let padded = matches!(window, Window::Same).then(|| spread_rows(left, depth)).flatten();
+    let (left, stride) = match &padded {
+        Some(padded) => (padded.as_slice(), depth + PANEL),
+        None => (left, depth),
+    };
     let out = Shared(out.as_mut_ptr());
     let panel_count = columns.div_ceil(PANEL);
     // Where rows are few, tasks also divide the columns, by pairs of panels.
@@ -67,14 +62,12 @@ pub(crate) fn gather_product(
         let first = row_task * ROWS_PER_TASK;
         let count = ROWS_PER_TASK.min(rows - first);
         let mut starts = Vec::with_capacity(count * taps);
-        for row in first..first + count {
-            for tap in 0..taps {
-                starts.push(match source(row, tap) {
-                    Some(row) => left[row * depth..(row + 1) * depth].as_ptr(),
-                    None => zeros.as_ptr(),
-                });
-            }
-        }
+        window.gather(first..first + count, |row| {
+            starts.push(match row {
+                Some(row) => left[row * stride..][..depth].as_ptr(),
+                None => zeros.as_ptr(),
+            });
+        });
         let first_panel = column_task * panels_per_task;
         arch.dispatch(Block {
             left: Left::Rows { starts: &starts, taps, depth },
@@ -90,13 +83,28 @@ pub(crate) fn gather_product(
     });
 }
 
-/// The weight gradient of [`gather_product`]: `out[tap, k, column] = Σ_row left[source(row, tap), k] · grad[row, column]`.
+/// Rows whose distance is a large power of two share a few sets of the cache and push each other out of it: a copy of
+/// them a little further apart costs one pass and saves the misses of every later one.
+fn spread_rows(rows: &[f32], len: usize) -> Option<Vec<f32>> {
+    const ALIASING: usize = 512; // values: 2 KiB
+    if len == 0 || !len.is_multiple_of(ALIASING) {
+        return None;
+    }
+    let mut out = vec![0f32; rows.len() / len * (len + PANEL)];
+    out.par_chunks_mut(len + PANEL)
+        .zip(rows.par_chunks(len))
+        .with_min_len(8)
+        .for_each(|(out, row)| out[..len].copy_from_slice(row));
+    Some(out)
+}
+
+/// The weight gradient of [`gather_product`]: `out[tap, k, column] = Σ_row left[window(row, tap), k] · grad[row, column]`.
 /// `left` has rows of `depth` values, `grad` is (rows, columns) and `out` is (taps, depth, columns).
 pub(crate) fn gather_gradient(
     left: &[f32],
     depth: usize,
     taps: usize,
-    source: impl Fn(usize, usize) -> Option<usize> + Sync,
+    window: &Window,
     grad: &[f32],
     columns: usize,
     out: &mut [f32],
@@ -106,32 +114,26 @@ pub(crate) fn gather_gradient(
         return;
     }
     let rows = grad.len() / columns;
-    // A right factor whose columns fill whole panels can be read where it lies.
-    let packed = (!columns.is_multiple_of(PANEL))
-        .then(|| Panels::pack(grad, 1, rows, columns, Strides { tap: 0, depth: columns, column: 1 }));
-    let right = SharedRight(match &packed {
-        Some(panels) => panels.right(),
-        None => Right { data: grad.as_ptr(), row_stride: columns, panel_stride: PANEL },
-    });
+    let panels = Panels::pack(grad, 1, rows, columns, Strides { tap: 0, depth: columns, column: 1 });
     out.fill(0.);
     let out = Shared(out.as_mut_ptr());
-    let zeros = vec![0f32; depth];
     let depth_tasks = depth.div_ceil(GRADIENT_ROWS_PER_TASK);
     let arch = Arch::new();
     (0..taps * depth_tasks).into_par_iter().for_each(|task| {
         let (tap, first) = (task / depth_tasks, task % depth_tasks * GRADIENT_ROWS_PER_TASK);
-        let mut starts = Vec::with_capacity(PIXELS_PER_PASS);
+        let count = GRADIENT_ROWS_PER_TASK.min(depth - first);
+        let mut values = Vec::with_capacity(PIXELS_PER_PASS * count);
         for pass in (0..rows).step_by(PIXELS_PER_PASS) {
-            starts.clear();
-            starts.extend((pass..(pass + PIXELS_PER_PASS).min(rows)).map(|row| match source(row, tap) {
-                Some(row) => left[row * depth..(row + 1) * depth][first..].as_ptr(),
-                None => zeros[first..].as_ptr(),
-            }));
-            let right = right.get();
+            values.clear();
+            window.gather_tap(pass..(pass + PIXELS_PER_PASS).min(rows), tap, |row| match row {
+                Some(row) => values.extend_from_slice(&left[row * depth + first..][..count]),
+                None => values.resize(values.len() + count, 0.),
+            });
+            let right = panels.right();
             arch.dispatch(Block {
-                left: Left::Columns { starts: &starts },
+                left: Left::Columns { values: &values, stride: count },
                 right: Right { data: right.data.wrapping_add(pass * right.row_stride), ..right },
-                rows: GRADIENT_ROWS_PER_TASK.min(depth - first),
+                rows: count,
                 panels: 0..columns.div_ceil(PANEL),
                 columns,
                 bias: None,
@@ -147,9 +149,14 @@ pub(crate) fn gather_gradient(
 pub(crate) fn column_sums(matrix: &[f32], columns: usize) -> Vec<f32> {
     let partial = |rows: &[f32]| {
         let mut sums = vec![0f32; columns];
-        for row in rows.chunks_exact(columns) {
-            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
-        }
+        vectorized(
+            #[inline(always)]
+            || {
+                for row in rows.chunks_exact(columns) {
+                    sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+                }
+            },
+        );
         sums
     };
     let chunks: Vec<_> = matrix.par_chunks(columns * 512).map(partial).collect();

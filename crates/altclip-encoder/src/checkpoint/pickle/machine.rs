@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use super::Result;
 
 /// The most objects that a pickle may make. A checkpoint of a thousand tensors makes about thirty thousand.
-const MOST_OBJECTS: usize = 1 << 21;
+const MOST_OBJECTS: usize = 1 << 20;
 /// The most dimensions that a tensor may have.
 const MOST_DIMENSIONS: usize = 16;
 const PROTOCOL: u8 = 2;
@@ -31,7 +31,7 @@ pub(super) enum Node<'a> {
     Dict(Vec<(NodeId, NodeId)>),
     Global(Global),
     Storage(Storage<'a>),
-    Tensor(TensorView<'a>),
+    Tensor(Box<TensorView<'a>>),
     /// A value that no tensor is made of: a float, a boolean, something of a training framework.
     Other,
 }
@@ -308,7 +308,7 @@ impl<'a> Machine<'a> {
         match (global, arguments.as_slice()) {
             (Global::RebuildTensor, &[storage, offset, shape, strides, ..]) => {
                 let view = self.tensor(storage, offset, shape, strides)?;
-                self.push(Node::Tensor(view))
+                self.push(Node::Tensor(Box::new(view)))
             }
             (Global::RebuildParameter, &[tensor, ..]) if matches!(self.node(tensor), Node::Tensor(_)) => {
                 self.stack.push(tensor);
@@ -534,7 +534,7 @@ mod tests {
             b"\x80\x02(0.",
             b"\x80\x02X\xff\xff\xff\xffabc.",
             b"\x80\x02X\x01\x00\x00\x00\xff.",
-            b"\x80\x02(Nq\x00\x85.",
+            b"\x80\x02(\x85.",
             b"\x80\x02}(Nu.",
             b"\x80\x02ctorch",
             b"\x80\x02NQ.",

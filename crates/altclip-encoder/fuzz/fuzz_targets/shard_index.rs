@@ -1,0 +1,14 @@
+//! Any bytes as a `model.safetensors.index.json`: an index of files in its own folder, or an error.
+#![no_main]
+
+use altclip_encoder::checkpoint::ShardIndex;
+use altclip_encoder::source::FileData;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(index) = ShardIndex::parse(&FileData::owned("fuzz.index.json", bytes.to_vec())) {
+        for shard in index.shards() {
+            assert!(!shard.starts_with('/') && shard.split('/').all(|part| part != ".."));
+        }
+    }
+});

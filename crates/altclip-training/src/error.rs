@@ -1,0 +1,54 @@
+//! What can go wrong in a training run.
+
+use std::path::{Path, PathBuf};
+
+/// An error of a training run; its text names the file or the setting and says what was expected.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file was read, and does not hold what it should.
+    #[error("{}: {problem}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// A setting that no run can satisfy.
+    #[error("{0}")]
+    Setting(String),
+    /// The data set.
+    #[error(transparent)]
+    Data(#[from] crate::emoji::Error),
+    /// The encoder or one of its files.
+    #[error(transparent)]
+    Encoder(#[from] altclip_encoder::Error),
+    /// The diffusion model or one of its files.
+    #[error(transparent)]
+    Pipeline(#[from] altdiffusion_pipeline::Error),
+    /// A tensor operation.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// The result of a part of a training run.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// For `map_err`: the path that the failed operation was about.
+    pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { path: path.as_ref().to_owned(), source }
+    }
+
+    pub(crate) fn format(path: impl AsRef<Path>, problem: impl ToString) -> Self {
+        Self::Format { path: path.as_ref().to_owned(), problem: problem.to_string() }
+    }
+}

@@ -1,0 +1,184 @@
+//! A trained model in the published directory layout, so that every loader of AltDiffusion reads it.
+
+use crate::error::{Error, Result};
+use crate::run::{save_tensors, write_whole};
+use crate::stages::contrastive::{CAPTION_TOKENS, TrainedDualEncoder};
+use crate::stages::diffusion::TrainedUnet;
+use crate::stages::vae::TrainedVae;
+use altclip_encoder::text_encoder::TextEncoderConfig;
+use candle_core::{DType, Tensor};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// The release of diffusers whose configuration files these are.
+const DIFFUSERS_VERSION: &str = "0.31.0";
+
+/// `scheduler/scheduler_config.json`: DDIM over the noise levels of Stable Diffusion, velocity prediction.
+pub fn scheduler_config() -> Value {
+    json!({
+        "_class_name": "DDIMScheduler",
+        "_diffusers_version": DIFFUSERS_VERSION,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "clip_sample": false,
+        "num_train_timesteps": 1000,
+        "prediction_type": "v_prediction",
+        "set_alpha_to_one": false,
+        "steps_offset": 1,
+        "timestep_spacing": "trailing",
+        "trained_betas": null,
+    })
+}
+
+/// The configuration of the diffusion text encoder that shares its weights with the dual encoder's text side.
+pub fn text_encoder_config(model: &TrainedDualEncoder) -> TextEncoderConfig {
+    TextEncoderConfig {
+        encoder: model.text_config.encoder.clone(),
+        project_dim: model.text_config.project_dim,
+        use_attention_mask: true,
+        has_pre_transformation: false,
+    }
+}
+
+/// Writes the whole model, weights in f16.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn export(
+    folder: &Path,
+    tokenizer: &[u8],
+    dual_encoder: &TrainedDualEncoder,
+    vae: &TrainedVae,
+    unet: &TrainedUnet,
+) -> Result<()> {
+    let size = dual_encoder.vision_config.image_size;
+    write_json(folder, "model_index.json", &model_index())?;
+
+    write_file(folder, "tokenizer/sentencepiece.bpe.model", tokenizer)?;
+    write_json(folder, "tokenizer/tokenizer_config.json", &tokenizer_config())?;
+    write_json(folder, "tokenizer/special_tokens_map.json", &special_tokens())?;
+
+    let tags = json!({
+        "architectures": ["RobertaSeriesModelWithTransformation"],
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "model_type": "xlm-roberta",
+    });
+    write_json(folder, "text_encoder/config.json", &tagged(text_encoder_config(dual_encoder), tags)?)?;
+    write_weights(folder, "text_encoder/model.safetensors", &dual_encoder.text_weights)?;
+
+    let tags =
+        json!({ "architectures": ["CLIPVisionModelWithProjection"], "model_type": "clip_vision_model" });
+    write_json(folder, "image_encoder/config.json", &tagged(&dual_encoder.vision_config, tags)?)?;
+    write_weights(folder, "image_encoder/model.safetensors", &dual_encoder.vision_weights)?;
+    write_json(folder, "feature_extractor/preprocessor_config.json", &preprocessor_config(size))?;
+
+    let tags = json!({ "_class_name": "AutoencoderKL", "_diffusers_version": DIFFUSERS_VERSION, "sample_size": size });
+    write_json(folder, "vae/config.json", &tagged(&vae.config, tags)?)?;
+    write_weights(folder, "vae/diffusion_pytorch_model.safetensors", &vae.weights)?;
+
+    let tags = json!({ "_class_name": "UNet2DConditionModel", "_diffusers_version": DIFFUSERS_VERSION });
+    write_json(folder, "unet/config.json", &tagged(&unet.config, tags)?)?;
+    write_weights(folder, "unet/diffusion_pytorch_model.safetensors", &unet.weights)?;
+
+    write_json(folder, "scheduler/scheduler_config.json", &scheduler_config())
+}
+
+fn model_index() -> Value {
+    json!({
+        "_class_name": "AltDiffusionPipeline",
+        "_diffusers_version": DIFFUSERS_VERSION,
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+        "requires_safety_checker": false,
+        "safety_checker": [null, null],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["alt_diffusion", "RobertaSeriesModelWithTransformation"],
+        "tokenizer": ["transformers", "XLMRobertaTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    })
+}
+
+fn special_tokens() -> Value {
+    json!({
+        "bos_token": "<s>",
+        "cls_token": "<s>",
+        "eos_token": "</s>",
+        "mask_token": { "content": "<mask>", "lstrip": true, "normalized": false, "rstrip": false, "single_word": false },
+        "pad_token": "<pad>",
+        "sep_token": "</s>",
+        "unk_token": "<unk>",
+    })
+}
+
+fn tokenizer_config() -> Value {
+    json!({
+        "bos_token": "<s>",
+        "cls_token": "<s>",
+        "eos_token": "</s>",
+        "mask_token": "<mask>",
+        "model_max_length": CAPTION_TOKENS,
+        "pad_token": "<pad>",
+        "sep_token": "</s>",
+        "sp_model_kwargs": {},
+        "tokenizer_class": "XLMRobertaTokenizer",
+        "unk_token": "<unk>",
+    })
+}
+
+fn preprocessor_config(size: usize) -> Value {
+    json!({
+        "crop_size": { "height": size, "width": size },
+        "do_center_crop": true,
+        "do_convert_rgb": true,
+        "do_normalize": true,
+        "do_rescale": true,
+        "do_resize": true,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_processor_type": "CLIPImageProcessor",
+        "image_std": [0.5, 0.5, 0.5],
+        "resample": 3,
+        "rescale_factor": 1.0 / 255.0,
+        "size": { "shortest_edge": size },
+    })
+}
+
+/// A configuration with further fields beside its own.
+fn tagged(config: impl Serialize, tags: Value) -> Result<Value> {
+    let mut value = serde_json::to_value(config).map_err(|e| Error::Setting(e.to_string()))?;
+    if let (Value::Object(value), Value::Object(tags)) = (&mut value, tags) {
+        value.extend(tags);
+    }
+    Ok(value)
+}
+
+fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let path = folder.join(name);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(Error::io(parent))?;
+    }
+    write_whole(&path, bytes)
+}
+
+fn write_json(folder: &Path, name: &str, value: &Value) -> Result<()> {
+    write_file(folder, name, format!("{value:#}\n").as_bytes())
+}
+
+fn write_weights(folder: &Path, name: &str, weights: &BTreeMap<String, Tensor>) -> Result<()> {
+    let half: BTreeMap<String, Tensor> = weights
+        .iter()
+        .map(|(name, tensor)| Ok((name.clone(), tensor.to_dtype(DType::F16)?)))
+        .collect::<candle_core::Result<_>>()?;
+    let path = folder.join(name);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(Error::io(parent))?;
+    }
+    // transformers and diffusers look for the framework that wrote a file
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    save_tensors(&path, &half, Some(metadata))
+}

@@ -1,0 +1,51 @@
+//! Pictures as tensors, and tensors as contact sheets.
+
+use candle_core::{DType, Device, Result, Tensor};
+use image::{Rgb, RgbImage};
+
+/// 8-bit pixels (n, size, size, 3) as a channels-last tensor from −1 to 1.
+///
+/// # Errors
+/// If `pixels` is not a whole number of such pictures.
+pub fn to_tensor(pixels: &[u8], size: usize, device: &Device) -> Result<Tensor> {
+    let n = pixels.len() / (size * size * 3).max(1);
+    let values: Vec<f32> = pixels.iter().map(|&p| f32::from(p) / 127.5 - 1.).collect();
+    Tensor::from_vec(values, (n, size, size, 3), device)
+}
+
+/// The mean over pictures of their peak signal-to-noise ratio in dB, for channels-last pictures from −1 to 1 as they
+/// will be stored: rounded to 8 bits.
+///
+/// # Errors
+/// If the shapes differ.
+pub fn mean_psnr(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let quantise = |x: &Tensor| ((x.clamp(-1., 1.)? + 1.)? * 127.5)?.round();
+    let error = (quantise(a)? - quantise(b)?)?.sqr()?.flatten_from(1)?.mean(1)?.to_dtype(DType::F64)?;
+    let psnr: Vec<f64> =
+        error.to_vec1::<f64>()?.iter().map(|e| 10. * (255. * 255. / e.max(1e-10)).log10()).collect();
+    Ok(psnr.iter().sum::<f64>() / psnr.len().max(1) as f64)
+}
+
+/// Channels-last pictures (n, height, width, 3) from −1 to 1 side by side, `columns` to a row, with a white margin.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn contact_sheet(pictures: &Tensor, columns: usize) -> Result<RgbImage> {
+    const MARGIN: usize = 2;
+    let (n, height, width, _) = pictures.dims4()?;
+    let pixels: Vec<u8> =
+        ((pictures.clamp(-1., 1.)? + 1.)? * 127.5)?.round()?.to_dtype(DType::U8)?.flatten_all()?.to_vec1()?;
+    let columns = columns.clamp(1, n.max(1));
+    let sheet = |count: usize, size: usize| (count * (size + MARGIN) + MARGIN) as u32;
+    let mut image =
+        RgbImage::from_pixel(sheet(columns, width), sheet(n.div_ceil(columns), height), Rgb([255; 3]));
+    for (i, picture) in pixels.chunks_exact((height * width * 3).max(1)).enumerate() {
+        let left = MARGIN + i % columns * (width + MARGIN);
+        let top = MARGIN + i / columns * (height + MARGIN);
+        for (p, rgb) in picture.chunks_exact(3).enumerate() {
+            let (x, y) = (left + p % width, top + p / width);
+            image.put_pixel(x as u32, y as u32, Rgb([rgb[0], rgb[1], rgb[2]]));
+        }
+    }
+    Ok(image)
+}

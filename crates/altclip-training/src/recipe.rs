@@ -1,0 +1,196 @@
+//! The training of the emoji model from its one configuration file: tokenizer, autoencoder, dual encoder, diffusion.
+
+use crate::emoji::{CaptionSampler, Dataset, PICTURE_SIZE};
+use crate::error::{Error, Result};
+use crate::export::{export, scheduler_config, text_encoder_config};
+use crate::pictures::to_tensor;
+use crate::run::{Observer, Run, write_whole};
+use crate::stages::contrastive::{ContrastiveStage, TrainedDualEncoder};
+use crate::stages::diffusion::{DiffusionInputs, DiffusionStage};
+use crate::stages::vae::{TrainedVae, VaeStage};
+use crate::unigram::train_unigram;
+use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::tokenizer::Tokenizer;
+use altdiffusion_pipeline::schedulers::SchedulerConfig;
+use altdiffusion_pipeline::vae::AutoencoderKl;
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Every setting of the emoji model's training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Seed of all weights and all draws.
+    pub seed: u64,
+    /// Languages of the captions, by their codes.
+    pub languages: Vec<String>,
+    /// Drawing styles to learn, such as `google`.
+    pub vendors: Vec<String>,
+    /// Pieces of the tokenizer.
+    pub vocab_size: usize,
+    pub vae: VaeStage,
+    pub contrastive: ContrastiveStage,
+    pub diffusion: DiffusionStage,
+}
+
+/// A part of the recipe that can be run alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Vae,
+    Contrastive,
+    /// Finishes the stages before it where they are not.
+    Diffusion,
+}
+
+impl FromStr for Stage {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "vae" => Ok(Self::Vae),
+            "contrastive" => Ok(Self::Contrastive),
+            "diffusion" => Ok(Self::Diffusion),
+            _ => Err(Error::Setting(format!("stage `{name}`: expected vae, contrastive or diffusion"))),
+        }
+    }
+}
+
+impl Recipe {
+    /// Reads a recipe from a TOML file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or lacks a setting, or has one that is unknown.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        toml::from_str(&text).map_err(|e| Error::format(path, e.message()))
+    }
+
+    /// Trains up to and including a stage, going on where an earlier run stopped. After the last one the model lies in
+    /// `output/model`, in the published layout. The autoencoder and the dual encoder do not need each other: two
+    /// processes can train them side by side.
+    ///
+    /// # Errors
+    /// If a setting describes no model, a file cannot be read or written, or a loss is not finite.
+    pub fn train(
+        &self,
+        data: &Dataset,
+        output: &Path,
+        last: Stage,
+        device: &Device,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let corpus = Corpus::new(data, &self.vendors, device)?;
+        match last {
+            Stage::Vae => self.train_vae(&corpus, output, observer).map(|_| ()),
+            Stage::Contrastive => self.train_contrastive(data, &corpus, output, observer).map(|_| ()),
+            Stage::Diffusion => {
+                let vae = self.train_vae(&corpus, output, observer)?;
+                let dual_encoder = self.train_contrastive(data, &corpus, output, observer)?;
+                self.train_diffusion(data, &corpus, output, &vae, &dual_encoder, observer)
+            }
+        }
+    }
+
+    fn train_vae(&self, corpus: &Corpus, output: &Path, observer: &mut dyn Observer) -> Result<TrainedVae> {
+        let run = Run::open(output.join("vae"), self.seed)?;
+        self.vae.train(&corpus.pictures, &run, self.seed, observer)
+    }
+
+    fn train_contrastive(
+        &self,
+        data: &Dataset,
+        corpus: &Corpus,
+        output: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<TrainedDualEncoder> {
+        let tokenizer = self.tokenizer(data, output)?.0;
+        let run = Run::open(output.join("contrastive"), self.seed)?;
+        let Corpus { pictures, owners } = corpus;
+        self.contrastive.train(data, pictures, owners, &tokenizer, &self.languages, &run, self.seed, observer)
+    }
+
+    fn train_diffusion(
+        &self,
+        data: &Dataset,
+        corpus: &Corpus,
+        output: &Path,
+        trained_vae: &TrainedVae,
+        dual_encoder: &TrainedDualEncoder,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let (tokenizer, tokenizer_bytes) = self.tokenizer(data, output)?;
+        let device = corpus.pictures.device();
+        let text_encoder =
+            TextEncoder::new(&text_encoder_config(dual_encoder), frozen(&dual_encoder.text_weights, device))?;
+        let vae = AutoencoderKl::new(&trained_vae.config, frozen(&trained_vae.weights, device))?;
+        let scheduler = SchedulerConfig::from_json(scheduler_config().to_string(), "scheduler_config.json")?;
+        let inputs = DiffusionInputs {
+            data,
+            latents: &trained_vae.latents,
+            owners: &corpus.owners,
+            languages: &self.languages,
+            tokenizer: &tokenizer,
+            text_encoder: &text_encoder,
+            vae: &vae,
+            scheduler: &scheduler,
+        };
+        let run = Run::open(output.join("diffusion"), self.seed)?;
+        let unet = self.diffusion.train(&inputs, &run, self.seed, observer)?;
+        export(&output.join("model"), &tokenizer_bytes, dual_encoder, trained_vae, &unet)
+    }
+
+    /// The tokenizer of the captions and its file, trained on first use.
+    fn tokenizer(&self, data: &Dataset, output: &Path) -> Result<(Tokenizer, Vec<u8>)> {
+        let path: PathBuf = output.join("sentencepiece.bpe.model");
+        let bytes = if path.exists() {
+            std::fs::read(&path).map_err(Error::io(&path))?
+        } else {
+            let captions = CaptionSampler::new(data);
+            let texts = (0..data.concepts().len()).flat_map(|concept| {
+                let of_language = |language: &String| captions.captions(concept, language);
+                self.languages.iter().flat_map(of_language).map(|caption| caption.text).collect::<Vec<_>>()
+            });
+            let bytes = train_unigram(texts, self.vocab_size).map_err(|e| Error::Setting(e.to_string()))?;
+            std::fs::create_dir_all(output).map_err(Error::io(output))?;
+            write_whole(&path, &bytes)?;
+            bytes
+        };
+        Ok((Tokenizer::from_sentencepiece_bytes(&bytes, &path.display().to_string())?, bytes))
+    }
+}
+
+/// The pictures of the chosen drawing styles.
+struct Corpus {
+    /// (n, size, size, 3), from −1 to 1.
+    pictures: Tensor,
+    /// The concept that each shows.
+    owners: Vec<usize>,
+}
+
+impl Corpus {
+    fn new(data: &Dataset, vendors: &[String], device: &Device) -> Result<Self> {
+        let (mut pixels, mut owners) = (Vec::new(), Vec::new());
+        for (concept, entry) in data.concepts().iter().enumerate() {
+            for picture in entry.pictures.iter().filter(|picture| vendors.contains(&picture.vendor)) {
+                pixels.extend_from_slice(data.picture(picture.index).unwrap_or_default());
+                owners.push(concept);
+            }
+        }
+        if owners.is_empty() {
+            return Err(Error::Setting(format!(
+                "vendors {vendors:?}: the data set has no picture of theirs"
+            )));
+        }
+        Ok(Self { pictures: to_tensor(&pixels, PICTURE_SIZE, device)?, owners })
+    }
+}
+
+/// Trained weights for a model that is trained no more.
+fn frozen(weights: &BTreeMap<String, Tensor>, device: &Device) -> VarBuilder<'static> {
+    let weights = weights.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
+    VarBuilder::from_tensors(weights, DType::F32, device)
+}

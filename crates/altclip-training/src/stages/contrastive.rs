@@ -1,0 +1,263 @@
+//! The dual encoder, trained on pairs of pictures and captions with CLIP's symmetric loss (Radford et al., arXiv
+//! 2103.00020). Its text side conditions the diffusion model, its image side judges what that draws.
+
+use crate::emoji::{CaptionSampler, Dataset};
+use crate::error::{Error, Result};
+use crate::optimizer::{Optimizer, OptimizerConfig};
+use crate::parameters::Parameters;
+use crate::pictures::contact_sheet;
+use crate::run::{Observer, Run};
+use altclip_encoder::activation::Activation;
+use altclip_encoder::altclip::{AltClipTextConfig, AltClipTextTower, normalize};
+use altclip_encoder::tokenizer::Tokenizer;
+use altclip_encoder::vision::{VisionConfig, VisionTower};
+use altclip_encoder::xlm_roberta::XlmRobertaConfig;
+use candle_core::{D, Tensor};
+use candle_nn::Init;
+use rand::seq::SliceRandom;
+use rand::{Rng, RngExt};
+use rand_distr::StandardNormal;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Settings of the stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContrastiveStage {
+    pub text: TransformerShape,
+    pub image: TransformerShape,
+    pub patch_size: usize,
+    /// Width of the hidden states that the UNet attends to.
+    pub project_dim: usize,
+    /// Width of the joint space.
+    pub projection_dim: usize,
+    pub batch_size: usize,
+    /// Pictures are moved by up to this many pixels in each direction.
+    pub max_shift: usize,
+    /// Largest standard deviation of the noise added to pictures from −1 to 1.
+    pub max_noise: f32,
+    pub optimizer: OptimizerConfig,
+}
+
+/// The size of a transformer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransformerShape {
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+}
+
+/// The trained dual encoder.
+pub struct TrainedDualEncoder {
+    pub text_config: AltClipTextConfig,
+    pub vision_config: VisionConfig,
+    /// `roberta.*`, `pre_LN.*`, `transformation.*`, `text_projection.weight` and `logit_scale`.
+    pub text_weights: BTreeMap<String, Tensor>,
+    /// `vision_model.*` and `visual_projection.weight`.
+    pub vision_weights: BTreeMap<String, Tensor>,
+}
+
+/// Tokens of the longest caption that is read whole.
+pub const CAPTION_TOKENS: usize = 77;
+/// Beginning of the logarithm of the factor on the cosines: 1 / 0.07, as CLIP's.
+const INITIAL_LOGIT_SCALE: f64 = 2.6593;
+/// Largest factor on the cosines.
+const MAX_LOGIT_SCALE: f64 = 100.;
+
+impl ContrastiveStage {
+    fn text_config(&self, vocab_size: usize) -> AltClipTextConfig {
+        let shape = self.text;
+        AltClipTextConfig {
+            encoder: XlmRobertaConfig {
+                vocab_size,
+                hidden_size: shape.hidden_size,
+                num_hidden_layers: shape.num_hidden_layers,
+                num_attention_heads: shape.num_attention_heads,
+                intermediate_size: shape.intermediate_size,
+                // positions start behind those of padding
+                max_position_embeddings: CAPTION_TOKENS + 3,
+                type_vocab_size: 1,
+                layer_norm_eps: 1e-5,
+                ..XlmRobertaConfig::default()
+            },
+            project_dim: self.project_dim,
+        }
+    }
+
+    fn vision_config(&self, image_size: usize) -> VisionConfig {
+        let shape = self.image;
+        VisionConfig {
+            hidden_size: shape.hidden_size,
+            intermediate_size: shape.intermediate_size,
+            projection_dim: self.projection_dim,
+            num_hidden_layers: shape.num_hidden_layers,
+            num_attention_heads: shape.num_attention_heads,
+            image_size,
+            patch_size: self.patch_size,
+            hidden_act: Activation::QuickGelu,
+            ..VisionConfig::default()
+        }
+    }
+
+    /// Trains on channels-last pictures (n, size, size, 3) from −1 to 1; `owners` says which concept each shows.
+    ///
+    /// # Errors
+    /// If the settings describe no model, or the run fails.
+    #[allow(clippy::too_many_arguments)] // a stage takes what the ones before it made
+    pub fn train(
+        &self,
+        data: &Dataset,
+        pictures: &Tensor,
+        owners: &[usize],
+        tokenizer: &Tokenizer,
+        languages: &[String],
+        run: &Run,
+        seed: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<TrainedDualEncoder> {
+        let device = pictures.device();
+        let size = pictures.dim(1)?;
+        let text_config = self.text_config(tokenizer.vocab_size());
+        let vision_config = self.vision_config(size);
+        let parameters = Parameters::new(seed);
+        let vb = parameters.var_builder(device);
+        let projection = vb.pp("text.text_projection");
+        let text = AltClipTextTower::new(&text_config, self.projection_dim, vb.pp("text"), projection)?;
+        let vision = VisionTower::new(&vision_config, vb.pp("vision"))?;
+        let logit_scale =
+            vb.pp("text").get_with_hints((), "logit_scale", Init::Const(INITIAL_LOGIT_SCALE))?;
+        let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
+        let captions = CaptionSampler::new(data);
+
+        let concepts = data.concepts().len();
+        let mut of_concept = vec![Vec::new(); concepts];
+        for (picture, &owner) in owners.iter().enumerate() {
+            of_concept[owner].push(picture);
+        }
+        let drawn: Vec<usize> = (0..concepts).filter(|&c| !of_concept[c].is_empty()).collect();
+        if drawn.len() < self.batch_size {
+            return Err(Error::Setting(format!(
+                "batch_size {}: expected at most one of each of the {} concepts",
+                self.batch_size,
+                drawn.len()
+            )));
+        }
+        let pixels: Vec<f32> = pictures.flatten_all()?.to_vec1()?;
+        let picture_len = size * size * 3;
+
+        let encode = |texts: &[String]| -> Result<Tensor> {
+            let encoding = tokenizer.encode_padded(texts, CAPTION_TOKENS)?;
+            Ok(normalize(&text.forward(&encoding.input_ids, &encoding.attention_mask)?)?)
+        };
+        let loss = |rng: &mut rand_chacha::ChaCha8Rng| {
+            let mut drawn = drawn.clone();
+            let (chosen, _) = drawn.partial_shuffle(rng, self.batch_size);
+            let mut batch = Vec::with_capacity(chosen.len() * picture_len);
+            for &mut concept in &mut *chosen {
+                let pictures = &of_concept[concept];
+                let picture = pictures[rng.random_range(0..pictures.len())];
+                self.disturb(rng, &pixels[picture * picture_len..][..picture_len], size, &mut batch);
+            }
+            let batch = Tensor::from_vec(batch, (chosen.len(), size, size, 3), device)?;
+            let images = normalize(&vision.forward(&batch.permute((0, 3, 1, 2))?.contiguous()?)?)?;
+            let scale = logit_scale.exp()?.minimum(MAX_LOGIT_SCALE)?;
+            let mut total = Tensor::new(0f32, device)?;
+            for language in languages {
+                let sample =
+                    |&mut concept: &mut usize| captions.sample(rng, concept, language).unwrap_or_default();
+                let texts: Vec<String> = chosen.iter_mut().map(sample).collect();
+                let logits = images.matmul(&encode(&texts)?.t()?)?.broadcast_mul(&scale)?;
+                total = (total + symmetric_loss(&logits)?)?;
+            }
+            Ok((total / languages.len() as f64)?)
+        };
+        // Captions of the first concepts, and the pictures that come nearest.
+        let sample = || {
+            let mut rng: rand_chacha::ChaCha8Rng = rand::SeedableRng::seed_from_u64(seed);
+            let images = embed_pictures(&vision, pictures)?;
+            let mut rows = Vec::new();
+            for &concept in drawn.iter().step_by((drawn.len() / 12).max(1)).take(12) {
+                let sample = |language: &String| captions.sample(&mut rng, concept, language);
+                let texts: Vec<String> = languages.iter().filter_map(sample).collect();
+                let scores = encode(&texts)?.matmul(&images.t()?)?;
+                let best = scores.arg_sort_last_dim(false)?.narrow(1, 0, 6)?.flatten_all()?;
+                let own = Tensor::new(&[of_concept[concept][0] as u32], device)?;
+                rows.push(pictures.index_select(&Tensor::cat(&[own, best], 0)?, 0)?);
+            }
+            let columns = 1 + 6 * languages.len();
+            Ok(contact_sheet(&Tensor::cat(&rows, 0)?, columns)?)
+        };
+        run.train(&mut optimizer, observer, loss, sample)?;
+
+        parameters.load(&optimizer.averages())?;
+        let images = embed_pictures(&vision, pictures)?;
+        let mut rng: rand_chacha::ChaCha8Rng = rand::SeedableRng::seed_from_u64(seed);
+        for language in languages {
+            let sample = |&owner: &usize| captions.sample(&mut rng, owner, language).unwrap_or_default();
+            let texts: Vec<String> = owners.iter().map(sample).collect();
+            let found = encode(&texts)?.detach().matmul(&images.t()?)?.argmax(D::Minus1)?.to_vec1::<u32>()?;
+            let right = found.iter().zip(owners).filter(|&(&f, &o)| owners[f as usize] == o).count();
+            let share = 100. * right as f64 / owners.len() as f64;
+            observer.note(
+                "contrastive",
+                &format!("{language}: {share:.1} % of captions find their own picture first"),
+            );
+        }
+        let weights = parameters.snapshot()?;
+        let part = |prefix: &str| -> BTreeMap<String, Tensor> {
+            let strip = |(name, tensor): (&String, &Tensor)| {
+                Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))
+            };
+            weights.iter().filter_map(strip).collect()
+        };
+        Ok(TrainedDualEncoder {
+            text_config,
+            vision_config,
+            text_weights: part("text."),
+            vision_weights: part("vision."),
+        })
+    }
+
+    /// Appends a picture, moved over white and with noise, so that the encoder does not hang on single pixels.
+    fn disturb(&self, rng: &mut impl Rng, picture: &[f32], size: usize, out: &mut Vec<f32>) {
+        let reach = self.max_shift as i64;
+        let (dx, dy) = (rng.random_range(-reach..=reach), rng.random_range(-reach..=reach));
+        let noise = rng.random_range(0f32..=1.) * self.max_noise;
+        for y in 0..size as i64 {
+            for x in 0..size as i64 {
+                let (sx, sy) = (x - dx, y - dy);
+                let inside = (0..size as i64).contains(&sx) && (0..size as i64).contains(&sy);
+                let start = inside.then(|| (sy as usize * size + sx as usize) * 3);
+                for channel in 0..3 {
+                    let value = start.map_or(1., |start| picture[start + channel]);
+                    out.push(value + noise * rng.sample::<f32, _>(StandardNormal));
+                }
+            }
+        }
+    }
+}
+
+/// Cross-entropy of both directions of a square matrix of logits whose diagonal holds the pairs.
+fn symmetric_loss(logits: &Tensor) -> candle_core::Result<Tensor> {
+    let targets = Tensor::arange(0u32, logits.dim(0)? as u32, logits.device())?;
+    let images = candle_nn::loss::cross_entropy(logits, &targets)?;
+    let texts = candle_nn::loss::cross_entropy(&logits.t()?.contiguous()?, &targets)?;
+    (images + texts)? / 2.
+}
+
+/// Normalised vectors of channels-last pictures (n, size, size, 3) from −1 to 1.
+///
+/// # Errors
+/// If the pictures do not fit the model.
+pub fn embed_pictures(vision: &VisionTower, pictures: &Tensor) -> Result<Tensor> {
+    const CHUNK: usize = 64;
+    let n = pictures.dim(0)?;
+    let embed = |first: usize| -> Result<Tensor> {
+        let chunk = pictures.narrow(0, first, CHUNK.min(n - first))?;
+        let pixel_values = chunk.permute((0, 3, 1, 2))?.contiguous()?;
+        Ok(normalize(&vision.forward(&pixel_values)?)?.detach())
+    };
+    Ok(Tensor::cat(&(0..n).step_by(CHUNK).map(embed).collect::<Result<Vec<_>>>()?, 0)?)
+}

@@ -1,0 +1,128 @@
+//! The autoencoder, trained on the pictures alone.
+
+use crate::error::Result;
+use crate::optimizer::{Optimizer, OptimizerConfig};
+use crate::parameters::Parameters;
+use crate::pictures::{contact_sheet, mean_psnr};
+use crate::run::{Observer, Run};
+use altdiffusion_pipeline::vae::{AutoencoderKl, AutoencoderKlConfig};
+use candle_core::Tensor;
+use rand::RngExt;
+use rand_distr::StandardNormal;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Settings of the stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VaeStage {
+    pub block_out_channels: Vec<usize>,
+    pub layers_per_block: usize,
+    pub latent_channels: usize,
+    pub norm_num_groups: usize,
+    pub batch_size: usize,
+    /// Weight of the absolute error beside the squared one.
+    pub absolute_weight: f64,
+    /// Weight of the Kullback–Leibler divergence, per latent value.
+    pub kl_weight: f64,
+    pub optimizer: OptimizerConfig,
+}
+
+/// The trained autoencoder.
+pub struct TrainedVae {
+    pub config: AutoencoderKlConfig,
+    /// The averaged weights by name.
+    pub weights: BTreeMap<String, Tensor>,
+    /// Mean PSNR of the reconstructed training pictures in dB.
+    pub psnr: f64,
+    /// Latent means of all pictures (n, channels, height, width), times the scaling factor.
+    pub latents: Tensor,
+}
+
+/// Pictures that are encoded at a time outside of training.
+const CHUNK: usize = 32;
+
+impl VaeStage {
+    fn config(&self, scaling_factor: f64) -> AutoencoderKlConfig {
+        let levels = self.block_out_channels.len();
+        AutoencoderKlConfig {
+            down_block_types: vec!["DownEncoderBlock2D".to_owned(); levels],
+            up_block_types: vec!["UpDecoderBlock2D".to_owned(); levels],
+            block_out_channels: self.block_out_channels.clone(),
+            layers_per_block: self.layers_per_block,
+            latent_channels: self.latent_channels,
+            norm_num_groups: self.norm_num_groups,
+            scaling_factor,
+            ..AutoencoderKlConfig::default()
+        }
+    }
+
+    /// Trains on channels-last pictures (n, size, size, 3) from −1 to 1.
+    ///
+    /// # Errors
+    /// If the settings describe no model, or the run fails.
+    pub fn train(
+        &self,
+        pictures: &Tensor,
+        run: &Run,
+        seed: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<TrainedVae> {
+        let device = pictures.device();
+        let parameters = Parameters::new(seed);
+        let vae = AutoencoderKl::new(&self.config(1.), parameters.var_builder(device))?;
+        let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
+        let n = pictures.dim(0)?;
+        let loss = |rng: &mut rand_chacha::ChaCha8Rng| {
+            let chosen: Vec<u32> = (0..self.batch_size).map(|_| rng.random_range(0..n as u32)).collect();
+            let batch = pictures.index_select(&Tensor::new(chosen, device)?, 0)?;
+            let moments = vae.encode_channels_last(&batch)?;
+            let noise: Vec<f32> = rng.sample_iter(StandardNormal).take(moments.mean.elem_count()).collect();
+            let noise = Tensor::from_vec(noise, moments.mean.shape(), device)?;
+            let error = (vae.decode_channels_last(&moments.sample(&noise)?)? - batch)?;
+            let latent_values = (moments.mean.elem_count() / self.batch_size) as f64;
+            let kl = (moments.kl()?.mean_all()? / latent_values)?;
+            let fit = (error.sqr()?.mean_all()? + (error.abs()?.mean_all()? * self.absolute_weight)?)?;
+            Ok((fit + (kl * self.kl_weight)?)?)
+        };
+        let sample = || {
+            let few = pictures.narrow(0, 0, n.min(32))?;
+            let pairs = Tensor::cat(&[&few, &reconstruct(&vae, &few)?], 0)?;
+            Ok(contact_sheet(&pairs, 16)?)
+        };
+        run.train(&mut optimizer, observer, loss, sample)?;
+
+        parameters.load(&optimizer.averages())?;
+        let weights = parameters.snapshot()?;
+        let psnr = mean_psnr(pictures, &reconstruct(&vae, pictures)?)?;
+        let latents = encode(&vae, pictures)?;
+        let deviation = f64::from(deviation(&latents)?);
+        let scaling_factor = ((1. / deviation) * 1e5).round() / 1e5;
+        observer.note("vae", &format!("reconstructs at {psnr:.2} dB, scaling factor {scaling_factor}"));
+        let latents = (latents.permute((0, 3, 1, 2))?.contiguous()? * scaling_factor)?;
+        Ok(TrainedVae { config: self.config(scaling_factor), weights, psnr, latents })
+    }
+}
+
+/// The root of the mean square, which is what noise is added to.
+fn deviation(latents: &Tensor) -> candle_core::Result<f32> {
+    latents.sqr()?.mean_all()?.sqrt()?.to_scalar::<f32>()
+}
+
+fn by_chunks(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let n = x.dim(0)?;
+    let chunks: Vec<Tensor> = (0..n)
+        .step_by(CHUNK)
+        // detached: nobody wants the gradients of a whole data set
+        .map(|first| Ok(f(&x.narrow(0, first, CHUNK.min(n - first))?)?.detach()))
+        .collect::<Result<_>>()?;
+    Ok(Tensor::cat(&chunks, 0)?)
+}
+
+fn encode(vae: &AutoencoderKl, pictures: &Tensor) -> Result<Tensor> {
+    by_chunks(pictures, |pictures| Ok(vae.encode_channels_last(pictures)?.mean))
+}
+
+fn reconstruct(vae: &AutoencoderKl, pictures: &Tensor) -> Result<Tensor> {
+    by_chunks(pictures, |pictures| Ok(vae.decode_channels_last(&vae.encode_channels_last(pictures)?.mean)?))
+}

@@ -1,0 +1,73 @@
+//! `altdiffusion train`: the training recipe.
+
+use altclip_training::emoji::Dataset;
+use altclip_training::{Metrics, Observer, Recipe, Stage};
+use anyhow::Result;
+use candle_core::Device;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Train models.
+#[derive(Debug, Subcommand)]
+pub enum Train {
+    /// Train the small model that ships with the program, or resume its training.
+    Emoji(Emoji),
+}
+
+#[derive(Debug, Args)]
+pub struct Emoji {
+    /// The data set that `train prepare` wrote.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The recipe: a TOML file with every setting.
+    #[arg(long, value_name = "FILE")]
+    recipe: PathBuf,
+    /// Folder of the run: checkpoints, metrics, sample pictures and in the end the model.
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// The last stage to run: vae, contrastive (both can run at the same time), or diffusion, which needs both.
+    #[arg(long, value_name = "STAGE", default_value = "diffusion")]
+    until: Stage,
+}
+
+impl Train {
+    pub fn run(self) -> Result<()> {
+        match self {
+            Self::Emoji(emoji) => emoji.run(),
+        }
+    }
+}
+
+impl Emoji {
+    fn run(self) -> Result<()> {
+        let recipe = Recipe::load(&self.recipe)?;
+        let data = Dataset::load(&self.data)?;
+        let mut observer = Lines { start: Instant::now(), average: None };
+        Ok(recipe.train(&data, &self.output, self.until, &Device::Cpu, &mut observer)?)
+    }
+}
+
+/// A line every few steps.
+struct Lines {
+    start: Instant,
+    average: Option<f64>,
+}
+
+impl Observer for Lines {
+    fn step(&mut self, stage: &str, metrics: &Metrics, steps: usize) {
+        let average = self.average.map_or(metrics.loss, |a| 0.98 * a + 0.02 * metrics.loss);
+        self.average = Some(average);
+        if metrics.step % 20 == 0 {
+            let seconds = self.start.elapsed().as_secs_f64();
+            eprintln!(
+                "{stage} {}/{steps}: loss {average:.5}, gradient {:.3}, {seconds:.0} s",
+                metrics.step, metrics.gradient_norm
+            );
+        }
+    }
+
+    fn note(&mut self, stage: &str, text: &str) {
+        eprintln!("{stage}: {text}");
+    }
+}
