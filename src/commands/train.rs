@@ -1,6 +1,6 @@
 //! `altdiffusion train`: the training recipe.
 
-use altclip_training::emoji::Dataset;
+use altclip_training::emoji::{Dataset, PrepareOptions, prepare};
 use altclip_training::{Metrics, Observer, Recipe, Stage};
 use anyhow::Result;
 use candle_core::Device;
@@ -11,8 +11,35 @@ use std::time::Instant;
 /// Train models.
 #[derive(Debug, Subcommand)]
 pub enum Train {
+    /// Make the emoji data set from npm packages.
+    ///
+    /// Needs cldr-annotations-full, cldr-annotations-derived-full (48.2.0), emoji-datasource-google and
+    /// emoji-datasource-twitter (16.0.0), unpacked side by side as in node_modules or as the files that `npm pack`
+    /// writes.
+    Prepare(Prepare),
     /// Train the small model that ships with the program, or resume its training.
     Emoji(Emoji),
+}
+
+#[derive(Debug, Args)]
+pub struct Prepare {
+    /// The folder with the packages.
+    #[arg(long, value_name = "DIR")]
+    packages: PathBuf,
+    /// The folder for the data set: pictures.safetensors and concepts.jsonl.
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+}
+
+impl Prepare {
+    fn run(self) -> Result<()> {
+        let report = prepare(&PrepareOptions::new(self.packages, &self.output))?;
+        for (category, concepts) in &report.categories {
+            println!("{concepts:5} {category}");
+        }
+        println!("{} concepts, {} pictures in {}", report.concepts, report.pictures, self.output.display());
+        Ok(())
+    }
 }
 
 #[derive(Debug, Args)]
@@ -34,6 +61,7 @@ pub struct Emoji {
 impl Train {
     pub fn run(self) -> Result<()> {
         match self {
+            Self::Prepare(prepare) => prepare.run(),
             Self::Emoji(emoji) => emoji.run(),
         }
     }

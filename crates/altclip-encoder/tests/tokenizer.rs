@@ -128,13 +128,14 @@ fn ties_user_defined_and_unused_pieces() {
 
 #[test]
 fn models_of_another_kind_are_refused() {
+    type Change<'a> = &'a dyn Fn(&mut ModelProto);
     let name = "test.model";
-    let refused = |change: &dyn Fn(&mut ModelProto)| {
+    let refused = |change: Change| {
         let mut model = small_model();
         change(&mut model);
         Tokenizer::from_sentencepiece_bytes(&model.encode_to_vec(), name).unwrap_err().to_string()
     };
-    let expected: [(&dyn Fn(&mut ModelProto), &str); 8] = [
+    let expected: [(Change, &str); 8] = [
         (&|model| model.pieces.clear(), "expected an unknown piece"),
         (&|model| model.pieces[4].score = Some(f32::NAN), "piece 4: expected a finite score, found NaN"),
         (

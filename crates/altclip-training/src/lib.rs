@@ -2,6 +2,7 @@
 
 pub mod emoji;
 mod error;
+mod evaluate;
 mod export;
 mod optimizer;
 mod parameters;
@@ -12,6 +13,7 @@ pub mod stages;
 mod unigram;
 
 pub use error::{Error, Result};
+pub use evaluate::{Drawn, EmojiEvaluation, EmojiScore, LanguageScore};
 pub use export::export;
 pub use optimizer::{Optimizer, OptimizerConfig};
 pub use parameters::Parameters;

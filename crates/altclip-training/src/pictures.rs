@@ -49,3 +49,16 @@ pub fn contact_sheet(pictures: &Tensor, columns: usize) -> Result<RgbImage> {
     }
     Ok(image)
 }
+
+/// Pictures of one size as a [`contact_sheet`].
+///
+/// # Errors
+/// If there are none, or their sizes differ.
+pub fn sheet_of_images(images: &[RgbImage], columns: usize) -> Result<RgbImage> {
+    let size = images.first().map_or(0, |image| image.width() as usize);
+    let tensors = images
+        .iter()
+        .map(|image| to_tensor(image.as_raw(), size, &Device::Cpu))
+        .collect::<Result<Vec<_>>>()?;
+    contact_sheet(&Tensor::cat(&tensors, 0)?, columns)
+}

@@ -1,9 +1,9 @@
 //! The training of the emoji model from its one configuration file: tokenizer, autoencoder, dual encoder, diffusion.
 
-use crate::emoji::{CaptionSampler, Dataset, PICTURE_SIZE};
+use crate::emoji::{CaptionSampler, Dataset};
 use crate::error::{Error, Result};
+use crate::evaluate::training_pictures;
 use crate::export::{export, scheduler_config, text_encoder_config};
-use crate::pictures::to_tensor;
 use crate::run::{Observer, Run, write_whole};
 use crate::stages::contrastive::{ContrastiveStage, TrainedDualEncoder};
 use crate::stages::diffusion::{DiffusionInputs, DiffusionStage};
@@ -66,7 +66,15 @@ impl Recipe {
     /// If the file cannot be read, or lacks a setting, or has one that is unknown.
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        toml::from_str(&text).map_err(|e| Error::format(path, e.message()))
+        Self::parse(&text, path)
+    }
+
+    /// Reads a recipe from the text of a TOML file; `path` is for the errors.
+    ///
+    /// # Errors
+    /// If the text lacks a setting, or has one that is unknown.
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        toml::from_str(text).map_err(|e| Error::format(path, e.message()))
     }
 
     /// Trains up to and including a stage, going on where an earlier run stopped. After the last one the model lies in
@@ -83,7 +91,8 @@ impl Recipe {
         device: &Device,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let corpus = Corpus::new(data, &self.vendors, device)?;
+        let (pictures, owners) = training_pictures(data, &self.vendors, device)?;
+        let corpus = Corpus { pictures, owners };
         match last {
             Stage::Vae => self.train_vae(&corpus, output, observer).map(|_| ()),
             Stage::Contrastive => self.train_contrastive(data, &corpus, output, observer).map(|_| ()),
@@ -169,24 +178,6 @@ struct Corpus {
     pictures: Tensor,
     /// The concept that each shows.
     owners: Vec<usize>,
-}
-
-impl Corpus {
-    fn new(data: &Dataset, vendors: &[String], device: &Device) -> Result<Self> {
-        let (mut pixels, mut owners) = (Vec::new(), Vec::new());
-        for (concept, entry) in data.concepts().iter().enumerate() {
-            for picture in entry.pictures.iter().filter(|picture| vendors.contains(&picture.vendor)) {
-                pixels.extend_from_slice(data.picture(picture.index).unwrap_or_default());
-                owners.push(concept);
-            }
-        }
-        if owners.is_empty() {
-            return Err(Error::Setting(format!(
-                "vendors {vendors:?}: the data set has no picture of theirs"
-            )));
-        }
-        Ok(Self { pictures: to_tensor(&pixels, PICTURE_SIZE, device)?, owners })
-    }
 }
 
 /// Trained weights for a model that is trained no more.

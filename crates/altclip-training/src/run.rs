@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const STATE_FILE: &str = "state.safetensors";
 /// One JSON object per step.
 const METRICS_FILE: &str = "metrics.jsonl";
-/// Time between two checkpoints.
+/// Time between two checkpoints, unless another is asked for.
 const SAVE_EVERY: Duration = Duration::from_secs(120);
 
 /// The folder of one stage of training.
@@ -25,6 +25,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(120);
 pub struct Run {
     folder: PathBuf,
     seed: u64,
+    save_every: Duration,
 }
 
 /// What a stage reports of one step, for people and for plots.
@@ -52,7 +53,14 @@ impl Run {
     pub fn open(folder: impl Into<PathBuf>, seed: u64) -> Result<Self> {
         let folder = folder.into();
         fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        Ok(Self { folder, seed })
+        Ok(Self { folder, seed, save_every: SAVE_EVERY })
+    }
+
+    /// Writes a checkpoint whenever so much time has passed since the last one; 0 means after every step.
+    #[must_use]
+    pub fn save_every(mut self, interval: Duration) -> Self {
+        self.save_every = interval;
+        self
     }
 
     /// The name of the stage, which is that of the folder.
@@ -105,7 +113,7 @@ impl Run {
                 let path = self.folder.join(format!("sample-{step:06}.png"));
                 picture.save(&path).map_err(|e| Error::format(&path, e))?;
             }
-            if step == steps || saved.elapsed() >= SAVE_EVERY {
+            if step == steps || saved.elapsed() >= self.save_every {
                 metrics.flush().map_err(Error::io(&path))?;
                 self.save(optimizer)?;
                 saved = Instant::now();

@@ -8,7 +8,7 @@ use altclip_training::emoji::{
     CONCEPTS_FILE, CaptionSampler, Dataset, PICTURE_BYTES, PICTURES_FILE, PrepareOptions, evaluation_prompts,
     prepare,
 };
-use altclip_training::unigram::train_unigram;
+use altclip_training::train_unigram;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rand::SeedableRng;

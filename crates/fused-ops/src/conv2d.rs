@@ -189,10 +189,15 @@ impl CustomOp3 for Conv2dOp {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         with_slice(grad, |grad| {
-            let panels = with_slice(weight, |weight| Ok(self.0.pack_transposed(weight)))?;
-            let grad_x = self.0.input_gradient(&panels, grad);
+            // A picture that nobody differentiates, as the first layer sees it, needs no gradient.
+            let grad_x = if x.track_op() {
+                let panels = with_slice(weight, |weight| Ok(self.0.pack_transposed(weight)))?;
+                gradient(self.0.input_gradient(&panels, grad), x)?
+            } else {
+                None
+            };
             let (grad_weight, grad_bias) = with_slice(x, |x| Ok(self.0.weight_gradient(x, grad)))?;
-            Ok((gradient(grad_x, x)?, gradient(grad_weight, weight)?, gradient(grad_bias, bias)?))
+            Ok((grad_x, gradient(grad_weight, weight)?, gradient(grad_bias, bias)?))
         })
     }
 }

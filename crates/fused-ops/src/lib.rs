@@ -16,6 +16,7 @@ mod custom;
 mod group_norm;
 mod layer_norm;
 mod linear;
+mod shift;
 
 pub use activation::{geglu, gelu, quick_gelu, silu};
 pub use attention::attention;
@@ -24,6 +25,7 @@ pub use conv2d::{Conv2d, Conv2dOptions, Padding};
 pub use group_norm::GroupNorm;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
+pub use shift::shift_channels;
 
 /// The definitions: each operation in candle tensors, for any device and dtype. The kernels are tested against these,
 /// and shapes that no kernel covers take this path.

@@ -163,9 +163,13 @@ impl CustomOp3 for LinearOp {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (out_features, in_features) = weight.dims2()?;
         with_slice(grad, |grad| {
-            let strides = Strides { tap: 0, depth: in_features, column: 1 };
-            let pack = |weight: &[f32]| Ok(Panels::pack(weight, 1, out_features, in_features, strides));
-            let grad_x = input_gradient(&with_slice(weight, pack)?, grad);
+            let grad_x = if x.track_op() {
+                let strides = Strides { tap: 0, depth: in_features, column: 1 };
+                let pack = |weight: &[f32]| Ok(Panels::pack(weight, 1, out_features, in_features, strides));
+                gradient(input_gradient(&with_slice(weight, pack)?, grad), x)?
+            } else {
+                None
+            };
             let mut grad_weight = vec![0f32; out_features * in_features];
             // The gradient of the weight is gradᵀ · x, so here the input is the right factor.
             with_slice(x, |x| {
@@ -173,7 +177,7 @@ impl CustomOp3 for LinearOp {
                 Ok(())
             })?;
             let grad_bias = column_sums(grad, out_features);
-            Ok((gradient(grad_x, x)?, gradient(grad_weight, weight)?, gradient(grad_bias, bias)?))
+            Ok((grad_x, gradient(grad_weight, weight)?, gradient(grad_bias, bias)?))
         })
     }
 }

@@ -204,6 +204,18 @@ fn activations_and_their_gradients() -> Result<()> {
     compare("geglu", &mut rng, &[&x], || fused_ops::geglu(&x), || reference::geglu(&x))
 }
 
+#[test]
+fn channel_shifts_and_their_gradients() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(10);
+    for (batch, height, width, channels) in [(1, 1, 1, 1), (3, 5, 7, 20), (2, 16, 16, 32)] {
+        let x = random(&mut rng, &[batch, height, width, channels])?;
+        let shift = random(&mut rng, &[batch, channels])?;
+        let reference = || x.broadcast_add(&shift.reshape((batch, 1, 1, channels))?);
+        compare("shift", &mut rng, &[&x, &shift], || fused_ops::shift_channels(&x, &shift), reference)?;
+    }
+    Ok(())
+}
+
 /// Half-precision tensors are computed in f32 and rounded once.
 #[test]
 fn half_precision() -> Result<()> {

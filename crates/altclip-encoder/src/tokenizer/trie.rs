@@ -14,6 +14,8 @@ pub struct Trie {
     values: Vec<u32>,
     /// Children of the root by byte.
     from_root: Box<[u32; 256]>,
+    /// The first key that stood in the slice before, by its place.
+    repeated: Option<u32>,
 }
 
 /// A place in a [`Trie`].
@@ -28,10 +30,10 @@ impl Trie {
         if u32::try_from(bytes).is_err() || u32::try_from(keys.len()).is_err() {
             return None;
         }
-        let mut order: Vec<u32> = (0..keys.len() as u32).collect();
-        order.sort_by_key(|&index| keys[index as usize]);
+        let mut sorted: Vec<(&[u8], u32)> = keys.iter().copied().zip(0..).collect();
+        sorted.sort_unstable();
 
-        // Each node stands for the keys `order[from..to]`, which share their first `depth` bytes.
+        // Each node stands for the keys `sorted[from..to]`, which share their first `depth` bytes.
         struct Range {
             from: u32,
             to: u32,
@@ -39,13 +41,16 @@ impl Trie {
         }
         let mut ranges = vec![Range { from: 0, to: keys.len() as u32, depth: 0 }];
         let (mut labels, mut first_child, mut values) = (vec![0], Vec::new(), vec![NONE]);
-        let mut node = 0;
+        let (mut node, mut repeated) = (0, None);
         while let Some(&Range { mut from, to, depth }) = ranges.get(node) {
             first_child.push(labels.len() as u32);
-            let byte = |at: u32| keys[order[at as usize] as usize].get(depth as usize).copied();
+            let byte = |at: u32| sorted[at as usize].0.get(depth as usize).copied();
             while from < to && byte(from).is_none() {
+                let place = sorted[from as usize].1;
                 if values[node] == NONE {
-                    values[node] = order[from as usize];
+                    values[node] = place;
+                } else {
+                    repeated = Some(repeated.map_or(place, |first: u32| first.min(place)));
                 }
                 from += 1;
             }
@@ -65,7 +70,12 @@ impl Trie {
         for child in first_child[0]..first_child[1] {
             from_root[usize::from(labels[child as usize])] = child;
         }
-        Some(Self { labels, first_child, values, from_root })
+        Some(Self { labels, first_child, values, from_root, repeated })
+    }
+
+    /// The place of the first key that equals one before it.
+    pub fn repeated(&self) -> Option<u32> {
+        self.repeated
     }
 
     /// Where every search begins.
@@ -141,6 +151,9 @@ mod tests {
         }
         assert_eq!(trie.get(b""), None);
         assert_eq!(trie.get(b"xyz"), None);
+        assert_eq!(trie.repeated(), None);
+        let trie = Trie::new(&[b"a", b"b", b"b", b"a"]).unwrap();
+        assert_eq!((trie.repeated(), trie.get(b"b")), (Some(2), Some(1)));
     }
 
     #[test]

@@ -4,8 +4,6 @@
 //! place once. Scores are added in the order and precision of the reference (`EncodeOptimized` in SentencePiece), since
 //! the last bit of a 32-bit sum decides between segmentations that are equally probable.
 
-use std::collections::HashSet;
-
 use super::normalizer::character_length;
 use super::sentencepiece::{ModelProto, PieceType};
 use super::trie::Trie;
@@ -45,11 +43,10 @@ impl Unigram {
     /// The vocabulary of a model file, which `name` is what errors call.
     pub(super) fn new(model: &ModelProto, name: &str) -> Result<Self> {
         let problem = |problem: String| Error::format(name, problem);
-        let (mut seen, mut unknown) = (HashSet::new(), None);
+        let mut unknown = None;
         let (mut lowest, mut highest) = (f32::MAX, f32::MIN_POSITIVE);
         for (index, piece) in model.pieces.iter().enumerate() {
-            let text = piece.piece();
-            if text.is_empty() {
+            if piece.piece().is_empty() {
                 return Err(problem(format!("piece {index}: expected a text, found none")));
             }
             if !piece.score().is_finite() {
@@ -57,9 +54,6 @@ impl Unigram {
                     "piece {index}: expected a finite score, found {}",
                     piece.score()
                 )));
-            }
-            if !seen.insert(text) {
-                return Err(problem(format!("piece {index}: expected every piece once, found {text} again")));
             }
             match piece.r#type() {
                 PieceType::Unknown if unknown.is_some() => {
@@ -78,6 +72,10 @@ impl Unigram {
         let unknown = unknown.ok_or_else(|| problem("expected an unknown piece, found none".to_owned()))?;
         let keys: Vec<&[u8]> = model.pieces.iter().map(|piece| piece.piece().as_bytes()).collect();
         let trie = Trie::new(&keys).ok_or_else(|| problem("too many bytes in pieces".to_owned()))?;
+        if let Some(index) = trie.repeated() {
+            let text = model.pieces.get(index as usize).map_or("", |piece| piece.piece());
+            return Err(problem(format!("piece {index}: expected every piece once, found {text} again")));
+        }
         let pieces = model.pieces.iter().map(|piece| match piece.r#type() {
             PieceType::Normal => Piece { score: piece.score(), produced: true },
             PieceType::UserDefined => {

@@ -73,13 +73,15 @@ impl Concept {
     }
 }
 
-/// FNV-1a of the id, modulo [`FOLDS`].
+/// FNV-1a of the id, mixed by MurmurHash3's finaliser, modulo [`FOLDS`].
 fn fold(id: &str) -> u8 {
     let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
-    // The low bits of FNV alternate with the last byte: take the high half.
-    ((hash >> 32) % u64::from(FOLDS)) as u8
+    // Ids differ in few letters, which FNV alone spreads over few remainders.
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    ((hash ^ (hash >> 33)) % u64::from(FOLDS)) as u8
 }
 
 /// Emoji with their pictures and their names: a folder with [`PICTURES_FILE`] and [`CONCEPTS_FILE`].

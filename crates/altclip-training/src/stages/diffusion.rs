@@ -1,8 +1,8 @@
 //! The UNet, trained on the latents of pictures under their captions (Ho et al., arXiv 2006.11239; Salimans & Ho, arXiv
 //! 2202.00512 for the velocity), with some captions left out for guidance (Ho & Salimans, arXiv 2207.12598).
 
-use crate::emoji::{CaptionSampler, Dataset};
-use crate::error::Result;
+use crate::emoji::{CaptionSampler, Concept, Dataset};
+use crate::error::{Error, Result};
 use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::parameters::Parameters;
 use crate::pictures::contact_sheet;
@@ -31,6 +31,8 @@ pub struct DiffusionStage {
     pub layers_per_block: usize,
     pub num_attention_heads: usize,
     pub norm_num_groups: usize,
+    /// Categories and subcategories of concepts that are left out: a small model draws fewer things better.
+    pub exclude: Vec<String>,
     pub batch_size: usize,
     /// Share of captions replaced by the empty one.
     pub caption_dropout: f64,
@@ -67,6 +69,11 @@ pub struct TrainedUnet {
 }
 
 impl DiffusionStage {
+    /// Whether the model learns to draw a concept.
+    pub fn teaches(&self, concept: &Concept) -> bool {
+        !self.exclude.iter().any(|name| *name == concept.category || *name == concept.subcategory)
+    }
+
     fn config(&self, latents: &Tensor, cross_attention_dim: usize) -> Result<UNet2DConditionConfig> {
         let (_, channels, height, _) = latents.dims4()?;
         let name = |attends: bool, with: &str, without: &str| if attends { with } else { without }.to_owned();
@@ -111,10 +118,16 @@ impl DiffusionStage {
         let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
         let captions = CaptionSampler::new(data);
         let alphas = NoiseSchedule::new(inputs.scheduler).alphas_cumprod().to_vec();
-        let n = latents.dim(0)?;
+        let taught =
+            |&(_, owner): &(usize, &usize)| data.concepts().get(*owner).is_some_and(|c| self.teaches(c));
+        let taught: Vec<u32> = owners.iter().enumerate().filter(taught).map(|(i, _)| i as u32).collect();
+        if taught.is_empty() {
+            return Err(Error::Setting("exclude: expected some concepts to be left, found none".to_owned()));
+        }
 
         let loss = |rng: &mut rand_chacha::ChaCha8Rng| {
-            let chosen: Vec<u32> = (0..self.batch_size).map(|_| rng.random_range(0..n as u32)).collect();
+            let chosen: Vec<u32> =
+                (0..self.batch_size).map(|_| taught[rng.random_range(0..taught.len())]).collect();
             let texts: Vec<String> = chosen
                 .iter()
                 .map(|&picture| {

@@ -123,6 +123,10 @@ fn encode(vae: &AutoencoderKl, pictures: &Tensor) -> Result<Tensor> {
     by_chunks(pictures, |pictures| Ok(vae.encode_channels_last(pictures)?.mean))
 }
 
-fn reconstruct(vae: &AutoencoderKl, pictures: &Tensor) -> Result<Tensor> {
+/// Channels-last pictures (n, height, width, 3) from −1 to 1 through the autoencoder and back.
+///
+/// # Errors
+/// If the pictures do not fit the model.
+pub fn reconstruct(vae: &AutoencoderKl, pictures: &Tensor) -> Result<Tensor> {
     by_chunks(pictures, |pictures| Ok(vae.decode_channels_last(&vae.encode_channels_last(pictures)?.mean)?))
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Conv2d, GroupNorm, Linear};
+use fused_ops::{Conv2d, GroupNorm, Linear, shift_channels};
 
 use super::layout::same_size;
 
@@ -59,7 +59,7 @@ impl ResnetBlock2D {
         let mut hidden = self.conv1.forward(&self.norm1.forward_silu(input)?)?;
         if let (Some(projection), Some(time)) = (&self.time_emb_proj, time) {
             let shift = projection.forward(time)?; // (batch, out_channels)
-            hidden = hidden.broadcast_add(&shift.unsqueeze(1)?.unsqueeze(1)?)?;
+            hidden = shift_channels(&hidden, &shift)?;
         }
         hidden = self.norm2.forward_silu(&hidden)?;
         hidden = self.conv2.forward(&hidden)?;

@@ -166,3 +166,28 @@ pub(crate) fn column_sums(matrix: &[f32], columns: usize) -> Vec<f32> {
     }
     sums
 }
+
+/// Adds to every row of each of `shifts.len() / columns` pictures its own row of `shifts`.
+pub(crate) fn add_rows(x: &[f32], shifts: &[f32], columns: usize) -> Vec<f32> {
+    let mut out = vec![0f32; x.len()];
+    if x.is_empty() {
+        return out;
+    }
+    let picture = x.len() / (shifts.len() / columns);
+    let rows_per_task = 64 * columns;
+    for ((out, x), shift) in out.chunks_mut(picture).zip(x.chunks(picture)).zip(shifts.chunks(columns)) {
+        out.par_chunks_mut(rows_per_task).zip(x.par_chunks(rows_per_task)).for_each(|(out, x)| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (out, x) in out.chunks_exact_mut(columns).zip(x.chunks_exact(columns)) {
+                        out.iter_mut()
+                            .zip(x.iter().zip(shift))
+                            .for_each(|(out, (x, shift))| *out = x + shift);
+                    }
+                },
+            );
+        });
+    }
+    out
+}

@@ -1,0 +1,104 @@
+//! `altdiffusion eval`: measurements of models.
+
+use altclip_encoder::source::ModelSource;
+use altclip_training::{EmojiEvaluation, Recipe};
+use altclip_training::emoji::Dataset;
+use anyhow::{Context, Result};
+use candle_core::Device;
+use clap::{Args, Subcommand};
+use image::RgbImage;
+use std::path::{Path, PathBuf};
+
+/// Measure models.
+#[derive(Debug, Subcommand)]
+pub enum Eval {
+    /// How often the small model draws the emoji that it is asked for.
+    ///
+    /// Draws prompts in each language and finds the nearest training picture to each drawing, by the model's own image
+    /// encoder and by plain pixel distance. Also measures how well the VAE alone reconstructs the training pictures.
+    Emoji(Emoji),
+}
+
+#[derive(Debug, Args)]
+pub struct Emoji {
+    /// The data set that `train prepare` wrote.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The model: a directory, by default the one that ships with the program.
+    #[arg(long, value_name = "DIR")]
+    model: Option<String>,
+    /// The recipe that the model was trained by, by default that of the model that ships with the program.
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    /// Prompts in each language.
+    #[arg(long, default_value_t = 100)]
+    prompts: usize,
+    /// Seed of the choice of prompts and of the noise.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Steps of each drawing.
+    #[arg(long, default_value_t = 20)]
+    steps: usize,
+    /// Guidance scale of each drawing.
+    #[arg(long, default_value_t = 3.0)]
+    guidance_scale: f64,
+    /// Write all drawings to this picture.
+    #[arg(long, value_name = "FILE")]
+    sheet: Option<PathBuf>,
+    /// Print JSON in place of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Eval {
+    pub fn run(self) -> Result<()> {
+        match self {
+            Self::Emoji(emoji) => emoji.run(),
+        }
+    }
+}
+
+impl Emoji {
+    fn run(self) -> Result<()> {
+        let source = match &self.model {
+            Some(name) => ModelSource::open(name)?,
+            None => crate::shipped::source(),
+        };
+        let data = Dataset::load(&self.data)?;
+        let recipe = match &self.recipe {
+            Some(path) => Recipe::load(path)?,
+            None => Recipe::parse(crate::shipped::RECIPE, Path::new("models/emoji/recipe.toml"))?,
+        };
+        let evaluation = EmojiEvaluation {
+            recipe,
+            prompts: self.prompts,
+            seed: self.seed,
+            steps: self.steps,
+            guidance_scale: self.guidance_scale,
+        };
+        let mut pictures: Vec<RgbImage> = Vec::new();
+        let score = evaluation.run(&source, &data, &Device::Cpu, |drawn| {
+            let mark = |right: bool| if right { "right" } else { "wrong" };
+            let (encoder, pixels) = (mark(drawn.right_by_encoder), mark(drawn.right_by_pixels));
+            eprintln!("{} {encoder} by encoder, {pixels} by pixels: {}", drawn.language, drawn.prompt);
+            pictures.push(drawn.picture.clone());
+        })?;
+        if let Some(path) = &self.sheet {
+            let sheet = altclip_training::pictures::sheet_of_images(&pictures, 20)?;
+            sheet.save(path).with_context(|| format!("{}", path.display()))?;
+        }
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&score)?);
+            return Ok(());
+        }
+        println!("| language | prompts | right by the image encoder | right by pixels |");
+        println!("|---|---|---|---|");
+        for language in &score.languages {
+            let share = |n: usize| format!("{:.0} %", 100. * n as f64 / language.prompts.max(1) as f64);
+            let (encoder, pixels) = (share(language.right_by_encoder), share(language.right_by_pixels));
+            println!("| {} | {} | {encoder} | {pixels} |", language.language, language.prompts);
+        }
+        println!("\nThe VAE alone reconstructs the {} pictures at {:.1} dB.", score.pictures, score.vae_psnr);
+        Ok(())
+    }
+}
