@@ -1,24 +1,107 @@
-//! The command `altdiffusion`.
+//! The command `altdiffusion`: pictures from texts, and what belongs to it.
 
 mod commands;
+mod device;
+mod model;
+mod option_values;
+mod output;
+mod preview;
+mod progress;
+mod shipped;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
+/// Pictures from Chinese, English and sixteen other languages.
+///
+/// Draws with a small model that is part of this program, or with any AltDiffusion model in its published layout.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, after_long_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+
+    /// Tell on standard error what is being done. The variable RUST_LOG chooses in more detail.
+    #[arg(long, short, global = true)]
+    verbose: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  altdiffusion generate 一只猫
+  altdiffusion generate \"a red apple\" --num-images 4 --output apple.png
+  altdiffusion generate --help";
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Generate(commands::generate::Generate),
+    Encode(commands::encode::Encode),
     #[command(subcommand)]
     Train(commands::train::Train),
+    #[command(subcommand)]
+    Eval(commands::eval::Eval),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.verbose);
+    let result = match cli.command {
+        Command::Generate(generate) => generate.run(),
+        Command::Encode(encode) => encode.run(),
         Command::Train(train) => train.run(),
+        Command::Eval(eval) => eval.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Where standard error is closed there is nobody to tell; the exit code still does.
+            let _ = writeln!(io::stderr(), "error: {}", one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(verbose: bool) {
+    const QUIET: &str = "warn";
+    const VERBOSE: &str =
+        "info,altdiffusion=debug,altclip_encoder=debug,altdiffusion_pipeline=debug,altclip_training=debug";
+    let default = if verbose { VERBOSE } else { QUIET };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+}
+
+/// An error and its causes, joined by `: `. A cause that the line ends with already is not said twice.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        if line.is_empty() {
+            line = cause;
+        } else if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn options_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn errors_are_one_line_without_repetition() {
+        let cause = io::Error::other("the disk\n  is full");
+        let error = altdiffusion_pipeline::Error::Io { file: "a.png".to_owned(), source: cause };
+        let error = anyhow::Error::new(error).context("--output");
+        assert_eq!(one_line(&error), "--output: a.png: the disk is full");
     }
 }

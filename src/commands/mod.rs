@@ -1,3 +1,6 @@
-//! One file for each subcommand.
+//! One file for each subcommand: its options with their help, and what it does.
 
+pub mod encode;
+pub mod eval;
+pub mod generate;
 pub mod train;

@@ -64,8 +64,7 @@ impl Tokenizer {
         match source.read_optional(&path(TOKENIZER_JSON_FILE))? {
             Some(data) => Self::from_tokenizer_json_bytes(&data, data.name()),
             None => {
-                let file = format!("{} or {}", path(SENTENCEPIECE_FILE), path(TOKENIZER_JSON_FILE));
-                Err(Error::MissingFile { model: source.to_string(), file })
+                Err(source.missing(&format!("{} or {}", path(SENTENCEPIECE_FILE), path(TOKENIZER_JSON_FILE))))
             }
         }
     }

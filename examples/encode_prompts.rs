@@ -1,0 +1,42 @@
+//! The text encoder alone: texts in several languages to hidden states, and how alike those are. Of the crates of this
+//! project it needs `altclip-encoder` only.
+//!
+//! ```sh
+//! cargo run --release --example encode_prompts
+//! cargo run --release --example encode_prompts -- BAAI/AltDiffusion-m9 一只猫 "a cat" "un chat"
+//! ```
+
+use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::source::ModelSource;
+use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::tokenizer::{PROMPT_LENGTH, Tokenizer};
+use anyhow::Result;
+use candle_core::{DType, Device};
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let model = arguments.next().unwrap_or_else(|| "models/emoji".to_owned());
+    let mut texts: Vec<String> = arguments.collect();
+    if texts.is_empty() {
+        texts = ["一只猫", "a cat", "消防车"].map(str::to_owned).to_vec();
+    }
+
+    let device = Device::Cpu;
+    let source = ModelSource::open(&model)?;
+    let tokenizer = Tokenizer::from_source(&source, "tokenizer")?;
+    let weights = Checkpoint::open(&source, "text_encoder")?.var_builder(DType::F32, &device)?;
+    let encoder = TextEncoder::new(&source.read_json("text_encoder/config.json")?, weights)?;
+
+    let encoding = tokenizer.encode_padded(&texts, PROMPT_LENGTH)?;
+    // (texts, tokens, width)
+    let states = encoder.forward(&encoding.input_ids, &encoding.attention_mask)?;
+    println!("hidden states: {:?}", states.dims());
+
+    // The first row, that of <s>, stands for the whole text.
+    let first = states.narrow(1, 0, 1)?.squeeze(1)?;
+    let first = first.broadcast_div(&first.sqr()?.sum_keepdim(1)?.sqrt()?)?;
+    for (text, similarities) in texts.iter().zip(first.matmul(&first.t()?)?.to_vec2::<f32>()?) {
+        println!("{similarities:.3?} {text}");
+    }
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! `altdiffusion encode`: texts to the hidden states that a UNet attends to.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::source::ModelSource;
+use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::tokenizer::{PROMPT_LENGTH, Tokenizer};
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::{DType, Device, Tensor};
+use clap::Args;
+use serde::Serialize;
+
+use crate::model::ModelArgs;
+use crate::output::{check_writable, write_tensors, write_timings};
+use crate::progress::{Progress, announce};
+
+/// Texts encoded at a time. More would not be faster, and need more memory.
+const BATCH: usize = 16;
+
+/// Turn texts into what a model's UNet sees of them.
+///
+/// The tokenizer and the text encoder of the model do their work, and nothing else of it is loaded. The file holds three
+/// tensors: `input_ids` and `attention_mask` of shape (texts, 77), u32, and `hidden_states` of shape (texts, 77, width),
+/// f32. A text is cut to 77 tokens or filled up with padding, where the mask is 0.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Encode {
+    /// The texts.
+    #[arg(value_name = "TEXT", required_unless_present = "texts", conflicts_with = "texts")]
+    arguments: Vec<String>,
+
+    /// A file with one text on each line, in UTF-8; - for standard input. An empty line is an empty text.
+    #[arg(long, value_name = "FILE")]
+    texts: Option<PathBuf>,
+
+    /// Where to write the tensors, as safetensors. A file that is there is replaced.
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+
+    /// Write what took how long, as JSON, in seconds.
+    ///
+    /// `load_s` for the model, `text_s` for the texts, and `total_s` for all of it until the tensors are written.
+    #[arg(long, value_name = "FILE")]
+    timings: Option<PathBuf>,
+
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  altdiffusion encode --model BAAI/AltDiffusion-m9 --output cat.safetensors 一只猫 \"a cat\" \"un chat\"
+  altdiffusion encode --model my-model --output prompts.safetensors --texts prompts.txt";
+
+/// What took how long, in seconds.
+#[derive(Serialize)]
+struct Seconds {
+    load_s: f64,
+    text_s: f64,
+    total_s: f64,
+}
+
+impl Encode {
+    pub fn run(self) -> Result<()> {
+        let start = Instant::now();
+        // What can be wrong with the files comes out before the work begins.
+        check_writable("--output", &self.output)?;
+        if let Some(path) = &self.timings {
+            check_writable("--timings", path)?;
+            ensure!(
+                *path != self.output,
+                "--timings {}: expected another file than --output",
+                path.display()
+            );
+        }
+        let texts = match &self.texts {
+            Some(path) => read_texts(path)?,
+            None => self.arguments,
+        };
+
+        let device = self.model.device()?;
+        let source = self.model.source()?;
+        tracing::info!("loading {source}");
+        if !self.model.is_shipped() {
+            announce(&format!("Loading {source}"));
+        }
+        let encoder = Encoder::load(&source, self.model.dtype(), device)?;
+        let loaded = start.elapsed();
+        tracing::info!("loaded in {loaded:.1?}");
+
+        let encoding = Instant::now();
+        let tensors = encoder.encode(&texts)?;
+        let encoded = encoding.elapsed();
+
+        write_tensors(&self.output, &tensors)?;
+        let seconds = Seconds {
+            load_s: loaded.as_secs_f64(),
+            text_s: encoded.as_secs_f64(),
+            total_s: start.elapsed().as_secs_f64(),
+        };
+        if let Some(path) = &self.timings {
+            write_timings(path, &seconds)?;
+        }
+        let texts = match texts.len() {
+            1 => "1 text".to_owned(),
+            texts => format!("{texts} texts"),
+        };
+        // The file is there, and that nobody reads where takes nothing from it.
+        if let Err(error) = writeln!(io::stdout(), "{}: {texts}", self.output.display()) {
+            tracing::debug!("standard output: {error}");
+        }
+        Ok(())
+    }
+}
+
+/// The lines of a file, or of standard input for `-`.
+fn read_texts(path: &Path) -> Result<Vec<String>> {
+    let (name, bytes) = if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        let read = io::stdin().read_to_end(&mut bytes);
+        ("standard input".to_owned(), read.map(|_| bytes))
+    } else {
+        (path.display().to_string(), std::fs::read(path))
+    };
+    lines(bytes.with_context(|| format!("--texts {name}"))?).with_context(|| format!("--texts {name}"))
+}
+
+fn lines(bytes: Vec<u8>) -> Result<Vec<String>> {
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
+            bail!("line {line}: expected text in UTF-8, found other bytes");
+        }
+    };
+    // Editors on Windows begin a file with this mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    ensure!(!text.is_empty(), "expected at least one line of text, found an empty file");
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// The text side of a model.
+struct Encoder {
+    tokenizer: Tokenizer,
+    text_encoder: TextEncoder,
+    device: Device,
+}
+
+impl Encoder {
+    fn load(source: &ModelSource, dtype: DType, device: Device) -> altclip_encoder::Result<Self> {
+        let tokenizer = Tokenizer::from_source(source, "tokenizer")?;
+        let config = source.read_json("text_encoder/config.json")?;
+        let weights = Checkpoint::open(source, "text_encoder")?.var_builder(dtype, &device)?;
+        let text_encoder = TextEncoder::new(&config, weights)?;
+        Ok(Self { tokenizer, text_encoder, device })
+    }
+
+    /// The tensors of all texts, by their names in the file.
+    fn encode(&self, texts: &[String]) -> altclip_encoder::Result<HashMap<&'static str, Tensor>> {
+        let progress = Progress::start("Encoding");
+        let (mut input_ids, mut attention_mask, mut hidden_states) = (Vec::new(), Vec::new(), Vec::new());
+        let mut done = 0;
+        for texts_at_a_time in texts.chunks(BATCH) {
+            let encoding = self.tokenizer.encode_padded(texts_at_a_time, PROMPT_LENGTH)?;
+            hidden_states.push(self.hidden_states(&encoding.input_ids, &encoding.attention_mask)?);
+            input_ids.push(encoding.input_ids);
+            attention_mask.push(encoding.attention_mask);
+            done += texts_at_a_time.len();
+            progress.steps("Encoding", done, texts.len());
+        }
+        let tensors = [
+            ("input_ids", Tensor::cat(&input_ids, 0)?),
+            ("attention_mask", Tensor::cat(&attention_mask, 0)?),
+            ("hidden_states", Tensor::cat(&hidden_states, 0)?),
+        ];
+        Ok(HashMap::from(tensors))
+    }
+
+    /// (texts, tokens) twice to (texts, tokens, width), f32, on the CPU.
+    fn hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> altclip_encoder::Result<Tensor> {
+        let input_ids = input_ids.to_device(&self.device)?;
+        let attention_mask = attention_mask.to_device(&self.device)?;
+        let states = self.text_encoder.forward(&input_ids, &attention_mask)?;
+        let states = states.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+        // 0 · x is zero for every number, and NaN for the rest.
+        if (&states * 0.0)?.sum_all()?.to_scalar::<f32>()? != 0.0 {
+            return Err(altclip_encoder::Error::Input(
+                "the hidden states are not finite: f16 may have overflowed, use bf16 or f32; or the weights are damaged"
+                    .to_owned(),
+            ));
+        }
+        Ok(states)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(bytes: &[u8]) -> String {
+        lines(bytes.to_vec()).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn every_line_is_a_text() -> Result<()> {
+        assert_eq!(lines("\u{feff}一只猫\r\n\na cat\n".into())?, ["一只猫", "", "a cat"]);
+        assert_eq!(lines(b"\n".to_vec())?, [""]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_text_is_named_by_its_line() {
+        assert!(message(b"one\ntwo\n\xff").starts_with("line 3: expected text in UTF-8"));
+        assert!(message(b"").contains("empty"));
+    }
+}

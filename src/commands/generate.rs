@@ -1,0 +1,272 @@
+//! `altdiffusion generate`: a text to pictures.
+
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use altdiffusion_pipeline::latents::{read_latents, write_latents};
+use altdiffusion_pipeline::schedulers::SchedulerKind;
+use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, Generated, Timings};
+use anyhow::{Context, Result, ensure};
+use candle_core::Tensor;
+use clap::Args;
+use image::RgbImage;
+use serde::Serialize;
+
+use crate::model::ModelArgs;
+use crate::output::{PictureFormat, check_writable, numbered, write_picture, write_timings};
+use crate::progress::{Progress, announce};
+use crate::{option_values, preview, shipped};
+
+/// Draw pictures of what a text says.
+///
+/// The text may be in any language that the model knows: Chinese and English for the one inside this program, up to
+/// eighteen for the published ones. The picture is written to a file, and shown in the terminal if that can show it.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Generate {
+    /// What to draw.
+    prompt: String,
+
+    /// What the picture should keep away from.
+    ///
+    /// Has an effect only where the guidance scale is greater than 1.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    negative_prompt: String,
+
+    /// Where to write the picture. The ending says how: .png, .jpg or .webp.
+    ///
+    /// Several pictures get numbers: out-1.png, out-2.png and so on. A file that is there is replaced.
+    #[arg(long, short, value_name = "FILE", default_value = "out.png")]
+    output: PathBuf,
+
+    /// How many pictures to draw.
+    #[arg(long, short, value_name = "N", value_parser = option_values::pictures, allow_negative_numbers = true)]
+    num_images: Option<usize>,
+
+    /// The number that the noise at the start depends on. The same seed gives the same picture.
+    ///
+    /// By default every run takes another, and says which. Picture 2 has the seed after that of picture 1, and so on.
+    #[arg(long, short, value_name = "N", value_parser = option_values::seed, allow_negative_numbers = true)]
+    seed: Option<u64>,
+
+    /// The steps from noise to picture. More are better, and take longer.
+    ///
+    /// By default 50, and 20 for the model inside this program.
+    #[arg(long, value_name = "N", value_parser = option_values::steps, allow_negative_numbers = true)]
+    steps: Option<usize>,
+
+    /// How closely to keep to the text. Up to 1 means no guidance, in half the time.
+    ///
+    /// By default 7.5, and 3 for the model inside this program. High values make harsh pictures.
+    #[arg(long, value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true)]
+    guidance_scale: Option<f64>,
+
+    /// The way to step: ddim, pndm or euler. By default, what the model names.
+    #[arg(long, value_name = "NAME", value_parser = option_values::scheduler)]
+    scheduler: Option<SchedulerKind>,
+
+    /// The width in pixels, a multiple of 8. By default, what the model was trained on.
+    #[arg(long, value_name = "PIXELS", value_parser = option_values::side, allow_negative_numbers = true)]
+    width: Option<usize>,
+
+    /// The height in pixels, a multiple of 8. By default, what the model was trained on.
+    #[arg(long, value_name = "PIXELS", value_parser = option_values::side, allow_negative_numbers = true)]
+    height: Option<usize>,
+
+    /// Do not show the picture in the terminal.
+    #[arg(long)]
+    no_preview: bool,
+
+    /// Start from the noise in this safetensors file instead of that of a seed.
+    ///
+    /// It holds one f32 tensor `latents` of standard normal numbers, of shape (pictures, channels, height, width), with
+    /// the sides of the picture divided by the factor of the model's autoencoder: 8 for the published models. It decides
+    /// the number and the size of the pictures.
+    #[arg(long, value_name = "FILE", help_heading = "Files of numbers")]
+    initial_latents: Option<PathBuf>,
+
+    /// Write the latents of the finished pictures, before they are decoded, in the same form.
+    #[arg(long, value_name = "FILE", help_heading = "Files of numbers")]
+    save_latents: Option<PathBuf>,
+
+    /// Write what took how long, as JSON, in seconds.
+    ///
+    /// `load_s` for the model, `text_s` for the texts, `steps_s` with a number for each step, `decode_s` from latents to
+    /// pixels, and `total_s` for all of it until the pictures are written.
+    #[arg(long, value_name = "FILE", help_heading = "Files of numbers")]
+    timings: Option<PathBuf>,
+
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  A picture of a cat, in out.png:
+      altdiffusion generate 一只猫
+
+  Four apples, in apple-1.png to apple-4.png, the same ones every time:
+      altdiffusion generate \"a red apple\" --num-images 4 --seed 7 --output apple.png
+
+  A published model, downloaded on first use, on a GPU:
+      altdiffusion generate 一只戴帽子的小狗 --model BAAI/AltDiffusion-m9 --negative-prompt 模糊 \\
+          --width 512 --height 512 --device cuda --dtype f16";
+
+/// What took how long, in seconds.
+#[derive(Serialize)]
+struct Seconds {
+    load_s: f64,
+    text_s: f64,
+    steps_s: Vec<f64>,
+    decode_s: f64,
+    total_s: f64,
+}
+
+impl Generate {
+    pub fn run(self) -> Result<()> {
+        let start = Instant::now();
+        // What can be wrong with the files comes out before the work begins.
+        let initial_latents = match &self.initial_latents {
+            Some(path) => Some(read_latents(path).context("--initial-latents")?),
+            None => None,
+        };
+        let files = self.outputs(initial_latents.as_ref())?;
+
+        let pipeline = self.load()?;
+        let loaded = start.elapsed();
+        tracing::info!("loaded in {loaded:.1?}");
+
+        let seed = self.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+        let generated = generate(&pipeline, &self.options(seed, initial_latents.clone()))?;
+
+        for (path, picture) in files.paths.iter().zip(&generated.images) {
+            write_picture(path, files.format, picture)?;
+        }
+        if let Some(path) = &self.save_latents {
+            write_latents(path, &generated.latents).context("--save-latents")?;
+        }
+        if let Some(path) = &self.timings {
+            write_timings(path, &Seconds::new(loaded, &generated.timings, start.elapsed()))?;
+        }
+
+        let seed = initial_latents.is_none().then_some(seed);
+        if let Err(error) = self.report(&files.paths, &generated.images, seed) {
+            // The pictures are there, and that nobody reads where takes nothing from them.
+            tracing::debug!("standard output: {error}");
+        }
+        Ok(())
+    }
+
+    /// The files to be written, each of which can be.
+    fn outputs(&self, initial_latents: Option<&Tensor>) -> Result<Pictures> {
+        let format = PictureFormat::of("--output", &self.output)?;
+        let given = initial_latents.and_then(|latents| latents.dims().first().copied());
+        let paths = numbered(&self.output, self.num_images.or(given).unwrap_or(1));
+        let others = [("--save-latents", &self.save_latents), ("--timings", &self.timings)];
+        let others = others.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?)));
+        let mut seen: Vec<(&str, &Path)> = Vec::new();
+        for (option, path) in paths.iter().map(|path| ("--output", path.as_path())).chain(others) {
+            check_writable(option, path)?;
+            let same = seen.iter().find(|(_, other)| *other == path);
+            ensure!(
+                same.is_none(),
+                "{option} {}: expected another file than {}",
+                path.display(),
+                same.map_or("", |(option, _)| option)
+            );
+            seen.push((option, path));
+        }
+        Ok(Pictures { format, paths })
+    }
+
+    fn load(&self) -> Result<AltDiffusion> {
+        let device = self.model.device()?;
+        let source = self.model.source()?;
+        tracing::info!("loading {source}");
+        if !self.model.is_shipped() {
+            announce(&format!("Loading {source}"));
+        }
+        Ok(AltDiffusion::from_source(&source, self.model.dtype(), &device)?)
+    }
+
+    fn options(&self, seed: u64, initial_latents: Option<Tensor>) -> GenerateOptions {
+        let mut options =
+            GenerateOptions::new(&self.prompt).negative_prompt(&self.negative_prompt).seed(seed);
+        if self.model.is_shipped() {
+            options = options.steps(shipped::STEPS).guidance_scale(shipped::GUIDANCE_SCALE);
+        }
+        if let Some(steps) = self.steps {
+            options = options.steps(steps);
+        }
+        if let Some(scale) = self.guidance_scale {
+            options = options.guidance_scale(scale);
+        }
+        if let Some(scheduler) = self.scheduler {
+            options = options.scheduler(scheduler);
+        }
+        if let Some(width) = self.width {
+            options = options.width(width);
+        }
+        if let Some(height) = self.height {
+            options = options.height(height);
+        }
+        if let Some(pictures) = self.num_images {
+            options = options.pictures(pictures);
+        }
+        if let Some(latents) = initial_latents {
+            options = options.initial_latents(latents);
+        }
+        options
+    }
+
+    /// Shows the pictures, and says where they are and how to get them again.
+    fn report(&self, paths: &[PathBuf], pictures: &[RgbImage], seed: Option<u64>) -> io::Result<()> {
+        if !self.no_preview {
+            preview::show(pictures)?;
+        }
+        let mut stdout = io::stdout().lock();
+        for (index, (path, picture)) in paths.iter().zip(pictures).enumerate() {
+            let (width, height) = picture.dimensions();
+            write!(stdout, "{}: {width} × {height} pixels", path.display())?;
+            if let Some(seed) = seed {
+                write!(stdout, ", seed {}", seed.wrapping_add(index as u64))?;
+            }
+            writeln!(stdout)?;
+        }
+        Ok(())
+    }
+}
+
+/// The files that the pictures go to.
+struct Pictures {
+    format: PictureFormat,
+    paths: Vec<PathBuf>,
+}
+
+fn generate(pipeline: &AltDiffusion, options: &GenerateOptions) -> Result<Generated> {
+    let progress = Progress::start("Reading the text");
+    tracing::debug!("{options:?}");
+    let generated = pipeline.generate_with(options, |step| {
+        let done = step.index + 1;
+        progress.steps("Drawing", done, step.total);
+        if done == step.total {
+            progress.then("Decoding");
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(generated)
+}
+
+impl Seconds {
+    fn new(load: Duration, timings: &Timings, total: Duration) -> Self {
+        Self {
+            load_s: load.as_secs_f64(),
+            text_s: timings.text.as_secs_f64(),
+            steps_s: timings.steps.iter().map(Duration::as_secs_f64).collect(),
+            decode_s: timings.decode.as_secs_f64(),
+            total_s: total.as_secs_f64(),
+        }
+    }
+}

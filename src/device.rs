@@ -1,0 +1,117 @@
+//! The option `--device`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use candle_core::utils::{cuda_is_available, metal_is_available};
+
+/// Where a model computes. A number says which, where there are several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first GPU that this build can use and that is there, else the processor.
+    Auto,
+    Cpu,
+    Cuda(usize),
+    Metal(usize),
+}
+
+impl DeviceChoice {
+    /// Makes the device ready.
+    ///
+    /// # Errors
+    /// When this build cannot use such a device, or there is none.
+    pub fn open(self) -> Result<Device> {
+        if !self.is_built() {
+            let feature = self.to_string();
+            let feature = feature.split(':').next().unwrap_or(&feature);
+            bail!(
+                "--device {self}: this program was built without {feature}; expected cpu, or a build with \
+                 `--features {feature}`"
+            );
+        }
+        let device = match self {
+            Self::Auto => return Ok(Self::open_any()),
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(number) => Device::new_cuda(number),
+            Self::Metal(number) => Device::new_metal(number),
+        };
+        // Candle's own errors are not one line.
+        device.map_err(altclip_encoder::Error::from).with_context(|| format!("--device {self}"))
+    }
+
+    fn open_any() -> Device {
+        for choice in [Self::Cuda(0), Self::Metal(0)].into_iter().filter(|choice| choice.is_built()) {
+            match choice.open() {
+                Ok(device) => return device,
+                Err(error) => tracing::warn!("computing on the processor: {error:#}"),
+            }
+        }
+        Device::Cpu
+    }
+
+    fn is_built(self) -> bool {
+        match self {
+            Self::Auto | Self::Cpu => true,
+            Self::Cuda(_) => cuda_is_available(),
+            Self::Metal(_) => metal_is_available(),
+        }
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, number) = match text.split_once(':') {
+            Some((kind, number)) => (kind, Some(number)),
+            None => (text, None),
+        };
+        let number_or_first = number.unwrap_or("0").parse();
+        match (kind, number, number_or_first) {
+            ("auto", None, _) => Ok(Self::Auto),
+            ("cpu", None, _) => Ok(Self::Cpu),
+            ("cuda", _, Ok(number)) => Ok(Self::Cuda(number)),
+            ("metal", _, Ok(number)) => Ok(Self::Metal(number)),
+            _ => Err("expected auto, cpu, cuda, cuda:N, metal or metal:N".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::Metal(number) => write!(f, "metal:{number}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_by_name_and_number() {
+        for (text, choice) in [
+            ("auto", DeviceChoice::Auto),
+            ("cpu", DeviceChoice::Cpu),
+            ("cuda", DeviceChoice::Cuda(0)),
+            ("cuda:3", DeviceChoice::Cuda(3)),
+            ("metal:1", DeviceChoice::Metal(1)),
+        ] {
+            assert_eq!(text.parse(), Ok(choice));
+        }
+        for text in ["", "gpu", "cpu:1", "auto:0", "cuda:", "cuda:x", "cuda:-1"] {
+            assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn there_is_always_a_device() {
+        assert!(DeviceChoice::Auto.open().is_ok());
+    }
+}

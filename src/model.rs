@@ -1,0 +1,67 @@
+//! The options that choose a model and how it computes, which several subcommands share.
+
+use anyhow::Result;
+use candle_core::{DType, Device};
+use clap::Args;
+
+use altclip_encoder::source::ModelSource;
+
+use crate::device::DeviceChoice;
+use crate::{option_values, shipped};
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// The model: a directory, or a repository on the Hugging Face hub. By default, the one inside this program.
+    ///
+    /// A directory has the layout of the published models: the folders tokenizer, text_encoder, unet, vae and
+    /// scheduler. A repository is called by its name, such as BAAI/AltDiffusion-m9, with @REVISION after it for another
+    /// revision than main; it is downloaded once. The variables HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are
+    /// honoured.
+    #[arg(long, value_name = "DIR_OR_HUB_ID")]
+    model: Option<String>,
+
+    /// The type of the numbers that the model computes with: f32, f16 or bf16.
+    ///
+    /// The two short ones need half of the memory and are fast on a GPU. Of these f16 is the more exact, and bf16 the
+    /// one that does not overflow.
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = option_values::dtype)]
+    dtype: DType,
+
+    /// Where the model computes: cpu, cuda, metal, or auto for a GPU if there is one that this build can use.
+    ///
+    /// Of several GPUs, cuda:1 is the second.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+}
+
+impl ModelArgs {
+    /// Where the model's files come from.
+    ///
+    /// # Errors
+    /// When the name can be neither that of a directory nor that of a repository.
+    pub fn source(&self) -> Result<ModelSource> {
+        match &self.model {
+            Some(name) => Ok(ModelSource::open(name)?),
+            None => Ok(shipped::source()),
+        }
+    }
+
+    /// Whether it is the model inside this program.
+    pub fn is_shipped(&self) -> bool {
+        self.model.is_none()
+    }
+
+    /// The type to compute with.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Makes the device ready.
+    ///
+    /// # Errors
+    /// When this build cannot use such a device, or there is none.
+    pub fn device(&self) -> Result<Device> {
+        self.device.open()
+    }
+}

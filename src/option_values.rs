@@ -1,0 +1,86 @@
+//! Values of options, with what was expected in the error. Clap adds the option's name and the value found.
+
+use candle_core::DType;
+
+use altdiffusion_pipeline::schedulers::SchedulerKind;
+
+/// Sizes of pictures are multiples of this in every published model.
+const SIDE_MULTIPLE: usize = 8;
+
+/// The most pictures that one run draws, all of them in one batch.
+const MOST_PICTURES: usize = 1024;
+
+/// A type that models compute in.
+pub fn dtype(text: &str) -> Result<DType, String> {
+    match text {
+        "f32" => Ok(DType::F32),
+        "f16" => Ok(DType::F16),
+        "bf16" => Ok(DType::BF16),
+        _ => Err("expected f32, f16 or bf16".to_owned()),
+    }
+}
+
+/// A scheduler, by the short name or by that of its class in diffusers.
+pub fn scheduler(text: &str) -> Result<SchedulerKind, String> {
+    text.parse().ok().or_else(|| SchedulerKind::from_class_name(text)).ok_or_else(|| {
+        let known: Vec<_> = SchedulerKind::ALL.into_iter().map(SchedulerKind::name).collect();
+        format!("expected one of {}", known.join(", "))
+    })
+}
+
+/// A number of steps, at least one.
+pub fn steps(text: &str) -> Result<usize, String> {
+    let steps = text.parse().ok().filter(|steps| *steps > 0);
+    steps.ok_or_else(|| "expected a whole number, at least 1".to_owned())
+}
+
+/// A number of pictures.
+pub fn pictures(text: &str) -> Result<usize, String> {
+    let pictures = text.parse().ok().filter(|pictures| (1..=MOST_PICTURES).contains(pictures));
+    pictures.ok_or_else(|| format!("expected a whole number from 1 to {MOST_PICTURES}"))
+}
+
+/// Pixels of one side of a picture.
+pub fn side(text: &str) -> Result<usize, String> {
+    let side = text.parse().ok().filter(|side: &usize| *side > 0 && side.is_multiple_of(SIDE_MULTIPLE));
+    side.ok_or_else(|| format!("expected a number of pixels that {SIDE_MULTIPLE} divides"))
+}
+
+/// A seed of random numbers.
+pub fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
+}
+
+/// A number that is neither infinite nor NaN.
+pub fn finite(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+    number.ok_or_else(|| "expected a number".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_meaning_is_refused() {
+        for text in ["", "x", "-1", "1.5"] {
+            assert!(dtype(text).is_err() && scheduler(text).is_err(), "{text}");
+            assert!(steps(text).is_err() && pictures(text).is_err(), "{text}");
+            assert!(side(text).is_err() && seed(text).is_err(), "{text}");
+        }
+        assert!(steps("0").is_err() && side("0").is_err() && side("100").is_err());
+        assert!(pictures("0").is_err() && pictures("1025").is_err());
+        assert!(finite("NaN").is_err() && finite("inf").is_err() && finite("").is_err());
+        assert!(seed("18446744073709551616").is_err());
+    }
+
+    #[test]
+    fn what_has_a_meaning_is_taken() {
+        assert_eq!((steps("3"), pictures("1024")), (Ok(3), Ok(1024)));
+        assert_eq!((side("96"), seed("0")), (Ok(96), Ok(0)));
+        assert_eq!((finite("-7.5"), dtype("bf16")), (Ok(-7.5), Ok(DType::BF16)));
+        for kind in SchedulerKind::ALL {
+            assert_eq!((scheduler(kind.name()), scheduler(kind.class_name())), (Ok(kind), Ok(kind)));
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The model that is part of the program, `models/emoji`.
+
+use altclip_encoder::source::{EmbeddedFiles, ModelSource};
+
+/// The steps after which its pictures do not get better.
+pub const STEPS: usize = 20;
+
+/// The guidance scale that its pictures are best with.
+pub const GUIDANCE_SCALE: f64 = 3.0;
+
+/// How it was trained.
+pub const RECIPE: &str = include_str!("../models/emoji/recipe.toml");
+
+macro_rules! embedded {
+    ($($path:literal),* $(,)?) => {
+        &[$(($path, include_bytes!(concat!("../models/emoji/", $path)))),*]
+    };
+}
+
+const FILES: EmbeddedFiles = embedded![
+    "model_index.json",
+    "tokenizer/sentencepiece.bpe.model",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/special_tokens_map.json",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+    "scheduler/scheduler_config.json",
+    "image_encoder/config.json",
+    "image_encoder/model.safetensors",
+    "feature_extractor/preprocessor_config.json",
+];
+
+/// Its files, as those of any other model.
+pub fn source() -> ModelSource {
+    ModelSource::embedded("the built-in model", FILES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The program stays a download of a moment.
+    const MOST_BYTES: usize = 9_000_000;
+
+    #[test]
+    fn it_is_small() {
+        let bytes: usize = FILES.iter().map(|(_, content)| content.len()).sum();
+        assert!(bytes <= MOST_BYTES, "{bytes} bytes");
+    }
+}

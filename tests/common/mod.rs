@@ -1,0 +1,139 @@
+//! The program under test, and models for it to work on.
+
+// Each test file is a crate of its own and uses a part of this.
+#![allow(dead_code, reason = "not every test file uses everything")]
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use candle_core::{Device, Tensor, safetensors};
+use tempfile::TempDir;
+
+pub type TestResult<T = ()> = Result<T, Box<dyn Error>>;
+
+/// The program, in `directory` and untouched by the environment that the tests run in.
+pub fn altdiffusion(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_altdiffusion"));
+    command.current_dir(directory).stdin(Stdio::null());
+    for variable in ["RUST_LOG", "RUST_BACKTRACE", "HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE"]
+    {
+        command.env_remove(variable);
+    }
+    for variable in ["http_proxy", "https_proxy", "all_proxy"] {
+        command.env_remove(variable).env_remove(variable.to_uppercase());
+    }
+    command
+}
+
+/// Runs the program with these arguments.
+pub fn run<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> std::io::Result<Output> {
+    altdiffusion(directory).args(arguments).output()
+}
+
+/// Runs the program with something on its standard input.
+pub fn run_with_input(directory: &Path, arguments: &[&str], input: &[u8]) -> TestResult<Output> {
+    let mut command = altdiffusion(directory);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    child.stdin.take().ok_or("no standard input")?.write_all(input)?;
+    Ok(child.wait_with_output()?)
+}
+
+/// Asserts that the program succeeded and had nothing to complain about, and gives what it said.
+#[track_caller]
+pub fn succeeded(output: &Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {stderr}", output.status);
+    assert_eq!(stderr, "");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A file of the golden values.
+pub fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// The path of a model among the golden values, as an argument.
+pub fn golden_model(name: &str) -> TestResult<String> {
+    Ok(golden(name).to_str().ok_or("a path in UTF-8")?.to_owned())
+}
+
+/// The tensors of a file.
+pub fn tensors(path: &Path) -> TestResult<HashMap<String, Tensor>> {
+    Ok(safetensors::load(path, &Device::Cpu)?)
+}
+
+/// The tensor of this name in a file.
+pub fn tensor(path: &Path, name: &str) -> TestResult<Tensor> {
+    tensors(path)?.remove(name).ok_or_else(|| format!("{}: no tensor {name}", path.display()).into())
+}
+
+/// ‖found − expected‖ / ‖expected‖
+pub fn relative_error(found: &Tensor, expected: &Tensor) -> candle_core::Result<f32> {
+    let norm = |tensor: &Tensor| tensor.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
+    Ok(norm(&(found - expected)?)? / norm(expected)?)
+}
+
+/// A copy of a model, to be damaged.
+pub struct ModelCopy(TempDir);
+
+impl ModelCopy {
+    pub fn of(name: &str) -> TestResult<Self> {
+        let copy = Self(tempfile::tempdir()?);
+        copy_directory(&golden(name), copy.0.path())?;
+        Ok(copy)
+    }
+
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.0.path().join(file)
+    }
+
+    pub fn argument(&self) -> String {
+        self.0.path().display().to_string()
+    }
+
+    /// Replaces a text in a file that must hold it.
+    pub fn replace(&self, file: &str, old: &str, new: &str) -> TestResult {
+        let text = fs::read_to_string(self.path(file))?;
+        assert!(text.contains(old), "{file}: no {old}");
+        Ok(fs::write(self.path(file), text.replace(old, new))?)
+    }
+
+    /// Changes the bytes of a file.
+    pub fn change(&self, file: &str, change: impl FnOnce(&mut Vec<u8>)) -> TestResult {
+        let mut bytes = fs::read(self.path(file))?;
+        change(&mut bytes);
+        Ok(fs::write(self.path(file), bytes)?)
+    }
+
+    /// Changes the tensors of a file.
+    pub fn change_tensors(
+        &self,
+        file: &str,
+        change: impl FnOnce(&mut HashMap<String, Tensor>) -> candle_core::Result<()>,
+    ) -> TestResult {
+        let mut tensors = tensors(&self.path(file))?;
+        change(&mut tensors)?;
+        Ok(safetensors::save(&tensors, self.path(file))?)
+    }
+}
+
+fn copy_directory(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_directory(&entry.path(), &target)?;
+        } else {
+            // Not `fs::copy`, which would take over that a file may not be written to.
+            fs::write(target, fs::read(entry.path())?)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! `altdiffusion generate`, through the program itself.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use candle_core::safetensors;
+use common::{
+    TestResult, altdiffusion, golden, golden_model, relative_error, run, succeeded, tensor, tensors,
+};
+use image::{GenericImageView, RgbImage};
+use serde_json::Value;
+
+/// The largest relative error ‖a − b‖/‖b‖ of the latents.
+const TOLERANCE: f32 = 1e-4;
+
+const MODEL: &str = "alt_diffusion";
+
+/// Runs `altdiffusion generate` on a tiny model, in two steps and 64 × 64 pixels if nothing else is said.
+fn generate(directory: &Path, arguments: &[&str]) -> TestResult<String> {
+    let model = golden_model(MODEL)?;
+    let mut all = vec!["generate", "--model", &model];
+    if !arguments.contains(&"--steps") {
+        all.extend(["--steps", "2"]);
+    }
+    if !arguments.contains(&"--width") && !arguments.contains(&"--initial-latents") {
+        all.extend(["--width", "64", "--height", "64"]);
+    }
+    all.extend(arguments);
+    Ok(succeeded(&run(directory, &all)?))
+}
+
+fn picture(path: &Path) -> TestResult<RgbImage> {
+    Ok(image::open(path)?.to_rgb8())
+}
+
+#[test]
+fn a_prompt_is_enough() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let said = succeeded(&run(directory.path(), &["generate", "一只猫"])?);
+    assert!(said.starts_with("out.png: 64 × 64 pixels, seed "), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert_eq!(picture(&directory.path().join("out.png"))?.dimensions(), (64, 64));
+    assert_eq!(fs::read_dir(directory.path())?.count(), 1);
+    Ok(())
+}
+
+#[test]
+fn latents_are_those_of_diffusers() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let path = |name: &str| directory.path().join(name);
+    let expected = tensors(&golden("pipeline.safetensors"))?;
+    let cases: Vec<Value> = serde_json::from_slice(&fs::read(golden("pipeline.json"))?)?;
+    for case in &cases {
+        let name = case["name"].as_str().ok_or("a case without name")?;
+        let of_case = |part: &str| {
+            expected.get(&format!("{MODEL}.{name}.{part}")).ok_or_else(|| format!("{name}: no {part}"))
+        };
+        safetensors::save(&[("latents", of_case("initial_latents")?.clone())].into(), path("initial"))?;
+        let mut command = altdiffusion(directory.path());
+        command.args(["generate", "--model", &golden_model(MODEL)?]);
+        command.args(["--initial-latents", "initial", "--save-latents", "final", "--output", "out.png"]);
+        for (option, field) in [
+            ("--negative-prompt", "negative_prompt"),
+            ("--guidance-scale", "guidance_scale"),
+            ("--steps", "num_inference_steps"),
+            ("--num-images", "num_images_per_prompt"),
+            ("--height", "height"),
+            ("--width", "width"),
+            ("--scheduler", "scheduler"),
+        ] {
+            match &case[field] {
+                Value::Null => {}
+                Value::String(text) => drop(command.args([option, text])),
+                number => drop(command.args([option, &number.to_string()])),
+            }
+        }
+        command.arg(case["prompt"].as_str().ok_or("a case without prompt")?);
+        let said = succeeded(&command.output()?);
+        assert!(!said.contains("seed"), "the noise was given: {said}");
+
+        let error = relative_error(&tensor(&path("final"), "latents")?, of_case("latents")?)?;
+        println!("{name}: {error:e}");
+        assert!(error <= TOLERANCE, "{name}: {error}");
+
+        let pictures = of_case("picture")?.dims().first().copied().unwrap_or(0);
+        for index in 0..pictures {
+            let file = if pictures == 1 { "out.png".to_owned() } else { format!("out-{}.png", index + 1) };
+            let expected = of_case("picture")?.get(index)?.permute((1, 2, 0))?.affine(255.0, 0.0)?;
+            let expected = expected.flatten_all()?.to_vec1::<f32>()?;
+            let found = picture(&path(&file))?;
+            assert_eq!(found.len(), expected.len(), "{name}");
+            for (byte, expected) in found.iter().zip(&expected) {
+                assert!((f32::from(*byte) - expected).abs() < 0.6, "{name}: {byte} {expected}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn several_pictures_are_numbered_and_have_seeds_of_their_own() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let path = |name: &str| directory.path().join(name);
+    let said = generate(directory.path(), &["a cat", "-n", "3", "--seed", "7", "--output", "cat.png"])?;
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines, [7, 8, 9].map(|seed| format!("cat-{}.png: 64 × 64 pixels, seed {seed}", seed - 6)));
+    assert!(!path("cat.png").exists());
+
+    generate(directory.path(), &["a cat", "--seed", "8", "--output", "alone.png"])?;
+    let difference = |a: &str, b: &str| -> TestResult<u8> {
+        let (a, b) = (picture(&path(a))?, picture(&path(b))?);
+        Ok(a.iter().zip(b.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0))
+    };
+    assert!(difference("cat-2.png", "alone.png")? <= 1);
+    assert!(difference("cat-1.png", "cat-2.png")? > 1);
+    Ok(())
+}
+
+#[test]
+fn a_seed_repeats_a_picture_and_a_run_without_one_does_not() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let bytes = |arguments: &[&str]| -> TestResult<Vec<u8>> {
+        generate(directory.path(), arguments)?;
+        Ok(fs::read(directory.path().join("out.png"))?)
+    };
+    assert_eq!(bytes(&["a cat", "--seed", "3"])?, bytes(&["a cat", "--seed", "3"])?);
+    assert_ne!(bytes(&["a cat", "--seed", "3"])?, bytes(&["a dog", "--seed", "3"])?);
+    assert_ne!(bytes(&["a cat"])?, bytes(&["a cat"])?);
+    Ok(())
+}
+
+#[test]
+fn the_ending_decides_the_format() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    for (name, format) in [
+        ("a.png", image::ImageFormat::Png),
+        ("a.JPG", image::ImageFormat::Jpeg),
+        ("a.webp", image::ImageFormat::WebP),
+    ] {
+        let size = ["--width", "48", "--height", "32"];
+        generate(directory.path(), &[&["a cat", "--output", name], size.as_slice()].concat())?;
+        let bytes = fs::read(directory.path().join(name))?;
+        assert_eq!(image::guess_format(&bytes)?, format);
+        assert_eq!(image::load_from_memory(&bytes)?.dimensions(), (48, 32), "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn saved_latents_can_be_started_from() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let path = |name: &str| directory.path().join(name);
+    let size = ["--width", "48", "--height", "64"];
+    generate(
+        directory.path(),
+        &[&["a cat", "-n", "2", "--save-latents", "first"], size.as_slice()].concat(),
+    )?;
+    assert_eq!(tensor(&path("first"), "latents")?.dims(), [2, 4, 8, 6]);
+    // The number and the size of the pictures are those of the latents.
+    let said = generate(directory.path(), &["a cat", "--initial-latents", "first", "--output", "b.png"])?;
+    assert_eq!(said, "b-1.png: 48 × 64 pixels\nb-2.png: 48 × 64 pixels\n");
+    Ok(())
+}
+
+#[test]
+fn timings_are_written() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    generate(directory.path(), &["a cat", "--steps", "3", "--scheduler", "ddim", "--timings", "t.json"])?;
+    let timings: Value = serde_json::from_slice(&fs::read(directory.path().join("t.json"))?)?;
+    let seconds = |field: &str| timings[field].as_f64().unwrap_or(-1.0);
+    let steps: Vec<f64> =
+        timings["steps_s"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+    assert_eq!(steps.len(), 3, "{timings}");
+    let parts = [seconds("load_s"), seconds("text_s"), seconds("decode_s")];
+    assert!(parts.iter().chain(&steps).all(|part| *part > 0.0), "{timings}");
+    assert!(parts.iter().chain(&steps).sum::<f64>() <= seconds("total_s"), "{timings}");
+    Ok(())
+}
+
+#[test]
+fn every_scheduler_and_type_draws() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    for option in [["--scheduler", "pndm"], ["--scheduler", "euler"], ["--dtype", "f16"], ["--dtype", "bf16"]]
+    {
+        generate(directory.path(), &[&["a cat", "--device", "cpu"], option.as_slice()].concat())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn verbosity_is_asked_for() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let model = golden_model("alt_diffusion_m18")?;
+    let output = run(directory.path(), &["-v", "generate", "--steps", "1", "--model", &model, "a cat"])?;
+    assert!(output.status.success());
+    assert!(!output.stderr.is_empty());
+    Ok(())
+}
+
+#[test]
+fn help_is_prose_with_examples() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let help = succeeded(&run(directory.path(), &["generate", "--help"])?);
+    for part in ["一只猫", "BAAI/AltDiffusion-m9", "--negative-prompt", "--initial-latents", "--timings"] {
+        assert!(help.contains(part), "no {part} in {help}");
+    }
+    assert!(succeeded(&run(directory.path(), &["--help"])?).contains("altdiffusion generate 一只猫"));
+    Ok(())
+}
