@@ -1,8 +1,8 @@
 //! `altdiffusion eval`: measurements of models.
 
 use altclip_encoder::source::ModelSource;
-use altclip_training::{EmojiEvaluation, Recipe};
 use altclip_training::emoji::Dataset;
+use altclip_training::{EmojiEvaluation, Recipe};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use clap::{Args, Subcommand};

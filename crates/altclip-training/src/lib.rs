@@ -11,11 +11,12 @@ mod recipe;
 mod run;
 pub mod stages;
 mod unigram;
+mod workers;
 
 pub use error::{Error, Result};
 pub use evaluate::{Drawn, EmojiEvaluation, EmojiScore, LanguageScore};
 pub use export::export;
-pub use optimizer::{Optimizer, OptimizerConfig};
+pub use optimizer::{Gradients, Optimizer, OptimizerConfig};
 pub use parameters::Parameters;
 pub use recipe::{Recipe, Stage};
 pub use run::{Metrics, Observer, Run, save_tensors, write_whole};

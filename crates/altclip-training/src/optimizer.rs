@@ -36,6 +36,33 @@ impl OptimizerConfig {
     }
 }
 
+/// A loss and its gradients.
+pub struct Gradients {
+    pub loss: f64,
+    store: GradStore,
+}
+
+impl Gradients {
+    /// Differentiates a scalar loss.
+    ///
+    /// # Errors
+    /// If the loss is not a scalar, or an operation has no gradient.
+    pub fn of(loss: &Tensor) -> Result<Self> {
+        Ok(Self { loss: f64::from(loss.to_scalar::<f32>()?), store: loss.backward()? })
+    }
+}
+
+/// The mean of a weight's gradients over the parts of a batch; `None` where it has none.
+fn mean_gradient(parts: &[Gradients], weight: &Tensor) -> Result<Option<Tensor>> {
+    let mut grads = parts.iter().filter_map(|part| part.store.get(weight));
+    let Some(first) = grads.next() else { return Ok(None) };
+    let mut sum = first.clone();
+    for grad in grads {
+        sum = (sum + grad)?;
+    }
+    if parts.len() > 1 { (sum / parts.len() as f64).map(Some) } else { Ok(Some(sum)) }
+}
+
 /// Weights, their averages and the moments of their gradients.
 pub struct Optimizer {
     config: OptimizerConfig,
@@ -89,16 +116,16 @@ impl Optimizer {
         self.step >= self.config.steps
     }
 
-    /// Takes one step against the gradients and returns their norm before clipping.
+    /// Takes one step against the mean of the gradients of a batch's parts and returns its norm before clipping.
     ///
     /// # Errors
     /// If the norm is not finite; no weight is changed then.
-    pub fn step(&mut self, grads: &GradStore) -> Result<f64> {
+    pub fn step(&mut self, parts: &[Gradients]) -> Result<f64> {
+        let grads: Vec<Option<Tensor>> =
+            self.slots.iter().map(|slot| mean_gradient(parts, &slot.weight)).collect::<Result<_>>()?;
         let mut norm = 0f64;
-        for slot in &self.slots {
-            if let Some(grad) = grads.get(&slot.weight) {
-                norm += f64::from(grad.sqr()?.sum_all()?.to_scalar::<f32>()?);
-            }
+        for grad in grads.iter().flatten() {
+            norm += f64::from(grad.sqr()?.sum_all()?.to_scalar::<f32>()?);
         }
         let norm = norm.sqrt();
         if !norm.is_finite() {
@@ -110,9 +137,9 @@ impl Optimizer {
         let OptimizerConfig { beta1, beta2, weight_decay, ema_decay, .. } = self.config;
         let step = self.step as f64;
         let ema_decay = ema_decay.min((1. + step) / (10. + step));
-        for slot in &self.slots {
-            if let Some(grad) = grads.get(&slot.weight) {
-                let grad = if clip < 1. { (grad * clip)? } else { grad.clone() };
+        for (slot, grad) in self.slots.iter().zip(grads) {
+            if let Some(grad) = grad {
+                let grad = if clip < 1. { (grad * clip)? } else { grad };
                 blend(&slot.first, &grad, beta1)?;
                 blend_square(&slot.second, &grad, beta2)?;
                 // Biases and normalisation weights are not pulled towards zero.

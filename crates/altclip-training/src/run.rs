@@ -1,7 +1,7 @@
 //! One training run: its folder, its checkpoint, its metrics and the loop over its steps.
 
 use crate::error::{Error, Result};
-use crate::optimizer::Optimizer;
+use crate::optimizer::{Gradients, Optimizer};
 use candle_core::{Device, Tensor};
 use image::RgbImage;
 use rand::SeedableRng;
@@ -70,17 +70,17 @@ impl Run {
 
     /// Trains until the optimiser has taken all its steps, from the checkpoint if there is one.
     ///
-    /// `loss` computes the loss of one step. All its randomness must come from the generator that it is given, which
+    /// `gradients` computes the losses of one step's batch, in one or several parts. All its randomness must come from the generator that it is given, which
     /// depends on the seed and the step alone: a resumed run then takes the same steps as an unbroken one. `sample`
     /// draws a picture of what the averaged weights can do; it is called at a tenth, two tenths … of the run.
     ///
     /// # Errors
-    /// Those of `loss` and `sample`, a loss that is not finite, or a file that cannot be written.
+    /// Those of `gradients` and `sample`, a loss that is not finite, or a file that cannot be written.
     pub fn train(
         &self,
         optimizer: &mut Optimizer,
         observer: &mut dyn Observer,
-        mut loss: impl FnMut(&mut ChaCha8Rng) -> Result<Tensor>,
+        mut gradients: impl FnMut(&mut ChaCha8Rng) -> Result<Vec<Gradients>>,
         mut sample: impl FnMut() -> Result<RgbImage>,
     ) -> Result<()> {
         let stage = self.stage();
@@ -93,15 +93,15 @@ impl Run {
         while !optimizer.is_finished() {
             let step = optimizer.step_count();
             let mut rng = self.rng(step);
-            let loss = loss(&mut rng)?;
-            let value = f64::from(loss.to_scalar::<f32>()?);
+            let parts = gradients(&mut rng)?;
+            let value = parts.iter().map(|part| part.loss).sum::<f64>() / parts.len() as f64;
             if !value.is_finite() {
                 return Err(Error::Setting(format!(
                     "{stage}, step {step}: the loss is not finite; try a lower learning rate"
                 )));
             }
             let learning_rate = optimizer.config().learning_rate_at(step);
-            let gradient_norm = optimizer.step(&loss.backward()?)?;
+            let gradient_norm = optimizer.step(&parts)?;
             let line = Metrics { step, loss: value, gradient_norm, learning_rate };
             let path = self.folder.join(METRICS_FILE);
             serde_json::to_writer(&mut metrics, &line).map_err(|e| Error::format(&path, e))?;

@@ -1,6 +1,6 @@
 //! Runs, optimisers and parameters through the public interface.
 
-use altclip_training::{Metrics, Observer, Optimizer, OptimizerConfig, Parameters, Result, Run};
+use altclip_training::{Gradients, Metrics, Observer, Optimizer, OptimizerConfig, Parameters, Result, Run};
 use candle_core::{Device, Tensor};
 use fused_ops::Linear;
 use rand::RngExt;
@@ -52,7 +52,7 @@ fn train(folder: &Path, until: usize) -> Result<(Vec<f64>, BTreeMap<String, Vec<
             let x: Vec<f32> = (0..20).map(|_| rng.random_range(-1f32..1.)).collect();
             let x = Tensor::from_vec(x, (5, 4), &Device::Cpu)?;
             let target = x.sum_keepdim(1)?.broadcast_as((5, 3))?;
-            Ok((layer.forward(&x)? - target)?.sqr()?.mean_all()?)
+            Ok(vec![Gradients::of(&(layer.forward(&x)? - target)?.sqr()?.mean_all()?)?])
         },
         || Ok(image::RgbImage::new(1, 1)),
     );
@@ -115,7 +115,7 @@ fn the_first_step_is_the_learning_rate() -> Result<()> {
     let config = OptimizerConfig { warmup_steps: 1, weight_decay: 0., max_grad_norm: 1e9, ..config(1000) };
     let mut optimizer = Optimizer::new(config, &parameters)?;
     let loss = layer.forward(&Tensor::new(&[[1f32, -2.]], &Device::Cpu)?)?.sum_all()?;
-    optimizer.step(&loss.backward()?)?;
+    optimizer.step(&[Gradients::of(&loss)?])?;
     let after = parameters.snapshot()?;
     let moved = (&after["weight"] - &before["weight"])?.to_vec2::<f32>()?;
     for row in moved {
@@ -133,7 +133,8 @@ fn a_checkpoint_of_another_model_is_one_clear_error() -> Result<()> {
     let mut optimizer = Optimizer::new(config(12), &parameters)?;
     let run = Run::open(folder.path(), 7)?;
     let loss = |_: &mut rand_chacha::ChaCha8Rng| {
-        Ok(layer.forward(&Tensor::ones((1, 6), candle_core::DType::F32, &Device::Cpu)?)?.sum_all()?)
+        let ones = Tensor::ones((1, 6), candle_core::DType::F32, &Device::Cpu)?;
+        Ok(vec![Gradients::of(&layer.forward(&ones)?.sum_all()?)?])
     };
     let error = run.train(&mut optimizer, &mut Losses(Vec::new()), loss, || Ok(image::RgbImage::new(1, 1)));
     let error = error.unwrap_err().to_string();

@@ -2,7 +2,7 @@
 
 use crate::cpu::convolution::Geometry;
 use crate::cpu::pack::Panels;
-use crate::custom::{as_f32, gradient, on_cpu, slice, with_slice};
+use crate::custom::{Weight, as_f32, gradient, on_cpu, slice, with_slice};
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder, init};
 use std::sync::Arc;
@@ -49,14 +49,6 @@ pub struct Conv2d {
     options: Conv2dOptions,
 }
 
-#[derive(Debug, Clone)]
-enum Weight {
-    /// As the checkpoint has it: on a GPU, or while it is trained.
-    Plain(Tensor),
-    /// Laid out once for the CPU kernel.
-    Packed(Arc<Panels>),
-}
-
 impl Conv2d {
     /// Reads `weight` (out, in, kernel, kernel) and `bias` (out) from `vb`.
     ///
@@ -86,11 +78,7 @@ impl Conv2d {
         let shape = (out_channels, in_channels, kernel, kernel);
         let weight = vb.get_with_hints(shape, "weight", init::DEFAULT_KAIMING_UNIFORM)?;
         let geometry = Geometry { batch: 0, height: 0, width: 0, in_channels, out_channels, kernel, options };
-        let weight = if on_cpu(&weight) && !weight.track_op() {
-            Weight::Packed(Arc::new(with_slice(&weight, |weight| Ok(geometry.pack(weight)))?))
-        } else {
-            Weight::Plain(weight)
-        };
+        let weight = Weight::new(weight, |weight| geometry.pack(weight))?;
         Ok(Self { weight, bias: None, in_channels, out_channels, kernel, options })
     }
 

@@ -1,6 +1,8 @@
 //! Between candle tensors and the CPU kernels, which know only slices.
 
+use crate::cpu::pack::Panels;
 use candle_core::{CpuStorage, DType, Layout, Result, Tensor};
+use std::sync::Arc;
 
 /// Whether the CPU kernels, which compute in f32, can run on this tensor.
 pub(crate) fn on_cpu(x: &Tensor) -> bool {
@@ -33,4 +35,23 @@ pub(crate) fn with_slice<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> 
 /// A gradient of the shape of `like`.
 pub(crate) fn gradient(values: Vec<f32>, like: &Tensor) -> Result<Option<Tensor>> {
     Ok(Some(Tensor::from_vec(values, like.shape(), like.device())?))
+}
+
+/// The weight of a linear layer or a convolution.
+#[derive(Debug, Clone)]
+pub(crate) enum Weight {
+    /// As the checkpoint has it: on a GPU, or while it is trained.
+    Plain(Tensor),
+    /// Laid out once for the CPU kernel.
+    Packed(Arc<Panels>),
+}
+
+impl Weight {
+    /// Packs the weight where the CPU kernel will use it and nobody trains it.
+    pub fn new(weight: Tensor, pack: impl FnOnce(&[f32]) -> Panels) -> Result<Self> {
+        if on_cpu(&weight) && !weight.track_op() {
+            return Ok(Self::Packed(Arc::new(with_slice(&weight, |weight| Ok(pack(weight)))?)));
+        }
+        Ok(Self::Plain(weight))
+    }
 }

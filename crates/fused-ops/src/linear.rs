@@ -3,7 +3,7 @@
 use crate::cpu::pack::{Panels, Strides};
 use crate::cpu::product::{column_sums, gather_gradient, gather_product};
 use crate::cpu::window::Window;
-use crate::custom::{as_f32, gradient, on_cpu, slice, with_slice};
+use crate::custom::{Weight, as_f32, gradient, on_cpu, slice, with_slice};
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder, init};
 use std::sync::Arc;
@@ -13,14 +13,6 @@ use std::sync::Arc;
 pub struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
-}
-
-#[derive(Debug, Clone)]
-enum Weight {
-    /// As the checkpoint has it: on a GPU, or while it is trained.
-    Plain(Tensor),
-    /// Laid out once for the CPU kernel.
-    Packed(Arc<Panels>),
 }
 
 impl Linear {
@@ -44,12 +36,7 @@ impl Linear {
     /// If the weight is not a matrix.
     pub fn from_tensors(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         let (out_features, in_features) = weight.dims2()?;
-        let weight = if on_cpu(&weight) && !weight.track_op() {
-            let pack = |weight: &[f32]| Ok(pack(weight, in_features, out_features));
-            Weight::Packed(Arc::new(with_slice(&weight, pack)?))
-        } else {
-            Weight::Plain(weight)
-        };
+        let weight = Weight::new(weight, |weight| pack(weight, in_features, out_features))?;
         Ok(Self { weight, bias })
     }
 

@@ -3,7 +3,7 @@
 
 use crate::emoji::{CaptionSampler, Dataset};
 use crate::error::{Error, Result};
-use crate::optimizer::{Optimizer, OptimizerConfig};
+use crate::optimizer::{Gradients, Optimizer, OptimizerConfig};
 use crate::parameters::Parameters;
 use crate::pictures::contact_sheet;
 use crate::run::{Observer, Run};
@@ -151,7 +151,7 @@ impl ContrastiveStage {
             let encoding = tokenizer.encode_padded(texts, CAPTION_TOKENS)?;
             Ok(normalize(&text.forward(&encoding.input_ids, &encoding.attention_mask)?)?)
         };
-        let loss = |rng: &mut rand_chacha::ChaCha8Rng| {
+        let gradients = |rng: &mut rand_chacha::ChaCha8Rng| {
             let mut drawn = drawn.clone();
             let (chosen, _) = drawn.partial_shuffle(rng, self.batch_size);
             let mut batch = Vec::with_capacity(chosen.len() * picture_len);
@@ -171,7 +171,7 @@ impl ContrastiveStage {
                 let logits = images.matmul(&encode(&texts)?.t()?)?.broadcast_mul(&scale)?;
                 total = (total + symmetric_loss(&logits)?)?;
             }
-            Ok((total / languages.len() as f64)?)
+            Ok(vec![Gradients::of(&(total / languages.len() as f64)?)?])
         };
         // Captions of the first concepts, and the pictures that come nearest.
         let sample = || {
@@ -189,7 +189,7 @@ impl ContrastiveStage {
             let columns = 1 + 6 * languages.len();
             Ok(contact_sheet(&Tensor::cat(&rows, 0)?, columns)?)
         };
-        run.train(&mut optimizer, observer, loss, sample)?;
+        run.train(&mut optimizer, observer, gradients, sample)?;
 
         parameters.load(&optimizer.averages())?;
         let images = embed_pictures(&vision, pictures)?;

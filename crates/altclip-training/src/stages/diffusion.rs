@@ -3,11 +3,12 @@
 
 use crate::emoji::{CaptionSampler, Concept, Dataset};
 use crate::error::{Error, Result};
-use crate::optimizer::{Optimizer, OptimizerConfig};
+use crate::optimizer::{Gradients, Optimizer, OptimizerConfig};
 use crate::parameters::Parameters;
 use crate::pictures::contact_sheet;
 use crate::run::{Observer, Run};
 use crate::stages::contrastive::CAPTION_TOKENS;
+use crate::workers::Workers;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::schedulers::{NoiseSchedule, SchedulerConfig};
@@ -16,6 +17,7 @@ use altdiffusion_pipeline::vae::AutoencoderKl;
 use altdiffusion_pipeline::{PerBlock, Prompt, TextStates, denoise, latents::initial_latents};
 use candle_core::Tensor;
 use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -34,6 +36,8 @@ pub struct DiffusionStage {
     /// Categories and subcategories of concepts that are left out: a small model draws fewer things better.
     pub exclude: Vec<String>,
     pub batch_size: usize,
+    /// Parts of a batch that are computed at the same time, each by its share of the cores.
+    pub parts: usize,
     /// Share of captions replaced by the empty one.
     pub caption_dropout: f64,
     /// Largest weight of a timestep in units of its signal-to-noise ratio (Hang et al., arXiv 2303.09556).
@@ -125,9 +129,9 @@ impl DiffusionStage {
             return Err(Error::Setting("exclude: expected some concepts to be left, found none".to_owned()));
         }
 
-        let loss = |rng: &mut rand_chacha::ChaCha8Rng| {
-            let chosen: Vec<u32> =
-                (0..self.batch_size).map(|_| taught[rng.random_range(0..taught.len())]).collect();
+        let part = |rng: &mut ChaCha8Rng| -> Result<Gradients> {
+            let size = self.batch_size / self.parts;
+            let chosen: Vec<u32> = (0..size).map(|_| taught[rng.random_range(0..taught.len())]).collect();
             let texts: Vec<String> = chosen
                 .iter()
                 .map(|&picture| {
@@ -138,13 +142,12 @@ impl DiffusionStage {
                 })
                 .collect();
             let original = latents.index_select(&Tensor::new(chosen, device)?, 0)?;
-            let timesteps: Vec<usize> =
-                (0..self.batch_size).map(|_| rng.random_range(0..alphas.len())).collect();
+            let timesteps: Vec<usize> = (0..size).map(|_| rng.random_range(0..alphas.len())).collect();
             let noise: Vec<f32> = rng.sample_iter(StandardNormal).take(original.elem_count()).collect();
             let noise = Tensor::from_vec(noise, original.shape(), device)?;
             let per_picture = |f: &dyn Fn(f64) -> f64| -> candle_core::Result<Tensor> {
                 let values: Vec<f32> = timesteps.iter().map(|&t| f(f64::from(alphas[t])) as f32).collect();
-                Tensor::from_vec(values, (self.batch_size, 1, 1, 1), device)
+                Tensor::from_vec(values, (size, 1, 1, 1), device)
             };
             let (signal, sigma) = (per_picture(&f64::sqrt)?, per_picture(&|a| (1. - a).sqrt())?);
             let noisy = (original.broadcast_mul(&signal)? + noise.broadcast_mul(&sigma)?)?;
@@ -160,10 +163,13 @@ impl DiffusionStage {
                 let snr = a / (1. - a);
                 snr.min(self.min_snr_gamma) / (snr + 1.)
             })?;
-            Ok((prediction - velocity)?.sqr()?.broadcast_mul(&weight)?.mean_all()?)
+            let error = (prediction - velocity)?.sqr()?.broadcast_mul(&weight)?;
+            Ok(Gradients::of(&error.mean_all()?)?)
         };
+        let workers = Workers::new(self.parts)?;
+        let gradients = |rng: &mut ChaCha8Rng| workers.run(rng, part).into_iter().collect::<Result<Vec<_>>>();
         let sample = || self.sample(inputs, &unet, seed);
-        run.train(&mut optimizer, observer, loss, sample)?;
+        run.train(&mut optimizer, observer, gradients, sample)?;
         Ok(TrainedUnet { config, weights: optimizer.averages() })
     }
 

@@ -1,7 +1,7 @@
 //! The autoencoder, trained on the pictures alone.
 
 use crate::error::Result;
-use crate::optimizer::{Optimizer, OptimizerConfig};
+use crate::optimizer::{Gradients, Optimizer, OptimizerConfig};
 use crate::parameters::Parameters;
 use crate::pictures::{contact_sheet, mean_psnr};
 use crate::run::{Observer, Run};
@@ -73,7 +73,7 @@ impl VaeStage {
         let vae = AutoencoderKl::new(&self.config(1.), parameters.var_builder(device))?;
         let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
         let n = pictures.dim(0)?;
-        let loss = |rng: &mut rand_chacha::ChaCha8Rng| {
+        let gradients = |rng: &mut rand_chacha::ChaCha8Rng| {
             let chosen: Vec<u32> = (0..self.batch_size).map(|_| rng.random_range(0..n as u32)).collect();
             let batch = pictures.index_select(&Tensor::new(chosen, device)?, 0)?;
             let moments = vae.encode_channels_last(&batch)?;
@@ -83,14 +83,14 @@ impl VaeStage {
             let latent_values = (moments.mean.elem_count() / self.batch_size) as f64;
             let kl = (moments.kl()?.mean_all()? / latent_values)?;
             let fit = (error.sqr()?.mean_all()? + (error.abs()?.mean_all()? * self.absolute_weight)?)?;
-            Ok((fit + (kl * self.kl_weight)?)?)
+            Ok(vec![Gradients::of(&(fit + (kl * self.kl_weight)?)?)?])
         };
         let sample = || {
             let few = pictures.narrow(0, 0, n.min(32))?;
             let pairs = Tensor::cat(&[&few, &reconstruct(&vae, &few)?], 0)?;
             Ok(contact_sheet(&pairs, 16)?)
         };
-        run.train(&mut optimizer, observer, loss, sample)?;
+        run.train(&mut optimizer, observer, gradients, sample)?;
 
         parameters.load(&optimizer.averages())?;
         let weights = parameters.snapshot()?;

@@ -1,6 +1,7 @@
 //! Attention that streams over the keys in tiles with a running softmax (Dao et al., arXiv 2205.14135), so that the
 //! scores never exist as a whole.
 
+use super::Shared;
 use super::elementwise::exp;
 use super::kernel::{Block, Left, PANEL};
 use super::pack::{Panels, Strides};
@@ -137,16 +138,6 @@ fn exp_and_sum(values: &mut [f32], shift: f32) -> f32 {
         sum += *value;
     }
     sum
-}
-
-struct Shared(*mut f32);
-unsafe impl Send for Shared {}
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    fn at(&self, offset: usize) -> *mut f32 {
-        self.0.wrapping_add(offset)
-    }
 }
 
 /// `query` (batch, queries, heads · head_dim); `key`, `value` (batch, keys, heads · head_dim); `bias` (batch, keys).

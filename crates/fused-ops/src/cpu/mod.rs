@@ -30,3 +30,17 @@ pub(crate) fn vectorized(body: impl FnMut()) {
 
     pulp::Arch::new().dispatch(Body(body));
 }
+
+/// A place that several threads write, each its own part of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared(pub *mut f32);
+
+// SAFETY: a bare address; whoever writes through it vouches that no other thread touches the same part.
+unsafe impl Send for Shared {}
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    pub fn at(self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
+    }
+}

@@ -2,8 +2,8 @@
 
 use super::kernel::{Block, Left, PANEL, Right};
 use super::pack::{Panels, Strides};
-use super::vectorized;
 use super::window::Window;
+use super::{Shared, vectorized};
 use pulp::Arch;
 use rayon::prelude::*;
 
@@ -13,18 +13,6 @@ const ROWS_PER_TASK: usize = 96;
 const PIXELS_PER_PASS: usize = 512;
 /// Rows of a weight gradient that one task computes.
 const GRADIENT_ROWS_PER_TASK: usize = 48;
-
-/// A place that several threads write, each its own part of it.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-unsafe impl Send for Shared {}
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    fn at(self, offset: usize) -> *mut f32 {
-        self.0.wrapping_add(offset)
-    }
-}
 
 /// `out[row] = Σ_tap left[window(row, tap)] · panels[tap] + bias`, where `left` has rows of `panels.depth` values and a
 /// row outside the window is zeros. `out` is (rows, panels.columns).

@@ -1,0 +1,43 @@
+//! The parts of a batch side by side: many small operations leave cores idle that share one batch, but not those that
+//! each have a batch of their own.
+
+use crate::error::{Error, Result};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+/// A pool of threads for each part of a batch.
+pub(crate) struct Workers {
+    pools: Vec<ThreadPool>,
+}
+
+impl Workers {
+    /// Divides the cores among `parts` pools.
+    ///
+    /// # Errors
+    /// If `parts` is 0, or the threads cannot be started.
+    pub fn new(parts: usize) -> Result<Self> {
+        if parts == 0 {
+            return Err(Error::Setting("parts: expected at least 1, found 0".to_owned()));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let pool = |_| ThreadPoolBuilder::new().num_threads((cores / parts).max(1)).build();
+        let pools = (0..parts).map(pool).collect::<Result<_, _>>();
+        Ok(Self { pools: pools.map_err(|e| Error::Setting(format!("parts: {e}")))? })
+    }
+
+    /// Runs `part` in every pool, each with a generator of its own that comes from `rng`.
+    pub fn run<T: Send>(&self, rng: &mut ChaCha8Rng, part: impl Fn(&mut ChaCha8Rng) -> T + Sync) -> Vec<T> {
+        let seeds: Vec<u64> = self.pools.iter().map(|_| rng.random()).collect();
+        let part = &part;
+        let mut results: Vec<Option<T>> = seeds.iter().map(|_| None).collect();
+        std::thread::scope(|scope| {
+            for ((pool, seed), result) in self.pools.iter().zip(seeds).zip(&mut results) {
+                scope.spawn(move || {
+                    *result = Some(pool.install(|| part(&mut ChaCha8Rng::seed_from_u64(seed))));
+                });
+            }
+        });
+        results.into_iter().flatten().collect()
+    }
+}
