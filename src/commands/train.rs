@@ -86,7 +86,7 @@ impl Observer for Lines {
     fn step(&mut self, stage: &str, metrics: &Metrics, steps: usize) {
         let average = self.average.map_or(metrics.loss, |a| 0.98 * a + 0.02 * metrics.loss);
         self.average = Some(average);
-        if metrics.step % 20 == 0 {
+        if metrics.step.is_multiple_of(20) {
             let seconds = self.start.elapsed().as_secs_f64();
             eprintln!(
                 "{stage} {}/{steps}: loss {average:.5}, gradient {:.3}, {seconds:.0} s",

@@ -1,11 +1,12 @@
 //! A trained model in the published directory layout, so that every loader of AltDiffusion reads it.
 
 use crate::error::{Error, Result};
-use crate::run::{save_tensors, write_whole};
+use crate::run::save_tensors;
 use crate::stages::contrastive::{CAPTION_TOKENS, TrainedDualEncoder};
 use crate::stages::diffusion::TrainedUnet;
 use crate::stages::vae::TrainedVae;
 use altclip_encoder::text_encoder::TextEncoderConfig;
+use altdiffusion_pipeline::write_whole;
 use candle_core::{DType, Tensor};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -162,7 +163,7 @@ fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(Error::io(parent))?;
     }
-    write_whole(&path, bytes)
+    Ok(write_whole(&path, |temporary| fs::write(temporary, bytes))?)
 }
 
 fn write_json(folder: &Path, name: &str, value: &Value) -> Result<()> {

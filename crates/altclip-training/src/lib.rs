@@ -19,5 +19,5 @@ pub use export::export;
 pub use optimizer::{Gradients, Optimizer, OptimizerConfig};
 pub use parameters::Parameters;
 pub use recipe::{Recipe, Stage};
-pub use run::{Metrics, Observer, Run, save_tensors, write_whole};
+pub use run::{Metrics, Observer, Run, save_tensors};
 pub use unigram::{UnigramError, train_unigram};

@@ -4,7 +4,7 @@ use crate::emoji::{CaptionSampler, Dataset};
 use crate::error::{Error, Result};
 use crate::evaluate::training_pictures;
 use crate::export::{export, scheduler_config, text_encoder_config};
-use crate::run::{Observer, Run, write_whole};
+use crate::run::{Observer, Run};
 use crate::stages::contrastive::{ContrastiveStage, TrainedDualEncoder};
 use crate::stages::diffusion::{DiffusionInputs, DiffusionStage};
 use crate::stages::vae::{TrainedVae, VaeStage};
@@ -13,6 +13,7 @@ use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
 use altdiffusion_pipeline::vae::AutoencoderKl;
+use altdiffusion_pipeline::write_whole;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
@@ -165,7 +166,7 @@ impl Recipe {
             });
             let bytes = train_unigram(texts, self.vocab_size).map_err(|e| Error::Setting(e.to_string()))?;
             std::fs::create_dir_all(output).map_err(Error::io(output))?;
-            write_whole(&path, &bytes)?;
+            write_whole(&path, |temporary| std::fs::write(temporary, &bytes))?;
             bytes
         };
         Ok((Tokenizer::from_sentencepiece_bytes(&bytes, &path.display().to_string())?, bytes))

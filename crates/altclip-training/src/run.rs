@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::optimizer::{Gradients, Optimizer};
+use altdiffusion_pipeline::write_whole;
 use candle_core::{Device, Tensor};
 use image::RgbImage;
 use rand::SeedableRng;
@@ -166,7 +167,7 @@ impl Run {
         if !text.is_empty() {
             text.push('\n');
         }
-        write_whole(&path, text.as_bytes())?;
+        write_whole(&path, |temporary| fs::write(temporary, &text))?;
         OpenOptions::new().append(true).open(&path).map_err(Error::io(&path))
     }
 }
@@ -181,17 +182,5 @@ pub fn save_tensors(
     metadata: Option<HashMap<String, String>>,
 ) -> Result<()> {
     let bytes = safetensors::serialize(tensors, metadata).map_err(|e| Error::format(path, e))?;
-    write_whole(path, &bytes)
-}
-
-/// Writes a file beside its place and renames it, so that a kill at any moment leaves the old or the new one.
-///
-/// # Errors
-/// If the file cannot be written.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(folder))?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(Error::io(path))?;
-    file.persist(path).map_err(|e| Error::Io { path: path.to_owned(), source: e.error })?;
-    Ok(())
+    Ok(write_whole(path, |temporary| fs::write(temporary, &bytes))?)
 }

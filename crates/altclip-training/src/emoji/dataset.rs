@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use altdiffusion_pipeline::write_whole;
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 
@@ -164,7 +165,7 @@ impl Dataset {
             PixelTensor { shape: [self.picture_count(), PICTURE_SIZE, PICTURE_SIZE, 3], data: &self.pixels };
         let bytes = safetensors::serialize([(PICTURES_TENSOR, tensor)], None)
             .map_err(|e| Error::data(&path, format!("cannot be written: {e}")))?;
-        write_whole(&path, &bytes)?;
+        write_whole(&path, |temporary| std::fs::write(temporary, &bytes))?;
 
         let path = directory.join(CONCEPTS_FILE);
         let mut lines = Vec::new();
@@ -173,7 +174,7 @@ impl Dataset {
                 .map_err(|e| Error::data(&path, format!("cannot be written: {e}")))?;
             lines.push(b'\n');
         }
-        write_whole(&path, &lines)
+        Ok(write_whole(&path, |temporary| std::fs::write(temporary, &lines))?)
     }
 
     /// All concepts, in Unicode's order; a concept's number is its place here.
@@ -243,19 +244,6 @@ fn read_pictures(path: &Path) -> Result<Vec<u8>> {
             ),
         )),
     }
-}
-
-/// Writes beside the file and then renames, so that a reader sees all of it or none.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path));
-    written.map_err(|error| {
-        // Best effort: the error to report is the one that left the file behind.
-        let _ = std::fs::remove_file(&partial);
-        Error::io(path)(error)
-    })
 }
 
 struct PixelTensor<'a> {

@@ -22,6 +22,9 @@ pub enum Error {
         /// What was expected and what was found.
         problem: String,
     },
+    /// A file could not be written.
+    #[error(transparent)]
+    Write(#[from] altdiffusion_pipeline::Error),
     /// An option that no data set can satisfy.
     #[error("{option}: {problem}")]
     Option {
