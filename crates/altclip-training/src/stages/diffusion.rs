@@ -40,8 +40,9 @@ pub struct DiffusionStage {
     pub parts: usize,
     /// Share of captions replaced by the empty one.
     pub caption_dropout: f64,
-    /// Largest weight of a timestep in units of its signal-to-noise ratio (Hang et al., arXiv 2303.09556).
-    pub min_snr_gamma: f64,
+    /// Largest weight of a timestep in units of its signal-to-noise ratio (Hang et al., arXiv 2303.09556); without it
+    /// the velocities of all timesteps weigh the same.
+    pub min_snr_gamma: Option<f64>,
     /// Factor on the last layer of every residual branch at the start.
     pub residual_scale: f64,
     pub optimizer: OptimizerConfig,
@@ -159,9 +160,9 @@ impl DiffusionStage {
             let steps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
             let prediction = unet.forward(&noisy, &Tensor::new(steps, device)?, &context)?;
             // min(snr, γ) / (snr + 1): the weight for velocities
-            let weight = per_picture(&|a| {
-                let snr = a / (1. - a);
-                snr.min(self.min_snr_gamma) / (snr + 1.)
+            let weight = per_picture(&|a| match self.min_snr_gamma {
+                Some(gamma) => (a / (1. - a)).min(gamma) * (1. - a),
+                None => 1.,
             })?;
             let error = (prediction - velocity)?.sqr()?.broadcast_mul(&weight)?;
             Ok(Gradients::of(&error.mean_all()?)?)
