@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+/// The values of an optimiser's tensors by name.
+type State = BTreeMap<String, Vec<f32>>;
+
 struct Losses(Vec<f64>);
 
 impl Observer for Losses {
@@ -32,7 +35,7 @@ fn config(steps: usize) -> OptimizerConfig {
 }
 
 /// Fits a linear layer to a noisy line; the loss function fails before step `until`, as if the process were killed.
-fn train(folder: &Path, until: usize) -> Result<(Vec<f64>, BTreeMap<String, Vec<f32>>)> {
+fn train(folder: &Path, until: usize) -> Result<(Vec<f64>, State)> {
     let parameters = Parameters::new(5);
     let layer = Linear::new(4, 3, true, parameters.var_builder(&Device::Cpu))?;
     let mut optimizer = Optimizer::new(config(12), &parameters)?;
@@ -90,7 +93,7 @@ fn a_resumed_run_is_bit_equal_to_an_unbroken_one() -> Result<()> {
 
 #[test]
 fn initial_weights_depend_on_seed_and_name_alone() -> Result<()> {
-    let weights = |seed: u64, names: [&str; 2]| -> Result<BTreeMap<String, Vec<f32>>> {
+    let weights = |seed: u64, names: [&str; 2]| -> Result<State> {
         let parameters = Parameters::new(seed);
         let vb = parameters.var_builder(&Device::Cpu);
         for name in names {
