@@ -1,7 +1,8 @@
 //! Scaled dot-product attention over interleaved heads.
 
 use crate::cpu::attention as kernel;
-use crate::custom::{as_f32, on_cpu, slice};
+use crate::cpu::attention_gradient::{Inputs, attention_gradients};
+use crate::custom::{as_f32, gradient, on_cpu, slice, with_slices};
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 
 /// `softmax(query · keyᵀ / √head_dim + key_bias) · value` for every head (Vaswani et al., arXiv 1706.03762).
@@ -73,7 +74,6 @@ impl CustomOp3 for AttentionOp {
         Ok((CpuStorage::F32(y), query_layout.shape().clone()))
     }
 
-    /// With `P` the attention weights: `dV = Pᵀ dO`, `dS = P ∘ (dO Vᵀ − rowsum(dO ∘ O))`, `dQ = dS K` and `dK = dSᵀ Q`.
     fn bwd(
         &self,
         query: &Tensor,
@@ -82,19 +82,13 @@ impl CustomOp3 for AttentionOp {
         out: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let heads = self.shape.heads;
-        let scale = 1. / (self.shape.head_dim as f64).sqrt();
-        let (query, key, value) =
-            (split_heads(query, heads)?, split_heads(key, heads)?, split_heads(value, heads)?);
-        let (out, grad) = (split_heads(out, heads)?, split_heads(grad, heads)?);
-        let weights = attention_weights(&query, &key, scale, self.key_bias.as_ref())?;
-        let grad_value = weights.t()?.contiguous()?.matmul(&grad)?;
-        let correction = (&grad * &out)?.sum_keepdim(D::Minus1)?;
-        let grad_weights = grad.matmul(&value.t()?)?;
-        let grad_scores = ((weights * grad_weights.broadcast_sub(&correction)?)? * scale)?;
-        let grad_query = grad_scores.matmul(&key)?;
-        let grad_key = grad_scores.t()?.contiguous()?.matmul(&query)?;
-        Ok((Some(join_heads(&grad_query)?), Some(join_heads(&grad_key)?), Some(join_heads(&grad_value)?)))
+        let bias = self.key_bias.as_ref().map(|bias| bias.flatten_all()?.to_vec1()).transpose()?;
+        let [grad_query, grad_key, grad_value] =
+            with_slices([query, key, value, out, grad], |[query, key, value, out, grad]| {
+                let inputs = Inputs { query, key, value, bias: bias.as_deref(), out, grad };
+                attention_gradients(inputs, self.shape)
+            })?;
+        Ok((gradient(grad_query, query)?, gradient(grad_key, key)?, gradient(grad_value, value)?))
     }
 }
 

@@ -32,6 +32,23 @@ pub(crate) fn with_slice<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> 
     }
 }
 
+/// Runs `f` on the values of several CPU tensors, as f32.
+pub(crate) fn with_slices<const N: usize, R>(
+    tensors: [&Tensor; N],
+    f: impl FnOnce([&[f32]; N]) -> R,
+) -> Result<R> {
+    let tensors = tensors.into_iter().map(as_f32).collect::<Result<Vec<_>>>()?;
+    let storages: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
+    let mut slices: [&[f32]; N] = [&[]; N];
+    for (values, (storage, layout)) in slices.iter_mut().zip(&storages) {
+        *values = match &**storage {
+            candle_core::Storage::Cpu(storage) => slice(storage, layout)?,
+            _ => candle_core::bail!("the CPU kernels need tensors on the CPU"),
+        };
+    }
+    Ok(f(slices))
+}
+
 /// A gradient of the shape of `like`.
 pub(crate) fn gradient(values: Vec<f32>, like: &Tensor) -> Result<Option<Tensor>> {
     Ok(Some(Tensor::from_vec(values, like.shape(), like.device())?))

@@ -109,7 +109,7 @@ impl WithSimd for Task<'_> {
 }
 
 #[inline(always)]
-fn lane_max(values: &[f32], start: f32) -> f32 {
+pub(super) fn lane_max(values: &[f32], start: f32) -> f32 {
     let mut lanes = [start; 16];
     let chunks = values.chunks_exact(16);
     let rest = chunks.remainder().iter().fold(start, |a, &b| if b > a { b } else { a });
@@ -123,7 +123,7 @@ fn lane_max(values: &[f32], start: f32) -> f32 {
 
 /// Replaces every value by `exp(value − shift)` and returns their sum.
 #[inline(always)]
-fn exp_and_sum(values: &mut [f32], shift: f32) -> f32 {
+pub(super) fn exp_and_sum(values: &mut [f32], shift: f32) -> f32 {
     let mut lanes = [0f32; 16];
     let mut chunks = values.chunks_exact_mut(16);
     for chunk in &mut chunks {

@@ -4,6 +4,7 @@
 //! the widest one that the machine has is picked at run time.
 
 pub(crate) mod attention;
+pub(crate) mod attention_gradient;
 pub(crate) mod convolution;
 pub(crate) mod elementwise;
 pub(crate) mod kernel;

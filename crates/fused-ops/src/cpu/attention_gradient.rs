@@ -1,0 +1,183 @@
+//! The gradients of attention, for training: the weights of a few queries at a time are computed anew, so that they
+//! never exist as a whole either.
+
+use super::Shared;
+use super::attention::{Shape, exp_and_sum, lane_max};
+use super::kernel::{Block, Left};
+use super::pack::{Panels, Strides};
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+/// Queries whose weights exist at a time.
+const QUERIES: usize = 48;
+
+/// The tensors of the forward pass, all laid out as there, with the gradient of its result.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    pub query: &'a [f32],
+    pub key: &'a [f32],
+    pub value: &'a [f32],
+    pub bias: Option<&'a [f32]>,
+    pub out: &'a [f32],
+    pub grad: &'a [f32],
+}
+
+/// The gradients of query, key and value.
+///
+/// With `P` the attention weights: `dV = Pᵀ dO`, `dS = P ∘ (dO Vᵀ − rowsum(dO ∘ O))`, `dQ = dS K` and `dK = dSᵀ Q`.
+pub(crate) fn attention_gradients(inputs: Inputs, shape: Shape) -> [Vec<f32>; 3] {
+    let Shape { batch, queries, keys, heads, head_dim } = shape;
+    let width = heads * head_dim;
+    let Inputs { query, key, value, bias, out, grad } = inputs;
+    assert!([query, out, grad].iter().all(|x| x.len() == batch * queries * width));
+    assert!([key, value].iter().all(|x| x.len() == batch * keys * width));
+    assert!(bias.is_none_or(|bias| bias.len() == batch * keys));
+    let mut gradients = [query, key, value].map(|x| vec![0f32; x.len()]);
+    if query.is_empty() || key.is_empty() {
+        return gradients;
+    }
+    let targets = gradients.each_mut().map(|gradient| Shared(gradient.as_mut_ptr()));
+    let arch = Arch::new();
+    (0..batch * heads).into_par_iter().for_each(|pair| {
+        let (image, head) = (pair / heads, pair % heads);
+        let first_query = image * queries * width + head * head_dim;
+        let first_key = image * keys * width + head * head_dim;
+        let across = Strides { tap: 0, depth: 1, column: width };
+        let along = Strides { tap: 0, depth: width, column: 1 };
+        arch.dispatch(Head {
+            shape,
+            query: &query[first_query..],
+            out: &out[first_query..],
+            grad: &grad[first_query..],
+            key_columns: &Panels::pack(&key[first_key..], 1, head_dim, keys, across),
+            value_columns: &Panels::pack(&value[first_key..], 1, head_dim, keys, across),
+            key_rows: &Panels::pack(&key[first_key..], 1, keys, head_dim, along),
+            bias: bias.map(|bias| &bias[image * keys..][..keys]),
+            grad_query: targets[0].at(first_query),
+            grad_key: targets[1].at(first_key),
+            grad_value: targets[2].at(first_key),
+        });
+    });
+    gradients
+}
+
+/// One head of one picture or text. Its rows are `heads · head_dim` values apart, in and out.
+struct Head<'a> {
+    shape: Shape,
+    query: &'a [f32],
+    out: &'a [f32],
+    grad: &'a [f32],
+    /// (head_dim, keys)
+    key_columns: &'a Panels,
+    /// (head_dim, keys)
+    value_columns: &'a Panels,
+    /// (keys, head_dim)
+    key_rows: &'a Panels,
+    bias: Option<&'a [f32]>,
+    grad_query: *mut f32,
+    grad_key: *mut f32,
+    grad_value: *mut f32,
+}
+
+impl WithSimd for Head<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Shape { queries, keys, heads, head_dim, .. } = self.shape;
+        let width = heads * head_dim;
+        let scale = 1. / (head_dim as f32).sqrt();
+        let mut weights = vec![0f32; QUERIES.min(queries) * keys];
+        let mut grad_scores = weights.clone();
+        for first in (0..queries).step_by(QUERIES) {
+            let rows = QUERIES.min(queries - first);
+            let row = |x: &'_ [f32], i: usize| x[(first + i) * width..][..head_dim].as_ptr();
+            let query_rows: Vec<*const f32> = (0..rows).map(|i| row(self.query, i)).collect();
+            let grad_rows: Vec<*const f32> = (0..rows).map(|i| row(self.grad, i)).collect();
+            self.scores(simd, &query_rows, self.key_columns, &mut weights);
+            self.scores(simd, &grad_rows, self.value_columns, &mut grad_scores);
+            let rows_of_both = weights.chunks_exact_mut(keys).zip(grad_scores.chunks_exact_mut(keys));
+            for (i, (weights, grad_scores)) in rows_of_both.take(rows).enumerate() {
+                self.softmax(weights, scale);
+                let start = (first + i) * width;
+                let (out, grad) = (&self.out[start..][..head_dim], &self.grad[start..][..head_dim]);
+                let correction: f32 = out.iter().zip(grad).map(|(out, grad)| out * grad).sum();
+                grad_scores
+                    .iter_mut()
+                    .zip(weights.iter())
+                    .for_each(|(grad, weight)| *grad = weight * (*grad - correction) * scale);
+            }
+            let starts: Vec<*const f32> = grad_scores.chunks_exact(keys).map(<[f32]>::as_ptr).collect();
+            Block {
+                left: Left::Rows { starts: &starts[..rows], taps: 1, depth: keys },
+                right: self.key_rows.right(),
+                rows,
+                panels: 0..head_dim.div_ceil(super::kernel::PANEL),
+                columns: head_dim,
+                bias: None,
+                accumulate: false,
+                out: self.grad_query.wrapping_add(first * width),
+                out_stride: width,
+            }
+            .with_simd(simd);
+            self.add_transposed(simd, &weights[..rows * keys], self.grad, first, self.grad_value);
+            self.add_transposed(simd, &grad_scores[..rows * keys], self.query, first, self.grad_key);
+        }
+    }
+}
+
+impl Head<'_> {
+    /// `scores[row] = left[row] · right`, (rows, keys).
+    #[inline(always)]
+    fn scores<S: Simd>(&self, simd: S, left: &[*const f32], right: &Panels, scores: &mut [f32]) {
+        let Shape { keys, head_dim, .. } = self.shape;
+        Block {
+            left: Left::Rows { starts: left, taps: 1, depth: head_dim },
+            right: right.right(),
+            rows: left.len(),
+            panels: 0..keys.div_ceil(super::kernel::PANEL),
+            columns: keys,
+            bias: None,
+            accumulate: false,
+            out: scores.as_mut_ptr(),
+            out_stride: keys,
+        }
+        .with_simd(simd);
+    }
+
+    /// The scores of one query to its weights, in place.
+    #[inline(always)]
+    fn softmax(&self, scores: &mut [f32], scale: f32) {
+        match self.bias {
+            Some(bias) => {
+                scores.iter_mut().zip(bias).for_each(|(score, bias)| *score = *score * scale + bias);
+            }
+            None => scores.iter_mut().for_each(|score| *score *= scale),
+        }
+        let highest = lane_max(scores, f32::NEG_INFINITY);
+        let shift = if highest == f32::NEG_INFINITY { 0. } else { highest };
+        let factor = 1. / exp_and_sum(scores, shift);
+        scores.iter_mut().for_each(|score| *score *= factor);
+    }
+
+    /// `out[key] += Σ_row left[row, key] · right[first + row]`, for the gradients of keys and values.
+    #[inline(always)]
+    fn add_transposed<S: Simd>(&self, simd: S, left: &[f32], right: &[f32], first: usize, out: *mut f32) {
+        let Shape { keys, heads, head_dim, .. } = self.shape;
+        let width = heads * head_dim;
+        let strides = Strides { tap: 0, depth: width, column: 1 };
+        let right = Panels::pack(&right[first * width..], 1, left.len() / keys, head_dim, strides);
+        Block {
+            left: Left::Columns { values: left, stride: keys },
+            right: right.right(),
+            rows: keys,
+            panels: 0..head_dim.div_ceil(super::kernel::PANEL),
+            columns: head_dim,
+            bias: None,
+            accumulate: true,
+            out,
+            out_stride: width,
+        }
+        .with_simd(simd);
+    }
+}
