@@ -163,15 +163,15 @@ impl ContrastiveStage {
             let batch = Tensor::from_vec(batch, (chosen.len(), size, size, 3), device)?;
             let images = normalize(&vision.forward(&batch.permute((0, 3, 1, 2))?.contiguous()?)?)?;
             let scale = logit_scale.exp()?.minimum(MAX_LOGIT_SCALE)?;
-            let mut total = Tensor::new(0f32, device)?;
-            for language in languages {
-                let sample =
-                    |&mut concept: &mut usize| captions.sample(rng, concept, language).unwrap_or_default();
-                let texts: Vec<String> = chosen.iter_mut().map(sample).collect();
-                let logits = images.matmul(&encode(&texts)?.t()?)?.broadcast_mul(&scale)?;
-                total = (total + symmetric_loss(&logits)?)?;
-            }
-            Ok(vec![Gradients::of(&(total / languages.len() as f64)?)?])
+            let texts: Vec<String> = chosen
+                .iter()
+                .map(|&concept| {
+                    let language = &languages[rng.random_range(0..languages.len())];
+                    captions.sample(rng, concept, language).unwrap_or_default()
+                })
+                .collect();
+            let logits = images.matmul(&encode(&texts)?.t()?)?.broadcast_mul(&scale)?;
+            Ok(vec![Gradients::of(&symmetric_loss(&logits)?)?])
         };
         // Captions of the first concepts, and the pictures that come nearest.
         let sample = || {
