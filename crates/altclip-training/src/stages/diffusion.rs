@@ -143,7 +143,11 @@ impl DiffusionStage {
                 })
                 .collect();
             let original = latents.index_select(&Tensor::new(chosen, device)?, 0)?;
-            let timesteps: Vec<usize> = (0..size).map(|_| rng.random_range(0..alphas.len())).collect();
+            // One timestep from each of `size` equal ranges: every batch sees all noise levels, which takes their spread
+            // out of the gradient (Kingma et al., arXiv 2107.00630, appendix I).
+            let offset = rng.random::<f64>();
+            let timestep = |i: usize| ((i as f64 + offset) / size as f64 * alphas.len() as f64) as usize;
+            let timesteps: Vec<usize> = (0..size).map(|i| timestep(i).min(alphas.len() - 1)).collect();
             let noise: Vec<f32> = rng.sample_iter(StandardNormal).take(original.elem_count()).collect();
             let noise = Tensor::from_vec(noise, original.shape(), device)?;
             let per_picture = |f: &dyn Fn(f64) -> f64| -> candle_core::Result<Tensor> {
