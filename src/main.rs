@@ -46,6 +46,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    keep_to_one_thread_pool();
     let cli = Cli::parse();
     start_log(cli.verbose);
     let result = match cli.command {
@@ -61,6 +62,16 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stderr(), "error: {}", one_line(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Keeps candle's own threads from starting. They spin while they wait for one another, on the cores that the kernels of
+/// `fused-ops` compute on: with them a step of training takes more than twice as long.
+fn keep_to_one_thread_pool() {
+    const THREADS: &str = "CANDLE_NUM_THREADS";
+    if std::env::var_os(THREADS).is_none() {
+        // SAFETY: this is the first thing that the program does, and no other thread exists yet.
+        unsafe { std::env::set_var(THREADS, "1") };
     }
 }
 

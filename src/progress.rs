@@ -1,13 +1,18 @@
 //! What a person sees while the work goes on. Nothing, where standard error is not a terminal.
 
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 const SPINNER: &str = "{spinner} {msg}";
 const BAR: &str = "{msg} [{wide_bar}] {pos}/{len}, {eta} left";
+const TRAINING: &str = "{prefix} [{wide_bar}] {pos}/{len}, {msg}, {per_sec}, {eta} left";
 const TICK: Duration = Duration::from_millis(100);
+/// Where no bar can be shown, a line of training comes this often.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Share of the shown loss that is kept at every step; the rest is the new one.
+const LOSS_MEMORY: f64 = 0.98;
 
 /// Says what is being done, on a line of its own. For work that may show progress itself, as downloads do.
 pub fn announce(what: &str) {
@@ -55,6 +60,63 @@ impl Drop for Progress {
     }
 }
 
+/// The steps of one training stage: a bar with the loss, the rate and the time left, or lines in a log.
+pub struct TrainingProgress {
+    bar: ProgressBar,
+    stage: String,
+    start: Instant,
+    last_line: Option<Instant>,
+    /// The step that this run began with.
+    first: Option<usize>,
+    loss: Option<f64>,
+}
+
+impl TrainingProgress {
+    /// Shows nothing yet.
+    pub fn start(stage: &str) -> Self {
+        let bar = ProgressBar::no_length().with_style(style(TRAINING)).with_prefix(stage.to_owned());
+        Self { bar, stage: stage.to_owned(), start: Instant::now(), last_line: None, first: None, loss: None }
+    }
+
+    /// `done` of `total` steps are done, the last one with this loss.
+    pub fn step(&mut self, done: usize, total: usize, loss: f64) {
+        let loss = self.loss.map_or(loss, |before| LOSS_MEMORY * before + (1. - LOSS_MEMORY) * loss);
+        self.loss = Some(loss);
+        let first = *self.first.get_or_insert_with(|| {
+            self.bar.set_length(total as u64);
+            self.bar.set_position(done as u64);
+            self.bar.reset_eta();
+            self.start = Instant::now();
+            done
+        });
+        self.bar.set_message(format!("loss {loss:.4}"));
+        self.bar.set_position(done as u64);
+        let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) || done == total;
+        if self.bar.is_hidden() && due {
+            self.last_line = Some(Instant::now());
+            let per_step = self.start.elapsed().as_secs_f64() / (done - first).max(1) as f64;
+            let left = per_step * (total - done) as f64 / 60.;
+            let line = format!("{}: {done}/{total}, loss {loss:.4}", self.stage);
+            if done == first {
+                eprintln!("{line}");
+            } else {
+                eprintln!("{line}, {per_step:.2} s a step, {left:.0} min left");
+            }
+        }
+    }
+
+    /// Says something on a line of its own.
+    pub fn note(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{}: {text}", self.stage));
+    }
+}
+
+impl Drop for TrainingProgress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
@@ -65,7 +127,7 @@ mod tests {
 
     #[test]
     fn templates_are_valid() {
-        for template in [SPINNER, BAR] {
+        for template in [SPINNER, BAR, TRAINING] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }

@@ -4,10 +4,11 @@ use altclip_encoder::source::ModelSource;
 use altclip_training::emoji::Dataset;
 use altclip_training::{EmojiEvaluation, Recipe};
 use anyhow::{Context, Result};
-use candle_core::Device;
 use clap::{Args, Subcommand};
 use image::RgbImage;
 use std::path::{Path, PathBuf};
+
+use crate::device::DeviceChoice;
 
 /// Measure models.
 #[derive(Debug, Subcommand)]
@@ -42,6 +43,9 @@ pub struct Emoji {
     /// Guidance scale of each drawing.
     #[arg(long, default_value_t = 3.0)]
     guidance_scale: f64,
+    /// Where to draw: cpu, cuda, metal, or auto for a GPU if there is one that this build can use.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
     /// Write all drawings to this picture.
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
@@ -77,7 +81,7 @@ impl Emoji {
             guidance_scale: self.guidance_scale,
         };
         let mut pictures: Vec<RgbImage> = Vec::new();
-        let score = evaluation.run(&source, &data, &Device::Cpu, |drawn| {
+        let score = evaluation.run(&source, &data, &self.device.open()?, |drawn| {
             let mark = |right: bool| if right { "right" } else { "wrong" };
             let (encoder, pixels) = (mark(drawn.right_by_encoder), mark(drawn.right_by_pixels));
             eprintln!("{} {encoder} by encoder, {pixels} by pixels: {}", drawn.language, drawn.prompt);

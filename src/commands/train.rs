@@ -3,10 +3,11 @@
 use altclip_training::emoji::{Dataset, PrepareOptions, prepare};
 use altclip_training::{Metrics, Observer, Recipe, Stage};
 use anyhow::Result;
-use candle_core::Device;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
-use std::time::Instant;
+
+use crate::device::DeviceChoice;
+use crate::progress::TrainingProgress;
 
 /// Train models.
 #[derive(Debug, Subcommand)]
@@ -56,6 +57,9 @@ pub struct Emoji {
     /// The last stage to run: vae, contrastive (both can run at the same time), or diffusion, which needs both.
     #[arg(long, value_name = "STAGE", default_value = "diffusion")]
     until: Stage,
+    /// Where to train: cpu, cuda, metal, or auto for a GPU if there is one that this build can use.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
 }
 
 impl Train {
@@ -71,31 +75,30 @@ impl Emoji {
     fn run(self) -> Result<()> {
         let recipe = Recipe::load(&self.recipe)?;
         let data = Dataset::load(&self.data)?;
-        let mut observer = Lines { start: Instant::now(), average: None };
-        Ok(recipe.train(&data, &self.output, self.until, &Device::Cpu, &mut observer)?)
+        let device = self.device.open()?;
+        Ok(recipe.train(&data, &self.output, self.until, &device, &mut Watch::default())?)
     }
 }
 
-/// A line every few steps.
-struct Lines {
-    start: Instant,
-    average: Option<f64>,
+/// Shows how the training goes, one stage after the other.
+#[derive(Default)]
+struct Watch {
+    stage: Option<(String, TrainingProgress)>,
 }
 
-impl Observer for Lines {
+impl Watch {
+    fn stage(&mut self, name: &str) -> &mut TrainingProgress {
+        let shown = self.stage.take().filter(|(shown, _)| shown == name);
+        &mut self.stage.insert(shown.unwrap_or_else(|| (name.to_owned(), TrainingProgress::start(name)))).1
+    }
+}
+
+impl Observer for Watch {
     fn step(&mut self, stage: &str, metrics: &Metrics, steps: usize) {
-        let average = self.average.map_or(metrics.loss, |a| 0.98 * a + 0.02 * metrics.loss);
-        self.average = Some(average);
-        if metrics.step.is_multiple_of(20) {
-            let seconds = self.start.elapsed().as_secs_f64();
-            eprintln!(
-                "{stage} {}/{steps}: loss {average:.5}, gradient {:.3}, {seconds:.0} s",
-                metrics.step, metrics.gradient_norm
-            );
-        }
+        self.stage(stage).step(metrics.step + 1, steps, metrics.loss);
     }
 
     fn note(&mut self, stage: &str, text: &str) {
-        eprintln!("{stage}: {text}");
+        self.stage(stage).note(text);
     }
 }

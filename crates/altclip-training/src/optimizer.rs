@@ -123,11 +123,12 @@ impl Optimizer {
     pub fn step(&mut self, parts: &[Gradients]) -> Result<f64> {
         let grads: Vec<Option<Tensor>> =
             self.slots.iter().map(|slot| mean_gradient(parts, &slot.weight)).collect::<Result<_>>()?;
-        let mut norm = 0f64;
-        for grad in grads.iter().flatten() {
-            norm += f64::from(grad.sqr()?.sum_all()?.to_scalar::<f32>()?);
-        }
-        let norm = norm.sqrt();
+        let norms: Vec<Tensor> =
+            grads.iter().flatten().map(|grad| grad.sqr()?.sum_all()).collect::<Result<_>>()?;
+        // All of them at once: a GPU is waited for one time only.
+        let norms: Vec<f32> =
+            if norms.is_empty() { Vec::new() } else { Tensor::stack(&norms, 0)?.to_vec1()? };
+        let norm = norms.into_iter().map(f64::from).sum::<f64>().sqrt();
         if !norm.is_finite() {
             candle_core::bail!("step {}: the gradients are not finite; try a lower learning rate", self.step);
         }

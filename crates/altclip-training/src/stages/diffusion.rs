@@ -36,7 +36,7 @@ pub struct DiffusionStage {
     /// Categories and subcategories of concepts that are left out: a small model draws fewer things better.
     pub exclude: Vec<String>,
     pub batch_size: usize,
-    /// Parts of a batch that are computed at the same time, each by its share of the cores.
+    /// Parts of a batch that are computed at the same time on the CPU, each by its share of the cores.
     pub parts: usize,
     /// Share of captions replaced by the empty one.
     pub caption_dropout: f64,
@@ -130,8 +130,10 @@ impl DiffusionStage {
             return Err(Error::Setting("exclude: expected some concepts to be left, found none".to_owned()));
         }
 
+        // A GPU computes a whole batch at a time.
+        let parts = if device.is_cpu() { self.parts } else { 1 };
         let part = |rng: &mut ChaCha8Rng| -> Result<Gradients> {
-            let size = self.batch_size / self.parts;
+            let size = self.batch_size / parts;
             let chosen: Vec<u32> = (0..size).map(|_| taught[rng.random_range(0..taught.len())]).collect();
             let texts: Vec<String> = chosen
                 .iter()
@@ -171,7 +173,7 @@ impl DiffusionStage {
             let error = (prediction - velocity)?.sqr()?.broadcast_mul(&weight)?;
             Ok(Gradients::of(&error.mean_all()?)?)
         };
-        let workers = Workers::new(self.parts)?;
+        let workers = Workers::new(parts)?;
         let gradients = |rng: &mut ChaCha8Rng| workers.run(rng, part).into_iter().collect::<Result<Vec<_>>>();
         let sample = || self.sample(inputs, &unet, seed);
         run.train(&mut optimizer, observer, gradients, sample)?;
