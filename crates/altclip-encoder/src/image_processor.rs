@@ -21,7 +21,7 @@ use crate::picture::to_rgb;
 const MAX_SOURCE_SIDE: u32 = 1 << 20;
 /// Longest side after resizing and before cropping. Only the part that is kept is computed.
 const MAX_RESIZED_SIDE: u32 = 1 << 28;
-/// Most pixels after cropping.
+/// Most pixels after cropping, and of the rows between the two passes of resizing.
 const MAX_PIXELS: u64 = 1 << 28;
 
 /// Pictures to the image tower's input.
@@ -78,11 +78,12 @@ impl ImageProcessor {
         }
         let size = if config.do_resize { self.resized_dimensions(width, height)? } else { (width, height) };
         let crop = if config.do_center_crop { config.crop_size.dimensions() } else { size };
-        if u64::from(crop.0) * u64::from(crop.1) > MAX_PIXELS {
+        // Between the passes a picture is as wide as the result and as high as the source.
+        let most_rows = crop.1.max(height);
+        if u64::from(crop.0) * u64::from(most_rows) > MAX_PIXELS {
             bail!(
-                "the picture is too large: {}×{} pixels to compute, expected at most {MAX_PIXELS} in all",
-                crop.0,
-                crop.1
+                "the picture is too large: {}×{most_rows} pixels to compute, expected at most {MAX_PIXELS} in all",
+                crop.0
             )
         }
         let ((columns, x), (rows, y)) = (centre(size.0, crop.0), centre(size.1, crop.1));
