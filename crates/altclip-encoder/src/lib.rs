@@ -7,6 +7,7 @@ pub mod config;
 pub mod error;
 pub mod image_processor;
 mod padding;
+pub mod picture;
 pub mod source;
 pub mod text_encoder;
 pub mod tokenizer;
