@@ -167,8 +167,9 @@ impl Head<'_> {
         let width = heads * head_dim;
         let strides = Strides { tap: 0, depth: width, column: 1 };
         let right = Panels::pack(&right[first * width..], 1, left.len() / keys, head_dim, strides);
+        let starts: Vec<*const f32> = left.chunks_exact(keys).map(<[f32]>::as_ptr).collect();
         Block {
-            left: Left::Columns { values: left, stride: keys },
+            left: Left::Columns { starts: &starts },
             right: right.right(),
             rows: keys,
             panels: 0..head_dim.div_ceil(super::kernel::PANEL),

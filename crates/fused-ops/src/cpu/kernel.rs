@@ -23,8 +23,8 @@ pub(crate) struct Right {
 pub(crate) enum Left<'a> {
     /// `value(row, tap · depth + k) = *starts[row · taps + tap].add(k)`: products and convolutions.
     Rows { starts: &'a [*const f32], taps: usize, depth: usize },
-    /// `value(row, k) = values[k · stride + row]`: the transposed left factor of a weight gradient.
-    Columns { values: &'a [f32], stride: usize },
+    /// `value(row, k) = *starts[k].add(row)`: the transposed left factor of a weight gradient.
+    Columns { starts: &'a [*const f32] },
 }
 
 /// `out[row, column] (+)= Σₖ left(row, k) · right(k, column) + bias[column]` for a block of rows and panels.
@@ -114,9 +114,9 @@ impl Block<'_> {
                         self.multiply_add(simd, &mut sums, depth, right, |k, i| *rows[i].add(k));
                     }
                 }
-                Left::Columns { values, stride } => {
-                    let value = |k: usize, i: usize| *values.get_unchecked(k * stride + row + i);
-                    self.multiply_add(simd, &mut sums, values.len() / stride, right, value);
+                Left::Columns { starts } => {
+                    let value = |k: usize, i: usize| *starts.get_unchecked(k).add(row + i);
+                    self.multiply_add(simd, &mut sums, starts.len(), right, value);
                 }
             }
             self.store(simd, &sums, row, panel);

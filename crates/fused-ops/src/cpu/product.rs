@@ -110,16 +110,19 @@ pub(crate) fn gather_gradient(
     (0..taps * depth_tasks).into_par_iter().for_each(|task| {
         let (tap, first) = (task / depth_tasks, task % depth_tasks * GRADIENT_ROWS_PER_TASK);
         let count = GRADIENT_ROWS_PER_TASK.min(depth - first);
-        let mut values = Vec::with_capacity(PIXELS_PER_PASS * count);
+        let zeros = [0f32; GRADIENT_ROWS_PER_TASK];
+        let mut starts = Vec::with_capacity(PIXELS_PER_PASS);
         for pass in (0..rows).step_by(PIXELS_PER_PASS) {
-            values.clear();
-            window.gather_tap(pass..(pass + PIXELS_PER_PASS).min(rows), tap, |row| match row {
-                Some(row) => values.extend_from_slice(&left[row * depth + first..][..count]),
-                None => values.resize(values.len() + count, 0.),
+            starts.clear();
+            window.gather_tap(pass..(pass + PIXELS_PER_PASS).min(rows), tap, |row| {
+                starts.push(match row {
+                    Some(row) => left[row * depth + first..][..count].as_ptr(),
+                    None => zeros.as_ptr(),
+                });
             });
             let right = panels.right();
             arch.dispatch(Block {
-                left: Left::Columns { values: &values, stride: count },
+                left: Left::Columns { starts: &starts },
                 right: Right { data: right.data.wrapping_add(pass * right.row_stride), ..right },
                 rows: count,
                 panels: 0..columns.div_ceil(PANEL),
