@@ -115,6 +115,18 @@ impl AltClipTextTower {
         let pooled = self.transformation.forward(&self.pre_ln.forward(&start)?)?;
         self.text_projection.forward(&pooled)
     }
+
+    /// The state of every token after `pre_LN` and `transformation`: (batch, tokens, project_dim). That of `<s>` is
+    /// what [`forward`](Self::forward) projects.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        let prompts = CompactPrompts::new(input_ids, Some(attention_mask), self.pad_token_id)?;
+        let bias = prompts.self_attention_bias(self.roberta.device())?;
+        let hidden = self.roberta.forward(&prompts.input_ids()?, Some(&bias))?;
+        prompts.expand(&self.transformation.forward(&self.pre_ln.forward(&hidden)?)?)
+    }
 }
 
 /// Both towers and the factor on their cosines.
@@ -153,6 +165,11 @@ impl AltClip {
     /// Text embeddings, not normalised: see [`AltClipTextTower::forward`].
     pub fn encode_text(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
         self.text.forward(input_ids, attention_mask)
+    }
+
+    /// The state of every token of the texts: see [`AltClipTextTower::hidden_states`].
+    pub fn text_hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        self.text.hidden_states(input_ids, attention_mask)
     }
 
     /// Image embeddings, not normalised: see [`VisionTower::forward`].

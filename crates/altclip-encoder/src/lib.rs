@@ -2,10 +2,15 @@
 
 pub mod activation;
 pub mod altclip;
+pub mod bert;
 pub mod checkpoint;
+mod clip_layer;
+pub mod clip_text;
 pub mod config;
+pub mod dual_encoder;
 pub mod error;
 pub mod image_processor;
+mod layer_shape;
 mod padding;
 pub mod source;
 pub mod text_encoder;
