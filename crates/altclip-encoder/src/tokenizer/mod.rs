@@ -232,19 +232,23 @@ impl Tokenizer {
     ///
     /// As [`encode_truncated`](Self::encode_truncated).
     pub fn encode_batch_padded<S: AsRef<str>>(&self, texts: &[S], length: usize) -> Result<Encoding> {
-        let rows = self.encode_all(texts, length)?;
-        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
-        self.pad(&rows, longest)
+        self.pad_rows(&self.encode_all(texts, length)?)
+    }
+
+    /// Rows of ids, filled up to the longest of them.
+    pub(crate) fn pad_rows<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<Encoding> {
+        let longest = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
+        self.pad(rows, longest)
     }
 
     fn encode_all<S: AsRef<str>>(&self, texts: &[S], length: usize) -> Result<Vec<Vec<u32>>> {
         texts.iter().map(|text| self.encode_truncated(text.as_ref(), length)).collect()
     }
 
-    fn pad(&self, rows: &[Vec<u32>], length: usize) -> Result<Encoding> {
+    fn pad<R: AsRef<[u32]>>(&self, rows: &[R], length: usize) -> Result<Encoding> {
         let mut ids = Vec::with_capacity(rows.len() * length);
         let mut mask = Vec::with_capacity(rows.len() * length);
-        for row in rows {
+        for row in rows.iter().map(AsRef::as_ref) {
             let padding = length.saturating_sub(row.len());
             ids.extend_from_slice(row);
             ids.extend(std::iter::repeat_n(self.pad_id, padding));
