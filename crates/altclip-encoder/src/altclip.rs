@@ -3,7 +3,7 @@
 //! AltCLIP: Altering the Language Encoder in CLIP for Extended Language Capabilities,
 //! <https://arxiv.org/abs/2211.06679>; `AltCLIPModel` of transformers.
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use fused_ops::{LayerNorm, Linear};
 use serde::de::Error;
@@ -84,6 +84,9 @@ impl AltClipTextTower {
         projection: VarBuilder,
     ) -> Result<Self> {
         let encoder = &config.encoder;
+        if config.project_dim == 0 {
+            bail!("project_dim is 0, expected at least 1")
+        }
         Ok(Self {
             roberta: XlmRobertaModel::new(encoder, vb.pp("roberta"))?,
             pre_ln: LayerNorm::new(encoder.hidden_size, encoder.layer_norm_eps, vb.pp("pre_LN"))?,

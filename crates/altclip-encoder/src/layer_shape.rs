@@ -27,6 +27,9 @@ impl LayerShape {
                 self.hidden_size, self.num_attention_heads
             ));
         }
+        if self.intermediate_size == 0 {
+            return Err("intermediate_size is 0, expected at least 1".into());
+        }
         if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps >= 0.) {
             return Err(format!(
                 "layer_norm_eps is {}, expected a small positive number",

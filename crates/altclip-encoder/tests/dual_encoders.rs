@@ -201,6 +201,14 @@ fn errors_say_what_is_wrong() {
     let (_b, wrong) = changed("chinese_clip", |config| config["text_config"]["hidden_size"] = json!(21));
     let message = error(&wrong);
     assert!(message.contains("config.json: text_config: hidden_size 21 is not a multiple"), "{message}");
+    for tower in ["text_config", "vision_config"] {
+        let (_directory, empty) = changed("clip", |config| config[tower]["intermediate_size"] = json!(0));
+        let message = error(&empty);
+        assert!(message.contains("intermediate_size is 0, expected at least 1"), "{message}");
+    }
+    let (_directory, empty) = changed("altclip", |config| config["text_config"]["project_dim"] = json!(0));
+    let message = error(&empty);
+    assert!(message.contains("project_dim is 0"), "{message}");
     let (_c, wider) = changed("clip", |config| config["projection_dim"] = json!(12));
     let message = error(&wider);
     assert!(message.contains("tensor text_projection.weight") && message.contains("[11, 20]"), "{message}");

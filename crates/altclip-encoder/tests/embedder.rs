@@ -14,9 +14,11 @@ use altclip_encoder::altclip::normalize;
 use altclip_encoder::dual_encoder::Family;
 use altclip_encoder::embedder::{Embedder, PictureFile};
 use altclip_encoder::source::ModelSource;
+use altclip_encoder::tokenizer::sentencepiece::{ModelProto, PieceType, SentencePiece};
 use candle_core::{DType, Device, Tensor};
 use common::{TOLERANCE, assert_close, golden, relative_error, tensors};
 use image::{DynamicImage, Rgb, RgbImage};
+use prost::Message;
 
 /// Largest relative distance between vectors of one text in different company.
 const SAME: f64 = 1e-6;
@@ -46,6 +48,14 @@ fn picture(number: u32, width: u32, height: u32) -> DynamicImage {
     RgbImage::from_fn(width, height, pixel).into()
 }
 
+/// Copies the files of a golden folder.
+fn copy_files(from: &str, to: &Path) {
+    for file in fs::read_dir(golden(from)).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
 fn row(x: &Tensor, index: usize) -> Tensor {
     x.get(index).unwrap()
 }
@@ -64,6 +74,46 @@ fn texts_of_every_family_get_the_vectors_of_the_reference() {
         let logits = embedder.similarity(&golden["image_embeds"], &golden["text_embeds"]).unwrap();
         assert_close(&logits, &golden["logits_per_image"], TOLERANCE);
     }
+}
+
+/// AltCLIP's published layout, with a vocabulary of single letters.
+#[test]
+fn altclip_with_everything_at_its_root() {
+    let directory = tempfile::tempdir().unwrap();
+    copy_files("dual_encoders/altclip", directory.path());
+    let piece = |text: &str, kind: PieceType| SentencePiece {
+        piece: Some(text.to_owned()),
+        score: Some(-1.),
+        r#type: Some(kind as i32),
+    };
+    let mut pieces = vec![
+        piece("<unk>", PieceType::Unknown),
+        piece("<s>", PieceType::Control),
+        piece("</s>", PieceType::Control),
+        piece("▁", PieceType::Normal),
+    ];
+    pieces.extend(('a'..='z').map(|letter| piece(&letter.to_string(), PieceType::Normal)));
+    let model = ModelProto { pieces, ..ModelProto::default() };
+    fs::write(directory.path().join("sentencepiece.bpe.model"), model.encode_to_vec()).unwrap();
+    let embedder =
+        Embedder::from_pretrained(directory.path().to_str().unwrap(), DType::F32, &Device::Cpu).unwrap();
+    assert_eq!((embedder.family(), embedder.max_tokens()), (Family::AltClip, 38));
+    // <s> ▁ a b </s>, and <s> ▁ z </s> <pad>
+    let ids = Tensor::new(&[[0u32, 4, 5, 6, 2], [0, 4, 30, 2, 1]], &Device::Cpu).unwrap();
+    let mask = Tensor::new(&[[1u32, 1, 1, 1, 1], [1, 1, 1, 1, 0]], &Device::Cpu).unwrap();
+    let expected = embedder.model().encode_text(&ids, &mask).unwrap();
+    assert_close(&embedder.embed_texts(&["ab", "z"]).unwrap(), &expected, SAME);
+}
+
+#[test]
+fn an_embedder_can_be_shared_between_threads() {
+    let embedder = tiny("clip");
+    let expected = embedder.embed_texts(&["a red apple"]).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_close(&embedder.embed_texts(&["a red apple"]).unwrap(), &expected, SAME));
+        }
+    });
 }
 
 #[test]
@@ -115,7 +165,7 @@ fn long_texts_are_cut_in_bounded_time() {
 
 #[test]
 fn text_streams_give_what_lists_give() {
-    let embedder = emoji();
+    let embedder = tiny("chinese_clip");
     let texts = texts(5000); // more than two windows
     let list = embedder.embed_texts(&texts).unwrap().to_vec2::<f32>().unwrap();
     let stream = embedder.text_stream(texts.into_iter());
@@ -126,7 +176,7 @@ fn text_streams_give_what_lists_give() {
 
 #[test]
 fn streams_take_no_more_than_they_need() {
-    let embedder = emoji();
+    let embedder = tiny("clip");
     let taken = Arc::new(AtomicUsize::new(0));
     let counter = taken.clone();
     let endless = std::iter::repeat_with(move || {
@@ -209,13 +259,10 @@ fn similarity_is_the_scaled_cosine() {
 #[test]
 fn files_that_do_not_fit_together_are_errors() {
     let directory = tempfile::tempdir().unwrap();
-    for file in fs::read_dir(golden("dual_encoders/clip")).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
-    }
+    copy_files("dual_encoders/clip", directory.path());
     let open = || {
         let source = ModelSource::directory(directory.path());
-        Embedder::from_source(&source, DType::F32, &Device::Cpu).map(drop).unwrap_err().to_string()
+        Embedder::from_source(&source, DType::F32, &Device::Cpu).unwrap_err().to_string()
     };
     let processor = directory.path().join("preprocessor_config.json");
     fs::write(&processor, r#"{"size": 30, "crop_size": 30}"#).unwrap();
@@ -227,7 +274,7 @@ fn files_that_do_not_fit_together_are_errors() {
     fs::remove_file(&processor).unwrap();
     assert!(open().contains("no file preprocessor_config.json"));
     let missing = Embedder::from_source(&ModelSource::directory(golden("vae")), DType::F32, &Device::Cpu);
-    assert!(missing.map(drop).unwrap_err().to_string().contains("AltCLIP (altclip)"));
+    assert!(missing.unwrap_err().to_string().contains("AltCLIP (altclip)"));
 }
 
 /// `BAAI/AltCLIP` on a photograph of two cats, for which its authors published the result. It runs where

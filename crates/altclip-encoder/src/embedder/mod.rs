@@ -9,6 +9,7 @@ mod batches;
 mod images;
 mod texts;
 
+use std::fmt;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -166,6 +167,12 @@ impl Embedder {
         let unit = |x: &Tensor| normalize(&x.to_device(&Device::Cpu)?);
         let cosines = unit(image_embeds)?.matmul(&unit(text_embeds)?.t()?)?;
         Ok((cosines * f64::from(self.model.logit_scale()))?)
+    }
+}
+
+impl fmt::Debug for Embedder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Embedder({}, {:?})", self.family, self.model.properties())
     }
 }
 
