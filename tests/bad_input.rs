@@ -195,7 +195,7 @@ fn a_config_that_cannot_be() -> TestResult {
             "text_encoder/config.json",
             "\"vocab_size\": ",
             "\"vocab_size\": -",
-            ["text_encoder/config.json", "`-3002`"],
+            ["text_encoder/config.json: vocab_size", "`-3002`"],
         ),
         (SCHEDULER, "PNDMScheduler", "MagicScheduler", [SCHEDULER, "MagicScheduler"]),
         (SCHEDULER, "scaled_linear", "crooked", [SCHEDULER, "crooked"]),

@@ -3,15 +3,16 @@
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::source::FileData;
 
 /// Reads the JSON file at `path`.
 ///
 /// # Errors
 /// As [`parse_json`], and when the file cannot be read.
-pub fn read_json<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T> {
+pub fn read_json<T: DeserializeOwned>(path: impl AsRef<Path>) -> crate::Result<T> {
     parse_json(&FileData::open(path.as_ref())?)
 }
 
@@ -19,7 +20,7 @@ pub fn read_json<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T> {
 ///
 /// # Errors
 /// An [`Error::Config`] that names the file, the field (`down_block_types[2]`), what was expected there and what was found.
-pub fn parse_json<T: DeserializeOwned>(file: &FileData) -> Result<T> {
+pub fn parse_json<T: DeserializeOwned>(file: &FileData) -> crate::Result<T> {
     let mut json = serde_json::Deserializer::from_slice(file);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
@@ -29,6 +30,19 @@ pub fn parse_json<T: DeserializeOwned>(file: &FileData) -> Result<T> {
     })?;
     json.end().map_err(|error| Error::config(file.name(), error.to_string()))?;
     Ok(value)
+}
+
+/// Reads fields that stand beside those of another structure. Serde's own `flatten` forgets their names, which the
+/// errors need.
+///
+/// # Errors
+/// Names the field.
+pub(crate) fn from_shared_fields<T: DeserializeOwned, E: serde::de::Error>(fields: &Value) -> Result<T, E> {
+    serde_path_to_error::deserialize(fields).map_err(|error| {
+        let field = error.path().to_string();
+        let field = if field == "." { String::new() } else { format!("{field}: ") };
+        E::custom(format!("{field}{}", error.into_inner()))
+    })
 }
 
 #[cfg(test)]

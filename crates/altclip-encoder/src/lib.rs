@@ -63,6 +63,7 @@ pub mod error;
 pub mod image_processor;
 mod layer_shape;
 mod padding;
+pub mod picture;
 pub mod source;
 pub mod text_encoder;
 pub mod tokenizer;

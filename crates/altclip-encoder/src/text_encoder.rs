@@ -5,34 +5,50 @@
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{LayerNorm, Linear};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
+use crate::config::from_shared_fields;
 use crate::padding::CompactPrompts;
 use crate::xlm_roberta::{XlmRobertaConfig, XlmRobertaModel};
 
 /// `config.json` of a `text_encoder` folder (`RobertaSeriesConfig` of diffusers).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TextEncoderConfig {
     /// Shape of the encoder; its fields stand beside the ones below.
     #[serde(flatten)]
     pub encoder: XlmRobertaConfig,
     /// Width of the projected hidden states: the UNet's `cross_attention_dim`.
-    #[serde(default = "default_project_dim")]
     pub project_dim: usize,
     /// Whether the attention mask reaches the encoder's attention; otherwise padding is attended to as well.
-    #[serde(default = "default_use_attention_mask")]
     pub use_attention_mask: bool,
     /// Whether the second-to-last hidden state is used, through `pre_LN` and `transformation_pre`.
-    #[serde(default)]
     pub has_pre_transformation: bool,
 }
 
-fn default_project_dim() -> usize {
-    512
-}
+/// A field that the file leaves out has the value it has in diffusers.
+impl<'de> Deserialize<'de> for TextEncoderConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(default)]
+        struct Projection {
+            project_dim: usize,
+            use_attention_mask: bool,
+            has_pre_transformation: bool,
+        }
 
-fn default_use_attention_mask() -> bool {
-    true
+        impl Default for Projection {
+            fn default() -> Self {
+                Self { project_dim: 512, use_attention_mask: true, has_pre_transformation: false }
+            }
+        }
+
+        let fields = Value::deserialize(deserializer)?;
+        let Projection { project_dim, use_attention_mask, has_pre_transformation } =
+            from_shared_fields(&fields)?;
+        let encoder = from_shared_fields(&fields)?;
+        Ok(Self { encoder, project_dim, use_attention_mask, has_pre_transformation })
+    }
 }
 
 /// Prompts' token ids to hidden states of the UNet's cross-attention width.

@@ -1,7 +1,15 @@
-//! Pictures to pixels, against closed forms.
+//! Pictures to pixels, against transformers over Pillow and against closed forms.
+
+mod common;
+
+use std::collections::HashMap;
 
 use altclip_encoder::image_processor::{CropTo, ImageProcessor, ImageProcessorConfig, Resampling, ResizeTo};
+use altclip_encoder::picture;
+use candle_core::{DType, Tensor};
 use image::{DynamicImage, Rgb, RgbImage, Rgba, RgbaImage};
+use proptest::prelude::*;
+use serde::Deserialize;
 
 /// Neither rescales nor normalises: the result holds the bytes.
 fn bytes_only() -> ImageProcessorConfig {
@@ -88,6 +96,8 @@ fn both_spellings_of_the_sizes_are_read() {
     assert_eq!(config.size, ResizeTo::ShortestEdge { shortest_edge: 336 });
     assert_eq!(config.crop_size, CropTo::Exactly { height: 336, width: 300 });
     assert_eq!(config.resample, Resampling::Bilinear);
+    assert_eq!(read(r#"{"resample": 4}"#).resample, Resampling::Box);
+    assert_eq!(read(r#"{"resample": 5}"#).resample, Resampling::Hamming);
     let config = read(r#"{"size": 336, "crop_size": 336}"#);
     assert_eq!((config.size, config.crop_size), (ResizeTo::Number(336), CropTo::Number(336)));
     assert_eq!(read("{}"), ImageProcessorConfig::default());
@@ -109,5 +119,205 @@ fn configurations_and_pictures_that_cannot_be_are_refused() {
     let refused =
         |width, height| processor.preprocess(&RgbImage::new(width, height).into()).unwrap_err().to_string();
     assert!(refused(0, 5).contains("empty"));
-    assert!(refused(1, 5000).contains("too long and thin"));
+    assert!(refused((1 << 20) + 1, 1).contains("too long and thin"));
+    let whole = ImageProcessorConfig { do_center_crop: false, ..bytes_only() };
+    let error = ImageProcessor::new(whole).unwrap().preprocess(&RgbImage::new(1, 10_000).into()).unwrap_err();
+    assert!(error.to_string().contains("too large: 224×2240000 pixels"), "{error}");
+}
+
+/// `image_processor/cases.json` of the golden values.
+#[derive(Deserialize)]
+struct Cases {
+    processors: HashMap<String, ImageProcessorConfig>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    picture: String,
+    processor: String,
+    /// Whether the golden values have the final values too.
+    values: bool,
+}
+
+struct Goldens {
+    cases: Cases,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Goldens {
+    fn load() -> Self {
+        let cases: Cases = common::config("image_processor/cases.json");
+        assert!(cases.cases.len() > 100);
+        Self { cases, tensors: common::tensors("image_processor/golden.safetensors") }
+    }
+
+    /// What Pillow decodes a picture to, or for large ones, which are all of formats without loss, our own decoder.
+    fn decoded(&self, picture: &str) -> DynamicImage {
+        match self.tensors.get(&format!("{picture}.decoded")) {
+            Some(pixels) => {
+                let (height, width, _) = pixels.dims3().unwrap();
+                let bytes = pixels.flatten_all().unwrap().to_vec1().unwrap();
+                RgbImage::from_raw(width as u32, height as u32, bytes).unwrap().into()
+            }
+            None => open(picture),
+        }
+    }
+
+    /// Largest difference, in 8-bit steps, between the reference's bytes and ours.
+    fn difference(&self, case: &Case, picture: &DynamicImage) -> f64 {
+        let config = self.cases.processors[&case.processor].clone();
+        let config = ImageProcessorConfig { do_rescale: false, do_normalize: false, ..config };
+        let ours = ImageProcessor::new(config).unwrap().preprocess(picture).unwrap();
+        let golden = &self.tensors[&format!("{}.{}.bytes", case.picture, case.processor)];
+        largest_difference(&ours, &golden.permute((2, 0, 1)).unwrap())
+    }
+}
+
+fn open(picture: &str) -> DynamicImage {
+    let path = common::golden("image_processor/pictures").join(picture);
+    picture::open(path, picture::DecodeOptions::default()).unwrap()
+}
+
+#[track_caller]
+fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.dims(), b.dims());
+    let (a, b) = (a.to_dtype(DType::F64).unwrap(), b.to_dtype(DType::F64).unwrap());
+    (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+}
+
+/// Every filter and every switch, on hard edges, noise and gradients, smaller and larger. The arithmetic is the same as
+/// Pillow's, so no step of difference is allowed.
+#[test]
+fn the_same_pixels_give_the_references_bytes() {
+    let goldens = Goldens::load();
+    for case in &goldens.cases.cases {
+        let difference = goldens.difference(case, &goldens.decoded(&case.picture));
+        // The one large picture with loss goes through our decoder.
+        let allowed = if case.picture == "large.jpg" { 3. } else { 0. };
+        assert!(difference <= allowed, "{} {}: {difference} steps", case.picture, case.processor);
+    }
+}
+
+/// From the file on, what the decoders leave comes in: nothing, but for JPEG and CMYK, see `tests/picture.rs`.
+#[test]
+fn files_give_the_references_bytes_up_to_the_decoder() {
+    let goldens = Goldens::load();
+    for case in &goldens.cases.cases {
+        let name = &case.picture;
+        let allowed = if name.ends_with(".jpg") || name == "cmyk.tiff" { 3. } else { 0. };
+        let difference = goldens.difference(case, &open(name));
+        assert!(difference <= allowed, "{name} {}: {difference} steps", case.processor);
+    }
+}
+
+#[test]
+fn values_are_the_references() {
+    let goldens = Goldens::load();
+    let mut compared = 0;
+    for case in goldens.cases.cases.iter().filter(|case| case.values) {
+        let config = goldens.cases.processors[&case.processor].clone();
+        let values =
+            ImageProcessor::new(config).unwrap().preprocess(&goldens.decoded(&case.picture)).unwrap();
+        let golden = &goldens.tensors[&format!("{}.{}.pixel_values", case.picture, case.processor)];
+        // The same operations in the same precision.
+        assert_eq!(largest_difference(&values, golden), 0., "{} {}", case.picture, case.processor);
+        compared += 1;
+    }
+    assert!(compared >= 5);
+}
+
+#[test]
+fn a_batch_is_its_pictures() {
+    let processor = ImageProcessor::new(ImageProcessorConfig::default()).unwrap();
+    let pictures =
+        [coordinates(30, 20), coordinates(300, 400), coordinates(224, 224)].map(DynamicImage::from);
+    let batch = processor.preprocess_batch(&pictures).unwrap();
+    assert_eq!(batch.dims(), [3, 3, 224, 224]);
+    for (index, picture) in pictures.iter().enumerate() {
+        assert_eq!(
+            largest_difference(&batch.get(index).unwrap(), &processor.preprocess(picture).unwrap()),
+            0.
+        );
+    }
+}
+
+#[test]
+fn batches_that_cannot_be_are_refused() {
+    let config = ImageProcessorConfig { do_center_crop: false, ..bytes_only() };
+    let processor = ImageProcessor::new(config).unwrap();
+    let error = |pictures: &[DynamicImage]| processor.preprocess_batch(pictures).unwrap_err().to_string();
+    assert!(error(&[]).contains("no pictures"));
+    let message = error(&[coordinates(20, 20).into(), coordinates(20, 40).into()]);
+    assert!(message.contains("picture 1 of the batch is [448, 224]"), "{message}");
+    let message = error(&[coordinates(20, 20).into(), coordinates(0, 40).into()]);
+    assert!(message.contains("empty"), "{message}");
+}
+
+/// The crop of a picture that would have 224 × 4 480 000 pixels, most of which are never made.
+#[test]
+fn the_middle_of_a_long_thin_picture_is_computed_alone() {
+    let picture = RgbImage::from_fn(1, 20_000, |_, y| Rgb([(y % 251) as u8; 3]));
+    let red = preprocess(bytes_only(), picture).remove(0);
+    assert_eq!((red.len(), red[0].len()), (224, 224));
+    // They lie between the source's pixels 9 999 and 10 000, on a straight part of the ramp.
+    for (y, row) in red.iter().enumerate() {
+        let expected = if y < 112 { 210. } else { 211. };
+        assert!(row.iter().all(|&pixel| pixel == expected), "row {y} has {}, expected {expected}", row[0]);
+    }
+}
+
+const FILTERS: [Resampling; 6] = [
+    Resampling::Nearest,
+    Resampling::Lanczos,
+    Resampling::Bilinear,
+    Resampling::Bicubic,
+    Resampling::Box,
+    Resampling::Hamming,
+];
+
+fn any_picture() -> impl Strategy<Value = RgbImage> {
+    (1u32..40, 1u32..40).prop_flat_map(|(width, height)| {
+        prop::collection::vec(any::<u8>(), (3 * width * height) as usize)
+            .prop_map(move |bytes| RgbImage::from_raw(width, height, bytes).unwrap())
+    })
+}
+
+fn exactly(width: u32, height: u32, resample: Resampling) -> ImageProcessorConfig {
+    let size = ResizeTo::Exactly { height, width };
+    ImageProcessorConfig { size, resample, do_center_crop: false, ..bytes_only() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_picture_of_the_right_size_stays(picture in any_picture(), filter in prop::sample::select(&FILTERS)) {
+        let (width, height) = picture.dimensions();
+        let pixels = preprocess(exactly(width, height, filter), picture.clone());
+        for (channel, rows) in pixels.iter().enumerate() {
+            for (x, y, pixel) in picture.enumerate_pixels() {
+                prop_assert_eq!(rows[y as usize][x as usize], f32::from(pixel.0[channel]));
+            }
+        }
+    }
+
+    /// Bicubic and Lanczos overshoot; the others are averages, and the nearest neighbour is one of the source's bytes.
+    #[test]
+    fn averages_stay_between_the_darkest_and_the_brightest(
+        picture in any_picture(), width in 1u32..50, height in 1u32..50,
+        filter in prop::sample::select(vec![
+            Resampling::Nearest, Resampling::Bilinear, Resampling::Box, Resampling::Hamming,
+        ]),
+    ) {
+        let pixels = preprocess(exactly(width, height, filter), picture.clone());
+        for (channel, pixels) in pixels.iter().enumerate() {
+            let source: Vec<f32> = picture.pixels().map(|pixel| f32::from(pixel.0[channel])).collect();
+            let (darkest, brightest) = source.iter().fold((255f32, 0f32), |(d, b), &s| (d.min(s), b.max(s)));
+            for pixel in pixels.iter().flatten() {
+                prop_assert!((darkest..=brightest).contains(pixel));
+                prop_assert!(filter != Resampling::Nearest || source.contains(pixel));
+            }
+        }
+    }
 }

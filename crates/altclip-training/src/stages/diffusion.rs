@@ -43,6 +43,10 @@ pub struct DiffusionStage {
     /// Largest weight of a timestep in units of its signal-to-noise ratio (Hang et al., arXiv 2303.09556); without it
     /// the velocities of all timesteps weigh the same.
     pub min_snr_gamma: Option<f64>,
+    /// Above 1, noisy timesteps are drawn more often than the others: where a share `u` of an even choice would lie, lies
+    /// `shift · u / (1 + (shift − 1) · u)` (Esser et al., arXiv 2403.03206, section 5.3.2). What a small model draws is
+    /// decided there.
+    pub timestep_shift: f64,
     /// Factor on the last layer of every residual branch at the start.
     pub residual_scale: f64,
     pub optimizer: OptimizerConfig,
@@ -145,10 +149,14 @@ impl DiffusionStage {
                 })
                 .collect();
             let original = latents.index_select(&Tensor::new(chosen, device)?, 0)?;
-            // One timestep from each of `size` equal ranges: every batch sees all noise levels, which takes their spread
+            // One timestep from each of `size` ranges of equal weight: every batch sees all noise levels, which takes their spread
             // out of the gradient (Kingma et al., arXiv 2107.00630, appendix I).
             let offset = rng.random::<f64>();
-            let timestep = |i: usize| ((i as f64 + offset) / size as f64 * alphas.len() as f64) as usize;
+            let timestep = |i: usize| {
+                let even = (i as f64 + offset) / size as f64;
+                let shifted = self.timestep_shift * even / (1. + (self.timestep_shift - 1.) * even);
+                (shifted * alphas.len() as f64) as usize
+            };
             let timesteps: Vec<usize> = (0..size).map(|i| timestep(i).min(alphas.len() - 1)).collect();
             let noise: Vec<f32> = rng.sample_iter(StandardNormal).take(original.elem_count()).collect();
             let noise = Tensor::from_vec(noise, original.shape(), device)?;

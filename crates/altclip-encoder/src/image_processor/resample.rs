@@ -1,0 +1,206 @@
+//! Pillow's resize of 8-bit RGB pictures, value for value (`src/libImaging/Resample.c` and `Geometry.c` of Pillow).
+//!
+//! Pillow filters along the rows first and then along the columns, with coefficients in fixed point, and rounds and
+//! clips to bytes in between. Beside hard edges that matters: measured on black and white pictures, `fast_image_resize`,
+//! which goes the other way, is off by up to 29 levels (bicubic) and 56 (Lanczos), and picks other nearest neighbours.
+//! So does Pillow from 13.0 on where a picture loses more than twice as many pixels of height as of width; this is the
+//! order of all releases before.
+
+use std::f64::consts::PI;
+use std::ops::Range;
+
+use image::RgbImage;
+
+use super::Resampling;
+
+/// Fraction bits of a coefficient: 8 bits of a byte, and 2 for the sign and for sums that overshoot 1.
+const PRECISION_BITS: u32 = 32 - 8 - 2;
+
+/// Resizes `image` to `width` × `height` and returns the part at `columns` and `rows` of the result.
+///
+/// Only what is asked for is computed: the middle of a picture whose long side grows to millions is cheap. No side may
+/// be 0, and `columns` and `rows` must lie in the result.
+pub(super) fn resize(
+    image: &RgbImage,
+    (width, height): (u32, u32),
+    filter: Resampling,
+    columns: Range<u32>,
+    rows: Range<u32>,
+) -> RgbImage {
+    let Some(kernel) = Kernel::of(filter) else {
+        let columns = nearest(image.width(), width, columns);
+        let rows = nearest(image.height(), height, rows);
+        return RgbImage::from_fn(columns.len() as u32, rows.len() as u32, |x, y| {
+            *image.get_pixel(columns[x as usize], rows[y as usize])
+        });
+    };
+    let columns = kernel.taps(image.width(), width, columns);
+    let rows = kernel.taps(image.height(), height, rows);
+    // Rows that no row of the result reads are left out of the first pass.
+    let first = rows.iter().map(|taps| taps.start).min().unwrap_or(0);
+    let end = rows.iter().map(Taps::end).max().unwrap_or(0);
+    let stride = 3 * image.width() as usize;
+    let read = &image.as_raw()[stride * first..stride * end];
+    let narrow = along_rows(read, stride, &columns);
+    let resized = along_columns(&narrow, 3 * columns.len(), first, &rows);
+    let mut result = RgbImage::new(columns.len() as u32, rows.len() as u32);
+    result.copy_from_slice(&resized);
+    result
+}
+
+/// The source positions of the nearest neighbours. Pillow adds the scale up step by step, with the rounding errors that
+/// this accumulates; at large scales they decide between two neighbours.
+fn nearest(have: u32, want: u32, window: Range<u32>) -> Vec<u32> {
+    let scale = f64::from(have) / f64::from(want);
+    let mut position = scale * 0.5;
+    let mut positions = Vec::with_capacity(window.len());
+    for index in 0..window.end {
+        if index >= window.start {
+            positions.push((position as u32).min(have - 1));
+        }
+        position += scale;
+    }
+    positions
+}
+
+/// A filter as a function, and the distance from which it is 0, at scale 1.
+struct Kernel {
+    support: f64,
+    value: fn(f64) -> f64,
+}
+
+impl Kernel {
+    /// Nothing for the nearest neighbour, which is no convolution.
+    fn of(filter: Resampling) -> Option<Self> {
+        let (support, value): (f64, fn(f64) -> f64) = match filter {
+            Resampling::Nearest => return None,
+            Resampling::Box => (0.5, |x| if x > -0.5 && x <= 0.5 { 1. } else { 0. }),
+            Resampling::Bilinear => (1., |x| (1. - x.abs()).max(0.)),
+            Resampling::Hamming => (1., hamming),
+            Resampling::Bicubic => (2., bicubic),
+            Resampling::Lanczos => {
+                (3., |x| if (-3. ..3.).contains(&x) { sinc(x) * sinc(x / 3.) } else { 0. })
+            }
+        };
+        Some(Self { support, value })
+    }
+
+    /// What each position of `window` reads, when `have` pixels become `want`. Shrinking widens the filter.
+    fn taps(&self, have: u32, want: u32, window: Range<u32>) -> Vec<Taps> {
+        let scale = f64::from(have) / f64::from(want);
+        let widening = scale.max(1.);
+        let support = self.support * widening;
+        let taps = |index: u32| {
+            let centre = (f64::from(index) + 0.5) * scale;
+            // The casts cut fractions off, and what is negative becomes 0.
+            let start = (centre - support + 0.5) as u32;
+            let end = ((centre + support + 0.5) as u32).min(have);
+            let weights: Vec<f64> = (start..end)
+                .map(|pixel| (self.value)((f64::from(pixel) - centre + 0.5) * (1. / widening)))
+                .collect();
+            let sum: f64 = weights.iter().sum();
+            let one = f64::from(1 << PRECISION_BITS);
+            // Away from zero at a half, as `round` does too.
+            let coefficients = weights.iter().map(|weight| (weight / sum * one).round() as i32).collect();
+            Taps { start: start as usize, coefficients }
+        };
+        window.map(taps).collect()
+    }
+}
+
+fn sinc(x: f64) -> f64 {
+    if x == 0. { 1. } else { (x * PI).sin() / (x * PI) }
+}
+
+/// With Pillow's constants, which are f32.
+fn hamming(x: f64) -> f64 {
+    if x.abs() >= 1. { 0. } else { sinc(x) * (f64::from(0.54f32) + f64::from(0.46f32) * (x * PI).cos()) }
+}
+
+/// Keys' cubic with a = −1/2.
+fn bicubic(x: f64) -> f64 {
+    const A: f64 = -0.5;
+    let x = x.abs();
+    if x < 1. {
+        ((A + 2.) * x - (A + 3.)) * x * x + 1.
+    } else if x < 2. {
+        (((x - 5.) * x + 8.) * x - 4.) * A
+    } else {
+        0.
+    }
+}
+
+/// The neighbouring source pixels that one pixel of the result is the weighted sum of.
+struct Taps {
+    start: usize,
+    /// In units of 2^−[`PRECISION_BITS`]; they sum to 1.
+    coefficients: Vec<i32>,
+}
+
+impl Taps {
+    fn end(&self) -> usize {
+        self.start + self.coefficients.len()
+    }
+}
+
+/// A half: sums start from it, so that cutting the fraction off rounds.
+const HALF: i32 = 1 << (PRECISION_BITS - 1);
+
+fn to_byte(sum: i32) -> u8 {
+    (sum >> PRECISION_BITS).clamp(0, 255) as u8
+}
+
+/// Filters each row of `pixels`, `stride` bytes long.
+fn along_rows(pixels: &[u8], stride: usize, columns: &[Taps]) -> Vec<u8> {
+    let mut filtered = Vec::with_capacity(pixels.len() / stride * columns.len() * 3);
+    for row in pixels.chunks_exact(stride) {
+        let (row, _) = row.as_chunks::<3>();
+        for taps in columns {
+            let mut sums = [HALF; 3];
+            for (pixel, coefficient) in row[taps.start..taps.end()].iter().zip(&taps.coefficients) {
+                for (sum, &byte) in sums.iter_mut().zip(pixel) {
+                    *sum += i32::from(byte) * coefficient;
+                }
+            }
+            filtered.extend(sums.map(to_byte));
+        }
+    }
+    filtered
+}
+
+/// Filters each column of `pixels`, whose rows are `stride` bytes long and of which the first is the source's `first`.
+fn along_columns(pixels: &[u8], stride: usize, first: usize, rows: &[Taps]) -> Vec<u8> {
+    let mut filtered = Vec::with_capacity(stride * rows.len());
+    let mut sums = vec![HALF; stride];
+    for taps in rows {
+        sums.fill(HALF);
+        let read = &pixels[stride * (taps.start - first)..stride * (taps.end() - first)];
+        for (row, coefficient) in read.chunks_exact(stride).zip(&taps.coefficients) {
+            for (sum, &byte) in sums.iter_mut().zip(row) {
+                *sum += i32::from(byte) * coefficient;
+            }
+        }
+        filtered.extend(sums.iter().map(|&sum| to_byte(sum)));
+    }
+    filtered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What [`PRECISION_BITS`] leaves room for: the absolute values of coefficients sum to less than 2, so that no sum
+    /// of bytes overflows, whatever the sizes.
+    #[test]
+    fn sums_fit_in_32_bits() {
+        use Resampling::{Bicubic, Bilinear, Box, Hamming, Lanczos};
+        for kernel in [Bicubic, Bilinear, Box, Hamming, Lanczos].into_iter().filter_map(Kernel::of) {
+            for (have, want) in (1..40).flat_map(|have| (1..80).map(move |want| (have, want))) {
+                for taps in kernel.taps(have, want, 0..want) {
+                    let sum: i64 = taps.coefficients.iter().map(|&c| i64::from(c).abs()).sum();
+                    assert!(i64::from(HALF) + 255 * sum <= i64::from(i32::MAX), "{have} to {want}: {sum}");
+                }
+            }
+        }
+    }
+}
