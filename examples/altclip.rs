@@ -6,12 +6,13 @@
 //! ```
 
 use altclip_encoder::embedder::Embedder;
+use altclip_encoder::picture::{self, DecodeOptions};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let picture = arguments.next().context("expected a picture, and then a model and texts if you like")?;
+    let file = arguments.next().context("expected a picture, and then a model and texts if you like")?;
     let model = arguments.next().unwrap_or_else(|| "BAAI/AltCLIP".to_owned());
     let mut texts: Vec<String> = arguments.collect();
     if texts.is_empty() {
@@ -19,7 +20,7 @@ fn main() -> Result<()> {
     }
 
     let embedder = Embedder::from_pretrained(&model, DType::F32, &Device::Cpu)?;
-    let image_embeds = embedder.embed_images(&[image::open(&picture)?])?;
+    let image_embeds = embedder.embed_images(&[picture::open(&file, DecodeOptions::default())?])?;
     let text_embeds = embedder.embed_texts(&texts)?;
     let logits_per_image = embedder.similarity(&image_embeds, &text_embeds)?;
     let probabilities = candle_nn::ops::softmax(&logits_per_image, 1)?;

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use altclip_encoder::embedder::Embedder;
+use altclip_encoder::picture::{self, DecodeOptions};
 use candle_core::{DType, Device};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,7 +22,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let texts = std::fs::read_to_string(texts)?;
     let texts: Vec<&str> = texts.lines().collect();
-    let pictures = pictures.iter().map(image::open).collect::<Result<Vec<_>, _>>()?;
+    let pictures = pictures
+        .iter()
+        .map(|path| picture::open(path, DecodeOptions::default()))
+        .collect::<Result<Vec<_>, _>>()?;
 
     let start = Instant::now();
     let embedder = Embedder::from_pretrained(model, DType::F32, &Device::Cpu)?;

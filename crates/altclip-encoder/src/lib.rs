@@ -16,7 +16,7 @@
 //! let alike = embedder.similarity(&texts, &texts)?.to_vec2::<f32>()?;
 //! assert!(alike[0][1] > alike[0][2], "the cats are more alike than a cat and a fire engine");
 //!
-//! // A picture would come from image::open("cat.png")?.
+//! // A picture would come from picture::open("cat.png", DecodeOptions::default())?.
 //! let picture = image::DynamicImage::new_rgb8(100, 80);
 //! let pictures = embedder.embed_images(&[picture])?; // (1, 128)
 //! let probabilities = candle_nn::ops::softmax(&embedder.similarity(&pictures, &texts)?, 1)?;
@@ -46,7 +46,7 @@
 //! ```
 //!
 //! Beneath it, every part can be used alone: where files come from ([`source`], [`checkpoint`]), texts to ids
-//! ([`tokenizer`]), pictures to pixels ([`image_processor`]), the models ([`dual_encoder`]) and their towers
+//! ([`tokenizer`]), pictures to pixels ([`picture`], [`image_processor`]), the models ([`dual_encoder`]) and their towers
 //! ([`xlm_roberta`], [`bert`], [`clip_text`], [`vision`]), and the text encoder of the AltDiffusion models
 //! ([`text_encoder`]).
 

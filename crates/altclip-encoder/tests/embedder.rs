@@ -13,6 +13,7 @@ use std::time::Instant;
 use altclip_encoder::altclip::normalize;
 use altclip_encoder::dual_encoder::Family;
 use altclip_encoder::embedder::{Embedder, PictureFile};
+use altclip_encoder::picture::{self, DecodeOptions};
 use altclip_encoder::source::ModelSource;
 use altclip_encoder::tokenizer::sentencepiece::{ModelProto, PieceType, SentencePiece};
 use candle_core::{DType, Device, Tensor};
@@ -42,7 +43,7 @@ fn texts(count: usize) -> Vec<String> {
 }
 
 /// A picture unlike the others.
-fn picture(number: u32, width: u32, height: u32) -> DynamicImage {
+fn drawing(number: u32, width: u32, height: u32) -> DynamicImage {
     let pixel =
         |x, y| Rgb([(x * 5 + number * 40) as u8, (y * 7 + number * 90) as u8, ((x ^ y) * 3 + number) as u8]);
     RgbImage::from_fn(width, height, pixel).into()
@@ -129,7 +130,7 @@ fn a_vector_is_the_same_in_any_company() {
                 assert!(error <= SAME, "{} among {count}: {error:e}", 3 + index);
             }
         }
-        let pictures: Vec<DynamicImage> = (0..20).map(|i| picture(i, 64, 64)).collect();
+        let pictures: Vec<DynamicImage> = (0..20).map(|i| drawing(i, 64, 64)).collect();
         let all = embedder.embed_images(&pictures).unwrap();
         for index in [0, 15, 16, 19] {
             let alone = embedder.embed_images(&pictures[index..=index]).unwrap();
@@ -203,7 +204,7 @@ fn a_source_that_panics_does_not_look_like_one_that_ends() {
 fn bad_pictures_stay_in_their_places() {
     let embedder = emoji();
     let directory = tempfile::tempdir().unwrap();
-    let pictures: Vec<DynamicImage> = (0..40).map(|i| picture(i, 50 + i, 70)).collect();
+    let pictures: Vec<DynamicImage> = (0..40).map(|i| drawing(i, 50 + i, 70)).collect();
     let path = |i: usize| directory.path().join(format!("{i:02}.png"));
     for (i, picture) in pictures.iter().enumerate() {
         picture.save(path(i)).unwrap();
@@ -241,7 +242,7 @@ fn bad_pictures_stay_in_their_places() {
 fn similarity_is_the_scaled_cosine() {
     let embedder = emoji();
     let (pictures, texts) = (
-        embedder.embed_images(&[picture(0, 64, 64), picture(1, 64, 64)]).unwrap(),
+        embedder.embed_images(&[drawing(0, 64, 64), drawing(1, 64, 64)]).unwrap(),
         embedder.embed_texts(&["一只猫", "a cat", "消防车"]).unwrap(),
     );
     let logits = embedder.similarity(&pictures, &texts).unwrap();
@@ -290,7 +291,7 @@ fn the_published_check_value() {
         return;
     };
     let embedder = Embedder::from_pretrained(&model, DType::F32, &Device::Cpu).unwrap();
-    let image = embedder.embed_images(&[image::open(image).unwrap()]).unwrap();
+    let image = embedder.embed_images(&[picture::open(image, DecodeOptions::default()).unwrap()]).unwrap();
     let texts = embedder.embed_texts(&["一张猫的照片", "一张狗的照片"]).unwrap();
     let logits = embedder.similarity(&image, &texts).unwrap();
     let found = candle_nn::ops::softmax(&logits, 1).unwrap().to_vec2::<f32>().unwrap();

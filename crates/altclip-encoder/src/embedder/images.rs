@@ -1,6 +1,5 @@
 //! Pictures to vectors: files are decoded and prepared on all cores, a batch ahead of the model.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::vec::IntoIter;
@@ -13,6 +12,7 @@ use super::ahead::Ahead;
 use super::{Embedder, in_place, vectors};
 use crate::error::{Error, Result};
 use crate::image_processor::ImageProcessor;
+use crate::picture::{self, DecodeOptions};
 
 /// Pictures that go through the model together.
 pub(super) const BATCH: usize = 16;
@@ -26,7 +26,7 @@ pub enum PictureFile {
     Bytes {
         /// What the result and errors call the picture.
         name: PathBuf,
-        /// PNG, JPEG or WebP.
+        /// Of one of the formats that [`picture::decode`] knows.
         bytes: Vec<u8>,
     },
 }
@@ -58,13 +58,10 @@ impl PictureFile {
     }
 
     fn decode(&self) -> Result<DynamicImage> {
-        let decode = |name: &Path, bytes: &[u8]| {
-            image::load_from_memory(bytes)
-                .map_err(|error| Error::format(name.display().to_string(), error.to_string()))
-        };
+        let options = DecodeOptions::default();
         match self {
-            Self::Path(path) => decode(path, &fs::read(path).map_err(Error::io(path.display().to_string()))?),
-            Self::Bytes { name, bytes } => decode(name, bytes),
+            Self::Path(path) => picture::open(path, options),
+            Self::Bytes { name, bytes } => picture::decode(&name.display().to_string(), bytes, options),
         }
     }
 
