@@ -3,7 +3,7 @@
 //! AltCLIP: Altering the Language Encoder in CLIP for Extended Language Capabilities,
 //! <https://arxiv.org/abs/2211.06679>; `AltCLIPModel` of transformers.
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use fused_ops::{LayerNorm, Linear};
 use serde::de::Error;
@@ -84,6 +84,9 @@ impl AltClipTextTower {
         projection: VarBuilder,
     ) -> Result<Self> {
         let encoder = &config.encoder;
+        if config.project_dim == 0 {
+            bail!("project_dim is 0, expected at least 1")
+        }
         Ok(Self {
             roberta: XlmRobertaModel::new(encoder, vb.pp("roberta"))?,
             pre_ln: LayerNorm::new(encoder.hidden_size, encoder.layer_norm_eps, vb.pp("pre_LN"))?,
@@ -114,6 +117,18 @@ impl AltClipTextTower {
         let start = hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?; // (batch, hidden_size)
         let pooled = self.transformation.forward(&self.pre_ln.forward(&start)?)?;
         self.text_projection.forward(&pooled)
+    }
+
+    /// The state of every token after `pre_LN` and `transformation`: (batch, tokens, project_dim). That of `<s>` is
+    /// what [`forward`](Self::forward) projects.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        let prompts = CompactPrompts::new(input_ids, Some(attention_mask), self.pad_token_id)?;
+        let bias = prompts.self_attention_bias(self.roberta.device())?;
+        let hidden = self.roberta.forward(&prompts.input_ids()?, Some(&bias))?;
+        prompts.expand(&self.transformation.forward(&self.pre_ln.forward(&hidden)?)?)
     }
 }
 
@@ -153,6 +168,11 @@ impl AltClip {
     /// Text embeddings, not normalised: see [`AltClipTextTower::forward`].
     pub fn encode_text(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
         self.text.forward(input_ids, attention_mask)
+    }
+
+    /// The state of every token of the texts: see [`AltClipTextTower::hidden_states`].
+    pub fn text_hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        self.text.hidden_states(input_ids, attention_mask)
     }
 
     /// Image embeddings, not normalised: see [`VisionTower::forward`].

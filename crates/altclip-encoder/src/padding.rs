@@ -1,4 +1,5 @@
-//! The exact padding shortcut: what a padded batch of prompts repeats is computed once.
+//! Padding in the text towers, and the exact shortcut for XLM-R: what a padded batch of prompts repeats is computed
+//! once.
 //!
 //! All trailing `<pad>` rows of a prompt enter the encoder with the same embedding and attend to the same keys, so
 //! they stay the same row in every layer. One of them stands for all: as a key that counts m times it has ln m
@@ -135,4 +136,44 @@ impl CompactPrompts {
             width,
         ))
     }
+}
+
+/// Bias of each key where padding is computed like any token, for towers whose padding rows differ: 0 where the mask
+/// shows a key, −∞ where it hides it: (batch, tokens), f32.
+///
+/// # Errors
+/// If the shapes differ, or the mask hides all tokens of a text.
+pub(crate) fn hidden_key_bias(
+    input_ids: &Tensor,
+    attention_mask: &Tensor,
+    device: &Device,
+) -> Result<Tensor> {
+    let shape = input_ids.dims2()?;
+    if attention_mask.dims() != input_ids.dims() {
+        bail!(
+            "the attention mask has shape {:?}, expected that of the ids, {:?}",
+            attention_mask.dims(),
+            input_ids.dims()
+        )
+    }
+    let mask = attention_mask.to_vec2::<u32>()?;
+    if let Some(index) = mask.iter().position(|row| row.iter().all(|&m| m == 0)) {
+        bail!("the attention mask hides every token of text {index}")
+    }
+    let bias = mask.iter().flatten().map(|&m| if m == 0 { f32::NEG_INFINITY } else { 0. });
+    Tensor::from_vec(bias.collect(), shape, &Device::Cpu)?.to_device(device)
+}
+
+/// Checks that `input_ids` (batch, tokens), u32, are in the vocabulary and have positions.
+pub(crate) fn check_ids(input_ids: &Tensor, vocab_size: usize, positions: usize) -> Result<()> {
+    let (_, tokens) = input_ids.dims2()?;
+    if tokens > positions {
+        bail!("a text has {tokens} tokens, and the text tower has positions for {positions}")
+    }
+    for id in input_ids.contiguous()?.flatten_all()?.to_vec1::<u32>()? {
+        if id as usize >= vocab_size {
+            bail!("token id {id} is outside the vocabulary of {vocab_size} tokens")
+        }
+    }
+    Ok(())
 }

@@ -5,11 +5,13 @@
 
 use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
-use fused_ops::{Conv2d, Conv2dOptions, LayerNorm, Linear, Padding, attention};
+use fused_ops::{Conv2d, Conv2dOptions, LayerNorm, Linear, Padding};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::activation::Activation;
+use crate::clip_layer::{AttentionMask, ClipLayer};
+use crate::layer_shape::LayerShape;
 
 /// Standard deviation of freshly initialised position embeddings (`initializer_range` of transformers).
 const INITIALIZER_RANGE: f64 = 0.02;
@@ -80,15 +82,7 @@ impl VisionConfig {
     /// # Errors
     /// Names the first field that cannot be, with what it has to be.
     pub fn check(&self) -> std::result::Result<(), String> {
-        if self.num_attention_heads == 0
-            || self.hidden_size == 0
-            || !self.hidden_size.is_multiple_of(self.num_attention_heads)
-        {
-            return Err(format!(
-                "hidden_size {} is not a multiple of num_attention_heads {}",
-                self.hidden_size, self.num_attention_heads
-            ));
-        }
+        self.layer_shape().check()?;
         if self.num_channels == 0 {
             return Err("num_channels is 0, expected at least 1".into());
         }
@@ -98,13 +92,17 @@ impl VisionConfig {
                 self.patch_size, self.image_size
             ));
         }
-        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps >= 0.) {
-            return Err(format!(
-                "layer_norm_eps is {}, expected a small positive number",
-                self.layer_norm_eps
-            ));
-        }
         Ok(())
+    }
+
+    fn layer_shape(&self) -> LayerShape {
+        LayerShape {
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_attention_heads: self.num_attention_heads,
+            hidden_act: self.hidden_act,
+            layer_norm_eps: self.layer_norm_eps,
+        }
     }
 
     /// Rows of the position embedding: one per patch, after the class token's.
@@ -160,7 +158,7 @@ impl VisionTower {
 pub struct VisionTransformer {
     embeddings: VisionEmbeddings,
     pre_layer_norm: LayerNorm,
-    layers: Vec<VisionLayer>,
+    layers: Vec<ClipLayer>,
     post_layer_norm: LayerNorm,
 }
 
@@ -172,12 +170,12 @@ impl VisionTransformer {
     pub fn new(config: &VisionConfig, vb: VarBuilder) -> Result<Self> {
         config.check().map_err(candle_core::Error::msg)?;
         let norm = |name: &str| LayerNorm::new(config.hidden_size, config.layer_norm_eps, vb.pp(name));
-        let layers = vb.pp("encoder.layers");
+        let (shape, layers) = (config.layer_shape(), vb.pp("encoder.layers"));
         Ok(Self {
             embeddings: VisionEmbeddings::new(config, vb.pp("embeddings"))?,
             pre_layer_norm: norm("pre_layrnorm")?, // so spelled in every checkpoint
             layers: (0..config.num_hidden_layers)
-                .map(|index| VisionLayer::new(config, layers.pp(index)))
+                .map(|index| ClipLayer::new(&shape, layers.pp(index)))
                 .collect::<Result<_>>()?,
             post_layer_norm: norm("post_layernorm")?,
         })
@@ -187,7 +185,7 @@ impl VisionTransformer {
     pub fn hidden_states(&self, pixel_values: &Tensor) -> Result<Tensor> {
         let mut x = self.pre_layer_norm.forward(&self.embeddings.forward(pixel_values)?)?;
         for layer in &self.layers {
-            x = layer.forward(&x)?;
+            x = layer.forward(&x, AttentionMask::None)?;
         }
         Ok(x)
     }
@@ -249,81 +247,5 @@ impl VisionEmbeddings {
         let patches = patches.reshape((batch, rows * columns, hidden))?;
         let class = self.class_embedding.expand((batch, 1, hidden))?;
         Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.position_embedding)
-    }
-}
-
-/// `encoder.layers.N`.
-#[derive(Debug, Clone)]
-struct VisionLayer {
-    layer_norm1: LayerNorm,
-    self_attn: SelfAttention,
-    layer_norm2: LayerNorm,
-    mlp: Mlp,
-}
-
-impl VisionLayer {
-    fn new(config: &VisionConfig, vb: VarBuilder) -> Result<Self> {
-        let norm = |name: &str| LayerNorm::new(config.hidden_size, config.layer_norm_eps, vb.pp(name));
-        Ok(Self {
-            layer_norm1: norm("layer_norm1")?,
-            self_attn: SelfAttention::new(config, vb.pp("self_attn"))?,
-            layer_norm2: norm("layer_norm2")?,
-            mlp: Mlp::new(config, vb.pp("mlp"))?,
-        })
-    }
-
-    /// (batch, 1 + patches, hidden_size), in and out.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = (x + self.self_attn.forward(&self.layer_norm1.forward(x)?)?)?;
-        &x + self.mlp.forward(&self.layer_norm2.forward(&x)?)?
-    }
-}
-
-#[derive(Debug, Clone)]
-struct SelfAttention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    out_proj: Linear,
-    heads: usize,
-}
-
-impl SelfAttention {
-    fn new(config: &VisionConfig, vb: VarBuilder) -> Result<Self> {
-        let linear = |name: &str| Linear::new(config.hidden_size, config.hidden_size, true, vb.pp(name));
-        Ok(Self {
-            q_proj: linear("q_proj")?,
-            k_proj: linear("k_proj")?,
-            v_proj: linear("v_proj")?,
-            out_proj: linear("out_proj")?,
-            heads: config.num_attention_heads,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (query, key, value) = (self.q_proj.forward(x)?, self.k_proj.forward(x)?, self.v_proj.forward(x)?);
-        self.out_proj.forward(&attention(&query, &key, &value, self.heads, None)?)
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Mlp {
-    fc1: Linear,
-    activation: Activation,
-    fc2: Linear,
-}
-
-impl Mlp {
-    fn new(config: &VisionConfig, vb: VarBuilder) -> Result<Self> {
-        let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
-        Ok(Self {
-            fc1: Linear::new(hidden, intermediate, true, vb.pp("fc1"))?,
-            activation: config.hidden_act,
-            fc2: Linear::new(intermediate, hidden, true, vb.pp("fc2"))?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.fc2.forward(&self.activation.forward(&self.fc1.forward(x)?)?)
     }
 }

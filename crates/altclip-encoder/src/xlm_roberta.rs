@@ -6,7 +6,7 @@
 
 mod config;
 mod embeddings;
-mod layer;
+pub(crate) mod layer;
 
 use candle_core::{Device, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -31,9 +31,9 @@ impl XlmRobertaModel {
     pub fn new(config: &XlmRobertaConfig, vb: VarBuilder) -> Result<Self> {
         config.check().map_err(candle_core::Error::msg)?;
         let embeddings = XlmRobertaEmbeddings::new(config, vb.pp("embeddings"))?;
-        let layers = vb.pp("encoder.layer");
+        let (shape, layers) = (config.layer_shape(), vb.pp("encoder.layer"));
         let layers = (0..config.num_hidden_layers)
-            .map(|index| XlmRobertaLayer::new(config, layers.pp(index)))
+            .map(|index| XlmRobertaLayer::new(&shape, layers.pp(index)))
             .collect::<Result<_>>()?;
         Ok(Self { embeddings, layers, device: vb.device().clone() })
     }

@@ -3,7 +3,7 @@
 use crate::cpu::attention as kernel;
 use crate::cpu::attention_gradient::{Inputs, attention_gradients};
 use crate::custom::{as_f32, gradient, on_cpu, slice, with_slices};
-use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Layout, Result, Shape, Tensor};
 
 /// `softmax(query · keyᵀ / √head_dim + key_bias) · value` for every head (Vaswani et al., arXiv 1706.03762).
 ///
@@ -23,6 +23,31 @@ pub fn attention(
     heads: usize,
     key_bias: Option<&Tensor>,
 ) -> Result<Tensor> {
+    masked_attention(query, key, value, heads, key_bias, false)
+}
+
+/// As [`attention`], but query i sees the keys 0 to i alone (the decoder of Vaswani et al.; CLIP's text tower).
+///
+/// # Errors
+/// If the shapes do not fit together.
+pub fn causal_attention(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    heads: usize,
+    key_bias: Option<&Tensor>,
+) -> Result<Tensor> {
+    masked_attention(query, key, value, heads, key_bias, true)
+}
+
+fn masked_attention(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    heads: usize,
+    key_bias: Option<&Tensor>,
+    causal: bool,
+) -> Result<Tensor> {
     let (batch, queries, width) = query.dims3()?;
     let keys = key.dim(1)?;
     let fits = heads > 0
@@ -40,9 +65,9 @@ pub fn attention(
         );
     }
     if !on_cpu(query) {
-        return attention_reference(query, key, value, heads, key_bias);
+        return masked_reference(query, key, value, heads, key_bias, causal);
     }
-    let shape = kernel::Shape { batch, queries, keys, heads, head_dim: width / heads };
+    let shape = kernel::Shape { batch, queries, keys, heads, head_dim: width / heads, causal };
     let op = AttentionOp { shape, key_bias: key_bias.map(as_f32).transpose()? };
     as_f32(query)?.apply_op3(&as_f32(key)?, &as_f32(value)?, op)?.to_dtype(query.dtype())
 }
@@ -104,13 +129,28 @@ fn join_heads(x: &Tensor) -> Result<Tensor> {
 }
 
 /// Softmax of the scaled and biased scores, in f32: `(batch, heads, queries, keys)`.
-fn attention_weights(query: &Tensor, key: &Tensor, scale: f64, key_bias: Option<&Tensor>) -> Result<Tensor> {
-    let scores = (query.matmul(&key.t()?)? * scale)?.to_dtype(DType::F32)?;
-    let scores = match key_bias {
-        Some(bias) => scores.broadcast_add(&bias.to_dtype(DType::F32)?.unsqueeze(1)?.unsqueeze(1)?)?,
-        None => scores,
-    };
+fn attention_weights(
+    query: &Tensor,
+    key: &Tensor,
+    scale: f64,
+    key_bias: Option<&Tensor>,
+    causal: bool,
+) -> Result<Tensor> {
+    let mut scores = (query.matmul(&key.t()?)? * scale)?.to_dtype(DType::F32)?;
+    if let Some(bias) = key_bias {
+        scores = scores.broadcast_add(&bias.to_dtype(DType::F32)?.unsqueeze(1)?.unsqueeze(1)?)?;
+    }
+    if causal {
+        scores = scores.broadcast_add(&causal_bias(query.dim(2)?, key.dim(2)?, scores.device())?)?;
+    }
     candle_nn::ops::softmax(&scores, D::Minus1)
+}
+
+/// 0 where a query sees a key, −∞ where that comes later: `(queries, keys)`.
+fn causal_bias(queries: usize, keys: usize, device: &Device) -> Result<Tensor> {
+    let bias = |query: usize, key: usize| if key <= query { 0f32 } else { f32::NEG_INFINITY };
+    let rows = (0..queries).flat_map(|query| (0..keys).map(move |key| bias(query, key)));
+    Tensor::from_vec(rows.collect(), (queries, keys), device)
 }
 
 /// The definition, in candle tensors; softmax in f32.
@@ -121,9 +161,31 @@ pub fn attention_reference(
     heads: usize,
     key_bias: Option<&Tensor>,
 ) -> Result<Tensor> {
+    masked_reference(query, key, value, heads, key_bias, false)
+}
+
+/// The definition of [`causal_attention`], in candle tensors; softmax in f32.
+pub fn causal_attention_reference(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    heads: usize,
+    key_bias: Option<&Tensor>,
+) -> Result<Tensor> {
+    masked_reference(query, key, value, heads, key_bias, true)
+}
+
+fn masked_reference(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    heads: usize,
+    key_bias: Option<&Tensor>,
+    causal: bool,
+) -> Result<Tensor> {
     let scale = 1. / ((query.dim(2)? / heads) as f64).sqrt();
     let (query, key, value) =
         (split_heads(query, heads)?, split_heads(key, heads)?, split_heads(value, heads)?);
-    let weights = attention_weights(&query, &key, scale, key_bias)?.to_dtype(value.dtype())?;
+    let weights = attention_weights(&query, &key, scale, key_bias, causal)?.to_dtype(value.dtype())?;
     join_heads(&weights.matmul(&value)?)
 }

@@ -19,7 +19,7 @@ mod linear;
 mod shift;
 
 pub use activation::{geglu, gelu, quick_gelu, silu};
-pub use attention::attention;
+pub use attention::{attention, causal_attention};
 pub use blend::{AdamStep, blend, blend_square};
 pub use conv2d::{Conv2d, Conv2dOptions, Padding};
 pub use group_norm::GroupNorm;
@@ -32,6 +32,7 @@ pub use shift::shift_channels;
 pub mod reference {
     pub use crate::activation::geglu_reference as geglu;
     pub use crate::attention::attention_reference as attention;
+    pub use crate::attention::causal_attention_reference as causal_attention;
     pub use crate::conv2d::conv2d_reference as conv2d;
     pub use crate::group_norm::group_norm_reference as group_norm;
     pub use crate::layer_norm::layer_norm_reference as layer_norm;

@@ -2,7 +2,9 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
-use fused_ops::{Conv2d, Conv2dOptions, GroupNorm, LayerNorm, Linear, Padding, attention, reference};
+use fused_ops::{
+    Conv2d, Conv2dOptions, GroupNorm, LayerNorm, Linear, Padding, attention, causal_attention, reference,
+};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::HashMap;
@@ -172,9 +174,27 @@ fn attention_and_its_gradients() -> Result<()> {
             let fused = || attention(&q, &k, &v, heads, bias);
             let reference = || reference::attention(&q, &k, &v, heads, bias);
             compare(&what, &mut rng, &[&q, &k, &v], fused, reference)?;
+            let fused = || causal_attention(&q, &k, &v, heads, bias);
+            let reference = || reference::causal_attention(&q, &k, &v, heads, bias);
+            compare(&format!("causal {what}"), &mut rng, &[&q, &k, &v], fused, reference)?;
         }
     }
     Ok(())
+}
+
+/// What comes later changes nothing, neither in this tile of keys nor in the next.
+#[test]
+fn causal_attention_does_not_look_ahead() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let all = random(&mut rng, &[1, 300, 32])?.detach();
+    let expected = causal_attention(&all, &all, &all, 4, None)?;
+    for rows in [1, 7, 48, 49, 257] {
+        let first = all.narrow(1, 0, rows)?;
+        let found = causal_attention(&first, &first, &first, 4, None)?;
+        assert_close("first rows", &found, &expected.narrow(1, 0, rows)?, 1e-6)?;
+    }
+    let alone = expected.narrow(1, 0, 1)?;
+    assert_close("the first row is its own value", &alone, &all.narrow(1, 0, 1)?, 1e-6)
 }
 
 /// A hidden key changes nothing, and a key biased by ln m counts as m keys.

@@ -1,11 +1,14 @@
-//! Text to token ids, as transformers' `XLMRobertaTokenizer` does it.
+//! Text to token ids, as transformers does it for every family of text towers: XLM-R's SentencePiece, BERT's WordPiece
+//! and CLIP's byte-level BPE. Which of them a model has, its files say.
 //!
 //! The published AltDiffusion repositories hold nothing but SentencePiece's own file, so that is what the tokenizer is
 //! built from: its normalisation rules, its unigram model, and fairseq's layout of ids on top (`<s>` 0, `<pad>` 1,
 //! `</s>` 2, `<unk>` 3, the file's pieces from 4 on, `<mask>` last). A `tokenizer.json` is read through the `tokenizers`
 //! crate; it gives the same ids except for combining characters, which that crate normalises a grapheme at a time.
 
+mod bert;
 mod charsmap;
+mod clip;
 mod normalizer;
 pub mod sentencepiece;
 mod trie;
@@ -15,7 +18,9 @@ mod xlm_roberta;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use serde_json::Value;
 
+use crate::config::parse_json;
 use crate::source::ModelSource;
 use crate::{Error, Result};
 
@@ -27,7 +32,18 @@ use xlm_roberta::XlmRobertaTokenizer;
 pub const PROMPT_LENGTH: usize = 77;
 
 const SENTENCEPIECE_FILE: &str = "sentencepiece.bpe.model";
+const WORDPIECE_FILE: &str = "vocab.txt";
+const BPE_FILE: &str = "vocab.json";
+const MERGES_FILE: &str = "merges.txt";
 const TOKENIZER_JSON_FILE: &str = "tokenizer.json";
+const CONFIG_FILE: &str = "tokenizer_config.json";
+
+/// What stands before a text, after it, and fills a row up, in XLM-R's, BERT's and CLIP's vocabularies.
+const SPECIAL_TOKENS: [(&str, &str, &str); 3] = [
+    (xlm_roberta::BOS, xlm_roberta::EOS, xlm_roberta::PAD),
+    (bert::CLS, bert::SEP, bert::PAD),
+    (clip::BOS, clip::EOS, clip::EOS),
+];
 
 /// Texts as ids: rows of equal length.
 #[derive(Debug, Clone)]
@@ -54,18 +70,36 @@ enum Model {
 }
 
 impl Tokenizer {
-    /// The tokenizer in a model's folder (`tokenizer` in the published layout): from `sentencepiece.bpe.model`, or from
+    /// The tokenizer in a model's folder (`tokenizer` in the layout of AltDiffusion, "" for a model's top): from
+    /// `sentencepiece.bpe.model` (XLM-R), `vocab.txt` (BERT), `vocab.json` and `merges.txt` (CLIP), or from
     /// `tokenizer.json` where that is all there is.
+    ///
+    /// # Errors
+    /// If the folder has none of these files, or one of them is damaged.
     pub fn from_source(source: &ModelSource, folder: &str) -> Result<Self> {
         let path = |file: &str| if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") };
         if let Some(data) = source.read_optional(&path(SENTENCEPIECE_FILE))? {
             return Self::from_sentencepiece_bytes(&data, data.name());
         }
+        if let Some(data) = source.read_optional(&path(WORDPIECE_FILE))? {
+            let config = source.read_optional(&path(CONFIG_FILE))?;
+            let config = config.map(|file| parse_json(&file)).transpose()?.unwrap_or_default();
+            return Self::from_json_value(&bert::tokenizer_json(&data, &config, data.name())?, data.name());
+        }
+        if let Some(data) = source.read_optional(&path(BPE_FILE))? {
+            let merges = source.read(&path(MERGES_FILE))?;
+            let json = clip::tokenizer_json(&data, &merges, (data.name(), merges.name()))?;
+            return Self::from_json_value(&json, data.name());
+        }
         match source.read_optional(&path(TOKENIZER_JSON_FILE))? {
             Some(data) => Self::from_tokenizer_json_bytes(&data, data.name()),
-            None => {
-                Err(source.missing(&format!("{} or {}", path(SENTENCEPIECE_FILE), path(TOKENIZER_JSON_FILE))))
-            }
+            None => Err(source.missing(&format!(
+                "{}, {}, {} or {}",
+                path(SENTENCEPIECE_FILE),
+                path(WORDPIECE_FILE),
+                path(BPE_FILE),
+                path(TOKENIZER_JSON_FILE)
+            ))),
         }
     }
 
@@ -90,8 +124,19 @@ impl Tokenizer {
     /// From the contents of a `tokenizer.json`; `name` is what errors call the file. Its truncation and padding are
     /// set aside: the caller's count.
     pub fn from_tokenizer_json_bytes(bytes: &[u8], name: &str) -> Result<Self> {
-        let mut model = tokenizers::Tokenizer::from_bytes(bytes)
+        let model = tokenizers::Tokenizer::from_bytes(bytes)
             .map_err(|error| Error::format(name, format!("expected a tokenizer.json: {error}")))?;
+        Self::from_model(model, name)
+    }
+
+    /// From a `tokenizer.json` that was made of other files, of which `name` is the first.
+    fn from_json_value(json: &Value, name: &str) -> Result<Self> {
+        let model = tokenizers::Tokenizer::from_bytes(json.to_string())
+            .map_err(|error| Error::format(name, format!("the vocabulary cannot be used: {error}")))?;
+        Self::from_model(model, name)
+    }
+
+    fn from_model(mut model: tokenizers::Tokenizer, name: &str) -> Result<Self> {
         model.with_padding(None);
         model
             .with_truncation(None)
@@ -100,7 +145,15 @@ impl Tokenizer {
             let missing = || Error::format(name, format!("expected the special token {token}, found none"));
             model.token_to_id(token).ok_or_else(missing)
         };
-        let (bos_id, eos_id, pad_id) = (id(xlm_roberta::BOS)?, id(xlm_roberta::EOS)?, id(xlm_roberta::PAD)?);
+        let family = SPECIAL_TOKENS.iter().find(|(bos, ..)| model.token_to_id(bos).is_some());
+        let Some((bos, eos, pad)) = family else {
+            let tokens = SPECIAL_TOKENS.map(|(bos, ..)| bos).join(", ");
+            return Err(Error::format(
+                name,
+                format!("expected one of the tokens {tokens} before texts, found none"),
+            ));
+        };
+        let (bos_id, eos_id, pad_id) = (id(bos)?, id(eos)?, id(pad)?);
         Ok(Self { model: Model::Json(Box::new(model)), bos_id, eos_id, pad_id })
     }
 
@@ -117,7 +170,17 @@ impl Tokenizer {
         self.pad_id
     }
 
-    /// The ids of a text with `<s>` before and `</s>` after, however many there are.
+    /// The id before every text: `<s>`, `[CLS]` or `<|startoftext|>`.
+    pub fn bos_id(&self) -> u32 {
+        self.bos_id
+    }
+
+    /// The id after every text: `</s>`, `[SEP]` or `<|endoftext|>`.
+    pub fn eos_id(&self) -> u32 {
+        self.eos_id
+    }
+
+    /// The ids of a text with `<s>` before and `</s>` after (or what the family has for them), however many there are.
     ///
     /// # Errors
     ///
@@ -169,19 +232,23 @@ impl Tokenizer {
     ///
     /// As [`encode_truncated`](Self::encode_truncated).
     pub fn encode_batch_padded<S: AsRef<str>>(&self, texts: &[S], length: usize) -> Result<Encoding> {
-        let rows = self.encode_all(texts, length)?;
-        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
-        self.pad(&rows, longest)
+        self.pad_rows(&self.encode_all(texts, length)?)
+    }
+
+    /// Rows of ids, filled up to the longest of them.
+    pub(crate) fn pad_rows<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<Encoding> {
+        let longest = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
+        self.pad(rows, longest)
     }
 
     fn encode_all<S: AsRef<str>>(&self, texts: &[S], length: usize) -> Result<Vec<Vec<u32>>> {
         texts.iter().map(|text| self.encode_truncated(text.as_ref(), length)).collect()
     }
 
-    fn pad(&self, rows: &[Vec<u32>], length: usize) -> Result<Encoding> {
+    fn pad<R: AsRef<[u32]>>(&self, rows: &[R], length: usize) -> Result<Encoding> {
         let mut ids = Vec::with_capacity(rows.len() * length);
         let mut mask = Vec::with_capacity(rows.len() * length);
-        for row in rows {
+        for row in rows.iter().map(AsRef::as_ref) {
             let padding = length.saturating_sub(row.len());
             ids.extend_from_slice(row);
             ids.extend(std::iter::repeat_n(self.pad_id, padding));

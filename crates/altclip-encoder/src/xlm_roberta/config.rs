@@ -4,6 +4,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::activation::Activation;
+use crate::layer_shape::LayerShape;
 
 /// The fields of transformers' `XLMRobertaConfig` that decide what the encoder computes.
 ///
@@ -97,6 +98,16 @@ impl XlmRobertaConfig {
         self.max_position_embeddings.saturating_sub(self.pad_token_id as usize).saturating_sub(1)
     }
 
+    pub(super) fn layer_shape(&self) -> LayerShape {
+        LayerShape {
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_attention_heads: self.num_attention_heads,
+            hidden_act: self.hidden_act,
+            layer_norm_eps: self.layer_norm_eps,
+        }
+    }
+
     /// Checks that the fields can be those of one model.
     ///
     /// # Errors
@@ -105,15 +116,7 @@ impl XlmRobertaConfig {
         if self.num_hidden_layers == 0 {
             return Err("num_hidden_layers is 0, expected at least 1".into());
         }
-        if self.num_attention_heads == 0
-            || self.hidden_size == 0
-            || !self.hidden_size.is_multiple_of(self.num_attention_heads)
-        {
-            return Err(format!(
-                "hidden_size {} is not a multiple of num_attention_heads {}",
-                self.hidden_size, self.num_attention_heads
-            ));
-        }
+        self.layer_shape().check()?;
         if self.type_vocab_size == 0 {
             return Err("type_vocab_size is 0, expected at least 1".into());
         }
@@ -127,12 +130,6 @@ impl XlmRobertaConfig {
             return Err(format!(
                 "max_position_embeddings {} leaves no position after pad_token_id {}",
                 self.max_position_embeddings, self.pad_token_id
-            ));
-        }
-        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps >= 0.) {
-            return Err(format!(
-                "layer_norm_eps is {}, expected a small positive number",
-                self.layer_norm_eps
             ));
         }
         Ok(())

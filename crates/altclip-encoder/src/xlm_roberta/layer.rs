@@ -1,15 +1,15 @@
-//! One layer of XLM-R: attention and feed-forward, each followed by its residual and layer norm.
+//! One layer of XLM-R, which is BERT's: attention and feed-forward, each followed by its residual and layer norm.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{LayerNorm, Linear, attention};
 
-use super::config::XlmRobertaConfig;
 use crate::activation::Activation;
+use crate::layer_shape::LayerShape;
 
 /// `encoder.layer.N`.
 #[derive(Debug, Clone)]
-pub struct XlmRobertaLayer {
+pub(crate) struct XlmRobertaLayer {
     attention: SelfAttention,
     attention_output: ResidualNorm,
     intermediate: Linear,
@@ -18,14 +18,14 @@ pub struct XlmRobertaLayer {
 }
 
 impl XlmRobertaLayer {
-    pub fn new(config: &XlmRobertaConfig, vb: VarBuilder) -> Result<Self> {
-        let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
-        let eps = config.layer_norm_eps;
+    pub fn new(shape: &LayerShape, vb: VarBuilder) -> Result<Self> {
+        let (hidden, intermediate) = (shape.hidden_size, shape.intermediate_size);
+        let eps = shape.layer_norm_eps;
         Ok(Self {
-            attention: SelfAttention::new(config, vb.pp("attention.self"))?,
+            attention: SelfAttention::new(shape, vb.pp("attention.self"))?,
             attention_output: ResidualNorm::new(hidden, hidden, eps, vb.pp("attention.output"))?,
             intermediate: Linear::new(hidden, intermediate, true, vb.pp("intermediate.dense"))?,
-            activation: config.hidden_act,
+            activation: shape.hidden_act,
             output: ResidualNorm::new(intermediate, hidden, eps, vb.pp("output"))?,
         })
     }
@@ -48,13 +48,13 @@ struct SelfAttention {
 }
 
 impl SelfAttention {
-    fn new(config: &XlmRobertaConfig, vb: VarBuilder) -> Result<Self> {
-        let hidden = config.hidden_size;
+    fn new(shape: &LayerShape, vb: VarBuilder) -> Result<Self> {
+        let hidden = shape.hidden_size;
         Ok(Self {
             query: Linear::new(hidden, hidden, true, vb.pp("query"))?,
             key: Linear::new(hidden, hidden, true, vb.pp("key"))?,
             value: Linear::new(hidden, hidden, true, vb.pp("value"))?,
-            heads: config.num_attention_heads,
+            heads: shape.num_attention_heads,
         })
     }
 

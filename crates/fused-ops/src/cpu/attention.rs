@@ -21,11 +21,22 @@ pub(crate) struct Shape {
     pub keys: usize,
     pub heads: usize,
     pub head_dim: usize,
+    /// Whether query i sees the keys 0 to i alone.
+    pub causal: bool,
+}
+
+impl Shape {
+    /// How many of the keys the query sees, from the first on.
+    pub(super) fn seen_keys(&self, query: usize) -> usize {
+        if self.causal { self.keys.min(query + 1) } else { self.keys }
+    }
 }
 
 /// Runs the tiles of one task: `queries` rows of one head against all its keys.
 struct Task<'a> {
     shape: Shape,
+    /// Number of the first query, and the rows from there on.
+    first_query: usize,
     queries: &'a [*const f32],
     keys: &'a Panels,
     values: &'a Panels,
@@ -39,8 +50,10 @@ impl WithSimd for Task<'_> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, simd: S) {
-        let Shape { keys, head_dim, .. } = self.shape;
+        let Shape { head_dim, .. } = self.shape;
         let rows = self.queries.len();
+        // Keys that none of these queries sees are not computed.
+        let keys = self.shape.seen_keys(self.first_query + rows - 1);
         let scale = 1. / (head_dim as f32).sqrt();
         let mut scores = vec![0f32; rows * KEYS];
         let mut sums = vec![0f32; rows * head_dim];
@@ -71,6 +84,8 @@ impl WithSimd for Task<'_> {
                     }
                     None => scores.iter_mut().for_each(|score| *score *= scale),
                 }
+                let seen = self.shape.seen_keys(self.first_query + row).saturating_sub(first);
+                scores.iter_mut().skip(seen).for_each(|score| *score = f32::NEG_INFINITY);
                 let before = highest[row];
                 let new = lane_max(scores, before);
                 // Until a key is seen that is not hidden there is nothing to weigh.
@@ -148,7 +163,7 @@ pub(crate) fn attention(
     bias: Option<&[f32]>,
     shape: Shape,
 ) -> Vec<f32> {
-    let Shape { batch, queries, keys, heads, head_dim } = shape;
+    let Shape { batch, queries, keys, heads, head_dim, .. } = shape;
     let width = heads * head_dim;
     assert_eq!(query.len(), batch * queries * width);
     assert_eq!(key.len(), batch * keys * width);
@@ -173,6 +188,7 @@ pub(crate) fn attention(
             let starts: Vec<*const f32> = rows.clone().map(|row| query[offset(row)..].as_ptr()).collect();
             arch.dispatch(Task {
                 shape,
+                first_query: rows.start,
                 queries: &starts,
                 keys: &key,
                 values: &value,

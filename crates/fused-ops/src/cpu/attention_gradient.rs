@@ -26,7 +26,7 @@ pub(crate) struct Inputs<'a> {
 ///
 /// With `P` the attention weights: `dV = Pᵀ dO`, `dS = P ∘ (dO Vᵀ − rowsum(dO ∘ O))`, `dQ = dS K` and `dK = dSᵀ Q`.
 pub(crate) fn attention_gradients(inputs: Inputs, shape: Shape) -> [Vec<f32>; 3] {
-    let Shape { batch, queries, keys, heads, head_dim } = shape;
+    let Shape { batch, queries, keys, heads, head_dim, .. } = shape;
     let width = heads * head_dim;
     let Inputs { query, key, value, bias, out, grad } = inputs;
     assert!([query, out, grad].iter().all(|x| x.len() == batch * queries * width));
@@ -98,7 +98,7 @@ impl WithSimd for Head<'_> {
             self.scores(simd, &grad_rows, self.value_columns, &mut grad_scores);
             let rows_of_both = weights.chunks_exact_mut(keys).zip(grad_scores.chunks_exact_mut(keys));
             for (i, (weights, grad_scores)) in rows_of_both.take(rows).enumerate() {
-                self.softmax(weights, scale);
+                self.softmax(weights, scale, self.shape.seen_keys(first + i));
                 let start = (first + i) * width;
                 let (out, grad) = (&self.out[start..][..head_dim], &self.grad[start..][..head_dim]);
                 let correction: f32 = out.iter().zip(grad).map(|(out, grad)| out * grad).sum();
@@ -145,15 +145,16 @@ impl Head<'_> {
         .with_simd(simd);
     }
 
-    /// The scores of one query to its weights, in place.
+    /// The scores of one query, which sees the first `seen` keys, to its weights, in place.
     #[inline(always)]
-    fn softmax(&self, scores: &mut [f32], scale: f32) {
+    fn softmax(&self, scores: &mut [f32], scale: f32, seen: usize) {
         match self.bias {
             Some(bias) => {
                 scores.iter_mut().zip(bias).for_each(|(score, bias)| *score = *score * scale + bias);
             }
             None => scores.iter_mut().for_each(|score| *score *= scale),
         }
+        scores.iter_mut().skip(seen).for_each(|score| *score = f32::NEG_INFINITY);
         let highest = lane_max(scores, f32::NEG_INFINITY);
         let shift = if highest == f32::NEG_INFINITY { 0. } else { highest };
         let factor = 1. / exp_and_sum(scores, shift);

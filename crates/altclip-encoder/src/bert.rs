@@ -1,0 +1,68 @@
+//! BERT, the text tower of the Chinese dual encoders.
+//!
+//! BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding,
+//! <https://arxiv.org/abs/1810.04805>; `BertModel` of transformers without its pooler. Its layers are those of
+//! [XLM-R](crate::xlm_roberta); its positions count every row, padding too.
+
+mod config;
+mod embeddings;
+
+use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::VarBuilder;
+
+pub use self::config::BertConfig;
+use self::embeddings::BertEmbeddings;
+use crate::padding::hidden_key_bias;
+use crate::xlm_roberta::layer::XlmRobertaLayer;
+
+/// Token ids to hidden states.
+#[derive(Debug, Clone)]
+pub struct BertModel {
+    embeddings: BertEmbeddings,
+    layers: Vec<XlmRobertaLayer>,
+    device: Device,
+    dtype: DType,
+}
+
+impl BertModel {
+    /// Reads `embeddings.*` and `encoder.layer.*` under `vb`.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself, or a weight is missing or has another shape.
+    pub fn new(config: &BertConfig, vb: VarBuilder) -> Result<Self> {
+        config.check().map_err(candle_core::Error::msg)?;
+        let embeddings = BertEmbeddings::new(config, vb.pp("embeddings"))?;
+        let (shape, layers) = (config.layer_shape(), vb.pp("encoder.layer"));
+        let layers = (0..config.num_hidden_layers)
+            .map(|index| XlmRobertaLayer::new(&shape, layers.pp(index)))
+            .collect::<Result<_>>()?;
+        Ok(Self { embeddings, layers, device: vb.device().clone(), dtype: vb.dtype() })
+    }
+
+    /// Hidden state after the last layer: (batch, tokens, hidden_size).
+    ///
+    /// * `input_ids` (batch, tokens), u32, on any device
+    /// * `attention_mask` (batch, tokens), u32, 0 at padding
+    ///
+    /// # Errors
+    /// If the shapes differ, an id is outside the vocabulary, a text has more tokens than the model has positions,
+    /// or the mask hides all of a text.
+    pub fn forward(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        let bias = hidden_key_bias(input_ids, attention_mask, &self.device)?;
+        let mut x = self.embeddings.forward(input_ids)?;
+        for layer in &self.layers {
+            x = layer.forward(&x, Some(&bias))?;
+        }
+        Ok(x)
+    }
+
+    /// Device of the weights, and of what [`forward`](Self::forward) gives.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Type of the weights, and of what [`forward`](Self::forward) gives.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+}

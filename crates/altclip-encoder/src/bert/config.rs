@@ -1,0 +1,98 @@
+//! Shape of a BERT encoder, as its `config.json` spells it.
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::activation::Activation;
+use crate::layer_shape::LayerShape;
+use crate::xlm_roberta::PositionEmbedding;
+
+/// The fields of transformers' `BertConfig` and `ChineseCLIPTextConfig` that decide what the encoder computes.
+///
+/// A field that the file leaves out has the value it has in transformers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self", default)]
+pub struct BertConfig {
+    /// Rows of the token embedding.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Number of transformer layers.
+    pub num_hidden_layers: usize,
+    /// Attention heads of each layer; divides `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Width between the two linear layers of the feed-forward block.
+    pub intermediate_size: usize,
+    /// Activation of the feed-forward block.
+    pub hidden_act: Activation,
+    /// Rows of the position embedding: the most tokens that a text can have.
+    pub max_position_embeddings: usize,
+    /// Rows of the token type embedding, of which only the first is used.
+    pub type_vocab_size: usize,
+    /// Epsilon of every layer norm.
+    pub layer_norm_eps: f64,
+    /// How positions enter the model.
+    pub position_embedding_type: PositionEmbedding,
+}
+
+impl Default for BertConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 30522,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            hidden_act: Activation::Gelu,
+            max_position_embeddings: 512,
+            type_vocab_size: 2,
+            layer_norm_eps: 1e-12,
+            position_embedding_type: PositionEmbedding::Absolute,
+        }
+    }
+}
+
+/// A configuration is checked where it is read, so that the error names the file.
+impl<'de> Deserialize<'de> for BertConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let config = Self::deserialize(deserializer)?;
+        config.check().map_err(D::Error::custom)?;
+        Ok(config)
+    }
+}
+
+impl Serialize for BertConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl BertConfig {
+    pub(super) fn layer_shape(&self) -> LayerShape {
+        LayerShape {
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_attention_heads: self.num_attention_heads,
+            hidden_act: self.hidden_act,
+            layer_norm_eps: self.layer_norm_eps,
+        }
+    }
+
+    /// Checks that the fields can be those of one model.
+    ///
+    /// # Errors
+    /// Names the first field that cannot be, with what it has to be.
+    pub fn check(&self) -> Result<(), String> {
+        self.layer_shape().check()?;
+        for (name, value) in [
+            ("vocab_size", self.vocab_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("type_vocab_size", self.type_vocab_size),
+        ] {
+            if value == 0 {
+                return Err(format!("{name} is 0, expected at least 1"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! One layer of CLIP's towers: layer norms precede attention and feed-forward (pre-LN). Both towers have the same.
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use fused_ops::{LayerNorm, Linear, attention, causal_attention};
+
+use crate::activation::Activation;
+use crate::layer_shape::LayerShape;
+
+/// Which rows see which.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AttentionMask<'a> {
+    /// All see all: patches of a picture.
+    None,
+    /// Each sees itself and what precedes it, with a bias of each key, (batch, tokens): tokens of a text.
+    Causal(&'a Tensor),
+}
+
+/// `encoder.layers.N`.
+#[derive(Debug, Clone)]
+pub(crate) struct ClipLayer {
+    layer_norm1: LayerNorm,
+    self_attn: SelfAttention,
+    layer_norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl ClipLayer {
+    pub fn new(shape: &LayerShape, vb: VarBuilder) -> Result<Self> {
+        let norm = |name: &str| LayerNorm::new(shape.hidden_size, shape.layer_norm_eps, vb.pp(name));
+        Ok(Self {
+            layer_norm1: norm("layer_norm1")?,
+            self_attn: SelfAttention::new(shape, vb.pp("self_attn"))?,
+            layer_norm2: norm("layer_norm2")?,
+            mlp: Mlp::new(shape, vb.pp("mlp"))?,
+        })
+    }
+
+    /// (batch, rows, hidden_size), in and out.
+    pub fn forward(&self, x: &Tensor, mask: AttentionMask) -> Result<Tensor> {
+        let x = (x + self.self_attn.forward(&self.layer_norm1.forward(x)?, mask)?)?;
+        &x + self.mlp.forward(&self.layer_norm2.forward(&x)?)?
+    }
+}
+
+#[derive(Debug, Clone)]
+struct SelfAttention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    out_proj: Linear,
+    heads: usize,
+}
+
+impl SelfAttention {
+    fn new(shape: &LayerShape, vb: VarBuilder) -> Result<Self> {
+        let linear = |name: &str| Linear::new(shape.hidden_size, shape.hidden_size, true, vb.pp(name));
+        Ok(Self {
+            q_proj: linear("q_proj")?,
+            k_proj: linear("k_proj")?,
+            v_proj: linear("v_proj")?,
+            out_proj: linear("out_proj")?,
+            heads: shape.num_attention_heads,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, mask: AttentionMask) -> Result<Tensor> {
+        let (query, key, value) = (self.q_proj.forward(x)?, self.k_proj.forward(x)?, self.v_proj.forward(x)?);
+        let mixed = match mask {
+            AttentionMask::None => attention(&query, &key, &value, self.heads, None),
+            AttentionMask::Causal(bias) => causal_attention(&query, &key, &value, self.heads, Some(bias)),
+        };
+        self.out_proj.forward(&mixed?)
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Mlp {
+    fc1: Linear,
+    activation: Activation,
+    fc2: Linear,
+}
+
+impl Mlp {
+    fn new(shape: &LayerShape, vb: VarBuilder) -> Result<Self> {
+        let (hidden, intermediate) = (shape.hidden_size, shape.intermediate_size);
+        Ok(Self {
+            fc1: Linear::new(hidden, intermediate, true, vb.pp("fc1"))?,
+            activation: shape.hidden_act,
+            fc2: Linear::new(intermediate, hidden, true, vb.pp("fc2"))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.fc2.forward(&self.activation.forward(&self.fc1.forward(x)?)?)
+    }
+}

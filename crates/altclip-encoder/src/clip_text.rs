@@ -1,0 +1,210 @@
+//! CLIP's text tower: token ids to hidden states, each of which sees what precedes it.
+//!
+//! Learning Transferable Visual Models From Natural Language Supervision, <https://arxiv.org/abs/2103.00020>;
+//! `CLIPTextModel` of transformers.
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_nn::{Init, VarBuilder};
+use fused_ops::LayerNorm;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::activation::Activation;
+use crate::clip_layer::{AttentionMask, ClipLayer};
+use crate::layer_shape::LayerShape;
+use crate::padding::{check_ids, hidden_key_bias};
+
+/// Standard deviation of freshly initialised embeddings (`initializer_range` of transformers).
+const INITIALIZER_RANGE: f64 = 0.02;
+
+/// What OpenAI's own configurations have for `eos_token_id`, and which is not the id of any end of text: there the end
+/// is the largest id of a text.
+const LEGACY_EOS_TOKEN_ID: u32 = 2;
+
+/// `text_config` of a CLIP (`CLIPTextConfig` of transformers).
+///
+/// A field that the file leaves out has the value it has in transformers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self", default)]
+pub struct ClipTextConfig {
+    /// Rows of the token embedding.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Width between the two linear layers of the feed-forward block.
+    pub intermediate_size: usize,
+    /// Number of transformer layers.
+    pub num_hidden_layers: usize,
+    /// Attention heads of each layer; divides `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Rows of the position embedding: the most tokens that a text can have.
+    pub max_position_embeddings: usize,
+    /// Activation of the feed-forward block.
+    pub hidden_act: Activation,
+    /// Epsilon of every layer norm.
+    pub layer_norm_eps: f64,
+    /// Id of the token whose state stands for the text. 2, as OpenAI's files have it, means the largest id of a text.
+    pub eos_token_id: u32,
+}
+
+impl Default for ClipTextConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 49408,
+            hidden_size: 512,
+            intermediate_size: 2048,
+            num_hidden_layers: 12,
+            num_attention_heads: 8,
+            max_position_embeddings: 77,
+            hidden_act: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+            eos_token_id: 49407,
+        }
+    }
+}
+
+/// A configuration is checked where it is read, so that the error names the file.
+impl<'de> Deserialize<'de> for ClipTextConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let config = Self::deserialize(deserializer)?;
+        config.check().map_err(D::Error::custom)?;
+        Ok(config)
+    }
+}
+
+impl Serialize for ClipTextConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl ClipTextConfig {
+    fn layer_shape(&self) -> LayerShape {
+        LayerShape {
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_attention_heads: self.num_attention_heads,
+            hidden_act: self.hidden_act,
+            layer_norm_eps: self.layer_norm_eps,
+        }
+    }
+
+    /// Checks that the fields can be those of one model.
+    ///
+    /// # Errors
+    /// Names the first field that cannot be, with what it has to be.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        self.layer_shape().check()?;
+        for (name, value) in
+            [("vocab_size", self.vocab_size), ("max_position_embeddings", self.max_position_embeddings)]
+        {
+            if value == 0 {
+                return Err(format!("{name} is 0, expected at least 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `text_model`.
+#[derive(Debug, Clone)]
+pub struct ClipTextModel {
+    token_embedding: Tensor,    // (vocab_size, hidden_size)
+    position_embedding: Tensor, // (max_position_embeddings, hidden_size)
+    layers: Vec<ClipLayer>,
+    final_layer_norm: LayerNorm,
+    eos_token_id: u32,
+    device: Device,
+    dtype: DType,
+}
+
+impl ClipTextModel {
+    /// Reads `embeddings.*`, `encoder.layers.*` and `final_layer_norm.*` under `vb`.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself, or a weight is missing or has another shape.
+    pub fn new(config: &ClipTextConfig, vb: VarBuilder) -> Result<Self> {
+        config.check().map_err(candle_core::Error::msg)?;
+        let table = |name: &str, rows: usize| {
+            let init = Init::Randn { mean: 0., stdev: INITIALIZER_RANGE };
+            vb.pp("embeddings").pp(name).get_with_hints((rows, config.hidden_size), "weight", init)
+        };
+        let (shape, layers) = (config.layer_shape(), vb.pp("encoder.layers"));
+        Ok(Self {
+            token_embedding: table("token_embedding", config.vocab_size)?,
+            position_embedding: table("position_embedding", config.max_position_embeddings)?,
+            layers: (0..config.num_hidden_layers)
+                .map(|index| ClipLayer::new(&shape, layers.pp(index)))
+                .collect::<Result<_>>()?,
+            final_layer_norm: LayerNorm::new(
+                config.hidden_size,
+                config.layer_norm_eps,
+                vb.pp("final_layer_norm"),
+            )?,
+            eos_token_id: config.eos_token_id,
+            device: vb.device().clone(),
+            dtype: vb.dtype(),
+        })
+    }
+
+    /// Hidden states after `final_layer_norm`: (batch, tokens, hidden_size).
+    ///
+    /// * `input_ids` (batch, tokens), u32, on any device
+    /// * `attention_mask` (batch, tokens), u32, 0 at padding, which has to be at the end
+    ///
+    /// # Errors
+    /// If the shapes differ, an id is outside the vocabulary, a text has more tokens than the model has positions,
+    /// or the mask hides the first token of a text.
+    pub fn hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        let (batch, tokens) = input_ids.dims2()?;
+        check_ids(input_ids, self.token_embedding.dim(0)?, self.position_embedding.dim(0)?)?;
+        let bias = hidden_key_bias(input_ids, attention_mask, &self.device)?;
+        for (index, row) in attention_mask.to_vec2::<u32>()?.iter().enumerate() {
+            if row.first() == Some(&0) {
+                bail!("the attention mask hides the first token of text {index}, expected padding at the end")
+            }
+        }
+        let input_ids = input_ids.contiguous()?.flatten_all()?.to_device(&self.device)?;
+        let words = self.token_embedding.index_select(&input_ids, 0)?.reshape((batch, tokens, ()))?;
+        let mut x = words.broadcast_add(&self.position_embedding.narrow(0, 0, tokens)?)?;
+        for layer in &self.layers {
+            x = layer.forward(&x, AttentionMask::Causal(&bias))?;
+        }
+        self.final_layer_norm.forward(&x)
+    }
+
+    /// The state at the end of each text, which has seen all of it: (batch, hidden_size).
+    ///
+    /// # Errors
+    /// As [`hidden_states`](Self::hidden_states), and if the batch has no tokens.
+    pub fn forward(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        let hidden = self.hidden_states(input_ids, attention_mask)?;
+        let (batch, tokens, width) = hidden.dims3()?;
+        let rows = input_ids.to_vec2::<u32>()?;
+        let ends = rows.iter().enumerate().map(|(text, ids)| self.end(ids, text, tokens));
+        let ends = Tensor::from_vec(ends.collect::<Result<Vec<u32>>>()?, batch, &Device::Cpu)?;
+        hidden.reshape((batch * tokens, width))?.index_select(&ends.to_device(&self.device)?, 0)
+    }
+
+    /// Row of the end of text number `text`, counted from the first row of the batch.
+    fn end(&self, ids: &[u32], text: usize, tokens: usize) -> Result<u32> {
+        let is_end = |id: u32| match self.eos_token_id {
+            LEGACY_EOS_TOKEN_ID => ids.iter().all(|&other| other <= id),
+            eos => id == eos,
+        };
+        match ids.iter().position(|&id| is_end(id)) {
+            Some(place) => Ok((text * tokens + place) as u32),
+            None => bail!("text {text} has no end: expected token id {}", self.eos_token_id),
+        }
+    }
+
+    /// Device of the weights, and of what [`forward`](Self::forward) gives.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Type of the weights, and of what [`forward`](Self::forward) gives.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+}

@@ -1,0 +1,102 @@
+//! Chinese-CLIP (`ChineseCLIPModel` of transformers).
+//!
+//! Chinese CLIP: Contrastive Vision-Language Pretraining in Chinese, <https://arxiv.org/abs/2211.01335>.
+
+use candle_core::{DType, Device, Tensor};
+use fused_ops::Linear;
+use serde::Deserialize;
+
+use super::config::Towers;
+use super::{DualEncoder, Properties, read_logit_scale};
+use crate::bert::{BertConfig, BertModel};
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
+use crate::source::ModelSource;
+use crate::vision::{VisionConfig, VisionTower};
+
+/// `config.json` of a Chinese-CLIP (`ChineseCLIPConfig` of transformers).
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(from = "Raw")]
+pub struct ChineseClipConfig {
+    /// The text tower.
+    pub text_config: BertConfig,
+    /// The image tower. Its own `projection_dim` gave way to the one below.
+    pub vision_config: VisionConfig,
+    /// Width of the joint space of pictures and texts.
+    pub projection_dim: usize,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    #[serde(flatten)]
+    towers: Towers<BertConfig>,
+    #[serde(default = "default_projection_dim")]
+    projection_dim: usize,
+}
+
+fn default_projection_dim() -> usize {
+    512
+}
+
+impl From<Raw> for ChineseClipConfig {
+    fn from(Raw { towers, projection_dim }: Raw) -> Self {
+        let vision_config = VisionConfig { projection_dim, ..towers.vision };
+        Self { text_config: towers.text, vision_config, projection_dim }
+    }
+}
+
+/// Chinese-CLIP: the state of `[CLS]`, projected without BERT's pooler, and CLIP's image tower.
+#[derive(Debug, Clone)]
+pub struct ChineseClip {
+    text_model: BertModel,
+    text_projection: Linear,
+    vision: VisionTower,
+    properties: Properties,
+}
+
+impl ChineseClip {
+    /// Reads `config.json` and the weights at the root of `source`: `text_model.*`, `text_projection.weight`,
+    /// `vision_model.*`, `visual_projection.weight` and `logit_scale`.
+    ///
+    /// # Errors
+    /// If a file is missing, is damaged, or contradicts the configuration.
+    pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
+        let config: ChineseClipConfig = source.read_json("config.json")?;
+        let checkpoint = Checkpoint::open(source, "")?;
+        let vb = checkpoint.var_builder(dtype, device)?;
+        let (hidden, dim) = (config.text_config.hidden_size, config.projection_dim);
+        Ok(Self {
+            text_model: BertModel::new(&config.text_config, vb.pp("text_model"))?,
+            text_projection: Linear::new(hidden, dim, false, vb.pp("text_projection"))?,
+            vision: VisionTower::new(&config.vision_config, vb)?,
+            properties: Properties {
+                logit_scale: read_logit_scale(&checkpoint)?,
+                projection_dim: dim,
+                image_size: config.vision_config.image_size,
+                max_tokens: config.text_config.max_position_embeddings,
+                device: device.clone(),
+                dtype,
+            },
+        })
+    }
+}
+
+impl DualEncoder for ChineseClip {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn encode_text(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        let hidden = self.text_model.forward(input_ids, attention_mask)?;
+        let class = hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?; // (texts, hidden_size)
+        Ok(self.text_projection.forward(&class)?)
+    }
+
+    fn text_hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        Ok(self.text_model.forward(input_ids, attention_mask)?)
+    }
+
+    fn encode_image(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        Ok(self.vision.forward(&pixel_values.to_device(&self.properties.device)?)?)
+    }
+}

@@ -1,0 +1,100 @@
+//! OpenAI's CLIP, and others in its layout (`CLIPModel` of transformers).
+//!
+//! Learning Transferable Visual Models From Natural Language Supervision, <https://arxiv.org/abs/2103.00020>.
+
+use candle_core::{DType, Device, Tensor};
+use fused_ops::Linear;
+use serde::Deserialize;
+
+use super::config::Towers;
+use super::{DualEncoder, Properties, read_logit_scale};
+use crate::checkpoint::Checkpoint;
+use crate::clip_text::{ClipTextConfig, ClipTextModel};
+use crate::error::Result;
+use crate::source::ModelSource;
+use crate::vision::{VisionConfig, VisionTower};
+
+/// `config.json` of a CLIP (`CLIPConfig` of transformers).
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(from = "Raw")]
+pub struct ClipConfig {
+    /// The text tower.
+    pub text_config: ClipTextConfig,
+    /// The image tower. Its own `projection_dim` gave way to the one below.
+    pub vision_config: VisionConfig,
+    /// Width of the joint space of pictures and texts.
+    pub projection_dim: usize,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    #[serde(flatten)]
+    towers: Towers<ClipTextConfig>,
+    #[serde(default = "default_projection_dim")]
+    projection_dim: usize,
+}
+
+fn default_projection_dim() -> usize {
+    512
+}
+
+impl From<Raw> for ClipConfig {
+    fn from(Raw { towers, projection_dim }: Raw) -> Self {
+        let vision_config = VisionConfig { projection_dim, ..towers.vision };
+        Self { text_config: towers.text, vision_config, projection_dim }
+    }
+}
+
+/// CLIP: the state at a text's end and that of a picture's class token, each projected.
+#[derive(Debug, Clone)]
+pub struct Clip {
+    text_model: ClipTextModel,
+    text_projection: Linear,
+    vision: VisionTower,
+    properties: Properties,
+}
+
+impl Clip {
+    /// Reads `config.json` and the weights at the root of `source`: `text_model.*`, `text_projection.weight`,
+    /// `vision_model.*`, `visual_projection.weight` and `logit_scale`.
+    ///
+    /// # Errors
+    /// If a file is missing, is damaged, or contradicts the configuration.
+    pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
+        let config: ClipConfig = source.read_json("config.json")?;
+        let checkpoint = Checkpoint::open(source, "")?;
+        let vb = checkpoint.var_builder(dtype, device)?;
+        let (hidden, dim) = (config.text_config.hidden_size, config.projection_dim);
+        Ok(Self {
+            text_model: ClipTextModel::new(&config.text_config, vb.pp("text_model"))?,
+            text_projection: Linear::new(hidden, dim, false, vb.pp("text_projection"))?,
+            vision: VisionTower::new(&config.vision_config, vb)?,
+            properties: Properties {
+                logit_scale: read_logit_scale(&checkpoint)?,
+                projection_dim: dim,
+                image_size: config.vision_config.image_size,
+                max_tokens: config.text_config.max_position_embeddings,
+                device: device.clone(),
+                dtype,
+            },
+        })
+    }
+}
+
+impl DualEncoder for Clip {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn encode_text(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        Ok(self.text_projection.forward(&self.text_model.forward(input_ids, attention_mask)?)?)
+    }
+
+    fn text_hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        Ok(self.text_model.hidden_states(input_ids, attention_mask)?)
+    }
+
+    fn encode_image(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        Ok(self.vision.forward(&pixel_values.to_device(&self.properties.device)?)?)
+    }
+}

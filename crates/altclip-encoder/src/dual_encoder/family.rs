@@ -1,0 +1,182 @@
+//! Telling the families of dual encoders apart by their files.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use crate::config::parse_json;
+use crate::error::{Error, Result};
+use crate::source::ModelSource;
+
+/// A family of dual encoders: models of one layout and one computation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// BAAI/AltCLIP, -m9 and -m18, in transformers' layout and in FlagAI's.
+    AltClip,
+    /// OpenAI's CLIP, and others in its layout.
+    Clip,
+    /// OFA-Sys/chinese-clip-*.
+    ChineseClip,
+    /// IDEA-CCNL/Taiyi-CLIP-*, beside the CLIP that it belongs to.
+    TaiyiClip,
+    /// An AltDiffusion with an image encoder, such as the model of this project.
+    AltDiffusion,
+}
+
+/// What [`Family::of`] looks at in a `config.json`.
+#[derive(Debug, Default, Deserialize)]
+struct ModelType {
+    #[serde(default)]
+    model_type: String,
+    text_config: Option<TextModelType>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TextModelType {
+    #[serde(default)]
+    model_type: String,
+}
+
+/// The folder of a text tower that is stored alone.
+pub(super) const TEXT_ENCODER: &str = "text_encoder";
+/// The folder of an image tower that is stored alone.
+pub(super) const IMAGE_ENCODER: &str = "image_encoder";
+
+const SUPPORTED: &str = "AltCLIP (altclip), CLIP (clip), Chinese-CLIP (chinese_clip), Taiyi-CLIP (a BERT in text_encoder/ and a CLIP at the root \
+     or in image_encoder/), and AltDiffusion with text_encoder/ and image_encoder/";
+
+impl Family {
+    /// The family of a model, from its `config.json`, or where there is none from its folders.
+    ///
+    /// # Errors
+    /// If the model is of no family that is known here; the error lists those that are.
+    pub fn of(source: &ModelSource) -> Result<Self> {
+        let read = |path: &str| -> Result<Option<ModelType>> {
+            source.read_optional(path)?.map(|file| parse_json(&file)).transpose()
+        };
+        let Some(root) = read("config.json")? else {
+            return match read("text_encoder/config.json")? {
+                None => Err(Error::config(
+                    source.to_string(),
+                    format!("no config.json and no text_encoder/config.json, expected one of {SUPPORTED}"),
+                )),
+                Some(text) if text.model_type == "bert" => Ok(Self::TaiyiClip),
+                Some(text) if text.model_type.contains("roberta") => Ok(Self::AltDiffusion),
+                Some(text) => Err(unknown(source, "text_encoder/config.json", &text.model_type)),
+            };
+        };
+        match root.model_type.as_str() {
+            "altclip" => Ok(Self::AltClip),
+            "chinese_clip" => Ok(Self::ChineseClip),
+            "clip" => {
+                // FlagAI's class of AltCLIP was made from CLIP's, and calls itself that.
+                if root.text_config.is_some_and(|text| text.model_type == "xlm-roberta") {
+                    return Ok(Self::AltClip);
+                }
+                let text = read("text_encoder/config.json")?.unwrap_or_default();
+                Ok(if text.model_type == "bert" { Self::TaiyiClip } else { Self::Clip })
+            }
+            "bert" => Err(Error::config(
+                source.to_string(),
+                "config.json: model_type is bert, which is a text tower alone, as Taiyi-CLIP's is; expected it in \
+                 text_encoder/, with the CLIP that it belongs to in image_encoder/",
+            )),
+            other => Err(unknown(source, "config.json", other)),
+        }
+    }
+
+    /// The folder of the model's tokenizer, "" for its top.
+    pub fn tokenizer_folder(self) -> &'static str {
+        match self {
+            Self::AltClip | Self::Clip | Self::ChineseClip => "",
+            Self::TaiyiClip => TEXT_ENCODER,
+            Self::AltDiffusion => "tokenizer",
+        }
+    }
+
+    /// The folders that the model's `preprocessor_config.json` may be in, "" for its top.
+    pub fn preprocessor_folders(self) -> &'static [&'static str] {
+        match self {
+            Self::AltClip | Self::Clip | Self::ChineseClip => &[""],
+            Self::TaiyiClip => &[IMAGE_ENCODER, ""],
+            Self::AltDiffusion => &["feature_extractor", IMAGE_ENCODER],
+        }
+    }
+}
+
+fn unknown(source: &ModelSource, file: &str, model_type: &str) -> Error {
+    Error::config(
+        source.to_string(),
+        format!("{file}: model_type is {model_type:?}, expected one of {SUPPORTED}"),
+    )
+}
+
+/// As their authors write them.
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AltClip => "AltCLIP",
+            Self::Clip => "CLIP",
+            Self::ChineseClip => "Chinese-CLIP",
+            Self::TaiyiClip => "Taiyi-CLIP",
+            Self::AltDiffusion => "AltDiffusion",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::EmbeddedFiles;
+
+    fn family(files: EmbeddedFiles) -> Result<Family> {
+        Family::of(&ModelSource::embedded("model", files))
+    }
+
+    #[test]
+    fn families_are_told_apart_by_their_files() {
+        let root = "config.json";
+        let text = "text_encoder/config.json";
+        let cases: [(EmbeddedFiles, Family); 7] = [
+            (&[("config.json", br#"{"model_type": "altclip"}"#)], Family::AltClip),
+            (
+                &[(
+                    "config.json",
+                    br#"{"model_type": "clip", "text_config": {"model_type": "xlm-roberta"}}"#,
+                )],
+                Family::AltClip,
+            ),
+            (&[("config.json", br#"{"model_type": "clip", "text_config": null}"#)], Family::Clip),
+            (&[("config.json", br#"{"model_type": "chinese_clip"}"#)], Family::ChineseClip),
+            (
+                &[
+                    ("config.json", br#"{"model_type": "clip"}"#),
+                    ("text_encoder/config.json", br#"{"model_type": "bert"}"#),
+                ],
+                Family::TaiyiClip,
+            ),
+            (&[("text_encoder/config.json", br#"{"model_type": "bert"}"#)], Family::TaiyiClip),
+            (&[("text_encoder/config.json", br#"{"model_type": "xlm-roberta"}"#)], Family::AltDiffusion),
+        ];
+        for (files, expected) in cases {
+            assert_eq!(family(files).unwrap(), expected, "{root} {text} {expected}");
+        }
+    }
+
+    #[test]
+    fn other_models_are_refused_in_one_line_that_says_what_is_supported() {
+        let cases: [EmbeddedFiles; 4] = [
+            &[],
+            &[("config.json", br#"{"model_type": "siglip"}"#)],
+            &[("config.json", b"{}")],
+            &[("text_encoder/config.json", br#"{"model_type": "t5"}"#)],
+        ];
+        for files in cases {
+            let error = family(files).unwrap_err().to_string();
+            assert!(error.starts_with("model: ") && error.contains("Chinese-CLIP (chinese_clip)"), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+        let error = family(&[("config.json", br#"{"model_type": "bert"}"#)]).unwrap_err().to_string();
+        assert!(error.contains("image_encoder/"), "{error}");
+    }
+}

@@ -1,0 +1,132 @@
+//! Dual encoders: models that put texts and pictures into one space, whatever family they are of.
+//!
+//! [`load`] finds out from a model's files which family it is, and gives it as a [`DualEncoder`]:
+//!
+//! | family | text tower | layout |
+//! |---|---|---|
+//! | AltCLIP, -m9, -m18 | XLM-R, `transformation` | `config.json` with `model_type` `altclip`; or FlagAI's own, `clip` with a text tower of type `xlm-roberta` |
+//! | CLIP | CLIP's own | `config.json` with `model_type` `clip` |
+//! | Chinese-CLIP | BERT | `config.json` with `model_type` `chinese_clip` |
+//! | Taiyi-CLIP | BERT with a classification head | `text_encoder/`: a Taiyi-CLIP repository; the CLIP that it belongs to at the root or in `image_encoder/` |
+//! | AltDiffusion with an image encoder | XLM-R, `transformation` | `text_encoder/` with `pre_LN` and `text_projection`, `image_encoder/` |
+//!
+//! All have CLIP's image tower.
+
+mod alt_diffusion;
+mod altclip;
+mod chinese_clip;
+mod clip;
+mod config;
+mod family;
+mod taiyi_clip;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::error::Result;
+use crate::source::ModelSource;
+
+pub use self::alt_diffusion::AltDiffusionDualEncoder;
+pub use self::altclip::AltClipDualEncoder;
+pub use self::chinese_clip::{ChineseClip, ChineseClipConfig};
+pub use self::clip::{Clip, ClipConfig};
+pub use self::family::Family;
+pub use self::taiyi_clip::TaiyiClip;
+
+/// A model that puts texts and pictures into one space.
+pub trait DualEncoder: Send + Sync {
+    /// What the model takes and gives.
+    fn properties(&self) -> &Properties;
+
+    /// Text embeddings, not normalised: (texts, projection_dim), in the weights' dtype.
+    ///
+    /// * `input_ids` (texts, tokens), u32
+    /// * `attention_mask` (texts, tokens), u32, 0 at padding
+    ///
+    /// # Errors
+    /// If the shapes differ, an id is outside the vocabulary, a text has more tokens than the model has positions, or
+    /// the mask hides all of a text.
+    fn encode_text(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor>;
+
+    /// The state of every token after the tower's own last norm or projection, where the family has one:
+    /// (texts, tokens, width). Rows of padding mean nothing.
+    ///
+    /// # Errors
+    /// As [`encode_text`](Self::encode_text).
+    fn text_hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor>;
+
+    /// Image embeddings, not normalised: (pictures, projection_dim), in the weights' dtype.
+    ///
+    /// * `pixel_values` (pictures, 3, image_size, image_size), normalised as by
+    ///   [`ImageProcessor`](crate::image_processor::ImageProcessor), on any device
+    ///
+    /// # Errors
+    /// If the pictures have another size.
+    fn encode_image(&self, pixel_values: &Tensor) -> Result<Tensor>;
+
+    /// exp(logit_scale): the factor on cosines.
+    fn logit_scale(&self) -> f32 {
+        self.properties().logit_scale
+    }
+
+    /// Width of the joint space of pictures and texts.
+    fn projection_dim(&self) -> usize {
+        self.properties().projection_dim
+    }
+
+    /// Side of the pictures that the image tower takes, in pixels.
+    fn image_size(&self) -> usize {
+        self.properties().image_size
+    }
+
+    /// The most tokens that the text tower has positions for, those around the text counted.
+    fn max_tokens(&self) -> usize {
+        self.properties().max_tokens
+    }
+
+    /// Device of the weights.
+    fn device(&self) -> &Device {
+        &self.properties().device
+    }
+
+    /// Type of the weights.
+    fn dtype(&self) -> DType {
+        self.properties().dtype
+    }
+}
+
+/// What a [`DualEncoder`] takes and gives.
+#[derive(Debug, Clone)]
+pub struct Properties {
+    /// exp(logit_scale): the factor on cosines.
+    pub logit_scale: f32,
+    /// Width of the joint space of pictures and texts.
+    pub projection_dim: usize,
+    /// Side of the pictures that the image tower takes, in pixels.
+    pub image_size: usize,
+    /// The most tokens that the text tower has positions for, those around the text counted.
+    pub max_tokens: usize,
+    /// Device of the weights.
+    pub device: Device,
+    /// Type of the weights.
+    pub dtype: DType,
+}
+
+/// Loads the dual encoder of `source`, of whichever family it is, with weights of `dtype` (f32, f16 or bf16).
+///
+/// # Errors
+/// If it is of none of the families, and if a file is missing, is damaged, or contradicts the configuration.
+pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Box<dyn DualEncoder>> {
+    Ok(match Family::of(source)? {
+        Family::AltClip => Box::new(AltClipDualEncoder::load(source, dtype, device)?),
+        Family::Clip => Box::new(Clip::load(source, dtype, device)?),
+        Family::ChineseClip => Box::new(ChineseClip::load(source, dtype, device)?),
+        Family::TaiyiClip => Box::new(TaiyiClip::load(source, dtype, device)?),
+        Family::AltDiffusion => Box::new(AltDiffusionDualEncoder::load(source, dtype, device)?),
+    })
+}
+
+/// exp(logit_scale), in f32 whatever the weights are: half precision has less than four digits for the factor.
+fn read_logit_scale(checkpoint: &crate::checkpoint::Checkpoint) -> Result<f32> {
+    let scale = checkpoint.var_builder(DType::F32, &Device::Cpu)?.get((), "logit_scale")?;
+    Ok(scale.to_scalar::<f32>()?.exp())
+}

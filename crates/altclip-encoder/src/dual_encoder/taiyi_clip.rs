@@ -1,0 +1,87 @@
+//! Taiyi-CLIP: a Chinese text tower for OpenAI's CLIP.
+//!
+//! Fengshenbang 1.0: Being the Foundation of Chinese Cognitive Intelligence, <https://arxiv.org/abs/2209.02970>. A
+//! `BertForSequenceClassification` of transformers, whose logits are the embedding, was trained beside a frozen CLIP:
+//! IDEA-CCNL/Taiyi-CLIP-Roberta-102M-Chinese beside openai/clip-vit-base-patch32, and -large-326M- beside
+//! openai/clip-vit-large-patch14. The two are published apart, so a model here is a directory that holds both:
+//! `text_encoder/` is the Taiyi repository, and `image_encoder/` the CLIP repository, which may also lie at the root.
+//!
+//! The published example does not give the padding mask to the model, so that there a text's vector depends on the
+//! lengths of its neighbours. Here the mask counts, and a text's vector is that of the text alone.
+
+use candle_core::{DType, Device, Tensor};
+use fused_ops::Linear;
+
+use super::clip::ClipConfig;
+use super::family::{IMAGE_ENCODER, TEXT_ENCODER};
+use super::{DualEncoder, Properties, read_logit_scale};
+use crate::bert::{BertConfig, BertModel};
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
+use crate::source::ModelSource;
+use crate::vision::VisionTower;
+
+/// Taiyi's text tower and CLIP's image tower.
+#[derive(Debug, Clone)]
+pub struct TaiyiClip {
+    bert: BertModel,
+    pooler: Linear,
+    classifier: Linear,
+    vision: VisionTower,
+    properties: Properties,
+}
+
+impl TaiyiClip {
+    /// Reads the folder `text_encoder` of `source` (`bert.*`, `bert.pooler.dense.*` and `classifier.*`), and the image
+    /// tower and `logit_scale` of the CLIP in `image_encoder` or at the root.
+    ///
+    /// # Errors
+    /// If a file is missing, is damaged, or contradicts the configuration.
+    pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
+        let text: BertConfig = source.read_json("text_encoder/config.json")?;
+        let candidates = ["image_encoder/config.json", "config.json"].map(str::to_owned);
+        let Some(config_file) = source.first_of(&candidates)? else {
+            return Err(source.missing(&candidates.join(" or ")));
+        };
+        let clip: ClipConfig = source.read_json(&config_file)?;
+        let folder = if config_file.starts_with(IMAGE_ENCODER) { IMAGE_ENCODER } else { "" };
+
+        let vb = Checkpoint::open(source, TEXT_ENCODER)?.var_builder(dtype, device)?;
+        let image_weights = Checkpoint::open(source, folder)?;
+        let (hidden, dim) = (text.hidden_size, clip.projection_dim);
+        Ok(Self {
+            bert: BertModel::new(&text, vb.pp("bert"))?,
+            pooler: Linear::new(hidden, hidden, true, vb.pp("bert.pooler.dense"))?,
+            classifier: Linear::new(hidden, dim, true, vb.pp("classifier"))?,
+            vision: VisionTower::new(&clip.vision_config, image_weights.var_builder(dtype, device)?)?,
+            properties: Properties {
+                logit_scale: read_logit_scale(&image_weights)?,
+                projection_dim: dim,
+                image_size: clip.vision_config.image_size,
+                max_tokens: text.max_position_embeddings,
+                device: device.clone(),
+                dtype,
+            },
+        })
+    }
+}
+
+impl DualEncoder for TaiyiClip {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn encode_text(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        let hidden = self.bert.forward(input_ids, attention_mask)?;
+        let class = hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?; // (texts, hidden_size)
+        Ok(self.classifier.forward(&self.pooler.forward(&class)?.tanh()?)?)
+    }
+
+    fn text_hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        Ok(self.bert.forward(input_ids, attention_mask)?)
+    }
+
+    fn encode_image(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        Ok(self.vision.forward(&pixel_values.to_device(&self.properties.device)?)?)
+    }
+}

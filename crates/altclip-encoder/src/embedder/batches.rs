@@ -1,0 +1,68 @@
+//! Which texts go through the model together.
+
+/// Most tokens of a batch, padding counted.
+const TOKENS: usize = 4096;
+/// Tokens up to which a batch takes padding of any amount: reading the model's weights takes about as long.
+const FEW_TOKENS: usize = 64;
+/// One in so many tokens of a larger batch may be padding.
+const PADDING: usize = 8;
+
+/// Parts texts of these many tokens into batches, so that a mixed list costs its tokens, not its padding. Each batch
+/// holds indices into `lengths`; each index is in one batch.
+pub(super) fn batches(lengths: &[usize]) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    let length = |index: usize| lengths.get(index).copied().unwrap_or(0);
+    order.sort_by_key(|&index| length(index));
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let mut batch = Vec::new();
+    let mut tokens = 0;
+    for index in order {
+        // In rising order, so this one is the longest.
+        let area = (batch.len() + 1) * length(index);
+        let padding = area - (tokens + length(index));
+        if !batch.is_empty() && (area > TOKENS || (area > FEW_TOKENS && padding * PADDING > area)) {
+            batches.push(std::mem::take(&mut batch));
+            tokens = 0;
+        }
+        batch.push(index);
+        tokens += length(index);
+    }
+    if !batch.is_empty() {
+        batches.push(batch);
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn few_short_texts_go_together_and_long_ones_apart() {
+        assert!(batches(&[]).is_empty());
+        assert_eq!(batches(&[9, 2, 5]), [[1, 2, 0]]);
+        assert_eq!(batches(&[77, 4, 77, 4]), [[1, 3], [0, 2]]);
+        assert_eq!(batches(&[5000, 5000]), [[0], [1]]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_is_in_one_batch_and_little_is_padding(
+            lengths in proptest::collection::vec(1usize..600, 0..400),
+        ) {
+            let batches = batches(&lengths);
+            let mut seen: Vec<usize> = batches.iter().flatten().copied().collect();
+            seen.sort_unstable();
+            prop_assert!(seen.into_iter().eq(0..lengths.len()));
+            for batch in batches {
+                let longest = batch.iter().map(|&index| lengths[index]).max().unwrap();
+                let tokens: usize = batch.iter().map(|&index| lengths[index]).sum();
+                let area = batch.len() * longest;
+                prop_assert!(area <= TOKENS);
+                prop_assert!(area <= FEW_TOKENS || (area - tokens) * PADDING <= area);
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Pictures to vectors: files are decoded and prepared on all cores, a batch ahead of the model.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::vec::IntoIter;
+
+use candle_core::Tensor;
+use image::DynamicImage;
+use rayon::prelude::*;
+
+use super::ahead::Ahead;
+use super::{Embedder, in_place, vectors};
+use crate::error::{Error, Result};
+use crate::image_processor::ImageProcessor;
+use crate::picture::{self, DecodeOptions};
+
+/// Pictures that go through the model together.
+pub(super) const BATCH: usize = 16;
+
+/// A picture as it is stored, for [`Embedder::image_stream`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PictureFile {
+    /// In a file.
+    Path(PathBuf),
+    /// The contents of a file, and what to call it.
+    Bytes {
+        /// What the result and errors call the picture.
+        name: PathBuf,
+        /// Of one of the formats that [`picture::decode`] knows.
+        bytes: Vec<u8>,
+    },
+}
+
+impl From<PathBuf> for PictureFile {
+    fn from(path: PathBuf) -> Self {
+        Self::Path(path)
+    }
+}
+
+impl From<&Path> for PictureFile {
+    fn from(path: &Path) -> Self {
+        Self::Path(path.to_owned())
+    }
+}
+
+impl From<(PathBuf, Vec<u8>)> for PictureFile {
+    fn from((name, bytes): (PathBuf, Vec<u8>)) -> Self {
+        Self::Bytes { name, bytes }
+    }
+}
+
+impl PictureFile {
+    fn into_name(self) -> PathBuf {
+        match self {
+            Self::Path(path) => path,
+            Self::Bytes { name, .. } => name,
+        }
+    }
+
+    fn decode(&self) -> Result<DynamicImage> {
+        let options = DecodeOptions::default();
+        match self {
+            Self::Path(path) => picture::open(path, options),
+            Self::Bytes { name, bytes } => picture::decode(&name.display().to_string(), bytes, options),
+        }
+    }
+
+    /// The picture's pixels as the model takes them, (3, height, width). An error names the picture.
+    fn prepare(&self, processor: &ImageProcessor) -> Result<Tensor> {
+        let image = self.decode()?;
+        processor.preprocess(&image).map_err(|error| {
+            Error::format(self.clone().into_name().display().to_string(), Error::from(error).to_string())
+        })
+    }
+}
+
+/// The pixels of each picture, (3, height, width).
+pub(super) fn prepare(processor: &ImageProcessor, images: &[DynamicImage]) -> Vec<Result<Tensor>> {
+    images.par_iter().map(|image| Ok(processor.preprocess(image)?)).collect()
+}
+
+/// Names and pixels of some pictures.
+type Prepared = Vec<(PathBuf, Result<Tensor>)>;
+
+/// Names and vectors of pictures, from [`Embedder::image_stream`].
+pub struct ImageStream<'a> {
+    embedder: &'a Embedder,
+    batches: Ahead<Prepared>,
+    ready: IntoIter<(PathBuf, Result<Vec<f32>>)>,
+}
+
+impl Iterator for ImageStream<'_> {
+    type Item = (PathBuf, Result<Vec<f32>>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(vector) = self.ready.next() {
+                return Some(vector);
+            }
+            let (names, pixels): (Vec<PathBuf>, Vec<Result<Tensor>>) =
+                self.batches.next()?.into_iter().unzip();
+            let found: Vec<_> = names.into_iter().zip(self.embedder.embed_pixels(pixels)).collect();
+            self.ready = found.into_iter();
+        }
+    }
+}
+
+impl Embedder {
+    /// The name and the vector of each picture in turn, not normalised, as from [`embed_images`](Self::embed_images).
+    ///
+    /// Pictures are given as paths, or as names with bytes. A few batches of prepared pictures are in memory at a time,
+    /// and one decoded picture per core. They are read, decoded and prepared while the model works on those before. A
+    /// picture that cannot be read is an error in its place, and does not end the stream.
+    ///
+    /// # Panics
+    /// If `pictures` panics.
+    pub fn image_stream<I>(&self, pictures: I) -> ImageStream<'_>
+    where
+        I: Iterator<Item: Into<PictureFile>> + Send + 'static,
+    {
+        let processor = Arc::clone(&self.image_processor);
+        let mut pictures = pictures.map(Into::into).fuse();
+        let batches = std::iter::from_fn(move || {
+            let batch: Vec<PictureFile> = pictures.by_ref().take(BATCH).collect();
+            let prepare = |picture: PictureFile| {
+                let pixels = picture.prepare(&processor);
+                (picture.into_name(), pixels)
+            };
+            (!batch.is_empty()).then(|| batch.into_par_iter().map(prepare).collect())
+        });
+        ImageStream { embedder: self, batches: Ahead::new(batches), ready: Vec::new().into_iter() }
+    }
+
+    /// A vector for each picture's pixels, in their order.
+    pub(super) fn embed_pixels(&self, pixels: Vec<Result<Tensor>>) -> Vec<Result<Vec<f32>>> {
+        let good: Vec<&Tensor> = pixels.iter().flatten().collect();
+        if good.is_empty() {
+            return in_place(pixels, Vec::new());
+        }
+        let encode = |pixels: &[&Tensor]| self.model.encode_image(&Tensor::stack(pixels, 0)?);
+        let found = vectors(encode(&good), good.len());
+        in_place(pixels, found)
+    }
+}

@@ -1,0 +1,218 @@
+//! Texts and pictures to vectors, with everything that a model needs for it in one place.
+//!
+//! An [`Embedder`] joins a [`DualEncoder`], its tokenizer and its image processor. Lists go through
+//! [`embed_texts`](Embedder::embed_texts) and [`embed_images`](Embedder::embed_images); what does not fit into memory
+//! goes through [`text_stream`](Embedder::text_stream) and [`image_stream`](Embedder::image_stream).
+
+mod ahead;
+mod batches;
+mod images;
+mod texts;
+
+use std::fmt;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use image::DynamicImage;
+use serde::Deserialize;
+
+use crate::altclip::normalize;
+use crate::dual_encoder::{self, DualEncoder, Family};
+use crate::error::{Error, Result};
+use crate::image_processor::{ImageProcessor, ImageProcessorConfig};
+use crate::source::ModelSource;
+use crate::tokenizer::Tokenizer;
+
+pub use self::images::{ImageStream, PictureFile};
+pub use self::texts::TextStream;
+
+/// A model with its tokenizer and its image processor.
+pub struct Embedder {
+    family: Family,
+    model: Box<dyn DualEncoder>,
+    tokenizer: Arc<Tokenizer>,
+    image_processor: Arc<ImageProcessor>,
+    max_tokens: usize,
+}
+
+/// What a `tokenizer_config.json` says about lengths. It is a very large number where nothing is known.
+#[derive(Default, Deserialize)]
+struct TokenizerLimits {
+    model_max_length: Option<f64>,
+}
+
+impl Embedder {
+    /// Loads the model called `name`, a directory or a repository on the hub: see [`ModelSource::open`].
+    ///
+    /// # Errors
+    /// As [`from_source`](Self::from_source), and if there can be no model of this name.
+    pub fn from_pretrained(name: &str, dtype: DType, device: &Device) -> Result<Self> {
+        Self::from_source(&ModelSource::open(name)?, dtype, device)
+    }
+
+    /// Loads the model of `source` with weights of `dtype` (f32, f16 or bf16).
+    ///
+    /// # Errors
+    /// If it is of no family that is known here, and if a file is missing, is damaged, or contradicts another.
+    pub fn from_source(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
+        let family = Family::of(source)?;
+        // The small files first, so that what is wrong with them is known before the weights are read.
+        let folder = family.tokenizer_folder();
+        let tokenizer = Tokenizer::from_source(source, folder)?;
+        let limits_file = in_folder(folder, "tokenizer_config.json");
+        let limits = match source.read_optional(&limits_file)? {
+            Some(file) => crate::config::parse_json(&file)?,
+            None => TokenizerLimits::default(),
+        };
+        let (image_processor, image_processor_file) = read_image_processor(source, family)?;
+        let model = dual_encoder::load(source, dtype, device)?;
+
+        let side = model.image_size();
+        let prepared = image_processor.preprocess(&DynamicImage::new_rgb8(1, 1))?;
+        if prepared.dims() != [3, side, side] {
+            return Err(Error::config(
+                source.to_string(),
+                format!(
+                    "{image_processor_file} makes pictures of shape {:?}, expected {:?} for the image tower",
+                    prepared.dims(),
+                    [3, side, side]
+                ),
+            ));
+        }
+        let limit = limits.model_max_length.map_or(usize::MAX, |length| length as usize);
+        Ok(Self {
+            family,
+            max_tokens: model.max_tokens().min(limit),
+            model,
+            tokenizer: Arc::new(tokenizer),
+            image_processor: Arc::new(image_processor),
+        })
+    }
+
+    /// The model's family.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Width of the vectors.
+    pub fn projection_dim(&self) -> usize {
+        self.model.projection_dim()
+    }
+
+    /// Tokens that texts are cut to: what the tokenizer's configuration says, or what the model has positions for.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    /// The model.
+    pub fn model(&self) -> &dyn DualEncoder {
+        &*self.model
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The image processor.
+    pub fn image_processor(&self) -> &ImageProcessor {
+        &self.image_processor
+    }
+
+    /// Text embeddings in the order of the texts: (texts, projection_dim), f32 on the CPU, not normalised; (0, dim) for
+    /// no texts.
+    ///
+    /// A text's vector does not depend on its neighbours. A text of more than [`max_tokens`](Self::max_tokens) is cut.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot encode a text, or the model fails.
+    pub fn embed_texts<S: AsRef<str>>(&self, texts: &[S]) -> Result<Tensor> {
+        let mut values = Vec::with_capacity(texts.len() * self.projection_dim());
+        for window in texts.chunks(texts::WINDOW) {
+            let window: Vec<&str> = window.iter().map(AsRef::as_ref).collect();
+            for vector in self.embed_rows(texts::tokenize(&self.tokenizer, &window, self.max_tokens)) {
+                values.extend(vector?);
+            }
+        }
+        Ok(Tensor::from_vec(values, (texts.len(), self.projection_dim()), &Device::Cpu)?)
+    }
+
+    /// Image embeddings in the order of the pictures: (pictures, projection_dim), f32 on the CPU, not normalised;
+    /// (0, dim) for no pictures.
+    ///
+    /// # Errors
+    /// If a picture cannot be prepared, or the model fails.
+    pub fn embed_images(&self, images: &[DynamicImage]) -> Result<Tensor> {
+        let mut values = Vec::with_capacity(images.len() * self.projection_dim());
+        for batch in images.chunks(images::BATCH) {
+            for vector in self.embed_pixels(images::prepare(&self.image_processor, batch)) {
+                values.extend(vector?);
+            }
+        }
+        Ok(Tensor::from_vec(values, (images.len(), self.projection_dim()), &Device::Cpu)?)
+    }
+
+    /// Logits per picture, cosine × logit scale: (pictures, texts), f32 on the CPU. Their softmax along the texts is
+    /// each text's probability of going with the picture.
+    ///
+    /// * `image_embeds` (pictures, projection_dim) and `text_embeds` (texts, projection_dim), normalised or not
+    ///
+    /// # Errors
+    /// If the shapes are others.
+    pub fn similarity(&self, image_embeds: &Tensor, text_embeds: &Tensor) -> Result<Tensor> {
+        let ((pictures, _), (texts, _)) = (image_embeds.dims2()?, text_embeds.dims2()?);
+        if pictures == 0 || texts == 0 {
+            return Ok(Tensor::zeros((pictures, texts), DType::F32, &Device::Cpu)?);
+        }
+        let unit = |x: &Tensor| normalize(&x.to_device(&Device::Cpu)?);
+        let cosines = unit(image_embeds)?.matmul(&unit(text_embeds)?.t()?)?;
+        Ok((cosines * f64::from(self.model.logit_scale()))?)
+    }
+}
+
+impl fmt::Debug for Embedder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Embedder({}, {:?})", self.family, self.model.properties())
+    }
+}
+
+/// The image processor, and the file that it was read from.
+fn read_image_processor(source: &ModelSource, family: Family) -> Result<(ImageProcessor, String)> {
+    let files: Vec<String> = family
+        .preprocessor_folders()
+        .iter()
+        .map(|folder| in_folder(folder, "preprocessor_config.json"))
+        .collect();
+    let Some(file) = source.first_of(&files)? else {
+        return Err(source.missing(&files.join(" or ")));
+    };
+    let config: ImageProcessorConfig = source.read_json(&file)?;
+    Ok((ImageProcessor::new(config)?, file))
+}
+
+fn in_folder(folder: &str, file: &str) -> String {
+    if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") }
+}
+
+/// The vectors of a batch of `count` as f32 on the CPU; where the model failed, everything in the batch has its error.
+fn vectors(embeddings: Result<Tensor>, count: usize) -> Vec<Result<Vec<f32>>> {
+    let rows = |embeddings: Tensor| Ok(embeddings.to_dtype(DType::F32)?.to_vec2()?);
+    match embeddings.and_then(rows) {
+        Ok(vectors) => vectors.into_iter().map(Ok).collect(),
+        Err(error) => {
+            let message = error.to_string();
+            let copy = || Error::Candle(Box::new(candle_core::Error::Msg(message.clone())));
+            std::iter::repeat_with(|| Err(copy())).take(count).collect()
+        }
+    }
+}
+
+/// Puts what was found for the good ones of `inputs` in their places, and leaves the errors of the others in theirs.
+fn in_place<T>(inputs: Vec<Result<T>>, found: Vec<Result<Vec<f32>>>) -> Vec<Result<Vec<f32>>> {
+    let mut found = found.into_iter();
+    let results = inputs.into_iter().map(|input| match input {
+        Ok(_) => found.next(),
+        Err(error) => Some(Err(error)),
+    });
+    results.flatten().collect()
+}

@@ -1,0 +1,41 @@
+//! What a transformer layer needs to know of its tower's configuration.
+
+use crate::activation::Activation;
+
+/// The fields of a tower's `config.json` that every layer has in common, as BERT's, XLM-R's and CLIP's spell them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LayerShape {
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub num_attention_heads: usize,
+    pub hidden_act: Activation,
+    pub layer_norm_eps: f64,
+}
+
+impl LayerShape {
+    /// Checks that the fields can be those of one layer.
+    ///
+    /// # Errors
+    /// Names the first field that cannot be, with what it has to be.
+    pub fn check(&self) -> Result<(), String> {
+        if self.num_attention_heads == 0
+            || self.hidden_size == 0
+            || !self.hidden_size.is_multiple_of(self.num_attention_heads)
+        {
+            return Err(format!(
+                "hidden_size {} is not a multiple of num_attention_heads {}",
+                self.hidden_size, self.num_attention_heads
+            ));
+        }
+        if self.intermediate_size == 0 {
+            return Err("intermediate_size is 0, expected at least 1".into());
+        }
+        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps >= 0.) {
+            return Err(format!(
+                "layer_norm_eps is {}, expected a small positive number",
+                self.layer_norm_eps
+            ));
+        }
+        Ok(())
+    }
+}
