@@ -8,6 +8,8 @@ mod output;
 mod preview;
 mod progress;
 mod shipped;
+mod table;
+mod text_lines;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -39,6 +41,8 @@ Examples:
 enum Command {
     Generate(commands::generate::Generate),
     Encode(commands::encode::Encode),
+    Similarity(commands::similarity::Similarity),
+    Classify(commands::classify::Classify),
     #[command(subcommand)]
     Train(commands::train::Train),
     #[command(subcommand)]
@@ -52,6 +56,8 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Generate(generate) => generate.run(),
         Command::Encode(encode) => encode.run(),
+        Command::Similarity(similarity) => similarity.run(),
+        Command::Classify(classify) => classify.run(),
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(),
     };

@@ -4,9 +4,11 @@ use anyhow::Result;
 use candle_core::{DType, Device};
 use clap::Args;
 
+use altclip_encoder::embedder::Embedder;
 use altclip_encoder::source::ModelSource;
 
 use crate::device::DeviceChoice;
+use crate::progress::announce;
 use crate::{option_values, shipped};
 
 #[derive(Debug, Args)]
@@ -45,6 +47,20 @@ impl ModelArgs {
             Some(name) => Ok(ModelSource::open(name)?),
             None => Ok(shipped::source()),
         }
+    }
+
+    /// Loads the model as a dual encoder of texts and pictures.
+    ///
+    /// # Errors
+    /// When it is none, or a file of it is missing or damaged.
+    pub fn embedder(&self) -> Result<Embedder> {
+        let device = self.device()?;
+        let source = self.source()?;
+        tracing::info!("loading {source}");
+        if !self.is_shipped() {
+            announce(&format!("Loading {source}"));
+        }
+        Ok(Embedder::from_source(&source, self.dtype, &device)?)
     }
 
     /// Whether it is the model inside this program.

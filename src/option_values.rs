@@ -28,10 +28,10 @@ pub fn scheduler(text: &str) -> Result<SchedulerKind, String> {
     })
 }
 
-/// A number of steps, at least one.
-pub fn steps(text: &str) -> Result<usize, String> {
-    let steps = text.parse().ok().filter(|steps| *steps > 0);
-    steps.ok_or_else(|| "expected a whole number, at least 1".to_owned())
+/// A number of steps, or of other things of which there is at least one.
+pub fn count(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| *count > 0);
+    count.ok_or_else(|| "expected a whole number, at least 1".to_owned())
 }
 
 /// A number of pictures.
@@ -65,10 +65,10 @@ mod tests {
     fn what_has_no_meaning_is_refused() {
         for text in ["", "x", "-1", "1.5"] {
             assert!(dtype(text).is_err() && scheduler(text).is_err(), "{text}");
-            assert!(steps(text).is_err() && pictures(text).is_err(), "{text}");
+            assert!(count(text).is_err() && pictures(text).is_err(), "{text}");
             assert!(side(text).is_err() && seed(text).is_err(), "{text}");
         }
-        assert!(steps("0").is_err() && side("0").is_err() && side("100").is_err());
+        assert!(count("0").is_err() && side("0").is_err() && side("100").is_err());
         assert!(pictures("0").is_err() && pictures("1025").is_err());
         assert!(finite("NaN").is_err() && finite("inf").is_err() && finite("").is_err());
         assert!(seed("18446744073709551616").is_err());
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn what_has_a_meaning_is_taken() {
-        assert_eq!((steps("3"), pictures("1024")), (Ok(3), Ok(1024)));
+        assert_eq!((count("3"), pictures("1024")), (Ok(3), Ok(1024)));
         assert_eq!((side("96"), seed("0")), (Ok(96), Ok(0)));
         assert_eq!((finite("-7.5"), dtype("bf16")), (Ok(-7.5), Ok(DType::BF16)));
         for kind in SchedulerKind::ALL {

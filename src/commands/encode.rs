@@ -1,15 +1,15 @@
 //! `altdiffusion encode`: texts to the hidden states that a UNet attends to.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::source::ModelSource;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::{PROMPT_LENGTH, Tokenizer};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
 use serde::Serialize;
@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::model::ModelArgs;
 use crate::output::{check_writable, write_tensors, write_timings};
 use crate::progress::{Progress, announce};
+use crate::text_lines::read_texts;
 
 /// Texts encoded at a time. More would not be faster, and need more memory.
 const BATCH: usize = 16;
@@ -78,7 +79,7 @@ impl Encode {
             );
         }
         let texts = match &self.texts {
-            Some(path) => read_texts(path)?,
+            Some(path) => read_texts("--texts", path)?,
             None => self.arguments,
         };
 
@@ -115,33 +116,6 @@ impl Encode {
         }
         Ok(())
     }
-}
-
-/// The lines of a file, or of standard input for `-`.
-fn read_texts(path: &Path) -> Result<Vec<String>> {
-    let (name, bytes) = if path == Path::new("-") {
-        let mut bytes = Vec::new();
-        let read = io::stdin().read_to_end(&mut bytes);
-        ("standard input".to_owned(), read.map(|_| bytes))
-    } else {
-        (path.display().to_string(), std::fs::read(path))
-    };
-    lines(bytes.with_context(|| format!("--texts {name}"))?).with_context(|| format!("--texts {name}"))
-}
-
-fn lines(bytes: Vec<u8>) -> Result<Vec<String>> {
-    let text = match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) => {
-            let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
-            bail!("line {line}: expected text in UTF-8, found other bytes");
-        }
-    };
-    // Editors on Windows begin a file with this mark.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    ensure!(!text.is_empty(), "expected at least one line of text, found an empty file");
-    Ok(text.lines().map(str::to_owned).collect())
 }
 
 /// The text side of a model.
@@ -195,27 +169,5 @@ impl Encoder {
             ));
         }
         Ok(states)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(bytes: &[u8]) -> String {
-        lines(bytes.to_vec()).err().map(|error| error.to_string()).unwrap_or_default()
-    }
-
-    #[test]
-    fn every_line_is_a_text() -> Result<()> {
-        assert_eq!(lines("\u{feff}一只猫\r\n\na cat\n".into())?, ["一只猫", "", "a cat"]);
-        assert_eq!(lines(b"\n".to_vec())?, [""]);
-        Ok(())
-    }
-
-    #[test]
-    fn what_is_no_text_is_named_by_its_line() {
-        assert!(message(b"one\ntwo\n\xff").starts_with("line 3: expected text in UTF-8"));
-        assert!(message(b"").contains("empty"));
     }
 }

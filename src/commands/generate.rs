@@ -54,7 +54,7 @@ pub struct Generate {
     /// The steps from noise to picture. More are better, and take longer.
     ///
     /// By default 50, and 20 for the model inside this program.
-    #[arg(long, value_name = "N", value_parser = option_values::steps, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = option_values::count, allow_negative_numbers = true)]
     steps: Option<usize>,
 
     /// How closely to keep to the text. Up to 1 means no guidance, in half the time.

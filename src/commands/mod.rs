@@ -1,6 +1,8 @@
 //! One file for each subcommand: its options with their help, and what it does.
 
+pub mod classify;
 pub mod encode;
 pub mod eval;
 pub mod generate;
+pub mod similarity;
 pub mod train;

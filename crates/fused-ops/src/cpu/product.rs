@@ -10,7 +10,7 @@ use rayon::prelude::*;
 /// Rows that one task multiplies: enough to read the right factor seldom, few enough to stay in the L2 cache.
 const ROWS_PER_TASK: usize = 96;
 /// Pixels that a weight gradient gathers at a time.
-const PIXELS_PER_PASS: usize = 512;
+const PIXELS_PER_PASS: usize = 128;
 /// Rows of a weight gradient that one task computes.
 const GRADIENT_ROWS_PER_TASK: usize = 48;
 

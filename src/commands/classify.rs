@@ -1,0 +1,161 @@
+//! `altdiffusion classify`: which of some labels a picture shows, without training for them.
+
+use std::path::PathBuf;
+
+use altclip_encoder::altclip::normalize;
+use altclip_encoder::embedder::Embedder;
+use anyhow::{Result, bail, ensure};
+use candle_core::{D, Device, Tensor};
+use clap::Args;
+use serde::Serialize;
+
+use crate::model::ModelArgs;
+use crate::option_values;
+use crate::table::{percent, print, table};
+use crate::text_lines::read_texts;
+
+/// What stands for the label in a template.
+const PLACE: &str = "{}";
+
+/// Tell which of some labels pictures show.
+///
+/// Zero-shot classification, as the CLIP paper describes it: each label is put into every template, and what those texts
+/// have in common stands for the label. Labels and templates may be in any language that the model knows.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Classify {
+    /// The pictures. One that cannot be read is reported and left out.
+    #[arg(value_name = "FILE", required = true)]
+    images: Vec<PathBuf>,
+
+    /// A label. Give the option again for each further one.
+    #[arg(long = "label", value_name = "LABEL", required_unless_present = "labels", conflicts_with = "labels")]
+    label: Vec<String>,
+
+    /// A file with one label on each line, in UTF-8; - for standard input.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+
+    /// A text with {} in place of the label. Several, by giving the option again, are averaged.
+    #[arg(long = "template", value_name = "TEXT", default_value = PLACE)]
+    templates: Vec<String>,
+
+    /// The labels to show for each picture, the likeliest first.
+    #[arg(long, value_name = "N", default_value = "5", value_parser = option_values::count, allow_negative_numbers = true)]
+    top: usize,
+
+    /// Print JSON in place of the table.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+const EXAMPLES: &str = "\
+Example:
+  altdiffusion classify --model BAAI/AltCLIP photos/*.jpg --label 猫 --label 狗 --label 汽车 \\
+      --template 一张{}的照片 --template 一张模糊的{}照片";
+
+#[derive(Serialize)]
+struct Picture {
+    image: String,
+    labels: Vec<Label>,
+}
+
+#[derive(Serialize)]
+struct Label {
+    label: String,
+    probability: f32,
+}
+
+impl Classify {
+    pub fn run(self) -> Result<()> {
+        for template in &self.templates {
+            ensure!(
+                template.contains(PLACE),
+                "--template {template:?}: expected {PLACE} where the label belongs"
+            );
+        }
+        let labels = match &self.labels {
+            Some(path) => read_texts("--labels", path)?,
+            None => self.label.clone(),
+        };
+        let embedder = self.model.embedder()?;
+        let classes = self.classes(&embedder, &labels)?;
+
+        let (mut pictures, mut skipped) = (Vec::new(), 0);
+        for (path, vector) in embedder.image_stream(self.images.clone().into_iter()) {
+            match vector {
+                Ok(vector) => {
+                    let vector = Tensor::from_vec(vector, (1, embedder.projection_dim()), &Device::Cpu)?;
+                    let logits = embedder.similarity(&vector, &classes)?;
+                    let probabilities = candle_nn::ops::softmax(&logits, D::Minus1)?.squeeze(0)?.to_vec1()?;
+                    let labels = likeliest(&labels, &probabilities, self.top);
+                    pictures.push(Picture { image: path.display().to_string(), labels });
+                }
+                Err(error) => {
+                    skipped += 1;
+                    eprintln!("skipped: {error}");
+                }
+            }
+        }
+        self.report(&pictures)?;
+        if skipped > 0 {
+            eprintln!("{skipped} of {} pictures skipped", self.images.len());
+        }
+        if pictures.is_empty() {
+            bail!("none of the pictures could be read");
+        }
+        Ok(())
+    }
+
+    /// A vector for each label, (labels, projection_dim): the mean over the templates, each text with the same weight
+    /// (Radford et al., arXiv 2103.00020, section 3.1.4).
+    fn classes(&self, embedder: &Embedder, labels: &[String]) -> Result<Tensor> {
+        let fill = |label: &String| self.templates.iter().map(|template| template.replace(PLACE, label));
+        let texts: Vec<String> = labels.iter().flat_map(fill).collect();
+        let vectors = normalize(&embedder.embed_texts(&texts)?)?;
+        let shape = (labels.len(), self.templates.len(), embedder.projection_dim());
+        Ok(vectors.reshape(shape)?.mean(1)?)
+    }
+
+    fn report(&self, pictures: &[Picture]) -> Result<()> {
+        if self.json {
+            print(serde_json::to_string_pretty(pictures)?);
+            return Ok(());
+        }
+        let rows = pictures.iter().flat_map(|picture| {
+            picture.labels.iter().enumerate().map(|(rank, label)| {
+                let image = if rank == 0 { picture.image.clone() } else { String::new() };
+                vec![image, label.label.clone(), percent(label.probability)]
+            })
+        });
+        if !pictures.is_empty() {
+            let header = ["image", "label", "probability"].map(str::to_owned).to_vec();
+            print(table(header, rows.collect(), 2));
+        }
+        Ok(())
+    }
+}
+
+/// The `count` likeliest labels; of equal ones the first.
+fn likeliest(labels: &[String], probabilities: &[f32], count: usize) -> Vec<Label> {
+    let mut all: Vec<(&String, f32)> = labels.iter().zip(probabilities.iter().copied()).collect();
+    all.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    let top = all.into_iter().take(count);
+    top.map(|(label, probability)| Label { label: label.clone(), probability }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_likeliest_come_first_and_equal_ones_in_order() {
+        let labels = ["a", "b", "c", "d"].map(str::to_owned);
+        let top = likeliest(&labels, &[0.1, 0.4, 0.1, 0.4], 3);
+        let names: Vec<&str> = top.iter().map(|label| label.label.as_str()).collect();
+        assert_eq!(names, ["b", "d", "a"]);
+    }
+}

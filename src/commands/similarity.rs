@@ -1,0 +1,105 @@
+//! `altdiffusion similarity`: how well texts go with pictures.
+
+use std::path::PathBuf;
+
+use altclip_encoder::altclip::normalize;
+use altclip_encoder::picture::{self, DecodeOptions};
+use anyhow::Result;
+use candle_core::{D, Tensor};
+use clap::Args;
+use serde::Serialize;
+
+use crate::model::ModelArgs;
+use crate::progress::Progress;
+use crate::table::{percent, print, table};
+
+/// Tell how well texts go with pictures.
+///
+/// For each picture, the probability that each text is the one that goes with it, as CLIP means it: the texts compete with
+/// one another, so give at least two of them. They may be in any language that the model knows.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Similarity {
+    /// A picture. Give the option again for each further one.
+    #[arg(long = "image", value_name = "FILE", required = true)]
+    images: Vec<PathBuf>,
+
+    /// A text. Give the option again for each further one.
+    #[arg(long = "text", value_name = "TEXT", required = true)]
+    texts: Vec<String>,
+
+    /// Print JSON in place of the table, with the cosines and the logits as well.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+const EXAMPLES: &str = "\
+Example:
+  altdiffusion similarity --model BAAI/AltCLIP --image cats.jpg --text 一张猫的照片 --text 一张狗的照片";
+
+/// A picture and all texts.
+#[derive(Serialize)]
+struct Picture<'a> {
+    image: String,
+    texts: Vec<Text<'a>>,
+}
+
+/// A text beside a picture.
+#[derive(Serialize)]
+struct Text<'a> {
+    text: &'a str,
+    probability: f32,
+    /// Cosine times the model's logit scale, of which the probability is the softmax.
+    logit: f32,
+    cosine: f32,
+}
+
+impl Similarity {
+    pub fn run(self) -> Result<()> {
+        // Files that are no pictures come out before the model is loaded.
+        let pictures = self
+            .images
+            .iter()
+            .map(|path| picture::open(path, DecodeOptions::default()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let embedder = self.model.embedder()?;
+        let progress = Progress::start("Comparing");
+        let images = normalize(&embedder.embed_images(&pictures)?)?;
+        let texts = normalize(&embedder.embed_texts(&self.texts)?)?;
+        let logits = embedder.similarity(&images, &texts)?;
+        drop(progress);
+        let rows = self.rows(&images.matmul(&texts.t()?)?, &logits)?;
+        if self.json {
+            print(serde_json::to_string_pretty(&rows)?);
+            return Ok(());
+        }
+        let header = ["image".to_owned()].into_iter().chain(self.texts.iter().cloned()).collect();
+        let line = |picture: Picture| {
+            let shares = picture.texts.iter().map(|text| percent(text.probability));
+            [picture.image.clone()].into_iter().chain(shares).collect()
+        };
+        print(table(header, rows.into_iter().map(line).collect(), 1));
+        Ok(())
+    }
+
+    /// `cosines` and `logits` are (pictures, texts).
+    fn rows(&self, cosines: &Tensor, logits: &Tensor) -> Result<Vec<Picture<'_>>> {
+        let probabilities = candle_nn::ops::softmax(logits, D::Minus1)?.to_vec2::<f32>()?;
+        let (cosines, logits) = (cosines.to_vec2::<f32>()?, logits.to_vec2::<f32>()?);
+        let numbers = cosines.into_iter().zip(logits).zip(probabilities);
+        let pictures = self.images.iter().zip(numbers).map(|(path, ((cosines, logits), probabilities))| {
+            let numbers = cosines.into_iter().zip(logits).zip(probabilities);
+            let texts = self.texts.iter().zip(numbers).map(|(text, ((cosine, logit), probability))| Text {
+                text,
+                probability,
+                logit,
+                cosine,
+            });
+            Picture { image: path.display().to_string(), texts: texts.collect() }
+        });
+        Ok(pictures.collect())
+    }
+}
