@@ -43,6 +43,7 @@ enum Command {
     Encode(commands::encode::Encode),
     Similarity(commands::similarity::Similarity),
     Classify(commands::classify::Classify),
+    Inspect(commands::inspect::Inspect),
     #[command(subcommand)]
     Train(commands::train::Train),
     #[command(subcommand)]
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         Command::Encode(encode) => encode.run(),
         Command::Similarity(similarity) => similarity.run(),
         Command::Classify(classify) => classify.run(),
+        Command::Inspect(inspect) => inspect.run(),
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(),
     };

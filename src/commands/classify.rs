@@ -29,7 +29,12 @@ pub struct Classify {
     images: Vec<PathBuf>,
 
     /// A label. Give the option again for each further one.
-    #[arg(long = "label", value_name = "LABEL", required_unless_present = "labels", conflicts_with = "labels")]
+    #[arg(
+        long = "label",
+        value_name = "LABEL",
+        required_unless_present = "labels",
+        conflicts_with = "labels"
+    )]
     label: Vec<String>,
 
     /// A file with one label on each line, in UTF-8; - for standard input.
@@ -113,8 +118,10 @@ impl Classify {
     /// A vector for each label, (labels, projection_dim): the mean over the templates, each text with the same weight
     /// (Radford et al., arXiv 2103.00020, section 3.1.4).
     fn classes(&self, embedder: &Embedder, labels: &[String]) -> Result<Tensor> {
-        let fill = |label: &String| self.templates.iter().map(|template| template.replace(PLACE, label));
-        let texts: Vec<String> = labels.iter().flat_map(fill).collect();
+        let mut texts = Vec::with_capacity(labels.len() * self.templates.len());
+        for label in labels {
+            texts.extend(self.templates.iter().map(|template| template.replace(PLACE, label)));
+        }
         let vectors = normalize(&embedder.embed_texts(&texts)?)?;
         let shape = (labels.len(), self.templates.len(), embedder.projection_dim());
         Ok(vectors.reshape(shape)?.mean(1)?)

@@ -4,5 +4,6 @@ pub mod classify;
 pub mod encode;
 pub mod eval;
 pub mod generate;
+pub mod inspect;
 pub mod similarity;
 pub mod train;

@@ -10,6 +10,7 @@ mod legacy_names;
 mod pickle;
 mod safetensors;
 mod sharded;
+mod survey;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,6 +25,8 @@ use crate::error::{Error, Result};
 use crate::source::{FileData, ModelSource};
 
 pub use sharded::ShardIndex;
+use survey::Asked;
+pub use survey::{Misshapen, Missing, PartReport, Survey};
 
 /// The names that weights go by, in the order in which they are looked for. `pytorch_model` is transformers' name and
 /// `diffusion_pytorch_model` diffusers'.
@@ -47,7 +50,11 @@ const FILE_NAMES: [&str; 12] = [
 ///
 /// Cheap to clone, and can be read from several threads.
 #[derive(Clone)]
-pub struct Checkpoint(Arc<Contents>);
+pub struct Checkpoint {
+    contents: Arc<Contents>,
+    /// Where a survey notes what is asked for; then no weights are read.
+    asked: Option<Asked>,
+}
 
 struct Contents {
     /// What to call the whole in an error: the one file, or the index of the shards.
@@ -84,7 +91,11 @@ impl Checkpoint {
     pub fn open(source: &ModelSource, folder: &str) -> Result<Self> {
         let candidates = FILE_NAMES.map(|name| in_folder(folder, name));
         match source.first_of(&candidates)? {
-            Some(file) => Self::from_source(source, &file),
+            Some(file) => {
+                let checkpoint = Self::from_source(source, &file)?;
+                let asked = source.survey().map(|survey| survey.watch(folder, &checkpoint.contents));
+                Ok(Self { asked, ..checkpoint })
+            }
             None => Err(source.missing(&format!(
                 "{} (nor another of the names that weights go by, such as {})",
                 in_folder(folder, FILE_NAMES[0]),
@@ -130,27 +141,31 @@ impl Checkpoint {
             .into_iter()
             .map(|(name, tensor)| (name, Located { file: 0, tensor }))
             .collect();
-        Ok(Self(Arc::new(Contents { name: file.name().to_owned(), files: vec![file], tensors })))
+        Ok(Self::of(Contents { name: file.name().to_owned(), files: vec![file], tensors }))
+    }
+
+    fn of(contents: Contents) -> Self {
+        Self { contents: Arc::new(contents), asked: None }
     }
 
     /// The names of all tensors, sorted.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.0.tensors.keys().map(String::as_str)
+        self.contents.tensors.keys().map(String::as_str)
     }
 
     /// Whether there is a tensor of this name, or of the older name that it once had.
     pub fn contains(&self, name: &str) -> bool {
-        self.0.find(name).is_some()
+        self.contents.find(name).is_some()
     }
 
     /// The shape of a tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.0.find(name).map(|located| located.tensor.shape.as_slice())
+        self.contents.find(name).map(|located| located.tensor.shape.as_slice())
     }
 
     /// The type of a tensor's elements in the file; `None` also if candle has no such type.
     pub fn dtype(&self, name: &str) -> Option<DType> {
-        self.0.find(name).and_then(|located| convert::candle_dtype(located.tensor.dtype))
+        self.contents.find(name).and_then(|located| convert::candle_dtype(located.tensor.dtype))
     }
 
     /// Reads a tensor of whatever shape.
@@ -159,7 +174,7 @@ impl Checkpoint {
     /// [`Error::MissingTensor`] when there is none of this name, and [`Error::Format`] when its elements are of a type
     /// that has no conversion to `dtype`.
     pub fn tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        self.0.load(self.0.get(name)?, name, dtype, device)
+        self.contents.load(self.contents.get(name)?, name, dtype, device)
     }
 
     /// A builder that gives a model its weights, converted to `dtype` (f32, f16 or bf16) and put on `device` one by one
@@ -171,20 +186,35 @@ impl Checkpoint {
         if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
             return Err(Error::Input(format!("dtype: expected f32, f16 or bf16, found {}", dtype.as_str())));
         }
-        let backend = backend::CheckpointBackend(self.0.clone());
-        Ok(VarBuilder::from_backend(Box::new(backend), dtype, device.clone()))
+        let contents = self.contents.clone();
+        Ok(match &self.asked {
+            None => {
+                let backend = backend::CheckpointBackend(contents);
+                VarBuilder::from_backend(Box::new(backend), dtype, device.clone())
+            }
+            Some(asked) => {
+                let backend = survey::SurveyBackend { contents, asked: asked.clone() };
+                VarBuilder::from_backend(Box::new(backend), dtype, device.clone())
+            }
+        })
     }
 }
 
 impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Checkpoint({}, {} tensors)", self.0.name, self.0.tensors.len())
+        write!(f, "Checkpoint({}, {} tensors)", self.contents.name, self.contents.tensors.len())
     }
 }
 
 impl Contents {
     fn find(&self, name: &str) -> Option<&Located> {
-        self.tensors.get(name).or_else(|| self.tensors.get(&legacy_names::legacy_name(name)?))
+        self.find_entry(name).map(|(_, located)| located)
+    }
+
+    /// A tensor with the name that it has in the file.
+    fn find_entry(&self, name: &str) -> Option<(&String, &Located)> {
+        let entry = self.tensors.get_key_value(name);
+        entry.or_else(|| self.tensors.get_key_value(&legacy_names::legacy_name(name)?))
     }
 
     fn get(&self, name: &str) -> Result<&Located> {

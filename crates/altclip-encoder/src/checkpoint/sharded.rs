@@ -1,7 +1,6 @@
 //! Weights split over several files, with an index of which tensor is where.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -58,6 +57,6 @@ impl ShardIndex {
             }
             files.push(data);
         }
-        Ok(Checkpoint(Arc::new(Contents { name: index.to_owned(), files, tensors })))
+        Ok(Checkpoint::of(Contents { name: index.to_owned(), files, tensors }))
     }
 }

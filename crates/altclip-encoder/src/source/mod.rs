@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use crate::checkpoint::Survey;
 use crate::config::parse_json;
 use crate::error::{Error, Result};
 
@@ -20,7 +21,10 @@ use hub::HubRepository;
 ///
 /// Cheap to clone. Files of a repository on the hub are downloaded when they are first asked for, one at a time.
 #[derive(Clone, Debug)]
-pub struct ModelSource(Kind);
+pub struct ModelSource {
+    kind: Kind,
+    survey: Option<Survey>,
+}
 
 #[derive(Clone, Debug)]
 enum Kind {
@@ -57,17 +61,31 @@ impl ModelSource {
                 "model {name}: expected a directory or a hub id, found a file"
             )));
         }
-        Ok(Self(Kind::Hub(Arc::new(HubRepository::open(name, options)?))))
+        Ok(Self::of(Kind::Hub(Arc::new(HubRepository::open(name, options)?))))
     }
 
     /// The model in the directory `path`.
     pub fn directory(path: impl Into<PathBuf>) -> Self {
-        Self(Kind::Directory(path.into()))
+        Self::of(Kind::Directory(path.into()))
     }
 
     /// The model whose files are part of the program, called `name` in errors.
     pub fn embedded(name: &'static str, files: EmbeddedFiles) -> Self {
-        Self(Kind::Embedded { name, files })
+        Self::of(Kind::Embedded { name, files })
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, survey: None }
+    }
+
+    /// The same model, whose weights are not read when it is loaded: `survey` notes what the loading asks for.
+    #[must_use]
+    pub fn surveyed(&self, survey: &Survey) -> Self {
+        Self { kind: self.kind.clone(), survey: Some(survey.clone()) }
+    }
+
+    pub(crate) fn survey(&self) -> Option<&Survey> {
+        self.survey.as_ref()
     }
 
     /// The path of the file `relative` on this machine, downloaded first if need be.
@@ -86,7 +104,7 @@ impl ModelSource {
     /// As [`ModelSource::file`], except for a missing file.
     pub fn optional_file(&self, relative: &str) -> Result<Option<PathBuf>> {
         check_relative(relative)?;
-        match &self.0 {
+        match &self.kind {
             Kind::Directory(directory) => {
                 let path = directory.join(relative);
                 let exists = path.try_exists().map_err(Error::io(path.display().to_string()))?;
@@ -112,7 +130,7 @@ impl ModelSource {
     /// # Errors
     /// As [`ModelSource::read`], except for a missing file.
     pub fn read_optional(&self, relative: &str) -> Result<Option<FileData>> {
-        match &self.0 {
+        match &self.kind {
             Kind::Embedded { name, files } => Ok(files
                 .iter()
                 .find(|(path, _)| *path == relative)
@@ -133,7 +151,7 @@ impl ModelSource {
 
     /// The first of `candidates` that the model has. On the hub, one that was downloaded before is taken without asking.
     pub(crate) fn first_of(&self, candidates: &[String]) -> Result<Option<String>> {
-        if let Kind::Hub(repository) = &self.0 {
+        if let Kind::Hub(repository) = &self.kind {
             let cached = candidates.iter().find(|candidate| repository.cached(candidate).is_some());
             if cached.is_some() {
                 return Ok(cached.cloned());
@@ -148,7 +166,7 @@ impl ModelSource {
     }
 
     fn has(&self, relative: &str) -> Result<bool> {
-        match &self.0 {
+        match &self.kind {
             Kind::Embedded { files, .. } => Ok(files.iter().any(|(path, _)| *path == relative)),
             Kind::Directory(_) | Kind::Hub(_) => Ok(self.optional_file(relative)?.is_some()),
         }
@@ -156,7 +174,7 @@ impl ModelSource {
 
     /// The error for the absence of `files` (one, or the accepted alternatives).
     pub(crate) fn missing(&self, files: &str) -> Error {
-        match &self.0 {
+        match &self.kind {
             Kind::Hub(repository) => repository.missing(files),
             Kind::Directory(_) | Kind::Embedded { .. } => {
                 Error::MissingFile { model: self.to_string(), file: files.to_owned() }
@@ -168,7 +186,7 @@ impl ModelSource {
 /// The name that a person knows the model by: its directory, its id on the hub, or its name in the program.
 impl fmt::Display for ModelSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.kind {
             Kind::Directory(path) => path.display().fmt(f),
             Kind::Hub(repository) => repository.fmt(f),
             Kind::Embedded { name, .. } => f.write_str(name),

@@ -1,0 +1,134 @@
+//! `altdiffusion inspect`: what a checkpoint is, and whether it is whole.
+
+use std::path::Path;
+
+use altclip_encoder::checkpoint::{PartReport, Survey};
+use altclip_encoder::dual_encoder::{self, Family};
+use altclip_encoder::source::ModelSource;
+use altdiffusion_pipeline::AltDiffusion;
+use anyhow::{Result, bail};
+use candle_core::{DType, Device};
+use clap::Args;
+use serde::Serialize;
+
+use crate::shipped;
+use crate::table::{print, table};
+
+/// Tensors of one kind that are listed before the rest is only counted.
+const MOST_LISTED: usize = 20;
+
+/// Tell what a model is: its family, sizes, number types, and the tensors that it lacks or has too many.
+///
+/// Everything is loaded as for use, except for the weights themselves, of which only the tables of contents are read. The
+/// exit code is 1 where something is missing or contradicts the configuration.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The model: a directory, or a repository on the Hugging Face hub. By default, the one inside this program.
+    #[arg(value_name = "DIR_OR_HUB_ID")]
+    model: Option<String>,
+
+    /// List all unexpected tensors, not only the first ones.
+    #[arg(long)]
+    all: bool,
+
+    /// Print JSON in place of the tables.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    /// What it can be used as.
+    uses: Vec<String>,
+    /// What stands in the way of using it, apart from tensors.
+    problems: Vec<String>,
+    parts: Vec<PartReport>,
+}
+
+impl Inspect {
+    pub fn run(self) -> Result<()> {
+        let source = match &self.model {
+            Some(name) => ModelSource::open(name)?,
+            None => shipped::source(),
+        };
+        let report = inspect(&source)?;
+        if self.json {
+            print(serde_json::to_string_pretty(&report)?);
+        } else {
+            self.show(&report);
+        }
+        let broken: usize = report.parts.iter().map(|part| part.missing.len() + part.misshapen.len()).sum();
+        match (report.problems.first(), broken) {
+            (None, 0) => Ok(()),
+            (Some(problem), _) => bail!("{problem}"),
+            (None, broken) => {
+                bail!("{}: {broken} tensors are missing or have another shape", report.model)
+            }
+        }
+    }
+
+    fn show(&self, report: &Report) {
+        print(format!("{}: {}\n", report.model, report.uses.join("; ")));
+        let header = ["part", "tensors", "parameters", "MB", "types", "missing", "other shape", "unexpected"];
+        let row = |part: &PartReport| {
+            let types: Vec<String> = part.dtypes.iter().map(|(dtype, n)| format!("{dtype} × {n}")).collect();
+            vec![
+                if part.folder.is_empty() { file_name(&part.file) } else { part.folder.clone() },
+                part.tensors.to_string(),
+                part.parameters.to_string(),
+                format!("{:.1}", part.bytes as f64 / 1e6),
+                types.join(", "),
+                part.missing.len().to_string(),
+                part.misshapen.len().to_string(),
+                part.unexpected.len().to_string(),
+            ]
+        };
+        print(table(header.map(str::to_owned).to_vec(), report.parts.iter().map(row).collect(), 1));
+        for part in &report.parts {
+            for tensor in &part.missing {
+                print(format!("{}: missing {} {:?}", part.file, tensor.name, tensor.expected));
+            }
+            for tensor in &part.misshapen {
+                let (name, found, expected) = (&tensor.name, &tensor.found, &tensor.expected);
+                print(format!("{}: {name} is {found:?}, expected {expected:?}", part.file));
+            }
+            let listed = if self.all { part.unexpected.len() } else { MOST_LISTED };
+            for name in part.unexpected.iter().take(listed) {
+                print(format!("{}: unexpected {name}", part.file));
+            }
+            if let Some(more) = part.unexpected.len().checked_sub(listed).filter(|&more| more > 0) {
+                print(format!("{}: and {more} more (--all lists them)", part.file));
+            }
+        }
+    }
+}
+
+fn file_name(path: &str) -> String {
+    Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Loads the model as all that it may be, without its weights.
+///
+/// # Errors
+/// When it is nothing that this program knows.
+fn inspect(source: &ModelSource) -> Result<Report> {
+    let survey = Survey::default();
+    let surveyed = source.surveyed(&survey);
+    let (mut uses, mut problems) = (Vec::new(), Vec::new());
+    let is_pipeline = source.read_optional("unet/config.json")?.is_some();
+    if is_pipeline {
+        uses.push("AltDiffusion pipeline".to_owned());
+        if let Err(error) = AltDiffusion::from_source(&surveyed, DType::F32, &Device::Cpu) {
+            problems.push(error.to_string());
+        }
+    }
+    let has_image_encoder = source.read_optional("image_encoder/config.json")?.is_some();
+    if !is_pipeline || has_image_encoder {
+        uses.push(format!("dual encoder of the family {}", Family::of(source)?));
+        if let Err(error) = dual_encoder::load(&surveyed, DType::F32, &Device::Cpu) {
+            problems.push(error.to_string());
+        }
+    }
+    Ok(Report { model: source.to_string(), uses, problems, parts: survey.reports() })
+}
