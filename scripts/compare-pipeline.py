@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Compare whole generations with diffusers: the same model directory, prompts and starting noise.
+
+Usage::
+
+    compare-pipeline.py --program target/release/altdiffusion [--model models/emoji] [--scheduler NAME] [PROMPT ...]
+
+Prints ‖a − b‖/‖b‖ of the final latents and of the pictures for each prompt, in f32, and fails where the latents differ by
+more than 1e-4. The environment is that of `golden/make.py`.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, str(Path(__file__).parent / "golden"))
+from pipeline import load  # noqa: E402
+
+#: Largest relative error of the latents: f32 rounding, which the steps and the guidance amplify.
+TOLERANCE = 1e-4
+
+#: Names of schedulers here, and of their classes in diffusers.
+SCHEDULERS = {"ddim": "DDIMScheduler", "pndm": "PNDMScheduler", "euler": "EulerDiscreteScheduler"}
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prompts", nargs="*", default=["一只猫", "a red apple", "消防车的图片"], metavar="PROMPT")
+    parser.add_argument("--program", type=Path, required=True, help="the program altdiffusion")
+    parser.add_argument("--model", type=Path, default=Path("models/emoji"), help="a model directory")
+    parser.add_argument("--scheduler", choices=SCHEDULERS, help="by default, the model's own")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance-scale", type=float, default=3.0)
+    arguments = parser.parse_args()
+
+    case = {"scheduler": SCHEDULERS[arguments.scheduler]} if arguments.scheduler else {}
+    pipeline = load(arguments.model, case).to(torch.float32)
+    unet = json.loads((arguments.model / "unet/config.json").read_text())
+    channels, side = unet["in_channels"], unet["sample_size"]
+    worst = 0.0
+    for number, prompt in enumerate(arguments.prompts):
+        initial = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(number))
+        options = dict(
+            prompt=prompt,
+            latents=initial.clone(),
+            num_inference_steps=arguments.steps,
+            guidance_scale=arguments.guidance_scale,
+            height=side * pipeline.vae_scale_factor,
+            width=side * pipeline.vae_scale_factor,
+        )
+        latents = pipeline(output_type="latent", **options).images
+        picture = pipeline(output_type="pil", **{**options, "latents": initial.clone()}).images[0]
+        with tempfile.TemporaryDirectory() as folder:
+            files = {name: f"{folder}/{name}" for name in ("start.safetensors", "end.safetensors", "out.png")}
+            save_file({"latents": initial}, files["start.safetensors"])
+            command = [arguments.program.resolve(), "generate", prompt, "--model", arguments.model]
+            command += ["--initial-latents", files["start.safetensors"], "--save-latents", files["end.safetensors"]]
+            command += ["--steps", arguments.steps, "--guidance-scale", arguments.guidance_scale]
+            command += ["--scheduler", arguments.scheduler] if arguments.scheduler else []
+            command += ["--output", files["out.png"], "--no-preview", "--device", "cpu"]
+            subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+            found = load_file(files["end.safetensors"])["latents"]
+            ours = np.asarray(Image.open(files["out.png"]).convert("RGB"), dtype=np.int16)
+        error = relative(found, latents)
+        levels = np.abs(ours - np.asarray(picture, dtype=np.int16)).max()
+        worst = max(worst, error)
+        print(f"{prompt}: latents {error:.1e}, pictures differ by at most {levels} of 255 levels")
+    if not worst <= TOLERANCE:
+        sys.exit(f"the latents differ by {worst:.1e}, expected at most {TOLERANCE:.0e}")
+
+
+if __name__ == "__main__":
+    main()
