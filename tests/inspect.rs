@@ -1,0 +1,91 @@
+//! `altdiffusion inspect`, through the program itself.
+
+mod common;
+
+use candle_core::{DType, Device, Tensor};
+use common::{ModelCopy, TestResult, golden_model, run, succeeded};
+use serde_json::Value;
+
+const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+
+fn inspect(model: &str) -> TestResult<(Option<i32>, Value, String)> {
+    let directory = tempfile::tempdir()?;
+    let output = run(directory.path(), &["inspect", model, "--json"])?;
+    let report = serde_json::from_slice(&output.stdout)?;
+    Ok((output.status.code(), report, String::from_utf8(output.stderr)?))
+}
+
+/// The report on one folder.
+fn part<'a>(report: &'a Value, folder: &str) -> TestResult<&'a Value> {
+    let parts = report["parts"].as_array().ok_or("parts")?;
+    parts.iter().find(|part| part["folder"] == folder).ok_or_else(|| format!("{report}: no {folder}").into())
+}
+
+#[test]
+fn a_whole_model_lacks_nothing() -> TestResult {
+    for (model, folders) in [
+        ("alt_diffusion", &["text_encoder", "unet", "vae"][..]),
+        ("alt_diffusion_m18", &["text_encoder", "unet", "vae"]),
+        ("dual_encoders/altclip", &[""]),
+        ("dual_encoders/clip", &[""]),
+        ("dual_encoders/chinese_clip", &[""]),
+    ] {
+        let (code, report, errors) = inspect(&golden_model(model)?)?;
+        // The golden AltCLIPs have no tokenizer beside them, which loading does not ask for.
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "{model}: {report}");
+        for folder in folders {
+            let part = part(&report, folder)?;
+            assert_eq!(part["missing"], serde_json::json!([]), "{model}");
+            assert_eq!(part["misshapen"], serde_json::json!([]), "{model}");
+            assert!(part["parameters"].as_u64() > Some(0), "{model}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_model_inside_the_program_is_a_pipeline_and_a_dual_encoder() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let said = succeeded(&run(directory.path(), &["inspect"])?);
+    let first = said.lines().next().unwrap_or_default();
+    assert_eq!(
+        first, "the built-in model: AltDiffusion pipeline; dual encoder of the family AltDiffusion",
+        "{said}"
+    );
+    assert!(said.contains("image_encoder") && said.contains("F16 × "), "{said}");
+    Ok(())
+}
+
+#[test]
+fn what_is_missing_misshapen_or_unexpected_is_named() -> TestResult {
+    let model = ModelCopy::of("alt_diffusion")?;
+    model.change_tensors(UNET, |tensors| {
+        tensors.remove("conv_in.weight");
+        tensors.insert("conv_out.bias".to_owned(), Tensor::zeros(7, DType::F32, &Device::Cpu)?);
+        tensors.insert("ema.decay".to_owned(), Tensor::zeros(1, DType::F32, &Device::Cpu)?);
+        Ok(())
+    })?;
+    let (code, report, errors) = inspect(&model.argument())?;
+    assert_eq!(code, Some(1));
+    assert!(errors.starts_with("error: ") && errors.contains("2 tensors") && errors.lines().count() == 1);
+    let unet = part(&report, "unet")?;
+    assert_eq!(unet["missing"][0]["name"], "conv_in.weight");
+    assert_eq!(unet["missing"].as_array().map(Vec::len), Some(1));
+    assert_eq!(unet["misshapen"][0]["name"], "conv_out.bias");
+    assert_eq!(
+        (&unet["misshapen"][0]["found"], unet["misshapen"].as_array().map(Vec::len)),
+        (&serde_json::json!([7]), Some(1))
+    );
+    assert_eq!(unet["unexpected"], serde_json::json!(["ema.decay"]));
+    Ok(())
+}
+
+#[test]
+fn what_is_no_model_is_one_line() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let output = run(directory.path(), &["inspect", "."])?;
+    let error = String::from_utf8(output.stderr)?;
+    assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{error}");
+    assert!(error.contains("config.json"), "{error}");
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! `altdiffusion similarity` and `classify`, through the program itself.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use altclip_encoder::altclip::normalize;
+use altclip_encoder::embedder::Embedder;
+use candle_core::{D, DType, Device, Tensor};
+use common::{TestResult, run, succeeded};
+use image::{DynamicImage, Rgb, RgbImage};
+use serde_json::Value;
+
+/// The numbers go through decimal JSON and back.
+const TOLERANCE: f64 = 1e-5;
+
+/// Three pictures that differ, by their names.
+fn pictures(directory: &Path) -> TestResult<Vec<(String, DynamicImage)>> {
+    let draw = |background: [u8; 3], disc: [u8; 3]| {
+        RgbImage::from_fn(80, 64, |x, y| {
+            let (dx, dy) = (f64::from(x) - 40., f64::from(y) - 32.);
+            Rgb(if dx * dx + dy * dy < 500. { disc } else { background })
+        })
+    };
+    let drawn = [
+        ("red.png", draw([255; 3], [220, 30, 20])),
+        ("green.png", draw([255; 3], [20, 160, 40])),
+        ("night.png", draw([10, 10, 40], [240; 3])),
+    ];
+    let save = |(name, picture): (&str, RgbImage)| {
+        picture.save(directory.join(name))?;
+        Ok((name.to_owned(), picture.into()))
+    };
+    drawn.into_iter().map(save).collect()
+}
+
+fn shipped() -> TestResult<Embedder> {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji");
+    Ok(Embedder::from_pretrained(model.to_str().ok_or("a path in UTF-8")?, DType::F32, &Device::Cpu)?)
+}
+
+fn close(found: &Value, expected: f32) -> bool {
+    found.as_f64().is_some_and(|found| (found - f64::from(expected)).abs() <= TOLERANCE)
+}
+
+#[test]
+fn similarities_are_those_of_the_library() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let pictures = pictures(directory.path())?;
+    let texts = ["一个红苹果", "a green apple", "月亮"];
+    let mut arguments = vec!["similarity", "--json"];
+    arguments.extend(pictures.iter().flat_map(|(name, _)| ["--image", name]));
+    arguments.extend(texts.iter().flat_map(|text| ["--text", text]));
+    let found: Value = serde_json::from_str(&succeeded(&run(directory.path(), &arguments)?))?;
+
+    let embedder = shipped()?;
+    let images: Vec<DynamicImage> = pictures.iter().map(|(_, picture)| picture.clone()).collect();
+    let (images, vectors) = (embedder.embed_images(&images)?, embedder.embed_texts(&texts)?);
+    let logits = embedder.similarity(&images, &vectors)?;
+    let probabilities = candle_nn::ops::softmax(&logits, D::Minus1)?.to_vec2::<f32>()?;
+    let cosines = normalize(&images)?.matmul(&normalize(&vectors)?.t()?)?.to_vec2::<f32>()?;
+    assert_eq!(found.as_array().map(Vec::len), Some(3));
+    for (i, (name, _)) in pictures.iter().enumerate() {
+        assert_eq!(found[i]["image"], name.as_str());
+        for (j, text) in texts.iter().enumerate() {
+            let row = &found[i]["texts"][j];
+            assert_eq!(row["text"], *text);
+            assert!(close(&row["probability"], probabilities[i][j]), "{row} {}", probabilities[i][j]);
+            assert!(close(&row["cosine"], cosines[i][j]), "{row} {}", cosines[i][j]);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_table_has_a_row_for_each_picture() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    pictures(directory.path())?;
+    let arguments =
+        ["similarity", "--image", "red.png", "--image", "night.png", "--text", "苹果", "--text", "月亮"];
+    let table = succeeded(&run(directory.path(), &arguments)?);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 3, "{table}");
+    assert!(lines[0].contains("苹果") && lines[0].contains("月亮"), "{table}");
+    assert!(lines[1].starts_with("red.png") && lines[1].matches('%').count() == 2, "{table}");
+    assert!(lines[2].starts_with("night.png"), "{table}");
+    Ok(())
+}
+
+/// Templates are averaged as unit vectors.
+#[test]
+fn classes_are_the_means_of_their_templates() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let pictures = pictures(directory.path())?;
+    let labels = ["苹果", "月亮", "汽车"];
+    fs::write(directory.path().join("labels.txt"), labels.join("\n"))?;
+    let templates = ["一张{}的图片", "{}"];
+    let arguments = [
+        "classify",
+        "red.png",
+        "night.png",
+        "--labels",
+        "labels.txt",
+        "--template",
+        templates[0],
+        "--template",
+        templates[1],
+        "--top",
+        "3",
+        "--json",
+    ];
+    let found: Value = serde_json::from_str(&succeeded(&run(directory.path(), &arguments)?))?;
+
+    let embedder = shipped()?;
+    for (i, (name, picture)) in [&pictures[0], &pictures[2]].into_iter().enumerate() {
+        let image = embedder.embed_images(std::slice::from_ref(picture))?;
+        let class = |label: &str| -> TestResult<Tensor> {
+            let texts = templates.map(|template| template.replace("{}", label));
+            Ok(normalize(&embedder.embed_texts(&texts)?)?.sum_keepdim(0)?)
+        };
+        let classes = labels.iter().map(|label| class(label)).collect::<TestResult<Vec<_>>>()?;
+        let logits = embedder.similarity(&image, &Tensor::cat(&classes, 0)?)?;
+        let probabilities: Vec<f32> = candle_nn::ops::softmax(&logits, D::Minus1)?.squeeze(0)?.to_vec1()?;
+        assert_eq!(found[i]["image"], name.as_str());
+        let rows = found[i]["labels"].as_array().ok_or("labels")?;
+        assert_eq!(rows.len(), labels.len());
+        let mut before = f64::INFINITY;
+        for row in rows {
+            let label = labels.iter().position(|label| row["label"] == *label).ok_or("a known label")?;
+            assert!(close(&row["probability"], probabilities[label]), "{row}");
+            let share = row["probability"].as_f64().ok_or("a number")?;
+            assert!(share <= before, "{found}");
+            before = share;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_picture_that_cannot_be_read_is_left_out_and_counted() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    pictures(directory.path())?;
+    fs::write(directory.path().join("broken.png"), b"no picture")?;
+    let labels = ["--label", "苹果", "--label", "月亮"];
+    let output = run(directory.path(), &[&["classify", "broken.png", "red.png"], &labels[..]].concat())?;
+    let errors = String::from_utf8(output.stderr)?;
+    assert!(output.status.success(), "{errors}");
+    assert_eq!(errors.lines().count(), 2, "{errors}");
+    assert!(errors.starts_with("skipped: broken.png: "), "{errors}");
+    assert!(errors.ends_with("1 of 2 pictures skipped\n"), "{errors}");
+    assert!(String::from_utf8(output.stdout)?.contains("red.png"));
+
+    let output = run(directory.path(), &[&["classify", "broken.png"], &labels[..]].concat())?;
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8(output.stderr)?;
+    assert!(errors.ends_with("error: none of the pictures could be read\n"), "{errors}");
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_compared_is_one_line() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    pictures(directory.path())?;
+    for (arguments, parts) in [
+        (&["similarity", "--image", "no.png", "--text", "a"][..], ["no.png", ""]),
+        (&["classify", "red.png", "--label", "a", "--template", "a picture"], ["--template", "{}"]),
+        (&["classify", "red.png", "--labels", "no.txt"], ["--labels no.txt", ""]),
+    ] {
+        let output = run(directory.path(), arguments)?;
+        let error = String::from_utf8(output.stderr)?;
+        assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{error}");
+        assert!(error.starts_with("error: ") && parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+    let output = run(directory.path(), &["similarity", "--image", "red.png"])?;
+    assert_eq!(output.status.code(), Some(2));
+    Ok(())
+}
