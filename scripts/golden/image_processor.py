@@ -7,9 +7,9 @@
 * `{file}.{processor}.bytes`: after resizing and cropping, by each `{processor}` in `cases.json`;
 * `{file}.{processor}.pixel_values`: (3, height, width) f32, the final values, for the few that `cases.json` marks.
 
-Pillow 11.0, of the time of transformers 4.46: all releases before 13.0 resize along the rows first. Pillow 13.0 resizes
-along the columns first where that loses more than twice as many pixels of height as of width, which is 20 levels off
-beside the hard edges of a tall picture; nothing else here depends on the release.
+Pillow 13.0 resizes along the columns first where that loses more than twice as many pixels of height as of width, all
+releases before along the rows first, which is 20 levels off beside the hard edges of a tall picture; nothing else here
+depends on the release.
 
 Two faults of the reference are not copied:
 
@@ -199,8 +199,8 @@ def high_bytes(image: Image.Image) -> Image.Image:
 
 
 def make(output: Path) -> None:
-    if int(PIL.__version__.split(".")[0]) >= 13:
-        raise RuntimeError(f"Pillow is {PIL.__version__}, expected a release before 13.0")
+    if int(PIL.__version__.split(".")[0]) < 13:
+        raise RuntimeError(f"Pillow is {PIL.__version__}, expected 13.0 or a later release")
     folder = output / "image_processor"
     if folder.exists():
         shutil.rmtree(folder)

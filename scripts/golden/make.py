@@ -16,7 +16,7 @@ The environment: transformers 5 dropped the tokenizer that reads SentencePiece, 
 ask for a recent torch, so they stand beside it in a directory that comes first on PYTHONPATH::
 
     python3 -m venv venv
-    venv/bin/pip install torch==2.15.0 sentencepiece safetensors pillow==11.0.0 numpy
+    venv/bin/pip install torch==2.15.0 sentencepiece safetensors pillow==13.0.0 numpy
     venv/bin/pip install --target overlay --no-deps transformers==4.46.3 tokenizers==0.20.3 diffusers==0.31.0 \\
         huggingface_hub==0.26.5 protobuf requests charset_normalizer idna urllib3 certifi
     venv/bin/pip install filelock pyyaml regex tqdm packaging fsspec importlib_metadata ftfy
