@@ -1,6 +1,5 @@
 //! Pictures to vectors: files are decoded and prepared on all cores, a batch ahead of the model.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::vec::IntoIter;
@@ -13,9 +12,11 @@ use super::ahead::Ahead;
 use super::{Embedder, in_place, vectors};
 use crate::error::{Error, Result};
 use crate::image_processor::ImageProcessor;
+use crate::picture::{self, DecodeOptions};
 
-/// Pictures that go through the model together.
-pub(super) const BATCH: usize = 16;
+/// Pictures that go through the model together. A stream that begins at a multiple of this gives the same bits as one
+/// that came there from the start.
+pub const BATCH: usize = 16;
 
 /// A picture as it is stored, for [`Embedder::image_stream`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub enum PictureFile {
     Bytes {
         /// What the result and errors call the picture.
         name: PathBuf,
-        /// PNG, JPEG or WebP.
+        /// Of a format that [`picture::decode`] reads.
         bytes: Vec<u8>,
     },
 }
@@ -58,13 +59,11 @@ impl PictureFile {
     }
 
     fn decode(&self) -> Result<DynamicImage> {
-        let decode = |name: &Path, bytes: &[u8]| {
-            image::load_from_memory(bytes)
-                .map_err(|error| Error::format(name.display().to_string(), error.to_string()))
-        };
         match self {
-            Self::Path(path) => decode(path, &fs::read(path).map_err(Error::io(path.display().to_string()))?),
-            Self::Bytes { name, bytes } => decode(name, bytes),
+            Self::Path(path) => picture::open(path, DecodeOptions::default()),
+            Self::Bytes { name, bytes } => {
+                picture::decode(&name.display().to_string(), bytes, DecodeOptions::default())
+            }
         }
     }
 
