@@ -2,6 +2,7 @@
 
 mod commands;
 mod device;
+mod embedding;
 mod model;
 mod option_values;
 mod output;
@@ -39,6 +40,7 @@ Examples:
 enum Command {
     Generate(commands::generate::Generate),
     Encode(commands::encode::Encode),
+    Embed(commands::embed::Embed),
     #[command(subcommand)]
     Train(commands::train::Train),
     #[command(subcommand)]
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Generate(generate) => generate.run(),
         Command::Encode(encode) => encode.run(),
+        Command::Embed(embed) => embed.run(),
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(),
     };

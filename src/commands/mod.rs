@@ -1,5 +1,6 @@
 //! One file for each subcommand: its options with their help, and what it does.
 
+pub mod embed;
 pub mod encode;
 pub mod eval;
 pub mod generate;
