@@ -8,6 +8,7 @@ mod option_values;
 mod output;
 mod preview;
 mod progress;
+mod result_page;
 mod shipped;
 
 use std::io::{self, Write};
@@ -41,6 +42,7 @@ enum Command {
     Generate(commands::generate::Generate),
     Encode(commands::encode::Encode),
     Embed(commands::embed::Embed),
+    Search(commands::search::Search),
     #[command(subcommand)]
     Train(commands::train::Train),
     #[command(subcommand)]
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Generate(generate) => generate.run(),
         Command::Encode(encode) => encode.run(),
         Command::Embed(embed) => embed.run(),
+        Command::Search(search) => search.run(),
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(),
     };

@@ -4,4 +4,5 @@ pub mod embed;
 pub mod encode;
 pub mod eval;
 pub mod generate;
+pub mod search;
 pub mod train;

@@ -1,6 +1,7 @@
 //! Many texts and pictures to vectors in a file: where they come from, how far the work is, and what is written.
 
 pub mod format;
+pub mod index;
 pub mod list;
 pub mod partial;
 pub mod pictures;
