@@ -2,11 +2,13 @@
 
 mod commands;
 mod device;
+mod embedding;
 mod model;
 mod option_values;
 mod output;
 mod preview;
 mod progress;
+mod result_page;
 mod shipped;
 mod table;
 mod text_lines;
@@ -44,6 +46,8 @@ enum Command {
     Similarity(commands::similarity::Similarity),
     Classify(commands::classify::Classify),
     Inspect(commands::inspect::Inspect),
+    Embed(commands::embed::Embed),
+    Search(commands::search::Search),
     #[command(subcommand)]
     Train(commands::train::Train),
     #[command(subcommand)]
@@ -60,6 +64,8 @@ fn main() -> ExitCode {
         Command::Similarity(similarity) => similarity.run(),
         Command::Classify(classify) => classify.run(),
         Command::Inspect(inspect) => inspect.run(),
+        Command::Embed(embed) => embed.run(),
+        Command::Search(search) => search.run(),
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(),
     };

@@ -16,10 +16,10 @@ use crate::{option_values, shipped};
 pub struct ModelArgs {
     /// The model: a directory, or a repository on the Hugging Face hub. By default, the one inside this program.
     ///
-    /// A directory has the layout of the published models: the folders tokenizer, text_encoder, unet, vae and
-    /// scheduler. A repository is called by its name, such as BAAI/AltDiffusion-m9, with @REVISION after it for another
-    /// revision than main; it is downloaded once. The variables HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are
-    /// honoured.
+    /// A directory has the layout of the published models: for AltDiffusion the folders tokenizer, text_encoder, unet, vae
+    /// and scheduler; for AltCLIP and its relatives config.json, the weights and the tokenizer's files. A repository is
+    /// called by its name, such as BAAI/AltDiffusion-m9, with @REVISION after it for another revision than main; it is
+    /// downloaded once. The variables HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured.
     #[arg(long, value_name = "DIR_OR_HUB_ID")]
     model: Option<String>,
 

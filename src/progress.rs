@@ -1,12 +1,14 @@
 //! What a person sees while the work goes on. Nothing, where standard error is not a terminal.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 const SPINNER: &str = "{spinner} {msg}";
 const BAR: &str = "{msg} [{wide_bar}] {pos}/{len}, {eta} left";
+const ITEMS: &str = "{msg} [{wide_bar}] {pos}/{len}, {rate}, {eta} left";
 const TRAINING: &str = "{prefix} [{wide_bar}] {pos}/{len}, {msg}, {per_sec}, {eta} left";
 const TICK: Duration = Duration::from_millis(100);
 /// Where no bar can be shown, a line of training comes this often.
@@ -44,6 +46,32 @@ impl Progress {
             self.0.reset_eta();
         }
         self.0.set_position(done as u64);
+    }
+
+    /// `total` items of a kind, of which an earlier run did the first `done`: how many are done, how many in a second, and
+    /// how long the others will take.
+    pub fn items(kind: &'static str, done: usize, total: usize) -> Self {
+        let rate = |state: &ProgressState, shown: &mut dyn fmt::Write| {
+            // A rate that cannot be shown is not worth an error.
+            let _ = write!(shown, "{:.1}/s", state.per_sec());
+        };
+        let style = style(ITEMS).with_key("rate", rate);
+        let bar = ProgressBar::new(total as u64).with_style(style).with_message(kind);
+        bar.set_position(done as u64);
+        bar.reset_eta();
+        bar.enable_steady_tick(TICK);
+        Self(bar)
+    }
+
+    /// So many of the items are done.
+    pub fn advance(&self, done: usize) {
+        self.0.set_position(done as u64);
+    }
+
+    /// Says something on a line of its own, also where no progress is shown.
+    pub fn note(&self, text: &str) {
+        // A note that cannot be shown is not worth an error.
+        let _ = self.0.suspend(|| writeln!(io::stderr(), "{text}"));
     }
 
     /// Says what is being done next, again of a length that is not known.
@@ -127,7 +155,7 @@ mod tests {
 
     #[test]
     fn templates_are_valid() {
-        for template in [SPINNER, BAR, TRAINING] {
+        for template in [SPINNER, BAR, ITEMS, TRAINING] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }

@@ -1,9 +1,11 @@
 //! One file for each subcommand: its options with their help, and what it does.
 
 pub mod classify;
+pub mod embed;
 pub mod encode;
 pub mod eval;
 pub mod generate;
 pub mod inspect;
+pub mod search;
 pub mod similarity;
 pub mod train;

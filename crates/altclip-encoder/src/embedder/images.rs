@@ -14,8 +14,9 @@ use crate::error::{Error, Result};
 use crate::image_processor::ImageProcessor;
 use crate::picture::{self, DecodeOptions};
 
-/// Pictures that go through the model together.
-pub(super) const BATCH: usize = 16;
+/// Pictures that go through the model together. A stream that begins at a multiple of this gives the same bits as one
+/// that came there from the start.
+pub const BATCH: usize = 16;
 
 /// A picture as it is stored, for [`Embedder::image_stream`].
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use crate::image_processor::{ImageProcessor, ImageProcessorConfig};
 use crate::source::ModelSource;
 use crate::tokenizer::Tokenizer;
 
-pub use self::images::{ImageStream, PictureFile};
+pub use self::images::{BATCH as IMAGE_BATCH, ImageStream, PictureFile};
 pub use self::texts::TextStream;
 
 /// A model with its tokenizer and its image processor.

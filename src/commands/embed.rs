@@ -1,0 +1,284 @@
+//! `altdiffusion embed`: texts and pictures to vectors that can be compared.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use altclip_encoder::embedder::{Embedder, IMAGE_BATCH};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::Args;
+use image::DynamicImage;
+
+use crate::embedding::format::{About, Format};
+use crate::embedding::list::List;
+use crate::embedding::partial::{Partial, Settings};
+use crate::embedding::pictures::Pictures;
+use crate::embedding::texts::Texts;
+use crate::embedding::{Survey, digest_of_numbers, unit_vector};
+use crate::model::ModelArgs;
+use crate::output::check_writable;
+use crate::progress::{Progress, announce};
+
+/// Texts embedded at a time, and after which the work can go on with the same bits.
+const TEXT_BATCH: usize = 1024;
+
+/// Turn texts and pictures into vectors of one space, in which what belongs together is near.
+///
+/// The model is AltCLIP, CLIP, Chinese-CLIP, Taiyi-CLIP, or the one inside this program. Vectors have length 1, so that
+/// the product of two is their cosine; see --raw.
+///
+/// There may be millions of texts and pictures. What is done lies in a folder OUTPUT.partial; stopped and started again
+/// in the same way, the program goes on from there. A picture that cannot be read is reported and left out.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Embed {
+    /// A text. May be given more than once.
+    #[arg(long = "text", value_name = "TEXT", required_unless_present_any = ["texts", "images", "image"])]
+    text: Vec<String>,
+
+    /// A file of texts, in UTF-8; - for standard input.
+    ///
+    /// Each line is a text, an empty one too. Of a .jsonl or .parquet file, it is each string of one column; Parquet may be
+    /// compressed by snappy or gzip.
+    #[arg(long, value_name = "FILE")]
+    texts: Option<PathBuf>,
+
+    /// The column that the texts are in, of a .jsonl or .parquet file. [default: text]
+    #[arg(long, value_name = "NAME", requires = "texts")]
+    text_column: Option<String>,
+
+    /// A picture, a pattern such as 'photos/*.jpg', or a directory with pictures. May be given more than once.
+    ///
+    /// PNG, JPEG, WebP, GIF, BMP and TIFF. Directories are looked through with all those inside, by the order of names.
+    #[arg(long = "image", value_name = "PATH")]
+    image: Vec<String>,
+
+    /// A file of paths to pictures, one on each line; - for standard input.
+    ///
+    /// Of a .jsonl or .parquet file, the paths are the strings of one column.
+    #[arg(long, value_name = "FILE")]
+    images: Option<PathBuf>,
+
+    /// The column that the paths are in, of a .jsonl or .parquet file. [default: image]
+    #[arg(long, value_name = "NAME", requires = "images")]
+    image_column: Option<String>,
+
+    /// Where to write the vectors: a name that ends in .safetensors, .npy or .parquet. A file that is there is replaced.
+    ///
+    /// .safetensors has `text_embeds` and `image_embeds` of shape (items, width), f32, and `texts` and `images`, u8, with
+    /// the items in their order, a JSON string on each line. .npy has one array, of either texts or pictures. .parquet
+    /// has the columns text, image and embedding.
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+
+    /// Leave the vectors as long as the model makes them.
+    #[arg(long)]
+    raw: bool,
+
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  altdiffusion embed --text 一只猫 --text \"a cat\" --image cat.jpg --output cats.safetensors
+  altdiffusion embed --model BAAI/AltCLIP --image photos --output photos.safetensors
+  altdiffusion embed --model BAAI/AltCLIP --texts captions.jsonl --text-column caption --output captions.parquet";
+
+impl Embed {
+    pub fn run(self) -> Result<()> {
+        // What can be wrong with the files comes out before the work begins.
+        check_writable("--output", &self.output)?;
+        let format = Format::of("--output", &self.output)?;
+        let (texts, pictures) = self.inputs()?;
+        let text_survey = Survey::of(texts.iter()?)?;
+        let picture_survey = Survey::of(pictures.iter()?.map(path_bytes))?;
+        ensure!(
+            format != Format::Npy || text_survey.count == 0 || picture_survey.count == 0,
+            "--output {}: an .npy file has one array, expected either texts or pictures; .safetensors takes both",
+            self.output.display()
+        );
+
+        let embedder = self.load()?;
+        let settings = Settings {
+            model: self.model.source()?.to_string(),
+            model_digest: digest_of_model(&embedder)?,
+            dtype: self.model.dtype().as_str().to_owned(),
+            width: embedder.projection_dim(),
+            raw: self.raw,
+            texts_digest: text_survey.digest,
+            images_digest: picture_survey.digest,
+        };
+        let about = About { model: settings.model.clone(), normalized: !self.raw };
+        let mut partial = Partial::open(&self.output, settings)?;
+        let work = Work { embedder: &embedder, raw: self.raw };
+        work.texts(&texts, text_survey.count, &mut partial)?;
+        work.pictures(&pictures, picture_survey.count, &mut partial)?;
+
+        let (done_texts, done_pictures) = (partial.texts.counts(), partial.images.counts());
+        if done_texts.rows + done_pictures.rows == 0 {
+            partial.discard();
+            bail!(
+                "{}: not written, for {}",
+                self.output.display(),
+                match done_pictures.done {
+                    1 => "the picture cannot be read".to_owned(),
+                    count => format!("none of the {count} pictures can be read"),
+                }
+            );
+        }
+        let width = embedder.projection_dim();
+        partial.finish(&self.output, |partial, path| {
+            format.write(path, width, &partial.texts, &partial.images, &about)
+        })?;
+        let skipped = done_pictures.done - done_pictures.rows;
+        let embedded = [count(done_texts.rows, "text"), count(done_pictures.rows, "picture")];
+        let embedded = embedded.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let skipped = count(skipped, "picture").map(|pictures| format!("; {pictures} skipped"));
+        let line = format!("{}: {embedded}{}", self.output.display(), skipped.unwrap_or_default());
+        // The file is there, and that nobody reads where takes nothing from it.
+        if let Err(error) = writeln!(io::stdout(), "{line}") {
+            tracing::debug!("standard output: {error}");
+        }
+        Ok(())
+    }
+
+    fn inputs(&self) -> Result<(Texts, Pictures)> {
+        let is_stdin = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
+        ensure!(
+            !(is_stdin(&self.texts) && is_stdin(&self.images)),
+            "--texts - and --images -: only one of them can be standard input"
+        );
+        let list = |option, path: &Option<PathBuf>, column: &Option<String>, usual| {
+            let path = path.as_deref();
+            path.map(|path| List::open(option, path, column.as_deref(), usual)).transpose()
+        };
+        let texts = list("--texts", &self.texts, &self.text_column, "text")?;
+        let images = list("--images", &self.images, &self.image_column, "image")?;
+        Ok((
+            Texts { arguments: self.text.clone(), list: texts },
+            Pictures { arguments: self.image.clone(), list: images },
+        ))
+    }
+
+    fn load(&self) -> Result<Embedder> {
+        let device = self.model.device()?;
+        let source = self.model.source()?;
+        tracing::info!("loading {source}");
+        if !self.model.is_shipped() {
+            announce(&format!("Loading {source}"));
+        }
+        Ok(Embedder::from_source(&source, self.model.dtype(), &device)?)
+    }
+}
+
+fn path_bytes(path: Result<PathBuf>) -> Result<Vec<u8>> {
+    Ok(path?.into_os_string().into_encoded_bytes())
+}
+
+fn count(count: usize, what: &str) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some(format!("1 {what}")),
+        count => Some(format!("{count} {what}s")),
+    }
+}
+
+/// Weights, tokenizer, type and device in short: what comes of a text and a picture.
+fn digest_of_model(embedder: &Embedder) -> Result<String> {
+    let text = embedder.embed_texts(&["一只猫 and a red apple"])?;
+    let picture =
+        image::RgbImage::from_fn(64, 48, |x, y| image::Rgb([4 * x as u8, 5 * y as u8, (x * y) as u8]));
+    let image = embedder.embed_images(&[DynamicImage::ImageRgb8(picture)])?;
+    let mut numbers: Vec<f32> = text.flatten_all()?.to_vec1()?;
+    numbers.extend(image.flatten_all()?.to_vec1::<f32>()?);
+    Ok(digest_of_numbers(&numbers))
+}
+
+struct Work<'a> {
+    embedder: &'a Embedder,
+    raw: bool,
+}
+
+impl Work<'_> {
+    /// Embeds the texts that are not done yet, of `total`.
+    fn texts(&self, texts: &Texts, total: usize, partial: &mut Partial) -> Result<()> {
+        let done = partial.texts.counts().done;
+        if done == total {
+            return Ok(());
+        }
+        let progress = Progress::items("Texts", done, total);
+        let mut left = texts.iter()?.skip(done);
+        loop {
+            let batch: Vec<String> = left.by_ref().take(TEXT_BATCH).collect::<Result<_>>()?;
+            if batch.is_empty() {
+                break;
+            }
+            let vectors = self.embedder.embed_texts(&batch)?.to_vec2::<f32>()?;
+            for (text, vector) in batch.iter().zip(vectors) {
+                let vector = self.finished(vector).with_context(|| format!("the text {text:?}"))?;
+                partial.texts.push(text, &vector)?;
+            }
+            partial.save_if_due()?;
+            progress.advance(partial.texts.counts().done);
+        }
+        ensure!(partial.texts.counts().done == total, "--texts: changed while they were read");
+        partial.save()
+    }
+
+    /// Embeds the pictures that are not done yet, of `total`. Those that cannot be read are reported and skipped.
+    fn pictures(&self, pictures: &Pictures, total: usize, partial: &mut Partial) -> Result<()> {
+        let done = partial.images.counts().done;
+        if done == total {
+            return Ok(());
+        }
+        let progress = Progress::items("Pictures", done, total);
+        // That the paths end too early comes out at the end.
+        let paths = pictures.iter()?.skip(done).map_while(Result::ok);
+        for (path, vector) in self.embedder.image_stream(paths) {
+            match named(&path, vector) {
+                Ok((name, vector)) => {
+                    let vector = self.finished(vector).with_context(|| name.to_owned())?;
+                    partial.images.push(name, &vector)?;
+                }
+                Err(error) if is_of_the_picture(&error) => {
+                    progress.note(&format!("skipped: {error}"));
+                    partial.images.skip();
+                }
+                Err(error) => return Err(error).with_context(|| path.display().to_string()),
+            }
+            let done = partial.images.counts().done;
+            if done.is_multiple_of(IMAGE_BATCH) {
+                partial.save_if_due()?;
+                progress.advance(done);
+            }
+        }
+        ensure!(partial.images.counts().done == total, "the lists of pictures changed while they were read");
+        partial.save()
+    }
+
+    /// The vector as it is stored.
+    fn finished(&self, vector: Vec<f32>) -> Result<Vec<f32>> {
+        let vector = if self.raw { vector } else { unit_vector(&vector) };
+        if vector.iter().all(|number| number.is_finite()) {
+            return Ok(vector);
+        }
+        Err(anyhow!(
+            "its vector is not finite: f16 may have overflowed, use bf16 or f32; or the weights are damaged"
+        ))
+    }
+}
+
+/// A picture's name as it is stored, and its vector.
+fn named(
+    path: &Path,
+    vector: altclip_encoder::Result<Vec<f32>>,
+) -> altclip_encoder::Result<(&str, Vec<f32>)> {
+    let not_utf8 = || altclip_encoder::Error::format(path.display().to_string(), "its name is not in UTF-8");
+    Ok((path.to_str().ok_or_else(not_utf8)?, vector?))
+}
+
+/// Whether it is the picture that is bad, and not the model or the device.
+fn is_of_the_picture(error: &altclip_encoder::Error) -> bool {
+    use altclip_encoder::Error;
+    matches!(error, Error::Io { .. } | Error::Format { .. })
+}

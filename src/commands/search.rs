@@ -1,0 +1,208 @@
+//! `altdiffusion search`: which of many texts and pictures are nearest to a text or a picture.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use altclip_encoder::embedder::Embedder;
+use altclip_encoder::picture::{self, DecodeOptions};
+use anyhow::{Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use crate::embedding::index::{Hit, Index, Kind, Tables};
+use crate::embedding::unit_vector;
+use crate::model::ModelArgs;
+use crate::option_values;
+use crate::output::check_writable;
+use crate::progress::announce;
+use crate::result_page;
+
+/// Search what `altdiffusion embed` has made vectors of, by a text or a picture.
+///
+/// The model must be the one that the vectors were made with. Scores are cosines, 1 at most. Those of texts with texts,
+/// of pictures with pictures, and of the one with the other are of different magnitudes; --among parts them.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Search {
+    /// A .safetensors file that `altdiffusion embed` wrote.
+    #[arg(value_name = "INDEX")]
+    index: PathBuf,
+
+    /// The text to look for.
+    #[arg(value_name = "TEXT", required_unless_present = "image", conflicts_with = "image")]
+    text: Option<String>,
+
+    /// A picture to look for, in place of a text.
+    #[arg(long, value_name = "PATH")]
+    image: Option<PathBuf>,
+
+    /// How many to find.
+    #[arg(long, value_name = "K", default_value = "10", value_parser = option_values::count)]
+    top: usize,
+
+    /// What to look among.
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = Among::Both)]
+    among: Among,
+
+    /// Print JSON: a list of objects with rank, score, kind and item.
+    #[arg(long)]
+    json: bool,
+
+    /// Write a web page as well, with the pictures that were found in small. It needs no other file.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  altdiffusion search --model BAAI/AltCLIP photos.safetensors \"海边的日落\"
+  altdiffusion search --model BAAI/AltCLIP photos.safetensors --image sunset.jpg --top 50 --html found.html";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Among {
+    Texts,
+    Images,
+    Both,
+}
+
+impl Among {
+    fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::Texts => &[Kind::Text],
+            Self::Images => &[Kind::Image],
+            Self::Both => &[Kind::Text, Kind::Image],
+        }
+    }
+}
+
+impl Search {
+    pub fn run(self) -> Result<()> {
+        // What can be wrong with the files comes out before the work begins.
+        if let Some(path) = &self.html {
+            check_writable("--html", path)?;
+        }
+        let index = Index::open(&self.index)?;
+        let tables = index.read()?;
+        let kinds = self.among.kinds();
+        if tables.len(kinds) == 0 {
+            let what = match self.among {
+                Among::Texts => "texts",
+                Among::Images => "pictures",
+                Among::Both => "texts or pictures",
+            };
+            bail!("{}: there are no {what} in this file", self.index.display());
+        }
+        self.warn_of_other_model(&tables)?;
+
+        let query = unit_vector(&self.query()?);
+        ensure!(
+            query.iter().all(|number| number.is_finite()),
+            "the vector to look for is not finite: f16 may have overflowed, use bf16 or f32"
+        );
+        let hits = tables.search(&query, kinds, self.top)?;
+        if let Some(path) = &self.html {
+            let query = match (&self.text, &self.image) {
+                (Some(text), _) => (Kind::Text, text.clone()),
+                (None, image) => (Kind::Image, image.as_deref().map(display).unwrap_or_default()),
+            };
+            result_page::write(path, (query.0, &query.1), &hits)?;
+        }
+        let printed = if self.json { as_json(&hits)? } else { as_table(&hits) };
+        // That nobody reads on is not an error: `search … | head` is common.
+        if let Err(error) = io::stdout().write_all(printed.as_bytes()) {
+            tracing::debug!("standard output: {error}");
+        }
+        Ok(())
+    }
+
+    /// The vector of what is looked for.
+    fn query(&self) -> Result<Vec<f32>> {
+        // A picture that is none should not cost loading a model.
+        let picture = self.image.as_deref().map(|path| picture::open(path, DecodeOptions::default()));
+        let picture = picture.transpose()?;
+        let device = self.model.device()?;
+        let source = self.model.source()?;
+        if !self.model.is_shipped() {
+            announce(&format!("Loading {source}"));
+        }
+        let embedder = Embedder::from_source(&source, self.model.dtype(), &device)?;
+        let vectors = match picture {
+            Some(picture) => embedder.embed_images(&[picture])?,
+            None => embedder.embed_texts(self.text.as_slice())?,
+        };
+        Ok(vectors.flatten_all()?.to_vec1()?)
+    }
+
+    /// Another name need not be another model, so the search goes on.
+    fn warn_of_other_model(&self, tables: &Tables<'_>) -> Result<()> {
+        let model = self.model.source()?.to_string();
+        if let Some(about) = &tables.about
+            && about.model != model
+        {
+            let index = self.index.display();
+            let line =
+                format!("warning: {index} was made with {}, and is searched with {model}", about.model);
+            // A warning that cannot be shown is not worth an error.
+            let _ = writeln!(io::stderr(), "{}", printable(&line));
+        }
+        Ok(())
+    }
+}
+
+fn display(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Text => "text",
+        Kind::Image => "image",
+    }
+}
+
+fn as_json(hits: &[Hit]) -> Result<String> {
+    let hits = (1..).zip(hits).map(
+        |(rank, hit)| json!({ "rank": rank, "score": hit.score, "kind": kind(hit.kind), "item": hit.item }),
+    );
+    let mut json = serde_json::to_string_pretty(&hits.collect::<Vec<_>>())?;
+    json.push('\n');
+    Ok(json)
+}
+
+/// Rank, score, kind and item on a line each.
+fn as_table(hits: &[Hit]) -> String {
+    let digits = hits.len().to_string().len();
+    let line = |(rank, hit): (usize, &Hit)| {
+        format!("{rank:>digits$}  {:7.4}  {:5}  {}\n", hit.score, kind(hit.kind), printable(&hit.item))
+    };
+    (1..).zip(hits).map(line).collect()
+}
+
+/// Characters that would change what a terminal shows are written as in Rust.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_a_line_for_each() {
+        let hit = |kind, item: &str, score| Hit { kind, item: item.to_owned(), score };
+        let hits = [hit(Kind::Text, "一只猫\n\u{1b}[2J", 0.5), hit(Kind::Image, "a.png", -0.25)];
+        assert_eq!(as_table(&hits), "1   0.5000  text   一只猫\\n\\u{1b}[2J\n2  -0.2500  image  a.png\n");
+        assert_eq!(as_table(&[]), "");
+    }
+}

@@ -1,0 +1,127 @@
+//! What a search found, as a web page in one file.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use altclip_encoder::picture::{self, DecodeOptions};
+use altdiffusion_pipeline::write_whole;
+use anyhow::{Context, Result};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use image::codecs::jpeg::JpegEncoder;
+use rayon::prelude::*;
+
+use crate::embedding::index::{Hit, Kind};
+
+/// The longer side of a small picture, in pixels.
+const THUMBNAIL_SIDE: u32 = 256;
+
+/// Of 100. Small pictures need not be perfect.
+const THUMBNAIL_QUALITY: u8 = 80;
+
+const STYLE: &str = "\
+body { font: 16px system-ui, sans-serif; margin: 2em; background: Canvas; color: CanvasText; color-scheme: light dark }
+ol { list-style: none; padding: 0; display: grid; gap: 1em; grid-template-columns: repeat(auto-fill, minmax(272px, 1fr)) }
+li, header { border: 1px solid GrayText; border-radius: 8px; padding: 8px; overflow-wrap: anywhere }
+header { width: max-content; max-width: 100%; box-sizing: border-box }
+img { display: block; max-width: 100% }
+p { margin: 0 0 8px; white-space: pre-wrap }
+small { color: GrayText }";
+
+/// Writes the page. What cannot be shown of a picture is said in its place.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write(path: &Path, query: (Kind, &str), hits: &[Hit]) -> Result<()> {
+    let page = page(query, hits);
+    write_whole(path, |temporary| fs::write(temporary, page)).context("--html")
+}
+
+fn page(query: (Kind, &str), hits: &[Hit]) -> String {
+    let shown: Vec<String> = hits.par_iter().map(|hit| shown(hit.kind, &hit.item)).collect();
+    let title = escaped(query.1);
+    let mut page = format!(
+        "<!DOCTYPE html>\n<html>\n<head>\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<style>\n{STYLE}\n</style>\n\
+         </head>\n<body>\n<header>{}</header>\n<ol>\n",
+        self::shown(query.0, query.1)
+    );
+    for ((rank, hit), shown) in (1..).zip(hits).zip(shown) {
+        // Writing to a string does not fail.
+        let _ = writeln!(page, "<li>{shown}<small>{rank} · {:.4}</small></li>", hit.score);
+    }
+    page.push_str("</ol>\n</body>\n</html>\n");
+    page
+}
+
+/// A text, or a picture in small with its path.
+fn shown(kind: Kind, item: &str) -> String {
+    let name = escaped(item);
+    match kind {
+        Kind::Text => format!("<p dir=\"auto\">{name}</p>"),
+        Kind::Image => match thumbnail(Path::new(item)) {
+            Ok(jpeg) => {
+                let data = BASE64_STANDARD.encode(jpeg);
+                format!("<img alt=\"\" src=\"data:image/jpeg;base64,{data}\"><p>{name}</p>")
+            }
+            Err(error) => {
+                format!("<p>{name}</p><p><em>cannot be shown: {}</em></p>", escaped(&error.to_string()))
+            }
+        },
+    }
+}
+
+fn thumbnail(path: &Path) -> Result<Vec<u8>> {
+    let picture = picture::open(path, DecodeOptions::default())?;
+    let (width, height) = (picture.width(), picture.height());
+    let small = if width.max(height) > THUMBNAIL_SIDE {
+        picture.thumbnail(THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    } else {
+        picture
+    };
+    let mut jpeg = Vec::new();
+    JpegEncoder::new_with_quality(&mut jpeg, THUMBNAIL_QUALITY).encode_image(&small.to_rgb8())?;
+    Ok(jpeg)
+}
+
+/// The text with nothing in it that means something in HTML.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_no_html_and_pictures_are_inside() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let picture = directory.path().join("wide.png");
+        image::RgbImage::new(1000, 10).save(&picture)?;
+        let hit = |kind, item: &str| Hit { kind, item: item.to_owned(), score: 0.5 };
+        let picture = picture.display().to_string();
+        let hits =
+            [hit(Kind::Text, "<script>'\"&"), hit(Kind::Image, &picture), hit(Kind::Image, "gone<.png")];
+        let page = page((Kind::Text, "</title><b>"), &hits);
+        assert!(!page.contains("<script>") && !page.contains("<b>"), "{page}");
+        assert!(page.contains("&lt;script&gt;&#39;&quot;&amp;"));
+        assert_eq!(page.matches("<li>").count(), 3);
+        assert_eq!(page.matches("src=\"data:image/jpeg;base64,").count(), 1);
+        assert!(page.contains("<p>gone&lt;.png</p><p><em>cannot be shown: gone&lt;.png: "));
+
+        let data = page.split("base64,").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+        let small = image::load_from_memory(&BASE64_STANDARD.decode(data)?)?;
+        assert_eq!((small.width(), small.height()), (256, 3));
+        Ok(())
+    }
+}

@@ -1,0 +1,373 @@
+//! `altdiffusion embed`, through the program itself.
+
+mod common;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use altclip_encoder::embedder::Embedder;
+use candle_core::{DType, Device, Tensor};
+use common::{TestResult, altdiffusion, relative_error, run, run_with_input, succeeded, tensor, tensors};
+use image::{Rgb, RgbImage};
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::record::{ListAccessor, RowAccessor};
+use parquet::schema::parser::parse_message_type;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The largest relative error ‖a − b‖/‖b‖ of vectors: the batches may be others, and so the last bits.
+const TOLERANCE: f32 = 1e-5;
+const WIDTH: usize = 128;
+/// The longest that a run is waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A picture unlike that of another number.
+fn picture(number: u32) -> RgbImage {
+    RgbImage::from_fn(40, 30, |x, y| {
+        Rgb([(7 * x + 31 * number) as u8, (8 * y) as u8, (x * y * number) as u8])
+    })
+}
+
+fn draw(directory: &Path, name: &str, number: u32) -> TestResult<PathBuf> {
+    let path = directory.join(name);
+    fs::create_dir_all(path.parent().ok_or("a name")?)?;
+    picture(number).save(&path)?;
+    Ok(path)
+}
+
+fn embedder() -> TestResult<Embedder> {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji");
+    let model = model.to_str().ok_or("a path in UTF-8")?;
+    Ok(Embedder::from_pretrained(model, DType::F32, &Device::Cpu)?)
+}
+
+fn unit_rows(tensor: &Tensor) -> TestResult<Tensor> {
+    Ok(tensor.broadcast_div(&tensor.sqr()?.sum_keepdim(1)?.sqrt()?)?)
+}
+
+/// The items that a file has vectors of.
+fn items(path: &Path, name: &str) -> TestResult<Vec<String>> {
+    let lines = String::from_utf8(tensor(path, name)?.to_vec1()?)?;
+    Ok(lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+}
+
+fn embed(directory: &Path, arguments: &[&str]) -> TestResult<Output> {
+    Ok(run(directory, &[&["embed"], arguments].concat())?)
+}
+
+/// The one line that a run failed with.
+fn failure(directory: &Path, arguments: &[&str]) -> TestResult<String> {
+    let output = embed(directory, arguments)?;
+    let stderr = String::from_utf8(output.stderr)?;
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+    Ok(stderr)
+}
+
+fn names_in(directory: &Path) -> TestResult<Vec<String>> {
+    let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().display().to_string()));
+    let mut names = names.collect::<TestResult<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
+#[test]
+fn vectors_are_those_of_the_library_in_order() -> TestResult {
+    let directory = TempDir::new()?;
+    let root = directory.path();
+    for (name, number) in [("photos/b/2.png", 2), ("photos/1.png", 1), ("3.webp", 3)] {
+        draw(root, name, number)?;
+    }
+    let texts = ["a red apple in a basket, and two more beside it", "", "一只猫"];
+    let images = ["3.webp", "photos/1.png", "photos/b/2.png"];
+    fs::write(root.join("more.txt"), "\n一只猫\n")?;
+    let arguments =
+        ["--text", texts[0], "--texts", "more.txt", "--image", "3.webp", "--image", "photos", "--output"];
+    let said = succeeded(&embed(root, &[&arguments[..], &["unit.safetensors"]].concat())?);
+    assert_eq!(said, "unit.safetensors: 3 texts, 3 pictures\n");
+    succeeded(&embed(root, &[&arguments[..], &["raw.safetensors", "--raw"]].concat())?);
+    assert_eq!(names_in(root)?, ["3.webp", "more.txt", "photos", "raw.safetensors", "unit.safetensors"]);
+
+    let embedder = embedder()?;
+    let pictures = images.map(|name| image::open(root.join(name)));
+    let expected = [
+        ("text_embeds", embedder.embed_texts(&texts)?),
+        ("image_embeds", embedder.embed_images(&pictures.into_iter().collect::<Result<Vec<_>, _>>()?)?),
+    ];
+    let (unit, raw) = (root.join("unit.safetensors"), root.join("raw.safetensors"));
+    for (name, expected) in expected {
+        let found = tensor(&raw, name)?;
+        assert_eq!((found.dims(), found.dtype()), ([3, WIDTH].as_slice(), DType::F32));
+        let error = relative_error(&found, &expected)?;
+        assert!(error <= TOLERANCE, "{name}: {error}");
+        let found = tensor(&unit, name)?;
+        let error = relative_error(&found, &unit_rows(&expected)?)?;
+        assert!(error <= TOLERANCE, "{name}: {error}");
+        for length in found.sqr()?.sum(1)?.to_vec1::<f32>()? {
+            assert!((length - 1.0).abs() < 1e-6, "{name}: {length}");
+        }
+    }
+    for path in [unit, raw] {
+        assert_eq!(tensors(&path)?.len(), 4);
+        assert_eq!(items(&path, "texts")?, texts);
+        assert_eq!(items(&path, "images")?, images);
+    }
+    Ok(())
+}
+
+#[test]
+fn every_input_and_output_format_holds_the_same() -> TestResult {
+    let directory = TempDir::new()?;
+    let root = directory.path();
+    let texts = ["一只猫", "two\nlines", ""];
+    draw(root, "a.png", 1)?;
+    draw(root, "b.png", 2)?;
+    let objects = texts.map(|text| format!("{}\n", serde_json::json!({ "caption": text, "id": 7 })));
+    fs::write(root.join("t.jsonl"), objects.concat())?;
+    write_parquet_column(&root.join("t.parquet"), "text", &texts)?;
+    let arguments =
+        |texts: &[&str]| texts.iter().flat_map(|text| ["--text", *text]).map(str::to_owned).collect();
+    let arguments: Vec<String> = arguments(&texts);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let of = |name: &str, arguments: &[&str]| -> TestResult<Vec<u8>> {
+        succeeded(&embed(root, &[&["--output", name], arguments].concat())?);
+        Ok(fs::read(root.join(name))?)
+    };
+    let expected = of("a.safetensors", &arguments)?;
+    assert_eq!(of("b.safetensors", &["--texts", "t.jsonl", "--text-column", "caption"])?, expected);
+    assert_eq!(of("c.safetensors", &["--texts", "t.parquet"])?, expected);
+
+    let vectors = tensor(&root.join("a.safetensors"), "text_embeds")?;
+    let npy = of("a.npy", &arguments)?;
+    assert_eq!(Tensor::read_npy(root.join("a.npy"))?.to_vec2::<f32>()?, vectors.to_vec2::<f32>()?);
+    assert_eq!((npy.len() - vectors.elem_count() * 4) % 64, 0);
+
+    let stdin = ["embed", "--images", "-", "--text", texts[1], "--output", "both.parquet"];
+    succeeded(&run_with_input(root, &stdin, b"b.png\n\na.png\n")?);
+    let reader = SerializedFileReader::new(File::open(root.join("both.parquet"))?)?;
+    let rows: Vec<_> = reader.get_row_iter(None)?.collect::<Result<_, _>>()?;
+    assert_eq!(rows.len(), 3);
+    assert_eq!((rows[0].get_string(0)?.as_str(), rows[1].get_string(1)?.as_str()), (texts[1], "b.png"));
+    assert!(rows[0].get_string(1).is_err() && rows[1].get_string(0).is_err(), "the other column is null");
+    let numbers = rows[0].get_list(2)?;
+    let numbers = (0..numbers.len()).map(|i| numbers.get_float(i)).collect::<Result<Vec<_>, _>>()?;
+    let found = Tensor::from_vec(numbers, WIDTH, &Device::Cpu)?;
+    assert!(relative_error(&found, &vectors.get(1)?)? <= TOLERANCE);
+
+    // What this program wrote, it reads as well.
+    fs::remove_file(root.join("b.png"))?;
+    let output = embed(root, &["--texts", "both.parquet", "--output", "d.npy"])?;
+    assert!(
+        String::from_utf8(output.stderr)?.contains("row 2: expected a string in column \"text\", found null")
+    );
+    Ok(())
+}
+
+fn write_parquet_column(path: &Path, column: &str, strings: &[&str]) -> TestResult {
+    let schema =
+        parse_message_type(&format!("message m {{ required int32 id; required binary {column} (UTF8); }}"))?;
+    let mut writer = SerializedFileWriter::new(File::create(path)?, Arc::new(schema), Default::default())?;
+    let mut group = writer.next_row_group()?;
+    let ids: Vec<i32> = (0..strings.len() as i32).collect();
+    let mut ids_column = group.next_column()?.ok_or("a column")?;
+    ids_column.typed::<parquet::data_type::Int32Type>().write_batch(&ids, None, None)?;
+    ids_column.close()?;
+    let strings: Vec<ByteArray> = strings.iter().map(|string| ByteArray::from(*string)).collect();
+    let mut strings_column = group.next_column()?.ok_or("a column")?;
+    strings_column.typed::<ByteArrayType>().write_batch(&strings, None, None)?;
+    strings_column.close()?;
+    group.close()?;
+    writer.close()?;
+    Ok(())
+}
+
+#[test]
+fn bad_pictures_are_skipped_and_counted() -> TestResult {
+    let directory = TempDir::new()?;
+    let root = directory.path();
+    draw(root, "in/good.png", 1)?;
+    let png = fs::read(draw(root, "in/also good.png", 2)?)?;
+    fs::write(root.join("in/cut.png"), &png[..png.len() / 2])?;
+    fs::write(root.join("in/text.jpg"), "no picture")?;
+    fs::write(root.join("in/bomb.png"), bomb(png))?;
+    let output = embed(root, &["--image", "in", "--image", "missing.png", "--output", "out.safetensors"])?;
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8(output.stdout)?, "out.safetensors: 2 pictures; 4 pictures skipped\n");
+    let stderr = String::from_utf8(output.stderr)?;
+    let lines: Vec<_> = stderr.lines().collect();
+    assert_eq!(lines.len(), 4, "{stderr}");
+    for (line, name) in lines.iter().zip(["in/bomb.png", "in/cut.png", "in/text.jpg", "missing.png"]) {
+        assert!(line.starts_with(&format!("skipped: {name}: ")), "{line}");
+    }
+    let path = root.join("out.safetensors");
+    assert_eq!(items(&path, "images")?, ["in/also good.png", "in/good.png"]);
+    assert_eq!(tensor(&path, "image_embeds")?.dims(), [2, WIDTH]);
+    assert_eq!(tensor(&path, "text_embeds")?.dims(), [0, WIDTH]);
+
+    // Nothing at all is a failure, and leaves nothing.
+    let output = embed(root, &["--image", "missing.png", "--image", "in/cut.png", "--output", "none.npy"])?;
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr)?;
+    assert!(
+        stderr.ends_with("error: none.npy: not written, for none of the 2 pictures can be read\n"),
+        "{stderr}"
+    );
+    assert_eq!(names_in(root)?, ["in", "out.safetensors"]);
+    Ok(())
+}
+
+/// A PNG picture that says it is 60000 pixels wide and high.
+fn bomb(mut png: Vec<u8>) -> Vec<u8> {
+    png[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
+    let checksum = crc32(&png[12..29]);
+    png[29..33].copy_from_slice(&checksum.to_be_bytes());
+    png
+}
+
+/// The checksum of PNG's chunks.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+    })
+}
+
+/// Starts a run and kills it as soon as `enough` is true of what it has saved.
+fn kill_when(root: &Path, arguments: &[&str], partial: &str, enough: impl Fn(&Value) -> bool) -> TestResult {
+    let mut command = altdiffusion(root);
+    command.arg("embed").args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn()?;
+    let start = Instant::now();
+    let state = root.join(partial).join("state.json");
+    loop {
+        // It is replaced in one piece, so that it is always whole where it is.
+        if let Ok(json) = fs::read(&state)
+            && enough(&serde_json::from_slice(&json)?)
+        {
+            break;
+        }
+        if let Some(status) = child.try_wait()? {
+            return Err(format!("it ended before it could be killed: {status}").into());
+        }
+        if start.elapsed() > PATIENCE {
+            child.kill()?;
+            return Err("it saved nothing".into());
+        }
+        sleep(Duration::from_millis(1));
+    }
+    child.kill()?;
+    child.wait()?;
+    assert!(state.exists(), "it was done before it was killed");
+    Ok(())
+}
+
+#[test]
+fn a_run_that_was_killed_goes_on_to_the_same_bytes() -> TestResult {
+    let directory = TempDir::new()?;
+    let root = directory.path();
+    let lines: Vec<String> =
+        (0..6000).map(|i| format!("{} cats {}\n", i, "and a dog ".repeat(i % 5))).collect();
+    fs::write(root.join("texts.txt"), lines.concat())?;
+    let arguments = ["--texts", "texts.txt", "--output"];
+    succeeded(&embed(root, &[&arguments[..], &["whole.safetensors"]].concat())?);
+
+    let arguments = [&arguments[..], &["parts.safetensors"]].concat();
+    let partial = "parts.safetensors.partial";
+    kill_when(root, &arguments, partial, |state| state["texts"]["rows"].as_u64() >= Some(1024))?;
+    assert!(!root.join("parts.safetensors").exists());
+
+    // Other settings must not go on with it, nor lose it.
+    let error = failure(root, &[&arguments[..], &["--raw"]].concat())?;
+    assert!(error.contains("parts.safetensors.partial: begun with the other choice of --raw"), "{error}");
+    assert!(error.contains("delete this folder to start anew"), "{error}");
+    let error = failure(root, &["--text", "another", "--output", "parts.safetensors"])?;
+    assert!(error.contains("begun with other texts"), "{error}");
+
+    succeeded(&embed(root, &arguments)?);
+    assert!(!root.join(partial).exists());
+    assert!(fs::read(root.join("parts.safetensors"))? == fs::read(root.join("whole.safetensors"))?);
+    Ok(())
+}
+
+/// A named pipe among the pictures holds the run up for as long as it takes to kill it. Its batch is the fourth, which
+/// is not begun before the first is done and saved.
+#[cfg(unix)]
+#[test]
+fn pictures_are_not_read_again() -> TestResult {
+    const PIPE: &str = "50.png";
+    let directory = TempDir::new()?;
+    let root = directory.path();
+    let names: Vec<String> = (0..60).map(|number| format!("{number}.png")).collect();
+    for (number, name) in (0..).zip(&names) {
+        draw(root, name, number)?;
+    }
+    fs::write(root.join("5.png"), "damaged")?;
+    fs::write(root.join("list.txt"), names.join("\n"))?;
+    let arguments = ["--images", "list.txt", "--output"];
+    let output = embed(root, &[&arguments[..], &["whole.parquet"]].concat())?;
+    assert_eq!(String::from_utf8(output.stdout)?, "whole.parquet: 59 pictures; 1 picture skipped\n");
+
+    fs::rename(root.join(PIPE), root.join("later.png"))?;
+    assert!(std::process::Command::new("mkfifo").arg(root.join(PIPE)).status()?.success());
+    let arguments = [&arguments[..], &["parts.parquet"]].concat();
+    kill_when(root, &arguments, "parts.parquet.partial", |state| {
+        state["images"]["done"].as_u64() >= Some(16)
+    })?;
+    fs::rename(root.join("later.png"), root.join(PIPE))?;
+    for name in &names[..16] {
+        fs::remove_file(root.join(name))?;
+    }
+    let said = succeeded(&embed(root, &arguments)?);
+    assert_eq!(said, "parts.parquet: 59 pictures; 1 picture skipped\n");
+    assert!(fs::read(root.join("parts.parquet"))? == fs::read(root.join("whole.parquet"))?);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_embedded_is_one_clear_line() -> TestResult {
+    let directory = TempDir::new()?;
+    let root = directory.path();
+    draw(root, "a.png", 1)?;
+    fs::create_dir(root.join("empty"))?;
+    fs::write(root.join("empty.txt"), "")?;
+    fs::write(root.join("latin1.txt"), b"caf\xe9\n")?;
+    fs::write(root.join("t.jsonl"), "{\"caption\": \"a\", \"id\": 1}\n")?;
+    write_parquet_column(&root.join("t.parquet"), "caption", &["a"])?;
+    fs::write(root.join("bad.parquet"), "PAR1")?;
+    let out = ["--output", "out.safetensors"];
+    let cases: [(&[&str], &str); 12] = [
+        (&["--image", "*.jpg"], "--image *.jpg: no file fits this pattern"),
+        (&["--image", "empty"], "--image empty: no pictures in this directory"),
+        (&["--texts", "empty.txt"], "--texts empty.txt: expected at least one text, found none"),
+        (&["--images", "empty.txt"], "--images empty.txt: expected at least one picture, found none"),
+        (&["--texts", "missing.txt"], "--texts missing.txt: No such file"),
+        (&["--texts", "latin1.txt"], "--texts latin1.txt: line 1: expected text in UTF-8, found other bytes"),
+        (&["--texts", "t.jsonl"], "t.jsonl: line 1: no column \"text\", there are \"caption\", \"id\""),
+        (&["--texts", "t.parquet"], "t.parquet: no column \"text\", there are \"id\", \"caption\""),
+        (&["--texts", "t.parquet", "--text-column", "id"], "row 1: expected a string in column \"id\""),
+        (&["--texts", "bad.parquet"], "--texts bad.parquet: "),
+        (&["--texts", "-", "--images", "-"], "only one of them can be standard input"),
+        (&["--texts", "empty.txt", "--text-column", "a"], "expected a .jsonl or .parquet file"),
+    ];
+    for (arguments, expected) in cases {
+        let error = failure(root, &[arguments, &out].concat())?;
+        assert!(error.contains(expected), "{arguments:?}: {error}");
+    }
+    let error = failure(root, &["--text", "a", "--image", "a.png", "--output", "out.npy"])?;
+    assert!(error.contains("an .npy file has one array"), "{error}");
+    let error = failure(root, &["--text", "a", "--output", "out.csv"])?;
+    assert!(error.contains("expected a name that ends in .safetensors, .npy or .parquet"), "{error}");
+    for arguments in
+        [&out[..], &["--text", "a"], &[&out[..], &["--text-column", "a", "--text", "a"]].concat()]
+    {
+        assert_eq!(embed(root, arguments)?.status.code(), Some(2), "{arguments:?}");
+    }
+    let names = ["a.png", "bad.parquet", "empty", "empty.txt", "latin1.txt", "t.jsonl", "t.parquet"];
+    assert_eq!(names_in(root)?, names);
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! `altdiffusion search`, through the program itself.
+
+mod common;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use altclip_encoder::embedder::Embedder;
+use candle_core::{DType, Device, Tensor};
+use common::{TestResult, run, succeeded, tensors};
+use image::{DynamicImage, Rgb, RgbImage};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const TEXTS: [&str; 5] = ["一只猫", "a red apple", "消防车", "<b>a cat</b>", "两只狗"];
+const PICTURES: [&str; 3] = ["red.png", "green.png", "stripes.png"];
+
+fn draw(name: &str) -> DynamicImage {
+    DynamicImage::ImageRgb8(RgbImage::from_fn(300, 40, |x, y| match name {
+        "red.png" => Rgb([220, 20, 30]),
+        "green.png" => Rgb([10, 200, y as u8]),
+        _ => Rgb([255 * (x / 10 % 2) as u8; 3]),
+    }))
+}
+
+/// A directory with pictures, and `index.safetensors` of them and of the texts.
+fn index() -> TestResult<TempDir> {
+    let directory = TempDir::new()?;
+    for name in PICTURES {
+        draw(name).save(directory.path().join(name))?;
+    }
+    let texts = TEXTS.iter().flat_map(|text| ["--text", text]);
+    let pictures = PICTURES.iter().flat_map(|name| ["--image", name]);
+    let arguments: Vec<&str> =
+        ["embed", "--output", "index.safetensors"].into_iter().chain(texts).chain(pictures).collect();
+    succeeded(&run(directory.path(), &arguments)?);
+    Ok(directory)
+}
+
+fn search(directory: &Path, arguments: &[&str]) -> TestResult<Output> {
+    Ok(run(directory, &[&["search"], arguments].concat())?)
+}
+
+fn embedder() -> TestResult<Embedder> {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji");
+    let model = model.to_str().ok_or("a path in UTF-8")?;
+    Ok(Embedder::from_pretrained(model, DType::F32, &Device::Cpu)?)
+}
+
+/// Cosines of one vector with others.
+fn cosines(query: &Tensor, others: &Tensor) -> TestResult<Vec<f32>> {
+    let unit = |x: &Tensor| x.broadcast_div(&x.sqr()?.sum_keepdim(1)?.sqrt()?);
+    Ok(unit(others)?.matmul(&unit(query)?.t()?)?.flatten_all()?.to_vec1()?)
+}
+
+/// Asserts that JSON lists exactly these items, best first, with these cosines.
+fn check(json: &str, kind: &str, names: &[&str], cosines: &[f32]) -> TestResult {
+    let hits: Vec<Value> = serde_json::from_str(json)?;
+    assert_eq!(hits.len(), names.len());
+    let mut expected: Vec<(&str, f32)> = names.iter().copied().zip(cosines.iter().copied()).collect();
+    expected.sort_by(|a, b| b.1.total_cmp(&a.1));
+    for ((rank, hit), (name, cosine)) in (1..).zip(&hits).zip(expected) {
+        assert_eq!((hit["rank"].as_u64(), hit["kind"].as_str()), (Some(rank), Some(kind)));
+        assert_eq!(hit["item"].as_str(), Some(name));
+        let score = hit["score"].as_f64().ok_or("a score")?;
+        assert!((score - f64::from(cosine)).abs() < 1e-5, "{name}: {score}, expected {cosine}");
+    }
+    Ok(())
+}
+
+#[test]
+fn ranks_are_those_of_the_librarys_cosines() -> TestResult {
+    let directory = index()?;
+    let root = directory.path();
+    let embedder = embedder()?;
+    let texts = embedder.embed_texts(&TEXTS)?;
+    let pictures = embedder.embed_images(&PICTURES.map(draw))?;
+    let text = embedder.embed_texts(&["一只小猫"])?;
+    for (among, kind, names, vectors) in
+        [("texts", "text", &TEXTS[..], &texts), ("images", "image", &PICTURES[..], &pictures)]
+    {
+        let arguments = ["index.safetensors", "一只小猫", "--json", "--among", among];
+        check(&succeeded(&search(root, &arguments)?), kind, names, &cosines(&text, vectors)?)?;
+        let arguments = ["index.safetensors", "--image", "green.png", "--json", "--among", among];
+        check(
+            &succeeded(&search(root, &arguments)?),
+            kind,
+            names,
+            &cosines(&pictures.narrow(0, 1, 1)?, vectors)?,
+        )?;
+    }
+
+    // Among both, and in a table: the picture itself is the best of all.
+    let table = succeeded(&search(root, &["index.safetensors", "--image", "stripes.png", "--top", "3"])?);
+    assert_eq!(table.lines().count(), 3);
+    assert_eq!(table.lines().next(), Some("1   1.0000  image  stripes.png"));
+    let all = succeeded(&search(root, &["index.safetensors", "一只猫"])?);
+    assert_eq!(all.lines().count(), TEXTS.len() + PICTURES.len());
+    assert_eq!(all.lines().next(), Some("1   1.0000  text   一只猫"));
+    Ok(())
+}
+
+#[test]
+fn the_page_holds_all_that_it_shows() -> TestResult {
+    let directory = index()?;
+    let root = directory.path();
+    fs::remove_file(root.join("green.png"))?;
+    succeeded(&search(root, &["index.safetensors", "a <cat>", "--html", "found.html"])?);
+    let page = fs::read_to_string(root.join("found.html"))?;
+    assert!(
+        page.contains("a &lt;cat&gt;") && page.contains("&lt;b&gt;a cat&lt;/b&gt;") && !page.contains("<b>")
+    );
+    assert_eq!(page.matches("<li>").count(), TEXTS.len() + PICTURES.len());
+    assert_eq!(page.matches("src=").count(), 2);
+    assert_eq!(page.matches("src=\"data:image/jpeg;base64,").count(), 2);
+    assert_eq!(page.matches("cannot be shown: green.png: ").count(), 1);
+    Ok(())
+}
+
+#[test]
+fn another_models_vectors_are_refused_or_warned_of() -> TestResult {
+    let directory = index()?;
+    let root = directory.path();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji").display().to_string();
+    let output = search(root, &["index.safetensors", "一只猫", "--top", "1", "--model", &model])?;
+    assert!(output.status.success());
+    let stderr = String::from_utf8(output.stderr)?;
+    let expected = format!(
+        "warning: index.safetensors was made with the built-in model, and is searched with {model}\n"
+    );
+    assert_eq!(stderr, expected);
+
+    let mut narrow = tensors(&root.join("index.safetensors"))?;
+    for name in ["text_embeds", "image_embeds"] {
+        let half = narrow[name].narrow(1, 0, 64)?.contiguous()?;
+        narrow.insert(name.to_owned(), half);
+    }
+    candle_core::safetensors::save(&narrow, root.join("narrow.safetensors"))?;
+    let error = failure(root, &["narrow.safetensors", "一只猫"])?;
+    assert!(
+        error.contains("narrow.safetensors: vectors of 64 numbers, and those of the model have 128"),
+        "{error}"
+    );
+    Ok(())
+}
+
+fn failure(directory: &Path, arguments: &[&str]) -> TestResult<String> {
+    let output = search(directory, arguments)?;
+    let stderr = String::from_utf8(output.stderr)?;
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+    Ok(stderr)
+}
+
+#[test]
+fn what_cannot_be_searched_is_one_clear_line() -> TestResult {
+    let directory = TempDir::new()?;
+    let root = directory.path();
+    succeeded(&run(root, &["embed", "--text", "一只猫", "--output", "texts.safetensors"])?);
+    let good = fs::read(root.join("texts.safetensors"))?;
+    fs::write(root.join("cut.safetensors"), &good[..good.len() - 9])?;
+    fs::write(root.join("empty.safetensors"), "")?;
+    let other = HashMap::from([("x", Tensor::zeros(3, DType::F32, &Device::Cpu)?)]);
+    candle_core::safetensors::save(&other, root.join("other.safetensors"))?;
+    let cases: [(&[&str], &str); 7] = [
+        (&["missing.safetensors", "x"], "missing.safetensors: No such file"),
+        (
+            &["cut.safetensors", "x"],
+            "cut.safetensors: expected a .safetensors file made by altdiffusion embed",
+        ),
+        (&["empty.safetensors", "x"], "expected a .safetensors file made by altdiffusion embed"),
+        (&["other.safetensors", "x"], "no tensor text_embeds"),
+        (&["texts.safetensors", "x", "--among", "images"], "there are no pictures in this file"),
+        (&["texts.safetensors", "--image", "cut.safetensors"], "cut.safetensors: not a picture"),
+        (&["texts.safetensors", "x", "--html", "no/where.html"], "--html no/where.html: cannot be written"),
+    ];
+    for (arguments, expected) in cases {
+        let error = failure(root, arguments)?;
+        assert!(error.contains(expected), "{arguments:?}: {error}");
+    }
+    for arguments in [&["texts.safetensors"][..], &["texts.safetensors", "x", "--top", "0"]] {
+        assert_eq!(search(root, arguments)?.status.code(), Some(2), "{arguments:?}");
+    }
+    Ok(())
+}
