@@ -6,7 +6,7 @@ use altclip_encoder::source::{EmbeddedFiles, ModelSource};
 pub const STEPS: usize = 20;
 
 /// The guidance scale that its pictures are best with.
-pub const GUIDANCE_SCALE: f64 = 3.0;
+pub const GUIDANCE_SCALE: f64 = 2.25;
 
 /// How it was trained.
 pub const RECIPE: &str = include_str!("../models/emoji/recipe.toml");

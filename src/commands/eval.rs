@@ -38,10 +38,10 @@ pub struct Emoji {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Steps of each drawing.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = crate::shipped::STEPS)]
     steps: usize,
     /// Guidance scale of each drawing.
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = crate::shipped::GUIDANCE_SCALE)]
     guidance_scale: f64,
     /// Where to draw: cpu, cuda, metal, or auto for a GPU if there is one that this build can use.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]

@@ -59,7 +59,7 @@ pub struct Generate {
 
     /// How closely to keep to the text. Up to 1 means no guidance, in half the time.
     ///
-    /// By default 7.5, and 3 for the model inside this program. High values make harsh pictures.
+    /// By default 7.5, and 2.25 for the model inside this program. High values make harsh pictures.
     #[arg(long, value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true)]
     guidance_scale: Option<f64>,
 
