@@ -13,7 +13,9 @@ use altclip_encoder::embedder::Embedder;
 use candle_core::{DType, Device, Tensor};
 use common::{TestResult, altdiffusion, relative_error, run, run_with_input, succeeded, tensor, tensors};
 use image::{Rgb, RgbImage};
+use parquet::basic::Compression;
 use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::record::{ListAccessor, RowAccessor};
@@ -164,7 +166,7 @@ fn every_input_and_output_format_holds_the_same() -> TestResult {
     fs::remove_file(root.join("b.png"))?;
     let output = embed(root, &["--texts", "both.parquet", "--output", "d.npy"])?;
     assert!(
-        String::from_utf8(output.stderr)?.contains("row 2: expected a string in column \"text\", found null")
+        String::from_utf8(output.stderr)?.contains("row 2: column \"text\": expected a string, found null")
     );
     Ok(())
 }
@@ -184,6 +186,60 @@ fn write_parquet_column(path: &Path, column: &str, strings: &[&str]) -> TestResu
     strings_column.close()?;
     group.close()?;
     writer.close()?;
+    Ok(())
+}
+
+/// Groups of bytes and path, as the Hugging Face hub's data sets have them.
+fn write_parquet_pictures(path: &Path, rows: &[(Option<&[u8]>, Option<&str>)]) -> TestResult {
+    let schema = "message m { optional group image { optional binary bytes; optional binary path (UTF8); } }";
+    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(Default::default()));
+    let schema = Arc::new(parse_message_type(schema)?);
+    let mut writer = SerializedFileWriter::new(File::create(path)?, schema, Arc::new(properties.build()))?;
+    let mut group = writer.next_row_group()?;
+    let columns: [Vec<Option<&[u8]>>; 2] =
+        [rows.iter().map(|row| row.0).collect(), rows.iter().map(|row| row.1.map(str::as_bytes)).collect()];
+    for values in columns {
+        let levels: Vec<i16> = values.iter().map(|value| if value.is_some() { 2 } else { 1 }).collect();
+        let values: Vec<ByteArray> =
+            values.into_iter().flatten().map(|v| ByteArray::from(v.to_vec())).collect();
+        let mut column = group.next_column()?.ok_or("a column")?;
+        column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None)?;
+        column.close()?;
+    }
+    group.close()?;
+    writer.close()?;
+    Ok(())
+}
+
+#[test]
+fn parquet_may_hold_the_pictures_themselves() -> TestResult {
+    let directory = TempDir::new()?;
+    let root = directory.path();
+    let (a, b) = (fs::read(draw(root, "a.png", 1)?)?, fs::read(draw(root, "b.png", 2)?)?);
+    let rows: [(Option<&[u8]>, Option<&str>); 4] =
+        [(Some(&b), Some("gone.png")), (None, Some("a.png")), (Some(&b[..30]), None), (Some(&a), None)];
+    write_parquet_pictures(&root.join("p.parquet"), &rows)?;
+    let output = embed(root, &["--images", "p.parquet", "--output", "p.safetensors"])?;
+    let skipped = String::from_utf8(output.stderr)?;
+    assert!(skipped.contains("skipped: row 3: "), "{skipped}");
+    assert_eq!(String::from_utf8(output.stdout)?, "p.safetensors: 3 pictures; 1 picture skipped\n");
+    succeeded(&embed(root, &["--image", "b.png", "--image", "a.png", "--output", "f.safetensors"])?);
+    let found = tensor(&root.join("p.safetensors"), "image_embeds")?;
+    let files = tensor(&root.join("f.safetensors"), "image_embeds")?;
+    let same = Tensor::stack(&[files.get(0)?, files.get(1)?, files.get(1)?], 0)?;
+    assert!(relative_error(&found, &same)? <= TOLERANCE);
+    let names: Vec<u8> = tensor(&root.join("p.safetensors"), "images")?.to_vec1()?;
+    assert_eq!(String::from_utf8(names)?, "\"gone.png\"\n\"a.png\"\n\"row 4\"\n");
+
+    write_parquet_pictures(&root.join("none.parquet"), &[(None, None)])?;
+    let output = embed(root, &["--images", "none.parquet", "--output", "n.safetensors"])?;
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr)?;
+    assert!(stderr.contains("skipped: row 1: "), "{stderr}");
+    assert!(
+        stderr.ends_with("error: n.safetensors: not written, for the picture cannot be read\n"),
+        "{stderr}"
+    );
     Ok(())
 }
 
@@ -349,7 +405,10 @@ fn what_cannot_be_embedded_is_one_clear_line() -> TestResult {
         (&["--texts", "latin1.txt"], "--texts latin1.txt: line 1: expected text in UTF-8, found other bytes"),
         (&["--texts", "t.jsonl"], "t.jsonl: line 1: no column \"text\", there are \"caption\", \"id\""),
         (&["--texts", "t.parquet"], "t.parquet: no column \"text\", there are \"id\", \"caption\""),
-        (&["--texts", "t.parquet", "--text-column", "id"], "row 1: expected a string in column \"id\""),
+        (
+            &["--texts", "t.parquet", "--text-column", "id"],
+            "row 1: column \"id\": expected a string, found a number",
+        ),
         (&["--texts", "bad.parquet"], "--texts bad.parquet: "),
         (&["--texts", "-", "--images", "-"], "only one of them can be standard input"),
         (&["--texts", "empty.txt", "--text-column", "a"], "expected a .jsonl or .parquet file"),

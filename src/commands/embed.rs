@@ -38,7 +38,7 @@ pub struct Embed {
     /// A file of texts, in UTF-8; - for standard input.
     ///
     /// Each line is a text, an empty one too. Of a .jsonl or .parquet file, it is each string of one column; Parquet may be
-    /// compressed by snappy or gzip.
+    /// compressed by snappy, gzip, zstd, brotli or lz4.
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
 
@@ -52,13 +52,15 @@ pub struct Embed {
     #[arg(long = "image", value_name = "PATH")]
     image: Vec<String>,
 
-    /// A file of paths to pictures, one on each line; - for standard input.
+    /// A file of pictures: a path on each line; - for standard input.
     ///
-    /// Of a .jsonl or .parquet file, the paths are the strings of one column.
+    /// Of a .jsonl or .parquet file, the paths are the strings of one column. A column of a .parquet file may also have the
+    /// pictures themselves: the bytes of their files, or groups of `bytes` and `path`, as in the data sets of the Hugging
+    /// Face hub.
     #[arg(long, value_name = "FILE")]
     images: Option<PathBuf>,
 
-    /// The column that the paths are in, of a .jsonl or .parquet file. [default: image]
+    /// The column that the pictures are in, of a .jsonl or .parquet file. [default: image]
     #[arg(long, value_name = "NAME", requires = "images")]
     image_column: Option<String>,
 
@@ -91,7 +93,7 @@ impl Embed {
         let format = Format::of("--output", &self.output)?;
         let (texts, pictures) = self.inputs()?;
         let text_survey = Survey::of(texts.iter()?)?;
-        let picture_survey = Survey::of(pictures.iter()?.map(path_bytes))?;
+        let picture_survey = Survey::of(pictures.names()?.map(path_bytes))?;
         ensure!(
             format != Format::Npy || text_survey.count == 0 || picture_survey.count == 0,
             "--output {}: an .npy file has one array, expected either texts or pictures; .safetensors takes both",
@@ -232,9 +234,9 @@ impl Work<'_> {
             return Ok(());
         }
         let progress = Progress::items("Pictures", done, total);
-        // That the paths end too early comes out at the end.
-        let paths = pictures.iter()?.skip(done).map_while(Result::ok);
-        for (path, vector) in self.embedder.image_stream(paths) {
+        // That they end too early comes out at the end.
+        let pictures = pictures.iter()?.skip(done).map_while(Result::ok);
+        for (path, vector) in self.embedder.image_stream(pictures) {
             match named(&path, vector) {
                 Ok((name, vector)) => {
                     let vector = self.finished(vector).with_context(|| name.to_owned())?;

@@ -4,13 +4,12 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use altclip_encoder::embedder::PictureFile;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::record::reader::RowIter;
-use parquet::record::{Field, Row};
-use parquet::schema::types::Type;
 use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
+
+use super::parquet_column::{self, no_column};
 
 /// Most bytes of a line. A file without ends of lines would else be read into memory whole.
 const MOST_LINE_BYTES: u64 = 64 << 20;
@@ -32,8 +31,8 @@ enum Format {
     Parquet { column: String },
 }
 
-/// What a list has of strings, or why it has no more.
-pub type Strings = Box<dyn Iterator<Item = Result<String>> + Send>;
+/// What a list has of something, or why it has no more.
+pub type Items<T> = Box<dyn Iterator<Item = Result<T>> + Send>;
 
 impl List {
     /// The list at `path`, or on standard input for `-`. `option` is the one that gave it. The ending `.jsonl` or
@@ -77,39 +76,62 @@ impl List {
     ///
     /// # Errors
     /// If the file cannot be opened, or has no such column.
-    pub fn strings(&self) -> Result<Strings> {
-        let name = self.name.clone();
-        let strings = self.open_strings().with_context(|| name.clone())?;
-        Ok(Box::new(strings.map(move |string| string.with_context(|| name.clone()))))
+    pub fn strings(&self) -> Result<Items<String>> {
+        self.read(strings)
     }
 
-    fn open_strings(&self) -> Result<Strings> {
-        let file = File::open(&self.path)?;
-        Ok(match &self.format {
-            Format::Lines => Box::new(until_error(lines(BufReader::new(file)))),
-            Format::JsonLines { column } => {
-                let column = column.clone();
-                let objects = lines(BufReader::new(file)).enumerate();
-                let strings = objects.filter_map(move |(index, line)| match line {
-                    Ok(line) if line.trim().is_empty() => None,
-                    Ok(line) => {
-                        Some(json_string(&line, &column).with_context(|| format!("line {}", index + 1)))
-                    }
-                    Err(error) => Some(Err(error)),
-                });
-                Box::new(until_error(strings))
-            }
-            Format::Parquet { column } => {
-                let rows = parquet_rows(file, column)?.enumerate();
-                let column = column.clone();
-                let strings = rows.map(move |(index, row)| {
-                    let string = row.map_err(anyhow::Error::from).and_then(|row| row_string(&row, &column));
-                    string.with_context(|| format!("row {}", index + 1))
-                });
-                Box::new(until_error(strings))
-            }
+    /// The pictures in turn: strings are their paths, and a Parquet file may hold the pictures themselves. After an error
+    /// there are no more.
+    ///
+    /// # Errors
+    /// If the file cannot be opened, or has no such column.
+    pub fn pictures(&self) -> Result<Items<PictureFile>> {
+        self.read(|file, format| match format {
+            Format::Parquet { column } => parquet_column::pictures(file, column),
+            _ => Ok(Box::new(paths(strings(file, format)?).map(|path| Ok(path?.into())))),
         })
     }
+
+    /// What each of the [`pictures`](Self::pictures) is called, from no more of the file than that needs.
+    ///
+    /// # Errors
+    /// As for the pictures.
+    pub fn picture_names(&self) -> Result<Items<PathBuf>> {
+        self.read(|file, format| match format {
+            Format::Parquet { column } => parquet_column::picture_names(file, column),
+            _ => Ok(Box::new(paths(strings(file, format)?))),
+        })
+    }
+
+    /// Opens the file for `items`, puts the list's name before every error, and ends at the first one.
+    fn read<T: 'static>(&self, items: impl FnOnce(File, &Format) -> Result<Items<T>>) -> Result<Items<T>> {
+        let name = self.name.clone();
+        let open = || items(File::open(&self.path)?, &self.format);
+        let items = until_error(open().with_context(|| name.clone())?);
+        Ok(Box::new(items.map(move |item| item.with_context(|| name.clone()))))
+    }
+}
+
+fn strings(file: File, format: &Format) -> Result<Items<String>> {
+    Ok(match format {
+        Format::Lines => Box::new(lines(BufReader::new(file))),
+        Format::JsonLines { column } => {
+            let column = column.clone();
+            let objects = lines(BufReader::new(file)).enumerate();
+            Box::new(objects.filter_map(move |(index, line)| match line {
+                Ok(line) if line.trim().is_empty() => None,
+                Ok(line) => Some(json_string(&line, &column).with_context(|| format!("line {}", index + 1))),
+                Err(error) => Some(Err(error)),
+            }))
+        }
+        Format::Parquet { column } => parquet_column::strings(file, column)?,
+    })
+}
+
+/// Strings as paths, without those that are blank.
+fn paths(strings: Items<String>) -> impl Iterator<Item = Result<PathBuf>> + Send {
+    let strings = strings.filter(|string| !string.as_ref().is_ok_and(|string| string.trim().is_empty()));
+    strings.map(|string| string.map(PathBuf::from))
 }
 
 fn copy_of(mut from: impl Read) -> io::Result<NamedTempFile> {
@@ -183,38 +205,6 @@ fn kind(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
-    }
-}
-
-fn no_column<'a>(column: &str, columns: impl Iterator<Item = &'a str>) -> String {
-    let columns: Vec<_> = columns.map(|name| format!("{name:?}")).collect();
-    match columns.as_slice() {
-        [] => format!("no column {column:?}, nor any other"),
-        columns => format!("no column {column:?}, there are {}", columns.join(", ")),
-    }
-}
-
-/// The rows of a Parquet file, of which nothing but this column is read.
-fn parquet_rows(file: File, column: &str) -> Result<RowIter<'static>> {
-    let reader = SerializedFileReader::new(file)?;
-    let schema = reader.metadata().file_metadata().schema();
-    let fields = schema.get_fields();
-    let Some(field) = fields.iter().find(|field| field.name() == column) else {
-        bail!("{}", no_column(column, fields.iter().map(|field| field.name())));
-    };
-    let projection = Type::group_type_builder(schema.name()).with_fields(vec![field.clone()]).build()?;
-    Ok(RowIter::from_file_into(Box::new(reader)).project(Some(projection))?)
-}
-
-fn row_string(row: &Row, column: &str) -> Result<String> {
-    match row.get_column_iter().next() {
-        Some((_, Field::Str(string))) => Ok(string.clone()),
-        Some((_, Field::Bytes(bytes))) => match bytes.as_utf8() {
-            Ok(string) => Ok(string.to_owned()),
-            Err(_) => bail!("expected text in UTF-8 in column {column:?}, found other bytes"),
-        },
-        Some((_, Field::Null)) => bail!("expected a string in column {column:?}, found null"),
-        _ => bail!("expected a string in column {column:?}, found something else"),
     }
 }
 

@@ -1,11 +1,12 @@
-//! The pictures to be embedded: files, patterns and directories, in an order that is always the same.
+//! The pictures to be embedded: files, patterns, directories and lists, in an order that is always the same.
 
 use std::path::{Path, PathBuf};
 
+use altclip_encoder::embedder::PictureFile;
 use anyhow::{Context, Result, anyhow, ensure};
 use walkdir::{DirEntry, WalkDir};
 
-use super::list::List;
+use super::list::{Items, List};
 
 /// Endings of the files that are taken for pictures in a directory. A file that is named itself may have any.
 const ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"];
@@ -16,30 +17,47 @@ pub struct Pictures {
     pub list: Option<List>,
 }
 
-/// Paths in turn, or why there are no more.
-pub type Paths = Box<dyn Iterator<Item = Result<PathBuf>> + Send>;
-
 impl Pictures {
-    /// The paths in turn. Whether there are pictures at them is not known yet.
+    /// The pictures in turn. Whether there are any at the paths is not known yet.
     ///
     /// # Errors
     /// If a pattern is none or fits no file, a directory holds no picture, or the list cannot be read or is empty.
-    pub fn iter(&self) -> Result<Paths> {
-        let mut paths: Paths = Box::new(std::iter::empty());
+    pub fn iter(&self) -> Result<Items<PictureFile>> {
+        let arguments = self.paths()?.map(|path| Ok(path?.into()));
+        Ok(Box::new(arguments.chain(self.listed(List::pictures)?)))
+    }
+
+    /// What each of the pictures is called.
+    ///
+    /// # Errors
+    /// As for the pictures.
+    pub fn names(&self) -> Result<Items<PathBuf>> {
+        Ok(Box::new(self.paths()?.chain(self.listed(List::picture_names)?)))
+    }
+
+    /// The paths that the arguments stand for.
+    fn paths(&self) -> Result<Items<PathBuf>> {
+        let mut paths: Items<PathBuf> = Box::new(std::iter::empty());
         for argument in &self.arguments {
             let more = expand(argument).with_context(|| format!("--image {argument}"))?;
             paths = Box::new(paths.chain(more));
         }
-        let Some(list) = &self.list else { return Ok(paths) };
-        let lines = list.strings()?.filter(|line| !line.as_ref().is_ok_and(|line| line.trim().is_empty()));
-        let mut lines = lines.map(|line| line.map(PathBuf::from)).peekable();
-        ensure!(lines.peek().is_some(), "{}: expected at least one picture, found none", list.name());
-        Ok(Box::new(paths.chain(lines)))
+        Ok(paths)
+    }
+
+    fn listed<T: 'static>(&self, read: impl FnOnce(&List) -> Result<Items<T>>) -> Result<Items<T>>
+    where
+        T: Send,
+    {
+        let Some(list) = &self.list else { return Ok(Box::new(std::iter::empty())) };
+        let mut items = read(list)?.peekable();
+        ensure!(items.peek().is_some(), "{}: expected at least one picture, found none", list.name());
+        Ok(Box::new(items))
     }
 }
 
 /// What an argument stands for: a directory's pictures, the files that fit a pattern, or itself.
-fn expand(argument: &str) -> Result<Paths> {
+fn expand(argument: &str) -> Result<Items<PathBuf>> {
     let path = Path::new(argument);
     if path.is_dir() {
         let mut found = walk(path).peekable();
@@ -87,7 +105,7 @@ mod tests {
         }
         let names = |arguments: &[&str]| -> Result<Vec<String>> {
             let arguments = arguments.iter().map(|name| root.join(name).display().to_string()).collect();
-            let paths = Pictures { arguments, list: None }.iter()?;
+            let paths = Pictures { arguments, list: None }.names()?;
             paths.map(|path| Ok(path?.strip_prefix(root)?.display().to_string())).collect()
         };
         assert_eq!(names(&[""])?, ["a.gif", "b/a.webp", "b/z.jpg", "b.png", "c.PNG"]);

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::list::{List, Strings};
+use super::list::{Items, List};
 
 /// Texts from the command line, and those of a list after them.
 pub struct Texts {
@@ -15,7 +15,7 @@ impl Texts {
     ///
     /// # Errors
     /// If the list cannot be read, or is empty.
-    pub fn iter(&self) -> Result<Strings> {
+    pub fn iter(&self) -> Result<Items<String>> {
         let arguments = self.arguments.clone().into_iter().map(anyhow::Ok);
         let Some(list) = &self.list else { return Ok(Box::new(arguments)) };
         let mut strings = list.strings()?.peekable();
