@@ -9,6 +9,7 @@ mod embeddings;
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
+use fused_ops::compute_dtype;
 
 pub use self::config::BertConfig;
 use self::embeddings::BertEmbeddings;
@@ -36,7 +37,12 @@ impl BertModel {
         let layers = (0..config.num_hidden_layers)
             .map(|index| XlmRobertaLayer::new(&shape, layers.pp(index)))
             .collect::<Result<_>>()?;
-        Ok(Self { embeddings, layers, device: vb.device().clone(), dtype: vb.dtype() })
+        Ok(Self {
+            embeddings,
+            layers,
+            device: vb.device().clone(),
+            dtype: compute_dtype(vb.dtype(), vb.device()),
+        })
     }
 
     /// Hidden state after the last layer: (batch, tokens, hidden_size).
@@ -61,7 +67,7 @@ impl BertModel {
         &self.device
     }
 
-    /// Type of the weights, and of what [`forward`](Self::forward) gives.
+    /// Type that the model computes in, and that [`forward`](Self::forward) gives.
     pub fn dtype(&self) -> DType {
         self.dtype
     }

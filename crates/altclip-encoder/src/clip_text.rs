@@ -5,7 +5,7 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
-use fused_ops::LayerNorm;
+use fused_ops::{LayerNorm, compute_dtype, for_computing};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -132,7 +132,7 @@ impl ClipTextModel {
         let (shape, layers) = (config.layer_shape(), vb.pp("encoder.layers"));
         Ok(Self {
             token_embedding: table("token_embedding", config.vocab_size)?,
-            position_embedding: table("position_embedding", config.max_position_embeddings)?,
+            position_embedding: for_computing(table("position_embedding", config.max_position_embeddings)?)?,
             layers: (0..config.num_hidden_layers)
                 .map(|index| ClipLayer::new(&shape, layers.pp(index)))
                 .collect::<Result<_>>()?,
@@ -143,7 +143,7 @@ impl ClipTextModel {
             )?,
             eos_token_id: config.eos_token_id,
             device: vb.device().clone(),
-            dtype: vb.dtype(),
+            dtype: compute_dtype(vb.dtype(), vb.device()),
         })
     }
 
@@ -165,7 +165,8 @@ impl ClipTextModel {
             }
         }
         let input_ids = input_ids.contiguous()?.flatten_all()?.to_device(&self.device)?;
-        let words = self.token_embedding.index_select(&input_ids, 0)?.reshape((batch, tokens, ()))?;
+        let words = for_computing(self.token_embedding.index_select(&input_ids, 0)?)?;
+        let words = words.reshape((batch, tokens, ()))?;
         let mut x = words.broadcast_add(&self.position_embedding.narrow(0, 0, tokens)?)?;
         for layer in &self.layers {
             x = layer.forward(&x, AttentionMask::Causal(&bias))?;
@@ -203,7 +204,7 @@ impl ClipTextModel {
         &self.device
     }
 
-    /// Type of the weights, and of what [`forward`](Self::forward) gives.
+    /// Type that the model computes in, and that [`forward`](Self::forward) gives.
     pub fn dtype(&self) -> DType {
         self.dtype
     }

@@ -5,7 +5,7 @@
 
 use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
-use fused_ops::{Conv2d, Conv2dOptions, LayerNorm, Linear, Padding};
+use fused_ops::{Conv2d, Conv2dOptions, LayerNorm, Linear, Padding, for_computing};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -214,12 +214,12 @@ impl VisionEmbeddings {
         let position_init = Init::Randn { mean: 0., stdev: INITIALIZER_RANGE };
         let options = Conv2dOptions { stride: config.patch_size, padding: Padding::same(0), upsample: false };
         Ok(Self {
-            class_embedding: vb.get_with_hints(hidden, "class_embedding", class_init)?,
-            position_embedding: vb.pp("position_embedding").get_with_hints(
+            class_embedding: for_computing(vb.get_with_hints(hidden, "class_embedding", class_init)?)?,
+            position_embedding: for_computing(vb.pp("position_embedding").get_with_hints(
                 (config.positions(), hidden),
                 "weight",
                 position_init,
-            )?,
+            )?)?,
             patch_embedding: Conv2d::new_no_bias(
                 config.num_channels,
                 hidden,

@@ -64,10 +64,10 @@ fn every_family_gives_what_the_reference_gives() {
     }
 }
 
-/// In half precision the reference itself is some way off: 8e-4 to 2e-3 in f16, and 8e-3 to 2e-2 in bf16, which has three
-/// bits less. Twice its own distance leaves room for the luck of the rounding in vectors of 11 to 20 numbers.
+/// Only the weights are rounded, to 2⁻¹² and 2⁻⁹ of themselves. The reference, which also rounds everything between its
+/// layers, is 8e-4 to 2e-3 off in f16, and 8e-3 to 2e-2 in bf16.
 #[test]
-fn half_precision_is_about_as_good_as_that_of_the_reference() {
+fn half_precision_is_better_than_that_of_the_reference() {
     for (folder, _) in MODELS {
         let golden = tensors(&format!("dual_encoders/{folder}/golden.safetensors"));
         let u32s = |name: &str| golden[name].to_dtype(DType::U32).unwrap();
@@ -76,10 +76,10 @@ fn half_precision_is_about_as_good_as_that_of_the_reference() {
             let model = load(&source(folder), dtype);
             let text = model.encode_text(&ids, &mask).unwrap();
             let image = model.encode_image(&golden["pixel_values"]).unwrap();
-            assert_eq!((text.dtype(), image.dtype()), (dtype, dtype));
+            assert_eq!((text.dtype(), image.dtype()), (DType::F32, DType::F32));
             let theirs = golden[errors].to_vec1::<f32>().unwrap();
-            assert_close(&text, &golden["text_embeds"], 2. * f64::from(theirs[0]));
-            assert_close(&image, &golden["image_embeds"], 2. * f64::from(theirs[1]));
+            assert_close(&text, &golden["text_embeds"], f64::from(theirs[0]).min(1e-2));
+            assert_close(&image, &golden["image_embeds"], f64::from(theirs[1]).min(1e-2));
         }
     }
 }

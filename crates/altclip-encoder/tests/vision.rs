@@ -34,9 +34,9 @@ fn embeddings_and_hidden_states_are_those_of_the_reference() {
 fn half_precision_is_close_to_single() {
     for folder in TOWERS {
         let golden = common::tensors(&format!("{folder}/golden.safetensors"));
-        for (dtype, tolerance) in [(DType::F16, 5e-3), (DType::BF16, 4e-2)] {
+        for (dtype, tolerance) in [(DType::F16, 1e-3), (DType::BF16, 1e-2)] {
             let embeddings = tower(folder, dtype).forward(&golden["pixel_values"]).unwrap();
-            assert_eq!(embeddings.dtype(), dtype);
+            assert_eq!(embeddings.dtype(), DType::F32); // on the CPU only the weights are short
             assert_close(&embeddings, &golden["image_embeds"], tolerance);
         }
     }

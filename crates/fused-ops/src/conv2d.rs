@@ -1,9 +1,10 @@
 //! Two-dimensional convolution over channels-last pictures.
 
 use crate::cpu::convolution::Geometry;
-use crate::cpu::pack::Panels;
-use crate::custom::{Weight, as_f32, gradient, on_cpu, slice, with_slice};
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use crate::cpu::kernel::Stored;
+use crate::cpu::pack::{PackedWeight, Panels, with_panels};
+use crate::custom::{Pack, Weight, as_f32, for_computing, gradient, on_cpu, packed_bias, slice, with_slice};
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder, init};
 use std::sync::Arc;
 
@@ -64,7 +65,7 @@ impl Conv2d {
         let bound = 1. / ((in_channels * kernel * kernel) as f64).sqrt();
         let bias = vb.get_with_hints(out_channels, "bias", Init::Uniform { lo: -bound, up: bound })?;
         let layer = Self::new_no_bias(in_channels, out_channels, kernel, options, vb)?;
-        Ok(Self { bias: Some(bias), ..layer })
+        Ok(Self { bias: Some(for_computing(bias)?), ..layer })
     }
 
     /// Like [`Conv2d::new`], without a bias.
@@ -78,7 +79,7 @@ impl Conv2d {
         let shape = (out_channels, in_channels, kernel, kernel);
         let weight = vb.get_with_hints(shape, "weight", init::DEFAULT_KAIMING_UNIFORM)?;
         let geometry = Geometry { batch: 0, height: 0, width: 0, in_channels, out_channels, kernel, options };
-        let weight = Weight::new(weight, |weight| geometry.pack(weight))?;
+        let weight = Weight::new(weight, &geometry)?;
         Ok(Self { weight, bias: None, in_channels, out_channels, kernel, options })
     }
 
@@ -111,11 +112,17 @@ impl Conv2d {
             }
             Weight::Plain(weight) => conv2d_reference(x, weight, self.bias.as_ref(), options),
             Weight::Packed(weight) => {
-                let bias = self.bias.as_ref().map(|bias| bias.to_dtype(DType::F32)?.to_vec1());
-                let op = PackedConv2dOp { geometry, weight: weight.clone(), bias: bias.transpose()? };
+                let bias = packed_bias(self.bias.as_ref())?;
+                let op = PackedConv2dOp { geometry, weight: weight.clone(), bias };
                 as_f32(x)?.apply_op1(op)?.to_dtype(x.dtype())
             }
         }
+    }
+}
+
+impl Pack for Geometry {
+    fn pack<T: Stored>(&self, weight: &[T]) -> Panels<T> {
+        self.pack(weight)
     }
 }
 
@@ -126,8 +133,8 @@ fn out_shape(g: &Geometry) -> Shape {
 /// A frozen convolution: only the input has a gradient.
 struct PackedConv2dOp {
     geometry: Geometry,
-    weight: Arc<Panels>,
-    bias: Option<Vec<f32>>,
+    weight: Arc<PackedWeight>,
+    bias: Option<Arc<[f32]>>,
 }
 
 impl CustomOp1 for PackedConv2dOp {
@@ -136,7 +143,8 @@ impl CustomOp1 for PackedConv2dOp {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let y = self.geometry.forward(slice(x, layout)?, &self.weight, self.bias.as_deref());
+        let (x, bias) = (slice(x, layout)?, self.bias.as_deref());
+        let y = with_panels!(&*self.weight, panels => self.geometry.forward(x, panels, bias));
         Ok((CpuStorage::F32(y), out_shape(&self.geometry)))
     }
 

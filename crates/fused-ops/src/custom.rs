@@ -1,7 +1,8 @@
 //! Between candle tensors and the CPU kernels, which know only slices.
 
-use crate::cpu::pack::Panels;
-use candle_core::{CpuStorage, DType, Layout, Result, Tensor};
+use crate::cpu::kernel::Stored;
+use crate::cpu::pack::{PackedWeight, Panels};
+use candle_core::{CpuStorage, DType, Device, Layout, Result, Tensor};
 use std::sync::Arc;
 
 /// Whether the CPU kernels, which compute in f32, can run on this tensor.
@@ -54,21 +55,59 @@ pub(crate) fn gradient(values: Vec<f32>, like: &Tensor) -> Result<Option<Tensor>
     Ok(Some(Tensor::from_vec(values, like.shape(), like.device())?))
 }
 
+/// The type that a model of weights of `dtype` computes in: f32 on the CPU, where half types save memory and not time.
+pub fn compute_dtype(dtype: DType, device: &Device) -> DType {
+    if device.is_cpu() && matches!(dtype, DType::F16 | DType::BF16) { DType::F32 } else { dtype }
+}
+
+/// Rows of a table, or a small tensor such as a bias, in the type that their model computes in.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn for_computing(x: Tensor) -> Result<Tensor> {
+    x.to_dtype(compute_dtype(x.dtype(), x.device()))
+}
+
 /// The weight of a linear layer or a convolution.
 #[derive(Debug, Clone)]
 pub(crate) enum Weight {
     /// As the checkpoint has it: on a GPU, or while it is trained.
     Plain(Tensor),
     /// Laid out once for the CPU kernel.
-    Packed(Arc<Panels>),
+    Packed(Arc<PackedWeight>),
+}
+
+/// Lays out a weight of any type.
+pub(crate) trait Pack {
+    fn pack<T: Stored>(&self, weight: &[T]) -> Panels<T>;
 }
 
 impl Weight {
     /// Packs the weight where the CPU kernel will use it and nobody trains it.
-    pub fn new(weight: Tensor, pack: impl FnOnce(&[f32]) -> Panels) -> Result<Self> {
-        if on_cpu(&weight) && !weight.track_op() {
-            return Ok(Self::Packed(Arc::new(with_slice(&weight, |weight| Ok(pack(weight)))?)));
+    pub fn new(weight: Tensor, how: &impl Pack) -> Result<Self> {
+        if !on_cpu(&weight) || weight.track_op() {
+            return Ok(Self::Plain(weight));
         }
-        Ok(Self::Plain(weight))
+        let weight = weight.contiguous()?;
+        let (storage, layout) = weight.storage_and_layout();
+        let candle_core::Storage::Cpu(storage) = &*storage else {
+            candle_core::bail!("the CPU kernels need tensors on the CPU")
+        };
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            candle_core::bail!("the CPU kernels need contiguous tensors")
+        };
+        let packed = match storage {
+            CpuStorage::F16(values) if values[start..end].iter().all(|value| value.is_finite()) => {
+                PackedWeight::F16(how.pack(&values[start..end]))
+            }
+            CpuStorage::BF16(values) => PackedWeight::Bf16(how.pack(&values[start..end])),
+            _ => PackedWeight::F32(with_slice(&weight, |weight| Ok(how.pack(weight)))?),
+        };
+        Ok(Self::Packed(Arc::new(packed)))
     }
+}
+
+/// The bias of a layer whose weight is packed.
+pub(crate) fn packed_bias(bias: Option<&Tensor>) -> Result<Option<Arc<[f32]>>> {
+    bias.map(|bias| with_slice(bias, |bias| Ok(bias.into()))).transpose()
 }

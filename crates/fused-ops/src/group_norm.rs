@@ -1,7 +1,7 @@
 //! Group normalisation over channels-last pictures, alone or followed by SiLU.
 
 use crate::cpu::normalization::Groups;
-use crate::custom::{as_f32, gradient, on_cpu, slice, with_slice};
+use crate::custom::{as_f32, for_computing, gradient, on_cpu, slice, with_slice};
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder};
 
@@ -26,8 +26,8 @@ impl GroupNorm {
                 "group normalisation: {channels} channels cannot be split into {groups} groups"
             );
         }
-        let weight = vb.get_with_hints(channels, "weight", Init::Const(1.))?;
-        let bias = vb.get_with_hints(channels, "bias", Init::Const(0.))?;
+        let weight = vb.get_with_hints(channels, "weight", Init::Const(1.)).and_then(for_computing)?;
+        let bias = vb.get_with_hints(channels, "bias", Init::Const(0.)).and_then(for_computing)?;
         Ok(Self { weight, bias, groups, eps })
     }
 

@@ -1,7 +1,7 @@
 //! Layer normalisation.
 
 use crate::cpu::normalization;
-use crate::custom::{as_f32, gradient, on_cpu, slice, with_slice};
+use crate::custom::{as_f32, for_computing, gradient, on_cpu, slice, with_slice};
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder};
 
@@ -19,8 +19,8 @@ impl LayerNorm {
     /// # Errors
     /// If a tensor is missing or has another shape.
     pub fn new(size: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
-        let weight = vb.get_with_hints(size, "weight", Init::Const(1.))?;
-        let bias = vb.get_with_hints(size, "bias", Init::Const(0.))?;
+        let weight = vb.get_with_hints(size, "weight", Init::Const(1.)).and_then(for_computing)?;
+        let bias = vb.get_with_hints(size, "bias", Init::Const(0.)).and_then(for_computing)?;
         Ok(Self { weight, bias, eps })
     }
 

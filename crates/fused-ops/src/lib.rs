@@ -22,6 +22,7 @@ pub use activation::{geglu, gelu, quick_gelu, silu};
 pub use attention::{attention, causal_attention};
 pub use blend::{AdamStep, blend, blend_square};
 pub use conv2d::{Conv2d, Conv2dOptions, Padding};
+pub use custom::{compute_dtype, for_computing};
 pub use group_norm::GroupNorm;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;

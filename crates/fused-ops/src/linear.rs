@@ -1,9 +1,10 @@
 //! Linear layers: `x · weightᵀ + bias`.
 
-use crate::cpu::pack::{Panels, Strides};
+use crate::cpu::kernel::Stored;
+use crate::cpu::pack::{PackedWeight, Panels, Strides, with_panels};
 use crate::cpu::product::{column_sums, gather_gradient, gather_product};
 use crate::cpu::window::Window;
-use crate::custom::{Weight, as_f32, gradient, on_cpu, slice, with_slice};
+use crate::custom::{Pack, Weight, as_f32, for_computing, gradient, on_cpu, packed_bias, slice, with_slice};
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder, init};
 use std::sync::Arc;
@@ -36,8 +37,8 @@ impl Linear {
     /// If the weight is not a matrix.
     pub fn from_tensors(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         let (out_features, in_features) = weight.dims2()?;
-        let weight = Weight::new(weight, |weight| pack(weight, in_features, out_features))?;
-        Ok(Self { weight, bias })
+        let weight = Weight::new(weight, &Shape2 { in_features, out_features })?;
+        Ok(Self { weight, bias: bias.map(for_computing).transpose()? })
     }
 
     /// `(…, in)` to `(…, out)`.
@@ -53,16 +54,24 @@ impl Linear {
             }
             Weight::Plain(weight) => linear_reference(x, weight, self.bias.as_ref()),
             Weight::Packed(weight) => {
-                let bias = self.bias.as_ref().map(|bias| bias.to_dtype(candle_core::DType::F32)?.to_vec1());
-                let op = PackedLinearOp { weight: weight.clone(), bias: bias.transpose()? };
+                let op = PackedLinearOp { weight: weight.clone(), bias: packed_bias(self.bias.as_ref())? };
                 as_f32(x)?.apply_op1(op)?.to_dtype(x.dtype())
             }
         }
     }
 }
 
-fn pack(weight: &[f32], in_features: usize, out_features: usize) -> Panels {
-    Panels::pack(weight, 1, in_features, out_features, Strides { tap: 0, depth: 1, column: in_features })
+/// The layout of a weight (out, in).
+struct Shape2 {
+    in_features: usize,
+    out_features: usize,
+}
+
+impl Pack for Shape2 {
+    fn pack<T: Stored>(&self, weight: &[T]) -> Panels<T> {
+        let strides = Strides { tap: 0, depth: 1, column: self.in_features };
+        Panels::pack(weight, 1, self.in_features, self.out_features, strides)
+    }
 }
 
 /// The shape of the product, from the shape of its input.
@@ -78,7 +87,7 @@ fn out_shape(x: &Layout, in_features: usize, out_features: usize) -> Result<(usi
     Ok((x.shape().elem_count() / in_features, Shape::from(dims)))
 }
 
-fn product(x: &[f32], rows: usize, weight: &Panels, bias: Option<&[f32]>) -> CpuStorage {
+fn product<T: Stored>(x: &[f32], rows: usize, weight: &Panels<T>, bias: Option<&[f32]>) -> CpuStorage {
     let mut out = vec![0f32; rows * weight.columns];
     gather_product(x, rows, &Window::Same, weight, bias, &mut out);
     CpuStorage::F32(out)
@@ -86,8 +95,8 @@ fn product(x: &[f32], rows: usize, weight: &Panels, bias: Option<&[f32]>) -> Cpu
 
 /// A frozen layer: only the input has a gradient.
 struct PackedLinearOp {
-    weight: Arc<Panels>,
-    bias: Option<Vec<f32>>,
+    weight: Arc<PackedWeight>,
+    bias: Option<Arc<[f32]>>,
 }
 
 impl CustomOp1 for PackedLinearOp {
@@ -96,13 +105,14 @@ impl CustomOp1 for PackedLinearOp {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (rows, shape) = out_shape(layout, self.weight.depth, self.weight.columns)?;
-        Ok((product(slice(x, layout)?, rows, &self.weight, self.bias.as_deref()), shape))
+        let (rows, shape) = out_shape(layout, self.weight.depth(), self.weight.columns())?;
+        let (x, bias) = (slice(x, layout)?, self.bias.as_deref());
+        Ok((with_panels!(&*self.weight, panels => product(x, rows, panels, bias)), shape))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let weight = self.weight.unpack(); // (in, out)
-        let (in_features, out_features) = (self.weight.depth, self.weight.columns);
+        let (in_features, out_features) = (self.weight.depth(), self.weight.columns());
         let strides = Strides { tap: 0, depth: 1, column: out_features };
         let panels = Panels::pack(&weight, 1, out_features, in_features, strides);
         with_slice(grad, |grad| gradient(input_gradient(&panels, grad), x))
@@ -136,7 +146,7 @@ impl CustomOp3 for LinearOp {
     ) -> Result<(CpuStorage, Shape)> {
         let (out_features, in_features) = weight_layout.shape().dims2()?;
         let (rows, shape) = out_shape(x_layout, in_features, out_features)?;
-        let weight = pack(slice(weight, weight_layout)?, in_features, out_features);
+        let weight = Shape2 { in_features, out_features }.pack(slice(weight, weight_layout)?);
         Ok((product(slice(x, x_layout)?, rows, &weight, Some(slice(bias, bias_layout)?)), shape))
     }
 

@@ -252,6 +252,33 @@ fn half_precision() -> Result<()> {
     Ok(())
 }
 
+/// Weights that are stored in half precision give what the same values give in f32, as far as sums differ by their order.
+#[test]
+fn short_weights_are_widened_exactly() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(12);
+    for dtype in [DType::F16, DType::BF16] {
+        let mut short = |shape: &[usize]| random(&mut rng, shape)?.detach().to_dtype(dtype);
+        let (matrix, kernel, bias) = (short(&[37, 50])?, short(&[21, 5, 3, 3])?, short(&[37])?);
+        let (x, picture) = (random(&mut rng, &[9, 50])?.detach(), random(&mut rng, &[2, 6, 7, 5])?.detach());
+        let layer = Linear::from_tensors(matrix.clone(), Some(bias.clone()))?;
+        let expected = reference::linear(
+            &x,
+            &matrix.to_dtype(DType::F32)?,
+            Some(&bias.to_dtype(DType::F32)?),
+        )?;
+        assert_close("linear", &layer.forward(&x)?, &expected, 1e-6)?;
+        let options = Conv2dOptions { padding: Padding::same(1), ..Default::default() };
+        let layer = Conv2d::new_no_bias(5, 21, 3, options, vb(&[("weight", &kernel)]).set_dtype(dtype))?;
+        let expected = reference::conv2d(&picture, &kernel.to_dtype(DType::F32)?, None, options)?;
+        assert_close("conv2d", &layer.forward(&picture)?, &expected, 1e-6)?;
+    }
+    // A damaged weight stays visible: the quick way to widen f16 would make a number of it.
+    let damaged = Tensor::new(&[[1f32, f32::INFINITY]], &Device::Cpu)?.to_dtype(DType::F16)?;
+    let y = Linear::from_tensors(damaged, None)?.forward(&Tensor::new(&[[1f32, 1.]], &Device::Cpu)?)?;
+    assert_eq!(y.to_vec2::<f32>()?, [[f32::INFINITY]]);
+    Ok(())
+}
+
 #[test]
 fn wrong_shapes_are_errors() -> Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(9);

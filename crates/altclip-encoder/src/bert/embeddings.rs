@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
-use fused_ops::LayerNorm;
+use fused_ops::{LayerNorm, for_computing};
 
 use super::config::BertConfig;
 use crate::padding::check_ids;
@@ -28,8 +28,11 @@ impl BertEmbeddings {
         };
         Ok(Self {
             word_embeddings: table("word_embeddings", config.vocab_size)?,
-            position_embeddings: table("position_embeddings", config.max_position_embeddings)?,
-            token_type_embeddings: table("token_type_embeddings", config.type_vocab_size)?,
+            position_embeddings: for_computing(table(
+                "position_embeddings",
+                config.max_position_embeddings,
+            )?)?,
+            token_type_embeddings: for_computing(table("token_type_embeddings", config.type_vocab_size)?)?,
             layer_norm: LayerNorm::new(config.hidden_size, config.layer_norm_eps, vb.pp("LayerNorm"))?,
         })
     }
@@ -42,7 +45,8 @@ impl BertEmbeddings {
         let (batch, tokens) = input_ids.dims2()?;
         check_ids(input_ids, self.word_embeddings.dim(0)?, self.position_embeddings.dim(0)?)?;
         let input_ids = input_ids.contiguous()?.flatten_all()?.to_device(self.word_embeddings.device())?;
-        let words = self.word_embeddings.index_select(&input_ids, 0)?.reshape((batch, tokens, ()))?;
+        let words = for_computing(self.word_embeddings.index_select(&input_ids, 0)?)?;
+        let words = words.reshape((batch, tokens, ()))?;
         let token_type = self.token_type_embeddings.narrow(0, 0, 1)?;
         let positions = self.position_embeddings.narrow(0, 0, tokens)?.broadcast_add(&token_type)?;
         self.layer_norm.forward(&words.broadcast_add(&positions)?)

@@ -88,7 +88,7 @@ pub trait DualEncoder: Send + Sync {
         &self.properties().device
     }
 
-    /// Type of the weights.
+    /// Type that the weights are stored in. What they compute is f32 on the CPU, and of this type on a GPU.
     fn dtype(&self) -> DType {
         self.properties().dtype
     }
@@ -107,7 +107,7 @@ pub struct Properties {
     pub max_tokens: usize,
     /// Device of the weights.
     pub device: Device,
-    /// Type of the weights.
+    /// Type that the weights are stored in.
     pub dtype: DType,
 }
 

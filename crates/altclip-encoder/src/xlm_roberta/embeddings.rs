@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
-use fused_ops::LayerNorm;
+use fused_ops::{LayerNorm, for_computing};
 
 use super::config::XlmRobertaConfig;
 
@@ -30,8 +30,11 @@ impl XlmRobertaEmbeddings {
         };
         Ok(Self {
             word_embeddings: table("word_embeddings", config.vocab_size)?,
-            position_embeddings: table("position_embeddings", config.max_position_embeddings)?,
-            token_type_embeddings: table("token_type_embeddings", config.type_vocab_size)?,
+            position_embeddings: for_computing(table(
+                "position_embeddings",
+                config.max_position_embeddings,
+            )?)?,
+            token_type_embeddings: for_computing(table("token_type_embeddings", config.type_vocab_size)?)?,
             layer_norm: LayerNorm::new(config.hidden_size, config.layer_norm_eps, vb.pp("LayerNorm"))?,
             vocab_size: config.vocab_size,
             max_tokens: config.max_tokens(),
@@ -50,7 +53,7 @@ impl XlmRobertaEmbeddings {
         let positions = self.positions(&input_ids.to_vec1()?, tokens)?;
         let positions = Tensor::from_vec(positions, batch * tokens, &Device::Cpu)?.to_device(device)?;
 
-        let words = self.word_embeddings.index_select(&input_ids.to_device(device)?, 0)?;
+        let words = for_computing(self.word_embeddings.index_select(&input_ids.to_device(device)?, 0)?)?;
         let positions = self.position_embeddings.index_select(&positions, 0)?;
         let token_type = self.token_type_embeddings.narrow(0, 0, 1)?;
         let embeddings = (words.broadcast_add(&token_type)? + positions)?; // (batch · tokens, hidden_size)

@@ -11,7 +11,7 @@ mod up_block;
 
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Conv2d, GroupNorm, silu};
+use fused_ops::{Conv2d, GroupNorm, compute_dtype, silu};
 
 use crate::layers::layout::{same_size, to_channels_first, to_channels_last};
 use crate::{Error, Result};
@@ -79,7 +79,7 @@ impl UNet2DConditionModel {
                 conv_out,
                 vb.pp("conv_out"),
             )?,
-            dtype: vb.dtype(),
+            dtype: compute_dtype(vb.dtype(), vb.device()),
             config: config.clone(),
         })
     }
@@ -115,7 +115,7 @@ impl UNet2DConditionModel {
 
     /// The model's prediction, (batch, out_channels, height, width), for noisy latents (batch, in_channels,
     /// height, width) at `timesteps` (batch), which may be fractional: the noise or the velocity, as the
-    /// model was trained. Computed in the weights' dtype, returned in that of the latents.
+    /// model was trained. Computed in [`compute_dtype`], returned in that of the latents.
     ///
     /// # Errors
     /// Tensors that do not fit each other or the model.

@@ -9,7 +9,7 @@ mod moments;
 
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::Conv2d;
+use fused_ops::{Conv2d, compute_dtype};
 
 use crate::layers::layout::{same_size, to_channels_first, to_channels_last};
 use crate::{Error, Result};
@@ -50,7 +50,7 @@ impl AutoencoderKl {
             decoder: Decoder::new(config, vb.pp("decoder"))?,
             quant_conv,
             post_quant_conv,
-            dtype: vb.dtype(),
+            dtype: compute_dtype(vb.dtype(), vb.device()),
             config: config.clone(),
         })
     }
@@ -71,7 +71,7 @@ impl AutoencoderKl {
     }
 
     /// Pixels (batch, channels, height, width), from −1 to 1, to the moments of their latents, unscaled:
-    /// (batch, latent channels, ⌊height / downscale⌋, ⌊width / downscale⌋). Computed in the weights' dtype,
+    /// (batch, latent channels, ⌊height / downscale⌋, ⌊width / downscale⌋). Computed in [`compute_dtype`],
     /// returned in that of the pixels.
     ///
     /// # Errors
@@ -83,7 +83,7 @@ impl AutoencoderKl {
         Ok(Moments { mean: to_caller(&moments.mean)?, log_variance: to_caller(&moments.log_variance)? })
     }
 
-    /// [`encode`](Self::encode) with channels last on both sides, and in the weights' dtype.
+    /// [`encode`](Self::encode) with channels last on both sides, and in [`compute_dtype`].
     pub fn encode_channels_last(&self, pixels: &Tensor) -> Result<Moments> {
         let mut moments = self.encoder.forward(pixels)?;
         if let Some(quant_conv) = &self.quant_conv {
@@ -93,7 +93,7 @@ impl AutoencoderKl {
     }
 
     /// Latents (batch, latent channels, height, width), unscaled, to pixels (batch, channels, height ×
-    /// downscale, width × downscale), from about −1 to 1. Computed in the weights' dtype, returned in that of
+    /// downscale, width × downscale), from about −1 to 1. Computed in [`compute_dtype`], returned in that of
     /// the latents.
     ///
     /// # Errors
@@ -104,7 +104,7 @@ impl AutoencoderKl {
         Ok(to_channels_first(&pixels)?.to_dtype(latents.dtype())?)
     }
 
-    /// [`decode`](Self::decode) with channels last on both sides, and in the weights' dtype.
+    /// [`decode`](Self::decode) with channels last on both sides, and in [`compute_dtype`].
     pub fn decode_channels_last(&self, latents: &Tensor) -> Result<Tensor> {
         let pixels = match &self.post_quant_conv {
             Some(post_quant_conv) => self.decoder.forward(&post_quant_conv.forward(latents)?)?,

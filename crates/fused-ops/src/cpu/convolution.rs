@@ -1,6 +1,7 @@
 //! Convolution of channels-last pictures as a gathered matrix product, with its gradients.
 
-use super::pack::{Panels, Strides};
+use super::kernel::Stored;
+use super::pack::{PackedWeight, Panels, Strides};
 use super::product::{column_sums, gather_gradient, gather_product};
 use super::window::{Axis, Window};
 use crate::conv2d::Conv2dOptions;
@@ -73,14 +74,14 @@ impl Geometry {
     }
 
     /// Weights (out, in, kernel, kernel) as the right factor of the forward product.
-    pub fn pack(&self, weight: &[f32]) -> Panels {
+    pub fn pack<T: Stored>(&self, weight: &[T]) -> Panels<T> {
         let taps = self.taps();
         let strides = Strides { tap: 1, depth: taps, column: taps * self.in_channels };
         Panels::pack(weight, taps, self.in_channels, self.out_channels, strides)
     }
 
     /// The convolution itself.
-    pub fn forward(&self, x: &[f32], weight: &Panels, bias: Option<&[f32]>) -> Vec<f32> {
+    pub fn forward<T: Stored>(&self, x: &[f32], weight: &Panels<T>, bias: Option<&[f32]>) -> Vec<f32> {
         let mut out = vec![0f32; self.out_pixels() * self.out_channels];
         gather_product(x, self.out_pixels(), &self.source(), weight, bias, &mut out);
         out
@@ -94,7 +95,7 @@ impl Geometry {
     }
 
     /// [`Geometry::pack_transposed`] of weights that were packed for the forward product.
-    pub fn pack_transposed_panels(&self, weight: &Panels) -> Panels {
+    pub fn pack_transposed_panels(&self, weight: &PackedWeight) -> Panels {
         let (taps, inputs, outputs) = (self.taps(), self.in_channels, self.out_channels);
         // (taps, in, out), the order in which the panels are read back
         let strides = Strides { tap: inputs * outputs, depth: 1, column: outputs };

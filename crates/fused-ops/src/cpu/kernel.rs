@@ -5,15 +5,48 @@
 //! rows are shifted pixels, and zeros outside the picture) the same loop as a linear layer. This is the indirect
 //! convolution algorithm (Dukhan, arXiv 1907.02129).
 
+use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
 
 /// Columns of a panel: one AVX-512 vector, two AVX2 or four NEON ones.
 pub(crate) const PANEL: usize = 16;
 
+/// A type that weights are stored in. All arithmetic is in f32.
+pub(crate) trait Stored: Copy + Default + Send + Sync + 'static {
+    /// The value, which must be finite in the half types.
+    fn widen(self) -> f32;
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+}
+
+impl Stored for bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
+impl Stored for f16 {
+    /// Exponent and fraction, moved to their places in an f32, say the value times 2⁻¹¹². Unlike [`f16::to_f32`] this
+    /// has no branches, so that whole vectors take it, on any machine.
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        const SCALE: f32 = f32::from_bits((127 + 112) << 23);
+        let bits = u32::from(self.to_bits());
+        let magnitude = f32::from_bits((bits & 0x7fff) << 13) * SCALE;
+        f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
+    }
+}
+
 /// The right factor: `value(k, column) = data[column / 16 · panel_stride + k · row_stride + column % 16]`.
 #[derive(Clone, Copy)]
-pub(crate) struct Right {
-    pub data: *const f32,
+pub(crate) struct Right<T> {
+    pub data: *const T,
     pub row_stride: usize,
     pub panel_stride: usize,
 }
@@ -33,9 +66,9 @@ pub(crate) enum Left<'a> {
 /// Running a block reads every place that `left` and `right` name for `rows` × `panels` (whole panels of `right`, also
 /// where `columns` ends inside one) and writes `out[row · out_stride + column]`; all must be valid, and no other thread
 /// may touch the same part of `out`.
-pub(crate) struct Block<'a> {
+pub(crate) struct Block<'a, T> {
     pub left: Left<'a>,
-    pub right: Right,
+    pub right: Right<T>,
     pub rows: usize,
     pub panels: std::ops::Range<usize>,
     /// Columns of the whole right factor; the last panel may hold fewer than [`PANEL`].
@@ -46,7 +79,7 @@ pub(crate) struct Block<'a> {
     pub out_stride: usize,
 }
 
-impl WithSimd for Block<'_> {
+impl<T: Stored> WithSimd for Block<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -72,7 +105,7 @@ impl WithSimd for Block<'_> {
     }
 }
 
-impl Block<'_> {
+impl<T: Stored> Block<'_, T> {
     /// Every row, in tiles of `ROWS` and then of ever fewer.
     #[inline(always)]
     unsafe fn all_rows<S: Simd, const ROWS: usize, const VECTORS: usize>(&self, simd: S, panel: usize) {
@@ -129,7 +162,7 @@ impl Block<'_> {
         simd: S,
         sums: &mut [[S::f32s; VECTORS]; ROWS],
         depth: usize,
-        mut right: *const f32,
+        mut right: *const T,
         left: impl Fn(usize, usize) -> f32,
     ) {
         for k in 0..depth {
@@ -137,7 +170,7 @@ impl Block<'_> {
             for (v, b) in b.iter_mut().enumerate() {
                 let column = v * S::F32_LANES;
                 let offset = column / PANEL * self.right.panel_stride + column % PANEL;
-                *b = unsafe { right.add(offset).cast::<S::f32s>().read_unaligned() };
+                *b = unsafe { load::<S, T>(right.add(offset)) };
             }
             for (i, sums) in sums.iter_mut().enumerate() {
                 let a = simd.splat_f32s(left(k, i));
@@ -186,6 +219,34 @@ impl Block<'_> {
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+/// One vector of stored values.
+#[inline(always)]
+unsafe fn load<S: Simd, T: Stored>(values: *const T) -> S::f32s {
+    let mut lanes = [0f32; PANEL];
+    for (lane, value) in lanes[..S::F32_LANES].iter_mut().enumerate() {
+        *value = unsafe { *values.add(lane) }.widen();
+    }
+    unsafe { lanes.as_ptr().cast::<S::f32s>().read_unaligned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_finite_half_is_widened_exactly() {
+        for bits in 0..=u16::MAX {
+            let (short, brain) = (f16::from_bits(bits), bf16::from_bits(bits));
+            if short.is_finite() {
+                assert_eq!(short.widen().to_bits(), short.to_f32().to_bits(), "{short}");
+            }
+            if brain.is_finite() {
+                assert_eq!(brain.widen().to_bits(), brain.to_f32().to_bits(), "{brain}");
             }
         }
     }

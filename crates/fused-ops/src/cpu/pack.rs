@@ -1,6 +1,7 @@
 //! Right factors of matrix products laid out in panels.
 
-use super::kernel::{PANEL, Right};
+use super::kernel::{PANEL, Right, Stored};
+use half::{bf16, f16};
 use rayon::prelude::*;
 
 /// Strides, in values, by which a matrix (or a stack of `taps` of them) is read when it is packed.
@@ -14,17 +15,17 @@ pub(crate) struct Strides {
 
 /// A right factor of `taps · depth` rows in panels of [`PANEL`] columns, zeros after the last.
 #[derive(Debug, Clone)]
-pub(crate) struct Panels {
-    data: Vec<f32>,
+pub(crate) struct Panels<T = f32> {
+    data: Vec<T>,
     pub taps: usize,
     pub depth: usize,
     pub columns: usize,
 }
 
-impl Panels {
-    pub fn pack(source: &[f32], taps: usize, depth: usize, columns: usize, strides: Strides) -> Self {
+impl<T: Stored> Panels<T> {
+    pub fn pack(source: &[T], taps: usize, depth: usize, columns: usize, strides: Strides) -> Self {
         let panel_len = taps * depth * PANEL;
-        let mut data = vec![0f32; columns.div_ceil(PANEL) * panel_len];
+        let mut data = vec![T::default(); columns.div_ceil(PANEL) * panel_len];
         if panel_len > 0 {
             data.par_chunks_mut(panel_len).enumerate().for_each(|(panel, data)| {
                 let first = panel * PANEL;
@@ -53,13 +54,50 @@ impl Panels {
             let first = panel * PANEL;
             let width = PANEL.min(columns - first);
             for (row, values) in data.chunks_exact(PANEL).enumerate() {
-                out[row * columns + first..][..width].copy_from_slice(&values[..width]);
+                let out = &mut out[row * columns + first..][..width];
+                out.iter_mut().zip(values).for_each(|(out, value)| *out = value.widen());
             }
         }
         out
     }
 
-    pub fn right(&self) -> Right {
+    pub fn right(&self) -> Right<T> {
         Right { data: self.data.as_ptr(), row_stride: PANEL, panel_stride: self.taps * self.depth * PANEL }
+    }
+}
+
+/// The packed weight of a layer, in the type that it was loaded as: half the bytes take half the memory, and half the
+/// time to read.
+#[derive(Debug, Clone)]
+pub(crate) enum PackedWeight {
+    F32(Panels<f32>),
+    F16(Panels<f16>),
+    Bf16(Panels<bf16>),
+}
+
+/// Runs a generic expression on the panels of a [`PackedWeight`].
+macro_rules! with_panels {
+    ($weight:expr, $panels:ident => $body:expr) => {
+        match $weight {
+            PackedWeight::F32($panels) => $body,
+            PackedWeight::F16($panels) => $body,
+            PackedWeight::Bf16($panels) => $body,
+        }
+    };
+}
+pub(crate) use with_panels;
+
+impl PackedWeight {
+    pub fn depth(&self) -> usize {
+        with_panels!(self, panels => panels.depth)
+    }
+
+    pub fn columns(&self) -> usize {
+        with_panels!(self, panels => panels.columns)
+    }
+
+    /// The weight as a plain (taps, depth, columns) array.
+    pub fn unpack(&self) -> Vec<f32> {
+        with_panels!(self, panels => panels.unpack())
     }
 }

@@ -1,6 +1,6 @@
 //! Matrix products whose left rows are gathered, split over the threads.
 
-use super::kernel::{Block, Left, PANEL, Right};
+use super::kernel::{Block, Left, PANEL, Right, Stored};
 use super::pack::{Panels, Strides};
 use super::window::Window;
 use super::{Shared, vectorized};
@@ -16,11 +16,11 @@ const GRADIENT_ROWS_PER_TASK: usize = 48;
 
 /// `out[row] = Σ_tap left[window(row, tap)] · panels[tap] + bias`, where `left` has rows of `panels.depth` values and a
 /// row outside the window is zeros. `out` is (rows, panels.columns).
-pub(crate) fn gather_product(
+pub(crate) fn gather_product<T: Stored>(
     left: &[f32],
     rows: usize,
     window: &Window,
-    panels: &Panels,
+    panels: &Panels<T>,
     bias: Option<&[f32]>,
     out: &mut [f32],
 ) {
