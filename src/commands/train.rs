@@ -54,7 +54,7 @@ pub struct Emoji {
     /// Folder of the run: checkpoints, metrics, sample pictures and in the end the model.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// The last stage to run: vae, contrastive (both can run at the same time), or diffusion, which needs both.
+    /// The last stage to run: vae, contrastive (both can run at the same time), image, which needs both, or diffusion.
     #[arg(long, value_name = "STAGE", default_value = "diffusion")]
     until: Stage,
     /// Where to train: cpu, cuda, metal, or auto for a GPU if there is one that this build can use.

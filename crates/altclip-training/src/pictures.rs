@@ -2,6 +2,8 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use image::{Rgb, RgbImage};
+use rand::{Rng, RngExt};
+use rand_distr::StandardNormal;
 
 /// 8-bit pixels (n, size, size, 3) as a channels-last tensor from −1 to 1.
 ///
@@ -11,6 +13,32 @@ pub fn to_tensor(pixels: &[u8], size: usize, device: &Device) -> Result<Tensor> 
     let n = pixels.len() / (size * size * 3).max(1);
     let values: Vec<f32> = pixels.iter().map(|&p| f32::from(p) / 127.5 - 1.).collect();
     Tensor::from_vec(values, (n, size, size, 3), device)
+}
+
+/// Appends a channels-last square picture, moved over white by up to `max_shift` pixels in each direction and with
+/// normal noise of a standard deviation of up to `max_noise`, so that an encoder does not hang on single pixels.
+pub fn disturb(
+    rng: &mut impl Rng,
+    picture: &[f32],
+    size: usize,
+    max_shift: usize,
+    max_noise: f32,
+    out: &mut Vec<f32>,
+) {
+    let reach = max_shift as i64;
+    let (dx, dy) = (rng.random_range(-reach..=reach), rng.random_range(-reach..=reach));
+    let noise = rng.random_range(0f32..=1.) * max_noise;
+    for y in 0..size as i64 {
+        for x in 0..size as i64 {
+            let (sx, sy) = (x - dx, y - dy);
+            let inside = (0..size as i64).contains(&sx) && (0..size as i64).contains(&sy);
+            let start = inside.then(|| (sy as usize * size + sx as usize) * 3);
+            for channel in 0..3 {
+                let value = start.map_or(1., |start| picture[start + channel]);
+                out.push(value + noise * rng.sample::<f32, _>(StandardNormal));
+            }
+        }
+    }
 }
 
 /// The mean over pictures of their peak signal-to-noise ratio in dB, for channels-last pictures from −1 to 1 as they

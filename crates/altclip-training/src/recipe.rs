@@ -1,4 +1,5 @@
-//! The training of the emoji model from its one configuration file: tokenizer, autoencoder, dual encoder, diffusion.
+//! The training of the emoji model from its one configuration file: tokenizer, autoencoder, dual encoder, its image side
+//! once more, diffusion.
 
 use crate::emoji::{CaptionSampler, Dataset};
 use crate::error::{Error, Result};
@@ -7,6 +8,7 @@ use crate::export::{export, scheduler_config, text_encoder_config};
 use crate::run::{Observer, Run};
 use crate::stages::contrastive::{ContrastiveStage, TrainedDualEncoder};
 use crate::stages::diffusion::{DiffusionInputs, DiffusionStage};
+use crate::stages::image::{ImageInputs, ImageStage};
 use crate::stages::vae::{TrainedVae, VaeStage};
 use crate::unigram::train_unigram;
 use altclip_encoder::text_encoder::TextEncoder;
@@ -35,6 +37,7 @@ pub struct Recipe {
     pub vocab_size: usize,
     pub vae: VaeStage,
     pub contrastive: ContrastiveStage,
+    pub image: ImageStage,
     pub diffusion: DiffusionStage,
 }
 
@@ -43,7 +46,9 @@ pub struct Recipe {
 pub enum Stage {
     Vae,
     Contrastive,
-    /// Finishes the stages before it where they are not.
+    /// Finishes the two before it where they are not.
+    Image,
+    /// Finishes all stages before it where they are not.
     Diffusion,
 }
 
@@ -54,8 +59,11 @@ impl FromStr for Stage {
         match name {
             "vae" => Ok(Self::Vae),
             "contrastive" => Ok(Self::Contrastive),
+            "image" => Ok(Self::Image),
             "diffusion" => Ok(Self::Diffusion),
-            _ => Err(Error::Setting(format!("stage `{name}`: expected vae, contrastive or diffusion"))),
+            _ => {
+                Err(Error::Setting(format!("stage `{name}`: expected vae, contrastive, image or diffusion")))
+            }
         }
     }
 }
@@ -97,9 +105,13 @@ impl Recipe {
         match last {
             Stage::Vae => self.train_vae(&corpus, output, observer).map(|_| ()),
             Stage::Contrastive => self.train_contrastive(data, &corpus, output, observer).map(|_| ()),
-            Stage::Diffusion => {
+            Stage::Image | Stage::Diffusion => {
                 let vae = self.train_vae(&corpus, output, observer)?;
-                let dual_encoder = self.train_contrastive(data, &corpus, output, observer)?;
+                let mut dual_encoder = self.train_contrastive(data, &corpus, output, observer)?;
+                self.train_image(data, &corpus, output, &vae, &mut dual_encoder, observer)?;
+                if last == Stage::Image {
+                    return Ok(());
+                }
                 self.train_diffusion(data, &corpus, output, &vae, &dual_encoder, observer)
             }
         }
@@ -121,6 +133,31 @@ impl Recipe {
         let run = Run::open(output.join("contrastive"), self.seed)?;
         let Corpus { pictures, owners } = corpus;
         self.contrastive.train(data, pictures, owners, &tokenizer, &self.languages, &run, self.seed, observer)
+    }
+
+    fn train_image(
+        &self,
+        data: &Dataset,
+        corpus: &Corpus,
+        output: &Path,
+        trained_vae: &TrainedVae,
+        dual_encoder: &mut TrainedDualEncoder,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let tokenizer = self.tokenizer(data, output)?.0;
+        let device = corpus.pictures.device();
+        let vae = AutoencoderKl::new(&trained_vae.config, frozen(&trained_vae.weights, device))?;
+        let inputs = ImageInputs {
+            data,
+            pictures: &corpus.pictures,
+            latents: &trained_vae.latents,
+            owners: &corpus.owners,
+            languages: &self.languages,
+            tokenizer: &tokenizer,
+            vae: &vae,
+        };
+        let run = Run::open(output.join("image"), self.seed)?;
+        self.image.train(&inputs, dual_encoder, &run, self.seed, observer)
     }
 
     fn train_diffusion(

@@ -5,7 +5,7 @@ use crate::emoji::{CaptionSampler, Dataset};
 use crate::error::{Error, Result};
 use crate::optimizer::{Gradients, Optimizer, OptimizerConfig};
 use crate::parameters::Parameters;
-use crate::pictures::contact_sheet;
+use crate::pictures::{contact_sheet, disturb};
 use crate::run::{Observer, Run};
 use altclip_encoder::activation::Activation;
 use altclip_encoder::altclip::{AltClipTextConfig, AltClipTextTower, normalize};
@@ -14,9 +14,8 @@ use altclip_encoder::vision::{VisionConfig, VisionTower};
 use altclip_encoder::xlm_roberta::XlmRobertaConfig;
 use candle_core::{D, Tensor};
 use candle_nn::Init;
+use rand::RngExt;
 use rand::seq::SliceRandom;
-use rand::{Rng, RngExt};
-use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -64,7 +63,7 @@ pub const CAPTION_TOKENS: usize = 77;
 /// Beginning of the logarithm of the factor on the cosines: 1 / 0.07, as CLIP's.
 const INITIAL_LOGIT_SCALE: f64 = 2.6593;
 /// Largest factor on the cosines.
-const MAX_LOGIT_SCALE: f64 = 100.;
+pub(super) const MAX_LOGIT_SCALE: f64 = 100.;
 
 impl ContrastiveStage {
     fn text_config(&self, vocab_size: usize) -> AltClipTextConfig {
@@ -131,19 +130,7 @@ impl ContrastiveStage {
         let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
         let captions = CaptionSampler::new(data);
 
-        let concepts = data.concepts().len();
-        let mut of_concept = vec![Vec::new(); concepts];
-        for (picture, &owner) in owners.iter().enumerate() {
-            of_concept[owner].push(picture);
-        }
-        let drawn: Vec<usize> = (0..concepts).filter(|&c| !of_concept[c].is_empty()).collect();
-        if drawn.len() < self.batch_size {
-            return Err(Error::Setting(format!(
-                "batch_size {}: expected at most one of each of the {} concepts",
-                self.batch_size,
-                drawn.len()
-            )));
-        }
+        let of_concept = pictures_by_concept(owners, self.batch_size)?;
         let pixels: Vec<f32> = pictures.flatten_all()?.to_vec1()?;
         let picture_len = size * size * 3;
 
@@ -152,13 +139,14 @@ impl ContrastiveStage {
             Ok(normalize(&text.forward(&encoding.input_ids, &encoding.attention_mask)?)?)
         };
         let gradients = |rng: &mut rand_chacha::ChaCha8Rng| {
-            let mut drawn = drawn.clone();
+            let mut drawn: Vec<usize> = (0..of_concept.len()).collect();
             let (chosen, _) = drawn.partial_shuffle(rng, self.batch_size);
             let mut batch = Vec::with_capacity(chosen.len() * picture_len);
             for &mut concept in &mut *chosen {
                 let pictures = &of_concept[concept];
                 let picture = pictures[rng.random_range(0..pictures.len())];
-                self.disturb(rng, &pixels[picture * picture_len..][..picture_len], size, &mut batch);
+                let picture = &pixels[picture * picture_len..][..picture_len];
+                disturb(rng, picture, size, self.max_shift, self.max_noise, &mut batch);
             }
             let batch = Tensor::from_vec(batch, (chosen.len(), size, size, 3), device)?;
             let images = normalize(&vision.forward(&batch.permute((0, 3, 1, 2))?.contiguous()?)?)?;
@@ -167,7 +155,7 @@ impl ContrastiveStage {
                 .iter()
                 .map(|&concept| {
                     let language = &languages[rng.random_range(0..languages.len())];
-                    captions.sample(rng, concept, language).unwrap_or_default()
+                    captions.sample(rng, owners[of_concept[concept][0]], language).unwrap_or_default()
                 })
                 .collect();
             let logits = images.matmul(&encode(&texts)?.t()?)?.broadcast_mul(&scale)?;
@@ -178,12 +166,12 @@ impl ContrastiveStage {
             let mut rng: rand_chacha::ChaCha8Rng = rand::SeedableRng::seed_from_u64(seed);
             let images = embed_pictures(&vision, pictures)?;
             let mut rows = Vec::new();
-            for &concept in drawn.iter().step_by((drawn.len() / 12).max(1)).take(12) {
-                let sample = |language: &String| captions.sample(&mut rng, concept, language);
+            for own in of_concept.iter().step_by((of_concept.len() / 12).max(1)).take(12) {
+                let sample = |language: &String| captions.sample(&mut rng, owners[own[0]], language);
                 let texts: Vec<String> = languages.iter().filter_map(sample).collect();
                 let scores = encode(&texts)?.matmul(&images.t()?)?;
                 let best = scores.arg_sort_last_dim(false)?.narrow(1, 0, 6)?.flatten_all()?;
-                let own = Tensor::new(&[of_concept[concept][0] as u32], device)?;
+                let own = Tensor::new(&[own[0] as u32], device)?;
                 rows.push(pictures.index_select(&Tensor::cat(&[own, best], 0)?, 0)?);
             }
             let columns = 1 + 6 * languages.len();
@@ -197,13 +185,9 @@ impl ContrastiveStage {
         for language in languages {
             let sample = |&owner: &usize| captions.sample(&mut rng, owner, language).unwrap_or_default();
             let texts: Vec<String> = owners.iter().map(sample).collect();
-            let found = encode(&texts)?.detach().matmul(&images.t()?)?.argmax(D::Minus1)?.to_vec1::<u32>()?;
-            let right = found.iter().zip(owners).filter(|&(&f, &o)| owners[f as usize] == o).count();
-            let share = 100. * right as f64 / owners.len() as f64;
-            observer.note(
-                "contrastive",
-                &format!("{language}: {share:.1} % of captions find their own picture first"),
-            );
+            let share = 100. * found_share(&encode(&texts)?.detach(), &images, owners)?;
+            let note = format!("{language}: {share:.1} % of captions find their own picture first");
+            observer.note("contrastive", &note);
         }
         let weights = parameters.snapshot()?;
         let part = |prefix: &str| -> BTreeMap<String, Tensor> {
@@ -219,32 +203,39 @@ impl ContrastiveStage {
             vision_weights: part("vision."),
         })
     }
+}
 
-    /// Appends a picture, moved over white and with noise, so that the encoder does not hang on single pixels.
-    fn disturb(&self, rng: &mut impl Rng, picture: &[f32], size: usize, out: &mut Vec<f32>) {
-        let reach = self.max_shift as i64;
-        let (dx, dy) = (rng.random_range(-reach..=reach), rng.random_range(-reach..=reach));
-        let noise = rng.random_range(0f32..=1.) * self.max_noise;
-        for y in 0..size as i64 {
-            for x in 0..size as i64 {
-                let (sx, sy) = (x - dx, y - dy);
-                let inside = (0..size as i64).contains(&sx) && (0..size as i64).contains(&sy);
-                let start = inside.then(|| (sy as usize * size + sx as usize) * 3);
-                for channel in 0..3 {
-                    let value = start.map_or(1., |start| picture[start + channel]);
-                    out.push(value + noise * rng.sample::<f32, _>(StandardNormal));
-                }
-            }
-        }
+/// The pictures of each concept that has one, in the order of the concepts.
+///
+/// # Errors
+/// If the concepts are fewer than `batch_size`.
+pub(super) fn pictures_by_concept(owners: &[usize], batch_size: usize) -> Result<Vec<Vec<usize>>> {
+    let mut of_concept: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (picture, &owner) in owners.iter().enumerate() {
+        of_concept.entry(owner).or_default().push(picture);
     }
+    if of_concept.len() < batch_size {
+        let (found, n) = (of_concept.len(), batch_size);
+        return Err(Error::Setting(format!(
+            "batch_size {n}: expected at most one of each of the {found} concepts"
+        )));
+    }
+    Ok(of_concept.into_values().collect())
 }
 
 /// Cross-entropy of both directions of a square matrix of logits whose diagonal holds the pairs.
-fn symmetric_loss(logits: &Tensor) -> candle_core::Result<Tensor> {
+pub(super) fn symmetric_loss(logits: &Tensor) -> candle_core::Result<Tensor> {
     let targets = Tensor::arange(0u32, logits.dim(0)? as u32, logits.device())?;
     let images = candle_nn::loss::cross_entropy(logits, &targets)?;
     let texts = candle_nn::loss::cross_entropy(&logits.t()?.contiguous()?, &targets)?;
     (images + texts)? / 2.
+}
+
+/// Share of queries, one for each picture, that are nearest to a picture of their own concept.
+pub(super) fn found_share(queries: &Tensor, images: &Tensor, owners: &[usize]) -> Result<f64> {
+    let found = queries.matmul(&images.t()?)?.argmax(D::Minus1)?.to_vec1::<u32>()?;
+    let right = found.iter().zip(owners).filter(|&(&f, &o)| owners[f as usize] == o).count();
+    Ok(right as f64 / owners.len().max(1) as f64)
 }
 
 /// Normalised vectors of channels-last pictures (n, size, size, 3) from −1 to 1.

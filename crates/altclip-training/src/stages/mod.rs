@@ -2,4 +2,5 @@
 
 pub mod contrastive;
 pub mod diffusion;
+pub mod image;
 pub mod vae;

@@ -1,0 +1,184 @@
+//! The image side of the dual encoder, trained further while its text side stays as it is (Zhai et al., arXiv
+//! 2111.07991, with the roles exchanged): it learns to know a picture again in a rough drawing of it, as a diffusion
+//! model makes them.
+//!
+//! To the symmetric loss of pictures and captions comes the same loss of pictures and their disturbed forms (Mu et al.,
+//! arXiv 2112.12750). Disturbed is what the autoencoder's decoder makes of latents that are noised and mixed with those
+//! of another picture.
+
+use crate::emoji::{CaptionSampler, Dataset};
+use crate::error::Result;
+use crate::optimizer::{Gradients, Optimizer, OptimizerConfig};
+use crate::parameters::Parameters;
+use crate::pictures::{contact_sheet, disturb};
+use crate::run::{Observer, Run};
+use crate::stages::contrastive::{
+    CAPTION_TOKENS, MAX_LOGIT_SCALE, TrainedDualEncoder, embed_pictures, found_share, pictures_by_concept,
+    symmetric_loss,
+};
+use altclip_encoder::altclip::{AltClipTextTower, normalize};
+use altclip_encoder::tokenizer::Tokenizer;
+use altclip_encoder::vision::VisionTower;
+use altdiffusion_pipeline::vae::AutoencoderKl;
+use candle_core::{DType, Tensor};
+use candle_nn::VarBuilder;
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+use serde::{Deserialize, Serialize};
+
+/// Settings of the stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageStage {
+    pub batch_size: usize,
+    /// Pictures are moved by up to this many pixels in each direction.
+    pub max_shift: usize,
+    /// Largest standard deviation of the noise added to pictures from −1 to 1.
+    pub max_noise: f32,
+    /// Largest standard deviation of the noise added to latents of standard deviation 1.
+    pub max_latent_noise: f32,
+    /// Largest share of another picture in a disturbed one's latents.
+    pub max_mix: f32,
+    /// Factor on the cosines of pictures with disturbed pictures.
+    pub picture_logit_scale: f64,
+    pub optimizer: OptimizerConfig,
+}
+
+/// What the stage learns from.
+pub struct ImageInputs<'a> {
+    pub data: &'a Dataset,
+    /// (n, size, size, 3), channels-last, from −1 to 1.
+    pub pictures: &'a Tensor,
+    /// (n, channels, height, width), scaled.
+    pub latents: &'a Tensor,
+    /// The concept of each picture.
+    pub owners: &'a [usize],
+    pub languages: &'a [String],
+    pub tokenizer: &'a Tokenizer,
+    pub vae: &'a AutoencoderKl,
+}
+
+impl ImageStage {
+    /// Trains the image side of a dual encoder further.
+    ///
+    /// # Errors
+    /// If the settings describe no model, or the run fails.
+    pub fn train(
+        &self,
+        inputs: &ImageInputs,
+        dual_encoder: &mut TrainedDualEncoder,
+        run: &Run,
+        seed: u64,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let ImageInputs { data, pictures, owners, languages, tokenizer, .. } = *inputs;
+        let device = pictures.device();
+        let (n, size) = (pictures.dim(0)?, pictures.dim(1)?);
+        let of_concept = pictures_by_concept(owners, self.batch_size)?;
+        let text_weights = dual_encoder.text_weights.iter().map(|(k, v)| (k.clone(), v.detach())).collect();
+        let vb = VarBuilder::from_tensors(text_weights, DType::F32, device);
+        let projection_dim = dual_encoder.vision_config.projection_dim;
+        let text = AltClipTextTower::new(
+            &dual_encoder.text_config,
+            projection_dim,
+            vb.clone(),
+            vb.pp("text_projection"),
+        )?;
+        let logit_scale = vb.get((), "logit_scale")?.exp()?.minimum(MAX_LOGIT_SCALE)?;
+        let parameters = Parameters::new(seed);
+        let vision = VisionTower::new(&dual_encoder.vision_config, parameters.var_builder(device))?;
+        parameters.load(&dual_encoder.vision_weights)?;
+        let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
+        let captions = CaptionSampler::new(data);
+
+        let encode = |texts: &[String]| -> Result<Tensor> {
+            let encoding = tokenizer.encode_padded(texts, CAPTION_TOKENS)?;
+            Ok(normalize(&text.forward(&encoding.input_ids, &encoding.attention_mask)?)?.detach())
+        };
+        let embed = |pictures: &Tensor| -> Result<Tensor> {
+            Ok(normalize(&vision.forward(&pictures.permute((0, 3, 1, 2))?.contiguous()?)?)?)
+        };
+        let gradients = |rng: &mut ChaCha8Rng| {
+            let concepts = rand::seq::index::sample(rng, of_concept.len(), self.batch_size);
+            let mut choose = |concept: usize| {
+                let pictures = &of_concept[concept];
+                pictures[rng.random_range(0..pictures.len())] as u32
+            };
+            let chosen: Vec<u32> = concepts.iter().map(&mut choose).collect();
+            let mut caption = |&picture: &u32| {
+                let language = &languages[rng.random_range(0..languages.len())];
+                captions.sample(rng, owners[picture as usize], language).unwrap_or_default()
+            };
+            let texts: Vec<String> = chosen.iter().map(&mut caption).collect();
+            let clean = pictures.index_select(&Tensor::new(chosen.as_slice(), device)?, 0)?;
+            let clean = embed(&self.moved(rng, &clean, size)?)?;
+            let rough = self.rough(rng, inputs, &chosen)?;
+            let rough = embed(&self.moved(rng, &rough, size)?)?;
+            let with_texts = clean.matmul(&encode(&texts)?.t()?)?.broadcast_mul(&logit_scale)?;
+            let with_rough = (clean.matmul(&rough.t()?.contiguous()?)? * self.picture_logit_scale)?;
+            let loss = (symmetric_loss(&with_texts)? + symmetric_loss(&with_rough)?)?;
+            Ok(vec![Gradients::of(&loss)?])
+        };
+        // Rough drawings, each beside the picture that comes nearest.
+        let sample = || {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let few: Vec<u32> = (0..n as u32).step_by((n / 24).max(1)).take(24).collect();
+            let rough = self.rough(&mut rng, inputs, &few)?;
+            let scores = embed_pictures(&vision, &rough)?.matmul(&embed_pictures(&vision, pictures)?.t()?)?;
+            let nearest = pictures.index_select(&scores.argmax(1)?, 0)?;
+            let pairs = Tensor::stack(&[rough, nearest], 1)?.flatten(0, 1)?;
+            Ok(contact_sheet(&pairs, 12)?)
+        };
+        run.train(&mut optimizer, observer, gradients, sample)?;
+
+        parameters.load(&optimizer.averages())?;
+        dual_encoder.vision_weights = parameters.snapshot()?;
+        let images = embed_pictures(&vision, pictures)?;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let all: Vec<u32> = (0..n as u32).collect();
+        let rough = all
+            .chunks(self.batch_size)
+            .map(|chunk| embed_pictures(&vision, &self.rough(&mut rng, inputs, chunk)?))
+            .collect::<Result<Vec<_>>>()?;
+        let share = 100. * found_share(&Tensor::cat(&rough, 0)?, &images, owners)?;
+        observer.note("image", &format!("{share:.1} % of rough drawings find their picture first"));
+        for language in languages {
+            let sample = |&owner: &usize| captions.sample(&mut rng, owner, language).unwrap_or_default();
+            let texts: Vec<String> = owners.iter().map(sample).collect();
+            let share = 100. * found_share(&encode(&texts)?, &images, owners)?;
+            let note = format!("{language}: {share:.1} % of captions find their own picture first");
+            observer.note("image", &note);
+        }
+        Ok(())
+    }
+
+    /// Channels-last pictures, each moved and noised.
+    fn moved(&self, rng: &mut impl Rng, pictures: &Tensor, size: usize) -> Result<Tensor> {
+        let pixels: Vec<f32> = pictures.flatten_all()?.to_vec1()?;
+        let mut moved = Vec::with_capacity(pixels.len());
+        for picture in pixels.chunks_exact(size * size * 3) {
+            disturb(rng, picture, size, self.max_shift, self.max_noise, &mut moved);
+        }
+        Ok(Tensor::from_vec(moved, pictures.shape(), pictures.device())?)
+    }
+
+    /// What the decoder makes of the noised and mixed latents of some pictures, channels-last.
+    fn rough(&self, rng: &mut impl Rng, inputs: &ImageInputs, chosen: &[u32]) -> Result<Tensor> {
+        let ImageInputs { latents, vae, .. } = *inputs;
+        let device = latents.device();
+        let own = latents.index_select(&Tensor::new(chosen, device)?, 0)?;
+        let others: Vec<u32> = chosen.iter().map(|_| rng.random_range(0..latents.dims()[0] as u32)).collect();
+        let other = latents.index_select(&Tensor::new(others, device)?, 0)?;
+        let mut shares = |most: f32| -> Result<Tensor> {
+            let values: Vec<f32> = chosen.iter().map(|_| most * rng.random_range(0f32..=1.)).collect();
+            Ok(Tensor::from_vec(values, (chosen.len(), 1, 1, 1), device)?)
+        };
+        let (mix, deviation) = (shares(self.max_mix)?, shares(self.max_latent_noise)?);
+        let noise: Vec<f32> = rng.sample_iter(StandardNormal).take(own.elem_count()).collect();
+        let noise = Tensor::from_vec(noise, own.shape(), device)?.broadcast_mul(&deviation)?;
+        let mixed = (&own + (other - &own)?.broadcast_mul(&mix)?)?;
+        let latents = ((mixed + noise)? / vae.scaling_factor())?;
+        Ok(vae.decode(&latents)?.permute((0, 2, 3, 1))?.contiguous()?.detach())
+    }
+}
