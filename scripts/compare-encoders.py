@@ -119,7 +119,8 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a.double() - b.double()).norm() / b.double().norm()).item()
 
 
-def compare(name: str, program: Path, folder: Path, floor: bool) -> dict[str, float]:
+def make(name: str, folder: Path):
+    """Save a checkpoint with random weights, as it is published; its model, tokenizer and image processor."""
     kind, config, tokenizer_kind, tokenizer_folder, files = MODELS[name]
     model = randomise(kind(config()), name)
     print(f"{name}: {sum(p.numel() for p in model.parameters()) / 1e6:.0f} M parameters", flush=True)
@@ -129,7 +130,11 @@ def compare(name: str, program: Path, folder: Path, floor: bool) -> dict[str, fl
     for file in files:
         shutil.copy(ROOT / "tests/golden" / tokenizer_folder / file, folder)
     (folder / "tokenizer_config.json").write_text('{"model_max_length": 77}')
-    tokenizer = tokenizer_kind.from_pretrained(folder)
+    return model, tokenizer_kind.from_pretrained(folder), processor
+
+
+def compare(name: str, program: Path, folder: Path, floor: bool) -> dict[str, float]:
+    model, tokenizer, processor = make(name, folder)
     paths = pictures(folder)
 
     start = time.time()

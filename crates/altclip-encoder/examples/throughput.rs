@@ -1,0 +1,50 @@
+//! Embeds texts and pictures on request and says how long it took: what `scripts/compare-throughput.py` times beside the
+//! reference implementation.
+//!
+//! ```sh
+//! cargo run --release -p altclip-encoder --example throughput -- models/emoji
+//! ```
+//!
+//! Each line on standard input is a JSON object, `{"texts": ["一只猫", …]}` or `{"images": ["cat.png", …]}`. The answer is
+//! a line on standard output with the seconds that tokenising or decoding, and the model, took together. Before the
+//! first answer comes a line with the seconds of loading.
+
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use altclip_encoder::embedder::Embedder;
+use candle_core::{DType, Device};
+use serde_json::Value;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let model = std::env::args().nth(1).ok_or("expected a model")?;
+    let start = Instant::now();
+    let embedder = Embedder::from_pretrained(&model, DType::F32, &Device::Cpu)?;
+    answer(start)?;
+    for line in std::io::stdin().lock().lines() {
+        let request: Value = serde_json::from_str(&line?)?;
+        let list = |name: &str| -> Option<Vec<String>> {
+            request[name].as_array()?.iter().map(|item| Some(item.as_str()?.to_owned())).collect()
+        };
+        let start = Instant::now();
+        let count = match (list("texts"), list("images")) {
+            (Some(texts), None) => embedder.embed_texts(&texts)?.dim(0)?,
+            (None, Some(images)) => {
+                let vectors = embedder.image_stream(images.into_iter().map(PathBuf::from));
+                vectors.map(|(_, vector)| vector).collect::<Result<Vec<_>, _>>()?.len()
+            }
+            _ => return Err("expected an object with either `texts` or `images`, a list of strings".into()),
+        };
+        answer(start)?;
+        if count == 0 {
+            return Err("expected at least one text or picture".into());
+        }
+    }
+    Ok(())
+}
+
+fn answer(start: Instant) -> std::io::Result<()> {
+    println!("{}", start.elapsed().as_secs_f64());
+    std::io::stdout().flush()
+}

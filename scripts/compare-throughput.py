@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Time the embedding of texts and pictures beside PyTorch: one checkpoint, one run, taking turns.
+
+    cargo build --release -p altclip-encoder --example throughput
+    compare-throughput.py --program target/release/examples/throughput [--model altclip]
+
+A full-size checkpoint with random weights is made in a temporary folder (`--scratch` says where), as
+`compare-encoders.py` makes them. Both sides hold it in f32, use every core, and go from strings and picture files to
+vectors, so that tokenising and decoding count. PyTorch pads texts to 77 tokens, as AltCLIP's model card does; for the
+mix of lengths it is also timed padding only to the longest of each batch of 32, which is the best that few lines of
+Python do. After a first round that is not counted, rounds alternate; printed are the medians.
+
+The mix is of the lengths of real image captions: drawn from a log-normal distribution of words with median 9, as MS COCO
+and Flickr30k have it, in English and Chinese. See `scripts/golden/make.py` for the environment.
+"""
+
+import argparse
+import datetime
+import importlib.util
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+spec = importlib.util.spec_from_file_location("compare_encoders", ROOT / "scripts/compare-encoders.py")
+encoders = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(encoders)
+
+ENGLISH = "a the two small red old dog cat man woman on in with of and beach street standing holding near".split()
+CHINESE = "一 只 两 个 红色 小 老 狗 猫 男人 女人 在 沙滩 上 街道 站着 拿着 旁边 和 的".split()
+BATCHES = (1, 8, 32, 128)
+
+
+def caption(generator: random.Random, words: int) -> str:
+    """A caption of so many words, in one of two languages."""
+    if generator.random() < 0.5:
+        return " ".join(generator.choices(ENGLISH, k=words))
+    return "".join(generator.choices(CHINESE, k=words))
+
+
+def mixed(generator: random.Random, count: int) -> list[str]:
+    lengths = (max(1, min(60, round(generator.lognormvariate(2.2, 0.45)))) for _ in range(count))
+    return [caption(generator, length) for length in lengths]
+
+
+def pictures(folder: Path, count: int) -> list[str]:
+    """Photographs' sizes and a JPEG's cost, with content that is cheap to make."""
+    generator = random.Random(1)
+    paths = []
+    for index in range(count):
+        small = Image.frombytes("RGB", (16, 12), generator.randbytes(16 * 12 * 3))
+        path = folder / f"{index}.jpg"
+        small.resize((640, 480), Image.Resampling.BICUBIC).save(path, quality=90)
+        paths.append(str(path))
+    return paths
+
+
+class Reference:
+    """PyTorch's side."""
+
+    def __init__(self, model, tokenizer, processor):
+        self.model, self.tokenizer, self.processor = model, tokenizer, processor
+
+    def tokens(self, texts: list[str], padding: str) -> dict[str, torch.Tensor]:
+        tokens = self.tokenizer(texts, padding=padding, truncation=True, max_length=77, return_tensors="pt")
+        return {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask}
+
+    def padded(self, texts: list[str]) -> None:
+        self.model.get_text_features(**self.tokens(texts, "max_length"))
+
+    def to_longest(self, texts: list[str]) -> None:
+        for first in range(0, len(texts), 32):
+            self.model.get_text_features(**self.tokens(texts[first : first + 32], "longest"))
+
+    def images(self, paths: list[str]) -> None:
+        for first in range(0, len(paths), 16):
+            images = [Image.open(path) for path in paths[first : first + 16]]
+            self.model.get_image_features(self.processor(images, return_tensors="pt").pixel_values)
+
+
+class Program:
+    """Our side: the example `throughput`, which answers one line for each."""
+
+    def __init__(self, program: Path, model: Path):
+        self.process = subprocess.Popen([program, model], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        print(f"program: loaded in {self.answer():.1f} s", flush=True)
+
+    def answer(self) -> float:
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit("error: the program ended")
+        return float(line)
+
+    def run(self, **request: list[str]) -> float:
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+
+def timed(function, argument) -> float:
+    start = time.perf_counter()
+    function(argument)
+    return time.perf_counter() - start
+
+
+def compare(works: dict, rounds: int) -> list[tuple[str, list[float], int]]:
+    """Every work's name, the medians of its sides, and how many items it has."""
+    results = []
+    for name, (count, sides) in works.items():
+        # One uncounted turn each; long works say enough in few rounds.
+        first = [side() for side in sides]
+        turns = rounds if max(first) < 20 else 1
+        times = [[side() for side in sides] for _ in range(turns)]
+        medians = [statistics.median(column) for column in zip(*times)]
+        results.append((name, medians, count))
+        print(f"  {name}: " + ", ".join(f"{count / median:.2f}" for median in medians) + " per second", flush=True)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--program", type=Path, required=True, help="the built example `throughput`")
+    parser.add_argument("--model", default="altclip", choices=list(encoders.MODELS))
+    parser.add_argument("--scratch", type=Path, help="where the model is made (default: the system's)")
+    parser.add_argument("--rounds", type=int, default=3, help="counted rounds of each work (default: 3)")
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
+    arguments = parser.parse_args()
+    torch.set_grad_enabled(False)
+
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
+        folder = Path(folder)
+        reference = Reference(*encoders.make(arguments.model, folder))
+        program = Program(arguments.program, folder)
+        generator = random.Random(0)
+        works = {}
+        for batch in arguments.batches:
+            texts = [caption(generator, 10) for _ in range(batch)]
+            works[f"texts of 10 words, batch {batch}"] = (
+                batch,
+                [lambda texts=texts: program.run(texts=texts), lambda texts=texts: timed(reference.padded, texts)],
+            )
+        texts = mixed(generator, 128)
+        works["128 texts of mixed lengths"] = (
+            len(texts),
+            [
+                lambda: program.run(texts=texts),
+                lambda: timed(reference.padded, texts),
+                lambda: timed(reference.to_longest, texts),
+            ],
+        )
+        paths = pictures(folder, max(arguments.batches))
+        for batch in arguments.batches:
+            few = paths[:batch]
+            works[f"pictures, batch {batch}"] = (
+                batch,
+                [lambda few=few: program.run(images=few), lambda few=few: timed(reference.images, few)],
+            )
+        results = compare(works, arguments.rounds)
+
+    print(f"\n| {arguments.model}, f32, per second | altclip-encoder | PyTorch {torch.__version__.split('+')[0]} | ratio |")
+    print("|---|---|---|---|")
+    for name, (ours, theirs, *best), count in results:
+        print(f"| {name} | {count / ours:.2f} | {count / theirs:.2f} | {theirs / ours:.2f} × |")
+        if best:
+            print(f"| the same, beside padding to the longest of 32 | | {count / best[0]:.2f} | {best[0] / ours:.2f} × |")
+    date = datetime.date.today().isoformat()
+    print(f"\n({date}, {os.cpu_count()} cores of {processor_name()}; by `scripts/compare-throughput.py`, medians.)")
+
+
+def processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()
+
+
+if __name__ == "__main__":
+    main()
