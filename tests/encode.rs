@@ -121,12 +121,13 @@ fn short_types_are_near_and_the_file_is_f32() -> TestResult {
     let output = directory.path().join("out.safetensors");
     encode(directory.path(), "alt_diffusion", &["一只猫"])?;
     let exact = tensor(&output, "hidden_states")?;
-    for (dtype, tolerance) in [("f16", 1e-3), ("bf16", 1e-2)] {
+    // The checkpoint's values are exact in f16, and on the CPU nothing but the weights is rounded.
+    for (dtype, least, most) in [("f16", 0.0, 1e-6), ("bf16", 1e-4, 1e-2)] {
         encode(directory.path(), "alt_diffusion", &["一只猫", "--dtype", dtype, "--device", "cpu"])?;
         let found = tensor(&output, "hidden_states")?;
         assert_eq!(found.dtype(), DType::F32);
         let error = relative_error(&found, &exact)?;
-        assert!(error > 0.0 && error < tolerance, "{dtype}: {error}");
+        assert!(error >= least && error < most, "{dtype}: {error}");
     }
     Ok(())
 }

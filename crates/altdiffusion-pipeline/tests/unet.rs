@@ -104,7 +104,7 @@ fn half_precision_stays_near() {
     let (sample, states) = (normal(1, &[1, 4, 16, 16]), normal(2, &[1, 7, 20]));
     let exact = UNet2DConditionModel::new(&config, weights.clone()).unwrap();
     let exact = exact.forward_with_hidden_states(&sample, &timesteps(&[500.0]), &states).unwrap();
-    for (dtype, tolerance) in [(DType::F16, 2e-3), (DType::BF16, 1e-2)] {
+    for (dtype, tolerance) in [(DType::F16, 5e-3), (DType::BF16, 4e-2)] {
         let unet = UNet2DConditionModel::new(&config, weights.clone().set_dtype(dtype)).unwrap();
         let output = unet.forward_with_hidden_states(&sample, &timesteps(&[500.0]), &states).unwrap();
         assert_eq!(output.dtype(), DType::F32);
