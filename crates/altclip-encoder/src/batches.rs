@@ -9,7 +9,7 @@ const PADDING: usize = 8;
 
 /// Parts texts of these many tokens into batches, so that a mixed list costs its tokens, not its padding. Each batch
 /// holds indices into `lengths`; each index is in one batch.
-pub(super) fn batches(lengths: &[usize]) -> Vec<Vec<usize>> {
+pub(crate) fn batches(lengths: &[usize]) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     let length = |index: usize| lengths.get(index).copied().unwrap_or(0);
     order.sort_by_key(|&index| length(index));

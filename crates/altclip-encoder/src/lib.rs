@@ -52,6 +52,7 @@
 
 pub mod activation;
 pub mod altclip;
+mod batches;
 pub mod bert;
 pub mod checkpoint;
 mod clip_layer;

@@ -84,6 +84,23 @@ impl CompactPrompts {
         Ok(Self { prompts, full_rows, rows })
     }
 
+    /// How many rows each prompt needs.
+    pub fn lengths(&self) -> Vec<usize> {
+        self.prompts.iter().map(Prompt::needed_rows).collect()
+    }
+
+    /// Rows per prompt that are computed: those of the longest prompt.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Some of the prompts, with no more rows than these need.
+    pub fn part(&self, indices: &[usize]) -> Self {
+        let prompts: Vec<Prompt> = indices.iter().filter_map(|&i| self.prompts.get(i).cloned()).collect();
+        let rows = prompts.iter().map(Prompt::needed_rows).max().unwrap_or(0);
+        Self { prompts, full_rows: self.full_rows, rows }
+    }
+
     /// Ids of the rows to compute: (batch, rows), u32, on the CPU.
     pub fn input_ids(&self) -> Result<Tensor> {
         let ids: Vec<u32> =

@@ -5,7 +5,6 @@
 //! goes through [`text_stream`](Embedder::text_stream) and [`image_stream`](Embedder::image_stream).
 
 mod ahead;
-mod batches;
 mod images;
 mod texts;
 

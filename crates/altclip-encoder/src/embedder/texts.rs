@@ -7,8 +7,8 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::ahead::Ahead;
-use super::batches::batches;
 use super::{Embedder, in_place, vectors};
+use crate::batches::batches;
 use crate::error::Result;
 use crate::tokenizer::Tokenizer;
 
