@@ -1,6 +1,6 @@
 //! The activation functions that the towers' `config.json` can name as `hidden_act`.
 
-use candle_core::{Result, Tensor};
+use fused_ops::Epilogue;
 use serde::{Deserialize, Serialize};
 
 /// Activation between the two linear layers of a transformer block.
@@ -14,11 +14,11 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Applies the function to every element of `x`.
-    pub fn forward(self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Gelu => fused_ops::gelu(x),
-            Self::QuickGelu => fused_ops::quick_gelu(x),
-        }
+    /// What follows a linear layer that this function is applied to.
+    pub(crate) fn epilogue<'a>(self) -> Epilogue<'a> {
+        Epilogue::activation(match self {
+            Self::Gelu => fused_ops::Activation::Gelu,
+            Self::QuickGelu => fused_ops::Activation::QuickGelu,
+        })
     }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{LayerNorm, Linear, attention, causal_attention};
+use fused_ops::{Epilogue, LayerNorm, Linear, attention, causal_attention};
 
 use crate::activation::Activation;
 use crate::layer_shape::LayerShape;
@@ -38,8 +38,8 @@ impl ClipLayer {
 
     /// (batch, rows, hidden_size), in and out.
     pub fn forward(&self, x: &Tensor, mask: AttentionMask) -> Result<Tensor> {
-        let x = (x + self.self_attn.forward(&self.layer_norm1.forward(x)?, mask)?)?;
-        &x + self.mlp.forward(&self.layer_norm2.forward(&x)?)?
+        let x = self.self_attn.forward(&self.layer_norm1.forward(x)?, mask, x)?;
+        self.mlp.forward(&self.layer_norm2.forward(&x)?, &x)
     }
 }
 
@@ -64,13 +64,13 @@ impl SelfAttention {
         })
     }
 
-    fn forward(&self, x: &Tensor, mask: AttentionMask) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, mask: AttentionMask, residual: &Tensor) -> Result<Tensor> {
         let (query, key, value) = (self.q_proj.forward(x)?, self.k_proj.forward(x)?, self.v_proj.forward(x)?);
         let mixed = match mask {
             AttentionMask::None => attention(&query, &key, &value, self.heads, None),
             AttentionMask::Causal(bias) => causal_attention(&query, &key, &value, self.heads, Some(bias)),
         };
-        self.out_proj.forward(&mixed?)
+        self.out_proj.forward_with(&mixed?, &Epilogue::residual(residual))
     }
 }
 
@@ -91,7 +91,8 @@ impl Mlp {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.fc2.forward(&self.activation.forward(&self.fc1.forward(x)?)?)
+    fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let inner = self.fc1.forward_with(x, &self.activation.epilogue())?;
+        self.fc2.forward_with(&inner, &Epilogue::residual(residual))
     }
 }

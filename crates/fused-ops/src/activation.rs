@@ -35,11 +35,29 @@ fn apply(x: &Tensor, activation: Activation) -> Result<Tensor> {
     as_f32(x)?.apply_op1(activation)?.to_dtype(x.dtype())
 }
 
-#[derive(Clone, Copy)]
-enum Activation {
+/// The activations that an [`Epilogue`](crate::Epilogue) can end with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// [`gelu`]
     Gelu,
+    /// [`quick_gelu`]
     QuickGelu,
+    /// [`silu`]
     Silu,
+}
+
+impl Activation {
+    /// The activation of every value.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn forward(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Gelu => gelu(x),
+            Self::QuickGelu => quick_gelu(x),
+            Self::Silu => silu(x),
+        }
+    }
 }
 
 impl CustomOp1 for Activation {

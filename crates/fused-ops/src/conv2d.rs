@@ -1,12 +1,14 @@
 //! Two-dimensional convolution over channels-last pictures.
 
 use crate::cpu::convolution::Geometry;
+use crate::cpu::epilogue;
 use crate::cpu::kernel::Stored;
 use crate::cpu::pack::{PackedWeight, Panels, with_panels};
 use crate::custom::{Pack, Weight, as_f32, for_computing, gradient, on_cpu, packed_bias, slice, with_slice};
+use crate::epilogue::Epilogue;
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder, init};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Zero rows and columns added around a picture before it is convolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +45,8 @@ impl Default for Conv2dOptions {
 #[derive(Debug, Clone)]
 pub struct Conv2d {
     weight: Weight,
+    /// The weight for Winograd's way, from the first time that it is taken.
+    transformed: Arc<OnceLock<Panels>>,
     bias: Option<Tensor>,
     in_channels: usize,
     out_channels: usize,
@@ -80,7 +84,8 @@ impl Conv2d {
         let weight = vb.get_with_hints(shape, "weight", init::DEFAULT_KAIMING_UNIFORM)?;
         let geometry = Geometry { batch: 0, height: 0, width: 0, in_channels, out_channels, kernel, options };
         let weight = Weight::new(weight, &geometry)?;
-        Ok(Self { weight, bias: None, in_channels, out_channels, kernel, options })
+        let transformed = Arc::default();
+        Ok(Self { weight, transformed, bias: None, in_channels, out_channels, kernel, options })
     }
 
     /// The same convolution without the doubling before it, for input that is enlarged already.
@@ -92,6 +97,11 @@ impl Conv2d {
     /// `(batch, height, width, in)` to `(batch, height', width', out)`, where
     /// `height' = (height · (2 if upsampled) + padding − kernel) / stride + 1`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_with(x, &Epilogue::default())
+    }
+
+    /// [`Conv2d::forward`] and what follows it.
+    pub fn forward_with(&self, x: &Tensor, epilogue: &Epilogue) -> Result<Tensor> {
         let (batch, height, width, channels) = x.dims4()?;
         let Self { in_channels, out_channels, kernel, options, .. } = *self;
         if channels != in_channels {
@@ -101,22 +111,32 @@ impl Conv2d {
             );
         }
         let geometry = Geometry { batch, height, width, in_channels, out_channels, kernel, options };
-        match &self.weight {
+        let y = match &self.weight {
+            Weight::Packed(weight) if epilogue.is_fusible(x) => {
+                let bias = packed_bias(self.bias.as_ref())?;
+                let dims = out_shape(&geometry);
+                return epilogue.run(x, dims.dims(), bias.as_deref(), |x, epilogue| {
+                    with_panels!(&**weight, panels => {
+                        geometry.forward_fast(x, panels, &self.transformed, epilogue)
+                    })
+                });
+            }
             Weight::Plain(weight) if on_cpu(x) => {
                 let bias = match &self.bias {
                     Some(bias) => bias.clone(),
                     None => Tensor::zeros(out_channels, x.dtype(), x.device())?,
                 };
                 let y = as_f32(x)?.apply_op3(&as_f32(weight)?, &as_f32(&bias)?, Conv2dOp(geometry))?;
-                y.to_dtype(x.dtype())
+                y.to_dtype(x.dtype())?
             }
-            Weight::Plain(weight) => conv2d_reference(x, weight, self.bias.as_ref(), options),
+            Weight::Plain(weight) => conv2d_reference(x, weight, self.bias.as_ref(), options)?,
             Weight::Packed(weight) => {
                 let bias = packed_bias(self.bias.as_ref())?;
                 let op = PackedConv2dOp { geometry, weight: weight.clone(), bias };
-                as_f32(x)?.apply_op1(op)?.to_dtype(x.dtype())
+                as_f32(x)?.apply_op1(op)?.to_dtype(x.dtype())?
             }
-        }
+        };
+        epilogue.apply(y)
     }
 }
 
@@ -143,8 +163,8 @@ impl CustomOp1 for PackedConv2dOp {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (x, bias) = (slice(x, layout)?, self.bias.as_deref());
-        let y = with_panels!(&*self.weight, panels => self.geometry.forward(x, panels, bias));
+        let (x, epilogue) = (slice(x, layout)?, epilogue::Epilogue::bias(self.bias.as_deref()));
+        let y = with_panels!(&*self.weight, panels => self.geometry.forward(x, panels, &epilogue));
         Ok((CpuStorage::F32(y), out_shape(&self.geometry)))
     }
 
@@ -172,7 +192,8 @@ impl CustomOp3 for Conv2dOp {
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let weight = self.0.pack(slice(weight, weight_layout)?);
-        let y = self.0.forward(slice(x, x_layout)?, &weight, Some(slice(bias, bias_layout)?));
+        let epilogue = epilogue::Epilogue::bias(Some(slice(bias, bias_layout)?));
+        let y = self.0.forward(slice(x, x_layout)?, &weight, &epilogue);
         Ok((CpuStorage::F32(y), out_shape(&self.0)))
     }
 

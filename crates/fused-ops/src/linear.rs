@@ -1,10 +1,12 @@
 //! Linear layers: `x · weightᵀ + bias`.
 
+use crate::cpu::epilogue;
 use crate::cpu::kernel::Stored;
 use crate::cpu::pack::{PackedWeight, Panels, Strides, with_panels};
 use crate::cpu::product::{column_sums, gather_gradient, gather_product};
 use crate::cpu::window::Window;
 use crate::custom::{Pack, Weight, as_f32, for_computing, gradient, on_cpu, packed_bias, slice, with_slice};
+use crate::epilogue::Epilogue;
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder, init};
 use std::sync::Arc;
@@ -43,21 +45,37 @@ impl Linear {
 
     /// `(…, in)` to `(…, out)`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match &self.weight {
+        self.forward_with(x, &Epilogue::default())
+    }
+
+    /// [`Linear::forward`] and what follows it, of which the shift needs an input of rank 3 or more.
+    pub fn forward_with(&self, x: &Tensor, epilogue: &Epilogue) -> Result<Tensor> {
+        let y = match &self.weight {
+            Weight::Packed(weight) if epilogue.is_fusible(x) => {
+                let (rows, shape) = out_shape(x.dims(), weight.depth(), weight.columns())?;
+                let bias = packed_bias(self.bias.as_ref())?;
+                return epilogue.run(
+                    x,
+                    shape.dims(),
+                    bias.as_deref(),
+                    |x, epilogue| with_panels!(&**weight, panels => product(x, rows, panels, epilogue)),
+                );
+            }
             Weight::Plain(weight) if on_cpu(x) => {
                 let bias = match &self.bias {
                     Some(bias) => bias.clone(),
                     None => Tensor::zeros(weight.dim(0)?, x.dtype(), x.device())?,
                 };
                 let y = as_f32(x)?.apply_op3(&as_f32(weight)?, &as_f32(&bias)?, LinearOp)?;
-                y.to_dtype(x.dtype())
+                y.to_dtype(x.dtype())?
             }
-            Weight::Plain(weight) => linear_reference(x, weight, self.bias.as_ref()),
+            Weight::Plain(weight) => linear_reference(x, weight, self.bias.as_ref())?,
             Weight::Packed(weight) => {
                 let op = PackedLinearOp { weight: weight.clone(), bias: packed_bias(self.bias.as_ref())? };
-                as_f32(x)?.apply_op1(op)?.to_dtype(x.dtype())
+                as_f32(x)?.apply_op1(op)?.to_dtype(x.dtype())?
             }
-        }
+        };
+        epilogue.apply(y)
     }
 }
 
@@ -75,22 +93,20 @@ impl Pack for Shape2 {
 }
 
 /// The shape of the product, from the shape of its input.
-fn out_shape(x: &Layout, in_features: usize, out_features: usize) -> Result<(usize, Shape)> {
-    let mut dims = x.dims().to_vec();
+fn out_shape(x: &[usize], in_features: usize, out_features: usize) -> Result<(usize, Shape)> {
+    let rows = x.iter().product::<usize>() / in_features.max(1);
+    let mut dims = x.to_vec();
     match dims.last_mut() {
         Some(last) if *last == in_features => *last = out_features,
-        _ => candle_core::bail!(
-            "a linear layer of {in_features} features got an input of shape {:?}",
-            x.dims()
-        ),
+        _ => candle_core::bail!("a linear layer of {in_features} features got an input of shape {x:?}"),
     }
-    Ok((x.shape().elem_count() / in_features, Shape::from(dims)))
+    Ok((rows, Shape::from(dims)))
 }
 
-fn product<T: Stored>(x: &[f32], rows: usize, weight: &Panels<T>, bias: Option<&[f32]>) -> CpuStorage {
+fn product<T: Stored>(x: &[f32], rows: usize, weight: &Panels<T>, epilogue: &epilogue::Epilogue) -> Vec<f32> {
     let mut out = vec![0f32; rows * weight.columns];
-    gather_product(x, rows, &Window::Same, weight, bias, &mut out);
-    CpuStorage::F32(out)
+    gather_product(x, rows, &Window::Same, weight, epilogue, &mut out);
+    out
 }
 
 /// A frozen layer: only the input has a gradient.
@@ -105,9 +121,10 @@ impl CustomOp1 for PackedLinearOp {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (rows, shape) = out_shape(layout, self.weight.depth(), self.weight.columns())?;
-        let (x, bias) = (slice(x, layout)?, self.bias.as_deref());
-        Ok((with_panels!(&*self.weight, panels => product(x, rows, panels, bias)), shape))
+        let (rows, shape) = out_shape(layout.dims(), self.weight.depth(), self.weight.columns())?;
+        let (x, epilogue) = (slice(x, layout)?, epilogue::Epilogue::bias(self.bias.as_deref()));
+        let y = with_panels!(&*self.weight, panels => product(x, rows, panels, &epilogue));
+        Ok((CpuStorage::F32(y), shape))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
@@ -123,7 +140,7 @@ impl CustomOp1 for PackedLinearOp {
 fn input_gradient(weight: &Panels, grad: &[f32]) -> Vec<f32> {
     let rows = grad.len() / weight.depth;
     let mut out = vec![0f32; rows * weight.columns];
-    gather_product(grad, rows, &Window::Same, weight, None, &mut out);
+    gather_product(grad, rows, &Window::Same, weight, &epilogue::Epilogue::default(), &mut out);
     out
 }
 
@@ -145,9 +162,10 @@ impl CustomOp3 for LinearOp {
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (out_features, in_features) = weight_layout.shape().dims2()?;
-        let (rows, shape) = out_shape(x_layout, in_features, out_features)?;
+        let (rows, shape) = out_shape(x_layout.dims(), in_features, out_features)?;
         let weight = Shape2 { in_features, out_features }.pack(slice(weight, weight_layout)?);
-        Ok((product(slice(x, x_layout)?, rows, &weight, Some(slice(bias, bias_layout)?)), shape))
+        let epilogue = epilogue::Epilogue::bias(Some(slice(bias, bias_layout)?));
+        Ok((CpuStorage::F32(product(slice(x, x_layout)?, rows, &weight, &epilogue)), shape))
     }
 
     fn bwd(

@@ -3,7 +3,8 @@
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
 use fused_ops::{
-    Conv2d, Conv2dOptions, GroupNorm, LayerNorm, Linear, Padding, attention, causal_attention, reference,
+    Activation, Conv2d, Conv2dOptions, Epilogue, GroupNorm, LayerNorm, Linear, Padding, attention,
+    causal_attention, reference,
 };
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -236,6 +237,44 @@ fn channel_shifts_and_their_gradients() -> Result<()> {
     Ok(())
 }
 
+/// What follows a layer is the same whether its kernel does it or an operation of its own.
+#[test]
+fn epilogues() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(13);
+    let mut random = |shape: &[usize]| Ok::<_, candle_core::Error>(random(&mut rng, shape)?.detach());
+    let options = Conv2dOptions { padding: Padding::same(1), ..Default::default() };
+    // The last is large enough for Winograd's way.
+    for (height, width, inputs, outputs) in [(3, 5, 7, 20), (6, 6, 33, 17), (30, 33, 96, 72)] {
+        let x = random(&[2, height, width, inputs])?;
+        let (w, b) = (random(&[outputs, inputs, 3, 3])?, random(&[outputs])?);
+        let (matrix, shift) = (random(&[outputs, inputs])?, random(&[2, outputs])?);
+        let residual = random(&[2, height, width, outputs])?;
+        let conv = Conv2d::new(inputs, outputs, 3, options, vb(&[("weight", &w), ("bias", &b)]))?;
+        let linear = Linear::from_tensors(matrix.clone(), Some(b.clone()))?;
+        let plain =
+            [reference::conv2d(&x, &w, Some(&b), options)?, reference::linear(&x, &matrix, Some(&b))?];
+        for activation in [None, Some(Activation::Gelu), Some(Activation::QuickGelu), Some(Activation::Silu)]
+        {
+            let epilogue = Epilogue { shift: Some(&shift), residual: Some(&residual), activation };
+            let found = [conv.forward_with(&x, &epilogue)?, linear.forward_with(&x, &epilogue)?];
+            for (found, plain) in found.iter().zip(&plain) {
+                let shifted = plain.broadcast_add(&shift.reshape((2, 1, 1, outputs))?)?;
+                let sum = (shifted + &residual)?;
+                let expected = match activation {
+                    None => sum,
+                    Some(Activation::Gelu) => sum.gelu_erf()?,
+                    Some(Activation::QuickGelu) => (&sum * candle_nn::ops::sigmoid(&(&sum * 1.702)?)?)?,
+                    Some(Activation::Silu) => sum.silu()?,
+                };
+                assert_close("epilogue", found, &expected, TOLERANCE)?;
+            }
+        }
+        assert!(conv.forward_with(&x, &Epilogue::residual(&x)).is_err());
+        assert!(linear.forward_with(&x, &Epilogue::shift(&residual)).is_err());
+    }
+    Ok(())
+}
+
 /// Half-precision tensors are computed in f32 and rounded once.
 #[test]
 fn half_precision() -> Result<()> {
@@ -261,11 +300,8 @@ fn short_weights_are_widened_exactly() -> Result<()> {
         let (matrix, kernel, bias) = (short(&[37, 50])?, short(&[21, 5, 3, 3])?, short(&[37])?);
         let (x, picture) = (random(&mut rng, &[9, 50])?.detach(), random(&mut rng, &[2, 6, 7, 5])?.detach());
         let layer = Linear::from_tensors(matrix.clone(), Some(bias.clone()))?;
-        let expected = reference::linear(
-            &x,
-            &matrix.to_dtype(DType::F32)?,
-            Some(&bias.to_dtype(DType::F32)?),
-        )?;
+        let expected =
+            reference::linear(&x, &matrix.to_dtype(DType::F32)?, Some(&bias.to_dtype(DType::F32)?))?;
         assert_close("linear", &layer.forward(&x)?, &expected, 1e-6)?;
         let options = Conv2dOptions { padding: Padding::same(1), ..Default::default() };
         let layer = Conv2d::new_no_bias(5, 21, 3, options, vb(&[("weight", &kernel)]).set_dtype(dtype))?;

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{LayerNorm, Linear, attention};
+use fused_ops::{Epilogue, LayerNorm, Linear, attention};
 
 use crate::activation::Activation;
 use crate::layer_shape::LayerShape;
@@ -33,7 +33,7 @@ impl XlmRobertaLayer {
     /// `x` (batch, tokens, hidden_size), `key_bias` (batch, tokens) → (batch, tokens, hidden_size).
     pub fn forward(&self, x: &Tensor, key_bias: Option<&Tensor>) -> Result<Tensor> {
         let x = self.attention_output.forward(&self.attention.forward(x, key_bias)?, x)?;
-        let inner = self.activation.forward(&self.intermediate.forward(&x)?)?;
+        let inner = self.intermediate.forward_with(&x, &self.activation.epilogue())?;
         self.output.forward(&inner, &x)
     }
 }
@@ -80,6 +80,6 @@ impl ResidualNorm {
     }
 
     fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        self.layer_norm.forward(&(self.dense.forward(x)? + residual)?)
+        self.layer_norm.forward(&self.dense.forward_with(x, &Epilogue::residual(residual))?)
     }
 }

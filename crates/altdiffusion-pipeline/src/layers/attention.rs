@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Linear, attention};
+use fused_ops::{Epilogue, Linear, attention};
 
 /// Keys and values, projected: (batch, tokens, heads × head dimension) each.
 #[derive(Debug, Clone)]
@@ -68,22 +68,23 @@ impl Attention {
         Ok(KeyValue { key: self.to_k.forward(context)?, value: self.to_v.forward(context)? })
     }
 
-    /// Self-attention: (batch, tokens, query_dim) → (batch, tokens, query_dim)
-    pub fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.forward_with(hidden, &self.project(hidden)?, None)
+    /// Self-attention of (batch, tokens, query_dim), plus what is carried around it, of the same shape.
+    pub fn forward(&self, hidden: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.forward_with(hidden, &self.project(hidden)?, None, residual)
     }
 
-    /// Attention of (batch, tokens, query_dim) to given keys and values. `key_bias`, (batch, keys), is added
-    /// to each key's scores.
+    /// Attention of (batch, tokens, query_dim) to given keys and values, plus what is carried around it. `key_bias`,
+    /// (batch, keys), is added to each key's scores.
     pub fn forward_with(
         &self,
         hidden: &Tensor,
         context: &KeyValue,
         key_bias: Option<&Tensor>,
+        residual: &Tensor,
     ) -> Result<Tensor> {
         let query = self.to_q.forward(hidden)?;
         let attended = attention(&query, &context.key, &context.value, self.heads, key_bias)?;
-        self.to_out.forward(&attended)
+        self.to_out.forward_with(&attended, &Epilogue::residual(residual))
     }
 }
 

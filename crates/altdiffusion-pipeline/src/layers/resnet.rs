@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Conv2d, GroupNorm, Linear, shift_channels};
+use fused_ops::{Conv2d, Epilogue, GroupNorm, Linear};
 
 use super::layout::same_size;
 
@@ -56,17 +56,16 @@ impl ResnetBlock2D {
     /// embedding after its SiLU, (batch, time_embedding_dim), which is the same for every block and so
     /// computed once.
     pub fn forward(&self, input: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
-        let mut hidden = self.conv1.forward(&self.norm1.forward_silu(input)?)?;
-        if let (Some(projection), Some(time)) = (&self.time_emb_proj, time) {
-            let shift = projection.forward(time)?; // (batch, out_channels)
-            hidden = shift_channels(&hidden, &shift)?;
-        }
-        hidden = self.norm2.forward_silu(&hidden)?;
-        hidden = self.conv2.forward(&hidden)?;
-        let sum = match &self.conv_shortcut {
-            Some(shortcut) => (shortcut.forward(input)? + hidden)?,
-            None => (input + hidden)?,
+        let shift = match (&self.time_emb_proj, time) {
+            (Some(projection), Some(time)) => Some(projection.forward(time)?), // (batch, out_channels)
+            _ => None,
         };
+        let shift = Epilogue { shift: shift.as_ref(), ..Epilogue::default() };
+        let hidden = self.conv1.forward_with(&self.norm1.forward_silu(input)?, &shift)?;
+        let hidden = self.norm2.forward_silu(&hidden)?;
+        let shortcut = self.conv_shortcut.as_ref().map(|shortcut| shortcut.forward(input)).transpose()?;
+        let around = shortcut.as_ref().unwrap_or(input);
+        let sum = self.conv2.forward_with(&hidden, &Epilogue::residual(around))?;
         if self.output_scale_factor == 1.0 { Ok(sum) } else { sum / self.output_scale_factor }
     }
 }

@@ -34,14 +34,19 @@ pub(super) struct ContextCursor<'a> {
 }
 
 impl ContextCursor<'_> {
-    /// Attends, from (batch, positions, channels), to the next layer's keys and values.
-    pub fn attend(&mut self, attention: &Attention, hidden: &Tensor) -> candle_core::Result<Tensor> {
+    /// Attends, from (batch, positions, channels), to the next layer's keys and values, and adds what is carried around.
+    pub fn attend(
+        &mut self,
+        attention: &Attention,
+        hidden: &Tensor,
+        residual: &Tensor,
+    ) -> candle_core::Result<Tensor> {
         let Some(layer) = self.layers.next() else {
             candle_core::bail!(
                 "the cross-attention context was projected by another model, with fewer layers"
             )
         };
-        attention.forward_with(hidden, layer, self.key_bias)
+        attention.forward_with(hidden, layer, self.key_bias, residual)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Linear, silu};
+use fused_ops::{Activation, Epilogue, Linear};
 
 /// The wavelength of the slowest sinusoid, over 2π.
 const MAX_PERIOD: f64 = 10_000.0;
@@ -56,6 +56,7 @@ impl TimestepEmbedding {
 
     /// (batch, channels) → (batch, time_embedding_dim)
     pub fn forward(&self, sinusoids: &Tensor) -> Result<Tensor> {
-        self.linear_2.forward(&silu(&self.linear_1.forward(sinusoids)?)?)
+        let inner = self.linear_1.forward_with(sinusoids, &Epilogue::activation(Activation::Silu))?;
+        self.linear_2.forward(&inner)
     }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Conv2d, GroupNorm, LayerNorm, Linear, geglu};
+use fused_ops::{Conv2d, Epilogue, GroupNorm, LayerNorm, Linear, geglu};
 
 use super::context::{ContextCursor, ContextProjector};
 use crate::layers::attention::{Attention, AttentionConfig};
@@ -65,7 +65,7 @@ impl Transformer2DModel {
             hidden = block.forward(hidden, context)?;
         }
         hidden = hidden.reshape((batch, height, width, channels))?;
-        self.proj_out.forward(&hidden)? + input
+        self.proj_out.forward_with(&hidden, &Epilogue::residual(input))
     }
 }
 
@@ -87,9 +87,13 @@ impl Projection {
 
     /// (batch, height, width, channels) → the same
     fn forward(&self, input: &Tensor) -> Result<Tensor> {
+        self.forward_with(input, &Epilogue::default())
+    }
+
+    fn forward_with(&self, input: &Tensor, epilogue: &Epilogue) -> Result<Tensor> {
         match self {
-            Self::Conv2d(conv) => conv.forward(input),
-            Self::Linear(linear) => linear.forward(input),
+            Self::Conv2d(conv) => conv.forward_with(input, epilogue),
+            Self::Linear(linear) => linear.forward_with(input, epilogue),
         }
     }
 }
@@ -125,9 +129,9 @@ impl BasicTransformerBlock {
 
     /// (batch, positions, channels) → the same
     fn forward(&self, mut hidden: Tensor, context: &mut ContextCursor) -> Result<Tensor> {
-        hidden = (self.attn1.forward(&self.norm1.forward(&hidden)?)? + hidden)?;
-        hidden = (context.attend(&self.attn2, &self.norm2.forward(&hidden)?)? + hidden)?;
-        self.ff.forward(&self.norm3.forward(&hidden)?)? + hidden
+        hidden = self.attn1.forward(&self.norm1.forward(&hidden)?, &hidden)?;
+        hidden = context.attend(&self.attn2, &self.norm2.forward(&hidden)?, &hidden)?;
+        self.ff.forward(&self.norm3.forward(&hidden)?, &hidden)
     }
 }
 
@@ -149,7 +153,7 @@ impl FeedForward {
         })
     }
 
-    fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.out.forward(&geglu(&self.proj.forward(hidden)?)?)
+    fn forward(&self, hidden: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.out.forward_with(&geglu(&self.proj.forward(hidden)?)?, &Epilogue::residual(residual))
     }
 }

@@ -61,8 +61,8 @@ impl AttentionBlock {
 
     fn forward(&self, input: &Tensor) -> Result<Tensor> {
         let (batch, height, width, channels) = input.dims4()?;
-        let hidden = self.group_norm.forward(input)?.reshape((batch, height * width, channels))?;
-        let hidden = self.attention.forward(&hidden)?;
-        input + hidden.reshape((batch, height, width, channels))?
+        let rows = (batch, height * width, channels);
+        let hidden = self.group_norm.forward(input)?.reshape(rows)?;
+        self.attention.forward(&hidden, &input.reshape(rows)?)?.reshape((batch, height, width, channels))
     }
 }

@@ -68,7 +68,6 @@ impl WithSimd for Task<'_> {
                 rows,
                 panels: first_panel..first_panel + count.div_ceil(PANEL),
                 columns: first + count,
-                bias: None,
                 accumulate: false,
                 // A block writes column c at out + c; the tile's first column belongs at the start of its row.
                 out: scores.as_mut_ptr().wrapping_sub(first),
@@ -107,7 +106,6 @@ impl WithSimd for Task<'_> {
                 rows,
                 panels: 0..head_dim.div_ceil(PANEL),
                 columns: head_dim,
-                bias: None,
                 accumulate: true,
                 out: sums.as_mut_ptr(),
                 out_stride: head_dim,

@@ -1,10 +1,17 @@
 //! Convolution of channels-last pictures as a gathered matrix product, with its gradients.
 
-use super::kernel::Stored;
+use super::epilogue::Epilogue;
+use super::kernel::{PANEL, Stored};
 use super::pack::{PackedWeight, Panels, Strides};
 use super::product::{column_sums, gather_gradient, gather_product};
 use super::window::{Axis, Window};
-use crate::conv2d::Conv2dOptions;
+use super::winograd::{self, Pictures};
+use crate::conv2d::{Conv2dOptions, Padding};
+use std::sync::OnceLock;
+
+/// Most values of a layer's transformed weights that are there at a time, 16 MiB: those of a layer that has no more are
+/// kept from one call to the next, of others so many panels are made, used and made anew, while the cache has them.
+const MOST_TRANSFORMED_WEIGHTS: usize = 4 << 20;
 
 /// The shapes of one convolution.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +52,7 @@ impl Geometry {
     }
 
     /// The stored pixels that output pixels see.
-    fn source(&self) -> Window {
+    pub fn source(&self) -> Window {
         let (stride, scale) = (self.options.stride, self.scale());
         let axis = |positions, extent, padding: usize| {
             Axis::new(self.kernel, positions, extent, |position, tap| {
@@ -81,9 +88,44 @@ impl Geometry {
     }
 
     /// The convolution itself.
-    pub fn forward<T: Stored>(&self, x: &[f32], weight: &Panels<T>, bias: Option<&[f32]>) -> Vec<f32> {
+    pub fn forward<T: Stored>(&self, x: &[f32], weight: &Panels<T>, epilogue: &Epilogue) -> Vec<f32> {
         let mut out = vec![0f32; self.out_pixels() * self.out_channels];
-        gather_product(x, self.out_pixels(), &self.source(), weight, bias, &mut out);
+        gather_product(x, self.out_pixels(), &self.source(), weight, epilogue, &mut out);
+        out
+    }
+
+    /// The convolution by Winograd's way where that is faster. `transformed` keeps the transformed weights if they are
+    /// small.
+    pub fn forward_fast<T: Stored>(
+        &self,
+        x: &[f32],
+        weight: &Panels<T>,
+        transformed: &OnceLock<Panels>,
+        epilogue: &Epilogue,
+    ) -> Vec<f32> {
+        let pictures = Pictures { batch: self.batch, height: self.out_height(), width: self.out_width() };
+        let (depth, columns) = (self.in_channels, self.out_channels);
+        let panels = columns.div_ceil(PANEL);
+        let panels_at_once = MOST_TRANSFORMED_WEIGHTS / (winograd::PLACES * depth * PANEL).max(1);
+        let keeps = panels <= panels_at_once;
+        let fits = self.kernel == 3 && self.options.stride == 1 && self.options.padding == Padding::same(1);
+        if !fits || panels_at_once < 2 || !winograd::pays(pictures, depth, columns, keeps) {
+            return self.forward(x, weight, epilogue);
+        }
+        let source = self.source();
+        let mut out = vec![0f32; self.out_pixels() * columns];
+        let mut part = |weights: &Panels, first_panel: usize| {
+            let first = first_panel * PANEL;
+            winograd::convolution(x, pictures, &source, weights, first, epilogue, columns, &mut out);
+        };
+        if keeps {
+            part(transformed.get_or_init(|| winograd::transform_weights(weight, 0..panels)), 0);
+        } else {
+            for first in (0..panels).step_by(panels_at_once) {
+                let last = (first + panels_at_once).min(panels);
+                part(&winograd::transform_weights(weight, first..last), first);
+            }
+        }
         out
     }
 
@@ -107,7 +149,7 @@ impl Geometry {
         let scale = self.scale();
         let pixels = self.batch * self.height * self.width * scale * scale;
         let mut out = vec![0f32; pixels * self.in_channels];
-        gather_product(grad, pixels, &self.target(), panels, None, &mut out);
+        gather_product(grad, pixels, &self.target(), panels, &Epilogue::default(), &mut out);
         if self.options.upsample { self.sum_copies(&out) } else { out }
     }
 

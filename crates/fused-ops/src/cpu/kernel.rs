@@ -32,14 +32,13 @@ impl Stored for bf16 {
 }
 
 impl Stored for f16 {
-    /// Exponent and fraction, moved to their places in an f32, say the value times 2⁻¹¹². Unlike [`f16::to_f32`] this
-    /// has no branches, so that whole vectors take it, on any machine.
+    /// Sign, exponent and fraction, moved to their places in an f32, say the value times 2⁻¹¹². Unlike [`f16::to_f32`]
+    /// this has no branches, so that whole vectors take it, on any machine.
     #[inline(always)]
     fn widen(self) -> f32 {
         const SCALE: f32 = f32::from_bits((127 + 112) << 23);
-        let bits = u32::from(self.to_bits());
-        let magnitude = f32::from_bits((bits & 0x7fff) << 13) * SCALE;
-        f32::from_bits(magnitude.to_bits() | (bits & 0x8000) << 16)
+        let moved = i32::from(self.to_bits() as i16) << 13; // the sign fills what is left of the exponent
+        f32::from_bits(moved as u32 & 0x8fff_e000) * SCALE
     }
 }
 
@@ -60,7 +59,7 @@ pub(crate) enum Left<'a> {
     Columns { starts: &'a [*const f32] },
 }
 
-/// `out[row, column] (+)= Σₖ left(row, k) · right(k, column) + bias[column]` for a block of rows and panels.
+/// `out[row, column] (+)= Σₖ left(row, k) · right(k, column)` for a block of rows and panels.
 ///
 /// # Safety of use
 /// Running a block reads every place that `left` and `right` name for `rows` × `panels` (whole panels of `right`, also
@@ -73,7 +72,6 @@ pub(crate) struct Block<'a, T> {
     pub panels: std::ops::Range<usize>,
     /// Columns of the whole right factor; the last panel may hold fewer than [`PANEL`].
     pub columns: usize,
-    pub bias: Option<&'a [f32]>,
     pub accumulate: bool,
     pub out: *mut f32,
     pub out_stride: usize,
@@ -198,10 +196,6 @@ impl<T: Stored> Block<'_, T> {
                 if column + S::F32_LANES <= self.columns {
                     let mut sum = sum;
                     unsafe {
-                        if let Some(bias) = self.bias {
-                            let bias = bias.as_ptr().add(column).cast::<S::f32s>().read_unaligned();
-                            sum = simd.add_f32s(sum, bias);
-                        }
                         if self.accumulate {
                             sum = simd.add_f32s(sum, out.cast::<S::f32s>().read_unaligned());
                         }
@@ -211,11 +205,10 @@ impl<T: Stored> Block<'_, T> {
                     let mut lanes = [0f32; PANEL];
                     unsafe { lanes.as_mut_ptr().cast::<S::f32s>().write_unaligned(sum) };
                     for lane in 0..self.columns.saturating_sub(column) {
-                        let bias = self.bias.map_or(0., |bias| bias[column + lane]);
                         unsafe {
                             let out = out.add(lane);
                             let before = if self.accumulate { *out } else { 0. };
-                            *out = lanes[lane] + bias + before;
+                            *out = lanes[lane] + before;
                         }
                     }
                 }

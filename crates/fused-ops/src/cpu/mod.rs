@@ -7,11 +7,13 @@ pub(crate) mod attention;
 pub(crate) mod attention_gradient;
 pub(crate) mod convolution;
 pub(crate) mod elementwise;
+pub(crate) mod epilogue;
 pub(crate) mod kernel;
 pub(crate) mod normalization;
 pub(crate) mod pack;
 pub(crate) mod product;
 pub(crate) mod window;
+pub(crate) mod winograd;
 
 /// Runs a loop compiled for the widest instruction set of this machine. The closure must be `#[inline(always)]`, and it
 /// must change something it borrows: only then does the compiler call its body itself, which it can inline, and not a

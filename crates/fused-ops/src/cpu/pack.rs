@@ -24,26 +24,40 @@ pub(crate) struct Panels<T = f32> {
 
 impl<T: Stored> Panels<T> {
     pub fn pack(source: &[T], taps: usize, depth: usize, columns: usize, strides: Strides) -> Self {
+        Self::by_panel(taps, depth, columns, |panel, data| {
+            let first = panel * PANEL;
+            let width = PANEL.min(columns - first);
+            for (row, values) in data.chunks_exact_mut(PANEL).enumerate() {
+                let start = row / depth * strides.tap + row % depth * strides.depth;
+                let values = &mut values[..width];
+                if strides.column == 1 {
+                    values.copy_from_slice(&source[start + first..][..width]);
+                    continue;
+                }
+                for (lane, value) in values.iter_mut().enumerate() {
+                    *value = source[start + (first + lane) * strides.column];
+                }
+            }
+        })
+    }
+
+    /// A factor whose panels `fill` writes, each of `taps · depth` rows of [`PANEL`] values.
+    pub fn by_panel(
+        taps: usize,
+        depth: usize,
+        columns: usize,
+        fill: impl Fn(usize, &mut [T]) + Sync,
+    ) -> Self {
         let panel_len = taps * depth * PANEL;
         let mut data = vec![T::default(); columns.div_ceil(PANEL) * panel_len];
-        if panel_len > 0 {
-            data.par_chunks_mut(panel_len).enumerate().for_each(|(panel, data)| {
-                let first = panel * PANEL;
-                let width = PANEL.min(columns - first);
-                for (row, values) in data.chunks_exact_mut(PANEL).enumerate() {
-                    let start = row / depth * strides.tap + row % depth * strides.depth;
-                    let values = &mut values[..width];
-                    if strides.column == 1 {
-                        values.copy_from_slice(&source[start + first..][..width]);
-                        continue;
-                    }
-                    for (lane, value) in values.iter_mut().enumerate() {
-                        *value = source[start + (first + lane) * strides.column];
-                    }
-                }
-            });
-        }
+        data.par_chunks_mut(panel_len.max(1)).enumerate().for_each(|(panel, data)| fill(panel, data));
         Self { data, taps, depth, columns }
+    }
+
+    /// The values of a panel: `taps · depth` rows of [`PANEL`] values.
+    pub fn panel(&self, panel: usize) -> &[T] {
+        let panel_len = self.taps * self.depth * PANEL;
+        &self.data[panel * panel_len..][..panel_len]
     }
 
     /// The factor as a plain (taps, depth, columns) array.

@@ -1,11 +1,13 @@
 //! Matrix products whose left rows are gathered, split over the threads.
 
+use super::epilogue::Epilogue;
 use super::kernel::{Block, Left, PANEL, Right, Stored};
 use super::pack::{Panels, Strides};
 use super::window::Window;
 use super::{Shared, vectorized};
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Rows that one task multiplies: enough to read the right factor seldom, few enough to stay in the L2 cache.
 const ROWS_PER_TASK: usize = 96;
@@ -14,19 +16,19 @@ const PIXELS_PER_PASS: usize = 128;
 /// Rows of a weight gradient that one task computes.
 const GRADIENT_ROWS_PER_TASK: usize = 48;
 
-/// `out[row] = Σ_tap left[window(row, tap)] · panels[tap] + bias`, where `left` has rows of `panels.depth` values and a
+/// `out[row] = epilogue(Σ_tap left[window(row, tap)] · panels[tap])`, where `left` has rows of `panels.depth` values and a
 /// row outside the window is zeros. `out` is (rows, panels.columns).
 pub(crate) fn gather_product<T: Stored>(
     left: &[f32],
     rows: usize,
     window: &Window,
     panels: &Panels<T>,
-    bias: Option<&[f32]>,
+    epilogue: &Epilogue,
     out: &mut [f32],
 ) {
     let (taps, depth, columns) = (panels.taps, panels.depth, panels.columns);
     assert_eq!(out.len(), rows * columns);
-    assert!(bias.is_none_or(|bias| bias.len() == columns));
+    epilogue.check(rows, columns);
     if out.is_empty() {
         return;
     }
@@ -57,18 +59,55 @@ pub(crate) fn gather_product<T: Stored>(
             });
         });
         let first_panel = column_task * panels_per_task;
-        arch.dispatch(Block {
-            left: Left::Rows { starts: &starts, taps, depth },
-            right: panels.right(),
-            rows: count,
-            panels: first_panel..(first_panel + panels_per_task).min(panel_count),
-            columns,
-            bias,
-            accumulate: false,
-            out: out.at(first * columns),
-            out_stride: columns,
+        arch.dispatch(ProductTask {
+            starts: &starts,
+            panels,
+            rows: first..first + count,
+            columns: first_panel..(first_panel + panels_per_task).min(panel_count),
+            epilogue,
+            out,
         });
     });
+}
+
+/// Some rows of a product, and some panels of its columns.
+struct ProductTask<'a, T> {
+    starts: &'a [*const f32],
+    panels: &'a Panels<T>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    epilogue: &'a Epilogue<'a>,
+    out: Shared,
+}
+
+impl<T: Stored> WithSimd for ProductTask<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Panels { taps, depth, columns, .. } = *self.panels;
+        for first in self.columns.clone().step_by(2) {
+            Block {
+                left: Left::Rows { starts: self.starts, taps, depth },
+                right: self.panels.right(),
+                rows: self.rows.len(),
+                panels: first..(first + 2).min(self.columns.end),
+                columns,
+                accumulate: false,
+                out: self.out.at(self.rows.start * columns),
+                out_stride: columns,
+            }
+            .with_simd(simd);
+            let first = first * PANEL;
+            let count = (2 * PANEL).min(columns - first);
+            for row in self.rows.clone() {
+                // SAFETY: this task alone writes these columns of its rows, and they lie within the output.
+                let values =
+                    unsafe { std::slice::from_raw_parts_mut(self.out.at(row * columns + first), count) };
+                self.epilogue.finish(row, first, columns, values);
+            }
+        }
+    }
 }
 
 /// Rows whose distance is a large power of two share a few sets of the cache and push each other out of it: a copy of
@@ -127,7 +166,6 @@ pub(crate) fn gather_gradient(
                 rows: count,
                 panels: 0..columns.div_ceil(PANEL),
                 columns,
-                bias: None,
                 accumulate: true,
                 out: out.at((tap * depth + first) * columns),
                 out_stride: columns,

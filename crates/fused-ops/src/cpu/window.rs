@@ -44,6 +44,16 @@ impl Axis {
     }
 }
 
+impl Axis {
+    /// What position `place − tap` sees at `tap`, for a convolution of stride 1.
+    fn place(&self, place: usize) -> Option<usize> {
+        let position = place.min(self.positions.checked_sub(1)?);
+        let tap = place - position;
+        let found = *self.places.get(position * self.kernel + tap).filter(|_| tap < self.kernel)?;
+        (found != OUTSIDE).then_some(found as usize)
+    }
+}
+
 impl Window {
     /// Calls `found` for every row, and in it for every tap, with the row of the left factor or `None` for zeros.
     #[inline(always)]
@@ -76,6 +86,14 @@ impl Window {
             let row = base + y as usize * horizontal.extent + x as usize;
             found((y != OUTSIDE && x != OUTSIDE).then_some(row));
         });
+    }
+
+    /// The left row that a grid's picture has at a place of its padded, and perhaps upsampled, self; `None` for zeros.
+    #[inline(always)]
+    pub fn source(&self, picture: usize, y: usize, x: usize) -> Option<usize> {
+        let Self::Grid { vertical, horizontal } = self else { return None };
+        let (row, column) = (vertical.place(y)?, horizontal.place(x)?);
+        Some((picture * vertical.extent + row) * horizontal.extent + column)
     }
 
     /// Calls `visit` for every row of a grid with the first left row of its picture and its place in the grid.

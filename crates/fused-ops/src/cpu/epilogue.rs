@@ -1,0 +1,69 @@
+//! What follows a product while its results are still in the first cache: bias, shift, residual, activation.
+
+use super::elementwise::{gelu, quick_gelu, silu};
+use super::kernel::PANEL;
+use crate::activation::Activation;
+
+/// `activation(product + bias + shift + residual)`, each of which may be missing.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Epilogue<'a> {
+    /// (columns)
+    pub bias: Option<&'a [f32]>,
+    /// (pictures, columns): added to all rows of each picture.
+    pub shift: Option<Shift<'a>>,
+    /// (rows, columns)
+    pub residual: Option<&'a [f32]>,
+    pub activation: Option<Activation>,
+}
+
+/// A row for each picture.
+#[derive(Clone, Copy)]
+pub(crate) struct Shift<'a> {
+    pub values: &'a [f32],
+    /// Rows of the product that belong to a picture.
+    pub rows_per_picture: usize,
+}
+
+impl<'a> Epilogue<'a> {
+    pub fn bias(bias: Option<&'a [f32]>) -> Self {
+        Self { bias, ..Self::default() }
+    }
+
+    /// Panics where something does not fit a product of this shape: the kernels would read outside of it.
+    pub fn check(&self, rows: usize, columns: usize) {
+        assert!(self.bias.is_none_or(|bias| bias.len() == columns));
+        assert!(self.residual.is_none_or(|residual| residual.len() == rows * columns));
+        assert!(self.shift.is_none_or(|shift| shift.values.len() * shift.rows_per_picture == rows * columns));
+    }
+
+    /// Finishes `values`, which are those of row `row` from column `first` on, of `columns`.
+    #[inline(always)]
+    pub fn finish(&self, row: usize, first: usize, columns: usize, values: &mut [f32]) {
+        let mut add = |from: &[f32], start: usize| {
+            let from = &from[start..][..values.len()];
+            let (chunks, rest) = values.as_chunks_mut::<PANEL>();
+            let (more, last) = from.as_chunks::<PANEL>();
+            for (chunk, more) in chunks.iter_mut().zip(more) {
+                for i in 0..PANEL {
+                    chunk[i] += more[i];
+                }
+            }
+            rest.iter_mut().zip(last).for_each(|(value, more)| *value += more);
+        };
+        if let Some(bias) = self.bias {
+            add(bias, first);
+        }
+        if let Some(shift) = self.shift {
+            add(shift.values, row / shift.rows_per_picture * columns + first);
+        }
+        if let Some(residual) = self.residual {
+            add(residual, row * columns + first);
+        }
+        match self.activation {
+            None => {}
+            Some(Activation::Gelu) => values.iter_mut().for_each(|value| *value = gelu(*value)),
+            Some(Activation::QuickGelu) => values.iter_mut().for_each(|value| *value = quick_gelu(*value)),
+            Some(Activation::Silu) => values.iter_mut().for_each(|value| *value = silu(*value)),
+        }
+    }
+}
