@@ -56,6 +56,7 @@ enum Command {
 
 fn main() -> ExitCode {
     keep_to_one_thread_pool();
+    fused_ops::keep_freed_memory();
     let cli = Cli::parse();
     start_log(cli.verbose);
     let result = match cli.command {

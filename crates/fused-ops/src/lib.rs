@@ -17,6 +17,7 @@ mod epilogue;
 mod group_norm;
 mod layer_norm;
 mod linear;
+mod memory;
 mod shift;
 
 pub use activation::{Activation, geglu, gelu, quick_gelu, silu};
@@ -28,6 +29,7 @@ pub use epilogue::Epilogue;
 pub use group_norm::GroupNorm;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
+pub use memory::keep_freed_memory;
 pub use shift::shift_channels;
 
 /// The definitions: each operation in candle tensors, for any device and dtype. The kernels are tested against these,
