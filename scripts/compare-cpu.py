@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""Time the parts of a full-size model on the CPU beside PyTorch: one checkpoint, one run, taking turns.
+
+    make-random-checkpoint.py MODEL --model m9 --tokenizer tests/golden/tokenizer
+    cargo build --release -p altdiffusion-pipeline --example stopwatch
+    compare-cpu.py MODEL --program target/release/examples/stopwatch
+
+Both sides hold the checkpoint in f32 and use every core. PyTorch runs UNet and VAE with channels first and with channels
+last, and the faster way counts. After a first turn that is not counted, turns alternate; printed are medians, how many
+operations a second that is of what the work takes without any shortcut, the share of what the cores can do (measured
+in the same run: PyTorch's product of 2048 × 2048 matrices in f32), and ‖a − b‖ / ‖b‖ of the results. The exit code is 1 if
+that is above 1e-4. See `scripts/golden/make.py` for the environment.
+"""
+
+import argparse
+import datetime
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.pipelines.deprecated.alt_diffusion.modeling_roberta_series import (
+    RobertaSeriesModelWithTransformation,
+)
+from safetensors.torch import load_file, save_file
+
+TOLERANCE = 1e-4
+#: Floating-point operations of each work in 10⁹, without shortcuts.
+TEXT_TOKEN, UNET_256, UNET_512, VAE_512 = 0.604, 360, 803, 2510
+
+
+def prompts(count: int, lengths, generator: np.random.Generator) -> dict[str, torch.Tensor]:
+    """Random token ids, `<s>` first, `</s>` last, then padding up to 77."""
+    ids = torch.ones((count, 77), dtype=torch.int64)
+    mask = torch.zeros((count, 77), dtype=torch.int64)
+    for row in range(count):
+        length = int(lengths(generator))
+        ids[row, :length] = torch.from_numpy(generator.integers(4, 250000, length))
+        ids[row, 0], ids[row, length - 1], mask[row, :length] = 0, 2, 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def make_inputs() -> dict[str, tuple[float, dict[str, torch.Tensor]]]:
+    generator = np.random.default_rng(0)
+    normal = lambda *shape: torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))  # noqa: E731
+
+    def unet(batch: int, size: int) -> dict[str, torch.Tensor]:
+        return {
+            "sample": normal(batch, 4, size // 8, size // 8),
+            "timesteps": torch.full((batch,), 500.0),
+            "hidden_states": normal(batch, 77, 768),
+        }
+
+    return {
+        "text_8x77": (8 * 77 * TEXT_TOKEN, prompts(8, lambda _: 77, generator)),
+        "text_32_realistic": (32 * 77 * TEXT_TOKEN, prompts(32, lambda g: g.integers(4, 41), generator)),
+        "unet_2x256": (UNET_256, unet(2, 256)),
+        "unet_1x512": (UNET_512, unet(1, 512)),
+        "vae_512": (VAE_512, {"latents": normal(1, 4, 64, 64)}),
+    }
+
+
+class Reference:
+    """PyTorch's side."""
+
+    def __init__(self, model: Path):
+        self.text = RobertaSeriesModelWithTransformation.from_pretrained(model / "text_encoder").eval()
+        self.unet = UNet2DConditionModel.from_pretrained(model / "unet").eval()
+        self.vae = AutoencoderKL.from_pretrained(model / "vae").eval()
+
+    def run(self, name: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        if name.startswith("text"):
+            return self.text(**inputs).projection_state
+        if name.startswith("unet"):
+            return self.unet(
+                inputs["sample"], inputs["timesteps"], encoder_hidden_states=inputs["hidden_states"]
+            ).sample
+        return self.vae.decode(inputs["latents"]).sample
+
+    def to(self, memory_format: torch.memory_format) -> None:
+        self.unet.to(memory_format=memory_format)
+        self.vae.to(memory_format=memory_format)
+
+
+class Program:
+    """Our side: the example `stopwatch`, which answers one line for each."""
+
+    def __init__(self, *command: str | Path):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        print(f"program: loaded in {self.answer():.1f} s", flush=True)
+
+    def answer(self) -> float:
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit("error: the program ended")
+        return float(line)
+
+    def run(self, name: str) -> float:
+        self.process.stdin.write(name + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+
+def timed(function, *arguments) -> float:
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
+
+
+def peak() -> float:
+    """Operations a second of a large matrix product, in 10⁹."""
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    torch.mm(a, b)
+    return 2 * 2048**3 / 1e9 / statistics.median(timed(torch.mm, a, b) for _ in range(9))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="the checkpoint")
+    parser.add_argument("--program", type=Path, required=True, help="the built example `stopwatch`")
+    parser.add_argument("--rounds", type=int, default=3, help="counted turns of each work (default: 3)")
+    parser.add_argument("--works", nargs="+", help="some of the works (default: all)")
+    arguments = parser.parse_args()
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(os.cpu_count())
+
+    works = make_inputs()
+    works = {name: works[name] for name in arguments.works or works}
+    with tempfile.TemporaryDirectory() as folder:
+        flat = {f"{work}.{part}": tensor for work, (_, parts) in works.items() for part, tensor in parts.items()}
+        flat = {key: tensor.to(torch.uint32) if tensor.dtype == torch.int64 else tensor for key, tensor in flat.items()}
+        save_file(flat, Path(folder) / "inputs.safetensors")
+        program = Program(arguments.program, arguments.model, Path(folder) / "inputs.safetensors", folder)
+        reference = Reference(arguments.model)
+        rows, worst = [], 0.0
+        for name, (operations, inputs) in works.items():
+            formats = [torch.contiguous_format]
+            if not name.startswith("text"):
+                formats.append(torch.channels_last)
+            ours, theirs, expected = [], [[] for _ in formats], None
+            for turn in range(arguments.rounds + 1):
+                times = [program.run(name)]
+                for memory_format in formats:
+                    reference.to(memory_format)
+                    if expected is None:
+                        expected = reference.run(name, inputs)
+                    times.append(timed(reference.run, name, inputs))
+                if turn:
+                    ours.append(times[0])
+                    for column, seconds in zip(theirs, times[1:]):
+                        column.append(seconds)
+            found = load_file(Path(folder) / f"{name}.safetensors")["result"]
+            error = ((found - expected).norm() / expected.norm()).item()
+            worst = max(worst, error)
+            mine, best = statistics.median(ours), min(statistics.median(column) for column in theirs)
+            rows.append((name, mine, best, operations / mine, error))
+            print(f"  {name}: {mine:.2f} s, PyTorch {best:.2f} s, {best / mine:.2f} ×", flush=True)
+        cores = peak()
+
+    print(f"\n| work, f32 | here | PyTorch {torch.__version__.split('+')[0]} | ratio | GFLOP/s | of a product's | distance |")
+    print("|---|---|---|---|---|---|---|")
+    for name, mine, best, rate, error in rows:
+        share = f"{100 * rate / cores:.0f} %"
+        print(f"| {name} | {mine:.2f} s | {best:.2f} s | {best / mine:.2f} × | {rate:.0f} | {share} | {error:.1e} |")
+    print(f"\n({datetime.date.today().isoformat()}, {os.cpu_count()} cores; a 2048³ product: {cores:.0f} GFLOP/s.)")
+    sys.exit(1 if worst > TOLERANCE else 0)
+
+
+if __name__ == "__main__":
+    main()
