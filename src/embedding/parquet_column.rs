@@ -24,7 +24,7 @@ const PATH: &str = "path";
 /// # Errors
 /// If this is no Parquet file, or has no such column.
 pub fn strings(file: File, column: &str) -> Result<Items<String>> {
-    fields(file, column, |field| Ok(field), |_, field| string(field))
+    fields(file, column, Ok, |_, field| string(field))
 }
 
 /// The pictures of a column: each is a path, or the bytes of a file, or a group of `bytes` and `path`, of which one may be
@@ -33,7 +33,7 @@ pub fn strings(file: File, column: &str) -> Result<Items<String>> {
 /// # Errors
 /// If this is no Parquet file, or has no such column.
 pub fn pictures(file: File, column: &str) -> Result<Items<PictureFile>> {
-    fields(file, column, |field| Ok(field), picture)
+    fields(file, column, Ok, picture)
 }
 
 /// What each of the [`pictures`] is called: its path, or else the number of its row. Of groups the bytes are not read.

@@ -45,10 +45,7 @@ impl Pictures {
         Ok(paths)
     }
 
-    fn listed<T: 'static>(&self, read: impl FnOnce(&List) -> Result<Items<T>>) -> Result<Items<T>>
-    where
-        T: Send,
-    {
+    fn listed<T: Send + 'static>(&self, read: impl FnOnce(&List) -> Result<Items<T>>) -> Result<Items<T>> {
         let Some(list) = &self.list else { return Ok(Box::new(std::iter::empty())) };
         let mut items = read(list)?.peekable();
         ensure!(items.peek().is_some(), "{}: expected at least one picture, found none", list.name());

@@ -204,11 +204,11 @@ impl<T: Stored> Block<'_, T> {
                 } else {
                     let mut lanes = [0f32; PANEL];
                     unsafe { lanes.as_mut_ptr().cast::<S::f32s>().write_unaligned(sum) };
-                    for lane in 0..self.columns.saturating_sub(column) {
+                    for (lane, value) in lanes.iter().enumerate().take(self.columns.saturating_sub(column)) {
                         unsafe {
                             let out = out.add(lane);
                             let before = if self.accumulate { *out } else { 0. };
-                            *out = lanes[lane] + before;
+                            *out = value + before;
                         }
                     }
                 }

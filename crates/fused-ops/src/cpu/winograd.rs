@@ -5,6 +5,8 @@
 //! the transformed weights, are one matrix product over the channels; and the 36 results are transformed back to 4 × 4
 //! pixels. Interpolated at 0, ±1, ±2 and ∞.
 
+#![allow(clippy::needless_range_loop)] // y and x are places of squares here, not of slices
+
 use super::Shared;
 use super::epilogue::Epilogue;
 use super::kernel::{Block, Left, PANEL, Right, Stored};
