@@ -10,8 +10,8 @@ vectors, so that tokenising and decoding count. PyTorch pads texts to 77 tokens,
 mix of lengths it is also timed padding only to the longest of each batch of 32, which is the best that few lines of
 Python do. After a first round that is not counted, rounds alternate; printed are the medians.
 
-The mix is of the lengths of real image captions: drawn from a log-normal distribution of words with median 9, as MS COCO
-and Flickr30k have it, in English and Chinese. See `scripts/golden/make.py` for the environment.
+The mix is of lengths like those of image captions: a log-normal distribution of words with median 9, in English and
+Chinese. See `scripts/golden/make.py` for the environment.
 """
 
 import argparse

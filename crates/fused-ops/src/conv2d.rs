@@ -101,6 +101,9 @@ impl Conv2d {
     }
 
     /// [`Conv2d::forward`] and what follows it.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward_with(&self, x: &Tensor, epilogue: &Epilogue) -> Result<Tensor> {
         let (batch, height, width, channels) = x.dims4()?;
         let Self { in_channels, out_channels, kernel, options, .. } = *self;

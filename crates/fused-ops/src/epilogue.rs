@@ -61,8 +61,13 @@ impl<'a> Epilogue<'a> {
         bias: Option<&[f32]>,
         kernel: impl FnOnce(&[f32], &epilogue::Epilogue) -> Vec<f32>,
     ) -> Result<Tensor> {
-        let columns = dims.last().copied().unwrap_or(0);
-        if let Some(shift) = self.shift.filter(|shift| shift.dims() != [dims[0], columns]) {
+        // A single row, (channels), is no picture and takes no shift.
+        let (pictures, rows_per_picture, columns) = match dims {
+            [pictures, places @ .., columns] => (*pictures, places.iter().product(), *columns),
+            [columns] => (0, 1, *columns),
+            [] => candle_core::bail!("a layer got a scalar"),
+        };
+        if let Some(shift) = self.shift.filter(|shift| shift.dims() != [pictures, columns]) {
             candle_core::bail!("a shift of shape {:?} does not fit {dims:?}", shift.dims());
         }
         if let Some(residual) = self.residual.filter(|residual| residual.dims() != dims) {
@@ -70,7 +75,6 @@ impl<'a> Epilogue<'a> {
         }
         let nothing = Tensor::zeros(0, candle_core::DType::F32, x.device())?;
         let tensors = [x, self.shift.unwrap_or(&nothing), self.residual.unwrap_or(&nothing)];
-        let rows_per_picture = dims[1..dims.len() - 1].iter().product();
         let values = with_slices(tensors, |[x, shift, residual]| {
             let epilogue = epilogue::Epilogue {
                 bias,

@@ -48,7 +48,10 @@ impl Linear {
         self.forward_with(x, &Epilogue::default())
     }
 
-    /// [`Linear::forward`] and what follows it, of which the shift needs an input of rank 3 or more.
+    /// [`Linear::forward`] and what follows it. A shift takes the first dimension for the pictures.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
     pub fn forward_with(&self, x: &Tensor, epilogue: &Epilogue) -> Result<Tensor> {
         let y = match &self.weight {
             Weight::Packed(weight) if epilogue.is_fusible(x) => {

@@ -323,6 +323,10 @@ fn wrong_shapes_are_errors() -> Result<()> {
     assert!(attention(&x, &x, &x, 0, None).is_err());
     let w = random(&mut rng, &[4, 5])?.detach();
     assert!(Linear::from_tensors(w, None)?.forward(&x).is_err());
+    let row = random(&mut rng, &[6])?.detach();
+    let linear = Linear::from_tensors(random(&mut rng, &[4, 6])?.detach(), None)?;
+    assert_eq!(linear.forward(&row)?.dims(), [4], "a single row is an input as well");
+    assert!(linear.forward_with(&row, &Epilogue::shift(&row)).is_err());
     assert!(GroupNorm::new(4, 6, 1e-5, vb(&[])).is_err());
     Ok(())
 }

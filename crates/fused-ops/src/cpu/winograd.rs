@@ -233,8 +233,10 @@ pub(crate) fn convolution(
     });
 }
 
+/// Some tiles of a convolution, and some pairs of panels of its columns.
 struct Task<'a> {
     x: &'a [f32],
+    /// What pixels outside the pictures have.
     zeros: &'a [f32],
     pictures: Pictures,
     window: &'a Window,
