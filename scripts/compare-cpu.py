@@ -16,10 +16,8 @@ import argparse
 import datetime
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +27,7 @@ from diffusers.pipelines.deprecated.alt_diffusion.modeling_roberta_series import
     RobertaSeriesModelWithTransformation,
 )
 from safetensors.torch import load_file, save_file
+from turns import Program, timed
 
 TOLERANCE = 1e-4
 #: Floating-point operations of each work in 10⁹, without shortcuts.
@@ -86,31 +85,6 @@ class Reference:
     def to(self, memory_format: torch.memory_format) -> None:
         self.unet.to(memory_format=memory_format)
         self.vae.to(memory_format=memory_format)
-
-
-class Program:
-    """Our side: the example `stopwatch`, which answers one line for each."""
-
-    def __init__(self, *command: str | Path):
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        print(f"program: loaded in {self.answer():.1f} s", flush=True)
-
-    def answer(self) -> float:
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit("error: the program ended")
-        return float(line)
-
-    def run(self, name: str) -> float:
-        self.process.stdin.write(name + "\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-
-def timed(function, *arguments) -> float:
-    start = time.perf_counter()
-    function(*arguments)
-    return time.perf_counter() - start
 
 
 def peak() -> float:

@@ -22,14 +22,12 @@ import os
 import platform
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import torch
 from PIL import Image
+from turns import Program, timed
 
 ROOT = Path(__file__).resolve().parent.parent
 spec = importlib.util.spec_from_file_location("compare_encoders", ROOT / "scripts/compare-encoders.py")
@@ -88,31 +86,6 @@ class Reference:
             self.model.get_image_features(self.processor(images, return_tensors="pt").pixel_values)
 
 
-class Program:
-    """Our side: the example `throughput`, which answers one line for each."""
-
-    def __init__(self, program: Path, model: Path):
-        self.process = subprocess.Popen([program, model], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        print(f"program: loaded in {self.answer():.1f} s", flush=True)
-
-    def answer(self) -> float:
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit("error: the program ended")
-        return float(line)
-
-    def run(self, **request: list[str]) -> float:
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-
-def timed(function, argument) -> float:
-    start = time.perf_counter()
-    function(argument)
-    return time.perf_counter() - start
-
-
 def compare(works: dict, rounds: int) -> list[tuple[str, list[float], int]]:
     """Every work's name, the medians of its sides, and how many items it has."""
     results = []
@@ -147,13 +120,16 @@ def main() -> None:
             texts = [caption(generator, 10) for _ in range(batch)]
             works[f"texts of 10 words, batch {batch}"] = (
                 batch,
-                [lambda texts=texts: program.run(texts=texts), lambda texts=texts: timed(reference.padded, texts)],
+                [
+                    lambda texts=texts: program.run(json.dumps({"texts": texts})),
+                    lambda texts=texts: timed(reference.padded, texts),
+                ],
             )
         texts = mixed(generator, 128)
         works["128 texts of mixed lengths"] = (
             len(texts),
             [
-                lambda: program.run(texts=texts),
+                lambda: program.run(json.dumps({"texts": texts})),
                 lambda: timed(reference.padded, texts),
                 lambda: timed(reference.to_longest, texts),
             ],
@@ -163,7 +139,10 @@ def main() -> None:
             few = paths[:batch]
             works[f"pictures, batch {batch}"] = (
                 batch,
-                [lambda few=few: program.run(images=few), lambda few=few: timed(reference.images, few)],
+                [
+                    lambda few=few: program.run(json.dumps({"images": few})),
+                    lambda few=few: timed(reference.images, few),
+                ],
             )
         results = compare(works, arguments.rounds)
 

@@ -1,0 +1,32 @@
+"""What the comparison scripts share: a program of ours that answers with times, and the time of a function of theirs."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+class Program:
+    """An example of this project that, once loaded, answers each line with the seconds that its work took."""
+
+    def __init__(self, *command: str | Path):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        print(f"program: loaded in {self.answer():.1f} s", flush=True)
+
+    def answer(self) -> float:
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit("error: the program ended")
+        return float(line)
+
+    def run(self, request: str) -> float:
+        self.process.stdin.write(request + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+
+def timed(function, *arguments) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
