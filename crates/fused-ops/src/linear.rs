@@ -1,9 +1,10 @@
 //! Linear layers: `x · weightᵀ + bias`.
 
+use crate::activation::geglu;
 use crate::cpu::epilogue;
-use crate::cpu::kernel::Stored;
+use crate::cpu::kernel::{PANEL, Stored};
 use crate::cpu::pack::{PackedWeight, Panels, Strides, with_panels};
-use crate::cpu::product::{column_sums, gather_gradient, gather_product};
+use crate::cpu::product::{column_sums, gated_product, gather_gradient, gather_product};
 use crate::cpu::window::Window;
 use crate::custom::{Pack, Weight, as_f32, for_computing, gradient, on_cpu, packed_bias, slice, with_slice};
 use crate::epilogue::Epilogue;
@@ -61,7 +62,7 @@ impl Linear {
                     x,
                     shape.dims(),
                     bias.as_deref(),
-                    |x, epilogue| with_panels!(&**weight, panels => product(x, rows, panels, epilogue)),
+                    |x, epilogue| with_panels!(&**weight, panels => gather_product(x, rows, &Window::Same, panels, epilogue)),
                 );
             }
             Weight::Plain(weight) if on_cpu(x) => {
@@ -79,6 +80,27 @@ impl Linear {
             }
         };
         epilogue.apply(y)
+    }
+
+    /// [`geglu`] of [`Linear::forward`], (…, in) to (…, out / 2), where one pass can do both without ever writing the
+    /// values and gates.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
+    pub fn forward_geglu(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.weight {
+            Weight::Packed(weight)
+                if Epilogue::default().is_fusible(x) && weight.columns().is_multiple_of(2 * PANEL) =>
+            {
+                let (rows, shape) = out_shape(x.dims(), weight.depth(), weight.columns() / 2)?;
+                let bias = packed_bias(self.bias.as_ref())?;
+                let y = with_slice(x, |x| {
+                    Ok(with_panels!(&**weight, panels => gated_product(x, rows, panels, bias.as_deref())))
+                })?;
+                Tensor::from_vec(y, shape, x.device())?.to_dtype(x.dtype())
+            }
+            _ => geglu(&self.forward(x)?),
+        }
     }
 }
 
@@ -106,12 +128,6 @@ fn out_shape(x: &[usize], in_features: usize, out_features: usize) -> Result<(us
     Ok((rows, Shape::from(dims)))
 }
 
-fn product<T: Stored>(x: &[f32], rows: usize, weight: &Panels<T>, epilogue: &epilogue::Epilogue) -> Vec<f32> {
-    let mut out = vec![0f32; rows * weight.columns];
-    gather_product(x, rows, &Window::Same, weight, epilogue, &mut out);
-    out
-}
-
 /// A frozen layer: only the input has a gradient.
 struct PackedLinearOp {
     weight: Arc<PackedWeight>,
@@ -126,7 +142,8 @@ impl CustomOp1 for PackedLinearOp {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, shape) = out_shape(layout.dims(), self.weight.depth(), self.weight.columns())?;
         let (x, epilogue) = (slice(x, layout)?, epilogue::Epilogue::bias(self.bias.as_deref()));
-        let y = with_panels!(&*self.weight, panels => product(x, rows, panels, &epilogue));
+        let y =
+            with_panels!(&*self.weight, panels => gather_product(x, rows, &Window::Same, panels, &epilogue));
         Ok((CpuStorage::F32(y), shape))
     }
 
@@ -142,9 +159,7 @@ impl CustomOp1 for PackedLinearOp {
 /// The gradient of the input, `grad · weight`.
 fn input_gradient(weight: &Panels, grad: &[f32]) -> Vec<f32> {
     let rows = grad.len() / weight.depth;
-    let mut out = vec![0f32; rows * weight.columns];
-    gather_product(grad, rows, &Window::Same, weight, &epilogue::Epilogue::default(), &mut out);
-    out
+    gather_product(grad, rows, &Window::Same, weight, &epilogue::Epilogue::default())
 }
 
 /// A layer that is trained: input, weight and bias have gradients.
@@ -168,7 +183,8 @@ impl CustomOp3 for LinearOp {
         let (rows, shape) = out_shape(x_layout.dims(), in_features, out_features)?;
         let weight = Shape2 { in_features, out_features }.pack(slice(weight, weight_layout)?);
         let epilogue = epilogue::Epilogue::bias(Some(slice(bias, bias_layout)?));
-        Ok((CpuStorage::F32(product(slice(x, x_layout)?, rows, &weight, &epilogue)), shape))
+        let y = gather_product(slice(x, x_layout)?, rows, &Window::Same, &weight, &epilogue);
+        Ok((CpuStorage::F32(y), shape))
     }
 
     fn bwd(

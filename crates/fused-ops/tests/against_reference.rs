@@ -275,6 +275,28 @@ fn epilogues() -> Result<()> {
     Ok(())
 }
 
+/// A layer whose kernel gates its own results gives what the layer and then the gate give, also where halves end inside a
+/// panel and the kernel is not used, and while it is trained.
+#[test]
+fn gated_linear_layers() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(14);
+    for (rows, inputs, inner) in
+        [(1, 1, 16), (3, 5, 7), (97, 40, 48), (200, 33, 16), (5, 512, 64), (0, 8, 16)]
+    {
+        let x = random(&mut rng, &[rows, inputs])?;
+        let (w, b) =
+            (random(&mut rng, &[2 * inner, inputs])?.detach(), random(&mut rng, &[2 * inner])?.detach());
+        for bias in [None, Some(b)] {
+            let layer = Linear::from_tensors(w.clone(), bias.clone())?;
+            let reference = || reference::geglu(&reference::linear(&x, &w, bias.as_ref())?);
+            let what = format!("gated {rows}×{inputs}→{inner}");
+            assert_close(&what, &layer.forward_geglu(&x.detach())?, &reference()?, TOLERANCE)?;
+            compare(&what, &mut rng, &[&x], || layer.forward_geglu(&x), reference)?;
+        }
+    }
+    Ok(())
+}
+
 /// Half-precision tensors are computed in f32 and rounded once.
 #[test]
 fn half_precision() -> Result<()> {
@@ -313,6 +335,21 @@ fn short_weights_are_widened_exactly() -> Result<()> {
     let y = Linear::from_tensors(damaged, None)?.forward(&Tensor::new(&[[1f32, 1.]], &Device::Cpu)?)?;
     assert_eq!(y.to_vec2::<f32>()?, [[f32::INFINITY]]);
     Ok(())
+}
+
+/// The widest instruction set of the machine is what runs; the others must be right as well.
+#[test]
+fn narrower_instruction_sets_pass_the_same_tests() {
+    let name = "narrower_instruction_sets_pass_the_same_tests";
+    for set in ["portable", "avx2"] {
+        let program = std::env::current_exe().expect("a test knows its program");
+        let tests = std::process::Command::new(program)
+            .args(["--skip", name, "--test-threads", "1"])
+            .env("FUSED_OPS_INSTRUCTIONS", set)
+            .output()
+            .expect("a test can be run again");
+        assert!(tests.status.success(), "{set}:\n{}", String::from_utf8_lossy(&tests.stdout));
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Conv2d, Epilogue, GroupNorm, LayerNorm, Linear, geglu};
+use fused_ops::{Conv2d, Epilogue, GroupNorm, LayerNorm, Linear};
 
 use super::context::{ContextCursor, ContextProjector};
 use crate::layers::attention::{Attention, AttentionConfig};
@@ -154,6 +154,6 @@ impl FeedForward {
     }
 
     fn forward(&self, hidden: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        self.out.forward_with(&geglu(&self.proj.forward(hidden)?)?, &Epilogue::residual(residual))
+        self.out.forward_with(&self.proj.forward_geglu(hidden)?, &Epilogue::residual(residual))
     }
 }

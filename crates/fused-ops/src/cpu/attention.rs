@@ -1,12 +1,14 @@
 //! Attention that streams over the keys in tiles with a running softmax (Dao et al., arXiv 2205.14135), so that the
 //! scores never exist as a whole.
 
-use super::Shared;
-use super::elementwise::exp;
+use super::elementwise::{exp2, mul_add};
 use super::kernel::{Block, Left, PANEL};
 use super::pack::{Panels, Strides};
-use pulp::{Arch, WithSimd};
+use super::{Shared, arch, written};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+use std::f32::consts::LOG2_E;
+use std::mem::MaybeUninit;
 
 /// Queries of one task.
 const QUERIES: usize = 48;
@@ -49,12 +51,14 @@ impl WithSimd for Task<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, simd: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let Shape { head_dim, .. } = self.shape;
         let rows = self.queries.len();
         // Keys that none of these queries sees are not computed.
         let keys = self.shape.seen_keys(self.first_query + rows - 1);
         let scale = 1. / (head_dim as f32).sqrt();
+        // Without a bias, the exponential scales the scores itself.
+        let factor = if self.bias.is_some() { LOG2_E } else { scale * LOG2_E };
         let mut scores = vec![0f32; rows * KEYS];
         let mut sums = vec![0f32; rows * head_dim];
         let mut highest = vec![f32::NEG_INFINITY; rows];
@@ -76,12 +80,9 @@ impl WithSimd for Task<'_> {
             .with_simd(simd);
             for (row, scores) in scores.chunks_exact_mut(KEYS).enumerate() {
                 let scores = &mut scores[..count];
-                match self.bias {
-                    Some(bias) => {
-                        let bias = &bias[first..first + count];
-                        scores.iter_mut().zip(bias).for_each(|(score, bias)| *score = *score * scale + bias);
-                    }
-                    None => scores.iter_mut().for_each(|score| *score *= scale),
+                if let Some(bias) = self.bias {
+                    let bias = &bias[first..first + count];
+                    scores.iter_mut().zip(bias).for_each(|(score, bias)| *score = *score * scale + bias);
                 }
                 let seen = self.shape.seen_keys(self.first_query + row).saturating_sub(first);
                 scores.iter_mut().skip(seen).for_each(|score| *score = f32::NEG_INFINITY);
@@ -89,8 +90,8 @@ impl WithSimd for Task<'_> {
                 let new = lane_max(scores, before);
                 // Until a key is seen that is not hidden there is nothing to weigh.
                 let shift = if new == f32::NEG_INFINITY { 0. } else { new };
-                let total = exp_and_sum(scores, shift);
-                let decay = exp(before - shift);
+                let total = exp_and_sum::<S>(scores, factor, shift);
+                let decay = exp2::<S>((before - shift) * factor);
                 highest[row] = new;
                 totals[row] = totals[row] * decay + total;
                 if decay != 1. {
@@ -134,20 +135,21 @@ pub(super) fn lane_max(values: &[f32], start: f32) -> f32 {
     lanes.iter().fold(rest, |a, &b| if b > a { b } else { a })
 }
 
-/// Replaces every value by `exp(value − shift)` and returns their sum.
+/// Replaces every value by `2^(factor · (value − shift))` and returns their sum. A shift is finite.
 #[inline(always)]
-pub(super) fn exp_and_sum(values: &mut [f32], shift: f32) -> f32 {
+pub(super) fn exp_and_sum<S: Simd>(values: &mut [f32], factor: f32, shift: f32) -> f32 {
+    let summand = -factor * shift;
     let mut lanes = [0f32; 16];
     let mut chunks = values.chunks_exact_mut(16);
     for chunk in &mut chunks {
         for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *value = exp(*value - shift);
+            *value = exp2::<S>(mul_add::<S>(*value, factor, summand));
             *lane += *value;
         }
     }
     let mut sum = lanes.iter().sum::<f32>();
     for value in chunks.into_remainder() {
-        *value = exp(*value - shift);
+        *value = exp2::<S>(mul_add::<S>(*value, factor, summand));
         sum += *value;
     }
     sum
@@ -167,34 +169,36 @@ pub(crate) fn attention(
     assert_eq!(key.len(), batch * keys * width);
     assert_eq!(value.len(), batch * keys * width);
     assert!(bias.is_none_or(|bias| bias.len() == batch * keys));
-    let mut out = vec![0f32; query.len()];
-    if out.is_empty() || keys == 0 {
-        return out;
+    if query.is_empty() || keys == 0 {
+        return vec![0f32; query.len()];
     }
-    let shared = Shared(out.as_mut_ptr());
-    let arch = Arch::new();
-    (0..batch * heads).into_par_iter().for_each(|pair| {
-        let (image, head) = (pair / heads, pair % heads);
-        let first = image * keys * width + head * head_dim;
-        let key_strides = Strides { tap: 0, depth: 1, column: width };
-        let value_strides = Strides { tap: 0, depth: width, column: 1 };
-        let key = Panels::pack(&key[first..], 1, head_dim, keys, key_strides);
-        let value = Panels::pack(&value[first..], 1, keys, head_dim, value_strides);
-        (0..queries.div_ceil(QUERIES)).into_par_iter().for_each(|task| {
-            let rows = task * QUERIES..(task * QUERIES + QUERIES).min(queries);
-            let offset = |row: usize| (image * queries + row) * width + head * head_dim;
-            let starts: Vec<*const f32> = rows.clone().map(|row| query[offset(row)..].as_ptr()).collect();
-            arch.dispatch(Task {
-                shape,
-                first_query: rows.start,
-                queries: &starts,
-                keys: &key,
-                values: &value,
-                bias: bias.map(|bias| &bias[image * keys..(image + 1) * keys]),
-                out: shared.at(offset(rows.start)),
-                out_stride: width,
+    let arch = arch();
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        let shared = Shared::new(out);
+        (0..batch * heads).into_par_iter().with_max_len(1).for_each(|pair| {
+            let (image, head) = (pair / heads, pair % heads);
+            let first = image * keys * width + head * head_dim;
+            let key_strides = Strides { tap: 0, depth: 1, column: width };
+            let value_strides = Strides { tap: 0, depth: width, column: 1 };
+            let key = Panels::pack(&key[first..], 1, head_dim, keys, key_strides);
+            let value = Panels::pack(&value[first..], 1, keys, head_dim, value_strides);
+            (0..queries.div_ceil(QUERIES)).into_par_iter().with_max_len(1).for_each(|task| {
+                let rows = task * QUERIES..(task * QUERIES + QUERIES).min(queries);
+                let offset = |row: usize| (image * queries + row) * width + head * head_dim;
+                let starts: Vec<*const f32> = rows.clone().map(|row| query[offset(row)..].as_ptr()).collect();
+                arch.dispatch(Task {
+                    shape,
+                    first_query: rows.start,
+                    queries: &starts,
+                    keys: &key,
+                    values: &value,
+                    bias: bias.map(|bias| &bias[image * keys..(image + 1) * keys]),
+                    out: shared.at(offset(rows.start)),
+                    out_stride: width,
+                });
             });
         });
-    });
-    out
+    };
+    // SAFETY: the tasks write every query's row of every head.
+    unsafe { written(query.len(), write) }
 }

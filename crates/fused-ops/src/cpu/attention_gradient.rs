@@ -1,12 +1,13 @@
 //! The gradients of attention, for training: the weights of a few queries at a time are computed anew, so that they
 //! never exist as a whole either.
 
-use super::Shared;
 use super::attention::{Shape, exp_and_sum, lane_max};
 use super::kernel::{Block, Left};
 use super::pack::{Panels, Strides};
-use pulp::{Arch, Simd, WithSimd};
+use super::{Shared, arch};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+use std::f32::consts::LOG2_E;
 
 /// Queries whose weights exist at a time.
 const QUERIES: usize = 48;
@@ -37,7 +38,7 @@ pub(crate) fn attention_gradients(inputs: Inputs, shape: Shape) -> [Vec<f32>; 3]
         return gradients;
     }
     let targets = gradients.each_mut().map(|gradient| Shared(gradient.as_mut_ptr()));
-    let arch = Arch::new();
+    let arch = arch();
     (0..batch * heads).into_par_iter().for_each(|pair| {
         let (image, head) = (pair / heads, pair % heads);
         let first_query = image * queries * width + head * head_dim;
@@ -98,7 +99,7 @@ impl WithSimd for Head<'_> {
             self.scores(simd, &grad_rows, self.value_columns, &mut grad_scores);
             let rows_of_both = weights.chunks_exact_mut(keys).zip(grad_scores.chunks_exact_mut(keys));
             for (i, (weights, grad_scores)) in rows_of_both.take(rows).enumerate() {
-                self.softmax(weights, scale, self.shape.seen_keys(first + i));
+                self.softmax::<S>(weights, scale, self.shape.seen_keys(first + i));
                 let start = (first + i) * width;
                 let (out, grad) = (&self.out[start..][..head_dim], &self.grad[start..][..head_dim]);
                 let correction: f32 = out.iter().zip(grad).map(|(out, grad)| out * grad).sum();
@@ -145,7 +146,7 @@ impl Head<'_> {
 
     /// The scores of one query, which sees the first `seen` keys, to its weights, in place.
     #[inline(always)]
-    fn softmax(&self, scores: &mut [f32], scale: f32, seen: usize) {
+    fn softmax<S: Simd>(&self, scores: &mut [f32], scale: f32, seen: usize) {
         match self.bias {
             Some(bias) => {
                 scores.iter_mut().zip(bias).for_each(|(score, bias)| *score = *score * scale + bias);
@@ -155,7 +156,7 @@ impl Head<'_> {
         scores.iter_mut().skip(seen).for_each(|score| *score = f32::NEG_INFINITY);
         let highest = lane_max(scores, f32::NEG_INFINITY);
         let shift = if highest == f32::NEG_INFINITY { 0. } else { highest };
-        let factor = 1. / exp_and_sum(scores, shift);
+        let factor = 1. / exp_and_sum::<S>(scores, LOG2_E, shift);
         scores.iter_mut().for_each(|score| *score *= factor);
     }
 

@@ -6,7 +6,9 @@ use super::pack::{PackedWeight, Panels, Strides};
 use super::product::{column_sums, gather_gradient, gather_product};
 use super::window::{Axis, Window};
 use super::winograd::{self, Pictures};
+use super::written;
 use crate::conv2d::{Conv2dOptions, Padding};
+use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
 /// Most values of a layer's transformed weights that are there at a time, 16 MiB: those of a layer that has no more are
@@ -89,9 +91,7 @@ impl Geometry {
 
     /// The convolution itself.
     pub fn forward<T: Stored>(&self, x: &[f32], weight: &Panels<T>, epilogue: &Epilogue) -> Vec<f32> {
-        let mut out = vec![0f32; self.out_pixels() * self.out_channels];
-        gather_product(x, self.out_pixels(), &self.source(), weight, epilogue, &mut out);
-        out
+        gather_product(x, self.out_pixels(), &self.source(), weight, epilogue)
     }
 
     /// The convolution by Winograd's way where that is faster. `transformed` keeps the transformed weights if they are
@@ -113,20 +113,22 @@ impl Geometry {
             return self.forward(x, weight, epilogue);
         }
         let source = self.source();
-        let mut out = vec![0f32; self.out_pixels() * columns];
-        let mut part = |weights: &Panels, first_panel: usize| {
-            let first = first_panel * PANEL;
-            winograd::convolution(x, pictures, &source, weights, first, epilogue, columns, &mut out);
-        };
-        if keeps {
-            part(transformed.get_or_init(|| winograd::transform_weights(weight, 0..panels)), 0);
-        } else {
-            for first in (0..panels).step_by(panels_at_once) {
-                let last = (first + panels_at_once).min(panels);
-                part(&winograd::transform_weights(weight, first..last), first);
+        let write = |out: &mut [MaybeUninit<f32>]| {
+            let mut part = |weights: &Panels, first_panel: usize| {
+                let first = first_panel * PANEL;
+                winograd::convolution(x, pictures, &source, weights, first, epilogue, columns, out);
+            };
+            if keeps {
+                part(transformed.get_or_init(|| winograd::transform_weights(weight, 0..panels)), 0);
+            } else {
+                for first in (0..panels).step_by(panels_at_once) {
+                    let last = (first + panels_at_once).min(panels);
+                    part(&winograd::transform_weights(weight, first..last), first);
+                }
             }
-        }
-        out
+        };
+        // SAFETY: the parts cover all columns, and each writes its columns of every pixel.
+        unsafe { written(self.out_pixels() * columns, write) }
     }
 
     /// Weights (out, in, kernel, kernel) as the right factor of the input's gradient.
@@ -148,8 +150,7 @@ impl Geometry {
     pub fn input_gradient(&self, panels: &Panels, grad: &[f32]) -> Vec<f32> {
         let scale = self.scale();
         let pixels = self.batch * self.height * self.width * scale * scale;
-        let mut out = vec![0f32; pixels * self.in_channels];
-        gather_product(grad, pixels, &self.target(), panels, &Epilogue::default(), &mut out);
+        let out = gather_product(grad, pixels, &self.target(), panels, &Epilogue::default());
         if self.options.upsample { self.sum_copies(&out) } else { out }
     }
 

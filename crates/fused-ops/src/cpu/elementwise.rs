@@ -1,7 +1,9 @@
 //! Branch-free functions of one value, which the compiler turns into vector code, and maps over slices.
 
-use super::vectorized;
+use super::{vectorized, written};
+use pulp::Simd;
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// Values that one task maps.
 const CHUNK: usize = 16 * 1024;
@@ -24,6 +26,32 @@ pub(crate) fn exp(x: f32) -> f32 {
     let p = p * r + 5.000_000_120_1e-1;
     let value = (p * r * r + r + 1.) * f32::from_bits(((n as i32 + 127) as u32) << 23);
     if x < -87.3 { 0. } else { value }
+}
+
+/// `2ˣ` to within 2 units in the last place for x ≤ 127, and 0 below −126: the polynomial of Cephes' `exp2f`. The caller
+/// must be compiled for `S`, so that a multiplication and an addition are one instruction where it has that.
+#[inline(always)]
+#[allow(clippy::excessive_precision)]
+pub(crate) fn exp2<S: Simd>(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.; // 1.5 · 2²³: adding it rounds to an integer, which the lowest bits then hold
+    let shifted = x + ROUND;
+    let r = x - (shifted - ROUND);
+    let p = 1.535_336_188_319_500e-4;
+    let p = mul_add::<S>(p, r, 1.339_887_440_266_574e-3);
+    let p = mul_add::<S>(p, r, 9.618_437_357_674_640e-3);
+    let p = mul_add::<S>(p, r, 5.550_332_471_162_809e-2);
+    let p = mul_add::<S>(p, r, 2.402_264_791_363_012e-1);
+    let p = mul_add::<S>(p, r, 6.931_472_028_550_421e-1);
+    let p = mul_add::<S>(p, r, 1.);
+    let value = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));
+    if x < -126. { 0. } else { value }
+}
+
+/// `a · b + c`, rounded once by the instruction sets that have it and twice by the plain one, for which
+/// [`f32::mul_add`] would call a slow function.
+#[inline(always)]
+pub(crate) fn mul_add<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
+    if S::IS_SCALAR { a * b + c } else { a.mul_add(b, c) }
 }
 
 #[inline(always)]
@@ -89,27 +117,33 @@ pub(crate) fn quick_gelu_derivative(x: f32) -> f32 {
 /// `f` of every value.
 #[inline(always)]
 pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = vec![0f32; x.len()];
-    out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
-        vectorized(
-            #[inline(always)]
-            || out.iter_mut().zip(x).for_each(|(out, &x)| *out = f(x)),
-        );
-    });
-    out
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
+            vectorized(
+                #[inline(always)]
+                || out.iter_mut().zip(x).for_each(|(out, &x)| _ = out.write(f(x))),
+            );
+        });
+    };
+    // SAFETY: both are chunked alike, so that every place is written.
+    unsafe { written(x.len(), write) }
 }
 
 /// `f` of every pair of values.
 #[inline(always)]
 pub(crate) fn map2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = vec![0f32; a.len()];
-    out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK))).for_each(|(out, (a, b))| {
-        vectorized(
-            #[inline(always)]
-            || out.iter_mut().zip(a.iter().zip(b)).for_each(|(out, (&a, &b))| *out = f(a, b)),
-        );
-    });
-    out
+    assert_eq!(a.len(), b.len());
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        let pairs = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK));
+        out.par_chunks_mut(CHUNK).zip(pairs).for_each(|(out, (a, b))| {
+            vectorized(
+                #[inline(always)]
+                || out.iter_mut().zip(a.iter().zip(b)).for_each(|(out, (&a, &b))| _ = out.write(f(a, b))),
+            );
+        });
+    };
+    // SAFETY: all three are chunked alike, so that every place is written.
+    unsafe { written(a.len(), write) }
 }
 
 /// The gated feed-forward's gate: rows of `2 n` values to rows of `n`.
@@ -169,6 +203,20 @@ mod tests {
         assert_eq!(exp(f32::NEG_INFINITY), 0.);
         assert_eq!(exp(0.), 1.);
         assert!(exp(1000.).is_finite());
+    }
+
+    #[test]
+    fn exp2_is_within_two_units_in_the_last_place() {
+        let plain = exp2::<pulp::Scalar>;
+        for x in
+            grid().chain((-1_000..=1_000).map(|i| i as f32 * 0.125)).filter(|x| (-126. ..=127.).contains(x))
+        {
+            let expected = f64::from(x).exp2();
+            assert!((f64::from(plain(x)) / expected - 1.).abs() < 2.4e-7, "exp2({x}) = {}", plain(x));
+        }
+        assert_eq!(plain(f32::NEG_INFINITY), 0.);
+        assert_eq!(plain(-1e30), 0.);
+        assert_eq!(plain(0.), 1.);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Group and layer normalisation in one read of the statistics and one of the values, with their gradients.
 
 use super::elementwise::{silu, silu_derivative};
-use super::vectorized;
+use super::{vectorized, written};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// Pixels whose statistics one task gathers: they fit the L1 cache for the channel counts of these models.
 const PIXELS_PER_TASK: usize = 32;
@@ -96,37 +97,40 @@ impl Groups {
     }
 
     pub fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
-        let mut out = vec![0f32; x.len()];
         if x.is_empty() {
-            return out;
+            return Vec::new();
         }
         let statistics = self.statistics(x);
         let channels = self.channels;
         let image = self.pixels * channels;
-        out.par_chunks_mut(image).zip(x.par_chunks(image)).enumerate().for_each(|(i, (out, x))| {
-            let (factor, summand) = self.affine(&statistics, i, weight, bias);
-            let task = PIXELS_PER_TASK * channels;
-            out.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(out, x)| {
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                            let affine = factor.iter().zip(&summand);
-                            if self.silu {
-                                for ((out, x), (f, s)) in out.iter_mut().zip(x).zip(affine) {
-                                    *out = silu(x * f + s);
-                                }
-                            } else {
-                                for ((out, x), (f, s)) in out.iter_mut().zip(x).zip(affine) {
-                                    *out = x * f + s;
+        assert!(x.len().is_multiple_of(image));
+        let write = |out: &mut [MaybeUninit<f32>]| {
+            out.par_chunks_mut(image).zip(x.par_chunks(image)).enumerate().for_each(|(i, (out, x))| {
+                let (factor, summand) = self.affine(&statistics, i, weight, bias);
+                let task = PIXELS_PER_TASK * channels;
+                out.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(out, x)| {
+                    vectorized(
+                        #[inline(always)]
+                        || {
+                            for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+                                let affine = factor.iter().zip(&summand);
+                                if self.silu {
+                                    for ((out, x), (f, s)) in out.iter_mut().zip(x).zip(affine) {
+                                        out.write(silu(x * f + s));
+                                    }
+                                } else {
+                                    for ((out, x), (f, s)) in out.iter_mut().zip(x).zip(affine) {
+                                        out.write(x * f + s);
+                                    }
                                 }
                             }
-                        }
-                    },
-                );
+                        },
+                    );
+                });
             });
-        });
-        out
+        };
+        // SAFETY: whole pixels, for whose channels `affine` has as many values, are written.
+        unsafe { written(x.len(), write) }
     }
 
     /// The gradients of input, weight and bias.
@@ -276,22 +280,25 @@ fn lane_sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
 /// Layer normalisation of every row of `weight.len()` values.
 pub(crate) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f64) -> Vec<f32> {
     let size = weight.len();
-    let mut out = vec![0f32; x.len()];
+    assert!(bias.len() == size && x.len().is_multiple_of(size.max(1)));
     let task = (ROWS_PER_TASK * size).max(1);
-    out.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(out, x)| {
-        vectorized(
-            #[inline(always)]
-            || {
-                for (out, x) in out.chunks_exact_mut(size).zip(x.chunks_exact(size)) {
-                    let (mean, inverse) = row_statistics(x, eps);
-                    for ((out, x), (w, b)) in out.iter_mut().zip(x).zip(weight.iter().zip(bias)) {
-                        *out = (x - mean) * inverse * w + b;
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        out.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(out, x)| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (out, x) in out.chunks_exact_mut(size).zip(x.chunks_exact(size)) {
+                        let (mean, inverse) = row_statistics(x, eps);
+                        for ((out, x), (w, b)) in out.iter_mut().zip(x).zip(weight.iter().zip(bias)) {
+                            out.write((x - mean) * inverse * w + b);
+                        }
                     }
-                }
-            },
-        );
-    });
-    out
+                },
+            );
+        });
+    };
+    // SAFETY: whole rows, each as long as weight and bias, are written.
+    unsafe { written(x.len(), write) }
 }
 
 /// The gradients of [`layer_norm`]'s input, weight and bias, by the formula of [`Groups::backward`].

@@ -1,35 +1,81 @@
 //! Matrix products whose left rows are gathered, split over the threads.
 
+use super::elementwise::gelu;
 use super::epilogue::Epilogue;
 use super::kernel::{Block, Left, PANEL, Right, Stored};
 use super::pack::{Panels, Strides};
 use super::window::Window;
-use super::{Shared, vectorized};
-use pulp::{Arch, Simd, WithSimd};
+use super::{Shared, arch, vectorized, written};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Rows that one task multiplies: enough to read the right factor seldom, few enough to stay in the L2 cache.
 const ROWS_PER_TASK: usize = 96;
+/// Tasks that a thread should get, so that none waits long for another in the end.
+const TASKS_PER_THREAD: usize = 16;
 /// Pixels that a weight gradient gathers at a time.
 const PIXELS_PER_PASS: usize = 128;
 /// Rows of a weight gradient that one task computes.
 const GRADIENT_ROWS_PER_TASK: usize = 48;
 
-/// `out[row] = epilogue(Σ_tap left[window(row, tap)] · panels[tap])`, where `left` has rows of `panels.depth` values and a
-/// row outside the window is zeros. `out` is (rows, panels.columns).
+/// `epilogue(Σ_tap left[window(row, tap)] · panels[tap])` for every row, where `left` has rows of `panels.depth` values and
+/// a row outside the window is zeros: (rows, panels.columns).
 pub(crate) fn gather_product<T: Stored>(
     left: &[f32],
     rows: usize,
     window: &Window,
     panels: &Panels<T>,
     epilogue: &Epilogue,
-    out: &mut [f32],
-) {
-    let (taps, depth, columns) = (panels.taps, panels.depth, panels.columns);
-    assert_eq!(out.len(), rows * columns);
+) -> Vec<f32> {
+    let columns = panels.columns;
     epilogue.check(rows, columns);
-    if out.is_empty() {
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        let out = Shared::new(out);
+        let arch = arch();
+        for_each_part(left, rows, window, panels, columns.div_ceil(PANEL), |starts, rows, columns| {
+            arch.dispatch(ProductTask { starts, panels, rows, columns, epilogue, out });
+        });
+    };
+    // SAFETY: the parts cover the result.
+    unsafe { written(rows * columns, write) }
+}
+
+/// `geglu(left · panels + bias)`, where the first half of the columns are values and the second half what gates them:
+/// (rows, panels.columns / 2). A half must end where a panel does.
+pub(crate) fn gated_product<T: Stored>(
+    left: &[f32],
+    rows: usize,
+    panels: &Panels<T>,
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
+    let columns = panels.columns / 2;
+    assert!(panels.taps == 1 && panels.columns.is_multiple_of(2 * PANEL));
+    assert!(bias.is_none_or(|bias| bias.len() == panels.columns));
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        let out = Shared::new(out);
+        let arch = arch();
+        for_each_part(left, rows, &Window::Same, panels, columns / PANEL, |starts, rows, columns| {
+            arch.dispatch(GatedTask { starts, panels, rows, columns, bias, out });
+        });
+    };
+    // SAFETY: the parts cover the result.
+    unsafe { written(rows * columns, write) }
+}
+
+/// Cuts a result of `rows` × `panel_count` panels into parts and calls `part` for each, on all threads, with where the
+/// left factor's rows start (for each row, each tap), the rows, and the panels.
+fn for_each_part<T: Stored>(
+    left: &[f32],
+    rows: usize,
+    window: &Window,
+    panels: &Panels<T>,
+    panel_count: usize,
+    part: impl Fn(&[*const f32], Range<usize>, Range<usize>) + Sync,
+) {
+    let (taps, depth) = (panels.taps, panels.depth);
+    if rows == 0 || panel_count == 0 {
         return;
     }
     let zeros = vec![0f32; depth];
@@ -38,16 +84,14 @@ pub(crate) fn gather_product<T: Stored>(
         Some(padded) => (padded.as_slice(), depth + PANEL),
         None => (left, depth),
     };
-    let out = Shared(out.as_mut_ptr());
-    let panel_count = columns.div_ceil(PANEL);
     // Where rows are few, tasks also divide the columns, by pairs of panels.
-    let threads = rayon::current_num_threads();
     let row_tasks = rows.div_ceil(ROWS_PER_TASK);
-    let splits = (4 * threads).div_ceil(row_tasks).clamp(1, panel_count.div_ceil(2));
+    let splits = (TASKS_PER_THREAD * rayon::current_num_threads())
+        .div_ceil(row_tasks)
+        .clamp(1, panel_count.div_ceil(2));
     let panels_per_task = panel_count.div_ceil(splits).next_multiple_of(2);
     let column_tasks = panel_count.div_ceil(panels_per_task);
-    let arch = Arch::new();
-    (0..row_tasks * column_tasks).into_par_iter().for_each(|task| {
+    (0..row_tasks * column_tasks).into_par_iter().with_max_len(1).for_each(|task| {
         let (row_task, column_task) = (task / column_tasks, task % column_tasks);
         let first = row_task * ROWS_PER_TASK;
         let count = ROWS_PER_TASK.min(rows - first);
@@ -59,14 +103,7 @@ pub(crate) fn gather_product<T: Stored>(
             });
         });
         let first_panel = column_task * panels_per_task;
-        arch.dispatch(ProductTask {
-            starts: &starts,
-            panels,
-            rows: first..first + count,
-            columns: first_panel..(first_panel + panels_per_task).min(panel_count),
-            epilogue,
-            out,
-        });
+        part(&starts, first..first + count, first_panel..(first_panel + panels_per_task).min(panel_count));
     });
 }
 
@@ -110,6 +147,62 @@ impl<T: Stored> WithSimd for ProductTask<'_, T> {
     }
 }
 
+/// Some rows of a gated product, and some panels of its columns.
+struct GatedTask<'a, T> {
+    starts: &'a [*const f32],
+    panels: &'a Panels<T>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    bias: Option<&'a [f32]>,
+    out: Shared,
+}
+
+impl<T: Stored> WithSimd for GatedTask<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let depth = self.panels.depth;
+        let half = self.panels.columns / 2;
+        let right = self.panels.right();
+        // A panel of values and, beside it, the one of their gates.
+        let mut both = [[0f32; 2 * PANEL]; ROWS_PER_TASK];
+        for panel in self.columns.clone() {
+            Block {
+                left: Left::Rows { starts: self.starts, taps: 1, depth },
+                right: Right {
+                    data: right.data.wrapping_add(panel * right.panel_stride),
+                    panel_stride: half / PANEL * right.panel_stride,
+                    ..right
+                },
+                rows: self.rows.len(),
+                panels: 0..2,
+                columns: 2 * PANEL,
+                accumulate: false,
+                out: both.as_mut_ptr().cast(),
+                out_stride: 2 * PANEL,
+            }
+            .with_simd(simd);
+            let first = panel * PANEL;
+            let mut bias = [[0f32; PANEL]; 2];
+            if let Some(all) = self.bias {
+                bias[0].copy_from_slice(&all[first..][..PANEL]);
+                bias[1].copy_from_slice(&all[half + first..][..PANEL]);
+            }
+            for (row, both) in self.rows.clone().zip(&both) {
+                let mut values = [0f32; PANEL];
+                for lane in 0..PANEL {
+                    let (value, gate) = (both[lane] + bias[0][lane], both[PANEL + lane] + bias[1][lane]);
+                    values[lane] = value * gelu(gate);
+                }
+                let out = self.out.at(row * half + first).cast::<[f32; PANEL]>();
+                // SAFETY: this task alone writes these columns of its rows, and they lie within the output.
+                unsafe { out.write_unaligned(values) };
+            }
+        }
+    }
+}
+
 /// Rows whose distance is a large power of two share a few sets of the cache and push each other out of it: a copy of
 /// them a little further apart costs one pass and saves the misses of every later one.
 fn spread_rows(rows: &[f32], len: usize) -> Option<Vec<f32>> {
@@ -117,12 +210,16 @@ fn spread_rows(rows: &[f32], len: usize) -> Option<Vec<f32>> {
     if len == 0 || !len.is_multiple_of(ALIASING) {
         return None;
     }
-    let mut out = vec![0f32; rows.len() / len * (len + PANEL)];
-    out.par_chunks_mut(len + PANEL)
-        .zip(rows.par_chunks(len))
-        .with_min_len(8)
-        .for_each(|(out, row)| out[..len].copy_from_slice(row));
-    Some(out)
+    let spread = |out: &mut [MaybeUninit<f32>]| {
+        let rows = rows.par_chunks(len).with_min_len(8);
+        out.par_chunks_mut(len + PANEL).zip(rows).for_each(|(out, row)| {
+            let (out, between) = out.split_at_mut(len);
+            out.iter_mut().zip(row).for_each(|(out, value)| _ = out.write(*value));
+            between.fill(MaybeUninit::zeroed());
+        });
+    };
+    // SAFETY: every row is written, and what lies between it and the next.
+    Some(unsafe { written(rows.len() / len * (len + PANEL), spread) })
 }
 
 /// The weight gradient of [`gather_product`]: `out[tap, k, column] = Σ_row left[window(row, tap), k] · grad[row, column]`.
@@ -145,7 +242,7 @@ pub(crate) fn gather_gradient(
     out.fill(0.);
     let out = Shared(out.as_mut_ptr());
     let depth_tasks = depth.div_ceil(GRADIENT_ROWS_PER_TASK);
-    let arch = Arch::new();
+    let arch = arch();
     (0..taps * depth_tasks).into_par_iter().for_each(|task| {
         let (tap, first) = (task / depth_tasks, task % depth_tasks * GRADIENT_ROWS_PER_TASK);
         let count = GRADIENT_ROWS_PER_TASK.min(depth - first);
@@ -198,25 +295,28 @@ pub(crate) fn column_sums(matrix: &[f32], columns: usize) -> Vec<f32> {
 
 /// Adds to every row of each of `shifts.len() / columns` pictures its own row of `shifts`.
 pub(crate) fn add_rows(x: &[f32], shifts: &[f32], columns: usize) -> Vec<f32> {
-    let mut out = vec![0f32; x.len()];
     if x.is_empty() {
-        return out;
+        return Vec::new();
     }
     let picture = x.len() / (shifts.len() / columns);
+    assert!(x.len().is_multiple_of(picture) && picture.is_multiple_of(columns));
     let rows_per_task = 64 * columns;
-    for ((out, x), shift) in out.chunks_mut(picture).zip(x.chunks(picture)).zip(shifts.chunks(columns)) {
-        out.par_chunks_mut(rows_per_task).zip(x.par_chunks(rows_per_task)).for_each(|(out, x)| {
-            vectorized(
-                #[inline(always)]
-                || {
-                    for (out, x) in out.chunks_exact_mut(columns).zip(x.chunks_exact(columns)) {
-                        out.iter_mut()
-                            .zip(x.iter().zip(shift))
-                            .for_each(|(out, (x, shift))| *out = x + shift);
-                    }
-                },
-            );
-        });
-    }
-    out
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        for ((out, x), shift) in out.chunks_mut(picture).zip(x.chunks(picture)).zip(shifts.chunks(columns)) {
+            out.par_chunks_mut(rows_per_task).zip(x.par_chunks(rows_per_task)).for_each(|(out, x)| {
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for (out, x) in out.chunks_exact_mut(columns).zip(x.chunks_exact(columns)) {
+                            out.iter_mut()
+                                .zip(x.iter().zip(shift))
+                                .for_each(|(out, (x, shift))| _ = out.write(x + shift));
+                        }
+                    },
+                );
+            });
+        }
+    };
+    // SAFETY: all rows of all pictures are written.
+    unsafe { written(x.len(), write) }
 }

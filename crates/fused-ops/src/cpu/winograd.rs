@@ -7,13 +7,14 @@
 
 #![allow(clippy::needless_range_loop)] // y and x are places of squares here, not of slices
 
-use super::Shared;
 use super::epilogue::Epilogue;
 use super::kernel::{Block, Left, PANEL, Right, Stored};
 use super::pack::Panels;
 use super::window::Window;
-use pulp::{Arch, Simd, WithSimd};
+use super::{Shared, arch};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Pixels along a side of what a tile reads.
@@ -99,7 +100,7 @@ pub(crate) fn transform_weights<T: Stored>(weights: &Panels<T>, panels: Range<us
     assert_eq!(weights.taps, 9);
     let depth = weights.depth;
     let columns = weights.columns.min(panels.end * PANEL) - panels.start * PANEL;
-    let arch = Arch::new();
+    let arch = arch();
     Panels::by_panel(PLACES, depth, columns, |panel, out: &mut [f32]| {
         arch.dispatch(WeightTask { weights: weights.panel(panels.start + panel), depth, out });
     })
@@ -197,14 +198,14 @@ pub(crate) fn convolution(
     first_column: usize,
     epilogue: &Epilogue,
     columns: usize,
-    out: &mut [f32],
+    out: &mut [MaybeUninit<f32>],
 ) {
     let depth = weights.depth;
     let rows = pictures.batch * pictures.height * pictures.width;
     assert_eq!(out.len(), rows * columns);
     assert!(first_column + weights.columns <= columns);
     epilogue.check(rows, columns);
-    let shared = Shared(out.as_mut_ptr());
+    let shared = Shared::new(out);
     let tiles = pictures.tiles();
     let zeros = vec![0f32; depth.next_multiple_of(PANEL)];
     let blocks = tiles.div_ceil(TILES);
@@ -213,8 +214,8 @@ pub(crate) fn convolution(
     let splits = (4 * rayon::current_num_threads()).div_ceil(blocks).clamp(1, pairs.div_ceil(4));
     let pairs_per_task = pairs.div_ceil(splits);
     let column_tasks = pairs.div_ceil(pairs_per_task);
-    let arch = Arch::new();
-    (0..blocks * column_tasks).into_par_iter().for_each(|task| {
+    let arch = arch();
+    (0..blocks * column_tasks).into_par_iter().with_max_len(1).for_each(|task| {
         let (block, column_task) = (task / column_tasks, task % column_tasks);
         let first_pair = column_task * pairs_per_task;
         arch.dispatch(Task {
@@ -403,6 +404,7 @@ mod tests {
     use super::*;
     use crate::conv2d::{Conv2dOptions, Padding};
     use crate::cpu::convolution::Geometry;
+    use crate::cpu::written;
     use rand::{RngExt, SeedableRng};
 
     /// The largest difference from the direct convolution, in units of its root mean square.
@@ -420,12 +422,16 @@ mod tests {
         let pictures = Pictures { batch, height: geometry.out_height(), width: geometry.out_width() };
         // In two parts, as weights come that are too large to be kept.
         let panels = out_channels.div_ceil(PANEL);
-        let mut found = vec![0f32; expected.len()];
-        for panels in [0..panels / 2, panels / 2..panels].into_iter().filter(|panels| !panels.is_empty()) {
-            let part = transform_weights(&weights, panels.clone());
-            let (source, first) = (geometry.source(), panels.start * PANEL);
-            convolution(&x, pictures, &source, &part, first, &epilogue, out_channels, &mut found);
-        }
+        let write = |found: &mut [MaybeUninit<f32>]| {
+            for panels in [0..panels / 2, panels / 2..panels].into_iter().filter(|panels| !panels.is_empty())
+            {
+                let part = transform_weights(&weights, panels.clone());
+                let (source, first) = (geometry.source(), panels.start * PANEL);
+                convolution(&x, pictures, &source, &part, first, &epilogue, out_channels, found);
+            }
+        };
+        // SAFETY: the two parts cover all columns.
+        let found = unsafe { written(expected.len(), write) };
         let scale = (expected.iter().map(|v| v * v).sum::<f32>() / expected.len() as f32).sqrt();
         expected.iter().zip(&found).fold(0., |worst: f32, (a, b)| worst.max((a - b).abs())) / scale
     }
