@@ -1,0 +1,148 @@
+//! How fast are the operations of a full-size model at its own shapes? Linear layers, attention and convolutions say how
+//! many operations a second they make, the rest how many values.
+
+use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::VarBuilder;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use fused_ops::{
+    Activation, Conv2d, Conv2dOptions, Epilogue, GroupNorm, LayerNorm, Linear, Padding, attention,
+};
+use std::collections::HashMap;
+use std::hint::black_box;
+
+/// Rows, inputs and outputs: XLM-R's with 8 × 77 tokens, and those of SD 1.x at 512 × 512 by level.
+const LINEAR: [(usize, usize, usize); 9] = [
+    (616, 1024, 1024),
+    (616, 1024, 4096),
+    (616, 4096, 1024),
+    (77, 1024, 4096),
+    (4096, 320, 320),
+    (4096, 1280, 320),
+    (1024, 640, 640),
+    (1024, 2560, 640),
+    (256, 1280, 1280),
+];
+/// Rows and channels of the gated feed-forwards of SD 1.x.
+const GATED: [(usize, usize); 3] = [(4096, 320), (1024, 640), (256, 1280)];
+/// Batch, queries, keys, heads and their dimension.
+const ATTENTION: [(usize, usize, usize, usize, usize); 6] = [
+    (1, 4096, 4096, 8, 40),
+    (1, 1024, 1024, 8, 80),
+    (1, 256, 256, 8, 160),
+    (1, 4096, 21, 8, 40),
+    (1, 4096, 4096, 1, 512),
+    (8, 77, 77, 16, 64),
+];
+/// Channels in and out, and the side, of the most frequent 3 × 3 convolutions of UNet and VAE.
+const CONVOLUTION: [(usize, usize, usize); 7] = [
+    (320, 320, 64),
+    (640, 320, 64),
+    (640, 640, 32),
+    (1280, 1280, 16),
+    (1280, 1280, 8),
+    (512, 512, 64),
+    (128, 128, 256),
+];
+/// Pixels and channels of normalisations.
+const NORMALIZED: [(usize, usize); 3] = [(4096, 320), (1024, 640), (256, 1280)];
+
+fn random(shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
+    Tensor::randn(0f32, 1., shape, &Device::Cpu)
+}
+
+/// Weights of these names.
+fn weights<const N: usize>(tensors: [(&str, Tensor); N]) -> VarBuilder<'static> {
+    let tensors: HashMap<String, Tensor> = tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into();
+    VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu)
+}
+
+fn linear(criterion: &mut Criterion) -> Result<()> {
+    let mut group = criterion.benchmark_group("linear");
+    for (rows, inputs, outputs) in LINEAR {
+        let layer = Linear::from_tensors(random((outputs, inputs))?, Some(random(outputs)?))?;
+        let x = random((rows, inputs))?;
+        group.throughput(Throughput::Elements((2 * rows * inputs * outputs) as u64));
+        group.bench_function(format!("{rows} x {inputs} to {outputs}"), |b| {
+            b.iter(|| black_box(layer.forward(&x)))
+        });
+    }
+    let layer = Linear::from_tensors(random((4096, 1024))?, Some(random(4096)?))?;
+    let x = random((616, 1024))?;
+    group.throughput(Throughput::Elements(2 * 616 * 1024 * 4096));
+    let gelu = Epilogue::activation(Activation::Gelu);
+    group.bench_function("616 x 1024 to 4096, GELU", |b| b.iter(|| black_box(layer.forward_with(&x, &gelu))));
+    for (rows, channels) in GATED {
+        let layer = Linear::from_tensors(random((8 * channels, channels))?, Some(random(8 * channels)?))?;
+        let x = random((rows, channels))?;
+        group.throughput(Throughput::Elements((2 * rows * channels * 8 * channels) as u64));
+        group.bench_function(format!("{rows} x {channels} to {}, gated", 4 * channels), |b| {
+            b.iter(|| black_box(layer.forward_geglu(&x)))
+        });
+    }
+    group.finish();
+    Ok(())
+}
+
+fn attentions(criterion: &mut Criterion) -> Result<()> {
+    let mut group = criterion.benchmark_group("attention");
+    group.sample_size(20);
+    for (batch, queries, keys, heads, head_dim) in ATTENTION {
+        let query = random((batch, queries, heads * head_dim))?;
+        let (key, value) =
+            (random((batch, keys, heads * head_dim))?, random((batch, keys, heads * head_dim))?);
+        group.throughput(Throughput::Elements((4 * batch * queries * keys * heads * head_dim) as u64));
+        group.bench_function(format!("{batch} x {queries} to {keys}, {heads} heads of {head_dim}"), |b| {
+            b.iter(|| black_box(attention(&query, &key, &value, heads, None)))
+        });
+    }
+    group.finish();
+    Ok(())
+}
+
+fn convolutions(criterion: &mut Criterion) -> Result<()> {
+    let mut group = criterion.benchmark_group("convolution 3 x 3");
+    group.sample_size(10);
+    let options = Conv2dOptions { stride: 1, padding: Padding::same(1), upsample: false };
+    for (inputs, outputs, side) in CONVOLUTION {
+        let vb = weights([("weight", random((outputs, inputs, 3, 3))?), ("bias", random(outputs)?)]);
+        let layer = Conv2d::new(inputs, outputs, 3, options, vb)?;
+        let x = random((1, side, side, inputs))?;
+        group.throughput(Throughput::Elements((2 * 9 * side * side * inputs * outputs) as u64));
+        group.bench_function(format!("{inputs} to {outputs} at {side}"), |b| {
+            b.iter(|| black_box(layer.forward(&x)))
+        });
+    }
+    group.finish();
+    Ok(())
+}
+
+fn normalizations(criterion: &mut Criterion) -> Result<()> {
+    let mut group = criterion.benchmark_group("normalization");
+    for (pixels, channels) in NORMALIZED {
+        let vb = weights([("weight", random(channels)?), ("bias", random(channels)?)]);
+        let groups = GroupNorm::new(32, channels, 1e-5, vb.clone())?;
+        let layer = LayerNorm::new(channels, 1e-5, vb)?;
+        let x = random((1, pixels, channels))?;
+        group.throughput(Throughput::Elements((pixels * channels) as u64));
+        group.bench_function(format!("groups and SiLU, {pixels} x {channels}"), |b| {
+            b.iter(|| black_box(groups.forward_silu(&x)))
+        });
+        group.bench_function(format!("layer, {pixels} x {channels}"), |b| {
+            b.iter(|| black_box(layer.forward(&x)))
+        });
+    }
+    group.finish();
+    Ok(())
+}
+
+fn run(criterion: &mut Criterion) {
+    fused_ops::keep_freed_memory();
+    for bench in [linear, attentions, convolutions, normalizations] {
+        if let Err(error) = bench(criterion) {
+            panic!("{error}");
+        }
+    }
+}
+
+criterion_group!(benches, run);
+criterion_main!(benches);
