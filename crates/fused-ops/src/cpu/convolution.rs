@@ -1,19 +1,13 @@
 //! Convolution of channels-last pictures as a gathered matrix product, with its gradients.
 
 use super::epilogue::Epilogue;
-use super::kernel::{PANEL, Stored};
+use super::kernel::Stored;
 use super::pack::{PackedWeight, Panels, Strides};
 use super::product::{column_sums, gather_gradient, gather_product};
 use super::window::{Axis, Window};
-use super::winograd::{self, Pictures};
-use super::written;
+use super::winograd::{self, Pictures, Way};
 use crate::conv2d::{Conv2dOptions, Padding};
-use std::mem::MaybeUninit;
 use std::sync::OnceLock;
-
-/// Most values of a layer's transformed weights that are there at a time, 16 MiB: those of a layer that has no more are
-/// kept from one call to the next, of others so many panels are made, used and made anew, while the cache has them.
-const MOST_TRANSFORMED_WEIGHTS: usize = 4 << 20;
 
 /// The shapes of one convolution.
 #[derive(Debug, Clone, Copy)]
@@ -104,31 +98,13 @@ impl Geometry {
         epilogue: &Epilogue,
     ) -> Vec<f32> {
         let pictures = Pictures { batch: self.batch, height: self.out_height(), width: self.out_width() };
-        let (depth, columns) = (self.in_channels, self.out_channels);
-        let panels = columns.div_ceil(PANEL);
-        let panels_at_once = MOST_TRANSFORMED_WEIGHTS / (winograd::PLACES * depth * PANEL).max(1);
-        let keeps = panels <= panels_at_once;
         let fits = self.kernel == 3 && self.options.stride == 1 && self.options.padding == Padding::same(1);
-        if !fits || panels_at_once < 2 || !winograd::pays(pictures, depth, columns, keeps) {
-            return self.forward(x, weight, epilogue);
-        }
-        let source = self.source();
-        let write = |out: &mut [MaybeUninit<f32>]| {
-            let mut part = |weights: &Panels, first_panel: usize| {
-                let first = first_panel * PANEL;
-                winograd::convolution(x, pictures, &source, weights, first, epilogue, columns, out);
-            };
-            if keeps {
-                part(transformed.get_or_init(|| winograd::transform_weights(weight, 0..panels)), 0);
-            } else {
-                for first in (0..panels).step_by(panels_at_once) {
-                    let last = (first + panels_at_once).min(panels);
-                    part(&winograd::transform_weights(weight, first..last), first);
-                }
+        match Way::faster(pictures, self.in_channels, self.out_channels).filter(|_| fits) {
+            Some(way) => {
+                winograd::convolution(way, x, pictures, &self.source(), weight, transformed, epilogue)
             }
-        };
-        // SAFETY: the parts cover all columns, and each writes its columns of every pixel.
-        unsafe { written(self.out_pixels() * columns, write) }
+            None => self.forward(x, weight, epilogue),
+        }
     }
 
     /// Weights (out, in, kernel, kernel) as the right factor of the input's gradient.

@@ -56,11 +56,10 @@ pub(crate) fn arch() -> Arch {
 /// # Safety
 /// `write` must write every value.
 pub(crate) unsafe fn written(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
-    let mut out = Vec::with_capacity(len);
-    write(&mut out.spare_capacity_mut()[..len]);
+    let mut out = Box::new_uninit_slice(len);
+    write(&mut out);
     // SAFETY: the caller vouches that they are written.
-    unsafe { out.set_len(len) };
-    out
+    unsafe { out.assume_init() }.into_vec()
 }
 
 /// A place that several threads write, each its own part of it.

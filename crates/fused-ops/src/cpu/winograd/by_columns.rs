@@ -1,0 +1,125 @@
+//! Few tiles and large weights: the tiles are transformed once, and each task transforms the weights of some columns, a few
+//! input channels at a time, and multiplies all tiles by them while they are in the L2 cache. No transformed weight is ever
+//! written to memory, where all of them would take four times the bytes of the weights.
+
+use super::layer::Layer;
+use super::transforms::transform_weights;
+use super::{COLUMNS, PLACES};
+use crate::cpu::kernel::{Block, Left, PANEL, Right, Stored};
+use crate::cpu::pack::Panels;
+use crate::cpu::{Shared, arch, written};
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+use std::mem::MaybeUninit;
+
+/// Input channels whose transformed weights are there at a time: those of two panels of columns are 293 KiB.
+const CHANNELS: usize = 64;
+/// Rows of a place's transformed weights. With 64, places would be 4 KiB apart and all be written to the same set of the
+/// first cache.
+const ROWS: usize = CHANNELS + 1;
+
+/// The whole layer, with the weights of the direct convolution, which has 9 taps.
+pub(super) fn convolution<T: Stored>(layer: &Layer, weights: &Panels<T>) {
+    assert!(weights.taps == 9 && weights.depth == layer.depth && weights.columns == layer.columns);
+    let (tiles, stride) = (layer.pictures.tiles(), layer.stride());
+    let arch = arch();
+    let transform = |out: &mut [MaybeUninit<f32>]| {
+        let out = Shared::new(out);
+        (0..tiles).into_par_iter().for_each(|tile| arch.dispatch(InputTask { layer, tile, tiles, out }));
+    };
+    // SAFETY: each tile's task writes its row of every place.
+    let transformed = unsafe { written(PLACES * tiles * stride, transform) };
+    (0..layer.columns.div_ceil(COLUMNS)).into_par_iter().with_max_len(1).for_each(|pair| {
+        arch.dispatch(ColumnTask { layer, weights, transformed: &transformed, pair });
+    });
+}
+
+/// Transforms one tile to its rows of `out`, which is (36, tiles, stride).
+struct InputTask<'a> {
+    layer: &'a Layer<'a>,
+    tile: usize,
+    tiles: usize,
+    out: Shared,
+}
+
+impl WithSimd for InputTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let stride = self.layer.stride();
+        let distance = self.tiles * stride;
+        let out = self.out.at(self.tile * stride);
+        // SAFETY: a row of a place is long enough for the panels of all channels and what lies between it and the next, and
+        // this task alone writes the tile's.
+        unsafe {
+            self.layer.transform_input(simd, self.tile, out, distance);
+            for place in 0..PLACES {
+                out.add(place * distance + stride - PANEL)
+                    .cast::<[f32; PANEL]>()
+                    .write_unaligned([0.; PANEL]);
+            }
+        }
+    }
+}
+
+/// One pair of panels of the columns.
+struct ColumnTask<'a, T> {
+    layer: &'a Layer<'a>,
+    weights: &'a Panels<T>,
+    transformed: &'a [f32],
+    pair: usize,
+}
+
+impl<T: Stored> WithSimd for ColumnTask<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { layer, weights, transformed, pair } = self;
+        let (tiles, stride, depth) = (layer.pictures.tiles(), layer.stride(), layer.depth);
+        let first = pair * COLUMNS;
+        let columns = first..layer.columns.min(first + COLUMNS);
+        let panels = columns.len().div_ceil(PANEL);
+        let panel_stride = PLACES * ROWS * PANEL;
+        let mut right = vec![0f32; panels * panel_stride];
+        let mut products = Box::<[f32]>::new_uninit_slice(PLACES * tiles * COLUMNS);
+        let products: *mut f32 = products.as_mut_ptr().cast();
+        let mut starts = Vec::with_capacity(tiles);
+        for channel in (0..depth).step_by(CHANNELS) {
+            let channels = channel..depth.min(channel + CHANNELS);
+            for (panel, out) in right.chunks_exact_mut(panel_stride).enumerate() {
+                let weights = weights.panel(2 * pair + panel);
+                transform_weights(simd, weights, depth, channels.clone(), ROWS, out);
+            }
+            for place in 0..PLACES {
+                starts.clear();
+                let rows = &transformed[place * tiles * stride..][..tiles * stride];
+                starts.extend(rows.chunks_exact(stride).map(|row| row[channels.clone()].as_ptr()));
+                Block {
+                    left: Left::Rows { starts: &starts, taps: 1, depth: channels.len() },
+                    right: Right {
+                        data: right[place * ROWS * PANEL..].as_ptr(),
+                        row_stride: PANEL,
+                        panel_stride,
+                    },
+                    rows: tiles,
+                    panels: 0..panels,
+                    // Whole panels, which have zeros after the last column.
+                    columns: panels * PANEL,
+                    accumulate: channel > 0,
+                    out: products.wrapping_add(place * tiles * COLUMNS),
+                    out_stride: COLUMNS,
+                }
+                .with_simd(simd);
+            }
+        }
+        for tile in 0..tiles {
+            // SAFETY: the blocks have written these columns of every place and tile.
+            unsafe {
+                let products = products.add(tile * COLUMNS);
+                layer.transform_output(simd, tile, products, tiles * COLUMNS, columns.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Many tiles, or weights that are transformed already: each task transforms some tiles and multiplies them by all weights.
+
+use super::layer::Layer;
+use super::transforms::transform_weights;
+use super::{COLUMNS, PLACES};
+use crate::cpu::arch;
+use crate::cpu::kernel::{Block, Left, PANEL, Right, Stored};
+use crate::cpu::pack::Panels;
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Tiles of one task: they share each read of the weights, and their 36 products should stay in the L2 cache.
+const TILES: usize = 24;
+
+/// Some panels of the weights of a direct convolution, which has 9 taps, as right factors of the 36 products.
+pub(crate) fn transformed<T: Stored>(weights: &Panels<T>, panels: Range<usize>) -> Panels {
+    assert_eq!(weights.taps, 9);
+    let depth = weights.depth;
+    let columns = weights.columns.min(panels.end * PANEL) - panels.start * PANEL;
+    let arch = arch();
+    Panels::by_panel(PLACES, depth, columns, |panel, out: &mut [f32]| {
+        arch.dispatch(WeightTask { weights: weights.panel(panels.start + panel), depth, out });
+    })
+}
+
+/// One panel of weights.
+struct WeightTask<'a, T> {
+    weights: &'a [T],
+    depth: usize,
+    out: &'a mut [f32],
+}
+
+impl<T: Stored> WithSimd for WeightTask<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        transform_weights(simd, self.weights, self.depth, 0..self.depth, self.depth, self.out);
+    }
+}
+
+/// The columns of the layer from `first_column` on, for as many as `weights`, which are transformed, have.
+pub(super) fn convolution(layer: &Layer, weights: &Panels, first_column: usize) {
+    assert!(weights.depth == layer.depth && first_column + weights.columns <= layer.columns);
+    let tiles = layer.pictures.tiles();
+    let blocks = tiles.div_ceil(TILES);
+    // Where blocks are few, tasks also divide the columns, and transform their tiles again.
+    let pairs = weights.columns.div_ceil(COLUMNS);
+    let splits = (4 * rayon::current_num_threads()).div_ceil(blocks).clamp(1, pairs.div_ceil(4));
+    let pairs_per_task = pairs.div_ceil(splits);
+    let column_tasks = pairs.div_ceil(pairs_per_task);
+    let arch = arch();
+    (0..blocks * column_tasks).into_par_iter().with_max_len(1).for_each(|task| {
+        let (block, column_task) = (task / column_tasks, task % column_tasks);
+        let first_pair = column_task * pairs_per_task;
+        arch.dispatch(Task {
+            layer,
+            tiles: block * TILES..((block + 1) * TILES).min(tiles),
+            weights,
+            pairs: first_pair..(first_pair + pairs_per_task).min(pairs),
+            first_column,
+        });
+    });
+}
+
+/// Some tiles, and some pairs of panels of the columns.
+struct Task<'a> {
+    layer: &'a Layer<'a>,
+    tiles: Range<usize>,
+    weights: &'a Panels,
+    pairs: Range<usize>,
+    /// Of the layer, where the weights begin.
+    first_column: usize,
+}
+
+impl WithSimd for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Panels { depth, columns, .. } = *self.weights;
+        let tiles = self.tiles.len();
+        let stride = self.layer.stride();
+        let mut transformed = Box::<[f32]>::new_uninit_slice(PLACES * tiles * stride);
+        let transformed: *mut f32 = transformed.as_mut_ptr().cast();
+        for (index, tile) in self.tiles.clone().enumerate() {
+            // SAFETY: a row of a place is long enough for the panels of all channels.
+            unsafe {
+                self.layer.transform_input(simd, tile, transformed.add(index * stride), tiles * stride);
+            }
+        }
+        let mut products = Box::<[f32]>::new_uninit_slice(PLACES * tiles * COLUMNS);
+        let products: *mut f32 = products.as_mut_ptr().cast();
+        let right = self.weights.right();
+        let mut starts = Vec::with_capacity(tiles);
+        for pair in self.pairs.clone() {
+            let first = pair * COLUMNS;
+            for place in 0..PLACES {
+                starts.clear();
+                let row = |tile| transformed.wrapping_add((place * tiles + tile) * stride).cast_const();
+                starts.extend((0..tiles).map(row));
+                Block {
+                    left: Left::Rows { starts: &starts, taps: 1, depth },
+                    right: Right { data: right.data.wrapping_add(place * depth * PANEL), ..right },
+                    rows: tiles,
+                    panels: 2 * pair..(2 * pair + 2).min(columns.div_ceil(PANEL)),
+                    // Whole panels, which have zeros after the last column.
+                    columns: columns.next_multiple_of(PANEL),
+                    accumulate: false,
+                    // A block writes column c at out + c.
+                    out: products.wrapping_add(place * tiles * COLUMNS).wrapping_sub(first),
+                    out_stride: COLUMNS,
+                }
+                .with_simd(simd);
+            }
+            let columns = self.first_column + first..self.first_column + columns.min(first + COLUMNS);
+            for (index, tile) in self.tiles.clone().enumerate() {
+                // SAFETY: the blocks have written these columns of every place and tile.
+                unsafe {
+                    let products = products.add(index * COLUMNS);
+                    self.layer.transform_output(simd, tile, products, tiles * COLUMNS, columns.clone());
+                }
+            }
+        }
+    }
+}

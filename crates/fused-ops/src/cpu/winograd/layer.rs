@@ -1,0 +1,172 @@
+//! One convolution by Winograd's way, and what all ways through it share: from its pixels to transformed tiles, and from
+//! products to its pixels.
+
+use super::transforms::{input_transform, output_transform, read, write};
+use super::{IN, OUT};
+use crate::cpu::Shared;
+use crate::cpu::epilogue::Epilogue;
+use crate::cpu::kernel::PANEL;
+use crate::cpu::window::Window;
+use pulp::Simd;
+use std::ops::Range;
+
+/// The pictures of one convolution, whose output is as large as its input (after any upsampling).
+#[derive(Clone, Copy)]
+pub(crate) struct Pictures {
+    pub batch: usize,
+    /// Of the output.
+    pub height: usize,
+    pub width: usize,
+}
+
+impl Pictures {
+    fn tile_rows(&self) -> usize {
+        self.height.div_ceil(OUT)
+    }
+
+    fn tile_columns(&self) -> usize {
+        self.width.div_ceil(OUT)
+    }
+
+    pub fn tiles(&self) -> usize {
+        self.batch * self.tile_rows() * self.tile_columns()
+    }
+
+    /// Picture, and first row and column of the output, of a tile.
+    fn place(&self, tile: usize) -> (usize, usize, usize) {
+        let (row, column) = (tile / self.tile_columns(), tile % self.tile_columns());
+        (row / self.tile_rows(), row % self.tile_rows() * OUT, column * OUT)
+    }
+}
+
+/// A convolution without its weights.
+pub(super) struct Layer<'a> {
+    /// Pixels of `depth` channels.
+    pub x: &'a [f32],
+    pub depth: usize,
+    /// What pixels outside the pictures have.
+    pub zeros: Vec<f32>,
+    pub pictures: Pictures,
+    pub window: &'a Window,
+    pub epilogue: &'a Epilogue<'a>,
+    /// Of the output.
+    pub columns: usize,
+    pub out: Shared,
+}
+
+impl Layer<'_> {
+    /// Between the rows of transformed tiles, which a little more apart than they are long do not push each other out of
+    /// the cache.
+    pub fn stride(&self) -> usize {
+        self.depth.next_multiple_of(PANEL) + PANEL
+    }
+
+    /// Writes a tile's channels at each of the 36 places, which are `distance` apart: whole panels, with anything after
+    /// the last channel.
+    ///
+    /// # Safety
+    /// `out` must be valid for that.
+    #[inline(always)]
+    pub unsafe fn transform_input<S: Simd>(&self, simd: S, tile: usize, out: *mut f32, distance: usize) {
+        let depth = self.depth;
+        let (picture, y, x) = self.pictures.place(tile);
+        let mut pixels: [[&[f32]; IN]; IN] = [[self.zeros.as_slice(); IN]; IN];
+        for (dy, row) in pixels.iter_mut().enumerate() {
+            for (dx, pixel) in row.iter_mut().enumerate() {
+                if let Some(place) = self.window.source(picture, y + dy, x + dx) {
+                    *pixel = &self.x[place * depth..][..depth];
+                }
+            }
+        }
+        for panel in (0..depth).step_by(PANEL) {
+            let width = PANEL.min(depth - panel);
+            let mut partial = [[[0f32; PANEL]; IN]; IN];
+            for first in (0..width).step_by(S::F32_LANES) {
+                let mut half = [[simd.splat_f32s(0.); IN]; IN];
+                for y in 0..IN {
+                    let mut row = [simd.splat_f32s(0.); IN];
+                    for x in 0..IN {
+                        let values = &pixels[y][x][panel..];
+                        let lanes = match values.first_chunk::<PANEL>() {
+                            Some(lanes) => lanes,
+                            None => {
+                                partial[y][x][..width].copy_from_slice(&values[..width]);
+                                &partial[y][x]
+                            }
+                        };
+                        row[x] = read::<S>(lanes, first);
+                    }
+                    half[y] = input_transform(simd, row);
+                }
+                for x in 0..IN {
+                    let mut column = [simd.splat_f32s(0.); IN];
+                    for y in 0..IN {
+                        column[y] = half[y][x];
+                    }
+                    let column = input_transform(simd, column);
+                    for y in 0..IN {
+                        // SAFETY: the caller vouches for the panel.
+                        unsafe {
+                            let out = out.add((y * IN + x) * distance + panel + first);
+                            out.cast::<S::f32s>().write_unaligned(column[y]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Turns a tile's products at each of the 36 places, `distance` apart, into pixels' values of the columns `columns`.
+    ///
+    /// # Safety
+    /// The products of these columns must have been written.
+    #[inline(always)]
+    pub unsafe fn transform_output<S: Simd>(
+        &self,
+        simd: S,
+        tile: usize,
+        products: *const f32,
+        distance: usize,
+        columns: Range<usize>,
+    ) {
+        let Pictures { height, width, .. } = self.pictures;
+        let (picture, top, left) = self.pictures.place(tile);
+        for panel in columns.clone().step_by(PANEL) {
+            let count = PANEL.min(columns.end - panel);
+            let mut pixels = [[[0f32; PANEL]; OUT]; OUT];
+            for part in (0..count).step_by(S::F32_LANES) {
+                let mut half = [[simd.splat_f32s(0.); IN]; OUT];
+                for x in 0..IN {
+                    let mut column = [simd.splat_f32s(0.); IN];
+                    for y in 0..IN {
+                        let place = (y * IN + x) * distance + panel - columns.start + part;
+                        // SAFETY: the caller vouches for the products, of which there are whole panels.
+                        column[y] = unsafe { products.add(place).cast::<S::f32s>().read_unaligned() };
+                    }
+                    let column = output_transform(simd, column);
+                    for y in 0..OUT {
+                        half[y][x] = column[y];
+                    }
+                }
+                for y in 0..OUT {
+                    let row = output_transform(simd, half[y]);
+                    for x in 0..OUT {
+                        write::<S>(&mut pixels[y][x], part, row[x]);
+                    }
+                }
+            }
+            for (y, pixels) in pixels.iter_mut().enumerate().take(height - top) {
+                for (x, lanes) in pixels.iter_mut().enumerate().take(width - left) {
+                    let row = (picture * height + top + y) * width + left + x;
+                    let values = &mut lanes[..count];
+                    self.epilogue.finish(row, panel, self.columns, values);
+                    // SAFETY: the row is one of the output's, and this task alone writes these columns of it.
+                    let out = unsafe {
+                        std::slice::from_raw_parts_mut(self.out.at(row * self.columns + panel), count)
+                    };
+                    out.copy_from_slice(values);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The transforms of Winograd's F(4×4, 3×3), interpolated at 0, ±1, ±2 and ∞ (Lavin & Gray, arXiv 1509.09308), of
+//! vectors of channels.
+
+use super::{IN, OUT};
+use crate::cpu::kernel::{PANEL, Stored};
+use pulp::Simd;
+use std::ops::Range;
+
+/// Values of one channel panel.
+pub(super) type Lanes = [f32; PANEL];
+
+/// `Bᵀ d` of six vectors.
+#[inline(always)]
+pub(super) fn input_transform<S: Simd>(simd: S, d: [S::f32s; IN]) -> [S::f32s; IN] {
+    let [d0, d1, d2, d3, d4, d5] = d;
+    let times = |factor: f32, x, plus| simd.mul_add_e_f32s(simd.splat_f32s(factor), x, plus);
+    let (a, b) = (times(-4., d2, d4), times(-4., d1, d3));
+    let (c, e) = (simd.sub_f32s(d4, d2), simd.sub_f32s(d3, d1));
+    [
+        times(4., d0, times(-5., d2, d4)),
+        simd.add_f32s(a, b),
+        simd.sub_f32s(a, b),
+        times(2., e, c),
+        times(-2., e, c),
+        times(4., d1, times(-5., d3, d5)),
+    ]
+}
+
+/// `Aᵀ m` of six vectors.
+#[inline(always)]
+pub(super) fn output_transform<S: Simd>(simd: S, m: [S::f32s; IN]) -> [S::f32s; OUT] {
+    let [m0, m1, m2, m3, m4, m5] = m;
+    let times = |factor: f32, x, plus| simd.mul_add_e_f32s(simd.splat_f32s(factor), x, plus);
+    let (sum12, difference12) = (simd.add_f32s(m1, m2), simd.sub_f32s(m1, m2));
+    let (sum34, difference34) = (simd.add_f32s(m3, m4), simd.sub_f32s(m3, m4));
+    [
+        simd.add_f32s(m0, simd.add_f32s(sum12, sum34)),
+        times(2., difference34, difference12),
+        times(4., sum34, sum12),
+        simd.add_f32s(m5, times(8., difference34, difference12)),
+    ]
+}
+
+/// `G g` of three vectors.
+#[inline(always)]
+fn weight_transform<S: Simd>(simd: S, g: [S::f32s; 3]) -> [S::f32s; IN] {
+    let [g0, g1, g2] = g;
+    let times = |factor: f32, x| simd.mul_f32s(simd.splat_f32s(factor), x);
+    let near = simd.add_f32s(g0, g2);
+    let far = simd.mul_add_e_f32s(simd.splat_f32s(4.), g2, g0);
+    let twice = simd.add_f32s(g1, g1);
+    [
+        times(1. / 4., g0),
+        times(-1. / 6., simd.add_f32s(near, g1)),
+        times(-1. / 6., simd.sub_f32s(near, g1)),
+        times(1. / 24., simd.add_f32s(far, twice)),
+        times(1. / 24., simd.sub_f32s(far, twice)),
+        g2,
+    ]
+}
+
+#[inline(always)]
+pub(super) fn read<S: Simd>(lanes: &Lanes, first: usize) -> S::f32s {
+    assert!(first + S::F32_LANES <= PANEL);
+    // SAFETY: the vector lies within the lanes.
+    unsafe { lanes.as_ptr().add(first).cast::<S::f32s>().read_unaligned() }
+}
+
+#[inline(always)]
+pub(super) fn write<S: Simd>(lanes: &mut Lanes, first: usize, values: S::f32s) {
+    assert!(first + S::F32_LANES <= PANEL);
+    // SAFETY: the vector lies within the lanes.
+    unsafe { lanes.as_mut_ptr().add(first).cast::<S::f32s>().write_unaligned(values) }
+}
+
+/// Transforms the kernels of the input channels `channels` of one panel of a direct convolution's weights (9 taps of `depth`
+/// rows): `out` is (36, rows, 16), of whose rows the first `channels.len()` are written.
+#[inline(always)]
+pub(super) fn transform_weights<S: Simd, T: Stored>(
+    simd: S,
+    weights: &[T],
+    depth: usize,
+    channels: Range<usize>,
+    rows: usize,
+    out: &mut [f32],
+) {
+    let (weights, out) = (weights.as_chunks::<PANEL>().0, out.as_chunks_mut::<PANEL>().0);
+    assert!(channels.len() <= rows);
+    for (k, channel) in channels.enumerate() {
+        let mut taps = [[0f32; PANEL]; 9];
+        for (tap, lanes) in taps.iter_mut().enumerate() {
+            for (lane, value) in lanes.iter_mut().zip(&weights[tap * depth + channel]) {
+                *lane = value.widen();
+            }
+        }
+        for first in (0..PANEL).step_by(S::F32_LANES) {
+            let load = |y: usize, x: usize| read::<S>(&taps[3 * y + x], first);
+            let mut store = |y: usize, x: usize, v| write::<S>(&mut out[(y * IN + x) * rows + k], first, v);
+            let mut half = [[simd.splat_f32s(0.); IN]; 3];
+            for (y, half) in half.iter_mut().enumerate() {
+                *half = weight_transform(simd, [load(y, 0), load(y, 1), load(y, 2)]);
+            }
+            for x in 0..IN {
+                let column = weight_transform(simd, [half[0][x], half[1][x], half[2][x]]);
+                for (y, values) in column.into_iter().enumerate() {
+                    store(y, x, values);
+                }
+            }
+        }
+    }
+}
