@@ -15,6 +15,9 @@ const QUERIES: usize = 48;
 /// Keys of one tile: 48 × 256 scores are 48 KiB.
 const KEYS: usize = 256;
 
+/// Multiplications of queries by keys that are worth a task of their own.
+const PRODUCTS_PER_TASK: usize = 1 << 19;
+
 /// The shapes of one attention; query, key and value rows hold the heads side by side.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
@@ -59,12 +62,13 @@ impl WithSimd for Task<'_> {
         let scale = 1. / (head_dim as f32).sqrt();
         // Without a bias, the exponential scales the scores itself.
         let factor = if self.bias.is_some() { LOG2_E } else { scale * LOG2_E };
-        let mut scores = vec![0f32; rows * KEYS];
+        let tile = KEYS.min(keys.next_multiple_of(PANEL));
+        let mut scores = vec![0f32; rows * tile];
         let mut sums = vec![0f32; rows * head_dim];
         let mut highest = vec![f32::NEG_INFINITY; rows];
         let mut totals = vec![0f32; rows];
-        for first in (0..keys).step_by(KEYS) {
-            let count = KEYS.min(keys - first);
+        for first in (0..keys).step_by(tile) {
+            let count = tile.min(keys - first);
             let first_panel = first / PANEL;
             Block {
                 left: Left::Rows { starts: self.queries, taps: 1, depth: head_dim },
@@ -75,17 +79,18 @@ impl WithSimd for Task<'_> {
                 accumulate: false,
                 // A block writes column c at out + c; the tile's first column belongs at the start of its row.
                 out: scores.as_mut_ptr().wrapping_sub(first),
-                out_stride: KEYS,
+                out_stride: tile,
             }
             .with_simd(simd);
-            for (row, scores) in scores.chunks_exact_mut(KEYS).enumerate() {
-                let scores = &mut scores[..count];
+            for (row, scores) in scores.chunks_exact_mut(tile).enumerate() {
+                // Whole vectors, with keys that nobody sees after the last.
+                let scores = &mut scores[..count.next_multiple_of(PANEL)];
                 if let Some(bias) = self.bias {
                     let bias = &bias[first..first + count];
                     scores.iter_mut().zip(bias).for_each(|(score, bias)| *score = *score * scale + bias);
                 }
-                let seen = self.shape.seen_keys(self.first_query + row).saturating_sub(first);
-                scores.iter_mut().skip(seen).for_each(|score| *score = f32::NEG_INFINITY);
+                let seen = self.shape.seen_keys(self.first_query + row).saturating_sub(first).min(count);
+                scores[seen..].fill(f32::NEG_INFINITY);
                 let before = highest[row];
                 let new = lane_max(scores, before);
                 // Until a key is seen that is not hidden there is nothing to weigh.
@@ -98,7 +103,7 @@ impl WithSimd for Task<'_> {
                     sums[row * head_dim..(row + 1) * head_dim].iter_mut().for_each(|sum| *sum *= decay);
                 }
             }
-            let starts: Vec<*const f32> = scores.chunks_exact(KEYS).map(|row| row.as_ptr()).collect();
+            let starts: Vec<*const f32> = scores.chunks_exact(tile).map(|row| row.as_ptr()).collect();
             let mut right = self.values.right();
             right.data = right.data.wrapping_add(first * right.row_stride);
             Block {
@@ -182,7 +187,10 @@ pub(crate) fn attention(
             let value_strides = Strides { tap: 0, depth: width, column: 1 };
             let key = Panels::pack(&key[first..], 1, head_dim, keys, key_strides);
             let value = Panels::pack(&value[first..], 1, keys, head_dim, value_strides);
-            (0..queries.div_ceil(QUERIES)).into_par_iter().with_max_len(1).for_each(|task| {
+            // Parts of short sequences are not worth handing to another thread.
+            let least = PRODUCTS_PER_TASK / (QUERIES * keys * head_dim) + 1;
+            let tasks = (0..queries.div_ceil(QUERIES)).into_par_iter();
+            tasks.with_min_len(least).with_max_len(least).for_each(|task| {
                 let rows = task * QUERIES..(task * QUERIES + QUERIES).min(queries);
                 let offset = |row: usize| (image * queries + row) * width + head * head_dim;
                 let starts: Vec<*const f32> = rows.clone().map(|row| query[offset(row)..].as_ptr()).collect();

@@ -4,6 +4,9 @@ use super::kernel::{PANEL, Right, Stored};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+/// Values that are worth a task of their own.
+const VALUES_PER_TASK: usize = 16 * 1024;
+
 /// Strides, in values, by which a matrix (or a stack of `taps` of them) is read when it is packed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Strides {
@@ -24,16 +27,26 @@ pub(crate) struct Panels<T = f32> {
 
 impl<T: Stored> Panels<T> {
     pub fn pack(source: &[T], taps: usize, depth: usize, columns: usize, strides: Strides) -> Self {
+        // Whether a column's values lie side by side, as those of a layer's weights do: (depth, taps).
+        let whole_columns = strides.depth == taps && (taps == 1 || strides.tap == 1);
         Self::by_panel(taps, depth, columns, |panel, data| {
             let first = panel * PANEL;
             let width = PANEL.min(columns - first);
-            for (row, values) in data.chunks_exact_mut(PANEL).enumerate() {
+            if whole_columns {
+                let columns = (first..first + width).map(|column| &source[column * strides.column..]);
+                return transpose(columns, taps, depth, data);
+            }
+            for (row, values) in data.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
                 let start = row / depth * strides.tap + row % depth * strides.depth;
-                let values = &mut values[..width];
                 if strides.column == 1 {
-                    values.copy_from_slice(&source[start + first..][..width]);
+                    let source = &source[start + first..];
+                    match source.first_chunk() {
+                        Some(whole) if width == PANEL => *values = *whole,
+                        _ => values[..width].copy_from_slice(&source[..width]),
+                    }
                     continue;
                 }
+                let values = &mut values[..width];
                 for (lane, value) in values.iter_mut().enumerate() {
                     *value = source[start + (first + lane) * strides.column];
                 }
@@ -50,7 +63,10 @@ impl<T: Stored> Panels<T> {
     ) -> Self {
         let panel_len = taps * depth * PANEL;
         let mut data = vec![T::default(); columns.div_ceil(PANEL) * panel_len];
-        data.par_chunks_mut(panel_len.max(1)).enumerate().for_each(|(panel, data)| fill(panel, data));
+        data.par_chunks_mut(panel_len.max(1))
+            .enumerate()
+            .with_min_len(VALUES_PER_TASK / panel_len.max(1))
+            .for_each(|(panel, data)| fill(panel, data));
         Self { data, taps, depth, columns }
     }
 
@@ -77,6 +93,30 @@ impl<T: Stored> Panels<T> {
 
     pub fn right(&self) -> Right<T> {
         Right { data: self.data.as_ptr(), row_stride: PANEL, panel_stride: self.taps * self.depth * PANEL }
+    }
+}
+
+/// Writes columns of (depth, taps) values as the lanes of a panel's (taps, depth) rows, so few rows at a time that the first
+/// cache holds them until they are full.
+fn transpose<'a, T: Stored>(
+    columns: impl Iterator<Item = &'a [T]> + Clone,
+    taps: usize,
+    depth: usize,
+    panel: &mut [T],
+) {
+    const ROWS: usize = 128;
+    let rows = panel.as_chunks_mut::<PANEL>().0;
+    let step = (ROWS / taps.max(1)).max(1);
+    for first in (0..depth).step_by(step) {
+        let count = step.min(depth - first);
+        for (lane, column) in columns.clone().enumerate() {
+            let values = column[first * taps..][..count * taps].chunks_exact(taps);
+            for (k, values) in values.enumerate() {
+                for (tap, value) in values.iter().enumerate() {
+                    rows[tap * depth + first + k][lane] = *value;
+                }
+            }
+        }
     }
 }
 
