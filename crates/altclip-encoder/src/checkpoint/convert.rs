@@ -5,12 +5,16 @@ use std::borrow::Cow;
 use candle_core::{DType, Device, Result, Tensor, WithDType};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use rayon::prelude::*;
 use safetensors::Dtype;
 
 use super::StoredTensor;
 
 /// Elements converted at a time: few enough for the processor's fastest cache.
 const BLOCK: usize = 1024;
+/// Elements that are worth a task of their own. Most of the time goes into fetching pages of the file and new ones of
+/// memory, which threads do side by side.
+const ELEMENTS_PER_TASK: usize = 64 * BLOCK;
 
 /// Reads a tensor of `file`, or `None` if its element type has no conversion to `dtype`.
 ///
@@ -107,8 +111,8 @@ trait Float: WithDType {
     /// Elements of this very type.
     fn decode(bytes: &[u8]) -> Vec<Self>;
 
-    /// Rounds `values` to this type and appends them.
-    fn append(values: &[f32], to: &mut Vec<Self>);
+    /// Rounds `values` to this type.
+    fn round(values: &[f32], to: &mut [Self]);
 }
 
 impl Float for f32 {
@@ -118,8 +122,8 @@ impl Float for f32 {
         elements(bytes, f32::from_le_bytes)
     }
 
-    fn append(values: &[f32], to: &mut Vec<Self>) {
-        to.extend_from_slice(values);
+    fn round(values: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(values);
     }
 }
 
@@ -130,10 +134,8 @@ impl Float for f16 {
         elements(bytes, f16::from_le_bytes)
     }
 
-    fn append(values: &[f32], to: &mut Vec<Self>) {
-        let start = to.len();
-        to.resize(start + values.len(), f16::ZERO);
-        to[start..].convert_from_f32_slice(values);
+    fn round(values: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(values);
     }
 }
 
@@ -144,31 +146,33 @@ impl Float for bf16 {
         elements(bytes, bf16::from_le_bytes)
     }
 
-    fn append(values: &[f32], to: &mut Vec<Self>) {
-        let start = to.len();
-        to.resize(start + values.len(), bf16::ZERO);
-        to[start..].convert_from_f32_slice(values);
+    fn round(values: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(values);
     }
 }
 
 /// The little-endian elements of `WIDTH` bytes each in `bytes`.
-fn elements<T, const WIDTH: usize>(bytes: &[u8], decode: impl Fn([u8; WIDTH]) -> T) -> Vec<T> {
-    bytes.as_chunks().0.iter().map(|element| decode(*element)).collect()
+fn elements<T: Send, const WIDTH: usize>(bytes: &[u8], decode: impl Fn([u8; WIDTH]) -> T + Sync) -> Vec<T> {
+    let elements = bytes.as_chunks().0.par_iter().with_min_len(ELEMENTS_PER_TASK);
+    elements.map(|element| decode(*element)).collect()
 }
 
 /// The elements of `WIDTH` bytes each in `bytes`, which `decode` gives as f32 block by block, as `T`.
 fn converted<T: Float, const WIDTH: usize>(
     bytes: &[u8],
-    decode: impl Fn(&[[u8; WIDTH]], &mut [f32]),
+    decode: impl Fn(&[[u8; WIDTH]], &mut [f32]) + Sync,
 ) -> Vec<T> {
     let elements = bytes.as_chunks().0;
-    let mut result = Vec::with_capacity(elements.len());
-    let mut block = [0.0; BLOCK];
-    for elements in elements.chunks(BLOCK) {
-        let block = &mut block[..elements.len()];
-        decode(elements, block);
-        T::append(block, &mut result);
-    }
+    let mut result = vec![T::zero(); elements.len()];
+    let tasks = result.par_chunks_mut(ELEMENTS_PER_TASK).zip(elements.par_chunks(ELEMENTS_PER_TASK));
+    tasks.for_each(|(result, elements)| {
+        let mut block = [0.0; BLOCK];
+        for (result, elements) in result.chunks_mut(BLOCK).zip(elements.chunks(BLOCK)) {
+            let block = &mut block[..elements.len()];
+            decode(elements, block);
+            T::round(block, result);
+        }
+    });
     result
 }
 

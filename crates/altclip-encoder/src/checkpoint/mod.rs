@@ -187,6 +187,7 @@ impl Checkpoint {
             return Err(Error::Input(format!("dtype: expected f32, f16 or bf16, found {}", dtype.as_str())));
         }
         let contents = self.contents.clone();
+        contents.files.iter().for_each(|file| file.fetch());
         Ok(match &self.asked {
             None => {
                 let backend = backend::CheckpointBackend(contents);

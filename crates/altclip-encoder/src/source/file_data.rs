@@ -54,6 +54,17 @@ impl FileData {
         &self.name
     }
 
+    /// Tells the operating system that all of the file will soon be read, so that it fetches the rest while the beginning
+    /// is worked on.
+    pub(crate) fn fetch(&self) {
+        #[cfg(unix)]
+        if let Content::Mapped(map) = &self.content
+            && let Err(error) = map.advise(memmap2::Advice::WillNeed)
+        {
+            tracing::debug!("{}: cannot fetch ahead: {error}", self.name);
+        }
+    }
+
     /// Tells the operating system that the bytes in `range` were read and are not needed in memory any more, so that a
     /// converted tensor and the file it came from do not both count as this program's memory. Reading them again works.
     pub(crate) fn release(&self, range: &Range<usize>) {
