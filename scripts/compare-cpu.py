@@ -3,17 +3,22 @@
 
     make-random-checkpoint.py MODEL --model m9 --tokenizer tests/golden/tokenizer
     cargo build --release -p altdiffusion-pipeline --example stopwatch
-    compare-cpu.py MODEL --program target/release/examples/stopwatch
+    cargo build --release --manifest-path scripts/peers/candle/Cargo.toml
+    compare-cpu.py MODEL --program target/release/examples/stopwatch \\
+        --peer candle-transformers=scripts/peers/candle/target/release/stopwatch-candle \\
+        --peer stable-diffusion.cpp=scripts/peers/stable_diffusion_cpp.py
 
-Both sides hold the checkpoint in f32 and use every core. PyTorch runs UNet and VAE with channels first and with channels
-last, and the faster way counts. After a first turn that is not counted, turns alternate; printed are medians, how many
-operations a second that is of what the work takes without any shortcut, the share of what the cores can do (measured
-in the same run: PyTorch's product of 2048 × 2048 matrices in f32), and ‖a − b‖ / ‖b‖ of the results. The exit code is 1 if
-that is above 1e-4. See `scripts/golden/make.py` for the environment.
+Peers are optional, and answer like the example `stopwatch`, or with `-` where they do not do a work. All sides use every
+core, and ours and PyTorch's hold the checkpoint in f32. PyTorch runs UNet and VAE with channels first and with channels last,
+and the faster way counts. After a first turn that is not counted, turns alternate; printed are medians, how many times as long
+as here the others took, how many operations a second that is of what the work takes without any shortcut, the share of what
+the cores can do (measured in the same run: PyTorch's product of 2048 × 2048 matrices in f32), and ‖a − b‖ / ‖b‖ beside
+PyTorch's results. The exit code is 1 if that is above 1e-4. See `scripts/golden/make.py` for the environment.
 """
 
 import argparse
 import datetime
+import math
 import os
 import statistics
 import sys
@@ -98,6 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="the checkpoint")
     parser.add_argument("--program", type=Path, required=True, help="the built example `stopwatch`")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PROGRAM", help="another program to time")
     parser.add_argument("--rounds", type=int, default=3, help="counted turns of each work (default: 3)")
     parser.add_argument("--works", nargs="+", help="some of the works (default: all)")
     arguments = parser.parse_args()
@@ -110,7 +116,14 @@ def main() -> None:
         flat = {f"{work}.{part}": tensor for work, (_, parts) in works.items() for part, tensor in parts.items()}
         flat = {key: tensor.to(torch.uint32) if tensor.dtype == torch.int64 else tensor for key, tensor in flat.items()}
         save_file(flat, Path(folder) / "inputs.safetensors")
-        program = Program(arguments.program, arguments.model, Path(folder) / "inputs.safetensors", folder)
+        inputs_file = Path(folder) / "inputs.safetensors"
+        program = Program(arguments.program, arguments.model, inputs_file, folder)
+        peers = {}
+        for peer in arguments.peer:
+            name, _, path = peer.partition("=")
+            output = Path(folder) / name
+            output.mkdir()
+            peers[name] = Program(path, arguments.model, inputs_file, output)
         reference = Reference(arguments.model)
         rows, worst = [], 0.0
         for name, (operations, inputs) in works.items():
@@ -118,6 +131,7 @@ def main() -> None:
             if not name.startswith("text"):
                 formats.append(torch.channels_last)
             ours, theirs, expected = [], [[] for _ in formats], None
+            others = {name: [] for name in peers}
             for turn in range(arguments.rounds + 1):
                 times = [program.run(name)]
                 for memory_format in formats:
@@ -125,6 +139,8 @@ def main() -> None:
                     if expected is None:
                         expected = reference.run(name, inputs)
                     times.append(timed(reference.run, name, inputs))
+                for peer, seconds in others.items():
+                    seconds.append(peers[peer].run(name))
                 if turn:
                     ours.append(times[0])
                     for column, seconds in zip(theirs, times[1:]):
@@ -133,15 +149,20 @@ def main() -> None:
             error = ((found - expected).norm() / expected.norm()).item()
             worst = max(worst, error)
             mine, best = statistics.median(ours), min(statistics.median(column) for column in theirs)
-            rows.append((name, mine, best, operations / mine, error))
+            # The first turn is not counted.
+            medians = {peer: statistics.median(seconds[1:]) for peer, seconds in others.items()}
+            rows.append((name, mine, best, medians, operations / mine, error))
             print(f"  {name}: {mine:.2f} s, PyTorch {best:.2f} s, {best / mine:.2f} ×", flush=True)
         cores = peak()
 
-    print(f"\n| work, f32 | here | PyTorch {torch.__version__.split('+')[0]} | ratio | GFLOP/s | of a product's | distance |")
-    print("|---|---|---|---|---|---|---|")
-    for name, mine, best, rate, error in rows:
+    columns = ["work, f32", "here", f"PyTorch {torch.__version__.split('+')[0]}", *peers]
+    print(f"\n| {' | '.join(columns)} | GFLOP/s | of a product's | distance |")
+    print("|---" * (len(columns) + 3) + "|")
+    for name, mine, best, medians, rate, error in rows:
+        others = [best, *medians.values()]
+        times = " | ".join("–" if math.isnan(other) else f"{other:.2f} s, {other / mine:.2f} ×" for other in others)
         share = f"{100 * rate / cores:.0f} %"
-        print(f"| {name} | {mine:.2f} s | {best:.2f} s | {best / mine:.2f} × | {rate:.0f} | {share} | {error:.1e} |")
+        print(f"| {name} | {mine:.2f} s | {times} | {rate:.0f} | {share} | {error:.1e} |")
     print(f"\n({datetime.date.today().isoformat()}, {os.cpu_count()} cores; a 2048³ product: {cores:.0f} GFLOP/s.)")
     sys.exit(1 if worst > TOLERANCE else 0)
 

@@ -1,5 +1,6 @@
 """What the comparison scripts share: a program of ours that answers with times, and the time of a function of theirs."""
 
+import math
 import subprocess
 import sys
 import time
@@ -7,7 +8,10 @@ from pathlib import Path
 
 
 class Program:
-    """An example of this project that, once loaded, answers each line with the seconds that its work took."""
+    """An example of this project that, once loaded, answers each line with the seconds that its work took.
+
+    A program of another project that speaks alike may answer `-` to a work that it does not do.
+    """
 
     def __init__(self, *command: str | Path):
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -17,7 +21,7 @@ class Program:
         line = self.process.stdout.readline()
         if not line:
             sys.exit("error: the program ended")
-        return float(line)
+        return math.nan if line.strip() == "-" else float(line)
 
     def run(self, request: str) -> float:
         self.process.stdin.write(request + "\n")
