@@ -19,7 +19,7 @@ ask for a recent torch, so they stand beside it in a directory that comes first 
     venv/bin/pip install torch==2.15.0 sentencepiece safetensors pillow==13.0.0 numpy
     venv/bin/pip install --target overlay --no-deps transformers==4.46.3 tokenizers==0.20.3 diffusers==0.31.0 \\
         huggingface_hub==0.26.5 protobuf requests charset_normalizer idna urllib3 certifi
-    venv/bin/pip install filelock pyyaml regex tqdm packaging fsspec importlib_metadata ftfy
+    venv/bin/pip install filelock pyyaml regex tqdm packaging fsspec importlib_metadata ftfy scipy
     PYTHONPATH=overlay venv/bin/python scripts/golden/make.py --cldr DIR --output tests/golden
 """
 
@@ -30,6 +30,7 @@ from pathlib import Path
 PARTS = (
     "tokenizer",
     "repositories",
+    "noise",
     "schedulers",
     "unet",
     "vae",

@@ -11,6 +11,7 @@ mod prompt;
 mod whole_file;
 
 pub mod latents;
+pub mod random;
 pub mod schedulers;
 pub mod unet;
 pub mod vae;
