@@ -61,3 +61,12 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 def save_json(path: Path, value) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def draw_in_f32(module) -> None:
+    """Let a module of diffusers draw its noise in f32 and then convert it, so that it is the same in every type."""
+
+    def randn_tensor(shape, generator=None, device=None, dtype=None):
+        return torch.randn(shape, generator=generator).to(dtype)
+
+    module.randn_tensor = randn_tensor

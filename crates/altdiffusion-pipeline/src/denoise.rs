@@ -7,6 +7,7 @@ use candle_core::{DType, Tensor};
 
 use crate::latents::all_finite;
 use crate::prompt::Prompt;
+use crate::random::Noise;
 use crate::schedulers::Scheduler;
 use crate::unet::UNet2DConditionModel;
 use crate::{Error, Result};
@@ -38,7 +39,7 @@ pub struct Denoised {
 /// Both halves of a guided prompt go through the UNet in one batch, and their predictions are combined to
 /// `unconditioned + guidance_scale · (conditioned − unconditioned)`; without guidance the scale has no effect. The
 /// latents are kept in f32 between the steps, whatever the dtype of the UNet: they are small, and their small changes
-/// add up.
+/// add up. A stochastic scheduler draws what it adds from `noise`.
 ///
 /// # Errors
 /// When shapes do not fit, the latents become NaN or infinite, or `on_step` breaks the loop.
@@ -48,6 +49,7 @@ pub fn denoise(
     prompt: &Prompt,
     guidance_scale: f64,
     initial_latents: &Tensor,
+    noise: &mut dyn Noise,
     mut on_step: impl FnMut(Step<'_>) -> ControlFlow<()>,
 ) -> Result<Denoised> {
     let timesteps = scheduler.timesteps().to_vec();
@@ -61,7 +63,7 @@ pub fn denoise(
         let timestep_batch = Tensor::full(timestep as f32, sample.dim(0)?, sample.device())?;
         let prediction = unet.forward(&sample, &timestep_batch, prompt.context())?;
         let prediction = if prompt.is_guided() { guide(&prediction, guidance_scale)? } else { prediction };
-        latents = scheduler.step(&prediction, index, &latents)?;
+        latents = scheduler.step(&prediction, index, &latents, noise)?;
         // This also waits for the device, so that the time is that of the step.
         if !all_finite(&latents)? {
             return Err(Error::NotFinite {

@@ -1,4 +1,4 @@
-//! The noise that a picture starts from, and the files that hold latents.
+//! The files that hold latents.
 
 use std::collections::HashMap;
 use std::io;
@@ -6,39 +6,12 @@ use std::path::Path;
 
 use candle_core::safetensors::{BufferedSafetensors, save};
 use candle_core::{DType, Device, Tensor};
-use rand::SeedableRng;
-use rand::distr::Distribution;
-use rand_chacha::ChaCha12Rng;
-use rand_distr::StandardNormal;
 
 use crate::whole_file::write_whole;
 use crate::{Error, Result};
 
 /// The name of the tensor in a file of latents.
 const TENSOR: &str = "latents";
-
-/// Standard normal values that depend on `seed` and `shape` alone, f32, on the CPU.
-///
-/// # Errors
-/// When the values cannot be allocated.
-pub fn seeded_normal(seed: u64, shape: &[usize]) -> Result<Tensor> {
-    let rng = ChaCha12Rng::seed_from_u64(seed);
-    let values: Vec<f32> = StandardNormal.sample_iter(rng).take(shape.iter().product()).collect();
-    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
-}
-
-/// The latents that `pictures` pictures start from: standard normal, (pictures, channels, height, width), f32, on the
-/// CPU. Picture i has those of `seed + i`, so that it is the same alone and in a batch.
-///
-/// # Errors
-/// When they cannot be allocated.
-pub fn initial_latents(seed: u64, pictures: usize, shape: (usize, usize, usize)) -> Result<Tensor> {
-    let (channels, height, width) = shape;
-    let latents = (0..pictures)
-        .map(|picture| seeded_normal(seed.wrapping_add(picture as u64), &[channels, height, width]))
-        .collect::<Result<Vec<_>>>()?;
-    Ok(Tensor::stack(&latents, 0)?)
-}
 
 /// Reads the f32 tensor `latents` (pictures, channels, height, width) of a safetensors file, onto the CPU.
 ///
@@ -90,6 +63,7 @@ pub(crate) fn all_finite(tensor: &Tensor) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::{Noise, TorchCpu};
 
     type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
 
@@ -98,36 +72,10 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_the_same_alone_and_in_a_batch() -> TestResult {
-        let batch = initial_latents(7, 3, (4, 2, 5))?;
-        assert_eq!(batch.dims(), [3, 4, 2, 5]);
-        for picture in 0..3 {
-            let alone = initial_latents(7 + picture as u64, 1, (4, 2, 5))?;
-            assert_eq!(values(&batch.get(picture)?)?, values(&alone)?);
-        }
-        assert_ne!(values(&batch.get(0)?)?, values(&batch.get(1)?)?);
-        initial_latents(u64::MAX, 2, (1, 1, 1))?;
-        Ok(())
-    }
-
-    #[test]
-    fn the_noise_is_standard_normal() -> TestResult {
-        let noise = values(&seeded_normal(1, &[100_000])?)?;
-        let count = noise.len() as f32;
-        let mean = noise.iter().sum::<f32>() / count;
-        let variance = noise.iter().map(|value| (value - mean).powi(2)).sum::<f32>() / count;
-        let within_one = noise.iter().filter(|value| value.abs() < 1.0).count() as f32 / count;
-        assert!(mean.abs() < 0.01, "{mean}");
-        assert!((variance - 1.0).abs() < 0.02, "{variance}");
-        assert!((within_one - 0.6827).abs() < 0.01, "{within_one}");
-        Ok(())
-    }
-
-    #[test]
     fn latents_survive_their_file() -> TestResult {
         let directory = tempfile::tempdir()?;
         let path = directory.path().join("latents.safetensors");
-        let latents = initial_latents(3, 2, (4, 3, 5))?;
+        let latents = TorchCpu::new(3).normal(&[2, 4, 3, 5])?;
         write_latents(&path, &latents)?;
         let read = read_latents(&path)?;
         assert_eq!(read.dims(), latents.dims());

@@ -2,7 +2,8 @@
 
 use candle_core::Tensor;
 
-use crate::schedulers::SchedulerKind;
+use crate::random::Rng;
+use crate::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 
 /// What to generate, from a text alone up to every detail:
 ///
@@ -21,10 +22,14 @@ use crate::schedulers::SchedulerKind;
 pub struct GenerateOptions {
     pub(crate) prompt: String,
     pub(crate) negative_prompt: String,
-    pub(crate) steps: usize,
+    pub(crate) steps: Steps,
     pub(crate) guidance_scale: f64,
     pub(crate) scheduler: Option<SchedulerKind>,
+    pub(crate) sigma_spacing: Option<SigmaSpacing>,
+    pub(crate) timestep_spacing: Option<TimestepSpacing>,
+    pub(crate) eta: f64,
     pub(crate) seed: u64,
+    pub(crate) rng: Rng,
     pub(crate) width: Option<usize>,
     pub(crate) height: Option<usize>,
     pub(crate) pictures: Option<usize>,
@@ -37,10 +42,14 @@ impl GenerateOptions {
         Self {
             prompt: prompt.into(),
             negative_prompt: String::new(),
-            steps: 50,
+            steps: Steps::Count(50),
             guidance_scale: 7.5,
             scheduler: None,
+            sigma_spacing: None,
+            timestep_spacing: None,
+            eta: 0.0,
             seed: 0,
+            rng: Rng::Cpu,
             width: None,
             height: None,
             pictures: None,
@@ -56,6 +65,12 @@ impl GenerateOptions {
 
     /// The number of steps from noise to picture.
     pub fn steps(mut self, steps: usize) -> Self {
+        self.steps = Steps::Count(steps);
+        self
+    }
+
+    /// The steps themselves, in place of their number, for the schedulers that take them.
+    pub fn at_steps(mut self, steps: Steps) -> Self {
         self.steps = steps;
         self
     }
@@ -73,9 +88,34 @@ impl GenerateOptions {
         self
     }
 
-    /// The seed of the first picture's noise, 0 if not given; picture i has that of `seed + i`.
+    /// How the scheduler spreads its noise levels, for those that step in terms of sigma: Karras, above all.
+    pub fn sigma_spacing(mut self, spacing: SigmaSpacing) -> Self {
+        self.sigma_spacing = Some(spacing);
+        self
+    }
+
+    /// How the scheduler spreads its steps over the training timesteps.
+    pub fn timestep_spacing(mut self, spacing: TimestepSpacing) -> Self {
+        self.timestep_spacing = Some(spacing);
+        self
+    }
+
+    /// How much new noise DDIM adds in each step, from 0 (none, the default) to 1 (as much as DDPM).
+    pub fn eta(mut self, eta: f64) -> Self {
+        self.eta = eta;
+        self
+    }
+
+    /// The seed of the noise, 0 if not given. The noise of several pictures is drawn in one go, and then that of the
+    /// steps, where a scheduler adds some: so the same seed gives the same pictures as in diffusers.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// The generator of the noise: PyTorch's on the CPU if not given, or its CUDA one.
+    pub fn rng(mut self, rng: Rng) -> Self {
+        self.rng = rng;
         self
     }
 

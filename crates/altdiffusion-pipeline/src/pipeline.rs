@@ -11,11 +11,12 @@ use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 
 use crate::denoise::{Denoised, Step, denoise};
-use crate::latents::{all_finite, initial_latents};
+use crate::latents::all_finite;
 use crate::options::GenerateOptions;
 use crate::picture::to_pictures;
 use crate::prompt::{Prompt, TextStates, prompt_tokens};
-use crate::schedulers::SchedulerConfig;
+use crate::random::Noise;
+use crate::schedulers::{Scheduler, SchedulerConfig};
 use crate::unet::UNet2DConditionModel;
 use crate::vae::AutoencoderKl;
 use crate::{Error, PerBlock, Result};
@@ -177,16 +178,13 @@ impl AltDiffusion {
     ) -> Result<Generated> {
         let start = Instant::now();
         // What can be wrong with the options comes out before the work begins.
-        let scheduler = match options.scheduler {
-            Some(kind) => self.scheduler.clone().with_kind(kind),
-            None => self.scheduler.clone(),
-        };
-        let mut scheduler = scheduler.build(options.steps)?;
+        let mut scheduler = self.build_scheduler(options)?;
         if !options.guidance_scale.is_finite() {
             let problem = format!("{}, expected a number", options.guidance_scale);
             return Err(Error::option("guidance scale", problem));
         }
-        let initial_latents = self.start(options)?;
+        let mut noise = options.rng.with_seed(options.seed);
+        let initial_latents = self.start(options, noise.as_mut())?;
         let pictures = initial_latents.dim(0)?;
 
         let guided = options.guidance_scale > 1.0;
@@ -201,6 +199,7 @@ impl AltDiffusion {
             &prompt,
             options.guidance_scale,
             &initial_latents,
+            noise.as_mut(),
             on_step,
         )?;
 
@@ -208,6 +207,21 @@ impl AltDiffusion {
         let images = self.decode(&latents)?;
         let timings = Timings { text, steps, decode: decoding.elapsed(), total: start.elapsed() };
         Ok(Generated { images, latents, timings })
+    }
+
+    /// The model's scheduler, as the options would have it.
+    fn build_scheduler(&self, options: &GenerateOptions) -> Result<Box<dyn Scheduler>> {
+        let mut config = self.scheduler.clone();
+        if let Some(kind) = options.scheduler {
+            config = config.with_kind(kind);
+        }
+        if let Some(spacing) = options.sigma_spacing {
+            config = config.with_sigma_spacing(spacing)?;
+        }
+        if let Some(spacing) = options.timestep_spacing {
+            config = config.with_timestep_spacing(spacing)?;
+        }
+        config.with_eta(options.eta)?.build_for(&options.steps)
     }
 
     /// Encodes a text, and with guidance what to keep away from (the empty text, if nothing), for `pictures` pictures.
@@ -267,8 +281,8 @@ impl AltDiffusion {
         Ok((width.saturating_mul(factor), height.saturating_mul(factor)))
     }
 
-    /// The checked latents to start from, on the device.
-    fn start(&self, options: &GenerateOptions) -> Result<Tensor> {
+    /// The checked latents to start from, on the device: the first of the noise, if no others are given.
+    fn start(&self, options: &GenerateOptions, noise: &mut dyn Noise) -> Result<Tensor> {
         let channels = self.unet.config().in_channels;
         let factor = self.vae.downscale();
         let given = match &options.initial_latents {
@@ -317,7 +331,7 @@ impl AltDiffusion {
                 }
                 latents.clone()
             }
-            None => initial_latents(options.seed, pictures, (channels, height, width))?,
+            None => noise.normal(&[pictures, channels, height, width])?,
         };
         Ok(latents.to_device(&self.device)?)
     }

@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use altclip_encoder::source::ModelSource;
-use altdiffusion_pipeline::schedulers::SchedulerKind;
+use altdiffusion_pipeline::random::Rng;
+use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 use altdiffusion_pipeline::{AltDiffusion, Error, GenerateOptions};
 use candle_core::{DType, Device, Tensor, safetensors};
 use serde::Deserialize;
@@ -28,10 +29,18 @@ struct Case {
     height: usize,
     width: usize,
     scheduler: Option<String>,
+    #[serde(default)]
+    scheduler_config: HashMap<String, serde_json::Value>,
+    eta: Option<f64>,
+    /// Where it is given, the reference drew all noise from this seed; and else it had these initial latents.
+    seed: Option<u64>,
 }
 
 impl Case {
-    fn options(&self, initial_latents: &Tensor) -> Result<GenerateOptions, Box<dyn std::error::Error>> {
+    fn options(
+        &self,
+        initial_latents: Option<&Tensor>,
+    ) -> Result<GenerateOptions, Box<dyn std::error::Error>> {
         let mut options = GenerateOptions::new(&self.prompt)
             .negative_prompt(self.negative_prompt.as_deref().unwrap_or_default())
             .guidance_scale(self.guidance_scale)
@@ -39,10 +48,22 @@ impl Case {
             .pictures(self.num_images_per_prompt)
             .height(self.height)
             .width(self.width)
-            .initial_latents(initial_latents.clone());
+            .eta(self.eta.unwrap_or(0.0));
+        if let Some(seed) = self.seed {
+            options = options.seed(seed);
+        }
+        if let Some(latents) = initial_latents {
+            options = options.initial_latents(latents.clone());
+        }
         if let Some(class_name) = &self.scheduler {
-            let kind = SchedulerKind::from_class_name(class_name).ok_or("a scheduler nobody knows")?;
+            let mut kind = SchedulerKind::from_class_name(class_name).ok_or("a scheduler nobody knows")?;
+            if self.scheduler_config.contains_key("algorithm_type") {
+                kind = SchedulerKind::DpmSolverMultistepSde;
+            }
             options = options.scheduler(kind);
+        }
+        if self.scheduler_config.contains_key("use_karras_sigmas") {
+            options = options.sigma_spacing(SigmaSpacing::Karras);
         }
         Ok(options)
     }
@@ -74,7 +95,9 @@ fn pictures_are_those_of_diffusers() -> TestResult {
         for case in &cases {
             let name = format!("{model}.{}", case.name);
             let expected = |part: &str| &tensors[&format!("{name}.{part}")];
-            let generated = pipeline.generate(&case.options(expected("initial_latents"))?)?;
+            let initial_latents = tensors.get(&format!("{name}.initial_latents"));
+            assert_ne!(initial_latents.is_some(), case.seed.is_some(), "{name}");
+            let generated = pipeline.generate(&case.options(initial_latents)?)?;
 
             let latents_error = relative_error(&generated.latents, expected("latents"))?;
             let pixels = pipeline.vae().decode(&(&generated.latents / pipeline.vae().scaling_factor())?)?;
@@ -98,17 +121,52 @@ fn pictures_are_those_of_diffusers() -> TestResult {
     Ok(())
 }
 
+/// The noise of several pictures is drawn in one go, the first one's first; and PyTorch transforms 16 values at a time,
+/// so that latents of a multiple of 16 values are the same alone.
 #[test]
-fn a_picture_is_the_same_alone_and_in_a_batch() -> TestResult {
+fn the_first_picture_is_the_same_alone_and_in_a_batch() -> TestResult {
     let pipeline = load(MODELS[0])?;
-    let options = GenerateOptions::new("一只猫").steps(3).width(32).height(64).guidance_scale(3.0);
-    let batch = pipeline.generate(&options.clone().seed(5).pictures(2))?;
-    for (index, image) in batch.images.iter().enumerate() {
-        let alone = pipeline.generate(&options.clone().seed(5 + index as u64))?;
-        assert_eq!(image.dimensions(), (32, 64));
-        let error = relative_error(&batch.latents.narrow(0, index, 1)?, &alone.latents)?;
-        assert!(error < 1e-5, "picture {index}: {error}");
+    let options = GenerateOptions::new("一只猫").steps(3).width(32).height(64).guidance_scale(3.0).seed(5);
+    for rng in Rng::ALL {
+        let options = options.clone().rng(rng);
+        let batch = pipeline.generate(&options.clone().pictures(2))?;
+        let alone = pipeline.generate(&options)?;
+        assert_eq!(batch.images[0].dimensions(), (32, 64));
+        let error = |picture| relative_error(&batch.latents.narrow(0, picture, 1)?, &alone.latents);
+        assert!(error(0)? < 1e-5, "{rng}: {}", error(0)?);
+        assert!(error(1)? > 0.1, "{rng}: {}", error(1)?);
     }
+    Ok(())
+}
+
+#[test]
+fn every_scheduler_draws() -> TestResult {
+    let pipeline = load(MODELS[1])?;
+    let options = GenerateOptions::new("a cat").steps(4).width(16).height(16).guidance_scale(1.0);
+    for kind in SchedulerKind::ALL {
+        for spacing in SigmaSpacing::ALL.into_iter().filter(|spacing| kind.takes_sigma_spacing(*spacing)) {
+            let options = options.clone().scheduler(kind).sigma_spacing(spacing);
+            let drawn = pipeline.generate(&options.clone().seed(1));
+            let latents = drawn.map_err(|error| format!("{kind}, {spacing}: {error}"))?.latents;
+            let other = pipeline.generate(&options.seed(2))?.latents;
+            assert!(relative_error(&other, &latents)? > 1e-3, "{kind}, {spacing}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn steps_may_be_given() -> TestResult {
+    let pipeline = load(MODELS[0])?;
+    let options = GenerateOptions::new("a cat").width(16).height(16).scheduler(SchedulerKind::EulerDiscrete);
+    let generated = |options: &GenerateOptions| pipeline.generate(options).map(|generated| generated.latents);
+    let timesteps = options.clone().at_steps(Steps::Timesteps(vec![999, 500, 0]));
+    let sigmas = options.clone().at_steps(Steps::Sigmas(vec![14.6146, 1.6181, 0.0292, 0.0]));
+    let spaced = options.steps(3).timestep_spacing(TimestepSpacing::Linspace);
+    let expected = generated(&spaced)?;
+    // The step in the middle is half a timestep away, and the first one's standard deviation is rounded.
+    assert!(relative_error(&generated(&timesteps)?, &expected)? < 0.02);
+    assert!(relative_error(&generated(&sigmas)?, &expected)? < 0.02);
     Ok(())
 }
 
@@ -143,6 +201,15 @@ fn options_that_cannot_be_met_are_named() -> TestResult {
         (options().height(0), ["height", "0", "multiple of 8"]),
         (options().steps(0), ["steps", "0 steps", "at least 1"]),
         (options().steps(5000), ["steps", "5000", "1000"]),
+        (options().eta(0.5).scheduler(SchedulerKind::Lcm), ["eta", "lcm", "ddim"]),
+        (
+            options().sigma_spacing(SigmaSpacing::Karras).scheduler(SchedulerKind::Ddim),
+            ["sigma spacing", "karras", "dpm++-2m"],
+        ),
+        (
+            options().at_steps(Steps::Timesteps(vec![1, 2])).scheduler(SchedulerKind::Lcm),
+            ["timesteps", "below", "1000"],
+        ),
         (options().pictures(0), ["number of pictures", "0 pictures", "expected 1"]),
         (options().guidance_scale(f64::NAN), ["guidance scale", "NaN", "a number"]),
         (options().initial_latents(latents(0.0, &[4, 8, 8])?), ["initial latents", "[4, 8, 8]", "pictures"]),

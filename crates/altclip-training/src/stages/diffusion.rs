@@ -11,10 +11,11 @@ use crate::stages::contrastive::CAPTION_TOKENS;
 use crate::workers::Workers;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
+use altdiffusion_pipeline::random::{Noise, TorchCpu};
 use altdiffusion_pipeline::schedulers::{NoiseSchedule, SchedulerConfig};
 use altdiffusion_pipeline::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use altdiffusion_pipeline::vae::AutoencoderKl;
-use altdiffusion_pipeline::{PerBlock, Prompt, TextStates, denoise, latents::initial_latents};
+use altdiffusion_pipeline::{PerBlock, Prompt, TextStates, denoise};
 use candle_core::Tensor;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -207,10 +208,12 @@ impl DiffusionStage {
             )?;
             let prompt = Prompt::guided(unet, &states, 1)?;
             let mut scheduler = inputs.scheduler.build(self.sample_steps)?;
-            let start = initial_latents(seed + i as u64, 1, (channels, height, width))?;
+            let mut noise = TorchCpu::new(seed + i as u64);
+            let start = noise.normal(&[1, channels, height, width])?;
             let guidance = self.sample_guidance_scale;
-            let done =
-                denoise(unet, scheduler.as_mut(), &prompt, guidance, &start, |_| ControlFlow::Continue(()))?;
+            let done = denoise(unet, scheduler.as_mut(), &prompt, guidance, &start, &mut noise, |_| {
+                ControlFlow::Continue(())
+            })?;
             let decoded = inputs.vae.decode(&(done.latents / inputs.vae.scaling_factor())?.detach())?;
             pictures.push(decoded.permute((0, 2, 3, 1))?.contiguous()?);
         }

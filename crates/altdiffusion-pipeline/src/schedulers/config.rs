@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
-
 use super::{
-    BetaSchedule, Ddim, EulerDiscrete, FinalSigma, Pndm, PredictionType, Scheduler, SchedulerKind,
-    SigmaInterpolation, SigmaSpacing, TimestepSpacing, limit::Limit,
+    Algorithm, BetaSchedule, Ddim, Ddpm, DpmSolverMultistep, DpmSolverSinglestep, EulerAncestralDiscrete,
+    EulerDiscrete, FinalSigma, HeunDiscrete, Lcm, LmsDiscrete, Pndm, PredictionType, Scheduler,
+    SchedulerKind, SigmaInterpolation, SigmaSpacing, SolverType, Steps, TimestepSpacing, UniPcMultistep,
+    VarianceType, fields::Fields, limit::Limit,
 };
 use crate::{Error, Result};
 
@@ -23,11 +22,11 @@ pub struct SchedulerConfig {
     /// The number of noise levels in training.
     pub num_train_timesteps: usize,
     /// The first beta, where `trained_betas` does not give all of them.
-    pub beta_start: f64,
+    pub beta_start: Option<f64>,
     /// The last beta.
-    pub beta_end: f64,
+    pub beta_end: Option<f64>,
     /// The curve between them.
-    pub beta_schedule: BetaSchedule,
+    pub beta_schedule: Option<BetaSchedule>,
     /// All betas, `num_train_timesteps` of them.
     pub trained_betas: Option<Vec<f32>>,
     /// Whether the betas are rescaled so that no signal is left at the last timestep.
@@ -38,32 +37,59 @@ pub struct SchedulerConfig {
     pub timestep_spacing: Option<TimestepSpacing>,
     /// Added to every timestep of the leading spacing.
     pub steps_offset: usize,
-    /// Whether the sample after the last step counts as free of noise, instead of as noisy as at timestep 0.
+    /// DDIM, PNDM: whether the sample after the last step counts as free of noise, instead of as noisy as at timestep 0.
     pub set_alpha_to_one: Option<bool>,
-    /// DDIM: whether the predicted clean sample is clipped.
-    pub clip_sample: bool,
-    /// DDIM: to what absolute value.
+    /// DDPM, DDIM, Heun, LCM: whether the predicted clean sample is clipped.
+    pub clip_sample: Option<bool>,
+    /// The same: to what absolute value.
     pub clip_sample_range: f64,
-    /// DDIM: whether the predicted clean sample is limited by a quantile of itself, in place of clipping.
+    /// Whether the predicted clean sample is limited by a quantile of itself, in place of clipping.
     pub thresholding: bool,
-    /// DDIM: that quantile, 0 to 1.
+    /// That quantile, 0 to 1.
     pub dynamic_thresholding_ratio: f64,
-    /// DDIM: the largest limit.
+    /// The largest limit.
     pub sample_max_value: f64,
+    /// DDIM: how much of the noise that the step takes away it replaces by new one, 0 (none) to 1 (as in DDPM). No file
+    /// says it; in diffusers it is an argument of the pipeline.
+    pub eta: f64,
+    /// DDPM: the variance of the added noise.
+    pub variance_type: VarianceType,
     /// PNDM: whether the run starts without Runge-Kutta steps.
     pub skip_prk_steps: bool,
-    /// Euler: how the sigmas are spread.
+    /// How the sigmas are spread.
     pub sigma_spacing: SigmaSpacing,
     /// Euler: how sigmas between the training's are found.
     pub interpolation_type: SigmaInterpolation,
-    /// Euler: the smallest sigma of a Karras or exponential spacing.
+    /// Euler: the smallest sigma of a Karras, exponential or beta spacing.
     pub sigma_min: Option<f64>,
     /// Euler: the largest.
     pub sigma_max: Option<f64>,
-    /// Euler: the sigma after the last step.
+    /// Euler, DPM-Solver, UniPC: the sigma after the last step.
     pub final_sigmas_type: FinalSigma,
     /// Euler with velocity prediction: whether the model is told `ln(σ) / 4` in place of the timestep.
     pub continuous_timesteps: bool,
+    /// DPM-Solver, UniPC: the order of the method.
+    pub solver_order: usize,
+    /// DPM-Solver, UniPC: the variant of the method. Each takes the other's for its own default.
+    pub solver_type: Option<SolverType>,
+    /// DPM-Solver: the equation that is solved.
+    pub algorithm_type: Algorithm,
+    /// DPM-Solver, UniPC: whether the last steps of a run have a lower order.
+    pub lower_order_final: Option<bool>,
+    /// DPM-Solver multistep: whether the last step has order 1, whatever else is said.
+    pub euler_at_final: bool,
+    /// DPM-Solver: the smallest λ = ln(√ᾱ / √(1 − ᾱ)) that a run may start from.
+    pub lambda_min_clipped: f64,
+    /// UniPC: whether it solves for the clean sample, instead of for the noise.
+    pub predict_x0: bool,
+    /// UniPC: the steps after which nothing is corrected.
+    pub disable_corrector: Vec<usize>,
+    /// LCM: the steps of the run that the model was distilled from.
+    pub original_inference_steps: usize,
+    /// LCM: what the timestep is multiplied by in the boundary condition.
+    pub timestep_scaling: f64,
+    /// Fields that nothing here knows, with their values.
+    unknown: Vec<String>,
     /// The file, for messages.
     file: String,
 }
@@ -78,29 +104,27 @@ impl SchedulerConfig {
         Self::from_json(json, path.display().to_string())
     }
 
-    /// Reads the content of a `scheduler_config.json`; `file` is its name in messages. Unknown fields are ignored.
+    /// Reads the content of a `scheduler_config.json`; `file` is its name in messages. Fields that no known class has are
+    /// an error only when the class of the file is run.
     ///
     /// # Errors
     /// When it is not a JSON object, a field has a value that it cannot have, or two fields contradict each
     /// other.
     pub fn from_json(json: impl AsRef<[u8]>, file: impl Into<String>) -> Result<Self> {
         let file = file.into();
-        let fields = match serde_json::from_slice(json.as_ref()) {
-            Ok(fields) => fields,
-            Err(error) => return Err(Error::content(file, format!("expected a JSON object: {error}"))),
-        };
-        let fields = Fields { fields, file: &file };
-        let num_train_timesteps = fields.get("num_train_timesteps")?.unwrap_or(1000);
+        let fields = Fields::parse(json.as_ref(), &file)?;
+        if fields.get::<serde_json::Value>("solver_p")?.is_some() {
+            return Err(fields.error("solver_p", "names another scheduler, expected null"));
+        }
         let config = Self {
             class_name: fields.get("_class_name")?.ok_or_else(|| {
                 fields.error("_class_name", format!("is missing, expected one of {}", known_classes()))
             })?,
-            num_train_timesteps,
-            beta_start: fields.get("beta_start")?.unwrap_or(0.0001),
-            beta_end: fields.get("beta_end")?.unwrap_or(0.02),
+            num_train_timesteps: fields.get("num_train_timesteps")?.unwrap_or(1000),
+            beta_start: fields.get("beta_start")?,
+            beta_end: fields.get("beta_end")?,
             beta_schedule: fields
-                .choice("beta_schedule", "linear, scaled_linear, squaredcos_cap_v2")?
-                .unwrap_or(BetaSchedule::Linear),
+                .choice("beta_schedule", "linear, scaled_linear, squaredcos_cap_v2, sigmoid, exp")?,
             trained_betas: fields.get("trained_betas")?,
             rescale_betas_zero_snr: fields.get("rescale_betas_zero_snr")?.unwrap_or(false),
             prediction_type: fields
@@ -109,11 +133,15 @@ impl SchedulerConfig {
             timestep_spacing: fields.choice("timestep_spacing", "leading, trailing, linspace")?,
             steps_offset: fields.get("steps_offset")?.unwrap_or(0),
             set_alpha_to_one: fields.get("set_alpha_to_one")?,
-            clip_sample: fields.get("clip_sample")?.unwrap_or(true),
+            clip_sample: fields.get("clip_sample")?,
             clip_sample_range: fields.get("clip_sample_range")?.unwrap_or(1.0),
             thresholding: fields.get("thresholding")?.unwrap_or(false),
             dynamic_thresholding_ratio: fields.get("dynamic_thresholding_ratio")?.unwrap_or(0.995),
             sample_max_value: fields.get("sample_max_value")?.unwrap_or(1.0),
+            eta: 0.0,
+            variance_type: fields
+                .choice("variance_type", "fixed_small, fixed_small_log, fixed_large")?
+                .unwrap_or(VarianceType::FixedSmall),
             skip_prk_steps: fields.get("skip_prk_steps")?.unwrap_or(false),
             sigma_spacing: fields.sigma_spacing()?,
             interpolation_type: fields
@@ -134,16 +162,81 @@ impl SchedulerConfig {
                     ));
                 }
             },
+            solver_order: fields.get("solver_order")?.unwrap_or(2),
+            solver_type: fields.choice("solver_type", "midpoint, heun, logrho, bh1, bh2")?,
+            algorithm_type: fields
+                .choice("algorithm_type", "dpmsolver++, sde-dpmsolver++, dpmsolver, sde-dpmsolver")?
+                .unwrap_or(Algorithm::DpmSolverPlusPlus),
+            lower_order_final: fields.get("lower_order_final")?,
+            euler_at_final: fields.get("euler_at_final")?.unwrap_or(false),
+            lambda_min_clipped: fields.get("lambda_min_clipped")?.unwrap_or(f64::NEG_INFINITY),
+            predict_x0: fields.get("predict_x0")?.unwrap_or(true),
+            disable_corrector: fields.get("disable_corrector")?.unwrap_or_default(),
+            original_inference_steps: fields.get("original_inference_steps")?.unwrap_or(50),
+            timestep_scaling: fields.get("timestep_scaling")?.unwrap_or(10.0),
+            unknown: fields.unknown(),
             file: file.clone(),
         };
         config.check()?;
         Ok(config)
     }
 
-    /// The same noise levels for another class of scheduler.
+    /// The same noise levels for another scheduler. What only the class of the file knew no longer counts.
     pub fn with_kind(mut self, kind: SchedulerKind) -> Self {
-        self.class_name = kind.class_name().to_owned();
+        kind.class_name().clone_into(&mut self.class_name);
+        match kind {
+            SchedulerKind::DpmSolverMultistep => self.algorithm_type = Algorithm::DpmSolverPlusPlus,
+            SchedulerKind::DpmSolverMultistepSde => self.algorithm_type = Algorithm::SdeDpmSolverPlusPlus,
+            _ => {}
+        }
+        self.unknown.clear();
         self
+    }
+
+    /// The same with the sigmas spread in another way.
+    ///
+    /// # Errors
+    /// When the scheduler has no sigmas to spread so.
+    pub fn with_sigma_spacing(mut self, spacing: SigmaSpacing) -> Result<Self> {
+        let kind = self.kind()?;
+        if !kind.takes_sigma_spacing(spacing) {
+            let others = SchedulerKind::names(|kind| kind.takes_sigma_spacing(spacing));
+            let problem = format!("{spacing} is not possible with {kind}; expected one of {others}");
+            return Err(Error::option("sigma spacing", problem));
+        }
+        self.sigma_spacing = spacing;
+        Ok(self)
+    }
+
+    /// The same with the steps spread in another way over the timesteps.
+    ///
+    /// # Errors
+    /// When the scheduler has but one way.
+    pub fn with_timestep_spacing(mut self, spacing: TimestepSpacing) -> Result<Self> {
+        let kind = self.kind()?;
+        if !kind.takes_timestep_spacing() {
+            let others = SchedulerKind::names(SchedulerKind::takes_timestep_spacing);
+            let problem = format!("{kind} has but one; expected one of {others}");
+            return Err(Error::option("timestep spacing", problem));
+        }
+        self.timestep_spacing = Some(spacing);
+        Ok(self)
+    }
+
+    /// The same with noise added in each step of DDIM: [`SchedulerConfig::eta`].
+    ///
+    /// # Errors
+    /// When it is not in 0 to 1, or not 0 and the scheduler is another one.
+    pub fn with_eta(mut self, eta: f64) -> Result<Self> {
+        let kind = self.kind()?;
+        if !(0.0..=1.0).contains(&eta) {
+            return Err(Error::option("eta", format!("{eta}, expected 0 to 1")));
+        }
+        if eta != 0.0 && kind != SchedulerKind::Ddim {
+            return Err(Error::option("eta", format!("{eta} has no meaning for {kind}; expected ddim")));
+        }
+        self.eta = eta;
+        Ok(self)
     }
 
     /// The configuration as diffusers' `AltDiffusionPipeline` corrects it on loading: `steps_offset` is 1 and the
@@ -153,41 +246,100 @@ impl SchedulerConfig {
             tracing::debug!("{}: steps_offset is {}, using 1", self.file, self.steps_offset);
             self.steps_offset = 1;
         }
-        self.clip_sample = false;
+        self.clip_sample = Some(false);
         self
     }
 
-    /// The class of scheduler that the file names.
+    /// The scheduler that the file names.
     ///
     /// # Errors
     /// When it is not a known one.
     pub fn kind(&self) -> Result<SchedulerKind> {
-        SchedulerKind::from_class_name(&self.class_name).ok_or_else(|| {
+        let kind = SchedulerKind::from_class_name(&self.class_name).ok_or_else(|| {
             self.error(
                 "_class_name",
                 format!("is {:?}, which is not known; expected one of {}", self.class_name, known_classes()),
             )
+        })?;
+        Ok(match kind {
+            SchedulerKind::DpmSolverMultistep if self.algorithm_type.is_stochastic() => {
+                SchedulerKind::DpmSolverMultistepSde
+            }
+            kind => kind,
         })
     }
 
     /// A scheduler for one run of `steps` steps.
     ///
     /// # Errors
-    /// When the class is not known, there are no steps or more than training timesteps, or the scheduler cannot run
-    /// with a field of the configuration.
+    /// Those of [`SchedulerConfig::build_for`].
     pub fn build(&self, steps: usize) -> Result<Box<dyn Scheduler>> {
-        Ok(match self.kind()? {
+        self.build_for(&Steps::Count(steps))
+    }
+
+    /// A scheduler for one run.
+    ///
+    /// # Errors
+    /// When the class is not known, there are no steps or more than training timesteps, the scheduler cannot run with a
+    /// field of the configuration or with steps like these, or the file of this class has a field that nothing here
+    /// knows.
+    pub fn build_for(&self, steps: &Steps) -> Result<Box<dyn Scheduler>> {
+        let kind = self.kind()?;
+        if !self.unknown.is_empty() {
+            let unknown = self.unknown.join(", ");
+            let problem =
+                format!("{unknown}, which is not supported; expected a known field, or another scheduler");
+            return Err(Error::content(&self.file, problem));
+        }
+        Ok(match kind {
+            SchedulerKind::Ddpm => Box::new(Ddpm::new(self, steps)?),
             SchedulerKind::Ddim => Box::new(Ddim::new(self, steps)?),
             SchedulerKind::Pndm => Box::new(Pndm::new(self, steps)?),
+            SchedulerKind::LmsDiscrete => Box::new(LmsDiscrete::new(self, steps)?),
+            SchedulerKind::HeunDiscrete => Box::new(HeunDiscrete::new(self, steps)?),
             SchedulerKind::EulerDiscrete => Box::new(EulerDiscrete::new(self, steps)?),
+            SchedulerKind::EulerAncestralDiscrete => Box::new(EulerAncestralDiscrete::new(self, steps)?),
+            SchedulerKind::DpmSolverMultistep | SchedulerKind::DpmSolverMultistepSde => {
+                Box::new(DpmSolverMultistep::new(self, steps)?)
+            }
+            SchedulerKind::DpmSolverSinglestep => Box::new(DpmSolverSinglestep::new(self, steps)?),
+            SchedulerKind::UniPcMultistep => Box::new(UniPcMultistep::new(self, steps)?),
+            SchedulerKind::Lcm => Box::new(Lcm::new(self, steps)?),
         })
     }
 
-    pub(super) fn limit(&self) -> Limit {
+    /// The first beta, the last one and the curve between them, with the defaults of the class.
+    pub(super) fn betas(&self) -> (f64, f64, BetaSchedule) {
+        let kind = SchedulerKind::from_class_name(&self.class_name);
+        let (start, end, schedule) = kind.unwrap_or(SchedulerKind::Ddim).default_betas();
+        (
+            self.beta_start.unwrap_or(start),
+            self.beta_end.unwrap_or(end),
+            self.beta_schedule.unwrap_or(schedule),
+        )
+    }
+
+    /// The limit of a class that clips where nothing is said, or does not, by `clips`.
+    pub(super) fn limit(&self, clips: bool) -> Limit {
+        match self.threshold() {
+            Limit::None => self.clip(clips),
+            threshold => threshold,
+        }
+    }
+
+    /// The limit of a class that only clips.
+    pub(super) fn clip(&self, clips: bool) -> Limit {
+        if self.clip_sample.unwrap_or(clips) {
+            Limit::Clip { range: self.clip_sample_range }
+        } else {
+            Limit::None
+        }
+    }
+
+    /// The limit of a class that only knows thresholds.
+    pub(super) fn threshold(&self) -> Limit {
         if self.thresholding {
             Limit::Threshold { ratio: self.dynamic_thresholding_ratio, max: self.sample_max_value }
-        } else if self.clip_sample {
-            Limit::Clip { range: self.clip_sample_range }
         } else {
             Limit::None
         }
@@ -219,16 +371,14 @@ impl SchedulerConfig {
                 }
             }
             None => {
-                for (field, beta) in [("beta_start", self.beta_start), ("beta_end", self.beta_end)] {
+                let (start, end, schedule) = self.betas();
+                for (field, beta) in [("beta_start", start), ("beta_end", end)] {
                     if !(0.0..=1.0).contains(&beta) {
                         return Err(self.error(field, format!("is {beta}, expected 0 to 1")));
                     }
                 }
-                if self.beta_start > self.beta_end && self.beta_schedule != BetaSchedule::SquaredCosine {
-                    return Err(self.error(
-                        "beta_start",
-                        format!("is {}, larger than beta_end, {}", self.beta_start, self.beta_end),
-                    ));
+                if start > end && !schedule.is_fixed() {
+                    return Err(self.error("beta_start", format!("is {start}, larger than beta_end, {end}")));
                 }
             }
         }
@@ -243,6 +393,7 @@ impl SchedulerConfig {
             ("sample_max_value", self.sample_max_value),
             ("sigma_min", self.sigma_min.unwrap_or(1.0)),
             ("sigma_max", self.sigma_max.unwrap_or(1.0)),
+            ("timestep_scaling", self.timestep_scaling),
         ] {
             if !(value > 0.0 && value.is_finite()) {
                 return Err(self.error(field, format!("is {value}, expected more than 0")));
@@ -253,6 +404,16 @@ impl SchedulerConfig {
                 "dynamic_thresholding_ratio",
                 format!("is {}, expected 0 to 1", self.dynamic_thresholding_ratio),
             ));
+        }
+        if self.lambda_min_clipped.is_nan() {
+            return Err(self.error("lambda_min_clipped", "is NaN, expected a number"));
+        }
+        for (field, count) in
+            [("solver_order", self.solver_order), ("original_inference_steps", self.original_inference_steps)]
+        {
+            if count == 0 {
+                return Err(self.error(field, "is 0, expected at least 1"));
+            }
         }
         match (self.sigma_min, self.sigma_max) {
             (Some(min), Some(max)) if min > max => {
@@ -267,58 +428,9 @@ impl SchedulerConfig {
 const MAX_TRAIN_TIMESTEPS: usize = 1_000_000;
 
 fn known_classes() -> String {
-    SchedulerKind::ALL.map(SchedulerKind::class_name).join(", ")
-}
-
-/// The fields of a JSON object, each read with its name at hand for the message.
-struct Fields<'a> {
-    fields: Map<String, Value>,
-    file: &'a str,
-}
-
-impl Fields<'_> {
-    /// The field, or `None` where it is left out or null.
-    fn get<T: DeserializeOwned>(&self, field: &'static str) -> Result<Option<T>> {
-        match self.fields.get(field) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => serde_json::from_value(value.clone())
-                .map(Some)
-                .map_err(|error| self.error(field, format!("cannot be read: {error}"))),
-        }
-    }
-
-    /// The same for a field that is one of a few words, which the message lists.
-    fn choice<T: DeserializeOwned>(&self, field: &'static str, choices: &str) -> Result<Option<T>> {
-        self.get(field).map_err(|_| {
-            let found = self.fields.get(field).unwrap_or(&Value::Null);
-            self.error(field, format!("is {found}, expected one of {choices}"))
-        })
-    }
-
-    fn sigma_spacing(&self) -> Result<SigmaSpacing> {
-        if self.get("use_beta_sigmas")?.unwrap_or(false) {
-            return Err(self.error(
-                "use_beta_sigmas",
-                "is true, which is not supported; use_karras_sigmas and use_exponential_sigmas are",
-            ));
-        }
-        match (
-            self.get("use_karras_sigmas")?.unwrap_or(false),
-            self.get("use_exponential_sigmas")?.unwrap_or(false),
-        ) {
-            (false, false) => Ok(SigmaSpacing::Timesteps),
-            (true, false) => Ok(SigmaSpacing::Karras),
-            (false, true) => Ok(SigmaSpacing::Exponential),
-            (true, true) => Err(self.error(
-                "use_karras_sigmas",
-                "contradicts use_exponential_sigmas: expected only one of them to be true",
-            )),
-        }
-    }
-
-    fn error(&self, field: &'static str, problem: impl Into<String>) -> Error {
-        Error::Field { file: self.file.to_owned(), field, problem: problem.into() }
-    }
+    let mut classes = SchedulerKind::ALL.map(SchedulerKind::class_name).to_vec();
+    classes.dedup();
+    classes.join(", ")
 }
 
 #[cfg(test)]
@@ -346,12 +458,76 @@ mod tests {
 
     #[test]
     fn an_unknown_class_is_an_error_only_when_it_is_run() -> Result<()> {
-        let config = read(r#""_class_name": "DPMSolverMultistepScheduler""#)?;
+        let config = read(r#""_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0"#)?;
         let message = message(config.build(20).map(|_| ()));
-        for part in ["scheduler_config.json", "_class_name", "DPMSolverMultistepScheduler", "DDIMScheduler"] {
+        for part in
+            ["scheduler_config.json", "_class_name", "FlowMatchEulerDiscreteScheduler", "DDIMScheduler"]
+        {
             assert!(message.contains(part), "{message}");
         }
         config.with_kind(SchedulerKind::Ddim).build(20)?;
+        Ok(())
+    }
+
+    #[test]
+    fn fields_of_later_classes_are_errors_where_they_would_change_the_result() -> Result<()> {
+        let class = r#""_class_name": "UniPCMultistepScheduler""#;
+        read(&format!(r#"{class}, "use_flow_sigmas": false, "flow_shift": 1.0"#))?.build(20)?;
+        let flow = read(&format!(r#"{class}, "use_flow_sigmas": true"#))?;
+        let message = message(flow.build(20).map(|_| ()));
+        assert!(message.contains("scheduler_config.json: `use_flow_sigmas` is true"), "{message}");
+        flow.with_kind(SchedulerKind::Ddim).build(20)?;
+        Ok(())
+    }
+
+    #[test]
+    fn each_class_has_its_own_defaults() -> Result<()> {
+        for (class, betas) in [
+            ("DDIMScheduler", (0.0001, 0.02, BetaSchedule::Linear)),
+            ("HeunDiscreteScheduler", (0.00085, 0.012, BetaSchedule::Linear)),
+            ("LCMScheduler", (0.00085, 0.012, BetaSchedule::ScaledLinear)),
+        ] {
+            assert_eq!(read(&format!(r#""_class_name": "{class}""#))?.betas(), betas);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_class_of_two_kinds_is_told_by_its_algorithm() -> Result<()> {
+        let class = r#""_class_name": "DPMSolverMultistepScheduler""#;
+        let plain = read(class)?;
+        assert_eq!(plain.kind()?, SchedulerKind::DpmSolverMultistep);
+        let stochastic = read(&format!(r#"{class}, "algorithm_type": "sde-dpmsolver++""#))?;
+        assert_eq!(stochastic.kind()?, SchedulerKind::DpmSolverMultistepSde);
+        for kind in SchedulerKind::ALL {
+            assert_eq!(plain.clone().with_kind(kind).kind()?, kind);
+            assert_eq!(stochastic.clone().with_kind(kind).kind()?, kind);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_scheduler_cannot_do_names_those_that_can() -> Result<()> {
+        let ddim = read(r#""_class_name": "DDIMScheduler""#)?;
+        let single = ddim.clone().with_kind(SchedulerKind::DpmSolverSinglestep);
+        for (message, parts) in [
+            (message(ddim.clone().with_sigma_spacing(SigmaSpacing::Karras)), ["karras", "ddim", "heun"]),
+            (
+                message(single.clone().with_timestep_spacing(TimestepSpacing::Trailing)),
+                ["dpm++-s", "one", "ddim"],
+            ),
+            (message(single.with_eta(0.5)), ["eta", "dpm++-s", "ddim"]),
+            (message(ddim.clone().with_eta(1.5)), ["eta", "1.5", "0 to 1"]),
+            (message(ddim.build_for(&Steps::Timesteps(vec![3])).map(|_| ())), ["timesteps", "ddim", "heun"]),
+            (
+                message(ddim.build_for(&Steps::Sigmas(vec![1.0, 0.0])).map(|_| ())),
+                ["sigmas", "ddim", "euler"],
+            ),
+        ] {
+            for part in parts {
+                assert!(message.contains(part), "{message}");
+            }
+        }
         Ok(())
     }
 
@@ -364,14 +540,21 @@ mod tests {
             (r#""num_train_timesteps": 1, "trained_betas": [-0.1]"#, "trained_betas"),
             (r#""beta_start": 2.0"#, "beta_start"),
             (r#""beta_start": 0.1, "beta_end": 0.01"#, "beta_start"),
-            (r#""beta_schedule": "sigmoid""#, "beta_schedule"),
+            (r#""beta_schedule": "quadratic""#, "beta_schedule"),
             (r#""prediction_type": "flow_prediction""#, "prediction_type"),
             (r#""timestep_spacing": "even""#, "timestep_spacing"),
             (r#""steps_offset": -1"#, "steps_offset"),
             (r#""steps_offset": 1000"#, "steps_offset"),
             (r#""clip_sample_range": 0.0"#, "clip_sample_range"),
-            (r#""use_karras_sigmas": true, "use_exponential_sigmas": true"#, "use_karras_sigmas"),
-            (r#""use_beta_sigmas": true"#, "use_beta_sigmas"),
+            (r#""use_karras_sigmas": true, "use_exponential_sigmas": true"#, "use_exponential_sigmas"),
+            (r#""use_karras_sigmas": true, "use_beta_sigmas": true"#, "use_beta_sigmas"),
+            (r#""algorithm_type": "rk4""#, "algorithm_type"),
+            (r#""solver_type": "euler""#, "solver_type"),
+            (r#""solver_order": 0"#, "solver_order"),
+            (r#""solver_p": {}"#, "solver_p"),
+            (r#""variance_type": "learned_range""#, "variance_type"),
+            (r#""original_inference_steps": 0"#, "original_inference_steps"),
+            (r#""timestep_scaling": 0"#, "timestep_scaling"),
             (r#""sigma_min": 3.0, "sigma_max": 2.0"#, "sigma_min"),
             (r#""final_sigmas_type": "one""#, "final_sigmas_type"),
             (r#""timestep_type": "other""#, "timestep_type"),
@@ -388,7 +571,7 @@ mod tests {
     fn the_pipeline_corrects_older_files() -> Result<()> {
         let config = read(r#""_class_name": "DDIMScheduler", "clip_sample": true"#)?.for_latents();
         assert_eq!(config.steps_offset, 1);
-        assert!(!config.clip_sample);
+        assert_eq!(config.clip_sample, Some(false));
         Ok(())
     }
 }

@@ -2,11 +2,15 @@
 
 use candle_core::Tensor;
 
-use super::{NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, TimestepSpacing, at, limit::Limit};
+use super::{
+    NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerKind, Steps, TimestepSpacing, at,
+    limit::Limit, noise_like,
+};
 use crate::Result;
+use crate::random::Noise;
 
-/// Denoising diffusion implicit models (Song et al. 2020, <https://arxiv.org/abs/2010.02502>), formula 12 without
-/// added noise.
+/// Denoising diffusion implicit models (Song et al. 2020, <https://arxiv.org/abs/2010.02502>), formula 12 with the
+/// noise of its formula 16, which η scales.
 #[derive(Debug, Clone)]
 pub struct Ddim {
     schedule: NoiseSchedule,
@@ -20,15 +24,19 @@ pub struct Ddim {
     stride: usize,
     /// ᾱ after the last step.
     final_alpha_bar: f32,
+    /// How much of the noise is replaced in each step.
+    eta: f32,
 }
 
 impl Ddim {
-    /// A run of `steps` steps.
+    /// A run of so many steps.
     ///
     /// # Errors
-    /// When there are no steps or more than training timesteps, or the run would have to predict a picture from noise
-    /// alone (no signal at its first timestep, epsilon prediction).
-    pub fn new(config: &SchedulerConfig, steps: usize) -> Result<Self> {
+    /// When there are no steps or more than training timesteps, they are not given as a number, or the run would have to
+    /// predict a picture from noise alone (no signal at its first timestep, epsilon prediction).
+    pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
+        steps.check(SchedulerKind::Ddim, config)?;
+        let steps = steps.count();
         let schedule = NoiseSchedule::rescaled(config);
         let mut timesteps = config.timestep_spacing.unwrap_or(TimestepSpacing::Leading).spread_whole(
             steps,
@@ -36,27 +44,18 @@ impl Ddim {
             config.steps_offset,
         )?;
         timesteps.reverse();
-        for &timestep in &timesteps {
-            if schedule.alpha_bar(timestep)? == 0.0 && config.prediction_type == PredictionType::Epsilon {
-                return Err(config.error(
-                    "prediction_type",
-                    format!(
-                        "is epsilon, but no signal is left at timestep {timestep} to predict from; expected \
-                         v_prediction or sample, or rescale_betas_zero_snr false"
-                    ),
-                ));
-            }
-        }
+        schedule.check_signal(config, &timesteps)?;
         let final_alpha_bar =
             if config.set_alpha_to_one.unwrap_or(true) { 1.0 } else { schedule.alpha_bar(0)? };
         Ok(Self {
             schedule,
             prediction: config.prediction_type,
-            limit: config.limit(),
+            limit: config.limit(true),
             model_timesteps: timesteps.iter().map(|&timestep| timestep as f64).collect(),
             timesteps,
             stride: config.num_train_timesteps / steps,
             final_alpha_bar,
+            eta: config.eta as f32,
         })
     }
 }
@@ -75,18 +74,31 @@ impl Scheduler for Ddim {
         Ok(sample.clone())
     }
 
-    fn step(&mut self, model_output: &Tensor, index: usize, sample: &Tensor) -> Result<Tensor> {
+    fn step(
+        &mut self,
+        model_output: &Tensor,
+        index: usize,
+        sample: &Tensor,
+        noise: &mut dyn Noise,
+    ) -> Result<Tensor> {
         let timestep = at(&self.timesteps, index)?;
         let alpha_bar = self.schedule.alpha_bar(timestep)?;
         let next_alpha_bar = match timestep.checked_sub(self.stride) {
             Some(next) => self.schedule.alpha_bar(next)?,
             None => self.final_alpha_bar,
         };
-        let (clean, noise) = self.prediction.clean_and_noise(model_output, sample, alpha_bar)?;
+        let variance = (1.0 - next_alpha_bar) / (1.0 - alpha_bar) * (1.0 - alpha_bar / next_alpha_bar);
+        let deviation = self.eta * variance.sqrt();
+
+        let (clean, epsilon) = self.prediction.clean_and_noise(model_output, sample, alpha_bar)?;
         let clean = self.limit.apply(&clean)?;
         let signal = (clean * f64::from(next_alpha_bar.sqrt()))?;
-        let direction = (noise * f64::from((1.0 - next_alpha_bar).sqrt()))?;
-        Ok((signal + direction)?)
+        let direction = (epsilon * f64::from((1.0 - next_alpha_bar - deviation * deviation).sqrt()))?;
+        let next = (signal + direction)?;
+        if self.eta > 0.0 {
+            return Ok((next + (noise_like(noise, sample)? * f64::from(deviation))?)?);
+        }
+        Ok(next)
     }
 
     fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {

@@ -7,29 +7,54 @@
 //! The schedules are those of diffusers 0.31, computed in the same precision (tables in f32 with a running product in
 //! f64, as PyTorch computes them), so that trajectories agree and not only their ends.
 
+mod beta_quantile;
 mod config;
 mod ddim;
+mod ddpm;
+mod dpm_solver;
+mod dpm_solver_multistep;
+mod dpm_solver_singlestep;
+mod euler_ancestral_discrete;
 mod euler_discrete;
+mod fields;
+mod heun_discrete;
+mod kind;
+mod lcm;
 mod limit;
+mod lms_discrete;
 mod noise_schedule;
 mod pndm;
 mod prediction;
+mod sigma_run;
 mod sigmas;
+mod solver_run;
+mod steps;
 mod timesteps;
-
-use std::{fmt, str::FromStr};
+mod uni_pc_multistep;
 
 use candle_core::Tensor;
 
 pub use config::SchedulerConfig;
 pub use ddim::Ddim;
+pub use ddpm::{Ddpm, VarianceType};
+pub use dpm_solver::{Algorithm, SolverType};
+pub use dpm_solver_multistep::DpmSolverMultistep;
+pub use dpm_solver_singlestep::DpmSolverSinglestep;
+pub use euler_ancestral_discrete::EulerAncestralDiscrete;
 pub use euler_discrete::EulerDiscrete;
+pub use heun_discrete::HeunDiscrete;
+pub use kind::SchedulerKind;
+pub use lcm::Lcm;
+pub use lms_discrete::LmsDiscrete;
 pub use noise_schedule::{BetaSchedule, NoiseSchedule};
 pub use pndm::Pndm;
 pub use prediction::PredictionType;
 pub use sigmas::{FinalSigma, SigmaInterpolation, SigmaSpacing};
+pub use steps::Steps;
 pub use timesteps::TimestepSpacing;
+pub use uni_pc_multistep::UniPcMultistep;
 
+use crate::random::Noise;
 use crate::{Error, Result};
 
 /// One run through the noise levels, from the noisiest to the picture.
@@ -38,7 +63,7 @@ use crate::{Error, Result};
 /// sample = noise · init_noise_sigma
 /// for (index, t) in timesteps:
 ///     output = model(scale_model_input(sample, index), t)
-///     sample = step(output, index, sample)
+///     sample = step(output, index, sample, noise)
 /// ```
 ///
 /// A run may start at a later index (a picture as the starting point, noised by [`Scheduler::add_noise`]), but must
@@ -58,73 +83,24 @@ pub trait Scheduler: Send {
     fn scale_model_input(&self, sample: &Tensor, index: usize) -> Result<Tensor>;
 
     /// The sample one step nearer to the picture. `model_output` and `sample` have one shape, any; `sample` is the
-    /// unscaled one.
+    /// unscaled one. What a stochastic scheduler adds is drawn from `noise`, when and as often as diffusers draws it;
+    /// the others leave it alone.
     ///
     /// # Errors
     /// When the run has no such index, or the shapes differ.
-    fn step(&mut self, model_output: &Tensor, index: usize, sample: &Tensor) -> Result<Tensor>;
+    fn step(
+        &mut self,
+        model_output: &Tensor,
+        index: usize,
+        sample: &Tensor,
+        noise: &mut dyn Noise,
+    ) -> Result<Tensor>;
 
     /// A clean sample brought to the noise level that the run has at `index`; `noise` is standard normal.
     ///
     /// # Errors
     /// When the run has no such index, or the shapes differ.
     fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor>;
-}
-
-/// The schedulers that this crate knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SchedulerKind {
-    /// [`Ddim`]: denoising diffusion implicit models, without added noise.
-    Ddim,
-    /// [`Pndm`]: pseudo numerical methods, with or without Runge-Kutta steps at the start.
-    Pndm,
-    /// [`EulerDiscrete`]: Euler steps of the probability flow in terms of sigma.
-    EulerDiscrete,
-}
-
-impl SchedulerKind {
-    /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Ddim, Self::Pndm, Self::EulerDiscrete];
-
-    /// The short name, as a user gives it: `ddim`, `pndm`, `euler`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ddim => "ddim",
-            Self::Pndm => "pndm",
-            Self::EulerDiscrete => "euler",
-        }
-    }
-
-    /// The name in the `_class_name` of a `scheduler_config.json`.
-    pub fn class_name(self) -> &'static str {
-        match self {
-            Self::Ddim => "DDIMScheduler",
-            Self::Pndm => "PNDMScheduler",
-            Self::EulerDiscrete => "EulerDiscreteScheduler",
-        }
-    }
-
-    /// The kind with this `_class_name`, if it is a known one.
-    pub fn from_class_name(class_name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.class_name() == class_name)
-    }
-}
-
-impl fmt::Display for SchedulerKind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
-    }
-}
-
-impl FromStr for SchedulerKind {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
-            let known = Self::ALL.map(Self::name).join(", ");
-            Error::option("scheduler", format!("{name:?} is not known; expected one of {known}"))
-        })
-    }
 }
 
 /// The entry of `table` at `index` of a run.
@@ -140,4 +116,9 @@ fn at<T: Copy>(table: &[T], index: usize) -> Result<T> {
 fn divide(tensor: &Tensor, divisor: f32) -> Result<Tensor> {
     let divisor = Tensor::new(divisor, tensor.device())?.to_dtype(tensor.dtype())?;
     Ok(tensor.broadcast_div(&divisor)?)
+}
+
+/// The next noise for `sample`, in its shape and type and where it is.
+fn noise_like(noise: &mut dyn Noise, sample: &Tensor) -> Result<Tensor> {
+    Ok(noise.normal(sample.dims())?.to_dtype(sample.dtype())?.to_device(sample.device())?)
 }

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use serde::Deserialize;
 
-use super::SchedulerConfig;
+use super::{PredictionType, SchedulerConfig};
 use crate::{Error, Result};
 
 /// The curve of the betas over the training timesteps, `beta_schedule` of the configuration.
@@ -18,6 +18,12 @@ pub enum BetaSchedule {
     /// The squared cosine of Nichol and Dhariwal 2021, <https://arxiv.org/abs/2102.09672>, no beta above 0.999.
     #[serde(rename = "squaredcos_cap_v2")]
     SquaredCosine,
+    /// A sigmoid over −6 to 6, from `beta_start` to `beta_end`, as in GeoDiff.
+    #[serde(rename = "sigmoid")]
+    Sigmoid,
+    /// ᾱ = e^(−12 t) for t from 0 to 1, no beta above 0.999.
+    #[serde(rename = "exp")]
+    Exponential,
 }
 
 impl BetaSchedule {
@@ -27,18 +33,31 @@ impl BetaSchedule {
             Self::ScaledLinear => {
                 linspace(start.sqrt(), end.sqrt(), timesteps).into_iter().map(|root| root * root).collect()
             }
-            Self::SquaredCosine => {
-                let alpha_bar = |timestep: usize| {
-                    let time = timestep as f64 / timesteps as f64;
-                    let cosine = ((time + 0.008) / 1.008 * std::f64::consts::PI / 2.0).cos();
-                    cosine * cosine
-                };
-                (0..timesteps)
-                    .map(|timestep| (1.0 - alpha_bar(timestep + 1) / alpha_bar(timestep)).min(0.999) as f32)
+            Self::Sigmoid => {
+                let (start, distance) = (start as f32, (end - start) as f32);
+                linspace(-6.0, 6.0, timesteps)
+                    .into_iter()
+                    .map(|position| 1.0 / (1.0 + (-position).exp()) * distance + start)
                     .collect()
             }
+            Self::SquaredCosine => betas_of(timesteps, |time| {
+                let cosine = ((time + 0.008) / 1.008 * std::f64::consts::PI / 2.0).cos();
+                cosine * cosine
+            }),
+            Self::Exponential => betas_of(timesteps, |time| (-12.0 * time).exp()),
         }
     }
+
+    /// Whether it is the same whatever the first and the last beta.
+    pub(super) fn is_fixed(self) -> bool {
+        matches!(self, Self::SquaredCosine | Self::Exponential)
+    }
+}
+
+/// The betas that make ᾱ the given function of a time from 0 to 1, none above 0.999.
+fn betas_of(timesteps: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f32> {
+    let at = |timestep: usize| alpha_bar(timestep as f64 / timesteps as f64);
+    (0..timesteps).map(|timestep| (1.0 - at(timestep + 1) / at(timestep)).min(0.999) as f32).collect()
 }
 
 /// The noise levels of the training: a clean sample x₀ becomes `√ᾱ x₀ + √(1 − ᾱ) ε` at timestep t, where ᾱ is the
@@ -62,6 +81,12 @@ impl NoiseSchedule {
         } else {
             Self::new(config)
         }
+    }
+
+    /// The same as [`NoiseSchedule::rescaled`] for schedulers that step in terms of σ, which has to be finite.
+    pub(super) fn for_sigmas(config: &SchedulerConfig) -> Self {
+        let schedule = Self::rescaled(config);
+        if config.rescale_betas_zero_snr { schedule.with_finite_sigmas() } else { schedule }
     }
 
     /// ᾱ of every training timestep.
@@ -90,9 +115,28 @@ impl NoiseSchedule {
         })
     }
 
+    /// A model that predicts noise finds a picture at each of these timesteps.
+    ///
+    /// # Errors
+    /// When there is no signal left at one of them.
+    pub(super) fn check_signal(&self, config: &SchedulerConfig, timesteps: &[usize]) -> Result<()> {
+        for &timestep in timesteps {
+            if self.alpha_bar(timestep)? == 0.0 && config.prediction_type == PredictionType::Epsilon {
+                return Err(config.error(
+                    "prediction_type",
+                    format!(
+                        "is epsilon, but no signal is left at timestep {timestep} to predict from; expected \
+                         v_prediction or sample, or rescale_betas_zero_snr false"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The same schedule with a little signal left at its end, so that no σ is infinite. The value is diffusers': the
     /// smallest that f16 can hold.
-    pub(super) fn with_finite_sigmas(mut self) -> Self {
+    fn with_finite_sigmas(mut self) -> Self {
         if let Some(last) = self.alphas_cumprod.last_mut() {
             *last = (-24f32).exp2();
         }
@@ -114,7 +158,10 @@ impl NoiseSchedule {
 fn betas(config: &SchedulerConfig) -> Vec<f32> {
     match &config.trained_betas {
         Some(betas) => betas.clone(),
-        None => config.beta_schedule.betas(config.num_train_timesteps, config.beta_start, config.beta_end),
+        None => {
+            let (start, end, schedule) = config.betas();
+            schedule.betas(config.num_train_timesteps, start, end)
+        }
     }
 }
 

@@ -4,7 +4,11 @@ use std::collections::VecDeque;
 
 use candle_core::Tensor;
 
-use super::{NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, TimestepSpacing, at, divide};
+use super::{
+    NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerKind, Steps, TimestepSpacing, at,
+    divide,
+};
+use crate::random::Noise;
 use crate::{Error, Result};
 
 /// The steps that start with Runge-Kutta.
@@ -53,12 +57,14 @@ impl State {
 }
 
 impl Pndm {
-    /// A run of `steps` steps.
+    /// A run of so many steps.
     ///
     /// # Errors
-    /// When there are no steps or more than training timesteps, fewer than 4 with Runge-Kutta steps, or the model
-    /// predicts samples.
-    pub fn new(config: &SchedulerConfig, steps: usize) -> Result<Self> {
+    /// When there are no steps or more than training timesteps, fewer than 4 with Runge-Kutta steps, they are not given
+    /// as a number, or the model predicts samples.
+    pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
+        steps.check(SchedulerKind::Pndm, config)?;
+        let steps = steps.count();
         if config.prediction_type == PredictionType::Sample {
             return Err(
                 config.error("prediction_type", "is sample, but PNDM runs only with epsilon or v_prediction")
@@ -227,7 +233,13 @@ impl Scheduler for Pndm {
         Ok(sample.clone())
     }
 
-    fn step(&mut self, model_output: &Tensor, index: usize, sample: &Tensor) -> Result<Tensor> {
+    fn step(
+        &mut self,
+        model_output: &Tensor,
+        index: usize,
+        sample: &Tensor,
+        _: &mut dyn Noise,
+    ) -> Result<Tensor> {
         let timestep = at(&self.timesteps, index)?;
         let next = if self.state.calls < self.runge_kutta_calls {
             self.runge_kutta(model_output, timestep, sample)?

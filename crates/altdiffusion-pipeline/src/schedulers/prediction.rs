@@ -38,4 +38,19 @@ impl PredictionType {
             Self::Sample => (output.clone(), divide(&(sample - (output * signal)?)?, noise_root)?),
         })
     }
+
+    /// The clean sample x₀ that `output` means for `sample` = x₀ + σ ε, which the model saw divided by √(σ² + 1).
+    ///
+    /// Where σ is in the thousands, the differences that follow lose digits, and how they round decides the result in
+    /// the fourth. So this is diffusers' order of operations, not the shortest.
+    pub(super) fn clean_at_sigma(self, output: &Tensor, sample: &Tensor, sigma: f32) -> Result<Tensor> {
+        Ok(match self {
+            Self::Epsilon => (sample - (output * f64::from(sigma))?)?,
+            Self::Sample => output.clone(),
+            Self::Velocity => {
+                let variance = sigma * sigma + 1.0;
+                ((output * f64::from(-sigma / variance.sqrt()))? + divide(sample, variance)?)?
+            }
+        })
+    }
 }

@@ -1,8 +1,11 @@
 //! Spacings of the noise levels σ for schedulers that step in terms of them.
 
+use std::{fmt, str::FromStr};
+
 use serde::Deserialize;
 
-use super::noise_schedule::linspace;
+use super::{beta_quantile::beta_quantile, noise_schedule::linspace};
+use crate::{Error, Result};
 
 /// How the sigmas of a run are spread between the largest and the smallest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +17,69 @@ pub enum SigmaSpacing {
     Karras,
     /// Equal ratios (`use_exponential_sigmas`).
     Exponential,
+    /// The quantiles of a beta distribution, most of them near the ends (`use_beta_sigmas`; Lee et al. 2024,
+    /// <https://arxiv.org/abs/2407.12173>).
+    Beta,
+    /// Equal distances in the logarithm of the signal-to-noise ratio (`use_lu_lambdas`; Lu et al. 2022,
+    /// <https://arxiv.org/abs/2206.00927>): the same as equal ratios, but with whole timesteps, rounded.
+    Lu,
+}
+
+impl SigmaSpacing {
+    /// Every spacing.
+    pub const ALL: [Self; 5] = [Self::Timesteps, Self::Karras, Self::Exponential, Self::Beta, Self::Lu];
+
+    /// The name, as a user gives it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Timesteps => "timesteps",
+            Self::Karras => "karras",
+            Self::Exponential => "exponential",
+            Self::Beta => "beta",
+            Self::Lu => "lu",
+        }
+    }
+
+    /// Timesteps may be given only where the sigmas are theirs.
+    ///
+    /// # Errors
+    /// When the sigmas are spread in another way.
+    pub(super) fn check_given_timesteps(self) -> Result<()> {
+        match self {
+            Self::Timesteps => Ok(()),
+            _ => {
+                let problem = format!("contradict sigmas spread as {self}; expected only one of them");
+                Err(Error::option("timesteps", problem))
+            }
+        }
+    }
+
+    /// `steps` sigmas from `max` down to `min`, or `None` where they are those of the timesteps.
+    pub(super) fn spread(self, max: f64, min: f64, steps: usize) -> Option<Vec<f64>> {
+        match self {
+            Self::Timesteps => None,
+            Self::Karras => Some(karras(max, min, steps)),
+            Self::Exponential | Self::Lu => Some(exponential(max, min, steps)),
+            Self::Beta => Some(beta(max, min, steps)),
+        }
+    }
+}
+
+impl fmt::Display for SigmaSpacing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl FromStr for SigmaSpacing {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|spacing| spacing.name() == name).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            Error::option("sigma spacing", format!("{name:?} is not known; expected one of {known}"))
+        })
+    }
 }
 
 /// How sigmas between those of the training timesteps are found, `interpolation_type` of the configuration.
@@ -40,7 +106,7 @@ pub enum FinalSigma {
 const KARRAS_RHO: f64 = 7.0;
 
 /// `steps` sigmas from `max` down to `min` in the Karras spacing.
-pub(super) fn karras(max: f64, min: f64, steps: usize) -> Vec<f64> {
+fn karras(max: f64, min: f64, steps: usize) -> Vec<f64> {
     let (max_root, min_root) = (max.powf(1.0 / KARRAS_RHO), min.powf(1.0 / KARRAS_RHO));
     (0..steps)
         .map(|step| {
@@ -51,8 +117,18 @@ pub(super) fn karras(max: f64, min: f64, steps: usize) -> Vec<f64> {
 }
 
 /// `steps` sigmas from `max` down to `min` at equal ratios.
-pub(super) fn exponential(max: f64, min: f64, steps: usize) -> Vec<f64> {
+fn exponential(max: f64, min: f64, steps: usize) -> Vec<f64> {
     linspace(max.ln(), min.ln(), steps).into_iter().map(|logarithm| f64::from(logarithm.exp())).collect()
+}
+
+/// `steps` sigmas from `max` down to `min` at the quantiles of a beta distribution.
+fn beta(max: f64, min: f64, steps: usize) -> Vec<f64> {
+    (0..steps)
+        .map(|step| {
+            let probability = 1.0 - step as f64 / steps.saturating_sub(1).max(1) as f64;
+            f64::from((min + beta_quantile(probability) * (max - min)) as f32)
+        })
+        .collect()
 }
 
 /// The value of `table` at the real position `position`, on the line between its neighbours; past the ends, the ends.
@@ -66,7 +142,10 @@ pub(super) fn interpolate(table: &[f32], position: f64) -> f64 {
 /// The real position of `sigma` among the training's sigmas, given by their ascending logarithms: the timestep that
 /// the model knows it by.
 pub(super) fn timestep_of(sigma: f64, log_sigmas: &[f32]) -> f64 {
-    let log_sigma = sigma.max(1e-10).ln();
+    // What is an f32 has the logarithm of an f32, so that a sigma of the training has its own.
+    let single = sigma as f32;
+    let log_sigma =
+        if f64::from(single) == sigma { f64::from(single.max(1e-10).ln()) } else { sigma.max(1e-10).ln() };
     let low = log_sigmas
         .iter()
         .rposition(|&training| f64::from(training) <= log_sigma)
@@ -85,7 +164,7 @@ mod tests {
 
     #[test]
     fn spacings_run_from_the_largest_to_the_smallest() {
-        for sigmas in [karras(14.0, 0.03, 9), exponential(14.0, 0.03, 9)] {
+        for sigmas in [karras(14.0, 0.03, 9), exponential(14.0, 0.03, 9), beta(14.0, 0.03, 9)] {
             assert_eq!(sigmas.len(), 9);
             assert!((sigmas[0] - 14.0).abs() < 1e-5 && (sigmas[8] - 0.03).abs() < 1e-7);
             assert!(sigmas.windows(2).all(|pair| pair[0] > pair[1]));

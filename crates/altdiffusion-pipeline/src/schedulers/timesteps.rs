@@ -1,5 +1,7 @@
 //! Which of the training timesteps a run of few steps visits.
 
+use std::{fmt, str::FromStr};
+
 use serde::Deserialize;
 
 use crate::{Error, Result};
@@ -18,6 +20,18 @@ pub enum TimestepSpacing {
 }
 
 impl TimestepSpacing {
+    /// Every spacing.
+    pub const ALL: [Self; 3] = [Self::Linspace, Self::Leading, Self::Trailing];
+
+    /// The name, as a user and a configuration give it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Linspace => "linspace",
+            Self::Leading => "leading",
+            Self::Trailing => "trailing",
+        }
+    }
+
     /// `steps` timesteps of `0..train`, ascending. Only those of [`TimestepSpacing::Linspace`] are not whole numbers.
     ///
     /// # Errors
@@ -77,6 +91,23 @@ impl TimestepSpacing {
             )),
             _ => Ok(timesteps),
         }
+    }
+}
+
+impl fmt::Display for TimestepSpacing {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl FromStr for TimestepSpacing {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|spacing| spacing.name() == name).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            Error::option("timestep spacing", format!("{name:?} is not known; expected one of {known}"))
+        })
     }
 }
 

@@ -1,0 +1,73 @@
+//! Euler with new noise.
+
+use candle_core::Tensor;
+
+use super::sigma_run::{SigmaRun, SigmaSettings, derivative};
+use super::{NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerKind, Steps, noise_like};
+use crate::Result;
+use crate::random::Noise;
+
+/// Euler steps that go further down than to the next σ, and back up to it with new noise (the ancestral sampler of
+/// k-diffusion, <https://github.com/crowsonkb/k-diffusion>).
+#[derive(Debug, Clone)]
+pub struct EulerAncestralDiscrete {
+    prediction: PredictionType,
+    run: SigmaRun,
+}
+
+impl EulerAncestralDiscrete {
+    /// A run of so many steps.
+    ///
+    /// # Errors
+    /// When there are no steps or more than training timesteps, they are not given as a number, or the model predicts
+    /// samples.
+    pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
+        steps.check(SchedulerKind::EulerAncestralDiscrete, config)?;
+        if config.prediction_type == PredictionType::Sample {
+            return Err(config.error(
+                "prediction_type",
+                "is sample, but ancestral Euler runs only with epsilon or v_prediction",
+            ));
+        }
+        let schedule = NoiseSchedule::for_sigmas(config);
+        let run = SigmaRun::new(config, &schedule, SigmaSettings::default(), steps)?;
+        Ok(Self { prediction: config.prediction_type, run })
+    }
+}
+
+impl Scheduler for EulerAncestralDiscrete {
+    fn timesteps(&self) -> &[f64] {
+        &self.run.timesteps
+    }
+
+    fn init_noise_sigma(&self) -> f64 {
+        self.run.init_noise_sigma.into()
+    }
+
+    fn scale_model_input(&self, sample: &Tensor, index: usize) -> Result<Tensor> {
+        self.run.scale_model_input(sample, index)
+    }
+
+    fn step(
+        &mut self,
+        model_output: &Tensor,
+        index: usize,
+        sample: &Tensor,
+        noise: &mut dyn Noise,
+    ) -> Result<Tensor> {
+        let (sigma, next_sigma) = (self.run.sigma(index)?, self.run.sigma(index + 1)?);
+        let (variance, next_variance) = (sigma * sigma, next_sigma * next_sigma);
+        // The variance at the next σ is the sum of what is left and what is new.
+        let new_sigma = (next_variance * (variance - next_variance) / variance).sqrt();
+        // Where σ is large, rounding leaves less than nothing, of which the reference makes NaN.
+        let left_sigma = (next_variance - new_sigma * new_sigma).max(0.0).sqrt();
+        let derivative = derivative(self.prediction, model_output, sample, sigma)?;
+        let left = (sample + (derivative * f64::from(left_sigma - sigma))?)?;
+        // Drawn in the last step too, which has no use for it, so that the generator stands where diffusers leaves it.
+        Ok((left + (noise_like(noise, sample)? * f64::from(new_sigma))?)?)
+    }
+
+    fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {
+        self.run.add_noise(original, noise, index)
+    }
+}
