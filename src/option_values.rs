@@ -2,7 +2,8 @@
 
 use candle_core::DType;
 
-use altdiffusion_pipeline::schedulers::SchedulerKind;
+use altdiffusion_pipeline::random::Rng;
+use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, TimestepSpacing};
 
 /// Sizes of pictures are multiples of this in every published model.
 const SIDE_MULTIPLE: usize = 8;
@@ -26,6 +27,44 @@ pub fn scheduler(text: &str) -> Result<SchedulerKind, String> {
         let known: Vec<_> = SchedulerKind::ALL.into_iter().map(SchedulerKind::name).collect();
         format!("expected one of {}", known.join(", "))
     })
+}
+
+/// A way to spread the noise levels of a run.
+pub fn sigma_spacing(text: &str) -> Result<SigmaSpacing, String> {
+    text.parse().map_err(|_| {
+        let known: Vec<_> = SigmaSpacing::ALL.into_iter().map(SigmaSpacing::name).collect();
+        format!("expected one of {}", known.join(", "))
+    })
+}
+
+/// A way to spread the steps of a run.
+pub fn timestep_spacing(text: &str) -> Result<TimestepSpacing, String> {
+    text.parse().map_err(|_| {
+        let known: Vec<_> = TimestepSpacing::ALL.into_iter().map(TimestepSpacing::name).collect();
+        format!("expected one of {}", known.join(", "))
+    })
+}
+
+/// One of the timesteps of a list.
+pub fn timestep(text: &str) -> Result<usize, String> {
+    text.trim().parse().map_err(|_| "expected whole numbers, such as 999,500,1".to_owned())
+}
+
+/// One of the noise levels of a list.
+pub fn sigma(text: &str) -> Result<f32, String> {
+    let sigma = text.trim().parse().ok().filter(|sigma: &f32| sigma.is_finite());
+    sigma.ok_or_else(|| "expected numbers, such as 14.6,1.6,0".to_owned())
+}
+
+/// A generator of noise.
+pub fn rng(text: &str) -> Result<Rng, String> {
+    text.parse().map_err(|_| "expected cpu or cuda".to_owned())
+}
+
+/// A part of a whole.
+pub fn part(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
 /// A number of steps, or of other things of which there is at least one.
@@ -72,6 +111,14 @@ mod tests {
         assert!(pictures("0").is_err() && pictures("1025").is_err());
         assert!(finite("NaN").is_err() && finite("inf").is_err() && finite("").is_err());
         assert!(seed("18446744073709551616").is_err());
+        assert!(part("1.1").is_err() && part("-0.1").is_err() && part("NaN").is_err());
+        assert!(
+            timestep("-1").is_err()
+                && timestep("1.5").is_err()
+                && sigma("NaN").is_err()
+                && sigma("").is_err()
+        );
+        assert!(rng("gpu").is_err() && sigma_spacing("even").is_err() && timestep_spacing("karras").is_err());
     }
 
     #[test]
@@ -80,7 +127,12 @@ mod tests {
         assert_eq!((side("96"), seed("0")), (Ok(96), Ok(0)));
         assert_eq!((finite("-7.5"), dtype("bf16")), (Ok(-7.5), Ok(DType::BF16)));
         for kind in SchedulerKind::ALL {
-            assert_eq!((scheduler(kind.name()), scheduler(kind.class_name())), (Ok(kind), Ok(kind)));
+            assert_eq!(scheduler(kind.name()), Ok(kind));
+            assert_eq!(scheduler(kind.class_name()).map(SchedulerKind::class_name), Ok(kind.class_name()));
         }
+        assert_eq!((rng("cuda"), part("0.5")), (Ok(Rng::Cuda), Ok(0.5)));
+        assert_eq!((timestep(" 999"), sigma("14.5")), (Ok(999), Ok(14.5)));
+        assert_eq!(sigma_spacing("karras"), Ok(SigmaSpacing::Karras));
+        assert_eq!(timestep_spacing("trailing"), Ok(TimestepSpacing::Trailing));
     }
 }

@@ -57,10 +57,14 @@ fn latents_are_those_of_diffusers() -> TestResult {
         let of_case = |part: &str| {
             expected.get(&format!("{MODEL}.{name}.{part}")).ok_or_else(|| format!("{name}: no {part}"))
         };
-        safetensors::save(&[("latents", of_case("initial_latents")?.clone())].into(), path("initial"))?;
         let mut command = altdiffusion(directory.path());
         command.args(["generate", "--model", &golden_model(MODEL)?]);
-        command.args(["--initial-latents", "initial", "--save-latents", "final", "--output", "out.png"]);
+        command.args(["--save-latents", "final", "--output", "out.png"]);
+        let is_given = case["seed"].is_null();
+        if is_given {
+            safetensors::save(&[("latents", of_case("initial_latents")?.clone())].into(), path("initial"))?;
+            command.args(["--initial-latents", "initial"]);
+        }
         for (option, field) in [
             ("--negative-prompt", "negative_prompt"),
             ("--guidance-scale", "guidance_scale"),
@@ -68,7 +72,8 @@ fn latents_are_those_of_diffusers() -> TestResult {
             ("--num-images", "num_images_per_prompt"),
             ("--height", "height"),
             ("--width", "width"),
-            ("--scheduler", "scheduler"),
+            ("--seed", "seed"),
+            ("--eta", "eta"),
         ] {
             match &case[field] {
                 Value::Null => {}
@@ -76,9 +81,15 @@ fn latents_are_those_of_diffusers() -> TestResult {
                 number => drop(command.args([option, &number.to_string()])),
             }
         }
+        let scheduler: &[&str] = match case["scheduler"].as_str() {
+            Some("DPMSolverMultistepScheduler") => &["--scheduler", "dpm++-2m-sde", "--karras"],
+            Some(class) => &["--scheduler", class],
+            None => &[],
+        };
+        command.args(scheduler);
         command.arg(case["prompt"].as_str().ok_or("a case without prompt")?);
         let said = succeeded(&command.output()?);
-        assert!(!said.contains("seed"), "the noise was given: {said}");
+        assert_eq!(said.contains("seed"), !is_given, "{said}");
 
         let error = relative_error(&tensor(&path("final"), "latents")?, of_case("latents")?)?;
         println!("{name}: {error:e}");
@@ -100,20 +111,21 @@ fn latents_are_those_of_diffusers() -> TestResult {
 }
 
 #[test]
-fn several_pictures_are_numbered_and_have_seeds_of_their_own() -> TestResult {
+fn several_pictures_are_numbered_and_have_one_seed() -> TestResult {
     let directory = tempfile::tempdir()?;
     let path = |name: &str| directory.path().join(name);
     let said = generate(directory.path(), &["a cat", "-n", "3", "--seed", "7", "--output", "cat.png"])?;
     let lines: Vec<_> = said.lines().collect();
-    assert_eq!(lines, [7, 8, 9].map(|seed| format!("cat-{}.png: 64 × 64 pixels, seed {seed}", seed - 6)));
+    assert_eq!(lines, [1, 2, 3].map(|i| format!("cat-{i}.png: 64 × 64 pixels, seed 7, picture {i} of 3")));
     assert!(!path("cat.png").exists());
 
-    generate(directory.path(), &["a cat", "--seed", "8", "--output", "alone.png"])?;
+    let said = generate(directory.path(), &["a cat", "--seed", "7", "--output", "alone.png"])?;
+    assert_eq!(said, "alone.png: 64 × 64 pixels, seed 7\n");
     let difference = |a: &str, b: &str| -> TestResult<u8> {
         let (a, b) = (picture(&path(a))?, picture(&path(b))?);
         Ok(a.iter().zip(b.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0))
     };
-    assert!(difference("cat-2.png", "alone.png")? <= 1);
+    assert!(difference("cat-1.png", "alone.png")? <= 1);
     assert!(difference("cat-1.png", "cat-2.png")? > 1);
     Ok(())
 }
@@ -182,9 +194,51 @@ fn timings_are_written() -> TestResult {
 #[test]
 fn every_scheduler_and_type_draws() -> TestResult {
     let directory = tempfile::tempdir()?;
-    for option in [["--scheduler", "pndm"], ["--scheduler", "euler"], ["--dtype", "f16"], ["--dtype", "bf16"]]
-    {
-        generate(directory.path(), &[&["a cat", "--device", "cpu"], option.as_slice()].concat())?;
+    for kind in [
+        "ddpm",
+        "ddim",
+        "pndm",
+        "lms",
+        "heun",
+        "euler",
+        "euler-a",
+        "dpm++-2m",
+        "dpm++-2m-sde",
+        "dpm++-s",
+        "unipc",
+        "lcm",
+    ] {
+        generate(directory.path(), &["a cat", "--device", "cpu", "--scheduler", kind])?;
+    }
+    for dtype in ["f16", "bf16"] {
+        generate(directory.path(), &["a cat", "--device", "cpu", "--dtype", dtype])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_way_of_drawing_changes_the_picture() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let bytes = |arguments: &[&str]| -> TestResult<Vec<u8>> {
+        generate(directory.path(), &[&["a cat", "--seed", "3"], arguments].concat())?;
+        Ok(fs::read(directory.path().join("out.png"))?)
+    };
+    assert_ne!(bytes(&[])?, bytes(&["--rng", "cuda"])?);
+    let ddim = ["--scheduler", "ddim"];
+    assert_ne!(bytes(&ddim)?, bytes(&[&ddim, ["--eta", "1"].as_slice()].concat())?);
+    assert_ne!(bytes(&ddim)?, bytes(&[&ddim, ["--timestep-spacing", "trailing"].as_slice()].concat())?);
+    let euler = ["--scheduler", "euler", "--steps", "3"];
+    let karras = bytes(&[euler.as_slice(), &["--karras"]].concat())?;
+    assert_ne!(bytes(&euler)?, karras);
+    assert_eq!(karras, bytes(&[euler.as_slice(), &["--sigma-spacing", "karras"]].concat())?);
+    let model = golden_model(MODEL)?;
+    for steps in [["--timesteps", "999,500,1"], ["--sigmas", "14.6,1.6,0.03,0"]] {
+        let mut arguments = vec!["generate", "a cat", "--model", &model, "--scheduler", "euler"];
+        arguments.extend(["--width", "64", "--height", "64", "--timings", "t.json"]);
+        arguments.extend(steps);
+        succeeded(&run(directory.path(), &arguments)?);
+        let timings: Value = serde_json::from_slice(&fs::read(directory.path().join("t.json"))?)?;
+        assert_eq!(timings["steps_s"].as_array().map(Vec::len), Some(3), "{steps:?}");
     }
     Ok(())
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use altdiffusion_pipeline::latents::{read_latents, write_latents};
-use altdiffusion_pipeline::schedulers::SchedulerKind;
+use altdiffusion_pipeline::random::Rng;
+use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, Generated, Timings};
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
@@ -45,11 +46,18 @@ pub struct Generate {
     #[arg(long, short, value_name = "N", value_parser = option_values::pictures, allow_negative_numbers = true)]
     num_images: Option<usize>,
 
-    /// The number that the noise at the start depends on. The same seed gives the same picture.
+    /// The number that the noise depends on. The same seed gives the same picture, here and in diffusers.
     ///
-    /// By default every run takes another, and says which. Picture 2 has the seed after that of picture 1, and so on.
+    /// By default every run takes another, and says which. The noise of several pictures is drawn in one go, so that the
+    /// same number of them is needed to get one of them again.
     #[arg(long, short, value_name = "N", value_parser = option_values::seed, allow_negative_numbers = true)]
     seed: Option<u64>,
+
+    /// Whose noise a seed stands for: that of PyTorch on the cpu, or on cuda devices.
+    ///
+    /// It is the same noise wherever it is drawn: with `cuda` a seed found on a GPU works without one.
+    #[arg(long, value_name = "NAME", value_parser = option_values::rng, default_value = "cpu", help_heading = SAMPLING)]
+    rng: Rng,
 
     /// The steps from noise to picture. More are better, and take longer.
     ///
@@ -63,9 +71,62 @@ pub struct Generate {
     #[arg(long, value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true)]
     guidance_scale: Option<f64>,
 
-    /// The way to step: ddim, pndm or euler. By default, what the model names.
-    #[arg(long, value_name = "NAME", value_parser = option_values::scheduler)]
+    /// The way to step. By default, what the model names.
+    ///
+    /// One of ddpm, ddim, pndm, lms, heun, euler, euler-a, dpm++-2m, dpm++-2m-sde, dpm++-s, unipc and lcm. With ddpm,
+    /// euler-a, dpm++-2m-sde and lcm each step adds noise; heun calls the model twice in a step; lcm is for models that
+    /// were distilled to it.
+    #[arg(long, value_name = "NAME", value_parser = option_values::scheduler, help_heading = SAMPLING)]
     scheduler: Option<SchedulerKind>,
+
+    /// Spread the noise levels as Karras and others propose: the same as --sigma-spacing karras.
+    #[arg(long, conflicts_with = "sigma_spacing", help_heading = SAMPLING)]
+    karras: bool,
+
+    /// How the noise levels are spread: timesteps, karras, exponential, beta or lu.
+    ///
+    /// For lms, heun, euler, dpm++-2m, dpm++-2m-sde, dpm++-s and unipc; lu for dpm++-2m and dpm++-2m-sde.
+    #[arg(long, value_name = "NAME", value_parser = option_values::sigma_spacing, help_heading = SAMPLING)]
+    sigma_spacing: Option<SigmaSpacing>,
+
+    /// How the steps are spread over the timesteps of the training: leading, trailing or linspace.
+    #[arg(long, value_name = "NAME", value_parser = option_values::timestep_spacing, help_heading = SAMPLING)]
+    timestep_spacing: Option<TimestepSpacing>,
+
+    /// Step from each of these timesteps to the next, such as 999,850,700,400, in place of a number of steps.
+    ///
+    /// For ddpm, heun, euler, dpm++-2m, dpm++-2m-sde, dpm++-s and lcm.
+    #[arg(
+        long,
+        value_name = "N,N,…",
+        value_parser = option_values::timestep,
+        value_delimiter = ',',
+        conflicts_with_all = ["steps", "sigma_spacing", "karras", "timestep_spacing"],
+        help_heading = SAMPLING
+    )]
+    timesteps: Option<Vec<usize>>,
+
+    /// Step from each of these noise levels to the next, such as 14.6,5,1,0, in place of a number of steps. For euler.
+    #[arg(
+        long,
+        value_name = "X,X,…",
+        value_parser = option_values::sigma,
+        value_delimiter = ',',
+        conflicts_with_all = ["steps", "timesteps", "sigma_spacing", "karras"],
+        help_heading = SAMPLING
+    )]
+    sigmas: Option<Vec<f32>>,
+
+    /// How much of the noise ddim replaces by new one in each step: from 0, nothing, to 1, as much as ddpm.
+    #[arg(
+        long,
+        value_name = "X",
+        value_parser = option_values::part,
+        default_value = "0",
+        allow_negative_numbers = true,
+        help_heading = SAMPLING
+    )]
+    eta: f64,
 
     /// The width in pixels, a multiple of 8. By default, what the model was trained on.
     #[arg(long, value_name = "PIXELS", value_parser = option_values::side, allow_negative_numbers = true)]
@@ -101,6 +162,9 @@ pub struct Generate {
     #[command(flatten)]
     model: ModelArgs,
 }
+
+/// The heading of the options that few need.
+const SAMPLING: &str = "Way of drawing";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -203,8 +267,21 @@ impl Generate {
         if let Some(scale) = self.guidance_scale {
             options = options.guidance_scale(scale);
         }
+        options = options.rng(self.rng).eta(self.eta);
         if let Some(scheduler) = self.scheduler {
             options = options.scheduler(scheduler);
+        }
+        if let Some(spacing) = self.sigma_spacing.or(self.karras.then_some(SigmaSpacing::Karras)) {
+            options = options.sigma_spacing(spacing);
+        }
+        if let Some(spacing) = self.timestep_spacing {
+            options = options.timestep_spacing(spacing);
+        }
+        if let Some(timesteps) = &self.timesteps {
+            options = options.at_steps(Steps::Timesteps(timesteps.clone()));
+        }
+        if let Some(sigmas) = &self.sigmas {
+            options = options.at_steps(Steps::Sigmas(sigmas.clone()));
         }
         if let Some(width) = self.width {
             options = options.width(width);
@@ -231,7 +308,10 @@ impl Generate {
             let (width, height) = picture.dimensions();
             write!(stdout, "{}: {width} × {height} pixels", path.display())?;
             if let Some(seed) = seed {
-                write!(stdout, ", seed {}", seed.wrapping_add(index as u64))?;
+                write!(stdout, ", seed {seed}")?;
+                if paths.len() > 1 {
+                    write!(stdout, ", picture {} of {}", index + 1, paths.len())?;
+                }
             }
             writeln!(stdout)?;
         }
