@@ -340,6 +340,35 @@ fn latents_that_cannot_be_started_from() -> TestResult {
 
 /// The model is missing as well: what is said first is what was looked at first.
 #[test]
+fn pictures_that_cannot_be_started_from() -> TestResult {
+    let place = Place::new()?;
+    let model = golden_model("alt_diffusion")?;
+    let inputs = tempfile::tempdir()?;
+    let file = |name: &str| inputs.path().join(name).display().to_string();
+    fs::write(file("text.png"), "not a picture")?;
+    image::RgbImage::new(16, 16).save(file("black.png"))?;
+    let whole = fs::read(file("black.png"))?;
+    fs::write(file("cut.png"), &whole[..whole.len() / 2])?;
+    for (arguments, code, parts) in [
+        (&["--mask", &file("black.png")] as &[&str], 1, ["--mask", "--image"]),
+        (&["--strength", "0.5"], 1, ["--strength", "--image"]),
+        (&["--image", &file("black.png"), "--strength", "1.5"], 2, ["--strength", "from 0 to 1"]),
+        (
+            &["--image", &file("black.png"), "--strength", "0.1", "--steps", "5"],
+            1,
+            ["strength: 0.1 of 5", "leaves none"],
+        ),
+        (&["--image", &file("text.png")], 1, ["--image", "not a picture"]),
+        (&["--image", &file("cut.png")], 1, ["--image", "cut.png"]),
+        (&["--image", &file("missing.png")], 1, ["--image", "missing.png"]),
+        (&["--image", &file("black.png"), "--mask", &file("text.png")], 1, ["--mask", "not a picture"]),
+    ] {
+        place.generate_refused(&model, arguments, code, &parts)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn outputs_are_looked_at_before_the_work() -> TestResult {
     let place = Place::new()?;
     fs::create_dir(place.path().join("folder.png"))?;

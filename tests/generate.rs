@@ -74,6 +74,7 @@ fn latents_are_those_of_diffusers() -> TestResult {
             ("--width", "width"),
             ("--seed", "seed"),
             ("--eta", "eta"),
+            ("--guidance-rescale", "guidance_rescale"),
         ] {
             match &case[field] {
                 Value::Null => {}
@@ -261,5 +262,32 @@ fn help_is_prose_with_examples() -> TestResult {
         assert!(help.contains(part), "no {part} in {help}");
     }
     assert!(succeeded(&run(directory.path(), &["--help"])?).contains("altdiffusion generate 一只猫"));
+    Ok(())
+}
+
+/// A picture decides the size, and a mask what stays of it: the golden values are those of the library.
+#[test]
+fn a_picture_to_begin_with() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let path = |name: &str| directory.path().join(name);
+    let given = RgbImage::from_fn(41, 53, |x, y| image::Rgb([x as u8 * 6, y as u8 * 4, 128]));
+    given.save(path("given.png"))?;
+    // Left half white: only there something new appears.
+    image::GrayImage::from_fn(41, 53, |x, _| image::Luma([if x < 16 { 255 } else { 0 }]))
+        .save(path("mask.png"))?;
+    let model = golden_model(MODEL)?;
+    let draw = |prompt: &str, more: &[&str]| -> TestResult<candle_core::Tensor> {
+        let fixed =
+            ["generate", prompt, "--model", &model, "--steps", "4", "--seed", "1", "--image", "given.png"];
+        let all = [&fixed[..], &["--save-latents", "final"], more].concat();
+        let said = succeeded(&run(directory.path(), &all)?);
+        assert!(said.starts_with("out.png: 40 × 48 pixels"), "{said}");
+        tensor(&path("final"), "latents")
+    };
+    let (little, much) = (draw("a cat", &["--strength", "0.25"])?, draw("a cat", &["--strength", "1"])?);
+    assert!(relative_error(&much, &little)? > 0.1);
+    let (one, other) = (draw("a cat", &["--mask", "mask.png"])?, draw("两座房子", &["--mask", "mask.png"])?);
+    assert_eq!(relative_error(&one.narrow(3, 2, 3)?, &other.narrow(3, 2, 3)?)?, 0.0);
+    assert!(relative_error(&one.narrow(3, 0, 2)?, &other.narrow(3, 0, 2)?)? > 1e-3);
     Ok(())
 }

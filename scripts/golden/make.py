@@ -37,6 +37,7 @@ PARTS = (
     "variants",
     "text_encoder",
     "pipeline",
+    "given_pictures",
     "image_tower",
     "image_processor",
     "dual_encoders",

@@ -73,6 +73,18 @@ CASES = (
         seed=2**32 + 5,
     ),
     dict(
+        name="rescaled",
+        prompt="ein rotes Haus",
+        negative_prompt="blurry",
+        guidance_scale=4.0,
+        guidance_rescale=0.7,
+        num_inference_steps=3,
+        num_images_per_prompt=2,
+        height=16,
+        width=32,
+        seed=21,
+    ),
+    dict(
         name="seed-eta",
         prompt="два коти",
         negative_prompt=None,

@@ -24,6 +24,20 @@ const MAX_RESIZED_SIDE: u32 = 1 << 28;
 /// Most pixels after cropping, and of the rows between the two passes of resizing.
 const MAX_PIXELS: u64 = 1 << 28;
 
+/// Resizes a picture as Pillow's `Image.resize` does, value for value.
+///
+/// # Errors
+/// If a side of the picture or of the result is 0 or beyond reason.
+pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Resampling) -> Result<RgbImage> {
+    let (from_width, from_height) = image.dimensions();
+    let sides = [from_width, from_height, width, height];
+    let rows = u64::from(from_height.max(height)) * u64::from(from_width.max(width));
+    if sides.contains(&0) || sides.into_iter().any(|side| side > MAX_SOURCE_SIDE) || rows > MAX_PIXELS {
+        bail!("a picture of {from_width}×{from_height} pixels cannot be resized to {width}×{height}")
+    }
+    Ok(resample::resize(image, (width, height), filter, 0..width, 0..height))
+}
+
 /// Pictures to the image tower's input.
 #[derive(Debug, Clone)]
 pub struct ImageProcessor {

@@ -3,12 +3,14 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
+use crate::guidance::Guidance;
 use crate::latents::all_finite;
 use crate::prompt::Prompt;
 use crate::random::Noise;
 use crate::schedulers::Scheduler;
+use crate::start::Start;
 use crate::unet::UNet2DConditionModel;
 use crate::{Error, Result};
 
@@ -34,12 +36,12 @@ pub struct Denoised {
     pub steps: Vec<Duration>,
 }
 
-/// Leads standard normal latents (pictures, channels, height, width) to those of pictures of the prompt.
+/// Leads latents to those of pictures of the prompt, through all of a scheduler's noise levels or, from a picture, its last
+/// ones.
 ///
-/// Both halves of a guided prompt go through the UNet in one batch, and their predictions are combined to
-/// `unconditioned + guidance_scale · (conditioned − unconditioned)`; without guidance the scale has no effect. The
-/// latents are kept in f32 between the steps, whatever the dtype of the UNet: they are small, and their small changes
-/// add up. A stochastic scheduler draws what it adds from `noise`.
+/// Both halves of a guided prompt go through the UNet in one batch, and their predictions are combined as `guidance` says;
+/// without guidance it has no effect. The latents are kept in f32 between the steps, whatever the dtype of the UNet: they
+/// are small, and their small changes add up. A stochastic scheduler draws what it adds from `noise`.
 ///
 /// # Errors
 /// When shapes do not fit, the latents become NaN or infinite, or `on_step` breaks the loop.
@@ -47,42 +49,46 @@ pub fn denoise(
     unet: &UNet2DConditionModel,
     scheduler: &mut dyn Scheduler,
     prompt: &Prompt,
-    guidance_scale: f64,
-    initial_latents: &Tensor,
+    guidance: Guidance,
+    start: Start,
     noise: &mut dyn Noise,
     mut on_step: impl FnMut(Step<'_>) -> ControlFlow<()>,
 ) -> Result<Denoised> {
-    let timesteps = scheduler.timesteps().to_vec();
+    let timesteps = scheduler.timesteps().get(start.first_index..).unwrap_or_default().to_vec();
     let total = timesteps.len();
-    let mut latents = (initial_latents.to_dtype(DType::F32)? * scheduler.init_noise_sigma())?;
+    let Start { mut latents, first_index, inpainting } = start;
     let mut steps = Vec::with_capacity(total);
-    for (index, timestep) in timesteps.into_iter().enumerate() {
-        let start = Instant::now();
-        let sample = scheduler.scale_model_input(&latents, index)?;
-        let sample = if prompt.is_guided() { Tensor::cat(&[&sample, &sample], 0)? } else { sample };
+    for (step, timestep) in timesteps.into_iter().enumerate() {
+        let begin = Instant::now();
+        let index = first_index + step;
+        let mut sample = scheduler.scale_model_input(&latents, index)?;
+        if let Some(inpainting) = &inpainting {
+            sample = inpainting.extend(sample)?;
+        }
+        if prompt.is_guided() {
+            sample = Tensor::cat(&[&sample, &sample], 0)?;
+        }
         let timestep_batch = Tensor::full(timestep as f32, sample.dim(0)?, sample.device())?;
-        let prediction = unet.forward(&sample, &timestep_batch, prompt.context())?;
-        let prediction = if prompt.is_guided() { guide(&prediction, guidance_scale)? } else { prediction };
+        let mut prediction = unet.forward(&sample, &timestep_batch, prompt.context())?;
+        if prompt.is_guided() {
+            prediction = guidance.combine(&prediction)?;
+        }
         latents = scheduler.step(&prediction, index, &latents, noise)?;
+        if let Some(inpainting) = &inpainting {
+            let next = (step + 1 < total).then_some(index + 1);
+            latents = inpainting.keep_unmasked(latents, scheduler, next)?;
+        }
         // This also waits for the device, so that the time is that of the step.
         if !all_finite(&latents)? {
             return Err(Error::NotFinite {
-                place: format!("the latents after step {} of {total} are", index + 1),
+                place: format!("the latents after step {} of {total} are", step + 1),
                 remedy: "f16 may have overflowed, use bf16 or f32; or the weights are damaged",
             });
         }
-        steps.push(start.elapsed());
-        if on_step(Step { index, total, timestep, latents: &latents }).is_break() {
-            return Err(Error::Cancelled { completed: index + 1, total });
+        steps.push(begin.elapsed());
+        if on_step(Step { index: step, total, timestep, latents: &latents }).is_break() {
+            return Err(Error::Cancelled { completed: step + 1, total });
         }
     }
     Ok(Denoised { latents, steps })
-}
-
-/// Classifier-free guidance: predictions (2 · pictures, …), the unconditioned ones first, to (pictures, …).
-fn guide(predictions: &Tensor, scale: f64) -> Result<Tensor> {
-    let pictures = predictions.dim(0)? / 2;
-    let unconditioned = predictions.narrow(0, 0, pictures)?;
-    let conditioned = predictions.narrow(0, pictures, pictures)?;
-    Ok((&unconditioned + ((conditioned - &unconditioned)? * scale)?)?)
 }

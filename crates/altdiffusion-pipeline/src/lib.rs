@@ -3,11 +3,14 @@
 mod config;
 mod denoise;
 mod error;
+mod given_picture;
+mod guidance;
 mod layers;
 mod options;
 mod picture;
 mod pipeline;
 mod prompt;
+mod start;
 mod whole_file;
 
 pub mod latents;
@@ -19,8 +22,10 @@ pub mod vae;
 pub use config::PerBlock;
 pub use denoise::{Denoised, Step, denoise};
 pub use error::{Error, Result};
+pub use guidance::Guidance;
 pub use options::GenerateOptions;
 pub use picture::to_pictures;
 pub use pipeline::{AltDiffusion, Generated, Timings};
 pub use prompt::{PROMPT_TOKENS, Prompt, TextStates};
+pub use start::{Inpainting, Rest, Start};
 pub use whole_file::write_whole;

@@ -1,7 +1,9 @@
 //! What to generate.
 
 use candle_core::Tensor;
+use image::{GrayImage, RgbImage};
 
+use crate::guidance::Guidance;
 use crate::random::Rng;
 use crate::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 
@@ -23,7 +25,7 @@ pub struct GenerateOptions {
     pub(crate) prompt: String,
     pub(crate) negative_prompt: String,
     pub(crate) steps: Steps,
-    pub(crate) guidance_scale: f64,
+    pub(crate) guidance: Guidance,
     pub(crate) scheduler: Option<SchedulerKind>,
     pub(crate) sigma_spacing: Option<SigmaSpacing>,
     pub(crate) timestep_spacing: Option<TimestepSpacing>,
@@ -34,6 +36,9 @@ pub struct GenerateOptions {
     pub(crate) height: Option<usize>,
     pub(crate) pictures: Option<usize>,
     pub(crate) initial_latents: Option<Tensor>,
+    pub(crate) image: Option<RgbImage>,
+    pub(crate) mask: Option<GrayImage>,
+    pub(crate) strength: Option<f64>,
 }
 
 impl GenerateOptions {
@@ -43,7 +48,7 @@ impl GenerateOptions {
             prompt: prompt.into(),
             negative_prompt: String::new(),
             steps: Steps::Count(50),
-            guidance_scale: 7.5,
+            guidance: Guidance::new(7.5),
             scheduler: None,
             sigma_spacing: None,
             timestep_spacing: None,
@@ -54,6 +59,9 @@ impl GenerateOptions {
             height: None,
             pictures: None,
             initial_latents: None,
+            image: None,
+            mask: None,
+            strength: None,
         }
     }
 
@@ -78,7 +86,14 @@ impl GenerateOptions {
     /// How far each step goes beyond what the prompt says, away from the negative prompt (Ho and Salimans 2022,
     /// <https://arxiv.org/abs/2207.12598>). 1 and less means no guidance, at half the work.
     pub fn guidance_scale(mut self, guidance_scale: f64) -> Self {
-        self.guidance_scale = guidance_scale;
+        self.guidance.scale = guidance_scale;
+        self
+    }
+
+    /// From 0, nothing (the default), to 1: how much of the harsh contrast that guidance brings is taken back (Lin et al.
+    /// 2023, <https://arxiv.org/abs/2305.08891>).
+    pub fn guidance_rescale(mut self, rescale: f64) -> Self {
+        self.guidance.rescale = rescale;
         self
     }
 
@@ -141,6 +156,26 @@ impl GenerateOptions {
     /// latents. It decides the number and size of the pictures where nothing else does.
     pub fn initial_latents(mut self, latents: Tensor) -> Self {
         self.initial_latents = Some(latents);
+        self
+    }
+
+    /// A picture to begin with, in place of nothing but noise: it is resized to the size asked for, and else decides that.
+    pub fn image(mut self, image: RgbImage) -> Self {
+        self.image = Some(image);
+        self
+    }
+
+    /// Where the picture to begin with is drawn anew: where this one, which is resized like it, is at least half white. All
+    /// else stays as it is, as far as the model's autoencoder can keep it.
+    pub fn mask(mut self, mask: GrayImage) -> Self {
+        self.mask = Some(mask);
+        self
+    }
+
+    /// How much of the picture to begin with may change, from 0, nothing, to 1, all of it: the share of the steps that are
+    /// done. By default 0.8, and 1 with a mask.
+    pub fn strength(mut self, strength: f64) -> Self {
+        self.strength = Some(strength);
         self
     }
 }

@@ -11,12 +11,14 @@ use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 
 use crate::denoise::{Denoised, Step, denoise};
+use crate::given_picture;
 use crate::latents::all_finite;
 use crate::options::GenerateOptions;
 use crate::picture::to_pictures;
 use crate::prompt::{Prompt, TextStates, prompt_tokens};
 use crate::random::Noise;
 use crate::schedulers::{Scheduler, SchedulerConfig};
+use crate::start::{Inpainting, Rest, Start, first_index};
 use crate::unet::UNet2DConditionModel;
 use crate::vae::AutoencoderKl;
 use crate::{Error, PerBlock, Result};
@@ -106,11 +108,13 @@ impl AltDiffusion {
         let latents = self.vae.config().latent_channels;
         let contradiction =
             |field, problem| Error::Field { file: format!("{source}: unet/config.json"), field, problem };
-        for (field, channels) in [("in_channels", unet.in_channels), ("out_channels", unet.out_channels)] {
-            if channels != latents {
-                let problem = format!("is {channels}, but `latent_channels` of vae/config.json is {latents}");
-                return Err(contradiction(field, problem));
-            }
+        let of_vae = format!("but `latent_channels` of vae/config.json is {latents}");
+        // A UNet that was trained to inpaint also sees a mask and the latents of what stays.
+        if ![latents, 2 * latents + 1].contains(&unet.in_channels) {
+            return Err(contradiction("in_channels", format!("is {}, {of_vae}", unet.in_channels)));
+        }
+        if unet.out_channels != latents {
+            return Err(contradiction("out_channels", format!("is {}, {of_vae}", unet.out_channels)));
         }
         let width = self.text_encoder.config().project_dim;
         let widths = match &unet.cross_attention_dim {
@@ -179,29 +183,27 @@ impl AltDiffusion {
         let start = Instant::now();
         // What can be wrong with the options comes out before the work begins.
         let mut scheduler = self.build_scheduler(options)?;
-        if !options.guidance_scale.is_finite() {
-            let problem = format!("{}, expected a number", options.guidance_scale);
+        let guidance = options.guidance;
+        if !guidance.scale.is_finite() {
+            let problem = format!("{}, expected a number", guidance.scale);
             return Err(Error::option("guidance scale", problem));
         }
+        if !(0.0..=1.0).contains(&guidance.rescale) {
+            let problem = format!("{}, expected a number from 0 to 1", guidance.rescale);
+            return Err(Error::option("guidance rescale", problem));
+        }
         let mut noise = options.rng.with_seed(options.seed);
-        let initial_latents = self.start(options, noise.as_mut())?;
-        let pictures = initial_latents.dim(0)?;
+        let run_start = self.start(options, scheduler.as_ref(), noise.as_mut())?;
+        let pictures = run_start.latents.dim(0)?;
 
-        let guided = options.guidance_scale > 1.0;
+        let guided = guidance.scale > 1.0;
         let negative_prompt = guided.then_some(options.negative_prompt.as_str());
         let prompt = self.encode_prompt(&options.prompt, negative_prompt, pictures)?;
         self.device.synchronize()?;
         let text = start.elapsed();
 
-        let Denoised { latents, steps } = denoise(
-            &self.unet,
-            scheduler.as_mut(),
-            &prompt,
-            options.guidance_scale,
-            &initial_latents,
-            noise.as_mut(),
-            on_step,
-        )?;
+        let Denoised { latents, steps } =
+            denoise(&self.unet, scheduler.as_mut(), &prompt, guidance, run_start, noise.as_mut(), on_step)?;
 
         let decoding = Instant::now();
         let images = self.decode(&latents)?;
@@ -281,65 +283,149 @@ impl AltDiffusion {
         Ok((width.saturating_mul(factor), height.saturating_mul(factor)))
     }
 
-    /// The checked latents to start from, on the device: the first of the noise, if no others are given.
-    fn start(&self, options: &GenerateOptions, noise: &mut dyn Noise) -> Result<Tensor> {
-        let channels = self.unet.config().in_channels;
+    /// The size of a picture that is drawn from another: that of it, reduced to the number of pixels that the model was
+    /// trained on if it has more.
+    fn size_from(&self, image: &RgbImage) -> Result<(usize, usize)> {
+        let (most_wide, most_high) = self.default_size()?;
+        let (width, height) = image.dimensions();
+        let pixels = f64::from(width) * f64::from(height);
+        let scale = (most_wide as f64 * most_high as f64 / pixels).sqrt().min(1.0);
+        let multiple = self.size_multiple();
+        let side = |side: u32| ((f64::from(side) * scale) as usize / multiple * multiple).max(multiple);
+        Ok((side(width), side(height)))
+    }
+
+    /// What sides of pictures are multiples of.
+    fn size_multiple(&self) -> usize {
+        self.vae.downscale().max(SIZE_MULTIPLE)
+    }
+
+    /// The checked shape of the latents: (pictures, channels, height, width).
+    fn latent_shape(&self, options: &GenerateOptions) -> Result<[usize; 4]> {
+        let channels = self.vae.config().latent_channels;
         let factor = self.vae.downscale();
         let given = match &options.initial_latents {
-            Some(latents) => Some((
-                latents,
-                latents.dims4().map_err(|_| Error::Shape {
-                    tensor: "initial latents",
-                    expected: format!("(pictures, {channels}, height / {factor}, width / {factor})"),
-                    found: format!("{:?}", latents.dims()),
-                })?,
-            )),
+            Some(latents) => Some(latents.dims4().map_err(|_| Error::Shape {
+                tensor: "initial latents",
+                expected: format!("(pictures, {channels}, height / {factor}, width / {factor})"),
+                found: format!("{:?}", latents.dims()),
+            })?),
             None => None,
         };
-        let (default_width, default_height) = match (options.width, options.height, given) {
-            (_, _, Some((_, (_, _, height, width)))) => (width * factor, height * factor),
-            (Some(width), Some(height), None) => (width, height),
+        let (default_width, default_height) = match (options.width, options.height, given, &options.image) {
+            (_, _, Some((_, _, height, width)), _) => (width * factor, height * factor),
+            (Some(width), Some(height), ..) => (width, height),
+            (.., Some(image)) => self.size_from(image)?,
             _ => self.default_size()?,
         };
-        let width = check_side("width", options.width.unwrap_or(default_width), factor)?;
-        let height = check_side("height", options.height.unwrap_or(default_height), factor)?;
-        let pictures = options.pictures.unwrap_or(given.map_or(1, |(_, (pictures, ..))| pictures));
+        let width = check_side("width", options.width.unwrap_or(default_width), self.size_multiple())?;
+        let height = check_side("height", options.height.unwrap_or(default_height), self.size_multiple())?;
+        let pictures = options.pictures.unwrap_or(given.map_or(1, |(pictures, ..)| pictures));
         if pictures == 0 || pictures > MOST_PICTURES {
             let problem = format!("{pictures} pictures, expected 1 to {MOST_PICTURES}");
             return Err(Error::option("number of pictures", problem));
         }
-        let (height, width) = (height / factor, width / factor);
-        let latents = match given {
-            Some((latents, _)) => {
-                let expected = [pictures, channels, height, width];
-                if latents.dims() != expected {
-                    return Err(Error::Shape {
-                        tensor: "initial latents",
-                        expected: format!(
-                            "{expected:?} for {pictures} pictures of {} × {} pixels",
-                            width * factor,
-                            height * factor
-                        ),
-                        found: format!("{:?}", latents.dims()),
-                    });
-                }
-                if !all_finite(latents)? {
-                    return Err(Error::NotFinite {
-                        place: "the initial latents are".to_owned(),
-                        remedy: "expected standard normal values",
-                    });
-                }
-                latents.clone()
+        let expected = [pictures, channels, height / factor, width / factor];
+        if let Some(latents) = &options.initial_latents {
+            if latents.dims() != expected {
+                return Err(Error::Shape {
+                    tensor: "initial latents",
+                    expected: format!("{expected:?} for {pictures} pictures of {width} × {height} pixels"),
+                    found: format!("{:?}", latents.dims()),
+                });
             }
-            None => noise.normal(&[pictures, channels, height, width])?,
+            if !all_finite(latents)? {
+                return Err(Error::NotFinite {
+                    place: "the initial latents are".to_owned(),
+                    remedy: "expected standard normal values",
+                });
+            }
+        }
+        Ok(expected)
+    }
+
+    /// What the run begins with, on the device. The noise is drawn in the order in which diffusers draws it.
+    fn start(
+        &self,
+        options: &GenerateOptions,
+        scheduler: &dyn Scheduler,
+        noise: &mut dyn Noise,
+    ) -> Result<Start> {
+        let shape @ [_, channels, height, width] = self.latent_shape(options)?;
+        let inpaints = self.unet.config().in_channels != channels;
+        let (image, strength) = match (&options.image, &options.mask) {
+            (None, Some(_)) => return Err(Error::option("mask", "expected an image that it belongs to")),
+            (None, None) | (Some(_), None) if inpaints => {
+                let problem =
+                    "not given, but this model draws parts of pictures: expected an image and a mask";
+                return Err(Error::option("mask", problem));
+            }
+            (None, None) if options.strength.is_some() => {
+                return Err(Error::option("strength", "expected an image to begin with"));
+            }
+            (None, None) => {
+                let noise = self.initial_noise(options, &shape, noise)?;
+                return Start::in_noise(scheduler, &noise);
+            }
+            (Some(image), mask) => {
+                (image, options.strength.unwrap_or(if mask.is_some() { 1.0 } else { 0.8 }))
+            }
+        };
+        let steps = options.steps.count();
+        first_index(scheduler, strength, steps)?;
+
+        let factor = self.vae.downscale();
+        let pixels =
+            given_picture::pixels(image, width * factor, height * factor)?.to_device(&self.device)?;
+        let anew = options.mask.is_some() && strength == 1.0;
+        let original = if anew && inpaints { None } else { Some(self.encode_pixels(&pixels, noise)?) };
+        let initial_noise = self.initial_noise(options, &shape, noise)?;
+        let mut start = match &original {
+            Some(original) if !anew => {
+                let original = original.broadcast_as(&shape)?.contiguous()?;
+                Start::in_picture(scheduler, &original, &initial_noise, strength, steps)?
+            }
+            _ => Start::in_noise(scheduler, &initial_noise)?,
+        };
+        if let Some(mask) = &options.mask {
+            let mask = given_picture::mask(mask, width * factor, height * factor)?.to_device(&self.device)?;
+            let masked = pixels.broadcast_mul(&mask.affine(-1.0, 1.0)?)?;
+            // Encoded also where it is not needed, since that draws noise.
+            let masked = self.encode_pixels(&masked, noise)?;
+            let rest = match original {
+                Some(original) if !inpaints => Rest::Blended { original, noise: initial_noise },
+                _ => Rest::Channels { masked },
+            };
+            start.inpainting =
+                Some(Inpainting { mask: given_picture::mask_of_latents(&mask, factor)?, rest });
+        }
+        Ok(start)
+    }
+
+    /// The noise to begin with, as given or drawn.
+    fn initial_noise(
+        &self,
+        options: &GenerateOptions,
+        shape: &[usize],
+        noise: &mut dyn Noise,
+    ) -> Result<Tensor> {
+        let latents = match &options.initial_latents {
+            Some(latents) => latents.to_dtype(DType::F32)?,
+            None => noise.normal(shape)?,
         };
         Ok(latents.to_device(&self.device)?)
+    }
+
+    /// Pixels (pictures, 3, height, width), −1 to 1, to scaled latents, drawn from the autoencoder's distribution.
+    fn encode_pixels(&self, pixels: &Tensor, noise: &mut dyn Noise) -> Result<Tensor> {
+        let moments = self.vae.encode(pixels)?;
+        let noise = noise.normal(moments.mean.dims())?.to_device(&self.device)?;
+        Ok((moments.sample(&noise)? * self.vae.scaling_factor())?)
     }
 }
 
 /// A side of a picture, if the model can draw it.
-fn check_side(option: &'static str, side: usize, factor: usize) -> Result<usize> {
-    let multiple = factor.max(SIZE_MULTIPLE);
+fn check_side(option: &'static str, side: usize, multiple: usize) -> Result<usize> {
     if side == 0 || side > LARGEST_SIDE || !side.is_multiple_of(multiple) {
         let problem = format!("{side} pixels, expected a multiple of {multiple} up to {LARGEST_SIDE}");
         return Err(Error::option(option, problem));
@@ -367,10 +453,10 @@ mod tests {
     }
 
     #[test]
-    fn sides_are_multiples_of_8_and_of_the_vae() {
-        assert!(check_side("width", 64, 4).is_ok());
-        for (side, factor) in [(0, 8), (60, 4), (100, 8), (72, 16), (1 << 40, 8)] {
-            let error = check_side("width", side, factor).err().map(|error| error.to_string());
+    fn sides_are_multiples() {
+        assert!(check_side("width", 64, 8).is_ok());
+        for (side, multiple) in [(0, 8), (60, 8), (100, 8), (72, 16), (1 << 40, 8)] {
+            let error = check_side("width", side, multiple).err().map(|error| error.to_string());
             assert!(error.is_some_and(|error| error.starts_with("width: ") && error.contains("multiple of")));
         }
     }

@@ -24,6 +24,8 @@ struct Case {
     prompt: String,
     negative_prompt: Option<String>,
     guidance_scale: f64,
+    #[serde(default)]
+    guidance_rescale: f64,
     num_inference_steps: usize,
     num_images_per_prompt: usize,
     height: usize,
@@ -44,6 +46,7 @@ impl Case {
         let mut options = GenerateOptions::new(&self.prompt)
             .negative_prompt(self.negative_prompt.as_deref().unwrap_or_default())
             .guidance_scale(self.guidance_scale)
+            .guidance_rescale(self.guidance_rescale)
             .steps(self.num_inference_steps)
             .pictures(self.num_images_per_prompt)
             .height(self.height)

@@ -53,6 +53,10 @@ impl Scheduler for HeunDiscrete {
         &self.run.timesteps
     }
 
+    fn calls_per_step(&self) -> usize {
+        2
+    }
+
     fn init_noise_sigma(&self) -> f64 {
         self.run.init_noise_sigma.into()
     }

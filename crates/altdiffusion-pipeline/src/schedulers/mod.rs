@@ -73,6 +73,11 @@ pub trait Scheduler: Send {
     /// a step has more of them than steps were asked for.
     fn timesteps(&self) -> &[f64];
 
+    /// How often the model is called in most steps: a run that starts later does so at a multiple of this.
+    fn calls_per_step(&self) -> usize {
+        1
+    }
+
     /// The standard deviation of the sample that the run starts from.
     fn init_noise_sigma(&self) -> f64;
 

@@ -1,0 +1,45 @@
+//! From given pictures and masks to the tensors that a run begins with.
+
+use altclip_encoder::image_processor::{Resampling, resize};
+use candle_core::{Device, Tensor};
+use image::buffer::ConvertBuffer;
+use image::{GrayImage, RgbImage};
+
+use crate::{Error, Result};
+
+/// Pixels (1, 3, height, width), −1 to 1, of a picture that is resized as diffusers' `VaeImageProcessor` does it.
+pub(crate) fn pixels(picture: &RgbImage, width: usize, height: usize) -> Result<Tensor> {
+    let picture = resized(picture, width, height)?;
+    let values: Vec<f32> =
+        picture.as_raw().iter().map(|&byte| 2.0 * (f32::from(byte) / 255.0) - 1.0).collect();
+    Ok(Tensor::from_vec(values, (1, height, width, 3), &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()?)
+}
+
+/// A mask (1, 1, height, width), 1 where it is at least half white and 0 elsewhere, resized like a picture.
+pub(crate) fn mask(mask: &GrayImage, width: usize, height: usize) -> Result<Tensor> {
+    // Three equal channels: each is filtered by itself.
+    let mask: RgbImage = mask.convert();
+    let mask = resized(&mask, width, height)?;
+    let values: Vec<f32> = mask.pixels().map(|pixel| if pixel.0[0] >= 128 { 1.0 } else { 0.0 }).collect();
+    Ok(Tensor::from_vec(values, (1, 1, height, width), &Device::Cpu)?)
+}
+
+/// A mask of pixels as one of latents, each of which stands for `factor` × `factor` of them: the value of the first.
+pub(crate) fn mask_of_latents(mask: &Tensor, factor: usize) -> Result<Tensor> {
+    let (_, _, height, width) = mask.dims4()?;
+    let every = |count: usize| -> candle_core::Result<Tensor> {
+        let places: Vec<u32> = (0..count / factor).map(|place| (place * factor) as u32).collect();
+        Tensor::new(places, mask.device())
+    };
+    Ok(mask.index_select(&every(height)?, 2)?.index_select(&every(width)?, 3)?)
+}
+
+fn resized(picture: &RgbImage, width: usize, height: usize) -> Result<RgbImage> {
+    let (have_width, have_height) = picture.dimensions();
+    if have_width == 0 || have_height == 0 {
+        let problem = format!("{have_width} × {have_height} pixels, expected some");
+        return Err(Error::option("image", problem));
+    }
+    let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
+    Ok(resize(picture, side(width), side(height), Resampling::Lanczos)?)
+}
