@@ -1,11 +1,15 @@
 //! The command `altdiffusion`: pictures from texts, and what belongs to it.
 
+mod animation;
 mod commands;
 mod device;
 mod embedding;
+mod interrupt;
 mod model;
 mod option_values;
 mod output;
+mod parameters;
+mod picture_file;
 mod preview;
 mod progress;
 mod result_page;
@@ -41,7 +45,7 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Generate(commands::generate::Generate),
+    Generate(Box<commands::generate::Generate>),
     Encode(commands::encode::Encode),
     Similarity(commands::similarity::Similarity),
     Classify(commands::classify::Classify),
@@ -75,7 +79,10 @@ fn main() -> ExitCode {
         Err(error) => {
             // Where standard error is closed there is nobody to tell; the exit code still does.
             let _ = writeln!(io::stderr(), "error: {}", one_line(&error));
-            ExitCode::FAILURE
+            match error.downcast_ref() {
+                Some(altdiffusion_pipeline::Error::Cancelled { .. }) => ExitCode::from(interrupt::EXIT_CODE),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -1,5 +1,8 @@
 //! The options that choose a model and how it computes, which several subcommands share.
 
+use std::ffi::OsStr;
+use std::path::Path;
+
 use anyhow::Result;
 use candle_core::{DType, Device};
 use clap::Args;
@@ -66,6 +69,17 @@ impl ModelArgs {
     /// Whether it is the model inside this program.
     pub fn is_shipped(&self) -> bool {
         self.model.is_none()
+    }
+
+    /// What to call the model: a hub id as it is, and of a directory its own name alone.
+    pub fn name(&self) -> &str {
+        match &self.model {
+            None => "emoji",
+            Some(model) if Path::new(model).is_dir() => {
+                Path::new(model).file_name().and_then(OsStr::to_str).unwrap_or(model)
+            }
+            Some(model) => model,
+        }
     }
 
     /// The type to compute with.

@@ -291,3 +291,81 @@ fn a_picture_to_begin_with() -> TestResult {
     assert!(relative_error(&one.narrow(3, 0, 2)?, &other.narrow(3, 0, 2)?)? > 1e-3);
     Ok(())
 }
+
+#[test]
+fn several_pictures_in_one_and_the_way_there() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let path = |name: &str| directory.path().join(name);
+    let said = generate(
+        directory.path(),
+        &[
+            "一只猫",
+            "--seed",
+            "3",
+            "--num-images",
+            "3",
+            "--grid",
+            "--save-steps",
+            "steps.gif",
+            "--steps",
+            "4",
+        ],
+    )?;
+    assert!(said.starts_with("out.png: 134 × 134 pixels, seed 3"), "{said}");
+    assert_eq!(fs::read_dir(directory.path())?.count(), 2);
+    let gif =
+        image::codecs::gif::GifDecoder::new(std::io::BufReader::new(fs::File::open(path("steps.gif"))?))?;
+    let frames = image::AnimationDecoder::into_frames(gif).collect_frames()?;
+    assert!(frames.len() > 4, "a frame for each call of the model, and the finished picture");
+    assert!(frames.iter().all(|frame| frame.buffer().dimensions() == (134, 134)));
+    Ok(())
+}
+
+#[test]
+fn a_png_tells_how_it_was_made_unless_that_is_not_wanted() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let text = |arguments: &[&str]| -> TestResult<Option<String>> {
+        generate(directory.path(), arguments)?;
+        let file = std::io::BufReader::new(fs::File::open(directory.path().join("out.png"))?);
+        let reader = png::Decoder::new(file).read_info()?;
+        let chunk = reader.info().utf8_text.first().map(png::text_metadata::ITXtChunk::get_text);
+        Ok(chunk.transpose()?)
+    };
+    let arguments =
+        ["一只猫", "--negative-prompt", "模糊", "--seed", "3", "--scheduler", "euler", "--karras"];
+    let told = text(&arguments)?.ok_or("nothing told")?;
+    let expected = "一只猫\nNegative prompt: 模糊\nSteps: 2, Sampler: Euler, Schedule type: Karras, CFG scale: 7.5, \
+                    Seed: 3, Size: 64x64, Model: alt_diffusion, ";
+    assert!(told.starts_with(expected), "{told}");
+    assert_eq!(text(&[&arguments[..], &["--no-parameters"]].concat())?, None);
+    Ok(())
+}
+
+/// Ctrl-C leaves nothing half done.
+#[test]
+#[cfg(unix)]
+fn an_interrupt_leaves_nothing_behind() -> TestResult {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let directory = tempfile::tempdir()?;
+    let mut command = altdiffusion(directory.path());
+    command.args(["generate", "a cat", "--steps", "900", "--scheduler", "ddim", "--verbose"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let stderr = BufReader::new(child.stderr.take().ok_or("no standard error")?);
+    let mut said = String::new();
+    let mut interrupted = false;
+    for line in stderr.lines() {
+        let line = line?;
+        // The options are told when the work begins.
+        if !interrupted && line.contains("GenerateOptions") {
+            interrupted = true;
+            Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
+        }
+        said = line;
+    }
+    assert_eq!(child.wait()?.code(), Some(130), "{said}");
+    assert!(said.starts_with("error: cancelled after step ") && said.ends_with(" of 900"), "{said}");
+    assert_eq!(fs::read_dir(directory.path())?.count(), 0);
+    Ok(())
+}

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use altclip_encoder::picture::{self, DecodeOptions};
+use altclip_training::pictures::sheet_of_images;
 use altdiffusion_pipeline::latents::{read_latents, write_latents};
 use altdiffusion_pipeline::random::Rng;
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
@@ -16,8 +17,12 @@ use clap::Args;
 use image::{DynamicImage, RgbImage};
 use serde::Serialize;
 
+use crate::animation::Animation;
+use crate::interrupt::Interrupt;
 use crate::model::ModelArgs;
-use crate::output::{PictureFormat, check_writable, numbered, write_picture, write_timings};
+use crate::output::{check_writable, numbered, write_timings};
+use crate::parameters::Parameters;
+use crate::picture_file::{PictureFormat, write_picture};
 use crate::progress::{Progress, announce};
 use crate::{option_values, preview, shipped};
 
@@ -173,6 +178,23 @@ pub struct Generate {
     #[arg(long, value_name = "PIXELS", value_parser = option_values::side, allow_negative_numbers = true)]
     height: Option<usize>,
 
+    /// Write several pictures side by side into one file.
+    #[arg(long)]
+    grid: bool,
+
+    /// Write how the picture comes out of the noise, as an animated .gif.
+    ///
+    /// Each step is shown as its latents alone tell, which costs nothing, and the last as it is.
+    #[arg(long, value_name = "FILE")]
+    save_steps: Option<PathBuf>,
+
+    /// Do not write into the picture how it was made.
+    ///
+    /// Otherwise a .png holds the prompt, the seed and the rest in a text chunk `parameters`, which the web interfaces of
+    /// Stable Diffusion read.
+    #[arg(long)]
+    no_parameters: bool,
+
     /// Do not show the picture in the terminal.
     #[arg(long)]
     no_preview: bool,
@@ -264,10 +286,18 @@ impl Generate {
         if let Some(mask) = mask {
             options = options.mask(mask.into_luma8());
         }
-        let generated = generate(&pipeline, &options)?;
+        let mut animation = self.save_steps.is_some().then(Animation::default);
+        let generated = generate(&pipeline, &options, animation.as_mut())?;
 
-        for (path, picture) in files.paths.iter().zip(&generated.images) {
-            write_picture(path, files.format, picture)?;
+        let pictures = self.pictures(generated.images)?;
+        let seed = initial_latents.is_none().then_some(seed);
+        for (path, picture) in files.paths.iter().zip(&pictures) {
+            let parameters = self.parameters(&pipeline, picture, seed)?;
+            write_picture(path, files.format, picture, parameters.as_deref())?;
+        }
+        if let (Some(mut animation), Some(path)) = (animation, &self.save_steps) {
+            animation.push(side_by_side(pictures.clone())?);
+            animation.write("--save-steps", path)?;
         }
         if let Some(path) = &self.save_latents {
             write_latents(path, &generated.latents).context("--save-latents")?;
@@ -276,8 +306,7 @@ impl Generate {
             write_timings(path, &Seconds::new(loaded, &generated.timings, start.elapsed()))?;
         }
 
-        let seed = initial_latents.is_none().then_some(seed);
-        if let Err(error) = self.report(&files.paths, &generated.images, seed) {
+        if let Err(error) = self.report(&files.paths, &pictures, seed) {
             // The pictures are there, and that nobody reads where takes nothing from them.
             tracing::debug!("standard output: {error}");
         }
@@ -288,8 +317,16 @@ impl Generate {
     fn outputs(&self, initial_latents: Option<&Tensor>) -> Result<Pictures> {
         let format = PictureFormat::of("--output", &self.output)?;
         let given = initial_latents.and_then(|latents| latents.dims().first().copied());
-        let paths = numbered(&self.output, self.num_images.or(given).unwrap_or(1));
-        let others = [("--save-latents", &self.save_latents), ("--timings", &self.timings)];
+        let count = if self.grid { 1 } else { self.num_images.or(given).unwrap_or(1) };
+        let paths = numbered(&self.output, count);
+        if let Some(path) = &self.save_steps {
+            Animation::check_name("--save-steps", path)?;
+        }
+        let others = [
+            ("--save-steps", &self.save_steps),
+            ("--save-latents", &self.save_latents),
+            ("--timings", &self.timings),
+        ];
         let others = others.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?)));
         let mut seen: Vec<(&str, &Path)> = Vec::new();
         for (option, path) in paths.iter().map(|path| ("--output", path.as_path())).chain(others) {
@@ -319,15 +356,7 @@ impl Generate {
     fn options(&self, seed: u64, initial_latents: Option<Tensor>) -> GenerateOptions {
         let mut options =
             GenerateOptions::new(&self.prompt).negative_prompt(&self.negative_prompt).seed(seed);
-        if self.model.is_shipped() {
-            options = options.steps(shipped::STEPS).guidance_scale(shipped::GUIDANCE_SCALE);
-        }
-        if let Some(steps) = self.steps {
-            options = options.steps(steps);
-        }
-        if let Some(scale) = self.guidance_scale {
-            options = options.guidance_scale(scale);
-        }
+        options = options.steps(self.step_count()).guidance_scale(self.scale());
         options = options.rng(self.rng).eta(self.eta).guidance_rescale(self.guidance_rescale);
         if let Some(strength) = self.strength {
             options = options.strength(strength);
@@ -335,7 +364,7 @@ impl Generate {
         if let Some(scheduler) = self.scheduler {
             options = options.scheduler(scheduler);
         }
-        if let Some(spacing) = self.sigma_spacing.or(self.karras.then_some(SigmaSpacing::Karras)) {
+        if let Some(spacing) = self.spacing() {
             options = options.sigma_spacing(spacing);
         }
         if let Some(spacing) = self.timestep_spacing {
@@ -360,6 +389,57 @@ impl Generate {
             options = options.initial_latents(latents);
         }
         options
+    }
+
+    /// The pictures as they are written: each for itself, or all in one.
+    fn pictures(&self, pictures: Vec<RgbImage>) -> Result<Vec<RgbImage>> {
+        if self.grid { Ok(vec![side_by_side(pictures)?]) } else { Ok(pictures) }
+    }
+
+    fn step_count(&self) -> usize {
+        let given =
+            [&self.timesteps.as_ref().map(Vec::len), &self.sigmas.as_ref().map(|sigmas| sigmas.len() - 1)];
+        let given = given.into_iter().copied().flatten().next();
+        let default = if self.model.is_shipped() { shipped::STEPS } else { GenerateOptions::STEPS };
+        self.steps.or(given).unwrap_or(default)
+    }
+
+    fn scale(&self) -> f64 {
+        let default =
+            if self.model.is_shipped() { shipped::GUIDANCE_SCALE } else { GenerateOptions::GUIDANCE_SCALE };
+        self.guidance_scale.unwrap_or(default)
+    }
+
+    fn spacing(&self) -> Option<SigmaSpacing> {
+        self.sigma_spacing.or(self.karras.then_some(SigmaSpacing::Karras))
+    }
+
+    /// How a picture was made, if it is to be told.
+    fn parameters(
+        &self,
+        pipeline: &AltDiffusion,
+        picture: &RgbImage,
+        seed: Option<u64>,
+    ) -> Result<Option<String>> {
+        if self.no_parameters {
+            return Ok(None);
+        }
+        let parameters = Parameters {
+            prompt: &self.prompt,
+            negative_prompt: &self.negative_prompt,
+            steps: self.step_count(),
+            scheduler: self.scheduler.map_or_else(|| pipeline.scheduler().kind(), Ok)?,
+            sigma_spacing: self.spacing(),
+            guidance_scale: self.scale(),
+            seed,
+            size: picture.dimensions(),
+            model: self.model.name(),
+            strength: self
+                .image
+                .is_some()
+                .then(|| self.strength.unwrap_or(GenerateOptions::default_strength(self.mask.is_some()))),
+        };
+        Ok(Some(parameters.text()))
     }
 
     /// Shows the pictures, and says where they are and how to get them again.
@@ -394,18 +474,47 @@ struct Pictures {
     paths: Vec<PathBuf>,
 }
 
-fn generate(pipeline: &AltDiffusion, options: &GenerateOptions) -> Result<Generated> {
+/// Draws, shows how far it is, and keeps what each step looks like.
+fn generate(
+    pipeline: &AltDiffusion,
+    options: &GenerateOptions,
+    mut animation: Option<&mut Animation>,
+) -> Result<Generated> {
+    let interrupt = Interrupt::watch()?;
+    let preview = animation.is_some().then(|| pipeline.latent_preview()).transpose()?;
     let progress = Progress::start("Reading the text");
     tracing::debug!("{options:?}");
+    let mut failure = None;
     let generated = pipeline.generate_with(options, |step| {
         let done = step.index + 1;
         progress.steps("Drawing", done, step.total);
         if done == step.total {
             progress.then("Decoding");
         }
+        if let (Some(preview), Some(animation)) = (&preview, &mut animation) {
+            match preview.pictures(step.latents).map_err(anyhow::Error::from).and_then(side_by_side) {
+                Ok(frame) => animation.push(frame),
+                Err(error) => failure = Some(error),
+            }
+        }
+        if interrupt.is_pressed() || failure.is_some() {
+            return ControlFlow::Break(());
+        }
         ControlFlow::Continue(())
-    })?;
-    Ok(generated)
+    });
+    match failure {
+        Some(error) => Err(error.context("--save-steps")),
+        None => Ok(generated?),
+    }
+}
+
+/// Several pictures in one, in about as many rows as columns.
+fn side_by_side(mut pictures: Vec<RgbImage>) -> Result<RgbImage> {
+    if pictures.len() == 1 {
+        return Ok(pictures.remove(0));
+    }
+    let columns = (pictures.len() as f64).sqrt().ceil() as usize;
+    Ok(sheet_of_images(&pictures, columns)?)
 }
 
 impl Seconds {

@@ -42,13 +42,23 @@ pub struct GenerateOptions {
 }
 
 impl GenerateOptions {
+    /// The steps, if nobody says how many.
+    pub const STEPS: usize = 50;
+    /// The guidance scale, if nobody says which.
+    pub const GUIDANCE_SCALE: f64 = 7.5;
+
+    /// The strength, if nobody says which: with a mask, all of what it covers may change.
+    pub fn default_strength(with_mask: bool) -> f64 {
+        if with_mask { 1.0 } else { 0.8 }
+    }
+
     /// One picture of `prompt`, in 50 steps with a guidance scale of 7.5, and otherwise as the model would have it.
     pub fn new(prompt: impl Into<String>) -> Self {
         Self {
             prompt: prompt.into(),
             negative_prompt: String::new(),
-            steps: Steps::Count(50),
-            guidance: Guidance::new(7.5),
+            steps: Steps::Count(Self::STEPS),
+            guidance: Guidance::new(Self::GUIDANCE_SCALE),
             scheduler: None,
             sigma_spacing: None,
             timestep_spacing: None,

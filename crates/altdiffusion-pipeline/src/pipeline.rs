@@ -12,6 +12,7 @@ use image::RgbImage;
 
 use crate::denoise::{Denoised, Step, denoise};
 use crate::given_picture;
+use crate::latent_preview::LatentPreview;
 use crate::latents::all_finite;
 use crate::options::GenerateOptions;
 use crate::picture::to_pictures;
@@ -156,6 +157,14 @@ impl AltDiffusion {
     /// The noise levels, as [`SchedulerConfig::for_latents`] corrects them.
     pub fn scheduler(&self) -> &SchedulerConfig {
         &self.scheduler
+    }
+
+    /// What turns latents into small pictures without the decoder.
+    ///
+    /// # Errors
+    /// When decoding fails.
+    pub fn latent_preview(&self) -> Result<LatentPreview> {
+        LatentPreview::new(&self.vae, &self.device)
     }
 
     /// How long loading took.
@@ -368,7 +377,7 @@ impl AltDiffusion {
                 return Start::in_noise(scheduler, &noise);
             }
             (Some(image), mask) => {
-                (image, options.strength.unwrap_or(if mask.is_some() { 1.0 } else { 0.8 }))
+                (image, options.strength.unwrap_or(GenerateOptions::default_strength(mask.is_some())))
             }
         };
         let steps = options.steps.count();

@@ -1,0 +1,50 @@
+//! Pictures of latents without the decoder: what a step looks like, at the price of nothing.
+
+use candle_core::{DType, Device, Tensor};
+use image::RgbImage;
+
+use crate::Result;
+use crate::picture::to_pictures;
+use crate::vae::AutoencoderKl;
+
+/// Side of the flat latents that are decoded to find what a channel means: away from the edges the colour is even.
+const SIDE: usize = 4;
+
+/// A linear map from a place's latents to its colour, found by decoding flat latents of one channel each.
+#[derive(Debug, Clone)]
+pub struct LatentPreview {
+    /// (channels, 3)
+    colours: Tensor,
+    /// (3), the colour of latents that are all 0.
+    zero: Tensor,
+}
+
+impl LatentPreview {
+    /// Decodes one small batch.
+    ///
+    /// # Errors
+    /// When decoding fails.
+    pub fn new(vae: &AutoencoderKl, device: &Device) -> Result<Self> {
+        let channels = vae.config().latent_channels;
+        // One picture for each channel, of 1 in that channel as the UNet knows it, and one of zeros.
+        let ones = Tensor::eye(channels, DType::F32, device)?;
+        let flat = Tensor::cat(&[&ones, &Tensor::zeros((1, channels), DType::F32, device)?], 0)?;
+        let flat = (flat.reshape((channels + 1, channels, 1, 1))? / vae.scaling_factor())?;
+        let flat = flat.broadcast_as((channels + 1, channels, SIDE, SIDE))?.contiguous()?;
+        let decoded = vae.decode(&flat)?.mean((2, 3))?; // (channels + 1, 3)
+        let zero = decoded.get(channels)?;
+        let colours = decoded.narrow(0, 0, channels)?.broadcast_sub(&zero)?;
+        Ok(Self { colours, zero })
+    }
+
+    /// Latents (pictures, channels, height, width), as the UNet knows them, to pictures of one pixel for each place.
+    ///
+    /// # Errors
+    /// When the latents have another shape, or are not finite.
+    pub fn pictures(&self, latents: &Tensor) -> Result<Vec<RgbImage>> {
+        let (pictures, channels, height, width) = latents.dims4()?;
+        let rows = latents.permute((0, 2, 3, 1))?.reshape(((), channels))?;
+        let pixels = rows.matmul(&self.colours)?.broadcast_add(&self.zero)?;
+        to_pictures(&pixels.reshape((pictures, height, width, 3))?.permute((0, 3, 1, 2))?)
+    }
+}

@@ -1,0 +1,121 @@
+//! Pictures as files.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+
+use altdiffusion_pipeline::write_whole;
+use anyhow::{Context, Result, bail};
+use image::codecs::jpeg::JpegEncoder;
+use image::{ImageFormat, RgbImage};
+
+/// Of 100. What is lost can hardly be seen.
+const JPEG_QUALITY: u8 = 95;
+
+/// The keyword under which tools look for how a picture was made.
+const PARAMETERS: &str = "parameters";
+
+/// How a picture is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PictureFormat {
+    Png,
+    Jpeg,
+    /// Without loss.
+    WebP,
+}
+
+impl PictureFormat {
+    /// The format that the ending of a file's name stands for.
+    ///
+    /// # Errors
+    /// When it stands for none of these.
+    pub fn of(option: &str, path: &Path) -> Result<Self> {
+        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        match extension.as_str() {
+            "png" => Ok(Self::Png),
+            "jpg" | "jpeg" => Ok(Self::Jpeg),
+            "webp" => Ok(Self::WebP),
+            _ => {
+                bail!("{option} {}: expected a name that ends in .png, .jpg, .jpeg or .webp", path.display())
+            }
+        }
+    }
+
+    fn encode(self, picture: &RgbImage, parameters: Option<&str>) -> Result<Vec<u8>> {
+        let mut bytes = Cursor::new(Vec::new());
+        match self {
+            Self::Png => encode_png(picture, parameters, bytes.get_mut())?,
+            Self::Jpeg => JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY).encode_image(picture)?,
+            Self::WebP => picture.write_to(&mut bytes, ImageFormat::WebP)?,
+        }
+        Ok(bytes.into_inner())
+    }
+}
+
+fn encode_png(picture: &RgbImage, parameters: Option<&str>, bytes: &mut Vec<u8>) -> Result<()> {
+    let mut encoder = png::Encoder::new(bytes, picture.width(), picture.height());
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    if let Some(parameters) = parameters {
+        // Plain text chunks hold Latin-1; Pillow and the tools that read them make the same choice.
+        if parameters.chars().all(|c| u32::from(c) < 256) {
+            encoder.add_text_chunk(PARAMETERS.to_owned(), parameters.to_owned())?;
+        } else {
+            encoder.add_itxt_chunk(PARAMETERS.to_owned(), parameters.to_owned())?;
+        }
+    }
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(picture)?;
+    Ok(writer.finish()?)
+}
+
+/// Writes a picture, with how it was made if the format has a place for that.
+///
+/// # Errors
+/// When the format does not take a picture of this size, or the file cannot be written.
+pub fn write_picture(
+    path: &Path,
+    format: PictureFormat,
+    picture: &RgbImage,
+    parameters: Option<&str>,
+) -> Result<()> {
+    let bytes = format.encode(picture, parameters).with_context(|| path.display().to_string())?;
+    write_whole(path, |temporary| fs::write(temporary, bytes)).context("--output")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_known_by_the_ending() {
+        let format = |path: &str| PictureFormat::of("--output", Path::new(path)).ok();
+        assert_eq!(format("a.png"), Some(PictureFormat::Png));
+        assert_eq!(format("a.b.JPEG"), Some(PictureFormat::Jpeg));
+        assert_eq!(format("a.webp"), Some(PictureFormat::WebP));
+        for path in ["a", ".png", "a.gif", "a.png.txt"] {
+            assert_eq!(format(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn how_a_png_was_made_can_be_read_again() -> Result<()> {
+        let picture = RgbImage::from_fn(5, 3, |x, y| image::Rgb([x as u8, y as u8, 7]));
+        for parameters in ["a café\nSteps: 3", "一只猫\nSteps: 3"] {
+            let bytes = PictureFormat::Png.encode(&picture, Some(parameters))?;
+            let decoder = png::Decoder::new(Cursor::new(&bytes));
+            let info = decoder.read_info()?;
+            let plain =
+                info.info().uncompressed_latin1_text.iter().map(|chunk| (&chunk.keyword, chunk.text.clone()));
+            let wide = info
+                .info()
+                .utf8_text
+                .iter()
+                .map(|chunk| (&chunk.keyword, chunk.get_text().unwrap_or_default()));
+            let found: Vec<_> = plain.chain(wide).collect();
+            assert_eq!(found, [(&PARAMETERS.to_owned(), parameters.to_owned())]);
+            assert_eq!(image::load_from_memory(&bytes)?.into_rgb8(), picture);
+        }
+        Ok(())
+    }
+}
