@@ -38,6 +38,7 @@ PARTS = (
     "text_encoder",
     "pipeline",
     "given_pictures",
+    "prompt_weights",
     "image_tower",
     "image_processor",
     "dual_encoders",

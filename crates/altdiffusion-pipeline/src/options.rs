@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use image::{GrayImage, RgbImage};
 
 use crate::guidance::Guidance;
+use crate::prompt::PromptReading;
 use crate::random::Rng;
 use crate::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 
@@ -24,6 +25,7 @@ use crate::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 pub struct GenerateOptions {
     pub(crate) prompt: String,
     pub(crate) negative_prompt: String,
+    pub(crate) prompt_reading: PromptReading,
     pub(crate) steps: Steps,
     pub(crate) guidance: Guidance,
     pub(crate) scheduler: Option<SchedulerKind>,
@@ -57,6 +59,7 @@ impl GenerateOptions {
         Self {
             prompt: prompt.into(),
             negative_prompt: String::new(),
+            prompt_reading: PromptReading::Plain,
             steps: Steps::Count(Self::STEPS),
             guidance: Guidance::new(Self::GUIDANCE_SCALE),
             scheduler: None,
@@ -78,6 +81,12 @@ impl GenerateOptions {
     /// What the pictures should keep away from. Without guidance it has no effect.
     pub fn negative_prompt(mut self, negative_prompt: impl Into<String>) -> Self {
         self.negative_prompt = negative_prompt.into();
+        self
+    }
+
+    /// How both texts are read: as they stand, if not said, or with weights and in windows.
+    pub fn prompt_reading(mut self, reading: PromptReading) -> Self {
+        self.prompt_reading = reading;
         self
     }
 

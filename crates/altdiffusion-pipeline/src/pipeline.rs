@@ -16,7 +16,7 @@ use crate::latent_preview::LatentPreview;
 use crate::latents::all_finite;
 use crate::options::GenerateOptions;
 use crate::picture::to_pictures;
-use crate::prompt::{Prompt, TextStates, prompt_tokens};
+use crate::prompt::{Prompt, PromptReading, TextStates, prompt_tokens};
 use crate::random::Noise;
 use crate::schedulers::{Scheduler, SchedulerConfig};
 use crate::start::{Inpainting, Rest, Start, first_index};
@@ -207,7 +207,8 @@ impl AltDiffusion {
 
         let guided = guidance.scale > 1.0;
         let negative_prompt = guided.then_some(options.negative_prompt.as_str());
-        let prompt = self.encode_prompt(&options.prompt, negative_prompt, pictures)?;
+        let prompt =
+            self.encode_prompt(options.prompt_reading, &options.prompt, negative_prompt, pictures)?;
         self.device.synchronize()?;
         let text = start.elapsed();
 
@@ -238,15 +239,22 @@ impl AltDiffusion {
     /// Encodes a text, and with guidance what to keep away from (the empty text, if nothing), for `pictures` pictures.
     ///
     /// # Errors
-    /// When a text cannot be encoded.
+    /// When a text cannot be read or encoded.
     pub fn encode_prompt(
         &self,
+        reading: PromptReading,
         prompt: &str,
         negative_prompt: Option<&str>,
         pictures: usize,
     ) -> Result<Prompt> {
         let encode = |texts: &[&str]| {
-            TextStates::encode(&self.tokenizer, &self.text_encoder, texts, self.prompt_tokens, &self.device)
+            let (tokenizer, encoder, tokens) = (&self.tokenizer, &self.text_encoder, self.prompt_tokens);
+            match reading {
+                PromptReading::Plain => TextStates::encode(tokenizer, encoder, texts, tokens, &self.device),
+                PromptReading::Weighted => {
+                    TextStates::encode_weighted(tokenizer, encoder, texts, tokens, &self.device)
+                }
+            }
         };
         match negative_prompt {
             Some(negative) => Prompt::guided(&self.unet, &encode(&[negative, prompt])?, pictures),

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
 use crate::unet::{CrossAttentionContext, UNet2DConditionModel};
+use crate::windows::windows;
 use crate::{Error, Result};
 
 /// The tokens that a diffusion prompt is padded and cut to, `<s>` and `</s>` counted, where the model does not say.
@@ -35,6 +36,17 @@ pub(crate) fn prompt_tokens(source: &ModelSource, encoder: &TextEncoderConfig) -
         Some(length) if possible.contains(&length) => length as usize,
         _ => PROMPT_TOKENS,
     })
+}
+
+/// How the text of a prompt is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PromptReading {
+    /// As it stands, cut to the tokens that the text encoder takes, as in diffusers.
+    #[default]
+    Plain,
+    /// With the weights of [`parse_prompt`](crate::parse_prompt), and in as many windows as it needs. A text that has no
+    /// weights and fits into one window is read as it stands.
+    Weighted,
 }
 
 /// The hidden states of texts, (texts, rows, width), with the biases of their rows as attention keys.
@@ -66,6 +78,86 @@ impl TextStates {
         Ok(Self { hidden_states: states.rows, key_bias: Some(states.key_bias) })
     }
 
+    /// Encodes each text with its weights, in windows of `tokens` tokens that stand one after the other. The encoder is on
+    /// `device`.
+    ///
+    /// Weights multiply the hidden states of their tokens, and then the whole window is scaled so that the mean of all its
+    /// values is what it was: `EmphasisOriginal` of stable-diffusion-webui
+    /// (<https://github.com/AUTOMATIC1111/stable-diffusion-webui/blob/master/modules/sd_emphasis.py>). A window without
+    /// weights stays as it is.
+    ///
+    /// # Errors
+    /// When a weight is no number, or a text cannot be tokenised or encoded.
+    pub fn encode_weighted(
+        tokenizer: &Tokenizer,
+        encoder: &TextEncoder,
+        texts: &[&str],
+        tokens: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let texts = texts
+            .iter()
+            .map(|text| Self::encode_windows(tokenizer, encoder, text, tokens, device))
+            .collect::<Result<Vec<_>>>()?;
+        Self::stack(&texts)
+    }
+
+    /// One text in windows.
+    fn encode_windows(
+        tokenizer: &Tokenizer,
+        encoder: &TextEncoder,
+        text: &str,
+        tokens: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let windows = windows(tokenizer, text, tokens)?;
+        let padded = |values: &[u32], with: u32| -> Vec<u32> {
+            values.iter().copied().chain(std::iter::repeat(with)).take(tokens).collect()
+        };
+        let ids: Vec<u32> =
+            windows.iter().flat_map(|window| padded(&window.ids, tokenizer.pad_id())).collect();
+        let mask: Vec<u32> =
+            windows.iter().flat_map(|window| padded(&vec![1; window.ids.len()], 0)).collect();
+        let shape = (windows.len(), tokens);
+        let states = encoder.encode_compact(
+            &Tensor::from_vec(ids, shape, device)?,
+            &Tensor::from_vec(mask, shape, device)?,
+        )?;
+        let rows = windows
+            .iter()
+            .enumerate()
+            .map(|(index, window)| {
+                let (rows, key_bias) = (states.rows.get(index)?, states.key_bias.get(index)?);
+                if window.is_plain() { Ok(rows) } else { weighted(&rows, &key_bias, &window.weights) }
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self {
+            hidden_states: Tensor::cat(&rows, 0)?.unsqueeze(0)?,
+            key_bias: Some(states.key_bias.flatten_all()?.unsqueeze(0)?),
+        })
+    }
+
+    /// Texts one above the other. Shorter ones get rows that nothing attends to.
+    fn stack(texts: &[Self]) -> Result<Self> {
+        let longest =
+            texts.iter().map(|text| text.hidden_states.dim(1)).collect::<candle_core::Result<Vec<_>>>()?;
+        let longest = longest.into_iter().max().unwrap_or(0);
+        let (mut rows, mut biases) = (Vec::with_capacity(texts.len()), Vec::with_capacity(texts.len()));
+        for text in texts {
+            let missing = longest - text.hidden_states.dim(1)?;
+            rows.push(text.hidden_states.pad_with_zeros(1, 0, missing)?);
+            let bias = match &text.key_bias {
+                Some(bias) => bias.clone(),
+                None => {
+                    Tensor::zeros((text.texts(), longest - missing), DType::F32, text.hidden_states.device())?
+                }
+            };
+            let unseen = Tensor::full(f32::NEG_INFINITY, (text.texts(), missing), bias.device())?;
+            biases.push(Tensor::cat(&[bias, unseen], 1)?);
+        }
+        Ok(Self { hidden_states: Tensor::cat(&rows, 0)?, key_bias: Some(Tensor::cat(&biases, 0)?) })
+    }
+
     /// Hidden states (texts, tokens, width) from anywhere, each row a token that is attended to.
     ///
     /// # Errors
@@ -79,6 +171,16 @@ impl TextStates {
             });
         }
         Ok(Self { hidden_states, key_bias: None })
+    }
+
+    /// The rows, (texts, rows, width).
+    pub fn hidden_states(&self) -> &Tensor {
+        &self.hidden_states
+    }
+
+    /// The biases of the rows as attention keys, (texts, rows), where not all are 0.
+    pub fn key_bias(&self) -> Option<&Tensor> {
+        self.key_bias.as_ref()
     }
 
     /// How many texts these are.
@@ -98,6 +200,25 @@ impl TextStates {
             key_bias: self.key_bias.as_ref().map(repeat).transpose()?,
         })
     }
+}
+
+/// The rows (rows, width) of one window with the weights of its tokens, scaled to the mean that they had. The mean is
+/// that of all tokens, of which a row of padding stands for as many as its bias says.
+fn weighted(rows: &Tensor, key_bias: &Tensor, weights: &[f32]) -> Result<Tensor> {
+    let counts = key_bias.to_dtype(DType::F32)?.exp()?.unsqueeze(1)?; // (rows, 1)
+    let count = rows.dim(0)?;
+    let weights: Vec<f32> = weights.iter().copied().chain(std::iter::repeat(1.0)).take(count).collect();
+    let weights = Tensor::from_vec(weights, (count, 1), rows.device())?;
+    let states = rows.to_dtype(DType::F32)?;
+    // Sums of as many values have the ratio of their means.
+    let sum = |states: &Tensor| states.broadcast_mul(&counts)?.sum_all()?.to_scalar::<f32>();
+    let before = sum(&states)?;
+    let states = states.broadcast_mul(&weights)?;
+    let scale = f64::from(before) / f64::from(sum(&states)?);
+    if !scale.is_finite() {
+        return Err(Error::option("prompt", "its weights leave nothing of it, expected some more than 0"));
+    }
+    Ok((states * scale)?.to_dtype(rows.dtype())?)
 }
 
 /// What the UNet is told about a batch of pictures, projected to the keys and values of its cross-attentions once for
