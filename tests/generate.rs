@@ -245,6 +245,21 @@ fn the_way_of_drawing_changes_the_picture() -> TestResult {
 }
 
 #[test]
+fn weights_are_read_where_they_are_asked_for() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let bytes = |prompt: &str, arguments: &[&str]| -> TestResult<Vec<u8>> {
+        generate(directory.path(), &[&[prompt, "--seed", "3"], arguments].concat())?;
+        Ok(fs::read(directory.path().join("out.png"))?)
+    };
+    let weights = ["--prompt-weights"];
+    assert_eq!(bytes("a red cat", &[])?, bytes("a red cat", &weights)?);
+    assert_ne!(bytes("a red cat", &weights)?, bytes("a (red:1.5) cat", &weights)?);
+    assert_eq!(bytes("a (red:1.5) cat", &weights)?, bytes("a （red：1.5） cat", &weights)?);
+    assert_ne!(bytes("a (red:1.5) cat", &weights)?, bytes("a (red:1.5) cat", &[])?);
+    Ok(())
+}
+
+#[test]
 fn verbosity_is_asked_for() -> TestResult {
     let directory = tempfile::tempdir()?;
     let model = golden_model("alt_diffusion_m18")?;

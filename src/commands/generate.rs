@@ -10,7 +10,7 @@ use altclip_training::pictures::sheet_of_images;
 use altdiffusion_pipeline::latents::{read_latents, write_latents};
 use altdiffusion_pipeline::random::Rng;
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
-use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, Generated, Timings};
+use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, Generated, PromptReading, Timings};
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use clap::Args;
@@ -41,6 +41,14 @@ pub struct Generate {
     /// Has an effect only where the guidance scale is greater than 1.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     negative_prompt: String,
+
+    /// Read weights in both texts: (word:1.3) or (word) for more of it, [word] for less.
+    ///
+    /// As stable-diffusion-webui reads them, also in the full-width signs （word：1.3） and ［word］. Brackets nest, \( is a
+    /// bracket, and BREAK starts a new window. A text that is longer than the model takes at a time, which is otherwise
+    /// cut, is read in as many windows as it needs.
+    #[arg(long)]
+    prompt_weights: bool,
 
     /// Where to write the picture. The ending says how: .png, .jpg or .webp.
     ///
@@ -360,6 +368,9 @@ impl Generate {
         options = options.rng(self.rng).eta(self.eta).guidance_rescale(self.guidance_rescale);
         if let Some(strength) = self.strength {
             options = options.strength(strength);
+        }
+        if self.prompt_weights {
+            options = options.prompt_reading(PromptReading::Weighted);
         }
         if let Some(scheduler) = self.scheduler {
             options = options.scheduler(scheduler);
