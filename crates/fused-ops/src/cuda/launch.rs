@@ -1,5 +1,7 @@
 //! What a kernel is launched with, wherever it runs.
 
+use std::fmt;
+
 /// One run of a kernel.
 #[derive(Debug, Clone)]
 pub struct Launch<P> {
@@ -13,4 +15,39 @@ pub struct Launch<P> {
     pub shared_bytes: u32,
     /// The kernel's only argument, laid out as its struct in C++.
     pub params: P,
+}
+
+/// The type of the values that a kernel reads and writes; all compute in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Element {
+    F16,
+    Bf16,
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+/// Why no kernel covers a shape, in words that complete "no CUDA kernel: ".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotCovered(pub &'static str);
+
+/// An address in the memory of the device; 0 for what there is not.
+pub type Address = u64;
+
+/// The number of blocks along one axis of a grid.
+pub(crate) fn blocks(items: usize, items_per_block: usize) -> Result<u32, NotCovered> {
+    // Along x there may be 2³¹ − 1; along y and z, 65 535.
+    let blocks = u32::try_from(items.div_ceil(items_per_block)).ok().filter(|&blocks| blocks < 1 << 31);
+    blocks.filter(|&blocks| blocks > 0).ok_or(NotCovered("no blocks, or more than a grid has"))
+}
+
+/// A size as the kernels count.
+pub(crate) fn size(value: usize) -> Result<i32, NotCovered> {
+    i32::try_from(value).map_err(|_| NotCovered("a size past 32 bits"))
 }

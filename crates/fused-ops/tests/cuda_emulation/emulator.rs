@@ -6,6 +6,19 @@ use libloading::{Library, Symbol};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
+
+/// The crate's kernels, compiled once; `None` where there is no C++ compiler.
+pub fn kernels() -> Option<&'static Emulator> {
+    static KERNELS: OnceLock<Option<Emulator>> = OnceLock::new();
+    let sources = || {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+        let files =
+            std::fs::read_dir(folder).expect("the folder of the kernels").map(|file| file.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "cu")).collect::<Vec<_>>()
+    };
+    KERNELS.get_or_init(|| Emulator::compile("kernels", &sources())).as_ref()
+}
 
 /// A seed for fresh random input, printed so that a failure can be repeated with `EMULATION_SEED`.
 pub fn seed() -> u64 {
@@ -208,6 +221,11 @@ impl Buffer {
 
     pub fn address(&self) -> u64 {
         self.memory.as_ptr() as u64
+    }
+
+    /// The address of a value.
+    pub fn address_of<T: Value>(&self, index: usize) -> u64 {
+        self.address() + (index * size_of::<T>()) as u64
     }
 
     pub fn values<T: Value>(&self) -> Vec<T> {

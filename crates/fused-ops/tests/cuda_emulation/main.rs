@@ -3,8 +3,11 @@
 //!
 //! The launches, sizes and parameters are those of the crate itself. The seed is printed; `EMULATION_SEED` repeats it.
 
+mod attention;
 mod checker;
 mod emulator;
 
+#[path = "../../src/cuda/attention.rs"]
+mod attention_launch;
 #[path = "../../src/cuda/launch.rs"]
 mod launch;
