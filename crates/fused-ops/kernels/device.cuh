@@ -202,6 +202,8 @@ DEVICE float exp2_fast(float x) {
     return y;
 }
 DEVICE float reciprocal_root(float x) { return rsqrtf(x); }
+DEVICE float sin_half_turns(float x) { return sinpif(x); }
+DEVICE float cos_half_turns(float x) { return cospif(x); }
 DEVICE float divide_fast(float x, float y) { return __fdividef(x, y); }
 
 #endif
@@ -234,4 +236,11 @@ template <typename T>
 DEVICE uint4 pack(const float (&values)[8]) {
     return {pack<T>(values[0], values[1]), pack<T>(values[2], values[3]), pack<T>(values[4], values[5]),
             pack<T>(values[6], values[7])};
+}
+
+// The sum over the warp, in every lane.
+DEVICE float warp_sum(float x) {
+#pragma unroll
+    for (int bits = 16; bits > 0; bits /= 2) x += shuffle_xor(x, bits);
+    return x;
 }

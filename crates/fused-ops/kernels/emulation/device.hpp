@@ -286,4 +286,6 @@ void multiply_accumulate(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, u
 
 inline float exp2_fast(float x) { return std::exp2(x); }
 inline float reciprocal_root(float x) { return 1.f / std::sqrt(x); }
+inline float sin_half_turns(float x) { return static_cast<float>(std::sin(M_PI * std::fmod(x, 2.0))); }
+inline float cos_half_turns(float x) { return static_cast<float>(std::cos(M_PI * std::fmod(x, 2.0))); }
 inline float divide_fast(float x, float y) { return x / y; }

@@ -120,7 +120,13 @@ impl Geglu {
             grid: grid(rows, columns, &[Some(x), bias, Some(out)])?,
             threads: THREADS as u32,
             shared_bytes: 0,
-            params: GegluParams { x, bias: bias.unwrap_or(0), out, rows: rows as i64, columns: size(columns)? },
+            params: GegluParams {
+                x,
+                bias: bias.unwrap_or(0),
+                out,
+                rows: rows as i64,
+                columns: size(columns)?,
+            },
         })
     }
 }

@@ -70,7 +70,9 @@ impl GroupNorm {
     ) -> Result<[Launch<GroupNormParams>; 2], NotCovered> {
         let Self { element, batch, pixels, channels, groups, .. } = *self;
         if groups == 0 || !channels.is_multiple_of(groups) || !channels.is_multiple_of(8) || channels > 4096 {
-            return Err(NotCovered("channels that are no multiple of 8 and of the groups, or more than 4096"));
+            return Err(NotCovered(
+                "channels that are no multiple of 8 and of the groups, or more than 4096",
+            ));
         }
         if ![self.x, self.out].iter().all(|address| address.is_multiple_of(16)) {
             return Err(NotCovered("a picture that does not begin at a multiple of 16 bytes"));

@@ -45,7 +45,8 @@ impl LayerNorm {
         if self.size == 0 || !self.size.is_multiple_of(8) || self.size > 2048 {
             return Err(NotCovered("rows whose size is no multiple of 8, or above 2048"));
         }
-        let rows = [self.x, self.weight, self.bias, self.out].into_iter().chain(self.residual).chain(self.sum);
+        let rows =
+            [self.x, self.weight, self.bias, self.out].into_iter().chain(self.residual).chain(self.sum);
         if !rows.into_iter().all(|address| address.is_multiple_of(16)) {
             return Err(NotCovered("rows that do not begin at a multiple of 16 bytes"));
         }

@@ -3,6 +3,7 @@
 use crate::attention_launch::{Attention, Rows};
 use crate::emulator::{Buffer, Emulator, Value, kernels, seed};
 use crate::launch::Element;
+use crate::rounding::{BF16_UNIT, F16_UNIT, random};
 use candle_core::{Device, Tensor};
 use fused_ops::reference;
 use half::{bf16, f16};
@@ -58,10 +59,8 @@ impl Case {
     }
 }
 
-/// Values that a type can hold, about as large as in a model.
-fn random<T: Value>(rng: &mut ChaCha8Rng, count: usize) -> Vec<T> {
-    (0..count).map(|_| T::from_f32(rng.random_range(-1.5f32..1.5))).collect()
-}
+/// How large queries, keys and values are: about as in a model.
+const SIZE: f32 = 1.5;
 
 /// Columns `begin` to `begin + width` of rows, as an f32 tensor (batch, rows, width).
 fn columns<T: Value>(
@@ -138,8 +137,8 @@ fn check<T: Value>(
     let name = ["query", "key_value"];
     let (columns_q, columns_kv) = if source == Source::Fused { (3 * width, 0) } else { (width, 2 * width) };
     let (first, second) = (
-        random::<T>(&mut rng, batch * queries * columns_q),
-        random::<T>(&mut rng, batch * keys * columns_kv),
+        random::<T>(&mut rng, batch * queries * columns_q, SIZE),
+        random::<T>(&mut rng, batch * keys * columns_kv, SIZE),
     );
     let (first_buffer, second_buffer) = (Buffer::input(name[0], &first), Buffer::input(name[1], &second));
     let rows = |buffer: &Buffer, begin, tokens, columns| Rows {
@@ -206,10 +205,6 @@ fn check<T: Value>(
     let inputs = Inputs { query: query?, key: key?, value: value?, heads, bias, causal };
     compare(&what, &out.to_f32::<T>(), &inputs, unit, ran)
 }
-
-/// Half of the distance from 1 to the next number.
-const F16_UNIT: f32 = 1. / 2048.;
-const BF16_UNIT: f32 = 1. / 256.;
 
 fn check_all(cases: impl IntoIterator<Item = Case>) -> Result<(), Failure> {
     let Some(emulator) = kernels() else { return Ok(()) };
@@ -299,7 +294,7 @@ fn packed<T: Value>(
             Some(*end)
         }))
         .collect();
-    let values = random::<T>(&mut rng, total * 3 * width);
+    let values = random::<T>(&mut rng, total * 3 * width, SIZE);
     let bias: Vec<f32> = (0..total).map(|_| rng.random_range(-1f32..1.)).collect();
     let (input, out) = (Buffer::input("qkv", &values), Buffer::output::<T>("out", total * width));
     let (bias_buffer, offset_buffer) = (Buffer::input("key_bias", &bias), Buffer::input("offsets", &offsets));

@@ -207,6 +207,11 @@ impl Buffer {
         buffer
     }
 
+    /// What a kernel changes in place.
+    pub fn in_out<T: Value>(name: &'static str, values: &[T]) -> Self {
+        Self::new(name, values, true)
+    }
+
     fn new<T: Value>(name: &'static str, values: &[T], writable: bool) -> Self {
         let bytes = size_of_val(values);
         let mut memory = Vec::new();

@@ -1,0 +1,104 @@
+// What follows a product or a convolution, in one pass over its result: activation(x + bias + shift + residual), each
+// of which may be missing; and the gate of a gated feed-forward (Shazeer, arXiv 2002.05202).
+//
+// Every thread has 8 neighbouring values. The floor is memory: 2 bytes in and 2 out for each value, and 2 for a
+// residual; biases and shifts come from the cache.
+#include "device.cuh"
+
+// As `EpilogueParams` in src/cuda/epilogue.rs.
+template <typename T>
+struct EpilogueParams {
+    // (rows, columns)
+    Global<const T> x;
+    // (columns), or none.
+    Global<const T> bias;
+    // (pictures, columns), or none.
+    Global<const T> shift;
+    // (rows, columns), or none.
+    Global<const T> residual;
+    // (rows, columns)
+    Global<T> out;
+    int64_t rows;
+    int columns, rows_per_picture;
+    // 0 none, 1 GELU, 2 quick GELU, 3 SiLU.
+    int activation;
+};
+
+// As `GegluParams` in src/cuda/epilogue.rs.
+template <typename T>
+struct GegluParams {
+    // (rows, 2 columns)
+    Global<const T> x;
+    // (2 columns), or none.
+    Global<const T> bias;
+    // (rows, columns): the first half times the GELU of the second.
+    Global<T> out;
+    int64_t rows;
+    int columns;
+};
+
+namespace epilogue {
+
+constexpr int THREADS = 256;
+
+// x · Φ(x) with the error function.
+DEVICE float gelu(float x) { return 0.5f * x * (1.f + erff(x * 0.70710678f)); }
+
+// x · sigmoid(slope · x)
+DEVICE float swish(float x, float slope) { return divide_fast(x, 1.f + exp2_fast(-slope * LOG2_E * x)); }
+
+template <typename T>
+DEVICE void add(float (&values)[8], Global<const T> more, int64_t at) {
+    if (!more.is_some()) return;
+    float added[8];
+    unpack<T>(added, more.template read_as<uint4>(at));
+#pragma unroll
+    for (int i = 0; i < 8; i++) values[i] += added[i];
+}
+
+template <typename T>
+DEVICE void run(const EpilogueParams<T>& p) {
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
+    const int vectors = p.columns / 8;
+    if (i >= p.rows * vectors) return;
+    const int64_t row = i / vectors;
+    const int column = static_cast<int>(i - row * vectors) * 8;
+    float values[8];
+    unpack<T>(values, p.x.template read_as<uint4>(8 * i));
+    add<T>(values, p.bias, column);
+    if (p.shift.is_some()) add<T>(values, p.shift, row / p.rows_per_picture * p.columns + column);
+    add<T>(values, p.residual, 8 * i);
+#pragma unroll
+    for (int k = 0; k < 8; k++) {
+        if (p.activation == 1) values[k] = gelu(values[k]);
+        if (p.activation == 2) values[k] = swish(values[k], 1.702f);
+        if (p.activation == 3) values[k] = swish(values[k], 1.f);
+    }
+    p.out.template write_as<uint4>(8 * i, pack<T>(values));
+}
+
+template <typename T>
+DEVICE void geglu(const GegluParams<T>& p) {
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
+    const int vectors = p.columns / 8;
+    if (i >= p.rows * vectors) return;
+    const int64_t row = i / vectors;
+    const int column = static_cast<int>(i - row * vectors) * 8;
+    float values[8], gates[8];
+    unpack<T>(values, p.x.template read_as<uint4>(2 * row * p.columns + column));
+    unpack<T>(gates, p.x.template read_as<uint4>((2 * row + 1) * p.columns + column));
+    add<T>(values, p.bias, column);
+    add<T>(gates, p.bias, p.columns + column);
+#pragma unroll
+    for (int k = 0; k < 8; k++) values[k] *= gelu(gates[k]);
+    p.out.template write_as<uint4>(8 * i, pack<T>(values));
+}
+
+}  // namespace epilogue
+
+#define EPILOGUE(T)                                                                                                    \
+    KERNEL(epilogue_##T, EpilogueParams<T>, epilogue::THREADS, 4) { epilogue::run<T>(p); }                             \
+    KERNEL(geglu_##T, GegluParams<T>, epilogue::THREADS, 4) { epilogue::geglu<T>(p); }
+
+EPILOGUE(f16)
+EPILOGUE(bf16)

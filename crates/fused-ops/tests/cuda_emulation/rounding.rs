@@ -1,0 +1,35 @@
+//! Fresh random input, and how close a kernel has to come that computes in f32 and rounds once.
+
+use crate::emulator::Value;
+use candle_core::{Device, Result, Tensor};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+/// Half of the distance from 1 to the next number.
+pub const F16_UNIT: f32 = 1. / 2048.;
+pub const BF16_UNIT: f32 = 1. / 256.;
+
+/// Values that a type can hold, from −`size` to `size`.
+pub fn random<T: Value>(rng: &mut ChaCha8Rng, count: usize, size: f32) -> Vec<T> {
+    (0..count).map(|_| T::from_f32(rng.random_range(-size..size))).collect()
+}
+
+/// The values as an f32 tensor.
+pub fn tensor<T: Value>(values: &[T], dims: &[usize]) -> Result<Tensor> {
+    let values: Vec<f32> = values.iter().map(|value| value.to_f32()).collect();
+    Tensor::from_vec(values, dims, &Device::Cpu)
+}
+
+/// Fails unless every value is the expected one, rounded once by at most `unit` of its size or by half of f16's
+/// smallest number, and before that computed in f32: there values of a size up to `size` have come together, a few
+/// dozen units of 2⁻²⁴ of that.
+pub fn assert_rounded(what: &str, found: &[f32], expected: &Tensor, unit: f32, size: f32) -> Result<()> {
+    let expected = expected.flatten_all()?.to_vec1::<f32>()?;
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (i, (&found, expected)) in found.iter().zip(expected).enumerate() {
+        let allowed = unit * expected.abs() + 2f32.powi(-25) + 64. * 2f32.powi(-24) * size;
+        let close = (found - expected).abs() <= allowed;
+        assert!(close, "{what}, value {i}: {found}, expected {expected} ± {allowed}");
+    }
+    Ok(())
+}
