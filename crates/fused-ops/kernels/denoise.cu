@@ -19,15 +19,9 @@ struct TimestepParams {
     int cosines_first;
 };
 
-// The numbers of a step that is linear in the sample and in the outputs of the model, as of DDIM, Euler and PNDM:
-// next = sample_weight · sample + output_weights[0] · output + Σ output_weights[i] · history[i − 1].
-//
-// As `StepCoefficients` in src/cuda/denoise.rs.
-struct StepCoefficients {
-    float guidance, sample_weight, output_weights[4];
-    // What the next sample is multiplied by before the model sees it.
-    float input_scale;
-};
+// Where the numbers of a step stand: next = sample weight · sample + output weight · guided output + Σ weights of the
+// history · history.
+enum Coefficient { GUIDANCE, SAMPLE, OUTPUT, HISTORY, INPUT = HISTORY + 3 };
 
 // As `GuidedStepParams` in src/cuda/denoise.rs.
 template <typename T>
@@ -38,7 +32,7 @@ struct GuidedStepParams {
     Global<const float> sample;
     // Guided outputs of the steps before, the newest first, as the sample; or none.
     Global<const float> history[3];
-    // StepCoefficients, as f32 values.
+    // As Coefficient says.
     Global<const float> coefficients;
     // (batch, channels, pixels), f32; may be the sample.
     Global<float> next;
@@ -91,15 +85,15 @@ DEVICE void guided_step(const GuidedStepParams<T>& p) {
 
     const Global<const float> c = p.coefficients;
     const float first = to_float(p.output.read(i));
-    const float output = p.guided ? first + c.read(0) * (to_float(p.output.read(count + i)) - first) : first;
-    float next = c.read(1) * p.sample.read(at) + c.read(2) * output;
+    const float output = p.guided ? first + c.read(GUIDANCE) * (to_float(p.output.read(count + i)) - first) : first;
+    float next = c.read(SAMPLE) * p.sample.read(at) + c.read(OUTPUT) * output;
 #pragma unroll
     for (int k = 0; k < 3; k++) {
-        if (p.history[k].is_some()) next += c.read(3 + k) * p.history[k].read(at);
+        if (p.history[k].is_some()) next += c.read(HISTORY + k) * p.history[k].read(at);
     }
     if (p.kept.is_some()) p.kept.write(at, output);
     p.next.write(at, next);
-    const T input = from_float<T>(next * c.read(6));
+    const T input = from_float<T>(next * c.read(INPUT));
     p.next_input.write(i, input);
     if (p.guided) p.next_input.write(count + i, input);
 }

@@ -11,7 +11,14 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
 
 /// `x · sigmoid(1.702 x)`, OpenAI CLIP's approximation of GELU.
 pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
-    if on_cpu(x) { apply(x, Activation::QuickGelu) } else { x * candle_nn::ops::sigmoid(&(x * 1.702)?)? }
+    if on_cpu(x) {
+        return apply(x, Activation::QuickGelu);
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(y) = crate::cuda::epilogue(x, &crate::Epilogue::activation(Activation::QuickGelu))? {
+        return Ok(y);
+    }
+    x * candle_nn::ops::sigmoid(&(x * 1.702)?)?
 }
 
 /// `x · sigmoid(x)`.
@@ -22,7 +29,14 @@ pub fn silu(x: &Tensor) -> Result<Tensor> {
 /// The gate of a gated feed-forward (Shazeer, arXiv 2002.05202): `(…, 2 n)` to `(…, n)`, the first half times the GELU
 /// of the second.
 pub fn geglu(x: &Tensor) -> Result<Tensor> {
-    if on_cpu(x) { as_f32(x)?.apply_op1(Geglu)?.to_dtype(x.dtype()) } else { geglu_reference(x) }
+    if on_cpu(x) {
+        return as_f32(x)?.apply_op1(Geglu)?.to_dtype(x.dtype());
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(y) = crate::cuda::geglu(x)? {
+        return Ok(y);
+    }
+    geglu_reference(x)
 }
 
 /// The definition, in candle tensors.

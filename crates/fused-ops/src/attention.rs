@@ -40,6 +40,61 @@ pub fn causal_attention(
     masked_attention(query, key, value, heads, key_bias, true)
 }
 
+/// As [`attention`] within each of several sequences of mixed lengths, whose rows follow each other without padding.
+///
+/// `query`, `key` and `value` are `(rows, heads · head_dim)`, `lengths` sums up to the rows, and so is the result.
+///
+/// # Errors
+/// If the shapes do not fit together.
+pub fn packed_attention(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    heads: usize,
+    lengths: &[usize],
+) -> Result<Tensor> {
+    let (rows, width) = query.dims2()?;
+    let fits = heads > 0
+        && width.is_multiple_of(heads)
+        && key.dims() == query.dims()
+        && value.dims() == query.dims()
+        && lengths.iter().sum::<usize>() == rows;
+    if !fits {
+        candle_core::bail!(
+            "packed attention with {heads} heads over sequences of {lengths:?} rows cannot combine query {:?}, key {:?} \
+             and value {:?}",
+            query.dims(),
+            key.dims(),
+            value.dims()
+        );
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(out) = crate::cuda::packed_attention(query, key, value, heads, lengths)? {
+        return Ok(out);
+    }
+    each_sequence([query, key, value], lengths, |query, key, value| attention(query, key, value, heads, None))
+}
+
+/// Runs `attend` on the rows of each sequence, (1, length, width).
+fn each_sequence(
+    inputs: [&Tensor; 3],
+    lengths: &[usize],
+    attend: impl Fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let mut begin = 0;
+    let mut parts = Vec::with_capacity(lengths.len());
+    for &length in lengths.iter().filter(|&&length| length > 0) {
+        let part = |x: &Tensor| x.narrow(0, begin, length)?.unsqueeze(0);
+        let [query, key, value] = inputs;
+        parts.push(attend(&part(query)?, &part(key)?, &part(value)?)?.squeeze(0)?);
+        begin += length;
+    }
+    match parts.is_empty() {
+        true => Ok(inputs[0].clone()),
+        false => Tensor::cat(&parts, 0),
+    }
+}
+
 fn masked_attention(
     query: &Tensor,
     key: &Tensor,
@@ -65,6 +120,10 @@ fn masked_attention(
         );
     }
     if !on_cpu(query) {
+        #[cfg(feature = "cuda")]
+        if let Some(out) = crate::cuda::attention(query, key, value, heads, key_bias, causal)? {
+            return Ok(out);
+        }
         return masked_reference(query, key, value, heads, key_bias, causal);
     }
     let shape = kernel::Shape { batch, queries, keys, heads, head_dim: width / heads, causal };
@@ -188,4 +247,17 @@ fn masked_reference(
         (split_heads(query, heads)?, split_heads(key, heads)?, split_heads(value, heads)?);
     let weights = attention_weights(&query, &key, scale, key_bias, causal)?.to_dtype(value.dtype())?;
     join_heads(&weights.matmul(&value)?)
+}
+
+/// The definition of [`packed_attention`], in candle tensors; softmax in f32.
+pub fn packed_attention_reference(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    heads: usize,
+    lengths: &[usize],
+) -> Result<Tensor> {
+    each_sequence([query, key, value], lengths, |query, key, value| {
+        attention_reference(query, key, value, heads, None)
+    })
 }

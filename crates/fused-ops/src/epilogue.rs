@@ -41,6 +41,10 @@ impl<'a> Epilogue<'a> {
 
     /// The definition: one operation after the other.
     pub(crate) fn apply(&self, mut y: Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Some(y) = crate::cuda::epilogue(&y, self)? {
+            return Ok(y);
+        }
         if let Some(shift) = self.shift {
             y = shift_channels(&y, shift)?;
         }

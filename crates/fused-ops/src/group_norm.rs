@@ -44,6 +44,10 @@ impl GroupNorm {
     fn apply(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
         let Self { weight, bias, groups, eps } = self;
         if !on_cpu(x) {
+            #[cfg(feature = "cuda")]
+            if let Some(y) = crate::cuda::group_norm(x, weight, bias, *groups, *eps, silu)? {
+                return Ok(y);
+            }
             return group_norm_reference(x, weight, bias, *groups, *eps, silu);
         }
         let (batch, channels) = (x.dim(0)?, x.dim(D::Minus1)?);

@@ -28,6 +28,10 @@ impl LayerNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let Self { weight, bias, eps } = self;
         if !on_cpu(x) {
+            #[cfg(feature = "cuda")]
+            if let Some(y) = crate::cuda::layer_norm(x, weight, bias, *eps)? {
+                return Ok(y);
+            }
             return layer_norm_reference(x, weight, bias, *eps);
         }
         if x.dim(D::Minus1)? != weight.elem_count() {

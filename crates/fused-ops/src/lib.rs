@@ -12,6 +12,8 @@ mod attention;
 mod blend;
 mod conv2d;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod custom;
 mod epilogue;
 mod group_norm;
@@ -19,9 +21,10 @@ mod layer_norm;
 mod linear;
 mod memory;
 mod shift;
+mod step;
 
 pub use activation::{Activation, geglu, gelu, quick_gelu, silu};
-pub use attention::{attention, causal_attention};
+pub use attention::{attention, causal_attention, packed_attention};
 pub use blend::{AdamStep, blend, blend_square};
 pub use conv2d::{Conv2d, Conv2dOptions, Padding};
 pub use custom::{compute_dtype, for_computing};
@@ -31,6 +34,7 @@ pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use memory::keep_freed_memory;
 pub use shift::shift_channels;
+pub use step::{LinearStep, Sinusoids, Stepped, timestep_embedding, to_bytes};
 
 /// The definitions: each operation in candle tensors, for any device and dtype. The kernels are tested against these,
 /// and shapes that no kernel covers take this path.
@@ -38,8 +42,12 @@ pub mod reference {
     pub use crate::activation::geglu_reference as geglu;
     pub use crate::attention::attention_reference as attention;
     pub use crate::attention::causal_attention_reference as causal_attention;
+    pub use crate::attention::packed_attention_reference as packed_attention;
     pub use crate::conv2d::conv2d_reference as conv2d;
     pub use crate::group_norm::group_norm_reference as group_norm;
     pub use crate::layer_norm::layer_norm_reference as layer_norm;
     pub use crate::linear::linear_reference as linear;
+    pub use crate::step::linear_step_reference as linear_step;
+    pub use crate::step::timestep_embedding_reference as timestep_embedding;
+    pub use crate::step::to_bytes_reference as to_bytes;
 }

@@ -125,10 +125,10 @@ impl Attention {
             let blocks = u32::try_from(enough).map_or(blocks, |enough| blocks.min(enough));
             (format!("attention_{most}_keys_{element}_{head_dim}"), blocks, most * bytes_per_key(head_dim))
         } else {
-            let StreamingTiles { rows, keys } = streaming_tiles(head_dim);
             // Two tiles of keys: one is used while the other is copied.
-            let shared_bytes = 2 * keys * bytes_per_key(head_dim);
-            (format!("attention_streaming_{element}_{head_dim}"), blocks(self.queries, rows)?, shared_bytes)
+            let shared_bytes = 2 * streaming_tiles(head_dim).keys * bytes_per_key(head_dim);
+            let blocks = blocks(self.queries, self.rows_of_a_block())?;
+            (format!("attention_streaming_{element}_{head_dim}"), blocks, shared_bytes)
         };
         Ok(Launch {
             kernel,

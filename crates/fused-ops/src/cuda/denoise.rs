@@ -40,19 +40,6 @@ pub struct BytesParams {
     pub count: i64,
 }
 
-/// The numbers of a step that is linear in the sample and the model's outputs, as the device reads them:
-/// `next = sample_weight · sample + output_weights[0] · output + Σ output_weights[i] · history[i − 1]`.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub struct StepCoefficients {
-    /// The scale of classifier-free guidance (Ho & Salimans, arXiv 2207.12598).
-    pub guidance: f32,
-    pub sample_weight: f32,
-    pub output_weights: [f32; 4],
-    /// What the next sample is multiplied by before the model sees it.
-    pub input_scale: f32,
-}
-
 /// Sines and cosines of timesteps, (batch) to (batch, channels), as in diffusers' `get_timestep_embedding`.
 #[derive(Debug, Clone, Copy)]
 pub struct TimestepEmbedding {
@@ -82,7 +69,7 @@ pub struct GuidedStep {
     pub sample: Address,
     /// Guided outputs of the steps before, the newest first.
     pub history: [Option<Address>; 3],
-    /// [`StepCoefficients`]
+    /// The numbers of [`crate::LinearStep`].
     pub coefficients: Address,
     pub next: Address,
     /// Where the guided output goes, if later steps want it.

@@ -1,12 +1,12 @@
 //! What follows products and convolutions, and the small operations around the UNet.
 
-use crate::denoise_launch::{Bytes, GuidedStep, StepCoefficients, TimestepEmbedding};
+use crate::denoise_launch::{Bytes, GuidedStep, TimestepEmbedding};
 use crate::emulator::{Buffer, Emulator, Value, kernels, seed};
 use crate::epilogue_launch::{Activation, Epilogue, Geglu};
 use crate::launch::Element;
 use crate::rounding::{BF16_UNIT, F16_UNIT, assert_rounded, random, tensor};
 use candle_core::{Device, Tensor};
-use fused_ops::{reference, shift_channels};
+use fused_ops::{LinearStep, reference, shift_channels};
 use half::{bf16, f16};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -184,26 +184,13 @@ fn guided_step<T: Value>(
     let outputs = random::<T>(&mut rng, if guided { 2 * count } else { count }, 3.);
     let sample = random::<f32>(&mut rng, count, 5.);
     let history: [Vec<f32>; 3] = std::array::from_fn(|_| random::<f32>(&mut rng, count, 3.));
-    let numbers = random::<f32>(&mut rng, 6, 1.5);
-    let coefficients = StepCoefficients {
-        guidance: 7.5,
-        sample_weight: numbers[0],
-        output_weights: [numbers[1], numbers[2], numbers[3], numbers[4]],
-        input_scale: numbers[5],
-    };
-    let [g, a] = [coefficients.guidance, coefficients.sample_weight];
-    let weights = coefficients.output_weights;
-    let values = [g, a, weights[0], weights[1], weights[2], weights[3], coefficients.input_scale];
-    assert_eq!(
-        size_of::<StepCoefficients>(),
-        size_of_val(&values),
-        "coefficients are f32 values in this order"
-    );
+    let mut coefficients = random::<f32>(&mut rng, 7, 1.5);
+    coefficients[0] = 7.5;
 
     let output = Buffer::input("output", &outputs);
     // The sample is updated in place.
     let next = Buffer::in_out("sample", &sample);
-    let coefficient_buffer = Buffer::input("coefficients", &values);
+    let coefficient_buffer = Buffer::input("coefficients", &coefficients);
     let earlier_buffers: Vec<_> =
         history[..earlier].iter().map(|values| Buffer::input("history", values)).collect();
     let kept = Buffer::output::<f32>("kept", count);
@@ -226,29 +213,25 @@ fn guided_step<T: Value>(
     buffers.extend(&earlier_buffers);
     emulator.run(&op.launch().map_err(|reason| reason.0)?, &buffers, seed)?;
 
-    // (batch, channels, pixels)
-    let as_sample = |x: &Tensor| x.transpose(1, 2)?.contiguous();
-    let halves = tensor(&outputs, &[outputs.len() / (pixels * channels), pixels, channels])?;
-    let without = as_sample(&halves.narrow(0, 0, batch)?)?;
-    let expected_output = match guided {
-        true => (&without + ((as_sample(&halves.narrow(0, batch, batch)?)? - &without)? * f64::from(g))?)?,
-        false => without,
+    let sample = tensor(&sample, &[batch, channels, pixels, 1])?;
+    let earlier_outputs = history[..earlier]
+        .iter()
+        .map(|values| tensor(values, sample.dims()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let step = LinearStep {
+        coefficients: &tensor(&coefficients, &[7])?,
+        history: &earlier_outputs.iter().collect::<Vec<_>>(),
+        guided,
     };
-    let dims = [batch, channels, pixels];
-    let mut expected =
-        ((tensor(&sample, &dims)? * f64::from(a))? + (&expected_output * f64::from(weights[0]))?)?;
-    for (values, &weight) in history[..earlier].iter().zip(&weights[1..]) {
-        expected = (expected + (tensor(values, &dims)? * f64::from(weight))?)?;
-    }
+    let outputs = tensor(&outputs, &[outputs.len() / (pixels * channels), pixels, 1, channels])?;
+    let expected = reference::linear_step(&step, &outputs, &sample)?;
     let what = format!("guided step {element}, guided {guided}, {earlier} earlier outputs");
     // A guided output is at most 6 · 7.5 + 3.
-    assert_rounded(&what, &next.to_f32::<f32>(), &expected, 0., 80.)?;
+    assert_rounded(&what, &next.to_f32::<f32>(), &expected.sample, 0., 80.)?;
     if earlier > 0 {
-        assert_rounded(&what, &kept.to_f32::<f32>(), &expected_output, 0., 80.)?;
+        assert_rounded(&what, &kept.to_f32::<f32>(), &expected.output, 0., 80.)?;
     }
-    let input = (as_sample(&expected)? * f64::from(coefficients.input_scale))?;
-    let input = if guided { Tensor::cat(&[&input, &input], 0)? } else { input };
-    Ok(assert_rounded(&what, &next_input.to_f32::<T>(), &input, unit, 120.)?)
+    Ok(assert_rounded(&what, &next_input.to_f32::<T>(), &expected.model_input, unit, 120.)?)
 }
 
 #[test]
