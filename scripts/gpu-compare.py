@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""Run in PyTorch what `gpu_check time` ran, on the same GPU, and print both in one table.
+
+    gpu_check time > times.jsonl
+    gpu-compare.py times.jsonl --device NAME --output TABLE.md
+
+`gpu-check.sh` calls it. Attention is `scaled_dot_product_attention` with the fastest of its backends for that shape, on
+tensors that already have the layout that it wants; the other operations are PyTorch's own, group normalisation on
+channels-last pictures. Both sides are timed alike: CUDA events around several runs over different inputs, the median of
+15. The floor of an operation is the larger of what its products and its bytes take at the peak of the device.
+"""
+
+import argparse
+import datetime
+import json
+import statistics
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+INPUT_SETS, TURNS, MEASUREMENTS = 6, 4, 15
+#: Operations a second on f16 matrices and bytes a second of memory, for the devices whose floor is known: of the H100 and
+#: the H200 what large products reach, the rest from NVIDIA's data sheets.
+PEAKS = {
+    "H100 80GB HBM3": (790e12, 3.35e12),
+    "H200": (790e12, 4.8e12),
+    "A100-SXM4-80GB": (312e12, 2.04e12),
+}
+DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16}
+
+
+def milliseconds(run) -> float:
+    def all_sets():
+        for i in range(TURNS * INPUT_SETS):
+            run(i % INPUT_SETS)
+
+    all_sets()
+    times = []
+    for _ in range(MEASUREMENTS):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        all_sets()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / (TURNS * INPUT_SETS))
+    return statistics.median(times)
+
+
+def sets(dtype: torch.dtype, *shape: int) -> list[torch.Tensor]:
+    return [torch.randn(shape, device="cuda", dtype=dtype) for _ in range(INPUT_SETS)]
+
+
+def attention(case: dict, dtype: torch.dtype) -> tuple[float, str]:
+    """The time of the fastest backend, and its name."""
+    heads, head_dim = case["heads"], case["head_dim"]
+
+    def split(tokens: int) -> list[torch.Tensor]:
+        rows = sets(dtype, case["batch"], tokens, heads * head_dim)
+        return [x.unflatten(2, (heads, head_dim)).transpose(1, 2) for x in rows]
+
+    query, key, value = split(case["queries"]), split(case["keys"]), split(case["keys"])
+    times = {}
+    for backend in (
+        SDPBackend.FLASH_ATTENTION,
+        SDPBackend.EFFICIENT_ATTENTION,
+        SDPBackend.CUDNN_ATTENTION,
+        SDPBackend.MATH,
+    ):
+        try:
+            with sdpa_kernel(backend):
+                run = lambda i: F.scaled_dot_product_attention(query[i], key[i], value[i])  # noqa: E731
+                times[backend.name] = milliseconds(run)
+        except RuntimeError:  # a backend that does not take this shape
+            continue
+    name = min(times, key=times.get)
+    return times[name], name.removesuffix("_ATTENTION").lower()
+
+
+def group_norm_silu(case: dict, dtype: torch.dtype) -> tuple[float, str]:
+    channels = case["channels"]
+    x = [
+        x.to(memory_format=torch.channels_last)
+        for x in sets(dtype, case["batch"], channels, case["side"], case["side"])
+    ]
+    weight, bias = torch.randn((2, channels), device="cuda", dtype=dtype)
+    return milliseconds(lambda i: F.silu(F.group_norm(x[i], 32, weight, bias, 1e-5))), ""
+
+
+def layer_norm(case: dict, dtype: torch.dtype) -> tuple[float, str]:
+    size = case["size"]
+    x = sets(dtype, case["rows"], size)
+    weight, bias = torch.randn((2, size), device="cuda", dtype=dtype)
+    return milliseconds(lambda i: F.layer_norm(x[i], (size,), weight, bias, 1e-5)), ""
+
+
+def geglu(case: dict, dtype: torch.dtype) -> tuple[float, str]:
+    x = sets(dtype, case["rows"], 2 * case["columns"])
+
+    def run(i: int):
+        value, gate = x[i].chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+    return milliseconds(run), ""
+
+
+OPERATIONS = {
+    "attention": attention,
+    "group_norm_silu": group_norm_silu,
+    "layer_norm": layer_norm,
+    "geglu": geglu,
+}
+NOT_SHAPE = {"op", "dtype", "ms", "flops", "bytes"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("times", type=Path)
+    parser.add_argument("--device", required=True, help="the name of the GPU and its driver")
+    parser.add_argument("--output", type=Path, required=True, help="where the table is written to as well")
+    arguments = parser.parse_args()
+    peaks = next((peaks for name, peaks in PEAKS.items() if name in arguments.device), None)
+
+    lines = [
+        f"# CUDA kernels beside PyTorch {torch.__version__}",
+        "",
+        f"{arguments.device}, {datetime.date.today()}; medians, in milliseconds.",
+        "",
+        "| operation | shape | type | here | PyTorch | ratio | share of the floor |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    with torch.inference_mode():
+        for line in arguments.times.read_text().splitlines():
+            case = json.loads(line)
+            theirs, backend = OPERATIONS[case["op"]](case, DTYPES[case["dtype"]])
+            shape = ", ".join(f"{key} {value}" for key, value in case.items() if key not in NOT_SHAPE)
+            share = "–"
+            if peaks:
+                floor = 1e3 * max(case["flops"] / peaks[0], case["bytes"] / peaks[1])
+                share = f"{floor / case['ms']:.0%}"
+            beside = f"{theirs:.4f}" + (f" ({backend})" if backend else "")
+            ratio = theirs / case["ms"]
+            lines.append(
+                f"| {case['op']} | {shape} | {case['dtype']} | {case['ms']:.4f} | {beside} | {ratio:.2f} | {share} |"
+            )
+    table = "\n".join(lines) + "\n"
+    arguments.output.write_text(table)
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
