@@ -75,12 +75,13 @@ struct Tile {
 template <int D, typename T>
 DEVICE void copy_rows(Shared<T> target, int target_stride, Global<const T> source, int source_stride, int first,
                       int count, int rows) {
+    const Global<const T> begin = source.at(first < rows ? static_cast<int64_t>(first) * source_stride : 0);
+    const int left = rows - first;
 #pragma unroll 1
     for (int i = threadIdx.x; i < count * Tile<D>::PIECES; i += THREADS) {
-        int row = i / Tile<D>::PIECES, column = i % Tile<D>::PIECES * 8;
-        bool there = first + row < rows;
-        copy_async(target.at(row * target_stride + column),
-                   source.at(static_cast<int64_t>(there ? first + row : 0) * source_stride + column), there);
+        const int row = i / Tile<D>::PIECES, column = i % Tile<D>::PIECES * 8;
+        const bool there = row < left;
+        copy_async(target.at(row * target_stride + column), begin.at((there ? row : 0) * source_stride + column), there);
     }
 }
 

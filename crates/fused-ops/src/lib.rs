@@ -3,6 +3,9 @@
 //! Every operation has a reference written in candle tensors, which runs on any device and defines the result, and a
 //! fused CPU kernel that a plain call picks by device. All of them can be trained through.
 //!
+//! With the feature `cuda`, tensors of f16 and bf16 on a GPU have kernels of their own (`kernels/`), where nobody wants
+//! gradients; what these do not cover takes the reference path, and a `tracing` event at the level `debug` says why.
+//!
 //! Pictures and latents are *channels-last* here, `(batch, height, width, channels)`: a pixel's channels lie side by
 //! side, so that convolutions, linear layers, normalisations and attention all read rows, and none needs a transpose.
 //! Weights keep the layout of the published checkpoints at the interface.

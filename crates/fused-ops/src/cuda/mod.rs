@@ -52,16 +52,27 @@ fn optional(address: Address) -> Option<Address> {
     (address != 0).then_some(address)
 }
 
-/// Runs an operation on tensors, of which some may be missing. `launch` gets the address of each, 0 for those that are
-/// missing, and those of the results, which get these shapes and types.
+/// Says why an operation takes the reference path.
+fn no_kernel<T>(operation: &'static str, NotCovered(reason): NotCovered) -> Result<Option<T>> {
+    tracing::debug!(operation, reason, "no CUDA kernel: the reference runs");
+    Ok(None)
+}
+
+/// Runs an operation of values of this type, on tensors of which some may be missing. `launch` gets the address of each,
+/// 0 for those that are missing, and those of the results, which get these shapes and types.
 fn run<const N: usize, const M: usize>(
     operation: &'static str,
+    element: std::result::Result<Element, NotCovered>,
     inputs: [Option<&Tensor>; N],
     results: [(&[usize], DType); M],
-    launch: impl FnOnce(&Kernels, [Address; N], [Address; M]) -> Launched,
+    launch: impl FnOnce(&Kernels, Element, [Address; N], [Address; M]) -> Launched,
 ) -> Result<Option<[Tensor; M]>> {
     let Some(Device::Cuda(device)) = inputs.iter().flatten().map(|first| first.device()).next() else {
         return Ok(None);
+    };
+    let element = match element {
+        Ok(element) => element,
+        Err(reason) => return no_kernel(operation, reason),
     };
     let kernels = Kernels::of(device)?;
     let reading = inputs.map(|input| input.map(Reading::new));
@@ -85,7 +96,7 @@ fn run<const N: usize, const M: usize>(
             *address = found;
             guards.push(guard);
         }
-        launch(&kernels, from, to)
+        launch(&kernels, element, from, to)
     };
     match launched {
         Ok(launched) => {
@@ -94,10 +105,7 @@ fn run<const N: usize, const M: usize>(
                 writing.into_iter().zip(results).map(|(written, (shape, _))| written.into_tensor(shape));
             Ok(tensors.collect::<Vec<_>>().try_into().ok())
         }
-        Err(NotCovered(reason)) => {
-            tracing::debug!(operation, reason, "no CUDA kernel: the reference runs");
-            Ok(None)
-        }
+        Err(reason) => no_kernel(operation, reason),
     }
 }
 
@@ -120,24 +128,30 @@ pub(crate) fn attention(
     let key_bias = key_bias.map(as_f32).transpose()?;
     let inputs = [Some(query), Some(key), Some(value), key_bias.as_ref()];
     let results = [(query.dims(), query.dtype())];
-    run("attention", inputs, results, |kernels, [q, k, v, bias], [out]| {
-        let op = attention::Attention {
-            element: element([query, key, value])?,
-            batch,
-            queries,
-            keys,
-            heads,
-            head_dim: width / heads,
-            query: rows(query, q)?,
-            key: rows(key, k)?,
-            value: rows(value, v)?,
-            out: Rows { address: out, batch_stride: queries * width, row_stride: width },
-            key_bias: optional(bias),
-            offsets: None,
-            causal,
-        };
-        Ok(kernels.launch(&op.launch(kernels.multiprocessors())?))
-    })
+    run(
+        "attention",
+        element([query, key, value]),
+        inputs,
+        results,
+        |kernels, element, [q, k, v, bias], [out]| {
+            let op = attention::Attention {
+                element,
+                batch,
+                queries,
+                keys,
+                heads,
+                head_dim: width / heads,
+                query: rows(query, q)?,
+                key: rows(key, k)?,
+                value: rows(value, v)?,
+                out: Rows { address: out, batch_stride: queries * width, row_stride: width },
+                key_bias: optional(bias),
+                offsets: None,
+                causal,
+            };
+            Ok(kernels.launch(&op.launch(kernels.multiprocessors())?))
+        },
+    )
     .map(only)
 }
 
@@ -163,31 +177,37 @@ pub(crate) fn group_norm(
     let contiguous = x.contiguous()?;
     let inputs = [Some(&contiguous), Some(weight), Some(bias)];
     let results = [(x.dims(), x.dtype())];
-    run("group_norm", inputs, results, |kernels, [address, weight_address, bias_address], [out]| {
-        let op = group_norm::GroupNorm {
-            element: element([x, weight, bias])?,
-            batch,
-            pixels,
-            channels,
-            groups,
-            eps,
-            silu,
-            x: address,
-            weight: weight_address,
-            bias: bias_address,
-            shift: None,
-            out,
-        };
-        // Checked before memory is asked for; the address comes after.
-        op.launches(0, kernels.multiprocessors())?;
-        let partial = match kernels.scratch(op.partial_len(kernels.multiprocessors())) {
-            Ok(partial) => partial,
-            Err(error) => return Ok(Err(error)),
-        };
-        let (partial, _guard) = partial.address(kernels.stream());
-        let launches = op.launches(partial, kernels.multiprocessors())?;
-        Ok(launches.iter().try_for_each(|launch| kernels.launch(launch)))
-    })
+    run(
+        "group_norm",
+        element([x, weight, bias]),
+        inputs,
+        results,
+        |kernels, element, [address, weight_address, bias_address], [out]| {
+            let op = group_norm::GroupNorm {
+                element,
+                batch,
+                pixels,
+                channels,
+                groups,
+                eps,
+                silu,
+                x: address,
+                weight: weight_address,
+                bias: bias_address,
+                shift: None,
+                out,
+            };
+            // Checked before memory is asked for; the address comes after.
+            op.launches(0, kernels.multiprocessors())?;
+            let partial = match kernels.scratch(op.partial_len(kernels.multiprocessors())) {
+                Ok(partial) => partial,
+                Err(error) => return Ok(Err(error)),
+            };
+            let (partial, _guard) = partial.address(kernels.stream());
+            let launches = op.launches(partial, kernels.multiprocessors())?;
+            Ok(launches.iter().try_for_each(|launch| kernels.launch(launch)))
+        },
+    )
     .map(only)
 }
 
@@ -198,21 +218,27 @@ pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -
     let contiguous = x.contiguous()?;
     let inputs = [Some(&contiguous), Some(weight), Some(bias)];
     let results = [(x.dims(), x.dtype())];
-    run("layer_norm", inputs, results, |kernels, [address, weight_address, bias_address], [out]| {
-        let op = layer_norm::LayerNorm {
-            element: element([x, weight, bias])?,
-            rows,
-            size,
-            eps,
-            x: address,
-            residual: None,
-            weight: weight_address,
-            bias: bias_address,
-            sum: None,
-            out,
-        };
-        Ok(kernels.launch(&op.launch()?))
-    })
+    run(
+        "layer_norm",
+        element([x, weight, bias]),
+        inputs,
+        results,
+        |kernels, element, [address, weight_address, bias_address], [out]| {
+            let op = layer_norm::LayerNorm {
+                element,
+                rows,
+                size,
+                eps,
+                x: address,
+                residual: None,
+                weight: weight_address,
+                bias: bias_address,
+                sum: None,
+                out,
+            };
+            Ok(kernels.launch(&op.launch()?))
+        },
+    )
     .map(only)
 }
 
@@ -229,8 +255,8 @@ pub(crate) fn geglu(x: &Tensor) -> Result<Option<Tensor>> {
     let rows = x.elem_count() / (2 * columns).max(1);
     let contiguous = x.contiguous()?;
     let results = [(&dims[..], x.dtype())];
-    run("geglu", [Some(&contiguous)], results, |kernels, [address], [out]| {
-        let op = epilogue::Geglu { element: element([x])?, rows, columns, x: address, bias: None, out };
+    run("geglu", element([x]), [Some(&contiguous)], results, |kernels, element, [address], [out]| {
+        let op = epilogue::Geglu { element, rows, columns, x: address, bias: None, out };
         Ok(kernels.launch(&op.launch()?))
     })
     .map(only)
@@ -256,26 +282,32 @@ pub(crate) fn epilogue(x: &Tensor, epilogue: &Epilogue) -> Result<Option<Tensor>
         (shift.map(Tensor::contiguous).transpose()?, residual.map(Tensor::contiguous).transpose()?);
     let inputs = [Some(&contiguous), shift.as_ref(), residual.as_ref()];
     let results = [(x.dims(), x.dtype())];
-    run("epilogue", inputs, results, |kernels, [address, shift_address, residual_address], [out]| {
-        let op = epilogue::Epilogue {
-            element: element(inputs.into_iter().flatten())?,
-            rows,
-            columns,
-            x: address,
-            bias: None,
-            shift: optional(shift_address),
-            rows_per_picture: rows / pictures.max(1),
-            residual: optional(residual_address),
-            activation: match activation {
-                None => epilogue::Activation::None,
-                Some(Activation::Gelu) => epilogue::Activation::Gelu,
-                Some(Activation::QuickGelu) => epilogue::Activation::QuickGelu,
-                Some(Activation::Silu) => epilogue::Activation::Silu,
-            },
-            out,
-        };
-        Ok(kernels.launch(&op.launch()?))
-    })
+    run(
+        "epilogue",
+        element(inputs.into_iter().flatten()),
+        inputs,
+        results,
+        |kernels, element, [address, shift_address, residual_address], [out]| {
+            let op = epilogue::Epilogue {
+                element,
+                rows,
+                columns,
+                x: address,
+                bias: None,
+                shift: optional(shift_address),
+                rows_per_picture: rows / pictures.max(1),
+                residual: optional(residual_address),
+                activation: match activation {
+                    None => epilogue::Activation::None,
+                    Some(Activation::Gelu) => epilogue::Activation::Gelu,
+                    Some(Activation::QuickGelu) => epilogue::Activation::QuickGelu,
+                    Some(Activation::Silu) => epilogue::Activation::Silu,
+                },
+                out,
+            };
+            Ok(kernels.launch(&op.launch()?))
+        },
+    )
     .map(only)
 }
 
@@ -303,28 +335,34 @@ pub(crate) fn packed_attention(
     let offsets = Tensor::new(offsets, query.device())?;
     let inputs = [Some(query), Some(key), Some(value), Some(&offsets)];
     let results = [(query.dims(), query.dtype())];
-    run("packed_attention", inputs, results, |kernels, [q, k, v, offsets], [out]| {
-        let rows = |x: &Tensor, address| match *x.stride() {
-            [row_stride, 1] => Ok(Rows { address, batch_stride: 0, row_stride }),
-            _ => Err(NotCovered("rows whose values do not lie side by side")),
-        };
-        let op = attention::Attention {
-            element: element([query, key, value])?,
-            batch: lengths.len(),
-            queries: longest,
-            keys: longest,
-            heads,
-            head_dim: width / heads,
-            query: rows(query, q)?,
-            key: rows(key, k)?,
-            value: rows(value, v)?,
-            out: Rows { address: out, batch_stride: 0, row_stride: width },
-            key_bias: None,
-            offsets: Some(offsets),
-            causal: false,
-        };
-        Ok(kernels.launch(&op.launch(kernels.multiprocessors())?))
-    })
+    run(
+        "packed_attention",
+        element([query, key, value]),
+        inputs,
+        results,
+        |kernels, element, [q, k, v, offsets], [out]| {
+            let rows = |x: &Tensor, address| match *x.stride() {
+                [row_stride, 1] => Ok(Rows { address, batch_stride: 0, row_stride }),
+                _ => Err(NotCovered("rows whose values do not lie side by side")),
+            };
+            let op = attention::Attention {
+                element,
+                batch: lengths.len(),
+                queries: longest,
+                keys: longest,
+                heads,
+                head_dim: width / heads,
+                query: rows(query, q)?,
+                key: rows(key, k)?,
+                value: rows(value, v)?,
+                out: Rows { address: out, batch_stride: 0, row_stride: width },
+                key_bias: None,
+                offsets: Some(offsets),
+                causal: false,
+            };
+            Ok(kernels.launch(&op.launch(kernels.multiprocessors())?))
+        },
+    )
     .map(only)
 }
 
@@ -337,18 +375,24 @@ pub(crate) fn timestep_embedding(
     let batch = timesteps.dim(0)?;
     let timesteps = as_f32(timesteps)?;
     let results = [(&[batch, sinusoids.channels][..], dtype)];
-    run("timestep_embedding", [Some(&timesteps)], results, |kernels, [address], [out]| {
-        let op = denoise::TimestepEmbedding {
-            element: element_of(dtype)?,
-            batch,
-            channels: sinusoids.channels,
-            cosines_first: sinusoids.flip_sin_to_cos,
-            freq_shift: sinusoids.freq_shift,
-            timesteps: address,
-            out,
-        };
-        Ok(kernels.launch(&op.launch()?))
-    })
+    run(
+        "timestep_embedding",
+        element_of(dtype),
+        [Some(&timesteps)],
+        results,
+        |kernels, element, [address], [out]| {
+            let op = denoise::TimestepEmbedding {
+                element,
+                batch,
+                channels: sinusoids.channels,
+                cosines_first: sinusoids.flip_sin_to_cos,
+                freq_shift: sinusoids.freq_shift,
+                timesteps: address,
+                out,
+            };
+            Ok(kernels.launch(&op.launch()?))
+        },
+    )
     .map(only)
 }
 
@@ -364,33 +408,45 @@ pub(crate) fn linear_step(step: &LinearStep, output: &Tensor, sample: &Tensor) -
     let earlier: [Option<&Tensor>; MOST_HISTORY] = std::array::from_fn(|i| history.get(i));
     let inputs = [Some(&output), Some(&sample), Some(&coefficients), earlier[0], earlier[1], earlier[2]];
     let results = [(sample.dims(), DType::F32), (sample.dims(), DType::F32), (output.dims(), output.dtype())];
-    let stepped = run("linear_step", inputs, results, |kernels, from, [next, kept, next_input]| {
-        let [output_address, sample, coefficients, history @ ..] = from;
-        let op = denoise::GuidedStep {
-            element: element([&output])?,
-            batch,
-            pixels: height * width,
-            channels,
-            guided: step.guided,
-            output: output_address,
-            sample,
-            history: history.map(optional),
-            coefficients,
-            next,
-            kept: Some(kept),
-            next_input,
-        };
-        Ok(kernels.launch(&op.launch()?))
-    })?;
+    let stepped = run(
+        "linear_step",
+        element([&output]),
+        inputs,
+        results,
+        |kernels, element, from, [next, kept, next_input]| {
+            let [output_address, sample, coefficients, history @ ..] = from;
+            let op = denoise::GuidedStep {
+                element,
+                batch,
+                pixels: height * width,
+                channels,
+                guided: step.guided,
+                output: output_address,
+                sample,
+                history: history.map(optional),
+                coefficients,
+                next,
+                kept: Some(kept),
+                next_input,
+            };
+            Ok(kernels.launch(&op.launch()?))
+        },
+    )?;
     Ok(stepped.map(|[sample, output, model_input]| Stepped { sample, output, model_input }))
 }
 
 /// As [`crate::to_bytes()`].
 pub(crate) fn to_bytes(x: &Tensor) -> Result<Option<Tensor>> {
     let contiguous = x.contiguous()?;
-    run("to_bytes", [Some(&contiguous)], [(x.dims(), DType::U8)], |kernels, [address], [out]| {
-        let op = denoise::Bytes { element: element([x])?, count: x.elem_count(), x: address, out };
-        Ok(kernels.launch(&op.launch()?))
-    })
+    run(
+        "to_bytes",
+        element([x]),
+        [Some(&contiguous)],
+        [(x.dims(), DType::U8)],
+        |kernels, element, [address], [out]| {
+            let op = denoise::Bytes { element, count: x.elem_count(), x: address, out };
+            Ok(kernels.launch(&op.launch()?))
+        },
+    )
     .map(only)
 }

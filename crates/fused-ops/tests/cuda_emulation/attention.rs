@@ -33,6 +33,8 @@ struct Case {
     head_dim: usize,
     source: Source,
     biased: bool,
+    /// So many keys at the beginning are hidden.
+    hidden: usize,
     causal: bool,
     /// Only one block of so many runs: enough where each of them does the same.
     step: u64,
@@ -40,18 +42,9 @@ struct Case {
 
 impl Case {
     fn own(batch: usize, tokens: usize, heads: usize, head_dim: usize) -> Self {
-        let (biased, causal, step) = (false, false, 1);
-        Self {
-            batch,
-            queries: tokens,
-            keys: tokens,
-            heads,
-            head_dim,
-            source: Source::Fused,
-            biased,
-            causal,
-            step,
-        }
+        let (queries, keys, source) = (tokens, tokens, Source::Fused);
+        let (biased, hidden, causal, step) = (false, 0, false, 1);
+        Self { batch, queries, keys, heads, head_dim, source, biased, hidden, causal, step }
     }
 
     fn cross(batch: usize, queries: usize, keys: usize, heads: usize, head_dim: usize) -> Self {
@@ -131,7 +124,7 @@ fn check<T: Value>(
     case: Case,
     seed: u64,
 ) -> Result<(), Failure> {
-    let Case { batch, queries, keys, heads, head_dim, source, biased, causal, step } = case;
+    let Case { batch, queries, keys, heads, head_dim, source, biased, hidden, causal, step } = case;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let width = heads * head_dim;
     let name = ["query", "key_value"];
@@ -150,7 +143,8 @@ fn check<T: Value>(
     // The last key of every other sequence is hidden, unless it is the only one, and the one before stands for 56.
     let bias: Vec<f32> = (0..batch * keys)
         .map(|i| match (i / keys, keys - i % keys) {
-            (sequence, 1) if sequence % 2 == 0 && keys > 1 => f32::NEG_INFINITY,
+            _ if i % keys < hidden => f32::NEG_INFINITY,
+            (sequence, 1) if hidden == 0 && sequence % 2 == 0 && keys > 1 => f32::NEG_INFINITY,
             (_, 2) => 56f32.ln(),
             _ => rng.random_range(-1f32..1.),
         })
@@ -248,6 +242,15 @@ fn cross_attention_of_the_unet() -> Result<(), Failure> {
     let cases = HEAD_DIMS.iter().flat_map(|&dim| few.map(|keys| Case::cross(2, 130, keys, 2, dim)));
     // At full length every warp takes a second tile.
     check_all(cases.chain([Case::cross(2, 4096, 21, 8, 40)]))
+}
+
+/// The first tiles hide every key that they have, and only the last one shows any.
+#[test]
+fn hidden_keys_at_the_beginning() -> Result<(), Failure> {
+    let hidden = |hidden, keys, dim| Case { hidden, ..Case::cross(2, 33, keys, 2, dim) };
+    check_all(HEAD_DIMS.iter().flat_map(|&dim| {
+        [(1, 2), (20, 21), (64, 77), (64, 90), (130, 140)].map(|(first, keys)| hidden(first, keys, dim))
+    }))
 }
 
 /// CLIP's text tower, and the mask on the diagonal of every kind of tile.
