@@ -40,13 +40,13 @@ pub fn parse_prompt(prompt: &str) -> Result<Vec<PromptPart>> {
     let mut parts = Parts::default();
     let mut rest = prompt;
     while let Some(first) = rest.chars().next() {
-        let (sign, after) = rest.split_at(first.len_utf8());
+        let text = rest;
+        let (sign, after) = text.split_at(first.len_utf8());
         rest = after;
         match ascii(first) {
             '\\' => {
+                let escaped = after.chars().next().filter(|next| "\\()[]".contains(ascii(*next)));
                 // A backslash before anything else is dropped.
-                let escaped =
-                    after.chars().next().filter(|next| matches!(ascii(*next), '\\' | '(' | ')' | '[' | ']'));
                 let (escaped, after) = after.split_at(escaped.map_or(0, char::len_utf8));
                 parts.push_text(escaped);
                 rest = after;
@@ -66,13 +66,13 @@ pub fn parse_prompt(prompt: &str) -> Result<Vec<PromptPart>> {
                 }
                 None => parts.push_text(sign),
             },
+            // Signs that nothing is open for are themselves.
             ')' | ']' | ':' => parts.push_text(sign),
             _ => {
-                let end = after.find(|next| "\\()[]:".contains(ascii(next))).unwrap_or(after.len());
-                parts.push_with_breaks(
-                    &prompt[prompt.len() - after.len() - sign.len()..prompt.len() - after.len() + end],
-                );
-                rest = &after[end..];
+                let end = text.find(|next| "\\()[]:".contains(ascii(next))).unwrap_or(text.len());
+                let (run, after) = text.split_at(end);
+                parts.push_with_breaks(run);
+                rest = after;
             }
         }
     }

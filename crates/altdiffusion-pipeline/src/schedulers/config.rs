@@ -319,6 +319,12 @@ impl SchedulerConfig {
         )
     }
 
+    /// How the sigmas are spread, if the class knows this way; what it does not know it leaves alone, as in diffusers.
+    pub(super) fn known_sigma_spacing(&self) -> SigmaSpacing {
+        let kind = self.kind().ok().filter(|kind| kind.takes_sigma_spacing(self.sigma_spacing));
+        kind.map_or(SigmaSpacing::Timesteps, |_| self.sigma_spacing)
+    }
+
     /// The limit of a class that clips where nothing is said, or does not, by `clips`.
     pub(super) fn limit(&self, clips: bool) -> Limit {
         match self.threshold() {
@@ -489,6 +495,20 @@ mod tests {
         ] {
             assert_eq!(read(&format!(r#""_class_name": "{class}""#))?.betas(), betas);
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_spacing_that_the_class_does_not_know_is_left_alone() -> Result<()> {
+        let lu = read(r#""_class_name": "DPMSolverMultistepScheduler", "use_lu_lambdas": true"#)?;
+        assert_eq!(lu.known_sigma_spacing(), SigmaSpacing::Lu);
+        for kind in [SchedulerKind::HeunDiscrete, SchedulerKind::UniPcMultistep, SchedulerKind::Ddim] {
+            assert_eq!(lu.clone().with_kind(kind).known_sigma_spacing(), SigmaSpacing::Timesteps);
+        }
+        let karras = read(r#""_class_name": "DDIMScheduler", "use_karras_sigmas": true"#)?;
+        assert_eq!(karras.known_sigma_spacing(), SigmaSpacing::Timesteps);
+        let euler = karras.with_kind(SchedulerKind::EulerDiscrete);
+        assert_eq!(euler.known_sigma_spacing(), SigmaSpacing::Karras);
         Ok(())
     }
 

@@ -30,7 +30,7 @@ impl EulerDiscrete {
             return Err(Error::option("timesteps", problem));
         }
         let settings = SigmaSettings {
-            spacing: config.sigma_spacing,
+            spacing: config.known_sigma_spacing(),
             interpolation: config.interpolation_type,
             min: config.sigma_min,
             max: config.sigma_max,

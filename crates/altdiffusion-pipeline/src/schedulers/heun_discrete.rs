@@ -38,7 +38,7 @@ impl HeunDiscrete {
     /// sigmas.
     pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
         steps.check(SchedulerKind::HeunDiscrete, config)?;
-        let settings = SigmaSettings { spacing: config.sigma_spacing, ..SigmaSettings::default() };
+        let settings = SigmaSettings { spacing: config.known_sigma_spacing(), ..SigmaSettings::default() };
         let mut run = SigmaRun::new(config, &NoiseSchedule::new(config), settings, steps)?;
         let count = run.timesteps.len();
         let repeats = |index: usize| if index == 0 || index >= count { 1 } else { 2 };

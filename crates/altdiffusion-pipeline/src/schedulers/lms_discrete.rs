@@ -29,7 +29,7 @@ impl LmsDiscrete {
     /// When there are no steps or more than training timesteps, or they are not given as a number.
     pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
         steps.check(SchedulerKind::LmsDiscrete, config)?;
-        let settings = SigmaSettings { spacing: config.sigma_spacing, ..SigmaSettings::default() };
+        let settings = SigmaSettings { spacing: config.known_sigma_spacing(), ..SigmaSettings::default() };
         let run = SigmaRun::new(config, &NoiseSchedule::new(config), settings, steps)?;
         Ok(Self { prediction: config.prediction_type, run, derivatives: VecDeque::new() })
     }

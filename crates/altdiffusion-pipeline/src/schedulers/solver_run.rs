@@ -54,10 +54,11 @@ impl SolverRun {
         let ends = training.first().copied().zip(training.last().copied());
         let (smallest, largest) =
             ends.ok_or_else(|| config.error("num_train_timesteps", "is 0, expected at least 1"))?;
-        let spread = config.sigma_spacing.spread(largest.into(), smallest.into(), steps.count());
+        let sigma_spacing = config.known_sigma_spacing();
+        let spread = sigma_spacing.spread(largest.into(), smallest.into(), steps.count());
         let (timesteps, ratios): (Vec<f64>, Vec<f64>) = match (steps, spread) {
             (Steps::Timesteps(given), _) => {
-                config.sigma_spacing.check_given_timesteps()?;
+                sigma_spacing.check_given_timesteps()?;
                 given
                     .iter()
                     .map(|&timestep| (timestep as f64, sigmas::interpolate(&training, timestep as f64)))
@@ -74,9 +75,8 @@ impl SolverRun {
                 match spread {
                     Some(spread) => {
                         let logarithms: Vec<f32> = training.iter().map(|sigma| sigma.ln()).collect();
-                        let timestep_of = |&sigma: &f64| {
-                            whole(config.sigma_spacing, sigmas::timestep_of(sigma, &logarithms))
-                        };
+                        let timestep_of =
+                            |&sigma: &f64| whole(sigma_spacing, sigmas::timestep_of(sigma, &logarithms));
                         (spread.iter().map(timestep_of).collect(), spread)
                     }
                     None => timesteps

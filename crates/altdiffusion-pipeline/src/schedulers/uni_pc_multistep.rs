@@ -108,21 +108,14 @@ impl UniPcMultistep {
             slopes.push(divide(&(output - latest)?, ratio)?);
             ratios.push(ratio);
         }
-        let base = if self.is_bh1 { h } else { growth };
-        let weights = match target {
-            // What the paper's formulas give for one slope is set, not solved for.
-            None if slopes.len() <= 1 => vec![0.5; slopes.len()],
-            Some(_) if slopes.is_empty() => vec![0.5],
-            None => solve_moments(&ratios, h, base),
-            Some(target) => {
-                ratios.push(1.0);
-                slopes.push((target - latest)?);
-                solve_moments(&ratios, h, base)
-            }
-        };
-        if let (Some(target), true) = (target, slopes.is_empty()) {
+        if let Some(target) = target {
+            ratios.push(1.0);
             slopes.push((target - latest)?);
         }
+        let base = if self.is_bh1 { h } else { growth };
+        // What the paper's formulas give for one slope is set, not solved for.
+        let weights =
+            if slopes.len() > 1 { solve_moments(&ratios, h, base) } else { vec![0.5; slopes.len()] };
         let mut sum: Option<Tensor> = None;
         for (slope, weight) in slopes.iter().zip(weights) {
             let term = (slope * f64::from(weight))?;
