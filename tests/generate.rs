@@ -136,7 +136,7 @@ fn a_seed_repeats_a_picture_and_a_run_without_one_does_not() -> TestResult {
     let directory = tempfile::tempdir()?;
     let bytes = |arguments: &[&str]| -> TestResult<Vec<u8>> {
         generate(directory.path(), arguments)?;
-        Ok(fs::read(directory.path().join("out.png"))?)
+        Ok(picture(&directory.path().join("out.png"))?.into_raw())
     };
     assert_eq!(bytes(&["a cat", "--seed", "3"])?, bytes(&["a cat", "--seed", "3"])?);
     assert_ne!(bytes(&["a cat", "--seed", "3"])?, bytes(&["a dog", "--seed", "3"])?);
@@ -222,7 +222,7 @@ fn the_way_of_drawing_changes_the_picture() -> TestResult {
     let directory = tempfile::tempdir()?;
     let bytes = |arguments: &[&str]| -> TestResult<Vec<u8>> {
         generate(directory.path(), &[&["a cat", "--seed", "3"], arguments].concat())?;
-        Ok(fs::read(directory.path().join("out.png"))?)
+        Ok(picture(&directory.path().join("out.png"))?.into_raw())
     };
     assert_ne!(bytes(&[])?, bytes(&["--rng", "cuda"])?);
     let ddim = ["--scheduler", "ddim"];
@@ -249,7 +249,7 @@ fn weights_are_read_where_they_are_asked_for() -> TestResult {
     let directory = tempfile::tempdir()?;
     let bytes = |prompt: &str, arguments: &[&str]| -> TestResult<Vec<u8>> {
         generate(directory.path(), &[&[prompt, "--seed", "3"], arguments].concat())?;
-        Ok(fs::read(directory.path().join("out.png"))?)
+        Ok(picture(&directory.path().join("out.png"))?.into_raw())
     };
     let weights = ["--prompt-weights"];
     assert_eq!(bytes("a red cat", &[])?, bytes("a red cat", &weights)?);
@@ -353,6 +353,20 @@ fn a_png_tells_how_it_was_made_unless_that_is_not_wanted() -> TestResult {
                     Seed: 3, Size: 64x64, Model: alt_diffusion, ";
     assert!(told.starts_with(expected), "{told}");
     assert_eq!(text(&[&arguments[..], &["--no-parameters"]].concat())?, None);
+    Ok(())
+}
+
+#[test]
+fn several_prompts_are_numbered_on() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let said = generate(directory.path(), &["一只猫", "a house", "--seed", "3", "--num-images", "2"])?;
+    assert_eq!(said.lines().count(), 4, "{said}");
+    assert_eq!(fs::read_dir(directory.path())?.count(), 4);
+    let text = |number: usize| -> TestResult<String> {
+        let bytes = fs::read(directory.path().join(format!("out-{number}.png")))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    assert!(text(2)?.contains("一只猫\n") && text(3)?.contains("a house\n"));
     Ok(())
 }
 

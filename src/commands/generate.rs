@@ -33,8 +33,9 @@ use crate::{option_values, preview, shipped};
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Generate {
-    /// What to draw.
-    prompt: String,
+    /// What to draw. Several prompts are drawn one beside the other, each as often as --num-images says.
+    #[arg(required = true)]
+    prompt: Vec<String>,
 
     /// What the picture should keep away from.
     ///
@@ -299,8 +300,15 @@ impl Generate {
 
         let pictures = self.pictures(generated.images)?;
         let seed = initial_latents.is_none().then_some(seed);
-        for (path, picture) in files.paths.iter().zip(&pictures) {
-            let parameters = self.parameters(&pipeline, picture, seed)?;
+        for (index, (path, picture)) in files.paths.iter().zip(&pictures).enumerate() {
+            // Several prompts in one picture are told one after the other.
+            let prompts = match self.grid {
+                true => &self.prompt[..],
+                false => {
+                    self.prompt.chunks(1).nth(index * self.prompt.len() / pictures.len()).unwrap_or_default()
+                }
+            };
+            let parameters = self.parameters(&pipeline, &prompts.join("\n"), picture, seed)?;
             write_picture(path, files.format, picture, parameters.as_deref())?;
         }
         if let (Some(mut animation), Some(path)) = (animation, &self.save_steps) {
@@ -325,7 +333,8 @@ impl Generate {
     fn outputs(&self, initial_latents: Option<&Tensor>) -> Result<Pictures> {
         let format = PictureFormat::of("--output", &self.output)?;
         let given = initial_latents.and_then(|latents| latents.dims().first().copied());
-        let count = if self.grid { 1 } else { self.num_images.or(given).unwrap_or(1) };
+        let all = self.num_images.map(|each| each * self.prompt.len()).or(given).unwrap_or(self.prompt.len());
+        let count = if self.grid { 1 } else { all };
         let paths = numbered(&self.output, count);
         if let Some(path) = &self.save_steps {
             Animation::check_name("--save-steps", path)?;
@@ -363,7 +372,7 @@ impl Generate {
 
     fn options(&self, seed: u64, initial_latents: Option<Tensor>) -> GenerateOptions {
         let mut options =
-            GenerateOptions::new(&self.prompt).negative_prompt(&self.negative_prompt).seed(seed);
+            GenerateOptions::new("").prompts(&self.prompt).negative_prompt(&self.negative_prompt).seed(seed);
         options = options.steps(self.step_count()).guidance_scale(self.scale());
         options = options.rng(self.rng).eta(self.eta).guidance_rescale(self.guidance_rescale);
         if let Some(strength) = self.strength {
@@ -429,6 +438,7 @@ impl Generate {
     fn parameters(
         &self,
         pipeline: &AltDiffusion,
+        prompt: &str,
         picture: &RgbImage,
         seed: Option<u64>,
     ) -> Result<Option<String>> {
@@ -436,7 +446,7 @@ impl Generate {
             return Ok(None);
         }
         let parameters = Parameters {
-            prompt: &self.prompt,
+            prompt,
             negative_prompt: &self.negative_prompt,
             steps: self.step_count(),
             scheduler: self.scheduler.map_or_else(|| pipeline.scheduler().kind(), Ok)?,

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use image::{GrayImage, RgbImage};
 
 use crate::guidance::Guidance;
-use crate::prompt::PromptReading;
+use crate::prompt::{PromptReading, TextStates};
 use crate::random::Rng;
 use crate::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 
@@ -23,7 +23,9 @@ use crate::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct GenerateOptions {
-    pub(crate) prompt: String,
+    pub(crate) prompts: Vec<String>,
+    pub(crate) prompt_states: Option<TextStates>,
+    pub(crate) negative_states: Option<TextStates>,
     pub(crate) negative_prompt: String,
     pub(crate) prompt_reading: PromptReading,
     pub(crate) steps: Steps,
@@ -49,6 +51,11 @@ impl GenerateOptions {
     /// The guidance scale, if nobody says which.
     pub const GUIDANCE_SCALE: f64 = 7.5;
 
+    /// How many prompts there are.
+    pub(crate) fn prompt_count(&self) -> usize {
+        self.prompt_states.as_ref().map_or(self.prompts.len(), TextStates::texts)
+    }
+
     /// The strength, if nobody says which: with a mask, all of what it covers may change.
     pub fn default_strength(with_mask: bool) -> f64 {
         if with_mask { 1.0 } else { 0.8 }
@@ -57,7 +64,9 @@ impl GenerateOptions {
     /// One picture of `prompt`, in 50 steps with a guidance scale of 7.5, and otherwise as the model would have it.
     pub fn new(prompt: impl Into<String>) -> Self {
         Self {
-            prompt: prompt.into(),
+            prompts: vec![prompt.into()],
+            prompt_states: None,
+            negative_states: None,
             negative_prompt: String::new(),
             prompt_reading: PromptReading::Plain,
             steps: Steps::Count(Self::STEPS),
@@ -76,6 +85,24 @@ impl GenerateOptions {
             mask: None,
             strength: None,
         }
+    }
+
+    /// Several prompts at a time, each for as many pictures as [`GenerateOptions::pictures`] says.
+    pub fn prompts<T: Into<String>>(mut self, prompts: impl IntoIterator<Item = T>) -> Self {
+        self.prompts = prompts.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Hidden states of the UNet's cross-attention width in place of prompts, one text for each.
+    pub fn prompt_states(mut self, states: TextStates) -> Self {
+        self.prompt_states = Some(states);
+        self
+    }
+
+    /// Hidden states in place of the negative prompt: one text for all, or one for each prompt.
+    pub fn negative_states(mut self, states: TextStates) -> Self {
+        self.negative_states = Some(states);
+        self
     }
 
     /// What the pictures should keep away from. Without guidance it has no effect.
@@ -165,7 +192,7 @@ impl GenerateOptions {
         self
     }
 
-    /// The number of pictures, by default one.
+    /// The number of pictures of each prompt, by default one.
     pub fn pictures(mut self, pictures: usize) -> Self {
         self.pictures = Some(pictures);
         self

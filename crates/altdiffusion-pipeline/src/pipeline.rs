@@ -203,12 +203,7 @@ impl AltDiffusion {
         }
         let mut noise = options.rng.with_seed(options.seed);
         let run_start = self.start(options, scheduler.as_ref(), noise.as_mut())?;
-        let pictures = run_start.latents.dim(0)?;
-
-        let guided = guidance.scale > 1.0;
-        let negative_prompt = guided.then_some(options.negative_prompt.as_str());
-        let prompt =
-            self.encode_prompt(options.prompt_reading, &options.prompt, negative_prompt, pictures)?;
+        let prompt = self.read_prompt(options, run_start.latents.dim(0)? / options.prompt_count())?;
         self.device.synchronize()?;
         let text = start.elapsed();
 
@@ -236,29 +231,54 @@ impl AltDiffusion {
         config.with_eta(options.eta)?.build_for(&options.steps)
     }
 
-    /// Encodes a text, and with guidance what to keep away from (the empty text, if nothing), for `pictures` pictures.
+    /// The prompts of the options and, with guidance, what they keep away from, for `pictures` pictures each.
+    fn read_prompt(&self, options: &GenerateOptions, pictures: usize) -> Result<Prompt> {
+        let texts: Vec<&str> = options.prompts.iter().map(String::as_str).collect();
+        let guided = options.guidance.scale > 1.0;
+        let negative = options.negative_prompt.as_str();
+        let reading = options.prompt_reading;
+        let count = options.prompt_count();
+        let states = match (&options.prompt_states, &options.negative_states) {
+            (Some(states), _) if !guided => states.clone(),
+            (None, _) if !guided => self.encode_texts(reading, &texts)?,
+            // All at a time: the empty text costs hardly anything beside the others.
+            (None, None) => self.encode_texts(reading, &[&vec![negative; count], &texts[..]].concat())?,
+            (states, without) => {
+                let without = match without {
+                    Some(without) => without.clone(),
+                    None => self.encode_texts(reading, &[negative])?,
+                };
+                if ![1, count].contains(&without.texts()) {
+                    return Err(Error::Shape {
+                        tensor: "negative states",
+                        expected: format!("(1 or {count}, tokens, width)"),
+                        found: format!("{:?}", without.hidden_states().dims()),
+                    });
+                }
+                let states = match states {
+                    Some(states) => states.clone(),
+                    None => self.encode_texts(reading, &texts)?,
+                };
+                without.for_each_of(count)?.and(&states)?
+            }
+        };
+        match guided {
+            true => Prompt::guided(&self.unet, &states, pictures),
+            false => Prompt::conditioned(&self.unet, &states, pictures),
+        }
+    }
+
+    /// The hidden states of texts, as [`GenerateOptions::prompt_states`] takes them.
     ///
     /// # Errors
     /// When a text cannot be read or encoded.
-    pub fn encode_prompt(
-        &self,
-        reading: PromptReading,
-        prompt: &str,
-        negative_prompt: Option<&str>,
-        pictures: usize,
-    ) -> Result<Prompt> {
-        let encode = |texts: &[&str]| {
-            let (tokenizer, encoder, tokens) = (&self.tokenizer, &self.text_encoder, self.prompt_tokens);
-            match reading {
-                PromptReading::Plain => TextStates::encode(tokenizer, encoder, texts, tokens, &self.device),
-                PromptReading::Weighted => {
-                    TextStates::encode_weighted(tokenizer, encoder, texts, tokens, &self.device)
-                }
+    pub fn encode_texts(&self, reading: PromptReading, texts: &[&str]) -> Result<TextStates> {
+        let (tokenizer, encoder, tokens) = (&self.tokenizer, &self.text_encoder, self.prompt_tokens);
+        match reading {
+            PromptReading::Plain => TextStates::encode(tokenizer, encoder, texts, tokens, &self.device),
+            PromptReading::Weighted => {
+                TextStates::encode_weighted(tokenizer, encoder, texts, tokens, &self.device)
             }
-        };
-        match negative_prompt {
-            Some(negative) => Prompt::guided(&self.unet, &encode(&[negative, prompt])?, pictures),
-            None => Prompt::conditioned(&self.unet, &encode(&[prompt])?, pictures),
         }
     }
 
@@ -337,7 +357,12 @@ impl AltDiffusion {
         };
         let width = check_side("width", options.width.unwrap_or(default_width), self.size_multiple())?;
         let height = check_side("height", options.height.unwrap_or(default_height), self.size_multiple())?;
-        let pictures = options.pictures.unwrap_or(given.map_or(1, |(pictures, ..)| pictures));
+        let prompts = options.prompt_count();
+        if prompts == 0 {
+            return Err(Error::option("prompts", "none given, expected at least one"));
+        }
+        let each = options.pictures.unwrap_or(given.map_or(1, |(pictures, ..)| (pictures / prompts).max(1)));
+        let pictures = each.saturating_mul(prompts);
         if pictures == 0 || pictures > MOST_PICTURES {
             let problem = format!("{pictures} pictures, expected 1 to {MOST_PICTURES}");
             return Err(Error::option("number of pictures", problem));

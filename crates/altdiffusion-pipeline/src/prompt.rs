@@ -183,6 +183,19 @@ impl TextStates {
         self.key_bias.as_ref()
     }
 
+    /// These texts and then `others`.
+    ///
+    /// # Errors
+    /// When they differ in width.
+    pub fn and(&self, others: &Self) -> Result<Self> {
+        Self::stack(&[self.clone(), others.clone()])
+    }
+
+    /// A single text as often as there are others, and several as they are.
+    pub(crate) fn for_each_of(&self, texts: usize) -> Result<Self> {
+        if self.texts() == 1 { self.repeat_each(texts) } else { Ok(self.clone()) }
+    }
+
     /// How many texts these are.
     pub fn texts(&self) -> usize {
         self.hidden_states.dims().first().copied().unwrap_or(0)
@@ -231,36 +244,37 @@ pub struct Prompt {
 }
 
 impl Prompt {
-    /// The prompt of `pictures` pictures without guidance, from the states of one text.
+    /// The prompts of `pictures` pictures each without guidance, from the states of their texts.
     ///
     /// # Errors
-    /// When `states` are not of one text, or of another width than the UNet's.
+    /// When there are no texts, or `states` are of another width than the UNet's.
     pub fn conditioned(unet: &UNet2DConditionModel, states: &TextStates, pictures: usize) -> Result<Self> {
         Self::new(unet, states, pictures, false)
     }
 
-    /// The prompt of `pictures` pictures with guidance, from the states of two texts: what to keep away from (the empty
-    /// text, if nothing), and what to show.
+    /// The prompts of `pictures` pictures each with guidance, from the states of twice as many texts: first for each what to
+    /// keep away from (the empty text, if nothing), then for each what to show.
     ///
     /// # Errors
-    /// When `states` are not of two texts, or of another width than the UNet's.
+    /// When the number of texts is odd or 0, or `states` are of another width than the UNet's.
     pub fn guided(unet: &UNet2DConditionModel, states: &TextStates, pictures: usize) -> Result<Self> {
         Self::new(unet, states, pictures, true)
     }
 
     fn new(unet: &UNet2DConditionModel, states: &TextStates, pictures: usize, guided: bool) -> Result<Self> {
-        let texts = if guided { 2 } else { 1 };
-        if states.texts() != texts {
+        let halves = if guided { 2 } else { 1 };
+        if states.texts() == 0 || !states.texts().is_multiple_of(halves) {
             return Err(Error::Shape {
                 tensor: "hidden_states",
-                expected: format!("({texts}, tokens, width)"),
+                expected: format!("({}, tokens, width)", if guided { "2 × prompts" } else { "prompts" }),
                 found: format!("{:?}", states.hidden_states.dims()),
             });
         }
+        let prompts = states.texts() / halves;
         let states = states.repeat_each(pictures)?;
         let key_bias = states.key_bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
         let context = unet.project_context(&states.hidden_states, key_bias.as_ref())?;
-        Ok(Self { context, pictures, guided })
+        Ok(Self { context, pictures: prompts * pictures, guided })
     }
 
     /// The keys and values, of `pictures` or with guidance twice as many prompts.

@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use altclip_encoder::source::ModelSource;
-use altdiffusion_pipeline::random::Rng;
+use altdiffusion_pipeline::random::{Noise, Rng, TorchCpu};
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
-use altdiffusion_pipeline::{AltDiffusion, Error, GenerateOptions};
+use altdiffusion_pipeline::{AltDiffusion, Error, GenerateOptions, PromptReading, TextStates};
 use candle_core::{DType, Device, Tensor, safetensors};
 use serde::Deserialize;
 
@@ -228,5 +228,45 @@ fn options_that_cannot_be_met_are_named() -> TestResult {
         }
         assert_eq!(message.lines().count(), 1, "{message}");
     }
+    Ok(())
+}
+
+/// Prompts that go together, or come as hidden states, give what each gives by itself.
+#[test]
+fn prompts_may_be_several_and_encoded_before() -> TestResult {
+    let pipeline = load(MODELS[0])?;
+    let prompts = ["一只戴帽子的小狗", "a cat"];
+    let noise = TorchCpu::new(3).normal(&[4, 4, 2, 2])?;
+    let options = GenerateOptions::new("").negative_prompt("blurry").steps(3).guidance_scale(3.0);
+    let draw = |options: GenerateOptions| pipeline.generate(&options).map(|generated| generated.latents);
+    let together = draw(options.clone().prompts(prompts).pictures(2).initial_latents(noise.clone()))?;
+    assert_eq!(together.dim(0)?, 4);
+
+    let encode = |texts: &[&str]| pipeline.encode_texts(PromptReading::Plain, texts);
+    let states = encode(&prompts)?;
+    let encoded = options.clone().prompt_states(states.clone()).initial_latents(noise.clone());
+    assert!(relative_error(&draw(encoded.clone())?, &together)? < 1e-5);
+    let both = encoded.clone().negative_states(encode(&["blurry"])?);
+    assert!(relative_error(&draw(both)?, &together)? < 1e-5);
+    let each = encoded.negative_states(encode(&["blurry", "blurry"])?);
+    assert!(relative_error(&draw(each)?, &together)? < 1e-5);
+    // The 77 rows of the reference, padding and all, are as good.
+    let rows = |text: &str| -> Result<Tensor, Box<dyn std::error::Error>> {
+        let encoding = pipeline.tokenizer().encode_padded(&[text], pipeline.prompt_tokens())?;
+        Ok(pipeline.text_encoder().forward(&encoding.input_ids, &encoding.attention_mask)?)
+    };
+    for (index, prompt) in prompts.into_iter().enumerate() {
+        let noise = noise.narrow(0, 2 * index, 2)?.contiguous()?;
+        let options = options.clone().initial_latents(noise);
+        let expected = together.narrow(0, 2 * index, 2)?;
+        let alone = draw(options.clone().prompts([prompt]))?;
+        assert!(relative_error(&alone, &expected)? < 1e-5, "{prompt}");
+        let expanded = draw(options.prompt_states(TextStates::from_hidden_states(rows(prompt)?)?))?;
+        assert!(relative_error(&expanded, &expected)? < 1e-4, "{prompt}");
+    }
+    let none = options.clone().prompts(Vec::<String>::new());
+    assert!(message(pipeline.generate(&none)).starts_with("prompts: none given"));
+    let three = options.prompts(prompts).negative_states(encode(&["a", "b", "c"])?);
+    assert!(message(pipeline.generate(&three)).contains("(1 or 2, tokens, width)"));
     Ok(())
 }
