@@ -4,6 +4,7 @@ use crate::launch::Launch;
 use half::{bf16, f16};
 use libloading::{Library, Symbol};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -36,7 +37,9 @@ impl Emulator {
     pub fn compile(name: &str, sources: &[impl AsRef<Path>]) -> Option<Self> {
         let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
         if Command::new(&compiler).arg("--version").output().is_err() {
-            eprintln!("SKIPPED: there is no C++ compiler {compiler}, so no CUDA kernel was run");
+            // Written past what the test harness keeps to itself.
+            let skipped = "SKIPPED: no CUDA kernel was run, because there is no C++ compiler";
+            let _ = writeln!(std::io::stderr(), "{skipped} {compiler}");
             return None;
         }
         let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
