@@ -274,6 +274,11 @@ fn check_normalisations(checker: &mut Checker, small: bool, dtype: DType, device
                 reference::group_norm(&on_cpu(&x)?, &on_cpu(weight)?, &on_cpu(bias)?, groups, 1e-5, silu)?;
             checker.compare(&format!("group norm {:?}, silu {silu}", x.dims()), dtype, &found, &expected)?;
         }
+        let shift = random(&[batch, channels], dtype, device)?;
+        let found = norm.forward_shifted_silu(&x, &shift)?;
+        let x = fused_ops::shift_channels(&on_cpu(&x)?, &on_cpu(&shift)?)?;
+        let expected = reference::group_norm(&x, &on_cpu(weight)?, &on_cpu(bias)?, groups, 1e-5, true)?;
+        checker.compare(&format!("shifted group norm {:?}", x.dims()), dtype, &found, &expected)?;
     }
     for (rows, size) in [(8192, 320), (616, 1024), (3, 1280), (1, 8), (7, 264), (2, 2048)] {
         if small && rows > 8 {
@@ -282,9 +287,16 @@ fn check_normalisations(checker: &mut Checker, small: bool, dtype: DType, device
         let x = random(&[rows, size], dtype, device)?;
         let parameters = layers(size, dtype, device)?;
         let [weight, bias] = &parameters;
-        let found = LayerNorm::new(size, 1e-5, vb(&parameters, dtype, device))?.forward(&x)?;
+        let norm = LayerNorm::new(size, 1e-5, vb(&parameters, dtype, device))?;
+        let found = norm.forward(&x)?;
         let expected = reference::layer_norm(&on_cpu(&x)?, &on_cpu(weight)?, &on_cpu(bias)?, 1e-5)?;
         checker.compare(&format!("layer norm {:?}", x.dims()), dtype, &found, &expected)?;
+        let residual = random(&[rows, size], dtype, device)?;
+        let [sum, found] = norm.forward_residual(&x, &residual)?;
+        let x = (on_cpu(&x)? + on_cpu(&residual)?)?;
+        let expected = reference::layer_norm(&x, &on_cpu(weight)?, &on_cpu(bias)?, 1e-5)?;
+        checker.compare(&format!("sum before layer norm {:?}", x.dims()), dtype, &sum, &x)?;
+        checker.compare(&format!("layer norm of a sum {:?}", x.dims()), dtype, &found, &expected)?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::cpu::normalization::Groups;
 use crate::custom::{as_f32, for_computing, gradient, on_cpu, slice, with_slice};
+use crate::shift::shift_channels;
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder};
 
@@ -41,11 +42,27 @@ impl GroupNorm {
         self.apply(x, true)
     }
 
+    /// [`GroupNorm::forward_silu`] of `x + shift`, where the shift is (batch, channels): how a timestep reaches a residual
+    /// block of the UNet.
+    ///
+    /// # Errors
+    /// If the shapes do not fit together.
+    pub fn forward_shifted_silu(&self, x: &Tensor, shift: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if shift.dims() == [x.dim(0)?, x.dim(D::Minus1)?] && x.device().is_cuda() {
+            let Self { weight, bias, groups, eps } = self;
+            if let Some(y) = crate::cuda::group_norm(x, Some(shift), weight, bias, *groups, *eps, true)? {
+                return Ok(y);
+            }
+        }
+        self.forward_silu(&shift_channels(x, shift)?)
+    }
+
     fn apply(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
         let Self { weight, bias, groups, eps } = self;
         if !on_cpu(x) {
             #[cfg(feature = "cuda")]
-            if let Some(y) = crate::cuda::group_norm(x, weight, bias, *groups, *eps, silu)? {
+            if let Some(y) = crate::cuda::group_norm(x, None, weight, bias, *groups, *eps, silu)? {
                 return Ok(y);
             }
             return group_norm_reference(x, weight, bias, *groups, *eps, silu);

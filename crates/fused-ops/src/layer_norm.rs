@@ -42,6 +42,25 @@ impl LayerNorm {
     }
 }
 
+impl LayerNorm {
+    /// `x + residual`, which the next residual connection carries on, and the same normalised.
+    ///
+    /// # Errors
+    /// If the shapes differ.
+    pub fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> Result<[Tensor; 2]> {
+        #[cfg(feature = "cuda")]
+        if residual.dims() == x.dims() && x.device().is_cuda() {
+            let Self { weight, bias, eps } = self;
+            if let Some(results) = crate::cuda::layer_norm_residual(x, residual, weight, bias, *eps)? {
+                return Ok(results);
+            }
+        }
+        let sum = (x + residual)?;
+        let y = self.forward(&sum)?;
+        Ok([sum, y])
+    }
+}
+
 struct LayerNormOp {
     eps: f64,
 }
