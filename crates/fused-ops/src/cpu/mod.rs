@@ -1,6 +1,6 @@
 //! The fused CPU kernels: plain slices in, plain slices out, no candle tensors.
 //!
-//! `unsafe` lives here alone. Every loop is written once and compiled for each instruction set that [`pulp`] knows;
+//! `unsafe` lives here, and in `cuda/device.rs`. Every loop is written once and compiled for each instruction set that [`pulp`] knows;
 //! the widest one that the machine has is picked at run time.
 
 pub(crate) mod attention;
