@@ -357,6 +357,24 @@ fn a_png_tells_how_it_was_made_unless_that_is_not_wanted() -> TestResult {
 }
 
 #[test]
+fn a_picture_may_be_decoded_in_tiles() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let draw = |more: &[&str]| -> TestResult<RgbImage> {
+        generate(directory.path(), &[&["a cat", "--seed", "3"], more].concat())?;
+        picture(&directory.path().join("out.png"))
+    };
+    let (whole, tiled) = (draw(&[])?, draw(&["--vae-tiling=32"])?);
+    assert_eq!(tiled.dimensions(), (64, 64));
+    // The corner belongs to one tile, whose other edges are far.
+    assert!(
+        whole != tiled
+            && whole.get_pixel(0, 0).0.iter().zip(tiled.get_pixel(0, 0).0).all(|(a, b)| a.abs_diff(b) < 64)
+    );
+    assert_eq!(draw(&["--vae-tiling=64"])?, whole);
+    Ok(())
+}
+
+#[test]
 fn several_prompts_are_numbered_on() -> TestResult {
     let directory = tempfile::tempdir()?;
     let said = generate(directory.path(), &["一只猫", "a house", "--seed", "3", "--num-images", "2"])?;

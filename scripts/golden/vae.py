@@ -9,6 +9,9 @@ from common import normal, save_tensors
 #: (name, batch, latent height, latent width); the pictures are eight times as large.
 CASES = (("square", 2, 4, 4), ("wide", 1, 3, 5), ("tall", 1, 7, 2), ("one", 1, 1, 1))
 
+#: The side of a tile in latents, where pictures are decoded in tiles.
+TILE = 4
+
 
 def make(output: Path) -> None:
     tensors = {}
@@ -30,4 +33,10 @@ def make(output: Path) -> None:
             tensors[f"{prefix}.logvar"] = moments.logvar
             tensors[f"{prefix}.latents"] = latents
             tensors[f"{prefix}.decoded"] = decoded
+        # Larger than the tiles in both directions, with tiles that are cut off.
+        model.enable_tiling()
+        model.tile_latent_min_size, model.tile_sample_min_size = TILE, 8 * TILE
+        latents = normal(f"{repository}.tiled.latents", 1, 4, 11, 7)
+        tensors[f"{repository}.tiled.latents"] = latents
+        tensors[f"{repository}.tiled.decoded"] = model.decode(latents).sample
     save_tensors(output / "vae.safetensors", tensors)

@@ -10,6 +10,7 @@ use altclip_training::pictures::sheet_of_images;
 use altdiffusion_pipeline::latents::{read_latents, write_latents};
 use altdiffusion_pipeline::random::Rng;
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
+use altdiffusion_pipeline::vae::Tiling;
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, Generated, PromptReading, Timings};
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
@@ -187,6 +188,12 @@ pub struct Generate {
     #[arg(long, value_name = "PIXELS", value_parser = option_values::side, allow_negative_numbers = true)]
     height: Option<usize>,
 
+    /// Decode the picture in overlapping tiles, which bounds the memory that a large one takes.
+    ///
+    /// Tiles are as large as the pictures that the model was trained on, or as many pixels wide and high as is given.
+    #[arg(long, value_name = "PIXELS", num_args = 0..=1, require_equals = true, value_parser = option_values::side)]
+    vae_tiling: Option<Option<usize>>,
+
     /// Write several pictures side by side into one file.
     #[arg(long)]
     grid: bool,
@@ -289,6 +296,10 @@ impl Generate {
 
         let seed = self.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
         let mut options = self.options(seed, initial_latents.clone());
+        if let Some(side) = self.vae_tiling {
+            let side = side.map_or_else(|| pipeline.default_size().map(|(width, _)| width), Ok)?;
+            options = options.tiling(Tiling::of_side(side / pipeline.vae().downscale()));
+        }
         if let Some(image) = image {
             options = options.image(image.into_rgb8());
         }

@@ -7,6 +7,7 @@ use crate::guidance::Guidance;
 use crate::prompt::{PromptReading, TextStates};
 use crate::random::Rng;
 use crate::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
+use crate::vae::Tiling;
 
 /// What to generate, from a text alone up to every detail:
 ///
@@ -43,6 +44,7 @@ pub struct GenerateOptions {
     pub(crate) image: Option<RgbImage>,
     pub(crate) mask: Option<GrayImage>,
     pub(crate) strength: Option<f64>,
+    pub(crate) tiling: Option<Tiling>,
 }
 
 impl GenerateOptions {
@@ -84,6 +86,7 @@ impl GenerateOptions {
             image: None,
             mask: None,
             strength: None,
+            tiling: None,
         }
     }
 
@@ -222,6 +225,12 @@ impl GenerateOptions {
     /// done. By default 0.8, and 1 with a mask.
     pub fn strength(mut self, strength: f64) -> Self {
         self.strength = Some(strength);
+        self
+    }
+
+    /// Decode in overlapping tiles, which bounds the memory that a large picture takes.
+    pub fn tiling(mut self, tiling: Tiling) -> Self {
+        self.tiling = Some(tiling);
         self
     }
 }

@@ -21,7 +21,7 @@ use crate::random::Noise;
 use crate::schedulers::{Scheduler, SchedulerConfig};
 use crate::start::{Inpainting, Rest, Start, first_index};
 use crate::unet::UNet2DConditionModel;
-use crate::vae::AutoencoderKl;
+use crate::vae::{AutoencoderKl, Tiling};
 use crate::{Error, PerBlock, Result};
 
 /// Sizes of pictures are multiples of this, as in diffusers, also where the VAE would take others.
@@ -211,7 +211,7 @@ impl AltDiffusion {
             denoise(&self.unet, scheduler.as_mut(), &prompt, guidance, run_start, noise.as_mut(), on_step)?;
 
         let decoding = Instant::now();
-        let images = self.decode(&latents)?;
+        let images = self.decode_with(&latents, options.tiling)?;
         let timings = Timings { text, steps, decode: decoding.elapsed(), total: start.elapsed() };
         Ok(Generated { images, latents, timings })
     }
@@ -288,10 +288,19 @@ impl AltDiffusion {
     /// # Errors
     /// When they have another shape, or decode to NaN or infinity.
     pub fn decode(&self, latents: &Tensor) -> Result<Vec<RgbImage>> {
+        self.decode_with(latents, None)
+    }
+
+    fn decode_with(&self, latents: &Tensor, tiling: Option<Tiling>) -> Result<Vec<RgbImage>> {
         let latents = (latents / self.vae.scaling_factor())?;
         let mut images = Vec::with_capacity(latents.dim(0)?);
         for picture in 0..latents.dim(0)? {
-            images.extend(to_pictures(&self.vae.decode(&latents.narrow(0, picture, 1)?)?)?);
+            let latents = latents.narrow(0, picture, 1)?;
+            let pixels = match tiling {
+                Some(tiling) => self.vae.decode_tiled(&latents, tiling)?,
+                None => self.vae.decode(&latents)?,
+            };
+            images.extend(to_pictures(&pixels)?);
         }
         Ok(images)
     }

@@ -3,7 +3,7 @@
 mod common;
 
 use altdiffusion_pipeline::Error;
-use altdiffusion_pipeline::vae::{AutoencoderKl, AutoencoderKlConfig};
+use altdiffusion_pipeline::vae::{AutoencoderKl, AutoencoderKlConfig, Tiling};
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use common::{ROUNDING, assert_close, assert_gradient_is_slope, distance, model, normal, tensors};
@@ -26,6 +26,23 @@ fn encodes_and_decodes_as_the_reference() {
             assert_close(&format!("{repository}.{case}.logvar"), &moments.log_variance, value("logvar"));
             let decoded = vae.decode(value("latents")).unwrap();
             assert_close(&format!("{repository}.{case}.decoded"), &decoded, value("decoded"));
+        }
+    }
+}
+
+#[test]
+fn decodes_in_tiles_as_the_reference() {
+    let golden = tensors("vae.safetensors");
+    for repository in ["alt_diffusion", "alt_diffusion_m18"] {
+        let vae = load(&format!("{repository}/vae"));
+        let value = |name: &str| &golden[&format!("{repository}.tiled.{name}")];
+        let tiled = vae.decode_tiled(value("latents"), Tiling::of_side(4)).unwrap();
+        assert_close(&format!("{repository}.tiled"), &tiled, value("decoded"));
+        // Latents that fit a tile are decoded as ever.
+        let whole = vae.decode_tiled(value("latents"), Tiling::of_side(11)).unwrap();
+        assert_eq!(distance(&whole, &vae.decode(value("latents")).unwrap()), 0.0);
+        for tiling in [Tiling { side: 0, overlap: 0.25 }, Tiling { side: 4, overlap: 1.0 }] {
+            assert!(matches!(vae.decode_tiled(value("latents"), tiling), Err(Error::Option { .. })));
         }
     }
 }

@@ -6,6 +6,7 @@ mod decoder;
 mod encoder;
 mod mid_block;
 mod moments;
+mod tiling;
 
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
@@ -17,6 +18,7 @@ pub use config::AutoencoderKlConfig;
 use decoder::Decoder;
 use encoder::Encoder;
 pub use moments::Moments;
+pub use tiling::Tiling;
 
 /// The autoencoder: an encoder to the moments of a normal distribution over latents, and a decoder.
 #[derive(Debug, Clone)]

@@ -1,0 +1,94 @@
+//! Decoding in overlapping tiles: large pictures in the memory of small ones.
+
+use candle_core::{Device, Tensor};
+
+use super::AutoencoderKl;
+use crate::{Error, Result};
+
+/// How latents are cut into tiles (diffusers' `enable_tiling`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tiling {
+    /// The side of a tile, in latents.
+    pub side: usize,
+    /// The part of a tile that it shares with its neighbour, where one is faded into the other: from 0 to less than 1.
+    pub overlap: f64,
+}
+
+impl Tiling {
+    /// Tiles of this side with the overlap that diffusers takes.
+    pub fn of_side(side: usize) -> Self {
+        Self { side, overlap: 0.25 }
+    }
+}
+
+impl AutoencoderKl {
+    /// [`decode`](Self::decode) in tiles, where the latents are larger than one. Tiles know nothing of one another, so that
+    /// colours may differ a little from a decoding in one piece; fading hides where they meet.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode), or when the tiles leave nothing between their overlaps.
+    pub fn decode_tiled(&self, latents: &Tensor, tiling: Tiling) -> Result<Tensor> {
+        self.check_shape("latents", latents, self.config().latent_channels, 1)?;
+        let (_, _, height, width) = latents.dims4()?;
+        let Tiling { side, overlap } = tiling;
+        if height <= side && width <= side {
+            return self.decode(latents);
+        }
+        // As diffusers rounds them.
+        let step = (side as f64 * (1.0 - overlap)) as usize;
+        let pixels = side * self.downscale();
+        let fade = (pixels as f64 * overlap) as usize;
+        if !(0.0..1.0).contains(&overlap) || step == 0 {
+            return Err(Error::option(
+                "tiles",
+                format!("{side} latents with {overlap} shared, expected more"),
+            ));
+        }
+        let mut rows: Vec<Tensor> = Vec::new();
+        let mut above: Vec<Tensor> = Vec::new();
+        for top in (0..height).step_by(step) {
+            let tiles = (0..width).step_by(step).map(|left| {
+                let tile = latents.narrow(2, top, side.min(height - top))?;
+                self.decode(&tile.narrow(3, left, side.min(width - left))?.contiguous()?)
+            });
+            let mut row: Vec<Tensor> = tiles.collect::<Result<_>>()?;
+            for index in 0..row.len() {
+                let mut tile = row[index].clone();
+                if let Some(above) = above.get(index) {
+                    tile = faded(above, &tile, 2, fade)?;
+                }
+                if let Some(left) = index.checked_sub(1).and_then(|left| row.get(left)) {
+                    tile = faded(left, &tile, 3, fade)?;
+                }
+                row[index] = tile;
+            }
+            let kept = row
+                .iter()
+                .map(|tile| {
+                    let (_, _, height, width) = tile.dims4()?;
+                    tile.narrow(2, 0, height.min(pixels - fade))?.narrow(3, 0, width.min(pixels - fade))
+                })
+                .collect::<candle_core::Result<Vec<_>>>()?;
+            rows.push(Tensor::cat(&kept, 3)?);
+            above = row;
+        }
+        Ok(Tensor::cat(&rows, 2)?)
+    }
+}
+
+/// `after`, whose first `extent` places along `dim` fade in from the last ones of `before`.
+fn faded(before: &Tensor, after: &Tensor, dim: usize, extent: usize) -> Result<Tensor> {
+    let (have, len) = (before.dim(dim)?, after.dim(dim)?);
+    let extent = extent.min(have).min(len);
+    if extent == 0 {
+        return Ok(after.clone());
+    }
+    let mut shape = [1; 4];
+    shape[dim] = extent;
+    let weights: Vec<f32> = (0..extent).map(|place| place as f32 / extent as f32).collect();
+    let weights = Tensor::from_vec(weights, &shape, &Device::Cpu)?.to_device(after.device())?;
+    let weights = weights.to_dtype(after.dtype())?;
+    let old = before.narrow(dim, have - extent, extent)?.broadcast_mul(&weights.affine(-1.0, 1.0)?)?;
+    let both = (old + after.narrow(dim, 0, extent)?.broadcast_mul(&weights)?)?;
+    Ok(Tensor::cat(&[&both, &after.narrow(dim, extent, len - extent)?], dim)?)
+}
