@@ -50,6 +50,7 @@ enum Command {
     Similarity(commands::similarity::Similarity),
     Classify(commands::classify::Classify),
     Inspect(commands::inspect::Inspect),
+    Convert(commands::convert::Convert),
     Embed(commands::embed::Embed),
     Search(commands::search::Search),
     #[command(subcommand)]
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         Command::Similarity(similarity) => similarity.run(),
         Command::Classify(classify) => classify.run(),
         Command::Inspect(inspect) => inspect.run(),
+        Command::Convert(convert) => convert.run(),
         Command::Embed(embed) => embed.run(),
         Command::Search(search) => search.run(),
         Command::Train(train) => train.run(),

@@ -3,12 +3,13 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device};
 use clap::Args;
 
 use altclip_encoder::embedder::Embedder;
 use altclip_encoder::source::ModelSource;
+use altdiffusion_pipeline::{AltDiffusion, ModelParts};
 
 use crate::device::DeviceChoice;
 use crate::progress::announce;
@@ -23,8 +24,18 @@ pub struct ModelArgs {
     /// and scheduler; for AltCLIP and its relatives config.json, the weights and the tokenizer's files. A repository is
     /// called by its name, such as BAAI/AltDiffusion-m9, with @REVISION after it for another revision than main; it is
     /// downloaded once. The variables HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured.
+    ///
+    /// `generate` also takes an AltDiffusion model in one file, .safetensors or .ckpt, as latent diffusion names its
+    /// tensors. It needs a --config.
     #[arg(long, value_name = "DIR_OR_HUB_ID")]
     model: Option<String>,
+
+    /// Where the tokenizer of a --model in one file is, and its configurations: a directory, or a repository on the hub.
+    ///
+    /// A file that `convert` wrote holds its configurations itself, and needs only the tokenizer. Where there is no
+    /// configuration at all, the shapes of the tensors tell it.
+    #[arg(long, value_name = "DIR_OR_HUB_ID", requires = "model")]
+    config: Option<String>,
 
     /// The type of the numbers that the model computes with: f32, f16 or bf16.
     ///
@@ -46,10 +57,44 @@ impl ModelArgs {
     /// # Errors
     /// When the name can be neither that of a directory nor that of a repository.
     pub fn source(&self) -> Result<ModelSource> {
+        ensure!(self.config.is_none(), "--config: is for a --model in one file, where there is none with it");
         match &self.model {
             Some(name) => Ok(ModelSource::open(name)?),
             None => Ok(shipped::source()),
         }
+    }
+
+    /// Loads the model as a pipeline that draws, from folders or from one file.
+    ///
+    /// # Errors
+    /// When it is none, or a part of it is missing or damaged.
+    pub fn pipeline(&self) -> Result<AltDiffusion> {
+        let device = self.device()?;
+        let Some(file) = self.single_file() else {
+            let source = self.source()?;
+            tracing::info!("loading {source}");
+            if !self.is_shipped() {
+                announce(&format!("Loading {source}"));
+            }
+            return Ok(AltDiffusion::from_source(&source, self.dtype, &device)?);
+        };
+        let Some(beside) = &self.config else {
+            bail!(
+                "--model {}: one file holds no tokenizer, name a model that has it with --config DIR_OR_HUB_ID, such as \
+                 --config BAAI/AltDiffusion-m9",
+                file.display()
+            );
+        };
+        let beside = ModelSource::open(beside).context("--config")?;
+        tracing::info!("loading {}", file.display());
+        announce(&format!("Loading {}", file.display()));
+        let parts = ModelParts::in_single_file(file, Some(&beside))?;
+        Ok(AltDiffusion::from_parts(&parts, self.dtype, &device)?)
+    }
+
+    /// The model, if it is one file.
+    fn single_file(&self) -> Option<&Path> {
+        self.model.as_deref().map(Path::new).filter(|path| path.is_file())
     }
 
     /// Loads the model as a dual encoder of texts and pictures.
@@ -71,11 +116,11 @@ impl ModelArgs {
         self.model.is_none()
     }
 
-    /// What to call the model: a hub id as it is, and of a directory its own name alone.
+    /// What to call the model: a hub id as it is, and of a directory or a file its own name alone.
     pub fn name(&self) -> &str {
         match &self.model {
             None => "emoji",
-            Some(model) if Path::new(model).is_dir() => {
+            Some(model) if Path::new(model).exists() => {
                 Path::new(model).file_name().and_then(OsStr::to_str).unwrap_or(model)
             }
             Some(model) => model,

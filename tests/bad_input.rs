@@ -78,7 +78,10 @@ fn a_model_that_is_nowhere() -> TestResult {
     let place = Place::new()?;
     place.generate_refused("no/such/model", &[], 1, &["no/such/model", "no such directory"])?;
     fs::write(place.path().join("model.ckpt"), "a file")?;
-    place.generate_refused("model.ckpt", &[], 1, &["model.ckpt", "expected a directory or a hub id"])
+    place.generate_refused("model.ckpt", &[], 1, &["model.ckpt", "holds no tokenizer", "--config"])?;
+    let golden = golden_model("alt_diffusion")?;
+    let arguments = ["--config", golden.as_str()];
+    place.generate_refused("model.ckpt", &arguments, 1, &["model.ckpt"])
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::model::ModelArgs;
 use crate::output::{check_writable, numbered, write_timings};
 use crate::parameters::Parameters;
 use crate::picture_file::{PictureFormat, write_picture};
-use crate::progress::{Progress, announce};
+use crate::progress::Progress;
 use crate::{option_values, preview, shipped};
 
 /// Draw pictures of what a text says.
@@ -290,7 +290,7 @@ impl Generate {
         let mask = self.mask.as_deref().map(|path| read_picture("--mask", path)).transpose()?;
         let files = self.outputs(initial_latents.as_ref())?;
 
-        let pipeline = self.load()?;
+        let pipeline = self.model.pipeline()?;
         let loaded = start.elapsed();
         tracing::info!("loaded in {loaded:.1?}");
 
@@ -369,16 +369,6 @@ impl Generate {
             seen.push((option, path));
         }
         Ok(Pictures { format, paths })
-    }
-
-    fn load(&self) -> Result<AltDiffusion> {
-        let device = self.model.device()?;
-        let source = self.model.source()?;
-        tracing::info!("loading {source}");
-        if !self.model.is_shipped() {
-            announce(&format!("Loading {source}"));
-        }
-        Ok(AltDiffusion::from_source(&source, self.model.dtype(), &device)?)
     }
 
     fn options(&self, seed: u64, initial_latents: Option<Tensor>) -> GenerateOptions {

@@ -1,6 +1,7 @@
 //! One file for each subcommand: its options with their help, and what it does.
 
 pub mod classify;
+pub mod convert;
 pub mod embed;
 pub mod encode;
 pub mod eval;

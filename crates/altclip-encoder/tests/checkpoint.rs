@@ -1,11 +1,11 @@
 //! Safetensors, shards, and what a model is told when its weights do not fit.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
 use altclip_encoder::Error;
-use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::checkpoint::{Checkpoint, TensorToWrite, write_safetensors};
 use altclip_encoder::source::{FileData, ModelSource};
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
@@ -312,4 +312,90 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_part_is_found_by_other_names() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("all.safetensors");
+    save(&file, &[("first.a", tensor(1.0, &[2])), ("second.a", tensor(5.0, &[2]))]);
+    let name_in_file = |name: &str| name.strip_prefix("layer.").map(|rest| format!("second.{rest}"));
+    let part = Checkpoint::from_file(&file).unwrap().part("second.", name_in_file);
+    assert!(part.names().eq(["second.a"]));
+    assert!(part.contains("layer.a") && !part.contains("second.a"));
+    let vb = part.var_builder(DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(vb.pp("layer").get(2, "a").unwrap().to_vec1::<f32>().unwrap(), [5.0, 6.0]);
+    // Errors tell the names in the file.
+    let error = vb.get(2, "layer.b").unwrap_err().to_string();
+    assert!(error.ends_with("no tensor second.b (the nearest name there is second.a)"), "{error}");
+    let error = vb.get(3, "layer.a").unwrap_err().to_string();
+    assert!(error.starts_with("tensor second.a in "), "{error}");
+}
+
+fn write(tensors: &[TensorToWrite], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    write_safetensors(&mut bytes, "new.safetensors", tensors, metadata, |_| Ok::<_, Error>(()))?;
+    Ok(bytes)
+}
+
+#[test]
+fn tensors_are_written_anew() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("all.safetensors");
+    let ids = Tensor::new(&[3i64, 4], &Device::Cpu).unwrap();
+    // More elements than are converted at a time, and values that f16 has to round.
+    let many = (tensor(0.0, &[1_100_000]) * 1e-3).unwrap();
+    save(&file, &[("a", tensor(1.0, &[2, 3])), ("ids", ids), ("many", many.clone())]);
+    let checkpoint = Checkpoint::from_file(&file).unwrap();
+    let to_write = |source: &str, shape: &[usize], dtype| TensorToWrite {
+        checkpoint: &checkpoint,
+        source: source.to_owned(),
+        name: format!("new.{source}"),
+        shape: shape.to_vec(),
+        dtype,
+    };
+    let metadata = BTreeMap::from([("config.json".to_owned(), "{\"a\": 1}".to_owned())]);
+    for dtype in [None, Some(DType::F16), Some(DType::BF16)] {
+        let tensors = [
+            to_write("many", &[1_100_000], dtype),
+            to_write("a", &[2, 3, 1, 1], dtype),
+            to_write("ids", &[2], dtype),
+        ];
+        let bytes = write(&tensors, &metadata).unwrap();
+        assert_eq!(bytes, write(&tensors, &metadata).unwrap());
+        // Another reader of the format takes it, and finds the same numbers.
+        let read = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
+        assert_eq!(read["new.a"].dims(), [2, 3, 1, 1]);
+        assert_eq!(read["new.ids"].to_vec1::<i64>().unwrap(), [3, 4]);
+        let expected = many.to_dtype(dtype.unwrap_or(DType::F32)).unwrap();
+        assert_eq!(read["new.many"].dtype(), expected.dtype());
+        let difference = (&read["new.many"] - expected).unwrap().to_dtype(DType::F32).unwrap();
+        assert_eq!(difference.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap(), 0.0);
+        let again = Checkpoint::from_data(FileData::owned("new.safetensors", bytes)).unwrap();
+        assert_eq!(again.metadata(), metadata);
+    }
+}
+
+#[test]
+fn what_cannot_be_written_is_named() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("all.safetensors");
+    save(&file, &[("a", tensor(70_000.0, &[2]))]);
+    let checkpoint = Checkpoint::from_file(&file).unwrap();
+    let refused = |source: &str, shape: &[usize], dtype, times: usize| {
+        let tensor = TensorToWrite {
+            checkpoint: &checkpoint,
+            source: source.to_owned(),
+            name: "new".to_owned(),
+            shape: shape.to_vec(),
+            dtype,
+        };
+        write(&vec![tensor; times], &BTreeMap::new()).unwrap_err().to_string()
+    };
+    assert!(refused("b", &[2], None, 1).contains("no tensor b"));
+    assert!(refused("a", &[3], None, 1).contains("has shape [2], expected [3]"));
+    assert!(refused("a", &[2], Some(DType::U8), 1).contains("expected f32, f16 or bf16"));
+    assert!(refused("a", &[2], None, 2).contains("two tensors would be called new"));
+    let overflow = refused("a", &[2], Some(DType::F16), 1);
+    assert!(overflow.contains("tensor a holds 70000, which f16 cannot: use bf16 or f32"), "{overflow}");
 }

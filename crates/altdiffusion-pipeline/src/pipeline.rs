@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::config::parse_json;
 use altclip_encoder::source::ModelSource;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
@@ -14,6 +15,7 @@ use crate::denoise::{Denoised, Step, denoise};
 use crate::given_picture;
 use crate::latent_preview::LatentPreview;
 use crate::latents::all_finite;
+use crate::model_parts::ModelParts;
 use crate::options::GenerateOptions;
 use crate::picture::to_pictures;
 use crate::prompt::{Prompt, PromptReading, TextStates, prompt_tokens};
@@ -71,26 +73,35 @@ pub struct Timings {
 }
 
 impl AltDiffusion {
-    /// Loads the parts of a model from their folders: `tokenizer`, `text_encoder`, `unet`, `vae` and `scheduler`. What
-    /// `model_index.json` says does not matter, since published ones name code that is no more.
+    /// Loads a model from its folders, as [`ModelParts::in_folders`] finds its parts.
     ///
     /// # Errors
     /// When a part is missing, damaged, not supported, or does not fit the others.
     pub fn from_source(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
         let start = Instant::now();
-        let weights = |folder| Checkpoint::open(source, folder)?.var_builder(dtype, device);
+        let pipeline = Self::from_parts(&ModelParts::in_folders(source)?, dtype, device)?;
+        Ok(Self { load_time: start.elapsed(), ..pipeline })
+    }
 
-        let tokenizer = Tokenizer::from_source(source, "tokenizer")?;
-        let scheduler = source.read("scheduler/scheduler_config.json")?;
-        let scheduler = SchedulerConfig::from_json(&*scheduler, scheduler.name())?.for_latents();
+    /// Loads a model from its parts.
+    ///
+    /// # Errors
+    /// When there is no tokenizer, or a part is damaged, not supported, or does not fit the others.
+    pub fn from_parts(parts: &ModelParts, dtype: DType, device: &Device) -> Result<Self> {
+        let start = Instant::now();
+        let weights = |checkpoint: &Checkpoint| checkpoint.var_builder(dtype, device);
 
+        let tokenizer = Tokenizer::from_source(parts.tokenizer()?, "tokenizer")?;
+        let scheduler = SchedulerConfig::from_json(&*parts.scheduler, parts.scheduler.name())?.for_latents();
+
+        let ModelParts { text_encoder, unet, vae, .. } = parts;
         let text_encoder =
-            TextEncoder::new(&source.read_json("text_encoder/config.json")?, weights("text_encoder")?)?;
-        let unet = UNet2DConditionModel::new(&source.read_json("unet/config.json")?, weights("unet")?)?;
-        let vae = AutoencoderKl::new(&source.read_json("vae/config.json")?, weights("vae")?)?;
+            TextEncoder::new(&parse_json(&text_encoder.config)?, weights(&text_encoder.weights)?)?;
+        let unet = UNet2DConditionModel::new(&parse_json(&unet.config)?, weights(&unet.weights)?)?;
+        let vae = AutoencoderKl::new(&parse_json(&vae.config)?, weights(&vae.weights)?)?;
 
         let pipeline = Self {
-            prompt_tokens: prompt_tokens(source, text_encoder.config())?,
+            prompt_tokens: prompt_tokens(parts.tokenizer()?, text_encoder.config())?,
             tokenizer,
             text_encoder,
             unet,
@@ -99,16 +110,16 @@ impl AltDiffusion {
             device: device.clone(),
             load_time: start.elapsed(),
         };
-        pipeline.check_fit(source)?;
+        pipeline.check_fit(&parts.name)?;
         Ok(pipeline)
     }
 
     /// The parts can belong to one model.
-    fn check_fit(&self, source: &ModelSource) -> Result<()> {
+    fn check_fit(&self, model: &str) -> Result<()> {
         let unet = self.unet.config();
         let latents = self.vae.config().latent_channels;
         let contradiction =
-            |field, problem| Error::Field { file: format!("{source}: unet/config.json"), field, problem };
+            |field, problem| Error::Field { file: format!("{model}: unet/config.json"), field, problem };
         let of_vae = format!("but `latent_channels` of vae/config.json is {latents}");
         // A UNet that was trained to inpaint also sees a mask and the latents of what stays.
         if ![latents, 2 * latents + 1].contains(&unet.in_channels) {

@@ -177,7 +177,7 @@ fn converted<T: Float, const WIDTH: usize>(
 }
 
 /// Copies elements of `width` bytes, which lie `strides` elements apart in `bytes`, into row-major order.
-fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], width: usize) -> Vec<u8> {
+pub(super) fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], width: usize) -> Vec<u8> {
     let count: usize = shape.iter().product();
     let mut gathered = Vec::with_capacity(count * width);
     let mut index = vec![0; shape.len()];

@@ -23,7 +23,8 @@ pub(super) fn read(file: &FileData) -> Result<Vec<(String, StoredTensor)>> {
     tensors.map_err(|problem| Error::format(file.name(), problem))
 }
 
-fn is_pickle(file: &FileData) -> bool {
+/// Whether the file is read as a pickle.
+pub(super) fn is_pickle(file: &FileData) -> bool {
     match file.name().rsplit_once('.').map(|(_, ending)| ending) {
         Some("safetensors") => false,
         Some("bin" | "ckpt" | "pt" | "pth") => true,

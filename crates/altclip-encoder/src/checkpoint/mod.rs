@@ -11,7 +11,9 @@ mod pickle;
 mod safetensors;
 mod sharded;
 mod survey;
+mod write;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -27,6 +29,7 @@ use crate::source::{FileData, ModelSource};
 pub use sharded::ShardIndex;
 use survey::Asked;
 pub use survey::{Misshapen, Missing, PartReport, Survey};
+pub use write::{TensorToWrite, write_safetensors};
 
 /// The names that weights go by, in the order in which they are looked for. `pytorch_model` is transformers' name and
 /// `diffusion_pytorch_model` diffusers'.
@@ -59,11 +62,16 @@ pub struct Checkpoint {
 struct Contents {
     /// What to call the whole in an error: the one file, or the index of the shards.
     name: String,
-    files: Vec<FileData>,
+    files: Arc<[FileData]>,
     tensors: BTreeMap<String, Located>,
+    /// From the name that a model asks for to the name in the file, where they differ.
+    name_in_file: Option<NameInFile>,
 }
 
+type NameInFile = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// A tensor and the number of its file in [`Contents::files`].
+#[derive(Clone)]
 struct Located {
     file: usize,
     tensor: StoredTensor,
@@ -141,11 +149,44 @@ impl Checkpoint {
             .into_iter()
             .map(|(name, tensor)| (name, Located { file: 0, tensor }))
             .collect();
-        Ok(Self::of(Contents { name: file.name().to_owned(), files: vec![file], tensors }))
+        Ok(Self::of(file.name().to_owned(), vec![file], tensors))
     }
 
-    fn of(contents: Contents) -> Self {
+    fn of(name: String, files: Vec<FileData>, tensors: BTreeMap<String, Located>) -> Self {
+        let contents = Contents { name, files: files.into(), tensors, name_in_file: None };
         Self { contents: Arc::new(contents), asked: None }
+    }
+
+    /// The tensors whose names begin with `prefix`, for a model that knows them by other names: `name_in_file` gives for
+    /// each of these the name in the file, or `None` where there can be none. [`names`](Self::names) and errors tell the
+    /// names in the file, where a person can find them.
+    #[must_use]
+    pub fn part(
+        &self,
+        prefix: &str,
+        name_in_file: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        let of_part = self.contents.tensors.iter().filter(|(name, _)| name.starts_with(prefix));
+        let contents = Contents {
+            name: self.contents.name.clone(),
+            files: self.contents.files.clone(),
+            tensors: of_part.map(|(name, located)| (name.clone(), located.clone())).collect(),
+            name_in_file: Some(Box::new(name_in_file)),
+        };
+        Self { contents: Arc::new(contents), asked: None }
+    }
+
+    /// What to call the whole in an error: the one file, or the index of the shards.
+    pub fn file_name(&self) -> &str {
+        &self.contents.name
+    }
+
+    /// What a safetensors file says about itself beside its tensors (`__metadata__`); nothing for other forms.
+    pub fn metadata(&self) -> BTreeMap<String, String> {
+        match &*self.contents.files {
+            [file] if !file::is_pickle(file) => safetensors::metadata(file),
+            _ => BTreeMap::new(),
+        }
     }
 
     /// The names of all tensors, sorted.
@@ -214,15 +255,23 @@ impl Contents {
 
     /// A tensor with the name that it has in the file.
     fn find_entry(&self, name: &str) -> Option<(&String, &Located)> {
-        let entry = self.tensors.get_key_value(name);
-        entry.or_else(|| self.tensors.get_key_value(&legacy_names::legacy_name(name)?))
+        let name = self.name_in_file(name)?;
+        let entry = self.tensors.get_key_value(&*name);
+        entry.or_else(|| self.tensors.get_key_value(&legacy_names::legacy_name(&name)?))
+    }
+
+    fn name_in_file<'n>(&self, name: &'n str) -> Option<Cow<'n, str>> {
+        match &self.name_in_file {
+            Some(name_in_file) => name_in_file(name).map(Cow::Owned),
+            None => Some(Cow::Borrowed(name)),
+        }
     }
 
     fn get(&self, name: &str) -> Result<&Located> {
-        self.find(name).ok_or_else(|| Error::MissingTensor {
-            name: name.to_owned(),
-            file: self.name.clone(),
-            nearest: nearest(name, self.tensors.keys()),
+        self.find(name).ok_or_else(|| {
+            let name = self.name_in_file(name).unwrap_or(Cow::Borrowed(name));
+            let nearest = nearest(&name, self.tensors.keys());
+            Error::MissingTensor { name: name.into_owned(), file: self.name.clone(), nearest }
         })
     }
 
@@ -230,7 +279,7 @@ impl Contents {
         let located = self.get(name)?;
         if located.tensor.shape != shape {
             return Err(Error::ShapeMismatch {
-                name: name.to_owned(),
+                name: self.name_in_file(name).unwrap_or(Cow::Borrowed(name)).into_owned(),
                 file: self.file(located).name().to_owned(),
                 found: located.tensor.shape.clone(),
                 expected: shape.to_vec(),

@@ -3,7 +3,7 @@
 //! The rules are those of the format's specification: tensors follow each other without gaps or overlaps and fill the
 //! file. They are checked here one tensor at a time, because an error should name the tensor.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use safetensors::tensor::TensorInfo;
@@ -75,6 +75,21 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, StoredTensor)>, String> {
         return Err(format!("its tensors take {end} bytes, but {} are there", data.len()));
     }
     Ok(stored)
+}
+
+/// What the file says about itself. It has been read once, so that its header is whole.
+pub(super) fn metadata(file: &[u8]) -> BTreeMap<String, String> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        #[serde(rename = "__metadata__", default)]
+        metadata: BTreeMap<String, String>,
+    }
+
+    let header = file.split_first_chunk::<LENGTH>().and_then(|(length, rest)| {
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        serde_json::from_slice::<Metadata>(rest.get(..length)?).ok()
+    });
+    header.map(|header| header.metadata).unwrap_or_default()
 }
 
 /// The bytes that a tensor takes, or `None` if the number overflows or is not whole.

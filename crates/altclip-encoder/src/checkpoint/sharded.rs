@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Checkpoint, Contents, Located, file};
+use super::{Checkpoint, Located, file};
 use crate::config::parse_json;
 use crate::error::{Error, Result};
 use crate::source::{FileData, check_relative};
@@ -57,6 +57,6 @@ impl ShardIndex {
             }
             files.push(data);
         }
-        Ok(Checkpoint::of(Contents { name: index.to_owned(), files, tensors }))
+        Ok(Checkpoint::of(index.to_owned(), files, tensors))
     }
 }

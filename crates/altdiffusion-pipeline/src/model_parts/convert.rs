@@ -1,0 +1,315 @@
+//! Models from one layout and number type to another.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use altclip_encoder::checkpoint::{Checkpoint, TensorToWrite, write_safetensors};
+use altclip_encoder::config::parse_json;
+use candle_core::DType;
+use serde_json::{Value, json};
+
+use super::unet_names::{self, UNetNames};
+use super::vae_names::{self, VaeNames, name_of_today, shape_in_diffusers, shape_in_ldm};
+use super::{
+    ModelParts, Part, SCHEDULER_CONFIG, TEXT_ENCODER_CONFIG, TEXT_ENCODER_PREFIX, UNET_CONFIG, VAE_CONFIG,
+};
+use crate::{Error, Result, write_whole};
+
+/// What a tokenizer may consist of.
+const TOKENIZER_FILES: [&str; 5] = [
+    "tokenizer/sentencepiece.bpe.model",
+    "tokenizer/tokenizer.json",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/special_tokens_map.json",
+    "tokenizer/added_tokens.json",
+];
+
+/// What a conversion has written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Converted {
+    /// The number of tensors.
+    pub tensors: usize,
+    /// The names of the tensors in the source that are not part of the model, and were left out: of its training, or of
+    /// averages over it.
+    pub left_out: Vec<String>,
+}
+
+/// Told how many tensors of how many are done; may end the work.
+type OnTensor<'a> = &'a mut dyn FnMut(usize, usize) -> ControlFlow<()>;
+
+/// One tensor of a part.
+struct Entry<'a> {
+    checkpoint: &'a Checkpoint,
+    /// The name that the part is asked for it by.
+    source: String,
+    /// The name that diffusers has for it.
+    name: String,
+    shape: &'a [usize],
+}
+
+/// The tensors of a model, by parts.
+struct Entries<'a> {
+    text_encoder: Vec<Entry<'a>>,
+    unet: Vec<Entry<'a>>,
+    vae: Vec<Entry<'a>>,
+    left_out: Vec<String>,
+}
+
+impl ModelParts {
+    /// Writes the model as one safetensors file in the naming of latent diffusion, with its configurations in the header.
+    /// `dtype` is what floating-point numbers are converted to; `None` leaves them as they are.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read or converted, or the file not be written; then nothing is left behind. And
+    /// [`Error::Cancelled`], when `on_tensor` breaks.
+    pub fn write_single_file(
+        &self,
+        path: &Path,
+        dtype: Option<DType>,
+        on_tensor: OnTensor,
+    ) -> Result<Converted> {
+        let unet_names = UNetNames::new(&parse_json(&self.unet.config)?)?;
+        let vae_names = VaeNames::new(&parse_json(&self.vae.config)?);
+        let Entries { text_encoder, unet, vae, mut left_out } = self.entries()?;
+        let mut tensors = Vec::new();
+        for entry in text_encoder {
+            let name = format!("{TEXT_ENCODER_PREFIX}{}", entry.name);
+            tensors.push(entry.renamed(name, entry.shape.to_vec(), dtype));
+        }
+        for entry in unet {
+            match unet_names.to_ldm(&entry.name) {
+                Some(name) => {
+                    let name = format!("{}{name}", unet_names::PREFIX);
+                    tensors.push(entry.renamed(name, entry.shape.to_vec(), dtype));
+                }
+                None => left_out.push(format!("unet: {}", entry.name)),
+            }
+        }
+        for entry in vae {
+            match vae_names.to_ldm(&entry.name) {
+                Some(name) => {
+                    let name = format!("{}{name}", vae_names::PREFIX);
+                    tensors.push(entry.renamed(name, shape_in_ldm(&entry.name, entry.shape), dtype));
+                }
+                None => left_out.push(format!("vae: {}", entry.name)),
+            }
+        }
+
+        let mut metadata = format_metadata();
+        for (relative, config) in [
+            (TEXT_ENCODER_CONFIG, &self.text_encoder.config),
+            (UNET_CONFIG, &self.unet.config),
+            (VAE_CONFIG, &self.vae.config),
+            (SCHEDULER_CONFIG, &self.scheduler),
+        ] {
+            let json: Value = parse_json(config)?;
+            metadata.insert(relative.to_owned(), json.to_string());
+        }
+        let total = tensors.len();
+        write_file(path, &tensors, &metadata, &mut |done| on_tensor(done, total), total)?;
+        Ok(Converted { tensors: total, left_out })
+    }
+
+    /// Writes the model as the folders of diffusers, into the directory `path`, which must not be there yet. The rest is
+    /// as in [`write_single_file`](Self::write_single_file).
+    ///
+    /// # Errors
+    /// Also when there is no tokenizer, because nothing was given beside a single file.
+    pub fn write_folders(&self, path: &Path, dtype: Option<DType>, on_tensor: OnTensor) -> Result<Converted> {
+        if path.exists() {
+            let problem = "cannot be written: it is there already, expected the name of a new directory";
+            return Err(Error::content(path.display().to_string(), problem));
+        }
+        let tokenizer = self.tokenizer()?;
+        let Entries { text_encoder, unet, vae, left_out } = self.entries()?;
+        let parts = [
+            ("text_encoder", "model.safetensors", &self.text_encoder, text_encoder),
+            ("unet", "diffusion_pytorch_model.safetensors", &self.unet, unet),
+            ("vae", "diffusion_pytorch_model.safetensors", &self.vae, vae),
+        ];
+        let total = parts.iter().map(|(.., entries)| entries.len()).sum();
+
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        let mut builder = tempfile::Builder::new();
+        // Temporary directories are private to their owner by default; this one stays, so the umask alone decides.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+        let temporary = builder.tempdir_in(directory).map_err(|error| Error::io(path, error))?;
+        let write = |relative: &str, content: &[u8]| -> Result<()> {
+            let file = temporary.path().join(relative);
+            let made = file.parent().map_or(Ok(()), fs::create_dir_all);
+            made.and_then(|()| fs::write(&file, content)).map_err(|error| Error::io(&file, error))
+        };
+
+        let mut found_tokenizer = false;
+        for relative in TOKENIZER_FILES {
+            if let Some(file) = tokenizer.read_optional(relative)? {
+                write(relative, &file)?;
+                found_tokenizer = true;
+            }
+        }
+        if !found_tokenizer {
+            let problem = format!("no file {} or {}", TOKENIZER_FILES[0], TOKENIZER_FILES[1]);
+            return Err(Error::content(tokenizer.to_string(), problem));
+        }
+        write(SCHEDULER_CONFIG, &self.scheduler)?;
+        let mut written = 0;
+        for (folder, weights, part, entries) in parts {
+            write(&format!("{folder}/config.json"), &part.config)?;
+            let tensors: Vec<_> = entries
+                .into_iter()
+                .map(|entry| {
+                    let shape = match folder {
+                        "vae" => shape_in_diffusers(&entry.name, entry.shape),
+                        _ => entry.shape.to_vec(),
+                    };
+                    entry.renamed(entry.name.clone(), shape, dtype)
+                })
+                .collect();
+            let file = temporary.path().join(folder).join(weights);
+            write_file(
+                &file,
+                &tensors,
+                &format_metadata(),
+                &mut |done| on_tensor(written + done, total),
+                total,
+            )?;
+            written += tensors.len();
+        }
+        let index = serde_json::to_vec_pretty(&self.model_index()?)
+            .map_err(|error| Error::content("model_index.json", error.to_string()))?;
+        write("model_index.json", &index)?;
+
+        fs::rename(temporary.path(), path).map_err(|error| Error::io(path, error))?;
+        // It has its name, and is not to be removed.
+        let _ = temporary.keep();
+        Ok(Converted { tensors: total, left_out })
+    }
+
+    /// The tensors of all parts, and the names of those that belong to none.
+    fn entries(&self) -> Result<Entries<'_>> {
+        let Some(single) = &self.single else {
+            return Ok(Entries {
+                text_encoder: in_folder(&self.text_encoder, str::to_owned),
+                unet: in_folder(&self.unet, str::to_owned),
+                vae: in_folder(&self.vae, name_of_today),
+                left_out: Vec::new(),
+            });
+        };
+        let unet_names = UNetNames::new(&parse_json(&self.unet.config)?)?;
+        let vae_names = VaeNames::new(&parse_json(&self.vae.config)?);
+        let mut entries =
+            Entries { text_encoder: Vec::new(), unet: Vec::new(), vae: Vec::new(), left_out: Vec::new() };
+        for stored in single.names() {
+            let (part, list, name) = if let Some(name) = stored.strip_prefix(unet_names::PREFIX) {
+                (&self.unet, &mut entries.unet, unet_names.to_diffusers(name))
+            } else if let Some(name) = stored.strip_prefix(vae_names::PREFIX) {
+                (&self.vae, &mut entries.vae, vae_names.to_diffusers(name))
+            } else {
+                let name = stored.strip_prefix(TEXT_ENCODER_PREFIX).map(str::to_owned);
+                (&self.text_encoder, &mut entries.text_encoder, name)
+            };
+            match (name, single.shape(stored)) {
+                (Some(name), Some(shape)) => {
+                    list.push(Entry { checkpoint: &part.weights, source: name.clone(), name, shape });
+                }
+                _ => entries.left_out.push(stored.to_owned()),
+            }
+        }
+        Ok(entries)
+    }
+
+    /// `model_index.json`, as diffusers writes it.
+    fn model_index(&self) -> Result<Value> {
+        let scheduler: Value = parse_json(&self.scheduler)?;
+        Ok(json!({
+            "_class_name": "AltDiffusionPipeline",
+            "feature_extractor": [null, null],
+            "image_encoder": [null, null],
+            "requires_safety_checker": false,
+            "safety_checker": [null, null],
+            "scheduler": ["diffusers", scheduler["_class_name"]],
+            "text_encoder": ["alt_diffusion", "RobertaSeriesModelWithTransformation"],
+            "tokenizer": ["transformers", "XLMRobertaTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+        }))
+    }
+}
+
+impl<'a> Entry<'a> {
+    fn renamed(&self, name: String, shape: Vec<usize>, dtype: Option<DType>) -> TensorToWrite<'a> {
+        TensorToWrite { checkpoint: self.checkpoint, source: self.source.clone(), name, shape, dtype }
+    }
+}
+
+fn in_folder(part: &Part, name_of_today: impl Fn(&str) -> String) -> Vec<Entry<'_>> {
+    let checkpoint = &part.weights;
+    let entry = |stored: &str| {
+        let shape = checkpoint.shape(stored)?;
+        Some(Entry { checkpoint, source: stored.to_owned(), name: name_of_today(stored), shape })
+    };
+    checkpoint.names().filter_map(entry).collect()
+}
+
+/// Writes the weights of one file, whatever model they are of, as one safetensors file under the same names.
+///
+/// # Errors
+/// As [`ModelParts::write_single_file`].
+pub fn convert_weights(
+    from: &Checkpoint,
+    path: &Path,
+    dtype: Option<DType>,
+    on_tensor: OnTensor,
+) -> Result<Converted> {
+    let tensor = |name: &str| {
+        let shape = from.shape(name)?.to_vec();
+        let (source, name) = (name.to_owned(), name.to_owned());
+        Some(TensorToWrite { checkpoint: from, source, name, shape, dtype })
+    };
+    let tensors: Vec<_> = from.names().filter_map(tensor).collect();
+    let total = tensors.len();
+    let mut metadata = from.metadata();
+    metadata.extend(format_metadata());
+    write_file(path, &tensors, &metadata, &mut |done| on_tensor(done, total), total)?;
+    Ok(Converted { tensors: total, left_out: Vec::new() })
+}
+
+/// Without it transformers refuses a safetensors file.
+fn format_metadata() -> BTreeMap<String, String> {
+    BTreeMap::from([("format".to_owned(), "pt".to_owned())])
+}
+
+/// Writes a file that is there whole or not at all.
+fn write_file(
+    path: &Path,
+    tensors: &[TensorToWrite],
+    metadata: &BTreeMap<String, String>,
+    on_tensor: &mut dyn FnMut(usize) -> ControlFlow<()>,
+    total: usize,
+) -> Result<()> {
+    let name = path.display().to_string();
+    let mut failure = None;
+    let written = write_whole(path, |temporary| {
+        let mut file = BufWriter::new(File::create(temporary)?);
+        let before_each = |done| match on_tensor(done) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Cancelled { completed: done, total }),
+        };
+        match write_safetensors(&mut file, &name, tensors, metadata, before_each) {
+            Ok(()) => file.flush(),
+            Err(error) => {
+                failure = Some(error);
+                Err(io::Error::other("the conversion ended"))
+            }
+        }
+    });
+    match failure {
+        Some(error) => Err(error),
+        None => written,
+    }
+}

@@ -1,0 +1,181 @@
+//! The parts of a model, in whichever layout it is: the folders of diffusers, or one file in the naming of latent
+//! diffusion.
+
+mod convert;
+mod inferred;
+mod names;
+#[cfg(test)]
+mod tests;
+mod unet_names;
+mod vae_names;
+
+use std::path::Path;
+
+use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::config::parse_json;
+use altclip_encoder::source::{FileData, ModelSource};
+use serde::Serialize;
+
+use crate::{Error, Result};
+pub use convert::{Converted, convert_weights};
+use unet_names::UNetNames;
+use vae_names::VaeNames;
+
+/// Where all weights of the text encoder are in a single file. FlagAI gave them the names that diffusers has.
+const TEXT_ENCODER_PREFIX: &str = "cond_stage_model.";
+
+pub(crate) const TEXT_ENCODER_CONFIG: &str = "text_encoder/config.json";
+pub(crate) const UNET_CONFIG: &str = "unet/config.json";
+pub(crate) const VAE_CONFIG: &str = "vae/config.json";
+pub(crate) const SCHEDULER_CONFIG: &str = "scheduler/scheduler_config.json";
+
+/// The parts of an AltDiffusion model, with their configurations and before their weights are read.
+#[derive(Debug)]
+pub struct ModelParts {
+    /// What errors call the model.
+    pub(crate) name: String,
+    pub(crate) scheduler: FileData,
+    pub(crate) text_encoder: Part,
+    pub(crate) unet: Part,
+    pub(crate) vae: Part,
+    /// Where the tokenizer is, if anywhere.
+    pub(crate) tokenizer: Option<ModelSource>,
+    /// The single file, if it is one.
+    single: Option<Checkpoint>,
+}
+
+/// One part: its configuration, and its weights by the names that diffusers has.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub config: FileData,
+    pub weights: Checkpoint,
+}
+
+impl ModelParts {
+    /// The parts of a model in folders: `tokenizer`, `text_encoder`, `unet`, `vae` and `scheduler`. What
+    /// `model_index.json` says does not matter, since published ones name code that is no more.
+    ///
+    /// # Errors
+    /// When a part is missing or damaged.
+    pub fn in_folders(source: &ModelSource) -> Result<Self> {
+        let part = |config, folder| -> Result<Part> {
+            Ok(Part { config: source.read(config)?, weights: Checkpoint::open(source, folder)? })
+        };
+        Ok(Self {
+            name: source.to_string(),
+            scheduler: source.read(SCHEDULER_CONFIG)?,
+            text_encoder: part(TEXT_ENCODER_CONFIG, "text_encoder")?,
+            unet: part(UNET_CONFIG, "unet")?,
+            vae: part(VAE_CONFIG, "vae")?,
+            tokenizer: Some(source.clone()),
+            single: None,
+        })
+    }
+
+    /// The parts of a model in one file, `.safetensors` or `.ckpt`, with `model.diffusion_model.*`,
+    /// `first_stage_model.*` and `cond_stage_model.*` as latent diffusion names them.
+    ///
+    /// A configuration is what the file says about itself, as those that were converted here do; else that of the model
+    /// `beside`, which is in folders; else what the shapes of the tensors tell. The tokenizer is always that of `beside`.
+    ///
+    /// # Errors
+    /// When the file is damaged, or no such model.
+    pub fn in_single_file(path: &Path, beside: Option<&ModelSource>) -> Result<Self> {
+        let checkpoint = Checkpoint::from_file(path)?;
+        check_is_model(&checkpoint)?;
+        let own = checkpoint.metadata();
+        let known = |relative: &str| -> Result<Option<FileData>> {
+            if let Some(json) = own.get(relative) {
+                let name = format!("{}: {relative}", checkpoint.file_name());
+                return Ok(Some(FileData::owned(name, json.clone().into_bytes())));
+            }
+            match beside {
+                Some(source) => Ok(source.read_optional(relative)?),
+                None => Ok(None),
+            }
+        };
+        let unet_config = match known(UNET_CONFIG)? {
+            Some(config) => config,
+            None => told(&checkpoint, UNET_CONFIG, &inferred::unet(&checkpoint)?)?,
+        };
+        let vae_config = match known(VAE_CONFIG)? {
+            Some(config) => config,
+            None => told(&checkpoint, VAE_CONFIG, &inferred::vae(&checkpoint)?)?,
+        };
+        let text_encoder_config = match known(TEXT_ENCODER_CONFIG)? {
+            Some(config) => config,
+            None => told(&checkpoint, TEXT_ENCODER_CONFIG, &inferred::text_encoder(&checkpoint)?)?,
+        };
+        let scheduler = match known(SCHEDULER_CONFIG)? {
+            Some(config) => config,
+            None => told(&checkpoint, SCHEDULER_CONFIG, &inferred::scheduler(&checkpoint))?,
+        };
+
+        let unet_names = UNetNames::new(&parse_json(&unet_config)?)?;
+        let vae_names = VaeNames::new(&parse_json(&vae_config)?);
+        let unet = checkpoint.part(unet_names::PREFIX, move |name| {
+            Some(format!("{}{}", unet_names::PREFIX, unet_names.to_ldm(name)?))
+        });
+        let vae = checkpoint.part(vae_names::PREFIX, move |name| {
+            Some(format!("{}{}", vae_names::PREFIX, vae_names.to_ldm(name)?))
+        });
+        let text_encoder =
+            checkpoint.part(TEXT_ENCODER_PREFIX, |name| Some(format!("{TEXT_ENCODER_PREFIX}{name}")));
+        Ok(Self {
+            name: checkpoint.file_name().to_owned(),
+            scheduler,
+            text_encoder: Part { config: text_encoder_config, weights: text_encoder },
+            unet: Part { config: unet_config, weights: unet },
+            vae: Part { config: vae_config, weights: vae },
+            tokenizer: beside.cloned(),
+            single: Some(checkpoint),
+        })
+    }
+
+    /// Whether a file holds a whole model, and not just weights of some part.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is damaged.
+    pub fn are_in(path: &Path) -> Result<bool> {
+        let checkpoint = Checkpoint::from_file(path)?;
+        Ok(checkpoint.names().any(|name| name.starts_with(unet_names::PREFIX)))
+    }
+
+    /// Where the tokenizer is.
+    ///
+    /// # Errors
+    /// When the model is a single file, and nothing was given beside it.
+    pub(crate) fn tokenizer(&self) -> Result<&ModelSource> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            let problem = "a single file holds no tokenizer, expected beside it a model in folders that does, such as \
+                           BAAI/AltDiffusion-m9";
+            Error::content(&self.name, problem)
+        })
+    }
+}
+
+/// A configuration that was told from the tensors, as a file.
+fn told(checkpoint: &Checkpoint, relative: &str, config: &impl Serialize) -> Result<FileData> {
+    let name = format!("{}: {relative} as its tensors tell", checkpoint.file_name());
+    match serde_json::to_vec_pretty(config) {
+        Ok(json) => Ok(FileData::owned(name, json)),
+        Err(error) => Err(Error::content(name, error.to_string())),
+    }
+}
+
+/// Says what a file is that is no AltDiffusion.
+fn check_is_model(checkpoint: &Checkpoint) -> Result<()> {
+    let has = |prefix: &str| checkpoint.names().any(|name| name.starts_with(prefix));
+    let problem = if !has(unet_names::PREFIX) {
+        "expected a whole model in the naming of latent diffusion, found no tensor model.diffusion_model.*"
+    } else if !has(vae_names::PREFIX) {
+        "expected a whole model, found no tensor first_stage_model.*: it lacks the autoencoder"
+    } else if has("cond_stage_model.transformer.text_model.") || has("cond_stage_model.model.transformer.") {
+        "expected an AltDiffusion model, found a Stable Diffusion one: its text encoder is CLIP's, not XLM-R"
+    } else if !has("cond_stage_model.roberta.") {
+        "expected a whole model, found no tensor cond_stage_model.roberta.*: it lacks the text encoder"
+    } else {
+        return Ok(());
+    };
+    Err(Error::content(checkpoint.file_name(), problem))
+}

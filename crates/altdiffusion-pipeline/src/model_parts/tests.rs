@@ -1,0 +1,210 @@
+//! Names and shapes of models of full size, as diffusers has them.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use altclip_encoder::config::read_json;
+use altclip_encoder::xlm_roberta::XlmRobertaConfig;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::*;
+use crate::PerBlock;
+use crate::unet::UNet2DConditionConfig;
+use crate::vae::AutoencoderKlConfig;
+
+type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
+
+/// A golden file: the weights of a model by name in diffusers, name in latent diffusion, and shape there.
+#[derive(Deserialize)]
+struct Golden<C> {
+    config: C,
+    names: Vec<(String, String, Vec<usize>)>,
+}
+
+fn golden<C: DeserializeOwned>(name: &str) -> Result<Golden<C>> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/single_file");
+    Ok(read_json(folder.join(format!("{name}.json")))?)
+}
+
+/// Each name leads to exactly one other, and back.
+fn check_names<C>(
+    golden: &Golden<C>,
+    to_ldm: impl Fn(&str) -> Option<String>,
+    to_diffusers: impl Fn(&str) -> Option<String>,
+) {
+    let mut seen = BTreeSet::new();
+    for (diffusers, ldm, _) in &golden.names {
+        assert_eq!(to_ldm(diffusers).as_deref(), Some(ldm.as_str()));
+        assert_eq!(to_diffusers(ldm).as_deref(), Some(diffusers.as_str()));
+        assert!(seen.insert(ldm), "{ldm} comes twice");
+    }
+}
+
+#[test]
+fn unet_names_are_those_of_diffusers() -> TestResult {
+    for name in ["sd1", "sd2", "unet_three_levels"] {
+        let golden: Golden<UNet2DConditionConfig> = golden(name)?;
+        let names = UNetNames::new(&golden.config)?;
+        check_names(&golden, |name| names.to_ldm(name), |name| names.to_diffusers(name));
+    }
+    Ok(())
+}
+
+#[test]
+fn vae_names_and_shapes_are_those_of_diffusers() -> TestResult {
+    for name in ["vae", "vae_three_levels"] {
+        let golden: Golden<AutoencoderKlConfig> = golden(name)?;
+        let names = VaeNames::new(&golden.config);
+        check_names(&golden, |name| names.to_ldm(name), |name| names.to_diffusers(name));
+        for (diffusers, _, shape) in &golden.names {
+            let here = vae_names::shape_in_diffusers(diffusers, shape);
+            assert_eq!(&vae_names::shape_in_ldm(diffusers, &here), shape, "{diffusers}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn other_names_lead_nowhere() -> TestResult {
+    let unet = UNetNames::new(&golden::<UNet2DConditionConfig>("sd1")?.config)?;
+    for name in [
+        "",
+        "conv_inner.weight",
+        "down_blocks.4.resnets.0.norm1.weight",
+        "down_blocks.3.downsamplers.0.conv.weight",
+        "down_blocks.+0.resnets.0.norm1.weight",
+        "down_blocks.0.resnets.2.norm1.weight",
+        "up_blocks.0.attentions.0.norm.weight",
+        "up_blocks.18446744073709551615.resnets.0.norm1.weight",
+    ] {
+        assert_eq!(unet.to_ldm(name), None, "{name}");
+    }
+    for name in [
+        "input_blocks.12.0.in_layers.0.weight",
+        "input_blocks.18446744073709551615.0.op.weight",
+        "input_blocks.01.0.in_layers.0.weight",
+        "output_blocks.2.2.conv.weight",
+        "middle_block.3.norm.weight",
+        "label_emb.0.0.weight",
+    ] {
+        assert_eq!(unet.to_diffusers(name), None, "{name}");
+    }
+    let vae = VaeNames { levels: 4 };
+    for name in ["encoder.up_blocks.0.resnets.0.norm1.weight", "decoder.up_blocks.4.resnets.0.norm1.weight"] {
+        assert_eq!(vae.to_ldm(name), None, "{name}");
+    }
+    assert_eq!(vae.to_diffusers("loss.logvar"), None);
+    assert_eq!(vae_names::name_of_today("encoder.mid_block.attentions.0.query.bias"), {
+        "encoder.mid_block.attentions.0.to_q.bias"
+    });
+    Ok(())
+}
+
+/// A checkpoint of one-byte zeros, which take no room on the disk.
+fn checkpoint(
+    tensors: &[(String, Vec<usize>)],
+) -> std::result::Result<Checkpoint, Box<dyn std::error::Error>> {
+    let mut end = 0;
+    let mut header = serde_json::Map::new();
+    for (name, shape) in tensors {
+        let start = end;
+        end += shape.iter().product::<usize>();
+        let info = serde_json::json!({ "dtype": "U8", "shape": shape, "data_offsets": [start, end] });
+        header.insert(name.clone(), info);
+    }
+    let header = serde_json::to_vec(&header)?;
+    let file = tempfile::Builder::new().suffix(".safetensors").tempfile()?;
+    let mut writer = File::create(file.path())?;
+    writer.write_all(&(header.len() as u64).to_le_bytes())?;
+    writer.write_all(&header)?;
+    writer.set_len((8 + header.len() + end) as u64)?;
+    Ok(Checkpoint::from_file(file.path())?)
+}
+
+fn prefixed(prefix: &str, names: &[(String, String, Vec<usize>)]) -> Vec<(String, Vec<usize>)> {
+    names.iter().map(|(_, ldm, shape)| (format!("{prefix}{ldm}"), shape.clone())).collect()
+}
+
+#[test]
+fn configurations_are_told_from_shapes() -> TestResult {
+    for name in ["sd1", "sd2"] {
+        let golden: Golden<UNet2DConditionConfig> = golden(name)?;
+        let found = inferred::unet(&checkpoint(&prefixed(unet_names::PREFIX, &golden.names))?)?;
+        // No shape tells the size of the pictures.
+        let sample_size = Some(PerBlock::Same(64));
+        let expected = UNet2DConditionConfig { other: Default::default(), sample_size, ..golden.config };
+        assert_eq!(found, expected, "{name}");
+    }
+    let golden: Golden<AutoencoderKlConfig> = golden("vae")?;
+    let found = inferred::vae(&checkpoint(&prefixed(vae_names::PREFIX, &golden.names))?)?;
+    assert_eq!(found, AutoencoderKlConfig { other: Default::default(), ..golden.config });
+    Ok(())
+}
+
+#[test]
+fn both_forms_of_the_text_encoder_are_told_from_shapes() -> TestResult {
+    let xlm_r = XlmRobertaConfig::large();
+    for projection in ["transformation", "transformation_pre"] {
+        let mut tensors = vec![
+            ("roberta.embeddings.word_embeddings.weight".to_owned(), vec![250_002, 1024]),
+            ("roberta.embeddings.position_embeddings.weight".to_owned(), vec![514, 1024]),
+            ("roberta.embeddings.token_type_embeddings.weight".to_owned(), vec![1, 1024]),
+            // diffusers makes it in both forms.
+            ("transformation.weight".to_owned(), vec![768, 1024]),
+        ];
+        if projection == "transformation_pre" {
+            tensors.push((format!("{projection}.weight"), vec![1024, 1024]));
+        }
+        for layer in 0..24 {
+            tensors
+                .push((format!("roberta.encoder.layer.{layer}.intermediate.dense.weight"), vec![4096, 1024]));
+        }
+        let tensors: Vec<_> = tensors
+            .into_iter()
+            .map(|(name, shape)| (format!("{TEXT_ENCODER_PREFIX}{name}"), shape))
+            .collect();
+        let found = inferred::text_encoder(&checkpoint(&tensors)?)?;
+        assert_eq!(found.encoder, xlm_r);
+        assert_eq!(found.has_pre_transformation, projection == "transformation_pre");
+        assert_eq!(found.project_dim, if found.has_pre_transformation { 1024 } else { 768 });
+    }
+    Ok(())
+}
+
+#[test]
+fn what_shapes_cannot_tell_is_an_error() -> TestResult {
+    let halves = |blocks: &[usize]| -> std::result::Result<String, Box<dyn std::error::Error>> {
+        let names: Vec<_> = (0..=10)
+            .map(|block| {
+                let layer = if blocks.contains(&block) { "op" } else { "in_layers.0" };
+                (format!("model.diffusion_model.input_blocks.{block}.0.{layer}.weight"), vec![1])
+            })
+            .collect();
+        Ok(inferred::unet(&checkpoint(&names)?).err().map(|error| error.to_string()).unwrap_or_default())
+    };
+    for blocks in [&[3, 7][..], &[1], &[0], &[]] {
+        let error = halves(blocks)?;
+        assert!(error.contains("expected") || error.contains("no tensor"), "{blocks:?}: {error}");
+    }
+    let error = inferred::text_encoder(&checkpoint(&[(
+        "cond_stage_model.roberta.embeddings.word_embeddings.weight".to_owned(),
+        vec![10, 16],
+    )])?);
+    let error = error.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("no tensor") || error.contains("its width 16"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn velocities_are_marked_by_a_tensor() -> TestResult {
+    let predicts = |names: &[&str]| -> std::result::Result<serde_json::Value, Box<dyn std::error::Error>> {
+        let tensors: Vec<_> = names.iter().map(|name| ((*name).to_owned(), vec![])).collect();
+        Ok(inferred::scheduler(&checkpoint(&tensors)?)["prediction_type"].clone())
+    };
+    assert_eq!(predicts(&["betas"])?, "epsilon");
+    assert_eq!(predicts(&["v_pred"])?, "v_prediction");
+    Ok(())
+}

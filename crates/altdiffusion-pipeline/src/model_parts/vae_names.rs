@@ -1,0 +1,171 @@
+//! The autoencoder's weights by their names in diffusers and in latent diffusion (`model.py` of
+//! CompVis/latent-diffusion), as diffusers' `convert_ldm_vae_checkpoint` maps them.
+//!
+//! Latent diffusion counts the decoder's levels from the highest resolution, as the encoder's, and diffusers from the
+//! lowest. Attention has 1×1 convolutions there and linear layers here.
+
+use super::names::{index, renamed, reversed};
+use crate::vae::AutoencoderKlConfig;
+
+/// Where all weights of the autoencoder are in a single file.
+pub(crate) const PREFIX: &str = "first_stage_model.";
+
+/// The layers that are outside of the levels, in diffusers and in latent diffusion.
+const LAYERS: [(&str, &str); 8] = [
+    ("quant_conv", "quant_conv"),
+    ("post_quant_conv", "post_quant_conv"),
+    ("encoder.conv_in", "encoder.conv_in"),
+    ("encoder.conv_norm_out", "encoder.norm_out"),
+    ("encoder.conv_out", "encoder.conv_out"),
+    ("decoder.conv_in", "decoder.conv_in"),
+    ("decoder.conv_norm_out", "decoder.norm_out"),
+    ("decoder.conv_out", "decoder.conv_out"),
+];
+
+/// The layers of the lowest level, in either half.
+const MIDDLE: [(&str, &str); 3] = [
+    ("mid_block.resnets.0", "mid.block_1"),
+    ("mid_block.attentions.0", "mid.attn_1"),
+    ("mid_block.resnets.1", "mid.block_2"),
+];
+
+/// The layers of a residual block.
+const RESNET: [(&str, &str); 5] = [
+    ("norm1", "norm1"),
+    ("conv1", "conv1"),
+    ("norm2", "norm2"),
+    ("conv2", "conv2"),
+    ("conv_shortcut", "nin_shortcut"),
+];
+
+/// The layers of the attention.
+const ATTENTION: [(&str, &str); 5] =
+    [("group_norm", "norm"), ("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out")];
+
+/// The attention's projections up to diffusers 0.17, and since.
+const OLD_ATTENTION: [(&str, &str); 4] =
+    [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")];
+
+/// The mapping for autoencoders of one shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VaeNames {
+    pub levels: usize,
+}
+
+impl VaeNames {
+    pub fn new(config: &AutoencoderKlConfig) -> Self {
+        Self { levels: config.block_out_channels.len() }
+    }
+
+    /// From the name in diffusers to that in latent diffusion, both without prefix.
+    pub fn to_ldm(&self, name: &str) -> Option<String> {
+        let segments: Vec<&str> = name.split('.').collect();
+        match segments.as_slice() {
+            ["encoder", "down_blocks", level, rest @ ..] => {
+                let level = self.level(level)?;
+                self.level_to_ldm(&format!("encoder.down.{level}"), level, rest)
+            }
+            ["decoder", "up_blocks", level, rest @ ..] => {
+                let level = self.levels - 1 - self.level(level)?;
+                self.level_to_ldm(&format!("decoder.up.{level}"), level, rest)
+            }
+            [half @ ("encoder" | "decoder"), "mid_block", kind, layer, rest @ ..] => {
+                let block = renamed(&format!("mid_block.{kind}.{layer}"), MIDDLE.into_iter())?;
+                let layers = if *kind == "attentions" { ATTENTION } else { RESNET };
+                Some(format!("{half}.{block}.{}", renamed(&rest.join("."), layers.into_iter())?))
+            }
+            _ => renamed(name, LAYERS.into_iter()),
+        }
+    }
+
+    fn level_to_ldm(&self, ldm_level: &str, level: usize, rest: &[&str]) -> Option<String> {
+        match rest {
+            ["resnets", layer, rest @ ..] => {
+                let (layer, rest) = (index(layer)?, renamed(&rest.join("."), RESNET.into_iter())?);
+                Some(format!("{ldm_level}.block.{layer}.{rest}"))
+            }
+            ["downsamplers", "0", "conv", kind]
+                if level + 1 < self.levels && ldm_level.starts_with("encoder") =>
+            {
+                Some(format!("{ldm_level}.downsample.conv.{kind}"))
+            }
+            ["upsamplers", "0", "conv", kind] if level > 0 && ldm_level.starts_with("decoder") => {
+                Some(format!("{ldm_level}.upsample.conv.{kind}"))
+            }
+            _ => None,
+        }
+    }
+
+    /// From the name in latent diffusion to that in diffusers, both without prefix.
+    pub fn to_diffusers(&self, name: &str) -> Option<String> {
+        let segments: Vec<&str> = name.split('.').collect();
+        match segments.as_slice() {
+            ["encoder", "down", level, rest @ ..] => {
+                let level = self.level(level)?;
+                self.level_to_diffusers(&format!("encoder.down_blocks.{level}"), level, rest)
+            }
+            ["decoder", "up", level, rest @ ..] => {
+                let level = self.level(level)?;
+                let block = self.levels - 1 - level;
+                self.level_to_diffusers(&format!("decoder.up_blocks.{block}"), level, rest)
+            }
+            [half @ ("encoder" | "decoder"), "mid", block, rest @ ..] => {
+                let layers = if block.starts_with("attn") { &ATTENTION } else { &RESNET };
+                let block = renamed(&format!("mid.{block}"), reversed(&MIDDLE))?;
+                Some(format!("{half}.{block}.{}", renamed(&rest.join("."), reversed(layers))?))
+            }
+            _ => renamed(name, reversed(&LAYERS)),
+        }
+    }
+
+    fn level_to_diffusers(&self, block: &str, level: usize, rest: &[&str]) -> Option<String> {
+        match rest {
+            ["block", layer, rest @ ..] => {
+                let (layer, rest) = (index(layer)?, renamed(&rest.join("."), reversed(&RESNET))?);
+                Some(format!("{block}.resnets.{layer}.{rest}"))
+            }
+            ["downsample", "conv", kind] if level + 1 < self.levels && block.starts_with("encoder") => {
+                Some(format!("{block}.downsamplers.0.conv.{kind}"))
+            }
+            ["upsample", "conv", kind] if level > 0 && block.starts_with("decoder") => {
+                Some(format!("{block}.upsamplers.0.conv.{kind}"))
+            }
+            _ => None,
+        }
+    }
+
+    fn level(&self, segment: &str) -> Option<usize> {
+        index(segment).filter(|level| *level < self.levels)
+    }
+}
+
+/// The name that diffusers has today for a weight of an autoencoder.
+pub(crate) fn name_of_today(name: &str) -> String {
+    match name.split_once(".mid_block.attentions.0.") {
+        Some((half, layer)) => {
+            let layer = renamed(layer, OLD_ATTENTION.into_iter()).unwrap_or_else(|| layer.to_owned());
+            format!("{half}.mid_block.attentions.0.{layer}")
+        }
+        None => name.to_owned(),
+    }
+}
+
+/// The shape that a weight has in latent diffusion: of its attention's projections, that of a 1×1 convolution.
+pub(crate) fn shape_in_ldm(diffusers_name: &str, shape: &[usize]) -> Vec<usize> {
+    match shape {
+        [output, input] if is_projection(diffusers_name) => vec![*output, *input, 1, 1],
+        shape => shape.to_vec(),
+    }
+}
+
+/// The shape that a weight has in diffusers: of its attention's projections, that of a linear layer.
+pub(crate) fn shape_in_diffusers(diffusers_name: &str, shape: &[usize]) -> Vec<usize> {
+    match shape {
+        [output, input, 1] | [output, input, 1, 1] if is_projection(diffusers_name) => vec![*output, *input],
+        shape => shape.to_vec(),
+    }
+}
+
+fn is_projection(diffusers_name: &str) -> bool {
+    diffusers_name.split_once(".mid_block.attentions.0.to_").is_some()
+}
