@@ -109,7 +109,7 @@ impl ModelParts {
             metadata.insert(relative.to_owned(), json.to_string());
         }
         let total = tensors.len();
-        write_file(path, &tensors, &metadata, &mut |done| on_tensor(done, total), total)?;
+        write_file(path, &tensors, &metadata, &mut |done| told(on_tensor, done, total))?;
         Ok(Converted { tensors: total, left_out })
     }
 
@@ -171,13 +171,9 @@ impl ModelParts {
                 })
                 .collect();
             let file = temporary.path().join(folder).join(weights);
-            write_file(
-                &file,
-                &tensors,
-                &format_metadata(),
-                &mut |done| on_tensor(written + done, total),
-                total,
-            )?;
+            write_file(&file, &tensors, &format_metadata(), &mut |done| {
+                told(on_tensor, written + done, total)
+            })?;
             written += tensors.len();
         }
         let index = serde_json::to_vec_pretty(&self.model_index()?)
@@ -275,7 +271,7 @@ pub fn convert_weights(
     let total = tensors.len();
     let mut metadata = from.metadata();
     metadata.extend(format_metadata());
-    write_file(path, &tensors, &metadata, &mut |done| on_tensor(done, total), total)?;
+    write_file(path, &tensors, &metadata, &mut |done| told(on_tensor, done, total))?;
     Ok(Converted { tensors: total, left_out: Vec::new() })
 }
 
@@ -284,22 +280,25 @@ fn format_metadata() -> BTreeMap<String, String> {
     BTreeMap::from([("format".to_owned(), "pt".to_owned())])
 }
 
+/// Tells how many tensors are done, and ends the work where that is wanted.
+fn told(on_tensor: OnTensor, done: usize, total: usize) -> Result<()> {
+    match on_tensor(done, total) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::Cancelled { completed: done, total }),
+    }
+}
+
 /// Writes a file that is there whole or not at all.
 fn write_file(
     path: &Path,
     tensors: &[TensorToWrite],
     metadata: &BTreeMap<String, String>,
-    on_tensor: &mut dyn FnMut(usize) -> ControlFlow<()>,
-    total: usize,
+    before_each: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<()> {
     let name = path.display().to_string();
     let mut failure = None;
     let written = write_whole(path, |temporary| {
         let mut file = BufWriter::new(File::create(temporary)?);
-        let before_each = |done| match on_tensor(done) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Cancelled { completed: done, total }),
-        };
         match write_safetensors(&mut file, &name, tensors, metadata, before_each) {
             Ok(()) => file.flush(),
             Err(error) => {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use altclip_encoder::config::read_json;
@@ -206,5 +207,28 @@ fn velocities_are_marked_by_a_tensor() -> TestResult {
     };
     assert_eq!(predicts(&["betas"])?, "epsilon");
     assert_eq!(predicts(&["v_pred"])?, "v_prediction");
+    Ok(())
+}
+
+#[test]
+fn a_cancelled_conversion_leaves_nothing() -> TestResult {
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/alt_diffusion");
+    let parts = ModelParts::in_folders(&ModelSource::directory(golden))?;
+    let place = tempfile::tempdir()?;
+    // In the first part, and in a later one.
+    for last in [3, 400] {
+        let mut on_tensor =
+            |done, _| if done == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        for error in [
+            parts.write_single_file(&place.path().join("one.safetensors"), None, &mut on_tensor).err(),
+            parts.write_folders(&place.path().join("folders"), None, &mut on_tensor).err(),
+        ] {
+            assert!(
+                matches!(error, Some(Error::Cancelled { completed, .. }) if completed == last),
+                "{error:?}"
+            );
+        }
+    }
+    assert_eq!(std::fs::read_dir(place.path())?.count(), 0);
     Ok(())
 }
