@@ -37,6 +37,12 @@ pub struct ModelArgs {
     #[arg(long, value_name = "DIR_OR_HUB_ID", requires = "model")]
     config: Option<String>,
 
+    /// Which of several weights to read, as `variant` in diffusers: fp16 for model.fp16.safetensors and the like.
+    ///
+    /// Every part of the model must have it. Without this option, fp16 is read where there is nothing else.
+    #[arg(long, value_name = "NAME", requires = "model")]
+    variant: Option<String>,
+
     /// The type of the numbers that the model computes with: f32, f16 or bf16.
     ///
     /// The two short ones need half of the memory and are fast on a GPU. Of these f16 is the more exact, and bf16 the
@@ -59,7 +65,7 @@ impl ModelArgs {
     pub fn source(&self) -> Result<ModelSource> {
         ensure!(self.config.is_none(), "--config: is for a --model in one file, where there is none with it");
         match &self.model {
-            Some(name) => Ok(ModelSource::open(name)?),
+            Some(name) => open_source(name, self.variant.as_deref()),
             None => Ok(shipped::source()),
         }
     }
@@ -78,6 +84,11 @@ impl ModelArgs {
             }
             return Ok(AltDiffusion::from_source(&source, self.dtype, &device)?);
         };
+        ensure!(
+            self.variant.is_none(),
+            "--variant: is for a --model in folders, found the file {}",
+            file.display()
+        );
         let Some(beside) = &self.config else {
             bail!(
                 "--model {}: one file holds no tokenizer, name a model that has it with --config DIR_OR_HUB_ID, such as \
@@ -138,5 +149,17 @@ impl ModelArgs {
     /// When this build cannot use such a device, or there is none.
     pub fn device(&self) -> Result<Device> {
         self.device.open()
+    }
+}
+
+/// The model called `name`, of which one variant of the weights is read if a person asked for one.
+///
+/// # Errors
+/// When there can be no model, or no variant, of such a name.
+pub fn open_source(name: &str, variant: Option<&str>) -> Result<ModelSource> {
+    let source = ModelSource::open(name)?;
+    match variant {
+        Some(variant) => source.with_variant(variant).context("--variant"),
+        None => Ok(source),
     }
 }

@@ -226,6 +226,38 @@ fn a_failed_conversion_leaves_nothing() -> TestResult {
 }
 
 #[test]
+fn variants_are_read_when_asked_for_or_alone() -> TestResult {
+    let place = Place::new()?;
+    let source = golden_model("alt_diffusion")?;
+    place.convert(&[&source, "half", "--dtype", "f16"])?;
+    place.convert(&[&source, "both"])?;
+    place.convert(&[&source, "alone"])?;
+    for file in [UNET, VAE, TEXT_ENCODER] {
+        let variant = file.replace(".safetensors", ".fp16.safetensors");
+        for model in ["both", "alone"] {
+            fs::copy(place.path("half").join(file), place.path(model).join(&variant))?;
+        }
+        fs::remove_file(place.path("alone").join(file))?;
+    }
+    let half = place.draw(&["--model", "half"])?;
+    let full = place.draw(&["--model", &source])?;
+    assert!(relative_error(&half, &full)? > 0.0, "rounding changes nothing, and the test tells nothing");
+    assert_eq!(relative_error(&place.draw(&["--model", "both"])?, &full)?, 0.0);
+    assert_eq!(relative_error(&place.draw(&["--model", "both", "--variant", "fp16"])?, &half)?, 0.0);
+    assert_eq!(relative_error(&place.draw(&["--model", "alone"])?, &half)?, 0.0);
+    place.convert(&["both", "one.safetensors", "--variant", "fp16"])?;
+    assert!(tensors(&place.path("one.safetensors"))?.values().all(|tensor| tensor.dtype() == DType::F16));
+
+    let error = place.refused(&["convert", &source, "x.safetensors", "--variant", "fp16"])?;
+    assert!(error.contains("no file text_encoder/model.fp16.safetensors"), "{error}");
+    let error = place.refused(&["convert", &source, "x.safetensors", "--variant", "../x"])?;
+    assert!(error.contains("--variant") && error.contains("expected a name such as fp16"), "{error}");
+    let error = place.refused(&["convert", "one.safetensors", "x.safetensors", "--variant", "fp16"])?;
+    assert!(error.contains("--variant: is for a SOURCE in folders"), "{error}");
+    Ok(())
+}
+
+#[test]
 fn a_damaged_file_is_named() -> TestResult {
     let place = Place::new()?;
     fs::write(place.path("bad.ckpt"), b"PK\x03\x04 nothing")?;

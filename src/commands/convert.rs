@@ -12,6 +12,7 @@ use candle_core::DType;
 use clap::Args;
 
 use crate::interrupt::Interrupt;
+use crate::model::open_source;
 use crate::option_values;
 use crate::output::check_writable;
 use crate::progress::{Progress, announce};
@@ -53,6 +54,10 @@ pub struct Convert {
     /// Needed to write a directory. Where there is no configuration, the shapes of the tensors tell it.
     #[arg(long, value_name = "DIR_OR_HUB_ID")]
     config: Option<String>,
+
+    /// Which of several weights to read, as `variant` in diffusers: fp16 for model.fp16.safetensors and the like.
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
 }
 
 const EXAMPLES: &str = "\
@@ -79,9 +84,14 @@ impl Convert {
             );
         }
 
+        let source = Path::new(&self.source);
+        ensure!(
+            self.variant.is_none() || !source.is_file(),
+            "--variant: is for a SOURCE in folders, found the file {}",
+            self.source
+        );
         let interrupt = Interrupt::watch()?;
         announce(&format!("Reading {}", self.source));
-        let source = Path::new(&self.source);
         let progress = Progress::start("Converting");
         let mut on_tensor = |done: usize, total: usize| {
             progress.steps("Converting", done, total);
@@ -123,7 +133,7 @@ impl Convert {
             return Ok(ModelParts::in_single_file(source, beside.as_ref())?);
         }
         ensure!(beside.is_none(), "--config: is for a SOURCE in one file, found {}", self.source);
-        Ok(ModelParts::in_folders(&ModelSource::open(&self.source)?)?)
+        Ok(ModelParts::in_folders(&open_source(&self.source, self.variant.as_deref())?)?)
     }
 
     fn report(&self, converted: &Converted) -> io::Result<()> {

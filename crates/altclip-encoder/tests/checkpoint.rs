@@ -23,6 +23,36 @@ fn save(path: &Path, tensors: &[(&str, Tensor)]) {
     candle_core::safetensors::save(&tensors, path).unwrap();
 }
 
+/// The one number in the weights of a model.
+fn value(source: &ModelSource) -> f32 {
+    let checkpoint = Checkpoint::open(source, "").unwrap();
+    checkpoint.tensor("x", DType::F32, &Device::Cpu).unwrap().to_vec1::<f32>().unwrap()[0]
+}
+
+#[test]
+fn a_variant_is_read_where_it_is_asked_for_or_alone() {
+    let folder = TempDir::new().unwrap();
+    let source = ModelSource::directory(folder.path());
+    let half = source.with_variant("fp16").unwrap();
+    // A variant in shards has its name at the end of the index, and may call its shards as it likes.
+    save(&folder.path().join("model-1.safetensors"), &[("x", tensor(2.0, &[1]))]);
+    let index = r#"{"weight_map": {"x": "model-1.safetensors"}}"#;
+    fs::write(folder.path().join("model.safetensors.index.fp16.json"), index).unwrap();
+    assert_eq!((value(&source), value(&half)), (2.0, 2.0));
+    save(&folder.path().join("model.safetensors"), &[("x", tensor(1.0, &[1]))]);
+    assert_eq!((value(&source), value(&half)), (1.0, 2.0));
+    save(&folder.path().join("model.fp16.safetensors"), &[("x", tensor(3.0, &[1]))]);
+    assert_eq!((value(&source), value(&half)), (1.0, 3.0));
+
+    let other = source.with_variant("non_ema").unwrap();
+    let missing = Checkpoint::open(&other, "").unwrap_err().to_string();
+    assert!(missing.contains("no file model.non_ema.safetensors"), "{missing}");
+    assert!(missing.contains("pytorch_model.non_ema.bin"), "{missing}");
+    for name in ["", "../x", "a/b", "a.b", "fp 16"] {
+        assert!(matches!(source.with_variant(name), Err(Error::Input(_))), "{name}");
+    }
+}
+
 /// A safetensors file of this header, with its length in front and `data` bytes behind.
 fn safetensors(header: &str, data: usize) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();

@@ -33,7 +33,7 @@ pub use write::{TensorToWrite, write_safetensors};
 
 /// The names that weights go by, in the order in which they are looked for. `pytorch_model` is transformers' name and
 /// `diffusion_pytorch_model` diffusers'.
-const FILE_NAMES: [&str; 12] = [
+const FILE_NAMES: [&str; 8] = [
     "model.safetensors",
     "diffusion_pytorch_model.safetensors",
     "model.safetensors.index.json",
@@ -42,12 +42,10 @@ const FILE_NAMES: [&str; 12] = [
     "diffusion_pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "diffusion_pytorch_model.bin.index.json",
-    // Half precision, taken when there is nothing else.
-    "model.fp16.safetensors",
-    "diffusion_pytorch_model.fp16.safetensors",
-    "pytorch_model.fp16.bin",
-    "diffusion_pytorch_model.fp16.bin",
 ];
+
+/// The variant that is taken when there is nothing else: half precision.
+const HALF_PRECISION: &str = "fp16";
 
 /// The tensors of one model part, by name.
 ///
@@ -92,23 +90,38 @@ struct StoredTensor {
 impl Checkpoint {
     /// Opens the weights in the folder `folder` of a model ("" for its top), in whichever of the published forms they
     /// are: one safetensors file, safetensors shards with an index, `pytorch_model.bin`, or its shards; diffusers'
-    /// names for these; and their `fp16` variants if there is nothing else.
+    /// names for these; and their `fp16` variants if there is nothing else. Of a source
+    /// [with a variant](ModelSource::with_variant), that variant alone.
     ///
     /// # Errors
     /// [`Error::MissingFile`] when there are no weights; [`Error::Format`] when they are damaged.
     pub fn open(source: &ModelSource, folder: &str) -> Result<Self> {
-        let candidates = FILE_NAMES.map(|name| in_folder(folder, name));
-        match source.first_of(&candidates)? {
+        let plain = FILE_NAMES.map(|name| in_folder(folder, name));
+        let variant = |variant| plain.each_ref().map(|name| with_variant(name, variant));
+        let (candidates, file) = match source.variant() {
+            Some(name) => (variant(name), source.first_of(&variant(name))?),
+            // One list after the other: of the hub's files the first takes one that was downloaded before, and that is
+            // no reason to prefer a variant.
+            None => match source.first_of(&plain)? {
+                Some(file) => (plain, Some(file)),
+                None => {
+                    let half = source.first_of(&variant(HALF_PRECISION))?;
+                    (plain, half)
+                }
+            },
+        };
+        match file {
             Some(file) => {
                 let checkpoint = Self::from_source(source, &file)?;
                 let asked = source.survey().map(|survey| survey.watch(folder, &checkpoint.contents));
                 Ok(Self { asked, ..checkpoint })
             }
-            None => Err(source.missing(&format!(
-                "{} (nor another of the names that weights go by, such as {})",
-                in_folder(folder, FILE_NAMES[0]),
-                in_folder(folder, "pytorch_model.bin")
-            ))),
+            None => {
+                let [first, _, _, _, pickle, ..] = &candidates;
+                Err(source.missing(&format!(
+                    "{first} (nor another of the names that weights go by, such as {pickle})"
+                )))
+            }
         }
     }
 
@@ -311,6 +324,15 @@ impl Contents {
 
 fn in_folder(folder: &str, file: &str) -> String {
     if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") }
+}
+
+/// The name of a variant's file, as diffusers and transformers make it: `model.safetensors` becomes
+/// `model.fp16.safetensors`, and `model.safetensors.index.json` becomes `model.safetensors.index.fp16.json`.
+fn with_variant(file: &str, variant: &str) -> String {
+    match file.rsplit_once('.') {
+        Some((stem, ending)) => format!("{stem}.{variant}.{ending}"),
+        None => format!("{file}.{variant}"),
+    }
 }
 
 /// The one of `names` most like `name`, if it is alike enough to be worth telling.

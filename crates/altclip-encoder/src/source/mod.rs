@@ -24,6 +24,7 @@ use hub::HubRepository;
 pub struct ModelSource {
     kind: Kind,
     survey: Option<Survey>,
+    variant: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -75,13 +76,29 @@ impl ModelSource {
     }
 
     fn of(kind: Kind) -> Self {
-        Self { kind, survey: None }
+        Self { kind, survey: None, variant: None }
     }
 
     /// The same model, whose weights are not read when it is loaded: `survey` notes what the loading asks for.
     #[must_use]
     pub fn surveyed(&self, survey: &Survey) -> Self {
-        Self { kind: self.kind.clone(), survey: Some(survey.clone()) }
+        Self { survey: Some(survey.clone()), ..self.clone() }
+    }
+
+    /// The same model, of which the weights called `name` are read, as `variant` says in diffusers: with `fp16`,
+    /// `model.fp16.safetensors` in place of `model.safetensors`. Every part must have them.
+    ///
+    /// # Errors
+    /// When it can be no part of a file's name.
+    pub fn with_variant(&self, name: &str) -> Result<Self> {
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')) {
+            return Err(Error::Input(format!("variant: expected a name such as fp16, found {name:?}")));
+        }
+        Ok(Self { variant: Some(name.to_owned()), ..self.clone() })
+    }
+
+    pub(crate) fn variant(&self) -> Option<&str> {
+        self.variant.as_deref()
     }
 
     pub(crate) fn survey(&self) -> Option<&Survey> {
