@@ -1,23 +1,25 @@
 //! `altdiffusion generate`: a text to pictures.
 
+mod from_picture;
+mod sampling;
+
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use altclip_encoder::picture::{self, DecodeOptions};
 use altclip_training::pictures::sheet_of_images;
 use altdiffusion_pipeline::latents::{read_latents, write_latents};
-use altdiffusion_pipeline::random::Rng;
-use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 use altdiffusion_pipeline::vae::Tiling;
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, Generated, PromptReading, Timings};
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use clap::Args;
-use image::{DynamicImage, RgbImage};
+use image::RgbImage;
 use serde::Serialize;
 
+use self::from_picture::FromPicture;
+use self::sampling::Sampling;
 use crate::animation::Animation;
 use crate::interrupt::Interrupt;
 use crate::model::ModelArgs;
@@ -71,12 +73,6 @@ pub struct Generate {
     #[arg(long, short, value_name = "N", value_parser = option_values::seed, allow_negative_numbers = true)]
     seed: Option<u64>,
 
-    /// Whose noise a seed stands for: that of PyTorch on the cpu, or on cuda devices.
-    ///
-    /// It is the same noise wherever it is drawn: with `cuda` a seed found on a GPU works without one.
-    #[arg(long, value_name = "NAME", value_parser = option_values::rng, default_value = "cpu", help_heading = SAMPLING)]
-    rng: Rng,
-
     /// The steps from noise to picture. More are better, and take longer.
     ///
     /// By default 50, and 20 for the model inside this program.
@@ -88,99 +84,6 @@ pub struct Generate {
     /// By default 7.5, and 2.25 for the model inside this program. High values make harsh pictures.
     #[arg(long, value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true)]
     guidance_scale: Option<f64>,
-
-    /// How much of the harsh contrast that guidance brings to take back: from 0, nothing, to 1.
-    ///
-    /// About 0.7 is right for models that predict velocities.
-    #[arg(
-        long,
-        value_name = "X",
-        value_parser = option_values::part,
-        default_value = "0",
-        allow_negative_numbers = true,
-        help_heading = SAMPLING
-    )]
-    guidance_rescale: f64,
-
-    /// A picture to begin with, in place of noise alone.
-    ///
-    /// It is resized to --width and --height. Without them the new picture is as large as it is, but no larger than what
-    /// the model was trained on.
-    #[arg(long, value_name = "FILE", help_heading = FROM_PICTURE)]
-    image: Option<PathBuf>,
-
-    /// How much of the picture may change: from 0, nothing, to 1, all of it.
-    ///
-    /// It is the share of the steps that are done. By default 0.8, and 1 with --mask.
-    #[arg(
-        long,
-        value_name = "X",
-        value_parser = option_values::part,
-        allow_negative_numbers = true,
-        help_heading = FROM_PICTURE
-    )]
-    strength: Option<f64>,
-
-    /// Draw only a part of the picture anew: where this one is white.
-    #[arg(long, value_name = "FILE", help_heading = FROM_PICTURE)]
-    mask: Option<PathBuf>,
-
-    /// The way to step. By default, what the model names.
-    ///
-    /// One of ddpm, ddim, pndm, lms, heun, euler, euler-a, dpm++-2m, dpm++-2m-sde, dpm++-s, unipc and lcm. With ddpm,
-    /// euler-a, dpm++-2m-sde and lcm each step adds noise; heun calls the model twice in a step; lcm is for models that
-    /// were distilled to it.
-    #[arg(long, value_name = "NAME", value_parser = option_values::scheduler, help_heading = SAMPLING)]
-    scheduler: Option<SchedulerKind>,
-
-    /// Spread the noise levels as Karras and others propose: the same as --sigma-spacing karras.
-    #[arg(long, conflicts_with = "sigma_spacing", help_heading = SAMPLING)]
-    karras: bool,
-
-    /// How the noise levels are spread: timesteps, karras, exponential, beta or lu.
-    ///
-    /// For lms, heun, euler, dpm++-2m, dpm++-2m-sde, dpm++-s and unipc; lu for dpm++-2m and dpm++-2m-sde.
-    #[arg(long, value_name = "NAME", value_parser = option_values::sigma_spacing, help_heading = SAMPLING)]
-    sigma_spacing: Option<SigmaSpacing>,
-
-    /// How the steps are spread over the timesteps of the training: leading, trailing or linspace.
-    #[arg(long, value_name = "NAME", value_parser = option_values::timestep_spacing, help_heading = SAMPLING)]
-    timestep_spacing: Option<TimestepSpacing>,
-
-    /// Step from each of these timesteps to the next, such as 999,850,700,400, in place of a number of steps.
-    ///
-    /// For ddpm, heun, euler, dpm++-2m, dpm++-2m-sde, dpm++-s and lcm.
-    #[arg(
-        long,
-        value_name = "N,N,…",
-        value_parser = option_values::timestep,
-        value_delimiter = ',',
-        conflicts_with_all = ["steps", "sigma_spacing", "karras", "timestep_spacing"],
-        help_heading = SAMPLING
-    )]
-    timesteps: Option<Vec<usize>>,
-
-    /// Step from each of these noise levels to the next, such as 14.6,5,1,0, in place of a number of steps. For euler.
-    #[arg(
-        long,
-        value_name = "X,X,…",
-        value_parser = option_values::sigma,
-        value_delimiter = ',',
-        conflicts_with_all = ["steps", "timesteps", "sigma_spacing", "karras"],
-        help_heading = SAMPLING
-    )]
-    sigmas: Option<Vec<f32>>,
-
-    /// How much of the noise ddim replaces by new one in each step: from 0, nothing, to 1, as much as ddpm.
-    #[arg(
-        long,
-        value_name = "X",
-        value_parser = option_values::part,
-        default_value = "0",
-        allow_negative_numbers = true,
-        help_heading = SAMPLING
-    )]
-    eta: f64,
 
     /// The width in pixels, a multiple of 8. By default, what the model was trained on.
     #[arg(long, value_name = "PIXELS", value_parser = option_values::side, allow_negative_numbers = true)]
@@ -237,14 +140,14 @@ pub struct Generate {
     timings: Option<PathBuf>,
 
     #[command(flatten)]
+    from_picture: FromPicture,
+
+    #[command(flatten)]
+    sampling: Sampling,
+
+    #[command(flatten)]
     model: ModelArgs,
 }
-
-/// The heading of the options that say what picture to begin with.
-const FROM_PICTURE: &str = "From another picture";
-
-/// The heading of the options that few need.
-const SAMPLING: &str = "Way of drawing";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -280,16 +183,7 @@ impl Generate {
             Some(path) => Some(read_latents(path).context("--initial-latents")?),
             None => None,
         };
-        ensure!(
-            self.mask.is_none() || self.image.is_some(),
-            "--mask: expected an --image that it belongs to"
-        );
-        ensure!(
-            self.strength.is_none() || self.image.is_some(),
-            "--strength: expected an --image to begin with"
-        );
-        let image = self.image.as_deref().map(|path| read_picture("--image", path)).transpose()?;
-        let mask = self.mask.as_deref().map(|path| read_picture("--mask", path)).transpose()?;
+        let given_pictures = self.from_picture.read()?;
         let files = self.outputs(initial_latents.as_ref())?;
 
         let pipeline = self.model.pipeline()?;
@@ -302,12 +196,7 @@ impl Generate {
             let side = side.map_or_else(|| pipeline.default_size().map(|(width, _)| width), Ok)?;
             options = options.tiling(Tiling::of_side(side / pipeline.vae().downscale()));
         }
-        if let Some(image) = image {
-            options = options.image(image.into_rgb8());
-        }
-        if let Some(mask) = mask {
-            options = options.mask(mask.into_luma8());
-        }
+        options = self.from_picture.apply(options, given_pictures);
         let mut animation = self.save_steps.is_some().then(Animation::default);
         let generated = generate(&pipeline, &options, animation.as_mut())?;
 
@@ -377,27 +266,9 @@ impl Generate {
         let mut options =
             GenerateOptions::new("").prompts(&self.prompt).negative_prompt(&self.negative_prompt).seed(seed);
         options = options.steps(self.step_count()).guidance_scale(self.scale());
-        options = options.rng(self.rng).eta(self.eta).guidance_rescale(self.guidance_rescale);
-        if let Some(strength) = self.strength {
-            options = options.strength(strength);
-        }
+        options = self.sampling.apply(options);
         if self.prompt_weights {
             options = options.prompt_reading(PromptReading::Weighted);
-        }
-        if let Some(scheduler) = self.scheduler {
-            options = options.scheduler(scheduler);
-        }
-        if let Some(spacing) = self.spacing() {
-            options = options.sigma_spacing(spacing);
-        }
-        if let Some(spacing) = self.timestep_spacing {
-            options = options.timestep_spacing(spacing);
-        }
-        if let Some(timesteps) = &self.timesteps {
-            options = options.at_steps(Steps::Timesteps(timesteps.clone()));
-        }
-        if let Some(sigmas) = &self.sigmas {
-            options = options.at_steps(Steps::Sigmas(sigmas.clone()));
         }
         if let Some(width) = self.width {
             options = options.width(width);
@@ -420,21 +291,14 @@ impl Generate {
     }
 
     fn step_count(&self) -> usize {
-        let given =
-            [&self.timesteps.as_ref().map(Vec::len), &self.sigmas.as_ref().map(|sigmas| sigmas.len() - 1)];
-        let given = given.into_iter().copied().flatten().next();
         let default = if self.model.is_shipped() { shipped::STEPS } else { GenerateOptions::STEPS };
-        self.steps.or(given).unwrap_or(default)
+        self.steps.or(self.sampling.listed_steps()).unwrap_or(default)
     }
 
     fn scale(&self) -> f64 {
         let default =
             if self.model.is_shipped() { shipped::GUIDANCE_SCALE } else { GenerateOptions::GUIDANCE_SCALE };
         self.guidance_scale.unwrap_or(default)
-    }
-
-    fn spacing(&self) -> Option<SigmaSpacing> {
-        self.sigma_spacing.or(self.karras.then_some(SigmaSpacing::Karras))
     }
 
     /// How a picture was made, if it is to be told.
@@ -452,16 +316,13 @@ impl Generate {
             prompt,
             negative_prompt: &self.negative_prompt,
             steps: self.step_count(),
-            scheduler: self.scheduler.map_or_else(|| pipeline.scheduler().kind(), Ok)?,
-            sigma_spacing: self.spacing(),
+            scheduler: self.sampling.scheduler.map_or_else(|| pipeline.scheduler().kind(), Ok)?,
+            sigma_spacing: self.sampling.spacing(),
             guidance_scale: self.scale(),
             seed,
             size: picture.dimensions(),
             model: self.model.name(),
-            strength: self
-                .image
-                .is_some()
-                .then(|| self.strength.unwrap_or(GenerateOptions::default_strength(self.mask.is_some()))),
+            strength: self.from_picture.strength(),
         };
         Ok(Some(parameters.text()))
     }
@@ -485,11 +346,6 @@ impl Generate {
         }
         Ok(())
     }
-}
-
-/// Reads a picture file, upright, whatever its type.
-fn read_picture(option: &str, path: &Path) -> Result<DynamicImage> {
-    picture::open(path, DecodeOptions::default()).with_context(|| option.to_owned())
 }
 
 /// The files that the pictures go to.

@@ -1,0 +1,92 @@
+//! What a run begins with, from the options.
+
+use candle_core::{DType, Tensor};
+
+use super::AltDiffusion;
+use crate::given_picture;
+use crate::options::GenerateOptions;
+use crate::random::Noise;
+use crate::schedulers::Scheduler;
+use crate::start::{Inpainting, Rest, Start, first_index};
+use crate::{Error, Result};
+
+impl AltDiffusion {
+    /// What the run begins with, on the device. The noise is drawn in the order in which diffusers draws it.
+    pub(super) fn start(
+        &self,
+        options: &GenerateOptions,
+        scheduler: &dyn Scheduler,
+        noise: &mut dyn Noise,
+    ) -> Result<Start> {
+        let shape @ [_, channels, height, width] = self.latent_shape(options)?;
+        let inpaints = self.unet.config().in_channels != channels;
+        let (image, strength) = match (&options.image, &options.mask) {
+            (None, Some(_)) => return Err(Error::option("mask", "expected an image that it belongs to")),
+            (None, None) | (Some(_), None) if inpaints => {
+                let problem =
+                    "not given, but this model draws parts of pictures: expected an image and a mask";
+                return Err(Error::option("mask", problem));
+            }
+            (None, None) if options.strength.is_some() => {
+                return Err(Error::option("strength", "expected an image to begin with"));
+            }
+            (None, None) => {
+                let noise = self.initial_noise(options, &shape, noise)?;
+                return Start::in_noise(scheduler, &noise);
+            }
+            (Some(image), mask) => {
+                (image, options.strength.unwrap_or(GenerateOptions::default_strength(mask.is_some())))
+            }
+        };
+        let steps = options.steps.count();
+        first_index(scheduler, strength, steps)?;
+
+        let factor = self.vae.downscale();
+        let pixels =
+            given_picture::pixels(image, width * factor, height * factor)?.to_device(&self.device)?;
+        let anew = options.mask.is_some() && strength == 1.0;
+        let original = if anew && inpaints { None } else { Some(self.encode_pixels(&pixels, noise)?) };
+        let initial_noise = self.initial_noise(options, &shape, noise)?;
+        let mut start = match &original {
+            Some(original) if !anew => {
+                let original = original.broadcast_as(&shape)?.contiguous()?;
+                Start::in_picture(scheduler, &original, &initial_noise, strength, steps)?
+            }
+            _ => Start::in_noise(scheduler, &initial_noise)?,
+        };
+        if let Some(mask) = &options.mask {
+            let mask = given_picture::mask(mask, width * factor, height * factor)?.to_device(&self.device)?;
+            let masked = pixels.broadcast_mul(&mask.affine(-1.0, 1.0)?)?;
+            // Encoded also where it is not needed, since that draws noise.
+            let masked = self.encode_pixels(&masked, noise)?;
+            let rest = match original {
+                Some(original) if !inpaints => Rest::Blended { original, noise: initial_noise },
+                _ => Rest::Channels { masked },
+            };
+            start.inpainting =
+                Some(Inpainting { mask: given_picture::mask_of_latents(&mask, factor)?, rest });
+        }
+        Ok(start)
+    }
+
+    /// The noise to begin with, as given or drawn.
+    fn initial_noise(
+        &self,
+        options: &GenerateOptions,
+        shape: &[usize],
+        noise: &mut dyn Noise,
+    ) -> Result<Tensor> {
+        let latents = match &options.initial_latents {
+            Some(latents) => latents.to_dtype(DType::F32)?,
+            None => noise.normal(shape)?,
+        };
+        Ok(latents.to_device(&self.device)?)
+    }
+
+    /// Pixels (pictures, 3, height, width), −1 to 1, to scaled latents, drawn from the autoencoder's distribution.
+    fn encode_pixels(&self, pixels: &Tensor, noise: &mut dyn Noise) -> Result<Tensor> {
+        let moments = self.vae.encode(pixels)?;
+        let noise = noise.normal(moments.mean.dims())?.to_device(&self.device)?;
+        Ok((moments.sample(&noise)? * self.vae.scaling_factor())?)
+    }
+}

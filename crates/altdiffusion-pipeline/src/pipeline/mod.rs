@@ -1,0 +1,198 @@
+//! The whole way from a text to pictures.
+
+mod begin;
+mod load;
+mod size;
+mod texts;
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::tokenizer::Tokenizer;
+use candle_core::{Device, Tensor};
+use image::RgbImage;
+
+use crate::denoise::{Denoised, Step, denoise};
+use crate::latent_preview::LatentPreview;
+use crate::options::GenerateOptions;
+use crate::picture::to_pictures;
+use crate::schedulers::{Scheduler, SchedulerConfig};
+use crate::unet::UNet2DConditionModel;
+use crate::vae::{AutoencoderKl, Tiling};
+use crate::{Error, Result};
+
+/// A loaded AltDiffusion model. It does not change while it generates, so that threads can share it.
+#[derive(Debug)]
+pub struct AltDiffusion {
+    tokenizer: Tokenizer,
+    prompt_tokens: usize,
+    text_encoder: TextEncoder,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKl,
+    scheduler: SchedulerConfig,
+    device: Device,
+    load_time: Duration,
+}
+
+/// Pictures, with what led to them.
+#[derive(Debug, Clone)]
+pub struct Generated {
+    /// The pictures.
+    pub images: Vec<RgbImage>,
+    /// Their latents before decoding, (pictures, channels, height, width), f32.
+    pub latents: Tensor,
+    /// What took how long.
+    pub timings: Timings,
+}
+
+/// What took how long.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Encoding the texts and projecting them for the UNet.
+    pub text: Duration,
+    /// Each call of the UNet, with the scheduler's step.
+    pub steps: Vec<Duration>,
+    /// Decoding the latents.
+    pub decode: Duration,
+    /// All of it, without loading the model.
+    pub total: Duration,
+}
+
+impl AltDiffusion {
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The tokens that prompts are padded and cut to.
+    pub fn prompt_tokens(&self) -> usize {
+        self.prompt_tokens
+    }
+
+    /// The text encoder.
+    pub fn text_encoder(&self) -> &TextEncoder {
+        &self.text_encoder
+    }
+
+    /// The denoising model.
+    pub fn unet(&self) -> &UNet2DConditionModel {
+        &self.unet
+    }
+
+    /// The autoencoder.
+    pub fn vae(&self) -> &AutoencoderKl {
+        &self.vae
+    }
+
+    /// The noise levels, as [`SchedulerConfig::for_latents`] corrects them.
+    pub fn scheduler(&self) -> &SchedulerConfig {
+        &self.scheduler
+    }
+
+    /// What turns latents into small pictures without the decoder.
+    ///
+    /// # Errors
+    /// When decoding fails.
+    pub fn latent_preview(&self) -> Result<LatentPreview> {
+        LatentPreview::new(&self.vae, &self.device)
+    }
+
+    /// How long loading took.
+    pub fn load_time(&self) -> Duration {
+        self.load_time
+    }
+
+    /// Pictures of a text.
+    ///
+    /// # Errors
+    /// When an option cannot be met, or the numbers get out of range on the way.
+    pub fn generate(&self, options: &GenerateOptions) -> Result<Generated> {
+        self.generate_with(options, |_| ControlFlow::Continue(()))
+    }
+
+    /// The same, with a callback after each step, which may end it.
+    ///
+    /// # Errors
+    /// Also [`Error::Cancelled`], when `on_step` breaks.
+    pub fn generate_with(
+        &self,
+        options: &GenerateOptions,
+        on_step: impl FnMut(Step<'_>) -> ControlFlow<()>,
+    ) -> Result<Generated> {
+        let start = Instant::now();
+        // What can be wrong with the options comes out before the work begins.
+        let mut scheduler = self.build_scheduler(options)?;
+        let guidance = options.guidance;
+        if !guidance.scale.is_finite() {
+            let problem = format!("{}, expected a number", guidance.scale);
+            return Err(Error::option("guidance scale", problem));
+        }
+        if !(0.0..=1.0).contains(&guidance.rescale) {
+            let problem = format!("{}, expected a number from 0 to 1", guidance.rescale);
+            return Err(Error::option("guidance rescale", problem));
+        }
+        let mut noise = options.rng.with_seed(options.seed);
+        let run_start = self.start(options, scheduler.as_ref(), noise.as_mut())?;
+        let prompt = self.read_prompt(options, run_start.latents.dim(0)? / options.prompt_count())?;
+        self.device.synchronize()?;
+        let text = start.elapsed();
+
+        let Denoised { latents, steps } =
+            denoise(&self.unet, scheduler.as_mut(), &prompt, guidance, run_start, noise.as_mut(), on_step)?;
+
+        let decoding = Instant::now();
+        let images = self.decode_with(&latents, options.tiling)?;
+        let timings = Timings { text, steps, decode: decoding.elapsed(), total: start.elapsed() };
+        Ok(Generated { images, latents, timings })
+    }
+
+    /// The model's scheduler, as the options would have it.
+    fn build_scheduler(&self, options: &GenerateOptions) -> Result<Box<dyn Scheduler>> {
+        let mut config = self.scheduler.clone();
+        if let Some(kind) = options.scheduler {
+            config = config.with_kind(kind);
+        }
+        if let Some(spacing) = options.sigma_spacing {
+            config = config.with_sigma_spacing(spacing)?;
+        }
+        if let Some(spacing) = options.timestep_spacing {
+            config = config.with_timestep_spacing(spacing)?;
+        }
+        config.with_eta(options.eta)?.build_for(&options.steps)
+    }
+
+    /// Decodes latents (pictures, channels, height, width) as the UNet knows them, one picture after the other, which
+    /// bounds the memory that the decoder needs.
+    ///
+    /// # Errors
+    /// When they have another shape, or decode to NaN or infinity.
+    pub fn decode(&self, latents: &Tensor) -> Result<Vec<RgbImage>> {
+        self.decode_with(latents, None)
+    }
+
+    fn decode_with(&self, latents: &Tensor, tiling: Option<Tiling>) -> Result<Vec<RgbImage>> {
+        let latents = (latents / self.vae.scaling_factor())?;
+        let mut images = Vec::with_capacity(latents.dim(0)?);
+        for picture in 0..latents.dim(0)? {
+            let latents = latents.narrow(0, picture, 1)?;
+            let pixels = match tiling {
+                Some(tiling) => self.vae.decode_tiled(&latents, tiling)?,
+                None => self.vae.decode(&latents)?,
+            };
+            images.extend(to_pictures(&pixels)?);
+        }
+        Ok(images)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipeline_can_be_shared_by_threads() {
+        fn assert_shared<T: Send + Sync>() {}
+        assert_shared::<AltDiffusion>();
+    }
+}

@@ -1,0 +1,147 @@
+//! How large the pictures are.
+
+use image::RgbImage;
+
+use super::AltDiffusion;
+use crate::latents::all_finite;
+use crate::options::GenerateOptions;
+use crate::{Error, PerBlock, Result};
+
+/// Sizes of pictures are multiples of this, as in diffusers, also where the VAE would take others.
+const SIZE_MULTIPLE: usize = 8;
+
+/// The largest side of a picture, in pixels. Beyond it the work would not end in a lifetime.
+const LARGEST_SIDE: usize = 1 << 16;
+
+/// The largest number of pictures in one batch.
+const MOST_PICTURES: usize = 1 << 10;
+
+impl AltDiffusion {
+    /// Width and height of a picture, in pixels, if nobody asks for others: what the model was trained on.
+    ///
+    /// # Errors
+    /// When the model does not say.
+    pub fn default_size(&self) -> Result<(usize, usize)> {
+        let config = self.unet.config();
+        let factor = self.vae.downscale();
+        let (height, width) = match &config.sample_size {
+            Some(PerBlock::Same(size)) => (*size, *size),
+            Some(PerBlock::Each(sizes)) if sizes.len() == 2 => (sizes[0], sizes[1]),
+            _ => {
+                let problem = "not given, and the model has no `sample_size`: expected width and height";
+                return Err(Error::option("size", problem));
+            }
+        };
+        // The first published Stable Diffusion configurations say 32 where 64 is meant.
+        let (height, width) =
+            match config.other.get("_diffusers_version").and_then(|version| version.as_str()) {
+                Some(version) if is_before_0_9(version) => (height.max(64), width.max(64)),
+                _ => (height, width),
+            };
+        Ok((width.saturating_mul(factor), height.saturating_mul(factor)))
+    }
+
+    /// The size of a picture that is drawn from another: that of it, reduced to the number of pixels that the model was
+    /// trained on if it has more.
+    fn size_from(&self, image: &RgbImage) -> Result<(usize, usize)> {
+        let (most_wide, most_high) = self.default_size()?;
+        let (width, height) = image.dimensions();
+        let pixels = f64::from(width) * f64::from(height);
+        let scale = (most_wide as f64 * most_high as f64 / pixels).sqrt().min(1.0);
+        let multiple = self.size_multiple();
+        let side = |side: u32| ((f64::from(side) * scale) as usize / multiple * multiple).max(multiple);
+        Ok((side(width), side(height)))
+    }
+
+    /// What sides of pictures are multiples of.
+    fn size_multiple(&self) -> usize {
+        self.vae.downscale().max(SIZE_MULTIPLE)
+    }
+
+    /// The checked shape of the latents: (pictures, channels, height, width).
+    pub(super) fn latent_shape(&self, options: &GenerateOptions) -> Result<[usize; 4]> {
+        let channels = self.vae.config().latent_channels;
+        let factor = self.vae.downscale();
+        let given = match &options.initial_latents {
+            Some(latents) => Some(latents.dims4().map_err(|_| Error::Shape {
+                tensor: "initial latents",
+                expected: format!("(pictures, {channels}, height / {factor}, width / {factor})"),
+                found: format!("{:?}", latents.dims()),
+            })?),
+            None => None,
+        };
+        let (default_width, default_height) = match (options.width, options.height, given, &options.image) {
+            (_, _, Some((_, _, height, width)), _) => (width * factor, height * factor),
+            (Some(width), Some(height), ..) => (width, height),
+            (.., Some(image)) => self.size_from(image)?,
+            _ => self.default_size()?,
+        };
+        let width = check_side("width", options.width.unwrap_or(default_width), self.size_multiple())?;
+        let height = check_side("height", options.height.unwrap_or(default_height), self.size_multiple())?;
+        let prompts = options.prompt_count();
+        if prompts == 0 {
+            return Err(Error::option("prompts", "none given, expected at least one"));
+        }
+        let each = options.pictures.unwrap_or(given.map_or(1, |(pictures, ..)| (pictures / prompts).max(1)));
+        let pictures = each.saturating_mul(prompts);
+        if pictures == 0 || pictures > MOST_PICTURES {
+            let problem = format!("{pictures} pictures, expected 1 to {MOST_PICTURES}");
+            return Err(Error::option("number of pictures", problem));
+        }
+        let expected = [pictures, channels, height / factor, width / factor];
+        if let Some(latents) = &options.initial_latents {
+            if latents.dims() != expected {
+                return Err(Error::Shape {
+                    tensor: "initial latents",
+                    expected: format!("{expected:?} for {pictures} pictures of {width} × {height} pixels"),
+                    found: format!("{:?}", latents.dims()),
+                });
+            }
+            if !all_finite(latents)? {
+                return Err(Error::NotFinite {
+                    place: "the initial latents are".to_owned(),
+                    remedy: "expected standard normal values",
+                });
+            }
+        }
+        Ok(expected)
+    }
+}
+
+/// A side of a picture, if the model can draw it.
+fn check_side(option: &'static str, side: usize, multiple: usize) -> Result<usize> {
+    if side == 0 || side > LARGEST_SIDE || !side.is_multiple_of(multiple) {
+        let problem = format!("{side} pixels, expected a multiple of {multiple} up to {LARGEST_SIDE}");
+        return Err(Error::option(option, problem));
+    }
+    Ok(side)
+}
+
+/// Whether a version of diffusers is older than 0.9.
+fn is_before_0_9(version: &str) -> bool {
+    let mut numbers = version.split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < (0, 9),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_are_multiples() {
+        assert!(check_side("width", 64, 8).is_ok());
+        for (side, multiple) in [(0, 8), (60, 8), (100, 8), (72, 16), (1 << 40, 8)] {
+            let error = check_side("width", side, multiple).err().map(|error| error.to_string());
+            assert!(error.is_some_and(|error| error.starts_with("width: ") && error.contains("multiple of")));
+        }
+    }
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert!(is_before_0_9("0.7.0.dev0") && is_before_0_9("0.8.1"));
+        assert!(!is_before_0_9("0.9.0") && !is_before_0_9("0.31.0") && !is_before_0_9("unknown"));
+    }
+}
