@@ -8,6 +8,7 @@ use fused_ops::{LayerNorm, Linear};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use crate::Error;
 use crate::batches::batches;
 use crate::config::from_shared_fields;
 use crate::padding::CompactPrompts;
@@ -114,12 +115,35 @@ impl TextEncoder {
                 pre_ln: LayerNorm::new(hidden, config.encoder.layer_norm_eps, vb.pp("pre_LN"))?,
                 transformation_pre: Linear::new(hidden, project, true, vb.pp("transformation_pre"))?,
             };
-            (roberta.without_last_layer(), projection)
+            (roberta.without_last_layers(1), projection)
         } else {
             let transformation = Linear::new(hidden, project, true, vb.pp("transformation"))?;
             (roberta, Projection::Last { transformation })
         };
         Ok(Self { config: config.clone(), roberta, projection })
+    }
+
+    /// The same with `rows` (added, hidden_size) as embeddings of the ids from `first` on: those of words that
+    /// [`Tokenizer::add_word`](crate::tokenizer::Tokenizer::add_word) added.
+    ///
+    /// # Errors
+    /// If the rows have another width than the encoder's hidden states.
+    pub fn with_added_embeddings(self, first: u32, rows: &Tensor) -> Result<Self> {
+        Ok(Self { roberta: self.roberta.with_added_embeddings(first, rows)?, ..self })
+    }
+
+    /// The same, taking the hidden state from `count` layers earlier than the model was trained for ("clip skip").
+    ///
+    /// # Errors
+    /// If fewer than one layer would be left.
+    pub fn skipping_layers(self, count: usize) -> std::result::Result<Self, Error> {
+        let layers = self.roberta.layers();
+        if count >= layers {
+            let problem =
+                format!("expected to skip fewer than the {layers} layers of the text encoder, found {count}");
+            return Err(Error::Input(problem));
+        }
+        Ok(Self { roberta: self.roberta.without_last_layers(count), ..self })
     }
 
     /// The configuration that the encoder was made from.

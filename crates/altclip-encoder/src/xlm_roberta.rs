@@ -38,11 +38,24 @@ impl XlmRobertaModel {
         Ok(Self { embeddings, layers, device: vb.device().clone() })
     }
 
-    /// The same model stopped one layer early, so that [`forward`](Self::forward) gives the second-to-last
-    /// hidden state. The last layer's memory is given back.
-    pub fn without_last_layer(mut self) -> Self {
-        self.layers.pop();
+    /// The same model stopped `count` layers early, so that [`forward`](Self::forward) gives an earlier hidden state. What
+    /// memory no other clone holds is given back.
+    pub fn without_last_layers(mut self, count: usize) -> Self {
+        self.layers.truncate(self.layers.len().saturating_sub(count));
         self
+    }
+
+    /// How many layers it has.
+    pub fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The same with `rows` (added, hidden_size), the embeddings of the ids from `first` on.
+    ///
+    /// # Errors
+    /// If the rows have another width than the model.
+    pub fn with_added_embeddings(self, first: u32, rows: &Tensor) -> Result<Self> {
+        Ok(Self { embeddings: self.embeddings.with_added(first, rows)?, ..self })
     }
 
     /// Hidden state after the last layer: (batch, tokens, hidden_size).

@@ -167,7 +167,10 @@ impl ModelSource {
     }
 
     /// The first of `candidates` that the model has. On the hub, one that was downloaded before is taken without asking.
-    pub(crate) fn first_of(&self, candidates: &[String]) -> Result<Option<String>> {
+    ///
+    /// # Errors
+    /// When the hub cannot be asked, or a name leads out of the model.
+    pub fn first_of(&self, candidates: &[String]) -> Result<Option<String>> {
         if let Kind::Hub(repository) = &self.kind {
             let cached = candidates.iter().find(|candidate| repository.cached(candidate).is_some());
             if cached.is_some() {

@@ -6,6 +6,7 @@
 //! `</s>` 2, `<unk>` 3, the file's pieces from 4 on, `<mask>` last). A `tokenizer.json` is read through the `tokenizers`
 //! crate; it gives the same ids except for combining characters, which that crate normalises a grapheme at a time.
 
+mod added;
 mod bert;
 mod charsmap;
 mod clip;
@@ -24,6 +25,7 @@ use crate::config::parse_json;
 use crate::source::ModelSource;
 use crate::{Error, Result};
 
+use added::AddedWords;
 pub use normalizer::Normalizer;
 pub use trie::{Node, Trie};
 use xlm_roberta::XlmRobertaTokenizer;
@@ -58,6 +60,7 @@ pub struct Encoding {
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     model: Model,
+    added: AddedWords,
     bos_id: u32,
     eos_id: u32,
     pad_id: u32,
@@ -112,7 +115,8 @@ impl Tokenizer {
     /// From the contents of a SentencePiece unigram model; `name` is what errors call the file.
     pub fn from_sentencepiece_bytes(bytes: &[u8], name: &str) -> Result<Self> {
         let model = XlmRobertaTokenizer::from_bytes(bytes, name)?;
-        Ok(Self { model: Model::SentencePiece(Box::new(model)), bos_id: 0, pad_id: 1, eos_id: 2 })
+        let added = AddedWords::default();
+        Ok(Self { model: Model::SentencePiece(Box::new(model)), added, bos_id: 0, pad_id: 1, eos_id: 2 })
     }
 
     /// From a `tokenizer.json`.
@@ -154,15 +158,28 @@ impl Tokenizer {
             ));
         };
         let (bos_id, eos_id, pad_id) = (id(bos)?, id(eos)?, id(pad)?);
-        Ok(Self { model: Model::Json(Box::new(model)), bos_id, eos_id, pad_id })
+        Ok(Self { model: Model::Json(Box::new(model)), added: AddedWords::default(), bos_id, eos_id, pad_id })
     }
 
     /// Number of ids: all are smaller.
     pub fn vocab_size(&self) -> usize {
+        self.own_vocab_size() + self.added.ids()
+    }
+
+    fn own_vocab_size(&self) -> usize {
         match &self.model {
             Model::SentencePiece(model) => model.vocab_size(),
             Model::Json(model) => model.get_vocab_size(true),
         }
+    }
+
+    /// Takes `word`, wherever it stands in a text, for `count` tokens of its own, as textual inversion wants it. Returns the
+    /// id of the first; the others follow.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when the word is empty or there already, or has no tokens.
+    pub fn add_word(&mut self, word: &str, count: usize) -> Result<u32> {
+        self.added.add(word, self.own_vocab_size(), count)
     }
 
     /// The id that rows are filled up with.
@@ -187,8 +204,21 @@ impl Tokenizer {
     /// Only where a `tokenizer.json` holds steps that fail on this text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = vec![self.bos_id];
+        let mut rest = text;
+        while let Some((before, word_ids, after)) = self.added.split(rest) {
+            self.encode_plain(before, &mut ids)?;
+            ids.extend(word_ids);
+            rest = after;
+        }
+        self.encode_plain(rest, &mut ids)?;
+        ids.push(self.eos_id);
+        Ok(ids)
+    }
+
+    /// Appends the ids of a text without added words.
+    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         match &self.model {
-            Model::SentencePiece(model) => model.encode_into(text, &mut ids),
+            Model::SentencePiece(model) => model.encode_into(text, ids),
             Model::Json(model) => {
                 let encoding = model
                     .encode_fast(text, false)
@@ -196,8 +226,7 @@ impl Tokenizer {
                 ids.extend_from_slice(encoding.get_ids());
             }
         }
-        ids.push(self.eos_id);
-        Ok(ids)
+        Ok(())
     }
 
     /// The ids of a text, of which at most `length` are kept: the first ones and `</s>`.

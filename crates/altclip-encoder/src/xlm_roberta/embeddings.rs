@@ -9,6 +9,14 @@ use super::config::XlmRobertaConfig;
 /// Standard deviation of freshly initialised embeddings (`initializer_range` of transformers).
 const INITIALIZER_RANGE: f64 = 0.02;
 
+/// Embeddings of words that are not in the vocabulary the model was made with.
+#[derive(Debug, Clone)]
+struct AddedEmbeddings {
+    /// The id of the first; from here on no id is the table's.
+    first: u32,
+    rows: Tensor, // (added, hidden_size)
+}
+
 /// Sum of token, position and token type embeddings, normalised.
 #[derive(Debug, Clone)]
 pub struct XlmRobertaEmbeddings {
@@ -16,6 +24,7 @@ pub struct XlmRobertaEmbeddings {
     position_embeddings: Tensor,   // (max_position_embeddings, hidden_size)
     token_type_embeddings: Tensor, // (type_vocab_size, hidden_size)
     layer_norm: LayerNorm,
+    added: Option<AddedEmbeddings>,
     vocab_size: usize,
     max_tokens: usize,
     pad_token_id: u32,
@@ -36,10 +45,25 @@ impl XlmRobertaEmbeddings {
             )?)?,
             token_type_embeddings: for_computing(table("token_type_embeddings", config.type_vocab_size)?)?,
             layer_norm: LayerNorm::new(config.hidden_size, config.layer_norm_eps, vb.pp("LayerNorm"))?,
+            added: None,
             vocab_size: config.vocab_size,
             max_tokens: config.max_tokens(),
             pad_token_id: config.pad_token_id,
         })
+    }
+
+    /// The same with `rows` (added, hidden_size) for the ids from `first` on, in place of whatever the table has there.
+    ///
+    /// # Errors
+    /// If the rows have another width.
+    pub fn with_added(self, first: u32, rows: &Tensor) -> Result<Self> {
+        let words = &self.word_embeddings;
+        let (added, width) = rows.dims2()?;
+        if width != words.dim(1)? {
+            bail!("the added embeddings have {width} values, and the text encoder's have {}", words.dim(1)?)
+        }
+        let rows = for_computing(rows.to_device(words.device())?.to_dtype(words.dtype())?)?;
+        Ok(Self { added: Some(AddedEmbeddings { first, rows }), vocab_size: first as usize + added, ..self })
     }
 
     /// `input_ids` (batch, tokens) u32 on any device → (batch, tokens, hidden_size) on the weights' device.
@@ -50,10 +74,14 @@ impl XlmRobertaEmbeddings {
         let (batch, tokens) = input_ids.dims2()?;
         let device = self.word_embeddings.device();
         let input_ids = input_ids.contiguous()?.flatten_all()?;
-        let positions = self.positions(&input_ids.to_vec1()?, tokens)?;
+        let ids = input_ids.to_vec1()?;
+        let positions = self.positions(&ids, tokens)?;
         let positions = Tensor::from_vec(positions, batch * tokens, &Device::Cpu)?.to_device(device)?;
 
-        let words = for_computing(self.word_embeddings.index_select(&input_ids.to_device(device)?, 0)?)?;
+        let words = match &self.added {
+            Some(added) => added.words(&self.word_embeddings, &ids)?,
+            None => for_computing(self.word_embeddings.index_select(&input_ids.to_device(device)?, 0)?)?,
+        };
         let positions = self.position_embeddings.index_select(&positions, 0)?;
         let token_type = self.token_type_embeddings.narrow(0, 0, 1)?;
         let embeddings = (words.broadcast_add(&token_type)? + positions)?; // (batch · tokens, hidden_size)
@@ -86,5 +114,20 @@ impl XlmRobertaEmbeddings {
             }
         }
         Ok(positions)
+    }
+}
+
+impl AddedEmbeddings {
+    /// The embeddings (ids, hidden_size) of ids, of which some are added and the others of `table`.
+    fn words(&self, table: &Tensor, ids: &[u32]) -> Result<Tensor> {
+        // The table's rows for all ids, then the added ones: only a prompt's worth of the table is copied.
+        let of_table: Vec<u32> = ids.iter().map(|&id| if id < self.first { id } else { 0 }).collect();
+        let places = ids.iter().zip(0..).map(|(&id, place)| match id.checked_sub(self.first) {
+            Some(added) => ids.len() as u32 + added,
+            None => place,
+        });
+        let places = Tensor::from_iter(places, table.device())?;
+        let words = for_computing(table.index_select(&Tensor::new(of_table, table.device())?, 0)?)?;
+        Tensor::cat(&[&words, &self.rows], 0)?.index_select(&places, 0)
     }
 }
