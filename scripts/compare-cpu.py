@@ -6,7 +6,7 @@
     cargo build --release --manifest-path scripts/peers/candle/Cargo.toml
     compare-cpu.py MODEL --program target/release/examples/stopwatch \\
         --peer candle-transformers=scripts/peers/candle/target/release/stopwatch-candle \\
-        --peer stable-diffusion.cpp=scripts/peers/stable_diffusion_cpp.py
+        --peer stable-diffusion.cpp=scripts/peers/sdcpp.py
 
 Peers are optional, and answer like the example `stopwatch`, or with `-` where they do not do a work. All sides use every
 core, and ours and PyTorch's hold the checkpoint in f32. PyTorch runs UNet and VAE with channels first and with channels last,
