@@ -22,15 +22,16 @@ fn full_size(criterion: &mut Criterion, model: &str) -> Result<()> {
     let mut group = criterion.benchmark_group("full size");
     group.sample_size(10);
 
+    let (text_encoder, unet, vae) = (pipeline.text_encoder()?, pipeline.unet()?, pipeline.vae()?);
+
     for (batch, tokens) in [(1, PROMPT_TOKENS), (8, PROMPT_TOKENS), (32, 16)] {
         let ids = Tensor::rand(4f32, 250_000., (batch, tokens), &device)?.to_dtype(DType::U32)?;
         let mask = ids.ones_like()?;
         group.bench_function(format!("text encoder, {batch} x {tokens}"), |b| {
-            b.iter(|| black_box(pipeline.text_encoder().forward(&ids, &mask)))
+            b.iter(|| black_box(text_encoder.forward(&ids, &mask)))
         });
     }
-    let unet = pipeline.unet();
-    let width = pipeline.text_encoder().config().project_dim;
+    let width = pipeline.text_encoder_config().project_dim;
     for (batch, size) in [(2, 256), (1, 512)] {
         let sample =
             Tensor::randn(0f32, 1., (batch, unet.config().in_channels, size / 8, size / 8), &device)?;
@@ -42,9 +43,7 @@ fn full_size(criterion: &mut Criterion, model: &str) -> Result<()> {
     }
     for size in [256, 512] {
         let latents = Tensor::randn(0f32, 1., (1, 4, size / 8, size / 8), &device)?;
-        group.bench_function(format!("VAE decode, {size}"), |b| {
-            b.iter(|| black_box(pipeline.vae().decode(&latents)))
-        });
+        group.bench_function(format!("VAE decode, {size}"), |b| b.iter(|| black_box(vae.decode(&latents))));
     }
     let options = GenerateOptions::new(PROMPT).steps(4).width(256).height(256);
     group.bench_function("generate, 4 guided steps at 256", |b| {

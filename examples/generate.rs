@@ -5,7 +5,6 @@
 //! cargo run --release --example generate -- "a cat" cat.png BAAI/AltDiffusion-m9
 //! ```
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
@@ -16,7 +15,7 @@ fn main() -> Result<()> {
     let output = arguments.next().unwrap_or_else(|| "out.png".to_owned());
     let model = arguments.next().unwrap_or_else(|| "models/emoji".to_owned());
 
-    let pipeline = AltDiffusion::from_source(&ModelSource::open(&model)?, DType::F32, &Device::Cpu)?;
+    let pipeline = AltDiffusion::from_pretrained(&model, DType::F32, &Device::Cpu)?;
     let options = GenerateOptions::new(prompt).steps(20).guidance_scale(3.0).seed(1);
     let generated = pipeline.generate(&options)?;
     generated.images.first().context("one picture was asked for")?.save(&output)?;

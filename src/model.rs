@@ -9,7 +9,7 @@ use clap::Args;
 
 use altclip_encoder::embedder::Embedder;
 use altclip_encoder::source::ModelSource;
-use altdiffusion_pipeline::{AltDiffusion, ModelParts};
+use altdiffusion_pipeline::{AltDiffusion, LoadOptions, ModelParts};
 
 use crate::device::DeviceChoice;
 use crate::progress::announce;
@@ -70,19 +70,24 @@ impl ModelArgs {
         }
     }
 
-    /// Loads the model as a pipeline that draws, from folders or from one file.
+    /// Loads the model as a pipeline that draws, from folders or from one file, as `change` would have it.
     ///
     /// # Errors
-    /// When it is none, or a part of it is missing or damaged.
-    pub fn pipeline(&self) -> Result<AltDiffusion> {
-        let device = self.device()?;
+    /// When it is none, or a part of it is missing or damaged, or cannot be changed so.
+    pub fn pipeline(&self, change: impl FnOnce(LoadOptions) -> Result<LoadOptions>) -> Result<AltDiffusion> {
+        let options = change(LoadOptions::new(self.dtype, &self.device()?))?;
+        Ok(AltDiffusion::load(self.parts()?, options)?)
+    }
+
+    /// The parts of the model, in folders or in one file.
+    fn parts(&self) -> Result<ModelParts> {
         let Some(file) = self.single_file() else {
             let source = self.source()?;
             tracing::info!("loading {source}");
             if !self.is_shipped() {
                 announce(&format!("Loading {source}"));
             }
-            return Ok(AltDiffusion::from_source(&source, self.dtype, &device)?);
+            return Ok(ModelParts::in_folders(&source)?);
         };
         ensure!(
             self.variant.is_none(),
@@ -99,8 +104,7 @@ impl ModelArgs {
         let beside = ModelSource::open(beside).context("--config")?;
         tracing::info!("loading {}", file.display());
         announce(&format!("Loading {}", file.display()));
-        let parts = ModelParts::in_single_file(file, Some(&beside))?;
-        Ok(AltDiffusion::from_parts(&parts, self.dtype, &device)?)
+        Ok(ModelParts::in_single_file(file, Some(&beside))?)
     }
 
     /// The model, if it is one file.

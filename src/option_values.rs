@@ -56,6 +56,11 @@ pub fn sigma(text: &str) -> Result<f32, String> {
     sigma.ok_or_else(|| "expected numbers, such as 14.6,1.6,0".to_owned())
 }
 
+/// A number of layers.
+pub fn layers(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "expected a number of layers, such as 1".to_owned())
+}
+
 /// A generator of noise.
 pub fn rng(text: &str) -> Result<Rng, String> {
     text.parse().map_err(|_| "expected cpu or cuda".to_owned())

@@ -15,6 +15,10 @@ pub struct Parameters<'a> {
     pub size: (u32, u32),
     pub model: &'a str,
     pub strength: Option<f64>,
+    /// Layers of the text encoder that were left out.
+    pub clip_skip: usize,
+    /// As they were asked for.
+    pub loras: &'a [String],
 }
 
 impl Parameters<'_> {
@@ -33,6 +37,13 @@ impl Parameters<'_> {
         fields.push(format!("Model: {}", quoted(self.model)));
         if let Some(strength) = self.strength {
             fields.push(format!("Denoising strength: {strength}"));
+        }
+        if self.clip_skip > 0 {
+            // The web interfaces count from the last layer, which is 1.
+            fields.push(format!("Clip skip: {}", self.clip_skip + 1));
+        }
+        if !self.loras.is_empty() {
+            fields.push(format!("LoRA: {}", quoted(&self.loras.join(", "))));
         }
         fields.push(format!("Version: altdiffusion {}", env!("CARGO_PKG_VERSION")));
         let mut text = format!("{}\n", self.prompt);
@@ -91,9 +102,12 @@ mod tests {
             size: (512, 768),
             model: "C:\\models",
             strength: None,
+            clip_skip: 1,
+            loras: &["ink:0.7".to_owned()],
         };
         let expected = "一只猫\nNegative prompt: 模糊\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, \
-                        CFG scale: 7.5, Seed: 5, Size: 512x768, Model: \"C:\\\\models\", Version: altdiffusion ";
+                        CFG scale: 7.5, Seed: 5, Size: 512x768, Model: \"C:\\\\models\", Clip skip: 2, LoRA: \"ink:0.7\", Version: \
+                        altdiffusion ";
         assert_eq!(parameters.text(), format!("{expected}{}", env!("CARGO_PKG_VERSION")));
     }
 }

@@ -39,6 +39,7 @@ PARTS = (
     "pipeline",
     "given_pictures",
     "prompt_weights",
+    "adapters",
     "single_file",
     "image_tower",
     "image_processor",

@@ -111,7 +111,7 @@ impl EmojiEvaluation {
             }
             languages.push(score);
         }
-        let vae_psnr = mean_psnr(&all, &reconstruct(pipeline.vae(), &all)?)?;
+        let vae_psnr = mean_psnr(&all, &reconstruct(&*pipeline.vae()?, &all)?)?;
         Ok(EmojiScore { languages, vae_psnr, pictures: owners.len() })
     }
 }

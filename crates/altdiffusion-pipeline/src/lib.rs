@@ -1,5 +1,6 @@
 //! AltDiffusion: hidden states of a prompt to pictures
 
+mod adapters;
 mod config;
 mod denoise;
 mod error;
@@ -23,6 +24,7 @@ pub mod schedulers;
 pub mod unet;
 pub mod vae;
 
+pub use adapters::{Lora, TextualInversion};
 pub use config::PerBlock;
 pub use denoise::{Denoised, Step, denoise};
 pub use error::{Error, Result};
@@ -31,7 +33,7 @@ pub use latent_preview::LatentPreview;
 pub use model_parts::{Converted, ModelParts, convert_weights};
 pub use options::GenerateOptions;
 pub use picture::to_pictures;
-pub use pipeline::{AltDiffusion, Generated, Timings};
+pub use pipeline::{AltDiffusion, Generated, LoadOptions, Timings};
 pub use prompt::{PROMPT_TOKENS, Prompt, PromptReading, TextStates};
 pub use prompt_syntax::{PromptPart, parse_prompt};
 pub use start::{Inpainting, Rest, Start};

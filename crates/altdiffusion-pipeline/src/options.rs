@@ -29,6 +29,7 @@ pub struct GenerateOptions {
     pub(crate) negative_states: Option<TextStates>,
     pub(crate) negative_prompt: String,
     pub(crate) prompt_reading: PromptReading,
+    pub(crate) clip_skip: usize,
     pub(crate) steps: Steps,
     pub(crate) guidance: Guidance,
     pub(crate) scheduler: Option<SchedulerKind>,
@@ -71,6 +72,7 @@ impl GenerateOptions {
             negative_states: None,
             negative_prompt: String::new(),
             prompt_reading: PromptReading::Plain,
+            clip_skip: 0,
             steps: Steps::Count(Self::STEPS),
             guidance: Guidance::new(Self::GUIDANCE_SCALE),
             scheduler: None,
@@ -117,6 +119,12 @@ impl GenerateOptions {
     /// How both texts are read: as they stand, if not said, or with weights and in windows.
     pub fn prompt_reading(mut self, reading: PromptReading) -> Self {
         self.prompt_reading = reading;
+        self
+    }
+
+    /// Takes the texts' hidden states from this many layers earlier than the model was trained for. 0 if not given.
+    pub fn clip_skip(mut self, layers: usize) -> Self {
+        self.clip_skip = layers;
         self
     }
 

@@ -103,7 +103,7 @@ fn pictures_are_those_of_diffusers() -> TestResult {
             let generated = pipeline.generate(&case.options(initial_latents)?)?;
 
             let latents_error = relative_error(&generated.latents, expected("latents"))?;
-            let pixels = pipeline.vae().decode(&(&generated.latents / pipeline.vae().scaling_factor())?)?;
+            let pixels = pipeline.vae()?.decode(&(&generated.latents / pipeline.vae()?.scaling_factor())?)?;
             let pixels = pixels.affine(0.5, 0.5)?.clamp(0f32, 1f32)?;
             let picture_error = relative_error(&pixels, expected("picture"))?;
             println!("{name}: latents {latents_error:e}, picture {picture_error:e}");
@@ -253,7 +253,7 @@ fn prompts_may_be_several_and_encoded_before() -> TestResult {
     // The 77 rows of the reference, padding and all, are as good.
     let rows = |text: &str| -> Result<Tensor, Box<dyn std::error::Error>> {
         let encoding = pipeline.tokenizer().encode_padded(&[text], pipeline.prompt_tokens())?;
-        Ok(pipeline.text_encoder().forward(&encoding.input_ids, &encoding.attention_mask)?)
+        Ok(pipeline.text_encoder()?.forward(&encoding.input_ids, &encoding.attention_mask)?)
     };
     for (index, prompt) in prompts.into_iter().enumerate() {
         let noise = noise.narrow(0, 2 * index, 2)?.contiguous()?;

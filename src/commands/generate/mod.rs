@@ -1,5 +1,6 @@
 //! `altdiffusion generate`: a text to pictures.
 
+mod adapters;
 mod from_picture;
 mod sampling;
 
@@ -18,6 +19,7 @@ use clap::Args;
 use image::RgbImage;
 use serde::Serialize;
 
+use self::adapters::Adapters;
 use self::from_picture::FromPicture;
 use self::sampling::Sampling;
 use crate::animation::Animation;
@@ -55,6 +57,10 @@ pub struct Generate {
     #[allow(rustdoc::broken_intra_doc_links)]
     #[arg(long)]
     prompt_weights: bool,
+
+    /// Take the texts' meaning from this many layers before the one that the model was trained with.
+    #[arg(long, value_name = "LAYERS", value_parser = option_values::layers, default_value = "0", allow_negative_numbers = true, hide_default_value = true)]
+    clip_skip: usize,
 
     /// Where to write the picture. The ending says how: .png, .jpg or .webp.
     ///
@@ -98,6 +104,12 @@ pub struct Generate {
     /// Tiles are as large as the pictures that the model was trained on, or as many pixels wide and high as is given.
     #[arg(long, value_name = "PIXELS", num_args = 0..=1, require_equals = true, value_parser = option_values::side)]
     vae_tiling: Option<Option<usize>>,
+
+    /// Hold each part of the model in memory only while it works.
+    ///
+    /// It takes a few seconds longer, and the memory of the largest part instead of that of all.
+    #[arg(long)]
+    low_memory: bool,
 
     /// Write several pictures side by side into one file.
     #[arg(long)]
@@ -146,6 +158,9 @@ pub struct Generate {
     sampling: Sampling,
 
     #[command(flatten)]
+    adapters: Adapters,
+
+    #[command(flatten)]
     model: ModelArgs,
 }
 
@@ -186,7 +201,8 @@ impl Generate {
         let given_pictures = self.from_picture.read()?;
         let files = self.outputs(initial_latents.as_ref())?;
 
-        let pipeline = self.model.pipeline()?;
+        let pipeline =
+            self.model.pipeline(|options| Ok(self.adapters.apply(options)?.low_memory(self.low_memory)))?;
         let loaded = start.elapsed();
         tracing::info!("loaded in {loaded:.1?}");
 
@@ -194,7 +210,7 @@ impl Generate {
         let mut options = self.options(seed, initial_latents.clone());
         if let Some(side) = self.vae_tiling {
             let side = side.map_or_else(|| pipeline.default_size().map(|(width, _)| width), Ok)?;
-            options = options.tiling(Tiling::of_side(side / pipeline.vae().downscale()));
+            options = options.tiling(Tiling::of_side(side / pipeline.vae_config().downscale()));
         }
         options = self.from_picture.apply(options, given_pictures);
         let mut animation = self.save_steps.is_some().then(Animation::default);
@@ -267,6 +283,7 @@ impl Generate {
             GenerateOptions::new("").prompts(&self.prompt).negative_prompt(&self.negative_prompt).seed(seed);
         options = options.steps(self.step_count()).guidance_scale(self.scale());
         options = self.sampling.apply(options);
+        options = options.clip_skip(self.clip_skip);
         if self.prompt_weights {
             options = options.prompt_reading(PromptReading::Weighted);
         }
@@ -323,6 +340,8 @@ impl Generate {
             size: picture.dimensions(),
             model: self.model.name(),
             strength: self.from_picture.strength(),
+            clip_skip: self.clip_skip,
+            loras: &self.adapters.lora,
         };
         Ok(Some(parameters.text()))
     }

@@ -16,6 +16,7 @@ use altclip_encoder::config::parse_json;
 use altclip_encoder::source::{FileData, ModelSource};
 use serde::Serialize;
 
+use crate::unet::UNet2DConditionConfig;
 use crate::{Error, Result};
 pub use convert::{Converted, convert_weights};
 use unet_names::UNetNames;
@@ -152,6 +153,14 @@ impl ModelParts {
             Error::content(&self.name, problem)
         })
     }
+}
+
+/// From the names of the UNet's tensors in diffusers to those in latent diffusion, without its prefix.
+pub(crate) fn unet_name_in_latent_diffusion(
+    config: &UNet2DConditionConfig,
+) -> Result<impl Fn(&str) -> Option<String> + Send + Sync + use<>> {
+    let names = UNetNames::new(config)?;
+    Ok(move |name: &str| names.to_ldm(name))
 }
 
 /// A configuration that was told from the tensors, as a file.

@@ -19,7 +19,7 @@ impl AltDiffusion {
         noise: &mut dyn Noise,
     ) -> Result<Start> {
         let shape @ [_, channels, height, width] = self.latent_shape(options)?;
-        let inpaints = self.unet.config().in_channels != channels;
+        let inpaints = self.unet_config().in_channels != channels;
         let (image, strength) = match (&options.image, &options.mask) {
             (None, Some(_)) => return Err(Error::option("mask", "expected an image that it belongs to")),
             (None, None) | (Some(_), None) if inpaints => {
@@ -41,7 +41,7 @@ impl AltDiffusion {
         let steps = options.steps.count();
         first_index(scheduler, strength, steps)?;
 
-        let factor = self.vae.downscale();
+        let factor = self.vae_config().downscale();
         let pixels =
             given_picture::pixels(image, width * factor, height * factor)?.to_device(&self.device)?;
         let anew = options.mask.is_some() && strength == 1.0;
@@ -85,8 +85,9 @@ impl AltDiffusion {
 
     /// Pixels (pictures, 3, height, width), −1 to 1, to scaled latents, drawn from the autoencoder's distribution.
     fn encode_pixels(&self, pixels: &Tensor, noise: &mut dyn Noise) -> Result<Tensor> {
-        let moments = self.vae.encode(pixels)?;
+        let vae = self.vae()?;
+        let moments = vae.encode(pixels)?;
         let noise = noise.normal(moments.mean.dims())?.to_device(&self.device)?;
-        Ok((moments.sample(&noise)? * self.vae.scaling_factor())?)
+        Ok((moments.sample(&noise)? * vae.scaling_factor())?)
     }
 }

@@ -2,15 +2,17 @@
 
 use std::time::Instant;
 
-use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::config::parse_json;
 use altclip_encoder::source::ModelSource;
-use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
 use altclip_encoder::tokenizer::Tokenizer;
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 
-use super::AltDiffusion;
-use crate::model_parts::ModelParts;
+use super::load_options::LoadOptions;
+use super::part::Part;
+use super::{AltDiffusion, Configs};
+use crate::adapters::{Merge, TextualInversion};
+use crate::model_parts::{ModelParts, unet_name_in_latent_diffusion};
 use crate::prompt::prompt_tokens;
 use crate::schedulers::SchedulerConfig;
 use crate::unet::UNet2DConditionModel;
@@ -18,62 +20,112 @@ use crate::vae::AutoencoderKl;
 use crate::{Error, PerBlock, Result};
 
 impl AltDiffusion {
+    /// Loads the model called `name`, a directory or a repository on the Hugging Face hub.
+    ///
+    /// # Errors
+    /// When there is no such model, or a part is missing, damaged, not supported, or does not fit the others.
+    pub fn from_pretrained(name: &str, dtype: DType, device: &Device) -> Result<Self> {
+        Self::from_source(&ModelSource::open(name)?, dtype, device)
+    }
+
     /// Loads a model from its folders, as [`ModelParts::in_folders`] finds its parts.
     ///
     /// # Errors
     /// When a part is missing, damaged, not supported, or does not fit the others.
     pub fn from_source(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
-        let start = Instant::now();
-        let pipeline = Self::from_parts(&ModelParts::in_folders(source)?, dtype, device)?;
-        Ok(Self { load_time: start.elapsed(), ..pipeline })
+        Self::load(ModelParts::in_folders(source)?, LoadOptions::new(dtype, device))
     }
 
     /// Loads a model from its parts.
     ///
     /// # Errors
-    /// When there is no tokenizer, or a part is damaged, not supported, or does not fit the others.
-    pub fn from_parts(parts: &ModelParts, dtype: DType, device: &Device) -> Result<Self> {
+    /// When there is no tokenizer, or a part is damaged, not supported, or does not fit the others; when a LoRA or a word
+    /// is for another model.
+    pub fn load(parts: ModelParts, options: LoadOptions) -> Result<Self> {
         let start = Instant::now();
-        let weights = |checkpoint: &Checkpoint| checkpoint.var_builder(dtype, device);
-
-        let tokenizer = Tokenizer::from_source(parts.tokenizer()?, "tokenizer")?;
+        options.check()?;
+        let mut tokenizer = Tokenizer::from_source(parts.tokenizer()?, "tokenizer")?;
         let scheduler = SchedulerConfig::from_json(&*parts.scheduler, parts.scheduler.name())?.for_latents();
-
-        let ModelParts { text_encoder, unet, vae, .. } = parts;
-        let text_encoder =
-            TextEncoder::new(&parse_json(&text_encoder.config)?, weights(&text_encoder.weights)?)?;
-        let unet = UNet2DConditionModel::new(&parse_json(&unet.config)?, weights(&unet.weights)?)?;
-        let vae = AutoencoderKl::new(&parse_json(&vae.config)?, weights(&vae.weights)?)?;
-
-        let pipeline = Self {
-            prompt_tokens: prompt_tokens(parts.tokenizer()?, text_encoder.config())?,
-            tokenizer,
-            text_encoder,
-            unet,
-            vae,
-            scheduler,
-            device: device.clone(),
-            load_time: start.elapsed(),
+        let configs = Configs {
+            text_encoder: parse_json(&parts.text_encoder.config)?,
+            unet: parse_json(&parts.unet.config)?,
+            vae: parse_json(&parts.vae.config)?,
         };
-        pipeline.check_fit(&parts.name)?;
-        Ok(pipeline)
-    }
+        configs.check_fit(&parts.name)?;
+        let prompt_tokens = prompt_tokens(parts.tokenizer()?, &configs.text_encoder)?;
+        let words = add_words(&mut tokenizer, &options.words, &configs.text_encoder)?;
 
+        let LoadOptions { dtype, device, loras, low_memory, .. } = options;
+        let kept = !low_memory;
+        let text_encoder = {
+            let (config, weights, device) =
+                (configs.text_encoder.clone(), parts.text_encoder.weights, device.clone());
+            let merge = Merge::into_text_encoder(&loras);
+            Part::new(kept, move || {
+                let encoder = TextEncoder::new(&config, merge.over(weights.var_builder(dtype, &device)?))?;
+                merge.check()?;
+                match &words {
+                    Some((first, rows)) => Ok(encoder.with_added_embeddings(*first, rows)?),
+                    None => Ok(encoder),
+                }
+            })?
+        };
+        let unet = {
+            let (config, weights, device) = (configs.unet.clone(), parts.unet.weights, device.clone());
+            let merge = Merge::into_unet(&loras, unet_name_in_latent_diffusion(&config)?);
+            Part::new(kept, move || {
+                let unet =
+                    UNet2DConditionModel::new(&config, merge.over(weights.var_builder(dtype, &device)?))?;
+                merge.check()?;
+                Ok(unet)
+            })?
+        };
+        let vae = {
+            let (config, weights, device) = (configs.vae.clone(), parts.vae.weights, device.clone());
+            Part::new(kept, move || AutoencoderKl::new(&config, weights.var_builder(dtype, &device)?))?
+        };
+        let load_time = start.elapsed();
+        Ok(Self { tokenizer, prompt_tokens, configs, text_encoder, unet, vae, scheduler, device, load_time })
+    }
+}
+
+/// Adds learned words to the tokenizer. Returns the id of the first of their tokens, with the embeddings of all,
+/// (tokens, hidden_size).
+fn add_words(
+    tokenizer: &mut Tokenizer,
+    words: &[TextualInversion],
+    encoder: &TextEncoderConfig,
+) -> Result<Option<(u32, Tensor)>> {
+    let mut first = None;
+    let mut rows = Vec::with_capacity(words.len());
+    for word in words {
+        word.check_width(encoder.encoder.hidden_size)?;
+        let id = tokenizer.add_word(word.word(), word.vectors().dim(0)?)?;
+        first.get_or_insert(id);
+        rows.push(word.vectors());
+    }
+    match first {
+        Some(first) => Ok(Some((first, Tensor::cat(&rows, 0)?))),
+        None => Ok(None),
+    }
+}
+
+impl Configs {
     /// The parts can belong to one model.
     fn check_fit(&self, model: &str) -> Result<()> {
-        let unet = self.unet.config();
-        let latents = self.vae.config().latent_channels;
+        let unet = &self.unet;
+        let latents = self.vae.latent_channels;
         let contradiction =
             |field, problem| Error::Field { file: format!("{model}: unet/config.json"), field, problem };
         let of_vae = format!("but `latent_channels` of vae/config.json is {latents}");
         // A UNet that was trained to inpaint also sees a mask and the latents of what stays.
-        if ![latents, 2 * latents + 1].contains(&unet.in_channels) {
+        if unet.in_channels != latents && unet.in_channels != latents.saturating_mul(2).saturating_add(1) {
             return Err(contradiction("in_channels", format!("is {}, {of_vae}", unet.in_channels)));
         }
         if unet.out_channels != latents {
             return Err(contradiction("out_channels", format!("is {}, {of_vae}", unet.out_channels)));
         }
-        let width = self.text_encoder.config().project_dim;
+        let width = self.text_encoder.project_dim;
         let widths = match &unet.cross_attention_dim {
             PerBlock::Same(width) => std::slice::from_ref(width),
             PerBlock::Each(widths) => widths,

@@ -2,13 +2,16 @@
 
 mod begin;
 mod load;
+mod load_options;
+mod part;
 mod size;
 mod texts;
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
 use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::{Device, Tensor};
 use image::RgbImage;
@@ -18,21 +21,32 @@ use crate::latent_preview::LatentPreview;
 use crate::options::GenerateOptions;
 use crate::picture::to_pictures;
 use crate::schedulers::{Scheduler, SchedulerConfig};
-use crate::unet::UNet2DConditionModel;
-use crate::vae::{AutoencoderKl, Tiling};
+use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
+use crate::vae::{AutoencoderKl, AutoencoderKlConfig, Tiling};
 use crate::{Error, Result};
+pub use load_options::LoadOptions;
+use part::Part;
 
 /// A loaded AltDiffusion model. It does not change while it generates, so that threads can share it.
 #[derive(Debug)]
 pub struct AltDiffusion {
     tokenizer: Tokenizer,
     prompt_tokens: usize,
-    text_encoder: TextEncoder,
-    unet: UNet2DConditionModel,
-    vae: AutoencoderKl,
+    configs: Configs,
+    text_encoder: Part<TextEncoder>,
+    unet: Part<UNet2DConditionModel>,
+    vae: Part<AutoencoderKl>,
     scheduler: SchedulerConfig,
     device: Device,
     load_time: Duration,
+}
+
+/// What the parts were made from.
+#[derive(Debug)]
+struct Configs {
+    text_encoder: TextEncoderConfig,
+    unet: UNet2DConditionConfig,
+    vae: AutoencoderKlConfig,
 }
 
 /// Pictures, with what led to them.
@@ -70,19 +84,43 @@ impl AltDiffusion {
         self.prompt_tokens
     }
 
-    /// The text encoder.
-    pub fn text_encoder(&self) -> &TextEncoder {
-        &self.text_encoder
+    /// The text encoder. Clones of it share their weights.
+    ///
+    /// # Errors
+    /// When it has to be read, as with [`LoadOptions::low_memory`], and cannot be.
+    pub fn text_encoder(&self) -> Result<Cow<'_, TextEncoder>> {
+        self.text_encoder.get()
     }
 
-    /// The denoising model.
-    pub fn unet(&self) -> &UNet2DConditionModel {
-        &self.unet
+    /// The denoising model. Clones of it share their weights.
+    ///
+    /// # Errors
+    /// When it has to be read, as with [`LoadOptions::low_memory`], and cannot be.
+    pub fn unet(&self) -> Result<Cow<'_, UNet2DConditionModel>> {
+        self.unet.get()
     }
 
-    /// The autoencoder.
-    pub fn vae(&self) -> &AutoencoderKl {
-        &self.vae
+    /// The autoencoder. Clones of it share their weights.
+    ///
+    /// # Errors
+    /// When it has to be read, as with [`LoadOptions::low_memory`], and cannot be.
+    pub fn vae(&self) -> Result<Cow<'_, AutoencoderKl>> {
+        self.vae.get()
+    }
+
+    /// The configuration of the text encoder.
+    pub fn text_encoder_config(&self) -> &TextEncoderConfig {
+        &self.configs.text_encoder
+    }
+
+    /// The configuration of the denoising model.
+    pub fn unet_config(&self) -> &UNet2DConditionConfig {
+        &self.configs.unet
+    }
+
+    /// The configuration of the autoencoder.
+    pub fn vae_config(&self) -> &AutoencoderKlConfig {
+        &self.configs.vae
     }
 
     /// The noise levels, as [`SchedulerConfig::for_latents`] corrects them.
@@ -95,7 +133,7 @@ impl AltDiffusion {
     /// # Errors
     /// When decoding fails.
     pub fn latent_preview(&self) -> Result<LatentPreview> {
-        LatentPreview::new(&self.vae, &self.device)
+        LatentPreview::new(&*self.vae()?, &self.device)
     }
 
     /// How long loading took.
@@ -134,12 +172,16 @@ impl AltDiffusion {
         }
         let mut noise = options.rng.with_seed(options.seed);
         let run_start = self.start(options, scheduler.as_ref(), noise.as_mut())?;
-        let prompt = self.read_prompt(options, run_start.latents.dim(0)? / options.prompt_count())?;
+        let texts = self.read_texts(options)?;
+        let unet = self.unet()?;
+        let prompt = texts.project(&unet, run_start.latents.dim(0)? / options.prompt_count())?;
         self.device.synchronize()?;
         let text = start.elapsed();
 
         let Denoised { latents, steps } =
-            denoise(&self.unet, scheduler.as_mut(), &prompt, guidance, run_start, noise.as_mut(), on_step)?;
+            denoise(&unet, scheduler.as_mut(), &prompt, guidance, run_start, noise.as_mut(), on_step)?;
+        // With little memory, before the autoencoder comes into it.
+        drop((unet, prompt));
 
         let decoding = Instant::now();
         let images = self.decode_with(&latents, options.tiling)?;
@@ -172,13 +214,14 @@ impl AltDiffusion {
     }
 
     fn decode_with(&self, latents: &Tensor, tiling: Option<Tiling>) -> Result<Vec<RgbImage>> {
-        let latents = (latents / self.vae.scaling_factor())?;
+        let vae = self.vae()?;
+        let latents = (latents / vae.scaling_factor())?;
         let mut images = Vec::with_capacity(latents.dim(0)?);
         for picture in 0..latents.dim(0)? {
             let latents = latents.narrow(0, picture, 1)?;
             let pixels = match tiling {
-                Some(tiling) => self.vae.decode_tiled(&latents, tiling)?,
-                None => self.vae.decode(&latents)?,
+                Some(tiling) => vae.decode_tiled(&latents, tiling)?,
+                None => vae.decode(&latents)?,
             };
             images.extend(to_pictures(&pixels)?);
         }

@@ -22,8 +22,8 @@ impl AltDiffusion {
     /// # Errors
     /// When the model does not say.
     pub fn default_size(&self) -> Result<(usize, usize)> {
-        let config = self.unet.config();
-        let factor = self.vae.downscale();
+        let config = self.unet_config();
+        let factor = self.vae_config().downscale();
         let (height, width) = match &config.sample_size {
             Some(PerBlock::Same(size)) => (*size, *size),
             Some(PerBlock::Each(sizes)) if sizes.len() == 2 => (sizes[0], sizes[1]),
@@ -55,13 +55,13 @@ impl AltDiffusion {
 
     /// What sides of pictures are multiples of.
     fn size_multiple(&self) -> usize {
-        self.vae.downscale().max(SIZE_MULTIPLE)
+        self.vae_config().downscale().max(SIZE_MULTIPLE)
     }
 
     /// The checked shape of the latents: (pictures, channels, height, width).
     pub(super) fn latent_shape(&self, options: &GenerateOptions) -> Result<[usize; 4]> {
-        let channels = self.vae.config().latent_channels;
-        let factor = self.vae.downscale();
+        let channels = self.vae_config().latent_channels;
+        let factor = self.vae_config().downscale();
         let given = match &options.initial_latents {
             Some(latents) => Some(latents.dims4().map_err(|_| Error::Shape {
                 tensor: "initial latents",

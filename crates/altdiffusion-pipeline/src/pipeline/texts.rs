@@ -3,11 +3,29 @@
 use super::AltDiffusion;
 use crate::options::GenerateOptions;
 use crate::prompt::{Prompt, PromptReading, TextStates};
+use crate::unet::UNet2DConditionModel;
 use crate::{Error, Result};
 
+/// The hidden states of the texts of a run.
+pub(super) struct Texts {
+    states: TextStates,
+    /// Whether the first half says what to keep away from.
+    guided: bool,
+}
+
+impl Texts {
+    /// The keys and values of `unet`, for `pictures` pictures of each prompt.
+    pub fn project(&self, unet: &UNet2DConditionModel, pictures: usize) -> Result<Prompt> {
+        match self.guided {
+            true => Prompt::guided(unet, &self.states, pictures),
+            false => Prompt::conditioned(unet, &self.states, pictures),
+        }
+    }
+}
+
 impl AltDiffusion {
-    /// The prompts of the options and, with guidance, what they keep away from, for `pictures` pictures each.
-    pub(super) fn read_prompt(&self, options: &GenerateOptions, pictures: usize) -> Result<Prompt> {
+    /// The texts of the options: the prompts and, with guidance, before them what they keep away from.
+    pub(super) fn read_texts(&self, options: &GenerateOptions) -> Result<Texts> {
         let texts: Vec<&str> = options.prompts.iter().map(String::as_str).collect();
         let guided = options.guidance.scale > 1.0;
         let negative = options.negative_prompt.as_str();
@@ -15,13 +33,17 @@ impl AltDiffusion {
         let count = options.prompt_count();
         let states = match (&options.prompt_states, &options.negative_states) {
             (Some(states), _) if !guided => states.clone(),
-            (None, _) if !guided => self.encode_texts(reading, &texts)?,
+            (None, _) if !guided => self.encode_texts_skipping(options.clip_skip, reading, &texts)?,
             // All at a time: the empty text costs hardly anything beside the others.
-            (None, None) => self.encode_texts(reading, &[&vec![negative; count], &texts[..]].concat())?,
+            (None, None) => self.encode_texts_skipping(
+                options.clip_skip,
+                reading,
+                &[&vec![negative; count], &texts[..]].concat(),
+            )?,
             (states, without) => {
                 let without = match without {
                     Some(without) => without.clone(),
-                    None => self.encode_texts(reading, &[negative])?,
+                    None => self.encode_texts_skipping(options.clip_skip, reading, &[negative])?,
                 };
                 if ![1, count].contains(&without.texts()) {
                     return Err(Error::Shape {
@@ -32,15 +54,12 @@ impl AltDiffusion {
                 }
                 let states = match states {
                     Some(states) => states.clone(),
-                    None => self.encode_texts(reading, &texts)?,
+                    None => self.encode_texts_skipping(options.clip_skip, reading, &texts)?,
                 };
                 without.for_each_of(count)?.and(&states)?
             }
         };
-        match guided {
-            true => Prompt::guided(&self.unet, &states, pictures),
-            false => Prompt::conditioned(&self.unet, &states, pictures),
-        }
+        Ok(Texts { states, guided })
     }
 
     /// The hidden states of texts, as [`GenerateOptions::prompt_states`] takes them.
@@ -48,7 +67,18 @@ impl AltDiffusion {
     /// # Errors
     /// When a text cannot be read or encoded.
     pub fn encode_texts(&self, reading: PromptReading, texts: &[&str]) -> Result<TextStates> {
-        let (tokenizer, encoder, tokens) = (&self.tokenizer, &self.text_encoder, self.prompt_tokens);
+        self.encode_texts_skipping(0, reading, texts)
+    }
+
+    fn encode_texts_skipping(
+        &self,
+        clip_skip: usize,
+        reading: PromptReading,
+        texts: &[&str],
+    ) -> Result<TextStates> {
+        let encoder = self.text_encoder()?.into_owned().skipping_layers(clip_skip);
+        let encoder = &encoder.map_err(|error| Error::option("clip skip", error.to_string()))?;
+        let (tokenizer, tokens) = (&self.tokenizer, self.prompt_tokens);
         match reading {
             PromptReading::Plain => TextStates::encode(tokenizer, encoder, texts, tokens, &self.device),
             PromptReading::Weighted => {

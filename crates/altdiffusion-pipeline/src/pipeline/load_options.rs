@@ -1,0 +1,68 @@
+//! How to load a model.
+
+use candle_core::{DType, Device};
+
+use crate::adapters::{Lora, TextualInversion};
+use crate::{Error, Result};
+
+/// How to load a model, and what to change in it.
+///
+/// ```no_run
+/// use altdiffusion_pipeline::{AltDiffusion, LoadOptions, Lora, ModelParts, TextualInversion};
+/// use altclip_encoder::source::ModelSource;
+/// use candle_core::{DType, Device};
+///
+/// # fn main() -> altdiffusion_pipeline::Result<()> {
+/// let parts = ModelParts::in_folders(&ModelSource::open("BAAI/AltDiffusion-m9")?)?;
+/// let options = LoadOptions::new(DType::F32, &Device::Cpu)
+///     .lora(Lora::open("watercolour.safetensors")?, 0.8)
+///     .word(TextualInversion::open("my-cat.safetensors")?);
+/// let pipeline = AltDiffusion::load(parts, options)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct LoadOptions {
+    pub(super) dtype: DType,
+    pub(super) device: Device,
+    pub(super) loras: Vec<(Lora, f64)>,
+    pub(super) words: Vec<TextualInversion>,
+    pub(super) low_memory: bool,
+}
+
+impl LoadOptions {
+    /// All of the model as it is, in `dtype` (f32, f16 or bf16) on `device`.
+    pub fn new(dtype: DType, device: &Device) -> Self {
+        Self { dtype, device: device.clone(), loras: Vec::new(), words: Vec::new(), low_memory: false }
+    }
+
+    /// Adds a LoRA to the weights, `strength` times: 1 as it was trained, 0 not at all. Several add up.
+    pub fn lora(mut self, lora: Lora, strength: f64) -> Self {
+        self.loras.push((lora, strength));
+        self
+    }
+
+    /// Adds a word that was learned by textual inversion.
+    pub fn word(mut self, word: TextualInversion) -> Self {
+        self.words.push(word);
+        self
+    }
+
+    /// Holds the text encoder, the UNet and the autoencoder in memory only while each of them works. They are read anew
+    /// for every call, which takes seconds.
+    pub fn low_memory(mut self, low_memory: bool) -> Self {
+        self.low_memory = low_memory;
+        self
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        match self.loras.iter().find(|(_, strength)| !strength.is_finite()) {
+            Some((lora, strength)) => {
+                let problem = format!("{}: {strength}, expected a number", lora.name());
+                Err(Error::option("strength of a LoRA", problem))
+            }
+            None => Ok(()),
+        }
+    }
+}
