@@ -15,6 +15,11 @@ use crate::device::DeviceChoice;
 use crate::progress::announce;
 use crate::{option_values, shipped};
 
+/// How the names of the repositories begin whose weights have this licence.
+const PUBLISHED: &str = "BAAI/AltDiffusion";
+const LICENCE: &str = "Its weights are under CreativeML Open RAIL-M, which limits what they may be used for: \
+                       https://huggingface.co/spaces/CompVis/stable-diffusion-license";
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
@@ -23,7 +28,8 @@ pub struct ModelArgs {
     /// A directory has the layout of the published models: for AltDiffusion the folders tokenizer, text_encoder, unet, vae
     /// and scheduler; for AltCLIP and its relatives config.json, the weights and the tokenizer's files. A repository is
     /// called by its name, such as BAAI/AltDiffusion-m9, with @REVISION after it for another revision than main; it is
-    /// downloaded once. The variables HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured.
+    /// downloaded once. The weights of BAAI/AltDiffusion, -m9 and -m18 are under the licence CreativeML Open RAIL-M, which
+    /// limits what they may be used for. The variables HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured.
     ///
     /// `generate` also takes an AltDiffusion model in one file, .safetensors or .ckpt, as latent diffusion names its
     /// tensors. It needs a --config.
@@ -86,6 +92,9 @@ impl ModelArgs {
             tracing::info!("loading {source}");
             if !self.is_shipped() {
                 announce(&format!("Loading {source}"));
+            }
+            if self.model.as_deref().is_some_and(|name| name.starts_with(PUBLISHED)) {
+                announce(LICENCE);
             }
             return Ok(ModelParts::in_folders(&source)?);
         };

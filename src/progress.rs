@@ -25,6 +25,12 @@ pub fn announce(what: &str) {
     }
 }
 
+/// Says what a person should know although the work goes on.
+pub fn warn(what: &str) {
+    // A warning that cannot be shown is not worth an error.
+    let _ = writeln!(io::stderr(), "warning: {what}");
+}
+
 /// One line that says what is being done and, as soon as steps have been done, how long it will take.
 pub struct Progress(ProgressBar);
 

@@ -40,6 +40,7 @@ PARTS = (
     "given_pictures",
     "prompt_weights",
     "adapters",
+    "safety_checker",
     "single_file",
     "image_tower",
     "image_processor",

@@ -82,9 +82,10 @@ def main() -> None:
             continue
         times.install()
         side = int(drawn[2])
-        guided = drawn[1] == "unet_2x"
+        # Without its half for guidance, and without a step that nobody times.
+        scale, steps = (7.5 if drawn[1] == "unet_2x" else 1.0), (1 if drawn[1] == "vae_" else 2)
         drawer.generate_image(
-            prompt="a cat", width=side, height=side, sample_steps=1 if drawn[1] == "vae_" else 2, cfg_scale=7.5 if guided else 1.0, seed=1
+            prompt="a cat", width=side, height=side, sample_steps=steps, cfg_scale=scale, seed=1
         )
         print(times.decode if drawn[1] == "vae_" else times.step, file=answers, flush=True)
 

@@ -14,7 +14,7 @@ use crate::embedding::unit_vector;
 use crate::model::ModelArgs;
 use crate::option_values;
 use crate::output::check_writable;
-use crate::progress::announce;
+use crate::progress::{announce, warn};
 use crate::result_page;
 
 /// Search what `altdiffusion embed` has made vectors of, by a text or a picture.
@@ -143,10 +143,8 @@ impl Search {
             && about.model != model
         {
             let index = self.index.display();
-            let line =
-                format!("warning: {index} was made with {}, and is searched with {model}", about.model);
-            // A warning that cannot be shown is not worth an error.
-            let _ = writeln!(io::stderr(), "{}", printable(&line));
+            let line = format!("{index} was made with {}, and is searched with {model}", about.model);
+            warn(&printable(&line));
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ use crate::model::ModelArgs;
 use crate::output::{check_writable, numbered, write_timings};
 use crate::parameters::Parameters;
 use crate::picture_file::{PictureFormat, write_picture};
-use crate::progress::Progress;
+use crate::progress::{Progress, warn};
 use crate::{option_values, preview, shipped};
 
 /// Draw pictures of what a text says.
@@ -110,6 +110,12 @@ pub struct Generate {
     /// It takes a few seconds longer, and the memory of the largest part instead of that of all.
     #[arg(long)]
     low_memory: bool,
+
+    /// Do not check whether pictures should rather not be shown.
+    ///
+    /// Published models bring a safety checker, which makes such pictures black.
+    #[arg(long)]
+    no_safety_checker: bool,
 
     /// Write several pictures side by side into one file.
     #[arg(long)]
@@ -201,8 +207,13 @@ impl Generate {
         let given_pictures = self.from_picture.read()?;
         let files = self.outputs(initial_latents.as_ref())?;
 
-        let pipeline =
-            self.model.pipeline(|options| Ok(self.adapters.apply(options)?.low_memory(self.low_memory)))?;
+        let pipeline = self.model.pipeline(|options| {
+            let options = self.adapters.apply(options)?;
+            Ok(options.low_memory(self.low_memory).safety_checker(!self.no_safety_checker))
+        })?;
+        if self.no_safety_checker && !self.model.is_shipped() {
+            warn("pictures are not checked: take care before you show them to others");
+        }
         let loaded = start.elapsed();
         tracing::info!("loaded in {loaded:.1?}");
 
@@ -216,6 +227,7 @@ impl Generate {
         let mut animation = self.save_steps.is_some().then(Animation::default);
         let generated = generate(&pipeline, &options, animation.as_mut())?;
 
+        warn_of_black_pictures(generated.flagged.as_deref().unwrap_or_default());
         let pictures = self.pictures(generated.images)?;
         let seed = initial_latents.is_none().then_some(seed);
         for (index, (path, picture)) in files.paths.iter().zip(&pictures).enumerate() {
@@ -404,6 +416,23 @@ fn generate(
     match failure {
         Some(error) => Err(error.context("--save-steps")),
         None => Ok(generated?),
+    }
+}
+
+/// Says why pictures are black.
+fn warn_of_black_pictures(flagged: &[bool]) {
+    let numbers: Vec<String> = flagged
+        .iter()
+        .zip(1..)
+        .filter(|(flagged, _)| **flagged)
+        .map(|(_, number): (_, usize)| number.to_string())
+        .collect();
+    if !numbers.is_empty() {
+        warn(&format!(
+            "picture {} of {} may not be safe to show, and is black: try another prompt or seed",
+            numbers.join(", "),
+            flagged.len()
+        ));
     }
 }
 

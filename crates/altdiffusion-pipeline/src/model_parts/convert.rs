@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use super::unet_names::{self, UNetNames};
 use super::vae_names::{self, VaeNames, name_of_today, shape_in_diffusers, shape_in_ldm};
 use super::{
-    ModelParts, Part, SCHEDULER_CONFIG, TEXT_ENCODER_CONFIG, TEXT_ENCODER_PREFIX, UNET_CONFIG, VAE_CONFIG,
+    FEATURE_EXTRACTOR_CONFIG, ModelParts, Part, SAFETY_CHECKER, SCHEDULER_CONFIG, SafetyParts,
+    TEXT_ENCODER_CONFIG, TEXT_ENCODER_PREFIX, UNET_CONFIG, VAE_CONFIG,
 };
 use crate::{Error, Result, write_whole};
 
@@ -98,6 +99,10 @@ impl ModelParts {
             }
         }
 
+        if self.safety.is_some() {
+            // No file in this naming has one.
+            left_out.push(format!("{SAFETY_CHECKER}.*"));
+        }
         let mut metadata = format_metadata();
         for (relative, config) in [
             (TEXT_ENCODER_CONFIG, &self.text_encoder.config),
@@ -125,11 +130,14 @@ impl ModelParts {
         }
         let tokenizer = self.tokenizer()?;
         let Entries { text_encoder, unet, vae, left_out } = self.entries()?;
-        let parts = [
+        let mut parts = vec![
             ("text_encoder", "model.safetensors", &self.text_encoder, text_encoder),
             ("unet", "diffusion_pytorch_model.safetensors", &self.unet, unet),
             ("vae", "diffusion_pytorch_model.safetensors", &self.vae, vae),
         ];
+        if let Some(SafetyParts { checker, .. }) = &self.safety {
+            parts.push((SAFETY_CHECKER, "model.safetensors", checker, in_folder(checker, str::to_owned)));
+        }
         let total = parts.iter().map(|(.., entries)| entries.len()).sum();
 
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -157,6 +165,9 @@ impl ModelParts {
             return Err(Error::content(tokenizer.to_string(), problem));
         }
         write(SCHEDULER_CONFIG, &self.scheduler)?;
+        if let Some(SafetyParts { feature_extractor, .. }) = &self.safety {
+            write(FEATURE_EXTRACTOR_CONFIG, feature_extractor)?;
+        }
         let mut written = 0;
         for (folder, weights, part, entries) in parts {
             write(&format!("{folder}/config.json"), &part.config)?;
@@ -222,12 +233,19 @@ impl ModelParts {
     /// `model_index.json`, as diffusers writes it.
     fn model_index(&self) -> Result<Value> {
         let scheduler: Value = parse_json(&self.scheduler)?;
+        let (feature_extractor, safety_checker) = match &self.safety {
+            Some(_) => (
+                json!(["transformers", "CLIPImageProcessor"]),
+                json!(["stable_diffusion", "StableDiffusionSafetyChecker"]),
+            ),
+            None => (json!([null, null]), json!([null, null])),
+        };
         Ok(json!({
             "_class_name": "AltDiffusionPipeline",
-            "feature_extractor": [null, null],
+            "feature_extractor": feature_extractor,
             "image_encoder": [null, null],
-            "requires_safety_checker": false,
-            "safety_checker": [null, null],
+            "requires_safety_checker": self.safety.is_some(),
+            "safety_checker": safety_checker,
             "scheduler": ["diffusers", scheduler["_class_name"]],
             "text_encoder": ["alt_diffusion", "RobertaSeriesModelWithTransformation"],
             "tokenizer": ["transformers", "XLMRobertaTokenizer"],

@@ -28,6 +28,9 @@ const TEXT_ENCODER_PREFIX: &str = "cond_stage_model.";
 pub(crate) const TEXT_ENCODER_CONFIG: &str = "text_encoder/config.json";
 pub(crate) const UNET_CONFIG: &str = "unet/config.json";
 pub(crate) const VAE_CONFIG: &str = "vae/config.json";
+const SAFETY_CHECKER: &str = "safety_checker";
+pub(crate) const SAFETY_CHECKER_CONFIG: &str = "safety_checker/config.json";
+pub(crate) const FEATURE_EXTRACTOR_CONFIG: &str = "feature_extractor/preprocessor_config.json";
 pub(crate) const SCHEDULER_CONFIG: &str = "scheduler/scheduler_config.json";
 
 /// The parts of an AltDiffusion model, with their configurations and before their weights are read.
@@ -39,6 +42,8 @@ pub struct ModelParts {
     pub(crate) text_encoder: Part,
     pub(crate) unet: Part,
     pub(crate) vae: Part,
+    /// What tells pictures that should not be shown, if the model has it.
+    pub(crate) safety: Option<SafetyParts>,
     /// Where the tokenizer is, if anywhere.
     pub(crate) tokenizer: Option<ModelSource>,
     /// The single file, if it is one.
@@ -50,6 +55,25 @@ pub struct ModelParts {
 pub(crate) struct Part {
     pub config: FileData,
     pub weights: Checkpoint,
+}
+
+/// The safety checker, and how pictures are made ready for it.
+#[derive(Debug)]
+pub(crate) struct SafetyParts {
+    pub checker: Part,
+    pub feature_extractor: FileData,
+}
+
+impl SafetyParts {
+    /// That of a model in folders, if it has one.
+    fn of(source: &ModelSource) -> Result<Option<Self>> {
+        let Some(config) = source.read_optional(SAFETY_CHECKER_CONFIG)? else { return Ok(None) };
+        let weights = Checkpoint::open(source, SAFETY_CHECKER)?;
+        Ok(Some(Self {
+            checker: Part { config, weights },
+            feature_extractor: source.read(FEATURE_EXTRACTOR_CONFIG)?,
+        }))
+    }
 }
 
 impl ModelParts {
@@ -68,6 +92,7 @@ impl ModelParts {
             text_encoder: part(TEXT_ENCODER_CONFIG, "text_encoder")?,
             unet: part(UNET_CONFIG, "unet")?,
             vae: part(VAE_CONFIG, "vae")?,
+            safety: SafetyParts::of(source)?,
             tokenizer: Some(source.clone()),
             single: None,
         })
@@ -77,7 +102,7 @@ impl ModelParts {
     /// `first_stage_model.*` and `cond_stage_model.*` as latent diffusion names them.
     ///
     /// A configuration is what the file says about itself, as those that were converted here do; else that of the model
-    /// `beside`, which is in folders; else what the shapes of the tensors tell. The tokenizer is always that of `beside`.
+    /// `beside`, which is in folders; else what the shapes of the tensors tell. The tokenizer and the safety checker are always those of `beside`.
     ///
     /// # Errors
     /// When the file is damaged, or no such model.
@@ -128,6 +153,7 @@ impl ModelParts {
             text_encoder: Part { config: text_encoder_config, weights: text_encoder },
             unet: Part { config: unet_config, weights: unet },
             vae: Part { config: vae_config, weights: vae },
+            safety: beside.map(SafetyParts::of).transpose()?.flatten(),
             tokenizer: beside.cloned(),
             single: Some(checkpoint),
         })
@@ -140,6 +166,11 @@ impl ModelParts {
     pub fn are_in(path: &Path) -> Result<bool> {
         let checkpoint = Checkpoint::from_file(path)?;
         Ok(checkpoint.names().any(|name| name.starts_with(unet_names::PREFIX)))
+    }
+
+    /// Whether the model has what tells pictures that should not be shown.
+    pub fn has_safety_checker(&self) -> bool {
+        self.safety.is_some()
     }
 
     /// Where the tokenizer is.

@@ -14,6 +14,7 @@ use super::{AltDiffusion, Configs};
 use crate::adapters::{Merge, TextualInversion};
 use crate::model_parts::{ModelParts, unet_name_in_latent_diffusion};
 use crate::prompt::prompt_tokens;
+use crate::safety_checker::SafetyChecker;
 use crate::schedulers::SchedulerConfig;
 use crate::unet::UNet2DConditionModel;
 use crate::vae::AutoencoderKl;
@@ -55,7 +56,7 @@ impl AltDiffusion {
         let prompt_tokens = prompt_tokens(parts.tokenizer()?, &configs.text_encoder)?;
         let words = add_words(&mut tokenizer, &options.words, &configs.text_encoder)?;
 
-        let LoadOptions { dtype, device, loras, low_memory, .. } = options;
+        let LoadOptions { dtype, device, loras, low_memory, safety_checker, .. } = options;
         let kept = !low_memory;
         let text_encoder = {
             let (config, weights, device) =
@@ -84,8 +85,25 @@ impl AltDiffusion {
             let (config, weights, device) = (configs.vae.clone(), parts.vae.weights, device.clone());
             Part::new(kept, move || AutoencoderKl::new(&config, weights.var_builder(dtype, &device)?))?
         };
-        let load_time = start.elapsed();
-        Ok(Self { tokenizer, prompt_tokens, configs, text_encoder, unet, vae, scheduler, device, load_time })
+        let safety_checker = match parts.safety.filter(|_| safety_checker) {
+            Some(parts) => {
+                let device = device.clone();
+                Some(Part::new(kept, move || SafetyChecker::new(&parts, dtype, &device))?)
+            }
+            None => None,
+        };
+        Ok(Self {
+            tokenizer,
+            prompt_tokens,
+            configs,
+            text_encoder,
+            unet,
+            vae,
+            safety_checker,
+            scheduler,
+            device,
+            load_time: start.elapsed(),
+        })
     }
 }
 

@@ -29,12 +29,20 @@ pub struct LoadOptions {
     pub(super) loras: Vec<(Lora, f64)>,
     pub(super) words: Vec<TextualInversion>,
     pub(super) low_memory: bool,
+    pub(super) safety_checker: bool,
 }
 
 impl LoadOptions {
     /// All of the model as it is, in `dtype` (f32, f16 or bf16) on `device`.
     pub fn new(dtype: DType, device: &Device) -> Self {
-        Self { dtype, device: device.clone(), loras: Vec::new(), words: Vec::new(), low_memory: false }
+        Self {
+            dtype,
+            device: device.clone(),
+            loras: Vec::new(),
+            words: Vec::new(),
+            low_memory: false,
+            safety_checker: true,
+        }
     }
 
     /// Adds a LoRA to the weights, `strength` times: 1 as it was trained, 0 not at all. Several add up.
@@ -53,6 +61,12 @@ impl LoadOptions {
     /// for every call, which takes seconds.
     pub fn low_memory(mut self, low_memory: bool) -> Self {
         self.low_memory = low_memory;
+        self
+    }
+
+    /// Whether pictures are checked, if the model brings a safety checker: they are unless said otherwise.
+    pub fn safety_checker(mut self, safety_checker: bool) -> Self {
+        self.safety_checker = safety_checker;
         self
     }
 

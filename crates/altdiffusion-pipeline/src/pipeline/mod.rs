@@ -20,6 +20,7 @@ use crate::denoise::{Denoised, Step, denoise};
 use crate::latent_preview::LatentPreview;
 use crate::options::GenerateOptions;
 use crate::picture::to_pictures;
+use crate::safety_checker::SafetyChecker;
 use crate::schedulers::{Scheduler, SchedulerConfig};
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use crate::vae::{AutoencoderKl, AutoencoderKlConfig, Tiling};
@@ -36,6 +37,7 @@ pub struct AltDiffusion {
     text_encoder: Part<TextEncoder>,
     unet: Part<UNet2DConditionModel>,
     vae: Part<AutoencoderKl>,
+    safety_checker: Option<Part<SafetyChecker>>,
     scheduler: SchedulerConfig,
     device: Device,
     load_time: Duration,
@@ -52,8 +54,10 @@ struct Configs {
 /// Pictures, with what led to them.
 #[derive(Debug, Clone)]
 pub struct Generated {
-    /// The pictures.
+    /// The pictures. Those that the safety checker flagged are black.
     pub images: Vec<RgbImage>,
+    /// Whether the safety checker flagged each picture, where the model has one.
+    pub flagged: Option<Vec<bool>>,
     /// Their latents before decoding, (pictures, channels, height, width), f32.
     pub latents: Tensor,
     /// What took how long.
@@ -123,6 +127,14 @@ impl AltDiffusion {
         &self.configs.vae
     }
 
+    /// What pictures are checked with before they are handed out, if the model has it and it was not left out.
+    ///
+    /// # Errors
+    /// When it has to be read, as with [`LoadOptions::low_memory`], and cannot be.
+    pub fn safety_checker(&self) -> Result<Option<Cow<'_, SafetyChecker>>> {
+        self.safety_checker.as_ref().map(Part::get).transpose()
+    }
+
     /// The noise levels, as [`SchedulerConfig::for_latents`] corrects them.
     pub fn scheduler(&self) -> &SchedulerConfig {
         &self.scheduler
@@ -184,9 +196,20 @@ impl AltDiffusion {
         drop((unet, prompt));
 
         let decoding = Instant::now();
-        let images = self.decode_with(&latents, options.tiling)?;
+        let mut images = self.decode_with(&latents, options.tiling)?;
+        let flagged = self.black_out(&mut images)?;
         let timings = Timings { text, steps, decode: decoding.elapsed(), total: start.elapsed() };
-        Ok(Generated { images, latents, timings })
+        Ok(Generated { images, flagged, latents, timings })
+    }
+
+    /// Makes the pictures black that the safety checker flags, and says which, if there is one.
+    fn black_out(&self, images: &mut [RgbImage]) -> Result<Option<Vec<bool>>> {
+        let Some(checker) = self.safety_checker()? else { return Ok(None) };
+        let flagged = checker.check(images)?;
+        for (image, _) in images.iter_mut().zip(&flagged).filter(|(_, flagged)| **flagged) {
+            image.fill(0);
+        }
+        Ok(Some(flagged))
     }
 
     /// The model's scheduler, as the options would have it.

@@ -1,0 +1,110 @@
+//! Pictures that should not be shown: the safety checker of the published repositories.
+
+use altclip_encoder::config::parse_json;
+use altclip_encoder::image_processor::ImageProcessor;
+use altclip_encoder::vision::{VisionConfig, VisionTower};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use image::{DynamicImage, RgbImage};
+use serde::Deserialize;
+
+use crate::Result;
+use crate::model_parts::SafetyParts;
+
+/// How much nearer to every concept a picture counts that shows what asks for special care.
+const SPECIAL_CARE: f64 = 0.01;
+
+/// `safety_checker/config.json` (`CLIPConfig` of transformers).
+#[derive(Debug, Deserialize)]
+struct SafetyCheckerConfig {
+    vision_config: VisionConfig,
+    projection_dim: Option<usize>,
+}
+
+/// CLIP's image tower, and the concepts that its vectors are compared with: `StableDiffusionSafetyChecker` of diffusers.
+#[derive(Debug, Clone)]
+pub struct SafetyChecker {
+    processor: ImageProcessor,
+    vision: VisionTower,
+    concepts: Concepts,
+    special_care: Concepts,
+    device: Device,
+}
+
+/// Vectors of the joint space, and how near a picture may come to each.
+#[derive(Debug, Clone)]
+struct Concepts {
+    /// (concepts, projection_dim), of length 1.
+    embeds: Tensor,
+    thresholds: Vec<f32>,
+}
+
+impl SafetyChecker {
+    /// Reads `vision_model.vision_model.*`, `visual_projection.weight`, and `concept_embeds` and `special_care_embeds` with
+    /// their weights.
+    ///
+    /// # Errors
+    /// When a file is damaged, or a weight missing or of another shape.
+    pub(crate) fn new(parts: &SafetyParts, dtype: DType, device: &Device) -> Result<Self> {
+        let config: SafetyCheckerConfig = parse_json(&parts.checker.config)?;
+        let projection_dim = config.projection_dim.unwrap_or(config.vision_config.projection_dim);
+        let vision = VisionConfig { projection_dim, ..config.vision_config };
+        let tower = parts.checker.weights.part("", |name| {
+            let inner = name.starts_with("vision_model.");
+            Some(if inner { format!("vision_model.{name}") } else { name.to_owned() })
+        });
+        let lists = parts.checker.weights.var_builder(DType::F32, device)?;
+        Ok(Self {
+            processor: ImageProcessor::new(parse_json(&parts.feature_extractor)?)?,
+            vision: VisionTower::new(&vision, tower.var_builder(dtype, device)?)?,
+            concepts: Concepts::new(projection_dim, "concept_embeds", &lists)?,
+            special_care: Concepts::new(projection_dim, "special_care_embeds", &lists)?,
+            device: device.clone(),
+        })
+    }
+
+    /// Whether each picture should rather not be shown.
+    ///
+    /// # Errors
+    /// When a picture is empty, or the tower fails.
+    pub fn check(&self, pictures: &[RgbImage]) -> Result<Vec<bool>> {
+        pictures.iter().map(|picture| self.check_one(picture)).collect()
+    }
+
+    fn check_one(&self, picture: &RgbImage) -> Result<bool> {
+        let pixels = self.processor.preprocess(&DynamicImage::ImageRgb8(picture.clone()))?;
+        let embeds =
+            self.vision.forward(&pixels.unsqueeze(0)?.to_device(&self.device)?)?.to_dtype(DType::F32)?;
+        let embeds = unit(&embeds)?;
+        let care = self.special_care.distances(&embeds)?;
+        // The reference nudges the special concepts, too, as soon as one is met; what counts is whether any is.
+        let adjustment =
+            if care.iter().any(|&distance| rounded(distance, 0.0) > 0.0) { SPECIAL_CARE } else { 0.0 };
+        let concepts = self.concepts.distances(&embeds)?;
+        Ok(concepts.iter().any(|&distance| rounded(distance, adjustment) > 0.0))
+    }
+}
+
+impl Concepts {
+    fn new(width: usize, name: &str, vb: &VarBuilder) -> Result<Self> {
+        let thresholds = vb.get_unchecked(&format!("{name}_weights"))?.flatten_all()?.to_vec1::<f32>()?;
+        let embeds = unit(&vb.get((thresholds.len(), width), name)?)?;
+        Ok(Self { embeds, thresholds })
+    }
+
+    /// How much nearer a picture's vector (1, projection_dim) is to each concept than it may be.
+    fn distances(&self, embeds: &Tensor) -> Result<Vec<f64>> {
+        let cosines = embeds.matmul(&self.embeds.t()?)?.flatten_all()?.to_vec1::<f32>()?;
+        Ok(cosines.iter().zip(&self.thresholds).map(|(cosine, limit)| f64::from(cosine - limit)).collect())
+    }
+}
+
+/// Rows of length 1.
+fn unit(rows: &Tensor) -> candle_core::Result<Tensor> {
+    rows.broadcast_div(&rows.sqr()?.sum_keepdim(1)?.sqrt()?)
+}
+
+/// To three decimals, as the reference compares.
+fn rounded(distance: f64, adjustment: f64) -> f64 {
+    ((distance + adjustment) * 1000.0).round_ties_even() / 1000.0
+}
