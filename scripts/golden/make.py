@@ -41,6 +41,7 @@ PARTS = (
     "prompt_weights",
     "adapters",
     "safety_checker",
+    "panorama",
     "single_file",
     "image_tower",
     "image_processor",

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 
+use crate::denoising_windows::DenoisingWindows;
 use crate::guidance::Guidance;
 use crate::latents::all_finite;
 use crate::prompt::Prompt;
@@ -36,11 +37,19 @@ pub struct Denoised {
     pub steps: Vec<Duration>,
 }
 
+/// How the predictions for a step are made.
+#[derive(Debug, Clone, Copy)]
+pub struct Denoising {
+    /// How both halves of a guided prompt are combined; without guidance it has no effect.
+    pub guidance: Guidance,
+    /// The windows in which the UNet sees a picture that is larger than what it was trained on; all at once if none.
+    pub windows: Option<DenoisingWindows>,
+}
+
 /// Leads latents to those of pictures of the prompt, through all of a scheduler's noise levels or, from a picture, its last
 /// ones.
 ///
-/// Both halves of a guided prompt go through the UNet in one batch, and their predictions are combined as `guidance` says;
-/// without guidance it has no effect. The latents are kept in f32 between the steps, whatever the dtype of the UNet: they
+/// Both halves of a guided prompt go through the UNet in one batch. The latents are kept in f32 between the steps, whatever the dtype of the UNet: they
 /// are small, and their small changes add up. A stochastic scheduler draws what it adds from `noise`.
 ///
 /// # Errors
@@ -49,7 +58,7 @@ pub fn denoise(
     unet: &UNet2DConditionModel,
     scheduler: &mut dyn Scheduler,
     prompt: &Prompt,
-    guidance: Guidance,
+    how: Denoising,
     start: Start,
     noise: &mut dyn Noise,
     mut on_step: impl FnMut(Step<'_>) -> ControlFlow<()>,
@@ -69,9 +78,13 @@ pub fn denoise(
             sample = Tensor::cat(&[&sample, &sample], 0)?;
         }
         let timestep_batch = Tensor::full(timestep as f32, sample.dim(0)?, sample.device())?;
-        let mut prediction = unet.forward(&sample, &timestep_batch, prompt.context())?;
+        let predict = |sample: &Tensor| unet.forward(sample, &timestep_batch, prompt.context());
+        let mut prediction = match &how.windows {
+            Some(windows) => windows.predict(&sample, predict)?,
+            None => predict(&sample)?,
+        };
         if prompt.is_guided() {
-            prediction = guidance.combine(&prediction)?;
+            prediction = how.guidance.combine(&prediction)?;
         }
         latents = scheduler.step(&prediction, index, &latents, noise)?;
         if let Some(inpainting) = &inpainting {

@@ -3,6 +3,7 @@
 mod adapters;
 mod config;
 mod denoise;
+mod denoising_windows;
 mod error;
 mod given_picture;
 mod guidance;
@@ -27,7 +28,8 @@ pub mod vae;
 
 pub use adapters::{Lora, TextualInversion};
 pub use config::PerBlock;
-pub use denoise::{Denoised, Step, denoise};
+pub use denoise::{Denoised, Denoising, Step, denoise};
+pub use denoising_windows::DenoisingWindows;
 pub use error::{Error, Result};
 pub use guidance::Guidance;
 pub use latent_preview::LatentPreview;

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use image::{GrayImage, RgbImage};
 
+use crate::denoising_windows::DenoisingWindows;
 use crate::guidance::Guidance;
 use crate::prompt::{PromptReading, TextStates};
 use crate::random::Rng;
@@ -45,6 +46,7 @@ pub struct GenerateOptions {
     pub(crate) image: Option<RgbImage>,
     pub(crate) mask: Option<GrayImage>,
     pub(crate) strength: Option<f64>,
+    pub(crate) windows: Option<DenoisingWindows>,
     pub(crate) tiling: Option<Tiling>,
 }
 
@@ -88,6 +90,7 @@ impl GenerateOptions {
             image: None,
             mask: None,
             strength: None,
+            windows: None,
             tiling: None,
         }
     }
@@ -233,6 +236,13 @@ impl GenerateOptions {
     /// done. By default 0.8, and 1 with a mask.
     pub fn strength(mut self, strength: f64) -> Self {
         self.strength = Some(strength);
+        self
+    }
+
+    /// Denoise in overlapping windows, so that a picture that is larger than what the model was trained on does not show the
+    /// same thing many times.
+    pub fn windows(mut self, windows: DenoisingWindows) -> Self {
+        self.windows = Some(windows);
         self
     }
 

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use altclip_training::pictures::sheet_of_images;
 use altdiffusion_pipeline::latents::{read_latents, write_latents};
 use altdiffusion_pipeline::vae::Tiling;
-use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, Generated, PromptReading, Timings};
+use altdiffusion_pipeline::{
+    AltDiffusion, DenoisingWindows, GenerateOptions, Generated, PromptReading, Timings,
+};
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
 use clap::Args;
@@ -98,6 +100,13 @@ pub struct Generate {
     /// The height in pixels, a multiple of 8. By default, what the model was trained on.
     #[arg(long, value_name = "PIXELS", value_parser = option_values::side, allow_negative_numbers = true)]
     height: Option<usize>,
+
+    /// Draw a picture that is longer or wider than what the model was trained on in overlapping windows.
+    ///
+    /// Without this, such pictures tend to show the same thing many times. Windows are as large as the pictures that the
+    /// model was trained on, or as many pixels wide and high as is given, and overlap by half.
+    #[arg(long, value_name = "PIXELS", num_args = 0..=1, require_equals = true, value_parser = option_values::side)]
+    panorama: Option<Option<usize>>,
 
     /// Decode the picture in overlapping tiles, which bounds the memory that a large one takes.
     ///
@@ -219,9 +228,16 @@ impl Generate {
 
         let seed = self.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
         let mut options = self.options(seed, initial_latents.clone());
+        // In latents, and of the pictures that the model was trained on if not given.
+        let latents = |pixels: Option<usize>| -> Result<usize> {
+            let side = pixels.map_or_else(|| pipeline.default_size().map(|(width, _)| width), Ok)?;
+            Ok(side / pipeline.vae_config().downscale())
+        };
+        if let Some(side) = self.panorama {
+            options = options.windows(DenoisingWindows::of_side(latents(side)?));
+        }
         if let Some(side) = self.vae_tiling {
-            let side = side.map_or_else(|| pipeline.default_size().map(|(width, _)| width), Ok)?;
-            options = options.tiling(Tiling::of_side(side / pipeline.vae_config().downscale()));
+            options = options.tiling(Tiling::of_side(latents(side)?));
         }
         options = self.from_picture.apply(options, given_pictures);
         let mut animation = self.save_steps.is_some().then(Animation::default);

@@ -15,7 +15,7 @@ use altdiffusion_pipeline::random::{Noise, TorchCpu};
 use altdiffusion_pipeline::schedulers::{NoiseSchedule, SchedulerConfig};
 use altdiffusion_pipeline::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use altdiffusion_pipeline::vae::AutoencoderKl;
-use altdiffusion_pipeline::{Guidance, PerBlock, Prompt, Start, TextStates, denoise};
+use altdiffusion_pipeline::{Denoising, Guidance, PerBlock, Prompt, Start, TextStates, denoise};
 use candle_core::Tensor;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -210,8 +210,8 @@ impl DiffusionStage {
             let mut scheduler = inputs.scheduler.build(self.sample_steps)?;
             let mut noise = TorchCpu::new(seed + i as u64);
             let start = Start::in_noise(scheduler.as_ref(), &noise.normal(&[1, channels, height, width])?)?;
-            let guidance = Guidance::new(self.sample_guidance_scale);
-            let done = denoise(unet, scheduler.as_mut(), &prompt, guidance, start, &mut noise, |_| {
+            let how = Denoising { guidance: Guidance::new(self.sample_guidance_scale), windows: None };
+            let done = denoise(unet, scheduler.as_mut(), &prompt, how, start, &mut noise, |_| {
                 ControlFlow::Continue(())
             })?;
             let decoded = inputs.vae.decode(&(done.latents / inputs.vae.scaling_factor())?.detach())?;

@@ -16,7 +16,8 @@ use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::{Device, Tensor};
 use image::RgbImage;
 
-use crate::denoise::{Denoised, Step, denoise};
+use crate::denoise::{Denoised, Denoising, Step, denoise};
+use crate::denoising_windows::DenoisingWindows;
 use crate::latent_preview::LatentPreview;
 use crate::options::GenerateOptions;
 use crate::picture::to_pictures;
@@ -182,6 +183,8 @@ impl AltDiffusion {
             let problem = format!("{}, expected a number from 0 to 1", guidance.rescale);
             return Err(Error::option("guidance rescale", problem));
         }
+        let how = Denoising { guidance, windows: options.windows };
+        how.windows.iter().try_for_each(DenoisingWindows::check)?;
         let mut noise = options.rng.with_seed(options.seed);
         let run_start = self.start(options, scheduler.as_ref(), noise.as_mut())?;
         let texts = self.read_texts(options)?;
@@ -191,7 +194,7 @@ impl AltDiffusion {
         let text = start.elapsed();
 
         let Denoised { latents, steps } =
-            denoise(&unet, scheduler.as_mut(), &prompt, guidance, run_start, noise.as_mut(), on_step)?;
+            denoise(&unet, scheduler.as_mut(), &prompt, how, run_start, noise.as_mut(), on_step)?;
         // With little memory, before the autoencoder comes into it.
         drop((unet, prompt));
 
