@@ -164,12 +164,12 @@ fn a_config_that_contradicts_the_weights() -> TestResult {
             "unet/config.json",
             "\"cross_attention_dim\": 20",
             "\"cross_attention_dim\": 24",
-            ["to_k.weight", "24"],
+            ["cross_attention_dim", "24"],
         ),
         ("unet/config.json", "\"in_channels\": 4", "\"in_channels\": 5", ["unet", "5"]),
-        ("vae/config.json", "\"latent_channels\": 4", "\"latent_channels\": 6", ["vae", "12"]),
+        ("vae/config.json", "\"latent_channels\": 4", "\"latent_channels\": 6", ["vae", "6"]),
         ("text_encoder/config.json", "\"vocab_size\": 3002", "\"vocab_size\": 4000", [TEXT_ENCODER, "4000"]),
-        ("text_encoder/config.json", "\"project_dim\": 20", "\"project_dim\": 24", [TEXT_ENCODER, "24"]),
+        ("text_encoder/config.json", "\"project_dim\": 20", "\"project_dim\": 24", ["project_dim", "24"]),
     ] {
         damaged("alt_diffusion", |model| model.replace(file, old, new), &parts)?;
     }
@@ -495,4 +495,28 @@ fn encode_names_what_is_damaged_as_well() -> TestResult {
     place.refused(&arguments, 1, &[TEXT_ENCODER])?;
     assert!(golden("alt_diffusion").join(TEXT_ENCODER).metadata()?.len() > 5_000);
     Ok(())
+}
+
+#[test]
+fn adapters_that_do_not_fit() -> TestResult {
+    let place = Place::new()?;
+    let model = golden_model("alt_diffusion")?;
+    let adapter = |name: &str| golden("adapters").join(name).display().to_string();
+    let other = adapter("alt_diffusion_m18.kohya.safetensors");
+    let latents = golden("pipeline.safetensors").display().to_string();
+    let one_step = |arguments: &[&str], code: i32, parts: &[&str]| {
+        place.generate_refused(&model, &[&["--steps", "1"], arguments].concat(), code, parts)
+    };
+    one_step(
+        &["--lora", &other],
+        1,
+        &[&other, "for another architecture", "expected a LoRA for this model"],
+    )?;
+    one_step(&["--lora", "ink.safetensors"], 1, &["--lora: ink.safetensors: no such file, expected a LoRA"])?;
+    one_step(&["--lora", &latents], 1, &["--lora", "expected a LoRA, found the tensor"])?;
+    one_step(&["--lora", &format!("{other}:inf")], 1, &["--lora", "inf, expected a number"])?;
+    one_step(&["--embedding", "x.pt"], 1, &["--embedding: x.pt: no such file, expected a learned word"])?;
+    one_step(&["--embedding", &latents], 1, &["--embedding", "expected a textual inversion of one word"])?;
+    one_step(&["--clip-skip", "3"], 1, &["clip skip: expected to skip fewer than the 3 layers"])?;
+    one_step(&["--panorama=12"], 2, &["--panorama", "8 divides"])
 }

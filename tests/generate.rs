@@ -416,3 +416,33 @@ fn an_interrupt_leaves_nothing_behind() -> TestResult {
     assert_eq!(fs::read_dir(directory.path())?.count(), 0);
     Ok(())
 }
+
+#[test]
+fn adapters_change_the_picture_and_are_named_in_it() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let adapter = |name: &str| golden("adapters").join(name).display().to_string();
+    let lora = format!("{}:0.5", adapter("alt_diffusion.kohya.safetensors"));
+    let word = format!("{}:<窗>", adapter("webui.pt"));
+    let latents = |name: &str, arguments: &[&str]| -> TestResult<candle_core::Tensor> {
+        let mut all = vec!["一只<窗>猫", "--seed", "1", "--output", "out.png", "--save-latents", name];
+        all.extend(arguments);
+        generate(directory.path(), &all)?;
+        tensor(&directory.path().join(name), "latents")
+    };
+    let plain = latents("plain", &[])?;
+    let cases: [(&str, &[&str]); 4] = [
+        ("lora", &["--lora", &lora]),
+        ("word", &["--embedding", &word]),
+        ("skip", &["--clip-skip", "1"]),
+        ("panorama", &["--panorama=32"]),
+    ];
+    for (name, arguments) in cases {
+        assert!(relative_error(&latents(name, arguments)?, &plain)? > 1e-3, "{name}");
+    }
+    assert_eq!(relative_error(&latents("low", &["--low-memory"])?, &plain)?, 0.0);
+    latents("named", &["--lora", &lora, "--clip-skip", "1"])?;
+    let file = fs::read(directory.path().join("out.png"))?;
+    let text = String::from_utf8_lossy(&file);
+    assert!(text.contains("Clip skip: 2, LoRA: \"alt_diffusion.kohya.safetensors:0.5\""), "{text}");
+    Ok(())
+}

@@ -1,5 +1,7 @@
 //! Small files that change the model.
 
+use std::path::Path;
+
 use altdiffusion_pipeline::{LoadOptions, Lora, TextualInversion};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -13,7 +15,7 @@ pub struct Adapters {
     /// ink.safetensors:0.7 is 0.7 times what was trained; without a number, 1. Several can be given. Files of diffusers,
     /// PEFT and kohya's scripts are read, for the UNet and for the XLM-R text encoder.
     #[arg(long, value_name = "FILE[:X]")]
-    pub lora: Vec<String>,
+    lora: Vec<String>,
 
     /// Leave out what LoRAs change in the text encoder.
     ///
@@ -33,6 +35,12 @@ pub struct Adapters {
 }
 
 impl Adapters {
+    /// The LoRAs as they were asked for, without the directories that they are in.
+    pub fn lora_names(&self) -> Vec<String> {
+        let name = |given: &String| Some(Path::new(given).file_name()?.to_str()?.to_owned());
+        self.lora.iter().map(|given| name(given).unwrap_or_else(|| given.clone())).collect()
+    }
+
     /// `options` with these.
     ///
     /// # Errors
@@ -69,7 +77,7 @@ fn name_and_strength(given: &str) -> Result<(&str, f64)> {
 
 /// `FILE:WORD` as a file that is there and a word.
 fn named_file(given: &str) -> Option<(&str, &str)> {
-    let is_there = |name: &str| std::path::Path::new(name).exists();
+    let is_there = |name: &str| Path::new(name).exists();
     if is_there(given) { None } else { given.rsplit_once(':').filter(|(file, _)| is_there(file)) }
 }
 

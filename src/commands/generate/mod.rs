@@ -369,7 +369,7 @@ impl Generate {
             model: self.model.name(),
             strength: self.from_picture.strength(),
             clip_skip: self.clip_skip,
-            loras: &self.adapters.lora,
+            loras: &self.adapters.lora_names(),
         };
         Ok(Some(parameters.text()))
     }

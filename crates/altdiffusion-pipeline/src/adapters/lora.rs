@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
 use super::lora_names::{Part, Role, parse};
+use super::small_file;
 use crate::latents::all_finite;
 use crate::{Error, Result};
 
@@ -20,6 +21,7 @@ const FILE_NAMES: [&str; 4] = [
     "adapter_model.safetensors",
     "adapter_model.bin",
 ];
+const PEFT_NAME: &str = "adapter_model";
 /// What PEFT writes beside its weights.
 const PEFT_CONFIG: &str = "adapter_config.json";
 
@@ -77,21 +79,11 @@ impl Lora {
     /// # Errors
     /// When there is none, or it is damaged, or another kind of change than LoRA.
     pub fn open(name: &str) -> Result<Self> {
+        let (file, beside) = small_file::open(name, &FILE_NAMES, "a LoRA")?;
+        // Beside a single file, PEFT's configuration is about a file of PEFT's name alone.
         let path = Path::new(name);
-        if path.is_file() {
-            let beside = path.with_file_name(PEFT_CONFIG);
-            let is_peft = path.file_stem().is_some_and(|stem| stem == "adapter_model") && beside.is_file();
-            let config =
-                if is_peft { Some(ModelSource::directory(path.parent().unwrap_or(path))) } else { None };
-            return Self::read(name, &Checkpoint::from_file(path)?, config.as_ref());
-        }
-        let source = ModelSource::open(name)?;
-        match source.first_of(&FILE_NAMES.map(str::to_owned))? {
-            Some(file) => Self::read(name, &Checkpoint::from_source(&source, &file)?, Some(&source)),
-            None => {
-                Err(Error::content(name, format!("expected a LoRA in a file {}", FILE_NAMES.join(" or "))))
-            }
-        }
+        let is_other = path.is_file() && path.file_stem().is_none_or(|stem| stem != PEFT_NAME);
+        Self::read(name, &file, beside.filter(|_| !is_other).as_ref())
     }
 
     fn read(name: &str, file: &Checkpoint, beside: Option<&ModelSource>) -> Result<Self> {

@@ -3,6 +3,7 @@
 mod lora;
 mod lora_names;
 mod merge;
+mod small_file;
 mod textual_inversion;
 
 pub use lora::Lora;

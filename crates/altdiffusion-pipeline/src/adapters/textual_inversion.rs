@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::ModelSource;
 use candle_core::{DType, Device, Tensor};
 
+use super::small_file;
 use crate::latents::all_finite;
 use crate::{Error, Result};
 
@@ -36,19 +36,9 @@ impl TextualInversion {
     /// # Errors
     /// When there is none, or it holds anything but one word's vectors.
     pub fn open(name: &str) -> Result<Self> {
-        let path = Path::new(name);
-        if path.is_file() {
-            let word = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or(name);
-            return Self::read(name, word, &Checkpoint::from_file(path)?);
-        }
-        let source = ModelSource::open(name)?;
-        match source.first_of(&FILE_NAMES.map(str::to_owned))? {
-            Some(file) => Self::read(name, name, &Checkpoint::from_source(&source, &file)?),
-            None => {
-                let problem = format!("expected a learned word in a file {}", FILE_NAMES.join(" or "));
-                Err(Error::content(name, problem))
-            }
-        }
+        let (file, _) = small_file::open(name, &FILE_NAMES, "a learned word")?;
+        let word = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or(name);
+        Self::read(name, word, &file)
     }
 
     fn read(file: &str, file_word: &str, checkpoint: &Checkpoint) -> Result<Self> {
