@@ -46,6 +46,7 @@ PARTS = (
     "image_tower",
     "image_processor",
     "dual_encoders",
+    "evaluation",
 )
 
 

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use altclip_encoder::altclip::normalize;
-use altclip_encoder::embedder::Embedder;
 use anyhow::{Result, bail, ensure};
 use candle_core::{D, Device, Tensor};
 use clap::Args;
@@ -87,7 +85,7 @@ impl Classify {
             None => self.label.clone(),
         };
         let embedder = self.model.embedder()?;
-        let classes = self.classes(&embedder, &labels)?;
+        let classes = embedder.embed_labels(&labels, &self.templates, PLACE)?;
 
         let (mut pictures, mut skipped) = (Vec::new(), 0);
         for (path, vector) in embedder.image_stream(self.images.clone().into_iter()) {
@@ -113,18 +111,6 @@ impl Classify {
             bail!("none of the pictures could be read");
         }
         Ok(())
-    }
-
-    /// A vector for each label, (labels, projection_dim): the mean over the templates, each text with the same weight
-    /// (Radford et al., arXiv 2103.00020, section 3.1.4).
-    fn classes(&self, embedder: &Embedder, labels: &[String]) -> Result<Tensor> {
-        let mut texts = Vec::with_capacity(labels.len() * self.templates.len());
-        for label in labels {
-            texts.extend(self.templates.iter().map(|template| template.replace(PLACE, label)));
-        }
-        let vectors = normalize(&embedder.embed_texts(&texts)?)?;
-        let shape = (labels.len(), self.templates.len(), embedder.projection_dim());
-        Ok(vectors.reshape(shape)?.mean(1)?)
     }
 
     fn report(&self, pictures: &[Picture]) -> Result<()> {

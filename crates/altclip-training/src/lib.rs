@@ -3,6 +3,7 @@
 pub mod emoji;
 mod error;
 mod evaluate;
+pub mod evaluation;
 mod export;
 mod optimizer;
 mod parameters;

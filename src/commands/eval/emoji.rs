@@ -1,24 +1,14 @@
-//! `altdiffusion eval`: measurements of models.
+//! `altdiffusion eval emoji`: what the small model draws.
 
 use altclip_encoder::source::ModelSource;
 use altclip_training::emoji::Dataset;
 use altclip_training::{EmojiEvaluation, Recipe};
 use anyhow::{Context, Result};
-use clap::{Args, Subcommand};
+use clap::Args;
 use image::RgbImage;
 use std::path::{Path, PathBuf};
 
 use crate::device::DeviceChoice;
-
-/// Measure models.
-#[derive(Debug, Subcommand)]
-pub enum Eval {
-    /// How often the small model draws the emoji that it is asked for.
-    ///
-    /// Draws prompts in each language and finds the nearest training picture to each drawing, by the model's own image
-    /// encoder and by plain pixel distance. Also measures how well the VAE alone reconstructs the training pictures.
-    Emoji(Emoji),
-}
 
 #[derive(Debug, Args)]
 pub struct Emoji {
@@ -54,16 +44,8 @@ pub struct Emoji {
     json: bool,
 }
 
-impl Eval {
-    pub fn run(self) -> Result<()> {
-        match self {
-            Self::Emoji(emoji) => emoji.run(),
-        }
-    }
-}
-
 impl Emoji {
-    fn run(self) -> Result<()> {
+    pub fn run(self) -> Result<()> {
         let source = match &self.model {
             Some(name) => ModelSource::open(name)?,
             None => crate::shipped::source(),

@@ -1,0 +1,181 @@
+//! Pictures with captions or classes, from the files of a data set.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::labels::Classes;
+use crate::error::{Error, Result};
+
+/// Endings of the files that are taken for pictures in a folder.
+const PICTURES: [&str; 8] = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"];
+
+/// Pictures, each with captions of one language.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CaptionedPictures {
+    /// The files.
+    pub pictures: Vec<PathBuf>,
+    /// The captions of all.
+    pub captions: Vec<String>,
+    /// For each caption, the number of its picture.
+    pub owners: Vec<usize>,
+}
+
+/// One line of a `.jsonl` file. A picture may have several lines.
+#[derive(Deserialize)]
+struct Line {
+    image: PathBuf,
+    #[serde(default)]
+    caption: Option<String>,
+    #[serde(default)]
+    captions: Vec<String>,
+}
+
+impl CaptionedPictures {
+    /// The captions in `language` of a data set at `path`, at most `most` for each picture:
+    ///
+    /// * a file, or a folder with a file `LANGUAGE.jsonl`, with lines such as
+    ///   `{"image": "images/1.jpg", "captions": ["一只猫", "猫在睡觉"]}` or `{"image": "1.jpg", "caption": "a cat"}`; pictures are
+    ///   looked for from the file's folder on;
+    /// * else a folder `LANGUAGE`, or the folder itself, with pictures, and beside each a `.txt` of its name with a caption on
+    ///   each line.
+    ///
+    /// # Errors
+    /// If there is no such data set, a line is damaged or has no caption, or there are no captions at all.
+    pub fn read(path: &Path, language: &str, most: usize) -> Result<Self> {
+        let mut set = Self::default();
+        let table = path.join(format!("{language}.jsonl"));
+        if path.is_file() {
+            set.read_table(path, most)?;
+        } else if table.is_file() {
+            set.read_table(&table, most)?;
+        } else {
+            let folder = path.join(language);
+            set.read_folder(if folder.is_dir() { &folder } else { path }, most)?;
+        }
+        if set.captions.is_empty() {
+            let problem = format!(
+                "expected captions in a file {language}.jsonl, or in .txt files beside pictures, found none"
+            );
+            return Err(Error::format(path, problem));
+        }
+        Ok(set)
+    }
+
+    fn read_table(&mut self, path: &Path, most: usize) -> Result<()> {
+        let text = fs::read_to_string(path).map_err(Error::io(path))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut numbers: HashMap<PathBuf, (usize, usize)> = HashMap::new();
+        for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+            let Line { image, caption, captions } = serde_json::from_str(line).map_err(|error| {
+                Error::format(path, format!("line {number}: expected an image with captions: {error}"))
+            })?;
+            let captions: Vec<String> = caption.into_iter().chain(captions).collect();
+            if captions.iter().all(|caption| caption.trim().is_empty()) {
+                return Err(Error::format(path, format!("line {number}: expected captions, found none")));
+            }
+            let (picture, known) = numbers.entry(image).or_insert_with_key(|image| {
+                self.pictures.push(folder.join(image));
+                (self.pictures.len() - 1, 0)
+            });
+            let captions = captions.into_iter().filter(|caption| !caption.trim().is_empty());
+            for caption in captions.take(most.saturating_sub(*known)) {
+                *known += 1;
+                self.captions.push(caption);
+                self.owners.push(*picture);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_folder(&mut self, folder: &Path, most: usize) -> Result<()> {
+        for picture in pictures_in(folder)? {
+            let beside = picture.with_extension("txt");
+            if !beside.is_file() {
+                continue;
+            }
+            let text = fs::read_to_string(&beside).map_err(Error::io(&beside))?;
+            let captions = text.lines().map(str::trim).filter(|caption| !caption.is_empty());
+            let before = self.captions.len();
+            self.captions.extend(captions.take(most).map(str::to_owned));
+            self.owners.resize(self.captions.len(), self.pictures.len());
+            if self.captions.len() == before {
+                return Err(Error::format(beside, "expected a caption on each line, found none"));
+            }
+            self.pictures.push(picture);
+        }
+        Ok(())
+    }
+
+    /// The same without the pictures that `is_there` says no about, and their captions.
+    #[must_use]
+    pub fn only(&self, is_there: &[bool]) -> Self {
+        let mut kept = Self::default();
+        let mut numbers = vec![None; self.pictures.len()];
+        for (number, picture) in self.pictures.iter().enumerate() {
+            if is_there.get(number).copied().unwrap_or(false)
+                && let Some(place) = numbers.get_mut(number)
+            {
+                *place = Some(kept.pictures.len());
+                kept.pictures.push(picture.clone());
+            }
+        }
+        for (caption, owner) in self.captions.iter().zip(&self.owners) {
+            if let Some(owner) = numbers.get(*owner).copied().flatten() {
+                kept.captions.push(caption.clone());
+                kept.owners.push(owner);
+            }
+        }
+        kept
+    }
+}
+
+/// Pictures, each of one class.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LabelledPictures {
+    /// The files.
+    pub pictures: Vec<PathBuf>,
+    /// For each, the number of its class.
+    pub targets: Vec<usize>,
+}
+
+impl LabelledPictures {
+    /// The pictures in a folder that has one folder for each class.
+    ///
+    /// # Errors
+    /// If there is no such folder, or there are no pictures.
+    pub fn read(path: &Path, classes: &Classes) -> Result<Self> {
+        let mut set = Self::default();
+        for (number, class) in classes.folders.iter().enumerate() {
+            let folder = path.join(class);
+            if !folder.is_dir() {
+                return Err(Error::format(
+                    path,
+                    format!("expected a folder {class} with the pictures of that class, found none"),
+                ));
+            }
+            set.pictures.extend(pictures_in(&folder)?);
+            set.targets.resize(set.pictures.len(), number);
+        }
+        if set.pictures.is_empty() {
+            return Err(Error::format(path, "expected pictures in the folders of the classes, found none"));
+        }
+        Ok(set)
+    }
+}
+
+/// The pictures of a folder, sorted by name.
+fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut pictures = Vec::new();
+    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        if PICTURES.contains(&ending.as_str()) {
+            pictures.push(path);
+        }
+    }
+    pictures.sort();
+    Ok(pictures)
+}

@@ -1,0 +1,140 @@
+//! Class names and templates that are ready for use.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// The place of a class's name in a template.
+#[cfg(test)]
+const PLACE: &str = "{}";
+
+/// The classes of CIFAR-10 as its folders are called, and in Chinese.
+const CIFAR10: [(&str, &str); 10] = [
+    ("airplane", "飞机"),
+    ("automobile", "汽车"),
+    ("bird", "鸟"),
+    ("cat", "猫"),
+    ("deer", "鹿"),
+    ("dog", "狗"),
+    ("frog", "青蛙"),
+    ("horse", "马"),
+    ("ship", "船"),
+    ("truck", "卡车"),
+];
+
+/// CLIP's templates for CIFAR-10 (Radford et al. 2021, <https://github.com/openai/CLIP/blob/main/data/prompts.md>).
+const ENGLISH: [&str; 18] = [
+    "a photo of a {}.",
+    "a blurry photo of a {}.",
+    "a black and white photo of a {}.",
+    "a low contrast photo of a {}.",
+    "a high contrast photo of a {}.",
+    "a bad photo of a {}.",
+    "a good photo of a {}.",
+    "a photo of a small {}.",
+    "a photo of a big {}.",
+    "a photo of the {}.",
+    "a blurry photo of the {}.",
+    "a black and white photo of the {}.",
+    "a low contrast photo of the {}.",
+    "a high contrast photo of the {}.",
+    "a bad photo of the {}.",
+    "a good photo of the {}.",
+    "a photo of the small {}.",
+    "a photo of the big {}.",
+];
+
+/// What they say, in Chinese, which has no articles.
+const CHINESE: [&str; 9] = [
+    "一张{}的照片。",
+    "一张模糊的{}的照片。",
+    "一张{}的黑白照片。",
+    "一张对比度低的{}的照片。",
+    "一张对比度高的{}的照片。",
+    "一张拍得不好的{}的照片。",
+    "一张拍得很好的{}的照片。",
+    "一张小{}的照片。",
+    "一张大{}的照片。",
+];
+
+/// Classes: what the folder of each is called, and what it is called in texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Classes {
+    /// In the order of their numbers.
+    pub folders: Vec<String>,
+    /// As many.
+    pub names: Vec<String>,
+}
+
+/// The classes of a data set that is known here: `cifar10`, in `en` or `zh`.
+pub fn ready_classes(data_set: &str, language: &str) -> Option<Classes> {
+    let name: fn(&(&'static str, &'static str)) -> &'static str = match (data_set, language) {
+        ("cifar10", "en") => |class| class.0,
+        ("cifar10", "zh") => |class| class.1,
+        _ => return None,
+    };
+    Some(Classes {
+        folders: CIFAR10.iter().map(|class| class.0.to_owned()).collect(),
+        names: CIFAR10.iter().map(|class| name(class).to_owned()).collect(),
+    })
+}
+
+/// Templates that are known here, in `en` or `zh`.
+pub fn ready_templates(language: &str) -> Option<Vec<String>> {
+    let templates: &[&str] = match language {
+        "en" => &ENGLISH,
+        "zh" => &CHINESE,
+        _ => return None,
+    };
+    Some(templates.iter().map(|template| (*template).to_owned()).collect())
+}
+
+impl Classes {
+    /// Reads a class from each line of a text: its folder, a tab and its name, or a name alone that the folder is called
+    /// by, too. `file` is what errors call it.
+    ///
+    /// # Errors
+    /// If there is no class, or two have the same folder.
+    pub fn parse(text: &str, file: &Path) -> Result<Self> {
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let (folders, names): (Vec<String>, Vec<String>) = lines
+            .map(|line| line.split_once('\t').unwrap_or((line, line)))
+            .map(|(folder, name)| (folder.trim().to_owned(), name.trim().to_owned()))
+            .unzip();
+        let twice = folders
+            .iter()
+            .enumerate()
+            .find(|(place, folder)| folders.iter().take(*place).any(|f| f == *folder));
+        let problem = match twice {
+            Some((_, folder)) => format!("expected each class once, found {folder} twice"),
+            None if folders.is_empty() => "expected a class on each line, found none".to_owned(),
+            None => return Ok(Self { folders, names }),
+        };
+        Err(Error::Setting(format!("{}: {problem}", file.display())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_template_has_one_place() {
+        for template in ENGLISH.iter().chain(&CHINESE) {
+            assert_eq!(template.matches(PLACE).count(), 1, "{template}");
+        }
+    }
+
+    #[test]
+    fn classes_are_read_from_lines() -> Result<()> {
+        let classes = Classes::parse("cat\t猫\n\n dog \n", Path::new("classes.txt"))?;
+        assert_eq!(
+            (classes.folders, classes.names),
+            (vec!["cat".into(), "dog".into()], vec!["猫".into(), "dog".into()])
+        );
+        assert!(
+            Classes::parse("\n", Path::new("x")).is_err() && Classes::parse("a\na", Path::new("x")).is_err()
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! Recall of texts by pictures and of pictures by texts, as the papers of CLIP and its relatives report it.
+
+use candle_core::{Device, Tensor};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// How far down a list the right one may stand.
+pub const RECALLS: [usize; 3] = [1, 5, 10];
+
+/// Scores are computed for so many queries at a time.
+const QUERIES_AT_A_TIME: usize = 1024;
+
+/// Shares of the searches that found a right one among the first 1, 5 and 10.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Retrieval {
+    /// From each text to its picture.
+    pub text_to_image: [f64; RECALLS.len()],
+    /// From each picture to any of its texts.
+    pub image_to_text: [f64; RECALLS.len()],
+}
+
+impl Retrieval {
+    /// The mean of all six, "MR".
+    pub fn mean_recall(&self) -> f64 {
+        let all = self.text_to_image.iter().chain(&self.image_to_text);
+        all.sum::<f64>() / (2 * RECALLS.len()) as f64
+    }
+}
+
+/// Searches for each of `texts` among `images` and the other way round.
+///
+/// * `images` (pictures, width) and `texts` (texts, width), vectors of length 1
+/// * `owners`: for each text, the number of its picture
+///
+/// Of equally good ones the first counts as better. A picture that no text belongs to is searched for, and does not
+/// search.
+///
+/// # Errors
+/// If shapes do not fit, a text's picture is not there, a vector holds NaN, or nothing can be searched.
+pub fn retrieval(images: &Tensor, texts: &Tensor, owners: &[usize]) -> Result<Retrieval> {
+    let pictures = images.dim(0)?;
+    if texts.dim(0)? != owners.len() || owners.iter().any(|&owner| owner >= pictures) || owners.is_empty() {
+        let problem = format!(
+            "retrieval: expected the number of a picture below {pictures} for each of {} texts, at least one",
+            texts.dim(0)?
+        );
+        return Err(Error::Setting(problem));
+    }
+    let mut own_texts = vec![Vec::new(); pictures];
+    for (text, &owner) in owners.iter().enumerate() {
+        own_texts.get_mut(owner).into_iter().for_each(|texts| texts.push(text));
+    }
+    let own_pictures: Vec<Vec<usize>> = owners.iter().map(|&owner| vec![owner]).collect();
+    Ok(Retrieval {
+        text_to_image: shares(&best_ranks(texts, images, &own_pictures)?),
+        image_to_text: shares(&best_ranks(images, texts, &own_texts)?),
+    })
+}
+
+/// For each of `queries` that has a right one among `keys`, how many others come before the best of those.
+fn best_ranks(queries: &Tensor, keys: &Tensor, right: &[Vec<usize>]) -> Result<Vec<usize>> {
+    let keys = keys.to_device(&Device::Cpu)?.t()?.contiguous()?;
+    let mut ranks = Vec::with_capacity(right.len());
+    for (chunk, right) in right.chunks(QUERIES_AT_A_TIME).enumerate() {
+        let queries = queries.narrow(0, chunk * QUERIES_AT_A_TIME, right.len())?.to_device(&Device::Cpu)?;
+        for (scores, right) in queries.matmul(&keys)?.to_vec2::<f32>()?.iter().zip(right) {
+            if scores.iter().any(|score| score.is_nan()) {
+                return Err(Error::Setting("retrieval: a vector holds NaN or infinity".to_owned()));
+            }
+            ranks.extend(right.iter().map(|&place| before(scores, place)).min());
+        }
+    }
+    Ok(ranks)
+}
+
+/// How many scores come before that at `place`.
+fn before(scores: &[f32], place: usize) -> usize {
+    let own = scores.get(place).copied().unwrap_or(f32::NEG_INFINITY);
+    let is_before = |&(other, &score): &(usize, &f32)| score > own || (score == own && other < place);
+    scores.iter().enumerate().filter(is_before).count()
+}
+
+/// The shares of ranks below each of [`RECALLS`].
+fn shares(ranks: &[usize]) -> [f64; RECALLS.len()] {
+    RECALLS.map(|k| ranks.iter().filter(|&&rank| rank < k).count() as f64 / ranks.len().max(1) as f64)
+}

@@ -1,0 +1,67 @@
+//! How often a picture's class is the one whose text is nearest.
+
+use candle_core::{Device, Tensor};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// Fewer classes than this have no top-5.
+const TOP: usize = 5;
+
+/// Shares of the pictures that were told right.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ZeroShot {
+    /// The nearest class is the right one.
+    pub top1: f64,
+    /// The right class is among the five nearest; nothing where there are not as many.
+    pub top5: Option<f64>,
+    /// The mean over the classes that have pictures of `top1` among theirs.
+    pub mean_per_class: f64,
+}
+
+/// Compares pictures with classes.
+///
+/// * `images` (pictures, width) and `classes` (classes, width), vectors of length 1
+/// * `targets`: for each picture, the number of its class
+///
+/// # Errors
+/// If shapes do not fit, a class is not there, a vector holds NaN, or there are no pictures.
+pub fn zero_shot(images: &Tensor, classes: &Tensor, targets: &[usize]) -> Result<ZeroShot> {
+    let count = classes.dim(0)?;
+    if images.dim(0)? != targets.len() || targets.iter().any(|&target| target >= count) || targets.is_empty()
+    {
+        let problem = format!(
+            "zero-shot classification: expected the number of a class below {count} for each of {} pictures, at least one",
+            images.dim(0)?
+        );
+        return Err(Error::Setting(problem));
+    }
+    let scores = images.to_device(&Device::Cpu)?.matmul(&classes.to_device(&Device::Cpu)?.t()?)?;
+    let mut ranks = Vec::with_capacity(targets.len());
+    for (scores, &target) in scores.to_vec2::<f32>()?.iter().zip(targets) {
+        let own = scores.get(target).copied().unwrap_or(f32::NAN);
+        if scores.iter().any(|score| score.is_nan()) {
+            return Err(Error::Setting(
+                "zero-shot classification: a vector holds NaN or infinity".to_owned(),
+            ));
+        }
+        // Of equally near classes the first counts as nearer.
+        let is_before = |&(class, score): &(usize, &f32)| *score > own || (*score == own && class < target);
+        ranks.push(scores.iter().enumerate().filter(is_before).count());
+    }
+    let share = |k: usize| ranks.iter().filter(|&&rank| rank < k).count() as f64 / ranks.len() as f64;
+    let mut per_class = vec![(0usize, 0usize); count];
+    for (&target, &rank) in targets.iter().zip(&ranks) {
+        if let Some((right, all)) = per_class.get_mut(target) {
+            *right += usize::from(rank == 0);
+            *all += 1;
+        }
+    }
+    let recalls: Vec<f64> =
+        per_class.iter().filter(|(_, all)| *all > 0).map(|&(right, all)| right as f64 / all as f64).collect();
+    Ok(ZeroShot {
+        top1: share(1),
+        top5: (count >= TOP).then(|| share(TOP)),
+        mean_per_class: recalls.iter().sum::<f64>() / recalls.len() as f64,
+    })
+}

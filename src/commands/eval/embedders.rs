@@ -1,0 +1,85 @@
+//! The models that are measured, and the vectors of the pictures that they are measured on.
+
+use std::path::{Path, PathBuf};
+
+use altclip_encoder::altclip::normalize;
+use altclip_encoder::embedder::Embedder;
+use altclip_encoder::source::ModelSource;
+use anyhow::{Result, ensure};
+use candle_core::{DType, Device, Tensor};
+use clap::Args;
+
+use crate::device::DeviceChoice;
+use crate::model::open_source;
+use crate::progress::Progress;
+use crate::{option_values, shipped};
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Models")]
+pub struct Embedders {
+    /// A model: a directory, or a repository on the hub. Give the option again for each further one.
+    ///
+    /// By default, the one inside this program. AltCLIP, CLIP, Chinese-CLIP, Taiyi-CLIP and models that were trained here.
+    #[arg(long = "model", value_name = "DIR_OR_HUB_ID")]
+    models: Vec<String>,
+
+    /// The type of the numbers that the models compute with: f32, f16 or bf16.
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = option_values::dtype)]
+    dtype: DType,
+
+    /// Where the models compute: cpu, cuda, metal, or auto for a GPU if there is one that this build can use.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+}
+
+impl Embedders {
+    /// Calls `measure` with each model in turn, and what to call it.
+    ///
+    /// # Errors
+    /// When a model cannot be loaded, or `measure` fails.
+    pub fn each(&self, mut measure: impl FnMut(&str, &Embedder) -> Result<()>) -> Result<()> {
+        let device = self.device.open()?;
+        let load = |source: &ModelSource| Embedder::from_source(source, self.dtype, &device);
+        if self.models.is_empty() {
+            return measure("emoji", &load(&shipped::source())?);
+        }
+        for name in &self.models {
+            let embedder = load(&open_source(name, None)?)?;
+            let short = Path::new(name).file_name().and_then(|name| name.to_str()).unwrap_or(name);
+            measure(if Path::new(name).exists() { short } else { name }, &embedder)?;
+        }
+        Ok(())
+    }
+}
+
+/// The vectors of length 1 of those pictures that can be read, and which these are. The others are named, and left out.
+///
+/// # Errors
+/// When none can be read.
+pub fn embed_pictures(embedder: &Embedder, pictures: &[PathBuf]) -> Result<(Tensor, Vec<bool>)> {
+    let progress = Progress::start("Reading pictures");
+    let mut values = Vec::with_capacity(pictures.len() * embedder.projection_dim());
+    let mut is_there = Vec::with_capacity(pictures.len());
+    for (_, vector) in embedder.image_stream(Vec::from(pictures).into_iter()) {
+        match vector {
+            Ok(vector) => {
+                values.extend(vector);
+                is_there.push(true);
+            }
+            Err(error) => {
+                progress.note(&format!("left out: {error}"));
+                is_there.push(false);
+            }
+        }
+        progress.steps("Embedding pictures", is_there.len(), pictures.len());
+    }
+    let found = is_there.iter().filter(|there| **there).count();
+    ensure!(found > 0, "none of the {} pictures can be read", pictures.len());
+    let vectors = Tensor::from_vec(values, (found, embedder.projection_dim()), &Device::Cpu)?;
+    Ok((normalize(&vectors)?, is_there))
+}
+
+/// A share as the papers print it.
+pub fn percent(share: f64) -> String {
+    format!("{:.1}", 100.0 * share)
+}

@@ -1,0 +1,120 @@
+//! `altdiffusion eval retrieval`: pictures found by texts, and texts by pictures.
+
+use std::path::PathBuf;
+
+use altclip_encoder::altclip::normalize;
+use altclip_training::evaluation::{self, CaptionedPictures, RECALLS};
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+
+use super::embedders::{Embedders, embed_pictures, percent};
+use crate::option_values;
+use crate::table::{print, table};
+
+/// How often a caption finds its picture among all, and a picture one of its captions.
+///
+/// Prints recall at 1, 5 and 10 in percent in both directions, and their mean (MR), for each model and language: the table
+/// of the AltCLIP report. A data set is a .jsonl file, or a folder with a file en.jsonl, zh.jsonl and so on, with lines such
+/// as {"image": "images/1.jpg", "captions": ["a cat", "a cat sleeps"]}; or a folder with pictures and beside each a .txt with
+/// a caption on each line, or folders en, zh and so on of that kind. Pictures are looked for from the file's folder on.
+// Its brackets are for the command line's help, and no links.
+#[allow(rustdoc::broken_intra_doc_links)]
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Retrieval {
+    /// The data set.
+    #[arg(value_name = "DIR_OR_FILE")]
+    data: PathBuf,
+
+    /// Languages, such as en,zh: one row of the table for each.
+    #[arg(long = "language", value_name = "CODE,…", value_delimiter = ',', default_value = "en")]
+    languages: Vec<String>,
+
+    /// The captions of a picture to use, the first ones. By default all.
+    #[arg(long, value_name = "N", value_parser = option_values::count, allow_negative_numbers = true)]
+    captions: Option<usize>,
+
+    /// Print JSON in place of the table.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    models: Embedders,
+}
+
+const EXAMPLES: &str = "\
+Data sets:
+  Flickr30k and Flickr30k-CN: the 1000 test pictures of Karpathy's split, five captions each, in en.jsonl and zh.jsonl.
+  COCO-CN: its 1000 test pictures with a caption each, in zh.jsonl. XTD: 1000 pictures and a file for each language.
+
+Example:
+  altdiffusion eval retrieval flickr30k --language en,zh --model BAAI/AltCLIP --model openai/clip-vit-large-patch14";
+
+#[derive(Serialize)]
+struct Row {
+    model: String,
+    language: String,
+    pictures: usize,
+    captions: usize,
+    #[serde(flatten)]
+    recall: evaluation::Retrieval,
+    mean_recall: f64,
+}
+
+impl Retrieval {
+    pub fn run(self) -> Result<()> {
+        // What can be wrong with the data comes out before the work begins.
+        let most = self.captions.unwrap_or(usize::MAX);
+        let read = |language: &String| CaptionedPictures::read(&self.data, language, most);
+        let sets = self.languages.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let mut rows = Vec::new();
+        self.models.each(|model, embedder| {
+            // Languages mostly share their pictures.
+            let mut last: Option<(&CaptionedPictures, _)> = None;
+            for (language, set) in self.languages.iter().zip(&sets) {
+                let (images, is_there) = match last.take() {
+                    Some((other, found)) if other.pictures == set.pictures => found,
+                    _ => embed_pictures(embedder, &set.pictures)?,
+                };
+                let found = set.only(&is_there);
+                let texts = normalize(&embedder.embed_texts(&found.captions)?)?;
+                let recall = evaluation::retrieval(&images, &texts, &found.owners)?;
+                rows.push(Row {
+                    model: model.to_owned(),
+                    language: language.clone(),
+                    pictures: found.pictures.len(),
+                    captions: found.captions.len(),
+                    recall,
+                    mean_recall: recall.mean_recall(),
+                });
+                last = Some((set, (images, is_there)));
+            }
+            Ok(())
+        })?;
+        if self.json {
+            print(serde_json::to_string_pretty(&rows)?);
+            return Ok(());
+        }
+        let header = ["model", "language", "pictures", "captions"].map(str::to_owned).into_iter();
+        let recalls = |way: &str| RECALLS.map(|k| format!("{way} R@{k}"));
+        let header =
+            header.chain(recalls("text → image")).chain(recalls("image → text")).chain(["MR".to_owned()]);
+        print(table(header.collect(), rows.iter().map(Row::cells).collect(), 2));
+        Ok(())
+    }
+}
+
+impl Row {
+    fn cells(&self) -> Vec<String> {
+        let Self { recall, .. } = self;
+        let sizes = [self.pictures.to_string(), self.captions.to_string()];
+        let recalls = recall.text_to_image.iter().chain(&recall.image_to_text).map(|share| percent(*share));
+        [self.model.clone(), self.language.clone()]
+            .into_iter()
+            .chain(sizes)
+            .chain(recalls)
+            .chain([percent(self.mean_recall)])
+            .collect()
+    }
+}

@@ -1,0 +1,144 @@
+//! `altdiffusion eval zero-shot`: what pictures show, told from texts alone.
+
+use std::path::{Path, PathBuf};
+
+use altclip_training::evaluation::{self, Classes, LabelledPictures, ready_classes, ready_templates};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use serde::Serialize;
+
+use super::embedders::{Embedders, embed_pictures, percent};
+use crate::table::{print, table};
+use crate::text_lines::read_texts;
+
+/// What stands for the class in a template.
+const PLACE: &str = "{}";
+
+/// How often a picture's class is the one whose texts are nearest to it.
+///
+/// Prints the share of right answers in percent, the share of those among the first five, and the mean of the classes'
+/// shares, for each model and language. Each class is put into every template, and the mean of those texts' vectors stands
+/// for it, as with CLIP.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct ZeroShot {
+    /// The pictures: a folder with one folder for each class.
+    #[arg(value_name = "DIR")]
+    data: PathBuf,
+
+    /// The classes: cifar10, or a file with a class on each line, its folder, a tab and its name in texts.
+    ///
+    /// A line without a tab is both. cifar10 is known in en and zh.
+    #[arg(long, value_name = "NAME_OR_FILE", default_value = "cifar10")]
+    classes: String,
+
+    /// A text with {} in place of the class, for all languages. By default CLIP's for CIFAR-10, and the same in Chinese.
+    #[arg(long = "template", value_name = "TEXT", conflicts_with = "templates")]
+    template: Vec<String>,
+
+    /// A file with one template on each line.
+    #[arg(long, value_name = "FILE")]
+    templates: Option<PathBuf>,
+
+    /// Languages, such as en,zh: one row of the table for each.
+    #[arg(long = "language", value_name = "CODE,…", value_delimiter = ',', default_value = "en")]
+    languages: Vec<String>,
+
+    /// Print JSON in place of the table.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    models: Embedders,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  altdiffusion eval zero-shot cifar10/test --language en,zh --model BAAI/AltCLIP
+  altdiffusion eval zero-shot photos --classes classes.txt --template 一张{}的照片 --language zh --model BAAI/AltCLIP";
+
+#[derive(Serialize)]
+struct Row {
+    model: String,
+    language: String,
+    pictures: usize,
+    #[serde(flatten)]
+    score: evaluation::ZeroShot,
+}
+
+/// What texts are made of in one language.
+struct Texts {
+    classes: Classes,
+    templates: Vec<String>,
+}
+
+impl ZeroShot {
+    pub fn run(self) -> Result<()> {
+        // What can be wrong with the options comes out before the work begins.
+        let texts = self.languages.iter().map(|language| self.texts(language)).collect::<Result<Vec<_>>>()?;
+        let sets = texts.iter().map(|texts| LabelledPictures::read(&self.data, &texts.classes));
+        let sets = sets.collect::<Result<Vec<_>, _>>()?;
+        let mut rows = Vec::new();
+        self.models.each(|model, embedder| {
+            // The folders are the same in every language.
+            let Some(set) = sets.first() else { return Ok(()) };
+            let (images, is_there) = embed_pictures(embedder, &set.pictures)?;
+            for ((language, texts), set) in self.languages.iter().zip(&texts).zip(&sets) {
+                let classes = embedder.embed_labels(&texts.classes.names, &texts.templates, PLACE)?;
+                let targets = set.targets.iter().zip(&is_there).filter(|(_, there)| **there);
+                let targets: Vec<usize> = targets.map(|(target, _)| *target).collect();
+                rows.push(Row {
+                    model: model.to_owned(),
+                    language: language.clone(),
+                    pictures: targets.len(),
+                    score: evaluation::zero_shot(&images, &classes, &targets)?,
+                });
+            }
+            Ok(())
+        })?;
+        if self.json {
+            print(serde_json::to_string_pretty(&rows)?);
+            return Ok(());
+        }
+        let header = ["model", "language", "pictures", "top-1", "top-5", "mean per class"].map(str::to_owned);
+        let cells = |row: &Row| {
+            let top5 = row.score.top5.map_or("–".to_owned(), percent);
+            let shares = [percent(row.score.top1), top5, percent(row.score.mean_per_class)];
+            [row.model.clone(), row.language.clone(), row.pictures.to_string()]
+                .into_iter()
+                .chain(shares)
+                .collect()
+        };
+        print(table(header.to_vec(), rows.iter().map(cells).collect(), 2));
+        Ok(())
+    }
+
+    fn texts(&self, language: &str) -> Result<Texts> {
+        let classes = match ready_classes(&self.classes, language) {
+            Some(classes) => classes,
+            None => {
+                let file = Path::new(&self.classes);
+                let text = std::fs::read_to_string(file).with_context(|| {
+                    format!(
+                        "--classes {}: neither known in {language} (cifar10 is, in en and zh) nor a file",
+                        self.classes
+                    )
+                })?;
+                Classes::parse(&text, file).context("--classes")?
+            }
+        };
+        let templates = match &self.templates {
+            Some(file) => read_texts("--templates", file)?,
+            None if !self.template.is_empty() => self.template.clone(),
+            None => ready_templates(language)
+                .with_context(|| format!("--language {language}: expected templates with --template"))?,
+        };
+        let unfit = templates.iter().find(|template| !template.contains(PLACE));
+        ensure!(
+            unfit.is_none(),
+            "template {:?}: expected {PLACE} where the class belongs",
+            unfit.map_or("", String::as_str)
+        );
+        Ok(Texts { classes, templates })
+    }
+}

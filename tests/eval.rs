@@ -1,0 +1,102 @@
+//! `altdiffusion eval retrieval` and `zero-shot`, through the program itself.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{TestResult, run, succeeded};
+use image::{Rgb, RgbImage};
+use serde_json::Value;
+
+/// Pictures of one colour, which the small model tells apart well enough to be measured.
+fn pictures(folder: &Path, names: &[(&str, [u8; 3])]) -> TestResult {
+    for (name, colour) in names {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().ok_or("no folder")?)?;
+        RgbImage::from_pixel(40, 30, Rgb(*colour)).save(path)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn retrieval_prints_the_table_of_the_report() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    pictures(
+        directory.path(),
+        &[("p/1.png", [250, 0, 0]), ("p/2.png", [0, 0, 250]), ("p/3.png", [9, 9, 9])],
+    )?;
+    let lines = |captions: [&str; 3]| -> String {
+        let lines = captions.iter().zip(1..);
+        lines
+            .map(|(caption, number)| {
+                format!("{{\"image\": \"p/{number}.png\", \"caption\": \"{caption}\"}}\n")
+            })
+            .collect()
+    };
+    fs::write(directory.path().join("en.jsonl"), lines(["red", "blue", "black"]))?;
+    fs::write(
+        directory.path().join("zh.jsonl"),
+        lines(["红", "蓝", "黑"]) + "{\"image\": \"p/4.png\", \"caption\": \"绿\"}",
+    )?;
+    let arguments = ["eval", "retrieval", ".", "--language", "en,zh"];
+
+    let output = run(directory.path(), &arguments)?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("left out: ") && stderr.contains("4.png"), "{stderr}");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    assert!(lines[0].starts_with("model") && lines[0].trim_end().ends_with("MR"), "{said}");
+    assert!(lines[1].starts_with("emoji") && lines[1].contains("100.0"), "{said}");
+
+    let output = run(directory.path(), &[&arguments[..], &["--json"]].concat())?;
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(rows[1]["pictures"], 3);
+    assert_eq!(rows[1]["language"], "zh");
+    // Of three pictures every one is among the first five.
+    assert_eq!(rows[1]["text_to_image"][1], 1.0);
+    assert_eq!(rows[0]["image_to_text"][2], 1.0);
+    Ok(())
+}
+
+#[test]
+fn zero_shot_tells_classes_from_texts() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let colours = [("a/1.png", [250, 0, 0]), ("a/2.png", [220, 30, 20]), ("b/1.png", [0, 0, 250])];
+    pictures(&directory.path().join("data"), &colours)?;
+    fs::write(directory.path().join("classes.txt"), "a\t红\nb\t蓝\n")?;
+    let arguments = ["eval", "zero-shot", "data", "--classes", "classes.txt", "--language", "zh"];
+    let said = succeeded(&run(directory.path(), &arguments)?);
+    assert!(said.starts_with("model") && said.contains("mean per class") && said.contains('–'), "{said}");
+    let said = succeeded(&run(directory.path(), &[&arguments[..], &["--json"]].concat())?);
+    let rows: Vec<Value> = serde_json::from_str(&said)?;
+    assert_eq!((&rows[0]["pictures"], &rows[0]["top5"]), (&3.into(), &Value::Null));
+    let share = rows[0]["top1"].as_f64().ok_or("no share")?;
+    assert!([0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0].iter().any(|possible| (possible - share).abs() < 1e-9));
+    Ok(())
+}
+
+#[test]
+fn data_that_is_not_there_is_an_error() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let refused = |arguments: &[&str], part: &str| -> TestResult {
+        let output = run(directory.path(), &[&["eval"], arguments].concat())?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(
+            stderr.starts_with("error: ") && stderr.contains(part) && stderr.lines().count() == 1,
+            "{stderr}"
+        );
+        Ok(())
+    };
+    refused(&["retrieval", "."], "expected captions in a file en.jsonl")?;
+    refused(&["zero-shot", "."], "expected a folder airplane")?;
+    refused(&["zero-shot", ".", "--language", "de"], "neither known in de")?;
+    fs::write(directory.path().join("c.txt"), "cat")?;
+    refused(
+        &["zero-shot", ".", "--classes", "c.txt", "--language", "de"],
+        "expected templates with --template",
+    )?;
+    refused(&["zero-shot", ".", "--template", "a cat"], "expected {} where the class belongs")
+}
