@@ -38,6 +38,7 @@ PARTS = (
     "text_encoder",
     "pipeline",
     "given_pictures",
+    "controlnet",
     "prompt_weights",
     "adapters",
     "safety_checker",

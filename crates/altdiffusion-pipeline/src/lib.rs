@@ -20,6 +20,7 @@ mod start;
 mod whole_file;
 mod windows;
 
+pub mod controlnet;
 pub mod latents;
 pub mod random;
 pub mod schedulers;

@@ -10,8 +10,10 @@ use altclip_encoder::text_encoder::TextEncoderConfig;
 use altclip_encoder::xlm_roberta::XlmRobertaConfig;
 use serde_json::{Value, json};
 
+use super::controlnet::Naming;
 use super::names::index;
 use super::{TEXT_ENCODER_PREFIX, unet_names, vae_names};
+use crate::controlnet::ControlNetConfig;
 use crate::unet::UNet2DConditionConfig;
 use crate::vae::AutoencoderKlConfig;
 use crate::{Error, PerBlock, Result};
@@ -89,65 +91,162 @@ impl Part<'_> {
 /// `unet/config.json` of the UNet in a single file.
 pub(super) fn unet(checkpoint: &Checkpoint) -> Result<UNet2DConditionConfig> {
     let part = Part { checkpoint, prefix: unet_names::PREFIX };
-    let inputs = part.numbers("input_blocks.");
-    let is_halving = |block: &usize| part.has(&format!("input_blocks.{block}.0.op.weight"));
-    let halvings: Vec<usize> = inputs.iter().copied().filter(is_halving).collect();
-    // The first block is a convolution; a halving ends each level but the last.
-    let blocks = inputs.last().copied().unwrap_or(0);
-    let layers = halvings.first().map_or(blocks, |halving| halving.saturating_sub(1));
-    let levels = halvings.len() + 1;
-    let is_regular = halvings.iter().zip(1..).all(|(halving, level)| *halving == level * (layers + 1));
-    if layers == 0
-        || !is_regular
-        || inputs.len() != levels * (layers + 1)
-        || inputs.len() != blocks.saturating_add(1)
-    {
-        return Err(part.error(format!(
-            "expected a UNet with as many residual blocks on each level, found {blocks} input blocks with halvings at \
-             {halvings:?}"
-        )));
-    }
-
-    let down = |level: usize| 1 + level * (layers + 1);
-    let up = |level: usize| level * (layers + 1);
-    let (mut channels, mut down_types, mut up_types, mut transformers) = (vec![], vec![], vec![], vec![]);
-    let middle = part.numbers("middle_block.1.transformer_blocks.").len();
-    for level in 0..levels {
-        channels.push(part.size(&format!("input_blocks.{}.0.out_layers.3.weight", down(level)), 0)?);
-        let down_attends = part.has(&format!("input_blocks.{}.1.norm.weight", down(level)));
-        let up_attends = part.has(&format!("output_blocks.{}.1.norm.weight", up(level)));
-        down_types.push(if down_attends { "CrossAttnDownBlock2D" } else { "DownBlock2D" }.to_owned());
-        up_types.push(if up_attends { "CrossAttnUpBlock2D" } else { "UpBlock2D" }.to_owned());
-        let here = part.numbers(&format!("input_blocks.{}.1.transformer_blocks.", down(level))).len();
-        transformers.push(if down_attends { here } else { middle });
-    }
-
-    let use_linear_projection = part.rank("middle_block.1.proj_in.weight") == Some(2);
-    let attention_head_dim = if use_linear_projection {
-        let heads = |width: &usize| part.heads("the UNet", *width, SD2_HEAD_CHANNELS);
-        PerBlock::Each(channels.iter().map(heads).collect::<Result<_>>()?)
-    } else {
-        PerBlock::Same(SD1_HEADS)
-    };
-    let context = part.size("middle_block.1.transformer_blocks.0.attn2.to_k.weight", 1)?;
-    let transformer_layers_per_block = match transformers.as_slice() {
-        [first, rest @ ..] if rest.iter().all(|count| count == first) => PerBlock::Same(*first),
-        _ => PerBlock::Each(transformers),
-    };
+    let down = WayDown::in_latent_diffusion(&part)?;
+    let up_attends =
+        |level: usize| part.has(&format!("output_blocks.{}.1.norm.weight", level * (down.layers + 1)));
+    let up_type = |level| if up_attends(level) { "CrossAttnUpBlock2D" } else { "UpBlock2D" }.to_owned();
     Ok(UNet2DConditionConfig {
         sample_size: Some(PerBlock::Same(SAMPLE_SIZE)),
         in_channels: part.size("input_blocks.0.0.weight", 1)?,
         out_channels: part.size("out.2.weight", 0)?,
-        down_block_types: down_types,
-        up_block_types: up_types,
-        block_out_channels: channels,
-        layers_per_block: PerBlock::Same(layers),
-        cross_attention_dim: PerBlock::Same(context),
-        transformer_layers_per_block,
-        attention_head_dim,
-        use_linear_projection,
+        down_block_types: down.block_types(),
+        up_block_types: (0..down.channels.len()).map(up_type).collect(),
+        layers_per_block: PerBlock::Same(down.layers),
+        cross_attention_dim: PerBlock::Same(down.cross_attention_dim),
+        transformer_layers_per_block: down.transformer_layers(),
+        attention_head_dim: down.heads(&part, "the UNet")?,
+        use_linear_projection: down.use_linear_projection,
+        block_out_channels: down.channels,
         ..Default::default()
     })
+}
+
+/// `config.json` of a ControlNet in a single file, in whichever naming.
+pub(super) fn controlnet(
+    checkpoint: &Checkpoint,
+    prefix: &'static str,
+    naming: Naming,
+) -> Result<ControlNetConfig> {
+    let part = Part { checkpoint, prefix };
+    let (down, conv_in, halvings) = match naming {
+        Naming::LatentDiffusion => {
+            // Beside the convolutions, which have even numbers, there are their activations.
+            let last = part.numbers("input_hint_block.").last().copied().unwrap_or(0);
+            let halvings = (4..last).step_by(4).map(|layer| format!("input_hint_block.{layer}.weight"));
+            let first = std::iter::once("input_hint_block.0.weight".to_owned());
+            (
+                WayDown::in_latent_diffusion(&part)?,
+                "input_blocks.0.0.weight",
+                first.chain(halvings).collect::<Vec<_>>(),
+            )
+        }
+        Naming::Diffusers => {
+            let last = part.numbers("controlnet_cond_embedding.blocks.").last().copied().unwrap_or(0);
+            let halvings =
+                (1..=last).step_by(2).map(|layer| format!("controlnet_cond_embedding.blocks.{layer}.weight"));
+            let first = std::iter::once("controlnet_cond_embedding.conv_in.weight".to_owned());
+            (WayDown::in_diffusers(&part)?, "conv_in.weight", first.chain(halvings).collect())
+        }
+    };
+    let embedding_channels = halvings.iter().map(|name| part.size(name, 0)).collect::<Result<_>>()?;
+    Ok(ControlNetConfig {
+        in_channels: part.size(conv_in, 1)?,
+        conditioning_embedding_out_channels: embedding_channels,
+        down_block_types: down.block_types(),
+        layers_per_block: down.layers,
+        cross_attention_dim: down.cross_attention_dim,
+        transformer_layers_per_block: down.transformer_layers(),
+        attention_head_dim: down.heads(&part, "the ControlNet")?,
+        use_linear_projection: down.use_linear_projection,
+        block_out_channels: down.channels,
+        ..Default::default()
+    })
+}
+
+/// What the tensors of the way down and of the middle tell, which a UNet and a ControlNet have both.
+struct WayDown {
+    /// Residual blocks of each level.
+    layers: usize,
+    /// Channels of each level, highest resolution first.
+    channels: Vec<usize>,
+    attends: Vec<bool>,
+    /// Transformer blocks after each residual block; where there is no transformer, as many as in the middle.
+    transformers: Vec<usize>,
+    use_linear_projection: bool,
+    cross_attention_dim: usize,
+}
+
+impl WayDown {
+    fn in_latent_diffusion(part: &Part) -> Result<Self> {
+        let inputs = part.numbers("input_blocks.");
+        let is_halving = |block: &usize| part.has(&format!("input_blocks.{block}.0.op.weight"));
+        let halvings: Vec<usize> = inputs.iter().copied().filter(is_halving).collect();
+        // The first block is a convolution; a halving ends each level but the last.
+        let blocks = inputs.last().copied().unwrap_or(0);
+        let layers = halvings.first().map_or(blocks, |halving| halving.saturating_sub(1));
+        let levels = halvings.len() + 1;
+        let is_regular = halvings.iter().zip(1..).all(|(halving, level)| *halving == level * (layers + 1));
+        if layers == 0
+            || !is_regular
+            || inputs.len() != levels * (layers + 1)
+            || inputs.len() != blocks.saturating_add(1)
+        {
+            return Err(part.error(format!(
+                "expected as many residual blocks on each level, found {blocks} input blocks with halvings at \
+                 {halvings:?}"
+            )));
+        }
+        let first = |level: usize| format!("input_blocks.{}", 1 + level * (layers + 1));
+        let names = (0..levels)
+            .map(|level| (format!("{}.0.out_layers.3.weight", first(level)), format!("{}.1", first(level))));
+        Self::of_levels(part, layers, names, "middle_block.1")
+    }
+
+    fn in_diffusers(part: &Part) -> Result<Self> {
+        let levels = part.numbers("down_blocks.").len();
+        let names = (0..levels).map(|level| {
+            let block = format!("down_blocks.{level}");
+            (format!("{block}.resnets.0.conv2.weight"), format!("{block}.attentions.0"))
+        });
+        let layers = part.numbers("down_blocks.0.resnets.").len();
+        Self::of_levels(part, layers, names, "mid_block.attentions.0")
+    }
+
+    /// From the names of each level's last convolution and of its transformer, and that of the middle's transformer.
+    fn of_levels(
+        part: &Part,
+        layers: usize,
+        names: impl Iterator<Item = (String, String)>,
+        middle: &str,
+    ) -> Result<Self> {
+        let transformer_blocks = |name: &str| part.numbers(&format!("{name}.transformer_blocks.")).len();
+        let (mut channels, mut attends, mut transformers) = (vec![], vec![], vec![]);
+        for (convolution, transformer) in names {
+            channels.push(part.size(&convolution, 0)?);
+            let here = part.has(&format!("{transformer}.norm.weight"));
+            attends.push(here);
+            transformers.push(transformer_blocks(if here { &transformer } else { middle }));
+        }
+        let context = format!("{middle}.transformer_blocks.0.attn2.to_k.weight");
+        Ok(Self {
+            layers,
+            channels,
+            attends,
+            transformers,
+            use_linear_projection: part.rank(&format!("{middle}.proj_in.weight")) == Some(2),
+            cross_attention_dim: part.size(&context, 1)?,
+        })
+    }
+
+    fn block_types(&self) -> Vec<String> {
+        let name = |attends: &bool| if *attends { "CrossAttnDownBlock2D" } else { "DownBlock2D" }.to_owned();
+        self.attends.iter().map(name).collect()
+    }
+
+    fn heads(&self, part: &Part, what: &str) -> Result<PerBlock<usize>> {
+        if !self.use_linear_projection {
+            return Ok(PerBlock::Same(SD1_HEADS));
+        }
+        let heads = |width: &usize| part.heads(what, *width, SD2_HEAD_CHANNELS);
+        Ok(PerBlock::Each(self.channels.iter().map(heads).collect::<Result<_>>()?))
+    }
+
+    fn transformer_layers(&self) -> PerBlock<usize> {
+        match self.transformers.as_slice() {
+            [first, rest @ ..] if rest.iter().all(|count| count == first) => PerBlock::Same(*first),
+            _ => PerBlock::Each(self.transformers.clone()),
+        }
+    }
 }
 
 /// `vae/config.json` of the autoencoder in a single file.

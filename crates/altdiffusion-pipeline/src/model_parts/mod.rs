@@ -1,6 +1,7 @@
 //! The parts of a model, in whichever layout it is: the folders of diffusers, or one file in the naming of latent
 //! diffusion.
 
+mod controlnet;
 mod convert;
 mod inferred;
 mod names;
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 use crate::unet::UNet2DConditionConfig;
 use crate::{Error, Result};
+pub(crate) use controlnet::{controlnet_in_single_file, is_controlnet, no_controlnet};
 pub use convert::{Converted, convert_weights};
 use unet_names::UNetNames;
 use vae_names::VaeNames;

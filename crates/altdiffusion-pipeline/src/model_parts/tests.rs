@@ -11,8 +11,10 @@ use altclip_encoder::xlm_roberta::XlmRobertaConfig;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::controlnet::ControlNetNames;
 use super::*;
 use crate::PerBlock;
+use crate::controlnet::ControlNetConfig;
 use crate::unet::UNet2DConditionConfig;
 use crate::vae::AutoencoderKlConfig;
 
@@ -26,8 +28,11 @@ struct Golden<C> {
 }
 
 fn golden<C: DeserializeOwned>(name: &str) -> Result<Golden<C>> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/single_file");
-    Ok(read_json(folder.join(format!("{name}.json")))?)
+    golden_file(&format!("single_file/{name}.json"))
+}
+
+fn golden_file<C: DeserializeOwned>(path: &str) -> Result<Golden<C>> {
+    Ok(read_json(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(path))?)
 }
 
 /// Each name leads to exactly one other, and back.
@@ -63,6 +68,36 @@ fn vae_names_and_shapes_are_those_of_diffusers() -> TestResult {
         for (diffusers, _, shape) in &golden.names {
             let here = vae_names::shape_in_diffusers(diffusers, shape);
             assert_eq!(&vae_names::shape_in_ldm(diffusers, &here), shape, "{diffusers}");
+        }
+    }
+    Ok(())
+}
+
+/// The names of a ControlNet, and its configuration from its shapes, in both namings.
+#[test]
+fn controlnets_are_those_of_diffusers() -> TestResult {
+    for name in ["sd1", "sd2"] {
+        let golden: Golden<ControlNetConfig> = golden_file(&format!("controlnet/names_{name}.json"))?;
+        let names = ControlNetNames::new(&golden.config);
+        for (diffusers, ldm, _) in &golden.names {
+            assert_eq!(names.to_ldm(diffusers).as_deref(), Some(ldm.as_str()));
+        }
+        for other in ["", "controlnet_down_blocks.+1.weight", "down_blocks.4.resnets.0.norm1.weight"] {
+            assert_eq!(names.to_ldm(other), None, "{other}");
+        }
+        let expected = ControlNetConfig { other: Default::default(), ..golden.config };
+        let in_diffusers: Vec<_> =
+            golden.names.iter().map(|(name, _, shape)| (name.clone(), shape.clone())).collect();
+        for (prefix, tensors) in [
+            ("control_model.", prefixed("control_model.", &golden.names)),
+            ("", prefixed("", &golden.names)),
+            ("", in_diffusers),
+        ] {
+            let (config, weights) = controlnet_in_single_file(&checkpoint(&tensors)?)?;
+            assert_eq!(config, expected, "{name} {prefix}");
+            for (diffusers, _, shape) in &golden.names {
+                assert_eq!(weights.shape(diffusers), Some(shape.as_slice()), "{diffusers}");
+            }
         }
     }
     Ok(())

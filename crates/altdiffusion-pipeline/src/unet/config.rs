@@ -92,22 +92,22 @@ impl Default for UNet2DConditionConfig {
 }
 
 const DOWN: &str = "DownBlock2D";
-const CROSS_ATTENTION_DOWN: &str = "CrossAttnDownBlock2D";
-const UP: &str = "UpBlock2D";
-const CROSS_ATTENTION_UP: &str = "CrossAttnUpBlock2D";
+pub(crate) const CROSS_ATTENTION_DOWN: &str = "CrossAttnDownBlock2D";
+pub(crate) const UP: &str = "UpBlock2D";
+pub(crate) const CROSS_ATTENTION_UP: &str = "CrossAttnUpBlock2D";
 
 /// How many times wider than the first level the time embedding is.
 const TIME_EMBEDDING_FACTOR: usize = 4;
 
 /// A checked configuration: the settings of all blocks, and the levels at the two ends.
-pub(super) struct UNetPlan {
+pub(crate) struct UNetPlan {
     pub blocks: BlockSettings,
     pub first: Level,
     pub last: Level,
 }
 
 /// What all blocks of a UNet share, and the levels they stand on.
-pub(super) struct BlockSettings {
+pub(crate) struct BlockSettings {
     /// Highest resolution first.
     pub levels: Vec<Level>,
     pub time_embedding_dim: usize,
@@ -120,7 +120,7 @@ pub(super) struct BlockSettings {
 
 /// The blocks of one resolution, down and up.
 #[derive(Debug, Clone)]
-pub(super) struct Level {
+pub(crate) struct Level {
     pub channels: usize,
     /// Channels of the next higher resolution; its own on the highest.
     pub higher_channels: usize,
@@ -164,9 +164,10 @@ impl BlockSettings {
 }
 
 impl UNet2DConditionConfig {
-    /// Checks that this crate can build the model, and works out each level.
-    pub(super) fn plan(&self) -> Result<UNetPlan> {
-        let check = ConfigCheck { model: "UNet2DConditionModel" };
+    /// Checks that this crate can build the model, and works out each level. `model` is what errors call it: other models
+    /// have the same blocks.
+    pub(crate) fn plan(&self, model: &'static str) -> Result<UNetPlan> {
+        let check = ConfigCheck { model };
         self.check_fields(&check)?;
         let levels = self.levels(&check)?;
         let (Some(first), Some(last)) = (levels.first().cloned(), levels.last().cloned()) else {

@@ -22,13 +22,13 @@ impl CrossAttentionContext {
     }
 
     /// A walk through the layers, for one pass.
-    pub(super) fn cursor(&self) -> ContextCursor<'_> {
+    pub(crate) fn cursor(&self) -> ContextCursor<'_> {
         ContextCursor { layers: self.layers.iter(), key_bias: self.key_bias.as_ref() }
     }
 }
 
 /// Hands each cross-attention, in the order of the pass, its keys and values.
-pub(super) struct ContextCursor<'a> {
+pub(crate) struct ContextCursor<'a> {
     layers: std::slice::Iter<'a, KeyValue>,
     key_bias: Option<&'a Tensor>,
 }
@@ -51,7 +51,7 @@ impl ContextCursor<'_> {
 }
 
 /// Collects the keys and values, layer by layer.
-pub(super) struct ContextProjector {
+pub(crate) struct ContextProjector {
     /// (batch, tokens, width)
     hidden_states: Tensor,
     context: CrossAttentionContext,

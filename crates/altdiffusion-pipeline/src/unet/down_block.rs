@@ -12,7 +12,7 @@ use crate::layers::sampling::Downsample2D;
 /// Residual blocks, each followed by a transformer where the level attends to the prompt, then a halving of
 /// the resolution on all levels but the lowest.
 #[derive(Debug, Clone)]
-pub(super) struct DownBlock2D {
+pub(crate) struct DownBlock2D {
     resnets: Vec<ResnetBlock2D>,
     /// One per residual block, or none at all.
     attentions: Vec<Transformer2DModel>,

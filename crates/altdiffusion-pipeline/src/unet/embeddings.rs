@@ -10,7 +10,7 @@ const MAX_PERIOD: f64 = 10_000.0;
 /// Sines and cosines of a timestep at geometrically spaced frequencies (Vaswani et al., 2017,
 /// arXiv:1706.03762; diffusers' `get_timestep_embedding`).
 #[derive(Debug, Clone)]
-pub(super) struct Timesteps {
+pub(crate) struct Timesteps {
     channels: usize,
     flip_sin_to_cos: bool,
     freq_shift: f64,
@@ -41,7 +41,7 @@ impl Timesteps {
 
 /// The two-layer perceptron after the sinusoids.
 #[derive(Debug, Clone)]
-pub(super) struct TimestepEmbedding {
+pub(crate) struct TimestepEmbedding {
     linear_1: Linear,
     linear_2: Linear,
 }

@@ -10,7 +10,7 @@ use crate::layers::resnet::{ResnetBlock2D, ResnetConfig};
 
 /// A residual block, a transformer and another residual block.
 #[derive(Debug, Clone)]
-pub(super) struct UNetMidBlock2DCrossAttn {
+pub(crate) struct UNetMidBlock2DCrossAttn {
     resnets: [ResnetBlock2D; 2],
     attentions: Transformer2DModel,
 }

@@ -5,7 +5,9 @@ mod config;
 mod context;
 mod down_block;
 mod embeddings;
+mod inputs;
 mod mid_block;
+mod residuals;
 mod transformer;
 mod up_block;
 
@@ -13,15 +15,17 @@ use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{Conv2d, GroupNorm, compute_dtype, silu};
 
+use crate::Result;
 use crate::layers::layout::{same_size, to_channels_first, to_channels_last};
-use crate::{Error, Result};
 pub use config::UNet2DConditionConfig;
-use config::UNetPlan;
-use context::ContextProjector;
+pub(crate) use config::{CROSS_ATTENTION_DOWN, CROSS_ATTENTION_UP, UNetPlan, UP};
+pub(crate) use context::ContextProjector;
 pub use context::CrossAttentionContext;
-use down_block::DownBlock2D;
-use embeddings::{TimestepEmbedding, Timesteps};
-use mid_block::UNetMidBlock2DCrossAttn;
+pub(crate) use down_block::DownBlock2D;
+pub(crate) use embeddings::{TimestepEmbedding, Timesteps};
+pub(crate) use inputs::check_inputs;
+pub(crate) use mid_block::UNetMidBlock2DCrossAttn;
+pub use residuals::AdditionalResiduals;
 use up_block::UpBlock2D;
 
 /// The denoising model.
@@ -45,7 +49,7 @@ impl UNet2DConditionModel {
     /// # Errors
     /// A configuration that is not supported, or a weight that is missing or has another shape.
     pub fn new(config: &UNet2DConditionConfig, vb: VarBuilder) -> Result<Self> {
-        let UNetPlan { blocks, first, last } = config.plan()?;
+        let UNetPlan { blocks, first, last } = config.plan("UNet2DConditionModel")?;
         let time_dim = blocks.time_embedding_dim;
 
         let mut down_blocks = Vec::new();
@@ -125,7 +129,21 @@ impl UNet2DConditionModel {
         timesteps: &Tensor,
         context: &CrossAttentionContext,
     ) -> Result<Tensor> {
-        self.check_shapes(sample, timesteps, context)?;
+        self.forward_with_residuals(sample, timesteps, context, None)
+    }
+
+    /// [`forward`](Self::forward), with what another model adds to the skips and to the middle.
+    ///
+    /// # Errors
+    /// Also when that model has other levels or layers.
+    pub fn forward_with_residuals(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        context: &CrossAttentionContext,
+        residuals: Option<&AdditionalResiduals>,
+    ) -> Result<Tensor> {
+        check_inputs(self.config.in_channels, sample, timesteps, context)?;
         let time = self.embed_time(timesteps)?;
         let context = &mut context.cursor();
 
@@ -140,6 +158,9 @@ impl UNet2DConditionModel {
             hidden = block.forward(hidden, &time, context, &mut skips)?;
         }
         hidden = self.mid_block.forward(&hidden, &time, context)?;
+        if let Some(residuals) = residuals {
+            residuals.add_to(&mut skips, &mut hidden)?;
+        }
         for block in &self.up_blocks {
             hidden = block.forward(hidden, &time, context, &mut skips)?;
         }
@@ -168,39 +189,5 @@ impl UNet2DConditionModel {
     fn embed_time(&self, timesteps: &Tensor) -> Result<Tensor> {
         let sinusoids = self.time_proj.forward(timesteps)?.to_dtype(self.dtype)?;
         Ok(silu(&self.time_embedding.forward(&sinusoids)?)?)
-    }
-
-    fn check_shapes(
-        &self,
-        sample: &Tensor,
-        timesteps: &Tensor,
-        context: &CrossAttentionContext,
-    ) -> Result<()> {
-        let channels = self.config.in_channels;
-        let batch = match sample.dims() {
-            &[batch, c, height, width] if c == channels && height > 0 && width > 0 => batch,
-            found => {
-                return Err(Error::Shape {
-                    tensor: "sample",
-                    expected: format!("(batch, {channels}, height, width)"),
-                    found: format!("{found:?}"),
-                });
-            }
-        };
-        if timesteps.dims() != [batch] {
-            return Err(Error::Shape {
-                tensor: "timesteps",
-                expected: format!("({batch}), one per sample"),
-                found: format!("{:?}", timesteps.dims()),
-            });
-        }
-        if context.batch() != batch {
-            return Err(Error::Shape {
-                tensor: "hidden_states",
-                expected: format!("({batch}, tokens, width), one prompt per sample"),
-                found: format!("a batch of {}", context.batch()),
-            });
-        }
-        Ok(())
     }
 }

@@ -17,7 +17,7 @@ const FEED_FORWARD_FACTOR: usize = 4;
 
 /// The sizes of a [`Transformer2DModel`].
 #[derive(Debug, Clone, Copy)]
-pub(super) struct TransformerConfig {
+pub(crate) struct TransformerConfig {
     pub channels: usize,
     pub heads: usize,
     pub layers: usize,

@@ -1,0 +1,50 @@
+//! A ControlNet from its files.
+
+use std::path::Path;
+
+use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::source::ModelSource;
+use candle_core::{DType, Device};
+
+use super::{ControlNetConfig, ControlNetModel};
+use crate::model_parts::{controlnet_in_single_file, is_controlnet, no_controlnet};
+use crate::{Error, Result};
+
+const CONFIG: &str = "config.json";
+
+/// The name of the class in a configuration, and what it is here.
+const CLASS_FIELD: &str = "_class_name";
+const CLASS: &str = "ControlNetModel";
+
+impl ControlNetModel {
+    /// Loads a ControlNet from its folder as diffusers writes it: `config.json` and the weights beside it.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, or is of another model.
+    pub fn from_source(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
+        let file = source.read(CONFIG)?;
+        let config: ControlNetConfig = altclip_encoder::config::parse_json(&file)?;
+        // Other models have the same fields, and would be found out by a missing weight only.
+        if let Some(class) = config.other.get(CLASS_FIELD).filter(|class| *class != CLASS) {
+            let problem = format!("is {class}, expected \"{CLASS}\": this is no ControlNet");
+            return Err(Error::Field { file: file.name().to_owned(), field: CLASS_FIELD, problem });
+        }
+        let weights = Checkpoint::open(source, "")?;
+        if !is_controlnet(&weights) {
+            return Err(no_controlnet(&weights));
+        }
+        Self::new(&config, weights.var_builder(dtype, device)?)
+    }
+
+    /// Loads a ControlNet from one file, `.safetensors` or `.pth`, in the original naming (`control_model.*`, or the same
+    /// without this prefix) or in that of diffusers. Its configuration is what the shapes of its tensors tell. The one thing
+    /// that they do not tell is [`global_pool_conditions`](ControlNetConfig::global_pool_conditions), which the published
+    /// model for shuffled pictures sets: that one has to come from its folder.
+    ///
+    /// # Errors
+    /// When the file is damaged, or of another model.
+    pub fn from_file(path: &Path, dtype: DType, device: &Device) -> Result<Self> {
+        let (config, weights) = controlnet_in_single_file(&Checkpoint::from_file(path)?)?;
+        Self::new(&config, weights.var_builder(dtype, device)?)
+    }
+}

@@ -1,0 +1,185 @@
+//! What a picture asks of the UNet: ControlNet (Zhang et al., 2023, arXiv:2302.05543), as diffusers' `ControlNetModel`
+//! has it.
+
+mod condition;
+mod config;
+mod load;
+
+use candle_core::{DType, Tensor};
+use candle_nn::VarBuilder;
+use fused_ops::{Conv2d, compute_dtype, silu};
+
+use crate::layers::layout::{same_size, to_channels_last};
+use crate::unet::{
+    AdditionalResiduals, ContextProjector, CrossAttentionContext, DownBlock2D, TimestepEmbedding, Timesteps,
+    UNet2DConditionModel, UNetMidBlock2DCrossAttn, UNetPlan, check_inputs,
+};
+use crate::{Error, Result};
+pub use condition::Condition;
+use condition::ControlNetConditioningEmbedding;
+pub use config::{ChannelOrder, ControlNetConfig};
+
+/// The way down of a UNet beside that of the UNet itself, which follows a picture and adds what it finds to the skips.
+#[derive(Debug, Clone)]
+pub struct ControlNetModel {
+    conv_in: Conv2d,
+    time_proj: Timesteps,
+    time_embedding: TimestepEmbedding,
+    controlnet_cond_embedding: ControlNetConditioningEmbedding,
+    down_blocks: Vec<DownBlock2D>,
+    /// One for each skip.
+    controlnet_down_blocks: Vec<Conv2d>,
+    mid_block: UNetMidBlock2DCrossAttn,
+    controlnet_mid_block: Conv2d,
+    dtype: DType,
+    config: ControlNetConfig,
+}
+
+impl ControlNetModel {
+    /// Reads the weights, which may be variables to be trained, from `vb`.
+    ///
+    /// # Errors
+    /// A configuration that is not supported, or a weight that is missing or has another shape.
+    pub fn new(config: &ControlNetConfig, vb: VarBuilder) -> Result<Self> {
+        let UNetPlan { blocks, first, last } = config.plan()?;
+
+        let mut down_blocks = Vec::new();
+        let mut skips = vec![first.channels];
+        for (i, level) in blocks.levels.iter().enumerate() {
+            down_blocks.push(DownBlock2D::new(&blocks, level, vb.pp("down_blocks").pp(i))?);
+            let halvings = usize::from(!level.is_lowest);
+            skips.extend(vec![level.channels; level.layers + halvings]);
+        }
+        let pointwise = |channels, vb| Conv2d::new(channels, channels, 1, same_size(1), vb);
+        let mut controlnet_down_blocks = Vec::new();
+        for (i, channels) in skips.into_iter().enumerate() {
+            controlnet_down_blocks.push(pointwise(channels, vb.pp("controlnet_down_blocks").pp(i))?);
+        }
+        let (width, time_dim) = (first.channels, blocks.time_embedding_dim);
+        Ok(Self {
+            conv_in: Conv2d::new(config.in_channels, width, 3, same_size(3), vb.pp("conv_in"))?,
+            time_proj: Timesteps::new(width, config.flip_sin_to_cos, config.freq_shift),
+            time_embedding: TimestepEmbedding::new(width, time_dim, vb.pp("time_embedding"))?,
+            controlnet_cond_embedding: ControlNetConditioningEmbedding::new(
+                config,
+                width,
+                vb.pp("controlnet_cond_embedding"),
+            )?,
+            down_blocks,
+            controlnet_down_blocks,
+            mid_block: UNetMidBlock2DCrossAttn::new(&blocks, &last, vb.pp("mid_block"))?,
+            controlnet_mid_block: pointwise(last.channels, vb.pp("controlnet_mid_block"))?,
+            dtype: compute_dtype(vb.dtype(), vb.device()),
+            config: config.clone(),
+        })
+    }
+
+    /// What the model was built from.
+    pub fn config(&self) -> &ControlNetConfig {
+        &self.config
+    }
+
+    /// Checks that the model can be used with a UNet: that it has its levels, and was trained with prompts of its width.
+    ///
+    /// # Errors
+    /// Names the field of the configuration that differs.
+    pub fn check_fits(&self, unet: &UNet2DConditionModel) -> Result<()> {
+        self.config.check_fits(unet.config())
+    }
+
+    /// What [`forward`](Self::forward) is to follow, from the picture's pixels (pictures, 3, height, width), 0 to 1. One
+    /// picture is for all latents of a batch.
+    ///
+    /// # Errors
+    /// When the shape is another.
+    pub fn embed_picture(&self, pixels: &Tensor) -> Result<Condition> {
+        let &[_, channels, _, _] = pixels.dims() else { return Err(self.unfit("pixels", pixels)) };
+        if channels != self.config.conditioning_channels {
+            return Err(self.unfit("pixels", pixels));
+        }
+        let pixels = match self.config.controlnet_conditioning_channel_order {
+            ChannelOrder::Rgb => pixels.clone(),
+            ChannelOrder::Bgr => pixels.flip(&[1])?,
+        };
+        let pixels = to_channels_last(&pixels.to_dtype(self.dtype)?)?;
+        Ok(Condition { embedding: self.controlnet_cond_embedding.forward(&pixels)? })
+    }
+
+    /// Projects a prompt's hidden states to the keys and values of every cross-attention, as
+    /// [`UNet2DConditionModel::project_context`] does for its own.
+    ///
+    /// # Errors
+    /// Hidden states or a bias of another rank, width or batch size.
+    pub fn project_context(
+        &self,
+        hidden_states: &Tensor,
+        key_bias: Option<&Tensor>,
+    ) -> Result<CrossAttentionContext> {
+        let mut projector = ContextProjector::new(hidden_states, key_bias, self.dtype)?;
+        for block in &self.down_blocks {
+            block.project_context(&mut projector)?;
+        }
+        self.mid_block.project_context(&mut projector)?;
+        Ok(projector.finish())
+    }
+
+    /// What the UNet adds to its skips and its middle, for noisy latents (batch, in_channels, height, width) at `timesteps`
+    /// (batch). `condition` is of one picture or of a batch.
+    ///
+    /// # Errors
+    /// Tensors that do not fit each other or the model.
+    pub fn forward(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        context: &CrossAttentionContext,
+        condition: &Condition,
+    ) -> Result<AdditionalResiduals> {
+        check_inputs(self.config.in_channels, sample, timesteps, context)?;
+        let sinusoids = self.time_proj.forward(timesteps)?.to_dtype(self.dtype)?;
+        let time = silu(&self.time_embedding.forward(&sinusoids)?)?;
+        let context = &mut context.cursor();
+
+        let hidden = self.conv_in.forward(&to_channels_last(&sample.to_dtype(self.dtype)?)?)?;
+        let mut hidden = self.conditioned(&hidden, condition)?;
+        let mut skips = vec![hidden.clone()];
+        for block in &self.down_blocks {
+            hidden = block.forward(hidden, &time, context, &mut skips)?;
+        }
+        hidden = self.mid_block.forward(&hidden, &time, context)?;
+
+        let mut down = Vec::with_capacity(skips.len());
+        for (skip, layer) in skips.iter().zip(&self.controlnet_down_blocks) {
+            down.push(self.pooled(layer.forward(skip)?)?);
+        }
+        let mid = self.pooled(self.controlnet_mid_block.forward(&hidden)?)?;
+        Ok(AdditionalResiduals::new(down, mid))
+    }
+
+    /// What the latents became, and what the picture became.
+    fn conditioned(&self, hidden: &Tensor, condition: &Condition) -> Result<Tensor> {
+        let (batch, height, width, _) = hidden.dims4()?;
+        let (pictures, h, w, _) = condition.embedding.dims4()?;
+        if (h, w) != (height, width) || ![1, batch].contains(&pictures) {
+            return Err(Error::Shape {
+                tensor: "condition",
+                expected: format!("1 or {batch} pictures, {height} × {width} latents high and wide"),
+                found: format!("{pictures} of {h} × {w}"),
+            });
+        }
+        Ok(hidden.broadcast_add(&condition.embedding)?)
+    }
+
+    /// (batch, height, width, channels) → the same, or (batch, 1, 1, channels) if the mean is all that counts.
+    fn pooled(&self, residual: Tensor) -> Result<Tensor> {
+        if self.config.global_pool_conditions { Ok(residual.mean_keepdim((1, 2))?) } else { Ok(residual) }
+    }
+
+    fn unfit(&self, tensor: &'static str, found: &Tensor) -> Error {
+        Error::Shape {
+            tensor,
+            expected: format!("(pictures, {}, height, width)", self.config.conditioning_channels),
+            found: format!("{:?}", found.dims()),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! A ControlNet in one file, in the naming of `cldm.py` of lllyasviel/ControlNet, as diffusers'
+//! `convert_controlnet_checkpoint` maps it, or in that of diffusers.
+
+use altclip_encoder::checkpoint::Checkpoint;
+
+use super::inferred;
+use super::unet_names::UNetNames;
+use crate::controlnet::ControlNetConfig;
+use crate::{Error, Result};
+
+/// How a file calls its tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Naming {
+    LatentDiffusion,
+    Diffusers,
+}
+
+/// Where the tensors are in a file that may hold the rest of a model too.
+const PREFIX: &str = "control_model.";
+
+/// What every ControlNet has, in both namings.
+const FIRST_LAYERS: [(&str, Naming); 2] = [
+    ("input_hint_block.0.weight", Naming::LatentDiffusion),
+    ("controlnet_cond_embedding.conv_in.weight", Naming::Diffusers),
+];
+
+/// The configuration that the shapes tell, and the weights by the names that diffusers has.
+///
+/// # Errors
+/// When it is no ControlNet.
+pub(crate) fn controlnet_in_single_file(checkpoint: &Checkpoint) -> Result<(ControlNetConfig, Checkpoint)> {
+    let places =
+        FIRST_LAYERS.iter().flat_map(|&(layer, naming)| [(PREFIX, layer, naming), ("", layer, naming)]);
+    let found =
+        places.into_iter().find(|(prefix, layer, _)| checkpoint.contains(&format!("{prefix}{layer}")));
+    let Some((prefix, _, naming)) = found else {
+        return Err(no_controlnet(checkpoint));
+    };
+    let config = inferred::controlnet(checkpoint, prefix, naming)?;
+    let names = ControlNetNames::new(&config);
+    let weights = checkpoint.part(prefix, move |name| {
+        let name = match naming {
+            Naming::LatentDiffusion => names.to_ldm(name)?,
+            Naming::Diffusers => name.to_owned(),
+        };
+        Some(format!("{prefix}{name}"))
+    });
+    Ok((config, weights))
+}
+
+/// What to say of weights that are of something else.
+pub(crate) fn no_controlnet(checkpoint: &Checkpoint) -> Error {
+    let [(ldm, _), (diffusers, _)] = FIRST_LAYERS;
+    let problem = format!("expected a ControlNet, found no tensor {diffusers} or {ldm}");
+    Error::content(checkpoint.file_name(), problem)
+}
+
+/// Whether weights in diffusers' naming are of a ControlNet.
+pub(crate) fn is_controlnet(checkpoint: &Checkpoint) -> bool {
+    FIRST_LAYERS.iter().any(|(layer, naming)| *naming == Naming::Diffusers && checkpoint.contains(layer))
+}
+
+/// The mapping for ControlNets of one shape.
+#[derive(Debug, Clone)]
+pub(super) struct ControlNetNames {
+    way_down: UNetNames,
+    /// Convolutions between the first and the last that the picture goes through.
+    blocks: usize,
+}
+
+impl ControlNetNames {
+    pub fn new(config: &ControlNetConfig) -> Self {
+        // Nothing on the way up has a name here.
+        let up_attends = vec![false; config.block_out_channels.len()];
+        let halvings = config.conditioning_embedding_out_channels.len().saturating_sub(1);
+        Self { way_down: UNetNames { layers: config.layers_per_block, up_attends }, blocks: 2 * halvings }
+    }
+
+    /// From the name in diffusers to that in latent diffusion, both without prefix. Activations stand between the
+    /// convolutions of the picture, and have numbers too.
+    pub fn to_ldm(&self, name: &str) -> Option<String> {
+        let segments: Vec<&str> = name.split('.').collect();
+        let hint = |layer: usize, kind: &str| Some(format!("input_hint_block.{}.{kind}", 2 * layer));
+        match segments.as_slice() {
+            ["controlnet_cond_embedding", "conv_in", kind] => hint(0, kind),
+            ["controlnet_cond_embedding", "blocks", block, kind] => {
+                hint(1 + super::names::index(block)?, kind)
+            }
+            ["controlnet_cond_embedding", "conv_out", kind] => hint(1 + self.blocks, kind),
+            ["controlnet_down_blocks", skip, kind] => {
+                Some(format!("zero_convs.{}.0.{kind}", super::names::index(skip)?))
+            }
+            ["controlnet_mid_block", kind] => Some(format!("middle_block_out.0.{kind}")),
+            _ => self.way_down.to_ldm(name),
+        }
+    }
+}
