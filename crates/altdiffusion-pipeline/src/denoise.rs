@@ -71,6 +71,7 @@ pub fn denoise(
         let begin = Instant::now();
         let index = first_index + step;
         let mut sample = scheduler.scale_model_input(&latents, index)?;
+        let residuals = prompt.residuals(&sample, timestep, (step, total))?;
         if let Some(inpainting) = &inpainting {
             sample = inpainting.extend(sample)?;
         }
@@ -78,7 +79,9 @@ pub fn denoise(
             sample = Tensor::cat(&[&sample, &sample], 0)?;
         }
         let timestep_batch = Tensor::full(timestep as f32, sample.dim(0)?, sample.device())?;
-        let predict = |sample: &Tensor| unet.forward(sample, &timestep_batch, prompt.context());
+        let predict = |sample: &Tensor| {
+            unet.forward_with_residuals(sample, &timestep_batch, prompt.context(), residuals.as_ref())
+        };
         let mut prediction = match &how.windows {
             Some(windows) => windows.predict(&sample, predict)?,
             None => predict(&sample)?,

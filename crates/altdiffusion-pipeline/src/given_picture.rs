@@ -15,6 +15,14 @@ pub(crate) fn pixels(picture: &RgbImage, width: usize, height: usize) -> Result<
     Ok(Tensor::from_vec(values, (1, height, width, 3), &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()?)
 }
 
+/// Pixels (1, 3, height, width), 0 to 1, of a picture that is of the right size already.
+pub(crate) fn colours(picture: &RgbImage) -> Result<Tensor> {
+    let (width, height) = picture.dimensions();
+    let values: Vec<f32> = picture.as_raw().iter().map(|&byte| f32::from(byte) / 255.0).collect();
+    let shape = (1, height as usize, width as usize, 3);
+    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()?)
+}
+
 /// A mask (1, 1, height, width), 1 where it is at least half white and 0 elsewhere, resized like a picture.
 pub(crate) fn mask(mask: &GrayImage, width: usize, height: usize) -> Result<Tensor> {
     // Three equal channels: each is filtered by itself.

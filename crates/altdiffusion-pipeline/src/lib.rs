@@ -2,6 +2,7 @@
 
 mod adapters;
 mod config;
+mod control;
 mod denoise;
 mod denoising_windows;
 mod error;
@@ -29,6 +30,7 @@ pub mod vae;
 
 pub use adapters::{Lora, TextualInversion};
 pub use config::PerBlock;
+pub use control::Control;
 pub use denoise::{Denoised, Denoising, Step, denoise};
 pub use denoising_windows::DenoisingWindows;
 pub use error::{Error, Result};

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use image::{GrayImage, RgbImage};
 
+use crate::control::Control;
 use crate::denoising_windows::DenoisingWindows;
 use crate::guidance::Guidance;
 use crate::prompt::{PromptReading, TextStates};
@@ -47,6 +48,8 @@ pub struct GenerateOptions {
     pub(crate) mask: Option<GrayImage>,
     pub(crate) strength: Option<f64>,
     pub(crate) windows: Option<DenoisingWindows>,
+    pub(crate) controls: Vec<Control>,
+    pub(crate) guess_mode: bool,
     pub(crate) tiling: Option<Tiling>,
 }
 
@@ -59,6 +62,11 @@ impl GenerateOptions {
     /// How many prompts there are.
     pub(crate) fn prompt_count(&self) -> usize {
         self.prompt_states.as_ref().map_or(self.prompts.len(), TextStates::texts)
+    }
+
+    /// Whether each step goes beyond what the prompt says.
+    pub(crate) fn is_guided(&self) -> bool {
+        self.guidance.scale > 1.0
     }
 
     /// The strength, if nobody says which: with a mask, all of what it covers may change.
@@ -91,6 +99,8 @@ impl GenerateOptions {
             mask: None,
             strength: None,
             windows: None,
+            controls: Vec::new(),
+            guess_mode: false,
             tiling: None,
         }
     }
@@ -243,6 +253,21 @@ impl GenerateOptions {
     /// same thing many times.
     pub fn windows(mut self, windows: DenoisingWindows) -> Self {
         self.windows = Some(windows);
+        self
+    }
+
+    /// A picture to follow, with the ControlNet that does it; several, if called again. Where nothing else does, the first
+    /// of them decides the size.
+    pub fn control(mut self, control: Control) -> Self {
+        self.controls.push(control);
+        self
+    }
+
+    /// Follow the pictures of [`control`](Self::control) without regard to the prompt, as far as that goes: the ControlNets
+    /// then have no part in what guidance leads away from, and less in details (section 3.5 of
+    /// <https://arxiv.org/abs/2302.05543>). A guidance scale from 3 to 5 suits it.
+    pub fn guess_mode(mut self, guess_mode: bool) -> Self {
+        self.guess_mode = guess_mode;
         self
     }
 

@@ -7,7 +7,8 @@ use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
-use crate::unet::{CrossAttentionContext, UNet2DConditionModel};
+use crate::control::RunningControls;
+use crate::unet::{AdditionalResiduals, CrossAttentionContext, UNet2DConditionModel};
 use crate::windows::windows;
 use crate::{Error, Result};
 
@@ -201,6 +202,27 @@ impl TextStates {
         self.hidden_states.dims().first().copied().unwrap_or(0)
     }
 
+    /// The second half of the texts of a guided batch: what the pictures show.
+    pub(crate) fn conditioned_half(&self) -> Result<Self> {
+        let half = self.texts() / 2;
+        let second = |tensor: &Tensor| tensor.narrow(0, half, half)?.contiguous();
+        Ok(Self {
+            hidden_states: second(&self.hidden_states)?,
+            key_bias: self.key_bias.as_ref().map(second).transpose()?,
+        })
+    }
+
+    /// Text after text, each for as many pictures, as a model projects them to the keys and values of its cross-attentions.
+    pub(crate) fn project(
+        &self,
+        pictures: usize,
+        project: impl Fn(&Tensor, Option<&Tensor>) -> Result<CrossAttentionContext>,
+    ) -> Result<CrossAttentionContext> {
+        let states = self.repeat_each(pictures)?;
+        let key_bias = states.key_bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
+        project(&states.hidden_states, key_bias.as_ref())
+    }
+
     /// Text after text, each `times` times.
     fn repeat_each(&self, times: usize) -> Result<Self> {
         let repeat = |tensor: &Tensor| -> candle_core::Result<Tensor> {
@@ -241,6 +263,7 @@ pub struct Prompt {
     context: CrossAttentionContext,
     pictures: usize,
     guided: bool,
+    controls: RunningControls,
 }
 
 impl Prompt {
@@ -271,10 +294,24 @@ impl Prompt {
             });
         }
         let prompts = states.texts() / halves;
-        let states = states.repeat_each(pictures)?;
-        let key_bias = states.key_bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
-        let context = unet.project_context(&states.hidden_states, key_bias.as_ref())?;
-        Ok(Self { context, pictures: prompts * pictures, guided })
+        let context = states.project(pictures, |states, key_bias| unet.project_context(states, key_bias))?;
+        Ok(Self { context, pictures: prompts * pictures, guided, controls: RunningControls::default() })
+    }
+
+    /// The same, with pictures that are followed.
+    pub(crate) fn controlled(self, controls: RunningControls) -> Self {
+        Self { controls, ..self }
+    }
+
+    /// What the ControlNets add in a step of so many, for latents (pictures, channels, height, width) as the scheduler
+    /// scales them.
+    pub(crate) fn residuals(
+        &self,
+        sample: &Tensor,
+        timestep: f64,
+        step: (usize, usize),
+    ) -> Result<Option<AdditionalResiduals>> {
+        self.controls.residuals(sample, timestep, step, self.guided)
     }
 
     /// The keys and values, of `pictures` or with guidance twice as many prompts.

@@ -195,11 +195,11 @@ fn bad_configurations_and_tensors_are_named() {
 fn what_was_made_for_another_unet_is_refused() {
     let (unet_config, unet_weights) = model::<UNet2DConditionConfig>("alt_diffusion/unet");
     let unet = UNet2DConditionModel::new(&unet_config, unet_weights).unwrap();
-    load("sd1").check_fits(&unet).unwrap();
-    let error = load("sd2").check_fits(&unet).unwrap_err().to_string();
+    load("sd1").check_fits(unet.config()).unwrap();
+    let error = load("sd2").check_fits(unet.config()).unwrap_err().to_string();
     assert!(error.contains("`block_out_channels` is [8, 12, 12, 16]; expected [8, 12, 16, 16]"), "{error}");
     let single = ControlNetModel::from_file(&golden("controlnet/single.pth"), DType::F32, &Device::Cpu);
-    let error = single.unwrap().check_fits(&unet).unwrap_err().to_string();
+    let error = single.unwrap().check_fits(unet.config()).unwrap_err().to_string();
     assert!(error.contains("`block_out_channels` is [32]"), "{error}");
 }
 

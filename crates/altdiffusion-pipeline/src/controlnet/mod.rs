@@ -12,7 +12,7 @@ use fused_ops::{Conv2d, compute_dtype, silu};
 use crate::layers::layout::{same_size, to_channels_last};
 use crate::unet::{
     AdditionalResiduals, ContextProjector, CrossAttentionContext, DownBlock2D, TimestepEmbedding, Timesteps,
-    UNet2DConditionModel, UNetMidBlock2DCrossAttn, UNetPlan, check_inputs,
+    UNet2DConditionConfig, UNetMidBlock2DCrossAttn, UNetPlan, check_inputs,
 };
 use crate::{Error, Result};
 pub use condition::Condition;
@@ -83,8 +83,8 @@ impl ControlNetModel {
     ///
     /// # Errors
     /// Names the field of the configuration that differs.
-    pub fn check_fits(&self, unet: &UNet2DConditionModel) -> Result<()> {
-        self.config.check_fits(unet.config())
+    pub fn check_fits(&self, unet: &UNet2DConditionConfig) -> Result<()> {
+        self.config.check_fits(unet)
     }
 
     /// What [`forward`](Self::forward) is to follow, from the picture's pixels (pictures, 3, height, width), 0 to 1. One

@@ -1,6 +1,7 @@
 //! The whole way from a text to pictures.
 
 mod begin;
+mod control;
 mod load;
 mod load_options;
 mod part;
@@ -141,6 +142,11 @@ impl AltDiffusion {
         &self.scheduler
     }
 
+    /// Where the model computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// What turns latents into small pictures without the decoder.
     ///
     /// # Errors
@@ -185,11 +191,19 @@ impl AltDiffusion {
         }
         let how = Denoising { guidance, windows: options.windows };
         how.windows.iter().try_for_each(DenoisingWindows::check)?;
+        if how.windows.is_some() && !options.controls.is_empty() {
+            let problem =
+                "cannot be used with a control picture, which is followed as a whole; leave one of them out";
+            return Err(Error::option("denoising windows", problem));
+        }
+        self.check_controls(options)?;
         let mut noise = options.rng.with_seed(options.seed);
         let run_start = self.start(options, scheduler.as_ref(), noise.as_mut())?;
         let texts = self.read_texts(options)?;
         let unet = self.unet()?;
-        let prompt = texts.project(&unet, run_start.latents.dim(0)? / options.prompt_count())?;
+        let pictures = run_start.latents.dim(0)? / options.prompt_count();
+        let prompt = texts.project(&unet, pictures)?;
+        let prompt = prompt.controlled(self.controls(options, texts.states(), pictures)?);
         self.device.synchronize()?;
         let text = start.elapsed();
 

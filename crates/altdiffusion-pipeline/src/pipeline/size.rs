@@ -54,7 +54,7 @@ impl AltDiffusion {
     }
 
     /// What sides of pictures are multiples of.
-    fn size_multiple(&self) -> usize {
+    pub(super) fn size_multiple(&self) -> usize {
         self.vae_config().downscale().max(SIZE_MULTIPLE)
     }
 
@@ -74,7 +74,10 @@ impl AltDiffusion {
             (_, _, Some((_, _, height, width)), _) => (width * factor, height * factor),
             (Some(width), Some(height), ..) => (width, height),
             (.., Some(image)) => self.size_from(image)?,
-            _ => self.default_size()?,
+            _ => match options.controls.first() {
+                Some(control) => self.size_of_control(control)?,
+                None => self.default_size()?,
+            },
         };
         let width = check_side("width", options.width.unwrap_or(default_width), self.size_multiple())?;
         let height = check_side("height", options.height.unwrap_or(default_height), self.size_multiple())?;

@@ -14,6 +14,11 @@ pub(super) struct Texts {
 }
 
 impl Texts {
+    /// The hidden states, of which with guidance the first half says what to keep away from.
+    pub fn states(&self) -> &TextStates {
+        &self.states
+    }
+
     /// The keys and values of `unet`, for `pictures` pictures of each prompt.
     pub fn project(&self, unet: &UNet2DConditionModel, pictures: usize) -> Result<Prompt> {
         match self.guided {
@@ -27,7 +32,7 @@ impl AltDiffusion {
     /// The texts of the options: the prompts and, with guidance, before them what they keep away from.
     pub(super) fn read_texts(&self, options: &GenerateOptions) -> Result<Texts> {
         let texts: Vec<&str> = options.prompts.iter().map(String::as_str).collect();
-        let guided = options.guidance.scale > 1.0;
+        let guided = options.is_guided();
         let negative = options.negative_prompt.as_str();
         let reading = options.prompt_reading;
         let count = options.prompt_count();

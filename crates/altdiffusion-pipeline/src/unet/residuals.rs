@@ -67,6 +67,11 @@ impl AdditionalResiduals {
         Ok(Self { down, mid: self.mid.broadcast_add(&other.mid)? })
     }
 
+    /// Those of (pictures) for a guided batch (2 · pictures), of which the first half, the unconditioned one, gets nothing.
+    pub(crate) fn for_conditioned_half(&self) -> Result<Self> {
+        self.map(|_, residual| residual.pad_with_zeros(0, residual.dim(0)?, 0))
+    }
+
     /// Adds them to the skips that the way down left, and to what came out of the middle.
     pub(super) fn add_to(&self, skips: &mut [Tensor], middle: &mut Tensor) -> Result<()> {
         if self.down.len() != skips.len() {

@@ -1,0 +1,100 @@
+//! Pictures that the drawing follows.
+
+mod run;
+
+use std::fmt;
+use std::sync::Arc;
+
+use image::RgbImage;
+
+use crate::controlnet::ControlNetModel;
+use crate::{Error, Result};
+pub(crate) use run::{RunningControl, RunningControls};
+
+/// A ControlNet and the picture that it follows: edges, depths, a pose, or whatever it was trained with, ready made.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use altclip_encoder::source::ModelSource;
+/// use altdiffusion_pipeline::controlnet::ControlNetModel;
+/// use altdiffusion_pipeline::{AltDiffusion, Control, GenerateOptions};
+/// use candle_core::{DType, Device};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (dtype, device) = (DType::F32, Device::Cpu);
+/// let model = ModelSource::open("BAAI/AltDiffusion-m9")?;
+/// let pipeline = AltDiffusion::from_source(&model, dtype, &device)?;
+/// let net = ModelSource::open("lllyasviel/control_v11p_sd15_canny")?;
+/// let net = Arc::new(ControlNetModel::from_source(&net, dtype, &device)?);
+///
+/// let edges = image::open("edges.png")?.into_rgb8();
+/// let options = GenerateOptions::new("一座红色的房子").control(Control::new(net, edges).scale(0.8).to(0.6));
+/// pipeline.generate(&options)?.images[0].save("house.png")?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Control {
+    pub(crate) net: Arc<ControlNetModel>,
+    pub(crate) image: RgbImage,
+    pub(crate) scale: f64,
+    pub(crate) from: f64,
+    pub(crate) to: f64,
+}
+
+impl Control {
+    /// A picture of the size that is drawn, which is followed as closely as the ControlNet was trained to, in all steps.
+    pub fn new(net: Arc<ControlNetModel>, image: RgbImage) -> Self {
+        Self { net, image, scale: 1.0, from: 0.0, to: 1.0 }
+    }
+
+    /// How closely the picture is followed (`controlnet_conditioning_scale` of diffusers): 1 if not said, and 0 not at all.
+    pub fn scale(mut self, scale: f64) -> Self {
+        self.scale = scale;
+        self
+    }
+
+    /// The part of the steps after which the picture is followed (`control_guidance_start`): 0, from the first, if not said.
+    pub fn from(mut self, from: f64) -> Self {
+        self.from = from;
+        self
+    }
+
+    /// The part of the steps up to which the picture is followed (`control_guidance_end`): 1, to the last, if not said.
+    pub fn to(mut self, to: f64) -> Self {
+        self.to = to;
+        self
+    }
+
+    /// Width and height of the picture, in pixels.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let (width, height) = self.image.dimensions();
+        (width as usize, height as usize)
+    }
+
+    /// The numbers have a meaning.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Self { scale, from, to, .. } = *self;
+        if !scale.is_finite() {
+            return Err(Error::option("control scale", format!("{scale}, expected a number")));
+        }
+        let part = 0.0..=1.0;
+        if !(part.contains(&from) && part.contains(&to) && from < to) {
+            let problem =
+                format!("from {from} to {to} of the steps, expected two growing numbers from 0 to 1");
+            return Err(Error::option("control range", problem));
+        }
+        Ok(())
+    }
+}
+
+/// Neither weights nor pixels, which nobody wants to read.
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { image, scale, from, to, .. } = self;
+        let (width, height) = image.dimensions();
+        write!(f, "Control({width}×{height} pixels, scale {scale}, from {from} to {to})")
+    }
+}

@@ -1,0 +1,78 @@
+//! Pictures that a run follows, ready for its steps.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use super::Control;
+use crate::Result;
+use crate::controlnet::{Condition, ControlNetModel};
+use crate::unet::{AdditionalResiduals, CrossAttentionContext};
+
+/// All of them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RunningControls {
+    pub controls: Vec<RunningControl>,
+    /// Whether the unconditioned half goes without, and the higher resolutions are followed less.
+    pub guesses: bool,
+}
+
+/// One of them, with what does not change between the steps.
+#[derive(Debug, Clone)]
+pub(crate) struct RunningControl {
+    net: Arc<ControlNetModel>,
+    condition: Condition,
+    /// Of the whole batch, or of its conditioned half where the other goes without.
+    context: CrossAttentionContext,
+    scale: f64,
+    from: f64,
+    to: f64,
+}
+
+impl RunningControl {
+    pub fn new(control: &Control, condition: Condition, context: CrossAttentionContext) -> Self {
+        let Control { ref net, scale, from, to, .. } = *control;
+        Self { net: net.clone(), condition, context, scale, from, to }
+    }
+
+    /// Whether the picture is followed in a step of so many.
+    fn is_followed(&self, step: usize, steps: usize) -> bool {
+        let (before, after) = (step as f64 / steps as f64, (step + 1) as f64 / steps as f64);
+        before >= self.from && after <= self.to && self.scale != 0.0
+    }
+}
+
+impl RunningControls {
+    /// What the UNet adds in a step, for latents (pictures, channels, height, width) as the scheduler scales them, or
+    /// nothing if no picture is followed in this one.
+    pub fn residuals(
+        &self,
+        sample: &Tensor,
+        timestep: f64,
+        (step, steps): (usize, usize),
+        guided: bool,
+    ) -> Result<Option<AdditionalResiduals>> {
+        let half_goes_without = guided && self.guesses;
+        let sample = match guided && !self.guesses {
+            true => &Tensor::cat(&[sample, sample], 0)?,
+            false => sample,
+        };
+        let timesteps = Tensor::full(timestep as f32, sample.dim(0)?, sample.device())?;
+        let mut sum: Option<AdditionalResiduals> = None;
+        for control in self.controls.iter().filter(|control| control.is_followed(step, steps)) {
+            let residuals = control.net.forward(sample, &timesteps, &control.context, &control.condition)?;
+            let residuals = match self.guesses && !control.net.config().global_pool_conditions {
+                true => residuals.faded(control.scale)?,
+                false => residuals.scaled(control.scale)?,
+            };
+            sum = Some(match sum {
+                Some(sum) => sum.plus(&residuals)?,
+                None => residuals,
+            });
+        }
+        match sum {
+            Some(sum) if half_goes_without => Ok(Some(sum.for_conditioned_half()?)),
+            sum => Ok(sum),
+        }
+    }
+}

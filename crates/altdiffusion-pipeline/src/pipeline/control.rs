@@ -1,0 +1,98 @@
+//! The pictures that the options say to follow.
+
+use super::AltDiffusion;
+use crate::control::{Control, RunningControl, RunningControls};
+use crate::controlnet::ControlNetModel;
+use crate::options::GenerateOptions;
+use crate::prompt::TextStates;
+use crate::{Error, Result, given_picture};
+
+impl AltDiffusion {
+    /// Checks that a ControlNet can be used with this model: that it was made for its UNet and its autoencoder.
+    ///
+    /// # Errors
+    /// Names the field of its configuration that differs.
+    pub fn check_controlnet(&self, net: &ControlNetModel) -> Result<()> {
+        net.check_fits(self.unet_config())?;
+        let (found, expected) = (net.config().downscale(), self.vae_config().downscale());
+        if found != expected {
+            return Err(Error::Config {
+                model: "ControlNetModel",
+                field: "conditioning_embedding_out_channels",
+                expected: format!("numbers that divide pictures by {expected}, as the autoencoder does"),
+                found: format!("{:?}", net.config().conditioning_embedding_out_channels),
+            });
+        }
+        Ok(())
+    }
+
+    /// The pictures to follow can be followed.
+    pub(super) fn check_controls(&self, options: &GenerateOptions) -> Result<()> {
+        if options.controls.is_empty() {
+            return match options.guess_mode {
+                true => Err(Error::option("guess mode", "expected a control picture that it is for")),
+                false => Ok(()),
+            };
+        }
+        for control in &options.controls {
+            control.check()?;
+            self.check_controlnet(&control.net)?;
+        }
+        let [_, _, height, width] = self.latent_shape(options)?;
+        let drawn = (width * self.vae_config().downscale(), height * self.vae_config().downscale());
+        match options.controls.iter().find(|control| control.size() != drawn) {
+            Some(control) => {
+                let ((width, height), (drawn_width, drawn_height)) = (control.size(), drawn);
+                let problem = format!(
+                    "is {width} × {height}, the picture {drawn_width} × {drawn_height}: resize it, or give width and \
+                     height"
+                );
+                Err(Error::option("control image", problem))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The size of a picture that is drawn after another one, and must be as large.
+    pub(super) fn size_of_control(&self, control: &Control) -> Result<(usize, usize)> {
+        let (width, height) = control.size();
+        let multiple = self.size_multiple();
+        if !(width.is_multiple_of(multiple) && height.is_multiple_of(multiple)) {
+            let down = |side: usize| (side / multiple).max(1) * multiple;
+            let problem = format!(
+                "is {width} × {height}, and what is drawn has sides that {multiple} divides: resize it, such as to \
+                 {} × {}",
+                down(width),
+                down(height)
+            );
+            return Err(Error::option("control image", problem));
+        }
+        Ok((width, height))
+    }
+
+    /// The pictures to follow, for a run with the texts of the options, each for `pictures` pictures.
+    pub(super) fn controls(
+        &self,
+        options: &GenerateOptions,
+        states: &TextStates,
+        pictures: usize,
+    ) -> Result<RunningControls> {
+        let Some(first) = options.controls.first() else { return Ok(RunningControls::default()) };
+        // As in diffusers, where the first one decides.
+        let guesses = options.guess_mode || first.net.config().global_pool_conditions;
+        let states = match guesses && options.is_guided() {
+            true => &states.conditioned_half()?,
+            false => states,
+        };
+        let mut controls = Vec::with_capacity(options.controls.len());
+        for control in &options.controls {
+            let net = &control.net;
+            let pixels = given_picture::colours(&control.image)?.to_device(&self.device)?;
+            let condition = net.embed_picture(&pixels)?;
+            let context =
+                states.project(pictures, |states, key_bias| net.project_context(states, key_bias))?;
+            controls.push(RunningControl::new(control, condition, context));
+        }
+        Ok(RunningControls { controls, guesses })
+    }
+}

@@ -1,0 +1,256 @@
+//! Pictures that follow others, against diffusers' `StableDiffusionControlNetPipeline` and its relatives.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use altclip_encoder::source::ModelSource;
+use altdiffusion_pipeline::controlnet::{ControlNetConfig, ControlNetModel};
+use altdiffusion_pipeline::schedulers::SchedulerKind;
+use altdiffusion_pipeline::{AltDiffusion, Control, GenerateOptions};
+use candle_core::{DType, Device, Tensor, safetensors};
+use candle_nn::VarBuilder;
+use image::{GrayImage, RgbImage};
+use serde::Deserialize;
+
+type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+/// The largest relative error ‖a − b‖/‖b‖ of the latents. The reference's own distance from f64 is up to 4e-5.
+const TOLERANCE: f32 = 1e-4;
+
+/// Of two ControlNets the second has the weights of the first times this.
+const SECOND: f64 = 0.75;
+
+#[derive(Deserialize)]
+struct Case {
+    repository: String,
+    name: String,
+    prompt: String,
+    negative_prompt: String,
+    guidance_scale: f64,
+    num_inference_steps: usize,
+    num_images_per_prompt: usize,
+    seed: u64,
+    controls: Vec<CaseControl>,
+    #[serde(default)]
+    guess_mode: bool,
+    #[serde(default)]
+    global_pool_conditions: bool,
+    strength: Option<f64>,
+    #[serde(default)]
+    mask: bool,
+    channels: Option<usize>,
+    scheduler: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct CaseControl {
+    scale: f64,
+    start: f64,
+    end: f64,
+}
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+}
+
+struct Given(HashMap<String, Tensor>);
+
+impl Given {
+    fn read() -> TestResult<Self> {
+        Ok(Self(safetensors::load(golden("controlnet/pipeline.safetensors"), &Device::Cpu)?))
+    }
+
+    fn bytes(&self, name: &str) -> TestResult<(u32, u32, Vec<u8>)> {
+        let tensor = self.0.get(name).ok_or_else(|| format!("no {name}"))?;
+        Ok((tensor.dim(1)? as u32, tensor.dim(0)? as u32, tensor.flatten_all()?.to_vec1()?))
+    }
+
+    fn picture(&self, name: &str) -> TestResult<RgbImage> {
+        let (width, height, bytes) = self.bytes(name)?;
+        RgbImage::from_raw(width, height, bytes).ok_or_else(|| "a picture of another size".into())
+    }
+
+    fn mask(&self) -> TestResult<GrayImage> {
+        let (width, height, bytes) = self.bytes("mask")?;
+        GrayImage::from_raw(width, height, bytes).ok_or_else(|| "a mask of another size".into())
+    }
+}
+
+fn load(repository: &str) -> TestResult<AltDiffusion> {
+    let source = ModelSource::directory(golden(repository));
+    Ok(AltDiffusion::from_source(&source, DType::F32, &Device::Cpu)?)
+}
+
+/// The model with a UNet that was trained to inpaint.
+fn load_inpainting(repository: &str) -> TestResult<AltDiffusion> {
+    let directory = tempfile::tempdir()?;
+    for part in ["tokenizer", "text_encoder", "unet", "vae", "scheduler"] {
+        std::fs::create_dir(directory.path().join(part))?;
+        for file in std::fs::read_dir(golden(repository).join(part))? {
+            let file = file?;
+            std::fs::write(directory.path().join(part).join(file.file_name()), std::fs::read(file.path())?)?;
+        }
+    }
+    let config = directory.path().join("unet/config.json");
+    let fields = std::fs::read_to_string(&config)?.replace("\"in_channels\": 4", "\"in_channels\": 9");
+    std::fs::write(&config, fields)?;
+    let weights = directory.path().join("unet/diffusion_pytorch_model.safetensors");
+    let mut tensors = safetensors::load(&weights, &Device::Cpu)?;
+    let given = safetensors::load(golden("given_pictures.safetensors"), &Device::Cpu)?;
+    let conv_in = given[&format!("{repository}.conv_in.weight")].clone();
+    tensors.insert("conv_in.weight".to_owned(), conv_in);
+    safetensors::save(&tensors, weights)?;
+    let source = ModelSource::directory(directory.path());
+    Ok(AltDiffusion::from_source(&source, DType::F32, &Device::Cpu)?)
+}
+
+fn net(repository: &str, factor: f64, pools: bool) -> TestResult<Arc<ControlNetModel>> {
+    let folder = golden("controlnet").join(if repository.ends_with("m18") { "sd2" } else { "sd1" });
+    let config = serde_json::from_slice(&std::fs::read(folder.join("config.json"))?)?;
+    let config = ControlNetConfig { global_pool_conditions: pools, ..config };
+    let weights = safetensors::load(folder.join("diffusion_pytorch_model.fp16.safetensors"), &Device::Cpu)?;
+    let weights =
+        weights.into_iter().map(|(name, weight)| Ok((name, (weight.to_dtype(DType::F32)? * factor)?)));
+    let weights = weights.collect::<candle_core::Result<HashMap<_, _>>>()?;
+    Ok(Arc::new(ControlNetModel::new(&config, VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu))?))
+}
+
+fn relative_error(found: &Tensor, expected: &Tensor) -> candle_core::Result<f32> {
+    let norm = |tensor: &Tensor| tensor.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
+    Ok(norm(&(found - expected)?)? / norm(expected)?)
+}
+
+#[test]
+fn they_are_those_of_diffusers() -> TestResult {
+    let cases = std::fs::read_to_string(golden("controlnet/pipeline.json"))?;
+    let cases: Vec<Case> = serde_json::from_str(&cases)?;
+    let given = Given::read()?;
+    let (plain, m18) = (load("alt_diffusion")?, load("alt_diffusion_m18")?);
+    let inpainting = load_inpainting("alt_diffusion")?;
+    for case in &cases {
+        let mut options = GenerateOptions::new(&case.prompt)
+            .negative_prompt(&case.negative_prompt)
+            .guidance_scale(case.guidance_scale)
+            .steps(case.num_inference_steps)
+            .pictures(case.num_images_per_prompt)
+            .seed(case.seed)
+            .guess_mode(case.guess_mode);
+        for (place, (control, factor)) in case.controls.iter().zip([1.0, SECOND]).enumerate() {
+            let net = net(&case.repository, factor, case.global_pool_conditions)?;
+            let picture = given.picture(&format!("control.{place}"))?;
+            let control = Control::new(net, picture).scale(control.scale).from(control.start).to(control.end);
+            options = options.control(control);
+        }
+        if let Some(strength) = case.strength {
+            options = options.image(given.picture("given")?).strength(strength);
+        }
+        if case.mask {
+            options = options.mask(given.mask()?);
+        }
+        if let Some(class_name) = &case.scheduler {
+            options = options
+                .scheduler(SchedulerKind::from_class_name(class_name).ok_or("a scheduler nobody knows")?);
+        }
+        let pipeline = match (case.channels, case.repository.as_str()) {
+            (Some(9), _) => &inpainting,
+            (_, "alt_diffusion") => &plain,
+            _ => &m18,
+        };
+        let name = format!("{}.{}", case.repository, case.name);
+        let expected = &given.0[&format!("{name}.latents")];
+        let error = relative_error(&pipeline.generate(&options)?.latents, expected)?;
+        println!("{name}: {error:e}");
+        assert!(error <= TOLERANCE, "{name}: {error}");
+    }
+    Ok(())
+}
+
+/// Several prompts with one picture to follow give what each gives by itself, guided and guessing or not.
+#[test]
+fn prompts_that_go_together_do_not_change_each_other() -> TestResult {
+    let (pipeline, given, net) = (load("alt_diffusion")?, Given::read()?, net("alt_diffusion", 1.0, false)?);
+    let prompts = ["一只戴帽子的小狗", "a cat"];
+    let noise = Tensor::randn(0f32, 1.0, (4, 4, 5, 7), &Device::Cpu)?;
+    for guesses in [false, true] {
+        let options = GenerateOptions::new("")
+            .negative_prompt("blurry")
+            .steps(3)
+            .control(Control::new(net.clone(), given.picture("control.0")?))
+            .guess_mode(guesses);
+        let together = options.clone().prompts(prompts).pictures(2).initial_latents(noise.clone());
+        let together = pipeline.generate(&together)?.latents;
+        for (index, prompt) in prompts.into_iter().enumerate() {
+            let half = |tensor: &Tensor| tensor.narrow(0, 2 * index, 2)?.contiguous();
+            let alone = options.clone().prompts([prompt]).initial_latents(half(&noise)?);
+            let error = relative_error(&pipeline.generate(&alone)?.latents, &half(&together)?)?;
+            assert!(error < 1e-5, "{prompt}: {error}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_picture_that_counts_nothing_changes_nothing() -> TestResult {
+    let (pipeline, given, net) = (load("alt_diffusion")?, Given::read()?, net("alt_diffusion", 1.0, false)?);
+    let options = GenerateOptions::new("a cat").steps(4).width(56).height(40);
+    let draw = |options: &GenerateOptions| pipeline.generate(options).map(|generated| generated.latents);
+    let control =
+        || Ok::<_, Box<dyn std::error::Error>>(Control::new(net.clone(), given.picture("control.0")?));
+    let plain = draw(&options)?;
+    assert_eq!(relative_error(&draw(&options.clone().control(control()?.scale(0.0)))?, &plain)?, 0.0);
+    // No step lies wholly within so short a part of them.
+    let never = options.clone().control(control()?.from(0.3).to(0.45));
+    assert_eq!(relative_error(&draw(&never)?, &plain)?, 0.0);
+    assert!(relative_error(&draw(&options.control(control()?))?, &plain)? > 1e-2);
+    Ok(())
+}
+
+#[test]
+fn a_picture_decides_the_size_where_nothing_else_does() -> TestResult {
+    let (pipeline, given, net) = (load("alt_diffusion")?, Given::read()?, net("alt_diffusion", 1.0, false)?);
+    let options = GenerateOptions::new("a cat").steps(1);
+    let generated = pipeline.generate(&options.control(Control::new(net, given.picture("control.0")?)))?;
+    assert_eq!(generated.images[0].dimensions(), (56, 40));
+    Ok(())
+}
+
+#[test]
+fn what_does_not_fit_together_is_named() -> TestResult {
+    let pipeline = load("alt_diffusion")?;
+    let (own, other) = (net("alt_diffusion", 1.0, false)?, net("alt_diffusion_m18", 1.0, false)?);
+    let options = || GenerateOptions::new("a cat").steps(1);
+    let control = |width, height| Control::new(own.clone(), RgbImage::new(width, height));
+    for (options, parts) in [
+        (options().guess_mode(true), ["guess mode", "expected a control picture"]),
+        (
+            options().control(control(72, 40)).width(64).height(64),
+            ["control image: is 72 × 40, the picture 64 × 64", "give width and height"],
+        ),
+        (
+            options().control(control(64, 64)).control(control(72, 40)),
+            ["control image: is 72 × 40, the picture 64 × 64", "resize it"],
+        ),
+        (options().control(control(70, 41)), ["control image: is 70 × 41", "such as to 64 × 40"]),
+        (options().control(control(0, 8)), ["width: 0 pixels", "a multiple of 8"]),
+        (
+            options().control(control(64, 64)).image(RgbImage::new(48, 48)),
+            ["is 64 × 64, the picture 48 × 48", "resize it"],
+        ),
+        (
+            options().control(Control::new(other, RgbImage::new(64, 64))),
+            ["`block_out_channels`", "as in the UNet that it is used with"],
+        ),
+        (options().control(control(64, 64).scale(f64::NAN)), ["control scale: NaN", "a number"]),
+        (options().control(control(64, 64).from(0.5).to(0.5)), ["from 0.5 to 0.5", "growing"]),
+        (options().control(control(64, 64).from(-0.1)), ["from -0.1 to 1", "from 0 to 1"]),
+        (options().control(control(64, 64).to(f64::NAN)), ["from 0 to NaN", "from 0 to 1"]),
+    ] {
+        let message = pipeline.generate(&options).err().map(|error| error.to_string()).unwrap_or_default();
+        for part in parts {
+            assert!(message.contains(part), "expected {part:?} in {message:?}");
+        }
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+    Ok(())
+}
