@@ -142,13 +142,7 @@ impl ModelArgs {
 
     /// What to call the model: a hub id as it is, and of a directory or a file its own name alone.
     pub fn name(&self) -> &str {
-        match &self.model {
-            None => "emoji",
-            Some(model) if Path::new(model).exists() => {
-                Path::new(model).file_name().and_then(OsStr::to_str).unwrap_or(model)
-            }
-            Some(model) => model,
-        }
+        self.model.as_deref().map_or("emoji", short_name)
     }
 
     /// The type to compute with.
@@ -163,6 +157,12 @@ impl ModelArgs {
     pub fn device(&self) -> Result<Device> {
         self.device.open()
     }
+}
+
+/// What to call a model: a hub id as it is, and of a directory or a file its own name alone.
+pub fn short_name(name: &str) -> &str {
+    let path = Path::new(name);
+    if path.exists() { path.file_name().and_then(OsStr::to_str).unwrap_or(name) } else { name }
 }
 
 /// The model called `name`, of which one variant of the weights is read if a person asked for one.

@@ -19,6 +19,8 @@ pub struct Parameters<'a> {
     pub clip_skip: usize,
     /// As they were asked for.
     pub loras: &'a [String],
+    /// What is told about each picture that was followed.
+    pub controls: Vec<String>,
 }
 
 impl Parameters<'_> {
@@ -44,6 +46,9 @@ impl Parameters<'_> {
         }
         if !self.loras.is_empty() {
             fields.push(format!("LoRA: {}", quoted(&self.loras.join(", "))));
+        }
+        for (number, control) in self.controls.iter().enumerate() {
+            fields.push(format!("ControlNet {number}: {}", quoted(control)));
         }
         fields.push(format!("Version: altdiffusion {}", env!("CARGO_PKG_VERSION")));
         let mut text = format!("{}\n", self.prompt);
@@ -104,10 +109,11 @@ mod tests {
             strength: None,
             clip_skip: 1,
             loras: &["ink:0.7".to_owned()],
+            controls: vec!["Module: none, Weight: 1".to_owned()],
         };
         let expected = "一只猫\nNegative prompt: 模糊\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, \
-                        CFG scale: 7.5, Seed: 5, Size: 512x768, Model: \"C:\\\\models\", Clip skip: 2, LoRA: \"ink:0.7\", Version: \
-                        altdiffusion ";
+                        CFG scale: 7.5, Seed: 5, Size: 512x768, Model: \"C:\\\\models\", Clip skip: 2, \
+                        LoRA: \"ink:0.7\", ControlNet 0: \"Module: none, Weight: 1\", Version: altdiffusion ";
         assert_eq!(parameters.text(), format!("{expected}{}", env!("CARGO_PKG_VERSION")));
     }
 }

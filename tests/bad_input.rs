@@ -371,6 +371,93 @@ fn pictures_that_cannot_be_started_from() -> TestResult {
     Ok(())
 }
 
+/// Where the model is missing as well, what is said first is what was looked at first.
+#[test]
+fn pictures_that_cannot_be_followed() -> TestResult {
+    let place = Place::new()?;
+    let inputs = tempfile::tempdir()?;
+    let file = |name: &str| inputs.path().join(name).display().to_string();
+    fs::write(file("text.png"), "not a picture")?;
+    let (small, large) = (file("small.png"), file("large.png"));
+    image::RgbImage::new(64, 64).save(&small)?;
+    image::RgbImage::new(500, 300).save(&large)?;
+    let (net, m18) = (golden_model("controlnet/sd1")?, golden_model("controlnet/sd2")?);
+
+    let nowhere = "no/such/model";
+    for (arguments, code, parts) in [
+        (&["--control-image", &small] as &[&str], 1, ["--control-image", "expected a --controlnet"]),
+        (&["--control-scale", "0.5"], 1, ["--control-scale", "expected a --controlnet"]),
+        (&["--control-start", "0.5"], 1, ["--control-start", "expected a --controlnet"]),
+        (&["--guess-mode"], 1, ["--guess-mode", "expected a --controlnet"]),
+        (&["--controlnet", &net], 1, ["--control-image", "as many as there are --controlnet, 1, found 0"]),
+        (
+            &["--controlnet", &net, "--control-image", &small, "--control-image", &small],
+            1,
+            ["--control-image", "found 2"],
+        ),
+        (
+            &["--controlnet", &net, "--control-image", &small, "--control-end", "1", "--control-end", "1"],
+            1,
+            ["--control-end: expected one", "found 2"],
+        ),
+        (
+            &["--controlnet", &net, "--control-image", &small, "--control-end", "1.5"],
+            2,
+            ["--control-end", "from 0 to 1"],
+        ),
+        (
+            &["--controlnet", &net, "--control-image", &file("text.png")],
+            1,
+            ["--control-image", "not a picture"],
+        ),
+        (&["--controlnet", &net, "--control-image", &small], 1, [nowhere, "no such directory"]),
+    ] {
+        place.generate_refused(nowhere, arguments, code, &parts)?;
+    }
+
+    let model = golden_model("alt_diffusion")?;
+    for (arguments, parts) in [
+        (
+            &["--controlnet", &net, "--control-image", &large, "--width", "512", "--height", "512"]
+                as &[&str],
+            ["control image: is 500 × 300, the picture 512 × 512", "resize it, or give width and height"],
+        ),
+        (
+            &["--controlnet", &net, "--control-image", &large],
+            ["control image: is 500 × 300", "such as to 496 × 296"],
+        ),
+        (
+            &["--controlnet", &m18, "--control-image", &small],
+            [&m18, "`block_out_channels` is [8, 12, 12, 16]; expected [8, 12, 16, 16]"],
+        ),
+        (
+            &["--controlnet", &golden_model("alt_diffusion/unet")?, "--control-image", &small],
+            ["--controlnet", "expected \"ControlNetModel\""],
+        ),
+        (&["--controlnet", &small, "--control-image", &small], ["--controlnet", "small.png"]),
+        (
+            &["--controlnet", "no/such/net", "--control-image", &small],
+            ["--controlnet no/such/net", "no such directory"],
+        ),
+        (
+            &[
+                "--controlnet",
+                &net,
+                "--control-image",
+                &small,
+                "--control-start",
+                "0.5",
+                "--control-end",
+                "0.4",
+            ],
+            ["control range: from 0.5 to 0.4", "growing"],
+        ),
+    ] {
+        place.generate_refused(&model, arguments, 1, &parts)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn outputs_are_looked_at_before_the_work() -> TestResult {
     let place = Place::new()?;

@@ -446,3 +446,35 @@ fn adapters_change_the_picture_and_are_named_in_it() -> TestResult {
     assert!(text.contains("Clip skip: 2, LoRA: \"alt_diffusion.kohya.safetensors:0.5\""), "{text}");
     Ok(())
 }
+
+/// Two nets and their pictures, through the options; what web interfaces would tell about them is in the picture.
+#[test]
+fn pictures_are_followed() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let path = |name: &str| directory.path().join(name);
+    for (name, size) in [("a.png", (72, 48)), ("b.png", (72, 48))] {
+        let shade = |x, y| image::Rgb([(x * 3) as u8, if name == "a.png" { (y * 5) as u8 } else { 9 }, 7]);
+        RgbImage::from_fn(size.0, size.1, shade).save(path(name))?;
+    }
+    let net = golden_model("controlnet/sd1")?;
+    let draw = |arguments: &[&str]| -> TestResult<Vec<u8>> {
+        let model = golden_model(MODEL)?;
+        let all = ["generate", "a cat", "--model", &model, "--steps", "2", "--seed", "1"];
+        succeeded(&run(directory.path(), &[&all, arguments].concat())?);
+        Ok(picture(&path("out.png"))?.into_raw())
+    };
+    let one = ["--controlnet", net.as_str(), "--control-image", "a.png"];
+    let two = [&one[..], &["--controlnet", &net, "--control-image", "b.png"]].concat();
+    let plain = draw(&["--width", "72", "--height", "48"])?;
+    let followed = draw(&one)?;
+    assert_eq!(followed.len(), plain.len());
+    assert_ne!(followed, plain);
+    assert_ne!(draw(&two)?, followed);
+    assert_ne!(draw(&[&one[..], &["--guess-mode"]].concat())?, followed);
+    assert_eq!(draw(&[&two[..], &["--control-scale", "1", "--control-scale", "0"]].concat())?, followed);
+    let file = fs::read(path("out.png"))?;
+    let told = "ControlNet 1: \"Module: none, Model: sd1, Weight: 0, Guidance Start: 0, Guidance End: 1, \
+                Control Mode: Balanced\"";
+    assert!(String::from_utf8_lossy(&file).contains(told));
+    Ok(())
+}

@@ -1,6 +1,7 @@
 //! `altdiffusion generate`: a text to pictures.
 
 mod adapters;
+mod control;
 mod from_picture;
 mod sampling;
 
@@ -22,6 +23,7 @@ use image::RgbImage;
 use serde::Serialize;
 
 use self::adapters::Adapters;
+use self::control::FollowedPictures;
 use self::from_picture::FromPicture;
 use self::sampling::Sampling;
 use crate::animation::Animation;
@@ -170,6 +172,9 @@ pub struct Generate {
     from_picture: FromPicture,
 
     #[command(flatten)]
+    followed: FollowedPictures,
+
+    #[command(flatten)]
     sampling: Sampling,
 
     #[command(flatten)]
@@ -190,6 +195,10 @@ Examples:
   A photo as a painting, and another hat on a dog:
       altdiffusion generate 一幅水彩画 --image photo.jpg --strength 0.6 --model BAAI/AltDiffusion-m9
       altdiffusion generate 一顶红帽子 --image dog.png --mask hat.png --model BAAI/AltDiffusion-m9
+
+  A house that follows the edges in a picture:
+      altdiffusion generate 一座红色的房子 --controlnet lllyasviel/control_v11p_sd15_canny \\
+          --control-image edges.png --model BAAI/AltDiffusion-m9
 
   A published model, downloaded on first use, on a GPU:
       altdiffusion generate 一只戴帽子的小狗 --model BAAI/AltDiffusion-m9 --negative-prompt 模糊 \\
@@ -214,6 +223,7 @@ impl Generate {
             None => None,
         };
         let given_pictures = self.from_picture.read()?;
+        let followed_pictures = self.followed.read()?;
         let files = self.outputs(initial_latents.as_ref())?;
 
         let pipeline = self.model.pipeline(|options| {
@@ -240,6 +250,7 @@ impl Generate {
             options = options.tiling(Tiling::of_side(latents(side)?));
         }
         options = self.from_picture.apply(options, given_pictures);
+        options = self.followed.apply(options, followed_pictures, &pipeline, self.model.dtype())?;
         let mut animation = self.save_steps.is_some().then(Animation::default);
         let generated = generate(&pipeline, &options, animation.as_mut())?;
 
@@ -370,6 +381,7 @@ impl Generate {
             strength: self.from_picture.strength(),
             clip_skip: self.clip_skip,
             loras: &self.adapters.lora_names(),
+            controls: self.followed.parameters(),
         };
         Ok(Some(parameters.text()))
     }

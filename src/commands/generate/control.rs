@@ -1,0 +1,170 @@
+//! Pictures that the drawing follows.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use altclip_encoder::source::ModelSource;
+use altdiffusion_pipeline::controlnet::ControlNetModel;
+use altdiffusion_pipeline::{AltDiffusion, Control, GenerateOptions};
+use anyhow::{Context, Result, ensure};
+use candle_core::DType;
+use clap::Args;
+use image::RgbImage;
+
+use super::from_picture::read_picture;
+use crate::model::short_name;
+use crate::option_values;
+use crate::progress::announce;
+
+/// The options that say what pictures to follow, and how.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Following a picture")]
+pub struct FollowedPictures {
+    /// A ControlNet, which makes the drawing follow a --control-image. Again for several at a time.
+    ///
+    /// A directory or a repository on the Hugging Face hub with config.json and the weights, such as
+    /// lllyasviel/control_v11p_sd15_canny; or one file, .safetensors or .pth. It must belong to the model's family: those of
+    /// Stable Diffusion 1 fit AltDiffusion and AltDiffusion-m9, those of Stable Diffusion 2 AltDiffusion-m18.
+    #[arg(long, value_name = "DIR_OR_HUB_ID_OR_FILE")]
+    controlnet: Vec<String>,
+
+    /// The picture to follow, one for each --controlnet: edges, depths, a pose, or whatever that was trained with.
+    ///
+    /// This is the ready map; the program does not compute edges or depths of a photo. It must be as large as what is drawn,
+    /// and decides that where neither --width and --height nor an --image do.
+    #[arg(long, value_name = "FILE")]
+    control_image: Vec<PathBuf>,
+
+    /// How closely to follow the picture: 1 as the ControlNet was trained to, 0 not at all. One number for all, or one for
+    /// each.
+    #[arg(
+        long,
+        value_name = "X",
+        value_parser = option_values::finite,
+        allow_negative_numbers = true
+    )]
+    control_scale: Vec<f64>,
+
+    /// The part of the steps after which to follow the picture, from 0 to 1. One number for all, or one for each.
+    #[arg(
+        long,
+        value_name = "X",
+        value_parser = option_values::part,
+        allow_negative_numbers = true
+    )]
+    control_start: Vec<f64>,
+
+    /// The part of the steps up to which to follow the picture, from 0 to 1. One number for all, or one for each.
+    #[arg(
+        long,
+        value_name = "X",
+        value_parser = option_values::part,
+        allow_negative_numbers = true
+    )]
+    control_end: Vec<f64>,
+
+    /// Follow the pictures more than the text, which may then be empty. A --guidance-scale from 3 to 5 suits it.
+    #[arg(long)]
+    guess_mode: bool,
+}
+
+impl FollowedPictures {
+    /// Reads the pictures.
+    ///
+    /// # Errors
+    /// When there are not as many of something as there are ControlNets, or a file is no picture.
+    pub fn read(&self) -> Result<Vec<RgbImage>> {
+        let (nets, images) = (self.controlnet.len(), self.control_image.len());
+        let numbers = [
+            ("--control-scale", self.control_scale.len()),
+            ("--control-start", self.control_start.len()),
+            ("--control-end", self.control_end.len()),
+        ];
+        let others = [("--control-image", images), ("--guess-mode", usize::from(self.guess_mode))];
+        for (option, count) in numbers.into_iter().chain(others) {
+            ensure!(nets > 0 || count == 0, "{option}: expected a --controlnet that it is for");
+        }
+        ensure!(
+            images == nets,
+            "--control-image: expected as many as there are --controlnet, {nets}, found {images}"
+        );
+        for (option, count) in numbers {
+            ensure!(
+                count <= 1 || count == nets,
+                "{option}: expected one, or as many as there are --controlnet, {nets}, found {count}"
+            );
+        }
+        let read = |path: &PathBuf| Ok(read_picture("--control-image", path)?.into_rgb8());
+        self.control_image.iter().map(read).collect()
+    }
+
+    /// `options` with these, and with the ControlNets, which are loaded for `pipeline` to compute in `dtype`.
+    ///
+    /// # Errors
+    /// When a ControlNet cannot be loaded, or does not fit the model.
+    pub fn apply(
+        &self,
+        mut options: GenerateOptions,
+        pictures: Vec<RgbImage>,
+        pipeline: &AltDiffusion,
+        dtype: DType,
+    ) -> Result<GenerateOptions> {
+        // One net may follow several pictures.
+        let mut nets: HashMap<&str, Arc<ControlNetModel>> = HashMap::new();
+        for (place, (name, picture)) in self.controlnet.iter().zip(pictures).enumerate() {
+            let net = match nets.get(name.as_str()) {
+                Some(net) => net.clone(),
+                None => {
+                    let net = load(name, pipeline, dtype).with_context(|| format!("--controlnet {name}"))?;
+                    nets.entry(name).or_insert(Arc::new(net)).clone()
+                }
+            };
+            let Strength { scale, start, end } = self.strength(place);
+            options = options.control(Control::new(net, picture).scale(scale).from(start).to(end));
+        }
+        Ok(options.guess_mode(self.guess_mode))
+    }
+
+    /// What web interfaces write about each of them into their pictures.
+    pub fn parameters(&self) -> Vec<String> {
+        let mode = if self.guess_mode { "ControlNet is more important" } else { "Balanced" };
+        let describe = |(place, name): (usize, &String)| {
+            let Strength { scale, start, end } = self.strength(place);
+            format!(
+                "Module: none, Model: {}, Weight: {scale}, Guidance Start: {start}, Guidance End: {end}, Control Mode: {mode}",
+                short_name(name)
+            )
+        };
+        self.controlnet.iter().enumerate().map(describe).collect()
+    }
+
+    /// How the picture at a place is followed: one number for all, or one for each.
+    fn strength(&self, place: usize) -> Strength {
+        let of_place = |values: &[f64]| values.get(place).or(values.first()).copied();
+        Strength {
+            scale: of_place(&self.control_scale).unwrap_or(1.0),
+            start: of_place(&self.control_start).unwrap_or(0.0),
+            end: of_place(&self.control_end).unwrap_or(1.0),
+        }
+    }
+}
+
+/// How closely a picture is followed, and in which part of the steps.
+struct Strength {
+    scale: f64,
+    start: f64,
+    end: f64,
+}
+
+/// A ControlNet that can be used with the pipeline's model.
+fn load(name: &str, pipeline: &AltDiffusion, dtype: DType) -> Result<ControlNetModel> {
+    announce(&format!("Loading {name}"));
+    let (path, device) = (Path::new(name), pipeline.device());
+    let net = match path.is_file() {
+        true => ControlNetModel::from_file(path, dtype, device)?,
+        false => ControlNetModel::from_source(&ModelSource::open(name)?, dtype, device)?,
+    };
+    pipeline.check_controlnet(&net)?;
+    Ok(net)
+}
