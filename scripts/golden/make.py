@@ -43,6 +43,7 @@ PARTS = (
     "adapters",
     "safety_checker",
     "panorama",
+    "combined",
     "single_file",
     "image_tower",
     "image_processor",

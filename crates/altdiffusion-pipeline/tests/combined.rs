@@ -1,0 +1,160 @@
+//! Ten runs that each combine several features, drawn by lot, against diffusers.
+
+#[allow(dead_code, reason = "it has more than this file needs")]
+mod common;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use altclip_encoder::source::ModelSource;
+use altdiffusion_pipeline::controlnet::ControlNetModel;
+use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, TimestepSpacing};
+use altdiffusion_pipeline::{
+    AltDiffusion, Control, GenerateOptions, LoadOptions, Lora, ModelParts, PromptReading, TextualInversion,
+};
+use candle_core::{DType, Device, Tensor, safetensors};
+use candle_nn::VarBuilder;
+use common::{distance, golden, tensors};
+use image::{GrayImage, RgbImage};
+use serde::Deserialize;
+
+type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+/// The largest relative error of latents. The reference's own distance from f64 is up to 1.7e-5.
+const TOLERANCE: f32 = 1e-4;
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    repository: String,
+    kind: Kind,
+    prompt: String,
+    negative_prompt: String,
+    weighted: bool,
+    clip_skip: usize,
+    words: Vec<String>,
+    loras: BTreeMap<String, f64>,
+    controls: Vec<CaseControl>,
+    guidance_scale: f64,
+    #[serde(default)]
+    guidance_rescale: f64,
+    num_inference_steps: usize,
+    num_images_per_prompt: usize,
+    seed: u64,
+    scheduler: Option<String>,
+    #[serde(default)]
+    scheduler_config: SchedulerOptions,
+    strength: Option<f64>,
+}
+
+#[derive(Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Text,
+    Image,
+    Part,
+}
+
+#[derive(Deserialize)]
+struct CaseControl {
+    scale: f64,
+    start: f64,
+    end: f64,
+}
+
+#[derive(Deserialize, Default)]
+struct SchedulerOptions {
+    #[serde(default)]
+    use_karras_sigmas: bool,
+    timestep_spacing: Option<String>,
+}
+
+fn file(name: &str) -> String {
+    golden("adapters").join(name).display().to_string()
+}
+
+/// The bytes of a picture, with its width and height.
+fn bytes(given: &HashMap<String, Tensor>, name: &str) -> TestResult<(u32, u32, Vec<u8>)> {
+    let tensor = given.get(name).ok_or_else(|| format!("no {name}"))?;
+    Ok((tensor.dim(1)? as u32, tensor.dim(0)? as u32, tensor.flatten_all()?.to_vec1()?))
+}
+
+fn picture(given: &HashMap<String, Tensor>, name: &str) -> TestResult<RgbImage> {
+    let (width, height, bytes) = bytes(given, name)?;
+    RgbImage::from_raw(width, height, bytes).ok_or_else(|| "a picture of another size".into())
+}
+
+fn controlnet(repository: &str) -> TestResult<Arc<ControlNetModel>> {
+    let folder = golden("controlnet").join(if repository.ends_with("m18") { "sd2" } else { "sd1" });
+    let config = serde_json::from_slice(&std::fs::read(folder.join("config.json"))?)?;
+    let weights = safetensors::load(folder.join("diffusion_pytorch_model.fp16.safetensors"), &Device::Cpu)?;
+    let weights = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
+    Ok(Arc::new(ControlNetModel::new(&config, weights)?))
+}
+
+impl Case {
+    fn load(&self) -> TestResult<AltDiffusion> {
+        let mut options = LoadOptions::new(DType::F32, &Device::Cpu);
+        for (name, strength) in &self.loras {
+            let lora = file(&format!("{}.{name}.safetensors", self.repository));
+            options = options.lora(Lora::open(&lora)?, *strength);
+        }
+        for word in &self.words {
+            options = options.word(TextualInversion::open(&file(&format!("{word}.safetensors")))?);
+        }
+        let source = ModelSource::directory(golden(&self.repository));
+        Ok(AltDiffusion::load(ModelParts::in_folders(&source)?, options)?)
+    }
+
+    fn options(&self, given: &HashMap<String, Tensor>) -> TestResult<GenerateOptions> {
+        let mut options = GenerateOptions::new(&self.prompt)
+            .negative_prompt(&self.negative_prompt)
+            .clip_skip(self.clip_skip)
+            .guidance_scale(self.guidance_scale)
+            .guidance_rescale(self.guidance_rescale)
+            .steps(self.num_inference_steps)
+            .pictures(self.num_images_per_prompt)
+            .seed(self.seed)
+            .width(56)
+            .height(40);
+        if self.weighted {
+            options = options.prompt_reading(PromptReading::Weighted);
+        }
+        if let Some(class) = &self.scheduler {
+            options = options.scheduler(SchedulerKind::from_class_name(class).ok_or("an unknown scheduler")?);
+        }
+        if self.scheduler_config.use_karras_sigmas {
+            options = options.sigma_spacing(SigmaSpacing::Karras);
+        }
+        if let Some(spacing) = &self.scheduler_config.timestep_spacing {
+            options = options.timestep_spacing(spacing.parse::<TimestepSpacing>().map_err(|_| "a spacing")?);
+        }
+        if let Some(strength) = self.strength {
+            options = options.image(picture(given, "given")?).strength(strength);
+        }
+        if self.kind == Kind::Part {
+            let (width, height, bytes) = bytes(given, "mask")?;
+            options =
+                options.mask(GrayImage::from_raw(width, height, bytes).ok_or("a mask of another size")?);
+        }
+        for control in &self.controls {
+            let net = Control::new(controlnet(&self.repository)?, picture(given, "control.0")?);
+            options = options.control(net.scale(control.scale).from(control.start).to(control.end));
+        }
+        Ok(options)
+    }
+}
+
+#[test]
+fn latents_are_the_references() -> TestResult {
+    let cases: Vec<Case> = serde_json::from_slice(&std::fs::read(golden("combined.json"))?)?;
+    assert_eq!(cases.len(), 10);
+    let (expected, given) = (tensors("combined.safetensors"), tensors("controlnet/pipeline.safetensors"));
+    for case in &cases {
+        let latents = case.load()?.generate(&case.options(&given)?)?.latents;
+        let error = distance(&latents, &expected[&format!("{}.latents", case.name)]);
+        println!("{}: {error:.1e}", case.name);
+        assert!(error <= TOLERANCE, "{}: {error:.1e}", case.name);
+    }
+    Ok(())
+}
