@@ -25,6 +25,16 @@ pub enum Error {
     /// A setting that no run can satisfy.
     #[error("{0}")]
     Setting(String),
+    /// The run was asked to end before it was done. It goes on from there when it is started again.
+    #[error("{stage}: ended after step {step} of {steps}; the same command goes on from there")]
+    Interrupted {
+        /// The stage that was running.
+        stage: String,
+        /// Steps that were taken.
+        step: usize,
+        /// Steps of the whole stage.
+        steps: usize,
+    },
     /// The data set.
     #[error(transparent)]
     Data(#[from] crate::emoji::Error),

@@ -4,7 +4,7 @@ use crate::emoji::{Concept, Dataset, PICTURE_SIZE, evaluation_prompts};
 use crate::error::{Error, Result};
 use crate::pictures::{mean_psnr, to_tensor};
 use crate::recipe::Recipe;
-use crate::stages::contrastive::embed_pictures;
+use crate::stages::clip::embed_pictures;
 use crate::stages::vae::reconstruct;
 use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::source::ModelSource;

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::run::save_tensors;
-use crate::stages::contrastive::{CAPTION_TOKENS, TrainedDualEncoder};
+use crate::stages::clip::{CAPTION_TOKENS, TrainedDualEncoder};
 use crate::stages::diffusion::TrainedUnet;
 use crate::stages::vae::TrainedVae;
 use altclip_encoder::text_encoder::TextEncoderConfig;

@@ -1,7 +1,7 @@
-//! AdamW with gradient clipping, a warmed-up cosine learning rate and a moving average of the weights.
+//! AdamW with gradient clipping, a warmed-up learning rate and a moving average of the weights.
 
+use crate::gradients::Gradients;
 use crate::parameters::Parameters;
-use candle_core::backprop::GradStore;
 use candle_core::{DType, Result, Tensor, Var};
 use fused_ops::{AdamStep, blend, blend_square};
 use serde::{Deserialize, Serialize};
@@ -12,9 +12,12 @@ use std::collections::BTreeMap;
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
     pub steps: usize,
-    /// Peak of the learning rate, reached after the warm-up and followed by half a cosine down to zero.
+    /// Peak of the learning rate, reached after the warm-up.
     pub learning_rate: f64,
     pub warmup_steps: usize,
+    /// What the learning rate does after the warm-up.
+    #[serde(default)]
+    pub schedule: Schedule,
     pub weight_decay: f64,
     /// Decay of the gradient's first moment.
     pub beta1: f64,
@@ -24,6 +27,24 @@ pub struct OptimizerConfig {
     pub max_grad_norm: f64,
     /// Decay of the averaged weights that are kept in the end, approached as `(1 + step) / (10 + step)`.
     pub ema_decay: f64,
+    /// Batches whose gradients are averaged for one step.
+    #[serde(default = "one")]
+    pub accumulate: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// The learning rate after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Half a cosine down to zero.
+    #[default]
+    Cosine,
+    /// As it is.
+    Constant,
 }
 
 impl OptimizerConfig {
@@ -32,35 +53,12 @@ impl OptimizerConfig {
         let warmup = ((step + 1) as f64 / self.warmup_steps.max(1) as f64).min(1.);
         let decaying = self.steps.saturating_sub(self.warmup_steps).max(1) as f64;
         let progress = (step.saturating_sub(self.warmup_steps) as f64 / decaying).min(1.);
-        self.learning_rate * warmup * 0.5 * (1. + (std::f64::consts::PI * progress).cos())
+        let shape = match self.schedule {
+            Schedule::Cosine => 0.5 * (1. + (std::f64::consts::PI * progress).cos()),
+            Schedule::Constant => 1.,
+        };
+        self.learning_rate * warmup * shape
     }
-}
-
-/// A loss and its gradients.
-pub struct Gradients {
-    pub loss: f64,
-    store: GradStore,
-}
-
-impl Gradients {
-    /// Differentiates a scalar loss.
-    ///
-    /// # Errors
-    /// If the loss is not a scalar, or an operation has no gradient.
-    pub fn of(loss: &Tensor) -> Result<Self> {
-        Ok(Self { loss: f64::from(loss.to_scalar::<f32>()?), store: loss.backward()? })
-    }
-}
-
-/// The mean of a weight's gradients over the parts of a batch; `None` where it has none.
-fn mean_gradient(parts: &[Gradients], weight: &Tensor) -> Result<Option<Tensor>> {
-    let mut grads = parts.iter().filter_map(|part| part.store.get(weight));
-    let Some(first) = grads.next() else { return Ok(None) };
-    let mut sum = first.clone();
-    for grad in grads {
-        sum = (sum + grad)?;
-    }
-    if parts.len() > 1 { (sum / parts.len() as f64).map(Some) } else { Ok(Some(sum)) }
 }
 
 /// Weights, their averages and the moments of their gradients.
@@ -73,7 +71,11 @@ pub struct Optimizer {
 
 struct Slot {
     name: String,
+    /// What the model computes with.
     weight: Var,
+    /// The same in f32, where steps can be far smaller than half precision tells apart; one variable where the model
+    /// computes in f32.
+    master: Var,
     average: Var,
     first: Var,
     second: Var,
@@ -82,22 +84,48 @@ struct Slot {
 /// Added to the root of the second moment.
 const EPS: f64 = 1e-8;
 
+impl Slot {
+    fn new(name: String, weight: Var) -> Result<Self> {
+        let master = match weight.dtype() {
+            DType::F32 => weight.clone(),
+            _ => Var::from_tensor(&weight.to_dtype(DType::F32)?)?,
+        };
+        Ok(Self {
+            name,
+            average: Var::from_tensor(&master.as_tensor().copy()?)?,
+            first: Var::zeros(weight.shape(), DType::F32, weight.device())?,
+            second: Var::zeros(weight.shape(), DType::F32, weight.device())?,
+            weight,
+            master,
+        })
+    }
+
+    /// Rounds the master to what the model computes with.
+    fn publish(&self) -> Result<()> {
+        match self.weight.dtype() {
+            DType::F32 => Ok(()),
+            dtype => self.weight.set(&self.master.to_dtype(dtype)?),
+        }
+    }
+
+    /// The parts of the state, by the first half of their names.
+    fn state(&self) -> [(&'static str, &Var); 4] {
+        [
+            ("weight", &self.master),
+            ("average", &self.average),
+            ("first", &self.first),
+            ("second", &self.second),
+        ]
+    }
+}
+
 impl Optimizer {
     /// Starts with moments of zero.
     ///
     /// # Errors
     /// If memory for the state cannot be had.
     pub fn new(config: OptimizerConfig, parameters: &Parameters) -> Result<Self> {
-        let slot = |(name, weight): (String, Var)| {
-            Ok(Slot {
-                name,
-                average: Var::from_tensor(&weight.as_tensor().copy()?)?,
-                first: Var::zeros(weight.shape(), DType::F32, weight.device())?,
-                second: Var::zeros(weight.shape(), DType::F32, weight.device())?,
-                weight,
-            })
-        };
-        let slots = parameters.iter().map(slot).collect::<Result<_>>()?;
+        let slots = parameters.iter().map(|(name, weight)| Slot::new(name, weight)).collect::<Result<_>>()?;
         Ok(Self { config, step: 0, slots })
     }
 
@@ -116,13 +144,13 @@ impl Optimizer {
         self.step >= self.config.steps
     }
 
-    /// Takes one step against the mean of the gradients of a batch's parts and returns its norm before clipping.
+    /// Updates all weights that have a gradient. Returns the norm of the gradients before clipping.
     ///
     /// # Errors
     /// If the norm is not finite; no weight is changed then.
-    pub fn step(&mut self, parts: &[Gradients]) -> Result<f64> {
+    pub fn step(&mut self, gradients: &Gradients) -> Result<f64> {
         let grads: Vec<Option<Tensor>> =
-            self.slots.iter().map(|slot| mean_gradient(parts, &slot.weight)).collect::<Result<_>>()?;
+            self.slots.iter().map(|slot| gradients.of_weight(&slot.weight)).collect::<Result<_>>()?;
         let norms: Vec<Tensor> =
             grads.iter().flatten().map(|grad| grad.sqr()?.sum_all()).collect::<Result<_>>()?;
         // All of them at once: a GPU is waited for one time only.
@@ -151,9 +179,10 @@ impl Optimizer {
                     correction: 1. / (1. - beta2.powf(step)),
                     eps: EPS,
                 };
-                update.apply(&slot.weight, &slot.first, &slot.second)?;
+                update.apply(&slot.master, &slot.first, &slot.second)?;
+                slot.publish()?;
             }
-            blend(&slot.average, &slot.weight, ema_decay)?;
+            blend(&slot.average, &slot.master, ema_decay)?;
         }
         Ok(norm)
     }
@@ -174,7 +203,7 @@ impl Optimizer {
         let trained =
             self.slots.iter().map(|slot| slot.weight.as_tensor().copy()).collect::<Result<Vec<_>>>()?;
         for slot in &self.slots {
-            slot.weight.set(&slot.average)?;
+            slot.weight.set(&slot.average.to_dtype(slot.weight.dtype())?)?;
         }
         let result = f();
         for (slot, trained) in self.slots.iter().zip(&trained) {
@@ -183,16 +212,10 @@ impl Optimizer {
         result
     }
 
-    /// Everything that a resumed run needs, by name: `weight.NAME`, `average.NAME`, `first.NAME`, `second.NAME`.
+    /// Everything that a resumed run needs, by name: `weight.NAME`, `average.NAME`, `first.NAME`, `second.NAME`, all f32.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
         let parts = |slot: &Slot| {
-            [
-                ("weight", &slot.weight),
-                ("average", &slot.average),
-                ("first", &slot.first),
-                ("second", &slot.second),
-            ]
-            .map(|(part, var)| (format!("{part}.{}", slot.name), var.as_tensor().clone()))
+            slot.state().map(|(part, var)| (format!("{part}.{}", slot.name), var.as_tensor().clone()))
         };
         self.slots.iter().flat_map(parts).collect()
     }
@@ -200,32 +223,30 @@ impl Optimizer {
     /// Takes up the state of an earlier run after `step` steps.
     ///
     /// # Errors
-    /// If a tensor is missing or has another shape.
+    /// If a tensor is missing or has another shape; nothing is changed then.
     pub fn load_state(&mut self, step: usize, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        let found = |slot: &Slot, part: &str, var: &Var| {
+            let name = format!("{part}.{}", slot.name);
+            match state.get(&name) {
+                Some(tensor) if tensor.dims() == var.dims() => Ok(tensor.clone()),
+                Some(tensor) => candle_core::bail!(
+                    "tensor `{name}` has shape {:?}, expected {:?}",
+                    tensor.dims(),
+                    var.dims()
+                ),
+                None => candle_core::bail!("no tensor `{name}`, expected one of shape {:?}", var.dims()),
+            }
+        };
+        let mut updates = Vec::with_capacity(4 * self.slots.len());
         for slot in &self.slots {
-            let parts = [
-                ("weight", &slot.weight),
-                ("average", &slot.average),
-                ("first", &slot.first),
-                ("second", &slot.second),
-            ];
-            for (part, var) in parts {
-                let name = format!("{part}.{}", slot.name);
-                match state.get(&name) {
-                    Some(tensor) if tensor.dims() == var.dims() => {
-                        var.set(&tensor.to_device(var.device())?)?
-                    }
-                    Some(tensor) => {
-                        candle_core::bail!(
-                            "tensor `{name}` has shape {:?}, expected {:?}",
-                            tensor.dims(),
-                            var.dims()
-                        )
-                    }
-                    None => candle_core::bail!("no tensor `{name}`"),
-                }
+            for (part, var) in slot.state() {
+                updates.push((var, found(slot, part, var)?));
             }
         }
+        for (var, tensor) in updates {
+            var.set(&tensor.to_device(var.device())?)?;
+        }
+        self.slots.iter().try_for_each(Slot::publish)?;
         self.step = step;
         Ok(())
     }

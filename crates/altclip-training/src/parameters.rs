@@ -1,4 +1,4 @@
-//! The trainable weights of a model, by the names of its checkpoint.
+//! The weights of a model that is trained, by the names of its checkpoint.
 
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 use candle_nn::VarBuilder;
@@ -10,40 +10,85 @@ use rand_distr::StandardNormal;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Named variables that a model's layers create while it is built, initialised from a seed and their name alone, so
-/// that the order of construction does not matter.
+/// Named weights that a model's layers ask for while it is built.
+///
+/// They come from a checkpoint, or from a seed and their name alone, so that the order of construction does not matter.
+/// Those that are trained are variables; the others are plain tensors, which cost no gradient.
 #[derive(Clone)]
 pub struct Parameters {
     seed: u64,
-    vars: Arc<Mutex<BTreeMap<String, Var>>>,
+    dtype: DType,
+    initial: Option<VarBuilder<'static>>,
+    is_trained: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    weights: Arc<Mutex<Weights>>,
+}
+
+#[derive(Default)]
+struct Weights {
+    trained: BTreeMap<String, Var>,
+    frozen: BTreeMap<String, Tensor>,
+    /// Names of weights that the checkpoint lacks.
+    fresh: Vec<String>,
 }
 
 impl Parameters {
-    /// No weights yet.
+    /// Weights that come from a seed, and are all trained, in f32.
     pub fn new(seed: u64) -> Self {
-        Self { seed, vars: Arc::default() }
+        Self {
+            seed,
+            dtype: DType::F32,
+            initial: None,
+            is_trained: Arc::new(|_| true),
+            weights: Arc::default(),
+        }
+    }
+
+    /// Takes the weights that `initial` has from there.
+    #[must_use]
+    pub fn starting_from(mut self, initial: VarBuilder<'static>) -> Self {
+        self.initial = Some(initial);
+        self
+    }
+
+    /// Trains only the weights whose name `choose` accepts.
+    #[must_use]
+    pub fn training(mut self, choose: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        self.is_trained = Arc::new(choose);
+        self
+    }
+
+    /// Makes the model compute in `dtype`. The optimiser keeps its own copies in f32.
+    #[must_use]
+    pub fn computing_in(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
     }
 
     /// A builder that creates the weights which a model asks for.
     pub fn var_builder(&self, device: &Device) -> VarBuilder<'static> {
-        VarBuilder::from_backend(Box::new(self.clone()), DType::F32, device.clone())
+        VarBuilder::from_backend(Box::new(self.clone()), self.dtype, device.clone())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Var>> {
-        self.vars.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Weights> {
+        self.weights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every variable with its name, in the order of the names.
+    /// Every trained weight with its name, in the order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (String, Var)> {
-        self.lock().clone().into_iter()
+        self.lock().trained.clone().into_iter()
     }
 
-    /// The number of values of all weights together.
+    /// The number of values of all trained weights together.
     pub fn count(&self) -> usize {
-        self.lock().values().map(|var| var.elem_count()).sum()
+        self.lock().trained.values().map(|var| var.elem_count()).sum()
     }
 
-    /// Multiplies the weights whose name `choose` accepts, as residual branches that should start near zero.
+    /// The names of the weights that the checkpoint lacks, and that began as the seed says.
+    pub fn fresh(&self) -> Vec<String> {
+        self.lock().fresh.clone()
+    }
+
+    /// Multiplies the trained weights whose name `choose` accepts, as residual branches that should start near zero.
     ///
     /// # Errors
     /// If a tensor operation fails.
@@ -54,15 +99,26 @@ impl Parameters {
         Ok(())
     }
 
-    /// Copies of all weights.
+    /// Copies of all weights, frozen ones among them.
     ///
     /// # Errors
     /// If a tensor operation fails.
     pub fn snapshot(&self) -> Result<BTreeMap<String, Tensor>> {
-        self.iter().map(|(name, var)| Ok((name, var.as_tensor().copy()?))).collect()
+        let mut weights = self.lock().frozen.clone();
+        for (name, var) in self.iter() {
+            weights.insert(name, var.as_tensor().copy()?);
+        }
+        Ok(weights)
     }
 
-    /// Sets weights from tensors of the same names.
+    /// All weights, frozen ones among them, with `trained` in the place of those that are trained.
+    pub fn with(&self, trained: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+        let mut weights = self.lock().frozen.clone();
+        weights.extend(trained);
+        weights
+    }
+
+    /// Sets the trained weights from tensors of the same names.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
@@ -78,7 +134,7 @@ impl Parameters {
                     var.dims()
                 );
             }
-            var.set(&tensor.to_dtype(DType::F32)?.to_device(var.device())?.contiguous()?)?;
+            var.set(&tensor.to_dtype(var.dtype())?.to_device(var.device())?.contiguous()?)?;
         }
         Ok(())
     }
@@ -115,30 +171,58 @@ fn normal(rng: &mut ChaCha8Rng, n: usize, mean: f64, stdev: f64) -> Vec<f32> {
     (0..n).map(|_| (mean + stdev * rng.sample::<f64, _>(StandardNormal)) as f32).collect()
 }
 
+impl Parameters {
+    /// A weight as a new model begins with it.
+    fn create(&self, shape: Shape, name: &str, init: Init, device: &Device) -> Result<(Tensor, bool)> {
+        match &self.initial {
+            Some(initial) if initial.contains_tensor(name) => {
+                Ok((initial.get(shape, name)?.to_device(device)?.to_dtype(self.dtype)?, false))
+            }
+            _ => {
+                let values = self.initial(&shape, name, init);
+                Ok((Tensor::from_vec(values, shape, device)?.to_dtype(self.dtype)?, self.initial.is_some()))
+            }
+        }
+    }
+}
+
 impl SimpleBackend for Parameters {
     fn get(&self, shape: Shape, name: &str, init: Init, _: DType, device: &Device) -> Result<Tensor> {
-        let mut vars = self.lock();
-        if let Some(var) = vars.get(name) {
-            if var.shape() != &shape {
-                candle_core::bail!("weight `{name}` is asked for as {shape:?} and as {:?}", var.shape());
+        let mut weights = self.lock();
+        let known = weights.trained.get(name).map(Var::as_tensor).or_else(|| weights.frozen.get(name));
+        if let Some(known) = known {
+            if known.shape() != &shape {
+                candle_core::bail!("weight `{name}` is asked for as {shape:?} and as {:?}", known.shape());
             }
-            return Ok(var.as_tensor().clone());
+            return Ok(known.clone());
         }
-        let var = Var::from_vec(self.initial(&shape, name, init), shape, device)?;
+        let (tensor, is_fresh) = self.create(shape, name, init, device)?;
+        if is_fresh {
+            weights.fresh.push(name.to_owned());
+        }
+        if !(self.is_trained)(name) {
+            weights.frozen.insert(name.to_owned(), tensor.clone());
+            return Ok(tensor);
+        }
+        let var = Var::from_tensor(&tensor.contiguous()?)?;
         let tensor = var.as_tensor().clone();
-        vars.insert(name.to_owned(), var);
+        weights.trained.insert(name.to_owned(), var);
         Ok(tensor)
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
-        match self.lock().get(name) {
-            Some(var) => Ok(var.as_tensor().clone()),
+        let weights = self.lock();
+        match weights.trained.get(name).map(Var::as_tensor).or_else(|| weights.frozen.get(name)) {
+            Some(tensor) => Ok(tensor.clone()),
             None => candle_core::bail!("weight `{name}` is asked for without a shape before it exists"),
         }
     }
 
-    /// A model that is trained has exactly the weights that its configuration names.
+    /// A model that is trained has exactly the weights that its configuration names, or those of its checkpoint.
     fn contains_tensor(&self, name: &str) -> bool {
-        self.lock().contains_key(name)
+        let weights = self.lock();
+        weights.trained.contains_key(name)
+            || weights.frozen.contains_key(name)
+            || self.initial.as_ref().is_some_and(|initial| initial.contains_tensor(name))
     }
 }

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::training_pictures;
 use crate::export::{export, scheduler_config, text_encoder_config};
 use crate::run::{Observer, Run};
-use crate::stages::contrastive::{ContrastiveStage, TrainedDualEncoder};
+use crate::stages::clip::{ClipStage, TrainedDualEncoder};
 use crate::stages::diffusion::{DiffusionInputs, DiffusionStage};
 use crate::stages::image::{ImageInputs, ImageStage};
 use crate::stages::vae::{TrainedVae, VaeStage};
@@ -36,7 +36,7 @@ pub struct Recipe {
     /// Pieces of the tokenizer.
     pub vocab_size: usize,
     pub vae: VaeStage,
-    pub contrastive: ContrastiveStage,
+    pub contrastive: ClipStage,
     pub image: ImageStage,
     pub diffusion: DiffusionStage,
 }

@@ -3,23 +3,25 @@
 
 use crate::emoji::{CaptionSampler, Concept, Dataset};
 use crate::error::{Error, Result};
-use crate::optimizer::{Gradients, Optimizer, OptimizerConfig};
+use crate::gradients::Gradients;
+use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::parameters::Parameters;
 use crate::pictures::contact_sheet;
-use crate::run::{Observer, Run};
-use crate::stages::contrastive::CAPTION_TOKENS;
+use crate::run::{Batch, Observer, Run};
+use crate::stages::clip::CAPTION_TOKENS;
+use crate::stages::denoising::{Denoising, NoiseSettings};
+use crate::stages::functions::Functions;
 use crate::workers::Workers;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::random::{Noise, TorchCpu};
-use altdiffusion_pipeline::schedulers::{NoiseSchedule, SchedulerConfig};
+use altdiffusion_pipeline::schedulers::SchedulerConfig;
 use altdiffusion_pipeline::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use altdiffusion_pipeline::vae::AutoencoderKl;
-use altdiffusion_pipeline::{Denoising, Guidance, PerBlock, Prompt, Start, TextStates, denoise};
+use altdiffusion_pipeline::{Guidance, PerBlock, Prompt, Start, TextStates, denoise};
 use candle_core::Tensor;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -127,7 +129,12 @@ impl DiffusionStage {
         observer.note("diffusion", &format!("{} weights", parameters.count()));
         let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
         let captions = CaptionSampler::new(data);
-        let alphas = NoiseSchedule::new(inputs.scheduler).alphas_cumprod().to_vec();
+        let noise = NoiseSettings {
+            min_snr_gamma: self.min_snr_gamma,
+            timestep_shift: self.timestep_shift,
+            ..NoiseSettings::default()
+        };
+        let denoising = Denoising::new(inputs.scheduler, noise);
         let taught =
             |&(_, owner): &(usize, &usize)| data.concepts().get(*owner).is_some_and(|c| self.teaches(c));
         let taught: Vec<u32> = owners.iter().enumerate().filter(taught).map(|(i, _)| i as u32).collect();
@@ -150,42 +157,16 @@ impl DiffusionStage {
                 })
                 .collect();
             let original = latents.index_select(&Tensor::new(chosen, device)?, 0)?;
-            // One timestep from each of `size` ranges of equal weight: every batch sees all noise levels, which takes their spread
-            // out of the gradient (Kingma et al., arXiv 2107.00630, appendix I).
-            let offset = rng.random::<f64>();
-            let timestep = |i: usize| {
-                let even = (i as f64 + offset) / size as f64;
-                let shifted = self.timestep_shift * even / (1. + (self.timestep_shift - 1.) * even);
-                (shifted * alphas.len() as f64) as usize
-            };
-            let timesteps: Vec<usize> = (0..size).map(|i| timestep(i).min(alphas.len() - 1)).collect();
-            let noise: Vec<f32> = rng.sample_iter(StandardNormal).take(original.elem_count()).collect();
-            let noise = Tensor::from_vec(noise, original.shape(), device)?;
-            let per_picture = |f: &dyn Fn(f64) -> f64| -> candle_core::Result<Tensor> {
-                let values: Vec<f32> = timesteps.iter().map(|&t| f(f64::from(alphas[t])) as f32).collect();
-                Tensor::from_vec(values, (size, 1, 1, 1), device)
-            };
-            let (signal, sigma) = (per_picture(&f64::sqrt)?, per_picture(&|a| (1. - a).sqrt())?);
-            let noisy = (original.broadcast_mul(&signal)? + noise.broadcast_mul(&sigma)?)?;
-            let velocity = (noise.broadcast_mul(&signal)? - original.broadcast_mul(&sigma)?)?;
-
+            let noised = denoising.draw(rng, &original)?;
             let encoding = tokenizer.encode_padded(&texts, CAPTION_TOKENS)?;
             let states = text_encoder.encode_compact(&encoding.input_ids, &encoding.attention_mask)?;
             let context = unet.project_context(&states.rows.detach(), Some(&states.key_bias))?;
-            let steps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
-            let prediction = unet.forward(&noisy, &Tensor::new(steps, device)?, &context)?;
-            // min(snr, γ) / (snr + 1): the weight for velocities
-            let weight = per_picture(&|a| match self.min_snr_gamma {
-                Some(gamma) => (a / (1. - a)).min(gamma) * (1. - a),
-                None => 1.,
-            })?;
-            let error = (prediction - velocity)?.sqr()?.broadcast_mul(&weight)?;
-            Ok(Gradients::of(&error.mean_all()?)?)
+            Gradients::of(&denoising.loss(&unet, &noised, &context)?)
         };
         let workers = Workers::new(parts)?;
-        let gradients = |rng: &mut ChaCha8Rng| workers.run(rng, part).into_iter().collect::<Result<Vec<_>>>();
-        let sample = || self.sample(inputs, &unet, seed);
-        run.train(&mut optimizer, observer, gradients, sample)?;
+        let gradients = |batch: &mut Batch| Gradients::sum(workers.run(&mut batch.rng, part));
+        let sample = || self.sample(inputs, &unet, seed).map(Some);
+        run.train(&mut optimizer, observer, &Functions { gradients, sample })?;
         Ok(TrainedUnet { config, weights: optimizer.averages() })
     }
 
@@ -210,7 +191,10 @@ impl DiffusionStage {
             let mut scheduler = inputs.scheduler.build(self.sample_steps)?;
             let mut noise = TorchCpu::new(seed + i as u64);
             let start = Start::in_noise(scheduler.as_ref(), &noise.normal(&[1, channels, height, width])?)?;
-            let how = Denoising { guidance: Guidance::new(self.sample_guidance_scale), windows: None };
+            let how = altdiffusion_pipeline::Denoising {
+                guidance: Guidance::new(self.sample_guidance_scale),
+                windows: None,
+            };
             let done = denoise(unet, scheduler.as_mut(), &prompt, how, start, &mut noise, |_| {
                 ControlFlow::Continue(())
             })?;

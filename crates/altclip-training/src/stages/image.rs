@@ -8,14 +8,16 @@
 
 use crate::emoji::{CaptionSampler, Dataset};
 use crate::error::Result;
-use crate::optimizer::{Gradients, Optimizer, OptimizerConfig};
+use crate::gradients::Gradients;
+use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::parameters::Parameters;
 use crate::pictures::{contact_sheet, disturb};
-use crate::run::{Observer, Run};
-use crate::stages::contrastive::{
+use crate::run::{Batch, Observer, Run};
+use crate::stages::clip::{
     CAPTION_TOKENS, MAX_LOGIT_SCALE, TrainedDualEncoder, embed_pictures, found_share, pictures_by_concept,
     symmetric_loss,
 };
+use crate::stages::functions::Functions;
 use altclip_encoder::altclip::{AltClipTextTower, normalize};
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_encoder::vision::VisionTower;
@@ -99,7 +101,8 @@ impl ImageStage {
         let embed = |pictures: &Tensor| -> Result<Tensor> {
             Ok(normalize(&vision.forward(&pictures.permute((0, 3, 1, 2))?.contiguous()?)?)?)
         };
-        let gradients = |rng: &mut ChaCha8Rng| {
+        let gradients = |batch: &mut Batch| {
+            let rng = &mut batch.rng;
             let concepts = rand::seq::index::sample(rng, of_concept.len(), self.batch_size);
             let mut choose = |concept: usize| {
                 let pictures = &of_concept[concept];
@@ -118,7 +121,7 @@ impl ImageStage {
             let with_texts = clean.matmul(&encode(&texts)?.t()?)?.broadcast_mul(&logit_scale)?;
             let with_rough = (clean.matmul(&rough.t()?.contiguous()?)? * self.picture_logit_scale)?;
             let loss = (symmetric_loss(&with_texts)? + symmetric_loss(&with_rough)?)?;
-            Ok(vec![Gradients::of(&loss)?])
+            Gradients::of(&loss)
         };
         // Rough drawings, each beside the picture that comes nearest.
         let sample = || {
@@ -128,9 +131,9 @@ impl ImageStage {
             let scores = embed_pictures(&vision, &rough)?.matmul(&embed_pictures(&vision, pictures)?.t()?)?;
             let nearest = pictures.index_select(&scores.argmax(1)?, 0)?;
             let pairs = Tensor::stack(&[rough, nearest], 1)?.flatten(0, 1)?;
-            Ok(contact_sheet(&pairs, 12)?)
+            Ok(Some(contact_sheet(&pairs, 12)?))
         };
-        run.train(&mut optimizer, observer, gradients, sample)?;
+        run.train(&mut optimizer, observer, &Functions { gradients, sample })?;
 
         parameters.load(&optimizer.averages())?;
         dual_encoder.vision_weights = parameters.snapshot()?;

@@ -1,6 +1,8 @@
 //! The stages of the recipe, in their order.
 
-pub mod contrastive;
+pub mod clip;
+pub mod denoising;
 pub mod diffusion;
+mod functions;
 pub mod image;
 pub mod vae;

@@ -1,10 +1,12 @@
 //! The autoencoder, trained on the pictures alone.
 
 use crate::error::Result;
-use crate::optimizer::{Gradients, Optimizer, OptimizerConfig};
+use crate::gradients::Gradients;
+use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::parameters::Parameters;
 use crate::pictures::{contact_sheet, mean_psnr};
-use crate::run::{Observer, Run};
+use crate::run::{Batch, Observer, Run};
+use crate::stages::functions::Functions;
 use altdiffusion_pipeline::vae::{AutoencoderKl, AutoencoderKlConfig};
 use candle_core::Tensor;
 use rand::RngExt;
@@ -73,24 +75,25 @@ impl VaeStage {
         let vae = AutoencoderKl::new(&self.config(1.), parameters.var_builder(device))?;
         let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
         let n = pictures.dim(0)?;
-        let gradients = |rng: &mut rand_chacha::ChaCha8Rng| {
+        let gradients = |batch: &mut Batch| {
+            let rng = &mut batch.rng;
             let chosen: Vec<u32> = (0..self.batch_size).map(|_| rng.random_range(0..n as u32)).collect();
-            let batch = pictures.index_select(&Tensor::new(chosen, device)?, 0)?;
-            let moments = vae.encode_channels_last(&batch)?;
+            let chosen = pictures.index_select(&Tensor::new(chosen, device)?, 0)?;
+            let moments = vae.encode_channels_last(&chosen)?;
             let noise: Vec<f32> = rng.sample_iter(StandardNormal).take(moments.mean.elem_count()).collect();
             let noise = Tensor::from_vec(noise, moments.mean.shape(), device)?;
-            let error = (vae.decode_channels_last(&moments.sample(&noise)?)? - batch)?;
+            let error = (vae.decode_channels_last(&moments.sample(&noise)?)? - chosen)?;
             let latent_values = (moments.mean.elem_count() / self.batch_size) as f64;
             let kl = (moments.kl()?.mean_all()? / latent_values)?;
             let fit = (error.sqr()?.mean_all()? + (error.abs()?.mean_all()? * self.absolute_weight)?)?;
-            Ok(vec![Gradients::of(&(fit + (kl * self.kl_weight)?)?)?])
+            Gradients::of(&(fit + (kl * self.kl_weight)?)?)
         };
         let sample = || {
             let few = pictures.narrow(0, 0, n.min(32))?;
             let pairs = Tensor::cat(&[&few, &reconstruct(&vae, &few)?], 0)?;
-            Ok(contact_sheet(&pairs, 16)?)
+            Ok(Some(contact_sheet(&pairs, 16)?))
         };
-        run.train(&mut optimizer, observer, gradients, sample)?;
+        run.train(&mut optimizer, observer, &Functions { gradients, sample })?;
 
         parameters.load(&optimizer.averages())?;
         let weights = parameters.snapshot()?;

@@ -3,10 +3,12 @@
 
 use crate::emoji::{CaptionSampler, Dataset};
 use crate::error::{Error, Result};
-use crate::optimizer::{Gradients, Optimizer, OptimizerConfig};
+use crate::gradients::Gradients;
+use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::parameters::Parameters;
 use crate::pictures::{contact_sheet, disturb};
-use crate::run::{Observer, Run};
+use crate::run::{Batch, Observer, Run};
+use crate::stages::functions::Functions;
 use altclip_encoder::activation::Activation;
 use altclip_encoder::altclip::{AltClipTextConfig, AltClipTextTower, normalize};
 use altclip_encoder::tokenizer::Tokenizer;
@@ -22,7 +24,7 @@ use std::collections::BTreeMap;
 /// Settings of the stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ContrastiveStage {
+pub struct ClipStage {
     pub text: TransformerShape,
     pub image: TransformerShape,
     pub patch_size: usize,
@@ -65,7 +67,7 @@ const INITIAL_LOGIT_SCALE: f64 = 2.6593;
 /// Largest factor on the cosines.
 pub(super) const MAX_LOGIT_SCALE: f64 = 100.;
 
-impl ContrastiveStage {
+impl ClipStage {
     fn text_config(&self, vocab_size: usize) -> AltClipTextConfig {
         let shape = self.text;
         AltClipTextConfig {
@@ -138,18 +140,19 @@ impl ContrastiveStage {
             let encoding = tokenizer.encode_padded(texts, CAPTION_TOKENS)?;
             Ok(normalize(&text.forward(&encoding.input_ids, &encoding.attention_mask)?)?)
         };
-        let gradients = |rng: &mut rand_chacha::ChaCha8Rng| {
+        let gradients = |batch: &mut Batch| {
+            let rng = &mut batch.rng;
             let mut drawn: Vec<usize> = (0..of_concept.len()).collect();
             let (chosen, _) = drawn.partial_shuffle(rng, self.batch_size);
-            let mut batch = Vec::with_capacity(chosen.len() * picture_len);
+            let mut disturbed = Vec::with_capacity(chosen.len() * picture_len);
             for &mut concept in &mut *chosen {
                 let pictures = &of_concept[concept];
                 let picture = pictures[rng.random_range(0..pictures.len())];
                 let picture = &pixels[picture * picture_len..][..picture_len];
-                disturb(rng, picture, size, self.max_shift, self.max_noise, &mut batch);
+                disturb(rng, picture, size, self.max_shift, self.max_noise, &mut disturbed);
             }
-            let batch = Tensor::from_vec(batch, (chosen.len(), size, size, 3), device)?;
-            let images = normalize(&vision.forward(&batch.permute((0, 3, 1, 2))?.contiguous()?)?)?;
+            let disturbed = Tensor::from_vec(disturbed, (chosen.len(), size, size, 3), device)?;
+            let images = normalize(&vision.forward(&disturbed.permute((0, 3, 1, 2))?.contiguous()?)?)?;
             let scale = logit_scale.exp()?.minimum(MAX_LOGIT_SCALE)?;
             let texts: Vec<String> = chosen
                 .iter()
@@ -159,7 +162,7 @@ impl ContrastiveStage {
                 })
                 .collect();
             let logits = images.matmul(&encode(&texts)?.t()?)?.broadcast_mul(&scale)?;
-            Ok(vec![Gradients::of(&symmetric_loss(&logits)?)?])
+            Gradients::of(&symmetric_loss(&logits)?)
         };
         // Captions of the first concepts, and the pictures that come nearest.
         let sample = || {
@@ -175,11 +178,12 @@ impl ContrastiveStage {
                 rows.push(pictures.index_select(&Tensor::cat(&[own, best], 0)?, 0)?);
             }
             let columns = 1 + 6 * languages.len();
-            Ok(contact_sheet(&Tensor::cat(&rows, 0)?, columns)?)
+            Ok(Some(contact_sheet(&Tensor::cat(&rows, 0)?, columns)?))
         };
-        run.train(&mut optimizer, observer, gradients, sample)?;
+        run.train(&mut optimizer, observer, &Functions { gradients, sample })?;
 
         parameters.load(&optimizer.averages())?;
+        let stage = &run.stage();
         let images = embed_pictures(&vision, pictures)?;
         let mut rng: rand_chacha::ChaCha8Rng = rand::SeedableRng::seed_from_u64(seed);
         for language in languages {
@@ -187,7 +191,7 @@ impl ContrastiveStage {
             let texts: Vec<String> = owners.iter().map(sample).collect();
             let share = 100. * found_share(&encode(&texts)?.detach(), &images, owners)?;
             let note = format!("{language}: {share:.1} % of captions find their own picture first");
-            observer.note("contrastive", &note);
+            observer.note(stage, &note);
         }
         let weights = parameters.snapshot()?;
         let part = |prefix: &str| -> BTreeMap<String, Tensor> {

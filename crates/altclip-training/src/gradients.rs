@@ -1,0 +1,154 @@
+//! Losses and their gradients, summed over the parts of a batch.
+
+use crate::error::Result;
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor, Var};
+
+/// The losses of one or several parts of a batch, and the sums of their gradients.
+pub struct Gradients {
+    /// The sum of the parts' losses.
+    loss: f64,
+    parts: usize,
+    store: GradStore,
+}
+
+impl Gradients {
+    /// Differentiates a scalar loss.
+    ///
+    /// # Errors
+    /// If the loss is not a scalar, or an operation has no gradient.
+    pub fn of(loss: &Tensor) -> Result<Self> {
+        Ok(Self { loss: scalar(loss)?, parts: 1, store: loss.backward()? })
+    }
+
+    /// Differentiates a loss of all rows of a batch together whose rows come from `chunks` passes through a model, with
+    /// the memory of one pass: gradient caching (Gao et al., arXiv 2101.06983, section 3).
+    ///
+    /// `encode` gives the rows of a chunk, (n, width), and is called twice for each: it must give the same rows again.
+    /// `loss` takes all of them, (rows, width), in the order of the chunks. The result is the gradient of the whole batch
+    /// up to rounding.
+    ///
+    /// # Errors
+    /// Those of `encode` and `loss`, or a loss that does not depend on the rows.
+    pub fn cached(
+        chunks: usize,
+        encode: impl Fn(usize) -> Result<Tensor>,
+        loss: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let rows = (0..chunks).map(|chunk| Ok(encode(chunk)?.detach())).collect::<Result<Vec<_>>>()?;
+        let all = Var::from_tensor(&Tensor::cat(&rows, 0)?)?;
+        let mut gradients = Self::of(&loss(&all)?)?;
+        let Some(of_rows) = gradients.store.remove(&all) else {
+            return Err(candle_core::Error::Msg("the loss does not depend on the rows".to_owned()).into());
+        };
+        let mut first = 0;
+        for (chunk, rows) in rows.iter().enumerate() {
+            let count = rows.dim(0)?;
+            // The inner product with the rows' gradient has the gradient of the loss, by the chain rule.
+            let surrogate = (encode(chunk)? * of_rows.narrow(0, first, count)?)?.sum_all()?;
+            gradients.store.extend(surrogate.backward()?)?;
+            first += count;
+        }
+        Ok(gradients)
+    }
+
+    /// Adds another part of the same batch.
+    ///
+    /// # Errors
+    /// If a gradient has another shape.
+    pub fn add(&mut self, other: Self) -> Result<()> {
+        self.loss += other.loss;
+        self.parts += other.parts;
+        Ok(self.store.extend(other.store)?)
+    }
+
+    /// The sum of parts, which are at least one.
+    ///
+    /// # Errors
+    /// If there is none, or their gradients have different shapes.
+    pub fn sum(parts: impl IntoIterator<Item = Result<Self>>) -> Result<Self> {
+        let mut parts = parts.into_iter();
+        let Some(first) = parts.next() else {
+            return Err(candle_core::Error::Msg("a batch of no parts has no gradient".to_owned()).into());
+        };
+        let mut sum = first?;
+        for part in parts {
+            sum.add(part?)?;
+        }
+        Ok(sum)
+    }
+
+    /// The mean loss of the parts.
+    pub fn loss(&self) -> f64 {
+        self.loss / self.parts as f64
+    }
+
+    /// The mean gradient of the parts in f32; `None` where the losses do not depend on the weight.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn of_weight(&self, weight: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let Some(sum) = self.store.get(weight) else { return Ok(None) };
+        let sum = sum.to_dtype(DType::F32)?;
+        if self.parts > 1 { (sum / self.parts as f64).map(Some) } else { Ok(Some(sum)) }
+    }
+}
+
+fn scalar(loss: &Tensor) -> Result<f64> {
+    Ok(f64::from(loss.to_dtype(DType::F32)?.to_scalar::<f32>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::Parameters;
+    use candle_core::Device;
+    use candle_nn::loss::cross_entropy;
+    use fused_ops::Linear;
+
+    /// A contrastive loss couples all rows, so that wrong caching cannot give its gradient.
+    #[test]
+    fn caching_gives_the_gradient_of_the_whole_batch() -> Result<()> {
+        const ROWS: usize = 12;
+        let device = &Device::Cpu;
+        let parameters = Parameters::new(3);
+        let vb = parameters.var_builder(device);
+        let (first, last) =
+            (Linear::new(5, 7, true, vb.pp("first"))?, Linear::new(7, 4, false, vb.pp("last"))?);
+        let scale = vb.get_with_hints((), "scale", candle_nn::Init::Const(1.3))?;
+        let inputs = Tensor::randn(0f32, 1., (ROWS, 5), device)?;
+        let others = Tensor::randn(0f32, 1., (ROWS, 4), device)?;
+        let encode = |x: &Tensor| Ok(last.forward(&first.forward(x)?.tanh()?)?);
+        let loss = |rows: &Tensor| {
+            let logits = rows.matmul(&others.t()?)?.broadcast_mul(&scale.exp()?)?;
+            Ok(cross_entropy(&logits, &Tensor::arange(0u32, ROWS as u32, device)?)?)
+        };
+        let plain = Gradients::of(&loss(&encode(&inputs)?)?)?;
+        // Chunks of 5, 5 and 2 rows.
+        let chunk = |i: usize| encode(&inputs.narrow(0, 5 * i, 5.min(ROWS - 5 * i))?);
+        let cached = Gradients::cached(3, chunk, loss)?;
+        assert!((plain.loss() - cached.loss()).abs() < 1e-6);
+        for (name, weight) in parameters.iter() {
+            let (Some(a), Some(b)) = (plain.of_weight(&weight)?, cached.of_weight(&weight)?) else {
+                panic!("{name} has no gradient")
+            };
+            // Sums of 12 products of values near 1, added in another order: a few units in the last place.
+            let norm = |x: &Tensor| x.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
+            let error = norm(&(&a - &b)?)? / norm(&a)?;
+            assert!(norm(&a)? > 1e-3 && error < 2e-6, "{name}: {error}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn parts_are_averaged() -> Result<()> {
+        let weight = Var::new(&[1f32, 2.], &Device::Cpu)?;
+        let loss = |factor: f64| Gradients::of(&(weight.as_tensor() * factor)?.sum_all()?);
+        let sum = Gradients::sum([loss(1.), loss(3.)])?;
+        assert_eq!(sum.loss(), 6.);
+        let Some(gradient) = sum.of_weight(&weight)? else { panic!("no gradient") };
+        assert_eq!(gradient.to_vec1::<f32>()?, [2., 2.]);
+        assert!(Gradients::sum([]).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,31 @@
+//! One process at a time in a folder.
+
+use crate::error::{Error, Result};
+use std::fs::{File, TryLockError};
+use std::path::Path;
+
+const LOCK_FILE: &str = "lock";
+
+/// A lock on a folder, which the system gives back when the process ends, however it ends.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock of a folder.
+    ///
+    /// # Errors
+    /// If another process has it.
+    pub fn take(folder: &Path) -> Result<Self> {
+        let path = folder.join(LOCK_FILE);
+        let file = File::create(&path).map_err(Error::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::format(folder, "another process is training in this folder"))
+            }
+            Err(TryLockError::Error(error)) => Err(Error::io(&path)(error)),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! One training run: its folder, its checkpoints, its metrics and the loop over its steps, the same for every stage.
+
+mod checkpoint;
+mod events;
+mod lock;
+mod metrics;
+mod plot;
+
+use crate::error::{Error, Result};
+use crate::gradients::Gradients;
+use crate::optimizer::Optimizer;
+use altdiffusion_pipeline::write_whole;
+use checkpoint::Checkpoints;
+use image::{ImageFormat, RgbImage};
+use lock::Lock;
+use metrics::MetricsFiles;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use std::fs;
+use std::io::Cursor;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub use checkpoint::save_tensors;
+pub use metrics::Metrics;
+
+/// Time between two checkpoints, unless another is asked for.
+const SAVE_EVERY: Duration = Duration::from_secs(120);
+/// A run draws so many samples, evenly spread.
+const SAMPLES: usize = 10;
+
+/// What a stage of training minimises. Everything else about it is the same for all stages, and [`Run`]'s.
+pub trait Objective {
+    /// The losses of one batch, in one or several parts, with their gradients.
+    ///
+    /// All that is drawn at random must come from the batch, which depends on the seed and its number alone: a resumed
+    /// run then takes the same steps as an unbroken one.
+    ///
+    /// # Errors
+    /// If the batch cannot be computed.
+    fn gradients(&self, batch: &mut Batch) -> Result<Gradients>;
+
+    /// A picture of what the weights, for now the averaged ones, can do; `None` where there is nothing to see. It is asked
+    /// for at a tenth, two tenths … of the run.
+    ///
+    /// # Errors
+    /// If it cannot be drawn.
+    fn sample(&self) -> Result<Option<RgbImage>> {
+        Ok(None)
+    }
+}
+
+/// One batch of a run.
+pub struct Batch {
+    /// Counted from the beginning of the run; a step has one or, with accumulation, several.
+    pub number: usize,
+    /// The source of all that is drawn for it.
+    pub rng: ChaCha8Rng,
+}
+
+impl Batch {
+    /// The batch of a number, in a run of a seed.
+    pub fn new(seed: u64, number: usize) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(number as u64 + 1);
+        Self { number, rng }
+    }
+}
+
+/// Watches a run from outside, for instance to draw a progress bar.
+pub trait Observer {
+    /// Called after every step.
+    fn step(&mut self, stage: &str, metrics: &Metrics, steps: usize);
+
+    /// Called with a sentence that is worth a line.
+    fn note(&mut self, stage: &str, text: &str);
+
+    /// Whether the run is to end now, with a checkpoint that it can go on from. Asked after every step.
+    fn is_over(&mut self) -> bool {
+        false
+    }
+}
+
+/// The folder of one stage of training.
+#[derive(Debug)]
+pub struct Run {
+    folder: PathBuf,
+    seed: u64,
+    save_every: Duration,
+    /// Kept while the run lives, against a second process in the same folder.
+    _lock: Lock,
+}
+
+impl Run {
+    /// Opens or creates the folder of a run, and removes what killed processes left half written there.
+    ///
+    /// # Errors
+    /// If the folder cannot be created, or another process is training in it.
+    pub fn open(folder: impl Into<PathBuf>, seed: u64) -> Result<Self> {
+        let folder = folder.into();
+        fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let lock = Lock::take(&folder)?;
+        Checkpoints::new(&folder, seed).clean()?;
+        Ok(Self { folder, seed, save_every: SAVE_EVERY, _lock: lock })
+    }
+
+    /// Writes a checkpoint whenever so much time has passed since the last one; 0 means after every step.
+    #[must_use]
+    pub fn save_every(mut self, interval: Duration) -> Self {
+        self.save_every = interval;
+        self
+    }
+
+    /// The name of the stage, which is that of the folder.
+    pub fn stage(&self) -> String {
+        self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Trains until the optimiser has taken all its steps, from the newest checkpoint if there is one.
+    ///
+    /// # Errors
+    /// Those of `objective`, a loss that is not finite, a file that cannot be written, and [`Error::Interrupted`] where the
+    /// observer ended the run. The last checkpoint is left as it was.
+    pub fn train(
+        &self,
+        optimizer: &mut Optimizer,
+        observer: &mut dyn Observer,
+        objective: &impl Objective,
+    ) -> Result<()> {
+        let stage = self.stage();
+        let checkpoints = Checkpoints::new(&self.folder, self.seed);
+        if let Some(resumed) = checkpoints.resume(optimizer)? {
+            resumed
+                .damaged
+                .iter()
+                .for_each(|problem| observer.note(&stage, &format!("passed over {problem}")));
+            observer.note(&stage, &format!("goes on after step {}", resumed.step));
+        }
+        let mut metrics = MetricsFiles::open(&self.folder, optimizer.step_count())?;
+        let steps = optimizer.config().steps;
+        let mut saved = Instant::now();
+        while !optimizer.is_finished() {
+            let line = self.step(optimizer, objective)?;
+            metrics.add(&line)?;
+            observer.step(&stage, &line, steps);
+            let step = optimizer.step_count();
+            if step == steps || step.is_multiple_of((steps / SAMPLES).max(1)) {
+                self.draw_sample(optimizer, objective)?;
+            }
+            let is_over = step < steps && observer.is_over();
+            if step == steps || is_over || saved.elapsed() >= self.save_every {
+                metrics.flush()?;
+                checkpoints.save(optimizer)?;
+                saved = Instant::now();
+            }
+            if is_over {
+                return Err(Error::Interrupted { stage, step, steps });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one step.
+    fn step(&self, optimizer: &mut Optimizer, objective: &impl Objective) -> Result<Metrics> {
+        let step = optimizer.step_count();
+        let accumulate = optimizer.config().accumulate.max(1);
+        let batches = (0..accumulate).map(|i| Batch::new(self.seed, step * accumulate + i));
+        let gradients = Gradients::sum(batches.map(|mut batch| objective.gradients(&mut batch)))?;
+        let loss = gradients.loss();
+        if !loss.is_finite() {
+            let stage = self.stage();
+            return Err(Error::Setting(format!(
+                "{stage}, step {step}: the loss is not finite; try a lower learning rate"
+            )));
+        }
+        let learning_rate = optimizer.config().learning_rate_at(step);
+        let gradient_norm = optimizer.step(&gradients)?;
+        Ok(Metrics { step, loss, gradient_norm, learning_rate })
+    }
+
+    fn draw_sample(&self, optimizer: &Optimizer, objective: &impl Objective) -> Result<()> {
+        let Some(picture) = optimizer.with_averages(|| objective.sample())? else { return Ok(()) };
+        let path = self.folder.join(format!("sample-{:06}.png", optimizer.step_count()));
+        let mut png = Cursor::new(Vec::new());
+        picture.write_to(&mut png, ImageFormat::Png).map_err(|e| Error::format(&path, e))?;
+        Ok(write_whole(&path, |temporary| fs::write(temporary, png.get_ref()))?)
+    }
+}

@@ -1,0 +1,26 @@
+//! An objective that is written down where it is used.
+
+use crate::error::Result;
+use crate::gradients::Gradients;
+use crate::run::{Batch, Objective};
+use image::RgbImage;
+
+/// The two functions of an [`Objective`].
+pub(super) struct Functions<G, S> {
+    pub gradients: G,
+    pub sample: S,
+}
+
+impl<G, S> Objective for Functions<G, S>
+where
+    G: Fn(&mut Batch) -> Result<Gradients>,
+    S: Fn() -> Result<Option<RgbImage>>,
+{
+    fn gradients(&self, batch: &mut Batch) -> Result<Gradients> {
+        (self.gradients)(batch)
+    }
+
+    fn sample(&self) -> Result<Option<RgbImage>> {
+        (self.sample)()
+    }
+}
