@@ -3,11 +3,11 @@
 use crate::cpu::convolution::Geometry;
 use crate::cpu::epilogue;
 use crate::cpu::kernel::Stored;
-use crate::cpu::pack::{PackedWeight, Panels, with_panels};
+use crate::cpu::pack::{FactorSize, PackedWeight, Panels, with_panels};
 use crate::custom::{Pack, Weight, as_f32, for_computing, gradient, on_cpu, packed_bias, slice, with_slice};
 use crate::epilogue::Epilogue;
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
-use candle_nn::{Init, VarBuilder, init};
+use candle_nn::{Init, VarBuilder};
 use std::sync::{Arc, OnceLock};
 
 /// Zero rows and columns added around a picture before it is convolved.
@@ -55,7 +55,8 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// Reads `weight` (out, in, kernel, kernel) and `bias` (out) from `vb`.
+    /// Reads `weight` (out, in, kernel, kernel) and `bias` (out) from `vb`. A weight [in blocks](crate::BlockType) stays so on
+    /// the CPU.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
@@ -81,9 +82,8 @@ impl Conv2d {
         vb: VarBuilder,
     ) -> Result<Self> {
         let shape = (out_channels, in_channels, kernel, kernel);
-        let weight = vb.get_with_hints(shape, "weight", init::DEFAULT_KAIMING_UNIFORM)?;
         let geometry = Geometry { batch: 0, height: 0, width: 0, in_channels, out_channels, kernel, options };
-        let weight = Weight::new(weight, &geometry)?;
+        let weight = Weight::read(&vb, shape, &geometry)?;
         let transformed = Arc::default();
         Ok(Self { weight, transformed, bias: None, in_channels, out_channels, kernel, options })
     }
@@ -144,6 +144,10 @@ impl Conv2d {
 }
 
 impl Pack for Geometry {
+    fn size(&self) -> FactorSize {
+        FactorSize { taps: self.taps(), depth: self.in_channels, columns: self.out_channels }
+    }
+
     fn pack<T: Stored>(&self, weight: &[T]) -> Panels<T> {
         self.pack(weight)
     }

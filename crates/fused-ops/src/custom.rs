@@ -1,8 +1,10 @@
 //! Between candle tensors and the CPU kernels, which know only slices.
 
 use crate::cpu::kernel::Stored;
-use crate::cpu::pack::{PackedWeight, Panels};
-use candle_core::{CpuStorage, DType, Device, Layout, Result, Tensor};
+use crate::cpu::pack::{FactorSize, PackedWeight, Panels};
+use crate::quantized::read_blocks;
+use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Tensor};
+use candle_nn::{VarBuilder, init};
 use std::sync::Arc;
 
 /// Whether the CPU kernels, which compute in f32, can run on this tensor.
@@ -79,10 +81,21 @@ pub(crate) enum Weight {
 
 /// Lays out a weight of any type.
 pub(crate) trait Pack {
+    fn size(&self) -> FactorSize;
+
     fn pack<T: Stored>(&self, weight: &[T]) -> Panels<T>;
 }
 
 impl Weight {
+    /// Reads `weight` of this shape from `vb`: its blocks, where it is in such and the CPU kernel will use it.
+    pub fn read(vb: &VarBuilder, shape: impl Into<Shape>, how: &impl Pack) -> Result<Self> {
+        const NAME: &str = "weight";
+        if let Some(blocks) = read_blocks(vb, NAME, how.size())? {
+            return Ok(Self::Packed(Arc::new(PackedWeight::Blocks(blocks))));
+        }
+        Self::new(vb.get_with_hints(shape, NAME, init::DEFAULT_KAIMING_UNIFORM)?, how)
+    }
+
     /// Packs the weight where the CPU kernel will use it and nobody trains it.
     pub fn new(weight: Tensor, how: &impl Pack) -> Result<Self> {
         if !on_cpu(&weight) || weight.track_op() {

@@ -18,11 +18,13 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod custom;
+mod embedding;
 mod epilogue;
 mod group_norm;
 mod layer_norm;
 mod linear;
 mod memory;
+mod quantized;
 mod shift;
 mod step;
 
@@ -31,11 +33,13 @@ pub use attention::{attention, causal_attention, packed_attention};
 pub use blend::{AdamStep, blend, blend_square};
 pub use conv2d::{Conv2d, Conv2dOptions, Padding};
 pub use custom::{compute_dtype, for_computing};
+pub use embedding::Embedding;
 pub use epilogue::Epilogue;
 pub use group_norm::GroupNorm;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use memory::keep_freed_memory;
+pub use quantized::BlockType;
 pub use shift::shift_channels;
 pub use step::{LinearStep, Sinusoids, Stepped, timestep_embedding, to_bytes};
 

@@ -3,13 +3,13 @@
 use crate::activation::geglu;
 use crate::cpu::epilogue;
 use crate::cpu::kernel::{PANEL, Stored};
-use crate::cpu::pack::{PackedWeight, Panels, Strides, with_panels};
+use crate::cpu::pack::{FactorSize, PackedWeight, Panels, Strides, with_panels};
 use crate::cpu::product::{column_sums, gated_product, gather_gradient, gather_product};
 use crate::cpu::window::Window;
 use crate::custom::{Pack, Weight, as_f32, for_computing, gradient, on_cpu, packed_bias, slice, with_slice};
 use crate::epilogue::Epilogue;
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
-use candle_nn::{Init, VarBuilder, init};
+use candle_nn::{Init, VarBuilder};
 use std::sync::Arc;
 
 /// A linear layer with weights as PyTorch stores them, `(out, in)`.
@@ -20,18 +20,18 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Reads `weight` (out, in) and, if asked for, `bias` (out) from `vb`.
+    /// Reads `weight` (out, in) and, if asked for, `bias` (out) from `vb`. A weight [in blocks](crate::BlockType) stays so on
+    /// the CPU.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
     pub fn new(in_features: usize, out_features: usize, bias: bool, vb: VarBuilder) -> Result<Self> {
-        let weight =
-            vb.get_with_hints((out_features, in_features), "weight", init::DEFAULT_KAIMING_UNIFORM)?;
+        let weight = Weight::read(&vb, (out_features, in_features), &Shape2 { in_features, out_features })?;
         let bound = 1. / (in_features as f64).sqrt();
         let bias = bias
             .then(|| vb.get_with_hints(out_features, "bias", Init::Uniform { lo: -bound, up: bound }))
             .transpose()?;
-        Self::from_tensors(weight, bias)
+        Ok(Self { weight, bias: bias.map(for_computing).transpose()? })
     }
 
     /// A layer of a weight (out, in) and a bias (out).
@@ -111,6 +111,10 @@ struct Shape2 {
 }
 
 impl Pack for Shape2 {
+    fn size(&self) -> FactorSize {
+        FactorSize { taps: 1, depth: self.in_features, columns: self.out_features }
+    }
+
     fn pack<T: Stored>(&self, weight: &[T]) -> Panels<T> {
         let strides = Strides { tap: 0, depth: 1, column: self.in_features };
         Panels::pack(weight, 1, self.in_features, self.out_features, strides)

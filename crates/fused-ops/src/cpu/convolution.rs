@@ -2,7 +2,7 @@
 
 use super::epilogue::Epilogue;
 use super::kernel::Stored;
-use super::pack::{PackedWeight, Panels, Strides};
+use super::pack::{Factor, PackedWeight, Panels, Strides};
 use super::product::{column_sums, gather_gradient, gather_product};
 use super::window::{Axis, Window};
 use super::winograd::{self, Pictures, Way};
@@ -43,7 +43,7 @@ impl Geometry {
         self.batch * self.out_height() * self.out_width()
     }
 
-    fn taps(&self) -> usize {
+    pub fn taps(&self) -> usize {
         self.kernel * self.kernel
     }
 
@@ -84,22 +84,23 @@ impl Geometry {
     }
 
     /// The convolution itself.
-    pub fn forward<T: Stored>(&self, x: &[f32], weight: &Panels<T>, epilogue: &Epilogue) -> Vec<f32> {
+    pub fn forward<F: Factor>(&self, x: &[f32], weight: &F, epilogue: &Epilogue) -> Vec<f32> {
         gather_product(x, self.out_pixels(), &self.source(), weight, epilogue)
     }
 
     /// The convolution by Winograd's way where that is faster. `transformed` keeps the transformed weights if they are
     /// small.
-    pub fn forward_fast<T: Stored>(
+    pub fn forward_fast<F: Factor>(
         &self,
         x: &[f32],
-        weight: &Panels<T>,
+        weight: &F,
         transformed: &OnceLock<Panels>,
         epilogue: &Epilogue,
     ) -> Vec<f32> {
         let pictures = Pictures { batch: self.batch, height: self.out_height(), width: self.out_width() };
         let fits = self.kernel == 3 && self.options.stride == 1 && self.options.padding == Padding::same(1);
-        match Way::faster(pictures, self.in_channels, self.out_channels).filter(|_| fits) {
+        let way = Way::faster(pictures, self.in_channels, self.out_channels, F::MAY_KEEP_FLOATS);
+        match way.filter(|_| fits) {
             Some(way) => {
                 winograd::convolution(way, x, pictures, &self.source(), weight, transformed, epilogue)
             }

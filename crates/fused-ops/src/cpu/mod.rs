@@ -5,6 +5,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod attention_gradient;
+pub(crate) mod blocks;
 pub(crate) mod convolution;
 pub(crate) mod elementwise;
 pub(crate) mod epilogue;

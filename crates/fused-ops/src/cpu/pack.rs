@@ -1,8 +1,10 @@
 //! Right factors of matrix products laid out in panels.
 
+use super::blocks::Blocks;
 use super::kernel::{PANEL, Right, Stored};
 use half::{bf16, f16};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Values that are worth a task of their own.
 const VALUES_PER_TASK: usize = 16 * 1024;
@@ -14,6 +16,55 @@ pub(crate) struct Strides {
     /// Along the shared dimension.
     pub depth: usize,
     pub column: usize,
+}
+
+/// The size of a right factor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FactorSize {
+    pub taps: usize,
+    /// Of the shared dimension, for each tap.
+    pub depth: usize,
+    pub columns: usize,
+}
+
+/// A right factor as the tasks of a product see it: in panels, of which they get a part at a time.
+pub(crate) trait Factor: Sync {
+    type Value: Stored;
+
+    /// Whether a layer may keep what it makes of the factor in f32.
+    const MAY_KEEP_FLOATS: bool;
+    /// Rows that one task multiplies by what it gets: enough to get it seldom, few enough to stay in the L2 cache.
+    const ROWS_PER_TASK: usize;
+
+    fn size(&self) -> FactorSize;
+
+    /// Of the depth, what a part of all taps should have at most.
+    fn depth_per_part(&self) -> usize;
+
+    /// The rows `depth` of every tap of one panel or of two. They may be written to `scratch`.
+    fn part<'a>(
+        &'a self,
+        panels: &[usize],
+        depth: Range<usize>,
+        scratch: &'a mut Vec<f32>,
+    ) -> Part<'a, Self::Value>;
+}
+
+/// Some rows of every tap of one panel or of two.
+#[derive(Clone, Copy)]
+pub(crate) struct Part<'a, T> {
+    /// From the first row of the first panel on.
+    pub data: &'a [T],
+    /// From a row of one tap to that of the next.
+    pub rows_per_tap: usize,
+    /// From one panel to the other, in values.
+    pub panel_stride: usize,
+}
+
+impl<T> Part<'_, T> {
+    pub fn right(&self) -> Right<T> {
+        Right { data: self.data.as_ptr(), row_stride: PANEL, panel_stride: self.panel_stride }
+    }
 }
 
 /// A right factor of `taps · depth` rows in panels of [`PANEL`] columns, zeros after the last.
@@ -70,12 +121,6 @@ impl<T: Stored> Panels<T> {
         Self { data, taps, depth, columns }
     }
 
-    /// The values of a panel: `taps · depth` rows of [`PANEL`] values.
-    pub fn panel(&self, panel: usize) -> &[T] {
-        let panel_len = self.taps * self.depth * PANEL;
-        &self.data[panel * panel_len..][..panel_len]
-    }
-
     /// The factor as a plain (taps, depth, columns) array.
     pub fn unpack(&self) -> Vec<f32> {
         let (rows, columns) = (self.taps * self.depth, self.columns);
@@ -93,6 +138,37 @@ impl<T: Stored> Panels<T> {
 
     pub fn right(&self) -> Right<T> {
         Right { data: self.data.as_ptr(), row_stride: PANEL, panel_stride: self.taps * self.depth * PANEL }
+    }
+}
+
+impl<T: Stored> Factor for Panels<T> {
+    type Value = T;
+
+    const MAY_KEEP_FLOATS: bool = true;
+    const ROWS_PER_TASK: usize = 96;
+
+    fn size(&self) -> FactorSize {
+        let Self { taps, depth, columns, .. } = *self;
+        FactorSize { taps, depth, columns }
+    }
+
+    fn depth_per_part(&self) -> usize {
+        self.depth
+    }
+
+    #[inline(always)]
+    fn part<'a>(&'a self, panels: &[usize], depth: Range<usize>, _: &'a mut Vec<f32>) -> Part<'a, T> {
+        let panel_len = self.taps * self.depth * PANEL;
+        let (first, last) = match panels {
+            [first, .., last] => (*first, *last),
+            [only] => (*only, *only),
+            [] => (0, 0),
+        };
+        Part {
+            data: &self.data[first * panel_len..(last + 1) * panel_len][depth.start * PANEL..],
+            rows_per_tap: self.depth,
+            panel_stride: (last - first) * panel_len,
+        }
     }
 }
 
@@ -121,12 +197,13 @@ fn transpose<'a, T: Stored>(
 }
 
 /// The packed weight of a layer, in the type that it was loaded as: half the bytes take half the memory, and half the
-/// time to read.
+/// time to read. Blocks stay as they are, and take a quarter or an eighth.
 #[derive(Debug, Clone)]
 pub(crate) enum PackedWeight {
     F32(Panels<f32>),
     F16(Panels<f16>),
     Bf16(Panels<bf16>),
+    Blocks(Blocks),
 }
 
 /// Runs a generic expression on the panels of a [`PackedWeight`].
@@ -136,6 +213,7 @@ macro_rules! with_panels {
             PackedWeight::F32($panels) => $body,
             PackedWeight::F16($panels) => $body,
             PackedWeight::Bf16($panels) => $body,
+            PackedWeight::Blocks($panels) => $body,
         }
     };
 }
@@ -143,11 +221,11 @@ pub(crate) use with_panels;
 
 impl PackedWeight {
     pub fn depth(&self) -> usize {
-        with_panels!(self, panels => panels.depth)
+        with_panels!(self, panels => panels.size().depth)
     }
 
     pub fn columns(&self) -> usize {
-        with_panels!(self, panels => panels.columns)
+        with_panels!(self, panels => panels.size().columns)
     }
 
     /// The weight as a plain (taps, depth, columns) array.

@@ -2,8 +2,8 @@
 
 use super::elementwise::gelu;
 use super::epilogue::Epilogue;
-use super::kernel::{Block, Left, PANEL, Right, Stored};
-use super::pack::{Panels, Strides};
+use super::kernel::{Block, Left, PANEL, Right};
+use super::pack::{Factor, FactorSize, Panels, Strides};
 use super::window::Window;
 use super::{Shared, arch, vectorized, written};
 use pulp::{Simd, WithSimd};
@@ -11,8 +11,6 @@ use rayon::prelude::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// Rows that one task multiplies: enough to read the right factor seldom, few enough to stay in the L2 cache.
-const ROWS_PER_TASK: usize = 96;
 /// Tasks that a thread should get, so that none waits long for another in the end.
 const TASKS_PER_THREAD: usize = 16;
 /// Pixels that a weight gradient gathers at a time.
@@ -20,16 +18,16 @@ const PIXELS_PER_PASS: usize = 128;
 /// Rows of a weight gradient that one task computes.
 const GRADIENT_ROWS_PER_TASK: usize = 48;
 
-/// `epilogue(Σ_tap left[window(row, tap)] · panels[tap])` for every row, where `left` has rows of `panels.depth` values and
-/// a row outside the window is zeros: (rows, panels.columns).
-pub(crate) fn gather_product<T: Stored>(
+/// `epilogue(Σ_tap left[window(row, tap)] · panels[tap])` for every row, where `left` has rows of the panels' depth and a
+/// row outside the window is zeros: (rows, the panels' columns).
+pub(crate) fn gather_product<F: Factor>(
     left: &[f32],
     rows: usize,
     window: &Window,
-    panels: &Panels<T>,
+    panels: &F,
     epilogue: &Epilogue,
 ) -> Vec<f32> {
-    let columns = panels.columns;
+    let columns = panels.size().columns;
     epilogue.check(rows, columns);
     let write = |out: &mut [MaybeUninit<f32>]| {
         let out = Shared::new(out);
@@ -43,16 +41,17 @@ pub(crate) fn gather_product<T: Stored>(
 }
 
 /// `geglu(left · panels + bias)`, where the first half of the columns are values and the second half what gates them:
-/// (rows, panels.columns / 2). A half must end where a panel does.
-pub(crate) fn gated_product<T: Stored>(
+/// (rows, half of the panels' columns). A half must end where a panel does.
+pub(crate) fn gated_product<F: Factor>(
     left: &[f32],
     rows: usize,
-    panels: &Panels<T>,
+    panels: &F,
     bias: Option<&[f32]>,
 ) -> Vec<f32> {
-    let columns = panels.columns / 2;
-    assert!(panels.taps == 1 && panels.columns.is_multiple_of(2 * PANEL));
-    assert!(bias.is_none_or(|bias| bias.len() == panels.columns));
+    let FactorSize { taps, columns: both, .. } = panels.size();
+    let columns = both / 2;
+    assert!(taps == 1 && both.is_multiple_of(2 * PANEL));
+    assert!(bias.is_none_or(|bias| bias.len() == both));
     let write = |out: &mut [MaybeUninit<f32>]| {
         let out = Shared::new(out);
         let arch = arch();
@@ -66,15 +65,15 @@ pub(crate) fn gated_product<T: Stored>(
 
 /// Cuts a result of `rows` × `panel_count` panels into parts and calls `part` for each, on all threads, with where the
 /// left factor's rows start (for each row, each tap), the rows, and the panels.
-fn for_each_part<T: Stored>(
+fn for_each_part<F: Factor>(
     left: &[f32],
     rows: usize,
     window: &Window,
-    panels: &Panels<T>,
+    panels: &F,
     panel_count: usize,
     part: impl Fn(&[*const f32], Range<usize>, Range<usize>) + Sync,
 ) {
-    let (taps, depth) = (panels.taps, panels.depth);
+    let FactorSize { taps, depth, .. } = panels.size();
     if rows == 0 || panel_count == 0 {
         return;
     }
@@ -85,7 +84,7 @@ fn for_each_part<T: Stored>(
         None => (left, depth),
     };
     // Where rows are few, tasks also divide the columns, by pairs of panels.
-    let row_tasks = rows.div_ceil(ROWS_PER_TASK);
+    let row_tasks = rows.div_ceil(F::ROWS_PER_TASK);
     let splits = (TASKS_PER_THREAD * rayon::current_num_threads())
         .div_ceil(row_tasks)
         .clamp(1, panel_count.div_ceil(2));
@@ -93,8 +92,8 @@ fn for_each_part<T: Stored>(
     let column_tasks = panel_count.div_ceil(panels_per_task);
     (0..row_tasks * column_tasks).into_par_iter().with_max_len(1).for_each(|task| {
         let (row_task, column_task) = (task / column_tasks, task % column_tasks);
-        let first = row_task * ROWS_PER_TASK;
-        let count = ROWS_PER_TASK.min(rows - first);
+        let first = row_task * F::ROWS_PER_TASK;
+        let count = F::ROWS_PER_TASK.min(rows - first);
         let mut starts = Vec::with_capacity(count * taps);
         window.gather(first..first + count, |row| {
             starts.push(match row {
@@ -108,35 +107,29 @@ fn for_each_part<T: Stored>(
 }
 
 /// Some rows of a product, and some panels of its columns.
-struct ProductTask<'a, T> {
+struct ProductTask<'a, F> {
     starts: &'a [*const f32],
-    panels: &'a Panels<T>,
+    panels: &'a F,
     rows: Range<usize>,
     columns: Range<usize>,
     epilogue: &'a Epilogue<'a>,
     out: Shared,
 }
 
-impl<T: Stored> WithSimd for ProductTask<'_, T> {
+impl<F: Factor> WithSimd for ProductTask<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Panels { taps, depth, columns, .. } = *self.panels;
+        let columns = self.panels.size().columns;
+        let mut pairs = Pairs::new(self.panels, self.starts);
         for first in self.columns.clone().step_by(2) {
-            Block {
-                left: Left::Rows { starts: self.starts, taps, depth },
-                right: self.panels.right(),
-                rows: self.rows.len(),
-                panels: first..(first + 2).min(self.columns.end),
-                columns,
-                accumulate: false,
-                out: self.out.at(self.rows.start * columns),
-                out_stride: columns,
-            }
-            .with_simd(simd);
+            let all = [first, first + 1];
+            let pair = &all[..2.min(self.columns.end - first)];
             let first = first * PANEL;
             let count = (2 * PANEL).min(columns - first);
+            let out = self.out.at(self.rows.start * columns + first);
+            pairs.multiply(simd, self.rows.len(), pair, count, out, columns);
             for row in self.rows.clone() {
                 // SAFETY: this task alone writes these columns of its rows, and they lie within the output.
                 let values =
@@ -148,41 +141,28 @@ impl<T: Stored> WithSimd for ProductTask<'_, T> {
 }
 
 /// Some rows of a gated product, and some panels of its columns.
-struct GatedTask<'a, T> {
+struct GatedTask<'a, F> {
     starts: &'a [*const f32],
-    panels: &'a Panels<T>,
+    panels: &'a F,
     rows: Range<usize>,
     columns: Range<usize>,
     bias: Option<&'a [f32]>,
     out: Shared,
 }
 
-impl<T: Stored> WithSimd for GatedTask<'_, T> {
+impl<F: Factor> WithSimd for GatedTask<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let depth = self.panels.depth;
-        let half = self.panels.columns / 2;
-        let right = self.panels.right();
+        let half = self.panels.size().columns / 2;
         // A panel of values and, beside it, the one of their gates.
-        let mut both = [[0f32; 2 * PANEL]; ROWS_PER_TASK];
+        let mut both = vec![[0f32; 2 * PANEL]; self.rows.len()];
+        let mut pairs = Pairs::new(self.panels, self.starts);
         for panel in self.columns.clone() {
-            Block {
-                left: Left::Rows { starts: self.starts, taps: 1, depth },
-                right: Right {
-                    data: right.data.wrapping_add(panel * right.panel_stride),
-                    panel_stride: half / PANEL * right.panel_stride,
-                    ..right
-                },
-                rows: self.rows.len(),
-                panels: 0..2,
-                columns: 2 * PANEL,
-                accumulate: false,
-                out: both.as_mut_ptr().cast(),
-                out_stride: 2 * PANEL,
-            }
-            .with_simd(simd);
+            let pair = [panel, half / PANEL + panel];
+            let out = both.as_mut_ptr().cast();
+            pairs.multiply(simd, self.rows.len(), &pair, 2 * PANEL, out, 2 * PANEL);
             let first = panel * PANEL;
             let mut bias = [[0f32; PANEL]; 2];
             if let Some(all) = self.bias {
@@ -199,6 +179,60 @@ impl<T: Stored> WithSimd for GatedTask<'_, T> {
                 // SAFETY: this task alone writes these columns of its rows, and they lie within the output.
                 unsafe { out.write_unaligned(values) };
             }
+        }
+    }
+}
+
+/// The rows of one task times one pair of panels after the other, as much of their depth at a time as the factor gives.
+struct Pairs<'a, F> {
+    panels: &'a F,
+    /// Of the left rows, as in [`Left::Rows`].
+    starts: &'a [*const f32],
+    /// The same, from where a part of the depth begins.
+    part_starts: Vec<*const f32>,
+    scratch: Vec<f32>,
+}
+
+impl<'a, F: Factor> Pairs<'a, F> {
+    fn new(panels: &'a F, starts: &'a [*const f32]) -> Self {
+        Self { panels, starts, part_starts: Vec::new(), scratch: Vec::new() }
+    }
+
+    /// Writes the product of all `rows` and one panel or two, `columns` in all, to `out`.
+    #[inline(always)]
+    fn multiply<S: Simd>(
+        &mut self,
+        simd: S,
+        rows: usize,
+        pair: &[usize],
+        columns: usize,
+        out: *mut f32,
+        out_stride: usize,
+    ) {
+        let FactorSize { taps, depth, .. } = self.panels.size();
+        let step = self.panels.depth_per_part().max(1);
+        // Without depth there are still results to write: zeros.
+        for first in (0..depth.max(1)).step_by(step) {
+            let part = first..depth.min(first + step);
+            let count = part.len();
+            let starts = if first == 0 {
+                self.starts
+            } else {
+                self.part_starts.clear();
+                self.part_starts.extend(self.starts.iter().map(|start| start.wrapping_add(first)));
+                &self.part_starts
+            };
+            Block {
+                left: Left::Rows { starts, taps, depth: count },
+                right: self.panels.part(pair, part, &mut self.scratch).right(),
+                rows,
+                panels: 0..pair.len(),
+                columns,
+                accumulate: first > 0,
+                out,
+                out_stride,
+            }
+            .with_simd(simd);
         }
     }
 }

@@ -5,8 +5,8 @@
 use super::layer::Layer;
 use super::transforms::transform_weights;
 use super::{COLUMNS, PLACES};
-use crate::cpu::kernel::{Block, Left, PANEL, Right, Stored};
-use crate::cpu::pack::Panels;
+use crate::cpu::kernel::{Block, Left, PANEL, Right};
+use crate::cpu::pack::{Factor, FactorSize};
 use crate::cpu::{Shared, arch, written};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -19,8 +19,8 @@ const CHANNELS: usize = 64;
 const ROWS: usize = CHANNELS + 1;
 
 /// The whole layer, with the weights of the direct convolution, which has 9 taps.
-pub(super) fn convolution<T: Stored>(layer: &Layer, weights: &Panels<T>) {
-    assert!(weights.taps == 9 && weights.depth == layer.depth && weights.columns == layer.columns);
+pub(super) fn convolution<F: Factor>(layer: &Layer, weights: &F) {
+    assert_eq!(weights.size(), FactorSize { taps: 9, depth: layer.depth, columns: layer.columns });
     let (tiles, stride) = (layer.pictures.tiles(), layer.stride());
     let arch = arch();
     let transform = |out: &mut [MaybeUninit<f32>]| {
@@ -64,14 +64,14 @@ impl WithSimd for InputTask<'_> {
 }
 
 /// One pair of panels of the columns.
-struct ColumnTask<'a, T> {
+struct ColumnTask<'a, F> {
     layer: &'a Layer<'a>,
-    weights: &'a Panels<T>,
+    weights: &'a F,
     transformed: &'a [f32],
     pair: usize,
 }
 
-impl<T: Stored> WithSimd for ColumnTask<'_, T> {
+impl<F: Factor> WithSimd for ColumnTask<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -86,11 +86,12 @@ impl<T: Stored> WithSimd for ColumnTask<'_, T> {
         let mut products = Box::<[f32]>::new_uninit_slice(PLACES * tiles * COLUMNS);
         let products: *mut f32 = products.as_mut_ptr().cast();
         let mut starts = Vec::with_capacity(tiles);
+        let mut scratch = Vec::new();
         for channel in (0..depth).step_by(CHANNELS) {
             let channels = channel..depth.min(channel + CHANNELS);
             for (panel, out) in right.chunks_exact_mut(panel_stride).enumerate() {
-                let weights = weights.panel(2 * pair + panel);
-                transform_weights(simd, weights, depth, channels.clone(), ROWS, out);
+                let weights = weights.part(&[2 * pair + panel], channels.clone(), &mut scratch);
+                transform_weights(simd, weights, channels.len(), ROWS, out);
             }
             for place in 0..PLACES {
                 starts.clear();

@@ -4,8 +4,8 @@ use super::layer::Layer;
 use super::transforms::transform_weights;
 use super::{COLUMNS, PLACES};
 use crate::cpu::arch;
-use crate::cpu::kernel::{Block, Left, PANEL, Right, Stored};
-use crate::cpu::pack::Panels;
+use crate::cpu::kernel::{Block, Left, PANEL, Right};
+use crate::cpu::pack::{Factor, FactorSize, Panels};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -14,29 +14,36 @@ use std::ops::Range;
 const TILES: usize = 24;
 
 /// Some panels of the weights of a direct convolution, which has 9 taps, as right factors of the 36 products.
-pub(crate) fn transformed<T: Stored>(weights: &Panels<T>, panels: Range<usize>) -> Panels {
-    assert_eq!(weights.taps, 9);
-    let depth = weights.depth;
-    let columns = weights.columns.min(panels.end * PANEL) - panels.start * PANEL;
+pub(crate) fn transformed<F: Factor>(weights: &F, panels: Range<usize>) -> Panels {
+    let FactorSize { taps, depth, columns } = weights.size();
+    assert_eq!(taps, 9);
+    let columns = columns.min(panels.end * PANEL) - panels.start * PANEL;
     let arch = arch();
     Panels::by_panel(PLACES, depth, columns, |panel, out: &mut [f32]| {
-        arch.dispatch(WeightTask { weights: weights.panel(panels.start + panel), depth, out });
+        arch.dispatch(WeightTask { weights, panel: panels.start + panel, depth, out });
     })
 }
 
 /// One panel of weights.
-struct WeightTask<'a, T> {
-    weights: &'a [T],
+struct WeightTask<'a, F> {
+    weights: &'a F,
+    panel: usize,
     depth: usize,
     out: &'a mut [f32],
 }
 
-impl<T: Stored> WithSimd for WeightTask<'_, T> {
+impl<F: Factor> WithSimd for WeightTask<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        transform_weights(simd, self.weights, self.depth, 0..self.depth, self.depth, self.out);
+        let mut scratch = Vec::new();
+        for first in (0..self.depth).step_by(self.weights.depth_per_part()) {
+            let channels = first..self.depth.min(first + self.weights.depth_per_part());
+            let count = channels.len();
+            let weights = self.weights.part(&[self.panel], channels, &mut scratch);
+            transform_weights(simd, weights, count, self.depth, &mut self.out[first * PANEL..]);
+        }
     }
 }
 

@@ -14,8 +14,8 @@ mod transforms;
 pub(crate) use layer::Pictures;
 
 use super::epilogue::Epilogue;
-use super::kernel::{PANEL, Stored};
-use super::pack::Panels;
+use super::kernel::PANEL;
+use super::pack::{Factor, FactorSize, Panels};
 use super::window::Window;
 use super::{Shared, written};
 use layer::Layer;
@@ -49,7 +49,8 @@ pub(crate) enum Way {
 impl Way {
     /// The way that is faster than the direct convolution, if one is, by counts of multiply-adds: those of the products,
     /// and for each value that is transformed what that takes as long as.
-    pub fn faster(pictures: Pictures, depth: usize, columns: usize) -> Option<Self> {
+    /// Weights are kept only where they may be.
+    pub fn faster(pictures: Pictures, depth: usize, columns: usize, may_keep: bool) -> Option<Self> {
         const OF_TILES: usize = 60;
         const OF_PARTS: usize = 80;
         const OF_COLUMNS: usize = 10;
@@ -58,7 +59,7 @@ impl Way {
 
         let tiles = pictures.tiles();
         let panels = MOST_TRANSFORMED_WEIGHTS / (PLACES * depth * PANEL).max(1);
-        let (way, of_weights) = if columns.div_ceil(PANEL) <= panels {
+        let (way, of_weights) = if may_keep && columns.div_ceil(PANEL) <= panels {
             (Self::Kept, 0)
         } else if tiles <= MOST_TILES {
             (Self::ByColumns, OF_COLUMNS)
@@ -74,18 +75,18 @@ impl Way {
     }
 }
 
-/// A convolution of `x`, pixels of `weights.depth` channels, with weights of 9 taps, in one of Winograd's ways: (pixels,
-/// weights.columns). `kept` is where the layer keeps its transformed weights.
-pub(crate) fn convolution<T: Stored>(
+/// A convolution of `x`, pixels of as many channels as the weights' depth, with weights of 9 taps, in one of Winograd's
+/// ways: (pixels, the weights' columns). `kept` is where the layer keeps its transformed weights.
+pub(crate) fn convolution<F: Factor>(
     way: Way,
     x: &[f32],
     pictures: Pictures,
     window: &Window,
-    weights: &Panels<T>,
+    weights: &F,
     kept: &OnceLock<Panels>,
     epilogue: &Epilogue,
 ) -> Vec<f32> {
-    let Panels { depth, columns, .. } = *weights;
+    let FactorSize { depth, columns, .. } = weights.size();
     let rows = pictures.batch * pictures.height * pictures.width;
     let all = columns.div_ceil(PANEL);
     epilogue.check(rows, columns);

@@ -3,8 +3,8 @@
 
 use super::{IN, OUT};
 use crate::cpu::kernel::{PANEL, Stored};
+use crate::cpu::pack::Part;
 use pulp::Simd;
-use std::ops::Range;
 
 /// Values of one channel panel.
 pub(super) type Lanes = [f32; PANEL];
@@ -73,23 +73,22 @@ pub(super) fn write<S: Simd>(lanes: &mut Lanes, first: usize, values: S::f32s) {
     unsafe { lanes.as_mut_ptr().add(first).cast::<S::f32s>().write_unaligned(values) }
 }
 
-/// Transforms the kernels of the input channels `channels` of one panel of a direct convolution's weights (9 taps of `depth`
-/// rows): `out` is (36, rows, 16), of whose rows the first `channels.len()` are written.
+/// Transforms the kernels of `channels` input channels of one panel of a direct convolution's weights, which has 9 taps: `out`
+/// is (36, rows, 16), of whose rows the first `channels` are written.
 #[inline(always)]
 pub(super) fn transform_weights<S: Simd, T: Stored>(
     simd: S,
-    weights: &[T],
-    depth: usize,
-    channels: Range<usize>,
+    weights: Part<T>,
+    channels: usize,
     rows: usize,
     out: &mut [f32],
 ) {
-    let (weights, out) = (weights.as_chunks::<PANEL>().0, out.as_chunks_mut::<PANEL>().0);
-    assert!(channels.len() <= rows);
-    for (k, channel) in channels.enumerate() {
+    let (taps_of_all, out) = (weights.data.as_chunks::<PANEL>().0, out.as_chunks_mut::<PANEL>().0);
+    assert!(channels <= rows);
+    for k in 0..channels {
         let mut taps = [[0f32; PANEL]; 9];
         for (tap, lanes) in taps.iter_mut().enumerate() {
-            for (lane, value) in lanes.iter_mut().zip(&weights[tap * depth + channel]) {
+            for (lane, value) in lanes.iter_mut().zip(&taps_of_all[tap * weights.rows_per_tap + k]) {
                 *lane = value.widen();
             }
         }
