@@ -279,6 +279,27 @@ fn too_many_skipped_layers_are_an_error() -> TestResult {
     Ok(())
 }
 
+/// Beside the weights, changes are computed as well as in them.
+#[test]
+fn loras_beside_weights_draw_the_same() -> TestResult {
+    for model in MODELS {
+        let loras = vec![(lora(model, "diffusers")?, 0.7), (lora(model, "kohya")?, -0.4)];
+        let merged = draw(&load(model, loras.clone())?)?;
+        let options = LoadOptions::new(DType::F32, &Device::Cpu).loras_beside_weights(true);
+        let options =
+            loras.into_iter().fold(options, |options, (lora, strength)| options.lora(lora, strength));
+        let beside = draw(&AltDiffusion::load(parts(model)?, options)?)?;
+        let error = distance(&beside, &merged);
+        println!("{model}: {error:.1e}");
+        assert!(error < 2e-5 && error > 0.0, "{model}: {error:e}");
+    }
+    let beside = LoadOptions::new(DType::F32, &Device::Cpu).loras_beside_weights(true);
+    let other = beside.lora(lora("alt_diffusion", "kohya")?, 1.0);
+    let error = refused(AltDiffusion::load(parts("alt_diffusion_m18")?, other))?;
+    assert!(error.contains("the LoRA is for another architecture"), "{error}");
+    Ok(())
+}
+
 /// Reading the parts only when they are needed changes nothing.
 #[test]
 fn little_memory_gives_the_same_picture() -> TestResult {

@@ -6,6 +6,8 @@ use crate::cpu::kernel::Stored;
 use crate::cpu::pack::{FactorSize, PackedWeight, Panels, with_panels};
 use crate::custom::{Pack, Weight, as_f32, for_computing, gradient, on_cpu, packed_bias, slice, with_slice};
 use crate::epilogue::Epilogue;
+use crate::linear::Linear;
+use crate::low_rank;
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder};
 use std::sync::{Arc, OnceLock};
@@ -48,6 +50,8 @@ pub struct Conv2d {
     /// The weight for Winograd's way, from the first time that it is taken.
     transformed: Arc<OnceLock<Panels>>,
     bias: Option<Tensor>,
+    /// To the rank of a LoRA, over the same window, and back at each place.
+    low_rank: Option<Arc<(Conv2d, Linear)>>,
     in_channels: usize,
     out_channels: usize,
     kernel: usize,
@@ -56,7 +60,7 @@ pub struct Conv2d {
 
 impl Conv2d {
     /// Reads `weight` (out, in, kernel, kernel) and `bias` (out) from `vb`. A weight [in blocks](crate::BlockType) stays so on
-    /// the CPU.
+    /// the CPU, and a [LoRA](crate::LORA_DOWN) beside it.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
@@ -84,14 +88,38 @@ impl Conv2d {
         let shape = (out_channels, in_channels, kernel, kernel);
         let geometry = Geometry { batch: 0, height: 0, width: 0, in_channels, out_channels, kernel, options };
         let weight = Weight::read(&vb, shape, &geometry)?;
+        let low_rank = match low_rank::read(&vb, &[in_channels, kernel, kernel], out_channels)? {
+            Some((down, up)) => {
+                Some(Arc::new((Self::from_weight(down, options)?, Linear::from_tensors(up, None)?)))
+            }
+            None => None,
+        };
         let transformed = Arc::default();
-        Ok(Self { weight, transformed, bias: None, in_channels, out_channels, kernel, options })
+        Ok(Self { weight, transformed, bias: None, low_rank, in_channels, out_channels, kernel, options })
+    }
+
+    /// A layer of a weight (out, in, kernel, kernel) without a bias.
+    fn from_weight(weight: Tensor, options: Conv2dOptions) -> Result<Self> {
+        let (out_channels, in_channels, kernel, _) = weight.dims4()?;
+        let geometry = Geometry { batch: 0, height: 0, width: 0, in_channels, out_channels, kernel, options };
+        let (weight, transformed) = (Weight::new(weight, &geometry)?, Arc::default());
+        Ok(Self {
+            weight,
+            transformed,
+            bias: None,
+            low_rank: None,
+            in_channels,
+            out_channels,
+            kernel,
+            options,
+        })
     }
 
     /// The same convolution without the doubling before it, for input that is enlarged already.
     pub fn without_upsample(&self) -> Self {
         let options = Conv2dOptions { upsample: false, ..self.options };
-        Self { options, ..self.clone() }
+        let low_rank = self.low_rank.as_deref().map(|(down, up)| (down.without_upsample(), up.clone()));
+        Self { options, low_rank: low_rank.map(Arc::new), ..self.clone() }
     }
 
     /// `(batch, height, width, in)` to `(batch, height', width', out)`, where
@@ -105,6 +133,13 @@ impl Conv2d {
     /// # Errors
     /// If shapes do not fit.
     pub fn forward_with(&self, x: &Tensor, epilogue: &Epilogue) -> Result<Tensor> {
+        let Some((down, up)) = self.low_rank.as_deref() else { return self.forward_alone(x, epilogue) };
+        let change = up.forward(&down.forward(x)?)?;
+        epilogue.apply(self.forward_alone(x, &Epilogue::residual(&change))?)
+    }
+
+    /// The weight's part.
+    fn forward_alone(&self, x: &Tensor, epilogue: &Epilogue) -> Result<Tensor> {
         let (batch, height, width, channels) = x.dims4()?;
         let Self { in_channels, out_channels, kernel, options, .. } = *self;
         if channels != in_channels {

@@ -8,6 +8,7 @@ use crate::cpu::product::{column_sums, gated_product, gather_gradient, gather_pr
 use crate::cpu::window::Window;
 use crate::custom::{Pack, Weight, as_f32, for_computing, gradient, on_cpu, packed_bias, slice, with_slice};
 use crate::epilogue::Epilogue;
+use crate::low_rank;
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder};
 use std::sync::Arc;
@@ -17,11 +18,13 @@ use std::sync::Arc;
 pub struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
+    /// To the rank of a LoRA and back.
+    low_rank: Option<Arc<(Linear, Linear)>>,
 }
 
 impl Linear {
     /// Reads `weight` (out, in) and, if asked for, `bias` (out) from `vb`. A weight [in blocks](crate::BlockType) stays so on
-    /// the CPU.
+    /// the CPU, and a [LoRA](crate::LORA_DOWN) beside it.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
@@ -31,7 +34,13 @@ impl Linear {
         let bias = bias
             .then(|| vb.get_with_hints(out_features, "bias", Init::Uniform { lo: -bound, up: bound }))
             .transpose()?;
-        Ok(Self { weight, bias: bias.map(for_computing).transpose()? })
+        let low_rank = match low_rank::read(&vb, &[in_features], out_features)? {
+            Some((down, up)) => {
+                Some(Arc::new((Self::from_tensors(down, None)?, Self::from_tensors(up, None)?)))
+            }
+            None => None,
+        };
+        Ok(Self { weight, bias: bias.map(for_computing).transpose()?, low_rank })
     }
 
     /// A layer of a weight (out, in) and a bias (out).
@@ -41,7 +50,7 @@ impl Linear {
     pub fn from_tensors(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         let (out_features, in_features) = weight.dims2()?;
         let weight = Weight::new(weight, &Shape2 { in_features, out_features })?;
-        Ok(Self { weight, bias: bias.map(for_computing).transpose()? })
+        Ok(Self { weight, bias: bias.map(for_computing).transpose()?, low_rank: None })
     }
 
     /// `(…, in)` to `(…, out)`.
@@ -54,6 +63,13 @@ impl Linear {
     /// # Errors
     /// If shapes do not fit.
     pub fn forward_with(&self, x: &Tensor, epilogue: &Epilogue) -> Result<Tensor> {
+        let Some((down, up)) = self.low_rank.as_deref() else { return self.forward_alone(x, epilogue) };
+        let change = up.forward(&down.forward(x)?)?;
+        epilogue.apply(self.forward_alone(x, &Epilogue::residual(&change))?)
+    }
+
+    /// The weight's part.
+    fn forward_alone(&self, x: &Tensor, epilogue: &Epilogue) -> Result<Tensor> {
         let y = match &self.weight {
             Weight::Packed(weight) if epilogue.is_fusible(x) => {
                 let (rows, shape) = out_shape(x.dims(), weight.depth(), weight.columns())?;
@@ -90,7 +106,9 @@ impl Linear {
     pub fn forward_geglu(&self, x: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Packed(weight)
-                if Epilogue::default().is_fusible(x) && weight.columns().is_multiple_of(2 * PANEL) =>
+                if self.low_rank.is_none()
+                    && Epilogue::default().is_fusible(x)
+                    && weight.columns().is_multiple_of(2 * PANEL) =>
             {
                 let (rows, shape) = out_shape(x.dims(), weight.depth(), weight.columns() / 2)?;
                 let bias = packed_bias(self.bias.as_ref())?;

@@ -1,4 +1,4 @@
-//! LoRA merged into weights as a model reads them.
+//! LoRA in weights as a model reads them: merged into them, or beside them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
+use fused_ops::{BlockType, LORA_DOWN, LORA_UP};
 
 use super::lora::{Lora, LowRank};
 use crate::{Error, Result};
@@ -24,6 +25,8 @@ struct Changes {
     layers: BTreeMap<String, Vec<Change>>,
     /// The layers that the model has asked for.
     met: Mutex<BTreeSet<String>>,
+    /// Whether weights stay as they are, and the changes are computed beside them.
+    beside: bool,
     /// Another path that a layer may go by.
     other_name: Option<OtherName>,
 }
@@ -38,23 +41,26 @@ struct Change {
 }
 
 impl Merge {
-    /// What `loras` change in the UNet, each with its strength. `other_name` gives for the name of a tensor the one that it
+    /// What `loras` change in the UNet, each with its strength: beside its weights, or
+    /// merged into them where they are not in blocks. `other_name` gives for the name of a tensor the one that it
     /// has in latent diffusion, which some LoRAs use.
     pub fn into_unet(
         loras: &[(Lora, f64)],
+        beside: bool,
         other_name: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        Self::new(UNET, loras, Some(Box::new(other_name)), |lora| Box::new(lora.of_unet()))
+        Self::new(UNET, loras, beside, Some(Box::new(other_name)), |lora| Box::new(lora.of_unet()))
     }
 
-    /// What `loras` change in the text encoder, each with its strength.
-    pub fn into_text_encoder(loras: &[(Lora, f64)]) -> Self {
-        Self::new(TEXT_ENCODER, loras, None, |lora| Box::new(lora.of_text_encoder()))
+    /// What `loras` change in the text encoder, in the same way.
+    pub fn into_text_encoder(loras: &[(Lora, f64)], beside: bool) -> Self {
+        Self::new(TEXT_ENCODER, loras, beside, None, |lora| Box::new(lora.of_text_encoder()))
     }
 
     fn new<'a>(
         part: &'static str,
         loras: &'a [(Lora, f64)],
+        beside: bool,
         other_name: Option<OtherName>,
         layers_of: impl Fn(&'a Lora) -> Box<dyn Iterator<Item = (&'a String, &'a LowRank)> + 'a>,
     ) -> Self {
@@ -66,7 +72,7 @@ impl Merge {
                 layers.entry(layer.clone()).or_default().push(change);
             }
         }
-        Self(Arc::new(Changes { part, layers, met: Mutex::default(), other_name }))
+        Self(Arc::new(Changes { part, layers, met: Mutex::default(), beside, other_name }))
     }
 
     /// `weights` with the changes.
@@ -103,49 +109,107 @@ struct Merging {
     changes: Arc<Changes>,
 }
 
+/// What a model asks for.
+enum Asked<'a> {
+    /// A weight that LoRAs are merged into.
+    Merged(&'a [Change]),
+    /// From a layer's input to the ranks of its LoRAs.
+    Down(&'a [Change]),
+    /// From there to its output.
+    Up(&'a [Change]),
+    /// Whatever it is as it is.
+    Plain,
+}
+
 impl Merging {
-    /// The changes of the layer that a weight belongs to.
-    fn changes_of(&self, name: &str) -> Option<&[Change]> {
-        let changes = &self.changes;
-        let find = |name: &str| {
-            let layer = name.strip_suffix(".weight")?.replace('.', "_");
-            changes.layers.get_key_value(&layer)
+    fn asked(&self, name: &str) -> Asked<'_> {
+        let of_layer = |ending: &str| {
+            let layer = name.strip_suffix(ending)?.strip_suffix('.')?;
+            Some((self.changes_of(layer)?, self.is_beside(layer)))
         };
-        let (layer, found) = find(name)
-            .or_else(|| find(&changes.other_name.as_ref().and_then(|other_name| other_name(name))?))?;
+        if let Some((changes, true)) = of_layer(LORA_DOWN) {
+            Asked::Down(changes)
+        } else if let Some((changes, true)) = of_layer(LORA_UP) {
+            Asked::Up(changes)
+        } else if let Some((changes, false)) = of_layer("weight") {
+            Asked::Merged(changes)
+        } else {
+            Asked::Plain
+        }
+    }
+
+    /// The changes of a layer.
+    fn changes_of(&self, layer: &str) -> Option<&[Change]> {
+        let changes = &self.changes;
+        let find = |layer: &str| changes.layers.get_key_value(&layer.replace('.', "_"));
+        let other = || {
+            let name =
+                changes.other_name.as_ref().and_then(|other_name| other_name(&format!("{layer}.weight")))?;
+            find(name.strip_suffix(".weight")?)
+        };
+        let (layer, found) = find(layer).or_else(other)?;
         changes.met.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.clone());
         Some(found)
     }
 
-    /// A weight with its changes, added in f32.
-    fn changed(&self, weight: Tensor, changes: &[Change], dtype: DType) -> Result<Tensor> {
-        let mut weight = weight;
-        for change in changes {
-            weight = (&weight + change.of(weight.shape())?.to_device(weight.device())?)?;
-        }
-        Ok(weight.to_dtype(dtype)?)
+    /// Whether the changes of a layer are computed beside its weight: to blocks nothing can be added.
+    fn is_beside(&self, layer: &str) -> bool {
+        let weight = format!("{layer}.weight");
+        let in_blocks = |kind: BlockType| self.weights.contains_tensor(&kind.blocks_name(&weight));
+        self.changes.beside || BlockType::ALL.into_iter().any(in_blocks)
+    }
+
+    fn changed(
+        &self,
+        asked: Asked<'_>,
+        weight: impl FnOnce(DType) -> candle_core::Result<Tensor>,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        // Sums are in f32, whatever the weights are stored as.
+        let sum = match asked {
+            Asked::Plain => return Ok(weight(dtype)?),
+            Asked::Merged(changes) => {
+                let mut weight = weight(DType::F32)?;
+                for change in changes {
+                    weight = (&weight + change.of(weight.shape())?.to_device(weight.device())?)?;
+                }
+                weight
+            }
+            Asked::Down(changes) => {
+                let downs =
+                    changes.iter().map(|change| change.low_rank.whole_down()).collect::<Result<Vec<_>>>()?;
+                Tensor::cat(&downs, 0)?
+            }
+            Asked::Up(changes) => {
+                let up = |change: &Change| Ok((change.low_rank.up.flatten_from(1)? * change.factor())?);
+                Tensor::cat(&changes.iter().map(up).collect::<Result<Vec<_>>>()?, 1)?
+            }
+        };
+        Ok(sum.to_device(self.weights.device())?.to_dtype(dtype)?)
+    }
+}
+
+impl LowRank {
+    /// From the input to the rank in one step, (rank, everything else).
+    fn whole_down(&self) -> Result<Tensor> {
+        let down = self.down.flatten_from(1)?;
+        let Some(mid) = &self.mid else { return Ok(down) };
+        // A 1 × 1 convolution and then one of the kernel's size: (rank, rank, taps) · (rank, in) to (rank, in, taps).
+        let (rank, _, height, width) = mid.dims4()?;
+        let mid = mid.reshape((rank, rank, height * width))?.permute((0, 2, 1))?.reshape(((), rank))?;
+        let whole = mid.contiguous()?.matmul(&down)?.reshape((rank, height * width, down.dim(1)?))?;
+        Ok(whole.permute((0, 2, 1))?.contiguous()?.flatten_from(1)?)
     }
 }
 
 impl Change {
+    fn factor(&self) -> f64 {
+        self.low_rank.scale * self.strength
+    }
+
     /// What is added to a weight of `shape`, (out, in) or (out, in, height, width).
     fn of(&self, shape: &Shape) -> Result<Tensor> {
-        let LowRank { down, mid, up, scale } = &self.low_rank;
-        let rank = down.dim(0)?;
-        let up = up.flatten_from(1)?;
-        let change = match mid {
-            None => up.matmul(&down.flatten_from(1)?)?,
-            // A 1 × 1 convolution, one of the kernel's size, and another 1 × 1.
-            Some(mid) => {
-                let (_, _, height, width) = mid.dims4()?;
-                let taps = height * width;
-                let mid = mid.reshape((rank, rank, taps))?.permute((2, 0, 1))?.contiguous()?; // (taps, rank, rank)
-                let down = down.flatten_from(1)?; // (rank, in)
-                let up = up.unsqueeze(0)?.broadcast_as((taps, up.dim(0)?, rank))?.contiguous()?;
-                let down = down.unsqueeze(0)?.broadcast_as((taps, rank, down.dim(1)?))?.contiguous()?;
-                up.matmul(&mid)?.matmul(&down)?.permute((1, 2, 0))?.contiguous()?.flatten_from(1)?
-            }
-        };
+        let change = self.low_rank.up.flatten_from(1)?.matmul(&self.low_rank.whole_down()?)?;
         if change.elem_count() != shape.elem_count() || Some(&change.dim(0)?) != shape.dims().first() {
             let problem = format!(
                 "the LoRA is for another architecture: it changes a weight of {:?} values, where this model has one of {:?}; \
@@ -155,7 +219,7 @@ impl Change {
             );
             return Err(Error::content(&self.file, problem));
         }
-        Ok((change.reshape(shape)? * (scale * self.strength))?)
+        Ok((change.reshape(shape)? * self.factor())?)
     }
 }
 
@@ -168,26 +232,16 @@ impl SimpleBackend for Merging {
         dtype: DType,
         _: &Device,
     ) -> candle_core::Result<Tensor> {
-        match self.changes_of(name) {
-            None => self.weights.get_with_hints_dtype(shape, name, init, dtype),
-            Some(changes) => {
-                let weight = self.weights.get_with_hints_dtype(shape, name, init, DType::F32)?;
-                self.changed(weight, changes, dtype).map_err(candle_core::Error::msg)
-            }
-        }
+        let weight = |dtype| self.weights.get_with_hints_dtype(shape, name, init, dtype);
+        self.changed(self.asked(name), weight, dtype).map_err(candle_core::Error::msg)
     }
 
     fn get_unchecked(&self, name: &str, dtype: DType, _: &Device) -> candle_core::Result<Tensor> {
-        match self.changes_of(name) {
-            None => self.weights.get_unchecked_dtype(name, dtype),
-            Some(changes) => {
-                let weight = self.weights.get_unchecked_dtype(name, DType::F32)?;
-                self.changed(weight, changes, dtype).map_err(candle_core::Error::msg)
-            }
-        }
+        let weight = |dtype| self.weights.get_unchecked_dtype(name, dtype);
+        self.changed(self.asked(name), weight, dtype).map_err(candle_core::Error::msg)
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        self.weights.contains_tensor(name)
+        matches!(self.asked(name), Asked::Down(_) | Asked::Up(_)) || self.weights.contains_tensor(name)
     }
 }

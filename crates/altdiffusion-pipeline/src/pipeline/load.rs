@@ -56,12 +56,12 @@ impl AltDiffusion {
         let prompt_tokens = prompt_tokens(parts.tokenizer()?, &configs.text_encoder)?;
         let words = add_words(&mut tokenizer, &options.words, &configs.text_encoder)?;
 
-        let LoadOptions { dtype, device, loras, low_memory, safety_checker, .. } = options;
+        let LoadOptions { dtype, device, loras, loras_beside, low_memory, safety_checker, .. } = options;
         let kept = !low_memory;
         let text_encoder = {
             let (config, weights, device) =
                 (configs.text_encoder.clone(), parts.text_encoder.weights, device.clone());
-            let merge = Merge::into_text_encoder(&loras);
+            let merge = Merge::into_text_encoder(&loras, loras_beside);
             Part::new(kept, move || {
                 let encoder = TextEncoder::new(&config, merge.over(weights.var_builder(dtype, &device)?))?;
                 merge.check()?;
@@ -73,7 +73,7 @@ impl AltDiffusion {
         };
         let unet = {
             let (config, weights, device) = (configs.unet.clone(), parts.unet.weights, device.clone());
-            let merge = Merge::into_unet(&loras, unet_name_in_latent_diffusion(&config)?);
+            let merge = Merge::into_unet(&loras, loras_beside, unet_name_in_latent_diffusion(&config)?);
             Part::new(kept, move || {
                 let unet =
                     UNet2DConditionModel::new(&config, merge.over(weights.var_builder(dtype, &device)?))?;

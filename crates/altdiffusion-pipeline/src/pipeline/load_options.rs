@@ -27,6 +27,7 @@ pub struct LoadOptions {
     pub(super) dtype: DType,
     pub(super) device: Device,
     pub(super) loras: Vec<(Lora, f64)>,
+    pub(super) loras_beside: bool,
     pub(super) words: Vec<TextualInversion>,
     pub(super) low_memory: bool,
     pub(super) safety_checker: bool,
@@ -39,6 +40,7 @@ impl LoadOptions {
             dtype,
             device: device.clone(),
             loras: Vec::new(),
+            loras_beside: false,
             words: Vec::new(),
             low_memory: false,
             safety_checker: true,
@@ -48,6 +50,13 @@ impl LoadOptions {
     /// Adds a LoRA to the weights, `strength` times: 1 as it was trained, 0 not at all. Several add up.
     pub fn lora(mut self, lora: Lora, strength: f64) -> Self {
         self.loras.push((lora, strength));
+        self
+    }
+
+    /// Computes LoRAs beside the weights, as `up(down(x))`, in place of merging them: exact where weights are stored in half
+    /// precision, and slower. Weights in blocks of 4 to 8 bits, to which nothing can be added, are always left as they are.
+    pub fn loras_beside_weights(mut self, beside: bool) -> Self {
+        self.loras_beside = beside;
         self
     }
 

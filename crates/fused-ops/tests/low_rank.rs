@@ -1,0 +1,134 @@
+//! LoRA beside a weight against the weight that it would be merged into, forwards and backwards.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_nn::VarBuilder;
+use fused_ops::{Activation, Conv2d, Conv2dOptions, Epilogue, LORA_DOWN, LORA_UP, Linear, Padding};
+
+/// Two orders of the same sums of a few hundred products.
+const ROUNDING: f32 = 1e-5;
+
+fn normal(shape: &[usize]) -> Result<Tensor> {
+    Tensor::randn(0f32, 1., shape, &Device::Cpu)
+}
+
+fn distance(a: &Tensor, b: &Tensor) -> Result<f32> {
+    let norm = |x: &Tensor| x.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
+    Ok(norm(&(a - b)?)? / norm(b)?)
+}
+
+fn assert_close(what: &str, found: &Tensor, expected: &Tensor) -> Result<()> {
+    let distance = distance(found, expected)?;
+    assert!(distance < ROUNDING, "{what}: {distance:e}");
+    Ok(())
+}
+
+fn named(tensors: Vec<(&str, Tensor)>) -> HashMap<String, Tensor> {
+    tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect()
+}
+
+/// A weight with a bias and both matrices, and the same merged.
+struct Weights {
+    beside: HashMap<String, Tensor>,
+    merged: HashMap<String, Tensor>,
+}
+
+impl Weights {
+    fn new(out: usize, inputs: &[usize], rank: usize) -> Result<Self> {
+        let scale = 1. / (inputs.iter().product::<usize>() as f64).sqrt();
+        let weight = (normal(&[&[out], inputs].concat())? * scale)?;
+        let bias = normal(&[out])?;
+        let down = (normal(&[&[rank], inputs].concat())? * scale)?;
+        let up = (normal(&[out, rank])? * 0.5)?;
+        let change = up.matmul(&down.flatten_from(1)?)?.reshape(weight.shape())?;
+        let common =
+            vec![("weight", weight.clone()), ("bias", bias.clone()), (LORA_DOWN, down), (LORA_UP, up)];
+        let merged = vec![("weight", (weight + change)?), ("bias", bias)];
+        Ok(Self { beside: named(common), merged: named(merged) })
+    }
+
+    fn builders(&self) -> [VarBuilder<'static>; 2] {
+        [&self.beside, &self.merged]
+            .map(|tensors| VarBuilder::from_tensors(tensors.clone(), DType::F32, &Device::Cpu))
+    }
+}
+
+#[test]
+fn linear_layers() -> Result<()> {
+    let weights = Weights::new(96, &[40], 4)?;
+    let [beside, merged] = weights.builders().map(|vb| Linear::new(40, 96, true, vb));
+    let (beside, merged) = (beside?, merged?);
+    let (x, residual) = (normal(&[2, 7, 40])?, normal(&[2, 7, 96])?);
+    assert_close("forward", &beside.forward(&x)?, &merged.forward(&x)?)?;
+    let all = Epilogue { residual: Some(&residual), activation: Some(Activation::Gelu), shift: None };
+    assert_close("epilogue", &beside.forward_with(&x, &all)?, &merged.forward_with(&x, &all)?)?;
+    assert_close("geglu", &beside.forward_geglu(&x)?, &merged.forward_geglu(&x)?)
+}
+
+#[test]
+fn convolutions() -> Result<()> {
+    let plain =
+        |kernel: usize| Conv2dOptions { padding: Padding::same(kernel / 2), ..Conv2dOptions::default() };
+    for (kernel, options) in [
+        (1, plain(1)),
+        (3, plain(3)),
+        (3, Conv2dOptions { stride: 2, ..plain(3) }),
+        (3, Conv2dOptions { upsample: true, ..plain(3) }),
+    ] {
+        let weights = Weights::new(24, &[16, kernel, kernel], 3)?;
+        let [beside, merged] = weights.builders().map(|vb| Conv2d::new(16, 24, kernel, options, vb));
+        let (beside, merged) = (beside?, merged?);
+        let x = normal(&[2, 9, 6, 16])?;
+        let shift = normal(&[2, 24])?;
+        let what = format!("{kernel} {options:?}");
+        let (found, expected) = (
+            beside.forward_with(&x, &Epilogue::shift(&shift))?,
+            merged.forward_with(&x, &Epilogue::shift(&shift))?,
+        );
+        assert_close(&what, &found, &expected)?;
+        let (beside, merged) = (beside.without_upsample(), merged.without_upsample());
+        assert_close(&what, &beside.forward(&x)?, &merged.forward(&x)?)?;
+    }
+    Ok(())
+}
+
+/// A LoRA is trained beside a weight that stays: its gradients are those of the same sums in candle tensors.
+#[test]
+fn only_the_matrices_are_trained() -> Result<()> {
+    let weights = Weights::new(24, &[16], 3)?;
+    let mut tensors = weights.beside.clone();
+    let (down, up) = (Var::from_tensor(&tensors[LORA_DOWN])?, Var::from_tensor(&tensors[LORA_UP])?);
+    tensors.insert(LORA_DOWN.to_owned(), down.as_tensor().clone());
+    tensors.insert(LORA_UP.to_owned(), up.as_tensor().clone());
+    let layer = Linear::new(16, 24, true, VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))?;
+    let (x, target) = (normal(&[5, 16])?, normal(&[5, 24])?);
+    let loss = |y: Tensor| (y * &target)?.sum_all();
+    let found = loss(layer.forward(&x)?)?.backward()?;
+
+    let change = x.matmul(&down.t()?)?.matmul(&up.t()?)?;
+    let plain = x.matmul(&weights.beside["weight"].t()?)?.broadcast_add(&weights.beside["bias"])?;
+    let expected = loss((plain + change)?)?.backward()?;
+    for (name, var) in [("down", &down), ("up", &up)] {
+        let gradient = |all: &candle_core::backprop::GradStore| all.get(var).cloned();
+        let (Some(found), Some(expected)) = (gradient(&found), gradient(&expected)) else {
+            candle_core::bail!("no gradient of {name}")
+        };
+        assert_close(name, &found, &expected)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn matrices_of_another_layer_are_an_error() -> Result<()> {
+    let weights = Weights::new(24, &[16], 3)?;
+    let mut tensors = weights.beside.clone();
+    tensors.insert(LORA_DOWN.to_owned(), normal(&[3, 17])?);
+    let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+    let error = Linear::new(16, 24, true, vb).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(
+        error.contains("the LoRA is for another architecture: its matrices are [3, 17] and [24, 3]"),
+        "{error}"
+    );
+    Ok(())
+}
