@@ -31,7 +31,7 @@ pub struct ModelArgs {
     /// downloaded once. The weights of BAAI/AltDiffusion, -m9 and -m18 are under the licence CreativeML Open RAIL-M, which
     /// limits what they may be used for. The variables HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured.
     ///
-    /// `generate` also takes an AltDiffusion model in one file, .safetensors or .ckpt, as latent diffusion names its
+    /// `generate` also takes an AltDiffusion model in one file, .safetensors, .gguf or .ckpt, as latent diffusion names its
     /// tensors. It needs a --config.
     #[arg(long, value_name = "DIR_OR_HUB_ID")]
     model: Option<String>,
@@ -52,7 +52,8 @@ pub struct ModelArgs {
     /// The type of the numbers that the model computes with: f32, f16 or bf16.
     ///
     /// The two short ones need half of the memory and are fast on a GPU. Of these f16 is the more exact, and bf16 the
-    /// one that does not overflow.
+    /// one that does not overflow. On the CPU, weights in blocks, as `convert` writes them, stay as they are in either
+    /// case; a GPU gets them as numbers of this type.
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = option_values::dtype)]
     dtype: DType,
 

@@ -1,6 +1,8 @@
 //! Values of options, with what was expected in the error. Clap adds the option's name and the value found.
 
+use altclip_encoder::checkpoint::NumberType;
 use candle_core::DType;
+use fused_ops::BlockType;
 
 use altdiffusion_pipeline::random::Rng;
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, TimestepSpacing};
@@ -19,6 +21,14 @@ pub fn dtype(text: &str) -> Result<DType, String> {
         "bf16" => Ok(DType::BF16),
         _ => Err("expected f32, f16 or bf16".to_owned()),
     }
+}
+
+/// A type that models are written in.
+pub fn number_type(text: &str) -> Result<NumberType, String> {
+    text.parse().map_err(|_| {
+        let blocks: Vec<_> = BlockType::ALL.into_iter().map(BlockType::name).collect();
+        format!("expected one of f32, f16, bf16, {}", blocks.join(", "))
+    })
 }
 
 /// A scheduler, by the short name or by that of its class in diffusers.
@@ -109,6 +119,7 @@ mod tests {
     fn what_has_no_meaning_is_refused() {
         for text in ["", "x", "-1", "1.5"] {
             assert!(dtype(text).is_err() && scheduler(text).is_err(), "{text}");
+            assert!(number_type(text).is_err(), "{text}");
             assert!(count(text).is_err() && pictures(text).is_err(), "{text}");
             assert!(side(text).is_err() && seed(text).is_err(), "{text}");
         }
@@ -131,6 +142,7 @@ mod tests {
         assert_eq!((count("3"), pictures("1024")), (Ok(3), Ok(1024)));
         assert_eq!((side("96"), seed("0")), (Ok(96), Ok(0)));
         assert_eq!((finite("-7.5"), dtype("bf16")), (Ok(-7.5), Ok(DType::BF16)));
+        assert_eq!(number_type("q4_k"), Ok(NumberType::Blocks(BlockType::Q4K)));
         for kind in SchedulerKind::ALL {
             assert_eq!(scheduler(kind.name()), Ok(kind));
             assert_eq!(scheduler(kind.class_name()).map(SchedulerKind::class_name), Ok(kind.class_name()));

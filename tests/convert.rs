@@ -267,3 +267,104 @@ fn a_damaged_file_is_named() -> TestResult {
     assert_eq!(fs::read_dir(place.0.path())?.count(), 1);
     Ok(())
 }
+
+/// The cosines that a conversion has printed.
+fn cosines(said: &str) -> TestResult<Vec<f64>> {
+    let of_line = |line: &str| Some(line.split("cosine ").nth(1)?.split(',').next()?.to_owned());
+    Ok(said.lines().filter_map(of_line).map(|cosine| cosine.parse()).collect::<Result<_, _>>()?)
+}
+
+#[test]
+fn blocks_draw_nearly_the_same() -> TestResult {
+    let place = Place::new()?;
+    let source = golden_model("alt_diffusion")?;
+    let drawn = place.draw(&["--model", &source])?;
+    for (dtype, bits) in [("q8_0", 8), ("q5_1", 5), ("q5_0", 5), ("q4_1", 4), ("q4_0", 4)] {
+        let said = place.convert(&[&source, "one.gguf", "--dtype", dtype])?;
+        assert!(said.starts_with("one.gguf: "), "{said}");
+        // A block's largest number is 2^(bits - 1) steps, and so the error of each number at most half of one in 2^(bits - 1),
+        // a step itself where the sign of the largest takes the one number that the other side has more (q4_0, q5_0).
+        // Relative to the root mean square, of which the largest of 32 normal numbers is about twice, and uniform over the
+        // step, that is 2 / (2^(bits - 1) √12). Of some layers' worth of such errors the output has the root of the sum.
+        let step = 2.0 / (f64::from(1 << (bits - 1)) * 12f64.sqrt());
+        let tolerance = 8.0 * step;
+        let cosines = cosines(&said)?;
+        assert_eq!(cosines.len(), 4, "{said}");
+        for cosine in cosines {
+            assert!(cosine > 1.0 - tolerance * tolerance / 2.0, "{dtype}: {said}");
+        }
+        let config = ["--model", "one.gguf", "--config", &source];
+        let error = f64::from(relative_error(&place.draw(&config)?, &drawn)?);
+        assert!(error > 0.0 && error < tolerance, "{dtype}: {error}, at most {tolerance} expected");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_gguf_file_of_numbers_is_the_model() -> TestResult {
+    let place = Place::new()?;
+    let source = golden_model("alt_diffusion")?;
+    place.convert(&[&source, "one.gguf"])?;
+    // With its configurations: there is no other.
+    place.convert(&["one.gguf", "back.safetensors"])?;
+    place.convert(&[&source, "one.safetensors"])?;
+    assert_eq!(fs::read(place.path("back.safetensors"))?, fs::read(place.path("one.safetensors"))?);
+    let drawn = place.draw(&["--model", &source])?;
+    let from_file = place.draw(&["--model", "one.gguf", "--config", &source])?;
+    assert_eq!(relative_error(&from_file, &drawn)?, 0.0);
+    Ok(())
+}
+
+#[test]
+fn blocks_become_numbers_again() -> TestResult {
+    let place = Place::new()?;
+    let source = golden_model("alt_diffusion")?;
+    place.convert(&[&source, "one.gguf", "--dtype", "q8_0", "--skip-loss"])?;
+    place.convert(&["one.gguf", "one.safetensors"])?;
+    // The layers compute with the same numbers, in the same order up to the length of a part.
+    let blocks = place.draw(&["--model", "one.gguf", "--config", &source])?;
+    let numbers = place.draw(&["--model", "one.safetensors", "--config", &source])?;
+    let error = relative_error(&blocks, &numbers)?;
+    assert!(error < 1e-4, "{error}");
+    // The same blocks, not new ones of the numbers.
+    place.convert(&["one.gguf", "two.gguf", "--dtype", "q8_0", "--skip-loss"])?;
+    assert_eq!(fs::read(place.path("one.gguf"))?, fs::read(place.path("two.gguf"))?);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_in_blocks_is_said_in_one_line() -> TestResult {
+    let place = Place::new()?;
+    let source = golden_model("alt_diffusion")?;
+    for output in ["one.safetensors", "folders"] {
+        let error = place.refused(&["convert", &source, output, "--dtype", "q8_0"])?;
+        assert!(error.contains("--dtype q8_0: only GGUF files hold blocks"), "{error}");
+    }
+    let output = run(place.0.path(), &["convert", &source, "one.gguf", "--dtype", "q9"])?;
+    let error = String::from_utf8(output.stderr)?;
+    assert!(error.contains("'q9'") && error.contains("expected one of f32, f16, bf16, q4_0"), "{error}");
+    assert_eq!(output.status.code(), Some(2));
+
+    place.convert(&[&source, "one.gguf", "--dtype", "q4_0", "--skip-loss"])?;
+    let bytes = fs::read(place.path("one.gguf"))?;
+    fs::write(place.path("cut.gguf"), &bytes[..bytes.len() / 2])?;
+    let error = place.refused(&["generate", "a cat", "--model", "cut.gguf", "--config", &source])?;
+    assert!(error.starts_with("error: cut.gguf: the file is truncated: tensor "), "{error}");
+    let text_encoder = golden_model("alt_diffusion/text_encoder/model.safetensors")?;
+    let error = place.refused(&["convert", &text_encoder, "part.gguf", "--dtype", "q8_0"])?;
+    assert!(error.contains("only a part of a model"), "{error}");
+
+    // A language model.
+    let mut llama = b"GGUF\x03\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+    let name = b"blk.0.attn_q.weight";
+    llama.extend((name.len() as u64).to_le_bytes());
+    llama.extend(name);
+    llama.extend(1u32.to_le_bytes());
+    llama.extend(32u64.to_le_bytes());
+    llama.extend(8u32.to_le_bytes());
+    llama.resize(llama.len().next_multiple_of(32) + 64, 0);
+    fs::write(place.path("llama.gguf"), llama)?;
+    let error = place.refused(&["generate", "a cat", "--model", "llama.gguf", "--config", &source])?;
+    assert!(error.starts_with("error: llama.gguf: holds no UNet: expected a whole model"), "{error}");
+    Ok(())
+}

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use altclip_encoder::Error;
-use altclip_encoder::checkpoint::{Checkpoint, TensorToWrite, write_safetensors};
+use altclip_encoder::checkpoint::{Checkpoint, NumberType, TensorToWrite, write_safetensors};
 use altclip_encoder::source::{FileData, ModelSource};
 use candle_core::{DType, Device, Tensor};
+use fused_ops::BlockType;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -385,11 +386,13 @@ fn tensors_are_written_anew() {
         dtype,
     };
     let metadata = BTreeMap::from([("config.json".to_owned(), "{\"a\": 1}".to_owned())]);
-    for dtype in [None, Some(DType::F16), Some(DType::BF16)] {
+    for (number, dtype) in
+        [(None, DType::F32), (Some(NumberType::F16), DType::F16), (Some(NumberType::Bf16), DType::BF16)]
+    {
         let tensors = [
-            to_write("many", &[1_100_000], dtype),
-            to_write("a", &[2, 3, 1, 1], dtype),
-            to_write("ids", &[2], dtype),
+            to_write("many", &[1_100_000], number),
+            to_write("a", &[2, 3, 1, 1], number),
+            to_write("ids", &[2], number),
         ];
         let bytes = write(&tensors, &metadata).unwrap();
         assert_eq!(bytes, write(&tensors, &metadata).unwrap());
@@ -397,7 +400,7 @@ fn tensors_are_written_anew() {
         let read = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
         assert_eq!(read["new.a"].dims(), [2, 3, 1, 1]);
         assert_eq!(read["new.ids"].to_vec1::<i64>().unwrap(), [3, 4]);
-        let expected = many.to_dtype(dtype.unwrap_or(DType::F32)).unwrap();
+        let expected = many.to_dtype(dtype).unwrap();
         assert_eq!(read["new.many"].dtype(), expected.dtype());
         let difference = (&read["new.many"] - expected).unwrap().to_dtype(DType::F32).unwrap();
         assert_eq!(difference.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap(), 0.0);
@@ -424,8 +427,9 @@ fn what_cannot_be_written_is_named() {
     };
     assert!(refused("b", &[2], None, 1).contains("no tensor b"));
     assert!(refused("a", &[3], None, 1).contains("has shape [2], expected [3]"));
-    assert!(refused("a", &[2], Some(DType::U8), 1).contains("expected f32, f16 or bf16"));
+    let blocks = Some(NumberType::Blocks(BlockType::Q8_0));
+    assert!(refused("a", &[2], blocks, 1).contains("tensor new: safetensors hold no blocks"));
     assert!(refused("a", &[2], None, 2).contains("two tensors would be called new"));
-    let overflow = refused("a", &[2], Some(DType::F16), 1);
+    let overflow = refused("a", &[2], Some(NumberType::F16), 1);
     assert!(overflow.contains("tensor a holds 70000, which f16 cannot: use bf16 or f32"), "{overflow}");
 }

@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 
 use candle_core::{DType, Device, Result, Tensor, WithDType};
+use fused_ops::BlockType;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use safetensors::Dtype;
 
 use super::StoredTensor;
+use super::element::ElementType;
 
 /// Elements converted at a time: few enough for the processor's fastest cache.
 const BLOCK: usize = 1024;
@@ -26,20 +28,31 @@ pub(super) fn read_tensor(
     device: &Device,
 ) -> Result<Option<Tensor>> {
     let bytes = file.get(tensor.bytes.clone()).unwrap_or_default();
+    let shape = tensor.shape.as_slice();
+    let stored = match tensor.dtype {
+        ElementType::Plain(stored) => stored,
+        ElementType::Blocks(kind) => {
+            return match dtype {
+                DType::F16 => dequantized::<f16>(kind, bytes, shape, device),
+                DType::BF16 => dequantized::<bf16>(kind, bytes, shape, device),
+                _ => dequantized::<f32>(kind, bytes, shape, device)?.to_dtype(dtype),
+            }
+            .map(Some);
+        }
+    };
     let bytes = match &tensor.strides {
         None => Cow::Borrowed(bytes),
-        Some(strides) => Cow::Owned(gather(bytes, &tensor.shape, strides, tensor.dtype.bitsize() / 8)),
+        Some(strides) => Cow::Owned(gather(bytes, shape, strides, stored.bitsize() / 8)),
     };
-    let shape = tensor.shape.as_slice();
-    match (tensor.dtype, dtype) {
+    match (stored, dtype) {
         (Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16, DType::F32) => {
-            floats::<f32>(&bytes, tensor, device)
+            floats::<f32>(&bytes, stored, shape, device)
         }
         (Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16, DType::F16) => {
-            floats::<f16>(&bytes, tensor, device)
+            floats::<f16>(&bytes, stored, shape, device)
         }
         (Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16, DType::BF16) => {
-            floats::<bf16>(&bytes, tensor, device)
+            floats::<bf16>(&bytes, stored, shape, device)
         }
         (Dtype::F64, _) => Tensor::from_vec(elements(&bytes, f64::from_le_bytes), shape, device),
         (Dtype::F32, _) => Tensor::from_vec(elements(&bytes, f32::from_le_bytes), shape, device),
@@ -73,8 +86,8 @@ pub(super) fn candle_dtype(stored: Dtype) -> Option<DType> {
 }
 
 /// The elements of a tensor of floating-point numbers as `T`.
-fn floats<T: Float>(bytes: &[u8], tensor: &StoredTensor, device: &Device) -> Result<Tensor> {
-    let values = match tensor.dtype {
+fn floats<T: Float>(bytes: &[u8], stored: Dtype, shape: &[usize], device: &Device) -> Result<Tensor> {
+    let values = match stored {
         dtype if dtype == T::STORED => T::decode(bytes),
         Dtype::F32 => converted(bytes, |from, to| {
             for (to, from) in to.iter_mut().zip(from) {
@@ -100,7 +113,27 @@ fn floats<T: Float>(bytes: &[u8], tensor: &StoredTensor, device: &Device) -> Res
             }
         }),
     };
-    Tensor::from_vec(values, tensor.shape.as_slice(), device)
+    Tensor::from_vec(values, shape, device)
+}
+
+/// The numbers of a tensor in blocks as `T`, without a copy of all of them in f32.
+fn dequantized<T: Float>(kind: BlockType, bytes: &[u8], shape: &[usize], device: &Device) -> Result<Tensor> {
+    // Whole blocks of every type, and so all that are converted at a time.
+    const VALUES: usize = BLOCK;
+    let mut values = vec![T::zero(); bytes.len() / kind.block_bytes() * kind.block_values()];
+    let tasks = values.par_chunks_mut(ELEMENTS_PER_TASK);
+    let bytes = bytes.par_chunks(ELEMENTS_PER_TASK / kind.block_values() * kind.block_bytes());
+    tasks.zip(bytes).try_for_each(|(values, bytes)| {
+        let mut numbers = [0.0; VALUES];
+        let bytes = bytes.chunks(VALUES / kind.block_values() * kind.block_bytes());
+        for (values, bytes) in values.chunks_mut(VALUES).zip(bytes) {
+            let numbers = &mut numbers[..values.len()];
+            kind.dequantize(bytes, numbers)?;
+            T::round(numbers, values);
+        }
+        Ok::<_, candle_core::Error>(())
+    })?;
+    Tensor::from_vec(values, shape, device)
 }
 
 /// A type that models compute in.
@@ -203,7 +236,8 @@ mod tests {
 
     fn read(bytes: Vec<u8>, stored: Dtype, dtype: DType) -> Tensor {
         let shape = vec![bytes.len() * 8 / stored.bitsize()];
-        let tensor = StoredTensor { dtype: stored, shape, strides: None, bytes: 0..bytes.len() };
+        let dtype_in_file = ElementType::Plain(stored);
+        let tensor = StoredTensor { dtype: dtype_in_file, shape, strides: None, bytes: 0..bytes.len() };
         read_tensor(&bytes, &tensor, dtype, &Device::Cpu).unwrap().unwrap()
     }
 
@@ -246,7 +280,12 @@ mod tests {
 
     #[test]
     fn types_without_conversion_are_told() {
-        let tensor = StoredTensor { dtype: Dtype::C64, shape: vec![1], strides: None, bytes: 0..8 };
+        let tensor = StoredTensor {
+            dtype: ElementType::Plain(Dtype::C64),
+            shape: vec![1],
+            strides: None,
+            bytes: 0..8,
+        };
         assert!(read_tensor(&[0; 8], &tensor, DType::F32, &Device::Cpu).unwrap().is_none());
     }
 

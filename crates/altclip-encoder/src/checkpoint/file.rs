@@ -1,6 +1,8 @@
 //! Telling the formats of weight files apart.
 
-use super::{StoredTensor, pickle, safetensors};
+use std::collections::BTreeMap;
+
+use super::{StoredTensor, gguf, pickle, safetensors};
 use crate::error::{Error, Result};
 use crate::source::FileData;
 
@@ -15,19 +17,41 @@ pub(super) fn read(file: &FileData) -> Result<Vec<(String, StoredTensor)>> {
         Err("the file is empty".to_owned())
     } else if file.starts_with(GIT_LFS_POINTER) {
         Err("the file is a Git LFS pointer, not the weights (`git lfs pull` fetches them)".to_owned())
-    } else if is_pickle(file) {
-        pickle::read(file)
     } else {
-        safetensors::read(file)
+        match Format::of(file) {
+            Format::Pickle => pickle::read(file),
+            Format::Gguf => gguf::read(file),
+            Format::Safetensors => safetensors::read(file),
+        }
     };
     tensors.map_err(|problem| Error::format(file.name(), problem))
 }
 
-/// Whether the file is read as a pickle.
-pub(super) fn is_pickle(file: &FileData) -> bool {
-    match file.name().rsplit_once('.').map(|(_, ending)| ending) {
-        Some("safetensors") => false,
-        Some("bin" | "ckpt" | "pt" | "pth") => true,
-        _ => pickle::recognises(file),
+/// What a file says about itself beside its tensors.
+pub(super) fn metadata(file: &FileData) -> BTreeMap<String, String> {
+    match Format::of(file) {
+        Format::Pickle => BTreeMap::new(),
+        Format::Gguf => gguf::metadata(file),
+        Format::Safetensors => safetensors::metadata(file),
+    }
+}
+
+/// The formats of weight files.
+enum Format {
+    Pickle,
+    Gguf,
+    Safetensors,
+}
+
+impl Format {
+    fn of(file: &FileData) -> Self {
+        match file.name().rsplit_once('.').map(|(_, ending)| ending) {
+            Some("safetensors") => Self::Safetensors,
+            Some("gguf") => Self::Gguf,
+            Some("bin" | "ckpt" | "pt" | "pth") => Self::Pickle,
+            _ if file.starts_with(gguf::MAGIC) => Self::Gguf,
+            _ if pickle::recognises(file) => Self::Pickle,
+            _ => Self::Safetensors,
+        }
     }
 }

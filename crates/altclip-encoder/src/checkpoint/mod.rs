@@ -1,11 +1,14 @@
-//! Weights as they are published: safetensors in one file or in shards, and PyTorch's pickles.
+//! Weights as they are published: safetensors in one file or in shards, PyTorch's pickles, and GGUF, whose weights may be in
+//! blocks of a few bits a number.
 //!
 //! Opening a [`Checkpoint`] reads and checks its table of contents. The tensors themselves stay in the memory-mapped
 //! files until a model asks for them, by name and shape, through a [`VarBuilder`].
 
 mod backend;
 mod convert;
+mod element;
 mod file;
+mod gguf;
 mod legacy_names;
 mod pickle;
 mod safetensors;
@@ -19,17 +22,18 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use ::safetensors::Dtype;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use fused_ops::BlockType;
 
 use crate::error::{Error, Result};
 use crate::source::{FileData, ModelSource};
 
+use element::{ElementType, element_count};
 pub use sharded::ShardIndex;
 use survey::Asked;
 pub use survey::{Misshapen, Missing, PartReport, Survey};
-pub use write::{TensorToWrite, write_safetensors};
+pub use write::{NumberType, TensorToWrite, write_gguf, write_safetensors};
 
 /// The names that weights go by, in the order in which they are looked for. `pytorch_model` is transformers' name and
 /// `diffusion_pytorch_model` diffusers'.
@@ -78,7 +82,7 @@ struct Located {
 /// One tensor as it lies in its file. What it says about the file has been checked against the file.
 #[derive(Clone, Debug, PartialEq)]
 struct StoredTensor {
-    dtype: Dtype,
+    dtype: ElementType,
     shape: Vec<usize>,
     /// Distances between neighbours along each dimension, in elements; `None` if the elements lie one after the other
     /// in row-major order.
@@ -113,8 +117,10 @@ impl Checkpoint {
         match file {
             Some(file) => {
                 let checkpoint = Self::from_source(source, &file)?;
-                let asked = source.survey().map(|survey| survey.watch(folder, &checkpoint.contents));
-                Ok(Self { asked, ..checkpoint })
+                Ok(match source.survey() {
+                    Some(survey) => checkpoint.surveyed(survey, folder),
+                    None => checkpoint,
+                })
             }
             None => {
                 let [first, _, _, _, pickle, ..] = &candidates;
@@ -153,7 +159,7 @@ impl Checkpoint {
         ShardIndex::parse(&file)?.open(file.name(), |shard| FileData::open(&folder.join(shard)))
     }
 
-    /// Opens the weights in one file, safetensors or pickle, that has been read already.
+    /// Opens the weights in one file, safetensors, pickle or GGUF, that has been read already.
     ///
     /// # Errors
     /// [`Error::Format`] when the file is damaged.
@@ -189,15 +195,24 @@ impl Checkpoint {
         Self { contents: Arc::new(contents), asked: None }
     }
 
+    /// The same tensors, of which [`var_builder`](Self::var_builder) reads none: `survey` notes what is asked for. `folder`
+    /// says in its report which part of the model this is.
+    #[must_use]
+    pub fn surveyed(self, survey: &Survey, folder: &str) -> Self {
+        let asked = survey.watch(folder, &self.contents);
+        Self { asked: Some(asked), ..self }
+    }
+
     /// What to call the whole in an error: the one file, or the index of the shards.
     pub fn file_name(&self) -> &str {
         &self.contents.name
     }
 
-    /// What a safetensors file says about itself beside its tensors (`__metadata__`); nothing for other forms.
+    /// What a safetensors file says about itself beside its tensors (`__metadata__`), and the texts among what a GGUF file
+    /// does; nothing for other forms.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         match &*self.contents.files {
-            [file] if !file::is_pickle(file) => safetensors::metadata(file),
+            [file] => file::metadata(file),
             _ => BTreeMap::new(),
         }
     }
@@ -219,10 +234,21 @@ impl Checkpoint {
 
     /// The type of a tensor's elements in the file; `None` also if candle has no such type.
     pub fn dtype(&self, name: &str) -> Option<DType> {
-        self.contents.find(name).and_then(|located| convert::candle_dtype(located.tensor.dtype))
+        match self.contents.find(name)?.tensor.dtype {
+            ElementType::Plain(dtype) => convert::candle_dtype(dtype),
+            ElementType::Blocks(_) => None,
+        }
     }
 
-    /// Reads a tensor of whatever shape.
+    /// The type of a tensor's blocks, if it is in such.
+    pub fn block_type(&self, name: &str) -> Option<BlockType> {
+        match self.contents.find(name)?.tensor.dtype {
+            ElementType::Plain(_) => None,
+            ElementType::Blocks(kind) => Some(kind),
+        }
+    }
+
+    /// Reads a tensor of whatever shape. Blocks are read as their numbers.
     ///
     /// # Errors
     /// [`Error::MissingTensor`] when there is none of this name, and [`Error::Format`] when its elements are of a type
@@ -233,6 +259,8 @@ impl Checkpoint {
 
     /// A builder that gives a model its weights, converted to `dtype` (f32, f16 or bf16) and put on `device` one by one
     /// as the model asks for them. Its errors become this crate's again by `Error::from`.
+    ///
+    /// A weight that is in blocks can also be had as these, by [another name](BlockType::blocks_name).
     ///
     /// # Errors
     /// [`Error::Input`] when `dtype` is not one that models compute in.
@@ -286,6 +314,16 @@ impl Contents {
             let nearest = nearest(&name, self.tensors.keys());
             Error::MissingTensor { name: name.into_owned(), file: self.name.clone(), nearest }
         })
+    }
+
+    /// The weight whose blocks `name` asks for, with their type and its name, if there is one and its rows are whole blocks.
+    fn find_blocks<'n>(&self, name: &'n str) -> Option<(BlockType, &'n str, &Located)> {
+        let (weight, kind) = name.rsplit_once('.')?;
+        let kind = kind.parse::<BlockType>().ok()?;
+        let located = self.find(weight)?;
+        let [_, row @ ..] = located.tensor.shape.as_slice() else { return None };
+        let is_in_rows = element_count(row).and_then(|row| kind.bytes_of(row)).is_some();
+        (located.tensor.dtype == ElementType::Blocks(kind) && is_in_rows).then_some((kind, weight, located))
     }
 
     fn get_shaped(&self, name: &str, shape: &[usize]) -> Result<&Located> {

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use super::StoredTensor;
+use super::element::{ElementType, element_count};
 
 /// The bytes that hold the length of the header.
 const LENGTH: usize = size_of::<u64>();
@@ -63,7 +64,8 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, StoredTensor)>, String> {
         end = to;
         // Whether the sums stay in range is known once `end` is compared with the length of the data, below.
         let bytes = data_start.saturating_add(from)..data_start.saturating_add(to);
-        stored.push((name, StoredTensor { dtype: info.dtype, shape: info.shape, strides: None, bytes }));
+        let dtype = ElementType::Plain(info.dtype);
+        stored.push((name, StoredTensor { dtype, shape: info.shape, strides: None, bytes }));
     }
     if end > data.len() {
         return Err(format!(
@@ -94,9 +96,7 @@ pub(super) fn metadata(file: &[u8]) -> BTreeMap<String, String> {
 
 /// The bytes that a tensor takes, or `None` if the number overflows or is not whole.
 fn byte_size(info: &TensorInfo) -> Option<usize> {
-    let elements = info.shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size))?;
-    let bits = elements.checked_mul(info.dtype.bitsize())?;
-    bits.is_multiple_of(8).then_some(bits / 8)
+    ElementType::Plain(info.dtype).bytes_of(element_count(&info.shape)?)
 }
 
 /// The tensors that a header lists. Unlike a `HashMap`, it refuses a name that comes twice.

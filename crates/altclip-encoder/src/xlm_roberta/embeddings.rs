@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
-use fused_ops::{LayerNorm, for_computing};
+use fused_ops::{Embedding, LayerNorm, for_computing};
 
 use super::config::XlmRobertaConfig;
 
@@ -20,7 +20,7 @@ struct AddedEmbeddings {
 /// Sum of token, position and token type embeddings, normalised.
 #[derive(Debug, Clone)]
 pub struct XlmRobertaEmbeddings {
-    word_embeddings: Tensor,       // (vocab_size, hidden_size)
+    word_embeddings: Embedding,    // (vocab_size, hidden_size)
     position_embeddings: Tensor,   // (max_position_embeddings, hidden_size)
     token_type_embeddings: Tensor, // (type_vocab_size, hidden_size)
     layer_norm: LayerNorm,
@@ -33,12 +33,16 @@ pub struct XlmRobertaEmbeddings {
 impl XlmRobertaEmbeddings {
     /// Reads `word_embeddings`, `position_embeddings`, `token_type_embeddings` and `LayerNorm` under `vb`.
     pub fn new(config: &XlmRobertaConfig, vb: VarBuilder) -> Result<Self> {
-        let table = |name: &str, rows: usize| {
-            let init = Init::Randn { mean: 0., stdev: INITIALIZER_RANGE };
-            vb.pp(name).get_with_hints((rows, config.hidden_size), "weight", init)
-        };
+        let init = Init::Randn { mean: 0., stdev: INITIALIZER_RANGE };
+        let table =
+            |name: &str, rows: usize| vb.pp(name).get_with_hints((rows, config.hidden_size), "weight", init);
         Ok(Self {
-            word_embeddings: table("word_embeddings", config.vocab_size)?,
+            word_embeddings: Embedding::new(
+                config.vocab_size,
+                config.hidden_size,
+                init,
+                vb.pp("word_embeddings"),
+            )?,
             position_embeddings: for_computing(table(
                 "position_embeddings",
                 config.max_position_embeddings,
@@ -57,12 +61,12 @@ impl XlmRobertaEmbeddings {
     /// # Errors
     /// If the rows have another width.
     pub fn with_added(self, first: u32, rows: &Tensor) -> Result<Self> {
-        let words = &self.word_embeddings;
         let (added, width) = rows.dims2()?;
-        if width != words.dim(1)? {
-            bail!("the added embeddings have {width} values, and the text encoder's have {}", words.dim(1)?)
+        let expected = self.position_embeddings.dim(1)?;
+        if width != expected {
+            bail!("the added embeddings have {width} values, and the text encoder's have {expected}")
         }
-        let rows = for_computing(rows.to_device(words.device())?.to_dtype(words.dtype())?)?;
+        let rows = rows.to_device(self.word_embeddings.device())?;
         Ok(Self { added: Some(AddedEmbeddings { first, rows }), vocab_size: first as usize + added, ..self })
     }
 
@@ -80,7 +84,7 @@ impl XlmRobertaEmbeddings {
 
         let words = match &self.added {
             Some(added) => added.words(&self.word_embeddings, &ids)?,
-            None => for_computing(self.word_embeddings.index_select(&input_ids.to_device(device)?, 0)?)?,
+            None => self.word_embeddings.forward(&input_ids.to_device(device)?)?,
         };
         let positions = self.position_embeddings.index_select(&positions, 0)?;
         let token_type = self.token_type_embeddings.narrow(0, 0, 1)?;
@@ -119,7 +123,7 @@ impl XlmRobertaEmbeddings {
 
 impl AddedEmbeddings {
     /// The embeddings (ids, hidden_size) of ids, of which some are added and the others of `table`.
-    fn words(&self, table: &Tensor, ids: &[u32]) -> Result<Tensor> {
+    fn words(&self, table: &Embedding, ids: &[u32]) -> Result<Tensor> {
         // The table's rows for all ids, then the added ones: only a prompt's worth of the table is copied.
         let of_table: Vec<u32> = ids.iter().map(|&id| if id < self.first { id } else { 0 }).collect();
         let places = ids.iter().zip(0..).map(|(&id, place)| match id.checked_sub(self.first) {
@@ -127,7 +131,7 @@ impl AddedEmbeddings {
             None => place,
         });
         let places = Tensor::from_iter(places, table.device())?;
-        let words = for_computing(table.index_select(&Tensor::new(of_table, table.device())?, 0)?)?;
-        Tensor::cat(&[&words, &self.rows], 0)?.index_select(&places, 0)
+        let words = table.forward(&Tensor::new(of_table, table.device())?)?;
+        Tensor::cat(&[&words, &self.rows.to_dtype(words.dtype())?], 0)?.index_select(&places, 0)
     }
 }

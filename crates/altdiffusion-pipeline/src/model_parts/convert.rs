@@ -6,16 +6,17 @@ use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use altclip_encoder::checkpoint::{Checkpoint, TensorToWrite, write_safetensors};
+use altclip_encoder::checkpoint::{Checkpoint, NumberType, TensorToWrite, write_gguf, write_safetensors};
 use altclip_encoder::config::parse_json;
-use candle_core::DType;
+use altclip_encoder::source::FileData;
 use serde_json::{Value, json};
 
+use super::number_types::choose;
 use super::unet_names::{self, UNetNames};
 use super::vae_names::{self, VaeNames, name_of_today, shape_in_diffusers, shape_in_ldm};
 use super::{
-    FEATURE_EXTRACTOR_CONFIG, ModelParts, Part, SAFETY_CHECKER, SCHEDULER_CONFIG, SafetyParts,
-    TEXT_ENCODER_CONFIG, TEXT_ENCODER_PREFIX, UNET_CONFIG, VAE_CONFIG,
+    FEATURE_EXTRACTOR_CONFIG, ModelParts, Part, PartKind, SAFETY_CHECKER, SCHEDULER_CONFIG, SafetyParts,
+    TEXT_ENCODER_CONFIG, TEXT_ENCODER_PREFIX, UNET_CONFIG, VAE_CONFIG, gguf_key,
 };
 use crate::{Error, Result, write_whole};
 
@@ -29,14 +30,20 @@ const TOKENIZER_FILES: [&str; 5] = [
 ];
 
 /// What a conversion has written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Converted {
     /// The number of tensors.
     pub tensors: usize,
     /// The names of the tensors in the source that are not part of the model, and were left out: of its training, or of
     /// averages over it.
     pub left_out: Vec<String>,
+    /// Of a GGUF file, the number of weights whose rows are no whole number of blocks of the type that was asked for, by the
+    /// name of the type that they have in its stead.
+    pub fell_back: BTreeMap<String, usize>,
 }
+
+/// What a GGUF file says it is of. Only part of what it holds is known to other programs.
+const ARCHITECTURE: &str = "altdiffusion";
 
 /// Told how many tensors of how many are done; may end the work.
 type OnTensor<'a> = &'a mut dyn FnMut(usize, usize) -> ControlFlow<()>;
@@ -49,6 +56,21 @@ struct Entry<'a> {
     /// The name that diffusers has for it.
     name: String,
     shape: &'a [usize],
+}
+
+/// One tensor of a single file.
+struct SingleFileEntry<'a> {
+    part: PartKind,
+    entry: Entry<'a>,
+    /// The name and the shape that it has in the file.
+    name: String,
+    shape: Vec<usize>,
+}
+
+impl<'a> SingleFileEntry<'a> {
+    fn to_write(&self, dtype: Option<NumberType>) -> TensorToWrite<'a> {
+        self.entry.renamed(self.name.clone(), self.shape.clone(), dtype)
+    }
 }
 
 /// The tensors of a model, by parts.
@@ -69,22 +91,67 @@ impl ModelParts {
     pub fn write_single_file(
         &self,
         path: &Path,
-        dtype: Option<DType>,
+        dtype: Option<NumberType>,
         on_tensor: OnTensor,
     ) -> Result<Converted> {
+        let (entries, left_out) = self.single_file_entries()?;
+        let tensors: Vec<_> = entries.into_iter().map(|entry| entry.to_write(dtype)).collect();
+        let mut metadata = format_metadata();
+        metadata.extend(self.configurations()?);
+        let total = tensors.len();
+        write_file(path, |to, name| {
+            write_safetensors(to, name, &tensors, &metadata, |done| told(on_tensor, done, total))
+        })?;
+        Ok(Converted { tensors: total, left_out, ..Converted::default() })
+    }
+
+    /// Writes the model as one GGUF file in the naming of latent diffusion, with its configurations in the metadata. Where
+    /// `dtype` is a type of blocks, the weights of the UNet and the text encoder are in such; the autoencoder and what else
+    /// is small and delicate is not. The rest is as in [`write_single_file`](Self::write_single_file).
+    ///
+    /// # Errors
+    /// As [`write_single_file`](Self::write_single_file).
+    pub fn write_gguf(
+        &self,
+        path: &Path,
+        dtype: Option<NumberType>,
+        on_tensor: OnTensor,
+    ) -> Result<Converted> {
+        let (entries, left_out) = self.single_file_entries()?;
+        let mut fell_back = BTreeMap::new();
+        let mut tensors = Vec::with_capacity(entries.len());
+        for SingleFileEntry { part, entry, name, shape } in entries {
+            let chosen = dtype.map(|dtype| choose(part, &entry.name, &shape, dtype));
+            if let Some(chosen) = chosen.filter(|chosen| chosen.fell_back) {
+                *fell_back.entry(chosen.number.to_string()).or_insert(0) += 1;
+            }
+            tensors.push(entry.renamed(name, shape, chosen.map(|chosen| chosen.number)));
+        }
+        let configurations = self.configurations()?;
+        let metadata = configurations.iter().map(|(relative, json)| (gguf_key(relative), json.clone()));
+        let metadata = metadata.collect();
+        let total = tensors.len();
+        write_file(path, |to, name| {
+            write_gguf(to, name, ARCHITECTURE, &tensors, &metadata, |done| told(on_tensor, done, total))
+        })?;
+        Ok(Converted { tensors: total, left_out, fell_back })
+    }
+
+    /// All tensors as they are called in a single file, and the names of those that have no place there.
+    fn single_file_entries(&self) -> Result<(Vec<SingleFileEntry<'_>>, Vec<String>)> {
         let unet_names = UNetNames::new(&parse_json(&self.unet.config)?)?;
         let vae_names = VaeNames::new(&parse_json(&self.vae.config)?);
         let Entries { text_encoder, unet, vae, mut left_out } = self.entries()?;
-        let mut tensors = Vec::new();
+        let mut entries = Vec::new();
         for entry in text_encoder {
-            let name = format!("{TEXT_ENCODER_PREFIX}{}", entry.name);
-            tensors.push(entry.renamed(name, entry.shape.to_vec(), dtype));
+            let (name, shape) = (format!("{TEXT_ENCODER_PREFIX}{}", entry.name), entry.shape.to_vec());
+            entries.push(SingleFileEntry { part: PartKind::TextEncoder, entry, name, shape });
         }
         for entry in unet {
             match unet_names.to_ldm(&entry.name) {
                 Some(name) => {
-                    let name = format!("{}{name}", unet_names::PREFIX);
-                    tensors.push(entry.renamed(name, entry.shape.to_vec(), dtype));
+                    let (name, shape) = (format!("{}{name}", unet_names::PREFIX), entry.shape.to_vec());
+                    entries.push(SingleFileEntry { part: PartKind::UNet, entry, name, shape });
                 }
                 None => left_out.push(format!("unet: {}", entry.name)),
             }
@@ -93,29 +160,32 @@ impl ModelParts {
             match vae_names.to_ldm(&entry.name) {
                 Some(name) => {
                     let name = format!("{}{name}", vae_names::PREFIX);
-                    tensors.push(entry.renamed(name, shape_in_ldm(&entry.name, entry.shape), dtype));
+                    let shape = shape_in_ldm(&entry.name, entry.shape);
+                    entries.push(SingleFileEntry { part: PartKind::Vae, entry, name, shape });
                 }
                 None => left_out.push(format!("vae: {}", entry.name)),
             }
         }
-
         if self.safety.is_some() {
             // No file in this naming has one.
             left_out.push(format!("{SAFETY_CHECKER}.*"));
         }
-        let mut metadata = format_metadata();
-        for (relative, config) in [
+        Ok((entries, left_out))
+    }
+
+    /// The configurations of the parts, by their files' names in a model in folders.
+    fn configurations(&self) -> Result<BTreeMap<String, String>> {
+        let files = [
             (TEXT_ENCODER_CONFIG, &self.text_encoder.config),
             (UNET_CONFIG, &self.unet.config),
             (VAE_CONFIG, &self.vae.config),
             (SCHEDULER_CONFIG, &self.scheduler),
-        ] {
+        ];
+        let text = |(relative, config): (&str, &FileData)| -> Result<_> {
             let json: Value = parse_json(config)?;
-            metadata.insert(relative.to_owned(), json.to_string());
-        }
-        let total = tensors.len();
-        write_file(path, &tensors, &metadata, &mut |done| told(on_tensor, done, total))?;
-        Ok(Converted { tensors: total, left_out })
+            Ok((relative.to_owned(), json.to_string()))
+        };
+        files.into_iter().map(text).collect()
     }
 
     /// Writes the model as the folders of diffusers, into the directory `path`, which must not be there yet. The rest is
@@ -123,7 +193,12 @@ impl ModelParts {
     ///
     /// # Errors
     /// Also when there is no tokenizer, because nothing was given beside a single file.
-    pub fn write_folders(&self, path: &Path, dtype: Option<DType>, on_tensor: OnTensor) -> Result<Converted> {
+    pub fn write_folders(
+        &self,
+        path: &Path,
+        dtype: Option<NumberType>,
+        on_tensor: OnTensor,
+    ) -> Result<Converted> {
         if path.exists() {
             let problem = "cannot be written: it is there already, expected the name of a new directory";
             return Err(Error::content(path.display().to_string(), problem));
@@ -182,8 +257,10 @@ impl ModelParts {
                 })
                 .collect();
             let file = temporary.path().join(folder).join(weights);
-            write_file(&file, &tensors, &format_metadata(), &mut |done| {
-                told(on_tensor, written + done, total)
+            write_file(&file, |to, name| {
+                write_safetensors(to, name, &tensors, &format_metadata(), |done| {
+                    told(on_tensor, written + done, total)
+                })
             })?;
             written += tensors.len();
         }
@@ -194,7 +271,7 @@ impl ModelParts {
         fs::rename(temporary.path(), path).map_err(|error| Error::io(path, error))?;
         // It has its name, and is not to be removed.
         let _ = temporary.keep();
-        Ok(Converted { tensors: total, left_out })
+        Ok(Converted { tensors: total, left_out, ..Converted::default() })
     }
 
     /// The tensors of all parts, and the names of those that belong to none.
@@ -256,7 +333,7 @@ impl ModelParts {
 }
 
 impl<'a> Entry<'a> {
-    fn renamed(&self, name: String, shape: Vec<usize>, dtype: Option<DType>) -> TensorToWrite<'a> {
+    fn renamed(&self, name: String, shape: Vec<usize>, dtype: Option<NumberType>) -> TensorToWrite<'a> {
         TensorToWrite { checkpoint: self.checkpoint, source: self.source.clone(), name, shape, dtype }
     }
 }
@@ -277,7 +354,7 @@ fn in_folder(part: &Part, name_of_today: impl Fn(&str) -> String) -> Vec<Entry<'
 pub fn convert_weights(
     from: &Checkpoint,
     path: &Path,
-    dtype: Option<DType>,
+    dtype: Option<NumberType>,
     on_tensor: OnTensor,
 ) -> Result<Converted> {
     let tensor = |name: &str| {
@@ -289,8 +366,10 @@ pub fn convert_weights(
     let total = tensors.len();
     let mut metadata = from.metadata();
     metadata.extend(format_metadata());
-    write_file(path, &tensors, &metadata, &mut |done| told(on_tensor, done, total))?;
-    Ok(Converted { tensors: total, left_out: Vec::new() })
+    write_file(path, |to, name| {
+        write_safetensors(to, name, &tensors, &metadata, |done| told(on_tensor, done, total))
+    })?;
+    Ok(Converted { tensors: total, ..Converted::default() })
 }
 
 /// Without it transformers refuses a safetensors file.
@@ -306,18 +385,13 @@ fn told(on_tensor: OnTensor, done: usize, total: usize) -> Result<()> {
     }
 }
 
-/// Writes a file that is there whole or not at all.
-fn write_file(
-    path: &Path,
-    tensors: &[TensorToWrite],
-    metadata: &BTreeMap<String, String>,
-    before_each: &mut dyn FnMut(usize) -> Result<()>,
-) -> Result<()> {
+/// Writes a file that is there whole or not at all. `write` is also told what errors call it.
+fn write_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>, &str) -> Result<()>) -> Result<()> {
     let name = path.display().to_string();
     let mut failure = None;
     let written = write_whole(path, |temporary| {
         let mut file = BufWriter::new(File::create(temporary)?);
-        match write_safetensors(&mut file, &name, tensors, metadata, before_each) {
+        match write(&mut file, &name) {
             Ok(()) => file.flush(),
             Err(error) => {
                 failure = Some(error);

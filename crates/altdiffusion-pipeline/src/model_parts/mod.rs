@@ -4,7 +4,9 @@
 mod controlnet;
 mod convert;
 mod inferred;
+mod load;
 mod names;
+mod number_types;
 #[cfg(test)]
 mod tests;
 mod unet_names;
@@ -34,6 +36,19 @@ const SAFETY_CHECKER: &str = "safety_checker";
 pub(crate) const SAFETY_CHECKER_CONFIG: &str = "safety_checker/config.json";
 pub(crate) const FEATURE_EXTRACTOR_CONFIG: &str = "feature_extractor/preprocessor_config.json";
 pub(crate) const SCHEDULER_CONFIG: &str = "scheduler/scheduler_config.json";
+
+/// The key that a configuration has in the metadata of a GGUF file: the words of its file's name, as the format wants them.
+fn gguf_key(relative: &str) -> String {
+    format!("altdiffusion.{}", relative.replace('/', "."))
+}
+
+/// The parts that have weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PartKind {
+    TextEncoder,
+    UNet,
+    Vae,
+}
 
 /// The parts of an AltDiffusion model, with their configurations and before their weights are read.
 #[derive(Debug)]
@@ -100,7 +115,7 @@ impl ModelParts {
         })
     }
 
-    /// The parts of a model in one file, `.safetensors` or `.ckpt`, with `model.diffusion_model.*`,
+    /// The parts of a model in one file, `.safetensors`, `.gguf` or `.ckpt`, with `model.diffusion_model.*`,
     /// `first_stage_model.*` and `cond_stage_model.*` as latent diffusion names them.
     ///
     /// A configuration is what the file says about itself, as those that were converted here do; else that of the model
@@ -113,7 +128,7 @@ impl ModelParts {
         check_is_model(&checkpoint)?;
         let own = checkpoint.metadata();
         let known = |relative: &str| -> Result<Option<FileData>> {
-            if let Some(json) = own.get(relative) {
+            if let Some(json) = own.get(relative).or_else(|| own.get(&gguf_key(relative))) {
                 let name = format!("{}: {relative}", checkpoint.file_name());
                 return Ok(Some(FileData::owned(name, json.clone().into_bytes())));
             }
@@ -209,7 +224,7 @@ fn told(checkpoint: &Checkpoint, relative: &str, config: &impl Serialize) -> Res
 fn check_is_model(checkpoint: &Checkpoint) -> Result<()> {
     let has = |prefix: &str| checkpoint.names().any(|name| name.starts_with(prefix));
     let problem = if !has(unet_names::PREFIX) {
-        "expected a whole model in the naming of latent diffusion, found no tensor model.diffusion_model.*"
+        "holds no UNet: expected a whole model in the naming of latent diffusion, found no tensor model.diffusion_model.*"
     } else if !has(vae_names::PREFIX) {
         "expected a whole model, found no tensor first_stage_model.*: it lacks the autoencoder"
     } else if has("cond_stage_model.transformer.text_model.") || has("cond_stage_model.model.transformer.") {

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::machine::{Node, NodeId, Objects, Storage, TensorView};
 use super::{Result, StoredTensor};
+use crate::checkpoint::element::ElementType;
 
 /// The key under which training frameworks keep the weights, beside the optimiser's state and their own.
 const STATE_DICT: &str = "state_dict";
@@ -81,7 +82,7 @@ fn place(view: &TensorView, storage: Range<usize>) -> Result<StoredTensor> {
         )
     };
 
-    let width = dtype.bitsize() / 8;
+    let (width, stored) = (dtype.bitsize() / 8, ElementType::Plain(*dtype));
     if elements.checked_mul(width).is_none_or(|bytes| bytes > storage.len()) {
         return Err(format!(
             "its storage holds {elements} elements of {dtype}, but has {} bytes",
@@ -95,7 +96,7 @@ fn place(view: &TensorView, storage: Range<usize>) -> Result<StoredTensor> {
         return Err(out_of_range());
     }
     if count == 0 {
-        return Ok(StoredTensor { dtype: *dtype, shape: shape.clone(), strides: None, bytes: 0..0 });
+        return Ok(StoredTensor { dtype: stored, shape: shape.clone(), strides: None, bytes: 0..0 });
     }
     let last = shape
         .iter()
@@ -106,7 +107,7 @@ fn place(view: &TensorView, storage: Range<usize>) -> Result<StoredTensor> {
     // In range because the elements up to `elements` are.
     let bytes = storage.start + offset * width..storage.start + (last + 1) * width;
     let strides = (!is_row_major(shape, strides)).then(|| strides.clone());
-    Ok(StoredTensor { dtype: *dtype, shape: shape.clone(), strides, bytes })
+    Ok(StoredTensor { dtype: stored, shape: shape.clone(), strides, bytes })
 }
 
 /// Whether elements lie one after the other. The stride along a dimension of size 1 is never used, and may be anything.

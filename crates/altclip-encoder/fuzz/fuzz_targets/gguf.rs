@@ -1,0 +1,28 @@
+//! Any bytes as a `model.gguf`: tensors that fit the file, as numbers and in blocks, or an error.
+#![no_main]
+
+use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::source::FileData;
+use candle_core::{DType, Device};
+use libfuzzer_sys::fuzz_target;
+
+/// Most numbers that a byte can stand for, in blocks of q2_k.
+const MOST_PER_BYTE: usize = 4;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(checkpoint) = Checkpoint::from_data(FileData::owned("fuzz.gguf", bytes.to_vec())) {
+        checkpoint.metadata();
+        let vb = checkpoint.var_builder(DType::F32, &Device::Cpu).unwrap();
+        for name in checkpoint.names() {
+            if let Ok(tensor) = checkpoint.tensor(name, DType::F32, &Device::Cpu) {
+                assert!(tensor.elem_count() <= MOST_PER_BYTE * bytes.len());
+            }
+            if let Some(kind) = checkpoint.block_type(name) {
+                let name = kind.blocks_name(name);
+                if vb.contains_tensor(&name) {
+                    let _ = vb.get_with_hints_dtype((1, kind.block_bytes()), &name, Default::default(), DType::U8);
+                }
+            }
+        }
+    }
+});

@@ -1,0 +1,497 @@
+//! The table of contents of a GGUF file, the format of llama.cpp, stable-diffusion.cpp and others for weights in blocks:
+//! counts, metadata, and each tensor's name, shape, type and place
+//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
+//!
+//! ggml's shapes begin with the length of a row, and those of blocks end there: a kernel of 3 × 3 is no whole block. What is
+//! stored as another shape therefore has its own beside it, as ComfyUI-GGUF writes it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use fused_ops::BlockType;
+use safetensors::Dtype;
+
+use super::StoredTensor;
+use super::element::{ElementType, element_count};
+
+pub(super) const MAGIC: &[u8; 4] = b"GGUF";
+/// The version that is written. Version 2 differs only in that it is never big-endian; version 1 was soon given up.
+pub(super) const VERSION: u32 = 3;
+/// Where tensors begin is a multiple of this, unless the metadata says another number.
+pub(super) const DEFAULT_ALIGNMENT: usize = 32;
+pub(super) const ALIGNMENT_KEY: &str = "general.alignment";
+/// Before the name of a tensor, the key of the shape that it has.
+pub(super) const SHAPE_KEY: &str = "comfy.gguf.orig_shape.";
+
+/// The longest table of contents, as of safetensors. That of a language model with its vocabulary is a tenth of it.
+const LONGEST_TABLE: usize = 100_000_000;
+/// The longest name of a tensor or key, as the specification has it for keys.
+const LONGEST_NAME: usize = 65_535;
+/// Most dimensions of a tensor in ggml.
+pub(super) const MOST_DIMENSIONS: usize = 4;
+/// Most dimensions of a shape in the metadata.
+const MOST_SHAPE_DIMENSIONS: usize = 8;
+/// How deep arrays may hold arrays, which no writer makes.
+const DEEPEST_ARRAY: usize = 4;
+/// More is no alignment but a mistake.
+const LARGEST_ALIGNMENT: usize = 1 << 20;
+
+/// The numbers that types of values in the metadata go by.
+pub(super) mod value {
+    pub const UINT32: u32 = 4;
+    pub const INT32: u32 = 5;
+    pub const STRING: u32 = 8;
+    pub const ARRAY: u32 = 9;
+}
+
+/// The number that a type of elements goes by in ggml, if it has one.
+pub(super) fn type_number(element: ElementType) -> Option<u32> {
+    Some(match element {
+        ElementType::Plain(Dtype::F32) => 0,
+        ElementType::Plain(Dtype::F16) => 1,
+        ElementType::Plain(Dtype::I8) => 24,
+        ElementType::Plain(Dtype::I16) => 25,
+        ElementType::Plain(Dtype::I32) => 26,
+        ElementType::Plain(Dtype::I64) => 27,
+        ElementType::Plain(Dtype::F64) => 28,
+        ElementType::Plain(Dtype::BF16) => 30,
+        ElementType::Plain(_) => return None,
+        ElementType::Blocks(kind) => match kind {
+            BlockType::Q4_0 => 2,
+            BlockType::Q4_1 => 3,
+            BlockType::Q5_0 => 6,
+            BlockType::Q5_1 => 7,
+            BlockType::Q8_0 => 8,
+            BlockType::Q2K => 10,
+            BlockType::Q3K => 11,
+            BlockType::Q4K => 12,
+            BlockType::Q5K => 13,
+            BlockType::Q6K => 14,
+        },
+    })
+}
+
+/// The type of elements of a number.
+fn element_type(number: u32) -> Option<ElementType> {
+    const PLAIN: [Dtype; 8] =
+        [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64, Dtype::I8, Dtype::I16, Dtype::I32, Dtype::I64];
+    let plain = PLAIN.into_iter().map(ElementType::Plain);
+    let mut all = plain.chain(BlockType::ALL.into_iter().map(ElementType::Blocks));
+    all.find(|element| type_number(*element) == Some(number))
+}
+
+/// Reads the table of contents, and checks it against the length of the file. An error is what is wrong with the file.
+pub(super) fn read(file: &[u8]) -> Result<Vec<(String, StoredTensor)>, String> {
+    let mut reader = Reader::new(file)?;
+    let (tensors, values) = (reader.u64("the number of tensors")?, reader.u64("the number of metadata")?);
+    let mut alignment = DEFAULT_ALIGNMENT;
+    let mut shapes = HashMap::new();
+    for _ in 0..values {
+        let key = reader.name("a key of the metadata")?;
+        let kind = reader.u32("a type of metadata")?;
+        if key == ALIGNMENT_KEY && kind == value::UINT32 {
+            alignment = reader.u32(ALIGNMENT_KEY)? as usize;
+            if !alignment.is_multiple_of(8) || !(8..=LARGEST_ALIGNMENT).contains(&alignment) {
+                return Err(format!("{ALIGNMENT_KEY} is {alignment}, expected a multiple of 8"));
+            }
+        } else if let Some(name) = key.strip_prefix(SHAPE_KEY) {
+            shapes.insert(name, reader.shape(key, kind)?);
+        } else {
+            reader.skip(kind, 0)?;
+        }
+    }
+
+    let mut places = Vec::new();
+    let mut names = HashSet::new();
+    for _ in 0..tensors {
+        let name = reader.name("a tensor's name")?;
+        if !names.insert(name) {
+            return Err(format!("tensor {name} comes twice"));
+        }
+        places.push((name, reader.tensor(name)?));
+    }
+    let data_start = reader.at.next_multiple_of(alignment);
+
+    places.sort_by_key(|(_, place)| place.offset);
+    let mut stored = Vec::with_capacity(places.len());
+    let mut end = 0;
+    for (name, Place { mut shape, dtype, size, offset }) in places {
+        let start = usize::try_from(offset).ok().and_then(|offset| data_start.checked_add(offset));
+        let bytes = start.and_then(|start| Some(start..start.checked_add(size)?));
+        let Some(bytes) = bytes.filter(|bytes| bytes.end <= file.len()) else {
+            return Err(format!(
+                "the file is truncated: tensor {name} takes {size} bytes from {offset} on, but the file ends after {}",
+                file.len().saturating_sub(data_start)
+            ));
+        };
+        if !offset.is_multiple_of(alignment as u64) || bytes.start < end {
+            return Err(format!(
+                "tensor {name}: begins at {offset}, expected a multiple of {alignment} behind the tensor before it"
+            ));
+        }
+        end = bytes.end;
+        if let Some(own) = shapes.remove(name) {
+            if element_count(&own) != element_count(&shape) {
+                return Err(format!("tensor {name}: {own:?} in the metadata is no shape of {shape:?}"));
+            }
+            shape = own;
+        }
+        stored.push((name.to_owned(), StoredTensor { dtype, shape, strides: None, bytes }));
+    }
+    Ok(stored)
+}
+
+/// The texts that the file says about itself. It has been read once, so that its table is whole.
+pub(super) fn metadata(file: &[u8]) -> BTreeMap<String, String> {
+    fn read(file: &[u8], found: &mut BTreeMap<String, String>) -> Result<(), String> {
+        let mut reader = Reader::new(file)?;
+        let (_, values) = (reader.u64("the number of tensors")?, reader.u64("the number of metadata")?);
+        for _ in 0..values {
+            let key = reader.name("a key of the metadata")?;
+            match reader.u32("a type of metadata")? {
+                value::STRING => {
+                    found.insert(key.to_owned(), reader.string(key)?.to_owned());
+                }
+                kind => reader.skip(kind, 0)?,
+            }
+        }
+        Ok(())
+    }
+
+    let mut found = BTreeMap::new();
+    match read(file, &mut found) {
+        Ok(()) => found,
+        Err(_) => BTreeMap::new(),
+    }
+}
+
+/// What the table says of a tensor.
+struct Place {
+    shape: Vec<usize>,
+    dtype: ElementType,
+    /// In bytes.
+    size: usize,
+    /// From where the data begins.
+    offset: u64,
+}
+
+/// Reads the table from its beginning to its end. Nothing is believed of a length before so many bytes are found there.
+struct Reader<'a> {
+    table: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads what tells the format.
+    fn new(file: &'a [u8]) -> Result<Self, String> {
+        let table = &file[..file.len().min(LONGEST_TABLE)];
+        let mut reader = Self { table, at: 0 };
+        if reader.bytes(MAGIC.len(), "the format").ok() != Some(MAGIC) {
+            return Err("expected a GGUF file, found something else".to_owned());
+        }
+        match reader.u32("the version")? {
+            2 | VERSION => Ok(reader),
+            version => Err(format!(
+                "GGUF of version {}{}, expected 2 or 3",
+                version.min(version.swap_bytes()),
+                if version.swap_bytes() < version { ", big-endian" } else { "" }
+            )),
+        }
+    }
+
+    fn bytes(&mut self, count: usize, what: &str) -> Result<&'a [u8], String> {
+        let rest = &self.table[self.at..];
+        match rest.get(..count) {
+            Some(bytes) => {
+                self.at += count;
+                Ok(bytes)
+            }
+            None if self.table.len() == LONGEST_TABLE => {
+                Err(format!("the table of contents takes more than {LONGEST_TABLE} bytes"))
+            }
+            None => Err(format!(
+                "the file is truncated: {what} takes {count} bytes, but only {} follow",
+                rest.len()
+            )),
+        }
+    }
+
+    fn number<const WIDTH: usize>(&mut self, what: &str) -> Result<[u8; WIDTH], String> {
+        let bytes = self.bytes(WIDTH, what)?;
+        bytes.try_into().map_err(|_| format!("{what}: expected {WIDTH} bytes"))
+    }
+
+    fn u32(&mut self, what: &str) -> Result<u32, String> {
+        self.number(what).map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self, what: &str) -> Result<u64, String> {
+        self.number(what).map(u64::from_le_bytes)
+    }
+
+    fn string(&mut self, what: &str) -> Result<&'a str, String> {
+        let length = self.u64(what)?;
+        let bytes = self.bytes(usize::try_from(length).unwrap_or(usize::MAX), what)?;
+        str::from_utf8(bytes).map_err(|_| format!("{what} is no UTF-8"))
+    }
+
+    fn name(&mut self, what: &str) -> Result<&'a str, String> {
+        let name = self.string(what)?;
+        if name.len() > LONGEST_NAME {
+            return Err(format!("{what} is {} bytes long, where {LONGEST_NAME} are allowed", name.len()));
+        }
+        Ok(name)
+    }
+
+    /// Goes over a value of the metadata, inside of so many arrays.
+    fn skip(&mut self, kind: u32, depth: usize) -> Result<(), String> {
+        const WHAT: &str = "a value of the metadata";
+        if let Some(size) = value_size(kind) {
+            self.bytes(size, WHAT)?;
+            return Ok(());
+        }
+        match kind {
+            value::STRING => self.string(WHAT).map(|_| ()),
+            value::ARRAY if depth < DEEPEST_ARRAY => {
+                let (kind, count) = (self.u32(WHAT)?, self.u64(WHAT)?);
+                if let Some(size) = value_size(kind) {
+                    let bytes = usize::try_from(count).ok().and_then(|count| count.checked_mul(size));
+                    self.bytes(bytes.unwrap_or(usize::MAX), WHAT)?;
+                    return Ok(());
+                }
+                // Each takes some bytes, so that the file ends before a false count does.
+                (0..count).try_for_each(|_| self.skip(kind, depth + 1))
+            }
+            value::ARRAY => Err(format!("arrays are {DEEPEST_ARRAY} deep in the metadata")),
+            _ => Err(format!("{WHAT} is of type {kind}, which GGUF does not have")),
+        }
+    }
+
+    /// A shape in the metadata.
+    fn shape(&mut self, key: &str, kind: u32) -> Result<Vec<usize>, String> {
+        let problem = || format!("{key}: expected an array of at most {MOST_SHAPE_DIMENSIONS} sizes");
+        if kind != value::ARRAY {
+            return Err(problem());
+        }
+        let (kind, count) = (self.u32(key)?, self.u64(key)?);
+        if !matches!(kind, value::INT32 | value::UINT32) || count > MOST_SHAPE_DIMENSIONS as u64 {
+            return Err(problem());
+        }
+        let size = |size: u32| usize::try_from(size).ok().filter(|_| size <= i32::MAX as u32);
+        (0..count).map(|_| size(self.u32(key)?).ok_or_else(problem)).collect()
+    }
+
+    /// What follows the name of a tensor.
+    fn tensor(&mut self, name: &str) -> Result<Place, String> {
+        let what = format!("tensor {name}");
+        let dimensions = self.u32(&what)? as usize;
+        if dimensions > MOST_DIMENSIONS {
+            return Err(format!("{what}: has {dimensions} dimensions, where {MOST_DIMENSIONS} are allowed"));
+        }
+        let mut shape = Vec::with_capacity(dimensions);
+        for _ in 0..dimensions {
+            let size = self.u64(&what)?;
+            shape.push(usize::try_from(size).map_err(|_| format!("{what}: a side of {size}"))?);
+        }
+        // The length of a row comes first there.
+        let row = shape.first().copied().unwrap_or(1);
+        shape.reverse();
+        let (number, offset) = (self.u32(&what)?, self.u64(&what)?);
+        let dtype = element_type(number).ok_or_else(|| {
+            format!("{what}: its numbers are of ggml's type {number}, which cannot be read (q4_0 to q8_0 and q2_k to q6_k can)")
+        })?;
+        let size = dtype
+            .bytes_of(row)
+            .and_then(|_| dtype.bytes_of(element_count(&shape)?))
+            .ok_or_else(|| format!("{what}: shape {shape:?} of {dtype} is no whole number of bytes"))?;
+        Ok(Place { shape, dtype, size, offset })
+    }
+}
+
+/// The bytes of a value of the metadata, if they are always the same.
+fn value_size(kind: u32) -> Option<usize> {
+    Some(match kind {
+        0 | 1 | 7 => 1,
+        2 | 3 => 2,
+        value::UINT32 | value::INT32 | 6 => 4,
+        10..=12 => 8,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "a.weight";
+
+    /// A file piece by piece, so that each can be wrong.
+    #[derive(Clone)]
+    struct File {
+        version: u32,
+        metadata: Vec<Vec<u8>>,
+        tensors: Vec<Vec<u8>>,
+        data: usize,
+    }
+
+    fn string(text: &str) -> Vec<u8> {
+        [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
+    }
+
+    fn value(key: &str, kind: u32, value: &[u8]) -> Vec<u8> {
+        [&string(key)[..], &kind.to_le_bytes(), value].concat()
+    }
+
+    fn array(kind: u32, count: u64, values: &[u8]) -> Vec<u8> {
+        [&kind.to_le_bytes()[..], &count.to_le_bytes(), values].concat()
+    }
+
+    fn tensor(name: &str, shape: &[u64], number: u32, offset: u64) -> Vec<u8> {
+        let mut bytes = string(name);
+        bytes.extend((shape.len() as u32).to_le_bytes());
+        shape.iter().for_each(|size| bytes.extend(size.to_le_bytes()));
+        bytes.extend(number.to_le_bytes());
+        bytes.extend(offset.to_le_bytes());
+        bytes
+    }
+
+    impl File {
+        /// One tensor (2, 32) of q8_0.
+        fn good() -> Self {
+            let tensors = vec![tensor(NAME, &[32, 2], 8, 0)];
+            Self { version: 3, metadata: Vec::new(), tensors, data: 68 }
+        }
+
+        fn of_tensors(tensors: &[Vec<u8>], data: usize) -> Self {
+            Self { tensors: tensors.to_vec(), data, ..Self::good() }
+        }
+
+        fn of_metadata(metadata: &[Vec<u8>]) -> Self {
+            Self { metadata: metadata.to_vec(), ..Self::good() }
+        }
+
+        fn bytes(&self) -> Vec<u8> {
+            let mut bytes = [&MAGIC[..], &self.version.to_le_bytes()].concat();
+            bytes.extend((self.tensors.len() as u64).to_le_bytes());
+            bytes.extend((self.metadata.len() as u64).to_le_bytes());
+            bytes.extend(self.metadata.concat());
+            bytes.extend(self.tensors.concat());
+            bytes.resize(bytes.len().next_multiple_of(DEFAULT_ALIGNMENT) + self.data, 0);
+            bytes
+        }
+
+        fn read(&self) -> Result<Vec<(String, StoredTensor)>, String> {
+            read(&self.bytes())
+        }
+    }
+
+    #[track_caller]
+    fn refused(file: &File, expected: &str) {
+        let error = file.read().unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn types_have_one_number() {
+        for number in 0..64 {
+            if let Some(element) = element_type(number) {
+                assert_eq!(type_number(element), Some(number));
+            }
+        }
+        assert_eq!(element_type(8), Some(ElementType::Blocks(BlockType::Q8_0)));
+        assert_eq!(element_type(31), None);
+    }
+
+    #[test]
+    fn rows_come_last_in_a_shape() {
+        let stored = File::good().read().unwrap();
+        let (name, tensor) = &stored[0];
+        assert_eq!((name.as_str(), tensor.shape.as_slice(), tensor.bytes.len()), (NAME, &[2, 32][..], 68));
+        assert!(File { version: 2, ..File::good() }.read().is_ok());
+    }
+
+    #[test]
+    fn a_shape_of_its_own_is_beside_it() {
+        let shape = |sizes: &[u32]| {
+            let values: Vec<u8> = sizes.iter().flat_map(|size| size.to_le_bytes()).collect();
+            let key = format!("{SHAPE_KEY}{NAME}");
+            File::of_metadata(&[value(&key, value::ARRAY, &array(value::INT32, sizes.len() as u64, &values))])
+        };
+        assert_eq!(shape(&[2, 4, 4, 2]).read().unwrap()[0].1.shape, [2, 4, 4, 2]);
+        refused(&shape(&[2, 4, 4, 3]), "is no shape of [2, 32]");
+        refused(&shape(&[2, u32::MAX]), "expected an array");
+        refused(&shape(&[1; 9]), "at most 8 sizes");
+    }
+
+    #[test]
+    fn metadata_are_gone_over() {
+        let nothing = array(0, 0, &[]);
+        let nested = (0..DEEPEST_ARRAY).fold(nothing, |inner, _| array(value::ARRAY, 1, &inner));
+        let texts = File::of_metadata(&[
+            value("a.flag", 7, &[1]),
+            value("a.text", value::STRING, &string("猫")),
+            value("a.texts", value::ARRAY, &array(value::STRING, 2, &[string("x"), string("")].concat())),
+            value("a.numbers", value::ARRAY, &array(12, 2, &[0; 16])),
+            value(ALIGNMENT_KEY, value::UINT32, &64u32.to_le_bytes()),
+        ]);
+        let mut bytes = texts.bytes();
+        bytes.resize(bytes.len() + 64, 0);
+        assert!(read(&bytes).is_ok());
+        assert_eq!(metadata(&bytes), BTreeMap::from([("a.text".to_owned(), "猫".to_owned())]));
+
+        refused(&File::of_metadata(&[value("a", value::ARRAY, &nested)]), "4 deep");
+        refused(&File::of_metadata(&[value("a", 13, &[])]), "is of type 13");
+        let endless = |kind| File::of_metadata(&[value("a", value::ARRAY, &array(kind, u64::MAX, &[]))]);
+        for kind in [0, 12, value::STRING, value::ARRAY] {
+            assert!(endless(kind).read().is_err(), "{kind}");
+        }
+        let long = u64::MAX.to_le_bytes();
+        refused(&File::of_metadata(&[value("a", value::STRING, &long)]), "truncated");
+        let name = "a".repeat(LONGEST_NAME + 1);
+        refused(&File::of_metadata(&[value(&name, 0, &[0])]), "65535 are allowed");
+        for alignment in [0u32, 4, 12, 1 << 30] {
+            let bytes = alignment.to_le_bytes();
+            refused(&File::of_metadata(&[value(ALIGNMENT_KEY, value::UINT32, &bytes)]), "a multiple of 8");
+        }
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_refused() {
+        let bytes = File::of_metadata(&[value("a.text", value::STRING, &string("abc"))]).bytes();
+        for length in 0..bytes.len() {
+            assert!(read(&bytes[..length]).is_err(), "{length}");
+        }
+        assert!(read(&bytes).is_ok());
+    }
+
+    #[test]
+    fn tensors_that_cannot_be_are_named() {
+        let one =
+            |shape: &[u64], number, offset| File::of_tensors(&[tensor(NAME, shape, number, offset)], 4096);
+        refused(&one(&[31, 2], 8, 0), "tensor a.weight: shape [2, 31] of q8_0 is no whole number of bytes");
+        // Half a block in each row, though not in all.
+        refused(&one(&[16, 2], 8, 0), "no whole number of bytes");
+        refused(&one(&[32, 1 << 40, 1 << 40], 0, 0), "no whole number of bytes");
+        refused(&one(&[u64::MAX], 0, 0), "no whole number of bytes");
+        refused(&one(&[1; 5], 0, 0), "has 5 dimensions");
+        refused(&one(&[32], 16, 0), "ggml's type 16");
+        refused(&one(&[32], 0, 8), "begins at 8");
+        refused(&one(&[32], 0, 1 << 20), "the file is truncated: tensor a.weight takes 128 bytes");
+        refused(&one(&[32], 0, u64::MAX - 31), "the file is truncated");
+        let two = |offset| File::of_tensors(&[tensor("a", &[32], 0, 0), tensor("b", &[32], 0, offset)], 4096);
+        assert!(two(128).read().is_ok() && two(256).read().is_ok());
+        refused(&two(96), "tensor b: begins at 96");
+        let same = File::of_tensors(&[tensor("a", &[8], 0, 0), tensor("a", &[8], 0, 32)], 4096);
+        refused(&same, "tensor a comes twice");
+    }
+
+    #[test]
+    fn other_files_are_told() {
+        refused(&File { version: 1, ..File::good() }, "GGUF of version 1, expected 2 or 3");
+        refused(&File { version: 3u32.swap_bytes(), ..File::good() }, "version 3, big-endian");
+        assert!(read(b"GGUX").unwrap_err().contains("expected a GGUF file"));
+        // A count without tensors: no memory is asked for them.
+        let mut bytes = File::good().bytes();
+        bytes[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert!(read(&bytes).is_err());
+    }
+}

@@ -1,0 +1,134 @@
+//! GGUF: counts, metadata and the table of tensors, then their data in the order of their names
+//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use super::{Planned, TensorToWrite, plan};
+use crate::checkpoint::element::{ElementType, element_count};
+use crate::checkpoint::gguf::{
+    DEFAULT_ALIGNMENT, MAGIC, MOST_DIMENSIONS, SHAPE_KEY, VERSION, type_number, value,
+};
+use crate::error::{Error, Result};
+
+/// What the file is of, which every GGUF file must say.
+const ARCHITECTURE_KEY: &str = "general.architecture";
+/// The version of the types of blocks, which every file with such must say.
+const QUANTIZATION_KEY: &str = "general.quantization_version";
+const QUANTIZATION_VERSION: u32 = 2;
+
+/// Writes tensors as a GGUF file of a model of this `architecture`, with `metadata` of texts. `file` is what errors call it.
+/// The same tensors give the same bytes: they lie in the order of their names.
+///
+/// A tensor in blocks is written as a matrix (first side, everything else), of whose rows blocks are parts; its own shape
+/// goes into the metadata, as `comfy.gguf.orig_shape.` and its name.
+///
+/// `before_each` is told how many tensors are done, and ends the work by an error.
+///
+/// # Errors
+/// When a tensor is missing, has no such number of elements or no conversion, holds numbers that the new type cannot, rows
+/// that are no whole blocks, or a type that GGUF does not have; when two have the same name; and when the file cannot be
+/// written.
+pub fn write_gguf<E: From<Error>>(
+    to: &mut impl Write,
+    file: &str,
+    architecture: &str,
+    tensors: &[TensorToWrite],
+    metadata: &BTreeMap<String, String>,
+    mut before_each: impl FnMut(usize) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let planned = plan(file, tensors)?;
+    let mut table = table(file, architecture, &planned, metadata)?;
+    pad(&mut table);
+    to.write_all(&table).map_err(Error::io(file))?;
+    for (done, planned) in planned.values().enumerate() {
+        before_each(done)?;
+        planned.write(to, file)?;
+        let size = planned.size(file)?;
+        let padding = vec![0; size.next_multiple_of(DEFAULT_ALIGNMENT) - size];
+        to.write_all(&padding).map_err(Error::io(file))?;
+    }
+    Ok(())
+}
+
+fn table(
+    file: &str,
+    architecture: &str,
+    planned: &BTreeMap<&str, Planned>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
+    let mut values = vec![text_value(ARCHITECTURE_KEY, architecture)];
+    if planned.values().any(|planned| matches!(planned.dtype, ElementType::Blocks(_))) {
+        values.push(key_value(QUANTIZATION_KEY, value::UINT32, &QUANTIZATION_VERSION.to_le_bytes()));
+    }
+    values.extend(metadata.iter().map(|(key, text)| text_value(key, text)));
+
+    let mut infos = Vec::new();
+    let mut offset = 0u64;
+    for (name, planned) in planned {
+        let problem = |what: &str| Error::format(file, format!("tensor {name}: {what}"));
+        let own = planned.tensor.shape.as_slice();
+        let shape = shape_in_file(planned.dtype, own).ok_or_else(|| problem("is too large"))?;
+        if shape != own {
+            let sizes = own.iter().map(|size| i32::try_from(*size).map(i32::to_le_bytes));
+            let sizes =
+                sizes.collect::<std::result::Result<Vec<_>, _>>().map_err(|_| problem("is too large"))?;
+            let mut array = value::INT32.to_le_bytes().to_vec();
+            array.extend((sizes.len() as u64).to_le_bytes());
+            array.extend(sizes.as_flattened());
+            values.push(key_value(&format!("{SHAPE_KEY}{name}"), value::ARRAY, &array));
+        }
+        let row = shape.last().copied().unwrap_or(1);
+        if let (ElementType::Blocks(kind), None) = (planned.dtype, planned.dtype.bytes_of(row)) {
+            return Err(problem(&format!(
+                "rows of {row} numbers are no whole number of blocks of {}",
+                kind.name()
+            )));
+        }
+        let number = type_number(planned.dtype)
+            .ok_or_else(|| problem(&format!("GGUF has no type for numbers of {}", planned.dtype)))?;
+        infos.extend(string(name));
+        infos.extend((shape.len() as u32).to_le_bytes());
+        // The length of a row comes first there.
+        shape.iter().rev().for_each(|size| infos.extend((*size as u64).to_le_bytes()));
+        infos.extend(number.to_le_bytes());
+        infos.extend(offset.to_le_bytes());
+        offset += planned.size(file)?.next_multiple_of(DEFAULT_ALIGNMENT) as u64;
+    }
+
+    let mut table = MAGIC.to_vec();
+    table.extend(VERSION.to_le_bytes());
+    table.extend((planned.len() as u64).to_le_bytes());
+    table.extend((values.len() as u64).to_le_bytes());
+    table.extend(values.concat());
+    table.extend(infos);
+    Ok(table)
+}
+
+/// The shape in the file: of one dimension at least and four at most, and of blocks a matrix. `None` where it cannot be
+/// counted.
+fn shape_in_file(dtype: ElementType, shape: &[usize]) -> Option<Cow<'_, [usize]>> {
+    Some(match (dtype, shape) {
+        (_, []) => Cow::Owned(vec![1]),
+        (ElementType::Plain(_), shape) if shape.len() <= MOST_DIMENSIONS => Cow::Borrowed(shape),
+        (_, [_] | [_, _]) => Cow::Borrowed(shape),
+        (_, [first, rest @ ..]) => Cow::Owned(vec![*first, element_count(rest)?]),
+    })
+}
+
+fn text_value(key: &str, text: &str) -> Vec<u8> {
+    key_value(key, value::STRING, &string(text))
+}
+
+fn key_value(key: &str, kind: u32, value: &[u8]) -> Vec<u8> {
+    [&string(key)[..], &kind.to_le_bytes(), value].concat()
+}
+
+fn string(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+fn pad(bytes: &mut Vec<u8>) {
+    bytes.resize(bytes.len().next_multiple_of(DEFAULT_ALIGNMENT), 0);
+}

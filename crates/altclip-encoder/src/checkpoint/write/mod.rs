@@ -1,0 +1,232 @@
+//! Tensors of checkpoints into one file, a little at a time, so that no model has to fit into memory.
+
+mod gguf;
+mod safetensors;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Write};
+use std::str::FromStr;
+
+use ::safetensors::Dtype;
+use candle_core::{DType, Device, Tensor};
+use fused_ops::BlockType;
+use half::{bf16, f16};
+
+use super::element::{ElementType, element_count};
+use super::{Checkpoint, Located, StoredTensor, convert};
+use crate::error::{Error, Result};
+use crate::source::FileData;
+
+pub use gguf::write_gguf;
+pub use safetensors::write_safetensors;
+
+/// Elements that are converted at a time: whole blocks of every type.
+const ELEMENTS_AT_A_TIME: usize = 1 << 20;
+
+/// What floating-point numbers are written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NumberType {
+    F32,
+    F16,
+    Bf16,
+    /// In blocks, of a few bits each.
+    Blocks(BlockType),
+}
+
+impl NumberType {
+    fn element(self) -> ElementType {
+        match self {
+            Self::F32 => ElementType::Plain(Dtype::F32),
+            Self::F16 => ElementType::Plain(Dtype::F16),
+            Self::Bf16 => ElementType::Plain(Dtype::BF16),
+            Self::Blocks(kind) => ElementType::Blocks(kind),
+        }
+    }
+}
+
+impl fmt::Display for NumberType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Blocks(kind) => kind.name(),
+        })
+    }
+}
+
+impl FromStr for NumberType {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let plain = [Self::F32, Self::F16, Self::Bf16].into_iter();
+        let mut all = plain.chain(BlockType::ALL.into_iter().map(Self::Blocks));
+        all.find(|this| this.to_string() == name).ok_or_else(|| {
+            Error::Input(format!("expected f32, f16, bf16 or a type of blocks such as q8_0, found {name}"))
+        })
+    }
+}
+
+/// One tensor of a file that is to be written.
+#[derive(Debug, Clone)]
+pub struct TensorToWrite<'a> {
+    /// Where it is read from.
+    pub checkpoint: &'a Checkpoint,
+    /// The name that it is found by there.
+    pub source: String,
+    /// Its name in the new file.
+    pub name: String,
+    /// Its shape in the new file, of as many elements as it has where it is read from.
+    pub shape: Vec<usize>,
+    /// What floating-point numbers are converted to. `None` leaves them as they are, as numbers of other types always are.
+    pub dtype: Option<NumberType>,
+}
+
+/// A tensor that was found, and what becomes of it.
+struct Planned<'a> {
+    tensor: &'a TensorToWrite<'a>,
+    located: &'a Located,
+    dtype: ElementType,
+}
+
+/// Finds every tensor, by its new name.
+fn plan<'a>(file: &str, tensors: &'a [TensorToWrite]) -> Result<BTreeMap<&'a str, Planned<'a>>> {
+    let mut planned = BTreeMap::new();
+    for tensor in tensors {
+        let contents = &tensor.checkpoint.contents;
+        let located = contents.get(&tensor.source)?;
+        let (stored, found) = (&located.tensor, contents.file(located).name());
+        if element_count(&stored.shape) != element_count(&tensor.shape) {
+            return Err(Error::ShapeMismatch {
+                name: tensor.source.clone(),
+                file: found.to_owned(),
+                found: stored.shape.clone(),
+                expected: tensor.shape.clone(),
+            });
+        }
+        if let ElementType::Plain(dtype) = stored.dtype
+            && convert::candle_dtype(dtype).is_none()
+            && stored.strides.is_some()
+        {
+            let problem = format!("tensor {}: elements of type {dtype} in an odd order", tensor.source);
+            return Err(Error::format(found, problem));
+        }
+        let dtype = match tensor.dtype {
+            Some(dtype) if stored.dtype.is_float() => dtype.element(),
+            _ => stored.dtype,
+        };
+        if planned.insert(tensor.name.as_str(), Planned { tensor, located, dtype }).is_some() {
+            return Err(Error::format(file, format!("two tensors would be called {}", tensor.name)));
+        }
+    }
+    Ok(planned)
+}
+
+impl Planned<'_> {
+    /// The bytes that it takes in the new file.
+    fn size(&self, file: &str) -> Result<usize> {
+        element_count(&self.tensor.shape).and_then(|elements| self.dtype.bytes_of(elements)).ok_or_else(
+            || {
+                let (name, shape) = (&self.tensor.name, &self.tensor.shape);
+                Error::format(
+                    file,
+                    format!("tensor {name}: shape {shape:?} of {} is no whole number of bytes", self.dtype),
+                )
+            },
+        )
+    }
+
+    fn write(&self, to: &mut impl Write, file: &str) -> Result<()> {
+        let contents = &self.tensor.checkpoint.contents;
+        let (source, stored) = (contents.file(self.located), &self.located.tensor);
+        let (Some(strides), ElementType::Plain(dtype)) = (&stored.strides, stored.dtype) else {
+            return self.write_elements(to, file, source, stored);
+        };
+        let bytes = source.get(stored.bytes.clone()).unwrap_or_default();
+        let gathered = convert::gather(bytes, &stored.shape, strides, dtype.bitsize() / 8);
+        let gathered = FileData::owned(source.name(), gathered);
+        let gathered_bytes = 0..gathered.len();
+        let stored = StoredTensor { strides: None, bytes: gathered_bytes, ..stored.clone() };
+        self.write_elements(to, file, &gathered, &stored)
+    }
+
+    /// Writes a tensor whose elements lie one after the other.
+    fn write_elements(
+        &self,
+        to: &mut impl Write,
+        file: &str,
+        source: &FileData,
+        stored: &StoredTensor,
+    ) -> Result<()> {
+        let mut left = element_count(&stored.shape).unwrap_or_default();
+        // Types of less than a byte have no conversion, and go as they are.
+        let step = stored.dtype.bytes_of(ELEMENTS_AT_A_TIME).unwrap_or(ELEMENTS_AT_A_TIME);
+        let mut start = stored.bytes.start;
+        while start < stored.bytes.end {
+            let range = start..stored.bytes.end.min(start.saturating_add(step));
+            if self.dtype == stored.dtype {
+                let bytes = source.get(range.clone()).unwrap_or_default();
+                to.write_all(bytes).map_err(Error::io(file))?;
+            } else {
+                let elements = left.min(ELEMENTS_AT_A_TIME);
+                left -= elements;
+                let shape = vec![elements];
+                let part = StoredTensor { dtype: stored.dtype, shape, strides: None, bytes: range.clone() };
+                self.write_converted(to, file, source, &part)?;
+            }
+            source.release(&range);
+            start = range.end;
+        }
+        Ok(())
+    }
+
+    fn write_converted(
+        &self,
+        to: &mut impl Write,
+        file: &str,
+        source: &FileData,
+        part: &StoredTensor,
+    ) -> Result<()> {
+        let name = &self.tensor.source;
+        let read = |dtype| -> Result<Tensor> {
+            convert::read_tensor(source, part, dtype, &Device::Cpu)?.ok_or_else(|| {
+                Error::format(source.name(), format!("tensor {name}: {} has no conversion", part.dtype))
+            })
+        };
+        let numbers = read(DType::F32)?.to_vec1::<f32>()?;
+        let written = match self.dtype {
+            ElementType::Plain(Dtype::F16) => {
+                let halves = read(DType::F16)?.to_vec1::<f16>()?;
+                let overflow = numbers
+                    .iter()
+                    .zip(&halves)
+                    .find(|(number, half)| number.is_finite() && !half.is_finite());
+                if let Some((number, _)) = overflow {
+                    let problem = format!("tensor {name} holds {number}, which f16 cannot: use bf16 or f32");
+                    return Err(Error::format(source.name(), problem));
+                }
+                write_all(to, halves.iter().map(|half| half.to_le_bytes()))
+            }
+            ElementType::Plain(Dtype::BF16) => {
+                let halves = read(DType::BF16)?.to_vec1::<bf16>()?;
+                write_all(to, halves.iter().map(|half| half.to_le_bytes()))
+            }
+            ElementType::Plain(_) => write_all(to, numbers.iter().map(|number| number.to_le_bytes())),
+            ElementType::Blocks(kind) => {
+                let blocks = kind.quantize(&numbers).map_err(|error| {
+                    Error::format(source.name(), format!("tensor {name}: {}", Error::from(error)))
+                })?;
+                to.write_all(&blocks)
+            }
+        };
+        written.map_err(Error::io(file))
+    }
+}
+
+fn write_all<const WIDTH: usize>(
+    to: &mut impl Write,
+    elements: impl Iterator<Item = [u8; WIDTH]>,
+) -> io::Result<()> {
+    to.write_all(&elements.flatten().collect::<Vec<u8>>())
+}

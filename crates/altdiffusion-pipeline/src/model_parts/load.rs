@@ -1,0 +1,53 @@
+//! The models of the parts, each alone.
+
+use altclip_encoder::checkpoint::Survey;
+use altclip_encoder::config::parse_json;
+use altclip_encoder::text_encoder::TextEncoder;
+use candle_core::{DType, Device};
+
+use super::{ModelParts, Part};
+use crate::Result;
+use crate::unet::UNet2DConditionModel;
+use crate::vae::AutoencoderKl;
+
+impl ModelParts {
+    /// Reads the weights of the text encoder.
+    ///
+    /// # Errors
+    /// When the part is damaged or not supported.
+    pub fn load_text_encoder(&self, dtype: DType, device: &Device) -> Result<TextEncoder> {
+        let Part { config, weights } = &self.text_encoder;
+        Ok(TextEncoder::new(&parse_json(config)?, weights.var_builder(dtype, device)?)?)
+    }
+
+    /// Reads the weights of the UNet.
+    ///
+    /// # Errors
+    /// As [`load_text_encoder`](Self::load_text_encoder).
+    pub fn load_unet(&self, dtype: DType, device: &Device) -> Result<UNet2DConditionModel> {
+        let Part { config, weights } = &self.unet;
+        UNet2DConditionModel::new(&parse_json(config)?, weights.var_builder(dtype, device)?)
+    }
+
+    /// Reads the weights of the autoencoder.
+    ///
+    /// # Errors
+    /// As [`load_text_encoder`](Self::load_text_encoder).
+    pub fn load_vae(&self, dtype: DType, device: &Device) -> Result<AutoencoderKl> {
+        let Part { config, weights } = &self.vae;
+        AutoencoderKl::new(&parse_json(config)?, weights.var_builder(dtype, device)?)
+    }
+
+    /// The same parts, of which loading reads no weights: `survey` notes what is asked for.
+    #[must_use]
+    pub fn surveyed(self, survey: &Survey) -> Self {
+        let watched =
+            |folder: &str, part: Part| Part { weights: part.weights.surveyed(survey, folder), ..part };
+        Self {
+            text_encoder: watched("text_encoder", self.text_encoder),
+            unet: watched("unet", self.unet),
+            vae: watched("vae", self.vae),
+            ..self
+        }
+    }
+}
