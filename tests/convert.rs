@@ -333,6 +333,22 @@ fn blocks_become_numbers_again() -> TestResult {
 }
 
 #[test]
+fn what_blocks_a_file_has_is_told() -> TestResult {
+    let place = Place::new()?;
+    let source = golden_model("alt_diffusion")?;
+    let said = place.convert(&[&source, "one.gguf", "--dtype", "q4_k"])?;
+    assert!(said.contains(" of them as q8_0 because their rows are no whole blocks"), "{said}");
+    let said = succeeded(&run(place.0.path(), &["inspect", "one.gguf"])?);
+    for expected in ["AltDiffusion pipeline in one file", "q8_0 × ", "F32 × ", "unet", "text_encoder", "vae"]
+    {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    let said = succeeded(&run(place.0.path(), &["inspect", "one.gguf", "--json"])?);
+    assert!(said.contains("\"missing\": []") && said.contains("\"misshapen\": []"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn what_cannot_be_in_blocks_is_said_in_one_line() -> TestResult {
     let place = Place::new()?;
     let source = golden_model("alt_diffusion")?;
@@ -364,7 +380,11 @@ fn what_cannot_be_in_blocks_is_said_in_one_line() -> TestResult {
     llama.extend(8u32.to_le_bytes());
     llama.resize(llama.len().next_multiple_of(32) + 64, 0);
     fs::write(place.path("llama.gguf"), llama)?;
-    let error = place.refused(&["generate", "a cat", "--model", "llama.gguf", "--config", &source])?;
-    assert!(error.starts_with("error: llama.gguf: holds no UNet: expected a whole model"), "{error}");
+    for arguments in
+        [&["generate", "a cat", "--model", "llama.gguf", "--config", &source][..], &["inspect", "llama.gguf"]]
+    {
+        let error = place.refused(arguments)?;
+        assert!(error.starts_with("error: llama.gguf: holds no UNet: expected a whole model"), "{error}");
+    }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use altclip_encoder::checkpoint::{PartReport, Survey};
 use altclip_encoder::dual_encoder::{self, Family};
 use altclip_encoder::source::ModelSource;
-use altdiffusion_pipeline::AltDiffusion;
+use altdiffusion_pipeline::{AltDiffusion, ModelParts};
 use anyhow::{Result, bail};
 use candle_core::{DType, Device};
 use clap::Args;
@@ -23,7 +23,8 @@ const MOST_LISTED: usize = 20;
 /// exit code is 1 where something is missing or contradicts the configuration.
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// The model: a directory, or a repository on the Hugging Face hub. By default, the one inside this program.
+    /// The model: a directory, a repository on the Hugging Face hub, or an AltDiffusion model in one file, .safetensors,
+    /// .gguf or .ckpt. By default, the one inside this program.
     #[arg(value_name = "DIR_OR_HUB_ID")]
     model: Option<String>,
 
@@ -48,11 +49,11 @@ struct Report {
 
 impl Inspect {
     pub fn run(self) -> Result<()> {
-        let source = match &self.model {
-            Some(name) => ModelSource::open(name)?,
-            None => shipped::source(),
+        let report = match &self.model {
+            Some(file) if Path::new(file).is_file() => inspect_file(Path::new(file))?,
+            Some(name) => inspect(&ModelSource::open(name)?)?,
+            None => inspect(&shipped::source())?,
         };
-        let report = inspect(&source)?;
         if self.json {
             print(serde_json::to_string_pretty(&report)?);
         } else {
@@ -131,4 +132,25 @@ fn inspect(source: &ModelSource) -> Result<Report> {
         }
     }
     Ok(Report { model: source.to_string(), uses, problems, parts: survey.reports() })
+}
+
+/// Makes the models of a file's parts, without their weights.
+///
+/// # Errors
+/// When it holds no AltDiffusion model.
+fn inspect_file(file: &Path) -> Result<Report> {
+    let survey = Survey::default();
+    let parts = ModelParts::in_single_file(file, None)?.surveyed(&survey);
+    let (dtype, device) = (DType::F32, Device::Cpu);
+    let made = [
+        parts.load_text_encoder(dtype, &device).map(|_| ()),
+        parts.load_unet(dtype, &device).map(|_| ()),
+        parts.load_vae(dtype, &device).map(|_| ()),
+    ];
+    Ok(Report {
+        model: file.display().to_string(),
+        uses: vec!["AltDiffusion pipeline in one file, to which belongs a tokenizer".to_owned()],
+        problems: made.into_iter().filter_map(|made| Some(made.err()?.to_string())).collect(),
+        parts: survey.reports(),
+    })
 }

@@ -16,7 +16,11 @@ use super::Contents;
 /// A model that is loaded from [`ModelSource::surveyed`](crate::source::ModelSource::surveyed) gets placeholders that
 /// take no memory in place of its weights, so that this is quick however large it is. Such a model computes nothing.
 #[derive(Clone, Default)]
-pub struct Survey(Arc<Mutex<BTreeMap<String, Watched>>>);
+pub struct Survey(Arc<Mutex<BTreeMap<(Folder, FileName), Watched>>>);
+
+type Folder = String;
+/// Several parts can be in one file.
+type FileName = String;
 
 /// Names and shapes that were asked for.
 pub(super) type Asked = Arc<Mutex<BTreeMap<String, Vec<usize>>>>;
@@ -71,7 +75,7 @@ impl Survey {
     pub(super) fn watch(&self, folder: &str, contents: &Arc<Contents>) -> Asked {
         let watched =
             || Watched { folder: folder.to_owned(), contents: contents.clone(), asked: Asked::default() };
-        lock(&self.0).entry(contents.name.clone()).or_insert_with(watched).asked.clone()
+        lock(&self.0).entry((folder.to_owned(), contents.name.clone())).or_insert_with(watched).asked.clone()
     }
 
     /// What was found out so far, a report for each checkpoint.
@@ -140,6 +144,13 @@ pub(super) struct SurveyBackend {
 
 impl SimpleBackend for SurveyBackend {
     fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
+        // Where a matrix is asked for and a 1×1 convolution is there, some layers take that and ask again.
+        let stored = self.contents.find(name).map(|located| located.tensor.shape.as_slice());
+        if let Some([matrix @ .., 1, 1]) = stored
+            && matrix == shape.dims()
+        {
+            self.contents.get_shaped(name, shape.dims())?;
+        }
         lock(&self.asked).insert(name.to_owned(), shape.dims().to_vec());
         // One value, seen as many. Layers leave a variable as it is, where they would lay out a weight anew.
         let value = Var::zeros(vec![1; shape.rank()], dtype, device)?;
