@@ -20,6 +20,7 @@ ask for a recent torch, so they stand beside it in a directory that comes first 
     venv/bin/pip install --target overlay --no-deps transformers==4.46.3 tokenizers==0.20.3 diffusers==0.31.0 \\
         huggingface_hub==0.26.5 protobuf requests charset_normalizer idna urllib3 certifi
     venv/bin/pip install filelock pyyaml regex tqdm packaging fsspec importlib_metadata ftfy scipy
+    venv/bin/pip install --no-deps gguf==0.19.0
     PYTHONPATH=overlay venv/bin/python scripts/golden/make.py --cldr DIR --output tests/golden
 """
 
@@ -49,6 +50,7 @@ PARTS = (
     "image_processor",
     "dual_encoders",
     "evaluation",
+    "gguf_files",
 )
 
 

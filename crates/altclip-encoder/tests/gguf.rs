@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
+use std::path::Path;
 
 use altclip_encoder::Error;
 use altclip_encoder::checkpoint::{Checkpoint, NumberType, TensorToWrite, write_gguf};
@@ -129,6 +130,22 @@ fn files_of_another_writer_are_read() {
     );
     let expected = quantized.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap();
     assert_eq!(values(&ours, "a.weight", DType::F32), expected.to_vec1::<f32>().unwrap());
+}
+
+/// A file by llama.cpp's own writer, with the numbers that its reader finds.
+#[test]
+fn the_reference_file_is_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/gguf");
+    let ours = Checkpoint::from_file(folder.join("reference.gguf")).unwrap();
+    let numbers = candle_core::safetensors::load(folder.join("numbers.safetensors"), &Device::Cpu).unwrap();
+    assert_eq!(ours.names().len(), numbers.len() + 1);
+    for (name, expected) in numbers {
+        assert_eq!(ours.shape(&name), Some(expected.dims()), "{name}");
+        let expected = expected.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(&ours, &name, DType::F32), expected, "{name}");
+    }
+    assert_eq!(ours.tensor("i64", DType::I64, &Device::Cpu).unwrap().to_vec1::<i64>().unwrap(), [3, -4]);
+    assert_eq!(ours.metadata()["test.text"], "一只猫");
 }
 
 #[test]
