@@ -40,6 +40,7 @@ PARTS = (
     "pipeline",
     "given_pictures",
     "controlnet",
+    "ip_adapter",
     "prompt_weights",
     "adapters",
     "safety_checker",

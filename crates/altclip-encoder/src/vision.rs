@@ -183,8 +183,18 @@ impl VisionTransformer {
 
     /// Hidden states after the last layer, class token first: (batch, 1 + patches, hidden_size).
     pub fn hidden_states(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        self.hidden_states_after(self.layers.len(), pixel_values)
+    }
+
+    /// Hidden states before the last layer (`hidden_states[-2]` of transformers), class token first: (batch, 1 + patches,
+    /// hidden_size).
+    pub fn penultimate_hidden_states(&self, pixel_values: &Tensor) -> Result<Tensor> {
+        self.hidden_states_after(self.layers.len().saturating_sub(1), pixel_values)
+    }
+
+    fn hidden_states_after(&self, layers: usize, pixel_values: &Tensor) -> Result<Tensor> {
         let mut x = self.pre_layer_norm.forward(&self.embeddings.forward(pixel_values)?)?;
-        for layer in &self.layers {
+        for layer in self.layers.iter().take(layers) {
             x = layer.forward(&x, AttentionMask::None)?;
         }
         Ok(x)

@@ -23,6 +23,7 @@ mod whole_file;
 mod windows;
 
 pub mod controlnet;
+pub mod ip_adapter;
 pub mod latents;
 pub mod random;
 pub mod schedulers;

@@ -6,6 +6,7 @@ use image::{GrayImage, RgbImage};
 use crate::control::Control;
 use crate::denoising_windows::DenoisingWindows;
 use crate::guidance::Guidance;
+use crate::ip_adapter::ImagePrompt;
 use crate::prompt::{PromptReading, TextStates};
 use crate::random::Rng;
 use crate::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
@@ -50,6 +51,7 @@ pub struct GenerateOptions {
     pub(crate) windows: Option<DenoisingWindows>,
     pub(crate) controls: Vec<Control>,
     pub(crate) guess_mode: bool,
+    pub(crate) image_prompts: Vec<ImagePrompt>,
     pub(crate) tiling: Option<Tiling>,
 }
 
@@ -101,6 +103,7 @@ impl GenerateOptions {
             windows: None,
             controls: Vec::new(),
             guess_mode: false,
+            image_prompts: Vec::new(),
             tiling: None,
         }
     }
@@ -268,6 +271,12 @@ impl GenerateOptions {
     /// <https://arxiv.org/abs/2302.05543>). A guidance scale from 3 to 5 suits it.
     pub fn guess_mode(mut self, guess_mode: bool) -> Self {
         self.guess_mode = guess_mode;
+        self
+    }
+
+    /// Pictures that say beside the prompt what to draw; with several IP-Adapters, if called again.
+    pub fn image_prompt(mut self, image_prompt: ImagePrompt) -> Self {
+        self.image_prompts.push(image_prompt);
         self
     }
 

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
 use crate::control::RunningControls;
+use crate::ip_adapter::ImagePrompt;
 use crate::unet::{AdditionalResiduals, CrossAttentionContext, UNet2DConditionModel};
 use crate::windows::windows;
 use crate::{Error, Result};
@@ -296,6 +297,14 @@ impl Prompt {
         let prompts = states.texts() / halves;
         let context = states.project(pictures, |states, key_bias| unet.project_context(states, key_bias))?;
         Ok(Self { context, pictures: prompts * pictures, guided, controls: RunningControls::default() })
+    }
+
+    /// The same, with pictures that say what to draw.
+    pub(crate) fn illustrated(mut self, images: &[ImagePrompt]) -> Result<Self> {
+        let project = |image: &ImagePrompt| image.project(self.pictures, self.guided);
+        let images = images.iter().map(project).collect::<Result<_>>()?;
+        self.context = self.context.with_images(images);
+        Ok(self)
     }
 
     /// The same, with pictures that are followed.

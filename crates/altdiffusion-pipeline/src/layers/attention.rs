@@ -70,20 +70,24 @@ impl Attention {
 
     /// Self-attention of (batch, tokens, query_dim), plus what is carried around it, of the same shape.
     pub fn forward(&self, hidden: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        self.forward_with(hidden, &self.project(hidden)?, None, residual)
+        self.forward_with(hidden, &self.project(hidden)?, None, &[], residual)
     }
 
     /// Attention of (batch, tokens, query_dim) to given keys and values, plus what is carried around it. `key_bias`,
-    /// (batch, keys), is added to each key's scores.
+    /// (batch, keys), is added to each key's scores. Attention to each of `others` is added to that to `context`.
     pub fn forward_with(
         &self,
         hidden: &Tensor,
         context: &KeyValue,
         key_bias: Option<&Tensor>,
+        others: &[&KeyValue],
         residual: &Tensor,
     ) -> Result<Tensor> {
         let query = self.to_q.forward(hidden)?;
-        let attended = attention(&query, &context.key, &context.value, self.heads, key_bias)?;
+        let mut attended = attention(&query, &context.key, &context.value, self.heads, key_bias)?;
+        for KeyValue { key, value } in others {
+            attended = (attended + attention(&query, key, value, self.heads, None)?)?;
+        }
         self.to_out.forward_with(&attended, &Epilogue::residual(residual))
     }
 }

@@ -197,6 +197,7 @@ impl AltDiffusion {
             return Err(Error::option("denoising windows", problem));
         }
         self.check_controls(options)?;
+        options.image_prompts.iter().try_for_each(|prompt| prompt.check(self.unet_config()))?;
         let mut noise = options.rng.with_seed(options.seed);
         let run_start = self.start(options, scheduler.as_ref(), noise.as_mut())?;
         let texts = self.read_texts(options)?;
@@ -204,6 +205,7 @@ impl AltDiffusion {
         let pictures = run_start.latents.dim(0)? / options.prompt_count();
         let prompt = texts.project(&unet, pictures)?;
         let prompt = prompt.controlled(self.controls(options, texts.states(), pictures)?);
+        let prompt = prompt.illustrated(&options.image_prompts)?;
         self.device.synchronize()?;
         let text = start.elapsed();
 

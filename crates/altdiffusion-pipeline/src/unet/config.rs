@@ -118,6 +118,23 @@ pub(crate) struct BlockSettings {
     use_linear_projection: bool,
 }
 
+/// The cross-attentions of a UNet: the channels of each.
+#[derive(Debug, Default)]
+pub(crate) struct CrossAttentions {
+    pub down: Vec<usize>,
+    pub mid: Vec<usize>,
+    pub up: Vec<usize>,
+    /// Widths of the prompts that they look at.
+    pub widths: Vec<usize>,
+}
+
+impl CrossAttentions {
+    /// In the order in which the UNet reaches them.
+    pub fn in_order(&self) -> Vec<usize> {
+        [&self.down[..], &self.mid, &self.up].concat()
+    }
+}
+
 /// The blocks of one resolution, down and up.
 #[derive(Debug, Clone)]
 pub(crate) struct Level {
@@ -185,6 +202,23 @@ impl UNet2DConditionConfig {
             use_linear_projection: self.use_linear_projection,
         };
         Ok(UNetPlan { blocks, first, last })
+    }
+
+    /// The cross-attentions of the model.
+    pub(crate) fn cross_attentions(&self) -> Result<CrossAttentions> {
+        let UNetPlan { blocks, last, .. } = self.plan("UNet2DConditionModel")?;
+        let mut attentions =
+            CrossAttentions { mid: vec![last.channels; last.transformer_layers], ..Default::default() };
+        attentions.widths.push(last.cross_attention_dim);
+        for level in blocks.levels.iter().filter(|level| level.down_attends) {
+            attentions.down.extend(vec![level.channels; level.layers * level.transformer_layers]);
+            attentions.widths.push(level.cross_attention_dim);
+        }
+        for level in blocks.levels.iter().rev().filter(|level| level.up_attends) {
+            attentions.up.extend(vec![level.channels; (level.layers + 1) * level.transformer_layers]);
+            attentions.widths.push(level.cross_attention_dim);
+        }
+        Ok(attentions)
     }
 
     fn check_fields(&self, check: &ConfigCheck) -> Result<()> {

@@ -13,9 +13,23 @@ pub struct CrossAttentionContext {
     /// (batch, tokens)
     key_bias: Option<Tensor>,
     batch: usize,
+    /// What is looked at beside the prompts.
+    images: Vec<ImageContext>,
+}
+
+/// A batch of pictures as the keys and values of every cross-attention of one UNet, in the same order.
+#[derive(Debug, Clone)]
+pub(crate) struct ImageContext {
+    pub layers: Vec<KeyValue>,
 }
 
 impl CrossAttentionContext {
+    /// The same, with pictures that are looked at beside the prompts: what each of them gives is added to what the prompts
+    /// give.
+    pub(crate) fn with_images(self, images: Vec<ImageContext>) -> Self {
+        Self { images, ..self }
+    }
+
     /// How many prompts these are.
     pub fn batch(&self) -> usize {
         self.batch
@@ -23,14 +37,15 @@ impl CrossAttentionContext {
 
     /// A walk through the layers, for one pass.
     pub(crate) fn cursor(&self) -> ContextCursor<'_> {
-        ContextCursor { layers: self.layers.iter(), key_bias: self.key_bias.as_ref() }
+        ContextCursor { context: self, place: 0 }
     }
 }
 
 /// Hands each cross-attention, in the order of the pass, its keys and values.
 pub(crate) struct ContextCursor<'a> {
-    layers: std::slice::Iter<'a, KeyValue>,
-    key_bias: Option<&'a Tensor>,
+    context: &'a CrossAttentionContext,
+    /// Of the next layer.
+    place: usize,
 }
 
 impl ContextCursor<'_> {
@@ -41,12 +56,15 @@ impl ContextCursor<'_> {
         hidden: &Tensor,
         residual: &Tensor,
     ) -> candle_core::Result<Tensor> {
-        let Some(layer) = self.layers.next() else {
+        let place = self.place;
+        self.place += 1;
+        let Some(layer) = self.context.layers.get(place) else {
             candle_core::bail!(
                 "the cross-attention context was projected by another model, with fewer layers"
             )
         };
-        attention.forward_with(hidden, layer, self.key_bias, residual)
+        let images: Vec<_> = self.context.images.iter().filter_map(|image| image.layers.get(place)).collect();
+        attention.forward_with(hidden, layer, self.context.key_bias.as_ref(), &images, residual)
     }
 }
 
@@ -77,7 +95,10 @@ impl ContextProjector {
         }
         let key_bias = key_bias.map(|bias| bias.to_dtype(dtype)).transpose()?;
         let hidden_states = hidden_states.to_dtype(dtype)?;
-        Ok(Self { hidden_states, context: CrossAttentionContext { layers: Vec::new(), key_bias, batch } })
+        Ok(Self {
+            hidden_states,
+            context: CrossAttentionContext { layers: Vec::new(), key_bias, batch, images: Vec::new() },
+        })
     }
 
     /// Projects the hidden states for the next layer.

@@ -1,0 +1,87 @@
+//! The image encoder beside an adapter: a CLIP image tower with its projection.
+
+use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::image_processor::{CropTo, ImageProcessor, ImageProcessorConfig, ResizeTo};
+use altclip_encoder::source::ModelSource;
+use altclip_encoder::vision::{VisionConfig, VisionTower};
+use candle_core::{DType, Device, Tensor};
+use image::{DynamicImage, RgbImage};
+
+use super::ImageFeatures;
+use crate::{Error, Result};
+
+/// Pictures to what an [`IpAdapter`](super::IpAdapter) makes tokens of (`CLIPVisionModelWithProjection` of transformers,
+/// after its `CLIPImageProcessor`).
+#[derive(Debug, Clone)]
+pub struct ImageEncoder {
+    tower: VisionTower,
+    processor: ImageProcessor,
+    config: VisionConfig,
+    device: Device,
+}
+
+impl ImageEncoder {
+    /// Loads the encoder in the folder `folder` of a source ("" for its top): `config.json` and the weights. Of h94/IP-Adapter
+    /// it is `models/image_encoder`.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, or contradicts the configuration.
+    pub fn from_source(source: &ModelSource, folder: &str, dtype: DType, device: &Device) -> Result<Self> {
+        let config_file =
+            if folder.is_empty() { "config.json".to_owned() } else { format!("{folder}/config.json") };
+        let config: VisionConfig = source.read_json(&config_file)?;
+        let weights = Checkpoint::open(source, folder)?.var_builder(dtype, device)?;
+        let side = u32::try_from(config.image_size).unwrap_or(u32::MAX);
+        let processor = ImageProcessor::new(ImageProcessorConfig {
+            size: ResizeTo::Number(side),
+            crop_size: CropTo::Number(side),
+            ..ImageProcessorConfig::default()
+        })?;
+        Ok(Self { tower: VisionTower::new(&config, weights)?, processor, config, device: device.clone() })
+    }
+
+    /// What the encoder was built from.
+    pub fn config(&self) -> &VisionConfig {
+        &self.config
+    }
+
+    /// Width of the vectors that it gives.
+    pub(super) fn width(&self, features: ImageFeatures) -> usize {
+        match features {
+            ImageFeatures::Embedding => self.config.projection_dim,
+            ImageFeatures::HiddenStates => self.config.hidden_size,
+        }
+    }
+
+    /// Pictures to (pictures, width), or (pictures, rows, width) for each.
+    pub(super) fn encode(&self, pictures: &[RgbImage], features: ImageFeatures) -> Result<Tensor> {
+        if pictures.is_empty() {
+            return Err(Error::option("image prompt", "no picture, expected at least one"));
+        }
+        let pictures: Vec<_> = pictures.iter().cloned().map(DynamicImage::ImageRgb8).collect();
+        self.forward(&self.processor.preprocess_batch(&pictures)?, features)
+    }
+
+    /// What stands for no picture where guidance leads away from something: nothing at all in the joint space, and what the
+    /// encoder sees in grey. As [`encode`](Self::encode) for one.
+    pub(super) fn encode_nothing(&self, features: ImageFeatures) -> Result<Tensor> {
+        match features {
+            ImageFeatures::Embedding => {
+                Ok(Tensor::zeros((1, self.config.projection_dim), DType::F32, &self.device)?)
+            }
+            ImageFeatures::HiddenStates => {
+                let (channels, side) = (self.config.num_channels, self.config.image_size);
+                let pixels = Tensor::zeros((1, channels, side, side), DType::F32, &self.device)?;
+                self.forward(&pixels, features)
+            }
+        }
+    }
+
+    fn forward(&self, pixels: &Tensor, features: ImageFeatures) -> Result<Tensor> {
+        let pixels = pixels.to_device(&self.device)?;
+        Ok(match features {
+            ImageFeatures::Embedding => self.tower.forward(&pixels)?,
+            ImageFeatures::HiddenStates => self.tower.vision_model().penultimate_hidden_states(&pixels)?,
+        })
+    }
+}

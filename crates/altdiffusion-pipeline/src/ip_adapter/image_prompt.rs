@@ -1,0 +1,107 @@
+//! Pictures that say beside a text what to draw.
+
+use std::fmt;
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use image::RgbImage;
+
+use super::{ImageEncoder, IpAdapter};
+use crate::unet::{ImageContext, UNet2DConditionConfig};
+use crate::{Error, Result};
+
+/// Pictures in the place of words: what to draw, with the adapter that tells the UNet and the encoder that looks at them.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use altclip_encoder::source::ModelSource;
+/// use altdiffusion_pipeline::ip_adapter::{ImageEncoder, ImagePrompt, IpAdapter};
+/// use altdiffusion_pipeline::{AltDiffusion, GenerateOptions};
+/// use candle_core::{DType, Device};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (dtype, device) = (DType::F32, Device::Cpu);
+/// let model = ModelSource::open("BAAI/AltDiffusion-m9")?;
+/// let pipeline = AltDiffusion::from_source(&model, dtype, &device)?;
+///
+/// let source = ModelSource::open("h94/IP-Adapter")?;
+/// let file = "models/ip-adapter_sd15.safetensors";
+/// let adapter = Arc::new(IpAdapter::from_source(&source, file, &*pipeline.unet()?, dtype, &device)?);
+/// let encoder = Arc::new(ImageEncoder::from_source(&source, "models/image_encoder", dtype, &device)?);
+///
+/// let picture = image::open("statue.jpg")?.into_rgb8();
+/// let prompt = ImagePrompt::new(adapter, encoder, [picture]).scale(0.6);
+/// let options = GenerateOptions::new("一座花园").image_prompt(prompt);
+/// pipeline.generate(&options)?.images[0].save("garden.png")?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct ImagePrompt {
+    adapter: Arc<IpAdapter>,
+    encoder: Arc<ImageEncoder>,
+    pictures: Vec<RgbImage>,
+    scale: f64,
+}
+
+impl ImagePrompt {
+    /// Of one picture or of several together, with the weight that the adapter was trained with.
+    pub fn new(
+        adapter: Arc<IpAdapter>,
+        encoder: Arc<ImageEncoder>,
+        pictures: impl IntoIterator<Item = RgbImage>,
+    ) -> Self {
+        Self { adapter, encoder, pictures: pictures.into_iter().collect(), scale: 1.0 }
+    }
+
+    /// The weight of the pictures beside the text (`set_ip_adapter_scale` of diffusers): 1 if not said, and 0 for none.
+    pub fn scale(mut self, scale: f64) -> Self {
+        self.scale = scale;
+        self
+    }
+
+    /// It can be read, and told to a UNet.
+    pub(crate) fn check(&self, unet: &UNet2DConditionConfig) -> Result<()> {
+        if !self.scale.is_finite() {
+            return Err(Error::option("image prompt scale", format!("{}, expected a number", self.scale)));
+        }
+        if let Some(empty) = self.pictures.iter().find(|picture| picture.is_empty()) {
+            let problem = format!("{} × {} pixels, expected some", empty.width(), empty.height());
+            return Err(Error::option("image prompt", problem));
+        }
+        if self.pictures.is_empty() {
+            return Err(Error::option("image prompt", "no picture, expected at least one"));
+        }
+        if self.adapter.channels != unet.cross_attentions()?.in_order() {
+            let problem = "its IP-Adapter was loaded for another UNet, expected one that was loaded for this";
+            return Err(Error::option("image prompt", problem));
+        }
+        self.adapter.check_encoder(&self.encoder)
+    }
+
+    /// The keys and values for a batch of so many pictures to draw or, with guidance, of twice as many: first those of no
+    /// picture, for the unconditioned half.
+    pub(crate) fn project(&self, pictures: usize, guided: bool) -> Result<ImageContext> {
+        let Self { adapter, encoder, scale, .. } = self;
+        let tokens = adapter.tokens(&encoder.encode(&self.pictures, adapter.features())?)?;
+        // All pictures are seen at a time, one after the other.
+        let (count, _, width) = tokens.dims3()?;
+        let tokens = tokens.reshape((1, (), width))?;
+        let mut rows = Vec::new();
+        if guided {
+            let nothing = adapter.tokens(&encoder.encode_nothing(adapter.features())?)?;
+            rows.push(nothing.repeat((pictures, count, 1))?);
+        }
+        rows.push(tokens.repeat((pictures, 1, 1))?);
+        adapter.project(&Tensor::cat(&rows, 0)?, *scale)
+    }
+}
+
+/// Neither weights nor pixels, which nobody wants to read.
+impl fmt::Debug for ImagePrompt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ImagePrompt({} pictures, scale {})", self.pictures.len(), self.scale)
+    }
+}

@@ -1,0 +1,170 @@
+//! A picture as a prompt: IP-Adapter (Ye et al., 2023, arXiv:2308.06721), as diffusers' `IPAdapterAttnProcessor2_0` and
+//! its image projections have it.
+
+mod encoder;
+mod image_prompt;
+mod projection;
+
+use std::path::Path;
+
+use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::source::ModelSource;
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use fused_ops::{Linear, compute_dtype};
+
+use crate::layers::attention::KeyValue;
+use crate::unet::{CrossAttentions, ImageContext, UNet2DConditionConfig, UNet2DConditionModel};
+use crate::{Error, Result};
+pub use encoder::ImageEncoder;
+pub use image_prompt::ImagePrompt;
+pub use projection::ImageFeatures;
+use projection::{ImageProjection, PREFIX, ProjectionConfig};
+
+/// Where the weights beside the UNet's cross-attentions are.
+const ATTENTION_PREFIX: &str = "ip_adapter";
+
+/// Keys and values of a picture, beside those of the text, for every cross-attention of a UNet.
+#[derive(Debug, Clone)]
+pub struct IpAdapter {
+    image_proj: ImageProjection,
+    /// In the order in which the UNet reaches its cross-attentions.
+    ip_adapter: Vec<IpAttention>,
+    /// The channels of each of these cross-attentions.
+    channels: Vec<usize>,
+    config: ProjectionConfig,
+    dtype: DType,
+}
+
+/// One cross-attention's part.
+#[derive(Debug, Clone)]
+struct IpAttention {
+    to_k_ip: Linear,
+    to_v_ip: Linear,
+}
+
+impl IpAdapter {
+    /// Loads the adapter in the file `relative` of a source, such as `models/ip-adapter_sd15.safetensors` of
+    /// h94/IP-Adapter, for a UNet.
+    ///
+    /// # Errors
+    /// When the file is missing or damaged, is no such adapter, or is one for another UNet.
+    pub fn from_source(
+        source: &ModelSource,
+        relative: &str,
+        unet: &UNet2DConditionModel,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        Self::from_checkpoint(&Checkpoint::from_source(source, relative)?, unet.config(), dtype, device)
+    }
+
+    /// Loads the adapter in a file, `.safetensors` or `.bin`, for a UNet.
+    ///
+    /// # Errors
+    /// As [`from_source`](Self::from_source).
+    pub fn from_file(
+        path: &Path,
+        unet: &UNet2DConditionModel,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        Self::from_checkpoint(&Checkpoint::from_file(path)?, unet.config(), dtype, device)
+    }
+
+    fn from_checkpoint(
+        checkpoint: &Checkpoint,
+        unet: &UNet2DConditionConfig,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let config = ProjectionConfig::of(checkpoint)?;
+        let attentions = unet.cross_attentions()?;
+        let width = config.width();
+        if let Some(other) = attentions.widths.iter().find(|other| **other != width) {
+            let problem = format!(
+                "made for prompts of width {width}, but the UNet's have width {other}: IP-Adapters of Stable Diffusion 1 \
+                 have 768, and fit AltDiffusion and AltDiffusion-m9"
+            );
+            return Err(Error::content(checkpoint.file_name(), problem));
+        }
+        Self::new(config, &attentions, checkpoint.var_builder(dtype, device)?)
+    }
+
+    /// Reads `image_proj.*` and `ip_adapter.*`.
+    fn new(config: ProjectionConfig, attentions: &CrossAttentions, vb: VarBuilder) -> Result<Self> {
+        let CrossAttentions { down, mid, up, .. } = attentions;
+        // The file numbers the attentions of a UNet as diffusers registers them, self-attentions among them: those on the
+        // way down, those on the way up, and the middle last.
+        let first_up = down.len();
+        let first_mid = first_up + up.len();
+        let attention = |(place, channels): (usize, &usize)| -> Result<IpAttention> {
+            let vb = vb.pp(ATTENTION_PREFIX).pp(2 * place + 1);
+            let linear = |name: &str| Linear::new(config.width(), *channels, false, vb.pp(name));
+            Ok(IpAttention { to_k_ip: linear("to_k_ip")?, to_v_ip: linear("to_v_ip")? })
+        };
+        let places = (down.iter().enumerate())
+            .chain(mid.iter().enumerate().map(|(place, channels)| (first_mid + place, channels)))
+            .chain(up.iter().enumerate().map(|(place, channels)| (first_up + place, channels)));
+        Ok(Self {
+            image_proj: ImageProjection::new(&config, vb.pp(PREFIX))?,
+            ip_adapter: places.map(attention).collect::<Result<_>>()?,
+            channels: attentions.in_order(),
+            config,
+            dtype: compute_dtype(vb.dtype(), vb.device()),
+        })
+    }
+
+    /// Which of an encoder's outputs the adapter was trained with.
+    pub fn features(&self) -> ImageFeatures {
+        self.config.features()
+    }
+
+    /// Tokens (pictures, tokens, width) of an encoder's [`features`](Self::features): (pictures, image width), or (pictures,
+    /// rows, image width).
+    ///
+    /// # Errors
+    /// When the shape is another.
+    pub fn tokens(&self, features: &Tensor) -> Result<Tensor> {
+        let (rank, expected) = match self.features() {
+            ImageFeatures::Embedding => (2, "(pictures, image width)"),
+            ImageFeatures::HiddenStates => (3, "(pictures, rows, image width)"),
+        };
+        let width = self.config.image_width();
+        if features.rank() != rank || features.dims().last() != Some(&width) {
+            return Err(Error::Shape {
+                tensor: "image features",
+                expected: format!("{expected} with an image width of {width}"),
+                found: format!("{:?}", features.dims()),
+            });
+        }
+        self.image_proj.forward(&features.to_dtype(self.dtype)?)
+    }
+
+    /// The keys and values of tokens (batch, tokens, width). What attends to them is added to what attends to the text,
+    /// times `scale`.
+    fn project(&self, tokens: &Tensor, scale: f64) -> Result<ImageContext> {
+        let layers = self.ip_adapter.iter().map(|layer| {
+            // Attention is linear in its values, so that they can be scaled once for all steps.
+            let value = (layer.to_v_ip.forward(tokens)? * scale)?;
+            Ok(KeyValue { key: layer.to_k_ip.forward(tokens)?, value })
+        });
+        Ok(ImageContext { layers: layers.collect::<Result<_>>()? })
+    }
+
+    /// Checks that an encoder gives what the adapter was trained with.
+    ///
+    /// # Errors
+    /// When its vectors have another width.
+    pub fn check_encoder(&self, encoder: &ImageEncoder) -> Result<()> {
+        let (expected, found) = (self.config.image_width(), encoder.width(self.features()));
+        if expected != found {
+            let problem = format!(
+                "its vectors have width {found}, but the IP-Adapter was trained with vectors of width {expected}: expected \
+                 the encoder that was published beside it"
+            );
+            return Err(Error::option("image encoder", problem));
+        }
+        Ok(())
+    }
+}

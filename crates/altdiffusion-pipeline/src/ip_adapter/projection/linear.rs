@@ -1,0 +1,33 @@
+//! One vector to a few tokens (diffusers' `ImageProjection`).
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use fused_ops::{LayerNorm, Linear};
+
+use super::LAYER_NORM_EPS;
+
+/// A linear layer to all tokens at a time, and a layer norm of each.
+#[derive(Debug, Clone)]
+pub(crate) struct LinearProjection {
+    proj: Linear,
+    norm: LayerNorm,
+    tokens: usize,
+    width: usize,
+}
+
+impl LinearProjection {
+    pub fn new(image_width: usize, tokens: usize, width: usize, vb: VarBuilder) -> Result<Self> {
+        Ok(Self {
+            proj: Linear::new(image_width, tokens * width, true, vb.pp("proj"))?,
+            norm: LayerNorm::new(width, LAYER_NORM_EPS, vb.pp("norm"))?,
+            tokens,
+            width,
+        })
+    }
+
+    /// (pictures, image_width) → (pictures, tokens, width)
+    pub fn forward(&self, embeddings: &Tensor) -> Result<Tensor> {
+        let tokens = self.proj.forward(embeddings)?;
+        self.norm.forward(&tokens.reshape(((), self.tokens, self.width))?)
+    }
+}
