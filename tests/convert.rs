@@ -277,21 +277,22 @@ fn cosines(said: &str) -> TestResult<Vec<f64>> {
 #[test]
 fn blocks_draw_nearly_the_same() -> TestResult {
     let place = Place::new()?;
-    let source = golden_model("alt_diffusion")?;
+    // A model that was trained, and whose rows are whole blocks of 32.
+    let source = format!("{}/models/emoji", env!("CARGO_MANIFEST_DIR"));
     let drawn = place.draw(&["--model", &source])?;
-    for (dtype, bits) in [("q8_0", 8), ("q5_1", 5), ("q5_0", 5), ("q4_1", 4), ("q4_0", 4)] {
+    for (dtype, bits) in [("q8_0", 8), ("q5_0", 5), ("q4_0", 4)] {
         let said = place.convert(&[&source, "one.gguf", "--dtype", dtype])?;
-        assert!(said.starts_with("one.gguf: "), "{said}");
-        // A block's largest number is 2^(bits - 1) steps, and so the error of each number at most half of one in 2^(bits - 1),
-        // a step itself where the sign of the largest takes the one number that the other side has more (q4_0, q5_0).
-        // Relative to the root mean square, of which the largest of 32 normal numbers is about twice, and uniform over the
-        // step, that is 2 / (2^(bits - 1) √12). Of some layers' worth of such errors the output has the root of the sum.
-        let step = 2.0 / (f64::from(1 << (bits - 1)) * 12f64.sqrt());
-        let tolerance = 8.0 * step;
+        assert!(said.starts_with("one.gguf: 423 tensors, "), "{said}");
+        // The largest number of a block is 2^(bits − 1) steps, and of 32 normal numbers it is about twice their root mean
+        // square. Rounding is uniform over a step, which makes the error 1/√12 of one: relative to the numbers, and so to
+        // what a layer computes from them, 2 / (2^(bits − 1) √12). A path through the model has some 64 layers, whose
+        // errors add up by their squares.
+        let tolerance = 64f64.sqrt() * 2.0 / (f64::from(1 << (bits - 1)) * 12f64.sqrt());
         let cosines = cosines(&said)?;
         assert_eq!(cosines.len(), 4, "{said}");
         for cosine in cosines {
-            assert!(cosine > 1.0 - tolerance * tolerance / 2.0, "{dtype}: {said}");
+            // 1 − cos is half the square of a small angle.
+            assert!(cosine < 1.0 && cosine > 1.0 - tolerance * tolerance / 2.0, "{dtype}: {said}");
         }
         let config = ["--model", "one.gguf", "--config", &source];
         let error = f64::from(relative_error(&place.draw(&config)?, &drawn)?);
