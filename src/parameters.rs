@@ -19,7 +19,7 @@ pub struct Parameters<'a> {
     pub clip_skip: usize,
     /// As they were asked for.
     pub loras: &'a [String],
-    /// What is told about each picture that was followed.
+    /// What is told about each picture that was followed, or was a prompt.
     pub controls: Vec<String>,
 }
 

@@ -459,6 +459,47 @@ fn pictures_that_cannot_be_followed() -> TestResult {
 }
 
 #[test]
+fn pictures_that_cannot_be_prompts() -> TestResult {
+    let place = Place::new()?;
+    let inputs = tempfile::tempdir()?;
+    let file = |name: &str| inputs.path().join(name).display().to_string();
+    let black = file("black.png");
+    image::RgbImage::new(16, 16).save(&black)?;
+    let (adapter, alone) = (golden_model("ip_adapter/plain.bin")?, file("alone.bin"));
+    fs::write(&alone, fs::read(&adapter)?)?;
+    let nowhere = "no/such/model";
+    for (arguments, parts) in [
+        (&["--ip-image", &black] as &[&str], ["--ip-image", "expected an --ip-adapter"]),
+        (&["--ip-scale", "1"], ["--ip-scale", "expected an --ip-adapter"]),
+        (&["--ip-encoder", "a"], ["--ip-encoder", "expected an --ip-adapter"]),
+        (&["--ip-adapter", &adapter], ["--ip-adapter", "expected an --ip-image"]),
+        (&["--ip-adapter", &adapter, "--ip-image", &adapter], ["--ip-image", "not a picture"]),
+        (&["--ip-adapter", &adapter, "--ip-image", &black], [nowhere, "no such directory"]),
+    ] {
+        place.generate_refused(nowhere, arguments, 1, &parts)?;
+    }
+    let (model, m18) = (golden_model("alt_diffusion")?, golden_model("alt_diffusion_m18")?);
+    for (model, adapter, rest, parts) in [
+        (&model, &black, None, ["--ip-adapter", "black.png"]),
+        (&model, &alone, None, ["no folder image_encoder beside it", "--ip-encoder"]),
+        (&model, &alone, Some("no/such/encoder"), ["--ip-encoder", "no/such"]),
+        (
+            &model,
+            &alone,
+            Some(golden_model("image_tower/gelu")?.as_str()),
+            ["--ip-encoder: image encoder", "vectors of width 24"],
+        ),
+        (&m18, &adapter, None, ["--ip-adapter", "ip_adapter."]),
+        (&model, &"nowhere".to_owned(), None, ["--ip-adapter", "nowhere"]),
+    ] {
+        let mut arguments = vec!["--ip-adapter", adapter, "--ip-image", &black];
+        arguments.extend(rest.into_iter().flat_map(|encoder| ["--ip-encoder", encoder]));
+        place.generate_refused(model, &arguments, 1, &parts)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn outputs_are_looked_at_before_the_work() -> TestResult {
     let place = Place::new()?;
     fs::create_dir(place.path().join("folder.png"))?;

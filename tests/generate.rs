@@ -478,3 +478,33 @@ fn pictures_are_followed() -> TestResult {
     assert!(String::from_utf8_lossy(&file).contains(told));
     Ok(())
 }
+
+/// Pictures beside the text, with the encoder beside the adapter or elsewhere.
+#[test]
+fn pictures_are_prompts() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let path = |name: &str| directory.path().join(name);
+    for (name, shade) in [("a.png", 40), ("b.png", 200)] {
+        RgbImage::from_fn(40, 30, |x, y| image::Rgb([shade, (x * 5) as u8, (y * 8) as u8]))
+            .save(path(name))?;
+    }
+    fs::copy(golden("ip_adapter/plus.safetensors"), path("alone.safetensors"))?;
+    let draw = |arguments: &[&str]| -> TestResult<Vec<u8>> {
+        generate(directory.path(), &[&["a cat", "--seed", "1"], arguments].concat())?;
+        Ok(picture(&path("out.png"))?.into_raw())
+    };
+    let adapter = golden_model("ip_adapter/plus.safetensors")?;
+    let one = ["--ip-adapter", adapter.as_str(), "--ip-image", "a.png"];
+    let plain = draw(&[])?;
+    let illustrated = draw(&one)?;
+    assert_ne!(illustrated, plain);
+    assert_ne!(draw(&[&one[..], &["--ip-image", "b.png"]].concat())?, illustrated);
+    assert_eq!(draw(&[&one[..], &["--ip-scale", "0"]].concat())?, plain);
+    let encoder = golden_model("ip_adapter/image_encoder")?;
+    let elsewhere = ["--ip-adapter", "alone.safetensors", "--ip-image", "a.png", "--ip-encoder", &encoder];
+    assert_eq!(draw(&elsewhere)?, illustrated);
+    let file = fs::read(path("out.png"))?;
+    let told = "ControlNet 0: \"Module: ip-adapter-auto, Model: alone, Weight: 1\"";
+    assert!(String::from_utf8_lossy(&file).contains(told));
+    Ok(())
+}

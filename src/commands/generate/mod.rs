@@ -3,6 +3,7 @@
 mod adapters;
 mod control;
 mod from_picture;
+mod image_prompt;
 mod sampling;
 
 use std::io::{self, Write};
@@ -25,6 +26,7 @@ use serde::Serialize;
 use self::adapters::Adapters;
 use self::control::FollowedPictures;
 use self::from_picture::FromPicture;
+use self::image_prompt::ImagePrompts;
 use self::sampling::Sampling;
 use crate::animation::Animation;
 use crate::interrupt::Interrupt;
@@ -175,6 +177,9 @@ pub struct Generate {
     followed: FollowedPictures,
 
     #[command(flatten)]
+    image_prompts: ImagePrompts,
+
+    #[command(flatten)]
     sampling: Sampling,
 
     #[command(flatten)]
@@ -200,6 +205,10 @@ Examples:
       altdiffusion generate 一座红色的房子 --controlnet lllyasviel/control_v11p_sd15_canny \\
           --control-image edges.png --model BAAI/AltDiffusion-m9
 
+  What is in a picture, in a garden:
+      altdiffusion generate 在花园里 --ip-adapter h94/IP-Adapter --ip-image statue.jpg --ip-scale 0.6 \\
+          --model BAAI/AltDiffusion-m9
+
   A published model, downloaded on first use, on a GPU:
       altdiffusion generate 一只戴帽子的小狗 --model BAAI/AltDiffusion-m9 --negative-prompt 模糊 \\
           --width 512 --height 512 --device cuda --dtype f16";
@@ -224,6 +233,7 @@ impl Generate {
         };
         let given_pictures = self.from_picture.read()?;
         let followed_pictures = self.followed.read()?;
+        let prompt_pictures = self.image_prompts.read()?;
         let files = self.outputs(initial_latents.as_ref())?;
 
         let pipeline = self.model.pipeline(|options| {
@@ -251,6 +261,7 @@ impl Generate {
         }
         options = self.from_picture.apply(options, given_pictures);
         options = self.followed.apply(options, followed_pictures, &pipeline, self.model.dtype())?;
+        options = self.image_prompts.apply(options, prompt_pictures, &pipeline, self.model.dtype())?;
         let mut animation = self.save_steps.is_some().then(Animation::default);
         let generated = generate(&pipeline, &options, animation.as_mut())?;
 
@@ -381,7 +392,7 @@ impl Generate {
             strength: self.from_picture.strength(),
             clip_skip: self.clip_skip,
             loras: &self.adapters.lora_names(),
-            controls: self.followed.parameters(),
+            controls: self.followed.parameters().into_iter().chain(self.image_prompts.parameters()).collect(),
         };
         Ok(Some(parameters.text()))
     }

@@ -1,0 +1,141 @@
+//! Pictures that say beside the text what to draw.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use altclip_encoder::source::ModelSource;
+use altdiffusion_pipeline::ip_adapter::{ImageEncoder, ImagePrompt, IpAdapter};
+use altdiffusion_pipeline::{AltDiffusion, GenerateOptions};
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::DType;
+use clap::Args;
+use image::RgbImage;
+
+use super::from_picture::read_picture;
+use crate::model::short_name;
+use crate::option_values;
+use crate::progress::announce;
+
+/// The adapter that is read where only a repository is named, and the encoder beside it, as in h94/IP-Adapter.
+const ADAPTER: &str = "models/ip-adapter_sd15.safetensors";
+const ENCODER: &str = "models/image_encoder";
+
+/// Where the encoder is beside an adapter in a file of its own.
+const ENCODER_BESIDE: &str = "image_encoder";
+
+/// The options that say what pictures are prompts.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Pictures as prompts")]
+pub struct ImagePrompts {
+    /// An IP-Adapter, which makes an --ip-image say what to draw, beside the text.
+    ///
+    /// A file, .safetensors or .bin; or a repository on the Hugging Face hub, such as h94/IP-Adapter, with the path of the
+    /// file after it if it is another than models/ip-adapter_sd15.safetensors. The adapters for Stable Diffusion 1 fit
+    /// AltDiffusion and AltDiffusion-m9.
+    #[arg(long, value_name = "FILE_OR_HUB_ID")]
+    ip_adapter: Option<String>,
+
+    /// A picture that says what to draw. Again for several together.
+    #[arg(long, value_name = "FILE")]
+    ip_image: Vec<PathBuf>,
+
+    /// The weight of the pictures beside the text. By default 1; about 0.5 leaves room for the text.
+    #[arg(long, value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true)]
+    ip_scale: Option<f64>,
+
+    /// The image encoder that the adapter was trained with: a directory, or a repository on the hub with the folder after it.
+    ///
+    /// By default the folder image_encoder beside the adapter.
+    #[arg(long, value_name = "DIR_OR_HUB_ID")]
+    ip_encoder: Option<String>,
+}
+
+impl ImagePrompts {
+    /// Reads the pictures.
+    ///
+    /// # Errors
+    /// When there is an adapter without a picture or an option without an adapter, or a file is no picture.
+    pub fn read(&self) -> Result<Vec<RgbImage>> {
+        for (option, is_given) in [
+            ("--ip-image", !self.ip_image.is_empty()),
+            ("--ip-scale", self.ip_scale.is_some()),
+            ("--ip-encoder", self.ip_encoder.is_some()),
+        ] {
+            ensure!(
+                self.ip_adapter.is_some() || !is_given,
+                "{option}: expected an --ip-adapter that it is for"
+            );
+        }
+        ensure!(
+            self.ip_adapter.is_none() || !self.ip_image.is_empty(),
+            "--ip-adapter: expected an --ip-image that says what to draw"
+        );
+        let read = |path: &PathBuf| Ok(read_picture("--ip-image", path)?.into_rgb8());
+        self.ip_image.iter().map(read).collect()
+    }
+
+    /// `options` with these, and with the adapter and the encoder, which are loaded for `pipeline` to compute in `dtype`.
+    ///
+    /// # Errors
+    /// When one of them cannot be loaded, or does not fit the model or the other.
+    pub fn apply(
+        &self,
+        options: GenerateOptions,
+        pictures: Vec<RgbImage>,
+        pipeline: &AltDiffusion,
+        dtype: DType,
+    ) -> Result<GenerateOptions> {
+        let Some(name) = &self.ip_adapter else { return Ok(options) };
+        let (unet, device) = (&*pipeline.unet()?, pipeline.device());
+        let file = Path::new(name);
+        announce(&format!("Loading {name}"));
+        let (adapter, beside) = match file.is_file() {
+            true => {
+                let folder = file.parent().unwrap_or(Path::new("")).join(ENCODER_BESIDE);
+                let beside = folder.is_dir().then(|| (ModelSource::directory(folder), String::new()));
+                (IpAdapter::from_file(file, unet, dtype, device), beside)
+            }
+            false => {
+                let (source, relative) = source_and_path(name).context("--ip-adapter")?;
+                let relative = if relative.is_empty() { ADAPTER } else { &relative };
+                let adapter = IpAdapter::from_source(&source, relative, unet, dtype, device);
+                (adapter, Some((source, ENCODER.to_owned())))
+            }
+        };
+        let adapter = adapter.with_context(|| format!("--ip-adapter {name}"))?;
+
+        let named = self.ip_encoder.as_deref().map(source_and_path).transpose().context("--ip-encoder")?;
+        let Some((source, folder)) = named.or(beside) else {
+            bail!(
+                "--ip-adapter {name}: there is no folder {ENCODER_BESIDE} beside it, name the image encoder with --ip-encoder \
+                 DIR_OR_HUB_ID, such as --ip-encoder h94/IP-Adapter/{ENCODER}"
+            );
+        };
+        let encoder = ImageEncoder::from_source(&source, &folder, dtype, device).context("--ip-encoder")?;
+        adapter.check_encoder(&encoder).context("--ip-encoder")?;
+        let prompt = ImagePrompt::new(Arc::new(adapter), Arc::new(encoder), pictures);
+        Ok(options.image_prompt(prompt.scale(self.scale())))
+    }
+
+    /// What web interfaces, to which an adapter is one of the ControlNets, write about it into their pictures.
+    pub fn parameters(&self) -> Option<String> {
+        let name = Path::new(short_name(self.ip_adapter.as_deref()?));
+        let model = name.file_stem().unwrap_or(name.as_os_str()).to_string_lossy();
+        Some(format!("Module: ip-adapter-auto, Model: {model}, Weight: {}", self.scale()))
+    }
+
+    fn scale(&self) -> f64 {
+        self.ip_scale.unwrap_or(1.0)
+    }
+}
+
+/// A directory, or a repository on the hub and a path in it: `org/name/path`.
+fn source_and_path(name: &str) -> Result<(ModelSource, String)> {
+    if Path::new(name).is_dir() {
+        return Ok((ModelSource::directory(name), String::new()));
+    }
+    let mut parts = name.splitn(3, '/');
+    let (organisation, repository) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    let source = ModelSource::open(&format!("{organisation}/{repository}"))?;
+    Ok((source, parts.next().unwrap_or("").to_owned()))
+}
