@@ -7,7 +7,7 @@ use crate::{Error, Result};
 
 /// The most channels, layers or heads that a configuration may ask for, so that arithmetic on them cannot
 /// overflow.
-const LARGEST_SIZE: usize = 1 << 20;
+pub(crate) const LARGEST_SIZE: usize = 1 << 20;
 
 /// A setting that a configuration gives once for all blocks or as a list with one value per block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -201,10 +201,22 @@ fn files_that_are_no_adapter_for_this_model_are_refused() -> TestResult {
     assert!(narrow.contains("ip_adapter.1.to_k_ip.weight") && narrow.contains("[8, 20]"), "{narrow}");
     let nothing = changed(&|tensors| tensors.retain(|name, _| name.starts_with("ip_adapter")))?;
     assert!(nothing.contains("expected an IP-Adapter"), "{nothing}");
-    let face = changed(&|tensors| put(tensors, "image_proj.perceiver_resampler.proj_in.weight", &[2, 2]))?;
+    let face = changed(&|tensors| {
+        tensors.remove("image_proj.latents");
+        put(tensors, "image_proj.perceiver_resampler.proj_in.weight", &[2, 2]);
+    })?;
     assert!(face.contains("FaceID"), "{face}");
-    let heads = changed(&|tensors| put(tensors, "image_proj.layers.0.0.to_q.weight", &[63, 12]))?;
-    assert!(heads.contains("heads of 64"), "{heads}");
+    for shape in [[63, 12], [0, 12]] {
+        let heads = changed(&|tensors| put(tensors, "image_proj.layers.0.0.to_q.weight", &shape))?;
+        assert!(heads.contains("heads of 64"), "{heads}");
+    }
+    let empty = changed(&|tensors| put(tensors, "image_proj.latents", &[1, 0, 1 << 62]))?;
+    assert!(empty.contains("whole tokens"), "{empty}");
+    let tokens = changed(&|tensors| {
+        put(tensors, "image_proj.proj.weight", &[30, 24]);
+        put(tensors, "image_proj.norm.weight", &[20]);
+    })?;
+    assert!(tokens.contains("whole tokens"), "{tokens}");
     let unet = golden("alt_diffusion/unet/diffusion_pytorch_model.safetensors");
     let error = IpAdapter::from_file(&unet, &*pipeline.unet()?, DType::F32, &Device::Cpu).err();
     assert!(error.is_some_and(|error| error.to_string().contains("expected an IP-Adapter")));

@@ -98,7 +98,7 @@ impl Default for ControlNetConfig {
 
 impl ControlNetConfig {
     /// How many pixels of the picture stand for one of the latents, to each side.
-    pub fn downscale(&self) -> usize {
+    pub(crate) fn downscale(&self) -> usize {
         1 << self.conditioning_embedding_out_channels.len().saturating_sub(1)
     }
 

@@ -62,6 +62,11 @@ impl Part<'_> {
         })
     }
 
+    /// The first sides of tensors, up to the first that is not there.
+    fn sizes(&self, names: impl Iterator<Item = String>) -> Result<Vec<usize>> {
+        names.take_while(|name| self.has(name)).map(|name| self.size(&name, 0)).collect()
+    }
+
     fn rank(&self, name: &str) -> Option<usize> {
         self.checkpoint.shape(&format!("{}{name}", self.prefix)).map(<[usize]>::len)
     }
@@ -118,30 +123,23 @@ pub(super) fn controlnet(
     naming: Naming,
 ) -> Result<ControlNetConfig> {
     let part = Part { checkpoint, prefix };
-    let (down, conv_in, halvings) = match naming {
-        Naming::LatentDiffusion => {
-            // Beside the convolutions, which have even numbers, there are their activations.
-            let last = part.numbers("input_hint_block.").last().copied().unwrap_or(0);
-            let halvings = (4..last).step_by(4).map(|layer| format!("input_hint_block.{layer}.weight"));
-            let first = std::iter::once("input_hint_block.0.weight".to_owned());
-            (
-                WayDown::in_latent_diffusion(&part)?,
-                "input_blocks.0.0.weight",
-                first.chain(halvings).collect::<Vec<_>>(),
-            )
-        }
+    let (down, conv_in, embedding) = match naming {
+        // Every fourth is a convolution that changes the channels; between them are others, and activations.
+        Naming::LatentDiffusion => (
+            WayDown::in_latent_diffusion(&part)?,
+            "input_blocks.0.0.weight",
+            part.sizes((0..).step_by(4).map(|layer| format!("input_hint_block.{layer}.weight")))?,
+        ),
         Naming::Diffusers => {
-            let last = part.numbers("controlnet_cond_embedding.blocks.").last().copied().unwrap_or(0);
-            let halvings =
-                (1..=last).step_by(2).map(|layer| format!("controlnet_cond_embedding.blocks.{layer}.weight"));
-            let first = std::iter::once("controlnet_cond_embedding.conv_in.weight".to_owned());
-            (WayDown::in_diffusers(&part)?, "conv_in.weight", first.chain(halvings).collect())
+            let halving = |block| format!("controlnet_cond_embedding.blocks.{block}.weight");
+            let first = "controlnet_cond_embedding.conv_in.weight".to_owned();
+            let names = std::iter::once(first).chain((1..).step_by(2).map(halving));
+            (WayDown::in_diffusers(&part)?, "conv_in.weight", part.sizes(names)?)
         }
     };
-    let embedding_channels = halvings.iter().map(|name| part.size(name, 0)).collect::<Result<_>>()?;
     Ok(ControlNetConfig {
         in_channels: part.size(conv_in, 1)?,
-        conditioning_embedding_out_channels: embedding_channels,
+        conditioning_embedding_out_channels: embedding,
         down_block_types: down.block_types(),
         layers_per_block: down.layers,
         cross_attention_dim: down.cross_attention_dim,
@@ -175,12 +173,12 @@ impl WayDown {
         let blocks = inputs.last().copied().unwrap_or(0);
         let layers = halvings.first().map_or(blocks, |halving| halving.saturating_sub(1));
         let levels = halvings.len() + 1;
-        let is_regular = halvings.iter().zip(1..).all(|(halving, level)| *halving == level * (layers + 1));
-        if layers == 0
-            || !is_regular
-            || inputs.len() != levels * (layers + 1)
-            || inputs.len() != blocks.saturating_add(1)
-        {
+        // Where no block is missing there are no more than tensors, and the products below are small.
+        let is_regular = layers > 0
+            && inputs.len() == blocks.saturating_add(1)
+            && inputs.len() == levels * (layers + 1)
+            && halvings.iter().zip(1..).all(|(halving, level)| *halving == level * (layers + 1));
+        if !is_regular {
             return Err(part.error(format!(
                 "expected as many residual blocks on each level, found {blocks} input blocks with halvings at \
                  {halvings:?}"

@@ -225,6 +225,25 @@ fn what_shapes_cannot_tell_is_an_error() -> TestResult {
         let error = halves(blocks)?;
         assert!(error.contains("expected") || error.contains("no tensor"), "{blocks:?}: {error}");
     }
+    // Numbers that nothing can be multiplied by, and of which there are not as many.
+    let far = usize::MAX;
+    for names in [
+        [
+            format!("control_model.input_blocks.{far}.0.op.weight"),
+            format!("control_model.input_hint_block.{}.weight", far - 3),
+            "control_model.input_hint_block.0.weight".to_owned(),
+        ],
+        [
+            format!("down_blocks.{far}.resnets.{far}.conv2.weight"),
+            format!("controlnet_cond_embedding.blocks.{far}.weight"),
+            "controlnet_cond_embedding.conv_in.weight".to_owned(),
+        ],
+    ] {
+        let tensors: Vec<_> = names.into_iter().map(|name| (name, vec![1, 1, 1, 1])).collect();
+        let error = controlnet_in_single_file(&checkpoint(&tensors)?).err().map(|error| error.to_string());
+        let error = error.unwrap_or_default();
+        assert!(error.contains("expected") || error.contains("no tensor"), "{error}");
+    }
     let error = inferred::text_encoder(&checkpoint(&[(
         "cond_stage_model.roberta.embeddings.word_embeddings.weight".to_owned(),
         vec![10, 16],

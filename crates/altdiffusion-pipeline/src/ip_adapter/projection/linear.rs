@@ -11,16 +11,15 @@ use super::LAYER_NORM_EPS;
 pub(crate) struct LinearProjection {
     proj: Linear,
     norm: LayerNorm,
-    tokens: usize,
     width: usize,
 }
 
 impl LinearProjection {
-    pub fn new(image_width: usize, tokens: usize, width: usize, vb: VarBuilder) -> Result<Self> {
+    /// `rows` are those of all tokens together.
+    pub fn new(image_width: usize, rows: usize, width: usize, vb: VarBuilder) -> Result<Self> {
         Ok(Self {
-            proj: Linear::new(image_width, tokens * width, true, vb.pp("proj"))?,
+            proj: Linear::new(image_width, rows, true, vb.pp("proj"))?,
             norm: LayerNorm::new(width, LAYER_NORM_EPS, vb.pp("norm"))?,
-            tokens,
             width,
         })
     }
@@ -28,6 +27,6 @@ impl LinearProjection {
     /// (pictures, image_width) → (pictures, tokens, width)
     pub fn forward(&self, embeddings: &Tensor) -> Result<Tensor> {
         let tokens = self.proj.forward(embeddings)?;
-        self.norm.forward(&tokens.reshape(((), self.tokens, self.width))?)
+        self.norm.forward(&tokens.reshape((embeddings.dim(0)?, (), self.width))?)
     }
 }

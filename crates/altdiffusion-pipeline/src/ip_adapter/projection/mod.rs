@@ -8,6 +8,7 @@ use altclip_encoder::checkpoint::Checkpoint;
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
+use crate::config::LARGEST_SIZE;
 use crate::{Error, Result};
 use full::FullProjection;
 use linear::LinearProjection;
@@ -32,7 +33,12 @@ pub enum ImageFeatures {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ProjectionConfig {
     /// `ip-adapter`
-    Linear { image_width: usize, tokens: usize, width: usize },
+    Linear {
+        image_width: usize,
+        /// Of all tokens together.
+        rows: usize,
+        width: usize,
+    },
     /// `ip-adapter-full-face`
     Full { image_width: usize, inner: usize, width: usize },
     /// `ip-adapter-plus` and `ip-adapter-plus-face`
@@ -53,45 +59,63 @@ impl ProjectionConfig {
     /// # Errors
     /// When it is none, or of a kind that is not supported.
     pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
-        let shape = |name: &str| checkpoint.shape(&format!("{PREFIX}.{name}"));
         let error = |problem: &str| Error::content(checkpoint.file_name(), problem);
-        if shape("perceiver_resampler.proj_in.weight").is_some()
-            || shape("norm.weight").is_some() && shape("proj.2.weight").is_some()
-        {
+        let config = Self::told(checkpoint).ok_or_else(|| {
+            let is_there = |name: &str| checkpoint.contains(&format!("{PREFIX}.{name}"));
+            error(match is_there("perceiver_resampler.proj_in.weight") || is_there("proj.2.weight") {
+                true => {
+                    "this is an IP-Adapter FaceID, which needs a model that recognises faces; expected one for CLIP's \
+                     image encoder, such as ip-adapter_sd15 or ip-adapter-plus_sd15"
+                }
+                false => {
+                    "expected an IP-Adapter, found no tensor image_proj.proj.weight, image_proj.proj.0.weight or \
+                     image_proj.latents"
+                }
+            })
+        })?;
+        let fits = match config {
+            // Rows of as many tokens.
+            Self::Linear { rows, width, .. } => rows.is_multiple_of(width.max(1)),
+            Self::Full { .. } => true,
+            Self::Resampler { inner, .. } => inner.is_multiple_of(resampler::HEAD_DIM),
+        };
+        // Arithmetic on these cannot overflow.
+        if !fits || !config.sizes().iter().all(|size| (1..=LARGEST_SIZE).contains(size)) {
             return Err(error(
-                "this is an IP-Adapter FaceID, which needs a model that recognises faces; expected one for CLIP's image \
-                 encoder, such as ip-adapter_sd15 or ip-adapter-plus_sd15",
+                "the shapes of image_proj.* cannot be those of an IP-Adapter: expected whole tokens and heads of 64",
             ));
         }
-        if let (Some(&[out, image_width]), Some(&[width])) = (shape("proj.weight"), shape("norm.weight")) {
-            if width == 0 || !out.is_multiple_of(width) {
-                return Err(error(
-                    "image_proj.proj.weight: expected as many rows for each token as image_proj.norm.weight",
-                ));
-            }
-            return Ok(Self::Linear { image_width, tokens: out / width, width });
+        Ok(config)
+    }
+
+    /// What the shapes tell, if they tell anything.
+    fn told(checkpoint: &Checkpoint) -> Option<Self> {
+        let shape = |name: &str| checkpoint.shape(&format!("{PREFIX}.{name}"));
+        if let (Some(&[rows, image_width]), Some(&[width])) = (shape("proj.weight"), shape("norm.weight")) {
+            return Some(Self::Linear { image_width, rows, width });
         }
         if let (Some(&[inner, image_width]), Some(&[width])) =
             (shape("proj.0.weight"), shape("proj.3.weight"))
         {
-            return Ok(Self::Full { image_width, inner, width });
+            return Some(Self::Full { image_width, inner, width });
         }
-        if let (Some(&[1, queries, hidden]), Some(&[_, image_width]), Some(&[width, _]), Some(&[inner, _])) = (
-            shape("latents"),
-            shape("proj_in.weight"),
-            shape("proj_out.weight"),
-            shape("layers.0.0.to_q.weight"),
-        ) {
-            if inner == 0 || !inner.is_multiple_of(resampler::HEAD_DIM) {
-                return Err(error("image_proj.layers.0.0.to_q.weight: expected heads of 64 rows"));
+        let &[1, queries, hidden] = shape("latents")? else { return None };
+        let &[_, image_width] = shape("proj_in.weight")? else { return None };
+        let &[width, _] = shape("proj_out.weight")? else { return None };
+        let &[inner, _] = shape("layers.0.0.to_q.weight")? else { return None };
+        let is_there = |layer: &usize| shape(&format!("layers.{layer}.0.to_q.weight")).is_some();
+        let layers = (0..).take_while(is_there).count();
+        Some(Self::Resampler { image_width, queries, hidden, inner, layers, width })
+    }
+
+    fn sizes(&self) -> Vec<usize> {
+        match *self {
+            Self::Linear { image_width, rows, width } => vec![image_width, rows, width],
+            Self::Full { image_width, inner, width } => vec![image_width, inner, width],
+            Self::Resampler { image_width, queries, hidden, inner, layers, width } => {
+                vec![image_width, queries, hidden, inner, layers, width]
             }
-            let is_there = |layer: &usize| shape(&format!("layers.{layer}.0.to_q.weight")).is_some();
-            let layers = (0..).take_while(is_there).count();
-            return Ok(Self::Resampler { image_width, queries, hidden, inner, layers, width });
         }
-        Err(error(
-            "expected an IP-Adapter, found no tensor image_proj.proj.weight, image_proj.proj.0.weight or image_proj.latents",
-        ))
     }
 
     /// Width of the encoder's vectors.
@@ -121,8 +145,8 @@ impl ProjectionConfig {
 impl ImageProjection {
     pub fn new(config: &ProjectionConfig, vb: VarBuilder) -> Result<Self> {
         Ok(match *config {
-            ProjectionConfig::Linear { image_width, tokens, width } => {
-                Self::Linear(LinearProjection::new(image_width, tokens, width, vb)?)
+            ProjectionConfig::Linear { image_width, rows, width } => {
+                Self::Linear(LinearProjection::new(image_width, rows, width, vb)?)
             }
             ProjectionConfig::Full { image_width, inner, width } => {
                 Self::Full(FullProjection::new(image_width, inner, width, vb)?)
