@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor, pickle};
+use candle_core::{DType, Device, Tensor, pickle, safetensors};
 use common::{
     ModelCopy, TestResult, altdiffusion, golden, golden_model, relative_error, run, succeeded, tensor,
     tensors,
@@ -387,5 +387,28 @@ fn what_cannot_be_in_blocks_is_said_in_one_line() -> TestResult {
         let error = place.refused(arguments)?;
         assert!(error.starts_with("error: llama.gguf: holds no UNet: expected a whole model"), "{error}");
     }
+    Ok(())
+}
+
+/// To blocks nothing can be added, so that a LoRA is computed beside them: as if it were merged into their numbers.
+#[test]
+fn a_lora_goes_with_blocks() -> TestResult {
+    let place = Place::new()?;
+    let source = format!("{}/models/emoji", env!("CARGO_MANIFEST_DIR"));
+    let normal = |shape: &[usize]| Tensor::randn(0f32, 0.2, shape, &Device::Cpu);
+    let layer = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_v";
+    let lora = [("lora_A", normal(&[2, 96])?), ("lora_B", normal(&[96, 2])?)];
+    let lora = lora.map(|(role, matrix)| (format!("{layer}.{role}.weight"), matrix));
+    safetensors::save(&lora.into_iter().collect(), place.path("lora.safetensors"))?;
+
+    place.convert(&[&source, "blocks.gguf", "--dtype", "q8_0", "--skip-loss"])?;
+    place.convert(&["blocks.gguf", "numbers.safetensors", "--dtype", "f32"])?;
+    let draw =
+        |model: &str, with: &[&str]| place.draw(&[&["--model", model, "--config", &source], with].concat());
+    let with: &[&str] = &["--lora", "lora.safetensors"];
+    let (beside, merged) = (draw("blocks.gguf", with)?, draw("numbers.safetensors", with)?);
+    let error = relative_error(&beside, &merged)?;
+    assert!(error < 1e-4, "{error:e}");
+    assert!(relative_error(&beside, &draw("blocks.gguf", &[])?)? > 0.01);
     Ok(())
 }
