@@ -508,3 +508,57 @@ fn pictures_are_prompts() -> TestResult {
     assert!(String::from_utf8_lossy(&file).contains(told));
     Ok(())
 }
+
+/// What was downloaded before is found by the names that a person would type, with a path in the repository or without.
+#[test]
+fn nets_and_adapters_come_from_the_hub() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let path = |name: &str| directory.path().join(name);
+    RgbImage::from_fn(64, 64, |x, y| image::Rgb([40, (x * 4) as u8, (y * 4) as u8])).save(path("a.png"))?;
+    let cached = |repository: &str, files: &[(&str, &str)]| -> TestResult {
+        let folder = path("home/hub").join(format!("models--{}", repository.replace('/', "--")));
+        fs::create_dir_all(folder.join("refs"))?;
+        fs::write(folder.join("refs/main"), "0123")?;
+        for (file, source) in files {
+            let file = folder.join("snapshots/0123").join(file);
+            fs::create_dir_all(file.parent().ok_or("a folder")?)?;
+            fs::copy(golden(source), file)?;
+        }
+        Ok(())
+    };
+    cached(
+        "someone/adapters",
+        &[
+            ("models/ip-adapter_sd15.safetensors", "ip_adapter/plus.safetensors"),
+            ("models/full.safetensors", "ip_adapter/full.safetensors"),
+            ("models/image_encoder/config.json", "ip_adapter/image_encoder/config.json"),
+            ("models/image_encoder/model.safetensors", "ip_adapter/image_encoder/model.safetensors"),
+        ],
+    )?;
+    const WEIGHTS: &str = "diffusion_pytorch_model.fp16.safetensors";
+    cached(
+        "someone/net",
+        &[("config.json", "controlnet/sd1/config.json"), (WEIGHTS, &format!("controlnet/sd1/{WEIGHTS}"))],
+    )?;
+    let draw = |arguments: &[&str]| -> TestResult<Vec<u8>> {
+        let model = golden_model(MODEL)?;
+        let mut command = altdiffusion(directory.path());
+        command.env("HF_HOME", path("home")).env("HF_HUB_OFFLINE", "1");
+        command.args(["generate", "a cat", "--model", &model, "--steps", "2", "--seed", "1"]);
+        command.args(["--width", "64", "--height", "64"]).args(arguments);
+        succeeded(&command.output()?);
+        Ok(picture(&path("out.png"))?.into_raw())
+    };
+    for (on_hub, here) in [
+        ("someone/adapters", "plus"),
+        ("someone/adapters@main", "plus"),
+        ("someone/adapters/models/full.safetensors", "full"),
+    ] {
+        let here = golden_model(&format!("ip_adapter/{here}.safetensors"))?;
+        let named = |adapter| draw(&["--ip-adapter", adapter, "--ip-image", "a.png"]);
+        assert_eq!(named(on_hub)?, named(&here)?, "{on_hub}");
+    }
+    let named = |net| draw(&["--controlnet", net, "--control-image", "a.png"]);
+    assert_eq!(named("someone/net")?, named(&golden_model("controlnet/sd1")?)?);
+    Ok(())
+}
