@@ -106,7 +106,7 @@ impl ControlNetModel {
     }
 
     /// Projects a prompt's hidden states to the keys and values of every cross-attention, as
-    /// [`UNet2DConditionModel::project_context`] does for its own.
+    /// [`UNet2DConditionModel::project_context`](crate::unet::UNet2DConditionModel::project_context) does for its own.
     ///
     /// # Errors
     /// Hidden states or a bias of another rank, width or batch size.
