@@ -52,6 +52,7 @@ PARTS = (
     "dual_encoders",
     "evaluation",
     "gguf_files",
+    "training",
 )
 
 

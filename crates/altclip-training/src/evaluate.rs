@@ -3,7 +3,6 @@
 use crate::emoji::{Concept, Dataset, PICTURE_SIZE, evaluation_prompts};
 use crate::error::{Error, Result};
 use crate::pictures::{mean_psnr, to_tensor};
-use crate::recipe::Recipe;
 use crate::stages::clip::embed_pictures;
 use crate::stages::vae::reconstruct;
 use altclip_encoder::checkpoint::Checkpoint;
@@ -16,14 +15,30 @@ use serde::Serialize;
 /// What to ask.
 #[derive(Debug, Clone)]
 pub struct EmojiEvaluation {
-    /// How the model was trained: which languages, drawing styles and concepts it was taught.
-    pub recipe: Recipe,
+    pub taught: Taught,
     /// Prompts in each language.
     pub prompts: usize,
     /// Seed of the choice of prompts, and of the first prompt's noise.
     pub seed: u64,
     pub steps: usize,
     pub guidance_scale: f64,
+}
+
+/// What a model was taught to draw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taught {
+    pub languages: Vec<String>,
+    /// Drawing styles.
+    pub vendors: Vec<String>,
+    /// Categories and subcategories of concepts that were left out.
+    pub exclude: Vec<String>,
+}
+
+impl Taught {
+    /// Whether the model learned to draw a concept.
+    pub fn has(&self, concept: &Concept) -> bool {
+        !self.exclude.iter().any(|name| *name == concept.category || *name == concept.subcategory)
+    }
 }
 
 /// The answers in one language.
@@ -72,16 +87,15 @@ impl EmojiEvaluation {
         let weights = Checkpoint::open(source, "image_encoder")?.var_builder(DType::F32, device)?;
         let vision = VisionTower::new(&source.read_json("image_encoder/config.json")?, weights)?;
 
-        let all = training_pictures(data, &self.recipe.vendors, device)?.0;
-        let taught = |concept: &Concept| self.recipe.diffusion.teaches(concept);
+        let all = training_pictures(data, &self.taught.vendors, device)?.0;
         let data = data
-            .filtered(taught)
+            .filtered(|concept| self.taught.has(concept))
             .ok_or_else(|| Error::Setting("the recipe teaches no concept of the data set".to_owned()))?;
-        let (pictures, owners) = training_pictures(&data, &self.recipe.vendors, device)?;
+        let (pictures, owners) = training_pictures(&data, &self.taught.vendors, device)?;
         let embeddings = embed_pictures(&vision, &pictures)?;
         let flat = pictures.flatten_from(1)?;
         let mut languages = Vec::new();
-        for language in &self.recipe.languages {
+        for language in &self.taught.languages {
             let prompts = evaluation_prompts(&data, language, self.prompts, self.seed);
             let mut score = LanguageScore {
                 language: language.clone(),

@@ -5,6 +5,7 @@ use crate::run::save_tensors;
 use crate::stages::clip::{CAPTION_TOKENS, TrainedDualEncoder};
 use crate::stages::diffusion::TrainedUnet;
 use crate::stages::vae::TrainedVae;
+use altclip_encoder::altclip::AltClipConfig;
 use altclip_encoder::text_encoder::TextEncoderConfig;
 use altdiffusion_pipeline::write_whole;
 use candle_core::{DType, Tensor};
@@ -70,23 +71,49 @@ pub fn export(
         "model_type": "xlm-roberta",
     });
     write_json(folder, "text_encoder/config.json", &tagged(text_encoder_config(dual_encoder), tags)?)?;
-    write_weights(folder, "text_encoder/model.safetensors", &dual_encoder.text_weights)?;
+    write_weights(folder, "text_encoder/model.safetensors", &dual_encoder.text_weights, DType::F16)?;
 
     let tags =
         json!({ "architectures": ["CLIPVisionModelWithProjection"], "model_type": "clip_vision_model" });
     write_json(folder, "image_encoder/config.json", &tagged(&dual_encoder.vision_config, tags)?)?;
-    write_weights(folder, "image_encoder/model.safetensors", &dual_encoder.vision_weights)?;
+    write_weights(folder, "image_encoder/model.safetensors", &dual_encoder.vision_weights, DType::F16)?;
     write_json(folder, "feature_extractor/preprocessor_config.json", &preprocessor_config(size))?;
 
     let tags = json!({ "_class_name": "AutoencoderKL", "_diffusers_version": DIFFUSERS_VERSION, "sample_size": size });
     write_json(folder, "vae/config.json", &tagged(&vae.config, tags)?)?;
-    write_weights(folder, "vae/diffusion_pytorch_model.safetensors", &vae.weights)?;
+    write_weights(folder, "vae/diffusion_pytorch_model.safetensors", &vae.weights, DType::F16)?;
 
     let tags = json!({ "_class_name": "UNet2DConditionModel", "_diffusers_version": DIFFUSERS_VERSION });
     write_json(folder, "unet/config.json", &tagged(&unet.config, tags)?)?;
-    write_weights(folder, "unet/diffusion_pytorch_model.safetensors", &unet.weights)?;
+    write_weights(folder, "unet/diffusion_pytorch_model.safetensors", &unet.weights, DType::F16)?;
 
     write_json(folder, "scheduler/scheduler_config.json", &scheduler_config())
+}
+
+/// Writes a dual encoder alone in AltCLIP's layout, with weights in f32.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn export_dual_encoder(folder: &Path, tokenizer: &[u8], model: &TrainedDualEncoder) -> Result<()> {
+    let size = model.vision_config.image_size;
+    write_file(folder, "sentencepiece.bpe.model", tokenizer)?;
+    write_json(folder, "tokenizer_config.json", &tokenizer_config())?;
+    write_json(folder, "special_tokens_map.json", &special_tokens())?;
+    write_json(folder, "preprocessor_config.json", &preprocessor_config(size))?;
+    let config = AltClipConfig {
+        text_config: model.text_config.clone(),
+        vision_config: model.vision_config.clone(),
+        projection_dim: model.vision_config.projection_dim,
+    };
+    let tags = json!({ "architectures": ["AltCLIPModel"], "model_type": "altclip" });
+    write_json(folder, "config.json", &tagged(config, tags)?)?;
+    let mut weights = model.vision_weights.clone();
+    for (name, tensor) in &model.text_weights {
+        let is_outside = name.starts_with("text_projection.") || name == "logit_scale";
+        let name = if is_outside { name.clone() } else { format!("text_model.{name}") };
+        weights.insert(name, tensor.clone());
+    }
+    write_weights(folder, "model.safetensors", &weights, DType::F32)
 }
 
 fn model_index() -> Value {
@@ -170,10 +197,10 @@ fn write_json(folder: &Path, name: &str, value: &Value) -> Result<()> {
     write_file(folder, name, format!("{value:#}\n").as_bytes())
 }
 
-fn write_weights(folder: &Path, name: &str, weights: &BTreeMap<String, Tensor>) -> Result<()> {
-    let half: BTreeMap<String, Tensor> = weights
+fn write_weights(folder: &Path, name: &str, weights: &BTreeMap<String, Tensor>, dtype: DType) -> Result<()> {
+    let converted: BTreeMap<String, Tensor> = weights
         .iter()
-        .map(|(name, tensor)| Ok((name.clone(), tensor.to_dtype(DType::F16)?)))
+        .map(|(name, tensor)| Ok((name.clone(), tensor.to_dtype(dtype)?)))
         .collect::<candle_core::Result<_>>()?;
     let path = folder.join(name);
     if let Some(parent) = path.parent() {
@@ -181,5 +208,5 @@ fn write_weights(folder: &Path, name: &str, weights: &BTreeMap<String, Tensor>) 
     }
     // transformers and diffusers look for the framework that wrote a file
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    save_tensors(&path, &half, Some(metadata))
+    save_tensors(&path, &converted, Some(metadata))
 }

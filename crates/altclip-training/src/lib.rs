@@ -1,24 +1,31 @@
 //! The AltCLIP and AltDiffusion training recipe: data, losses, stages and metrics.
 
+mod cache;
 pub mod emoji;
 mod error;
 mod evaluate;
 pub mod evaluation;
 mod export;
 mod gradients;
+mod multilingual;
 mod optimizer;
+pub mod pairs;
 mod parameters;
 pub mod pictures;
 mod recipe;
+pub mod recipes;
 mod run;
+pub mod settings;
 pub mod stages;
 mod unigram;
 mod workers;
 
+pub use cache::Cache;
 pub use error::{Error, Result};
-pub use evaluate::{Drawn, EmojiEvaluation, EmojiScore, LanguageScore};
-pub use export::export;
+pub use evaluate::{Drawn, EmojiEvaluation, EmojiScore, LanguageScore, Taught};
+pub use export::{export, export_dual_encoder};
 pub use gradients::Gradients;
+pub use multilingual::MultilingualRecipe;
 pub use optimizer::{Optimizer, OptimizerConfig, Schedule};
 pub use parameters::Parameters;
 pub use recipe::{Recipe, Stage};

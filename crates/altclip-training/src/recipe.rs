@@ -3,9 +3,10 @@
 
 use crate::emoji::{CaptionSampler, Dataset};
 use crate::error::{Error, Result};
-use crate::evaluate::training_pictures;
+use crate::evaluate::{Taught, training_pictures};
 use crate::export::{export, scheduler_config, text_encoder_config};
 use crate::run::{Observer, Run};
+use crate::settings::{self, Change};
 use crate::stages::clip::{ClipStage, TrainedDualEncoder};
 use crate::stages::diffusion::{DiffusionInputs, DiffusionStage};
 use crate::stages::image::{ImageInputs, ImageStage};
@@ -69,13 +70,12 @@ impl FromStr for Stage {
 }
 
 impl Recipe {
-    /// Reads a recipe from a TOML file.
+    /// Reads a recipe from a TOML file, with changes made to it.
     ///
     /// # Errors
     /// If the file cannot be read, or lacks a setting, or has one that is unknown.
-    pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        Self::parse(&text, path)
+    pub fn load(path: &Path, changes: &[Change]) -> Result<Self> {
+        settings::load(path, changes)
     }
 
     /// Reads a recipe from the text of a TOML file; `path` is for the errors.
@@ -83,7 +83,13 @@ impl Recipe {
     /// # Errors
     /// If the text lacks a setting, or has one that is unknown.
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
-        toml::from_str(text).map_err(|e| Error::format(path, e.message()))
+        settings::parse(text, path, &[])
+    }
+
+    /// What the model learns to draw.
+    pub fn taught(&self) -> Taught {
+        let exclude = self.diffusion.exclude.clone();
+        Taught { languages: self.languages.clone(), vendors: self.vendors.clone(), exclude }
     }
 
     /// Trains up to and including a stage, going on where an earlier run stopped. After the last one the model lies in
@@ -219,7 +225,7 @@ struct Corpus {
 }
 
 /// Trained weights for a model that is trained no more.
-fn frozen(weights: &BTreeMap<String, Tensor>, device: &Device) -> VarBuilder<'static> {
+pub(crate) fn frozen(weights: &BTreeMap<String, Tensor>, device: &Device) -> VarBuilder<'static> {
     let weights = weights.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
     VarBuilder::from_tensors(weights, DType::F32, device)
 }

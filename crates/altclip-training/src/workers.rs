@@ -26,6 +26,11 @@ impl Workers {
         Ok(Self { pools: pools.map_err(|e| Error::Setting(format!("parts: {e}")))? })
     }
 
+    /// How many pools there are; at least one.
+    pub fn parts(&self) -> usize {
+        self.pools.len()
+    }
+
     /// Runs `part` in every pool, each with a generator of its own that comes from `rng`.
     pub fn run<T: Send>(&self, rng: &mut ChaCha8Rng, part: impl Fn(&mut ChaCha8Rng) -> T + Sync) -> Vec<T> {
         let seeds: Vec<u64> = self.pools.iter().map(|_| rng.random()).collect();

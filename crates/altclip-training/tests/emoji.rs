@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_training::emoji::{
-    CONCEPTS_FILE, CaptionSampler, Dataset, PICTURE_BYTES, PICTURES_FILE, PrepareOptions, evaluation_prompts,
-    prepare,
+    CONCEPTS_FILE, CaptionSampler, Dataset, HeldOutKeyword, HeldOutPicture, LANGUAGES, PICTURE_BYTES,
+    PICTURES_FILE, PrepareOptions, SKIN_TONES, SPLIT_FILE, Split, TeacherTexts, evaluation_prompts, prepare,
 };
-use altclip_training::train_unigram;
+use altclip_training::settings::Change;
+use altclip_training::{Metrics, MultilingualRecipe, Observer, train_unigram};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rand::SeedableRng;
@@ -118,7 +119,7 @@ fn packages_become_pictures_on_white_with_names() {
     // 30, 200 and 7 at alpha 128 of 255, on 255.
     assert_eq!((twitter.len(), &twitter[..3]), (PICTURE_BYTES, &[142, 227, 131][..]));
     assert_eq!(dataset.owners()[cat.pictures[1].index], 1);
-    assert_eq!(fs::read_dir(&output).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(&output).unwrap().count(), 3);
 }
 
 #[test]
@@ -137,7 +138,7 @@ fn archives_give_the_same_bytes_as_folders() {
     let (from_folders, from_archives) = (folder.path().join("out"), archives.path().join("out"));
     prepare(&options(folder.path(), &from_folders)).unwrap();
     prepare(&options(archives.path(), &from_archives)).unwrap();
-    for file in [PICTURES_FILE, CONCEPTS_FILE] {
+    for file in [PICTURES_FILE, CONCEPTS_FILE, SPLIT_FILE] {
         assert_eq!(fs::read(from_folders.join(file)).unwrap(), fs::read(from_archives.join(file)).unwrap());
     }
 }
@@ -310,4 +311,229 @@ fn the_tokenizer_knows_every_caption() {
             assert!(!tokenizer.encode(&caption).unwrap().contains(&UNKNOWN), "{caption}");
         }
     }
+}
+
+/// A folder of packages with people in all skin tones, in every language: `count` of them.
+fn write_people(folder: &Path, count: u32) {
+    let toned =
+        |person: u32, tone: &str| (format!("{:X}-{tone}", 0x1F980 + person), format!("{person}-{tone}.png"));
+    let emoji = |unified: &str| -> String {
+        unified.split('-').filter_map(|code| char::from_u32(u32::from_str_radix(code, 16).ok()?)).collect()
+    };
+    for language in LANGUAGES {
+        let entry = |name: String, own: &str| json!({ "tts": [name], "default": ["person", format!("{own} {language}"), format!("odd {own}")] });
+        let mut basic = serde_json::Map::new();
+        let mut derived = serde_json::Map::new();
+        for person in 0..count {
+            let unified = format!("{:X}", 0x1F980 + person);
+            basic.insert(
+                emoji(&unified),
+                entry(format!("person {person} {language}"), &format!("word {person}")),
+            );
+            for tone in SKIN_TONES {
+                let (unified, _) = toned(person, tone);
+                let name = format!("person {person}: tone {tone} {language}");
+                derived.insert(emoji(&unified), entry(name, &format!("word {person} {tone}")));
+            }
+        }
+        let file =
+            |package: &str, part: &str| folder.join(format!("{package}/{part}/{language}/annotations.json"));
+        let text = json!({ "annotations": { "annotations": basic } }).to_string();
+        write(file("cldr-annotations-full", "annotations"), text);
+        let text = json!({ "annotationsDerived": { "annotations": derived } }).to_string();
+        write(file("cldr-annotations-derived-full", "annotationsDerived"), text);
+    }
+    for package in ["cldr-annotations-full", "cldr-annotations-derived-full"] {
+        write(folder.join(package).join("package.json"), "{}");
+    }
+    for vendor in ["google", "twitter"] {
+        let package = folder.join(format!("emoji-datasource-{vendor}"));
+        write(package.join("package.json"), "{}");
+        let records = (0..count).map(|person| {
+            let pictures = SKIN_TONES.map(|tone| toned(person, tone).1);
+            for image in pictures.iter().chain([&format!("{person}.png")]) {
+                write(package.join(format!("img/{vendor}/64/{image}")), png(64, [person as u8; 3]));
+            }
+            let variations: serde_json::Map<String, Value> = SKIN_TONES
+                .iter()
+                .map(|tone| {
+                    let (unified, image) = toned(person, tone);
+                    ((*tone).to_owned(), json!({ "unified": unified, "image": image }))
+                })
+                .collect();
+            json!({
+                "unified": format!("{:X}", 0x1F980 + person), "image": format!("{person}.png"),
+                "category": "People & Body", "subcategory": "person", "sort_order": person,
+                "skin_variations": variations,
+            })
+        });
+        write(package.join("emoji.json"), Value::Array(records.collect()).to_string());
+    }
+}
+
+#[test]
+fn what_is_held_out_is_not_trained_and_the_rest_is() {
+    const PEOPLE: usize = 40;
+    let folder = TempDir::new().unwrap();
+    write_people(folder.path(), PEOPLE as u32);
+    let output = folder.path().join("data");
+    let options = PrepareOptions { skin_tones: true, ..PrepareOptions::new(folder.path(), &output) };
+    let report = prepare(&options).unwrap();
+    assert_eq!(report.concepts, 6 * PEOPLE);
+    let (data, split) = (Dataset::load(&output).unwrap(), Split::load(&output).unwrap());
+    assert_eq!(split, Split::of(&data));
+    let held = (split.compositions.len(), split.keywords.len(), split.pictures.len());
+    assert_eq!(held, (report.held_out_compositions, report.held_out_keywords, report.held_out_pictures));
+    assert!(held.0 > 5 && held.0 < PEOPLE / 2 && held.1 > 0 && held.2 > 0, "{held:?}");
+
+    let training = split.training(&data).unwrap();
+    assert_eq!(training.concepts().len(), 6 * PEOPLE - held.0);
+    assert_eq!(training.picture_count(), 2 * (6 * PEOPLE - held.0) - held.2);
+    let find = |data: &'_ Dataset, id: &str| data.concepts().iter().find(|concept| concept.id == id).cloned();
+    for id in &split.compositions {
+        assert!(find(&training, id).is_none());
+        // The person is there without and with four other tones, and the tone with other people.
+        let composition = find(&data, id).unwrap().composition.unwrap();
+        assert!(find(&training, &composition.base).is_some());
+        let trained = training.concepts().iter().filter_map(|concept| concept.composition.as_ref());
+        let (same_person, same_tone): (Vec<_>, Vec<_>) = trained
+            .filter(|other| (other.base == composition.base) != (other.skin_tone == composition.skin_tone))
+            .partition(|other| other.base == composition.base);
+        assert_eq!(same_person.len(), 4);
+        assert!(same_tone.len() > PEOPLE / 2);
+    }
+    for HeldOutKeyword { concept, language, keyword } in &split.keywords {
+        let (whole, trained) = (find(&data, concept).unwrap(), find(&training, concept).unwrap());
+        assert!(whole.labels[language].keywords.contains(keyword));
+        assert!(!trained.labels[language].keywords.contains(keyword));
+        let others = |of: &altclip_training::emoji::Concept| {
+            of.labels
+                .iter()
+                .filter(|(code, _)| *code != language)
+                .map(|(_, label)| label.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(others(&whole), others(&trained));
+        assert_eq!(whole.labels[language].name, trained.labels[language].name);
+    }
+    for HeldOutPicture { concept, vendor } in &split.pictures {
+        assert_eq!(vendor, "twitter");
+        let vendors: Vec<String> =
+            find(&training, concept).unwrap().pictures.into_iter().map(|picture| picture.vendor).collect();
+        assert_eq!(vendors, ["google"]);
+    }
+    assert_eq!(split.held_out_pictures(&data).len(), held.2);
+}
+
+#[test]
+fn translations_have_the_vectors_of_english_words() {
+    let (_folder, dataset) = prepared();
+    let sampler = CaptionSampler::new(&dataset);
+    let texts = TeacherTexts::new(&dataset, &sampler);
+    let words = texts.words();
+    let vectors: Vec<Vec<f32>> = (0..words.len()).map(|row| vec![row as f32, 1.0]).collect();
+    let rows = texts.rows(&vectors);
+    let row_of = |word: &str| words.iter().position(|other| other == word).unwrap() as f32;
+    let languages = ["en".to_owned(), "zh".to_owned()];
+    let source =
+        altclip_training::emoji::Translations { captions: &sampler, texts: &texts, languages: &languages };
+    let mut batch = altclip_training::Batch::new(1, 0);
+    let (captions, targets) = altclip_training::pairs::TextRows::draw(&source, &mut batch, 2000).unwrap();
+    let target = |caption: &str| {
+        let at = captions.iter().position(|other| other == caption)?;
+        Some(rows[targets[at] as usize][0])
+    };
+    assert_eq!(
+        (target("猫"), target("cat"), target("一只猫")),
+        (Some(row_of("cat")), Some(row_of("cat")), Some(row_of("cat")))
+    );
+    // The keywords 宠物 and "pet, animal" have no order: each Chinese one gets the mean of the English.
+    assert_eq!(target("宠物"), Some((row_of("animal") + row_of("pet")) / 2.0));
+    assert_eq!(target("pet"), Some(row_of("pet")));
+}
+
+#[derive(Default)]
+struct Watch {
+    /// The stages in the order in which they took steps, and how many.
+    steps: Vec<(String, usize)>,
+    notes: Vec<String>,
+}
+
+impl Observer for Watch {
+    fn step(&mut self, stage: &str, _: &Metrics, _: usize) {
+        match self.steps.last_mut() {
+            Some((last, steps)) if last == stage => *steps += 1,
+            _ => self.steps.push((stage.to_owned(), 1)),
+        }
+    }
+
+    fn note(&mut self, stage: &str, text: &str) {
+        self.notes.push(format!("{stage}: {text}"));
+    }
+}
+
+/// The recipe of the model for 18 languages with every number made small.
+fn small_recipe() -> MultilingualRecipe {
+    let shape =
+        "{ hidden_size = 16, intermediate_size = 16, num_hidden_layers = 1, num_attention_heads = 2 }";
+    let mut changes = vec![
+        "vocab_size=700".to_owned(),
+        "vae.block_out_channels=[8, 8]".to_owned(),
+        "clip.patch_size=32".to_owned(),
+        format!("clip.text={shape}"),
+        format!("clip.image={shape}"),
+        "contrastive.chunk_size=3".to_owned(),
+        "unet.block_out_channels=[16, 16]".to_owned(),
+        "base.batch_size=2".to_owned(),
+        "sample.prompts=[\"a person\"]".to_owned(),
+        "sample.steps=2".to_owned(),
+    ];
+    for stage in ["vae", "clip", "image", "teacher", "contrastive"] {
+        changes.push(format!("{stage}.batch_size=4"));
+        changes.push(format!("{stage}.optimizer.steps=2"));
+    }
+    changes.push("base.optimizer.steps=2".to_owned());
+    let changes: Vec<Change> = changes.iter().map(|change| change.parse().unwrap()).collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/emoji/recipe-18.toml");
+    let mut recipe = MultilingualRecipe::load(&path, &changes).unwrap();
+    for stage in &mut recipe.realign {
+        (stage.batch_size, stage.optimizer.steps) = (2, 2);
+    }
+    recipe
+}
+
+#[test]
+fn the_recipe_for_18_languages_runs_stage_after_stage() {
+    let folder = TempDir::new().unwrap();
+    write_people(folder.path(), 12);
+    let (data, output) = (folder.path().join("data"), folder.path().join("run"));
+    let options = PrepareOptions { skin_tones: true, ..PrepareOptions::new(folder.path(), &data) };
+    prepare(&options).unwrap();
+    let recipe = small_recipe();
+    let run = |last: Option<&str>| {
+        let mut watch = Watch::default();
+        recipe.train(&data, &output, last, &candle_core::Device::Cpu, &mut watch).map(|()| watch)
+    };
+    let steps = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), 2)).collect::<Vec<_>>();
+    let error = run(Some("drawing")).err().unwrap().to_string();
+    assert!(error.starts_with("stage `drawing`: expected one of vae, clip, image"), "{error}");
+    let watch = run(Some("teacher")).unwrap();
+    assert_eq!(watch.steps, steps(&["vae", "clip", "image", "teacher"]));
+    assert!(!output.join("model").exists());
+    let watch = run(None).unwrap();
+    assert_eq!(watch.steps, steps(&["contrastive", "base", "keys-and-values", "whole", "guidance"]));
+    for model in ["english: ", "distilled: ", "contrastive-model: "] {
+        assert!(watch.notes.iter().any(|note| note.starts_with(model)), "{:?}", watch.notes);
+    }
+    // All that is drawn with, by the loader of every AltDiffusion.
+    let source = altclip_encoder::source::ModelSource::directory(output.join("model"));
+    let pipeline = altdiffusion_pipeline::AltDiffusion::from_source(
+        &source,
+        candle_core::DType::F32,
+        &candle_core::Device::Cpu,
+    );
+    let options = altdiffusion_pipeline::GenerateOptions::new("一个人").steps(2);
+    assert_eq!(pipeline.unwrap().generate(&options).unwrap().images.len(), 1);
+    let again = run(None).unwrap();
+    assert!(again.steps.is_empty(), "{:?}", again.steps);
 }

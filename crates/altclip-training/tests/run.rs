@@ -90,7 +90,7 @@ fn train_watched(
     let run = Run::open(folder, 7)?.save_every(Duration::ZERO);
     match run.train(&mut optimizer, watch, &Line { layer, killed_at }) {
         Err(Error::Setting(text)) if text == "killed" => {}
-        other => other?,
+        other => drop(other?),
     }
     let state = optimizer.state().into_iter();
     let state = state.map(|(name, tensor)| Ok((name, tensor.flatten_all()?.to_vec1::<f32>()?)));

@@ -2,7 +2,7 @@
 
 use altclip_encoder::source::ModelSource;
 use altclip_training::emoji::Dataset;
-use altclip_training::{EmojiEvaluation, Recipe};
+use altclip_training::{EmojiEvaluation, MultilingualRecipe, Recipe};
 use anyhow::{Context, Result};
 use clap::Args;
 use image::RgbImage;
@@ -51,12 +51,13 @@ impl Emoji {
             None => crate::shipped::source(),
         };
         let data = Dataset::load(&self.data)?;
-        let recipe = match &self.recipe {
-            Some(path) => Recipe::load(path)?,
-            None => Recipe::parse(crate::shipped::RECIPE, Path::new("models/emoji/recipe.toml"))?,
+        let taught = match &self.recipe {
+            Some(path) if MultilingualRecipe::is_in(path)? => MultilingualRecipe::load(path, &[])?.taught(),
+            Some(path) => Recipe::load(path, &[])?.taught(),
+            None => Recipe::parse(crate::shipped::RECIPE, Path::new("models/emoji/recipe.toml"))?.taught(),
         };
         let evaluation = EmojiEvaluation {
-            recipe,
+            taught,
             prompts: self.prompts,
             seed: self.seed,
             steps: self.steps,

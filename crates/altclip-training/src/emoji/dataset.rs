@@ -32,6 +32,9 @@ pub struct Concept {
     pub category: String,
     /// Unicode's subcategory, such as `animal-mammal`.
     pub subcategory: String,
+    /// What the emoji is put together from, where it is a person in a skin tone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub composition: Option<Composition>,
     /// A number below [`FOLDS`] that depends on `id` alone, for a division into training and held-out concepts that
     /// stays the same when concepts come or go.
     pub fold: u8,
@@ -39,6 +42,15 @@ pub struct Concept {
     pub pictures: Vec<PictureRef>,
     /// Name and keywords by language code.
     pub labels: BTreeMap<String, Label>,
+}
+
+/// A person and a skin tone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Composition {
+    /// The id of the person without a skin tone.
+    pub base: String,
+    /// The modifier, one of [`SKIN_TONES`](super::SKIN_TONES).
+    pub skin_tone: String,
 }
 
 /// Where a concept's picture lies.
@@ -56,13 +68,15 @@ impl Concept {
         emoji: String,
         pictures: Vec<PictureRef>,
         labels: BTreeMap<String, Label>,
+        composition: Option<Composition>,
     ) -> Self {
         Self {
             id: record.unified.clone(),
             emoji,
             category: record.category.clone(),
             subcategory: record.subcategory.clone(),
-            fold: fold(&record.unified),
+            composition,
+            fold: (hash(&record.unified) % u64::from(FOLDS)) as u8,
             pictures,
             labels,
         }
@@ -74,15 +88,15 @@ impl Concept {
     }
 }
 
-/// FNV-1a of the id, mixed by MurmurHash3's finaliser, modulo [`FOLDS`].
-fn fold(id: &str) -> u8 {
+/// FNV-1a of a text, mixed by MurmurHash3's finaliser.
+pub(super) fn hash(id: &str) -> u64 {
     let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
     // Ids differ in few letters, which FNV alone spreads over few remainders.
     let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    ((hash ^ (hash >> 33)) % u64::from(FOLDS)) as u8
+    hash ^ (hash >> 33)
 }
 
 /// Emoji with their pictures and their names: a folder with [`PICTURES_FILE`] and [`CONCEPTS_FILE`].
@@ -210,8 +224,13 @@ impl Dataset {
     /// The part of the data set whose concepts `keep` accepts, with its pictures numbered anew; `None` where that is
     /// empty.
     pub fn filtered(&self, keep: impl Fn(&Concept) -> bool) -> Option<Self> {
-        let mut concepts: Vec<Concept> =
-            self.concepts.iter().filter(|concept| keep(concept)).cloned().collect();
+        self.changed(|concept| keep(concept).then(|| concept.clone()))
+    }
+
+    /// The data set with every concept as `change` gives it back, or without it, and with its pictures numbered anew;
+    /// `None` where that is empty.
+    pub(super) fn changed(&self, change: impl Fn(&Concept) -> Option<Concept>) -> Option<Self> {
+        let mut concepts: Vec<Concept> = self.concepts.iter().filter_map(change).collect();
         let mut pixels = Vec::new();
         for picture in concepts.iter_mut().flat_map(|concept| &mut concept.pictures) {
             let next = pixels.len() / PICTURE_BYTES;

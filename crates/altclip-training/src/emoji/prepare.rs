@@ -1,15 +1,16 @@
-//! From the npm packages to the data set's two files.
+//! From the npm packages to the data set's files.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
 use super::cldr::{Annotations, LANGUAGES};
-use super::dataset::{Concept, Dataset, PictureRef};
+use super::dataset::{Composition, Concept, Dataset, PictureRef};
 use super::error::{Error, Result};
 use super::packages::Package;
 use super::pictures::{PICTURE_BYTES, decode_on_white};
 use super::selection::{EmojiRecord, emoji_text, is_concept};
+use super::split::Split;
 
 /// The drawing styles that there are packages for (`emoji-datasource-google`, `emoji-datasource-twitter`).
 pub const VENDORS: [&str; 2] = ["google", "twitter"];
@@ -26,16 +27,19 @@ pub struct PrepareOptions {
     pub languages: Vec<String>,
     /// Drawing styles, of [`VENDORS`].
     pub vendors: Vec<String>,
+    /// Whether people in the five skin tones are concepts beside those in none.
+    pub skin_tones: bool,
 }
 
 impl PrepareOptions {
-    /// Every language and both drawing styles.
+    /// Every language and both drawing styles, without skin tones.
     pub fn new(packages: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
         Self {
             packages: packages.into(),
             output: output.into(),
             languages: LANGUAGES.map(String::from).to_vec(),
             vendors: VENDORS.map(String::from).to_vec(),
+            skin_tones: false,
         }
     }
 }
@@ -49,6 +53,10 @@ pub struct PrepareReport {
     pub pictures: usize,
     /// Concepts of each category, in Unicode's order of categories.
     pub categories: Vec<(String, usize)>,
+    /// People in a skin tone, keywords in one language, and pictures of one style that are held out: see [`Split`].
+    pub held_out_compositions: usize,
+    pub held_out_keywords: usize,
+    pub held_out_pictures: usize,
 }
 
 impl fmt::Display for PrepareReport {
@@ -61,7 +69,8 @@ impl fmt::Display for PrepareReport {
     }
 }
 
-/// Makes the data set from the npm packages and writes it to `options.output` (see [`Dataset`] for the files).
+/// Makes the data set from the npm packages and writes it to `options.output` (see [`Dataset`] for the files), with what
+/// is held out from training ([`Split`]).
 ///
 /// # Errors
 ///
@@ -76,17 +85,22 @@ pub fn prepare(options: &PrepareOptions) -> Result<PrepareReport> {
     let styles =
         options.vendors.iter().map(|vendor| Style::read(options, vendor)).collect::<Result<Vec<_>>>()?;
 
-    let mut records: BTreeMap<(u32, &str), &EmojiRecord> = BTreeMap::new();
-    for style in &styles {
-        let kept = style.records.iter().filter(|record| is_concept(record));
-        records.extend(kept.map(|record| ((record.sort_order, record.unified.as_str()), record)));
+    let mut records: BTreeMap<(u32, String), (EmojiRecord, Option<Composition>)> = BTreeMap::new();
+    for record in styles.iter().flat_map(|style| &style.records).filter(|record| is_concept(record)) {
+        records.insert((record.sort_order, record.unified.clone()), (record.clone(), None));
+        if options.skin_tones {
+            for (tone, toned) in record.in_skin_tones() {
+                let composition = Composition { base: record.unified.clone(), skin_tone: tone.to_owned() };
+                records.insert((toned.sort_order, toned.unified.clone()), (toned, Some(composition)));
+            }
+        }
     }
     // A package of another version may order an emoji differently: the first place counts.
     let mut seen = std::collections::HashSet::new();
     let mut concepts: Vec<Concept> = Vec::new();
     let mut pixels = Vec::new();
-    for record in records.into_values() {
-        if !seen.insert(record.unified.as_str()) {
+    for (record, composition) in records.into_values() {
+        if !seen.insert(record.unified.clone()) {
             continue;
         }
         let Some(emoji) = emoji_text(&record.unified) else {
@@ -97,19 +111,21 @@ pub fn prepare(options: &PrepareOptions) -> Result<PrepareReport> {
             .collect();
         let mut pictures = Vec::new();
         for style in &styles {
-            if let Some((path, png)) = style.picture(record) {
+            if let Some((path, png)) = style.picture(&record) {
                 pictures
                     .push(PictureRef { vendor: style.vendor.clone(), index: pixels.len() / PICTURE_BYTES });
                 pixels.extend(decode_on_white(&path, png)?);
             }
         }
         if !labels.is_empty() && !pictures.is_empty() {
-            concepts.push(Concept::new(record, emoji, pictures, labels));
+            concepts.push(Concept::new(&record, emoji, pictures, labels, composition));
         }
     }
     let dataset = Dataset::new(&options.packages, concepts, pixels)?;
     dataset.save(&options.output)?;
-    Ok(report(&dataset))
+    let split = Split::of(&dataset);
+    split.save(&options.output)?;
+    Ok(report(&dataset, &split))
 }
 
 fn check_choice(option: &'static str, chosen: &[String], known: &[&str]) -> Result<()> {
@@ -128,7 +144,7 @@ fn check_choice(option: &'static str, chosen: &[String], known: &[&str]) -> Resu
     }
 }
 
-fn report(dataset: &Dataset) -> PrepareReport {
+fn report(dataset: &Dataset, split: &Split) -> PrepareReport {
     let mut categories: Vec<(String, usize)> = Vec::new();
     for concept in dataset.concepts() {
         match categories.iter_mut().find(|(category, _)| *category == concept.category) {
@@ -136,7 +152,14 @@ fn report(dataset: &Dataset) -> PrepareReport {
             None => categories.push((concept.category.clone(), 1)),
         }
     }
-    PrepareReport { concepts: dataset.concepts().len(), pictures: dataset.picture_count(), categories }
+    PrepareReport {
+        concepts: dataset.concepts().len(),
+        pictures: dataset.picture_count(),
+        categories,
+        held_out_compositions: split.compositions.len(),
+        held_out_keywords: split.keywords.len(),
+        held_out_pictures: split.pictures.len(),
+    }
 }
 
 /// One `emoji-datasource` package: its table and its 64-pixel pictures.

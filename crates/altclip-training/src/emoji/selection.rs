@@ -1,9 +1,11 @@
 //! Which emoji become concepts: those that a small picture shows and that a phrase can ask for.
 //!
-//! Left out are skin tones, flags, letters and buttons, signs whose meaning is a text, and pictures that differ too
-//! little from another one to be told apart at 64 × 64 pixels (clock faces, moon phases, loudness levels …).
+//! Left out are flags, letters and buttons, signs whose meaning is a text, and pictures that differ too
+//! little from another one to be told apart at 64 × 64 pixels (clock faces, moon phases, loudness levels …). Skin tones are concepts
+//! of their own where they are asked for.
 
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// One entry of `emoji.json` in the `emoji-datasource` packages.
 #[derive(Debug, Clone, Deserialize)]
@@ -16,6 +18,29 @@ pub(super) struct EmojiRecord {
     pub(super) subcategory: String,
     /// Place in Unicode's own order.
     pub(super) sort_order: u32,
+    /// The same in skin tones, by the modifiers: one, or one for each of two people.
+    #[serde(default)]
+    pub(super) skin_variations: BTreeMap<String, SkinVariation>,
+}
+
+/// An emoji with a skin tone.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct SkinVariation {
+    pub(super) unified: String,
+    pub(super) image: String,
+}
+
+/// The modifiers of the five skin tones, from light to dark.
+pub const SKIN_TONES: [&str; 5] = ["1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"];
+
+impl EmojiRecord {
+    /// The emoji in each skin tone that it comes in, where one person is shown.
+    pub(super) fn in_skin_tones(&self) -> impl Iterator<Item = (&'static str, EmojiRecord)> {
+        SKIN_TONES.into_iter().filter_map(|tone| {
+            let SkinVariation { unified, image } = self.skin_variations.get(tone)?.clone();
+            Some((tone, EmojiRecord { unified, image, skin_variations: BTreeMap::new(), ..self.clone() }))
+        })
+    }
 }
 
 /// From `Symbols`, only what is a picture rather than a text or a button.

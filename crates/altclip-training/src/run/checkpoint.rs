@@ -149,10 +149,13 @@ pub fn save_tensors(
     metadata: Option<HashMap<String, String>>,
 ) -> Result<()> {
     Ok(write_whole(path, |temporary| {
+        // It is written anew there, for its owner alone.
+        let permissions = fs::metadata(temporary)?.permissions();
         safetensors::serialize_to_file(tensors, metadata, temporary).map_err(|error| match error {
             safetensors::SafeTensorError::IoError(error) => error,
             error => std::io::Error::other(error),
         })?;
+        fs::set_permissions(temporary, permissions)?;
         File::open(temporary)?.sync_all()
     })?)
 }

@@ -18,7 +18,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::fs;
 use std::io::Cursor;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use checkpoint::save_tensors;
@@ -111,12 +111,18 @@ impl Run {
         self
     }
 
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The name of the stage, which is that of the folder.
     pub fn stage(&self) -> String {
         self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Trains until the optimiser has taken all its steps, from the newest checkpoint if there is one.
+    /// Trains until the optimiser has taken all its steps, from the newest checkpoint if there is one. Returns how many
+    /// steps were left to take.
     ///
     /// # Errors
     /// Those of `objective`, a loss that is not finite, a file that cannot be written, and [`Error::Interrupted`] where the
@@ -126,7 +132,7 @@ impl Run {
         optimizer: &mut Optimizer,
         observer: &mut dyn Observer,
         objective: &impl Objective,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let stage = self.stage();
         let checkpoints = Checkpoints::new(&self.folder, self.seed);
         if let Some(resumed) = checkpoints.resume(optimizer)? {
@@ -138,6 +144,7 @@ impl Run {
         }
         let mut metrics = MetricsFiles::open(&self.folder, optimizer.step_count())?;
         let steps = optimizer.config().steps;
+        let left = steps.saturating_sub(optimizer.step_count());
         let mut saved = Instant::now();
         while !optimizer.is_finished() {
             let line = self.step(optimizer, objective)?;
@@ -157,7 +164,7 @@ impl Run {
                 return Err(Error::Interrupted { stage, step, steps });
             }
         }
-        Ok(())
+        Ok(left)
     }
 
     /// Takes one step.

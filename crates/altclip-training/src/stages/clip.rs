@@ -51,6 +51,7 @@ pub struct TransformerShape {
 }
 
 /// The trained dual encoder.
+#[derive(Debug, Clone)]
 pub struct TrainedDualEncoder {
     pub text_config: AltClipTextConfig,
     pub vision_config: VisionConfig,
@@ -180,13 +181,15 @@ impl ClipStage {
             let columns = 1 + 6 * languages.len();
             Ok(Some(contact_sheet(&Tensor::cat(&rows, 0)?, columns)?))
         };
-        run.train(&mut optimizer, observer, &Functions { gradients, sample })?;
+        let steps = run.train(&mut optimizer, observer, &Functions { gradients, sample })?;
 
         parameters.load(&optimizer.averages())?;
         let stage = &run.stage();
-        let images = embed_pictures(&vision, pictures)?;
+        // What was told once is not told again.
+        let told = if steps > 0 { languages } else { &[] };
+        let images = if told.is_empty() { pictures.clone() } else { embed_pictures(&vision, pictures)? };
         let mut rng: rand_chacha::ChaCha8Rng = rand::SeedableRng::seed_from_u64(seed);
-        for language in languages {
+        for language in told {
             let sample = |&owner: &usize| captions.sample(&mut rng, owner, language).unwrap_or_default();
             let texts: Vec<String> = owners.iter().map(sample).collect();
             let share = 100. * found_share(&encode(&texts)?.detach(), &images, owners)?;
@@ -213,7 +216,7 @@ impl ClipStage {
 ///
 /// # Errors
 /// If the concepts are fewer than `batch_size`.
-pub(super) fn pictures_by_concept(owners: &[usize], batch_size: usize) -> Result<Vec<Vec<usize>>> {
+pub(crate) fn pictures_by_concept(owners: &[usize], batch_size: usize) -> Result<Vec<Vec<usize>>> {
     let mut of_concept: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (picture, &owner) in owners.iter().enumerate() {
         of_concept.entry(owner).or_default().push(picture);

@@ -6,25 +6,23 @@ use crate::error::{Error, Result};
 use crate::gradients::Gradients;
 use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::parameters::Parameters;
-use crate::pictures::contact_sheet;
 use crate::run::{Batch, Observer, Run};
 use crate::stages::clip::CAPTION_TOKENS;
 use crate::stages::denoising::{Denoising, NoiseSettings};
 use crate::stages::functions::Functions;
+use crate::stages::sheet::{Drawing, SampleSheet};
+use crate::stages::unet_shape::UnetShape;
 use crate::workers::Workers;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
-use altdiffusion_pipeline::random::{Noise, TorchCpu};
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
 use altdiffusion_pipeline::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use altdiffusion_pipeline::vae::AutoencoderKl;
-use altdiffusion_pipeline::{Guidance, PerBlock, Prompt, Start, TextStates, denoise};
 use candle_core::Tensor;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 /// Settings of the stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,25 +84,15 @@ impl DiffusionStage {
         !self.exclude.iter().any(|name| *name == concept.category || *name == concept.subcategory)
     }
 
-    fn config(&self, latents: &Tensor, cross_attention_dim: usize) -> Result<UNet2DConditionConfig> {
-        let (_, channels, height, _) = latents.dims4()?;
-        let name = |attends: bool, with: &str, without: &str| if attends { with } else { without }.to_owned();
-        let down = self.cross_attention.iter().map(|&a| name(a, "CrossAttnDownBlock2D", "DownBlock2D"));
-        let up = self.cross_attention.iter().rev().map(|&a| name(a, "CrossAttnUpBlock2D", "UpBlock2D"));
-        Ok(UNet2DConditionConfig {
-            sample_size: Some(PerBlock::Same(height)),
-            in_channels: channels,
-            out_channels: channels,
-            down_block_types: down.collect(),
-            up_block_types: up.collect(),
+    fn shape(&self) -> UnetShape {
+        UnetShape {
             block_out_channels: self.block_out_channels.clone(),
-            layers_per_block: PerBlock::Same(self.layers_per_block),
+            cross_attention: self.cross_attention.clone(),
+            layers_per_block: self.layers_per_block,
+            num_attention_heads: self.num_attention_heads,
             norm_num_groups: self.norm_num_groups,
-            cross_attention_dim: PerBlock::Same(cross_attention_dim),
-            attention_head_dim: PerBlock::Same(self.num_attention_heads),
-            use_linear_projection: true,
-            ..UNet2DConditionConfig::default()
-        })
+            residual_scale: self.residual_scale,
+        }
     }
 
     /// Trains the UNet to predict the velocity of noised latents.
@@ -120,12 +108,11 @@ impl DiffusionStage {
     ) -> Result<TrainedUnet> {
         let DiffusionInputs { data, latents, owners, languages, tokenizer, text_encoder, .. } = *inputs;
         let device = latents.device();
-        let config = self.config(latents, text_encoder.config().project_dim)?;
+        let shape = self.shape();
+        let config = shape.config(latents, text_encoder.config().project_dim)?;
         let parameters = Parameters::new(seed);
         let unet = UNet2DConditionModel::new(&config, parameters.var_builder(device))?;
-        parameters.scale(self.residual_scale, |name| {
-            ["conv2.weight", "proj_out.weight", "conv_out.weight"].iter().any(|end| name.ends_with(end))
-        })?;
+        shape.calm(&parameters)?;
         observer.note("diffusion", &format!("{} weights", parameters.count()));
         let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
         let captions = CaptionSampler::new(data);
@@ -165,42 +152,14 @@ impl DiffusionStage {
         };
         let workers = Workers::new(parts)?;
         let gradients = |batch: &mut Batch| Gradients::sum(workers.run(&mut batch.rng, part));
-        let sample = || self.sample(inputs, &unet, seed).map(Some);
+        let sheet = SampleSheet {
+            prompts: self.sample_prompts.clone(),
+            steps: self.sample_steps,
+            guidance_scale: self.sample_guidance_scale,
+        };
+        let drawing = Drawing { tokenizer, text_encoder, vae: inputs.vae, scheduler: inputs.scheduler };
+        let sample = || sheet.draw(&drawing, &unet, latents, seed).map(Some);
         run.train(&mut optimizer, observer, &Functions { gradients, sample })?;
         Ok(TrainedUnet { config, weights: optimizer.averages() })
-    }
-
-    /// Draws the sample prompts.
-    fn sample(
-        &self,
-        inputs: &DiffusionInputs,
-        unet: &UNet2DConditionModel,
-        seed: u64,
-    ) -> Result<image::RgbImage> {
-        let (_, channels, height, width) = inputs.latents.dims4()?;
-        let mut pictures = Vec::new();
-        for (i, prompt) in self.sample_prompts.iter().enumerate() {
-            let states = TextStates::encode(
-                inputs.tokenizer,
-                inputs.text_encoder,
-                &["", prompt],
-                CAPTION_TOKENS,
-                inputs.latents.device(),
-            )?;
-            let prompt = Prompt::guided(unet, &states, 1)?;
-            let mut scheduler = inputs.scheduler.build(self.sample_steps)?;
-            let mut noise = TorchCpu::new(seed + i as u64);
-            let start = Start::in_noise(scheduler.as_ref(), &noise.normal(&[1, channels, height, width])?)?;
-            let how = altdiffusion_pipeline::Denoising {
-                guidance: Guidance::new(self.sample_guidance_scale),
-                windows: None,
-            };
-            let done = denoise(unet, scheduler.as_mut(), &prompt, how, start, &mut noise, |_| {
-                ControlFlow::Continue(())
-            })?;
-            let decoded = inputs.vae.decode(&(done.latents / inputs.vae.scaling_factor())?.detach())?;
-            pictures.push(decoded.permute((0, 2, 3, 1))?.contiguous()?);
-        }
-        Ok(contact_sheet(&Tensor::cat(&pictures, 0)?, 8)?)
     }
 }

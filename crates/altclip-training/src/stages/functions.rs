@@ -6,7 +6,7 @@ use crate::run::{Batch, Objective};
 use image::RgbImage;
 
 /// The two functions of an [`Objective`].
-pub(super) struct Functions<G, S> {
+pub(crate) struct Functions<G, S> {
     pub gradients: G,
     pub sample: S,
 }

@@ -133,10 +133,14 @@ impl ImageStage {
             let pairs = Tensor::stack(&[rough, nearest], 1)?.flatten(0, 1)?;
             Ok(Some(contact_sheet(&pairs, 12)?))
         };
-        run.train(&mut optimizer, observer, &Functions { gradients, sample })?;
+        let steps = run.train(&mut optimizer, observer, &Functions { gradients, sample })?;
 
         parameters.load(&optimizer.averages())?;
         dual_encoder.vision_weights = parameters.snapshot()?;
+        if steps == 0 {
+            // What was told once is not told again.
+            return Ok(());
+        }
         let images = embed_pictures(&vision, pictures)?;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let all: Vec<u32> = (0..n as u32).collect();

@@ -1,8 +1,13 @@
 //! The stages of the recipe, in their order.
 
 pub mod clip;
+pub mod contrastive;
 pub mod denoising;
 pub mod diffusion;
-mod functions;
+pub(crate) mod functions;
 pub mod image;
+pub mod realign;
+pub mod sheet;
+pub mod teacher;
+pub mod unet_shape;
 pub mod vae;

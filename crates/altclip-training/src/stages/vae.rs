@@ -1,6 +1,7 @@
 //! The autoencoder, trained on the pictures alone.
 
-use crate::error::Result;
+use crate::cache::Cache;
+use crate::error::{Error, Result};
 use crate::gradients::Gradients;
 use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::parameters::Parameters;
@@ -8,7 +9,7 @@ use crate::pictures::{contact_sheet, mean_psnr};
 use crate::run::{Batch, Observer, Run};
 use crate::stages::functions::Functions;
 use altdiffusion_pipeline::vae::{AutoencoderKl, AutoencoderKlConfig};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use rand::RngExt;
 use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
@@ -97,13 +98,45 @@ impl VaeStage {
 
         parameters.load(&optimizer.averages())?;
         let weights = parameters.snapshot()?;
-        let psnr = mean_psnr(pictures, &reconstruct(&vae, pictures)?)?;
-        let latents = encode(&vae, pictures)?;
-        let deviation = f64::from(deviation(&latents)?);
-        let scaling_factor = ((1. / deviation) * 1e5).round() / 1e5;
-        observer.note("vae", &format!("reconstructs at {psnr:.2} dB, scaling factor {scaling_factor}"));
-        let latents = (latents.permute((0, 3, 1, 2))?.contiguous()? * scaling_factor)?;
+        let (latents, scaling_factor, psnr) = self.latents(&vae, pictures, run, seed)?;
+        observer
+            .note(&run.stage(), &format!("reconstructs at {psnr:.2} dB, scaling factor {scaling_factor}"));
         Ok(TrainedVae { config: self.config(scaling_factor), weights, psnr, latents })
+    }
+}
+
+impl VaeStage {
+    /// The scaled latents of all pictures, the factor, and the mean PSNR of the pictures' reconstructions: computed once,
+    /// since it takes minutes.
+    fn latents(
+        &self,
+        vae: &AutoencoderKl,
+        pictures: &Tensor,
+        run: &Run,
+        seed: u64,
+    ) -> Result<(Tensor, f64, f64)> {
+        let device = pictures.device();
+        let n = pictures.dim(0)?;
+        let sum = pictures.sum_all()?.to_scalar::<f32>()?;
+        let key = format!("{n} pictures of sum {sum} after {} steps with seed {seed}", self.optimizer.steps);
+        let make = || {
+            let psnr = mean_psnr(pictures, &reconstruct(vae, pictures)?)?;
+            let latents = encode(vae, pictures)?;
+            let deviation = f64::from(deviation(&latents)?);
+            let scaling_factor = ((1. / deviation) * 1e5).round() / 1e5;
+            let latents = (latents.permute((0, 3, 1, 2))?.contiguous()? * scaling_factor)?;
+            let numbers = Tensor::new(&[scaling_factor, psnr], &Device::Cpu)?;
+            let latents = latents.to_device(&Device::Cpu)?;
+            Ok(BTreeMap::from([("latents".to_owned(), latents), ("numbers".to_owned(), numbers)]))
+        };
+        let cache = Cache::at(&run.folder().join("latents.safetensors"));
+        let tensors = cache.of(&key, make)?;
+        let numbers = cache.tensor(tensors.clone(), "numbers")?.to_vec1::<f64>()?;
+        let latents = cache.tensor(tensors, "latents")?.to_device(device)?;
+        match numbers.as_slice() {
+            &[scaling_factor, psnr] => Ok((latents, scaling_factor, psnr)),
+            _ => Err(Error::Setting(format!("{}: expected two numbers", run.stage()))),
+        }
     }
 }
 
@@ -122,7 +155,8 @@ fn by_chunks(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor
     Ok(Tensor::cat(&chunks, 0)?)
 }
 
-fn encode(vae: &AutoencoderKl, pictures: &Tensor) -> Result<Tensor> {
+/// Latent means, channels-last and not scaled, of channels-last pictures from −1 to 1.
+pub(crate) fn encode(vae: &AutoencoderKl, pictures: &Tensor) -> Result<Tensor> {
     by_chunks(pictures, |pictures| Ok(vae.encode_channels_last(pictures)?.mean))
 }
 

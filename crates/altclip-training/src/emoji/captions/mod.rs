@@ -49,10 +49,21 @@ pub struct Caption {
     pub weight: f32,
 }
 
+/// A caption, and the word in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrawnCaption {
+    pub text: String,
+    /// The name, a second name or a keyword.
+    pub word: String,
+    /// Whether the word is a name, and so alone enough to know the concept by.
+    pub is_name: bool,
+}
+
 /// The name or a keyword, and how often captions use it.
 #[derive(Debug, Clone)]
 struct Word {
     text: String,
+    is_name: bool,
     /// The words of one concept in one language sum to 1.
     weight: f32,
 }
@@ -96,16 +107,22 @@ impl CaptionSampler {
 
     /// Draws one caption of a concept; `None` where there is no such concept or it has no name in that language.
     pub fn sample(&self, rng: &mut impl Rng, concept: usize, language_code: &str) -> Option<String> {
+        self.draw(rng, concept, language_code).map(|caption| caption.text)
+    }
+
+    /// Like [`sample`](Self::sample), and tells the word in the caption.
+    pub fn draw(&self, rng: &mut impl Rng, concept: usize, language_code: &str) -> Option<DrawnCaption> {
         let (subcategory, words) = self.concepts.get(concept)?;
         let words = words.get(language_code)?;
         let language = language(language_code);
-        let mut text = if !words.beside.is_empty() && rng.random_bool(COMBINED_SHARE) {
+        let (mut text, word) = if !words.beside.is_empty() && rng.random_bool(COMBINED_SHARE) {
             let keyword = words.beside.get(rng.random_range(0..words.beside.len()))?;
             let pattern = language.combined.get(rng.random_range(0..language.combined.len()))?;
-            combine(pattern, &words.alone.first()?.text, keyword)
+            let name = words.alone.first()?;
+            (combine(pattern, &name.text, keyword), name)
         } else {
-            let word = &draw(rng, &words.alone, |word| word.weight)?.text;
-            draw_phrase(rng, &language, word, subcategory)?
+            let word = draw(rng, &words.alone, |word| word.weight)?;
+            (draw_phrase(rng, &language, &word.text, subcategory)?, word)
         };
         if rng.random_bool(CAPITALISED_SHARE) {
             text = capitalise(&text);
@@ -113,7 +130,14 @@ impl CaptionSampler {
         if rng.random_bool(PUNCTUATED_SHARE) {
             text.push_str(language.endings.get(rng.random_range(0..language.endings.len()))?);
         }
-        Some(text)
+        Some(DrawnCaption { text, word: word.text.clone(), is_name: word.is_name })
+    }
+
+    /// The words that captions of a concept in a language are made around, and whether each is a name. The concept's own
+    /// name comes first.
+    pub fn words(&self, concept: usize, language_code: &str) -> impl Iterator<Item = (&str, bool)> {
+        let words = self.concepts.get(concept).and_then(|(_, words)| words.get(language_code));
+        words.into_iter().flat_map(|words| &words.alone).map(|word| (word.text.as_str(), word.is_name))
     }
 
     /// Every caption of a concept in a language, without the variants in capitals and punctuation; empty where there
@@ -247,18 +271,23 @@ fn words(
         .filter(|keyword| !is_name(keyword) && !names_another(keyword))
         .map(|keyword| (keyword, sharers(keyword).max(1)))
         .filter(|(_, sharers)| *sharers <= MAX_SHARERS)
-        .map(|(keyword, sharers)| Word { text: original(label, keyword), weight: 1.0 / sharers as f32 })
+        .map(|(keyword, sharers)| Word {
+            text: original(label, keyword),
+            is_name: false,
+            weight: 1.0 / sharers as f32,
+        })
         .collect();
     let specificity: f32 = specific.iter().map(|word| word.weight).sum();
     let keyword_share = KEYWORD_SHARE * (specificity / ENOUGH_SPECIFICITY).min(1.0);
     let second_share = if second_names.is_empty() { 0.0 } else { SECOND_NAME_SHARE };
 
-    let mut alone = vec![Word { text: label.name.clone(), weight: 1.0 - keyword_share - second_share }];
-    alone.extend(
-        second_names
-            .iter()
-            .map(|name| Word { text: (*name).to_owned(), weight: second_share / second_names.len() as f32 }),
-    );
+    let name_share = 1.0 - keyword_share - second_share;
+    let mut alone = vec![Word { text: label.name.clone(), is_name: true, weight: name_share }];
+    alone.extend(second_names.iter().map(|name| Word {
+        text: (*name).to_owned(),
+        is_name: true,
+        weight: second_share / second_names.len() as f32,
+    }));
     alone.extend(
         specific.into_iter().map(|word| Word { weight: keyword_share * word.weight / specificity, ..word }),
     );

@@ -1,0 +1,116 @@
+//! What frozen models make of the data: computed once, and kept in a file.
+
+use crate::error::{Error, Result};
+use crate::run::save_tensors;
+use altclip_encoder::embedder::Embedder;
+use candle_core::{Device, Tensor};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// The metadata that tells what the tensors are of.
+const OF: &str = "of";
+const VECTORS: &str = "vectors";
+
+/// A file of tensors that can be made again.
+pub struct Cache {
+    path: PathBuf,
+}
+
+impl Cache {
+    /// The file at a path, which need not exist.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// The tensors in the file, if `key` is what they were kept under; or what `make` makes, which is then kept. They are
+    /// on the CPU.
+    ///
+    /// # Errors
+    /// Those of `make`, or if the file cannot be written.
+    pub fn of(
+        &self,
+        key: &str,
+        make: impl FnOnce() -> Result<BTreeMap<String, Tensor>>,
+    ) -> Result<BTreeMap<String, Tensor>> {
+        if let Some(tensors) = self.read(key) {
+            return Ok(tensors);
+        }
+        let tensors = make()?;
+        save_tensors(&self.path, &tensors, Some(HashMap::from([(OF.to_owned(), key.to_owned())])))?;
+        Ok(tensors)
+    }
+
+    /// A teacher's vectors of texts, (texts, projection_dim), f32 and not normalised.
+    ///
+    /// # Errors
+    /// If there is no text, one cannot be encoded, or the file cannot be written.
+    pub fn vectors_of(&self, teacher: &Embedder, texts: &[String]) -> Result<Tensor> {
+        let Some(first) = texts.first() else {
+            return Err(Error::Setting("data: expected texts for the teacher, found none".to_owned()));
+        };
+        // What the teacher makes of a text tells it from others.
+        let probe: Vec<f32> = teacher.embed_texts(&[first, "probe"])?.flatten_all()?.to_vec1()?;
+        let probe = hash(probe.into_iter().flat_map(f32::to_le_bytes));
+        let key = format!("{} texts {:016x} by {probe:016x}", texts.len(), hash_of_texts(texts));
+        let make = || Ok(BTreeMap::from([(VECTORS.to_owned(), teacher.embed_texts(texts)?)]));
+        self.tensor(self.of(&key, make)?, VECTORS)
+    }
+
+    /// One of the tensors.
+    ///
+    /// # Errors
+    /// If the file lacks it.
+    pub fn tensor(&self, mut tensors: BTreeMap<String, Tensor>, name: &str) -> Result<Tensor> {
+        let missing =
+            || Error::format(&self.path, format!("no tensor `{name}`; remove the file to make it anew"));
+        tensors.remove(name).ok_or_else(missing)
+    }
+
+    /// What the file holds, if it is what is asked for. Anything else is made anew.
+    fn read(&self, key: &str) -> Option<BTreeMap<String, Tensor>> {
+        let bytes = std::fs::read(&self.path).ok()?;
+        let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).ok()?;
+        let of = metadata.metadata().as_ref()?.get(OF)?;
+        let tensors = (of == key).then(|| candle_core::safetensors::load_buffer(&bytes, &Device::Cpu))?;
+        Some(tensors.ok()?.into_iter().collect())
+    }
+}
+
+/// A hash of texts and of where each of them ends.
+pub(crate) fn hash_of_texts(texts: &[String]) -> u64 {
+    hash(texts.iter().flat_map(|text| text.bytes().chain([0])))
+}
+
+/// FNV-1a.
+pub(crate) fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_decides_whether_the_file_is_used() -> Result<()> {
+        let folder = tempfile::tempdir().map_err(Error::io("."))?;
+        let cache = Cache::at(&folder.path().join("cache.safetensors"));
+        let make = |value: f32| {
+            let make = move || Ok(BTreeMap::from([("x".to_owned(), Tensor::new(&[value], &Device::Cpu)?)]));
+            move |key: &str, cache: &Cache| -> Result<f32> {
+                let tensor = cache.tensor(cache.of(key, make)?, "x")?;
+                Ok(tensor.to_vec1::<f32>()?.first().copied().unwrap_or_default())
+            }
+        };
+        assert_eq!(make(1.)("a", &cache)?, 1.);
+        assert_eq!(make(2.)("a", &cache)?, 1.);
+        assert_eq!(make(3.)("b", &cache)?, 3.);
+        std::fs::write(folder.path().join("cache.safetensors"), "damaged").map_err(Error::io("."))?;
+        assert_eq!(make(4.)("b", &cache)?, 4.);
+        let error =
+            cache.tensor(BTreeMap::new(), "y").map_or_else(|error| error.to_string(), |_| String::new());
+        assert!(error.contains("no tensor `y`"), "{error}");
+        Ok(())
+    }
+}

@@ -1,0 +1,198 @@
+//! The UNet of the recipe: drawing is learned from English captions, and then re-aligned to all languages.
+
+use super::conditions::EmojiConditions;
+use super::{Corpus, ENGLISH, MultilingualRecipe};
+use crate::error::{Error, Result};
+use crate::export::{export, scheduler_config, text_encoder_config};
+use crate::optimizer::Optimizer;
+use crate::parameters::Parameters;
+use crate::recipe::frozen;
+use crate::run::{Batch, Objective, Observer};
+use crate::stages::clip::TrainedDualEncoder;
+use crate::stages::diffusion::TrainedUnet;
+use crate::stages::functions::Functions;
+use crate::stages::realign::{RealignStage, Realignment};
+use crate::stages::sheet::Drawing;
+use crate::stages::vae::{TrainedVae, encode};
+use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::tokenizer::Tokenizer;
+use altdiffusion_pipeline::schedulers::SchedulerConfig;
+use altdiffusion_pipeline::unet::{UNet2DConditionConfig, UNet2DConditionModel};
+use altdiffusion_pipeline::vae::AutoencoderKl;
+use candle_core::Tensor;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What the stages of diffusion share.
+pub(super) struct Drawers<'a> {
+    pub recipe: &'a MultilingualRecipe,
+    pub corpus: &'a Corpus,
+    pub vae: &'a TrainedVae,
+    pub tokenizer: &'a Tokenizer,
+    pub tokenizer_bytes: &'a [u8],
+    pub output: &'a Path,
+}
+
+/// The pictures that are drawn.
+struct Drawn {
+    /// (n, size, size, 3), channels-last, from −1 to 1.
+    pictures: Tensor,
+    owners: Vec<usize>,
+}
+
+impl Drawers<'_> {
+    /// Trains all stages up to and including `last`; after the last of all, writes the model.
+    pub fn train(
+        &self,
+        teacher: &TrainedDualEncoder,
+        student: &TrainedDualEncoder,
+        last: Option<&str>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let MultilingualRecipe { unet: shape, base, realign, languages, .. } = self.recipe;
+        let device = self.corpus.pictures.device();
+        let drawn = self.drawn()?;
+        let encoder = |model: &TrainedDualEncoder| -> Result<TextEncoder> {
+            Ok(TextEncoder::new(&text_encoder_config(model), frozen(&model.text_weights, device))?)
+        };
+        let config = shape.config(&self.vae.latents, student.text_config.project_dim)?;
+        let english = [ENGLISH.to_owned()];
+        let text_encoder = encoder(teacher)?;
+        let inputs = Inputs { drawn: &drawn, languages: &english, text_encoder: &text_encoder };
+        let mut weights = self.train_stage(base, &config, None, &inputs, observer)?;
+        if last == Some(base.name.as_str()) {
+            return Ok(());
+        }
+        let text_encoder = encoder(student)?;
+        let inputs = Inputs { drawn: &drawn, languages, text_encoder: &text_encoder };
+        for stage in realign {
+            weights = self.train_stage(stage, &config, Some(&weights), &inputs, observer)?;
+            if last == Some(stage.name.as_str()) && realign.last() != Some(stage) {
+                return Ok(());
+            }
+        }
+        let unet = TrainedUnet { config, weights };
+        export(&self.output.join("model"), self.tokenizer_bytes, student, self.vae, &unet)
+    }
+
+    /// The pictures of the styles and concepts that are drawn.
+    fn drawn(&self) -> Result<Drawn> {
+        let Corpus { data, pictures, owners, .. } = self.corpus;
+        let taught = self.recipe.taught();
+        let mut chosen = Vec::new();
+        // In the order in which the pictures of the corpus were collected.
+        let all = data.concepts().iter().flat_map(|concept| {
+            let styles = concept.pictures.iter().filter(|p| self.recipe.vendors.contains(&p.vendor));
+            styles.map(move |picture| (concept, picture))
+        });
+        for (place, (concept, picture)) in (0u32..).zip(all) {
+            if taught.has(concept) && taught.vendors.contains(&picture.vendor) {
+                chosen.push(place);
+            }
+        }
+        if chosen.is_empty() {
+            let problem = "expected pictures to be left, found none";
+            return Err(Error::Setting(format!("drawn_vendors, not_drawn: {problem}")));
+        }
+        let owners = chosen.iter().filter_map(|&place| owners.get(place as usize).copied()).collect();
+        let pictures = pictures.index_select(&Tensor::new(chosen, pictures.device())?, 0)?;
+        Ok(Drawn { pictures, owners })
+    }
+
+    fn train_stage(
+        &self,
+        stage: &RealignStage,
+        config: &UNet2DConditionConfig,
+        initial: Option<&BTreeMap<String, Tensor>>,
+        inputs: &Inputs,
+        observer: &mut dyn Observer,
+    ) -> Result<BTreeMap<String, Tensor>> {
+        let MultilingualRecipe { seed, parts, sample: sheet, unet: shape, .. } = self.recipe;
+        let Drawn { pictures, owners } = inputs.drawn;
+        let device = pictures.device();
+        let run = self.recipe.run(self.output, &stage.name)?;
+        let vae = AutoencoderKl::new(&self.vae.config, frozen(&self.vae.weights, device))?;
+        let latents = latents(&vae, &at_resolution(pictures, stage.resolution)?)?;
+
+        let train = stage.train;
+        let mut parameters = Parameters::new(*seed).training(move |name| train.has(name));
+        if let Some(initial) = initial {
+            parameters = parameters.starting_from(frozen(initial, device));
+        }
+        let unet = UNet2DConditionModel::new(config, parameters.var_builder(device))?;
+        if initial.is_none() {
+            shape.calm(&parameters)?;
+        }
+        observer.note(&stage.name, &format!("trains {} of the UNet's values", parameters.count()));
+        let mut optimizer = Optimizer::new(stage.optimizer.clone(), &parameters)?;
+        let scheduler = scheduler()?;
+        let conditions = EmojiConditions {
+            captions: &self.corpus.captions,
+            languages: inputs.languages,
+            tokenizer: self.tokenizer,
+            text_encoder: inputs.text_encoder,
+            owners,
+        };
+        let realignment = Realignment::new(stage, &unet, &scheduler, &latents, &conditions, *parts)?;
+        let drawing = Drawing {
+            tokenizer: self.tokenizer,
+            text_encoder: inputs.text_encoder,
+            vae: &vae,
+            scheduler: &scheduler,
+        };
+        let gradients = |batch: &mut Batch| realignment.gradients(batch);
+        let sample = || sheet.draw(&drawing, &unet, &latents, *seed).map(Some);
+        run.train(&mut optimizer, observer, &Functions { gradients, sample })?;
+        Ok(parameters.with(optimizer.averages()))
+    }
+}
+
+/// What a stage learns from.
+struct Inputs<'a> {
+    drawn: &'a Drawn,
+    languages: &'a [String],
+    text_encoder: &'a TextEncoder,
+}
+
+/// The noise levels that the model is written with.
+fn scheduler() -> Result<SchedulerConfig> {
+    Ok(SchedulerConfig::from_json(scheduler_config().to_string(), "scheduler_config.json")?)
+}
+
+/// Scaled latents (n, channels, height, width) of channels-last pictures.
+fn latents(vae: &AutoencoderKl, pictures: &Tensor) -> Result<Tensor> {
+    let latents = encode(vae, pictures)?.permute((0, 3, 1, 2))?.contiguous()?;
+    Ok((latents * vae.scaling_factor())?)
+}
+
+/// Channels-last square pictures, made smaller by averaging squares of pixels.
+fn at_resolution(pictures: &Tensor, resolution: usize) -> Result<Tensor> {
+    let (n, size, _, channels) = pictures.dims4()?;
+    if resolution == size {
+        return Ok(pictures.clone());
+    }
+    if resolution == 0 || !size.is_multiple_of(resolution) {
+        return Err(Error::Setting(format!("resolution: expected a divisor of {size}, found {resolution}")));
+    }
+    let square = size / resolution;
+    let rows = pictures.reshape((n, resolution, square, size * channels))?.mean(2)?;
+    Ok(rows.reshape((n, resolution, resolution, square, channels))?.mean(3)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn squares_of_pixels_become_their_means() -> Result<()> {
+        let pictures = Tensor::arange(0f32, 2. * 16. * 3., &Device::Cpu)?.reshape((2, 4, 4, 3))?;
+        let small = at_resolution(&pictures, 2)?;
+        assert_eq!(small.dims(), [2, 2, 2, 3]);
+        // Pixels 0 and 1 of the first two rows of four: the first channel has 0, 3, 12 and 15.
+        assert_eq!(small.flatten_all()?.to_vec1::<f32>()?[..3], [7.5, 8.5, 9.5]);
+        assert_eq!(small.get(1)?.get(1)?.get(1)?.to_vec1::<f32>()?, [85.5, 86.5, 87.5]);
+        assert!(at_resolution(&pictures, 3).is_err());
+        Ok(())
+    }
+}

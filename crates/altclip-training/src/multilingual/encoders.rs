@@ -1,0 +1,168 @@
+//! The dual encoders of the recipe: the English teacher, its multilingual student, and the student with pictures.
+
+use super::report::HeldOut;
+use super::{Corpus, ENGLISH, MultilingualRecipe};
+use crate::cache::Cache;
+use crate::emoji::{PictureCaptions, TeacherTexts, Translations};
+use crate::error::Result;
+use crate::export::export_dual_encoder;
+use crate::optimizer::Optimizer;
+use crate::parameters::Parameters;
+use crate::recipe::frozen;
+use crate::run::Observer;
+use crate::stages::clip::{TrainedDualEncoder, embed_pictures, pictures_by_concept};
+use crate::stages::contrastive::ContrastiveLearning;
+use crate::stages::image::ImageInputs;
+use crate::stages::teacher::TeacherLearning;
+use crate::stages::vae::TrainedVae;
+use altclip_encoder::altclip::AltClipTextTower;
+use altclip_encoder::embedder::Embedder;
+use altclip_encoder::source::ModelSource;
+use altclip_encoder::tokenizer::Tokenizer;
+use altclip_encoder::vision::VisionTower;
+use altdiffusion_pipeline::vae::AutoencoderKl;
+use candle_core::{DType, Device, Tensor};
+use std::path::Path;
+
+/// Folders of the models on the way.
+const ENGLISH_MODEL: &str = "english";
+const DISTILLED_MODEL: &str = "distilled";
+const CONTRASTIVE_MODEL: &str = "contrastive-model";
+
+/// What the stages of the encoders share.
+pub(super) struct Encoders<'a> {
+    pub recipe: &'a MultilingualRecipe,
+    pub corpus: &'a Corpus,
+    pub held_out: &'a HeldOut,
+    pub tokenizer: &'a Tokenizer,
+    pub tokenizer_bytes: &'a [u8],
+    pub output: &'a Path,
+}
+
+impl Encoders<'_> {
+    /// An English CLIP from pictures and English captions.
+    pub fn train_clip(&self, observer: &mut dyn Observer) -> Result<TrainedDualEncoder> {
+        let MultilingualRecipe { clip, seed, .. } = self.recipe;
+        let Corpus { data, pictures, owners, .. } = self.corpus;
+        let run = self.recipe.run(self.output, "clip")?;
+        clip.train(data, pictures, owners, self.tokenizer, &[ENGLISH.to_owned()], &run, *seed, observer)
+    }
+
+    /// The same with an image side that knows rough drawings: the teacher.
+    pub fn train_image(
+        &self,
+        trained_vae: &TrainedVae,
+        model: &mut TrainedDualEncoder,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let Corpus { data, pictures, owners, .. } = self.corpus;
+        let vae = AutoencoderKl::new(&trained_vae.config, frozen(&trained_vae.weights, pictures.device()))?;
+        let inputs = ImageInputs {
+            data,
+            pictures,
+            latents: &trained_vae.latents,
+            owners,
+            languages: &[ENGLISH.to_owned()],
+            tokenizer: self.tokenizer,
+            vae: &vae,
+        };
+        let run = self.recipe.run(self.output, "image")?;
+        self.recipe.image.train(&inputs, model, &run, self.recipe.seed, observer)?;
+        self.keep(ENGLISH_MODEL, model, observer)
+    }
+
+    /// A text tower for all languages that learns the teacher's vectors, with no picture. It takes the place of the
+    /// teacher's in `model`.
+    pub fn train_teacher(
+        &self,
+        model: &mut TrainedDualEncoder,
+        device: &Device,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let MultilingualRecipe { teacher: stage, languages, seed, .. } = self.recipe;
+        let run = self.recipe.run(self.output, "teacher")?;
+        let captions = &self.corpus.captions;
+        let texts = TeacherTexts::new(&self.corpus.data, captions);
+        let source = ModelSource::directory(self.output.join(ENGLISH_MODEL));
+        let teacher = Embedder::from_source(&source, DType::F32, device)?;
+        let words = Cache::at(&self.output.join("teacher-vectors.safetensors"))
+            .vectors_of(&teacher, texts.words())?
+            .to_vec2()?;
+        let rows = texts.rows(&words);
+        let width = teacher.projection_dim();
+        let vectors = Tensor::from_vec(rows.concat(), (rows.len(), width), device)?;
+
+        let parameters = Parameters::new(*seed);
+        let student = text_tower(model, &parameters, device)?;
+        let mut optimizer = Optimizer::new(stage.optimizer.clone(), &parameters)?;
+        let learning = TeacherLearning {
+            student: &student,
+            tokenizer: self.tokenizer,
+            texts: &Translations { captions, texts: &texts, languages },
+            vectors: &vectors,
+            batch_size: stage.batch_size,
+            max_tokens: stage.max_tokens,
+        };
+        run.train(&mut optimizer, observer, &learning)?;
+        // The factor on the cosines stays the teacher's.
+        model.text_weights.extend(optimizer.averages());
+        self.keep(DISTILLED_MODEL, model, observer)
+    }
+
+    /// The text tower once more, with pictures and captions in all languages.
+    pub fn train_contrastive(
+        &self,
+        model: &mut TrainedDualEncoder,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let MultilingualRecipe { contrastive: stage, languages, seed, .. } = self.recipe;
+        let Corpus { captions, pictures, owners, .. } = self.corpus;
+        let device = pictures.device();
+        let run = self.recipe.run(self.output, "contrastive")?;
+        let vision = VisionTower::new(&model.vision_config, frozen(&model.vision_weights, device))?;
+        let vectors = embed_pictures(&vision, pictures)?;
+        let parameters = Parameters::new(*seed).starting_from(frozen(&model.text_weights, device));
+        let text = text_tower(model, &parameters, device)?;
+        let logit_scale = parameters.var_builder(device).get((), "logit_scale")?;
+        let mut optimizer = Optimizer::new(stage.optimizer.clone(), &parameters)?;
+        let of_concept = pictures_by_concept(owners, stage.batch_size)?;
+        let with_concept = |pictures: Vec<usize>| {
+            let concept = pictures.first().and_then(|&picture| owners.get(picture))?;
+            Some((*concept, pictures.into_iter().map(|picture| picture as u32).collect()))
+        };
+        let pictures: Vec<(usize, Vec<u32>)> = of_concept.into_iter().filter_map(with_concept).collect();
+        let learning = ContrastiveLearning {
+            text: &text,
+            logit_scale: &logit_scale,
+            tokenizer: self.tokenizer,
+            captions: &PictureCaptions { captions, languages, pictures: &pictures },
+            pictures: &vectors,
+            batch_size: stage.batch_size,
+            chunk_size: stage.chunk_size,
+            max_tokens: stage.max_tokens,
+        };
+        run.train(&mut optimizer, observer, &learning)?;
+        model.text_weights.extend(optimizer.averages());
+        self.keep(CONTRASTIVE_MODEL, model, observer)
+    }
+
+    /// Writes a model, and tells how well it finds what was held out.
+    fn keep(&self, name: &str, model: &TrainedDualEncoder, observer: &mut dyn Observer) -> Result<()> {
+        export_dual_encoder(&self.output.join(name), self.tokenizer_bytes, model)?;
+        let shares = self.held_out.found_shares(model, self.tokenizer, &self.recipe.languages)?;
+        observer.note(name, &shares);
+        Ok(())
+    }
+}
+
+/// A text tower of the model's shape.
+fn text_tower(
+    model: &TrainedDualEncoder,
+    parameters: &Parameters,
+    device: &Device,
+) -> Result<AltClipTextTower> {
+    let vb = parameters.var_builder(device);
+    let projection = vb.pp("text_projection");
+    let projection_dim = model.vision_config.projection_dim;
+    Ok(AltClipTextTower::new(&model.text_config, projection_dim, vb, projection)?)
+}

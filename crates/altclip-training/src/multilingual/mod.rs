@@ -1,0 +1,216 @@
+//! The emoji model by AltCLIP's whole recipe, from one configuration file: an English CLIP; a multilingual text tower
+//! that learns from it with no picture; a touch-up with pictures; and diffusion that is re-aligned to the new tower.
+//!
+//! Each stage has a folder and goes on from its own checkpoint. What is held out ([`Split`]) is seen by none of them.
+
+mod conditions;
+mod diffusion;
+mod encoders;
+mod report;
+
+use crate::emoji::{CaptionSampler, Dataset, Split};
+use crate::error::{Error, Result};
+use crate::evaluate::{Taught, training_pictures};
+use crate::run::{Observer, Run};
+use crate::settings::{self, Change};
+use crate::stages::clip::ClipStage;
+use crate::stages::contrastive::ContrastiveStage;
+use crate::stages::image::ImageStage;
+use crate::stages::realign::RealignStage;
+use crate::stages::sheet::SampleSheet;
+use crate::stages::teacher::TeacherStage;
+use crate::stages::unet_shape::UnetShape;
+use crate::stages::vae::{TrainedVae, VaeStage};
+use crate::unigram::train_unigram;
+use altclip_encoder::tokenizer::Tokenizer;
+use altdiffusion_pipeline::write_whole;
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::time::Duration;
+
+/// The language of the teacher.
+const ENGLISH: &str = "en";
+
+/// Every setting of the multilingual emoji model's training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MultilingualRecipe {
+    /// Seed of all weights and all draws.
+    pub seed: u64,
+    /// Seconds between two checkpoints.
+    pub save_every: u64,
+    /// Languages of the captions, by their codes; English among them.
+    pub languages: Vec<String>,
+    /// Drawing styles that the encoders and the autoencoder learn.
+    pub vendors: Vec<String>,
+    /// Drawing styles that are drawn.
+    pub drawn_vendors: Vec<String>,
+    /// Categories and subcategories of concepts that are not drawn: a small model draws fewer things better.
+    pub not_drawn: Vec<String>,
+    /// Pieces of the tokenizer.
+    pub vocab_size: usize,
+    /// Parts of a batch of diffusion that are computed at the same time on the CPU, each by its share of the cores.
+    pub parts: usize,
+    pub vae: VaeStage,
+    /// The teacher: an English CLIP.
+    pub clip: ClipStage,
+    /// Its image side, trained further to know rough drawings.
+    pub image: ImageStage,
+    pub teacher: TeacherStage,
+    pub contrastive: ContrastiveStage,
+    pub unet: UnetShape,
+    /// Drawing, learned from English captions as the teacher reads them.
+    pub base: RealignStage,
+    /// Re-alignment to the multilingual text tower, stage after stage.
+    pub realign: Vec<RealignStage>,
+    pub sample: SampleSheet,
+}
+
+/// What is trained on.
+struct Corpus {
+    /// Without what is held out.
+    data: Dataset,
+    captions: CaptionSampler,
+    /// (n, size, size, 3), channels-last, from −1 to 1.
+    pictures: Tensor,
+    /// The concept that each shows.
+    owners: Vec<usize>,
+}
+
+impl MultilingualRecipe {
+    /// Whether the settings in a file are those of this recipe: it has a teacher.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or is no TOML.
+    pub fn is_in(path: &Path) -> Result<bool> {
+        let table: toml::Table = settings::load(path, &[])?;
+        Ok(table.contains_key("teacher"))
+    }
+
+    /// Reads a recipe from a TOML file, with changes made to it.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or lacks a setting, or has one that is unknown.
+    pub fn load(path: &Path, changes: &[Change]) -> Result<Self> {
+        settings::load(path, changes)
+    }
+
+    /// What the model learns to draw.
+    pub fn taught(&self) -> Taught {
+        Taught {
+            languages: self.languages.clone(),
+            vendors: self.drawn_vendors.clone(),
+            exclude: self.not_drawn.clone(),
+        }
+    }
+
+    /// The names of all stages, in their order.
+    pub fn stages(&self) -> Vec<&str> {
+        let fixed = ["vae", "clip", "image", "teacher", "contrastive", self.base.name.as_str()];
+        fixed.into_iter().chain(self.realign.iter().map(|stage| stage.name.as_str())).collect()
+    }
+
+    /// Trains up to and including the stage `last`, or all, going on where an earlier run stopped. After the last one
+    /// the model lies in `output/model`, in the published layout; the dual encoders of the way there lie in
+    /// `output/english`, `output/distilled` and `output/contrastive-model`.
+    ///
+    /// # Errors
+    /// If a setting describes no model, a file cannot be read or written, or a loss is not finite.
+    pub fn train(
+        &self,
+        folder: &Path,
+        output: &Path,
+        last: Option<&str>,
+        device: &Device,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let stages = self.stages();
+        if let Some(last) = last.filter(|last| !stages.contains(last)) {
+            return Err(Error::Setting(format!("stage `{last}`: expected one of {}", stages.join(", "))));
+        }
+        let is_last = |stage: &str| last == Some(stage);
+        let whole = Dataset::load(folder)?;
+        let split = Split::load(folder)?;
+        let corpus = self.corpus(&whole, &split, device)?;
+        let held_out = report::HeldOut::new(&whole, &split, device)?;
+
+        let vae = self.train_vae(&corpus, output, observer)?;
+        if is_last("vae") {
+            return Ok(());
+        }
+        let (tokenizer, tokenizer_bytes) = self.tokenizer(&corpus, output)?;
+        let trainer = encoders::Encoders {
+            recipe: self,
+            corpus: &corpus,
+            held_out: &held_out,
+            tokenizer: &tokenizer,
+            tokenizer_bytes: &tokenizer_bytes,
+            output,
+        };
+        let mut model = trainer.train_clip(observer)?;
+        if is_last("clip") {
+            return Ok(());
+        }
+        trainer.train_image(&vae, &mut model, observer)?;
+        let teacher = model.clone();
+        if is_last("image") {
+            return Ok(());
+        }
+        trainer.train_teacher(&mut model, device, observer)?;
+        if is_last("teacher") {
+            return Ok(());
+        }
+        trainer.train_contrastive(&mut model, observer)?;
+        if is_last("contrastive") {
+            return Ok(());
+        }
+        let trainer = diffusion::Drawers {
+            recipe: self,
+            corpus: &corpus,
+            vae: &vae,
+            tokenizer: &tokenizer,
+            tokenizer_bytes: &tokenizer_bytes,
+            output,
+        };
+        trainer.train(&teacher, &model, last, observer)
+    }
+
+    fn corpus(&self, whole: &Dataset, split: &Split, device: &Device) -> Result<Corpus> {
+        if !self.languages.iter().any(|language| language == ENGLISH) {
+            return Err(Error::Setting("languages: expected `en` among them, the teacher's".to_owned()));
+        }
+        let data = split
+            .training(whole)
+            .ok_or_else(|| Error::Setting("the data set has nothing that is not held out".to_owned()))?;
+        let (pictures, owners) = training_pictures(&data, &self.vendors, device)?;
+        let captions = CaptionSampler::new(&data);
+        Ok(Corpus { data, captions, pictures, owners })
+    }
+
+    /// The folder of a stage.
+    fn run(&self, output: &Path, stage: &str) -> Result<Run> {
+        let run = Run::open(output.join(stage), self.seed)?;
+        Ok(run.save_every(Duration::from_secs(self.save_every)))
+    }
+
+    fn train_vae(&self, corpus: &Corpus, output: &Path, observer: &mut dyn Observer) -> Result<TrainedVae> {
+        self.vae.train(&corpus.pictures, &self.run(output, "vae")?, self.seed, observer)
+    }
+
+    /// The tokenizer of all languages and its file, trained on first use.
+    fn tokenizer(&self, corpus: &Corpus, output: &Path) -> Result<(Tokenizer, Vec<u8>)> {
+        let path = output.join("sentencepiece.bpe.model");
+        let bytes = if path.exists() {
+            std::fs::read(&path).map_err(Error::io(&path))?
+        } else {
+            let languages: Vec<&str> = self.languages.iter().map(String::as_str).collect();
+            let texts = corpus.captions.tokenizer_texts(&languages);
+            let bytes = train_unigram(texts, self.vocab_size).map_err(|e| Error::Setting(e.to_string()))?;
+            std::fs::create_dir_all(output).map_err(Error::io(output))?;
+            write_whole(&path, |temporary| std::fs::write(temporary, &bytes))?;
+            bytes
+        };
+        Ok((Tokenizer::from_sentencepiece_bytes(&bytes, &path.display().to_string())?, bytes))
+    }
+}

@@ -1,0 +1,74 @@
+//! How well a dual encoder finds pictures in a style that it has not seen of them.
+
+use crate::emoji::{Dataset, PICTURE_SIZE, Split};
+use crate::error::Result;
+use crate::pictures::to_tensor;
+use crate::recipe::frozen;
+use crate::stages::clip::{CAPTION_TOKENS, TrainedDualEncoder, embed_pictures};
+use altclip_encoder::altclip::{AltClipTextTower, normalize};
+use altclip_encoder::tokenizer::Tokenizer;
+use altclip_encoder::vision::VisionTower;
+use candle_core::{D, Device, Tensor};
+use std::collections::BTreeMap;
+
+/// Held-out pictures and their names.
+pub(super) struct HeldOut {
+    /// (n, size, size, 3), channels-last, from −1 to 1.
+    pictures: Tensor,
+    /// For each picture, the concept's name by language.
+    names: Vec<BTreeMap<String, String>>,
+}
+
+impl HeldOut {
+    pub fn new(data: &Dataset, split: &Split, device: &Device) -> Result<Self> {
+        let (mut pixels, mut names) = (Vec::new(), Vec::new());
+        for (picture, concept) in split.held_out_pictures(data) {
+            let (Some(picture), Some(concept)) = (data.picture(picture), data.concepts().get(concept)) else {
+                continue;
+            };
+            pixels.extend_from_slice(picture);
+            names.push(
+                concept.labels.iter().map(|(code, label)| (code.clone(), label.name.clone())).collect(),
+            );
+        }
+        Ok(Self { pictures: to_tensor(&pixels, PICTURE_SIZE, device)?, names })
+    }
+
+    /// One line: in each language, the share of names that find their own picture first.
+    pub fn found_shares(
+        &self,
+        model: &TrainedDualEncoder,
+        tokenizer: &Tokenizer,
+        languages: &[String],
+    ) -> Result<String> {
+        if self.names.is_empty() {
+            return Ok("no pictures are held out".to_owned());
+        }
+        let device = self.pictures.device();
+        let vision = VisionTower::new(&model.vision_config, frozen(&model.vision_weights, device))?;
+        let vb = frozen(&model.text_weights, device);
+        let projection = vb.pp("text_projection");
+        let text =
+            AltClipTextTower::new(&model.text_config, model.vision_config.projection_dim, vb, projection)?;
+        let pictures = embed_pictures(&vision, &self.pictures)?.t()?;
+        let mut shares = Vec::new();
+        for language in languages {
+            let named =
+                self.names.iter().enumerate().filter_map(|(i, names)| Some((i, names.get(language)?)));
+            let (own, texts): (Vec<usize>, Vec<&String>) = named.unzip();
+            if texts.is_empty() {
+                continue;
+            }
+            let encoding = tokenizer.encode_padded(&texts, CAPTION_TOKENS)?;
+            let vectors = normalize(&text.forward(
+                &encoding.input_ids.to_device(device)?,
+                &encoding.attention_mask.to_device(device)?,
+            )?)?;
+            let first = vectors.matmul(&pictures)?.argmax(D::Minus1)?.to_vec1::<u32>()?;
+            let right = first.iter().zip(&own).filter(|&(&found, &own)| found as usize == own).count();
+            shares.push(format!("{language} {:.0}", 100. * right as f64 / own.len() as f64));
+        }
+        let count = self.names.len();
+        Ok(format!("of {count} held-out pictures, found first by name, in %: {}", shares.join(", ")))
+    }
+}

@@ -1,0 +1,19 @@
+//! Pairs for training: texts with texts, and pictures with texts, from files that people have.
+
+mod shuffled;
+mod table;
+
+pub use shuffled::Shuffled;
+pub use table::{Skipped, Table};
+
+use crate::error::Result;
+use crate::run::Batch;
+
+/// Texts, each with a row of a table of vectors that it belongs to.
+pub trait TextRows: Sync {
+    /// Draws `count` texts and the rows that belong to them.
+    ///
+    /// # Errors
+    /// If there is nothing to draw.
+    fn draw(&self, batch: &mut Batch, count: usize) -> Result<(Vec<String>, Vec<u32>)>;
+}

@@ -1,0 +1,95 @@
+//! A list that is gone through again and again, each time in another order.
+
+use crate::error::{Error, Result};
+use crate::pairs::TextRows;
+use crate::run::Batch;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use std::sync::{Mutex, PoisonError};
+
+/// Texts and their rows in an order that depends on the seed and the number of the epoch alone, so that the number of a
+/// batch is its position in the data.
+pub struct Shuffled {
+    texts: Vec<String>,
+    rows: Vec<u32>,
+    seed: u64,
+    /// The order of the epoch that was last asked for.
+    order: Mutex<Option<(usize, Vec<usize>)>>,
+}
+
+impl Shuffled {
+    /// Texts with the row of each.
+    ///
+    /// # Errors
+    /// If there is no text.
+    pub fn new(pairs: Vec<(String, u32)>, seed: u64) -> Result<Self> {
+        if pairs.is_empty() {
+            return Err(Error::Setting("data: expected pairs, found none".to_owned()));
+        }
+        let (texts, rows) = pairs.into_iter().unzip();
+        Ok(Self { texts, rows, seed, order: Mutex::new(None) })
+    }
+
+    /// Pairs in an epoch.
+    pub fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Never so: there is at least one pair.
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// The pair at a place in the sequence of all epochs.
+    pub fn at(&self, place: usize) -> usize {
+        let (epoch, within) = (place / self.len(), place % self.len());
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = order.take().filter(|(known, _)| *known == epoch);
+        let (_, shuffled) = order.insert(known.unwrap_or_else(|| (epoch, self.order_of(epoch))));
+        shuffled.get(within).copied().unwrap_or(within)
+    }
+
+    fn order_of(&self, epoch: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(epoch as u64);
+        order.shuffle(&mut rng);
+        order
+    }
+}
+
+impl TextRows for Shuffled {
+    fn draw(&self, batch: &mut Batch, count: usize) -> Result<(Vec<String>, Vec<u32>)> {
+        let first = batch.number * count;
+        let chosen = (first..first + count).map(|place| self.at(place));
+        let pair = |i: usize| Some((self.texts.get(i)?.clone(), *self.rows.get(i)?));
+        Ok(chosen.filter_map(pair).unzip())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_epoch_has_everything_once_in_its_own_order() -> Result<()> {
+        let pairs = || (0..10u32).map(|i| (format!("text {i}"), i)).collect();
+        let shuffled = Shuffled::new(pairs(), 3)?;
+        let draw = |number: usize| shuffled.draw(&mut Batch::new(1, number), 5).map(|(_, rows)| rows);
+        let epochs: Vec<Vec<u32>> = (0..3)
+            .map(|epoch| Ok([draw(2 * epoch)?, draw(2 * epoch + 1)?].concat()))
+            .collect::<Result<_>>()?;
+        for epoch in &epochs {
+            let mut sorted = epoch.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..10).collect::<Vec<u32>>());
+        }
+        assert!(epochs[0] != epochs[1] && epochs[1] != epochs[2]);
+        // Out of order, and in another process, it is the same.
+        assert_eq!(Shuffled::new(pairs(), 3)?.draw(&mut Batch::new(1, 4), 5)?.1, draw(4)?);
+        assert_eq!(draw(0)?, epochs[0][..5]);
+        assert!(Shuffled::new(Vec::new(), 3).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! Columns of texts from a JSONL, CSV or TSV file.
+
+use crate::error::{Error, Result};
+use serde_json::{Map, Value};
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+/// Reasons that are told of what was skipped; all are counted.
+const TOLD: usize = 3;
+
+/// The rows of a file in which no asked-for column is empty.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Table {
+    /// The values of each row, in the order of the columns that were asked for.
+    pub rows: Vec<Vec<String>>,
+    pub skipped: Skipped,
+}
+
+/// What was left out, and why.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Skipped {
+    pub count: usize,
+    reasons: Vec<String>,
+}
+
+impl Skipped {
+    /// Counts one more.
+    pub fn add(&mut self, reason: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.reasons.len() < TOLD {
+            self.reasons.push(reason());
+        }
+    }
+}
+
+/// Such as `skipped 12: line 3: `zh` is empty; line 9: …; and 10 more`.
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "skipped {}: {}", self.count, self.reasons.join("; "))?;
+        match self.count - self.reasons.len() {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}
+
+impl Table {
+    /// Reads the columns of these names from a file: a JSON object per line (`.jsonl`), or a header and records
+    /// (`.csv`, `.tsv`). A row that cannot be read, or that lacks a value, is skipped and counted.
+    ///
+    /// # Errors
+    /// If the file cannot be read, has another ending, has no such column, or no row is left.
+    pub fn read(path: &Path, columns: &[&str]) -> Result<Self> {
+        let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        let table = match ending.as_str() {
+            "jsonl" | "ndjson" => read_jsonl(path, columns)?,
+            "csv" => read_csv(path, columns, b',')?,
+            "tsv" => read_csv(path, columns, b'\t')?,
+            _ => return Err(Error::format(path, "expected a file that ends in .jsonl, .csv or .tsv")),
+        };
+        if table.rows.is_empty() {
+            let columns = columns.join(", ");
+            let why =
+                if table.skipped.count == 0 { "it has none".to_owned() } else { table.skipped.to_string() };
+            return Err(Error::format(path, format!("expected rows with the columns {columns}: {why}")));
+        }
+        Ok(table)
+    }
+
+    fn add(&mut self, line: usize, columns: &[&str], values: Vec<Option<String>>) {
+        let missing =
+            values.iter().position(|value| value.as_deref().is_none_or(|text| text.trim().is_empty()));
+        match missing.and_then(|at| columns.get(at)) {
+            Some(column) => self.skipped.add(|| format!("line {line}: `{column}` is empty")),
+            None => self.rows.push(values.into_iter().flatten().collect()),
+        }
+    }
+}
+
+fn read_jsonl(path: &Path, columns: &[&str]) -> Result<Table> {
+    let mut table = Table { rows: Vec::new(), skipped: Skipped::default() };
+    let mut found: Vec<bool> = vec![false; columns.len()];
+    let mut names: Vec<String> = Vec::new();
+    let file = File::open(path).map_err(Error::io(path))?;
+    for (number, line) in (1..).zip(BufReader::new(file).lines()) {
+        let line = line.map_err(Error::io(path))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        match serde_json::from_str::<Map<String, Value>>(&line) {
+            Ok(object) => {
+                if names.is_empty() {
+                    names = object.keys().cloned().collect();
+                }
+                found
+                    .iter_mut()
+                    .zip(columns)
+                    .for_each(|(found, &column)| *found |= object.contains_key(column));
+                let value = |&column: &&str| object.get(column).and_then(Value::as_str).map(str::to_owned);
+                table.add(number, columns, columns.iter().map(value).collect());
+            }
+            Err(error) => table.skipped.add(|| format!("line {number}: expected a JSON object: {error}")),
+        }
+    }
+    match columns.iter().zip(found).find(|(_, found)| !found) {
+        Some((column, _)) if !names.is_empty() => Err(no_column(path, column, &names)),
+        _ => Ok(table),
+    }
+}
+
+fn read_csv(path: &Path, columns: &[&str], delimiter: u8) -> Result<Table> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(file);
+    let names: Vec<String> = match reader.headers() {
+        Ok(header) => header.iter().map(|name| name.trim_start_matches('\u{feff}').to_owned()).collect(),
+        Err(error) => return Err(Error::format(path, format!("expected a header: {error}"))),
+    };
+    let place = |column: &&str| {
+        names.iter().position(|name| name == column).ok_or_else(|| no_column(path, column, &names))
+    };
+    let places = columns.iter().map(place).collect::<Result<Vec<usize>>>()?;
+    let mut table = Table { rows: Vec::new(), skipped: Skipped::default() };
+    let mut record = csv::StringRecord::new();
+    loop {
+        let line = reader.position().line() as usize;
+        match reader.read_record(&mut record) {
+            Ok(false) => return Ok(table),
+            Ok(true) => {
+                let value = |&place: &usize| record.get(place).map(str::to_owned);
+                table.add(line, columns, places.iter().map(value).collect());
+            }
+            Err(error) if error.is_io_error() => return Err(Error::format(path, error)),
+            Err(error) => table.skipped.add(|| format!("line {line}: {error}")),
+        }
+    }
+}
+
+fn no_column(path: &Path, column: &str, names: &[String]) -> Error {
+    Error::format(path, format!("expected a column `{column}`, found {}", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(name: &str, text: impl AsRef<[u8]>, columns: &[&str]) -> std::result::Result<Table, String> {
+        let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).map_err(|e| e.to_string())?;
+        let shown = format!("{}/", folder.path().display());
+        Table::read(&path, columns).map_err(|error| error.to_string().replace(&shown, ""))
+    }
+
+    #[test]
+    fn rows_keep_the_order_of_the_columns() {
+        let texts = [
+            ("a.jsonl", "{\"en\": \"cat\", \"zh\": \"猫\"}\n\n{\"zh\": \"狗\", \"en\": \"dog\"}\n"),
+            ("a.csv", "en,x,zh\ncat,1,猫\n\"dog\",2,狗\n"),
+            ("a.TSV", "\u{feff}zh\ten\n猫\tcat\n狗\tdog\n"),
+        ];
+        for (name, text) in texts {
+            let rows = read(name, text, &["zh", "en"]).map(|table| (table.rows, table.skipped.count));
+            assert_eq!(rows, Ok((vec![vec!["猫".into(), "cat".into()], vec!["狗".into(), "dog".into()]], 0)));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named_and_counted() {
+        let text = "{\"en\": \"cat\", \"zh\": \" \"}\n{\"en\": \"dog\", \"zh\": \"狗\"}\nno json\n{\"en\": \"ant\"}\n{\"zh\": 3}\n";
+        let skipped = read("a.jsonl", text, &["en", "zh"]).map(|table| table.skipped.to_string());
+        let expected = "skipped 4: line 1: `zh` is empty; line 3: expected a JSON object: expected ident at line 1 \
+                        column 2; line 4: `zh` is empty; and 1 more";
+        assert_eq!(skipped.as_deref(), Ok(expected));
+        let skipped =
+            read("a.csv", "en,zh\ncat,猫\ndog\n", &["en", "zh"]).map(|table| table.skipped.to_string());
+        assert_eq!(skipped.as_deref(), Ok("skipped 1: line 3: `zh` is empty"));
+        let bytes = [&b"en,zh\ncat,\xff\n"[..], "dog,狗\n".as_bytes()].concat();
+        let table = read("a.csv", bytes, &["en", "zh"]);
+        assert_eq!(table.map(|table| (table.rows.len(), table.skipped.count)), Ok((1, 1)));
+    }
+
+    #[test]
+    fn a_file_without_a_column_is_one_error() {
+        let error = |name, text| read(name, text, &["en", "zh"]).err();
+        let expected = |name| Some(format!("{name}: expected a column `zh`, found en, fr"));
+        assert_eq!(error("a.csv", "en,fr\na,b\n"), expected("a.csv"));
+        assert_eq!(error("a.jsonl", "{\"en\": \"a\", \"fr\": \"b\"}\n"), expected("a.jsonl"));
+        let none = error("a.csv", "en,zh\n");
+        assert_eq!(none.as_deref(), Some("a.csv: expected rows with the columns en, zh: it has none"));
+        let ending = error("a.txt", "en");
+        assert_eq!(ending.as_deref(), Some("a.txt: expected a file that ends in .jsonl, .csv or .tsv"));
+    }
+}

@@ -1,0 +1,142 @@
+//! Contrastive learning on a file of pictures and captions.
+
+use super::model::TrainedAltClip;
+use super::{Precision, open_run, tell};
+use crate::cache::{Cache, hash};
+use crate::error::{Error, Result};
+use crate::optimizer::Optimizer;
+use crate::pairs::{Shuffled, Skipped, Table};
+use crate::run::Observer;
+use crate::settings::{self, Change};
+use crate::stages::contrastive::{ContrastiveLearning, ContrastiveStage};
+use altclip_encoder::altclip::normalize;
+use altclip_encoder::embedder::Embedder;
+use altclip_encoder::source::ModelSource;
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const STAGE: &str = "contrastive";
+
+/// Every setting of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContrastiveRecipe {
+    /// Seed of the order of the data.
+    pub seed: u64,
+    /// Seconds between two checkpoints.
+    pub save_every: u64,
+    /// The model whose text tower is trained, in AltCLIP's layout: a directory, or a repository on the hub.
+    pub model: String,
+    #[serde(default)]
+    pub precision: Precision,
+    /// A file of pictures and captions, `.jsonl`, `.csv` or `.tsv`.
+    pub data: PathBuf,
+    /// The column of the pictures' files, whose names begin in the folder of `data`.
+    pub picture: String,
+    /// The columns of the captions.
+    pub captions: Vec<String>,
+    pub stage: ContrastiveStage,
+}
+
+impl ContrastiveRecipe {
+    /// Reads the settings from a TOML file, with changes made to them.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or lacks a setting, or has one that is unknown.
+    pub fn load(path: &Path, changes: &[Change]) -> Result<Self> {
+        settings::load(path, changes)
+    }
+
+    /// Trains, going on where an earlier run stopped, and writes the model to `output/model`. Pictures that cannot be read
+    /// are skipped and counted.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written, or a loss is not finite.
+    pub fn train(&self, output: &Path, device: &Device, observer: &mut dyn Observer) -> Result<()> {
+        let dtype = self.precision.dtype(device)?;
+        let run = open_run(output, STAGE, self.seed, self.save_every)?;
+        let columns: Vec<&str> =
+            std::iter::once(&self.picture).chain(&self.captions).map(String::as_str).collect();
+        let table = Table::read(&self.data, &columns)?;
+        tell(observer, STAGE, &table.skipped);
+
+        let (vectors, kept) = self.vectors(output, &table, device, observer)?;
+        let mut pairs = Vec::new();
+        for (row, &pair) in (0u32..).zip(&kept) {
+            let captions = table.rows.get(pair as usize).into_iter().flat_map(|values| values.iter().skip(1));
+            pairs.extend(captions.map(|caption| (caption.clone(), row)));
+        }
+        let model = TrainedAltClip::open(&self.model, self.seed, dtype, device, true)?;
+        model.tell_fresh(observer, STAGE);
+        let logit_scale = model.logit_scale(device)?;
+        let mut optimizer = Optimizer::new(self.stage.optimizer.clone(), &model.parameters)?;
+        let learning = ContrastiveLearning {
+            text: &model.text,
+            logit_scale: &logit_scale,
+            tokenizer: &model.tokenizer,
+            captions: &Shuffled::new(pairs, self.seed)?,
+            pictures: &normalize(&vectors.to_device(device)?)?,
+            batch_size: self.stage.batch_size,
+            chunk_size: self.stage.chunk_size,
+            max_tokens: self.stage.max_tokens,
+        };
+        run.train(&mut optimizer, observer, &learning)?;
+        model.write(output, optimizer.averages(), model.image_weights(None)?, None)
+    }
+
+    /// The vectors of the pictures that can be read, (n, projection_dim), and the rows that these come from.
+    fn vectors(
+        &self,
+        output: &Path,
+        table: &Table,
+        device: &Device,
+        observer: &mut dyn Observer,
+    ) -> Result<(Tensor, Vec<u32>)> {
+        const VECTORS: &str = "vectors";
+        const KEPT: &str = "kept";
+        let files = files(&self.data, table);
+        let key = format!("{} pictures {:016x} by {}", files.len(), hash_of_files(&files), self.model);
+        let mut skipped = Skipped::default();
+        let make = || {
+            let embedder = Embedder::from_source(&ModelSource::open(&self.model)?, DType::F32, device)?;
+            let (mut values, mut kept) = (Vec::new(), Vec::new());
+            for (row, (_, vector)) in (0u32..).zip(embedder.image_stream(files.into_iter())) {
+                match vector {
+                    Ok(vector) => {
+                        values.extend(vector);
+                        kept.push(row);
+                    }
+                    Err(error) => skipped.add(|| error.to_string()),
+                }
+            }
+            if kept.is_empty() {
+                return Err(Error::format(&self.data, format!("expected pictures: {skipped}")));
+            }
+            let vectors = Tensor::from_vec(values, (kept.len(), embedder.projection_dim()), &Device::Cpu)?;
+            let kept = Tensor::new(kept, &Device::Cpu)?;
+            Ok(BTreeMap::from([(VECTORS.to_owned(), vectors), (KEPT.to_owned(), kept)]))
+        };
+        let cache = Cache::at(&output.join("picture-vectors.safetensors"));
+        let tensors = cache.of(&key, make)?;
+        tell(observer, STAGE, &skipped);
+        let kept = cache.tensor(tensors.clone(), KEPT)?.to_vec1()?;
+        Ok((cache.tensor(tensors, VECTORS)?, kept))
+    }
+}
+
+/// The pictures of a table's first column.
+pub(super) fn files(data: &Path, table: &Table) -> Vec<PathBuf> {
+    let folder = data.parent().unwrap_or(Path::new(""));
+    table.rows.iter().filter_map(|values| Some(folder.join(values.first()?))).collect()
+}
+
+/// A hash of files' names and sizes, which changes when they do.
+pub(super) fn hash_of_files(files: &[PathBuf]) -> u64 {
+    let sizes = files.iter().flat_map(|file| {
+        let size = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+        file.display().to_string().into_bytes().into_iter().chain(size.to_le_bytes())
+    });
+    hash(sizes)
+}

@@ -1,0 +1,84 @@
+//! The stages for models of any size, in their published layouts: a run of each has a configuration file of its own.
+
+mod contrastive;
+mod diffusion;
+mod latents;
+mod model;
+mod states;
+mod teacher;
+
+pub use contrastive::ContrastiveRecipe;
+pub use diffusion::DiffusionRecipe;
+pub use teacher::TeacherRecipe;
+
+use crate::error::{Error, Result};
+use crate::pairs::Skipped;
+use crate::run::{Observer, Run};
+use candle_core::{DType, Device};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::time::Duration;
+
+/// Folder of the trained model.
+const MODEL: &str = "model";
+
+/// What a model computes in while it is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Half the memory and several times the speed of a GPU; the optimiser keeps weights in f32.
+    Bf16,
+}
+
+impl Precision {
+    /// The type of the weights.
+    ///
+    /// # Errors
+    /// For bf16 on a CPU, which computes in f32 whatever weights are stored in.
+    pub fn dtype(self, device: &Device) -> Result<DType> {
+        match self {
+            Self::F32 => Ok(DType::F32),
+            Self::Bf16 if device.is_cpu() => {
+                Err(Error::Setting("precision: bf16 needs a GPU, expected f32 on a CPU".to_owned()))
+            }
+            Self::Bf16 => Ok(DType::BF16),
+        }
+    }
+}
+
+/// Opens the folder of a stage.
+fn open_run(output: &Path, stage: &str, seed: u64, save_every: u64) -> Result<Run> {
+    Ok(Run::open(output.join(stage), seed)?.save_every(Duration::from_secs(save_every)))
+}
+
+/// Tells what was left out of the data.
+fn tell(observer: &mut dyn Observer, stage: &str, skipped: &Skipped) {
+    if skipped.count > 0 {
+        observer.note(stage, &skipped.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The files that people begin with.
+    #[test]
+    fn the_configurations_of_this_crate_can_be_read() -> Result<()> {
+        let config = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name);
+        TeacherRecipe::load(&config("teacher.toml"), &[])?;
+        ContrastiveRecipe::load(&config("contrastive.toml"), &[])?;
+        let diffusion = DiffusionRecipe::load(&config("diffusion.toml"), &["seed=7".parse()?])?;
+        assert_eq!((diffusion.stages.len(), diffusion.seed), (3, 7));
+        Ok(())
+    }
+
+    #[test]
+    fn half_precision_needs_a_gpu() {
+        let error =
+            Precision::Bf16.dtype(&Device::Cpu).map_or_else(|error| error.to_string(), |_| String::new());
+        assert_eq!(error, "precision: bf16 needs a GPU, expected f32 on a CPU");
+    }
+}

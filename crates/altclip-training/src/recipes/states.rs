@@ -1,0 +1,119 @@
+//! Captions as hidden states, computed once.
+
+use crate::cache::{Cache, hash_of_texts};
+use crate::error::Result;
+use crate::stages::realign::{Condition, Conditions};
+use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::tokenizer::Tokenizer;
+use altdiffusion_pipeline::PROMPT_TOKENS;
+use candle_core::{DType, Device, Tensor};
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const ROWS: &str = "rows";
+const KEY_BIAS: &str = "key_bias";
+const STARTS: &str = "starts";
+
+/// The hidden states of many captions, without their padding, one after the other. The first is the empty one.
+pub(super) struct CaptionStates {
+    /// (rows of all captions, width), on the training's device.
+    rows: Tensor,
+    /// For each row, what is added to its score.
+    key_bias: Vec<f32>,
+    /// Where each caption begins, and where the last ends.
+    starts: Vec<u32>,
+    /// The captions of each picture.
+    of_picture: Vec<Vec<u32>>,
+}
+
+impl CaptionStates {
+    /// Encodes the captions of each picture, and the empty one, one at a time.
+    ///
+    /// # Errors
+    /// If a caption cannot be encoded, or the file cannot be written.
+    pub fn of(
+        captions: &[Vec<String>],
+        tokenizer: &Tokenizer,
+        encoder: &TextEncoder,
+        model: &str,
+        cache: &Path,
+        device: &Device,
+    ) -> Result<Self> {
+        let texts: Vec<String> =
+            std::iter::once(String::new()).chain(captions.iter().flatten().cloned()).collect();
+        let key = format!("{} captions {:016x} by {model}", texts.len(), hash_of_texts(&texts));
+        let make = || {
+            let (mut rows, mut key_bias, mut starts) = (Vec::new(), Vec::<f32>::new(), vec![0u32]);
+            for text in &texts {
+                let encoding = tokenizer.encode_padded(&[text], PROMPT_TOKENS)?;
+                let (ids, mask) =
+                    (encoding.input_ids.to_device(device)?, encoding.attention_mask.to_device(device)?);
+                let states = encoder.encode_compact(&ids, &mask)?;
+                let count = states.rows.dim(1)?;
+                rows.push(states.rows.squeeze(0)?.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.detach());
+                key_bias.extend(states.key_bias.flatten_all()?.to_vec1::<f32>()?);
+                starts.push(starts.last().copied().unwrap_or_default() + count as u32);
+            }
+            Ok(BTreeMap::from([
+                (ROWS.to_owned(), Tensor::cat(&rows, 0)?),
+                (KEY_BIAS.to_owned(), Tensor::new(key_bias, &Device::Cpu)?),
+                (STARTS.to_owned(), Tensor::new(starts, &Device::Cpu)?),
+            ]))
+        };
+        let cache = Cache::at(cache);
+        let tensors = cache.of(&key, make)?;
+        let mut next = 1u32;
+        let of_picture = captions.iter().map(|captions| {
+            let first = next;
+            next += captions.len() as u32;
+            (first..next).collect()
+        });
+        Ok(Self {
+            of_picture: of_picture.collect(),
+            rows: cache.tensor(tensors.clone(), ROWS)?.to_device(device)?,
+            key_bias: cache.tensor(tensors.clone(), KEY_BIAS)?.to_vec1()?,
+            starts: cache.tensor(tensors, STARTS)?.to_vec1()?,
+        })
+    }
+
+    /// Captions by their numbers as a batch: shorter ones are filled up with a row that nothing attends to.
+    fn batch(&self, captions: &[u32]) -> Result<Condition> {
+        let range = |&caption: &u32| {
+            let start = self.starts.get(caption as usize).copied().unwrap_or_default();
+            start..self.starts.get(caption as usize + 1).copied().unwrap_or(start)
+        };
+        let longest = captions.iter().map(|caption| range(caption).len()).max().unwrap_or_default();
+        let (mut rows, mut key_bias) = (Vec::new(), Vec::new());
+        for range in captions.iter().map(range) {
+            let filler = longest - range.len();
+            key_bias.extend_from_slice(
+                self.key_bias.get(range.start as usize..range.end as usize).unwrap_or_default(),
+            );
+            key_bias.extend(std::iter::repeat_n(f32::NEG_INFINITY, filler));
+            rows.extend(range);
+            rows.extend(std::iter::repeat_n(0, filler));
+        }
+        let device = self.rows.device();
+        let shape = (captions.len(), longest);
+        let width = self.rows.dim(1)?;
+        let rows = self.rows.index_select(&Tensor::new(rows, device)?, 0)?;
+        Ok(Condition {
+            rows: rows.reshape((captions.len(), longest, width))?,
+            key_bias: Tensor::from_vec(key_bias, shape, device)?,
+        })
+    }
+}
+
+impl Conditions for CaptionStates {
+    fn draw(&self, rng: &mut ChaCha8Rng, pictures: &[u32], is_dropped: &[bool]) -> Result<Condition> {
+        let caption = |(&picture, &is_dropped): (&u32, &bool)| {
+            let captions = self.of_picture.get(picture as usize).map_or(&[][..], Vec::as_slice);
+            let chosen = captions.get(rng.random_range(0..captions.len().max(1)));
+            if is_dropped { 0 } else { chosen.copied().unwrap_or_default() }
+        };
+        let captions: Vec<u32> = pictures.iter().zip(is_dropped).map(caption).collect();
+        self.batch(&captions)
+    }
+}

@@ -1,0 +1,114 @@
+//! Teacher learning on a file of parallel texts.
+
+use super::model::TrainedAltClip;
+use super::{Precision, open_run, tell};
+use crate::cache::Cache;
+use crate::error::{Error, Result};
+use crate::optimizer::Optimizer;
+use crate::pairs::{Shuffled, Table};
+use crate::run::Observer;
+use crate::settings::{self, Change};
+use crate::stages::teacher::{TeacherLearning, TeacherStage};
+use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::embedder::Embedder;
+use altclip_encoder::source::ModelSource;
+use candle_core::{DType, Device};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+const STAGE: &str = "teacher";
+
+/// Every setting of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherRecipe {
+    /// Seed of new weights and of the order of the data.
+    pub seed: u64,
+    /// Seconds between two checkpoints.
+    pub save_every: u64,
+    /// The frozen model, of any family of dual encoders: a directory, or a repository on the hub.
+    pub teacher: String,
+    /// The model whose text tower is trained, in AltCLIP's layout. An image tower that it lacks is the teacher's.
+    pub student: String,
+    #[serde(default)]
+    pub precision: Precision,
+    /// A file of parallel texts, `.jsonl`, `.csv` or `.tsv`.
+    pub data: PathBuf,
+    /// The column of the texts that the teacher reads.
+    pub english: String,
+    /// The columns of their translations.
+    pub translations: Vec<String>,
+    pub stage: TeacherStage,
+}
+
+impl TeacherRecipe {
+    /// Reads the settings from a TOML file, with changes made to them.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or lacks a setting, or has one that is unknown.
+    pub fn load(path: &Path, changes: &[Change]) -> Result<Self> {
+        settings::load(path, changes)
+    }
+
+    /// Trains, going on where an earlier run stopped, and writes the model to `output/model`.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written, the models do not fit each other, or a loss is not finite.
+    pub fn train(&self, output: &Path, device: &Device, observer: &mut dyn Observer) -> Result<()> {
+        let dtype = self.precision.dtype(device)?;
+        let run = open_run(output, STAGE, self.seed, self.save_every)?;
+        let columns: Vec<&str> =
+            std::iter::once(&self.english).chain(&self.translations).map(String::as_str).collect();
+        let table = Table::read(&self.data, &columns)?;
+        tell(observer, STAGE, &table.skipped);
+
+        let (english, pairs) = pairs(&table);
+        let source = ModelSource::open(&self.teacher)?;
+        let teacher = Embedder::from_source(&source, DType::F32, device)?;
+        let vectors =
+            Cache::at(&output.join("teacher-vectors.safetensors")).vectors_of(&teacher, &english)?;
+        let model = TrainedAltClip::open(&self.student, self.seed, dtype, device, false)?;
+        let (found, expected) = (model.config.projection_dim, teacher.projection_dim());
+        if found != expected {
+            return Err(Error::Setting(format!(
+                "student: its vectors have {found} values, expected {expected} as the teacher's"
+            )));
+        }
+        model.tell_fresh(observer, STAGE);
+        // In the layout of an AltDiffusion the image tower has a folder of its own.
+        let folders = ["", "image_encoder"].into_iter();
+        let of_teacher = folders.map(|folder| Checkpoint::open(&source, folder)).find_map(Result::ok);
+        let image = model.image_weights(of_teacher.as_ref())?;
+        if image.is_none() {
+            observer
+                .note(STAGE, "neither model has an image tower of CLIP's names: the result has only texts");
+        }
+        let mut optimizer = Optimizer::new(self.stage.optimizer.clone(), &model.parameters)?;
+        let learning = TeacherLearning {
+            student: &model.text,
+            tokenizer: &model.tokenizer,
+            texts: &Shuffled::new(pairs, self.seed)?,
+            vectors: &vectors.to_device(device)?,
+            batch_size: self.stage.batch_size,
+            max_tokens: self.stage.max_tokens,
+        };
+        run.train(&mut optimizer, observer, &learning)?;
+        let logit_scale = teacher.model().logit_scale().ln();
+        model.write(output, optimizer.averages(), image, Some(logit_scale))
+    }
+}
+
+/// The different English texts, and every text with the row of the English one that it says the same as.
+fn pairs(table: &Table) -> (Vec<String>, Vec<(String, u32)>) {
+    let (mut english, mut rows, mut pairs) = (Vec::new(), HashMap::new(), Vec::new());
+    for texts in &table.rows {
+        let Some(first) = texts.first() else { continue };
+        let row = *rows.entry(first.clone()).or_insert_with(|| {
+            english.push(first.clone());
+            english.len() as u32 - 1
+        });
+        pairs.extend(texts.iter().map(|text| (text.clone(), row)));
+    }
+    (english, pairs)
+}

@@ -1,0 +1,88 @@
+//! Contrastive learning (AltCLIP, section 3.2, after Zhai et al., LiT, arXiv 2111.07991): the image tower is frozen, and
+//! the text tower is trained with CLIP's symmetric loss on pictures and captions.
+//!
+//! A frozen tower gives a picture the same vector always, so all vectors are computed once. What limits the batch is the
+//! text tower, and gradient caching lifts that.
+
+use crate::error::{Error, Result};
+use crate::gradients::Gradients;
+use crate::optimizer::OptimizerConfig;
+use crate::pairs::TextRows;
+use crate::run::{Batch, Objective};
+use crate::stages::clip::{MAX_LOGIT_SCALE, symmetric_loss};
+use altclip_encoder::altclip::{AltClipTextTower, normalize};
+use altclip_encoder::tokenizer::{Encoding, Tokenizer};
+use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Settings of the stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContrastiveStage {
+    /// Pairs that are told apart from one another.
+    pub batch_size: usize,
+    /// Texts that go through the tower together; fewer than the batch need less memory, and compute them twice.
+    pub chunk_size: usize,
+    /// Tokens that texts are cut to.
+    pub max_tokens: usize,
+    pub optimizer: OptimizerConfig,
+}
+
+/// The cross-entropy of picking a caption for each picture, and a picture for each caption.
+pub struct ContrastiveLearning<'a> {
+    pub text: &'a AltClipTextTower,
+    /// The logarithm of the factor on the cosines, which is learned; a scalar.
+    pub logit_scale: &'a Tensor,
+    pub tokenizer: &'a Tokenizer,
+    /// Captions, each with the row of its picture.
+    pub captions: &'a dyn TextRows,
+    /// (pictures, projection_dim), normalised, f32, on the tower's device.
+    pub pictures: &'a Tensor,
+    pub batch_size: usize,
+    pub chunk_size: usize,
+    pub max_tokens: usize,
+}
+
+/// The gradients of the symmetric loss of captions, in chunks that go through the tower one after the other, and as many
+/// pictures.
+///
+/// * `logit_scale` (), the logarithm of the factor on the cosines
+/// * `pictures` (captions, projection_dim), normalised, f32, on the tower's device
+///
+/// # Errors
+/// If the captions do not fit the tower, or the pictures are more or fewer.
+pub fn contrastive_gradients(
+    text: &AltClipTextTower,
+    logit_scale: &Tensor,
+    captions: &[Encoding],
+    pictures: &Tensor,
+) -> Result<Gradients> {
+    let device = pictures.device();
+    let encode = |chunk: usize| match captions.get(chunk) {
+        Some(texts) => {
+            let (ids, mask) = (texts.input_ids.to_device(device)?, texts.attention_mask.to_device(device)?);
+            Ok(normalize(&text.forward(&ids, &mask)?)?) // (texts, projection_dim)
+        }
+        None => Err(Error::Setting("batch_size: expected captions, found none".to_owned())),
+    };
+    let loss = |texts: &Tensor| {
+        let scale = logit_scale.to_dtype(DType::F32)?.exp()?.minimum(MAX_LOGIT_SCALE)?;
+        Ok(symmetric_loss(&pictures.matmul(&texts.t()?)?.broadcast_mul(&scale)?)?)
+    };
+    match captions {
+        [_] => Gradients::of(&loss(&encode(0)?)?),
+        _ => Gradients::cached(captions.len(), encode, loss),
+    }
+}
+
+impl Objective for ContrastiveLearning<'_> {
+    fn gradients(&self, batch: &mut Batch) -> Result<Gradients> {
+        let (captions, rows) = self.captions.draw(batch, self.batch_size)?;
+        let chunks = captions.chunks(self.chunk_size.max(1));
+        let chunks = chunks
+            .map(|chunk| self.tokenizer.encode_batch_padded(chunk, self.max_tokens))
+            .collect::<Result<Vec<_>, _>>()?;
+        let pictures = self.pictures.index_select(&Tensor::new(rows, self.pictures.device())?, 0)?;
+        contrastive_gradients(self.text, self.logit_scale, &chunks, &pictures)
+    }
+}

@@ -1,0 +1,139 @@
+//! Re-aligning diffusion with another text encoder, in stages (Ye et al., AltDiffusion, arXiv 2308.09991, section 3.3):
+//! first only the keys and values of the cross-attentions, at a low resolution; then the whole UNet, at the full one; in
+//! the end with some captions left out, for guidance (Ho & Salimans, arXiv 2207.12598).
+
+use crate::error::{Error, Result};
+use crate::gradients::Gradients;
+use crate::optimizer::OptimizerConfig;
+use crate::run::{Batch, Objective};
+use crate::stages::denoising::{Denoising, NoiseSettings};
+use crate::workers::Workers;
+use altdiffusion_pipeline::schedulers::SchedulerConfig;
+use altdiffusion_pipeline::unet::UNet2DConditionModel;
+use candle_core::Tensor;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+/// Settings of one stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RealignStage {
+    /// What the stage is called, and its folder.
+    pub name: String,
+    pub train: TrainedPart,
+    /// Side of the pictures in pixels.
+    pub resolution: usize,
+    pub batch_size: usize,
+    /// Share of captions replaced by the empty one.
+    #[serde(default)]
+    pub caption_dropout: f64,
+    #[serde(default)]
+    pub noise: NoiseSettings,
+    pub optimizer: OptimizerConfig,
+}
+
+/// What a stage changes of the UNet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainedPart {
+    /// The matrices that make keys and values of the prompt: what a UNet knows of a text encoder.
+    CrossAttentionKeysAndValues,
+    /// Everything.
+    All,
+}
+
+impl TrainedPart {
+    /// Whether a weight of the UNet is trained.
+    pub fn has(self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            // The second attention of a transformer block is the one to the prompt.
+            Self::CrossAttentionKeysAndValues => {
+                name.contains(".attn2.to_k.") || name.contains(".attn2.to_v.")
+            }
+        }
+    }
+}
+
+/// What the UNet attends to: a batch of prompts.
+pub struct Condition {
+    /// (batch, rows, width)
+    pub rows: Tensor,
+    /// (batch, rows), added to the scores: see [`CompactHiddenStates`](altclip_encoder::text_encoder::CompactHiddenStates).
+    pub key_bias: Tensor,
+}
+
+/// Captions of pictures, as the text encoder sees them.
+pub trait Conditions: Sync {
+    /// A caption for each of the pictures; the empty one where `is_dropped` says so.
+    ///
+    /// # Errors
+    /// If a caption cannot be encoded.
+    fn draw(&self, rng: &mut ChaCha8Rng, pictures: &[u32], is_dropped: &[bool]) -> Result<Condition>;
+}
+
+/// The error of the UNet's prediction for noised latents of pictures, under their captions.
+pub struct Realignment<'a> {
+    unet: &'a UNet2DConditionModel,
+    denoising: Denoising,
+    /// (pictures, channels, height, width), scaled.
+    latents: &'a Tensor,
+    conditions: &'a dyn Conditions,
+    batch_size: usize,
+    caption_dropout: f64,
+    workers: Workers,
+}
+
+impl<'a> Realignment<'a> {
+    /// A stage's objective. On the CPU a batch is computed in `parts` at the same time.
+    ///
+    /// * `latents` (pictures, channels, height, width), scaled, on the UNet's device
+    ///
+    /// # Errors
+    /// If the settings fit no data.
+    pub fn new(
+        stage: &RealignStage,
+        unet: &'a UNet2DConditionModel,
+        scheduler: &SchedulerConfig,
+        latents: &'a Tensor,
+        conditions: &'a dyn Conditions,
+        parts: usize,
+    ) -> Result<Self> {
+        let RealignStage { caption_dropout, batch_size, .. } = *stage;
+        if !(0. ..=1.).contains(&caption_dropout) {
+            let problem = format!("expected a share from 0 to 1, found {caption_dropout}");
+            return Err(Error::Setting(format!("caption_dropout: {problem}")));
+        }
+        let parts = if latents.device().is_cpu() { parts } else { 1 };
+        if batch_size == 0 || !batch_size.is_multiple_of(parts.max(1)) {
+            let problem = format!("expected a multiple of {parts} parts, found {batch_size}");
+            return Err(Error::Setting(format!("batch_size: {problem}")));
+        }
+        if latents.dim(0)? == 0 {
+            return Err(Error::Setting("data: expected pictures, found none".to_owned()));
+        }
+        let denoising = Denoising::new(scheduler, stage.noise);
+        let workers = Workers::new(parts)?;
+        Ok(Self { unet, denoising, latents, conditions, batch_size, caption_dropout, workers })
+    }
+
+    fn part(&self, rng: &mut ChaCha8Rng, size: usize) -> Result<Gradients> {
+        let pictures = self.latents.dim(0)? as u32;
+        let chosen: Vec<u32> = (0..size).map(|_| rng.random_range(0..pictures)).collect();
+        let is_dropped: Vec<bool> = chosen.iter().map(|_| rng.random_bool(self.caption_dropout)).collect();
+        let original =
+            self.latents.index_select(&Tensor::new(chosen.as_slice(), self.latents.device())?, 0)?;
+        let noised = self.denoising.draw(rng, &original)?;
+        let condition = self.conditions.draw(rng, &chosen, &is_dropped)?;
+        let context = self.unet.project_context(&condition.rows, Some(&condition.key_bias))?;
+        Gradients::of(&self.denoising.loss(self.unet, &noised, &context)?)
+    }
+}
+
+impl Objective for Realignment<'_> {
+    fn gradients(&self, batch: &mut Batch) -> Result<Gradients> {
+        let size = self.batch_size / self.workers.parts();
+        Gradients::sum(self.workers.run(&mut batch.rng, |rng| self.part(rng, size)))
+    }
+}

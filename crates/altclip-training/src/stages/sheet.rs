@@ -1,0 +1,73 @@
+//! Pictures of what a UNet can do, while it is trained.
+
+use crate::error::Result;
+use crate::pictures::contact_sheet;
+use crate::stages::clip::CAPTION_TOKENS;
+use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::tokenizer::Tokenizer;
+use altdiffusion_pipeline::random::{Noise, TorchCpu};
+use altdiffusion_pipeline::schedulers::SchedulerConfig;
+use altdiffusion_pipeline::unet::UNet2DConditionModel;
+use altdiffusion_pipeline::vae::AutoencoderKl;
+use altdiffusion_pipeline::{Denoising, Guidance, Prompt, Start, TextStates, denoise};
+use candle_core::Tensor;
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
+
+/// Pictures side by side.
+const COLUMNS: usize = 8;
+
+/// What is drawn, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SampleSheet {
+    pub prompts: Vec<String>,
+    pub steps: usize,
+    pub guidance_scale: f64,
+}
+
+/// The parts of a model beside its UNet.
+pub struct Drawing<'a> {
+    pub tokenizer: &'a Tokenizer,
+    pub text_encoder: &'a TextEncoder,
+    pub vae: &'a AutoencoderKl,
+    pub scheduler: &'a SchedulerConfig,
+}
+
+impl SampleSheet {
+    /// Draws each prompt once, in the size of `latents` (n, channels, height, width).
+    ///
+    /// # Errors
+    /// If there is no prompt, or a part of the model cannot be run.
+    pub fn draw(
+        &self,
+        model: &Drawing,
+        unet: &UNet2DConditionModel,
+        latents: &Tensor,
+        seed: u64,
+    ) -> Result<RgbImage> {
+        let (_, channels, height, width) = latents.dims4()?;
+        let mut pictures = Vec::new();
+        for (i, prompt) in self.prompts.iter().enumerate() {
+            let states = TextStates::encode(
+                model.tokenizer,
+                model.text_encoder,
+                &["", prompt],
+                CAPTION_TOKENS,
+                latents.device(),
+            )?;
+            let prompt = Prompt::guided(unet, &states, 1)?;
+            let mut scheduler = model.scheduler.build(self.steps)?;
+            let mut noise = TorchCpu::new(seed + i as u64);
+            let start = Start::in_noise(scheduler.as_ref(), &noise.normal(&[1, channels, height, width])?)?;
+            let how = Denoising { guidance: Guidance::new(self.guidance_scale), windows: None };
+            let done = denoise(unet, scheduler.as_mut(), &prompt, how, start, &mut noise, |_| {
+                ControlFlow::Continue(())
+            })?;
+            let decoded = model.vae.decode(&(done.latents / model.vae.scaling_factor())?.detach())?;
+            pictures.push(decoded.permute((0, 2, 3, 1))?.contiguous()?);
+        }
+        Ok(contact_sheet(&Tensor::cat(&pictures, 0)?, COLUMNS)?)
+    }
+}

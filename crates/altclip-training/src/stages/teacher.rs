@@ -1,0 +1,57 @@
+//! Teacher learning (Chen et al., AltCLIP, arXiv 2211.06679, section 3.1; FlagAI's `AltCLIP` training): a text tower
+//! learns to give the vectors of a frozen one, for English texts and for their translations, and sees no picture.
+
+use crate::error::Result;
+use crate::gradients::Gradients;
+use crate::optimizer::OptimizerConfig;
+use crate::pairs::TextRows;
+use crate::run::{Batch, Objective};
+use altclip_encoder::altclip::AltClipTextTower;
+use altclip_encoder::tokenizer::{Encoding, Tokenizer};
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// Settings of the stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherStage {
+    /// Texts in a batch.
+    pub batch_size: usize,
+    /// Tokens that texts are cut to.
+    pub max_tokens: usize,
+    pub optimizer: OptimizerConfig,
+}
+
+/// The squared distance of a student's vectors to those of its teacher.
+pub struct TeacherLearning<'a> {
+    pub student: &'a AltClipTextTower,
+    pub tokenizer: &'a Tokenizer,
+    /// Texts, each with the row of the teacher's vector that it should have.
+    pub texts: &'a dyn TextRows,
+    /// (rows, projection_dim), not normalised, on the student's device.
+    pub vectors: &'a Tensor,
+    pub batch_size: usize,
+    pub max_tokens: usize,
+}
+
+/// The mean squared error of a student's vectors of texts, over all their values; a scalar.
+///
+/// * `vectors` (texts, projection_dim), the teacher's, not normalised, on the student's device
+///
+/// # Errors
+/// If the texts do not fit the student, or the vectors have another width.
+pub fn teacher_loss(student: &AltClipTextTower, texts: &Encoding, vectors: &Tensor) -> Result<Tensor> {
+    let device = vectors.device();
+    let (ids, mask) = (texts.input_ids.to_device(device)?, texts.attention_mask.to_device(device)?);
+    let found = student.forward(&ids, &mask)?.to_dtype(vectors.dtype())?;
+    Ok((found - vectors)?.sqr()?.mean_all()?)
+}
+
+impl Objective for TeacherLearning<'_> {
+    fn gradients(&self, batch: &mut Batch) -> Result<Gradients> {
+        let (texts, rows) = self.texts.draw(batch, self.batch_size)?;
+        let encoding = self.tokenizer.encode_batch_padded(&texts, self.max_tokens)?;
+        let vectors = self.vectors.index_select(&Tensor::new(rows, self.vectors.device())?, 0)?;
+        Gradients::of(&teacher_loss(self.student, &encoding, &vectors)?)
+    }
+}

@@ -1,0 +1,249 @@
+//! Twenty steps of every training stage, compared with PyTorch's (`scripts/golden/training.py`): losses, norms of the
+//! gradients, and for each weight the first gradient's norm and its inner product with the weight.
+
+use altclip_encoder::altclip::{AltClipConfig, AltClipTextTower};
+use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::source::ModelSource;
+use altclip_encoder::tokenizer::Encoding;
+use altclip_training::stages::contrastive::contrastive_gradients;
+use altclip_training::stages::denoising::{Denoising, NoiseSettings};
+use altclip_training::stages::realign::TrainedPart;
+use altclip_training::stages::teacher::teacher_loss;
+use altclip_training::{
+    Batch, Gradients, Metrics, Objective, Observer, Optimizer, OptimizerConfig, Parameters, Result, Run,
+    Schedule,
+};
+use altdiffusion_pipeline::schedulers::SchedulerConfig;
+use altdiffusion_pipeline::unet::UNet2DConditionModel;
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+const STEPS: usize = 20;
+
+/// Both sides compute in f32, and their rounding errors of about 1e-6 grow from step to step.
+const LOSS_TOLERANCE: f64 = 1e-4;
+/// Gradients come straight from one forward and one backward pass: f32's rounding over some hundred sums.
+const GRADIENT_TOLERANCE: f64 = 1e-4;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+}
+
+fn config(learning_rate: f64) -> OptimizerConfig {
+    OptimizerConfig {
+        steps: STEPS,
+        learning_rate,
+        warmup_steps: 3,
+        schedule: Schedule::Cosine,
+        weight_decay: 0.05,
+        beta1: 0.9,
+        beta2: 0.98,
+        max_grad_norm: 1.,
+        ema_decay: 0.9999,
+        accumulate: 1,
+    }
+}
+
+/// The inputs of a stage, and what PyTorch made of them.
+struct Golden {
+    tensors: HashMap<String, Tensor>,
+    learning_rate: f64,
+}
+
+impl Golden {
+    fn open(name: &str, learning_rate: f64) -> Result<Self> {
+        let path = golden(&format!("training/{name}.safetensors"));
+        Ok(Self { tensors: candle_core::safetensors::load(path, &Device::Cpu)?, learning_rate })
+    }
+
+    /// Rows of an input, counted modulo its length.
+    fn rows(&self, name: &str, first: usize, count: usize) -> Result<Tensor> {
+        let tensor = &self.tensors[name];
+        let rows: Vec<u32> = (first..first + count).map(|row| (row % tensor.dims()[0]) as u32).collect();
+        Ok(tensor.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?)
+    }
+
+    fn texts(&self, first: usize, count: usize) -> Result<Encoding> {
+        let rows = |name: &str| {
+            Ok::<_, altclip_training::Error>(self.rows(name, first, count)?.to_dtype(DType::U32)?)
+        };
+        Ok(Encoding { input_ids: rows("input_ids")?, attention_mask: rows("attention_mask")? })
+    }
+
+    /// Trains with the gradients of each step, and compares.
+    fn check(&self, parameters: &Parameters, gradients: impl Fn(usize) -> Result<Gradients>) -> Result<()> {
+        let objective = Recorded { gradients, parameters, first: RefCell::default() };
+        let mut optimizer = Optimizer::new(config(self.learning_rate), parameters)?;
+        let mut watch = Watch::default();
+        let folder = tempfile::tempdir().unwrap();
+        Run::open(folder.path(), 1)?.train(&mut optimizer, &mut watch, &objective)?;
+
+        let series = |name: &str| self.tensors[name].to_vec1::<f32>();
+        let close = |found: f64, expected: f32, tolerance: f64, what: &str| {
+            let expected = f64::from(expected);
+            let error = (found - expected).abs();
+            assert!(error <= tolerance * expected.abs().max(1.), "{what}: {found}, expected {expected}");
+        };
+        for (step, (metrics, loss)) in watch.0.iter().zip(series("losses")?).enumerate() {
+            close(metrics.loss, loss, LOSS_TOLERANCE, &format!("loss of step {step}"));
+        }
+        let norms = series("gradient_norms")?;
+        close(watch.0[0].gradient_norm, norms[0], GRADIENT_TOLERANCE, "norm of the first gradient");
+        assert_eq!(watch.0.len(), STEPS);
+
+        let first = objective.first.into_inner();
+        let expected = self.tensors.keys().filter(|name| name.starts_with("first.")).count();
+        assert_eq!(first.len(), expected, "weights that are trained");
+        let whole = f64::from(norms[0]);
+        for (name, [norm, product, weight_norm]) in first {
+            let Some(expected) = self.tensors.get(&format!("first.{name}")) else {
+                panic!("{name} is not trained")
+            };
+            let expected = expected.to_vec1::<f32>()?;
+            // A gradient that is small beside the others is a difference of larger numbers.
+            let floor = GRADIENT_TOLERANCE * whole.min(1.);
+            let error = (norm - f64::from(expected[0])).abs();
+            assert!(error <= floor, "{name}: norm {norm}, expected {}", expected[0]);
+            let error = (product - f64::from(expected[1])).abs();
+            assert!(
+                error <= floor * weight_norm.max(1.),
+                "{name}: product {product}, expected {}",
+                expected[1]
+            );
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Watch(Vec<Metrics>);
+
+impl Observer for Watch {
+    fn step(&mut self, _: &str, metrics: &Metrics, _: usize) {
+        self.0.push(*metrics);
+    }
+
+    fn note(&mut self, _: &str, _: &str) {}
+}
+
+/// Keeps of the first gradient, by weight, its norm, its product with the weight, and the weight's norm.
+struct Recorded<'a, F> {
+    gradients: F,
+    parameters: &'a Parameters,
+    first: RefCell<HashMap<String, [f64; 3]>>,
+}
+
+impl<F: Fn(usize) -> Result<Gradients>> Objective for Recorded<'_, F> {
+    fn gradients(&self, batch: &mut Batch) -> Result<Gradients> {
+        let gradients = (self.gradients)(batch.number)?;
+        if batch.number == 0 {
+            for (name, weight) in self.parameters.iter() {
+                let Some(gradient) = gradients.of_weight(&weight)? else { panic!("{name} has no gradient") };
+                let (gradient, weight) = (gradient.to_dtype(DType::F64)?, weight.to_dtype(DType::F64)?);
+                let sum = |x: Tensor| x.sum_all()?.to_scalar::<f64>();
+                let (norm, weight_norm) = (sum(gradient.sqr()?)?.sqrt(), sum(weight.sqr()?)?.sqrt());
+                let product = sum((gradient * weight)?)?;
+                self.first.borrow_mut().insert(name, [norm, product, weight_norm]);
+            }
+        }
+        Ok(gradients)
+    }
+}
+
+fn weights(model: &str, folder: &str) -> Result<VarBuilder<'static>> {
+    let source = ModelSource::directory(golden(model));
+    Ok(Checkpoint::open(&source, folder)?.var_builder(DType::F32, &Device::Cpu)?)
+}
+
+/// The text tower of the tiny AltCLIP, trained.
+fn text_tower() -> Result<(Parameters, AltClipTextTower)> {
+    const MODEL: &str = "dual_encoders/altclip";
+    let config: AltClipConfig = ModelSource::directory(golden(MODEL)).read_json("config.json")?;
+    let parameters = Parameters::new(1).starting_from(weights(MODEL, "")?);
+    let vb = parameters.var_builder(&Device::Cpu);
+    let (text, projection) = (vb.pp("text_model"), vb.pp("text_projection"));
+    let tower = AltClipTextTower::new(&config.text_config, config.projection_dim, text, projection)?;
+    assert!(parameters.fresh().is_empty());
+    Ok((parameters, tower))
+}
+
+#[test]
+fn teacher_learning_is_pytorchs() -> Result<()> {
+    let golden = Golden::open("teacher", 2e-3)?;
+    let (parameters, student) = text_tower()?;
+    golden.check(&parameters, |step| {
+        let vectors = golden.rows("vectors", step, 5)?;
+        Gradients::of(&teacher_loss(&student, &golden.texts(step, 5)?, &vectors)?)
+    })
+}
+
+/// In one piece and in chunks of 3, 3 and 1.
+#[test]
+fn contrastive_learning_is_pytorchs() -> Result<()> {
+    let golden = Golden::open("contrastive", 2e-3)?;
+    for chunk in [7, 3] {
+        let (parameters, text) = text_tower()?;
+        let logit_scale = parameters.var_builder(&Device::Cpu).get((), "logit_scale")?;
+        golden.check(&parameters, |step| {
+            let chunks = (0..7).step_by(chunk).map(|first| golden.texts(step + first, chunk.min(7 - first)));
+            let chunks = chunks.collect::<Result<Vec<_>>>()?;
+            contrastive_gradients(&text, &logit_scale, &chunks, &golden.rows("pictures", step, 7)?)
+        })?;
+    }
+    Ok(())
+}
+
+/// A stage of diffusion on a tiny UNet, with or without captions left out.
+fn check_diffusion(
+    name: &str,
+    model: &str,
+    train: TrainedPart,
+    gamma: Option<f64>,
+    prediction: &str,
+    is_dropping: bool,
+) -> Result<()> {
+    let golden_values = Golden::open(name, 2e-4)?;
+    let config = ModelSource::directory(golden(model)).read_json("unet/config.json")?;
+    let parameters =
+        Parameters::new(1).starting_from(weights(model, "unet")?).training(move |name| train.has(name));
+    let unet = UNet2DConditionModel::new(&config, parameters.var_builder(&Device::Cpu))?;
+    let scheduler = format!(
+        r#"{{"_class_name": "DDPMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+            "num_train_timesteps": 1000, "prediction_type": "{prediction}"}}"#
+    );
+    let scheduler = SchedulerConfig::from_json(scheduler, "scheduler_config.json")?;
+    let noise = NoiseSettings { min_snr_gamma: gamma, ..NoiseSettings::default() };
+    let denoising = Denoising::new(&scheduler, noise);
+    golden_values.check(&parameters, |step| {
+        let tensor = |name: &str| golden_values.tensors[name].get(step);
+        let timesteps: Vec<usize> =
+            tensor("timesteps")?.to_vec1::<i64>()?.into_iter().map(|timestep| timestep as usize).collect();
+        let latents = golden_values.rows("latents", step, 2)?;
+        let noised = denoising.noised(&latents, &tensor("noise")?, &timesteps)?;
+        let mut states = golden_values.rows("states", step, 2)?;
+        if is_dropping && step % 2 == 1 {
+            states = Tensor::stack(&[states.get(0)?, golden_values.tensors["empty"].clone()], 0)?;
+        }
+        let context = unet.project_context(&states, None)?;
+        Gradients::of(&denoising.loss(&unet, &noised, &context)?)
+    })
+}
+
+#[test]
+fn the_first_stage_of_diffusion_is_pytorchs() -> Result<()> {
+    let train = TrainedPart::CrossAttentionKeysAndValues;
+    check_diffusion("keys_and_values", "alt_diffusion", train, Some(5.), "epsilon", false)
+}
+
+#[test]
+fn the_second_stage_of_diffusion_is_pytorchs() -> Result<()> {
+    check_diffusion("whole", "alt_diffusion_m18", TrainedPart::All, Some(5.), "v_prediction", false)
+}
+
+#[test]
+fn the_third_stage_of_diffusion_is_pytorchs() -> Result<()> {
+    check_diffusion("guidance", "alt_diffusion", TrainedPart::All, None, "epsilon", true)
+}

@@ -1,0 +1,49 @@
+//! `altdiffusion train prepare`: the emoji data set.
+
+use altclip_training::emoji::{PrepareOptions, prepare};
+use anyhow::Result;
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct Prepare {
+    /// The folder with the packages.
+    #[arg(long, value_name = "DIR")]
+    packages: PathBuf,
+    /// The folder for the data set: pictures.safetensors, concepts.jsonl, and held_out.json with what training leaves
+    /// out.
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// Languages of the names, by their codes. By default the 18 of AltDiffusion-m18.
+    #[arg(long, value_name = "CODE", value_delimiter = ',')]
+    languages: Vec<String>,
+    /// Drawing styles: google, twitter. By default both.
+    #[arg(long, value_name = "VENDOR", value_delimiter = ',')]
+    vendors: Vec<String>,
+    /// Make people in each of the five skin tones concepts of their own, as the model for 18 languages needs them.
+    #[arg(long)]
+    skin_tones: bool,
+}
+
+impl Prepare {
+    pub fn run(self) -> Result<()> {
+        let mut options = PrepareOptions::new(self.packages, &self.output);
+        options.skin_tones = self.skin_tones;
+        if !self.languages.is_empty() {
+            options.languages = self.languages;
+        }
+        if !self.vendors.is_empty() {
+            options.vendors = self.vendors;
+        }
+        let report = prepare(&options)?;
+        for (category, concepts) in &report.categories {
+            println!("{concepts:5} {category}");
+        }
+        println!("{} concepts, {} pictures in {}", report.concepts, report.pictures, self.output.display());
+        println!(
+            "held out from training: {} people in a skin tone, {} keywords in one language, {} pictures",
+            report.held_out_compositions, report.held_out_keywords, report.held_out_pictures
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! `altdiffusion train teacher`, `contrastive` and `diffusion`: stages of the recipe for models of any size.
+
+use std::path::{Path, PathBuf};
+
+use altclip_training::Observer;
+use altclip_training::recipes::{ContrastiveRecipe, DiffusionRecipe, TeacherRecipe};
+use altclip_training::settings::Change;
+use anyhow::Result;
+use candle_core::Device;
+use clap::Args;
+
+use super::watch::Watch;
+use crate::device::DeviceChoice;
+
+#[derive(Debug, Args)]
+pub struct StageRun {
+    /// The configuration: a TOML file with every setting.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Changes a setting, such as stage.optimizer.steps=100. May be given several times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<Change>,
+    /// Folder of the run: checkpoints, metrics, sample pictures and in the end the model.
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// End after so many minutes, with a checkpoint. The same command goes on from there.
+    #[arg(long, value_name = "MINUTES")]
+    minutes: Option<f64>,
+    /// Where to train: cpu, cuda, metal, or auto for a GPU if there is one that this build can use.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+}
+
+impl StageRun {
+    pub fn teacher(self) -> Result<()> {
+        let recipe = TeacherRecipe::load(&self.config, &self.set)?;
+        self.watched(|output, device, watch| recipe.train(output, device, watch))
+    }
+
+    pub fn contrastive(self) -> Result<()> {
+        let recipe = ContrastiveRecipe::load(&self.config, &self.set)?;
+        self.watched(|output, device, watch| recipe.train(output, device, watch))
+    }
+
+    pub fn diffusion(self) -> Result<()> {
+        let recipe = DiffusionRecipe::load(&self.config, &self.set)?;
+        self.watched(|output, device, watch| recipe.train(output, device, watch))
+    }
+
+    fn watched(
+        self,
+        train: impl FnOnce(&Path, &Device, &mut dyn Observer) -> altclip_training::Result<()>,
+    ) -> Result<()> {
+        let device = self.device.open()?;
+        let mut watch = Watch::start(self.minutes)?;
+        let result = train(&self.output, &device, &mut watch);
+        watch.finish(result)
+    }
+}

@@ -1,0 +1,64 @@
+//! What a person sees of a training run, and how it is ended.
+
+use std::time::{Duration, Instant};
+
+use altclip_training::{Error, Metrics, Observer};
+use anyhow::Result;
+
+use crate::interrupt::Interrupt;
+use crate::progress::TrainingProgress;
+
+/// Shows how the training goes, one stage after the other, and ends it on Ctrl-C or when its time is over.
+pub struct Watch {
+    stage: Option<(String, TrainingProgress)>,
+    interrupt: Interrupt,
+    end: Option<Instant>,
+}
+
+impl Watch {
+    /// Watches for Ctrl-C; with `minutes`, ends the run after so many.
+    ///
+    /// # Errors
+    /// When the system does not allow it.
+    pub fn start(minutes: Option<f64>) -> Result<Self> {
+        let time = minutes.and_then(|minutes| Duration::try_from_secs_f64(60. * minutes).ok());
+        let end = time.and_then(|time| Instant::now().checked_add(time));
+        Ok(Self { stage: None, interrupt: Interrupt::watch()?, end })
+    }
+
+    fn stage(&mut self, name: &str) -> &mut TrainingProgress {
+        let shown = self.stage.take().filter(|(shown, _)| shown == name);
+        &mut self.stage.insert(shown.unwrap_or_else(|| (name.to_owned(), TrainingProgress::start(name)))).1
+    }
+
+    /// What the program ends with: a stretch that is over has done what was asked for, and Ctrl-C is no success.
+    ///
+    /// # Errors
+    /// Those of the run.
+    pub fn finish(&self, result: altclip_training::Result<()>) -> Result<()> {
+        match result {
+            Err(Error::Interrupted { stage, step, steps }) if !self.interrupt.is_pressed() => {
+                eprintln!("{stage}: {step} of {steps} steps; the same command goes on from there");
+                Ok(())
+            }
+            Err(Error::Interrupted { step, steps, .. }) => {
+                Err(altdiffusion_pipeline::Error::Cancelled { completed: step, total: steps }.into())
+            }
+            other => Ok(other?),
+        }
+    }
+}
+
+impl Observer for Watch {
+    fn step(&mut self, stage: &str, metrics: &Metrics, steps: usize) {
+        self.stage(stage).step(metrics.step + 1, steps, metrics.loss);
+    }
+
+    fn note(&mut self, stage: &str, text: &str) {
+        self.stage(stage).note(text);
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.interrupt.is_pressed() || self.end.is_some_and(|end| Instant::now() >= end)
+    }
+}

@@ -1,0 +1,360 @@
+//! `altdiffusion train`, with tiny models: what it writes, what it skips, and that nothing can make it lose a checkpoint.
+
+mod common;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use altclip_encoder::altclip::{AltClip, AltClipConfig};
+use altclip_training::Parameters;
+use candle_core::{Device, Tensor};
+use common::{TestResult, altdiffusion, golden, golden_model, run};
+use image::{Rgb, RgbImage};
+use rand::{RngExt, SeedableRng};
+
+/// Steps of the run that is killed.
+const STEPS: usize = 240;
+const KILLS: usize = 10;
+
+/// A folder with parallel texts, a student that knows nothing, and configurations.
+struct Workshop(tempfile::TempDir);
+
+impl Workshop {
+    fn new() -> TestResult<Self> {
+        let workshop = Self(tempfile::tempdir()?);
+        let pairs = [("a cat", "一只猫"), ("a red apple", "红苹果"), ("a dog", "小狗"), ("the sun", "太阳")];
+        let lines: String =
+            pairs.iter().map(|(en, zh)| format!("{{\"en\": \"{en}\", \"zh\": \"{zh}\"}}\n")).collect();
+        fs::write(workshop.path("pairs.jsonl"), lines)?;
+        workshop.write_student("student", 16)?;
+        let emoji = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji");
+        let config = format!(
+            "seed = 3\nsave_every = 0\nteacher = {:?}\nstudent = \"student\"\ndata = \"pairs.jsonl\"\nenglish = \"en\"\n\
+             translations = [\"zh\"]\n\n[stage]\nbatch_size = 3\nmax_tokens = 32\n\n{}",
+            emoji,
+            optimizer("stage.optimizer", STEPS)
+        );
+        fs::write(workshop.path("teacher.toml"), config)?;
+        Ok(workshop)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A model in AltCLIP's layout with the emoji model's tokenizer and the shape of its image tower; of the weights only
+    /// the scale is there.
+    fn write_student(&self, name: &str, width: usize) -> TestResult {
+        let folder = self.path(name);
+        fs::create_dir_all(&folder)?;
+        let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji/tokenizer");
+        for file in ["sentencepiece.bpe.model", "tokenizer_config.json", "special_tokens_map.json"] {
+            fs::write(folder.join(file), fs::read(tokenizer.join(file))?)?;
+        }
+        let config = format!(
+            r#"{{"model_type": "altclip", "projection_dim": 128,
+                "text_config": {{"vocab_size": 3003, "hidden_size": {width}, "num_hidden_layers": 1,
+                    "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 40,
+                    "type_vocab_size": 1, "project_dim": 12}},
+                "vision_config": {{"hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 4,
+                    "num_attention_heads": 4, "image_size": 64, "patch_size": 8}}}}"#
+        );
+        fs::write(folder.join("config.json"), config)?;
+        let scale = Tensor::new(2.5f32, &Device::Cpu)?;
+        Ok(candle_core::safetensors::save(
+            &HashMap::from([("logit_scale", scale)]),
+            folder.join("model.safetensors"),
+        )?)
+    }
+
+    fn teacher(&self, output: &str, more: &[&str]) -> std::io::Result<std::process::Output> {
+        let arguments =
+            ["train", "teacher", "--config", "teacher.toml", "--device", "cpu", "--output", output];
+        run(self.0.path(), &[&arguments[..], more].concat())
+    }
+
+    fn start_teacher(&self, output: &str) -> std::io::Result<Child> {
+        let arguments =
+            ["train", "teacher", "--config", "teacher.toml", "--device", "cpu", "--output", output];
+        altdiffusion(self.0.path()).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    }
+
+    fn checkpoints(&self, output: &str) -> TestResult<Vec<PathBuf>> {
+        let files = fs::read_dir(self.path(output).join("teacher"))?;
+        let mut found: Vec<PathBuf> = files
+            .map(|entry| Ok(entry?.path()))
+            .collect::<std::io::Result<Vec<_>>>()?
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|end| end == "safetensors"))
+            .collect();
+        found.sort();
+        Ok(found)
+    }
+}
+
+fn optimizer(table: &str, steps: usize) -> String {
+    format!(
+        "[{table}]\nsteps = {steps}\nlearning_rate = 1e-2\nwarmup_steps = 5\nweight_decay = 0.01\nbeta1 = 0.9\nbeta2 = \
+         0.98\nmax_grad_norm = 1.0\nema_decay = 0.99\n"
+    )
+}
+
+#[track_caller]
+fn error_of(output: &std::process::Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    stderr.lines().last().unwrap_or_default().to_owned()
+}
+
+fn lines(path: &Path) -> usize {
+    fs::read_to_string(path).map_or(0, |text| text.lines().count())
+}
+
+#[test]
+fn a_run_that_is_killed_ten_times_ends_as_an_unbroken_one() -> TestResult {
+    let workshop = Workshop::new()?;
+    let unbroken = workshop.teacher("unbroken", &[])?;
+    assert!(unbroken.status.success(), "{}", String::from_utf8_lossy(&unbroken.stderr));
+
+    let metrics = workshop.path("broken/teacher/metrics.jsonl");
+    // Other moments in every run of this test.
+    let seed: u64 = rand::random();
+    let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+    for kill in 0..KILLS {
+        let mut child = workshop.start_teacher("broken")?;
+        let before = lines(&metrics);
+        let after = before + rng.random_range(1..STEPS / KILLS);
+        while lines(&metrics) < after && child.try_wait()?.is_none() {
+            sleep(Duration::from_micros(200));
+        }
+        sleep(Duration::from_micros(rng.random_range(0..8000)));
+        child.kill()?; // SIGKILL
+        let status = child.wait()?;
+        assert_eq!(status.code(), None, "seed {seed}, kill {kill}: the run ended by itself");
+    }
+    let last = workshop.teacher("broken", &[])?;
+    let stderr = String::from_utf8_lossy(&last.stderr);
+    assert!(last.status.success() && stderr.contains("goes on after step"), "seed {seed}: {stderr}");
+
+    for file in ["model/model.safetensors", "teacher/metrics.jsonl"] {
+        let [broken, whole] = ["broken", "unbroken"].map(|output| fs::read(workshop.path(output).join(file)));
+        assert!(broken? == whole?, "seed {seed}: {file} differs");
+    }
+    // The moments too, bit by bit.
+    let state = |output: &str| -> TestResult<BTreeMap<String, Vec<u32>>> {
+        let path = workshop.path(output).join(format!("teacher/checkpoint-{STEPS:08}.safetensors"));
+        let mut bits = BTreeMap::new();
+        for (name, tensor) in candle_core::safetensors::load(path, &Device::Cpu)? {
+            let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+            bits.insert(name, values.into_iter().map(f32::to_bits).collect());
+        }
+        Ok(bits)
+    };
+    assert!(state("broken")? == state("unbroken")?, "seed {seed}: the checkpoints differ");
+    assert_eq!(workshop.checkpoints("broken")?.len(), 2);
+    Ok(())
+}
+
+#[test]
+fn a_trained_student_is_nearer_to_its_teacher() -> TestResult {
+    let workshop = Workshop::new()?;
+    let output = workshop.teacher("run", &[])?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = fs::read_to_string(workshop.path("run/teacher/metrics.jsonl"))?;
+    let losses: Vec<f64> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()?["loss"].as_f64())
+        .collect();
+    assert_eq!(losses.len(), STEPS);
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let (first, last) = (mean(&losses[..10]), mean(&losses[STEPS - 10..]));
+    assert!(last < 0.2 * first, "{first} to {last}");
+    for file in ["run/teacher/loss.png", "run/teacher/events.out.tfevents.run", "run/model/config.json"] {
+        assert!(workshop.path(file).exists(), "{file}");
+    }
+    // It loads as the model that it is, with the image tower of its teacher.
+    let inspected = run(workshop.0.path(), &["inspect", "run/model"])?;
+    assert!(inspected.status.success(), "{}", String::from_utf8_lossy(&inspected.stderr));
+    Ok(())
+}
+
+/// A limit on the size of files stands for a disk that is full: the checkpoint cannot be written, and those before it stay.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_one_error_and_no_checkpoint_is_lost() -> TestResult {
+    let workshop = Workshop::new()?;
+    let shortened = ["--set", "stage.optimizer.steps=20"];
+    assert!(workshop.teacher("whole", &shortened)?.status.success());
+    assert!(workshop.teacher("run", &[&shortened[..], &["--minutes", "0"]].concat())?.status.success());
+    let before = workshop.checkpoints("run")?;
+    assert_eq!(before.len(), 1);
+    let bytes = fs::read(&before[0])?;
+
+    let program = altdiffusion(workshop.0.path()).get_program().to_owned();
+    let script = "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\"";
+    let arguments = ["train", "teacher", "--config", "teacher.toml", "--device", "cpu", "--output", "run"];
+    let mut limited = std::process::Command::new("sh");
+    limited.current_dir(workshop.0.path()).args(["-c", script]).arg(program).args(arguments).args(shortened);
+    let error = error_of(&limited.output()?);
+    assert!(error.contains("checkpoint-00000002.safetensors") && error.contains("too large"), "{error}");
+    assert_eq!(workshop.checkpoints("run")?, before);
+    assert_eq!(fs::read(&before[0])?, bytes);
+
+    assert!(workshop.teacher("run", &shortened)?.status.success());
+    let [run, whole] =
+        ["run", "whole"].map(|output| fs::read(workshop.path(output).join("model/model.safetensors")));
+    assert!(run? == whole?);
+    Ok(())
+}
+
+#[test]
+fn a_checkpoint_of_another_model_is_named_and_kept() -> TestResult {
+    let workshop = Workshop::new()?;
+    assert!(workshop.teacher("run", &["--minutes", "0"])?.status.success());
+    let before = fs::read(&workshop.checkpoints("run")?[0])?;
+    workshop.write_student("wider", 24)?;
+    let error = error_of(&workshop.teacher("run", &["--set", "student=wider"])?);
+    assert!(error.contains("checkpoint-00000001.safetensors") && error.contains("expected [24"), "{error}");
+    let error = error_of(&workshop.teacher("run", &["--set", "seed=4"])?);
+    assert!(error.contains("was made with seed 3, expected 4"), "{error}");
+    assert_eq!(fs::read(&workshop.checkpoints("run")?[0])?, before);
+    Ok(())
+}
+
+#[test]
+fn what_is_wrong_with_settings_and_data_is_one_line() -> TestResult {
+    let workshop = Workshop::new()?;
+    let error = |more: &[&str]| -> TestResult<String> { Ok(error_of(&workshop.teacher("run", more)?)) };
+    let found = error(&["--set", "stage.batch_sze=3"])?;
+    assert_eq!(
+        found,
+        "error: --set stage.batch_sze=3: unknown setting `batch_sze`, the nearest is `batch_size`"
+    );
+    let found = error(&["--set", "translations=[\"fr\"]"])?;
+    assert!(found.ends_with("pairs.jsonl: expected a column `fr`, found en, zh"), "{found}");
+    let found = error(&["--set", "precision=bf16"])?;
+    assert_eq!(found, "error: precision: bf16 needs a GPU, expected f32 on a CPU");
+
+    let mut text = fs::read_to_string(workshop.path("pairs.jsonl"))?;
+    text.push_str("{\"en\": \"a house\", \"zh\": \"\"}\nno json\n");
+    fs::write(workshop.path("pairs.jsonl"), text)?;
+    let output = workshop.teacher("run", &["--set", "stage.optimizer.steps=2"])?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("skipped 2: line 5: `zh` is empty; line 6: expected a JSON object"), "{stderr}");
+    Ok(())
+}
+
+/// Four pictures with captions, one that is none, and one without a caption.
+fn write_pictures(folder: &Path) -> TestResult {
+    let mut lines = String::from("file,en,zh\n");
+    for i in 0..4u8 {
+        RgbImage::from_fn(40, 30, |x, y| Rgb([x as u8 * 6, y as u8 * 8, i * 60]))
+            .save(folder.join(format!("{i}.png")))?;
+        lines.push_str(&format!("{i}.png,picture {i},图片{i}\n"));
+    }
+    fs::write(folder.join("broken.png"), b"\x89PNG\r\n\x1a\n and then nothing")?;
+    lines.push_str("broken.png,a broken picture,坏图片\n0.png,,图片\n");
+    Ok(fs::write(folder.join("pictures.csv"), lines)?)
+}
+
+/// A whole AltCLIP of random weights, in the folder `model`, from the student's configuration.
+fn write_altclip(workshop: &Workshop) -> TestResult {
+    workshop.write_student("model", 16)?;
+    let folder = workshop.path("model");
+    let config: AltClipConfig = serde_json::from_slice(&fs::read(folder.join("config.json"))?)?;
+    let parameters = Parameters::new(5);
+    AltClip::new(&config, parameters.var_builder(&Device::Cpu))?;
+    let weights: HashMap<String, Tensor> = parameters.snapshot()?.into_iter().collect();
+    candle_core::safetensors::save(&weights, folder.join("model.safetensors"))?;
+    let processor = r#"{"image_processor_type": "CLIPImageProcessor", "crop_size": {"height": 64, "width": 64},
+        "size": {"shortest_edge": 64}, "resample": 3, "do_resize": true, "do_center_crop": true, "do_rescale": true,
+        "rescale_factor": 0.00392156862745098, "do_normalize": true, "do_convert_rgb": true,
+        "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}"#;
+    Ok(fs::write(folder.join("preprocessor_config.json"), processor)?)
+}
+
+#[test]
+fn contrastive_learning_leaves_the_image_tower_alone() -> TestResult {
+    let workshop = Workshop::new()?;
+    write_altclip(&workshop)?;
+    write_pictures(workshop.0.path())?;
+    let config = format!(
+        "seed = 1\nsave_every = 60\nmodel = \"model\"\ndata = \"pictures.csv\"\npicture = \"file\"\ncaptions = [\"en\", \
+         \"zh\"]\n\n[stage]\nbatch_size = 4\nchunk_size = 3\nmax_tokens = 32\n\n{}",
+        optimizer("stage.optimizer", 3)
+    );
+    fs::write(workshop.path("run.toml"), config)?;
+    let arguments = ["train", "contrastive", "--config", "run.toml", "--device", "cpu", "--output", "run"];
+    let output = run(workshop.0.path(), &arguments)?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("skipped 1: ") && stderr.contains("broken.png"), "{stderr}");
+    let weights = |folder: &str| candle_core::safetensors::load(workshop.path(folder), &Device::Cpu);
+    let (old, new) = (weights("model/model.safetensors")?, weights("run/model/model.safetensors")?);
+    assert_eq!(old.len(), new.len());
+    for (name, tensor) in &old {
+        let moved = (tensor - &new[name])?.abs()?.sum_all()?.to_scalar::<f32>()?;
+        let is_image = name.starts_with("vision_model.") || name.starts_with("visual_projection.");
+        // The token type of all tokens is one, and nothing is told by it; but it is trained as every other.
+        assert_eq!(moved == 0., is_image, "{name} moved by {moved}");
+    }
+    let similarity = run(
+        workshop.0.path(),
+        &["similarity", "--model", "run/model", "--image", "0.png", "--text", "一只猫"],
+    )?;
+    assert!(similarity.status.success(), "{}", String::from_utf8_lossy(&similarity.stderr));
+    Ok(())
+}
+
+#[test]
+fn diffusion_is_realigned_in_three_stages() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    write_pictures(folder.path())?;
+    let stage = |name: &str, train: &str, resolution: usize, more: &str| {
+        format!(
+            "[[stages]]\nname = \"{name}\"\ntrain = \"{train}\"\nresolution = {resolution}\nbatch_size = 2\n{more}\n{}",
+            optimizer("stages.optimizer", 2)
+        )
+    };
+    let config = format!(
+        "seed = 1\nsave_every = 0\nmodel = {:?}\ndata = \"pictures.csv\"\npicture = \"file\"\ncaptions = [\"en\", \"zh\"]\n\
+         {}{}{}",
+        golden_model("alt_diffusion")?,
+        stage("first", "cross_attention_keys_and_values", 32, "noise = { min_snr_gamma = 5.0 }"),
+        stage("second", "all", 64, "noise = { offset_noise = 0.1 }"),
+        stage("third", "all", 64, "caption_dropout = 0.1")
+    );
+    fs::write(folder.path().join("run.toml"), config)?;
+    let arguments = ["train", "diffusion", "--config", "run.toml", "--device", "cpu", "--output", "run"];
+    let output = run(folder.path(), &arguments)?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("data: skipped 1: line 7: `en` is empty"), "{stderr}");
+    assert!(stderr.contains("first: skipped 1: ") && stderr.contains("broken.png"), "{stderr}");
+
+    let weights = |path: PathBuf| {
+        Ok::<_, Box<dyn std::error::Error>>(candle_core::safetensors::load(path, &Device::Cpu)?)
+    };
+    const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+    let (old, new) =
+        (weights(golden("alt_diffusion").join(UNET))?, weights(folder.path().join("run/model").join(UNET))?);
+    assert_eq!(old.len(), new.len());
+    for (name, tensor) in &old {
+        assert_eq!(tensor.dims(), new[name].dims(), "{name}");
+    }
+    // The first stage's checkpoint has the keys and values, and nothing else.
+    let first = weights(folder.path().join("run/first/checkpoint-00000002.safetensors"))?;
+    assert!(first.keys().all(|name| name.contains(".attn2.to_k.") || name.contains(".attn2.to_v.")));
+    let inspected = run(folder.path(), &["inspect", "run/model"])?;
+    assert!(inspected.status.success(), "{}", String::from_utf8_lossy(&inspected.stderr));
+    // A second time there is nothing to do, and what was cached is used.
+    let again = run(folder.path(), &arguments)?;
+    let stderr = String::from_utf8_lossy(&again.stderr);
+    assert!(again.status.success() && !stderr.contains("broken.png"), "{stderr}");
+    Ok(())
+}
