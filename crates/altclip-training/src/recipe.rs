@@ -7,7 +7,7 @@ use crate::evaluate::{Taught, training_pictures};
 use crate::export::{export, scheduler_config, text_encoder_config};
 use crate::run::{Observer, Run};
 use crate::settings::{self, Change};
-use crate::stages::clip::{ClipStage, TrainedDualEncoder};
+use crate::stages::clip::{ClipInputs, ClipStage, TrainedDualEncoder};
 use crate::stages::diffusion::{DiffusionInputs, DiffusionStage};
 use crate::stages::image::{ImageInputs, ImageStage};
 use crate::stages::vae::{TrainedVae, VaeStage};
@@ -138,7 +138,9 @@ impl Recipe {
         let tokenizer = self.tokenizer(data, output)?.0;
         let run = Run::open(output.join("contrastive"), self.seed)?;
         let Corpus { pictures, owners } = corpus;
-        self.contrastive.train(data, pictures, owners, &tokenizer, &self.languages, &run, self.seed, observer)
+        let (tokenizer, languages) = (&tokenizer, self.languages.as_slice());
+        let inputs = ClipInputs { data, pictures, owners, tokenizer, languages };
+        self.contrastive.train(&inputs, &run, self.seed, observer)
     }
 
     fn train_image(

@@ -10,7 +10,7 @@ use crate::optimizer::Optimizer;
 use crate::parameters::Parameters;
 use crate::recipe::frozen;
 use crate::run::Observer;
-use crate::stages::clip::{TrainedDualEncoder, embed_pictures, pictures_by_concept};
+use crate::stages::clip::{ClipInputs, TrainedDualEncoder, embed_pictures, pictures_by_concept};
 use crate::stages::contrastive::ContrastiveLearning;
 use crate::stages::image::ImageInputs;
 use crate::stages::teacher::TeacherLearning;
@@ -45,7 +45,9 @@ impl Encoders<'_> {
         let MultilingualRecipe { clip, seed, .. } = self.recipe;
         let Corpus { data, pictures, owners, .. } = self.corpus;
         let run = self.recipe.run(self.output, "clip")?;
-        clip.train(data, pictures, owners, self.tokenizer, &[ENGLISH.to_owned()], &run, *seed, observer)
+        let languages = &[ENGLISH.to_owned()];
+        let inputs = ClipInputs { data, pictures, owners, tokenizer: self.tokenizer, languages };
+        clip.train(&inputs, &run, *seed, observer)
     }
 
     /// The same with an image side that knows rough drawings: the teacher.

@@ -61,6 +61,15 @@ struct Frozen {
     device: Device,
 }
 
+/// What all stages share.
+struct Shared {
+    config: UNet2DConditionConfig,
+    table: Table,
+    /// The folder of the run.
+    output: PathBuf,
+    frozen: Frozen,
+}
+
 impl Frozen {
     fn load(source: &ModelSource, device: &Device) -> Result<Self> {
         let weights = |folder: &str| -> Result<_> {
@@ -99,12 +108,16 @@ impl DiffusionRecipe {
             return Err(Error::Setting("stages: expected at least one, found none".to_owned()));
         }
         let source = ModelSource::open(&self.model)?;
-        let parts = Frozen::load(&source, device)?;
         let columns: Vec<&str> =
             std::iter::once(&self.picture).chain(&self.captions).map(String::as_str).collect();
         let table = Table::read(&self.data, &columns)?;
         tell(observer, "data", &table.skipped);
-        let config: UNet2DConditionConfig = source.read_json("unet/config.json")?;
+        let shared = Shared {
+            config: source.read_json("unet/config.json")?,
+            table,
+            output: output.to_owned(),
+            frozen: Frozen::load(&source, device)?,
+        };
         let checkpoint = Checkpoint::open(&source, "unet")?;
         let mut weights: Option<BTreeMap<String, Tensor>> = None;
         for stage in &self.stages {
@@ -113,25 +126,23 @@ impl DiffusionRecipe {
                 None => checkpoint.var_builder(DType::F32, device)?,
             };
             let parameters = Parameters::new(self.seed).starting_from(initial);
-            weights = Some(self.train_stage(stage, parameters, &config, &parts, &table, output, observer)?);
+            weights = Some(self.train_stage(stage, parameters, &shared, observer)?);
         }
         self.write(output, weights.unwrap_or_default())
     }
 
-    #[allow(clippy::too_many_arguments)] // a stage takes what all of them share
+    /// Trains one stage from the weights of `parameters`, and returns those that it leads to.
     fn train_stage(
         &self,
         stage: &RealignStage,
         parameters: Parameters,
-        config: &UNet2DConditionConfig,
-        parts: &Frozen,
-        table: &Table,
-        output: &Path,
+        shared: &Shared,
         observer: &mut dyn Observer,
     ) -> Result<BTreeMap<String, Tensor>> {
+        let Shared { config, table, output, frozen } = shared;
         let run = open_run(output, &stage.name, self.seed, self.save_every)?;
         let train = stage.train;
-        let Frozen { tokenizer, text_encoder, vae, scheduler, device } = parts;
+        let Frozen { tokenizer, text_encoder, vae, scheduler, device } = frozen;
         let parameters =
             parameters.training(move |name| train.has(name)).computing_in(self.precision.dtype(device)?);
         let unet = UNet2DConditionModel::new(config, parameters.var_builder(device))?;

@@ -68,6 +68,18 @@ const INITIAL_LOGIT_SCALE: f64 = 2.6593;
 /// Largest factor on the cosines.
 pub(super) const MAX_LOGIT_SCALE: f64 = 100.;
 
+/// What the stages before this one made.
+#[derive(Clone, Copy)]
+pub struct ClipInputs<'a> {
+    pub data: &'a Dataset,
+    /// (n, size, size, 3), from −1 to 1.
+    pub pictures: &'a Tensor,
+    /// The concept that each picture shows.
+    pub owners: &'a [usize],
+    pub tokenizer: &'a Tokenizer,
+    pub languages: &'a [String],
+}
+
 impl ClipStage {
     fn text_config(&self, vocab_size: usize) -> AltClipTextConfig {
         let shape = self.text;
@@ -103,22 +115,18 @@ impl ClipStage {
         }
     }
 
-    /// Trains on channels-last pictures (n, size, size, 3) from −1 to 1; `owners` says which concept each shows.
+    /// Trains both towers from nothing.
     ///
     /// # Errors
     /// If the settings describe no model, or the run fails.
-    #[allow(clippy::too_many_arguments)] // a stage takes what the ones before it made
     pub fn train(
         &self,
-        data: &Dataset,
-        pictures: &Tensor,
-        owners: &[usize],
-        tokenizer: &Tokenizer,
-        languages: &[String],
+        inputs: &ClipInputs,
         run: &Run,
         seed: u64,
         observer: &mut dyn Observer,
     ) -> Result<TrainedDualEncoder> {
+        let ClipInputs { data, pictures, owners, tokenizer, languages } = *inputs;
         let device = pictures.device();
         let size = pictures.dim(1)?;
         let text_config = self.text_config(tokenizer.vocab_size());
