@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use altclip_encoder::embedder::LABEL_PLACE;
 use anyhow::{Result, bail, ensure};
 use candle_core::{D, Device, Tensor};
 use clap::Args;
@@ -11,9 +12,6 @@ use crate::model::ModelArgs;
 use crate::option_values;
 use crate::table::{percent, print, table};
 use crate::text_lines::read_texts;
-
-/// What stands for the label in a template.
-const PLACE: &str = "{}";
 
 /// Tell which of some labels pictures show.
 ///
@@ -40,7 +38,7 @@ pub struct Classify {
     labels: Option<PathBuf>,
 
     /// A text with {} in place of the label. Several, by giving the option again, are averaged.
-    #[arg(long = "template", value_name = "TEXT", default_value = PLACE)]
+    #[arg(long = "template", value_name = "TEXT", default_value = LABEL_PLACE)]
     templates: Vec<String>,
 
     /// The labels to show for each picture, the likeliest first.
@@ -76,8 +74,8 @@ impl Classify {
     pub fn run(self) -> Result<()> {
         for template in &self.templates {
             ensure!(
-                template.contains(PLACE),
-                "--template {template:?}: expected {PLACE} where the label belongs"
+                template.contains(LABEL_PLACE),
+                "--template {template:?}: expected {LABEL_PLACE} where the label belongs"
             );
         }
         let labels = match &self.labels {
@@ -85,7 +83,7 @@ impl Classify {
             None => self.label.clone(),
         };
         let embedder = self.model.embedder()?;
-        let classes = embedder.embed_labels(&labels, &self.templates, PLACE)?;
+        let classes = embedder.embed_labels(&labels, &self.templates)?;
 
         let (mut pictures, mut skipped) = (Vec::new(), 0);
         for (path, vector) in embedder.image_stream(self.images.clone().into_iter()) {

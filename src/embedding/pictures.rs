@@ -3,13 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use altclip_encoder::embedder::PictureFile;
+use altclip_encoder::picture::PICTURE_ENDINGS;
 use anyhow::{Context, Result, anyhow, ensure};
 use walkdir::{DirEntry, WalkDir};
 
 use super::list::{Items, List};
-
-/// Endings of the files that are taken for pictures in a directory. A file that is named itself may have any.
-const ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"];
 
 /// Pictures from the command line, and those of a list after them.
 pub struct Pictures {
@@ -58,7 +56,7 @@ fn expand(argument: &str) -> Result<Items<PathBuf>> {
     let path = Path::new(argument);
     if path.is_dir() {
         let mut found = walk(path).peekable();
-        let endings = ENDINGS.map(|ending| format!(".{ending}")).join(", ");
+        let endings = PICTURE_ENDINGS.map(|ending| format!(".{ending}")).join(", ");
         ensure!(found.peek().is_some(), "no pictures in this directory, which would end in {endings}");
         return Ok(Box::new(found));
     }
@@ -85,7 +83,7 @@ fn walk(directory: &Path) -> impl Iterator<Item = Result<PathBuf>> + use<> {
 
 fn is_picture(entry: &DirEntry) -> bool {
     let ending = entry.path().extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    entry.file_type().is_file() && ENDINGS.contains(&ending.as_str())
+    entry.file_type().is_file() && PICTURE_ENDINGS.contains(&ending.as_str())
 }
 
 #[cfg(test)]

@@ -22,6 +22,9 @@ use image::{
 
 use crate::{Error, Result};
 
+/// Endings, in lower case, of the files that are taken for pictures in a folder. A file that is named itself may have any.
+pub const PICTURE_ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"];
+
 /// Most pixels that a picture may have by default, those where Pillow begins to warn of a decompression bomb: a quarter
 /// of a gibibyte as RGB.
 pub const MAX_PIXELS: u64 = 89_478_485;

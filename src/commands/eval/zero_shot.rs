@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use altclip_encoder::embedder::LABEL_PLACE;
 use altclip_training::evaluation::{self, Classes, LabelledPictures, ready_classes, ready_templates};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -10,9 +11,6 @@ use serde::Serialize;
 use super::embedders::{Embedders, embed_pictures, percent};
 use crate::table::{print, table};
 use crate::text_lines::read_texts;
-
-/// What stands for the class in a template.
-const PLACE: &str = "{}";
 
 /// How often a picture's class is the one whose texts are nearest to it.
 ///
@@ -84,7 +82,7 @@ impl ZeroShot {
             let Some(set) = sets.first() else { return Ok(()) };
             let (images, is_there) = embed_pictures(embedder, &set.pictures)?;
             for ((language, texts), set) in self.languages.iter().zip(&texts).zip(&sets) {
-                let classes = embedder.embed_labels(&texts.classes.names, &texts.templates, PLACE)?;
+                let classes = embedder.embed_labels(&texts.classes.names, &texts.templates)?;
                 let targets = set.targets.iter().zip(&is_there).filter(|(_, there)| **there);
                 let targets: Vec<usize> = targets.map(|(target, _)| *target).collect();
                 rows.push(Row {
@@ -133,10 +131,10 @@ impl ZeroShot {
             None => ready_templates(language)
                 .with_context(|| format!("--language {language}: expected templates with --template"))?,
         };
-        let unfit = templates.iter().find(|template| !template.contains(PLACE));
+        let unfit = templates.iter().find(|template| !template.contains(LABEL_PLACE));
         ensure!(
             unfit.is_none(),
-            "template {:?}: expected {PLACE} where the class belongs",
+            "template {:?}: expected {LABEL_PLACE} where the class belongs",
             unfit.map_or("", String::as_str)
         );
         Ok(Texts { classes, templates })

@@ -25,6 +25,9 @@ use crate::tokenizer::Tokenizer;
 pub use self::images::{BATCH as IMAGE_BATCH, ImageStream, PictureFile};
 pub use self::texts::TextStream;
 
+/// What stands for the label in a template.
+pub const LABEL_PLACE: &str = "{}";
+
 /// A model with its tokenizer and its image processor.
 pub struct Embedder {
     family: Family,
@@ -137,21 +140,23 @@ impl Embedder {
     }
 
     /// A vector of length 1 for each of `labels`, (labels, projection_dim), f32 on the CPU: the mean over `templates`, texts
-    /// with `place` where the label belongs, each text with the same weight (Radford et al., arXiv 2103.00020, section 3.1.4).
+    /// with [`LABEL_PLACE`] where the label belongs, each text with the same weight (Radford et al., arXiv 2103.00020, section 3.1.4).
     ///
     /// # Errors
     /// If there is no template, or one has no place for the label; and as for [`embed_texts`](Self::embed_texts).
-    pub fn embed_labels<S: AsRef<str>>(&self, labels: &[S], templates: &[S], place: &str) -> Result<Tensor> {
-        let unfit = templates.iter().map(AsRef::as_ref).find(|template| !template.contains(place));
+    pub fn embed_labels<S: AsRef<str>>(&self, labels: &[S], templates: &[S]) -> Result<Tensor> {
+        let unfit = templates.iter().map(AsRef::as_ref).find(|template| !template.contains(LABEL_PLACE));
         if templates.is_empty() || unfit.is_some() {
             let found = unfit.map_or("none".to_owned(), |template| format!("{template:?}"));
             return Err(Error::Input(format!(
-                "expected templates with {place} where the label belongs, found {found}"
+                "expected templates with {LABEL_PLACE} where the label belongs, found {found}"
             )));
         }
         let mut texts = Vec::with_capacity(labels.len() * templates.len());
         for label in labels {
-            texts.extend(templates.iter().map(|template| template.as_ref().replace(place, label.as_ref())));
+            texts.extend(
+                templates.iter().map(|template| template.as_ref().replace(LABEL_PLACE, label.as_ref())),
+            );
         }
         let vectors = normalize(&self.embed_texts(&texts)?)?;
         let vectors = vectors.reshape((labels.len(), templates.len(), self.projection_dim()))?;

@@ -4,13 +4,11 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use altclip_encoder::picture::PICTURE_ENDINGS;
 use serde::Deserialize;
 
 use super::labels::Classes;
 use crate::error::{Error, Result};
-
-/// Endings of the files that are taken for pictures in a folder.
-const PICTURES: [&str; 8] = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"];
 
 /// Pictures, each with captions of one language.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -172,7 +170,7 @@ fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
     for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
         let path = entry.map_err(Error::io(folder))?.path();
         let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        if PICTURES.contains(&ending.as_str()) {
+        if PICTURE_ENDINGS.contains(&ending.as_str()) {
             pictures.push(path);
         }
     }

@@ -4,10 +4,6 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// The place of a class's name in a template.
-#[cfg(test)]
-const PLACE: &str = "{}";
-
 /// The classes of CIFAR-10 as its folders are called, and in Chinese.
 const CIFAR10: [(&str, &str); 10] = [
     ("airplane", "飞机"),
@@ -116,12 +112,14 @@ impl Classes {
 
 #[cfg(test)]
 mod tests {
+    use altclip_encoder::embedder::LABEL_PLACE;
+
     use super::*;
 
     #[test]
     fn every_template_has_one_place() {
         for template in ENGLISH.iter().chain(&CHINESE) {
-            assert_eq!(template.matches(PLACE).count(), 1, "{template}");
+            assert_eq!(template.matches(LABEL_PLACE).count(), 1, "{template}");
         }
     }
 
