@@ -32,12 +32,15 @@ pub struct Taught {
     pub vendors: Vec<String>,
     /// Categories and subcategories of concepts that were left out.
     pub exclude: Vec<String>,
+    /// Whether people in each skin tone were drawn, where the data set has such.
+    pub skin_tones: bool,
 }
 
 impl Taught {
     /// Whether the model learned to draw a concept.
     pub fn has(&self, concept: &Concept) -> bool {
-        !self.exclude.iter().any(|name| *name == concept.category || *name == concept.subcategory)
+        let is_excluded = |name: &String| *name == concept.category || *name == concept.subcategory;
+        (self.skin_tones || concept.composition.is_none()) && !self.exclude.iter().any(is_excluded)
     }
 }
 

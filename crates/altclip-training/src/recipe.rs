@@ -89,7 +89,8 @@ impl Recipe {
     /// What the model learns to draw.
     pub fn taught(&self) -> Taught {
         let exclude = self.diffusion.exclude.clone();
-        Taught { languages: self.languages.clone(), vendors: self.vendors.clone(), exclude }
+        let (languages, vendors) = (self.languages.clone(), self.vendors.clone());
+        Taught { languages, vendors, exclude, skin_tones: true }
     }
 
     /// Trains up to and including a stage, going on where an earlier run stopped. After the last one the model lies in

@@ -40,21 +40,24 @@ pub(super) struct Encoders<'a> {
 }
 
 impl Encoders<'_> {
-    /// An English CLIP from pictures and English captions.
+    /// The teacher: an English CLIP from pictures and English captions.
     pub fn train_clip(&self, observer: &mut dyn Observer) -> Result<TrainedDualEncoder> {
         let MultilingualRecipe { clip, seed, .. } = self.recipe;
         let Corpus { data, pictures, owners, .. } = self.corpus;
         let run = self.recipe.run(self.output, "clip")?;
         let languages = &[ENGLISH.to_owned()];
         let inputs = ClipInputs { data, pictures, owners, tokenizer: self.tokenizer, languages };
-        clip.train(&inputs, &run, *seed, observer)
+        let teacher = clip.train(&inputs, &run, *seed, observer)?;
+        self.keep(ENGLISH_MODEL, &teacher, observer)?;
+        Ok(teacher)
     }
 
-    /// The same with an image side that knows rough drawings: the teacher.
+    /// The image side that both share learns to know rough drawings.
     pub fn train_image(
         &self,
         trained_vae: &TrainedVae,
-        model: &mut TrainedDualEncoder,
+        teacher: &mut TrainedDualEncoder,
+        student: &mut TrainedDualEncoder,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let Corpus { data, pictures, owners, .. } = self.corpus;
@@ -69,33 +72,36 @@ impl Encoders<'_> {
             vae: &vae,
         };
         let run = self.recipe.run(self.output, "image")?;
-        self.recipe.image.train(&inputs, model, &run, self.recipe.seed, observer)?;
-        self.keep(ENGLISH_MODEL, model, observer)
+        self.recipe.image.train(&inputs, teacher, &run, self.recipe.seed, observer)?;
+        student.vision_weights.clone_from(&teacher.vision_weights);
+        self.keep(ENGLISH_MODEL, teacher, observer)?;
+        self.keep(DISTILLED_MODEL, student, observer)
     }
 
-    /// A text tower for all languages that learns the teacher's vectors, with no picture. It takes the place of the
-    /// teacher's in `model`.
+    /// The student: a text tower for all languages that learns the teacher's vectors, with no picture, beside the
+    /// teacher's image side.
     pub fn train_teacher(
         &self,
-        model: &mut TrainedDualEncoder,
+        teacher: &TrainedDualEncoder,
         device: &Device,
         observer: &mut dyn Observer,
-    ) -> Result<()> {
+    ) -> Result<TrainedDualEncoder> {
         let MultilingualRecipe { teacher: stage, languages, seed, .. } = self.recipe;
         let run = self.recipe.run(self.output, "teacher")?;
         let captions = &self.corpus.captions;
         let texts = TeacherTexts::new(&self.corpus.data, captions);
         let source = ModelSource::directory(self.output.join(ENGLISH_MODEL));
-        let teacher = Embedder::from_source(&source, DType::F32, device)?;
+        let embedder = Embedder::from_source(&source, DType::F32, device)?;
         let words = Cache::at(&self.output.join("teacher-vectors.safetensors"))
-            .vectors_of(&teacher, texts.words())?
+            .vectors_of(&embedder, texts.words())?
             .to_vec2()?;
         let rows = texts.rows(&words);
-        let width = teacher.projection_dim();
+        let width = embedder.projection_dim();
         let vectors = Tensor::from_vec(rows.concat(), (rows.len(), width), device)?;
 
-        let parameters = Parameters::new(*seed);
-        let student = text_tower(model, &parameters, device)?;
+        // Both have one shape: English at least need not be learned anew.
+        let parameters = Parameters::new(*seed).starting_from(frozen(&teacher.text_weights, device));
+        let student = text_tower(teacher, &parameters, device)?;
         let mut optimizer = Optimizer::new(stage.optimizer.clone(), &parameters)?;
         let learning = TeacherLearning {
             student: &student,
@@ -107,8 +113,10 @@ impl Encoders<'_> {
         };
         run.train(&mut optimizer, observer, &learning)?;
         // The factor on the cosines stays the teacher's.
+        let mut model = teacher.clone();
         model.text_weights.extend(optimizer.averages());
-        self.keep(DISTILLED_MODEL, model, observer)
+        self.keep(DISTILLED_MODEL, &model, observer)?;
+        Ok(model)
     }
 
     /// The text tower once more, with pictures and captions in all languages.

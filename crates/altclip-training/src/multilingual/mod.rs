@@ -48,6 +48,8 @@ pub struct MultilingualRecipe {
     pub drawn_vendors: Vec<String>,
     /// Categories and subcategories of concepts that are not drawn: a small model draws fewer things better.
     pub not_drawn: Vec<String>,
+    /// Whether people in each skin tone are drawn, beside those without one.
+    pub draw_skin_tones: bool,
     /// Pieces of the tokenizer.
     pub vocab_size: usize,
     /// Parts of a batch of diffusion that are computed at the same time on the CPU, each by its share of the cores.
@@ -102,17 +104,18 @@ impl MultilingualRecipe {
             languages: self.languages.clone(),
             vendors: self.drawn_vendors.clone(),
             exclude: self.not_drawn.clone(),
+            skin_tones: self.draw_skin_tones,
         }
     }
 
     /// The names of all stages, in their order.
     pub fn stages(&self) -> Vec<&str> {
-        let fixed = ["vae", "clip", "image", "teacher", "contrastive", self.base.name.as_str()];
+        let fixed = ["vae", "clip", "teacher", "image", "contrastive", self.base.name.as_str()];
         fixed.into_iter().chain(self.realign.iter().map(|stage| stage.name.as_str())).collect()
     }
 
-    /// Trains up to and including the stage `last`, or all, going on where an earlier run stopped. After the last one
-    /// the model lies in `output/model`, in the published layout; the dual encoders of the way there lie in
+    /// Trains up to and including the stage `last`, or all, going on where an earlier run stopped. Clip and teacher
+    /// do not need the autoencoder: two processes can train them side by side. After the last stage the model lies in `output/model`, in the published layout; the dual encoders of the way there lie in
     /// `output/english`, `output/distilled` and `output/contrastive-model`.
     ///
     /// # Errors
@@ -135,9 +138,8 @@ impl MultilingualRecipe {
         let corpus = self.corpus(&whole, &split, device)?;
         let held_out = report::HeldOut::new(&whole, &split, device)?;
 
-        let vae = self.train_vae(&corpus, output, observer)?;
         if is_last("vae") {
-            return Ok(());
+            return self.train_vae(&corpus, output, observer).map(|_| ());
         }
         let (tokenizer, tokenizer_bytes) = self.tokenizer(&corpus, output)?;
         let trainer = encoders::Encoders {
@@ -148,20 +150,20 @@ impl MultilingualRecipe {
             tokenizer_bytes: &tokenizer_bytes,
             output,
         };
-        let mut model = trainer.train_clip(observer)?;
+        let mut teacher = trainer.train_clip(observer)?;
         if is_last("clip") {
             return Ok(());
         }
-        trainer.train_image(&vae, &mut model, observer)?;
-        let teacher = model.clone();
-        if is_last("image") {
-            return Ok(());
-        }
-        trainer.train_teacher(&mut model, device, observer)?;
+        let mut student = trainer.train_teacher(&teacher, device, observer)?;
         if is_last("teacher") {
             return Ok(());
         }
-        trainer.train_contrastive(&mut model, observer)?;
+        let vae = self.train_vae(&corpus, output, observer)?;
+        trainer.train_image(&vae, &mut teacher, &mut student, observer)?;
+        if is_last("image") {
+            return Ok(());
+        }
+        trainer.train_contrastive(&mut student, observer)?;
         if is_last("contrastive") {
             return Ok(());
         }
@@ -173,7 +175,7 @@ impl MultilingualRecipe {
             tokenizer_bytes: &tokenizer_bytes,
             output,
         };
-        trainer.train(&teacher, &model, last, observer)
+        trainer.train(&teacher, &student, last, observer)
     }
 
     fn corpus(&self, whole: &Dataset, split: &Split, device: &Device) -> Result<Corpus> {
