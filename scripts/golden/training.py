@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers.pipelines.deprecated.alt_diffusion import RobertaSeriesModelWithTransformation
+from peft import LoraConfig
 from torch.nn import functional as F
 from transformers import AltCLIPModel
 
@@ -113,14 +115,11 @@ def compute_snr(alphas: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
     return alphas[timesteps] / (1 - alphas[timesteps])
 
 
-def diffusion(output: Path, name: str, repository: str, is_trained, gamma, prediction: str, dropped: bool) -> None:
-    unet = UNet2DConditionModel.from_pretrained(output / repository, subfolder="unet", low_cpu_mem_usage=False).eval()
+def noise_loss(name: str, unet, prediction: str, gamma, dropped: bool, condition=None):
+    """The loss of a step, and the inputs of all. `condition` makes the hidden states of the chosen rows."""
     scheduler = DDPMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction
     )
-    for key, parameter in unet.named_parameters():
-        parameter.requires_grad_(is_trained(key))
-    named = [(n, p) for n, p in unet.named_parameters() if is_trained(n)]
     latents = normal(f"training.{name}.latents", 4, 4, 8, 8)
     noise = normal(f"training.{name}.noise", STEPS, 2, 4, 8, 8)
     states = normal(f"training.{name}.states", 4, 6, unet.config.cross_attention_dim)
@@ -131,8 +130,8 @@ def diffusion(output: Path, name: str, repository: str, is_trained, gamma, predi
         rows = (torch.arange(2) + step) % 4
         times = timesteps[step]
         noisy = scheduler.add_noise(latents[rows], noise[step], times)
+        hidden = states[rows].clone() if condition is None else condition(rows)
         # With dropout, the second caption of every other batch is the empty one.
-        hidden = states[rows].clone()
         if dropped and step % 2 == 1:
             hidden[1] = empty
         found = unet(noisy, times, encoder_hidden_states=hidden).sample
@@ -146,9 +145,81 @@ def diffusion(output: Path, name: str, repository: str, is_trained, gamma, predi
             error = error * (weights / (snr + 1) if velocity else weights / snr)
         return error.mean()
 
-    results = train(named, loss_of, DIFFUSION_LEARNING_RATE)
     inputs = {"latents": latents, "noise": noise, "states": states, "empty": empty, "timesteps": timesteps}
+    return loss_of, inputs
+
+
+def diffusion(output: Path, name: str, repository: str, is_trained, gamma, prediction: str, dropped: bool) -> None:
+    unet = UNet2DConditionModel.from_pretrained(output / repository, subfolder="unet", low_cpu_mem_usage=False).eval()
+    for key, parameter in unet.named_parameters():
+        parameter.requires_grad_(is_trained(key))
+    named = [(n, p) for n, p in unet.named_parameters() if is_trained(n)]
+    loss_of, inputs = noise_loss(name, unet, prediction, gamma, dropped)
+    results = train(named, loss_of, DIFFUSION_LEARNING_RATE)
     save_tensors(output / "training" / f"{name}.safetensors", inputs | results)
+
+
+def matrices_of(unet) -> list[tuple[str, torch.nn.Parameter]]:
+    """PEFT's matrices under the names that the project has for them."""
+    named = []
+    for name, parameter in unet.named_parameters():
+        if ".lora_" in name:
+            name = name.replace(".lora_A.default.", ".lora_down.").replace(".lora_B.default.", ".lora_up.")
+            named.append((name, parameter))
+    return named
+
+
+def low_rank(output: Path) -> None:
+    """LoRA of the attentions and of a feed-forward, by PEFT."""
+    unet = UNet2DConditionModel.from_pretrained(
+        output / "alt_diffusion", subfolder="unet", low_cpu_mem_usage=False
+    ).eval()
+    unet.requires_grad_(False)
+    layers = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.2"]
+    unet.add_adapter(LoraConfig(r=3, lora_alpha=3, target_modules=layers))
+    named = matrices_of(unet)
+    begin = {}
+    for name, parameter in named:
+        # Both matrices are there, so that both have gradients from the first step on.
+        parameter.data = normal(f"training.lora.{name}", *parameter.shape) / math.sqrt(parameter.shape[1])
+        begin[f"begin.{name}"] = parameter.detach().clone()
+    loss_of, inputs = noise_loss("lora", unet, "epsilon", None, False)
+    results = train(named, loss_of)
+    save_tensors(output / "training" / "lora.safetensors", inputs | begin | results)
+
+
+def textual_inversion(output: Path) -> None:
+    """Two embeddings of a word, through the text encoder and the UNet."""
+    encoder = RobertaSeriesModelWithTransformation.from_pretrained(
+        output / "alt_diffusion", subfolder="text_encoder"
+    ).eval()
+    unet = UNet2DConditionModel.from_pretrained(
+        output / "alt_diffusion", subfolder="unet", low_cpu_mem_usage=False
+    ).eval()
+    unet.requires_grad_(False)
+    encoder.requires_grad_(False)
+    words = encoder.roberta.embeddings.word_embeddings
+    vectors = torch.nn.Parameter(normal("training.word.vectors", 2, words.embedding_dim) * 0.1)
+    begin = vectors.detach().clone()
+    # Ids behind the table's are the word's.
+    first = words.num_embeddings
+    ids = torch.tensor([[0, 17, first, first + 1, 2, 1, 1], [0, first, first + 1, 40, 9, 23, 2]])
+    mask = (ids != 1).long()
+
+    def states() -> torch.Tensor:
+        table = torch.cat([words.weight, vectors])
+        return encoder(inputs_embeds=table[ids], attention_mask=mask, position_ids=positions(ids)).projection_state
+
+    loss_of, inputs = noise_loss("word", unet, "epsilon", None, False, lambda rows: states())
+    results = train([("vectors", vectors)], loss_of)
+    more = {"input_ids": ids, "attention_mask": mask, "begin.vectors": begin}
+    save_tensors(output / "training" / "word.safetensors", inputs | more | results)
+
+
+def positions(ids: torch.Tensor) -> torch.Tensor:
+    """XLM-R's, which count the tokens that are no padding from 2 on."""
+    mask = (ids != 1).long()
+    return torch.cumsum(mask, dim=1) * mask + 1
 
 
 def make(output: Path) -> None:
@@ -160,3 +231,5 @@ def make(output: Path) -> None:
         diffusion(output, "keys_and_values", "alt_diffusion", keys_and_values, 5.0, "epsilon", False)
         diffusion(output, "whole", "alt_diffusion_m18", everything, 5.0, "v_prediction", False)
         diffusion(output, "guidance", "alt_diffusion", everything, None, "epsilon", True)
+        low_rank(output)
+        textual_inversion(output)

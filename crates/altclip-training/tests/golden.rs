@@ -4,19 +4,20 @@
 use altclip_encoder::altclip::{AltClipConfig, AltClipTextTower};
 use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::source::ModelSource;
+use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
 use altclip_encoder::tokenizer::Encoding;
 use altclip_training::stages::contrastive::contrastive_gradients;
-use altclip_training::stages::denoising::{Denoising, NoiseSettings};
+use altclip_training::stages::denoising::{Denoising, NoiseSettings, Noised};
 use altclip_training::stages::realign::TrainedPart;
 use altclip_training::stages::teacher::teacher_loss;
 use altclip_training::{
-    Batch, Gradients, Metrics, Objective, Observer, Optimizer, OptimizerConfig, Parameters, Result, Run,
-    Schedule,
+    Batch, Gradients, LowRank, LowRankConfig, Metrics, Objective, Observer, Optimizer, OptimizerConfig,
+    Parameters, Result, Run, Schedule,
 };
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
+use candle_nn::{Init, VarBuilder};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -196,6 +197,39 @@ fn contrastive_learning_is_pytorchs() -> Result<()> {
     Ok(())
 }
 
+/// Noise by the schedule of Stable Diffusion.
+fn denoising(prediction: &str, gamma: Option<f64>) -> Result<Denoising> {
+    let scheduler = format!(
+        r#"{{"_class_name": "DDPMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+            "num_train_timesteps": 1000, "prediction_type": "{prediction}"}}"#
+    );
+    let scheduler = SchedulerConfig::from_json(scheduler, "scheduler_config.json")?;
+    Ok(Denoising::new(&scheduler, NoiseSettings { min_snr_gamma: gamma, ..NoiseSettings::default() }))
+}
+
+impl Golden {
+    /// The latents of a step, noised.
+    fn noised(&self, denoising: &Denoising, step: usize) -> Result<Noised> {
+        let tensor = |name: &str| self.tensors[name].get(step);
+        let timesteps: Vec<usize> =
+            tensor("timesteps")?.to_vec1::<i64>()?.into_iter().map(|timestep| timestep as usize).collect();
+        denoising.noised(&self.rows("latents", step, 2)?, &tensor("noise")?, &timesteps)
+    }
+
+    /// Begins with the weights that PyTorch began with.
+    fn begin(&self, parameters: &Parameters) -> Result<()> {
+        let named = |(name, tensor): (&String, &Tensor)| {
+            name.strip_prefix("begin.").map(|name| (name.to_owned(), tensor.clone()))
+        };
+        Ok(parameters.load(&self.tensors.iter().filter_map(named).collect())?)
+    }
+}
+
+fn unet(model: &str, vb: VarBuilder) -> Result<UNet2DConditionModel> {
+    let config = ModelSource::directory(golden(model)).read_json("unet/config.json")?;
+    Ok(UNet2DConditionModel::new(&config, vb)?)
+}
+
 /// A stage of diffusion on a tiny UNet, with or without captions left out.
 fn check_diffusion(
     name: &str,
@@ -206,29 +240,57 @@ fn check_diffusion(
     is_dropping: bool,
 ) -> Result<()> {
     let golden_values = Golden::open(name, 2e-4)?;
-    let config = ModelSource::directory(golden(model)).read_json("unet/config.json")?;
     let parameters =
         Parameters::new(1).starting_from(weights(model, "unet")?).training(move |name| train.has(name));
-    let unet = UNet2DConditionModel::new(&config, parameters.var_builder(&Device::Cpu))?;
-    let scheduler = format!(
-        r#"{{"_class_name": "DDPMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
-            "num_train_timesteps": 1000, "prediction_type": "{prediction}"}}"#
-    );
-    let scheduler = SchedulerConfig::from_json(scheduler, "scheduler_config.json")?;
-    let noise = NoiseSettings { min_snr_gamma: gamma, ..NoiseSettings::default() };
-    let denoising = Denoising::new(&scheduler, noise);
+    let unet = unet(model, parameters.var_builder(&Device::Cpu))?;
+    let denoising = denoising(prediction, gamma)?;
     golden_values.check(&parameters, |step| {
-        let tensor = |name: &str| golden_values.tensors[name].get(step);
-        let timesteps: Vec<usize> =
-            tensor("timesteps")?.to_vec1::<i64>()?.into_iter().map(|timestep| timestep as usize).collect();
-        let latents = golden_values.rows("latents", step, 2)?;
-        let noised = denoising.noised(&latents, &tensor("noise")?, &timesteps)?;
+        let noised = golden_values.noised(&denoising, step)?;
         let mut states = golden_values.rows("states", step, 2)?;
         if is_dropping && step % 2 == 1 {
             states = Tensor::stack(&[states.get(0)?, golden_values.tensors["empty"].clone()], 0)?;
         }
         let context = unet.project_context(&states, None)?;
         Gradients::of(&denoising.loss(&unet, &noised, &context)?)
+    })
+}
+
+/// By PEFT, of the attentions and of a feed-forward.
+#[test]
+fn low_rank_matrices_are_trained_as_pytorch_trains_them() -> Result<()> {
+    let golden_values = Golden::open("lora", 2e-3)?;
+    let layers = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.2"].map(str::to_owned).to_vec();
+    let adapted = LowRank::beside(weights("alt_diffusion", "unet")?, &LowRankConfig { rank: 3, layers }, 1)?;
+    let unet = unet("alt_diffusion", adapted.var_builder())?;
+    golden_values.begin(adapted.matrices()?)?;
+    let denoising = denoising("epsilon", None)?;
+    golden_values.check(adapted.matrices()?, |step| {
+        let noised = golden_values.noised(&denoising, step)?;
+        let context = unet.project_context(&golden_values.rows("states", step, 2)?, None)?;
+        Gradients::of(&denoising.loss(&unet, &noised, &context)?)
+    })
+}
+
+/// Two embeddings, through the text encoder and the UNet.
+#[test]
+fn the_embeddings_of_a_word_are_trained_as_pytorch_trains_them() -> Result<()> {
+    let golden_values = Golden::open("word", 2e-3)?;
+    let config: TextEncoderConfig =
+        ModelSource::directory(golden("alt_diffusion")).read_json("text_encoder/config.json")?;
+    let parameters = Parameters::new(1);
+    let shape = golden_values.tensors["begin.vectors"].dims().to_vec();
+    let vectors = parameters.var_builder(&Device::Cpu).get_with_hints(shape, "vectors", Init::Const(0.))?;
+    golden_values.begin(&parameters)?;
+    let first = config.encoder.vocab_size as u32;
+    let encoder = TextEncoder::new(&config, weights("alt_diffusion", "text_encoder")?)?
+        .with_added_embeddings(first, &vectors)?;
+    let unet = unet("alt_diffusion", weights("alt_diffusion", "unet")?)?;
+    let denoising = denoising("epsilon", None)?;
+    golden_values.check(&parameters, |step| {
+        let texts = golden_values.texts(0, 2)?;
+        let states = encoder.encode_compact(&texts.input_ids, &texts.attention_mask)?;
+        let context = unet.project_context(&states.rows, Some(&states.key_bias))?;
+        Gradients::of(&denoising.loss(&unet, &golden_values.noised(&denoising, step)?, &context)?)
     })
 }
 

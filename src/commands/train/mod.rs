@@ -36,6 +36,20 @@ pub enum Train {
     /// The configuration lists the stages: in AltDiffusion first only the keys and values of the cross-attentions, at a low
     /// resolution; then the whole UNet, at the full one; then with one caption in ten left out.
     Diffusion(stage::StageRun),
+    /// Train a LoRA of a diffusion model on pictures and captions.
+    ///
+    /// The model stays as it is; what is learned is one small file, for `generate --lora` here and for diffusers.
+    Lora(stage::StageRun),
+    /// Teach a diffusion model one thing from a few pictures of it.
+    ///
+    /// DreamBooth: all pictures are under one prompt with a rare word, and beside them the model goes on drawing its own
+    /// pictures of the thing's class, which it makes first. The result is a LoRA, or a whole model.
+    Dreambooth(stage::StageRun),
+    /// Learn a new word for what a few pictures show.
+    ///
+    /// The model stays as it is; the word's embeddings are one small file, for `generate --embedding` here and for
+    /// diffusers.
+    TextualInversion(stage::StageRun),
 }
 
 impl Train {
@@ -46,6 +60,9 @@ impl Train {
             Self::Teacher(run) => run.teacher(),
             Self::Contrastive(run) => run.contrastive(),
             Self::Diffusion(run) => run.diffusion(),
+            Self::Lora(run) => run.lora(),
+            Self::Dreambooth(run) => run.dreambooth(),
+            Self::TextualInversion(run) => run.textual_inversion(),
         }
     }
 }

@@ -1,9 +1,12 @@
-//! `altdiffusion train teacher`, `contrastive` and `diffusion`: stages of the recipe for models of any size.
+//! `altdiffusion train teacher`, `contrastive`, `diffusion`, `lora`, `dreambooth` and `textual-inversion`: models of any size,
+//! each run by one configuration.
 
 use std::path::{Path, PathBuf};
 
 use altclip_training::Observer;
-use altclip_training::recipes::{ContrastiveRecipe, DiffusionRecipe, TeacherRecipe};
+use altclip_training::recipes::{
+    ContrastiveRecipe, DiffusionRecipe, DreamBoothRecipe, LoraRecipe, TeacherRecipe, TextualInversionRecipe,
+};
 use altclip_training::settings::Change;
 use anyhow::Result;
 use candle_core::Device;
@@ -20,7 +23,7 @@ pub struct StageRun {
     /// Changes a setting, such as stage.optimizer.steps=100. May be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<Change>,
-    /// Folder of the run: checkpoints, metrics, sample pictures and in the end the model.
+    /// Folder of the run: checkpoints, metrics, sample pictures and in the end what was trained.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
     /// End after so many minutes, with a checkpoint. The same command goes on from there.
@@ -44,6 +47,21 @@ impl StageRun {
 
     pub fn diffusion(self) -> Result<()> {
         let recipe = DiffusionRecipe::load(&self.config, &self.set)?;
+        self.watched(|output, device, watch| recipe.train(output, device, watch))
+    }
+
+    pub fn lora(self) -> Result<()> {
+        let recipe = LoraRecipe::load(&self.config, &self.set)?;
+        self.watched(|output, device, watch| recipe.train(output, device, watch))
+    }
+
+    pub fn dreambooth(self) -> Result<()> {
+        let recipe = DreamBoothRecipe::load(&self.config, &self.set)?;
+        self.watched(|output, device, watch| recipe.train(output, device, watch))
+    }
+
+    pub fn textual_inversion(self) -> Result<()> {
+        let recipe = TextualInversionRecipe::load(&self.config, &self.set)?;
         self.watched(|output, device, watch| recipe.train(output, device, watch))
     }
 

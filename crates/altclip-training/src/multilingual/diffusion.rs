@@ -133,7 +133,8 @@ impl Drawers<'_> {
             text_encoder: inputs.text_encoder,
             owners,
         };
-        let realignment = Realignment::new(stage, &unet, &scheduler, &latents, &conditions, *parts)?;
+        let realignment =
+            Realignment::new(stage.batches(), &unet, &scheduler, &latents, &conditions, *parts)?;
         let drawing = Drawing {
             tokenizer: self.tokenizer,
             text_encoder: inputs.text_encoder,

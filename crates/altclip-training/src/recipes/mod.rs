@@ -2,14 +2,24 @@
 
 mod contrastive;
 mod diffusion;
+mod drawer;
+mod dreambooth;
+mod examples;
+mod fine_tuning;
 mod latents;
+mod lora;
 mod model;
 mod states;
 mod teacher;
+mod textual_inversion;
 
 pub use contrastive::ContrastiveRecipe;
 pub use diffusion::DiffusionRecipe;
+pub use dreambooth::{DreamBoothRecipe, PriorPreservation};
+pub use fine_tuning::FineTuningStage;
+pub use lora::LoraRecipe;
 pub use teacher::TeacherRecipe;
+pub use textual_inversion::TextualInversionRecipe;
 
 use crate::error::{Error, Result};
 use crate::pairs::Skipped;
@@ -21,6 +31,8 @@ use std::time::Duration;
 
 /// Folder of the trained model.
 const MODEL: &str = "model";
+/// The file of a trained LoRA, as diffusers calls it.
+const LORA_FILE: &str = "pytorch_lora_weights.safetensors";
 
 /// What a model computes in while it is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -72,6 +84,9 @@ mod tests {
         ContrastiveRecipe::load(&config("contrastive.toml"), &[])?;
         let diffusion = DiffusionRecipe::load(&config("diffusion.toml"), &["seed=7".parse()?])?;
         assert_eq!((diffusion.stages.len(), diffusion.seed), (3, 7));
+        LoraRecipe::load(&config("lora.toml"), &[])?;
+        DreamBoothRecipe::load(&config("dreambooth.toml"), &[])?;
+        TextualInversionRecipe::load(&config("textual-inversion.toml"), &[])?;
         Ok(())
     }
 

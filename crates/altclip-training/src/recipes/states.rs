@@ -9,7 +9,7 @@ use altdiffusion_pipeline::PROMPT_TOKENS;
 use candle_core::{DType, Device, Tensor};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 const ROWS: &str = "rows";
@@ -41,8 +41,14 @@ impl CaptionStates {
         cache: &Path,
         device: &Device,
     ) -> Result<Self> {
-        let texts: Vec<String> =
-            std::iter::once(String::new()).chain(captions.iter().flatten().cloned()).collect();
+        // The different ones; all pictures of a class may share one.
+        let (mut texts, mut numbers) = (vec![String::new()], HashMap::from([("", 0u32)]));
+        for caption in captions.iter().flatten() {
+            numbers.entry(caption).or_insert_with(|| {
+                texts.push(caption.clone());
+                texts.len() as u32 - 1
+            });
+        }
         let key = format!("{} captions {:016x} by {model}", texts.len(), hash_of_texts(&texts));
         let make = || {
             let (mut rows, mut key_bias, mut starts) = (Vec::new(), Vec::<f32>::new(), vec![0u32]);
@@ -64,12 +70,8 @@ impl CaptionStates {
         };
         let cache = Cache::at(cache);
         let tensors = cache.of(&key, make)?;
-        let mut next = 1u32;
-        let of_picture = captions.iter().map(|captions| {
-            let first = next;
-            next += captions.len() as u32;
-            (first..next).collect()
-        });
+        let number = |caption: &String| numbers.get(caption.as_str()).copied();
+        let of_picture = captions.iter().map(|captions| captions.iter().filter_map(number).collect());
         Ok(Self {
             of_picture: of_picture.collect(),
             rows: cache.tensor(tensors.clone(), ROWS)?.to_device(device)?,

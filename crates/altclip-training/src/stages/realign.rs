@@ -33,6 +33,23 @@ pub struct RealignStage {
     pub optimizer: OptimizerConfig,
 }
 
+impl RealignStage {
+    /// How its batches are drawn.
+    pub fn batches(&self) -> BatchSettings {
+        let Self { batch_size, caption_dropout, noise, .. } = *self;
+        BatchSettings { batch_size, caption_dropout, noise }
+    }
+}
+
+/// How batches are drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BatchSettings {
+    pub batch_size: usize,
+    /// Share of captions replaced by the empty one.
+    pub caption_dropout: f64,
+    pub noise: NoiseSettings,
+}
+
 /// What a stage changes of the UNet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -86,21 +103,21 @@ pub struct Realignment<'a> {
 }
 
 impl<'a> Realignment<'a> {
-    /// A stage's objective. On the CPU a batch is computed in `parts` at the same time.
+    /// The objective of batches. On the CPU a batch is computed in `parts` at the same time.
     ///
     /// * `latents` (pictures, channels, height, width), scaled, on the UNet's device
     ///
     /// # Errors
     /// If the settings fit no data.
     pub fn new(
-        stage: &RealignStage,
+        batches: BatchSettings,
         unet: &'a UNet2DConditionModel,
         scheduler: &SchedulerConfig,
         latents: &'a Tensor,
         conditions: &'a dyn Conditions,
         parts: usize,
     ) -> Result<Self> {
-        let RealignStage { caption_dropout, batch_size, .. } = *stage;
+        let BatchSettings { caption_dropout, batch_size, noise } = batches;
         if !(0. ..=1.).contains(&caption_dropout) {
             let problem = format!("expected a share from 0 to 1, found {caption_dropout}");
             return Err(Error::Setting(format!("caption_dropout: {problem}")));
@@ -113,12 +130,20 @@ impl<'a> Realignment<'a> {
         if latents.dim(0)? == 0 {
             return Err(Error::Setting("data: expected pictures, found none".to_owned()));
         }
-        let denoising = Denoising::new(scheduler, stage.noise);
+        let denoising = Denoising::new(scheduler, noise);
         let workers = Workers::new(parts)?;
         Ok(Self { unet, denoising, latents, conditions, batch_size, caption_dropout, workers })
     }
 
-    fn part(&self, rng: &mut ChaCha8Rng, size: usize) -> Result<Gradients> {
+    /// The loss of a whole batch, a scalar.
+    ///
+    /// # Errors
+    /// If a caption cannot be encoded, or a tensor operation fails.
+    pub fn loss(&self, rng: &mut ChaCha8Rng) -> Result<Tensor> {
+        self.loss_of(rng, self.batch_size)
+    }
+
+    fn loss_of(&self, rng: &mut ChaCha8Rng, size: usize) -> Result<Tensor> {
         let pictures = self.latents.dim(0)? as u32;
         let chosen: Vec<u32> = (0..size).map(|_| rng.random_range(0..pictures)).collect();
         let is_dropped: Vec<bool> = chosen.iter().map(|_| rng.random_bool(self.caption_dropout)).collect();
@@ -127,13 +152,13 @@ impl<'a> Realignment<'a> {
         let noised = self.denoising.draw(rng, &original)?;
         let condition = self.conditions.draw(rng, &chosen, &is_dropped)?;
         let context = self.unet.project_context(&condition.rows, Some(&condition.key_bias))?;
-        Gradients::of(&self.denoising.loss(self.unet, &noised, &context)?)
+        self.denoising.loss(self.unet, &noised, &context)
     }
 }
 
 impl Objective for Realignment<'_> {
     fn gradients(&self, batch: &mut Batch) -> Result<Gradients> {
         let size = self.batch_size / self.workers.parts();
-        Gradients::sum(self.workers.run(&mut batch.rng, |rng| self.part(rng, size)))
+        Gradients::sum(self.workers.run(&mut batch.rng, |rng| Gradients::of(&self.loss_of(rng, size)?)))
     }
 }

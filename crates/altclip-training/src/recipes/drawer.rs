@@ -1,0 +1,93 @@
+//! A diffusion model of which something is trained: its parts, as its folders have them.
+
+use super::MODEL;
+use crate::error::Result;
+use crate::run::save_tensors;
+use crate::stages::sheet::Drawing;
+use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::source::ModelSource;
+use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::tokenizer::Tokenizer;
+use altdiffusion_pipeline::ModelParts;
+use altdiffusion_pipeline::schedulers::SchedulerConfig;
+use altdiffusion_pipeline::unet::UNet2DConditionConfig;
+use altdiffusion_pipeline::vae::AutoencoderKl;
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+/// The model, with all but the UNet ready to compute in f32.
+pub(super) struct Drawer {
+    pub source: ModelSource,
+    /// What the model was called.
+    pub name: String,
+    pub tokenizer: Tokenizer,
+    pub text_encoder: TextEncoder,
+    pub vae: AutoencoderKl,
+    pub scheduler: SchedulerConfig,
+    pub unet_config: UNet2DConditionConfig,
+    unet: Checkpoint,
+    pub device: Device,
+}
+
+impl Drawer {
+    /// Opens a model in the layout of diffusers: a directory, or a repository on the hub.
+    ///
+    /// # Errors
+    /// If a part is missing or damaged.
+    pub fn open(name: &str, device: &Device) -> Result<Self> {
+        let source = ModelSource::open(name)?;
+        let weights = |folder: &str| -> Result<_> {
+            Ok(Checkpoint::open(&source, folder)?.var_builder(DType::F32, device)?)
+        };
+        let scheduler = source.read("scheduler/scheduler_config.json")?;
+        Ok(Self {
+            name: name.to_owned(),
+            tokenizer: Tokenizer::from_source(&source, "tokenizer")?,
+            text_encoder: TextEncoder::new(
+                &source.read_json("text_encoder/config.json")?,
+                weights("text_encoder")?,
+            )?,
+            vae: AutoencoderKl::new(&source.read_json("vae/config.json")?, weights("vae")?)?,
+            scheduler: SchedulerConfig::from_json(&*scheduler, scheduler.name())?.for_latents(),
+            unet_config: source.read_json("unet/config.json")?,
+            unet: Checkpoint::open(&source, "unet")?,
+            device: device.clone(),
+            source,
+        })
+    }
+
+    /// The UNet's weights.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn unet_weights(&self, dtype: DType) -> Result<VarBuilder<'static>> {
+        Ok(self.unet.var_builder(dtype, &self.device)?)
+    }
+
+    /// What draws the samples.
+    pub fn drawing(&self) -> Drawing<'_> {
+        let Self { tokenizer, text_encoder, vae, scheduler, .. } = self;
+        Drawing { tokenizer, text_encoder, vae, scheduler }
+    }
+
+    /// Writes the whole model to `output/model`, with these weights of the UNet in f32.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written.
+    pub fn write(&self, output: &Path, unet: BTreeMap<String, Tensor>) -> Result<()> {
+        let folder = output.join(MODEL);
+        if !folder.exists() {
+            let parts = ModelParts::in_folders(&self.source)?;
+            parts.write_folders(&folder, None, &mut |_, _| ControlFlow::Continue(()))?;
+        }
+        let weights = unet
+            .into_iter()
+            .map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F32)?)))
+            .collect::<candle_core::Result<_>>()?;
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        save_tensors(&folder.join("unet/diffusion_pytorch_model.safetensors"), &weights, Some(metadata))
+    }
+}

@@ -1,0 +1,198 @@
+//! DreamBooth (Ruiz et al., arXiv 2208.12242): a model learns one thing from a few pictures of it, all under one prompt with
+//! a rare word, and beside it goes on drawing its own pictures of the thing's class, so that it forgets nothing.
+
+use super::drawer::Drawer;
+use super::examples::Examples;
+use super::fine_tuning::{FineTuning, FineTuningStage, pictures_in, write};
+use super::{LORA_FILE, Precision, open_run};
+use crate::error::{Error, Result};
+use crate::gradients::Gradients;
+use crate::low_rank::{LowRank, LowRankConfig, unet_file};
+use crate::parameters::Parameters;
+use crate::run::{Batch, Observer};
+use crate::settings::{self, Change};
+use crate::stages::realign::Realignment;
+use crate::stages::sheet::SampleSheet;
+use altdiffusion_pipeline::unet::UNet2DConditionModel;
+use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, write_whole};
+use candle_core::{DType, Device};
+use image::ImageFormat;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+const STAGE: &str = "dreambooth";
+/// Folder of the pictures of the class that the model draws.
+const CLASS_PICTURES: &str = "class-pictures";
+
+/// Every setting of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DreamBoothRecipe {
+    /// Seed of all draws.
+    pub seed: u64,
+    /// Seconds between two checkpoints.
+    pub save_every: u64,
+    /// The model, in the layout of diffusers: a directory, or a repository on the hub.
+    pub model: String,
+    #[serde(default)]
+    pub precision: Precision,
+    /// The folder of the thing's pictures.
+    pub pictures: PathBuf,
+    /// What stands for the thing, such as `a photo of sks dog`.
+    pub prompt: String,
+    /// What keeps the model from forgetting; without it the few pictures are all that it sees.
+    pub prior: Option<PriorPreservation>,
+    /// Trains a LoRA in place of the whole UNet.
+    pub lora: Option<LowRankConfig>,
+    pub stage: FineTuningStage,
+    /// Pictures that are drawn on the way.
+    pub sample: Option<SampleSheet>,
+}
+
+/// Pictures of the thing's class, which the model draws itself before the training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PriorPreservation {
+    /// What stands for the class, such as `a photo of a dog`.
+    pub prompt: String,
+    /// How many pictures are drawn.
+    pub count: usize,
+    /// Weight of their loss beside that of the thing's pictures.
+    pub weight: f64,
+    /// Steps of each drawing.
+    pub steps: usize,
+    pub guidance_scale: f64,
+}
+
+impl DreamBoothRecipe {
+    /// Reads the settings from a TOML file, with changes made to them.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or lacks a setting, or has one that is unknown.
+    pub fn load(path: &Path, changes: &[Change]) -> Result<Self> {
+        settings::load(path, changes)
+    }
+
+    /// Draws the class's pictures, as far as they are not there, and trains, going on where an earlier run stopped. Writes
+    /// the model to `output/model`, or the LoRA to `output/pytorch_lora_weights.safetensors`.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written, a setting does not fit the model, or a loss is not finite.
+    pub fn train(&self, output: &Path, device: &Device, observer: &mut dyn Observer) -> Result<()> {
+        let dtype = self.precision.dtype(device)?;
+        let run = open_run(output, STAGE, self.seed, self.save_every)?;
+        if let Some(prior) = &self.prior {
+            self.draw_class(prior, &output.join(CLASS_PICTURES), device, observer)?;
+        }
+        let drawer = Drawer::open(&self.model, device)?;
+        let own = self.examples(&self.pictures, &self.prompt, &drawer, (output, "thing-"), observer)?;
+        let class = self.prior.as_ref().map(|prior| {
+            let folder = output.join(CLASS_PICTURES);
+            let examples = self.examples(&folder, &prior.prompt, &drawer, (output, "class-"), observer)?;
+            Ok::<_, Error>((examples, prior.weight))
+        });
+        let class = class.transpose()?;
+
+        let adapted = match &self.lora {
+            Some(config) => Some(LowRank::beside(drawer.unet_weights(dtype)?, config, self.seed)?),
+            None => None,
+        };
+        let whole =
+            Parameters::new(self.seed).starting_from(drawer.unet_weights(DType::F32)?).computing_in(dtype);
+        let vb = match &adapted {
+            Some(adapted) => adapted.var_builder(),
+            None => whole.var_builder(device),
+        };
+        let unet = UNet2DConditionModel::new(&drawer.unet_config, vb)?;
+        let parameters = match &adapted {
+            Some(adapted) => adapted.matrices()?,
+            None => &whole,
+        };
+
+        let tuning = FineTuning {
+            run: &run,
+            stage: &self.stage,
+            parameters,
+            unet: &unet,
+            drawing: drawer.drawing(),
+            sample: self.sample.as_ref(),
+            latents: &own.latents,
+            seed: self.seed,
+        };
+        let (batches, scheduler) = (self.stage.batches(), &drawer.scheduler);
+        let thing = Realignment::new(batches, &unet, scheduler, &own.latents, &own.captions, 1)?;
+        let class = class.as_ref().map(|(class, weight)| {
+            let class = Realignment::new(batches, &unet, scheduler, &class.latents, &class.captions, 1)?;
+            Ok::<_, Error>((class, *weight))
+        });
+        let class = class.transpose()?;
+        let gradients = |batch: &mut Batch| {
+            let mut loss = thing.loss(&mut batch.rng)?;
+            if let Some((class, weight)) = &class {
+                loss = (loss + (class.loss(&mut batch.rng)? * *weight)?)?;
+            }
+            Gradients::of(&loss)
+        };
+        let trained = tuning.train(gradients, observer)?;
+        match adapted {
+            Some(_) => write(&output.join(LORA_FILE), &unet_file(trained)?),
+            None => drawer.write(output, whole.with(trained)),
+        }
+    }
+
+    /// The pictures of a folder, all under one prompt.
+    fn examples(
+        &self,
+        folder: &Path,
+        prompt: &str,
+        drawer: &Drawer,
+        caches: (&Path, &str),
+        observer: &mut dyn Observer,
+    ) -> Result<Examples> {
+        let files = pictures_in(folder)?;
+        if files.is_empty() {
+            return Err(Error::format(folder, "expected pictures, found none"));
+        }
+        let captions = vec![vec![prompt.to_owned()]; files.len()];
+        Examples::of((&files, &captions), self.stage.resolution, drawer, caches, observer)
+    }
+
+    /// Draws those of the class's pictures that are not in `folder` yet.
+    fn draw_class(
+        &self,
+        prior: &PriorPreservation,
+        folder: &Path,
+        device: &Device,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let path = |number: usize| folder.join(format!("{number:04}.png"));
+        let missing: Vec<usize> = (0..prior.count).filter(|&number| !path(number).exists()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        observer.note(CLASS_PICTURES, &format!("draws {} pictures of {:?}", missing.len(), prior.prompt));
+        let pipeline = AltDiffusion::from_pretrained(&self.model, DType::F32, device)?;
+        for number in missing {
+            let options = GenerateOptions::new(&prior.prompt)
+                .width(self.stage.resolution)
+                .height(self.stage.resolution)
+                .steps(prior.steps)
+                .guidance_scale(prior.guidance_scale)
+                .seed(self.seed.wrapping_add(number as u64));
+            for picture in pipeline.generate(&options)?.images {
+                let mut png = Cursor::new(Vec::new());
+                let at = path(number);
+                picture.write_to(&mut png, ImageFormat::Png).map_err(|e| Error::format(&at, e))?;
+                write_whole(&at, |temporary| fs::write(temporary, png.get_ref()))?;
+            }
+            if observer.is_over() {
+                let stage = CLASS_PICTURES.to_owned();
+                return Err(Error::Interrupted { stage, step: number + 1, steps: prior.count });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,43 @@
+//! What a diffusion model learns from: pictures as latents, and their captions as hidden states.
+
+use super::drawer::Drawer;
+use super::latents::Latents;
+use super::states::CaptionStates;
+use super::tell;
+use crate::error::Result;
+use crate::run::Observer;
+use candle_core::Tensor;
+use std::path::{Path, PathBuf};
+
+/// Pictures and captions, both encoded once and kept in files.
+pub(super) struct Examples {
+    /// (pictures, channels, height, width), scaled, on the model's device.
+    pub latents: Tensor,
+    pub captions: CaptionStates,
+}
+
+impl Examples {
+    /// Encodes square pictures of `resolution` pixels and the captions of each. Files of the folder `output` whose names
+    /// begin with `name` keep them. Pictures that cannot be read are skipped, and `observer` is told how many.
+    ///
+    /// # Errors
+    /// If no picture can be read, a caption cannot be encoded, or a file cannot be written.
+    pub fn of(
+        (files, captions): (&[PathBuf], &[Vec<String>]),
+        resolution: usize,
+        drawer: &Drawer,
+        (output, name): (&Path, &str),
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let Drawer { tokenizer, text_encoder, vae, device, .. } = drawer;
+        let cache = |of: &str| output.join(format!("{name}{of}.safetensors"));
+        let at = cache(&format!("latents-{resolution}"));
+        let latents = Latents::of(files, resolution, vae, &drawer.name, &at, device)?;
+        tell(observer, "data", &latents.skipped);
+        let kept = latents.kept.iter().filter_map(|&row| captions.get(row as usize).cloned());
+        let kept: Vec<Vec<String>> = kept.collect();
+        let captions =
+            CaptionStates::of(&kept, tokenizer, text_encoder, &drawer.name, &cache("captions"), device)?;
+        Ok(Self { latents: latents.latents.to_device(device)?, captions })
+    }
+}

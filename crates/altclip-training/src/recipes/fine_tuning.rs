@@ -1,0 +1,109 @@
+//! What the ways of fine-tuning a diffusion model share.
+
+use super::drawer::Drawer;
+use crate::error::{Error, Result};
+use crate::optimizer::{Optimizer, OptimizerConfig};
+use crate::run::{Batch, Observer, Run, save_tensors};
+use crate::stages::denoising::NoiseSettings;
+use crate::stages::functions::Functions;
+use crate::stages::realign::BatchSettings;
+use crate::stages::sheet::{Drawing, SampleSheet};
+use crate::{Gradients, Parameters};
+use altdiffusion_pipeline::unet::UNet2DConditionModel;
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Endings of pictures' names.
+const PICTURES: [&str; 6] = ["bmp", "gif", "jpeg", "jpg", "png", "webp"];
+
+/// Settings of the steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FineTuningStage {
+    /// Side of the pictures in pixels.
+    pub resolution: usize,
+    pub batch_size: usize,
+    /// Share of captions replaced by the empty one.
+    #[serde(default)]
+    pub caption_dropout: f64,
+    #[serde(default)]
+    pub noise: NoiseSettings,
+    pub optimizer: OptimizerConfig,
+}
+
+impl FineTuningStage {
+    /// How its batches are drawn.
+    pub fn batches(&self) -> BatchSettings {
+        let Self { batch_size, caption_dropout, noise, .. } = *self;
+        BatchSettings { batch_size, caption_dropout, noise }
+    }
+}
+
+/// A model whose fine-tuning is about to begin.
+pub(super) struct FineTuning<'a> {
+    pub run: &'a Run,
+    pub stage: &'a FineTuningStage,
+    /// What is trained.
+    pub parameters: &'a Parameters,
+    pub unet: &'a UNet2DConditionModel,
+    pub drawing: Drawing<'a>,
+    pub sample: Option<&'a SampleSheet>,
+    /// (n, channels, height, width): the size of what is drawn.
+    pub latents: &'a Tensor,
+    pub seed: u64,
+}
+
+impl FineTuning<'_> {
+    /// Takes all steps with the gradients of each batch, and returns the averages of what was trained.
+    ///
+    /// # Errors
+    /// Those of a run.
+    pub fn train(
+        &self,
+        gradients: impl Fn(&mut Batch) -> Result<Gradients>,
+        observer: &mut dyn Observer,
+    ) -> Result<BTreeMap<String, Tensor>> {
+        observer.note(&self.run.stage(), &format!("trains {} values", self.parameters.count()));
+        let mut optimizer = Optimizer::new(self.stage.optimizer.clone(), self.parameters)?;
+        let sample = || match self.sample {
+            Some(sheet) => sheet.draw(&self.drawing, self.unet, self.latents, self.seed).map(Some),
+            None => Ok(None),
+        };
+        self.run.train(&mut optimizer, observer, &Functions { gradients, sample })?;
+        Ok(optimizer.averages())
+    }
+}
+
+/// The pictures in a folder, in the order of their names.
+///
+/// # Errors
+/// If it cannot be read.
+pub(super) fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io(folder))?.path();
+        let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        if PICTURES.contains(&ending.as_str()) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Writes a small file of tensors as PyTorch's programs expect it.
+///
+/// # Errors
+/// If it cannot be written.
+pub(super) fn write(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    save_tensors(path, tensors, Some(HashMap::from([("format".to_owned(), "pt".to_owned())])))
+}
+
+/// What a model's UNet computes in while nothing of it is trained.
+pub(super) fn frozen_unet(drawer: &Drawer, dtype: candle_core::DType) -> Result<UNet2DConditionModel> {
+    Ok(UNet2DConditionModel::new(&drawer.unet_config, drawer.unet_weights(dtype)?)?)
+}

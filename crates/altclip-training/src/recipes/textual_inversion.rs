@@ -1,0 +1,170 @@
+//! Textual inversion (Gal et al., arXiv 2208.01618): a new word for what a few pictures show, as embeddings of its own. The
+//! model stays as it is.
+
+use super::drawer::Drawer;
+use super::examples::Examples;
+use super::fine_tuning::{FineTuning, FineTuningStage, frozen_unet, pictures_in, write};
+use super::{Precision, open_run};
+use crate::error::{Error, Result};
+use crate::parameters::Parameters;
+use crate::run::{Objective, Observer};
+use crate::settings::{self, Change};
+use crate::stages::realign::{Condition, Conditions, Realignment};
+use crate::stages::sheet::{Drawing, SampleSheet};
+use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::tokenizer::Tokenizer;
+use altdiffusion_pipeline::PROMPT_TOKENS;
+use candle_core::{DType, Device, Tensor};
+use candle_nn::Init;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const STAGE: &str = "textual-inversion";
+/// The file that diffusers and this project look for.
+const FILE: &str = "learned_embeds.safetensors";
+/// What is trained.
+const VECTORS: &str = "vectors";
+/// The text encoder's table of embeddings.
+const TABLE: &str = "roberta.embeddings.word_embeddings.weight";
+/// What stands for the word in a template.
+const PLACE: &str = "{}";
+
+/// Every setting of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextualInversionRecipe {
+    /// Seed of all draws.
+    pub seed: u64,
+    /// Seconds between two checkpoints.
+    pub save_every: u64,
+    /// The model, in the layout of diffusers: a directory, or a repository on the hub.
+    pub model: String,
+    #[serde(default)]
+    pub precision: Precision,
+    /// The folder of the pictures.
+    pub pictures: PathBuf,
+    /// The new word, such as `<my-cat>`.
+    pub word: String,
+    /// Embeddings of the word.
+    pub vectors: usize,
+    /// What the embeddings begin as, such as `cat`: those of its tokens, one after the other.
+    pub begin_with: String,
+    /// Prompts with `{}` for the word.
+    pub templates: Vec<String>,
+    pub stage: FineTuningStage,
+    /// Pictures that are drawn on the way.
+    pub sample: Option<SampleSheet>,
+}
+
+impl TextualInversionRecipe {
+    /// Reads the settings from a TOML file, with changes made to them.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or lacks a setting, or has one that is unknown.
+    pub fn load(path: &Path, changes: &[Change]) -> Result<Self> {
+        settings::load(path, changes)
+    }
+
+    /// Trains, going on where an earlier run stopped, and writes `output/learned_embeds.safetensors`, which diffusers reads
+    /// too. Pictures that cannot be read are skipped and counted.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written, a setting does not fit the model, or a loss is not finite.
+    pub fn train(&self, output: &Path, device: &Device, observer: &mut dyn Observer) -> Result<()> {
+        let dtype = self.precision.dtype(device)?;
+        let templates = self.templates()?;
+        let run = open_run(output, STAGE, self.seed, self.save_every)?;
+        let files = pictures_in(&self.pictures)?;
+        if files.is_empty() {
+            return Err(Error::format(&self.pictures, "expected pictures, found none"));
+        }
+        let drawer = Drawer::open(&self.model, device)?;
+        // Captions are encoded on the way, since the word's part of them changes.
+        let none = vec![Vec::new(); files.len()];
+        let resolution = self.stage.resolution;
+        let Examples { latents, .. } =
+            Examples::of((&files, &none), resolution, &drawer, (output, ""), observer)?;
+
+        let parameters = Parameters::new(self.seed);
+        let width = drawer.text_encoder.config().encoder.hidden_size;
+        let init = Init::Const(0.);
+        let vectors = parameters.var_builder(device).get_with_hints((self.vectors, width), VECTORS, init)?;
+        parameters.load(&BTreeMap::from([(VECTORS.to_owned(), self.beginning(&drawer)?)]))?;
+        let mut tokenizer = drawer.tokenizer.clone();
+        let first = tokenizer.add_word(&self.word, self.vectors)?;
+        let text_encoder = drawer.text_encoder.clone().with_added_embeddings(first, &vectors)?;
+
+        let unet = frozen_unet(&drawer, dtype)?;
+        let prompts = Prompts { templates: &templates, tokenizer: &tokenizer, text_encoder: &text_encoder };
+        let realignment =
+            Realignment::new(self.stage.batches(), &unet, &drawer.scheduler, &latents, &prompts, 1)?;
+        let (vae, scheduler) = (&drawer.vae, &drawer.scheduler);
+        let tuning = FineTuning {
+            run: &run,
+            stage: &self.stage,
+            parameters: &parameters,
+            unet: &unet,
+            drawing: Drawing { tokenizer: &tokenizer, text_encoder: &text_encoder, vae, scheduler },
+            sample: self.sample.as_ref(),
+            latents: &latents,
+            seed: self.seed,
+        };
+        let mut trained = tuning.train(|batch| realignment.gradients(batch), observer)?;
+        let missing = || Error::Setting(format!("{STAGE}: no {VECTORS} were trained"));
+        let vectors = trained.remove(VECTORS).ok_or_else(missing)?;
+        write(&output.join(FILE), &BTreeMap::from([(self.word.clone(), vectors)]))
+    }
+
+    /// The templates with the word in them.
+    fn templates(&self) -> Result<Vec<String>> {
+        if self.templates.is_empty() {
+            return Err(Error::Setting("templates: expected at least one, found none".to_owned()));
+        }
+        let with_word = |template: &String| {
+            let has_place = template.contains(PLACE);
+            has_place.then(|| template.replace(PLACE, &self.word)).ok_or_else(|| {
+                Error::Setting(format!("templates: expected {PLACE} for the word, found {template:?}"))
+            })
+        };
+        self.templates.iter().map(with_word).collect()
+    }
+
+    /// The embeddings of what the word begins as, (vectors, hidden_size).
+    fn beginning(&self, drawer: &Drawer) -> Result<Tensor> {
+        let ids = drawer.tokenizer.encode(&self.begin_with)?;
+        // Between the marks of the beginning and the end.
+        let own = ids.get(1..ids.len().saturating_sub(1)).filter(|own| !own.is_empty());
+        let Some(own) = own else {
+            return Err(Error::Setting("begin_with: expected a word, found none".to_owned()));
+        };
+        let chosen: Vec<u32> = own.iter().copied().cycle().take(self.vectors).collect();
+        let table =
+            Checkpoint::open(&drawer.source, "text_encoder")?.tensor(TABLE, DType::F32, &Device::Cpu)?;
+        Ok(table.index_select(&Tensor::new(chosen, &Device::Cpu)?, 0)?)
+    }
+}
+
+/// A template for each picture.
+struct Prompts<'a> {
+    templates: &'a [String],
+    tokenizer: &'a Tokenizer,
+    /// Its embeddings of the word are trained.
+    text_encoder: &'a TextEncoder,
+}
+
+impl Conditions for Prompts<'_> {
+    fn draw(&self, rng: &mut ChaCha8Rng, _: &[u32], is_dropped: &[bool]) -> Result<Condition> {
+        let mut prompt = |&is_dropped: &bool| {
+            let template = self.templates.get(rng.random_range(0..self.templates.len().max(1)));
+            template.filter(|_| !is_dropped).cloned().unwrap_or_default()
+        };
+        let prompts: Vec<String> = is_dropped.iter().map(&mut prompt).collect();
+        let encoding = self.tokenizer.encode_padded(&prompts, PROMPT_TOKENS)?;
+        let states = self.text_encoder.encode_compact(&encoding.input_ids, &encoding.attention_mask)?;
+        Ok(Condition { rows: states.rows, key_bias: states.key_bias })
+    }
+}
