@@ -25,8 +25,8 @@ pub struct Emoji {
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
     /// The last stage to run, by default all. In the recipe for two languages these are vae, contrastive (both can run at
-    /// the same time), image, which needs both, and diffusion; in that for 18 vae, clip and teacher (vae can run at the
-    /// same time as both), image, contrastive, and those of diffusion by their names.
+    /// the same time), image, which needs both, and diffusion; in that for 18 vae and clip (both can run at the same
+    /// time), base and teacher (the same), image, contrastive, keys-and-values, whole and guidance.
     #[arg(long, value_name = "STAGE")]
     until: Option<String>,
     /// End after so many minutes, with a checkpoint. The same command goes on from there.

@@ -41,29 +41,32 @@ struct Drawn {
 }
 
 impl Drawers<'_> {
-    /// Trains all stages up to and including `last`; after the last of all, writes the model.
-    pub fn train(
+    /// Drawing from English captions, as the teacher reads them: the UNet's weights.
+    pub fn train_base(
         &self,
         teacher: &TrainedDualEncoder,
+        observer: &mut dyn Observer,
+    ) -> Result<BTreeMap<String, Tensor>> {
+        let drawn = self.drawn()?;
+        let text_encoder = self.text_encoder(teacher)?;
+        let english = [ENGLISH.to_owned()];
+        let inputs = Inputs { drawn: &drawn, languages: &english, text_encoder: &text_encoder };
+        self.train_stage(&self.recipe.base, &self.unet_config(teacher)?, None, &inputs, observer)
+    }
+
+    /// Re-aligns the UNet of these weights to the student, up to and including the stage `last`; after the last of all,
+    /// writes the model.
+    pub fn realign(
+        &self,
+        mut weights: BTreeMap<String, Tensor>,
         student: &TrainedDualEncoder,
         last: Option<&str>,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let MultilingualRecipe { unet: shape, base, realign, languages, .. } = self.recipe;
-        let device = self.corpus.pictures.device();
+        let MultilingualRecipe { realign, languages, .. } = self.recipe;
         let drawn = self.drawn()?;
-        let encoder = |model: &TrainedDualEncoder| -> Result<TextEncoder> {
-            Ok(TextEncoder::new(&text_encoder_config(model), frozen(&model.text_weights, device))?)
-        };
-        let config = shape.config(&self.vae.latents, student.text_config.project_dim)?;
-        let english = [ENGLISH.to_owned()];
-        let text_encoder = encoder(teacher)?;
-        let inputs = Inputs { drawn: &drawn, languages: &english, text_encoder: &text_encoder };
-        let mut weights = self.train_stage(base, &config, None, &inputs, observer)?;
-        if last == Some(base.name.as_str()) {
-            return Ok(());
-        }
-        let text_encoder = encoder(student)?;
+        let text_encoder = self.text_encoder(student)?;
+        let config = self.unet_config(student)?;
         let inputs = Inputs { drawn: &drawn, languages, text_encoder: &text_encoder };
         for stage in realign {
             weights = self.train_stage(stage, &config, Some(&weights), &inputs, observer)?;
@@ -73,6 +76,15 @@ impl Drawers<'_> {
         }
         let unet = TrainedUnet { config, weights };
         export(&self.output.join("model"), self.tokenizer_bytes, student, self.vae, &unet)
+    }
+
+    fn text_encoder(&self, model: &TrainedDualEncoder) -> Result<TextEncoder> {
+        let weights = frozen(&model.text_weights, self.corpus.pictures.device());
+        Ok(TextEncoder::new(&text_encoder_config(model), weights)?)
+    }
+
+    fn unet_config(&self, model: &TrainedDualEncoder) -> Result<UNet2DConditionConfig> {
+        self.recipe.unet.config(&self.vae.latents, model.text_config.project_dim)
     }
 
     /// The pictures of the styles and concepts that are drawn.

@@ -110,12 +110,13 @@ impl MultilingualRecipe {
 
     /// The names of all stages, in their order.
     pub fn stages(&self) -> Vec<&str> {
-        let fixed = ["vae", "clip", "teacher", "image", "contrastive", self.base.name.as_str()];
+        let fixed = ["vae", "clip", self.base.name.as_str(), "teacher", "image", "contrastive"];
         fixed.into_iter().chain(self.realign.iter().map(|stage| stage.name.as_str())).collect()
     }
 
-    /// Trains up to and including the stage `last`, or all, going on where an earlier run stopped. Clip and teacher
-    /// do not need the autoencoder: two processes can train them side by side. After the last stage the model lies in `output/model`, in the published layout; the dual encoders of the way there lie in
+    /// Trains up to and including the stage `last`, or all, going on where an earlier run stopped. Two processes
+    /// can work side by side: the autoencoder and clip do not need each other, and neither do the base of diffusion and
+    /// teacher. After the last stage the model lies in `output/model`, in the published layout; the dual encoders of the way there lie in
     /// `output/english`, `output/distilled` and `output/contrastive-model`.
     ///
     /// # Errors
@@ -154,6 +155,18 @@ impl MultilingualRecipe {
         if is_last("clip") {
             return Ok(());
         }
+        let drawers = |vae| diffusion::Drawers {
+            recipe: self,
+            corpus: &corpus,
+            vae,
+            tokenizer: &tokenizer,
+            tokenizer_bytes: &tokenizer_bytes,
+            output,
+        };
+        if is_last(&self.base.name) {
+            let vae = self.train_vae(&corpus, output, observer)?;
+            return drawers(&vae).train_base(&teacher, observer).map(|_| ());
+        }
         let mut student = trainer.train_teacher(&teacher, device, observer)?;
         if is_last("teacher") {
             return Ok(());
@@ -167,15 +180,9 @@ impl MultilingualRecipe {
         if is_last("contrastive") {
             return Ok(());
         }
-        let trainer = diffusion::Drawers {
-            recipe: self,
-            corpus: &corpus,
-            vae: &vae,
-            tokenizer: &tokenizer,
-            tokenizer_bytes: &tokenizer_bytes,
-            output,
-        };
-        trainer.train(&teacher, &student, last, observer)
+        let drawers = drawers(&vae);
+        let base = drawers.train_base(&teacher, observer)?;
+        drawers.realign(base, &student, last, observer)
     }
 
     fn corpus(&self, whole: &Dataset, split: &Split, device: &Device) -> Result<Corpus> {

@@ -173,7 +173,10 @@ impl DreamBoothRecipe {
             return Ok(());
         }
         fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        observer.note(CLASS_PICTURES, &format!("draws {} pictures of {:?}", missing.len(), prior.prompt));
+        observer.note(
+            CLASS_PICTURES,
+            &format!("draws {} of {} pictures of {:?}", missing.len(), prior.count, prior.prompt),
+        );
         let pipeline = AltDiffusion::from_pretrained(&self.model, DType::F32, device)?;
         for number in missing {
             let options = GenerateOptions::new(&prior.prompt)

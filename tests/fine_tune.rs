@@ -1,0 +1,165 @@
+//! `altdiffusion train lora`, `dreambooth` and `textual-inversion`, on the small golden model: what they write is what
+//! `generate` takes.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{TestResult, golden_model, run, succeeded, tensors};
+use image::{Rgb, RgbImage};
+use tempfile::TempDir;
+
+/// A folder with pictures of a thing, their captions, and a picture that is none.
+struct Workshop(TempDir);
+
+impl Workshop {
+    fn new() -> TestResult<Self> {
+        let folder = tempfile::tempdir()?;
+        let pictures = folder.path().join("pictures");
+        fs::create_dir(&pictures)?;
+        let mut lines = String::new();
+        for i in 0..3u8 {
+            RgbImage::from_fn(40, 30, |x, y| Rgb([x as u8 * 6, y as u8 * 8, i * 60]))
+                .save(pictures.join(format!("{i}.png")))?;
+            lines.push_str(&format!("{{\"file\": \"pictures/{i}.png\", \"en\": \"picture {i}\"}}\n"));
+        }
+        fs::write(pictures.join("broken.png"), b"\x89PNG\r\n\x1a\n and then nothing")?;
+        fs::write(folder.path().join("pairs.jsonl"), lines)?;
+        Ok(Self(folder))
+    }
+
+    /// Runs `train KIND` with these settings beside those that all have, into the folder `output`.
+    fn train(&self, kind: &str, output: &str, settings: &str) -> TestResult<String> {
+        let config = format!(
+            "seed = 5\nsave_every = 0\nmodel = {:?}\n{settings}\n[stage]\nresolution = 32\nbatch_size = 2\n\
+             caption_dropout = 0.1\n[stage.optimizer]\nsteps = 3\nlearning_rate = 1e-2\nwarmup_steps = 1\nweight_decay = \
+             0.0\nbeta1 = 0.9\nbeta2 = 0.99\nmax_grad_norm = 1.0\nema_decay = 0.5\n",
+            golden_model("alt_diffusion")?
+        );
+        fs::write(self.0.path().join("run.toml"), config)?;
+        let arguments = ["train", kind, "--config", "run.toml", "--device", "cpu", "--output", output];
+        let output = run(self.0.path(), &arguments)?;
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{stderr}");
+        Ok(stderr)
+    }
+
+    /// The pixels that a prompt gives with more options.
+    fn draw(&self, prompt: &str, model: &str, more: &[&str]) -> TestResult<Vec<u8>> {
+        let options = [
+            "--model", model, "--steps", "2", "--width", "32", "--height", "32", "--seed", "1", "-o",
+            "out.png",
+        ];
+        let output = run(self.0.path(), &[&["generate", prompt], &options[..], more].concat())?;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(image::open(self.0.path().join("out.png"))?.into_rgb8().into_raw())
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+/// Every tensor's largest value, by which one that was never trained is told.
+fn largest(path: &Path) -> TestResult<Vec<(String, f32)>> {
+    let of = |(name, tensor): (String, candle_core::Tensor)| {
+        Ok((name, tensor.abs()?.max_all()?.to_scalar::<f32>()?))
+    };
+    tensors(path)?.into_iter().map(of).collect()
+}
+
+#[test]
+fn a_lora_is_trained_and_drawn_with() -> TestResult {
+    let workshop = Workshop::new()?;
+    let settings = "data = \"pairs.jsonl\"\npicture = \"file\"\ncaptions = [\"en\"]\n[lora]\nrank = 2\nlayers = \
+                    [\"to_q\", \"to_v\"]";
+    workshop.train("lora", "run", settings)?;
+    let matrices = largest(&workshop.path("run/pytorch_lora_weights.safetensors"))?;
+    for (name, value) in &matrices {
+        assert!(name.starts_with("unet.") && name.contains(".lora_"), "{name}");
+        assert!(name.contains("to_q") || name.contains("to_v"), "{name}");
+        assert!(*value > 0., "{name} is zero");
+    }
+    let model = golden_model("alt_diffusion")?;
+    let (plain, with) =
+        (workshop.draw("a cat", &model, &[])?, workshop.draw("a cat", &model, &["--lora", "run"])?);
+    assert_ne!(plain, with);
+    // What is done is not done again, and the file is the same.
+    let before = fs::read(workshop.path("run/pytorch_lora_weights.safetensors"))?;
+    workshop.train("lora", "run", settings)?;
+    assert_eq!(before, fs::read(workshop.path("run/pytorch_lora_weights.safetensors"))?);
+    Ok(())
+}
+
+#[test]
+fn a_thing_is_learned_beside_its_class() -> TestResult {
+    let workshop = Workshop::new()?;
+    let prior = "[prior]\nprompt = \"a dog\"\ncount = 2\nweight = 1.0\nsteps = 2\nguidance_scale = 2.0\n";
+    let thing = format!("pictures = \"pictures\"\nprompt = \"a sks dog\"\n{prior}");
+    let told = workshop.train("dreambooth", "lora", &format!("{thing}[lora]\nrank = 2\n"))?;
+    assert!(told.contains("draws 2 of 2 pictures of \"a dog\""), "{told}");
+    assert!(told.lines().any(|line| line.contains("skipped 1: ") && line.contains("broken.png")), "{told}");
+    assert!(workshop.path("lora/class-pictures/0001.png").exists());
+    let model = golden_model("alt_diffusion")?;
+    let plain = workshop.draw("a sks dog", &model, &[])?;
+    assert_ne!(plain, workshop.draw("a sks dog", &model, &["--lora", "lora"])?);
+
+    // A picture of the class that is there already is not drawn again, and neither is it changed.
+    fs::create_dir_all(workshop.path("whole/class-pictures"))?;
+    fs::copy(workshop.path("pictures/0.png"), workshop.path("whole/class-pictures/0000.png"))?;
+    let told = workshop.train("dreambooth", "whole", &thing)?;
+    assert!(told.contains("draws 1 of 2 pictures"), "{told}");
+    assert_eq!(
+        fs::read(workshop.path("pictures/0.png"))?,
+        fs::read(workshop.path("whole/class-pictures/0000.png"))?
+    );
+    assert_ne!(plain, workshop.draw("a sks dog", "whole/model", &[])?);
+    Ok(())
+}
+
+#[test]
+fn a_word_is_learned_and_drawn_with() -> TestResult {
+    let workshop = Workshop::new()?;
+    let settings = "pictures = \"pictures\"\nword = \"<thing>\"\nvectors = 2\nbegin_with = \"cat\"\ntemplates = [\"a photo of \
+                    {}\", \"一张{}的照片\"]";
+    workshop.train("textual-inversion", "run", settings)?;
+    let learned = tensors(&workshop.path("run/learned_embeds.safetensors"))?;
+    assert_eq!(learned.keys().collect::<Vec<_>>(), ["<thing>"]);
+    assert_eq!(learned["<thing>"].dims()[0], 2);
+    let model = golden_model("alt_diffusion")?;
+    let draw = |more: &[&str]| workshop.draw("a photo of <thing>", &model, more);
+    assert_ne!(draw(&[])?, draw(&["--embedding", "run"])?);
+    Ok(())
+}
+
+#[test]
+fn what_is_wrong_with_settings_is_one_line() -> TestResult {
+    let workshop = Workshop::new()?;
+    workshop.train(
+        "textual-inversion",
+        "good",
+        "pictures = \"pictures\"\nword = \"<x>\"\nvectors = 1\nbegin_with = \"cat\"\ntemplates = [\"{}\"]",
+    )?;
+    let error = |changes: &[&str]| -> TestResult<String> {
+        let mut arguments =
+            vec!["train", "textual-inversion", "--config", "run.toml", "--device", "cpu", "--output", "bad"];
+        changes.iter().for_each(|change| arguments.extend(["--set", change]));
+        let output = run(workshop.0.path(), &arguments)?;
+        assert_eq!(output.status.code(), Some(1));
+        Ok(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned())
+    };
+    assert_eq!(
+        error(&["templates=[\"a cat\"]"])?,
+        "error: templates: expected {} for the word, found \"a cat\""
+    );
+    assert_eq!(error(&["begin_with=\"\""])?, "error: begin_with: expected a word, found none");
+    fs::create_dir(workshop.path("empty"))?;
+    assert_eq!(error(&["pictures=\"empty\""])?, "error: empty: expected pictures, found none");
+    let found = error(&["vectors=0"])?;
+    assert!(found.starts_with("error: added word: expected a word with tokens"), "{found}");
+    assert!(!workshop.path("bad/learned_embeds.safetensors").exists());
+    let listed = succeeded(&run(workshop.0.path(), &["train", "--help"])?);
+    assert!(listed.contains("dreambooth") && listed.contains("textual-inversion"), "{listed}");
+    Ok(())
+}
