@@ -3,10 +3,12 @@
 
 Usage::
 
-    compare-pipeline.py --program target/release/altdiffusion [--model models/emoji] [--scheduler NAME] [PROMPT ...]
+    compare-pipeline.py --program target/release/altdiffusion [--model models/emoji] [--scheduler NAME]
+        [--lora DIR] [--embedding DIR] [PROMPT ...]
 
 Prints ‖a − b‖/‖b‖ of the final latents and of the pictures for each prompt, in f32, and fails where the latents differ by
-more than 1e-4. The environment is that of `golden/make.py`.
+more than 1e-4. `--lora` and `--embedding` are what `train lora` and `train textual-inversion` wrote, which diffusers reads
+too. The environment is that of `golden/make.py`, with peft 0.13.2 for a LoRA.
 """
 
 import argparse
@@ -41,12 +43,18 @@ def main() -> None:
     parser.add_argument("--program", type=Path, required=True, help="the program altdiffusion")
     parser.add_argument("--model", type=Path, default=Path("models/emoji"), help="a model directory")
     parser.add_argument("--scheduler", choices=SCHEDULERS, help="by default, the model's own")
+    parser.add_argument("--lora", type=Path, help="a folder with pytorch_lora_weights.safetensors")
+    parser.add_argument("--embedding", type=Path, help="a folder with learned_embeds.safetensors")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance-scale", type=float, default=3.0)
     arguments = parser.parse_args()
 
     case = {"scheduler": SCHEDULERS[arguments.scheduler]} if arguments.scheduler else {}
     pipeline = load(arguments.model, case).to(torch.float32)
+    if arguments.lora:
+        pipeline.load_lora_weights(arguments.lora)
+    if arguments.embedding:
+        pipeline.load_textual_inversion(arguments.embedding / "learned_embeds.safetensors")
     unet = json.loads((arguments.model / "unet/config.json").read_text())
     channels, side = unet["in_channels"], unet["sample_size"]
     worst = 0.0
@@ -69,6 +77,8 @@ def main() -> None:
             command += ["--initial-latents", files["start.safetensors"], "--save-latents", files["end.safetensors"]]
             command += ["--steps", arguments.steps, "--guidance-scale", arguments.guidance_scale]
             command += ["--scheduler", arguments.scheduler] if arguments.scheduler else []
+            command += ["--lora", arguments.lora] if arguments.lora else []
+            command += ["--embedding", arguments.embedding] if arguments.embedding else []
             command += ["--output", files["out.png"], "--no-preview", "--device", "cpu"]
             subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
             found = load_file(files["end.safetensors"])["latents"]

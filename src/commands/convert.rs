@@ -69,7 +69,7 @@ pub struct Convert {
     /// Only numbers with a fraction are converted; ids and the like stay as they are. A number that is too large for f16
     /// is an error.
     ///
-    /// Blocks, for a .gguf file, are q8_0, which loses next to nothing, q4_0, q4_1, q5_0, q5_1, and q2_k to q6_k, which
+    /// Blocks, for a .gguf file or the GGUF files of a directory, are q8_0, which loses next to nothing, q4_0, q4_1, q5_0, q5_1, and q2_k to q6_k, which
     /// spend their bits better but only on rows that 256 divides. Of the UNet and the text encoder they are the weights of
     /// linear layers and convolutions; what is small and delicate, and the autoencoder, is written as f16 or f32. A row that
     /// is no whole number of blocks is written as q8_0, or else as f16.
@@ -132,16 +132,9 @@ impl Convert {
             convert_weights(&Checkpoint::from_file(source)?, &self.output, self.dtype, &mut on_tensor)?
         } else {
             let parts = self.parts(source)?;
-            match layout {
+            let converted = match layout {
                 Layout::Safetensors => parts.write_single_file(&self.output, self.dtype, &mut on_tensor)?,
-                Layout::Gguf => {
-                    let converted = parts.write_gguf(&self.output, self.dtype, &mut on_tensor)?;
-                    if matches!(self.dtype, Some(NumberType::Blocks(_))) && !self.skip_loss {
-                        progress.then("Measuring what is lost");
-                        losses = self.losses(&parts)?;
-                    }
-                    converted
-                }
+                Layout::Gguf => parts.write_gguf(&self.output, self.dtype, &mut on_tensor)?,
                 Layout::Folders => {
                     ensure!(
                         self.config.is_some() || !source.is_file(),
@@ -151,7 +144,12 @@ impl Convert {
                     );
                     parts.write_folders(&self.output, self.dtype, &mut on_tensor)?
                 }
+            };
+            if matches!(self.dtype, Some(NumberType::Blocks(_))) && !self.skip_loss {
+                progress.then("Measuring what is lost");
+                losses = self.losses(&parts)?;
             }
+            converted
         };
         drop(progress);
         if let Err(error) = self.report(&converted, &losses) {
@@ -176,8 +174,9 @@ impl Convert {
         }
         if let Some(dtype @ NumberType::Blocks(_)) = self.dtype {
             ensure!(
-                layout == Layout::Gguf,
-                "--dtype {dtype}: only GGUF files hold blocks, expected an OUTPUT that ends with .gguf, found {output}"
+                layout != Layout::Safetensors,
+                "--dtype {dtype}: only GGUF files hold blocks, expected an OUTPUT that ends with .gguf, or a directory, found \
+                 {output}"
             );
         }
         ensure!(
@@ -196,7 +195,11 @@ impl Convert {
         };
         // One after the other: a UNet goes before the next one comes.
         let expected = outputs(original)?;
-        let found = outputs(&ModelParts::in_single_file(&self.output, None)?)?;
+        let written = match Layout::of(&self.output) {
+            Layout::Folders => ModelParts::in_folders(&ModelSource::directory(&self.output))?,
+            Layout::Safetensors | Layout::Gguf => ModelParts::in_single_file(&self.output, None)?,
+        };
+        let found = outputs(&written)?;
         Ok(UNetProbe::losses(&expected, &found)?)
     }
 

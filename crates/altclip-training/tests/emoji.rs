@@ -119,7 +119,12 @@ fn packages_become_pictures_on_white_with_names() {
     // 30, 200 and 7 at alpha 128 of 255, on 255.
     assert_eq!((twitter.len(), &twitter[..3]), (PICTURE_BYTES, &[142, 227, 131][..]));
     assert_eq!(dataset.owners()[cat.pictures[1].index], 1);
-    assert_eq!(fs::read_dir(&output).unwrap().count(), 3);
+    let mut files: Vec<_> = fs::read_dir(&output)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    assert_eq!(files, ["concepts.jsonl", "held_out", "held_out.json", "pictures.safetensors"]);
 }
 
 #[test]
@@ -423,6 +428,22 @@ fn what_is_held_out_is_not_trained_and_the_rest_is() {
         assert_eq!(vendors, ["google"]);
     }
     assert_eq!(split.held_out_pictures(&data).len(), held.2);
+    // What retrieval is measured on has the same pictures, and the names that are asked for.
+    let set = |name: &str| {
+        let folder = folder.path().join("data/held_out").join(name);
+        altclip_training::evaluation::CaptionedPictures::read(&folder, "en", usize::MAX)
+    };
+    let (styles, people) = (set("styles").unwrap(), set("compositions").unwrap());
+    assert_eq!((styles.pictures.len(), people.pictures.len()), (held.2, held.0));
+    let named: Vec<&str> = split
+        .held_out_pictures(&data)
+        .iter()
+        .map(|(_, concept)| data.concepts()[*concept].name("en").unwrap())
+        .collect();
+    assert_eq!(styles.captions, named);
+    let (picture, _) = split.held_out_pictures(&data)[0];
+    let written = image::open(&styles.pictures[0]).unwrap().into_rgb8();
+    assert_eq!(Some(written.as_raw().as_slice()), data.picture(picture));
 }
 
 #[test]
@@ -478,6 +499,7 @@ fn small_recipe() -> MultilingualRecipe {
         "{ hidden_size = 16, intermediate_size = 16, num_hidden_layers = 1, num_attention_heads = 2 }";
     let mut changes = vec![
         "vocab_size=700".to_owned(),
+        "not_drawn=[]".to_owned(),
         "vae.block_out_channels=[8, 8]".to_owned(),
         "clip.patch_size=32".to_owned(),
         format!("clip.text={shape}"),

@@ -10,8 +10,8 @@ pub struct Prepare {
     /// The folder with the packages.
     #[arg(long, value_name = "DIR")]
     packages: PathBuf,
-    /// The folder for the data set: pictures.safetensors, concepts.jsonl, and held_out.json with what training leaves
-    /// out.
+    /// The folder for the data set: pictures.safetensors, concepts.jsonl, held_out.json with what training leaves out, and
+    /// the same in held_out as data sets for eval retrieval.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
     /// Languages of the names, by their codes. By default the 18 of AltDiffusion-m18.

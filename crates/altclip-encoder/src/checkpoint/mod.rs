@@ -37,7 +37,7 @@ pub use write::{NumberType, TensorToWrite, write_gguf, write_safetensors};
 
 /// The names that weights go by, in the order in which they are looked for. `pytorch_model` is transformers' name and
 /// `diffusion_pytorch_model` diffusers'.
-const FILE_NAMES: [&str; 8] = [
+const FILE_NAMES: [&str; 10] = [
     "model.safetensors",
     "diffusion_pytorch_model.safetensors",
     "model.safetensors.index.json",
@@ -46,6 +46,8 @@ const FILE_NAMES: [&str; 8] = [
     "diffusion_pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "diffusion_pytorch_model.bin.index.json",
+    "model.gguf",
+    "diffusion_pytorch_model.gguf",
 ];
 
 /// The variant that is taken when there is nothing else: half precision.
@@ -94,7 +96,7 @@ struct StoredTensor {
 impl Checkpoint {
     /// Opens the weights in the folder `folder` of a model ("" for its top), in whichever of the published forms they
     /// are: one safetensors file, safetensors shards with an index, `pytorch_model.bin`, or its shards; diffusers'
-    /// names for these; and their `fp16` variants if there is nothing else. Of a source
+    /// names for these; GGUF under such names, as models have it that were converted here; and their `fp16` variants if there is nothing else. Of a source
     /// [with a variant](ModelSource::with_variant), that variant alone.
     ///
     /// # Errors

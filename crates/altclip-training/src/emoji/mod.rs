@@ -10,6 +10,7 @@ mod cldr;
 mod dataset;
 mod error;
 mod evaluation;
+mod held_out;
 mod packages;
 mod parallel;
 mod pictures;

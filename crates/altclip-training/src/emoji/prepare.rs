@@ -70,7 +70,7 @@ impl fmt::Display for PrepareReport {
 }
 
 /// Makes the data set from the npm packages and writes it to `options.output` (see [`Dataset`] for the files), with what
-/// is held out from training ([`Split`]).
+/// is held out from training ([`Split`]), also as data sets for retrieval.
 ///
 /// # Errors
 ///
@@ -125,6 +125,7 @@ pub fn prepare(options: &PrepareOptions) -> Result<PrepareReport> {
     dataset.save(&options.output)?;
     let split = Split::of(&dataset);
     split.save(&options.output)?;
+    split.write_for_retrieval(&dataset, &options.output)?;
     Ok(report(&dataset, &split))
 }
 

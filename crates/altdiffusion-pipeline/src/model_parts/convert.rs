@@ -15,8 +15,8 @@ use super::number_types::choose;
 use super::unet_names::{self, UNetNames};
 use super::vae_names::{self, VaeNames, name_of_today, shape_in_diffusers, shape_in_ldm};
 use super::{
-    FEATURE_EXTRACTOR_CONFIG, ModelParts, Part, PartKind, SAFETY_CHECKER, SCHEDULER_CONFIG, SafetyParts,
-    TEXT_ENCODER_CONFIG, TEXT_ENCODER_PREFIX, UNET_CONFIG, VAE_CONFIG, gguf_key,
+    FEATURE_EXTRACTOR_CONFIG, IMAGE_ENCODER, ModelParts, Part, PartKind, SAFETY_CHECKER, SCHEDULER_CONFIG,
+    SafetyParts, TEXT_ENCODER_CONFIG, TEXT_ENCODER_PREFIX, UNET_CONFIG, VAE_CONFIG, gguf_key,
 };
 use crate::{Error, Result, write_whole};
 
@@ -58,8 +58,8 @@ struct Entry<'a> {
     shape: &'a [usize],
 }
 
-/// One tensor of a single file.
-struct SingleFileEntry<'a> {
+/// One tensor of a file.
+struct FileEntry<'a> {
     part: PartKind,
     entry: Entry<'a>,
     /// The name and the shape that it has in the file.
@@ -67,7 +67,7 @@ struct SingleFileEntry<'a> {
     shape: Vec<usize>,
 }
 
-impl<'a> SingleFileEntry<'a> {
+impl<'a> FileEntry<'a> {
     fn to_write(&self, dtype: Option<NumberType>) -> TensorToWrite<'a> {
         self.entry.renamed(self.name.clone(), self.shape.clone(), dtype)
     }
@@ -119,14 +119,7 @@ impl ModelParts {
     ) -> Result<Converted> {
         let (entries, left_out) = self.single_file_entries()?;
         let mut fell_back = BTreeMap::new();
-        let mut tensors = Vec::with_capacity(entries.len());
-        for SingleFileEntry { part, entry, name, shape } in entries {
-            let chosen = dtype.map(|dtype| choose(part, &entry.name, &shape, dtype));
-            if let Some(chosen) = chosen.filter(|chosen| chosen.fell_back) {
-                *fell_back.entry(chosen.number.to_string()).or_insert(0) += 1;
-            }
-            tensors.push(entry.renamed(name, shape, chosen.map(|chosen| chosen.number)));
-        }
+        let tensors = to_write(entries.into_iter(), dtype, &mut fell_back);
         let configurations = self.configurations()?;
         let metadata = configurations.iter().map(|(relative, json)| (gguf_key(relative), json.clone()));
         let metadata = metadata.collect();
@@ -138,20 +131,20 @@ impl ModelParts {
     }
 
     /// All tensors as they are called in a single file, and the names of those that have no place there.
-    fn single_file_entries(&self) -> Result<(Vec<SingleFileEntry<'_>>, Vec<String>)> {
+    fn single_file_entries(&self) -> Result<(Vec<FileEntry<'_>>, Vec<String>)> {
         let unet_names = UNetNames::new(&parse_json(&self.unet.config)?)?;
         let vae_names = VaeNames::new(&parse_json(&self.vae.config)?);
         let Entries { text_encoder, unet, vae, mut left_out } = self.entries()?;
         let mut entries = Vec::new();
         for entry in text_encoder {
             let (name, shape) = (format!("{TEXT_ENCODER_PREFIX}{}", entry.name), entry.shape.to_vec());
-            entries.push(SingleFileEntry { part: PartKind::TextEncoder, entry, name, shape });
+            entries.push(FileEntry { part: PartKind::TextEncoder, entry, name, shape });
         }
         for entry in unet {
             match unet_names.to_ldm(&entry.name) {
                 Some(name) => {
                     let (name, shape) = (format!("{}{name}", unet_names::PREFIX), entry.shape.to_vec());
-                    entries.push(SingleFileEntry { part: PartKind::UNet, entry, name, shape });
+                    entries.push(FileEntry { part: PartKind::UNet, entry, name, shape });
                 }
                 None => left_out.push(format!("unet: {}", entry.name)),
             }
@@ -161,7 +154,7 @@ impl ModelParts {
                 Some(name) => {
                     let name = format!("{}{name}", vae_names::PREFIX);
                     let shape = shape_in_ldm(&entry.name, entry.shape);
-                    entries.push(SingleFileEntry { part: PartKind::Vae, entry, name, shape });
+                    entries.push(FileEntry { part: PartKind::Vae, entry, name, shape });
                 }
                 None => left_out.push(format!("vae: {}", entry.name)),
             }
@@ -188,8 +181,9 @@ impl ModelParts {
         files.into_iter().map(text).collect()
     }
 
-    /// Writes the model as the folders of diffusers, into the directory `path`, which must not be there yet. The rest is
-    /// as in [`write_single_file`](Self::write_single_file).
+    /// Writes the model as the folders of diffusers, into the directory `path`, which must not be there yet. Where `dtype`
+    /// is a type of blocks, parts with such are GGUF files, `unet/diffusion_pytorch_model.gguf` and the like, which diffusers
+    /// does not read. The rest is as in [`write_single_file`](Self::write_single_file).
     ///
     /// # Errors
     /// Also when there is no tokenizer, because nothing was given beside a single file.
@@ -206,12 +200,15 @@ impl ModelParts {
         let tokenizer = self.tokenizer()?;
         let Entries { text_encoder, unet, vae, left_out } = self.entries()?;
         let mut parts = vec![
-            ("text_encoder", "model.safetensors", &self.text_encoder, text_encoder),
-            ("unet", "diffusion_pytorch_model.safetensors", &self.unet, unet),
-            ("vae", "diffusion_pytorch_model.safetensors", &self.vae, vae),
+            (PartKind::TextEncoder, "text_encoder", &self.text_encoder, text_encoder),
+            (PartKind::UNet, "unet", &self.unet, unet),
+            (PartKind::Vae, "vae", &self.vae, vae),
         ];
+        if let Some(part) = &self.image_encoder {
+            parts.push((PartKind::ImageEncoder, IMAGE_ENCODER, part, in_folder(part, str::to_owned)));
+        }
         if let Some(SafetyParts { checker, .. }) = &self.safety {
-            parts.push((SAFETY_CHECKER, "model.safetensors", checker, in_folder(checker, str::to_owned)));
+            parts.push((PartKind::SafetyChecker, SAFETY_CHECKER, checker, in_folder(checker, str::to_owned)));
         }
         let total = parts.iter().map(|(.., entries)| entries.len()).sum();
 
@@ -240,27 +237,39 @@ impl ModelParts {
             return Err(Error::content(tokenizer.to_string(), problem));
         }
         write(SCHEDULER_CONFIG, &self.scheduler)?;
-        if let Some(SafetyParts { feature_extractor, .. }) = &self.safety {
-            write(FEATURE_EXTRACTOR_CONFIG, feature_extractor)?;
+        if let Some(feature_extractor) = tokenizer.read_optional(FEATURE_EXTRACTOR_CONFIG)? {
+            write(FEATURE_EXTRACTOR_CONFIG, &feature_extractor)?;
         }
         let mut written = 0;
-        for (folder, weights, part, entries) in parts {
+        let mut fell_back = BTreeMap::new();
+        for (kind, folder, part, entries) in parts {
             write(&format!("{folder}/config.json"), &part.config)?;
-            let tensors: Vec<_> = entries
-                .into_iter()
-                .map(|entry| {
-                    let shape = match folder {
-                        "vae" => shape_in_diffusers(&entry.name, entry.shape),
-                        _ => entry.shape.to_vec(),
-                    };
-                    entry.renamed(entry.name.clone(), shape, dtype)
-                })
-                .collect();
-            let file = temporary.path().join(folder).join(weights);
-            write_file(&file, |to, name| {
-                write_safetensors(to, name, &tensors, &format_metadata(), |done| {
-                    told(on_tensor, written + done, total)
-                })
+            let of_file = entries.into_iter().map(|entry| {
+                let shape = match kind {
+                    PartKind::Vae => shape_in_diffusers(&entry.name, entry.shape),
+                    _ => entry.shape.to_vec(),
+                };
+                let name = entry.name.clone();
+                FileEntry { part: kind, entry, name, shape }
+            });
+            let tensors = to_write(of_file, dtype, &mut fell_back);
+            let is_in_blocks = |tensor: &TensorToWrite| match tensor.dtype {
+                Some(dtype) => matches!(dtype, NumberType::Blocks(_)),
+                None => tensor.checkpoint.block_type(&tensor.source).is_some(),
+            };
+            let in_blocks = tensors.iter().any(is_in_blocks);
+            let stem = match kind {
+                PartKind::UNet | PartKind::Vae => "diffusion_pytorch_model",
+                PartKind::TextEncoder | PartKind::ImageEncoder | PartKind::SafetyChecker => "model",
+            };
+            let file = temporary
+                .path()
+                .join(folder)
+                .join(format!("{stem}.{}", if in_blocks { "gguf" } else { "safetensors" }));
+            let mut on_tensor = |done| told(on_tensor, written + done, total);
+            write_file(&file, |to, name| match in_blocks {
+                true => write_gguf(to, name, ARCHITECTURE, &tensors, &BTreeMap::new(), &mut on_tensor),
+                false => write_safetensors(to, name, &tensors, &format_metadata(), &mut on_tensor),
             })?;
             written += tensors.len();
         }
@@ -271,7 +280,7 @@ impl ModelParts {
         fs::rename(temporary.path(), path).map_err(|error| Error::io(path, error))?;
         // It has its name, and is not to be removed.
         let _ = temporary.keep();
-        Ok(Converted { tensors: total, left_out, ..Converted::default() })
+        Ok(Converted { tensors: total, left_out, fell_back })
     }
 
     /// The tensors of all parts, and the names of those that belong to none.
@@ -310,17 +319,18 @@ impl ModelParts {
     /// `model_index.json`, as diffusers writes it.
     fn model_index(&self) -> Result<Value> {
         let scheduler: Value = parse_json(&self.scheduler)?;
-        let (feature_extractor, safety_checker) = match &self.safety {
-            Some(_) => (
-                json!(["transformers", "CLIPImageProcessor"]),
-                json!(["stable_diffusion", "StableDiffusionSafetyChecker"]),
-            ),
-            None => (json!([null, null]), json!([null, null])),
+        let part = |is_there: bool, library: &str, class: &str| match is_there {
+            true => json!([library, class]),
+            false => json!([null, null]),
         };
+        let (has_checker, has_encoder) = (self.safety.is_some(), self.image_encoder.is_some());
+        let feature_extractor = part(has_checker || has_encoder, "transformers", "CLIPImageProcessor");
+        let safety_checker = part(has_checker, "stable_diffusion", "StableDiffusionSafetyChecker");
+        let image_encoder = part(has_encoder, "transformers", "CLIPVisionModelWithProjection");
         Ok(json!({
             "_class_name": "AltDiffusionPipeline",
             "feature_extractor": feature_extractor,
-            "image_encoder": [null, null],
+            "image_encoder": image_encoder,
             "requires_safety_checker": self.safety.is_some(),
             "safety_checker": safety_checker,
             "scheduler": ["diffusers", scheduler["_class_name"]],
@@ -336,6 +346,23 @@ impl<'a> Entry<'a> {
     fn renamed(&self, name: String, shape: Vec<usize>, dtype: Option<NumberType>) -> TensorToWrite<'a> {
         TensorToWrite { checkpoint: self.checkpoint, source: self.source.clone(), name, shape, dtype }
     }
+}
+
+/// What is written of the tensors of a file, where `dtype` is asked for. Counts those that have another type for want of whole
+/// blocks in their rows.
+fn to_write<'a>(
+    entries: impl Iterator<Item = FileEntry<'a>>,
+    dtype: Option<NumberType>,
+    fell_back: &mut BTreeMap<String, usize>,
+) -> Vec<TensorToWrite<'a>> {
+    let to_write = |FileEntry { part, entry, name, shape }: FileEntry<'a>| {
+        let chosen = dtype.map(|dtype| choose(part, &entry.name, &shape, dtype));
+        if let Some(chosen) = chosen.filter(|chosen| chosen.fell_back) {
+            *fell_back.entry(chosen.number.to_string()).or_insert(0) += 1;
+        }
+        entry.renamed(name, shape, chosen.map(|chosen| chosen.number))
+    };
+    entries.map(to_write).collect()
 }
 
 fn in_folder(part: &Part, name_of_today: impl Fn(&str) -> String) -> Vec<Entry<'_>> {

@@ -32,6 +32,8 @@ const TEXT_ENCODER_PREFIX: &str = "cond_stage_model.";
 pub(crate) const TEXT_ENCODER_CONFIG: &str = "text_encoder/config.json";
 pub(crate) const UNET_CONFIG: &str = "unet/config.json";
 pub(crate) const VAE_CONFIG: &str = "vae/config.json";
+const IMAGE_ENCODER: &str = "image_encoder";
+const IMAGE_ENCODER_CONFIG: &str = "image_encoder/config.json";
 const SAFETY_CHECKER: &str = "safety_checker";
 pub(crate) const SAFETY_CHECKER_CONFIG: &str = "safety_checker/config.json";
 pub(crate) const FEATURE_EXTRACTOR_CONFIG: &str = "feature_extractor/preprocessor_config.json";
@@ -48,6 +50,8 @@ enum PartKind {
     TextEncoder,
     UNet,
     Vae,
+    ImageEncoder,
+    SafetyChecker,
 }
 
 /// The parts of an AltDiffusion model, with their configurations and before their weights are read.
@@ -61,6 +65,8 @@ pub struct ModelParts {
     pub(crate) vae: Part,
     /// What tells pictures that should not be shown, if the model has it.
     pub(crate) safety: Option<SafetyParts>,
+    /// What embeds pictures beside the text encoder's texts. Nothing here draws with it; a model that has it keeps it.
+    image_encoder: Option<Part>,
     /// Where the tokenizer is, if anywhere.
     pub(crate) tokenizer: Option<ModelSource>,
     /// The single file, if it is one.
@@ -110,6 +116,10 @@ impl ModelParts {
             unet: part(UNET_CONFIG, "unet")?,
             vae: part(VAE_CONFIG, "vae")?,
             safety: SafetyParts::of(source)?,
+            image_encoder: match source.read_optional(IMAGE_ENCODER_CONFIG)? {
+                Some(_) => Some(part(IMAGE_ENCODER_CONFIG, IMAGE_ENCODER)?),
+                None => None,
+            },
             tokenizer: Some(source.clone()),
             single: None,
         })
@@ -171,6 +181,7 @@ impl ModelParts {
             unet: Part { config: unet_config, weights: unet },
             vae: Part { config: vae_config, weights: vae },
             safety: beside.map(SafetyParts::of).transpose()?.flatten(),
+            image_encoder: None,
             tokenizer: beside.cloned(),
             single: Some(checkpoint),
         })

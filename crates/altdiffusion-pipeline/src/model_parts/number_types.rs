@@ -4,7 +4,7 @@
 //! much of its quality: llama.cpp and stable-diffusion.cpp keep norms and biases in f32, stable-diffusion.cpp the embedding
 //! of the timestep and ComfyUI-GGUF the first and last convolutions, whose errors nothing after them corrects (Q-Diffusion, Li
 //! et al. 2023, arXiv:2302.04304, finds the same). An autoencoder is a tenth of a model, is used once, and shows each of its
-//! errors in the picture.
+//! errors in the picture; and what a safety checker is unsure of should not change its mind.
 
 use altclip_encoder::checkpoint::NumberType;
 use fused_ops::BlockType;
@@ -30,11 +30,13 @@ pub(super) fn choose(part: PartKind, name: &str, shape: &[usize], wanted: Number
         return as_it_is(NumberType::F32);
     }
     let wanted = match part {
-        PartKind::Vae => return as_it_is(NumberType::F16),
+        PartKind::Vae | PartKind::SafetyChecker => return as_it_is(NumberType::F16),
         PartKind::UNet => match name.split('.').next() {
             Some("conv_in" | "conv_out" | "time_embedding") => return as_it_is(NumberType::F16),
             _ => wanted,
         },
+        PartKind::ImageEncoder if name.contains(".embeddings.") => return as_it_is(NumberType::F16),
+        PartKind::ImageEncoder => wanted,
         PartKind::TextEncoder => match name.rsplit('.').nth(1) {
             // A quarter of the text encoder, of which a prompt reads a few rows.
             Some("word_embeddings") => FALLBACK,
