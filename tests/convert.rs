@@ -349,14 +349,51 @@ fn what_blocks_a_file_has_is_told() -> TestResult {
     Ok(())
 }
 
+/// The emoji model, which has an image encoder.
+#[test]
+fn folders_hold_parts_in_blocks() -> TestResult {
+    let place = Place::new()?;
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji").display().to_string();
+    let said = place.convert(&[&source, "folders", "--dtype", "q8_0"])?;
+    assert!(said.contains("the UNet's output beside that of"), "{said}");
+    for (there, absent) in [
+        ("unet/diffusion_pytorch_model.gguf", "unet/diffusion_pytorch_model.safetensors"),
+        ("text_encoder/model.gguf", "text_encoder/model.safetensors"),
+        ("image_encoder/model.gguf", "image_encoder/model.safetensors"),
+        ("vae/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.gguf"),
+        ("feature_extractor/preprocessor_config.json", "safety_checker/config.json"),
+    ] {
+        assert!(place.path("folders").join(there).exists(), "{there}");
+        assert!(!place.path("folders").join(absent).exists(), "{absent}");
+    }
+    // The same blocks as in one file, and so the same pictures.
+    place.convert(&[&source, "one.gguf", "--dtype", "q8_0", "--skip-loss"])?;
+    let draw = |arguments: &[&str]| -> TestResult<Vec<u8>> {
+        let all =
+            [&["generate", "一只猫", "--steps", "2", "--seed", "3", "-o", "out.png", "--model"], arguments]
+                .concat();
+        let output = run(place.0.path(), &all)?;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(image::open(place.path("out.png"))?.into_rgb8().into_raw())
+    };
+    assert!(draw(&["folders"])? == draw(&["one.gguf", "--config", &source])?, "other pictures");
+    // Pictures and texts are embedded with it as well, and it can be converted on.
+    let compared =
+        run(place.0.path(), &["similarity", "--model", "folders", "--image", "out.png", "--text", "猫"])?;
+    assert!(compared.status.success(), "{}", String::from_utf8_lossy(&compared.stderr));
+    place.convert(&["folders", "plain", "--dtype", "f16"])?;
+    place.convert(&["folders", "again"])?;
+    let blocks = |folder: &str| fs::read(place.path(folder).join("unet/diffusion_pytorch_model.gguf"));
+    assert!(blocks("folders")? == blocks("again")?, "other blocks");
+    Ok(())
+}
+
 #[test]
 fn what_cannot_be_in_blocks_is_said_in_one_line() -> TestResult {
     let place = Place::new()?;
     let source = golden_model("alt_diffusion")?;
-    for output in ["one.safetensors", "folders"] {
-        let error = place.refused(&["convert", &source, output, "--dtype", "q8_0"])?;
-        assert!(error.contains("--dtype q8_0: only GGUF files hold blocks"), "{error}");
-    }
+    let error = place.refused(&["convert", &source, "one.safetensors", "--dtype", "q8_0"])?;
+    assert!(error.contains("--dtype q8_0: only GGUF files hold blocks"), "{error}");
     let output = run(place.0.path(), &["convert", &source, "one.gguf", "--dtype", "q9"])?;
     let error = String::from_utf8(output.stderr)?;
     assert!(error.contains("'q9'") && error.contains("expected one of f32, f16, bf16, q4_0"), "{error}");

@@ -180,11 +180,13 @@ def low_rank(output: Path) -> None:
     named = matrices_of(unet)
     begin = {}
     for name, parameter in named:
-        # Both matrices are there, so that both have gradients from the first step on.
-        parameter.data = normal(f"training.lora.{name}", *parameter.shape) / math.sqrt(parameter.shape[1])
+        # Both matrices are there, so that both have gradients from the first step on. The second is small, as it is in
+        # training: with one as large as the weights PyTorch's f32 and f64 part by 1e-2 within five steps.
+        scale = 0.05 if ".lora_up." in name else parameter.shape[1] ** -0.5
+        parameter.data = normal(f"training.lora.{name}", *parameter.shape) * scale
         begin[f"begin.{name}"] = parameter.detach().clone()
     loss_of, inputs = noise_loss("lora", unet, "epsilon", None, False)
-    results = train(named, loss_of)
+    results = train(named, loss_of, DIFFUSION_LEARNING_RATE)
     save_tensors(output / "training" / "lora.safetensors", inputs | begin | results)
 
 
