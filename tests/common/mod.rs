@@ -3,6 +3,8 @@
 // Each test file is a crate of its own and uses a part of this.
 #![allow(dead_code, reason = "not every test file uses everything")]
 
+pub mod workshop;
+
 use std::collections::HashMap;
 use std::error::Error;
 use std::ffi::OsStr;
@@ -21,6 +23,11 @@ pub fn altdiffusion(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_altdiffusion"));
     command.current_dir(directory).stdin(Stdio::null());
     for variable in ["RUST_LOG", "RUST_BACKTRACE", "HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE"]
+    {
+        command.env_remove(variable);
+    }
+    for variable in
+        ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"]
     {
         command.env_remove(variable);
     }
