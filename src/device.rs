@@ -13,7 +13,8 @@ pub enum DeviceChoice {
     /// The first GPU that this build can use and that is there, else the processor.
     Auto,
     Cpu,
-    Cuda(usize),
+    /// Without a number the first, or, of several processes that train together, each its own.
+    Cuda(Option<usize>),
     Metal(usize),
 }
 
@@ -34,15 +35,23 @@ impl DeviceChoice {
         let device = match self {
             Self::Auto => return Ok(Self::open_any()),
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(number) => Device::new_cuda(number),
+            Self::Cuda(number) => Device::new_cuda(number.unwrap_or_default()),
             Self::Metal(number) => Device::new_metal(number),
         };
         // Candle's own errors are not one line.
         device.map_err(altclip_encoder::Error::from).with_context(|| format!("--device {self}"))
     }
 
+    /// The choice of one of several processes on a machine: a GPU of its own, where it is not said which.
+    pub fn of_process(self, number: usize) -> Self {
+        match self {
+            Self::Auto | Self::Cuda(None) if cuda_is_available() => Self::Cuda(Some(number)),
+            other => other,
+        }
+    }
+
     fn open_any() -> Device {
-        for choice in [Self::Cuda(0), Self::Metal(0)].into_iter().filter(|choice| choice.is_built()) {
+        for choice in [Self::Cuda(None), Self::Metal(0)].into_iter().filter(|choice| choice.is_built()) {
             match choice.open() {
                 Ok(device) => return device,
                 Err(error) => tracing::warn!("computing on the processor: {error:#}"),
@@ -72,7 +81,8 @@ impl FromStr for DeviceChoice {
         match (kind, number, number_or_first) {
             ("auto", None, _) => Ok(Self::Auto),
             ("cpu", None, _) => Ok(Self::Cpu),
-            ("cuda", _, Ok(number)) => Ok(Self::Cuda(number)),
+            ("cuda", None, _) => Ok(Self::Cuda(None)),
+            ("cuda", Some(_), Ok(number)) => Ok(Self::Cuda(Some(number))),
             ("metal", _, Ok(number)) => Ok(Self::Metal(number)),
             _ => Err("expected auto, cpu, cuda, cuda:N, metal or metal:N".to_owned()),
         }
@@ -84,7 +94,8 @@ impl fmt::Display for DeviceChoice {
         match self {
             Self::Auto => f.write_str("auto"),
             Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::Cuda(None) => f.write_str("cuda"),
+            Self::Cuda(Some(number)) => write!(f, "cuda:{number}"),
             Self::Metal(number) => write!(f, "metal:{number}"),
         }
     }
@@ -99,8 +110,8 @@ mod tests {
         for (text, choice) in [
             ("auto", DeviceChoice::Auto),
             ("cpu", DeviceChoice::Cpu),
-            ("cuda", DeviceChoice::Cuda(0)),
-            ("cuda:3", DeviceChoice::Cuda(3)),
+            ("cuda", DeviceChoice::Cuda(None)),
+            ("cuda:3", DeviceChoice::Cuda(Some(3))),
             ("metal:1", DeviceChoice::Metal(1)),
         ] {
             assert_eq!(text.parse(), Ok(choice));

@@ -35,6 +35,14 @@ pub enum Error {
         /// Steps of the whole stage.
         steps: usize,
     },
+    /// Another process of the run is lost, or does not do the same.
+    #[error("rank {rank}: {problem}")]
+    Rank {
+        /// The number of the process.
+        rank: usize,
+        /// What was expected of it and what was found.
+        problem: String,
+    },
     /// The data set.
     #[error(transparent)]
     Data(#[from] crate::emoji::Error),

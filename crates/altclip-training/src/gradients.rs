@@ -1,6 +1,8 @@
 //! Losses and their gradients, summed over the parts of a batch.
 
+use crate::cache::hash;
 use crate::error::Result;
+use crate::parallel::Communicator;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
@@ -76,6 +78,31 @@ impl Gradients {
             sum.add(part?)?;
         }
         Ok(sum)
+    }
+
+    /// The means over all ranks, each of which has gradients of the same `weights`.
+    ///
+    /// # Errors
+    /// If a rank is lost, or has gradients of other weights.
+    pub fn over_ranks<'a>(
+        mut self,
+        ranks: &dyn Communicator,
+        weights: impl IntoIterator<Item = &'a Var>,
+    ) -> Result<Self> {
+        if ranks.ranks() == 1 {
+            return Ok(self);
+        }
+        let loss = ranks.mean(self.loss())?;
+        let (places, weights): (Vec<u64>, Vec<&Var>) =
+            (0..).zip(weights).filter(|(_, weight)| self.store.get(weight).is_some()).unzip();
+        // Zeros in the place of what a rank lacks would be another step than none: decay moves weights as well.
+        ranks.agree("weights with a gradient", hash(places.into_iter().flat_map(u64::to_le_bytes)))?;
+        let own = weights.iter().filter_map(|weight| self.of_weight(weight).transpose());
+        let means = ranks.means(own.map(|gradient| Ok(gradient?)))?;
+        for (weight, mean) in weights.into_iter().zip(means) {
+            self.store.insert(weight, mean);
+        }
+        Ok(Self { loss, parts: 1, store: self.store })
     }
 
     /// The mean loss of the parts.

@@ -11,6 +11,7 @@ mod low_rank;
 mod multilingual;
 mod optimizer;
 pub mod pairs;
+pub mod parallel;
 mod parameters;
 pub mod pictures;
 mod recipe;

@@ -139,6 +139,11 @@ impl Optimizer {
         &self.config
     }
 
+    /// The weights that are trained, in the order of their names.
+    pub fn weights(&self) -> impl Iterator<Item = &Var> {
+        self.slots.iter().map(|slot| &slot.weight)
+    }
+
     /// Whether all steps have been taken.
     pub fn is_finished(&self) -> bool {
         self.step >= self.config.steps
@@ -218,6 +223,18 @@ impl Optimizer {
             slot.state().map(|(part, var)| (format!("{part}.{}", slot.name), var.as_tensor().clone()))
         };
         self.slots.iter().flat_map(parts).collect()
+    }
+
+    /// A checksum of the state: CRC-32C of its values, in the order of their names.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn fingerprint(&self) -> Result<u32> {
+        self.state().values().try_fold(0, |sum, tensor| {
+            let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
+            let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
+            Ok(crc32c::crc32c_append(sum, &bytes))
+        })
     }
 
     /// Takes up the state of an earlier run after `step` steps.

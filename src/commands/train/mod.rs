@@ -2,6 +2,7 @@
 
 mod emoji;
 mod prepare;
+mod ranks;
 mod stage;
 mod watch;
 

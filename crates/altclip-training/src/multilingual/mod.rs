@@ -198,7 +198,7 @@ impl MultilingualRecipe {
     }
 
     /// The folder of a stage.
-    fn run(&self, output: &Path, stage: &str) -> Result<Run> {
+    fn run(&self, output: &Path, stage: &str) -> Result<Run<'static>> {
         let run = Run::open(output.join(stage), self.seed)?;
         Ok(run.save_every(Duration::from_secs(self.save_every)))
     }

@@ -6,6 +6,7 @@ use crate::cache::{Cache, hash};
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
 use crate::pairs::{Shuffled, Skipped, Table};
+use crate::parallel::Communicator;
 use crate::run::Observer;
 use crate::settings::{self, Change};
 use crate::stages::contrastive::{ContrastiveLearning, ContrastiveStage};
@@ -53,16 +54,22 @@ impl ContrastiveRecipe {
     /// are skipped and counted.
     ///
     /// # Errors
-    /// If a file cannot be read or written, or a loss is not finite.
-    pub fn train(&self, output: &Path, device: &Device, observer: &mut dyn Observer) -> Result<()> {
+    /// If a file cannot be read or written, a loss is not finite, or a rank is lost.
+    pub fn train(
+        &self,
+        output: &Path,
+        device: &Device,
+        ranks: &dyn Communicator,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let dtype = self.precision.dtype(device)?;
-        let run = open_run(output, STAGE, self.seed, self.save_every)?;
+        let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
         let columns: Vec<&str> =
             std::iter::once(&self.picture).chain(&self.captions).map(String::as_str).collect();
         let table = Table::read(&self.data, &columns)?;
         tell(observer, STAGE, &table.skipped);
 
-        let (vectors, kept) = self.vectors(output, &table, device, observer)?;
+        let (vectors, kept) = ranks.after_first(|| self.vectors(output, &table, device, observer))?;
         let mut pairs = Vec::new();
         for (row, &pair) in (0u32..).zip(&kept) {
             let captions = table.rows.get(pair as usize).into_iter().flat_map(|values| values.iter().skip(1));
@@ -83,7 +90,10 @@ impl ContrastiveRecipe {
             max_tokens: self.stage.max_tokens,
         };
         run.train(&mut optimizer, observer, &learning)?;
-        model.write(output, optimizer.averages(), model.image_weights(None)?, None)
+        if ranks.is_first() {
+            model.write(output, optimizer.averages(), model.image_weights(None)?, None)?;
+        }
+        Ok(())
     }
 
     /// The vectors of the pictures that can be read, (n, projection_dim), and the rows that these come from.

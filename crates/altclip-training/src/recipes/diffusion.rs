@@ -7,6 +7,7 @@ use super::{Precision, open_run, tell};
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
 use crate::pairs::Table;
+use crate::parallel::Communicator;
 use crate::parameters::Parameters;
 use crate::recipe::frozen;
 use crate::run::{Batch, Objective, Observer};
@@ -44,6 +45,15 @@ pub struct DiffusionRecipe {
     pub sample: Option<SampleSheet>,
 }
 
+/// What all stages share.
+struct Shared<'a> {
+    drawer: Drawer,
+    table: Table,
+    /// The folder of the run.
+    output: &'a Path,
+    ranks: &'a dyn Communicator,
+}
+
 impl DiffusionRecipe {
     /// Reads the settings from a TOML file, with changes made to them.
     ///
@@ -57,8 +67,14 @@ impl DiffusionRecipe {
     /// cannot be read are skipped and counted.
     ///
     /// # Errors
-    /// If a file cannot be read or written, a setting does not fit the model, or a loss is not finite.
-    pub fn train(&self, output: &Path, device: &Device, observer: &mut dyn Observer) -> Result<()> {
+    /// If a file cannot be read or written, a setting does not fit the model, a loss is not finite, or a rank is lost.
+    pub fn train(
+        &self,
+        output: &Path,
+        device: &Device,
+        ranks: &dyn Communicator,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         if self.stages.is_empty() {
             return Err(Error::Setting("stages: expected at least one, found none".to_owned()));
         }
@@ -67,16 +83,20 @@ impl DiffusionRecipe {
             std::iter::once(&self.picture).chain(&self.captions).map(String::as_str).collect();
         let table = Table::read(&self.data, &columns)?;
         tell(observer, "data", &table.skipped);
+        let shared = Shared { drawer, table, output, ranks };
         let mut weights: Option<BTreeMap<String, Tensor>> = None;
         for stage in &self.stages {
             let initial = match &weights {
                 Some(weights) => frozen(weights, device),
-                None => drawer.unet_weights(DType::F32)?,
+                None => shared.drawer.unet_weights(DType::F32)?,
             };
             let parameters = Parameters::new(self.seed).starting_from(initial);
-            weights = Some(self.train_stage(stage, parameters, &drawer, &table, output, observer)?);
+            weights = Some(self.train_stage(stage, parameters, &shared, observer)?);
         }
-        drawer.write(output, weights.unwrap_or_default())
+        if ranks.is_first() {
+            shared.drawer.write(output, weights.unwrap_or_default())?;
+        }
+        Ok(())
     }
 
     /// Trains one stage from the weights of `parameters`, and returns those that it leads to.
@@ -84,12 +104,11 @@ impl DiffusionRecipe {
         &self,
         stage: &RealignStage,
         parameters: Parameters,
-        drawer: &Drawer,
-        table: &Table,
-        output: &Path,
+        shared: &Shared,
         observer: &mut dyn Observer,
     ) -> Result<BTreeMap<String, Tensor>> {
-        let run = open_run(output, &stage.name, self.seed, self.save_every)?;
+        let Shared { drawer, table, output, ranks } = shared;
+        let run = open_run(*ranks, output, &stage.name, self.seed, self.save_every)?;
         let train = stage.train;
         let device = &drawer.device;
         let parameters =
@@ -100,8 +119,9 @@ impl DiffusionRecipe {
         let captions: Vec<Vec<String>> =
             table.rows.iter().map(|values| values.iter().skip(1).cloned().collect()).collect();
         let pairs = (files(&self.data, table), captions);
-        let Examples { latents, captions } =
-            Examples::of((&pairs.0, &pairs.1), stage.resolution, drawer, (output, ""), observer)?;
+        let Examples { latents, captions } = ranks.after_first(|| {
+            Examples::of((&pairs.0, &pairs.1), stage.resolution, drawer, (output, ""), observer)
+        })?;
         let realignment =
             Realignment::new(stage.batches(), &unet, &drawer.scheduler, &latents, &captions, 1)?;
         let gradients = |batch: &mut Batch| realignment.gradients(batch);

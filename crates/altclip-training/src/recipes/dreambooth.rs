@@ -8,6 +8,7 @@ use super::{LORA_FILE, Precision, open_run};
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
 use crate::low_rank::{LowRank, LowRankConfig, unet_file};
+use crate::parallel::Communicator;
 use crate::parameters::Parameters;
 use crate::run::{Batch, Observer};
 use crate::settings::{self, Change};
@@ -79,18 +80,29 @@ impl DreamBoothRecipe {
     /// the model to `output/model`, or the LoRA to `output/pytorch_lora_weights.safetensors`.
     ///
     /// # Errors
-    /// If a file cannot be read or written, a setting does not fit the model, or a loss is not finite.
-    pub fn train(&self, output: &Path, device: &Device, observer: &mut dyn Observer) -> Result<()> {
+    /// If a file cannot be read or written, a setting does not fit the model, a loss is not finite, or a rank is lost.
+    pub fn train(
+        &self,
+        output: &Path,
+        device: &Device,
+        ranks: &dyn Communicator,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let dtype = self.precision.dtype(device)?;
-        let run = open_run(output, STAGE, self.seed, self.save_every)?;
+        let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
         if let Some(prior) = &self.prior {
-            self.draw_class(prior, &output.join(CLASS_PICTURES), device, observer)?;
+            let folder = output.join(CLASS_PICTURES);
+            ranks.after_first(|| self.draw_class(prior, &folder, device, observer))?;
         }
         let drawer = Drawer::open(&self.model, device)?;
-        let own = self.examples(&self.pictures, &self.prompt, &drawer, (output, "thing-"), observer)?;
+        let own = ranks.after_first(|| {
+            self.examples(&self.pictures, &self.prompt, &drawer, (output, "thing-"), observer)
+        })?;
         let class = self.prior.as_ref().map(|prior| {
             let folder = output.join(CLASS_PICTURES);
-            let examples = self.examples(&folder, &prior.prompt, &drawer, (output, "class-"), observer)?;
+            let examples = ranks.after_first(|| {
+                self.examples(&folder, &prior.prompt, &drawer, (output, "class-"), observer)
+            })?;
             Ok::<_, Error>((examples, prior.weight))
         });
         let class = class.transpose()?;
@@ -136,6 +148,9 @@ impl DreamBoothRecipe {
             Gradients::of(&loss)
         };
         let trained = tuning.train(gradients, observer)?;
+        if !ranks.is_first() {
+            return Ok(());
+        }
         match adapted {
             Some(_) => write(&output.join(LORA_FILE), &unet_file(trained)?),
             None => drawer.write(output, whole.with(trained)),

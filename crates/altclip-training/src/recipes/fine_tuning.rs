@@ -44,7 +44,7 @@ impl FineTuningStage {
 
 /// A model whose fine-tuning is about to begin.
 pub(super) struct FineTuning<'a> {
-    pub run: &'a Run,
+    pub run: &'a Run<'a>,
     pub stage: &'a FineTuningStage,
     /// What is trained.
     pub parameters: &'a Parameters,

@@ -8,6 +8,7 @@ use super::{LORA_FILE, Precision, open_run, tell};
 use crate::error::Result;
 use crate::low_rank::{LowRank, LowRankConfig, unet_file};
 use crate::pairs::Table;
+use crate::parallel::Communicator;
 use crate::run::{Objective, Observer};
 use crate::settings::{self, Change};
 use crate::stages::realign::Realignment;
@@ -56,10 +57,16 @@ impl LoraRecipe {
     /// reads too. Pictures that cannot be read are skipped and counted.
     ///
     /// # Errors
-    /// If a file cannot be read or written, a setting does not fit the model, or a loss is not finite.
-    pub fn train(&self, output: &Path, device: &Device, observer: &mut dyn Observer) -> Result<()> {
+    /// If a file cannot be read or written, a setting does not fit the model, a loss is not finite, or a rank is lost.
+    pub fn train(
+        &self,
+        output: &Path,
+        device: &Device,
+        ranks: &dyn Communicator,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let dtype = self.precision.dtype(device)?;
-        let run = open_run(output, STAGE, self.seed, self.save_every)?;
+        let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
         let columns: Vec<&str> =
             std::iter::once(&self.picture).chain(&self.captions).map(String::as_str).collect();
         let table = Table::read(&self.data, &columns)?;
@@ -68,8 +75,10 @@ impl LoraRecipe {
             table.rows.iter().map(|values| values.iter().skip(1).cloned().collect()).collect();
         let drawer = Drawer::open(&self.model, device)?;
         let pairs = (files(&self.data, &table), captions);
-        let examples =
-            Examples::of((&pairs.0, &pairs.1), self.stage.resolution, &drawer, (output, ""), observer)?;
+        let resolution = self.stage.resolution;
+        let examples = ranks.after_first(|| {
+            Examples::of((&pairs.0, &pairs.1), resolution, &drawer, (output, ""), observer)
+        })?;
 
         let adapted = LowRank::beside(drawer.unet_weights(dtype)?, &self.lora, self.seed)?;
         let unet = UNet2DConditionModel::new(&drawer.unet_config, adapted.var_builder())?;
@@ -87,6 +96,9 @@ impl LoraRecipe {
             seed: self.seed,
         };
         let matrices = tuning.train(|batch| realignment.gradients(batch), observer)?;
-        write(&output.join(LORA_FILE), &unet_file(matrices)?)
+        if ranks.is_first() {
+            write(&output.join(LORA_FILE), &unet_file(matrices)?)?;
+        }
+        Ok(())
     }
 }

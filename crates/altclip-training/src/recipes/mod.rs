@@ -23,6 +23,7 @@ pub use textual_inversion::TextualInversionRecipe;
 
 use crate::error::{Error, Result};
 use crate::pairs::Skipped;
+use crate::parallel::Communicator;
 use crate::run::{Observer, Run};
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
@@ -61,8 +62,14 @@ impl Precision {
 }
 
 /// Opens the folder of a stage.
-fn open_run(output: &Path, stage: &str, seed: u64, save_every: u64) -> Result<Run> {
-    Ok(Run::open(output.join(stage), seed)?.save_every(Duration::from_secs(save_every)))
+fn open_run<'a>(
+    ranks: &'a dyn Communicator,
+    output: &Path,
+    stage: &str,
+    seed: u64,
+    save_every: u64,
+) -> Result<Run<'a>> {
+    Ok(Run::among(ranks, output.join(stage), seed)?.save_every(Duration::from_secs(save_every)))
 }
 
 /// Tells what was left out of the data.

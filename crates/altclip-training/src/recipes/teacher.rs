@@ -6,6 +6,7 @@ use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
 use crate::pairs::{Shuffled, Table};
+use crate::parallel::Communicator;
 use crate::run::Observer;
 use crate::settings::{self, Change};
 use crate::stages::teacher::{TeacherLearning, TeacherStage};
@@ -54,10 +55,16 @@ impl TeacherRecipe {
     /// Trains, going on where an earlier run stopped, and writes the model to `output/model`.
     ///
     /// # Errors
-    /// If a file cannot be read or written, the models do not fit each other, or a loss is not finite.
-    pub fn train(&self, output: &Path, device: &Device, observer: &mut dyn Observer) -> Result<()> {
+    /// If a file cannot be read or written, the models do not fit each other, a loss is not finite, or a rank is lost.
+    pub fn train(
+        &self,
+        output: &Path,
+        device: &Device,
+        ranks: &dyn Communicator,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let dtype = self.precision.dtype(device)?;
-        let run = open_run(output, STAGE, self.seed, self.save_every)?;
+        let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
         let columns: Vec<&str> =
             std::iter::once(&self.english).chain(&self.translations).map(String::as_str).collect();
         let table = Table::read(&self.data, &columns)?;
@@ -66,8 +73,8 @@ impl TeacherRecipe {
         let (english, pairs) = pairs(&table);
         let source = ModelSource::open(&self.teacher)?;
         let teacher = Embedder::from_source(&source, DType::F32, device)?;
-        let vectors =
-            Cache::at(&output.join("teacher-vectors.safetensors")).vectors_of(&teacher, &english)?;
+        let cache = Cache::at(&output.join("teacher-vectors.safetensors"));
+        let vectors = ranks.after_first(|| cache.vectors_of(&teacher, &english))?;
         let model = TrainedAltClip::open(&self.student, self.seed, dtype, device, false)?;
         let (found, expected) = (model.config.projection_dim, teacher.projection_dim());
         if found != expected {
@@ -94,8 +101,11 @@ impl TeacherRecipe {
             max_tokens: self.stage.max_tokens,
         };
         run.train(&mut optimizer, observer, &learning)?;
-        let logit_scale = teacher.model().logit_scale().ln();
-        model.write(output, optimizer.averages(), image, Some(logit_scale))
+        if ranks.is_first() {
+            let logit_scale = teacher.model().logit_scale().ln();
+            model.write(output, optimizer.averages(), image, Some(logit_scale))?;
+        }
+        Ok(())
     }
 }
 

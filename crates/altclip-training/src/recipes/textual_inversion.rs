@@ -6,6 +6,7 @@ use super::examples::Examples;
 use super::fine_tuning::{FineTuning, FineTuningStage, frozen_unet, pictures_in, write};
 use super::{Precision, open_run};
 use crate::error::{Error, Result};
+use crate::parallel::Communicator;
 use crate::parameters::Parameters;
 use crate::run::{Objective, Observer};
 use crate::settings::{self, Change};
@@ -73,11 +74,17 @@ impl TextualInversionRecipe {
     /// too. Pictures that cannot be read are skipped and counted.
     ///
     /// # Errors
-    /// If a file cannot be read or written, a setting does not fit the model, or a loss is not finite.
-    pub fn train(&self, output: &Path, device: &Device, observer: &mut dyn Observer) -> Result<()> {
+    /// If a file cannot be read or written, a setting does not fit the model, a loss is not finite, or a rank is lost.
+    pub fn train(
+        &self,
+        output: &Path,
+        device: &Device,
+        ranks: &dyn Communicator,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let dtype = self.precision.dtype(device)?;
         let templates = self.templates()?;
-        let run = open_run(output, STAGE, self.seed, self.save_every)?;
+        let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
         let files = pictures_in(&self.pictures)?;
         if files.is_empty() {
             return Err(Error::format(&self.pictures, "expected pictures, found none"));
@@ -86,8 +93,8 @@ impl TextualInversionRecipe {
         // Captions are encoded on the way, since the word's part of them changes.
         let none = vec![Vec::new(); files.len()];
         let resolution = self.stage.resolution;
-        let Examples { latents, .. } =
-            Examples::of((&files, &none), resolution, &drawer, (output, ""), observer)?;
+        let Examples { latents, .. } = ranks
+            .after_first(|| Examples::of((&files, &none), resolution, &drawer, (output, ""), observer))?;
 
         let parameters = Parameters::new(self.seed);
         let width = drawer.text_encoder.config().encoder.hidden_size;
@@ -113,10 +120,13 @@ impl TextualInversionRecipe {
             latents: &latents,
             seed: self.seed,
         };
-        let mut trained = tuning.train(|batch| realignment.gradients(batch), observer)?;
-        let missing = || Error::Setting(format!("{STAGE}: no {VECTORS} were trained"));
-        let vectors = trained.remove(VECTORS).ok_or_else(missing)?;
-        write(&output.join(FILE), &BTreeMap::from([(self.word.clone(), vectors)]))
+        let trained = tuning.train(|batch| realignment.gradients(batch), observer)?;
+        if ranks.is_first() {
+            // The vectors are all that is trained.
+            let of_word = trained.into_values().map(|vectors| (self.word.clone(), vectors)).collect();
+            write(&output.join(FILE), &of_word)?;
+        }
+        Ok(())
     }
 
     /// The templates with the word in them.

@@ -23,6 +23,7 @@ const TEMPORARY: &str = ".tmp";
 pub(super) struct Checkpoints {
     folder: PathBuf,
     seed: u64,
+    ranks: usize,
 }
 
 /// What a run goes on from.
@@ -33,8 +34,13 @@ pub(super) struct Resumed {
 }
 
 impl Checkpoints {
-    pub fn new(folder: &Path, seed: u64) -> Self {
-        Self { folder: folder.to_owned(), seed }
+    pub fn new(folder: &Path, seed: u64, ranks: usize) -> Self {
+        Self { folder: folder.to_owned(), seed, ranks }
+    }
+
+    /// Batches of a step, those of all ranks together.
+    fn batches(&self, optimizer: &Optimizer) -> usize {
+        optimizer.config().accumulate.saturating_mul(self.ranks)
     }
 
     /// Writes a checkpoint, and then removes those that are too many. An error leaves the older ones as they are.
@@ -42,7 +48,7 @@ impl Checkpoints {
         let step = optimizer.step_count();
         let metadata = HashMap::from([
             ("step".to_owned(), step.to_string()),
-            ("batches".to_owned(), (step * optimizer.config().accumulate).to_string()),
+            ("batches".to_owned(), (step * self.batches(optimizer)).to_string()),
             ("seed".to_owned(), self.seed.to_string()),
         ]);
         let path = self.folder.join(format!("{PREFIX}{step:08}{SUFFIX}"));
@@ -78,10 +84,10 @@ impl Checkpoints {
             let problem = format!("was made with seed {seed}, expected {}", self.seed);
             return Err(Error::format(path, problem));
         }
-        let accumulate = optimizer.config().accumulate;
-        if batches != step * accumulate {
+        let expected = self.batches(optimizer);
+        if batches != step.saturating_mul(expected) {
             let problem =
-                format!("has drawn {batches} batches in {step} steps, expected {accumulate} for each");
+                format!("has drawn {batches} batches in {step} steps, expected {expected} for each");
             return Err(Error::format(path, problem));
         }
         optimizer.load_state(step, &tensors).map_err(|e| Error::format(path, e))

@@ -6,9 +6,11 @@ mod lock;
 mod metrics;
 mod plot;
 
+use crate::cache::hash;
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
 use crate::optimizer::Optimizer;
+use crate::parallel::{Alone, Communicator};
 use altdiffusion_pipeline::write_whole;
 use checkpoint::Checkpoints;
 use image::{ImageFormat, RgbImage};
@@ -83,25 +85,44 @@ pub trait Observer {
 
 /// The folder of one stage of training.
 #[derive(Debug)]
-pub struct Run {
+pub struct Run<'a> {
     folder: PathBuf,
     seed: u64,
     save_every: Duration,
-    /// Kept while the run lives, against a second process in the same folder.
-    _lock: Lock,
+    ranks: &'a dyn Communicator,
+    /// Rank 0 keeps it while the run lives, against a second run in the same folder.
+    _lock: Option<Lock>,
 }
 
-impl Run {
-    /// Opens or creates the folder of a run, and removes what killed processes left half written there.
+impl Run<'static> {
+    /// Opens or creates the folder of a run of one process: [`Run::among`] no others.
     ///
     /// # Errors
-    /// If the folder cannot be created, or another process is training in it.
+    /// As [`Run::among`].
     pub fn open(folder: impl Into<PathBuf>, seed: u64) -> Result<Self> {
+        Self::among(&Alone, folder, seed)
+    }
+}
+
+impl<'a> Run<'a> {
+    /// Opens the folder of a run of several processes. Rank 0 creates it where there is none, and removes what killed
+    /// processes left half written there; the others wait for that.
+    ///
+    /// # Errors
+    /// If the folder cannot be created, another run is training in it, another rank does not see it, or a rank is lost.
+    pub fn among(ranks: &'a dyn Communicator, folder: impl Into<PathBuf>, seed: u64) -> Result<Self> {
         let folder = folder.into();
-        fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        let lock = Lock::take(&folder)?;
-        Checkpoints::new(&folder, seed).clean()?;
-        Ok(Self { folder, seed, save_every: SAVE_EVERY, _lock: lock })
+        let lock = ranks.after_first(|| {
+            if !ranks.is_first() {
+                fs::read_dir(&folder).map_err(Error::io(&folder))?;
+                return Ok(None);
+            }
+            fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+            let lock = Lock::take(&folder)?;
+            Checkpoints::new(&folder, seed, ranks.ranks()).clean()?;
+            Ok(Some(lock))
+        })?;
+        Ok(Self { folder, seed, save_every: SAVE_EVERY, ranks, _lock: lock })
     }
 
     /// Writes a checkpoint whenever so much time has passed since the last one; 0 means after every step.
@@ -122,11 +143,12 @@ impl Run {
     }
 
     /// Trains until the optimiser has taken all its steps, from the newest checkpoint if there is one. Returns how many
-    /// steps were left to take.
+    /// steps were left to take. Of several ranks each is told the mean loss of all, and rank 0 alone writes files.
     ///
     /// # Errors
-    /// Those of `objective`, a loss that is not finite, a file that cannot be written, and [`Error::Interrupted`] where the
-    /// observer ended the run. The last checkpoint is left as it was.
+    /// Those of `objective`, a loss that is not finite, a file that cannot be written, a rank that is lost or began with
+    /// other weights, and [`Error::Interrupted`] where an observer, that of any rank, ended the run. The last checkpoint is
+    /// left as it was.
     pub fn train(
         &self,
         optimizer: &mut Optimizer,
@@ -134,7 +156,7 @@ impl Run {
         objective: &impl Objective,
     ) -> Result<usize> {
         let stage = self.stage();
-        let checkpoints = Checkpoints::new(&self.folder, self.seed);
+        let checkpoints = Checkpoints::new(&self.folder, self.seed, self.ranks.ranks());
         if let Some(resumed) = checkpoints.resume(optimizer)? {
             resumed
                 .damaged
@@ -142,20 +164,26 @@ impl Run {
                 .for_each(|problem| observer.note(&stage, &format!("passed over {problem}")));
             observer.note(&stage, &format!("goes on after step {}", resumed.step));
         }
-        let mut metrics = MetricsFiles::open(&self.folder, optimizer.step_count())?;
+        self.agree(optimizer)?;
+        let is_first = self.ranks.is_first();
+        let mut metrics =
+            is_first.then(|| MetricsFiles::open(&self.folder, optimizer.step_count())).transpose()?;
         let steps = optimizer.config().steps;
         let left = steps.saturating_sub(optimizer.step_count());
         let mut saved = Instant::now();
         while !optimizer.is_finished() {
             let line = self.step(optimizer, objective)?;
-            metrics.add(&line)?;
+            if let Some(metrics) = &mut metrics {
+                metrics.add(&line)?;
+            }
             observer.step(&stage, &line, steps);
             let step = optimizer.step_count();
-            if step == steps || step.is_multiple_of((steps / SAMPLES).max(1)) {
+            if is_first && (step == steps || step.is_multiple_of((steps / SAMPLES).max(1))) {
                 self.draw_sample(optimizer, objective)?;
             }
-            let is_over = step < steps && observer.is_over();
-            if step == steps || is_over || saved.elapsed() >= self.save_every {
+            let is_over = step < steps && self.ranks.any(observer.is_over())?;
+            let is_due = step == steps || is_over || saved.elapsed() >= self.save_every;
+            if let Some(metrics) = metrics.as_mut().filter(|_| is_due) {
                 metrics.flush()?;
                 checkpoints.save(optimizer)?;
                 saved = Instant::now();
@@ -167,12 +195,26 @@ impl Run {
         Ok(left)
     }
 
-    /// Takes one step.
+    /// Refuses ranks that would go apart.
+    fn agree(&self, optimizer: &Optimizer) -> Result<()> {
+        if self.ranks.ranks() == 1 {
+            return Ok(());
+        }
+        let config = serde_json::to_vec(optimizer.config()).map_err(|e| Error::format(&self.folder, e))?;
+        self.ranks.agree("seed", self.seed)?;
+        self.ranks.agree("settings of the optimiser", hash(config.into_iter()))?;
+        self.ranks.agree("step to go on from", optimizer.step_count() as u64)?;
+        self.ranks.agree("weights to begin with", optimizer.fingerprint()?.into())
+    }
+
+    /// Takes one step. Of its batches, each rank has as many, one after the other.
     fn step(&self, optimizer: &mut Optimizer, objective: &impl Objective) -> Result<Metrics> {
         let step = optimizer.step_count();
         let accumulate = optimizer.config().accumulate.max(1);
-        let batches = (0..accumulate).map(|i| Batch::new(self.seed, step * accumulate + i));
-        let gradients = Gradients::sum(batches.map(|mut batch| objective.gradients(&mut batch)))?;
+        let first = (step * self.ranks.ranks() + self.ranks.rank()) * accumulate;
+        let batches = (first..first + accumulate).map(|number| Batch::new(self.seed, number));
+        let gradients = Gradients::sum(batches.map(|mut batch| objective.gradients(&mut batch)))?
+            .over_ranks(self.ranks, optimizer.weights())?;
         let loss = gradients.loss();
         if !loss.is_finite() {
             let stage = self.stage();

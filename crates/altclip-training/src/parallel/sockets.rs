@@ -1,0 +1,211 @@
+//! Ranks that talk over TCP, through rank 0.
+//!
+//! Made for training on CPUs, on one machine or several, and for the few bytes that ranks with GPUs say beside their
+//! gradients. Every exchange goes to rank 0, which takes the ranks in their order and gives all of them its result: sums are
+//! always taken in the same order.
+//!
+//! A rank may be busy for hours while the others wait, as rank 0 with a cache, so there is no limit on that. A process that
+//! ends closes its connection, and a machine that is gone no longer answers the system's probes: both are errors that name
+//! the rank. What is said is neither encrypted nor signed, as in other programs of this kind: for a network that is trusted.
+
+use super::Communicator;
+use crate::error::{Error, Result};
+use candle_core::Tensor;
+use socket2::{SockRef, TcpKeepalive};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+/// A peer that has said nothing for so long is asked whether it is there.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+/// Time between two probes; after some of them, nine on Linux, the peer is lost.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+
+/// Ranks that are joined by TCP connections.
+#[derive(Debug)]
+pub struct Sockets {
+    rank: usize,
+    ranks: usize,
+    /// On rank 0 all others, in their order; on the others rank 0.
+    peers: Vec<Peer>,
+}
+
+impl Sockets {
+    pub(super) fn new(rank: usize, ranks: usize, peers: Vec<Peer>) -> Self {
+        Self { rank, ranks, peers }
+    }
+
+    /// Sends `own` to rank 0, which joins what all say, in the order of the ranks, and sends everyone the result.
+    fn exchange(
+        &self,
+        kind: Kind,
+        own: Vec<u8>,
+        result_len: usize,
+        join: impl Fn(&mut Vec<u8>, &[u8]),
+    ) -> Result<Vec<u8>> {
+        if self.rank != 0 {
+            return self.ask(kind, &own, result_len);
+        }
+        let result = self.answer(kind, own, join);
+        if let Err(Error::Rank { rank, .. }) = &result {
+            // The others would only see that rank 0 is gone. Where they cannot be told, that is what they see.
+            for peer in self.peers.iter().filter(|peer| peer.rank != *rank) {
+                let _ = peer.say_words(Kind::Lost, *rank);
+            }
+            self.peers.iter().for_each(Peer::close);
+        }
+        result
+    }
+
+    fn answer(&self, kind: Kind, own: Vec<u8>, join: impl Fn(&mut Vec<u8>, &[u8])) -> Result<Vec<u8>> {
+        let mut heard = vec![0; own.len()];
+        let mut result = own;
+        for peer in &self.peers {
+            peer.hear(kind, &mut heard)?;
+            join(&mut result, &heard);
+        }
+        for peer in &self.peers {
+            peer.say(kind, &result)?;
+        }
+        Ok(result)
+    }
+
+    fn ask(&self, kind: Kind, own: &[u8], result_len: usize) -> Result<Vec<u8>> {
+        let mut result = vec![0; result_len];
+        for peer in &self.peers {
+            let said = peer.say(kind, own);
+            if said.is_err() {
+                peer.close();
+            }
+            // Rank 0 may have given up, and then it has said whom it lost.
+            peer.hear(kind, &mut result)?;
+            said?;
+        }
+        Ok(result)
+    }
+}
+
+impl Communicator for Sockets {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn ranks(&self) -> usize {
+        self.ranks
+    }
+
+    fn sum(&self, values: &Tensor) -> Result<Tensor> {
+        let own: Vec<f32> = values.flatten_all()?.to_vec1()?;
+        let own = own.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>();
+        let len = own.len();
+        let sum = self.exchange(Kind::Sum, own, len, |sum, other| add(sum, other))?;
+        let (sum, _) = sum.as_chunks();
+        let sum: Vec<f32> = sum.iter().copied().map(f32::from_le_bytes).collect();
+        Ok(Tensor::from_vec(sum, values.shape(), values.device())?)
+    }
+
+    fn gather(&self, word: u64) -> Result<Vec<u64>> {
+        let own = word.to_le_bytes();
+        let len = own.len() * self.ranks;
+        let words = self.exchange(Kind::Gather, own.to_vec(), len, |all, other| all.extend(other))?;
+        let (words, _) = words.as_chunks();
+        Ok(words.iter().copied().map(u64::from_le_bytes).collect())
+    }
+}
+
+/// Adds f32 values, as they travel.
+fn add(sum: &mut [u8], other: &[u8]) {
+    let (sum, _) = sum.as_chunks_mut();
+    let (other, _) = other.as_chunks();
+    for (sum, other) in sum.iter_mut().zip(other) {
+        *sum = (f32::from_le_bytes(*sum) + f32::from_le_bytes(*other)).to_le_bytes();
+    }
+}
+
+/// What a message is. It begins with this and a number, two little-endian words; the number is that of the bytes that
+/// follow, or with `Lost` the rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Rank 0 ends, because of that rank.
+    Lost = 1,
+    /// All ranks have come.
+    Welcome,
+    Gather,
+    Sum,
+}
+
+/// Another rank, and the connection to it.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub rank: usize,
+    stream: TcpStream,
+}
+
+impl Peer {
+    /// # Errors
+    /// If the system does not allow the probes.
+    pub fn new(rank: usize, stream: TcpStream) -> Result<Self> {
+        let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY);
+        let set = stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&probes));
+        let peer = Self { rank, stream };
+        set.map_err(|error| peer.lost(&error))?;
+        Ok(peer)
+    }
+
+    /// Waits no longer than this, or for ever.
+    pub fn set_patience(&self, patience: Option<Duration>) -> Result<()> {
+        self.stream.set_read_timeout(patience).map_err(|error| self.lost(&error))
+    }
+
+    pub fn say(&self, kind: Kind, payload: &[u8]) -> Result<()> {
+        self.say_words(kind, payload.len())?;
+        (&self.stream).write_all(payload).map_err(|error| self.lost(&error))
+    }
+
+    fn say_words(&self, kind: Kind, number: usize) -> Result<()> {
+        let mut words = [0; 16];
+        let (kind_word, number_word) = words.split_at_mut(8);
+        kind_word.copy_from_slice(&(kind as u64).to_le_bytes());
+        number_word.copy_from_slice(&(number as u64).to_le_bytes());
+        (&self.stream).write_all(&words).map_err(|error| self.lost(&error))
+    }
+
+    /// Fills `payload` with what the peer says; it must be of this kind, and of this length.
+    pub fn hear(&self, kind: Kind, payload: &mut [u8]) -> Result<()> {
+        let mut words = [0; 16];
+        (&self.stream).read_exact(&mut words).map_err(|error| self.lost(&error))?;
+        let (words, _) = words.as_chunks();
+        let mut words = words.iter().copied().map(u64::from_le_bytes);
+        let (said, number) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        if said == Kind::Lost as u64 {
+            let problem = "was lost, as rank 0 says".to_owned();
+            return Err(Error::Rank { rank: usize::try_from(number).unwrap_or(usize::MAX), problem });
+        }
+        if (said, number) != (kind as u64, payload.len() as u64) {
+            let expected = payload.len();
+            let problem = format!(
+                "does something else: expected a {kind:?} of {expected} bytes, found message {said} of {number}; all \
+                 ranks need the same program, settings and data"
+            );
+            return Err(Error::Rank { rank: self.rank, problem });
+        }
+        (&self.stream).read_exact(payload).map_err(|error| self.lost(&error))
+    }
+
+    fn close(&self) {
+        // One that is closed already is as good.
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    fn lost(&self, error: &io::Error) -> Error {
+        let problem = match error.kind() {
+            ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe => "was lost: its process has ended, and may have said why".to_owned(),
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => "was lost: it does not answer".to_owned(),
+            _ => format!("was lost: {error}"),
+        };
+        Error::Rank { rank: self.rank, problem }
+    }
+}

@@ -1,0 +1,110 @@
+//! The options of a training run in several processes.
+
+use std::env;
+use std::time::Duration;
+
+use altclip_training::parallel::{Alone, Communicator, Rendezvous, join};
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use clap::Args;
+
+use crate::device::DeviceChoice;
+use crate::option_values::count;
+
+/// How long ranks wait for one another in the beginning. The nodes of a cluster do not start at the same moment.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Where the processes meet is by default what `torchrun` and PyTorch's other launchers say.
+const MASTER_ADDR: &str = "MASTER_ADDR";
+const MASTER_PORT: &str = "MASTER_PORT";
+/// "True" where a server of `torchrun` itself listens at that port.
+const PORT_IS_TAKEN: &str = "TORCHELASTIC_USE_AGENT_STORE";
+
+/// Several processes that train one model.
+#[derive(Debug, Args)]
+pub struct Ranks {
+    /// Train in so many processes, such as one for each GPU, of which each takes as many batches in every step as the
+    /// configuration says. Start them with the same command but for --rank, where they see the same files.
+    #[arg(long, value_name = "N", env = "WORLD_SIZE", default_value_t = 1, value_parser = count)]
+    ranks: usize,
+    /// Which of them this process is, from 0. Rank 0 alone writes files.
+    #[arg(long, value_name = "N", env = "RANK")]
+    rank: Option<usize>,
+    /// Which it is on its own machine: the number of its GPU, where --device has none. By default --rank.
+    #[arg(long, value_name = "N", env = "LOCAL_RANK")]
+    local_rank: Option<usize>,
+    /// Where rank 0 listens, and the others find it; in a network that is trusted. By default the variables MASTER_ADDR and
+    /// MASTER_PORT.
+    #[arg(long, value_name = "HOST:PORT")]
+    rendezvous: Option<String>,
+}
+
+impl Ranks {
+    /// The device of this process.
+    pub fn device(&self, choice: DeviceChoice) -> DeviceChoice {
+        match self.local_rank.or(self.rank) {
+            Some(number) if self.ranks > 1 => choice.of_process(number),
+            _ => choice,
+        }
+    }
+
+    /// Meets the other processes.
+    ///
+    /// # Errors
+    /// When an option is missing, or the others do not come.
+    pub fn join(&self, device: &Device) -> Result<Box<dyn Communicator>> {
+        let ranks = self.ranks;
+        if ranks == 1 && self.rank.is_none_or(|rank| rank == 0) {
+            return Ok(Box::new(Alone));
+        }
+        let rank = self.rank.with_context(|| format!("--ranks {ranks}: expected --rank as well"))?;
+        if rank >= ranks {
+            bail!("--rank {rank}: expected a number below --ranks, which is {ranks}");
+        }
+        let address = match &self.rendezvous {
+            Some(address) => address.clone(),
+            None => address_of_launcher(|name| env::var(name).ok()).with_context(|| {
+                format!(
+                    "--ranks {ranks}: expected --rendezvous HOST:PORT, or {MASTER_ADDR} and {MASTER_PORT}"
+                )
+            })?,
+        };
+        Ok(join(&Rendezvous { rank, ranks, address, patience: PATIENCE }, device)?)
+    }
+}
+
+/// `HOST:PORT` by the variables of PyTorch's launchers; `None` where they are not there or make no sense.
+fn address_of_launcher(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let (host, port) = (variable(MASTER_ADDR)?, variable(MASTER_PORT)?);
+    let port: u16 = port.parse().ok()?;
+    let is_taken = variable(PORT_IS_TAKEN).is_some_and(|value| value == "True");
+    let port = port.checked_add(u16::from(is_taken))?;
+    // An IPv6 address.
+    let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
+    Some(format!("{host}:{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launchers_say_where_to_meet() {
+        let address = |host: &str, port: &str, taken: &str| {
+            address_of_launcher(|name| match name {
+                MASTER_ADDR => Some(host.to_owned()),
+                MASTER_PORT => Some(port.to_owned()).filter(|port| !port.is_empty()),
+                PORT_IS_TAKEN => Some(taken.to_owned()),
+                _ => None,
+            })
+        };
+        assert_eq!(address("node0", "29500", "").as_deref(), Some("node0:29500"));
+        assert_eq!(address("::1", "29500", "False").as_deref(), Some("[::1]:29500"));
+        // torchrun's own server is there.
+        assert_eq!(address("127.0.0.1", "29500", "True").as_deref(), Some("127.0.0.1:29501"));
+        for port in ["", "x", "65536"] {
+            assert_eq!(address("node0", port, "False"), None);
+        }
+        assert_eq!(address("node0", "65535", "True"), None);
+    }
+}
