@@ -10,7 +10,7 @@ mod complete;
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use image::error::LimitErrorKind;
@@ -54,17 +54,36 @@ impl Default for DecodeOptions {
 /// If the file cannot be read, and as for [`decode`].
 pub fn open(path: impl AsRef<Path>, options: DecodeOptions) -> Result<DynamicImage> {
     let name = path.as_ref().display().to_string();
+    let file = File::open(&path).map_err(Error::io(&name))?;
+    read(&name, file, options)
+}
+
+/// Reads a picture that is a part of a file, `length` bytes from `start` on; see [`decode`]. `name` is for the errors.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_part(
+    name: &str,
+    path: &Path,
+    start: u64,
+    length: u64,
+    options: DecodeOptions,
+) -> Result<DynamicImage> {
+    let mut file = File::open(path).map_err(Error::io(name))?;
+    file.seek(SeekFrom::Start(start)).map_err(Error::io(name))?;
+    read(name, file.take(length), options)
+}
+
+fn read(name: &str, file: impl Read, options: DecodeOptions) -> Result<DynamicImage> {
     let mut bytes = Vec::new();
-    File::open(&path)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(Error::io(&name))?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(Error::io(name))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(Error::format(
             name,
             format!("more than the {MAX_FILE_BYTES} bytes that a picture may have"),
         ));
     }
-    decode(&name, &bytes, options)
+    decode(name, &bytes, options)
 }
 
 /// Decodes a picture file into RGB, 8 bits per channel: the result is a [`DynamicImage::ImageRgb8`] in all cases. `name`

@@ -231,6 +231,28 @@ fn bad_pictures_stay_in_their_places() {
         }
     }
 
+    let archive = directory.path().join("archive");
+    fs::write(&archive, [b"before", &whole[..], b"after"].concat()).unwrap();
+    let file: Arc<Path> = archive.into();
+    let part = |name: &str, start: u64, length: usize| PictureFile::Part {
+        name: name.into(),
+        file: Arc::clone(&file),
+        start,
+        length: length as u64,
+    };
+    let unreadable = PictureFile::Unreadable { name: "none".into(), problem: "it was lost".into() };
+    let parts = [part("good", 6, whole.len()), part("cut", 6, 100), part("far", 1 << 40, 9), unreadable];
+    let results: Vec<_> = embedder.image_stream(parts.into_iter()).collect();
+    assert_eq!(results[0].1.as_ref().unwrap(), &list[17]);
+    for (result, expected) in results[1..].iter().zip([
+        "cut: a damaged or unusual Png picture",
+        "far: the file is empty, expected a picture",
+        "none: it was lost",
+    ]) {
+        let message = result.1.as_ref().unwrap_err().to_string();
+        assert!(message.starts_with(expected), "{message}");
+    }
+
     let bytes = [("good", whole), ("bad", vec![1, 2, 3])].map(|(name, bytes)| (PathBuf::from(name), bytes));
     let results: Vec<_> = embedder.image_stream(bytes.into_iter()).collect();
     assert_eq!(results[0].1.as_ref().unwrap(), &list[17]);

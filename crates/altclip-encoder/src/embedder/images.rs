@@ -30,6 +30,24 @@ pub enum PictureFile {
         /// Of one of the formats that [`picture::decode`] knows.
         bytes: Vec<u8>,
     },
+    /// In a part of a file, such as a member of an archive.
+    Part {
+        /// What the result and errors call the picture.
+        name: PathBuf,
+        /// The file, which many pictures can share.
+        file: Arc<Path>,
+        /// Where the picture's own file begins in it.
+        start: u64,
+        /// Bytes of the picture's own file.
+        length: u64,
+    },
+    /// Nowhere that it could be read from: an error in its place.
+    Unreadable {
+        /// What the result and errors call the picture.
+        name: PathBuf,
+        /// Why it cannot be read.
+        problem: String,
+    },
 }
 
 impl From<PathBuf> for PictureFile {
@@ -51,27 +69,38 @@ impl From<(PathBuf, Vec<u8>)> for PictureFile {
 }
 
 impl PictureFile {
-    fn into_name(self) -> PathBuf {
+    /// What the picture is called: its path, or the name that it was given.
+    pub fn name(&self) -> &Path {
         match self {
-            Self::Path(path) => path,
-            Self::Bytes { name, .. } => name,
+            Self::Path(name)
+            | Self::Bytes { name, .. }
+            | Self::Part { name, .. }
+            | Self::Unreadable { name, .. } => name,
         }
     }
 
-    fn decode(&self) -> Result<DynamicImage> {
-        let options = DecodeOptions::default();
+    /// Reads the picture, by default options.
+    ///
+    /// # Errors
+    /// As for [`picture::open`]; the error names the picture.
+    pub fn decode(&self) -> Result<DynamicImage> {
+        let (options, name) = (DecodeOptions::default(), || self.name().display().to_string());
         match self {
             Self::Path(path) => picture::open(path, options),
-            Self::Bytes { name, bytes } => picture::decode(&name.display().to_string(), bytes, options),
+            Self::Bytes { bytes, .. } => picture::decode(&name(), bytes, options),
+            Self::Part { file, start, length, .. } => {
+                picture::open_part(&name(), file, *start, *length, options)
+            }
+            Self::Unreadable { problem, .. } => Err(Error::format(name(), problem)),
         }
     }
 
     /// The picture's pixels as the model takes them, (3, height, width). An error names the picture.
     fn prepare(&self, processor: &ImageProcessor) -> Result<Tensor> {
         let image = self.decode()?;
-        processor.preprocess(&image).map_err(|error| {
-            Error::format(self.clone().into_name().display().to_string(), Error::from(error).to_string())
-        })
+        processor
+            .preprocess(&image)
+            .map_err(|error| Error::format(self.name().display().to_string(), Error::from(error).to_string()))
     }
 }
 
@@ -125,7 +154,7 @@ impl Embedder {
             let batch: Vec<PictureFile> = pictures.by_ref().take(BATCH).collect();
             let prepare = |picture: PictureFile| {
                 let pixels = picture.prepare(&processor);
-                (picture.into_name(), pixels)
+                (picture.name().to_owned(), pixels)
             };
             (!batch.is_empty()).then(|| batch.into_par_iter().map(prepare).collect())
         });
