@@ -5,11 +5,10 @@ use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use altclip_encoder::embedder::PictureFile;
+use altclip_training::pairs::parquet_column::{self, ColumnError, no_column};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
-
-use super::parquet_column::{self, no_column};
 
 /// Most bytes of a line. A file without ends of lines would else be read into memory whole.
 const MOST_LINE_BYTES: u64 = 64 << 20;
@@ -87,7 +86,7 @@ impl List {
     /// If the file cannot be opened, or has no such column.
     pub fn pictures(&self) -> Result<Items<PictureFile>> {
         self.read(|file, format| match format {
-            Format::Parquet { column } => parquet_column::pictures(file, column),
+            Format::Parquet { column } => Ok(of_column(parquet_column::pictures(file, column)?)),
             _ => Ok(Box::new(paths(strings(file, format)?).map(|path| Ok(path?.into())))),
         })
     }
@@ -98,7 +97,7 @@ impl List {
     /// As for the pictures.
     pub fn picture_names(&self) -> Result<Items<PathBuf>> {
         self.read(|file, format| match format {
-            Format::Parquet { column } => parquet_column::picture_names(file, column),
+            Format::Parquet { column } => Ok(of_column(parquet_column::picture_names(file, column)?)),
             _ => Ok(Box::new(paths(strings(file, format)?))),
         })
     }
@@ -124,8 +123,12 @@ fn strings(file: File, format: &Format) -> Result<Items<String>> {
                 Err(error) => Some(Err(error)),
             }))
         }
-        Format::Parquet { column } => parquet_column::strings(file, column)?,
+        Format::Parquet { column } => of_column(parquet_column::strings(file, column)?),
     })
+}
+
+fn of_column<T: 'static>(items: impl Iterator<Item = Result<T, ColumnError>> + Send + 'static) -> Items<T> {
+    Box::new(items.map(|item| Ok(item?)))
 }
 
 /// Strings as paths, without those that are blank.

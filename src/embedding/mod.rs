@@ -3,7 +3,6 @@
 pub mod format;
 pub mod index;
 pub mod list;
-mod parquet_column;
 pub mod partial;
 pub mod pictures;
 pub mod texts;

@@ -1,5 +1,6 @@
 //! Pairs for training: texts with texts, and pictures with texts, from files that people have.
 
+pub mod parquet_column;
 mod shuffled;
 mod table;
 

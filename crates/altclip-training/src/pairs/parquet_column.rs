@@ -5,14 +5,34 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use altclip_encoder::embedder::PictureFile;
-use anyhow::{Context, Result, bail};
+use parquet::basic::ConvertedType;
 use parquet::data_type::ByteArray;
+use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
 use parquet::schema::types::{Type, TypePtr};
 
-use super::list::Items;
+/// What is wrong with a column or with one of its rows.
+#[derive(Debug, thiserror::Error)]
+pub enum ColumnError {
+    /// This is no Parquet file, or it is damaged.
+    #[error(transparent)]
+    Parquet(#[from] ParquetError),
+    /// There is no such column.
+    #[error("{0}")]
+    NoColumn(String),
+    /// A row cannot be read, or its value is of another type.
+    #[error("row {row}: {problem}")]
+    Row {
+        /// Counted from 1.
+        row: usize,
+        problem: String,
+    },
+}
+
+/// What the rows of a column hold, in their order. After an error the rows that follow may belong to others.
+pub type Items<T> = Box<dyn Iterator<Item = Result<T, ColumnError>> + Send>;
 
 /// The part of a picture's group that holds its file.
 const BYTES: &str = "bytes";
@@ -23,8 +43,25 @@ const PATH: &str = "path";
 ///
 /// # Errors
 /// If this is no Parquet file, or has no such column.
-pub fn strings(file: File, column: &str) -> Result<Items<String>> {
+pub fn strings(file: File, column: &str) -> Result<Items<String>, ColumnError> {
+    fields(file, column, Ok, |_, field| string(field)?.ok_or_else(|| expected("a string", &Field::Null)))
+}
+
+/// The strings of a column, of which some may be null.
+///
+/// # Errors
+/// As for [`strings`].
+pub(super) fn optional_strings(file: File, column: &str) -> Result<Items<Option<String>>, ColumnError> {
     fields(file, column, Ok, |_, field| string(field))
+}
+
+/// Whether a column has strings and nothing else: pictures in it are paths.
+///
+/// # Errors
+/// As for [`strings`].
+pub(super) fn is_of_strings(file: File, column: &str) -> Result<bool, ColumnError> {
+    let reader = SerializedFileReader::new(file)?;
+    Ok(column_of(&reader, column)?.get_basic_info().converted_type() == ConvertedType::UTF8)
 }
 
 /// The pictures of a column: each is a path, or the bytes of a file, or a group of `bytes` and `path`, of which one may be
@@ -32,7 +69,7 @@ pub fn strings(file: File, column: &str) -> Result<Items<String>> {
 ///
 /// # Errors
 /// If this is no Parquet file, or has no such column.
-pub fn pictures(file: File, column: &str) -> Result<Items<PictureFile>> {
+pub fn pictures(file: File, column: &str) -> Result<Items<PictureFile>, ColumnError> {
     fields(file, column, Ok, picture)
 }
 
@@ -40,69 +77,71 @@ pub fn pictures(file: File, column: &str) -> Result<Items<PictureFile>> {
 ///
 /// # Errors
 /// As for the pictures.
-pub fn picture_names(file: File, column: &str) -> Result<Items<PathBuf>> {
+pub fn picture_names(file: File, column: &str) -> Result<Items<PathBuf>, ColumnError> {
     fields(file, column, path_alone, |row, field| match field {
         Field::Group(group) => Ok(group_path(&group).unwrap_or_else(|| row_name(row))),
-        other => Ok(match picture(row, other)? {
-            PictureFile::Path(name) | PictureFile::Bytes { name, .. } => name,
-        }),
+        other => Ok(picture(row, other)?.name().to_owned()),
     })
 }
 
 /// What `read` makes of every field of a column with the number of its row, which counts from 1. Of the file no more is
-/// read than the type that `choose` makes of the column's.
+/// read than the type that `choose` makes of the column's. `read` fails with what is wrong.
 fn fields<T: 'static>(
     file: File,
     column: &str,
-    choose: impl FnOnce(TypePtr) -> Result<TypePtr>,
-    read: impl Fn(usize, Field) -> Result<T> + Send + 'static,
-) -> Result<Items<T>> {
+    choose: impl FnOnce(TypePtr) -> Result<TypePtr, ParquetError>,
+    read: impl Fn(usize, Field) -> Result<T, String> + Send + 'static,
+) -> Result<Items<T>, ColumnError> {
     let reader = SerializedFileReader::new(file)?;
-    let schema = reader.metadata().file_metadata().schema();
-    let columns = schema.get_fields();
-    let Some(field) = columns.iter().find(|field| field.name() == column) else {
-        bail!("{}", no_column(column, columns.iter().map(|field| field.name())));
-    };
-    let chosen = vec![choose(field.clone())?];
-    let projection = Type::group_type_builder(schema.name()).with_fields(chosen).build()?;
+    let chosen = vec![choose(column_of(&reader, column)?)?];
+    let name = reader.metadata().file_metadata().schema().name();
+    let projection = Type::group_type_builder(name).with_fields(chosen).build()?;
     let rows = RowIter::from_file_into(Box::new(reader)).project(Some(projection))?;
     let column = column.to_owned();
-    Ok(Box::new(rows.enumerate().map(move |(index, row)| {
-        let number = index + 1;
-        let field = row.map_err(anyhow::Error::from).map(|row| row.into_columns().into_iter().next());
-        let field = field.map(|field| field.map_or(Field::Null, |(_, field)| field));
-        let item = field.and_then(|field| read(number, field).with_context(|| format!("column {column:?}")));
-        item.with_context(|| row_name(number).display().to_string())
+    Ok(Box::new((1..).zip(rows).map(move |(number, row)| {
+        let field =
+            row.map(|row| row.into_columns().into_iter().next().map_or(Field::Null, |(_, field)| field));
+        let item = field
+            .map_err(|error| error.to_string())
+            .and_then(|field| read(number, field).map_err(|problem| format!("column {column:?}: {problem}")));
+        item.map_err(|problem| ColumnError::Row { row: number, problem })
     })))
 }
 
+fn column_of(reader: &SerializedFileReader<File>, column: &str) -> Result<TypePtr, ColumnError> {
+    let columns = reader.metadata().file_metadata().schema().get_fields();
+    let found = columns.iter().find(|field| field.name() == column).cloned();
+    found.ok_or_else(|| ColumnError::NoColumn(no_column(column, columns.iter().map(|field| field.name()))))
+}
+
 /// A group's part with the path, if it has one; other types as they are.
-fn path_alone(field: TypePtr) -> Result<TypePtr> {
+fn path_alone(field: TypePtr) -> Result<TypePtr, ParquetError> {
     let Type::GroupType { basic_info, fields } = field.as_ref() else { return Ok(field) };
     let Some(path) = fields.iter().find(|part| part.name() == PATH) else { return Ok(field) };
     let group = Type::group_type_builder(basic_info.name()).with_repetition(basic_info.repetition());
     Ok(Arc::new(group.with_fields(vec![path.clone()]).build()?))
 }
 
-fn string(field: Field) -> Result<String> {
+fn string(field: Field) -> Result<Option<String>, String> {
     match field {
-        Field::Str(string) => Ok(string),
+        Field::Null => Ok(None),
+        Field::Str(string) => Ok(Some(string)),
         Field::Bytes(bytes) => match bytes.as_utf8() {
-            Ok(string) => Ok(string.to_owned()),
-            Err(_) => bail!("expected text in UTF-8, found other bytes"),
+            Ok(string) => Ok(Some(string.to_owned())),
+            Err(_) => Err("expected text in UTF-8, found other bytes".to_owned()),
         },
-        other => bail!("expected a string, found {}", kind(&other)),
+        other => Err(expected("a string", &other)),
     }
 }
 
-fn picture(row: usize, field: Field) -> Result<PictureFile> {
+fn picture(row: usize, field: Field) -> Result<PictureFile, String> {
     match field {
         Field::Str(path) => Ok(PictureFile::Path(path.into())),
-        // Old writers do not mark their strings as such.
-        Field::Bytes(bytes) if !is_picture(&bytes) && bytes.as_utf8().is_ok() => {
-            Ok(PictureFile::Path(string(Field::Bytes(bytes))?.into()))
-        }
-        Field::Bytes(bytes) => Ok(PictureFile::Bytes { name: row_name(row), bytes: bytes.data().to_vec() }),
+        Field::Bytes(bytes) => Ok(match bytes.as_utf8() {
+            // Old writers do not mark their strings as such.
+            Ok(path) if !is_picture(&bytes) => PictureFile::Path(path.into()),
+            _ => PictureFile::Bytes { name: row_name(row), bytes: bytes.data().to_vec() },
+        }),
         Field::Group(group) => {
             let path = group_path(&group);
             let bytes = group.into_columns().into_iter().find_map(|(name, field)| match field {
@@ -118,8 +157,12 @@ fn picture(row: usize, field: Field) -> Result<PictureFile> {
             })
         }
         Field::Null => Ok(no_picture(row)),
-        other => bail!("expected a path or a picture, found {}", kind(&other)),
+        other => Err(expected("a path or a picture", &other)),
     }
+}
+
+fn expected(what: &str, found: &Field) -> String {
+    format!("expected {what}, found {}", kind(found))
 }
 
 /// Whether the bytes begin as a picture's file.
