@@ -6,6 +6,7 @@ mod error;
 mod evaluate;
 pub mod evaluation;
 mod export;
+mod files;
 mod gradients;
 mod low_rank;
 mod multilingual;

@@ -26,16 +26,21 @@ pub enum Train {
     /// Teach a multilingual text tower the vectors of an English model, from parallel texts alone.
     ///
     /// The first stage of AltCLIP. The configuration names the teacher, of any family of dual encoders, the student in
-    /// AltCLIP's layout, and a JSONL, CSV or TSV file with a column for each language.
+    /// AltCLIP's layout, and a JSONL, CSV, TSV or Parquet file with a column for each language.
     Teacher(stage::StageRun),
     /// Train a text tower further on pictures and captions, with the image tower frozen.
     ///
     /// The second stage of AltCLIP. Batches larger than memory go through the tower in chunks, with the same gradient.
+    ///
+    /// Pictures and captions come from a JSONL, CSV, TSV or Parquet file, from WebDataset's archives (.tar, or
+    /// name-{000..012}.tar), or from a folder: of such archives, of pictures with a metadata.jsonl or metadata.csv, or of
+    /// pictures with captions in .txt files beside them. What cannot be read is skipped and counted.
     Contrastive(stage::StageRun),
     /// Re-align a diffusion model to its text encoder on pictures and captions.
     ///
     /// The configuration lists the stages: in AltDiffusion first only the keys and values of the cross-attentions, at a low
-    /// resolution; then the whole UNet, at the full one; then with one caption in ten left out.
+    /// resolution; then the whole UNet, at the full one; then with one caption in ten left out. Pictures and captions come
+    /// from the same files and folders as for `contrastive`.
     Diffusion(stage::StageRun),
     /// Train a LoRA of a diffusion model on pictures and captions.
     ///

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::labels::Classes;
 use crate::error::{Error, Result};
+use crate::files::{ending, files_in};
 
 /// Pictures, each with captions of one language.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -166,14 +167,6 @@ impl LabelledPictures {
 
 /// The pictures of a folder, sorted by name.
 fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut pictures = Vec::new();
-    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
-        let path = entry.map_err(Error::io(folder))?.path();
-        let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        if PICTURE_ENDINGS.contains(&ending.as_str()) {
-            pictures.push(path);
-        }
-    }
-    pictures.sort();
-    Ok(pictures)
+    let is_picture = |path: &PathBuf| PICTURE_ENDINGS.contains(&ending(path).as_str());
+    Ok(files_in(folder)?.into_iter().filter(is_picture).collect())
 }

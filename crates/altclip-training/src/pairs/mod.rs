@@ -1,11 +1,20 @@
 //! Pairs for training: texts with texts, and pictures with texts, from files that people have.
 
+mod archive;
+mod folder;
 pub mod parquet_column;
+mod picture_pairs;
+mod rows;
+mod samples;
+mod shards;
 mod shuffled;
+mod skipped;
 mod table;
 
+pub use picture_pairs::PicturePairs;
 pub use shuffled::Shuffled;
-pub use table::{Skipped, Table};
+pub use skipped::Skipped;
+pub use table::Table;
 
 use crate::error::Result;
 use crate::run::Batch;

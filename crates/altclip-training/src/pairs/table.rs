@@ -1,64 +1,46 @@
-//! Columns of texts from a JSONL, CSV or TSV file.
+//! Columns of texts from a JSONL, CSV, TSV or Parquet file.
 
+use super::parquet_column;
+use super::skipped::Skipped;
 use crate::error::{Error, Result};
+use crate::files::ending;
 use serde_json::{Map, Value};
-use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-/// Reasons that are told of what was skipped; all are counted.
-const TOLD: usize = 3;
+/// The endings of tables.
+pub(super) const ENDINGS: [&str; 5] = ["jsonl", "ndjson", "csv", "tsv", "parquet"];
 
 /// The rows of a file in which no asked-for column is empty.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Table {
     /// The values of each row, in the order of the columns that were asked for.
     pub rows: Vec<Vec<String>>,
+    /// The line or row of the file that each begins at, counted from 1.
+    pub numbers: Vec<usize>,
     pub skipped: Skipped,
 }
 
-/// What was left out, and why.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Skipped {
-    pub count: usize,
-    reasons: Vec<String>,
-}
-
-impl Skipped {
-    /// Counts one more.
-    pub fn add(&mut self, reason: impl FnOnce() -> String) {
-        self.count += 1;
-        if self.reasons.len() < TOLD {
-            self.reasons.push(reason());
-        }
-    }
-}
-
-/// Such as `skipped 12: line 3: `zh` is empty; line 9: …; and 10 more`.
-impl fmt::Display for Skipped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "skipped {}: {}", self.count, self.reasons.join("; "))?;
-        match self.count - self.reasons.len() {
-            0 => Ok(()),
-            more => write!(f, "; and {more} more"),
-        }
-    }
-}
-
 impl Table {
-    /// Reads the columns of these names from a file: a JSON object per line (`.jsonl`), or a header and records
-    /// (`.csv`, `.tsv`). A row that cannot be read, or that lacks a value, is skipped and counted.
+    /// Reads the columns of these names from a file: a JSON object per line (`.jsonl`), a header and records (`.csv`,
+    /// `.tsv`), or columns of strings (`.parquet`). A row that cannot be read, or that lacks a value, is skipped and
+    /// counted.
     ///
     /// # Errors
     /// If the file cannot be read, has another ending, has no such column, or no row is left.
     pub fn read(path: &Path, columns: &[&str]) -> Result<Self> {
-        let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        let table = match ending.as_str() {
+        let table = match ending(path).as_str() {
             "jsonl" | "ndjson" => read_jsonl(path, columns)?,
             "csv" => read_csv(path, columns, b',')?,
             "tsv" => read_csv(path, columns, b'\t')?,
-            _ => return Err(Error::format(path, "expected a file that ends in .jsonl, .csv or .tsv")),
+            "parquet" => read_parquet(path, columns)?,
+            _ => {
+                return Err(Error::format(
+                    path,
+                    "expected a file that ends in .jsonl, .csv, .tsv or .parquet",
+                ));
+            }
         };
         if table.rows.is_empty() {
             let columns = columns.join(", ");
@@ -69,18 +51,32 @@ impl Table {
         Ok(table)
     }
 
-    fn add(&mut self, line: usize, columns: &[&str], values: Vec<Option<String>>) {
-        let missing =
-            values.iter().position(|value| value.as_deref().is_none_or(|text| text.trim().is_empty()));
-        match missing.and_then(|at| columns.get(at)) {
-            Some(column) => self.skipped.add(|| format!("line {line}: `{column}` is empty")),
-            None => self.rows.push(values.into_iter().flatten().collect()),
+    /// Appends a row.
+    pub(super) fn push(&mut self, number: usize, values: Vec<String>) {
+        self.numbers.push(number);
+        self.rows.push(values);
+    }
+
+    /// Appends a row, or counts it as skipped. `unit` is what the number counts.
+    fn add(&mut self, unit: &str, number: usize, columns: &[&str], values: Vec<Option<String>>) {
+        match complete(columns, values) {
+            Ok(values) => self.push(number, values),
+            Err(missing) => self.skipped.add(|| format!("{unit} {number}: {missing}")),
         }
     }
 }
 
+/// The values of some columns, if none is empty, or else which one is.
+pub(super) fn complete(columns: &[&str], values: Vec<Option<String>>) -> Result<Vec<String>, String> {
+    let is_missing = |value: &Option<String>| value.as_deref().is_none_or(|text| text.trim().is_empty());
+    match columns.iter().zip(&values).find(|(_, value)| is_missing(value)) {
+        Some((column, _)) => Err(format!("`{column}` is empty")),
+        None => Ok(values.into_iter().flatten().collect()),
+    }
+}
+
 fn read_jsonl(path: &Path, columns: &[&str]) -> Result<Table> {
-    let mut table = Table { rows: Vec::new(), skipped: Skipped::default() };
+    let mut table = Table::default();
     let mut found: Vec<bool> = vec![false; columns.len()];
     let mut names: Vec<String> = Vec::new();
     let file = File::open(path).map_err(Error::io(path))?;
@@ -99,7 +95,7 @@ fn read_jsonl(path: &Path, columns: &[&str]) -> Result<Table> {
                     .zip(columns)
                     .for_each(|(found, &column)| *found |= object.contains_key(column));
                 let value = |&column: &&str| object.get(column).and_then(Value::as_str).map(str::to_owned);
-                table.add(number, columns, columns.iter().map(value).collect());
+                table.add("line", number, columns, columns.iter().map(value).collect());
             }
             Err(error) => table.skipped.add(|| format!("line {number}: expected a JSON object: {error}")),
         }
@@ -121,7 +117,7 @@ fn read_csv(path: &Path, columns: &[&str], delimiter: u8) -> Result<Table> {
         names.iter().position(|name| name == column).ok_or_else(|| no_column(path, column, &names))
     };
     let places = columns.iter().map(place).collect::<Result<Vec<usize>>>()?;
-    let mut table = Table { rows: Vec::new(), skipped: Skipped::default() };
+    let mut table = Table::default();
     let mut record = csv::StringRecord::new();
     loop {
         let line = reader.position().line() as usize;
@@ -129,7 +125,7 @@ fn read_csv(path: &Path, columns: &[&str], delimiter: u8) -> Result<Table> {
             Ok(false) => return Ok(table),
             Ok(true) => {
                 let value = |&place: &usize| record.get(place).map(str::to_owned);
-                table.add(line, columns, places.iter().map(value).collect());
+                table.add("line", line, columns, places.iter().map(value).collect());
             }
             Err(error) if error.is_io_error() => return Err(Error::format(path, error)),
             Err(error) => table.skipped.add(|| format!("line {line}: {error}")),
@@ -137,7 +133,23 @@ fn read_csv(path: &Path, columns: &[&str], delimiter: u8) -> Result<Table> {
     }
 }
 
-fn no_column(path: &Path, column: &str, names: &[String]) -> Error {
+fn read_parquet(path: &Path, columns: &[&str]) -> Result<Table> {
+    let strings = |column: &&str| {
+        let file = File::open(path).map_err(Error::io(path))?;
+        parquet_column::optional_strings(file, column).map_err(|error| Error::format(path, error))
+    };
+    let mut strings = columns.iter().map(strings).collect::<Result<Vec<_>>>()?;
+    let mut row = || -> Option<Vec<_>> { strings.iter_mut().map(Iterator::next).collect() };
+    let rows = std::iter::from_fn(|| row().filter(|values| !values.is_empty()));
+    let mut table = Table::default();
+    for (number, values) in (1..).zip(rows) {
+        let values = values.into_iter().collect::<Result<_, _>>();
+        table.add("row", number, columns, values.map_err(|error| Error::format(path, error))?);
+    }
+    Ok(table)
+}
+
+pub(super) fn no_column(path: &Path, column: &str, names: &[String]) -> Error {
     Error::format(path, format!("expected a column `{column}`, found {}", names.join(", ")))
 }
 
@@ -190,6 +202,9 @@ mod tests {
         let none = error("a.csv", "en,zh\n");
         assert_eq!(none.as_deref(), Some("a.csv: expected rows with the columns en, zh: it has none"));
         let ending = error("a.txt", "en");
-        assert_eq!(ending.as_deref(), Some("a.txt: expected a file that ends in .jsonl, .csv or .tsv"));
+        assert_eq!(
+            ending.as_deref(),
+            Some("a.txt: expected a file that ends in .jsonl, .csv, .tsv or .parquet")
+        );
     }
 }

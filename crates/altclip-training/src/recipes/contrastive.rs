@@ -1,11 +1,11 @@
-//! Contrastive learning on a file of pictures and captions.
+//! Contrastive learning on pictures and captions.
 
 use super::model::TrainedAltClip;
-use super::{Precision, open_run, tell};
-use crate::cache::{Cache, hash};
+use super::{Precision, open_run, read_pairs, tell};
+use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
-use crate::pairs::{Shuffled, Skipped, Table};
+use crate::pairs::{PicturePairs, Shuffled, Skipped};
 use crate::parallel::Communicator;
 use crate::run::Observer;
 use crate::settings::{self, Change};
@@ -32,11 +32,11 @@ pub struct ContrastiveRecipe {
     pub model: String,
     #[serde(default)]
     pub precision: Precision,
-    /// A file of pictures and captions, `.jsonl`, `.csv` or `.tsv`.
+    /// Pictures and captions: a table, an archive of WebDataset, several of those, or a folder; see [`PicturePairs::read`].
     pub data: PathBuf,
-    /// The column of the pictures' files, whose names begin in the folder of `data`.
-    pub picture: String,
-    /// The columns of the captions.
+    /// The column of the pictures in a table, or their endings elsewhere; what is usual, where it is left out.
+    pub picture: Option<String>,
+    /// The columns of the captions in a table, or the endings or fields of their files elsewhere.
     pub captions: Vec<String>,
     pub stage: ContrastiveStage,
 }
@@ -64,15 +64,13 @@ impl ContrastiveRecipe {
     ) -> Result<()> {
         let dtype = self.precision.dtype(device)?;
         let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
-        let columns: Vec<&str> =
-            std::iter::once(&self.picture).chain(&self.captions).map(String::as_str).collect();
-        let table = Table::read(&self.data, &columns)?;
-        tell(observer, STAGE, &table.skipped);
+        let data = read_pairs(&self.data, self.picture.as_deref(), &self.captions)?;
+        tell(observer, STAGE, &data.skipped);
 
-        let (vectors, kept) = ranks.after_first(|| self.vectors(output, &table, device, observer))?;
+        let (vectors, kept) = ranks.after_first(|| self.vectors(output, &data, device, observer))?;
         let mut pairs = Vec::new();
         for (row, &pair) in (0u32..).zip(&kept) {
-            let captions = table.rows.get(pair as usize).into_iter().flat_map(|values| values.iter().skip(1));
+            let captions = data.captions.get(pair as usize).into_iter().flatten();
             pairs.extend(captions.map(|caption| (caption.clone(), row)));
         }
         let model = TrainedAltClip::open(&self.model, self.seed, dtype, device, true)?;
@@ -100,19 +98,18 @@ impl ContrastiveRecipe {
     fn vectors(
         &self,
         output: &Path,
-        table: &Table,
+        data: &PicturePairs,
         device: &Device,
         observer: &mut dyn Observer,
     ) -> Result<(Tensor, Vec<u32>)> {
         const VECTORS: &str = "vectors";
         const KEPT: &str = "kept";
-        let files = files(&self.data, table);
-        let key = format!("{} pictures {:016x} by {}", files.len(), hash_of_files(&files), self.model);
+        let key = format!("{} pictures {:016x} by {}", data.captions.len(), data.key, self.model);
         let mut skipped = Skipped::default();
         let make = || {
             let embedder = Embedder::from_source(&ModelSource::open(&self.model)?, DType::F32, device)?;
             let (mut values, mut kept) = (Vec::new(), Vec::new());
-            for (row, (_, vector)) in (0u32..).zip(embedder.image_stream(files.into_iter())) {
+            for (row, (_, vector)) in (0u32..).zip(embedder.image_stream(data.pictures())) {
                 match vector {
                     Ok(vector) => {
                         values.extend(vector);
@@ -134,19 +131,4 @@ impl ContrastiveRecipe {
         let kept = cache.tensor(tensors.clone(), KEPT)?.to_vec1()?;
         Ok((cache.tensor(tensors, VECTORS)?, kept))
     }
-}
-
-/// The pictures of a table's first column.
-pub(super) fn files(data: &Path, table: &Table) -> Vec<PathBuf> {
-    let folder = data.parent().unwrap_or(Path::new(""));
-    table.rows.iter().filter_map(|values| Some(folder.join(values.first()?))).collect()
-}
-
-/// A hash of files' names and sizes, which changes when they do.
-pub(super) fn hash_of_files(files: &[PathBuf]) -> u64 {
-    let sizes = files.iter().flat_map(|file| {
-        let size = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
-        file.display().to_string().into_bytes().into_iter().chain(size.to_le_bytes())
-    });
-    hash(sizes)
 }

@@ -1,12 +1,11 @@
-//! Re-aligning an AltDiffusion on a file of pictures and captions.
+//! Re-aligning an AltDiffusion on pictures and captions.
 
-use super::contrastive::files;
 use super::drawer::Drawer;
 use super::examples::Examples;
-use super::{Precision, open_run, tell};
+use super::{Precision, open_run, read_pairs, tell};
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
-use crate::pairs::Table;
+use crate::pairs::PicturePairs;
 use crate::parallel::Communicator;
 use crate::parameters::Parameters;
 use crate::recipe::frozen;
@@ -33,11 +32,11 @@ pub struct DiffusionRecipe {
     pub model: String,
     #[serde(default)]
     pub precision: Precision,
-    /// A file of pictures and captions, `.jsonl`, `.csv` or `.tsv`.
+    /// Pictures and captions: a table, an archive of WebDataset, several of those, or a folder; see [`PicturePairs::read`].
     pub data: PathBuf,
-    /// The column of the pictures' files, whose names begin in the folder of `data`.
-    pub picture: String,
-    /// The columns of the captions.
+    /// The column of the pictures in a table, or their endings elsewhere; what is usual, where it is left out.
+    pub picture: Option<String>,
+    /// The columns of the captions in a table, or the endings or fields of their files elsewhere.
     pub captions: Vec<String>,
     /// The stages, in their order.
     pub stages: Vec<RealignStage>,
@@ -48,7 +47,7 @@ pub struct DiffusionRecipe {
 /// What all stages share.
 struct Shared<'a> {
     drawer: Drawer,
-    table: Table,
+    pairs: PicturePairs,
     /// The folder of the run.
     output: &'a Path,
     ranks: &'a dyn Communicator,
@@ -79,11 +78,9 @@ impl DiffusionRecipe {
             return Err(Error::Setting("stages: expected at least one, found none".to_owned()));
         }
         let drawer = Drawer::open(&self.model, device)?;
-        let columns: Vec<&str> =
-            std::iter::once(&self.picture).chain(&self.captions).map(String::as_str).collect();
-        let table = Table::read(&self.data, &columns)?;
-        tell(observer, "data", &table.skipped);
-        let shared = Shared { drawer, table, output, ranks };
+        let pairs = read_pairs(&self.data, self.picture.as_deref(), &self.captions)?;
+        tell(observer, "data", &pairs.skipped);
+        let shared = Shared { drawer, pairs, output, ranks };
         let mut weights: Option<BTreeMap<String, Tensor>> = None;
         for stage in &self.stages {
             let initial = match &weights {
@@ -107,7 +104,7 @@ impl DiffusionRecipe {
         shared: &Shared,
         observer: &mut dyn Observer,
     ) -> Result<BTreeMap<String, Tensor>> {
-        let Shared { drawer, table, output, ranks } = shared;
+        let Shared { drawer, pairs, output, ranks } = shared;
         let run = open_run(*ranks, output, &stage.name, self.seed, self.save_every)?;
         let train = stage.train;
         let device = &drawer.device;
@@ -116,12 +113,8 @@ impl DiffusionRecipe {
         let unet = UNet2DConditionModel::new(&drawer.unet_config, parameters.var_builder(device))?;
         let mut optimizer = Optimizer::new(stage.optimizer.clone(), &parameters)?;
 
-        let captions: Vec<Vec<String>> =
-            table.rows.iter().map(|values| values.iter().skip(1).cloned().collect()).collect();
-        let pairs = (files(&self.data, table), captions);
-        let Examples { latents, captions } = ranks.after_first(|| {
-            Examples::of((&pairs.0, &pairs.1), stage.resolution, drawer, (output, ""), observer)
-        })?;
+        let Examples { latents, captions } =
+            ranks.after_first(|| Examples::of(pairs, stage.resolution, drawer, (output, ""), observer))?;
         let realignment =
             Realignment::new(stage.batches(), &unet, &drawer.scheduler, &latents, &captions, 1)?;
         let gradients = |batch: &mut Batch| realignment.gradients(batch);

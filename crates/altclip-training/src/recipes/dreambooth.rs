@@ -3,11 +3,12 @@
 
 use super::drawer::Drawer;
 use super::examples::Examples;
-use super::fine_tuning::{FineTuning, FineTuningStage, pictures_in, write};
+use super::fine_tuning::{FineTuning, FineTuningStage, write};
 use super::{LORA_FILE, Precision, open_run};
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
 use crate::low_rank::{LowRank, LowRankConfig, unet_file};
+use crate::pairs::PicturePairs;
 use crate::parallel::Communicator;
 use crate::parameters::Parameters;
 use crate::run::{Batch, Observer};
@@ -39,7 +40,7 @@ pub struct DreamBoothRecipe {
     pub model: String,
     #[serde(default)]
     pub precision: Precision,
-    /// The folder of the thing's pictures.
+    /// The thing's pictures: a folder, or whatever else [`PicturePairs::read`] knows.
     pub pictures: PathBuf,
     /// What stands for the thing, such as `a photo of sks dog`.
     pub prompt: String,
@@ -157,7 +158,7 @@ impl DreamBoothRecipe {
         }
     }
 
-    /// The pictures of a folder, all under one prompt.
+    /// The pictures of a folder or an archive, all under one prompt.
     fn examples(
         &self,
         folder: &Path,
@@ -166,12 +167,9 @@ impl DreamBoothRecipe {
         caches: (&Path, &str),
         observer: &mut dyn Observer,
     ) -> Result<Examples> {
-        let files = pictures_in(folder)?;
-        if files.is_empty() {
-            return Err(Error::format(folder, "expected pictures, found none"));
-        }
-        let captions = vec![vec![prompt.to_owned()]; files.len()];
-        Examples::of((&files, &captions), self.stage.resolution, drawer, caches, observer)
+        let mut pairs = PicturePairs::read(folder, None, &[])?;
+        pairs.captions = vec![vec![prompt.to_owned()]; pairs.captions.len()];
+        Examples::of(&pairs, self.stage.resolution, drawer, caches, observer)
     }
 
     /// Draws those of the class's pictures that are not in `folder` yet.

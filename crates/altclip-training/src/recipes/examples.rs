@@ -5,9 +5,10 @@ use super::latents::Latents;
 use super::states::CaptionStates;
 use super::tell;
 use crate::error::Result;
+use crate::pairs::PicturePairs;
 use crate::run::Observer;
 use candle_core::Tensor;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Pictures and captions, both encoded once and kept in files.
 pub(super) struct Examples {
@@ -23,7 +24,7 @@ impl Examples {
     /// # Errors
     /// If no picture can be read, a caption cannot be encoded, or a file cannot be written.
     pub fn of(
-        (files, captions): (&[PathBuf], &[Vec<String>]),
+        pairs: &PicturePairs,
         resolution: usize,
         drawer: &Drawer,
         (output, name): (&Path, &str),
@@ -32,9 +33,9 @@ impl Examples {
         let Drawer { tokenizer, text_encoder, vae, device, .. } = drawer;
         let cache = |of: &str| output.join(format!("{name}{of}.safetensors"));
         let at = cache(&format!("latents-{resolution}"));
-        let latents = Latents::of(files, resolution, vae, &drawer.name, &at, device)?;
+        let latents = Latents::of(pairs, resolution, vae, &drawer.name, &at, device)?;
         tell(observer, "data", &latents.skipped);
-        let kept = latents.kept.iter().filter_map(|&row| captions.get(row as usize).cloned());
+        let kept = latents.kept.iter().filter_map(|&row| pairs.captions.get(row as usize).cloned());
         let kept: Vec<Vec<String>> = kept.collect();
         let captions =
             CaptionStates::of(&kept, tokenizer, text_encoder, &drawer.name, &cache("captions"), device)?;

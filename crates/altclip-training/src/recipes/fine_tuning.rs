@@ -1,7 +1,7 @@
 //! What the ways of fine-tuning a diffusion model share.
 
 use super::drawer::Drawer;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::run::{Batch, Observer, Run, save_tensors};
 use crate::stages::denoising::NoiseSettings;
@@ -13,11 +13,7 @@ use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::path::{Path, PathBuf};
-
-/// Endings of pictures' names.
-const PICTURES: [&str; 6] = ["bmp", "gif", "jpeg", "jpg", "png", "webp"];
+use std::path::Path;
 
 /// Settings of the steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,24 +71,6 @@ impl FineTuning<'_> {
         self.run.train(&mut optimizer, observer, &Functions { gradients, sample })?;
         Ok(optimizer.averages())
     }
-}
-
-/// The pictures in a folder, in the order of their names.
-///
-/// # Errors
-/// If it cannot be read.
-pub(super) fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(Error::io(folder))?.path();
-        let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        if PICTURES.contains(&ending.as_str()) {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 /// Writes a small file of tensors as PyTorch's programs expect it.

@@ -1,16 +1,14 @@
 //! Pictures as latents, computed once for each resolution.
 
-use super::contrastive::hash_of_files;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
-use crate::pairs::Skipped;
-use altclip_encoder::picture::{DecodeOptions, open};
+use crate::pairs::{PicturePairs, Skipped};
 use altdiffusion_pipeline::vae::AutoencoderKl;
 use candle_core::{Device, Tensor};
 use image::DynamicImage;
 use image::imageops::FilterType;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const LATENTS: &str = "latents";
 const KEPT: &str = "kept";
@@ -31,7 +29,7 @@ impl Latents {
     /// # Errors
     /// If no picture can be read, or the file cannot be written.
     pub fn of(
-        files: &[PathBuf],
+        pairs: &PicturePairs,
         resolution: usize,
         vae: &AutoencoderKl,
         model: &str,
@@ -43,13 +41,13 @@ impl Latents {
             let problem = format!("expected a multiple of {downscale}, found {resolution}");
             return Err(Error::Setting(format!("resolution: {problem}")));
         }
-        let count = files.len();
-        let key = format!("{count} pictures {:016x} at {resolution} by {model}", hash_of_files(files));
+        let count = pairs.captions.len();
+        let key = format!("{count} pictures {:016x} at {resolution} by {model}", pairs.key);
         let mut skipped = Skipped::default();
         let make = || {
             let (mut latents, mut kept) = (Vec::new(), Vec::new());
-            for (row, file) in (0u32..).zip(files) {
-                match open(file, DecodeOptions::default()) {
+            for (row, file) in (0u32..).zip(pairs.pictures()) {
+                match file.decode() {
                     Ok(picture) => {
                         let pixels = pixels(&picture, resolution, device)?;
                         let mean = vae.encode(&pixels)?.mean;

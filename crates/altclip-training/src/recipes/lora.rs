@@ -1,13 +1,11 @@
 //! LoRA of an AltDiffusion on pictures and captions.
 
-use super::contrastive::files;
 use super::drawer::Drawer;
 use super::examples::Examples;
 use super::fine_tuning::{FineTuning, FineTuningStage, write};
-use super::{LORA_FILE, Precision, open_run, tell};
+use super::{LORA_FILE, Precision, open_run, read_pairs, tell};
 use crate::error::Result;
 use crate::low_rank::{LowRank, LowRankConfig, unet_file};
-use crate::pairs::Table;
 use crate::parallel::Communicator;
 use crate::run::{Objective, Observer};
 use crate::settings::{self, Change};
@@ -32,11 +30,11 @@ pub struct LoraRecipe {
     pub model: String,
     #[serde(default)]
     pub precision: Precision,
-    /// A file of pictures and captions, `.jsonl`, `.csv` or `.tsv`.
+    /// Pictures and captions: a table, an archive of WebDataset, several of those, or a folder; see [`PicturePairs::read`].
     pub data: PathBuf,
-    /// The column of the pictures' files, whose names begin in the folder of `data`.
-    pub picture: String,
-    /// The columns of the captions.
+    /// The column of the pictures in a table, or their endings elsewhere; what is usual, where it is left out.
+    pub picture: Option<String>,
+    /// The columns of the captions in a table, or the endings or fields of their files elsewhere.
     pub captions: Vec<String>,
     pub lora: LowRankConfig,
     pub stage: FineTuningStage,
@@ -67,18 +65,12 @@ impl LoraRecipe {
     ) -> Result<()> {
         let dtype = self.precision.dtype(device)?;
         let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
-        let columns: Vec<&str> =
-            std::iter::once(&self.picture).chain(&self.captions).map(String::as_str).collect();
-        let table = Table::read(&self.data, &columns)?;
-        tell(observer, STAGE, &table.skipped);
-        let captions: Vec<Vec<String>> =
-            table.rows.iter().map(|values| values.iter().skip(1).cloned().collect()).collect();
+        let pairs = read_pairs(&self.data, self.picture.as_deref(), &self.captions)?;
+        tell(observer, STAGE, &pairs.skipped);
         let drawer = Drawer::open(&self.model, device)?;
-        let pairs = (files(&self.data, &table), captions);
         let resolution = self.stage.resolution;
-        let examples = ranks.after_first(|| {
-            Examples::of((&pairs.0, &pairs.1), resolution, &drawer, (output, ""), observer)
-        })?;
+        let examples =
+            ranks.after_first(|| Examples::of(&pairs, resolution, &drawer, (output, ""), observer))?;
 
         let adapted = LowRank::beside(drawer.unet_weights(dtype)?, &self.lora, self.seed)?;
         let unet = UNet2DConditionModel::new(&drawer.unet_config, adapted.var_builder())?;

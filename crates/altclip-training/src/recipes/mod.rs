@@ -22,7 +22,7 @@ pub use teacher::TeacherRecipe;
 pub use textual_inversion::TextualInversionRecipe;
 
 use crate::error::{Error, Result};
-use crate::pairs::Skipped;
+use crate::pairs::{PicturePairs, Skipped};
 use crate::parallel::Communicator;
 use crate::run::{Observer, Run};
 use candle_core::{DType, Device};
@@ -70,6 +70,14 @@ fn open_run<'a>(
     save_every: u64,
 ) -> Result<Run<'a>> {
     Ok(Run::among(ranks, output.join(stage), seed)?.save_every(Duration::from_secs(save_every)))
+}
+
+/// The pictures and captions of a run that needs both.
+fn read_pairs(data: &Path, picture: Option<&str>, captions: &[String]) -> Result<PicturePairs> {
+    if captions.is_empty() {
+        return Err(Error::Setting("captions: expected at least one column, found none".to_owned()));
+    }
+    PicturePairs::read(data, picture, captions)
 }
 
 /// Tells what was left out of the data.

@@ -34,7 +34,7 @@ pub struct TeacherRecipe {
     pub student: String,
     #[serde(default)]
     pub precision: Precision,
-    /// A file of parallel texts, `.jsonl`, `.csv` or `.tsv`.
+    /// A file of parallel texts, `.jsonl`, `.csv`, `.tsv` or `.parquet`.
     pub data: PathBuf,
     /// The column of the texts that the teacher reads.
     pub english: String,

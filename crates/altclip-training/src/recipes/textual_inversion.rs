@@ -3,9 +3,10 @@
 
 use super::drawer::Drawer;
 use super::examples::Examples;
-use super::fine_tuning::{FineTuning, FineTuningStage, frozen_unet, pictures_in, write};
+use super::fine_tuning::{FineTuning, FineTuningStage, frozen_unet, write};
 use super::{Precision, open_run};
 use crate::error::{Error, Result};
+use crate::pairs::PicturePairs;
 use crate::parallel::Communicator;
 use crate::parameters::Parameters;
 use crate::run::{Objective, Observer};
@@ -46,7 +47,7 @@ pub struct TextualInversionRecipe {
     pub model: String,
     #[serde(default)]
     pub precision: Precision,
-    /// The folder of the pictures.
+    /// The pictures: a folder, or whatever else [`PicturePairs::read`] knows.
     pub pictures: PathBuf,
     /// The new word, such as `<my-cat>`.
     pub word: String,
@@ -85,16 +86,12 @@ impl TextualInversionRecipe {
         let dtype = self.precision.dtype(device)?;
         let templates = self.templates()?;
         let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
-        let files = pictures_in(&self.pictures)?;
-        if files.is_empty() {
-            return Err(Error::format(&self.pictures, "expected pictures, found none"));
-        }
-        let drawer = Drawer::open(&self.model, device)?;
         // Captions are encoded on the way, since the word's part of them changes.
-        let none = vec![Vec::new(); files.len()];
+        let pairs = PicturePairs::read(&self.pictures, None, &[])?;
+        let drawer = Drawer::open(&self.model, device)?;
         let resolution = self.stage.resolution;
-        let Examples { latents, .. } = ranks
-            .after_first(|| Examples::of((&files, &none), resolution, &drawer, (output, ""), observer))?;
+        let Examples { latents, .. } =
+            ranks.after_first(|| Examples::of(&pairs, resolution, &drawer, (output, ""), observer))?;
 
         let parameters = Parameters::new(self.seed);
         let width = drawer.text_encoder.config().encoder.hidden_size;

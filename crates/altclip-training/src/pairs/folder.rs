@@ -1,0 +1,32 @@
+//! Folders of pictures, each with its texts in files beside it.
+
+use super::samples::{Sample, Samples};
+use crate::files::ending;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Finds the pictures among a folder's files, and the texts of each: files of the picture's name with other endings.
+pub(super) fn find_samples(files: &[PathBuf], samples: &mut Samples<'_>) {
+    for path in files {
+        let Some(rank) = samples.see_ending(&ending(path)) else { continue };
+        let mut sample = Sample::default();
+        sample.add_picture(rank, path.as_path().into());
+        for ending in samples.text_endings() {
+            let beside = beside(path, ending);
+            match File::open(&beside) {
+                Ok(text) => samples.add_text(&mut sample, ending, text),
+                Err(_) if !beside.exists() => {}
+                Err(error) => sample.fail(|| format!("{ending}: {error}")),
+            }
+        }
+        samples.push(path.display(), sample);
+    }
+}
+
+/// The path with another ending, which may be anything that a user thought of.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(ending);
+    path.with_file_name(name)
+}

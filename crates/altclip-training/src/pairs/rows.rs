@@ -1,0 +1,86 @@
+//! Rows of Parquet files that hold pictures themselves.
+
+use super::parquet_column::{self, Items};
+use super::table::Table;
+use crate::error::{Error, Result};
+use crate::files::named_in;
+use altclip_encoder::embedder::PictureFile;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Some rows of a Parquet file with a column of pictures.
+#[derive(Debug, Clone)]
+pub(super) struct Rows {
+    pub path: PathBuf,
+    column: String,
+    /// Counted from 1, in rising order.
+    pub numbers: Arc<Vec<usize>>,
+}
+
+impl Rows {
+    /// The rows that have text in all columns of captions, and these.
+    ///
+    /// # Errors
+    /// If the file cannot be read, has no such columns, or no row is left.
+    pub fn read(path: &Path, column: &str, captions: &[&str]) -> Result<(Self, Table)> {
+        let table = if captions.is_empty() {
+            let mut table = Table::default();
+            // What the pictures are called is less to read than they are, and as many.
+            for (number, name) in (1..).zip(open(path, column, parquet_column::picture_names)?) {
+                name.map_err(|error| Error::format(path, error))?;
+                table.push(number, Vec::new());
+            }
+            table
+        } else {
+            Table::read(path, captions)?
+        };
+        let numbers = Arc::new(table.numbers.clone());
+        Ok((Self { path: path.to_owned(), column: column.to_owned(), numbers }, table))
+    }
+
+    /// The pictures, of which one after the other is read from the file. Where the file cannot be read further, all that
+    /// are left cannot either.
+    pub fn pictures(self) -> impl Iterator<Item = PictureFile> + Send + 'static {
+        let Self { path, column, numbers } = self;
+        let (items, mut problem) = match open(&path, &column, parquet_column::pictures) {
+            Ok(items) => (Some(items), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let mut rows = (1..).zip(items.into_iter().flatten());
+        let count = numbers.len();
+        (0..count).filter_map(move |place| {
+            let &number = numbers.get(place)?;
+            if problem.is_none() {
+                problem = match rows.find(|(row, item)| *row == number || item.is_err()) {
+                    Some((_, Ok(picture))) => return Some(in_file(&path, picture)),
+                    Some((_, Err(error))) => Some(error.to_string()),
+                    None => Some("the file changed while it was read".to_owned()),
+                };
+            }
+            let name = format!("{}: row {number}", path.display()).into();
+            Some(PictureFile::Unreadable { name, problem: problem.clone()? })
+        })
+    }
+}
+
+fn open<T>(
+    path: &Path,
+    column: &str,
+    read: impl FnOnce(File, &str) -> Result<Items<T>, parquet_column::ColumnError>,
+) -> Result<Items<T>> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    read(file, column).map_err(|error| Error::format(path, error))
+}
+
+/// Paths begin in the folder of the file, and other names say which file they are in.
+fn in_file(file: &Path, picture: PictureFile) -> PictureFile {
+    match picture {
+        PictureFile::Path(path) => PictureFile::Path(named_in(file, path)),
+        PictureFile::Bytes { name, bytes } => {
+            let name = format!("{}: {}", file.display(), name.display()).into();
+            PictureFile::Bytes { name, bytes }
+        }
+        other => other,
+    }
+}
