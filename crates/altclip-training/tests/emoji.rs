@@ -429,12 +429,14 @@ fn what_is_held_out_is_not_trained_and_the_rest_is() {
     }
     assert_eq!(split.held_out_pictures(&data).len(), held.2);
     // What retrieval is measured on has the same pictures, and the names that are asked for.
-    let set = |name: &str| {
+    let set = |name: &str, language: &str| {
         let folder = folder.path().join("data/held_out").join(name);
-        altclip_training::evaluation::CaptionedPictures::read(&folder, "en", usize::MAX)
+        altclip_training::evaluation::CaptionedPictures::read(&folder, language, usize::MAX).unwrap()
     };
-    let (styles, people) = (set("styles").unwrap(), set("compositions").unwrap());
+    let (styles, people) = (set("styles", "en"), set("compositions", "en"));
     assert_eq!((styles.pictures.len(), people.pictures.len()), (held.2, held.0));
+    let keywords: Vec<&str> = split.keywords.iter().map(|held| held.keyword.as_str()).collect();
+    assert_eq!(set("keywords", "all").captions, keywords);
     let named: Vec<&str> = split
         .held_out_pictures(&data)
         .iter()

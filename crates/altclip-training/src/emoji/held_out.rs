@@ -18,6 +18,8 @@ use super::split::Split;
 /// The folder beside the data set's files.
 const FOLDER: &str = "held_out";
 const PICTURES: &str = "pictures";
+/// What stands for the language of captions in several.
+const ALL: &str = "all";
 
 /// A data set: by language, the numbers of pictures with their captions.
 type Captions = BTreeMap<String, Vec<(usize, Vec<String>)>>;
@@ -28,7 +30,8 @@ impl Split {
     ///
     /// * `styles`: pictures in a drawing style that was not trained, with the concepts' names;
     /// * `compositions`: people in a skin tone, with names that were not trained;
-    /// * `keywords`: pictures of concepts, each with a keyword that was not trained, in the keyword's language.
+    /// * `keywords`: pictures of concepts, each with a keyword that was not trained, in whichever language it is; they are
+    ///   few, and stand together as the language `all`.
     pub(super) fn write_for_retrieval(&self, data: &Dataset, directory: &Path) -> Result<()> {
         let names = |pictures: &[(usize, &Concept)]| {
             let mut captions = Captions::new();
@@ -53,8 +56,7 @@ impl Split {
         let mut keywords = Captions::new();
         for held in &self.keywords {
             if let Some((picture, _)) = by_id.get(held.concept.as_str()).copied().and_then(first_picture) {
-                let of_language = keywords.entry(held.language.clone()).or_default();
-                of_language.push((picture, vec![held.keyword.clone()]));
+                keywords.entry(ALL.to_owned()).or_default().push((picture, vec![held.keyword.clone()]));
             }
         }
         let directory = directory.join(FOLDER);
