@@ -1,5 +1,6 @@
 //! The weights of a model that is trained, by the names of its checkpoint.
 
+use altclip_encoder::checkpoint::Checkpoint;
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 use candle_nn::VarBuilder;
 use candle_nn::init::{Init, NormalOrUniform};
@@ -165,6 +166,18 @@ impl Parameters {
             Init::Randn { mean, stdev } => normal(&mut rng, n, mean, stdev),
         }
     }
+}
+
+/// Trained weights for a model that is trained no more.
+pub(crate) fn frozen(weights: &BTreeMap<String, Tensor>, device: &Device) -> VarBuilder<'static> {
+    let weights = weights.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
+    VarBuilder::from_tensors(weights, DType::F32, device)
+}
+
+/// All weights of a checkpoint, in f32 on the CPU.
+pub(crate) fn all_tensors(checkpoint: &Checkpoint) -> crate::Result<BTreeMap<String, Tensor>> {
+    let names = checkpoint.names().map(str::to_owned);
+    names.map(|name| Ok((name.clone(), checkpoint.tensor(&name, DType::F32, &Device::Cpu)?))).collect()
 }
 
 fn normal(rng: &mut ChaCha8Rng, n: usize, mean: f64, stdev: f64) -> Vec<f32> {

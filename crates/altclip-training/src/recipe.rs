@@ -5,6 +5,7 @@ use crate::emoji::{CaptionSampler, Dataset};
 use crate::error::{Error, Result};
 use crate::evaluate::{Taught, training_pictures};
 use crate::export::{export, scheduler_config, text_encoder_config};
+use crate::parameters::frozen;
 use crate::run::{Observer, Run};
 use crate::settings::{self, Change};
 use crate::stages::clip::{ClipInputs, ClipStage, TrainedDualEncoder};
@@ -17,10 +18,8 @@ use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
 use altdiffusion_pipeline::vae::AutoencoderKl;
 use altdiffusion_pipeline::write_whole;
-use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -225,10 +224,4 @@ struct Corpus {
     pictures: Tensor,
     /// The concept that each shows.
     owners: Vec<usize>,
-}
-
-/// Trained weights for a model that is trained no more.
-pub(crate) fn frozen(weights: &BTreeMap<String, Tensor>, device: &Device) -> VarBuilder<'static> {
-    let weights = weights.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
-    VarBuilder::from_tensors(weights, DType::F32, device)
 }

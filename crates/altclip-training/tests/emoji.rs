@@ -561,4 +561,11 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
     assert_eq!(pipeline.unwrap().generate(&options).unwrap().images.len(), 1);
     let again = run(None).unwrap();
     assert!(again.steps.is_empty(), "{:?}", again.steps);
+    // The model is enough for more of the last stages.
+    let more =
+        MultilingualRecipe { start: Some(output.join("model").display().to_string()), ..recipe.clone() };
+    let (output, mut watch) = (folder.path().join("more"), Watch::default());
+    more.train(&data, &output, None, &candle_core::Device::Cpu, &mut watch).unwrap();
+    assert_eq!(watch.steps, steps(&["keys-and-values", "whole", "guidance"]));
+    assert!(output.join("model/unet/config.json").exists());
 }

@@ -5,8 +5,7 @@ use super::{Corpus, ENGLISH, MultilingualRecipe};
 use crate::error::{Error, Result};
 use crate::export::{export, scheduler_config, text_encoder_config};
 use crate::optimizer::Optimizer;
-use crate::parameters::Parameters;
-use crate::recipe::frozen;
+use crate::parameters::{Parameters, frozen};
 use crate::run::{Batch, Objective, Observer};
 use crate::stages::clip::TrainedDualEncoder;
 use crate::stages::diffusion::TrainedUnet;
@@ -58,6 +57,7 @@ impl Drawers<'_> {
     /// writes the model.
     pub fn realign(
         &self,
+        config: &UNet2DConditionConfig,
         mut weights: BTreeMap<String, Tensor>,
         student: &TrainedDualEncoder,
         last: Option<&str>,
@@ -66,15 +66,14 @@ impl Drawers<'_> {
         let MultilingualRecipe { realign, languages, .. } = self.recipe;
         let drawn = self.drawn()?;
         let text_encoder = self.text_encoder(student)?;
-        let config = self.unet_config(student)?;
         let inputs = Inputs { drawn: &drawn, languages, text_encoder: &text_encoder };
         for stage in realign {
-            weights = self.train_stage(stage, &config, Some(&weights), &inputs, observer)?;
+            weights = self.train_stage(stage, config, Some(&weights), &inputs, observer)?;
             if last == Some(stage.name.as_str()) && realign.last() != Some(stage) {
                 return Ok(());
             }
         }
-        let unet = TrainedUnet { config, weights };
+        let unet = TrainedUnet { config: config.clone(), weights };
         export(&self.output.join("model"), self.tokenizer_bytes, student, self.vae, &unet)
     }
 
@@ -83,7 +82,8 @@ impl Drawers<'_> {
         Ok(TextEncoder::new(&text_encoder_config(model), weights)?)
     }
 
-    fn unet_config(&self, model: &TrainedDualEncoder) -> Result<UNet2DConditionConfig> {
+    /// A new UNet's configuration, for a text encoder.
+    pub fn unet_config(&self, model: &TrainedDualEncoder) -> Result<UNet2DConditionConfig> {
         self.recipe.unet.config(&self.vae.latents, model.text_config.project_dim)
     }
 

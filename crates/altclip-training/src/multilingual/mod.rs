@@ -7,6 +7,7 @@ mod conditions;
 mod diffusion;
 mod encoders;
 mod report;
+mod start;
 
 use crate::emoji::{CaptionSampler, Dataset, Split};
 use crate::error::{Error, Result};
@@ -40,6 +41,9 @@ pub struct MultilingualRecipe {
     pub seed: u64,
     /// Seconds between two checkpoints.
     pub save_every: u64,
+    /// A model that an earlier run wrote. Its text encoder, autoencoder and UNet take the place of all stages before
+    /// re-alignment.
+    pub start: Option<String>,
     /// Languages of the captions, by their codes; English among them.
     pub languages: Vec<String>,
     /// Drawing styles that the encoders and the autoencoder learn.
@@ -110,8 +114,9 @@ impl MultilingualRecipe {
 
     /// The names of all stages, in their order.
     pub fn stages(&self) -> Vec<&str> {
-        let fixed = ["vae", "clip", self.base.name.as_str(), "teacher", "image", "contrastive"];
-        fixed.into_iter().chain(self.realign.iter().map(|stage| stage.name.as_str())).collect()
+        let before = ["vae", "clip", self.base.name.as_str(), "teacher", "image", "contrastive"];
+        let before = if self.start.is_some() { &[][..] } else { &before[..] };
+        before.iter().copied().chain(self.realign.iter().map(|stage| stage.name.as_str())).collect()
     }
 
     /// Trains up to and including the stage `last`, or all, going on where an earlier run stopped. Two processes
@@ -139,6 +144,18 @@ impl MultilingualRecipe {
         let corpus = self.corpus(&whole, &split, device)?;
         let held_out = report::HeldOut::new(&whole, &split, device)?;
 
+        if let Some(start) = &self.start {
+            let start = start::Start::open(start, &corpus.pictures, output)?;
+            let drawers = diffusion::Drawers {
+                recipe: self,
+                corpus: &corpus,
+                vae: &start.vae,
+                tokenizer: &start.tokenizer,
+                tokenizer_bytes: &start.tokenizer_bytes,
+                output,
+            };
+            return drawers.realign(&start.unet_config, start.unet, &start.student, last, observer);
+        }
         if is_last("vae") {
             return self.train_vae(&corpus, output, observer).map(|_| ());
         }
@@ -182,7 +199,7 @@ impl MultilingualRecipe {
         }
         let drawers = drawers(&vae);
         let base = drawers.train_base(&teacher, observer)?;
-        drawers.realign(base, &student, last, observer)
+        drawers.realign(&drawers.unet_config(&student)?, base, &student, last, observer)
     }
 
     fn corpus(&self, whole: &Dataset, split: &Split, device: &Device) -> Result<Corpus> {

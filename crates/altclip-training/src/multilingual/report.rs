@@ -2,8 +2,8 @@
 
 use crate::emoji::{Dataset, PICTURE_SIZE, Split};
 use crate::error::Result;
+use crate::parameters::frozen;
 use crate::pictures::to_tensor;
-use crate::recipe::frozen;
 use crate::stages::clip::{CAPTION_TOKENS, TrainedDualEncoder, embed_pictures};
 use altclip_encoder::altclip::{AltClipTextTower, normalize};
 use altclip_encoder::tokenizer::Tokenizer;

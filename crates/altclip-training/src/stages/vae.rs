@@ -4,16 +4,19 @@ use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
 use crate::optimizer::{Optimizer, OptimizerConfig};
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, all_tensors, frozen};
 use crate::pictures::{contact_sheet, mean_psnr};
 use crate::run::{Batch, Observer, Run};
 use crate::stages::functions::Functions;
+use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::vae::{AutoencoderKl, AutoencoderKlConfig};
 use candle_core::{Device, Tensor};
 use rand::RngExt;
 use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Settings of the stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -102,6 +105,34 @@ impl VaeStage {
         observer
             .note(&run.stage(), &format!("reconstructs at {psnr:.2} dB, scaling factor {scaling_factor}"));
         Ok(TrainedVae { config: self.config(scaling_factor), weights, psnr, latents })
+    }
+}
+
+impl TrainedVae {
+    /// The autoencoder of a model, for channels-last pictures (n, size, size, 3) from −1 to 1. The file `cache` keeps their
+    /// latents.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, or cannot be written.
+    pub fn of_model(source: &ModelSource, pictures: &Tensor, cache: &Path) -> Result<Self> {
+        let device = pictures.device();
+        let config: AutoencoderKlConfig = source.read_json("vae/config.json")?;
+        let weights = all_tensors(&Checkpoint::open(source, "vae")?)?;
+        let vae = AutoencoderKl::new(&config, frozen(&weights, device))?;
+        let factor = vae.scaling_factor();
+        let sum = pictures.sum_all()?.to_scalar::<f32>()?;
+        let key = format!("{} pictures of sum {sum} by {source}", pictures.dim(0)?);
+        let make = || {
+            let psnr = Tensor::new(mean_psnr(pictures, &reconstruct(&vae, pictures)?)?, &Device::Cpu)?;
+            let latents = (encode(&vae, pictures)?.permute((0, 3, 1, 2))?.contiguous()? * factor)?;
+            let latents = latents.to_device(&Device::Cpu)?;
+            Ok(BTreeMap::from([("latents".to_owned(), latents), ("psnr".to_owned(), psnr)]))
+        };
+        let cache = Cache::at(cache);
+        let tensors = cache.of(&key, make)?;
+        let psnr = cache.tensor(tensors.clone(), "psnr")?.to_scalar()?;
+        let latents = cache.tensor(tensors, "latents")?.to_device(device)?;
+        Ok(Self { config, weights, psnr, latents })
     }
 }
 

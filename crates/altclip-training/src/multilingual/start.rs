@@ -1,0 +1,53 @@
+//! A trained model as what re-alignment goes on from: runs end, and models are what is kept of them.
+
+use crate::error::Result;
+use crate::parameters::all_tensors;
+use crate::stages::clip::TrainedDualEncoder;
+use crate::stages::vae::TrainedVae;
+use altclip_encoder::altclip::AltClipTextConfig;
+use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::source::ModelSource;
+use altclip_encoder::text_encoder::TextEncoderConfig;
+use altclip_encoder::tokenizer::Tokenizer;
+use altdiffusion_pipeline::unet::UNet2DConditionConfig;
+use candle_core::Tensor;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const SENTENCEPIECE: &str = "tokenizer/sentencepiece.bpe.model";
+
+/// The parts of a model that `export` wrote.
+pub(super) struct Start {
+    pub tokenizer: Tokenizer,
+    pub tokenizer_bytes: Vec<u8>,
+    pub student: TrainedDualEncoder,
+    pub vae: TrainedVae,
+    pub unet_config: UNet2DConditionConfig,
+    pub unet: BTreeMap<String, Tensor>,
+}
+
+impl Start {
+    /// Reads the model called `name`, for channels-last pictures (n, size, size, 3) from −1 to 1.
+    ///
+    /// # Errors
+    /// If a part is missing or damaged.
+    pub fn open(name: &str, pictures: &Tensor, output: &Path) -> Result<Self> {
+        let source = ModelSource::open(name)?;
+        let weights = |folder: &str| all_tensors(&Checkpoint::open(&source, folder)?);
+        let text: TextEncoderConfig = source.read_json("text_encoder/config.json")?;
+        let tokenizer_bytes = source.read(SENTENCEPIECE)?.to_vec();
+        Ok(Self {
+            tokenizer: Tokenizer::from_sentencepiece_bytes(&tokenizer_bytes, SENTENCEPIECE)?,
+            tokenizer_bytes,
+            student: TrainedDualEncoder {
+                text_config: AltClipTextConfig { encoder: text.encoder, project_dim: text.project_dim },
+                vision_config: source.read_json("image_encoder/config.json")?,
+                text_weights: weights("text_encoder")?,
+                vision_weights: weights("image_encoder")?,
+            },
+            vae: TrainedVae::of_model(&source, pictures, &output.join("start-latents.safetensors"))?,
+            unet_config: source.read_json("unet/config.json")?,
+            unet: weights("unet")?,
+        })
+    }
+}
