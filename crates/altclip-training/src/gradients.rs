@@ -3,6 +3,7 @@
 use crate::cache::hash;
 use crate::error::Result;
 use crate::parallel::Communicator;
+use crate::workers::Workers;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
@@ -26,30 +27,38 @@ impl Gradients {
     /// Differentiates a loss of all rows of a batch together whose rows come from `chunks` passes through a model, with
     /// the memory of one pass: gradient caching (Gao et al., arXiv 2101.06983, section 3).
     ///
-    /// `encode` gives the rows of a chunk, (n, width), and is called twice for each: it must give the same rows again.
+    /// `encode` gives the rows of a chunk, (n, width), and is called twice for each, by the `workers`: it must give the same
+    /// rows again.
     /// `loss` takes all of them, (rows, width), in the order of the chunks. The result is the gradient of the whole batch
     /// up to rounding.
     ///
     /// # Errors
     /// Those of `encode` and `loss`, or a loss that does not depend on the rows.
     pub fn cached(
+        workers: &Workers,
         chunks: usize,
-        encode: impl Fn(usize) -> Result<Tensor>,
+        encode: impl Fn(usize) -> Result<Tensor> + Sync,
         loss: impl FnOnce(&Tensor) -> Result<Tensor>,
     ) -> Result<Self> {
-        let rows = (0..chunks).map(|chunk| Ok(encode(chunk)?.detach())).collect::<Result<Vec<_>>>()?;
+        let rows = workers.map((0..chunks).collect(), |chunk| Ok(encode(chunk)?.detach()));
+        let rows = rows.into_iter().collect::<Result<Vec<_>>>()?;
         let all = Var::from_tensor(&Tensor::cat(&rows, 0)?)?;
         let mut gradients = Self::of(&loss(&all)?)?;
         let Some(of_rows) = gradients.store.remove(&all) else {
             return Err(candle_core::Error::Msg("the loss does not depend on the rows".to_owned()).into());
         };
+        let mut parts = Vec::with_capacity(chunks);
         let mut first = 0;
         for (chunk, rows) in rows.iter().enumerate() {
-            let count = rows.dim(0)?;
-            // The inner product with the rows' gradient has the gradient of the loss, by the chain rule.
-            let surrogate = (encode(chunk)? * of_rows.narrow(0, first, count)?)?.sum_all()?;
-            gradients.store.extend(surrogate.backward()?)?;
-            first += count;
+            parts.push((chunk, of_rows.narrow(0, first, rows.dim(0)?)?));
+            first += rows.dim(0)?;
+        }
+        // The inner product with the rows' gradient has the gradient of the loss, by the chain rule.
+        let stores =
+            workers.map(parts, |(chunk, of_rows)| Ok((encode(chunk)? * of_rows)?.sum_all()?.backward()?));
+        for store in stores {
+            let store: Result<GradStore> = store;
+            gradients.store.extend(store?)?;
         }
         Ok(gradients)
     }
@@ -153,7 +162,7 @@ mod tests {
         let plain = Gradients::of(&loss(&encode(&inputs)?)?)?;
         // Chunks of 5, 5 and 2 rows.
         let chunk = |i: usize| encode(&inputs.narrow(0, 5 * i, 5.min(ROWS - 5 * i))?);
-        let cached = Gradients::cached(3, chunk, loss)?;
+        let cached = Gradients::cached(&Workers::new(2)?, 3, chunk, loss)?;
         assert!((plain.loss() - cached.loss()).abs() < 1e-6);
         for (name, weight) in parameters.iter() {
             let (Some(a), Some(b)) = (plain.of_weight(&weight)?, cached.of_weight(&weight)?) else {

@@ -35,3 +35,4 @@ pub use parameters::Parameters;
 pub use recipe::{Recipe, Stage};
 pub use run::{Batch, Metrics, Objective, Observer, Run, save_tensors};
 pub use unigram::{UnigramError, train_unigram};
+pub use workers::Workers;

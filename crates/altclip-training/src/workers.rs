@@ -2,12 +2,14 @@
 //! each have a batch of their own.
 
 use crate::error::{Error, Result};
+use candle_core::Device;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// A pool of threads for each part of a batch.
-pub(crate) struct Workers {
+#[derive(Debug)]
+pub struct Workers {
     pools: Vec<ThreadPool>,
 }
 
@@ -26,9 +28,37 @@ impl Workers {
         Ok(Self { pools: pools.map_err(|e| Error::Setting(format!("parts: {e}")))? })
     }
 
+    /// As [`new`](Self::new) on a CPU; a GPU does one thing after the other.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn on(device: &Device, parts: usize) -> Result<Self> {
+        Self::new(if device.is_cpu() { parts } else { 1 })
+    }
+
     /// How many pools there are; at least one.
     pub fn parts(&self) -> usize {
         self.pools.len()
+    }
+
+    /// What `work` makes of each item, in the order of the items. Of as many pools as there are, each takes every so-manieth.
+    pub fn map<I: Send, T: Send>(&self, items: Vec<I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {
+        let mut results: Vec<Option<T>> = items.iter().map(|_| None).collect();
+        let mut shares: Vec<Vec<(I, &mut Option<T>)>> = self.pools.iter().map(|_| Vec::new()).collect();
+        for (number, pair) in items.into_iter().zip(&mut results).enumerate() {
+            if let Some(share) = shares.get_mut(number % self.pools.len().max(1)) {
+                share.push(pair);
+            }
+        }
+        let work = &work;
+        std::thread::scope(|scope| {
+            for (pool, share) in self.pools.iter().zip(shares) {
+                scope.spawn(move || {
+                    pool.install(|| share.into_iter().for_each(|(item, result)| *result = Some(work(item))));
+                });
+            }
+        });
+        results.into_iter().flatten().collect()
     }
 
     /// Runs `part` in every pool, each with a generator of its own that comes from `rng`.

@@ -12,7 +12,7 @@ use altclip_training::stages::realign::TrainedPart;
 use altclip_training::stages::teacher::teacher_loss;
 use altclip_training::{
     Batch, Gradients, LowRank, LowRankConfig, Metrics, Objective, Observer, Optimizer, OptimizerConfig,
-    Parameters, Result, Run, Schedule,
+    Parameters, Result, Run, Schedule, Workers,
 };
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
@@ -187,11 +187,12 @@ fn contrastive_learning_is_pytorchs() -> Result<()> {
     let golden = Golden::open("contrastive", 2e-3)?;
     for chunk in [7, 3] {
         let (parameters, text) = text_tower()?;
+        let workers = Workers::new(2)?;
         let logit_scale = parameters.var_builder(&Device::Cpu).get((), "logit_scale")?;
         golden.check(&parameters, |step| {
             let chunks = (0..7).step_by(chunk).map(|first| golden.texts(step + first, chunk.min(7 - first)));
             let chunks = chunks.collect::<Result<Vec<_>>>()?;
-            contrastive_gradients(&text, &logit_scale, &chunks, &golden.rows("pictures", step, 7)?)
+            contrastive_gradients(&workers, &text, &logit_scale, &chunks, &golden.rows("pictures", step, 7)?)
         })?;
     }
     Ok(())

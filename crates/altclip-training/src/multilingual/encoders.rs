@@ -14,6 +14,7 @@ use crate::stages::contrastive::ContrastiveLearning;
 use crate::stages::image::ImageInputs;
 use crate::stages::teacher::TeacherLearning;
 use crate::stages::vae::TrainedVae;
+use crate::workers::Workers;
 use altclip_encoder::altclip::AltClipTextTower;
 use altclip_encoder::embedder::Embedder;
 use altclip_encoder::source::ModelSource;
@@ -109,6 +110,7 @@ impl Encoders<'_> {
             vectors: &vectors,
             batch_size: stage.batch_size,
             max_tokens: stage.max_tokens,
+            workers: &Workers::on(device, stage.parts)?,
         };
         run.train(&mut optimizer, observer, &learning)?;
         // The factor on the cosines stays the teacher's.
@@ -149,6 +151,7 @@ impl Encoders<'_> {
             batch_size: stage.batch_size,
             chunk_size: stage.chunk_size,
             max_tokens: stage.max_tokens,
+            workers: &Workers::on(device, stage.parts)?,
         };
         run.train(&mut optimizer, observer, &learning)?;
         model.text_weights.extend(optimizer.averages());

@@ -10,6 +10,7 @@ use crate::parallel::Communicator;
 use crate::run::Observer;
 use crate::settings::{self, Change};
 use crate::stages::contrastive::{ContrastiveLearning, ContrastiveStage};
+use crate::workers::Workers;
 use altclip_encoder::altclip::normalize;
 use altclip_encoder::embedder::Embedder;
 use altclip_encoder::source::ModelSource;
@@ -86,6 +87,7 @@ impl ContrastiveRecipe {
             batch_size: self.stage.batch_size,
             chunk_size: self.stage.chunk_size,
             max_tokens: self.stage.max_tokens,
+            workers: &Workers::on(device, self.stage.parts)?,
         };
         run.train(&mut optimizer, observer, &learning)?;
         if ranks.is_first() {

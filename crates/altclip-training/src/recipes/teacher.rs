@@ -10,6 +10,7 @@ use crate::parallel::Communicator;
 use crate::run::Observer;
 use crate::settings::{self, Change};
 use crate::stages::teacher::{TeacherLearning, TeacherStage};
+use crate::workers::Workers;
 use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::embedder::Embedder;
 use altclip_encoder::source::ModelSource;
@@ -99,6 +100,7 @@ impl TeacherRecipe {
             vectors: &vectors.to_device(device)?,
             batch_size: self.stage.batch_size,
             max_tokens: self.stage.max_tokens,
+            workers: &Workers::on(device, self.stage.parts)?,
         };
         run.train(&mut optimizer, observer, &learning)?;
         if ranks.is_first() {

@@ -9,7 +9,9 @@ use crate::gradients::Gradients;
 use crate::optimizer::OptimizerConfig;
 use crate::pairs::TextRows;
 use crate::run::{Batch, Objective};
+use crate::stages::by_length::by_length;
 use crate::stages::clip::{MAX_LOGIT_SCALE, symmetric_loss};
+use crate::workers::Workers;
 use altclip_encoder::altclip::{AltClipTextTower, normalize};
 use altclip_encoder::tokenizer::{Encoding, Tokenizer};
 use candle_core::{DType, Tensor};
@@ -25,7 +27,14 @@ pub struct ContrastiveStage {
     pub chunk_size: usize,
     /// Tokens that texts are cut to.
     pub max_tokens: usize,
+    /// Chunks that are computed at the same time on the CPU, each by its share of the cores.
+    #[serde(default = "one")]
+    pub parts: usize,
     pub optimizer: OptimizerConfig,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// The cross-entropy of picking a caption for each picture, and a picture for each caption.
@@ -41,10 +50,10 @@ pub struct ContrastiveLearning<'a> {
     pub batch_size: usize,
     pub chunk_size: usize,
     pub max_tokens: usize,
+    pub workers: &'a Workers,
 }
 
-/// The gradients of the symmetric loss of captions, in chunks that go through the tower one after the other, and as many
-/// pictures.
+/// The gradients of the symmetric loss of captions, in chunks that the `workers` take through the tower, and as many pictures.
 ///
 /// * `logit_scale` (), the logarithm of the factor on the cosines
 /// * `pictures` (captions, projection_dim), normalised, f32, on the tower's device
@@ -52,6 +61,7 @@ pub struct ContrastiveLearning<'a> {
 /// # Errors
 /// If the captions do not fit the tower, or the pictures are more or fewer.
 pub fn contrastive_gradients(
+    workers: &Workers,
     text: &AltClipTextTower,
     logit_scale: &Tensor,
     captions: &[Encoding],
@@ -71,18 +81,18 @@ pub fn contrastive_gradients(
     };
     match captions {
         [_] => Gradients::of(&loss(&encode(0)?)?),
-        _ => Gradients::cached(captions.len(), encode, loss),
+        _ => Gradients::cached(workers, captions.len(), encode, loss),
     }
 }
 
 impl Objective for ContrastiveLearning<'_> {
     fn gradients(&self, batch: &mut Batch) -> Result<Gradients> {
         let (captions, rows) = self.captions.draw(batch, self.batch_size)?;
-        let chunks = captions.chunks(self.chunk_size.max(1));
-        let chunks = chunks
-            .map(|chunk| self.tokenizer.encode_batch_padded(chunk, self.max_tokens))
-            .collect::<Result<Vec<_>, _>>()?;
+        let groups = by_length(self.tokenizer, &captions, self.max_tokens, self.chunk_size)?;
+        let of_caption = |&number: &u32| rows.get(number as usize).copied();
+        let rows: Vec<u32> = groups.iter().flat_map(|group| &group.numbers).filter_map(of_caption).collect();
         let pictures = self.pictures.index_select(&Tensor::new(rows, self.pictures.device())?, 0)?;
-        contrastive_gradients(self.text, self.logit_scale, &chunks, &pictures)
+        let chunks: Vec<Encoding> = groups.into_iter().map(|group| group.texts).collect();
+        contrastive_gradients(self.workers, self.text, self.logit_scale, &chunks, &pictures)
     }
 }

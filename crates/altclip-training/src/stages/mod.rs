@@ -1,5 +1,6 @@
 //! The stages of the recipe, in their order.
 
+mod by_length;
 pub mod clip;
 pub mod contrastive;
 pub mod denoising;

@@ -122,8 +122,9 @@ impl<'a> Realignment<'a> {
             let problem = format!("expected a share from 0 to 1, found {caption_dropout}");
             return Err(Error::Setting(format!("caption_dropout: {problem}")));
         }
-        let parts = if latents.device().is_cpu() { parts } else { 1 };
-        if batch_size == 0 || !batch_size.is_multiple_of(parts.max(1)) {
+        let workers = Workers::on(latents.device(), parts)?;
+        let parts = workers.parts();
+        if batch_size == 0 || !batch_size.is_multiple_of(parts) {
             let problem = format!("expected a multiple of {parts} parts, found {batch_size}");
             return Err(Error::Setting(format!("batch_size: {problem}")));
         }
@@ -131,7 +132,6 @@ impl<'a> Realignment<'a> {
             return Err(Error::Setting("data: expected pictures, found none".to_owned()));
         }
         let denoising = Denoising::new(scheduler, noise);
-        let workers = Workers::new(parts)?;
         Ok(Self { unet, denoising, latents, conditions, batch_size, caption_dropout, workers })
     }
 

@@ -6,6 +6,8 @@ use crate::gradients::Gradients;
 use crate::optimizer::OptimizerConfig;
 use crate::pairs::TextRows;
 use crate::run::{Batch, Objective};
+use crate::stages::by_length::{Group, by_length};
+use crate::workers::Workers;
 use altclip_encoder::altclip::AltClipTextTower;
 use altclip_encoder::tokenizer::{Encoding, Tokenizer};
 use candle_core::Tensor;
@@ -19,7 +21,14 @@ pub struct TeacherStage {
     pub batch_size: usize,
     /// Tokens that texts are cut to.
     pub max_tokens: usize,
+    /// Groups of a batch's texts that are computed at the same time on the CPU, each by its share of the cores.
+    #[serde(default = "one")]
+    pub parts: usize,
     pub optimizer: OptimizerConfig,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// The squared distance of a student's vectors to those of its teacher.
@@ -32,7 +41,11 @@ pub struct TeacherLearning<'a> {
     pub vectors: &'a Tensor,
     pub batch_size: usize,
     pub max_tokens: usize,
+    pub workers: &'a Workers,
 }
+
+/// Texts of like lengths that go through the tower together.
+const GROUP: usize = 32;
 
 /// The mean squared error of a student's vectors of texts, over all their values; a scalar.
 ///
@@ -50,8 +63,15 @@ pub fn teacher_loss(student: &AltClipTextTower, texts: &Encoding, vectors: &Tens
 impl Objective for TeacherLearning<'_> {
     fn gradients(&self, batch: &mut Batch) -> Result<Gradients> {
         let (texts, rows) = self.texts.draw(batch, self.batch_size)?;
-        let encoding = self.tokenizer.encode_batch_padded(&texts, self.max_tokens)?;
         let vectors = self.vectors.index_select(&Tensor::new(rows, self.vectors.device())?, 0)?;
-        Gradients::of(&teacher_loss(self.student, &encoding, &vectors)?)
+        let groups = by_length(self.tokenizer, &texts, self.max_tokens, GROUP)?;
+        // The mean over the groups is then that over the texts.
+        let scale = groups.len() as f64 / texts.len() as f64;
+        let gradients = |group: Group| {
+            let chosen = Tensor::new(group.numbers.as_slice(), vectors.device())?;
+            let loss = teacher_loss(self.student, &group.texts, &vectors.index_select(&chosen, 0)?)?;
+            Gradients::of(&(loss * (scale * group.numbers.len() as f64))?)
+        };
+        Gradients::sum(self.workers.map(groups, gradients))
     }
 }
