@@ -42,20 +42,47 @@ impl Gradients {
     ) -> Result<Self> {
         let rows = workers.map((0..chunks).collect(), |chunk| Ok(encode(chunk)?.detach()));
         let rows = rows.into_iter().collect::<Result<Vec<_>>>()?;
-        let all = Var::from_tensor(&Tensor::cat(&rows, 0)?)?;
+        Self::through(workers, &rows, loss, |chunk, _| encode(chunk))
+    }
+
+    /// As [`cached`](Self::cached), with `encode` called once for each chunk, and the memory of all passes: what it costs to
+    /// compute chunks at the same time.
+    ///
+    /// # Errors
+    /// As `cached`.
+    pub fn joined(
+        workers: &Workers,
+        chunks: usize,
+        encode: impl Fn(usize) -> Result<Tensor> + Sync,
+        loss: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let rows = workers.map((0..chunks).collect(), encode).into_iter().collect::<Result<Vec<_>>>()?;
+        Self::through(workers, &rows, loss, |_, rows| Ok(rows.clone()))
+    }
+
+    /// Differentiates the loss of all `rows` together by them, and then each of the chunks, whose rows `differentiable` gives
+    /// once more.
+    fn through(
+        workers: &Workers,
+        rows: &[Tensor],
+        loss: impl FnOnce(&Tensor) -> Result<Tensor>,
+        differentiable: impl Fn(usize, &Tensor) -> Result<Tensor> + Sync,
+    ) -> Result<Self> {
+        let all = Var::from_tensor(&Tensor::cat(rows, 0)?.detach())?;
         let mut gradients = Self::of(&loss(&all)?)?;
         let Some(of_rows) = gradients.store.remove(&all) else {
             return Err(candle_core::Error::Msg("the loss does not depend on the rows".to_owned()).into());
         };
-        let mut parts = Vec::with_capacity(chunks);
+        let mut parts = Vec::with_capacity(rows.len());
         let mut first = 0;
         for (chunk, rows) in rows.iter().enumerate() {
-            parts.push((chunk, of_rows.narrow(0, first, rows.dim(0)?)?));
+            parts.push((chunk, rows, of_rows.narrow(0, first, rows.dim(0)?)?));
             first += rows.dim(0)?;
         }
         // The inner product with the rows' gradient has the gradient of the loss, by the chain rule.
-        let stores =
-            workers.map(parts, |(chunk, of_rows)| Ok((encode(chunk)? * of_rows)?.sum_all()?.backward()?));
+        let stores = workers.map(parts, |(chunk, rows, of_rows)| {
+            Ok((differentiable(chunk, rows)? * of_rows)?.sum_all()?.backward()?)
+        });
         for store in stores {
             let store: Result<GradStore> = store;
             gradients.store.extend(store?)?;
@@ -144,7 +171,7 @@ mod tests {
 
     /// A contrastive loss couples all rows, so that wrong caching cannot give its gradient.
     #[test]
-    fn caching_gives_the_gradient_of_the_whole_batch() -> Result<()> {
+    fn chunks_give_the_gradient_of_the_whole_batch() -> Result<()> {
         const ROWS: usize = 12;
         let device = &Device::Cpu;
         let parameters = Parameters::new(3);
@@ -162,16 +189,20 @@ mod tests {
         let plain = Gradients::of(&loss(&encode(&inputs)?)?)?;
         // Chunks of 5, 5 and 2 rows.
         let chunk = |i: usize| encode(&inputs.narrow(0, 5 * i, 5.min(ROWS - 5 * i))?);
-        let cached = Gradients::cached(&Workers::new(2)?, 3, chunk, loss)?;
-        assert!((plain.loss() - cached.loss()).abs() < 1e-6);
-        for (name, weight) in parameters.iter() {
-            let (Some(a), Some(b)) = (plain.of_weight(&weight)?, cached.of_weight(&weight)?) else {
-                panic!("{name} has no gradient")
-            };
-            // Sums of 12 products of values near 1, added in another order: a few units in the last place.
-            let norm = |x: &Tensor| x.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
-            let error = norm(&(&a - &b)?)? / norm(&a)?;
-            assert!(norm(&a)? > 1e-3 && error < 2e-6, "{name}: {error}");
+        let workers = Workers::new(2)?;
+        let in_chunks =
+            [Gradients::cached(&workers, 3, chunk, loss)?, Gradients::joined(&workers, 3, chunk, loss)?];
+        for found in in_chunks {
+            assert!((plain.loss() - found.loss()).abs() < 1e-6);
+            for (name, weight) in parameters.iter() {
+                let (Some(a), Some(b)) = (plain.of_weight(&weight)?, found.of_weight(&weight)?) else {
+                    panic!("{name} has no gradient")
+                };
+                // Sums of 12 products of values near 1, added in another order: a few units in the last place.
+                let norm = |x: &Tensor| x.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
+                let error = norm(&(&a - &b)?)? / norm(&a)?;
+                assert!(norm(&a)? > 1e-3 && error < 2e-6, "{name}: {error}");
+            }
         }
         Ok(())
     }

@@ -8,7 +8,9 @@ use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::parameters::Parameters;
 use crate::pictures::{contact_sheet, disturb};
 use crate::run::{Batch, Observer, Run};
+use crate::stages::by_length::by_length;
 use crate::stages::functions::Functions;
+use crate::workers::Workers;
 use altclip_encoder::activation::Activation;
 use altclip_encoder::altclip::{AltClipTextConfig, AltClipTextTower, normalize};
 use altclip_encoder::tokenizer::Tokenizer;
@@ -37,7 +39,14 @@ pub struct ClipStage {
     pub max_shift: usize,
     /// Largest standard deviation of the noise added to pictures from −1 to 1.
     pub max_noise: f32,
+    /// Parts of a batch that are computed at the same time on the CPU, each by its share of the cores.
+    #[serde(default = "one")]
+    pub parts: usize,
     pub optimizer: OptimizerConfig,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// The size of a transformer.
@@ -141,6 +150,7 @@ impl ClipStage {
         let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
         let captions = CaptionSampler::new(data);
 
+        let workers = Workers::on(device, self.parts)?;
         let of_concept = pictures_by_concept(owners, self.batch_size)?;
         let pixels: Vec<f32> = pictures.flatten_all()?.to_vec1()?;
         let picture_len = size * size * 3;
@@ -160,9 +170,9 @@ impl ClipStage {
                 let picture = &pixels[picture * picture_len..][..picture_len];
                 disturb(rng, picture, size, self.max_shift, self.max_noise, &mut disturbed);
             }
-            let disturbed = Tensor::from_vec(disturbed, (chosen.len(), size, size, 3), device)?;
-            let images = normalize(&vision.forward(&disturbed.permute((0, 3, 1, 2))?.contiguous()?)?)?;
-            let scale = logit_scale.exp()?.minimum(MAX_LOGIT_SCALE)?;
+            let count = chosen.len();
+            let disturbed = Tensor::from_vec(disturbed, (count, size, size, 3), device)?;
+            let disturbed = disturbed.permute((0, 3, 1, 2))?.contiguous()?;
             let texts: Vec<String> = chosen
                 .iter()
                 .map(|&concept| {
@@ -170,8 +180,28 @@ impl ClipStage {
                     captions.sample(rng, owners[of_concept[concept][0]], language).unwrap_or_default()
                 })
                 .collect();
-            let logits = images.matmul(&encode(&texts)?.t()?)?.broadcast_mul(&scale)?;
-            Gradients::of(&symmetric_loss(&logits)?)
+            let groups = by_length(tokenizer, &texts, CAPTION_TOKENS, count.div_ceil(workers.parts()))?;
+            let order: Vec<u32> = groups.iter().flat_map(|group| group.numbers.clone()).collect();
+            let order = Tensor::new(order, device)?;
+            let images = groups.len();
+            // First the pictures, in as many chunks as the captions, and then these.
+            let encode = |chunk: usize| -> Result<Tensor> {
+                let rows = match groups.get(chunk.wrapping_sub(images)) {
+                    Some(group) => text.forward(&group.texts.input_ids, &group.texts.attention_mask)?,
+                    None => {
+                        let first = count * chunk / images;
+                        let end = count * (chunk + 1) / images;
+                        vision.forward(&disturbed.narrow(0, first, end - first)?)?
+                    }
+                };
+                Ok(normalize(&rows)?)
+            };
+            Gradients::joined(&workers, 2 * images, encode, |rows| {
+                let (images, texts) = (rows.narrow(0, 0, count)?, rows.narrow(0, count, count)?);
+                let scale = logit_scale.exp()?.minimum(MAX_LOGIT_SCALE)?;
+                let logits = images.index_select(&order, 0)?.matmul(&texts.t()?)?.broadcast_mul(&scale)?;
+                Ok(symmetric_loss(&logits)?)
+            })
         };
         // Captions of the first concepts, and the pictures that come nearest.
         let sample = || {
