@@ -2,6 +2,7 @@
 
 use crate::gradients::Gradients;
 use crate::parameters::Parameters;
+use crate::settings;
 use candle_core::{DType, Result, Tensor, Var};
 use fused_ops::{AdamStep, blend, blend_square};
 use serde::{Deserialize, Serialize};
@@ -28,12 +29,8 @@ pub struct OptimizerConfig {
     /// Decay of the averaged weights that are kept in the end, approached as `(1 + step) / (10 + step)`.
     pub ema_decay: f64,
     /// Batches whose gradients are averaged for one step.
-    #[serde(default = "one")]
+    #[serde(default = "settings::one")]
     pub accumulate: usize,
-}
-
-fn one() -> usize {
-    1
 }
 
 /// The learning rate after the warm-up.

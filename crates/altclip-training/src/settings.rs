@@ -115,6 +115,11 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
     known.min_by_key(|known| strsim::damerau_levenshtein(name, known))
 }
 
+/// What counts are by default that must not be 0.
+pub(crate) fn one() -> usize {
+    1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,9 @@ mod ranks;
 mod stage;
 mod watch;
 
+use altclip_training::recipes::{
+    ContrastiveRecipe, DiffusionRecipe, DreamBoothRecipe, LoraRecipe, TeacherRecipe, TextualInversionRecipe,
+};
 use anyhow::Result;
 use clap::Subcommand;
 
@@ -63,12 +66,12 @@ impl Train {
         match self {
             Self::Prepare(prepare) => prepare.run(),
             Self::Emoji(emoji) => emoji.run(),
-            Self::Teacher(run) => run.teacher(),
-            Self::Contrastive(run) => run.contrastive(),
-            Self::Diffusion(run) => run.diffusion(),
-            Self::Lora(run) => run.lora(),
-            Self::Dreambooth(run) => run.dreambooth(),
-            Self::TextualInversion(run) => run.textual_inversion(),
+            Self::Teacher(run) => run.run::<TeacherRecipe>(),
+            Self::Contrastive(run) => run.run::<ContrastiveRecipe>(),
+            Self::Diffusion(run) => run.run::<DiffusionRecipe>(),
+            Self::Lora(run) => run.run::<LoraRecipe>(),
+            Self::Dreambooth(run) => run.run::<DreamBoothRecipe>(),
+            Self::TextualInversion(run) => run.run::<TextualInversionRecipe>(),
         }
     }
 }

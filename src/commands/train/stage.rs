@@ -1,16 +1,11 @@
 //! `altdiffusion train teacher`, `contrastive`, `diffusion`, `lora`, `dreambooth` and `textual-inversion`: models of any size,
 //! each run by one configuration.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use altclip_training::Observer;
-use altclip_training::parallel::Communicator;
-use altclip_training::recipes::{
-    ContrastiveRecipe, DiffusionRecipe, DreamBoothRecipe, LoraRecipe, TeacherRecipe, TextualInversionRecipe,
-};
+use altclip_training::recipes::TrainingRecipe;
 use altclip_training::settings::Change;
 use anyhow::Result;
-use candle_core::Device;
 use clap::Args;
 
 use super::ranks::Ranks;
@@ -40,45 +35,17 @@ pub struct StageRun {
 }
 
 impl StageRun {
-    pub fn teacher(self) -> Result<()> {
-        let recipe = TeacherRecipe::load(&self.config, &self.set)?;
-        self.watched(|output, device, ranks, watch| recipe.train(output, device, ranks, watch))
-    }
-
-    pub fn contrastive(self) -> Result<()> {
-        let recipe = ContrastiveRecipe::load(&self.config, &self.set)?;
-        self.watched(|output, device, ranks, watch| recipe.train(output, device, ranks, watch))
-    }
-
-    pub fn diffusion(self) -> Result<()> {
-        let recipe = DiffusionRecipe::load(&self.config, &self.set)?;
-        self.watched(|output, device, ranks, watch| recipe.train(output, device, ranks, watch))
-    }
-
-    pub fn lora(self) -> Result<()> {
-        let recipe = LoraRecipe::load(&self.config, &self.set)?;
-        self.watched(|output, device, ranks, watch| recipe.train(output, device, ranks, watch))
-    }
-
-    pub fn dreambooth(self) -> Result<()> {
-        let recipe = DreamBoothRecipe::load(&self.config, &self.set)?;
-        self.watched(|output, device, ranks, watch| recipe.train(output, device, ranks, watch))
-    }
-
-    pub fn textual_inversion(self) -> Result<()> {
-        let recipe = TextualInversionRecipe::load(&self.config, &self.set)?;
-        self.watched(|output, device, ranks, watch| recipe.train(output, device, ranks, watch))
-    }
-
-    fn watched(
-        self,
-        train: impl FnOnce(&Path, &Device, &dyn Communicator, &mut dyn Observer) -> altclip_training::Result<()>,
-    ) -> Result<()> {
+    /// Trains by the configuration.
+    ///
+    /// # Errors
+    /// Those of the recipe.
+    pub fn run<R: TrainingRecipe>(self) -> Result<()> {
+        let recipe = R::load(&self.config, &self.set)?;
         let device = self.ranks.device(self.device).open()?;
         // Before Ctrl-C is watched for: here it may end the program at once.
         let ranks = self.ranks.join(&device)?;
         let mut watch = Watch::start(self.minutes)?;
-        let result = train(&self.output, &device, &*ranks, &mut watch);
+        let result = recipe.train(&self.output, &device, &*ranks, &mut watch);
         watch.finish(result)
     }
 }

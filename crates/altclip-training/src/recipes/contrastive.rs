@@ -1,14 +1,13 @@
 //! Contrastive learning on pictures and captions.
 
 use super::model::TrainedAltClip;
-use super::{Precision, open_run, read_pairs, tell};
+use super::{Precision, TrainingRecipe, open_run, read_pairs, tell};
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
 use crate::pairs::{PicturePairs, Shuffled, Skipped};
 use crate::parallel::Communicator;
 use crate::run::Observer;
-use crate::settings::{self, Change};
 use crate::stages::contrastive::{ContrastiveLearning, ContrastiveStage};
 use crate::workers::Workers;
 use altclip_encoder::altclip::normalize;
@@ -42,21 +41,13 @@ pub struct ContrastiveRecipe {
     pub stage: ContrastiveStage,
 }
 
-impl ContrastiveRecipe {
-    /// Reads the settings from a TOML file, with changes made to them.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or lacks a setting, or has one that is unknown.
-    pub fn load(path: &Path, changes: &[Change]) -> Result<Self> {
-        settings::load(path, changes)
-    }
-
+impl TrainingRecipe for ContrastiveRecipe {
     /// Trains, going on where an earlier run stopped, and writes the model to `output/model`. Pictures that cannot be read
     /// are skipped and counted.
     ///
     /// # Errors
     /// If a file cannot be read or written, a loss is not finite, or a rank is lost.
-    pub fn train(
+    fn train(
         &self,
         output: &Path,
         device: &Device,
@@ -95,7 +86,9 @@ impl ContrastiveRecipe {
         }
         Ok(())
     }
+}
 
+impl ContrastiveRecipe {
     /// The vectors of the pictures that can be read, (n, projection_dim), and the rows that these come from.
     fn vectors(
         &self,

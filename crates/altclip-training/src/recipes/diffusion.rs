@@ -2,14 +2,13 @@
 
 use super::drawer::Drawer;
 use super::examples::Examples;
-use super::{Precision, open_run, read_pairs, tell};
+use super::{Precision, TrainingRecipe, open_run, read_pairs, tell};
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
 use crate::pairs::PicturePairs;
 use crate::parallel::Communicator;
 use crate::parameters::{Parameters, frozen};
 use crate::run::{Batch, Objective, Observer};
-use crate::settings::{self, Change};
 use crate::stages::functions::Functions;
 use crate::stages::realign::{RealignStage, Realignment};
 use crate::stages::sheet::SampleSheet;
@@ -52,21 +51,13 @@ struct Shared<'a> {
     ranks: &'a dyn Communicator,
 }
 
-impl DiffusionRecipe {
-    /// Reads the settings from a TOML file, with changes made to them.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or lacks a setting, or has one that is unknown.
-    pub fn load(path: &Path, changes: &[Change]) -> Result<Self> {
-        settings::load(path, changes)
-    }
-
+impl TrainingRecipe for DiffusionRecipe {
     /// Trains all stages, going on where an earlier run stopped, and writes the model to `output/model`. Pictures that
     /// cannot be read are skipped and counted.
     ///
     /// # Errors
     /// If a file cannot be read or written, a setting does not fit the model, a loss is not finite, or a rank is lost.
-    pub fn train(
+    fn train(
         &self,
         output: &Path,
         device: &Device,
@@ -94,7 +85,9 @@ impl DiffusionRecipe {
         }
         Ok(())
     }
+}
 
+impl DiffusionRecipe {
     /// Trains one stage from the weights of `parameters`, and returns those that it leads to.
     fn train_stage(
         &self,

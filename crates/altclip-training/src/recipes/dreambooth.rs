@@ -4,7 +4,7 @@
 use super::drawer::Drawer;
 use super::examples::Examples;
 use super::fine_tuning::{FineTuning, FineTuningStage, write};
-use super::{LORA_FILE, Precision, open_run};
+use super::{LORA_FILE, Precision, TrainingRecipe, open_run};
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
 use crate::low_rank::{LowRank, LowRankConfig, unet_file};
@@ -12,7 +12,6 @@ use crate::pairs::PicturePairs;
 use crate::parallel::Communicator;
 use crate::parameters::Parameters;
 use crate::run::{Batch, Observer};
-use crate::settings::{self, Change};
 use crate::stages::realign::Realignment;
 use crate::stages::sheet::SampleSheet;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
@@ -68,21 +67,13 @@ pub struct PriorPreservation {
     pub guidance_scale: f64,
 }
 
-impl DreamBoothRecipe {
-    /// Reads the settings from a TOML file, with changes made to them.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or lacks a setting, or has one that is unknown.
-    pub fn load(path: &Path, changes: &[Change]) -> Result<Self> {
-        settings::load(path, changes)
-    }
-
+impl TrainingRecipe for DreamBoothRecipe {
     /// Draws the class's pictures, as far as they are not there, and trains, going on where an earlier run stopped. Writes
     /// the model to `output/model`, or the LoRA to `output/pytorch_lora_weights.safetensors`.
     ///
     /// # Errors
     /// If a file cannot be read or written, a setting does not fit the model, a loss is not finite, or a rank is lost.
-    pub fn train(
+    fn train(
         &self,
         output: &Path,
         device: &Device,
@@ -157,7 +148,9 @@ impl DreamBoothRecipe {
             None => drawer.write(output, whole.with(trained)),
         }
     }
+}
 
+impl DreamBoothRecipe {
     /// The pictures of a folder or an archive, all under one prompt.
     fn examples(
         &self,

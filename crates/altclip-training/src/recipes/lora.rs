@@ -3,12 +3,11 @@
 use super::drawer::Drawer;
 use super::examples::Examples;
 use super::fine_tuning::{FineTuning, FineTuningStage, write};
-use super::{LORA_FILE, Precision, open_run, read_pairs, tell};
+use super::{LORA_FILE, Precision, TrainingRecipe, open_run, read_pairs, tell};
 use crate::error::Result;
 use crate::low_rank::{LowRank, LowRankConfig, unet_file};
 use crate::parallel::Communicator;
 use crate::run::{Objective, Observer};
-use crate::settings::{self, Change};
 use crate::stages::realign::Realignment;
 use crate::stages::sheet::SampleSheet;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
@@ -30,7 +29,8 @@ pub struct LoraRecipe {
     pub model: String,
     #[serde(default)]
     pub precision: Precision,
-    /// Pictures and captions: a table, an archive of WebDataset, several of those, or a folder; see [`PicturePairs::read`].
+    /// Pictures and captions: a table, an archive of WebDataset, several of those, or a folder; see
+    /// [`PicturePairs::read`](crate::pairs::PicturePairs::read).
     pub data: PathBuf,
     /// The column of the pictures in a table, or their endings elsewhere; what is usual, where it is left out.
     pub picture: Option<String>,
@@ -42,21 +42,13 @@ pub struct LoraRecipe {
     pub sample: Option<SampleSheet>,
 }
 
-impl LoraRecipe {
-    /// Reads the settings from a TOML file, with changes made to them.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or lacks a setting, or has one that is unknown.
-    pub fn load(path: &Path, changes: &[Change]) -> Result<Self> {
-        settings::load(path, changes)
-    }
-
+impl TrainingRecipe for LoraRecipe {
     /// Trains, going on where an earlier run stopped, and writes `output/pytorch_lora_weights.safetensors`, which diffusers
     /// reads too. Pictures that cannot be read are skipped and counted.
     ///
     /// # Errors
     /// If a file cannot be read or written, a setting does not fit the model, a loss is not finite, or a rank is lost.
-    pub fn train(
+    fn train(
         &self,
         output: &Path,
         device: &Device,

@@ -25,7 +25,9 @@ use crate::error::{Error, Result};
 use crate::pairs::{PicturePairs, Skipped};
 use crate::parallel::Communicator;
 use crate::run::{Observer, Run};
+use crate::settings::{self, Change};
 use candle_core::{DType, Device};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Duration;
@@ -59,6 +61,29 @@ impl Precision {
             Self::Bf16 => Ok(DType::BF16),
         }
     }
+}
+
+/// A run that one configuration file tells.
+pub trait TrainingRecipe: DeserializeOwned {
+    /// Reads the settings from a TOML file, with changes made to them.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or lacks a setting, or has one that is unknown.
+    fn load(path: &Path, changes: &[Change]) -> Result<Self> {
+        settings::load(path, changes)
+    }
+
+    /// Trains, going on where an earlier run stopped, and writes into the folder `output`.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written, a setting does not fit the model, a loss is not finite, or a rank is lost.
+    fn train(
+        &self,
+        output: &Path,
+        device: &Device,
+        ranks: &dyn Communicator,
+        observer: &mut dyn Observer,
+    ) -> Result<()>;
 }
 
 /// Opens the folder of a stage.

@@ -1,14 +1,13 @@
 //! Teacher learning on a file of parallel texts.
 
 use super::model::TrainedAltClip;
-use super::{Precision, open_run, tell};
+use super::{Precision, TrainingRecipe, open_run, tell};
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
 use crate::pairs::{Shuffled, Table};
 use crate::parallel::Communicator;
 use crate::run::Observer;
-use crate::settings::{self, Change};
 use crate::stages::teacher::{TeacherLearning, TeacherStage};
 use crate::workers::Workers;
 use altclip_encoder::checkpoint::Checkpoint;
@@ -44,20 +43,12 @@ pub struct TeacherRecipe {
     pub stage: TeacherStage,
 }
 
-impl TeacherRecipe {
-    /// Reads the settings from a TOML file, with changes made to them.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or lacks a setting, or has one that is unknown.
-    pub fn load(path: &Path, changes: &[Change]) -> Result<Self> {
-        settings::load(path, changes)
-    }
-
+impl TrainingRecipe for TeacherRecipe {
     /// Trains, going on where an earlier run stopped, and writes the model to `output/model`.
     ///
     /// # Errors
     /// If a file cannot be read or written, the models do not fit each other, a loss is not finite, or a rank is lost.
-    pub fn train(
+    fn train(
         &self,
         output: &Path,
         device: &Device,

@@ -4,13 +4,12 @@
 use super::drawer::Drawer;
 use super::examples::Examples;
 use super::fine_tuning::{FineTuning, FineTuningStage, frozen_unet, write};
-use super::{Precision, open_run};
+use super::{Precision, TrainingRecipe, open_run};
 use crate::error::{Error, Result};
 use crate::pairs::PicturePairs;
 use crate::parallel::Communicator;
 use crate::parameters::Parameters;
 use crate::run::{Objective, Observer};
-use crate::settings::{self, Change};
 use crate::stages::realign::{Condition, Conditions, Realignment};
 use crate::stages::sheet::{Drawing, SampleSheet};
 use altclip_encoder::checkpoint::Checkpoint;
@@ -62,21 +61,13 @@ pub struct TextualInversionRecipe {
     pub sample: Option<SampleSheet>,
 }
 
-impl TextualInversionRecipe {
-    /// Reads the settings from a TOML file, with changes made to them.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or lacks a setting, or has one that is unknown.
-    pub fn load(path: &Path, changes: &[Change]) -> Result<Self> {
-        settings::load(path, changes)
-    }
-
+impl TrainingRecipe for TextualInversionRecipe {
     /// Trains, going on where an earlier run stopped, and writes `output/learned_embeds.safetensors`, which diffusers reads
     /// too. Pictures that cannot be read are skipped and counted.
     ///
     /// # Errors
     /// If a file cannot be read or written, a setting does not fit the model, a loss is not finite, or a rank is lost.
-    pub fn train(
+    fn train(
         &self,
         output: &Path,
         device: &Device,
@@ -125,7 +116,9 @@ impl TextualInversionRecipe {
         }
         Ok(())
     }
+}
 
+impl TextualInversionRecipe {
     /// The templates with the word in them.
     fn templates(&self) -> Result<Vec<String>> {
         if self.templates.is_empty() {

@@ -8,6 +8,7 @@ use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::parameters::Parameters;
 use crate::pictures::{contact_sheet, disturb};
 use crate::run::{Batch, Observer, Run};
+use crate::settings;
 use crate::stages::by_length::by_length;
 use crate::stages::functions::Functions;
 use crate::workers::Workers;
@@ -40,13 +41,9 @@ pub struct ClipStage {
     /// Largest standard deviation of the noise added to pictures from −1 to 1.
     pub max_noise: f32,
     /// Parts of a batch that are computed at the same time on the CPU, each by its share of the cores.
-    #[serde(default = "one")]
+    #[serde(default = "settings::one")]
     pub parts: usize,
     pub optimizer: OptimizerConfig,
-}
-
-fn one() -> usize {
-    1
 }
 
 /// The size of a transformer.

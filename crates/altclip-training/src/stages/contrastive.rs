@@ -9,6 +9,7 @@ use crate::gradients::Gradients;
 use crate::optimizer::OptimizerConfig;
 use crate::pairs::TextRows;
 use crate::run::{Batch, Objective};
+use crate::settings;
 use crate::stages::by_length::by_length;
 use crate::stages::clip::{MAX_LOGIT_SCALE, symmetric_loss};
 use crate::workers::Workers;
@@ -28,13 +29,9 @@ pub struct ContrastiveStage {
     /// Tokens that texts are cut to.
     pub max_tokens: usize,
     /// Chunks that are computed at the same time on the CPU, each by its share of the cores.
-    #[serde(default = "one")]
+    #[serde(default = "settings::one")]
     pub parts: usize,
     pub optimizer: OptimizerConfig,
-}
-
-fn one() -> usize {
-    1
 }
 
 /// The cross-entropy of picking a caption for each picture, and a picture for each caption.

@@ -13,11 +13,13 @@ use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::parameters::Parameters;
 use crate::pictures::{contact_sheet, disturb};
 use crate::run::{Batch, Observer, Run};
+use crate::settings;
 use crate::stages::clip::{
     CAPTION_TOKENS, MAX_LOGIT_SCALE, TrainedDualEncoder, embed_pictures, found_share, pictures_by_concept,
     symmetric_loss,
 };
 use crate::stages::functions::Functions;
+use crate::workers::Workers;
 use altclip_encoder::altclip::{AltClipTextTower, normalize};
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_encoder::vision::VisionTower;
@@ -44,6 +46,10 @@ pub struct ImageStage {
     pub max_mix: f32,
     /// Factor on the cosines of pictures with disturbed pictures.
     pub picture_logit_scale: f64,
+    /// What is computed at the same time on the CPU, each by its share of the cores: clean pictures and rough ones, or one
+    /// after the other.
+    #[serde(default = "settings::one")]
+    pub parts: usize,
     pub optimizer: OptimizerConfig,
 }
 
@@ -93,6 +99,7 @@ impl ImageStage {
         parameters.load(&dual_encoder.vision_weights)?;
         let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
         let captions = CaptionSampler::new(data);
+        let workers = Workers::on(device, self.parts)?;
 
         let encode = |texts: &[String]| -> Result<Tensor> {
             let encoding = tokenizer.encode_padded(texts, CAPTION_TOKENS)?;
@@ -115,13 +122,18 @@ impl ImageStage {
             };
             let texts: Vec<String> = chosen.iter().map(&mut caption).collect();
             let clean = pictures.index_select(&Tensor::new(chosen.as_slice(), device)?, 0)?;
-            let clean = embed(&self.moved(rng, &clean, size)?)?;
+            let clean = self.moved(rng, &clean, size)?;
             let rough = self.rough(rng, inputs, &chosen)?;
-            let rough = embed(&self.moved(rng, &rough, size)?)?;
-            let with_texts = clean.matmul(&encode(&texts)?.t()?)?.broadcast_mul(&logit_scale)?;
-            let with_rough = (clean.matmul(&rough.t()?.contiguous()?)? * self.picture_logit_scale)?;
-            let loss = (symmetric_loss(&with_texts)? + symmetric_loss(&with_rough)?)?;
-            Gradients::of(&loss)
+            let rough = self.moved(rng, &rough, size)?;
+            let texts = encode(&texts)?;
+            let embed = |chunk: usize| embed(if chunk == 0 { &clean } else { &rough });
+            Gradients::joined(&workers, 2, embed, |rows| {
+                let count = chosen.len();
+                let (clean, rough) = (rows.narrow(0, 0, count)?, rows.narrow(0, count, count)?);
+                let with_texts = clean.matmul(&texts.t()?)?.broadcast_mul(&logit_scale)?;
+                let with_rough = (clean.matmul(&rough.t()?.contiguous()?)? * self.picture_logit_scale)?;
+                Ok((symmetric_loss(&with_texts)? + symmetric_loss(&with_rough)?)?)
+            })
         };
         // Rough drawings, each beside the picture that comes nearest.
         let sample = || {

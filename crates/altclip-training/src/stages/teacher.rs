@@ -6,6 +6,7 @@ use crate::gradients::Gradients;
 use crate::optimizer::OptimizerConfig;
 use crate::pairs::TextRows;
 use crate::run::{Batch, Objective};
+use crate::settings;
 use crate::stages::by_length::{Group, by_length};
 use crate::workers::Workers;
 use altclip_encoder::altclip::AltClipTextTower;
@@ -22,13 +23,9 @@ pub struct TeacherStage {
     /// Tokens that texts are cut to.
     pub max_tokens: usize,
     /// Groups of a batch's texts that are computed at the same time on the CPU, each by its share of the cores.
-    #[serde(default = "one")]
+    #[serde(default = "settings::one")]
     pub parts: usize,
     pub optimizer: OptimizerConfig,
-}
-
-fn one() -> usize {
-    1
 }
 
 /// The squared distance of a student's vectors to those of its teacher.
