@@ -1,6 +1,6 @@
 //! A trained model as what re-alignment goes on from: runs end, and models are what is kept of them.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::parameters::all_tensors;
 use crate::stages::clip::TrainedDualEncoder;
 use crate::stages::vae::TrainedVae;
@@ -30,9 +30,10 @@ impl Start {
     /// Reads the model called `name`, for channels-last pictures (n, size, size, 3) from −1 to 1.
     ///
     /// # Errors
-    /// If a part is missing or damaged.
+    /// If a part is missing or damaged, or the folder of the run cannot be written.
     pub fn open(name: &str, pictures: &Tensor, output: &Path) -> Result<Self> {
         let source = ModelSource::open(name)?;
+        std::fs::create_dir_all(output).map_err(Error::io(output))?;
         let weights = |folder: &str| all_tensors(&Checkpoint::open(&source, folder)?);
         let text: TextEncoderConfig = source.read_json("text_encoder/config.json")?;
         let tokenizer_bytes = source.read(SENTENCEPIECE)?.to_vec();
