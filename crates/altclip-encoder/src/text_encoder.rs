@@ -132,6 +132,14 @@ impl TextEncoder {
         Ok(Self { roberta: self.roberta.with_added_embeddings(first, rows)?, ..self })
     }
 
+    /// The embeddings of tokens as the encoder has them in its table, (ids, hidden_size): what a new word may begin as.
+    ///
+    /// # Errors
+    /// If an id is outside the vocabulary.
+    pub fn word_embeddings(&self, ids: &[u32]) -> Result<Tensor> {
+        self.roberta.word_embeddings(ids)
+    }
+
     /// The same, taking the hidden state from `count` layers earlier than the model was trained for ("clip skip").
     ///
     /// # Errors

@@ -50,6 +50,14 @@ impl XlmRobertaModel {
         self.layers.len()
     }
 
+    /// The embeddings of tokens before their positions are added, (ids, hidden_size).
+    ///
+    /// # Errors
+    /// If an id is outside the vocabulary.
+    pub fn word_embeddings(&self, ids: &[u32]) -> Result<Tensor> {
+        self.embeddings.words(ids)
+    }
+
     /// The same with `rows` (added, hidden_size), the embeddings of the ids from `first` on.
     ///
     /// # Errors

@@ -70,6 +70,14 @@ impl XlmRobertaEmbeddings {
         Ok(Self { added: Some(AddedEmbeddings { first, rows }), vocab_size: first as usize + added, ..self })
     }
 
+    /// The rows of the table of words for `ids`, (ids, hidden_size); added ones are not in it.
+    ///
+    /// # Errors
+    /// If there is no row of an id.
+    pub fn words(&self, ids: &[u32]) -> Result<Tensor> {
+        self.word_embeddings.forward(&Tensor::new(ids, self.word_embeddings.device())?)
+    }
+
     /// `input_ids` (batch, tokens) u32 on any device → (batch, tokens, hidden_size) on the weights' device.
     ///
     /// # Errors
