@@ -85,6 +85,7 @@ impl LowRank {
         self.config.layers.iter().any(ends)
     }
 
+    /// The shape of a matrix of this name, and how it begins; `None` for other names.
     fn matrix(&self, name: &str) -> Option<(Vec<usize>, Init)> {
         if let Some(shape) = self.beside_weight(name, LORA_DOWN) {
             let inputs = shape.get(1..).unwrap_or_default();

@@ -180,20 +180,20 @@ impl ClipStage {
             let groups = by_length(tokenizer, &texts, CAPTION_TOKENS, count.div_ceil(workers.parts()))?;
             let order: Vec<u32> = groups.iter().flat_map(|group| group.numbers.clone()).collect();
             let order = Tensor::new(order, device)?;
-            let images = groups.len();
+            let parts = groups.len();
             // First the pictures, in as many chunks as the captions, and then these.
-            let encode = |chunk: usize| -> Result<Tensor> {
-                let rows = match groups.get(chunk.wrapping_sub(images)) {
+            let rows_of = |chunk: usize| -> Result<Tensor> {
+                let rows = match groups.get(chunk.wrapping_sub(parts)) {
                     Some(group) => text.forward(&group.texts.input_ids, &group.texts.attention_mask)?,
                     None => {
-                        let first = count * chunk / images;
-                        let end = count * (chunk + 1) / images;
+                        let first = count * chunk / parts;
+                        let end = count * (chunk + 1) / parts;
                         vision.forward(&disturbed.narrow(0, first, end - first)?)?
                     }
                 };
                 Ok(normalize(&rows)?)
             };
-            Gradients::joined(&workers, 2 * images, encode, |rows| {
+            Gradients::joined(&workers, 2 * parts, rows_of, |rows| {
                 let (images, texts) = (rows.narrow(0, 0, count)?, rows.narrow(0, count, count)?);
                 let scale = logit_scale.exp()?.minimum(MAX_LOGIT_SCALE)?;
                 let logits = images.index_select(&order, 0)?.matmul(&texts.t()?)?.broadcast_mul(&scale)?;
