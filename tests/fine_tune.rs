@@ -6,7 +6,10 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{TestResult, golden_model, run, succeeded, tensors};
+use altclip_encoder::source::ModelSource;
+use altclip_encoder::tokenizer::Tokenizer;
+use candle_core::{Device, Tensor};
+use common::{TestResult, golden, golden_model, run, succeeded, tensors};
 use image::{Rgb, RgbImage};
 use tempfile::TempDir;
 
@@ -125,6 +128,17 @@ fn a_word_is_learned_and_drawn_with() -> TestResult {
     let learned = tensors(&workshop.path("run/learned_embeds.safetensors"))?;
     assert_eq!(learned.keys().collect::<Vec<_>>(), ["<thing>"]);
     assert_eq!(learned["<thing>"].dims()[0], 2);
+    // Three steps from where they began: the rows of the tokens of "cat", one after the other.
+    let table = tensors(&golden("alt_diffusion/text_encoder/model.safetensors"))?
+        .remove("roberta.embeddings.word_embeddings.weight")
+        .ok_or("no table")?;
+    let ids = Tokenizer::from_source(&ModelSource::directory(golden("alt_diffusion")), "tokenizer")?
+        .encode("cat")?;
+    let own: Vec<u32> = ids[1..ids.len() - 1].iter().copied().cycle().take(2).collect();
+    let began = table.index_select(&Tensor::new(own, &Device::Cpu)?, 0)?;
+    let moved = (&learned["<thing>"] - began)?.abs()?.max_all()?.to_scalar::<f32>()?;
+    // Adam moves a value by about the learning rate in a step.
+    assert!(moved > 0. && moved < 4. * 1e-2, "{moved}");
     let model = golden_model("alt_diffusion")?;
     let draw = |more: &[&str]| workshop.draw("a photo of <thing>", &model, more);
     assert!(draw(&[])? != draw(&["--embedding", "run"])?, "the word changes nothing");

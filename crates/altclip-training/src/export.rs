@@ -1,10 +1,10 @@
 //! A trained model in the published directory layout, so that every loader of AltDiffusion reads it.
 
 use crate::error::{Error, Result};
-use crate::run::save_tensors;
+use crate::run::save_weights;
 use crate::stages::clip::{CAPTION_TOKENS, TrainedDualEncoder};
 use crate::stages::diffusion::TrainedUnet;
-use crate::stages::vae::TrainedVae;
+use crate::stages::vae::Autoencoder;
 use altclip_encoder::altclip::AltClipConfig;
 use altclip_encoder::text_encoder::TextEncoderConfig;
 use altdiffusion_pipeline::write_whole;
@@ -54,7 +54,7 @@ pub fn export(
     folder: &Path,
     tokenizer: &[u8],
     dual_encoder: &TrainedDualEncoder,
-    vae: &TrainedVae,
+    vae: &Autoencoder,
     unet: &TrainedUnet,
 ) -> Result<()> {
     let size = dual_encoder.vision_config.image_size;
@@ -206,7 +206,5 @@ fn write_weights(folder: &Path, name: &str, weights: &BTreeMap<String, Tensor>, 
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(Error::io(parent))?;
     }
-    // transformers and diffusers look for the framework that wrote a file
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    save_tensors(&path, &converted, Some(metadata))
+    save_weights(&path, &converted)
 }

@@ -33,6 +33,6 @@ pub use multilingual::MultilingualRecipe;
 pub use optimizer::{Optimizer, OptimizerConfig, Schedule};
 pub use parameters::Parameters;
 pub use recipe::{Recipe, Stage};
-pub use run::{Batch, Metrics, Objective, Observer, Run, save_tensors};
+pub use run::{Batch, Metrics, Objective, Observer, Run, save_tensors, save_weights};
 pub use unigram::{UnigramError, train_unigram};
 pub use workers::Workers;

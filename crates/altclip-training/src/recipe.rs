@@ -154,7 +154,7 @@ impl Recipe {
     ) -> Result<()> {
         let tokenizer = self.tokenizer(data, output)?.0;
         let device = corpus.pictures.device();
-        let vae = AutoencoderKl::new(&trained_vae.config, frozen(&trained_vae.weights, device))?;
+        let vae = AutoencoderKl::new(&trained_vae.model.config, frozen(&trained_vae.model.weights, device))?;
         let inputs = ImageInputs {
             data,
             pictures: &corpus.pictures,
@@ -181,7 +181,7 @@ impl Recipe {
         let device = corpus.pictures.device();
         let text_encoder =
             TextEncoder::new(&text_encoder_config(dual_encoder), frozen(&dual_encoder.text_weights, device))?;
-        let vae = AutoencoderKl::new(&trained_vae.config, frozen(&trained_vae.weights, device))?;
+        let vae = AutoencoderKl::new(&trained_vae.model.config, frozen(&trained_vae.model.weights, device))?;
         let scheduler = SchedulerConfig::from_json(scheduler_config().to_string(), "scheduler_config.json")?;
         let inputs = DiffusionInputs {
             data,
@@ -195,7 +195,7 @@ impl Recipe {
         };
         let run = Run::open(output.join("diffusion"), self.seed)?;
         let unet = self.diffusion.train(&inputs, &run, self.seed, observer)?;
-        export(&output.join("model"), &tokenizer_bytes, dual_encoder, trained_vae, &unet)
+        export(&output.join("model"), &tokenizer_bytes, dual_encoder, &trained_vae.model, &unet)
     }
 
     /// The tokenizer of the captions and its file, trained on first use.

@@ -12,7 +12,7 @@ use crate::stages::diffusion::TrainedUnet;
 use crate::stages::functions::Functions;
 use crate::stages::realign::{RealignStage, Realignment};
 use crate::stages::sheet::Drawing;
-use crate::stages::vae::{TrainedVae, encode};
+use crate::stages::vae::{Autoencoder, encode};
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
@@ -26,7 +26,7 @@ use std::path::Path;
 pub(super) struct Drawers<'a> {
     pub recipe: &'a MultilingualRecipe,
     pub corpus: &'a Corpus,
-    pub vae: &'a TrainedVae,
+    pub vae: &'a Autoencoder,
     pub tokenizer: &'a Tokenizer,
     pub tokenizer_bytes: &'a [u8],
     pub output: &'a Path,
@@ -40,9 +40,10 @@ struct Drawn {
 }
 
 impl Drawers<'_> {
-    /// Drawing from English captions, as the teacher reads them: the UNet's weights.
+    /// Drawing from English captions, as the teacher reads them, by a new UNet of this configuration: its weights.
     pub fn train_base(
         &self,
+        config: &UNet2DConditionConfig,
         teacher: &TrainedDualEncoder,
         observer: &mut dyn Observer,
     ) -> Result<BTreeMap<String, Tensor>> {
@@ -50,7 +51,7 @@ impl Drawers<'_> {
         let text_encoder = self.text_encoder(teacher)?;
         let english = [ENGLISH.to_owned()];
         let inputs = Inputs { drawn: &drawn, languages: &english, text_encoder: &text_encoder };
-        self.train_stage(&self.recipe.base, &self.unet_config(teacher)?, None, &inputs, observer)
+        self.train_stage(&self.recipe.base, config, None, &inputs, observer)
     }
 
     /// Re-aligns the UNet of these weights to the student, up to and including the stage `last`; after the last of all,
@@ -80,11 +81,6 @@ impl Drawers<'_> {
     fn text_encoder(&self, model: &TrainedDualEncoder) -> Result<TextEncoder> {
         let weights = frozen(&model.text_weights, self.corpus.pictures.device());
         Ok(TextEncoder::new(&text_encoder_config(model), weights)?)
-    }
-
-    /// A new UNet's configuration, for a text encoder.
-    pub fn unet_config(&self, model: &TrainedDualEncoder) -> Result<UNet2DConditionConfig> {
-        self.recipe.unet.config(&self.vae.latents, model.text_config.project_dim)
     }
 
     /// The pictures of the styles and concepts that are drawn.

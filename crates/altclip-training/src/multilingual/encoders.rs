@@ -61,7 +61,10 @@ impl Encoders<'_> {
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let Corpus { data, pictures, owners, .. } = self.corpus;
-        let vae = AutoencoderKl::new(&trained_vae.config, frozen(&trained_vae.weights, pictures.device()))?;
+        let vae = AutoencoderKl::new(
+            &trained_vae.model.config,
+            frozen(&trained_vae.model.weights, pictures.device()),
+        )?;
         let inputs = ImageInputs {
             data,
             pictures,

@@ -21,7 +21,7 @@ use crate::stages::realign::RealignStage;
 use crate::stages::sheet::SampleSheet;
 use crate::stages::teacher::TeacherStage;
 use crate::stages::unet_shape::UnetShape;
-use crate::stages::vae::{TrainedVae, VaeStage};
+use crate::stages::vae::{Autoencoder, TrainedVae, VaeStage};
 use crate::unigram::train_unigram;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::write_whole;
@@ -119,10 +119,10 @@ impl MultilingualRecipe {
         before.iter().copied().chain(self.realign.iter().map(|stage| stage.name.as_str())).collect()
     }
 
-    /// Trains up to and including the stage `last`, or all, going on where an earlier run stopped. Two processes
-    /// can work side by side: the autoencoder and clip do not need each other, and neither do the base of diffusion and
-    /// teacher. After the last stage the model lies in `output/model`, in the published layout; the dual encoders of the way there lie in
-    /// `output/english`, `output/distilled` and `output/contrastive-model`.
+    /// Trains up to and including the stage `last`, or all, going on where an earlier run stopped. Two processes can
+    /// work side by side: the autoencoder and clip do not need each other, and neither do the base of diffusion and teacher.
+    /// After the last stage the model lies in `output/model`, in the published layout; the dual encoders of the way there
+    /// lie in `output/english`, `output/distilled` and `output/contrastive-model`.
     ///
     /// # Errors
     /// If a setting describes no model, a file cannot be read or written, or a loss is not finite.
@@ -145,15 +145,9 @@ impl MultilingualRecipe {
         let held_out = report::HeldOut::new(&whole, &split, device)?;
 
         if let Some(start) = &self.start {
-            let start = start::Start::open(start, &corpus.pictures, output)?;
-            let drawers = diffusion::Drawers {
-                recipe: self,
-                corpus: &corpus,
-                vae: &start.vae,
-                tokenizer: &start.tokenizer,
-                tokenizer_bytes: &start.tokenizer_bytes,
-                output,
-            };
+            let start = start::Start::open(start)?;
+            let tokenizer = (&start.tokenizer, start.tokenizer_bytes.as_slice());
+            let drawers = self.drawers(&corpus, &start.vae, tokenizer, output);
             return drawers.realign(&start.unet_config, start.unet, &start.student, last, observer);
         }
         if is_last("vae") {
@@ -172,17 +166,12 @@ impl MultilingualRecipe {
         if is_last("clip") {
             return Ok(());
         }
-        let drawers = |vae| diffusion::Drawers {
-            recipe: self,
-            corpus: &corpus,
-            vae,
-            tokenizer: &tokenizer,
-            tokenizer_bytes: &tokenizer_bytes,
-            output,
-        };
+        let of_all = (&tokenizer, tokenizer_bytes.as_slice());
         if is_last(&self.base.name) {
             let vae = self.train_vae(&corpus, output, observer)?;
-            return drawers(&vae).train_base(&teacher, observer).map(|_| ());
+            let config = self.unet.config(&vae.latents, teacher.text_config.project_dim)?;
+            let drawers = self.drawers(&corpus, &vae.model, of_all, output);
+            return drawers.train_base(&config, &teacher, observer).map(|_| ());
         }
         let mut student = trainer.train_teacher(&teacher, device, observer)?;
         if is_last("teacher") {
@@ -197,9 +186,21 @@ impl MultilingualRecipe {
         if is_last("contrastive") {
             return Ok(());
         }
-        let drawers = drawers(&vae);
-        let base = drawers.train_base(&teacher, observer)?;
-        drawers.realign(&drawers.unet_config(&student)?, base, &student, last, observer)
+        let config = self.unet.config(&vae.latents, student.text_config.project_dim)?;
+        let drawers = self.drawers(&corpus, &vae.model, of_all, output);
+        let base = drawers.train_base(&config, &teacher, observer)?;
+        drawers.realign(&config, base, &student, last, observer)
+    }
+
+    /// The stages of diffusion, with a tokenizer and its file.
+    fn drawers<'a>(
+        &'a self,
+        corpus: &'a Corpus,
+        vae: &'a Autoencoder,
+        (tokenizer, tokenizer_bytes): (&'a Tokenizer, &'a [u8]),
+        output: &'a Path,
+    ) -> diffusion::Drawers<'a> {
+        diffusion::Drawers { recipe: self, corpus, vae, tokenizer, tokenizer_bytes, output }
     }
 
     fn corpus(&self, whole: &Dataset, split: &Split, device: &Device) -> Result<Corpus> {

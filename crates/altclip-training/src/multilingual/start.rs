@@ -1,9 +1,9 @@
 //! A trained model as what re-alignment goes on from: runs end, and models are what is kept of them.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::parameters::all_tensors;
 use crate::stages::clip::TrainedDualEncoder;
-use crate::stages::vae::TrainedVae;
+use crate::stages::vae::Autoencoder;
 use altclip_encoder::altclip::AltClipTextConfig;
 use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::source::ModelSource;
@@ -12,7 +12,6 @@ use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::unet::UNet2DConditionConfig;
 use candle_core::Tensor;
 use std::collections::BTreeMap;
-use std::path::Path;
 
 const SENTENCEPIECE: &str = "tokenizer/sentencepiece.bpe.model";
 
@@ -21,19 +20,18 @@ pub(super) struct Start {
     pub tokenizer: Tokenizer,
     pub tokenizer_bytes: Vec<u8>,
     pub student: TrainedDualEncoder,
-    pub vae: TrainedVae,
+    pub vae: Autoencoder,
     pub unet_config: UNet2DConditionConfig,
     pub unet: BTreeMap<String, Tensor>,
 }
 
 impl Start {
-    /// Reads the model called `name`, for channels-last pictures (n, size, size, 3) from −1 to 1.
+    /// Reads the model called `name`.
     ///
     /// # Errors
-    /// If a part is missing or damaged, or the folder of the run cannot be written.
-    pub fn open(name: &str, pictures: &Tensor, output: &Path) -> Result<Self> {
+    /// If a part is missing or damaged.
+    pub fn open(name: &str) -> Result<Self> {
         let source = ModelSource::open(name)?;
-        std::fs::create_dir_all(output).map_err(Error::io(output))?;
         let weights = |folder: &str| all_tensors(&Checkpoint::open(&source, folder)?);
         let text: TextEncoderConfig = source.read_json("text_encoder/config.json")?;
         let tokenizer_bytes = source.read(SENTENCEPIECE)?.to_vec();
@@ -46,7 +44,7 @@ impl Start {
                 text_weights: weights("text_encoder")?,
                 vision_weights: weights("image_encoder")?,
             },
-            vae: TrainedVae::of_model(&source, pictures, &output.join("start-latents.safetensors"))?,
+            vae: Autoencoder::open(&source)?,
             unet_config: source.read_json("unet/config.json")?,
             unet: weights("unet")?,
         })

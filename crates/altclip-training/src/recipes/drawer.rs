@@ -2,7 +2,7 @@
 
 use super::MODEL;
 use crate::error::Result;
-use crate::run::save_tensors;
+use crate::run::save_weights;
 use crate::stages::sheet::Drawing;
 use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::source::ModelSource;
@@ -14,7 +14,7 @@ use altdiffusion_pipeline::unet::UNet2DConditionConfig;
 use altdiffusion_pipeline::vae::AutoencoderKl;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -87,7 +87,6 @@ impl Drawer {
             .into_iter()
             .map(|(name, tensor)| Ok((name, tensor.to_dtype(DType::F32)?)))
             .collect::<candle_core::Result<_>>()?;
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        save_tensors(&folder.join("unet/diffusion_pytorch_model.safetensors"), &weights, Some(metadata))
+        save_weights(&folder.join("unet/diffusion_pytorch_model.safetensors"), &weights)
     }
 }

@@ -3,7 +3,7 @@
 
 use super::drawer::Drawer;
 use super::examples::Examples;
-use super::fine_tuning::{FineTuning, FineTuningStage, write};
+use super::fine_tuning::{FineTuning, FineTuningStage};
 use super::{LORA_FILE, Precision, TrainingRecipe, open_run};
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
@@ -11,7 +11,7 @@ use crate::low_rank::{LowRank, LowRankConfig, unet_file};
 use crate::pairs::PicturePairs;
 use crate::parallel::Communicator;
 use crate::parameters::Parameters;
-use crate::run::{Batch, Observer};
+use crate::run::{Batch, Observer, save_weights};
 use crate::stages::realign::Realignment;
 use crate::stages::sheet::SampleSheet;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
@@ -144,7 +144,7 @@ impl TrainingRecipe for DreamBoothRecipe {
             return Ok(());
         }
         match adapted {
-            Some(_) => write(&output.join(LORA_FILE), &unet_file(trained)?),
+            Some(_) => save_weights(&output.join(LORA_FILE), &unet_file(trained)?),
             None => drawer.write(output, whole.with(trained)),
         }
     }

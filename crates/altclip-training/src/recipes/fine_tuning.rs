@@ -1,9 +1,8 @@
 //! What the ways of fine-tuning a diffusion model share.
 
-use super::drawer::Drawer;
 use crate::error::Result;
 use crate::optimizer::{Optimizer, OptimizerConfig};
-use crate::run::{Batch, Observer, Run, save_tensors};
+use crate::run::{Batch, Observer, Run};
 use crate::stages::denoising::NoiseSettings;
 use crate::stages::functions::Functions;
 use crate::stages::realign::BatchSettings;
@@ -12,8 +11,7 @@ use crate::{Gradients, Parameters};
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::BTreeMap;
 
 /// Settings of the steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,17 +69,4 @@ impl FineTuning<'_> {
         self.run.train(&mut optimizer, observer, &Functions { gradients, sample })?;
         Ok(optimizer.averages())
     }
-}
-
-/// Writes a small file of tensors as PyTorch's programs expect it.
-///
-/// # Errors
-/// If it cannot be written.
-pub(super) fn write(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    save_tensors(path, tensors, Some(HashMap::from([("format".to_owned(), "pt".to_owned())])))
-}
-
-/// What a model's UNet computes in while nothing of it is trained.
-pub(super) fn frozen_unet(drawer: &Drawer, dtype: candle_core::DType) -> Result<UNet2DConditionModel> {
-    Ok(UNet2DConditionModel::new(&drawer.unet_config, drawer.unet_weights(dtype)?)?)
 }

@@ -2,12 +2,12 @@
 
 use super::drawer::Drawer;
 use super::examples::Examples;
-use super::fine_tuning::{FineTuning, FineTuningStage, write};
+use super::fine_tuning::{FineTuning, FineTuningStage};
 use super::{LORA_FILE, Precision, TrainingRecipe, open_run, read_pairs, tell};
 use crate::error::Result;
 use crate::low_rank::{LowRank, LowRankConfig, unet_file};
 use crate::parallel::Communicator;
-use crate::run::{Objective, Observer};
+use crate::run::{Objective, Observer, save_weights};
 use crate::stages::realign::Realignment;
 use crate::stages::sheet::SampleSheet;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
@@ -81,7 +81,7 @@ impl TrainingRecipe for LoraRecipe {
         };
         let matrices = tuning.train(|batch| realignment.gradients(batch), observer)?;
         if ranks.is_first() {
-            write(&output.join(LORA_FILE), &unet_file(matrices)?)?;
+            save_weights(&output.join(LORA_FILE), &unet_file(matrices)?)?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::MODEL;
 use crate::error::{Error, Result};
 use crate::parameters::Parameters;
-use crate::run::{Observer, save_tensors};
+use crate::run::{Observer, save_weights};
 use altclip_encoder::altclip::{AltClipConfig, AltClipTextTower};
 use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::source::ModelSource;
@@ -11,7 +11,7 @@ use altclip_encoder::tokenizer::Tokenizer;
 use altclip_encoder::vision::{VisionConfig, VisionTower};
 use altdiffusion_pipeline::write_whole;
 use candle_core::{DType, Device, Tensor};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What a model's folder holds beside its weights.
@@ -138,7 +138,6 @@ impl TrainedAltClip {
                 write_whole(&folder.join(file), |temporary| std::fs::write(temporary, &*content))?;
             }
         }
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        save_tensors(&folder.join("model.safetensors"), &weights, Some(metadata))
+        save_weights(&folder.join("model.safetensors"), &weights)
     }
 }

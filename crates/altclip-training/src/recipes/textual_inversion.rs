@@ -3,19 +3,19 @@
 
 use super::drawer::Drawer;
 use super::examples::Examples;
-use super::fine_tuning::{FineTuning, FineTuningStage, frozen_unet, write};
+use super::fine_tuning::{FineTuning, FineTuningStage};
 use super::{Precision, TrainingRecipe, open_run};
 use crate::error::{Error, Result};
 use crate::pairs::PicturePairs;
 use crate::parallel::Communicator;
 use crate::parameters::Parameters;
-use crate::run::{Objective, Observer};
+use crate::run::{Objective, Observer, save_weights};
 use crate::stages::realign::{Condition, Conditions, Realignment};
 use crate::stages::sheet::{Drawing, SampleSheet};
-use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::PROMPT_TOKENS;
+use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Init;
 use rand::RngExt;
@@ -29,8 +29,6 @@ const STAGE: &str = "textual-inversion";
 const FILE: &str = "learned_embeds.safetensors";
 /// What is trained.
 const VECTORS: &str = "vectors";
-/// The text encoder's table of embeddings.
-const TABLE: &str = "roberta.embeddings.word_embeddings.weight";
 /// What stands for the word in a template.
 const PLACE: &str = "{}";
 
@@ -93,7 +91,7 @@ impl TrainingRecipe for TextualInversionRecipe {
         let first = tokenizer.add_word(&self.word, self.vectors)?;
         let text_encoder = drawer.text_encoder.clone().with_added_embeddings(first, &vectors)?;
 
-        let unet = frozen_unet(&drawer, dtype)?;
+        let unet = UNet2DConditionModel::new(&drawer.unet_config, drawer.unet_weights(dtype)?)?;
         let prompts = Prompts { templates: &templates, tokenizer: &tokenizer, text_encoder: &text_encoder };
         let realignment =
             Realignment::new(self.stage.batches(), &unet, &drawer.scheduler, &latents, &prompts, 1)?;
@@ -112,7 +110,7 @@ impl TrainingRecipe for TextualInversionRecipe {
         if ranks.is_first() {
             // The vectors are all that is trained.
             let of_word = trained.into_values().map(|vectors| (self.word.clone(), vectors)).collect();
-            write(&output.join(FILE), &of_word)?;
+            save_weights(&output.join(FILE), &of_word)?;
         }
         Ok(())
     }
@@ -142,9 +140,7 @@ impl TextualInversionRecipe {
             return Err(Error::Setting("begin_with: expected a word, found none".to_owned()));
         };
         let chosen: Vec<u32> = own.iter().copied().cycle().take(self.vectors).collect();
-        let table =
-            Checkpoint::open(&drawer.source, "text_encoder")?.tensor(TABLE, DType::F32, &Device::Cpu)?;
-        Ok(table.index_select(&Tensor::new(chosen, &Device::Cpu)?, 0)?)
+        Ok(drawer.text_encoder.word_embeddings(&chosen)?.to_dtype(DType::F32)?)
     }
 }
 

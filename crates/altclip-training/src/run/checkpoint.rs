@@ -145,6 +145,14 @@ fn read(path: &Path) -> Result<Checkpoint> {
     Ok(Checkpoint { step, batches, seed, tensors: tensors.into_iter().collect() })
 }
 
+/// Writes weights as PyTorch's programs expect them: without the name of a framework transformers refuses a file.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn save_weights(path: &Path, weights: &BTreeMap<String, Tensor>) -> Result<()> {
+    save_tensors(path, weights, Some(HashMap::from([("format".to_owned(), "pt".to_owned())])))
+}
+
 /// Writes tensors to a safetensors file, whole or not at all, and waits until it is on the disk.
 ///
 /// # Errors

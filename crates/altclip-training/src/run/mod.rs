@@ -23,7 +23,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub use checkpoint::save_tensors;
+pub use checkpoint::{save_tensors, save_weights};
 pub use metrics::Metrics;
 
 /// Time between two checkpoints, unless another is asked for.

@@ -4,7 +4,7 @@ use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
 use crate::optimizer::{Optimizer, OptimizerConfig};
-use crate::parameters::{Parameters, all_tensors, frozen};
+use crate::parameters::{Parameters, all_tensors};
 use crate::pictures::{contact_sheet, mean_psnr};
 use crate::run::{Batch, Observer, Run};
 use crate::stages::functions::Functions;
@@ -16,7 +16,6 @@ use rand::RngExt;
 use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// Settings of the stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,13 +33,17 @@ pub struct VaeStage {
     pub optimizer: OptimizerConfig,
 }
 
+/// An autoencoder.
+#[derive(Debug, Clone)]
+pub struct Autoencoder {
+    pub config: AutoencoderKlConfig,
+    /// By name; of a trained one, the averages.
+    pub weights: BTreeMap<String, Tensor>,
+}
+
 /// The trained autoencoder.
 pub struct TrainedVae {
-    pub config: AutoencoderKlConfig,
-    /// The averaged weights by name.
-    pub weights: BTreeMap<String, Tensor>,
-    /// Mean PSNR of the reconstructed training pictures in dB.
-    pub psnr: f64,
+    pub model: Autoencoder,
     /// Latent means of all pictures (n, channels, height, width), times the scaling factor.
     pub latents: Tensor,
 }
@@ -104,35 +107,18 @@ impl VaeStage {
         let (latents, scaling_factor, psnr) = self.latents(&vae, pictures, run, seed)?;
         observer
             .note(&run.stage(), &format!("reconstructs at {psnr:.2} dB, scaling factor {scaling_factor}"));
-        Ok(TrainedVae { config: self.config(scaling_factor), weights, psnr, latents })
+        Ok(TrainedVae { model: Autoencoder { config: self.config(scaling_factor), weights }, latents })
     }
 }
 
-impl TrainedVae {
-    /// The autoencoder of a model, for channels-last pictures (n, size, size, 3) from −1 to 1. The file `cache` keeps their
-    /// latents.
+impl Autoencoder {
+    /// That of a model in folders.
     ///
     /// # Errors
-    /// If a file is missing or damaged, or cannot be written.
-    pub fn of_model(source: &ModelSource, pictures: &Tensor, cache: &Path) -> Result<Self> {
-        let device = pictures.device();
-        let config: AutoencoderKlConfig = source.read_json("vae/config.json")?;
+    /// If a file is missing or damaged.
+    pub fn open(source: &ModelSource) -> Result<Self> {
         let weights = all_tensors(&Checkpoint::open(source, "vae")?)?;
-        let vae = AutoencoderKl::new(&config, frozen(&weights, device))?;
-        let factor = vae.scaling_factor();
-        let sum = pictures.sum_all()?.to_scalar::<f32>()?;
-        let key = format!("{} pictures of sum {sum} by {source}", pictures.dim(0)?);
-        let make = || {
-            let psnr = Tensor::new(mean_psnr(pictures, &reconstruct(&vae, pictures)?)?, &Device::Cpu)?;
-            let latents = (encode(&vae, pictures)?.permute((0, 3, 1, 2))?.contiguous()? * factor)?;
-            let latents = latents.to_device(&Device::Cpu)?;
-            Ok(BTreeMap::from([("latents".to_owned(), latents), ("psnr".to_owned(), psnr)]))
-        };
-        let cache = Cache::at(cache);
-        let tensors = cache.of(&key, make)?;
-        let psnr = cache.tensor(tensors.clone(), "psnr")?.to_scalar()?;
-        let latents = cache.tensor(tensors, "latents")?.to_device(device)?;
-        Ok(Self { config, weights, psnr, latents })
+        Ok(Self { config: source.read_json("vae/config.json")?, weights })
     }
 }
 
