@@ -41,8 +41,8 @@ pub struct MultilingualRecipe {
     pub seed: u64,
     /// Seconds between two checkpoints.
     pub save_every: u64,
-    /// A model that an earlier run wrote. Its text encoder, autoencoder and UNet take the place of all stages before
-    /// re-alignment.
+    /// A model that an earlier run wrote. Its encoders, autoencoder and UNet take the place of all stages before the
+    /// touch-up with pictures but those that re-align.
     pub start: Option<String>,
     /// Languages of the captions, by their codes; English among them.
     pub languages: Vec<String>,
@@ -115,7 +115,7 @@ impl MultilingualRecipe {
     /// The names of all stages, in their order.
     pub fn stages(&self) -> Vec<&str> {
         let before = ["vae", "clip", self.base.name.as_str(), "teacher", "image", "contrastive"];
-        let before = if self.start.is_some() { &[][..] } else { &before[..] };
+        let before = if self.start.is_some() { &before[5..] } else { &before[..] };
         before.iter().copied().chain(self.realign.iter().map(|stage| stage.name.as_str())).collect()
     }
 
@@ -145,8 +145,13 @@ impl MultilingualRecipe {
         let held_out = report::HeldOut::new(&whole, &split, device)?;
 
         if let Some(start) = &self.start {
-            let start = start::Start::open(start)?;
+            let mut start = start::Start::open(start)?;
             let tokenizer = (&start.tokenizer, start.tokenizer_bytes.as_slice());
+            let trainer = self.encoders(&corpus, &held_out, tokenizer, output);
+            trainer.train_contrastive(&mut start.student, observer)?;
+            if is_last("contrastive") {
+                return Ok(());
+            }
             let drawers = self.drawers(&corpus, &start.vae, tokenizer, output);
             return drawers.realign(&start.unet_config, start.unet, &start.student, last, observer);
         }
@@ -154,19 +159,12 @@ impl MultilingualRecipe {
             return self.train_vae(&corpus, output, observer).map(|_| ());
         }
         let (tokenizer, tokenizer_bytes) = self.tokenizer(&corpus, output)?;
-        let trainer = encoders::Encoders {
-            recipe: self,
-            corpus: &corpus,
-            held_out: &held_out,
-            tokenizer: &tokenizer,
-            tokenizer_bytes: &tokenizer_bytes,
-            output,
-        };
+        let of_all = (&tokenizer, tokenizer_bytes.as_slice());
+        let trainer = self.encoders(&corpus, &held_out, of_all, output);
         let mut teacher = trainer.train_clip(observer)?;
         if is_last("clip") {
             return Ok(());
         }
-        let of_all = (&tokenizer, tokenizer_bytes.as_slice());
         if is_last(&self.base.name) {
             let vae = self.train_vae(&corpus, output, observer)?;
             let config = self.unet.config(&vae.latents, teacher.text_config.project_dim)?;
@@ -190,6 +188,17 @@ impl MultilingualRecipe {
         let drawers = self.drawers(&corpus, &vae.model, of_all, output);
         let base = drawers.train_base(&config, &teacher, observer)?;
         drawers.realign(&config, base, &student, last, observer)
+    }
+
+    /// The stages of the dual encoders, with a tokenizer and its file.
+    fn encoders<'a>(
+        &'a self,
+        corpus: &'a Corpus,
+        held_out: &'a report::HeldOut,
+        (tokenizer, tokenizer_bytes): (&'a Tokenizer, &'a [u8]),
+        output: &'a Path,
+    ) -> encoders::Encoders<'a> {
+        encoders::Encoders { recipe: self, corpus, held_out, tokenizer, tokenizer_bytes, output }
     }
 
     /// The stages of diffusion, with a tokenizer and its file.
