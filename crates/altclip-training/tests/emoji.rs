@@ -566,6 +566,6 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
         MultilingualRecipe { start: Some(output.join("model").display().to_string()), ..recipe.clone() };
     let (output, mut watch) = (folder.path().join("more"), Watch::default());
     more.train(&data, &output, None, &candle_core::Device::Cpu, &mut watch).unwrap();
-    assert_eq!(watch.steps, steps(&["contrastive", "keys-and-values", "whole", "guidance"]));
+    assert_eq!(watch.steps, steps(&["image", "contrastive", "keys-and-values", "whole", "guidance"]));
     assert!(output.join("model/unet/config.json").exists());
 }

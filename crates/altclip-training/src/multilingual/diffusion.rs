@@ -12,7 +12,7 @@ use crate::stages::diffusion::TrainedUnet;
 use crate::stages::functions::Functions;
 use crate::stages::realign::{RealignStage, Realignment};
 use crate::stages::sheet::Drawing;
-use crate::stages::vae::{Autoencoder, encode};
+use crate::stages::vae::{Autoencoder, scaled_latents};
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
@@ -120,7 +120,7 @@ impl Drawers<'_> {
         let device = pictures.device();
         let run = self.recipe.run(self.output, &stage.name)?;
         let vae = AutoencoderKl::new(&self.vae.config, frozen(&self.vae.weights, device))?;
-        let latents = latents(&vae, &at_resolution(pictures, stage.resolution)?)?;
+        let latents = scaled_latents(&vae, &at_resolution(pictures, stage.resolution)?)?;
 
         let train = stage.train;
         let mut parameters = Parameters::new(*seed).training(move |name| train.has(name));
@@ -166,12 +166,6 @@ struct Inputs<'a> {
 /// The noise levels that the model is written with.
 fn scheduler() -> Result<SchedulerConfig> {
     Ok(SchedulerConfig::from_json(scheduler_config().to_string(), "scheduler_config.json")?)
-}
-
-/// Scaled latents (n, channels, height, width) of channels-last pictures.
-fn latents(vae: &AutoencoderKl, pictures: &Tensor) -> Result<Tensor> {
-    let latents = encode(vae, pictures)?.permute((0, 3, 1, 2))?.contiguous()?;
-    Ok((latents * vae.scaling_factor())?)
 }
 
 /// Channels-last square pictures, made smaller by averaging squares of pixels.

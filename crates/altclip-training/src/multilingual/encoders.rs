@@ -53,11 +53,25 @@ impl Encoders<'_> {
     }
 
     /// The image side that both share learns to know rough drawings.
+    pub fn train_image_of_both(
+        &self,
+        vae: &TrainedVae,
+        teacher: &mut TrainedDualEncoder,
+        student: &mut TrainedDualEncoder,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        self.train_image(vae, teacher, &[ENGLISH.to_owned()], observer)?;
+        student.vision_weights.clone_from(&teacher.vision_weights);
+        self.keep(ENGLISH_MODEL, teacher, observer)?;
+        self.keep(DISTILLED_MODEL, student, observer)
+    }
+
+    /// The image side of a model learns to know rough drawings, beside captions in languages that the model knows.
     pub fn train_image(
         &self,
         trained_vae: &TrainedVae,
-        teacher: &mut TrainedDualEncoder,
-        student: &mut TrainedDualEncoder,
+        model: &mut TrainedDualEncoder,
+        languages: &[String],
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let Corpus { data, pictures, owners, .. } = self.corpus;
@@ -70,15 +84,12 @@ impl Encoders<'_> {
             pictures,
             latents: &trained_vae.latents,
             owners,
-            languages: &[ENGLISH.to_owned()],
+            languages,
             tokenizer: self.tokenizer,
             vae: &vae,
         };
         let run = self.recipe.run(self.output, "image")?;
-        self.recipe.image.train(&inputs, teacher, &run, self.recipe.seed, observer)?;
-        student.vision_weights.clone_from(&teacher.vision_weights);
-        self.keep(ENGLISH_MODEL, teacher, observer)?;
-        self.keep(DISTILLED_MODEL, student, observer)
+        self.recipe.image.train(&inputs, model, &run, self.recipe.seed, observer)
     }
 
     /// The student: a text tower for all languages that learns the teacher's vectors, with no picture, beside the

@@ -41,8 +41,8 @@ pub struct MultilingualRecipe {
     pub seed: u64,
     /// Seconds between two checkpoints.
     pub save_every: u64,
-    /// A model that an earlier run wrote. Its encoders, autoencoder and UNet take the place of all stages before the
-    /// touch-up with pictures but those that re-align.
+    /// A model that an earlier run wrote, which is trained further: its autoencoder stays, its encoders take the place of
+    /// the teacher and the student, and its UNet that of the base.
     pub start: Option<String>,
     /// Languages of the captions, by their codes; English among them.
     pub languages: Vec<String>,
@@ -114,9 +114,13 @@ impl MultilingualRecipe {
 
     /// The names of all stages, in their order.
     pub fn stages(&self) -> Vec<&str> {
-        let before = ["vae", "clip", self.base.name.as_str(), "teacher", "image", "contrastive"];
-        let before = if self.start.is_some() { &before[5..] } else { &before[..] };
-        before.iter().copied().chain(self.realign.iter().map(|stage| stage.name.as_str())).collect()
+        let mut stages = Vec::new();
+        if self.start.is_none() {
+            stages.extend(["vae", "clip", self.base.name.as_str(), "teacher"]);
+        }
+        stages.extend(["image", "contrastive"]);
+        stages.extend(self.realign.iter().map(|stage| stage.name.as_str()));
+        stages
     }
 
     /// Trains up to and including the stage `last`, or all, going on where an earlier run stopped. Two processes can
@@ -145,15 +149,21 @@ impl MultilingualRecipe {
         let held_out = report::HeldOut::new(&whole, &split, device)?;
 
         if let Some(start) = &self.start {
-            let mut start = start::Start::open(start)?;
-            let tokenizer = (&start.tokenizer, start.tokenizer_bytes.as_slice());
+            let start::Start { tokenizer, tokenizer_bytes, mut student, vae, unet_config, unet } =
+                start::Start::open(start)?;
+            let tokenizer = (&tokenizer, tokenizer_bytes.as_slice());
+            let vae = vae.with_latents(&corpus.pictures)?;
             let trainer = self.encoders(&corpus, &held_out, tokenizer, output);
-            trainer.train_contrastive(&mut start.student, observer)?;
+            trainer.train_image(&vae, &mut student, &self.languages, observer)?;
+            if is_last("image") {
+                return Ok(());
+            }
+            trainer.train_contrastive(&mut student, observer)?;
             if is_last("contrastive") {
                 return Ok(());
             }
-            let drawers = self.drawers(&corpus, &start.vae, tokenizer, output);
-            return drawers.realign(&start.unet_config, start.unet, &start.student, last, observer);
+            let drawers = self.drawers(&corpus, &vae.model, tokenizer, output);
+            return drawers.realign(&unet_config, unet, &student, last, observer);
         }
         if is_last("vae") {
             return self.train_vae(&corpus, output, observer).map(|_| ());
@@ -176,7 +186,7 @@ impl MultilingualRecipe {
             return Ok(());
         }
         let vae = self.train_vae(&corpus, output, observer)?;
-        trainer.train_image(&vae, &mut teacher, &mut student, observer)?;
+        trainer.train_image_of_both(&vae, &mut teacher, &mut student, observer)?;
         if is_last("image") {
             return Ok(());
         }

@@ -4,7 +4,7 @@ use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
 use crate::optimizer::{Optimizer, OptimizerConfig};
-use crate::parameters::{Parameters, all_tensors};
+use crate::parameters::{Parameters, all_tensors, frozen};
 use crate::pictures::{contact_sheet, mean_psnr};
 use crate::run::{Batch, Observer, Run};
 use crate::stages::functions::Functions;
@@ -120,6 +120,15 @@ impl Autoencoder {
         let weights = all_tensors(&Checkpoint::open(source, "vae")?)?;
         Ok(Self { config: source.read_json("vae/config.json")?, weights })
     }
+
+    /// Beside the latents of channels-last pictures (n, size, size, 3) from −1 to 1.
+    ///
+    /// # Errors
+    /// If the pictures do not fit the model.
+    pub fn with_latents(self, pictures: &Tensor) -> Result<TrainedVae> {
+        let vae = AutoencoderKl::new(&self.config, frozen(&self.weights, pictures.device()))?;
+        Ok(TrainedVae { latents: scaled_latents(&vae, pictures)?, model: self })
+    }
 }
 
 impl VaeStage {
@@ -173,8 +182,14 @@ fn by_chunks(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor
 }
 
 /// Latent means, channels-last and not scaled, of channels-last pictures from −1 to 1.
-pub(crate) fn encode(vae: &AutoencoderKl, pictures: &Tensor) -> Result<Tensor> {
+fn encode(vae: &AutoencoderKl, pictures: &Tensor) -> Result<Tensor> {
     by_chunks(pictures, |pictures| Ok(vae.encode_channels_last(pictures)?.mean))
+}
+
+/// Scaled latents (n, channels, height, width) of channels-last pictures from −1 to 1.
+pub(crate) fn scaled_latents(vae: &AutoencoderKl, pictures: &Tensor) -> Result<Tensor> {
+    let latents = encode(vae, pictures)?.permute((0, 3, 1, 2))?.contiguous()?;
+    Ok((latents * vae.scaling_factor())?)
 }
 
 /// Channels-last pictures (n, height, width, 3) from −1 to 1 through the autoencoder and back.
