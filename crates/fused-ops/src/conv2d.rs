@@ -212,7 +212,7 @@ impl CustomOp1 for PackedConv2dOp {
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let panels = self.geometry.pack_transposed_panels(&self.weight);
-        with_slice(grad, |grad| gradient(self.geometry.input_gradient(&panels, grad), x))
+        with_slice(grad, |grad| gradient(self.geometry.input_gradient_of_panels(&panels, grad), x))
     }
 }
 
@@ -235,7 +235,7 @@ impl CustomOp3 for Conv2dOp {
     ) -> Result<(CpuStorage, Shape)> {
         let weight = self.0.pack(slice(weight, weight_layout)?);
         let epilogue = epilogue::Epilogue::bias(Some(slice(bias, bias_layout)?));
-        let y = self.0.forward(slice(x, x_layout)?, &weight, &epilogue);
+        let y = self.0.forward_once(slice(x, x_layout)?, &weight, &epilogue);
         Ok((CpuStorage::F32(y), out_shape(&self.0)))
     }
 
@@ -250,8 +250,7 @@ impl CustomOp3 for Conv2dOp {
         with_slice(grad, |grad| {
             // A picture that nobody differentiates, as the first layer sees it, needs no gradient.
             let grad_x = if x.track_op() {
-                let panels = with_slice(weight, |weight| Ok(self.0.pack_transposed(weight)))?;
-                gradient(self.0.input_gradient(&panels, grad), x)?
+                gradient(with_slice(weight, |weight| Ok(self.0.input_gradient(weight, grad)))?, x)?
             } else {
                 None
             };

@@ -97,19 +97,67 @@ impl Geometry {
         transformed: &OnceLock<Panels>,
         epilogue: &Epilogue,
     ) -> Vec<f32> {
-        let pictures = Pictures { batch: self.batch, height: self.out_height(), width: self.out_width() };
-        let fits = self.kernel == 3 && self.options.stride == 1 && self.options.padding == Padding::same(1);
-        let way = Way::faster(pictures, self.in_channels, self.out_channels, F::MAY_KEEP_FLOATS);
-        match way.filter(|_| fits) {
+        self.forward_by(self.faster(F::MAY_KEEP_FLOATS), x, weight, transformed, epilogue)
+    }
+
+    /// [`Geometry::forward_fast`] with weights that will be others the next time, as those that are trained.
+    pub fn forward_once(&self, x: &[f32], weight: &Panels, epilogue: &Epilogue) -> Vec<f32> {
+        self.forward_by(self.faster(false), x, weight, &OnceLock::new(), epilogue)
+    }
+
+    fn forward_by<F: Factor>(
+        &self,
+        way: Option<Way>,
+        x: &[f32],
+        weight: &F,
+        transformed: &OnceLock<Panels>,
+        epilogue: &Epilogue,
+    ) -> Vec<f32> {
+        match way {
             Some(way) => {
-                winograd::convolution(way, x, pictures, &self.source(), weight, transformed, epilogue)
+                winograd::convolution(way, x, self.pictures(), &self.source(), weight, transformed, epilogue)
             }
             None => self.forward(x, weight, epilogue),
         }
     }
 
+    /// Whether the output is as large as the input after any upsampling, and made by 3 × 3 taps.
+    fn keeps_size(&self) -> bool {
+        self.kernel == 3 && self.options.stride == 1 && self.options.padding == Padding::same(1)
+    }
+
+    fn pictures(&self) -> Pictures {
+        Pictures { batch: self.batch, height: self.out_height(), width: self.out_width() }
+    }
+
+    fn faster(&self, may_keep: bool) -> Option<Way> {
+        if !self.keeps_size() {
+            return None;
+        }
+        Way::faster(self.pictures(), self.in_channels, self.out_channels, may_keep)
+    }
+
+    /// The gradient of the input, from that of the output, by weights (out, in, kernel, kernel).
+    pub fn input_gradient(&self, weight: &[f32], grad: &[f32]) -> Vec<f32> {
+        if !self.keeps_size() {
+            return self.input_gradient_of_panels(&self.pack_transposed(weight), grad);
+        }
+        // The gradient of such a convolution is one, by its weights turned about.
+        let scale = self.scale();
+        let turned = Self {
+            height: self.height * scale,
+            width: self.width * scale,
+            in_channels: self.out_channels,
+            out_channels: self.in_channels,
+            options: Conv2dOptions { upsample: false, ..self.options },
+            ..*self
+        };
+        let panels = Panels::pack_turned(weight, self.taps(), self.out_channels, self.in_channels);
+        self.sum_copies(turned.forward_once(grad, &panels, &Epilogue::default()))
+    }
+
     /// Weights (out, in, kernel, kernel) as the right factor of the input's gradient.
-    pub fn pack_transposed(&self, weight: &[f32]) -> Panels {
+    fn pack_transposed(&self, weight: &[f32]) -> Panels {
         let taps = self.taps();
         let strides = Strides { tap: 1, depth: taps * self.in_channels, column: taps };
         Panels::pack(weight, taps, self.out_channels, self.in_channels, strides)
@@ -123,16 +171,18 @@ impl Geometry {
         Panels::pack(&weight.unpack(), taps, outputs, inputs, strides)
     }
 
-    /// The gradient of the input, from that of the output.
-    pub fn input_gradient(&self, panels: &Panels, grad: &[f32]) -> Vec<f32> {
+    /// The gradient of the input, from that of the output, by what [`Geometry::pack_transposed_panels`] made.
+    pub fn input_gradient_of_panels(&self, panels: &Panels, grad: &[f32]) -> Vec<f32> {
         let scale = self.scale();
         let pixels = self.batch * self.height * self.width * scale * scale;
-        let out = gather_product(grad, pixels, &self.target(), panels, &Epilogue::default());
-        if self.options.upsample { self.sum_copies(&out) } else { out }
+        self.sum_copies(gather_product(grad, pixels, &self.target(), panels, &Epilogue::default()))
     }
 
-    /// Adds up the gradients of the four copies that upsampling made of every pixel.
-    fn sum_copies(&self, upsampled: &[f32]) -> Vec<f32> {
+    /// Adds up the gradients of the four copies that upsampling, if there is any, made of every pixel.
+    fn sum_copies(&self, upsampled: Vec<f32>) -> Vec<f32> {
+        if !self.options.upsample {
+            return upsampled;
+        }
         let (channels, row) = (self.in_channels, 2 * self.width * self.in_channels);
         let mut out = vec![0f32; upsampled.len() / 4];
         for (rows, out) in upsampled.chunks_exact(2 * row).zip(out.chunks_exact_mut(row / 2)) {

@@ -121,6 +121,26 @@ impl<T: Stored> Panels<T> {
         Self { data, taps, depth, columns }
     }
 
+    /// The factor of (depth, columns, taps) values, with the taps in reverse: a convolution's weights (out, in, kernel,
+    /// kernel) turned about, so that its outputs are mapped to its inputs.
+    pub fn pack_turned(source: &[T], taps: usize, depth: usize, columns: usize) -> Self {
+        assert_eq!(source.len(), taps * depth * columns);
+        Self::by_panel(taps, depth, columns, |panel, data| {
+            let first = panel * PANEL;
+            let width = PANEL.min(columns - first);
+            let rows = data.as_chunks_mut::<PANEL>().0;
+            for (k, source) in source.chunks_exact((columns * taps).max(1)).enumerate() {
+                let source = &source[first * taps..][..width * taps];
+                for tap in 0..taps {
+                    let row = &mut rows[(taps - 1 - tap) * depth + k];
+                    row.iter_mut()
+                        .zip(source[tap..].iter().step_by(taps))
+                        .for_each(|(lane, value)| *lane = *value);
+                }
+            }
+        })
+    }
+
     /// The factor as a plain (taps, depth, columns) array.
     pub fn unpack(&self) -> Vec<f32> {
         let (rows, columns) = (self.taps * self.depth, self.columns);

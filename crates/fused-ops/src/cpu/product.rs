@@ -273,7 +273,9 @@ pub(crate) fn gather_gradient(
     }
     let rows = grad.len() / columns;
     let panels = Panels::pack(grad, 1, rows, columns, Strides { tap: 0, depth: columns, column: 1 });
-    out.fill(0.);
+    if rows == 0 {
+        return out.fill(0.);
+    }
     let out = Shared(out.as_mut_ptr());
     let depth_tasks = depth.div_ceil(GRADIENT_ROWS_PER_TASK);
     let arch = arch();
@@ -297,7 +299,7 @@ pub(crate) fn gather_gradient(
                 rows: count,
                 panels: 0..columns.div_ceil(PANEL),
                 columns,
-                accumulate: true,
+                accumulate: pass > 0,
                 out: out.at((tap * depth + first) * columns),
                 out_stride: columns,
             });
