@@ -91,6 +91,9 @@ fn convolution_and_its_gradients() -> Result<()> {
         (2, 5, 7, 3, 5, 3, same),
         (1, 9, 6, 16, 32, 3, same),
         (3, 8, 8, 64, 50, 3, same),
+        // Large enough for Winograd's way, in both directions.
+        (4, 8, 8, 96, 130, 3, same),
+        (2, 4, 8, 96, 100, 3, upsample),
         (2, 8, 6, 20, 24, 3, stride),
         (1, 7, 9, 8, 16, 3, stride),
         (2, 8, 8, 12, 16, 3, asymmetric),
