@@ -4,6 +4,7 @@ use super::blocks::Blocks;
 use super::kernel::{PANEL, Right, Stored};
 use half::{bf16, f16};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Values that are worth a task of their own.
@@ -84,8 +85,9 @@ impl<T: Stored> Panels<T> {
             let first = panel * PANEL;
             let width = PANEL.min(columns - first);
             if whole_columns {
-                let columns = (first..first + width).map(|column| &source[column * strides.column..]);
-                return transpose(columns, taps, depth, data);
+                let column = |column| &source[column * strides.column..][..taps * depth];
+                let columns: Vec<&[T]> = (first..first + width).map(column).collect();
+                return transpose(&columns, taps, depth, data);
             }
             for (row, values) in data.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
                 let start = row / depth * strides.tap + row % depth * strides.depth;
@@ -113,12 +115,18 @@ impl<T: Stored> Panels<T> {
         fill: impl Fn(usize, &mut [T]) + Sync,
     ) -> Self {
         let panel_len = taps * depth * PANEL;
-        let mut data = vec![T::default(); columns.div_ceil(PANEL) * panel_len];
+        let mut data = Box::<[T]>::new_uninit_slice(columns.div_ceil(PANEL) * panel_len);
         data.par_chunks_mut(panel_len.max(1))
             .enumerate()
             .with_min_len(VALUES_PER_TASK / panel_len.max(1))
-            .for_each(|(panel, data)| fill(panel, data));
-        Self { data, taps, depth, columns }
+            .for_each(|(panel, data)| {
+                // A panel at a time, so that the cache has it when it is filled.
+                data.fill(MaybeUninit::new(T::default()));
+                // SAFETY: every value has just been written.
+                fill(panel, unsafe { &mut *(std::ptr::from_mut(data) as *mut [T]) });
+            });
+        // SAFETY: every panel has been written.
+        Self { data: unsafe { data.assume_init() }.into_vec(), taps, depth, columns }
     }
 
     /// The factor of (depth, columns, taps) values, with the taps in reverse: a convolution's weights (out, in, kernel,
@@ -192,27 +200,16 @@ impl<T: Stored> Factor for Panels<T> {
     }
 }
 
-/// Writes columns of (depth, taps) values as the lanes of a panel's (taps, depth) rows, so few rows at a time that the first
-/// cache holds them until they are full.
-fn transpose<'a, T: Stored>(
-    columns: impl Iterator<Item = &'a [T]> + Clone,
-    taps: usize,
-    depth: usize,
-    panel: &mut [T],
-) {
-    const ROWS: usize = 128;
+/// Writes columns of (depth, taps) values, a panel's or fewer, as the lanes of its (taps, depth) rows.
+fn transpose<T: Stored>(columns: &[&[T]], taps: usize, depth: usize, panel: &mut [T]) {
     let rows = panel.as_chunks_mut::<PANEL>().0;
-    let step = (ROWS / taps.max(1)).max(1);
-    for first in (0..depth).step_by(step) {
-        let count = step.min(depth - first);
-        for (lane, column) in columns.clone().enumerate() {
-            let values = column[first * taps..][..count * taps].chunks_exact(taps);
-            for (k, values) in values.enumerate() {
-                for (tap, value) in values.iter().enumerate() {
-                    rows[tap * depth + first + k][lane] = *value;
-                }
-            }
-        }
+    let places = (0..depth).flat_map(|k| (0..taps).map(move |tap| tap * depth + k)).enumerate();
+    match <[&[T]; PANEL]>::try_from(columns) {
+        // A row is made in registers, and written at once.
+        Ok(columns) => places.for_each(|(i, row)| rows[row] = columns.map(|column| column[i])),
+        Err(_) => places.for_each(|(i, row)| {
+            rows[row].iter_mut().zip(columns).for_each(|(lane, column)| *lane = column[i]);
+        }),
     }
 }
 
