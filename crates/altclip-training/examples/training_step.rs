@@ -1,0 +1,99 @@
+//! Takes steps of training a UNet on request and says how long they took: what `scripts/compare-training.py` times beside
+//! PyTorch.
+//!
+//! ```sh
+//! cargo run --release -p altclip-training --example training_step -- models/emoji-18 32 16
+//! ```
+//!
+//! The arguments are a model in folders, the pictures of a batch and the tokens of a prompt; latents and hidden states are
+//! random. Each line on standard input is a number of steps: of drawing noise, the UNet forward and backward, clipping,
+//! AdamW and the moving average of the weights. The answer is a line on standard output with the seconds that they took.
+//! Before the first answer comes a line with the seconds of loading.
+
+use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::source::ModelSource;
+use altclip_training::stages::denoising::NoiseSettings;
+use altclip_training::stages::realign::{BatchSettings, Condition, Conditions, Realignment};
+use altclip_training::{Batch, Objective, Optimizer, OptimizerConfig, Parameters, Schedule};
+use altdiffusion_pipeline::PerBlock;
+use altdiffusion_pipeline::schedulers::SchedulerConfig;
+use altdiffusion_pipeline::unet::{UNet2DConditionConfig, UNet2DConditionModel};
+use candle_core::{DType, Device, Tensor};
+use rand_chacha::ChaCha8Rng;
+use std::io::{BufRead, Write};
+use std::time::Instant;
+
+const PICTURES: usize = 256;
+
+/// The hidden states of one prompt, for every picture.
+struct OnePrompt {
+    /// (1, tokens, width)
+    rows: Tensor,
+}
+
+impl Conditions for OnePrompt {
+    fn draw(&self, _: &mut ChaCha8Rng, pictures: &[u32], _: &[bool]) -> altclip_training::Result<Condition> {
+        let rows = self.rows.repeat((pictures.len(), 1, 1))?;
+        let key_bias = Tensor::zeros((pictures.len(), rows.dim(1)?), DType::F32, rows.device())?;
+        Ok(Condition { rows, key_bias })
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    fused_ops::keep_freed_memory();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [model, batch_size, tokens] = arguments.as_slice() else {
+        return Err("expected a model, the pictures of a batch and the tokens of a prompt".into());
+    };
+    let start = Instant::now();
+    let (device, source) = (Device::Cpu, ModelSource::open(model)?);
+    let config: UNet2DConditionConfig = source.read_json("unet/config.json")?;
+    let (Some(PerBlock::Same(size)), PerBlock::Same(width)) =
+        (config.sample_size.clone(), config.cross_attention_dim.clone())
+    else {
+        return Err("expected a UNet of one size and width".into());
+    };
+    let weights = Checkpoint::open(&source, "unet")?.var_builder(DType::F32, &device)?;
+    let parameters = Parameters::new(0).starting_from(weights);
+    let unet = UNet2DConditionModel::new(&config, parameters.var_builder(&device))?;
+    let scheduler = source.read("scheduler/scheduler_config.json")?;
+    let scheduler = SchedulerConfig::from_json(std::str::from_utf8(&scheduler)?, scheduler.name())?;
+    let latents = Tensor::randn(0f32, 1., (PICTURES, config.in_channels, size, size), &device)?;
+    let prompt = OnePrompt { rows: Tensor::randn(0f32, 1., (1, tokens.parse::<usize>()?, width), &device)? };
+    let batches = BatchSettings {
+        batch_size: batch_size.parse()?,
+        caption_dropout: 0.,
+        noise: NoiseSettings::default(),
+    };
+    let parts = std::thread::available_parallelism()?.get();
+    let objective = Realignment::new(batches, &unet, &scheduler, &latents, &prompt, parts)?;
+    let optimizer = OptimizerConfig {
+        steps: usize::MAX,
+        learning_rate: 1e-5,
+        warmup_steps: 0,
+        schedule: Schedule::Constant,
+        weight_decay: 0.,
+        beta1: 0.9,
+        beta2: 0.99,
+        max_grad_norm: 1.,
+        ema_decay: 0.999,
+        accumulate: 1,
+    };
+    let mut optimizer = Optimizer::new(optimizer, &parameters)?;
+    answer(start)?;
+    for line in std::io::stdin().lock().lines() {
+        let steps: usize = line?.trim().parse()?;
+        let start = Instant::now();
+        for _ in 0..steps {
+            let mut batch = Batch::new(0, optimizer.step_count());
+            optimizer.step(&objective.gradients(&mut batch)?)?;
+        }
+        answer(start)?;
+    }
+    Ok(())
+}
+
+fn answer(start: Instant) -> std::io::Result<()> {
+    println!("{}", start.elapsed().as_secs_f64());
+    std::io::stdout().flush()
+}
