@@ -512,7 +512,7 @@ fn small_recipe() -> MultilingualRecipe {
         "sample.prompts=[\"a person\"]".to_owned(),
         "sample.steps=2".to_owned(),
     ];
-    for stage in ["vae", "clip", "teacher", "image", "contrastive"] {
+    for stage in ["vae", "decoder", "clip", "teacher", "image", "contrastive"] {
         changes.push(format!("{stage}.batch_size=4"));
         changes.push(format!("{stage}.optimizer.steps=2"));
     }
@@ -546,7 +546,10 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
     assert_eq!(run(Some("base")).unwrap().steps, steps(&["vae", "base"]));
     assert!(!output.join("model").exists());
     let watch = run(None).unwrap();
-    assert_eq!(watch.steps, steps(&["image", "contrastive", "keys-and-values", "whole", "guidance"]));
+    assert_eq!(
+        watch.steps,
+        steps(&["decoder", "image", "contrastive", "keys-and-values", "whole", "guidance"])
+    );
     for model in ["english: ", "distilled: ", "contrastive-model: "] {
         assert!(watch.notes.iter().any(|note| note.starts_with(model)), "{:?}", watch.notes);
     }
@@ -566,6 +569,9 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
         MultilingualRecipe { start: Some(output.join("model").display().to_string()), ..recipe.clone() };
     let (output, mut watch) = (folder.path().join("more"), Watch::default());
     more.train(&data, &output, None, &candle_core::Device::Cpu, &mut watch).unwrap();
-    assert_eq!(watch.steps, steps(&["image", "contrastive", "keys-and-values", "whole", "guidance"]));
+    assert_eq!(
+        watch.steps,
+        steps(&["decoder", "image", "contrastive", "keys-and-values", "whole", "guidance"])
+    );
     assert!(output.join("model/unet/config.json").exists());
 }

@@ -26,7 +26,7 @@ pub struct Emoji {
     output: PathBuf,
     /// The last stage to run, by default all. In the recipe for two languages these are vae, contrastive (both can run at
     /// the same time), image, which needs both, and diffusion; in that for 18 vae and clip (both can run at the same
-    /// time), base and teacher (the same), image, contrastive, keys-and-values, whole and guidance.
+    /// time), base and teacher (the same), decoder, image, contrastive, keys-and-values, whole and guidance.
     #[arg(long, value_name = "STAGE")]
     until: Option<String>,
     /// End after so many minutes, with a checkpoint. The same command goes on from there.

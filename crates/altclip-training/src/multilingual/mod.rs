@@ -16,6 +16,7 @@ use crate::run::{Observer, Run};
 use crate::settings::{self, Change};
 use crate::stages::clip::ClipStage;
 use crate::stages::contrastive::ContrastiveStage;
+use crate::stages::decoder::DecoderStage;
 use crate::stages::image::ImageStage;
 use crate::stages::realign::RealignStage;
 use crate::stages::sheet::SampleSheet;
@@ -41,8 +42,8 @@ pub struct MultilingualRecipe {
     pub seed: u64,
     /// Seconds between two checkpoints.
     pub save_every: u64,
-    /// A model that an earlier run wrote, which is trained further: its autoencoder stays, its encoders take the place of
-    /// the teacher and the student, and its UNet that of the base.
+    /// A model that an earlier run wrote, which is trained further: its autoencoder takes the place of the first one, its
+    /// encoders that of teacher and student, and its UNet that of the base.
     pub start: Option<String>,
     /// Languages of the captions, by their codes; English among them.
     pub languages: Vec<String>,
@@ -59,6 +60,8 @@ pub struct MultilingualRecipe {
     /// Parts of a batch of diffusion that are computed at the same time on the CPU, each by its share of the cores.
     pub parts: usize,
     pub vae: VaeStage,
+    /// Its decoder, trained further to decode what diffusion draws.
+    pub decoder: DecoderStage,
     /// The teacher: an English CLIP.
     pub clip: ClipStage,
     /// Its image side, trained further to know rough drawings.
@@ -118,7 +121,7 @@ impl MultilingualRecipe {
         if self.start.is_none() {
             stages.extend(["vae", "clip", self.base.name.as_str(), "teacher"]);
         }
-        stages.extend(["image", "contrastive"]);
+        stages.extend(["decoder", "image", "contrastive"]);
         stages.extend(self.realign.iter().map(|stage| stage.name.as_str()));
         stages
     }
@@ -152,7 +155,11 @@ impl MultilingualRecipe {
             let start::Start { tokenizer, tokenizer_bytes, mut student, vae, unet_config, unet } =
                 start::Start::open(start)?;
             let tokenizer = (&tokenizer, tokenizer_bytes.as_slice());
-            let vae = vae.with_latents(&corpus.pictures)?;
+            let mut vae = vae.with_latents(&corpus.pictures)?;
+            self.train_decoder(&mut vae, &corpus, output, observer)?;
+            if is_last("decoder") {
+                return Ok(());
+            }
             let trainer = self.encoders(&corpus, &held_out, tokenizer, output);
             trainer.train_image(&vae, &mut student, &self.languages, observer)?;
             if is_last("image") {
@@ -185,7 +192,11 @@ impl MultilingualRecipe {
         if is_last("teacher") {
             return Ok(());
         }
-        let vae = self.train_vae(&corpus, output, observer)?;
+        let mut vae = self.train_vae(&corpus, output, observer)?;
+        self.train_decoder(&mut vae, &corpus, output, observer)?;
+        if is_last("decoder") {
+            return Ok(());
+        }
         trainer.train_image_of_both(&vae, &mut teacher, &mut student, observer)?;
         if is_last("image") {
             return Ok(());
@@ -242,6 +253,16 @@ impl MultilingualRecipe {
 
     fn train_vae(&self, corpus: &Corpus, output: &Path, observer: &mut dyn Observer) -> Result<TrainedVae> {
         self.vae.train(&corpus.pictures, &self.run(output, "vae")?, self.seed, observer)
+    }
+
+    fn train_decoder(
+        &self,
+        vae: &mut TrainedVae,
+        corpus: &Corpus,
+        output: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        self.decoder.train(vae, &corpus.pictures, &self.run(output, "decoder")?, self.seed, observer)
     }
 
     /// The tokenizer of all languages and its file, trained on first use.

@@ -19,6 +19,7 @@ use crate::stages::clip::{
     symmetric_loss,
 };
 use crate::stages::functions::Functions;
+use crate::stages::vae::with_noise;
 use crate::workers::Workers;
 use altclip_encoder::altclip::{AltClipTextTower, normalize};
 use altclip_encoder::tokenizer::Tokenizer;
@@ -28,7 +29,6 @@ use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 
 /// Settings of the stage.
@@ -183,21 +183,16 @@ impl ImageStage {
     }
 
     /// What the decoder makes of the noised and mixed latents of some pictures, channels-last.
-    fn rough(&self, rng: &mut impl Rng, inputs: &ImageInputs, chosen: &[u32]) -> Result<Tensor> {
+    fn rough(&self, rng: &mut dyn Rng, inputs: &ImageInputs, chosen: &[u32]) -> Result<Tensor> {
         let ImageInputs { latents, vae, .. } = *inputs;
         let device = latents.device();
         let own = latents.index_select(&Tensor::new(chosen, device)?, 0)?;
         let others: Vec<u32> = chosen.iter().map(|_| rng.random_range(0..latents.dims()[0] as u32)).collect();
         let other = latents.index_select(&Tensor::new(others, device)?, 0)?;
-        let mut shares = |most: f32| -> Result<Tensor> {
-            let values: Vec<f32> = chosen.iter().map(|_| most * rng.random_range(0f32..=1.)).collect();
-            Ok(Tensor::from_vec(values, (chosen.len(), 1, 1, 1), device)?)
-        };
-        let (mix, deviation) = (shares(self.max_mix)?, shares(self.max_latent_noise)?);
-        let noise: Vec<f32> = rng.sample_iter(StandardNormal).take(own.elem_count()).collect();
-        let noise = Tensor::from_vec(noise, own.shape(), device)?.broadcast_mul(&deviation)?;
-        let mixed = (&own + (other - &own)?.broadcast_mul(&mix)?)?;
-        let latents = ((mixed + noise)? / vae.scaling_factor())?;
+        let shares: Vec<f32> = chosen.iter().map(|_| self.max_mix * rng.random_range(0f32..=1.)).collect();
+        let shares = Tensor::from_vec(shares, (chosen.len(), 1, 1, 1), device)?;
+        let mixed = (&own + (other - &own)?.broadcast_mul(&shares)?)?;
+        let latents = (with_noise(rng, &mixed, self.max_latent_noise)? / vae.scaling_factor())?;
         Ok(vae.decode(&latents)?.permute((0, 2, 3, 1))?.contiguous()?.detach())
     }
 }

@@ -3,6 +3,7 @@
 mod by_length;
 pub mod clip;
 pub mod contrastive;
+pub mod decoder;
 pub mod denoising;
 pub mod diffusion;
 pub(crate) mod functions;

@@ -12,7 +12,7 @@ use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::vae::{AutoencoderKl, AutoencoderKlConfig};
 use candle_core::{Device, Tensor};
-use rand::RngExt;
+use rand::{Rng, RngExt};
 use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -89,10 +89,10 @@ impl VaeStage {
             let moments = vae.encode_channels_last(&chosen)?;
             let noise: Vec<f32> = rng.sample_iter(StandardNormal).take(moments.mean.elem_count()).collect();
             let noise = Tensor::from_vec(noise, moments.mean.shape(), device)?;
-            let error = (vae.decode_channels_last(&moments.sample(&noise)?)? - chosen)?;
+            let fit =
+                fit(&vae.decode_channels_last(&moments.sample(&noise)?)?, &chosen, self.absolute_weight)?;
             let latent_values = (moments.mean.elem_count() / self.batch_size) as f64;
             let kl = (moments.kl()?.mean_all()? / latent_values)?;
-            let fit = (error.sqr()?.mean_all()? + (error.abs()?.mean_all()? * self.absolute_weight)?)?;
             Gradients::of(&(fit + (kl * self.kl_weight)?)?)
         };
         let sample = || {
@@ -190,6 +190,21 @@ fn encode(vae: &AutoencoderKl, pictures: &Tensor) -> Result<Tensor> {
 pub(crate) fn scaled_latents(vae: &AutoencoderKl, pictures: &Tensor) -> Result<Tensor> {
     let latents = encode(vae, pictures)?.permute((0, 3, 1, 2))?.contiguous()?;
     Ok((latents * vae.scaling_factor())?)
+}
+
+/// The squared error of reconstructions, and the absolute one times its weight, a scalar.
+pub(super) fn fit(found: &Tensor, expected: &Tensor, absolute_weight: f64) -> candle_core::Result<Tensor> {
+    let error = (found - expected)?;
+    error.sqr()?.mean_all()? + (error.abs()?.mean_all()? * absolute_weight)?
+}
+
+/// Latents of four dimensions with noise, of up to the standard deviation `most`, another for each picture.
+pub(super) fn with_noise(rng: &mut dyn Rng, latents: &Tensor, most: f32) -> candle_core::Result<Tensor> {
+    let (n, _, _, _) = latents.dims4()?;
+    let deviations: Vec<f32> = (0..n).map(|_| most * rng.random_range(0f32..=1.)).collect();
+    let noise: Vec<f32> = rng.sample_iter(StandardNormal).take(latents.elem_count()).collect();
+    let noise = Tensor::from_vec(noise, latents.shape(), latents.device())?;
+    latents + noise.broadcast_mul(&Tensor::from_vec(deviations, (n, 1, 1, 1), latents.device())?)?
 }
 
 /// Channels-last pictures (n, height, width, 3) from −1 to 1 through the autoencoder and back.
