@@ -1,7 +1,7 @@
 //! The CUDA kernels, run without a GPU: their sources compiled for this machine, under checks that find races, reads
-//! and writes past the end, and copies that nobody waited for, against the reference operations on fresh random input.
+//! and writes past the end, and copies that nobody waited for, against the reference operations on random input.
 //!
-//! The launches, sizes and parameters are those of the crate itself. The seed is printed; `EMULATION_SEED` repeats it.
+//! The launches, sizes and parameters are those of the crate itself. `EMULATION_SEED` gives other input.
 
 mod attention;
 mod checker;

@@ -1,4 +1,4 @@
-//! Fresh random input, and how close a kernel has to come that computes in f32 and rounds once.
+//! Random input, and how close a kernel has to come that computes in f32 and rounds once.
 
 use crate::emulator::Value;
 use candle_core::{Device, Result, Tensor};
