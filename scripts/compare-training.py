@@ -67,6 +67,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="counted turns of each (default: 3)")
     arguments = parser.parse_args()
     torch.manual_seed(0)
+    # As the command does for itself: candle's threads spin on the cores that the kernels work on.
+    os.environ["CANDLE_NUM_THREADS"] = "1"
 
     rows = []
     for batch in BATCHES:
