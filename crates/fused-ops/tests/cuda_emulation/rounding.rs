@@ -24,9 +24,21 @@ pub fn tensor<T: Value>(values: &[T], dims: &[usize]) -> Result<Tensor> {
 /// smallest number, and before that computed in f32: there values of a size up to `size` have come together, a few
 /// dozen units of 2⁻²⁴ of that.
 pub fn assert_rounded(what: &str, found: &[f32], expected: &Tensor, unit: f32, size: f32) -> Result<()> {
+    assert_each_rounded(what, found, expected, unit, &Tensor::new(size, &Device::Cpu)?)
+}
+
+/// [`assert_rounded`] with another `size` for each value: of a shape that can be broadcast to that of `expected`.
+pub fn assert_each_rounded(
+    what: &str,
+    found: &[f32],
+    expected: &Tensor,
+    unit: f32,
+    size: &Tensor,
+) -> Result<()> {
+    let sizes = size.broadcast_as(expected.shape())?.flatten_all()?.to_vec1::<f32>()?;
     let expected = expected.flatten_all()?.to_vec1::<f32>()?;
     assert_eq!(found.len(), expected.len(), "{what}");
-    for (i, (&found, expected)) in found.iter().zip(expected).enumerate() {
+    for (i, ((&found, expected), size)) in found.iter().zip(expected).zip(sizes).enumerate() {
         let allowed = unit * expected.abs() + 2f32.powi(-25) + 64. * 2f32.powi(-24) * size;
         let close = (found - expected).abs() <= allowed;
         assert!(close, "{what}, value {i}: {found}, expected {expected} ± {allowed}");
