@@ -2,9 +2,10 @@
 //! 2111.07991, with the roles exchanged): it learns to know a picture again in a rough drawing of it, as a diffusion
 //! model makes them.
 //!
-//! To the symmetric loss of pictures and captions comes the same loss of pictures and their disturbed forms (Mu et al.,
-//! arXiv 2112.12750). Disturbed is what the autoencoder's decoder makes of latents that are noised and mixed with those
-//! of another picture.
+//! To the symmetric loss of pictures and captions comes that of knowing a picture and its disturbed form among all
+//! pictures (after Mu et al., arXiv 2112.12750): by the vectors that the pictures had before, which cost nothing and are
+//! more than any batch could hold. Disturbed is what the autoencoder's decoder makes of latents that are noised and mixed
+//! with those of another picture.
 
 use crate::emoji::{CaptionSampler, Dataset};
 use crate::error::Result;
@@ -25,8 +26,9 @@ use altclip_encoder::altclip::{AltClipTextTower, normalize};
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_encoder::vision::VisionTower;
 use altdiffusion_pipeline::vae::AutoencoderKl;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use candle_nn::loss::cross_entropy;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -44,7 +46,7 @@ pub struct ImageStage {
     pub max_latent_noise: f32,
     /// Largest share of another picture in a disturbed one's latents.
     pub max_mix: f32,
-    /// Factor on the cosines of pictures with disturbed pictures.
+    /// Factor on the cosines of pictures, clean and disturbed, with the vectors that all pictures had before.
     pub picture_logit_scale: f64,
     /// What is computed at the same time on the CPU, each by its share of the cores: clean pictures and rough ones, or one
     /// after the other.
@@ -97,6 +99,8 @@ impl ImageStage {
         let parameters = Parameters::new(seed);
         let vision = VisionTower::new(&dual_encoder.vision_config, parameters.var_builder(device))?;
         parameters.load(&dual_encoder.vision_weights)?;
+        // What a picture is known by: (projection_dim, n).
+        let known = embed_pictures(&vision, pictures)?.t()?.contiguous()?;
         let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
         let captions = CaptionSampler::new(data);
         let workers = Workers::on(device, self.parts)?;
@@ -126,13 +130,15 @@ impl ImageStage {
             let rough = self.rough(rng, inputs, &chosen)?;
             let rough = self.moved(rng, &rough, size)?;
             let texts = encode(&texts)?;
+            let own = [chosen.as_slice(), &chosen].concat();
+            let same_concept = other_styles(&own, owners, device)?;
+            let own = Tensor::new(own, device)?;
             let embed = |chunk: usize| embed(if chunk == 0 { &clean } else { &rough });
             Gradients::joined(&workers, 2, embed, |rows| {
-                let count = chosen.len();
-                let (clean, rough) = (rows.narrow(0, 0, count)?, rows.narrow(0, count, count)?);
+                let clean = rows.narrow(0, 0, chosen.len())?;
                 let with_texts = clean.matmul(&texts.t()?)?.broadcast_mul(&logit_scale)?;
-                let with_rough = (clean.matmul(&rough.t()?.contiguous()?)? * self.picture_logit_scale)?;
-                Ok((symmetric_loss(&with_texts)? + symmetric_loss(&with_rough)?)?)
+                let with_known = ((rows.matmul(&known)? * self.picture_logit_scale)? + &same_concept)?;
+                Ok((symmetric_loss(&with_texts)? + cross_entropy(&with_known, &own)?)?)
             })
         };
         // Rough drawings, each beside the picture that comes nearest.
@@ -194,5 +200,32 @@ impl ImageStage {
         let mixed = (&own + (other - &own)?.broadcast_mul(&shares)?)?;
         let latents = (with_noise(rng, &mixed, self.max_latent_noise)? / vae.scaling_factor())?;
         Ok(vae.decode(&latents)?.permute((0, 2, 3, 1))?.contiguous()?.detach())
+    }
+}
+
+/// What is added to logits of (chosen pictures, all pictures), so that a picture need not be told from others of its
+/// concept: 0, and −∞ for those others.
+fn other_styles(chosen: &[u32], owners: &[usize], device: &Device) -> Result<Tensor> {
+    let mut values = Vec::with_capacity(chosen.len() * owners.len());
+    for &own in chosen {
+        let concept = owners.get(own as usize);
+        let is_other = |(at, owner): (usize, &usize)| Some(owner) == concept && at != own as usize;
+        values.extend(
+            owners.iter().enumerate().map(|pair| if is_other(pair) { f32::NEG_INFINITY } else { 0. }),
+        );
+    }
+    Ok(Tensor::from_vec(values, (chosen.len(), owners.len()), device)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_is_not_told_from_others_of_its_concept() -> Result<()> {
+        let added = other_styles(&[0, 2], &[7, 8, 7], &Device::Cpu)?;
+        let away = f32::NEG_INFINITY;
+        assert_eq!(added.to_vec2::<f32>()?, [[0., 0., away], [away, 0., 0.]]);
+        Ok(())
     }
 }
