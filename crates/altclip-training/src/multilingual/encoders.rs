@@ -164,6 +164,7 @@ impl Encoders<'_> {
             pictures: &vectors,
             batch_size: stage.batch_size,
             chunk_size: stage.chunk_size,
+            keep_chunks: stage.keep_chunks,
             max_tokens: stage.max_tokens,
             workers: &Workers::on(device, stage.parts)?,
         };

@@ -77,6 +77,7 @@ impl TrainingRecipe for ContrastiveRecipe {
             pictures: &normalize(&vectors.to_device(device)?)?,
             batch_size: self.stage.batch_size,
             chunk_size: self.stage.chunk_size,
+            keep_chunks: self.stage.keep_chunks,
             max_tokens: self.stage.max_tokens,
             workers: &Workers::on(device, self.stage.parts)?,
         };

@@ -26,6 +26,9 @@ pub struct ContrastiveStage {
     pub batch_size: usize,
     /// Texts that go through the tower together; fewer than the batch need less memory, and compute them twice.
     pub chunk_size: usize,
+    /// Keep what all chunks have computed, in the memory of the whole batch, so that nothing is computed twice.
+    #[serde(default)]
+    pub keep_chunks: bool,
     /// Tokens that texts are cut to.
     pub max_tokens: usize,
     /// Chunks that are computed at the same time on the CPU, each by its share of the cores.
@@ -46,11 +49,13 @@ pub struct ContrastiveLearning<'a> {
     pub pictures: &'a Tensor,
     pub batch_size: usize,
     pub chunk_size: usize,
+    pub keep_chunks: bool,
     pub max_tokens: usize,
     pub workers: &'a Workers,
 }
 
 /// The gradients of the symmetric loss of captions, in chunks that the `workers` take through the tower, and as many pictures.
+/// Chunks are computed twice, or with `keep` once and with the memory of all.
 ///
 /// * `logit_scale` (), the logarithm of the factor on the cosines
 /// * `pictures` (captions, projection_dim), normalised, f32, on the tower's device
@@ -62,6 +67,7 @@ pub fn contrastive_gradients(
     text: &AltClipTextTower,
     logit_scale: &Tensor,
     captions: &[Encoding],
+    keep: bool,
     pictures: &Tensor,
 ) -> Result<Gradients> {
     let device = pictures.device();
@@ -78,6 +84,7 @@ pub fn contrastive_gradients(
     };
     match captions {
         [_] => Gradients::of(&loss(&encode(0)?)?),
+        _ if keep => Gradients::joined(workers, captions.len(), encode, loss),
         _ => Gradients::cached(workers, captions.len(), encode, loss),
     }
 }
@@ -90,6 +97,6 @@ impl Objective for ContrastiveLearning<'_> {
         let rows: Vec<u32> = groups.iter().flat_map(|group| &group.numbers).filter_map(of_caption).collect();
         let pictures = self.pictures.index_select(&Tensor::new(rows, self.pictures.device())?, 0)?;
         let chunks: Vec<Encoding> = groups.into_iter().map(|group| group.texts).collect();
-        contrastive_gradients(self.workers, self.text, self.logit_scale, &chunks, &pictures)
+        contrastive_gradients(self.workers, self.text, self.logit_scale, &chunks, self.keep_chunks, &pictures)
     }
 }
