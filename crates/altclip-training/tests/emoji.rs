@@ -9,7 +9,7 @@ use altclip_training::emoji::{
     PICTURES_FILE, PrepareOptions, SKIN_TONES, SPLIT_FILE, Split, TeacherTexts, evaluation_prompts, prepare,
 };
 use altclip_training::settings::Change;
-use altclip_training::{Metrics, MultilingualRecipe, Observer, train_unigram};
+use altclip_training::{MultilingualRecipe, Metrics, Observer, train_unigram};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rand::SeedableRng;
@@ -88,7 +88,7 @@ fn write_packages(folder: &Path) {
 
 fn options(packages: &Path, output: &Path) -> PrepareOptions {
     let languages = vec!["en".to_owned(), "zh".to_owned()];
-    PrepareOptions { languages, ..PrepareOptions::new(packages, output) }
+    PrepareOptions { languages, skin_tones: false, ..PrepareOptions::new(packages, output) }
 }
 
 /// The packages, and the data set made from them.
@@ -382,7 +382,7 @@ fn what_is_held_out_is_not_trained_and_the_rest_is() {
     let folder = TempDir::new().unwrap();
     write_people(folder.path(), PEOPLE as u32);
     let output = folder.path().join("data");
-    let options = PrepareOptions { skin_tones: true, ..PrepareOptions::new(folder.path(), &output) };
+    let options = PrepareOptions::new(folder.path(), &output);
     let report = prepare(&options).unwrap();
     assert_eq!(report.concepts, 6 * PEOPLE);
     let (data, split) = (Dataset::load(&output).unwrap(), Split::load(&output).unwrap());
@@ -531,7 +531,7 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
     let folder = TempDir::new().unwrap();
     write_people(folder.path(), 12);
     let (data, output) = (folder.path().join("data"), folder.path().join("run"));
-    let options = PrepareOptions { skin_tones: true, ..PrepareOptions::new(folder.path(), &data) };
+    let options = PrepareOptions::new(folder.path(), &data);
     prepare(&options).unwrap();
     let recipe = small_recipe();
     let run = |last: Option<&str>| {
@@ -565,8 +565,7 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
     let again = run(None).unwrap();
     assert!(again.steps.is_empty(), "{:?}", again.steps);
     // The model is enough for more of the last stages.
-    let more =
-        MultilingualRecipe { start: Some(output.join("model").display().to_string()), ..recipe.clone() };
+    let more = MultilingualRecipe { start: Some(output.join("model").display().to_string()), ..recipe.clone() };
     let (output, mut watch) = (folder.path().join("more"), Watch::default());
     more.train(&data, &output, None, &candle_core::Device::Cpu, &mut watch).unwrap();
     assert_eq!(

@@ -20,15 +20,11 @@ pub struct Prepare {
     /// Drawing styles: google, twitter. By default both.
     #[arg(long, value_name = "VENDOR", value_delimiter = ',')]
     vendors: Vec<String>,
-    /// Make people in each of the five skin tones concepts of their own, as the model for 18 languages needs them.
-    #[arg(long)]
-    skin_tones: bool,
 }
 
 impl Prepare {
     pub fn run(self) -> Result<()> {
         let mut options = PrepareOptions::new(self.packages, &self.output);
-        options.skin_tones = self.skin_tones;
         if !self.languages.is_empty() {
             options.languages = self.languages;
         }

@@ -32,14 +32,14 @@ pub struct PrepareOptions {
 }
 
 impl PrepareOptions {
-    /// Every language and both drawing styles, without skin tones.
+    /// Every language, both drawing styles and all skin tones.
     pub fn new(packages: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
         Self {
             packages: packages.into(),
             output: output.into(),
             languages: LANGUAGES.map(String::from).to_vec(),
             vendors: VENDORS.map(String::from).to_vec(),
-            skin_tones: false,
+            skin_tones: true,
         }
     }
 }
