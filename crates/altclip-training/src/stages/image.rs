@@ -4,8 +4,8 @@
 //!
 //! To the symmetric loss of pictures and captions comes that of knowing a picture and its disturbed form among all
 //! pictures (after Mu et al., arXiv 2112.12750): by the vectors that the pictures had before, which cost nothing and are
-//! more than any batch could hold. Disturbed is what the autoencoder's decoder makes of latents that are noised and mixed
-//! with those of another picture.
+//! more than any batch could hold. Disturbed is what the autoencoder's decoder makes of latents that are blurred, mixed with
+//! those of another picture, and noised.
 
 use crate::emoji::{CaptionSampler, Dataset};
 use crate::error::Result;
@@ -46,6 +46,8 @@ pub struct ImageStage {
     pub max_latent_noise: f32,
     /// Largest share of another picture in a disturbed one's latents.
     pub max_mix: f32,
+    /// Largest share of the means of 2 × 2 squares in them: what is drawn badly lacks detail.
+    pub max_blur: f32,
     /// Factor on the cosines of pictures, clean and disturbed, with the vectors that all pictures had before.
     pub picture_logit_scale: f64,
     /// What is computed at the same time on the CPU, each by its share of the cores: clean pictures and rough ones, or one
@@ -195,9 +197,14 @@ impl ImageStage {
         let own = latents.index_select(&Tensor::new(chosen, device)?, 0)?;
         let others: Vec<u32> = chosen.iter().map(|_| rng.random_range(0..latents.dims()[0] as u32)).collect();
         let other = latents.index_select(&Tensor::new(others, device)?, 0)?;
-        let shares: Vec<f32> = chosen.iter().map(|_| self.max_mix * rng.random_range(0f32..=1.)).collect();
-        let shares = Tensor::from_vec(shares, (chosen.len(), 1, 1, 1), device)?;
-        let mixed = (&own + (other - &own)?.broadcast_mul(&shares)?)?;
+        let (_, _, height, width) = own.dims4()?;
+        let mut shares = |most: f32| {
+            let shares = chosen.iter().map(|_| most * rng.random_range(0f32..=1.)).collect();
+            Tensor::from_vec(shares, (chosen.len(), 1, 1, 1), device)
+        };
+        let blurred = own.avg_pool2d(2)?.upsample_nearest2d(height, width)?;
+        let blurred = (&own + (blurred - &own)?.broadcast_mul(&shares(self.max_blur)?)?)?;
+        let mixed = (&blurred + (other - &blurred)?.broadcast_mul(&shares(self.max_mix)?)?)?;
         let latents = (with_noise(rng, &mixed, self.max_latent_noise)? / vae.scaling_factor())?;
         Ok(vae.decode(&latents)?.permute((0, 2, 3, 1))?.contiguous()?.detach())
     }
