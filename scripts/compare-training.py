@@ -2,7 +2,7 @@
 """Time a step of training a UNet beside PyTorch: the same model, one run, taking turns.
 
     cargo build --release -p altclip-training --example training_step
-    compare-training.py --program target/release/examples/training_step [--model models/emoji-18]
+    compare-training.py --program target/release/examples/training_step [--model models/emoji]
 
 A step is drawing noise, the UNet forward and backward, clipping the gradient, AdamW, and the moving average of the
 weights; latents and hidden states are random. PyTorch has diffusers' UNet, its fused AdamW, the better of its two memory
@@ -63,7 +63,7 @@ class Training:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", type=Path, required=True, help="the built example `training_step`")
-    parser.add_argument("--model", type=Path, default=ROOT / "models/emoji-18")
+    parser.add_argument("--model", type=Path, default=ROOT / "models/emoji")
     parser.add_argument("--rounds", type=int, default=3, help="counted turns of each (default: 3)")
     arguments = parser.parse_args()
     torch.manual_seed(0)

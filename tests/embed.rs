@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use altclip_encoder::embedder::Embedder;
 use candle_core::{DType, Device, Tensor};
-use common::{TestResult, altdiffusion, relative_error, run, run_with_input, succeeded, tensor, tensors};
+use common::{
+    EMOJI, TestResult, altdiffusion, emoji, relative_error, run, run_with_input, succeeded, tensor, tensors,
+};
 use image::{Rgb, RgbImage};
 use parquet::basic::Compression;
 use parquet::data_type::{ByteArray, ByteArrayType};
@@ -41,12 +42,6 @@ fn draw(directory: &Path, name: &str, number: u32) -> TestResult<PathBuf> {
     fs::create_dir_all(path.parent().ok_or("a name")?)?;
     picture(number).save(&path)?;
     Ok(path)
-}
-
-fn embedder() -> TestResult<Embedder> {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji");
-    let model = model.to_str().ok_or("a path in UTF-8")?;
-    Ok(Embedder::from_pretrained(model, DType::F32, &Device::Cpu)?)
 }
 
 fn unit_rows(tensor: &Tensor) -> TestResult<Tensor> {
@@ -90,13 +85,14 @@ fn vectors_are_those_of_the_library_in_order() -> TestResult {
     let images = ["3.webp", "photos/1.png", "photos/b/2.png"];
     fs::write(root.join("more.txt"), "\n一只猫\n")?;
     let arguments =
-        ["--text", texts[0], "--texts", "more.txt", "--image", "3.webp", "--image", "photos", "--output"];
+        ["--model", EMOJI, "--text", texts[0], "--texts", "more.txt", "--image", "3.webp", "--image"];
+    let arguments = [&arguments[..], &["photos", "--output"]].concat();
     let said = succeeded(&embed(root, &[&arguments[..], &["unit.safetensors"]].concat())?);
     assert_eq!(said, "unit.safetensors: 3 texts, 3 pictures\n");
     succeeded(&embed(root, &[&arguments[..], &["raw.safetensors", "--raw"]].concat())?);
     assert_eq!(names_in(root)?, ["3.webp", "more.txt", "photos", "raw.safetensors", "unit.safetensors"]);
 
-    let embedder = embedder()?;
+    let embedder = emoji()?;
     let pictures = images.map(|name| image::open(root.join(name)));
     let expected = [
         ("text_embeds", embedder.embed_texts(&texts)?),

@@ -7,9 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use altclip_encoder::embedder::Embedder;
 use candle_core::{DType, Device, Tensor};
-use common::{TestResult, run, succeeded, tensors};
+use common::{EMOJI, TestResult, emoji, run, succeeded, tensors};
 use image::{DynamicImage, Rgb, RgbImage};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -25,28 +24,22 @@ fn draw(name: &str) -> DynamicImage {
     }))
 }
 
-/// A directory with pictures, and `index.safetensors` of them and of the texts.
-fn index() -> TestResult<TempDir> {
+/// A directory with pictures, and `index.safetensors` of them and of the texts, by the model that is named or the built-in one.
+fn index(model: &[&str]) -> TestResult<TempDir> {
     let directory = TempDir::new()?;
     for name in PICTURES {
         draw(name).save(directory.path().join(name))?;
     }
     let texts = TEXTS.iter().flat_map(|text| ["--text", text]);
     let pictures = PICTURES.iter().flat_map(|name| ["--image", name]);
-    let arguments: Vec<&str> =
-        ["embed", "--output", "index.safetensors"].into_iter().chain(texts).chain(pictures).collect();
+    let arguments = ["embed", "--output", "index.safetensors"].into_iter();
+    let arguments: Vec<&str> = arguments.chain(model.iter().copied()).chain(texts).chain(pictures).collect();
     succeeded(&run(directory.path(), &arguments)?);
     Ok(directory)
 }
 
 fn search(directory: &Path, arguments: &[&str]) -> TestResult<Output> {
     Ok(run(directory, &[&["search"], arguments].concat())?)
-}
-
-fn embedder() -> TestResult<Embedder> {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji");
-    let model = model.to_str().ok_or("a path in UTF-8")?;
-    Ok(Embedder::from_pretrained(model, DType::F32, &Device::Cpu)?)
 }
 
 /// Cosines of one vector with others.
@@ -72,9 +65,10 @@ fn check(json: &str, kind: &str, names: &[&str], cosines: &[f32]) -> TestResult 
 
 #[test]
 fn ranks_are_those_of_the_librarys_cosines() -> TestResult {
-    let directory = index()?;
+    let directory = index(&["--model", EMOJI])?;
     let root = directory.path();
-    let embedder = embedder()?;
+    let search = |arguments: &[&str]| search(root, &[arguments, &["--model", EMOJI]].concat());
+    let embedder = emoji()?;
     let texts = embedder.embed_texts(&TEXTS)?;
     let pictures = embedder.embed_images(&PICTURES.map(draw))?;
     let text = embedder.embed_texts(&["一只小猫"])?;
@@ -82,21 +76,16 @@ fn ranks_are_those_of_the_librarys_cosines() -> TestResult {
         [("texts", "text", &TEXTS[..], &texts), ("images", "image", &PICTURES[..], &pictures)]
     {
         let arguments = ["index.safetensors", "一只小猫", "--json", "--among", among];
-        check(&succeeded(&search(root, &arguments)?), kind, names, &cosines(&text, vectors)?)?;
+        check(&succeeded(&search(&arguments)?), kind, names, &cosines(&text, vectors)?)?;
         let arguments = ["index.safetensors", "--image", "green.png", "--json", "--among", among];
-        check(
-            &succeeded(&search(root, &arguments)?),
-            kind,
-            names,
-            &cosines(&pictures.narrow(0, 1, 1)?, vectors)?,
-        )?;
+        check(&succeeded(&search(&arguments)?), kind, names, &cosines(&pictures.narrow(0, 1, 1)?, vectors)?)?;
     }
 
     // Among both, and in a table: the picture itself is the best of all.
-    let table = succeeded(&search(root, &["index.safetensors", "--image", "stripes.png", "--top", "3"])?);
+    let table = succeeded(&search(&["index.safetensors", "--image", "stripes.png", "--top", "3"])?);
     assert_eq!(table.lines().count(), 3);
     assert_eq!(table.lines().next(), Some("1   1.0000  image  stripes.png"));
-    let all = succeeded(&search(root, &["index.safetensors", "一只猫"])?);
+    let all = succeeded(&search(&["index.safetensors", "一只猫"])?);
     assert_eq!(all.lines().count(), TEXTS.len() + PICTURES.len());
     assert_eq!(all.lines().next(), Some("1   1.0000  text   一只猫"));
     Ok(())
@@ -104,7 +93,7 @@ fn ranks_are_those_of_the_librarys_cosines() -> TestResult {
 
 #[test]
 fn the_page_holds_all_that_it_shows() -> TestResult {
-    let directory = index()?;
+    let directory = index(&[])?;
     let root = directory.path();
     fs::remove_file(root.join("green.png"))?;
     succeeded(&search(root, &["index.safetensors", "a <cat>", "--html", "found.html"])?);
@@ -121,14 +110,13 @@ fn the_page_holds_all_that_it_shows() -> TestResult {
 
 #[test]
 fn another_models_vectors_are_refused_or_warned_of() -> TestResult {
-    let directory = index()?;
+    let directory = index(&[])?;
     let root = directory.path();
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji").display().to_string();
-    let output = search(root, &["index.safetensors", "一只猫", "--top", "1", "--model", &model])?;
+    let output = search(root, &["index.safetensors", "一只猫", "--top", "1", "--model", EMOJI])?;
     assert!(output.status.success());
     let stderr = String::from_utf8(output.stderr)?;
     let expected = format!(
-        "warning: index.safetensors was made with the built-in model, and is searched with {model}\n"
+        "warning: index.safetensors was made with the built-in model, and is searched with {EMOJI}\n"
     );
     assert_eq!(stderr, expected);
 

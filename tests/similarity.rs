@@ -6,9 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use altclip_encoder::altclip::normalize;
-use altclip_encoder::embedder::Embedder;
-use candle_core::{D, DType, Device, Tensor};
-use common::{TestResult, run, succeeded};
+use candle_core::{D, Tensor};
+use common::{EMOJI, TestResult, emoji, run, succeeded};
 use image::{DynamicImage, Rgb, RgbImage};
 use serde_json::Value;
 
@@ -35,11 +34,6 @@ fn pictures(directory: &Path) -> TestResult<Vec<(String, DynamicImage)>> {
     drawn.into_iter().map(save).collect()
 }
 
-fn shipped() -> TestResult<Embedder> {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji");
-    Ok(Embedder::from_pretrained(model.to_str().ok_or("a path in UTF-8")?, DType::F32, &Device::Cpu)?)
-}
-
 fn close(found: &Value, expected: f32) -> bool {
     found.as_f64().is_some_and(|found| (found - f64::from(expected)).abs() <= TOLERANCE)
 }
@@ -49,12 +43,12 @@ fn similarities_are_those_of_the_library() -> TestResult {
     let directory = tempfile::tempdir()?;
     let pictures = pictures(directory.path())?;
     let texts = ["一个红苹果", "a green apple", "月亮"];
-    let mut arguments = vec!["similarity", "--json"];
+    let mut arguments = vec!["similarity", "--model", EMOJI, "--json"];
     arguments.extend(pictures.iter().flat_map(|(name, _)| ["--image", name]));
     arguments.extend(texts.iter().flat_map(|text| ["--text", text]));
     let found: Value = serde_json::from_str(&succeeded(&run(directory.path(), &arguments)?))?;
 
-    let embedder = shipped()?;
+    let embedder = emoji()?;
     let images: Vec<DynamicImage> = pictures.iter().map(|(_, picture)| picture.clone()).collect();
     let (images, vectors) = (embedder.embed_images(&images)?, embedder.embed_texts(&texts)?);
     let logits = embedder.similarity(&images, &vectors)?;
@@ -98,6 +92,8 @@ fn classes_are_the_means_of_their_templates() -> TestResult {
     let templates = ["一张{}的图片", "{}"];
     let arguments = [
         "classify",
+        "--model",
+        EMOJI,
         "red.png",
         "night.png",
         "--labels",
@@ -112,7 +108,7 @@ fn classes_are_the_means_of_their_templates() -> TestResult {
     ];
     let found: Value = serde_json::from_str(&succeeded(&run(directory.path(), &arguments)?))?;
 
-    let embedder = shipped()?;
+    let embedder = emoji()?;
     for (i, (name, picture)) in [&pictures[0], &pictures[2]].into_iter().enumerate() {
         let image = embedder.embed_images(std::slice::from_ref(picture))?;
         let class = |label: &str| -> TestResult<Tensor> {

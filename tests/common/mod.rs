@@ -13,10 +13,19 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use candle_core::{Device, Tensor, safetensors};
+use altclip_encoder::embedder::Embedder;
+use candle_core::{DType, Device, Tensor, safetensors};
 use tempfile::TempDir;
 
 pub type TestResult<T = ()> = Result<T, Box<dyn Error>>;
+
+/// The model whose weights the program holds in blocks.
+pub const EMOJI: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/emoji");
+
+/// It, read by the library.
+pub fn emoji() -> TestResult<Embedder> {
+    Ok(Embedder::from_pretrained(EMOJI, DType::F32, &Device::Cpu)?)
+}
 
 /// The program, in `directory` and untouched by the environment that the tests run in.
 pub fn altdiffusion(directory: &Path) -> Command {

@@ -53,7 +53,7 @@ impl Workshop {
         }
         let config = format!(
             r#"{{"model_type": "altclip", "projection_dim": 128,
-                "text_config": {{"vocab_size": 3003, "hidden_size": {width}, "num_hidden_layers": 1,
+                "text_config": {{"vocab_size": 7003, "hidden_size": {width}, "num_hidden_layers": 1,
                     "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 40,
                     "type_vocab_size": 1, "project_dim": 12}},
                 "vision_config": {{"hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 4,

@@ -110,7 +110,7 @@ fn the_model_of_this_project_is_a_dual_encoder() {
     let model = load(&source, DType::F32);
     assert_eq!((model.projection_dim(), model.image_size(), model.max_tokens()), (128, 64, 78));
     assert!(model.logit_scale() > 1. && model.logit_scale() <= 100.5, "{}", model.logit_scale());
-    let (ids, mask) = common::prompts(&[3, 9], 12, 3002);
+    let (ids, mask) = common::prompts(&[3, 9], 12, 7002);
     assert_eq!(model.encode_text(&ids, &mask).unwrap().dims(), [2, 128]);
     assert_eq!(model.text_hidden_states(&ids, &mask).unwrap().dims(), [2, 12, 128]);
 }

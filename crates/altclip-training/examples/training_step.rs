@@ -2,7 +2,7 @@
 //! PyTorch.
 //!
 //! ```sh
-//! cargo run --release -p altclip-training --example training_step -- models/emoji-18 32 16
+//! cargo run --release -p altclip-training --example training_step -- models/emoji 32 16
 //! ```
 //!
 //! The arguments are a model in folders, the pictures of a batch and the tokens of a prompt; latents and hidden states are

@@ -3,10 +3,10 @@
 use crate::error::{Error, Result};
 use crate::run::save_weights;
 use crate::stages::clip::{CAPTION_TOKENS, TrainedDualEncoder};
-use crate::stages::diffusion::TrainedUnet;
 use crate::stages::vae::Autoencoder;
 use altclip_encoder::altclip::AltClipConfig;
 use altclip_encoder::text_encoder::TextEncoderConfig;
+use altdiffusion_pipeline::unet::UNet2DConditionConfig;
 use altdiffusion_pipeline::write_whole;
 use candle_core::{DType, Tensor};
 use serde::Serialize;
@@ -44,6 +44,13 @@ pub fn text_encoder_config(model: &TrainedDualEncoder) -> TextEncoderConfig {
         use_attention_mask: true,
         has_pre_transformation: false,
     }
+}
+
+/// The trained UNet.
+pub struct TrainedUnet {
+    pub config: UNet2DConditionConfig,
+    /// The averaged weights by name.
+    pub weights: BTreeMap<String, Tensor>,
 }
 
 /// Writes the whole model, weights in f16.

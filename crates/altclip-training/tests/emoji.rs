@@ -9,7 +9,7 @@ use altclip_training::emoji::{
     PICTURES_FILE, PrepareOptions, SKIN_TONES, SPLIT_FILE, Split, TeacherTexts, evaluation_prompts, prepare,
 };
 use altclip_training::settings::Change;
-use altclip_training::{MultilingualRecipe, Metrics, Observer, train_unigram};
+use altclip_training::{EmojiRecipe, Metrics, Observer, train_unigram};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rand::SeedableRng;
@@ -496,7 +496,7 @@ impl Observer for Watch {
 }
 
 /// The recipe of the model for 18 languages with every number made small.
-fn small_recipe() -> MultilingualRecipe {
+fn small_recipe() -> EmojiRecipe {
     let shape =
         "{ hidden_size = 16, intermediate_size = 16, num_hidden_layers = 1, num_attention_heads = 2 }";
     let mut changes = vec![
@@ -518,8 +518,8 @@ fn small_recipe() -> MultilingualRecipe {
     }
     changes.push("base.optimizer.steps=2".to_owned());
     let changes: Vec<Change> = changes.iter().map(|change| change.parse().unwrap()).collect();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/emoji/recipe-18.toml");
-    let mut recipe = MultilingualRecipe::load(&path, &changes).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/emoji/recipe.toml");
+    let mut recipe = EmojiRecipe::load(&path, &changes).unwrap();
     for stage in &mut recipe.realign {
         (stage.batch_size, stage.optimizer.steps) = (2, 2);
     }
@@ -565,7 +565,7 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
     let again = run(None).unwrap();
     assert!(again.steps.is_empty(), "{:?}", again.steps);
     // The model is enough for more of the last stages.
-    let more = MultilingualRecipe { start: Some(output.join("model").display().to_string()), ..recipe.clone() };
+    let more = EmojiRecipe { start: Some(output.join("model").display().to_string()), ..recipe.clone() };
     let (output, mut watch) = (folder.path().join("more"), Watch::default());
     more.train(&data, &output, None, &candle_core::Device::Cpu, &mut watch).unwrap();
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use altclip_encoder::source::ModelSource;
 use altclip_training::emoji::Dataset;
-use altclip_training::{EmojiEvaluation, MultilingualRecipe, Recipe};
+use altclip_training::{EmojiEvaluation, EmojiRecipe};
 use anyhow::{Context, Result};
 use clap::Args;
 use image::RgbImage;
@@ -52,10 +52,10 @@ impl Emoji {
         };
         let data = Dataset::load(&self.data)?;
         let taught = match &self.recipe {
-            Some(path) if MultilingualRecipe::is_in(path)? => MultilingualRecipe::load(path, &[])?.taught(),
-            Some(path) => Recipe::load(path, &[])?.taught(),
-            None => Recipe::parse(crate::shipped::RECIPE, Path::new("models/emoji/recipe.toml"))?.taught(),
-        };
+            Some(path) => EmojiRecipe::load(path, &[])?,
+            None => EmojiRecipe::parse(crate::shipped::RECIPE, Path::new("models/emoji/recipe.toml"))?,
+        }
+        .taught();
         let evaluation = EmojiEvaluation {
             taught,
             prompts: self.prompts,

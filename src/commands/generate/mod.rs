@@ -39,8 +39,9 @@ use crate::{option_values, preview, shipped};
 
 /// Draw pictures of what a text says.
 ///
-/// The text may be in any language that the model knows: Chinese and English for the one inside this program, up to
-/// eighteen for the published ones. The picture is written to a file, and shown in the terminal if that can show it.
+/// The text may be in any language that the model knows: the one inside this program knows 18, from Chinese and English to
+/// Thai and Arabic, and the published ones 2, 9 or 18. The picture is written to a file, and shown in the terminal if that
+/// can show it.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Generate {

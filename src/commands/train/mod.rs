@@ -21,7 +21,7 @@ pub enum Train {
     /// emoji-datasource-twitter (16.0.0), unpacked side by side as in node_modules or as the files that `npm pack`
     /// writes.
     Prepare(prepare::Prepare),
-    /// Train the small model that ships with the program, or its successor for 18 languages; or resume the training.
+    /// Train the small model that ships with the program, or resume the training.
     ///
     /// Every stage goes on from its newest checkpoint, to the same losses as if it had never ended. Ctrl-C ends the run
     /// after the current step, with a checkpoint.

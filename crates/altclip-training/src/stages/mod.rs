@@ -5,7 +5,6 @@ pub mod clip;
 pub mod contrastive;
 pub mod decoder;
 pub mod denoising;
-pub mod diffusion;
 pub(crate) mod functions;
 pub mod image;
 pub mod realign;

@@ -1,7 +1,7 @@
 //! The dual encoders of the recipe: the English teacher, its multilingual student, and the student with pictures.
 
 use super::report::HeldOut;
-use super::{Corpus, ENGLISH, MultilingualRecipe};
+use super::{Corpus, ENGLISH, EmojiRecipe};
 use crate::cache::Cache;
 use crate::emoji::{PictureCaptions, TeacherTexts, Translations};
 use crate::error::Result;
@@ -31,7 +31,7 @@ const CONTRASTIVE_MODEL: &str = "contrastive-model";
 
 /// What the stages of the encoders share.
 pub(super) struct Encoders<'a> {
-    pub recipe: &'a MultilingualRecipe,
+    pub recipe: &'a EmojiRecipe,
     pub corpus: &'a Corpus,
     pub held_out: &'a HeldOut,
     pub tokenizer: &'a Tokenizer,
@@ -42,7 +42,7 @@ pub(super) struct Encoders<'a> {
 impl Encoders<'_> {
     /// The teacher: an English CLIP from pictures and English captions.
     pub fn train_clip(&self, observer: &mut dyn Observer) -> Result<TrainedDualEncoder> {
-        let MultilingualRecipe { clip, seed, .. } = self.recipe;
+        let EmojiRecipe { clip, seed, .. } = self.recipe;
         let Corpus { data, pictures, owners, .. } = self.corpus;
         let run = self.recipe.run(self.output, "clip")?;
         let languages = &[ENGLISH.to_owned()];
@@ -100,7 +100,7 @@ impl Encoders<'_> {
         device: &Device,
         observer: &mut dyn Observer,
     ) -> Result<TrainedDualEncoder> {
-        let MultilingualRecipe { teacher: stage, languages, seed, .. } = self.recipe;
+        let EmojiRecipe { teacher: stage, languages, seed, .. } = self.recipe;
         let run = self.recipe.run(self.output, "teacher")?;
         let captions = &self.corpus.captions;
         let texts = TeacherTexts::new(&self.corpus.data, captions);
@@ -140,7 +140,7 @@ impl Encoders<'_> {
         model: &mut TrainedDualEncoder,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let MultilingualRecipe { contrastive: stage, languages, seed, .. } = self.recipe;
+        let EmojiRecipe { contrastive: stage, languages, seed, .. } = self.recipe;
         let Corpus { captions, pictures, owners, .. } = self.corpus;
         let device = pictures.device();
         let run = self.recipe.run(self.output, "contrastive")?;

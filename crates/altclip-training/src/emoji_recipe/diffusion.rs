@@ -1,14 +1,13 @@
 //! The UNet of the recipe: drawing is learned from English captions, and then re-aligned to all languages.
 
 use super::conditions::EmojiConditions;
-use super::{Corpus, ENGLISH, MultilingualRecipe};
+use super::{Corpus, ENGLISH, EmojiRecipe};
 use crate::error::{Error, Result};
-use crate::export::{export, scheduler_config, text_encoder_config};
+use crate::export::{TrainedUnet, export, scheduler_config, text_encoder_config};
 use crate::optimizer::Optimizer;
 use crate::parameters::{Parameters, frozen};
 use crate::run::{Batch, Objective, Observer};
 use crate::stages::clip::TrainedDualEncoder;
-use crate::stages::diffusion::TrainedUnet;
 use crate::stages::functions::Functions;
 use crate::stages::realign::{RealignStage, Realignment};
 use crate::stages::sheet::Drawing;
@@ -24,7 +23,7 @@ use std::path::Path;
 
 /// What the stages of diffusion share.
 pub(super) struct Drawers<'a> {
-    pub recipe: &'a MultilingualRecipe,
+    pub recipe: &'a EmojiRecipe,
     pub corpus: &'a Corpus,
     pub vae: &'a Autoencoder,
     pub tokenizer: &'a Tokenizer,
@@ -64,7 +63,7 @@ impl Drawers<'_> {
         last: Option<&str>,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let MultilingualRecipe { realign, languages, .. } = self.recipe;
+        let EmojiRecipe { realign, languages, .. } = self.recipe;
         let drawn = self.drawn()?;
         let text_encoder = self.text_encoder(student)?;
         let inputs = Inputs { drawn: &drawn, languages, text_encoder: &text_encoder };
@@ -115,7 +114,7 @@ impl Drawers<'_> {
         inputs: &Inputs,
         observer: &mut dyn Observer,
     ) -> Result<BTreeMap<String, Tensor>> {
-        let MultilingualRecipe { seed, parts, sample: sheet, unet: shape, .. } = self.recipe;
+        let EmojiRecipe { seed, parts, sample: sheet, unet: shape, .. } = self.recipe;
         let Drawn { pictures, owners } = inputs.drawn;
         let device = pictures.device();
         let run = self.recipe.run(self.output, &stage.name)?;

@@ -34,10 +34,10 @@ use std::time::Duration;
 /// The language of the teacher.
 const ENGLISH: &str = "en";
 
-/// Every setting of the multilingual emoji model's training.
+/// Every setting of the emoji model's training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct MultilingualRecipe {
+pub struct EmojiRecipe {
     /// Seed of all weights and all draws.
     pub seed: u64,
     /// Seconds between two checkpoints.
@@ -87,22 +87,21 @@ struct Corpus {
     owners: Vec<usize>,
 }
 
-impl MultilingualRecipe {
-    /// Whether the settings in a file are those of this recipe: it has a teacher.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or is no TOML.
-    pub fn is_in(path: &Path) -> Result<bool> {
-        let table: toml::Table = settings::load(path, &[])?;
-        Ok(table.contains_key("teacher"))
-    }
-
+impl EmojiRecipe {
     /// Reads a recipe from a TOML file, with changes made to it.
     ///
     /// # Errors
     /// If the file cannot be read, or lacks a setting, or has one that is unknown.
     pub fn load(path: &Path, changes: &[Change]) -> Result<Self> {
         settings::load(path, changes)
+    }
+
+    /// Reads a recipe from the text of a TOML file; `path` is for the errors.
+    ///
+    /// # Errors
+    /// If the text lacks a setting, or has one that is unknown.
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        settings::parse(text, path, &[])
     }
 
     /// What the model learns to draw.

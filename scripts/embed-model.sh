@@ -1,0 +1,16 @@
+#!/bin/sh
+# Makes the weights in blocks that are embedded in the program from those of models/emoji.
+#
+#     scripts/embed-model.sh target/release/altdiffusion
+set -eu
+
+program=$(realpath "$1")
+model=$(dirname "$0")/../models/emoji
+place=$(mktemp -d)
+trap 'rm -r "$place"' EXIT
+
+"$program" convert "$model" "$place/blocks" --dtype q5_1
+mkdir -p "$model/embedded"
+mv "$place/blocks/text_encoder/model.gguf" "$model/embedded/text_encoder.gguf"
+mv "$place/blocks/unet/diffusion_pytorch_model.gguf" "$model/embedded/unet.gguf"
+mv "$place/blocks/image_encoder/model.gguf" "$model/embedded/image_encoder.gguf"
