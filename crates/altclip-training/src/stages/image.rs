@@ -133,13 +133,13 @@ impl ImageStage {
             let rough = self.moved(rng, &rough, size)?;
             let texts = encode(&texts)?;
             let own = [chosen.as_slice(), &chosen].concat();
-            let same_concept = other_styles(&own, owners, device)?;
+            let other_styles = other_styles(&own, owners, device)?;
             let own = Tensor::new(own, device)?;
             let embed = |chunk: usize| embed(if chunk == 0 { &clean } else { &rough });
             Gradients::joined(&workers, 2, embed, |rows| {
                 let clean = rows.narrow(0, 0, chosen.len())?;
                 let with_texts = clean.matmul(&texts.t()?)?.broadcast_mul(&logit_scale)?;
-                let with_known = ((rows.matmul(&known)? * self.picture_logit_scale)? + &same_concept)?;
+                let with_known = ((rows.matmul(&known)? * self.picture_logit_scale)? + &other_styles)?;
                 Ok((symmetric_loss(&with_texts)? + cross_entropy(&with_known, &own)?)?)
             })
         };
