@@ -202,7 +202,11 @@ impl ImageStage {
             let shares = chosen.iter().map(|_| most * rng.random_range(0f32..=1.)).collect();
             Tensor::from_vec(shares, (chosen.len(), 1, 1, 1), device)
         };
-        let blurred = own.avg_pool2d(2)?.upsample_nearest2d(height, width)?;
+        // Of a single row or column there are no squares.
+        let blurred = match height.min(width) {
+            0 | 1 => own.clone(),
+            _ => own.avg_pool2d(2)?.upsample_nearest2d(height, width)?,
+        };
         let blurred = (&own + (blurred - &own)?.broadcast_mul(&shares(self.max_blur)?)?)?;
         let mixed = (&blurred + (other - &blurred)?.broadcast_mul(&shares(self.max_mix)?)?)?;
         let latents = (with_noise(rng, &mixed, self.max_latent_noise)? / vae.scaling_factor())?;
