@@ -78,6 +78,23 @@ def attention(case: dict, dtype: torch.dtype) -> tuple[float, str]:
     return times[name], name.removesuffix("_ATTENTION").lower()
 
 
+def conv2d(case: dict, dtype: torch.dtype) -> tuple[float, str]:
+    """cuDNN's fastest algorithm for that shape, on channels-last pictures."""
+    torch.backends.cudnn.benchmark = True
+    channels, out_channels, kernel = case["channels"], case["out_channels"], case["kernel"]
+    layout = torch.channels_last
+    x = [x.to(memory_format=layout) for x in sets(dtype, case["batch"], channels, case["side"], case["side"])]
+    weight = torch.randn((out_channels, channels, kernel, kernel), device="cuda", dtype=dtype)
+    weight = (weight / (channels * kernel**2) ** 0.5).to(memory_format=layout)
+    bias = torch.randn(out_channels, device="cuda", dtype=dtype)
+
+    def run(i: int):
+        grown = F.interpolate(x[i], scale_factor=2.0, mode="nearest") if case["upsample"] else x[i]
+        return F.conv2d(grown, weight, bias, padding=kernel // 2)
+
+    return milliseconds(run), ""
+
+
 def group_norm_silu(case: dict, dtype: torch.dtype) -> tuple[float, str]:
     channels = case["channels"]
     x = [
@@ -107,6 +124,7 @@ def geglu(case: dict, dtype: torch.dtype) -> tuple[float, str]:
 
 OPERATIONS = {
     "attention": attention,
+    "conv2d": conv2d,
     "group_norm_silu": group_norm_silu,
     "layer_norm": layer_norm,
     "geglu": geglu,

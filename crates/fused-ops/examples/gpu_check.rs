@@ -9,8 +9,8 @@
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{
-    GroupNorm, LayerNorm, LinearStep, Sinusoids, attention, causal_attention, geglu, packed_attention,
-    reference, timestep_embedding, to_bytes,
+    Conv2d, Conv2dOptions, Epilogue, GroupNorm, LayerNorm, LinearStep, Padding, Sinusoids, attention,
+    causal_attention, geglu, packed_attention, reference, timestep_embedding, to_bytes,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -187,6 +187,7 @@ fn check(device: &Device, misses: &Misses, small: bool) -> Result<()> {
             check_attention(&mut checker, shape, dtype, device)?;
         }
         check_packed(&mut checker, dtype, device)?;
+        check_convolutions(&mut checker, small, dtype, device)?;
         check_normalisations(&mut checker, small, dtype, device)?;
         check_elementwise(&mut checker, dtype, device)?;
     }
@@ -236,6 +237,88 @@ fn check_packed(checker: &mut Checker, dtype: DType, device: &Device) -> Result<
             checker.compare(&format!("packed attention {lengths:?}"), dtype, &part(&found)?, &expected)?;
             begin += length;
         }
+    }
+    Ok(())
+}
+
+/// A convolution of channels-last pictures, (batch, side, side, channels).
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    batch: usize,
+    side: usize,
+    channels: usize,
+    out_channels: usize,
+    kernel: usize,
+    stride: usize,
+    upsample: bool,
+}
+
+const fn window(batch: usize, side: usize, channels: usize, out_channels: usize, kernel: usize) -> Window {
+    Window { batch, side, channels, out_channels, kernel, stride: 1, upsample: false }
+}
+
+impl Window {
+    fn options(&self) -> Conv2dOptions {
+        let padding = Padding::same(self.kernel / 2);
+        Conv2dOptions { stride: self.stride, padding, upsample: self.upsample }
+    }
+
+    /// Weight and bias, so large that results are about 1.
+    fn parameters(&self, dtype: DType, device: &Device) -> Result<[Tensor; 2]> {
+        let Self { channels, out_channels, kernel, .. } = *self;
+        let scale = 1. / ((kernel * kernel * channels) as f64).sqrt();
+        let weight = random(&[out_channels, channels, kernel, kernel], DType::F32, &Device::Cpu)?;
+        let weight = (weight * scale)?.to_dtype(dtype)?.to_device(device)?;
+        Ok([weight, random(&[out_channels], dtype, device)?])
+    }
+
+    fn layer(&self, parameters: &[Tensor; 2], dtype: DType, device: &Device) -> Result<Conv2d> {
+        let Self { channels, out_channels, kernel, .. } = *self;
+        Conv2d::new(channels, out_channels, kernel, self.options(), vb(parameters, dtype, device))
+    }
+}
+
+/// Of the UNet at 512 × 512 with guidance, and of the VAE.
+const MODEL_WINDOWS: [Window; 8] = [
+    window(2, 64, 320, 320, 3),
+    window(2, 32, 640, 640, 3),
+    window(2, 16, 1280, 1280, 3),
+    window(2, 8, 1280, 1280, 3),
+    window(2, 64, 960, 320, 3),
+    window(2, 64, 960, 320, 1),
+    Window { upsample: true, ..window(2, 32, 640, 640, 3) },
+    window(1, 512, 128, 128, 3),
+];
+
+const SMALL_WINDOWS: [Window; 7] = [
+    window(2, 9, 40, 24, 3),
+    window(1, 1, 8, 8, 3),
+    window(2, 8, 4, 320, 3),
+    window(1, 16, 64, 3, 3),
+    window(2, 4, 640, 160, 3),
+    Window { stride: 2, ..window(2, 8, 32, 128, 3) },
+    Window { upsample: true, ..window(1, 5, 24, 40, 3) },
+];
+
+/// Sums of some thousand products in f32 are as good as in f64 beside f16.
+fn check_convolutions(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
+    let on_cpu = |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F32);
+    let more = if small { &[][..] } else { &MODEL_WINDOWS };
+    for window in SMALL_WINDOWS.iter().chain(more) {
+        let Window { batch, side, channels, out_channels, .. } = *window;
+        let x = random(&[batch, side, side, channels], dtype, device)?;
+        let parameters = window.parameters(dtype, device)?;
+        let layer = window.layer(&parameters, dtype, device)?;
+        let [weight, bias] = &parameters;
+        let expected =
+            reference::conv2d(&on_cpu(&x)?, &on_cpu(weight)?, Some(&on_cpu(bias)?), window.options())?;
+        checker.compare(&format!("{window:?}"), dtype, &layer.forward(&x)?, &expected)?;
+        let shift = random(&[batch, out_channels], dtype, device)?;
+        let residual = random(expected.dims(), dtype, device)?;
+        let epilogue = Epilogue { shift: Some(&shift), residual: Some(&residual), activation: None };
+        let expected = (fused_ops::shift_channels(&expected, &on_cpu(&shift)?)? + on_cpu(&residual)?)?;
+        let found = layer.forward_with(&x, &epilogue)?;
+        checker.compare(&format!("{window:?}, shift, residual"), dtype, &found, &expected)?;
     }
     Ok(())
 }
@@ -405,6 +488,20 @@ fn time(device: &Device, misses: &Misses) -> Result<()> {
             );
             let flops = (4 * batch * queries * keys * width) as f64;
             let bytes = (2 * batch * (2 * queries + 2 * keys) * width) as f64;
+            report(misses, &what, dtype, time, flops, bytes)?;
+        }
+        for window in MODEL_WINDOWS {
+            let Window { batch, side, channels, out_channels, kernel, upsample, .. } = window;
+            let x = sets(&[batch, side, side, channels], dtype, device)?;
+            let layer = window.layer(&window.parameters(dtype, device)?, dtype, device)?;
+            let time = milliseconds(device, |i| layer.forward(&x[i]))?;
+            let what = format!(
+                r#""op": "conv2d", "batch": {batch}, "side": {side}, "channels": {channels}, "out_channels": {out_channels}, "kernel": {kernel}, "upsample": {upsample}"#
+            );
+            let places = batch * side * side * if upsample { 4 } else { 1 };
+            let flops = (2 * places * kernel * kernel * channels * out_channels) as f64;
+            let weights = kernel * kernel * channels * out_channels;
+            let bytes = (2 * (batch * side * side * channels + places * out_channels + weights)) as f64;
             report(misses, &what, dtype, time, flops, bytes)?;
         }
         for (batch, side, channels) in [(2, 64, 320), (2, 32, 640), (2, 16, 1280), (1, 512, 128)] {

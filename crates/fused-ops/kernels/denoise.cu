@@ -6,7 +6,7 @@
 // captured graph serves every step.
 #include "device.cuh"
 
-// As `TimestepParams` in src/cuda/denoise.rs.
+// As `TimestepParams` in src/cuda/launches/denoise.rs.
 template <typename T>
 struct TimestepParams {
     // (batch), f32
@@ -23,7 +23,7 @@ struct TimestepParams {
 // history · history.
 enum Coefficient { GUIDANCE, SAMPLE, OUTPUT, HISTORY, INPUT = HISTORY + 3 };
 
-// As `GuidedStepParams` in src/cuda/denoise.rs.
+// As `GuidedStepParams` in src/cuda/launches/denoise.rs.
 template <typename T>
 struct GuidedStepParams {
     // (2 · batch, pixels, channels), the half without the prompt first; or (batch, pixels, channels) if not `guided`.
@@ -44,7 +44,7 @@ struct GuidedStepParams {
     int guided;
 };
 
-// As `BytesParams` in src/cuda/denoise.rs.
+// As `BytesParams` in src/cuda/launches/denoise.rs.
 template <typename T>
 struct BytesParams {
     // −1 to 1

@@ -3,9 +3,9 @@
 //
 // Every thread has 8 neighbouring values. The floor is memory: 2 bytes in and 2 out for each value, and 2 for a
 // residual; biases and shifts come from the cache.
-#include "device.cuh"
+#include "epilogue.cuh"
 
-// As `EpilogueParams` in src/cuda/epilogue.rs.
+// As `EpilogueParams` in src/cuda/launches/epilogue.rs.
 template <typename T>
 struct EpilogueParams {
     // (rows, columns)
@@ -20,11 +20,11 @@ struct EpilogueParams {
     Global<T> out;
     int64_t rows;
     int columns, rows_per_picture;
-    // 0 none, 1 GELU, 2 quick GELU, 3 SiLU.
+    // See epilogue.cuh.
     int activation;
 };
 
-// As `GegluParams` in src/cuda/epilogue.rs.
+// As `GegluParams` in src/cuda/launches/epilogue.rs.
 template <typename T>
 struct GegluParams {
     // (rows, 2 columns)
@@ -41,21 +41,6 @@ namespace epilogue {
 
 constexpr int THREADS = 256;
 
-// x · Φ(x) with the error function.
-DEVICE float gelu(float x) { return 0.5f * x * (1.f + erff(x * 0.70710678f)); }
-
-// x · sigmoid(slope · x)
-DEVICE float swish(float x, float slope) { return divide_fast(x, 1.f + exp2_fast(-slope * LOG2_E * x)); }
-
-template <typename T>
-DEVICE void add(float (&values)[8], Global<const T> more, int64_t at) {
-    if (!more.is_some()) return;
-    float added[8];
-    unpack<T>(added, more.template read_as<uint4>(at));
-#pragma unroll
-    for (int i = 0; i < 8; i++) values[i] += added[i];
-}
-
 template <typename T>
 DEVICE void run(const EpilogueParams<T>& p) {
     const int64_t i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
@@ -69,11 +54,7 @@ DEVICE void run(const EpilogueParams<T>& p) {
     if (p.shift.is_some()) add<T>(values, p.shift, row / p.rows_per_picture * p.columns + column);
     add<T>(values, p.residual, 8 * i);
 #pragma unroll
-    for (int k = 0; k < 8; k++) {
-        if (p.activation == 1) values[k] = gelu(values[k]);
-        if (p.activation == 2) values[k] = swish(values[k], 1.702f);
-        if (p.activation == 3) values[k] = swish(values[k], 1.f);
-    }
+    for (int k = 0; k < 8; k++) values[k] = activate(values[k], p.activation);
     p.out.template write_as<uint4>(8 * i, pack<T>(values));
 }
 

@@ -11,7 +11,7 @@
 // is read at once (16 KiB at most for up to 2 048 channels), allows fewer.
 #include "device.cuh"
 
-// As `GroupNormParams` in src/cuda/group_norm.rs.
+// As `GroupNormParams` in src/cuda/launches/group_norm.rs.
 template <typename T>
 struct GroupNormParams {
     // (batch, pixels, channels)

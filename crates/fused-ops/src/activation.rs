@@ -15,7 +15,7 @@ pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
         return apply(x, Activation::QuickGelu);
     }
     #[cfg(feature = "cuda")]
-    if let Some(y) = crate::cuda::epilogue(x, &crate::Epilogue::activation(Activation::QuickGelu))? {
+    if let Some(y) = crate::cuda::epilogue(x, None, &crate::Epilogue::activation(Activation::QuickGelu))? {
         return Ok(y);
     }
     x * candle_nn::ops::sigmoid(&(x * 1.702)?)?
@@ -33,7 +33,7 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
         return as_f32(x)?.apply_op1(Geglu)?.to_dtype(x.dtype());
     }
     #[cfg(feature = "cuda")]
-    if let Some(y) = crate::cuda::geglu(x)? {
+    if let Some(y) = crate::cuda::geglu(x, None)? {
         return Ok(y);
     }
     geglu_reference(x)

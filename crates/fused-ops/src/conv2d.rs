@@ -87,7 +87,7 @@ impl Conv2d {
     ) -> Result<Self> {
         let shape = (out_channels, in_channels, kernel, kernel);
         let geometry = Geometry { batch: 0, height: 0, width: 0, in_channels, out_channels, kernel, options };
-        let weight = Weight::read(&vb, shape, &geometry)?;
+        let weight = on_device(Weight::read(&vb, shape, &geometry)?)?;
         let low_rank = match low_rank::read(&vb, &[in_channels, kernel, kernel], out_channels)? {
             Some((down, up)) => {
                 Some(Arc::new((Self::from_weight(down, options)?, Linear::from_tensors(up, None)?)))
@@ -102,7 +102,7 @@ impl Conv2d {
     fn from_weight(weight: Tensor, options: Conv2dOptions) -> Result<Self> {
         let (out_channels, in_channels, kernel, _) = weight.dims4()?;
         let geometry = Geometry { batch: 0, height: 0, width: 0, in_channels, out_channels, kernel, options };
-        let (weight, transformed) = (Weight::new(weight, &geometry)?, Arc::default());
+        let (weight, transformed) = (on_device(Weight::new(weight, &geometry)?)?, Arc::default());
         Ok(Self {
             weight,
             transformed,
@@ -167,7 +167,16 @@ impl Conv2d {
                 let y = as_f32(x)?.apply_op3(&as_f32(weight)?, &as_f32(&bias)?, Conv2dOp(geometry))?;
                 y.to_dtype(x.dtype())?
             }
-            Weight::Plain(weight) => conv2d_reference(x, weight, self.bias.as_ref(), options)?,
+            Weight::Plain(weight) => {
+                #[cfg(feature = "cuda")]
+                {
+                    let (bias, size) = (self.bias.as_ref(), [geometry.out_height(), geometry.out_width()]);
+                    if let Some(y) = crate::cuda::conv2d(x, weight, bias, options, size, epilogue)? {
+                        return Ok(y);
+                    }
+                }
+                conv2d_reference(x, weight, self.bias.as_ref(), options)?
+            }
             Weight::Packed(weight) => {
                 let bias = packed_bias(self.bias.as_ref())?;
                 let op = PackedConv2dOp { geometry, weight: weight.clone(), bias };
@@ -175,6 +184,15 @@ impl Conv2d {
             }
         };
         epilogue.apply(y)
+    }
+}
+
+/// The weight with its memory as a GPU's kernel reads it.
+fn on_device(weight: Weight) -> Result<Weight> {
+    match weight {
+        #[cfg(feature = "cuda")]
+        Weight::Plain(weight) => Ok(Weight::Plain(crate::cuda::lay_out_weight(weight)?)),
+        weight => Ok(weight),
     }
 }
 

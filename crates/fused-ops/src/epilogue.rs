@@ -42,7 +42,7 @@ impl<'a> Epilogue<'a> {
     /// The definition: one operation after the other.
     pub(crate) fn apply(&self, mut y: Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
-        if let Some(y) = crate::cuda::epilogue(&y, self)? {
+        if let Some(y) = crate::cuda::epilogue(&y, None, self)? {
             return Ok(y);
         }
         if let Some(shift) = self.shift {

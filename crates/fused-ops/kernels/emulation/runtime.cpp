@@ -109,9 +109,12 @@ void fiber_main() {
     for (;;) {
         run->kernel.body(run->launch->params);
         Fiber& fiber = *run->current;
-        if (!fiber.uncommitted.empty() || !fiber.committed.empty()) {
+        // A group of no copies is done at once.
+        const auto under_way = [](const std::vector<Copy>& group) { return !group.empty(); };
+        if (under_way(fiber.uncommitted) || std::any_of(fiber.committed.begin(), fiber.committed.end(), under_way)) {
             fail("ends while asynchronous copies are under way");
         }
+        fiber.committed.clear();
         fiber.done = true;
         run->done++;
         leave(fiber);

@@ -1,11 +1,12 @@
 //! The kernels on a device, and the memory of tensors as they see it.
 
-use super::attention::AttentionParams;
-use super::denoise::{BytesParams, GuidedStepParams, TimestepParams};
-use super::epilogue::{EpilogueParams, GegluParams};
-use super::group_norm::GroupNormParams;
-use super::launch::{Address, Launch};
-use super::layer_norm::LayerNormParams;
+use super::launches::attention::AttentionParams;
+use super::launches::convolution::ConvolutionParams;
+use super::launches::denoise::{BytesParams, GuidedStepParams, TimestepParams};
+use super::launches::epilogue::{EpilogueParams, GegluParams};
+use super::launches::group_norm::GroupNormParams;
+use super::launches::launch::{Address, Launch};
+use super::launches::layer_norm::LayerNormParams;
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::cuda::cudarc::driver::sys::{CUdevice_attribute_enum, CUfunction_attribute_enum};
 use candle_core::cuda::cudarc::driver::{
@@ -187,6 +188,7 @@ macro_rules! params {
 params!(
     AttentionParams,
     BytesParams,
+    ConvolutionParams,
     EpilogueParams,
     GegluParams,
     GroupNormParams,

@@ -1,8 +1,8 @@
 //! The attention kernels at every shape of the models, and at lengths that no tile divides.
 
-use crate::attention_launch::{Attention, Rows};
 use crate::emulator::{Buffer, Emulator, Value, kernels, seed};
-use crate::launch::Element;
+use crate::launches::attention::{Attention, Rows};
+use crate::launches::launch::Element;
 use crate::rounding::{BF16_UNIT, F16_UNIT, random};
 use candle_core::{Device, Tensor};
 use fused_ops::reference;

@@ -1,9 +1,9 @@
 //! What follows products and convolutions, and the small operations around the UNet.
 
-use crate::denoise_launch::{Bytes, GuidedStep, TimestepEmbedding};
 use crate::emulator::{Buffer, Emulator, Value, kernels, seed};
-use crate::epilogue_launch::{Activation, Epilogue, Geglu};
-use crate::launch::Element;
+use crate::launches::denoise::{Bytes, GuidedStep, TimestepEmbedding};
+use crate::launches::epilogue::{Activation, Epilogue, Geglu};
+use crate::launches::launch::Element;
 use crate::rounding::{BF16_UNIT, F16_UNIT, assert_rounded, random, tensor};
 use candle_core::{Device, Tensor};
 use fused_ops::{LinearStep, reference, shift_channels};

@@ -5,20 +5,12 @@
 
 mod attention;
 mod checker;
+mod convolution;
 mod elementwise;
 mod emulator;
 mod normalization;
 mod rounding;
 
-#[path = "../../src/cuda/attention.rs"]
-mod attention_launch;
-#[path = "../../src/cuda/denoise.rs"]
-mod denoise_launch;
-#[path = "../../src/cuda/epilogue.rs"]
-mod epilogue_launch;
-#[path = "../../src/cuda/group_norm.rs"]
-mod group_norm_launch;
-#[path = "../../src/cuda/launch.rs"]
-mod launch;
-#[path = "../../src/cuda/layer_norm.rs"]
-mod layer_norm_launch;
+/// Those of the crate itself, which know nothing of a device.
+#[path = "../../src/cuda/launches/mod.rs"]
+mod launches;

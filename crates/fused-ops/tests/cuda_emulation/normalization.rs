@@ -1,9 +1,9 @@
 //! Group and layer normalisation with what is fused to them.
 
 use crate::emulator::{Buffer, Emulator, Value, kernels, seed};
-use crate::group_norm_launch::GroupNorm;
-use crate::launch::Element;
-use crate::layer_norm_launch::LayerNorm;
+use crate::launches::group_norm::GroupNorm;
+use crate::launches::launch::Element;
+use crate::launches::layer_norm::LayerNorm;
 use crate::rounding::{BF16_UNIT, F16_UNIT, assert_each_rounded, assert_rounded, random, tensor};
 use fused_ops::{reference, shift_channels};
 use half::{bf16, f16};

@@ -1,0 +1,32 @@
+// What may follow a product or a convolution, for the kernels that compute those and for the one that follows them.
+#pragma once
+
+#include "device.cuh"
+
+namespace epilogue {
+
+// x · Φ(x) with the error function.
+DEVICE float gelu(float x) { return 0.5f * x * (1.f + erff(x * 0.70710678f)); }
+
+// x · sigmoid(slope · x)
+DEVICE float swish(float x, float slope) { return divide_fast(x, 1.f + exp2_fast(-slope * LOG2_E * x)); }
+
+// 0 none, 1 GELU, 2 quick GELU, 3 SiLU; as `Activation` in src/cuda/launches/epilogue.rs.
+DEVICE float activate(float x, int activation) {
+    if (activation == 1) return gelu(x);
+    if (activation == 2) return swish(x, 1.702f);
+    if (activation == 3) return swish(x, 1.f);
+    return x;
+}
+
+// Adds 8 neighbours, if there is something to add.
+template <typename T>
+DEVICE void add(float (&values)[8], Global<const T> more, int64_t at) {
+    if (!more.is_some()) return;
+    float added[8];
+    unpack<T>(added, more.template read_as<uint4>(at));
+#pragma unroll
+    for (int i = 0; i < 8; i++) values[i] += added[i];
+}
+
+}  // namespace epilogue
