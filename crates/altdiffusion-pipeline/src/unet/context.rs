@@ -93,7 +93,8 @@ impl ContextProjector {
                 found: format!("{:?}", bias.dims()),
             });
         }
-        let key_bias = key_bias.map(|bias| bias.to_dtype(dtype)).transpose()?;
+        // Logarithms of counts, which a half type would round by more than all else is rounded.
+        let key_bias = key_bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
         let hidden_states = hidden_states.to_dtype(dtype)?;
         Ok(Self {
             hidden_states,
