@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Epilogue, LayerNorm, Linear, attention, causal_attention};
+use fused_ops::{Epilogue, LayerNorm, Linear, LinearGroup, attention, causal_attention};
 
 use crate::activation::Activation;
 use crate::layer_shape::LayerShape;
@@ -45,9 +45,7 @@ impl ClipLayer {
 
 #[derive(Debug, Clone)]
 struct SelfAttention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
+    qkv_proj: LinearGroup<3>,
     out_proj: Linear,
     heads: usize,
 }
@@ -56,16 +54,14 @@ impl SelfAttention {
     fn new(shape: &LayerShape, vb: VarBuilder) -> Result<Self> {
         let linear = |name: &str| Linear::new(shape.hidden_size, shape.hidden_size, true, vb.pp(name));
         Ok(Self {
-            q_proj: linear("q_proj")?,
-            k_proj: linear("k_proj")?,
-            v_proj: linear("v_proj")?,
+            qkv_proj: LinearGroup::new([linear("q_proj")?, linear("k_proj")?, linear("v_proj")?])?,
             out_proj: linear("out_proj")?,
             heads: shape.num_attention_heads,
         })
     }
 
     fn forward(&self, x: &Tensor, mask: AttentionMask, residual: &Tensor) -> Result<Tensor> {
-        let (query, key, value) = (self.q_proj.forward(x)?, self.k_proj.forward(x)?, self.v_proj.forward(x)?);
+        let [query, key, value] = self.qkv_proj.forward(x)?;
         let mixed = match mask {
             AttentionMask::None => attention(&query, &key, &value, self.heads, None),
             AttentionMask::Causal(bias) => causal_attention(&query, &key, &value, self.heads, Some(bias)),

@@ -38,7 +38,7 @@ pub use embedding::Embedding;
 pub use epilogue::Epilogue;
 pub use group_norm::GroupNorm;
 pub use layer_norm::LayerNorm;
-pub use linear::Linear;
+pub use linear::{Linear, LinearGroup};
 pub use low_rank::{LORA_DOWN, LORA_UP};
 pub use memory::keep_freed_memory;
 pub use quantized::BlockType;

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Epilogue, LayerNorm, Linear, attention};
+use fused_ops::{Epilogue, LayerNorm, Linear, LinearGroup, attention};
 
 use crate::activation::Activation;
 use crate::layer_shape::LayerShape;
@@ -41,25 +41,19 @@ impl XlmRobertaLayer {
 /// `attention.self`.
 #[derive(Debug, Clone)]
 struct SelfAttention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
+    query_key_value: LinearGroup<3>,
     heads: usize,
 }
 
 impl SelfAttention {
     fn new(shape: &LayerShape, vb: VarBuilder) -> Result<Self> {
-        let hidden = shape.hidden_size;
-        Ok(Self {
-            query: Linear::new(hidden, hidden, true, vb.pp("query"))?,
-            key: Linear::new(hidden, hidden, true, vb.pp("key"))?,
-            value: Linear::new(hidden, hidden, true, vb.pp("value"))?,
-            heads: shape.num_attention_heads,
-        })
+        let projection = |name: &str| Linear::new(shape.hidden_size, shape.hidden_size, true, vb.pp(name));
+        let projections = [projection("query")?, projection("key")?, projection("value")?];
+        Ok(Self { query_key_value: LinearGroup::new(projections)?, heads: shape.num_attention_heads })
     }
 
     fn forward(&self, x: &Tensor, key_bias: Option<&Tensor>) -> Result<Tensor> {
-        let (query, key, value) = (self.query.forward(x)?, self.key.forward(x)?, self.value.forward(x)?);
+        let [query, key, value] = self.query_key_value.forward(x)?;
         attention(&query, &key, &value, self.heads, key_bias)
     }
 }

@@ -4,25 +4,13 @@ use std::collections::HashMap;
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Epilogue, Linear, attention};
+use fused_ops::{Epilogue, Linear, LinearGroup, attention};
 
 /// Keys and values, projected: (batch, tokens, heads × head dimension) each.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyValue {
     pub key: Tensor,
     pub value: Tensor,
-}
-
-/// The sizes of an [`Attention`].
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AttentionConfig {
-    /// Width of what asks, and of the result. The heads share it equally.
-    pub query_dim: usize,
-    /// Width of what is looked at: the same as `query_dim` in self-attention.
-    pub context_dim: usize,
-    pub heads: usize,
-    /// Whether the projections of queries, keys and values have biases. The one of the result always has.
-    pub bias: bool,
 }
 
 /// The names of the four projections in a checkpoint.
@@ -39,9 +27,49 @@ const NAMES: ProjectionNames = ProjectionNames { query: "to_q", key: "to_k", val
 const OLD_NAMES: ProjectionNames =
     ProjectionNames { query: "query", key: "key", value: "value", out: "proj_attn" };
 
-/// Scaled dot-product attention over `heads` heads.
+impl ProjectionNames {
+    /// Those of the checkpoint.
+    fn of(vb: &VarBuilder) -> Self {
+        if vb.pp(OLD_NAMES.query).contains_tensor("weight") { OLD_NAMES } else { NAMES }
+    }
+}
+
+/// Attention of hidden states to themselves, over `heads` heads that share their width equally.
 #[derive(Debug, Clone)]
-pub(crate) struct Attention {
+pub(crate) struct SelfAttention {
+    to_qkv: LinearGroup<3>,
+    to_out: Linear,
+    heads: usize,
+}
+
+impl SelfAttention {
+    /// Of hidden states of this width. `bias` says whether the projections of queries, keys and values have biases; the one
+    /// of the result always has.
+    pub fn new(width: usize, heads: usize, bias: bool, vb: VarBuilder) -> Result<Self> {
+        let names = ProjectionNames::of(&vb);
+        let projection = |name: &str| pointwise(width, width, bias, vb.pp(name));
+        Ok(Self {
+            to_qkv: LinearGroup::new([
+                projection(names.query)?,
+                projection(names.key)?,
+                projection(names.value)?,
+            ])?,
+            to_out: pointwise(width, width, true, vb.pp(names.out))?,
+            heads,
+        })
+    }
+
+    /// (batch, tokens, width), plus what is carried around it, of the same shape.
+    pub fn forward(&self, hidden: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let [query, key, value] = self.to_qkv.forward(hidden)?;
+        let attended = attention(&query, &key, &value, self.heads, None)?;
+        self.to_out.forward_with(&attended, &Epilogue::residual(residual))
+    }
+}
+
+/// Attention of hidden states to a context, over `heads` heads that share their width equally.
+#[derive(Debug, Clone)]
+pub(crate) struct CrossAttention {
     to_q: Linear,
     to_k: Linear,
     to_v: Linear,
@@ -49,33 +77,27 @@ pub(crate) struct Attention {
     heads: usize,
 }
 
-impl Attention {
-    pub fn new(config: AttentionConfig, vb: VarBuilder) -> Result<Self> {
-        let AttentionConfig { query_dim, context_dim, heads, bias } = config;
-        let old = vb.pp(OLD_NAMES.query).contains_tensor("weight");
-        let names = if old { OLD_NAMES } else { NAMES };
+impl CrossAttention {
+    /// Of hidden states of a width to a context of another one.
+    pub fn new(width: usize, context_width: usize, heads: usize, vb: VarBuilder) -> Result<Self> {
+        let names = ProjectionNames::of(&vb);
         Ok(Self {
-            to_q: pointwise(query_dim, query_dim, bias, vb.pp(names.query))?,
-            to_k: pointwise(context_dim, query_dim, bias, vb.pp(names.key))?,
-            to_v: pointwise(context_dim, query_dim, bias, vb.pp(names.value))?,
-            to_out: pointwise(query_dim, query_dim, true, vb.pp(names.out))?,
+            to_q: pointwise(width, width, false, vb.pp(names.query))?,
+            to_k: pointwise(context_width, width, false, vb.pp(names.key))?,
+            to_v: pointwise(context_width, width, false, vb.pp(names.value))?,
+            to_out: pointwise(width, width, true, vb.pp(names.out))?,
             heads,
         })
     }
 
-    /// The keys and values of what is looked at, (batch, tokens, context_dim).
+    /// The keys and values of a context, (batch, tokens, context_width).
     pub fn project(&self, context: &Tensor) -> Result<KeyValue> {
         Ok(KeyValue { key: self.to_k.forward(context)?, value: self.to_v.forward(context)? })
     }
 
-    /// Self-attention of (batch, tokens, query_dim), plus what is carried around it, of the same shape.
-    pub fn forward(&self, hidden: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        self.forward_with(hidden, &self.project(hidden)?, None, &[], residual)
-    }
-
-    /// Attention of (batch, tokens, query_dim) to given keys and values, plus what is carried around it. `key_bias`,
+    /// Attention of (batch, tokens, width) to given keys and values, plus what is carried around it. `key_bias`,
     /// (batch, keys), is added to each key's scores. Attention to each of `others` is added to that to `context`.
-    pub fn forward_with(
+    pub fn forward(
         &self,
         hidden: &Tensor,
         context: &KeyValue,

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::layers::attention::{Attention, KeyValue};
+use crate::layers::attention::{CrossAttention, KeyValue};
 use crate::{Error, Result};
 
 /// A batch of prompts, projected to the keys and values of every cross-attention of one UNet, in the order in
@@ -52,7 +52,7 @@ impl ContextCursor<'_> {
     /// Attends, from (batch, positions, channels), to the next layer's keys and values, and adds what is carried around.
     pub fn attend(
         &mut self,
-        attention: &Attention,
+        attention: &CrossAttention,
         hidden: &Tensor,
         residual: &Tensor,
     ) -> candle_core::Result<Tensor> {
@@ -64,7 +64,7 @@ impl ContextCursor<'_> {
             )
         };
         let images: Vec<_> = self.context.images.iter().filter_map(|image| image.layers.get(place)).collect();
-        attention.forward_with(hidden, layer, self.context.key_bias.as_ref(), &images, residual)
+        attention.forward(hidden, layer, self.context.key_bias.as_ref(), &images, residual)
     }
 }
 
@@ -103,7 +103,7 @@ impl ContextProjector {
     }
 
     /// Projects the hidden states for the next layer.
-    pub fn project(&mut self, attention: &Attention) -> candle_core::Result<()> {
+    pub fn project(&mut self, attention: &CrossAttention) -> candle_core::Result<()> {
         self.context.layers.push(attention.project(&self.hidden_states)?);
         Ok(())
     }

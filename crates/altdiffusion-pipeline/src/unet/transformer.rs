@@ -5,7 +5,7 @@ use candle_nn::VarBuilder;
 use fused_ops::{Conv2d, Epilogue, GroupNorm, LayerNorm, Linear};
 
 use super::context::{ContextCursor, ContextProjector};
-use crate::layers::attention::{Attention, AttentionConfig};
+use crate::layers::attention::{CrossAttention, SelfAttention};
 use crate::layers::layout::same_size;
 
 /// What the group norm before the transformer adds to the variance, whatever the UNet's own `norm_eps`.
@@ -102,9 +102,9 @@ impl Projection {
 #[derive(Debug, Clone)]
 struct BasicTransformerBlock {
     norm1: LayerNorm,
-    attn1: Attention,
+    attn1: SelfAttention,
     norm2: LayerNorm,
-    attn2: Attention,
+    attn2: CrossAttention,
     norm3: LayerNorm,
     ff: FeedForward,
 }
@@ -113,15 +113,11 @@ impl BasicTransformerBlock {
     fn new(config: TransformerConfig, vb: VarBuilder) -> Result<Self> {
         let TransformerConfig { channels, heads, cross_attention_dim, .. } = config;
         let norm = |name: &str| LayerNorm::new(channels, LAYER_NORM_EPS, vb.pp(name));
-        let attention = |context_dim, name: &str| {
-            let config = AttentionConfig { query_dim: channels, context_dim, heads, bias: false };
-            Attention::new(config, vb.pp(name))
-        };
         Ok(Self {
             norm1: norm("norm1")?,
-            attn1: attention(channels, "attn1")?,
+            attn1: SelfAttention::new(channels, heads, false, vb.pp("attn1"))?,
             norm2: norm("norm2")?,
-            attn2: attention(cross_attention_dim, "attn2")?,
+            attn2: CrossAttention::new(channels, cross_attention_dim, heads, vb.pp("attn2"))?,
             norm3: norm("norm3")?,
             ff: FeedForward::new(channels, vb.pp("ff"))?,
         })

@@ -6,7 +6,7 @@ use fused_ops::GroupNorm;
 
 use super::config::AutoencoderKlConfig;
 use super::encoder::{EPS, resnet_config};
-use crate::layers::attention::{Attention, AttentionConfig};
+use crate::layers::attention::SelfAttention;
 use crate::layers::resnet::ResnetBlock2D;
 
 /// A residual block, self-attention over all positions with one head, and another residual block.
@@ -47,15 +47,14 @@ impl UNetMidBlock2D {
 #[derive(Debug, Clone)]
 struct AttentionBlock {
     group_norm: GroupNorm,
-    attention: Attention,
+    attention: SelfAttention,
 }
 
 impl AttentionBlock {
     fn new(channels: usize, groups: usize, vb: VarBuilder) -> Result<Self> {
-        let config = AttentionConfig { query_dim: channels, context_dim: channels, heads: 1, bias: true };
         Ok(Self {
             group_norm: GroupNorm::new(groups, channels, EPS, vb.pp("group_norm"))?,
-            attention: Attention::new(config, vb)?,
+            attention: SelfAttention::new(channels, 1, true, vb)?,
         })
     }
 
