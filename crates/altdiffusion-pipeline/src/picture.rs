@@ -1,6 +1,7 @@
 //! From the decoder's pixels to pictures.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
+use fused_ops::to_bytes;
 use image::RgbImage;
 
 use crate::latents::all_finite;
@@ -25,11 +26,10 @@ pub fn to_pictures(pixels: &Tensor) -> Result<Vec<RgbImage>> {
             remedy: "f16 may have overflowed; use bf16 or f32",
         });
     }
-    let pixels = pixels.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.permute((0, 2, 3, 1))?;
+    let bytes = to_bytes(&pixels.permute((0, 2, 3, 1))?)?.to_device(&Device::Cpu)?;
     (0..pictures)
         .map(|picture| {
-            let values = pixels.get(picture)?.flatten_all()?.to_vec1::<f32>()?;
-            let bytes = values.into_iter().map(to_byte).collect();
+            let bytes = bytes.get(picture)?.flatten_all()?.to_vec1()?;
             let sizes = u32::try_from(width).ok().zip(u32::try_from(height).ok());
             sizes.and_then(|(width, height)| RgbImage::from_raw(width, height, bytes)).ok_or_else(|| {
                 Error::Shape {
@@ -42,21 +42,11 @@ pub fn to_pictures(pixels: &Tensor) -> Result<Vec<RgbImage>> {
         .collect()
 }
 
-fn to_byte(value: f32) -> u8 {
-    ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use candle_core::DType;
 
-    #[test]
-    fn values_are_cut_off_and_rounded() {
-        assert_eq!([-9.0, -1.0, 0.0, 1.0, 9.0].map(to_byte), [0, 0, 128, 255, 255]);
-        for byte in 0..=255u8 {
-            assert_eq!(to_byte(f32::from(byte) / 127.5 - 1.0), byte);
-        }
-    }
+    use super::*;
 
     #[test]
     fn rows_columns_and_channels_keep_their_places() -> Result<()> {

@@ -1,6 +1,7 @@
 //! The small operations around a UNet, each in one pass: timesteps as vectors, guidance with a scheduler's update, and
 //! pictures as bytes.
 
+use crate::custom::{on_cpu, with_slice};
 use candle_core::{D, DType, Result, Tensor};
 
 /// The wavelength of the slowest sinusoid, over 2π.
@@ -137,7 +138,15 @@ pub fn to_bytes(x: &Tensor) -> Result<Tensor> {
     if let Some(bytes) = crate::cuda::to_bytes(x)? {
         return Ok(bytes);
     }
+    if on_cpu(x) {
+        let bytes = with_slice(x, |values| Ok(values.iter().copied().map(to_byte).collect()))?;
+        return Tensor::from_vec(bytes, x.shape(), x.device());
+    }
     to_bytes_reference(x)
+}
+
+fn to_byte(value: f32) -> u8 {
+    ((value / 2. + 0.5).clamp(0., 1.) * 255.).round_ties_even() as u8
 }
 
 /// The definition, in candle tensors.

@@ -83,6 +83,8 @@ fn bytes_are_rounded_to_even_and_cut_off() -> Result<()> {
         .map(|value| ((value / 2. + 0.5).clamp(0., 1.) * 255.).round_ties_even() as u8)
         .collect();
     assert_eq!(expected[20_002], 128, "a tie, to even");
-    assert_eq!(to_bytes(&Tensor::new(values, &Device::Cpu)?)?.to_vec1::<u8>()?, expected);
+    let values = Tensor::new(values, &Device::Cpu)?;
+    assert_eq!(to_bytes(&values)?.to_vec1::<u8>()?, expected);
+    assert_eq!(reference::to_bytes(&values)?.to_vec1::<u8>()?, expected);
     Ok(())
 }
