@@ -1,22 +1,25 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can show of the CUDA kernels, in one call of at most eight minutes: whether each of them is
-# right, in f16 and bf16, against f64; compute-sanitizer's memcheck and racecheck over the small shapes; and how long they
-# take beside PyTorch, in one table.
+# right, in f16 and bf16, against f64; compute-sanitizer's memcheck and racecheck over the small shapes; how long they take
+# beside PyTorch; and a full-size model of random weights in f16, beside the same in f32 on the CPU and beside PyTorch.
 #
-# Build the program elsewhere, where there are Rust and nvcc; this machine needs neither:
+# Build the programs elsewhere, where there are Rust and nvcc; this machine needs neither:
 #
 #     cargo build --release -p fused-ops --features cuda --example gpu_check
-#     strip target/release/examples/gpu_check
+#     cargo build --release -p altdiffusion-pipeline --features cuda --example stopwatch
+#     strip target/release/examples/{gpu_check,stopwatch}
 #
-# Usage: gpu-check.sh GPU_CHECK [RESULTS_DIR]
+# Usage: gpu-check.sh GPU_CHECK STOPWATCH [RESULTS_DIR]
 #
-# It needs an NVIDIA driver, and the libraries that candle links (libcublas, libcurand). Python with PyTorch (PYTHON, or
-# python3) and compute-sanitizer are used where they are found; what is left out is said. The table is also written to
-# RESULTS_DIR (benches/results) under the name of the device and the date. The exit code is 1 if anything was wrong.
+# It needs an NVIDIA driver, and the libraries that candle links (libcublas, libcurand). Python with PyTorch, and diffusers
+# for the model (PYTHON, or python3), and compute-sanitizer are used where they are found; what is left out is said. The
+# tables are also written to RESULTS_DIR (benches/results) under the name of the device and the date. The exit code is 1 if
+# anything was wrong.
 set -uo pipefail
 program=$(realpath "$1") || exit 2
+stopwatch=$(realpath "$2") || exit 2
 scripts=$(dirname "$(realpath "$0")")
-results=$(realpath -m "${2:-$scripts/../benches/results}")
+results=$(realpath -m "${3:-$scripts/../benches/results}")
 python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -42,28 +45,37 @@ device=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head
     exit 2
 }
 echo "$device"
+name=$(sed 's/[^A-Za-z0-9.]\+/-/g' <<<"${device%%,*}")
+mkdir -p "$results"
 
-part 120 "every kernel against f64" "$program" check
+part 80 "every kernel against f64" "$program" check
 
 if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null); then
     for tool in memcheck racecheck; do
-        part 90 "$tool over the small shapes" \
+        part 60 "$tool over the small shapes" \
             "$sanitizer" --tool "$tool" --error-exitcode 1 --print-limit 5 "$program" check --small
     done
 else
     echo "SKIPPED: there is no compute-sanitizer"
 fi
 
-if part 60 "timings" "$program" time >"$work/times.jsonl"; then
+if part 40 "timings" "$program" time >"$work/times.jsonl"; then
     if "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
-        name=$(sed 's/[^A-Za-z0-9.]\+/-/g' <<<"${device%%,*}")
-        mkdir -p "$results"
         table="$results/gpu-$name-$(date +%F).md"
-        part 120 "PyTorch beside them" "$python" "$scripts/gpu-compare.py" "$work/times.jsonl" --device "$device" \
+        part 60 "PyTorch beside them" "$python" "$scripts/gpu-compare.py" "$work/times.jsonl" --device "$device" \
             --output "$table"
     else
         echo "SKIPPED: $python has no PyTorch with CUDA; the kernels alone took"
         cat "$work/times.jsonl"
     fi
+fi
+
+if "$python" -c 'import diffusers, torch, transformers; assert torch.cuda.is_available()' 2>/dev/null; then
+    part 60 "a model of random weights" "$python" "$scripts/make-random-checkpoint.py" "$work/model" --model m9 \
+        --tokenizer "$scripts/../tests/golden/tokenizer" --format f16 &&
+        part 120 "the model beside the CPU and PyTorch" "$python" "$scripts/compare-gpu.py" "$work/model" \
+            --program "$stopwatch" --rounds 5 --output "$results/gpu-model-$name-$(date +%F).md"
+else
+    echo "SKIPPED: $python has no diffusers, transformers and PyTorch with CUDA, so no model ran"
 fi
 exit $failed

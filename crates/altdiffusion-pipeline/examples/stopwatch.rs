@@ -1,39 +1,68 @@
-//! Runs single parts of a model on request and says how long they took: what `scripts/compare-cpu.py` times beside the
-//! reference implementation.
+//! Runs single parts of a model on request and says how long they took: what `scripts/compare-cpu.py` and
+//! `scripts/compare-gpu.py` time beside the reference implementation.
 //!
 //! ```sh
-//! cargo run --release -p altdiffusion-pipeline --example stopwatch -- MODEL INPUTS.safetensors OUTPUT_DIR
+//! cargo run --release -p altdiffusion-pipeline --example stopwatch -- MODEL INPUTS.safetensors OUTPUT_DIR [DEVICE TYPE]
 //! ```
 //!
-//! Each line on standard input is the name of a work: `text_…`, `unet_…` or `vae_…`. Its inputs are the tensors
-//! `NAME.input_ids` and `.attention_mask` (u32), or `.sample`, `.timesteps` and `.hidden_states`, or `.latents`. The answer
-//! is a line on standard output with the seconds; the first time, what came out is written to `OUTPUT_DIR/NAME.safetensors`.
-//! Before the first answer comes a line with the seconds of loading.
+//! The device is `cpu` or `cuda`, the type of the weights `f32`, `f16` or `bf16`; by default `cpu` and `f32`.
+//!
+//! Each line on standard input is the name of a work: `text_…`, `unet_…`, `vae_…` or `denoise_…`. Its inputs are the tensors
+//! `NAME.input_ids` and `.attention_mask` (u32), or `.sample`, `.timesteps` and `.hidden_states`, or `.latents`, or `.noise`
+//! and `.hidden_states`, without the prompt and then with it. The answer is a line on standard output with the seconds; the
+//! first time, what came out is written in f32 to `OUTPUT_DIR/NAME.safetensors`. Before the first answer comes a line with
+//! the seconds of loading.
 
 use std::collections::HashMap;
 use std::error::Error;
 use std::io::{BufRead, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
 use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::source::ModelSource;
 use altclip_encoder::text_encoder::TextEncoder;
+use altdiffusion_pipeline::random::Rng;
+use altdiffusion_pipeline::schedulers::SchedulerConfig;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use altdiffusion_pipeline::vae::AutoencoderKl;
+use altdiffusion_pipeline::{Denoising, Guidance, Prompt, Start, TextStates, denoise};
 use candle_core::{DType, Device, Tensor, safetensors};
+
+/// How a `denoise_…` work goes: with the noise levels of Stable Diffusion, and diffusers' guidance scale.
+const SCHEDULER: &str = r#"{
+    "_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+    "clip_sample": false, "set_alpha_to_one": false, "steps_offset": 1
+}"#;
+const STEPS: usize = 20;
+const GUIDANCE_SCALE: f64 = 7.5;
 
 fn main() -> Result<(), Box<dyn Error>> {
     fused_ops::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, inputs, output] = arguments.as_slice() else {
-        return Err("expected a model, a file of inputs and a folder".into());
+    let (model, inputs, output, device, dtype) = match arguments.as_slice() {
+        [model, inputs, output] => (model, inputs, output, "cpu", "f32"),
+        [model, inputs, output, device, dtype] => (model, inputs, output, device.as_str(), dtype.as_str()),
+        _ => {
+            return Err("expected a model, a file of inputs, a folder and perhaps a device and a type".into());
+        }
     };
-    let device = Device::Cpu;
+    let device = match device {
+        "cpu" => Device::Cpu,
+        "cuda" => Device::new_cuda(0)?,
+        _ => return Err(format!("{device}: expected cpu or cuda").into()),
+    };
+    let dtype = match dtype {
+        "f32" => DType::F32,
+        "f16" => DType::F16,
+        "bf16" => DType::BF16,
+        _ => return Err(format!("{dtype}: expected f32, f16 or bf16").into()),
+    };
     let inputs: HashMap<String, Tensor> = safetensors::load(inputs, &device)?;
     let start = Instant::now();
     let source = ModelSource::open(model)?;
-    let weights = |folder| Checkpoint::open(&source, folder)?.var_builder(DType::F32, &device);
+    let weights = |folder| Checkpoint::open(&source, folder)?.var_builder(dtype, &device);
     let text = TextEncoder::new(&source.read_json("text_encoder/config.json")?, weights("text_encoder")?)?;
     let unet = UNet2DConditionModel::new(&source.read_json("unet/config.json")?, weights("unet")?)?;
     let vae = AutoencoderKl::new(&source.read_json("vae/config.json")?, weights("vae")?)?;
@@ -54,15 +83,33 @@ fn main() -> Result<(), Box<dyn Error>> {
                 input("hidden_states")?,
             )?,
             Some("vae") => vae.decode(input("latents")?)?,
-            _ => return Err(format!("{name}: expected a name that begins with text_, unet_ or vae_").into()),
+            Some("denoise") => denoised(&unet, input("noise")?, input("hidden_states")?)?,
+            _ => return Err(format!("{name}: expected text_…, unet_…, vae_… or denoise_…").into()),
         };
+        device.synchronize()?;
         answer(start)?;
         let path = Path::new(output).join(format!("{name}.safetensors"));
         if !path.exists() {
-            result.save_safetensors("result", path)?;
+            result.to_dtype(DType::F32)?.save_safetensors("result", path)?;
         }
     }
     Ok(())
+}
+
+/// Latents of a guided run by DDIM, (pictures, channels, height, width).
+fn denoised(
+    unet: &UNet2DConditionModel,
+    noise: &Tensor,
+    hidden_states: &Tensor,
+) -> Result<Tensor, altdiffusion_pipeline::Error> {
+    let mut scheduler = SchedulerConfig::from_json(SCHEDULER, "the scheduler")?.build(STEPS)?;
+    let start = Start::in_noise(&*scheduler, noise)?;
+    let states = TextStates::from_hidden_states(hidden_states.clone())?;
+    let prompt = Prompt::guided(unet, &states, 1)?;
+    let how = Denoising { guidance: Guidance::new(GUIDANCE_SCALE), windows: None };
+    let mut rng = Rng::default().with_seed(0);
+    let run = denoise(unet, &mut *scheduler, &prompt, how, start, &mut *rng, |_| ControlFlow::Continue(()))?;
+    Ok(run.latents)
 }
 
 fn answer(start: Instant) -> std::io::Result<()> {

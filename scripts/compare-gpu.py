@@ -1,0 +1,211 @@
+#!/usr/bin/env python3
+"""Compare a full-size model on a GPU with itself on the CPU, and time it beside PyTorch: one checkpoint, one run.
+
+    make-random-checkpoint.py MODEL --model m9 --tokenizer tests/golden/tokenizer --format f16
+    compare-gpu.py MODEL --program stopwatch [--output TABLE.md]
+
+The program is the example `stopwatch` of altdiffusion-pipeline, built with the feature `cuda`, elsewhere if need be:
+
+    cargo build --release -p altdiffusion-pipeline --features cuda --example stopwatch
+
+First every part runs in f32 on the CPU and in f16 on the GPU, on the same input, and ‖a − b‖ / ‖b‖ is printed: for the
+parts by themselves, and for the latents of 20 guided steps at 512 × 512. The exit code is 1 if one of them is above 1e-2.
+Then, in turns, it times the text encoder on 64 prompts of mixed lengths and on 64 of 77 tokens, one guided UNet call at
+512 × 512, and the VAE, beside transformers and diffusers in f16 with channels last, eager and with `torch.compile`; and
+20 guided steps beside diffusers' UNet and DDIM. Printed are medians. `--device cpu --type f32` runs all of it without a
+GPU, to see that it works.
+"""
+
+import argparse
+import datetime
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.pipelines.deprecated.alt_diffusion.modeling_roberta_series import (
+    RobertaSeriesModelWithTransformation,
+)
+from safetensors.torch import load_file, save_file
+from turns import Program
+
+TOLERANCE = 1e-2
+TYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+#: As in the example `stopwatch`.
+STEPS, GUIDANCE_SCALE = 20, 7.5
+SCHEDULER = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+
+
+def prompts(lengths: np.ndarray, vocab_size: int, generator: np.random.Generator) -> dict[str, torch.Tensor]:
+    """Random token ids, `<s>` first, `</s>` last, then padding up to 77."""
+    ids = torch.ones((len(lengths), 77), dtype=torch.int64)
+    mask = torch.zeros((len(lengths), 77), dtype=torch.int64)
+    for row, length in enumerate(lengths):
+        ids[row, :length] = torch.from_numpy(generator.integers(4, vocab_size, length))
+        ids[row, 0], ids[row, length - 1], mask[row, :length] = 0, 2, 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def make_inputs(text_config, unet_config) -> dict[str, dict[str, torch.Tensor]]:
+    generator = np.random.default_rng(0)
+    normal = lambda *shape: torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))  # noqa: E731
+    latents = (unet_config.in_channels, unet_config.sample_size, unet_config.sample_size)
+    states = (2, 77, unet_config.cross_attention_dim)
+    return {
+        "text_64_realistic": prompts(generator.integers(4, 41, 64), text_config.vocab_size, generator),
+        "text_64x77": prompts(np.full(64, 77), text_config.vocab_size, generator),
+        "unet_guided": {
+            "sample": normal(2, *latents),
+            "timesteps": torch.full((2,), 500.0),
+            "hidden_states": normal(*states),
+        },
+        "vae": {"latents": normal(1, *latents)},
+        "denoise_20_steps": {"noise": normal(1, *latents), "hidden_states": normal(*states)},
+    }
+
+
+class Reference:
+    """PyTorch's side, eager or compiled."""
+
+    def __init__(self, model: Path, device: str, dtype: torch.dtype):
+        self.device, self.dtype = device, dtype
+        part = lambda cls, folder: cls.from_pretrained(model / folder, torch_dtype=dtype).to(device).eval()  # noqa: E731
+        self.text = part(RobertaSeriesModelWithTransformation, "text_encoder")
+        self.unet = part(UNet2DConditionModel, "unet").to(memory_format=torch.channels_last)
+        self.vae = part(AutoencoderKL, "vae").to(memory_format=torch.channels_last)
+        self.decode = self.vae.decode
+
+    def compiled(self) -> None:
+        self.text = torch.compile(self.text)
+        self.unet = torch.compile(self.unet, fullgraph=True)
+        self.decode = torch.compile(self.vae.decode)
+
+    def run(self, name: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        kind = name.split("_")[0]
+        if kind == "text":
+            return self.text(**inputs).projection_state
+        if kind == "unet":
+            return self.unet(inputs["sample"], inputs["timesteps"], inputs["hidden_states"], return_dict=False)[0]
+        if kind == "vae":
+            return self.decode(inputs["latents"], return_dict=False)[0]
+        scheduler = DDIMScheduler(**SCHEDULER)
+        scheduler.set_timesteps(STEPS, device=self.device)
+        latents = inputs["noise"]
+        for timestep in scheduler.timesteps:
+            sample = torch.cat([latents, latents])
+            output = self.unet(sample, timestep, inputs["hidden_states"], return_dict=False)[0]
+            without, conditioned = output.chunk(2)
+            guided = without + GUIDANCE_SCALE * (conditioned - without)
+            latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
+        return latents
+
+    def inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        def convert(x: torch.Tensor) -> torch.Tensor:
+            x = x.to(self.device, self.dtype if x.is_floating_point() else None)
+            return x.to(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+        return {name: convert(x) for name, x in inputs.items()}
+
+    def seconds(self, name: str, inputs: dict[str, torch.Tensor]) -> float:
+        synchronize = torch.cuda.synchronize if self.device == "cuda" else lambda: None
+        synchronize()
+        begin = time.perf_counter()
+        self.run(name, inputs)
+        synchronize()
+        return time.perf_counter() - begin
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="the checkpoint")
+    parser.add_argument("--program", type=Path, required=True, help="the built example `stopwatch`")
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="(default: cuda)")
+    parser.add_argument("--type", default="f16", choices=TYPES, help="of weights on the device (default: f16)")
+    parser.add_argument("--rounds", type=int, default=9, help="counted turns of each work (default: 9)")
+    parser.add_argument("--works", nargs="+", help="some of the works (default: all)")
+    parser.add_argument("--no-compile", action="store_true", help="leave `torch.compile` out, which takes minutes")
+    parser.add_argument("--output", type=Path, help="where the table is written to as well")
+    arguments = parser.parse_args()
+    torch.set_grad_enabled(False)
+    device, name = arguments.device, "the CPU"
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+
+    reference = Reference(arguments.model, device, TYPES[arguments.type])
+    works = make_inputs(reference.text.config, reference.unet.config)
+    works = {work: works[work] for work in arguments.works or works}
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        flat = {f"{work}.{part}": tensor for work, parts in works.items() for part, tensor in parts.items()}
+        flat = {key: tensor.to(torch.uint32) if tensor.dtype == torch.int64 else tensor for key, tensor in flat.items()}
+        save_file(flat, folder / "inputs.safetensors")
+
+        def results(side: str, *target: str) -> tuple[Program, Path]:
+            (folder / side).mkdir()
+            command = [arguments.program, arguments.model, folder / "inputs.safetensors", folder / side, *target]
+            return Program(*command), folder / side
+
+        exact, expected = results("exact", "cpu", "f32")
+        program, found = results("found", device, arguments.type)
+        lines = [
+            f"# A full-size model on {name}, in {arguments.type}, beside PyTorch {torch.__version__}",
+            "",
+            f"{datetime.date.today()}; medians, in milliseconds; distance from f32 on the CPU.",
+            "",
+            "| work | here | PyTorch | compiled | ratio | ratio, compiled | distance | PyTorch's |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        inputs = {work: reference.inputs(parts) for work, parts in works.items()}
+        ours, eager, compiled, distances, worst = {}, {}, {}, {}, 0.0
+        for work in works:
+            exact.run(work)
+            ours[work], eager[work] = [], []
+            for turn in range(arguments.rounds + 2):
+                times = program.run(work), reference.seconds(work, inputs[work])
+                # The first two choose algorithms and fill caches.
+                if turn >= 2:
+                    ours[work].append(times[0])
+                    eager[work].append(times[1])
+            right = load_file(expected / f"{work}.safetensors")["result"]
+            ourselves = relative(load_file(found / f"{work}.safetensors")["result"], right)
+            theirs = relative(reference.run(work, inputs[work]).float().cpu(), right)
+            distances[work], worst = (ourselves, theirs), max(worst, ourselves)
+            print(f"  {work}: {ourselves:.1e} from f32 on the CPU, PyTorch {theirs:.1e}", flush=True)
+        if not arguments.no_compile:
+            reference.compiled()
+            for work in works:
+                compiled[work] = [reference.seconds(work, inputs[work]) for _ in range(arguments.rounds + 2)][2:]
+        for work in works:
+            mine, theirs = (statistics.median(times[work]) for times in (ours, eager))
+            third, ratio = "–", "–"
+            if compiled:
+                best = statistics.median(compiled[work])
+                third, ratio = f"{1e3 * best:.2f}", f"{best / mine:.2f}"
+            lines.append(
+                f"| {work} | {1e3 * mine:.2f} | {1e3 * theirs:.2f} | {third} | {theirs / mine:.2f} | {ratio} | "
+                f"{distances[work][0]:.1e} | {distances[work][1]:.1e} |"
+            )
+    table = "\n".join(lines) + "\n"
+    print(f"\n{table}")
+    if arguments.output:
+        arguments.output.write_text(table)
+    sys.exit(1 if not worst <= TOLERANCE else 0)
+
+
+if __name__ == "__main__":
+    main()
