@@ -32,22 +32,13 @@ from diffusers.pipelines.deprecated.alt_diffusion.modeling_roberta_series import
     RobertaSeriesModelWithTransformation,
 )
 from safetensors.torch import load_file, save_file
-from turns import Program, timed
+from turns import Program, prompts, timed
 
 TOLERANCE = 1e-4
 #: Floating-point operations of each work in 10⁹, without shortcuts.
 TEXT_TOKEN, UNET_256, UNET_512, VAE_512 = 0.604, 360, 803, 2510
-
-
-def prompts(count: int, lengths, generator: np.random.Generator) -> dict[str, torch.Tensor]:
-    """Random token ids, `<s>` first, `</s>` last, then padding up to 77."""
-    ids = torch.ones((count, 77), dtype=torch.int64)
-    mask = torch.zeros((count, 77), dtype=torch.int64)
-    for row in range(count):
-        length = int(lengths(generator))
-        ids[row, :length] = torch.from_numpy(generator.integers(4, 250000, length))
-        ids[row, 0], ids[row, length - 1], mask[row, :length] = 0, 2, 1
-    return {"input_ids": ids, "attention_mask": mask}
+#: Of XLM-R.
+VOCAB_SIZE = 250002
 
 
 def make_inputs() -> dict[str, tuple[float, dict[str, torch.Tensor]]]:
@@ -62,8 +53,8 @@ def make_inputs() -> dict[str, tuple[float, dict[str, torch.Tensor]]]:
         }
 
     return {
-        "text_8x77": (8 * 77 * TEXT_TOKEN, prompts(8, lambda _: 77, generator)),
-        "text_32_realistic": (32 * 77 * TEXT_TOKEN, prompts(32, lambda g: g.integers(4, 41), generator)),
+        "text_8x77": (8 * 77 * TEXT_TOKEN, prompts(np.full(8, 77), VOCAB_SIZE, generator)),
+        "text_32_realistic": (32 * 77 * TEXT_TOKEN, prompts(generator.integers(4, 41, 32), VOCAB_SIZE, generator)),
         "unet_2x256": (UNET_256, unet(2, 256)),
         "unet_1x512": (UNET_512, unet(1, 512)),
         "vae_512": (VAE_512, {"latents": normal(1, 4, 64, 64)}),

@@ -31,7 +31,7 @@ from diffusers.pipelines.deprecated.alt_diffusion.modeling_roberta_series import
     RobertaSeriesModelWithTransformation,
 )
 from safetensors.torch import load_file, save_file
-from turns import Program
+from turns import Program, prompts
 
 TOLERANCE = 1e-2
 TYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -45,16 +45,6 @@ SCHEDULER = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
-
-
-def prompts(lengths: np.ndarray, vocab_size: int, generator: np.random.Generator) -> dict[str, torch.Tensor]:
-    """Random token ids, `<s>` first, `</s>` last, then padding up to 77."""
-    ids = torch.ones((len(lengths), 77), dtype=torch.int64)
-    mask = torch.zeros((len(lengths), 77), dtype=torch.int64)
-    for row, length in enumerate(lengths):
-        ids[row, :length] = torch.from_numpy(generator.integers(4, vocab_size, length))
-        ids[row, 0], ids[row, length - 1], mask[row, :length] = 0, 2, 1
-    return {"input_ids": ids, "attention_mask": mask}
 
 
 def make_inputs(text_config, unet_config) -> dict[str, dict[str, torch.Tensor]]:

@@ -62,7 +62,7 @@ fi
 if part 40 "timings" "$program" time >"$work/times.jsonl"; then
     if "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
         table="$results/gpu-$name-$(date +%F).md"
-        part 60 "PyTorch beside them" "$python" "$scripts/gpu-compare.py" "$work/times.jsonl" --device "$device" \
+        part 60 "PyTorch beside them" "$python" "$scripts/compare-kernels.py" "$work/times.jsonl" --device "$device" \
             --output "$table"
     else
         echo "SKIPPED: $python has no PyTorch with CUDA; the kernels alone took"

@@ -1,10 +1,13 @@
-"""What the comparison scripts share: a program of ours that answers with times, and the time of a function of theirs."""
+"""What the comparison scripts share: prompts, a program of ours that answers with times, the time of a function of theirs."""
 
 import math
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import numpy as np
+import torch
 
 
 class Program:
@@ -27,6 +30,16 @@ class Program:
         self.process.stdin.write(request + "\n")
         self.process.stdin.flush()
         return self.answer()
+
+
+def prompts(lengths: np.ndarray, vocab_size: int, generator: np.random.Generator) -> dict[str, torch.Tensor]:
+    """Random token ids, `<s>` first, `</s>` last, then padding up to 77."""
+    ids = torch.ones((len(lengths), 77), dtype=torch.int64)
+    mask = torch.zeros((len(lengths), 77), dtype=torch.int64)
+    for row, length in enumerate(lengths):
+        ids[row, :length] = torch.from_numpy(generator.integers(4, vocab_size, length))
+        ids[row, 0], ids[row, length - 1], mask[row, :length] = 0, 2, 1
+    return {"input_ids": ids, "attention_mask": mask}
 
 
 def timed(function, *arguments) -> float:

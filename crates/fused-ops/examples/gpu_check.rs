@@ -452,7 +452,7 @@ fn milliseconds(device: &Device, run: impl Fn(usize) -> Result<Tensor>) -> Resul
     Ok(times[MEASUREMENTS / 2])
 }
 
-/// Prints a line for `scripts/gpu-compare.py`, which does the same in PyTorch: `what` is the operation with its shape.
+/// Prints a line for `scripts/compare-kernels.py`, which does the same in PyTorch: `what` is the operation with its shape.
 fn report(
     misses: &Misses,
     what: &str,

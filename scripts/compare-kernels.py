@@ -2,7 +2,7 @@
 """Run in PyTorch what `gpu_check time` ran, on the same GPU, and print both in one table.
 
     gpu_check time > times.jsonl
-    gpu-compare.py times.jsonl --device NAME --output TABLE.md
+    compare-kernels.py times.jsonl --device NAME --output TABLE.md
 
 `gpu-check.sh` calls it. Attention is `scaled_dot_product_attention` with the fastest of its backends for that shape, on
 tensors that already have the layout that it wants; the other operations are PyTorch's own, group normalisation on
