@@ -160,8 +160,10 @@ impl Convolution {
         }
         let rows = self.rows();
         let Plan { tile, splits, stages } = self.plan(multiprocessors);
-        // Pixels are counted in 32 bits, and places may lie outside of the picture.
-        size(2 * self.batch * self.height * self.width)?;
+        // Rows, depth and pixels are counted in 32 bits, up to the ends of the last tile and the last stage.
+        size(rows + tile.rows)?;
+        size((splits * stages + STAGES) * DEPTH)?;
+        size(self.batch * self.height * self.width)?;
         let params = ConvolutionParams {
             x: self.x,
             weight: self.weight,
