@@ -13,6 +13,8 @@
 mod activation;
 mod attention;
 mod blend;
+#[cfg(any(feature = "cuda", test))]
+mod channels_last;
 mod conv2d;
 mod cpu;
 #[cfg(feature = "cuda")]

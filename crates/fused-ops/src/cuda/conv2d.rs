@@ -4,20 +4,17 @@ use super::launches::convolution::Convolution;
 use super::launches::launch::NotCovered;
 use super::layers::{fits, last};
 use super::{element, element_of, no_kernel, only, optional, run};
+use crate::channels_last::{channels_last, is_channels_last, stored_channels};
 use crate::conv2d::Conv2dOptions;
 use crate::epilogue::Epilogue;
 use candle_core::{D, Result, Tensor};
 
-/// The weight of a convolution, (out, in, kernel, kernel), with its memory as the kernel reads it where that will: channels
-/// last, and zeros behind them up to a multiple of 8.
+/// The weight of a convolution, (out, in, kernel, kernel), with its memory as the kernel reads it where that will.
 pub(crate) fn lay_out_weight(weight: Tensor) -> Result<Tensor> {
     if !weight.device().is_cuda() || weight.track_op() || element_of(weight.dtype()).is_err() {
         return Ok(weight);
     }
-    let channels = weight.dim(1)?;
-    let padding = channels.next_multiple_of(8) - channels;
-    let rows = weight.permute((0, 2, 3, 1))?.contiguous()?.pad_with_zeros(3, 0, padding)?;
-    rows.narrow(3, 0, channels)?.permute((0, 3, 1, 2))
+    channels_last(&weight)
 }
 
 /// As [`crate::Conv2d::forward_with`], of a weight that was [laid out](lay_out_weight).
@@ -30,7 +27,7 @@ pub(crate) fn conv2d(
     epilogue: &Epilogue,
 ) -> Result<Option<Tensor>> {
     let ((batch, height, width, in_channels), (out_channels, _, kernel, _)) = (x.dims4()?, weight.dims4()?);
-    let channels = in_channels.next_multiple_of(8);
+    let channels = stored_channels(in_channels);
     let results = [batch, out_height, out_width, out_channels];
     // The definition has the words for what does not fit.
     if !x.device().is_cuda()
@@ -39,7 +36,7 @@ pub(crate) fn conv2d(
     {
         return Ok(None);
     }
-    if weight.stride() != [kernel * kernel * channels, 1, kernel * channels, channels] {
+    if !is_channels_last(weight) {
         return no_kernel(
             "conv2d",
             NotCovered("a weight that is trained, or of a type other than f16 and bf16"),
