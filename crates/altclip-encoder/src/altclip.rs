@@ -111,10 +111,9 @@ impl AltClipTextTower {
     /// positions, or the mask hides all of a text.
     pub fn forward(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
         let prompts = CompactPrompts::new(input_ids, Some(attention_mask), self.pad_token_id)?;
-        let bias = prompts.self_attention_bias(self.roberta.device())?;
-        let hidden = self.roberta.forward(&prompts.input_ids()?, Some(&bias))?;
+        let prompts = prompts.without_hidden_padding();
         // What follows treats every row alone, and only that of `<s>` is asked for.
-        let start = hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?; // (batch, hidden_size)
+        let start = prompts.first_rows(&self.roberta.encode(&prompts)?)?; // (batch, hidden_size)
         let pooled = self.transformation.forward(&self.pre_ln.forward(&start)?)?;
         self.text_projection.forward(&pooled)
     }
@@ -126,8 +125,7 @@ impl AltClipTextTower {
     /// As [`forward`](Self::forward).
     pub fn hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
         let prompts = CompactPrompts::new(input_ids, Some(attention_mask), self.pad_token_id)?;
-        let bias = prompts.self_attention_bias(self.roberta.device())?;
-        let hidden = self.roberta.forward(&prompts.input_ids()?, Some(&bias))?;
+        let hidden = self.roberta.encode(&prompts)?;
         prompts.expand(&self.transformation.forward(&self.pre_ln.forward(&hidden)?)?)
     }
 }

@@ -9,7 +9,7 @@ mod embeddings;
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::compute_dtype;
+use fused_ops::{Sequences, compute_dtype};
 
 pub use self::config::BertConfig;
 use self::embeddings::BertEmbeddings;
@@ -54,12 +54,14 @@ impl BertModel {
     /// If the shapes differ, an id is outside the vocabulary, a text has more tokens than the model has positions,
     /// or the mask hides all of a text.
     pub fn forward(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        let (batch, tokens) = input_ids.dims2()?;
         let bias = hidden_key_bias(input_ids, attention_mask, &self.device)?;
-        let mut x = self.embeddings.forward(input_ids)?;
+        let sequences = Sequences::new(vec![tokens; batch], Some(&bias), &self.device)?;
+        let mut x = self.embeddings.forward(input_ids)?.flatten_to(1)?;
         for layer in &self.layers {
-            x = layer.forward(&x, Some(&bias))?;
+            x = layer.forward(&x, &sequences)?;
         }
-        Ok(x)
+        x.reshape((batch, tokens, ()))
     }
 
     /// Device of the weights, and of what [`forward`](Self::forward) gives.

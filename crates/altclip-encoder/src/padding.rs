@@ -7,45 +7,51 @@
 //! for. A prompt of k tokens needs k + 1 rows however long the padding is.
 
 use candle_core::{Device, Result, Tensor, bail};
+use fused_ops::Sequences;
 
-/// A batch of prompts without the padding rows that repeat another.
+/// The most rows that go through a model at a time, for the sake of memory, where there are several prompts.
+const ROWS_AT_A_TIME: usize = 4096;
+
+/// A batch of prompts without the padding rows that repeat another: the rows that are computed follow each other,
+/// whatever the lengths of their prompts.
 #[derive(Debug, Clone)]
 pub(crate) struct CompactPrompts {
     prompts: Vec<Prompt>,
     /// Rows per prompt as they were given.
     full_rows: usize,
-    /// Rows per prompt that are computed: those of the longest prompt.
-    rows: usize,
 }
 
 /// One prompt of the batch.
 #[derive(Debug, Clone)]
 struct Prompt {
-    /// All rows as they were given, `full_rows` of them.
+    /// The rows to compute: the tokens, and one for the padding, if there is any.
     input_ids: Vec<u32>,
     /// Which keys attention sees; as long as `input_ids`.
     seen: Vec<bool>,
     /// Rows before the trailing padding.
     tokens: usize,
+    /// How many of the given rows are padding.
+    padding: usize,
 }
 
 impl Prompt {
-    fn new(input_ids: Vec<u32>, seen: Vec<bool>, pad_token_id: u32) -> Self {
+    fn new(mut input_ids: Vec<u32>, mut seen: Vec<bool>, pad_token_id: u32) -> Self {
         // Only rows that are equal as queries and as keys may be merged: same id, same visibility.
         let last = input_ids.last().zip(seen.last()).filter(|&(&id, _)| id == pad_token_id);
         let padding = input_ids.iter().zip(&seen).rev().take_while(|&row| Some(row) == last).count();
         let tokens = input_ids.len() - padding;
-        Self { input_ids, seen, tokens }
+        input_ids.truncate(tokens + 1);
+        seen.truncate(tokens + 1);
+        Self { input_ids, seen, tokens, padding }
     }
 
-    /// How many of the given rows the padding row stands for.
-    fn padding(&self) -> usize {
-        self.input_ids.len() - self.tokens
+    fn rows(&self) -> usize {
+        self.input_ids.len()
     }
 
-    /// Rows that have to be computed: the tokens, and one for the padding, if there is any.
-    fn needed_rows(&self) -> usize {
-        self.tokens + self.padding().min(1)
+    /// What is added to a key's scores: ln m for the row of padding, which stands for m.
+    fn bias(&self, row: usize) -> f32 {
+        if row < self.tokens { 0. } else { (self.padding as f32).ln() }
     }
 }
 
@@ -74,84 +80,111 @@ impl CompactPrompts {
         if let Some(index) = seen.iter().position(|row| !row.iter().any(|&seen| seen)) {
             bail!("the attention mask hides every token of prompt {index}")
         }
-        let prompts: Vec<Prompt> = input_ids
+        let prompts = input_ids
             .to_vec2::<u32>()?
             .into_iter()
             .zip(seen)
             .map(|(ids, seen)| Prompt::new(ids, seen, pad_token_id))
             .collect();
-        let rows = prompts.iter().map(Prompt::needed_rows).max().unwrap_or(0);
-        Ok(Self { prompts, full_rows, rows })
+        Ok(Self { prompts, full_rows })
     }
 
-    /// How many rows each prompt needs.
-    pub fn lengths(&self) -> Vec<usize> {
-        self.prompts.iter().map(Prompt::needed_rows).collect()
+    /// The same without the rows of padding that no token sees, for whom these are not asked for.
+    pub fn without_hidden_padding(mut self) -> Self {
+        for prompt in &mut self.prompts {
+            if prompt.seen.get(prompt.tokens) == Some(&false) {
+                prompt.input_ids.truncate(prompt.tokens);
+                prompt.seen.truncate(prompt.tokens);
+            }
+        }
+        self
     }
 
-    /// Rows per prompt that are computed: those of the longest prompt.
-    pub fn rows(&self) -> usize {
-        self.rows
+    /// Rows of the longest prompt.
+    fn longest(&self) -> usize {
+        self.prompts.iter().map(Prompt::rows).max().unwrap_or(0)
     }
 
-    /// Some of the prompts, with no more rows than these need.
-    pub fn part(&self, indices: &[usize]) -> Self {
-        let prompts: Vec<Prompt> = indices.iter().filter_map(|&i| self.prompts.get(i).cloned()).collect();
-        let rows = prompts.iter().map(Prompt::needed_rows).max().unwrap_or(0);
-        Self { prompts, full_rows: self.full_rows, rows }
-    }
-
-    /// Ids of the rows to compute: (batch, rows), u32, on the CPU.
-    pub fn input_ids(&self) -> Result<Tensor> {
-        let ids: Vec<u32> =
-            self.prompts.iter().flat_map(|p| p.input_ids.iter().take(self.rows).copied()).collect();
-        Tensor::from_vec(ids, (self.prompts.len(), self.rows), &Device::Cpu)
-    }
-
-    /// Bias of each key inside the encoder: how often it counts, and whether the mask hides it: (batch, rows), f32.
-    pub fn self_attention_bias(&self, device: &Device) -> Result<Tensor> {
-        self.bias(device, |prompt, row| prompt.seen.get(row).copied().unwrap_or(false))
-    }
-
-    /// Bias of each key for a reader that attends to all rows, whatever mask the encoder had:
-    /// (batch, rows), f32.
-    pub fn key_bias(&self, device: &Device) -> Result<Tensor> {
-        self.bias(device, |_, _| true)
-    }
-
-    fn bias(&self, device: &Device, seen: impl Fn(&Prompt, usize) -> bool) -> Result<Tensor> {
-        let mut bias = Vec::with_capacity(self.prompts.len() * self.rows);
+    /// The prompts in parts that go through a model at a time; at least one.
+    pub fn parts(&self) -> Vec<Self> {
+        let mut parts = vec![Self { prompts: Vec::new(), full_rows: self.full_rows }];
+        let mut rows = 0;
         for prompt in &self.prompts {
-            bias.extend((0..self.rows).map(|row| {
-                if !seen(prompt, row) {
-                    f32::NEG_INFINITY
-                } else if row < prompt.tokens {
-                    0.
-                } else if row == prompt.tokens {
-                    (prompt.padding() as f32).ln()
-                } else {
-                    // Fills the batch up to its longest prompt; the row before the fillers already counts for them.
-                    f32::NEG_INFINITY
+            rows += prompt.rows();
+            match parts.last_mut() {
+                Some(part) if rows <= ROWS_AT_A_TIME || part.prompts.is_empty() => {
+                    part.prompts.push(prompt.clone());
                 }
-            }));
+                _ => {
+                    rows = prompt.rows();
+                    parts.push(Self { prompts: vec![prompt.clone()], full_rows: self.full_rows });
+                }
+            }
         }
-        Tensor::from_vec(bias, (self.prompts.len(), self.rows), &Device::Cpu)?.to_device(device)
+        parts
     }
 
-    /// Repeats each prompt's padding row: (batch, rows, width) → (batch, tokens, width).
+    /// Ids of the rows to compute.
+    pub fn input_ids(&self) -> Vec<u32> {
+        self.prompts.iter().flat_map(|prompt| &prompt.input_ids).copied().collect()
+    }
+
+    /// How the rows fall into prompts, and how often each counts as a key inside the encoder, if the mask shows it.
+    pub fn sequences(&self, device: &Device) -> Result<Sequences> {
+        let lengths = self.prompts.iter().map(Prompt::rows).collect();
+        let of_prompt = |prompt: &Prompt| {
+            let seen = prompt.seen.iter().enumerate();
+            let bias = seen.map(|(row, &seen)| if seen { prompt.bias(row) } else { f32::NEG_INFINITY });
+            bias.collect::<Vec<_>>()
+        };
+        let bias: Vec<f32> = self.prompts.iter().flat_map(of_prompt).collect();
+        let bias = match bias.iter().any(|&bias| bias != 0.) {
+            true => Some(Tensor::new(bias, &Device::Cpu)?),
+            false => None,
+        };
+        Sequences::new(lengths, bias.as_ref(), device)
+    }
+
+    /// Bias of each key for a reader that attends to all rows, whatever mask the encoder had: (batch, rows), f32.
+    pub fn key_bias(&self, device: &Device) -> Result<Tensor> {
+        let longest = self.longest();
+        let of_prompt = |prompt: &Prompt| {
+            // The row before the fillers already counts for them.
+            let bias = (0..longest)
+                .map(|row| if row < prompt.rows() { prompt.bias(row) } else { f32::NEG_INFINITY });
+            bias.collect::<Vec<_>>()
+        };
+        let bias: Vec<f32> = self.prompts.iter().flat_map(of_prompt).collect();
+        Tensor::from_vec(bias, (self.prompts.len(), longest), &Device::Cpu)?.to_device(device)
+    }
+
+    /// The row of `<s>` of each prompt: (rows, width) → (batch, width).
+    pub fn first_rows(&self, rows: &Tensor) -> Result<Tensor> {
+        self.gather(rows, 1, |_, row| row)?.squeeze(1)
+    }
+
+    /// As many rows for every prompt as the longest has: (rows, width) → (batch, rows, width). What fills short ones up
+    /// repeats their last row, and has a [bias](Self::key_bias) that hides it.
+    pub fn padded(&self, rows: &Tensor) -> Result<Tensor> {
+        self.gather(rows, self.longest(), |prompt, row| row.min(prompt.rows() - 1))
+    }
+
+    /// Every row as it was given, the padding's repeated: (rows, width) → (batch, tokens, width).
     pub fn expand(&self, rows: &Tensor) -> Result<Tensor> {
-        let (batch, _, width) = rows.dims3()?;
-        let mut index = Vec::with_capacity(batch * self.full_rows);
-        for (start, prompt) in self.prompts.iter().enumerate().map(|(i, p)| (i * self.rows, p)) {
-            index.extend((0..self.full_rows).map(|row| (start + row.min(prompt.tokens)) as u32));
+        self.gather(rows, self.full_rows, |prompt, row| row.min(prompt.tokens))
+    }
+
+    /// `count` rows of each prompt, of which `row` says the number.
+    fn gather(&self, rows: &Tensor, count: usize, row: impl Fn(&Prompt, usize) -> usize) -> Result<Tensor> {
+        let (_, width) = rows.dims2()?;
+        let mut index = Vec::with_capacity(self.prompts.len() * count);
+        let mut first = 0;
+        for prompt in &self.prompts {
+            index.extend((0..count).map(|place| (first + row(prompt, place)) as u32));
+            first += prompt.rows();
         }
-        let index =
-            Tensor::from_vec(index, batch * self.full_rows, &Device::Cpu)?.to_device(rows.device())?;
-        rows.reshape((batch * self.rows, width))?.index_select(&index, 0)?.reshape((
-            batch,
-            self.full_rows,
-            width,
-        ))
+        let index = Tensor::new(index, rows.device())?;
+        rows.index_select(&index, 0)?.reshape((self.prompts.len(), count, width))
     }
 }
 

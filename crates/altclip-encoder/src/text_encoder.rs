@@ -9,7 +9,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::Error;
-use crate::batches::batches;
 use crate::config::from_shared_fields;
 use crate::padding::CompactPrompts;
 use crate::xlm_roberta::{XlmRobertaConfig, XlmRobertaModel};
@@ -71,7 +70,7 @@ enum Projection {
 }
 
 impl Projection {
-    /// `x` (batch, rows, hidden_size) → (batch, rows, project_dim)
+    /// `x` (rows, hidden_size) → (rows, project_dim)
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Last { transformation } => transformation.forward(x),
@@ -91,13 +90,15 @@ pub struct CompactHiddenStates {
     pub rows: Tensor,
     /// (batch, rows), f32: 0 for a token, ln m for the row that stands for m rows of padding, −∞ for filler rows.
     pub key_bias: Tensor,
+    /// (rows of all prompts, project_dim)
+    packed: Tensor,
     prompts: CompactPrompts,
 }
 
 impl CompactHiddenStates {
     /// All rows as the reference implementation has them: (batch, tokens, project_dim).
     pub fn expand(&self) -> Result<Tensor> {
-        self.prompts.expand(&self.rows)
+        self.prompts.expand(&self.packed)
     }
 }
 
@@ -175,35 +176,8 @@ impl TextEncoder {
     pub fn encode_compact(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<CompactHiddenStates> {
         let mask = self.config.use_attention_mask.then_some(attention_mask);
         let prompts = CompactPrompts::new(input_ids, mask, self.config.encoder.pad_token_id)?;
-        let batches = batches(&prompts.lengths());
-        let rows = match batches.as_slice() {
-            [] | [_] => self.encode_rows(&prompts)?,
-            // A batch of mixed lengths costs its tokens, not its padding.
-            _ => self.encode_in_batches(&prompts, &batches)?,
-        };
-        Ok(CompactHiddenStates { rows, key_bias: prompts.key_bias(self.roberta.device())?, prompts })
-    }
-
-    /// (batch, rows, project_dim), all prompts at a time.
-    fn encode_rows(&self, prompts: &CompactPrompts) -> Result<Tensor> {
-        let bias = prompts.self_attention_bias(self.roberta.device())?;
-        self.projection.forward(&self.roberta.forward(&prompts.input_ids()?, Some(&bias))?)
-    }
-
-    /// The same, some prompts of like lengths at a time. Rows that a prompt does not need are zeros.
-    fn encode_in_batches(&self, prompts: &CompactPrompts, batches: &[Vec<usize>]) -> Result<Tensor> {
-        let mut parts = Vec::with_capacity(batches.len());
-        for batch in batches {
-            let part = prompts.part(batch);
-            parts.push(self.encode_rows(&part)?.pad_with_zeros(1, 0, prompts.rows() - part.rows())?);
-        }
-        let mut places = vec![0u32; prompts.lengths().len()];
-        for (place, &prompt) in (0..).zip(batches.iter().flatten()) {
-            if let Some(slot) = places.get_mut(prompt) {
-                *slot = place;
-            }
-        }
-        let places = Tensor::new(places, self.roberta.device())?;
-        Tensor::cat(&parts, 0)?.index_select(&places, 0)
+        let rows = self.projection.forward(&self.roberta.encode(&prompts)?)?;
+        let key_bias = prompts.key_bias(self.roberta.device())?;
+        Ok(CompactHiddenStates { rows: prompts.padded(&rows)?, key_bias, packed: rows, prompts })
     }
 }

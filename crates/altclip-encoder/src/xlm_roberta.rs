@@ -10,10 +10,12 @@ pub(crate) mod layer;
 
 use candle_core::{Device, Result, Tensor};
 use candle_nn::VarBuilder;
+use fused_ops::Sequences;
 
 pub use self::config::{PositionEmbedding, XlmRobertaConfig};
 use self::embeddings::XlmRobertaEmbeddings;
 use self::layer::XlmRobertaLayer;
+use crate::padding::CompactPrompts;
 
 /// Token ids to hidden states.
 #[derive(Debug, Clone)]
@@ -75,11 +77,32 @@ impl XlmRobertaModel {
     /// # Errors
     /// If an id is outside the vocabulary, or a prompt has more tokens than the model has positions.
     pub fn forward(&self, input_ids: &Tensor, key_bias: Option<&Tensor>) -> Result<Tensor> {
-        let mut x = self.embeddings.forward(input_ids)?;
+        let (batch, tokens) = input_ids.dims2()?;
+        let input_ids = input_ids.contiguous()?.flatten_all()?.to_vec1()?;
+        let sequences = Sequences::new(vec![tokens; batch], key_bias, &self.device)?;
+        self.forward_packed(&input_ids, &sequences)?.reshape((batch, tokens, ()))
+    }
+
+    /// The same of texts of mixed lengths, whose rows follow each other without padding: (rows, hidden_size).
+    ///
+    /// # Errors
+    /// If there are more or fewer ids than rows of `sequences`, and as [`forward`](Self::forward).
+    pub fn forward_packed(&self, input_ids: &[u32], sequences: &Sequences) -> Result<Tensor> {
+        let mut x = self.embeddings.forward(input_ids, sequences.lengths())?;
         for layer in &self.layers {
-            x = layer.forward(&x, key_bias)?;
+            x = layer.forward(&x, sequences)?;
         }
         Ok(x)
+    }
+
+    /// The rows of prompts: (rows, hidden_size).
+    pub(crate) fn encode(&self, prompts: &CompactPrompts) -> Result<Tensor> {
+        let encode =
+            |part: &CompactPrompts| self.forward_packed(&part.input_ids(), &part.sequences(&self.device)?);
+        match prompts.parts().as_slice() {
+            [all] => encode(all),
+            parts => Tensor::cat(&parts.iter().map(encode).collect::<Result<Vec<_>>>()?, 0),
+        }
     }
 
     /// Device of the weights, and of what [`forward`](Self::forward) gives.

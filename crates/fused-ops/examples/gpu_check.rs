@@ -9,8 +9,8 @@
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{
-    Conv2d, Conv2dOptions, Epilogue, GroupNorm, LayerNorm, LinearStep, Padding, Sinusoids, attention,
-    causal_attention, geglu, packed_attention, reference, timestep_embedding, to_bytes,
+    Conv2d, Conv2dOptions, Epilogue, GroupNorm, LayerNorm, LinearStep, Padding, Sequences, Sinusoids,
+    attention, causal_attention, geglu, packed_attention, reference, timestep_embedding, to_bytes,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -224,16 +224,18 @@ fn check_attention(checker: &mut Checker, shape: Shape, dtype: DType, device: &D
 
 fn check_packed(checker: &mut Checker, dtype: DType, device: &Device) -> Result<()> {
     for lengths in [&[1, 17, 77, 2, 64, 15][..], &[3, 200, 65, 1, 129]] {
-        let rows = lengths.iter().sum();
+        let rows: usize = lengths.iter().sum();
         let all = random(&[rows, 3 * 1024], dtype, device)?;
         let part = |i: usize| all.narrow(1, 1024 * i, 1024);
         let (query, key, value) = (part(0)?, part(1)?, part(2)?);
-        let found = packed_attention(&query, &key, &value, 16, lengths)?;
+        let bias = random(&[rows], DType::F32, device)?;
+        let sequences = Sequences::new(lengths.to_vec(), Some(&bias), device)?;
+        let found = packed_attention(&query, &key, &value, 16, &sequences)?;
         let mut begin = 0;
         for &length in lengths {
             let part = |x: &Tensor| x.narrow(0, begin, length)?.unsqueeze(0);
             let inputs = [&part(&query)?, &part(&key)?, &part(&value)?];
-            let expected = attention_f64(inputs, 16, None, false)?;
+            let expected = attention_f64(inputs, 16, Some(&part(&bias)?), false)?;
             checker.compare(&format!("packed attention {lengths:?}"), dtype, &part(&found)?, &expected)?;
             begin += length;
         }

@@ -1,6 +1,6 @@
 //! Scaled dot-product attention over interleaved heads.
 
-use crate::cpu::attention as kernel;
+use crate::cpu::attention::{self as kernel, Heads, Span};
 use crate::cpu::attention_gradient::{Inputs, attention_gradients};
 use crate::custom::{as_f32, gradient, on_cpu, slice, with_slices};
 use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Layout, Result, Shape, Tensor};
@@ -40,61 +40,6 @@ pub fn causal_attention(
     masked_attention(query, key, value, heads, key_bias, true)
 }
 
-/// As [`attention`] within each of several sequences of mixed lengths, whose rows follow each other without padding.
-///
-/// `query`, `key` and `value` are `(rows, heads · head_dim)`, `lengths` sums up to the rows, and so is the result.
-///
-/// # Errors
-/// If the shapes do not fit together.
-pub fn packed_attention(
-    query: &Tensor,
-    key: &Tensor,
-    value: &Tensor,
-    heads: usize,
-    lengths: &[usize],
-) -> Result<Tensor> {
-    let (rows, width) = query.dims2()?;
-    let fits = heads > 0
-        && width.is_multiple_of(heads)
-        && key.dims() == query.dims()
-        && value.dims() == query.dims()
-        && lengths.iter().sum::<usize>() == rows;
-    if !fits {
-        candle_core::bail!(
-            "packed attention with {heads} heads over sequences of {lengths:?} rows cannot combine query {:?}, key {:?} \
-             and value {:?}",
-            query.dims(),
-            key.dims(),
-            value.dims()
-        );
-    }
-    #[cfg(feature = "cuda")]
-    if let Some(out) = crate::cuda::packed_attention(query, key, value, heads, lengths)? {
-        return Ok(out);
-    }
-    each_sequence([query, key, value], lengths, |query, key, value| attention(query, key, value, heads, None))
-}
-
-/// Runs `attend` on the rows of each sequence, (1, length, width).
-fn each_sequence(
-    inputs: [&Tensor; 3],
-    lengths: &[usize],
-    attend: impl Fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor>,
-) -> Result<Tensor> {
-    let mut begin = 0;
-    let mut parts = Vec::with_capacity(lengths.len());
-    for &length in lengths.iter().filter(|&&length| length > 0) {
-        let part = |x: &Tensor| x.narrow(0, begin, length)?.unsqueeze(0);
-        let [query, key, value] = inputs;
-        parts.push(attend(&part(query)?, &part(key)?, &part(value)?)?.squeeze(0)?);
-        begin += length;
-    }
-    match parts.is_empty() {
-        true => Ok(inputs[0].clone()),
-        false => Tensor::cat(&parts, 0),
-    }
-}
-
 fn masked_attention(
     query: &Tensor,
     key: &Tensor,
@@ -126,13 +71,24 @@ fn masked_attention(
         }
         return masked_reference(query, key, value, heads, key_bias, causal);
     }
-    let shape = kernel::Shape { batch, queries, keys, heads, head_dim: width / heads, causal };
-    let op = AttentionOp { shape, key_bias: key_bias.map(as_f32).transpose()? };
+    let heads = Heads { count: heads, dim: width / heads, causal };
+    on_rows([query, key, value], key_bias, heads, Span::batch(batch, queries, keys))
+}
+
+/// The CPU kernel on the rows of all spans, which the tensors hold one after the other.
+pub(crate) fn on_rows(
+    [query, key, value]: [&Tensor; 3],
+    key_bias: Option<&Tensor>,
+    heads: Heads,
+    spans: Vec<Span>,
+) -> Result<Tensor> {
+    let op = AttentionOp { heads, spans, key_bias: key_bias.map(as_f32).transpose()? };
     as_f32(query)?.apply_op3(&as_f32(key)?, &as_f32(value)?, op)?.to_dtype(query.dtype())
 }
 
 struct AttentionOp {
-    shape: kernel::Shape,
+    heads: Heads,
+    spans: Vec<Span>,
     /// Not differentiated: it is a mask, or the logarithm of a count.
     key_bias: Option<Tensor>,
 }
@@ -154,7 +110,7 @@ impl CustomOp3 for AttentionOp {
         let bias = self.key_bias.as_ref().map(|bias| bias.flatten_all()?.to_vec1()).transpose()?;
         let (query, key, value) =
             (slice(query, query_layout)?, slice(key, key_layout)?, slice(value, value_layout)?);
-        let y = kernel::attention(query, key, value, bias.as_deref(), self.shape);
+        let y = kernel::attention(query, key, value, bias.as_deref(), self.heads, &self.spans);
         Ok((CpuStorage::F32(y), query_layout.shape().clone()))
     }
 
@@ -170,7 +126,7 @@ impl CustomOp3 for AttentionOp {
         let [grad_query, grad_key, grad_value] =
             with_slices([query, key, value, out, grad], |[query, key, value, out, grad]| {
                 let inputs = Inputs { query, key, value, bias: bias.as_deref(), out, grad };
-                attention_gradients(inputs, self.shape)
+                attention_gradients(inputs, self.heads, &self.spans)
             })?;
         Ok((gradient(grad_query, query)?, gradient(grad_key, key)?, gradient(grad_value, value)?))
     }
@@ -247,17 +203,4 @@ fn masked_reference(
         (split_heads(query, heads)?, split_heads(key, heads)?, split_heads(value, heads)?);
     let weights = attention_weights(&query, &key, scale, key_bias, causal)?.to_dtype(value.dtype())?;
     join_heads(&weights.matmul(&value)?)
-}
-
-/// The definition of [`packed_attention`], in candle tensors; softmax in f32.
-pub fn packed_attention_reference(
-    query: &Tensor,
-    key: &Tensor,
-    value: &Tensor,
-    heads: usize,
-    lengths: &[usize],
-) -> Result<Tensor> {
-    each_sequence([query, key, value], lengths, |query, key, value| {
-        attention_reference(query, key, value, heads, None)
-    })
 }

@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
 use fused_ops::{
-    Activation, Conv2d, Conv2dOptions, Epilogue, GroupNorm, LayerNorm, Linear, Padding, attention,
-    causal_attention, reference,
+    Activation, Conv2d, Conv2dOptions, Epilogue, GroupNorm, LayerNorm, Linear, Padding, Sequences, attention,
+    causal_attention, packed_attention, reference,
 };
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -202,6 +202,43 @@ fn causal_attention_does_not_look_ahead() -> Result<()> {
 }
 
 /// A hidden key changes nothing, and a key biased by ln m counts as m keys.
+/// With and without something added to the scores; a sequence of no rows is one of none.
+#[test]
+fn packed_sequences_attend_to_themselves_alone() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(13);
+    let lengths = vec![3, 1, 17, 0, 6];
+    let [query, key, value] =
+        [random(&mut rng, &[27, 32])?, random(&mut rng, &[27, 32])?, random(&mut rng, &[27, 32])?];
+    let bias = random(&mut rng, &[27])?;
+    for bias in [None, Some(bias.as_tensor())] {
+        let sequences = Sequences::new(lengths.clone(), bias, &Device::Cpu)?;
+        let found = packed_attention(&query, &key, &value, 4, &sequences)?;
+        let mut first = 0;
+        for &length in lengths.iter().filter(|&&length| length > 0) {
+            let part = |x: &Tensor| x.narrow(0, first, length)?.unsqueeze(0);
+            let bias = bias.map(part).transpose()?;
+            let alone = attention(&part(&query)?, &part(&key)?, &part(&value)?, 4, bias.as_ref())?;
+            assert_close(&format!("{length} rows at {first}"), &part(&found)?, &alone, 0.)?;
+            first += length;
+        }
+        compare(
+            "packed attention",
+            &mut rng,
+            &[&query, &key, &value],
+            || packed_attention(&query, &key, &value, 4, &sequences),
+            || reference::packed_attention(&query, &key, &value, 4, &sequences),
+        )?;
+    }
+    let error = |lengths: &[usize], heads| {
+        let sequences = Sequences::new(lengths.to_vec(), None, &Device::Cpu)?;
+        packed_attention(&query, &key, &value, heads, &sequences)
+    };
+    assert!(error(&[27, 1], 4).is_err());
+    assert!(error(&[27], 5).is_err());
+    assert!(Sequences::new(vec![26], Some(bias.as_tensor()), &Device::Cpu).is_err());
+    Ok(())
+}
+
 #[test]
 fn key_bias_hides_and_repeats() -> Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(6);

@@ -1,37 +1,7 @@
-//! The small operations around a UNet, and attention over packed sequences, against closed forms and each other.
+//! The small operations around a UNet, against closed forms and each other.
 
-use candle_core::{D, DType, Device, Result, Tensor};
-use fused_ops::{
-    LinearStep, Sinusoids, attention, packed_attention, reference, timestep_embedding, to_bytes,
-};
-
-fn normal(shape: &[usize]) -> Result<Tensor> {
-    Tensor::randn(0f32, 1., shape, &Device::Cpu)
-}
-
-fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
-    assert_eq!(a.dims(), b.dims());
-    (a - b)?.abs()?.flatten_all()?.max(D::Minus1)?.to_scalar()
-}
-
-#[test]
-fn packed_sequences_attend_to_themselves_alone() -> Result<()> {
-    let lengths = [3, 1, 17, 0, 6];
-    let [query, key, value] = [normal(&[27, 32])?, normal(&[27, 32])?, normal(&[27, 32])?];
-    let found = packed_attention(&query, &key, &value, 4, &lengths)?;
-    let mut begin = 0;
-    for length in lengths.into_iter().filter(|&length| length > 0) {
-        let part = |x: &Tensor| x.narrow(0, begin, length)?.unsqueeze(0);
-        let expected = attention(&part(&query)?, &part(&key)?, &part(&value)?, 4, None)?;
-        assert_eq!(largest_difference(&part(&found)?, &expected)?, 0., "{length} rows at {begin}");
-        begin += length;
-    }
-    let expected = reference::packed_attention(&query, &key, &value, 4, &lengths)?;
-    assert!(largest_difference(&found, &expected)? < 1e-5);
-    assert!(packed_attention(&query, &key, &value, 4, &[27, 1]).is_err());
-    assert!(packed_attention(&query, &key, &value, 5, &lengths).is_err());
-    Ok(())
-}
+use candle_core::{DType, Device, Result, Tensor};
+use fused_ops::{LinearStep, Sinusoids, reference, timestep_embedding, to_bytes};
 
 /// Values of diffusers' `get_timestep_embedding`: of 4 channels the frequencies are 1 and 1/100, or with a shift of 1,
 /// 1 and 1/10 000.

@@ -60,6 +60,7 @@ impl AltDiffusionDualEncoder {
                 max_tokens,
                 device: device.clone(),
                 dtype,
+                packs_texts: true,
             },
         })
     }

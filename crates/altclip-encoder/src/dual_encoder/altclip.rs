@@ -31,6 +31,7 @@ impl AltClipDualEncoder {
             max_tokens: config.text_config.encoder.max_tokens(),
             device: device.clone(),
             dtype,
+            packs_texts: true,
         };
         Ok(Self { clip, properties })
     }

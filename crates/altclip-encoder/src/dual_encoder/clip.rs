@@ -76,6 +76,7 @@ impl Clip {
                 max_tokens: config.text_config.max_position_embeddings,
                 device: device.clone(),
                 dtype,
+                packs_texts: false,
             },
         })
     }

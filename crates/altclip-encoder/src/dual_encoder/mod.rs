@@ -109,6 +109,8 @@ pub struct Properties {
     pub device: Device,
     /// Type that the weights are stored in.
     pub dtype: DType,
+    /// Whether the text tower computes nothing for padding, so that texts of any lengths may go together.
+    pub packs_texts: bool,
 }
 
 /// Loads the dual encoder of `source`, of whichever family it is, with weights of `dtype` (f32, f16 or bf16).

@@ -61,6 +61,7 @@ impl TaiyiClip {
                 max_tokens: text.max_position_embeddings,
                 device: device.clone(),
                 dtype,
+                packs_texts: false,
             },
         })
     }

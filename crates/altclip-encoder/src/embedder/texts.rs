@@ -74,7 +74,7 @@ impl Embedder {
         let good: Vec<&[u32]> = rows.iter().flatten().map(Vec::as_slice).collect();
         let lengths: Vec<usize> = good.iter().map(|row| row.len()).collect();
         let mut found: Vec<(usize, Result<Vec<f32>>)> = Vec::with_capacity(good.len());
-        for batch in batches(&lengths) {
+        for batch in batches(&lengths, self.model.properties().packs_texts) {
             let rows: Vec<&[u32]> = batch.iter().filter_map(|&index| good.get(index).copied()).collect();
             found.extend(batch.into_iter().zip(vectors(self.encode_rows(&rows), rows.len())));
         }

@@ -1,6 +1,6 @@
 //! From token ids to the first hidden states.
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use fused_ops::{Embedding, LayerNorm, for_computing};
 
@@ -78,33 +78,35 @@ impl XlmRobertaEmbeddings {
         self.word_embeddings.forward(&Tensor::new(ids, self.word_embeddings.device())?)
     }
 
-    /// `input_ids` (batch, tokens) u32 on any device → (batch, tokens, hidden_size) on the weights' device.
+    /// `input_ids` of prompts of these `lengths`, one after the other → (rows, hidden_size) on the weights' device.
     ///
     /// # Errors
-    /// If an id is outside the vocabulary, or a prompt has more tokens than the model has positions.
-    pub fn forward(&self, input_ids: &Tensor) -> Result<Tensor> {
-        let (batch, tokens) = input_ids.dims2()?;
+    /// If there are more or fewer ids, one is outside the vocabulary, or a prompt has more tokens than the model has
+    /// positions.
+    pub fn forward(&self, input_ids: &[u32], lengths: &[usize]) -> Result<Tensor> {
         let device = self.word_embeddings.device();
-        let input_ids = input_ids.contiguous()?.flatten_all()?;
-        let ids = input_ids.to_vec1()?;
-        let positions = self.positions(&ids, tokens)?;
-        let positions = Tensor::from_vec(positions, batch * tokens, &Device::Cpu)?.to_device(device)?;
-
+        let positions = Tensor::new(self.positions(input_ids, lengths)?, device)?;
         let words = match &self.added {
-            Some(added) => added.words(&self.word_embeddings, &ids)?,
-            None => self.word_embeddings.forward(&input_ids.to_device(device)?)?,
+            Some(added) => added.words(&self.word_embeddings, input_ids)?,
+            None => self.word_embeddings.forward(&Tensor::new(input_ids, device)?)?,
         };
         let positions = self.position_embeddings.index_select(&positions, 0)?;
         let token_type = self.token_type_embeddings.narrow(0, 0, 1)?;
-        let embeddings = (words.broadcast_add(&token_type)? + positions)?; // (batch · tokens, hidden_size)
-        self.layer_norm.forward(&embeddings)?.reshape((batch, tokens, ()))
+        self.layer_norm.forward(&(words.broadcast_add(&token_type)? + positions)?)
     }
 
     /// Row of the position embedding for every id: non-pad tokens count on from `pad_token_id + 1`, and every
     /// pad has `pad_token_id` (`create_position_ids_from_input_ids` of transformers).
-    fn positions(&self, input_ids: &[u32], tokens: usize) -> Result<Vec<u32>> {
-        let mut positions = Vec::with_capacity(input_ids.len());
-        for prompt in input_ids.chunks(tokens.max(1)) {
+    fn positions(&self, input_ids: &[u32], lengths: &[usize]) -> Result<Vec<u32>> {
+        let rows: usize = lengths.iter().sum();
+        if input_ids.len() != rows {
+            bail!("{} token ids for prompts of {rows} rows", input_ids.len())
+        }
+        let mut positions = Vec::with_capacity(rows);
+        let mut rest = input_ids;
+        for &length in lengths {
+            let (prompt, others) = rest.split_at(length);
+            rest = others;
             let mut position = self.pad_token_id;
             for &id in prompt {
                 if id as usize >= self.vocab_size {

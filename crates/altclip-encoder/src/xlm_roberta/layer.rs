@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Epilogue, LayerNorm, Linear, LinearGroup, attention};
+use fused_ops::{Epilogue, LayerNorm, Linear, LinearGroup, Sequences, packed_attention};
 
 use crate::activation::Activation;
 use crate::layer_shape::LayerShape;
@@ -30,9 +30,9 @@ impl XlmRobertaLayer {
         })
     }
 
-    /// `x` (batch, tokens, hidden_size), `key_bias` (batch, tokens) → (batch, tokens, hidden_size).
-    pub fn forward(&self, x: &Tensor, key_bias: Option<&Tensor>) -> Result<Tensor> {
-        let x = self.attention_output.forward(&self.attention.forward(x, key_bias)?, x)?;
+    /// The rows of `sequences`, (rows, hidden_size), in and out.
+    pub fn forward(&self, x: &Tensor, sequences: &Sequences) -> Result<Tensor> {
+        let x = self.attention_output.forward(&self.attention.forward(x, sequences)?, x)?;
         let inner = self.intermediate.forward_with(&x, &self.activation.epilogue())?;
         self.output.forward(&inner, &x)
     }
@@ -52,9 +52,9 @@ impl SelfAttention {
         Ok(Self { query_key_value: LinearGroup::new(projections)?, heads: shape.num_attention_heads })
     }
 
-    fn forward(&self, x: &Tensor, key_bias: Option<&Tensor>) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, sequences: &Sequences) -> Result<Tensor> {
         let [query, key, value] = self.query_key_value.forward(x)?;
-        attention(&query, &key, &value, self.heads, key_bias)
+        packed_attention(&query, &key, &value, self.heads, sequences)
     }
 }
 

@@ -18,31 +18,63 @@ const KEYS: usize = 256;
 /// Multiplications of queries by keys that are worth a task of their own.
 const PRODUCTS_PER_TASK: usize = 1 << 19;
 
-/// The shapes of one attention; query, key and value rows hold the heads side by side.
+/// The heads of an attention; query, key and value rows hold them side by side.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape {
-    pub batch: usize,
-    pub queries: usize,
-    pub keys: usize,
-    pub heads: usize,
-    pub head_dim: usize,
+pub(crate) struct Heads {
+    pub count: usize,
+    pub dim: usize,
     /// Whether query i sees the keys 0 to i alone.
     pub causal: bool,
 }
 
-impl Shape {
-    /// How many of the keys the query sees, from the first on.
-    pub(super) fn seen_keys(&self, query: usize) -> usize {
-        if self.causal { self.keys.min(query + 1) } else { self.keys }
+impl Heads {
+    /// Values of a row.
+    pub(super) fn width(&self) -> usize {
+        self.count * self.dim
+    }
+
+    /// How many of `keys` the query sees, from the first on.
+    pub(super) fn seen_keys(&self, keys: usize, query: usize) -> usize {
+        if self.causal { keys.min(query + 1) } else { keys }
+    }
+}
+
+/// A sequence that attends to itself or to another one: which rows its queries are, and which its keys.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pub first_query: usize,
+    pub queries: usize,
+    pub first_key: usize,
+    pub keys: usize,
+}
+
+impl Span {
+    /// Sequences that all have so many queries and so many keys.
+    pub fn batch(batch: usize, queries: usize, keys: usize) -> Vec<Self> {
+        let span = |i| Self { first_query: i * queries, queries, first_key: i * keys, keys };
+        (0..batch).map(span).collect()
+    }
+
+    /// Sequences of these lengths that attend to themselves.
+    pub fn packed(lengths: &[usize]) -> Vec<Self> {
+        let mut first = 0;
+        let span = |&length: &usize| {
+            let span = Self { first_query: first, queries: length, first_key: first, keys: length };
+            first += length;
+            span
+        };
+        lengths.iter().map(span).collect()
     }
 }
 
 /// Runs the tiles of one task: `queries` rows of one head against all its keys.
 struct Task<'a> {
-    shape: Shape,
-    /// Number of the first query, and the rows from there on.
+    heads: Heads,
+    /// Number of the first query in its sequence, and the rows from there on.
     first_query: usize,
     queries: &'a [*const f32],
+    /// How many keys the sequence has.
+    count: usize,
     keys: &'a Panels,
     values: &'a Panels,
     bias: Option<&'a [f32]>,
@@ -55,10 +87,10 @@ impl WithSimd for Task<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Shape { head_dim, .. } = self.shape;
+        let head_dim = self.heads.dim;
         let rows = self.queries.len();
         // Keys that none of these queries sees are not computed.
-        let keys = self.shape.seen_keys(self.first_query + rows - 1);
+        let keys = self.heads.seen_keys(self.count, self.first_query + rows - 1);
         let scale = 1. / (head_dim as f32).sqrt();
         // Without a bias, the exponential scales the scores itself.
         let factor = if self.bias.is_some() { LOG2_E } else { scale * LOG2_E };
@@ -89,7 +121,8 @@ impl WithSimd for Task<'_> {
                     let bias = &bias[first..first + count];
                     scores.iter_mut().zip(bias).for_each(|(score, bias)| *score = *score * scale + bias);
                 }
-                let seen = self.shape.seen_keys(self.first_query + row).saturating_sub(first).min(count);
+                let seen = self.heads.seen_keys(self.count, self.first_query + row);
+                let seen = seen.saturating_sub(first).min(count);
                 scores[seen..].fill(f32::NEG_INFINITY);
                 let before = highest[row];
                 let new = lane_max(scores, before);
@@ -160,29 +193,27 @@ pub(super) fn exp_and_sum<S: Simd>(values: &mut [f32], factor: f32, shift: f32) 
     sum
 }
 
-/// `query` (batch, queries, heads · head_dim); `key`, `value` (batch, keys, heads · head_dim); `bias` (batch, keys).
+/// `query` (queries of all spans, width); `key`, `value` (keys of all spans, width); `bias` (keys of all spans).
 pub(crate) fn attention(
     query: &[f32],
     key: &[f32],
     value: &[f32],
     bias: Option<&[f32]>,
-    shape: Shape,
+    heads: Heads,
+    spans: &[Span],
 ) -> Vec<f32> {
-    let Shape { batch, queries, keys, heads, head_dim, .. } = shape;
-    let width = heads * head_dim;
-    assert_eq!(query.len(), batch * queries * width);
-    assert_eq!(key.len(), batch * keys * width);
-    assert_eq!(value.len(), batch * keys * width);
-    assert!(bias.is_none_or(|bias| bias.len() == batch * keys));
-    if query.is_empty() || keys == 0 {
+    let (width, head_dim) = (heads.width(), heads.dim);
+    check(query, key, value, bias, width, spans);
+    if spans.iter().any(|span| span.keys == 0) {
         return vec![0f32; query.len()];
     }
     let arch = arch();
     let write = |out: &mut [MaybeUninit<f32>]| {
         let shared = Shared::new(out);
-        (0..batch * heads).into_par_iter().with_max_len(1).for_each(|pair| {
-            let (image, head) = (pair / heads, pair % heads);
-            let first = image * keys * width + head * head_dim;
+        (0..spans.len() * heads.count).into_par_iter().with_max_len(1).for_each(|pair| {
+            let (Span { first_query, queries, first_key, keys }, head) =
+                (spans[pair / heads.count], pair % heads.count);
+            let first = first_key * width + head * head_dim;
             let key_strides = Strides { tap: 0, depth: 1, column: width };
             let value_strides = Strides { tap: 0, depth: width, column: 1 };
             let key = Panels::pack(&key[first..], 1, head_dim, keys, key_strides);
@@ -192,15 +223,16 @@ pub(crate) fn attention(
             let tasks = (0..queries.div_ceil(QUERIES)).into_par_iter();
             tasks.with_min_len(least).with_max_len(least).for_each(|task| {
                 let rows = task * QUERIES..(task * QUERIES + QUERIES).min(queries);
-                let offset = |row: usize| (image * queries + row) * width + head * head_dim;
+                let offset = |row: usize| (first_query + row) * width + head * head_dim;
                 let starts: Vec<*const f32> = rows.clone().map(|row| query[offset(row)..].as_ptr()).collect();
                 arch.dispatch(Task {
-                    shape,
+                    heads,
                     first_query: rows.start,
                     queries: &starts,
+                    count: keys,
                     keys: &key,
                     values: &value,
-                    bias: bias.map(|bias| &bias[image * keys..(image + 1) * keys]),
+                    bias: bias.map(|bias| &bias[first_key..][..keys]),
                     out: shared.at(offset(rows.start)),
                     out_stride: width,
                 });
@@ -209,4 +241,25 @@ pub(crate) fn attention(
     };
     // SAFETY: the tasks write every query's row of every head.
     unsafe { written(query.len(), write) }
+}
+
+/// Spans take all rows there are, one after the other: what the `unsafe` of the kernels rests on.
+pub(super) fn check(
+    query: &[f32],
+    key: &[f32],
+    value: &[f32],
+    bias: Option<&[f32]>,
+    width: usize,
+    spans: &[Span],
+) {
+    let (mut queries, mut keys) = (0, 0);
+    for span in spans {
+        assert_eq!((span.first_query, span.first_key), (queries, keys));
+        queries += span.queries;
+        keys += span.keys;
+    }
+    assert_eq!(query.len(), queries * width);
+    assert_eq!(key.len(), keys * width);
+    assert_eq!(value.len(), keys * width);
+    assert!(bias.is_none_or(|bias| bias.len() == keys));
 }

@@ -1,7 +1,7 @@
 //! The gradients of attention, for training: the weights of a few queries at a time are computed anew, so that they
 //! never exist as a whole either.
 
-use super::attention::{Shape, exp_and_sum, lane_max};
+use super::attention::{Heads, Span, check, exp_and_sum, lane_max};
 use super::kernel::{Block, Left};
 use super::pack::{Panels, Strides};
 use super::{Shared, arch};
@@ -26,34 +26,33 @@ pub(crate) struct Inputs<'a> {
 /// The gradients of query, key and value.
 ///
 /// With `P` the attention weights: `dV = Pᵀ dO`, `dS = P ∘ (dO Vᵀ − rowsum(dO ∘ O))`, `dQ = dS K` and `dK = dSᵀ Q`.
-pub(crate) fn attention_gradients(inputs: Inputs, shape: Shape) -> [Vec<f32>; 3] {
-    let Shape { batch, queries, keys, heads, head_dim, .. } = shape;
-    let width = heads * head_dim;
+pub(crate) fn attention_gradients(inputs: Inputs, heads: Heads, spans: &[Span]) -> [Vec<f32>; 3] {
     let Inputs { query, key, value, bias, out, grad } = inputs;
-    assert!([query, out, grad].iter().all(|x| x.len() == batch * queries * width));
-    assert!([key, value].iter().all(|x| x.len() == batch * keys * width));
-    assert!(bias.is_none_or(|bias| bias.len() == batch * keys));
+    let width = heads.width();
+    check(query, key, value, bias, width, spans);
+    assert!([out, grad].iter().all(|x| x.len() == query.len()));
     let mut gradients = [query, key, value].map(|x| vec![0f32; x.len()]);
-    if query.is_empty() || key.is_empty() {
-        return gradients;
-    }
     let targets = gradients.each_mut().map(|gradient| Shared(gradient.as_mut_ptr()));
     let arch = arch();
-    (0..batch * heads).into_par_iter().for_each(|pair| {
-        let (image, head) = (pair / heads, pair % heads);
-        let first_query = image * queries * width + head * head_dim;
-        let first_key = image * keys * width + head * head_dim;
+    (0..spans.len() * heads.count).into_par_iter().for_each(|pair| {
+        let (span, head) = (spans[pair / heads.count], pair % heads.count);
+        if span.queries == 0 || span.keys == 0 {
+            return;
+        }
+        let first_query = span.first_query * width + head * heads.dim;
+        let first_key = span.first_key * width + head * heads.dim;
         let across = Strides { tap: 0, depth: 1, column: width };
         let along = Strides { tap: 0, depth: width, column: 1 };
         arch.dispatch(Head {
-            shape,
+            heads,
+            span,
             query: &query[first_query..],
             out: &out[first_query..],
             grad: &grad[first_query..],
-            key_columns: &Panels::pack(&key[first_key..], 1, head_dim, keys, across),
-            value_columns: &Panels::pack(&value[first_key..], 1, head_dim, keys, across),
-            key_rows: &Panels::pack(&key[first_key..], 1, keys, head_dim, along),
-            bias: bias.map(|bias| &bias[image * keys..][..keys]),
+            key_columns: &Panels::pack(&key[first_key..], 1, heads.dim, span.keys, across),
+            value_columns: &Panels::pack(&value[first_key..], 1, heads.dim, span.keys, across),
+            key_rows: &Panels::pack(&key[first_key..], 1, span.keys, heads.dim, along),
+            bias: bias.map(|bias| &bias[span.first_key..][..span.keys]),
             grad_query: targets[0].at(first_query),
             grad_key: targets[1].at(first_key),
             grad_value: targets[2].at(first_key),
@@ -64,7 +63,8 @@ pub(crate) fn attention_gradients(inputs: Inputs, shape: Shape) -> [Vec<f32>; 3]
 
 /// One head of one picture or text. Its rows are `heads · head_dim` values apart, in and out.
 struct Head<'a> {
-    shape: Shape,
+    heads: Heads,
+    span: Span,
     query: &'a [f32],
     out: &'a [f32],
     grad: &'a [f32],
@@ -85,8 +85,8 @@ impl WithSimd for Head<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Shape { queries, keys, heads, head_dim, .. } = self.shape;
-        let width = heads * head_dim;
+        let Span { queries, keys, .. } = self.span;
+        let (width, head_dim) = (self.heads.width(), self.heads.dim);
         let scale = 1. / (head_dim as f32).sqrt();
         let mut weights = vec![0f32; QUERIES.min(queries) * keys];
         let mut grad_scores = weights.clone();
@@ -99,7 +99,7 @@ impl WithSimd for Head<'_> {
             self.scores(simd, &grad_rows, self.value_columns, &mut grad_scores);
             let rows_of_both = weights.chunks_exact_mut(keys).zip(grad_scores.chunks_exact_mut(keys));
             for (i, (weights, grad_scores)) in rows_of_both.take(rows).enumerate() {
-                self.softmax::<S>(weights, scale, self.shape.seen_keys(first + i));
+                self.softmax::<S>(weights, scale, self.heads.seen_keys(keys, first + i));
                 let start = (first + i) * width;
                 let (out, grad) = (&self.out[start..][..head_dim], &self.grad[start..][..head_dim]);
                 let correction: f32 = out.iter().zip(grad).map(|(out, grad)| out * grad).sum();
@@ -130,7 +130,7 @@ impl Head<'_> {
     /// `scores[row] = left[row] · right`, (rows, keys).
     #[inline(always)]
     fn scores<S: Simd>(&self, simd: S, left: &[*const f32], right: &Panels, scores: &mut [f32]) {
-        let Shape { keys, head_dim, .. } = self.shape;
+        let (keys, head_dim) = (self.span.keys, self.heads.dim);
         Block {
             left: Left::Rows { starts: left, taps: 1, depth: head_dim },
             right: right.right(),
@@ -163,8 +163,7 @@ impl Head<'_> {
     /// `out[key] += Σ_row left[row, key] · right[first + row]`, for the gradients of keys and values.
     #[inline(always)]
     fn add_transposed<S: Simd>(&self, simd: S, left: &[f32], right: &[f32], first: usize, out: *mut f32) {
-        let Shape { keys, heads, head_dim, .. } = self.shape;
-        let width = heads * head_dim;
+        let (keys, width, head_dim) = (self.span.keys, self.heads.width(), self.heads.dim);
         let strides = Strides { tap: 0, depth: width, column: 1 };
         let right = Panels::pack(&right[first * width..], 1, left.len() / keys, head_dim, strides);
         let starts: Vec<*const f32> = left.chunks_exact(keys).map(<[f32]>::as_ptr).collect();

@@ -4,6 +4,7 @@ use super::launches::attention::{Attention, Rows};
 use super::launches::launch::{Address, NotCovered};
 use super::{element, only, optional, run};
 use crate::custom::as_f32;
+use crate::packed_attention::Sequences;
 use candle_core::{Result, Tensor};
 
 /// As [`crate::attention()`] or [`crate::causal_attention()`], of shapes that fit together.
@@ -61,37 +62,25 @@ pub(crate) fn packed_attention(
     key: &Tensor,
     value: &Tensor,
     heads: usize,
-    lengths: &[usize],
+    sequences: &Sequences,
 ) -> Result<Option<Tensor>> {
-    if !query.device().is_cuda() {
-        return Ok(None);
-    }
     let (_, width) = query.dims2()?;
-    let longest = lengths.iter().copied().max().unwrap_or(0);
-    let mut offsets = Vec::with_capacity(lengths.len() + 1);
-    let mut end = 0i32;
-    offsets.push(end);
-    for &length in lengths {
-        let sum = i32::try_from(length).ok().and_then(|length| end.checked_add(length));
-        end = sum.ok_or_else(|| candle_core::Error::msg("packed attention over more than 2³¹ rows"))?;
-        offsets.push(end);
-    }
-    let offsets = Tensor::new(offsets, query.device())?;
-    let inputs = [Some(query), Some(key), Some(value), Some(&offsets)];
+    let longest = sequences.lengths().iter().copied().max().unwrap_or(0);
+    let inputs = [Some(query), Some(key), Some(value), sequences.key_bias(), Some(&sequences.offsets)];
     let results = [(query.dims(), query.dtype())];
     run(
         "packed_attention",
         element([query, key, value]),
         inputs,
         results,
-        |kernels, element, [q, k, v, offsets], [out]| {
+        |kernels, element, [q, k, v, bias, offsets], [out]| {
             let rows = |x: &Tensor, address| match *x.stride() {
                 [row_stride, 1] => Ok(Rows { address, batch_stride: 0, row_stride }),
                 _ => Err(NotCovered("rows whose values do not lie side by side")),
             };
             let op = Attention {
                 element,
-                batch: lengths.len(),
+                batch: sequences.lengths().len(),
                 queries: longest,
                 keys: longest,
                 heads,
@@ -100,7 +89,7 @@ pub(crate) fn packed_attention(
                 key: rows(key, k)?,
                 value: rows(value, v)?,
                 out: Rows { address: out, batch_stride: 0, row_stride: width },
-                key_bias: None,
+                key_bias: optional(bias),
                 offsets: Some(offsets),
                 causal: false,
             };
