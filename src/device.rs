@@ -35,7 +35,7 @@ impl DeviceChoice {
         let device = match self {
             Self::Auto => return Ok(Self::open_any()),
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(number) => Device::new_cuda(number.unwrap_or_default()),
+            Self::Cuda(number) => fused_ops::cuda_device(number.unwrap_or_default()),
             Self::Metal(number) => Device::new_metal(number),
         };
         // Candle's own errors are not one line.

@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let device = match device {
         "cpu" => Device::Cpu,
-        "cuda" => Device::new_cuda(0)?,
+        "cuda" => fused_ops::cuda_device(0)?,
         _ => return Err(format!("{device}: expected cpu or cuda").into()),
     };
     let dtype = match dtype {

@@ -1,18 +1,21 @@
 //! The sampling loop: noise to latents of a picture.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
+use fused_ops::Readbacks;
 
 use crate::denoising_windows::DenoisingWindows;
+use crate::fused_steps::FusedSteps;
 use crate::guidance::Guidance;
-use crate::latents::all_finite;
+use crate::latents::zero_if_finite;
 use crate::prompt::Prompt;
 use crate::random::Noise;
 use crate::schedulers::Scheduler;
-use crate::start::Start;
-use crate::unet::UNet2DConditionModel;
+use crate::start::{Inpainting, Start};
+use crate::unet::{Passes, UNet2DConditionModel};
 use crate::{Error, Result};
 
 /// A step that has been done, as a callback sees it.
@@ -49,8 +52,11 @@ pub struct Denoising {
 /// Leads latents to those of pictures of the prompt, through all of a scheduler's noise levels or, from a picture, its last
 /// ones.
 ///
-/// Both halves of a guided prompt go through the UNet in one batch. The latents are kept in f32 between the steps, whatever the dtype of the UNet: they
-/// are small, and their small changes add up. A stochastic scheduler draws what it adds from `noise`.
+/// Both halves of a guided prompt go through the UNet in one batch. The latents are kept in f32 between the steps, whatever
+/// the dtype of the UNet: they are small, and their small changes add up. A stochastic scheduler draws what it adds from
+/// `noise`.
+///
+/// A GPU is never waited for while it has nothing else to do: there `on_step` hears of a step while the next one runs.
 ///
 /// # Errors
 /// When shapes do not fit, the latents become NaN or infinite, or `on_step` breaks the loop.
@@ -61,50 +67,246 @@ pub fn denoise(
     how: Denoising,
     start: Start,
     noise: &mut dyn Noise,
-    mut on_step: impl FnMut(Step<'_>) -> ControlFlow<()>,
+    on_step: impl FnMut(Step<'_>) -> ControlFlow<()>,
+) -> Result<Denoised> {
+    let device = start.latents.device();
+    let is_plain = how.windows.is_none()
+        && how.guidance.rescale == 0.0
+        && start.inpainting.is_none()
+        && !prompt.is_controlled();
+    let fused = match is_plain && device.is_cuda() {
+        true => {
+            let scale = prompt.is_guided().then_some(how.guidance.scale);
+            FusedSteps::new(scheduler, start.first_index, scale, device)?
+        }
+        false => None,
+    };
+    run(unet, scheduler, prompt, how, start, noise, fused, on_step)
+}
+
+/// The loop, with all that a step does after the UNet in one pass if there are `fused` steps.
+#[expect(clippy::too_many_arguments, reason = "those of `denoise`, and one that tests choose")]
+fn run(
+    unet: &UNet2DConditionModel,
+    scheduler: &mut dyn Scheduler,
+    prompt: &Prompt,
+    how: Denoising,
+    start: Start,
+    noise: &mut dyn Noise,
+    mut fused: Option<FusedSteps>,
+    on_step: impl FnMut(Step<'_>) -> ControlFlow<()>,
 ) -> Result<Denoised> {
     let timesteps = scheduler.timesteps().get(start.first_index..).unwrap_or_default().to_vec();
-    let total = timesteps.len();
     let Start { mut latents, first_index, inpainting } = start;
-    let mut steps = Vec::with_capacity(total);
-    for (step, timestep) in timesteps.into_iter().enumerate() {
-        let begin = Instant::now();
+    let mut reports = Reports::new(timesteps.len(), latents.device(), on_step);
+    let mut passes = unet.passes(prompt.context());
+    let mut next_input = None;
+    for (step, &timestep) in timesteps.iter().enumerate() {
+        latents = match &mut fused {
+            Some(fused) => {
+                let input = match next_input.take() {
+                    Some(input) => input,
+                    None => {
+                        let sample = scheduler.scale_model_input(&latents, first_index)?;
+                        unet.to_input(&for_both_halves(sample, prompt)?)?
+                    }
+                };
+                let prediction = passes.predict(&input, &repeat(timestep, &input)?)?;
+                let (next, input) = fused.step(step, &prediction, &latents)?;
+                next_input = Some(input);
+                next
+            }
+            None => {
+                let mut parts = Parts {
+                    passes: &mut passes,
+                    scheduler,
+                    prompt,
+                    how,
+                    noise,
+                    inpainting: inpainting.as_ref(),
+                };
+                parts.step(&latents, timestep, first_index, (step, timesteps.len()))?
+            }
+        };
+        reports.add(step, timestep, &latents)?;
+    }
+    Ok(Denoised { latents, steps: reports.finish()? })
+}
+
+/// What makes a step, part by part.
+struct Parts<'a, 'b> {
+    passes: &'a mut Passes<'b>,
+    scheduler: &'a mut dyn Scheduler,
+    prompt: &'a Prompt,
+    how: Denoising,
+    noise: &'a mut dyn Noise,
+    inpainting: Option<&'a Inpainting>,
+}
+
+impl Parts<'_, '_> {
+    /// The latents after a step of so many.
+    fn step(
+        &mut self,
+        latents: &Tensor,
+        timestep: f64,
+        first_index: usize,
+        (step, total): (usize, usize),
+    ) -> Result<Tensor> {
         let index = first_index + step;
-        let mut sample = scheduler.scale_model_input(&latents, index)?;
-        let residuals = prompt.residuals(&sample, timestep, (step, total))?;
-        if let Some(inpainting) = &inpainting {
+        let mut sample = self.scheduler.scale_model_input(latents, index)?;
+        let residuals = self.prompt.residuals(&sample, timestep, (step, total))?;
+        if let Some(inpainting) = self.inpainting {
             sample = inpainting.extend(sample)?;
         }
-        if prompt.is_guided() {
-            sample = Tensor::cat(&[&sample, &sample], 0)?;
-        }
-        let timestep_batch = Tensor::full(timestep as f32, sample.dim(0)?, sample.device())?;
-        let predict = |sample: &Tensor| {
-            unet.forward_with_residuals(sample, &timestep_batch, prompt.context(), residuals.as_ref())
-        };
-        let mut prediction = match &how.windows {
+        let sample = for_both_halves(sample, self.prompt)?;
+        let timesteps = repeat(timestep, &sample)?;
+        let mut predict = |sample: &Tensor| self.passes.forward(sample, &timesteps, residuals.as_ref());
+        let mut prediction = match &self.how.windows {
             Some(windows) => windows.predict(&sample, predict)?,
             None => predict(&sample)?,
         };
-        if prompt.is_guided() {
-            prediction = how.guidance.combine(&prediction)?;
+        if self.prompt.is_guided() {
+            prediction = self.how.guidance.combine(&prediction)?;
         }
-        latents = scheduler.step(&prediction, index, &latents, noise)?;
-        if let Some(inpainting) = &inpainting {
-            let next = (step + 1 < total).then_some(index + 1);
-            latents = inpainting.keep_unmasked(latents, scheduler, next)?;
+        let latents = self.scheduler.step(&prediction, index, latents, self.noise)?;
+        match self.inpainting {
+            Some(inpainting) => {
+                let next = (step + 1 < total).then_some(index + 1);
+                inpainting.keep_unmasked(latents, self.scheduler, next)
+            }
+            None => Ok(latents),
         }
-        // This also waits for the device, so that the time is that of the step.
-        if !all_finite(&latents)? {
+    }
+}
+
+/// The sample once for a prompt, and twice for a guided one.
+fn for_both_halves(sample: Tensor, prompt: &Prompt) -> Result<Tensor> {
+    if prompt.is_guided() { Ok(Tensor::cat(&[&sample, &sample], 0)?) } else { Ok(sample) }
+}
+
+/// The timestep once for each of `samples`.
+fn repeat(timestep: f64, samples: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::full(timestep as f32, samples.dim(0)?, samples.device())?)
+}
+
+/// Tells of steps when they are done.
+struct Reports<F> {
+    on_step: F,
+    total: usize,
+    /// How many steps may be under way after one was put there.
+    behind: usize,
+    /// Number, timestep and latents of the steps that are.
+    under_way: VecDeque<(usize, f64, Tensor)>,
+    /// Whether their latents are numbers.
+    finite: Readbacks,
+    since: Instant,
+    times: Vec<Duration>,
+}
+
+impl<F: FnMut(Step<'_>) -> ControlFlow<()>> Reports<F> {
+    fn new(total: usize, device: &Device, on_step: F) -> Self {
+        Self {
+            on_step,
+            total,
+            behind: usize::from(device.is_cuda()),
+            under_way: VecDeque::new(),
+            finite: Readbacks::default(),
+            since: Instant::now(),
+            times: Vec::with_capacity(total),
+        }
+    }
+
+    /// A step was put into the device's stream.
+    fn add(&mut self, step: usize, timestep: f64, latents: &Tensor) -> Result<()> {
+        self.finite.ask(&zero_if_finite(latents)?)?;
+        self.under_way.push_back((step, timestep, latents.clone()));
+        while self.under_way.len() > self.behind {
+            self.report()?;
+        }
+        Ok(())
+    }
+
+    /// The time of each step.
+    fn finish(mut self) -> Result<Vec<Duration>> {
+        while !self.under_way.is_empty() {
+            self.report()?;
+        }
+        Ok(self.times)
+    }
+
+    /// Waits for the earliest step that is under way.
+    fn report(&mut self) -> Result<()> {
+        let (received, Some((step, timestep, latents))) =
+            (self.finite.receive()?, self.under_way.pop_front())
+        else {
+            return Ok(());
+        };
+        let total = self.total;
+        if received != Some(0.0) {
             return Err(Error::NotFinite {
                 place: format!("the latents after step {} of {total} are", step + 1),
                 remedy: "f16 may have overflowed, use bf16 or f32; or the weights are damaged",
             });
         }
-        steps.push(begin.elapsed());
-        if on_step(Step { index: step, total, timestep, latents: &latents }).is_break() {
+        self.times.push(self.since.elapsed());
+        if (self.on_step)(Step { index: step, total, timestep, latents: &latents }).is_break() {
             return Err(Error::Cancelled { completed: step + 1, total });
         }
+        self.since = Instant::now();
+        Ok(())
     }
-    Ok(Denoised { latents, steps })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prompt::TextStates;
+    use crate::random::TorchCpu;
+    use crate::schedulers::{SchedulerConfig, SchedulerKind, Steps};
+    use crate::unet::{WIDTH, tiny_unet};
+
+    type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
+
+    const STEPS: usize = 7;
+
+    /// With and without guidance, from noise and from a later step.
+    #[test]
+    fn fused_steps_lead_to_the_same_latents() -> TestResult {
+        let unet = tiny_unet()?;
+        let config = r#"{"_class_name": "PNDMScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085,
+            "beta_end": 0.012, "steps_offset": 1, "skip_prk_steps": true, "clip_sample": false}"#;
+        let config = SchedulerConfig::from_json(config, "scheduler_config.json")?;
+        let states = TorchCpu::new(1).normal(&[2, 5, WIDTH])?;
+        let latents = TorchCpu::new(2).normal(&[1, 4, 8, 8])?;
+        for kind in [SchedulerKind::Pndm, SchedulerKind::Ddim, SchedulerKind::DpmSolverMultistep] {
+            for (guided, first_index) in [(true, 0), (false, 0), (true, 2)] {
+                let texts = if guided { 2 } else { 1 };
+                let states = TextStates::from_hidden_states(states.narrow(0, 0, texts)?)?;
+                let prompt = match guided {
+                    true => Prompt::guided(&unet, &states, 1)?,
+                    false => Prompt::conditioned(&unet, &states, 1)?,
+                };
+                let how = Denoising { guidance: Guidance::new(4.0), windows: None };
+                let denoised = |fused: bool| -> Result<Denoised> {
+                    let mut scheduler = config.clone().with_kind(kind).build_for(&Steps::Count(STEPS))?;
+                    let start = Start { latents: latents.clone(), first_index, inpainting: None };
+                    let scale = guided.then_some(how.guidance.scale);
+                    let fused = match fused {
+                        true => FusedSteps::new(scheduler.as_ref(), first_index, scale, &Device::Cpu)?,
+                        false => None,
+                    };
+                    let noise = &mut TorchCpu::new(3);
+                    let go_on = |_: Step<'_>| ControlFlow::Continue(());
+                    run(&unet, scheduler.as_mut(), &prompt, how, start, noise, fused, go_on)
+                };
+                let (found, expected) = (denoised(true)?, denoised(false)?);
+                assert_eq!(found.steps.len(), expected.steps.len());
+                let norm = |x: &Tensor| x.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
+                let difference = norm(&(&found.latents - &expected.latents)?)? / norm(&expected.latents)?;
+                // f32, and a UNet that takes what differs further.
+                assert!(difference < 1e-4, "{kind}, guided {guided}, from {first_index}: {difference}");
+            }
+        }
+        Ok(())
+    }
 }

@@ -55,9 +55,13 @@ pub fn write_latents(path: &Path, latents: &Tensor) -> Result<()> {
 
 /// Whether no value is NaN or infinite.
 pub(crate) fn all_finite(tensor: &Tensor) -> Result<bool> {
+    Ok(zero_if_finite(tensor)?.to_scalar::<f32>()? == 0.0)
+}
+
+/// A scalar that is 0 if no value is NaN or infinite, f32, where the tensor is.
+pub(crate) fn zero_if_finite(tensor: &Tensor) -> Result<Tensor> {
     // 0 · x is zero for every number, and NaN for the rest.
-    let sum = (tensor * 0.0)?.to_dtype(DType::F32)?.sum_all()?;
-    Ok(sum.to_scalar::<f32>()? == 0.0)
+    Ok((tensor * 0.0)?.to_dtype(DType::F32)?.sum_all()?)
 }
 
 #[cfg(test)]

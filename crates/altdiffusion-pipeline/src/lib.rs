@@ -6,6 +6,7 @@ mod control;
 mod denoise;
 mod denoising_windows;
 mod error;
+mod fused_steps;
 mod given_picture;
 mod guidance;
 mod latent_preview;

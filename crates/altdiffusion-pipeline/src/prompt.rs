@@ -312,6 +312,11 @@ impl Prompt {
         Self { controls, ..self }
     }
 
+    /// Whether there are any.
+    pub(crate) fn is_controlled(&self) -> bool {
+        !self.controls.controls.is_empty()
+    }
+
     /// What the ControlNets add in a step of so many, for latents (pictures, channels, height, width) as the scheduler
     /// scales them.
     pub(crate) fn residuals(

@@ -10,7 +10,8 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{
     Conv2d, Conv2dOptions, Epilogue, GroupNorm, LayerNorm, LinearStep, Padding, Sequences, Sinusoids,
-    attention, causal_attention, geglu, packed_attention, reference, timestep_embedding, to_bytes,
+    attention, causal_attention, cuda_device, geglu, packed_attention, reference, timestep_embedding,
+    to_bytes,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ fn main() -> Result<()> {
     let misses = Misses::default();
     tracing::subscriber::set_global_default(misses.clone()).map_err(candle_core::Error::wrap)?;
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let device = Device::new_cuda(0)?;
+    let device = cuda_device(0)?;
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => check(&device, &misses, false),
         ["check", "--small"] => check(&device, &misses, true),

@@ -19,6 +19,7 @@ mod conv2d;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod cuda_device;
 mod custom;
 mod embedding;
 mod epilogue;
@@ -30,6 +31,8 @@ mod low_rank;
 mod memory;
 mod packed_attention;
 mod quantized;
+mod readback;
+mod recording;
 mod shift;
 mod step;
 
@@ -37,6 +40,7 @@ pub use activation::{Activation, geglu, gelu, quick_gelu, silu};
 pub use attention::{attention, causal_attention};
 pub use blend::{AdamStep, blend, blend_square};
 pub use conv2d::{Conv2d, Conv2dOptions, Padding};
+pub use cuda_device::cuda_device;
 pub use custom::{compute_dtype, for_computing};
 pub use embedding::Embedding;
 pub use epilogue::Epilogue;
@@ -48,6 +52,8 @@ pub use low_rank::{LORA_DOWN, LORA_UP};
 pub use memory::keep_freed_memory;
 pub use packed_attention::{Sequences, packed_attention};
 pub use quantized::BlockType;
+pub use readback::Readbacks;
+pub use recording::Recording;
 pub use shift::shift_channels;
 pub use step::{LinearStep, Sinusoids, Stepped, timestep_embedding, to_bytes};
 

@@ -40,8 +40,8 @@ pub fn timestep_embedding_reference(
 ) -> Result<Tensor> {
     let Sinusoids { channels, flip_sin_to_cos, freq_shift } = sinusoids;
     let half = channels / 2;
-    let step = -MAX_PERIOD.ln() / (half as f64 - freq_shift);
-    let frequencies: Vec<f32> = (0..half).map(|i| (i as f64 * step).exp() as f32).collect();
+    let step = (-MAX_PERIOD.ln() / (half as f64 - freq_shift)) as f32; // rounded where PyTorch rounds
+    let frequencies: Vec<f32> = (0..half).map(|i| (i as f32 * step).exp()).collect();
     let frequencies = Tensor::from_vec(frequencies, (1, half), timesteps.device())?;
     let angles = timesteps.to_dtype(DType::F32)?.unsqueeze(1)?.broadcast_mul(&frequencies)?; // (batch, half)
     let (sin, cos) = (angles.sin()?, angles.cos()?);
@@ -52,11 +52,10 @@ pub fn timestep_embedding_reference(
 /// A step of a sampler that is linear in the sample and the model's outputs, as those of DDIM, Euler and PNDM are.
 #[derive(Debug, Clone, Copy)]
 pub struct LinearStep<'a> {
-    /// f32, (7), on the device of the sample, where a captured graph can find the numbers of its next step: the scale of
-    /// guidance, the weights of the sample, of this output and of up to three earlier ones, and what the next sample is
-    /// multiplied by before the model sees it.
+    /// f32, (7), on the device of the sample, where nothing has to wait for the host: the scale of guidance, the weights of
+    /// the sample, of this output and of the history, and what the next sample is multiplied by before the model sees it.
     pub coefficients: &'a Tensor,
-    /// The guided outputs of up to three steps before, the newest first; each as the sample.
+    /// What else goes into it, such as the guided outputs of up to three steps before; each as the sample.
     pub history: &'a [&'a Tensor],
     /// Whether the output has two halves, the one without the prompt first (Ho & Salimans, arXiv 2207.12598).
     pub guided: bool,
@@ -74,11 +73,12 @@ pub struct Stepped {
 }
 
 /// The numbers of a [`LinearStep`].
-pub(crate) const COEFFICIENTS: usize = 7;
-/// The most earlier outputs that they have weights for.
-pub(crate) const MOST_HISTORY: usize = 3;
+const COEFFICIENTS: usize = 7;
 
 impl LinearStep<'_> {
+    /// The most tensors of its history.
+    pub const MOST_HISTORY: usize = 3;
+
     /// From the model's `output`, (batch, height, width, channels) or twice as many, and the `sample` that it was given,
     /// f32, (batch, channels, height, width).
     ///
@@ -89,7 +89,7 @@ impl LinearStep<'_> {
         let halves = if self.guided { 2 } else { 1 };
         let fits = output.dims() == [halves * batch, height, width, channels]
             && self.coefficients.dims() == [COEFFICIENTS]
-            && self.history.len() <= MOST_HISTORY
+            && self.history.len() <= Self::MOST_HISTORY
             && self.history.iter().all(|earlier| earlier.dims() == sample.dims());
         if !fits {
             candle_core::bail!(

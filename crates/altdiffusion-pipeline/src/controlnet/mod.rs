@@ -7,11 +7,11 @@ mod load;
 
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Conv2d, compute_dtype, silu};
+use fused_ops::{Conv2d, Sinusoids, compute_dtype, silu, timestep_embedding};
 
 use crate::layers::layout::{same_size, to_channels_last};
 use crate::unet::{
-    AdditionalResiduals, ContextProjector, CrossAttentionContext, DownBlock2D, TimestepEmbedding, Timesteps,
+    AdditionalResiduals, ContextProjector, CrossAttentionContext, DownBlock2D, TimestepEmbedding,
     UNet2DConditionConfig, UNetMidBlock2DCrossAttn, UNetPlan, check_inputs,
 };
 use crate::{Error, Result};
@@ -23,7 +23,7 @@ pub use config::{ChannelOrder, ControlNetConfig};
 #[derive(Debug, Clone)]
 pub struct ControlNetModel {
     conv_in: Conv2d,
-    time_proj: Timesteps,
+    time_proj: Sinusoids,
     time_embedding: TimestepEmbedding,
     controlnet_cond_embedding: ControlNetConditioningEmbedding,
     down_blocks: Vec<DownBlock2D>,
@@ -58,7 +58,11 @@ impl ControlNetModel {
         let (width, time_dim) = (first.channels, blocks.time_embedding_dim);
         Ok(Self {
             conv_in: Conv2d::new(config.in_channels, width, 3, same_size(3), vb.pp("conv_in"))?,
-            time_proj: Timesteps::new(width, config.flip_sin_to_cos, config.freq_shift),
+            time_proj: Sinusoids {
+                channels: width,
+                flip_sin_to_cos: config.flip_sin_to_cos,
+                freq_shift: config.freq_shift,
+            },
             time_embedding: TimestepEmbedding::new(width, time_dim, vb.pp("time_embedding"))?,
             controlnet_cond_embedding: ControlNetConditioningEmbedding::new(
                 config,
@@ -136,7 +140,7 @@ impl ControlNetModel {
         condition: &Condition,
     ) -> Result<AdditionalResiduals> {
         check_inputs(self.config.in_channels, sample, timesteps, context)?;
-        let sinusoids = self.time_proj.forward(timesteps)?.to_dtype(self.dtype)?;
+        let sinusoids = timestep_embedding(timesteps, self.time_proj, self.dtype)?;
         let time = silu(&self.time_embedding.forward(&sinusoids)?)?;
         let context = &mut context.cursor();
 

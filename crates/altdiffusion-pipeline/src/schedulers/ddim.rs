@@ -104,4 +104,8 @@ impl Scheduler for Ddim {
     fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {
         self.schedule.add_noise(original, noise, at(&self.timesteps, index)?)
     }
+
+    fn linear_copy(&self) -> Option<Box<dyn Scheduler>> {
+        (self.limit == Limit::None && self.eta == 0.0).then(|| Box::new(self.clone()) as Box<dyn Scheduler>)
+    }
 }

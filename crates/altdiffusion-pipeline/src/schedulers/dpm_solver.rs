@@ -103,6 +103,11 @@ impl DpmSolver {
         })
     }
 
+    /// Whether its steps are sums: nothing is drawn, and nothing cut off.
+    pub(super) fn is_linear(&self) -> bool {
+        !self.algorithm.is_stochastic() && self.limit == Limit::None
+    }
+
     /// The outputs of a step of order 2.
     pub(super) fn second_order(&self, value: Tensor, derivative: Tensor) -> Outputs {
         if self.is_heun { Outputs::Linear(value, derivative) } else { Outputs::Midpoint(value, derivative) }

@@ -115,4 +115,8 @@ impl Scheduler for DpmSolverMultistep {
     fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {
         self.run.add_noise(original, noise, index)
     }
+
+    fn linear_copy(&self) -> Option<Box<dyn Scheduler>> {
+        (self.solver.is_linear()).then(|| Box::new(self.clone()) as Box<dyn Scheduler>)
+    }
 }

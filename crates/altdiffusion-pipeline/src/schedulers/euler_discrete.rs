@@ -82,4 +82,8 @@ impl Scheduler for EulerDiscrete {
     fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {
         self.run.add_noise(original, noise, index)
     }
+
+    fn linear_copy(&self) -> Option<Box<dyn Scheduler>> {
+        Some(Box::new(self.clone()))
+    }
 }

@@ -73,6 +73,10 @@ impl Scheduler for LmsDiscrete {
     fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {
         self.run.add_noise(original, noise, index)
     }
+
+    fn linear_copy(&self) -> Option<Box<dyn Scheduler>> {
+        Some(Box::new(self.clone()))
+    }
 }
 
 /// The integrals from `from` to `to` of the polynomials that are 1 at one node and 0 at the others. There are at most

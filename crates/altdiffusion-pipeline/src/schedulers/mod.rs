@@ -21,6 +21,7 @@ mod heun_discrete;
 mod kind;
 mod lcm;
 mod limit;
+mod linear;
 mod lms_discrete;
 mod noise_schedule;
 mod pndm;
@@ -45,6 +46,7 @@ pub use euler_discrete::EulerDiscrete;
 pub use heun_discrete::HeunDiscrete;
 pub use kind::SchedulerKind;
 pub use lcm::Lcm;
+pub(crate) use linear::{LinearUpdate, Term, linear_updates};
 pub use lms_discrete::LmsDiscrete;
 pub use noise_schedule::{BetaSchedule, NoiseSchedule};
 pub use pndm::Pndm;
@@ -106,6 +108,12 @@ pub trait Scheduler: Send {
     /// # Errors
     /// When the run has no such index, or the shapes differ.
     fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor>;
+
+    /// A copy of this run, if each of its steps is a sum of the samples and the outputs that it is given, with weights that
+    /// do not depend on them: it adds no noise and cuts nothing off.
+    fn linear_copy(&self) -> Option<Box<dyn Scheduler>> {
+        None
+    }
 }
 
 /// The entry of `table` at `index` of a run.

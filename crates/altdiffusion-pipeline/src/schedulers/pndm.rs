@@ -253,6 +253,10 @@ impl Scheduler for Pndm {
     fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {
         self.schedule.add_noise(original, noise, at(&self.timesteps, index)?)
     }
+
+    fn linear_copy(&self) -> Option<Box<dyn Scheduler>> {
+        Some(Box::new(self.clone()))
+    }
 }
 
 #[cfg(test)]

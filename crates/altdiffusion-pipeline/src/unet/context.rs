@@ -1,6 +1,6 @@
 //! The prompt as the UNet sees it: the keys and values of its cross-attentions.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::layers::attention::{CrossAttention, KeyValue};
 use crate::{Error, Result};
@@ -33,6 +33,60 @@ impl CrossAttentionContext {
     /// How many prompts these are.
     pub fn batch(&self) -> usize {
         self.batch
+    }
+
+    /// Whether it can be copied into another one of the same [room](Self::room).
+    pub(super) fn can_be_copied(&self) -> bool {
+        self.images.is_empty()
+    }
+
+    /// The tokens that there are places for in a copy of it: prompts of somewhat different lengths fit into the same one.
+    pub(super) fn room(&self) -> usize {
+        let tokens = self.layers.first().map_or(0, |layer| layer.key.dims().get(1).copied().unwrap_or(0));
+        // The kernels for few keys take 32 or 80, however few there are, and the one for many takes 64 at a time.
+        match tokens {
+            0..=32 => 32,
+            33..=80 => 80,
+            more => more.next_multiple_of(64),
+        }
+    }
+
+    /// A copy with [room](Self::room) for others; what is not used of that is hidden.
+    pub(super) fn copy(&self) -> Result<Self> {
+        let room = self.room();
+        let roomy = |x: &Tensor| -> candle_core::Result<Tensor> {
+            let (batch, _, width) = x.dims3()?;
+            Tensor::zeros((batch, room, width), x.dtype(), x.device())
+        };
+        let layers = self
+            .layers
+            .iter()
+            .map(|layer| Ok(KeyValue { key: roomy(&layer.key)?, value: roomy(&layer.value)? }))
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        let device = self.layers.first().map_or(&Device::Cpu, |layer| layer.key.device());
+        let hidden = Tensor::full(f32::NEG_INFINITY, (self.batch, room), device)?;
+        let copy = Self { layers, key_bias: Some(hidden), batch: self.batch, images: Vec::new() };
+        copy.overwrite(self)?;
+        Ok(copy)
+    }
+
+    /// Puts the keys and values of `other`, a context of the same UNet and room, into the tensors of this
+    /// [copy](Self::copy).
+    pub(super) fn overwrite(&self, other: &Self) -> Result<()> {
+        let mut tokens = 0;
+        for (to, from) in self.layers.iter().zip(&other.layers) {
+            to.key.slice_set(&from.key.contiguous()?, 1, 0)?;
+            to.value.slice_set(&from.value.contiguous()?, 1, 0)?;
+            tokens = from.key.dim(1)?;
+        }
+        let Some(bias) = &self.key_bias else { return Ok(()) };
+        let hidden = Tensor::full(f32::NEG_INFINITY, bias.shape(), bias.device())?;
+        bias.slice_set(&hidden, 0, 0)?;
+        let seen = match &other.key_bias {
+            Some(seen) => seen.contiguous()?,
+            None => Tensor::zeros((self.batch, tokens), DType::F32, bias.device())?,
+        };
+        Ok(bias.slice_set(&seen, 1, 0)?)
     }
 
     /// A walk through the layers, for one pass.

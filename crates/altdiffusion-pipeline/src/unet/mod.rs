@@ -7,13 +7,16 @@ mod down_block;
 mod embeddings;
 mod inputs;
 mod mid_block;
+mod passes;
 mod residuals;
+#[cfg(test)]
+mod tiny;
 mod transformer;
 mod up_block;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Conv2d, GroupNorm, compute_dtype, silu};
+use fused_ops::{Conv2d, GroupNorm, Sinusoids, compute_dtype, silu, timestep_embedding};
 
 use crate::Result;
 use crate::layers::layout::{same_size, to_channels_first, to_channels_last};
@@ -22,17 +25,21 @@ pub(crate) use config::{CROSS_ATTENTION_DOWN, CROSS_ATTENTION_UP, CrossAttention
 pub use context::CrossAttentionContext;
 pub(crate) use context::{ContextProjector, ImageContext};
 pub(crate) use down_block::DownBlock2D;
-pub(crate) use embeddings::{TimestepEmbedding, Timesteps};
+pub(crate) use embeddings::TimestepEmbedding;
 pub(crate) use inputs::check_inputs;
 pub(crate) use mid_block::UNetMidBlock2DCrossAttn;
+pub(crate) use passes::Passes;
+use passes::Recorder;
 pub use residuals::AdditionalResiduals;
+#[cfg(test)]
+pub(crate) use tiny::{WIDTH, tiny_unet};
 use up_block::UpBlock2D;
 
 /// The denoising model.
 #[derive(Debug, Clone)]
 pub struct UNet2DConditionModel {
     conv_in: Conv2d,
-    time_proj: Timesteps,
+    time_proj: Sinusoids,
     time_embedding: TimestepEmbedding,
     down_blocks: Vec<DownBlock2D>,
     mid_block: UNetMidBlock2DCrossAttn,
@@ -40,6 +47,8 @@ pub struct UNet2DConditionModel {
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
     dtype: DType,
+    device: Device,
+    recorder: Recorder,
     config: UNet2DConditionConfig,
 }
 
@@ -70,7 +79,11 @@ impl UNet2DConditionModel {
                 conv_in,
                 vb.pp("conv_in"),
             )?,
-            time_proj: Timesteps::new(first.channels, config.flip_sin_to_cos, config.freq_shift),
+            time_proj: Sinusoids {
+                channels: first.channels,
+                flip_sin_to_cos: config.flip_sin_to_cos,
+                freq_shift: config.freq_shift,
+            },
             time_embedding: TimestepEmbedding::new(first.channels, time_dim, vb.pp("time_embedding"))?,
             down_blocks,
             mid_block: UNetMidBlock2DCrossAttn::new(&blocks, &last, vb.pp("mid_block"))?,
@@ -84,6 +97,8 @@ impl UNet2DConditionModel {
                 vb.pp("conv_out"),
             )?,
             dtype: compute_dtype(vb.dtype(), vb.device()),
+            device: vb.device().clone(),
+            recorder: Recorder::default(),
             config: config.clone(),
         })
     }
@@ -143,16 +158,46 @@ impl UNet2DConditionModel {
         context: &CrossAttentionContext,
         residuals: Option<&AdditionalResiduals>,
     ) -> Result<Tensor> {
-        check_inputs(self.config.in_channels, sample, timesteps, context)?;
+        self.check_inputs(sample, timesteps, context)?;
+        let prediction = self.predict(&self.to_input(sample)?, timesteps, context, residuals)?;
+        self.to_prediction(&prediction, sample.dtype())
+    }
+
+    fn check_inputs(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        context: &CrossAttentionContext,
+    ) -> Result<()> {
+        check_inputs(self.config.in_channels, sample, timesteps, context)
+    }
+
+    /// A sample as [`predict`](Self::predict) takes it.
+    pub(crate) fn to_input(&self, sample: &Tensor) -> Result<Tensor> {
+        Ok(to_channels_last(&sample.to_dtype(self.dtype)?)?)
+    }
+
+    /// The inverse, for what it gives.
+    fn to_prediction(&self, prediction: &Tensor, dtype: DType) -> Result<Tensor> {
+        Ok(to_channels_first(prediction)?.to_dtype(dtype)?)
+    }
+
+    /// The pass itself, with channels last and in the UNet's type: (batch, height, width, in_channels) →
+    /// (batch, height, width, out_channels).
+    fn predict(
+        &self,
+        input: &Tensor,
+        timesteps: &Tensor,
+        context: &CrossAttentionContext,
+        residuals: Option<&AdditionalResiduals>,
+    ) -> Result<Tensor> {
         let time = self.embed_time(timesteps)?;
         let context = &mut context.cursor();
 
-        let mut hidden = to_channels_last(&sample.to_dtype(self.dtype)?)?;
-        if self.config.center_input_sample {
-            hidden = ((hidden * 2.0)? - 1.0)?;
-        }
-        hidden = self.conv_in.forward(&hidden)?;
-
+        let mut hidden = match self.config.center_input_sample {
+            true => self.conv_in.forward(&((input * 2.0)? - 1.0)?)?,
+            false => self.conv_in.forward(input)?,
+        };
         let mut skips = vec![hidden.clone()];
         for block in &self.down_blocks {
             hidden = block.forward(hidden, &time, context, &mut skips)?;
@@ -164,10 +209,8 @@ impl UNet2DConditionModel {
         for block in &self.up_blocks {
             hidden = block.forward(hidden, &time, context, &mut skips)?;
         }
-
         hidden = self.conv_norm_out.forward_silu(&hidden)?;
-        hidden = self.conv_out.forward(&hidden)?;
-        Ok(to_channels_first(&hidden)?.to_dtype(sample.dtype())?)
+        Ok(self.conv_out.forward(&hidden)?)
     }
 
     /// [`forward`](Self::forward) for hidden states, (batch, tokens, width), that are used in one step only,
@@ -187,7 +230,7 @@ impl UNet2DConditionModel {
     /// The embedding of the timesteps after the SiLU with which every residual block begins: (batch) →
     /// (batch, time_embedding_dim).
     fn embed_time(&self, timesteps: &Tensor) -> Result<Tensor> {
-        let sinusoids = self.time_proj.forward(timesteps)?.to_dtype(self.dtype)?;
+        let sinusoids = timestep_embedding(timesteps, self.time_proj, self.dtype)?;
         Ok(silu(&self.time_embedding.forward(&sinusoids)?)?)
     }
 }

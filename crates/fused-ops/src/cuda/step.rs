@@ -3,7 +3,7 @@
 use super::launches::denoise;
 use super::{element, element_of, only, optional, run};
 use crate::custom::as_f32;
-use crate::step::{LinearStep, MOST_HISTORY, Sinusoids, Stepped};
+use crate::step::{LinearStep, Sinusoids, Stepped};
 use candle_core::{DType, Result, Tensor};
 
 /// As [`crate::timestep_embedding()`].
@@ -45,7 +45,7 @@ pub(crate) fn linear_step(step: &LinearStep, output: &Tensor, sample: &Tensor) -
     let output = output.contiguous()?;
     let (sample, coefficients) = (as_f32(sample)?, as_f32(step.coefficients)?);
     let history = step.history.iter().map(|earlier| as_f32(earlier)).collect::<Result<Vec<_>>>()?;
-    let earlier: [Option<&Tensor>; MOST_HISTORY] = std::array::from_fn(|i| history.get(i));
+    let earlier: [Option<&Tensor>; LinearStep::MOST_HISTORY] = std::array::from_fn(|i| history.get(i));
     let inputs = [Some(&output), Some(&sample), Some(&coefficients), earlier[0], earlier[1], earlier[2]];
     let results = [(sample.dims(), DType::F32), (sample.dims(), DType::F32), (output.dims(), output.dtype())];
     let stepped = run(

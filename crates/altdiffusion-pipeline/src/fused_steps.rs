@@ -1,0 +1,81 @@
+//! Guidance and the scheduler's step in one pass of the device, with nothing from the host between two steps.
+
+use std::collections::VecDeque;
+
+use candle_core::{Device, Tensor};
+use fused_ops::LinearStep;
+
+use crate::Result;
+use crate::schedulers::{LinearUpdate, Scheduler, Term, linear_updates};
+
+/// The steps of a run whose scheduler makes sums.
+pub(crate) struct FusedSteps {
+    updates: Vec<LinearUpdate>,
+    /// (steps, 7): the numbers of each [`LinearStep`].
+    coefficients: Tensor,
+    guided: bool,
+    /// Samples and guided outputs of the steps before, the newest first.
+    before: VecDeque<(Tensor, Tensor)>,
+    /// How many of them a step may want.
+    longest: usize,
+}
+
+impl FusedSteps {
+    /// The steps of `scheduler` from `first_index` on, with guidance of this scale if the prompt is guided; `None` if they
+    /// are no sums, or of too many tensors.
+    ///
+    /// # Errors
+    /// If the scheduler or a tensor operation fails.
+    pub fn new(
+        scheduler: &dyn Scheduler,
+        first_index: usize,
+        guidance_scale: Option<f64>,
+        device: &Device,
+    ) -> Result<Option<Self>> {
+        let Some(updates) = linear_updates(scheduler, first_index)? else { return Ok(None) };
+        if updates.iter().any(|update| update.history.len() > LinearStep::MOST_HISTORY) {
+            return Ok(None);
+        }
+        let scale = guidance_scale.unwrap_or_default() as f32;
+        let coefficients: Vec<Vec<f32>> =
+            updates.iter().map(|update| numbers(update, scale).to_vec()).collect();
+        let ages = updates.iter().flat_map(|update| &update.history).map(|(term, _)| match term {
+            Term::Sample(age) | Term::Output(age) => *age,
+        });
+        Ok(Some(Self {
+            longest: ages.max().unwrap_or(0),
+            coefficients: Tensor::new(coefficients, device)?,
+            updates,
+            guided: guidance_scale.is_some(),
+            before: VecDeque::new(),
+        }))
+    }
+
+    /// From what the model makes of `sample` at step `index` of these: the next sample, and what the model reads next.
+    ///
+    /// * `prediction` (pictures or twice as many, height, width, channels), the half without the prompt first
+    /// * `sample` (pictures, channels, height, width), f32
+    ///
+    /// # Errors
+    /// If there is no such step, or the shapes do not fit together.
+    pub fn step(&mut self, index: usize, prediction: &Tensor, sample: &Tensor) -> Result<(Tensor, Tensor)> {
+        let terms = self.updates.get(index).map(|update| update.history.as_slice()).unwrap_or_default();
+        let earlier = terms.iter().filter_map(|(term, _)| match *term {
+            Term::Sample(age) => self.before.get(age - 1).map(|(sample, _)| sample),
+            Term::Output(age) => self.before.get(age - 1).map(|(_, output)| output),
+        });
+        let history: Vec<&Tensor> = earlier.collect();
+        let coefficients = self.coefficients.get(index)?;
+        let step = LinearStep { coefficients: &coefficients, history: &history, guided: self.guided };
+        let stepped = step.apply(prediction, sample)?;
+        self.before.push_front((sample.clone(), stepped.output));
+        self.before.truncate(self.longest);
+        Ok((stepped.sample, stepped.model_input))
+    }
+}
+
+/// The numbers of a step, in the order of [`LinearStep::coefficients`].
+fn numbers(update: &LinearUpdate, guidance_scale: f32) -> [f32; 7] {
+    let history = |place: usize| update.history.get(place).map_or(0.0, |(_, weight)| *weight);
+    [guidance_scale, update.sample, update.output, history(0), history(1), history(2), update.input]
+}

@@ -1,0 +1,230 @@
+//! The passes of one run through a UNet.
+
+use std::sync::{Mutex, MutexGuard};
+
+use candle_core::{DType, Tensor};
+use fused_ops::Recording;
+
+use super::{AdditionalResiduals, CrossAttentionContext, UNet2DConditionModel};
+use crate::Result;
+
+/// Where a UNet keeps the pass that it recorded. A clone records its own.
+#[derive(Default)]
+pub(super) struct Recorder(Mutex<Recorded>);
+
+#[derive(Default)]
+enum Recorded {
+    #[default]
+    Nothing,
+    Pass(Box<RecordedPass>),
+    /// Passes of this shape cannot be.
+    Refused(Vec<usize>),
+}
+
+impl Clone for Recorder {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Recorder")
+    }
+}
+
+/// A pass whose tensors are always the same ones, so that a GPU can do it as one CUDA graph.
+struct RecordedPass {
+    /// (batch, height, width, in_channels)
+    input: Tensor,
+    /// (batch), f32
+    timesteps: Tensor,
+    context: CrossAttentionContext,
+    recording: Recording,
+}
+
+/// The passes of one run, in all of which the UNet sees the same prompts.
+///
+/// On a GPU the first one is recorded, once for every size of a picture, and those after it are replayed.
+pub(crate) struct Passes<'a> {
+    unet: &'a UNet2DConditionModel,
+    context: &'a CrossAttentionContext,
+    /// The UNet's recorder, unless nothing is to be recorded, or another thread has it.
+    recorded: Option<MutexGuard<'a, Recorded>>,
+    /// Whether the recorded pass has this run's prompts.
+    has_context: bool,
+}
+
+impl UNet2DConditionModel {
+    /// The passes of a run with these prompts.
+    pub(crate) fn passes<'a>(&'a self, context: &'a CrossAttentionContext) -> Passes<'a> {
+        self.recorded_passes(context, self.device.is_cuda())
+    }
+
+    fn recorded_passes<'a>(&'a self, context: &'a CrossAttentionContext, recorded: bool) -> Passes<'a> {
+        let recorded =
+            if recorded && context.can_be_copied() { self.recorder.0.try_lock().ok() } else { None };
+        Passes { unet: self, context, recorded, has_context: false }
+    }
+}
+
+impl Passes<'_> {
+    /// As [`UNet2DConditionModel::forward_with_residuals`].
+    ///
+    /// # Errors
+    /// Tensors that do not fit each other or the model.
+    pub fn forward(
+        &mut self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        residuals: Option<&AdditionalResiduals>,
+    ) -> Result<Tensor> {
+        let unet = self.unet;
+        if residuals.is_some() || self.recorded.is_none() {
+            return unet.forward_with_residuals(sample, timesteps, self.context, residuals);
+        }
+        unet.check_inputs(sample, timesteps, self.context)?;
+        let prediction = self.predict(&unet.to_input(sample)?, timesteps)?;
+        unet.to_prediction(&prediction, sample.dtype())
+    }
+
+    /// The same with channels last, in the UNet's type: (batch, height, width, in_channels) →
+    /// (batch, height, width, out_channels).
+    ///
+    /// # Errors
+    /// Tensors that do not fit each other or the model.
+    pub fn predict(&mut self, input: &Tensor, timesteps: &Tensor) -> Result<Tensor> {
+        if let Some(recorded) = self.recorded.as_deref_mut() {
+            let shape = shape(input, self.context);
+            if let Recorded::Pass(pass) = recorded
+                && pass.shape() == shape
+            {
+                if !self.has_context {
+                    pass.context.overwrite(self.context)?;
+                    self.has_context = true;
+                }
+                return pass.replay(input, timesteps);
+            }
+            if !matches!(recorded, Recorded::Refused(refused) if *refused == shape) {
+                // The memory of the one before first.
+                *recorded = Recorded::Nothing;
+                match RecordedPass::new(self.unet, input, timesteps, self.context) {
+                    Ok((pass, prediction)) => {
+                        *recorded = Recorded::Pass(Box::new(pass));
+                        self.has_context = true;
+                        return Ok(prediction);
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "passes of the UNet are not recorded");
+                        *recorded = Recorded::Refused(shape);
+                    }
+                }
+            }
+        }
+        self.unet.predict(input, timesteps, self.context, None)
+    }
+}
+
+impl Drop for Passes<'_> {
+    /// The next run, which may be another thread's, writes to the same tensors.
+    fn drop(&mut self) {
+        if self.recorded.is_some()
+            && let Err(error) = self.unet.device.synchronize()
+        {
+            tracing::debug!(%error, "the device failed");
+        }
+    }
+}
+
+/// What passes have in common that can be one recorded pass.
+fn shape(input: &Tensor, context: &CrossAttentionContext) -> Vec<usize> {
+    [input.dims(), &[context.room()]].concat()
+}
+
+impl RecordedPass {
+    /// Records a pass; with what it predicts of this input.
+    fn new(
+        unet: &UNet2DConditionModel,
+        input: &Tensor,
+        timesteps: &Tensor,
+        context: &CrossAttentionContext,
+    ) -> Result<(Self, Tensor)> {
+        let pass = (unet.clone(), input.copy()?, timesteps.to_dtype(DType::F32)?.copy()?, context.copy()?);
+        let (input, timesteps, context) = (pass.1.clone(), pass.2.clone(), pass.3.clone());
+        let (recording, prediction) = Recording::new(move || {
+            let (unet, input, timesteps, context) = &pass;
+            unet.predict(input, timesteps, context, None).map_err(candle_core::Error::wrap)
+        })?;
+        Ok((Self { input, timesteps, context, recording }, prediction))
+    }
+
+    fn shape(&self) -> Vec<usize> {
+        shape(&self.input, &self.context)
+    }
+
+    fn replay(&self, input: &Tensor, timesteps: &Tensor) -> Result<Tensor> {
+        self.input.slice_set(&input.contiguous()?, 0, 0)?;
+        self.timesteps.slice_set(&timesteps.to_dtype(DType::F32)?, 0, 0)?;
+        Ok(self.recording.replay()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::super::tiny::{WIDTH, tiny_unet};
+    use super::*;
+
+    fn random(shape: &[usize]) -> Result<Tensor> {
+        Ok(Tensor::randn(0f32, 1., shape, &Device::Cpu)?)
+    }
+
+    fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
+        Ok((a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()?)
+    }
+
+    /// Runs of other prompts, longer and shorter, with a bias and without one, and of another size.
+    #[test]
+    fn recorded_passes_are_the_passes() -> Result<()> {
+        let unet = tiny_unet()?;
+        for (tokens, biased, side) in
+            [(5, false, 8), (3, true, 8), (32, false, 8), (33, true, 8), (4, true, 6)]
+        {
+            let bias = Tensor::rand(-1f32, 1., (2, tokens), &Device::Cpu)?;
+            let context = unet.project_context(&random(&[2, tokens, WIDTH])?, biased.then_some(&bias))?;
+            let mut passes = unet.recorded_passes(&context, true);
+            assert!(passes.recorded.is_some());
+            let mut before: Option<(Tensor, Vec<f32>)> = None;
+            for timestep in [981f32, 441., 1.] {
+                let (sample, timesteps) =
+                    (random(&[2, 4, side, side])?, Tensor::full(timestep, 2, &Device::Cpu)?);
+                let found = passes.forward(&sample, &timesteps, None)?;
+                let expected = unet.forward(&sample, &timesteps, &context)?;
+                // Keys that are hidden change nothing but the order in which sums are made.
+                let difference = largest_difference(&found, &expected)?;
+                assert!(difference < 1e-5, "{tokens} tokens, timestep {timestep}: {difference}");
+                assert!(matches!(passes.recorded.as_deref(), Some(Recorded::Pass(_))));
+                if let Some((tensor, values)) = &before {
+                    assert_eq!(
+                        &tensor.flatten_all()?.to_vec1::<f32>()?,
+                        values,
+                        "a result that was handed out"
+                    );
+                }
+                before = Some((found.clone(), found.flatten_all()?.to_vec1()?));
+            }
+            // Another thread goes without meanwhile.
+            assert!(unet.recorded_passes(&context, true).recorded.is_none());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn on_the_processor_nothing_is_recorded() -> Result<()> {
+        let unet = tiny_unet()?;
+        let context = unet.project_context(&random(&[1, 3, WIDTH])?, None)?;
+        assert!(unet.passes(&context).recorded.is_none());
+        Ok(())
+    }
+}

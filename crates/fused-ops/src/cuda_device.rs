@@ -1,0 +1,17 @@
+//! A GPU made ready.
+
+use candle_core::{Device, Result};
+
+/// The CUDA device of this number, for models that only compute: as [`Device::new_cuda`], but it keeps memory that is
+/// freed for who asks next, and makes no events for every tensor, of which candle never waits for one.
+///
+/// Only candle's own stream may be used on it.
+///
+/// # Errors
+/// If there is no such device, or this build has no CUDA.
+pub fn cuda_device(ordinal: usize) -> Result<Device> {
+    #[cfg(feature = "cuda")]
+    return crate::cuda::cuda_device(ordinal);
+    #[cfg(not(feature = "cuda"))]
+    Device::new_cuda(ordinal)
+}
