@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare a full-size model on a GPU with itself on the CPU, and time it beside PyTorch: one checkpoint, one run.
 
-    make-random-checkpoint.py MODEL --model m9 --tokenizer tests/golden/tokenizer --format f16
+    make-random-checkpoint.py MODEL --model m9 --tokenizer tests/golden/tokenizer --dtype f16
     compare-gpu.py MODEL --program stopwatch [--output TABLE.md]
 
 The program is the example `stopwatch` of altdiffusion-pipeline, built with the feature `cuda`, elsewhere if need be:
@@ -14,6 +14,12 @@ Then, in turns, it times the text encoder on 64 prompts of mixed lengths and on 
 512 × 512, and the VAE, beside transformers and diffusers in f16 with channels last, eager and with `torch.compile`; and
 20 guided steps beside diffusers' UNet and DDIM. Printed are medians. `--device cpu --type f32` runs all of it without a
 GPU, to see that it works.
+
+With `--emulated` the program runs on no GPU, but under `emulated-gpu.sh`, which shows how far it is from the CPU, and no
+times. That takes minutes for a tiny model, and is not for larger ones:
+
+    make-random-checkpoint.py MODEL --model tiny --tokenizer tests/golden/tokenizer --dtype f16
+    compare-gpu.py MODEL --program stopwatch --emulated
 """
 
 import argparse
@@ -120,6 +126,18 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return ((found - expected).norm() / expected.norm()).item()
 
 
+def emulated(works, exact: Program, expected: Path, program: Program, found: Path) -> float:
+    """The largest distance of all works from f32 on the CPU."""
+    worst = 0.0
+    for work in works:
+        exact.run(work), program.run(work)
+        right, ours = (load_file(folder / f"{work}.safetensors")["result"] for folder in (expected, found))
+        distance = relative(ours, right)
+        print(f"  {work}: {distance:.1e} from f32 on the CPU", flush=True)
+        worst = max(worst, distance) if distance == distance else float("inf")
+    return worst
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="the checkpoint")
@@ -129,14 +147,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="counted turns of each work (default: 9)")
     parser.add_argument("--works", nargs="+", help="some of the works (default: all)")
     parser.add_argument("--no-compile", action="store_true", help="leave `torch.compile` out, which takes minutes")
+    parser.add_argument("--emulated", action="store_true", help="run without a GPU, and without PyTorch beside it")
     parser.add_argument("--output", type=Path, help="where the table is written to as well")
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
     device, name = arguments.device, "the CPU"
-    if device == "cuda":
+    launcher = [Path(__file__).with_name("emulated-gpu.sh")] if arguments.emulated else []
+    if device == "cuda" and not launcher:
         name = torch.cuda.get_device_name()
 
-    reference = Reference(arguments.model, device, TYPES[arguments.type])
+    reference = Reference(arguments.model, "cpu" if launcher else device, TYPES[arguments.type])
     works = make_inputs(reference.text.config, reference.unet.config)
     works = {work: works[work] for work in arguments.works or works}
     with tempfile.TemporaryDirectory() as folder:
@@ -148,10 +168,12 @@ def main() -> None:
         def results(side: str, *target: str) -> tuple[Program, Path]:
             (folder / side).mkdir()
             command = [arguments.program, arguments.model, folder / "inputs.safetensors", folder / side, *target]
-            return Program(*command), folder / side
+            return Program(*launcher, *command), folder / side
 
         exact, expected = results("exact", "cpu", "f32")
         program, found = results("found", device, arguments.type)
+        if launcher:
+            sys.exit(1 if emulated(works, exact, expected, program, found) > TOLERANCE else 0)
         lines = [
             f"# A full-size model on {name}, in {arguments.type}, beside PyTorch {torch.__version__}",
             "",

@@ -3,7 +3,8 @@
 
     make-random-checkpoint.py DIR --model m9 --tokenizer tests/golden/tokenizer
 
-The directory has the layout and the shapes of BAAI/AltDiffusion, -m9 or -m18, without the safety checker: 6.0 GB in
+`--model tiny` is as small as the shapes of the GPU's kernels allow, with the head dimensions of the large ones. Else the
+directory has the layout and the shapes of BAAI/AltDiffusion, -m9 or -m18, without the safety checker: 6.0 GB in
 f32, half of that in f16. The configs are like those of Stable Diffusion 1.4 and 2.1-base, so they leave out what later
 versions of diffusers added (`scaling_factor`, `prediction_type` …), and the VAE's attention has the names of that time (`query`, `key`, `value`, `proj_attn`; `--vae-names new` writes `to_q` …). The embedding has
 all 250 002 rows, whatever the size of the tokenizer.
@@ -116,7 +117,36 @@ SCHEDULER = {
 PNDM = {"_class_name": "PNDMScheduler", "_diffusers_version": "0.7.0", "skip_prk_steps": True} | SCHEDULER
 DDIM = {"_class_name": "DDIMScheduler", "_diffusers_version": "0.10.0.dev0", "prediction_type": "epsilon"} | SCHEDULER
 
+TINY_UNET = UNET_SD1 | {
+    "attention_head_dim": 2,
+    "block_out_channels": [80, 160, 320],
+    "cross_attention_dim": 64,
+    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "sample_size": 8,
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+}
+TINY_TEXT_ENCODER = TEXT_ENCODER | {
+    "has_pre_transformation": True,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 3,
+    "project_dim": 64,
+    "vocab_size": 3002,
+}
+TINY_VAE = VAE | {
+    "block_out_channels": [32, 64],
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "sample_size": 16,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+}
+
 MODELS = {
+    "tiny": {"text_encoder": TINY_TEXT_ENCODER, "unet": TINY_UNET, "vae": TINY_VAE, "scheduler": PNDM},
     "altdiffusion": {"text_encoder": TEXT_ENCODER, "unet": UNET_SD1, "scheduler": PNDM},
     "m9": {"text_encoder": TEXT_ENCODER | {"has_pre_transformation": True}, "unet": UNET_SD1, "scheduler": PNDM},
     "m18": {
@@ -139,7 +169,8 @@ def parts(model: dict, vae_names: str):
     with torch.device("meta"):
         text_encoder = RobertaSeriesModelWithTransformation(RobertaSeriesConfig(**model["text_encoder"]))
         unet = UNet2DConditionModel.from_config(model["unet"])
-        vae = AutoencoderKL.from_config(VAE)
+        vae_config = model.get("vae", VAE)
+        vae = AutoencoderKL.from_config(vae_config)
     vae_shapes = shapes(vae)
     if vae_names == "old":
         for new, old in OLD_ATTENTION.items():
@@ -149,7 +180,7 @@ def parts(model: dict, vae_names: str):
     yield "text_encoder", model["text_encoder"], shapes(text_encoder), ("model.safetensors", "pytorch_model.bin"), extra
     names = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
     yield "unet", model["unet"], shapes(unet), names, {}
-    yield "vae", VAE, vae_shapes, names, {}
+    yield "vae", vae_config, vae_shapes, names, {}
 
 
 def values(name: str, shape: tuple[int, ...], generator: np.random.Generator):

@@ -31,6 +31,7 @@ impl Recording {
         // Before it is recorded it is done once, so that everything that is made at its first time is there.
         let first = work()?.contiguous()?;
         let out = first.zeros_like()?;
+        out.slice_set(&first, 0, 0)?;
         #[cfg(feature = "cuda")]
         let graph = match first.device() {
             candle_core::Device::Cuda(device) => {

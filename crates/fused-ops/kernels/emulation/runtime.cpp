@@ -368,6 +368,11 @@ Kernel::Kernel(const char* name, size_t params_bytes, unsigned threads, Body bod
 
 }  // namespace emulation
 
+extern "C" size_t emulated_params_bytes(const char* kernel) {
+    auto found = emulation::kernels().find(kernel);
+    return found == emulation::kernels().end() ? 0 : found->second.params_bytes;
+}
+
 extern "C" int emulate(const EmulatedLaunch* launch, char* error, size_t error_bytes) {
     using namespace emulation;
     auto found = kernels().find(launch->kernel);

@@ -99,6 +99,9 @@ struct EmulatedLaunch {
     size_t buffer_count;
 };
 
+/// The size of a kernel's parameters; 0 if there is none of this name.
+size_t emulated_params_bytes(const char* kernel);
+
 /// Runs a launch. Returns 0, or 1 with a message in `error`.
 int emulate(const EmulatedLaunch* launch, char* error, size_t error_bytes);
 }

@@ -1,0 +1,252 @@
+// The kernels of candle that this project launches, by their names, on the host. What they compute is read off candle's own
+// sources; every value is rounded to its type where those round it.
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "device.hpp"
+
+namespace {
+
+enum class Type { F16, Bf16, F32, F64, U8, U32, I32, I64 };
+
+size_t size_of(Type type) {
+    switch (type) {
+        case Type::U8: return 1;
+        case Type::F16:
+        case Type::Bf16: return 2;
+        case Type::F32:
+        case Type::U32:
+        case Type::I32: return 4;
+        default: return 8;
+    }
+}
+
+Type type_of(const std::string& kernel, const std::string& name) {
+    const std::pair<const char*, Type> types[] = {{"f16", Type::F16}, {"bf16", Type::Bf16}, {"f32", Type::F32},
+                                                  {"f64", Type::F64}, {"u8", Type::U8},     {"u32", Type::U32},
+                                                  {"i32", Type::I32}, {"i64", Type::I64}};
+    for (auto& [known, type] : types) {
+        if (name == known) return type;
+    }
+    device::fail("the kernel %s of candle is not known", kernel.c_str());
+}
+
+double read(const void* address, Type type) {
+    switch (type) {
+        case Type::F16: return static_cast<double>(*static_cast<const _Float16*>(address));
+        case Type::Bf16: {
+            uint32_t bits = static_cast<uint32_t>(*static_cast<const uint16_t*>(address)) << 16;
+            float value;
+            memcpy(&value, &bits, 4);
+            return value;
+        }
+        case Type::F32: return *static_cast<const float*>(address);
+        case Type::F64: return *static_cast<const double*>(address);
+        case Type::U8: return *static_cast<const uint8_t*>(address);
+        case Type::U32: return *static_cast<const uint32_t*>(address);
+        case Type::I32: return *static_cast<const int32_t*>(address);
+        default: return static_cast<double>(*static_cast<const int64_t*>(address));
+    }
+}
+
+void write(void* address, Type type, double value) {
+    switch (type) {
+        case Type::F16: *static_cast<_Float16*>(address) = static_cast<_Float16>(static_cast<float>(value)); break;
+        case Type::Bf16: {
+            float rounded = static_cast<float>(value);
+            uint32_t bits;
+            memcpy(&bits, &rounded, 4);
+            // To nearest, ties to even.
+            bits += std::isnan(rounded) ? 0 : 0x7fff + (bits >> 16 & 1);
+            *static_cast<uint16_t*>(address) = static_cast<uint16_t>(bits >> 16);
+            break;
+        }
+        case Type::F32: *static_cast<float*>(address) = static_cast<float>(value); break;
+        case Type::F64: *static_cast<double*>(address) = value; break;
+        case Type::U8: *static_cast<uint8_t*>(address) = static_cast<uint8_t>(value); break;
+        case Type::U32: *static_cast<uint32_t*>(address) = static_cast<uint32_t>(value); break;
+        case Type::I32: *static_cast<int32_t*>(address) = static_cast<int32_t>(value); break;
+        default: *static_cast<int64_t*>(address) = static_cast<int64_t>(value);
+    }
+}
+
+/// An array in the device's memory.
+struct Array {
+    unsigned char* begin;
+    Type type;
+    size_t count;
+
+    Array(void* address, Type type)
+        : begin(static_cast<unsigned char*>(address)), type(type), count(device::bytes_from(address) / size_of(type)) {}
+
+    unsigned char* at(size_t i) const {
+        if (i >= count) device::fail("a kernel of candle reaches past the end of memory");
+        return begin + i * size_of(type);
+    }
+    double operator[](size_t i) const { return read(at(i), type); }
+    void set(size_t i, double value) const { write(at(i), type, value); }
+};
+
+template <typename T>
+T argument(void** arguments, int i) {
+    return *static_cast<T*>(arguments[i]);
+}
+
+/// Where the i-th value of a tensor lies.
+size_t place(size_t i, size_t dims_count, const size_t* dims, const size_t* strides) {
+    size_t place = 0;
+    for (size_t d = dims_count; d-- > 0;) {
+        place += i % dims[d] * strides[d];
+        i /= dims[d];
+    }
+    return place;
+}
+
+double unary(const std::string& name, const std::string& kernel, double x) {
+    if (name == "ucopy") return x;
+    if (name == "usilu") return x / (1 + exp(-x));
+    if (name == "usqr") return x * x;
+    if (name == "usqrt") return sqrt(x);
+    if (name == "uneg") return -x;
+    if (name == "uexp") return exp(x);
+    if (name == "ulog") return log(x);
+    if (name == "uabs") return fabs(x);
+    if (name == "usin") return sin(x);
+    if (name == "ucos") return cos(x);
+    if (name == "utanh") return tanh(x);
+    if (name == "urecip") return 1 / x;
+    if (name == "ufloor") return floor(x);
+    if (name == "uceil") return ceil(x);
+    if (name == "uround") return round(x);
+    if (name == "urelu") return fmax(x, 0);
+    if (name == "ugelu_erf") return x * 0.5 * (1 + erf(x / sqrt(2.)));
+    if (name == "ugelu") return 0.5 * x * (1 + tanh(sqrt(2. / M_PI) * (x + 0.044715 * x * x * x)));
+    device::fail("the kernel %s of candle is not known", kernel.c_str());
+}
+
+double binary(const std::string& name, const std::string& kernel, double x, double y) {
+    if (name == "badd") return x + y;
+    if (name == "bsub") return x - y;
+    if (name == "bmul") return x * y;
+    if (name == "bdiv") return x / y;
+    if (name == "bmaximum") return x > y || std::isnan(x) ? x : y;
+    if (name == "bminimum") return x < y || std::isnan(x) ? x : y;
+    if (name == "eq") return x == y;
+    if (name == "ne") return x != y;
+    if (name == "lt") return x < y;
+    if (name == "le") return x <= y;
+    if (name == "gt") return x > y;
+    if (name == "ge") return x >= y;
+    device::fail("the kernel %s of candle is not known", kernel.c_str());
+}
+
+bool is_comparison(const std::string& name) {
+    return name == "eq" || name == "ne" || name == "lt" || name == "le" || name == "gt" || name == "ge";
+}
+
+}  // namespace
+
+std::function<void()> device::candle_kernel(const char* name, void** arguments) {
+    const std::string kernel = name;
+    const size_t last = kernel.rfind('_');
+    if (last == std::string::npos) fail("the kernel %s of candle is not known", name);
+    const Type type = type_of(kernel, kernel.substr(last + 1));
+    const std::string operation = kernel.substr(0, last);
+    const auto size = [&](int i) { return argument<size_t>(arguments, i); };
+    const auto pointer = [&](int i) { return argument<void*>(arguments, i); };
+
+    if (operation == "copy2d") {
+        auto *source = pointer(0), *target = pointer(1);
+        const auto rows = argument<uint32_t>(arguments, 2), columns = argument<uint32_t>(arguments, 3),
+                   source_stride = argument<uint32_t>(arguments, 4), target_stride = argument<uint32_t>(arguments, 5);
+        return [=] {
+            const Array from(source, type), to(target, type);
+            for (size_t row = 0; row < rows; row++) {
+                for (size_t column = 0; column < columns; column++) {
+                    memcpy(to.at(row * target_stride + column), from.at(row * source_stride + column), size_of(type));
+                }
+            }
+        };
+    }
+    if (operation == "fill") {
+        auto* target = pointer(0);
+        const double value = read(arguments[1], type);
+        return [=, count = size(2)] {
+            const Array to(target, type);
+            for (size_t i = 0; i < count; i++) to.set(i, value);
+        };
+    }
+    if (operation.rfind("is_", 0) == 0) {
+        const Type index = type_of(kernel, operation.substr(3));
+        auto *ids = pointer(3), *source = pointer(4), *target = pointer(5);
+        // Both of them lie one value after the other.
+        return [=, count = size(0), rows = size(7), chosen = size(8), width = size(9)] {
+            const Array numbers(ids, index), from(source, type), to(target, type);
+            for (size_t i = 0; i < count; i++) {
+                const auto id = static_cast<size_t>(numbers[i / width % chosen]);
+                if (id >= rows) device::fail("index_select of row %zu of %zu", id, rows);
+                const size_t at = (i / (chosen * width) * rows + id) * width + i % width;
+                memcpy(to.at(i), from.at(at), size_of(type));
+            }
+        };
+    }
+    if (operation == "fast_sum" || operation == "fast_max" || operation == "fast_min" || operation == "fast_sum_small") {
+        auto *source = pointer(4), *target = pointer(5);
+        const size_t each = size(1), results = operation == "fast_sum_small" ? size(0) : size(0) / each;
+        return [=, rank = size(2), info = static_cast<size_t*>(pointer(3))] {
+            const Array from(source, type), to(target, type);
+            for (size_t result = 0; result < results; result++) {
+                double value = operation == "fast_max" ? -INFINITY : operation == "fast_min" ? INFINITY : 0;
+                for (size_t i = result * each; i < (result + 1) * each; i++) {
+                    const double x = from[place(i, rank, info, info + rank)];
+                    value = operation == "fast_max" ? fmax(value, x) : operation == "fast_min" ? fmin(value, x) : value + x;
+                }
+                to.set(result, value);
+            }
+        };
+    }
+
+    // What goes value by value begins with how many there are, and how they lie.
+    const size_t count = size(0), rank = size(1);
+    auto* info = static_cast<size_t*>(pointer(2));
+    if (operation == "const_set") {
+        const double value = read(arguments[3], type);
+        return [=, target = pointer(4)] {
+            const Array to(target, type);
+            for (size_t i = 0; i < count; i++) to.set(info ? place(i, rank, info, info + rank) : i, value);
+        };
+    }
+    if (operation == "affine") {
+        const double factor = read(arguments[5], type), summand = read(arguments[6], type);
+        return [=, source = pointer(3), target = pointer(4)] {
+            const Array from(source ? source : target, type), to(target, type);
+            for (size_t i = 0; i < count; i++) {
+                to.set(i, from[source && info ? place(i, rank, info, info + rank) : i] * factor + summand);
+            }
+        };
+    }
+    if (operation.rfind("cast_", 0) == 0) {
+        const Type given = type_of(kernel, operation.substr(5));
+        return [=, source = pointer(3), target = pointer(4)] {
+            const Array from(source, given), to(target, type);
+            for (size_t i = 0; i < count; i++) to.set(i, from[info ? place(i, rank, info, info + rank) : i]);
+        };
+    }
+    if (operation[0] == 'u') {
+        return [=, source = pointer(3), target = pointer(4)] {
+            const Array from(source ? source : target, type), to(target, type);
+            for (size_t i = 0; i < count; i++) {
+                to.set(i, unary(operation, kernel, from[source && info ? place(i, rank, info, info + rank) : i]));
+            }
+        };
+    }
+    return [=, left = pointer(3), right = pointer(4), target = pointer(5)] {
+        const Array lefts(left, type), rights(right, type), to(target, is_comparison(operation) ? Type::U8 : type);
+        for (size_t i = 0; i < count; i++) {
+            const size_t l = info ? place(i, rank, info, info + rank) : i;
+            const size_t r = info ? place(i, rank, info, info + 2 * rank) : i;
+            to.set(i, binary(operation, kernel, lefts[l], rights[r]));
+        }
+    };
+}

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Runs a program that was built with the feature `cuda` on a machine without a GPU: with a driver, cuBLAS and cuRAND that do
+# everything on the host (crates/fused-ops/tests/emulated_gpu). It shows that the whole way goes right, and nothing of its
+# speed: a step of a tiny model takes a minute.
+#
+# Usage: emulated-gpu.sh PROGRAM [ARGUMENT ...]
+#
+# It needs a C++ compiler, and CUDA's runtime library, libcudart.so.13, in CUDA_HOME/lib. With EMULATED_GPU_REPORT=1 the
+# launches of each kernel are counted.
+set -euo pipefail
+crate=$(dirname "$(realpath "$0")")/../crates/fused-ops
+build=$(mktemp -d)
+trap 'rm -rf "$build"' EXIT
+
+compile() { "${CXX:-c++}" -std=c++17 -O2 -fPIC -U_FORTIFY_SOURCE -Wall -Wno-unknown-pragmas -I "$crate/kernels" "$@"; }
+gpu=$crate/tests/emulated_gpu
+for source in "$crate"/kernels/*.cu "$crate/kernels/emulation/runtime.cpp" "$gpu"/{driver,candle}.cpp; do
+    compile -x c++ -c "$source" -o "$build/$(basename "$source").o" &
+done
+wait
+compile -shared -pthread "$build"/*.o -o "$build/libcuda.so.1" -Wl,-soname,libcuda.so.1
+for library in libcublas.so.13:cublas libcurand.so.10:curand; do
+    # Programs ask for these symbols in this version.
+    name=${library%:*}
+    echo "$name { global: *; };" >"$build/version"
+    compile -shared "$gpu/${library#*:}.cpp" "$build/libcuda.so.1" -o "$build/$name" -Wl,-soname,"$name" \
+        -Wl,--version-script,"$build/version"
+done
+LD_LIBRARY_PATH=$build:${CUDA_HOME:-/usr/local/cuda}/lib:${LD_LIBRARY_PATH:-} "$@"
