@@ -20,13 +20,29 @@ pub fn to_pictures(pixels: &Tensor) -> Result<Vec<RgbImage>> {
             found: format!("{:?}", pixels.dims()),
         });
     };
+    pictures_of(&pixels.permute((0, 2, 3, 1))?, (pictures, height, width))
+}
+
+/// The same of pixels (pictures, height, width, 3).
+pub(crate) fn channels_last_to_pictures(pixels: &Tensor) -> Result<Vec<RgbImage>> {
+    let &[pictures, height, width, 3] = pixels.dims() else {
+        return Err(Error::Shape {
+            tensor: "pixels",
+            expected: "(pictures, height, width, 3)".to_owned(),
+            found: format!("{:?}", pixels.dims()),
+        });
+    };
+    pictures_of(pixels, (pictures, height, width))
+}
+
+fn pictures_of(pixels: &Tensor, (pictures, height, width): (usize, usize, usize)) -> Result<Vec<RgbImage>> {
     if !all_finite(pixels)? {
         return Err(Error::NotFinite {
             place: "the decoded picture is".to_owned(),
             remedy: "f16 may have overflowed; use bf16 or f32",
         });
     }
-    let bytes = to_bytes(&pixels.permute((0, 2, 3, 1))?)?.to_device(&Device::Cpu)?;
+    let bytes = to_bytes(pixels)?.to_device(&Device::Cpu)?;
     (0..pictures)
         .map(|picture| {
             let bytes = bytes.get(picture)?.flatten_all()?.to_vec1()?;

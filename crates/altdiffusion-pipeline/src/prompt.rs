@@ -62,7 +62,7 @@ pub struct TextStates {
 }
 
 impl TextStates {
-    /// Encodes each text once, padded and cut to `tokens` tokens. The encoder is on `device`.
+    /// Encodes each text once, padded and cut to `tokens` tokens.
     ///
     /// # Errors
     /// When a text cannot be tokenised or encoded.
@@ -71,17 +71,13 @@ impl TextStates {
         encoder: &TextEncoder,
         texts: &[&str],
         tokens: usize,
-        device: &Device,
     ) -> Result<Self> {
         let encoding = tokenizer.encode_padded(texts, tokens)?;
-        let input_ids = encoding.input_ids.to_device(device)?;
-        let attention_mask = encoding.attention_mask.to_device(device)?;
-        let states = encoder.encode_compact(&input_ids, &attention_mask)?;
+        let states = encoder.encode_compact(&encoding.input_ids, &encoding.attention_mask)?;
         Ok(Self { hidden_states: states.rows, key_bias: Some(states.key_bias) })
     }
 
-    /// Encodes each text with its weights, in windows of `tokens` tokens that stand one after the other. The encoder is on
-    /// `device`.
+    /// Encodes each text with its weights, in windows of `tokens` tokens that stand one after the other.
     ///
     /// Weights multiply the hidden states of their tokens, and then the whole window is scaled so that the mean of all its
     /// values is what it was: `EmphasisOriginal` of stable-diffusion-webui
@@ -95,11 +91,10 @@ impl TextStates {
         encoder: &TextEncoder,
         texts: &[&str],
         tokens: usize,
-        device: &Device,
     ) -> Result<Self> {
         let texts = texts
             .iter()
-            .map(|text| Self::encode_windows(tokenizer, encoder, text, tokens, device))
+            .map(|text| Self::encode_windows(tokenizer, encoder, text, tokens))
             .collect::<Result<Vec<_>>>()?;
         Self::stack(&texts)
     }
@@ -110,7 +105,6 @@ impl TextStates {
         encoder: &TextEncoder,
         text: &str,
         tokens: usize,
-        device: &Device,
     ) -> Result<Self> {
         let windows = windows(tokenizer, text, tokens)?;
         let padded = |values: &[u32], with: u32| -> Vec<u32> {
@@ -122,8 +116,8 @@ impl TextStates {
             windows.iter().flat_map(|window| padded(&vec![1; window.ids.len()], 0)).collect();
         let shape = (windows.len(), tokens);
         let states = encoder.encode_compact(
-            &Tensor::from_vec(ids, shape, device)?,
-            &Tensor::from_vec(mask, shape, device)?,
+            &Tensor::from_vec(ids, shape, &Device::Cpu)?,
+            &Tensor::from_vec(mask, shape, &Device::Cpu)?,
         )?;
         let rows = windows
             .iter()
@@ -154,8 +148,14 @@ impl TextStates {
                     Tensor::zeros((text.texts(), longest - missing), DType::F32, text.hidden_states.device())?
                 }
             };
-            let unseen = Tensor::full(f32::NEG_INFINITY, (text.texts(), missing), bias.device())?;
-            biases.push(Tensor::cat(&[bias, unseen], 1)?);
+            // A GPU cannot fill a tensor of no values.
+            biases.push(match missing {
+                0 => bias,
+                _ => {
+                    let unseen = Tensor::full(f32::NEG_INFINITY, (text.texts(), missing), bias.device())?;
+                    Tensor::cat(&[bias, unseen], 1)?
+                }
+            });
         }
         Ok(Self { hidden_states: Tensor::cat(&rows, 0)?, key_bias: Some(Tensor::cat(&biases, 0)?) })
     }

@@ -55,10 +55,8 @@ fn states(
 ) -> altdiffusion_pipeline::Result<TextStates> {
     let (tokenizer, encoder, tokens) = (pipeline.tokenizer(), &*pipeline.text_encoder()?, PROMPT_TOKENS);
     match reading {
-        PromptReading::Plain => TextStates::encode(tokenizer, encoder, prompts, tokens, &Device::Cpu),
-        PromptReading::Weighted => {
-            TextStates::encode_weighted(tokenizer, encoder, prompts, tokens, &Device::Cpu)
-        }
+        PromptReading::Plain => TextStates::encode(tokenizer, encoder, prompts, tokens),
+        PromptReading::Weighted => TextStates::encode_weighted(tokenizer, encoder, prompts, tokens),
     }
 }
 

@@ -50,13 +50,8 @@ impl SampleSheet {
         let (_, channels, height, width) = latents.dims4()?;
         let mut pictures = Vec::new();
         for (i, prompt) in self.prompts.iter().enumerate() {
-            let states = TextStates::encode(
-                model.tokenizer,
-                model.text_encoder,
-                &["", prompt],
-                CAPTION_TOKENS,
-                latents.device(),
-            )?;
+            let states =
+                TextStates::encode(model.tokenizer, model.text_encoder, &["", prompt], CAPTION_TOKENS)?;
             let prompt = Prompt::guided(unet, &states, 1)?;
             let mut scheduler = model.scheduler.build(self.steps)?;
             let mut noise = TorchCpu::new(seed + i as u64);

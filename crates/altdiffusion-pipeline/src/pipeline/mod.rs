@@ -21,7 +21,7 @@ use crate::denoise::{Denoised, Denoising, Step, denoise};
 use crate::denoising_windows::DenoisingWindows;
 use crate::latent_preview::LatentPreview;
 use crate::options::GenerateOptions;
-use crate::picture::to_pictures;
+use crate::picture::{channels_last_to_pictures, to_pictures};
 use crate::safety_checker::SafetyChecker;
 use crate::schedulers::{Scheduler, SchedulerConfig};
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
@@ -261,11 +261,11 @@ impl AltDiffusion {
         let mut images = Vec::with_capacity(latents.dim(0)?);
         for picture in 0..latents.dim(0)? {
             let latents = latents.narrow(0, picture, 1)?;
-            let pixels = match tiling {
-                Some(tiling) => vae.decode_tiled(&latents, tiling)?,
-                None => vae.decode(&latents)?,
-            };
-            images.extend(to_pictures(&pixels)?);
+            images.extend(match tiling {
+                Some(tiling) => to_pictures(&vae.decode_tiled(&latents, tiling)?)?,
+                // In the type that the decoder has: eight bits are fewer.
+                None => channels_last_to_pictures(&vae.decode_pixels(&latents)?)?,
+            });
         }
         Ok(images)
     }

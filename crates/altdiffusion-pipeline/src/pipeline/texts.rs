@@ -85,10 +85,8 @@ impl AltDiffusion {
         let encoder = &encoder.map_err(|error| Error::option("clip skip", error.to_string()))?;
         let (tokenizer, tokens) = (&self.tokenizer, self.prompt_tokens);
         match reading {
-            PromptReading::Plain => TextStates::encode(tokenizer, encoder, texts, tokens, &self.device),
-            PromptReading::Weighted => {
-                TextStates::encode_weighted(tokenizer, encoder, texts, tokens, &self.device)
-            }
+            PromptReading::Plain => TextStates::encode(tokenizer, encoder, texts, tokens),
+            PromptReading::Weighted => TextStates::encode_weighted(tokenizer, encoder, texts, tokens),
         }
     }
 }

@@ -101,9 +101,13 @@ impl AutoencoderKl {
     /// # Errors
     /// Latents of another rank or number of channels.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        Ok(to_channels_first(&self.decode_pixels(latents)?)?.to_dtype(latents.dtype())?)
+    }
+
+    /// The same, with the channels of the pixels last, and in [`compute_dtype`].
+    pub(crate) fn decode_pixels(&self, latents: &Tensor) -> Result<Tensor> {
         self.check_shape("latents", latents, self.config.latent_channels, 1)?;
-        let pixels = self.decode_channels_last(&to_channels_last(&latents.to_dtype(self.dtype)?)?)?;
-        Ok(to_channels_first(&pixels)?.to_dtype(latents.dtype())?)
+        self.decode_channels_last(&to_channels_last(&latents.to_dtype(self.dtype)?)?)
     }
 
     /// [`decode`](Self::decode) with channels last on both sides, and in [`compute_dtype`].
