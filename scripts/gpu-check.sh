@@ -49,17 +49,20 @@ name=$(sed 's/[^A-Za-z0-9.]\+/-/g' <<<"${device%%,*}")
 mkdir -p "$results"
 
 part 80 "every kernel against f64" "$program" check
+FUSED_OPS_HOPPER_ATTENTION=1 part 40 "the same with attention for Hopper, the small shapes" "$program" check --small
 
 if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null); then
     for tool in memcheck racecheck; do
         part 60 "$tool over the small shapes" \
-            "$sanitizer" --tool "$tool" --error-exitcode 1 --print-limit 5 "$program" check --small
+            env FUSED_OPS_HOPPER_ATTENTION=1 "$sanitizer" --tool "$tool" --error-exitcode 1 --print-limit 5 \
+            "$program" check --small
     done
 else
     echo "SKIPPED: there is no compute-sanitizer"
 fi
 
-if part 40 "timings" "$program" time >"$work/times.jsonl"; then
+if part 40 "timings" "$program" time >"$work/times.jsonl" &&
+    FUSED_OPS_HOPPER_ATTENTION=1 part 20 "of attention for Hopper" "$program" time attention >>"$work/times.jsonl"; then
     if "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
         table="$results/gpu-$name-$(date +%F).md"
         part 60 "PyTorch beside them" "$python" "$scripts/compare-kernels.py" "$work/times.jsonl" --device "$device" \

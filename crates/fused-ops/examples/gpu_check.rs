@@ -3,6 +3,9 @@
 //!     gpu_check check          every operation in f16 and bf16, at the shapes of the models and odd ones
 //!     gpu_check check --small  the small shapes alone, for compute-sanitizer
 //!     gpu_check time           a line of JSON for each operation: median milliseconds, and what its floor is made of
+//!     gpu_check time attention the same of attention alone
+//!
+//! With `FUSED_OPS_HOPPER_ATTENTION=1` attention over many keys takes the kernels for Hopper.
 //!
 //! An operation that takes the reference path, because no kernel covers it, is a failure as well: events are read.
 
@@ -38,8 +41,9 @@ fn main() -> Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => check(&device, &misses, false),
         ["check", "--small"] => check(&device, &misses, true),
-        ["time"] => time(&device, &misses),
-        _ => candle_core::bail!("usage: gpu_check check [--small] | time"),
+        ["time"] => time_attention(&device, &misses).and_then(|()| time(&device, &misses)),
+        ["time", "attention"] => time_attention(&device, &misses),
+        _ => candle_core::bail!("usage: gpu_check check [--small] | time [attention]"),
     }
 }
 
@@ -510,7 +514,8 @@ fn sets(shape: &[usize], dtype: DType, device: &Device) -> Result<Vec<Tensor>> {
     (0..INPUT_SETS).map(|_| random(shape, dtype, device)).collect()
 }
 
-fn time(device: &Device, misses: &Misses) -> Result<()> {
+fn time_attention(device: &Device, misses: &Misses) -> Result<()> {
+    let hopper = std::env::var_os("FUSED_OPS_HOPPER_ATTENTION").is_some_and(|value| value == "1");
     for dtype in DTYPES {
         for Shape { batch, queries, keys, heads, head_dim } in MODEL_SHAPES {
             let width = heads * head_dim;
@@ -519,12 +524,18 @@ fn time(device: &Device, misses: &Misses) -> Result<()> {
             let value = sets(&[batch, keys, width], dtype, device)?;
             let time = milliseconds(device, move |i| attention(&query[i], &key[i], &value[i], heads, None))?;
             let what = format!(
-                r#""op": "attention", "batch": {batch}, "queries": {queries}, "keys": {keys}, "heads": {heads}, "head_dim": {head_dim}"#
+                r#""op": "attention", "batch": {batch}, "queries": {queries}, "keys": {keys}, "heads": {heads}, "head_dim": {head_dim}, "hopper": {hopper}"#
             );
             let flops = (4 * batch * queries * keys * width) as f64;
             let bytes = (2 * batch * (2 * queries + 2 * keys) * width) as f64;
             report(misses, &what, dtype, time, flops, bytes)?;
         }
+    }
+    Ok(())
+}
+
+fn time(device: &Device, misses: &Misses) -> Result<()> {
+    for dtype in DTYPES {
         for window in MODEL_WINDOWS {
             let Window { batch, side, channels, out_channels, kernel, upsample, .. } = window;
             let x = sets(&[batch, side, side, channels], dtype, device)?;

@@ -43,6 +43,7 @@ struct Cell {
     int reader = NOBODY;   // a thread, or SEVERAL_WARPS
     bool several = false;  // whether other lanes of the reader's warp have read it too
     unsigned read_barrier = 0, read_warp_barrier = 0;
+    unsigned publications = 0;  // how often the writer had published when it wrote
 };
 
 struct Copy {
@@ -60,6 +61,8 @@ struct Fiber {
     void* operand = nullptr;
     std::vector<Copy> uncommitted;
     std::vector<std::vector<Copy>> committed;  // oldest first
+    unsigned publications = 0;
+    Products products;
 };
 
 struct Variable {
@@ -114,6 +117,7 @@ void fiber_main() {
         if (under_way(fiber.uncommitted) || std::any_of(fiber.committed.begin(), fiber.committed.end(), under_way)) {
             fail("ends while asynchronous copies are under way");
         }
+        if (!fiber.products.pending.empty()) fail("ends while products are under way");
         fiber.committed.clear();
         fiber.done = true;
         run->done++;
@@ -222,6 +226,7 @@ void touch(Cell& cell, size_t offset, Access access, const Fiber& fiber) {
              "between", offset, cell.reader == SEVERAL_WARPS ? "several warps" : "another thread", fiber.number);
     }
     cell.writer = number;
+    cell.publications = fiber.publications;
     cell.write_barrier = now;
     cell.write_warp_barrier = warp_now;
 }
@@ -283,6 +288,24 @@ void check_shared(const void* address, size_t bytes, Access access) {
         touch(run->cells[cell], cell * CELL, access, *run->current);
     }
 }
+
+Products& warp_products() { return run->current->products; }
+
+void publish_to_products() { run->current->publications++; }
+
+void check_product_operand(size_t byte) {
+    const unsigned char* address = run->shared.data() + byte;
+    check_shared(address, 16, Access::Read);
+    for (size_t cell = byte / CELL; cell * CELL < byte + 16; cell++) {
+        const Cell& written = run->cells[cell];
+        if (written.writer == NOBODY) fail("a product reads byte %zu of the shared memory, which nobody wrote", byte);
+        if (run->fibers[static_cast<size_t>(written.writer)].publications <= written.publications) {
+            fail("a product reads byte %zu of the shared memory, which thread %d did not publish", byte, written.writer);
+        }
+    }
+}
+
+unsigned char* shared_memory() { return run->shared.data(); }
 
 unsigned char* dynamic_shared() { return run->shared.data(); }
 

@@ -7,6 +7,8 @@
 // * global memory outside of the buffers of the launch, writes into read-only ones, addresses that are not aligned;
 // * shared memory that two threads touch with no barrier between them, at least one of them writing;
 // * shared memory that is read before anything was written: it starts as NaN in every floating-point format;
+// * products of a warpgroup whose sums are read, or registers written, before they are waited for: a sum is NaN until then,
+//   and what was written to shared memory has to be published to them;
 // * asynchronous copies that nobody waited for: their target is NaN until the wait, and only then has the data;
 // * barriers and warp operations that some threads never reach.
 //
@@ -15,6 +17,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace emulation {
 
@@ -63,6 +66,38 @@ void copy_async(void* target, const void* source);
 void copy_commit();
 /// Waits until no more than `groups` of the groups that this thread committed are under way.
 void copy_wait(unsigned groups);
+
+/// A product that a warpgroup has under way.
+struct PendingProduct {
+    float* sum;
+    int columns;
+    /// Registers, and what was in them when the product began.
+    const uint32_t* a;
+    uint32_t a_then[4];
+    uint64_t descriptor;
+    bool transposed, add;
+    /// The sum before the first of several products; empty for the others.
+    std::vector<float> start;
+    float (*half)(uint32_t pair, int which);
+};
+
+/// This thread's part of its warpgroup's products.
+struct Products {
+    std::vector<PendingProduct> pending;
+    size_t committed = 0;
+    bool begun = false;
+};
+Products& warp_products();
+
+/// fence.proxy.async
+void publish_to_products();
+
+/// Fails unless the 16 bytes at this byte of the shared memory may be read by a product: written, published by whoever wrote
+/// them, and with a barrier between.
+void check_product_operand(size_t byte);
+
+/// The shared memory of the block.
+unsigned char* shared_memory();
 
 using Body = void (*)(const void* params);
 

@@ -139,7 +139,6 @@ fn check<T: Value>(
         batch_stride: tokens * columns,
         row_stride: columns,
     };
-    let out = Buffer::output::<T>("out", batch * queries * width);
     // The last key of every other sequence is hidden, unless it is the only one, and the one before stands for 56.
     let bias: Vec<f32> = (0..batch * keys)
         .map(|i| match (i / keys, keys - i % keys) {
@@ -159,33 +158,6 @@ fn check<T: Value>(
             (rows(&second_buffer, 0, keys, columns_kv), rows(&second_buffer, width, keys, columns_kv))
         }
     };
-    let attention = Attention {
-        element,
-        batch,
-        queries,
-        keys,
-        heads,
-        head_dim,
-        query,
-        key,
-        value,
-        out: rows(&out, 0, queries, width),
-        key_bias: biased.then(|| bias_buffer.address()),
-        offsets: None,
-        causal,
-    };
-    let launch = attention.launch(MULTIPROCESSORS).map_err(|reason| reason.0)?;
-    let what = format!("{} {case:?}", launch.kernel);
-    let first_block = seed % step;
-    emulator
-        .run_blocks(&launch, &[&first_buffer, &second_buffer, &bias_buffer, &out], seed, first_block, step)
-        .map_err(|error| format!("{what}: {error}"))?;
-    let rows_of_a_block = if step == 1 { 1 } else { attention.rows_of_a_block() };
-    let ran = |batch: usize, row: usize, head: usize| {
-        let [x, y, _] = launch.grid.map(u64::from);
-        let block = (batch as u64 * y + head as u64) * x + (row / rows_of_a_block) as u64;
-        step == 1 || block % step == first_block
-    };
     let tensors = match source {
         Source::Fused => [0, 1, 2].map(|part| columns(&first, batch, 3 * width, part * width, width)),
         Source::Apart => [
@@ -194,10 +166,51 @@ fn check<T: Value>(
             columns(&second, batch, 2 * width, width, width),
         ],
     };
-    let [query, key, value] = tensors;
+    let [q, k, v] = tensors;
     let bias = biased.then(|| Tensor::from_vec(bias, (batch, keys), &Device::Cpu)).transpose()?;
-    let inputs = Inputs { query: query?, key: key?, value: value?, heads, bias, causal };
-    compare(&what, &out.to_f32::<T>(), &inputs, unit, ran)
+    let inputs = Inputs { query: q?, key: k?, value: v?, heads, bias, causal };
+    for hopper in [false, true] {
+        let out = Buffer::output::<T>("out", batch * queries * width);
+        let attention = Attention {
+            element,
+            batch,
+            queries,
+            keys,
+            heads,
+            head_dim,
+            query,
+            key,
+            value,
+            out: rows(&out, 0, queries, width),
+            key_bias: biased.then(|| bias_buffer.address()),
+            offsets: None,
+            causal,
+        };
+        let launch = match (hopper, attention.launch_on_hopper()) {
+            (false, _) => attention.launch(MULTIPROCESSORS).map_err(|reason| reason.0)?,
+            (true, Ok(launch)) => launch,
+            (true, Err(_)) => continue,
+        };
+        let what = format!("{} {case:?}", launch.kernel);
+        let first_block = seed % step;
+        emulator
+            .run_blocks(
+                &launch,
+                &[&first_buffer, &second_buffer, &bias_buffer, &out],
+                seed,
+                first_block,
+                step,
+            )
+            .map_err(|error| format!("{what}: {error}"))?;
+        let rows_of_a_block = if step == 1 { 1 } else { attention.rows_of_a_block() };
+        let ran = |batch: usize, row: usize, head: usize| {
+            let [x, y, _] = launch.grid.map(u64::from);
+            let block = (batch as u64 * y + head as u64) * x + (row / rows_of_a_block) as u64;
+            step == 1 || block % step == first_block
+        };
+        compare(&what, &out.to_f32::<T>(), &inputs, unit, ran)?;
+    }
+    Ok(())
 }
 
 fn check_all(cases: impl IntoIterator<Item = Case>) -> Result<(), Failure> {

@@ -423,8 +423,12 @@ API cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
                    unsigned threads_z, unsigned shared_bytes, void*, void** arguments, void**) {
     LOCK;
     const Function& kernel = *static_cast<Function*>(function);
-    if (x == 0 || y == 0 || z == 0 || y > 65535 || z > 65535) return INVALID_VALUE;
-    if (threads * threads_y * threads_z > 1024 || shared_bytes > kernel.most_shared_bytes) return INVALID_VALUE;
+    if (x == 0 || y == 0 || z == 0 || y > 65535 || z > 65535 || threads * threads_y * threads_z > 1024 ||
+        shared_bytes > kernel.most_shared_bytes) {
+        fprintf(stderr, "emulated GPU: %s cannot be launched with (%u, %u, %u) blocks of %u threads and %u bytes\n",
+                kernel.name.c_str(), x, y, z, threads * threads_y * threads_z, shared_bytes);
+        return INVALID_VALUE;
+    }
     gpu().launches++;
     gpu().counts[kernel.name]++;
     if (size_t bytes = emulated_params_bytes(kernel.name.c_str())) {

@@ -95,6 +95,11 @@ fn bytes_per_key(head_dim: usize) -> usize {
     16 * (key_pieces + value_pieces) + size_of::<f32>()
 }
 
+/// Queries, keys and threads of a block of `kernels/attention_hopper.cu`.
+const HOPPER_ROWS: usize = 128;
+const HOPPER_KEYS: usize = 64;
+const HOPPER_THREADS: usize = 256;
+
 impl Attention {
     /// The queries of a block, where keys stream.
     pub fn rows_of_a_block(&self) -> usize {
@@ -110,12 +115,7 @@ impl Attention {
         if !matches!(head_dim, 40 | 64 | 80 | 160) {
             return Err(NotCovered("a head dimension other than 40, 64, 80 and 160"));
         }
-        if ![self.query, self.key, self.value, self.out].iter().all(Rows::is_aligned) {
-            return Err(NotCovered("rows that do not begin at a multiple of 16 bytes"));
-        }
-        if self.keys == 0 || self.heads > 65_535 || self.batch > 65_535 {
-            return Err(NotCovered("no keys, or more heads or sequences than a grid has"));
-        }
+        self.check()?;
         let (heads, batch) = (blocks(self.heads, 1)?, blocks(self.batch, 1)?);
         let (kernel, blocks, shared_bytes) = if self.keys <= FEW_KEYS {
             let most = if self.keys <= 32 { 32 } else { FEW_KEYS };
@@ -137,6 +137,39 @@ impl Attention {
             shared_bytes: u32::try_from(shared_bytes).map_err(|_| NotCovered("too much shared memory"))?,
             params: self.params()?,
         })
+    }
+
+    /// The launch of the kernel that Hopper alone can run, for many keys.
+    ///
+    /// # Errors
+    /// If it does not cover the shape.
+    pub fn launch_on_hopper(&self) -> Result<Launch<AttentionParams>, NotCovered> {
+        let Self { element, head_dim, .. } = *self;
+        if !matches!(head_dim, 40 | 64) || self.keys <= FEW_KEYS {
+            return Err(NotCovered("few keys, or a head dimension other than 40 and 64"));
+        }
+        self.check()?;
+        // Two tiles: pieces of 16 bytes, one more of each column of them than there are keys; and a bias for each key.
+        let pieces = 2 * head_dim.div_ceil(16) + head_dim / 8;
+        let shared_bytes = 2 * (16 * pieces * (HOPPER_KEYS + 1) + HOPPER_KEYS * size_of::<f32>());
+        Ok(Launch {
+            kernel: format!("attention_hopper_{element}_{head_dim}"),
+            grid: [blocks(self.queries, HOPPER_ROWS)?, blocks(self.heads, 1)?, blocks(self.batch, 1)?],
+            threads: HOPPER_THREADS as u32,
+            shared_bytes: u32::try_from(shared_bytes).map_err(|_| NotCovered("too much shared memory"))?,
+            params: self.params()?,
+        })
+    }
+
+    /// What every kernel needs.
+    fn check(&self) -> Result<(), NotCovered> {
+        if ![self.query, self.key, self.value, self.out].iter().all(Rows::is_aligned) {
+            return Err(NotCovered("rows that do not begin at a multiple of 16 bytes"));
+        }
+        if self.keys == 0 || self.heads > 65_535 || self.batch > 65_535 {
+            return Err(NotCovered("no keys, or more heads or sequences than a grid has"));
+        }
+        Ok(())
     }
 
     fn params(&self) -> Result<AttentionParams, NotCovered> {
