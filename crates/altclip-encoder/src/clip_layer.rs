@@ -38,8 +38,9 @@ impl ClipLayer {
 
     /// (batch, rows, hidden_size), in and out.
     pub fn forward(&self, x: &Tensor, mask: AttentionMask) -> Result<Tensor> {
-        let x = self.self_attn.forward(&self.layer_norm1.forward(x)?, mask, x)?;
-        self.mlp.forward(&self.layer_norm2.forward(&x)?, &x)
+        let [x, normalised] =
+            self.self_attn.forward(&self.layer_norm1.forward(x)?, mask, x, &self.layer_norm2)?;
+        self.mlp.forward(&normalised, &x)
     }
 }
 
@@ -60,13 +61,20 @@ impl SelfAttention {
         })
     }
 
-    fn forward(&self, x: &Tensor, mask: AttentionMask, residual: &Tensor) -> Result<Tensor> {
+    /// With what is carried around it, and that normalised.
+    fn forward(
+        &self,
+        x: &Tensor,
+        mask: AttentionMask,
+        residual: &Tensor,
+        norm: &LayerNorm,
+    ) -> Result<[Tensor; 2]> {
         let [query, key, value] = self.qkv_proj.forward(x)?;
         let mixed = match mask {
             AttentionMask::None => attention(&query, &key, &value, self.heads, None),
             AttentionMask::Causal(bias) => causal_attention(&query, &key, &value, self.heads, Some(bias)),
         };
-        self.out_proj.forward_with(&mixed?, &Epilogue::residual(residual))
+        self.out_proj.forward_then_norm(&mixed?, residual, norm)
     }
 }
 

@@ -406,12 +406,17 @@ fn check_normalisations(checker: &mut Checker, small: bool, dtype: DType, device
         let found = norm.forward(&x)?;
         let expected = reference::layer_norm(&on_cpu(&x)?, &on_cpu(weight)?, &on_cpu(bias)?, 1e-5)?;
         checker.compare(&format!("layer norm {:?}", x.dims()), dtype, &found, &expected)?;
-        let residual = random(&[rows, size], dtype, device)?;
-        let [sum, found] = norm.forward_residual(&x, &residual)?;
-        let x = (on_cpu(&x)? + on_cpu(&residual)?)?;
+        // Behind a product that changes nothing, so that what is known of it is exact.
+        let identity = Tensor::eye(size, dtype, device)?;
+        let (residual, added) = (random(&[rows, size], dtype, device)?, random(&[size], dtype, device)?);
+        let linear = Linear::from_tensors(identity, Some(added.clone()))?;
+        let [sum, found] = linear.forward_then_norm(&x, &residual, &norm)?;
+        let alone = linear.forward_normalised(&x, &residual, &norm)?;
+        let x = (on_cpu(&x)?.broadcast_add(&on_cpu(&added)?)? + on_cpu(&residual)?)?;
         let expected = reference::layer_norm(&x, &on_cpu(weight)?, &on_cpu(bias)?, 1e-5)?;
         checker.compare(&format!("sum before layer norm {:?}", x.dims()), dtype, &sum, &x)?;
         checker.compare(&format!("layer norm of a sum {:?}", x.dims()), dtype, &found, &expected)?;
+        checker.compare(&format!("layer norm of a sum alone {:?}", x.dims()), dtype, &alone, &expected)?;
     }
     Ok(())
 }

@@ -2,8 +2,8 @@
 // scheduler's update; the decoded picture in 8 bits.
 //
 // All of them touch little memory (a latent of 64 × 64 × 4 is 64 KiB in f32), so what counts is that there is one
-// launch of each, and that nothing in it comes from the host: the numbers of a step are read from memory, so that one
-// captured graph serves every step.
+// launch of each, and that nothing in it comes from the host: the numbers of a step are read from memory, where those of
+// all steps can be put before the first.
 #include "device.cuh"
 
 // As `TimestepParams` in src/cuda/launches/denoise.rs.

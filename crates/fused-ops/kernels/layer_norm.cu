@@ -1,20 +1,23 @@
-// Layer normalisation (Ba et al., arXiv 1607.06450) of rows, of the sum with a residual if there is one.
+// Layer normalisation (Ba et al., arXiv 1607.06450) of rows: those of a product, to which the bias of its layer and a
+// residual may have to be added first.
 //
 // A warp has a row, and keeps it in registers between the mean, the variance and the result, 8 values for each 16
 // bytes that a lane reads: 64 registers for rows of up to 2 048. Nothing is shared, and there are no barriers. The
 // floor is memory: 2 bytes in and 2 out for each value, and as many for a residual and for the sum that goes on.
-#include "device.cuh"
+#include "epilogue.cuh"
 
 // As `LayerNormParams` in src/cuda/launches/layer_norm.rs.
 template <typename T>
 struct LayerNormParams {
     // (rows, size)
     Global<const T> x;
+    // (size), or none.
+    Global<const T> added;
     // (rows, size), or none.
     Global<const T> residual;
     // (size)
     Global<const T> weight, bias;
-    // (rows, size): x + residual, which the next residual connection carries; or none.
+    // (rows, size): x + added + residual, which the next residual connection carries; or none.
     Global<T> sum;
     // (rows, size)
     Global<T> out;
@@ -41,12 +44,8 @@ DEVICE void run(const LayerNormParams<T>& p) {
         const int vector = 32 * j + lane;
         if (vector < vectors) {
             unpack<T>(values[j], p.x.template read_as<uint4>(begin + 8 * vector));
-            if (p.residual.is_some()) {
-                float residual[8];
-                unpack<T>(residual, p.residual.template read_as<uint4>(begin + 8 * vector));
-#pragma unroll
-                for (int i = 0; i < 8; i++) values[j][i] += residual[i];
-            }
+            epilogue::add<T>(values[j], p.added, 8 * vector);
+            epilogue::add<T>(values[j], p.residual, begin + 8 * vector);
             if (p.sum.is_some()) p.sum.template write_as<uint4>(begin + 8 * vector, pack<T>(values[j]));
 #pragma unroll
             for (int i = 0; i < 8; i++) sum += values[j][i];

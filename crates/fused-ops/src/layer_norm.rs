@@ -29,7 +29,7 @@ impl LayerNorm {
         let Self { weight, bias, eps } = self;
         if !on_cpu(x) {
             #[cfg(feature = "cuda")]
-            if let Some(y) = crate::cuda::layer_norm(x, weight, bias, *eps)? {
+            if let Some([y]) = crate::cuda::layer_norm(x, None, None, [weight, bias], *eps)? {
                 return Ok(y);
             }
             return layer_norm_reference(x, weight, bias, *eps);
@@ -40,24 +40,16 @@ impl LayerNorm {
         let op = LayerNormOp { eps: *eps };
         as_f32(x)?.apply_op3(&as_f32(weight)?, &as_f32(bias)?, op)?.to_dtype(x.dtype())
     }
-}
 
-impl LayerNorm {
-    /// `x + residual`, which the next residual connection carries on, and the same normalised.
-    ///
-    /// # Errors
-    /// If the shapes differ.
-    pub fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> Result<[Tensor; 2]> {
-        #[cfg(feature = "cuda")]
-        if residual.dims() == x.dims() && x.device().is_cuda() {
-            let Self { weight, bias, eps } = self;
-            if let Some(results) = crate::cuda::layer_norm_residual(x, residual, weight, bias, *eps)? {
-                return Ok(results);
-            }
-        }
-        let sum = (x + residual)?;
-        let y = self.forward(&sum)?;
-        Ok([sum, y])
+    /// Of `x + added + residual`, in one pass of a GPU that covers it: that sum and the result, or the result alone.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn forward_sum<const RESULTS: usize>(
+        &self,
+        x: &Tensor,
+        added: Option<&Tensor>,
+        residual: &Tensor,
+    ) -> Result<Option<[Tensor; RESULTS]>> {
+        crate::cuda::layer_norm(x, added, Some(residual), [&self.weight, &self.bias], self.eps)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::cpu::product::{column_sums, gated_product, gather_gradient, gather_pr
 use crate::cpu::window::Window;
 use crate::custom::{Pack, Weight, as_f32, for_computing, gradient, on_cpu, packed_bias, slice, with_slice};
 use crate::epilogue::Epilogue;
+use crate::layer_norm::LayerNorm;
 use crate::low_rank;
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder};
@@ -132,6 +133,49 @@ impl Linear {
             }
             _ => geglu(&self.forward(x)?),
         }
+    }
+
+    /// [`Linear::forward`] plus a residual of the shape of the result, and that sum normalised: as a layer of a transformer
+    /// ends whose next one begins with a norm. On a GPU both are made in one pass behind the product.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
+    pub fn forward_then_norm(&self, x: &Tensor, residual: &Tensor, norm: &LayerNorm) -> Result<[Tensor; 2]> {
+        #[cfg(feature = "cuda")]
+        if let Some(results) = self.fused_norm(x, residual, norm)? {
+            return Ok(results);
+        }
+        let sum = self.forward_with(x, &Epilogue::residual(residual))?;
+        let normalised = norm.forward(&sum)?;
+        Ok([sum, normalised])
+    }
+
+    /// The same without the sum: as a layer ends that norms what it hands on.
+    ///
+    /// # Errors
+    /// If shapes do not fit.
+    pub fn forward_normalised(&self, x: &Tensor, residual: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Some([normalised]) = self.fused_norm(x, residual, norm)? {
+            return Ok(normalised);
+        }
+        norm.forward(&self.forward_with(x, &Epilogue::residual(residual))?)
+    }
+
+    /// The product, and the rest in one pass, where a kernel covers it.
+    #[cfg(feature = "cuda")]
+    fn fused_norm<const RESULTS: usize>(
+        &self,
+        x: &Tensor,
+        residual: &Tensor,
+        norm: &LayerNorm,
+    ) -> Result<Option<[Tensor; RESULTS]>> {
+        let Some((weight, bias)) = self.movable().filter(|_| x.device().is_cuda()) else { return Ok(None) };
+        let (_, shape) = out_shape(x.dims(), weight.dim(1)?, weight.dim(0)?)?;
+        if x.track_op() || residual.shape() != &shape {
+            return Ok(None);
+        }
+        norm.forward_sum(&linear_reference(x, weight, None)?, bias, residual)
     }
 
     /// The layer's tensors, where another layer can take them over: on a GPU, when nobody trains them.

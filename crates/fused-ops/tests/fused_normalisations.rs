@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{GroupNorm, LayerNorm, reference, shift_channels};
+use fused_ops::{GroupNorm, LayerNorm, Linear, reference, shift_channels};
 use std::collections::HashMap;
 
 fn normal(shape: &[usize]) -> Result<Tensor> {
@@ -35,13 +35,15 @@ fn group_normalisation_of_a_shifted_picture() -> Result<()> {
 }
 
 #[test]
-fn layer_normalisation_of_a_sum() -> Result<()> {
-    let (x, residual) = (normal(&[3, 11, 40])?, normal(&[3, 11, 40])?);
+fn a_linear_layer_with_a_residual_and_a_norm() -> Result<()> {
+    let (x, residual) = (normal(&[3, 11, 24])?, normal(&[3, 11, 40])?);
+    let linear = Linear::from_tensors((normal(&[40, 24])? * 0.2)?, Some(normal(&[40])?))?;
     let (weight, bias) = (normal(&[40])?, normal(&[40])?);
     let norm = LayerNorm::new(40, 1e-5, vb(&weight, &bias))?;
-    let [sum, y] = norm.forward_residual(&x, &residual)?;
-    assert_close(&sum, &(&x + &residual)?)?;
+    let [sum, y] = linear.forward_then_norm(&x, &residual, &norm)?;
+    assert_close(&sum, &(linear.forward(&x)? + &residual)?)?;
     assert_close(&y, &reference::layer_norm(&sum, &weight, &bias, 1e-5)?)?;
-    assert!(norm.forward_residual(&x, &normal(&[3, 40])?).is_err());
+    assert_close(&linear.forward_normalised(&x, &residual, &norm)?, &y)?;
+    assert!(linear.forward_then_norm(&x, &normal(&[3, 40])?, &norm).is_err());
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Epilogue, LayerNorm, Linear, LinearGroup, Sequences, packed_attention};
+use fused_ops::{LayerNorm, Linear, LinearGroup, Sequences, packed_attention};
 
 use crate::activation::Activation;
 use crate::layer_shape::LayerShape;
@@ -74,6 +74,6 @@ impl ResidualNorm {
     }
 
     fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        self.layer_norm.forward(&self.dense.forward_with(x, &Epilogue::residual(residual))?)
+        self.dense.forward_normalised(x, residual, &self.layer_norm)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Epilogue, Linear, LinearGroup, attention};
+use fused_ops::{Epilogue, LayerNorm, Linear, LinearGroup, attention};
 
 /// Keys and values, projected: (batch, tokens, heads × head dimension) each.
 #[derive(Debug, Clone)]
@@ -61,9 +61,22 @@ impl SelfAttention {
 
     /// (batch, tokens, width), plus what is carried around it, of the same shape.
     pub fn forward(&self, hidden: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.to_out.forward_with(&self.attend(hidden)?, &Epilogue::residual(residual))
+    }
+
+    /// The same, and that sum normalised.
+    pub fn forward_then_norm(
+        &self,
+        hidden: &Tensor,
+        residual: &Tensor,
+        norm: &LayerNorm,
+    ) -> Result<[Tensor; 2]> {
+        self.to_out.forward_then_norm(&self.attend(hidden)?, residual, norm)
+    }
+
+    fn attend(&self, hidden: &Tensor) -> Result<Tensor> {
         let [query, key, value] = self.to_qkv.forward(hidden)?;
-        let attended = attention(&query, &key, &value, self.heads, None)?;
-        self.to_out.forward_with(&attended, &Epilogue::residual(residual))
+        attention(&query, &key, &value, self.heads, None)
     }
 }
 
@@ -95,22 +108,22 @@ impl CrossAttention {
         Ok(KeyValue { key: self.to_k.forward(context)?, value: self.to_v.forward(context)? })
     }
 
-    /// Attention of (batch, tokens, width) to given keys and values, plus what is carried around it. `key_bias`,
-    /// (batch, keys), is added to each key's scores. Attention to each of `others` is added to that to `context`.
-    pub fn forward(
+    /// Attention of (batch, tokens, width) to given keys and values, plus what is carried around it; and that sum normalised.
+    /// `key_bias`, (batch, keys), is added to each key's scores. Attention to each of `others` is added to that to `context`.
+    pub fn forward_then_norm(
         &self,
         hidden: &Tensor,
         context: &KeyValue,
         key_bias: Option<&Tensor>,
         others: &[&KeyValue],
-        residual: &Tensor,
-    ) -> Result<Tensor> {
+        (residual, norm): (&Tensor, &LayerNorm),
+    ) -> Result<[Tensor; 2]> {
         let query = self.to_q.forward(hidden)?;
         let mut attended = attention(&query, &context.key, &context.value, self.heads, key_bias)?;
         for KeyValue { key, value } in others {
             attended = (attended + attention(&query, key, value, self.heads, None)?)?;
         }
-        self.to_out.forward_with(&attended, &Epilogue::residual(residual))
+        self.to_out.forward_then_norm(&attended, residual, norm)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The prompt as the UNet sees it: the keys and values of its cross-attentions.
 
 use candle_core::{DType, Device, Tensor};
+use fused_ops::LayerNorm;
 
 use crate::layers::attention::{CrossAttention, KeyValue};
 use crate::{Error, Result};
@@ -103,13 +104,15 @@ pub(crate) struct ContextCursor<'a> {
 }
 
 impl ContextCursor<'_> {
-    /// Attends, from (batch, positions, channels), to the next layer's keys and values, and adds what is carried around.
+    /// Attends, from (batch, positions, channels), to the next layer's keys and values, and adds what is carried around: that
+    /// sum, and the same normalised.
     pub fn attend(
         &mut self,
         attention: &CrossAttention,
         hidden: &Tensor,
         residual: &Tensor,
-    ) -> candle_core::Result<Tensor> {
+        norm: &LayerNorm,
+    ) -> candle_core::Result<[Tensor; 2]> {
         let place = self.place;
         self.place += 1;
         let Some(layer) = self.context.layers.get(place) else {
@@ -118,7 +121,8 @@ impl ContextCursor<'_> {
             )
         };
         let images: Vec<_> = self.context.images.iter().filter_map(|image| image.layers.get(place)).collect();
-        attention.forward(hidden, layer, self.context.key_bias.as_ref(), &images, residual)
+        let key_bias = self.context.key_bias.as_ref();
+        attention.forward_then_norm(hidden, layer, key_bias, &images, (residual, norm))
     }
 }
 

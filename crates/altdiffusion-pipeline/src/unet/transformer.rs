@@ -124,10 +124,11 @@ impl BasicTransformerBlock {
     }
 
     /// (batch, positions, channels) → the same
-    fn forward(&self, mut hidden: Tensor, context: &mut ContextCursor) -> Result<Tensor> {
-        hidden = self.attn1.forward(&self.norm1.forward(&hidden)?, &hidden)?;
-        hidden = context.attend(&self.attn2, &self.norm2.forward(&hidden)?, &hidden)?;
-        self.ff.forward(&self.norm3.forward(&hidden)?, &hidden)
+    fn forward(&self, hidden: Tensor, context: &mut ContextCursor) -> Result<Tensor> {
+        let normalised = self.norm1.forward(&hidden)?;
+        let [hidden, normalised] = self.attn1.forward_then_norm(&normalised, &hidden, &self.norm2)?;
+        let [hidden, normalised] = context.attend(&self.attn2, &normalised, &hidden, &self.norm3)?;
+        self.ff.forward(&normalised, &hidden)
     }
 }
 

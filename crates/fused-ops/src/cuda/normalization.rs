@@ -1,5 +1,6 @@
 //! Normalisations of candle tensors.
 
+use super::launches::launch::NotCovered;
 use super::launches::{group_norm, layer_norm};
 use super::{element, only, optional, run};
 use candle_core::{D, Result, Tensor};
@@ -54,47 +55,41 @@ pub(crate) fn group_norm(
     .map(only)
 }
 
-/// As [`crate::LayerNorm::forward`].
-pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Option<Tensor>> {
+/// As [`crate::LayerNorm::forward`] of `x + added + residual`: the result alone, or that sum and the result.
+///
+/// * `x` (…, size), and `residual` of the same shape
+/// * `added` (size)
+pub(crate) fn layer_norm<const RESULTS: usize>(
+    x: &Tensor,
+    added: Option<&Tensor>,
+    residual: Option<&Tensor>,
+    [weight, bias]: [&Tensor; 2],
+    eps: f64,
+) -> Result<Option<[Tensor; RESULTS]>> {
     let size = x.dim(D::Minus1)?;
-    if weight.dims() != [size] || bias.dims() != [size] || !x.device().is_cuda() {
+    let of_size = |tensor: &Tensor| tensor.dims() == [size];
+    let fits = of_size(weight) && of_size(bias) && added.is_none_or(of_size);
+    // The definition has the words for what does not.
+    if !fits || !x.device().is_cuda() {
         return Ok(None);
     }
     let rows = x.elem_count() / size.max(1);
     let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.contiguous()?);
-    let inputs = [Some(&x), Some(&weight), Some(&bias)];
+    let [added, residual] = [added, residual].map(|tensor| tensor.map(Tensor::contiguous).transpose());
+    let (added, residual) = (added?, residual?);
+    let inputs = [Some(&x), added.as_ref(), residual.as_ref(), Some(&weight), Some(&bias)];
     let element = element(inputs.into_iter().flatten());
-    run("layer_norm", element, inputs, [(x.dims(), x.dtype())], |kernels, element, from, [out]| {
-        let [x, weight, bias] = from;
-        let (residual, sum) = (None, None);
-        let op = layer_norm::LayerNorm { element, rows, size, eps, x, residual, weight, bias, sum, out };
-        Ok(kernels.launch(&op.launch()?))
-    })
-    .map(only)
-}
-
-/// As [`crate::LayerNorm::forward_residual`], of shapes that are the same.
-pub(crate) fn layer_norm_residual(
-    x: &Tensor,
-    residual: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    eps: f64,
-) -> Result<Option<[Tensor; 2]>> {
-    let size = x.dim(D::Minus1)?;
-    if weight.dims() != [size] || bias.dims() != [size] || !x.device().is_cuda() {
-        return Ok(None);
-    }
-    let rows = x.elem_count() / size.max(1);
-    let (x, residual) = (x.contiguous()?, residual.contiguous()?);
-    let (weight, bias) = (weight.contiguous()?, bias.contiguous()?);
-    let inputs = [Some(&x), Some(&residual), Some(&weight), Some(&bias)];
-    let element = element(inputs.into_iter().flatten());
-    let results = [(x.dims(), x.dtype()), (x.dims(), x.dtype())];
-    run("layer_norm", element, inputs, results, |kernels, element, from, [sum, out]| {
-        let [x, residual, weight, bias] = from;
-        let (residual, sum) = (Some(residual), Some(sum));
-        let op = layer_norm::LayerNorm { element, rows, size, eps, x, residual, weight, bias, sum, out };
+    let results = [(x.dims(), x.dtype()); RESULTS];
+    run("layer_norm", element, inputs, results, |kernels, element, from, to| {
+        let [x, added, residual, weight, bias] = from;
+        let (sum, out) = match to.as_slice() {
+            [out] => (None, *out),
+            [sum, out] => (Some(*sum), *out),
+            _ => return Err(NotCovered("more results than a sum and what is made of it")),
+        };
+        let (added, residual) = (optional(added), optional(residual));
+        let op =
+            layer_norm::LayerNorm { element, rows, size, eps, x, added, residual, weight, bias, sum, out };
         Ok(kernels.launch(&op.launch()?))
     })
 }

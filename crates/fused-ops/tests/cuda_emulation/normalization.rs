@@ -118,9 +118,10 @@ fn layer_norm<T: Value>(
 ) -> Result<(), Failure> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (values, more) = (random::<T>(&mut rng, rows * size, 2.), random::<T>(&mut rng, rows * size, 2.));
-    let (weight, bias) = (random::<T>(&mut rng, size, 1.), random::<T>(&mut rng, size, 1.));
-    let [x, r, w, b] = [("x", &values), ("residual", &more), ("weight", &weight), ("bias", &bias)]
-        .map(|(name, values)| Buffer::input(name, values));
+    let [weight, bias, added] = [0; 3].map(|_| random::<T>(&mut rng, size, 1.));
+    let inputs =
+        [("x", &values), ("residual", &more), ("weight", &weight), ("bias", &bias), ("added", &added)];
+    let [x, r, w, b, a] = inputs.map(|(name, values)| Buffer::input(name, values));
     let [sum, out] = ["sum", "out"].map(|name| Buffer::output::<T>(name, rows * size));
     let norm = LayerNorm {
         element,
@@ -128,6 +129,7 @@ fn layer_norm<T: Value>(
         size,
         eps: 1e-5,
         x: x.address(),
+        added: residual.then(|| a.address()),
         residual: residual.then(|| r.address()),
         weight: w.address(),
         bias: b.address(),
@@ -136,10 +138,12 @@ fn layer_norm<T: Value>(
     };
     let what = format!("layer norm {element} {rows} × {size}, residual {residual}");
     let launch = norm.launch().map_err(|reason| reason.0)?;
-    emulator.run(&launch, &[&x, &r, &w, &b, &sum, &out], seed).map_err(|error| format!("{what}: {error}"))?;
+    emulator
+        .run(&launch, &[&x, &r, &w, &b, &a, &sum, &out], seed)
+        .map_err(|error| format!("{what}: {error}"))?;
     let mut x = tensor(&values, &[rows, size])?;
     if residual {
-        x = (x + tensor(&more, &[rows, size])?)?;
+        x = (x + tensor(&more, &[rows, size])?)?.broadcast_add(&tensor(&added, &[size])?)?;
         assert_rounded(&format!("{what}, sum"), &sum.to_f32::<T>(), &x, unit, 4.)?;
     }
     let expected = reference::layer_norm(&x, &tensor(&weight, &[size])?, &tensor(&bias, &[size])?, 1e-5)?;

@@ -7,6 +7,7 @@ use super::launch::{Address, Element, Launch, NotCovered, blocks, size};
 #[repr(C)]
 pub struct LayerNormParams {
     pub x: Address,
+    pub added: Address,
     pub residual: Address,
     pub weight: Address,
     pub bias: Address,
@@ -17,7 +18,7 @@ pub struct LayerNormParams {
     pub eps: f32,
 }
 
-/// Layer normalisation of the rows of `x + residual`, (rows, size), as in [`crate::LayerNorm`].
+/// Layer normalisation of the rows of `x + added + residual`, (rows, size), as in [`crate::LayerNorm`].
 #[derive(Debug, Clone, Copy)]
 pub struct LayerNorm {
     pub element: Element,
@@ -25,11 +26,13 @@ pub struct LayerNorm {
     pub size: usize,
     pub eps: f64,
     pub x: Address,
+    /// (size)
+    pub added: Option<Address>,
     pub residual: Option<Address>,
     /// (size)
     pub weight: Address,
     pub bias: Address,
-    /// Where `x + residual` goes, (rows, size), if it is wanted.
+    /// Where `x + added + residual` goes, (rows, size), if it is wanted.
     pub sum: Option<Address>,
     pub out: Address,
 }
@@ -45,9 +48,9 @@ impl LayerNorm {
         if self.size == 0 || !self.size.is_multiple_of(8) || self.size > 2048 {
             return Err(NotCovered("rows whose size is no multiple of 8, or above 2048"));
         }
-        let rows =
-            [self.x, self.weight, self.bias, self.out].into_iter().chain(self.residual).chain(self.sum);
-        if !rows.into_iter().all(|address| address.is_multiple_of(16)) {
+        let rows = [self.x, self.weight, self.bias, self.out].into_iter();
+        let mut rows = rows.chain(self.added).chain(self.residual).chain(self.sum);
+        if !rows.all(|address| address.is_multiple_of(16)) {
             return Err(NotCovered("rows that do not begin at a multiple of 16 bytes"));
         }
         Ok(Launch {
@@ -57,6 +60,7 @@ impl LayerNorm {
             shared_bytes: 0,
             params: LayerNormParams {
                 x: self.x,
+                added: self.added.unwrap_or(0),
                 residual: self.residual.unwrap_or(0),
                 weight: self.weight,
                 bias: self.bias,
