@@ -167,7 +167,7 @@ def main() -> None:
 
         def results(side: str, *target: str) -> tuple[Program, Path]:
             (folder / side).mkdir()
-            command = [arguments.program, arguments.model, folder / "inputs.safetensors", folder / side, *target]
+            command = [arguments.program.resolve(), arguments.model, folder / "inputs.safetensors", folder / side, *target]
             return Program(*launcher, *command), folder / side
 
         exact, expected = results("exact", "cpu", "f32")

@@ -5,6 +5,8 @@
 #
 # Usage: emulated-gpu.sh PROGRAM [ARGUMENT ...]
 #
+# The kernels are those of this checkout, and have to be the ones that the program was built with.
+#
 # It needs a C++ compiler, and CUDA's runtime library, libcudart.so.13, in CUDA_HOME/lib. With EMULATED_GPU_REPORT=1 the
 # launches of each kernel are counted.
 set -euo pipefail

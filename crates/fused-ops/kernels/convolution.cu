@@ -236,16 +236,15 @@ DEVICE void run(const ConvolutionParams<T>& p) {
 // Adds up what the splits of the depth came to; every thread has two neighbouring values.
 template <typename T>
 DEVICE void add_splits(const ConvolutionParams<T>& p) {
-    const int64_t i = 2 * (static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x);
-    const int64_t count = static_cast<int64_t>(p.rows) * p.out_channels;
+    const unsigned i = 2 * (blockIdx.x * THREADS + threadIdx.x), count = p.rows * p.out_channels;
     if (i >= count) return;
     float2 sum = {0.f, 0.f};
     for (int split = 0; split < p.splits; split++) {
-        const float2 more = p.partial.template read_as<float2>(split * count + i);
+        const float2 more = p.partial.template read_as<float2>(static_cast<int64_t>(split) * count + i);
         sum = {sum.x + more.x, sum.y + more.y};
     }
     const int row = static_cast<int>(i / p.out_channels);
-    write_pair(p, row, static_cast<int>(i - static_cast<int64_t>(row) * p.out_channels), sum.x, sum.y);
+    write_pair(p, row, static_cast<int>(i) - row * p.out_channels, sum.x, sum.y);
 }
 
 }  // namespace convolution

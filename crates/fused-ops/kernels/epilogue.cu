@@ -18,8 +18,10 @@ struct EpilogueParams {
     Global<const T> residual;
     // (rows, columns)
     Global<T> out;
-    int64_t rows;
-    int columns, rows_per_picture;
+    // Together fewer than 2³¹ times 8 values.
+    unsigned rows;
+    int columns;
+    unsigned rows_per_picture;
     // See epilogue.cuh.
     int activation;
 };
@@ -33,7 +35,8 @@ struct GegluParams {
     Global<const T> bias;
     // (rows, columns): the first half times the GELU of the second.
     Global<T> out;
-    int64_t rows;
+    // Together fewer than 2³¹ times 8 values.
+    unsigned rows;
     int columns;
 };
 
@@ -43,15 +46,16 @@ constexpr int THREADS = 256;
 
 template <typename T>
 DEVICE void run(const EpilogueParams<T>& p) {
-    const int64_t i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
-    const int vectors = p.columns / 8;
-    if (i >= p.rows * vectors) return;
-    const int64_t row = i / vectors;
-    const int column = static_cast<int>(i - row * vectors) * 8;
+    const unsigned vector = blockIdx.x * THREADS + threadIdx.x, vectors = p.columns / 8;
+    if (vector >= p.rows * vectors) return;
+    // In 32 bits, as a division in 64 takes longer than all the rest.
+    const unsigned row = vector / vectors;
+    const int column = static_cast<int>(vector - row * vectors) * 8;
+    const int64_t i = vector;
     float values[8];
     unpack<T>(values, p.x.template read_as<uint4>(8 * i));
     add<T>(values, p.bias, column);
-    if (p.shift.is_some()) add<T>(values, p.shift, row / p.rows_per_picture * p.columns + column);
+    if (p.shift.is_some()) add<T>(values, p.shift, static_cast<int64_t>(row / p.rows_per_picture) * p.columns + column);
     add<T>(values, p.residual, 8 * i);
 #pragma unroll
     for (int k = 0; k < 8; k++) values[k] = activate(values[k], p.activation);
@@ -60,14 +64,16 @@ DEVICE void run(const EpilogueParams<T>& p) {
 
 template <typename T>
 DEVICE void geglu(const GegluParams<T>& p) {
-    const int64_t i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
-    const int vectors = p.columns / 8;
-    if (i >= p.rows * vectors) return;
-    const int64_t row = i / vectors;
-    const int column = static_cast<int>(i - row * vectors) * 8;
+    const unsigned vector = blockIdx.x * THREADS + threadIdx.x, vectors = p.columns / 8;
+    if (vector >= p.rows * vectors) return;
+    // In 32 bits, as a division in 64 takes longer than all the rest.
+    const unsigned row = vector / vectors;
+    const int column = static_cast<int>(vector - row * vectors) * 8;
+    const int64_t i = vector;
     float values[8], gates[8];
-    unpack<T>(values, p.x.template read_as<uint4>(2 * row * p.columns + column));
-    unpack<T>(gates, p.x.template read_as<uint4>((2 * row + 1) * p.columns + column));
+    const Global<const T> pair = p.x.at(2 * static_cast<int64_t>(row) * p.columns + column);
+    unpack<T>(values, pair.template read_as<uint4>(0));
+    unpack<T>(gates, pair.template read_as<uint4>(p.columns));
     add<T>(values, p.bias, column);
     add<T>(gates, p.bias, p.columns + column);
 #pragma unroll

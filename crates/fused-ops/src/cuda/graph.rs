@@ -25,6 +25,10 @@ impl Graph {
         let worked = work();
         // Also after a failure, as nothing else can be done in the stream before it.
         let graph = stream.end_capture(CUgraphInstantiate_flags(0));
+        if worked.is_err() || graph.is_err() {
+            // What could not be freed while nothing could be done; it would be the error of whoever comes next.
+            let _ = stream.context().check_err();
+        }
         worked?;
         let graph = graph.w()?.ok_or_else(|| candle_core::Error::msg("the device recorded no work"))?;
         Ok(Self(graph))

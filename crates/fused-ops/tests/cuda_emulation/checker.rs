@@ -49,6 +49,7 @@ fn right_kernels_are_right_in_any_order() -> Result<(), String> {
         assert_eq!(run(emulator, "rotate_warp", THREADS, seed)?, rotated);
         let copied: Vec<f32> = (0..4 * THREADS).map(|i| i as f32).collect();
         assert_eq!(run(emulator, "copy", 4 * THREADS, seed)?, copied);
+        assert_eq!(run(emulator, "ones", THREADS, seed)?, [16.; THREADS]);
     }
     Ok(())
 }
@@ -71,6 +72,11 @@ fn mistakes_are_found_and_named() {
         ("shuffle_with_two_masks", "a shuffle with the mask"),
         ("different_operations", "waits at a barrier of the warp"),
         ("shuffle_from_outside", "a shuffle from lane"),
+        ("ones_not_published", "did not publish"),
+        ("ones_not_begun", "without products_begin"),
+        ("ones_not_committed", "a wait for products that were not committed"),
+        ("ones_not_waited_for", "ends while products are under way"),
+        ("ones_with_registers_written", "written before it was waited for"),
         ("missing", "there is no kernel missing"),
     ] {
         for seed in seed..seed + 20 {

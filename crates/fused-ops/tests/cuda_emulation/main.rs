@@ -6,6 +6,7 @@
 mod attention;
 mod checker;
 mod convolution;
+mod driver;
 mod elementwise;
 mod emulator;
 mod normalization;

@@ -1,6 +1,7 @@
 // Kernels with one deliberate mistake each, which the emulation must find, beside their right versions.
 
 #include "device.cuh"
+#include "hopper.cuh"
 
 // out[i] = in[threads − 1 − i], through shared memory.
 struct ReverseParams {
@@ -83,6 +84,35 @@ KERNEL(different_operations, ReverseParams, THREADS, 1) {
 KERNEL(shuffle_from_outside, ReverseParams, THREADS, 1) {
     if (threadIdx.x % 32 < 16) p.out.write(threadIdx.x, shuffle_xor(1.f, 16, 0xffff));
 }
+
+// A product of a warpgroup, all of whose factors are ones: 16 everywhere.
+enum Mistake { NONE, NOT_PUBLISHED, NOT_BEGUN, NOT_COMMITTED, NOT_WAITED_FOR, REGISTERS_WRITTEN };
+
+template <Mistake MISTAKE>
+DEVICE void ones(const ReverseParams& p) {
+    // Pieces of 8 values: the first half of 40 columns, then the other.
+    STATIC_SHARED(f16, b, 16 * 40);
+    const f16 one = from_float<f16>(1.f);
+    for (int i = threadIdx.x; i < 16 * 40; i += THREADS) b.write(i, one);
+    if (MISTAKE != NOT_PUBLISHED) publish_to_products();
+    block_barrier();
+    uint32_t a[4];
+    for (int i = 0; i < 4; i++) a[i] = pack<f16>(1.f, 1.f);
+    float sum[5][4];
+    if (MISTAKE != NOT_BEGUN) products_begin();
+    warpgroup_multiply<f16, false>(sum, a, matrix_descriptor(b, 16 * 40, 128), false);
+    if (MISTAKE != NOT_COMMITTED) products_commit();
+    if (MISTAKE == REGISTERS_WRITTEN) a[0] = 0;
+    if (MISTAKE != NOT_WAITED_FOR) products_wait();
+    p.out.write(threadIdx.x, sum[4][3]);
+}
+
+KERNEL(ones, ReverseParams, THREADS, 1) { ones<NONE>(p); }
+KERNEL(ones_not_published, ReverseParams, THREADS, 1) { ones<NOT_PUBLISHED>(p); }
+KERNEL(ones_not_begun, ReverseParams, THREADS, 1) { ones<NOT_BEGUN>(p); }
+KERNEL(ones_not_committed, ReverseParams, THREADS, 1) { ones<NOT_COMMITTED>(p); }
+KERNEL(ones_not_waited_for, ReverseParams, THREADS, 1) { ones<NOT_WAITED_FOR>(p); }
+KERNEL(ones_with_registers_written, ReverseParams, THREADS, 1) { ones<REGISTERS_WRITTEN>(p); }
 
 // One product with the tensor cores: out (16, 8) = a (16, 16) · b (16, 8) as f16, both stored by rows, through ldmatrix.
 struct ProductParams {

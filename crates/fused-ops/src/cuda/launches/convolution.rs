@@ -164,6 +164,9 @@ impl Convolution {
         size(rows + tile.rows)?;
         size((splits * stages + STAGES) * DEPTH)?;
         size(self.batch * self.height * self.width)?;
+        if splits > 1 {
+            size(rows * self.out_channels)?;
+        }
         let params = ConvolutionParams {
             x: self.x,
             weight: self.weight,

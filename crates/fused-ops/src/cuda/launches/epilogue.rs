@@ -11,7 +11,7 @@ pub struct EpilogueParams {
     pub shift: Address,
     pub residual: Address,
     pub out: Address,
-    pub rows: i64,
+    pub rows: i32,
     pub columns: i32,
     pub rows_per_picture: i32,
     pub activation: i32,
@@ -24,7 +24,7 @@ pub struct GegluParams {
     pub x: Address,
     pub bias: Address,
     pub out: Address,
-    pub rows: i64,
+    pub rows: i32,
     pub columns: i32,
 }
 
@@ -78,6 +78,8 @@ fn grid(rows: usize, columns: usize, addresses: &[Option<Address>]) -> Result<[u
     if !addresses.iter().flatten().all(|address| address.is_multiple_of(16)) {
         return Err(NotCovered("rows that do not begin at a multiple of 16 bytes"));
     }
+    // Counted in 32 bits.
+    size(rows * (columns / 8))?;
     Ok([blocks(rows * (columns / 8), THREADS)?, 1, 1])
 }
 
@@ -99,7 +101,7 @@ impl Epilogue {
                 shift: shift.unwrap_or(0),
                 residual: residual.unwrap_or(0),
                 out,
-                rows: self.rows as i64,
+                rows: size(self.rows)?,
                 columns: size(self.columns)?,
                 rows_per_picture: size(self.rows_per_picture.max(1))?,
                 activation: self.activation as i32,
@@ -124,7 +126,7 @@ impl Geglu {
                 x,
                 bias: bias.unwrap_or(0),
                 out,
-                rows: rows as i64,
+                rows: size(rows)?,
                 columns: size(columns)?,
             },
         })

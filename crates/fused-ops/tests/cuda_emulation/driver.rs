@@ -1,0 +1,27 @@
+//! The driver under which whole programs run without a GPU needs a build with CUDA. That it compiles is seen without one.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn the_emulated_driver_compiles() {
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    if Command::new(&compiler).arg("--version").output().is_err() {
+        // Written past what the test harness keeps to itself.
+        let skipped = "SKIPPED: the emulated driver was not compiled, because there is no C++ compiler";
+        let _ = writeln!(std::io::stderr(), "{skipped} {compiler}");
+        return;
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulated_gpu");
+    let files = std::fs::read_dir(folder).expect("the folder of the driver").map(|file| file.unwrap().path());
+    let sources: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "cpp")).collect();
+    assert!(!sources.is_empty());
+    let compiled = Command::new(&compiler)
+        .args(["-std=c++17", "-fsyntax-only", "-Wall"])
+        .args(sources)
+        .output()
+        .expect("a C++ compiler");
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+}
