@@ -18,7 +18,7 @@ use std::error::Error;
 use std::io::{BufRead, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::source::ModelSource;
@@ -72,7 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let text = TextEncoder::new(&source.read_json("text_encoder/config.json")?, weights("text_encoder")?)?;
     let unet = UNet2DConditionModel::new(&source.read_json("unet/config.json")?, weights("unet")?)?;
     let vae = AutoencoderKl::new(&source.read_json("vae/config.json")?, weights("vae")?)?;
-    answer(start)?;
+    answer(start.elapsed())?;
 
     for line in std::io::stdin().lock().lines() {
         let name = line?;
@@ -93,11 +93,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             _ => return Err(format!("{name}: expected text_…, unet_…, vae_… or denoise_…").into()),
         };
         device.synchronize()?;
-        answer(start)?;
+        let time = start.elapsed();
         let path = Path::new(output).join(format!("{name}.safetensors"));
         if !path.exists() {
             result.to_dtype(DType::F32)?.save_safetensors("result", path)?;
         }
+        answer(time)?;
     }
     Ok(())
 }
@@ -118,7 +119,7 @@ fn denoised(
     Ok(run.latents)
 }
 
-fn answer(start: Instant) -> std::io::Result<()> {
-    println!("{}", start.elapsed().as_secs_f64());
+fn answer(time: Duration) -> std::io::Result<()> {
+    println!("{}", time.as_secs_f64());
     std::io::stdout().flush()
 }
