@@ -1,5 +1,6 @@
 // The kernels of candle that this project launches, by their names, on the host. What they compute is read off candle's own
 // sources; every value is rounded to its type where those round it.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -157,6 +158,46 @@ std::function<void()> device::candle_kernel(const char* name, void** arguments) 
         };
     }
 
+    if (operation == "im2col") {
+        const size_t count = size(0), height = size(1), width = size(2), kernel_height = size(3), kernel_width = size(4);
+        const size_t stride = size(5), padding = size(6), dilation = size(7);
+        return [=, info = static_cast<size_t*>(pointer(8)), source = pointer(9), target = pointer(10)] {
+            const Array from(source, type), to(target, type);
+            const size_t *dims = info, *strides = info + 4;  // (batch, channels, height, width)
+            for (size_t i = 0; i < count; i++) {
+                size_t rest = i;
+                const auto next = [&rest](size_t size) {
+                    const size_t digit = rest % size;
+                    rest /= size;
+                    return digit;
+                };
+                const size_t tap_x = next(kernel_width), tap_y = next(kernel_height), channel = next(dims[1]);
+                const size_t x = next(width) * stride + tap_x * dilation, y = next(height) * stride + tap_y * dilation;
+                const bool there = y >= padding && x >= padding && y - padding < dims[2] && x - padding < dims[3];
+                to.set(i, there ? from[rest * strides[0] + channel * strides[1] + (y - padding) * strides[2] +
+                                       (x - padding) * strides[3]]
+                                : 0);
+            }
+        };
+    }
+
+    if (operation == "upsample_nearest2d") {
+        const size_t height = size(0), width = size(1);
+        const double scale_y = argument<double>(arguments, 2), scale_x = argument<double>(arguments, 3);
+        return [=, info = static_cast<size_t*>(pointer(4)), source = pointer(5), target = pointer(6)] {
+            const Array from(source, type), to(target, type);
+            const size_t *dims = info, *strides = info + 4;  // (batch, channels, height, width)
+            for (size_t i = 0; i < dims[0] * dims[1] * height * width; i++) {
+                const size_t x = i % width, y = i / width % height, channel = i / (width * height);
+                const auto near = [](size_t place, double scale, size_t size) {
+                    return std::min(static_cast<size_t>(static_cast<double>(place) * scale), size - 1);
+                };
+                to.set(i, from[channel / dims[1] * strides[0] + channel % dims[1] * strides[1] +
+                               near(y, scale_y, dims[2]) * strides[2] + near(x, scale_x, dims[3]) * strides[3]]);
+            }
+        };
+    }
+
     // What goes value by value begins with how many there are, and how they lie.
     const size_t count = size(0), rank = size(1);
     auto* info = static_cast<size_t*>(pointer(2));
@@ -184,6 +225,7 @@ std::function<void()> device::candle_kernel(const char* name, void** arguments) 
         };
     }
     if (operation[0] == 'u') {
+        unary(operation, kernel, 1);  // fails if there is no such operation
         return [=, source = pointer(3), target = pointer(4)] {
             const Array from(source ? source : target, type), to(target, type);
             for (size_t i = 0; i < count; i++) {
@@ -191,6 +233,7 @@ std::function<void()> device::candle_kernel(const char* name, void** arguments) 
             }
         };
     }
+    binary(operation, kernel, 1, 1);  // fails if there is no such operation
     return [=, left = pointer(3), right = pointer(4), target = pointer(5)] {
         const Array lefts(left, type), rights(right, type), to(target, is_comparison(operation) ? Type::U8 : type);
         for (size_t i = 0; i < count; i++) {
