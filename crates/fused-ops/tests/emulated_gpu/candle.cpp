@@ -57,6 +57,7 @@ size_t place(size_t i, size_t dims_count, const size_t* dims, const size_t* stri
 double unary(const std::string& name, const std::string& kernel, double x) {
     if (name == "ucopy") return x;
     if (name == "usilu") return x / (1 + exp(-x));
+    if (name == "usigmoid") return 1 / (1 + exp(-x));
     if (name == "usqr") return x * x;
     if (name == "usqrt") return sqrt(x);
     if (name == "uneg") return -x;
