@@ -1,35 +1,20 @@
 //! The sampling loop: noise to latents of a picture.
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use candle_core::{Device, Tensor};
-use fused_ops::Readbacks;
+use candle_core::{DType, Tensor};
 
+use crate::Result;
 use crate::denoising_windows::DenoisingWindows;
 use crate::fused_steps::FusedSteps;
 use crate::guidance::Guidance;
-use crate::latents::zero_if_finite;
 use crate::prompt::Prompt;
 use crate::random::Noise;
+use crate::reports::{Reports, Step};
 use crate::schedulers::Scheduler;
 use crate::start::{Inpainting, Start};
 use crate::unet::{Passes, UNet2DConditionModel};
-use crate::{Error, Result};
-
-/// A step that has been done, as a callback sees it.
-#[derive(Debug, Clone, Copy)]
-pub struct Step<'a> {
-    /// Its number, from 0.
-    pub index: usize,
-    /// How many there are: one for each call of the UNet, which are more than were asked for with some schedulers.
-    pub total: usize,
-    /// The timestep that the UNet was called with.
-    pub timestep: f64,
-    /// The latents after it, (pictures, channels, height, width), f32, at the noise level of the next step.
-    pub latents: &'a Tensor,
-}
 
 /// Latents after the last step.
 #[derive(Debug, Clone)]
@@ -70,11 +55,13 @@ pub fn denoise(
     on_step: impl FnMut(Step<'_>) -> ControlFlow<()>,
 ) -> Result<Denoised> {
     let device = start.latents.device();
+    // In f32 the steps are the scheduler's own, rounded where diffusers rounds.
+    let is_short = matches!(unet.dtype(), DType::F16 | DType::BF16);
     let is_plain = how.windows.is_none()
         && how.guidance.rescale == 0.0
         && start.inpainting.is_none()
         && !prompt.is_controlled();
-    let fused = match is_plain && device.is_cuda() {
+    let fused = match is_plain && is_short && device.is_cuda() {
         true => {
             let scale = prompt.is_guided().then_some(how.guidance.scale);
             FusedSteps::new(scheduler, start.first_index, scale, device)?
@@ -189,76 +176,10 @@ fn repeat(timestep: f64, samples: &Tensor) -> Result<Tensor> {
     Ok(Tensor::full(timestep as f32, samples.dim(0)?, samples.device())?)
 }
 
-/// Tells of steps when they are done.
-struct Reports<F> {
-    on_step: F,
-    total: usize,
-    /// How many steps may be under way after one was put there.
-    behind: usize,
-    /// Number, timestep and latents of the steps that are.
-    under_way: VecDeque<(usize, f64, Tensor)>,
-    /// Whether their latents are numbers.
-    finite: Readbacks,
-    since: Instant,
-    times: Vec<Duration>,
-}
-
-impl<F: FnMut(Step<'_>) -> ControlFlow<()>> Reports<F> {
-    fn new(total: usize, device: &Device, on_step: F) -> Self {
-        Self {
-            on_step,
-            total,
-            behind: usize::from(device.is_cuda()),
-            under_way: VecDeque::new(),
-            finite: Readbacks::default(),
-            since: Instant::now(),
-            times: Vec::with_capacity(total),
-        }
-    }
-
-    /// A step was put into the device's stream.
-    fn add(&mut self, step: usize, timestep: f64, latents: &Tensor) -> Result<()> {
-        self.finite.ask(&zero_if_finite(latents)?)?;
-        self.under_way.push_back((step, timestep, latents.clone()));
-        while self.under_way.len() > self.behind {
-            self.report()?;
-        }
-        Ok(())
-    }
-
-    /// The time of each step.
-    fn finish(mut self) -> Result<Vec<Duration>> {
-        while !self.under_way.is_empty() {
-            self.report()?;
-        }
-        Ok(self.times)
-    }
-
-    /// Waits for the earliest step that is under way.
-    fn report(&mut self) -> Result<()> {
-        let (received, Some((step, timestep, latents))) =
-            (self.finite.receive()?, self.under_way.pop_front())
-        else {
-            return Ok(());
-        };
-        let total = self.total;
-        if received != Some(0.0) {
-            return Err(Error::NotFinite {
-                place: format!("the latents after step {} of {total} are", step + 1),
-                remedy: "f16 may have overflowed, use bf16 or f32; or the weights are damaged",
-            });
-        }
-        self.times.push(self.since.elapsed());
-        if (self.on_step)(Step { index: step, total, timestep, latents: &latents }).is_break() {
-            return Err(Error::Cancelled { completed: step + 1, total });
-        }
-        self.since = Instant::now();
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
     use crate::prompt::TextStates;
     use crate::random::TorchCpu;

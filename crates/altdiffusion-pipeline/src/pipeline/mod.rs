@@ -17,11 +17,12 @@ use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::{Device, Tensor};
 use image::RgbImage;
 
-use crate::denoise::{Denoised, Denoising, Step, denoise};
+use crate::denoise::{Denoised, Denoising, denoise};
 use crate::denoising_windows::DenoisingWindows;
 use crate::latent_preview::LatentPreview;
 use crate::options::GenerateOptions;
 use crate::picture::{channels_last_to_pictures, to_pictures};
+use crate::reports::Step;
 use crate::safety_checker::SafetyChecker;
 use crate::schedulers::{Scheduler, SchedulerConfig};
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};

@@ -108,6 +108,11 @@ impl UNet2DConditionModel {
         &self.config
     }
 
+    /// The type that it computes in.
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// Projects a prompt's hidden states, (batch, tokens, width), to the keys and values of every
     /// cross-attention: once per prompt, since they do not depend on the step.
     ///
