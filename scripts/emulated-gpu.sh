@@ -16,10 +16,13 @@ trap 'rm -rf "$build"' EXIT
 
 compile() { "${CXX:-c++}" -std=c++17 -O2 -fPIC -U_FORTIFY_SOURCE -Wall -Wno-unknown-pragmas -I "$crate/kernels" "$@"; }
 gpu=$crate/tests/emulated_gpu
+compilers=()
 for source in "$crate"/kernels/*.cu "$crate/kernels/emulation/runtime.cpp" "$gpu"/{driver,candle}.cpp; do
     compile -x c++ -c "$source" -o "$build/$(basename "$source").o" &
+    compilers+=($!)
 done
-wait
+# One by one: without numbers, wait says nothing of what failed.
+for compiler in "${compilers[@]}"; do wait "$compiler"; done
 compile -shared -pthread "$build"/*.o -o "$build/libcuda.so.1" -Wl,-soname,libcuda.so.1
 for library in libcublas.so.13:cublas libcurand.so.10:curand; do
     # Programs ask for these symbols in this version.
