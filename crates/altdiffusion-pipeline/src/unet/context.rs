@@ -72,12 +72,17 @@ impl CrossAttentionContext {
     }
 
     /// Puts the keys and values of `other`, a context of the same UNet and room, into the tensors of this
-    /// [copy](Self::copy).
+    /// [copy](Self::copy), and zeros behind them: what a longer prompt left there is hidden, but a NaN would show all the
+    /// same.
     pub(super) fn overwrite(&self, other: &Self) -> Result<()> {
         let mut tokens = 0;
+        let put = |to: &Tensor, from: &Tensor| {
+            let missing = to.dim(1)? - from.dim(1)?;
+            to.slice_set(&from.pad_with_zeros(1, 0, missing)?.contiguous()?, 1, 0)
+        };
         for (to, from) in self.layers.iter().zip(&other.layers) {
-            to.key.slice_set(&from.key.contiguous()?, 1, 0)?;
-            to.value.slice_set(&from.value.contiguous()?, 1, 0)?;
+            put(&to.key, &from.key)?;
+            put(&to.value, &from.value)?;
             tokens = from.key.dim(1)?;
         }
         let Some(bias) = &self.key_bias else { return Ok(()) };

@@ -220,6 +220,21 @@ mod tests {
         Ok(())
     }
 
+    /// Of a prompt that overflowed nothing is left for a shorter one after it.
+    #[test]
+    fn a_prompt_of_nan_leaves_the_next_one_alone() -> Result<()> {
+        let unet = tiny_unet()?;
+        let nan = Tensor::full(f32::NAN, (1, 7, WIDTH), &Device::Cpu)?;
+        let (sample, timesteps) = (random(&[1, 4, 8, 8])?, Tensor::full(441f32, 1, &Device::Cpu)?);
+        for (states, is_finite) in [(nan, false), (random(&[1, 3, WIDTH])?, true)] {
+            let context = unet.project_context(&states, None)?;
+            let found = unet.recorded_passes(&context, true).forward(&sample, &timesteps, None)?;
+            let found = found.flatten_all()?.to_vec1::<f32>()?;
+            assert_eq!(found.iter().all(|value| value.is_finite()), is_finite);
+        }
+        Ok(())
+    }
+
     #[test]
     fn on_the_processor_nothing_is_recorded() -> Result<()> {
         let unet = tiny_unet()?;
