@@ -76,8 +76,8 @@ DEVICE void hopper(const AttentionParams<T>& p) {
     rows.clear();
 
     for (int tile = 0; tile < tiles; tile++) {
-        // Those that read the half of memory that is copied to next.
-        products_wait();
+        // For those that read the half of memory that is copied to next.
+        products_wait(rows.out);
         copy_wait<0>();
         publish_to_products();
         block_barrier();
@@ -85,14 +85,14 @@ DEVICE void hopper(const AttentionParams<T>& p) {
         const Shared<T> key = memory.at(tile % 2 * HALF), value = key.at(KEY_VALUES);
 
         float scores[KEYS / 8][4];
-        products_begin();
+        products_begin(scores);
 #pragma unroll
         for (int step = 0; step < Head::STEPS; step++) {
             const uint64_t b = matrix_descriptor(key.at(2 * step * PIECE), NEXT_PIECE, NEXT_KEYS);
             warpgroup_multiply<T, false>(scores, query[step], b, step > 0);
         }
         products_commit();
-        products_wait();
+        products_wait(scores);
 
         const int first_key = tile * KEYS;
         const bool masked = first_key + KEYS > (p.causal ? min(s.keys, first_row + 1) : s.keys);
@@ -101,7 +101,7 @@ DEVICE void hopper(const AttentionParams<T>& p) {
 
 #pragma unroll
         for (int k = 0; k < KEYS / 16; k++) weights_as_factor<T>(weights[k], &scores[2 * k]);
-        products_begin();
+        products_begin(rows.out);
 #pragma unroll
         for (int k = 0; k < KEYS / 16; k++) {
             const uint64_t b = matrix_descriptor(value.at(2 * k * 8 * 8), NEXT_KEYS, NEXT_PIECE);
@@ -109,7 +109,7 @@ DEVICE void hopper(const AttentionParams<T>& p) {
         }
         products_commit();
     }
-    products_wait();
+    products_wait(rows.out);
     write_rows(rows, s.out, p.out_row_stride, first_row, s.queries);
 }
 

@@ -1,4 +1,4 @@
-// Products of whole warpgroups, which exist on Hopper alone (9.0a); elsewhere kernels that use them are empty.
+// Products of whole warpgroups, which exist on Hopper alone (9.0a); elsewhere kernels that use them trap.
 #pragma once
 
 #include "device.cuh"
@@ -12,7 +12,8 @@
 #define HOPPER_ONLY(...) __VA_ARGS__
 #else
 #define HOPPER 0
-#define HOPPER_ONLY(...)
+// Launched all the same, it is an error and no empty result.
+#define HOPPER_ONLY(...) __trap();
 #endif
 
 // A matrix in shared memory as the products of a warpgroup read it: of 8 × 8 matrices, each of 8 rows of 16 bytes that
@@ -28,11 +29,29 @@ DEVICE uint64_t matrix_descriptor(Shared<T> begin, int along, int across) {
 
 // What this thread wrote to shared memory can be read by the products of a warpgroup after the next barrier.
 DEVICE void publish_to_products() { asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory"); }
-// Registers that were written may be operands from here on.
-DEVICE void products_begin() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
+// No instruction, but the compiler moves nothing that reads or writes the sums past it.
+template <int COUNT>
+DEVICE void keep_in_place(float (&sum)[COUNT][4]) {
+#pragma unroll
+    for (int j = 0; j < COUNT; j++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) asm volatile("" : "+f"(sum[j][i])::"memory");
+    }
+}
+
+// Registers that were written may be operands of products into `sum` from here on.
+template <int COUNT>
+DEVICE void products_begin(float (&sum)[COUNT][4]) {
+    keep_in_place(sum);
+    asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
+}
 DEVICE void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
-// Waits until the products are done, and their sums and operands may be touched again.
-DEVICE void products_wait() { asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory"); }
+// Waits until all products are done, and `sum` and their operands may be touched again.
+template <int COUNT>
+DEVICE void products_wait(float (&sum)[COUNT][4]) {
+    asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
+    keep_in_place(sum);
+}
 
 template <typename T, int COUNT>
 struct WarpgroupProduct;

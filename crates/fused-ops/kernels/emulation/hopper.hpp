@@ -83,13 +83,17 @@ uint64_t matrix_descriptor(Shared<T> begin, int along, int across) {
 }
 
 inline void publish_to_products() { emulation::publish_to_products(); }
-inline void products_begin() { emulation::warp_products().begun = true; }
+template <int COUNT>
+void products_begin(float (&)[COUNT][4]) {
+    emulation::warp_products().begun = true;
+}
 inline void products_commit() {
     auto& products = emulation::warp_products();
     products.begun = false;
     products.committed = products.pending.size();
 }
-inline void products_wait() {
+template <int COUNT>
+void products_wait(float (&)[COUNT][4]) {
     auto& products = emulation::warp_products();
     if (products.committed != products.pending.size()) emulation::fail("a wait for products that were not committed");
     emulation::warp_operation("a wait for products", ALL_LANES, &products.pending, emulation::finish_products);

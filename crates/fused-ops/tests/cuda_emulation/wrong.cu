@@ -99,11 +99,11 @@ DEVICE void ones(const ReverseParams& p) {
     uint32_t a[4];
     for (int i = 0; i < 4; i++) a[i] = pack<f16>(1.f, 1.f);
     float sum[5][4];
-    if (MISTAKE != NOT_BEGUN) products_begin();
+    if (MISTAKE != NOT_BEGUN) products_begin(sum);
     warpgroup_multiply<f16, false>(sum, a, matrix_descriptor(b, 16 * 40, 128), false);
     if (MISTAKE != NOT_COMMITTED) products_commit();
     if (MISTAKE == REGISTERS_WRITTEN) a[0] = 0;
-    if (MISTAKE != NOT_WAITED_FOR) products_wait();
+    if (MISTAKE != NOT_WAITED_FOR) products_wait(sum);
     p.out.write(threadIdx.x, sum[4][3]);
 }
 
