@@ -172,7 +172,9 @@ impl Linear {
     ) -> Result<Option<[Tensor; RESULTS]>> {
         let Some((weight, bias)) = self.movable().filter(|_| x.device().is_cuda()) else { return Ok(None) };
         let (_, shape) = out_shape(x.dims(), weight.dim(1)?, weight.dim(0)?)?;
-        if x.track_op() || residual.shape() != &shape {
+        // Before the product is made, which would else be made twice.
+        let summands = [x, weight, residual].into_iter().chain(bias);
+        if residual.shape() != &shape || !norm.fuses_sum(summands) {
             return Ok(None);
         }
         norm.forward_sum(&linear_reference(x, weight, None)?, bias, residual)

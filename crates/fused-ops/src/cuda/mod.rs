@@ -19,7 +19,7 @@ pub(crate) use attention::{attention, packed_attention};
 pub(crate) use conv2d::{conv2d, lay_out_weight};
 pub(crate) use graph::Graph;
 pub(crate) use layers::{epilogue, geglu, linear, linear_geglu};
-pub(crate) use normalization::{group_norm, layer_norm};
+pub(crate) use normalization::{covers_layer_norm, group_norm, layer_norm};
 pub(crate) use open::cuda_device;
 pub(crate) use readback::Pinned;
 pub(crate) use step::{linear_step, timestep_embedding, to_bytes};

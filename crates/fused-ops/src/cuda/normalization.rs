@@ -55,6 +55,11 @@ pub(crate) fn group_norm(
     .map(only)
 }
 
+/// Whether [`layer_norm`] of rows of this size runs on tensors such as these.
+pub(crate) fn covers_layer_norm<'a>(tensors: impl IntoIterator<Item = &'a Tensor>, size: usize) -> bool {
+    element(tensors).is_ok() && layer_norm::covers(size)
+}
+
 /// As [`crate::LayerNorm::forward`] of `x + added + residual`: the result alone, or that sum and the result.
 ///
 /// * `x` (…, size), and `residual` of the same shape

@@ -39,13 +39,18 @@ pub struct LayerNorm {
 
 const WARPS: usize = 4;
 
+/// Whether the kernel takes rows of this size.
+pub fn covers(size: usize) -> bool {
+    size > 0 && size.is_multiple_of(8) && size <= 2048
+}
+
 impl LayerNorm {
     /// The launch.
     ///
     /// # Errors
     /// If no kernel covers the shape.
     pub fn launch(&self) -> Result<Launch<LayerNormParams>, NotCovered> {
-        if self.size == 0 || !self.size.is_multiple_of(8) || self.size > 2048 {
+        if !covers(self.size) {
             return Err(NotCovered("rows whose size is no multiple of 8, or above 2048"));
         }
         let rows = [self.x, self.weight, self.bias, self.out].into_iter();
