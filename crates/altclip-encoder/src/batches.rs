@@ -1,6 +1,6 @@
 //! Which texts go through the model together.
 
-/// Most tokens of a batch, padding counted.
+/// Most tokens of a batch, padding counted where it is computed.
 const TOKENS: usize = 4096;
 /// Tokens up to which a batch takes padding of any amount: reading the model's weights takes about as long.
 const FEW_TOKENS: usize = 64;

@@ -22,7 +22,7 @@ pub(crate) struct FusedSteps {
 
 impl FusedSteps {
     /// The steps of `scheduler` from `first_index` on, with guidance of this scale if the prompt is guided; `None` if they
-    /// are no sums, or of too many tensors.
+    /// are no sums, or of too many tensors, or there are none.
     ///
     /// # Errors
     /// If the scheduler or a tensor operation fails.
@@ -33,7 +33,8 @@ impl FusedSteps {
         device: &Device,
     ) -> Result<Option<Self>> {
         let Some(updates) = linear_updates(scheduler, first_index)? else { return Ok(None) };
-        if updates.iter().any(|update| update.history.len() > LinearStep::MOST_HISTORY) {
+        let is_long = |update: &LinearUpdate| update.history.len() > LinearStep::MOST_HISTORY;
+        if updates.is_empty() || updates.iter().any(is_long) {
             return Ok(None);
         }
         let scale = guidance_scale.unwrap_or_default() as f32;

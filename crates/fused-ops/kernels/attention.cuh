@@ -1,4 +1,4 @@
-// What the two attention kernels share: their parameters, and the parts of a warp's work on a tile of keys.
+// What the attention kernels share: their parameters, and the parts of a warp's work on a tile of keys.
 //
 // Softmax is in base 2: with c = log2(e) / √head_dim, a weight is 2^(c s − m) for the score s = query · key and the
 // largest of the row m. The bias of a key is multiplied by log2(e) when it is read.
@@ -11,7 +11,7 @@ template <typename T>
 struct AttentionParams {
     Global<const T> query, key, value;
     Global<T> out;
-    // (batch, keys), or none.
+    // (batch, keys), or one for every row if there are `offsets`; or none.
     Global<const float> key_bias;
     // Where sequence b begins, and sequence b + 1 after it, in rows that follow each other; or none: then every
     // sequence has `queries` and `keys` rows, and a stride leads from one to the next.
