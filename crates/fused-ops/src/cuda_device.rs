@@ -5,7 +5,8 @@ use candle_core::{Device, Result};
 /// The CUDA device of this number, for models that only compute: as [`Device::new_cuda`], but it keeps memory that is
 /// freed for who asks next, and makes no events for every tensor, of which candle never waits for one.
 ///
-/// Only candle's own stream may be used on it.
+/// Every thread of the host has its own stream on it: before a thread works on what another one has just made, that one has
+/// to [`synchronize`](Device::synchronize). No other streams may be made on it.
 ///
 /// # Errors
 /// If there is no such device, or this build has no CUDA.

@@ -7,9 +7,9 @@ use candle_core::{Result, Tensor};
 /// On a GPU it is recorded as one CUDA graph: the host then starts all of it at once, and memory for what is in between
 /// is found once. Anywhere else it is done anew each time.
 ///
-/// The tensors that the work reads are its own; new values get into them by
-/// [`slice_set`](Tensor::slice_set), in the order of the device's stream. Whoever shares such tensors between threads
-/// has to see to it that one has finished before another writes.
+/// The tensors that the work reads are its own; new values get into them by [`slice_set`](Tensor::slice_set), in the order
+/// of the thread's stream. Every thread of the host has its own stream on a GPU: one that hands a recording on to another
+/// has to [`synchronize`](candle_core::Device::synchronize) first, as what it put there may still be under way.
 pub struct Recording {
     #[cfg(feature = "cuda")]
     graph: Option<crate::cuda::Graph>,

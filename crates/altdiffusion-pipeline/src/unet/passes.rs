@@ -99,11 +99,17 @@ impl Passes<'_> {
             if let Recorded::Pass(pass) = recorded
                 && pass.shape() == shape
             {
-                if !self.has_context {
-                    pass.context.overwrite(self.context)?;
-                    self.has_context = true;
+                let context = if self.has_context { None } else { Some(self.context) };
+                match pass.replay(input, timesteps, context) {
+                    Ok(prediction) => {
+                        self.has_context = true;
+                        return Ok(prediction);
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "a recorded pass of the UNet failed");
+                        *recorded = Recorded::Refused(shape.clone());
+                    }
                 }
-                return pass.replay(input, timesteps);
             }
             if !matches!(recorded, Recorded::Refused(refused) if *refused == shape) {
                 // The memory of the one before first.
@@ -162,7 +168,14 @@ impl RecordedPass {
         shape(&self.input, &self.context)
     }
 
-    fn replay(&self, input: &Tensor, timesteps: &Tensor) -> Result<Tensor> {
+    /// The pass on other values, with other prompts if there are some.
+    fn replay(
+        &self,
+        input: &Tensor,
+        timesteps: &Tensor,
+        context: Option<&CrossAttentionContext>,
+    ) -> Result<Tensor> {
+        context.map(|context| self.context.overwrite(context)).transpose()?;
         self.input.slice_set(&input.contiguous()?, 0, 0)?;
         self.timesteps.slice_set(&timesteps.to_dtype(DType::F32)?, 0, 0)?;
         Ok(self.recording.replay()?)

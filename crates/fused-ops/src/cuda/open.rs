@@ -9,7 +9,9 @@ use candle_core::{Device, Result};
 pub(crate) fn cuda_device(ordinal: usize) -> Result<Device> {
     let opened = Device::new_cuda(ordinal)?;
     if let Device::Cuda(cuda) = &opened {
-        // SAFETY: candle gives such a device no stream beside its own, so that nobody ever waits for the events.
+        // SAFETY: every thread of the host has its own stream on such a device, and as no other is made, candle's bindings
+        // record events but never wait for one: without them nothing is less in order. Work of one thread on what another
+        // one made is for their owners to order, as before.
         unsafe { cuda.disable_event_tracking() };
     }
     if let Err(error) = keep_freed_memory(ordinal) {

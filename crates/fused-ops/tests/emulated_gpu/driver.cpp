@@ -204,6 +204,7 @@ API cuDeviceGetDefaultMemPool(void** pool, int) {
     *pool = &gpu();
     return SUCCESS;
 }
+API cuDeviceGraphMemTrim(int) { return SUCCESS; }
 API cuMemPoolSetAttribute(void*, int, void*) { return SUCCESS; }
 API cuDevicePrimaryCtxRetain(void** context, int) {
     *context = &gpu();
