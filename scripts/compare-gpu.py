@@ -174,14 +174,6 @@ def main() -> None:
         program, found = results("found", device, arguments.type)
         if launcher:
             sys.exit(1 if emulated(works, exact, expected, program, found) > TOLERANCE else 0)
-        lines = [
-            f"# A full-size model on {name}, in {arguments.type}, beside PyTorch {torch.__version__}",
-            "",
-            f"{datetime.date.today()}; medians, in milliseconds; distance from f32 on the CPU.",
-            "",
-            "| work | here | PyTorch | compiled | ratio | ratio, compiled | distance | PyTorch's |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
         inputs = {work: reference.inputs(parts) for work, parts in works.items()}
         ours, eager, compiled, distances, worst = {}, {}, {}, {}, 0.0
         for work in works:
@@ -198,25 +190,44 @@ def main() -> None:
             theirs = relative(reference.run(work, inputs[work]).float().cpu(), right)
             distances[work], worst = (ourselves, theirs), max(worst, ourselves)
             print(f"  {work}: {ourselves:.1e} from f32 on the CPU, PyTorch {theirs:.1e}", flush=True)
+        heading = f"# A full-size model on {name}, in {arguments.type}, beside PyTorch {torch.__version__}"
+
+        def write_table() -> None:
+            text = table(heading, ours, eager, compiled, distances)
+            print(f"\n{text}", flush=True)
+            if arguments.output:
+                arguments.output.write_text(text)
+
+        write_table()
         if not arguments.no_compile:
             reference.compiled()
             for work in works:
                 compiled[work] = [reference.seconds(work, inputs[work]) for _ in range(arguments.rounds + 2)][2:]
-        for work in works:
-            mine, theirs = (statistics.median(times[work]) for times in (ours, eager))
-            third, ratio = "–", "–"
-            if compiled:
-                best = statistics.median(compiled[work])
-                third, ratio = f"{1e3 * best:.2f}", f"{best / mine:.2f}"
-            lines.append(
-                f"| {work} | {1e3 * mine:.2f} | {1e3 * theirs:.2f} | {third} | {theirs / mine:.2f} | {ratio} | "
-                f"{distances[work][0]:.1e} | {distances[work][1]:.1e} |"
-            )
-    table = "\n".join(lines) + "\n"
-    print(f"\n{table}")
-    if arguments.output:
-        arguments.output.write_text(table)
+                write_table()
     sys.exit(1 if not worst <= TOLERANCE else 0)
+
+
+def table(heading: str, ours: dict, eager: dict, compiled: dict, distances: dict) -> str:
+    """What has been measured so far: seconds of every turn, and distances of ours and of PyTorch's."""
+    lines = [
+        heading,
+        "",
+        f"{datetime.date.today()}; medians, in milliseconds; distance from f32 on the CPU.",
+        "",
+        "| work | here | PyTorch | compiled | ratio | ratio, compiled | distance | PyTorch's |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for work, (ourselves, theirs) in distances.items():
+        mine, eagerly = (statistics.median(times[work]) for times in (ours, eager))
+        third, ratio = "–", "–"
+        if work in compiled:
+            best = statistics.median(compiled[work])
+            third, ratio = f"{1e3 * best:.2f}", f"{best / mine:.2f}"
+        lines.append(
+            f"| {work} | {1e3 * mine:.2f} | {1e3 * eagerly:.2f} | {third} | {eagerly / mine:.2f} | {ratio} | "
+            f"{ourselves:.1e} | {theirs:.1e} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

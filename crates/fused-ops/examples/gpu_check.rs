@@ -2,10 +2,12 @@
 //!
 //!     gpu_check check          every operation in f16 and bf16, at the shapes of the models and odd ones
 //!     gpu_check check --small  the small shapes alone, for compute-sanitizer
+//!     gpu_check check attention [--small]   the same of attention alone
 //!     gpu_check time           a line of JSON for each operation: median milliseconds, and what its floor is made of
 //!     gpu_check time attention the same of attention alone
 //!
-//! With `FUSED_OPS_HOPPER_ATTENTION=1` attention over many keys takes the kernels for Hopper.
+//! With `FUSED_OPS_HOPPER_ATTENTION=1` attention over many keys takes the kernels for Hopper, if it is one; then `time` has
+//! their shapes alone.
 //!
 //! An operation that takes the reference path, because no kernel covers it, is a failure as well: events are read.
 
@@ -39,11 +41,13 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let device = cuda_device(0)?;
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["check"] => check(&device, &misses, false),
-        ["check", "--small"] => check(&device, &misses, true),
+        ["check"] => check(&device, &misses, false, check_everything),
+        ["check", "--small"] => check(&device, &misses, true, check_everything),
+        ["check", "attention"] => check(&device, &misses, false, check_attentions),
+        ["check", "attention", "--small"] => check(&device, &misses, true, check_attentions),
         ["time"] => time_attention(&device, &misses).and_then(|()| time(&device, &misses)),
         ["time", "attention"] => time_attention(&device, &misses),
-        _ => candle_core::bail!("usage: gpu_check check [--small] | time [attention]"),
+        _ => candle_core::bail!("usage: gpu_check check [attention] [--small] | time [attention]"),
     }
 }
 
@@ -183,19 +187,15 @@ impl Checker<'_> {
     }
 }
 
-fn check(device: &Device, misses: &Misses, small: bool) -> Result<()> {
+fn check(
+    device: &Device,
+    misses: &Misses,
+    small: bool,
+    what: impl Fn(&mut Checker, bool, DType, &Device) -> Result<()>,
+) -> Result<()> {
     let mut checker = Checker { misses, checked: 0, failed: 0 };
     for dtype in DTYPES {
-        let shapes: Vec<Shape> =
-            if small { odd_shapes().collect() } else { odd_shapes().chain(MODEL_SHAPES).collect() };
-        for shape in shapes {
-            check_attention(&mut checker, shape, dtype, device)?;
-        }
-        check_packed(&mut checker, dtype, device)?;
-        check_recording(&mut checker, dtype, device)?;
-        check_convolutions(&mut checker, small, dtype, device)?;
-        check_normalisations(&mut checker, small, dtype, device)?;
-        check_elementwise(&mut checker, dtype, device)?;
+        what(&mut checker, small, dtype, device)?;
     }
     println!("{} comparisons with f64, {} failed", checker.checked, checker.failed);
     if checker.failed > 0 {
@@ -226,6 +226,22 @@ fn check_attention(checker: &mut Checker, shape: Shape, dtype: DType, device: &D
         checker.compare(&format!("causal attention {shape:?}"), dtype, &found, &expected)?;
     }
     Ok(())
+}
+
+fn check_everything(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
+    check_attentions(checker, small, dtype, device)?;
+    check_recording(checker, dtype, device)?;
+    check_convolutions(checker, small, dtype, device)?;
+    check_normalisations(checker, small, dtype, device)?;
+    check_elementwise(checker, dtype, device)
+}
+
+fn check_attentions(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
+    let more = if small { &[][..] } else { &MODEL_SHAPES };
+    for shape in odd_shapes().chain(more.iter().copied()) {
+        check_attention(checker, shape, dtype, device)?;
+    }
+    check_packed(checker, dtype, device)
 }
 
 /// A recording does what is not recorded, on new values too.
@@ -520,9 +536,14 @@ fn sets(shape: &[usize], dtype: DType, device: &Device) -> Result<Vec<Tensor>> {
 }
 
 fn time_attention(device: &Device, misses: &Misses) -> Result<()> {
+    let context = device.as_cuda_device()?.cuda_stream().context().clone();
+    let is_hopper = context.compute_capability().map_err(candle_core::Error::wrap)? == (9, 0);
     let hopper = std::env::var_os("FUSED_OPS_HOPPER_ATTENTION").is_some_and(|value| value == "1");
+    // What takes the usual kernels is timed without the variable.
+    let takes_hopper = |shape: &Shape| is_hopper && matches!(shape.head_dim, 40 | 64) && shape.keys > 80;
     for dtype in DTYPES {
-        for Shape { batch, queries, keys, heads, head_dim } in MODEL_SHAPES {
+        let shapes = MODEL_SHAPES.into_iter().filter(|shape| !hopper || takes_hopper(shape));
+        for Shape { batch, queries, keys, heads, head_dim } in shapes {
             let width = heads * head_dim;
             let query = sets(&[batch, queries, width], dtype, device)?;
             let key = sets(&[batch, keys, width], dtype, device)?;
