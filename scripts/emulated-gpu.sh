@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs a program that was built with the feature `cuda` on a machine without a GPU: with a driver, cuBLAS and cuRAND that do
-# everything on the host (crates/fused-ops/tests/emulated_gpu). It shows that the whole way goes right, and nothing of its
-# speed: a step of a tiny model takes a minute.
+# Runs a program that was built with the feature `cuda` on a machine without a GPU: with a driver, cuBLAS, cuRAND and cuDNN
+# that do everything on the host (crates/fused-ops/tests/emulated_gpu). It shows that the whole way goes right, and nothing of
+# its speed: a step of a tiny model takes a minute.
 #
 # Usage: emulated-gpu.sh PROGRAM [ARGUMENT ...]
 #
@@ -24,7 +24,7 @@ done
 # One by one: without numbers, wait says nothing of what failed.
 for compiler in "${compilers[@]}"; do wait "$compiler"; done
 compile -shared -pthread "$build"/*.o -o "$build/libcuda.so.1" -Wl,-soname,libcuda.so.1
-for library in libcublas.so.13:cublas libcurand.so.10:curand; do
+for library in libcublas.so.13:cublas libcurand.so.10:curand libcudnn.so.9:cudnn; do
     # Programs ask for these symbols in this version.
     name=${library%:*}
     echo "$name { global: *; };" >"$build/version"

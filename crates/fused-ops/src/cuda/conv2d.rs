@@ -1,9 +1,10 @@
 //! Convolutions of candle tensors.
 
+use super::device::Kernels;
 use super::launches::convolution::Convolution;
 use super::launches::launch::NotCovered;
 use super::layers::{fits, last};
-use super::{element, element_of, no_kernel, only, optional, run};
+use super::{Launched, element, element_of, no_kernel, only, optional, run};
 use crate::channels_last::{channels_last, is_channels_last, stored_channels};
 use crate::conv2d::Conv2dOptions;
 use crate::epilogue::Epilogue;
@@ -72,20 +73,24 @@ pub(crate) fn conv2d(
             activation: last(epilogue.activation),
             out,
         };
-        let multiprocessors = kernels.multiprocessors();
-        // Checked before memory is asked for; the address comes after.
-        op.launches(0, multiprocessors)?;
-        let partial = match op.partial_len(multiprocessors) {
-            0 => None,
-            len => match kernels.scratch(len) {
-                Ok(partial) => Some(partial),
-                Err(error) => return Ok(Err(error)),
-            },
-        };
-        let partial = partial.as_ref().map(|partial| partial.address(kernels.stream()));
-        let (product, sum) =
-            op.launches(partial.as_ref().map_or(0, |(address, _)| *address), multiprocessors)?;
-        Ok([Some(&product), sum.as_ref()].into_iter().flatten().try_for_each(|launch| kernels.launch(launch)))
+        kernels.launch_convolution(&op, || launch_own(kernels, &op))
     })
     .map(only)
+}
+
+/// Puts the crate's own kernels for a convolution into the stream.
+fn launch_own(kernels: &Kernels, op: &Convolution) -> Launched {
+    let multiprocessors = kernels.multiprocessors();
+    // Checked before memory is asked for; the address comes after.
+    op.launches(0, multiprocessors)?;
+    let partial = match op.partial_len(multiprocessors) {
+        0 => None,
+        len => match kernels.scratch(len) {
+            Ok(partial) => Some(partial),
+            Err(error) => return Ok(Err(error)),
+        },
+    };
+    let partial = partial.as_ref().map(|partial| partial.address(kernels.stream()));
+    let (product, sum) = op.launches(partial.as_ref().map_or(0, |(address, _)| *address), multiprocessors)?;
+    Ok([Some(&product), sum.as_ref()].into_iter().flatten().try_for_each(|launch| kernels.launch(launch)))
 }

@@ -1,7 +1,9 @@
 //! The kernels on a device, and the memory of tensors as they see it.
 
+use super::Launched;
+use super::choice::Convolutions;
 use super::launches::attention::AttentionParams;
-use super::launches::convolution::ConvolutionParams;
+use super::launches::convolution::{Convolution, ConvolutionParams};
 use super::launches::denoise::{BytesParams, GuidedStepParams, TimestepParams};
 use super::launches::epilogue::{EpilogueParams, GegluParams};
 use super::launches::group_norm::GroupNormParams;
@@ -38,6 +40,8 @@ pub(super) struct Kernels {
     multiprocessors: usize,
     takes_hopper_attention: bool,
     functions: Mutex<HashMap<String, CudaFunction>>,
+    /// Of cuDNN, if they are to be used.
+    convolutions: Option<Mutex<Convolutions>>,
 }
 
 /// A map is whole whatever happened to the thread that held it.
@@ -68,6 +72,7 @@ impl Kernels {
             takes_hopper_attention: is_hopper
                 && std::env::var_os(HOPPER_ATTENTION).is_some_and(|value| value == "1"),
             functions: Mutex::default(),
+            convolutions: Convolutions::open(&stream)?.map(Mutex::new),
             stream,
         });
         loaded.insert(device.id(), kernels.clone());
@@ -85,6 +90,14 @@ impl Kernels {
     /// Whether attention over many keys takes the kernel for Hopper.
     pub fn takes_hopper_attention(&self) -> bool {
         self.takes_hopper_attention
+    }
+
+    /// Puts a convolution into the device's stream: cuDNN's, or the one that `own` puts there.
+    pub fn launch_convolution(&self, op: &Convolution, own: impl Fn() -> Launched) -> Launched {
+        match &self.convolutions {
+            Some(convolutions) => lock(convolutions).launch(self, op, own),
+            None => own(),
+        }
     }
 
     /// Puts a launch into the device's stream.

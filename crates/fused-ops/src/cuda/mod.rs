@@ -5,7 +5,9 @@
 //! asked, an event says why, and the caller takes the reference path; the same where somebody wants gradients.
 
 mod attention;
+mod choice;
 mod conv2d;
+mod cudnn;
 mod device;
 mod graph;
 mod launches;

@@ -18,7 +18,7 @@ pub struct Launch<P> {
 }
 
 /// The type of the values that a kernel reads and writes; all compute in f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Element {
     F16,
     Bf16,

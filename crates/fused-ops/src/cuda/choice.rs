@@ -1,0 +1,165 @@
+//! Which convolution runs: the crate's own kernel, or one of cuDNN's.
+
+use super::Launched;
+use super::cudnn::graph::Shape;
+use super::cudnn::library::{Failure, Library};
+use super::cudnn::plan::Plan;
+use super::cudnn::target::Target;
+use super::device::Kernels;
+use super::launches::convolution::Convolution;
+use candle_core::Result;
+use candle_core::cuda::WrapErr;
+use candle_core::cuda::cudarc::driver::CudaStream;
+use candle_core::cuda::cudarc::driver::sys::{CUevent_flags, CUstreamCaptureStatus};
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+/// This variable of the environment says whose convolutions run in f16 and bf16:
+///
+/// * `own`: the kernels of this crate.
+/// * `cudnn`: those that cuDNN itself believes to be the fastest, where it has one; always the same for a shape.
+/// * `measured`: for each shape the fastest of both, measured the first time that it is asked for. Another run may choose
+///   others where they are close, and so differ in the last bits.
+///
+/// Without it, `cudnn` if there is such a library, else `own`.
+const CONVOLUTION: &str = "FUSED_OPS_CONVOLUTION";
+
+/// Plans of cuDNN's that are measured: past the first few of its own opinion none was ever made for the shape.
+const CANDIDATES: usize = 8;
+/// Runs between two events, and how often they are measured.
+const RUNS: usize = 4;
+const MEASUREMENTS: usize = 3;
+
+/// cuDNN on a device, and what was chosen there.
+pub(super) struct Convolutions {
+    library: &'static Library,
+    target: Target,
+    is_measured: bool,
+    chosen: HashMap<Shape, Option<Arc<Plan>>>,
+}
+
+impl Convolutions {
+    /// cuDNN for a stream of the current context, if it is to be used.
+    ///
+    /// # Errors
+    /// If the variable says something else than above, or asks for a library that is not there.
+    pub fn open(stream: &CudaStream) -> Result<Option<Self>> {
+        static LIBRARY: OnceLock<std::result::Result<Library, Failure>> = OnceLock::new();
+        let way = std::env::var_os(CONVOLUTION);
+        let is_measured = match way.as_ref().map(|way| way.to_str()) {
+            Some(Some("own")) => return Ok(None),
+            Some(Some("cudnn")) | None => false,
+            Some(Some("measured")) => true,
+            Some(_) => candle_core::bail!(
+                "{CONVOLUTION} is own, cudnn or measured, not {}",
+                way.unwrap_or_default().display()
+            ),
+        };
+        let opened = LIBRARY.get_or_init(Library::open).as_ref().map_err(Clone::clone);
+        let opened = opened.and_then(|library| Ok((library, library.handle(stream.cu_stream() as u64)?)));
+        match opened {
+            Ok((library, handle)) => {
+                tracing::debug!(version = library.version(), is_measured, "cuDNN has convolutions");
+                let target = Target::Present(handle);
+                Ok(Some(Self { library, target, is_measured, chosen: HashMap::new() }))
+            }
+            Err(failure) if way.is_some() => candle_core::bail!("{CONVOLUTION} asks for cuDNN: {failure}"),
+            Err(failure) => {
+                tracing::debug!(%failure, "without cuDNN, convolutions take the crate's own kernels");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Puts a convolution into the stream of `kernels`; `own` does that with the crate's kernel.
+    pub fn launch(&mut self, kernels: &Kernels, op: &Convolution, own: impl Fn() -> Launched) -> Launched {
+        let Some(shape) = Shape::of(op) else { return own() };
+        let chosen = match self.chosen.get(&shape) {
+            Some(chosen) => chosen.clone(),
+            // Nothing can be tried while work is recorded.
+            None if is_recorded(kernels.stream()) => return own(),
+            None => {
+                let chosen = self.choose(kernels, &shape, op, &own).map(Arc::new);
+                self.chosen.insert(shape, chosen.clone());
+                chosen
+            }
+        };
+        match chosen {
+            Some(plan) => Ok(self.run(kernels, &plan, &shape, op)),
+            None => own(),
+        }
+    }
+
+    /// The plan that is taken from now on, or none for the crate's own kernel.
+    fn choose(
+        &self,
+        kernels: &Kernels,
+        shape: &Shape,
+        op: &Convolution,
+        own: impl Fn() -> Launched,
+    ) -> Option<Plan> {
+        let most = if self.is_measured { CANDIDATES } else { 1 };
+        let run = |plan: &Plan| self.run(kernels, plan, shape, op);
+        let plans = Plan::best(self.library, &self.target, shape, most).unwrap_or_else(|failure| {
+            tracing::debug!(%failure, "cuDNN failed");
+            Vec::new()
+        });
+        if !self.is_measured {
+            let plan = plans.into_iter().find(|plan| run(plan).is_ok());
+            if plan.is_none() {
+                tracing::debug!(
+                    operation = "conv2d",
+                    ?shape,
+                    "cuDNN has no plan: the crate's own kernel runs"
+                );
+            }
+            return plan;
+        }
+        let stream = kernels.stream();
+        let own = milliseconds(stream, || own().unwrap_or_else(|reason| candle_core::bail!("{}", reason.0)));
+        let times =
+            plans.into_iter().filter_map(|plan| Some((milliseconds(stream, || run(&plan)).ok()?, plan)));
+        let fastest = times.min_by(|(a, _), (b, _)| a.total_cmp(b));
+        let cudnn = fastest.as_ref().map(|(time, _)| *time);
+        tracing::debug!(?shape, ?own, ?cudnn, "milliseconds of a convolution");
+        fastest.filter(|(time, _)| own.is_ok_and(|own| own > *time)).map(|(_, plan)| plan)
+    }
+
+    fn run(&self, kernels: &Kernels, plan: &Plan, shape: &Shape, op: &Convolution) -> Result<()> {
+        let Target::Present(handle) = &self.target else {
+            candle_core::bail!("a device that is only described")
+        };
+        let workspace = match plan.workspace_bytes {
+            0 => None,
+            bytes => Some(kernels.scratch(bytes.div_ceil(size_of::<f32>()))?),
+        };
+        let workspace = workspace.as_ref().map(|workspace| workspace.address(kernels.stream()));
+        let address = workspace.as_ref().map_or(0, |(address, _)| *address);
+        // SAFETY: the addresses of `op` are those of its tensors, which are held until its launch is in the stream, and
+        // the shape is its shape.
+        unsafe { plan.execute(handle, &shape.addresses(op), address) }.map_err(candle_core::Error::wrap)
+    }
+}
+
+/// Whether what is put into a stream is recorded and not done.
+fn is_recorded(stream: &CudaStream) -> bool {
+    // A stream that cannot say so is no place to try things either.
+    stream.capture_status().ok() != Some(CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
+}
+
+/// The time of one run, the shortest of some measurements.
+fn milliseconds(stream: &CudaStream, run: impl Fn() -> Result<()>) -> Result<f32> {
+    let event = || stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).w();
+    // What is loaded the first time is.
+    run()?;
+    let mut shortest = f32::INFINITY;
+    for _ in 0..MEASUREMENTS {
+        let begin = event()?;
+        for _ in 0..RUNS {
+            run()?;
+        }
+        let end = event()?;
+        shortest = shortest.min(begin.elapsed_ms(&end).w()? / RUNS as f32);
+    }
+    Ok(shortest)
+}

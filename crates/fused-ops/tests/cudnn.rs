@@ -1,0 +1,198 @@
+//! Whether cuDNN has a plan for every convolution that is left to it. The library itself makes plans for GPUs that are only
+//! described, and so without one; whether they compute what they should, only a GPU can say.
+
+use std::io::Write;
+
+// Those of the crate itself, which know nothing of a device.
+#[allow(dead_code, reason = "no plan is run here")]
+#[path = "../src/cuda/cudnn/mod.rs"]
+mod cudnn;
+#[allow(dead_code, reason = "no kernel is launched here")]
+#[path = "../src/cuda/launches/mod.rs"]
+mod launches;
+
+use cudnn::graph::Shape;
+use cudnn::library::Library;
+use cudnn::plan::Plan;
+use cudnn::target::Target;
+use launches::convolution::Convolution;
+use launches::epilogue::Activation;
+use launches::launch::Element;
+
+/// What differs between the GPUs that plans are made for.
+struct Gpu {
+    name: &'static str,
+    capability: u32,
+    multiprocessors: u32,
+    /// Of shared memory, that a block may ask for.
+    shared_bytes: u32,
+    cache_bytes: u32,
+    threads: u32,
+}
+
+const GPUS: [Gpu; 3] = [
+    Gpu {
+        name: "NVIDIA H100 80GB HBM3",
+        capability: 900,
+        multiprocessors: 132,
+        shared_bytes: 232_448,
+        cache_bytes: 50 << 20,
+        threads: 2048,
+    },
+    Gpu {
+        name: "NVIDIA A100-SXM4-80GB",
+        capability: 800,
+        multiprocessors: 108,
+        shared_bytes: 166_912,
+        cache_bytes: 40 << 20,
+        threads: 2048,
+    },
+    Gpu {
+        name: "NVIDIA GeForce RTX 4090",
+        capability: 890,
+        multiprocessors: 128,
+        shared_bytes: 101_376,
+        cache_bytes: 72 << 20,
+        threads: 1536,
+    },
+];
+
+impl Gpu {
+    /// As cuDNN 9.21 wants to be told.
+    fn properties(&self) -> String {
+        let Self { name, capability, multiprocessors, shared_bytes, cache_bytes, threads } = self;
+        format!(
+            r#"{{
+                "deviceName": "{name}", "deviceVer": {capability}, "driverVer": 13000,
+                "cudaDeviceId": 0, "pciDeviceId": 0, "isTccDriver": 0, "supportCoopLaunch": 1,
+                "maxGridSize": [2147483647, 65535, 65535], "maxBlockSize": [1024, 1024, 64],
+                "multiProcessorCount": {multiprocessors}, "warpSize": 32, "maxThreadsPerBlock": 1024,
+                "maxThreadsPerSM": {threads}, "maxCtasPerSM": 32, "regsPerBlock": 65536, "maxRegistersPerSM": 65536,
+                "maxSharedMemoryPerBlock": 49152, "maxSharedMemoryPerBlockOptin": {shared_bytes},
+                "reservedSharedMemoryPerBlock": 1024, "l2CacheSize": {cache_bytes},
+                "totalGlobalMem": 25000000000, "smClockRateKHz": 1980000, "memClockRateKHz": 2619000
+            }}"#
+        )
+    }
+}
+
+/// A library that stays, as its objects do.
+fn library() -> Option<&'static Library> {
+    match Library::open() {
+        Ok(library) => Some(Box::leak(Box::new(library))),
+        Err(failure) => {
+            // Written past what the test harness keeps to itself.
+            let _ =
+                writeln!(std::io::stderr(), "SKIPPED: without cuDNN 9 nothing was asked of it ({failure})");
+            None
+        }
+    }
+}
+
+/// A convolution that keeps the size of a picture, with a bias.
+fn convolution(
+    element: Element,
+    [batch, side]: [usize; 2],
+    [channels, out_channels]: [usize; 2],
+    kernel: usize,
+) -> Convolution {
+    Convolution {
+        element,
+        batch,
+        height: side,
+        width: side,
+        channels,
+        out_height: side,
+        out_width: side,
+        out_channels,
+        kernel,
+        stride: 1,
+        top: kernel / 2,
+        left: kernel / 2,
+        upsample: false,
+        x: 1 << 20,
+        weight: 2 << 20,
+        bias: Some(3 << 20),
+        shift: None,
+        residual: None,
+        activation: Activation::None,
+        out: 5 << 20,
+    }
+}
+
+/// Every kind of convolution of UNet and VAE at 512 × 512, and odd ones.
+fn of_the_models(element: Element) -> Vec<Convolution> {
+    let same = |sizes, channels, kernel| convolution(element, sizes, channels, kernel);
+    let down = |op: Convolution, before: usize| Convolution {
+        stride: 2,
+        out_height: op.height / 2,
+        out_width: op.width / 2,
+        top: before,
+        left: before,
+        ..op
+    };
+    let mut all = Vec::new();
+    for (side, width) in [(64, 320), (32, 640), (16, 1280), (8, 1280)] {
+        for channels in [width / 2, width, 2 * width] {
+            all.push(same([2, side], [channels, width], 3));
+            all.push(same([2, side], [channels, width], 1));
+        }
+        all.push(down(same([2, side], [width, width], 3), 1));
+    }
+    // The first and the last layers: the channels of the first ones are filled up to 8.
+    all.extend([same([2, 64], [8, 320], 3), same([2, 64], [320, 4], 3)]);
+    all.extend([same([1, 64], [8, 512], 3), same([1, 512], [128, 3], 3)]);
+    for (side, channels) in [(64, [512, 512]), (128, [512, 512]), (256, [512, 256]), (512, [256, 128])] {
+        all.push(same([1, side], channels, 3));
+        all.push(same([1, side], channels, 1));
+    }
+    // The encoder's, with zeros below and to the right alone.
+    all.push(down(same([1, 512], [128, 128], 3), 0));
+    // Sizes that nothing divides.
+    all.extend([same([2, 9], [40, 24], 3), same([1, 1], [8, 8], 3), same([1, 16], [64, 3], 3)]);
+    let residual = |op: &Convolution| Convolution { residual: Some(4 << 20), ..*op };
+    let bare = |op: &Convolution| Convolution { bias: None, ..*op };
+    let more: Vec<_> = all.iter().flat_map(|op| [residual(op), bare(op)]).collect();
+    all.extend(more);
+    all
+}
+
+#[test]
+fn there_is_a_plan_for_every_convolution_of_the_models() -> Result<(), Box<dyn std::error::Error>> {
+    let Some(library) = library() else { return Ok(()) };
+    if library.version() < 90_800 {
+        writeln!(
+            std::io::stderr(),
+            "SKIPPED: cuDNN {} cannot plan for a GPU that is not here",
+            library.version()
+        )?;
+        return Ok(());
+    }
+    for gpu in GPUS {
+        let target = Target::described(library, &gpu.properties())?;
+        for op in [Element::F16, Element::Bf16].into_iter().flat_map(of_the_models) {
+            let shape = Shape::of(&op).ok_or("a convolution that is not left to cuDNN")?;
+            let plans = Plan::best(library, &target, &shape, 8)
+                .map_err(|failure| format!("{}: {shape:?}: {failure}", gpu.name))?;
+            assert!((1..=8).contains(&plans.len()), "{}: {} plans for {shape:?}", gpu.name, plans.len());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_cudnn_cannot_do_is_not_left_to_it() {
+    let op = convolution(Element::F16, [2, 64], [320, 320], 3);
+    assert!(Shape::of(&op).is_some());
+    for other in [
+        Convolution { upsample: true, out_height: 128, out_width: 128, ..op },
+        Convolution { shift: Some(4 << 20), ..op },
+        Convolution { activation: Activation::Silu, ..op },
+        Convolution { bias: None, residual: Some(4 << 20), ..op },
+        // A part of a tensor that begins between two of what is read at once.
+        Convolution { out: op.out + 8, ..op },
+        Convolution { bias: Some(op.out + 2), ..op },
+    ] {
+        assert_eq!(Shape::of(&other), None, "{other:?}");
+    }
+}
