@@ -60,9 +60,17 @@ impl ResnetBlock2D {
             (Some(projection), Some(time)) => Some(projection.forward(time)?), // (batch, out_channels)
             _ => None,
         };
-        let shift = Epilogue { shift: shift.as_ref(), ..Epilogue::default() };
-        let hidden = self.conv1.forward_with(&self.norm1.forward_silu(input)?, &shift)?;
-        let hidden = self.norm2.forward_silu(&hidden)?;
+        let hidden = self.norm1.forward_silu(input)?;
+        let hidden = match &shift {
+            // On a GPU the norm adds it as it reads: not every convolution that may run there can, as it writes.
+            Some(shift) if input.device().is_cuda() => {
+                self.norm2.forward_shifted_silu(&self.conv1.forward(&hidden)?, shift)?
+            }
+            shift => {
+                let shift = Epilogue { shift: shift.as_ref(), ..Epilogue::default() };
+                self.norm2.forward_silu(&self.conv1.forward_with(&hidden, &shift)?)?
+            }
+        };
         let shortcut = self.conv_shortcut.as_ref().map(|shortcut| shortcut.forward(input)).transpose()?;
         let around = shortcut.as_ref().unwrap_or(input);
         let sum = self.conv2.forward_with(&hidden, &Epilogue::residual(around))?;
