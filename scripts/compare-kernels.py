@@ -7,7 +7,8 @@
 `gpu-check.sh` calls it. Attention is `scaled_dot_product_attention` with the fastest of its backends for that shape, on
 tensors that already have the layout that it wants; the other operations are PyTorch's own, group normalisation on
 channels-last pictures. Both sides are timed alike: CUDA events around one CUDA graph of several runs over different
-inputs, so that no side waits for its host, the median of 15. The floor of an operation is the larger of what its products and its bytes take at the peak of the device.
+inputs, so that no side waits for its host, the median of 15. The floor of an operation is the larger of what its products
+and its bytes take at the peak of the device.
 """
 
 import argparse
@@ -162,7 +163,8 @@ def main() -> None:
         for line in arguments.times.read_text().splitlines():
             case = json.loads(line)
             # Of two kernels of ours for one shape, PyTorch has the same beside both.
-            same = tuple(value for key, value in case.items() if key not in NOT_SHAPE - {"op", "dtype"} | {"hopper"})
+            other = NOT_SHAPE - {"op", "dtype"} | {"hopper", "whose"}
+            same = tuple(value for key, value in case.items() if key not in other)
             if same not in measured:
                 measured[same] = OPERATIONS[case["op"]](case, DTYPES[case["dtype"]])
             theirs, backend = measured[same]

@@ -11,10 +11,10 @@
 #
 # Usage: gpu-check.sh GPU_CHECK STOPWATCH [RESULTS_DIR]
 #
-# It needs an NVIDIA driver, and the libraries that candle links (libcublas, libcurand). Python with PyTorch, and diffusers
-# for the model (PYTHON, or python3), and compute-sanitizer are used where they are found; what is left out is said. The
-# tables are also written to RESULTS_DIR (benches/results) under the name of the device and the date. The exit code is 1 if
-# anything was wrong.
+# It needs an NVIDIA driver, and the libraries that candle links (libcublas, libcurand), which may be those that came with
+# PyTorch. Python with PyTorch, and diffusers for the model (PYTHON, or python3), cuDNN, and compute-sanitizer are used where
+# they are found; what is left out is said. The tables are also written to RESULTS_DIR (benches/results) under the name of
+# the device and the date. The exit code is 1 if anything was wrong.
 set -uo pipefail
 program=$(realpath "$1") || exit 2
 stopwatch=$(realpath "$2") || exit 2
@@ -49,7 +49,24 @@ echo "$device"
 name=$(sed 's/[^A-Za-z0-9.]\+/-/g' <<<"${device%%,*}")
 mkdir -p "$results"
 
+# The libraries of PyTorch's packages, behind those that the system has anyway.
+if packages=$("$python" -c 'import nvidia; print(list(nvidia.__path__)[0])' 2>/dev/null); then
+    folders=$(printf ':%s' "$packages"/*/lib)
+    export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-/usr/local/cuda/lib64}$folders"
+fi
+# Whose convolutions run is said where it is not the crate's own.
+export FUSED_OPS_CONVOLUTION=own
+
 part 80 "every kernel against f64" "$program" check
+has_cudnn=
+if "$python" -c 'import ctypes; ctypes.CDLL("libcudnn.so.9")' 2>/dev/null; then
+    has_cudnn=1
+    for whose in cudnn measured; do
+        FUSED_OPS_CONVOLUTION=$whose part 30 "convolutions, $whose" "$program" check convolution
+    done
+else
+    echo "SKIPPED: there is no libcudnn.so.9"
+fi
 FUSED_OPS_HOPPER_ATTENTION=1 part 40 "attention for Hopper against f64" "$program" check attention
 
 if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null); then
@@ -63,7 +80,9 @@ else
 fi
 
 if part 40 "timings" "$program" time >"$work/times.jsonl" &&
-    FUSED_OPS_HOPPER_ATTENTION=1 part 20 "of attention for Hopper" "$program" time attention >>"$work/times.jsonl"; then
+    FUSED_OPS_HOPPER_ATTENTION=1 part 20 "of attention for Hopper" "$program" time attention >>"$work/times.jsonl" &&
+    { [ -z "$has_cudnn" ] ||
+        FUSED_OPS_CONVOLUTION=cudnn part 20 "of cuDNN" "$program" time convolution >>"$work/times.jsonl"; }; then
     if "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
         table="$results/gpu-$name-$(date +%F).md"
         part 60 "PyTorch beside them" "$python" "$scripts/compare-kernels.py" "$work/times.jsonl" --device "$device" \
@@ -78,6 +97,7 @@ if "$python" -c 'import diffusers, torch, transformers; assert torch.cuda.is_ava
     if part 60 "a model of random weights" "$python" "$scripts/make-random-checkpoint.py" "$work/model" --model m9 \
         --tokenizer "$scripts/../tests/golden/tokenizer" --dtype f16; then
         left=$((480 - SECONDS))
+        [ -n "$has_cudnn" ] && export FUSED_OPS_CONVOLUTION=measured
         # What it has when time is over stays: it writes its table before it compiles anything, and after each work.
         part $((left > 60 ? left : 60)) "the model beside the CPU and PyTorch" "$python" "$scripts/compare-gpu.py" \
             "$work/model" --program "$stopwatch" --rounds 5 --output "$results/gpu-model-$name-$(date +%F).md"

@@ -2,12 +2,14 @@
 //!
 //!     gpu_check check          every operation in f16 and bf16, at the shapes of the models and odd ones
 //!     gpu_check check --small  the small shapes alone, for compute-sanitizer
-//!     gpu_check check attention [--small]   the same of attention alone
+//!     gpu_check check attention|convolution [--small]
+//!                              the same of these alone
 //!     gpu_check time           a line of JSON for each operation: median milliseconds, and what its floor is made of
-//!     gpu_check time attention the same of attention alone
+//!     gpu_check time attention|convolution
+//!                              the same of these alone
 //!
 //! With `FUSED_OPS_HOPPER_ATTENTION=1` attention over many keys takes the kernels for Hopper, if it is one; then `time` has
-//! their shapes alone.
+//! their shapes alone. `FUSED_OPS_CONVOLUTION` says whose convolutions run.
 //!
 //! An operation that takes the reference path, because no kernel covers it, is a failure as well: events are read.
 
@@ -45,9 +47,16 @@ fn main() -> Result<()> {
         ["check", "--small"] => check(&device, &misses, true, check_everything),
         ["check", "attention"] => check(&device, &misses, false, check_attentions),
         ["check", "attention", "--small"] => check(&device, &misses, true, check_attentions),
-        ["time"] => time_attention(&device, &misses).and_then(|()| time(&device, &misses)),
+        ["check", "convolution"] => check(&device, &misses, false, check_convolutions),
+        ["check", "convolution", "--small"] => check(&device, &misses, true, check_convolutions),
+        ["time"] => time_attention(&device, &misses)
+            .and_then(|()| time_convolutions(&device, &misses))
+            .and_then(|()| time_others(&device, &misses)),
         ["time", "attention"] => time_attention(&device, &misses),
-        _ => candle_core::bail!("usage: gpu_check check [attention] [--small] | time [attention]"),
+        ["time", "convolution"] => time_convolutions(&device, &misses),
+        _ => candle_core::bail!(
+            "usage: gpu_check check [attention|convolution] [--small] | time [attention|convolution]"
+        ),
     }
 }
 
@@ -57,7 +66,7 @@ struct Misses(Arc<AtomicUsize>);
 
 impl Subscriber for Misses {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        metadata.is_event() && metadata.target().starts_with("fused_ops")
+        metadata.is_event() && metadata.fields().field("operation").is_some()
     }
 
     fn event(&self, _: &Event) {
@@ -361,10 +370,13 @@ fn check_convolutions(checker: &mut Checker, small: bool, dtype: DType, device: 
         let expected =
             reference::conv2d(&on_cpu(&x)?, &on_cpu(weight)?, Some(&on_cpu(bias)?), window.options())?;
         checker.compare(&format!("{window:?}"), dtype, &layer.forward(&x)?, &expected)?;
-        let shift = random(&[batch, out_channels], dtype, device)?;
         let residual = random(expected.dims(), dtype, device)?;
+        let expected = (expected + on_cpu(&residual)?)?;
+        let found = layer.forward_with(&x, &Epilogue::residual(&residual))?;
+        checker.compare(&format!("{window:?}, residual"), dtype, &found, &expected)?;
+        let shift = random(&[batch, out_channels], dtype, device)?;
         let epilogue = Epilogue { shift: Some(&shift), residual: Some(&residual), activation: None };
-        let expected = (fused_ops::shift_channels(&expected, &on_cpu(&shift)?)? + on_cpu(&residual)?)?;
+        let expected = fused_ops::shift_channels(&expected, &on_cpu(&shift)?)?;
         let found = layer.forward_with(&x, &epilogue)?;
         checker.compare(&format!("{window:?}, shift, residual"), dtype, &found, &expected)?;
     }
@@ -560,7 +572,8 @@ fn time_attention(device: &Device, misses: &Misses) -> Result<()> {
     Ok(())
 }
 
-fn time(device: &Device, misses: &Misses) -> Result<()> {
+fn time_convolutions(device: &Device, misses: &Misses) -> Result<()> {
+    let whose = std::env::var("FUSED_OPS_CONVOLUTION").unwrap_or_else(|_| "default".to_owned());
     for dtype in DTYPES {
         for window in MODEL_WINDOWS {
             let Window { batch, side, channels, out_channels, kernel, upsample, .. } = window;
@@ -568,7 +581,7 @@ fn time(device: &Device, misses: &Misses) -> Result<()> {
             let layer = window.layer(&window.parameters(dtype, device)?, dtype, device)?;
             let time = milliseconds(device, move |i| layer.forward(&x[i]))?;
             let what = format!(
-                r#""op": "conv2d", "batch": {batch}, "side": {side}, "channels": {channels}, "out_channels": {out_channels}, "kernel": {kernel}, "upsample": {upsample}"#
+                r#""op": "conv2d", "batch": {batch}, "side": {side}, "channels": {channels}, "out_channels": {out_channels}, "kernel": {kernel}, "upsample": {upsample}, "whose": "{whose}"#
             );
             let places = batch * side * side * if upsample { 4 } else { 1 };
             let flops = (2 * places * kernel * kernel * channels * out_channels) as f64;
@@ -576,6 +589,12 @@ fn time(device: &Device, misses: &Misses) -> Result<()> {
             let bytes = (2 * (batch * side * side * channels + places * out_channels + weights)) as f64;
             report(misses, &what, dtype, time, flops, bytes)?;
         }
+    }
+    Ok(())
+}
+
+fn time_others(device: &Device, misses: &Misses) -> Result<()> {
+    for dtype in DTYPES {
         for (batch, side, channels) in [(2, 64, 320), (2, 32, 640), (2, 16, 1280), (1, 512, 128)] {
             let x = sets(&[batch, side, side, channels], dtype, device)?;
             let norm =
