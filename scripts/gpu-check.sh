@@ -67,22 +67,32 @@ if "$python" -c 'import ctypes; ctypes.CDLL("libcudnn.so.9")' 2>/dev/null; then
 else
     echo "SKIPPED: there is no libcudnn.so.9"
 fi
-FUSED_OPS_HOPPER_ATTENTION=1 part 40 "attention for Hopper against f64" "$program" check attention
+is_hopper=
+if [ "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1)" = 9.0 ]; then
+    is_hopper=1
+    for which in hopper measured; do
+        FUSED_OPS_ATTENTION=$which part 40 "attention, $which, against f64" "$program" check attention
+    done
+else
+    echo "SKIPPED: attention for Hopper, which this GPU cannot run"
+fi
 
 if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null); then
     for tool in memcheck racecheck; do
         sanitize=("$sanitizer" --tool "$tool" --error-exitcode 1 --print-limit 5 "$program")
         part 60 "$tool over the small shapes" "${sanitize[@]}" check --small
-        FUSED_OPS_HOPPER_ATTENTION=1 part 30 "$tool over attention for Hopper" "${sanitize[@]}" check attention --small
+        [ -n "$is_hopper" ] &&
+            FUSED_OPS_ATTENTION=hopper part 30 "$tool over attention for Hopper" "${sanitize[@]}" check attention --small
     done
 else
     echo "SKIPPED: there is no compute-sanitizer"
 fi
 
-if part 40 "timings" "$program" time >"$work/times.jsonl" &&
-    FUSED_OPS_HOPPER_ATTENTION=1 part 20 "of attention for Hopper" "$program" time attention >>"$work/times.jsonl" &&
-    { [ -z "$has_cudnn" ] ||
-        FUSED_OPS_CONVOLUTION=cudnn part 20 "of cuDNN" "$program" time convolution >>"$work/times.jsonl"; }; then
+if part 40 "timings" "$program" time >"$work/times.jsonl"; then
+    [ -n "$is_hopper" ] &&
+        FUSED_OPS_ATTENTION=hopper part 20 "of attention for Hopper" "$program" time attention >>"$work/times.jsonl"
+    [ -n "$has_cudnn" ] &&
+        FUSED_OPS_CONVOLUTION=cudnn part 20 "of cuDNN" "$program" time convolution >>"$work/times.jsonl"
     if "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
         table="$results/gpu-$name-$(date +%F).md"
         part 60 "PyTorch beside them" "$python" "$scripts/compare-kernels.py" "$work/times.jsonl" --device "$device" \
@@ -98,6 +108,7 @@ if "$python" -c 'import diffusers, torch, transformers; assert torch.cuda.is_ava
         --tokenizer "$scripts/../tests/golden/tokenizer" --dtype f16; then
         left=$((480 - SECONDS))
         [ -n "$has_cudnn" ] && export FUSED_OPS_CONVOLUTION=measured
+        export FUSED_OPS_ATTENTION=measured
         # What it has when time is over stays: it writes its table before it compiles anything, and after each work.
         part $((left > 60 ? left : 60)) "the model beside the CPU and PyTorch" "$python" "$scripts/compare-gpu.py" \
             "$work/model" --program "$stopwatch" --rounds 5 --output "$results/gpu-model-$name-$(date +%F).md"

@@ -8,8 +8,8 @@
 //!     gpu_check time attention|convolution
 //!                              the same of these alone
 //!
-//! With `FUSED_OPS_HOPPER_ATTENTION=1` attention over many keys takes the kernels for Hopper, if it is one; then `time` has
-//! their shapes alone. `FUSED_OPS_CONVOLUTION` says whose convolutions run.
+//! With `FUSED_OPS_ATTENTION=hopper` attention over many keys takes the kernels for Hopper, and `time` has their shapes
+//! alone. `FUSED_OPS_CONVOLUTION` says whose convolutions run.
 //!
 //! An operation that takes the reference path, because no kernel covers it, is a failure as well: events are read.
 
@@ -548,11 +548,9 @@ fn sets(shape: &[usize], dtype: DType, device: &Device) -> Result<Vec<Tensor>> {
 }
 
 fn time_attention(device: &Device, misses: &Misses) -> Result<()> {
-    let context = device.as_cuda_device()?.cuda_stream().context().clone();
-    let is_hopper = context.compute_capability().map_err(candle_core::Error::wrap)? == (9, 0);
-    let hopper = std::env::var_os("FUSED_OPS_HOPPER_ATTENTION").is_some_and(|value| value == "1");
+    let hopper = std::env::var_os("FUSED_OPS_ATTENTION").is_some_and(|way| way == "hopper");
     // What takes the usual kernels is timed without the variable.
-    let takes_hopper = |shape: &Shape| is_hopper && matches!(shape.head_dim, 40 | 64) && shape.keys > 80;
+    let takes_hopper = |shape: &Shape| matches!(shape.head_dim, 40 | 64) && shape.keys > 80;
     for dtype in DTYPES {
         let shapes = MODEL_SHAPES.into_iter().filter(|shape| !hopper || takes_hopper(shape));
         for Shape { batch, queries, keys, heads, head_dim } in shapes {

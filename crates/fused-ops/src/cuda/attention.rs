@@ -1,8 +1,7 @@
 //! Attention on candle tensors.
 
-use super::device::Kernels;
-use super::launches::attention::{Attention, AttentionParams, Rows};
-use super::launches::launch::{Address, Launch, NotCovered};
+use super::launches::attention::{Attention, Rows};
+use super::launches::launch::{Address, NotCovered};
 use super::{element, only, optional, run};
 use crate::custom::as_f32;
 use crate::packed_attention::Sequences;
@@ -43,19 +42,10 @@ pub(crate) fn attention(
                 offsets: None,
                 causal,
             };
-            Ok(kernels.launch(&launch(&op, kernels)?))
+            kernels.launch_attention(&op)
         },
     )
     .map(only)
-}
-
-fn launch(op: &Attention, kernels: &Kernels) -> std::result::Result<Launch<AttentionParams>, NotCovered> {
-    if kernels.takes_hopper_attention()
-        && let Ok(launch) = op.launch_on_hopper()
-    {
-        return Ok(launch);
-    }
-    op.launch(kernels.multiprocessors())
 }
 
 /// Where the rows of a tensor (batch, rows, width) lie, which may be a part of the columns of a wider one.
@@ -103,7 +93,7 @@ pub(crate) fn packed_attention(
                 offsets: Some(offsets),
                 causal: false,
             };
-            Ok(kernels.launch(&launch(&op, kernels)?))
+            kernels.launch_attention(&op)
         },
     )
     .map(only)

@@ -1,8 +1,8 @@
 //! The kernels on a device, and the memory of tensors as they see it.
 
 use super::Launched;
-use super::choice::Convolutions;
-use super::launches::attention::AttentionParams;
+use super::choice::{Attentions, Convolutions};
+use super::launches::attention::{Attention, AttentionParams};
 use super::launches::convolution::{Convolution, ConvolutionParams};
 use super::launches::denoise::{BytesParams, GuidedStepParams, TimestepParams};
 use super::launches::epilogue::{EpilogueParams, GegluParams};
@@ -28,18 +28,14 @@ const FAT_BINARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatb
 /// The shared memory that a block has without asking for more.
 const USUAL_SHARED_BYTES: u32 = 48 * 1024;
 
-/// Set to 1, this variable of the environment chooses the kernels for Hopper where they cover the shape. Until somebody has
-/// measured that they win there, they are not chosen by themselves.
-const HOPPER_ATTENTION: &str = "FUSED_OPS_HOPPER_ATTENTION";
-
 /// The kernels of a device, loaded once.
 pub(super) struct Kernels {
     device: CudaDevice,
     stream: Arc<CudaStream>,
     module: Arc<CudaModule>,
     multiprocessors: usize,
-    takes_hopper_attention: bool,
     functions: Mutex<HashMap<String, CudaFunction>>,
+    attentions: Mutex<Attentions>,
     /// Of cuDNN, if they are to be used.
     convolutions: Option<Mutex<Convolutions>>,
 }
@@ -63,15 +59,13 @@ impl Kernels {
         let stream = device.cuda_stream();
         let context = stream.context();
         let count = CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        // No other capability has its products, later ones neither.
         let is_hopper = context.compute_capability().w()? == (9, 0);
         let kernels = Arc::new(Self {
             device: device.clone(),
             module: context.load_module(Ptx::from_binary(FAT_BINARY.to_vec())).w()?,
             multiprocessors: context.attribute(count).w()?.unsigned_abs() as usize,
-            takes_hopper_attention: is_hopper
-                && std::env::var_os(HOPPER_ATTENTION).is_some_and(|value| value == "1"),
             functions: Mutex::default(),
+            attentions: Mutex::new(Attentions::open(is_hopper)?),
             convolutions: Convolutions::open(&stream)?.map(Mutex::new),
             stream,
         });
@@ -87,9 +81,9 @@ impl Kernels {
         self.multiprocessors
     }
 
-    /// Whether attention over many keys takes the kernel for Hopper.
-    pub fn takes_hopper_attention(&self) -> bool {
-        self.takes_hopper_attention
+    /// Puts attention into the device's stream.
+    pub fn launch_attention(&self, op: &Attention) -> Launched {
+        lock(&self.attentions).launch(self, op)
     }
 
     /// Puts a convolution into the device's stream: cuDNN's, or the one that `own` puts there.

@@ -1,16 +1,15 @@
 //! Which convolution runs: the crate's own kernel, or one of cuDNN's.
 
-use super::Launched;
-use super::cudnn::graph::Shape;
-use super::cudnn::library::{Failure, Library};
-use super::cudnn::plan::Plan;
-use super::cudnn::target::Target;
-use super::device::Kernels;
-use super::launches::convolution::Convolution;
+use super::{done, is_recorded, milliseconds};
+use crate::cuda::Launched;
+use crate::cuda::cudnn::graph::Shape;
+use crate::cuda::cudnn::library::{Failure, Library};
+use crate::cuda::cudnn::plan::Plan;
+use crate::cuda::cudnn::target::Target;
+use crate::cuda::device::Kernels;
+use crate::cuda::launches::convolution::Convolution;
 use candle_core::Result;
-use candle_core::cuda::WrapErr;
 use candle_core::cuda::cudarc::driver::CudaStream;
-use candle_core::cuda::cudarc::driver::sys::{CUevent_flags, CUstreamCaptureStatus};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
@@ -26,12 +25,9 @@ const CONVOLUTION: &str = "FUSED_OPS_CONVOLUTION";
 
 /// Plans of cuDNN's that are measured: past the first few of its own opinion none was ever made for the shape.
 const CANDIDATES: usize = 8;
-/// Runs between two events, and how often they are measured.
-const RUNS: usize = 4;
-const MEASUREMENTS: usize = 3;
 
 /// cuDNN on a device, and what was chosen there.
-pub(super) struct Convolutions {
+pub(crate) struct Convolutions {
     library: &'static Library,
     target: Target,
     is_measured: bool,
@@ -116,7 +112,7 @@ impl Convolutions {
             return plan;
         }
         let stream = kernels.stream();
-        let own = milliseconds(stream, || own().unwrap_or_else(|reason| candle_core::bail!("{}", reason.0)));
+        let own = milliseconds(stream, || done(own()));
         let times =
             plans.into_iter().filter_map(|plan| Some((milliseconds(stream, || run(&plan)).ok()?, plan)));
         let fastest = times.min_by(|(a, _), (b, _)| a.total_cmp(b));
@@ -139,27 +135,4 @@ impl Convolutions {
         // the shape is its shape.
         unsafe { plan.execute(handle, &shape.addresses(op), address) }.map_err(candle_core::Error::wrap)
     }
-}
-
-/// Whether what is put into a stream is recorded and not done.
-fn is_recorded(stream: &CudaStream) -> bool {
-    // A stream that cannot say so is no place to try things either.
-    stream.capture_status().ok() != Some(CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
-}
-
-/// The time of one run, the shortest of some measurements.
-fn milliseconds(stream: &CudaStream, run: impl Fn() -> Result<()>) -> Result<f32> {
-    let event = || stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).w();
-    // What is loaded the first time is.
-    run()?;
-    let mut shortest = f32::INFINITY;
-    for _ in 0..MEASUREMENTS {
-        let begin = event()?;
-        for _ in 0..RUNS {
-            run()?;
-        }
-        let end = event()?;
-        shortest = shortest.min(begin.elapsed_ms(&end).w()? / RUNS as f32);
-    }
-    Ok(shortest)
 }

@@ -1,0 +1,45 @@
+//! Which of several ways an operation goes, by what a variable of the environment says, or by what takes the least time.
+
+mod attention;
+mod convolution;
+
+pub(super) use attention::Attentions;
+pub(super) use convolution::Convolutions;
+
+use super::Launched;
+use candle_core::Result;
+use candle_core::cuda::WrapErr;
+use candle_core::cuda::cudarc::driver::CudaStream;
+use candle_core::cuda::cudarc::driver::sys::{CUevent_flags, CUstreamCaptureStatus};
+
+/// Runs between two events, and how often they are measured.
+const RUNS: usize = 4;
+const MEASUREMENTS: usize = 3;
+
+/// Whether what is put into a stream is recorded and not done.
+fn is_recorded(stream: &CudaStream) -> bool {
+    // A stream that cannot say so is no place to try things either.
+    stream.capture_status().ok() != Some(CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
+}
+
+/// The time of one run, the shortest of some measurements.
+fn milliseconds(stream: &CudaStream, run: impl Fn() -> Result<()>) -> Result<f32> {
+    let event = || stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).w();
+    // What is loaded the first time is.
+    run()?;
+    let mut shortest = f32::INFINITY;
+    for _ in 0..MEASUREMENTS {
+        let begin = event()?;
+        for _ in 0..RUNS {
+            run()?;
+        }
+        let end = event()?;
+        shortest = shortest.min(begin.elapsed_ms(&end).w()? / RUNS as f32);
+    }
+    Ok(shortest)
+}
+
+/// That no kernel covers a shape is an error like any other.
+fn done(launched: Launched) -> Result<()> {
+    launched.unwrap_or_else(|reason| candle_core::bail!("{}", reason.0))
+}
