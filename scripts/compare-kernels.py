@@ -122,6 +122,19 @@ def layer_norm(case: dict, dtype: torch.dtype) -> tuple[float, str]:
     return milliseconds(lambda i: F.layer_norm(x[i], (size,), weight, bias, 1e-5)), ""
 
 
+def linear(case: dict, dtype: torch.dtype) -> tuple[float, str]:
+    rows, in_features, out_features = case["rows"], case["in_features"], case["out_features"]
+    x, residual = sets(dtype, rows, in_features), sets(dtype, rows, out_features)
+    weight = torch.randn((out_features, in_features), device="cuda", dtype=dtype)
+    bias = torch.randn(out_features, device="cuda", dtype=dtype)
+
+    def run(i: int):
+        y = F.linear(x[i], weight, bias)
+        return y + residual[i] if case["residual"] else y
+
+    return milliseconds(run), ""
+
+
 def geglu(case: dict, dtype: torch.dtype) -> tuple[float, str]:
     x = sets(dtype, case["rows"], 2 * case["columns"])
 
@@ -137,6 +150,7 @@ OPERATIONS = {
     "conv2d": conv2d,
     "group_norm_silu": group_norm_silu,
     "layer_norm": layer_norm,
+    "linear": linear,
     "geglu": geglu,
 }
 NOT_SHAPE = {"op", "dtype", "ms", "flops", "bytes"}

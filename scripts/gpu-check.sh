@@ -11,7 +11,7 @@
 #
 # Usage: gpu-check.sh GPU_CHECK STOPWATCH [RESULTS_DIR]
 #
-# It needs an NVIDIA driver, and the libraries that candle links (libcublas, libcurand), which may be those that came with
+# It needs an NVIDIA driver, and CUDA's libraries (libcublas, libcublasLt, libcurand), which may be those that came with
 # PyTorch. Python with PyTorch, and diffusers for the model (PYTHON, or python3), cuDNN, and compute-sanitizer are used where
 # they are found; what is left out is said. The tables are also written to RESULTS_DIR (benches/results) under the name of
 # the device and the date. The exit code is 1 if anything was wrong.

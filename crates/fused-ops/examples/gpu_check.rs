@@ -16,9 +16,9 @@
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{
-    Conv2d, Conv2dOptions, Epilogue, GroupNorm, LayerNorm, Linear, LinearStep, Padding, Recording, Sequences,
-    Sinusoids, attention, causal_attention, cuda_device, geglu, packed_attention, reference,
-    timestep_embedding, to_bytes,
+    Activation, Conv2d, Conv2dOptions, Epilogue, GroupNorm, LayerNorm, Linear, LinearStep, Padding,
+    Recording, Sequences, Sinusoids, attention, causal_attention, cuda_device, geglu, packed_attention,
+    reference, timestep_embedding, to_bytes,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -241,6 +241,7 @@ fn check_everything(checker: &mut Checker, small: bool, dtype: DType, device: &D
     check_attentions(checker, small, dtype, device)?;
     check_recording(checker, dtype, device)?;
     check_convolutions(checker, small, dtype, device)?;
+    check_products(checker, small, dtype, device)?;
     check_normalisations(checker, small, dtype, device)?;
     check_elementwise(checker, dtype, device)
 }
@@ -379,6 +380,42 @@ fn check_convolutions(checker: &mut Checker, small: bool, dtype: DType, device: 
         let expected = fused_ops::shift_channels(&expected, &on_cpu(&shift)?)?;
         let found = layer.forward_with(&x, &epilogue)?;
         checker.compare(&format!("{window:?}, shift, residual"), dtype, &found, &expected)?;
+    }
+    Ok(())
+}
+
+/// Linear layers, (rows, in, out), with what follows them.
+fn check_products(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
+    let on_cpu = |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F32);
+    let shapes = [[1, 8, 8], [7, 72, 40], [21, 64, 192], [3, 5, 8], [1400, 1024, 3072], [8192, 1280, 320]];
+    for [rows, in_features, out_features] in shapes {
+        if small && rows > 100 {
+            continue;
+        }
+        let x = random(&[rows, in_features], dtype, device)?;
+        let weight = random(&[out_features, in_features], DType::F32, &Device::Cpu)?;
+        let weight = (weight / (in_features as f64).sqrt())?.to_dtype(dtype)?.to_device(device)?;
+        let bias = random(&[out_features], dtype, device)?;
+        let residual = random(&[rows, out_features], dtype, device)?;
+        let product = reference::linear(&on_cpu(&x)?, &on_cpu(&weight)?, None)?;
+        let biased = product.broadcast_add(&on_cpu(&bias)?)?;
+        let sum = (&biased + on_cpu(&residual)?)?;
+        let bare = Linear::from_tensors(weight.clone(), None)?;
+        let layer = Linear::from_tensors(weight, Some(bias))?;
+        let what = |after: &str| format!("linear {rows} × {in_features} to {out_features}{after}");
+        let after = Epilogue::residual(&residual);
+        checker.compare(&what(""), dtype, &bare.forward(&x)?, &product)?;
+        checker.compare(&what(", bias"), dtype, &layer.forward(&x)?, &biased)?;
+        checker.compare(&what(", bias, residual"), dtype, &layer.forward_with(&x, &after)?, &sum)?;
+        let expected = (product + on_cpu(&residual)?)?;
+        checker.compare(&what(", residual"), dtype, &bare.forward_with(&x, &after)?, &expected)?;
+        let after = Epilogue { activation: Some(Activation::Silu), ..after };
+        let expected = sum.silu()?;
+        checker.compare(&what(", silu"), dtype, &layer.forward_with(&x, &after)?, &expected)?;
+        // A part of the rows of another tensor: only some begin where cuBLASLt wants them.
+        let some = x.narrow(0, rows / 2, rows - rows / 2)?;
+        let expected = biased.narrow(0, rows / 2, rows - rows / 2)?;
+        checker.compare(&what(", some rows"), dtype, &layer.forward(&some)?, &expected)?;
     }
     Ok(())
 }
@@ -602,6 +639,26 @@ fn time_others(device: &Device, misses: &Misses) -> Result<()> {
                 r#""op": "group_norm_silu", "batch": {batch}, "side": {side}, "channels": {channels}"#
             );
             report(misses, &what, dtype, time, 0., (4 * batch * side * side * channels) as f64)?;
+        }
+        // Queries, keys and values of XLM-R large, and the ends of its feed-forward and of the UNet's.
+        for [rows, in_features, out_features, residual] in
+            [[1400, 1024, 3072, 0], [4928, 1024, 3072, 0], [4928, 4096, 1024, 1], [8192, 1280, 320, 1]]
+        {
+            let x = sets(&[rows, in_features], dtype, device)?;
+            let weight = random(&[out_features, in_features], dtype, device)?;
+            let layer = Linear::from_tensors(weight, Some(random(&[out_features], dtype, device)?))?;
+            let added = (residual == 1).then(|| sets(&[rows, out_features], dtype, device)).transpose()?;
+            let time = milliseconds(device, move |i| {
+                let residual = added.as_ref().map(|added| &added[i]);
+                layer.forward_with(&x[i], &Epilogue { residual, ..Epilogue::default() })
+            })?;
+            let what = format!(
+                r#""op": "linear", "rows": {rows}, "in_features": {in_features}, "out_features": {out_features}, "residual": {residual}"#
+            );
+            let flops = (2 * rows * in_features * out_features) as f64;
+            let weights = in_features * out_features;
+            let bytes = (2 * (rows * in_features + (1 + residual) * rows * out_features + weights)) as f64;
+            report(misses, &what, dtype, time, flops, bytes)?;
         }
         for (rows, size) in [(8192, 320), (2048, 640), (512, 1280), (1024, 1024)] {
             let x = sets(&[rows, size], dtype, device)?;

@@ -9,6 +9,7 @@ use super::launches::epilogue::{EpilogueParams, GegluParams};
 use super::launches::group_norm::GroupNormParams;
 use super::launches::launch::{Address, Launch};
 use super::launches::layer_norm::LayerNormParams;
+use super::product::{Product, Products};
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::cuda::cudarc::driver::sys::{CUdevice_attribute_enum, CUfunction_attribute_enum};
 use candle_core::cuda::cudarc::driver::{
@@ -36,6 +37,7 @@ pub(super) struct Kernels {
     multiprocessors: usize,
     functions: Mutex<HashMap<String, CudaFunction>>,
     attentions: Mutex<Attentions>,
+    products: Mutex<Products>,
     /// Of cuDNN, if they are to be used.
     convolutions: Option<Mutex<Convolutions>>,
 }
@@ -66,6 +68,7 @@ impl Kernels {
             multiprocessors: context.attribute(count).w()?.unsigned_abs() as usize,
             functions: Mutex::default(),
             attentions: Mutex::new(Attentions::open(is_hopper)?),
+            products: Mutex::new(Products::new()?),
             convolutions: Convolutions::open(&stream)?.map(Mutex::new),
             stream,
         });
@@ -84,6 +87,11 @@ impl Kernels {
     /// Puts attention into the device's stream.
     pub fn launch_attention(&self, op: &Attention) -> Launched {
         lock(&self.attentions).launch(self, op)
+    }
+
+    /// Puts a product into the device's stream.
+    pub fn launch_product(&self, product: &Product) -> Launched {
+        lock(&self.products).launch(self, product)
     }
 
     /// Puts a convolution into the device's stream: cuDNN's, or the one that `own` puts there.

@@ -1,7 +1,8 @@
 //! Linear layers on candle tensors, and what follows a layer.
 
 use super::launches::epilogue;
-use super::{element, only, optional, run};
+use super::product::Product;
+use super::{element, element_of, only, optional, run};
 use crate::activation::Activation;
 use crate::epilogue::Epilogue;
 use crate::linear::linear_reference;
@@ -96,7 +97,7 @@ pub(crate) fn epilogue(x: &Tensor, bias: Option<&Tensor>, epilogue: &Epilogue) -
     .map(only)
 }
 
-/// As [`crate::Linear::forward_with`]: the product, and all that follows it in one pass.
+/// As [`crate::Linear::forward_with`]: the product, and all that follows it in the same launch or in one pass.
 pub(crate) fn linear(
     x: &Tensor,
     weight: &Tensor,
@@ -106,11 +107,57 @@ pub(crate) fn linear(
     if !x.device().is_cuda() {
         return Ok(None);
     }
+    if let Some(y) = product(x, weight, bias, after)? {
+        return Ok(Some(y));
+    }
     let product = linear_reference(x, weight, None)?;
     match epilogue(&product, bias, after)? {
         Some(y) => Ok(Some(y)),
         None => after.apply(with_bias(product, bias)?).map(Some),
     }
+}
+
+/// The product with bias and residual, if these are all that follows.
+fn product(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, after: &Epilogue) -> Result<Option<Tensor>> {
+    let Epilogue { shift, residual, activation } = *after;
+    let (out_features, in_features) = weight.dims2()?;
+    let mut dims = x.dims().to_vec();
+    // The definition has the words for what does not fit.
+    if dims.pop() != Some(in_features)
+        || shift.is_some()
+        || activation.is_some()
+        || (bias.is_none() && residual.is_none())
+        || bias.is_some_and(|bias| bias.dims() != [out_features])
+        || element_of(x.dtype()).is_err()
+    {
+        return Ok(None);
+    }
+    let rows = dims.iter().product();
+    dims.push(out_features);
+    // Rows of other sizes do not begin where tensor cores want them: the pass behind the product takes those.
+    let covered =
+        rows > 0 && [in_features, out_features].iter().all(|&size| size > 0 && size.is_multiple_of(8));
+    if !covered || residual.is_some_and(|residual| residual.dims() != dims) {
+        return Ok(None);
+    }
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    let [bias, residual] = [bias, residual].map(|tensor| tensor.map(Tensor::contiguous).transpose());
+    let (bias, residual) = (bias?, residual?);
+    let inputs = [Some(&x), Some(&weight), bias.as_ref(), residual.as_ref()];
+    let element = element(inputs.into_iter().flatten());
+    run(
+        "linear",
+        element,
+        inputs,
+        [(&dims, x.dtype())],
+        |kernels, element, [x, weight, bias, residual], [out]| {
+            let (bias, residual) = (optional(bias), optional(residual));
+            let product =
+                Product { element, rows, in_features, out_features, x, weight, bias, residual, out };
+            kernels.launch_product(&product)
+        },
+    )
+    .map(only)
 }
 
 /// As [`crate::Linear::forward_geglu`]: the product, and bias and gate in one pass.

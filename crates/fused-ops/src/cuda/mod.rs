@@ -14,6 +14,7 @@ mod launches;
 mod layers;
 mod normalization;
 mod open;
+mod product;
 mod readback;
 mod step;
 
