@@ -618,10 +618,11 @@ fn time_convolutions(device: &Device, misses: &Misses) -> Result<()> {
             let what = format!(
                 r#""op": "conv2d", "batch": {batch}, "side": {side}, "channels": {channels}, "out_channels": {out_channels}, "kernel": {kernel}, "upsample": {upsample}, "whose": "{whose}"#
             );
-            let places = batch * side * side * if upsample { 4 } else { 1 };
-            let flops = (2 * places * kernel * kernel * channels * out_channels) as f64;
-            let weights = kernel * kernel * channels * out_channels;
-            let bytes = (2 * (batch * side * side * channels + places * out_channels + weights)) as f64;
+            // Of a doubled picture's nine taps, those on the same pixel can be one.
+            let (places, taps) = if upsample { (4, 4) } else { (1, kernel * kernel) };
+            let (pixels, weights) = (batch * side * side, taps * channels * out_channels);
+            let flops = (2 * pixels * places * weights) as f64;
+            let bytes = (2 * (pixels * channels + pixels * places * out_channels + weights)) as f64;
             report(misses, &what, dtype, time, flops, bytes)?;
         }
     }

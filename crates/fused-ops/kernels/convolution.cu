@@ -1,7 +1,11 @@
 // Convolution of channels-last pictures as a product of matrices whose left one is never written: a row is a place of
 // the result, and its columns are the values under the window there, channel by channel and tap by tap (implicit GEMM,
-// as in CUTLASS and cuDNN). Zeros around the picture, a stride and doubling by nearest neighbour are in the addresses of
-// the rows; a bias, a shift for each picture, a residual and an activation follow while the sums are in registers.
+// as in CUTLASS and cuDNN). Zeros around the picture and a stride are in the addresses of the rows; a bias, a shift for
+// each picture, a residual and an activation follow while the sums are in registers.
+//
+// Where a picture is doubled by nearest neighbour before 3 × 3 taps, those that fall on the same pixel are added up first:
+// the results at even and odd rows and columns, the four phases, are convolutions of the picture as it is by 2 × 2 taps
+// each, with less than half the products. Their weights are made once (`phases` in src/channels_last.rs).
 //
 // A block of four warps computes a tile of the result, each warp a quarter of it. 32 columns of the left factor and of
 // the weights are a stage: while the tensor cores work on one, the next two are copied to shared memory, and one barrier
@@ -25,7 +29,7 @@ template <typename T>
 struct ConvolutionParams {
     // (batch, height, width, channels)
     Global<const T> x;
-    // (out_channels, kernel, kernel, channels)
+    // (out_channels, kernel, kernel, channels), four of them if the picture is doubled.
     Global<const T> weight;
     // (out_channels), or none.
     Global<const T> bias;
@@ -40,10 +44,12 @@ struct ConvolutionParams {
     int height, width, channels;
     int out_height, out_width, out_channels;
     int kernel, stride, top, left;
-    // Whether the picture is doubled before it is convolved; `height` and `width` are those before.
+    // Whether the picture is doubled before it is convolved; `height` and `width` are those before, and `kernel` is 2.
     int upsample;
     // batch · out_height · out_width
     int rows;
+    // Those of a phase, or all.
+    int phase_rows;
     // Stages of 32 columns that one block has, and splits of the depth.
     int stages, splits;
     // See epilogue.cuh.
@@ -69,18 +75,35 @@ struct Small {
     static constexpr int ROW_TILES = 2, COLUMN_TILES = 4;
 };
 
-// The first place that a row of the left factor sees, and the picture that it lies in; a row that does not exist sees
-// nothing.
+// A place of the result, or of one phase of it, and the picture that it lies in.
 struct Place {
     int picture, y, x;
 };
 
 template <typename T>
 DEVICE Place place(const ConvolutionParams<T>& p, int row) {
-    const int picture = row / (p.out_height * p.out_width), rest = row - picture * (p.out_height * p.out_width);
-    const int y = rest / p.out_width, x = rest - y * p.out_width;
+    const int height = p.upsample ? p.height : p.out_height, width = p.upsample ? p.width : p.out_width;
+    const int picture = row / (height * width), rest = row - picture * (height * width);
+    return {picture, rest / width, rest % width};
+}
+
+// The first place that a row of the left factor sees; a row that does not exist sees nothing. The odd phases begin on the
+// pixel that they lie on, the even ones on the one before.
+template <typename T>
+DEVICE Place first_seen(const ConvolutionParams<T>& p, int row, int phase) {
+    const Place at = place(p, row);
+    const int top = p.upsample ? 1 - phase / 2 : p.top, left = p.upsample ? 1 - phase % 2 : p.left;
+    const bool exists = row < p.phase_rows;
     const int nowhere = -(1 << 24);
-    return {row < p.rows ? picture : 0, row < p.rows ? y * p.stride - p.top : nowhere, x * p.stride - p.left};
+    return {exists ? at.picture : 0, exists ? at.y * p.stride - top : nowhere, at.x * p.stride - left};
+}
+
+// The row of the result.
+template <typename T>
+DEVICE int result_row(const ConvolutionParams<T>& p, int row, int phase) {
+    if (!p.upsample) return row;
+    const Place at = place(p, row);
+    return (at.picture * p.out_height + 2 * at.y + phase / 2) * p.out_width + 2 * at.x + phase % 2;
 }
 
 // Two neighbours as f32.
@@ -123,16 +146,19 @@ DEVICE void run(const ConvolutionParams<T>& p) {
     static_assert(ROWS % COPIED == 0 && COLUMNS % COPIED == 0, "every thread copies as many pieces");
 
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const int first_row = blockIdx.x * ROWS, first_column = blockIdx.y * COLUMNS;
+    // One phase after the other.
+    const int blocks = p.upsample ? gridDim.x / 4 : gridDim.x;
+    const int phase = p.upsample ? blockIdx.x / blocks : 0;
+    const int first_row = (blockIdx.x - phase * blocks) * ROWS, first_column = blockIdx.y * COLUMNS;
     const Shared<T> memory = dynamic_shared<T>(0);
 
     // What this thread copies: one piece of every COPIED-th row, of the picture and of the weights.
     const int copied_row = threadIdx.x / PIECES, copied_piece = threadIdx.x % PIECES * 8;
     Place places[ROWS / COPIED];
 #pragma unroll
-    for (int i = 0; i < ROWS / COPIED; i++) places[i] = place(p, first_row + copied_row + i * COPIED);
-    const int height = p.upsample ? 2 * p.height : p.height, width = p.upsample ? 2 * p.width : p.width;
+    for (int i = 0; i < ROWS / COPIED; i++) places[i] = first_seen(p, first_row + copied_row + i * COPIED, phase);
     const int all_depth = p.kernel * p.kernel * p.channels;
+    const Global<const T> weight = p.weight.at(static_cast<int64_t>(phase) * p.out_channels * all_depth);
     int depth = blockIdx.z * p.stages * DEPTH + copied_piece;
     int channel = depth % p.channels, tap_x = depth / p.channels % p.kernel, tap_y = depth / p.channels / p.kernel;
 
@@ -142,9 +168,9 @@ DEVICE void run(const ConvolutionParams<T>& p) {
 #pragma unroll
         for (int i = 0; i < ROWS / COPIED; i++) {
             const int y = places[i].y + tap_y, x = places[i].x + tap_x;
-            const bool there = exists && static_cast<unsigned>(y) < static_cast<unsigned>(height) &&
-                               static_cast<unsigned>(x) < static_cast<unsigned>(width);
-            const int pixel = (places[i].picture * p.height + (y >> p.upsample)) * p.width + (x >> p.upsample);
+            const bool there = exists && static_cast<unsigned>(y) < static_cast<unsigned>(p.height) &&
+                               static_cast<unsigned>(x) < static_cast<unsigned>(p.width);
+            const int pixel = (places[i].picture * p.height + y) * p.width + x;
             copy_async(target.at(i * COPIED * STRIDE),
                        p.x.at(there ? static_cast<int64_t>(pixel) * p.channels + channel : 0), there);
         }
@@ -153,7 +179,7 @@ DEVICE void run(const ConvolutionParams<T>& p) {
             const int column = first_column + copied_row + i * COPIED;
             const bool there = exists && column < p.out_channels;
             copy_async(target.at((ROWS + i * COPIED) * STRIDE),
-                       p.weight.at(there ? static_cast<int64_t>(column) * all_depth + depth : 0), there);
+                       weight.at(there ? static_cast<int64_t>(column) * all_depth + depth : 0), there);
         }
         depth += DEPTH;
         channel += DEPTH;
@@ -215,8 +241,9 @@ DEVICE void run(const ConvolutionParams<T>& p) {
     for (int r = 0; r < ROW_TILES; r++) {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            const int row = first_row + warp_row + 16 * r + 8 * half + g;
-            if (row >= p.rows) continue;
+            const int phase_row = first_row + warp_row + 16 * r + 8 * half + g;
+            if (phase_row >= p.phase_rows) continue;
+            const int row = result_row(p, phase_row, phase);
 #pragma unroll
             for (int c = 0; c < COLUMN_TILES; c++) {
                 const int column = first_column + warp_column + 8 * c + 2 * t;

@@ -1,6 +1,6 @@
 //! The weight of a convolution with its memory as a GPU's kernel reads it.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 /// Values that the kernel reads at once.
 const PIECE: usize = 8;
@@ -20,6 +20,32 @@ pub(crate) fn channels_last(weight: &Tensor) -> Result<Tensor> {
         .permute((0, 3, 1, 2))
 }
 
+/// What a kernel of 3 × 3 taps, (out, in, 3, 3), is to a picture that is doubled by nearest neighbour before it: four kernels of
+/// 2 × 2 taps over the picture as it is, one for each phase of the result, (4, out, 2, 2, channels) with the channels as
+/// [`channels_last`] stores them. Results at an even row see the pixel before by the first tap, and their own by the sum of
+/// the other two; those at an odd one their own by the sum of the first two, and the next by the last.
+pub(crate) fn phases(weight: &Tensor) -> Result<Tensor> {
+    let channels = weight.dim(1)?;
+    let sums = |weight: &Tensor, dim: usize| {
+        let tap = |tap: usize| weight.narrow(dim, tap, 1);
+        let (first, middle, last) = (tap(0)?, tap(1)?, tap(2)?);
+        let (even, odd) = ((&middle + &last)?, (&first + &middle)?);
+        Result::Ok([Tensor::cat(&[first, even], dim)?, Tensor::cat(&[odd, last], dim)?])
+    };
+    // Sums of f16 weights are rounded once.
+    let wide = weight.to_dtype(DType::F32)?.contiguous()?;
+    let mut phases = Vec::with_capacity(4);
+    for rows in sums(&wide, 2)? {
+        for phase in sums(&rows, 3)? {
+            phases.push(phase.permute((0, 2, 3, 1))?.contiguous()?);
+        }
+    }
+    Tensor::stack(&phases, 0)?
+        .to_dtype(weight.dtype())?
+        .pad_with_zeros(4, 0, stored_channels(channels) - channels)?
+        .contiguous()
+}
+
 /// Whether the memory of a weight is laid out so.
 pub(crate) fn is_channels_last(weight: &Tensor) -> bool {
     let &[_, channels, kernel, _] = weight.dims() else { return false };
@@ -37,6 +63,7 @@ pub(crate) fn is_channels_last(weight: &Tensor) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conv2d::{Conv2dOptions, Padding, conv2d_reference};
     use candle_core::{Device, Storage};
 
     #[test]
@@ -60,6 +87,31 @@ mod tests {
                     assert_eq!(value, if channel < channels { values[index] } else { 0. });
                 }
             }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn phases_are_the_convolution_of_a_doubled_picture() -> Result<()> {
+        let (channels, out) = (12, 5);
+        let weight = Tensor::randn(0f32, 1., (out, channels, 3, 3), &Device::Cpu)?;
+        let x = Tensor::randn(0f32, 1., (2, 4, 3, channels), &Device::Cpu)?;
+        let options = Conv2dOptions { padding: Padding::same(1), upsample: true, ..Conv2dOptions::default() };
+        let expected = conv2d_reference(&x, &weight, None, options)?;
+        let phases = phases(&weight)?;
+        assert_eq!(phases.dims(), [4, out, 2, 2, 16]);
+        for (phase, [top, left]) in [[1, 1], [1, 0], [0, 1], [0, 0]].into_iter().enumerate() {
+            let weight = phases.get(phase)?.permute((0, 3, 1, 2))?;
+            let padding = Padding { top, left, bottom: 1 - top, right: 1 - left };
+            let x = x.pad_with_zeros(3, 0, 4)?;
+            let options = Conv2dOptions { padding, ..Conv2dOptions::default() };
+            let found = conv2d_reference(&x, &weight.contiguous()?, None, options)?;
+            // (batch, height, row of two, width, column of two, out)
+            let of_phase =
+                expected.reshape((2, 4, 2, 3, 2, out))?.narrow(2, 1 - top, 1)?.narrow(4, 1 - left, 1)?;
+            let difference =
+                (found - of_phase.reshape((2, 4, 3, out))?)?.abs()?.max_all()?.to_scalar::<f32>()?;
+            assert!(difference < 1e-4, "phase {phase}: {difference}");
         }
         Ok(())
     }

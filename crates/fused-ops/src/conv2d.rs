@@ -47,6 +47,9 @@ impl Default for Conv2dOptions {
 #[derive(Debug, Clone)]
 pub struct Conv2d {
     weight: Weight,
+    /// The weights of a doubled picture's phases, on a GPU.
+    #[cfg(feature = "cuda")]
+    phases: Option<Tensor>,
     /// The weight for Winograd's way, from the first time that it is taken.
     transformed: Arc<OnceLock<Panels>>,
     bias: Option<Tensor>,
@@ -87,25 +90,38 @@ impl Conv2d {
     ) -> Result<Self> {
         let shape = (out_channels, in_channels, kernel, kernel);
         let geometry = Geometry { batch: 0, height: 0, width: 0, in_channels, out_channels, kernel, options };
-        let weight = on_device(Weight::read(&vb, shape, &geometry)?)?;
         let low_rank = match low_rank::read(&vb, &[in_channels, kernel, kernel], out_channels)? {
             Some((down, up)) => {
                 Some(Arc::new((Self::from_weight(down, options)?, Linear::from_tensors(up, None)?)))
             }
             None => None,
         };
-        let transformed = Arc::default();
-        Ok(Self { weight, transformed, bias: None, low_rank, in_channels, out_channels, kernel, options })
+        Ok(Self { low_rank, ..Self::from_parts(Weight::read(&vb, shape, &geometry)?, &geometry)? })
     }
 
     /// A layer of a weight (out, in, kernel, kernel) without a bias.
     fn from_weight(weight: Tensor, options: Conv2dOptions) -> Result<Self> {
         let (out_channels, in_channels, kernel, _) = weight.dims4()?;
         let geometry = Geometry { batch: 0, height: 0, width: 0, in_channels, out_channels, kernel, options };
-        let (weight, transformed) = (on_device(Weight::new(weight, &geometry)?)?, Arc::default());
+        Self::from_parts(Weight::new(weight, &geometry)?, &geometry)
+    }
+
+    /// A layer of a weight alone, of pictures of any size.
+    fn from_parts(weight: Weight, geometry: &Geometry) -> Result<Self> {
+        let Geometry { in_channels, out_channels, kernel, options, .. } = *geometry;
+        #[cfg(feature = "cuda")]
+        let (weight, phases) = match weight {
+            Weight::Plain(weight) => {
+                let phases = crate::cuda::phases(&weight, options)?;
+                (Weight::Plain(crate::cuda::lay_out_weight(weight)?), phases)
+            }
+            weight => (weight, None),
+        };
         Ok(Self {
             weight,
-            transformed,
+            #[cfg(feature = "cuda")]
+            phases,
+            transformed: Arc::default(),
             bias: None,
             low_rank: None,
             in_channels,
@@ -170,8 +186,13 @@ impl Conv2d {
             Weight::Plain(weight) => {
                 #[cfg(feature = "cuda")]
                 {
-                    let (bias, size) = (self.bias.as_ref(), [geometry.out_height(), geometry.out_width()]);
-                    if let Some(y) = crate::cuda::conv2d(x, weight, bias, options, size, epilogue)? {
+                    let weights = crate::cuda::ConvolutionWeights {
+                        weight,
+                        phases: self.phases.as_ref(),
+                        bias: self.bias.as_ref(),
+                    };
+                    let size = [geometry.out_height(), geometry.out_width()];
+                    if let Some(y) = crate::cuda::conv2d(x, weights, options, size, epilogue)? {
                         return Ok(y);
                     }
                 }
@@ -184,15 +205,6 @@ impl Conv2d {
             }
         };
         epilogue.apply(y)
-    }
-}
-
-/// The weight with its memory as a GPU's kernel reads it.
-fn on_device(weight: Weight) -> Result<Weight> {
-    match weight {
-        #[cfg(feature = "cuda")]
-        Weight::Plain(weight) => Ok(Weight::Plain(crate::cuda::lay_out_weight(weight)?)),
-        weight => Ok(weight),
     }
 }
 

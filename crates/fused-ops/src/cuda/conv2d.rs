@@ -5,28 +5,47 @@ use super::launches::convolution::Convolution;
 use super::launches::launch::NotCovered;
 use super::layers::{fits, last};
 use super::{Launched, element, element_of, no_kernel, only, optional, run};
-use crate::channels_last::{channels_last, is_channels_last, stored_channels};
+use crate::channels_last::{self, channels_last, is_channels_last, stored_channels};
 use crate::conv2d::Conv2dOptions;
 use crate::epilogue::Epilogue;
 use candle_core::{D, Result, Tensor};
 
-/// The weight of a convolution, (out, in, kernel, kernel), with its memory as the kernel reads it where that will.
-pub(crate) fn lay_out_weight(weight: Tensor) -> Result<Tensor> {
-    if !weight.device().is_cuda() || weight.track_op() || element_of(weight.dtype()).is_err() {
-        return Ok(weight);
-    }
-    channels_last(&weight)
+/// Of a layer.
+#[derive(Clone, Copy)]
+pub(crate) struct ConvolutionWeights<'a> {
+    /// (out, in, kernel, kernel), [laid out](lay_out_weight)
+    pub weight: &'a Tensor,
+    /// The same as [`phases`], if its pictures are doubled.
+    pub phases: Option<&'a Tensor>,
+    /// (out)
+    pub bias: Option<&'a Tensor>,
 }
 
-/// As [`crate::Conv2d::forward_with`], of a weight that was [laid out](lay_out_weight).
+/// Whether a weight is one that kernels will read.
+fn is_for_kernels(weight: &Tensor) -> bool {
+    weight.device().is_cuda() && !weight.track_op() && element_of(weight.dtype()).is_ok()
+}
+
+/// The weight of a convolution, (out, in, kernel, kernel), with its memory as the kernel reads it where that will.
+pub(crate) fn lay_out_weight(weight: Tensor) -> Result<Tensor> {
+    if is_for_kernels(&weight) { channels_last(&weight) } else { Ok(weight) }
+}
+
+/// The weights of the phases of a doubled picture, where a kernel makes them.
+pub(crate) fn phases(weight: &Tensor, options: Conv2dOptions) -> Result<Option<Tensor>> {
+    let covered = options.upsample && weight.dim(2)? == 3 && is_for_kernels(weight);
+    covered.then(|| channels_last::phases(weight)).transpose()
+}
+
+/// As [`crate::Conv2d::forward_with`].
 pub(crate) fn conv2d(
     x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
+    weights: ConvolutionWeights,
     options: Conv2dOptions,
     [out_height, out_width]: [usize; 2],
     epilogue: &Epilogue,
 ) -> Result<Option<Tensor>> {
+    let ConvolutionWeights { weight, phases, bias } = weights;
     let ((batch, height, width, in_channels), (out_channels, _, kernel, _)) = (x.dims4()?, weight.dims4()?);
     let channels = stored_channels(in_channels);
     let results = [batch, out_height, out_width, out_channels];
@@ -43,6 +62,11 @@ pub(crate) fn conv2d(
             NotCovered("a weight that is trained, or of a type other than f16 and bf16"),
         );
     }
+    let weight = match phases {
+        _ if !options.upsample => weight,
+        Some(phases) => phases,
+        None => return no_kernel("conv2d", NotCovered("a doubled picture under other than 3 × 3 taps")),
+    };
     let x = x.contiguous()?.pad_with_zeros(D::Minus1, 0, channels - in_channels)?;
     let [bias, shift, residual] =
         [bias, epilogue.shift, epilogue.residual].map(|tensor| tensor.map(Tensor::contiguous).transpose());

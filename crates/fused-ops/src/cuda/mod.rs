@@ -19,7 +19,7 @@ mod readback;
 mod step;
 
 pub(crate) use attention::{attention, packed_attention};
-pub(crate) use conv2d::{conv2d, lay_out_weight};
+pub(crate) use conv2d::{ConvolutionWeights, conv2d, lay_out_weight, phases};
 pub(crate) use graph::Graph;
 pub(crate) use layers::{epilogue, geglu, linear, linear_geglu};
 pub(crate) use normalization::{covers_layer_norm, group_norm, layer_norm};

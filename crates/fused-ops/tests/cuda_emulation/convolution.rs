@@ -47,6 +47,22 @@ struct After {
 const NOTHING: After = After { bias: false, shift: false, residual: false, activation: Activation::None };
 const EVERYTHING: After = After { bias: true, shift: true, residual: true, activation: Activation::Silu };
 
+/// Weights (out, 3, 3, channels) as those of the four phases of a doubled picture, (4, out, 2, 2, channels): each tap is added
+/// to the one of its pixel.
+fn phases<T: Value>(weights: &[T], out_channels: usize, channels: usize) -> Vec<T> {
+    let mut sums = vec![0f32; 4 * out_channels * 4 * channels];
+    for phase in 0..4 {
+        for (i, weight) in weights.iter().enumerate() {
+            let (channel, tap, out) = (i % channels, i / channels % 9, i / channels / 9);
+            // From the pixel of the doubled picture that the tap sees, to its pixel in the picture.
+            let pixel = |tap: usize, phase: usize| (phase + tap).div_ceil(2) - phase;
+            let (y, x) = (pixel(tap / 3, phase / 2), pixel(tap % 3, phase % 2));
+            sums[(((phase * out_channels + out) * 2 + y) * 2 + x) * channels + channel] += weight.to_f32();
+        }
+    }
+    sums.into_iter().map(T::from_f32).collect()
+}
+
 /// Runs a case, and gives the names of the kernels that ran.
 fn check<T: Value>(
     emulator: &Emulator,
@@ -61,7 +77,13 @@ fn check<T: Value>(
     let depth = kernel * kernel * channels;
     let pixels = random::<T>(&mut rng, batch * height * width * channels, 1.5);
     // As large as in a trained layer, so that results are about 1.
-    let weights = random::<T>(&mut rng, out_channels * depth, 1.5 / (depth as f32).sqrt());
+    let mut weights = random::<T>(&mut rng, out_channels * depth, 1.5 / (depth as f32).sqrt());
+    let mut read_weights = weights.clone();
+    if options.upsample {
+        // Multiples of 1 / 64, so that sums of four are exact.
+        weights.iter_mut().for_each(|weight| *weight = T::from_f32((weight.to_f32() * 64.).round() / 64.));
+        read_weights = phases(&weights, out_channels, channels);
+    }
     let x = tensor(&pixels, &[batch, height, width, channels])?;
     let weight = tensor(&weights, &[out_channels, kernel, kernel, channels])?.permute((0, 3, 1, 2))?;
     let convolve = |x: &Tensor, weight: &Tensor| reference::conv2d(x, &weight.contiguous()?, None, options);
@@ -74,9 +96,9 @@ fn check<T: Value>(
     let bias = random::<T>(&mut rng, out_channels, 1.);
     let shift = random::<T>(&mut rng, batch * out_channels, 1.);
     let residual = random::<T>(&mut rng, rows * out_channels, 1.);
-    let [x, w, b, s, r] =
-        [("x", &pixels), ("weight", &weights), ("bias", &bias), ("shift", &shift), ("residual", &residual)]
-            .map(|(name, values)| Buffer::input(name, values));
+    let read = [&pixels, &read_weights, &bias, &shift, &residual];
+    let names = ["x", "weight", "bias", "shift", "residual"];
+    let [x, w, b, s, r] = std::array::from_fn(|i| Buffer::input(names[i], read[i]));
     let out = Buffer::output::<T>("out", rows * out_channels);
     let op = Convolution {
         element,
@@ -153,6 +175,9 @@ fn convolutions() -> Result<(), Failure> {
         with(Case::new([2, 8, 6], [32, 32], 3), downsample),
         with(Case::new([1, 7, 9], [16, 40], 3), asymmetric),
         with(Case::new([2, 4, 3], [24, 40], 3), upsample),
+        with(Case::new([1, 1, 1], [8, 8], 3), upsample),
+        with(few(Case::new([2, 9, 8], [16, 160], 3)), upsample),
+        with(Case::new([1, 2, 3], [320, 64], 3), upsample),
         with(Case::new([1, 28, 28], [8, 16], 14), patches),
         // Every tile.
         few(Case::new([1, 11, 11], [40, 160], 3)),

@@ -26,6 +26,7 @@ pub struct ConvolutionParams {
     pub left: i32,
     pub upsample: i32,
     pub rows: i32,
+    pub phase_rows: i32,
     pub stages: i32,
     pub splits: i32,
     pub activation: i32,
@@ -48,9 +49,11 @@ pub struct Convolution {
     pub stride: usize,
     pub top: usize,
     pub left: usize,
+    /// Whether the picture is doubled first; then `kernel` is 3.
     pub upsample: bool,
     pub x: Address,
-    /// (`out_channels`, kernel, kernel, channels)
+    /// (`out_channels`, kernel, kernel, channels), or of a doubled picture (4, `out_channels`, 2, 2, channels): those of its
+    /// phases.
     pub weight: Address,
     /// (`out_channels`)
     pub bias: Option<Address>,
@@ -101,9 +104,19 @@ impl Convolution {
         self.batch * self.out_height * self.out_width
     }
 
+    /// Results at even and odd rows and columns are made apart where the picture is doubled.
+    fn phases(&self) -> usize {
+        if self.upsample { 4 } else { 1 }
+    }
+
+    /// Taps along a side: those of a phase fall on two pixels.
+    fn taps(&self) -> usize {
+        if self.upsample { 2 } else { self.kernel }
+    }
+
     /// The plan that takes the fewest clocks of a model that only counts.
     fn plan(&self, multiprocessors: usize) -> Plan {
-        let all_stages = (self.kernel * self.kernel * self.channels).div_ceil(DEPTH).max(1);
+        let all_stages = (self.taps() * self.taps() * self.channels).div_ceil(DEPTH).max(1);
         // Pairs of values are added up.
         let most = if self.out_channels.is_multiple_of(2) { MOST_SPLITS } else { 1 };
         let plans = TILES.into_iter().flat_map(|tile| {
@@ -124,7 +137,8 @@ impl Convolution {
     fn clocks(&self, plan: &Plan, multiprocessors: usize) -> usize {
         let Plan { tile, splits, stages } = *plan;
         let (rows, columns) = (self.rows(), self.out_channels);
-        let blocks = rows.div_ceil(tile.rows) * columns.div_ceil(tile.columns) * splits;
+        let row_blocks = self.phases() * (rows / self.phases()).div_ceil(tile.rows);
+        let blocks = row_blocks * columns.div_ceil(tile.columns) * splits;
         let block = tile.rows * tile.columns * DEPTH * (stages + 4) / 1024;
         let sums = if splits > 1 { 8 * rows * columns * splits / (40 * multiprocessors) + 3000 } else { 0 };
         blocks.div_ceil(multiprocessors) * block + sums
@@ -154,6 +168,11 @@ impl Convolution {
         if ![self.x, self.weight].iter().all(|address| address.is_multiple_of(16)) {
             return Err(NotCovered("a picture or a weight that does not begin at a multiple of 16 bytes"));
         }
+        let doubles = (self.kernel, self.stride, self.top, self.left) == (3, 1, 1, 1)
+            && [self.out_height, self.out_width] == [2 * self.height, 2 * self.width];
+        if self.upsample && !doubles {
+            return Err(NotCovered("a picture that is doubled for other than 3 × 3 taps that keep its size"));
+        }
         let read_in_pairs = [self.bias, self.shift, self.residual, Some(self.out)];
         if !read_in_pairs.iter().flatten().all(|address| address.is_multiple_of(4)) {
             return Err(NotCovered("rows that do not begin at a multiple of 4 bytes"));
@@ -181,12 +200,13 @@ impl Convolution {
             out_height: size(self.out_height)?,
             out_width: size(self.out_width)?,
             out_channels: size(self.out_channels)?,
-            kernel: size(self.kernel)?,
+            kernel: size(self.taps())?,
             stride: size(self.stride)?,
             top: size(self.top)?,
             left: size(self.left)?,
             upsample: self.upsample.into(),
             rows: size(rows)?,
+            phase_rows: size(rows / self.phases())?,
             stages: size(stages)?,
             splits: size(splits)?,
             activation: self.activation as i32,
@@ -197,7 +217,11 @@ impl Convolution {
         }
         let product = Launch {
             kernel: format!("convolution_{}_{}", tile.kernel, self.element),
-            grid: [blocks(rows, tile.rows)?, columns, blocks(splits, 1)?],
+            grid: [
+                blocks(self.phases() * (rows / self.phases()).div_ceil(tile.rows), 1)?,
+                columns,
+                blocks(splits, 1)?,
+            ],
             threads: THREADS as u32,
             shared_bytes: (STAGES * (tile.rows + tile.columns) * STRIDE * 2) as u32,
             params,
