@@ -135,7 +135,8 @@ impl Conv2d {
     pub fn without_upsample(&self) -> Self {
         let options = Conv2dOptions { upsample: false, ..self.options };
         let low_rank = self.low_rank.as_deref().map(|(down, up)| (down.without_upsample(), up.clone()));
-        Self { options, low_rank: low_rank.map(Arc::new), ..self.clone() }
+        // Winograd's way has other weights for a doubled picture.
+        Self { options, low_rank: low_rank.map(Arc::new), transformed: Arc::default(), ..self.clone() }
     }
 
     /// `(batch, height, width, in)` to `(batch, height', width', out)`, where

@@ -126,8 +126,9 @@ impl Geometry {
         self.kernel == 3 && self.options.stride == 1 && self.options.padding == Padding::same(1)
     }
 
-    fn pictures(&self) -> Pictures {
-        Pictures { batch: self.batch, height: self.out_height(), width: self.out_width() }
+    pub fn pictures(&self) -> Pictures {
+        let (batch, doubled) = (self.batch, self.options.upsample);
+        Pictures { batch, height: self.out_height(), width: self.out_width(), doubled }
     }
 
     fn faster(&self, may_keep: bool) -> Option<Way> {

@@ -4,7 +4,7 @@
 
 use super::layer::Layer;
 use super::transforms::transform_weights;
-use super::{COLUMNS, PLACES};
+use super::{COLUMNS, places};
 use crate::cpu::kernel::{Block, Left, PANEL, Right};
 use crate::cpu::pack::{Factor, FactorSize};
 use crate::cpu::{Shared, arch, written};
@@ -19,30 +19,32 @@ const CHANNELS: usize = 64;
 const ROWS: usize = CHANNELS + 1;
 
 /// The whole layer, with the weights of the direct convolution, which has 9 taps.
-pub(super) fn convolution<F: Factor>(layer: &Layer, weights: &F) {
+pub(super) fn convolution<F: Factor, const DOUBLED: bool>(layer: &Layer, weights: &F) {
     assert_eq!(weights.size(), FactorSize { taps: 9, depth: layer.depth, columns: layer.columns });
     let (tiles, stride) = (layer.pictures.tiles(), layer.stride());
     let arch = arch();
     let transform = |out: &mut [MaybeUninit<f32>]| {
         let out = Shared::new(out);
-        (0..tiles).into_par_iter().for_each(|tile| arch.dispatch(InputTask { layer, tile, tiles, out }));
+        (0..tiles)
+            .into_par_iter()
+            .for_each(|tile| arch.dispatch(InputTask::<DOUBLED> { layer, tile, tiles, out }));
     };
     // SAFETY: each tile's task writes its row of every place.
-    let transformed = unsafe { written(PLACES * tiles * stride, transform) };
+    let transformed = unsafe { written(places(DOUBLED) * tiles * stride, transform) };
     (0..layer.columns.div_ceil(COLUMNS)).into_par_iter().with_max_len(1).for_each(|pair| {
-        arch.dispatch(ColumnTask { layer, weights, transformed: &transformed, pair });
+        arch.dispatch(ColumnTask::<F, DOUBLED> { layer, weights, transformed: &transformed, pair });
     });
 }
 
-/// Transforms one tile to its rows of `out`, which is (36, tiles, stride).
-struct InputTask<'a> {
+/// Transforms one tile to its rows of `out`, which is (places, tiles, stride).
+struct InputTask<'a, const DOUBLED: bool> {
     layer: &'a Layer<'a>,
     tile: usize,
     tiles: usize,
     out: Shared,
 }
 
-impl WithSimd for InputTask<'_> {
+impl<const DOUBLED: bool> WithSimd for InputTask<'_, DOUBLED> {
     type Output = ();
 
     #[inline(always)]
@@ -53,8 +55,8 @@ impl WithSimd for InputTask<'_> {
         // SAFETY: a row of a place is long enough for the panels of all channels and what lies between it and the next, and
         // this task alone writes the tile's.
         unsafe {
-            self.layer.transform_input(simd, self.tile, out, distance);
-            for place in 0..PLACES {
+            self.layer.transform_input::<S, DOUBLED>(simd, self.tile, out, distance);
+            for place in 0..places(DOUBLED) {
                 out.add(place * distance + stride - PANEL)
                     .cast::<[f32; PANEL]>()
                     .write_unaligned([0.; PANEL]);
@@ -64,14 +66,14 @@ impl WithSimd for InputTask<'_> {
 }
 
 /// One pair of panels of the columns.
-struct ColumnTask<'a, F> {
+struct ColumnTask<'a, F, const DOUBLED: bool> {
     layer: &'a Layer<'a>,
     weights: &'a F,
     transformed: &'a [f32],
     pair: usize,
 }
 
-impl<F: Factor> WithSimd for ColumnTask<'_, F> {
+impl<F: Factor, const DOUBLED: bool> WithSimd for ColumnTask<'_, F, DOUBLED> {
     type Output = ();
 
     #[inline(always)]
@@ -81,9 +83,9 @@ impl<F: Factor> WithSimd for ColumnTask<'_, F> {
         let first = pair * COLUMNS;
         let columns = first..layer.columns.min(first + COLUMNS);
         let panels = columns.len().div_ceil(PANEL);
-        let panel_stride = PLACES * ROWS * PANEL;
+        let panel_stride = places(DOUBLED) * ROWS * PANEL;
         let mut right = vec![0f32; panels * panel_stride];
-        let mut products = Box::<[f32]>::new_uninit_slice(PLACES * tiles * COLUMNS);
+        let mut products = Box::<[f32]>::new_uninit_slice(places(DOUBLED) * tiles * COLUMNS);
         let products: *mut f32 = products.as_mut_ptr().cast();
         let mut starts = Vec::with_capacity(tiles);
         let mut scratch = Vec::new();
@@ -91,9 +93,9 @@ impl<F: Factor> WithSimd for ColumnTask<'_, F> {
             let channels = channel..depth.min(channel + CHANNELS);
             for (panel, out) in right.chunks_exact_mut(panel_stride).enumerate() {
                 let weights = weights.part(&[2 * pair + panel], channels.clone(), &mut scratch);
-                transform_weights(simd, weights, channels.len(), ROWS, out);
+                transform_weights::<S, _, DOUBLED>(simd, weights, channels.len(), ROWS, out);
             }
-            for place in 0..PLACES {
+            for place in 0..places(DOUBLED) {
                 starts.clear();
                 let rows = &transformed[place * tiles * stride..][..tiles * stride];
                 starts.extend(rows.chunks_exact(stride).map(|row| row[channels.clone()].as_ptr()));
@@ -119,7 +121,7 @@ impl<F: Factor> WithSimd for ColumnTask<'_, F> {
             // SAFETY: the blocks have written these columns of every place and tile.
             unsafe {
                 let products = products.add(tile * COLUMNS);
-                layer.transform_output(simd, tile, products, tiles * COLUMNS, columns.clone());
+                layer.transform_output::<S, DOUBLED>(simd, tile, products, tiles * COLUMNS, columns.clone());
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::layer::Layer;
 use super::transforms::transform_weights;
-use super::{COLUMNS, PLACES};
+use super::{COLUMNS, places};
 use crate::cpu::arch;
 use crate::cpu::kernel::{Block, Left, PANEL, Right};
 use crate::cpu::pack::{Factor, FactorSize, Panels};
@@ -10,29 +10,29 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Tiles of one task: they share each read of the weights, and their 36 products should stay in the L2 cache.
+/// Tiles of one task: they share each read of the weights, and their products should stay in the L2 cache.
 const TILES: usize = 24;
 
-/// Some panels of the weights of a direct convolution, which has 9 taps, as right factors of the 36 products.
-pub(crate) fn transformed<F: Factor>(weights: &F, panels: Range<usize>) -> Panels {
+/// Some panels of the weights of a direct convolution, which has 9 taps, as right factors of the products.
+pub(super) fn transformed<F: Factor, const DOUBLED: bool>(weights: &F, panels: Range<usize>) -> Panels {
     let FactorSize { taps, depth, columns } = weights.size();
     assert_eq!(taps, 9);
     let columns = columns.min(panels.end * PANEL) - panels.start * PANEL;
     let arch = arch();
-    Panels::by_panel(PLACES, depth, columns, |panel, out: &mut [f32]| {
-        arch.dispatch(WeightTask { weights, panel: panels.start + panel, depth, out });
+    Panels::by_panel(places(DOUBLED), depth, columns, |panel, out: &mut [f32]| {
+        arch.dispatch(WeightTask::<F, DOUBLED> { weights, panel: panels.start + panel, depth, out });
     })
 }
 
 /// One panel of weights.
-struct WeightTask<'a, F> {
+struct WeightTask<'a, F, const DOUBLED: bool> {
     weights: &'a F,
     panel: usize,
     depth: usize,
     out: &'a mut [f32],
 }
 
-impl<F: Factor> WithSimd for WeightTask<'_, F> {
+impl<F: Factor, const DOUBLED: bool> WithSimd for WeightTask<'_, F, DOUBLED> {
     type Output = ();
 
     #[inline(always)]
@@ -42,13 +42,19 @@ impl<F: Factor> WithSimd for WeightTask<'_, F> {
             let channels = first..self.depth.min(first + self.weights.depth_per_part());
             let count = channels.len();
             let weights = self.weights.part(&[self.panel], channels, &mut scratch);
-            transform_weights(simd, weights, count, self.depth, &mut self.out[first * PANEL..]);
+            transform_weights::<S, _, DOUBLED>(
+                simd,
+                weights,
+                count,
+                self.depth,
+                &mut self.out[first * PANEL..],
+            );
         }
     }
 }
 
 /// The columns of the layer from `first_column` on, for as many as `weights`, which are transformed, have.
-pub(super) fn convolution(layer: &Layer, weights: &Panels, first_column: usize) {
+pub(super) fn convolution<const DOUBLED: bool>(layer: &Layer, weights: &Panels, first_column: usize) {
     assert!(weights.depth == layer.depth && first_column + weights.columns <= layer.columns);
     let tiles = layer.pictures.tiles();
     let blocks = tiles.div_ceil(TILES);
@@ -61,7 +67,7 @@ pub(super) fn convolution(layer: &Layer, weights: &Panels, first_column: usize) 
     (0..blocks * column_tasks).into_par_iter().with_max_len(1).for_each(|task| {
         let (block, column_task) = (task / column_tasks, task % column_tasks);
         let first_pair = column_task * pairs_per_task;
-        arch.dispatch(Task {
+        arch.dispatch(Task::<DOUBLED> {
             layer,
             tiles: block * TILES..((block + 1) * TILES).min(tiles),
             weights,
@@ -72,7 +78,7 @@ pub(super) fn convolution(layer: &Layer, weights: &Panels, first_column: usize) 
 }
 
 /// Some tiles, and some pairs of panels of the columns.
-struct Task<'a> {
+struct Task<'a, const DOUBLED: bool> {
     layer: &'a Layer<'a>,
     tiles: Range<usize>,
     weights: &'a Panels,
@@ -81,29 +87,35 @@ struct Task<'a> {
     first_column: usize,
 }
 
-impl WithSimd for Task<'_> {
+impl<const DOUBLED: bool> WithSimd for Task<'_, DOUBLED> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        let places = places(DOUBLED);
         let Panels { depth, columns, .. } = *self.weights;
         let tiles = self.tiles.len();
         let stride = self.layer.stride();
-        let mut transformed = Box::<[f32]>::new_uninit_slice(PLACES * tiles * stride);
+        let mut transformed = Box::<[f32]>::new_uninit_slice(places * tiles * stride);
         let transformed: *mut f32 = transformed.as_mut_ptr().cast();
         for (index, tile) in self.tiles.clone().enumerate() {
             // SAFETY: a row of a place is long enough for the panels of all channels.
             unsafe {
-                self.layer.transform_input(simd, tile, transformed.add(index * stride), tiles * stride);
+                self.layer.transform_input::<S, DOUBLED>(
+                    simd,
+                    tile,
+                    transformed.add(index * stride),
+                    tiles * stride,
+                );
             }
         }
-        let mut products = Box::<[f32]>::new_uninit_slice(PLACES * tiles * COLUMNS);
+        let mut products = Box::<[f32]>::new_uninit_slice(places * tiles * COLUMNS);
         let products: *mut f32 = products.as_mut_ptr().cast();
         let right = self.weights.right();
         let mut starts = Vec::with_capacity(tiles);
         for pair in self.pairs.clone() {
             let first = pair * COLUMNS;
-            for place in 0..PLACES {
+            for place in 0..places {
                 starts.clear();
                 let row = |tile| transformed.wrapping_add((place * tiles + tile) * stride).cast_const();
                 starts.extend((0..tiles).map(row));
@@ -126,7 +138,13 @@ impl WithSimd for Task<'_> {
                 // SAFETY: the blocks have written these columns of every place and tile.
                 unsafe {
                     let products = products.add(index * COLUMNS);
-                    self.layer.transform_output(simd, tile, products, tiles * COLUMNS, columns.clone());
+                    self.layer.transform_output::<S, DOUBLED>(
+                        simd,
+                        tile,
+                        products,
+                        tiles * COLUMNS,
+                        columns.clone(),
+                    );
                 }
             }
         }

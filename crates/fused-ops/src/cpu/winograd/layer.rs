@@ -2,7 +2,7 @@
 //! products to its pixels.
 
 use super::transforms::{input_transform, output_transform, read, write};
-use super::{IN, OUT};
+use super::{IN, OUT, side};
 use crate::cpu::Shared;
 use crate::cpu::epilogue::Epilogue;
 use crate::cpu::kernel::PANEL;
@@ -17,6 +17,8 @@ pub(crate) struct Pictures {
     /// Of the output.
     pub height: usize,
     pub width: usize,
+    /// By nearest neighbour, before they are convolved.
+    pub doubled: bool,
 }
 
 impl Pictures {
@@ -61,18 +63,26 @@ impl Layer<'_> {
         self.depth.next_multiple_of(PANEL) + PANEL
     }
 
-    /// Writes a tile's channels at each of the 36 places, which are `distance` apart: whole panels, with anything after
+    /// Writes a tile's channels at each of its places, which are `distance` apart: whole panels, with anything after
     /// the last channel.
     ///
     /// # Safety
     /// `out` must be valid for that.
     #[inline(always)]
-    pub unsafe fn transform_input<S: Simd>(&self, simd: S, tile: usize, out: *mut f32, distance: usize) {
+    pub unsafe fn transform_input<S: Simd, const DOUBLED: bool>(
+        &self,
+        simd: S,
+        tile: usize,
+        out: *mut f32,
+        distance: usize,
+    ) {
         let depth = self.depth;
         let (picture, y, x) = self.pictures.place(tile);
+        // Of two copies of a pixel one is enough.
+        let offsets: &[usize] = if DOUBLED { &[0, 1, 3, 5] } else { &[0, 1, 2, 3, 4, 5] };
         let mut pixels: [[&[f32]; IN]; IN] = [[self.zeros.as_slice(); IN]; IN];
-        for (dy, row) in pixels.iter_mut().enumerate() {
-            for (dx, pixel) in row.iter_mut().enumerate() {
+        for (row, dy) in pixels.iter_mut().zip(offsets) {
+            for (pixel, dx) in row.iter_mut().zip(offsets) {
                 if let Some(place) = self.window.source(picture, y + dy, x + dx) {
                     *pixel = &self.x[place * depth..][..depth];
                 }
@@ -83,9 +93,9 @@ impl Layer<'_> {
             let mut partial = [[[0f32; PANEL]; IN]; IN];
             for first in (0..width).step_by(S::F32_LANES) {
                 let mut half = [[simd.splat_f32s(0.); IN]; IN];
-                for y in 0..IN {
+                for y in 0..offsets.len() {
                     let mut row = [simd.splat_f32s(0.); IN];
-                    for x in 0..IN {
+                    for x in 0..offsets.len() {
                         let values = &pixels[y][x][panel..];
                         let lanes = match values.first_chunk::<PANEL>() {
                             Some(lanes) => lanes,
@@ -96,18 +106,18 @@ impl Layer<'_> {
                         };
                         row[x] = read::<S>(lanes, first);
                     }
-                    half[y] = input_transform(simd, row);
+                    half[y] = input_transform::<S, DOUBLED>(simd, row);
                 }
-                for x in 0..IN {
+                for x in 0..side(DOUBLED) {
                     let mut column = [simd.splat_f32s(0.); IN];
-                    for y in 0..IN {
+                    for y in 0..offsets.len() {
                         column[y] = half[y][x];
                     }
-                    let column = input_transform(simd, column);
-                    for y in 0..IN {
+                    let column = input_transform::<S, DOUBLED>(simd, column);
+                    for y in 0..side(DOUBLED) {
                         // SAFETY: the caller vouches for the panel.
                         unsafe {
-                            let out = out.add((y * IN + x) * distance + panel + first);
+                            let out = out.add((y * side(DOUBLED) + x) * distance + panel + first);
                             out.cast::<S::f32s>().write_unaligned(column[y]);
                         }
                     }
@@ -116,12 +126,12 @@ impl Layer<'_> {
         }
     }
 
-    /// Turns a tile's products at each of the 36 places, `distance` apart, into pixels' values of the columns `columns`.
+    /// Turns a tile's products at each of its places, `distance` apart, into pixels' values of the columns `columns`.
     ///
     /// # Safety
     /// The products of these columns must have been written.
     #[inline(always)]
-    pub unsafe fn transform_output<S: Simd>(
+    pub unsafe fn transform_output<S: Simd, const DOUBLED: bool>(
         &self,
         simd: S,
         tile: usize,
@@ -136,20 +146,20 @@ impl Layer<'_> {
             let mut pixels = [[[0f32; PANEL]; OUT]; OUT];
             for part in (0..count).step_by(S::F32_LANES) {
                 let mut half = [[simd.splat_f32s(0.); IN]; OUT];
-                for x in 0..IN {
+                for x in 0..side(DOUBLED) {
                     let mut column = [simd.splat_f32s(0.); IN];
-                    for y in 0..IN {
-                        let place = (y * IN + x) * distance + panel - columns.start + part;
+                    for y in 0..side(DOUBLED) {
+                        let place = (y * side(DOUBLED) + x) * distance + panel - columns.start + part;
                         // SAFETY: the caller vouches for the products, of which there are whole panels.
                         column[y] = unsafe { products.add(place).cast::<S::f32s>().read_unaligned() };
                     }
-                    let column = output_transform(simd, column);
+                    let column = output_transform::<S, DOUBLED>(simd, column);
                     for y in 0..OUT {
                         half[y][x] = column[y];
                     }
                 }
                 for y in 0..OUT {
-                    let row = output_transform(simd, half[y]);
+                    let row = output_transform::<S, DOUBLED>(simd, half[y]);
                     for x in 0..OUT {
                         write::<S>(&mut pixels[y][x], part, row[x]);
                     }

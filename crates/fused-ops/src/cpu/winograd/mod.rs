@@ -3,6 +3,8 @@
 //!
 //! A tile of 6 × 6 pixels is transformed to 36 values per channel; for each of these places the tiles, times the
 //! transformed weights, are one matrix product over the channels; and the 36 results are transformed back to 4 × 4 pixels.
+//! Of a picture that was doubled by nearest neighbour before, tiles have 4 × 4 pixels of their own, and 25 products are
+//! enough.
 
 #![allow(clippy::needless_range_loop)] // y and x are places of squares here, not of slices
 
@@ -26,8 +28,17 @@ use std::sync::OnceLock;
 const IN: usize = 6;
 /// Pixels along a side of what a tile makes.
 const OUT: usize = 4;
+
+/// Places along a side of a transformed tile, of a picture that was doubled or of one as it is.
+const fn side(doubled: bool) -> usize {
+    if doubled { 5 } else { IN }
+}
+
 /// Places of a transformed tile.
-const PLACES: usize = IN * IN;
+const fn places(doubled: bool) -> usize {
+    side(doubled) * side(doubled)
+}
+
 /// Columns whose products are in work at a time.
 const COLUMNS: usize = 2 * PANEL;
 
@@ -58,7 +69,8 @@ impl Way {
         const MOST_TILES: usize = 256;
 
         let tiles = pictures.tiles();
-        let panels = MOST_TRANSFORMED_WEIGHTS / (PLACES * depth * PANEL).max(1);
+        let places = places(pictures.doubled);
+        let panels = MOST_TRANSFORMED_WEIGHTS / (places * depth * PANEL).max(1);
         let (way, of_weights) = if may_keep && columns.div_ceil(PANEL) <= panels {
             (Self::Kept, 0)
         } else if tiles <= MOST_TILES {
@@ -71,13 +83,29 @@ impl Way {
         let products = (tiles + of_weights) * depth * columns;
         let transforms = tiles * (depth + columns) * OF_TILES;
         let rows = pictures.batch * pictures.height * pictures.width;
-        (PLACES * (products + transforms) < 9 * rows * depth * columns).then_some(way)
+        (places * (products + transforms) < 9 * rows * depth * columns).then_some(way)
     }
 }
 
 /// A convolution of `x`, pixels of as many channels as the weights' depth, with weights of 9 taps, in one of Winograd's
 /// ways: (pixels, the weights' columns). `kept` is where the layer keeps its transformed weights.
 pub(crate) fn convolution<F: Factor>(
+    way: Way,
+    x: &[f32],
+    pictures: Pictures,
+    window: &Window,
+    weights: &F,
+    kept: &OnceLock<Panels>,
+    epilogue: &Epilogue,
+) -> Vec<f32> {
+    if pictures.doubled {
+        by::<F, true>(way, x, pictures, window, weights, kept, epilogue)
+    } else {
+        by::<F, false>(way, x, pictures, window, weights, kept, epilogue)
+    }
+}
+
+fn by<F: Factor, const DOUBLED: bool>(
     way: Way,
     x: &[f32],
     pictures: Pictures,
@@ -96,16 +124,16 @@ pub(crate) fn convolution<F: Factor>(
         let layer = Layer { x, depth, zeros, pictures, window, epilogue, columns, out };
         match way {
             Way::Kept => {
-                let weights = kept.get_or_init(|| by_tiles::transformed(weights, 0..all));
-                by_tiles::convolution(&layer, weights, 0);
+                let weights = kept.get_or_init(|| by_tiles::transformed::<F, DOUBLED>(weights, 0..all));
+                by_tiles::convolution::<DOUBLED>(&layer, weights, 0);
             }
             Way::Parts { panels } => {
                 for first in (0..all).step_by(panels) {
-                    let part = by_tiles::transformed(weights, first..all.min(first + panels));
-                    by_tiles::convolution(&layer, &part, first * PANEL);
+                    let part = by_tiles::transformed::<F, DOUBLED>(weights, first..all.min(first + panels));
+                    by_tiles::convolution::<DOUBLED>(&layer, &part, first * PANEL);
                 }
             }
-            Way::ByColumns => by_columns::convolution(&layer, weights),
+            Way::ByColumns => by_columns::convolution::<F, DOUBLED>(&layer, weights),
         }
     };
     // SAFETY: every way writes all columns of every pixel.
@@ -132,7 +160,7 @@ mod tests {
         let epilogue = Epilogue { residual: Some(&residual), ..Epilogue::bias(Some(&bias)) };
         let expected = geometry.forward(&x, &weights, &epilogue);
         let scale = (expected.iter().map(|v| v * v).sum::<f32>() / expected.len() as f32).sqrt();
-        let pictures = Pictures { batch, height: geometry.out_height(), width: geometry.out_width() };
+        let pictures = geometry.pictures();
         let source = geometry.source();
         let mut worst = 0f32;
         for way in [Way::Kept, Way::Parts { panels: 2 }, Way::ByColumns] {
@@ -156,6 +184,9 @@ mod tests {
             (2, 5, 3, (3, 7), false),
             (3, 13, 10, (33, 50), false),
             (1, 9, 8, (20, 65), true),
+            (1, 1, 1, (1, 1), true),
+            (2, 5, 3, (3, 7), true),
+            (1, 8, 8, (150, 70), true),
             (2, 32, 31, (40, 32), false),
             (1, 8, 8, (150, 70), false),
         ] {

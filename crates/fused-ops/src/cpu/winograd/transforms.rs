@@ -1,7 +1,11 @@
 //! The transforms of Winograd's F(4×4, 3×3), interpolated at 0, ±1, ±2 and ∞ (Lavin & Gray, arXiv 1509.09308), of
 //! vectors of channels.
+//!
+//! Six neighbours of a doubled picture are `a b b c c d`. There the value at −1 is always zero, and those at 2 and −2 are
+//! both multiples of `c − b`: five products are left, the third and the fourth being the sums that the results take of the
+//! two at ±2.
 
-use super::{IN, OUT};
+use super::{IN, OUT, side};
 use crate::cpu::kernel::{PANEL, Stored};
 use crate::cpu::pack::Part;
 use pulp::Simd;
@@ -9,11 +13,23 @@ use pulp::Simd;
 /// Values of one channel panel.
 pub(super) type Lanes = [f32; PANEL];
 
-/// `Bᵀ d` of six vectors.
+/// `Bᵀ d` of six vectors; of the first four, if they are those of a picture that was doubled, to the first five.
 #[inline(always)]
-pub(super) fn input_transform<S: Simd>(simd: S, d: [S::f32s; IN]) -> [S::f32s; IN] {
-    let [d0, d1, d2, d3, d4, d5] = d;
+pub(super) fn input_transform<S: Simd, const DOUBLED: bool>(simd: S, d: [S::f32s; IN]) -> [S::f32s; IN] {
     let times = |factor: f32, x, plus| simd.mul_add_e_f32s(simd.splat_f32s(factor), x, plus);
+    if DOUBLED {
+        let [a, b, c, d, none, _] = d;
+        let step = simd.sub_f32s(c, b);
+        return [
+            times(4., a, times(-5., b, c)),
+            times(-4., b, c),
+            step,
+            step,
+            times(4., b, times(-5., c, d)),
+            none,
+        ];
+    }
+    let [d0, d1, d2, d3, d4, d5] = d;
     let (a, b) = (times(-4., d2, d4), times(-4., d1, d3));
     let (c, e) = (simd.sub_f32s(d4, d2), simd.sub_f32s(d3, d1));
     [
@@ -26,11 +42,20 @@ pub(super) fn input_transform<S: Simd>(simd: S, d: [S::f32s; IN]) -> [S::f32s; I
     ]
 }
 
-/// `Aᵀ m` of six vectors.
+/// `Aᵀ m` of six vectors, or of the first five of a picture that was doubled.
 #[inline(always)]
-pub(super) fn output_transform<S: Simd>(simd: S, m: [S::f32s; IN]) -> [S::f32s; OUT] {
-    let [m0, m1, m2, m3, m4, m5] = m;
+pub(super) fn output_transform<S: Simd, const DOUBLED: bool>(simd: S, m: [S::f32s; IN]) -> [S::f32s; OUT] {
     let times = |factor: f32, x, plus| simd.mul_add_e_f32s(simd.splat_f32s(factor), x, plus);
+    if DOUBLED {
+        let [m0, m1, sum, difference, m5, _] = m;
+        return [
+            simd.add_f32s(m0, simd.add_f32s(m1, sum)),
+            times(2., difference, m1),
+            times(4., sum, m1),
+            simd.add_f32s(m5, times(8., difference, m1)),
+        ];
+    }
+    let [m0, m1, m2, m3, m4, m5] = m;
     let (sum12, difference12) = (simd.add_f32s(m1, m2), simd.sub_f32s(m1, m2));
     let (sum34, difference34) = (simd.add_f32s(m3, m4), simd.sub_f32s(m3, m4));
     [
@@ -41,13 +66,23 @@ pub(super) fn output_transform<S: Simd>(simd: S, m: [S::f32s; IN]) -> [S::f32s; 
     ]
 }
 
-/// `G g` of three vectors.
+/// `G g` of three vectors; to the first five, if they are for a picture that was doubled.
 #[inline(always)]
-fn weight_transform<S: Simd>(simd: S, g: [S::f32s; 3]) -> [S::f32s; IN] {
+fn weight_transform<S: Simd, const DOUBLED: bool>(simd: S, g: [S::f32s; 3]) -> [S::f32s; IN] {
     let [g0, g1, g2] = g;
     let times = |factor: f32, x| simd.mul_f32s(simd.splat_f32s(factor), x);
     let near = simd.add_f32s(g0, g2);
     let far = simd.mul_add_e_f32s(simd.splat_f32s(4.), g2, g0);
+    if DOUBLED {
+        return [
+            times(1. / 4., g0),
+            times(-1. / 3., simd.add_f32s(near, g1)),
+            times(1. / 12., simd.mul_add_e_f32s(simd.splat_f32s(4.), g1, far)),
+            times(1. / 6., simd.add_f32s(far, g1)),
+            g2,
+            g2,
+        ];
+    }
     let twice = simd.add_f32s(g1, g1);
     [
         times(1. / 4., g0),
@@ -74,9 +109,9 @@ pub(super) fn write<S: Simd>(lanes: &mut Lanes, first: usize, values: S::f32s) {
 }
 
 /// Transforms the kernels of `channels` input channels of one panel of a direct convolution's weights, which has 9 taps: `out`
-/// is (36, rows, 16), of whose rows the first `channels` are written.
+/// is (places, rows, 16), of whose rows the first `channels` are written.
 #[inline(always)]
-pub(super) fn transform_weights<S: Simd, T: Stored>(
+pub(super) fn transform_weights<S: Simd, T: Stored, const DOUBLED: bool>(
     simd: S,
     weights: Part<T>,
     channels: usize,
@@ -94,14 +129,15 @@ pub(super) fn transform_weights<S: Simd, T: Stored>(
         }
         for first in (0..PANEL).step_by(S::F32_LANES) {
             let load = |y: usize, x: usize| read::<S>(&taps[3 * y + x], first);
-            let mut store = |y: usize, x: usize, v| write::<S>(&mut out[(y * IN + x) * rows + k], first, v);
+            let mut store =
+                |y: usize, x: usize, v| write::<S>(&mut out[(y * side(DOUBLED) + x) * rows + k], first, v);
             let mut half = [[simd.splat_f32s(0.); IN]; 3];
             for (y, half) in half.iter_mut().enumerate() {
-                *half = weight_transform(simd, [load(y, 0), load(y, 1), load(y, 2)]);
+                *half = weight_transform::<S, DOUBLED>(simd, [load(y, 0), load(y, 1), load(y, 2)]);
             }
-            for x in 0..IN {
-                let column = weight_transform(simd, [half[0][x], half[1][x], half[2][x]]);
-                for (y, values) in column.into_iter().enumerate() {
+            for x in 0..side(DOUBLED) {
+                let column = weight_transform::<S, DOUBLED>(simd, [half[0][x], half[1][x], half[2][x]]);
+                for (y, values) in column.into_iter().enumerate().take(side(DOUBLED)) {
                     store(y, x, values);
                 }
             }
