@@ -12,8 +12,8 @@ First every part runs in f32 on the CPU and in f16 on the GPU, on the same input
 parts by themselves, and for the latents of 20 guided steps at 512 × 512. The exit code is 1 if one of them is above 1e-2.
 Then, in turns, it times the text encoder on 64 prompts of mixed lengths and on 64 of 77 tokens, one guided UNet call at
 512 × 512, and the VAE, beside transformers and diffusers in f16 with channels last, eager and with `torch.compile`; and
-20 guided steps beside diffusers' UNet and DDIM. Both sides may choose convolutions by measuring them: PyTorch does, the
-program with FUSED_OPS_CONVOLUTION=measured. Printed are medians. `--device cpu --type f32` runs all of it without a
+20 guided steps beside diffusers' UNet and DDIM. Both sides may choose kernels by measuring them: PyTorch its convolutions,
+the program what FUSED_OPS_CONVOLUTION and FUSED_OPS_ATTENTION say. Printed are medians. `--device cpu --type f32` runs all of it without a
 GPU, to see that it works.
 
 With `--emulated` the program runs on no GPU, but under `emulated-gpu.sh`, which shows how far it is from the CPU, and no
@@ -194,8 +194,9 @@ def main() -> None:
             distances[work], worst = (ourselves, theirs), max(worst, ourselves)
             print(f"  {work}: {ourselves:.1e} from f32 on the CPU, PyTorch {theirs:.1e}", flush=True)
         heading = f"# A full-size model on {name}, in {arguments.type}, beside PyTorch {torch.__version__}"
-        if convolution := os.environ.get("FUSED_OPS_CONVOLUTION"):
-            heading += f", convolutions: {convolution}"
+        for variable in ("FUSED_OPS_CONVOLUTION", "FUSED_OPS_ATTENTION"):
+            if variable in os.environ:
+                heading += f", {variable}={os.environ[variable]}"
 
         def write_table() -> None:
             text = table(heading, ours, eager, compiled, distances)

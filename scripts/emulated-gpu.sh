@@ -24,7 +24,7 @@ done
 # One by one: without numbers, wait says nothing of what failed.
 for compiler in "${compilers[@]}"; do wait "$compiler"; done
 compile -shared -pthread "$build"/*.o -o "$build/libcuda.so.1" -Wl,-soname,libcuda.so.1
-for library in libcublas.so.13:cublas libcublasLt.so.13:cublaslt libcurand.so.10:curand libcudnn.so.9:cudnn; do
+for library in libcublas.so.13:cublas libcublasLt.so.13:cublaslt libcurand.so.10:curand libcudnn_graph.so.9:cudnn; do
     # Programs ask for these symbols in this version.
     name=${library%:*}
     echo "$name { global: *; };" >"$build/version"

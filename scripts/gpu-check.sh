@@ -25,11 +25,15 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
 
-# part SECONDS WHAT COMMAND ...: the last one may take what the others left of eight minutes, and at
-# least one.
+# part SECONDS WHAT COMMAND ...: within what is left of eight minutes.
 part() {
-    local seconds=$1 what=$2
+    local seconds=$1 what=$2 left=$((480 - SECONDS))
     shift 2
+    if [ $left -lt 1 ]; then
+        echo "SKIPPED: no time is left for $what"
+        return 1
+    fi
+    [ "$seconds" -gt $left ] && seconds=$left
     echo "== $what" >&2
     timeout "$seconds" "$@"
     local code=$?
@@ -49,7 +53,7 @@ echo "$device"
 name=$(sed 's/[^A-Za-z0-9.]\+/-/g' <<<"${device%%,*}")
 mkdir -p "$results"
 
-# The libraries of PyTorch's packages, behind those that the system has anyway.
+# The libraries of PyTorch's packages, behind those that are asked for already.
 if packages=$("$python" -c 'import nvidia; print(list(nvidia.__path__)[0])' 2>/dev/null); then
     folders=$(printf ':%s' "$packages"/*/lib)
     export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-/usr/local/cuda/lib64}$folders"
@@ -58,14 +62,16 @@ fi
 export FUSED_OPS_CONVOLUTION=own
 
 part 80 "every kernel against f64" "$program" check
+# cuDNN's convolutions, in a recording too; the program knows whether there is one.
 has_cudnn=
-if "$python" -c 'import ctypes; ctypes.CDLL("libcudnn.so.9")' 2>/dev/null; then
+if FUSED_OPS_CONVOLUTION=cudnn timeout 60 "$program" check convolution --small 2>&1 | grep -q "asks for cuDNN"; then
+    echo "SKIPPED: there is no cuDNN 9"
+else
     has_cudnn=1
+    FUSED_OPS_CONVOLUTION=cudnn part 40 "everything small, with cuDNN's convolutions" "$program" check --small
     for whose in cudnn measured; do
         FUSED_OPS_CONVOLUTION=$whose part 30 "convolutions, $whose" "$program" check convolution
     done
-else
-    echo "SKIPPED: there is no libcudnn.so.9"
 fi
 is_hopper=
 if [ "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1)" = 9.0 ]; then
@@ -106,11 +112,11 @@ fi
 if "$python" -c 'import diffusers, torch, transformers; assert torch.cuda.is_available()' 2>/dev/null; then
     if part 60 "a model of random weights" "$python" "$scripts/make-random-checkpoint.py" "$work/model" --model m9 \
         --tokenizer "$scripts/../tests/golden/tokenizer" --dtype f16; then
-        left=$((480 - SECONDS))
         [ -n "$has_cudnn" ] && export FUSED_OPS_CONVOLUTION=measured
         export FUSED_OPS_ATTENTION=measured
-        # What it has when time is over stays: it writes its table before it compiles anything, and after each work.
-        part $((left > 60 ? left : 60)) "the model beside the CPU and PyTorch" "$python" "$scripts/compare-gpu.py" \
+        # It may take all the time that is left. What it has then stays: it writes its table before it compiles anything, and
+        # after each work.
+        part 480 "the model beside the CPU and PyTorch" "$python" "$scripts/compare-gpu.py" \
             "$work/model" --program "$stopwatch" --rounds 5 --output "$results/gpu-model-$name-$(date +%F).md"
     fi
 else

@@ -189,7 +189,7 @@ impl Checker<'_> {
         self.checked += 1;
         if missed > 0 || error.is_nan() || error > allowed {
             self.failed += 1;
-            let reference = if missed > 0 { ", and no kernel ran" } else { "" };
+            let reference = if missed > 0 { ", and not by its kernel" } else { "" };
             println!("FAILED {what} {}: {error:.2e}, allowed {allowed:.2e}{reference}", name(dtype));
         }
         Ok(())
@@ -412,7 +412,7 @@ fn check_products(checker: &mut Checker, small: bool, dtype: DType, device: &Dev
         let after = Epilogue { activation: Some(Activation::Silu), ..after };
         let expected = sum.silu()?;
         checker.compare(&what(", silu"), dtype, &layer.forward_with(&x, &after)?, &expected)?;
-        // A part of the rows of another tensor: only some begin where cuBLASLt wants them.
+        // Rows that begin at a multiple of 16 bytes, but of no more.
         let some = x.narrow(0, rows / 2, rows - rows / 2)?;
         let expected = biased.narrow(0, rows / 2, rows - rows / 2)?;
         checker.compare(&what(", some rows"), dtype, &layer.forward(&some)?, &expected)?;
@@ -571,7 +571,7 @@ fn report(
     bytes: f64,
 ) -> Result<()> {
     if misses.0.swap(0, Ordering::Relaxed) > 0 {
-        candle_core::bail!("no kernel ran for {what}");
+        candle_core::bail!("not its kernel ran for {what}");
     }
     let dtype = name(dtype);
     println!(

@@ -62,14 +62,17 @@ impl Kernels {
         let context = stream.context();
         let count = CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
         let is_hopper = context.compute_capability().w()? == (9, 0);
+        let attentions = Attentions::open(is_hopper)?;
+        context.bind_to_thread().w()?;
+        let convolutions = Convolutions::open(&stream)?;
         let kernels = Arc::new(Self {
             device: device.clone(),
             module: context.load_module(Ptx::from_binary(FAT_BINARY.to_vec())).w()?,
             multiprocessors: context.attribute(count).w()?.unsigned_abs() as usize,
             functions: Mutex::default(),
-            attentions: Mutex::new(Attentions::open(is_hopper)?),
+            attentions: Mutex::new(attentions),
             products: Mutex::new(Products::new()?),
-            convolutions: Convolutions::open(&stream)?.map(Mutex::new),
+            convolutions: convolutions.map(Mutex::new),
             stream,
         });
         loaded.insert(device.id(), kernels.clone());
@@ -78,6 +81,10 @@ impl Kernels {
 
     pub fn stream(&self) -> &CudaStream {
         &self.stream
+    }
+
+    pub fn device(&self) -> &CudaDevice {
+        &self.device
     }
 
     pub fn multiprocessors(&self) -> usize {

@@ -5,7 +5,7 @@ use super::device::Kernels;
 use super::launches::launch::{Address, Element, NotCovered};
 use candle_core::Result;
 use candle_core::cuda::cudarc::cublaslt::result::{
-    CublasError, create_handle, create_matmul_desc, create_matmul_pref, create_matrix_layout,
+    CublasError, create_handle, create_matmul_desc, create_matmul_pref, create_matrix_layout, destroy_handle,
     destroy_matmul_desc, destroy_matmul_pref, destroy_matrix_layout, get_matmul_algo_heuristic, matmul,
     set_matmul_desc_attribute, set_matmul_pref_attribute,
 };
@@ -51,7 +51,6 @@ struct Shape {
     in_features: usize,
     out_features: usize,
     has_bias: bool,
-    has_residual: bool,
     /// Every tensor begins at a multiple of so many bytes.
     alignment: u32,
 }
@@ -92,7 +91,19 @@ impl Products {
         let algorithm =
             *self.algorithms.entry(shape).or_insert_with(|| described.algorithm(handle, &shape).ok());
         let algorithm = algorithm.ok_or(NotCovered("a product that cuBLASLt has no algorithm for"))?;
-        Ok(described.run(handle, &algorithm, product, kernels))
+        if let Err(error) = described.run(handle, &algorithm, product, kernels) {
+            tracing::debug!(%error, ?shape, "cuBLASLt's algorithm fails");
+            self.algorithms.insert(shape, None);
+            return Err(NotCovered("a product that cuBLASLt fails to make"));
+        }
+        Ok(Ok(()))
+    }
+}
+
+impl Drop for Products {
+    fn drop(&mut self) {
+        // SAFETY: it was created, and nobody uses it again.
+        let _ = unsafe { destroy_handle(self.handle) };
     }
 }
 
@@ -106,8 +117,7 @@ impl Product {
         if alignment < 16 {
             return Err(NotCovered("a tensor that does not begin at a multiple of 16 bytes"));
         }
-        let (has_bias, has_residual) = (self.bias.is_some(), self.residual.is_some());
-        Ok(Shape { element, rows, in_features, out_features, has_bias, has_residual, alignment })
+        Ok(Shape { element, rows, in_features, out_features, has_bias: self.bias.is_some(), alignment })
     }
 }
 

@@ -1,6 +1,7 @@
-// libcudnn.so.9 for a machine without a GPU: graphs of one convolution and sums behind it. There is one plan for each, which
+// libcudnn_graph.so.9 for a machine without a GPU: graphs of one convolution and sums behind it. There is one plan for each, which
 // asks for some memory of its own.
 #include <algorithm>
+#include <cstdio>
 #include <map>
 #include <memory>
 #include <utility>
@@ -268,6 +269,7 @@ void run(const std::vector<Operation>& graph, const std::map<int64_t, unsigned c
 
 API size_t cudnnGetVersion() { return 90000; }
 API const char* cudnnGetErrorString(Status status) { return status == BAD_PARAM ? "CUDNN_STATUS_BAD_PARAM" : "another"; }
+API void cudnnGetLastErrorString(char* text, size_t room) { snprintf(text, room, "of the emulated cuDNN"); }
 API Status cudnnCreate(void** handle) {
     *handle = new char;
     return SUCCESS;

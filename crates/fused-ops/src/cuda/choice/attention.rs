@@ -92,13 +92,12 @@ impl Attentions {
         if let Some(&takes) = self.takes_hopper.get(&shape) {
             return takes;
         }
-        let stream = kernels.stream();
         // Nothing can be tried while work is recorded.
-        if is_recorded(stream) {
+        if is_recorded(kernels.stream()) {
             return false;
         }
-        let usual = milliseconds(stream, || done(usual()));
-        let hopper = milliseconds(stream, || done(hopper()));
+        let usual = milliseconds(kernels, || done(usual()));
+        let hopper = milliseconds(kernels, || done(hopper()));
         tracing::debug!(?shape, ?usual, ?hopper, "milliseconds of attention");
         let takes = hopper.is_ok_and(|hopper| usual.is_ok_and(|usual| hopper < usual));
         self.takes_hopper.insert(shape, takes);

@@ -23,15 +23,16 @@ use std::sync::{Arc, OnceLock};
 /// Without it, `cudnn` if there is such a library, else `own`.
 const CONVOLUTION: &str = "FUSED_OPS_CONVOLUTION";
 
-/// Plans of cuDNN's that are measured: past the first few of its own opinion none was ever made for the shape.
+/// Plans of cuDNN's that are tried or measured, the best in its own opinion.
 const CANDIDATES: usize = 8;
 
 /// cuDNN on a device, and what was chosen there.
 pub(crate) struct Convolutions {
     library: &'static Library,
-    target: Target,
     is_measured: bool,
     chosen: HashMap<Shape, Option<Arc<Plan>>>,
+    /// After the plans, which are made for it.
+    target: Target,
 }
 
 impl Convolutions {
@@ -57,7 +58,7 @@ impl Convolutions {
             Ok((library, handle)) => {
                 tracing::debug!(version = library.version(), is_measured, "cuDNN has convolutions");
                 let target = Target::Present(handle);
-                Ok(Some(Self { library, target, is_measured, chosen: HashMap::new() }))
+                Ok(Some(Self { library, is_measured, chosen: HashMap::new(), target }))
             }
             Err(failure) if way.is_some() => candle_core::bail!("{CONVOLUTION} asks for cuDNN: {failure}"),
             Err(failure) => {
@@ -94,31 +95,34 @@ impl Convolutions {
         op: &Convolution,
         own: impl Fn() -> Launched,
     ) -> Option<Plan> {
-        let most = if self.is_measured { CANDIDATES } else { 1 };
-        let run = |plan: &Plan| self.run(kernels, plan, shape, op);
-        let plans = Plan::best(self.library, &self.target, shape, most).unwrap_or_else(|failure| {
+        let plans = Plan::best(self.library, &self.target, shape, CANDIDATES).unwrap_or_else(|failure| {
             tracing::debug!(%failure, "cuDNN failed");
             Vec::new()
         });
-        if !self.is_measured {
-            let plan = plans.into_iter().find(|plan| run(plan).is_ok());
-            if plan.is_none() {
-                tracing::debug!(
-                    operation = "conv2d",
-                    ?shape,
-                    "cuDNN has no plan: the crate's own kernel runs"
-                );
+        let time = |plan: &Plan| {
+            // Where nothing is measured, the first one that runs is the fastest.
+            let run = || self.run(kernels, plan, shape, op);
+            if self.is_measured { milliseconds(kernels, run) } else { run().map(|()| 0.) }
+        };
+        let mut times = plans.into_iter().filter_map(|plan| match time(&plan) {
+            Ok(time) => Some((time, plan)),
+            Err(error) => {
+                tracing::debug!(%error, "a plan of cuDNN's fails");
+                None
             }
-            return plan;
+        });
+        let fastest =
+            if self.is_measured { times.min_by(|(a, _), (b, _)| a.total_cmp(b)) } else { times.next() };
+        let Some((time, plan)) = fastest else {
+            tracing::debug!(operation = "conv2d", ?shape, "cuDNN has no plan: the crate's own kernel runs");
+            return None;
+        };
+        if !self.is_measured {
+            return Some(plan);
         }
-        let stream = kernels.stream();
-        let own = milliseconds(stream, || done(own()));
-        let times =
-            plans.into_iter().filter_map(|plan| Some((milliseconds(stream, || run(&plan)).ok()?, plan)));
-        let fastest = times.min_by(|(a, _), (b, _)| a.total_cmp(b));
-        let cudnn = fastest.as_ref().map(|(time, _)| *time);
-        tracing::debug!(?shape, ?own, ?cudnn, "milliseconds of a convolution");
-        fastest.filter(|(time, _)| own.is_ok_and(|own| own > *time)).map(|(_, plan)| plan)
+        let own = milliseconds(kernels, || done(own()));
+        tracing::debug!(?shape, ?own, cudnn = time, "milliseconds of a convolution");
+        own.map_or(true, |own| own > time).then_some(plan)
     }
 
     fn run(&self, kernels: &Kernels, plan: &Plan, shape: &Shape, op: &Convolution) -> Result<()> {

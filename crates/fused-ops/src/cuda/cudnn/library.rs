@@ -4,10 +4,12 @@ use super::super::launches::launch::Address;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
 
+/// The part of cuDNN with the graph interface, which finds the others itself. `libcudnn.so.9` would do so, too, but ends the
+/// program where this one is missing.
 #[cfg(windows)]
-const NAME: &str = "cudnn64_9.dll";
+const NAME: &str = "cudnn_graph64_9.dll";
 #[cfg(not(windows))]
-const NAME: &str = "libcudnn.so.9";
+const NAME: &str = "libcudnn_graph.so.9";
 
 /// `cudnnStatus_t`
 type Status = c_int;
@@ -61,6 +63,7 @@ macro_rules! functions {
 functions! {
     version = cudnnGetVersion() -> usize;
     error_string = cudnnGetErrorString(Status) -> *const c_char;
+    last_error = cudnnGetLastErrorString(*mut c_char, usize) -> ();
     create = cudnnCreate(*mut Pointer) -> Status;
     destroy = cudnnDestroy(Pointer) -> Status;
     set_stream = cudnnSetStream(Pointer, Pointer) -> Status;
@@ -167,12 +170,16 @@ impl Library {
         }
         // SAFETY: it gives the name of a status, or of an unknown one, which is there as long as the library.
         let name = unsafe { (self.error_string)(status) };
-        if name.is_null() {
-            return Err(Failure { call, reason: format!("status {status}") });
-        }
-        // SAFETY: see above.
-        let name = unsafe { CStr::from_ptr(name) };
-        Err(Failure { call, reason: format!("{} ({status})", name.to_string_lossy()) })
+        let name = match name.is_null() {
+            true => format!("status {status}"),
+            // SAFETY: see above.
+            false => unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned(),
+        };
+        let mut said = [0u8; 256];
+        // SAFETY: there is room for that many characters and the zero that ends them.
+        unsafe { (self.last_error)(said.as_mut_ptr().cast(), said.len() - 1) };
+        let said = CStr::from_bytes_until_nul(&said).map(CStr::to_string_lossy).unwrap_or_default();
+        Err(Failure { call, reason: format!("{name}: {}", said.trim()) })
     }
 }
 

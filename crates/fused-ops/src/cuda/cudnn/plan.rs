@@ -11,9 +11,12 @@ const BEST_FIRST: c_int = 3;
 /// `CUDNN_NUMERICAL_NOTE_TENSOR_CORE`: the only way of computing that is taken. Others round inputs or sums to fewer bits,
 /// add in an order that changes, or transform what they multiply.
 const TENSOR_CORE: c_int = 0;
-/// `CUDNN_BEHAVIOR_NOTE_SUPPORTS_CUDA_GRAPH_NATIVE_API`: the only thing that machine code may be said to be besides there. Code
-/// that is compiled first takes longer than a picture.
+/// `CUDNN_BEHAVIOR_NOTE_SUPPORTS_CUDA_GRAPH_NATIVE_API`, the only note that changes nothing here. Of the others, one is of code
+/// that has to be compiled first, which takes longer than a picture.
 const KNOWS_GRAPHS: c_int = 3;
+
+/// Of what cuDNN proposes, so much is looked at: there are some dozens for a shape, and it cannot make some after all.
+const PROPOSALS: usize = 64;
 
 /// What a plan may take of memory for itself.
 const MOST_WORKSPACE: i64 = 256 << 20;
@@ -39,9 +42,13 @@ impl Plan {
         ];
         attributes.extend(target.of_heuristics());
         let heuristics = Descriptor::new(library, Kind::EngineHeuristics, &attributes)?;
-        // Some are not taken, and some it cannot make after all.
-        let configs = heuristics.descriptors(Attribute::HeuristicsResults, Kind::EngineConfig, 4 * most)?;
-        let plans = configs.iter().filter_map(|config| Self::new(library, target, config).ok().flatten());
+        let configs = heuristics.descriptors(Attribute::HeuristicsResults, Kind::EngineConfig, PROPOSALS)?;
+        let plans = configs.iter().filter_map(|config| {
+            Self::new(library, target, config).unwrap_or_else(|failure| {
+                tracing::trace!(%failure, "cuDNN cannot make a plan that it proposed");
+                None
+            })
+        });
         Ok(plans.take(most).collect())
     }
 
