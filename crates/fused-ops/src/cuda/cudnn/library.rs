@@ -1,6 +1,7 @@
 //! The functions of cuDNN that are called, from the library that the system finds when the program runs.
 
 use super::super::launches::launch::Address;
+use std::error::Error;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
 
@@ -29,7 +30,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl Error for Failure {}
 
 /// Declares the functions with their types of C, and what loads them.
 macro_rules! functions {
@@ -47,7 +48,11 @@ macro_rules! functions {
             /// # Errors
             /// If there is none, or one without these functions.
             pub fn open() -> Result<Self, Failure> {
-                let failed = |error: libloading::Error| Failure { call: NAME, reason: error.to_string() };
+                // What the system says is in the error's source.
+                let failed = |error: libloading::Error| Failure {
+                    call: NAME,
+                    reason: error.source().map_or_else(|| error.to_string(), ToString::to_string),
+                };
                 // SAFETY: what cuDNN does when it is loaded and unloaded asks nothing of who loads it.
                 let library = unsafe { libloading::Library::new(NAME) }.map_err(failed)?;
                 Ok(Self {
