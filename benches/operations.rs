@@ -33,15 +33,18 @@ const ATTENTION: [(usize, usize, usize, usize, usize); 6] = [
     (1, 4096, 4096, 1, 512),
     (8, 77, 77, 16, 64),
 ];
-/// Channels in and out, and the side, of the most frequent 3 × 3 convolutions of UNet and VAE.
-const CONVOLUTION: [(usize, usize, usize); 7] = [
-    (320, 320, 64),
-    (640, 320, 64),
-    (640, 640, 32),
-    (1280, 1280, 16),
-    (1280, 1280, 8),
-    (512, 512, 64),
-    (128, 128, 256),
+/// Channels in and out, the side of the result, and whether the picture is doubled first, of the most frequent 3 × 3
+/// convolutions of UNet and VAE.
+const CONVOLUTION: [(usize, usize, usize, bool); 9] = [
+    (320, 320, 64, false),
+    (640, 320, 64, false),
+    (640, 640, 32, false),
+    (1280, 1280, 16, false),
+    (1280, 1280, 8, false),
+    (512, 512, 64, false),
+    (128, 128, 256, false),
+    (640, 640, 64, true),
+    (512, 512, 128, true),
 ];
 /// Pixels and channels of normalisations.
 const NORMALIZED: [(usize, usize); 3] = [(4096, 320), (1024, 640), (256, 1280)];
@@ -102,13 +105,15 @@ fn attentions(criterion: &mut Criterion) -> Result<()> {
 fn convolutions(criterion: &mut Criterion) -> Result<()> {
     let mut group = criterion.benchmark_group("convolution 3 x 3");
     group.sample_size(10);
-    let options = Conv2dOptions { stride: 1, padding: Padding::same(1), upsample: false };
-    for (inputs, outputs, side) in CONVOLUTION {
+    for (inputs, outputs, side, upsample) in CONVOLUTION {
+        let options = Conv2dOptions { stride: 1, padding: Padding::same(1), upsample };
         let vb = weights([("weight", random((outputs, inputs, 3, 3))?), ("bias", random(outputs)?)]);
         let layer = Conv2d::new(inputs, outputs, 3, options, vb)?;
-        let x = random((1, side, side, inputs))?;
+        let before = if upsample { side / 2 } else { side };
+        let x = random((1, before, before, inputs))?;
         group.throughput(Throughput::Elements((2 * 9 * side * side * inputs * outputs) as u64));
-        group.bench_function(format!("{inputs} to {outputs} at {side}"), |b| {
+        let doubled = if upsample { ", doubled" } else { "" };
+        group.bench_function(format!("{inputs} to {outputs} at {side}{doubled}"), |b| {
             b.iter(|| black_box(layer.forward(&x)))
         });
     }
