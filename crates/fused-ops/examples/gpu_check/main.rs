@@ -1,0 +1,48 @@
+//! Checks every CUDA kernel against f64 on the CPU and times it, for `scripts/gpu-check.sh`.
+//!
+//!     gpu_check check          every operation in f16 and bf16, at the shapes of the models and odd ones
+//!     gpu_check check --small  the small shapes alone, for compute-sanitizer
+//!     gpu_check check attention|convolution [--small]
+//!                              the same of these alone
+//!     gpu_check time           a line of JSON for each operation: median milliseconds, and what its floor is made of
+//!     gpu_check time attention|convolution
+//!                              the same of these alone
+//!
+//! With `FUSED_OPS_ATTENTION=hopper` attention over many keys takes the kernels for Hopper, and `time` has their shapes
+//! alone. `FUSED_OPS_CONVOLUTION` says whose convolutions run.
+//!
+//! An operation that takes the reference path, because no kernel covers it, is a failure as well: events are read.
+
+mod check;
+mod misses;
+mod shapes;
+mod time;
+
+use candle_core::Result;
+use check::{check, check_attentions, check_convolutions, check_everything};
+use fused_ops::cuda_device;
+use misses::Misses;
+use time::{time_attention, time_convolutions, time_others};
+
+fn main() -> Result<()> {
+    let misses = Misses::default();
+    tracing::subscriber::set_global_default(misses.clone()).map_err(candle_core::Error::wrap)?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let device = cuda_device(0)?;
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["check"] => check(&device, &misses, false, check_everything),
+        ["check", "--small"] => check(&device, &misses, true, check_everything),
+        ["check", "attention"] => check(&device, &misses, false, check_attentions),
+        ["check", "attention", "--small"] => check(&device, &misses, true, check_attentions),
+        ["check", "convolution"] => check(&device, &misses, false, check_convolutions),
+        ["check", "convolution", "--small"] => check(&device, &misses, true, check_convolutions),
+        ["time"] => time_attention(&device, &misses)
+            .and_then(|()| time_convolutions(&device, &misses))
+            .and_then(|()| time_others(&device, &misses)),
+        ["time", "attention"] => time_attention(&device, &misses),
+        ["time", "convolution"] => time_convolutions(&device, &misses),
+        _ => candle_core::bail!(
+            "usage: gpu_check check [attention|convolution] [--small] | time [attention|convolution]"
+        ),
+    }
+}
