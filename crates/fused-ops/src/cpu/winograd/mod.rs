@@ -98,46 +98,38 @@ pub(crate) fn convolution<F: Factor>(
     kept: &OnceLock<Panels>,
     epilogue: &Epilogue,
 ) -> Vec<f32> {
-    if pictures.doubled {
-        by::<F, true>(way, x, pictures, window, weights, kept, epilogue)
-    } else {
-        by::<F, false>(way, x, pictures, window, weights, kept, epilogue)
-    }
-}
-
-fn by<F: Factor, const DOUBLED: bool>(
-    way: Way,
-    x: &[f32],
-    pictures: Pictures,
-    window: &Window,
-    weights: &F,
-    kept: &OnceLock<Panels>,
-    epilogue: &Epilogue,
-) -> Vec<f32> {
     let FactorSize { depth, columns, .. } = weights.size();
     let rows = pictures.batch * pictures.height * pictures.width;
-    let all = columns.div_ceil(PANEL);
     epilogue.check(rows, columns);
     let write = |out: &mut [MaybeUninit<f32>]| {
         let zeros = vec![0f32; depth.next_multiple_of(PANEL)];
         let out = Shared::new(out);
         let layer = Layer { x, depth, zeros, pictures, window, epilogue, columns, out };
-        match way {
-            Way::Kept => {
-                let weights = kept.get_or_init(|| by_tiles::transformed::<F, DOUBLED>(weights, 0..all));
-                by_tiles::convolution::<DOUBLED>(&layer, weights, 0);
-            }
-            Way::Parts { panels } => {
-                for first in (0..all).step_by(panels) {
-                    let part = by_tiles::transformed::<F, DOUBLED>(weights, first..all.min(first + panels));
-                    by_tiles::convolution::<DOUBLED>(&layer, &part, first * PANEL);
-                }
-            }
-            Way::ByColumns => by_columns::convolution::<F, DOUBLED>(&layer, weights),
+        if pictures.doubled {
+            compute::<F, true>(way, &layer, weights, kept);
+        } else {
+            compute::<F, false>(way, &layer, weights, kept);
         }
     };
     // SAFETY: every way writes all columns of every pixel.
     unsafe { written(rows * columns, write) }
+}
+
+fn compute<F: Factor, const DOUBLED: bool>(way: Way, layer: &Layer, weights: &F, kept: &OnceLock<Panels>) {
+    let all = layer.columns.div_ceil(PANEL);
+    match way {
+        Way::Kept => {
+            let weights = kept.get_or_init(|| by_tiles::transformed::<F, DOUBLED>(weights, 0..all));
+            by_tiles::convolution::<DOUBLED>(layer, weights, 0);
+        }
+        Way::Parts { panels } => {
+            for first in (0..all).step_by(panels) {
+                let part = by_tiles::transformed::<F, DOUBLED>(weights, first..all.min(first + panels));
+                by_tiles::convolution::<DOUBLED>(layer, &part, first * PANEL);
+            }
+        }
+        Way::ByColumns => by_columns::convolution::<F, DOUBLED>(layer, weights),
+    }
 }
 
 #[cfg(test)]
