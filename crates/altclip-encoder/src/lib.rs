@@ -61,6 +61,7 @@ pub mod config;
 pub mod dual_encoder;
 pub mod embedder;
 pub mod error;
+pub mod foreign;
 pub mod image_processor;
 mod layer_shape;
 mod padding;
