@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::Once;
 
-use crate::error::{Error, Result};
+use crate::error::Error;
 
 thread_local! {
     /// Whether a panic on this thread becomes an error, and so is not to be printed.
@@ -52,6 +52,7 @@ fn message(panic: &(dyn std::any::Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Result;
 
     #[test]
     fn a_panic_becomes_the_files_error() {
