@@ -1,5 +1,9 @@
 //! The command `altdiffusion`: pictures from texts, and what belongs to it.
 
+// Standard output and standard error are written to in `output` alone, which escapes what could change the terminal and
+// lets no error go unnoticed.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod animation;
 mod commands;
 mod device;
@@ -8,6 +12,7 @@ mod interrupt;
 mod model;
 mod option_values;
 mod output;
+mod output_files;
 mod parameters;
 mod picture_file;
 mod preview;
@@ -60,11 +65,32 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    keep_to_one_thread_pool();
+    set_environment();
     fused_ops::keep_freed_memory();
-    let cli = Cli::parse();
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(format!("error: {}", one_line(&error)));
+            match error.downcast_ref() {
+                Some(altdiffusion_pipeline::Error::Cancelled { .. }) => ExitCode::from(interrupt::EXIT_CODE),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(message) if message.use_stderr() => refuse(&message),
+        // Help, or the version: it was asked for, so that it has to arrive.
+        Err(help) => {
+            let printed = output::check_open().and_then(|()| help.print());
+            return output::check(printed.and_then(|()| io::stdout().flush()));
+        }
+    };
     start_log(cli.verbose);
-    let result = match cli.command {
+    match cli.command {
         Command::Generate(generate) => generate.run(),
         Command::Encode(encode) => encode.run(),
         Command::Similarity(similarity) => similarity.run(),
@@ -75,28 +101,36 @@ fn main() -> ExitCode {
         Command::Search(search) => search.run(),
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Where standard error is closed there is nobody to tell; the exit code still does.
-            let _ = writeln!(io::stderr(), "error: {}", one_line(&error));
-            match error.downcast_ref() {
-                Some(altdiffusion_pipeline::Error::Cancelled { .. }) => ExitCode::from(interrupt::EXIT_CODE),
-                _ => ExitCode::FAILURE,
-            }
-        }
     }
 }
 
-/// Keeps candle's own threads from starting. They spin while they wait for one another, on the cores that the kernels of
-/// `fused-ops` compute on: with them a step of training takes more than twice as long.
-fn keep_to_one_thread_pool() {
+/// Sets what libraries read from the environment.
+///
+/// Candle's own threads must not start: they spin while they wait for one another, on the cores that the kernels of
+/// `fused-ops` compute on, and with them a step of training takes more than twice as long. Backtraces are for panics alone:
+/// candle captures one in each of its errors and displays it as a part of the message, so that `RUST_BACKTRACE=1`, which
+/// many have set for good, would turn an error of one line into a page.
+fn set_environment() {
     const THREADS: &str = "CANDLE_NUM_THREADS";
-    if std::env::var_os(THREADS).is_none() {
-        // SAFETY: this is the first thing that the program does, and no other thread exists yet.
-        unsafe { std::env::set_var(THREADS, "1") };
+    const BACKTRACES_OF_ERRORS: &str = "RUST_LIB_BACKTRACE";
+    // SAFETY: this is the first thing that the program does, and no other thread exists yet.
+    unsafe {
+        if std::env::var_os(THREADS).is_none() {
+            std::env::set_var(THREADS, "1");
+        }
+        std::env::set_var(BACKTRACES_OF_ERRORS, "0");
     }
+}
+
+/// Says why the options cannot be, and ends the program.
+fn refuse(message: &clap::Error) -> ! {
+    let text = message.to_string();
+    if text.lines().all(|line| output::printable(line) == line) {
+        message.exit();
+    }
+    // What was typed, or pasted, would change the terminal.
+    text.lines().for_each(output::complain);
+    std::process::exit(message.exit_code())
 }
 
 fn start_log(verbose: bool) {
@@ -105,7 +139,11 @@ fn start_log(verbose: bool) {
         "info,altdiffusion=debug,altclip_encoder=debug,altdiffusion_pipeline=debug,altclip_training=debug";
     let default = if verbose { VERBOSE } else { QUIET };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(|| output::LogWriter)
+        .init();
 }
 
 /// An error and its causes, joined by `: `. A cause that the line ends with already is not said twice.

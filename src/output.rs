@@ -1,79 +1,150 @@
-//! The files that a subcommand writes: looked at before the work, and written whole or not at all after it.
+//! Writes to standard output and standard error, and nothing else in the command does.
+//!
+//! There is one writer for people and one for machines. Names, prompts and errors come from strangers: people get them with
+//! everything escaped that could move the cursor or turn the text around, machines get JSON, which escapes for itself.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf, is_separator};
+use std::fmt::{Display, Write as _};
+use std::io::{self, ErrorKind, Write};
 
-use altdiffusion_pipeline::write_whole;
-use anyhow::{Context, Result, bail};
-use candle_core::Tensor;
-use candle_core::safetensors::save;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// Finds out whether a file can be written at `path`, so that no work is done in vain. `option` is the one that gave it.
+/// No line is longer than this many characters; a path on Linux has at most 4096 bytes.
+const LONGEST: usize = 4096;
+
+/// What is shown of the end of a line that is too long: the end of an error often says most.
+const LONGEST_END: usize = 256;
+
+/// Writes a line for people to standard output.
 ///
 /// # Errors
-/// When there is no such directory, it cannot be written to, or something other than a file is at `path`.
-pub fn check_writable(option: &str, path: &Path) -> Result<()> {
-    let shown = path.display();
-    if path.is_dir() || path.as_os_str().to_string_lossy().ends_with(is_separator) {
-        bail!("{option} {shown}: expected the name of a file, found that of a directory");
+/// When standard output cannot be written to, unless its reader has gone.
+pub fn print_line(line: impl Display) -> Result<()> {
+    print(&format!("{}\n", printable(&line.to_string())))
+}
+
+/// Writes a value for machines to standard output.
+///
+/// # Errors
+/// When standard output cannot be written to, unless its reader has gone.
+pub fn print_json(value: &(impl Serialize + ?Sized)) -> Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// Writes text to standard output as it is: its parts must be [`printable`] already.
+///
+/// A reader that has gone, as `head` goes, has what it wanted: that is not an error and ends with exit code 0, as ripgrep
+/// does it. Dying of SIGPIPE instead would stop a run whose files matter more than its last line, and fail a script under
+/// `set -o pipefail`. Everything else, such as a full disk, is an error: what was asked for did not arrive.
+///
+/// # Errors
+/// When standard output cannot be written to, unless its reader has gone.
+pub fn print(text: &str) -> Result<()> {
+    check(write_now(text))
+}
+
+/// Turns what writing to standard output came to into the error that ends the program.
+///
+/// # Errors
+/// As `written`, unless the reader has gone.
+pub fn check(written: io::Result<()>) -> Result<()> {
+    match written {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+            tracing::debug!("standard output: {error}");
+            Ok(())
+        }
+        written => written.context("standard output cannot be written to"),
     }
-    let directory = match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => directory,
-        Some(_) => Path::new("."),
-        None => bail!("{option}: expected the name of a file, found {shown:?}"),
-    };
-    if !directory.is_dir() {
-        bail!("{option} {shown}: cannot be written, {} is not a directory", directory.display());
+}
+
+fn write_now(text: &str) -> io::Result<()> {
+    check_open()?;
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    // Otherwise a full disk would come out after the last error was looked at, or never.
+    stdout.flush()
+}
+
+/// Writes a line for people to standard error. Where that is closed there is nobody to tell.
+pub fn complain(line: impl Display) {
+    let line = format!("{}\n", printable(&line.to_string()));
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// The text with everything escaped, as in Rust, that would change how a terminal shows the rest: control characters, and
+/// those that turn the direction of writing around. Of a very long text, the middle is left out.
+pub fn printable(text: &str) -> String {
+    let length = text.chars().count();
+    if length <= LONGEST {
+        return escaped(text.chars());
     }
-    // The file is replaced, and to replace a device or a pipe is never meant.
-    if path.exists() && !path.is_file() {
-        bail!("{option} {shown}: cannot be written, it is no ordinary file");
-    }
-    match tempfile::Builder::new().tempfile_in(directory) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            bail!("{option} {shown}: cannot be written to {}: {}", directory.display(), error.kind())
+    let left_out = length - LONGEST;
+    let start = escaped(text.chars().take(LONGEST - LONGEST_END));
+    let end = escaped(text.chars().skip(length - LONGEST_END));
+    format!("{start} … ({left_out} characters) … {end}")
+}
+
+fn escaped(characters: impl Iterator<Item = char>) -> String {
+    let mut shown = String::new();
+    for character in characters {
+        match character {
+            // The marks, embeddings, overrides and isolates of Unicode's bidirectional algorithm (UAX #9, section 2), and
+            // the separators that end a line.
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                shown.extend(character.escape_unicode());
+            }
+            _ if character.is_control() => shown.extend(character.escape_default()),
+            _ => shown.push(character),
         }
     }
+    shown
 }
 
-/// The names of `count` pictures: `out.png` alone, or `out-1.png`, `out-2.png` …
-pub fn numbered(path: &Path, count: usize) -> Vec<PathBuf> {
-    if count == 1 {
-        return vec![path.to_owned()];
+/// Writes log lines to standard error, each of which is [`printable`].
+pub struct LogWriter;
+
+impl Write for LogWriter {
+    /// Takes the whole line that the subscriber hands over at a time.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let mut shown = printable(text.strip_suffix('\n').unwrap_or(&text));
+        // Writing to a string does not fail.
+        let _ = shown.write_char('\n');
+        io::stderr().write_all(shown.as_bytes())?;
+        Ok(line.len())
     }
-    let name = |number: usize| {
-        let mut name = path.file_stem().map_or_else(OsString::new, OsString::from);
-        name.push(format!("-{number}"));
-        if let Some(extension) = path.extension() {
-            name.push(".");
-            name.push(extension);
-        }
-        path.with_file_name(name)
-    };
-    (1..=count).map(name).collect()
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
-/// Writes tensors by their names, as safetensors.
+/// Standard output was open when the program started.
 ///
 /// # Errors
-/// When the file cannot be written.
-pub fn write_tensors(path: &Path, tensors: &HashMap<&str, Tensor>) -> Result<()> {
-    write_whole(path, |temporary| save(tensors, temporary).map_err(io::Error::other)).context("--output")
+/// When it was not, with the system's own error for that.
+pub fn check_open() -> io::Result<()> {
+    #[cfg(unix)]
+    if at_start::STDOUT_IS_CLOSED.load(std::sync::atomic::Ordering::Relaxed) {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    Ok(())
 }
 
-/// Writes what took how long, as JSON.
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn write_timings(path: &Path, timings: &impl Serialize) -> Result<()> {
-    let mut json = serde_json::to_vec_pretty(timings).context("--timings")?;
-    json.push(b'\n');
-    write_whole(path, |temporary| fs::write(temporary, json)).context("--timings")
+/// What is looked at before Rust's runtime starts: it opens /dev/null where a standard stream is closed, after which
+/// writing succeeds.
+#[cfg(unix)]
+mod at_start {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    pub static STDOUT_IS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+    #[ctor::ctor(unsafe)]
+    fn look_at_stdout() {
+        // SAFETY: asks for a flag of a file descriptor by its number, which may be one that is not open.
+        let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+        STDOUT_IS_CLOSED.store(flags == -1, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
@@ -81,10 +152,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_pictures_are_numbered_before_the_ending() {
-        let names = |path: &str, count| numbered(Path::new(path), count);
-        assert_eq!(names("a/out.png", 1), [Path::new("a/out.png")]);
-        assert_eq!(names("a/out.png", 2), [Path::new("a/out-1.png"), Path::new("a/out-2.png")]);
-        assert_eq!(names("猫.v1.webp", 2)[1], Path::new("猫.v1-2.webp"));
+    fn what_would_change_the_terminal_is_escaped() {
+        for (text, shown) in [
+            ("一只猫 café ❤️", "一只猫 café ❤️"),
+            ("a\u{1b}[2Jb\r\n\tc\0\u{9b}", "a\\u{1b}[2Jb\\r\\n\\tc\\u{0}\\u{9b}"),
+            ("gpj.\u{202e}exe\u{2069}", "gpj.\\u{202e}exe\\u{2069}"),
+            ("one\u{2028}two", "one\\u{2028}two"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
+    }
+
+    #[test]
+    fn of_long_lines_both_ends_are_shown() {
+        let exact = "猫".repeat(LONGEST);
+        assert_eq!(printable(&exact), exact);
+        let shown = printable(&format!("start{}end", "x".repeat(100 << 20)));
+        assert!(shown.starts_with("startxx") && shown.ends_with("xxend"));
+        assert!(shown.contains("… (104853512 characters) …") && shown.chars().count() < LONGEST + 64);
+    }
+
+    #[test]
+    fn only_a_reader_that_has_gone_is_forgiven() {
+        assert!(check(Err(ErrorKind::BrokenPipe.into())).is_ok());
+        let error = check(Err(ErrorKind::StorageFull.into())).err().map(|error| format!("{error:#}"));
+        assert!(error.is_some_and(|error| error.starts_with("standard output cannot be written to: ")));
     }
 }

@@ -1,11 +1,14 @@
 //! Pictures in the terminal: every character is two pixels, `▀` in the colour of the upper one on that of the lower.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
+use anyhow::Result;
 use image::imageops::{FilterType, resize};
 use image::{GenericImage, Rgb, RgbImage};
 use terminal_size::{Height, Width, terminal_size_of};
+
+use crate::output::print;
 
 /// Pictures shown side by side, at most.
 const MOST_PICTURES: usize = 4;
@@ -51,8 +54,8 @@ impl Colours {
 ///
 /// # Errors
 /// When standard output cannot be written to.
-pub fn show(pictures: &[RgbImage]) -> io::Result<()> {
-    let mut stdout = io::stdout();
+pub fn show(pictures: &[RgbImage]) -> Result<()> {
+    let stdout = io::stdout();
     let colours = Colours::of_environment(|name| std::env::var(name).ok());
     let (true, Some(colours), Some((Width(columns), Height(lines)))) =
         (stdout.is_terminal(), colours, terminal_size_of(&stdout))
@@ -61,8 +64,7 @@ pub fn show(pictures: &[RgbImage]) -> io::Result<()> {
     };
     let pixels = (u32::from(columns), 2 * u32::from(lines.saturating_sub(OTHER_LINES)));
     let Some(strip) = strip(pictures, pixels) else { return Ok(()) };
-    let text = half_blocks(&strip, colours).map_err(io::Error::other)?;
-    stdout.write_all(text.as_bytes())
+    print(&half_blocks(&strip, colours)?)
 }
 
 /// Pictures of one size side by side, made smaller where they do not fit into `(width, height)`. None, if nothing fits.

@@ -1,10 +1,12 @@
 //! What a person sees while the work goes on. Nothing, where standard error is not a terminal.
 
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+
+use crate::output::complain;
 
 const SPINNER: &str = "{spinner} {msg}";
 const BAR: &str = "{msg} [{wide_bar}] {pos}/{len}, {eta} left";
@@ -18,17 +20,14 @@ const LOSS_MEMORY: f64 = 0.98;
 
 /// Says what is being done, on a line of its own. For work that may show progress itself, as downloads do.
 pub fn announce(what: &str) {
-    let mut stderr = io::stderr();
-    if stderr.is_terminal() {
-        // An announcement that cannot be shown is not worth an error.
-        let _ = writeln!(stderr, "{what}");
+    if io::stderr().is_terminal() {
+        complain(what);
     }
 }
 
 /// Says what a person should know although the work goes on.
 pub fn warn(what: &str) {
-    // A warning that cannot be shown is not worth an error.
-    let _ = writeln!(io::stderr(), "warning: {what}");
+    complain(format!("warning: {what}"));
 }
 
 /// One line that says what is being done and, as soon as steps have been done, how long it will take.
@@ -76,8 +75,7 @@ impl Progress {
 
     /// Says something on a line of its own, also where no progress is shown.
     pub fn note(&self, text: &str) {
-        // A note that cannot be shown is not worth an error.
-        let _ = self.0.suspend(|| writeln!(io::stderr(), "{text}"));
+        self.0.suspend(|| complain(text));
     }
 
     /// Says what is being done next, again of a length that is not known.
@@ -132,16 +130,16 @@ impl TrainingProgress {
             let left = per_step * (total - done) as f64 / 60.;
             let line = format!("{}: {done}/{total}, loss {loss:.4}", self.stage);
             if done == first {
-                eprintln!("{line}");
+                complain(line);
             } else {
-                eprintln!("{line}, {per_step:.2} s a step, {left:.0} min left");
+                complain(format!("{line}, {per_step:.2} s a step, {left:.0} min left"));
             }
         }
     }
 
     /// Says something on a line of its own.
     pub fn note(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{}: {text}", self.stage));
+        self.bar.suspend(|| complain(format!("{}: {text}", self.stage)));
     }
 }
 

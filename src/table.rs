@@ -1,16 +1,18 @@
 //! Tables for people to read on standard output.
 
-use std::io::{self, Write};
-
+use anyhow::Result;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
+
+use crate::output::{print, printable};
 
 /// Columns under a header, as wide as what stands in them; those from `numbers` on hold numbers.
 pub fn table(header: Vec<String>, rows: Vec<Vec<String>>, numbers: usize) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header);
-    table.add_rows(rows);
+    let shown = |row: Vec<String>| row.iter().map(|cell| printable(cell)).collect::<Vec<_>>();
+    table.set_header(shown(header));
+    table.add_rows(rows.into_iter().map(shown));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
         if column.index >= numbers {
@@ -20,11 +22,12 @@ pub fn table(header: Vec<String>, rows: Vec<Vec<String>>, numbers: usize) -> Tab
     table
 }
 
-/// Prints text, or JSON. That nobody reads it is not worth an error.
-pub fn print(text: impl std::fmt::Display) {
-    if let Err(error) = writeln!(io::stdout().lock(), "{text}") {
-        tracing::debug!("standard output: {error}");
-    }
+/// Writes a table to standard output.
+///
+/// # Errors
+/// When standard output cannot be written to, unless its reader has gone.
+pub fn print_table(table: &Table) -> Result<()> {
+    print(&format!("{table}\n"))
 }
 
 /// A share of one, in percent.

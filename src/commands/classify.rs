@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use crate::model::ModelArgs;
 use crate::option_values;
-use crate::table::{percent, print, table};
+use crate::output::{complain, print_json};
+use crate::table::{percent, print_table, table};
 use crate::text_lines::read_texts;
 
 /// Tell which of some labels pictures show.
@@ -97,13 +98,13 @@ impl Classify {
                 }
                 Err(error) => {
                     skipped += 1;
-                    eprintln!("skipped: {error}");
+                    complain(format!("skipped: {error}"));
                 }
             }
         }
         self.report(&pictures)?;
         if skipped > 0 {
-            eprintln!("{skipped} of {} pictures skipped", self.images.len());
+            complain(format!("{skipped} of {} pictures skipped", self.images.len()));
         }
         if pictures.is_empty() {
             bail!("none of the pictures could be read");
@@ -113,7 +114,7 @@ impl Classify {
 
     fn report(&self, pictures: &[Picture]) -> Result<()> {
         if self.json {
-            print(serde_json::to_string_pretty(pictures)?);
+            print_json(pictures)?;
             return Ok(());
         }
         let rows = pictures.iter().flat_map(|picture| {
@@ -124,7 +125,7 @@ impl Classify {
         });
         if !pictures.is_empty() {
             let header = ["image", "label", "probability"].map(str::to_owned).to_vec();
-            print(table(header, rows.collect(), 2));
+            print_table(&table(header, rows.collect(), 2))?;
         }
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! `altdiffusion convert`: a model from one layout and number type to another.
 
 use std::ffi::OsStr;
-use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +14,8 @@ use clap::Args;
 use crate::interrupt::Interrupt;
 use crate::model::open_source;
 use crate::option_values;
-use crate::output::check_writable;
+use crate::output::print_line;
+use crate::output_files::check_writable;
 use crate::progress::{Progress, announce};
 
 /// What is written, by the ending of its name.
@@ -152,11 +152,7 @@ impl Convert {
             converted
         };
         drop(progress);
-        if let Err(error) = self.report(&converted, &losses) {
-            // The model is there, and that nobody reads where takes nothing from it.
-            tracing::debug!("standard output: {error}");
-        }
-        Ok(())
+        self.report(&converted, &losses)
     }
 
     /// What can be wrong with the options comes out before the work begins.
@@ -212,29 +208,28 @@ impl Convert {
         Ok(ModelParts::in_folders(&open_source(&self.source, self.variant.as_deref())?)?)
     }
 
-    fn report(&self, converted: &Converted, losses: &[OutputLoss]) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        write!(stdout, "{}: {} tensors", self.output.display(), converted.tensors)?;
+    fn report(&self, converted: &Converted, losses: &[OutputLoss]) -> Result<()> {
+        let mut line = format!("{}: {} tensors", self.output.display(), converted.tensors);
         let left_out = &converted.left_out;
         if !left_out.is_empty() {
             let named: Vec<&str> = left_out.iter().take(MOST_LISTED).map(String::as_str).collect();
             let more = if left_out.len() > MOST_LISTED { ", …" } else { "" };
-            write!(stdout, ", {} others left out: {}{more}", left_out.len(), named.join(", "))?;
+            line += &format!(", {} others left out: {}{more}", left_out.len(), named.join(", "));
         }
         for (dtype, count) in &converted.fell_back {
-            write!(stdout, ", {count} of them as {dtype} because their rows are no whole blocks")?;
+            line += &format!(", {count} of them as {dtype} because their rows are no whole blocks");
         }
-        writeln!(stdout)?;
+        print_line(line)?;
         if !losses.is_empty() {
             let side = UNetProbe::SIDE;
-            writeln!(stdout, "the UNet's output beside that of {}, at {side}×{side} pixels:", self.source)?;
+            print_line(format!(
+                "the UNet's output beside that of {}, at {side}×{side} pixels:",
+                self.source
+            ))?;
         }
         for OutputLoss { timestep, cosine, relative_distance } in losses {
-            writeln!(
-                stdout,
-                "  timestep {timestep:>3}: cosine {cosine:.6}, distance {:.2} %",
-                100. * relative_distance
-            )?;
+            let distance = 100. * relative_distance;
+            print_line(format!("  timestep {timestep:>3}: cosine {cosine:.6}, distance {distance:.2} %"))?;
         }
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! `altdiffusion embed`: texts and pictures to vectors that can be compared.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use altclip_encoder::embedder::{Embedder, IMAGE_BATCH};
@@ -15,7 +14,8 @@ use crate::embedding::pictures::Pictures;
 use crate::embedding::texts::Texts;
 use crate::embedding::{Survey, digest_of_numbers, unit_vector};
 use crate::model::ModelArgs;
-use crate::output::check_writable;
+use crate::output::print_line;
+use crate::output_files::check_writable;
 use crate::progress::{Progress, announce};
 
 /// Texts embedded at a time, and after which the work can go on with the same bits.
@@ -137,11 +137,7 @@ impl Embed {
         let embedded = embedded.into_iter().flatten().collect::<Vec<_>>().join(", ");
         let skipped = count(skipped, "picture").map(|pictures| format!("; {pictures} skipped"));
         let line = format!("{}: {embedded}{}", self.output.display(), skipped.unwrap_or_default());
-        // The file is there, and that nobody reads where takes nothing from it.
-        if let Err(error) = writeln!(io::stdout(), "{line}") {
-            tracing::debug!("standard output: {error}");
-        }
-        Ok(())
+        print_line(line)
     }
 
     fn inputs(&self) -> Result<(Texts, Pictures)> {

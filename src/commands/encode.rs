@@ -1,7 +1,6 @@
 //! `altdiffusion encode`: texts to the hidden states that a UNet attends to.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -15,7 +14,8 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::model::ModelArgs;
-use crate::output::{check_writable, write_tensors, write_timings};
+use crate::output::print_line;
+use crate::output_files::{check_writable, write_tensors, write_timings};
 use crate::progress::{Progress, announce};
 use crate::text_lines::read_texts;
 
@@ -110,11 +110,7 @@ impl Encode {
             1 => "1 text".to_owned(),
             texts => format!("{texts} texts"),
         };
-        // The file is there, and that nobody reads where takes nothing from it.
-        if let Err(error) = writeln!(io::stdout(), "{}: {texts}", self.output.display()) {
-            tracing::debug!("standard output: {error}");
-        }
-        Ok(())
+        print_line(format!("{}: {texts}", self.output.display()))
     }
 }
 

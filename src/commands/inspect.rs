@@ -11,8 +11,9 @@ use candle_core::{DType, Device};
 use clap::Args;
 use serde::Serialize;
 
+use crate::output::{print_json, print_line};
 use crate::shipped;
-use crate::table::{print, table};
+use crate::table::{print_table, table};
 
 /// Tensors of one kind that are listed before the rest is only counted.
 const MOST_LISTED: usize = 20;
@@ -55,9 +56,9 @@ impl Inspect {
             None => inspect(&shipped::source())?,
         };
         if self.json {
-            print(serde_json::to_string_pretty(&report)?);
+            print_json(&report)?;
         } else {
-            self.show(&report);
+            self.show(&report)?;
         }
         let broken: usize = report.parts.iter().map(|part| part.missing.len() + part.misshapen.len()).sum();
         match (report.problems.first(), broken) {
@@ -69,8 +70,9 @@ impl Inspect {
         }
     }
 
-    fn show(&self, report: &Report) {
-        print(format!("{}: {}\n", report.model, report.uses.join("; ")));
+    fn show(&self, report: &Report) -> Result<()> {
+        print_line(format!("{}: {}", report.model, report.uses.join("; ")))?;
+        print_line("")?;
         let header = ["part", "tensors", "parameters", "MB", "types", "missing", "other shape", "unexpected"];
         let row = |part: &PartReport| {
             let types: Vec<String> = part.dtypes.iter().map(|(dtype, n)| format!("{dtype} × {n}")).collect();
@@ -85,23 +87,24 @@ impl Inspect {
                 part.unexpected.len().to_string(),
             ]
         };
-        print(table(header.map(str::to_owned).to_vec(), report.parts.iter().map(row).collect(), 1));
+        print_table(&table(header.map(str::to_owned).to_vec(), report.parts.iter().map(row).collect(), 1))?;
         for part in &report.parts {
             for tensor in &part.missing {
-                print(format!("{}: missing {} {:?}", part.file, tensor.name, tensor.expected));
+                print_line(format!("{}: missing {} {:?}", part.file, tensor.name, tensor.expected))?;
             }
             for tensor in &part.misshapen {
                 let (name, found, expected) = (&tensor.name, &tensor.found, &tensor.expected);
-                print(format!("{}: {name} is {found:?}, expected {expected:?}", part.file));
+                print_line(format!("{}: {name} is {found:?}, expected {expected:?}", part.file))?;
             }
             let listed = if self.all { part.unexpected.len() } else { MOST_LISTED };
             for name in part.unexpected.iter().take(listed) {
-                print(format!("{}: unexpected {name}", part.file));
+                print_line(format!("{}: unexpected {name}", part.file))?;
             }
             if let Some(more) = part.unexpected.len().checked_sub(listed).filter(|&more| more > 0) {
-                print(format!("{}: and {more} more (--all lists them)", part.file));
+                print_line(format!("{}: and {more} more (--all lists them)", part.file))?;
             }
         }
+        Ok(())
     }
 }
 

@@ -1,19 +1,19 @@
 //! `altdiffusion search`: which of many texts and pictures are nearest to a text or a picture.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use altclip_encoder::embedder::Embedder;
 use altclip_encoder::picture::{self, DecodeOptions};
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::embedding::index::{Hit, Index, Kind, Tables};
 use crate::embedding::unit_vector;
 use crate::model::ModelArgs;
 use crate::option_values;
-use crate::output::check_writable;
+use crate::output::{print, print_json, printable};
+use crate::output_files::check_writable;
 use crate::progress::{announce, warn};
 use crate::result_page;
 
@@ -110,12 +110,7 @@ impl Search {
             };
             result_page::write(path, (query.0, &query.1), &hits)?;
         }
-        let printed = if self.json { as_json(&hits)? } else { as_table(&hits) };
-        // That nobody reads on is not an error: `search … | head` is common.
-        if let Err(error) = io::stdout().write_all(printed.as_bytes()) {
-            tracing::debug!("standard output: {error}");
-        }
-        Ok(())
+        if self.json { print_json(&as_json(&hits)) } else { print(&as_table(&hits)) }
     }
 
     /// The vector of what is looked for.
@@ -144,7 +139,7 @@ impl Search {
         {
             let index = self.index.display();
             let line = format!("{index} was made with {}, and is searched with {model}", about.model);
-            warn(&printable(&line));
+            warn(&line);
         }
         Ok(())
     }
@@ -161,13 +156,11 @@ fn kind(kind: Kind) -> &'static str {
     }
 }
 
-fn as_json(hits: &[Hit]) -> Result<String> {
+fn as_json(hits: &[Hit]) -> Vec<Value> {
     let hits = (1..).zip(hits).map(
         |(rank, hit)| json!({ "rank": rank, "score": hit.score, "kind": kind(hit.kind), "item": hit.item }),
     );
-    let mut json = serde_json::to_string_pretty(&hits.collect::<Vec<_>>())?;
-    json.push('\n');
-    Ok(json)
+    hits.collect()
 }
 
 /// Rank, score, kind and item on a line each.
@@ -177,19 +170,6 @@ fn as_table(hits: &[Hit]) -> String {
         format!("{rank:>digits$}  {:7.4}  {:5}  {}\n", hit.score, kind(hit.kind), printable(&hit.item))
     };
     (1..).zip(hits).map(line).collect()
-}
-
-/// Characters that would change what a terminal shows are written as in Rust.
-fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
 }
 
 #[cfg(test)]

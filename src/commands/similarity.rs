@@ -10,8 +10,9 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::model::ModelArgs;
+use crate::output::print_json;
 use crate::progress::Progress;
-use crate::table::{percent, print, table};
+use crate::table::{percent, print_table, table};
 
 /// Tell how well texts go with pictures.
 ///
@@ -73,7 +74,7 @@ impl Similarity {
         drop(progress);
         let rows = self.rows(&images.matmul(&texts.t()?)?, &logits)?;
         if self.json {
-            print(serde_json::to_string_pretty(&rows)?);
+            print_json(&rows)?;
             return Ok(());
         }
         let header = ["image".to_owned()].into_iter().chain(self.texts.iter().cloned()).collect();
@@ -81,7 +82,7 @@ impl Similarity {
             let shares = picture.texts.iter().map(|text| percent(text.probability));
             [picture.image.clone()].into_iter().chain(shares).collect()
         };
-        print(table(header, rows.into_iter().map(line).collect(), 1));
+        print_table(&table(header, rows.into_iter().map(line).collect(), 1))?;
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use image::RgbImage;
 use std::path::{Path, PathBuf};
 
 use crate::device::DeviceChoice;
+use crate::output::{complain, print_json, print_line};
 
 #[derive(Debug, Args)]
 pub struct Emoji {
@@ -67,7 +68,10 @@ impl Emoji {
         let score = evaluation.run(&source, &data, &self.device.open()?, |drawn| {
             let mark = |right: bool| if right { "right" } else { "wrong" };
             let (encoder, pixels) = (mark(drawn.right_by_encoder), mark(drawn.right_by_pixels));
-            eprintln!("{} {encoder} by encoder, {pixels} by pixels: {}", drawn.language, drawn.prompt);
+            complain(format!(
+                "{} {encoder} by encoder, {pixels} by pixels: {}",
+                drawn.language, drawn.prompt
+            ));
             pictures.push(drawn.picture.clone());
         })?;
         if let Some(path) = &self.sheet {
@@ -75,17 +79,16 @@ impl Emoji {
             sheet.save(path).with_context(|| format!("{}", path.display()))?;
         }
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&score)?);
-            return Ok(());
+            return print_json(&score);
         }
-        println!("| language | prompts | right by the image encoder | right by pixels |");
-        println!("|---|---|---|---|");
+        print_line("| language | prompts | right by the image encoder | right by pixels |")?;
+        print_line("|---|---|---|---|")?;
         for language in &score.languages {
             let share = |n: usize| format!("{:.0} %", 100. * n as f64 / language.prompts.max(1) as f64);
             let (encoder, pixels) = (share(language.right_by_encoder), share(language.right_by_pixels));
-            println!("| {} | {} | {encoder} | {pixels} |", language.language, language.prompts);
+            print_line(format!("| {} | {} | {encoder} | {pixels} |", language.language, language.prompts))?;
         }
-        println!("\nThe VAE alone reconstructs the training pictures at {:.1} dB.", score.vae_psnr);
-        Ok(())
+        print_line("")?;
+        print_line(format!("The VAE alone reconstructs the training pictures at {:.1} dB.", score.vae_psnr))
     }
 }

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::embedders::{Embedders, embed_pictures, percent};
 use crate::option_values;
-use crate::table::{print, table};
+use crate::output::print_json;
+use crate::table::{print_table, table};
 
 /// How often a caption finds its picture among all, and a picture one of its captions.
 ///
@@ -93,14 +94,14 @@ impl Retrieval {
             Ok(())
         })?;
         if self.json {
-            print(serde_json::to_string_pretty(&rows)?);
+            print_json(&rows)?;
             return Ok(());
         }
         let header = ["model", "language", "pictures", "captions"].map(str::to_owned).into_iter();
         let recalls = |way: &str| RECALLS.map(|k| format!("{way} R@{k}"));
         let header =
             header.chain(recalls("text → image")).chain(recalls("image → text")).chain(["MR".to_owned()]);
-        print(table(header.collect(), rows.iter().map(Row::cells).collect(), 2));
+        print_table(&table(header.collect(), rows.iter().map(Row::cells).collect(), 2))?;
         Ok(())
     }
 }

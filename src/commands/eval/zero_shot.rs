@@ -9,7 +9,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::embedders::{Embedders, embed_pictures, percent};
-use crate::table::{print, table};
+use crate::output::print_json;
+use crate::table::{print_table, table};
 use crate::text_lines::read_texts;
 
 /// How often a picture's class is the one whose texts are nearest to it.
@@ -95,7 +96,7 @@ impl ZeroShot {
             Ok(())
         })?;
         if self.json {
-            print(serde_json::to_string_pretty(&rows)?);
+            print_json(&rows)?;
             return Ok(());
         }
         let header = ["model", "language", "pictures", "top-1", "top-5", "mean per class"].map(str::to_owned);
@@ -107,7 +108,7 @@ impl ZeroShot {
                 .chain(shares)
                 .collect()
         };
-        print(table(header.to_vec(), rows.iter().map(cells).collect(), 2));
+        print_table(&table(header.to_vec(), rows.iter().map(cells).collect(), 2))?;
         Ok(())
     }
 

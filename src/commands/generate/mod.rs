@@ -6,7 +6,6 @@ mod from_picture;
 mod image_prompt;
 mod sampling;
 
-use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -31,7 +30,8 @@ use self::sampling::Sampling;
 use crate::animation::Animation;
 use crate::interrupt::Interrupt;
 use crate::model::ModelArgs;
-use crate::output::{check_writable, numbered, write_timings};
+use crate::output::print_line;
+use crate::output_files::{check_writable, numbered, write_timings};
 use crate::parameters::Parameters;
 use crate::picture_file::{PictureFormat, write_picture};
 use crate::progress::{Progress, warn};
@@ -291,11 +291,7 @@ impl Generate {
             write_timings(path, &Seconds::new(loaded, &generated.timings, start.elapsed()))?;
         }
 
-        if let Err(error) = self.report(&files.paths, &pictures, seed) {
-            // The pictures are there, and that nobody reads where takes nothing from them.
-            tracing::debug!("standard output: {error}");
-        }
-        Ok(())
+        self.report(&files.paths, &pictures, seed)
     }
 
     /// The files to be written, each of which can be.
@@ -399,21 +395,20 @@ impl Generate {
     }
 
     /// Shows the pictures, and says where they are and how to get them again.
-    fn report(&self, paths: &[PathBuf], pictures: &[RgbImage], seed: Option<u64>) -> io::Result<()> {
+    fn report(&self, paths: &[PathBuf], pictures: &[RgbImage], seed: Option<u64>) -> Result<()> {
         if !self.no_preview {
             preview::show(pictures)?;
         }
-        let mut stdout = io::stdout().lock();
         for (index, (path, picture)) in paths.iter().zip(pictures).enumerate() {
             let (width, height) = picture.dimensions();
-            write!(stdout, "{}: {width} × {height} pixels", path.display())?;
+            let mut line = format!("{}: {width} × {height} pixels", path.display());
             if let Some(seed) = seed {
-                write!(stdout, ", seed {seed}")?;
+                line += &format!(", seed {seed}");
                 if paths.len() > 1 {
-                    write!(stdout, ", picture {} of {}", index + 1, paths.len())?;
+                    line += &format!(", picture {} of {}", index + 1, paths.len());
                 }
             }
-            writeln!(stdout)?;
+            print_line(line)?;
         }
         Ok(())
     }

@@ -5,6 +5,8 @@ use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;
 
+use crate::output::print_line;
+
 #[derive(Debug, Args)]
 pub struct Prepare {
     /// The folder with the packages.
@@ -33,13 +35,13 @@ impl Prepare {
         }
         let report = prepare(&options)?;
         for (category, concepts) in &report.categories {
-            println!("{concepts:5} {category}");
+            print_line(format!("{concepts:5} {category}"))?;
         }
-        println!("{} concepts, {} pictures in {}", report.concepts, report.pictures, self.output.display());
-        println!(
+        let (concepts, pictures) = (report.concepts, report.pictures);
+        print_line(format!("{concepts} concepts, {pictures} pictures in {}", self.output.display()))?;
+        print_line(format!(
             "held out from training: {} people in a skin tone, {} keywords in one language, {} pictures",
             report.held_out_compositions, report.held_out_keywords, report.held_out_pictures
-        );
-        Ok(())
+        ))
     }
 }

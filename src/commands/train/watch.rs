@@ -6,6 +6,7 @@ use altclip_training::{Error, Metrics, Observer};
 use anyhow::Result;
 
 use crate::interrupt::Interrupt;
+use crate::output::complain;
 use crate::progress::TrainingProgress;
 
 /// Shows how the training goes, one stage after the other, and ends it on Ctrl-C or when its time is over.
@@ -38,7 +39,7 @@ impl Watch {
     pub fn finish(&self, result: altclip_training::Result<()>) -> Result<()> {
         match result {
             Err(Error::Interrupted { stage, step, steps }) if !self.interrupt.is_pressed() => {
-                eprintln!("{stage}: {step} of {steps} steps; the same command goes on from there");
+                complain(format!("{stage}: {step} of {steps} steps; the same command goes on from there"));
                 Ok(())
             }
             Err(Error::Interrupted { step, steps, .. }) => {

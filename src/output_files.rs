@@ -1,0 +1,90 @@
+//! The files that a subcommand writes: looked at before the work, and written whole or not at all after it.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf, is_separator};
+
+use altdiffusion_pipeline::write_whole;
+use anyhow::{Context, Result, bail};
+use candle_core::Tensor;
+use candle_core::safetensors::save;
+use serde::Serialize;
+
+/// Finds out whether a file can be written at `path`, so that no work is done in vain. `option` is the one that gave it.
+///
+/// # Errors
+/// When there is no such directory, it cannot be written to, or something other than a file is at `path`.
+pub fn check_writable(option: &str, path: &Path) -> Result<()> {
+    let shown = path.display();
+    if path.is_dir() || path.as_os_str().to_string_lossy().ends_with(is_separator) {
+        bail!("{option} {shown}: expected the name of a file, found that of a directory");
+    }
+    let directory = match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        Some(_) => Path::new("."),
+        None => bail!("{option}: expected the name of a file, found {shown:?}"),
+    };
+    if !directory.is_dir() {
+        bail!("{option} {shown}: cannot be written, {} is not a directory", directory.display());
+    }
+    // The file is replaced, and to replace a device or a pipe is never meant.
+    if path.exists() && !path.is_file() {
+        bail!("{option} {shown}: cannot be written, it is no ordinary file");
+    }
+    match tempfile::Builder::new().tempfile_in(directory) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            bail!("{option} {shown}: cannot be written to {}: {}", directory.display(), error.kind())
+        }
+    }
+}
+
+/// The names of `count` pictures: `out.png` alone, or `out-1.png`, `out-2.png` …
+pub fn numbered(path: &Path, count: usize) -> Vec<PathBuf> {
+    if count == 1 {
+        return vec![path.to_owned()];
+    }
+    let name = |number: usize| {
+        let mut name = path.file_stem().map_or_else(OsString::new, OsString::from);
+        name.push(format!("-{number}"));
+        if let Some(extension) = path.extension() {
+            name.push(".");
+            name.push(extension);
+        }
+        path.with_file_name(name)
+    };
+    (1..=count).map(name).collect()
+}
+
+/// Writes tensors by their names, as safetensors.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_tensors(path: &Path, tensors: &HashMap<&str, Tensor>) -> Result<()> {
+    write_whole(path, |temporary| save(tensors, temporary).map_err(io::Error::other)).context("--output")
+}
+
+/// Writes what took how long, as JSON.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_timings(path: &Path, timings: &impl Serialize) -> Result<()> {
+    let mut json = serde_json::to_vec_pretty(timings).context("--timings")?;
+    json.push(b'\n');
+    write_whole(path, |temporary| fs::write(temporary, json)).context("--timings")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_pictures_are_numbered_before_the_ending() {
+        let names = |path: &str, count| numbered(Path::new(path), count);
+        assert_eq!(names("a/out.png", 1), [Path::new("a/out.png")]);
+        assert_eq!(names("a/out.png", 2), [Path::new("a/out-1.png"), Path::new("a/out-2.png")]);
+        assert_eq!(names("猫.v1.webp", 2)[1], Path::new("猫.v1-2.webp"));
+    }
+}

@@ -1,0 +1,204 @@
+//! Standard output and standard error: what cannot be written is an error, and what strangers wrote cannot change the
+//! terminal.
+#![cfg(unix)]
+
+mod common;
+
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use common::{TestResult, altdiffusion, golden_model, run, succeeded};
+use image::RgbImage;
+use tempfile::TempDir;
+
+/// A folder with an image, and an index to search.
+fn place() -> TestResult<TempDir> {
+    let directory = tempfile::tempdir()?;
+    RgbImage::from_fn(64, 48, |x, y| image::Rgb([4 * x as u8, 5 * y as u8, 7]))
+        .save(directory.path().join("rgb.png"))?;
+    succeeded(&run(
+        directory.path(),
+        &["embed", "--text", "a cat", "--image", "rgb.png", "--output", "index.safetensors"],
+    )?);
+    Ok(directory)
+}
+
+/// Each subcommand that has something to say, and the help.
+fn talkative() -> TestResult<Vec<Vec<String>>> {
+    let model = golden_model("alt_diffusion")?;
+    let size = "--width 64 --height 64 --steps 1".split(' ').collect::<Vec<_>>();
+    let lines: Vec<Vec<&str>> = vec![
+        vec!["classify", "rgb.png", "--label", "a", "--label", "b"],
+        vec!["classify", "rgb.png", "--label", "a", "--label", "b", "--json"],
+        vec!["similarity", "--image", "rgb.png", "--text", "a"],
+        vec!["similarity", "--image", "rgb.png", "--text", "a", "--json"],
+        vec!["search", "index.safetensors", "a"],
+        vec!["search", "index.safetensors", "a", "--json"],
+        vec!["inspect"],
+        vec!["inspect", "--json"],
+        vec!["encode", "a cat", "--model", &model, "--output", "a.safetensors"],
+        vec!["embed", "--text", "a cat", "--output", "b.safetensors"],
+        vec!["convert", &model, "model.safetensors"],
+        [&["generate", "a cat", "--model", &model], &size[..]].concat(),
+        vec!["--help"],
+        vec!["generate", "--help"],
+        vec!["help", "search"],
+        vec!["--version"],
+    ];
+    Ok(lines.into_iter().map(|line| line.into_iter().map(str::to_owned).collect()).collect())
+}
+
+#[track_caller]
+fn one_error_line(output: &Output, what: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{what}: {stderr}");
+    assert!(stderr.starts_with("error: standard output cannot be written to: "), "{what}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{what}: {stderr}");
+}
+
+/// A disk that is full, as of `classify --json > /dev/full`.
+#[test]
+#[cfg(target_os = "linux")]
+fn full_standard_output() -> TestResult {
+    let place = place()?;
+    for arguments in talkative()? {
+        let full = OpenOptions::new().write(true).open("/dev/full")?;
+        let output =
+            altdiffusion(place.path()).args(&arguments).stdout(full).stderr(Stdio::piped()).output()?;
+        one_error_line(&output, &arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// As of `classify --json >&-`, and of a parent that closed it.
+#[test]
+fn closed_standard_output() -> TestResult {
+    let place = place()?;
+    for arguments in talkative()? {
+        let program = altdiffusion(place.path());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec \"$0\" \"$@\" >&-"]).arg(program.get_program()).args(&arguments);
+        one_error_line(&shell.current_dir(place.path()).output()?, &arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// As of `search … | head -0`: the reader has what it wanted.
+#[test]
+fn a_reader_that_has_gone() -> TestResult {
+    let place = place()?;
+    for arguments in talkative()? {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let output =
+            altdiffusion(place.path()).args(&arguments).stdout(writer).stderr(Stdio::piped()).output()?;
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+    }
+    Ok(())
+}
+
+/// Standard error that cannot be written to takes nothing from the exit code, and nothing from the work.
+#[test]
+#[cfg(target_os = "linux")]
+fn full_standard_error() -> TestResult {
+    let place = place()?;
+    let full = || OpenOptions::new().write(true).open("/dev/full");
+    let failed = altdiffusion(place.path()).args(["inspect", "missing"]).stderr(full()?).status()?;
+    assert_eq!(failed.code(), Some(1));
+    let arguments = ["classify", "rgb.png", "missing.png", "--label", "a", "--json"];
+    let output =
+        altdiffusion(place.path()).args(arguments).stderr(full()?).stdout(Stdio::piped()).output()?;
+    assert!(output.status.success() && output.stdout.starts_with(b"["));
+    Ok(())
+}
+
+/// Many have `RUST_BACKTRACE=1` set for good. Candle's errors would then be a page.
+#[test]
+fn backtraces_are_no_part_of_errors() -> TestResult {
+    let place = place()?;
+    let wrong = place.path().join("wrong.safetensors");
+    let zeros = candle_core::Tensor::zeros((1, 3, 8, 8), candle_core::DType::F32, &candle_core::Device::Cpu)?;
+    candle_core::safetensors::save(&[("latents", zeros)].into(), &wrong)?;
+    fs::write(place.path().join("text.png"), "no image")?;
+    let model = golden_model("alt_diffusion")?;
+    let cases: [&[&str]; 5] = [
+        &["generate", "a cat", "--model", &model, "--initial-latents", "wrong.safetensors"],
+        &["generate", "a cat", "--model", &model, "--lora", "wrong.safetensors"],
+        &["generate", "a cat", "--model", &model, "--image", "text.png"],
+        &["encode", "a cat", "--model", "wrong.safetensors", "--output", "out"],
+        &["inspect", "text.png"],
+    ];
+    for arguments in cases {
+        for value in ["1", "full"] {
+            let mut command = altdiffusion(place.path());
+            let output = command.args(arguments).env("RUST_BACKTRACE", value).output()?;
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(
+                (output.status.code(), stderr.lines().count()),
+                (Some(1), 1),
+                "{arguments:?}: {stderr}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Names and texts that would clear the screen, write over the line or turn it around, in what is said, in errors, in
+/// warnings, in the log and in the complaints about options.
+#[test]
+fn what_strangers_wrote_cannot_change_the_terminal() -> TestResult {
+    const HOSTILE: &str = "a\u{1b}[2J\u{1b}]0;title\u{7}\r\u{9b}31m\u{202e}gnp.exe";
+    const SHOWN: &str = "a\\u{1b}[2J\\u{1b}]0;title\\u{7}\\r\\u{9b}31m\\u{202e}gnp.exe";
+    let place = place()?;
+    let path = |name: &str| place.path().join(name);
+    let image = format!("{HOSTILE}.png");
+    fs::copy(path("rgb.png"), path(&image))?;
+    let long = "x".repeat(100_000);
+    let index = format!("{HOSTILE}.safetensors");
+    succeeded(&run(place.path(), &["embed", "--text", HOSTILE, "--text", &long, "--output", &index])?);
+
+    let cases: [(&[&str], bool); 9] = [
+        (&["classify", &image, "--label", HOSTILE], true),
+        (&["classify", HOSTILE, "rgb.png", "--label", "a"], true),
+        (&["similarity", "--image", &image, "--text", HOSTILE], true),
+        (&["search", &index, "a"], true),
+        (&["search", &index, "a", "--model", HOSTILE], false),
+        (&["inspect", HOSTILE], false),
+        (&["generate", "a", "--steps", HOSTILE], false),
+        (&["generate", "a", "--image", HOSTILE], false),
+        (&["--verbose", "generate", HOSTILE, "--steps", "1"], true),
+    ];
+    for (arguments, succeeds) in cases {
+        let output = run(place.path(), arguments)?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said)?;
+        assert_eq!(output.status.success(), succeeds, "{arguments:?}: {said}");
+        assert!(is_harmless(&said), "{arguments:?}: {said:?}");
+        // Clap leaves sequences out of what it quotes.
+        let is_shown = said.contains(SHOWN) || arguments.contains(&"--steps");
+        assert!(is_shown || said.contains(&SHOWN.replace('\\', "\\\\")), "{arguments:?}: {said:?}");
+        assert!(said.lines().all(|line| line.len() < 10_000), "{arguments:?}");
+    }
+    // Machines get it all.
+    let output = run(place.path(), &["search", &index, "a", "--json"])?;
+    let hits: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let items: Vec<&str> =
+        hits.as_array().into_iter().flatten().filter_map(|hit| hit["item"].as_str()).collect();
+    assert!(items.contains(&HOSTILE) && items.contains(&long.as_str()));
+    Ok(())
+}
+
+fn is_harmless(said: &str) -> bool {
+    said.chars().all(|c| c == '\n' || !(c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c)))
+}
+
+/// The help of every subcommand reaches a file.
+#[test]
+fn help_is_written_to_standard_output() -> TestResult {
+    let help = succeeded(&run(Path::new("."), &["help"])?);
+    assert!(help.contains("Usage: altdiffusion"), "{help}");
+    assert!(succeeded(&run(Path::new("."), &["--version"])?).starts_with("altdiffusion "));
+    Ok(())
+}
