@@ -47,7 +47,7 @@ pub use pipeline::{AltDiffusion, Generated, LoadOptions, Timings};
 pub use probe::{OutputLoss, UNetProbe};
 pub use prompt::{PROMPT_TOKENS, Prompt, PromptReading, TextStates};
 pub use prompt_syntax::{PromptPart, parse_prompt};
-pub use reports::Step;
+pub use reports::{Progress, Step};
 pub use safety_checker::SafetyChecker;
 pub use start::{Inpainting, Rest, Start};
 pub use whole_file::write_whole;

@@ -8,7 +8,7 @@ use crate::denoising_windows::DenoisingWindows;
 use crate::guidance::Guidance;
 use crate::ip_adapter::ImagePrompt;
 use crate::prompt::{PromptReading, TextStates};
-use crate::random::Rng;
+use crate::random::{BatchPosition, Rng, Seeds};
 use crate::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 use crate::vae::Tiling;
 
@@ -41,6 +41,8 @@ pub struct GenerateOptions {
     pub(crate) eta: f64,
     pub(crate) seed: u64,
     pub(crate) rng: Rng,
+    pub(crate) seeds: Seeds,
+    pub(crate) batch_position: Option<BatchPosition>,
     pub(crate) width: Option<usize>,
     pub(crate) height: Option<usize>,
     pub(crate) pictures: Option<usize>,
@@ -93,6 +95,8 @@ impl GenerateOptions {
             eta: 0.0,
             seed: 0,
             rng: Rng::Cpu,
+            seeds: Seeds::Stream,
+            batch_position: None,
             width: None,
             height: None,
             pictures: None,
@@ -204,6 +208,18 @@ impl GenerateOptions {
     /// The generator of the noise: PyTorch's on the CPU if not given, or its CUDA one.
     pub fn rng(mut self, rng: Rng) -> Self {
         self.rng = rng;
+        self
+    }
+
+    /// How the noise of several pictures comes from the seed: in one stream, as in diffusers, if not given.
+    pub fn seeds(mut self, seeds: Seeds) -> Self {
+        self.seeds = seeds;
+        self
+    }
+
+    /// Draws one picture, from the noise that it has at this position of a batch.
+    pub fn batch_position(mut self, position: BatchPosition) -> Self {
+        self.batch_position = Some(position);
         self
     }
 

@@ -23,6 +23,25 @@ pub struct Step<'a> {
     pub latents: &'a Tensor,
 }
 
+/// How far a run is, as a callback hears of it.
+#[derive(Debug, Clone, Copy)]
+pub enum Progress<'a> {
+    /// The texts and pictures have been read, and the first step begins.
+    Denoising {
+        /// How many steps there will be: calls of the UNet.
+        steps: usize,
+    },
+    /// A step has been done.
+    Step(Step<'a>),
+    /// The decoder begins with a picture.
+    Decoding {
+        /// Its number, from 0.
+        image: usize,
+        /// How many there are.
+        images: usize,
+    },
+}
+
 /// Tells of steps when they are done.
 pub(crate) struct Reports<F> {
     on_step: F,

@@ -83,11 +83,12 @@ impl AltDiffusion {
         Ok(latents.to_device(&self.device)?)
     }
 
-    /// Pixels (pictures, 3, height, width), −1 to 1, to scaled latents, drawn from the autoencoder's distribution.
+    /// Pixels (1, 3, height, width), −1 to 1, to scaled latents, drawn from the autoencoder's distribution: once, or for each
+    /// picture that has a generator of its own.
     fn encode_pixels(&self, pixels: &Tensor, noise: &mut dyn Noise) -> Result<Tensor> {
         let vae = self.vae()?;
         let moments = vae.encode(pixels)?;
-        let noise = noise.normal(moments.mean.dims())?.to_device(&self.device)?;
+        let noise = noise.normal_for_all(moments.mean.dims())?.to_device(&self.device)?;
         Ok((moments.sample(&noise)? * vae.scaling_factor())?)
     }
 }

@@ -22,7 +22,8 @@ use crate::denoising_windows::DenoisingWindows;
 use crate::latent_preview::LatentPreview;
 use crate::options::GenerateOptions;
 use crate::picture::{channels_last_to_pictures, to_pictures};
-use crate::reports::Step;
+use crate::random::{BatchPosition, Noise};
+use crate::reports::{Progress, Step};
 use crate::safety_checker::SafetyChecker;
 use crate::schedulers::{Scheduler, SchedulerConfig};
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
@@ -30,6 +31,7 @@ use crate::vae::{AutoencoderKl, AutoencoderKlConfig, Tiling};
 use crate::{Error, Result};
 pub use load_options::LoadOptions;
 use part::Part;
+use size::MOST_PICTURES;
 
 /// A loaded AltDiffusion model. It does not change while it generates, so that threads can share it.
 #[derive(Debug)]
@@ -176,7 +178,22 @@ impl AltDiffusion {
     pub fn generate_with(
         &self,
         options: &GenerateOptions,
-        on_step: impl FnMut(Step<'_>) -> ControlFlow<()>,
+        mut on_step: impl FnMut(Step<'_>) -> ControlFlow<()>,
+    ) -> Result<Generated> {
+        self.generate_observed(options, |progress| match progress {
+            Progress::Step(step) => on_step(step),
+            Progress::Denoising { .. } | Progress::Decoding { .. } => ControlFlow::Continue(()),
+        })
+    }
+
+    /// The same, with a callback that hears of every stage, and may end the run there.
+    ///
+    /// # Errors
+    /// Also [`Error::Cancelled`], when `on_progress` breaks.
+    pub fn generate_observed(
+        &self,
+        options: &GenerateOptions,
+        mut on_progress: impl FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<Generated> {
         let start = Instant::now();
         // What can be wrong with the options comes out before the work begins.
@@ -199,7 +216,7 @@ impl AltDiffusion {
         }
         self.check_controls(options)?;
         options.image_prompts.iter().try_for_each(|prompt| prompt.check(self.unet_config()))?;
-        let mut noise = options.rng.with_seed(options.seed);
+        let mut noise = self.noise(options)?;
         let run_start = self.start(options, scheduler.as_ref(), noise.as_mut())?;
         let texts = self.read_texts(options)?;
         let unet = self.unet()?;
@@ -210,13 +227,23 @@ impl AltDiffusion {
         self.device.synchronize()?;
         let text = start.elapsed();
 
+        let total = scheduler.timesteps().len().saturating_sub(run_start.first_index);
+        if on_progress(Progress::Denoising { steps: total }).is_break() {
+            return Err(Error::Cancelled { completed: 0, total });
+        }
+        let on_step = |step: Step<'_>| on_progress(Progress::Step(step));
         let Denoised { latents, steps } =
             denoise(&unet, scheduler.as_mut(), &prompt, how, run_start, noise.as_mut(), on_step)?;
         // With little memory, before the autoencoder comes into it.
         drop((unet, prompt));
 
         let decoding = Instant::now();
-        let mut images = self.decode_with(&latents, options.tiling)?;
+        let mut images = self.decode_with(&latents, options.tiling, |image, images| {
+            match on_progress(Progress::Decoding { image, images }) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(Error::Cancelled { completed: total, total }),
+            }
+        })?;
         let flagged = self.black_out(&mut images)?;
         let timings = Timings { text, steps, decode: decoding.elapsed(), total: start.elapsed() };
         Ok(Generated { images, flagged, latents, timings })
@@ -230,6 +257,22 @@ impl AltDiffusion {
             image.fill(0);
         }
         Ok(Some(flagged))
+    }
+
+    /// The noise of the run.
+    fn noise(&self, options: &GenerateOptions) -> Result<Box<dyn Noise>> {
+        let [pictures, ..] = self.latent_shape(options)?;
+        let GenerateOptions { rng, seed, seeds, .. } = *options;
+        let Some(position) = options.batch_position else { return Ok(seeds.noise(rng, seed, pictures)) };
+        let BatchPosition { index, images } = position;
+        if pictures != 1 || index >= images || images > MOST_PICTURES {
+            let problem = format!(
+                "{index} of {images} for {pictures} pictures; expected one picture, and a position below the number in the \
+                 batch, which is at most {MOST_PICTURES}"
+            );
+            return Err(Error::option("batch position", problem));
+        }
+        Ok(seeds.noise_at(rng, seed, position))
     }
 
     /// The model's scheduler, as the options would have it.
@@ -253,14 +296,25 @@ impl AltDiffusion {
     /// # Errors
     /// When they have another shape, or decode to NaN or infinity.
     pub fn decode(&self, latents: &Tensor) -> Result<Vec<RgbImage>> {
-        self.decode_with(latents, None)
+        self.decode_with(latents, None, |_, _| Ok(()))
     }
 
-    fn decode_with(&self, latents: &Tensor, tiling: Option<Tiling>) -> Result<Vec<RgbImage>> {
+    /// `before_each` is told which picture comes next, from 0, and of how many.
+    fn decode_with(
+        &self,
+        latents: &Tensor,
+        tiling: Option<Tiling>,
+        mut before_each: impl FnMut(usize, usize) -> Result<()>,
+    ) -> Result<Vec<RgbImage>> {
+        let pictures = latents.dim(0)?;
+        before_each(0, pictures)?;
         let vae = self.vae()?;
         let latents = (latents / vae.scaling_factor())?;
-        let mut images = Vec::with_capacity(latents.dim(0)?);
-        for picture in 0..latents.dim(0)? {
+        let mut images = Vec::with_capacity(pictures);
+        for picture in 0..pictures {
+            if picture > 0 {
+                before_each(picture, pictures)?;
+            }
             let latents = latents.narrow(0, picture, 1)?;
             images.extend(match tiling {
                 Some(tiling) => to_pictures(&vae.decode_tiled(&latents, tiling)?)?,

@@ -14,7 +14,7 @@ const SIZE_MULTIPLE: usize = 8;
 const LARGEST_SIDE: usize = 1 << 16;
 
 /// The largest number of pictures in one batch.
-const MOST_PICTURES: usize = 1 << 10;
+pub(super) const MOST_PICTURES: usize = 1 << 10;
 
 impl AltDiffusion {
     /// Width and height of a picture, in pixels, if nobody asks for others: what the model was trained on.
@@ -56,6 +56,16 @@ impl AltDiffusion {
     /// What sides of pictures are multiples of.
     pub(super) fn size_multiple(&self) -> usize {
         self.vae_config().downscale().max(SIZE_MULTIPLE)
+    }
+
+    /// What would be drawn with these options: the number of pictures, and the width and height of each in pixels.
+    ///
+    /// # Errors
+    /// When it is no size that can be drawn.
+    pub fn drawn_size(&self, options: &GenerateOptions) -> Result<(usize, usize, usize)> {
+        let [pictures, _, height, width] = self.latent_shape(options)?;
+        let factor = self.vae_config().downscale();
+        Ok((pictures, width * factor, height * factor))
     }
 
     /// The checked shape of the latents: (pictures, channels, height, width).

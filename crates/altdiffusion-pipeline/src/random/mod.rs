@@ -3,6 +3,7 @@
 //! A [`Noise`] is handed through a run. The latents are drawn from it first, and then what a stochastic scheduler adds
 //! in each step, in that order, as diffusers draws both from one generator.
 
+mod batch;
 mod mt19937;
 mod philox;
 mod torch_cpu;
@@ -13,6 +14,7 @@ use std::{fmt, str::FromStr};
 
 use candle_core::Tensor;
 
+pub use batch::{BatchPosition, Seeds};
 pub use torch_cpu::TorchCpu;
 pub use torch_cuda::TorchCuda;
 
@@ -25,6 +27,15 @@ pub trait Noise {
     /// # Errors
     /// When there is no more noise of this shape.
     fn normal(&mut self, shape: &[usize]) -> Result<Tensor>;
+
+    /// Noise for what all images of a batch have in common, such as the one that they begin with, whose shape is (1, …):
+    /// once, unless each image has a generator of its own, and then (images, …).
+    ///
+    /// # Errors
+    /// As [`Noise::normal`].
+    fn normal_for_all(&mut self, shape: &[usize]) -> Result<Tensor> {
+        self.normal(shape)
+    }
 }
 
 /// The generators whose noise PyTorch draws.

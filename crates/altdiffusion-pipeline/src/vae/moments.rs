@@ -34,11 +34,11 @@ impl Moments {
         &self.mean
     }
 
-    /// mean + standard deviation × noise. Standard normal `noise`, of the mean's shape, makes this a draw
-    /// from the distribution.
+    /// mean + standard deviation × noise. Standard normal `noise`, of a shape that the mean's can be broadcast to, makes
+    /// this as many draws from the distribution.
     pub fn sample(&self, noise: &Tensor) -> Result<Tensor> {
         let deviation = (&self.log_variance * 0.5)?.exp()?;
-        &self.mean + (deviation * noise)?
+        self.mean.broadcast_add(&deviation.broadcast_mul(noise)?)
     }
 
     /// Kullback–Leibler divergence from the standard normal distribution, in nats, summed over each picture's
