@@ -18,6 +18,9 @@ const LAST: Duration = Duration::from_secs(2);
 pub struct Animation(Vec<RgbImage>);
 
 impl Animation {
+    /// What the format has place for.
+    pub const LARGEST_SIDE: u64 = u16::MAX as u64;
+
     /// The name of a file says that it can hold one.
     ///
     /// # Errors

@@ -1,34 +1,153 @@
-//! Ctrl-C: the first ends the work after the current step, with nothing half done; the second ends the program at once.
+//! Ctrl-C, and what else asks a program to end: SIGTERM, and SIGHUP unless it is ignored, as `nohup` has it. The first one is
+//! acknowledged at once, the second ends the program whatever it does.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
+
+use crate::output::complain;
+use crate::progress;
 
 /// The exit code of a program that Ctrl-C ended, as shells report it.
 pub const EXIT_CODE: u8 = 130;
 
-/// Whether Ctrl-C was pressed.
-pub struct Interrupt(Arc<AtomicBool>);
+/// What Ctrl-C does to the work.
+pub struct Interrupt(Arc<State>);
+
+struct State {
+    pressed: AtomicBool,
+    /// What has to be finished first, in the words of a message; where there is nothing, the program ends at once.
+    unfinished: Mutex<Option<String>>,
+    /// How far the work is, in the words of a message.
+    stage: Mutex<String>,
+}
 
 impl Interrupt {
-    /// Takes over from the system, which would end the program.
+    /// Ends the program at once, in the middle of a step too: nothing is lost by it, since nothing is kept before the end.
+    /// Only what [`put_off`](Self::put_off) says is finished first.
     ///
     /// # Errors
-    /// When the system does not allow it.
+    /// When the system does not allow to watch for it.
     pub fn watch() -> Result<Self> {
-        let pressed = Arc::new(AtomicBool::new(false));
-        let seen = pressed.clone();
-        let handler = move || {
-            if seen.swap(true, Ordering::Relaxed) {
-                std::process::exit(EXIT_CODE.into());
-            }
-        };
-        ctrlc::set_handler(handler).context("cannot watch for Ctrl-C")?;
-        Ok(Self(pressed))
+        Self::install(None, "while the model was loaded")
     }
 
-    pub fn is_pressed(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    /// Asks the work to end where it can, after `unfinished`, as [`is_pressed`](Self::is_pressed) tells it.
+    ///
+    /// # Errors
+    /// When the system does not allow to watch for it.
+    pub fn watch_for(unfinished: &str) -> Result<Self> {
+        Self::install(Some(unfinished.to_owned()), "")
     }
+
+    fn install(unfinished: Option<String>, stage: &str) -> Result<Self> {
+        let state = Arc::new(State {
+            pressed: AtomicBool::new(false),
+            unfinished: Mutex::new(unfinished),
+            stage: Mutex::new(stage.to_owned()),
+        });
+        let seen = state.clone();
+        let ignored = Ignored::now();
+        ctrlc::set_handler(move || seen.press()).context("cannot watch for Ctrl-C")?;
+        ignored.restore();
+        Ok(Self(state))
+    }
+
+    /// Whether the work is to end.
+    pub fn is_pressed(&self) -> bool {
+        self.0.pressed.load(Ordering::Relaxed)
+    }
+
+    /// Says how far the work is.
+    pub fn set_stage(&self, stage: impl Into<String>) {
+        *lock(&self.0.stage) = stage.into();
+    }
+
+    /// Until the result is dropped, files are written that are to be whole.
+    pub fn put_off(&self) -> PutOff<'_> {
+        *lock(&self.0.unfinished) = Some("the files are written".to_owned());
+        PutOff(&self.0)
+    }
+}
+
+impl State {
+    fn press(&self) {
+        if self.pressed.swap(true, Ordering::Relaxed) {
+            exit();
+        }
+        progress::clear_line();
+        match &*lock(&self.unfinished) {
+            Some(unfinished) => complain(format!("stopping when {unfinished}; Ctrl-C again stops at once")),
+            None => {
+                complain(format!("error: cancelled {}", lock(&self.stage)));
+                exit();
+            }
+        }
+    }
+}
+
+/// Ends the program when it is dropped, if that was asked for meanwhile.
+pub struct PutOff<'a>(&'a State);
+
+impl Drop for PutOff<'_> {
+    fn drop(&mut self) {
+        let mut unfinished = lock(&self.0.unfinished);
+        if self.0.pressed.load(Ordering::Relaxed) {
+            exit();
+        }
+        *unfinished = None;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends the program while other threads go on computing, so that nothing may be torn down below them.
+fn exit() -> ! {
+    #[cfg(unix)]
+    // SAFETY: takes a number, and does not return.
+    unsafe {
+        libc::_exit(EXIT_CODE.into())
+    }
+    #[cfg(not(unix))]
+    std::process::exit(EXIT_CODE.into())
+}
+
+/// The signals that whoever started the program wants to be ignored: SIGHUP under `nohup`, SIGINT of a shell's background.
+struct Ignored {
+    #[cfg(unix)]
+    signals: Vec<libc::c_int>,
+}
+
+#[cfg(unix)]
+impl Ignored {
+    fn now() -> Self {
+        let is_ignored = |signal: &libc::c_int| {
+            // SAFETY: asks for the disposition of a signal, which it writes to `action`; all zeros is a valid value of it.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                libc::sigaction(*signal, std::ptr::null(), &mut action) == 0
+                    && action.sa_sigaction == libc::SIG_IGN
+            }
+        };
+        Self { signals: [libc::SIGINT, libc::SIGTERM, libc::SIGHUP].into_iter().filter(is_ignored).collect() }
+    }
+
+    fn restore(self) {
+        for signal in self.signals {
+            // SAFETY: ignores a signal, as it was before.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Ignored {
+    fn now() -> Self {
+        Self {}
+    }
+
+    fn restore(self) {}
 }

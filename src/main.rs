@@ -8,16 +8,20 @@ mod animation;
 mod commands;
 mod device;
 mod embedding;
+mod image_text;
+mod infotext;
 mod interrupt;
 mod model;
+mod model_hash;
 mod option_values;
 mod output;
 mod output_files;
-mod parameters;
 mod picture_file;
 mod preview;
 mod progress;
+mod recorded;
 mod result_page;
+mod sheet;
 mod shipped;
 mod table;
 mod text_lines;
@@ -40,6 +44,10 @@ struct Cli {
     /// Tell on standard error what is being done. The variable RUST_LOG chooses in more detail.
     #[arg(long, short, global = true)]
     verbose: bool,
+
+    /// Say nothing on standard error but warnings and errors.
+    #[arg(long, short, global = true)]
+    quiet: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -90,6 +98,9 @@ fn run() -> anyhow::Result<()> {
         }
     };
     start_log(cli.verbose);
+    if cli.quiet {
+        progress::be_quiet();
+    }
     match cli.command {
         Command::Generate(generate) => generate.run(),
         Command::Encode(encode) => encode.run(),

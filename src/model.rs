@@ -1,6 +1,5 @@
 //! The options that choose a model and how it computes, which several subcommands share.
 
-use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,10 +8,12 @@ use clap::Args;
 
 use altclip_encoder::embedder::Embedder;
 use altclip_encoder::source::ModelSource;
-use altdiffusion_pipeline::{AltDiffusion, LoadOptions, ModelParts};
+use altdiffusion_pipeline::{LoadOptions, ModelParts};
 
 use crate::device::DeviceChoice;
+use crate::infotext::Fields;
 use crate::progress::announce;
+use crate::recorded::recorded_source;
 use crate::{option_values, shipped};
 
 /// How the names of the repositories begin whose weights have this licence.
@@ -33,7 +34,7 @@ pub struct ModelArgs {
     ///
     /// `generate` also takes an AltDiffusion model in one file, .safetensors, .gguf or .ckpt, as latent diffusion names its
     /// tensors. It needs a --config.
-    #[arg(long, value_name = "DIR_OR_HUB_ID")]
+    #[arg(long, short_alias = 'm', aliases = ["ckpt", "checkpoint"], value_name = "DIR_OR_HUB_ID")]
     model: Option<String>,
 
     /// Where the tokenizer of a --model in one file is, and its configurations: a directory, or a repository on the hub.
@@ -53,15 +54,15 @@ pub struct ModelArgs {
     ///
     /// The two short ones need half of the memory and are fast on a GPU. Of these f16 is the more exact, and bf16 the
     /// one that does not overflow. On the CPU, weights in blocks, as `convert` writes them, stay as they are in either
-    /// case; a GPU gets them as numbers of this type.
-    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = option_values::dtype)]
-    dtype: DType,
+    /// case; a GPU gets them as numbers of this type. By default f32.
+    #[arg(long, alias = "torch-dtype", value_name = "TYPE", value_parser = option_values::dtype)]
+    dtype: Option<DType>,
 
     /// Where the model computes: cpu, cuda, metal, or auto for a GPU if there is one that this build can use.
     ///
-    /// Of several GPUs, cuda:1 is the second.
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: DeviceChoice,
+    /// Of several GPUs, cuda:1 is the second. By default auto.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceChoice>,
 }
 
 impl ModelArgs {
@@ -77,17 +78,19 @@ impl ModelArgs {
         }
     }
 
-    /// Loads the model as a pipeline that draws, from folders or from one file, as `change` would have it.
+    /// How to load the model as a pipeline that draws.
     ///
     /// # Errors
-    /// When it is none, or a part of it is missing or damaged, or cannot be changed so.
-    pub fn pipeline(&self, change: impl FnOnce(LoadOptions) -> Result<LoadOptions>) -> Result<AltDiffusion> {
-        let options = change(LoadOptions::new(self.dtype, &self.device()?))?;
-        Ok(AltDiffusion::load(self.parts()?, options)?)
+    /// When this build cannot use such a device, or there is none.
+    pub fn load_options(&self) -> Result<LoadOptions> {
+        Ok(LoadOptions::new(self.dtype(), &self.device()?))
     }
 
     /// The parts of the model, in folders or in one file.
-    fn parts(&self) -> Result<ModelParts> {
+    ///
+    /// # Errors
+    /// When it is none, or a part of it is missing or damaged.
+    pub fn parts(&self) -> Result<ModelParts> {
         let Some(file) = self.single_file() else {
             let source = self.source()?;
             tracing::info!("loading {source}");
@@ -133,7 +136,7 @@ impl ModelArgs {
         if !self.is_shipped() {
             announce(&format!("Loading {source}"));
         }
-        Ok(Embedder::from_source(&source, self.dtype, &device)?)
+        Ok(Embedder::from_source(&source, self.dtype(), &device)?)
     }
 
     /// Whether it is the model inside this program.
@@ -141,14 +144,46 @@ impl ModelArgs {
         self.model.is_none()
     }
 
-    /// What to call the model: a hub id as it is, and of a directory or a file its own name alone.
-    pub fn name(&self) -> &str {
-        self.model.as_deref().map_or("emoji", short_name)
+    /// Adds what an image tells of the model that it was drawn with.
+    pub fn record(&self, fields: &mut Fields) {
+        let Self {
+            model,
+            config,
+            variant,
+            dtype: _,
+            // The one that is used is told by itself: pixels depend on it in their last digits alone.
+            device: _,
+        } = self;
+        fields.add("Model", model.as_deref().map_or(shipped::NAME.to_owned(), recorded_source));
+        fields.add_some("Config", config.as_deref().map(recorded_source));
+        fields.add_some("Variant", variant.as_ref());
+        fields.add("Dtype", self.dtype().as_str());
+    }
+
+    /// These, and where there are none those of an image.
+    pub fn or(self, image: Self) -> Self {
+        let is_own = self.model.is_some();
+        Self {
+            model: self.model.or(image.model),
+            config: self.config.or(image.config.filter(|_| !is_own)),
+            variant: self.variant.or(image.variant.filter(|_| !is_own)),
+            dtype: self.dtype.or(image.dtype),
+            device: self.device.or(image.device),
+        }
+    }
+
+    /// Whether an option with a file is given.
+    pub fn has(&self, option: &str) -> bool {
+        match option {
+            "model" => self.model.is_some(),
+            "config" => self.config.is_some() || self.model.is_some(),
+            _ => false,
+        }
     }
 
     /// The type to compute with.
     pub fn dtype(&self) -> DType {
-        self.dtype
+        self.dtype.unwrap_or(DType::F32)
     }
 
     /// Makes the device ready.
@@ -156,14 +191,8 @@ impl ModelArgs {
     /// # Errors
     /// When this build cannot use such a device, or there is none.
     pub fn device(&self) -> Result<Device> {
-        self.device.open()
+        self.device.unwrap_or(DeviceChoice::Auto).open()
     }
-}
-
-/// What to call a model: a hub id as it is, and of a directory or a file its own name alone.
-pub fn short_name(name: &str) -> &str {
-    let path = Path::new(name);
-    if path.exists() { path.file_name().and_then(OsStr::to_str).unwrap_or(name) } else { name }
 }
 
 /// The model called `name`, of which one variant of the weights is read if a person asked for one.

@@ -4,7 +4,7 @@ use altclip_encoder::checkpoint::NumberType;
 use candle_core::DType;
 use fused_ops::BlockType;
 
-use altdiffusion_pipeline::random::Rng;
+use altdiffusion_pipeline::random::{Rng, Seeds};
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, TimestepSpacing};
 
 /// Sizes of pictures are multiples of this in every published model.
@@ -16,9 +16,9 @@ const MOST_PICTURES: usize = 1024;
 /// A type that models compute in.
 pub fn dtype(text: &str) -> Result<DType, String> {
     match text {
-        "f32" => Ok(DType::F32),
-        "f16" => Ok(DType::F16),
-        "bf16" => Ok(DType::BF16),
+        "f32" | "fp32" | "float32" => Ok(DType::F32),
+        "f16" | "fp16" | "float16" => Ok(DType::F16),
+        "bf16" | "bfloat16" => Ok(DType::BF16),
         _ => Err("expected f32, f16 or bf16".to_owned()),
     }
 }
@@ -31,12 +31,81 @@ pub fn number_type(text: &str) -> Result<NumberType, String> {
     })
 }
 
-/// A scheduler, by the short name or by that of its class in diffusers.
-pub fn scheduler(text: &str) -> Result<SchedulerKind, String> {
-    text.parse().ok().or_else(|| SchedulerKind::from_class_name(text)).ok_or_else(|| {
-        let known: Vec<_> = SchedulerKind::ALL.into_iter().map(SchedulerKind::name).collect();
-        format!("expected one of {}", known.join(", "))
+/// What names a way to step: a scheduler, how its noise levels are spread, or both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sampler {
+    pub kind: Option<SchedulerKind>,
+    pub spacing: Option<SigmaSpacing>,
+}
+
+/// A scheduler, by the short name, by that of its class in diffusers, or as stable-diffusion-webui, ComfyUI and
+/// stable-diffusion.cpp call it, with or without how its noise levels are spread: "DPM++ 2M Karras", `euler_a`, `dpm++2m`.
+pub fn sampler(text: &str) -> Result<Sampler, String> {
+    let kind = text.parse().ok().or_else(|| SchedulerKind::from_class_name(text));
+    if kind.is_some() {
+        return Ok(Sampler { kind, spacing: None });
+    }
+    let name = bare(text);
+    for spacing in SigmaSpacing::ALL {
+        if let Some(kind) = name.strip_suffix(&bare(spacing.name())) {
+            let kind = sampler_by_bare_name(kind.trim());
+            if kind.is_some() || name == bare(spacing.name()) {
+                return Ok(Sampler { kind, spacing: Some(spacing) });
+            }
+        }
+    }
+    // What they call the way in which a model's steps are spread if nobody asks for another.
+    if matches!(name.as_str(), "discrete" | "normal" | "default" | "automatic") {
+        return Ok(Sampler { kind: None, spacing: Some(SigmaSpacing::Timesteps) });
+    }
+    match sampler_by_bare_name(&name) {
+        Some(kind) => Ok(Sampler { kind: Some(kind), spacing: None }),
+        None => {
+            let known: Vec<_> = SchedulerKind::ALL.into_iter().map(SchedulerKind::name).collect();
+            Err(format!("expected one of {}", known.join(", ")))
+        }
+    }
+}
+
+/// A name in small letters, without what programs write differently in it.
+fn bare(name: &str) -> String {
+    name.chars().filter(|c| c.is_alphanumeric() || *c == '+').flat_map(char::to_lowercase).collect()
+}
+
+fn sampler_by_bare_name(name: &str) -> Option<SchedulerKind> {
+    Some(match name {
+        "plms" => SchedulerKind::Pndm,
+        "eulera" | "eulerancestral" | "keulera" => SchedulerKind::EulerAncestralDiscrete,
+        "keuler" => SchedulerKind::EulerDiscrete,
+        "kheun" => SchedulerKind::HeunDiscrete,
+        "klms" => SchedulerKind::LmsDiscrete,
+        "dpm++2m" | "dpmpp2m" | "kdpmpp2m" | "dpm++2mv1" => SchedulerKind::DpmSolverMultistep,
+        "dpm++2msde" | "dpmpp2msde" | "kdpmpp2msde" => SchedulerKind::DpmSolverMultistepSde,
+        "unipcbh2" => SchedulerKind::UniPcMultistep,
+        _ => return SchedulerKind::ALL.into_iter().find(|kind| bare(kind.name()) == name),
     })
+}
+
+/// What stable-diffusion-webui calls a scheduler.
+pub fn sampler_name(kind: SchedulerKind) -> &'static str {
+    match kind {
+        SchedulerKind::Ddim => "DDIM",
+        SchedulerKind::Pndm => "PLMS",
+        SchedulerKind::LmsDiscrete => "LMS",
+        SchedulerKind::HeunDiscrete => "Heun",
+        SchedulerKind::EulerDiscrete => "Euler",
+        SchedulerKind::EulerAncestralDiscrete => "Euler a",
+        SchedulerKind::DpmSolverMultistep => "DPM++ 2M",
+        SchedulerKind::DpmSolverMultistepSde => "DPM++ 2M SDE",
+        SchedulerKind::UniPcMultistep => "UniPC",
+        SchedulerKind::Lcm => "LCM",
+        SchedulerKind::Ddpm | SchedulerKind::DpmSolverSinglestep => kind.name(),
+    }
+}
+
+/// How the noise of several pictures comes from one seed.
+pub fn seeds(text: &str) -> Result<Seeds, String> {
+    text.parse().map_err(|_| "expected consecutive or stream".to_owned())
 }
 
 /// A way to spread the noise levels of a run.
@@ -73,7 +142,12 @@ pub fn layers(text: &str) -> Result<usize, String> {
 
 /// A generator of noise.
 pub fn rng(text: &str) -> Result<Rng, String> {
-    text.parse().map_err(|_| "expected cpu or cuda".to_owned())
+    match text.to_lowercase().as_str() {
+        "cpu" => Ok(Rng::Cpu),
+        // As web interfaces call it, on a card and on the processor.
+        "cuda" | "gpu" | "nv" => Ok(Rng::Cuda),
+        _ => Err("expected cpu or cuda".to_owned()),
+    }
 }
 
 /// A part of a whole.
@@ -118,7 +192,7 @@ mod tests {
     #[test]
     fn what_has_no_meaning_is_refused() {
         for text in ["", "x", "-1", "1.5"] {
-            assert!(dtype(text).is_err() && scheduler(text).is_err(), "{text}");
+            assert!(dtype(text).is_err() && sampler(text).is_err(), "{text}");
             assert!(number_type(text).is_err(), "{text}");
             assert!(count(text).is_err() && pictures(text).is_err(), "{text}");
             assert!(side(text).is_err() && seed(text).is_err(), "{text}");
@@ -134,7 +208,7 @@ mod tests {
                 && sigma("NaN").is_err()
                 && sigma("").is_err()
         );
-        assert!(rng("gpu").is_err() && sigma_spacing("even").is_err() && timestep_spacing("karras").is_err());
+        assert!(rng("tpu").is_err() && sigma_spacing("even").is_err() && timestep_spacing("karras").is_err());
     }
 
     #[test]
@@ -144,12 +218,43 @@ mod tests {
         assert_eq!((finite("-7.5"), dtype("bf16")), (Ok(-7.5), Ok(DType::BF16)));
         assert_eq!(number_type("q4_k"), Ok(NumberType::Blocks(BlockType::Q4K)));
         for kind in SchedulerKind::ALL {
-            assert_eq!(scheduler(kind.name()), Ok(kind));
-            assert_eq!(scheduler(kind.class_name()).map(SchedulerKind::class_name), Ok(kind.class_name()));
+            let found = |name: &str| sampler(name).map(|sampler| (sampler.kind, sampler.spacing));
+            assert_eq!(found(kind.name()), Ok((Some(kind), None)));
+            assert_eq!(found(sampler_name(kind)), Ok((Some(kind), None)));
+            let of_class = found(kind.class_name()).map(|(kind, _)| kind.map(SchedulerKind::class_name));
+            assert_eq!(of_class, Ok(Some(kind.class_name())));
+            for spacing in SigmaSpacing::ALL {
+                let name = format!("{} {}", sampler_name(kind), spacing.name());
+                assert_eq!(found(&name), Ok((Some(kind), Some(spacing))), "{name}");
+            }
         }
         assert_eq!((rng("cuda"), part("0.5")), (Ok(Rng::Cuda), Ok(0.5)));
         assert_eq!((timestep(" 999"), sigma("14.5")), (Ok(999), Ok(14.5)));
         assert_eq!(sigma_spacing("karras"), Ok(SigmaSpacing::Karras));
         assert_eq!(timestep_spacing("trailing"), Ok(TimestepSpacing::Trailing));
+    }
+
+    /// stable-diffusion-webui, ComfyUI, stable-diffusion.cpp.
+    #[test]
+    fn samplers_of_other_programs_are_known() {
+        use SchedulerKind::{DpmSolverMultistep, DpmSolverMultistepSde, EulerAncestralDiscrete, Pndm};
+        let karras = Some(SigmaSpacing::Karras);
+        for (name, kind, spacing) in [
+            ("DPM++ 2M Karras", Some(DpmSolverMultistep), karras),
+            ("DPM++ 2M SDE Exponential", Some(DpmSolverMultistepSde), Some(SigmaSpacing::Exponential)),
+            ("Euler a", Some(EulerAncestralDiscrete), None),
+            ("euler_a", Some(EulerAncestralDiscrete), None),
+            ("euler_ancestral", Some(EulerAncestralDiscrete), None),
+            ("dpm++2m", Some(DpmSolverMultistep), None),
+            ("dpmpp_2m_sde", Some(DpmSolverMultistepSde), None),
+            ("PLMS", Some(Pndm), None),
+            ("karras", None, karras),
+            ("discrete", None, Some(SigmaSpacing::Timesteps)),
+        ] {
+            assert_eq!(sampler(name), Ok(Sampler { kind, spacing }), "{name}");
+        }
+        for name in ["", "DPM++ 3M SDE", "Restart", "DPM2 a", "Euler a Turbo"] {
+            assert!(sampler(name).is_err(), "{name}");
+        }
     }
 }

@@ -7,13 +7,17 @@ use std::path::Path;
 use altdiffusion_pipeline::write_whole;
 use anyhow::{Context, Result, bail};
 use image::codecs::jpeg::JpegEncoder;
-use image::{ImageFormat, RgbImage};
+use image::codecs::webp::WebPEncoder;
+use image::{ExtendedColorType, ImageEncoder, RgbImage};
+
+use crate::image_text::{KEYWORD, exif_of};
+use crate::progress::warn;
 
 /// Of 100. What is lost can hardly be seen.
 const JPEG_QUALITY: u8 = 95;
 
-/// The keyword under which tools look for how a picture was made.
-const PARAMETERS: &str = "parameters";
+/// What EXIF may have in a JPEG: a segment of 65 533 bytes, less its header.
+const LONGEST_JPEG_EXIF: usize = 65_527;
 
 /// How a picture is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,12 +45,40 @@ impl PictureFormat {
         }
     }
 
+    /// The most pixels that a side of a picture may have.
+    pub fn largest_side(self) -> u64 {
+        match self {
+            Self::Png => i32::MAX as u64,
+            Self::Jpeg => u16::MAX.into(),
+            Self::WebP => 16_383,
+        }
+    }
+
     fn encode(self, picture: &RgbImage, parameters: Option<&str>) -> Result<Vec<u8>> {
         let mut bytes = Cursor::new(Vec::new());
+        let exif = parameters.map(exif_of).transpose()?;
         match self {
             Self::Png => encode_png(picture, parameters, bytes.get_mut())?,
-            Self::Jpeg => JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY).encode_image(picture)?,
-            Self::WebP => picture.write_to(&mut bytes, ImageFormat::WebP)?,
+            Self::Jpeg => {
+                let mut encoder = JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY);
+                match exif.filter(|exif| exif.len() <= LONGEST_JPEG_EXIF) {
+                    Some(exif) => encoder.set_exif_metadata(exif)?,
+                    None if parameters.is_some() => {
+                        warn(
+                            "the prompt is too long for a .jpg to tell how it was drawn; .png has no such limit",
+                        );
+                    }
+                    None => {}
+                }
+                encoder.encode_image(picture)?;
+            }
+            Self::WebP => {
+                let mut encoder = WebPEncoder::new_lossless(&mut bytes);
+                if let Some(exif) = exif {
+                    encoder.set_exif_metadata(exif)?;
+                }
+                encoder.write_image(picture, picture.width(), picture.height(), ExtendedColorType::Rgb8)?;
+            }
         }
         Ok(bytes.into_inner())
     }
@@ -59,9 +91,9 @@ fn encode_png(picture: &RgbImage, parameters: Option<&str>, bytes: &mut Vec<u8>)
     if let Some(parameters) = parameters {
         // Plain text chunks hold Latin-1; Pillow and the tools that read them make the same choice.
         if parameters.chars().all(|c| u32::from(c) < 256) {
-            encoder.add_text_chunk(PARAMETERS.to_owned(), parameters.to_owned())?;
+            encoder.add_text_chunk(KEYWORD.to_owned(), parameters.to_owned())?;
         } else {
-            encoder.add_itxt_chunk(PARAMETERS.to_owned(), parameters.to_owned())?;
+            encoder.add_itxt_chunk(KEYWORD.to_owned(), parameters.to_owned())?;
         }
     }
     let mut writer = encoder.write_header()?;
@@ -113,7 +145,7 @@ mod tests {
                 .iter()
                 .map(|chunk| (&chunk.keyword, chunk.get_text().unwrap_or_default()));
             let found: Vec<_> = plain.chain(wide).collect();
-            assert_eq!(found, [(&PARAMETERS.to_owned(), parameters.to_owned())]);
+            assert_eq!(found, [(&KEYWORD.to_owned(), parameters.to_owned())]);
             assert_eq!(image::load_from_memory(&bytes)?.into_rgb8(), picture);
         }
         Ok(())

@@ -3,6 +3,9 @@
 
 use altclip_encoder::source::{EmbeddedFiles, ModelSource};
 
+/// What images call it that were drawn with it.
+pub const NAME: &str = "emoji";
+
 /// Its pictures do not get better with more steps.
 pub const STEPS: usize = 20;
 

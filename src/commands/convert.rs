@@ -114,7 +114,7 @@ impl Convert {
         let layout = Layout::of(&self.output);
         let source = Path::new(&self.source);
         self.check(layout, source)?;
-        let interrupt = Interrupt::watch()?;
+        let interrupt = Interrupt::watch_for("this tensor is written")?;
         announce(&format!("Reading {}", self.source));
         let progress = Progress::start("Converting");
         let mut on_tensor = |done: usize, total: usize| {

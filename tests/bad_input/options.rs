@@ -25,7 +25,7 @@ fn options_that_cannot_be() -> TestResult {
         ("--scheduler", "magic", "ddim, pndm, lms, heun, euler, euler-a"),
         ("--sigma-spacing", "even", "karras, exponential, beta"),
         ("--timestep-spacing", "even", "linspace, leading, trailing"),
-        ("--rng", "gpu", "cpu or cuda"),
+        ("--rng", "tpu", "cpu or cuda"),
         ("--eta", "2", "from 0 to 1"),
         ("--timesteps", "x", "whole numbers"),
         ("--sigmas", "x", "numbers, such as"),

@@ -2,9 +2,14 @@
 
 use std::path::Path;
 
+use altclip_encoder::source::FileData;
 use altdiffusion_pipeline::{LoadOptions, Lora, TextualInversion};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use sha2::{Digest, Sha256};
+
+use crate::infotext::Fields;
+use crate::recorded::{hex, recorded_source};
 
 /// The options that add LoRAs and learned words.
 #[derive(Debug, Args)]
@@ -30,15 +35,66 @@ pub struct Adapters {
     /// prompt. It has to be learned for the model's own text encoder.
     // Its brackets are for the command line's help, and no markup.
     #[allow(rustdoc::invalid_html_tags)]
-    #[arg(long, value_name = "FILE[:WORD]")]
+    #[arg(long, alias = "textual-inversion", value_name = "FILE[:WORD]")]
     embedding: Vec<String>,
 }
 
 impl Adapters {
-    /// The LoRAs as they were asked for, without the directories that they are in.
-    pub fn lora_names(&self) -> Vec<String> {
-        let name = |given: &String| Some(Path::new(given).file_name()?.to_str()?.to_owned());
-        self.lora.iter().map(|given| name(given).unwrap_or_else(|| given.clone())).collect()
+    /// Adds what an image tells of these.
+    ///
+    /// # Errors
+    /// When a strength is none, or a file cannot be read.
+    pub fn record(&self, fields: &mut Fields) -> Result<()> {
+        let Self { lora, lora_unet_only, embedding } = self;
+        let (mut lora_hashes, mut word_hashes) = (Fields::default(), Fields::default());
+        let mut record =
+            |option: &str, number: usize, file: &str, more: (&str, Option<String>)| -> Result<()> {
+                let mut adapter = Fields::default();
+                adapter.add("Model", recorded_source(file));
+                adapter.add_some(more.0, more.1);
+                let path = Path::new(file);
+                if path.is_file() {
+                    let hash = short_hash(path)?;
+                    adapter.add("Hash", &hash);
+                    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+                    if option == "LoRA" { &mut lora_hashes } else { &mut word_hashes }.add(stem, hash);
+                }
+                fields.add(format!("{option} {number}"), adapter.to_text());
+                Ok(())
+            };
+        for (number, given) in lora.iter().enumerate() {
+            let (name, strength) = name_and_strength(given)?;
+            record("LoRA", number, name, ("Weight", Some(strength.to_string())))?;
+        }
+        for (number, given) in embedding.iter().enumerate() {
+            let (file, word) =
+                named_file(given).map_or((given.as_str(), None), |(file, word)| (file, Some(word)));
+            record("Embedding", number, file, ("Word", word.map(str::to_owned)))?;
+        }
+        fields.add_flag("LoRA UNet only", *lora_unet_only);
+        for (name, hashes) in [("Lora hashes", lora_hashes), ("TI hashes", word_hashes)] {
+            fields.add_some(name, (hashes.len() > 0).then(|| hashes.to_text()));
+        }
+        Ok(())
+    }
+
+    /// These, and where there are none those of an image.
+    pub fn or(self, image: Self) -> Self {
+        let is_own = !self.lora.is_empty();
+        Self {
+            lora: if is_own { self.lora } else { image.lora },
+            lora_unet_only: self.lora_unet_only || (image.lora_unet_only && !is_own),
+            embedding: if self.embedding.is_empty() { image.embedding } else { self.embedding },
+        }
+    }
+
+    /// Whether an option with a file is given.
+    pub fn has(&self, option: &str) -> bool {
+        match option {
+            "lora" => !self.lora.is_empty(),
+            "embedding" => !self.embedding.is_empty(),
+            _ => false,
+        }
     }
 
     /// `options` with these.
@@ -62,6 +118,23 @@ impl Adapters {
         }
         Ok(options)
     }
+}
+
+/// The hash that web interfaces know an adapter by: the SHA-256 of its tensors, without what a safetensors file says of
+/// itself before them, in 12 digits.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn short_hash(path: &Path) -> Result<String> {
+    const DIGITS: usize = 12;
+    let bytes = FileData::open(path)?;
+    let is_safetensors = path.extension().is_some_and(|ending| ending == "safetensors");
+    let header = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length).saturating_add(8));
+    let tensors =
+        usize::try_from(header).ok().filter(|_| is_safetensors).and_then(|start| bytes.get(start..));
+    let mut hash = hex(&Sha256::digest(tensors.unwrap_or(&bytes)));
+    hash.truncate(DIGITS);
+    Ok(hash)
 }
 
 /// `FILE:0.7` as a file and how strongly; a colon that no number follows belongs to the name.

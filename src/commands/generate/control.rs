@@ -13,9 +13,10 @@ use clap::Args;
 use image::RgbImage;
 
 use super::from_picture::read_picture;
-use crate::model::short_name;
+use crate::infotext::Fields;
 use crate::option_values;
 use crate::progress::announce;
+use crate::recorded::{add_file, recorded_source};
 
 /// The options that say what pictures to follow, and how.
 #[derive(Debug, Args)]
@@ -26,7 +27,7 @@ pub struct FollowedPictures {
     /// A directory or a repository on the Hugging Face hub with config.json and the weights, such as
     /// lllyasviel/control_v11p_sd15_canny; or one file, .safetensors or .pth. It must belong to the model's family: those of
     /// Stable Diffusion 1 fit AltDiffusion and AltDiffusion-m9, those of Stable Diffusion 2 AltDiffusion-m18.
-    #[arg(long, value_name = "DIR_OR_HUB_ID_OR_FILE")]
+    #[arg(long, alias = "control-net", value_name = "DIR_OR_HUB_ID_OR_FILE")]
     controlnet: Vec<String>,
 
     /// The picture to follow, one for each --controlnet: edges, depths, a pose, or whatever that was trained with.
@@ -40,6 +41,7 @@ pub struct FollowedPictures {
     /// each.
     #[arg(
         long,
+        aliases = ["control-strength", "controlnet-conditioning-scale"],
         value_name = "X",
         value_parser = option_values::finite,
         allow_negative_numbers = true
@@ -49,6 +51,7 @@ pub struct FollowedPictures {
     /// The part of the steps after which to follow the picture, from 0 to 1. One number for all, or one for each.
     #[arg(
         long,
+        alias = "control-guidance-start",
         value_name = "X",
         value_parser = option_values::part,
         allow_negative_numbers = true
@@ -58,6 +61,7 @@ pub struct FollowedPictures {
     /// The part of the steps up to which to follow the picture, from 0 to 1. One number for all, or one for each.
     #[arg(
         long,
+        alias = "control-guidance-end",
         value_name = "X",
         value_parser = option_values::part,
         allow_negative_numbers = true
@@ -126,17 +130,60 @@ impl FollowedPictures {
         Ok(options.guess_mode(self.guess_mode))
     }
 
-    /// What web interfaces write about each of them into their pictures.
-    pub fn parameters(&self) -> Vec<String> {
-        let mode = if self.guess_mode { "ControlNet is more important" } else { "Balanced" };
-        let describe = |(place, name): (usize, &String)| {
+    /// What an image tells of each of them, as web interfaces do, and of the picture.
+    ///
+    /// # Errors
+    /// When a picture cannot be read.
+    pub fn record(&self) -> Result<Vec<Fields>> {
+        let Self {
+            controlnet,
+            control_image,
+            // Each, in `strength`.
+            control_scale: _,
+            control_start: _,
+            control_end: _,
+            guess_mode,
+        } = self;
+        let mode = if *guess_mode { "ControlNet is more important" } else { "Balanced" };
+        let describe = |(place, (name, image)): (usize, (&String, &PathBuf))| -> Result<Fields> {
             let Strength { scale, start, end } = self.strength(place);
-            format!(
-                "Module: none, Model: {}, Weight: {scale}, Guidance Start: {start}, Guidance End: {end}, Control Mode: {mode}",
-                short_name(name)
-            )
+            let mut fields = Fields::default();
+            fields.add("Module", "none");
+            fields.add("Model", recorded_source(name));
+            fields.add("Weight", scale);
+            fields.add("Guidance Start", start);
+            fields.add("Guidance End", end);
+            fields.add("Control Mode", mode);
+            add_file(&mut fields, "Image", image)?;
+            Ok(fields)
         };
-        self.controlnet.iter().enumerate().map(describe).collect()
+        controlnet.iter().zip(control_image).enumerate().map(describe).collect()
+    }
+
+    /// These, and where there are none those of an image.
+    pub fn or(self, image: Self) -> Self {
+        let is_own = !self.controlnet.is_empty();
+        let or = |own: Vec<f64>, image: Vec<f64>| if own.is_empty() && !is_own { image } else { own };
+        Self {
+            controlnet: if is_own { self.controlnet } else { image.controlnet },
+            control_image: match self.control_image.is_empty() {
+                true => image.control_image,
+                false => self.control_image,
+            },
+            control_scale: or(self.control_scale, image.control_scale),
+            control_start: or(self.control_start, image.control_start),
+            control_end: or(self.control_end, image.control_end),
+            guess_mode: self.guess_mode || (image.guess_mode && !is_own),
+        }
+    }
+
+    /// Whether an option with a file is given.
+    pub fn has(&self, option: &str) -> bool {
+        match option {
+            "controlnet" => !self.controlnet.is_empty(),
+            "control-image" => !self.control_image.is_empty(),
+            _ => false,
+        }
     }
 
     /// How the picture at a place is followed: one number for all, or one for each.

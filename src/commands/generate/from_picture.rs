@@ -8,7 +8,9 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use image::DynamicImage;
 
+use crate::infotext::Fields;
 use crate::option_values;
+use crate::recorded::add_file;
 
 /// The options that say what picture to begin with.
 #[derive(Debug, Args)]
@@ -18,7 +20,7 @@ pub struct FromPicture {
     ///
     /// It is resized to --width and --height. Without them the new picture is as large as it is, but no larger than what
     /// the model was trained on.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, aliases = ["init-img", "init-image"], value_name = "FILE")]
     image: Option<PathBuf>,
 
     /// How much of the picture may change: from 0, nothing, to 1, all of it.
@@ -26,6 +28,7 @@ pub struct FromPicture {
     /// It is the share of the steps that are done. By default 0.8, and 1 with --mask.
     #[arg(
         long,
+        aliases = ["denoising-strength", "denoise"],
         value_name = "X",
         value_parser = option_values::part,
         allow_negative_numbers = true
@@ -33,7 +36,7 @@ pub struct FromPicture {
     strength: Option<f64>,
 
     /// Draw only a part of the picture anew: where this one is white.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, alias = "mask-image", value_name = "FILE")]
     mask: Option<PathBuf>,
 }
 
@@ -77,10 +80,43 @@ impl FromPicture {
         options
     }
 
-    /// How much of the picture may change, if there is one.
-    pub fn strength(&self) -> Option<f64> {
-        self.image.as_ref()?;
-        Some(self.strength.unwrap_or(GenerateOptions::default_strength(self.mask.is_some())))
+    /// Adds what an image tells of these.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn record(&self, fields: &mut Fields) -> Result<()> {
+        let Self { image, strength, mask } = self;
+        let Some(image) = image else { return Ok(()) };
+        add_file(fields, "Image", image)?;
+        if let Some(mask) = mask {
+            add_file(fields, "Mask", mask)?;
+        }
+        let strength = strength.unwrap_or(GenerateOptions::default_strength(mask.is_some()));
+        fields.add("Denoising strength", strength);
+        Ok(())
+    }
+
+    /// These, and where there are none those of an image. A mask belongs to its image.
+    pub fn or(self, image: Self) -> Self {
+        Self {
+            mask: self.mask.or(image.mask.filter(|_| self.image.is_none())),
+            image: self.image.or(image.image),
+            strength: self.strength.or(image.strength),
+        }
+    }
+
+    /// Whether an option with a file is given.
+    pub fn has(&self, option: &str) -> bool {
+        match option {
+            "image" => self.image.is_some(),
+            "mask" => self.mask.is_some() || self.image.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Whether there is a picture to begin with.
+    pub fn has_image(&self) -> bool {
+        self.image.is_some()
     }
 }
 

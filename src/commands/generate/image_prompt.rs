@@ -12,9 +12,10 @@ use clap::Args;
 use image::RgbImage;
 
 use super::from_picture::read_picture;
-use crate::model::short_name;
+use crate::infotext::Fields;
 use crate::option_values;
 use crate::progress::announce;
+use crate::recorded::{add_file, recorded_source};
 
 /// The adapter that is read where only a repository is named, and the encoder beside it, as in h94/IP-Adapter.
 const ADAPTER: &str = "models/ip-adapter_sd15.safetensors";
@@ -36,11 +37,11 @@ pub struct ImagePrompts {
     ip_adapter: Option<String>,
 
     /// A picture that says what to draw. Again for several together.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, alias = "ip-adapter-image", value_name = "FILE")]
     ip_image: Vec<PathBuf>,
 
     /// The weight of the pictures beside the text. By default 1; about 0.5 leaves room for the text.
-    #[arg(long, value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true)]
+    #[arg(long, alias = "ip-adapter-scale", value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true)]
     ip_scale: Option<f64>,
 
     /// The image encoder that the adapter was trained with: a directory, or a repository on the hub with the folder after it.
@@ -117,11 +118,43 @@ impl ImagePrompts {
         Ok(options.image_prompt(prompt.scale(self.scale())))
     }
 
-    /// What web interfaces, to which an adapter is one of the ControlNets, write about it into their pictures.
-    pub fn parameters(&self) -> Option<String> {
-        let name = Path::new(short_name(self.ip_adapter.as_deref()?));
-        let model = name.file_stem().unwrap_or(name.as_os_str()).to_string_lossy();
-        Some(format!("Module: ip-adapter-auto, Model: {model}, Weight: {}", self.scale()))
+    /// What an image tells of these, as web interfaces do, to which an adapter is one of the ControlNets.
+    ///
+    /// # Errors
+    /// When a picture cannot be read.
+    pub fn record(&self) -> Result<Option<Fields>> {
+        let Self { ip_adapter, ip_image, ip_scale: _, ip_encoder } = self;
+        let Some(name) = ip_adapter else { return Ok(None) };
+        let mut fields = Fields::default();
+        fields.add("Module", "ip-adapter-auto");
+        fields.add("Model", recorded_source(name));
+        fields.add("Weight", self.scale());
+        fields.add_some("Encoder", ip_encoder.as_deref().map(recorded_source));
+        for (number, image) in ip_image.iter().enumerate() {
+            add_file(&mut fields, &format!("Image {number}"), image)?;
+        }
+        Ok(Some(fields))
+    }
+
+    /// These, and where there are none those of an image.
+    pub fn or(self, image: Self) -> Self {
+        let is_own = self.ip_adapter.is_some();
+        Self {
+            ip_adapter: self.ip_adapter.or(image.ip_adapter),
+            ip_image: if self.ip_image.is_empty() { image.ip_image } else { self.ip_image },
+            ip_scale: self.ip_scale.or(image.ip_scale),
+            ip_encoder: self.ip_encoder.or(image.ip_encoder.filter(|_| !is_own)),
+        }
+    }
+
+    /// Whether an option with a file is given.
+    pub fn has(&self, option: &str) -> bool {
+        match option {
+            "ip-adapter" => self.ip_adapter.is_some(),
+            "ip-image" => !self.ip_image.is_empty(),
+            "ip-encoder" => self.ip_encoder.is_some() || self.ip_adapter.is_some(),
+            _ => false,
+        }
     }
 
     fn scale(&self) -> f64 {

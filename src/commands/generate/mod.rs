@@ -2,40 +2,44 @@
 
 mod adapters;
 mod control;
+mod draw;
+mod files;
 mod from_picture;
 mod image_prompt;
+mod like;
+mod record;
 mod sampling;
 
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Instant;
 
-use altclip_training::pictures::sheet_of_images;
 use altdiffusion_pipeline::latents::{read_latents, write_latents};
+use altdiffusion_pipeline::random::{BatchPosition, Seeds};
 use altdiffusion_pipeline::vae::Tiling;
-use altdiffusion_pipeline::{
-    AltDiffusion, DenoisingWindows, GenerateOptions, Generated, PromptReading, Timings,
-};
+use altdiffusion_pipeline::{AltDiffusion, DenoisingWindows, GenerateOptions, PromptReading};
 use anyhow::{Context, Result, ensure};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use clap::Args;
 use image::RgbImage;
 use serde::Serialize;
 
 use self::adapters::Adapters;
 use self::control::FollowedPictures;
+use self::files::Seconds;
 use self::from_picture::FromPicture;
 use self::image_prompt::ImagePrompts;
+use self::like::ModelHash;
+use self::record::{Run, Shown};
 use self::sampling::Sampling;
 use crate::animation::Animation;
 use crate::interrupt::Interrupt;
 use crate::model::ModelArgs;
-use crate::output::print_line;
-use crate::output_files::{check_writable, numbered, write_timings};
-use crate::parameters::Parameters;
-use crate::picture_file::{PictureFormat, write_picture};
-use crate::progress::{Progress, warn};
-use crate::{option_values, preview, shipped};
+use crate::output::{print_json, print_line};
+use crate::output_files::write_timings;
+use crate::picture_file::write_picture;
+use crate::progress::warn;
+use crate::sheet::Sheet;
+use crate::{model_hash, option_values, preview, shipped};
 
 /// Draw pictures of what a text says.
 ///
@@ -46,14 +50,18 @@ use crate::{option_values, preview, shipped};
 #[command(after_long_help = EXAMPLES)]
 pub struct Generate {
     /// What to draw. Several prompts are drawn one beside the other, each as often as --num-images says.
-    #[arg(required = true)]
+    #[arg(required_unless_present_any = ["prompt_option", "like"])]
     prompt: Vec<String>,
+
+    /// The same, as other programs have it.
+    #[arg(long = "prompt", short = 'p', value_name = "PROMPT", hide = true)]
+    prompt_option: Vec<String>,
 
     /// What the picture should keep away from.
     ///
     /// Has an effect only where the guidance scale is greater than 1.
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    negative_prompt: String,
+    #[arg(long, value_name = "TEXT")]
+    negative_prompt: Option<String>,
 
     /// Read weights in both texts: (word:1.3) or (word) for more of it, [word] for less.
     ///
@@ -66,8 +74,8 @@ pub struct Generate {
     prompt_weights: bool,
 
     /// Take the texts' meaning from this many layers before the one that the model was trained with.
-    #[arg(long, value_name = "LAYERS", value_parser = option_values::layers, default_value = "0", allow_negative_numbers = true, hide_default_value = true)]
-    clip_skip: usize,
+    #[arg(long, value_name = "LAYERS", value_parser = option_values::layers, allow_negative_numbers = true)]
+    clip_skip: Option<usize>,
 
     /// Where to write the picture. The ending says how: .png, .jpg or .webp.
     ///
@@ -76,34 +84,49 @@ pub struct Generate {
     output: PathBuf,
 
     /// How many pictures to draw.
-    #[arg(long, short, value_name = "N", value_parser = option_values::pictures, allow_negative_numbers = true)]
+    #[arg(long, short, aliases = ["batch-size", "num-images-per-prompt"], value_name = "N", value_parser = option_values::pictures, allow_negative_numbers = true)]
     num_images: Option<usize>,
+
+    /// How many times as many, as other programs have it.
+    #[arg(long, short = 'b', alias = "n-iter", value_name = "N", value_parser = option_values::pictures, hide = true)]
+    batch_count: Option<usize>,
 
     /// The number that the noise depends on. The same seed gives the same picture, here and in diffusers.
     ///
-    /// By default every run takes another, and says which. The noise of several pictures is drawn in one go, so that the
-    /// same number of them is needed to get one of them again.
+    /// By default every run takes another, and says which. Of several pictures each has its own: see --seeds.
     #[arg(long, short, value_name = "N", value_parser = option_values::seed, allow_negative_numbers = true)]
     seed: Option<u64>,
+
+    /// How the noise of several pictures comes from the seed: consecutive, or stream.
+    ///
+    /// By default consecutive: the first picture has the seed, the second the next one, and so on, as in web interfaces, so
+    /// that each can be drawn again alone by its own. With `stream` the noise of all is drawn in one go, as diffusers does it
+    /// with one generator; one of them alone then needs the same --num-images, and --only.
+    #[arg(long, value_name = "NAME", value_parser = option_values::seeds)]
+    seeds: Option<Seeds>,
+
+    /// Of the pictures that --num-images and the prompts ask for, draw this one alone, from 1 on, as it is among them.
+    #[arg(long, value_name = "K", value_parser = option_values::count, conflicts_with = "grid")]
+    only: Option<usize>,
 
     /// The steps from noise to picture. More are better, and take longer.
     ///
     /// By default 50, and 20 for the model inside this program.
-    #[arg(long, value_name = "N", value_parser = option_values::count, allow_negative_numbers = true)]
+    #[arg(long, aliases = ["num-inference-steps", "sampling-steps"], value_name = "N", value_parser = option_values::count, allow_negative_numbers = true)]
     steps: Option<usize>,
 
     /// How closely to keep to the text. Up to 1 means no guidance, in half the time.
     ///
     /// By default 7.5, and 2.25 for the model inside this program. High values make harsh pictures.
-    #[arg(long, value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true)]
+    #[arg(long, aliases = ["cfg-scale", "cfg", "guidance"], value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true)]
     guidance_scale: Option<f64>,
 
     /// The width in pixels, a multiple of 8. By default, what the model was trained on.
-    #[arg(long, value_name = "PIXELS", value_parser = option_values::side, allow_negative_numbers = true)]
+    #[arg(long, short_alias = 'W', value_name = "PIXELS", value_parser = option_values::side, allow_negative_numbers = true)]
     width: Option<usize>,
 
     /// The height in pixels, a multiple of 8. By default, what the model was trained on.
-    #[arg(long, value_name = "PIXELS", value_parser = option_values::side, allow_negative_numbers = true)]
+    #[arg(long, short_alias = 'H', value_name = "PIXELS", value_parser = option_values::side, allow_negative_numbers = true)]
     height: Option<usize>,
 
     /// Draw a picture that is longer or wider than what the model was trained on in overlapping windows.
@@ -131,9 +154,21 @@ pub struct Generate {
     #[arg(long)]
     no_safety_checker: bool,
 
-    /// Write several pictures side by side into one file.
+    /// Write several pictures into one file: in about as many rows as columns, or in a row for each of several prompts.
     #[arg(long)]
     grid: bool,
+
+    /// Draw as this image says that it was drawn, but for what else is given here.
+    ///
+    /// Images of this program say it all, those of stable-diffusion-webui, Forge and stable-diffusion.cpp as far as it has a
+    /// meaning here; what has none is named. A .png has it in a text chunk, a .jpg or .webp in its EXIF data, and a .txt is
+    /// it. Files that the image names, such as a LoRA, are looked for here and beside the image.
+    #[arg(long, value_name = "FILE")]
+    like: Option<PathBuf>,
+
+    /// What not to take over from the image of --like: names of options, such as lora,grid.
+    #[arg(long, value_name = "OPTION,…", value_delimiter = ',', value_parser = like::option_name, requires = "like")]
+    leave_out: Vec<String>,
 
     /// Write how the picture comes out of the noise, as an animated .gif.
     ///
@@ -141,16 +176,21 @@ pub struct Generate {
     #[arg(long, value_name = "FILE")]
     save_steps: Option<PathBuf>,
 
-    /// Do not write into the picture how it was made.
+    /// Do not write into the picture how it was drawn.
     ///
-    /// Otherwise a .png holds the prompt, the seed and the rest in a text chunk `parameters`, which the web interfaces of
-    /// Stable Diffusion read.
+    /// Otherwise it holds the prompt, the seed and all that its pixels depend on, for --like and for the web interfaces of
+    /// Stable Diffusion: a .png in a text chunk `parameters`, a .jpg or .webp in its EXIF data. Of files it tells the names,
+    /// without the directories outside of the current one, and hashes.
     #[arg(long)]
     no_parameters: bool,
 
     /// Do not show the picture in the terminal.
     #[arg(long)]
     no_preview: bool,
+
+    /// Print JSON in place of a line for each picture, with how it was drawn.
+    #[arg(long)]
+    json: bool,
 
     /// Start from the noise in this safetensors file instead of that of a seed.
     ///
@@ -166,7 +206,7 @@ pub struct Generate {
 
     /// Write what took how long, as JSON, in seconds.
     ///
-    /// `load_s` for the model, `text_s` for the texts, `steps_s` with a number for each step, `decode_s` from latents to
+    /// `load_s` for the model, `text_s` for the texts, `steps_s` with a number for each step of each picture, `decode_s` from latents to
     /// pixels, and `total_s` for all of it until the pictures are written.
     #[arg(long, value_name = "FILE", help_heading = "Files of numbers")]
     timings: Option<PathBuf>,
@@ -202,6 +242,10 @@ Examples:
       altdiffusion generate 一幅水彩画 --image photo.jpg --strength 0.6 --model BAAI/AltDiffusion-m9
       altdiffusion generate 一顶红帽子 --image dog.png --mask hat.png --model BAAI/AltDiffusion-m9
 
+  The same picture again, and with another text:
+      altdiffusion generate --like apple-3.png --output again.png
+      altdiffusion generate --like apple-3.png \"a green apple\"
+
   A house that follows the edges in a picture:
       altdiffusion generate 一座红色的房子 --controlnet lllyasviel/control_v11p_sd15_canny \\
           --control-image edges.png --model BAAI/AltDiffusion-m9
@@ -214,19 +258,14 @@ Examples:
       altdiffusion generate 一只戴帽子的小狗 --model BAAI/AltDiffusion-m9 --negative-prompt 模糊 \\
           --width 512 --height 512 --device cuda --dtype f16";
 
-/// What took how long, in seconds.
-#[derive(Serialize)]
-struct Seconds {
-    load_s: f64,
-    text_s: f64,
-    steps_s: Vec<f64>,
-    decode_s: f64,
-    total_s: f64,
-}
-
 impl Generate {
     pub fn run(self) -> Result<()> {
         let start = Instant::now();
+        let (this, model_hash) = like::with_those_of_an_image(self)?;
+        this.draw(start, model_hash)
+    }
+
+    fn draw(self, start: Instant, expected_hash: Option<ModelHash>) -> Result<()> {
         // What can be wrong with the files comes out before the work begins.
         let initial_latents = match &self.initial_latents {
             Some(path) => Some(read_latents(path).context("--initial-latents")?),
@@ -235,12 +274,15 @@ impl Generate {
         let given_pictures = self.from_picture.read()?;
         let followed_pictures = self.followed.read()?;
         let prompt_pictures = self.image_prompts.read()?;
-        let files = self.outputs(initial_latents.as_ref())?;
+        let images = self.images_in_batch(initial_latents.as_ref())?;
+        let files = self.outputs(if self.only.is_some() { 1 } else { images })?;
+        let interrupt = Interrupt::watch()?;
 
-        let pipeline = self.model.pipeline(|options| {
-            let options = self.adapters.apply(options)?;
-            Ok(options.low_memory(self.low_memory).safety_checker(!self.no_safety_checker))
-        })?;
+        let parts = self.model.parts()?;
+        let hash = (!self.no_parameters || expected_hash.is_some()).then(|| model_hash::start(&parts));
+        let options = self.adapters.apply(self.model.load_options()?)?;
+        let options = options.low_memory(self.low_memory).safety_checker(!self.no_safety_checker);
+        let pipeline = AltDiffusion::load(parts, options)?;
         if self.no_safety_checker && !self.model.is_shipped() {
             warn("pictures are not checked: take care before you show them to others");
         }
@@ -248,7 +290,7 @@ impl Generate {
         tracing::info!("loaded in {loaded:.1?}");
 
         let seed = self.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
-        let mut options = self.options(seed, initial_latents.clone());
+        let mut options = self.options(seed, images, initial_latents.as_ref());
         // In latents, and of the pictures that the model was trained on if not given.
         let latents = |pixels: Option<usize>| -> Result<usize> {
             let side = pixels.map_or_else(|| pipeline.default_size().map(|(width, _)| width), Ok)?;
@@ -263,25 +305,52 @@ impl Generate {
         options = self.from_picture.apply(options, given_pictures);
         options = self.followed.apply(options, followed_pictures, &pipeline, self.model.dtype())?;
         options = self.image_prompts.apply(options, prompt_pictures, &pipeline, self.model.dtype())?;
+        let (count, width, height) = pipeline.drawn_size(&options)?;
+        ensure!(count == images, "expected {images} pictures, found {count}");
+        let runs = self.runs(options, pipeline.device(), images, initial_latents.as_ref())?;
+        let count = if self.only.is_some() { 1 } else { images };
+        let sheet = Sheet::new((width, height), count, self.prompts().len());
+        self.check_sizes(&files, &sheet)?;
+        let mut run = Run {
+            images,
+            seed,
+            size: (width, height),
+            scheduler: self.sampling.scheduler().map_or_else(|| pipeline.scheduler().kind(), Ok)?,
+            model_hash: None,
+            device: format!("{:?}", pipeline.device().location()).to_lowercase(),
+        };
+        // Before the work, since it reads files.
+        let mut record = if self.no_parameters { None } else { Some(self.record(&run)?) };
         let mut animation = self.save_steps.is_some().then(Animation::default);
-        let generated = generate(&pipeline, &options, animation.as_mut())?;
+        let generated = draw::draw(&pipeline, &runs, &sheet, animation.as_mut(), &interrupt)?;
 
-        warn_of_black_pictures(generated.flagged.as_deref().unwrap_or_default());
-        let pictures = self.pictures(generated.images)?;
-        let seed = initial_latents.is_none().then_some(seed);
-        for (index, (path, picture)) in files.paths.iter().zip(&pictures).enumerate() {
-            // Several prompts in one picture are told one after the other.
-            let prompts = match self.grid {
-                true => &self.prompt[..],
-                false => {
-                    self.prompt.chunks(1).nth(index * self.prompt.len() / pictures.len()).unwrap_or_default()
-                }
-            };
-            let parameters = self.parameters(&pipeline, &prompts.join("\n"), picture, seed)?;
-            write_picture(path, files.format, picture, parameters.as_deref())?;
+        draw::warn_of_black_pictures(generated.flagged.as_deref().unwrap_or_default());
+        run.model_hash = hash.map(model_hash::finish).transpose()?;
+        if let (Some(expected), Some(found)) = (&expected_hash, &run.model_hash) {
+            expected.check(found);
+        }
+        if let (Some(fields), Some(hash)) = (&mut record, &run.model_hash) {
+            fields.insert_before("Model", "Model hash", hash);
+        }
+        let _writing = interrupt.put_off();
+        let pictures = if self.grid { vec![sheet.of(&generated.images)?] } else { generated.images.clone() };
+        let mut drawn = Vec::with_capacity(pictures.len());
+        for (place, (path, picture)) in files.paths.iter().zip(&pictures).enumerate() {
+            let index = self.only.map_or(place, |only| only - 1);
+            let shown = if self.grid { Shown::All } else { Shown::One(index) };
+            let text = record.as_ref().map(|fields| self.record_image(fields, &run, shown).to_text());
+            write_picture(path, files.format, picture, text.as_deref())?;
+            drawn.push(Drawn {
+                file: path.display().to_string(),
+                width: picture.width(),
+                height: picture.height(),
+                seed: (self.initial_latents.is_none()).then(|| self.seed_of(index, &run)),
+                number: self.needs_batch(images).then_some(index + 1),
+                parameters: text,
+            });
         }
         if let (Some(mut animation), Some(path)) = (animation, &self.save_steps) {
-            animation.push(side_by_side(pictures.clone())?);
+            animation.push(sheet.of(&generated.images)?);
             animation.write("--save-steps", path)?;
         }
         if let Some(path) = &self.save_latents {
@@ -290,47 +359,50 @@ impl Generate {
         if let Some(path) = &self.timings {
             write_timings(path, &Seconds::new(loaded, &generated.timings, start.elapsed()))?;
         }
-
-        self.report(&files.paths, &pictures, seed)
+        self.report(&drawn, &pictures, images)
     }
 
-    /// The files to be written, each of which can be.
-    fn outputs(&self, initial_latents: Option<&Tensor>) -> Result<Pictures> {
-        let format = PictureFormat::of("--output", &self.output)?;
+    /// The prompts, wherever they were given.
+    fn prompts(&self) -> Vec<String> {
+        [&self.prompt[..], &self.prompt_option].concat()
+    }
+
+    /// The prompt of the image at `index` of a batch of `images`.
+    fn prompt_of(&self, index: usize, images: usize) -> Vec<String> {
+        let prompts = self.prompts();
+        let place = index * prompts.len() / images.max(1);
+        prompts.into_iter().nth(place).into_iter().collect()
+    }
+
+    fn seeds(&self) -> Seeds {
+        self.seeds.unwrap_or(Seeds::Consecutive)
+    }
+
+    /// How many images the batch has, of all prompts.
+    fn images_in_batch(&self, initial_latents: Option<&Tensor>) -> Result<usize> {
+        let prompts = self.prompts().len();
+        let each = match (self.num_images, self.batch_count) {
+            (None, None) => None,
+            (images, batches) => Some(images.unwrap_or(1).saturating_mul(batches.unwrap_or(1))),
+        };
         let given = initial_latents.and_then(|latents| latents.dims().first().copied());
-        let all = self.num_images.map(|each| each * self.prompt.len()).or(given).unwrap_or(self.prompt.len());
-        let count = if self.grid { 1 } else { all };
-        let paths = numbered(&self.output, count);
-        if let Some(path) = &self.save_steps {
-            Animation::check_name("--save-steps", path)?;
-        }
-        let others = [
-            ("--save-steps", &self.save_steps),
-            ("--save-latents", &self.save_latents),
-            ("--timings", &self.timings),
-        ];
-        let others = others.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?)));
-        let mut seen: Vec<(&str, &Path)> = Vec::new();
-        for (option, path) in paths.iter().map(|path| ("--output", path.as_path())).chain(others) {
-            check_writable(option, path)?;
-            let same = seen.iter().find(|(_, other)| *other == path);
+        let images = each.map(|each| each.saturating_mul(prompts)).or(given).unwrap_or(prompts);
+        if let Some(only) = self.only {
             ensure!(
-                same.is_none(),
-                "{option} {}: expected another file than {}",
-                path.display(),
-                same.map_or("", |(option, _)| option)
+                only <= images,
+                "--only {only}: expected the number of one of the pictures, of which there are {images}"
             );
-            seen.push((option, path));
         }
-        Ok(Pictures { format, paths })
+        Ok(images)
     }
 
-    fn options(&self, seed: u64, initial_latents: Option<Tensor>) -> GenerateOptions {
-        let mut options =
-            GenerateOptions::new("").prompts(&self.prompt).negative_prompt(&self.negative_prompt).seed(seed);
-        options = options.steps(self.step_count()).guidance_scale(self.scale());
+    /// What draws the whole batch.
+    fn options(&self, seed: u64, images: usize, initial_latents: Option<&Tensor>) -> GenerateOptions {
+        let negative_prompt = self.negative_prompt.as_deref().unwrap_or_default();
+        let mut options = GenerateOptions::new("").negative_prompt(negative_prompt).seed(seed);
+        options = options.seeds(self.seeds()).steps(self.step_count()).guidance_scale(self.scale());
         options = self.sampling.apply(options);
-        options = options.clip_skip(self.clip_skip);
+        options = options.clip_skip(self.clip_skip.unwrap_or_default());
         if self.prompt_weights {
             options = options.prompt_reading(PromptReading::Weighted);
         }
@@ -340,18 +412,41 @@ impl Generate {
         if let Some(height) = self.height {
             options = options.height(height);
         }
-        if let Some(pictures) = self.num_images {
-            options = options.pictures(pictures);
+        options = options.prompts(self.prompts());
+        if self.num_images.or(self.batch_count).is_some() {
+            options = options.pictures(images / self.prompts().len().max(1));
         }
-        if let Some(latents) = initial_latents {
-            options = options.initial_latents(latents);
+        match initial_latents {
+            Some(latents) => options.initial_latents(latents.clone()),
+            None => options,
         }
-        options
     }
 
-    /// The pictures as they are written: each for itself, or all in one.
-    fn pictures(&self, pictures: Vec<RgbImage>) -> Result<Vec<RgbImage>> {
-        if self.grid { Ok(vec![side_by_side(pictures)?]) } else { Ok(pictures) }
+    /// What draws the batch of `options`, or the one picture of it that is wanted.
+    ///
+    /// On the processor each picture is drawn for itself: it takes as long, needs the memory of one, and the pixels are to the
+    /// last bit those of the picture alone, where a batch rounds otherwise.
+    fn runs(
+        &self,
+        options: GenerateOptions,
+        device: &Device,
+        images: usize,
+        initial_latents: Option<&Tensor>,
+    ) -> Result<Vec<GenerateOptions>> {
+        let alone = |index: usize| -> Result<GenerateOptions> {
+            let position = BatchPosition { index, images };
+            let options = options.clone().prompts(self.prompt_of(index, images)).pictures(1);
+            let options = options.batch_position(position);
+            Ok(match initial_latents {
+                Some(latents) => options.initial_latents(latents.narrow(0, index, 1)?),
+                None => options,
+            })
+        };
+        match self.only {
+            Some(only) => Ok(vec![alone(only - 1)?]),
+            None if images > 1 && device.is_cpu() => (0..images).map(alone).collect(),
+            None => Ok(vec![options]),
+        }
     }
 
     fn step_count(&self) -> usize {
@@ -365,48 +460,78 @@ impl Generate {
         self.guidance_scale.unwrap_or(default)
     }
 
-    /// How a picture was made, if it is to be told.
-    fn parameters(
-        &self,
-        pipeline: &AltDiffusion,
-        prompt: &str,
-        picture: &RgbImage,
-        seed: Option<u64>,
-    ) -> Result<Option<String>> {
-        if self.no_parameters {
-            return Ok(None);
+    /// Whether an option with a file is given.
+    fn has(&self, option: &str) -> bool {
+        (option == "initial-latents" && self.initial_latents.is_some())
+            || self.from_picture.has(option)
+            || self.followed.has(option)
+            || self.image_prompts.has(option)
+            || self.adapters.has(option)
+            || self.model.has(option)
+    }
+
+    /// These options, and where there are none those of an image.
+    fn or(self, image: Self) -> Self {
+        let is_own_batch = self.num_images.or(self.batch_count).or(self.only).is_some();
+        // Another seed is another image, for which the batch of this one does not matter.
+        let image_batch = !is_own_batch && (self.seed.is_none() || image.only.is_none());
+        let is_sized = self.initial_latents.is_some();
+        let has_list = self.sampling.listed_steps().is_some();
+        let has_prompt = !self.prompts().is_empty();
+        Self {
+            prompt: if has_prompt { self.prompt } else { image.prompt },
+            prompt_option: if has_prompt { self.prompt_option } else { image.prompt_option },
+            negative_prompt: self.negative_prompt.or(image.negative_prompt),
+            prompt_weights: self.prompt_weights || image.prompt_weights,
+            clip_skip: self.clip_skip.or(image.clip_skip),
+            output: self.output,
+            num_images: self.num_images.or(image.num_images.filter(|_| image_batch)),
+            batch_count: self.batch_count.or(image.batch_count.filter(|_| image_batch)),
+            only: self.only.or(image.only.filter(|_| image_batch)),
+            seed: self.seed.or(image.seed),
+            seeds: self.seeds.or(image.seeds),
+            sampling: self.sampling.or(image.sampling, self.steps.is_some()),
+            steps: self.steps.or(image.steps.filter(|_| !has_list)),
+            guidance_scale: self.guidance_scale.or(image.guidance_scale),
+            width: self.width.or(image.width.filter(|_| !is_sized)),
+            height: self.height.or(image.height.filter(|_| !is_sized)),
+            panorama: self.panorama.or(image.panorama),
+            vae_tiling: self.vae_tiling.or(image.vae_tiling),
+            low_memory: self.low_memory,
+            no_safety_checker: self.no_safety_checker || image.no_safety_checker,
+            grid: self.grid || (image.grid && self.only.is_none()),
+            like: self.like,
+            leave_out: self.leave_out,
+            save_steps: self.save_steps,
+            no_parameters: self.no_parameters,
+            no_preview: self.no_preview,
+            json: self.json,
+            initial_latents: self.initial_latents.or(image.initial_latents),
+            save_latents: self.save_latents,
+            timings: self.timings,
+            from_picture: self.from_picture.or(image.from_picture),
+            followed: self.followed.or(image.followed),
+            image_prompts: self.image_prompts.or(image.image_prompts),
+            adapters: self.adapters.or(image.adapters),
+            model: self.model.or(image.model),
         }
-        let parameters = Parameters {
-            prompt,
-            negative_prompt: &self.negative_prompt,
-            steps: self.step_count(),
-            scheduler: self.sampling.scheduler.map_or_else(|| pipeline.scheduler().kind(), Ok)?,
-            sigma_spacing: self.sampling.spacing(),
-            guidance_scale: self.scale(),
-            seed,
-            size: picture.dimensions(),
-            model: self.model.name(),
-            strength: self.from_picture.strength(),
-            clip_skip: self.clip_skip,
-            loras: &self.adapters.lora_names(),
-            controls: self.followed.parameters().into_iter().chain(self.image_prompts.parameters()).collect(),
-        };
-        Ok(Some(parameters.text()))
     }
 
     /// Shows the pictures, and says where they are and how to get them again.
-    fn report(&self, paths: &[PathBuf], pictures: &[RgbImage], seed: Option<u64>) -> Result<()> {
+    fn report(&self, drawn: &[Drawn], pictures: &[RgbImage], images: usize) -> Result<()> {
+        if self.json {
+            return print_json(drawn);
+        }
         if !self.no_preview {
             preview::show(pictures)?;
         }
-        for (index, (path, picture)) in paths.iter().zip(pictures).enumerate() {
-            let (width, height) = picture.dimensions();
-            let mut line = format!("{}: {width} × {height} pixels", path.display());
+        for Drawn { file, width, height, seed, number, .. } in drawn {
+            let mut line = format!("{file}: {width} × {height} pixels");
             if let Some(seed) = seed {
                 line += &format!(", seed {seed}");
-                if paths.len() > 1 {
-                    line += &format!(", picture {} of {}", index + 1, paths.len());
-                }
+            }
+            if let Some(number) = number.filter(|_| !self.grid && seed.is_some()) {
+                line += &format!(", picture {number} of {images}");
             }
             print_line(line)?;
         }
@@ -414,80 +539,16 @@ impl Generate {
     }
 }
 
-/// The files that the pictures go to.
-struct Pictures {
-    format: PictureFormat,
-    paths: Vec<PathBuf>,
-}
-
-/// Draws, shows how far it is, and keeps what each step looks like.
-fn generate(
-    pipeline: &AltDiffusion,
-    options: &GenerateOptions,
-    mut animation: Option<&mut Animation>,
-) -> Result<Generated> {
-    let interrupt = Interrupt::watch()?;
-    let preview = animation.is_some().then(|| pipeline.latent_preview()).transpose()?;
-    let progress = Progress::start("Reading the text");
-    tracing::debug!("{options:?}");
-    let mut failure = None;
-    let generated = pipeline.generate_with(options, |step| {
-        let done = step.index + 1;
-        progress.steps("Drawing", done, step.total);
-        if done == step.total {
-            progress.then("Decoding");
-        }
-        if let (Some(preview), Some(animation)) = (&preview, &mut animation) {
-            match preview.pictures(step.latents).map_err(anyhow::Error::from).and_then(side_by_side) {
-                Ok(frame) => animation.push(frame),
-                Err(error) => failure = Some(error),
-            }
-        }
-        if interrupt.is_pressed() || failure.is_some() {
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    });
-    match failure {
-        Some(error) => Err(error.context("--save-steps")),
-        None => Ok(generated?),
-    }
-}
-
-/// Says why pictures are black.
-fn warn_of_black_pictures(flagged: &[bool]) {
-    let numbers: Vec<String> = flagged
-        .iter()
-        .zip(1..)
-        .filter(|(flagged, _)| **flagged)
-        .map(|(_, number): (_, usize)| number.to_string())
-        .collect();
-    if !numbers.is_empty() {
-        warn(&format!(
-            "picture {} of {} may not be safe to show, and is black: try another prompt or seed",
-            numbers.join(", "),
-            flagged.len()
-        ));
-    }
-}
-
-/// Several pictures in one, in about as many rows as columns.
-fn side_by_side(mut pictures: Vec<RgbImage>) -> Result<RgbImage> {
-    if pictures.len() == 1 {
-        return Ok(pictures.remove(0));
-    }
-    let columns = (pictures.len() as f64).sqrt().ceil() as usize;
-    Ok(sheet_of_images(&pictures, columns)?)
-}
-
-impl Seconds {
-    fn new(load: Duration, timings: &Timings, total: Duration) -> Self {
-        Self {
-            load_s: load.as_secs_f64(),
-            text_s: timings.text.as_secs_f64(),
-            steps_s: timings.steps.iter().map(Duration::as_secs_f64).collect(),
-            decode_s: timings.decode.as_secs_f64(),
-            total_s: total.as_secs_f64(),
-        }
-    }
+/// A picture that was written.
+#[derive(Serialize)]
+struct Drawn {
+    file: String,
+    width: u32,
+    height: u32,
+    /// Nothing, where the noise was given.
+    seed: Option<u64>,
+    /// Its number in the batch, where it cannot be had without it.
+    number: Option<usize>,
+    /// How it was drawn, as the picture tells it.
+    parameters: Option<String>,
 }

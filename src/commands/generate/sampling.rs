@@ -5,7 +5,9 @@ use altdiffusion_pipeline::random::Rng;
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 use clap::Args;
 
-use crate::option_values;
+use super::record::rng_name;
+use crate::infotext::Fields;
+use crate::option_values::{self, Sampler};
 
 /// The options that few need.
 #[derive(Debug, Args)]
@@ -16,8 +18,9 @@ pub struct Sampling {
     /// One of ddpm, ddim, pndm, lms, heun, euler, euler-a, dpm++-2m, dpm++-2m-sde, dpm++-s, unipc and lcm. With ddpm,
     /// euler-a, dpm++-2m-sde and lcm each step adds noise; heun calls the model twice in a step; lcm is for models that
     /// were distilled to it.
-    #[arg(long, value_name = "NAME", value_parser = option_values::scheduler)]
-    pub scheduler: Option<SchedulerKind>,
+    // Other programs call the same a sampler, and how its noise levels are spread a scheduler.
+    #[arg(long, aliases = ["sampler", "sampler-name", "sampling-method"], value_name = "NAME", value_parser = option_values::sampler)]
+    scheduler: Vec<Sampler>,
 
     /// Spread the noise levels as Karras and others propose: the same as --sigma-spacing karras.
     #[arg(long, conflicts_with = "sigma_spacing")]
@@ -26,7 +29,7 @@ pub struct Sampling {
     /// How the noise levels are spread: timesteps, karras, exponential, beta or lu.
     ///
     /// For lms, heun, euler, dpm++-2m, dpm++-2m-sde, dpm++-s and unipc; lu for dpm++-2m and dpm++-2m-sde.
-    #[arg(long, value_name = "NAME", value_parser = option_values::sigma_spacing)]
+    #[arg(long, aliases = ["schedule", "schedule-type"], value_name = "NAME", value_parser = option_values::sigma_spacing)]
     sigma_spacing: Option<SigmaSpacing>,
 
     /// How the steps are spread over the timesteps of the training: leading, trailing or linspace.
@@ -55,40 +58,29 @@ pub struct Sampling {
     )]
     sigmas: Option<Vec<f32>>,
 
-    /// How much of the noise ddim replaces by new one in each step: from 0, nothing, to 1, as much as ddpm.
-    #[arg(
-        long,
-        value_name = "X",
-        value_parser = option_values::part,
-        default_value = "0",
-        allow_negative_numbers = true
-    )]
-    eta: f64,
+    /// How much of the noise ddim replaces by new one in each step: from 0, nothing, to 1, as much as ddpm. By default 0.
+    #[arg(long, value_name = "X", value_parser = option_values::part, allow_negative_numbers = true)]
+    eta: Option<f64>,
 
     /// How much of the harsh contrast that guidance brings to take back: from 0, nothing, to 1.
     ///
-    /// About 0.7 is right for models that predict velocities.
-    #[arg(
-        long,
-        value_name = "X",
-        value_parser = option_values::part,
-        default_value = "0",
-        allow_negative_numbers = true
-    )]
-    guidance_rescale: f64,
+    /// About 0.7 is right for models that predict velocities. By default 0.
+    #[arg(long, value_name = "X", value_parser = option_values::part, allow_negative_numbers = true)]
+    guidance_rescale: Option<f64>,
 
     /// Whose noise a seed stands for: that of PyTorch on the cpu, or on cuda devices.
     ///
-    /// It is the same noise wherever it is drawn: with `cuda` a seed found on a GPU works without one.
-    #[arg(long, value_name = "NAME", value_parser = option_values::rng, default_value = "cpu")]
-    rng: Rng,
+    /// It is the same noise wherever it is drawn: with `cuda` a seed found on a GPU works without one. By default cpu.
+    #[arg(long, value_name = "NAME", value_parser = option_values::rng)]
+    rng: Option<Rng>,
 }
 
 impl Sampling {
     /// `options` with these.
     pub fn apply(&self, mut options: GenerateOptions) -> GenerateOptions {
-        options = options.rng(self.rng).eta(self.eta).guidance_rescale(self.guidance_rescale);
-        if let Some(scheduler) = self.scheduler {
+        options = options.rng(self.rng.unwrap_or_default()).eta(self.eta.unwrap_or_default());
+        options = options.guidance_rescale(self.guidance_rescale.unwrap_or_default());
+        if let Some(scheduler) = self.scheduler() {
             options = options.scheduler(scheduler);
         }
         if let Some(spacing) = self.spacing() {
@@ -108,7 +100,67 @@ impl Sampling {
 
     /// How the noise levels are spread, if not as the model would have it.
     pub fn spacing(&self) -> Option<SigmaSpacing> {
-        self.sigma_spacing.or(self.karras.then_some(SigmaSpacing::Karras))
+        let named = || self.scheduler.iter().rev().find_map(|sampler| sampler.spacing);
+        self.sigma_spacing.or(self.karras.then_some(SigmaSpacing::Karras)).or_else(named)
+    }
+
+    /// The scheduler, if it is not the model's; of several the last.
+    pub fn scheduler(&self) -> Option<SchedulerKind> {
+        self.scheduler.iter().rev().find_map(|sampler| sampler.kind)
+    }
+
+    /// Adds what an image tells of the way to step, by the names of web interfaces, of which `kind` is the one that is run.
+    pub fn record_sampler(&self, kind: SchedulerKind, fields: &mut Fields) {
+        fields.add("Sampler", option_values::sampler_name(kind));
+        fields.add_some("Schedule type", self.spacing().map(|spacing| capitalized(spacing.name())));
+        // A model's own may be set up in more ways than its name tells.
+        fields.add_some("Scheduler", self.scheduler().is_none().then_some("of the model"));
+    }
+
+    /// Adds what an image tells of the rest.
+    pub fn record(&self, fields: &mut Fields) {
+        let Self {
+            // In `record_sampler`.
+            scheduler: _,
+            karras: _,
+            sigma_spacing: _,
+            timestep_spacing,
+            timesteps,
+            sigmas,
+            eta,
+            guidance_rescale,
+            rng,
+        } = self;
+        fields.add("RNG", rng_name(rng.unwrap_or_default()));
+        fields.add_some("Timestep spacing", timestep_spacing.map(TimestepSpacing::name));
+        fields.add_some("Timesteps", timesteps.as_deref().map(list));
+        fields.add_some("Sigmas", sigmas.as_deref().map(list));
+        fields.add_some("Eta", eta.filter(|eta| *eta != 0.0));
+        fields.add_some("Guidance rescale", guidance_rescale.filter(|rescale| *rescale != 0.0));
+    }
+
+    /// These, and where there are none those of an image: all of them but the noise and the guidance belong to the
+    /// scheduler. `steps` says whether there is a number of steps.
+    pub fn or(self, image: Self, steps: bool) -> Self {
+        let is_other = self.scheduler().is_some();
+        let is_spread = self.spacing().is_some();
+        let has_list = self.timesteps.is_some() || self.sigmas.is_some();
+        let image_lists = !(is_other || steps || has_list || is_spread);
+        Self {
+            karras: self.karras || (image.karras && !is_other && !is_spread),
+            sigma_spacing: self
+                .sigma_spacing
+                .or(image.spacing().filter(|_| !is_other && !is_spread && !has_list)),
+            scheduler: if is_other { self.scheduler } else { [image.scheduler, self.scheduler].concat() },
+            timestep_spacing: self
+                .timestep_spacing
+                .or(image.timestep_spacing.filter(|_| !is_other && !has_list)),
+            timesteps: self.timesteps.or(image.timesteps.filter(|_| image_lists)),
+            sigmas: self.sigmas.or(image.sigmas.filter(|_| image_lists)),
+            eta: self.eta.or(image.eta.filter(|_| !is_other)),
+            guidance_rescale: self.guidance_rescale.or(image.guidance_rescale),
+            rng: self.rng.or(image.rng),
+        }
     }
 
     /// How many steps a list of them has, if there is one.
@@ -116,4 +168,13 @@ impl Sampling {
         let sigmas = self.sigmas.as_ref().map(|sigmas| sigmas.len() - 1);
         self.timesteps.as_ref().map(Vec::len).or(sigmas)
     }
+}
+
+fn list<T: ToString>(values: &[T]) -> String {
+    values.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn capitalized(name: &str) -> String {
+    let mut letters = name.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }

@@ -24,7 +24,7 @@ impl Watch {
     pub fn start(minutes: Option<f64>) -> Result<Self> {
         let time = minutes.and_then(|minutes| Duration::try_from_secs_f64(60. * minutes).ok());
         let end = time.and_then(|time| Instant::now().checked_add(time));
-        Ok(Self { stage: None, interrupt: Interrupt::watch()?, end })
+        Ok(Self { stage: None, interrupt: Interrupt::watch_for("this step is done and kept")?, end })
     }
 
     fn stage(&mut self, name: &str) -> &mut TrainingProgress {

@@ -210,6 +210,11 @@ impl Checkpoint {
         &self.contents.name
     }
 
+    /// The files that the weights are in.
+    pub fn files(&self) -> impl Iterator<Item = &FileData> {
+        self.contents.files.iter()
+    }
+
     /// What a safetensors file says about itself beside its tensors (`__metadata__`), and the texts among what a GGUF file
     /// does; nothing for other forms.
     pub fn metadata(&self) -> BTreeMap<String, String> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io::Write;
 use std::ops::{Deref, Range};
 use std::path::Path;
 
@@ -52,6 +53,20 @@ impl FileData {
     /// What to call the file in an error: its path, or for an embedded file its model and its place there.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Writes all of the file to `writer`, piece by piece, so that never all of a large one counts as this program's memory.
+    ///
+    /// # Errors
+    /// Those of `writer`.
+    pub fn write_to(&self, writer: &mut dyn Write) -> std::io::Result<()> {
+        const PIECE: usize = 8 << 20;
+        for (number, piece) in self.chunks(PIECE).enumerate() {
+            writer.write_all(piece)?;
+            let start = number * PIECE;
+            self.release(&(start..start + piece.len()));
+        }
+        Ok(())
     }
 
     /// Tells the operating system that all of the file will soon be read, so that it fetches the rest while the beginning

@@ -196,6 +196,18 @@ impl ModelParts {
         Ok(checkpoint.names().any(|name| name.starts_with(unet_names::PREFIX)))
     }
 
+    /// The weights that pictures depend on: the one file, or those of the parts.
+    pub fn weights(&self) -> Vec<Checkpoint> {
+        let safety = self.safety.as_ref().map(|safety| &safety.checker.weights);
+        match &self.single {
+            Some(file) => vec![file.clone()],
+            None => {
+                let parts = [&self.text_encoder.weights, &self.unet.weights, &self.vae.weights];
+                parts.into_iter().chain(safety).cloned().collect()
+            }
+        }
+    }
+
     /// Whether the model has what tells pictures that should not be shown.
     pub fn has_safety_checker(&self) -> bool {
         self.safety.is_some()

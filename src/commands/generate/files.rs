@@ -1,0 +1,96 @@
+//! The files that a run writes, looked at before the work.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use altdiffusion_pipeline::Timings;
+use anyhow::{Result, ensure};
+use serde::Serialize;
+
+use super::Generate;
+use crate::animation::Animation;
+use crate::output_files::{check_writable, numbered};
+use crate::picture_file::PictureFormat;
+use crate::sheet::Sheet;
+
+/// The files that the pictures go to.
+pub struct Pictures {
+    pub format: PictureFormat,
+    pub paths: Vec<PathBuf>,
+}
+
+impl Generate {
+    /// The files to be written for so many pictures, each of which can be.
+    pub fn outputs(&self, pictures: usize) -> Result<Pictures> {
+        let format = PictureFormat::of("--output", &self.output)?;
+        let paths = numbered(&self.output, if self.grid { 1 } else { pictures });
+        if let Some(path) = &self.save_steps {
+            Animation::check_name("--save-steps", path)?;
+        }
+        let others = [
+            ("--save-steps", &self.save_steps),
+            ("--save-latents", &self.save_latents),
+            ("--timings", &self.timings),
+        ];
+        let others = others.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?)));
+        let mut seen: Vec<(&str, &Path)> = Vec::new();
+        for (option, path) in paths.iter().map(|path| ("--output", path.as_path())).chain(others) {
+            check_writable(option, path)?;
+            let same = seen.iter().find(|(_, other)| *other == path);
+            ensure!(
+                same.is_none(),
+                "{option} {}: expected another file than {}",
+                path.display(),
+                same.map_or("", |(option, _)| option)
+            );
+            seen.push((option, path));
+        }
+        Ok(Pictures { format, paths })
+    }
+
+    /// What is drawn fits into the formats of the files.
+    ///
+    /// # Errors
+    /// When a side is longer than a format has place for.
+    pub fn check_sizes(&self, files: &Pictures, sheet: &Sheet) -> Result<()> {
+        let (width, height) = if self.grid { sheet.size() } else { sheet.cell() };
+        let largest = files.format.largest_side();
+        ensure!(
+            width.max(height) <= largest,
+            "--output {}: {width} × {height} pixels, of which the format holds at most {largest} on a side; .png holds more",
+            self.output.display()
+        );
+        if let Some(path) = &self.save_steps {
+            let (width, height) = sheet.size();
+            ensure!(
+                width.max(height) <= Animation::LARGEST_SIDE,
+                "--save-steps {}: {width} × {height} pixels, of which .gif holds at most {} on a side",
+                path.display(),
+                Animation::LARGEST_SIDE
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What took how long, in seconds.
+#[derive(Serialize)]
+pub struct Seconds {
+    load_s: f64,
+    text_s: f64,
+    steps_s: Vec<f64>,
+    decode_s: f64,
+    total_s: f64,
+}
+
+impl Seconds {
+    pub fn new(load: Duration, timings: &Timings, total: Duration) -> Self {
+        Self {
+            load_s: load.as_secs_f64(),
+            text_s: timings.text.as_secs_f64(),
+            steps_s: timings.steps.iter().map(Duration::as_secs_f64).collect(),
+            decode_s: timings.decode.as_secs_f64(),
+            total_s: total.as_secs_f64(),
+        }
+    }
+}

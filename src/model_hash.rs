@@ -1,0 +1,60 @@
+//! The hash by which an image tells what model it was drawn with.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+
+use altclip_encoder::checkpoint::Checkpoint;
+use altdiffusion_pipeline::ModelParts;
+use anyhow::{Context, Result, anyhow};
+use sha2::{Digest, Sha256};
+
+use crate::recorded::hex;
+
+/// As many digits as web interfaces show.
+const DIGITS: usize = 10;
+
+/// Begins to hash the weights of a model, which takes a moment for each gigabyte, while it is loaded and draws.
+pub fn start(parts: &ModelParts) -> JoinHandle<Result<String>> {
+    let weights = parts.weights();
+    thread::spawn(move || of(&weights))
+}
+
+/// The hash, when it is there.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn finish(hash: JoinHandle<Result<String>>) -> Result<String> {
+    hash.join().map_err(|_| anyhow!("the model's hash could not be computed"))?.context("the model's hash")
+}
+
+/// Of one file its SHA-256, as web interfaces have it; of several that of theirs, one after the other.
+fn of(weights: &[Checkpoint]) -> Result<String> {
+    let mut digests = Vec::new();
+    for file in weights.iter().flat_map(Checkpoint::files) {
+        digests.push(match in_hub_cache(Path::new(file.name())) {
+            Some(digest) => digest,
+            None => {
+                let mut digest = Sha256::new();
+                file.write_to(&mut digest as &mut dyn Write).context(file.name().to_owned())?;
+                hex(&digest.finalize())
+            }
+        });
+    }
+    let mut hash = match &digests[..] {
+        [one] => one.clone(),
+        several => hex(&Sha256::digest(several.concat())),
+    };
+    hash.truncate(DIGITS);
+    Ok(hash)
+}
+
+/// The hub's cache calls large files by their SHA-256, and a model's files lead there.
+fn in_hub_cache(file: &Path) -> Option<String> {
+    const HEX_DIGITS: usize = 64;
+    let blob = fs::canonicalize(file).ok()?;
+    let name = blob.file_name()?.to_str()?;
+    let is_digest = name.len() == HEX_DIGITS && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (is_digest && blob.parent()?.ends_with("blobs")).then(|| name.to_owned())
+}

@@ -1,0 +1,73 @@
+//! What an image tells of the files that it was drawn with.
+
+use std::fs;
+use std::path::{Component, Path};
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+use crate::infotext::Fields;
+
+/// Adds the name of a file, and what is in it by its SHA-256.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn add_file(fields: &mut Fields, name: &str, path: &Path) -> Result<()> {
+    fields.add(name, recorded_name(path));
+    fields.add(format!("{name} hash"), digest(path)?);
+    Ok(())
+}
+
+/// The SHA-256 of a file.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn digest(path: &Path) -> Result<String> {
+    let mut digest = Sha256::new();
+    let mut file = fs::File::open(path).with_context(|| path.display().to_string())?;
+    std::io::copy(&mut file, &mut digest).with_context(|| path.display().to_string())?;
+    Ok(hex(&digest.finalize()))
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What an image says of where a file is: its path below the current directory if that is how it was given, else its name
+/// alone, since where someone's home is does not belong into an image.
+pub fn recorded_name(path: &Path) -> String {
+    let is_below = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let parts = path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_string_lossy()),
+        _ => None,
+    });
+    match is_below {
+        true => parts.collect::<Vec<_>>().join("/"),
+        false => path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+    }
+}
+
+/// What an image says of something that is a file, a directory or a repository on the hub, of which the name says it all.
+pub fn recorded_source(name: &str) -> String {
+    let path = Path::new(name);
+    if path.exists() || path.is_absolute() { recorded_name(path) } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_no_more_than_they_must() {
+        for (path, name) in [
+            ("a.png", "a.png"),
+            ("./images/a.png", "images/a.png"),
+            ("/home/someone/a.png", "a.png"),
+            ("../secret/a.png", "a.png"),
+        ] {
+            assert_eq!(recorded_name(Path::new(path)), name);
+        }
+        assert_eq!(recorded_source("BAAI/AltDiffusion-m9@main"), "BAAI/AltDiffusion-m9@main");
+        assert_eq!(recorded_source("/models/mine"), "mine");
+    }
+}

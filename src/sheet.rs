@@ -1,0 +1,124 @@
+//! Several images in one, in rows and columns.
+
+use anyhow::{Context, Result, ensure};
+use image::imageops::{FilterType, replace, resize};
+use image::{Rgb, RgbImage};
+
+/// Pixels of white around each image.
+const MARGIN: u64 = 2;
+
+/// Where the images of a run stand in their sheet. An image alone is its own sheet, without a margin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sheet {
+    /// Pixels of each image, width and height.
+    cell: (u64, u64),
+    columns: u64,
+    images: u64,
+}
+
+impl Sheet {
+    /// A sheet of so many images of this width and height: in about as many rows as columns, or, where several prompts have
+    /// several images each, in a row for each prompt.
+    pub fn new((width, height): (usize, usize), images: usize, prompts: usize) -> Self {
+        let is_in_rows = prompts > 1 && images > prompts && images.is_multiple_of(prompts);
+        let columns = if is_in_rows { images / prompts } else { (images as f64).sqrt().ceil() as usize };
+        Self { cell: (width as u64, height as u64), columns: columns.max(1) as u64, images: images as u64 }
+    }
+
+    /// Pixels of each image, width and height.
+    pub fn cell(&self) -> (u64, u64) {
+        self.cell
+    }
+
+    /// Pixels of the sheet, width and height.
+    pub fn size(&self) -> (u64, u64) {
+        if self.images == 1 {
+            return self.cell;
+        }
+        let side = |count: u64, pixels: u64| count * (pixels + MARGIN) + MARGIN;
+        (side(self.columns, self.cell.0), side(self.images.div_ceil(self.columns), self.cell.1))
+    }
+
+    /// The sheet of these images, which are made as large as they stand in it.
+    ///
+    /// # Errors
+    /// When there are not as many as expected, or the sheet is larger than an image can be.
+    pub fn of(&self, images: &[RgbImage]) -> Result<RgbImage> {
+        ensure!(
+            images.len() as u64 == self.images,
+            "a sheet of {} images, found {}",
+            self.images,
+            images.len()
+        );
+        let pixels = |side: u64| u32::try_from(side).context("a sheet that is larger than an image can be");
+        let (width, height) = (pixels(self.cell.0)?, pixels(self.cell.1)?);
+        let fitted = |image: &RgbImage| match image.dimensions() == (width, height) {
+            true => image.clone(),
+            false => resize(image, width, height, FilterType::Triangle),
+        };
+        if let [image] = images {
+            return Ok(fitted(image));
+        }
+        let (sheet_width, sheet_height) = self.size();
+        let mut sheet = RgbImage::from_pixel(pixels(sheet_width)?, pixels(sheet_height)?, Rgb([255; 3]));
+        for (place, image) in (0..).zip(images) {
+            let at = |number: u64, side: u64| (MARGIN + number * (side + MARGIN)) as i64;
+            let (left, top) = (at(place % self.columns, self.cell.0), at(place / self.columns, self.cell.1));
+            replace(&mut sheet, &fitted(image), left, top);
+        }
+        Ok(sheet)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shaded(count: u8, width: u32, height: u32) -> Vec<RgbImage> {
+        let image =
+            |shade| RgbImage::from_fn(width, height, |x, y| Rgb([shade, (x * 3) as u8, (y * 5) as u8]));
+        (0..count).map(image).collect()
+    }
+
+    /// Wider than high, higher than wide, and square.
+    #[test]
+    fn images_that_are_not_square_keep_their_pixels() -> Result<()> {
+        for (width, height) in [(12, 5), (5, 12), (7, 7)] {
+            for (count, prompts, (columns, rows)) in [
+                (1, 1, (1, 1)),
+                (2, 1, (2, 1)),
+                (3, 1, (2, 2)),
+                (6, 2, (3, 2)),
+                (6, 3, (2, 3)),
+                (4, 4, (2, 2)),
+            ] {
+                let images = shaded(count, width, height);
+                let size = (width as usize, height as usize);
+                let sheet = Sheet::new(size, count.into(), prompts);
+                let drawn = sheet.of(&images)?;
+                let found = (u64::from(drawn.width()), u64::from(drawn.height()));
+                assert_eq!(found, sheet.size());
+                if count == 1 {
+                    assert_eq!(drawn, images[0]);
+                    continue;
+                }
+                assert_eq!(drawn.dimensions(), (columns * (width + 2) + 2, rows * (height + 2) + 2));
+                for (place, image) in (0u32..).zip(&images) {
+                    let (left, top) = (2 + place % columns * (width + 2), 2 + place / columns * (height + 2));
+                    let found = image::imageops::crop_imm(&drawn, left, top, width, height).to_image();
+                    assert_eq!(&found, image, "{count} of {width} × {height}: {place}");
+                }
+                assert_eq!(drawn.get_pixel(1, 1).0, [255; 3]);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn small_images_are_made_as_large_as_the_others() -> Result<()> {
+        let sheet = Sheet::new((24, 16), 2, 1);
+        assert_eq!(sheet.of(&shaded(2, 3, 2))?.dimensions(), (54, 20));
+        assert!(sheet.of(&shaded(3, 3, 2)).is_err());
+        Ok(())
+    }
+}
