@@ -96,10 +96,10 @@ impl Progress {
         if pictures > 1 {
             return self.steps("Decoding", picture, pictures);
         }
+        self.bar.reset_elapsed();
         self.bar.unset_length();
         self.bar.set_style(style(WAITING));
         self.bar.set_message("Decoding");
-        self.bar.reset_elapsed();
         self.line(|| "Decoding".to_owned());
     }
 

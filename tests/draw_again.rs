@@ -405,6 +405,13 @@ fn an_image_of_several_can_be_had_alone() -> TestResult {
     assert!(said.contains("s-3.png: 48 × 48 pixels, seed 7, picture 3 of 4\n"), "{said}");
     draw(&[&stream[..], &["--only", "3", "--output", "alone.png"]].concat())?;
     assert!(same("s-3.png", "alone.png")? && !same("s-4.png", "alone.png")?);
+    // Of a sheet, too.
+    draw(&["a cat", "-n", "3", "--seed", "7", "--grid", "--output", "sheet.webp"])?;
+    succeeded(&run(
+        place.path(),
+        &["generate", "--like", "sheet.webp", "--only", "3", "--output", "alone.png"],
+    )?);
+    assert!(same("c-3.png", "alone.png")?);
     let output = run(place.path(), &["generate", "a cat", "-n", "2", "--only", "3"])?;
     assert!(String::from_utf8_lossy(&output.stderr).contains("--only 3: expected"), "{output:?}");
     Ok(())
@@ -577,5 +584,24 @@ fn hostile_chunks_end_in_one_line() -> TestResult {
         output.status.success() && stderr.contains(unused) && stderr.contains("Batch size: x"),
         "{stderr}"
     );
+    Ok(())
+}
+
+/// A prompt of 70 000 characters: a .jpg has no place for it, which is said, and the others have.
+#[test]
+fn prompts_that_are_longer_than_a_format_holds() -> TestResult {
+    let place = place()?;
+    let prompt = "a cat, ".repeat(10_000);
+    for name in ["a.png", "a.webp", "a.jpg"] {
+        let arguments =
+            ["generate", &prompt, "--model", "models/m9", "--steps", "2", "--width", "48", "--output", name];
+        let output = run(place.path(), &arguments)?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let is_warned = stderr.starts_with("warning: the prompt is too long for a .jpg");
+        assert!(output.status.success() && is_warned == (name == "a.jpg"), "{stderr}");
+        let again = run(place.path(), &["generate", "--like", name, "--output", "b.png"])?;
+        assert_eq!(again.status.success(), name != "a.jpg", "{again:?}");
+        assert!(image::open(place.path().join(name)).is_ok());
+    }
     Ok(())
 }

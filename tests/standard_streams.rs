@@ -21,6 +21,7 @@ fn place() -> TestResult<TempDir> {
         directory.path(),
         &["embed", "--text", "a cat", "--image", "rgb.png", "--output", "index.safetensors"],
     )?);
+    fs::write(directory.path().join("en.jsonl"), r#"{"image": "rgb.png", "caption": "a cat"}"#)?;
     Ok(directory)
 }
 
@@ -35,6 +36,8 @@ fn talkative() -> TestResult<Vec<Vec<String>>> {
         vec!["similarity", "--image", "rgb.png", "--text", "a", "--json"],
         vec!["search", "index.safetensors", "a"],
         vec!["search", "index.safetensors", "a", "--json"],
+        vec!["eval", "retrieval", ".", "--language", "en"],
+        vec!["eval", "retrieval", ".", "--language", "en", "--json"],
         vec!["inspect"],
         vec!["inspect", "--json"],
         vec!["encode", "a cat", "--model", &model, "--output", "a.safetensors"],

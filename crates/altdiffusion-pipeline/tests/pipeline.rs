@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use altclip_encoder::source::ModelSource;
-use altdiffusion_pipeline::random::{Noise, Rng, TorchCpu};
+use altdiffusion_pipeline::random::{BatchPosition, Noise, Rng, Seeds, TorchCpu};
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 use altdiffusion_pipeline::{AltDiffusion, Error, GenerateOptions, PromptReading, TextStates};
 use candle_core::{DType, Device, Tensor, safetensors};
@@ -191,6 +191,41 @@ fn every_step_is_reported_and_can_be_the_last() -> TestResult {
         _ => ControlFlow::Continue(()),
     });
     assert!(matches!(cancelled, Err(Error::Cancelled { completed: 2, total: 4 })));
+    Ok(())
+}
+
+/// From noise, from a picture, and a part of one: with a seed for each, and from one stream.
+#[test]
+fn a_picture_of_a_batch_can_be_drawn_alone() -> TestResult {
+    const PICTURES: usize = 3;
+    let pipeline = load(MODELS[0])?;
+    let given = image::RgbImage::from_fn(40, 32, |x, y| image::Rgb([x as u8 * 6, y as u8 * 7, 128]));
+    let mask = image::GrayImage::from_fn(40, 32, |x, _| image::Luma([if x < 16 { 255 } else { 0 }]));
+    let plain = GenerateOptions::new("a cat").steps(3).width(40).height(32).seed(7);
+    let plain = plain.scheduler(SchedulerKind::EulerAncestralDiscrete);
+    let begun = plain.clone().image(given).strength(0.7);
+    for options in [plain, begun.clone(), begun.mask(mask)] {
+        for seeds in Seeds::ALL {
+            let options = options.clone().seeds(seeds);
+            let batch = pipeline.generate(&options.clone().pictures(PICTURES))?.latents;
+            for index in 0..PICTURES {
+                let position = BatchPosition { index, images: PICTURES };
+                let alone = pipeline.generate(&options.clone().batch_position(position))?.latents;
+                let of_batch = batch.narrow(0, index, 1)?;
+                assert!(relative_error(&alone, &of_batch)? < TOLERANCE, "{seeds}, {index}");
+                // Of a stream, no picture is that of a seed: already the first step draws for all of them.
+                let own_seed = pipeline.generate(&options.clone().seed(7 + index as u64))?.latents;
+                let has_own_seed = relative_error(&own_seed, &of_batch)? < TOLERANCE;
+                assert_eq!(has_own_seed, seeds == Seeds::Consecutive, "{seeds}, {index}");
+            }
+        }
+    }
+    let outside = GenerateOptions::new("a cat").batch_position(BatchPosition { index: 2, images: 2 });
+    assert!(
+        pipeline
+            .generate(&outside)
+            .is_err_and(|error| error.to_string().starts_with("batch position: 2 of 2"))
+    );
     Ok(())
 }
 

@@ -279,12 +279,21 @@ impl Generate {
         let interrupt = Interrupt::watch()?;
 
         let parts = self.model.parts()?;
-        let hash = (!self.no_parameters || expected_hash.is_some()).then(|| model_hash::start(&parts));
+        let mut hash = (!self.no_parameters || expected_hash.is_some()).then(|| model_hash::start(&parts));
         let options = self.adapters.apply(self.model.load_options()?)?;
         let options = options.low_memory(self.low_memory).safety_checker(!self.no_safety_checker);
         let pipeline = AltDiffusion::load(parts, options)?;
         if self.no_safety_checker && !self.model.is_shipped() {
             warn("pictures are not checked: take care before you show them to others");
+        }
+        let mut model_hash = None;
+        if let Some(expected) = expected_hash
+            && let Some(hash) = hash.take()
+        {
+            // Before the work, which may be long.
+            let found = model_hash::finish(hash)?;
+            expected.check(&found);
+            model_hash = Some(found);
         }
         let loaded = start.elapsed();
         tracing::info!("loaded in {loaded:.1?}");
@@ -311,12 +320,11 @@ impl Generate {
         let count = if self.only.is_some() { 1 } else { images };
         let sheet = Sheet::new((width, height), count, self.prompts().len());
         self.check_sizes(&files, &sheet)?;
-        let mut run = Run {
+        let run = Run {
             images,
             seed,
             size: (width, height),
             scheduler: self.sampling.scheduler().map_or_else(|| pipeline.scheduler().kind(), Ok)?,
-            model_hash: None,
             device: format!("{:?}", pipeline.device().location()).to_lowercase(),
         };
         // Before the work, since it reads files.
@@ -325,11 +333,14 @@ impl Generate {
         let generated = draw::draw(&pipeline, &runs, &sheet, animation.as_mut(), &interrupt)?;
 
         draw::warn_of_black_pictures(generated.flagged.as_deref().unwrap_or_default());
-        run.model_hash = hash.map(model_hash::finish).transpose()?;
-        if let (Some(expected), Some(found)) = (&expected_hash, &run.model_hash) {
-            expected.check(found);
+        if let Some(hash) = hash.take() {
+            match model_hash::finish(hash) {
+                Ok(found) => model_hash = Some(found),
+                // What was drawn is worth more.
+                Err(error) => warn(&format!("{error:#}")),
+            }
         }
-        if let (Some(fields), Some(hash)) = (&mut record, &run.model_hash) {
+        if let (Some(fields), Some(hash)) = (&mut record, model_hash) {
             fields.insert_before("Model", "Model hash", hash);
         }
         let _writing = interrupt.put_off();
@@ -472,7 +483,7 @@ impl Generate {
 
     /// These options, and where there are none those of an image.
     fn or(self, image: Self) -> Self {
-        let is_own_batch = self.num_images.or(self.batch_count).or(self.only).is_some();
+        let is_own_batch = self.num_images.or(self.batch_count).is_some();
         // Another seed is another image, for which the batch of this one does not matter.
         let image_batch = !is_own_batch && (self.seed.is_none() || image.only.is_none());
         let is_sized = self.initial_latents.is_some();

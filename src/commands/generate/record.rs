@@ -18,8 +18,6 @@ pub struct Run {
     /// Pixels of each image, width and height.
     pub size: (usize, usize),
     pub scheduler: SchedulerKind,
-    /// Known only after the work.
-    pub model_hash: Option<String>,
     pub device: String,
 }
 
