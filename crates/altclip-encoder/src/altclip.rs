@@ -10,6 +10,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use crate::config::{ConfigFile, FieldTable, transformers};
 use crate::padding::CompactPrompts;
 use crate::vision::{VisionConfig, VisionTower};
 use crate::xlm_roberta::{XlmRobertaConfig, XlmRobertaModel};
@@ -27,6 +28,10 @@ pub struct AltClipConfig {
     /// Width of the joint space of pictures and texts.
     #[serde(default = "default_projection_dim")]
     pub projection_dim: usize,
+}
+
+impl ConfigFile for AltClipConfig {
+    const FIELDS: FieldTable = transformers::ALT_CLIP;
 }
 
 fn default_projection_dim() -> usize {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::Error;
-use crate::config::from_shared_fields;
+use crate::config::{ConfigFile, FieldTable, from_shared_fields, transformers};
 use crate::padding::CompactPrompts;
 use crate::xlm_roberta::{XlmRobertaConfig, XlmRobertaModel};
 
@@ -25,6 +25,10 @@ pub struct TextEncoderConfig {
     pub use_attention_mask: bool,
     /// Whether the second-to-last hidden state is used, through `pre_LN` and `transformation_pre`.
     pub has_pre_transformation: bool,
+}
+
+impl ConfigFile for TextEncoderConfig {
+    const FIELDS: FieldTable = transformers::ROBERTA_SERIES;
 }
 
 /// A field that the file leaves out has the value it has in diffusers.

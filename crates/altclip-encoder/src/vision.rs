@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::activation::Activation;
 use crate::clip_layer::{AttentionMask, ClipLayer};
+use crate::config::{ConfigFile, FieldTable, transformers};
 use crate::layer_shape::LayerShape;
 
 /// Standard deviation of freshly initialised position embeddings (`initializer_range` of transformers).
@@ -59,6 +60,10 @@ impl Default for VisionConfig {
             layer_norm_eps: 1e-5,
         }
     }
+}
+
+impl ConfigFile for VisionConfig {
+    const FIELDS: FieldTable = transformers::CLIP_VISION;
 }
 
 /// A configuration is checked where it is read, so that the error names the file.

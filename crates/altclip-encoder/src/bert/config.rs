@@ -4,6 +4,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::activation::Activation;
+use crate::config::{ConfigFile, FieldTable, transformers};
 use crate::layer_shape::LayerShape;
 use crate::xlm_roberta::PositionEmbedding;
 
@@ -50,6 +51,10 @@ impl Default for BertConfig {
             position_embedding_type: PositionEmbedding::Absolute,
         }
     }
+}
+
+impl ConfigFile for BertConfig {
+    const FIELDS: FieldTable = transformers::BERT;
 }
 
 /// A configuration is checked where it is read, so that the error names the file.

@@ -28,9 +28,9 @@ impl AltDiffusionDualEncoder {
     /// # Errors
     /// If there is no image encoder, or a file is missing, is damaged, or contradicts its configuration.
     pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
-        let text: TextEncoderConfig = source.read_json("text_encoder/config.json")?;
+        let text: TextEncoderConfig = source.read_config("text_encoder/config.json")?;
         let vision: VisionConfig =
-            source.read_json("image_encoder/config.json").map_err(|error| match error {
+            source.read_config("image_encoder/config.json").map_err(|error| match error {
                 Error::MissingFile { model, file } => Error::config(
                     model,
                     format!(
@@ -43,7 +43,7 @@ impl AltDiffusionDualEncoder {
         let text_weights = Checkpoint::open(source, TEXT_ENCODER)?;
         let image_weights = Checkpoint::open(source, IMAGE_ENCODER)?;
         let vb = text_weights.var_builder(dtype, device)?;
-        let max_tokens = text.encoder.max_tokens();
+        let (max_tokens, vocab_size) = (text.encoder.max_tokens(), text.encoder.vocab_size);
         let config = AltClipTextConfig { encoder: text.encoder, project_dim: text.project_dim };
         Ok(Self {
             text_encoder: AltClipTextTower::new(
@@ -58,6 +58,7 @@ impl AltDiffusionDualEncoder {
                 projection_dim: vision.projection_dim,
                 image_size: vision.image_size,
                 max_tokens,
+                vocab_size,
                 device: device.clone(),
                 dtype,
                 packs_texts: true,

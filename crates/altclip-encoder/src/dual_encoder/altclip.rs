@@ -21,7 +21,7 @@ impl AltClipDualEncoder {
     /// # Errors
     /// If a file is missing, is damaged, or contradicts the configuration.
     pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
-        let config: AltClipConfig = source.read_json("config.json")?;
+        let config: AltClipConfig = source.read_config("config.json")?;
         let checkpoint = Checkpoint::open(source, "")?;
         let clip = AltClip::new(&config, checkpoint.var_builder(dtype, device)?)?;
         let properties = Properties {
@@ -29,6 +29,7 @@ impl AltClipDualEncoder {
             projection_dim: config.projection_dim,
             image_size: config.vision_config.image_size,
             max_tokens: config.text_config.encoder.max_tokens(),
+            vocab_size: config.text_config.encoder.vocab_size,
             device: device.clone(),
             dtype,
             packs_texts: true,

@@ -10,6 +10,7 @@ use super::config::Towers;
 use super::{DualEncoder, Properties, read_logit_scale};
 use crate::checkpoint::Checkpoint;
 use crate::clip_text::{ClipTextConfig, ClipTextModel};
+use crate::config::{ConfigFile, FieldTable, transformers};
 use crate::error::Result;
 use crate::source::ModelSource;
 use crate::vision::{VisionConfig, VisionTower};
@@ -24,6 +25,10 @@ pub struct ClipConfig {
     pub vision_config: VisionConfig,
     /// Width of the joint space of pictures and texts.
     pub projection_dim: usize,
+}
+
+impl ConfigFile for ClipConfig {
+    const FIELDS: FieldTable = transformers::CLIP;
 }
 
 #[derive(Deserialize)]
@@ -61,7 +66,7 @@ impl Clip {
     /// # Errors
     /// If a file is missing, is damaged, or contradicts the configuration.
     pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
-        let config: ClipConfig = source.read_json("config.json")?;
+        let config: ClipConfig = source.read_config("config.json")?;
         let checkpoint = Checkpoint::open(source, "")?;
         let vb = checkpoint.var_builder(dtype, device)?;
         let (hidden, dim) = (config.text_config.hidden_size, config.projection_dim);
@@ -74,6 +79,7 @@ impl Clip {
                 projection_dim: dim,
                 image_size: config.vision_config.image_size,
                 max_tokens: config.text_config.max_position_embeddings,
+                vocab_size: config.text_config.vocab_size,
                 device: device.clone(),
                 dtype,
                 packs_texts: false,

@@ -105,6 +105,8 @@ pub struct Properties {
     pub image_size: usize,
     /// The most tokens that the text tower has positions for, those around the text counted.
     pub max_tokens: usize,
+    /// Rows of the token embedding: every token's id is smaller.
+    pub vocab_size: usize,
     /// Device of the weights.
     pub device: Device,
     /// Type that the weights are stored in.

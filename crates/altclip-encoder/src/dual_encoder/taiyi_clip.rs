@@ -38,12 +38,12 @@ impl TaiyiClip {
     /// # Errors
     /// If a file is missing, is damaged, or contradicts the configuration.
     pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
-        let text: BertConfig = source.read_json("text_encoder/config.json")?;
+        let text: BertConfig = source.read_config("text_encoder/config.json")?;
         let candidates = ["image_encoder/config.json", "config.json"].map(str::to_owned);
         let Some(config_file) = source.first_of(&candidates)? else {
             return Err(source.missing(&candidates.join(" or ")));
         };
-        let clip: ClipConfig = source.read_json(&config_file)?;
+        let clip: ClipConfig = source.read_config(&config_file)?;
         let folder = if config_file.starts_with(IMAGE_ENCODER) { IMAGE_ENCODER } else { "" };
 
         let vb = Checkpoint::open(source, TEXT_ENCODER)?.var_builder(dtype, device)?;
@@ -59,6 +59,7 @@ impl TaiyiClip {
                 projection_dim: dim,
                 image_size: clip.vision_config.image_size,
                 max_tokens: text.max_position_embeddings,
+                vocab_size: text.vocab_size,
                 device: device.clone(),
                 dtype,
                 packs_texts: false,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use crate::checkpoint::Survey;
-use crate::config::parse_json;
+use crate::config::{ConfigFile, parse_config, parse_json};
 use crate::error::{Error, Result};
 
 pub use file_data::FileData;
@@ -164,6 +164,14 @@ impl ModelSource {
     /// As [`ModelSource::read`], and [`Error::Config`] naming the field when the content does not fit `T`.
     pub fn read_json<T: DeserializeOwned>(&self, relative: &str) -> Result<T> {
         parse_json(&self.read(relative)?)
+    }
+
+    /// The configuration file `relative`, parsed and with its fields checked.
+    ///
+    /// # Errors
+    /// As [`ModelSource::read`] and [`parse_config`].
+    pub fn read_config<T: ConfigFile>(&self, relative: &str) -> Result<T> {
+        parse_config(&self.read(relative)?)
     }
 
     /// The first of `candidates` that the model has. On the hub, one that was downloaded before is taken without asking.
