@@ -50,6 +50,7 @@ PARTS = (
     "image_tower",
     "image_processor",
     "dual_encoders",
+    "added_tokens",
     "evaluation",
     "gguf_files",
     "training",

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::source::ModelSource;
-use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
 use altclip_encoder::tokenizer::{PROMPT_LENGTH, Tokenizer};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -124,9 +124,10 @@ struct Encoder {
 impl Encoder {
     fn load(source: &ModelSource, dtype: DType, device: Device) -> altclip_encoder::Result<Self> {
         let tokenizer = Tokenizer::from_source(source, "tokenizer")?;
-        let config = source.read_json("text_encoder/config.json")?;
+        let config: TextEncoderConfig = source.read_config("text_encoder/config.json")?;
         let weights = Checkpoint::open(source, "text_encoder")?.var_builder(dtype, &device)?;
         let text_encoder = TextEncoder::new(&config, weights)?;
+        let tokenizer = tokenizer.with_embedding_rows(config.encoder.vocab_size);
         Ok(Self { tokenizer, text_encoder, device })
     }
 

@@ -1,47 +1,205 @@
-//! Words that were added to a vocabulary, each with tokens of its own.
+//! Finds added tokens in a text, as transformers' slow tokenizers do: special tokens, those that were added to a
+//! vocabulary later, and learned words.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ops::Range;
 
+use tokenizers::AddedToken;
+
+use super::trie::Trie;
 use crate::{Error, Result};
 
-/// Added words with their ids, in the order in which they came.
+/// Added tokens with their ids.
 #[derive(Debug, Clone, Default)]
-pub(super) struct AddedWords(Vec<(String, Range<u32>)>);
+pub(super) struct AddedTokens {
+    tokens: Vec<(AddedToken, Range<u32>)>,
+    /// Their texts, each with its place in the list.
+    texts: Option<Trie>,
+    /// Whether text is in lower case before tokens are looked for.
+    lowercase: bool,
+}
 
-impl AddedWords {
-    /// How many ids there are.
-    pub fn ids(&self) -> usize {
-        self.0.iter().map(|(_, ids)| ids.len()).sum()
+/// A part of a text.
+#[derive(Debug, PartialEq)]
+pub(super) enum Segment<'a> {
+    /// What the model splits into tokens.
+    Text(Cow<'a, str>),
+    /// The ids of an added token.
+    Token(Range<u32>),
+}
+
+impl AddedTokens {
+    /// Tokens with one id each. Where a text is there twice, its last id counts.
+    pub fn new(tokens: Vec<(AddedToken, u32)>) -> Self {
+        let mut seen = HashSet::new();
+        let mut added = Self::default();
+        for (token, id) in tokens.into_iter().rev() {
+            if seen.insert(token.content.clone()) {
+                // The id u32::MAX has no successor; no vocabulary reaches it.
+                added.tokens.push((token, id..id.saturating_add(1)));
+            }
+        }
+        added.tokens.reverse();
+        added.index();
+        added
     }
 
-    /// Adds a word of `count` tokens to a vocabulary of `own` ids, and returns the id of its first token.
-    pub fn add(&mut self, word: &str, own: usize, count: usize) -> Result<u32> {
+    /// The same, in text that is put in lower case, except for the special tokens and the normalized ones in it.
+    pub fn in_lowercase(self) -> Self {
+        Self { lowercase: true, ..self }
+    }
+
+    fn index(&mut self) {
+        let texts: Vec<&[u8]> = self.tokens.iter().map(|(token, _)| token.content.as_bytes()).collect();
+        self.texts = if texts.is_empty() { None } else { Trie::new(&texts) };
+    }
+
+    /// The largest id + 1.
+    pub fn end(&self) -> usize {
+        self.tokens.iter().map(|(_, ids)| ids.end as usize).max().unwrap_or(0)
+    }
+
+    /// The token with an id.
+    pub fn text(&self, id: u32) -> Option<&str> {
+        self.tokens.iter().find(|(_, ids)| ids.contains(&id)).map(|(token, _)| token.content.as_str())
+    }
+
+    /// The first id of a token.
+    pub fn id(&self, text: &str) -> Option<u32> {
+        self.tokens.iter().find(|(token, _)| token.content == text).map(|(_, ids)| ids.start)
+    }
+
+    /// Adds a word with `count` ids from `first` on.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when the word is empty or there already, or has no ids.
+    pub fn add_word(&mut self, word: &str, first: usize, count: usize) -> Result<u32> {
         if word.trim().is_empty() || count == 0 {
             return Err(Error::Input(format!(
                 "added word: expected a word with tokens, found {word:?} with {count}"
             )));
         }
-        if self.0.iter().any(|(other, _)| other == word) {
+        if self.id(word).is_some() {
             return Err(Error::Input(format!("added word {word:?}: expected another, it is there already")));
         }
-        let first = u32::try_from(own + self.ids()).ok();
-        let ids = first.and_then(|first| Some(first..first.checked_add(u32::try_from(count).ok()?)?));
-        let Some(ids) = ids else {
+        let ids = u32::try_from(first).ok().zip(u32::try_from(first.saturating_add(count)).ok());
+        let Some((first, end)) = ids else {
             return Err(Error::Input(format!("added word {word:?}: has too many tokens, {count}")));
         };
-        let first = ids.start;
-        self.0.push((word.to_owned(), ids));
+        self.tokens.push((AddedToken::from(word, false), first..end));
+        self.index();
         Ok(first)
     }
 
-    /// The first added word in a text, and of several that begin there the longest: what stands before it, its ids, and
-    /// what follows.
-    pub fn split<'a>(&self, text: &'a str) -> Option<(&'a str, Range<u32>, &'a str)> {
-        let found = self.0.iter().filter_map(|(word, ids)| Some((text.find(word.as_str())?, word, ids)));
-        let (at, word, ids) = found.min_by_key(|(at, word, _)| (*at, usize::MAX - word.len()))?;
-        let (before, rest) = text.split_at(at);
-        Some((before, ids.clone(), rest.strip_prefix(word.as_str())?))
+    /// A text in parts: what starts first is a token, and of several that start there the longest.
+    ///
+    /// White space goes to the tokens that want it, and a `single_word` with anything but a space beside it is text
+    /// (`PreTrainedTokenizer.tokenize` of transformers).
+    pub fn split<'a>(&self, text: &'a str) -> Vec<Segment<'a>> {
+        let Some(texts) = &self.texts else { return vec![Segment::Text(Cow::Borrowed(text))] };
+        let mut parts = match self.lowercased(text, texts) {
+            Cow::Borrowed(text) => cut(text, texts),
+            Cow::Owned(text) => cut(&text, texts).into_iter().map(|part| part.into_owned().into()).collect(),
+        };
+        for at in 0..parts.len() {
+            let Some((token, _)) = self.find(&parts[at], texts) else { continue };
+            if token.rstrip
+                && let Some(right) = parts.get_mut(at + 1)
+            {
+                *right = right.trim_start_matches(is_python_space).to_owned().into();
+            }
+            if token.lstrip
+                && let Some(left) = at.checked_sub(1).and_then(|at| parts.get_mut(at))
+            {
+                *left = left.trim_end_matches(is_python_space).to_owned().into();
+            }
+            if token.single_word {
+                let beside = |part: Option<&Cow<str>>, space: fn(&str) -> bool| {
+                    part.is_some_and(|part| !part.is_empty() && !space(part))
+                };
+                if beside(at.checked_sub(1).and_then(|at| parts.get(at)), |left| left.ends_with(' ')) {
+                    parts[at - 1].to_mut().push_str(&token.content);
+                    parts[at] = Cow::Borrowed("");
+                } else if beside(parts.get(at + 1), |right| right.starts_with(' ')) {
+                    parts[at + 1].to_mut().insert_str(0, &token.content);
+                    parts[at] = Cow::Borrowed("");
+                }
+            }
+        }
+        let segments = parts.into_iter().filter(|part| !part.is_empty());
+        segments
+            .map(|part| match self.find(&part, texts) {
+                Some((_, ids)) => Segment::Token(ids.clone()),
+                None => Segment::Text(part),
+            })
+            .collect()
     }
+
+    fn find(&self, text: &str, texts: &Trie) -> Option<&(AddedToken, Range<u32>)> {
+        self.tokens.get(texts.get(text.as_bytes())? as usize)
+    }
+
+    /// The text with lower case around the tokens that keep theirs, special ones before others.
+    fn lowercased<'a>(&self, text: &'a str, texts: &Trie) -> Cow<'a, str> {
+        if !self.lowercase || !text.chars().any(|character| character.to_lowercase().ne([character])) {
+            return Cow::Borrowed(text);
+        }
+        let mut result = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(character) = rest.chars().next() {
+            let kept = texts.longest_prefix(rest.as_bytes()).and_then(|_| {
+                let keeping = |special: bool| {
+                    let tokens = self.tokens.iter().map(|(token, _)| token);
+                    let mut kept =
+                        tokens.filter(|token| token.special == special && (special || token.normalized));
+                    kept.find_map(|token| {
+                        rest.split_at_checked(token.content.len())
+                            .filter(|(prefix, _)| *prefix == token.content)
+                    })
+                };
+                keeping(true).or_else(|| keeping(false))
+            });
+            match kept {
+                Some((token, after)) => {
+                    result.push_str(token);
+                    rest = after;
+                }
+                None => {
+                    result.extend(character.to_lowercase());
+                    rest = &rest[character.len_utf8()..];
+                }
+            }
+        }
+        result.into()
+    }
+}
+
+/// A text before, at and after each token.
+fn cut<'a>(text: &'a str, texts: &Trie) -> Vec<Cow<'a, str>> {
+    let (mut parts, mut from, mut at) = (Vec::new(), 0, 0);
+    while let Some(character) = text[at..].chars().next() {
+        match texts.longest_prefix(&text.as_bytes()[at..]).filter(|&length| length > 0) {
+            Some(length) => {
+                if from < at {
+                    parts.push(Cow::Borrowed(&text[from..at]));
+                }
+                parts.push(Cow::Borrowed(&text[at..at + length]));
+                at += length;
+                from = at;
+            }
+            None => at += character.len_utf8(),
+        }
+    }
+    if from < text.len() {
+        parts.push(Cow::Borrowed(&text[from..]));
+    }
+    parts
+}
+
+/// What Python's `str.strip` strips: Unicode's white space, and the four separators of ASCII.
+fn is_python_space(character: char) -> bool {
+    character.is_whitespace() || ('\u{1C}'..='\u{1F}').contains(&character)
 }
 
 #[cfg(test)]
@@ -49,20 +207,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_and_longest_word_counts() -> Result<()> {
-        let mut words = AddedWords::default();
-        assert_eq!(words.add("<cat>", 10, 1)?, 10);
-        assert_eq!(words.add("<cat>s", 10, 3)?, 11);
-        assert_eq!(words.add("狗", 10, 1)?, 14);
-        assert_eq!(words.ids(), 5);
-        assert_eq!(words.split("two <cat>s, 一只狗"), Some(("two ", 11..14, ", 一只狗")));
-        assert_eq!(words.split("一只狗 <cat>"), Some(("一只", 14..15, " <cat>")));
-        assert_eq!(words.split("a cat"), None);
-        assert!(
-            words.add("<cat>", 10, 1).is_err()
-                && words.add(" ", 10, 1).is_err()
-                && words.add("x", 10, 0).is_err()
-        );
+    fn the_first_and_longest_token_counts() -> Result<()> {
+        let mut tokens = AddedTokens::default();
+        assert_eq!(tokens.add_word("<cat>", 10, 1)?, 10);
+        assert_eq!(tokens.add_word("<cat>s", 11, 3)?, 11);
+        assert_eq!(tokens.add_word("狗", 14, 1)?, 14);
+        assert_eq!((tokens.end(), tokens.text(13), tokens.id("狗")), (15, Some("<cat>s"), Some(14)));
+        let text = |text| Segment::Text(Cow::Borrowed(text));
+        let found = [text("two "), Segment::Token(11..14), text(", 一只"), Segment::Token(14..15)];
+        assert_eq!(tokens.split("two <cat>s, 一只狗"), found);
+        assert_eq!(tokens.split("a cat"), [text("a cat")]);
+        assert_eq!(tokens.split(""), []);
+        for (word, count) in [("<cat>", 1), (" ", 1), ("x", 0)] {
+            assert!(tokens.add_word(word, 15, count).is_err());
+        }
+        assert!(tokens.add_word("x", u32::MAX as usize, 1).is_err());
         Ok(())
     }
 }

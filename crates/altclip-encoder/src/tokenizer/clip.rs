@@ -6,13 +6,20 @@
 
 use serde_json::{Map, Value, json};
 
-use super::bert::added_token;
+use super::Family;
+use crate::config::without_byte_order_mark;
 use crate::{Error, Result};
 
-/// Before a text.
-pub(super) const BOS: &str = "<|startoftext|>";
-/// After a text, fills a row up, and stands for what is unknown.
-pub(super) const EOS: &str = "<|endoftext|>";
+/// transformers' names of the special tokens.
+pub(super) const FAMILY: Family = Family {
+    special: &[("bos_token", BOS), ("eos_token", EOS), ("unk_token", EOS), ("pad_token", EOS)],
+    before: "bos_token",
+    after: "eos_token",
+    mask_takes_space: false,
+};
+
+const BOS: &str = "<|startoftext|>";
+const EOS: &str = "<|endoftext|>";
 
 /// What a word is.
 const WORD: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
@@ -22,10 +29,11 @@ const MOST_MERGES: usize = 49_152 - 256 - 2;
 
 /// The `tokenizer.json` of a vocabulary and its merges; the names are what errors call the files.
 pub(super) fn tokenizer_json(vocabulary: &[u8], merges: &[u8], names: (&str, &str)) -> Result<Value> {
-    let vocab: Map<String, Value> = serde_json::from_slice(vocabulary).map_err(|error| {
-        Error::format(names.0, format!("expected an object of tokens and their ids: {error}"))
-    })?;
-    let merges = std::str::from_utf8(merges)
+    let vocab: Map<String, Value> =
+        serde_json::from_slice(without_byte_order_mark(vocabulary)).map_err(|error| {
+            Error::format(names.0, format!("expected an object of tokens and their ids: {error}"))
+        })?;
+    let merges = std::str::from_utf8(without_byte_order_mark(merges))
         .map_err(|error| Error::format(names.1, format!("expected one merge per line in UTF-8: {error}")))?;
     let lines = merges.lines().skip_while(|line| line.starts_with("#version"));
     let pairs = lines.filter(|line| !line.is_empty()).take(MOST_MERGES).map(|line| {
@@ -35,11 +43,18 @@ pub(super) fn tokenizer_json(vocabulary: &[u8], merges: &[u8], names: (&str, &st
         })
     });
     let pairs = pairs.collect::<Result<Vec<Value>>>()?;
-    let special = |token: &str| {
-        vocab
-            .get(token)
-            .map(|id| added_token(id, token))
-            .ok_or_else(|| Error::format(names.0, format!("expected the special token {token}, found none")))
+    let special = |token: &str| -> Result<Value> {
+        let missing = || Error::format(names.0, format!("expected the special token {token}, found none"));
+        let id = vocab.get(token).ok_or_else(missing)?;
+        Ok(json!({
+            "id": id,
+            "content": token,
+            "single_word": false,
+            "lstrip": false,
+            "rstrip": false,
+            "normalized": true,
+            "special": true,
+        }))
     };
     Ok(json!({
         "version": "1.0",

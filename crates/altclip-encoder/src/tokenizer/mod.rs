@@ -10,6 +10,9 @@ mod added;
 mod bert;
 mod charsmap;
 mod clip;
+mod declared;
+mod family;
+mod json;
 mod normalizer;
 pub mod sentencepiece;
 mod trie;
@@ -19,13 +22,15 @@ mod xlm_roberta;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use serde_json::Value;
 
-use crate::config::parse_json;
+use crate::config::without_byte_order_mark;
 use crate::source::ModelSource;
 use crate::{Error, Result};
 
-use added::AddedWords;
+use added::{AddedTokens, Segment};
+use declared::Declared;
+use family::Family;
+use json::JsonTokenizer;
 pub use normalizer::Normalizer;
 pub use trie::{Node, Trie};
 use xlm_roberta::XlmRobertaTokenizer;
@@ -38,14 +43,9 @@ const WORDPIECE_FILE: &str = "vocab.txt";
 const BPE_FILE: &str = "vocab.json";
 const MERGES_FILE: &str = "merges.txt";
 const TOKENIZER_JSON_FILE: &str = "tokenizer.json";
-const CONFIG_FILE: &str = "tokenizer_config.json";
 
-/// What stands before a text, after it, and fills a row up, in XLM-R's, BERT's and CLIP's vocabularies.
-const SPECIAL_TOKENS: [(&str, &str, &str); 3] = [
-    (xlm_roberta::BOS, xlm_roberta::EOS, xlm_roberta::PAD),
-    (bert::CLS, bert::SEP, bert::PAD),
-    (clip::BOS, clip::EOS, clip::EOS),
-];
+/// What errors say about a vocabulary that the `tokenizers` crate refuses.
+const MADE_OF_VOCABULARY: &str = "the vocabulary cannot be used";
 
 /// Texts as ids: rows of equal length.
 #[derive(Debug, Clone)]
@@ -60,7 +60,12 @@ pub struct Encoding {
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     model: Model,
-    added: AddedWords,
+    /// Tokens that are found in a text before the model sees it: special ones, added ones and learned words.
+    added: AddedTokens,
+    /// The largest id + 1 without learned words.
+    vocab_size: usize,
+    /// Rows of the embedding that ids are looked up in, where they are known.
+    rows: Option<usize>,
     bos_id: u32,
     eos_id: u32,
     pad_id: u32,
@@ -69,7 +74,24 @@ pub struct Tokenizer {
 #[derive(Debug, Clone)]
 enum Model {
     SentencePiece(Box<XlmRobertaTokenizer>),
-    Json(Box<tokenizers::Tokenizer>),
+    Json(JsonTokenizer),
+}
+
+impl Model {
+    fn token_id(&self, text: &str) -> Option<u32> {
+        match self {
+            Self::SentencePiece(model) => model.token_id(text),
+            Self::Json(model) => model.token_id(text),
+        }
+    }
+
+    /// The largest id + 1.
+    fn end(&self) -> usize {
+        match self {
+            Self::SentencePiece(model) => model.vocab_size(),
+            Self::Json(model) => model.end(),
+        }
+    }
 }
 
 impl Tokenizer {
@@ -81,21 +103,30 @@ impl Tokenizer {
     /// If the folder has none of these files, or one of them is damaged.
     pub fn from_source(source: &ModelSource, folder: &str) -> Result<Self> {
         let path = |file: &str| if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") };
+        let declared = Declared::read(source, folder)?;
         if let Some(data) = source.read_optional(&path(SENTENCEPIECE_FILE))? {
-            return Self::from_sentencepiece_bytes(&data, data.name());
+            let model = XlmRobertaTokenizer::from_bytes(&data, data.name())?;
+            return Self::slow(
+                Model::SentencePiece(Box::new(model)),
+                &xlm_roberta::FAMILY,
+                &declared,
+                data.name(),
+            );
         }
         if let Some(data) = source.read_optional(&path(WORDPIECE_FILE))? {
-            let config = source.read_optional(&path(CONFIG_FILE))?;
-            let config = config.map(|file| parse_json(&file)).transpose()?.unwrap_or_default();
-            return Self::from_json_value(&bert::tokenizer_json(&data, &config, data.name())?, data.name());
+            let json = bert::tokenizer_json(&data, &declared, data.name())?;
+            let model = JsonTokenizer::new(json.to_string().as_bytes(), data.name(), MADE_OF_VOCABULARY)?;
+            let tokenizer = Self::slow(Model::Json(model), &bert::FAMILY, &declared, data.name())?;
+            return Ok(if declared.wordpiece.do_lower_case { tokenizer.in_lowercase() } else { tokenizer });
         }
         if let Some(data) = source.read_optional(&path(BPE_FILE))? {
             let merges = source.read(&path(MERGES_FILE))?;
             let json = clip::tokenizer_json(&data, &merges, (data.name(), merges.name()))?;
-            return Self::from_json_value(&json, data.name());
+            let model = JsonTokenizer::new(json.to_string().as_bytes(), data.name(), MADE_OF_VOCABULARY)?;
+            return Self::fast(model, &[&clip::FAMILY], &declared, data.name());
         }
         match source.read_optional(&path(TOKENIZER_JSON_FILE))? {
-            Some(data) => Self::from_tokenizer_json_bytes(&data, data.name()),
+            Some(data) => Self::read_tokenizer_json(&data, data.name(), &declared),
             None => Err(source.missing(&format!(
                 "{}, {}, {} or {}",
                 path(SENTENCEPIECE_FILE),
@@ -114,9 +145,8 @@ impl Tokenizer {
 
     /// From the contents of a SentencePiece unigram model; `name` is what errors call the file.
     pub fn from_sentencepiece_bytes(bytes: &[u8], name: &str) -> Result<Self> {
-        let model = XlmRobertaTokenizer::from_bytes(bytes, name)?;
-        let added = AddedWords::default();
-        Ok(Self { model: Model::SentencePiece(Box::new(model)), added, bos_id: 0, pad_id: 1, eos_id: 2 })
+        let model = Model::SentencePiece(Box::new(XlmRobertaTokenizer::from_bytes(bytes, name)?));
+        Self::slow(model, &xlm_roberta::FAMILY, &Declared::default(), name)
     }
 
     /// From a `tokenizer.json`.
@@ -128,49 +158,56 @@ impl Tokenizer {
     /// From the contents of a `tokenizer.json`; `name` is what errors call the file. Its truncation and padding are
     /// set aside: the caller's count.
     pub fn from_tokenizer_json_bytes(bytes: &[u8], name: &str) -> Result<Self> {
-        let model = tokenizers::Tokenizer::from_bytes(bytes)
-            .map_err(|error| Error::format(name, format!("expected a tokenizer.json: {error}")))?;
-        Self::from_model(model, name)
+        Self::read_tokenizer_json(bytes, name, &Declared::default())
     }
 
-    /// From a `tokenizer.json` that was made of other files, of which `name` is the first.
-    fn from_json_value(json: &Value, name: &str) -> Result<Self> {
-        let model = tokenizers::Tokenizer::from_bytes(json.to_string())
-            .map_err(|error| Error::format(name, format!("the vocabulary cannot be used: {error}")))?;
-        Self::from_model(model, name)
+    fn read_tokenizer_json(bytes: &[u8], name: &str, declared: &Declared) -> Result<Self> {
+        let model = JsonTokenizer::new(without_byte_order_mark(bytes), name, "expected a tokenizer.json")?;
+        Self::fast(model, &[&xlm_roberta::FAMILY, &bert::FAMILY, &clip::FAMILY], declared, name)
     }
 
-    fn from_model(mut model: tokenizers::Tokenizer, name: &str) -> Result<Self> {
-        model.with_padding(None);
-        model
-            .with_truncation(None)
-            .map_err(|error| Error::format(name, format!("cannot be used without truncation: {error}")))?;
-        let id = |token: &str| {
-            let missing = || Error::format(name, format!("expected the special token {token}, found none"));
-            model.token_to_id(token).ok_or_else(missing)
-        };
-        let family = SPECIAL_TOKENS.iter().find(|(bos, ..)| model.token_to_id(bos).is_some());
-        let Some((bos, eos, pad)) = family else {
-            let tokens = SPECIAL_TOKENS.map(|(bos, ..)| bos).join(", ");
+    /// A tokenizer that looks for its added tokens before the model sees a text, as transformers' slow ones do.
+    fn slow(model: Model, family: &Family, declared: &Declared, name: &str) -> Result<Self> {
+        let added = family.added_tokens(declared, |text| model.token_id(text), model.end());
+        let ids = |text: &str| added.id(text).or_else(|| model.token_id(text));
+        let [bos_id, eos_id, pad_id] = family.around(declared, ids, name)?;
+        family.id("unk_token", declared, ids, name)?;
+        let vocab_size = model.end().max(added.end());
+        let added = if declared.as_text { AddedTokens::default() } else { added };
+        Ok(Self { model, added, vocab_size, rows: None, bos_id, eos_id, pad_id })
+    }
+
+    /// A tokenizer whose model looks for added tokens itself, as transformers' fast ones do.
+    fn fast(mut model: JsonTokenizer, families: &[&Family], declared: &Declared, name: &str) -> Result<Self> {
+        model.add(declared)?;
+        let is_there = |family: &&&Family| model.token_id(family.text(declared, family.before)).is_some();
+        let Some(family) = families.iter().find(is_there) else {
+            let tokens: Vec<&str> =
+                families.iter().map(|family| family.text(declared, family.before)).collect();
             return Err(Error::format(
                 name,
-                format!("expected one of the tokens {tokens} before texts, found none"),
+                format!("expected one of the tokens {} before texts, found none", tokens.join(", ")),
             ));
         };
-        let (bos_id, eos_id, pad_id) = (id(bos)?, id(eos)?, id(pad)?);
-        Ok(Self { model: Model::Json(Box::new(model)), added: AddedWords::default(), bos_id, eos_id, pad_id })
+        let [bos_id, eos_id, pad_id] = family.around(declared, |text| model.token_id(text), name)?;
+        let (vocab_size, model) = (model.end(), Model::Json(model));
+        Ok(Self { model, added: AddedTokens::default(), vocab_size, rows: None, bos_id, eos_id, pad_id })
+    }
+
+    fn in_lowercase(self) -> Self {
+        Self { added: self.added.in_lowercase(), ..self }
+    }
+
+    /// The same for a model whose embedding has `rows` rows. A text with a token beyond them, as one that was added to the
+    /// vocabulary and not to the model, is then an error that names it.
+    #[must_use]
+    pub fn with_embedding_rows(self, rows: usize) -> Self {
+        Self { rows: Some(rows), ..self }
     }
 
     /// Number of ids: all are smaller.
     pub fn vocab_size(&self) -> usize {
-        self.own_vocab_size() + self.added.ids()
-    }
-
-    fn own_vocab_size(&self) -> usize {
-        match &self.model {
-            Model::SentencePiece(model) => model.vocab_size(),
-            Model::Json(model) => model.get_vocab_size(true),
-        }
+        self.vocab_size.max(self.added.end())
     }
 
     /// Takes `word`, wherever it stands in a text, for `count` tokens of its own, as textual inversion wants it. Returns the
@@ -179,7 +216,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Input`] when the word is empty or there already, or has no tokens.
     pub fn add_word(&mut self, word: &str, count: usize) -> Result<u32> {
-        self.added.add(word, self.own_vocab_size(), count)
+        self.added.add_word(word, self.vocab_size(), count)
     }
 
     /// The id that rows are filled up with.
@@ -201,32 +238,36 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// Only where a `tokenizer.json` holds steps that fail on this text.
+    /// Where a `tokenizer.json` holds steps that fail on this text, or the text has a token
+    /// [without an embedding](Self::with_embedding_rows).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = vec![self.bos_id];
-        let mut rest = text;
-        while let Some((before, word_ids, after)) = self.added.split(rest) {
-            self.encode_plain(before, &mut ids)?;
-            ids.extend(word_ids);
-            rest = after;
+        for segment in self.added.split(text) {
+            match (segment, &self.model) {
+                (Segment::Token(token), _) => ids.extend(token),
+                (Segment::Text(text), Model::SentencePiece(model)) => model.encode_into(&text, &mut ids),
+                (Segment::Text(text), Model::Json(model)) => model.encode_into(&text, &mut ids)?,
+            }
         }
-        self.encode_plain(rest, &mut ids)?;
         ids.push(self.eos_id);
+        self.check_rows(&ids)?;
         Ok(ids)
     }
 
-    /// Appends the ids of a text without added words.
-    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
-        match &self.model {
-            Model::SentencePiece(model) => model.encode_into(text, ids),
-            Model::Json(model) => {
-                let encoding = model
-                    .encode_fast(text, false)
-                    .map_err(|error| Error::Tokenizer(format!("cannot encode {text:?}: {error}")))?;
-                ids.extend_from_slice(encoding.get_ids());
-            }
-        }
-        Ok(())
+    /// Every id that is no learned word's has an embedding.
+    fn check_rows(&self, ids: &[u32]) -> Result<()> {
+        let Some(rows) = self.rows else { return Ok(()) };
+        let Some(&id) = ids.iter().find(|&&id| (rows..self.vocab_size).contains(&(id as usize))) else {
+            return Ok(());
+        };
+        let token = self.added.text(id).map(str::to_owned).or_else(|| match &self.model {
+            Model::SentencePiece(_) => None,
+            Model::Json(model) => model.token(id),
+        });
+        Err(Error::Tokenizer(format!(
+            "the token {} has the id {id}, and the model has embeddings of {rows} tokens only",
+            token.map_or_else(String::new, |token| format!("{token:?}"))
+        )))
     }
 
     /// The ids of a text, of which at most `length` are kept: the first ones and `</s>`.

@@ -93,6 +93,11 @@ impl Unigram {
         self.pieces.len()
     }
 
+    /// The piece with this text.
+    pub(super) fn piece(&self, text: &[u8]) -> Option<u32> {
+        self.trie.get(text)
+    }
+
     /// Gives the pieces of a normalised text to `found`, in order. A run of unknown characters is one unknown piece
     /// (or, as in the reference, the piece that the run spells although text cannot become it).
     pub(super) fn segment(&self, text: &[u8], mut found: impl FnMut(u32)) {

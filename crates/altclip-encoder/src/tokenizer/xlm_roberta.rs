@@ -1,16 +1,30 @@
-//! XLM-R's ids over a SentencePiece model: fairseq's layout, and special tokens typed in a text.
+//! XLM-R's ids over a SentencePiece model: fairseq's layout.
 
+use super::Family;
 use super::normalizer::Normalizer;
 use super::sentencepiece::ModelProto;
 use super::unigram::Unigram;
 use crate::Result;
 
-/// Before a text.
-pub(super) const BOS: &str = "<s>";
-/// Fills a row up.
-pub(super) const PAD: &str = "<pad>";
-/// After a text.
-pub(super) const EOS: &str = "</s>";
+/// transformers' names of the special tokens.
+pub(super) const FAMILY: Family = Family {
+    special: &[
+        ("bos_token", BOS),
+        ("eos_token", EOS),
+        ("unk_token", UNK),
+        ("sep_token", EOS),
+        ("pad_token", PAD),
+        ("cls_token", BOS),
+        ("mask_token", MASK),
+    ],
+    before: "cls_token",
+    after: "sep_token",
+    mask_takes_space: true,
+};
+
+const BOS: &str = "<s>";
+const PAD: &str = "<pad>";
+const EOS: &str = "</s>";
 const UNK: &str = "<unk>";
 const MASK: &str = "<mask>";
 
@@ -53,38 +67,24 @@ impl XlmRobertaTokenizer {
         self.mask_id as usize + 1
     }
 
-    /// Appends the ids of a text, without `<s>` and `</s>` around it.
+    /// The id of a piece or a special token.
+    pub(super) fn token_id(&self, text: &str) -> Option<u32> {
+        match text {
+            BOS => Some(BOS_ID),
+            PAD => Some(PAD_ID),
+            EOS => Some(EOS_ID),
+            UNK => Some(UNK_ID),
+            MASK => Some(self.mask_id),
+            _ => self.ids.get(self.unigram.piece(text.as_bytes())? as usize).copied(),
+        }
+    }
+
+    /// Appends the ids of a text that holds no special tokens.
     pub(super) fn encode_into(&self, text: &str, ids: &mut Vec<u32>) {
         let mut normalized = Vec::new();
-        let mut encode_plain = |text: &str, ids: &mut Vec<u32>| {
-            self.normalizer.normalize(text, &mut normalized);
-            self.unigram.segment(&normalized, |piece| {
-                ids.push(self.ids.get(piece as usize).copied().unwrap_or(UNK_ID));
-            });
-        };
-        let mut rest = text;
-        while let Some((before, id, after)) = self.split_at_special(rest) {
-            // `<mask>` takes the white space before it along; the others leave it to the text.
-            let before = if id == self.mask_id { before.trim_end_matches(is_python_space) } else { before };
-            encode_plain(before, ids);
-            ids.push(id);
-            rest = after;
-        }
-        encode_plain(rest, ids);
+        self.normalizer.normalize(text, &mut normalized);
+        self.unigram.segment(&normalized, |piece| {
+            ids.push(self.ids.get(piece as usize).copied().unwrap_or(UNK_ID));
+        });
     }
-
-    /// The first special token that was typed in a text: what stands before it, its id, and what follows.
-    fn split_at_special<'a>(&self, text: &'a str) -> Option<(&'a str, u32, &'a str)> {
-        let specials = [(BOS, BOS_ID), (PAD, PAD_ID), (EOS, EOS_ID), (UNK, UNK_ID), (MASK, self.mask_id)];
-        text.match_indices('<').find_map(|(at, _)| {
-            let (before, from) = text.split_at(at);
-            let mut candidates = specials.iter();
-            candidates.find_map(|&(token, id)| Some((before, id, from.strip_prefix(token)?)))
-        })
-    }
-}
-
-/// What Python's `str.rstrip` strips: Unicode's white space, and the four separators of ASCII.
-fn is_python_space(character: char) -> bool {
-    character.is_whitespace() || ('\u{1C}'..='\u{1F}').contains(&character)
 }

@@ -1,0 +1,257 @@
+//! Reads what the small files beside a vocabulary declare: added tokens, and the texts of the special ones.
+//!
+//! As transformers' `from_pretrained` does it: `tokenizer_config.json` alone where it has an `added_tokens_decoder`, else
+//! together with `special_tokens_map.json` and `added_tokens.json`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use tokenizers::AddedToken;
+
+use crate::Result;
+use crate::config::Accepted::{Empty, Is, Text};
+use crate::config::{self, FieldTable, parse_config, parse_json};
+use crate::source::ModelSource;
+
+const CONFIG_FILE: &str = "tokenizer_config.json";
+const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
+const ADDED_TOKENS_FILE: &str = "added_tokens.json";
+
+/// What stands in the small files.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Declared {
+    /// Added tokens by their ids.
+    pub tokens: BTreeMap<u32, AddedToken>,
+    /// Special tokens by their roles, such as `pad_token`.
+    pub special: BTreeMap<&'static str, Special>,
+    /// Special tokens without a role, of which some may have no id yet.
+    pub more_special: Vec<Special>,
+    /// Whether tokens that are typed in a text are read as text.
+    pub as_text: bool,
+    /// What `vocab.txt` needs to know.
+    pub wordpiece: WordPieceConfig,
+}
+
+/// How BERT prepares text. A field that the file leaves out has the value it has in transformers.
+#[derive(Debug, Clone)]
+pub(super) struct WordPieceConfig {
+    pub do_lower_case: bool,
+    pub tokenize_chinese_chars: bool,
+    /// `None` where it follows from `do_lower_case`.
+    pub strip_accents: Option<bool>,
+}
+
+impl Default for WordPieceConfig {
+    fn default() -> Self {
+        Self { do_lower_case: true, tokenize_chinese_chars: true, strip_accents: None }
+    }
+}
+
+/// A special token: its text, or all about it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "expected a text, or an object with `content`")]
+pub(super) enum Special {
+    Text(String),
+    Token(Token),
+}
+
+impl Special {
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Token(token) => &token.content,
+        }
+    }
+
+    /// The token; one of which only the text is known takes the white space before it if `lstrip` says so.
+    pub fn token(&self, lstrip: bool) -> AddedToken {
+        match self {
+            Self::Text(text) => AddedToken::from(text.as_str(), true).lstrip(lstrip),
+            Self::Token(token) => AddedToken { special: true, ..token.added(true) },
+        }
+    }
+}
+
+/// A token as the files write it.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Token {
+    content: String,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    #[serde(default)]
+    single_word: bool,
+    normalized: Option<bool>,
+    #[serde(default)]
+    special: bool,
+}
+
+impl Token {
+    /// A token that does not say whether it is looked for in normalized text is if it is no special one.
+    fn added(&self, special: bool) -> AddedToken {
+        let special = special || self.special;
+        AddedToken {
+            content: self.content.clone(),
+            lstrip: self.lstrip,
+            rstrip: self.rstrip,
+            single_word: self.single_word,
+            normalized: self.normalized.unwrap_or(!special),
+            special,
+        }
+    }
+}
+
+/// `tokenizer_config.json`; `special_tokens_map.json` has some of its fields.
+#[derive(Debug, Default, Deserialize)]
+struct ConfigFile {
+    added_tokens_decoder: Option<BTreeMap<u32, Token>>,
+    bos_token: Option<Special>,
+    eos_token: Option<Special>,
+    unk_token: Option<Special>,
+    sep_token: Option<Special>,
+    pad_token: Option<Special>,
+    cls_token: Option<Special>,
+    mask_token: Option<Special>,
+    additional_special_tokens: Option<Vec<Special>>,
+    extra_special_tokens: Option<ExtraTokens>,
+    split_special_tokens: Option<bool>,
+    do_lower_case: Option<bool>,
+    tokenize_chinese_chars: Option<bool>,
+    strip_accents: Option<bool>,
+}
+
+impl config::ConfigFile for ConfigFile {
+    const FIELDS: FieldTable = FieldTable {
+        used: &[
+            "added_tokens_decoder",
+            "additional_special_tokens",
+            "bos_token",
+            "cls_token",
+            "do_lower_case",
+            "eos_token",
+            "extra_special_tokens",
+            "mask_token",
+            "model_max_length",
+            "pad_token",
+            "sep_token",
+            "split_special_tokens",
+            "strip_accents",
+            "tokenize_chinese_chars",
+            "unk_token",
+        ],
+        harmless: &[
+            (
+                "says where the tokenizer comes from and what Python returns",
+                &[
+                    "auto_map",
+                    "backend",
+                    "is_local",
+                    "local_files_only",
+                    "model_input_names",
+                    "model_specific_special_tokens",
+                    "name_or_path",
+                    "processor_class",
+                    "special_tokens_map_file",
+                    "tokenizer_class",
+                    "tokenizer_file",
+                    "use_fast",
+                ],
+            ),
+            ("names files that are found by their names", &["merges", "merges_file", "vocab", "vocab_file"]),
+            (
+                "is about turning ids into text",
+                &["clean_up_tokenization_spaces", "errors", "spaces_between_special_tokens"],
+            ),
+            ("is about conversations", &["chat_template"]),
+            ("is for models of other families", &["add_prefix_space"]),
+            (
+                "is set by the caller",
+                &[
+                    "max_length",
+                    "pad_to_multiple_of",
+                    "padding",
+                    "stride",
+                    "truncation",
+                    "truncation_strategy",
+                ],
+            ),
+            ("is 0 in every vocabulary here", &["pad_token_type_id"]),
+        ],
+        fixed: &[
+            ("do_basic_tokenize", &[Is(true)]),
+            ("never_split", &[Empty]),
+            ("padding_side", &[Text("right")]),
+            ("sp_model_kwargs", &[Empty]),
+            ("truncation_side", &[Text("right")]),
+        ],
+        nested: &[],
+    };
+}
+
+/// Special tokens with names of their own, or without.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a list of tokens, or an object of names and tokens")]
+enum ExtraTokens {
+    List(Vec<Special>),
+    Named(BTreeMap<String, Special>),
+}
+
+impl Declared {
+    /// Reads the small files in a model's folder.
+    ///
+    /// # Errors
+    /// When one of them is no JSON, or has a field that cannot be.
+    pub fn read(source: &ModelSource, folder: &str) -> Result<Self> {
+        let path = |file: &str| if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") };
+        let read = |file: &str| -> Result<ConfigFile> {
+            let file = source.read_optional(&path(file))?;
+            file.map(|file| parse_config(&file)).transpose().map(Option::unwrap_or_default)
+        };
+        let mut declared = Self::default();
+        let config = read(CONFIG_FILE)?;
+        let tokens = declared.note(config);
+        if let Some(tokens) = tokens {
+            declared.tokens = tokens.iter().map(|(&id, token)| (id, token.added(false))).collect();
+            return Ok(declared);
+        }
+        declared.note(read(SPECIAL_TOKENS_FILE)?);
+        if let Some(file) = source.read_optional(&path(ADDED_TOKENS_FILE))? {
+            let ids: BTreeMap<String, u32> = parse_json(&file)?;
+            let special = |text: &str| {
+                declared.special.values().chain(&declared.more_special).any(|token| token.text() == text)
+            };
+            let tokens = ids.iter().map(|(text, &id)| (id, AddedToken::from(text.as_str(), special(text))));
+            declared.tokens = tokens.collect();
+        }
+        Ok(declared)
+    }
+
+    /// Takes over what a file says, and returns its `added_tokens_decoder`.
+    fn note(&mut self, file: ConfigFile) -> Option<BTreeMap<u32, Token>> {
+        for (role, token) in [
+            ("bos_token", file.bos_token),
+            ("eos_token", file.eos_token),
+            ("unk_token", file.unk_token),
+            ("sep_token", file.sep_token),
+            ("pad_token", file.pad_token),
+            ("cls_token", file.cls_token),
+            ("mask_token", file.mask_token),
+        ] {
+            self.special.extend(token.map(|token| (role, token)));
+        }
+        self.more_special.extend(file.additional_special_tokens.into_iter().flatten());
+        self.more_special.extend(match file.extra_special_tokens {
+            Some(ExtraTokens::List(tokens)) => tokens,
+            Some(ExtraTokens::Named(tokens)) => tokens.into_values().collect(),
+            None => Vec::new(),
+        });
+        self.as_text |= file.split_special_tokens.unwrap_or(false);
+        let wordpiece = &mut self.wordpiece;
+        wordpiece.do_lower_case = file.do_lower_case.unwrap_or(wordpiece.do_lower_case);
+        wordpiece.tokenize_chinese_chars =
+            file.tokenize_chinese_chars.unwrap_or(wordpiece.tokenize_chinese_chars);
+        wordpiece.strip_accents = file.strip_accents.or(wordpiece.strip_accents);
+        file.added_tokens_decoder
+    }
+}

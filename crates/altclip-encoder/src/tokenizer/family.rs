@@ -1,0 +1,95 @@
+//! Says which special tokens a family of tokenizers has, and finds their ids.
+
+use tokenizers::AddedToken;
+
+use super::added::AddedTokens;
+use super::declared::{Declared, Special};
+use crate::{Error, Result};
+
+/// The special tokens of a family: XLM-R's, BERT's or CLIP's.
+#[derive(Debug)]
+pub(super) struct Family {
+    /// The role of each in transformers, and its text where the model's files do not give another.
+    pub special: &'static [(&'static str, &'static str)],
+    /// The role of the token before every text.
+    pub before: &'static str,
+    /// The role of the token after every text.
+    pub after: &'static str,
+    /// Whether the mask takes the white space before it along, where the files do not say.
+    pub mask_takes_space: bool,
+}
+
+impl Family {
+    /// The text of the special token with this role.
+    pub fn text<'a>(&self, declared: &'a Declared, role: &str) -> &'a str {
+        let own = || self.special.iter().find(|(other, _)| *other == role).map_or("", |(_, text)| text);
+        declared.special.get(role).map_or_else(own, Special::text)
+    }
+
+    /// The tokens that are looked for in a text before the model sees it, with their ids; `id` is that of a token in the
+    /// model's own vocabulary, which has `end` ids.
+    ///
+    /// Special tokens that the vocabulary lacks get the ids after it if the files name them; the family's own are left out.
+    pub fn added_tokens(
+        &self,
+        declared: &Declared,
+        id: impl Fn(&str) -> Option<u32>,
+        end: usize,
+    ) -> AddedTokens {
+        let mut tokens: Vec<(AddedToken, u32)> =
+            declared.tokens.iter().map(|(&id, token)| (token.clone(), id)).collect();
+        let own = self.special.iter().map(|&(role, text)| {
+            let token = declared.special.get(role).cloned();
+            let lstrip = self.mask_takes_space && role == "mask_token";
+            token.unwrap_or_else(|| Special::Text(text.to_owned())).token(lstrip)
+        });
+        let others =
+            declared.special.iter().filter(|(role, _)| !self.special.iter().any(|(own, _)| own == *role));
+        let others =
+            others.map(|(_, token)| token).chain(&declared.more_special).map(|token| token.token(false));
+        let mut next = tokens.iter().map(|(_, id)| *id as usize + 1).fold(end, usize::max);
+        for (token, named) in own.map(|token| (token, false)).chain(others.map(|token| (token, true))) {
+            if tokens.iter().any(|(other, _)| other.content == token.content) || token.content.is_empty() {
+                continue;
+            }
+            if let Some(id) = id(&token.content) {
+                tokens.push((token, id));
+            } else if let Some(id) = u32::try_from(next).ok().filter(|_| named) {
+                tokens.push((token, id));
+                next += 1;
+            }
+        }
+        tokens.retain(|(token, _)| !token.content.is_empty());
+        AddedTokens::new(tokens)
+    }
+
+    /// The ids of the tokens before a text, after it, and in place of none.
+    ///
+    /// # Errors
+    /// When the vocabulary lacks one of them.
+    pub fn around(
+        &self,
+        declared: &Declared,
+        id: impl Fn(&str) -> Option<u32>,
+        name: &str,
+    ) -> Result<[u32; 3]> {
+        let id = |role: &str| self.id(role, declared, &id, name);
+        Ok([id(self.before)?, id(self.after)?, id("pad_token")?])
+    }
+
+    /// The id of the special token with this role.
+    ///
+    /// # Errors
+    /// When the vocabulary lacks it.
+    pub fn id(
+        &self,
+        role: &str,
+        declared: &Declared,
+        id: impl Fn(&str) -> Option<u32>,
+        name: &str,
+    ) -> Result<u32> {
+        let token = self.text(declared, role);
+        let missing = || Error::format(name, format!("expected the special token {token}, found none"));
+        id(token).ok_or_else(missing)
+    }
+}

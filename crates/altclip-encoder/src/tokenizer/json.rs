@@ -1,0 +1,163 @@
+//! Runs a `tokenizer.json` through the `tokenizers` crate, and guards against files that it cannot cope with.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::Value;
+use tokenizers::AddedToken;
+
+use super::declared::{Declared, Special};
+use crate::{Error, Result, foreign};
+
+/// The crate's tokenizer, with what the file says about truncation, padding and the tokens around a text set aside.
+#[derive(Debug, Clone)]
+pub(super) struct JsonTokenizer {
+    model: Box<tokenizers::Tokenizer>,
+    /// Added tokens whose ids are others than the crate gave them.
+    ids: BTreeMap<u32, u32>,
+    /// The largest id + 1.
+    end: usize,
+    /// What errors call the file.
+    name: String,
+}
+
+impl JsonTokenizer {
+    /// Reads a `tokenizer.json`; `name` is what errors call the file, and `expected` what it should be.
+    ///
+    /// # Errors
+    /// When the file is damaged.
+    pub fn new(json: &[u8], name: &str, expected: &str) -> Result<Self> {
+        check_rules(json).map_err(|problem| Error::format(name, format!("{expected}: {problem}")))?;
+        let problem = |error| Error::format(name, format!("{expected}: {error}"));
+        let mut model = foreign::parse(name, || tokenizers::Tokenizer::from_bytes(json).map_err(problem))?;
+        model.with_padding(None);
+        model.with_truncation(None).map_err(problem)?;
+        let mut tokenizer =
+            Self { model: Box::new(model), ids: BTreeMap::new(), end: 0, name: name.to_owned() };
+        tokenizer.find_end();
+        Ok(tokenizer)
+    }
+
+    /// Adds the tokens that stand in the files beside.
+    ///
+    /// Those that the file has itself keep their ids, as in transformers' fast tokenizers. Others have the ids of the files
+    /// beside, as in its slow ones; the fast ones count on from the vocabulary, which is the same where no id is left out.
+    ///
+    /// # Errors
+    /// When a token cannot be normalized.
+    pub fn add(&mut self, declared: &Declared) -> Result<()> {
+        let mut tokens: Vec<AddedToken> = declared.tokens.values().cloned().collect();
+        let special = declared.special.values().chain(&declared.more_special).map(Special::text);
+        for text in special {
+            let is_there = tokens.iter().any(|token| token.content == text)
+                || self.model.get_added_vocabulary().get_vocab().contains_key(text);
+            if !is_there {
+                let named = declared.special.values().chain(&declared.more_special);
+                tokens.extend(
+                    named.filter(|token| token.text() == text).map(|token| token.token(false)).next(),
+                );
+            }
+        }
+        let new: Vec<(u32, &AddedToken)> = declared
+            .tokens
+            .iter()
+            .filter(|(_, token)| self.model.token_to_id(&token.content).is_none())
+            .map(|(&id, token)| (id, token))
+            .collect();
+        let name = &self.name;
+        let model = &mut self.model;
+        foreign::parse(name, || {
+            model
+                .add_tokens(tokens)
+                .map(|_| ())
+                .map_err(|error| Error::format(name, format!("cannot add tokens: {error}")))
+        })?;
+        for (id, token) in new {
+            if let Some(given) = self.model.token_to_id(&token.content).filter(|&given| given != id) {
+                self.ids.insert(given, id);
+            }
+        }
+        self.model.set_encode_special_tokens(declared.as_text);
+        self.find_end();
+        Ok(())
+    }
+
+    fn find_end(&mut self) {
+        let ids = self.model.get_vocab(true).into_values().map(|id| self.id(id));
+        self.end = ids.max().map_or(0, |id| id as usize + 1);
+    }
+
+    fn id(&self, given: u32) -> u32 {
+        self.ids.get(&given).copied().unwrap_or(given)
+    }
+
+    /// The largest id + 1.
+    pub fn end(&self) -> usize {
+        self.end
+    }
+
+    /// The id of a token.
+    pub fn token_id(&self, text: &str) -> Option<u32> {
+        self.model.token_to_id(text).map(|id| self.id(id))
+    }
+
+    /// The token with an id.
+    pub fn token(&self, id: u32) -> Option<String> {
+        let given = self.ids.iter().find(|(_, own)| **own == id).map_or(id, |(given, _)| *given);
+        self.model.id_to_token(given)
+    }
+
+    /// Appends the ids of a text.
+    ///
+    /// # Errors
+    /// When a step that the file describes fails on this text.
+    pub fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        let encoding = foreign::parse(&self.name, || {
+            self.model
+                .encode_fast(text, false)
+                .map_err(|error| Error::Tokenizer(format!("cannot encode {text:?}: {error}")))
+        })?;
+        ids.extend(encoding.get_ids().iter().map(|&id| self.id(id)));
+        Ok(())
+    }
+}
+
+/// Checks SentencePiece's compiled replacement rules, of which the crate believes the size before it looks: it would
+/// reserve up to eight gigabytes.
+fn check_rules(json: &[u8]) -> std::result::Result<(), String> {
+    #[derive(Deserialize)]
+    struct Steps {
+        normalizer: Option<Value>,
+    }
+
+    let steps: Steps = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    let mut left: Vec<&Value> = steps.normalizer.iter().collect();
+    while let Some(value) = left.pop() {
+        match value {
+            Value::Array(values) => left.extend(values),
+            Value::Object(fields) => {
+                left.extend(fields.values());
+                if let Some(rules) = fields.get("precompiled_charsmap") {
+                    let text = rules.as_str().ok_or("precompiled_charsmap: expected a text in base64")?;
+                    let size = leading_u32(text).ok_or("precompiled_charsmap: expected at least 4 bytes")?;
+                    let bytes = text.len() / 4 * 3;
+                    if size as usize > bytes {
+                        return Err(format!(
+                            "precompiled_charsmap: expected a trie of at most its {bytes} bytes, found {size}"
+                        ));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The first four bytes of a text in base64, little-endian.
+fn leading_u32(text: &str) -> Option<u32> {
+    let bytes = STANDARD.decode(text.as_bytes().get(..8)?).ok()?;
+    bytes.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
+}

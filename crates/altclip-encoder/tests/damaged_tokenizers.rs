@@ -1,0 +1,258 @@
+//! Tokenizer files that are damaged or hostile are errors that name them, and never panics.
+
+mod common;
+
+use std::fs;
+
+use altclip_encoder::source::ModelSource;
+use altclip_encoder::tokenizer::Tokenizer;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use common::golden;
+use serde_json::{Value, json};
+
+/// Texts of every sort, so that every step of a tokenizer has something to do.
+const TEXTS: [&str; 6] = [
+    "",
+    "一只猫 a cat ｶﾞ",
+    "<mask> x\u{85}é e\u{301}",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!",
+    "[MASK]\u{0}",
+    "👩🏽‍🚀 İ",
+];
+
+fn tokenizer_json() -> Value {
+    common::config("tokenizer_json/tokenizer.json")
+}
+
+/// What becomes of a file: an error when it is read or when it is used, or texts that can be encoded.
+fn outcome(json: impl AsRef<[u8]>) -> Result<(), String> {
+    let tokenizer = Tokenizer::from_tokenizer_json_bytes(json.as_ref(), "tokenizer.json");
+    let tokenizer = tokenizer.map_err(|error| error.to_string())?;
+    for text in TEXTS {
+        tokenizer.encode(text).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+fn error_of(json: &Value) -> String {
+    let json = json.to_string();
+    let error = outcome(&json).expect_err(&json[json.len().saturating_sub(300)..]);
+    assert!(
+        error.starts_with("tokenizer.json: ") || error.starts_with("tokenizer: cannot encode"),
+        "{error}"
+    );
+    assert!(!error.contains('\n') && error.len() < 400, "{error}");
+    error
+}
+
+/// The file with a part replaced, by its JSON pointer.
+fn with(pointer: &str, value: Value) -> Value {
+    let mut json = tokenizer_json();
+    *json.pointer_mut(pointer).unwrap() = value;
+    json
+}
+
+/// A charsmap in base64.
+fn rules(trie: &[u32], size: u32, replacements: &[u8]) -> Value {
+    let mut bytes = size.to_le_bytes().to_vec();
+    bytes.extend(trie.iter().flat_map(|unit| unit.to_le_bytes()));
+    bytes.extend(replacements);
+    json!({"type": "Precompiled", "precompiled_charsmap": STANDARD.encode(bytes)})
+}
+
+#[test]
+fn the_golden_file_itself_works() {
+    outcome(tokenizer_json().to_string()).unwrap();
+    let mut with_mark = b"\xEF\xBB\xBF".to_vec();
+    with_mark.extend(tokenizer_json().to_string().into_bytes());
+    outcome(with_mark).unwrap();
+}
+
+#[test]
+fn replacement_rules_that_are_none() {
+    let first = "/normalizer/normalizers/0";
+    for (rules, problem) in [
+        (json!({"type": "Precompiled", "precompiled_charsmap": 2}), "expected a text in base64"),
+        (json!({"type": "Precompiled", "precompiled_charsmap": ""}), "expected at least 4 bytes"),
+        (json!({"type": "Precompiled", "precompiled_charsmap": "????????"}), "expected at least 4 bytes"),
+        (rules(&[0, 0], u32::MAX, b"x\0"), "expected a trie of at most its"),
+        // A trie without a root, and one that leads outside.
+        (rules(&[], 0, b"x\0"), "tokenizer.json: "),
+        (rules(&[0x3FFF_FC00; 8], 32, b"x\0"), "tokenizer.json: "),
+        // A value that points behind the replacements.
+        (rules(&[(1 << 10) | (1 << 8); 600], 2400, b"x\0"), "tokenizer.json: "),
+    ] {
+        let nested = json!({"type": "Sequence", "normalizers": [rules.clone()]});
+        for rules in [rules, nested] {
+            if let Err(error) = outcome(with(first, rules.clone()).to_string()) {
+                assert!(error.starts_with("tokenizer.json: ") && error.contains(problem), "{error}");
+            } else {
+                assert_eq!(problem, "tokenizer.json: ", "{rules}");
+            }
+        }
+    }
+    let outside = outcome(with(first, rules(&[0x3FFF_FC00; 8], 32, b"x\0")).to_string()).unwrap_err();
+    assert!(outside.contains("damaged"), "{outside}");
+}
+
+#[test]
+fn models_that_contradict_themselves() {
+    for json in [
+        with("/model/vocab", json!([])),
+        with("/model/unk_id", json!(30_000)),
+        with("/model/unk_id", json!(4_294_967_296_u64)),
+        with("/model/vocab", json!([["a", "b"]])),
+        with("/model/vocab", json!({"a": 1})),
+        with("/model", json!({"type": "WordPiece", "vocab": {"a": 4_294_967_296_u64}})),
+        with(
+            "/model",
+            json!({"type": "WordPiece", "vocab": {"<s>": 0, "</s>": 1, "<pad>": 2, "a": 3}, "unk_token": "[UNK]"}),
+        ),
+        with("/model", json!({"type": "BPE", "vocab": {"<s>": 0}, "merges": [["a", "b"]]})),
+        with("/model", json!({"type": "BPE", "vocab": {"<s>": -1}, "merges": []})),
+        with("/model", json!({"type": "Nothing"})),
+        with("/model", json!(null)),
+        with("/model", json!(7)),
+        with("/added_tokens", json!([{"id": 1}])),
+        with("/version", json!("2.0")),
+    ] {
+        error_of(&json);
+    }
+}
+
+#[test]
+fn regular_expressions_that_blow_up() {
+    let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+    let start = std::time::Instant::now();
+    for pattern in ["(a+)+$", "(a|a)*b", "(.*)*\\1z", "((a{0,200}){0,200}){0,200}c"] {
+        let _ = outcome(with("/pre_tokenizer", split(pattern)).to_string());
+        let replace = json!({"type": "Replace", "pattern": {"Regex": pattern}, "content": "x"});
+        let _ = outcome(with("/normalizer", replace).to_string());
+    }
+    assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
+    for pattern in ["(", "[z-a]", "\\p{Nowhere}", "(?<name"] {
+        error_of(&with("/pre_tokenizer", split(pattern)));
+    }
+}
+
+#[test]
+fn sections_that_are_set_aside_do_no_harm() {
+    let padding = json!({
+        "strategy": {"Fixed": 0}, "direction": "Left", "pad_to_multiple_of": 0,
+        "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>",
+    });
+    outcome(with("/padding", padding).to_string()).unwrap();
+    for stride in [0, 5] {
+        let truncation =
+            json!({"max_length": 0, "strategy": "LongestFirst", "stride": stride, "direction": "Right"});
+        let result = outcome(with("/truncation", truncation).to_string());
+        assert!(result.is_ok() || result.unwrap_err().starts_with("tokenizer.json: "));
+    }
+}
+
+#[test]
+fn text_that_is_no_tokenizer() {
+    let whole = tokenizer_json().to_string();
+    for json in [
+        Vec::new(),
+        b"{}".to_vec(),
+        b"[]".to_vec(),
+        b"\xFF\xFE{".to_vec(),
+        whole.as_bytes()[..whole.len() / 2].to_vec(),
+        vec![b'['; 200_000],
+        format!("{{\"normalizer\": {}", "{\"type\": \"Sequence\", \"normalizers\": [".repeat(50_000))
+            .into_bytes(),
+    ] {
+        let error = outcome(&json).unwrap_err();
+        assert!(error.starts_with("tokenizer.json: ") && error.len() < 400, "{error}");
+    }
+}
+
+/// Files in a folder, as a tokenizer.
+fn from_files(files: &[(&str, &[u8])]) -> Result<Tokenizer, String> {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        fs::write(directory.path().join(name), content).unwrap();
+    }
+    Tokenizer::from_source(&ModelSource::directory(directory.path()), "").map_err(|error| error.to_string())
+}
+
+#[test]
+fn vocabularies_of_lines() {
+    let vocab = fs::read(golden("dual_encoders/chinese_clip/vocab.txt")).unwrap();
+    let plain = from_files(&[("vocab.txt", &vocab)]).unwrap();
+    let text = "一只猫 a dog [MASK] x";
+    let expected = plain.encode(text).unwrap();
+
+    let with_mark = [b"\xEF\xBB\xBF".as_slice(), &vocab].concat();
+    let with_returns = String::from_utf8(vocab.clone()).unwrap().replace('\n', "\r\n").into_bytes();
+    let with_blank_lines = [vocab.as_slice(), b"\n\n"].concat();
+    for vocab in [&with_mark, &with_returns, &with_blank_lines] {
+        assert_eq!(from_files(&[("vocab.txt", vocab)]).unwrap().encode(text).unwrap(), expected);
+    }
+    // Of equal lines the last counts.
+    let twice = [vocab.as_slice(), b"[CLS]\n"].concat();
+    let lines = String::from_utf8(vocab.clone()).unwrap().lines().count() as u32;
+    assert_eq!(from_files(&[("vocab.txt", &twice)]).unwrap().bos_id(), lines);
+
+    let cut = &vocab[..vocab.iter().position(|&byte| byte >= 0x80).unwrap() + 1];
+    for (vocab, problem) in [
+        (cut, "expected one token per line in UTF-8"),
+        (b"".as_slice(), "expected the special token"),
+        (b"[PAD]\n[CLS]\n[SEP]\n", "expected the special token [UNK]"),
+        (b"\xFF\xFE[\0P\0", "expected one token per line in UTF-8"),
+    ] {
+        let error = from_files(&[("vocab.txt", vocab)]).unwrap_err();
+        assert!(error.contains("vocab.txt: ") && error.contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn vocabularies_with_merges() {
+    let file = |name: &str| fs::read(golden("dual_encoders/clip").join(name)).unwrap();
+    let (vocab, merges) = (file("vocab.json"), file("merges.txt"));
+    let expected =
+        from_files(&[("vocab.json", &vocab), ("merges.txt", &merges)]).unwrap().encode("a dog").unwrap();
+    let marked = |bytes: &[u8]| [b"\xEF\xBB\xBF".as_slice(), bytes].concat();
+    let with_returns = String::from_utf8(merges.clone()).unwrap().replace('\n', "\r\n").into_bytes();
+    for (vocab, merges) in [(marked(&vocab), marked(&merges)), (vocab.clone(), with_returns)] {
+        let tokenizer = from_files(&[("vocab.json", &vocab), ("merges.txt", &merges)]).unwrap();
+        assert_eq!(tokenizer.encode("a dog").unwrap(), expected);
+    }
+    for (vocab, merges, problem) in [
+        (&vocab[..vocab.len() / 2], merges.as_slice(), "vocab.json: expected an object of tokens"),
+        (&vocab, b"#version: 0.2\nqqqq zzzz\n", "vocab.json: the vocabulary cannot be used"),
+        (
+            b"{\"<|startoftext|>\": 4294967296, \"<|endoftext|>\": 1}",
+            b"",
+            "vocab.json: the vocabulary cannot be used",
+        ),
+        (b"{\"<|startoftext|>\": [], \"<|endoftext|>\": 1}", b"", "vocab.json: "),
+        (b"{}", b"", "vocab.json: expected the special token"),
+    ] {
+        let error = from_files(&[("vocab.json", vocab), ("merges.txt", merges)]).unwrap_err();
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn sentencepiece_models() {
+    let model = fs::read(golden("tokenizer/sentencepiece.bpe.model")).unwrap();
+    for length in [0, 1, 7, model.len() / 3, model.len() / 2, model.len() - 1] {
+        let damaged = &model[..length];
+        match from_files(&[("sentencepiece.bpe.model", damaged)]) {
+            Ok(tokenizer) => drop(tokenizer.encode(TEXTS[1]).unwrap()),
+            Err(error) => assert!(error.contains("sentencepiece.bpe.model: "), "{error}"),
+        }
+    }
+    for other in [
+        b"\xEF\xBB\xBF".as_slice(),
+        b"<html>",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        &[0x0A; 4096],
+    ] {
+        let error = from_files(&[("sentencepiece.bpe.model", other)]).unwrap_err();
+        assert!(error.contains("sentencepiece.bpe.model: "), "{error}");
+    }
+}
