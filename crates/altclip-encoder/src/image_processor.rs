@@ -1,4 +1,4 @@
-//! Pictures to the normalised pixels that the image tower reads, as `preprocessor_config.json` asks.
+//! Prepares images as the image tower reads them, normalised pixels, as `preprocessor_config.json` asks.
 //!
 //! `CLIPImageProcessor` of transformers over Pillow: resize the short side, crop the centre, rescale, normalise. The
 //! pixels are the reference's, byte for byte; [`crate::picture`] reads picture files.
@@ -120,7 +120,7 @@ impl ImageProcessor {
     fn resized_dimensions(&self, width: u32, height: u32) -> Result<(u32, u32)> {
         let (short, long) = (width.min(height), width.max(height));
         let resized = match self.config.size {
-            ResizeTo::Exactly { height, width } => Some((width, height)),
+            ResizeTo::Exactly { height, width } | ResizeTo::Pair([height, width]) => Some((width, height)),
             ResizeTo::ShortestEdge { shortest_edge } | ResizeTo::Number(shortest_edge) => {
                 let resized = u64::from(shortest_edge) * u64::from(long) / u64::from(short);
                 let resized = u32::try_from(resized).ok().filter(|&resized| resized <= MAX_RESIZED_SIDE);

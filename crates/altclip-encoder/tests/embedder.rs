@@ -294,8 +294,6 @@ fn files_that_do_not_fit_together_are_errors() {
         error.contains("preprocessor_config.json makes pictures of shape [3, 30, 30], expected [3, 20, 20]"),
         "{error}"
     );
-    fs::remove_file(&processor).unwrap();
-    assert!(open().contains("no file preprocessor_config.json"));
     let missing = Embedder::from_source(&ModelSource::directory(golden("vae")), DType::F32, &Device::Cpu);
     assert!(missing.unwrap_err().to_string().contains("AltCLIP (altclip)"));
 }
@@ -319,4 +317,49 @@ fn the_published_check_value() {
     let found = candle_nn::ops::softmax(&logits, 1).unwrap().to_vec2::<f32>().unwrap();
     println!("cat {:.5}, dog {:.5}", found[0][0], found[0][1]);
     assert!((found[0][0] - 0.99942).abs() <= 0.005 && (found[0][1] - 0.00058).abs() <= 0.005, "{found:?}");
+}
+
+/// transformers 5 keeps the image processor in `processor_config.json`, and needs none for texts.
+#[test]
+fn the_image_processor_may_be_in_a_file_with_others_or_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    copy_files("dual_encoders/clip", directory.path());
+    let path = |name: &str| directory.path().join(name);
+    let own = fs::read_to_string(path("preprocessor_config.json")).unwrap();
+    fs::remove_file(path("preprocessor_config.json")).unwrap();
+    let load = || Embedder::from_source(&ModelSource::directory(directory.path()), DType::F32, &Device::Cpu);
+    let image = [drawing(1, 40, 30)];
+    let expected = tiny("clip").embed_images(&image).unwrap();
+    for processor in [
+        format!(r#"{{"image_processor": {own}, "processor_class": "CLIPProcessor"}}"#),
+        format!(
+            r#"{{"processor_class": "CLIPProcessor", "video_processor": {{"size": 7}}, "image_processor": {own}, "x": 1}}"#
+        ),
+    ] {
+        fs::write(path("processor_config.json"), processor).unwrap();
+        let embedder = load().unwrap();
+        assert_eq!(
+            embedder.embed_images(&image).unwrap().to_vec2::<f32>().unwrap(),
+            expected.to_vec2::<f32>().unwrap()
+        );
+    }
+    fs::write(path("processor_config.json"), r#"{"image_processor": {"size": -1}}"#).unwrap();
+    let error = load().unwrap_err().to_string();
+    assert!(error.contains("processor_config.json: image_processor: size"), "{error}");
+
+    for without in
+        [Some(r#"{"processor_class": "CLIPProcessor"}"#), Some(r#"{"image_processor": null}"#), None]
+    {
+        match without {
+            Some(json) => fs::write(path("processor_config.json"), json).unwrap(),
+            None => fs::remove_file(path("processor_config.json")).unwrap(),
+        }
+        let embedder = load().unwrap();
+        let texts = tiny("clip").embed_texts(&["a dog"]).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(embedder.embed_texts(&["a dog"]).unwrap().to_vec2::<f32>().unwrap(), texts);
+        let error = embedder.embed_images(&image).unwrap_err().to_string();
+        assert!(error.contains("no file preprocessor_config.json or processor_config.json"), "{error}");
+        let streamed: Vec<_> = embedder.image_stream(std::iter::once(PathBuf::from("a.png"))).collect();
+        assert!(streamed[0].1.as_ref().unwrap_err().to_string().contains("preprocessor_config.json"));
+    }
 }

@@ -148,12 +148,12 @@ impl Embedder {
     where
         I: Iterator<Item: Into<PictureFile>> + Send + 'static,
     {
-        let processor = Arc::clone(&self.image_processor);
+        let images = self.images.clone();
         let mut pictures = pictures.map(Into::into).fuse();
         let batches = std::iter::from_fn(move || {
             let batch: Vec<PictureFile> = pictures.by_ref().take(BATCH).collect();
             let prepare = |picture: PictureFile| {
-                let pixels = picture.prepare(&processor);
+                let pixels = images.processor().and_then(|processor| picture.prepare(processor));
                 (picture.name().to_owned(), pixels)
             };
             (!batch.is_empty()).then(|| batch.into_par_iter().map(prepare).collect())

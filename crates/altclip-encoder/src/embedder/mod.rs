@@ -14,12 +14,14 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use image::DynamicImage;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::altclip::normalize;
+use crate::config::parse_config;
 use crate::dual_encoder::{self, DualEncoder, Family};
 use crate::error::{Error, Result};
 use crate::image_processor::{ImageProcessor, ImageProcessorConfig};
-use crate::source::ModelSource;
+use crate::source::{FileData, ModelSource};
 use crate::tokenizer::Tokenizer;
 
 pub use self::images::{BATCH as IMAGE_BATCH, ImageStream, PictureFile};
@@ -28,13 +30,44 @@ pub use self::texts::TextStream;
 /// What stands for the label in a template.
 pub const LABEL_PLACE: &str = "{}";
 
+/// Where transformers 5 keeps what is done to an image.
+const PROCESSOR_FILE: &str = "processor_config.json";
+
+/// `processor_config.json`, as far as it is about images.
+#[derive(Deserialize)]
+struct ProcessorFile {
+    image_processor: Option<Map<String, Value>>,
+}
+
 /// A model with its tokenizer and its image processor.
 pub struct Embedder {
     family: Family,
     model: Box<dyn DualEncoder>,
     tokenizer: Arc<Tokenizer>,
-    image_processor: Arc<ImageProcessor>,
+    images: Images,
     max_tokens: usize,
+}
+
+/// How images are prepared. A model for texts alone need not say it.
+#[derive(Debug, Clone)]
+enum Images {
+    Prepared(Arc<ImageProcessor>),
+    /// The model, and the files of which it has none.
+    Missing {
+        model: String,
+        files: String,
+    },
+}
+
+impl Images {
+    fn processor(&self) -> Result<&ImageProcessor> {
+        match self {
+            Self::Prepared(processor) => Ok(processor),
+            Self::Missing { model, files } => {
+                Err(Error::MissingFile { model: model.clone(), file: files.clone() })
+            }
+        }
+    }
 }
 
 /// What a `tokenizer_config.json` says about lengths. It is a very large number where nothing is known.
@@ -66,28 +99,36 @@ impl Embedder {
             Some(file) => crate::config::parse_json(&file)?,
             None => TokenizerLimits::default(),
         };
-        let (image_processor, image_processor_file) = read_image_processor(source, family)?;
+        let files = image_processor_files(family);
+        let found = read_image_processor(source, &files)?;
         let model = dual_encoder::load(source, dtype, device)?;
 
-        let side = model.image_size();
-        let prepared = image_processor.preprocess(&DynamicImage::new_rgb8(1, 1))?;
-        if prepared.dims() != [3, side, side] {
-            return Err(Error::config(
-                source.to_string(),
-                format!(
-                    "{image_processor_file} makes pictures of shape {:?}, expected {:?} for the image tower",
-                    prepared.dims(),
-                    [3, side, side]
-                ),
-            ));
-        }
+        let images = match found {
+            Some((processor, file)) => {
+                let side = model.image_size();
+                let prepared = processor.preprocess(&DynamicImage::new_rgb8(1, 1))?;
+                if prepared.dims() != [3, side, side] {
+                    return Err(Error::config(
+                        source.to_string(),
+                        format!(
+                            "{file} makes pictures of shape {:?}, expected {:?} for the image tower",
+                            prepared.dims(),
+                            [3, side, side]
+                        ),
+                    ));
+                }
+                Images::Prepared(Arc::new(processor))
+            }
+            None => Images::Missing { model: source.to_string(), files: files.join(" or ") },
+        };
+        let vocab_size = model.properties().vocab_size;
         let limit = limits.model_max_length.map_or(usize::MAX, |length| length as usize);
         Ok(Self {
             family,
             max_tokens: model.max_tokens().min(limit),
             model,
-            tokenizer: Arc::new(tokenizer),
-            image_processor: Arc::new(image_processor),
+            tokenizer: Arc::new(tokenizer.with_embedding_rows(vocab_size)),
+            images,
         })
     }
 
@@ -117,8 +158,11 @@ impl Embedder {
     }
 
     /// The image processor.
-    pub fn image_processor(&self) -> &ImageProcessor {
-        &self.image_processor
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`] if the model has none, as one for texts alone need not.
+    pub fn image_processor(&self) -> Result<&ImageProcessor> {
+        self.images.processor()
     }
 
     /// Text embeddings in the order of the texts: (texts, projection_dim), f32 on the CPU, not normalised; (0, dim) for
@@ -167,11 +211,11 @@ impl Embedder {
     /// (0, dim) for no pictures.
     ///
     /// # Errors
-    /// If a picture cannot be prepared, or the model fails.
+    /// If a picture cannot be prepared, or the model has no image processor or fails.
     pub fn embed_images(&self, images: &[DynamicImage]) -> Result<Tensor> {
         let mut values = Vec::with_capacity(images.len() * self.projection_dim());
         for batch in images.chunks(images::BATCH) {
-            for vector in self.embed_pixels(images::prepare(&self.image_processor, batch)) {
+            for vector in self.embed_pixels(images::prepare(self.image_processor()?, batch)) {
                 values.extend(vector?);
             }
         }
@@ -202,18 +246,27 @@ impl fmt::Debug for Embedder {
     }
 }
 
-/// The image processor, and the file that it was read from.
-fn read_image_processor(source: &ModelSource, family: Family) -> Result<(ImageProcessor, String)> {
-    let files: Vec<String> = family
-        .preprocessor_folders()
-        .iter()
-        .map(|folder| in_folder(folder, "preprocessor_config.json"))
-        .collect();
-    let Some(file) = source.first_of(&files)? else {
-        return Err(source.missing(&files.join(" or ")));
+/// The files that an image processor may be read from.
+fn image_processor_files(family: Family) -> Vec<String> {
+    let in_folders = |name: &str| -> Vec<String> {
+        family.preprocessor_folders().iter().map(|folder| in_folder(folder, name)).collect()
     };
-    let config: ImageProcessorConfig = source.read_json(&file)?;
-    Ok((ImageProcessor::new(config)?, file))
+    [in_folders("preprocessor_config.json"), in_folders(PROCESSOR_FILE)].concat()
+}
+
+/// The image processor in the first of these files that there is, and which that is.
+fn read_image_processor(source: &ModelSource, files: &[String]) -> Result<Option<(ImageProcessor, String)>> {
+    let Some(file) = source.first_of(files)? else { return Ok(None) };
+    let config: ImageProcessorConfig = if file.rsplit('/').next() == Some(PROCESSOR_FILE) {
+        // transformers 5 writes one file for the tokenizer's, the images' and the videos' processors.
+        let whole: ProcessorFile = source.read_json(&file)?;
+        let Some(fields) = whole.image_processor else { return Ok(None) };
+        let part = serde_json::to_vec(&fields).unwrap_or_default();
+        parse_config(&FileData::owned(format!("{}: image_processor", source.read(&file)?.name()), part))?
+    } else {
+        source.read_config(&file)?
+    };
+    Ok(Some((ImageProcessor::new(config)?, file)))
 }
 
 fn in_folder(folder: &str, file: &str) -> String {

@@ -1,7 +1,11 @@
-//! `preprocessor_config.json`: what is done to a picture.
+//! Reads `preprocessor_config.json`: what is done to an image.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::config::Accepted::{Is, Text};
+use crate::config::{ConfigFile, FieldTable};
 
 /// Longest side that the configuration may ask for: above all models, below what exhausts memory.
 const MAX_SIDE: u32 = 8192;
@@ -52,6 +56,8 @@ pub enum ResizeTo {
     },
     /// Length of the shorter side, as older files write it.
     Number(u32),
+    /// Height and width, as older files write them.
+    Pair([u32; 2]),
 }
 
 /// Size after cropping, in pixels.
@@ -81,7 +87,7 @@ impl CropTo {
 
 /// Interpolation filter, by its number in Pillow (`PIL.Image.Resampling`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "u8", into = "u8")]
+#[serde(try_from = "ResamplingName", into = "u8")]
 pub enum Resampling {
     /// 0
     Nearest,
@@ -97,19 +103,38 @@ pub enum Resampling {
     Hamming,
 }
 
-impl TryFrom<u8> for Resampling {
+/// A filter as files write it: Pillow's number, or its name in Pillow or torchvision.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a filter's number, 0 (nearest) to 5 (hamming), or its name")]
+enum ResamplingName {
+    Number(u8),
+    Name(String),
+}
+
+impl TryFrom<ResamplingName> for Resampling {
     type Error = String;
 
-    fn try_from(number: u8) -> std::result::Result<Self, String> {
-        match number {
-            0 => Ok(Self::Nearest),
-            1 => Ok(Self::Lanczos),
-            2 => Ok(Self::Bilinear),
-            3 => Ok(Self::Bicubic),
-            4 => Ok(Self::Box),
-            5 => Ok(Self::Hamming),
-            _ => Err(format!("resample is {number}, expected 0 (nearest) to 5 (hamming)")),
-        }
+    fn try_from(name: ResamplingName) -> std::result::Result<Self, String> {
+        const FILTERS: [(&str, Resampling); 6] = [
+            ("nearest", Resampling::Nearest),
+            ("lanczos", Resampling::Lanczos),
+            ("bilinear", Resampling::Bilinear),
+            ("bicubic", Resampling::Bicubic),
+            ("box", Resampling::Box),
+            ("hamming", Resampling::Hamming),
+        ];
+        let (found, filter) = match name {
+            ResamplingName::Number(number) => (number.to_string(), FILTERS.get(usize::from(number))),
+            ResamplingName::Name(name) => {
+                // `PILImageResampling.BICUBIC` is how Python prints it.
+                let lowercase = name.to_lowercase();
+                let last = lowercase.rsplit('.').next().unwrap_or_default();
+                let filter = FILTERS.iter().find(|(known, _)| *known == last);
+                (format!("{name:?}"), filter)
+            }
+        };
+        let expected = "expected 0 (nearest) to 5 (hamming), or a filter's name";
+        filter.map(|(_, filter)| *filter).ok_or_else(|| format!("resample is {found}, {expected}"))
     }
 }
 
@@ -143,10 +168,71 @@ impl Default for ImageProcessorConfig {
     }
 }
 
+impl ConfigFile for ImageProcessorConfig {
+    const FIELDS: FieldTable = FieldTable {
+        used: &[
+            "crop_size",
+            "do_center_crop",
+            "do_normalize",
+            "do_rescale",
+            "do_resize",
+            "image_mean",
+            "image_std",
+            "resample",
+            "rescale_factor",
+            "size",
+        ],
+        harmless: &[
+            ("every image has three channels here", &["do_convert_rgb"]),
+            (
+                "says how Python computes and what it returns",
+                &[
+                    "auto_map",
+                    "data_format",
+                    "device",
+                    "disable_grouping",
+                    "image_seq_length",
+                    "input_data_format",
+                    "processor_class",
+                    "return_tensors",
+                    "size_divisor",
+                ],
+            ),
+        ],
+        fixed: &[
+            ("default_to_square", &[Is(false)]),
+            ("do_pad", &[Is(false)]),
+            ("feature_extractor_type", LIKE_CLIP),
+            ("image_processor_type", LIKE_CLIP),
+            ("pad_size", &[]),
+            ("use_square_size", &[Is(false)]),
+        ],
+        nested: &[],
+    };
+}
+
+/// The classes that do what is done here.
+const LIKE_CLIP: &[crate::config::Accepted] = &[
+    Text("CLIPImageProcessor"),
+    Text("CLIPImageProcessorFast"),
+    Text("CLIPImageProcessorPil"),
+    Text("CLIPFeatureExtractor"),
+    Text("ChineseCLIPImageProcessor"),
+    Text("ChineseCLIPImageProcessorFast"),
+    Text("ChineseCLIPImageProcessorPil"),
+    Text("ChineseCLIPFeatureExtractor"),
+];
+
 /// A configuration is checked where it is read, so that the error names the file.
 impl<'de> Deserialize<'de> for ImageProcessorConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let config = Self::deserialize(deserializer)?;
+        // transformers takes null for "not given".
+        let mut fields = Map::deserialize(deserializer)?;
+        fields.retain(|_, value| !value.is_null());
+        let mut path = serde_path_to_error::Track::new();
+        let fields = serde_path_to_error::Deserializer::new(Value::Object(fields), &mut path);
+        let config = Self::deserialize(fields);
+        let config = config.map_err(|error| D::Error::custom(format!("{}: {error}", path.path())))?;
         config.check().map_err(D::Error::custom)?;
         Ok(config)
     }
@@ -162,7 +248,7 @@ impl ImageProcessorConfig {
     pub(super) fn check(&self) -> std::result::Result<(), String> {
         let sides = match self.size {
             ResizeTo::ShortestEdge { shortest_edge } | ResizeTo::Number(shortest_edge) => [shortest_edge; 2],
-            ResizeTo::Exactly { height, width } => [height, width],
+            ResizeTo::Exactly { height, width } | ResizeTo::Pair([height, width]) => [height, width],
         };
         let (crop_width, crop_height) = self.crop_size.dimensions();
         for (name, side) in

@@ -15,9 +15,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What a model's folder holds beside its weights.
-const SMALL_FILES: [&str; 7] = [
+const SMALL_FILES: [&str; 9] = [
+    "added_tokens.json",
     "config.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "sentencepiece.bpe.model",
     "special_tokens_map.json",
     "tokenizer.json",
