@@ -1,5 +1,9 @@
 //! `scheduler_config.json`.
 
+mod check;
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 
 use super::{
@@ -88,8 +92,8 @@ pub struct SchedulerConfig {
     pub original_inference_steps: usize,
     /// LCM: what the timestep is multiplied by in the boundary condition.
     pub timestep_scaling: f64,
-    /// Fields that nothing here knows, with their values.
-    unknown: Vec<String>,
+    /// What the class of the file asks for and is not there, if it is one that knows such fields.
+    unsupported: Option<String>,
     /// The file, for messages.
     file: String,
 }
@@ -105,7 +109,7 @@ impl SchedulerConfig {
     }
 
     /// Reads the content of a `scheduler_config.json`; `file` is its name in messages. Fields that no known class has are
-    /// an error only when the class of the file is run.
+    /// ignored with a warning, as in diffusers; what is not supported is an error only when the class of the file is run.
     ///
     /// # Errors
     /// When it is not a JSON object, a field has a value that it cannot have, or two fields contradict each
@@ -113,9 +117,11 @@ impl SchedulerConfig {
     pub fn from_json(json: impl AsRef<[u8]>, file: impl Into<String>) -> Result<Self> {
         let file = file.into();
         let fields = Fields::parse(json.as_ref(), &file)?;
-        if fields.get::<serde_json::Value>("solver_p")?.is_some() {
-            return Err(fields.error("solver_p", "names another scheduler, expected null"));
-        }
+        // What diffusers once wrote for what is now "sample".
+        let predicts = match fields.get("predict_epsilon")? {
+            Some(false) => PredictionType::Sample,
+            _ => PredictionType::Epsilon,
+        };
         let config = Self {
             class_name: fields.get("_class_name")?.ok_or_else(|| {
                 fields.error("_class_name", format!("is missing, expected one of {}", known_classes()))
@@ -129,7 +135,7 @@ impl SchedulerConfig {
             rescale_betas_zero_snr: fields.get("rescale_betas_zero_snr")?.unwrap_or(false),
             prediction_type: fields
                 .choice("prediction_type", "epsilon, v_prediction, sample")?
-                .unwrap_or(PredictionType::Epsilon),
+                .unwrap_or(predicts),
             timestep_spacing: fields.choice("timestep_spacing", "leading, trailing, linspace")?,
             steps_offset: fields.get("steps_offset")?.unwrap_or(0),
             set_alpha_to_one: fields.get("set_alpha_to_one")?,
@@ -169,12 +175,12 @@ impl SchedulerConfig {
                 .unwrap_or(Algorithm::DpmSolverPlusPlus),
             lower_order_final: fields.get("lower_order_final")?,
             euler_at_final: fields.get("euler_at_final")?.unwrap_or(false),
-            lambda_min_clipped: fields.get("lambda_min_clipped")?.unwrap_or(f64::NEG_INFINITY),
+            lambda_min_clipped: fields.number("lambda_min_clipped")?.unwrap_or(f64::NEG_INFINITY),
             predict_x0: fields.get("predict_x0")?.unwrap_or(true),
             disable_corrector: fields.get("disable_corrector")?.unwrap_or_default(),
             original_inference_steps: fields.get("original_inference_steps")?.unwrap_or(50),
             timestep_scaling: fields.get("timestep_scaling")?.unwrap_or(10.0),
-            unknown: fields.unknown(),
+            unsupported: fields.unsupported(),
             file: file.clone(),
         };
         config.check()?;
@@ -189,7 +195,7 @@ impl SchedulerConfig {
             SchedulerKind::DpmSolverMultistepSde => self.algorithm_type = Algorithm::SdeDpmSolverPlusPlus,
             _ => {}
         }
-        self.unknown.clear();
+        self.unsupported = None;
         self
     }
 
@@ -258,7 +264,11 @@ impl SchedulerConfig {
         let kind = SchedulerKind::from_class_name(&self.class_name).ok_or_else(|| {
             self.error(
                 "_class_name",
-                format!("is {:?}, which is not known; expected one of {}", self.class_name, known_classes()),
+                format!(
+                    "is {:?}, which is not there; choose another scheduler, or expected one of {}",
+                    self.class_name,
+                    known_classes()
+                ),
             )
         })?;
         Ok(match kind {
@@ -281,14 +291,11 @@ impl SchedulerConfig {
     ///
     /// # Errors
     /// When the class is not known, there are no steps or more than training timesteps, the scheduler cannot run with a
-    /// field of the configuration or with steps like these, or the file of this class has a field that nothing here
-    /// knows.
+    /// field of the configuration or with steps like these, or the file of this class asks for what is not
+    /// there.
     pub fn build_for(&self, steps: &Steps) -> Result<Box<dyn Scheduler>> {
         let kind = self.kind()?;
-        if !self.unknown.is_empty() {
-            let unknown = self.unknown.join(", ");
-            let problem =
-                format!("{unknown}, which is not supported; expected a known field, or another scheduler");
+        if let Some(problem) = self.unsupported.as_ref().filter(|_| kind.takes_flows()) {
             return Err(Error::content(&self.file, problem));
         }
         Ok(match kind {
@@ -354,244 +361,10 @@ impl SchedulerConfig {
     pub(super) fn error(&self, field: &'static str, problem: impl Into<String>) -> Error {
         Error::Field { file: self.file.clone(), field, problem: problem.into() }
     }
-
-    /// Values that no scheduler can run with.
-    fn check(&self) -> Result<()> {
-        let timesteps = self.num_train_timesteps;
-        if timesteps == 0 || timesteps > MAX_TRAIN_TIMESTEPS {
-            return Err(self.error(
-                "num_train_timesteps",
-                format!("is {timesteps}, expected 1 to {MAX_TRAIN_TIMESTEPS}"),
-            ));
-        }
-        match &self.trained_betas {
-            Some(betas) => {
-                if betas.len() != timesteps {
-                    return Err(self.error(
-                        "trained_betas",
-                        format!("has {} values, but num_train_timesteps is {timesteps}", betas.len()),
-                    ));
-                }
-                if let Some(beta) = betas.iter().find(|beta| !(0.0..=1.0).contains(*beta)) {
-                    return Err(self.error("trained_betas", format!("has {beta}, expected 0 to 1")));
-                }
-            }
-            None => {
-                let (start, end, schedule) = self.betas();
-                for (field, beta) in [("beta_start", start), ("beta_end", end)] {
-                    if !(0.0..=1.0).contains(&beta) {
-                        return Err(self.error(field, format!("is {beta}, expected 0 to 1")));
-                    }
-                }
-                if start > end && !schedule.is_fixed() {
-                    return Err(self.error("beta_start", format!("is {start}, larger than beta_end, {end}")));
-                }
-            }
-        }
-        if self.steps_offset >= timesteps {
-            return Err(self.error(
-                "steps_offset",
-                format!("is {}, but num_train_timesteps is {timesteps}", self.steps_offset),
-            ));
-        }
-        for (field, value) in [
-            ("clip_sample_range", self.clip_sample_range),
-            ("sample_max_value", self.sample_max_value),
-            ("sigma_min", self.sigma_min.unwrap_or(1.0)),
-            ("sigma_max", self.sigma_max.unwrap_or(1.0)),
-            ("timestep_scaling", self.timestep_scaling),
-        ] {
-            if !(value > 0.0 && value.is_finite()) {
-                return Err(self.error(field, format!("is {value}, expected more than 0")));
-            }
-        }
-        if !(0.0..=1.0).contains(&self.dynamic_thresholding_ratio) {
-            return Err(self.error(
-                "dynamic_thresholding_ratio",
-                format!("is {}, expected 0 to 1", self.dynamic_thresholding_ratio),
-            ));
-        }
-        if self.lambda_min_clipped.is_nan() {
-            return Err(self.error("lambda_min_clipped", "is NaN, expected a number"));
-        }
-        for (field, count) in
-            [("solver_order", self.solver_order), ("original_inference_steps", self.original_inference_steps)]
-        {
-            if count == 0 {
-                return Err(self.error(field, "is 0, expected at least 1"));
-            }
-        }
-        match (self.sigma_min, self.sigma_max) {
-            (Some(min), Some(max)) if min > max => {
-                Err(self.error("sigma_min", format!("is {min}, larger than sigma_max, {max}")))
-            }
-            _ => Ok(()),
-        }
-    }
 }
-
-/// More than any model has been trained with; a larger number is a slip that would ask for gigabytes.
-const MAX_TRAIN_TIMESTEPS: usize = 1_000_000;
 
 fn known_classes() -> String {
     let mut classes = SchedulerKind::ALL.map(SchedulerKind::class_name).to_vec();
     classes.dedup();
     classes.join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(fields: &str) -> Result<SchedulerConfig> {
-        SchedulerConfig::from_json(format!("{{{fields}}}"), "scheduler_config.json")
-    }
-
-    fn message<T>(result: Result<T>) -> String {
-        result.err().map_or_else(String::new, |error| error.to_string())
-    }
-
-    #[test]
-    fn unknown_fields_and_nulls_are_left_alone() -> Result<()> {
-        let config = read(
-            r#""_class_name": "PNDMScheduler", "_diffusers_version": "0.11.0", "trained_betas": null, "solver_order": 2"#,
-        )?;
-        assert_eq!(config.kind()?, SchedulerKind::Pndm);
-        assert_eq!(config.trained_betas, None);
-        assert_eq!(config.num_train_timesteps, 1000);
-        Ok(())
-    }
-
-    #[test]
-    fn an_unknown_class_is_an_error_only_when_it_is_run() -> Result<()> {
-        let config = read(r#""_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0"#)?;
-        let message = message(config.build(20).map(|_| ()));
-        for part in
-            ["scheduler_config.json", "_class_name", "FlowMatchEulerDiscreteScheduler", "DDIMScheduler"]
-        {
-            assert!(message.contains(part), "{message}");
-        }
-        config.with_kind(SchedulerKind::Ddim).build(20)?;
-        Ok(())
-    }
-
-    #[test]
-    fn fields_of_later_classes_are_errors_where_they_would_change_the_result() -> Result<()> {
-        let class = r#""_class_name": "UniPCMultistepScheduler""#;
-        read(&format!(r#"{class}, "use_flow_sigmas": false, "flow_shift": 1.0"#))?.build(20)?;
-        let flow = read(&format!(r#"{class}, "use_flow_sigmas": true"#))?;
-        let message = message(flow.build(20).map(|_| ()));
-        assert!(message.contains("scheduler_config.json: `use_flow_sigmas` is true"), "{message}");
-        flow.with_kind(SchedulerKind::Ddim).build(20)?;
-        Ok(())
-    }
-
-    #[test]
-    fn each_class_has_its_own_defaults() -> Result<()> {
-        for (class, betas) in [
-            ("DDIMScheduler", (0.0001, 0.02, BetaSchedule::Linear)),
-            ("HeunDiscreteScheduler", (0.00085, 0.012, BetaSchedule::Linear)),
-            ("LCMScheduler", (0.00085, 0.012, BetaSchedule::ScaledLinear)),
-        ] {
-            assert_eq!(read(&format!(r#""_class_name": "{class}""#))?.betas(), betas);
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn a_spacing_that_the_class_does_not_know_is_left_alone() -> Result<()> {
-        let lu = read(r#""_class_name": "DPMSolverMultistepScheduler", "use_lu_lambdas": true"#)?;
-        assert_eq!(lu.known_sigma_spacing(), SigmaSpacing::Lu);
-        for kind in [SchedulerKind::HeunDiscrete, SchedulerKind::UniPcMultistep, SchedulerKind::Ddim] {
-            assert_eq!(lu.clone().with_kind(kind).known_sigma_spacing(), SigmaSpacing::Timesteps);
-        }
-        let karras = read(r#""_class_name": "DDIMScheduler", "use_karras_sigmas": true"#)?;
-        assert_eq!(karras.known_sigma_spacing(), SigmaSpacing::Timesteps);
-        let euler = karras.with_kind(SchedulerKind::EulerDiscrete);
-        assert_eq!(euler.known_sigma_spacing(), SigmaSpacing::Karras);
-        Ok(())
-    }
-
-    #[test]
-    fn a_class_of_two_kinds_is_told_by_its_algorithm() -> Result<()> {
-        let class = r#""_class_name": "DPMSolverMultistepScheduler""#;
-        let plain = read(class)?;
-        assert_eq!(plain.kind()?, SchedulerKind::DpmSolverMultistep);
-        let stochastic = read(&format!(r#"{class}, "algorithm_type": "sde-dpmsolver++""#))?;
-        assert_eq!(stochastic.kind()?, SchedulerKind::DpmSolverMultistepSde);
-        for kind in SchedulerKind::ALL {
-            assert_eq!(plain.clone().with_kind(kind).kind()?, kind);
-            assert_eq!(stochastic.clone().with_kind(kind).kind()?, kind);
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn what_a_scheduler_cannot_do_names_those_that_can() -> Result<()> {
-        let ddim = read(r#""_class_name": "DDIMScheduler""#)?;
-        let single = ddim.clone().with_kind(SchedulerKind::DpmSolverSinglestep);
-        for (message, parts) in [
-            (message(ddim.clone().with_sigma_spacing(SigmaSpacing::Karras)), ["karras", "ddim", "heun"]),
-            (
-                message(single.clone().with_timestep_spacing(TimestepSpacing::Trailing)),
-                ["dpm++-s", "one", "ddim"],
-            ),
-            (message(single.with_eta(0.5)), ["eta", "dpm++-s", "ddim"]),
-            (message(ddim.clone().with_eta(1.5)), ["eta", "1.5", "0 to 1"]),
-            (message(ddim.build_for(&Steps::Timesteps(vec![3])).map(|_| ())), ["timesteps", "ddim", "heun"]),
-            (
-                message(ddim.build_for(&Steps::Sigmas(vec![1.0, 0.0])).map(|_| ())),
-                ["sigmas", "ddim", "euler"],
-            ),
-        ] {
-            for part in parts {
-                assert!(message.contains(part), "{message}");
-            }
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn impossible_values_name_the_file_and_the_field() {
-        for (fields, field) in [
-            (r#""num_train_timesteps": 0"#, "num_train_timesteps"),
-            (r#""num_train_timesteps": "many""#, "num_train_timesteps"),
-            (r#""num_train_timesteps": 3, "trained_betas": [0.1]"#, "trained_betas"),
-            (r#""num_train_timesteps": 1, "trained_betas": [-0.1]"#, "trained_betas"),
-            (r#""beta_start": 2.0"#, "beta_start"),
-            (r#""beta_start": 0.1, "beta_end": 0.01"#, "beta_start"),
-            (r#""beta_schedule": "quadratic""#, "beta_schedule"),
-            (r#""prediction_type": "flow_prediction""#, "prediction_type"),
-            (r#""timestep_spacing": "even""#, "timestep_spacing"),
-            (r#""steps_offset": -1"#, "steps_offset"),
-            (r#""steps_offset": 1000"#, "steps_offset"),
-            (r#""clip_sample_range": 0.0"#, "clip_sample_range"),
-            (r#""use_karras_sigmas": true, "use_exponential_sigmas": true"#, "use_exponential_sigmas"),
-            (r#""use_karras_sigmas": true, "use_beta_sigmas": true"#, "use_beta_sigmas"),
-            (r#""algorithm_type": "rk4""#, "algorithm_type"),
-            (r#""solver_type": "euler""#, "solver_type"),
-            (r#""solver_order": 0"#, "solver_order"),
-            (r#""solver_p": {}"#, "solver_p"),
-            (r#""variance_type": "learned_range""#, "variance_type"),
-            (r#""original_inference_steps": 0"#, "original_inference_steps"),
-            (r#""timestep_scaling": 0"#, "timestep_scaling"),
-            (r#""sigma_min": 3.0, "sigma_max": 2.0"#, "sigma_min"),
-            (r#""final_sigmas_type": "one""#, "final_sigmas_type"),
-            (r#""timestep_type": "other""#, "timestep_type"),
-        ] {
-            let message = message(read(&format!(r#""_class_name": "DDIMScheduler", {fields}"#)));
-            assert!(message.contains("scheduler_config.json"), "{fields}: {message}");
-            assert!(message.contains(&format!("`{field}`")), "{fields}: {message}");
-        }
-        assert!(message(read("")).contains("_class_name"));
-        assert!(message(SchedulerConfig::from_json("[]", "a.json")).contains("a.json"));
-    }
-
-    #[test]
-    fn the_pipeline_corrects_older_files() -> Result<()> {
-        let config = read(r#""_class_name": "DDIMScheduler", "clip_sample": true"#)?.for_latents();
-        assert_eq!(config.steps_offset, 1);
-        assert_eq!(config.clip_sample, Some(false));
-        Ok(())
-    }
 }

@@ -87,9 +87,27 @@ impl SchedulerKind {
     }
 
     /// The kind with this `_class_name`, if it is a known one. Of two kinds of one class it is the first; which of them
-    /// a file means is decided by its `algorithm_type`.
+    /// a file means is decided by its `algorithm_type`. Classes for Flax, and those that denoise several timesteps at
+    /// once, do the same as the one whose name they have.
     pub fn from_class_name(class_name: &str) -> Option<Self> {
+        let class_name = class_name.strip_prefix("Flax").unwrap_or(class_name);
+        let class_name = match class_name {
+            "DDIMParallelScheduler" => "DDIMScheduler",
+            "DDPMParallelScheduler" => "DDPMScheduler",
+            other => other,
+        };
         Self::ALL.into_iter().find(|kind| kind.class_name() == class_name)
+    }
+
+    /// Whether its class in diffusers can be asked for a flow, by fields that other classes do not look at.
+    pub(super) fn takes_flows(self) -> bool {
+        matches!(
+            self,
+            Self::DpmSolverMultistep
+                | Self::DpmSolverMultistepSde
+                | Self::DpmSolverSinglestep
+                | Self::UniPcMultistep
+        )
     }
 
     /// Whether it can run with sigmas spread this way.
