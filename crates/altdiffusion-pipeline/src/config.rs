@@ -1,5 +1,6 @@
 //! What the configurations of the UNet and of the VAE have in common.
 
+use altclip_encoder::config::{FieldTable, Refusal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -89,20 +90,11 @@ impl ConfigCheck {
         Ok(())
     }
 
-    /// The fields of the reference that have only one supported value, where the configuration gives them at
-    /// all. A list is accepted when each of its values is.
-    pub fn fixed(&self, given: &Map<String, Value>, supported: &[(&'static str, &[Value])]) -> Result<()> {
-        for (field, accepted) in supported {
-            let Some(value) = given.get(*field) else { continue };
-            let fits = match value {
-                Value::Array(values) => values.iter().all(|value| accepted.contains(value)),
-                value => accepted.contains(value),
-            };
-            if !fits {
-                let expected = accepted.iter().map(Value::to_string).collect::<Vec<_>>().join(" or ");
-                return Err(self.error(field, expected, value.to_string()));
-            }
+    /// The fields of the reference of which only some values are built, where the configuration gives them at all.
+    pub fn fixed(&self, given: &Map<String, Value>, table: &FieldTable) -> Result<()> {
+        match table.refused(given) {
+            Some(Refusal { field, expected, found }) => Err(self.error(field, expected, found)),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

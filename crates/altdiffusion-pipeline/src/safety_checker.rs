@@ -1,6 +1,7 @@
 //! Pictures that should not be shown: the safety checker of the published repositories.
 
-use altclip_encoder::config::parse_json;
+use altclip_encoder::config::{ConfigFile, FieldTable, parse_config};
+use altclip_encoder::dual_encoder::ClipConfig;
 use altclip_encoder::image_processor::ImageProcessor;
 use altclip_encoder::vision::{VisionConfig, VisionTower};
 use candle_core::{DType, Device, Tensor};
@@ -19,6 +20,10 @@ const SPECIAL_CARE: f64 = 0.01;
 struct SafetyCheckerConfig {
     vision_config: VisionConfig,
     projection_dim: Option<usize>,
+}
+
+impl ConfigFile for SafetyCheckerConfig {
+    const FIELDS: FieldTable = <ClipConfig as ConfigFile>::FIELDS;
 }
 
 /// CLIP's image tower, and the concepts that its vectors are compared with: `StableDiffusionSafetyChecker` of diffusers.
@@ -46,7 +51,7 @@ impl SafetyChecker {
     /// # Errors
     /// When a file is damaged, or a weight missing or of another shape.
     pub(crate) fn new(parts: &SafetyParts, dtype: DType, device: &Device) -> Result<Self> {
-        let config: SafetyCheckerConfig = parse_json(&parts.checker.config)?;
+        let config: SafetyCheckerConfig = parse_config(&parts.checker.config)?;
         let projection_dim = config.projection_dim.unwrap_or(config.vision_config.projection_dim);
         let vision = VisionConfig { projection_dim, ..config.vision_config };
         let tower = parts.checker.weights.part("", |name| {
@@ -55,7 +60,7 @@ impl SafetyChecker {
         });
         let lists = parts.checker.weights.var_builder(DType::F32, device)?;
         Ok(Self {
-            processor: ImageProcessor::new(parse_json(&parts.feature_extractor)?)?,
+            processor: ImageProcessor::new(parse_config(&parts.feature_extractor)?)?,
             vision: VisionTower::new(&vision, tower.var_builder(dtype, device)?)?,
             concepts: Concepts::new(projection_dim, "concept_embeds", &lists)?,
             special_care: Concepts::new(projection_dim, "special_care_embeds", &lists)?,

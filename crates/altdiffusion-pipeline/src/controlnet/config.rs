@@ -1,5 +1,7 @@
 //! `config.json` of a ControlNet.
 
+use altclip_encoder::config::Accepted::{Is, Text};
+use altclip_encoder::config::{ConfigFile, FieldTable};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -57,6 +59,56 @@ pub struct ControlNetConfig {
     /// The fields that change nothing here, and those whose other values are not supported.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+impl ConfigFile for ControlNetConfig {
+    const FIELDS: FieldTable = FieldTable {
+        used: &[
+            "attention_head_dim",
+            "block_out_channels",
+            "conditioning_channels",
+            "conditioning_embedding_out_channels",
+            "controlnet_conditioning_channel_order",
+            "cross_attention_dim",
+            "down_block_types",
+            "downsample_padding",
+            "flip_sin_to_cos",
+            "freq_shift",
+            "global_pool_conditions",
+            "in_channels",
+            "layers_per_block",
+            "mid_block_scale_factor",
+            "norm_eps",
+            "norm_num_groups",
+            "transformer_layers_per_block",
+            "use_linear_projection",
+        ],
+        harmless: &[
+            ("attention scores are computed in f32", &["upcast_attention"]),
+            ("images of any size can be followed", &["sample_size"]),
+            (
+                "belongs to an embedding that is refused",
+                &[
+                    "addition_embed_type_num_heads",
+                    "addition_time_embed_dim",
+                    "projection_class_embeddings_input_dim",
+                ],
+            ),
+        ],
+        fixed: &[
+            ("act_fn", &[Text("silu"), Text("swish")]),
+            ("addition_embed_type", &[]),
+            ("class_embed_type", &[]),
+            ("encoder_hid_dim", &[]),
+            ("encoder_hid_dim_type", &[]),
+            ("mid_block_type", &[Text("UNetMidBlock2DCrossAttn")]),
+            ("num_attention_heads", &[]),
+            ("num_class_embeds", &[]),
+            ("only_cross_attention", &[Is(false)]),
+            ("resnet_time_scale_shift", &[Text("default")]),
+        ],
+        nested: &[],
+    };
 }
 
 /// The order of a picture's colours.

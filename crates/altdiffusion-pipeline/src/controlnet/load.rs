@@ -23,7 +23,7 @@ impl ControlNetModel {
     /// When a file is missing or damaged, or is of another model.
     pub fn from_source(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
         let file = source.read(CONFIG)?;
-        let config: ControlNetConfig = altclip_encoder::config::parse_json(&file)?;
+        let config: ControlNetConfig = altclip_encoder::config::parse_config(&file)?;
         // Other models have the same fields, and would be found out by a missing weight only.
         if let Some(class) = config.other.get(CLASS_FIELD).filter(|class| *class != CLASS) {
             let problem = format!("is {class}, expected \"{CLASS}\": this is no ControlNet");

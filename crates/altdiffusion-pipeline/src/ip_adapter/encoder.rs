@@ -29,7 +29,7 @@ impl ImageEncoder {
     pub fn from_source(source: &ModelSource, folder: &str, dtype: DType, device: &Device) -> Result<Self> {
         let config_file =
             if folder.is_empty() { "config.json".to_owned() } else { format!("{folder}/config.json") };
-        let config: VisionConfig = source.read_json(&config_file)?;
+        let config: VisionConfig = source.read_config(&config_file)?;
         let weights = Checkpoint::open(source, folder)?.var_builder(dtype, device)?;
         let side = u32::try_from(config.image_size).unwrap_or(u32::MAX);
         let processor = ImageProcessor::new(ImageProcessorConfig {

@@ -1,7 +1,7 @@
 //! The models of the parts, each alone.
 
 use altclip_encoder::checkpoint::Survey;
-use altclip_encoder::config::parse_json;
+use altclip_encoder::config::parse_config;
 use altclip_encoder::text_encoder::TextEncoder;
 use candle_core::{DType, Device};
 
@@ -17,7 +17,7 @@ impl ModelParts {
     /// When the part is damaged or not supported.
     pub fn load_text_encoder(&self, dtype: DType, device: &Device) -> Result<TextEncoder> {
         let Part { config, weights } = &self.text_encoder;
-        Ok(TextEncoder::new(&parse_json(config)?, weights.var_builder(dtype, device)?)?)
+        Ok(TextEncoder::new(&parse_config(config)?, weights.var_builder(dtype, device)?)?)
     }
 
     /// Reads the weights of the UNet.
@@ -26,7 +26,7 @@ impl ModelParts {
     /// As [`load_text_encoder`](Self::load_text_encoder).
     pub fn load_unet(&self, dtype: DType, device: &Device) -> Result<UNet2DConditionModel> {
         let Part { config, weights } = &self.unet;
-        UNet2DConditionModel::new(&parse_json(config)?, weights.var_builder(dtype, device)?)
+        UNet2DConditionModel::new(&parse_config(config)?, weights.var_builder(dtype, device)?)
     }
 
     /// Reads the weights of the autoencoder.
@@ -35,7 +35,7 @@ impl ModelParts {
     /// As [`load_text_encoder`](Self::load_text_encoder).
     pub fn load_vae(&self, dtype: DType, device: &Device) -> Result<AutoencoderKl> {
         let Part { config, weights } = &self.vae;
-        AutoencoderKl::new(&parse_json(config)?, weights.var_builder(dtype, device)?)
+        AutoencoderKl::new(&parse_config(config)?, weights.var_builder(dtype, device)?)
     }
 
     /// The same parts, of which loading reads no weights: `survey` notes what is asked for.

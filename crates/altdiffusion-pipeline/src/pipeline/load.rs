@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use altclip_encoder::config::parse_json;
+use altclip_encoder::config::parse_config;
 use altclip_encoder::source::ModelSource;
 use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
 use altclip_encoder::tokenizer::Tokenizer;
@@ -45,14 +45,15 @@ impl AltDiffusion {
     pub fn load(parts: ModelParts, options: LoadOptions) -> Result<Self> {
         let start = Instant::now();
         options.check()?;
-        let mut tokenizer = Tokenizer::from_source(parts.tokenizer()?, "tokenizer")?;
+        let tokenizer = Tokenizer::from_source(parts.tokenizer()?, "tokenizer")?;
         let scheduler = SchedulerConfig::from_json(&*parts.scheduler, parts.scheduler.name())?.for_latents();
         let configs = Configs {
-            text_encoder: parse_json(&parts.text_encoder.config)?,
-            unet: parse_json(&parts.unet.config)?,
-            vae: parse_json(&parts.vae.config)?,
+            text_encoder: parse_config(&parts.text_encoder.config)?,
+            unet: parse_config(&parts.unet.config)?,
+            vae: parse_config(&parts.vae.config)?,
         };
         configs.check_fit(&parts.name)?;
+        let mut tokenizer = tokenizer.with_embedding_rows(configs.text_encoder.encoder.vocab_size);
         let prompt_tokens = prompt_tokens(parts.tokenizer()?, &configs.text_encoder)?;
         let words = add_words(&mut tokenizer, &options.words, &configs.text_encoder)?;
 

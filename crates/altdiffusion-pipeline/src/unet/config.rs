@@ -1,7 +1,10 @@
 //! `unet/config.json`, and what it means for each block.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+
+use altclip_encoder::config::Accepted::{Is, Number, Text};
+use altclip_encoder::config::{ConfigFile, FieldTable};
 
 use super::transformer::TransformerConfig;
 use crate::Result;
@@ -60,6 +63,73 @@ pub struct UNet2DConditionConfig {
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
+
+impl ConfigFile for UNet2DConditionConfig {
+    const FIELDS: FieldTable = FIELDS;
+}
+
+const FIELDS: FieldTable = FieldTable {
+    used: &[
+        "attention_head_dim",
+        "block_out_channels",
+        "center_input_sample",
+        "conv_in_kernel",
+        "conv_out_kernel",
+        "cross_attention_dim",
+        "down_block_types",
+        "downsample_padding",
+        "flip_sin_to_cos",
+        "freq_shift",
+        "in_channels",
+        "layers_per_block",
+        "mid_block_scale_factor",
+        "norm_eps",
+        "norm_num_groups",
+        "out_channels",
+        "sample_size",
+        "time_embedding_dim",
+        "transformer_layers_per_block",
+        "up_block_types",
+        "use_linear_projection",
+    ],
+    harmless: &[
+        ("is about training", &["dropout"]),
+        ("attention scores are computed in f32", &["upcast_attention"]),
+        (
+            "belongs to an embedding that is refused",
+            &[
+                "addition_embed_type_num_heads",
+                "addition_time_embed_dim",
+                "class_embeddings_concat",
+                "projection_class_embeddings_input_dim",
+            ],
+        ),
+    ],
+    fixed: &[
+        ("act_fn", &[Text("silu"), Text("swish")]),
+        ("addition_embed_type", &[]),
+        ("attention_type", &[Text("default")]),
+        ("class_embed_type", &[]),
+        ("cross_attention_norm", &[]),
+        ("dual_cross_attention", &[Is(false)]),
+        ("encoder_hid_dim", &[]),
+        ("encoder_hid_dim_type", &[]),
+        ("mid_block_only_cross_attention", &[Is(false)]),
+        ("mid_block_type", &[Text("UNetMidBlock2DCrossAttn")]),
+        ("num_attention_heads", &[]),
+        ("num_class_embeds", &[]),
+        ("only_cross_attention", &[Is(false)]),
+        ("resnet_out_scale_factor", &[Number(1.0)]),
+        ("resnet_skip_time_act", &[Is(false)]),
+        ("resnet_time_scale_shift", &[Text("default")]),
+        ("reverse_transformer_layers_per_block", &[]),
+        ("time_cond_proj_dim", &[]),
+        ("time_embedding_act_fn", &[]),
+        ("time_embedding_type", &[Text("positional")]),
+        ("timestep_post_act", &[]),
+    ],
+    nested: &[],
+};
 
 impl Default for UNet2DConditionConfig {
     fn default() -> Self {
@@ -253,31 +323,7 @@ impl UNet2DConditionConfig {
             let expected = format!("a number below {frequencies}, half of the first of `block_out_channels`");
             return Err(check.error("freq_shift", expected, self.freq_shift.to_string()));
         }
-        check.fixed(
-            &self.other,
-            &[
-                ("act_fn", &[json!("silu"), json!("swish")]),
-                ("mid_block_type", &[json!("UNetMidBlock2DCrossAttn")]),
-                ("only_cross_attention", &[json!(false)]),
-                ("mid_block_only_cross_attention", &[json!(false), Value::Null]),
-                ("dual_cross_attention", &[json!(false)]),
-                ("cross_attention_norm", &[Value::Null]),
-                ("attention_type", &[json!("default")]),
-                ("num_attention_heads", &[Value::Null]),
-                ("reverse_transformer_layers_per_block", &[Value::Null]),
-                ("resnet_time_scale_shift", &[json!("default")]),
-                ("resnet_skip_time_act", &[json!(false)]),
-                ("class_embed_type", &[Value::Null]),
-                ("num_class_embeds", &[Value::Null]),
-                ("addition_embed_type", &[Value::Null]),
-                ("encoder_hid_dim", &[Value::Null]),
-                ("encoder_hid_dim_type", &[Value::Null]),
-                ("time_embedding_type", &[json!("positional")]),
-                ("time_embedding_act_fn", &[Value::Null]),
-                ("timestep_post_act", &[Value::Null]),
-                ("time_cond_proj_dim", &[Value::Null]),
-            ],
-        )
+        check.fixed(&self.other, &FIELDS)
     }
 
     /// Highest resolution first. The lists of the configuration are in that order too, but for

@@ -1,7 +1,9 @@
 //! `vae/config.json`.
 
+use altclip_encoder::config::Accepted::Text;
+use altclip_encoder::config::{ConfigFile, FieldTable};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::Result;
 use crate::config::ConfigCheck;
@@ -38,6 +40,38 @@ pub struct AutoencoderKlConfig {
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
+
+impl ConfigFile for AutoencoderKlConfig {
+    const FIELDS: FieldTable = FIELDS;
+}
+
+const FIELDS: FieldTable = FieldTable {
+    used: &[
+        "block_out_channels",
+        "down_block_types",
+        "in_channels",
+        "latent_channels",
+        "layers_per_block",
+        "mid_block_add_attention",
+        "norm_num_groups",
+        "out_channels",
+        "scaling_factor",
+        "up_block_types",
+        "use_post_quant_conv",
+        "use_quant_conv",
+    ],
+    harmless: &[
+        ("images of any size can be decoded", &["sample_size"]),
+        ("is the caller's choice of a type", &["force_upcast"]),
+    ],
+    fixed: &[
+        ("act_fn", &[Text("silu"), Text("swish")]),
+        ("latents_mean", &[]),
+        ("latents_std", &[]),
+        ("shift_factor", &[]),
+    ],
+    nested: &[],
+};
 
 impl Default for AutoencoderKlConfig {
     fn default() -> Self {
@@ -83,14 +117,6 @@ impl AutoencoderKlConfig {
         if !(self.scaling_factor.is_finite() && self.scaling_factor > 0.0) {
             return Err(check.error("scaling_factor", "a positive number", self.scaling_factor.to_string()));
         }
-        check.fixed(
-            &self.other,
-            &[
-                ("act_fn", &[json!("silu"), json!("swish")]),
-                ("shift_factor", &[Value::Null]),
-                ("latents_mean", &[Value::Null]),
-                ("latents_std", &[Value::Null]),
-            ],
-        )
+        check.fixed(&self.other, &FIELDS)
     }
 }
