@@ -398,7 +398,10 @@ fn what_cannot_be_embedded_is_one_clear_line() -> TestResult {
         (&["--texts", "empty.txt"], "--texts empty.txt: expected at least one text, found none"),
         (&["--images", "empty.txt"], "--images empty.txt: expected at least one picture, found none"),
         (&["--texts", "missing.txt"], "--texts missing.txt: No such file"),
-        (&["--texts", "latin1.txt"], "--texts latin1.txt: line 1: expected text in UTF-8, found other bytes"),
+        (
+            &["--texts", "latin1.txt"],
+            "--texts latin1.txt: line 1: expected text in UTF-8, found the byte 0xe9",
+        ),
         (&["--texts", "t.jsonl"], "t.jsonl: line 1: no column \"text\", there are \"caption\", \"id\""),
         (&["--texts", "t.parquet"], "t.parquet: no column \"text\", there are \"id\", \"caption\""),
         (
@@ -407,7 +410,7 @@ fn what_cannot_be_embedded_is_one_clear_line() -> TestResult {
         ),
         (&["--texts", "bad.parquet"], "--texts bad.parquet: "),
         (&["--texts", "-", "--images", "-"], "only one of them can be standard input"),
-        (&["--texts", "empty.txt", "--text-column", "a"], "expected a .jsonl or .parquet file"),
+        (&["--texts", "empty.txt", "--text-column", "a"], "expected a .jsonl, .csv, .tsv or .parquet file"),
     ];
     for (arguments, expected) in cases {
         let error = failure(root, &[arguments, &out].concat())?;

@@ -1,41 +1,37 @@
-//! Lists of strings in files: a line each, a JSON object on each line, or a column of a Parquet file.
+//! Reads lists of strings from files: a line each, or a column of a JSON lines, CSV or Parquet file.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use altclip_encoder::embedder::PictureFile;
+use altclip_training::pairs::no_string;
 use altclip_training::pairs::parquet_column::{self, ColumnError, no_column};
+use altclip_training::text_file::{self, Kind, Line};
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
 
-/// Most bytes of a line. A file without ends of lines would else be read into memory whole.
-const MOST_LINE_BYTES: u64 = 64 << 20;
+/// Most bytes that come through a pipe, of which a copy is made.
+const MOST_PIPE_BYTES: u64 = 64 << 30;
 
 /// A file with a list of strings, which can be read again and again.
 pub struct List {
     /// The option and the file, for errors.
     name: String,
     path: PathBuf,
-    format: Format,
+    kind: Kind,
+    /// Of a table, where the strings are.
+    column: String,
     /// What came through a pipe, for as long as it is needed.
     _copy: Option<NamedTempFile>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Format {
-    Lines,
-    JsonLines { column: String },
-    Parquet { column: String },
 }
 
 /// What a list has of something, or why it has no more.
 pub type Items<T> = Box<dyn Iterator<Item = Result<T>> + Send>;
 
 impl List {
-    /// The list at `path`, or on standard input for `-`. `option` is the one that gave it. The ending `.jsonl` or
-    /// `.parquet` makes it a table, where the strings are in `column`, or in `usual_column` without that.
+    /// The list at `path`, or on standard input for `-`. `option` is the one that gave it. The ending `.jsonl`, `.csv`,
+    /// `.tsv` or `.parquet` makes it a table, where the strings are in `column`, or in `usual_column` without that.
     ///
     /// # Errors
     /// If a column is given and the file is no table, or standard input or a pipe cannot be read.
@@ -43,15 +39,11 @@ impl List {
         let from_stdin = path == Path::new("-");
         let shown = if from_stdin { "standard input".to_owned() } else { path.display().to_string() };
         let name = format!("{option} {shown}");
-        let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        let named = || column.unwrap_or(usual_column).to_owned();
-        let format = match ending.as_str() {
-            "jsonl" => Format::JsonLines { column: named() },
-            "parquet" => Format::Parquet { column: named() },
-            _ => Format::Lines,
-        };
-        if let (Format::Lines, Some(column)) = (&format, column) {
-            bail!("{name}: expected a .jsonl or .parquet file, which has columns such as {column:?}");
+        let kind = Kind::of(path);
+        if let (Kind::Lines, Some(column)) = (kind, column) {
+            bail!(
+                "{name}: expected a .jsonl, .csv, .tsv or .parquet file, which has columns such as {column:?}"
+            );
         }
         // The list is read more than once, and a pipe can be read only once.
         let copy = if from_stdin {
@@ -63,7 +55,7 @@ impl List {
             if metadata.is_file() { None } else { Some(copy_of(file).with_context(|| name.clone())?) }
         };
         let path = copy.as_ref().map_or(path, NamedTempFile::path).to_owned();
-        Ok(Self { name, path, format, _copy: copy })
+        Ok(Self { name, path, kind, column: column.unwrap_or(usual_column).to_owned(), _copy: copy })
     }
 
     /// What errors call the list.
@@ -76,7 +68,7 @@ impl List {
     /// # Errors
     /// If the file cannot be opened, or has no such column.
     pub fn strings(&self) -> Result<Items<String>> {
-        self.read(strings)
+        self.read(|| self.open_strings())
     }
 
     /// The pictures in turn: strings are their paths, and a Parquet file may hold the pictures themselves. After an error
@@ -85,9 +77,9 @@ impl List {
     /// # Errors
     /// If the file cannot be opened, or has no such column.
     pub fn pictures(&self) -> Result<Items<PictureFile>> {
-        self.read(|file, format| match format {
-            Format::Parquet { column } => Ok(of_column(parquet_column::pictures(file, column)?)),
-            _ => Ok(Box::new(paths(strings(file, format)?).map(|path| Ok(path?.into())))),
+        self.read(|| match self.kind {
+            Kind::Parquet => Ok(of_column(parquet_column::pictures(File::open(&self.path)?, &self.column)?)),
+            _ => Ok(Box::new(paths(self.open_strings()?).map(|path| Ok(path?.into())))),
         })
     }
 
@@ -96,35 +88,59 @@ impl List {
     /// # Errors
     /// As for the pictures.
     pub fn picture_names(&self) -> Result<Items<PathBuf>> {
-        self.read(|file, format| match format {
-            Format::Parquet { column } => Ok(of_column(parquet_column::picture_names(file, column)?)),
-            _ => Ok(Box::new(paths(strings(file, format)?))),
+        self.read(|| match self.kind {
+            Kind::Parquet => {
+                Ok(of_column(parquet_column::picture_names(File::open(&self.path)?, &self.column)?))
+            }
+            _ => Ok(Box::new(paths(self.open_strings()?))),
         })
     }
 
-    /// Opens the file for `items`, puts the list's name before every error, and ends at the first one.
-    fn read<T: 'static>(&self, items: impl FnOnce(File, &Format) -> Result<Items<T>>) -> Result<Items<T>> {
+    /// Puts the list's name before every error of the items that `open` finds, and ends at the first one.
+    fn read<T: 'static>(&self, open: impl FnOnce() -> Result<Items<T>>) -> Result<Items<T>> {
         let name = self.name.clone();
-        let open = || items(File::open(&self.path)?, &self.format);
         let items = until_error(open().with_context(|| name.clone())?);
         Ok(Box::new(items.map(move |item| item.with_context(|| name.clone()))))
     }
+
+    fn open_strings(&self) -> Result<Items<String>> {
+        let column = self.column.clone();
+        Ok(match self.kind {
+            Kind::Lines => Box::new(lines(&self.path)?.map(|line| Ok(line?.1))),
+            Kind::JsonLines => {
+                let objects = lines(&self.path)?
+                    .filter(|line| !line.as_ref().is_ok_and(|(_, line)| line.trim().is_empty()));
+                Box::new(objects.map(move |line| {
+                    let (number, line) = line?;
+                    json_string(&line, &column).with_context(|| format!("line {number}"))
+                }))
+            }
+            Kind::Csv { delimiter } => csv_strings(&self.path, delimiter, &column)?,
+            Kind::Parquet => of_column(parquet_column::strings(File::open(&self.path)?, &column)?),
+        })
+    }
 }
 
-fn strings(file: File, format: &Format) -> Result<Items<String>> {
-    Ok(match format {
-        Format::Lines => Box::new(lines(BufReader::new(file))),
-        Format::JsonLines { column } => {
-            let column = column.clone();
-            let objects = lines(BufReader::new(file)).enumerate();
-            Box::new(objects.filter_map(move |(index, line)| match line {
-                Ok(line) if line.trim().is_empty() => None,
-                Ok(line) => Some(json_string(&line, &column).with_context(|| format!("line {}", index + 1))),
-                Err(error) => Some(Err(error)),
-            }))
-        }
-        Format::Parquet { column } => of_column(parquet_column::strings(file, column)?),
-    })
+/// The lines of a file and their numbers.
+fn lines(path: &Path) -> Result<impl Iterator<Item = Result<(usize, String)>> + Send + use<>> {
+    Ok(text_file::lines(text_file::open(path)?).map(|line| {
+        let Line { number, text } = line?;
+        Ok((number, text.map_err(|problem| anyhow!("line {number}: {problem}"))?))
+    }))
+}
+
+fn csv_strings(path: &Path, delimiter: u8, column: &str) -> Result<Items<String>> {
+    let mut reader = text_file::csv(text_file::open(path)?, delimiter);
+    let header = reader.headers().context("expected a header")?;
+    let place = header.iter().position(|name| name == column);
+    let place = place.with_context(|| no_column(column, header.iter()))?;
+    let column = column.to_owned();
+    Ok(Box::new(reader.into_records().map(move |record| {
+        let record = record?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let value = record.get(place).map(str::to_owned);
+        value.with_context(|| format!("line {line}: no value in column {column:?}"))
+    })))
 }
 
 fn of_column<T: 'static>(items: impl Iterator<Item = Result<T, ColumnError>> + Send + 'static) -> Items<T> {
@@ -137,9 +153,20 @@ fn paths(strings: Items<String>) -> impl Iterator<Item = Result<PathBuf>> + Send
     strings.map(|string| string.map(PathBuf::from))
 }
 
-fn copy_of(mut from: impl Read) -> io::Result<NamedTempFile> {
+/// What comes through a pipe, in a file. What never ends is refused before it fills the disk.
+fn copy_of(mut from: impl Read) -> Result<NamedTempFile> {
     let mut copy = NamedTempFile::new()?;
-    io::copy(&mut from, &mut copy)?;
+    // Devices such as /dev/zero have no line that ends.
+    let begin = io::copy(&mut from.by_ref().take(text_file::MOST_LINE_BYTES as u64 + 1), &mut copy)?;
+    if begin > text_file::MOST_LINE_BYTES as u64 {
+        let first = text_file::lines(text_file::open(copy.path())?).next();
+        first.transpose()?;
+    }
+    let rest = io::copy(&mut from.take(MOST_PIPE_BYTES), &mut copy)?;
+    ensure!(
+        rest < MOST_PIPE_BYTES,
+        "expected at most {MOST_PIPE_BYTES} bytes through a pipe, found more; write them to a file"
+    );
     copy.rewind()?;
     Ok(copy)
 }
@@ -154,60 +181,12 @@ fn until_error<T>(items: impl Iterator<Item = Result<T>>) -> impl Iterator<Item 
     })
 }
 
-/// The lines of a text in UTF-8, without what ends them.
-fn lines(mut reader: impl BufRead) -> impl Iterator<Item = Result<String>> {
-    let mut number = 0;
-    std::iter::from_fn(move || {
-        number += 1;
-        let line = read_line(&mut reader).transpose()?;
-        Some(line.and_then(|bytes| utf8(bytes, number == 1)).with_context(|| format!("line {number}")))
-    })
-}
-
-fn read_line(reader: &mut impl BufRead) -> Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
-    if reader.by_ref().take(MOST_LINE_BYTES + 1).read_until(b'\n', &mut line)? == 0 {
-        return Ok(None);
-    }
-    ensure!(line.len() as u64 <= MOST_LINE_BYTES, "expected at most {MOST_LINE_BYTES} bytes, found more");
-    if line.last() == Some(&b'\n') {
-        line.pop();
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
-    }
-    Ok(Some(line))
-}
-
-fn utf8(line: Vec<u8>, is_first: bool) -> Result<String> {
-    let line = String::from_utf8(line).map_err(|_| anyhow!("expected text in UTF-8, found other bytes"))?;
-    // Editors on Windows begin a file with this mark.
-    Ok(match line.strip_prefix('\u{feff}') {
-        Some(rest) if is_first => rest.to_owned(),
-        _ => line,
-    })
-}
-
 fn json_string(line: &str, column: &str) -> Result<String> {
-    // The only line that serde_json sees is not the only one of the file.
-    let place = |error: serde_json::Error| error.to_string().replace(" at line 1 column ", " at byte ");
-    let mut object: Map<String, Value> =
-        serde_json::from_str(line).map_err(|error| anyhow!("expected a JSON object: {}", place(error)))?;
-    match object.remove(column) {
-        Some(Value::String(string)) => Ok(string),
-        Some(other) => bail!("expected a string in column {column:?}, found {}", kind(&other)),
+    let object = text_file::object(line).map_err(anyhow::Error::msg)?;
+    match text_file::field(&object, column) {
+        Some(serde_json::Value::String(string)) => Ok(string.clone()),
+        Some(other) => bail!("column {column:?}: {}", no_string(column, text_file::describe(other))),
         None => bail!("{}", no_column(column, object.keys().map(String::as_str))),
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
     }
 }
 
@@ -246,18 +225,29 @@ mod tests {
     }
 
     #[test]
+    fn records_have_their_string_in_a_column() -> Result<()> {
+        let content = "\u{feff}id,text\r\n1,\"a, b\"\r\n2,一只猫\r\n";
+        assert_eq!(strings("a.csv", content.as_bytes(), None)?, ["a, b", "一只猫"]);
+        assert_eq!(strings("a.tsv", b"t\tu\nx y\tz", Some("u"))?, ["z"]);
+        let found = message("a.csv", b"id,text\n1\n", None);
+        assert!(found.ends_with("line 2: no value in column \"text\""), "{found}");
+        assert!(message("a.csv", b"id\n1\n", None).ends_with("no column \"text\", there are \"id\""));
+        Ok(())
+    }
+
+    #[test]
     fn errors_name_the_line_and_what_is_there() {
         let found = message("a.txt", b"one\ntwo\n\xff\nfour", None);
-        assert!(found.ends_with("a.txt: line 3: expected text in UTF-8, found other bytes"), "{found}");
+        assert!(found.ends_with("a.txt: line 3: expected text in UTF-8, found the byte 0xff"), "{found}");
         let found = message("a.jsonl", b"{\"b\": \"\", \"a\": 1}", None);
         assert!(found.ends_with("line 1: no column \"text\", there are \"a\", \"b\""), "{found}");
         let found = message("a.jsonl", b"{\"text\": \"\"}\n{\"text\": 1}", None);
-        assert!(found.ends_with("line 2: expected a string in column \"text\", found a number"), "{found}");
+        assert!(found.ends_with("line 2: column \"text\": expected a string, found a number"), "{found}");
         for content in [b"{\"text\": \"\"".as_slice(), b"[1]", b"x"] {
             let found = message("a.jsonl", content, None);
             assert!(found.contains("line 1: expected a JSON object"), "{found}");
         }
-        assert!(message("a.txt", b"", Some("t")).contains("expected a .jsonl or .parquet file"));
+        assert!(message("a.txt", b"", Some("t")).contains("expected a .jsonl, .csv, .tsv or .parquet file"));
         assert!(!message("a.parquet", b"PAR1 is how it would begin", None).is_empty());
     }
 }

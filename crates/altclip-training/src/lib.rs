@@ -19,6 +19,7 @@ pub mod recipes;
 mod run;
 pub mod settings;
 pub mod stages;
+pub mod text_file;
 mod unigram;
 mod workers;
 

@@ -156,7 +156,10 @@ fn damaged_data_sets_are_errors_that_name_the_place() -> TestResult {
         Ok(set) => format!("{set:?}"),
         Err(error) => error.to_string(),
     };
-    assert!(refused("a").contains("a.jsonl: line 2: expected an image with captions: missing field `image`"));
+    assert!(
+        refused("a")
+            .contains("a.jsonl: line 2: expected an object with `image` and `captions`, found no image")
+    );
     assert!(refused("b").contains("b.jsonl: line 1: expected captions, found none"));
     assert!(refused("c").contains("1.txt: expected a caption on each line, found none"));
     assert!(refused("d").contains("expected captions in a file d.jsonl"));

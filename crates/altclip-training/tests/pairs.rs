@@ -281,7 +281,7 @@ fn of_an_archive_what_is_bad_is_skipped_and_named() -> TestResult {
         [["a cat"], ["from a field"], ["half a picture"], ["a PNG picture, whatever it is called"]];
     assert_eq!(pairs.captions, expected);
     let expected = "skipped 5: a.tar: alone: it has no picture; a.tar: blank: `txt` is empty; a.tar: latin: txt: \
-                    expected text in UTF-8, found other bytes; and 2 more";
+                    line 1: expected text in UTF-8, found the byte 0xe9; and 2 more";
     assert_eq!(skipped(root, &pairs), expected);
     let found = problems(root, &pairs);
     assert_eq!(found.len(), 1);
@@ -292,8 +292,8 @@ fn of_an_archive_what_is_bad_is_skipped_and_named() -> TestResult {
     assert_eq!(error, "b.tar: expected a column `txt`, found json, png");
     write_tar(&root.join("b.tar"), &[&members[9..13], &members[15..17]].concat())?;
     let pairs = read(root, "b.tar", None, &["txt"])?;
-    let expected = "skipped 2: b.tar: object: json: expected a JSON object: EOF while parsing a value at line 1 column \
-                    8; b.tar: long: txt: expected a text of at most 1048576 bytes, found more";
+    let expected = "skipped 2: b.tar: object: json: expected a JSON object: EOF while parsing a value at byte 8; \
+                    b.tar: long: txt: expected a text of at most 1048576 bytes, found more";
     assert_eq!(skipped(root, &pairs), expected);
     Ok(())
 }
@@ -387,7 +387,7 @@ fn of_a_folder_what_is_bad_is_skipped_and_named() -> TestResult {
     assert_eq!(problems(root, &pairs), ["c.png: not a picture: expected PNG, JPEG, WebP, GIF, BMP or TIFF"]);
     let found = skipped(root, &pairs);
     assert!(found.starts_with("skipped 2: b.png: txt: ") && !found.contains("more"), "{found}");
-    assert!(found.ends_with("; d.png: txt: expected text in UTF-8, found other bytes"), "{found}");
+    assert!(found.ends_with("; d.png: txt: line 1: expected text in UTF-8, found the byte 0xff"), "{found}");
     assert_eq!(read(root, "", Some("jpg"), &[])?.captions.len(), 1);
     for strange in ["../txt", "/", ""] {
         let error = read(root, "", None, &[strange]).err().unwrap_or_default();

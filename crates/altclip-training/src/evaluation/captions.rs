@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use altclip_encoder::picture::PICTURE_ENDINGS;
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::labels::Classes;
 use crate::error::{Error, Result};
 use crate::files::{ending, files_in};
+use crate::text_file::{self, Line};
 
 /// Pictures, each with captions of one language.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,16 +21,6 @@ pub struct CaptionedPictures {
     pub captions: Vec<String>,
     /// For each caption, the number of its picture.
     pub owners: Vec<usize>,
-}
-
-/// One line of a `.jsonl` file. A picture may have several lines.
-#[derive(Deserialize)]
-struct Line {
-    image: PathBuf,
-    #[serde(default)]
-    caption: Option<String>,
-    #[serde(default)]
-    captions: Vec<String>,
 }
 
 impl CaptionedPictures {
@@ -64,17 +55,16 @@ impl CaptionedPictures {
     }
 
     fn read_table(&mut self, path: &Path, most: usize) -> Result<()> {
-        let text = fs::read_to_string(path).map_err(Error::io(path))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut numbers: HashMap<PathBuf, (usize, usize)> = HashMap::new();
-        for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-            let Line { image, caption, captions } = serde_json::from_str(line).map_err(|error| {
-                Error::format(path, format!("line {number}: expected an image with captions: {error}"))
-            })?;
-            let captions: Vec<String> = caption.into_iter().chain(captions).collect();
-            if captions.iter().all(|caption| caption.trim().is_empty()) {
-                return Err(Error::format(path, format!("line {number}: expected captions, found none")));
+        for line in text_file::lines(text_file::open(path).map_err(Error::io(path))?) {
+            let Line { number, text } = line.map_err(Error::io(path))?;
+            if text.as_ref().is_ok_and(|text| text.trim().is_empty()) {
+                continue;
             }
+            let (image, captions) = text
+                .and_then(|text| image_and_captions(&text))
+                .map_err(|problem| Error::format(path, format!("line {number}: {problem}")))?;
             let (picture, known) = numbers.entry(image).or_insert_with_key(|image| {
                 self.pictures.push(folder.join(image));
                 (self.pictures.len() - 1, 0)
@@ -95,8 +85,9 @@ impl CaptionedPictures {
             if !beside.is_file() {
                 continue;
             }
-            let text = fs::read_to_string(&beside).map_err(Error::io(&beside))?;
-            let captions = text.lines().map(str::trim).filter(|caption| !caption.is_empty());
+            let bytes = fs::read(&beside).map_err(Error::io(&beside))?;
+            let text = text_file::decode(&bytes).map_err(|problem| Error::format(&beside, problem))?;
+            let captions = text.split(['\n', '\r']).map(str::trim).filter(|caption| !caption.is_empty());
             let before = self.captions.len();
             self.captions.extend(captions.take(most).map(str::to_owned));
             self.owners.resize(self.captions.len(), self.pictures.len());
@@ -129,6 +120,26 @@ impl CaptionedPictures {
         }
         kept
     }
+}
+
+/// A line of a `.jsonl` file. A picture may have several lines.
+fn image_and_captions(line: &str) -> Result<(PathBuf, Vec<String>), String> {
+    const EXPECTED: &str = "expected an object with `image` and `captions`";
+    let object = text_file::object(line)?;
+    let string = |field: &str, value: &Value| match value {
+        Value::String(text) => Ok(text.clone()),
+        other => Err(format!("{EXPECTED}: {field} has {}, expected a string", text_file::describe(other))),
+    };
+    let image = object.get("image").ok_or_else(|| format!("{EXPECTED}, found no image"))?;
+    let image = string("image", image)?;
+    let values = [object.get("caption"), object.get("captions")].into_iter().flatten();
+    let values = values.flat_map(|value| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice));
+    let captions = values.filter(|value| !value.is_null()).map(|value| string("captions", value));
+    let captions: Vec<String> = captions.collect::<Result<_, _>>()?;
+    if captions.iter().all(|caption| caption.trim().is_empty()) {
+        return Err("expected captions, found none".to_owned());
+    }
+    Ok((image.into(), captions))
 }
 
 /// Pictures, each of one class.

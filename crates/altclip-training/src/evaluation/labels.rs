@@ -92,7 +92,7 @@ impl Classes {
     /// # Errors
     /// If there is no class, or two have the same folder.
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let lines = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
         let (folders, names): (Vec<String>, Vec<String>) = lines
             .map(|line| line.split_once('\t').unwrap_or((line, line)))
             .map(|(folder, name)| (folder.trim().to_owned(), name.trim().to_owned()))

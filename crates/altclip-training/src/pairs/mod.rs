@@ -14,7 +14,7 @@ mod table;
 pub use picture_pairs::PicturePairs;
 pub use shuffled::Shuffled;
 pub use skipped::Skipped;
-pub use table::Table;
+pub use table::{Table, no_string};
 
 use crate::error::Result;
 use crate::run::Batch;

@@ -3,11 +3,12 @@
 use super::rows::Rows;
 use super::samples::Samples;
 use super::skipped::Skipped;
-use super::table::{self, Table};
+use super::table::Table;
 use super::{archive, folder, parquet_column, shards};
 use crate::cache::hash;
 use crate::error::{Error, Result};
 use crate::files::{ending, files_in, named_in};
+use crate::text_file::Kind;
 use altclip_encoder::embedder::PictureFile;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 /// The files that tell of a folder's pictures, as in the image folders of the Hugging Face hub.
-const METADATA: [&str; 3] = ["metadata.jsonl", "metadata.csv", "metadata.parquet"];
+const METADATA: [&str; 4] = ["metadata.jsonl", "metadata.csv", "metadata.tsv", "metadata.parquet"];
 /// The column of the pictures in those.
 const FILE_NAME: &str = "file_name";
 /// The column of the pictures in other tables, if none is named.
@@ -44,7 +45,7 @@ enum Source {
 impl PicturePairs {
     /// Finds the pairs at `path`, which is
     ///
-    /// * a table, `.jsonl`, `.csv`, `.tsv` or `.parquet`. `picture` is the column of the pictures, `image` where it is not
+    /// * a table, `.jsonl`, `.csv`, `.tsv` (also `.gz` or `.zst` of these) or `.parquet`. `picture` is the column of the pictures, `image` where it is not
     ///   given: the names of files, which begin in the table's folder, or in a Parquet file the pictures themselves, as the
     ///   data sets of the Hugging Face hub have them. `captions` are columns of strings;
     /// * an archive of WebDataset, `.tar`. A sample is the members that share a name up to its first dot. `picture` is the
@@ -68,7 +69,7 @@ impl PicturePairs {
             let files = shards::expand(path)?;
             match ending(path).as_str() {
                 "tar" => pairs.add_archives(path, &files, picture, &columns)?,
-                ending if table::ENDINGS.contains(&ending) => {
+                _ if Kind::of(path) != Kind::Lines => {
                     pairs.add_tables(&files, picture.unwrap_or(IMAGE), &columns)?;
                 }
                 _ => {

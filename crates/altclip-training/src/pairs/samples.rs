@@ -3,9 +3,10 @@
 use super::skipped::Skipped;
 use super::table::{complete, no_column};
 use crate::error::{Error, Result};
+use crate::text_file;
 use altclip_encoder::embedder::PictureFile;
 use altclip_encoder::picture::PICTURE_ENDINGS;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::Read;
@@ -103,16 +104,20 @@ impl<'a> Samples<'a> {
             }
             return;
         }
-        match serde_json::from_str::<Map<String, Value>>(&text) {
+        match text_file::object(&text) {
             Ok(object) => {
                 object.keys().for_each(|field| self.see(field));
-                let field = |name: &str| object.get(name).and_then(Value::as_str).map(str::to_owned);
+                for (is_there, column) in self.is_there.iter_mut().zip(self.columns) {
+                    *is_there |= text_file::field(&object, column).is_some();
+                }
+                let field =
+                    |name: &str| text_file::field(&object, name).and_then(Value::as_str).map(str::to_owned);
                 for (caption, name) in sample.captions.iter_mut().zip(self.columns) {
                     // The text of a file goes before that of a field.
                     *caption = caption.take().or_else(|| field(name));
                 }
             }
-            Err(error) => sample.fail(|| format!("{ending}: expected a JSON object: {error}")),
+            Err(problem) => sample.fail(|| format!("{ending}: {problem}")),
         }
     }
 
@@ -176,7 +181,5 @@ fn read_text(source: impl Read) -> Result<String, String> {
     if bytes.len() as u64 > MOST_TEXT_BYTES {
         return Err(format!("expected a text of at most {MOST_TEXT_BYTES} bytes, found more"));
     }
-    let text = String::from_utf8(bytes).map_err(|_| "expected text in UTF-8, found other bytes")?;
-    // Editors on Windows begin a file with this mark.
-    Ok(text.trim_start_matches('\u{feff}').to_owned())
+    Ok(text_file::decode(&bytes)?.to_owned())
 }

@@ -3,14 +3,10 @@
 use super::parquet_column;
 use super::skipped::Skipped;
 use crate::error::{Error, Result};
-use crate::files::ending;
-use serde_json::{Map, Value};
+use crate::text_file::{self, Kind, Line};
+use serde_json::Value;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-
-/// The endings of tables.
-pub(super) const ENDINGS: [&str; 5] = ["jsonl", "ndjson", "csv", "tsv", "parquet"];
 
 /// The rows of a file in which no asked-for column is empty.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -24,18 +20,18 @@ pub struct Table {
 
 impl Table {
     /// Reads the columns of these names from a file: a JSON object per line (`.jsonl`), a header and records (`.csv`,
-    /// `.tsv`), or columns of strings (`.parquet`). A row that cannot be read, or that lacks a value, is skipped and
+    /// `.tsv`), either of them also compressed (`.gz`, `.zst`), or columns of strings (`.parquet`). Of what is nested, a
+    /// column is a path with dots, such as `captions.0`. A row that cannot be read, or that lacks a value, is skipped and
     /// counted.
     ///
     /// # Errors
     /// If the file cannot be read, has another ending, has no such column, or no row is left.
     pub fn read(path: &Path, columns: &[&str]) -> Result<Self> {
-        let table = match ending(path).as_str() {
-            "jsonl" | "ndjson" => read_jsonl(path, columns)?,
-            "csv" => read_csv(path, columns, b',')?,
-            "tsv" => read_csv(path, columns, b'\t')?,
-            "parquet" => read_parquet(path, columns)?,
-            _ => {
+        let table = match Kind::of(path) {
+            Kind::JsonLines => read_jsonl(path, columns)?,
+            Kind::Csv { delimiter } => read_csv(path, columns, delimiter)?,
+            Kind::Parquet => read_parquet(path, columns)?,
+            Kind::Lines => {
                 return Err(Error::format(
                     path,
                     "expected a file that ends in .jsonl, .csv, .tsv or .parquet",
@@ -79,25 +75,33 @@ fn read_jsonl(path: &Path, columns: &[&str]) -> Result<Table> {
     let mut table = Table::default();
     let mut found: Vec<bool> = vec![false; columns.len()];
     let mut names: Vec<String> = Vec::new();
-    let file = File::open(path).map_err(Error::io(path))?;
-    for (number, line) in (1..).zip(BufReader::new(file).lines()) {
-        let line = line.map_err(Error::io(path))?;
-        if line.trim().is_empty() {
+    for line in text_file::lines(text_file::open(path).map_err(Error::io(path))?) {
+        let Line { number, text } = line.map_err(Error::io(path))?;
+        if text.as_ref().is_ok_and(|text| text.trim().is_empty()) {
             continue;
         }
-        match serde_json::from_str::<Map<String, Value>>(&line) {
+        match text.and_then(|text| text_file::object(&text)) {
             Ok(object) => {
                 if names.is_empty() {
                     names = object.keys().cloned().collect();
                 }
-                found
-                    .iter_mut()
-                    .zip(columns)
-                    .for_each(|(found, &column)| *found |= object.contains_key(column));
-                let value = |&column: &&str| object.get(column).and_then(Value::as_str).map(str::to_owned);
-                table.add("line", number, columns, columns.iter().map(value).collect());
+                let values: Vec<Option<&Value>> =
+                    columns.iter().map(|column| text_file::field(&object, column)).collect();
+                found.iter_mut().zip(&values).for_each(|(found, value)| *found |= value.is_some());
+                match columns.iter().zip(&values).find(|(_, value)| is_no_text(**value)) {
+                    Some((column, Some(value))) => table.skipped.add(|| {
+                        format!(
+                            "line {number}: `{column}`: {}",
+                            no_string(column, text_file::describe(value))
+                        )
+                    }),
+                    _ => {
+                        let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+                        table.add("line", number, columns, values.into_iter().map(text).collect());
+                    }
+                }
             }
-            Err(error) => table.skipped.add(|| format!("line {number}: expected a JSON object: {error}")),
+            Err(problem) => table.skipped.add(|| format!("line {number}: {problem}")),
         }
     }
     match columns.iter().zip(found).find(|(_, found)| !found) {
@@ -106,11 +110,21 @@ fn read_jsonl(path: &Path, columns: &[&str]) -> Result<Table> {
     }
 }
 
+/// Whether there is a value, and it is something other than a text.
+fn is_no_text(value: Option<&Value>) -> bool {
+    value.is_some_and(|value| !value.is_string() && !value.is_null())
+}
+
+/// What is wrong where another kind of value than a string is in a column.
+pub fn no_string(column: &str, found: &str) -> String {
+    let hint = if found == "a list" { format!("; {column}.0 is its first item") } else { String::new() };
+    format!("expected a string, found {found}{hint}")
+}
+
 fn read_csv(path: &Path, columns: &[&str], delimiter: u8) -> Result<Table> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(file);
+    let mut reader = text_file::csv(text_file::open(path).map_err(Error::io(path))?, delimiter);
     let names: Vec<String> = match reader.headers() {
-        Ok(header) => header.iter().map(|name| name.trim_start_matches('\u{feff}').to_owned()).collect(),
+        Ok(header) => header.iter().map(str::to_owned).collect(),
         Err(error) => return Err(Error::format(path, format!("expected a header: {error}"))),
     };
     let place = |column: &&str| {
@@ -182,8 +196,8 @@ mod tests {
     fn what_is_missing_is_named_and_counted() {
         let text = "{\"en\": \"cat\", \"zh\": \" \"}\n{\"en\": \"dog\", \"zh\": \"狗\"}\nno json\n{\"en\": \"ant\"}\n{\"zh\": 3}\n";
         let skipped = read("a.jsonl", text, &["en", "zh"]).map(|table| table.skipped.to_string());
-        let expected = "skipped 4: line 1: `zh` is empty; line 3: expected a JSON object: expected ident at line 1 \
-                        column 2; line 4: `zh` is empty; and 1 more";
+        let expected = "skipped 4: line 1: `zh` is empty; line 3: expected a JSON object: expected ident at byte 2; \
+                        line 4: `zh` is empty; and 1 more";
         assert_eq!(skipped.as_deref(), Ok(expected));
         let skipped =
             read("a.csv", "en,zh\ncat,猫\ndog\n", &["en", "zh"]).map(|table| table.skipped.to_string());
