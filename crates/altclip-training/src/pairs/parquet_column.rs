@@ -1,11 +1,15 @@
-//! One column of a Parquet file: strings, or pictures as the data sets of the Hugging Face hub hold them.
+//! Reads one column of a Parquet file: strings, or images as the data sets of the Hugging Face hub hold them.
+//!
+//! A column is called by its name, or by a path into what is nested: names of a group's parts and places in lists, with dots
+//! between them, such as `image.bytes` or `captions.0`.
 
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use altclip_encoder::embedder::PictureFile;
-use parquet::basic::ConvertedType;
+use altclip_encoder::foreign;
+use parquet::basic::{ConvertedType, LogicalType};
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -19,6 +23,9 @@ pub enum ColumnError {
     /// This is no Parquet file, or it is damaged.
     #[error(transparent)]
     Parquet(#[from] ParquetError),
+    /// The file makes its decoder panic.
+    #[error("damaged: its decoder cannot cope with it")]
+    Damaged,
     /// There is no such column.
     #[error("{0}")]
     NoColumn(String),
@@ -29,6 +36,12 @@ pub enum ColumnError {
         row: usize,
         problem: String,
     },
+}
+
+impl From<altclip_encoder::Error> for ColumnError {
+    fn from(_: altclip_encoder::Error) -> Self {
+        Self::Damaged
+    }
 }
 
 /// What the rows of a column hold, in their order. After an error the rows that follow may belong to others.
@@ -60,8 +73,22 @@ pub(super) fn optional_strings(file: File, column: &str) -> Result<Items<Option<
 /// # Errors
 /// As for [`strings`].
 pub(super) fn is_of_strings(file: File, column: &str) -> Result<bool, ColumnError> {
-    let reader = SerializedFileReader::new(file)?;
-    Ok(column_of(&reader, column)?.get_basic_info().converted_type() == ConvertedType::UTF8)
+    guarded(|| {
+        let reader = SerializedFileReader::new(file)?;
+        let (mut field, path) = column_of(&reader, column)?;
+        for name in path {
+            field = match field.as_ref() {
+                Type::GroupType { fields, .. } => match part_of(fields, &name) {
+                    Some(part) => part,
+                    None => return Ok(false),
+                },
+                Type::PrimitiveType { .. } => return Ok(false),
+            };
+        }
+        let info = field.get_basic_info();
+        Ok(info.converted_type() == ConvertedType::UTF8
+            || info.logical_type_ref() == Some(&LogicalType::String))
+    })
 }
 
 /// The pictures of a column: each is a path, or the bytes of a file, or a group of `bytes` and `path`, of which one may be
@@ -92,26 +119,97 @@ fn fields<T: 'static>(
     choose: impl FnOnce(TypePtr) -> Result<TypePtr, ParquetError>,
     read: impl Fn(usize, Field) -> Result<T, String> + Send + 'static,
 ) -> Result<Items<T>, ColumnError> {
-    let reader = SerializedFileReader::new(file)?;
-    let chosen = vec![choose(column_of(&reader, column)?)?];
-    let name = reader.metadata().file_metadata().schema().name();
-    let projection = Type::group_type_builder(name).with_fields(chosen).build()?;
-    let rows = RowIter::from_file_into(Box::new(reader)).project(Some(projection))?;
+    let (mut rows, path) = guarded(|| {
+        let reader = SerializedFileReader::new(file)?;
+        let (field, path) = column_of(&reader, column)?;
+        let chosen = if path.is_empty() { choose(field)? } else { along(&field, &path)? };
+        let name = reader.metadata().file_metadata().schema().name();
+        let projection = Type::group_type_builder(name).with_fields(vec![chosen]).build()?;
+        Ok((RowIter::from_file_into(Box::new(reader)).project(Some(projection))?, path))
+    })?;
     let column = column.to_owned();
-    Ok(Box::new((1..).zip(rows).map(move |(number, row)| {
-        let field =
-            row.map(|row| row.into_columns().into_iter().next().map_or(Field::Null, |(_, field)| field));
-        let item = field
-            .map_err(|error| error.to_string())
-            .and_then(|field| read(number, field).map_err(|problem| format!("column {column:?}: {problem}")));
-        item.map_err(|problem| ColumnError::Row { row: number, problem })
+    let mut is_over = false;
+    Ok(Box::new((1..).map_while(move |number| {
+        if is_over {
+            return None;
+        }
+        // What comes after a panic belongs to nothing.
+        let row = guarded(|| Ok(rows.next())).inspect_err(|_| is_over = true).transpose()?;
+        let field = row.and_then(|row| {
+            let row = row?;
+            Ok(row.into_columns().into_iter().next().map_or(Field::Null, |(_, field)| field))
+        });
+        let item = field.map_err(|error| error.to_string()).and_then(|field| {
+            let value = within(field, &path)?;
+            read(number, value)
+        });
+        let at = |problem: String| ColumnError::Row {
+            row: number,
+            problem: format!("column {column:?}: {problem}"),
+        };
+        Some(item.map_err(at))
     })))
 }
 
-fn column_of(reader: &SerializedFileReader<File>, column: &str) -> Result<TypePtr, ColumnError> {
+/// Runs a part of the Parquet reader, which panics on some damaged files.
+fn guarded<T>(read: impl FnOnce() -> Result<T, ColumnError>) -> Result<T, ColumnError> {
+    foreign::parse("a Parquet file", read)
+}
+
+/// The outermost type of a column, and the path to the column within it.
+fn column_of(
+    reader: &SerializedFileReader<File>,
+    column: &str,
+) -> Result<(TypePtr, Vec<String>), ColumnError> {
     let columns = reader.metadata().file_metadata().schema().get_fields();
-    let found = columns.iter().find(|field| field.name() == column).cloned();
+    // A name with dots in it goes before a path.
+    let dots = column.match_indices('.').map(|(dot, _)| dot);
+    let ends = std::iter::once(column.len()).chain(dots);
+    let found = ends.into_iter().find_map(|end| {
+        let field = part_of(columns, column.get(..end)?)?;
+        let rest = column.get(end + 1..).unwrap_or_default();
+        Some((field, rest.split('.').filter(|name| !name.is_empty()).map(str::to_owned).collect()))
+    });
     found.ok_or_else(|| ColumnError::NoColumn(no_column(column, columns.iter().map(|field| field.name()))))
+}
+
+fn part_of(parts: &[TypePtr], name: &str) -> Option<TypePtr> {
+    parts.iter().find(|part| part.name() == name).cloned()
+}
+
+/// A group with no more than what a path leads to. Lists and maps stay whole.
+fn along(field: &TypePtr, path: &[String]) -> Result<TypePtr, ColumnError> {
+    let (Type::GroupType { basic_info, fields }, Some((name, rest))) = (field.as_ref(), path.split_first())
+    else {
+        return Ok(field.clone());
+    };
+    if basic_info.converted_type() != ConvertedType::NONE || basic_info.logical_type_ref().is_some() {
+        return Ok(field.clone());
+    }
+    let Some(part) = part_of(fields, name) else {
+        let problem = no_column(name, fields.iter().map(|part| part.name()));
+        return Err(ColumnError::NoColumn(format!("in column {:?}: {problem}", basic_info.name())));
+    };
+    let group = Type::group_type_builder(basic_info.name()).with_repetition(basic_info.repetition());
+    Ok(Arc::new(group.with_fields(vec![along(&part, rest)?]).build()?))
+}
+
+/// The value at a path. Where a part of it is null or a list is too short, it is null.
+fn within(field: Field, path: &[String]) -> Result<Field, String> {
+    let Some((name, rest)) = path.split_first() else { return Ok(field) };
+    match field {
+        Field::Null => Ok(Field::Null),
+        Field::Group(group) => {
+            let part = group.into_columns().into_iter().find(|(part, _)| part == name);
+            part.map_or_else(|| Err(format!("no part {name:?}")), |(_, field)| within(field, rest))
+        }
+        Field::ListInternal(list) => {
+            let place: usize =
+                name.parse().map_err(|_| format!("expected a place in a list, found {name:?}"))?;
+            list.elements().get(place).map_or(Ok(Field::Null), |item| within(item.clone(), rest))
+        }
+        other => Err(format!("{} has no part {name:?}", kind(&other))),
+    }
 }
 
 /// A group's part with the path, if it has one; other types as they are.
@@ -130,6 +228,7 @@ fn string(field: Field) -> Result<Option<String>, String> {
             Ok(string) => Ok(Some(string.to_owned())),
             Err(_) => Err("expected text in UTF-8, found other bytes".to_owned()),
         },
+        Field::ListInternal(_) => Err("expected a string, found a list; NAME.0 is its first item".to_owned()),
         other => Err(expected("a string", &other)),
     }
 }
