@@ -8,6 +8,7 @@ mod animation;
 mod commands;
 mod device;
 mod embedding;
+mod image_args;
 mod image_text;
 mod infotext;
 mod interrupt;

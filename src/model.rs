@@ -7,6 +7,7 @@ use candle_core::{DType, Device};
 use clap::Args;
 
 use altclip_encoder::embedder::Embedder;
+use altclip_encoder::picture::Background;
 use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::{LoadOptions, ModelParts};
 
@@ -137,6 +138,17 @@ impl ModelArgs {
             announce(&format!("Loading {source}"));
         }
         Ok(Embedder::from_source(&source, self.dtype(), &device)?)
+    }
+
+    /// What the model lays transparent images on.
+    ///
+    /// # Errors
+    /// When there can be no such model, or its configuration cannot be read.
+    pub fn background(&self) -> Result<Background> {
+        match self.single_file() {
+            Some(_) => Ok(Background::None),
+            None => Ok(Background::of_model(&self.source()?)?),
+        }
     }
 
     /// Whether it is the model inside this program.

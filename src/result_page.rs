@@ -4,10 +4,11 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use altclip_encoder::picture::{self, DecodeOptions};
+use altclip_encoder::picture::{self, Background, DecodeOptions};
 use altdiffusion_pipeline::write_whole;
 use anyhow::{Context, Result};
 use base64::prelude::{BASE64_STANDARD, Engine};
+use image::DynamicImage;
 use image::codecs::jpeg::JpegEncoder;
 use rayon::prelude::*;
 
@@ -72,6 +73,8 @@ fn shown(kind: Kind, item: &str) -> String {
 
 fn thumbnail(path: &Path) -> Result<Vec<u8>> {
     let picture = picture::open(path, DecodeOptions::default())?;
+    // As the page shows it.
+    let picture = DynamicImage::ImageRgb8(picture::flatten(&picture, Background::WHITE).into_owned());
     let (width, height) = (picture.width(), picture.height());
     let small = if width.max(height) > THUMBNAIL_SIDE {
         picture.thumbnail(THUMBNAIL_SIDE, THUMBNAIL_SIDE)

@@ -161,7 +161,7 @@ fn what_cannot_be_searched_is_one_clear_line() -> TestResult {
         (&["empty.safetensors", "x"], "expected a .safetensors file made by altdiffusion embed"),
         (&["other.safetensors", "x"], "no tensor text_embeds"),
         (&["texts.safetensors", "x", "--among", "images"], "there are no pictures in this file"),
-        (&["texts.safetensors", "--image", "cut.safetensors"], "cut.safetensors: not a picture"),
+        (&["texts.safetensors", "--image", "cut.safetensors"], "cut.safetensors: not an image"),
         (&["texts.safetensors", "x", "--html", "no/where.html"], "--html no/where.html: cannot be written"),
     ];
     for (arguments, expected) in cases {

@@ -49,6 +49,7 @@ PARTS = (
     "single_file",
     "image_tower",
     "image_processor",
+    "image_formats",
     "dual_encoders",
     "added_tokens",
     "evaluation",

@@ -8,11 +8,12 @@ use candle_core::{D, Device, Tensor};
 use clap::Args;
 use serde::Serialize;
 
+use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
 use crate::option_values;
 use crate::output::{complain, print_json};
 use crate::table::{percent, print_table, table};
-use crate::text_lines::read_texts;
+use crate::text_lines::read_names;
 
 /// Tell which of some labels pictures show.
 ///
@@ -34,7 +35,7 @@ pub struct Classify {
     )]
     label: Vec<String>,
 
-    /// A file with one label on each line, in UTF-8; - for standard input.
+    /// A file with one label on each line, in UTF-8; - for standard input. Empty lines are passed over.
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
 
@@ -49,6 +50,9 @@ pub struct Classify {
     /// Print JSON in place of the table.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    reading: ImageArgs,
 
     #[command(flatten)]
     model: ModelArgs,
@@ -80,14 +84,15 @@ impl Classify {
             );
         }
         let labels = match &self.labels {
-            Some(path) => read_texts("--labels", path)?,
+            Some(path) => read_names("--labels", path)?,
             None => self.label.clone(),
         };
-        let embedder = self.model.embedder()?;
+        let embedder = self.reading.apply(self.model.embedder()?);
         let classes = embedder.embed_labels(&labels, &self.templates)?;
 
         let (mut pictures, mut skipped) = (Vec::new(), 0);
-        for (path, vector) in embedder.image_stream(self.images.clone().into_iter()) {
+        let mut stream = embedder.image_stream(self.images.clone().into_iter());
+        for (path, vector) in stream.by_ref() {
             match vector {
                 Ok(vector) => {
                     let vector = Tensor::from_vec(vector, (1, embedder.projection_dim()), &Device::Cpu)?;
@@ -106,6 +111,7 @@ impl Classify {
         if skipped > 0 {
             complain(format!("{skipped} of {} pictures skipped", self.images.len()));
         }
+        self.reading.warn_of_transparency(stream.transparent());
         if pictures.is_empty() {
             bail!("none of the pictures could be read");
         }

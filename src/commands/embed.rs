@@ -1,6 +1,7 @@
 //! `altdiffusion embed`: texts and pictures to vectors that can be compared.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use altclip_encoder::embedder::{Embedder, IMAGE_BATCH};
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -13,6 +14,7 @@ use crate::embedding::partial::{Partial, Settings};
 use crate::embedding::pictures::Pictures;
 use crate::embedding::texts::Texts;
 use crate::embedding::{Survey, digest_of_numbers, unit_vector};
+use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
 use crate::output::print_line;
 use crate::output_files::check_writable;
@@ -37,30 +39,33 @@ pub struct Embed {
 
     /// A file of texts, in UTF-8; - for standard input.
     ///
-    /// Each line is a text, an empty one too. Of a .jsonl or .parquet file, it is each string of one column; Parquet may be
-    /// compressed by snappy, gzip, zstd, brotli or lz4.
+    /// Each line is a text, an empty one too. Of a .jsonl, .csv, .tsv or .parquet file, it is each string of one column.
+    /// Texts may be compressed by gzip or zstd, and Parquet by snappy, gzip, zstd, brotli or lz4.
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
 
-    /// The column that the texts are in, of a .jsonl or .parquet file. [default: text]
+    /// The column that the texts are in, of a .jsonl, .csv, .tsv or .parquet file. [default: text]
+    ///
+    /// Of what is nested it is a path: meta.title is a field of an object, and captions.0 the first of a list.
     #[arg(long, value_name = "NAME", requires = "texts")]
     text_column: Option<String>,
 
     /// A picture, a pattern such as 'photos/*.jpg', or a directory with pictures. May be given more than once.
     ///
-    /// PNG, JPEG, WebP, GIF, BMP and TIFF. Directories are looked through with all those inside, by the order of names.
+    /// PNG, JPEG, WebP, GIF, BMP, TIFF, ICO, PNM, QOI and TGA. Directories are looked through with all those inside, by the
+    /// order of names; what is left out there is counted by its ending.
     #[arg(long = "image", value_name = "PATH")]
     image: Vec<String>,
 
     /// A file of pictures: a path on each line; - for standard input.
     ///
-    /// Of a .jsonl or .parquet file, the paths are the strings of one column. A column of a .parquet file may also have the
+    /// Of a .jsonl, .csv, .tsv or .parquet file, the paths are the strings of one column. A column of a .parquet file may also have the
     /// pictures themselves: the bytes of their files, or groups of `bytes` and `path`, as in the data sets of the Hugging
     /// Face hub.
     #[arg(long, value_name = "FILE")]
     images: Option<PathBuf>,
 
-    /// The column that the pictures are in, of a .jsonl or .parquet file. [default: image]
+    /// The column that the pictures are in, of a .jsonl, .csv, .tsv or .parquet file. [default: image]
     #[arg(long, value_name = "NAME", requires = "images")]
     image_column: Option<String>,
 
@@ -75,6 +80,9 @@ pub struct Embed {
     /// Leave the vectors as long as the model makes them.
     #[arg(long)]
     raw: bool,
+
+    #[command(flatten)]
+    reading: ImageArgs,
 
     #[command(flatten)]
     model: ModelArgs,
@@ -100,21 +108,26 @@ impl Embed {
             self.output.display()
         );
 
-        let embedder = self.load()?;
+        let embedder = self.reading.apply(self.load()?);
         let settings = Settings {
             model: self.model.source()?.to_string(),
             model_digest: digest_of_model(&embedder)?,
             dtype: self.model.dtype().as_str().to_owned(),
             width: embedder.projection_dim(),
             raw: self.raw,
+            background: embedder.background(),
             texts_digest: text_survey.digest,
             images_digest: picture_survey.digest,
         };
-        let about = About { model: settings.model.clone(), normalized: !self.raw };
+        let about = About {
+            model: settings.model.clone(),
+            normalized: !self.raw,
+            background: Some(settings.background),
+        };
         let mut partial = Partial::open(&self.output, settings)?;
         let work = Work { embedder: &embedder, raw: self.raw };
         work.texts(&texts, text_survey.count, &mut partial)?;
-        work.pictures(&pictures, picture_survey.count, &mut partial)?;
+        let transparent = work.pictures(&pictures, picture_survey.count, &mut partial)?;
 
         let (done_texts, done_pictures) = (partial.texts.counts(), partial.images.counts());
         if done_texts.rows + done_pictures.rows == 0 {
@@ -136,8 +149,11 @@ impl Embed {
         let embedded = [count(done_texts.rows, "text"), count(done_pictures.rows, "picture")];
         let embedded = embedded.into_iter().flatten().collect::<Vec<_>>().join(", ");
         let skipped = count(skipped, "picture").map(|pictures| format!("; {pictures} skipped"));
-        let line = format!("{}: {embedded}{}", self.output.display(), skipped.unwrap_or_default());
-        print_line(line)
+        let left_out = pictures.left_out().map(|files| format!("; left out: {files}"));
+        let line =
+            [format!("{}: {embedded}", self.output.display())].into_iter().chain(skipped).chain(left_out);
+        self.reading.warn_of_transparency(transparent);
+        print_line(line.collect::<String>())
     }
 
     fn inputs(&self) -> Result<(Texts, Pictures)> {
@@ -152,10 +168,7 @@ impl Embed {
         };
         let texts = list("--texts", &self.texts, &self.text_column, "text")?;
         let images = list("--images", &self.images, &self.image_column, "image")?;
-        Ok((
-            Texts { arguments: self.text.clone(), list: texts },
-            Pictures { arguments: self.image.clone(), list: images },
-        ))
+        Ok((Texts { arguments: self.text.clone(), list: texts }, Pictures::new(self.image.clone(), images)))
     }
 
     fn load(&self) -> Result<Embedder> {
@@ -224,15 +237,21 @@ impl Work<'_> {
     }
 
     /// Embeds the pictures that are not done yet, of `total`. Those that cannot be read are reported and skipped.
-    fn pictures(&self, pictures: &Pictures, total: usize, partial: &mut Partial) -> Result<()> {
+    /// Tells how many were transparent and had no background.
+    fn pictures(&self, pictures: &Pictures, total: usize, partial: &mut Partial) -> Result<usize> {
         let done = partial.images.counts().done;
         if done == total {
-            return Ok(());
+            return Ok(0);
         }
         let progress = Progress::items("Pictures", done, total);
-        // That they end too early comes out at the end.
-        let pictures = pictures.iter()?.skip(done).map_while(Result::ok);
-        for (path, vector) in self.embedder.image_stream(pictures) {
+        // The stream takes no errors: the list ends with one, which is told when what came before it is done.
+        let failure = Arc::new(Mutex::new(None));
+        let keep = Arc::clone(&failure);
+        let pictures = pictures.iter()?.skip(done).map_while(move |picture| {
+            picture.map_err(|error| *keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(error)).ok()
+        });
+        let mut stream = self.embedder.image_stream(pictures);
+        for (path, vector) in stream.by_ref() {
             match named(&path, vector) {
                 Ok((name, vector)) => {
                     let vector = self.finished(vector).with_context(|| name.to_owned())?;
@@ -250,8 +269,12 @@ impl Work<'_> {
                 progress.advance(done);
             }
         }
+        partial.save()?;
+        if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(error);
+        }
         ensure!(partial.images.counts().done == total, "the lists of pictures changed while they were read");
-        partial.save()
+        Ok(stream.transparent())
     }
 
     /// The vector as it is stored.

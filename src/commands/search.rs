@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use altclip_encoder::embedder::Embedder;
-use altclip_encoder::picture::{self, DecodeOptions};
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::embedding::index::{Hit, Index, Kind, Tables};
 use crate::embedding::unit_vector;
+use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
 use crate::option_values;
 use crate::output::{print, print_json, printable};
@@ -51,6 +51,9 @@ pub struct Search {
     /// Write a web page as well, with the pictures that were found in small. It needs no other file.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+
+    #[command(flatten)]
+    reading: ImageArgs,
 
     #[command(flatten)]
     model: ModelArgs,
@@ -97,7 +100,7 @@ impl Search {
         }
         self.warn_of_other_model(&tables)?;
 
-        let query = unit_vector(&self.query()?);
+        let query = unit_vector(&self.query(&tables)?);
         ensure!(
             query.iter().all(|number| number.is_finite()),
             "the vector to look for is not finite: f16 may have overflowed, use bf16 or f32"
@@ -114,18 +117,29 @@ impl Search {
     }
 
     /// The vector of what is looked for.
-    fn query(&self) -> Result<Vec<f32>> {
+    fn query(&self, tables: &Tables<'_>) -> Result<Vec<f32>> {
         // A picture that is none should not cost loading a model.
-        let picture = self.image.as_deref().map(|path| picture::open(path, DecodeOptions::default()));
-        let picture = picture.transpose()?;
+        let picture = self.image.as_deref().map(|path| self.reading.open("--image", path)).transpose()?;
         let device = self.model.device()?;
         let source = self.model.source()?;
         if !self.model.is_shipped() {
             announce(&format!("Loading {source}"));
         }
-        let embedder = Embedder::from_source(&source, self.model.dtype(), &device)?;
+        let mut embedder = Embedder::from_source(&source, self.model.dtype(), &device)?;
+        // What is looked for lies on what those lie on that it is compared with.
+        let background = tables.about.as_ref().and_then(|about| about.background);
+        if let Some(background) = background {
+            embedder = embedder.with_background(background);
+        }
+        let embedder = self.reading.apply(embedder);
         let vectors = match picture {
-            Some(picture) => embedder.embed_images(&[picture])?,
+            Some(picture) => {
+                let pictures = [picture];
+                if background.is_none() {
+                    self.reading.warn_of_transparency(self.reading.transparent(&pictures, &embedder));
+                }
+                embedder.embed_images(&pictures)?
+            }
             None => embedder.embed_texts(self.text.as_slice())?,
         };
         Ok(vectors.flatten_all()?.to_vec1()?)

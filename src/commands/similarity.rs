@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use altclip_encoder::altclip::normalize;
-use altclip_encoder::picture::{self, DecodeOptions};
 use anyhow::Result;
 use candle_core::{D, Tensor};
 use clap::Args;
 use serde::Serialize;
 
+use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
 use crate::output::print_json;
 use crate::progress::Progress;
@@ -32,6 +32,9 @@ pub struct Similarity {
     /// Print JSON in place of the table, with the cosines and the logits as well.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    reading: ImageArgs,
 
     #[command(flatten)]
     model: ModelArgs,
@@ -61,17 +64,15 @@ struct Text<'a> {
 impl Similarity {
     pub fn run(self) -> Result<()> {
         // Files that are no pictures come out before the model is loaded.
-        let pictures = self
-            .images
-            .iter()
-            .map(|path| picture::open(path, DecodeOptions::default()))
-            .collect::<Result<Vec<_>, _>>()?;
-        let embedder = self.model.embedder()?;
+        let pictures =
+            self.images.iter().map(|path| self.reading.open("--image", path)).collect::<Result<Vec<_>>>()?;
+        let embedder = self.reading.apply(self.model.embedder()?);
         let progress = Progress::start("Comparing");
         let images = normalize(&embedder.embed_images(&pictures)?)?;
         let texts = normalize(&embedder.embed_texts(&self.texts)?)?;
         let logits = embedder.similarity(&images, &texts)?;
         drop(progress);
+        self.reading.warn_of_transparency(self.reading.transparent(&pictures, &embedder));
         let rows = self.rows(&images.matmul(&texts.t()?)?, &logits)?;
         if self.json {
             print_json(&rows)?;

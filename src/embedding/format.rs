@@ -6,6 +6,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use altclip_encoder::picture::Background;
 use anyhow::{Context, Result, bail};
 use parquet::column::writer::ColumnWriterImpl;
 use parquet::data_type::{ByteArray, ByteArrayType, FloatType};
@@ -34,6 +35,9 @@ pub enum Format {
 pub struct About {
     pub model: String,
     pub normalized: bool,
+    /// What transparent pictures were laid on. Files of earlier releases do not tell.
+    #[serde(default)]
+    pub background: Option<Background>,
 }
 
 /// The key of [`About`], as JSON. One key alone, for the metadata have no order.

@@ -9,6 +9,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use altclip_encoder::picture::Background;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,9 @@ pub struct Settings {
     pub dtype: String,
     pub width: usize,
     pub raw: bool,
+    /// What transparent pictures are laid on.
+    #[serde(default)]
+    pub background: Background,
     pub texts_digest: String,
     pub images_digest: String,
 }
@@ -40,6 +44,7 @@ impl Settings {
             (self.model != other.model, "another --model"),
             (self.dtype != other.dtype, "another --dtype"),
             (self.raw != other.raw, "the other choice of --raw"),
+            (self.background != other.background, "another --background"),
             (self.texts_digest != other.texts_digest, "other texts"),
             (self.images_digest != other.images_digest, "other pictures"),
         ];
@@ -291,6 +296,7 @@ mod tests {
             dtype: text(),
             width: 2,
             raw: false,
+            background: Background::None,
             texts_digest: text(),
             images_digest: text(),
         }

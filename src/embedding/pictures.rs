@@ -1,21 +1,37 @@
 //! The pictures to be embedded: files, patterns, directories and lists, in an order that is always the same.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use altclip_encoder::embedder::PictureFile;
-use altclip_encoder::picture::PICTURE_ENDINGS;
-use anyhow::{Context, Result, anyhow, ensure};
+use altclip_encoder::picture::{IMAGE_ENDINGS, advice};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use walkdir::{DirEntry, WalkDir};
 
 use super::list::{Items, List};
 
 /// Pictures from the command line, and those of a list after them.
 pub struct Pictures {
-    pub arguments: Vec<String>,
-    pub list: Option<List>,
+    arguments: Vec<String>,
+    list: Option<List>,
+    left_out: Arc<Mutex<LeftOut>>,
 }
 
 impl Pictures {
+    /// Those of the arguments, and of the list.
+    pub fn new(arguments: Vec<String>, list: Option<List>) -> Self {
+        Self { arguments, list, left_out: Arc::default() }
+    }
+
+    /// The files of directories that were left out the last time when all pictures were gone through, if there are any.
+    pub fn left_out(&self) -> Option<LeftOut> {
+        let left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (!left_out.0.is_empty()).then_some(left_out)
+    }
+
     /// The pictures in turn. Whether there are any at the paths is not known yet.
     ///
     /// # Errors
@@ -36,8 +52,9 @@ impl Pictures {
     /// The paths that the arguments stand for.
     fn paths(&self) -> Result<Items<PathBuf>> {
         let mut paths: Items<PathBuf> = Box::new(std::iter::empty());
+        self.left_out.lock().unwrap_or_else(PoisonError::into_inner).0.clear();
         for argument in &self.arguments {
-            let more = expand(argument).with_context(|| format!("--image {argument}"))?;
+            let more = expand(argument, &self.left_out).with_context(|| format!("--image {argument}"))?;
             paths = Box::new(paths.chain(more));
         }
         Ok(paths)
@@ -52,12 +69,16 @@ impl Pictures {
 }
 
 /// What an argument stands for: a directory's pictures, the files that fit a pattern, or itself.
-fn expand(argument: &str) -> Result<Items<PathBuf>> {
+fn expand(argument: &str, left_out: &Arc<Mutex<LeftOut>>) -> Result<Items<PathBuf>> {
     let path = Path::new(argument);
     if path.is_dir() {
-        let mut found = walk(path).peekable();
-        let endings = PICTURE_ENDINGS.map(|ending| format!(".{ending}")).join(", ");
-        ensure!(found.peek().is_some(), "no pictures in this directory, which would end in {endings}");
+        let mut found = walk(path, Arc::clone(left_out)).peekable();
+        if found.peek().is_none() {
+            let endings =
+                IMAGE_ENDINGS.iter().map(|ending| format!(".{ending}")).collect::<Vec<_>>().join(", ");
+            let left_out = left_out.lock().unwrap_or_else(PoisonError::into_inner);
+            bail!("no pictures in this directory, which would end in {endings}; found {left_out}");
+        }
         return Ok(Box::new(found));
     }
     // A name with such characters is that of a file, if there is one.
@@ -73,22 +94,79 @@ fn expand(argument: &str) -> Result<Items<PathBuf>> {
 
 /// The pictures of a directory and of those in it, by their names. What cannot be looked into is given as it is, so that
 /// it is reported like any other path without a picture.
-fn walk(directory: &Path) -> impl Iterator<Item = Result<PathBuf>> + use<> {
+fn walk(directory: &Path, left_out: Arc<Mutex<LeftOut>>) -> impl Iterator<Item = Result<PathBuf>> + use<> {
     let entries = WalkDir::new(directory).follow_links(true).sort_by_file_name().into_iter();
-    entries.filter_map(|entry| match entry {
-        Ok(entry) => is_picture(&entry).then(|| Ok(entry.into_path())),
+    entries.filter_map(move |entry| match entry {
+        Ok(entry) if !entry.file_type().is_file() => None,
+        Ok(entry) => {
+            let ending = ending(&entry);
+            if IMAGE_ENDINGS.contains(&ending.as_str()) {
+                return Some(Ok(entry.into_path()));
+            }
+            left_out.lock().unwrap_or_else(PoisonError::into_inner).add(&entry, ending);
+            None
+        }
         Err(error) => Some(error.path().map(Path::to_owned).ok_or_else(|| error.into())),
     })
 }
 
-fn is_picture(entry: &DirEntry) -> bool {
-    let ending = entry.path().extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    entry.file_type().is_file() && PICTURE_ENDINGS.contains(&ending.as_str())
+fn ending(entry: &DirEntry) -> String {
+    entry.path().extension().unwrap_or_default().to_string_lossy().to_lowercase()
+}
+
+/// Files that were left out, by their endings.
+#[derive(Debug, Clone, Default)]
+pub struct LeftOut(BTreeMap<String, usize>);
+
+impl LeftOut {
+    /// Counts a file, unless it is a hidden one.
+    fn add(&mut self, entry: &DirEntry, ending: String) {
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            *self.0.entry(ending).or_default() += 1;
+        }
+    }
+}
+
+/// Such as `3 .avif, 2 .heic, 1 .txt (convert .avif and .heic images to PNG or JPEG)`, the most frequent first.
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut counts: Vec<_> = self.0.iter().collect();
+        counts.sort_by_key(|(_, count)| Reverse(**count));
+        let count = |(ending, count): &(&String, &usize)| match ending.as_str() {
+            "" => format!("{count} without an ending"),
+            ending => format!("{count} .{ending}"),
+        };
+        match counts.as_slice() {
+            [] => f.write_str("no other files"),
+            counts => f.write_str(&counts.iter().map(count).collect::<Vec<_>>().join(", ")),
+        }?;
+        match self.0.keys().find_map(|ending| advice(ending)) {
+            Some(advice) => write!(f, " ({advice})"),
+            None => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_out_is_counted_by_its_ending() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let root = directory.path().display().to_string();
+        for name in ["a.HEIC", "b.heic", "c.jxl", "README", ".DS_Store"] {
+            std::fs::write(directory.path().join(name), "")?;
+        }
+        let pictures = Pictures::new(vec![root], None);
+        let error = pictures.names().err().map(|error| format!("{error:#}")).unwrap_or_default();
+        let counts = "2 .heic, 1 without an ending, 1 .jxl (convert such images to PNG or JPEG)";
+        assert!(error.ends_with(&format!("; found {counts}")), "{error}");
+        std::fs::write(directory.path().join("d.jfif"), "")?;
+        assert_eq!(pictures.names()?.count(), 1);
+        assert_eq!(pictures.left_out().map(|files| files.to_string()).as_deref(), Some(counts));
+        Ok(())
+    }
 
     #[test]
     fn directories_and_patterns_come_in_order() -> Result<()> {
@@ -100,7 +178,7 @@ mod tests {
         }
         let names = |arguments: &[&str]| -> Result<Vec<String>> {
             let arguments = arguments.iter().map(|name| root.join(name).display().to_string()).collect();
-            let paths = Pictures { arguments, list: None }.names()?;
+            let paths = Pictures::new(arguments, None).names()?;
             paths.map(|path| Ok(path?.strip_prefix(root)?.display().to_string())).collect()
         };
         assert_eq!(names(&[""])?, ["a.gif", "b/a.webp", "b/z.jpg", "b.png", "c.PNG"]);

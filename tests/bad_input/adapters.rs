@@ -10,7 +10,7 @@ fn pictures_that_cannot_be_followed() -> TestResult {
     let place = Place::new()?;
     let inputs = tempfile::tempdir()?;
     let file = |name: &str| inputs.path().join(name).display().to_string();
-    fs::write(file("text.png"), "not a picture")?;
+    fs::write(file("text.png"), "not an image")?;
     let (small, large) = (file("small.png"), file("large.png"));
     image::RgbImage::new(64, 64).save(&small)?;
     image::RgbImage::new(500, 300).save(&large)?;
@@ -41,7 +41,7 @@ fn pictures_that_cannot_be_followed() -> TestResult {
         (
             &["--controlnet", &net, "--control-image", &file("text.png")],
             1,
-            ["--control-image", "not a picture"],
+            ["--control-image", "not an image"],
         ),
         (&["--controlnet", &net, "--control-image", &small], 1, [nowhere, "no such directory"]),
     ] {
@@ -106,7 +106,7 @@ fn pictures_that_cannot_be_prompts() -> TestResult {
         (&["--ip-scale", "1"], ["--ip-scale", "expected an --ip-adapter"]),
         (&["--ip-encoder", "a"], ["--ip-encoder", "expected an --ip-adapter"]),
         (&["--ip-adapter", &adapter], ["--ip-adapter", "expected an --ip-image"]),
-        (&["--ip-adapter", &adapter, "--ip-image", &adapter], ["--ip-image", "not a picture"]),
+        (&["--ip-adapter", &adapter, "--ip-image", &adapter], ["--ip-image", "not an image"]),
         (&["--ip-adapter", &adapter, "--ip-image", &black], [nowhere, "no such directory"]),
     ] {
         place.generate_refused(nowhere, arguments, 1, &parts)?;

@@ -93,7 +93,7 @@ fn pictures_that_cannot_be_started_from() -> TestResult {
     let model = golden_model("alt_diffusion")?;
     let inputs = tempfile::tempdir()?;
     let file = |name: &str| inputs.path().join(name).display().to_string();
-    fs::write(file("text.png"), "not a picture")?;
+    fs::write(file("text.png"), "not an image")?;
     image::RgbImage::new(16, 16).save(file("black.png"))?;
     let whole = fs::read(file("black.png"))?;
     fs::write(file("cut.png"), &whole[..whole.len() / 2])?;
@@ -106,10 +106,10 @@ fn pictures_that_cannot_be_started_from() -> TestResult {
             1,
             ["strength: 0.1 of 5", "leaves none"],
         ),
-        (&["--image", &file("text.png")], 1, ["--image", "not a picture"]),
+        (&["--image", &file("text.png")], 1, ["--image", "not an image"]),
         (&["--image", &file("cut.png")], 1, ["--image", "cut.png"]),
         (&["--image", &file("missing.png")], 1, ["--image", "missing.png"]),
-        (&["--image", &file("black.png"), "--mask", &file("text.png")], 1, ["--mask", "not a picture"]),
+        (&["--image", &file("black.png"), "--mask", &file("text.png")], 1, ["--mask", "not an image"]),
     ] {
         place.generate_refused(&model, arguments, code, &parts)?;
     }

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 pub use config::{CropTo, ImageProcessorConfig, Resampling, ResizeTo};
 
-use crate::picture::to_rgb;
+use crate::picture::{Background, flatten};
 
 /// Longest side of a picture before resizing: above all pictures, below where the coefficients of the filters, which
 /// are several for each pixel of a side, exhaust memory.
@@ -52,7 +52,20 @@ impl ImageProcessor {
         Ok(Self { config })
     }
 
-    /// One picture to (3, height, width), f32, on the CPU. An alpha channel is dropped.
+    /// The same with another background for transparent images than the configuration asks for.
+    #[must_use]
+    pub fn with_background(mut self, background: Background) -> Self {
+        self.config.background = background;
+        self
+    }
+
+    /// What is seen through transparent images.
+    pub fn background(&self) -> Background {
+        self.config.background
+    }
+
+    /// One picture to (3, height, width), f32, on the CPU. A transparent one is laid on the background before it is
+    /// resized.
     ///
     /// # Errors
     /// If the picture is empty, or so long and thin that resizing its short side exceeds what is reasonable.
@@ -101,7 +114,7 @@ impl ImageProcessor {
             )
         }
         let ((columns, x), (rows, y)) = (centre(size.0, crop.0), centre(size.1, crop.1));
-        let image = to_rgb(image);
+        let image = flatten(image, config.background);
         let kept = if size == image.dimensions() {
             image.view(columns.start, rows.start, columns.len() as u32, rows.len() as u32).to_image()
         } else {

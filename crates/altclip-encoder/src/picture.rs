@@ -1,43 +1,45 @@
-//! Picture files to RGB pixels, as Pillow reads them.
+//! Reads image files into pixels, as Pillow does.
 //!
-//! What `load_image` of transformers gives for a file: `PIL.Image.open`, turned upright as its Exif data say, then
-//! `convert("RGB")`. PNG, JPEG, WebP, GIF, BMP and TIFF; of an animation, the first frame.
+//! What `load_image` of transformers gives for a file: `PIL.Image.open`, turned upright as its Exif data say. The formats
+//! are those of [`IMAGE_ENDINGS`]; a file is known by its content, whatever its name. Of an animation it is the first frame.
 //!
-//! WebP and the formats without loss give Pillow's bytes. JPEG leaves some freedom to the decoder: against libjpeg-turbo
-//! a few bytes are off by 1 or 2 steps, and by 3 where the colours are subsampled.
+//! The formats without loss give Pillow's bytes, and so does WebP. JPEG leaves some freedom to the decoder: against
+//! libjpeg-turbo a few bytes are off by 1 or 2 steps, and by 3 where the colours are subsampled.
 
+mod background;
 mod complete;
+mod formats;
+mod tiff;
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use image::codecs::bmp::BmpDecoder;
 use image::error::LimitErrorKind;
 use image::metadata::Orientation;
-use image::{
-    DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Pixel, Rgb,
-    RgbImage,
-};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, ImageResult, Limits};
 
-use crate::{Error, Result};
+pub use self::background::{Background, flatten, grey, transparency_note};
+pub use self::formats::{IMAGE_ENDINGS, UNREADABLE_ENDINGS, advice};
 
-/// Endings, in lower case, of the files that are taken for pictures in a folder. A file that is named itself may have any.
-pub const PICTURE_ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"];
+use self::background::eight_bits;
+use self::formats::Format;
+use crate::{Error, Result, foreign};
 
-/// Most pixels that a picture may have by default, those where Pillow begins to warn of a decompression bomb: a quarter
+/// Most pixels that an image may have by default, those where Pillow begins to warn of a decompression bomb: a quarter
 /// of a gibibyte as RGB.
 pub const MAX_PIXELS: u64 = 89_478_485;
 
-/// Most bytes that a picture file may have.
+/// Most bytes that an image file may have.
 pub const MAX_FILE_BYTES: u64 = 1 << 30;
 
-/// How a picture file is read.
+/// How an image file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeOptions {
-    /// Most pixels; a picture that says it has more is refused before it is decoded.
+    /// Most pixels; an image that says it has more is refused before it is decoded.
     pub max_pixels: u64,
-    /// Whether to rotate and flip the picture as its Exif data ask, so that it is upright. `load_image` of transformers
+    /// Whether to rotate and flip the image as its Exif data ask, so that it is upright. `load_image` of transformers
     /// does; `PIL.Image.open` alone does not.
     pub exif_orientation: bool,
 }
@@ -48,7 +50,7 @@ impl Default for DecodeOptions {
     }
 }
 
-/// Reads a picture file; see [`decode`].
+/// Reads an image file; see [`decode`].
 ///
 /// # Errors
 /// If the file cannot be read, and as for [`decode`].
@@ -58,7 +60,7 @@ pub fn open(path: impl AsRef<Path>, options: DecodeOptions) -> Result<DynamicIma
     read(&name, file, options)
 }
 
-/// Reads a picture that is a part of a file, `length` bytes from `start` on; see [`decode`]. `name` is for the errors.
+/// Reads an image that is a part of a file, `length` bytes from `start` on; see [`decode`]. `name` is for the errors.
 ///
 /// # Errors
 /// As for [`open`].
@@ -80,89 +82,95 @@ fn read(name: &str, file: impl Read, options: DecodeOptions) -> Result<DynamicIm
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(Error::format(
             name,
-            format!("more than the {MAX_FILE_BYTES} bytes that a picture may have"),
+            format!("more than the {MAX_FILE_BYTES} bytes that an image may have"),
         ));
     }
     decode(name, &bytes, options)
 }
 
-/// Decodes a picture file into RGB, 8 bits per channel: the result is a [`DynamicImage::ImageRgb8`] in all cases. `name`
-/// is for the errors.
+/// Decodes an image file into 8 bits per channel: a [`DynamicImage::ImageRgba8`] if a pixel is not opaque, and a
+/// [`DynamicImage::ImageRgb8`] in all other cases. `name` is for the errors, and its ending tells TGA, which nothing else
+/// does.
 ///
-/// Transparency is dropped: the colours are those under it. 16-bit channels keep their high byte; so do greyscale
-/// ones, where Pillow clips at 255 and leaves white. CMYK is converted by arithmetic, and no colour profile is applied.
-/// What the first frame of a GIF leaves uncovered is black.
+/// 16-bit channels keep their high byte; so do greyscale ones, where Pillow clips at 255 and leaves white. CMYK is
+/// converted by arithmetic, and no colour profile is applied. What the first frame of a GIF leaves uncovered is
+/// transparent. [`flatten`] lays an image on a background.
 ///
 /// # Errors
-/// If the file is no picture of a known format, is damaged or cut short, or has more pixels than `options` allow.
+/// If the file is no image of a known format, is damaged or cut short, or has more pixels than `options` allow.
 pub fn decode(name: &str, bytes: &[u8], options: DecodeOptions) -> Result<DynamicImage> {
-    let error = |problem: String| Error::format(name, problem);
     if bytes.is_empty() {
-        return Err(error("the file is empty, expected a picture".into()));
+        return Err(Error::format(name, "the file is empty, expected an image"));
     }
-    let format = image::guess_format(bytes).ok().filter(|format| FORMATS.contains(format));
-    let Some(format) = format else {
-        return Err(error("not a picture: expected PNG, JPEG, WebP, GIF, BMP or TIFF".into()));
-    };
-    let damaged = |source: ImageError| error(describe(format, &source));
-    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(damaged)?;
-    let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels == 0 || pixels > options.max_pixels {
-        let most = options.max_pixels;
-        return Err(error(format!("{width}×{height} pixels, expected 1 to {most} in all")));
-    }
-    if format == ImageFormat::Jpeg && !complete::jpeg(bytes) {
-        return Err(error("a JPEG picture cut short: the end of the image is missing".into()));
-    }
-    let mut limits = Limits::default();
-    // Twice the widest pixels, and room for tables.
-    limits.max_alloc = Some(16 * pixels + (1 << 26));
-    decoder.set_limits(limits).map_err(damaged)?;
-    // Damaged Exif data are as good as none.
-    let orientation = if options.exif_orientation { decoder.orientation().ok() } else { None };
-    let picture = DynamicImage::from_decoder(decoder).map_err(damaged)?;
-    let mut picture = DynamicImage::ImageRgb8(to_rgb(&picture).into_owned());
-    picture.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
-    Ok(picture)
+    foreign::parse(name, || {
+        let format = formats::recognize(name, bytes).map_err(|problem| Error::format(name, problem))?;
+        let (image, orientation) = match format {
+            Format::Tiff => tiff::decode(bytes, options.max_pixels).map_err(|problem| {
+                Error::format(name, format!("a damaged or unusual TIFF image: {problem}"))
+            })?,
+            Format::Dib => {
+                by_decoder(name, BmpDecoder::new_without_file_header(Cursor::new(bytes)), "BMP", options)?
+            }
+            Format::Other(format) => {
+                if format == ImageFormat::Jpeg && !complete::jpeg(bytes) {
+                    return Err(Error::format(
+                        name,
+                        "a JPEG image cut short: the end of the image is missing",
+                    ));
+                }
+                let bytes = if format == ImageFormat::Png { complete::png(bytes) } else { bytes.into() };
+                let decoder = ImageReader::with_format(Cursor::new(&*bytes), format).into_decoder();
+                by_decoder(name, decoder, formats::name(format), options)?
+            }
+        };
+        let mut image = eight_bits(image);
+        if options.exif_orientation {
+            image.apply_orientation(orientation);
+        }
+        Ok(image)
+    })
 }
 
-const FORMATS: [ImageFormat; 6] = [
-    ImageFormat::Png,
-    ImageFormat::Jpeg,
-    ImageFormat::WebP,
-    ImageFormat::Gif,
-    ImageFormat::Bmp,
-    ImageFormat::Tiff,
-];
+/// Whether bytes begin as an image file does, of a format that is read here or one that is known by name.
+pub fn is_image(bytes: &[u8]) -> bool {
+    formats::is_image(bytes)
+}
 
-/// One line on what is wrong with a picture file.
-fn describe(format: ImageFormat, error: &ImageError) -> String {
+/// The image of one of the `image` crate's decoders, and how it is to be turned.
+fn by_decoder(
+    name: &str,
+    decoder: ImageResult<impl ImageDecoder>,
+    format: &str,
+    options: DecodeOptions,
+) -> Result<(DynamicImage, Orientation)> {
+    let damaged = |source: ImageError| Error::format(name, describe(format, &source));
+    let mut decoder = decoder.map_err(damaged)?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height, options.max_pixels).map_err(|problem| Error::format(name, problem))?;
+    let mut limits = Limits::default();
+    // Twice the widest pixels, and room for tables.
+    limits.max_alloc = Some(16 * u64::from(width) * u64::from(height) + (1 << 26));
+    decoder.set_limits(limits).map_err(damaged)?;
+    // Damaged Exif data are as good as none.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    Ok((DynamicImage::from_decoder(decoder).map_err(damaged)?, orientation))
+}
+
+fn check_size(width: u32, height: u32, most: u64) -> std::result::Result<(), String> {
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels == 0 || pixels > most {
+        return Err(format!("{width}×{height} pixels, expected 1 to {most} in all"));
+    }
+    Ok(())
+}
+
+/// One line on what is wrong with an image file.
+fn describe(format: &str, error: &ImageError) -> String {
     let problem = match error {
         ImageError::Limits(limit) if matches!(limit.kind(), LimitErrorKind::InsufficientMemory) => {
             "needs more memory than its size explains".into()
         }
         error => error.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
     };
-    format!("a damaged or unusual {format:?} picture: {problem}")
-}
-
-/// The picture as Pillow's `convert("RGB")` gives it: no alpha, and of 16 bits the high 8.
-pub(crate) fn to_rgb(image: &DynamicImage) -> Cow<'_, RgbImage> {
-    match image {
-        DynamicImage::ImageRgb8(image) => Cow::Borrowed(image),
-        DynamicImage::ImageLuma16(image) => Cow::Owned(high_bytes(image)),
-        DynamicImage::ImageLumaA16(image) => Cow::Owned(high_bytes(image)),
-        DynamicImage::ImageRgb16(image) => Cow::Owned(high_bytes(image)),
-        DynamicImage::ImageRgba16(image) => Cow::Owned(high_bytes(image)),
-        image => Cow::Owned(image.to_rgb8()),
-    }
-}
-
-fn high_bytes<P: Pixel<Subpixel = u16>>(image: &ImageBuffer<P, Vec<u16>>) -> RgbImage {
-    let mut bytes = RgbImage::new(image.width(), image.height());
-    for (to, from) in bytes.pixels_mut().zip(image.pixels()) {
-        *to = Rgb(from.to_rgb().0.map(|channel| (channel >> 8) as u8));
-    }
-    bytes
+    format!("a damaged or unusual {format} image: {problem}")
 }

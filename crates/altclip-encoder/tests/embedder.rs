@@ -245,8 +245,8 @@ fn bad_pictures_stay_in_their_places() {
     let results: Vec<_> = embedder.image_stream(parts.into_iter()).collect();
     assert_eq!(results[0].1.as_ref().unwrap(), &list[17]);
     for (result, expected) in results[1..].iter().zip([
-        "cut: a damaged or unusual Png picture",
-        "far: the file is empty, expected a picture",
+        "cut: a damaged or unusual PNG image",
+        "far: the file is empty, expected an image",
         "none: it was lost",
     ]) {
         let message = result.1.as_ref().unwrap_err().to_string();

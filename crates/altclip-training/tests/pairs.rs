@@ -1,5 +1,6 @@
 //! Pictures with captions: every form of the same pairs gives the same, and what is bad in each is named and counted.
 
+use altclip_encoder::picture::{DecodeOptions, IMAGE_ENDINGS};
 use altclip_training::pairs::{PicturePairs, Table};
 use image::{ImageFormat, Rgb, RgbImage};
 use parquet::data_type::{ByteArray, ByteArrayType};
@@ -38,7 +39,7 @@ fn read(root: &Path, name: &str, picture: Option<&str>, captions: &[&str]) -> Re
 /// What is wrong with each of the pictures that cannot be read.
 fn problems(root: &Path, pairs: &PicturePairs) -> Vec<String> {
     let shown = format!("{}/", root.display());
-    let decoded = pairs.pictures().map(|picture| picture.decode());
+    let decoded = pairs.pictures().map(|picture| picture.decode(DecodeOptions::default()));
     decoded.filter_map(|picture| Some(picture.err()?.to_string().replace(&shown, ""))).collect()
 }
 
@@ -195,7 +196,8 @@ fn every_form_of_the_same_pairs_gives_the_same() -> TestResult {
         let pairs = read(root, name, setting, &columns)?;
         assert_eq!(pairs.captions, CAPTIONS, "{name}");
         assert_eq!(pairs.skipped.count, 0, "{name}");
-        let pictures = pairs.pictures().map(|picture| Ok(picture.decode()?.into_rgb8()));
+        let pictures =
+            pairs.pictures().map(|picture| Ok(picture.decode(DecodeOptions::default())?.into_rgb8()));
         let pictures = pictures.collect::<TestResult<Vec<_>>>()?;
         assert!(pictures == [0, 1, 2, 3].map(picture), "{name}");
         // In another order, and not at all.
@@ -285,7 +287,7 @@ fn of_an_archive_what_is_bad_is_skipped_and_named() -> TestResult {
     assert_eq!(skipped(root, &pairs), expected);
     let found = problems(root, &pairs);
     assert_eq!(found.len(), 1);
-    assert!(found[0].starts_with("a.tar: damaged.png: a damaged or unusual Png picture"), "{found:?}");
+    assert!(found[0].starts_with("a.tar: damaged.png: a damaged or unusual PNG image"), "{found:?}");
 
     write_tar(&root.join("b.tar"), &members[9..11])?;
     let error = read(root, "b.tar", None, &["txt"]).err().unwrap_or_default();
@@ -384,7 +386,10 @@ fn of_a_folder_what_is_bad_is_skipped_and_named() -> TestResult {
     fs::create_dir(root.join("b.txt"))?;
     let pairs = read(root, "", None, &["txt"])?;
     assert_eq!(pairs.captions, [["a cat"], ["a cat"], ["nothing"]]);
-    assert_eq!(problems(root, &pairs), ["c.png: not a picture: expected PNG, JPEG, WebP, GIF, BMP or TIFF"]);
+    assert_eq!(
+        problems(root, &pairs),
+        ["c.png: not an image: expected PNG, JPEG, WebP, GIF, BMP, TIFF, ICO, PNM, QOI or TGA"]
+    );
     let found = skipped(root, &pairs);
     assert!(found.starts_with("skipped 2: b.png: txt: ") && !found.contains("more"), "{found}");
     assert!(found.ends_with("; d.png: txt: line 1: expected text in UTF-8, found the byte 0xff"), "{found}");
@@ -409,7 +414,7 @@ fn of_a_parquet_file_what_is_bad_is_skipped_and_named() -> TestResult {
     write_parquet(&root.join("a.parquet"), OF_GROUPS, &columns)?;
     let pairs = read(root, "a.parquet", None, &["en", "zh"])?;
     let found = problems(root, &pairs);
-    assert_eq!(found[0], "a.parquet: row 1: the file is empty, expected a picture");
+    assert_eq!(found[0], "a.parquet: row 1: the file is empty, expected an image");
     assert!(found.len() == 2 && found[1].starts_with("1.png: "), "{found:?}");
 
     (columns[2].0[1], columns[3].0[2]) = (None, Some(b" ".to_vec()));
@@ -423,7 +428,7 @@ fn of_a_parquet_file_what_is_bad_is_skipped_and_named() -> TestResult {
     assert_eq!(pairs.captions, [CAPTIONS[0], CAPTIONS[3]]);
     let last = pairs.pictures().last().ok_or("a picture")?;
     assert_eq!(last.name().display().to_string(), format!("{}: 3.png", root.join("a.parquet").display()));
-    assert!(last.decode()?.into_rgb8() == picture(3));
+    assert!(last.decode(DecodeOptions::default())?.into_rgb8() == picture(3));
     let pairs = read(root, "shards", None, &["en", "zh"])?;
     let expected = "skipped 4: shards/0.parquet: row 2: `en` is empty; shards/0.parquet: row 3: `zh` is empty; \
                     shards/1.parquet: row 2: `en` is empty; and 1 more";
@@ -460,7 +465,8 @@ fn what_cannot_be_used_at_all_is_one_error() -> TestResult {
     fs::write(root.join("text.parquet"), "no Parquet file")?;
     write_tar(&root.join("texts.tar"), &[("a.txt", b"a cat"), ("b.cls", b"3")])?;
     write_tar(&root.join("blank.tar"), &[("a.txt", b""), ("a.png", &png(0))])?;
-    let endings = "expected pictures that end in .png, .jpg, .jpeg, .webp, .gif, .bmp, .tif, .tiff, found";
+    let endings = IMAGE_ENDINGS.iter().map(|ending| format!(".{ending}")).collect::<Vec<_>>().join(", ");
+    let endings = format!("expected pictures that end in {endings}, found");
     let cases: [(Form, &str); 16] = [
         (("a.jsonl", None, ["en", "fr"]), "a.jsonl: expected a column `fr`, found en, file_name, image, zh"),
         (("a.csv", Some("x"), ["en", "zh"]), "a.csv: expected a column `x`, found en, image, zh, file_name"),

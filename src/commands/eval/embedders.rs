@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use clap::Args;
 
 use crate::device::DeviceChoice;
+use crate::image_args::ImageArgs;
 use crate::model::open_source;
 use crate::progress::Progress;
 use crate::{option_values, shipped};
@@ -30,6 +31,9 @@ pub struct Embedders {
     /// Where the models compute: cpu, cuda, metal, or auto for a GPU if there is one that this build can use.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
+
+    #[command(flatten)]
+    reading: ImageArgs,
 }
 
 impl Embedders {
@@ -39,7 +43,9 @@ impl Embedders {
     /// When a model cannot be loaded, or `measure` fails.
     pub fn each(&self, mut measure: impl FnMut(&str, &Embedder) -> Result<()>) -> Result<()> {
         let device = self.device.open()?;
-        let load = |source: &ModelSource| Embedder::from_source(source, self.dtype, &device);
+        let load = |source: &ModelSource| -> Result<Embedder> {
+            Ok(self.reading.apply(Embedder::from_source(source, self.dtype, &device)?))
+        };
         if self.models.is_empty() {
             return measure("emoji", &load(&shipped::source())?);
         }
@@ -50,33 +56,36 @@ impl Embedders {
         }
         Ok(())
     }
-}
 
-/// The vectors of length 1 of those pictures that can be read, and which these are. The others are named, and left out.
-///
-/// # Errors
-/// When none can be read.
-pub fn embed_pictures(embedder: &Embedder, pictures: &[PathBuf]) -> Result<(Tensor, Vec<bool>)> {
-    let progress = Progress::start("Reading pictures");
-    let mut values = Vec::with_capacity(pictures.len() * embedder.projection_dim());
-    let mut is_there = Vec::with_capacity(pictures.len());
-    for (_, vector) in embedder.image_stream(Vec::from(pictures).into_iter()) {
-        match vector {
-            Ok(vector) => {
-                values.extend(vector);
-                is_there.push(true);
+    /// The vectors of length 1 of those pictures that can be read, and which these are. The others are named, and left
+    /// out.
+    ///
+    /// # Errors
+    /// When none can be read.
+    pub fn embed_pictures(&self, embedder: &Embedder, pictures: &[PathBuf]) -> Result<(Tensor, Vec<bool>)> {
+        let progress = Progress::start("Reading pictures");
+        let mut values = Vec::with_capacity(pictures.len() * embedder.projection_dim());
+        let mut is_there = Vec::with_capacity(pictures.len());
+        let mut stream = embedder.image_stream(Vec::from(pictures).into_iter());
+        for (_, vector) in stream.by_ref() {
+            match vector {
+                Ok(vector) => {
+                    values.extend(vector);
+                    is_there.push(true);
+                }
+                Err(error) => {
+                    progress.note(&format!("left out: {error}"));
+                    is_there.push(false);
+                }
             }
-            Err(error) => {
-                progress.note(&format!("left out: {error}"));
-                is_there.push(false);
-            }
+            progress.steps("Embedding pictures", is_there.len(), pictures.len());
         }
-        progress.steps("Embedding pictures", is_there.len(), pictures.len());
+        self.reading.warn_of_transparency(stream.transparent());
+        let found = is_there.iter().filter(|there| **there).count();
+        ensure!(found > 0, "none of the {} pictures can be read", pictures.len());
+        let vectors = Tensor::from_vec(values, (found, embedder.projection_dim()), &Device::Cpu)?;
+        Ok((normalize(&vectors)?, is_there))
     }
-    let found = is_there.iter().filter(|there| **there).count();
-    ensure!(found > 0, "none of the {} pictures can be read", pictures.len());
-    let vectors = Tensor::from_vec(values, (found, embedder.projection_dim()), &Device::Cpu)?;
-    Ok((normalize(&vectors)?, is_there))
 }
 
 /// A share as the papers print it.

@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-use super::embedders::{Embedders, embed_pictures, percent};
+use super::embedders::{Embedders, percent};
 use crate::option_values;
 use crate::output::print_json;
 use crate::table::{print_table, table};
@@ -76,7 +76,7 @@ impl Retrieval {
             for (language, set) in self.languages.iter().zip(&sets) {
                 let (images, is_there) = match last.take() {
                     Some((other, found)) if other.pictures == set.pictures => found,
-                    _ => embed_pictures(embedder, &set.pictures)?,
+                    _ => self.models.embed_pictures(embedder, &set.pictures)?,
                 };
                 let found = set.only(&is_there);
                 let texts = normalize(&embedder.embed_texts(&found.captions)?)?;

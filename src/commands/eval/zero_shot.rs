@@ -8,10 +8,10 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
-use super::embedders::{Embedders, embed_pictures, percent};
+use super::embedders::{Embedders, percent};
 use crate::output::print_json;
 use crate::table::{print_table, table};
-use crate::text_lines::read_texts;
+use crate::text_lines::read_names;
 
 /// How often a picture's class is the one whose texts are nearest to it.
 ///
@@ -81,7 +81,7 @@ impl ZeroShot {
         self.models.each(|model, embedder| {
             // The folders are the same in every language.
             let Some(set) = sets.first() else { return Ok(()) };
-            let (images, is_there) = embed_pictures(embedder, &set.pictures)?;
+            let (images, is_there) = self.models.embed_pictures(embedder, &set.pictures)?;
             for ((language, texts), set) in self.languages.iter().zip(&texts).zip(&sets) {
                 let classes = embedder.embed_labels(&texts.classes.names, &texts.templates)?;
                 let targets = set.targets.iter().zip(&is_there).filter(|(_, there)| **there);
@@ -117,17 +117,16 @@ impl ZeroShot {
             Some(classes) => classes,
             None => {
                 let file = Path::new(&self.classes);
-                let text = std::fs::read_to_string(file).with_context(|| {
-                    format!(
-                        "--classes {}: neither known in {language} (cifar10 is, in en and zh) nor a file",
-                        self.classes
-                    )
-                })?;
-                Classes::parse(&text, file).context("--classes")?
+                ensure!(
+                    file.exists(),
+                    "--classes {}: neither known in {language} (cifar10 is, in en and zh) nor a file",
+                    self.classes
+                );
+                Classes::parse(&read_names("--classes", file)?.join("\n"), file).context("--classes")?
             }
         };
         let templates = match &self.templates {
-            Some(file) => read_texts("--templates", file)?,
+            Some(file) => read_names("--templates", file)?,
             None if !self.template.is_empty() => self.template.clone(),
             None => ready_templates(language)
                 .with_context(|| format!("--language {language}: expected templates with --template"))?,

@@ -12,7 +12,7 @@ use candle_core::DType;
 use clap::Args;
 use image::RgbImage;
 
-use super::from_picture::read_picture;
+use crate::image_args::ImageReader;
 use crate::infotext::Fields;
 use crate::option_values;
 use crate::progress::announce;
@@ -78,7 +78,7 @@ impl FollowedPictures {
     ///
     /// # Errors
     /// When there are not as many of something as there are ControlNets, or a file is no picture.
-    pub fn read(&self) -> Result<Vec<RgbImage>> {
+    pub fn read(&self, reader: &ImageReader<'_>) -> Result<Vec<RgbImage>> {
         let (nets, images) = (self.controlnet.len(), self.control_image.len());
         let numbers = [
             ("--control-scale", self.control_scale.len()),
@@ -99,7 +99,7 @@ impl FollowedPictures {
                 "{option}: expected one, or as many as there are --controlnet, {nets}, found {count}"
             );
         }
-        let read = |path: &PathBuf| Ok(read_picture("--control-image", path)?.into_rgb8());
+        let read = |path: &PathBuf| reader.read("--control-image", path);
         self.control_image.iter().map(read).collect()
     }
 

@@ -1,13 +1,14 @@
 //! The picture that another begins with.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use altclip_encoder::picture::{self, DecodeOptions};
+use altclip_encoder::picture::grey;
 use altdiffusion_pipeline::GenerateOptions;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
-use image::DynamicImage;
+use image::RgbImage;
 
+use crate::image_args::ImageReader;
 use crate::infotext::Fields;
 use crate::option_values;
 use crate::recorded::add_file;
@@ -42,8 +43,8 @@ pub struct FromPicture {
 
 /// The pictures themselves.
 pub struct GivenPictures {
-    image: Option<DynamicImage>,
-    mask: Option<DynamicImage>,
+    image: Option<RgbImage>,
+    mask: Option<RgbImage>,
 }
 
 impl FromPicture {
@@ -51,7 +52,7 @@ impl FromPicture {
     ///
     /// # Errors
     /// When there is an option without the picture that it belongs to, or a file is none.
-    pub fn read(&self) -> Result<GivenPictures> {
+    pub fn read(&self, reader: &ImageReader<'_>) -> Result<GivenPictures> {
         ensure!(
             self.mask.is_none() || self.image.is_some(),
             "--mask: expected an --image that it belongs to"
@@ -61,8 +62,8 @@ impl FromPicture {
             "--strength: expected an --image to begin with"
         );
         Ok(GivenPictures {
-            image: self.image.as_deref().map(|path| read_picture("--image", path)).transpose()?,
-            mask: self.mask.as_deref().map(|path| read_picture("--mask", path)).transpose()?,
+            image: self.image.as_deref().map(|path| reader.read("--image", path)).transpose()?,
+            mask: self.mask.as_deref().map(|path| reader.read("--mask", path)).transpose()?,
         })
     }
 
@@ -72,10 +73,10 @@ impl FromPicture {
             options = options.strength(strength);
         }
         if let Some(image) = given.image {
-            options = options.image(image.into_rgb8());
+            options = options.image(image);
         }
         if let Some(mask) = given.mask {
-            options = options.mask(mask.into_luma8());
+            options = options.mask(grey(&mask));
         }
         options
     }
@@ -118,9 +119,4 @@ impl FromPicture {
     pub fn has_image(&self) -> bool {
         self.image.is_some()
     }
-}
-
-/// Reads a picture file, upright, whatever its type.
-pub fn read_picture(option: &str, path: &Path) -> Result<DynamicImage> {
-    picture::open(path, DecodeOptions::default()).with_context(|| option.to_owned())
 }

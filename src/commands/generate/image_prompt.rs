@@ -11,7 +11,7 @@ use candle_core::DType;
 use clap::Args;
 use image::RgbImage;
 
-use super::from_picture::read_picture;
+use crate::image_args::ImageReader;
 use crate::infotext::Fields;
 use crate::option_values;
 use crate::progress::announce;
@@ -56,7 +56,7 @@ impl ImagePrompts {
     ///
     /// # Errors
     /// When there is an adapter without a picture or an option without an adapter, or a file is no picture.
-    pub fn read(&self) -> Result<Vec<RgbImage>> {
+    pub fn read(&self, reader: &ImageReader<'_>) -> Result<Vec<RgbImage>> {
         for (option, is_given) in [
             ("--ip-image", !self.ip_image.is_empty()),
             ("--ip-scale", self.ip_scale.is_some()),
@@ -71,7 +71,7 @@ impl ImagePrompts {
             self.ip_adapter.is_none() || !self.ip_image.is_empty(),
             "--ip-adapter: expected an --ip-image that says what to draw"
         );
-        let read = |path: &PathBuf| Ok(read_picture("--ip-image", path)?.into_rgb8());
+        let read = |path: &PathBuf| reader.read("--ip-image", path);
         self.ip_image.iter().map(read).collect()
     }
 

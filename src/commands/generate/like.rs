@@ -26,13 +26,14 @@ const SILENT: [&str; 6] = ["Version", "Device", "Model hash", "Lora hashes", "TI
 const BATCH: [&str; 2] = ["Batch size", "Batch pos"];
 
 /// Our fields that are options with the same value.
-const VALUES: [(&str, &str); 8] = [
+const VALUES: [(&str, &str); 9] = [
     ("CFG scale", "guidance-scale"),
     ("Eta", "eta"),
     ("Guidance rescale", "guidance-rescale"),
     ("Timestep spacing", "timestep-spacing"),
     ("Timesteps", "timesteps"),
     ("Sigmas", "sigmas"),
+    ("Background", "background"),
     ("Variant", "variant"),
     ("Dtype", "dtype"),
 ];

@@ -32,6 +32,7 @@ use self::like::ModelHash;
 use self::record::{Run, Shown};
 use self::sampling::Sampling;
 use crate::animation::Animation;
+use crate::image_args::{ImageArgs, ImageReader};
 use crate::interrupt::Interrupt;
 use crate::model::ModelArgs;
 use crate::output::{print_json, print_line};
@@ -221,6 +222,9 @@ pub struct Generate {
     image_prompts: ImagePrompts,
 
     #[command(flatten)]
+    reading: ImageArgs,
+
+    #[command(flatten)]
     sampling: Sampling,
 
     #[command(flatten)]
@@ -271,9 +275,10 @@ impl Generate {
             Some(path) => Some(read_latents(path).context("--initial-latents")?),
             None => None,
         };
-        let given_pictures = self.from_picture.read()?;
-        let followed_pictures = self.followed.read()?;
-        let prompt_pictures = self.image_prompts.read()?;
+        let reader = ImageReader::new(&self.reading, &self.model);
+        let given_pictures = self.from_picture.read(&reader)?;
+        let followed_pictures = self.followed.read(&reader)?;
+        let prompt_pictures = self.image_prompts.read(&reader)?;
         let images = self.images_in_batch(initial_latents.as_ref())?;
         let files = self.outputs(if self.only.is_some() { 1 } else { images })?;
         let interrupt = Interrupt::watch()?;
@@ -370,6 +375,7 @@ impl Generate {
         if let Some(path) = &self.timings {
             write_timings(path, &Seconds::new(loaded, &generated.timings, start.elapsed()))?;
         }
+        reader.warn_of_transparency();
         self.report(&drawn, &pictures, images)
     }
 
@@ -523,6 +529,7 @@ impl Generate {
             from_picture: self.from_picture.or(image.from_picture),
             followed: self.followed.or(image.followed),
             image_prompts: self.image_prompts.or(image.image_prompts),
+            reading: self.reading.or(image.reading),
             adapters: self.adapters.or(image.adapters),
             model: self.model.or(image.model),
         }

@@ -71,6 +71,7 @@ impl Generate {
             from_picture,
             followed,
             image_prompts,
+            reading,
             sampling,
             adapters,
             model,
@@ -83,6 +84,7 @@ impl Generate {
         fields.add("Size", format!("{}x{}", run.size.0, run.size.1));
         model.record(&mut fields);
         from_picture.record(&mut fields)?;
+        reading.record(&mut fields);
         // Web interfaces count from the last layer, which is 1.
         fields.add_some("Clip skip", clip_skip.filter(|skip| *skip > 0).map(|skip| skip + 1));
         sampling.record(&mut fields);

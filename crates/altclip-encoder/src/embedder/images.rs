@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::vec::IntoIter;
 
 use candle_core::Tensor;
@@ -12,7 +13,7 @@ use super::ahead::Ahead;
 use super::{Embedder, in_place, vectors};
 use crate::error::{Error, Result};
 use crate::image_processor::ImageProcessor;
-use crate::picture::{self, DecodeOptions};
+use crate::picture::{self, Background, DecodeOptions};
 
 /// Pictures that go through the model together. A stream that begins at a multiple of this gives the same bits as one
 /// that came there from the start.
@@ -79,12 +80,12 @@ impl PictureFile {
         }
     }
 
-    /// Reads the picture, by default options.
+    /// Reads the picture.
     ///
     /// # Errors
     /// As for [`picture::open`]; the error names the picture.
-    pub fn decode(&self) -> Result<DynamicImage> {
-        let (options, name) = (DecodeOptions::default(), || self.name().display().to_string());
+    pub fn decode(&self, options: DecodeOptions) -> Result<DynamicImage> {
+        let name = || self.name().display().to_string();
         match self {
             Self::Path(path) => picture::open(path, options),
             Self::Bytes { bytes, .. } => picture::decode(&name(), bytes, options),
@@ -95,9 +96,18 @@ impl PictureFile {
         }
     }
 
-    /// The picture's pixels as the model takes them, (3, height, width). An error names the picture.
-    fn prepare(&self, processor: &ImageProcessor) -> Result<Tensor> {
-        let image = self.decode()?;
+    /// The picture's pixels as the model takes them, (3, height, width). An error names the picture. If it is transparent
+    /// and there is no background for it, `transparent` counts it.
+    fn prepare(
+        &self,
+        processor: &ImageProcessor,
+        options: DecodeOptions,
+        transparent: &AtomicUsize,
+    ) -> Result<Tensor> {
+        let image = self.decode(options)?;
+        if processor.background() == Background::None && image.color().has_alpha() {
+            transparent.fetch_add(1, Ordering::Relaxed);
+        }
         processor
             .preprocess(&image)
             .map_err(|error| Error::format(self.name().display().to_string(), Error::from(error).to_string()))
@@ -117,6 +127,15 @@ pub struct ImageStream<'a> {
     embedder: &'a Embedder,
     batches: Ahead<Prepared>,
     ready: IntoIter<(PathBuf, Result<Vec<f32>>)>,
+    transparent: Arc<AtomicUsize>,
+}
+
+impl ImageStream<'_> {
+    /// How many pictures were transparent and had no background, so that the colours under the transparency were taken.
+    /// Of all, once the stream has ended.
+    pub fn transparent(&self) -> usize {
+        self.transparent.load(Ordering::Relaxed)
+    }
 }
 
 impl Iterator for ImageStream<'_> {
@@ -148,17 +167,25 @@ impl Embedder {
     where
         I: Iterator<Item: Into<PictureFile>> + Send + 'static,
     {
-        let images = self.images.clone();
+        let (images, options) = (self.images.clone(), self.decode_options);
+        let transparent = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&transparent);
         let mut pictures = pictures.map(Into::into).fuse();
         let batches = std::iter::from_fn(move || {
             let batch: Vec<PictureFile> = pictures.by_ref().take(BATCH).collect();
             let prepare = |picture: PictureFile| {
-                let pixels = images.processor().and_then(|processor| picture.prepare(processor));
+                let pixels =
+                    images.processor().and_then(|processor| picture.prepare(processor, options, &counter));
                 (picture.name().to_owned(), pixels)
             };
             (!batch.is_empty()).then(|| batch.into_par_iter().map(prepare).collect())
         });
-        ImageStream { embedder: self, batches: Ahead::new(batches), ready: Vec::new().into_iter() }
+        ImageStream {
+            embedder: self,
+            batches: Ahead::new(batches),
+            ready: Vec::new().into_iter(),
+            transparent,
+        }
     }
 
     /// A vector for each picture's pixels, in their order.

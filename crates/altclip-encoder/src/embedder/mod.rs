@@ -21,6 +21,7 @@ use crate::config::parse_config;
 use crate::dual_encoder::{self, DualEncoder, Family};
 use crate::error::{Error, Result};
 use crate::image_processor::{ImageProcessor, ImageProcessorConfig};
+use crate::picture::{Background, DecodeOptions};
 use crate::source::{FileData, ModelSource};
 use crate::tokenizer::Tokenizer;
 
@@ -45,6 +46,7 @@ pub struct Embedder {
     model: Box<dyn DualEncoder>,
     tokenizer: Arc<Tokenizer>,
     images: Images,
+    decode_options: DecodeOptions,
     max_tokens: usize,
 }
 
@@ -129,7 +131,24 @@ impl Embedder {
             model,
             tokenizer: Arc::new(tokenizer.with_embedding_rows(vocab_size)),
             images,
+            decode_options: DecodeOptions::default(),
         })
+    }
+
+    /// The same with another background for transparent pictures than the model's configuration asks for.
+    #[must_use]
+    pub fn with_background(mut self, background: Background) -> Self {
+        if let Images::Prepared(processor) = &mut self.images {
+            *processor = Arc::new(ImageProcessor::clone(processor).with_background(background));
+        }
+        self
+    }
+
+    /// The same, reading the files of [`image_stream`](Self::image_stream) so.
+    #[must_use]
+    pub fn with_decode_options(mut self, options: DecodeOptions) -> Self {
+        self.decode_options = options;
+        self
     }
 
     /// The model's family.
@@ -155,6 +174,11 @@ impl Embedder {
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// What transparent pictures are laid on.
+    pub fn background(&self) -> Background {
+        self.images.processor().map_or(Background::None, ImageProcessor::background)
     }
 
     /// The image processor.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::config::Accepted::{Is, Text};
 use crate::config::{ConfigFile, FieldTable};
+use crate::picture::Background;
 
 /// Longest side that the configuration may ask for: above all models, below what exhausts memory.
 const MAX_SIDE: u32 = 8192;
@@ -36,6 +37,9 @@ pub struct ImageProcessorConfig {
     pub image_mean: [f32; 3],
     /// Standard deviation of each channel, after rescaling.
     pub image_std: [f32; 3],
+    /// What is seen through transparent images. Only models of this project have the field; the reference implementations
+    /// know no background.
+    pub background: Background,
 }
 
 /// Size after resizing, in pixels.
@@ -164,6 +168,7 @@ impl Default for ImageProcessorConfig {
             do_normalize: true,
             image_mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
             image_std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+            background: Background::None,
         }
     }
 }
@@ -171,6 +176,7 @@ impl Default for ImageProcessorConfig {
 impl ConfigFile for ImageProcessorConfig {
     const FIELDS: FieldTable = FieldTable {
         used: &[
+            "background",
             "crop_size",
             "do_center_crop",
             "do_normalize",

@@ -1,6 +1,9 @@
-//! Whether a file goes on to its end.
+//! Finds out whether a file goes on to its end.
 //!
-//! The JPEG decoder fills what is missing with grey, as browsers do, and says nothing. Pillow refuses such files.
+//! The JPEG decoder fills what is missing with grey, as browsers do, and says nothing, where Pillow refuses the file. The
+//! PNG decoder refuses a file that lacks nothing but the mark of its end, which Pillow reads.
+
+use std::borrow::Cow;
 
 /// Whether a JPEG file has its end marker. The markers in between are walked, since an Exif thumbnail has one too.
 pub(super) fn jpeg(bytes: &[u8]) -> bool {
@@ -25,6 +28,24 @@ pub(super) fn jpeg(bytes: &[u8]) -> bool {
         let Some(next) = after.get(length..) else { return false };
         rest = next;
     }
+}
+
+/// A PNG file, with the chunk of its end if it ends after a whole chunk and lacks that.
+pub(super) fn png(bytes: &[u8]) -> Cow<'_, [u8]> {
+    const SIGNATURE: usize = 8;
+    const END: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
+    let mut rest = bytes.get(SIGNATURE..).unwrap_or_default();
+    while let Some((length, after)) = rest.split_first_chunk() {
+        // Behind its length a chunk has a name, its data, and a checksum.
+        let next = usize::try_from(u32::from_be_bytes(*length)).ok().and_then(|length| length.checked_add(8));
+        match next.and_then(|next| after.get(next..)) {
+            Some(_) if after.starts_with(b"IEND") => break,
+            Some([]) => return Cow::Owned([bytes, END].concat()),
+            Some(next) => rest = next,
+            None => break,
+        }
+    }
+    Cow::Borrowed(bytes)
 }
 
 fn is_data(second: u8) -> bool {

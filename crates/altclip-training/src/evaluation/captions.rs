@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use altclip_encoder::picture::PICTURE_ENDINGS;
+use altclip_encoder::picture::IMAGE_ENDINGS;
 use serde_json::Value;
 
 use super::labels::Classes;
@@ -178,6 +178,6 @@ impl LabelledPictures {
 
 /// The pictures of a folder, sorted by name.
 fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let is_picture = |path: &PathBuf| PICTURE_ENDINGS.contains(&ending(path).as_str());
+    let is_picture = |path: &PathBuf| IMAGE_ENDINGS.contains(&ending(path).as_str());
     Ok(files_in(folder)?.into_iter().filter(is_picture).collect())
 }

@@ -40,6 +40,7 @@ pub(super) fn find_samples(path: &Path, samples: &mut Samples<'_>) -> Result<()>
         let rank = samples.see_ending(&ending);
         let is_text = samples.text_endings().any(|wanted| wanted == ending);
         if rank.is_none() && !is_text {
+            samples.skip_if_image(format_args!("{shown}: {member}"), &ending);
             continue;
         }
         let place = *places.entry(name.to_owned()).or_insert_with(|| {

@@ -8,7 +8,11 @@ use std::path::{Path, PathBuf};
 /// Finds the pictures among a folder's files, and the texts of each: files of the picture's name with other endings.
 pub(super) fn find_samples(files: &[PathBuf], samples: &mut Samples<'_>) {
     for path in files {
-        let Some(rank) = samples.see_ending(&ending(path)) else { continue };
+        let ending = ending(path);
+        let Some(rank) = samples.see_ending(&ending) else {
+            samples.skip_if_image(path.display(), &ending);
+            continue;
+        };
         let mut sample = Sample::default();
         sample.add_picture(rank, path.as_path().into());
         for ending in samples.text_endings() {

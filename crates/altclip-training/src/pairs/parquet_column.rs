@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use altclip_encoder::embedder::PictureFile;
-use altclip_encoder::foreign;
+use altclip_encoder::{foreign, picture};
 use parquet::basic::{ConvertedType, LogicalType};
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
@@ -266,7 +266,7 @@ fn expected(what: &str, found: &Field) -> String {
 
 /// Whether the bytes begin as a picture's file.
 fn is_picture(bytes: &ByteArray) -> bool {
-    image::guess_format(bytes.data()).is_ok()
+    picture::is_image(bytes.data())
 }
 
 fn group_path(group: &Row) -> Option<PathBuf> {

@@ -5,7 +5,7 @@ use super::table::{complete, no_column};
 use crate::error::{Error, Result};
 use crate::text_file;
 use altclip_encoder::embedder::PictureFile;
-use altclip_encoder::picture::PICTURE_ENDINGS;
+use altclip_encoder::picture::{IMAGE_ENDINGS, advice};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -53,7 +53,7 @@ impl<'a> Samples<'a> {
         Self {
             endings: match picture {
                 Some(endings) => endings.split(';').map(normal).collect(),
-                None => PICTURE_ENDINGS.map(str::to_owned).to_vec(),
+                None => IMAGE_ENDINGS.iter().map(|ending| (*ending).to_owned()).collect(),
             },
             columns,
             is_there: vec![false; columns.len()],
@@ -71,6 +71,13 @@ impl<'a> Samples<'a> {
         let rank = self.endings.iter().position(|known| known == ending);
         self.has_pictures |= rank.is_some();
         rank
+    }
+
+    /// Counts a file as skipped if its ending is that of images that are not read here.
+    pub fn skip_if_image(&mut self, name: impl Display, ending: &str) {
+        if let Some(advice) = advice(ending) {
+            self.skipped.add(|| format!("{name}: not read here: {advice}"));
+        }
     }
 
     /// Takes notice of an ending or a field, whether or not it is looked for.

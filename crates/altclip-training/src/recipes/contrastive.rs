@@ -1,7 +1,7 @@
 //! Contrastive learning on pictures and captions.
 
 use super::model::TrainedAltClip;
-use super::{Precision, TrainingRecipe, open_run, read_pairs, tell};
+use super::{Precision, TrainingRecipe, open_run, read_pairs, tell, tell_transparent};
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
@@ -12,6 +12,7 @@ use crate::stages::contrastive::{ContrastiveLearning, ContrastiveStage};
 use crate::workers::Workers;
 use altclip_encoder::altclip::normalize;
 use altclip_encoder::embedder::Embedder;
+use altclip_encoder::picture::Background;
 use altclip_encoder::source::ModelSource;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,9 @@ pub struct ContrastiveRecipe {
     pub data: PathBuf,
     /// The column of the pictures in a table, or their endings elsewhere; what is usual, where it is left out.
     pub picture: Option<String>,
+    /// What transparent pictures are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
+    /// As the model's `preprocessor_config.json` says, where it is left out.
+    pub background: Option<Background>,
     /// The columns of the captions in a table, or the endings or fields of their files elsewhere.
     pub captions: Vec<String>,
     pub stage: ContrastiveStage,
@@ -100,12 +104,17 @@ impl ContrastiveRecipe {
     ) -> Result<(Tensor, Vec<u32>)> {
         const VECTORS: &str = "vectors";
         const KEPT: &str = "kept";
-        let key = format!("{} pictures {:016x} by {}", data.captions.len(), data.key, self.model);
-        let mut skipped = Skipped::default();
+        let on = self.background.map(|background| format!(" on {background}")).unwrap_or_default();
+        let key = format!("{} pictures {:016x} by {}{on}", data.captions.len(), data.key, self.model);
+        let (mut skipped, mut transparent) = (Skipped::default(), 0);
         let make = || {
-            let embedder = Embedder::from_source(&ModelSource::open(&self.model)?, DType::F32, device)?;
+            let mut embedder = Embedder::from_source(&ModelSource::open(&self.model)?, DType::F32, device)?;
+            if let Some(background) = self.background {
+                embedder = embedder.with_background(background);
+            }
             let (mut values, mut kept) = (Vec::new(), Vec::new());
-            for (row, (_, vector)) in (0u32..).zip(embedder.image_stream(data.pictures())) {
+            let mut stream = embedder.image_stream(data.pictures());
+            for (row, (_, vector)) in (0u32..).zip(stream.by_ref()) {
                 match vector {
                     Ok(vector) => {
                         values.extend(vector);
@@ -114,6 +123,7 @@ impl ContrastiveRecipe {
                     Err(error) => skipped.add(|| error.to_string()),
                 }
             }
+            transparent = stream.transparent();
             if kept.is_empty() {
                 return Err(Error::format(&self.data, format!("expected pictures: {skipped}")));
             }
@@ -124,6 +134,7 @@ impl ContrastiveRecipe {
         let cache = Cache::at(&output.join("picture-vectors.safetensors"));
         let tensors = cache.of(&key, make)?;
         tell(observer, STAGE, &skipped);
+        tell_transparent(observer, STAGE, transparent, self.background);
         let kept = cache.tensor(tensors.clone(), KEPT)?.to_vec1()?;
         Ok((cache.tensor(tensors, VECTORS)?, kept))
     }

@@ -12,6 +12,7 @@ use crate::run::{Batch, Objective, Observer};
 use crate::stages::functions::Functions;
 use crate::stages::realign::{RealignStage, Realignment};
 use crate::stages::sheet::SampleSheet;
+use altclip_encoder::picture::Background;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,9 @@ pub struct DiffusionRecipe {
     pub data: PathBuf,
     /// The column of the pictures in a table, or their endings elsewhere; what is usual, where it is left out.
     pub picture: Option<String>,
+    /// What transparent pictures are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
+    /// As the model's `preprocessor_config.json` says, where it is left out.
+    pub background: Option<Background>,
     /// The columns of the captions in a table, or the endings or fields of their files elsewhere.
     pub captions: Vec<String>,
     /// The stages, in their order.
@@ -67,7 +71,7 @@ impl TrainingRecipe for DiffusionRecipe {
         if self.stages.is_empty() {
             return Err(Error::Setting("stages: expected at least one, found none".to_owned()));
         }
-        let drawer = Drawer::open(&self.model, device)?;
+        let drawer = Drawer::open(&self.model, self.background, device)?;
         let pairs = read_pairs(&self.data, self.picture.as_deref(), &self.captions)?;
         tell(observer, "data", &pairs.skipped);
         let shared = Shared { drawer, pairs, output, ranks };

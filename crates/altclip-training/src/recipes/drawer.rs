@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::run::save_weights;
 use crate::stages::sheet::Drawing;
 use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::picture::Background;
 use altclip_encoder::source::ModelSource;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
@@ -29,16 +30,23 @@ pub(super) struct Drawer {
     pub scheduler: SchedulerConfig,
     pub unet_config: UNet2DConditionConfig,
     unet: Checkpoint,
+    /// What transparent pictures are laid on.
+    pub background: Background,
+    /// The same, if it was asked for.
+    pub asked_background: Option<Background>,
     pub device: Device,
 }
 
 impl Drawer {
-    /// Opens a model in the layout of diffusers: a directory, or a repository on the hub.
+    /// Opens a model in the layout of diffusers: a directory, or a repository on the hub. It learns from transparent
+    /// pictures on `background`, or on its own without that.
     ///
     /// # Errors
     /// If a part is missing or damaged.
-    pub fn open(name: &str, device: &Device) -> Result<Self> {
+    pub fn open(name: &str, background: Option<Background>, device: &Device) -> Result<Self> {
         let source = ModelSource::open(name)?;
+        let asked_background = background;
+        let background = background.map_or_else(|| Background::of_model(&source), Ok)?;
         let weights = |folder: &str| -> Result<_> {
             Ok(Checkpoint::open(&source, folder)?.var_builder(DType::F32, device)?)
         };
@@ -54,6 +62,8 @@ impl Drawer {
             scheduler: SchedulerConfig::from_json(&*scheduler, scheduler.name())?.for_latents(),
             unet_config: source.read_json("unet/config.json")?,
             unet: Checkpoint::open(&source, "unet")?,
+            background,
+            asked_background,
             device: device.clone(),
             source,
         })

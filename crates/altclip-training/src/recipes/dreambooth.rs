@@ -14,6 +14,7 @@ use crate::parameters::Parameters;
 use crate::run::{Batch, Observer, save_weights};
 use crate::stages::realign::Realignment;
 use crate::stages::sheet::SampleSheet;
+use altclip_encoder::picture::Background;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, write_whole};
 use candle_core::{DType, Device};
@@ -41,6 +42,9 @@ pub struct DreamBoothRecipe {
     pub precision: Precision,
     /// The thing's pictures: a folder, or whatever else [`PicturePairs::read`] knows.
     pub pictures: PathBuf,
+    /// What transparent pictures are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
+    /// As the model's `preprocessor_config.json` says, where it is left out.
+    pub background: Option<Background>,
     /// What stands for the thing, such as `a photo of sks dog`.
     pub prompt: String,
     /// What keeps the model from forgetting; without it the few pictures are all that it sees.
@@ -86,7 +90,7 @@ impl TrainingRecipe for DreamBoothRecipe {
             let folder = output.join(CLASS_PICTURES);
             ranks.after_first(|| self.draw_class(prior, &folder, device, observer))?;
         }
-        let drawer = Drawer::open(&self.model, device)?;
+        let drawer = Drawer::open(&self.model, self.background, device)?;
         let own = ranks.after_first(|| {
             self.examples(&self.pictures, &self.prompt, &drawer, (output, "thing-"), observer)
         })?;

@@ -3,7 +3,7 @@
 use super::drawer::Drawer;
 use super::latents::Latents;
 use super::states::CaptionStates;
-use super::tell;
+use super::{tell, tell_transparent};
 use crate::error::Result;
 use crate::pairs::PicturePairs;
 use crate::run::Observer;
@@ -30,11 +30,12 @@ impl Examples {
         (output, name): (&Path, &str),
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let Drawer { tokenizer, text_encoder, vae, device, .. } = drawer;
+        let Drawer { tokenizer, text_encoder, device, .. } = drawer;
         let cache = |of: &str| output.join(format!("{name}{of}.safetensors"));
         let at = cache(&format!("latents-{resolution}"));
-        let latents = Latents::of(pairs, resolution, vae, &drawer.name, &at, device)?;
+        let latents = Latents::of(pairs, resolution, drawer, &at)?;
         tell(observer, "data", &latents.skipped);
+        tell_transparent(observer, "data", latents.transparent, drawer.asked_background);
         let kept = latents.kept.iter().filter_map(|&row| pairs.captions.get(row as usize).cloned());
         let kept: Vec<Vec<String>> = kept.collect();
         let captions =

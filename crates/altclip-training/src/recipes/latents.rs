@@ -1,9 +1,10 @@
 //! Pictures as latents, computed once for each resolution.
 
+use super::drawer::Drawer;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::pairs::{PicturePairs, Skipped};
-use altdiffusion_pipeline::vae::AutoencoderKl;
+use altclip_encoder::picture::{Background, DecodeOptions, flatten};
 use candle_core::{Device, Tensor};
 use image::DynamicImage;
 use image::imageops::FilterType;
@@ -20,6 +21,8 @@ pub(super) struct Latents {
     /// The row of the data that each comes from.
     pub kept: Vec<u32>,
     pub skipped: Skipped,
+    /// How many pictures were transparent and had no background, of those that this run read.
+    pub transparent: usize,
 }
 
 impl Latents {
@@ -28,28 +31,29 @@ impl Latents {
     ///
     /// # Errors
     /// If no picture can be read, or the file cannot be written.
-    pub fn of(
-        pairs: &PicturePairs,
-        resolution: usize,
-        vae: &AutoencoderKl,
-        model: &str,
-        cache: &Path,
-        device: &Device,
-    ) -> Result<Self> {
+    pub fn of(pairs: &PicturePairs, resolution: usize, drawer: &Drawer, cache: &Path) -> Result<Self> {
+        let Drawer { vae, background, device, .. } = drawer;
         let downscale = vae.downscale();
         if resolution == 0 || !resolution.is_multiple_of(downscale) {
             let problem = format!("expected a multiple of {downscale}, found {resolution}");
             return Err(Error::Setting(format!("resolution: {problem}")));
         }
         let count = pairs.captions.len();
-        let key = format!("{count} pictures {:016x} at {resolution} by {model}", pairs.key);
-        let mut skipped = Skipped::default();
+        let on = match background {
+            Background::None => String::new(),
+            color => format!(" on {color}"),
+        };
+        let key = format!("{count} pictures {:016x} at {resolution} by {}{on}", pairs.key, drawer.name);
+        let (mut skipped, mut transparent) = (Skipped::default(), 0);
         let make = || {
             let (mut latents, mut kept) = (Vec::new(), Vec::new());
             for (row, file) in (0u32..).zip(pairs.pictures()) {
-                match file.decode() {
+                match file.decode(DecodeOptions::default()) {
                     Ok(picture) => {
-                        let pixels = pixels(&picture, resolution, device)?;
+                        let is_bare = *background == Background::None && picture.color().has_alpha();
+                        transparent += usize::from(is_bare);
+                        let picture = flatten(&picture, *background).into_owned();
+                        let pixels = pixels(DynamicImage::ImageRgb8(picture), resolution, device)?;
                         let mean = vae.encode(&pixels)?.mean;
                         latents.push((mean * vae.scaling_factor())?.to_device(&Device::Cpu)?.detach());
                         kept.push(row);
@@ -66,15 +70,53 @@ impl Latents {
         let cache = Cache::at(cache);
         let tensors = cache.of(&key, make)?;
         let kept = cache.tensor(tensors.clone(), KEPT)?.to_vec1()?;
-        Ok(Self { latents: cache.tensor(tensors, LATENTS)?, kept, skipped })
+        Ok(Self { latents: cache.tensor(tensors, LATENTS)?, kept, skipped, transparent })
     }
 }
 
 /// A picture as (1, 3, resolution, resolution) from −1 to 1.
-fn pixels(picture: &DynamicImage, resolution: usize, device: &Device) -> Result<Tensor> {
+fn pixels(picture: DynamicImage, resolution: usize, device: &Device) -> Result<Tensor> {
     let side = resolution as u32;
     let square = picture.resize_to_fill(side, side, FilterType::Lanczos3).into_rgb8();
     let values: Vec<f32> = square.as_raw().iter().map(|&value| f32::from(value) / 127.5 - 1.).collect();
     let pixels = Tensor::from_vec(values, (1, resolution, resolution, 3), device)?;
     Ok(pixels.permute((0, 3, 1, 2))?.contiguous()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{Rgb, RgbImage, Rgba, RgbaImage};
+
+    #[test]
+    fn transparent_pictures_are_learned_on_their_background() -> Result<()> {
+        let folder = tempfile::tempdir().map_err(Error::io("."))?;
+        let is_drawn = |x: u32, y: u32| x + y < 20;
+        let opaque =
+            RgbImage::from_fn(16, 16, |x, y| Rgb(if is_drawn(x, y) { [200, 30, 30] } else { [255; 3] }));
+        let transparent = RgbaImage::from_fn(16, 16, |x, y| match is_drawn(x, y) {
+            true => Rgba([200, 30, 30, 255]),
+            false => Rgba([x as u8, 0, y as u8, 0]),
+        });
+        let save = |name: &str, image: DynamicImage| {
+            let path = folder.path().join(name);
+            image.save(&path).map_err(|error| Error::format(&path, error))
+        };
+        save("a.png", opaque.into())?;
+        save("b.png", transparent.into())?;
+        let pairs = PicturePairs::read(folder.path(), None, &[])?;
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/alt_diffusion");
+        for (background, alike, count) in
+            [(Some(Background::WHITE), true, 0), (Some(Background::None), false, 1), (None, false, 1)]
+        {
+            let drawer = Drawer::open(model, background, &Device::Cpu)?;
+            // All of them use one cache, which is to tell them apart.
+            let latents = Latents::of(&pairs, 16, &drawer, &folder.path().join("latents.safetensors"))?;
+            let [first, second] = [0, 1].map(|row| latents.latents.get(row)?.flatten_all()?.to_vec1::<f32>());
+            assert_eq!(first? == second?, alike, "{background:?}");
+            // What is read from the cache is not counted again.
+            assert_eq!(latents.transparent, if background.is_none() { 0 } else { count });
+        }
+        Ok(())
+    }
 }

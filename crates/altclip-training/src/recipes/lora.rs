@@ -10,6 +10,7 @@ use crate::parallel::Communicator;
 use crate::run::{Objective, Observer, save_weights};
 use crate::stages::realign::Realignment;
 use crate::stages::sheet::SampleSheet;
+use altclip_encoder::picture::Background;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,9 @@ pub struct LoraRecipe {
     pub data: PathBuf,
     /// The column of the pictures in a table, or their endings elsewhere; what is usual, where it is left out.
     pub picture: Option<String>,
+    /// What transparent pictures are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
+    /// As the model's `preprocessor_config.json` says, where it is left out.
+    pub background: Option<Background>,
     /// The columns of the captions in a table, or the endings or fields of their files elsewhere.
     pub captions: Vec<String>,
     pub lora: LowRankConfig,
@@ -59,7 +63,7 @@ impl TrainingRecipe for LoraRecipe {
         let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
         let pairs = read_pairs(&self.data, self.picture.as_deref(), &self.captions)?;
         tell(observer, STAGE, &pairs.skipped);
-        let drawer = Drawer::open(&self.model, device)?;
+        let drawer = Drawer::open(&self.model, self.background, device)?;
         let resolution = self.stage.resolution;
         let examples =
             ranks.after_first(|| Examples::of(&pairs, resolution, &drawer, (output, ""), observer))?;

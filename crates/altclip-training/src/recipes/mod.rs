@@ -26,6 +26,7 @@ use crate::pairs::{PicturePairs, Skipped};
 use crate::parallel::Communicator;
 use crate::run::{Observer, Run};
 use crate::settings::{self, Change};
+use altclip_encoder::picture::{self, Background};
 use candle_core::{DType, Device};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -103,6 +104,14 @@ fn read_pairs(data: &Path, picture: Option<&str>, captions: &[String]) -> Result
         return Err(Error::Setting("captions: expected at least one column, found none".to_owned()));
     }
     PicturePairs::read(data, picture, captions)
+}
+
+/// Tells how many pictures were transparent and had no background, unless that was asked for.
+fn tell_transparent(observer: &mut dyn Observer, stage: &str, count: usize, asked: Option<Background>) {
+    if count > 0 && asked.is_none() {
+        let line = format!("{}; background = \"white\" composites them", picture::transparency_note(count));
+        observer.note(stage, &line);
+    }
 }
 
 /// Tells what was left out of the data.

@@ -12,6 +12,7 @@ use crate::parameters::Parameters;
 use crate::run::{Objective, Observer, save_weights};
 use crate::stages::realign::{Condition, Conditions, Realignment};
 use crate::stages::sheet::{Drawing, SampleSheet};
+use altclip_encoder::picture::Background;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::PROMPT_TOKENS;
@@ -46,6 +47,9 @@ pub struct TextualInversionRecipe {
     pub precision: Precision,
     /// The pictures: a folder, or whatever else [`PicturePairs::read`] knows.
     pub pictures: PathBuf,
+    /// What transparent pictures are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
+    /// As the model's `preprocessor_config.json` says, where it is left out.
+    pub background: Option<Background>,
     /// The new word, such as `<my-cat>`.
     pub word: String,
     /// Embeddings of the word.
@@ -77,7 +81,7 @@ impl TrainingRecipe for TextualInversionRecipe {
         let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
         // Captions are encoded on the way, since the word's part of them changes.
         let pairs = PicturePairs::read(&self.pictures, None, &[])?;
-        let drawer = Drawer::open(&self.model, device)?;
+        let drawer = Drawer::open(&self.model, self.background, device)?;
         let resolution = self.stage.resolution;
         let Examples { latents, .. } =
             ranks.after_first(|| Examples::of(&pairs, resolution, &drawer, (output, ""), observer))?;

@@ -1,0 +1,198 @@
+//! Lays transparent images on a background, and weighs colours as grey.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use image::buffer::ConvertBuffer;
+use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Pixel, Rgb, RgbImage, Rgba, RgbaImage};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::source::ModelSource;
+
+/// What is seen through an image where it is transparent.
+///
+/// Written as `none`, `white`, `black` or `#rrggbb`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Background {
+    /// Nothing: the colours under the transparency are taken as if it were not there, as Pillow's `convert("RGB")` and so
+    /// the reference implementations do. They are whatever the program that wrote the image left there.
+    #[default]
+    None,
+    /// A colour: red, green, blue.
+    Color([u8; 3]),
+}
+
+impl Background {
+    /// White.
+    pub const WHITE: Self = Self::Color([255; 3]);
+
+    /// What a model's `preprocessor_config.json` says in the field `background`, which only models of this project have.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or names no colour.
+    pub fn of_model(source: &ModelSource) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Config {
+            #[serde(default)]
+            background: Background,
+        }
+        let files =
+            ["feature_extractor/preprocessor_config.json", "preprocessor_config.json"].map(str::to_owned);
+        match source.first_of(&files) {
+            Ok(Some(file)) => Ok(source.read_json::<Config>(&file)?.background),
+            // A hub that cannot be asked has only models without the field.
+            Ok(None) | Err(_) => Ok(Self::None),
+        }
+    }
+}
+
+/// Says of how many images the colours under the transparency were taken.
+pub fn transparency_note(count: usize) -> String {
+    let images = if count == 1 { "1 image has".to_owned() } else { format!("{count} images have") };
+    format!("{images} transparency; the colours under it are used, as the reference implementations do")
+}
+
+impl FromStr for Background {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let expected =
+            || "expected white, black, #rrggbb, or none for the colours under the transparency".to_owned();
+        match text {
+            "none" => Ok(Self::None),
+            "white" => Ok(Self::WHITE),
+            "black" => Ok(Self::Color([0; 3])),
+            _ => {
+                let digits =
+                    text.strip_prefix('#').filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+                let number = |digits: &str| u32::from_str_radix(digits, 16).map_err(|_| expected());
+                match digits {
+                    Some(digits) if digits.len() == 6 => {
+                        let [_, red, green, blue] = number(digits)?.to_be_bytes();
+                        Ok(Self::Color([red, green, blue]))
+                    }
+                    // As in CSS, each digit counts twice.
+                    Some(digits) if digits.len() == 3 => {
+                        let number = number(digits)?;
+                        Ok(Self::Color([8, 4, 0].map(|shift| 17 * (number >> shift & 0xF) as u8)))
+                    }
+                    _ => Err(expected()),
+                }
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for Background {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        text.parse().map_err(|expected| format!("background is {text:?}, {expected}"))
+    }
+}
+
+impl fmt::Display for Background {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Color([255, 255, 255]) => f.write_str("white"),
+            Self::Color([0, 0, 0]) => f.write_str("black"),
+            Self::Color([red, green, blue]) => write!(f, "#{red:02x}{green:02x}{blue:02x}"),
+        }
+    }
+}
+
+impl From<Background> for String {
+    fn from(background: Background) -> Self {
+        background.to_string()
+    }
+}
+
+/// An image as RGB, 8 bits per channel, on a background.
+///
+/// Between two colours it is rounded to the nearest, which gives the bytes of Pillow's `alpha_composite`.
+pub fn flatten(image: &DynamicImage, background: Background) -> Cow<'_, RgbImage> {
+    let image = match image {
+        DynamicImage::ImageRgb8(image) => return Cow::Borrowed(image),
+        DynamicImage::ImageRgba8(image) => Cow::Borrowed(image),
+        other => match eight_bits(other.clone()) {
+            DynamicImage::ImageRgba8(image) => Cow::Owned(image),
+            other => return Cow::Owned(other.into_rgb8()),
+        },
+    };
+    Cow::Owned(match background {
+        Background::None => image.convert(),
+        Background::Color(below) => {
+            let mut flat = RgbImage::new(image.width(), image.height());
+            for (to, Rgba([red, green, blue, alpha])) in flat.pixels_mut().zip(image.pixels()) {
+                let alpha = u32::from(*alpha);
+                let mix = |above: u8, below: u8| {
+                    ((u32::from(above) * alpha + u32::from(below) * (255 - alpha) + 127) / 255) as u8
+                };
+                *to = Rgb([mix(*red, below[0]), mix(*green, below[1]), mix(*blue, below[2])]);
+            }
+            flat
+        }
+    })
+}
+
+/// An image as shades of grey, weighed as Pillow's `convert("L")` does, by ITU-R 601-2.
+pub fn grey(image: &RgbImage) -> GrayImage {
+    let mut grey = GrayImage::new(image.width(), image.height());
+    for (to, from) in grey.pixels_mut().zip(image.pixels()) {
+        let [red, green, blue] = from.0.map(u32::from);
+        *to = Luma([((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16) as u8]);
+    }
+    grey
+}
+
+/// The image with 8 bits per channel, of wider ones the high 8: RGB, or RGBA if a pixel is not opaque.
+pub(super) fn eight_bits(image: DynamicImage) -> DynamicImage {
+    let image = match image {
+        DynamicImage::ImageRgb8(_) => return image,
+        DynamicImage::ImageLuma16(image) => return DynamicImage::ImageRgb8(high_bytes(&image).convert()),
+        DynamicImage::ImageRgb16(image) => return DynamicImage::ImageRgb8(high_bytes(&image).convert()),
+        DynamicImage::ImageLumaA16(image) => high_bytes(&image),
+        DynamicImage::ImageRgba16(image) => high_bytes(&image),
+        image if image.color().has_alpha() => image.into_rgba8(),
+        image => return DynamicImage::ImageRgb8(image.into_rgb8()),
+    };
+    match image.pixels().all(|pixel| pixel.0[3] == u8::MAX) {
+        true => DynamicImage::ImageRgb8(image.convert()),
+        false => DynamicImage::ImageRgba8(image),
+    }
+}
+
+fn high_bytes<P: Pixel<Subpixel = u16>>(image: &ImageBuffer<P, Vec<u16>>) -> RgbaImage {
+    let mut bytes = RgbaImage::new(image.width(), image.height());
+    for (to, from) in bytes.pixels_mut().zip(image.pixels()) {
+        *to = Rgba(from.to_rgba().0.map(|channel| (channel >> 8) as u8));
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_read_as_css_writes_them() {
+        for (text, shown, background) in [
+            ("none", "none", Background::None),
+            ("white", "white", Background::WHITE),
+            ("#FFFFFF", "white", Background::WHITE),
+            ("#000", "black", Background::Color([0; 3])),
+            ("#1a8", "#11aa88", Background::Color([0x11, 0xAA, 0x88])),
+            ("#11aa88", "#11aa88", Background::Color([0x11, 0xAA, 0x88])),
+        ] {
+            assert_eq!(text.parse(), Ok(background), "{text}");
+            assert_eq!(background.to_string(), shown);
+        }
+        for text in ["", "None", "#12345", "#+12345", "ffffff", "#ggg", "transparent", "#猫"] {
+            assert!(text.parse::<Background>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Tells the formats of image files apart.
+
+use std::path::Path;
+
+use image::ImageFormat;
+
+/// Endings, in lower case, of the files that are taken for images in a folder. A file that is named itself may have any.
+pub const IMAGE_ENDINGS: &[&str] = &[
+    "png",
+    "apng",
+    "jpg",
+    "jpeg",
+    "jpe",
+    "jfif",
+    "jfi",
+    "jif",
+    "pjpeg",
+    "pjp",
+    "mpo",
+    "webp",
+    "gif",
+    "bmp",
+    "dib",
+    "tif",
+    "tiff",
+    "ico",
+    "pnm",
+    "pbm",
+    "pgm",
+    "ppm",
+    "qoi",
+    "tga",
+];
+
+/// Endings, in lower case, of images that are not read here.
+pub const UNREADABLE_ENDINGS: &[&str] = &[
+    "avif",
+    "avifs",
+    "heic",
+    "heics",
+    "heif",
+    "heifs",
+    "hif",
+    "jxl",
+    "jp2",
+    "j2k",
+    "jpx",
+    "svg",
+    "psd",
+    "xcf",
+    "exr",
+    "hdr",
+    "dds",
+    "dng",
+    "cr2",
+    "cr3",
+    "nef",
+    "arw",
+    "raf",
+    "orf",
+    "rw2",
+    "eps",
+    "emf",
+    "wmf",
+    "pcx",
+];
+
+/// What to do with files that end so, if they are images that are not read here.
+pub fn advice(ending: &str) -> Option<&'static str> {
+    UNREADABLE_ENDINGS.contains(&ending).then_some(CONVERT)
+}
+
+const CONVERT: &str = "convert such images to PNG or JPEG";
+
+/// A format that is read here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// A BMP without the header of a file.
+    Dib,
+    Tiff,
+    /// One that the `image` crate reads.
+    Other(ImageFormat),
+}
+
+/// The format of a file by its content, and by its name only for TGA, which begins with nothing of its own.
+///
+/// # Errors
+/// If it is none that is read here; the message says which it is, as far as that is known.
+pub(super) fn recognize(name: &str, bytes: &[u8]) -> Result<Format, String> {
+    const BIG_TIFF: [&[u8]; 2] = [b"II\x2b\0", b"MM\0\x2b"];
+    match image::guess_format(bytes) {
+        Ok(ImageFormat::Tiff) => return Ok(Format::Tiff),
+        Ok(
+            format @ (ImageFormat::Png
+            | ImageFormat::Jpeg
+            | ImageFormat::WebP
+            | ImageFormat::Gif
+            | ImageFormat::Bmp
+            | ImageFormat::Ico
+            | ImageFormat::Pnm
+            | ImageFormat::Qoi),
+        ) => return Ok(Format::Other(format)),
+        _ => {}
+    }
+    if BIG_TIFF.iter().any(|magic| bytes.starts_with(magic)) {
+        return Ok(Format::Tiff);
+    }
+    if is_dib(bytes) {
+        return Ok(Format::Dib);
+    }
+    if let Some(other) = unreadable(bytes) {
+        return Err(format!("{other}, which is not read here: {CONVERT}"));
+    }
+    if let Some((_, problem)) = NO_IMAGES.iter().find(|(begin, _)| bytes.starts_with(begin)) {
+        return Err(format!("not an image: {problem}"));
+    }
+    let ending = Path::new(name).extension().unwrap_or_default();
+    if ending.eq_ignore_ascii_case("tga") || bytes.ends_with(b"TRUEVISION-XFILE.\0") {
+        return Ok(Format::Other(ImageFormat::Tga));
+    }
+    Err("not an image: expected PNG, JPEG, WebP, GIF, BMP, TIFF, ICO, PNM, QOI or TGA".to_owned())
+}
+
+/// Whether bytes begin as an image file does, whether or not that can be read.
+pub(super) fn is_image(bytes: &[u8]) -> bool {
+    image::guess_format(bytes).is_ok() || recognize("", bytes).is_ok() || unreadable(bytes).is_some()
+}
+
+/// Whether this begins with the header of a bitmap: its length, two sides, and one plane.
+fn is_dib(bytes: &[u8]) -> bool {
+    const LENGTHS: [u32; 5] = [40, 52, 56, 108, 124];
+    let length = bytes.first_chunk().map(|length| u32::from_le_bytes(*length));
+    length.is_some_and(|length| LENGTHS.contains(&length)) && bytes.get(12..14) == Some(&[1, 0])
+}
+
+/// What is often found where an image should be.
+const NO_IMAGES: [(&[u8], &str); 4] = [
+    (b"version https://git-lfs", "a pointer of Git LFS, in whose place `git lfs pull` puts the image"),
+    (b"<!DOCTYPE", "a web page"),
+    (b"<!doctype", "a web page"),
+    (b"<html", "a web page"),
+];
+
+/// What an image is that is not read here.
+fn unreadable(bytes: &[u8]) -> Option<&'static str> {
+    const MAGIC: [(&[u8], &str); 12] = [
+        (b"\xff\x0a", "a JPEG XL image"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
+        (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+        (b"8BPS", "a Photoshop document"),
+        (b"gimp xcf", "a GIMP document"),
+        (b"<svg", "an SVG drawing"),
+        (b"%PDF", "a PDF document"),
+        (b"%!PS", "a PostScript document"),
+        (b"DDS ", "a DDS texture"),
+        (b"\x76\x2f\x31\x01", "an OpenEXR image"),
+        (b"#?RADIANCE", "a Radiance HDR image"),
+    ];
+    if bytes.get(4..8) == Some(b"ftyp") {
+        return match bytes.get(8..12)? {
+            b"avif" | b"avis" => Some("an AVIF image"),
+            b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"mif1" | b"msf1" => {
+                Some("a HEIC image")
+            }
+            _ => Some("a video"),
+        };
+    }
+    MAGIC.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|(_, name)| *name)
+}
+
+/// What people call a format.
+pub(super) fn name(format: ImageFormat) -> &'static str {
+    match format {
+        ImageFormat::Png => "PNG",
+        ImageFormat::Jpeg => "JPEG",
+        ImageFormat::WebP => "WebP",
+        ImageFormat::Gif => "GIF",
+        ImageFormat::Bmp => "BMP",
+        ImageFormat::Ico => "ICO",
+        ImageFormat::Pnm => "PNM",
+        ImageFormat::Qoi => "QOI",
+        ImageFormat::Tga => "TGA",
+        _ => "strange",
+    }
+}

@@ -1,0 +1,175 @@
+//! Images in the formats that people have, against Pillow: transparency, rare endings, and rare variants.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use altclip_encoder::picture::{self, Background, DecodeOptions, IMAGE_ENDINGS, flatten, grey};
+use candle_core::Tensor;
+use image::DynamicImage;
+
+/// Golden files and their bytes, by name.
+fn files() -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(common::golden("image_formats/files")).unwrap();
+    let file =
+        |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap());
+    entries.map(|entry| file(entry.unwrap())).collect()
+}
+
+fn decode(name: &str, bytes: &[u8]) -> altclip_encoder::Result<DynamicImage> {
+    picture::decode(name, bytes, DecodeOptions::default())
+}
+
+/// The largest difference from a golden (height, width, channels), in steps.
+#[track_caller]
+fn distance(name: &str, bytes: &[u8], shape: (u32, u32, u8), golden: &Tensor) -> u8 {
+    let (width, height, channels) = shape;
+    assert_eq!(golden.dims(), [height as usize, width as usize, usize::from(channels)], "{name}");
+    let golden: Vec<u8> = golden.flatten_all().unwrap().to_vec1().unwrap();
+    bytes.iter().zip(golden).map(|(a, b)| a.abs_diff(b)).max().unwrap()
+}
+
+#[test]
+fn every_format_gives_the_pixels_of_pillow() {
+    let (goldens, files) = (common::tensors("image_formats/golden.safetensors"), files());
+    assert!(files.len() > 60);
+    for (name, bytes) in &files {
+        let image = decode(name, bytes).unwrap();
+        let shape = (image.width(), image.height(), image.color().channel_count());
+        let allowed = match name.as_str() {
+            // The inverse cosine transform is left to the decoder.
+            "a.jfif" | "b.jpe" | "d.mpo" | "jpeg.tiff" => 2,
+            // Five bits to eight: rounded to the nearest here, and down by Pillow.
+            "bits_16_555.bmp" | "bits_16_565.bmp" => 1,
+            _ => 0,
+        };
+        let largest = distance(name, image.as_bytes(), shape, &goldens[name]);
+        assert!(largest <= allowed, "{name}: {largest} steps");
+    }
+}
+
+#[test]
+fn transparent_images_are_laid_on_the_background_as_by_pillow() {
+    let (goldens, mut transparent) = (common::tensors("image_formats/golden.safetensors"), 0);
+    for (name, bytes) in files() {
+        let image = decode(&name, &bytes).unwrap();
+        let white = flatten(&image, Background::WHITE);
+        let Some(golden) = goldens.get(&format!("{name}.white")) else {
+            assert!(!image.color().has_alpha(), "{name} is opaque");
+            assert_eq!(*white, image.to_rgb8(), "{name}");
+            continue;
+        };
+        let shape = (white.width(), white.height(), 3);
+        assert_eq!(distance(&name, white.as_raw(), shape, golden), 0, "{name}");
+        // Without a background the colours are those under the transparency.
+        assert_eq!(*flatten(&image, Background::None), image.to_rgb8(), "{name}");
+        transparent += 1;
+    }
+    assert!(transparent >= 12);
+}
+
+/// Between the samples of colour, where there are fewer than pixels, libavif goes another way.
+#[cfg(feature = "avif")]
+#[test]
+fn avif_gives_the_pixels_of_pillow() {
+    let goldens = common::tensors("image_formats/golden.safetensors");
+    let entries = fs::read_dir(common::golden("image_formats/avif")).unwrap();
+    let paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(paths.len(), 8);
+    for path in paths {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let bytes = fs::read(&path).unwrap();
+        let image = decode(name, &bytes).unwrap();
+        let shape = (image.width(), image.height(), image.color().channel_count());
+        let largest = distance(name, image.as_bytes(), shape, &goldens[name]);
+        let allowed = if ["400.avif", "444.avif", "lossless.avif"].contains(&name) { 1 } else { 4 };
+        assert!(largest <= allowed, "{name}: {largest} steps");
+        for at in (0..bytes.len()).step_by(bytes.len() / 40 + 1) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0xFF;
+            let _ = decode(name, &damaged);
+            assert!(decode(name, &bytes[..at]).is_err(), "{name} was accepted after {at} bytes");
+        }
+    }
+}
+
+#[test]
+fn grey_is_weighed_as_by_pillow() {
+    let golden = &common::tensors("image_formats/golden.safetensors")["raw.ppm.grey"];
+    let image = decode("raw.ppm", &files()["raw.ppm"]).unwrap().into_rgb8();
+    let found = grey(&image);
+    assert_eq!(distance("raw.ppm", found.as_raw(), (found.width(), found.height(), 1), golden), 0);
+    let weighed = |color: [u8; 3]| grey(&image::RgbImage::from_pixel(1, 1, image::Rgb(color))).into_raw()[0];
+    // Green is below the middle, and this orange above it: the other way round than by Rec. 709.
+    assert_eq!([weighed([0, 200, 0]), weighed([255, 100, 0])], [117, 135]);
+    for level in [0, 1, 127, 128, 255] {
+        assert_eq!(weighed([level; 3]), level);
+    }
+}
+
+#[test]
+fn endings_in_the_golden_files_are_taken_for_images() {
+    for name in files().keys().filter(|name| *name != "no_ending") {
+        let (_, ending) = name.rsplit_once('.').unwrap();
+        assert!(IMAGE_ENDINGS.contains(&ending), "{name}");
+    }
+}
+
+/// A palette of 172 bytes, which are not whole colours, makes the PNG decoder panic.
+#[test]
+fn the_panic_of_a_decoder_is_the_error_of_its_file() {
+    let error = decode("odd.png", include_bytes!("data/odd_palette.png")).unwrap_err().to_string();
+    assert_eq!(error, "odd.png: damaged: its decoder cannot cope with it");
+    let palette = files()["palette_alphas.png"].clone();
+    let at = palette.windows(4).position(|name| name == b"PLTE").unwrap();
+    let length = u32::from_be_bytes(palette[at - 4..at].try_into().unwrap());
+    for shorter in 1..=2 {
+        // The same chunk with fewer bytes, and its checksum.
+        let kept = (length - shorter) as usize;
+        let data = &palette[at..at + 4 + kept];
+        let mut damaged = [&palette[..at - 4], &(kept as u32).to_be_bytes(), data].concat();
+        damaged.extend(crc(data).to_be_bytes());
+        damaged.extend(&palette[at + 4 + length as usize + 4..]);
+        let error = decode("palette.png", &damaged).unwrap_err().to_string();
+        assert!(error.starts_with("palette.png: ") && !error.contains('\n'), "{error}");
+    }
+}
+
+/// The checksum of PNG.
+fn crc(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, &byte| {
+        (0..8).fold(
+            crc ^ u32::from(byte),
+            |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 },
+        )
+    })
+}
+
+/// It may be an error or an image with faults, but never a panic.
+#[test]
+fn damaged_files_do_not_panic() {
+    let options = DecodeOptions { max_pixels: 1 << 16, ..DecodeOptions::default() };
+    for (name, bytes) in files() {
+        for at in (0..bytes.len()).step_by(bytes.len() / 40 + 1) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0xFF;
+            let _ = picture::decode(&name, &damaged, options);
+        }
+    }
+}
+
+/// Of an animation and of a file with several images only the first counts.
+#[test]
+fn files_cut_short_are_refused() {
+    for (name, bytes) in files() {
+        let whole = decode(&name, &bytes).unwrap();
+        for sixths in 1..6 {
+            match decode(&name, &bytes[..bytes.len() * sixths / 6]) {
+                Ok(image) if ["c.apng", "d.mpo"].contains(&name.as_str()) => assert_eq!(image, whole),
+                Ok(_) => panic!("{name} was accepted after {sixths} sixths"),
+                Err(error) => assert!(error.to_string().starts_with(&name), "{error}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The options that say how image files are read, which several subcommands share.
+
+use std::cell::Cell;
+use std::path::Path;
+
+use altclip_encoder::embedder::Embedder;
+use altclip_encoder::picture::{self, Background, DecodeOptions, MAX_PIXELS, transparency_note};
+use anyhow::{Context, Result};
+use clap::Args;
+use image::{DynamicImage, RgbImage};
+
+use crate::infotext::Fields;
+use crate::model::ModelArgs;
+use crate::progress::warn;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Reading images")]
+pub struct ImageArgs {
+    /// What to lay transparent images on: white, black, #rrggbb, or none.
+    ///
+    /// With none, the colours under the transparency are used as if it were not there, whatever the program that wrote the
+    /// image left in them. By default as the model's preprocessor_config.json says: white for the model inside this
+    /// program, and none for published ones, as the reference implementations do.
+    #[arg(long, value_name = "COLOR")]
+    background: Option<Background>,
+
+    /// The most pixels that an image may have. A larger one is refused before it takes memory.
+    #[arg(long, value_name = "N", default_value_t = MAX_PIXELS, allow_negative_numbers = true)]
+    max_pixels: u64,
+}
+
+impl ImageArgs {
+    /// How files are decoded.
+    pub fn decode_options(&self) -> DecodeOptions {
+        DecodeOptions { max_pixels: self.max_pixels, ..DecodeOptions::default() }
+    }
+
+    /// An image to be given to an embedder, which lays it on a background. `option` is the one that named the file.
+    ///
+    /// # Errors
+    /// When the file is no image, or has too many pixels.
+    pub fn open(&self, option: &str, path: &Path) -> Result<DynamicImage> {
+        picture::open(path, self.decode_options()).with_context(|| option.to_owned())
+    }
+
+    /// Adds what an image tells of these: a background that was asked for. The model's own comes with the model.
+    pub fn record(&self, fields: &mut Fields) {
+        let Self { background, max_pixels: _ } = self;
+        fields.add_some("Background", *background);
+    }
+
+    /// These, and where there are none those of an image.
+    pub fn or(self, image: Self) -> Self {
+        Self { background: self.background.or(image.background), ..self }
+    }
+
+    /// The embedder, reading images as these options say.
+    pub fn apply(&self, embedder: Embedder) -> Embedder {
+        let embedder = embedder.with_decode_options(self.decode_options());
+        match self.background {
+            Some(background) => embedder.with_background(background),
+            None => embedder,
+        }
+    }
+
+    /// Warns of `count` images that were transparent and had no background, unless that was asked for.
+    pub fn warn_of_transparency(&self, count: usize) {
+        if count > 0 && self.background.is_none() {
+            warn(&format!("{}; --background white composites them", transparency_note(count)));
+        }
+    }
+
+    /// How many of `images` an embedder takes without their transparency.
+    pub fn transparent(&self, images: &[DynamicImage], embedder: &Embedder) -> usize {
+        match embedder.background() {
+            Background::None => images.iter().filter(|image| image.color().has_alpha()).count(),
+            Background::Color(_) => 0,
+        }
+    }
+}
+
+/// Reads the images that a drawing is made from.
+pub struct ImageReader<'a> {
+    args: &'a ImageArgs,
+    model: &'a ModelArgs,
+    transparent: Cell<usize>,
+}
+
+impl<'a> ImageReader<'a> {
+    /// A reader of images for a model.
+    pub fn new(args: &'a ImageArgs, model: &'a ModelArgs) -> Self {
+        Self { args, model, transparent: Cell::new(0) }
+    }
+
+    /// Reads an image file, upright and on the background. `option` is the one that named it.
+    ///
+    /// # Errors
+    /// When the file is no image, or has too many pixels.
+    pub fn read(&self, option: &str, path: &Path) -> Result<RgbImage> {
+        let image = self.args.open(option, path)?;
+        if !image.color().has_alpha() {
+            return Ok(image.into_rgb8());
+        }
+        let background = self.args.background.map_or_else(|| self.model.background(), Ok)?;
+        if background == Background::None {
+            self.transparent.update(|count| count + 1);
+        }
+        Ok(picture::flatten(&image, background).into_owned())
+    }
+
+    /// Warns if some were transparent and had no background.
+    pub fn warn_of_transparency(&self) {
+        self.args.warn_of_transparency(self.transparent.get());
+    }
+}
