@@ -6,6 +6,8 @@
 //! The formats without loss give Pillow's bytes, and so does WebP. JPEG leaves some freedom to the decoder: against
 //! libjpeg-turbo a few bytes are off by 1 or 2 steps, and by 3 where the colours are subsampled.
 
+#[cfg(feature = "avif")]
+mod avif;
 mod background;
 mod complete;
 mod formats;
@@ -105,6 +107,10 @@ pub fn decode(name: &str, bytes: &[u8], options: DecodeOptions) -> Result<Dynami
     foreign::parse(name, || {
         let format = formats::recognize(name, bytes).map_err(|problem| Error::format(name, problem))?;
         let (image, orientation) = match format {
+            #[cfg(feature = "avif")]
+            Format::Avif => avif::decode(bytes, options.max_pixels).map_err(|problem| {
+                Error::format(name, format!("a damaged or unusual AVIF image: {problem}"))
+            })?,
             Format::Tiff => tiff::decode(bytes, options.max_pixels).map_err(|problem| {
                 Error::format(name, format!("a damaged or unusual TIFF image: {problem}"))
             })?,

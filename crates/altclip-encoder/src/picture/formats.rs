@@ -6,6 +6,8 @@ use image::ImageFormat;
 
 /// Endings, in lower case, of the files that are taken for images in a folder. A file that is named itself may have any.
 pub const IMAGE_ENDINGS: &[&str] = &[
+    #[cfg(feature = "avif")]
+    "avif",
     "png",
     "apng",
     "jpg",
@@ -34,6 +36,7 @@ pub const IMAGE_ENDINGS: &[&str] = &[
 
 /// Endings, in lower case, of images that are not read here.
 pub const UNREADABLE_ENDINGS: &[&str] = &[
+    #[cfg(not(feature = "avif"))]
     "avif",
     "avifs",
     "heic",
@@ -67,14 +70,18 @@ pub const UNREADABLE_ENDINGS: &[&str] = &[
 
 /// What to do with files that end so, if they are images that are not read here.
 pub fn advice(ending: &str) -> Option<&'static str> {
-    UNREADABLE_ENDINGS.contains(&ending).then_some(CONVERT)
+    let advice = if ending.starts_with("avif") { AVIF } else { CONVERT };
+    UNREADABLE_ENDINGS.contains(&ending).then_some(advice)
 }
 
 const CONVERT: &str = "convert such images to PNG or JPEG";
+const AVIF: &str = "convert such images to PNG or JPEG, or build the program with the feature avif";
 
 /// A format that is read here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
+    #[cfg(feature = "avif")]
+    Avif,
     /// A BMP without the header of a file.
     Dib,
     Tiff,
@@ -108,8 +115,13 @@ pub(super) fn recognize(name: &str, bytes: &[u8]) -> Result<Format, String> {
     if is_dib(bytes) {
         return Ok(Format::Dib);
     }
+    #[cfg(feature = "avif")]
+    if is_avif(bytes) {
+        return Ok(Format::Avif);
+    }
     if let Some(other) = unreadable(bytes) {
-        return Err(format!("{other}, which is not read here: {CONVERT}"));
+        let advice = if is_avif(bytes) { AVIF } else { CONVERT };
+        return Err(format!("{other}, which is not read here: {advice}"));
     }
     if let Some((_, problem)) = NO_IMAGES.iter().find(|(begin, _)| bytes.starts_with(begin)) {
         return Err(format!("not an image: {problem}"));
@@ -140,6 +152,10 @@ const NO_IMAGES: [(&[u8], &str); 4] = [
     (b"<!doctype", "a web page"),
     (b"<html", "a web page"),
 ];
+
+fn is_avif(bytes: &[u8]) -> bool {
+    matches!(bytes.get(4..12), Some(b"ftypavif" | b"ftypavis"))
+}
 
 /// What an image is that is not read here.
 fn unreadable(bytes: &[u8]) -> Option<&'static str> {
