@@ -139,6 +139,18 @@ impl HubRepository {
         self.download(relative, &metadata).map(Some)
     }
 
+    /// The paths of all files, or `None` in offline mode.
+    pub(super) fn files(&self) -> Result<Option<Vec<String>>> {
+        if self.options.offline {
+            return Ok(None);
+        }
+        let repository = self.api.repo(self.repo.clone());
+        let info = while_active(self.options.timeout, &Arc::default(), move || repository.info())
+            .map_err(|failure| self.error("its list of files", &failure))?;
+        let files = info.siblings.into_iter().map(|file| file.rfilename);
+        Ok(Some(files.filter(|file| check_relative(file).is_ok()).collect()))
+    }
+
     /// Asks the hub for the size and the revision of a file. Both go into paths of the cache, and are checked for that.
     fn metadata(&self, url: &str) -> std::result::Result<Metadata, Failure> {
         let (api, url) = (self.api.clone(), url.to_owned());

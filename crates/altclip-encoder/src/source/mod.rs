@@ -193,6 +193,22 @@ impl ModelSource {
         Ok(None)
     }
 
+    /// The paths of all files, sorted; of a directory those at its top. `None` where nobody can say: in offline mode.
+    ///
+    /// # Errors
+    /// When the directory cannot be read, or the hub cannot be asked.
+    pub fn files(&self) -> Result<Option<Vec<String>>> {
+        let files = match &self.kind {
+            Kind::Directory(directory) => Some(files_in(directory)?),
+            Kind::Hub(repository) => repository.files()?,
+            Kind::Embedded { files, .. } => Some(files.iter().map(|(path, _)| (*path).to_owned()).collect()),
+        };
+        Ok(files.map(|mut files: Vec<String>| {
+            files.sort();
+            files
+        }))
+    }
+
     fn has(&self, relative: &str) -> Result<bool> {
         match &self.kind {
             Kind::Embedded { files, .. } => Ok(files.iter().any(|(path, _)| *path == relative)),
@@ -209,6 +225,22 @@ impl ModelSource {
             }
         }
     }
+}
+
+/// The names of the files in a directory, without those that are no text.
+fn files_in(directory: &Path) -> Result<Vec<String>> {
+    let failed = || Error::io(directory.display().to_string());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed())? {
+        let entry = entry.map_err(failed())?;
+        // What a link leads to counts.
+        if entry.path().is_file()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            files.push(name);
+        }
+    }
+    Ok(files)
 }
 
 /// The name that a person knows the model by: its directory, its id on the hub, or its name in the program.
