@@ -49,12 +49,12 @@ def randomise(model: nn.Module, name: str, *, f16_exact: bool = False) -> nn.Mod
     return model.eval()
 
 
-def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"{path.name}: {name} is not finite")
-    save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, str(path))
+    save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, str(path), metadata)
     path.chmod(0o644)  # safetensors makes files that only their owner can read
 
 

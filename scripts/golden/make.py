@@ -43,6 +43,7 @@ PARTS = (
     "ip_adapter",
     "prompt_weights",
     "adapters",
+    "adapter_kinds",
     "safety_checker",
     "panorama",
     "combined",

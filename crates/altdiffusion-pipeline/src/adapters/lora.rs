@@ -1,85 +1,56 @@
-//! Low-rank changes of weights, from the files that carry them.
+//! Reads LoRA and its relatives: changes of weights, from the files that carry them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::config::parse_json;
 use altclip_encoder::source::ModelSource;
 use candle_core::{DType, Device, Tensor};
-use serde::Deserialize;
 
-use super::lora_names::{Part, Role, parse};
-use super::small_file;
-use crate::latents::all_finite;
+use super::find::{self, Found};
+use super::foreign;
+use super::names::{AdapterName, Part, Piece, parse};
+use super::peft_config::{PEFT_CONFIG, PeftConfig};
+use super::pieces::{LayerChanges, Pieces};
+use super::textual_inversion::{TextualInversion, in_bundle};
 use crate::{Error, Result};
 
 /// The names that a LoRA has in a directory or a repository: diffusers' and PEFT's.
 const FILE_NAMES: [&str; 4] = [
     "pytorch_lora_weights.safetensors",
-    "pytorch_lora_weights.bin",
     "adapter_model.safetensors",
+    "pytorch_lora_weights.bin",
     "adapter_model.bin",
 ];
 const PEFT_NAME: &str = "adapter_model";
-/// What PEFT writes beside its weights.
-const PEFT_CONFIG: &str = "adapter_config.json";
 
-/// The largest rank that is believed; a layer of the published models has 10 240 columns.
-const LARGEST_RANK: usize = 1 << 14;
-
-/// A LoRA (Hu et al. 2021, <https://arxiv.org/abs/2106.09685>): what it adds to the weights of the layers of an AltDiffusion
-/// model, as `scale · up · down` for each.
+/// A LoRA (Hu et al. 2021, <https://arxiv.org/abs/2106.09685>) or one of its relatives: what it changes in the weights of an
+/// AltDiffusion model, and the words that it may bring.
 ///
-/// Files of diffusers, PEFT and kohya's scripts are read, for the UNet and the text encoder, with linear layers and
-/// convolutions.
+/// Files of diffusers, PEFT, kohya's scripts and LyCORIS are read, for the UNet and the text encoder: LoRA of linear layers,
+/// convolutions and embeddings, DoRA, LoHa, LoKr, GLoRA, (IA)³, and whole differences of weights, biases and norms.
 #[derive(Debug, Clone)]
 pub struct Lora {
     name: String,
-    unet: BTreeMap<String, LowRank>,
-    text_encoder: BTreeMap<String, LowRank>,
+    unet: BTreeMap<String, LayerChanges>,
+    text_encoder: BTreeMap<String, LayerChanges>,
     /// Layers of which the file does not say the part.
-    unknown: BTreeMap<String, LowRank>,
-}
-
-/// The change of one layer.
-#[derive(Debug, Clone)]
-pub(super) struct LowRank {
-    /// (rank, in, …), f32.
-    pub down: Tensor,
-    /// (rank, rank, height, width), f32, in a convolution that was split in three.
-    pub mid: Option<Tensor>,
-    /// (out, rank, …), f32.
-    pub up: Tensor,
-    /// alpha / rank.
-    pub scale: f64,
-}
-
-/// What is gathered of one layer until it is whole.
-#[derive(Default)]
-struct Pieces {
-    down: Option<Tensor>,
-    mid: Option<Tensor>,
-    up: Option<Tensor>,
-    alpha: Option<f64>,
-}
-
-/// What PEFT says about a LoRA beside its tensors.
-#[derive(Deserialize)]
-struct PeftConfig {
-    lora_alpha: Option<f64>,
-    #[serde(default)]
-    use_rslora: bool,
+    unknown: BTreeMap<String, LayerChanges>,
+    words: Vec<TextualInversion>,
+    /// What the file says that it is for.
+    made_for: Option<String>,
 }
 
 impl Lora {
     /// Reads a LoRA called `name`: a file, `.safetensors` or a pickle; or a directory or a repository on the hub that holds
-    /// one under a name of diffusers (`pytorch_lora_weights`) or PEFT (`adapter_model`).
+    /// one, under a name of diffusers (`pytorch_lora_weights`) or PEFT (`adapter_model`), or alone under any; or a file in a
+    /// repository, `org/name/file.safetensors`.
     ///
     /// # Errors
-    /// When there is none, or it is damaged, or another kind of change than LoRA.
+    /// When there is none, or several, or it is damaged, for a model that is no AltDiffusion, or of a kind that is not
+    /// supported.
     pub fn open(name: &str) -> Result<Self> {
-        let (file, beside) = small_file::open(name, &FILE_NAMES, "a LoRA")?;
+        let Found { file, beside, .. } = find::open(name, &FILE_NAMES, "a LoRA")?;
         // Beside a single file, PEFT's configuration is about a file of PEFT's name alone.
         let path = Path::new(name);
         let is_other = path.is_file() && path.file_stem().is_none_or(|stem| stem != PEFT_NAME);
@@ -87,48 +58,49 @@ impl Lora {
     }
 
     fn read(name: &str, file: &Checkpoint, beside: Option<&ModelSource>) -> Result<Self> {
-        let peft = match beside.map(|source| source.read_optional(PEFT_CONFIG)).transpose()?.flatten() {
-            Some(config) => Some(parse_json::<PeftConfig>(&config)?),
-            None => None,
-        };
-        let mut pieces: BTreeMap<(Part, String), Pieces> = BTreeMap::new();
-        for tensor in file.names() {
-            let Some(understood) = parse(tensor) else { return Err(no_lora(name, tensor)) };
-            let pieces = pieces.entry((understood.part, understood.layer)).or_default();
-            let value = file.tensor(tensor, DType::F32, &Device::Cpu)?;
-            match understood.role {
-                Role::Down => pieces.down = Some(value),
-                Role::Mid => pieces.mid = Some(value),
-                Role::Up => pieces.up = Some(value),
-                Role::Alpha => pieces.alpha = Some(single(name, tensor, &value)?),
-            }
+        let metadata = file.metadata();
+        if let Some(model) = foreign::model_of(&file.names().collect::<Vec<_>>()) {
+            return Err(Error::content(
+                name,
+                format!("the LoRA is for {model}, expected one for an AltDiffusion"),
+            ));
         }
+        let configs = Configs {
+            by_part: PeftConfig::from_metadata(name, &metadata)?,
+            beside: match beside.map(|source| source.read_optional(PEFT_CONFIG)).transpose()?.flatten() {
+                Some(file) => Some(PeftConfig::from_file(&file)?),
+                None => None,
+            },
+        };
         let mut lora = Self {
             name: name.to_owned(),
             unet: BTreeMap::new(),
             text_encoder: BTreeMap::new(),
             unknown: BTreeMap::new(),
+            words: in_bundle(name, file)?,
+            made_for: foreign::said_model(&metadata),
         };
-        for ((part, layer), pieces) in pieces {
-            let change = pieces.join(name, &layer, peft.as_ref())?;
+        for ((part, layer), pieces) in read_pieces(name, file, &configs)? {
+            let changes = pieces.join(name, configs.of(part))?;
             let layers = match part {
                 Part::UNet => &mut lora.unet,
                 Part::TextEncoder => &mut lora.text_encoder,
                 Part::Unknown => &mut lora.unknown,
             };
-            layers.insert(layer, change);
+            layers.insert(layer, changes);
         }
-        if lora.layers() == 0 {
+        if lora.layers() == 0 && lora.words.is_empty() {
             return Err(Error::content(name, "expected a LoRA, found no tensors"));
         }
         Ok(lora)
     }
 
-    /// The same without what it changes in the text encoder: for a LoRA that was made for a model with another one, such as
-    /// Stable Diffusion, whose UNet AltDiffusion shares.
+    /// The same without what it changes in the text encoder, and without its words: for a LoRA that was made for a model with
+    /// another one, such as Stable Diffusion, whose UNet AltDiffusion shares.
     #[must_use]
     pub fn without_text_encoder(mut self) -> Self {
         self.text_encoder.clear();
+        self.words.clear();
         self
     }
 
@@ -142,15 +114,25 @@ impl Lora {
         self.unet.len() + self.text_encoder.len() + self.unknown.len()
     }
 
+    /// The words that were learned with it and are in its file.
+    pub fn words(&self) -> &[TextualInversion] {
+        &self.words
+    }
+
+    /// What its file says that it is for, in the words of the program that wrote it.
+    pub(super) fn made_for(&self) -> Option<&str> {
+        self.made_for.as_deref()
+    }
+
     /// What it changes in the UNet. A file that does not say which part it is for is for the UNet, as in diffusers, unless
     /// all its layers are those of XLM-R.
-    pub(super) fn of_unet(&self) -> impl Iterator<Item = (&String, &LowRank)> {
+    pub(super) fn of_unet(&self) -> impl Iterator<Item = (&String, &LayerChanges)> {
         let unknown = (!self.unknown_is_text_encoder()).then_some(&self.unknown);
         self.unet.iter().chain(unknown.into_iter().flatten())
     }
 
     /// What it changes in the text encoder.
-    pub(super) fn of_text_encoder(&self) -> impl Iterator<Item = (&String, &LowRank)> {
+    pub(super) fn of_text_encoder(&self) -> impl Iterator<Item = (&String, &LayerChanges)> {
         let unknown = self.unknown_is_text_encoder().then_some(&self.unknown);
         self.text_encoder.iter().chain(unknown.into_iter().flatten())
     }
@@ -160,63 +142,70 @@ impl Lora {
     }
 }
 
-impl Pieces {
-    fn join(self, file: &str, layer: &str, peft: Option<&PeftConfig>) -> Result<LowRank> {
-        let lacks = |what| {
-            Error::content(file, format!("layer {layer}: expected a LoRA's {what} matrix, found none"))
+/// The configurations that come with a file.
+struct Configs {
+    /// In its metadata.
+    by_part: BTreeMap<String, PeftConfig>,
+    /// In a file beside it.
+    beside: Option<PeftConfig>,
+}
+
+impl Configs {
+    fn of(&self, part: Part) -> Option<&PeftConfig> {
+        let part = match part {
+            Part::UNet => "unet",
+            Part::TextEncoder => "text_encoder",
+            Part::Unknown => "",
         };
-        let (down, up) = (self.down.ok_or_else(|| lacks("down"))?, self.up.ok_or_else(|| lacks("up"))?);
-        let rank = down.dims().first().copied().unwrap_or(0);
-        let fits = down.rank() >= 2 && up.rank() >= 2 && up.dims().get(1) == Some(&rank);
-        let mid_fits =
-            self.mid.as_ref().is_none_or(|mid| mid.rank() == 4 && mid.dims().get(..2) == Some(&[rank, rank]));
-        if !fits || !mid_fits || rank == 0 || rank > LARGEST_RANK {
-            let problem = format!(
-                "layer {layer}: expected matrices (rank, in) and (out, rank), found {:?} and {:?}",
-                down.dims(),
-                up.dims()
-            );
-            return Err(Error::content(file, problem));
-        }
-        for matrix in [Some(&down), self.mid.as_ref(), Some(&up)].into_iter().flatten() {
-            if !all_finite(matrix)? {
-                return Err(Error::content(
-                    file,
-                    format!("layer {layer}: holds NaN or infinity, expected numbers"),
-                ));
-            }
-        }
-        let root = if peft.is_some_and(|peft| peft.use_rslora) { (rank as f64).sqrt() } else { rank as f64 };
-        let alpha = self.alpha.or(peft.and_then(|peft| peft.lora_alpha));
-        Ok(LowRank { down, mid: self.mid, up, scale: alpha.map_or(1.0, |alpha| alpha / root) })
+        self.by_part.get(part).or(self.beside.as_ref())
     }
+}
+
+type PiecesByLayer = BTreeMap<(Part, String), Pieces>;
+
+/// The tensors of a file by the layers that they change.
+fn read_pieces(name: &str, file: &Checkpoint, configs: &Configs) -> Result<PiecesByLayer> {
+    let understood: Vec<(&str, AdapterName)> = file
+        .names()
+        .filter(|tensor| !super::textual_inversion::is_bundled(tensor))
+        .map(|tensor| match parse(tensor) {
+            Some(understood) if foreign::kind_of(tensor).is_none() => Ok((tensor, understood)),
+            _ => Err(no_lora(name, tensor)),
+        })
+        .collect::<Result<_>>()?;
+    // Before anything is read: the file may be a whole model.
+    let of_factors = understood.iter().filter(|(_, understood)| understood.piece == Piece::Ia3OnInput);
+    let factors: BTreeSet<(Part, &str)> =
+        of_factors.map(|(_, understood)| (understood.part, understood.path.as_str())).collect();
+    let is_unexpected = |understood: &AdapterName| {
+        matches!(understood.piece, Piece::Weight | Piece::Bias)
+            && !configs.of(understood.part).is_some_and(|config| config.has_whole_weights)
+            && !factors.contains(&(understood.part, understood.path.as_str()))
+    };
+    if let Some((tensor, _)) = understood.iter().find(|(_, understood)| is_unexpected(understood)) {
+        return Err(no_lora(name, tensor));
+    }
+    let mut layers = PiecesByLayer::new();
+    for (tensor, understood) in &understood {
+        let value: Tensor = file.tensor(tensor, DType::F32, &Device::Cpu)?;
+        let pieces = layers.entry((understood.part, understood.layer())).or_default();
+        let added = pieces.add(&understood.path, understood.piece, tensor, value)?;
+        added.map_err(|problem| Error::content(name, problem))?;
+    }
+    Ok(layers)
 }
 
 /// Says what a file is that holds a tensor of this name.
 fn no_lora(file: &str, tensor: &str) -> Error {
-    let kind = if tensor.contains(".hada_") {
-        "LoHa"
-    } else if tensor.contains(".lokr_") {
-        "LoKr"
-    } else if tensor.contains("dora_scale") || tensor.contains("lora_magnitude_vector") {
-        "DoRA"
-    } else {
-        return Error::content(file, format!("expected a LoRA, found the tensor {tensor}"));
-    };
     Error::content(
         file,
-        format!("expected a LoRA, found a {kind}: merge it into a model with the program that made it"),
+        match foreign::kind_of(tensor) {
+            Some(kind) => {
+                format!(
+                    "expected a LoRA, found a {kind}: merge it into a model with the program that made it"
+                )
+            }
+            None => format!("expected a LoRA, found the tensor {tensor}"),
+        },
     )
-}
-
-/// The one finite number that a tensor holds.
-fn single(file: &str, name: &str, tensor: &Tensor) -> Result<f64> {
-    let value = if tensor.elem_count() == 1 {
-        tensor.flatten_all()?.to_vec1::<f32>()?.first().copied()
-    } else {
-        None
-    };
-    value.filter(|value| value.is_finite()).map(f64::from).ok_or_else(|| {
-        Error::content(file, format!("{name}: expected one number, found shape {:?}", tensor.dims()))
-    })
 }

@@ -1,4 +1,4 @@
-//! LoRA in weights as a model reads them: merged into them, or beside them.
+//! Applies LoRAs to weights as a model reads them: merged into them, or beside them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,11 @@ use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 use fused_ops::{BlockType, LORA_DOWN, LORA_UP};
 
-use super::lora::{Lora, LowRank};
+use super::change::{Change, ScaledProduct};
+use super::foreign;
+use super::lora::Lora;
+use super::pieces::{Kind, LayerChanges};
+use super::product::{LowRank, Product};
 use crate::{Error, Result};
 
 const UNET: &str = "UNet";
@@ -22,9 +26,9 @@ struct Changes {
     /// What errors call it.
     part: &'static str,
     /// By the layer's path with `_` for `.`.
-    layers: BTreeMap<String, Vec<Change>>,
-    /// The layers that the model has asked for.
-    met: Mutex<BTreeSet<String>>,
+    layers: BTreeMap<String, Vec<Applied>>,
+    /// What the model has asked for of the layers.
+    met: Mutex<BTreeSet<(String, Kind)>>,
     /// Whether weights stay as they are, and the changes are computed beside them.
     beside: bool,
     /// Another path that a layer may go by.
@@ -33,10 +37,12 @@ struct Changes {
 
 type OtherName = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-struct Change {
-    /// The LoRA's file, for errors.
+/// What a LoRA changes in a layer.
+struct Applied {
+    /// The LoRA's file, for errors, with what it says that it is for.
     file: String,
-    low_rank: LowRank,
+    made_for: Option<String>,
+    changes: LayerChanges,
     strength: f64,
 }
 
@@ -62,14 +68,18 @@ impl Merge {
         loras: &'a [(Lora, f64)],
         beside: bool,
         other_name: Option<OtherName>,
-        layers_of: impl Fn(&'a Lora) -> Box<dyn Iterator<Item = (&'a String, &'a LowRank)> + 'a>,
+        layers_of: impl Fn(&'a Lora) -> Box<dyn Iterator<Item = (&'a String, &'a LayerChanges)> + 'a>,
     ) -> Self {
-        let mut layers: BTreeMap<String, Vec<Change>> = BTreeMap::new();
+        let mut layers: BTreeMap<String, Vec<Applied>> = BTreeMap::new();
         for (lora, strength) in loras {
-            for (layer, low_rank) in layers_of(lora) {
-                let change =
-                    Change { file: lora.name().to_owned(), low_rank: low_rank.clone(), strength: *strength };
-                layers.entry(layer.clone()).or_default().push(change);
+            for (layer, changes) in layers_of(lora) {
+                let applied = Applied {
+                    file: lora.name().to_owned(),
+                    made_for: lora.made_for().map(str::to_owned),
+                    changes: changes.clone(),
+                    strength: *strength,
+                };
+                layers.entry(layer.clone()).or_default().push(applied);
             }
         }
         Self(Arc::new(Changes { part, layers, met: Mutex::default(), beside, other_name }))
@@ -84,22 +94,38 @@ impl Merge {
         VarBuilder::from_backend(Box::new(Merging { weights, changes: self.0.clone() }), dtype, device)
     }
 
-    /// Every change has met its layer.
+    /// Every change has met its weight or bias.
     ///
     /// # Errors
     /// When there is one for a layer that the model, which has been read by now, does not have.
     pub fn check(&self) -> Result<()> {
         let met = self.0.met.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut left = self.0.layers.iter().filter(|(layer, _)| !met.contains(*layer));
-        let Some((layer, changes)) = left.next() else { return Ok(()) };
+        let is_met = |layer: &String, kind: Kind| met.contains(&(layer.clone(), kind));
+        let lacks = |layer: &String, applied: &Applied| {
+            let changes = |kind| !applied.changes.of(kind).is_empty() && !is_met(layer, kind);
+            if changes(Kind::Weight) {
+                return Some("layer");
+            }
+            (applied.changes.needs_bias && changes(Kind::Bias)).then_some("bias in the layer")
+        };
+        let mut left = self.0.layers.iter().flat_map(|(layer, all)| {
+            all.iter().filter_map(move |applied| Some((layer, applied, lacks(layer, applied)?)))
+        });
+        let Some((layer, applied, what)) = left.next() else { return Ok(()) };
         let (part, count) = (self.0.part, left.count() + 1);
-        let file = changes.first().map_or("", |change| change.file.as_str());
         let problem = format!(
-            "the LoRA is for another architecture: the {part} of this model has no layer {layer}, one of {count} that are not \
-             there; expected a LoRA for this model"
+            "the LoRA is for another architecture{}: the {part} of this model has no {what} {layer}, one of {count} that are \
+             not there; expected a LoRA for this model",
+            applied.said_model()
         );
-        let hint = if part == TEXT_ENCODER { ", or only what it changes in the UNet" } else { "" };
-        Err(Error::content(file, problem + hint))
+        let hint = match (foreign::is_of_clip(layer), part) {
+            (true, _) => {
+                ", or only what it changes in the UNet: this is of CLIP's text encoder, in whose place AltDiffusion has XLM-R"
+            }
+            (false, TEXT_ENCODER) => ", or only what it changes in the UNet",
+            (false, _) => "",
+        };
+        Err(Error::content(&applied.file, problem + hint))
     }
 }
 
@@ -111,35 +137,48 @@ struct Merging {
 
 /// What a model asks for.
 enum Asked<'a> {
-    /// A weight that LoRAs are merged into.
-    Merged(&'a [Change]),
+    /// A weight or a bias that LoRAs are merged into.
+    Merged(&'a [Applied], Kind),
     /// From a layer's input to the ranks of its LoRAs.
-    Down(&'a [Change]),
+    Down(Vec<Beside<'a>>),
     /// From there to its output.
-    Up(&'a [Change]),
+    Up(Vec<Beside<'a>>),
     /// Whatever it is as it is.
     Plain,
 }
 
+/// A change that can be computed beside a weight, and what it is multiplied by.
+struct Beside<'a> {
+    low_rank: &'a LowRank,
+    factor: f64,
+}
+
 impl Merging {
     fn asked(&self, name: &str) -> Asked<'_> {
-        let of_layer = |ending: &str| {
-            let layer = name.strip_suffix(ending)?.strip_suffix('.')?;
-            Some((self.changes_of(layer)?, self.is_beside(layer)))
-        };
-        if let Some((changes, true)) = of_layer(LORA_DOWN) {
-            Asked::Down(changes)
-        } else if let Some((changes, true)) = of_layer(LORA_UP) {
-            Asked::Up(changes)
-        } else if let Some((changes, false)) = of_layer("weight") {
-            Asked::Merged(changes)
-        } else {
-            Asked::Plain
+        let layer_of = |ending: &str| name.strip_suffix(ending)?.strip_suffix('.');
+        let beside = |ending: &str| self.beside(layer_of(ending)?);
+        if let Some(changes) = beside(LORA_DOWN) {
+            return Asked::Down(changes);
         }
+        if let Some(changes) = beside(LORA_UP) {
+            return Asked::Up(changes);
+        }
+        for (ending, kind) in [("weight", Kind::Weight), ("bias", Kind::Bias)] {
+            let Some((layer, changes)) =
+                layer_of(ending).and_then(|layer| Some((layer, self.changes_of(layer, kind)?)))
+            else {
+                continue;
+            };
+            return match kind {
+                Kind::Weight if self.beside(layer).is_some() => Asked::Plain,
+                _ => Asked::Merged(changes, kind),
+            };
+        }
+        Asked::Plain
     }
 
-    /// The changes of a layer.
-    fn changes_of(&self, layer: &str) -> Option<&[Change]> {
+    /// The changes of what a layer reads.
+    fn changes_of(&self, layer: &str, kind: Kind) -> Option<&[Applied]> {
         let changes = &self.changes;
         let find = |layer: &str| changes.layers.get_key_value(&layer.replace('.', "_"));
         let other = || {
@@ -148,15 +187,43 @@ impl Merging {
             find(name.strip_suffix(".weight")?)
         };
         let (layer, found) = find(layer).or_else(other)?;
-        changes.met.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.clone());
+        found.iter().any(|applied| !applied.changes.of(kind).is_empty()).then_some(())?;
+        changes.met.lock().unwrap_or_else(PoisonError::into_inner).insert((layer.clone(), kind));
         Some(found)
     }
 
-    /// Whether the changes of a layer are computed beside its weight: to blocks nothing can be added.
-    fn is_beside(&self, layer: &str) -> bool {
-        let weight = format!("{layer}.weight");
-        let in_blocks = |kind: BlockType| self.weights.contains_tensor(&kind.blocks_name(&weight));
-        self.changes.beside || BlockType::ALL.into_iter().any(in_blocks)
+    /// The changes of a layer's weight, if they are computed beside it: all are products of two matrices, and it is in
+    /// blocks, to which nothing can be added, or this is asked for.
+    fn beside(&self, layer: &str) -> Option<Vec<Beside<'_>>> {
+        let changes = self.changes_of(layer, Kind::Weight)?;
+        (self.changes.beside || self.is_in_blocks(&format!("{layer}.weight"))).then_some(())?;
+        let mut all = Vec::new();
+        for applied in changes {
+            for change in &applied.changes.weight {
+                match change {
+                    Change::Product(ScaledProduct {
+                        product: Product::LowRank(low_rank),
+                        scale,
+                        magnitude: None,
+                    }) => all.push(Beside { low_rank, factor: scale * applied.strength }),
+                    _ => return None,
+                }
+            }
+        }
+        Some(all)
+    }
+
+    /// Whether `name` is that of a weight in blocks which something is merged into.
+    fn is_hidden(&self, name: &str) -> bool {
+        let Some((weight, kind)) = name.rsplit_once('.') else { return false };
+        let layer = weight.strip_suffix(".weight").filter(|_| kind.parse::<BlockType>().is_ok());
+        layer.is_some_and(|layer| {
+            self.changes_of(layer, Kind::Weight).is_some() && self.beside(layer).is_none()
+        })
+    }
+
+    fn is_in_blocks(&self, weight: &str) -> bool {
+        BlockType::ALL.into_iter().any(|kind| self.weights.contains_tensor(&kind.blocks_name(weight)))
     }
 
     fn changed(
@@ -168,12 +235,14 @@ impl Merging {
         // Sums are in f32, whatever the weights are stored as.
         let sum = match asked {
             Asked::Plain => return Ok(weight(dtype)?),
-            Asked::Merged(changes) => {
-                let mut weight = weight(DType::F32)?;
-                for change in changes {
-                    weight = (&weight + change.of(weight.shape())?.to_device(weight.device())?)?;
+            Asked::Merged(changes, kind) => {
+                let weight = weight(DType::F32)?;
+                // All changes are of the model's own weight, so that their order does not matter.
+                let mut sum = weight.clone();
+                for applied in changes {
+                    sum = applied.add_to(sum, &weight, kind)?;
                 }
-                weight
+                sum
             }
             Asked::Down(changes) => {
                 let downs =
@@ -181,7 +250,7 @@ impl Merging {
                 Tensor::cat(&downs, 0)?
             }
             Asked::Up(changes) => {
-                let up = |change: &Change| Ok((change.low_rank.up.flatten_from(1)? * change.factor())?);
+                let up = |change: &Beside<'_>| Ok((change.low_rank.up.flatten_from(1)? * change.factor)?);
                 Tensor::cat(&changes.iter().map(up).collect::<Result<Vec<_>>>()?, 1)?
             }
         };
@@ -189,37 +258,30 @@ impl Merging {
     }
 }
 
-impl LowRank {
-    /// From the input to the rank in one step, (rank, everything else).
-    fn whole_down(&self) -> Result<Tensor> {
-        let down = self.down.flatten_from(1)?;
-        let Some(mid) = &self.mid else { return Ok(down) };
-        // A 1 × 1 convolution and then one of the kernel's size: (rank, rank, taps) · (rank, in) to (rank, in, taps).
-        let (rank, _, height, width) = mid.dims4()?;
-        let mid = mid.reshape((rank, rank, height * width))?.permute((0, 2, 1))?.reshape(((), rank))?;
-        let whole = mid.contiguous()?.matmul(&down)?.reshape((rank, height * width, down.dim(1)?))?;
-        Ok(whole.permute((0, 2, 1))?.contiguous()?.flatten_from(1)?)
-    }
-}
-
-impl Change {
-    fn factor(&self) -> f64 {
-        self.low_rank.scale * self.strength
-    }
-
-    /// What is added to a weight of `shape`, (out, in) or (out, in, height, width).
-    fn of(&self, shape: &Shape) -> Result<Tensor> {
-        let change = self.low_rank.up.flatten_from(1)?.matmul(&self.low_rank.whole_down()?)?;
-        if change.elem_count() != shape.elem_count() || Some(&change.dim(0)?) != shape.dims().first() {
-            let problem = format!(
-                "the LoRA is for another architecture: it changes a weight of {:?} values, where this model has one of {:?}; \
-                 expected a LoRA for this model",
-                change.dims(),
-                shape.dims()
-            );
-            return Err(Error::content(&self.file, problem));
+impl Applied {
+    /// Adds to `sum` what changes in `weight`.
+    fn add_to(&self, sum: Tensor, weight: &Tensor, kind: Kind) -> Result<Tensor> {
+        // DoRA would set a weight's norms even without its matrices.
+        if self.strength == 0.0 {
+            return Ok(sum);
         }
-        Ok((change.reshape(shape)? * self.factor())?)
+        self.changes.of(kind).iter().try_fold(sum, |sum, change| {
+            match change.delta(weight, self.strength)? {
+                Ok(delta) => Ok((sum + delta)?),
+                Err(problem) => {
+                    let problem = format!(
+                        "the LoRA is for another architecture{}: {problem}; expected a LoRA for this model",
+                        self.said_model()
+                    );
+                    Err(Error::content(&self.file, problem))
+                }
+            }
+        })
+    }
+
+    /// What its file says that it is for, to be shown in an error.
+    fn said_model(&self) -> String {
+        self.made_for.as_ref().map(|model| format!(" (its file says {model})")).unwrap_or_default()
     }
 }
 
@@ -242,6 +304,71 @@ impl SimpleBackend for Merging {
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        matches!(self.asked(name), Asked::Down(_) | Asked::Up(_)) || self.weights.contains_tensor(name)
+        match self.asked(name) {
+            Asked::Down(_) | Asked::Up(_) => true,
+            // Blocks to which something is added are read as numbers.
+            Asked::Merged(..) | Asked::Plain => self.weights.contains_tensor(name) && !self.is_hidden(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::path::Path;
+
+    use altclip_encoder::checkpoint::Checkpoint;
+    use candle_core::safetensors;
+
+    use super::*;
+
+    type TestResult<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+    const ROWS: usize = 3;
+    const COLUMNS: usize = 96;
+
+    /// A weight in blocks as the model's `layer`, with a LoRA that has `more` beside its matrices.
+    fn weights_with(more: &[(&str, Tensor)]) -> TestResult<VarBuilder<'static>> {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/gguf/reference.gguf");
+        let blocks = Checkpoint::from_file(golden)?
+            .part("", |name| (name == "layer.weight").then(|| "q8_0".to_owned()))
+            .var_builder(DType::F32, &Device::Cpu)?;
+        let ones = |shape: (usize, usize)| Tensor::ones(shape, DType::F32, &Device::Cpu);
+        let mut tensors = HashMap::from([
+            ("layer.lora_A.weight".to_owned(), (ones((2, COLUMNS))? * 0.1)?),
+            ("layer.lora_B.weight".to_owned(), ones((ROWS, 2))?),
+        ]);
+        tensors.extend(more.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.clone())));
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("lora.safetensors");
+        safetensors::save(&tensors, &file)?;
+        let lora = Lora::open(file.to_str().ok_or("a path that is no text")?)?;
+        Ok(Merge::into_unet(&[(lora, 1.0)], false, |_| None).over(blocks))
+    }
+
+    #[test]
+    fn a_lora_is_computed_beside_a_weight_in_blocks() -> TestResult {
+        let weights = weights_with(&[])?;
+        let layer = weights.pp("layer");
+        assert!(weights.contains_tensor(&BlockType::Q8_0.blocks_name("layer.weight")));
+        assert!(layer.contains_tensor(LORA_DOWN) && layer.contains_tensor(LORA_UP));
+        assert_eq!(layer.get_unchecked(LORA_DOWN)?.dims(), [2, COLUMNS]);
+        Ok(())
+    }
+
+    /// DoRA needs the norms of the whole weight, which has to be in numbers for that.
+    #[test]
+    fn what_cannot_be_beside_is_merged_into_the_numbers_of_blocks() -> TestResult {
+        let magnitudes = [0.5f32, 1.0, 2.0];
+        let vector = Tensor::new(&magnitudes, &Device::Cpu)?;
+        let weights = weights_with(&[("layer.lora_magnitude_vector", vector)])?;
+        let layer = weights.pp("layer");
+        assert!(!weights.contains_tensor(&BlockType::Q8_0.blocks_name("layer.weight")));
+        assert!(!layer.contains_tensor(LORA_DOWN));
+        let norms = layer.get((ROWS, COLUMNS), "weight")?.sqr()?.sum(1)?.sqrt()?.to_vec1::<f32>()?;
+        for (norm, magnitude) in norms.iter().zip(magnitudes) {
+            assert!((norm - magnitude).abs() < 1e-5, "{norms:?}");
+        }
+        Ok(())
     }
 }

@@ -1,9 +1,15 @@
-//! Small files that change a model: LoRA and textual inversion.
+//! Reads small files that change a model: LoRA and its relatives, and textual inversion.
 
+mod change;
+mod find;
+mod foreign;
 mod lora;
-mod lora_names;
 mod merge;
-mod small_file;
+mod names;
+mod patterns;
+mod peft_config;
+mod pieces;
+mod product;
 mod textual_inversion;
 
 pub use lora::Lora;

@@ -1,19 +1,26 @@
-//! Words that were learned: embeddings of their own for the text encoder.
+//! Reads textual inversions: learned words, which are embeddings of their own for the text encoder.
 
-use std::path::Path;
+use std::collections::BTreeMap;
 
 use altclip_encoder::checkpoint::Checkpoint;
 use candle_core::{DType, Device, Tensor};
 
-use super::small_file;
+use super::find::{self, Found};
 use crate::latents::all_finite;
 use crate::{Error, Result};
 
 /// The names that a learned word has in a directory or a repository.
 const FILE_NAMES: [&str; 2] = ["learned_embeds.safetensors", "learned_embeds.bin"];
 
-/// What stable-diffusion-webui calls the vectors in its files; the word is then the file's own name.
-const WEBUI_TENSORS: [&str; 3] = ["emb_params", "string_to_param.*", "*"];
+/// What web interfaces call the vectors in their files, and the program that textual inversion came with, under a key that
+/// says nothing; the word is then the file's own name.
+const WEBUI_TENSORS: [&str; 3] = ["emb_params", "clip_l", "*"];
+const WEBUI_PARAMETERS: &str = "string_to_param.";
+/// The vectors for the second text encoder of Stable Diffusion XL.
+const OF_SDXL: &str = "clip_g";
+
+/// Where a LoRA's file has words that were learned with it, each under its name and a dot.
+const BUNDLE: &str = "bundle_emb.";
 
 /// The most vectors that one word may have: as many as a prompt has tokens.
 const MOST_VECTORS: usize = 75;
@@ -28,32 +35,47 @@ pub struct TextualInversion {
     file: String,
 }
 
+/// A word and the name of the tensor that has its vectors.
+type WordTensor = (String, String);
+
 impl TextualInversion {
-    /// Reads a learned word called `name`: a file, `.safetensors` or a pickle, or a directory or a repository on the hub
-    /// that holds `learned_embeds`. Files of diffusers name the word themselves; one of stable-diffusion-webui is called as
-    /// the word.
+    /// Reads a learned word called `name`: a file, `.safetensors` or a pickle; or a directory or a repository on the hub that
+    /// holds one, as `learned_embeds` or alone; or a file in a repository, `org/name/file.safetensors`. Files of diffusers
+    /// name the word themselves; one of a web interface is called as the word.
     ///
     /// # Errors
     /// When there is none, or it holds anything but one word's vectors.
     pub fn open(name: &str) -> Result<Self> {
-        let (file, _) = small_file::open(name, &FILE_NAMES, "a learned word")?;
-        let word = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or(name);
-        Self::read(name, word, &file)
+        let mut words = Self::open_all(name)?.into_iter();
+        match (words.next(), words.next()) {
+            (Some(word), None) => Ok(word),
+            (first, second) => {
+                let words: Vec<String> =
+                    first.into_iter().chain(second).chain(words).map(|word| word.word).collect();
+                Err(Error::content(
+                    name,
+                    format!("expected a textual inversion of one word, found {words:?}"),
+                ))
+            }
+        }
     }
 
-    fn read(file: &str, file_word: &str, checkpoint: &Checkpoint) -> Result<Self> {
-        let names: Vec<&str> = checkpoint.names().collect();
-        let (tensor, word) = match names.iter().find(|name| WEBUI_TENSORS.contains(name)) {
-            Some(name) => (*name, file_word),
-            None => match names.as_slice() {
-                [name] => (*name, *name),
-                names => {
-                    let problem =
-                        format!("expected a textual inversion of one word, found the tensors {names:?}");
-                    return Err(Error::content(file, problem));
-                }
-            },
-        };
+    /// As [`open`](Self::open), of a file that may have several words.
+    ///
+    /// # Errors
+    /// When there is none, or it holds anything but words' vectors.
+    pub fn open_all(name: &str) -> Result<Vec<Self>> {
+        let Found { file, stem, .. } = find::open(name, &FILE_NAMES, "a learned word")?;
+        let tensors = file.names().map(|tensor| (tensor.to_owned(), tensor.to_owned())).collect();
+        let words = words_of(&stem, &tensors).map_err(|problem| Error::content(name, problem))?;
+        words.into_iter().map(|(word, tensor)| Self::read(name, &word, &file, &tensor)).collect()
+    }
+
+    /// Reads the vectors of a word. The shape is looked at first, because the file may be anything.
+    fn read(file: &str, word: &str, checkpoint: &Checkpoint, tensor: &str) -> Result<Self> {
+        if let Some(shape) = checkpoint.shape(tensor).filter(|shape| !is_word_shape(shape)) {
+            return Err(Error::content(file, misshapen(word, shape)));
+        }
         let vectors = checkpoint.tensor(tensor, DType::F32, &Device::Cpu)?;
         let vectors = if vectors.rank() == 1 { vectors.unsqueeze(0)? } else { vectors };
         Self::new(word, vectors, file)
@@ -67,12 +89,8 @@ impl TextualInversion {
         if word.trim().is_empty() {
             return Err(Error::content(file, "expected the name of a learned word, found none"));
         }
-        if vectors.rank() != 2 || !(1..=MOST_VECTORS).contains(&vectors.dim(0)?) || vectors.dim(1)? == 0 {
-            let problem = format!(
-                "expected 1 to {MOST_VECTORS} vectors of the text encoder's width for {word:?}, found shape {:?}",
-                vectors.dims()
-            );
-            return Err(Error::content(file, problem));
+        if vectors.rank() != 2 || !is_word_shape(vectors.dims()) {
+            return Err(Error::content(file, misshapen(word, vectors.dims())));
         }
         if !all_finite(&vectors)? {
             return Err(Error::content(file, "holds NaN or infinity, expected numbers"));
@@ -113,4 +131,76 @@ impl TextualInversion {
         }
         Ok(())
     }
+}
+
+/// Whether a tensor may hold a word's vectors: (vectors, width) or (width).
+fn is_word_shape(shape: &[usize]) -> bool {
+    match shape {
+        [width] => *width > 0,
+        [vectors, width] => (1..=MOST_VECTORS).contains(vectors) && *width > 0,
+        _ => false,
+    }
+}
+
+fn misshapen(word: &str, shape: &[usize]) -> String {
+    format!(
+        "expected 1 to {MOST_VECTORS} vectors of the text encoder's width for {word:?}, found shape {shape:?}"
+    )
+}
+
+/// The words among tensors, which are given by the names that say what they are to their own; `file_word` is what a word is
+/// called that has no name.
+fn words_of(
+    file_word: &str,
+    tensors: &BTreeMap<String, String>,
+) -> std::result::Result<Vec<WordTensor>, String> {
+    if tensors.contains_key(OF_SDXL) {
+        return Err("it was learned for the two text encoders of Stable Diffusion XL (clip_l, clip_g), expected one for the \
+                    text encoder of an AltDiffusion"
+            .to_owned());
+    }
+    let nameless = |tensor: &String| Ok(vec![(file_word.to_owned(), tensor.clone())]);
+    if let Some(tensor) = WEBUI_TENSORS.iter().find_map(|name| tensors.get(*name)) {
+        return nameless(tensor);
+    }
+    let parameters: Vec<(&str, &String)> = tensors
+        .iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix(WEBUI_PARAMETERS)?, tensor)))
+        .collect();
+    match parameters.as_slice() {
+        [(_, tensor)] => nameless(tensor),
+        // Each is a word of its own, as in files of diffusers.
+        [] if tensors.is_empty() => Err("expected a textual inversion, found no tensors".to_owned()),
+        [] => Ok(tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect()),
+        several => {
+            let keys: Vec<&str> = several.iter().map(|(key, _)| *key).collect();
+            Err(format!("expected a textual inversion of one word, found the keys {keys:?}"))
+        }
+    }
+}
+
+/// Whether a tensor of a LoRA's file belongs to a word.
+pub(super) fn is_bundled(tensor: &str) -> bool {
+    tensor.starts_with(BUNDLE)
+}
+
+/// The words in a LoRA's file, `bundle_emb.NAME.emb_params` or `bundle_emb.NAME.string_to_param.*`, as stable-diffusion-webui
+/// reads them.
+pub(super) fn in_bundle(name: &str, file: &Checkpoint) -> Result<Vec<TextualInversion>> {
+    let mut bundle: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
+    for tensor in file.names() {
+        if let Some((word, role)) = tensor.strip_prefix(BUNDLE).and_then(|rest| rest.split_once('.')) {
+            bundle.entry(word).or_default().insert(role.to_owned(), tensor.to_owned());
+        }
+    }
+    let mut words = Vec::new();
+    for (word, tensors) in bundle {
+        let error = |problem: String| Error::content(name, format!("{BUNDLE}{word}: {problem}"));
+        let found = words_of(word, &tensors).map_err(error)?;
+        let [(word, tensor)] = found.as_slice() else {
+            return Err(error(format!("expected one tensor, found {:?}", tensors.keys())));
+        };
+        words.push(TextualInversion::read(name, word, file, tensor)?);
+    }
+    Ok(words)
 }

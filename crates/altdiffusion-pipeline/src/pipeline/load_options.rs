@@ -47,14 +47,17 @@ impl LoadOptions {
         }
     }
 
-    /// Adds a LoRA to the weights, `strength` times: 1 as it was trained, 0 not at all. Several add up.
+    /// Adds a LoRA to the weights, `strength` times: 1 as it was trained, 0 not at all. Several add up. The words in its file
+    /// are added as well.
     pub fn lora(mut self, lora: Lora, strength: f64) -> Self {
+        self.words.extend_from_slice(lora.words());
         self.loras.push((lora, strength));
         self
     }
 
     /// Computes LoRAs beside the weights, as `up(down(x))`, in place of merging them: exact where weights are stored in half
-    /// precision, and slower. Weights in blocks of 4 to 8 bits, to which nothing can be added, are always left as they are.
+    /// precision, and slower. Weights in blocks of 4 to 8 bits, to which nothing can be added, are left as they are by LoRAs
+    /// that can be computed so. Other kinds, such as DoRA, are always merged, and blocks become numbers where they are.
     pub fn loras_beside_weights(mut self, beside: bool) -> Self {
         self.loras_beside = beside;
         self

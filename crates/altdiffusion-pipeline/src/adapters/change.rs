@@ -1,0 +1,160 @@
+//! Computes what an adapter adds to one weight or bias of a model.
+
+use candle_core::{DType, Tensor};
+
+use super::product::Product;
+use crate::Result;
+
+/// What an adapter changes in one weight or bias.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    /// A matrix that is made of smaller ones is added.
+    Product(ScaledProduct),
+    /// (IA)³ (Liu et al. 2022, <https://arxiv.org/abs/2205.05638>): each input or output is multiplied by a factor.
+    Factors {
+        /// One for each input or output.
+        factors: Tensor,
+        of: Side,
+    },
+    /// Numbers of the same shape, times a scale, are added.
+    Difference { values: Tensor, scale: f64 },
+    /// Numbers of the same shape stand in its place.
+    Replacement(Tensor),
+}
+
+/// A product with its scale, which is the alpha of the file divided by the rank, and DoRA's magnitudes.
+#[derive(Debug, Clone)]
+pub(super) struct ScaledProduct {
+    pub product: Product,
+    pub scale: f64,
+    pub magnitude: Option<Magnitude>,
+}
+
+/// A side of a weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Output,
+    Input,
+}
+
+/// DoRA (Liu et al. 2024, <https://arxiv.org/abs/2402.09353>): the norms that the rows, or columns, of the changed weight are
+/// given.
+#[derive(Debug, Clone)]
+pub(super) struct Magnitude {
+    pub values: Tensor,
+    pub of: Side,
+    pub strength: StrengthOf,
+}
+
+/// What a strength other than 1 is about. The programs that write DoRA differ here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StrengthOf {
+    /// The product, before the norms are taken, as in PEFT.
+    Product,
+    /// The whole change, as in stable-diffusion-webui and ComfyUI.
+    Change,
+}
+
+impl Change {
+    /// What is added to `old`, f32 and of the same shape, at a strength: 1 is what was trained.
+    ///
+    /// # Errors
+    /// What was expected and what was found, when it does not fit `old`.
+    pub fn delta(&self, old: &Tensor, strength: f64) -> Result<std::result::Result<Tensor, String>> {
+        if let Some(problem) = self.misfit(old.dims()) {
+            return Ok(Err(problem));
+        }
+        let device = old.device();
+        Ok(Ok(match self {
+            Self::Product(product) => product.delta(old, strength)?,
+            Self::Factors { factors, of } => {
+                let factors = ((factors.to_device(device)? - 1.0)? * strength)?;
+                old.broadcast_mul(&along(&factors, *of, old.rank())?)?
+            }
+            Self::Difference { values, scale } => {
+                (values.to_device(device)?.reshape(old.shape())? * (scale * strength))?
+            }
+            Self::Replacement(values) => {
+                ((values.to_device(device)?.reshape(old.shape())? - old)? * strength)?
+            }
+        }))
+    }
+
+    /// Says why the change is not of a tensor of this shape. It is asked before anything is computed, because what files say
+    /// may be the size of anything.
+    fn misfit(&self, shape: &[usize]) -> Option<String> {
+        let out = shape.first().copied().unwrap_or(1);
+        let inputs = shape.get(1).copied();
+        let differs = |found: String| {
+            format!("it changes a weight of {found} values, where this model has one of {shape:?}")
+        };
+        match self {
+            Self::Product(ScaledProduct { product, magnitude, .. }) => {
+                let (rows, columns) = product.shape();
+                let expected = shape.get(1..).map_or(1, |rest| rest.iter().product::<usize>());
+                if (rows, columns) != (out, expected) || !product.fits(shape) {
+                    return Some(differs(format!("{rows} × {columns}")));
+                }
+                let magnitude = magnitude.as_ref()?;
+                let (count, of) = match magnitude.of {
+                    Side::Output => (Some(out), "outputs"),
+                    Side::Input => (inputs, "inputs"),
+                };
+                let found = magnitude.values.elem_count();
+                (Some(found) != count).then(|| {
+                    format!("it has {found} magnitudes of {of}, where this model has a weight of {shape:?}")
+                })
+            }
+            Self::Factors { factors, of } => {
+                let expected = match of {
+                    Side::Output => Some(out),
+                    Side::Input => inputs,
+                };
+                let found = factors.elem_count();
+                (Some(found) != expected)
+                    .then(|| format!("it has {found} factors, where this model has a weight of {shape:?}"))
+            }
+            Self::Difference { values, .. } | Self::Replacement(values) => {
+                // A convolution of 1 × 1 may be told as a matrix.
+                let fits = values.elem_count() == shape.iter().product::<usize>()
+                    && values.dims().first().copied().unwrap_or(1) == out;
+                (!fits).then(|| differs(format!("{:?}", values.dims())))
+            }
+        }
+    }
+}
+
+impl ScaledProduct {
+    fn delta(&self, old: &Tensor, strength: f64) -> Result<Tensor> {
+        let product = self.product.of(old)?.reshape(old.shape())?;
+        let Some(Magnitude { values, of, strength: of_strength }) = &self.magnitude else {
+            return Ok((product * (self.scale * strength))?);
+        };
+        let (within, whole) = match of_strength {
+            StrengthOf::Product => (strength, 1.0),
+            StrengthOf::Change => (1.0, strength),
+        };
+        let changed = (old + (product * (self.scale * within))?)?;
+        let rows = match of {
+            Side::Output => changed.flatten_from(1)?,
+            Side::Input => changed.transpose(0, 1)?.flatten_from(1)?,
+        };
+        let norms = (rows.sqr()?.sum(1)?.sqrt()? + f64::from(f32::EPSILON))?;
+        let factors = values.to_device(old.device())?.flatten_all()?.to_dtype(DType::F32)?.div(&norms)?;
+        let decomposed = changed.broadcast_mul(&along(&factors, *of, old.rank())?)?;
+        Ok(((decomposed - old)? * whole)?)
+    }
+}
+
+/// Factors, one for each input or output, in the shape that a weight is multiplied by.
+fn along(factors: &Tensor, of: Side, rank: usize) -> Result<Tensor> {
+    let mut shape = vec![1; rank];
+    let side = match of {
+        Side::Output => 0,
+        Side::Input => 1,
+    };
+    if let Some(side) = shape.get_mut(side) {
+        *side = factors.elem_count();
+    }
+    Ok(factors.reshape(shape)?)
+}

@@ -1,0 +1,279 @@
+//! Puts the tensors that a file has for a layer together to what they change in it.
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+
+use super::change::{Change, Magnitude, ScaledProduct, Side, StrengthOf};
+use super::names::Piece;
+use super::peft_config::{LARGEST_RANK, PeftConfig};
+use super::product::{Factor, LowRank, Product};
+use crate::latents::all_finite;
+use crate::{Error, Result};
+
+/// The tensors of one layer, until all are there.
+#[derive(Default)]
+pub(super) struct Pieces {
+    /// The layer's path as the file has it.
+    path: String,
+    /// With their names in the file.
+    tensors: BTreeMap<Piece, (String, Tensor)>,
+}
+
+/// What an adapter changes in one layer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LayerChanges {
+    pub weight: Vec<Change>,
+    pub bias: Vec<Change>,
+    /// Whether a layer that has no bias is none for this.
+    pub needs_bias: bool,
+}
+
+/// What a layer reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Weight,
+    Bias,
+}
+
+impl LayerChanges {
+    pub fn of(&self, kind: Kind) -> &[Change] {
+        match kind {
+            Kind::Weight => &self.weight,
+            Kind::Bias => &self.bias,
+        }
+    }
+}
+
+/// Why the pieces make no change; the file and the layer are still to be told.
+type Problem<T> = std::result::Result<T, String>;
+
+impl Pieces {
+    /// Adds the tensor called `name`, of a layer at `path`.
+    ///
+    /// # Errors
+    /// When it holds NaN or infinity, or there is one already that means the same.
+    pub fn add(&mut self, path: &str, piece: Piece, name: &str, tensor: Tensor) -> Result<Problem<()>> {
+        if !all_finite(&tensor)? {
+            return Ok(Err(format!("the tensor {name} holds NaN or infinity, expected numbers")));
+        }
+        if self.path.is_empty() {
+            path.clone_into(&mut self.path);
+        }
+        Ok(match self.tensors.insert(piece, (name.to_owned(), tensor)) {
+            Some((other, _)) => {
+                Err(format!("the tensors {other} and {name} mean the same, expected one of them"))
+            }
+            None => Ok(()),
+        })
+    }
+
+    /// Puts them together. Errors call the file `file`.
+    ///
+    /// # Errors
+    /// When one is missing, or does not fit the others.
+    pub fn join(mut self, file: &str, config: Option<&PeftConfig>) -> Result<LayerChanges> {
+        let path = std::mem::take(&mut self.path);
+        let error = |problem: String| Error::content(file, format!("layer {path}: {problem}"));
+        let mut changes = LayerChanges::default();
+        if let Some(product) = self.product().map_err(error)? {
+            let said = product.rank();
+            if said.is_some_and(|rank| rank > LARGEST_RANK) {
+                return Err(error(format!(
+                    "expected a rank of at most {LARGEST_RANK}, found {}",
+                    said.unwrap_or(0)
+                )));
+            }
+            let alpha = self.take(Piece::Alpha).map(|alpha| single(&alpha)).transpose()?;
+            let scale = match (alpha, config) {
+                (Some(Err(problem)), _) => return Err(error(problem)),
+                // LyCORIS scales what has no rank by 1, whatever its alpha.
+                (Some(Ok(alpha)), _) => said.map_or(1.0, |rank| alpha / rank as f64),
+                (None, Some(config)) => config.scale(&path, said)?,
+                (None, None) => 1.0,
+            };
+            if let Some(bias) = self.take(Piece::LoraUpBias) {
+                changes.bias.push(Change::Difference { values: bias, scale });
+            }
+            let magnitude = self.magnitude();
+            if magnitude.is_none() && config.is_some_and(|config| config.uses_dora) {
+                return Err(error("expected DoRA's magnitudes (`use_dora`), found none".to_owned()));
+            }
+            changes.weight.push(Change::Product(ScaledProduct { product, scale, magnitude }));
+        }
+        self.differences(&mut changes);
+        self.whole(&mut changes, config.is_some_and(|config| config.has_whole_weights));
+        changes.needs_bias = !changes.bias.is_empty();
+        self.factors(&mut changes, &path, config).map_err(error)?;
+        match self.tensors.into_values().next() {
+            Some((name, _)) => {
+                Err(error(format!("found the tensor {name} without the others that it belongs to")))
+            }
+            None => Ok(changes),
+        }
+    }
+
+    fn take(&mut self, piece: Piece) -> Option<Tensor> {
+        self.tensors.remove(&piece).map(|(_, tensor)| tensor)
+    }
+
+    fn has(&self, pieces: &[Piece]) -> bool {
+        pieces.iter().any(|piece| self.tensors.contains_key(piece))
+    }
+
+    fn need(&mut self, piece: Piece, what: &str) -> Problem<Tensor> {
+        self.take(piece).ok_or_else(|| format!("expected {what}, found none"))
+    }
+
+    /// The product that is added to the weight, in whichever kind.
+    fn product(&mut self) -> Problem<Option<Product>> {
+        use Piece::*;
+        Ok(Some(if self.has(&[LoraDown, LoraUp]) {
+            let (down, up) =
+                (self.need(LoraDown, "a LoRA's down matrix")?, self.need(LoraUp, "a LoRA's up matrix")?);
+            Product::LowRank(LowRank::new(down, self.take(LoraMid), up)?)
+        } else if self.has(&[EmbeddingDown, EmbeddingUp]) {
+            let what = "both matrices of a LoRA of embeddings";
+            let (down, up) = (self.need(EmbeddingDown, what)?, self.need(EmbeddingUp, what)?);
+            Product::Transposed(LowRank::new(down, None, up)?)
+        } else if self.has(&[HadaW1A, HadaW1B, HadaW2A, HadaW2B]) {
+            let first = self.factor(HadaW1A, HadaW1B, HadaT1)?;
+            Product::Hadamard(first, self.factor(HadaW2A, HadaW2B, HadaT2)?)
+        } else if self.has(&[LokrW1, LokrW1A, LokrW2, LokrW2A]) {
+            let first = match self.take(LokrW1) {
+                Some(whole) => Factor::Whole(matrix(whole)?),
+                None => Factor::LowRank(self.low_rank(LokrW1A, LokrW1B, None)?),
+            };
+            let second = match self.take(LokrW2) {
+                Some(whole) => Factor::Whole(matrix(whole)?),
+                None => Factor::LowRank(self.factor(LokrW2A, LokrW2B, LokrT2)?),
+            };
+            Product::Kronecker(first, second)
+        } else if self.has(&[GloraA1, GloraA2, GloraB1, GloraB2]) {
+            let what = "all four of GLoRA's matrices";
+            let (a1, a2) = (self.need(GloraA1, what)?, self.need(GloraA2, what)?);
+            let (b1, b2) = (self.need(GloraB1, what)?, self.need(GloraB2, what)?);
+            // Files of before LyCORIS 2.1 have the names the other way round.
+            let is_early = a1.dims().first() < a1.dims().get(1);
+            let (a, b) = if is_early { ((a1, a2), (b1, b2)) } else { ((a2, a1), (b2, b1)) };
+            Product::Generalized { a: LowRank::new(a.0, None, a.1)?, b: LowRank::new(b.0, None, b.1)? }
+        } else {
+            return Ok(None);
+        }))
+    }
+
+    /// A matrix of low rank as LoHa and LoKr have it: `a` · `b`, or with a core, where `a` is transposed.
+    fn factor(&mut self, a: Piece, b: Piece, core: Piece) -> Problem<LowRank> {
+        let core = self.take(core);
+        self.low_rank(a, b, core)
+    }
+
+    fn low_rank(&mut self, a: Piece, b: Piece, core: Option<Tensor>) -> Problem<LowRank> {
+        let what = "both matrices of every factor";
+        let (a, b) = (matrix(self.need(a, what)?)?, matrix(self.need(b, what)?)?);
+        let up = match &core {
+            Some(_) => a.t().and_then(|a| a.contiguous()).map_err(|error| error.to_string())?,
+            None => a,
+        };
+        LowRank::new(b, core, up)
+    }
+
+    fn magnitude(&mut self) -> Option<Magnitude> {
+        if let Some(values) = self.take(Piece::MagnitudeVector) {
+            return Some(Magnitude { values, of: Side::Output, strength: StrengthOf::Product });
+        }
+        let values = self.take(Piece::DoraScale)?;
+        // (out, 1, …), or of earlier programs (1, in, …).
+        let is_row = values.rank() > 1 && values.dims().first() == Some(&1) && values.elem_count() > 1;
+        let of = if is_row { Side::Input } else { Side::Output };
+        Some(Magnitude { values, of, strength: StrengthOf::Change })
+    }
+
+    /// What is added number by number.
+    fn differences(&mut self, changes: &mut LayerChanges) {
+        let mut take = |pieces: [Piece; 2]| {
+            let values = pieces.map(|piece| self.take(piece)).into_iter().flatten();
+            values.map(|values| Change::Difference { values, scale: 1.0 }).collect::<Vec<_>>()
+        };
+        changes.weight.extend(take([Piece::Difference, Piece::NormDifference]));
+        changes.bias.extend(take([Piece::BiasDifference, Piece::NormBiasDifference]));
+    }
+
+    /// What was trained as a whole, where the configuration says that something was.
+    fn whole(&mut self, changes: &mut LayerChanges, is_said: bool) {
+        if is_said && !self.has(&[Piece::Ia3OnInput]) {
+            changes.weight.extend(self.take(Piece::Weight).map(Change::Replacement));
+            changes.bias.extend(self.take(Piece::Bias).map(Change::Replacement));
+        }
+    }
+
+    /// What is multiplied by (IA)³.
+    fn factors(
+        &mut self,
+        changes: &mut LayerChanges,
+        path: &str,
+        config: Option<&PeftConfig>,
+    ) -> Problem<()> {
+        if let Some(on_input) = self.take(Piece::Ia3OnInput) {
+            let on_input = single(&on_input).map_err(|error| error.to_string())?? != 0.0;
+            let of = if on_input { Side::Input } else { Side::Output };
+            // LyCORIS writes how far they are from 1.
+            let factors =
+                (self.need(Piece::Weight, "(IA)³'s factors")? + 1.0).map_err(|error| error.to_string())?;
+            changes.weight.push(Change::Factors { factors, of });
+        }
+        if let Some(factors) = self.take(Piece::Ia3Factors) {
+            let of = match (factors.dims(), config) {
+                ([_, 1], _) => Side::Output,
+                ([1, _], _) => Side::Input,
+                (_, Some(config)) if config.is_feedforward(path) => Side::Input,
+                (_, Some(_)) => Side::Output,
+                (found, None) => {
+                    return Err(format!(
+                        "(IA)³'s factors have shape {found:?}: expected adapter_config.json beside them, which says whether \
+                         they are for inputs or for outputs"
+                    ));
+                }
+            };
+            if of == Side::Output {
+                changes.bias.push(Change::Factors { factors: factors.clone(), of });
+            }
+            changes.weight.push(Change::Factors { factors, of });
+        }
+        Ok(())
+    }
+}
+
+impl Product {
+    /// What alpha is divided by; of the several ranks of LoKr, the second factor's, as its programs do.
+    fn rank(&self) -> Option<usize> {
+        let of = |factor: &Factor| match factor {
+            Factor::Whole(_) => None,
+            Factor::LowRank(low_rank) => Some(low_rank.rank()),
+        };
+        match self {
+            Self::LowRank(one)
+            | Self::Transposed(one)
+            | Self::Hadamard(one, _)
+            | Self::Generalized { b: one, .. } => Some(one.rank()),
+            Self::Kronecker(first, second) => of(second).or(of(first)),
+        }
+    }
+}
+
+/// A tensor that can be seen as a matrix.
+fn matrix(tensor: Tensor) -> Problem<Tensor> {
+    match tensor.rank() {
+        2.. if tensor.elem_count() > 0 => Ok(tensor),
+        _ => Err(format!("expected a matrix, found shape {:?}", tensor.dims())),
+    }
+}
+
+/// The one number that a tensor holds.
+fn single(tensor: &Tensor) -> Result<Problem<f64>> {
+    let value = match tensor.elem_count() {
+        1 => tensor.flatten_all()?.to_vec1::<f32>()?.first().copied(),
+        _ => None,
+    };
+    Ok(value.map(f64::from).ok_or_else(|| format!("expected one number, found shape {:?}", tensor.dims())))
+}
