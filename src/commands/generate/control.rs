@@ -1,10 +1,9 @@
 //! Pictures that the drawing follows.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::controlnet::ControlNetModel;
 use altdiffusion_pipeline::{AltDiffusion, Control, GenerateOptions};
 use anyhow::{Context, Result, ensure};
@@ -25,7 +24,8 @@ pub struct FollowedPictures {
     /// A ControlNet, which makes the drawing follow a --control-image. Again for several at a time.
     ///
     /// A directory or a repository on the Hugging Face hub with config.json and the weights, such as
-    /// lllyasviel/control_v11p_sd15_canny; or one file, .safetensors or .pth. It must belong to the model's family: those of
+    /// lllyasviel/control_v11p_sd15_canny; or one file, .safetensors or .pth, whose weights may be differences from those of
+    /// the model. It must belong to the model's family: those of
     /// Stable Diffusion 1 fit AltDiffusion and AltDiffusion-m9, those of Stable Diffusion 2 AltDiffusion-m18.
     #[arg(long, alias = "control-net", value_name = "DIR_OR_HUB_ID_OR_FILE")]
     controlnet: Vec<String>,
@@ -120,7 +120,9 @@ impl FollowedPictures {
             let net = match nets.get(name.as_str()) {
                 Some(net) => net.clone(),
                 None => {
-                    let net = load(name, pipeline, dtype).with_context(|| format!("--controlnet {name}"))?;
+                    announce(&format!("Loading {name}"));
+                    let net = pipeline.load_controlnet(name, dtype);
+                    let net = net.with_context(|| format!("--controlnet {name}"))?;
                     nets.entry(name).or_insert(Arc::new(net)).clone()
                 }
             };
@@ -202,16 +204,4 @@ struct Strength {
     scale: f64,
     start: f64,
     end: f64,
-}
-
-/// A ControlNet that can be used with the pipeline's model.
-fn load(name: &str, pipeline: &AltDiffusion, dtype: DType) -> Result<ControlNetModel> {
-    announce(&format!("Loading {name}"));
-    let (path, device) = (Path::new(name), pipeline.device());
-    let net = match path.is_file() {
-        true => ControlNetModel::from_file(path, dtype, device)?,
-        false => ControlNetModel::from_source(&ModelSource::open(name)?, dtype, device)?,
-    };
-    pipeline.check_controlnet(&net)?;
-    Ok(net)
 }

@@ -1,4 +1,4 @@
-//! A ControlNet from its files.
+//! Loads a ControlNet from its files.
 
 use std::path::Path;
 
@@ -6,8 +6,9 @@ use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::source::ModelSource;
 use candle_core::{DType, Device};
 
+use super::difference::Differences;
 use super::{ControlNetConfig, ControlNetModel};
-use crate::model_parts::{controlnet_in_single_file, is_controlnet, no_controlnet};
+use crate::model_parts::{controlnet_in_single_file, holds_differences, is_controlnet, no_controlnet};
 use crate::{Error, Result};
 
 const CONFIG: &str = "config.json";
@@ -22,6 +23,28 @@ impl ControlNetModel {
     /// # Errors
     /// When a file is missing or damaged, or is of another model.
     pub fn from_source(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
+        Self::from_source_over(source, None, dtype, device)
+    }
+
+    /// Loads a ControlNet from one file, `.safetensors` or `.pth`, in the original naming (`control_model.*`, or the same
+    /// without this prefix) or in that of diffusers. Its configuration is what the shapes of its tensors tell. The one thing
+    /// that they do not tell is [`global_pool_conditions`](ControlNetConfig::global_pool_conditions), which the published
+    /// model for shuffled pictures sets: that one has to come from its folder.
+    ///
+    /// # Errors
+    /// When the file is damaged, or of another model; or when it holds differences from the weights of a UNet, for which
+    /// there is [`AltDiffusion::load_controlnet`](crate::AltDiffusion::load_controlnet).
+    pub fn from_file(path: &Path, dtype: DType, device: &Device) -> Result<Self> {
+        Self::from_file_over(path, None, dtype, device)
+    }
+
+    /// As [`from_source`](Self::from_source), where the weights may be differences from those of a UNet, `base`.
+    pub(crate) fn from_source_over(
+        source: &ModelSource,
+        base: Option<&Checkpoint>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
         let file = source.read(CONFIG)?;
         let config: ControlNetConfig = altclip_encoder::config::parse_config(&file)?;
         // Other models have the same fields, and would be found out by a missing weight only.
@@ -33,18 +56,38 @@ impl ControlNetModel {
         if !is_controlnet(&weights) {
             return Err(no_controlnet(&weights));
         }
-        Self::new(&config, weights.var_builder(dtype, device)?)
+        Self::from_weights(&config, &weights, holds_differences(&weights), base, dtype, device)
     }
 
-    /// Loads a ControlNet from one file, `.safetensors` or `.pth`, in the original naming (`control_model.*`, or the same
-    /// without this prefix) or in that of diffusers. Its configuration is what the shapes of its tensors tell. The one thing
-    /// that they do not tell is [`global_pool_conditions`](ControlNetConfig::global_pool_conditions), which the published
-    /// model for shuffled pictures sets: that one has to come from its folder.
-    ///
-    /// # Errors
-    /// When the file is damaged, or of another model.
-    pub fn from_file(path: &Path, dtype: DType, device: &Device) -> Result<Self> {
-        let (config, weights) = controlnet_in_single_file(&Checkpoint::from_file(path)?)?;
-        Self::new(&config, weights.var_builder(dtype, device)?)
+    /// As [`from_file`](Self::from_file), where the weights may be differences from those of a UNet, `base`.
+    pub(crate) fn from_file_over(
+        path: &Path,
+        base: Option<&Checkpoint>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let file = Checkpoint::from_file(path)?;
+        let (config, weights) = controlnet_in_single_file(&file)?;
+        Self::from_weights(&config, &weights, holds_differences(&file), base, dtype, device)
+    }
+
+    fn from_weights(
+        config: &ControlNetConfig,
+        weights: &Checkpoint,
+        are_differences: bool,
+        base: Option<&Checkpoint>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let vb = weights.var_builder(dtype, device)?;
+        match base {
+            _ if !are_differences => Self::new(config, vb),
+            Some(base) => Self::new(config, Differences::from_base(base.var_builder(dtype, device)?, vb)),
+            None => {
+                let problem = "holds differences from the UNet of a model (the tensor difference), expected to be loaded with \
+                               that model";
+                Err(Error::content(weights.file_name(), problem))
+            }
+        }
     }
 }

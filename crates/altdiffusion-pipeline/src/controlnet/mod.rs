@@ -3,6 +3,7 @@
 
 mod condition;
 mod config;
+mod difference;
 mod load;
 
 use candle_core::{DType, Tensor};

@@ -24,6 +24,27 @@ const FIRST_LAYERS: [(&str, Naming); 2] = [
     ("controlnet_cond_embedding.conv_in.weight", Naming::Diffusers),
 ];
 
+/// The tensor by which a file says that the rest of it is differences from a model's UNet. Its value does not matter.
+const DIFFERENCES: &str = "difference";
+
+/// The tensor by which a ControlNet-LoRA says what it is. Some of its layers are whole.
+const LOW_RANK: &str = "lora_controlnet";
+
+/// Parts of the names in files that lead pictures in other ways, and what these are.
+const OTHER_KINDS: [(&str, &str); 6] = [
+    (LOW_RANK, "ControlNet-LoRA, expected it made whole by the program that made it"),
+    ("lllite_unet", "ControlLLLite of Stable Diffusion XL"),
+    ("task_embedding", "ControlNet Union"),
+    ("ctrl_cross_attn", "ControlNet-XS"),
+    ("body.0.", "T2I-Adapter"),
+    ("lora_unet_", "LoRA, expected after --lora"),
+];
+
+/// Whether the weights are differences from those of a model's UNet.
+pub(crate) fn holds_differences(checkpoint: &Checkpoint) -> bool {
+    [DIFFERENCES.to_owned(), format!("{PREFIX}{DIFFERENCES}")].iter().any(|name| checkpoint.contains(name))
+}
+
 /// The configuration that the shapes tell, and the weights by the names that diffusers has.
 ///
 /// # Errors
@@ -33,7 +54,7 @@ pub(crate) fn controlnet_in_single_file(checkpoint: &Checkpoint) -> Result<(Cont
         FIRST_LAYERS.iter().flat_map(|&(layer, naming)| [(PREFIX, layer, naming), ("", layer, naming)]);
     let found =
         places.into_iter().find(|(prefix, layer, _)| checkpoint.contains(&format!("{prefix}{layer}")));
-    let Some((prefix, _, naming)) = found else {
+    let Some((prefix, _, naming)) = found.filter(|_| !checkpoint.contains(LOW_RANK)) else {
         return Err(no_controlnet(checkpoint));
     };
     let config = inferred::controlnet(checkpoint, prefix, naming)?;
@@ -51,7 +72,11 @@ pub(crate) fn controlnet_in_single_file(checkpoint: &Checkpoint) -> Result<(Cont
 /// What to say of weights that are of something else.
 pub(crate) fn no_controlnet(checkpoint: &Checkpoint) -> Error {
     let [(ldm, _), (diffusers, _)] = FIRST_LAYERS;
-    let problem = format!("expected a ControlNet, found no tensor {diffusers} or {ldm}");
+    let is_there = |part: &str| checkpoint.names().any(|name| name.contains(part));
+    let problem = match OTHER_KINDS.iter().find(|(part, _)| is_there(part)) {
+        Some((_, kind)) => format!("expected a ControlNet, found a {kind}"),
+        None => format!("expected a ControlNet, found no tensor {diffusers} or {ldm}"),
+    };
     Error::content(checkpoint.file_name(), problem)
 }
 

@@ -1,5 +1,10 @@
 //! The pictures that the options say to follow.
 
+use std::path::Path;
+
+use altclip_encoder::source::ModelSource;
+use candle_core::DType;
+
 use super::AltDiffusion;
 use crate::control::{Control, RunningControl, RunningControls};
 use crate::controlnet::ControlNetModel;
@@ -8,6 +13,21 @@ use crate::prompt::TextStates;
 use crate::{Error, Result, given_picture};
 
 impl AltDiffusion {
+    /// Loads the ControlNet called `name` for this model, to compute in `dtype`: one file, or a directory or a repository on the
+    /// hub with its configuration. Its weights may be differences from those of this model's UNet.
+    ///
+    /// # Errors
+    /// When it is missing or damaged, or was made for another model.
+    pub fn load_controlnet(&self, name: &str, dtype: DType) -> Result<ControlNetModel> {
+        let (path, base) = (Path::new(name), Some(&self.unet_weights));
+        let net = match path.is_file() {
+            true => ControlNetModel::from_file_over(path, base, dtype, &self.device)?,
+            false => ControlNetModel::from_source_over(&ModelSource::open(name)?, base, dtype, &self.device)?,
+        };
+        self.check_controlnet(&net)?;
+        Ok(net)
+    }
+
     /// Checks that a ControlNet can be used with this model: that it was made for its UNet and its autoencoder.
     ///
     /// # Errors

@@ -72,6 +72,7 @@ impl AltDiffusion {
                 }
             })?
         };
+        let unet_weights = parts.unet.weights.clone();
         let unet = {
             let (config, weights, device) = (configs.unet.clone(), parts.unet.weights, device.clone());
             let merge = Merge::into_unet(&loras, loras_beside, unet_name_in_latent_diffusion(&config)?);
@@ -99,6 +100,7 @@ impl AltDiffusion {
             configs,
             text_encoder,
             unet,
+            unet_weights,
             vae,
             safety_checker,
             scheduler,

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
 use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::{Device, Tensor};
@@ -41,6 +42,8 @@ pub struct AltDiffusion {
     configs: Configs,
     text_encoder: Part<TextEncoder>,
     unet: Part<UNet2DConditionModel>,
+    /// The weights of the UNet without LoRAs, for ControlNets that are told as differences from them.
+    unet_weights: Checkpoint,
     vae: Part<AutoencoderKl>,
     safety_checker: Option<Part<SafetyChecker>>,
     scheduler: SchedulerConfig,
