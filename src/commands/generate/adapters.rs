@@ -17,12 +17,14 @@ use crate::recorded::{hex, recorded_source};
 pub struct Adapters {
     /// Add a LoRA to the model: a file, a directory, or a repository on the hub, and with a colon how strongly.
     ///
-    /// ink.safetensors:0.7 is 0.7 times what was trained; without a number, 1. Several can be given. Files of diffusers,
-    /// PEFT and kohya's scripts are read, for the UNet and for the XLM-R text encoder.
+    /// ink.safetensors:0.7 is 0.7 times what was trained; without a number, 1. Several can be given. Where a directory or a
+    /// repository has several files, name one: loras/ink.safetensors, org/name/ink.safetensors. Files of diffusers, PEFT,
+    /// kohya's scripts and LyCORIS are read, for the UNet and for the XLM-R text encoder: LoRA, DoRA, LoHa, LoKr, GLoRA,
+    /// (IA)³, and whole differences. Words in a LoRA's file are added under their names.
     #[arg(long, value_name = "FILE[:X]")]
     lora: Vec<String>,
 
-    /// Leave out what LoRAs change in the text encoder.
+    /// Leave out what LoRAs change in the text encoder, and their words.
     ///
     /// So that those for Stable Diffusion 1.x, which has another text encoder, can be tried: AltDiffusion and
     /// AltDiffusion-m9 have its UNet, realigned.
@@ -32,7 +34,8 @@ pub struct Adapters {
     /// Add a word that was learned by textual inversion: a file, a directory, or a repository on the hub.
     ///
     /// The word stands in the file, or is the file's name, and may be chosen: my-cat.safetensors:<cat>. Write it in the
-    /// prompt. It has to be learned for the model's own text encoder.
+    /// prompt. It has to be learned for the model's own text encoder. Where a directory or a repository has several files,
+    /// name one: words/cat.pt, org/name/cat.pt.
     // Its brackets are for the command line's help, and no markup.
     #[allow(rustdoc::invalid_html_tags)]
     #[arg(long, alias = "textual-inversion", value_name = "FILE[:WORD]")]
@@ -106,15 +109,20 @@ impl Adapters {
             let (name, strength) = name_and_strength(given)?;
             let lora = Lora::open(name).context("--lora")?;
             let lora = if self.lora_unet_only { lora.without_text_encoder() } else { lora };
-            ensure!(lora.layers() > 0, "--lora-unet-only: {name} changes nothing in the UNet");
+            ensure!(
+                lora.layers() > 0 || !self.lora_unet_only,
+                "--lora-unet-only: {name} changes nothing in the UNet"
+            );
             options = options.lora(lora, strength);
         }
         for given in &self.embedding {
-            let word = match named_file(given) {
-                Some((file, word)) => TextualInversion::open(file).and_then(|learned| learned.called(word)),
-                None => TextualInversion::open(given),
+            let words = match named_file(given) {
+                Some((file, word)) => TextualInversion::open(file)
+                    .and_then(|learned| learned.called(word))
+                    .map(|word| vec![word]),
+                None => TextualInversion::open_all(given),
             };
-            options = options.word(word.context("--embedding")?);
+            options = words.context("--embedding")?.into_iter().fold(options, LoadOptions::word);
         }
         Ok(options)
     }
@@ -148,10 +156,12 @@ fn name_and_strength(given: &str) -> Result<(&str, f64)> {
     }
 }
 
-/// `FILE:WORD` as a file that is there and a word.
+/// `FILE:WORD` as a file that is there, or is on the hub, and a word.
 fn named_file(given: &str) -> Option<(&str, &str)> {
     let is_there = |name: &str| Path::new(name).exists();
-    if is_there(given) { None } else { given.rsplit_once(':').filter(|(file, _)| is_there(file)) }
+    let is_word = |word: &str| !word.is_empty() && !word.contains(['/', '\\']);
+    let (file, word) = given.rsplit_once(':').filter(|_| !is_there(given))?;
+    (is_there(file) || file.contains('/') && is_word(word)).then_some((file, word))
 }
 
 #[cfg(test)]
@@ -169,5 +179,19 @@ mod tests {
             assert_eq!(name_and_strength(given).ok(), Some((name, strength)));
         }
         assert!(name_and_strength("ink.safetensors:inf").is_err());
+    }
+
+    #[test]
+    fn words_follow_names() {
+        for (given, expected) in [
+            ("org/name", None),
+            ("org/name:<cat>", Some(("org/name", "<cat>"))),
+            ("org/name/cat.pt:cat", Some(("org/name/cat.pt", "cat"))),
+            ("org/name:", None),
+            (r"C:\cat.pt", None),
+            ("C:/cat.pt", None),
+        ] {
+            assert_eq!(named_file(given), expected, "{given}");
+        }
     }
 }
