@@ -30,6 +30,7 @@ pub mod latents;
 pub mod random;
 pub mod schedulers;
 pub mod unet;
+mod unread;
 pub mod vae;
 
 pub use adapters::{Lora, TextualInversion};

@@ -8,7 +8,10 @@ use candle_core::{DType, Device};
 
 use super::difference::Differences;
 use super::{ControlNetConfig, ControlNetModel};
-use crate::model_parts::{controlnet_in_single_file, holds_differences, is_controlnet, no_controlnet};
+use crate::model_parts::{
+    controlnet_in_single_file, holds_differences, is_controlnet, marks_differences, no_controlnet,
+};
+use crate::unread::{unread, warn_of};
 use crate::{Error, Result};
 
 const CONFIG: &str = "config.json";
@@ -80,14 +83,18 @@ impl ControlNetModel {
         device: &Device,
     ) -> Result<Self> {
         let vb = weights.var_builder(dtype, device)?;
-        match base {
-            _ if !are_differences => Self::new(config, vb),
-            Some(base) => Self::new(config, Differences::from_base(base.var_builder(dtype, device)?, vb)),
+        let net = match base {
+            _ if !are_differences => Self::new(config, vb)?,
+            Some(base) => Self::new(config, Differences::from_base(base.var_builder(dtype, device)?, vb))?,
             None => {
                 let problem = "holds differences from the UNet of a model (the tensor difference), expected to be loaded with \
                                that model";
-                Err(Error::content(weights.file_name(), problem))
+                return Err(Error::content(weights.file_name(), problem));
             }
-        }
+        };
+        let unread = unread(weights, |vb| Self::new(config, vb))?;
+        let unread: Vec<String> = unread.into_iter().filter(|name| !marks_differences(name)).collect();
+        warn_of(weights.file_name(), &unread);
+        Ok(net)
     }
 }

@@ -15,6 +15,7 @@ use fused_ops::{Linear, compute_dtype};
 
 use crate::layers::attention::KeyValue;
 use crate::unet::{CrossAttentions, ImageContext, UNet2DConditionConfig, UNet2DConditionModel};
+use crate::unread::{unread, warn_of};
 use crate::{Error, Result};
 pub use encoder::ImageEncoder;
 pub use image_prompt::ImagePrompt;
@@ -88,7 +89,9 @@ impl IpAdapter {
             );
             return Err(Error::content(checkpoint.file_name(), problem));
         }
-        Self::new(config, &attentions, checkpoint.var_builder(dtype, device)?)
+        let adapter = Self::new(config, &attentions, checkpoint.var_builder(dtype, device)?)?;
+        warn_of(checkpoint.file_name(), &unread(checkpoint, |vb| Self::new(config, &attentions, vb))?);
+        Ok(adapter)
     }
 
     /// Reads `image_proj.*` and `ip_adapter.*`.

@@ -42,7 +42,12 @@ const OTHER_KINDS: [(&str, &str); 6] = [
 
 /// Whether the weights are differences from those of a model's UNet.
 pub(crate) fn holds_differences(checkpoint: &Checkpoint) -> bool {
-    [DIFFERENCES.to_owned(), format!("{PREFIX}{DIFFERENCES}")].iter().any(|name| checkpoint.contains(name))
+    checkpoint.names().any(marks_differences)
+}
+
+/// Whether a tensor of this name says so.
+pub(crate) fn marks_differences(name: &str) -> bool {
+    name.strip_prefix(PREFIX).unwrap_or(name) == DIFFERENCES
 }
 
 /// The configuration that the shapes tell, and the weights by the names that diffusers has.

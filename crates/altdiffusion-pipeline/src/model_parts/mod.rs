@@ -21,7 +21,9 @@ use serde::Serialize;
 
 use crate::unet::UNet2DConditionConfig;
 use crate::{Error, Result};
-pub(crate) use controlnet::{controlnet_in_single_file, holds_differences, is_controlnet, no_controlnet};
+pub(crate) use controlnet::{
+    controlnet_in_single_file, holds_differences, is_controlnet, marks_differences, no_controlnet,
+};
 pub use convert::{Converted, convert_weights};
 use unet_names::UNetNames;
 use vae_names::VaeNames;
