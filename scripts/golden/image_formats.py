@@ -262,7 +262,7 @@ def make(output: Path) -> None:
     for name, content in avif_images().items():
         (folder / "avif" / name).write_bytes(content)
         opened = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
-        tensors[name] = np.ascontiguousarray(np.asarray(opened))
+        tensors[name] = np.ascontiguousarray(np.asarray(opened if opened.mode == "RGBA" else opened.convert("RGB")))
     grey = Image.open(folder / "files" / "raw.ppm").convert("L")
     tensors["raw.ppm.grey"] = np.ascontiguousarray(np.asarray(grey)[..., None])
     print(f"  image_formats: {len(images())} files")
