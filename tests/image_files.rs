@@ -140,7 +140,7 @@ fn coloured_masks_are_grey_as_for_diffusers() -> TestResult {
     }
     assert_eq!(relative_error(&latents("cut.png", &["--background", "black"])?, &white)?, 0.0);
     // The image tells the background too.
-    complaint(root, &["generate", "--like", "out.png", "--save-latents", "again"], true)?;
+    complaint(root, &["generate", "--like", "out.png", "--model", &model, "--save-latents", "again"], true)?;
     assert_eq!(relative_error(&tensor(&root.join("again"), "latents")?, &white)?, 0.0);
     assert!(relative_error(&latents("cut.png", &["--background", "none"])?, &white)? > 0.0);
     Ok(())
