@@ -158,3 +158,38 @@ fn along(factors: &Tensor, of: Side, rank: usize) -> Result<Tensor> {
     }
     Ok(factors.reshape(shape)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::super::product::LowRank;
+    use super::*;
+
+    type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
+
+    /// Half of what kohya's DoRA does is halfway there; PEFT halves the product alone, and then sets the norms.
+    #[test]
+    fn dora_at_half_strength_is_as_in_the_program_that_wrote_it() -> TestResult {
+        let matrix = |values: &[f32], shape| Tensor::from_slice(values, shape, &Device::Cpu);
+        let old = matrix(&[1.0, -2.0, 0.5, 3.0, 1.5, -1.0], (2, 3))?;
+        let change = |strength, scale| -> std::result::Result<Change, Box<dyn std::error::Error>> {
+            let low_rank =
+                LowRank::new(matrix(&[0.5, 1.0, -1.0], (1, 3))?, None, matrix(&[2.0, -1.0], (2, 1))?)?;
+            let magnitude =
+                Magnitude { values: Tensor::new(&[2f32, 5.0], &Device::Cpu)?, of: Side::Output, strength };
+            let product = Product::LowRank(low_rank);
+            Ok(Change::Product(ScaledProduct { product, scale, magnitude: Some(magnitude) }))
+        };
+        let distance = |a: &Tensor, b: &Tensor| (a - b)?.abs()?.max_all()?.to_scalar::<f32>();
+        let whole = change(StrengthOf::Change, 1.0)?.delta(&old, 1.0)??;
+        let half = change(StrengthOf::Change, 1.0)?.delta(&old, 0.5)??;
+        assert!(distance(&half, &(whole * 0.5)?)? < 1e-6);
+        let half = change(StrengthOf::Product, 1.0)?.delta(&old, 0.5)??;
+        let of_half = change(StrengthOf::Product, 0.5)?.delta(&old, 1.0)??;
+        assert!(distance(&half, &of_half)? < 1e-6);
+        let norms = (old + half)?.sqr()?.sum(1)?.sqrt()?;
+        assert!(distance(&norms, &Tensor::new(&[2f32, 5.0], &Device::Cpu)?)? < 1e-5);
+        Ok(())
+    }
+}
