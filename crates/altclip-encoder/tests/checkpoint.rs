@@ -203,7 +203,6 @@ fn shards_are_one_checkpoint() {
 fn indexes_that_lie_are_errors() {
     for (weight_map, reason) in [
         (r#"{"a": "model-3.safetensors"}"#, "no file text_encoder/model-3.safetensors"),
-        (r#"{"b": "model-1.safetensors"}"#, "tensor b should be in model-1.safetensors"),
         (r#"{"c": "../outside.safetensors"}"#, "expected a path inside the model"),
         (r#"{"c": "/etc/passwd"}"#, "expected a path inside the model"),
         (r#"{"c": 3}"#, "weight_map"),
@@ -234,13 +233,15 @@ fn damaged_safetensors_are_told_apart() {
         (safetensors(good, 9), "its tensors take 8 bytes, but 9 are there"),
         (safetensors("not json", 0), "expected a safetensors header"),
         (safetensors("[]", 0), "a map from tensor names"),
-        (with("F32", "F33"), "tensor a: unknown variant `F33`"),
         (with("[2]", "[-2]"), "tensor a: invalid value"),
         (with("[2]", "[3]"), "tensor a: shape [3] of F32 takes 12 bytes, but its data_offsets [0, 8] span 8"),
         (with("[2]", "[9223372036854775807, 16]"), "no whole number of bytes"),
         (with("[0, 8]", "[4, 12]"), "tensor a: its data_offsets are [4, 12]"),
         (with("[0, 8]", "[8, 0]"), "tensor a: its data_offsets are [8, 0]"),
-        (safetensors(&format!("{}, {}", &good[..good.len() - 1], &good[1..]), 8), "tensor a comes twice"),
+        (
+            safetensors(&format!("{}, {}", &good[..good.len() - 1], good[1..].replace("F32", "I32")), 8),
+            "tensor a comes twice",
+        ),
     ] {
         let error = error_of(bytes);
         assert!(error.contains(reason), "{reason}: {error}");
@@ -250,16 +251,16 @@ fn damaged_safetensors_are_told_apart() {
 #[test]
 fn types_that_no_model_computes_in_matter_only_when_asked_for() {
     let header = r#"{"ids": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]},
-        "quantised": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [8, 10]},
+        "quantised": {"dtype": "F4", "shape": [4], "data_offsets": [8, 10]},
         "weight": {"dtype": "F64", "shape": [1], "data_offsets": [10, 18]}}"#;
     let checkpoint =
         Checkpoint::from_data(FileData::owned("model.safetensors", safetensors(header, 18))).unwrap();
     let vb = checkpoint.var_builder(DType::F32, &Device::Cpu).unwrap();
     assert_eq!(vb.get(1, "weight").unwrap().to_vec1::<f32>().unwrap(), [0.0]);
-    let error = vb.get(2, "quantised").unwrap_err().to_string();
+    let error = vb.get(4, "quantised").unwrap_err().to_string();
     assert_eq!(
         error,
-        "model.safetensors: tensor quantised: its elements are of type F8_E4M3, which has no conversion"
+        "model.safetensors: tensor quantised: its elements are of type F4, which has no conversion"
     );
 }
 

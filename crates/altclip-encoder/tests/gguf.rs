@@ -201,15 +201,16 @@ fn what_cannot_be_written_is_named() {
 }
 
 #[test]
-fn the_ending_says_what_a_file_should_be() {
+fn the_content_says_what_a_file_is_and_then_the_ending() {
     let from = checkpoint(&[("a", numbers(&[4]))]);
     let bytes = write(&from, &[("a", None)]).unwrap();
-    // By its content where the name says nothing.
-    assert!(Checkpoint::from_data(FileData::owned("weights", bytes.clone())).is_ok());
+    for name in ["weights", "weights.safetensors", "weights.bin"] {
+        assert!(Checkpoint::from_data(FileData::owned(name, bytes.clone())).is_ok());
+    }
     let error = |name: &str, bytes: &[u8]| {
         Checkpoint::from_data(FileData::owned(name, bytes.to_vec())).unwrap_err().to_string()
     };
-    assert_eq!(error("a.gguf", b"PK\x03\x04"), "a.gguf: expected a GGUF file, found something else");
+    assert_eq!(error("a.gguf", b"\0\x01\x02\x03"), "a.gguf: expected a GGUF file, found something else");
     assert!(error("a.gguf", &bytes[..bytes.len() - 32]).starts_with("a.gguf: the file is truncated"));
 }
 

@@ -93,12 +93,10 @@ fn nothing_in_a_pickle_is_executed() {
 #[test]
 fn other_files_are_refused_with_a_reason() {
     for (file, reason) in [
-        ("protocol4.bin", "expected pickle protocol 2"),
         ("list.bin", "expected a dictionary of tensors"),
-        ("big_endian.bin", "byte order \"big\""),
-        ("no_storage.bin", "tensor weight: the archive lacks storage data/0"),
-        ("short_storage.bin", "tensor weight: its storage holds 15 elements of F32, but has 59 bytes"),
-        ("compressed.bin", "is compressed"),
+        ("no_storage.bin", "tensor weight: the archive lacks data/0"),
+        ("short_storage.bin", "tensor weight: its storage holds 15 elements of 4 bytes, but has 59 bytes"),
+        ("compressed.bin", "data.pkl is compressed"),
         ("plain_pickle.bin", "expected a file that torch.save wrote"),
     ] {
         let error = error_of(file);
@@ -125,6 +123,9 @@ fn pickles_fill_models() {
     assert_eq!(weight.to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap()[1], [0.375, 0.5, 0.625]);
 }
 
+/// The most elements that a tensor may have which repeats those of its storage.
+const MOST_REPEATED: usize = 1 << 26;
+
 /// A change to a file: one that keeps its length, or one that moves everything behind it.
 #[derive(Clone, Debug)]
 enum Damage {
@@ -137,7 +138,7 @@ fn damage() -> impl Strategy<Value = Damage> {
     // Bytes that a pickle takes for operations and lengths are the ones that lead somewhere.
     let byte = prop_oneof![
         any::<u8>(),
-        prop::sample::select(b".(}])tuaesbcQRqrhjKMJXN\x80\x81\x85\x86\x87\x8a\x00\x7f\xff".to_vec()),
+        prop::sample::select(b".(}])tuaesbcioldpgISVFL012QRqrhjKMJXNCB\x80\x81\x85\x86\x87\x8a\x8b\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x98\x00\x7f\xff".to_vec()),
     ];
     let bytes = prop::collection::vec(byte, 1..6);
     prop_oneof![
@@ -173,7 +174,10 @@ proptest! {
     /// Whatever happens to a file, reading it ends, in tensors that fit the file or in an error.
     #[test]
     fn damaged_files_do_no_harm(
-        file in prop::sample::select(vec!["zip.bin", "legacy.bin", "lightning.ckpt", "one.bin", "compressed.bin"]),
+        file in prop::sample::select(vec![
+            "zip.bin", "legacy.bin", "lightning.ckpt", "one.bin", "compressed.bin", "odd/bystanders5.pt",
+            "odd/devices2.pt", "odd/tensors5.pt", "odd/words.pt", "odd/protocol4-old.pt",
+        ]),
         damages in prop::collection::vec(damage(), 1..4),
     ) {
         let mut bytes = std::fs::read(data(file)).unwrap();
@@ -181,8 +185,11 @@ proptest! {
         damages.iter().for_each(|damage| apply(damage, &mut bytes));
         if let Ok(checkpoint) = Checkpoint::from_data(FileData::owned("damaged.bin", bytes)) {
             for name in checkpoint.names() {
-                if let Ok(tensor) = checkpoint.tensor(name, DType::F32, &Device::Cpu) {
-                    prop_assert!(tensor.elem_count() <= length);
+                // One that repeats the elements of its storage may be larger, up to a limit.
+                let elements: usize = checkpoint.shape(name).unwrap().iter().product();
+                prop_assert!(elements <= length.max(MOST_REPEATED));
+                if elements <= length {
+                    let _ = checkpoint.tensor(name, DType::F32, &Device::Cpu);
                 }
             }
         }

@@ -310,3 +310,27 @@ fn little_memory_gives_the_same_picture() -> TestResult {
     assert_eq!(distance(&draw(&pipeline)?, &kept), 0.0);
     Ok(())
 }
+
+/// Pickles of every protocol, of the first repository and of web UIs on other devices; what PyTorch reads of them is beside
+/// them (`scripts/golden/make_odd_weights.py`).
+#[test]
+fn learned_words_are_read_from_every_form_of_pickle() -> TestResult {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../altclip-encoder/tests/data/odd/reported");
+    for (file, tensor) in [
+        ("p3.pt", "<w>"),
+        ("p4.pt", "<w>"),
+        ("p3old.pt", "<w>"),
+        ("set.pt", "<w>"),
+        ("version.pt", "<w>"),
+        ("paramdict.pt", "string_to_param.*"),
+        ("mps.pt", "string_to_param.*"),
+    ] {
+        let word = TextualInversion::open(path(&folder.join(file))?)?;
+        let expected: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(folder.join(format!("{file}.json")))?)?;
+        let expected: Vec<f32> = serde_json::from_value(expected["tensors"][tensor]["values"].clone())?;
+        assert_eq!(word.vectors().flatten_all()?.to_vec1::<f32>()?, expected, "{file}");
+        assert_eq!(word.word(), if tensor == "<w>" { tensor } else { file.trim_end_matches(".pt") });
+    }
+    Ok(())
+}

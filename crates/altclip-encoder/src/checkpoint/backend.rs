@@ -7,7 +7,8 @@ use candle_nn::Init;
 use candle_nn::var_builder::SimpleBackend;
 use fused_ops::BlockType;
 
-use super::{Contents, Located, StoredTensor};
+use super::contents::{Contents, Located};
+use super::stored::StoredTensor;
 use crate::error::Error;
 
 pub(super) struct CheckpointBackend(pub(super) Arc<Contents>);
@@ -54,6 +55,6 @@ impl SimpleBackend for CheckpointBackend {
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        self.0.find(name).is_some() || self.0.find_blocks(name).is_some()
+        self.0.contains(name) || self.0.find_blocks(name).is_some()
     }
 }

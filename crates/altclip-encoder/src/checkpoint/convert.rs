@@ -1,16 +1,17 @@
 //! From bytes in a file to a tensor in memory, in the type that the model computes in.
 
-use std::borrow::Cow;
+use std::fmt;
 
-use candle_core::{DType, Device, Result, Tensor, WithDType};
+use candle_core::{DType, Device, Tensor, WithDType};
 use fused_ops::BlockType;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use safetensors::Dtype;
 
-use super::StoredTensor;
 use super::element::ElementType;
+use super::float8;
+use super::stored::StoredTensor;
 
 /// Elements converted at a time: few enough for the processor's fastest cache.
 const BLOCK: usize = 1024;
@@ -18,33 +19,66 @@ const BLOCK: usize = 1024;
 /// memory, which threads do side by side.
 const ELEMENTS_PER_TASK: usize = 64 * BLOCK;
 
-/// Reads a tensor of `file`, or `None` if its element type has no conversion to `dtype`.
+/// Why a tensor cannot be read.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Its elements are of a type that has no conversion, which is said here.
+    Type(String),
+    Candle(candle_core::Error),
+}
+
+impl From<candle_core::Error> for Failure {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Candle(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Type(problem) => f.write_str(problem),
+            Self::Candle(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Why elements of a type cannot be read, or `None` where they can.
+pub(super) fn problem(dtype: Dtype) -> Option<String> {
+    let is_read = candle_dtype(dtype).is_some()
+        || matches!(dtype, Dtype::I8 | Dtype::U16 | Dtype::U64)
+        || float8::values(dtype).is_some();
+    (!is_read).then(|| format!("its elements are of type {dtype}, which has no conversion"))
+}
+
+/// Reads a tensor of `file`.
 ///
 /// Floating-point elements go from the file straight into the tensor's own memory.
+///
+/// # Errors
+/// When its element type has no conversion.
 pub(super) fn read_tensor(
     file: &[u8],
     tensor: &StoredTensor,
     dtype: DType,
     device: &Device,
-) -> Result<Option<Tensor>> {
-    let bytes = file.get(tensor.bytes.clone()).unwrap_or_default();
+) -> Result<Tensor, Failure> {
+    let bytes = tensor.element_bytes(file);
     let shape = tensor.shape.as_slice();
     let stored = match tensor.dtype {
         ElementType::Plain(stored) => stored,
         ElementType::Blocks(kind) => {
-            return match dtype {
-                DType::F16 => dequantized::<f16>(kind, bytes, shape, device),
-                DType::BF16 => dequantized::<bf16>(kind, bytes, shape, device),
-                _ => dequantized::<f32>(kind, bytes, shape, device)?.to_dtype(dtype),
-            }
-            .map(Some);
+            return Ok(match dtype {
+                DType::F16 => dequantized::<f16>(kind, &bytes, shape, device),
+                DType::BF16 => dequantized::<bf16>(kind, &bytes, shape, device),
+                _ => dequantized::<f32>(kind, &bytes, shape, device)?.to_dtype(dtype),
+            }?);
         }
     };
-    let bytes = match &tensor.strides {
-        None => Cow::Borrowed(bytes),
-        Some(strides) => Cow::Owned(gather(bytes, shape, strides, stored.bitsize() / 8)),
-    };
-    match (stored, dtype) {
+    if let Some(problem) = problem(stored) {
+        return Err(Failure::Type(problem));
+    }
+    let small = float8::values(stored);
+    Ok(match (stored, dtype) {
         (Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16, DType::F32) => {
             floats::<f32>(&bytes, stored, shape, device)
         }
@@ -62,11 +96,26 @@ pub(super) fn read_tensor(
         (Dtype::I32, _) => Tensor::from_vec(elements(&bytes, i32::from_le_bytes), shape, device),
         (Dtype::U32, _) => Tensor::from_vec(elements(&bytes, u32::from_le_bytes), shape, device),
         (Dtype::I16, _) => Tensor::from_vec(elements(&bytes, i16::from_le_bytes), shape, device),
-        (Dtype::U8 | Dtype::BOOL, _) => Tensor::from_vec(bytes.into_owned(), shape, device),
-        _ => return Ok(None),
+        (Dtype::I8, _) => {
+            Tensor::from_vec(elements(&bytes, |byte| i16::from(i8::from_le_bytes(byte))), shape, device)
+        }
+        (Dtype::U16, _) => {
+            Tensor::from_vec(elements(&bytes, |bytes| i32::from(u16::from_le_bytes(bytes))), shape, device)
+        }
+        // The largest, of which no id is one, stay large.
+        (Dtype::U64, _) => {
+            let number = |bytes| i64::try_from(u64::from_le_bytes(bytes)).unwrap_or(i64::MAX);
+            Tensor::from_vec(elements(&bytes, number), shape, device)
+        }
+        _ => match (small, dtype) {
+            (Some(values), DType::F16) => looked_up::<f16>(&bytes, &values, shape, device),
+            (Some(values), DType::BF16) => looked_up::<bf16>(&bytes, &values, shape, device),
+            (Some(values), _) => looked_up::<f32>(&bytes, &values, shape, device),
+            // Bytes and truth values, the types left.
+            (None, _) => Tensor::from_vec(bytes.into_owned(), shape, device),
+        },
     }?
-    .to_dtype(dtype)
-    .map(Some)
+    .to_dtype(dtype)?)
 }
 
 /// The type in memory of elements of the type `stored` in a file, if candle has it.
@@ -86,7 +135,12 @@ pub(super) fn candle_dtype(stored: Dtype) -> Option<DType> {
 }
 
 /// The elements of a tensor of floating-point numbers as `T`.
-fn floats<T: Float>(bytes: &[u8], stored: Dtype, shape: &[usize], device: &Device) -> Result<Tensor> {
+fn floats<T: Float>(
+    bytes: &[u8],
+    stored: Dtype,
+    shape: &[usize],
+    device: &Device,
+) -> candle_core::Result<Tensor> {
     let values = match stored {
         dtype if dtype == T::STORED => T::decode(bytes),
         Dtype::F32 => converted(bytes, |from, to| {
@@ -116,8 +170,28 @@ fn floats<T: Float>(bytes: &[u8], stored: Dtype, shape: &[usize], device: &Devic
     Tensor::from_vec(values, shape, device)
 }
 
+/// The elements of a tensor of numbers of eight bits as `T`, whose values are in a table.
+fn looked_up<T: Float>(
+    bytes: &[u8],
+    values: &[f32; 256],
+    shape: &[usize],
+    device: &Device,
+) -> candle_core::Result<Tensor> {
+    let elements = converted::<T, 1>(bytes, |from, to| {
+        for (to, [from]) in to.iter_mut().zip(from) {
+            *to = values[usize::from(*from)];
+        }
+    });
+    Tensor::from_vec(elements, shape, device)
+}
+
 /// The numbers of a tensor in blocks as `T`, without a copy of all of them in f32.
-fn dequantized<T: Float>(kind: BlockType, bytes: &[u8], shape: &[usize], device: &Device) -> Result<Tensor> {
+fn dequantized<T: Float>(
+    kind: BlockType,
+    bytes: &[u8],
+    shape: &[usize],
+    device: &Device,
+) -> candle_core::Result<Tensor> {
     // Whole blocks of every type, and so all that are converted at a time.
     const VALUES: usize = BLOCK;
     let mut values = vec![T::zero(); bytes.len() / kind.block_bytes() * kind.block_values()];
@@ -209,25 +283,6 @@ fn converted<T: Float, const WIDTH: usize>(
     result
 }
 
-/// Copies elements of `width` bytes, which lie `strides` elements apart in `bytes`, into row-major order.
-pub(super) fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], width: usize) -> Vec<u8> {
-    let count: usize = shape.iter().product();
-    let mut gathered = Vec::with_capacity(count * width);
-    let mut index = vec![0; shape.len()];
-    for _ in 0..count {
-        let position: usize = index.iter().zip(strides).map(|(index, stride)| index * stride).sum();
-        gathered.extend_from_slice(bytes.get(position * width..(position + 1) * width).unwrap_or_default());
-        for (index, size) in index.iter_mut().zip(shape).rev() {
-            *index += 1;
-            if *index < *size {
-                break;
-            }
-            *index = 0;
-        }
-    }
-    gathered
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,9 +291,8 @@ mod tests {
 
     fn read(bytes: Vec<u8>, stored: Dtype, dtype: DType) -> Tensor {
         let shape = vec![bytes.len() * 8 / stored.bitsize()];
-        let dtype_in_file = ElementType::Plain(stored);
-        let tensor = StoredTensor { dtype: dtype_in_file, shape, strides: None, bytes: 0..bytes.len() };
-        read_tensor(&bytes, &tensor, dtype, &Device::Cpu).unwrap().unwrap()
+        let tensor = StoredTensor::plain(ElementType::Plain(stored), shape, 0..bytes.len());
+        read_tensor(&bytes, &tensor, dtype, &Device::Cpu).unwrap()
     }
 
     /// The bytes of `count` numbers in each floating-point type.
@@ -279,20 +333,46 @@ mod tests {
     }
 
     #[test]
-    fn types_without_conversion_are_told() {
-        let tensor = StoredTensor {
-            dtype: ElementType::Plain(Dtype::C64),
-            shape: vec![1],
-            strides: None,
-            bytes: 0..8,
+    fn integers_of_every_width_become_numbers() {
+        let numbers = |bytes: &[u8], stored| {
+            let found = read(bytes.to_vec(), stored, DType::F32).to_vec1::<f32>().unwrap();
+            assert_eq!(found.len(), 2, "{stored}");
+            (found[0], found[1])
         };
-        assert!(read_tensor(&[0; 8], &tensor, DType::F32, &Device::Cpu).unwrap().is_none());
+        assert_eq!(numbers(&[0x80, 0x7f], Dtype::I8), (-128., 127.));
+        assert_eq!(numbers(&[0, 1], Dtype::BOOL), (0., 1.));
+        assert_eq!(numbers(&[0x00, 0x80, 0xff, 0xff], Dtype::I16), (-32768., -1.));
+        assert_eq!(numbers(&[0x00, 0x80, 0xff, 0xff], Dtype::U16), (32768., 65535.));
+        let large = [1u64, u64::MAX].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+        assert_eq!(numbers(&large, Dtype::U64), (1., i64::MAX as f32));
     }
 
     #[test]
-    fn strided_elements_are_gathered() {
-        // The transpose of [[0, 1, 2], [3, 4, 5]].
-        let bytes = [0u8, 1, 2, 3, 4, 5];
-        assert_eq!(gather(&bytes, &[3, 2], &[1, 3], 1), [0, 3, 1, 4, 2, 5]);
+    fn numbers_of_eight_bits_convert_to_every_type_of_floats() {
+        for stored in [Dtype::F8_E4M3, Dtype::F8_E5M2, Dtype::F8_E4M3FNUZ, Dtype::F8_E5M2FNUZ, Dtype::F8_E8M0]
+        {
+            let values = float8::values(stored).unwrap();
+            for dtype in [DType::F32, DType::F16, DType::BF16] {
+                let found = read((0..=255).collect(), stored, dtype);
+                assert_eq!(found.dtype(), dtype);
+                let found = found.to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
+                let expected = Tensor::new(&values, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+                let expected = expected.to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
+                let same = |(a, b): (&f32, &f32)| a == b || a.is_nan() && b.is_nan();
+                assert!(found.iter().zip(&expected).all(same), "{stored} {dtype:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn types_without_conversion_are_told() {
+        for (dtype, bits) in [(Dtype::C64, 64), (Dtype::F4, 4), (Dtype::F6_E2M3, 6)] {
+            let tensor = StoredTensor::plain(ElementType::Plain(dtype), vec![4], 0..bits / 2);
+            let failure = read_tensor(&[0; 32], &tensor, DType::F32, &Device::Cpu).unwrap_err();
+            assert_eq!(
+                failure.to_string(),
+                format!("its elements are of type {dtype}, which has no conversion")
+            );
+        }
     }
 }

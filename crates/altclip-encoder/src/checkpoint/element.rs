@@ -24,17 +24,32 @@ impl ElementType {
         }
     }
 
+    /// Whether it is a type of numbers of eight bits with a fraction.
+    pub fn is_float8(self) -> bool {
+        matches!(
+            self,
+            Self::Plain(
+                Dtype::F8_E4M3 | Dtype::F8_E5M2 | Dtype::F8_E4M3FNUZ | Dtype::F8_E5M2FNUZ | Dtype::F8_E8M0
+            )
+        )
+    }
+
     pub fn is_float(self) -> bool {
         match self {
-            Self::Plain(dtype) => matches!(dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16),
+            Self::Plain(dtype) => {
+                matches!(dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) || self.is_float8()
+            }
             Self::Blocks(_) => true,
         }
     }
 }
 
-/// The number of elements of a shape, or `None` if they are too many to count.
+/// The number of elements of a shape, or `None` if they are too many to count. Of an empty tensor, too, the other sides
+/// must be countable, because strides are their products.
 pub(super) fn element_count(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size))
+    let product = shape.iter().try_fold(1usize, |product, size| product.checked_mul((*size).max(1)))?;
+    let is_empty = shape.contains(&0);
+    isize::try_from(product).ok().map(|_| if is_empty { 0 } else { product })
 }
 
 impl fmt::Display for ElementType {

@@ -2,29 +2,38 @@
 
 use std::collections::BTreeMap;
 
-use super::{StoredTensor, gguf, pickle, safetensors};
+use super::stored::Listing;
+use super::{gguf, pickle, safetensors};
 use crate::error::{Error, Result};
 use crate::source::FileData;
 
 /// What a clone of a repository without Git LFS holds in place of every large file.
 const GIT_LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec";
+/// How much of a file is looked at to tell that it is text, and how much of that an error repeats.
+const LOOKED_AT: usize = 512;
+const REPEATED: usize = 60;
+/// What files begin with that are packed, and how to name them.
+const PACKED: [(&[u8], &str); 4] = [
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"\x28\xb5\x2f\xfd", "packed by zstd"),
+];
 
 /// The table of contents of a weight file.
 ///
-/// Its name's ending says what it should be, so that a damaged file is held to that; otherwise its first bytes do.
-pub(super) fn read(file: &FileData) -> Result<Vec<(String, StoredTensor)>> {
-    let tensors = if file.is_empty() {
-        Err("the file is empty".to_owned())
-    } else if file.starts_with(GIT_LFS_POINTER) {
-        Err("the file is a Git LFS pointer, not the weights (`git lfs pull` fetches them)".to_owned())
-    } else {
-        match Format::of(file) {
+/// Its first bytes say what it is, whatever its name; where they do not, its ending says what it should be, so that a
+/// damaged file is held to that.
+pub(super) fn read(file: &FileData) -> Result<Listing> {
+    let listing = match not_weights(file) {
+        Some(problem) => Err(problem),
+        None => match Format::of(file) {
             Format::Pickle => pickle::read(file),
             Format::Gguf => gguf::read(file),
             Format::Safetensors => safetensors::read(file),
-        }
+        },
     };
-    tensors.map_err(|problem| Error::format(file.name(), problem))
+    listing.map_err(|problem| Error::format(file.name(), problem))
 }
 
 /// What a file says about itself beside its tensors.
@@ -45,13 +54,53 @@ enum Format {
 
 impl Format {
     fn of(file: &FileData) -> Self {
+        if file.starts_with(gguf::MAGIC) {
+            return Self::Gguf;
+        }
+        if pickle::recognises(file) {
+            return Self::Pickle;
+        }
+        if safetensors::recognises(file) {
+            return Self::Safetensors;
+        }
         match file.name().rsplit_once('.').map(|(_, ending)| ending) {
-            Some("safetensors") => Self::Safetensors,
             Some("gguf") => Self::Gguf,
             Some("bin" | "ckpt" | "pt" | "pth") => Self::Pickle,
-            _ if file.starts_with(gguf::MAGIC) => Self::Gguf,
-            _ if pickle::recognises(file) => Self::Pickle,
             _ => Self::Safetensors,
         }
     }
+}
+
+/// Why a file holds no weights at all, if that can be told: downloads that went wrong have the name of what they should be.
+fn not_weights(file: &[u8]) -> Option<String> {
+    if file.is_empty() {
+        return Some("the file is empty".to_owned());
+    }
+    if file.starts_with(GIT_LFS_POINTER) {
+        return Some("is a Git LFS pointer: the weights were not downloaded; run git lfs pull".to_owned());
+    }
+    if let Some((_, what)) = PACKED.iter().find(|(magic, _)| file.starts_with(magic)) {
+        return Some(format!("is {what}, expected weights: unpack it first"));
+    }
+    let beginning = &file[..file.len().min(LOOKED_AT)];
+    let text = match str::from_utf8(beginning) {
+        Ok(text) => text,
+        // Cut in the middle of a letter.
+        Err(error) if error.error_len().is_none() => {
+            str::from_utf8(&beginning[..error.valid_up_to()]).ok()?
+        }
+        Err(_) => return None,
+    };
+    let is_text = !text.chars().any(|char| char.is_control() && !char.is_whitespace());
+    let text = text.trim_start_matches('\u{feff}').trim();
+    let lower = text.get(..text.len().min(LOOKED_AT))?.to_ascii_lowercase();
+    if lower.starts_with("<!doctype html") || lower.starts_with("<html") {
+        return Some("is a web page, not weights: the download got a page in their place".to_owned());
+    }
+    // Protocol 0 of a pickle is text as well, and no safetensors or GGUF file is.
+    (is_text && !pickle::recognises(file)).then(|| {
+        let line: String =
+            text.chars().take(REPEATED).map(|char| if char.is_control() { ' ' } else { char }).collect();
+        format!("is text, not weights: it begins with {line:?}")
+    })
 }

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use fused_ops::BlockType;
 use safetensors::Dtype;
 
-use super::StoredTensor;
 use super::element::{ElementType, element_count};
+use super::stored::{Listing, StoredTensor};
 
 pub(super) const MAGIC: &[u8; 4] = b"GGUF";
 /// The version that is written. Version 2 differs only in that it is never big-endian; version 1 was soon given up.
@@ -80,7 +80,7 @@ fn element_type(number: u32) -> Option<ElementType> {
 }
 
 /// Reads the table of contents, and checks it against the length of the file. An error is what is wrong with the file.
-pub(super) fn read(file: &[u8]) -> Result<Vec<(String, StoredTensor)>, String> {
+pub(super) fn read(file: &[u8]) -> Result<Listing, String> {
     let mut reader = Reader::new(file)?;
     let (tensors, values) = (reader.u64("the number of tensors")?, reader.u64("the number of metadata")?);
     let mut alignment = DEFAULT_ALIGNMENT;
@@ -100,6 +100,7 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, StoredTensor)>, String> {
         }
     }
 
+    let mut listing = Listing::default();
     let mut places = Vec::new();
     let mut names = HashSet::new();
     for _ in 0..tensors {
@@ -107,12 +108,14 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, StoredTensor)>, String> {
         if !names.insert(name) {
             return Err(format!("tensor {name} comes twice"));
         }
-        places.push((name, reader.tensor(name)?));
+        match reader.tensor(name)? {
+            Ok(place) => places.push((name, place)),
+            Err(problem) => listing.unreadable.push((name.to_owned(), problem)),
+        }
     }
     let data_start = reader.at.next_multiple_of(alignment);
 
     places.sort_by_key(|(_, place)| place.offset);
-    let mut stored = Vec::with_capacity(places.len());
     let mut end = 0;
     for (name, Place { mut shape, dtype, size, offset }) in places {
         let start = usize::try_from(offset).ok().and_then(|offset| data_start.checked_add(offset));
@@ -135,9 +138,9 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, StoredTensor)>, String> {
             }
             shape = own;
         }
-        stored.push((name.to_owned(), StoredTensor { dtype, shape, strides: None, bytes }));
+        listing.tensors.push((name.to_owned(), StoredTensor::plain(dtype, shape, bytes)));
     }
-    Ok(stored)
+    Ok(listing)
 }
 
 /// The texts that the file says about itself. It has been read once, so that its table is whole.
@@ -280,8 +283,8 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| size(self.u32(key)?).ok_or_else(problem)).collect()
     }
 
-    /// What follows the name of a tensor.
-    fn tensor(&mut self, name: &str) -> Result<Place, String> {
+    /// What follows the name of a tensor; or why it cannot be read, where only its type is in the way.
+    fn tensor(&mut self, name: &str) -> Result<Result<Place, String>, String> {
         let what = format!("tensor {name}");
         let dimensions = self.u32(&what)? as usize;
         if dimensions > MOST_DIMENSIONS {
@@ -296,14 +299,16 @@ impl<'a> Reader<'a> {
         let row = shape.first().copied().unwrap_or(1);
         shape.reverse();
         let (number, offset) = (self.u32(&what)?, self.u64(&what)?);
-        let dtype = element_type(number).ok_or_else(|| {
-            format!("{what}: its numbers are of ggml's type {number}, which cannot be read (q4_0 to q8_0 and q2_k to q6_k can)")
-        })?;
+        let Some(dtype) = element_type(number) else {
+            return Ok(Err(format!(
+                "its numbers are of ggml's type {number}, which cannot be read (q4_0 to q8_0 and q2_k to q6_k can)"
+            )));
+        };
         let size = dtype
             .bytes_of(row)
             .and_then(|_| dtype.bytes_of(element_count(&shape)?))
             .ok_or_else(|| format!("{what}: shape {shape:?} of {dtype} is no whole number of bytes"))?;
-        Ok(Place { shape, dtype, size, offset })
+        Ok(Ok(Place { shape, dtype, size, offset }))
     }
 }
 
@@ -319,179 +324,4 @@ fn value_size(kind: u32) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NAME: &str = "a.weight";
-
-    /// A file piece by piece, so that each can be wrong.
-    #[derive(Clone)]
-    struct File {
-        version: u32,
-        metadata: Vec<Vec<u8>>,
-        tensors: Vec<Vec<u8>>,
-        data: usize,
-    }
-
-    fn string(text: &str) -> Vec<u8> {
-        [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
-    }
-
-    fn value(key: &str, kind: u32, value: &[u8]) -> Vec<u8> {
-        [&string(key)[..], &kind.to_le_bytes(), value].concat()
-    }
-
-    fn array(kind: u32, count: u64, values: &[u8]) -> Vec<u8> {
-        [&kind.to_le_bytes()[..], &count.to_le_bytes(), values].concat()
-    }
-
-    fn tensor(name: &str, shape: &[u64], number: u32, offset: u64) -> Vec<u8> {
-        let mut bytes = string(name);
-        bytes.extend((shape.len() as u32).to_le_bytes());
-        shape.iter().for_each(|size| bytes.extend(size.to_le_bytes()));
-        bytes.extend(number.to_le_bytes());
-        bytes.extend(offset.to_le_bytes());
-        bytes
-    }
-
-    impl File {
-        /// One tensor (2, 32) of q8_0.
-        fn good() -> Self {
-            let tensors = vec![tensor(NAME, &[32, 2], 8, 0)];
-            Self { version: 3, metadata: Vec::new(), tensors, data: 68 }
-        }
-
-        fn of_tensors(tensors: &[Vec<u8>], data: usize) -> Self {
-            Self { tensors: tensors.to_vec(), data, ..Self::good() }
-        }
-
-        fn of_metadata(metadata: &[Vec<u8>]) -> Self {
-            Self { metadata: metadata.to_vec(), ..Self::good() }
-        }
-
-        fn bytes(&self) -> Vec<u8> {
-            let mut bytes = [&MAGIC[..], &self.version.to_le_bytes()].concat();
-            bytes.extend((self.tensors.len() as u64).to_le_bytes());
-            bytes.extend((self.metadata.len() as u64).to_le_bytes());
-            bytes.extend(self.metadata.concat());
-            bytes.extend(self.tensors.concat());
-            bytes.resize(bytes.len().next_multiple_of(DEFAULT_ALIGNMENT) + self.data, 0);
-            bytes
-        }
-
-        fn read(&self) -> Result<Vec<(String, StoredTensor)>, String> {
-            read(&self.bytes())
-        }
-    }
-
-    #[track_caller]
-    fn refused(file: &File, expected: &str) {
-        let error = file.read().unwrap_err();
-        assert!(error.contains(expected), "{error}");
-    }
-
-    #[test]
-    fn types_have_one_number() {
-        for number in 0..64 {
-            if let Some(element) = element_type(number) {
-                assert_eq!(type_number(element), Some(number));
-            }
-        }
-        assert_eq!(element_type(8), Some(ElementType::Blocks(BlockType::Q8_0)));
-        assert_eq!(element_type(31), None);
-    }
-
-    #[test]
-    fn rows_come_last_in_a_shape() {
-        let stored = File::good().read().unwrap();
-        let (name, tensor) = &stored[0];
-        assert_eq!((name.as_str(), tensor.shape.as_slice(), tensor.bytes.len()), (NAME, &[2, 32][..], 68));
-        assert!(File { version: 2, ..File::good() }.read().is_ok());
-    }
-
-    #[test]
-    fn a_shape_of_its_own_is_beside_it() {
-        let shape = |sizes: &[u32]| {
-            let values: Vec<u8> = sizes.iter().flat_map(|size| size.to_le_bytes()).collect();
-            let key = format!("{SHAPE_KEY}{NAME}");
-            File::of_metadata(&[value(&key, value::ARRAY, &array(value::INT32, sizes.len() as u64, &values))])
-        };
-        assert_eq!(shape(&[2, 4, 4, 2]).read().unwrap()[0].1.shape, [2, 4, 4, 2]);
-        refused(&shape(&[2, 4, 4, 3]), "is no shape of [2, 32]");
-        refused(&shape(&[2, u32::MAX]), "expected an array");
-        refused(&shape(&[1; 9]), "at most 8 sizes");
-    }
-
-    #[test]
-    fn metadata_are_gone_over() {
-        let nothing = array(0, 0, &[]);
-        let nested = (0..DEEPEST_ARRAY).fold(nothing, |inner, _| array(value::ARRAY, 1, &inner));
-        let texts = File::of_metadata(&[
-            value("a.flag", 7, &[1]),
-            value("a.text", value::STRING, &string("猫")),
-            value("a.texts", value::ARRAY, &array(value::STRING, 2, &[string("x"), string("")].concat())),
-            value("a.numbers", value::ARRAY, &array(12, 2, &[0; 16])),
-            value(ALIGNMENT_KEY, value::UINT32, &64u32.to_le_bytes()),
-        ]);
-        let mut bytes = texts.bytes();
-        bytes.resize(bytes.len() + 64, 0);
-        assert!(read(&bytes).is_ok());
-        assert_eq!(metadata(&bytes), BTreeMap::from([("a.text".to_owned(), "猫".to_owned())]));
-
-        refused(&File::of_metadata(&[value("a", value::ARRAY, &nested)]), "4 deep");
-        refused(&File::of_metadata(&[value("a", 13, &[])]), "is of type 13");
-        let endless = |kind| File::of_metadata(&[value("a", value::ARRAY, &array(kind, u64::MAX, &[]))]);
-        for kind in [0, 12, value::STRING, value::ARRAY] {
-            assert!(endless(kind).read().is_err(), "{kind}");
-        }
-        let long = u64::MAX.to_le_bytes();
-        refused(&File::of_metadata(&[value("a", value::STRING, &long)]), "truncated");
-        let name = "a".repeat(LONGEST_NAME + 1);
-        refused(&File::of_metadata(&[value(&name, 0, &[0])]), "65535 are allowed");
-        for alignment in [0u32, 4, 12, 1 << 30] {
-            let bytes = alignment.to_le_bytes();
-            refused(&File::of_metadata(&[value(ALIGNMENT_KEY, value::UINT32, &bytes)]), "a multiple of 8");
-        }
-    }
-
-    #[test]
-    fn a_file_cut_anywhere_is_refused() {
-        let bytes = File::of_metadata(&[value("a.text", value::STRING, &string("abc"))]).bytes();
-        for length in 0..bytes.len() {
-            assert!(read(&bytes[..length]).is_err(), "{length}");
-        }
-        assert!(read(&bytes).is_ok());
-    }
-
-    #[test]
-    fn tensors_that_cannot_be_are_named() {
-        let one =
-            |shape: &[u64], number, offset| File::of_tensors(&[tensor(NAME, shape, number, offset)], 4096);
-        refused(&one(&[31, 2], 8, 0), "tensor a.weight: shape [2, 31] of q8_0 is no whole number of bytes");
-        // Half a block in each row, though not in all.
-        refused(&one(&[16, 2], 8, 0), "no whole number of bytes");
-        refused(&one(&[32, 1 << 40, 1 << 40], 0, 0), "no whole number of bytes");
-        refused(&one(&[u64::MAX], 0, 0), "no whole number of bytes");
-        refused(&one(&[1; 5], 0, 0), "has 5 dimensions");
-        refused(&one(&[32], 16, 0), "ggml's type 16");
-        refused(&one(&[32], 0, 8), "begins at 8");
-        refused(&one(&[32], 0, 1 << 20), "the file is truncated: tensor a.weight takes 128 bytes");
-        refused(&one(&[32], 0, u64::MAX - 31), "the file is truncated");
-        let two = |offset| File::of_tensors(&[tensor("a", &[32], 0, 0), tensor("b", &[32], 0, offset)], 4096);
-        assert!(two(128).read().is_ok() && two(256).read().is_ok());
-        refused(&two(96), "tensor b: begins at 96");
-        let same = File::of_tensors(&[tensor("a", &[8], 0, 0), tensor("a", &[8], 0, 32)], 4096);
-        refused(&same, "tensor a comes twice");
-    }
-
-    #[test]
-    fn other_files_are_told() {
-        refused(&File { version: 1, ..File::good() }, "GGUF of version 1, expected 2 or 3");
-        refused(&File { version: 3u32.swap_bytes(), ..File::good() }, "version 3, big-endian");
-        assert!(read(b"GGUX").unwrap_err().contains("expected a GGUF file"));
-        // A count without tensors: no memory is asked for them.
-        let mut bytes = File::good().bytes();
-        bytes[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
-        assert!(read(&bytes).is_err());
-    }
-}
+mod tests;

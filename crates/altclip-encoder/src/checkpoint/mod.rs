@@ -5,18 +5,21 @@
 //! files until a model asks for them, by name and shape, through a [`VarBuilder`].
 
 mod backend;
+mod contents;
 mod convert;
 mod element;
 mod file;
+mod float8;
 mod gguf;
 mod legacy_names;
 mod pickle;
 mod safetensors;
+mod scales;
 mod sharded;
+mod stored;
 mod survey;
 mod write;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -29,10 +32,11 @@ use fused_ops::BlockType;
 use crate::error::{Error, Result};
 use crate::source::{FileData, ModelSource};
 
-use element::{ElementType, element_count};
+use contents::{Contents, Tables};
+use element::ElementType;
 pub use sharded::ShardIndex;
 use survey::Asked;
-pub use survey::{Misshapen, Missing, PartReport, Survey};
+pub use survey::{Misshapen, Missing, PartReport, Survey, Unreadable};
 pub use write::{NumberType, TensorToWrite, write_gguf, write_safetensors};
 
 /// The names that weights go by, in the order in which they are looked for. `pytorch_model` is transformers' name and
@@ -61,36 +65,6 @@ pub struct Checkpoint {
     contents: Arc<Contents>,
     /// Where a survey notes what is asked for; then no weights are read.
     asked: Option<Asked>,
-}
-
-struct Contents {
-    /// What to call the whole in an error: the one file, or the index of the shards.
-    name: String,
-    files: Arc<[FileData]>,
-    tensors: BTreeMap<String, Located>,
-    /// From the name that a model asks for to the name in the file, where they differ.
-    name_in_file: Option<NameInFile>,
-}
-
-type NameInFile = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
-
-/// A tensor and the number of its file in [`Contents::files`].
-#[derive(Clone)]
-struct Located {
-    file: usize,
-    tensor: StoredTensor,
-}
-
-/// One tensor as it lies in its file. What it says about the file has been checked against the file.
-#[derive(Clone, Debug, PartialEq)]
-struct StoredTensor {
-    dtype: ElementType,
-    shape: Vec<usize>,
-    /// Distances between neighbours along each dimension, in elements; `None` if the elements lie one after the other
-    /// in row-major order.
-    strides: Option<Vec<usize>>,
-    /// From the first to the last byte in the file.
-    bytes: std::ops::Range<usize>,
 }
 
 impl Checkpoint {
@@ -166,16 +140,13 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Format`] when the file is damaged.
     pub fn from_data(file: FileData) -> Result<Self> {
-        let tensors = file::read(&file)?
-            .into_iter()
-            .map(|(name, tensor)| (name, Located { file: 0, tensor }))
-            .collect();
-        Ok(Self::of(file.name().to_owned(), vec![file], tensors))
+        let mut tables = Tables::default();
+        tables.add(0, file::read(&file)?);
+        Ok(Self::of(file.name().to_owned(), vec![file], tables))
     }
 
-    fn of(name: String, files: Vec<FileData>, tensors: BTreeMap<String, Located>) -> Self {
-        let contents = Contents { name, files: files.into(), tensors, name_in_file: None };
-        Self { contents: Arc::new(contents), asked: None }
+    fn of(name: String, files: Vec<FileData>, tables: Tables) -> Self {
+        Self { contents: Arc::new(Contents::new(name, files, tables)), asked: None }
     }
 
     /// The tensors whose names begin with `prefix`, for a model that knows them by other names: `name_in_file` gives for
@@ -187,13 +158,7 @@ impl Checkpoint {
         prefix: &str,
         name_in_file: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        let of_part = self.contents.tensors.iter().filter(|(name, _)| name.starts_with(prefix));
-        let contents = Contents {
-            name: self.contents.name.clone(),
-            files: self.contents.files.clone(),
-            tensors: of_part.map(|(name, located)| (name.clone(), located.clone())).collect(),
-            name_in_file: Some(Box::new(name_in_file)),
-        };
+        let contents = self.contents.part(prefix, Box::new(name_in_file));
         Self { contents: Arc::new(contents), asked: None }
     }
 
@@ -226,12 +191,18 @@ impl Checkpoint {
 
     /// The names of all tensors, sorted.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.contents.tensors.keys().map(String::as_str)
+        self.contents.tables.tensors.keys().map(String::as_str)
+    }
+
+    /// The tensors that are there but cannot be read, such as sparse ones, with the reason of each, sorted by name. They are
+    /// not among the [`names`](Self::names), and an error to whoever asks for one.
+    pub fn unreadable(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.contents.tables.unreadable.iter().map(|(name, problem)| (name.as_str(), problem.as_str()))
     }
 
     /// Whether there is a tensor of this name, or of the older name that it once had.
     pub fn contains(&self, name: &str) -> bool {
-        self.contents.find(name).is_some()
+        self.contents.contains(name)
     }
 
     /// The shape of a tensor.
@@ -242,6 +213,7 @@ impl Checkpoint {
     /// The type of a tensor's elements in the file; `None` also if candle has no such type.
     pub fn dtype(&self, name: &str) -> Option<DType> {
         match self.contents.find(name)?.tensor.dtype {
+            ElementType::Plain(::safetensors::Dtype::F8_E4M3) => Some(DType::F8E4M3),
             ElementType::Plain(dtype) => convert::candle_dtype(dtype),
             ElementType::Blocks(_) => None,
         }
@@ -292,78 +264,7 @@ impl Checkpoint {
 
 impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Checkpoint({}, {} tensors)", self.contents.name, self.contents.tensors.len())
-    }
-}
-
-impl Contents {
-    fn find(&self, name: &str) -> Option<&Located> {
-        self.find_entry(name).map(|(_, located)| located)
-    }
-
-    /// A tensor with the name that it has in the file.
-    fn find_entry(&self, name: &str) -> Option<(&String, &Located)> {
-        let name = self.name_in_file(name)?;
-        let entry = self.tensors.get_key_value(&*name);
-        entry.or_else(|| self.tensors.get_key_value(&legacy_names::legacy_name(&name)?))
-    }
-
-    fn name_in_file<'n>(&self, name: &'n str) -> Option<Cow<'n, str>> {
-        match &self.name_in_file {
-            Some(name_in_file) => name_in_file(name).map(Cow::Owned),
-            None => Some(Cow::Borrowed(name)),
-        }
-    }
-
-    fn get(&self, name: &str) -> Result<&Located> {
-        self.find(name).ok_or_else(|| {
-            let name = self.name_in_file(name).unwrap_or(Cow::Borrowed(name));
-            let nearest = nearest(&name, self.tensors.keys());
-            Error::MissingTensor { name: name.into_owned(), file: self.name.clone(), nearest }
-        })
-    }
-
-    /// The weight whose blocks `name` asks for, with their type and its name, if there is one and its rows are whole blocks.
-    fn find_blocks<'n>(&self, name: &'n str) -> Option<(BlockType, &'n str, &Located)> {
-        let (weight, kind) = name.rsplit_once('.')?;
-        let kind = kind.parse::<BlockType>().ok()?;
-        let located = self.find(weight)?;
-        let [_, row @ ..] = located.tensor.shape.as_slice() else { return None };
-        let is_in_rows = element_count(row).and_then(|row| kind.bytes_of(row)).is_some();
-        (located.tensor.dtype == ElementType::Blocks(kind) && is_in_rows).then_some((kind, weight, located))
-    }
-
-    fn get_shaped(&self, name: &str, shape: &[usize]) -> Result<&Located> {
-        let located = self.get(name)?;
-        if located.tensor.shape != shape {
-            return Err(Error::ShapeMismatch {
-                name: self.name_in_file(name).unwrap_or(Cow::Borrowed(name)).into_owned(),
-                file: self.file(located).name().to_owned(),
-                found: located.tensor.shape.clone(),
-                expected: shape.to_vec(),
-            });
-        }
-        Ok(located)
-    }
-
-    fn load(&self, located: &Located, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        let file = self.file(located);
-        let tensor = convert::read_tensor(file, &located.tensor, dtype, device);
-        file.release(&located.tensor.bytes);
-        tensor?.ok_or_else(|| {
-            Error::format(
-                file.name(),
-                format!(
-                    "tensor {name}: its elements are of type {}, which has no conversion",
-                    located.tensor.dtype
-                ),
-            )
-        })
-    }
-
-    fn file(&self, located: &Located) -> &FileData {
-        // The numbers come from this very list.
-        &self.files[located.file]
+        write!(f, "Checkpoint({}, {} tensors)", self.contents.name, self.contents.tables.tensors.len())
     }
 }
 
@@ -378,21 +279,4 @@ fn with_variant(file: &str, variant: &str) -> String {
         Some((stem, ending)) => format!("{stem}.{variant}.{ending}"),
         None => format!("{file}.{variant}"),
     }
-}
-
-/// The one of `names` most like `name`, if it is alike enough to be worth telling.
-fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> Option<String> {
-    // A checkpoint of billions of parameters has thousands of names, none longer than a line. More is no honest file.
-    const MOST_NAMES: usize = 20_000;
-    const LONGEST_NAME: usize = 200;
-    names
-        .take(MOST_NAMES)
-        .filter(|other| other.len() <= LONGEST_NAME)
-        .map(|other| (strsim::levenshtein(name, other), other))
-        // Very different names, too, when one has only lost or gained what stands before: `text_model.`, `module.`.
-        .filter(|(distance, other)| {
-            *distance <= name.len() / 3 || other.ends_with(name) || name.ends_with(other.as_str())
-        })
-        .min()
-        .map(|(_, other)| other.clone())
 }

@@ -6,12 +6,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use safetensors::tensor::TensorInfo;
+use safetensors::Dtype;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::value::StrDeserializer;
+use serde::de::{Deserializer, Error as _, IgnoredAny, IntoDeserializer, MapAccess, Visitor};
+use serde_json::Value;
 
-use super::StoredTensor;
 use super::element::{ElementType, element_count};
+use super::stored::{Listing, StoredTensor};
 
 /// The bytes that hold the length of the header.
 const LENGTH: usize = size_of::<u64>();
@@ -20,7 +22,7 @@ const LONGEST_HEADER: u64 = 100_000_000;
 const METADATA: &str = "__metadata__";
 
 /// Reads the header, and checks it against the length of the file. An error is what is wrong with the file.
-pub(super) fn read(file: &[u8]) -> Result<Vec<(String, StoredTensor)>, String> {
+pub(super) fn read(file: &[u8]) -> Result<Listing, String> {
     let (length, rest) = file.split_first_chunk::<LENGTH>().ok_or_else(|| {
         format!("expected a safetensors file, found {} bytes, too few for a header", file.len())
     })?;
@@ -40,7 +42,7 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, StoredTensor)>, String> {
     tensors.sort_by_key(|(_, info)| info.data_offsets);
     let data_start = file.len() - data.len();
     let mut end = 0;
-    let mut stored = Vec::with_capacity(tensors.len());
+    let mut listing = Listing::default();
     for (name, info) in tensors {
         let (from, to) = info.data_offsets;
         if from != end || to < from {
@@ -49,9 +51,17 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, StoredTensor)>, String> {
                 [from, to]
             ));
         }
-        let size = byte_size(&info).ok_or_else(|| {
-            format!("tensor {name}: shape {:?} of {} is no whole number of bytes", info.shape, info.dtype)
-        })?;
+        end = to;
+        let Some(dtype) = info.dtype() else {
+            let problem = format!("its elements are of type {}, which is not known", info.dtype);
+            listing.unreadable.push((name, problem));
+            continue;
+        };
+        let dtype = ElementType::Plain(dtype);
+        let size =
+            element_count(&info.shape).and_then(|elements| dtype.bytes_of(elements)).ok_or_else(|| {
+                format!("tensor {name}: shape {:?} of {} is no whole number of bytes", info.shape, info.dtype)
+            })?;
         if size != to - from {
             return Err(format!(
                 "tensor {name}: shape {:?} of {} takes {size} bytes, but its data_offsets {:?} span {}",
@@ -61,11 +71,9 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, StoredTensor)>, String> {
                 to - from
             ));
         }
-        end = to;
         // Whether the sums stay in range is known once `end` is compared with the length of the data, below.
         let bytes = data_start.saturating_add(from)..data_start.saturating_add(to);
-        let dtype = ElementType::Plain(info.dtype);
-        stored.push((name, StoredTensor { dtype, shape: info.shape, strides: None, bytes }));
+        listing.tensors.push((name, StoredTensor::plain(dtype, info.shape, bytes)));
     }
     if end > data.len() {
         return Err(format!(
@@ -76,30 +84,56 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, StoredTensor)>, String> {
     if end < data.len() {
         return Err(format!("its tensors take {end} bytes, but {} are there", data.len()));
     }
-    Ok(stored)
+    Ok(listing)
 }
 
-/// What the file says about itself. It has been read once, so that its header is whole.
+/// Whether `file` begins as a safetensors file does.
+pub(super) fn recognises(file: &[u8]) -> bool {
+    let header = file.split_first_chunk::<LENGTH>().filter(|(length, rest)| {
+        let length = u64::from_le_bytes(**length);
+        length <= LONGEST_HEADER && length <= rest.len() as u64
+    });
+    header.is_some_and(|(_, rest)| rest.trim_ascii_start().first() == Some(&b'{'))
+}
+
+/// What the file says about itself, as texts; what is no text there, as JSON. It has been read once, so that its header is
+/// whole.
 pub(super) fn metadata(file: &[u8]) -> BTreeMap<String, String> {
     #[derive(Deserialize)]
     struct Metadata {
         #[serde(rename = "__metadata__", default)]
-        metadata: BTreeMap<String, String>,
+        metadata: Value,
     }
 
     let header = file.split_first_chunk::<LENGTH>().and_then(|(length, rest)| {
         let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
         serde_json::from_slice::<Metadata>(rest.get(..length)?).ok()
     });
-    header.map(|header| header.metadata).unwrap_or_default()
+    let Some(Metadata { metadata: Value::Object(entries) }) = header else { return BTreeMap::new() };
+    let text = |value| match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    entries.into_iter().map(|(key, value)| (key, text(value))).collect()
 }
 
-/// The bytes that a tensor takes, or `None` if the number overflows or is not whole.
-fn byte_size(info: &TensorInfo) -> Option<usize> {
-    ElementType::Plain(info.dtype).bytes_of(element_count(&info.shape)?)
+/// What a header says of a tensor.
+#[derive(PartialEq, Deserialize)]
+struct TensorInfo {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (usize, usize),
 }
 
-/// The tensors that a header lists. Unlike a `HashMap`, it refuses a name that comes twice.
+impl TensorInfo {
+    /// The type of its elements, if the format has it today.
+    fn dtype(&self) -> Option<Dtype> {
+        let name: StrDeserializer<'_, serde::de::value::Error> = self.dtype.as_str().into_deserializer();
+        Dtype::deserialize(name).ok()
+    }
+}
+
+/// The tensors that a header lists. Unlike a `HashMap`, it refuses a name that comes twice for different tensors.
 struct Header(Vec<(String, TensorInfo)>);
 
 impl<'de> Deserialize<'de> for Header {
@@ -121,13 +155,15 @@ impl<'de> Visitor<'de> for HeaderVisitor {
         let mut tensors = HashMap::new();
         while let Some(name) = map.next_key::<String>()? {
             if name == METADATA {
-                map.next_value::<HashMap<String, String>>()?;
+                // Null and numbers have been seen there, too, and no tensor needs it.
+                map.next_value::<IgnoredAny>()?;
                 continue;
             }
             let info = map
                 .next_value::<TensorInfo>()
                 .map_err(|error| A::Error::custom(format!("tensor {name}: {error}")))?;
-            if tensors.contains_key(&name) {
+            // The same again changes nothing.
+            if tensors.get(&name).is_some_and(|other| *other != info) {
                 return Err(A::Error::custom(format!("tensor {name} comes twice")));
             }
             tensors.insert(name, info);

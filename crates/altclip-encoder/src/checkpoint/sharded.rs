@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Checkpoint, Located, file};
+use super::contents::Tables;
+use super::stored::Listing;
+use super::{Checkpoint, file};
 use crate::config::parse_json;
 use crate::error::{Error, Result};
 use crate::source::{FileData, check_relative};
@@ -22,8 +24,11 @@ impl ShardIndex {
     /// # Errors
     /// [`Error::Config`] when it is no index, and [`Error::Format`] when a file in it lies outside the index's folder.
     pub fn parse(file: &FileData) -> Result<Self> {
-        let index: Self = parse_json(file)?;
-        for (tensor, shard) in &index.weight_map {
+        let mut index: Self = parse_json(file)?;
+        for (tensor, shard) in &mut index.weight_map {
+            if let Some(plain) = shard.strip_prefix("./") {
+                *shard = plain.to_owned();
+            }
             check_relative(shard).map_err(|error| {
                 Error::format(file.name(), format!("weight_map: tensor {tensor}: {error}"))
             })?;
@@ -42,21 +47,25 @@ impl ShardIndex {
         for (tensor, shard) in self.weight_map {
             shards.entry(shard).or_default().push(tensor);
         }
-        let (mut files, mut tensors) = (Vec::new(), BTreeMap::new());
+        let (mut files, mut tables) = (Vec::new(), Tables::default());
         for (number, (shard, names)) in shards.into_iter().enumerate() {
             let data = read(&shard)?;
-            let mut stored: BTreeMap<_, _> = file::read(&data)?.into_iter().collect();
+            let Listing { tensors, unreadable } = file::read(&data)?;
+            let mut stored: BTreeMap<_, _> = tensors.into_iter().collect();
+            let mut problems: BTreeMap<_, _> = unreadable.into_iter().collect();
+            let mut listing = Listing::default();
             for name in names {
-                let tensor = stored.remove(&name).ok_or_else(|| {
-                    Error::format(
-                        index,
-                        format!("weight_map: tensor {name} should be in {shard}, but is not there"),
-                    )
-                })?;
-                tensors.insert(name, Located { file: number, tensor });
+                if let Some(tensor) = stored.remove(&name) {
+                    listing.tensors.push((name, tensor));
+                } else {
+                    let absent = || format!("should be in {shard} by the weight_map, but is not there");
+                    let problem = problems.remove(&name).unwrap_or_else(absent);
+                    listing.unreadable.push((name, problem));
+                }
             }
+            tables.add(number, listing);
             files.push(data);
         }
-        Ok(Checkpoint::of(index.to_owned(), files, tensors))
+        Ok(Checkpoint::of(index.to_owned(), files, tables))
     }
 }

@@ -9,7 +9,9 @@ use candle_nn::Init;
 use candle_nn::var_builder::SimpleBackend;
 use serde::Serialize;
 
-use super::Contents;
+use super::contents::Contents;
+use super::element::element_count;
+use crate::error::Error;
 
 /// Notes which tensors the loading of a model asks for, and with which shapes.
 ///
@@ -51,6 +53,8 @@ pub struct PartReport {
     pub missing: Vec<Missing>,
     /// Tensors that are there with another shape.
     pub misshapen: Vec<Misshapen>,
+    /// Tensors that were asked for and are there, but cannot be read.
+    pub unreadable: Vec<Unreadable>,
     /// Names of tensors that nothing asked for.
     pub unexpected: Vec<String>,
 }
@@ -68,6 +72,14 @@ pub struct Misshapen {
     pub name: String,
     pub expected: Vec<usize>,
     pub found: Vec<usize>,
+}
+
+/// A tensor that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unreadable {
+    pub name: String,
+    /// Why, such as a type of elements that has no conversion.
+    pub problem: String,
 }
 
 impl Survey {
@@ -92,16 +104,23 @@ impl fmt::Debug for Survey {
 
 impl Watched {
     fn report(&self) -> PartReport {
-        let tensors = &self.contents.tensors;
-        let (mut parameters, mut bytes, mut dtypes) = (0, 0, BTreeMap::new());
+        let tensors = &self.contents.tables.tensors;
+        let (mut parameters, mut bytes, mut dtypes) = (0u64, 0, BTreeMap::new());
         for located in tensors.values() {
             let tensor = &located.tensor;
-            parameters += tensor.shape.iter().map(|&n| n as u64).product::<u64>();
+            let elements = element_count(&tensor.shape).unwrap_or_default();
+            parameters = parameters.saturating_add(elements as u64);
             bytes += tensor.bytes.len() as u64;
             *dtypes.entry(tensor.dtype.to_string()).or_insert(0) += 1;
         }
-        let (mut missing, mut misshapen, mut used) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let (mut missing, mut misshapen, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
+        let mut used = BTreeSet::new();
         for (name, expected) in lock(&self.asked).iter() {
+            if let Some(problem) = self.contents.problem(name) {
+                unreadable.push(Unreadable { name: name.clone(), problem });
+                used.extend(self.contents.find_entry(name).map(|(stored, _)| stored));
+                continue;
+            }
             match self.contents.find_entry(name) {
                 None => missing.push(Missing { name: name.clone(), expected: expected.clone() }),
                 Some((stored, located)) => {
@@ -127,6 +146,7 @@ impl Watched {
             dtypes,
             missing,
             misshapen,
+            unreadable,
             unexpected,
         }
     }
@@ -136,10 +156,35 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How many tensors may be asked for beyond those that are there: enough for the list of what a model lacks whose weights
+/// have other names, and an end to a configuration of layers without number.
+const MOST_MISSING: usize = 10_000;
+/// More elements than any tensor has. Products of such counts with the size of an element cannot overflow.
+const MOST_ELEMENTS: usize = 1 << 48;
+
 /// Gives placeholders for the weights, and notes what was asked for.
 pub(super) struct SurveyBackend {
     pub contents: Arc<Contents>,
     pub asked: Asked,
+}
+
+impl SurveyBackend {
+    /// Notes that a tensor was asked for.
+    fn note(&self, name: &str, shape: &[usize]) -> crate::Result<()> {
+        if element_count(shape).is_none_or(|elements| elements > MOST_ELEMENTS) {
+            let problem =
+                format!("tensor {name}: the configuration asks for shape {shape:?}, which no file holds");
+            return Err(Error::format(&self.contents.name, problem));
+        }
+        let mut asked = lock(&self.asked);
+        if asked.len() > self.contents.tables.tensors.len() + MOST_MISSING {
+            let problem =
+                format!("the configuration asks for more than {MOST_MISSING} tensors that are not there");
+            return Err(Error::format(&self.contents.name, problem));
+        }
+        asked.insert(name.to_owned(), shape.to_vec());
+        Ok(())
+    }
 }
 
 impl SimpleBackend for SurveyBackend {
@@ -151,7 +196,7 @@ impl SimpleBackend for SurveyBackend {
         {
             self.contents.get_shaped(name, shape.dims())?;
         }
-        lock(&self.asked).insert(name.to_owned(), shape.dims().to_vec());
+        self.note(name, shape.dims())?;
         // One value, seen as many. Layers leave a variable as it is, where they would lay out a weight anew.
         let value = Var::zeros(vec![1; shape.rank()], dtype, device)?;
         value.as_tensor().broadcast_as(shape)
@@ -163,6 +208,6 @@ impl SimpleBackend for SurveyBackend {
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        self.contents.find(name).is_some()
+        self.contents.contains(name)
     }
 }

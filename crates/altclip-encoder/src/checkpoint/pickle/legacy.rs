@@ -5,31 +5,48 @@
 
 use std::collections::HashMap;
 
-use super::machine::{Machine, Node};
-use super::{LONGEST_PICKLE, Result, StoredTensor, state_dict};
+use super::machine::Machine;
+use super::objects::Node;
+use super::{Listing, Result, state_dict};
 
-/// The pickle of the number 0x1950a86a20f9469cfc6c.
-pub(super) const MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+/// The number 0x1950a86a20f9469cfc6c as protocols before 2 write it.
+const MAGIC_LINE: &[u8] = b"L119547037146038801333356L\n.";
+/// The same since protocol 2, behind `PROTO` and from protocol 4 on a `FRAME`.
+const MAGIC_BYTES: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+const PROTO: u8 = 0x80;
+const FRAME: u8 = 0x95;
 
 const VERSION: i64 = 1001;
 
-pub(super) fn read(file: &[u8]) -> Result<Vec<(String, StoredTensor)>> {
-    let mut position = MAGIC.len();
+/// The length of the magic number that `file` begins with, if it does.
+pub(super) fn magic_length(file: &[u8]) -> Option<usize> {
+    if file.starts_with(MAGIC_LINE) {
+        return Some(MAGIC_LINE.len());
+    }
+    let [PROTO, _protocol, rest @ ..] = file else { return None };
+    let rest = match rest {
+        [FRAME, rest @ ..] => rest.get(size_of::<u64>()..)?,
+        rest => rest,
+    };
+    rest.starts_with(MAGIC_BYTES).then(|| file.len() - rest.len() + MAGIC_BYTES.len())
+}
+
+pub(super) fn read(file: &[u8], magic_length: usize) -> Result<Listing> {
+    let mut position = magic_length;
     // Lays the next pickle out as objects, and steps over it.
     let mut next = || {
-        let rest = file.get(position..).unwrap_or_default();
-        let (objects, length) = Machine::run(&rest[..rest.len().min(LONGEST_PICKLE)])?;
+        let (objects, length) = Machine::run(file.get(position..).unwrap_or_default())?;
         position += length;
         Result::Ok(objects)
     };
-    match next()?.root() {
-        Node::Int(VERSION) => {}
-        _ => return Err(format!("expected version {VERSION} of torch.save's older form, found another")),
+    let version = next()?;
+    if !matches!(version.node(version.root), Node::Int(VERSION)) {
+        return Err(format!("expected version {VERSION} of torch.save's older form, found another"));
     }
     let _machine_facts = next()?;
     let objects = next()?;
     let keys = next()?;
-    let Node::List(keys_in_order) = keys.root() else {
+    let Node::List(keys_in_order) = keys.node(keys.root) else {
         return Err("expected the list of storages behind the saved object, found something else".to_owned());
     };
 
@@ -38,12 +55,17 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, StoredTensor)>> {
         let Node::Text(key) = keys.node(*key) else {
             return Err("expected the key of a storage to be text, found something else".to_owned());
         };
-        let storage = objects.storage(key).ok_or_else(|| format!("storage {key} belongs to no tensor"))?;
+        let storage =
+            objects.storages.get(key).ok_or_else(|| format!("storage {key} belongs to no tensor"))?;
+        let width = storage.element.width();
+        if width == 0 {
+            return Err(format!("storage {key} is of the type {:?}, which is not known", storage.element));
+        }
         let range = file.get(position..).and_then(|rest| {
             let (elements, _) = rest.split_first_chunk()?;
             let start = position.checked_add(size_of::<u64>())?;
             let elements = usize::try_from(u64::from_le_bytes(*elements)).ok()?;
-            let end = start.checked_add(elements.checked_mul(storage.dtype.bitsize() / 8)?)?;
+            let end = start.checked_add(elements.checked_mul(width)?)?;
             (end <= file.len()).then_some(start..end)
         });
         let range =
@@ -51,7 +73,24 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, StoredTensor)>> {
         position = range.end;
         ranges.insert(*key, range);
     }
-    state_dict::tensors(&objects, |storage| {
+    // Whatever machine wrote them, the numbers are little-endian.
+    state_dict::tensors(file, &objects, false, |storage| {
         ranges.get(storage.key).cloned().ok_or_else(|| format!("the file lacks storage {}", storage.key))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_magic_number_is_known_in_every_protocol() {
+        assert_eq!(magic_length(&[b"\x80\x02", MAGIC_BYTES, b"rest"].concat()), Some(15));
+        let framed = [&b"\x80\x04\x95\x0d\0\0\0\0\0\0\0"[..], MAGIC_BYTES, b"rest"].concat();
+        assert_eq!(magic_length(&framed), Some(24));
+        assert_eq!(magic_length(&[MAGIC_LINE, b"I1001\n."].concat()), Some(28));
+        assert_eq!(magic_length(&framed[..23]), None);
+        assert_eq!(magic_length(b"\x80\x04\x95"), None);
+        assert_eq!(magic_length(b"\x80\x02}."), None);
+    }
 }

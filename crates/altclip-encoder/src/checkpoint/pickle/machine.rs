@@ -1,125 +1,30 @@
-//! The stack machine that a pickle is a program for, with no more operations than `torch.save` emits (protocol 2).
+//! Runs the program for a stack machine that a pickle is, in protocols 0 to 5.
 //!
 //! Objects live in one list and refer to each other by their places in it, because a pickle can build cycles and nest
 //! without bound; so nothing here recurses, and memory grows no faster than the pickle is long. For the operations see
-//! `pickletools.py` in Python's library.
+//! `pickletools.py` in Python's library. What calls make is in [`calls`](super::calls).
 
 use std::collections::HashMap;
 
-use safetensors::Dtype;
-
 use super::Result;
+use super::calls::{self, Made};
+use super::objects::{Node, NodeId, Object, Objects, Storage, node};
+use super::reader::{Reader, integer};
 
-/// The most objects that a pickle may make. A checkpoint of a thousand tensors makes about thirty thousand.
-const MOST_OBJECTS: usize = 1 << 20;
-/// The most dimensions that a tensor may have.
-const MOST_DIMENSIONS: usize = 16;
-const PROTOCOL: u8 = 2;
+/// The most objects that a pickle may make, and the most that its stack and its memo may hold. A checkpoint of a thousand
+/// tensors makes about thirty thousand.
+const MOST_OBJECTS: usize = 1 << 22;
+const NEWEST_PROTOCOL: u8 = 5;
 
-/// The place of an object in [`Objects`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NodeId(u32);
-
-/// An object, as far as reading tensors needs it. Text is borrowed from the pickle.
-#[derive(Debug)]
-pub(super) enum Node<'a> {
-    None,
-    Int(i64),
-    Text(&'a str),
-    Tuple(Vec<NodeId>),
-    List(Vec<NodeId>),
-    Dict(Vec<(NodeId, NodeId)>),
-    Global(Global),
-    Storage(Storage<'a>),
-    Tensor(Box<TensorView<'a>>),
-    /// A value that no tensor is made of: a float, a boolean, something of a training framework.
-    Other,
-}
-
-/// A memory area that tensors view parts of.
-#[derive(Clone, Debug)]
-pub(super) struct Storage<'a> {
-    pub key: &'a str,
-    pub dtype: Dtype,
-    pub elements: usize,
-}
-
-/// What `torch._utils._rebuild_tensor_v2` is called with. Nothing in it has been checked yet.
-#[derive(Clone, Debug)]
-pub(super) struct TensorView<'a> {
-    pub storage: Storage<'a>,
-    /// The first element in the storage.
-    pub offset: usize,
-    pub shape: Vec<usize>,
-    /// As many as the shape has sizes.
-    pub strides: Vec<usize>,
-}
-
-/// The names that a pickle may refer to.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Global {
-    RebuildTensor,
-    RebuildParameter,
-    OrderedDict,
-    StorageType(Dtype),
-    /// Found beside the weights in checkpoints of a training run. What it makes is ignored.
-    Ignored,
-}
-
-impl Global {
-    fn find(module: &str, name: &str) -> Option<Self> {
-        let global = match (module, name) {
-            ("torch._utils", "_rebuild_tensor_v2") => Self::RebuildTensor,
-            ("torch._utils", "_rebuild_parameter") => Self::RebuildParameter,
-            ("collections", "OrderedDict") => Self::OrderedDict,
-            ("torch", "DoubleStorage") => Self::StorageType(Dtype::F64),
-            ("torch", "FloatStorage") => Self::StorageType(Dtype::F32),
-            ("torch", "HalfStorage") => Self::StorageType(Dtype::F16),
-            ("torch", "BFloat16Storage") => Self::StorageType(Dtype::BF16),
-            ("torch", "LongStorage") => Self::StorageType(Dtype::I64),
-            ("torch", "IntStorage") => Self::StorageType(Dtype::I32),
-            ("torch", "ShortStorage") => Self::StorageType(Dtype::I16),
-            ("torch", "CharStorage") => Self::StorageType(Dtype::I8),
-            ("torch", "ByteStorage") => Self::StorageType(Dtype::U8),
-            ("torch", "BoolStorage") => Self::StorageType(Dtype::BOOL),
-            ("torch", "Size" | "device" | "float32" | "float16" | "bfloat16" | "int64")
-            | ("argparse", "Namespace")
-            | ("_codecs", "encode") => Self::Ignored,
-            _ => match module.split('.').next() {
-                Some("pytorch_lightning" | "lightning" | "lightning_fabric" | "numpy") => Self::Ignored,
-                _ => return None,
-            },
-        };
-        Some(global)
-    }
-}
-
-/// The objects that a pickle made.
-pub(super) struct Objects<'a> {
-    nodes: Vec<Node<'a>>,
-    root: NodeId,
-    storages: HashMap<&'a str, Storage<'a>>,
-}
-
-impl<'a> Objects<'a> {
-    /// The object that was saved.
-    pub(super) fn root(&self) -> &Node<'a> {
-        self.node(self.root)
-    }
-
-    pub(super) fn node(&self, id: NodeId) -> &Node<'a> {
-        self.nodes.get(id.0 as usize).unwrap_or(&Node::Other)
-    }
-
-    /// The storage of this key, if the pickle refers to it.
-    pub(super) fn storage(&self, key: &str) -> Option<&Storage<'a>> {
-        self.storages.get(key)
-    }
-}
+/// The objects that every list begins with, because there needs to be only one of each.
+const NONE: NodeId = NodeId(0);
+const FALSE: NodeId = NodeId(1);
+const TRUE: NodeId = NodeId(2);
+const OTHER: NodeId = NodeId(3);
+const EMPTY_TUPLE: NodeId = NodeId(4);
 
 pub(super) struct Machine<'a> {
-    pickle: &'a [u8],
-    position: usize,
+    reader: Reader<'a>,
     nodes: Vec<Node<'a>>,
     stack: Vec<NodeId>,
     /// How high the stack was at each mark that is still open.
@@ -130,11 +35,12 @@ pub(super) struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     /// Runs the pickle that `bytes` starts with. Also returns how long it is.
-    pub(super) fn run(bytes: &'a [u8]) -> Result<(Objects<'a>, usize)> {
+    pub fn run(bytes: &'a [u8]) -> Result<(Objects<'a>, usize)> {
+        let fixed =
+            vec![Node::None, Node::Bool(false), Node::Bool(true), Node::Other, Node::Tuple(Vec::new())];
         let mut machine = Self {
-            pickle: bytes,
-            position: 0,
-            nodes: Vec::new(),
+            reader: Reader::new(bytes),
+            nodes: fixed,
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
@@ -142,101 +48,71 @@ impl<'a> Machine<'a> {
         };
         while machine.step()? {}
         let root = machine.pop()?;
-        Ok((Objects { nodes: machine.nodes, root, storages: machine.storages }, machine.position))
+        let objects = Objects { nodes: machine.nodes, root, storages: machine.storages };
+        Ok((objects, machine.reader.position))
     }
 
     /// Executes one operation. Whether there are more.
     fn step(&mut self) -> Result<bool> {
-        let [operation] = self.take()?;
+        let [operation] = self.reader.take()?;
         match operation {
+            // STOP
+            b'.' => return Ok(false),
             // PROTO
-            0x80 => match self.take()? {
-                [PROTOCOL] => {}
+            0x80 => match self.reader.take()? {
+                [protocol] if protocol <= NEWEST_PROTOCOL => {}
                 [other] => {
                     return Err(format!(
-                        "expected pickle protocol {PROTOCOL}, which torch.save uses, found {other}"
+                        "expected a pickle of protocol {NEWEST_PROTOCOL} or older, found {other}"
                     ));
                 }
             },
-            // STOP
-            b'.' => return Ok(false),
-            // MARK
-            b'(' => self.marks.push(self.stack.len()),
-            // NONE
-            b'N' => self.push(Node::None)?,
-            // NEWTRUE, NEWFALSE
-            0x88 | 0x89 => self.push(Node::Other)?,
-            // BININT
-            b'J' => {
-                let value = i32::from_le_bytes(self.take()?);
-                self.push(Node::Int(value.into()))?;
+            // FRAME: what follows it belongs together, which matters to readers of streams.
+            0x95 => drop(self.reader.take::<8>()?),
+            // MARK, POP, POP_MARK, DUP
+            b'(' => {
+                bounded(self.marks.len())?;
+                self.marks.push(self.stack.len());
             }
-            // BININT1
-            b'K' => {
-                let [value] = self.take()?;
-                self.push(Node::Int(value.into()))?;
+            b'0' if self.marks.last() == Some(&self.stack.len()) => drop(self.marks.pop()),
+            b'0' => drop(self.pop()?),
+            b'1' => drop(self.pop_to_mark()?),
+            b'2' => self.push_id(self.top()?)?,
+            // MEMOIZE; BINPUT, LONG_BINPUT, PUT; BINGET, LONG_BINGET, GET
+            0x94 => self.remember(u32::try_from(self.memo.len()).unwrap_or(u32::MAX))?,
+            b'q' => {
+                let [key] = self.reader.take()?;
+                self.remember(key.into())?;
             }
-            // BININT2
-            b'M' => {
-                let value = u16::from_le_bytes(self.take()?);
-                self.push(Node::Int(value.into()))?;
+            b'r' => {
+                let key = u32::from_le_bytes(self.reader.take()?);
+                self.remember(key)?;
             }
-            // LONG1
-            0x8a => {
-                let [length] = self.take()?;
-                let node = integer(self.take_slice(length.into())?).map_or(Node::Other, Node::Int);
-                self.push(node)?;
+            b'p' => {
+                let key = self.reader.number_line()?;
+                self.remember(key)?;
             }
-            // BINFLOAT
-            b'G' => {
-                self.take::<8>()?;
-                self.push(Node::Other)?;
+            b'h' => {
+                let [key] = self.reader.take()?;
+                self.recall(key.into())?;
             }
-            // BINUNICODE
-            b'X' => {
-                let length = u32::from_le_bytes(self.take()?);
-                let text = self.take_text(length as usize)?;
-                self.push(Node::Text(text))?;
+            b'j' => {
+                let key = u32::from_le_bytes(self.reader.take()?);
+                self.recall(key)?;
             }
-            // SHORT_BINSTRING, BINSTRING: text of Python 2, of which torch's own names are ASCII.
-            b'U' => {
-                let [length] = self.take()?;
-                let text = self.take_text(length.into())?;
-                self.push(Node::Text(text))?;
+            b'g' => {
+                let key = self.reader.number_line()?;
+                self.recall(key)?;
             }
-            b'T' => {
-                let length = u32::from_le_bytes(self.take()?);
-                let text = self.take_text(length as usize)?;
-                self.push(Node::Text(text))?;
-            }
-            // EMPTY_TUPLE, EMPTY_LIST, EMPTY_DICT
-            b')' => self.push(Node::Tuple(Vec::new()))?,
-            b']' => self.push(Node::List(Vec::new()))?,
-            b'}' => self.push(Node::Dict(Vec::new()))?,
-            // TUPLE
-            b't' => {
-                let items = self.pop_to_mark()?;
-                self.push(Node::Tuple(items))?;
-            }
-            // TUPLE1, TUPLE2, TUPLE3
-            count @ 0x85..=0x87 => {
-                let mut items = Vec::new();
-                for _ in 0x84..count {
-                    items.push(self.pop()?);
-                }
-                items.reverse();
-                self.push(Node::Tuple(items))?;
-            }
-            // APPEND, APPENDS
+            // APPEND, APPENDS, ADDITEMS (of sets), SETITEM, SETITEMS
             b'a' => {
                 let item = self.pop()?;
                 self.append(&[item])?;
             }
-            b'e' => {
+            b'e' | 0x90 => {
                 let items = self.pop_to_mark()?;
                 self.append(&items)?;
             }
-            // SETITEM, SETITEMS
             b's' => {
                 let value = self.pop()?;
                 let key = self.pop()?;
@@ -246,139 +122,171 @@ impl<'a> Machine<'a> {
                 let items = self.pop_to_mark()?;
                 self.set_items(&items)?;
             }
-            // BUILD gives an object its attributes. Those of an OrderedDict of weights are versions of its modules.
+            // BUILD
             b'b' => {
-                self.pop()?;
-                self.top()?;
+                let state = self.pop()?;
+                self.build(state)?;
             }
-            // BINPUT, LONG_BINPUT
-            b'q' => {
-                let [key] = self.take()?;
-                self.memo.insert(key.into(), self.top()?);
-            }
-            b'r' => {
-                let key = u32::from_le_bytes(self.take()?);
-                self.memo.insert(key, self.top()?);
-            }
-            // BINGET, LONG_BINGET
-            b'h' => {
-                let [key] = self.take()?;
-                self.recall(key.into())?;
-            }
-            b'j' => {
-                let key = u32::from_le_bytes(self.take()?);
-                self.recall(key)?;
-            }
-            // GLOBAL
-            b'c' => {
-                let (module, name) = (self.take_line()?, self.take_line()?);
-                let global = Global::find(module, name).ok_or_else(|| refusal(module, name))?;
-                self.push(Node::Global(global))?;
-            }
-            // BINPERSID
-            b'Q' => {
-                let id = self.pop()?;
-                let storage = self.storage(id)?;
-                self.push(Node::Storage(storage))?;
-            }
-            // REDUCE, NEWOBJ
+            // REDUCE, NEWOBJ; NEWOBJ_EX, which has arguments with names as well
             b'R' | 0x81 => {
                 let arguments = self.pop()?;
                 let callable = self.pop()?;
                 self.call(callable, arguments)?;
             }
-            other => {
-                let at = self.position - 1;
-                return Err(format!(
-                    "operation {other:#04x} at byte {at} of the pickle is not one that torch.save writes"
-                ));
+            0x92 => {
+                let _named = self.pop()?;
+                let arguments = self.pop()?;
+                let callable = self.pop()?;
+                self.call(callable, arguments)?;
             }
+            // INST, OBJ
+            b'i' => {
+                let global = self.global_lines()?;
+                let arguments = self.pop_to_mark()?;
+                let (callable, arguments) = (self.add(global)?, self.add(Node::Tuple(arguments))?);
+                self.call(callable, arguments)?;
+            }
+            b'o' => {
+                let mut items = self.pop_to_mark()?;
+                if items.is_empty() {
+                    return Err(empty_stack());
+                }
+                let callable = items.remove(0);
+                let arguments = self.add(Node::Tuple(items))?;
+                self.call(callable, arguments)?;
+            }
+            // BINPERSID
+            b'Q' => {
+                let id = self.pop()?;
+                match calls::persistent(&self.nodes, id)? {
+                    Made::Known(id) => self.push_id(id)?,
+                    Made::New(made) => {
+                        if let Node::Storage(storage) = &made {
+                            self.storages.insert(storage.key, (**storage).clone());
+                        }
+                        self.push(made)?;
+                    }
+                }
+            }
+            // READONLY_BUFFER
+            0x98 => drop(self.top()?),
+            other => return self.literal(other).map(|()| true),
         }
         Ok(true)
     }
 
-    /// Does what calling `callable` would do, if it is one of the known constructors.
+    /// Executes an operation that makes an object of what stands behind it or on the stack.
+    fn literal(&mut self, operation: u8) -> Result<()> {
+        let made = match operation {
+            // NONE, NEWTRUE, NEWFALSE, EMPTY_TUPLE, EMPTY_SET
+            b'N' => return self.push_id(NONE),
+            0x88 => return self.push_id(TRUE),
+            0x89 => return self.push_id(FALSE),
+            b')' => return self.push_id(EMPTY_TUPLE),
+            0x8f => return self.push_id(OTHER),
+            // FROZENSET
+            0x91 => {
+                self.pop_to_mark()?;
+                return self.push_id(OTHER);
+            }
+            // BINFLOAT, FLOAT
+            b'G' => {
+                self.reader.take::<8>()?;
+                return self.push_id(OTHER);
+            }
+            b'F' => {
+                self.reader.line()?;
+                return self.push_id(OTHER);
+            }
+            // BININT, BININT1, BININT2, LONG1, LONG4, INT, LONG
+            b'J' => Node::Int(i32::from_le_bytes(self.reader.take()?).into()),
+            b'K' => Node::Int(u8::from_le_bytes(self.reader.take()?).into()),
+            b'M' => Node::Int(u16::from_le_bytes(self.reader.take()?).into()),
+            0x8a => integer(self.reader.counted::<1>()?).map_or(Node::Other, Node::Int),
+            0x8b => integer(self.reader.counted::<4>()?).map_or(Node::Other, Node::Int),
+            b'I' => match self.reader.text_line()? {
+                "00" => return self.push_id(FALSE),
+                "01" => return self.push_id(TRUE),
+                line => line.parse().map_or(Node::Other, Node::Int),
+            },
+            b'L' => self.reader.text_line()?.trim_end_matches('L').parse().map_or(Node::Other, Node::Int),
+            // SHORT_BINUNICODE, BINUNICODE, BINUNICODE8; SHORT_BINSTRING, BINSTRING of Python 2
+            0x8c | b'U' => Node::text(self.reader.counted::<1>()?),
+            b'X' | b'T' => Node::text(self.reader.counted::<4>()?),
+            0x8d => Node::text(self.reader.counted::<8>()?),
+            // UNICODE, STRING: with escapes, of which no name of a tensor has any.
+            b'V' => Node::line(self.reader.line()?),
+            b'S' => Node::quoted(self.reader.line()?),
+            // SHORT_BINBYTES, BINBYTES, BINBYTES8, BYTEARRAY8
+            b'C' => Node::bytes(self.reader.counted::<1>()?),
+            b'B' => Node::bytes(self.reader.counted::<4>()?),
+            0x8e | 0x96 => Node::bytes(self.reader.counted::<8>()?),
+            // EMPTY_LIST, EMPTY_DICT; LIST, DICT, TUPLE; TUPLE1, TUPLE2, TUPLE3
+            b']' => Node::List(Vec::new()),
+            b'}' => Node::Dict(Vec::new()),
+            b'l' => Node::List(self.pop_to_mark()?),
+            b'd' => Node::Dict(pairs(&self.pop_to_mark()?)?),
+            b't' => Node::Tuple(self.pop_to_mark()?),
+            count @ 0x85..=0x87 => {
+                let mut items = Vec::new();
+                for _ in 0x84..count {
+                    items.push(self.pop()?);
+                }
+                items.reverse();
+                Node::Tuple(items)
+            }
+            // GLOBAL, STACK_GLOBAL
+            b'c' => self.global_lines()?,
+            0x93 => {
+                let name = self.pop()?;
+                let module = self.pop()?;
+                let (Node::Text(module), Node::Text(name)) = (self.node(module), self.node(name)) else {
+                    return Err("the pickle names a function by something that is not text".to_owned());
+                };
+                Node::Global(calls::global(module, name))
+            }
+            other => return Err(refused_operation(other, self.reader.position.saturating_sub(1))),
+        };
+        self.push(made)
+    }
+
+    /// Does what calling `callable` would do, if it is one of the known constructors; if not, the object is opaque.
     fn call(&mut self, callable: NodeId, arguments: NodeId) -> Result<()> {
-        let Node::Global(global) = *self.node(callable) else {
-            return Err("the pickle calls something that is not a function".to_owned());
+        let made_by = match self.node(callable) {
+            Node::Global(global) => Some(*global),
+            _ => None,
         };
-        let Node::Tuple(arguments) = self.node(arguments) else {
-            return Err("the pickle calls a function without a tuple of arguments".to_owned());
-        };
-        match (global, arguments.as_slice()) {
-            (Global::RebuildTensor, &[storage, offset, shape, strides, ..]) => {
-                let view = self.tensor(storage, offset, shape, strides)?;
-                self.push(Node::Tensor(Box::new(view)))
-            }
-            (Global::RebuildParameter, &[tensor, ..]) if matches!(self.node(tensor), Node::Tensor(_)) => {
-                self.stack.push(tensor);
-                Ok(())
-            }
-            (Global::OrderedDict, []) => self.push(Node::Dict(Vec::new())),
-            (Global::Ignored, _) => self.push(Node::Other),
-            (global, _) => {
-                Err(format!("the pickle calls {global:?} with other arguments than torch.save does"))
+        if let Some(global) = made_by {
+            calls::check(global)?;
+            if let Some(made) = calls::made(&self.nodes, global, arguments) {
+                return match made {
+                    Made::Known(id) => self.push_id(id),
+                    Made::New(made) => self.push(made),
+                };
             }
         }
+        self.push(Node::Object(Box::new(Object { made_by, arguments, state: None, entries: Vec::new() })))
     }
 
-    fn tensor(
-        &self,
-        storage: NodeId,
-        offset: NodeId,
-        shape: NodeId,
-        strides: NodeId,
-    ) -> Result<TensorView<'a>> {
-        let Node::Storage(storage) = self.node(storage) else {
-            return Err("a tensor is not made of a storage".to_owned());
+    /// Gives the object on the stack its attributes.
+    fn build(&mut self, state: NodeId) -> Result<()> {
+        let id = self.top()?;
+        let Node::Object(object) = self.node(id) else {
+            // Those of an OrderedDict of weights are versions of its modules, those of a tensor its hooks.
+            return Ok(());
         };
-        let (offset, shape, strides) = (self.size(offset)?, self.sizes(shape)?, self.sizes(strides)?);
-        if shape.len() != strides.len() || shape.len() > MOST_DIMENSIONS {
-            return Err(format!("a tensor has {} sizes and {} strides", shape.len(), strides.len()));
+        let built = calls::built(&self.nodes, object, state);
+        match (self.nodes.get_mut(id.0 as usize), built) {
+            (Some(place), Some(built)) => *place = built,
+            (Some(Node::Object(object)), None) => object.state = Some(state),
+            _ => {}
         }
-        Ok(TensorView { storage: storage.clone(), offset, shape, strides })
+        Ok(())
     }
 
-    /// The storage that the persistent id `("storage", type, key, location, elements)` stands for. The older container
-    /// adds what part of another storage it is, which is `None` in all but the oldest files.
-    fn storage(&mut self, id: NodeId) -> Result<Storage<'a>> {
-        let unexpected = || "expected the persistent id of a storage, found something else".to_owned();
-        let Node::Tuple(parts) = self.node(id) else { return Err(unexpected()) };
-        let (&[tag, kind, key, _location, elements] | &[tag, kind, key, _location, elements, _]) =
-            parts.as_slice()
-        else {
-            return Err(unexpected());
-        };
-        if let Some(view) = parts.get(5)
-            && !matches!(self.node(*view), Node::None)
-        {
-            return Err("a storage is a part of another one, which is not supported (saving it again helps)"
-                .to_owned());
-        }
-        let (Node::Text("storage"), Node::Global(Global::StorageType(dtype)), Node::Text(key)) =
-            (self.node(tag), self.node(kind), self.node(key))
-        else {
-            return Err(unexpected());
-        };
-        let storage = Storage { key, dtype: *dtype, elements: self.size(elements)? };
-        self.storages.insert(storage.key, storage.clone());
-        Ok(storage)
-    }
-
-    fn size(&self, id: NodeId) -> Result<usize> {
-        match self.node(id) {
-            Node::Int(value) => {
-                usize::try_from(*value).map_err(|_| format!("expected a size, found {value}"))
-            }
-            _ => Err("expected a size, found something that is not a number".to_owned()),
-        }
-    }
-
-    fn sizes(&self, id: NodeId) -> Result<Vec<usize>> {
-        let Node::Tuple(sizes) = self.node(id) else {
-            return Err("expected a tuple of sizes, found something else".to_owned());
-        };
-        sizes.iter().map(|size| self.size(*size)).collect()
+    fn global_lines(&mut self) -> Result<Node<'a>> {
+        let (module, name) = (self.reader.text_line()?, self.reader.text_line()?);
+        Ok(Node::Global(calls::global(module, name)))
     }
 
     fn append(&mut self, items: &[NodeId]) -> Result<()> {
@@ -389,35 +297,48 @@ impl<'a> Machine<'a> {
     }
 
     fn set_items(&mut self, items: &[NodeId]) -> Result<()> {
-        let (pairs, []) = items.as_chunks() else {
-            return Err("a dictionary has a key without a value".to_owned());
-        };
-        if let Node::Dict(dict) = self.top_node()? {
-            dict.extend(pairs.iter().map(|[key, value]| (*key, *value)));
+        let pairs = pairs(items)?;
+        match self.top_node()? {
+            Node::Dict(dict) => dict.extend(pairs),
+            Node::Object(object) => object.entries.extend(pairs),
+            _ => {}
         }
+        Ok(())
+    }
+
+    fn remember(&mut self, key: u32) -> Result<()> {
+        bounded(self.memo.len())?;
+        let top = self.top()?;
+        self.memo.insert(key, top);
         Ok(())
     }
 
     fn recall(&mut self, key: u32) -> Result<()> {
-        let id = self
-            .memo
-            .get(&key)
-            .ok_or_else(|| format!("the pickle refers to object {key} before making it"))?;
-        self.stack.push(*id);
-        Ok(())
+        let id = self.memo.get(&key).copied();
+        let id = id.ok_or_else(|| format!("the pickle refers to object {key} before making it"))?;
+        self.push_id(id)
+    }
+
+    fn add(&mut self, node: Node<'a>) -> Result<NodeId> {
+        bounded(self.nodes.len())?;
+        let id = NodeId(self.nodes.len() as u32);
+        self.nodes.push(node);
+        Ok(id)
     }
 
     fn push(&mut self, node: Node<'a>) -> Result<()> {
-        if self.nodes.len() >= MOST_OBJECTS {
-            return Err(format!("the pickle makes more than {MOST_OBJECTS} objects"));
-        }
-        self.stack.push(NodeId(self.nodes.len() as u32));
-        self.nodes.push(node);
+        let id = self.add(node)?;
+        self.push_id(id)
+    }
+
+    fn push_id(&mut self, id: NodeId) -> Result<()> {
+        bounded(self.stack.len())?;
+        self.stack.push(id);
         Ok(())
     }
 
     fn node(&self, id: NodeId) -> &Node<'a> {
-        self.nodes.get(id.0 as usize).unwrap_or(&Node::Other)
+        node(&self.nodes, id)
     }
 
     fn top(&self) -> Result<NodeId> {
@@ -441,52 +362,32 @@ impl<'a> Machine<'a> {
         let mark = self.marks.pop().ok_or_else(empty_stack)?;
         Ok(self.stack.split_off(mark))
     }
+}
 
-    fn take<const LENGTH: usize>(&mut self) -> Result<[u8; LENGTH]> {
-        let rest = self.pickle.get(self.position..).unwrap_or_default();
-        let bytes = rest.first_chunk().ok_or_else(truncated)?;
-        self.position += LENGTH;
-        Ok(*bytes)
-    }
-
-    fn take_slice(&mut self, length: usize) -> Result<&'a [u8]> {
-        let rest = self.pickle.get(self.position..).unwrap_or_default();
-        let (bytes, _) = rest.split_at_checked(length).ok_or_else(truncated)?;
-        self.position += length;
-        Ok(bytes)
-    }
-
-    fn take_text(&mut self, length: usize) -> Result<&'a str> {
-        std::str::from_utf8(self.take_slice(length)?)
-            .map_err(|error| format!("a name in the pickle is not text: {error}"))
-    }
-
-    /// The text up to the end of the line, which is stepped over.
-    fn take_line(&mut self) -> Result<&'a str> {
-        let rest = self.pickle.get(self.position..).unwrap_or_default();
-        let length = rest.iter().position(|byte| *byte == b'\n').ok_or_else(truncated)?;
-        let line = self.take_text(length)?;
-        self.position += 1;
-        Ok(line)
+fn pairs(items: &[NodeId]) -> Result<Vec<(NodeId, NodeId)>> {
+    match items.as_chunks() {
+        (pairs, []) => Ok(pairs.iter().map(|[key, value]| (*key, *value)).collect()),
+        _ => Err("a dictionary has a key without a value".to_owned()),
     }
 }
 
-/// A little-endian number in two's complement of any length, if it fits.
-fn integer(bytes: &[u8]) -> Option<i64> {
-    let sign = if bytes.last().is_some_and(|byte| byte & 0x80 != 0) { 0xff } else { 0 };
-    let mut extended = [sign; size_of::<i64>()];
-    extended.get_mut(..bytes.len())?.copy_from_slice(bytes);
-    Some(i64::from_le_bytes(extended))
+fn bounded(count: usize) -> Result<()> {
+    if count < MOST_OBJECTS {
+        Ok(())
+    } else {
+        Err(format!("the pickle makes more than {MOST_OBJECTS} objects"))
+    }
 }
 
-fn refusal(module: &str, name: &str) -> String {
-    format!(
-        "the pickle wants to call {module}.{name}, which is refused: only tensors are read, and nothing is executed"
-    )
-}
-
-fn truncated() -> String {
-    "the pickle is truncated".to_owned()
+/// Why an operation is not executed.
+fn refused_operation(operation: u8, at: usize) -> String {
+    let what = match operation {
+        b'P' => "PERSID, a storage by a line of text, as protocol 0 has it and torch.load cannot read either",
+        0x82..=0x84 => "EXT, an object by a number of a registry that is not in the file",
+        0x97 => "NEXT_BUFFER, bytes that are not in the file",
+        _ => return format!("operation {operation:#04x} at byte {at} of the pickle is none that Python has"),
+    };
+    format!("operation {operation:#04x} at byte {at} of the pickle is {what}")
 }
 
 fn empty_stack() -> String {
@@ -494,61 +395,4 @@ fn empty_stack() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error_of(pickle: &[u8]) -> String {
-        Machine::run(pickle).map(|_| ()).unwrap_err()
-    }
-
-    #[test]
-    fn dictionaries_filled_after_they_were_memoised_are_one_object() {
-        // {"a": d, "b": d} with d = {"c": 1}
-        let pickle =
-            b"\x80\x02}q\x00(X\x01\x00\x00\x00a}q\x01X\x01\x00\x00\x00cK\x01sX\x01\x00\x00\x00bh\x01u.";
-        let (objects, length) = Machine::run(pickle).unwrap();
-        assert_eq!(length, pickle.len());
-        let Node::Dict(entries) = objects.root() else { panic!("{:?}", objects.root()) };
-        let [(_, first), (_, second)] = entries[..] else { panic!("{entries:?}") };
-        assert_eq!(first, second);
-        let Node::Dict(inner) = objects.node(first) else { panic!() };
-        assert!(matches!(objects.node(inner[0].1), Node::Int(1)));
-    }
-
-    #[test]
-    fn unknown_functions_are_refused_by_name() {
-        let error = error_of(b"\x80\x02cposix\nsystem\nX\x02\x00\x00\x00ls\x85R.");
-        assert!(error.contains("posix.system"), "{error}");
-    }
-
-    #[test]
-    fn broken_programs_end_in_an_error() {
-        for pickle in [
-            &b""[..],
-            b"\x80",
-            b"\x80\x02",
-            b"\x80\x02.",
-            b"\x80\x02t.",
-            b"\x80\x02h\x05.",
-            b"\x80\x02NR.",
-            b"\x80\x02(0.",
-            b"\x80\x02X\xff\xff\xff\xffabc.",
-            b"\x80\x02X\x01\x00\x00\x00\xff.",
-            b"\x80\x02(\x85.",
-            b"\x80\x02}(Nu.",
-            b"\x80\x02ctorch",
-            b"\x80\x02NQ.",
-            b"\x80\x04N.",
-        ] {
-            error_of(pickle);
-        }
-    }
-
-    #[test]
-    fn long_numbers_are_read_in_twos_complement() {
-        assert_eq!(integer(&[]), Some(0));
-        assert_eq!(integer(&[0xff]), Some(-1));
-        assert_eq!(integer(&[0x00, 0x80, 0x00]), Some(0x8000));
-        assert_eq!(integer(&[0xff; 10]), None);
-    }
-}
+mod tests;

@@ -1,170 +1,156 @@
-//! From the objects that a pickle describes to tensors in the file, by name.
+//! Finds the tensors among the objects that a pickle describes, by name.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 
-use super::machine::{Node, NodeId, Objects, Storage, TensorView};
-use super::{Result, StoredTensor};
-use crate::checkpoint::element::ElementType;
+use super::objects::{Node, NodeId, Objects, Storage, TensorView};
+use super::place::place;
+use super::{Listing, Result};
 
 /// The key under which training frameworks keep the weights, beside the optimiser's state and their own.
 const STATE_DICT: &str = "state_dict";
-/// How deep dictionaries may nest, and how many entries they may have: a dictionary can hold itself.
-const DEEPEST: usize = 8;
-const MOST_ENTRIES: usize = 1 << 20;
+/// What a `torch.nn.Module` keeps its tensors and its parts in. Its `state_dict()` has them under the same names.
+const MODULE_TABLES: [&str; 3] = ["_parameters", "_buffers", "_modules"];
+/// How deep dictionaries may nest.
+const DEEPEST: usize = 32;
+/// How long the names of all tensors may be together, and what each costs beside its letters. Dictionaries can hold one
+/// another, so that a few bytes name any number of tensors.
+const LONGEST_NAMES: usize = 1 << 27;
+const COST_OF_ENTRY: usize = 64;
 
-/// The tensors in the saved dictionary. `locate` tells where in the file a storage lies.
+type Entries = [(NodeId, NodeId)];
+
+/// The tensors in the object that was saved: a dictionary, a module, or one that holds such under `state_dict`. `locate`
+/// tells where in the file a storage lies.
 pub(super) fn tensors<'a>(
+    file: &[u8],
     objects: &Objects<'a>,
+    big_endian: bool,
     locate: impl Fn(&Storage<'a>) -> Result<Range<usize>>,
-) -> Result<Vec<(String, StoredTensor)>> {
-    let Node::Dict(top) = objects.root() else {
+) -> Result<Listing> {
+    let mut tables = tables(objects, objects.root);
+    if tables.is_empty() {
         return Err("expected a dictionary of tensors, found something else".to_owned());
-    };
-    let weights = top.iter().find_map(|(key, value)| match (objects.node(*key), objects.node(*value)) {
-        (Node::Text(STATE_DICT), Node::Dict(entries)) => Some(entries),
-        _ => None,
-    });
-    let mut found = BTreeMap::new();
-    let mut budget = MOST_ENTRIES;
-    flatten(objects, weights.unwrap_or(top), "", DEEPEST, &mut budget, &mut found)?;
-    if found.is_empty() {
-        return Err("expected a dictionary of tensors, found no tensor in it".to_owned());
     }
-    found
-        .into_iter()
-        .map(|(name, view)| match locate(&view.storage).and_then(|storage| place(view, storage)) {
-            Ok(tensor) => Ok((name, tensor)),
-            Err(problem) => Err(format!("tensor {name}: {problem}")),
-        })
-        .collect()
+    let weights = tables.iter().flat_map(|table| table.iter()).find_map(|(key, value)| {
+        let is_it = matches!(objects.node(*key), Node::Text(STATE_DICT));
+        is_it.then(|| self::tables(objects, *value)).filter(|tables| !tables.is_empty())
+    });
+    tables = weights.unwrap_or(tables);
+
+    let mut search = Search { objects, found: BTreeMap::new(), path: Vec::new(), budget: LONGEST_NAMES };
+    tables.iter().try_for_each(|table| search.flatten(table, ""))?;
+
+    let has_tensors = search.found.values().any(|found| matches!(found.value, Value::Tensor(_)));
+    let mut listing = Listing::default();
+    for (name, found) in search.found {
+        let placed = match found.value {
+            Value::Tensor(view) => place(file, view, big_endian, &locate),
+            // Beside tensors, arrays are what a training run remembers.
+            Value::Array(_) if has_tensors => continue,
+            Value::Array(view) => place(file, view, big_endian, &locate),
+            Value::Unreadable(problem) => Err(problem),
+        };
+        match placed {
+            Ok(tensor) => listing.tensors.push((name, tensor)),
+            Err(problem) => listing.unreadable.push((name, problem)),
+        }
+    }
+    match (listing.tensors.as_slice(), listing.unreadable.first()) {
+        ([], Some((name, problem))) => Err(format!("tensor {name}: {problem}")),
+        ([], None) => Err("expected a dictionary of tensors, found no tensor in it".to_owned()),
+        _ => Ok(listing),
+    }
 }
 
-fn flatten<'o, 'a>(
-    objects: &'o Objects<'a>,
-    entries: &[(NodeId, NodeId)],
-    prefix: &str,
-    depth: usize,
-    budget: &mut usize,
-    found: &mut BTreeMap<String, &'o TensorView<'a>>,
-) -> Result<()> {
-    for (key, value) in entries {
-        *budget = budget
-            .checked_sub(1)
-            .ok_or_else(|| format!("more than {MOST_ENTRIES} entries in dictionaries"))?;
-        let Node::Text(key) = objects.node(*key) else {
-            // An optimiser numbers its parameters; weights have names.
-            continue;
+/// The entries of a dictionary, or of the tables of a module; nothing of other objects.
+fn tables<'o>(objects: &'o Objects, id: NodeId) -> Vec<&'o Entries> {
+    let object = match objects.node(id) {
+        Node::Dict(entries) => return vec![entries],
+        Node::Object(object) => object,
+        _ => return Vec::new(),
+    };
+    if let Some(Node::Dict(attributes)) = object.state.map(|state| objects.node(state)) {
+        let table = |(key, value): &(NodeId, NodeId)| match (objects.node(*key), objects.node(*value)) {
+            (Node::Text(key), Node::Dict(entries)) if MODULE_TABLES.contains(key) => Some(entries.as_slice()),
+            _ => None,
         };
-        match objects.node(*value) {
-            Node::Tensor(view) => {
-                let replaced = found.insert(format!("{prefix}{key}"), view);
-                if replaced.is_some() {
-                    return Err(format!("tensor {prefix}{key} comes twice"));
+        let tables: Vec<_> = attributes.iter().filter_map(table).collect();
+        if !tables.is_empty() {
+            return tables;
+        }
+    }
+    // A kind of dictionary of somebody's own.
+    if object.entries.is_empty() { Vec::new() } else { vec![&object.entries] }
+}
+
+enum Value<'o, 'a> {
+    Tensor(&'o TensorView<'a>),
+    Array(&'o TensorView<'a>),
+    Unreadable(String),
+}
+
+struct Found<'o, 'a> {
+    value: Value<'o, 'a>,
+    /// How much of its name is that of the dictionaries around it.
+    prefix: usize,
+}
+
+struct Search<'o, 'a> {
+    objects: &'o Objects<'a>,
+    found: BTreeMap<String, Found<'o, 'a>>,
+    /// The objects that are being searched, one in the other.
+    path: Vec<NodeId>,
+    budget: usize,
+}
+
+impl<'o, 'a> Search<'o, 'a> {
+    fn flatten(&mut self, entries: &'o Entries, prefix: &str) -> Result<()> {
+        for (key, id) in entries {
+            let Node::Text(key) = self.objects.node(*key) else {
+                // An optimiser numbers its parameters; weights have names.
+                continue;
+            };
+            let value = match self.objects.node(*id) {
+                Node::Tensor(view) => Value::Tensor(view),
+                Node::Array(view) => Value::Array(view),
+                Node::Unreadable(problem) => Value::Unreadable(problem.to_string()),
+                _ => {
+                    let tables = tables(self.objects, *id);
+                    if tables.is_empty() || self.path.len() == DEEPEST || self.path.contains(id) {
+                        continue;
+                    }
+                    let prefix = self.name(prefix, key, ".")?;
+                    self.path.push(*id);
+                    tables.iter().try_for_each(|table| self.flatten(table, &prefix))?;
+                    self.path.pop();
+                    continue;
+                }
+            };
+            let name = self.name(prefix, key, "")?;
+            match self.found.entry(name) {
+                // The dictionary itself has it twice, and the later counts.
+                Entry::Occupied(mut other) if other.get().prefix == prefix.len() => {
+                    other.insert(Found { value, prefix: prefix.len() });
+                }
+                Entry::Occupied(mut other) => {
+                    let problem = "it comes twice, as one name and in dictionaries".to_owned();
+                    other.get_mut().value = Value::Unreadable(problem);
+                }
+                Entry::Vacant(place) => {
+                    place.insert(Found { value, prefix: prefix.len() });
                 }
             }
-            Node::Dict(entries) if depth > 0 => {
-                flatten(objects, entries, &format!("{prefix}{key}."), depth - 1, budget, found)?;
-            }
-            Node::Dict(_) => return Err(format!("{prefix}{key}: dictionaries nest deeper than {DEEPEST}")),
-            _ => {}
         }
-    }
-    Ok(())
-}
-
-/// Where a tensor lies in the file, given where its storage does. Everything about it was written by somebody else.
-fn place(view: &TensorView, storage: Range<usize>) -> Result<StoredTensor> {
-    let TensorView { storage: Storage { dtype, elements, .. }, offset, shape, strides } = view;
-    let out_of_range = || {
-        format!(
-            "shape {shape:?} with strides {strides:?} from element {offset} goes beyond its storage of {elements} elements"
-        )
-    };
-
-    let (width, stored) = (dtype.bitsize() / 8, ElementType::Plain(*dtype));
-    if elements.checked_mul(width).is_none_or(|bytes| bytes > storage.len()) {
-        return Err(format!(
-            "its storage holds {elements} elements of {dtype}, but has {} bytes",
-            storage.len()
-        ));
-    }
-    let count =
-        shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size)).ok_or_else(out_of_range)?;
-    // A stride of 0 repeats elements. No weight does, and it would let a few bytes ask for any amount of memory.
-    if count > *elements {
-        return Err(out_of_range());
-    }
-    if count == 0 {
-        return Ok(StoredTensor { dtype: stored, shape: shape.clone(), strides: None, bytes: 0..0 });
-    }
-    let last = shape
-        .iter()
-        .zip(strides)
-        .try_fold(*offset, |position, (size, stride)| position.checked_add((size - 1).checked_mul(*stride)?))
-        .filter(|last| last < elements)
-        .ok_or_else(out_of_range)?;
-    // In range because the elements up to `elements` are.
-    let bytes = storage.start + offset * width..storage.start + (last + 1) * width;
-    let strides = (!is_row_major(shape, strides)).then(|| strides.clone());
-    Ok(StoredTensor { dtype: stored, shape: shape.clone(), strides, bytes })
-}
-
-/// Whether elements lie one after the other. The stride along a dimension of size 1 is never used, and may be anything.
-fn is_row_major(shape: &[usize], strides: &[usize]) -> bool {
-    let mut expected = 1;
-    shape.iter().zip(strides).rev().filter(|(size, _)| **size != 1).all(|(size, stride)| {
-        let fits = *stride == expected;
-        expected *= size;
-        fits
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use safetensors::Dtype;
-
-    use super::*;
-
-    fn place_in_ten(offset: usize, shape: &[usize], strides: &[usize]) -> Result<StoredTensor> {
-        let storage = Storage { key: "0", dtype: Dtype::F32, elements: 10 };
-        place(&TensorView { storage, offset, shape: shape.into(), strides: strides.into() }, 100..140)
+        Ok(())
     }
 
-    #[test]
-    fn tensors_lie_inside_their_storage() {
-        let whole = place_in_ten(0, &[2, 5], &[5, 1]).unwrap();
-        assert_eq!((whole.bytes, whole.strides), (100..140, None));
-        let transposed = place_in_ten(2, &[4, 2], &[1, 4]).unwrap();
-        assert_eq!((transposed.bytes, transposed.strides), (108..140, Some(vec![1, 4])));
-        let column = place_in_ten(9, &[1, 1], &[7, 9]).unwrap();
-        assert_eq!((column.bytes, column.strides), (136..140, None));
-        assert_eq!(place_in_ten(3, &[0, 5], &[5, 1]).unwrap().bytes, 0..0);
-        assert_eq!(place_in_ten(3, &[], &[]).unwrap().bytes, 112..116);
-    }
-
-    #[test]
-    fn tensors_outside_their_storage_are_refused() {
-        let huge = usize::MAX;
-        for (offset, shape, strides) in [
-            (1, vec![10], vec![1]),
-            (10, vec![1], vec![1]),
-            (huge, vec![1], vec![1]),
-            (0, vec![2], vec![10]),
-            (0, vec![2], vec![huge]),
-            (0, vec![3, 2], vec![huge / 2, huge / 2]),
-            (0, vec![huge, huge], vec![1, 1]),
-            // The same element again and again.
-            (0, vec![1 << 40], vec![0]),
-        ] {
-            assert!(place_in_ten(offset, &shape, &strides).is_err(), "{offset} {shape:?} {strides:?}");
-        }
-    }
-
-    #[test]
-    fn storages_have_the_bytes_that_they_claim() {
-        let storage = Storage { key: "0", dtype: Dtype::F32, elements: 11 };
-        let view = TensorView { storage, offset: 0, shape: vec![1], strides: vec![1] };
-        assert!(place(&view, 100..140).is_err());
+    fn name(&mut self, prefix: &str, key: &str, end: &str) -> Result<String> {
+        let name_cost = prefix.len() + key.len() + COST_OF_ENTRY;
+        self.budget = self.budget.checked_sub(name_cost).ok_or_else(|| {
+            format!("the names in its dictionaries take more than {LONGEST_NAMES} bytes together")
+        })?;
+        Ok(format!("{prefix}{key}{end}"))
     }
 }

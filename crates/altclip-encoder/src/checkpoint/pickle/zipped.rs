@@ -7,51 +7,60 @@ use std::ops::Range;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::machine::Machine;
-use super::{LONGEST_PICKLE, Result, StoredTensor, state_dict};
+use super::{Listing, Result, state_dict};
+use crate::error::Error;
+use crate::foreign;
 
 pub(super) const MAGIC: &[u8] = b"PK\x03\x04";
 
 const PICKLE: &str = "data.pkl";
 
-pub(super) fn read(file: &[u8]) -> Result<Vec<(String, StoredTensor)>> {
-    let entries = entries(file)?;
-    let mut pickles = entries.keys().filter_map(|name| name.strip_suffix(PICKLE));
-    let folder = match (pickles.next(), pickles.next()) {
-        (Some(folder), None) if folder.is_empty() || folder.ends_with('/') => folder.to_owned(),
-        (None, _) => {
-            return Err(format!("expected an archive that torch.save wrote, found one without {PICKLE}"));
-        }
-        _ => {
-            return Err(format!(
-                "expected an archive that torch.save wrote, found one with several {PICKLE}"
-            ));
-        }
-    };
+pub(super) fn read(file: &[u8]) -> Result<Listing> {
+    let entries = foreign::parse("the zip archive", || Ok::<_, Error>(entries(file)))
+        .map_err(|error| error.to_string())??;
+    let folders = entries.keys().filter_map(|name| name.strip_suffix(PICKLE));
+    let folders = folders.filter(|folder| folder.is_empty() || folder.ends_with('/'));
+    // Should something else have put such a file into a folder, that is further inside.
+    let folder = folders
+        .min_by_key(|folder| (folder.len(), *folder))
+        .ok_or_else(|| format!("expected an archive that torch.save wrote, found one without {PICKLE}"))?;
     if entries.contains_key(&format!("{folder}constants.pkl")) {
         return Err("expected a dictionary of tensors, found a TorchScript program".to_owned());
     }
-    let entry = |name: &str| entries.get(&format!("{folder}{name}")).cloned();
+    let entry = |name: &str| -> Result<Range<usize>> {
+        match entries.get(&format!("{folder}{name}")) {
+            Some(Entry::Stored(range)) => Ok(range.clone()),
+            Some(Entry::Compressed) => {
+                Err(format!("{name} is compressed or encrypted, where torch.save stores it as it is"))
+            }
+            None => Err(format!("the archive lacks {name}")),
+        }
+    };
     let content = |range: Range<usize>| file.get(range).unwrap_or_default();
-    if let Some(order) = entry("byteorder").map(content).filter(|order| *order != b"little") {
-        return Err(format!(
-            "expected little-endian numbers, found byte order {:?}",
-            String::from_utf8_lossy(order)
-        ));
-    }
+    let big_endian = match entry("byteorder").map(content) {
+        Ok(b"big") => true,
+        Ok(b"little") => false,
+        Ok(order) => {
+            let order = String::from_utf8_lossy(order);
+            return Err(format!("expected the byte order little or big, found {order:?}"));
+        }
+        // Files of before PyTorch 2.1 do not tell.
+        Err(_) => false,
+    };
+    let (objects, _) = Machine::run(content(entry(PICKLE)?))?;
+    state_dict::tensors(file, &objects, big_endian, |storage| entry(&format!("data/{}", storage.key)))
+}
 
-    let pickle = entry(PICKLE).map(content).unwrap_or_default();
-    if pickle.len() > LONGEST_PICKLE {
-        return Err(format!("{PICKLE} has {} bytes, where at most {LONGEST_PICKLE} are read", pickle.len()));
-    }
-    let (objects, _) = Machine::run(pickle)?;
-    state_dict::tensors(&objects, |storage| {
-        entry(&format!("data/{}", storage.key))
-            .ok_or_else(|| format!("the archive lacks storage data/{}", storage.key))
-    })
+/// What an entry of the archive is.
+enum Entry {
+    /// Bytes of the file.
+    Stored(Range<usize>),
+    /// Of no use here.
+    Compressed,
 }
 
 /// The archive's entries: where the bytes of each lie in the file.
-fn entries(file: &[u8]) -> Result<HashMap<String, Range<usize>>> {
+fn entries(file: &[u8]) -> Result<HashMap<String, Entry>> {
     let damaged = |error: zip::result::ZipError| format!("the zip archive is truncated or damaged: {error}");
     let mut archive = ZipArchive::new(Cursor::new(file)).map_err(damaged)?;
     let mut entries = HashMap::with_capacity(archive.len());
@@ -59,9 +68,8 @@ fn entries(file: &[u8]) -> Result<HashMap<String, Range<usize>>> {
         let entry = archive.by_index_raw(number).map_err(damaged)?;
         let name = entry.name().to_owned();
         if entry.compression() != CompressionMethod::Stored || entry.encrypted() {
-            return Err(format!(
-                "entry {name} is compressed or encrypted, where torch.save stores it as it is"
-            ));
+            entries.insert(name, Entry::Compressed);
+            continue;
         }
         let range = entry.data_start().and_then(|start| {
             let start = usize::try_from(start).ok()?;
@@ -70,7 +78,7 @@ fn entries(file: &[u8]) -> Result<HashMap<String, Range<usize>>> {
         });
         let range =
             range.ok_or_else(|| format!("the file is truncated: entry {name} goes beyond its end"))?;
-        entries.insert(name, range);
+        entries.insert(name, Entry::Stored(range));
     }
     Ok(entries)
 }

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use super::{Planned, TensorToWrite, plan};
+use ::safetensors::Dtype;
+
+use super::{NumberType, Planned, TensorToWrite, plan};
 use crate::checkpoint::element::{ElementType, element_count};
 use crate::checkpoint::gguf::{
     DEFAULT_ALIGNMENT, MAGIC, MOST_DIMENSIONS, SHAPE_KEY, VERSION, type_number, value,
@@ -22,7 +24,8 @@ const QUANTIZATION_VERSION: u32 = 2;
 /// The same tensors give the same bytes: they lie in the order of their names.
 ///
 /// A tensor in blocks is written as a matrix (first side, everything else), of whose rows blocks are parts; its own shape
-/// goes into the metadata, as `comfy.gguf.orig_shape.` and its name.
+/// goes into the metadata, as `comfy.gguf.orig_shape.` and its name. Numbers of float8, which the format does not have, are
+/// written as f16, which loses nothing.
 ///
 /// `before_each` is told how many tensors are done, and ends the work by an error.
 ///
@@ -38,7 +41,12 @@ pub fn write_gguf<E: From<Error>>(
     metadata: &BTreeMap<String, String>,
     mut before_each: impl FnMut(usize) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
-    let planned = plan(file, tensors)?;
+    let mut planned = plan(file, tensors)?;
+    // The format has no numbers of eight bits with a fraction. All of them are numbers of f16, but for powers of two.
+    for planned in planned.values_mut().filter(|planned| planned.dtype.is_float8()) {
+        let is_power = planned.dtype == ElementType::Plain(Dtype::F8_E8M0);
+        planned.dtype = if is_power { NumberType::F32 } else { NumberType::F16 }.element();
+    }
     let mut table = table(file, architecture, &planned, metadata)?;
     pad(&mut table);
     to.write_all(&table).map_err(Error::io(file))?;

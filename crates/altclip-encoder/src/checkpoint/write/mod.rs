@@ -9,12 +9,15 @@ use std::io::{self, Write};
 use std::str::FromStr;
 
 use ::safetensors::Dtype;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use fused_ops::BlockType;
 use half::{bf16, f16};
 
+use super::contents::Located;
 use super::element::{ElementType, element_count};
-use super::{Checkpoint, Located, StoredTensor, convert};
+use super::scales::Scales;
+use super::stored::StoredTensor;
+use super::{Checkpoint, convert};
 use crate::error::{Error, Result};
 use crate::source::FileData;
 
@@ -87,6 +90,8 @@ pub struct TensorToWrite<'a> {
 struct Planned<'a> {
     tensor: &'a TensorToWrite<'a>,
     located: &'a Located,
+    /// What its numbers are multiplied by.
+    scales: Option<Scales>,
     dtype: ElementType,
 }
 
@@ -105,18 +110,14 @@ fn plan<'a>(file: &str, tensors: &'a [TensorToWrite]) -> Result<BTreeMap<&'a str
                 expected: tensor.shape.clone(),
             });
         }
-        if let ElementType::Plain(dtype) = stored.dtype
-            && convert::candle_dtype(dtype).is_none()
-            && stored.strides.is_some()
-        {
-            let problem = format!("tensor {}: elements of type {dtype} in an odd order", tensor.source);
-            return Err(Error::format(found, problem));
-        }
         let dtype = match tensor.dtype {
-            Some(dtype) if stored.dtype.is_float() => dtype.element(),
+            Some(dtype) if stored.dtype.is_float() || located.scale.is_some() => dtype.element(),
+            // The scale has no place in the new file.
+            None if located.scale.is_some() => NumberType::F32.element(),
             _ => stored.dtype,
         };
-        if planned.insert(tensor.name.as_str(), Planned { tensor, located, dtype }).is_some() {
+        let scales = contents.scales(located, &tensor.source)?;
+        if planned.insert(tensor.name.as_str(), Planned { tensor, located, scales, dtype }).is_some() {
             return Err(Error::format(file, format!("two tensors would be called {}", tensor.name)));
         }
     }
@@ -140,15 +141,12 @@ impl Planned<'_> {
     fn write(&self, to: &mut impl Write, file: &str) -> Result<()> {
         let contents = &self.tensor.checkpoint.contents;
         let (source, stored) = (contents.file(self.located), &self.located.tensor);
-        let (Some(strides), ElementType::Plain(dtype)) = (&stored.strides, stored.dtype) else {
+        if stored.is_plain() {
             return self.write_elements(to, file, source, stored);
-        };
-        let bytes = source.get(stored.bytes.clone()).unwrap_or_default();
-        let gathered = convert::gather(bytes, &stored.shape, strides, dtype.bitsize() / 8);
-        let gathered = FileData::owned(source.name(), gathered);
-        let gathered_bytes = 0..gathered.len();
-        let stored = StoredTensor { strides: None, bytes: gathered_bytes, ..stored.clone() };
-        self.write_elements(to, file, &gathered, &stored)
+        }
+        let elements = FileData::owned(source.name(), stored.element_bytes(source).into_owned());
+        let stored = StoredTensor::plain(stored.dtype, stored.shape.clone(), 0..elements.len());
+        self.write_elements(to, file, &elements, &stored)
     }
 
     /// Writes a tensor whose elements lie one after the other.
@@ -159,7 +157,7 @@ impl Planned<'_> {
         source: &FileData,
         stored: &StoredTensor,
     ) -> Result<()> {
-        let mut left = element_count(&stored.shape).unwrap_or_default();
+        let (mut done, total) = (0, element_count(&stored.shape).unwrap_or_default());
         // Types of less than a byte have no conversion, and go as they are.
         let step = stored.dtype.bytes_of(ELEMENTS_AT_A_TIME).unwrap_or(ELEMENTS_AT_A_TIME);
         let mut start = stored.bytes.start;
@@ -169,11 +167,10 @@ impl Planned<'_> {
                 let bytes = source.get(range.clone()).unwrap_or_default();
                 to.write_all(bytes).map_err(Error::io(file))?;
             } else {
-                let elements = left.min(ELEMENTS_AT_A_TIME);
-                left -= elements;
-                let shape = vec![elements];
-                let part = StoredTensor { dtype: stored.dtype, shape, strides: None, bytes: range.clone() };
-                self.write_converted(to, file, source, &part)?;
+                let elements = ELEMENTS_AT_A_TIME.min(total - done);
+                let part = StoredTensor::plain(stored.dtype, vec![elements], range.clone());
+                self.write_converted(to, file, source, &part, done)?;
+                done += elements;
             }
             source.release(&range);
             start = range.end;
@@ -181,23 +178,25 @@ impl Planned<'_> {
         Ok(())
     }
 
+    /// Writes a part of a tensor, which begins with its element `first`.
     fn write_converted(
         &self,
         to: &mut impl Write,
         file: &str,
         source: &FileData,
         part: &StoredTensor,
+        first: usize,
     ) -> Result<()> {
         let name = &self.tensor.source;
-        let read = |dtype| -> Result<Tensor> {
-            convert::read_tensor(source, part, dtype, &Device::Cpu)?.ok_or_else(|| {
-                Error::format(source.name(), format!("tensor {name}: {} has no conversion", part.dtype))
-            })
-        };
-        let numbers = read(DType::F32)?.to_vec1::<f32>()?;
+        let numbers = convert::read_tensor(source, part, DType::F32, &Device::Cpu)
+            .map_err(|error| Error::format(source.name(), format!("tensor {name}: {error}")))?;
+        let mut numbers = numbers.to_vec1::<f32>()?;
+        if let Some(scales) = &self.scales {
+            scales.apply(first, &mut numbers);
+        }
         let written = match self.dtype {
             ElementType::Plain(Dtype::F16) => {
-                let halves = read(DType::F16)?.to_vec1::<f16>()?;
+                let halves: Vec<f16> = numbers.iter().copied().map(f16::from_f32).collect();
                 let overflow = numbers
                     .iter()
                     .zip(&halves)
@@ -209,8 +208,7 @@ impl Planned<'_> {
                 write_all(to, halves.iter().map(|half| half.to_le_bytes()))
             }
             ElementType::Plain(Dtype::BF16) => {
-                let halves = read(DType::BF16)?.to_vec1::<bf16>()?;
-                write_all(to, halves.iter().map(|half| half.to_le_bytes()))
+                write_all(to, numbers.iter().map(|number| bf16::from_f32(*number).to_le_bytes()))
             }
             ElementType::Plain(_) => write_all(to, numbers.iter().map(|number| number.to_le_bytes())),
             ElementType::Blocks(kind) => {

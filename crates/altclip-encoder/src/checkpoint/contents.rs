@@ -1,0 +1,185 @@
+//! The tensors of a checkpoint, of one file or of several.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use fused_ops::BlockType;
+
+use super::element::{ElementType, element_count};
+use super::scales::{self, Scale, Scales};
+use super::stored::{Listing, StoredTensor};
+use super::{convert, legacy_names};
+use crate::error::{Error, Result};
+use crate::source::FileData;
+
+pub(super) struct Contents {
+    /// What to call the whole in an error: the one file, or the index of the shards.
+    pub name: String,
+    pub files: Arc<[FileData]>,
+    pub tables: Tables,
+    /// From the name that a model asks for to the name in the file, where they differ.
+    name_in_file: Option<NameInFile>,
+}
+
+pub(super) type NameInFile = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// The tensors of all files, by name.
+#[derive(Default)]
+pub(super) struct Tables {
+    pub tensors: BTreeMap<String, Located>,
+    /// Those that cannot be read, and why.
+    pub unreadable: BTreeMap<String, String>,
+}
+
+/// A tensor and the number of its file in [`Contents::files`].
+#[derive(Clone)]
+pub(super) struct Located {
+    pub file: usize,
+    pub tensor: StoredTensor,
+    /// What its numbers are to be multiplied by, if anything.
+    pub scale: Option<Arc<Scale>>,
+}
+
+impl Tables {
+    /// Adds the tensors of the file of this number.
+    pub fn add(&mut self, file: usize, listing: Listing) {
+        let located = |(name, tensor)| (name, Located { file, tensor, scale: None });
+        self.tensors.extend(listing.tensors.into_iter().map(located));
+        self.unreadable.extend(listing.unreadable);
+    }
+}
+
+impl Contents {
+    pub fn new(name: String, files: Vec<FileData>, mut tables: Tables) -> Self {
+        scales::attach(&mut tables);
+        Self { name, files: files.into(), tables, name_in_file: None }
+    }
+
+    /// Those tensors whose names begin with `prefix`, which are asked for by other names.
+    pub fn part(&self, prefix: &str, name_in_file: NameInFile) -> Self {
+        fn those<T: Clone>(all: &BTreeMap<String, T>, prefix: &str) -> BTreeMap<String, T> {
+            let of_part = all.iter().filter(|(name, _)| name.starts_with(prefix));
+            of_part.map(|(name, value)| (name.clone(), value.clone())).collect()
+        }
+        let tensors = those(&self.tables.tensors, prefix);
+        let tables = Tables { tensors, unreadable: those(&self.tables.unreadable, prefix) };
+        let (name, files) = (self.name.clone(), self.files.clone());
+        Self { name, files, tables, name_in_file: Some(name_in_file) }
+    }
+
+    pub fn find(&self, name: &str) -> Option<&Located> {
+        self.find_entry(name).map(|(_, located)| located)
+    }
+
+    /// A tensor with the name that it has in the file.
+    pub fn find_entry(&self, name: &str) -> Option<(&String, &Located)> {
+        let name = self.name_in_file(name)?;
+        let entry = self.tables.tensors.get_key_value(&*name);
+        entry.or_else(|| self.tables.tensors.get_key_value(&legacy_names::legacy_name(&name)?))
+    }
+
+    pub fn name_in_file<'n>(&self, name: &'n str) -> Option<Cow<'n, str>> {
+        match &self.name_in_file {
+            Some(name_in_file) => name_in_file(name).map(Cow::Owned),
+            None => Some(Cow::Borrowed(name)),
+        }
+    }
+
+    /// Whether there is a tensor of this name, readable or not.
+    pub fn contains(&self, name: &str) -> bool {
+        self.find(name).is_some() || self.problem(name).is_some()
+    }
+
+    /// Why a tensor cannot be read that is there, if it is and cannot.
+    pub fn problem(&self, name: &str) -> Option<String> {
+        if let Some(located) = self.find(name) {
+            let ElementType::Plain(dtype) = located.tensor.dtype else { return None };
+            return convert::problem(dtype);
+        }
+        let name = self.name_in_file(name)?;
+        let problem = self.tables.unreadable.get(&*name);
+        problem.or_else(|| self.tables.unreadable.get(&legacy_names::legacy_name(&name)?)).cloned()
+    }
+
+    pub fn get(&self, name: &str) -> Result<&Located> {
+        self.find(name).ok_or_else(|| {
+            let problem = self.problem(name);
+            let name = self.name_in_file(name).unwrap_or(Cow::Borrowed(name));
+            if let Some(problem) = problem {
+                return Error::format(&self.name, format!("tensor {name}: {problem}"));
+            }
+            let nearest = nearest(&name, self.tables.tensors.keys());
+            Error::MissingTensor { name: name.into_owned(), file: self.name.clone(), nearest }
+        })
+    }
+
+    /// The weight whose blocks `name` asks for, with their type and its name, if there is one and its rows are whole blocks.
+    pub fn find_blocks<'n>(&self, name: &'n str) -> Option<(BlockType, &'n str, &Located)> {
+        let (weight, kind) = name.rsplit_once('.')?;
+        let kind = kind.parse::<BlockType>().ok()?;
+        let located = self.find(weight)?;
+        let [_, row @ ..] = located.tensor.shape.as_slice() else { return None };
+        let is_in_rows = element_count(row).and_then(|row| kind.bytes_of(row)).is_some();
+        (located.tensor.dtype == ElementType::Blocks(kind) && is_in_rows).then_some((kind, weight, located))
+    }
+
+    pub fn get_shaped(&self, name: &str, shape: &[usize]) -> Result<&Located> {
+        let located = self.get(name)?;
+        if located.tensor.shape != shape {
+            return Err(Error::ShapeMismatch {
+                name: self.name_in_file(name).unwrap_or(Cow::Borrowed(name)).into_owned(),
+                file: self.file(located).name().to_owned(),
+                found: located.tensor.shape.clone(),
+                expected: shape.to_vec(),
+            });
+        }
+        Ok(located)
+    }
+
+    pub fn load(&self, located: &Located, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        let file = self.file(located);
+        let tensor = match self.scales(located, name)? {
+            None => convert::read_tensor(file, &located.tensor, dtype, device),
+            Some(scales) => scales.read_tensor(file, &located.tensor, dtype, device),
+        };
+        file.release(&located.tensor.bytes);
+        tensor.map_err(|error| match error {
+            convert::Failure::Type(problem) => {
+                Error::format(file.name(), format!("tensor {name}: {problem}"))
+            }
+            convert::Failure::Candle(error) => error.into(),
+        })
+    }
+
+    /// What a tensor is to be multiplied by, read from its file.
+    pub fn scales(&self, located: &Located, name: &str) -> Result<Option<Scales>> {
+        let Some(scale) = &located.scale else { return Ok(None) };
+        let Some(file) = self.files.get(scale.file) else { return Ok(None) };
+        let scales = Scales::read(file, scale, &located.tensor.shape);
+        scales.map(Some).map_err(|problem| Error::format(file.name(), format!("tensor {name}: {problem}")))
+    }
+
+    pub fn file(&self, located: &Located) -> &FileData {
+        // The numbers come from this very list.
+        &self.files[located.file]
+    }
+}
+
+/// The one of `names` most like `name`, if it is alike enough to be worth telling.
+fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> Option<String> {
+    // A checkpoint of billions of parameters has thousands of names, none longer than a line. More is no honest file.
+    const MOST_NAMES: usize = 20_000;
+    const LONGEST_NAME: usize = 200;
+    names
+        .take(MOST_NAMES)
+        .filter(|other| other.len() <= LONGEST_NAME)
+        .map(|other| (strsim::levenshtein(name, other), other))
+        // Very different names, too, when one has only lost or gained what stands before: `text_model.`, `module.`.
+        .filter(|(distance, other)| {
+            *distance <= name.len() / 3 || other.ends_with(name) || name.ends_with(other.as_str())
+        })
+        .min()
+        .map(|(_, other)| other.clone())
+}

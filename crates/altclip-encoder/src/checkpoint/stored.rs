@@ -1,0 +1,136 @@
+//! A tensor as it lies in its file, and the tensors that a file lists.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use safetensors::Dtype;
+
+use super::element::{ElementType, element_count};
+
+/// The tensors that a file has.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub tensors: Vec<(String, StoredTensor)>,
+    /// Tensors that cannot be read, and why. That matters to whoever asks for them.
+    pub unreadable: Vec<(String, String)>,
+}
+
+/// One tensor. What it says about the file has been checked against the file.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct StoredTensor {
+    pub dtype: ElementType,
+    pub shape: Vec<usize>,
+    /// Distances between neighbours along each dimension, in elements; `None` if the elements lie one after the other
+    /// in row-major order.
+    pub strides: Option<Vec<usize>>,
+    /// From the first to the last byte in the file.
+    pub bytes: Range<usize>,
+    pub encoding: Encoding,
+}
+
+/// How the bytes of numbers are written, where that is not as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Encoding {
+    /// The highest byte of a number comes first.
+    pub big_endian: bool,
+    /// UTF-8 text with a character for each byte, as pickles have it that must not hold bytes.
+    pub as_text: bool,
+}
+
+impl StoredTensor {
+    /// A tensor whose elements lie one after the other.
+    pub fn plain(dtype: ElementType, shape: Vec<usize>, bytes: Range<usize>) -> Self {
+        Self { dtype, shape, strides: None, bytes, encoding: Encoding::default() }
+    }
+
+    /// Whether its bytes in the file are those of its elements, one after the other.
+    pub fn is_plain(&self) -> bool {
+        self.strides.is_none() && self.encoding == Encoding::default()
+    }
+
+    /// The little-endian bytes of its elements, one after the other.
+    pub fn element_bytes<'f>(&self, file: &'f [u8]) -> Cow<'f, [u8]> {
+        let mut bytes = Cow::Borrowed(file.get(self.bytes.clone()).unwrap_or_default());
+        let ElementType::Plain(dtype) = self.dtype else { return bytes };
+        let width = dtype.bitsize() / 8;
+        if self.encoding.as_text {
+            // Where the tensor was found, it was checked to be such a text.
+            let text = str::from_utf8(&bytes).unwrap_or_default();
+            bytes = Cow::Owned(text.chars().map(|char| u8::try_from(char).unwrap_or_default()).collect());
+        }
+        if let Some(strides) = &self.strides {
+            bytes = Cow::Owned(gather(&bytes, &self.shape, strides, width));
+        } else if self.encoding.as_text {
+            let length = element_count(&self.shape).and_then(|count| count.checked_mul(width));
+            bytes.to_mut().truncate(length.unwrap_or(usize::MAX));
+        }
+        // A complex number is two of half its width.
+        let width = if dtype == Dtype::C64 { width / 2 } else { width };
+        if self.encoding.big_endian && width > 1 {
+            bytes.to_mut().chunks_exact_mut(width).for_each(<[u8]>::reverse);
+        }
+        bytes
+    }
+}
+
+/// Copies elements of `width` bytes, which lie `strides` elements apart in `bytes`, into row-major order.
+fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], width: usize) -> Vec<u8> {
+    let count: usize = shape.iter().product();
+    let mut gathered = Vec::with_capacity(count * width);
+    let mut index = vec![0; shape.len()];
+    for _ in 0..count {
+        let position: usize = index.iter().zip(strides).map(|(index, stride)| index * stride).sum();
+        gathered.extend_from_slice(bytes.get(position * width..(position + 1) * width).unwrap_or_default());
+        for (index, size) in index.iter_mut().zip(shape).rev() {
+            *index += 1;
+            if *index < *size {
+                break;
+            }
+            *index = 0;
+        }
+    }
+    gathered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(dtype: Dtype, shape: &[usize], strides: Option<&[usize]>, encoding: Encoding) -> StoredTensor {
+        let dtype = ElementType::Plain(dtype);
+        StoredTensor {
+            dtype,
+            shape: shape.to_vec(),
+            strides: strides.map(<[_]>::to_vec),
+            bytes: 0..6,
+            encoding,
+        }
+    }
+
+    #[test]
+    fn strided_elements_are_gathered() {
+        // The transpose of [[0, 1, 2], [3, 4, 5]].
+        let bytes = [0u8, 1, 2, 3, 4, 5];
+        assert_eq!(gather(&bytes, &[3, 2], &[1, 3], 1), [0, 3, 1, 4, 2, 5]);
+        assert_eq!(gather(&bytes, &[2, 3], &[0, 2], 1), [0, 2, 4, 0, 2, 4]);
+    }
+
+    #[test]
+    fn numbers_are_put_into_the_order_of_this_machine() {
+        let big_endian = Encoding { big_endian: true, as_text: false };
+        let bytes = [0u8, 1, 2, 3, 4, 5];
+        let rows = stored(Dtype::U16, &[3], None, big_endian);
+        assert_eq!(*rows.element_bytes(&bytes), [1, 0, 3, 2, 5, 4]);
+        let repeated = stored(Dtype::I16, &[2], Some(&[2]), big_endian);
+        assert_eq!(*repeated.element_bytes(&bytes), [1, 0, 5, 4]);
+    }
+
+    #[test]
+    fn a_text_is_its_bytes() {
+        let text = "a\u{80}\u{ff}b".as_bytes();
+        let as_text = Encoding { big_endian: false, as_text: true };
+        assert_eq!(*stored(Dtype::U8, &[3], None, as_text).element_bytes(text), [b'a', 0x80, 0xff]);
+        let big_endian = Encoding { big_endian: true, as_text: true };
+        assert_eq!(*stored(Dtype::U16, &[2], None, big_endian).element_bytes(text), [0x80, b'a', b'b', 0xff]);
+    }
+}
