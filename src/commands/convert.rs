@@ -67,7 +67,7 @@ pub struct Convert {
     /// as they are.
     ///
     /// Only numbers with a fraction are converted; ids and the like stay as they are. A number that is too large for f16
-    /// is an error.
+    /// is an error. Weights of eight bits that have scales beside them are written multiplied by these, as f32 by default.
     ///
     /// Blocks, for a .gguf file or the GGUF files of a directory, are q8_0, which loses next to nothing, q4_0, q4_1, q5_0, q5_1, and q2_k to q6_k, which
     /// spend their bits better but only on rows that 256 divides. Of the UNet and the text encoder they are the weights of

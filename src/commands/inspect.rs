@@ -60,12 +60,13 @@ impl Inspect {
         } else {
             self.show(&report)?;
         }
-        let broken: usize = report.parts.iter().map(|part| part.missing.len() + part.misshapen.len()).sum();
+        let broken_in = |part: &PartReport| part.missing.len() + part.misshapen.len() + part.unreadable.len();
+        let broken: usize = report.parts.iter().map(broken_in).sum();
         match (report.problems.first(), broken) {
             (None, 0) => Ok(()),
             (Some(problem), _) => bail!("{problem}"),
             (None, broken) => {
-                bail!("{}: {broken} tensors are missing or have another shape", report.model)
+                bail!("{}: {broken} tensors are missing, have another shape or cannot be read", report.model)
             }
         }
     }
@@ -95,6 +96,9 @@ impl Inspect {
             for tensor in &part.misshapen {
                 let (name, found, expected) = (&tensor.name, &tensor.found, &tensor.expected);
                 print_line(format!("{}: {name} is {found:?}, expected {expected:?}", part.file))?;
+            }
+            for tensor in &part.unreadable {
+                print_line(format!("{}: {} cannot be read: {}", part.file, tensor.name, tensor.problem))?;
             }
             let listed = if self.all { part.unexpected.len() } else { MOST_LISTED };
             for name in part.unexpected.iter().take(listed) {

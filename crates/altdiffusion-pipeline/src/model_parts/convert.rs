@@ -35,7 +35,7 @@ pub struct Converted {
     /// The number of tensors.
     pub tensors: usize,
     /// The names of the tensors in the source that are not part of the model, and were left out: of its training, or of
-    /// averages over it.
+    /// averages over it. And those that cannot be read, with the reason.
     pub left_out: Vec<String>,
     /// Of a GGUF file, the number of weights whose rows are no whole number of blocks of the type that was asked for, by the
     /// name of the type that they have in its stead.
@@ -286,17 +286,18 @@ impl ModelParts {
     /// The tensors of all parts, and the names of those that belong to none.
     fn entries(&self) -> Result<Entries<'_>> {
         let Some(single) = &self.single else {
+            let parts = [&self.text_encoder, &self.unet, &self.vae];
             return Ok(Entries {
                 text_encoder: in_folder(&self.text_encoder, str::to_owned),
                 unet: in_folder(&self.unet, str::to_owned),
                 vae: in_folder(&self.vae, name_of_today),
-                left_out: Vec::new(),
+                left_out: parts.iter().flat_map(|part| unreadable(&part.weights)).collect(),
             });
         };
         let unet_names = UNetNames::new(&parse_json(&self.unet.config)?)?;
         let vae_names = VaeNames::new(&parse_json(&self.vae.config)?);
-        let mut entries =
-            Entries { text_encoder: Vec::new(), unet: Vec::new(), vae: Vec::new(), left_out: Vec::new() };
+        let left_out = unreadable(single).collect();
+        let mut entries = Entries { text_encoder: Vec::new(), unet: Vec::new(), vae: Vec::new(), left_out };
         for stored in single.names() {
             let (part, list, name) = if let Some(name) = stored.strip_prefix(unet_names::PREFIX) {
                 (&self.unet, &mut entries.unet, unet_names.to_diffusers(name))
@@ -396,7 +397,12 @@ pub fn convert_weights(
     write_file(path, |to, name| {
         write_safetensors(to, name, &tensors, &metadata, |done| told(on_tensor, done, total))
     })?;
-    Ok(Converted { tensors: total, ..Converted::default() })
+    Ok(Converted { tensors: total, left_out: unreadable(from).collect(), ..Converted::default() })
+}
+
+/// The tensors that cannot be read, with the reasons.
+fn unreadable(checkpoint: &Checkpoint) -> impl Iterator<Item = String> {
+    checkpoint.unreadable().map(|(name, problem)| format!("{name} ({problem})"))
 }
 
 /// Without it transformers refuses a safetensors file.
