@@ -81,6 +81,53 @@ fn what_is_missing_misshapen_or_unexpected_is_named() -> TestResult {
 }
 
 #[test]
+fn weights_of_other_types_are_told_and_those_that_cannot_be_read_are_problems() -> TestResult {
+    let model = ModelCopy::of("alt_diffusion")?;
+    model.change_tensors(UNET, |tensors| {
+        let weight = tensors.get_mut("conv_in.weight").ok_or_else(|| candle_core::Error::msg("conv_in"))?;
+        *weight = weight.to_dtype(DType::F8E4M3)?;
+        Ok(())
+    })?;
+    let (code, report, errors) = inspect(&model.argument())?;
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    assert_eq!(part(&report, "unet")?["dtypes"]["F8_E4M3"], 1);
+
+    let (known, unknown) =
+        (&b"\"conv_out.bias\":{\"dtype\":\"F32\""[..], b"\"conv_out.bias\":{\"dtype\":\"X32\"");
+    model.change(UNET, |bytes| {
+        let at = bytes.windows(known.len()).position(|window| window == known).unwrap_or_default();
+        bytes[at..at + unknown.len()].copy_from_slice(unknown);
+    })?;
+    let (code, report, errors) = inspect(&model.argument())?;
+    assert_eq!(code, Some(1));
+    assert!(
+        errors.contains("1 tensors") && errors.contains("cannot be read") && errors.lines().count() == 1,
+        "{errors}"
+    );
+    let unreadable = &part(&report, "unet")?["unreadable"];
+    assert_eq!(unreadable[0]["name"], "conv_out.bias");
+    assert_eq!(unreadable[0]["problem"], "its elements are of type X32, which is not known");
+    Ok(())
+}
+
+#[test]
+fn a_configuration_cannot_ask_for_layers_without_number() -> TestResult {
+    for layers in ["2147483648", "18446744073709551615", "1000000"] {
+        let model = ModelCopy::of("dual_encoders/altclip")?;
+        model.replace(
+            "config.json",
+            "\"num_hidden_layers\": 2",
+            &format!("\"num_hidden_layers\": {layers}"),
+        )?;
+        let output = run(model.path("").as_path(), &["inspect", "."])?;
+        let error = String::from_utf8(output.stderr)?;
+        assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{error}");
+        assert!(error.contains("num_hidden_layers is") && error.contains("expected at most 1024"), "{error}");
+    }
+    Ok(())
+}
+
+#[test]
 fn what_is_no_model_is_one_line() -> TestResult {
     let directory = tempfile::tempdir()?;
     let output = run(directory.path(), &["inspect", "."])?;

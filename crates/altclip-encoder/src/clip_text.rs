@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::activation::Activation;
 use crate::clip_layer::{AttentionMask, ClipLayer};
-use crate::layer_shape::LayerShape;
+use crate::layer_shape::{LARGEST_WIDTH, LayerShape, MOST_LAYERS, MOST_TOKENS, check_limits};
 use crate::padding::{check_ids, hidden_key_bias};
 
 /// Standard deviation of freshly initialised embeddings (`initializer_range` of transformers).
@@ -94,6 +94,11 @@ impl ClipTextConfig {
     /// # Errors
     /// Names the first field that cannot be, with what it has to be.
     pub fn check(&self) -> std::result::Result<(), String> {
+        check_limits([
+            ("num_hidden_layers", self.num_hidden_layers, MOST_LAYERS),
+            ("vocab_size", self.vocab_size, MOST_TOKENS),
+            ("max_position_embeddings", self.max_position_embeddings, LARGEST_WIDTH),
+        ])?;
         self.layer_shape().check()?;
         for (name, value) in
             [("vocab_size", self.vocab_size), ("max_position_embeddings", self.max_position_embeddings)]

@@ -12,12 +12,37 @@ pub(crate) struct LayerShape {
     pub layer_norm_eps: f64,
 }
 
+/// Far more layers than any model has. Configurations come from strangers, and a number in one must not decide how much
+/// memory is taken before any weight is found.
+pub(crate) const MOST_LAYERS: usize = 1 << 10;
+/// Wider than any model, so that arithmetic on widths cannot overflow.
+pub(crate) const LARGEST_WIDTH: usize = 1 << 20;
+/// More than any vocabulary has.
+pub(crate) const MOST_TOKENS: usize = 1 << 24;
+
+/// Checks fields, each with its name, its value and the largest that it may be.
+///
+/// # Errors
+/// Names the first that is larger.
+pub(crate) fn check_limits<const FIELDS: usize>(
+    fields: [(&str, usize, usize); FIELDS],
+) -> Result<(), String> {
+    match fields.iter().find(|(_, value, largest)| value > largest) {
+        Some((name, value, largest)) => Err(format!("{name} is {value}, expected at most {largest}")),
+        None => Ok(()),
+    }
+}
+
 impl LayerShape {
     /// Checks that the fields can be those of one layer.
     ///
     /// # Errors
     /// Names the first field that cannot be, with what it has to be.
     pub fn check(&self) -> Result<(), String> {
+        check_limits([
+            ("hidden_size", self.hidden_size, LARGEST_WIDTH),
+            ("intermediate_size", self.intermediate_size, LARGEST_WIDTH),
+        ])?;
         if self.num_attention_heads == 0
             || self.hidden_size == 0
             || !self.hidden_size.is_multiple_of(self.num_attention_heads)

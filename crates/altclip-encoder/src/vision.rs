@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::activation::Activation;
 use crate::clip_layer::{AttentionMask, ClipLayer};
 use crate::config::{ConfigFile, FieldTable, transformers};
-use crate::layer_shape::LayerShape;
+use crate::layer_shape::{LARGEST_WIDTH, LayerShape, MOST_LAYERS, check_limits};
 
 /// Standard deviation of freshly initialised position embeddings (`initializer_range` of transformers).
 const INITIALIZER_RANGE: f64 = 0.02;
@@ -81,12 +81,21 @@ impl Serialize for VisionConfig {
     }
 }
 
+/// The largest side of an image that a tower may take, in pixels.
+const LARGEST_SIDE: usize = 1 << 14;
+
 impl VisionConfig {
     /// Checks that the fields can be those of one model.
     ///
     /// # Errors
     /// Names the first field that cannot be, with what it has to be.
     pub fn check(&self) -> std::result::Result<(), String> {
+        check_limits([
+            ("num_hidden_layers", self.num_hidden_layers, MOST_LAYERS),
+            ("num_channels", self.num_channels, LARGEST_WIDTH),
+            ("projection_dim", self.projection_dim, LARGEST_WIDTH),
+            ("image_size", self.image_size, LARGEST_SIDE),
+        ])?;
         self.layer_shape().check()?;
         if self.num_channels == 0 {
             return Err("num_channels is 0, expected at least 1".into());

@@ -206,6 +206,15 @@ fn errors_say_what_is_wrong() {
         let message = error(&empty);
         assert!(message.contains("intermediate_size is 0, expected at least 1"), "{message}");
     }
+    for (field, largest) in
+        [("num_hidden_layers", 1024), ("hidden_size", 1_048_576), ("vocab_size", 16_777_216)]
+    {
+        let (_directory, huge) =
+            changed("altclip", |config| config["text_config"][field] = json!(2_147_483_648u64));
+        let message = error(&huge);
+        let expected = format!("{field} is 2147483648, expected at most {largest}");
+        assert!(message.contains("config.json") && message.contains(&expected), "{message}");
+    }
     let (_directory, empty) = changed("altclip", |config| config["text_config"]["project_dim"] = json!(0));
     let message = error(&empty);
     assert!(message.contains("project_dim is 0"), "{message}");

@@ -10,6 +10,9 @@ use crate::{Error, Result};
 /// overflow.
 pub(crate) const LARGEST_SIZE: usize = 1 << 20;
 
+/// The most layers of one kind that a level may have, so that lists of them stay short.
+const MOST_LAYERS: usize = 1 << 8;
+
 /// A setting that a configuration gives once for all blocks or as a list with one value per block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -51,6 +54,15 @@ impl ConfigCheck {
             Ok(())
         } else {
             Err(self.error(field, format!("a number from 1 to {LARGEST_SIZE}"), value.to_string()))
+        }
+    }
+
+    /// `value` is a number of layers.
+    pub fn layers(&self, field: &'static str, value: usize) -> Result<()> {
+        if (1..=MOST_LAYERS).contains(&value) {
+            Ok(())
+        } else {
+            Err(self.error(field, format!("a number from 1 to {MOST_LAYERS}"), value.to_string()))
         }
     }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::activation::Activation;
 use crate::config::{ConfigFile, FieldTable, transformers};
-use crate::layer_shape::LayerShape;
+use crate::layer_shape::{LARGEST_WIDTH, LayerShape, MOST_LAYERS, MOST_TOKENS, check_limits};
 use crate::xlm_roberta::PositionEmbedding;
 
 /// The fields of transformers' `BertConfig` and `ChineseCLIPTextConfig` that decide what the encoder computes.
@@ -88,6 +88,12 @@ impl BertConfig {
     /// # Errors
     /// Names the first field that cannot be, with what it has to be.
     pub fn check(&self) -> Result<(), String> {
+        check_limits([
+            ("num_hidden_layers", self.num_hidden_layers, MOST_LAYERS),
+            ("vocab_size", self.vocab_size, MOST_TOKENS),
+            ("max_position_embeddings", self.max_position_embeddings, LARGEST_WIDTH),
+            ("type_vocab_size", self.type_vocab_size, LARGEST_WIDTH),
+        ])?;
         self.layer_shape().check()?;
         for (name, value) in [
             ("vocab_size", self.vocab_size),

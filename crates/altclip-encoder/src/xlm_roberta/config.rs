@@ -4,7 +4,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::activation::Activation;
-use crate::layer_shape::LayerShape;
+use crate::layer_shape::{LARGEST_WIDTH, LayerShape, MOST_LAYERS, MOST_TOKENS, check_limits};
 
 /// The fields of transformers' `XLMRobertaConfig` that decide what the encoder computes.
 ///
@@ -113,6 +113,12 @@ impl XlmRobertaConfig {
     /// # Errors
     /// Names the first field that cannot be, with what it has to be.
     pub fn check(&self) -> Result<(), String> {
+        check_limits([
+            ("num_hidden_layers", self.num_hidden_layers, MOST_LAYERS),
+            ("vocab_size", self.vocab_size, MOST_TOKENS),
+            ("max_position_embeddings", self.max_position_embeddings, LARGEST_WIDTH),
+            ("type_vocab_size", self.type_vocab_size, LARGEST_WIDTH),
+        ])?;
         if self.num_hidden_layers == 0 {
             return Err("num_hidden_layers is 0, expected at least 1".into());
         }

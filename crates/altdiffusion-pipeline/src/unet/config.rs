@@ -335,10 +335,16 @@ impl UNet2DConditionConfig {
             values.iter().try_for_each(|&value| check.size(field, value))?;
             Ok(values)
         };
-        let layers = expand("layers_per_block", &self.layers_per_block)?;
+        let expand_layers = |field, values: &PerBlock<usize>| -> Result<Vec<usize>> {
+            let values = values.expand(check, field, channels.len())?;
+            values.iter().try_for_each(|&value| check.layers(field, value))?;
+            Ok(values)
+        };
+        let layers = expand_layers("layers_per_block", &self.layers_per_block)?;
         let heads = expand("attention_head_dim", &self.attention_head_dim)?;
         let cross_attention_dim = expand("cross_attention_dim", &self.cross_attention_dim)?;
-        let transformer_layers = expand("transformer_layers_per_block", &self.transformer_layers_per_block)?;
+        let transformer_layers =
+            expand_layers("transformer_layers_per_block", &self.transformer_layers_per_block)?;
 
         let mut levels = Vec::new();
         let per_level =

@@ -107,7 +107,7 @@ impl AutoencoderKlConfig {
         let check = ConfigCheck { model: "AutoencoderKL" };
         check.size("in_channels", self.in_channels)?;
         check.size("out_channels", self.out_channels)?;
-        check.size("layers_per_block", self.layers_per_block)?;
+        check.layers("layers_per_block", self.layers_per_block)?;
         check.size("latent_channels", self.latent_channels)?;
         check.size("norm_num_groups", self.norm_num_groups)?;
         check.levels("block_out_channels", &self.block_out_channels, self.norm_num_groups)?;
