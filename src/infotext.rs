@@ -14,6 +14,9 @@ const NEGATIVE_FIELD: &str = "Negative prompt";
 /// A line with fewer fields than this belongs to the prompt, as in stable-diffusion-webui.
 const FEWEST_FIELDS: usize = 3;
 
+/// What follows is not read: no program writes so many.
+const MOST_FIELDS: usize = 256;
+
 /// How an image was drawn.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Infotext {
@@ -146,7 +149,7 @@ impl Fields {
     pub fn parse(line: &str) -> Self {
         let mut fields = Self::default();
         let mut rest = line;
-        while !rest.is_empty() {
+        while !rest.is_empty() && fields.len() < MOST_FIELDS {
             let end = rest.find([',', ':']).unwrap_or(rest.len());
             let (name, after) = rest.split_at(end);
             rest = match after.strip_prefix(':') {

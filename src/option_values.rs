@@ -11,7 +11,7 @@ use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, TimestepSpa
 const SIDE_MULTIPLE: usize = 8;
 
 /// The most pictures that one run draws, all of them in one batch.
-const MOST_PICTURES: usize = 1024;
+pub const MOST_PICTURES: usize = 1024;
 
 /// A type that models compute in.
 pub fn dtype(text: &str) -> Result<DType, String> {

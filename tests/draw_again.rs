@@ -546,7 +546,9 @@ fn hostile_chunks_end_in_one_line() -> TestResult {
         format!("a cat\nSteps: 2, Sampler: Euler, Seed: 1, {fields}, Version: altdiffusion 0.1.0")
     };
     write_text(&path("itxt.png"), "")?;
-    let cases: [(&str, String, &str); 9] = [
+    let many = "ControlNet 0: a, Image: x, LoRA 0: b, ".repeat(90_000);
+    let prompts = serde_json::Value::from(vec!["a"; 2000]).to_string();
+    let cases: [(&str, String, &str); 10] = [
         ("ztxt.png", "x".repeat(100 << 20), "more than 4194304 bytes"),
         ("text.png", "x".repeat(5 << 20), "more than 4194304 bytes"),
         ("text.txt", "x".repeat(5 << 20), "expected at most"),
@@ -556,6 +558,7 @@ fn hostile_chunks_end_in_one_line() -> TestResult {
         ("itxt.png", ours("Image: /etc/passwd"), "drawn with --image /etc/passwd"),
         ("itxt.png", ours("LoRA 0: \"Model: \\u001b[2J.safetensors\""), "\\u{1b}[2J.safetensors"),
         ("itxt.png", ours("Prompts: \"[1\""), "Prompts"),
+        ("itxt.png", ours(&format!("Prompts: {}", serde_json::Value::from(prompts))), "2000 pictures"),
     ];
     for (name, text, expected) in cases {
         write_text(&path(name), &text)?;
@@ -572,6 +575,11 @@ fn hostile_chunks_end_in_one_line() -> TestResult {
         assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
         assert!(stderr.starts_with(&format!("error: --like: {name}: ")), "{stderr}");
     }
+    // More fields than any program writes.
+    write_text(&path("itxt.png"), &ours(&many))?;
+    let output = run(place.path(), &["generate", "--like", "itxt.png"])?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains(" and 2") && stderr.len() < 1000, "{stderr}");
     // Values that an option cannot have are named, and the rest is drawn.
     write_text(
         &path("itxt.png"),

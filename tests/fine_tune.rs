@@ -176,3 +176,29 @@ fn what_is_wrong_with_settings_is_one_line() -> TestResult {
     assert!(listed.contains("dreambooth") && listed.contains("textual-inversion"), "{listed}");
     Ok(())
 }
+
+/// Ctrl-C is acknowledged at once, and the step under way is kept.
+#[test]
+#[cfg(unix)]
+fn an_interrupt_ends_the_training_after_its_step() -> TestResult {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let workshop = Workshop::new()?;
+    let settings = "data = \"pairs.jsonl\"\npicture = \"file\"\ncaptions = [\"en\"]\n[lora]\nrank = 2\nlayers = \
+                    [\"to_q\", \"to_v\"]";
+    workshop.train("lora", "first", settings)?;
+    let mut command = common::altdiffusion(workshop.0.path());
+    command.args(["train", "lora", "--config", "run.toml", "--device", "cpu", "--output", "second"]);
+    command.args(["--set", "stage.optimizer.steps=1000000"]).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut lines = BufReader::new(child.stderr.take().ok_or("no standard error")?).lines();
+    let first = lines.by_ref().find(|line| line.as_ref().is_ok_and(|line| line.contains("/1000000, loss ")));
+    assert!(first.is_some());
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
+    let said = lines.collect::<std::io::Result<Vec<_>>>()?.join("\n");
+    assert_eq!(child.wait()?.code(), Some(130), "{said}");
+    assert!(said.contains("stopping when this step is done and kept; Ctrl-C again stops at once"), "{said}");
+    assert!(said.contains("error: cancelled after step "), "{said}");
+    Ok(())
+}

@@ -25,6 +25,9 @@ const SILENT: [&str; 6] = ["Version", "Device", "Model hash", "Lora hashes", "TI
 /// Those with which other programs number images whose seeds they tell as well.
 const BATCH: [&str; 2] = ["Batch size", "Batch pos"];
 
+/// Fields that are not used and yet named.
+const MOST_NAMED: usize = 12;
+
 /// Our fields that are options with the same value.
 const VALUES: [(&str, &str); 9] = [
     ("CFG scale", "guidance-scale"),
@@ -61,7 +64,12 @@ pub fn with_those_of_an_image(options: Generate) -> Result<(Generate, Option<Mod
     let image = parse(arguments).context("--like")?;
     changed.iter().for_each(|warning| warn(warning));
     if !unused.is_empty() {
-        warn(&format!("--like {}: not used: {}", path.display(), unused.join(", ")));
+        let more = match unused.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+            Some(more) => format!(" and {more} more"),
+            None => String::new(),
+        };
+        let named: Vec<&str> = unused.iter().take(MOST_NAMED).map(String::as_str).collect();
+        warn(&format!("--like {}: not used: {}{more}", path.display(), named.join(", ")));
     }
     Ok((options.or(image), model_hash))
 }

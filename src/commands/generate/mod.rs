@@ -35,10 +35,11 @@ use crate::animation::Animation;
 use crate::image_args::{ImageArgs, ImageReader};
 use crate::interrupt::Interrupt;
 use crate::model::ModelArgs;
+use crate::option_values::MOST_PICTURES;
 use crate::output::{print_json, print_line};
 use crate::output_files::write_timings;
 use crate::picture_file::write_picture;
-use crate::progress::warn;
+use crate::progress::{Progress, warn};
 use crate::sheet::Sheet;
 use crate::{model_hash, option_values, preview, shipped};
 
@@ -287,7 +288,9 @@ impl Generate {
         let mut hash = (!self.no_parameters || expected_hash.is_some()).then(|| model_hash::start(&parts));
         let options = self.adapters.apply(self.model.load_options()?)?;
         let options = options.low_memory(self.low_memory).safety_checker(!self.no_safety_checker);
+        let loading = Progress::start("Loading the model");
         let pipeline = AltDiffusion::load(parts, options)?;
+        drop(loading);
         if self.no_safety_checker && !self.model.is_shipped() {
             warn("pictures are not checked: take care before you show them to others");
         }
@@ -348,7 +351,8 @@ impl Generate {
         if let (Some(fields), Some(hash)) = (&mut record, model_hash) {
             fields.insert_before("Model", "Model hash", hash);
         }
-        let _writing = interrupt.put_off();
+        let _whole = interrupt.put_off();
+        let writing = Progress::start("Writing");
         let pictures = if self.grid { vec![sheet.of(&generated.images)?] } else { generated.images.clone() };
         let mut drawn = Vec::with_capacity(pictures.len());
         for (place, (path, picture)) in files.paths.iter().zip(&pictures).enumerate() {
@@ -375,6 +379,7 @@ impl Generate {
         if let Some(path) = &self.timings {
             write_timings(path, &Seconds::new(loaded, &generated.timings, start.elapsed()))?;
         }
+        drop(writing);
         reader.warn_of_transparency();
         self.report(&drawn, &pictures, images)
     }
@@ -404,6 +409,10 @@ impl Generate {
         };
         let given = initial_latents.and_then(|latents| latents.dims().first().copied());
         let images = each.map(|each| each.saturating_mul(prompts)).or(given).unwrap_or(prompts);
+        ensure!(
+            images <= MOST_PICTURES,
+            "--num-images: {images} pictures of all prompts, expected at most {MOST_PICTURES}"
+        );
         if let Some(only) = self.only {
             ensure!(
                 only <= images,
