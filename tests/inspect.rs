@@ -128,6 +128,26 @@ fn a_configuration_cannot_ask_for_layers_without_number() -> TestResult {
 }
 
 #[test]
+fn a_tokenizer_that_does_not_fit_is_a_problem() -> TestResult {
+    let model = ModelCopy::of("dual_encoders/clip")?;
+    let rows = 634;
+    std::fs::write(
+        model.path("added_tokens.json"),
+        format!(r#"{{"<cat-toy>": {rows}, "<dog>": {}}}"#, rows + 1),
+    )?;
+    let (code, _, errors) = inspect(&model.argument())?;
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("2 added tokens have no embedding") && errors.contains("<cat-toy>"), "{errors}");
+
+    std::fs::remove_file(model.path("added_tokens.json"))?;
+    std::fs::write(model.path("vocab.json"), b"{\"a\": 1")?;
+    let (code, _, errors) = inspect(&model.argument())?;
+    assert_eq!((code, errors.lines().count()), (Some(1), 1), "{errors}");
+    assert!(errors.contains("vocab.json: expected an object of tokens"), "{errors}");
+    Ok(())
+}
+
+#[test]
 fn what_is_no_model_is_one_line() -> TestResult {
     let directory = tempfile::tempdir()?;
     let output = run(directory.path(), &["inspect", "."])?;

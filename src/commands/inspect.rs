@@ -5,6 +5,7 @@ use std::path::Path;
 use altclip_encoder::checkpoint::{PartReport, Survey};
 use altclip_encoder::dual_encoder::{self, Family};
 use altclip_encoder::source::ModelSource;
+use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::{AltDiffusion, ModelParts};
 use anyhow::{Result, bail};
 use candle_core::{DType, Device};
@@ -127,18 +128,42 @@ fn inspect(source: &ModelSource) -> Result<Report> {
     let is_pipeline = source.read_optional("unet/config.json")?.is_some();
     if is_pipeline {
         uses.push("AltDiffusion pipeline".to_owned());
-        if let Err(error) = AltDiffusion::from_source(&surveyed, DType::F32, &Device::Cpu) {
-            problems.push(error.to_string());
+        match AltDiffusion::from_source(&surveyed, DType::F32, &Device::Cpu) {
+            Ok(model) => problems.extend(missing_embeddings(source, model.tokenizer())),
+            Err(error) => problems.push(error.to_string()),
         }
     }
     let has_image_encoder = source.read_optional("image_encoder/config.json")?.is_some();
     if !is_pipeline || has_image_encoder {
-        uses.push(format!("dual encoder of the family {}", Family::of(source)?));
-        if let Err(error) = dual_encoder::load(&surveyed, DType::F32, &Device::Cpu) {
-            problems.push(error.to_string());
+        let family = Family::of(source)?;
+        uses.push(format!("dual encoder of the family {family}"));
+        match dual_encoder::load(&surveyed, DType::F32, &Device::Cpu) {
+            Ok(model) => {
+                let rows = model.properties().vocab_size;
+                problems.extend(tokenizer_problem(source, family.tokenizer_folder(), rows));
+            }
+            Err(error) => problems.push(error.to_string()),
         }
     }
     Ok(Report { model: source.to_string(), uses, problems, parts: survey.reports() })
+}
+
+/// What is wrong with the tokenizer of a dual encoder whose embedding has so many rows. One that is not there is not
+/// missed: who only asks for images needs none.
+fn tokenizer_problem(source: &ModelSource, folder: &str, rows: usize) -> Option<String> {
+    match Tokenizer::from_source(source, folder) {
+        Ok(tokenizer) => missing_embeddings(source, &tokenizer.with_embedding_rows(rows)),
+        Err(altclip_encoder::Error::MissingFile { .. }) => None,
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// Says which tokens were added to the tokenizer and not to the model.
+fn missing_embeddings(source: &ModelSource, tokenizer: &Tokenizer) -> Option<String> {
+    let tokens = tokenizer.tokens_without_embedding();
+    let first = tokens.first()?;
+    let (count, verb) = (tokens.len(), if tokens.len() == 1 { "token has" } else { "tokens have" });
+    Some(format!("{source}: {count} added {verb} no embedding in the model, {first:?} first"))
 }
 
 /// Makes the models of a file's parts, without their weights.

@@ -84,6 +84,7 @@ fn a_token_without_an_embedding_is_an_error_that_names_it() {
         let rows = tokenizer(family, json!({})).unwrap().vocab_size();
         let files = json!({"added_tokens.json": {"<cat-toy>": rows, "<dog>": rows + 1}});
         let mut tokenizer = tokenizer(family, files).unwrap().with_embedding_rows(rows + 1);
+        assert_eq!(tokenizer.tokens_without_embedding(), ["<dog>"], "{family}");
         assert!(tokenizer.encode("a <cat-toy>").is_ok(), "{family}");
         let error = tokenizer.encode("a <dog>").unwrap_err().to_string();
         assert!(error.contains("\"<dog>\"") && error.contains(&(rows + 1).to_string()), "{family}: {error}");

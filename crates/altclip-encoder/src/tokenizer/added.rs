@@ -60,6 +60,11 @@ impl AddedTokens {
         self.tokens.iter().map(|(_, ids)| ids.end as usize).max().unwrap_or(0)
     }
 
+    /// Each token with its first id.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.tokens.iter().map(|(token, ids)| (token.content.as_str(), ids.start))
+    }
+
     /// The token with an id.
     pub fn text(&self, id: u32) -> Option<&str> {
         self.tokens.iter().find(|(_, ids)| ids.contains(&id)).map(|(token, _)| token.content.as_str())

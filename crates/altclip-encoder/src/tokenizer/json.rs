@@ -103,6 +103,12 @@ impl JsonTokenizer {
         self.model.token_to_id(text).map(|id| self.id(id))
     }
 
+    /// Each added token with its id.
+    pub fn added_tokens(&self) -> impl Iterator<Item = (&str, u32)> {
+        let tokens = self.model.get_added_vocabulary().get_vocab();
+        tokens.iter().map(|(token, &id)| (token.as_str(), self.id(id)))
+    }
+
     /// The token with an id.
     pub fn token(&self, id: u32) -> Option<String> {
         let given = self.ids.iter().find(|(_, own)| **own == id).map_or(id, |(given, _)| *given);

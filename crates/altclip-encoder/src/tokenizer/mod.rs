@@ -205,6 +205,20 @@ impl Tokenizer {
         Self { rows: Some(rows), ..self }
     }
 
+    /// The added tokens without a row in [the embedding](Self::with_embedding_rows), by their ids.
+    pub fn tokens_without_embedding(&self) -> Vec<String> {
+        let Some(rows) = self.rows else { return Vec::new() };
+        let of_model: Vec<(&str, u32)> = match &self.model {
+            Model::SentencePiece(_) => Vec::new(),
+            Model::Json(model) => model.added_tokens().collect(),
+        };
+        let without = |(_, id): &(&str, u32)| (rows..self.vocab_size).contains(&(*id as usize));
+        let mut tokens: Vec<(&str, u32)> =
+            of_model.into_iter().chain(self.added.iter()).filter(without).collect();
+        tokens.sort_unstable_by_key(|(_, id)| *id);
+        tokens.into_iter().map(|(token, _)| token.to_owned()).collect()
+    }
+
     /// Number of ids: all are smaller.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size.max(self.added.end())
