@@ -149,8 +149,10 @@ impl FieldTable {
 /// # Errors
 /// As [`parse_json`] and [`FieldTable::check`].
 pub fn parse_config<T: ConfigFile>(file: &FileData) -> Result<T> {
+    let config = parse_json(file)?;
+    // A file that cannot be read is not worth a warning.
     T::FIELDS.check(file.name(), &parse_json(file)?)?;
-    parse_json(file)
+    Ok(config)
 }
 
 /// Says that a field of a file is unknown. A file is read by several parts of a program, which should not all say it.

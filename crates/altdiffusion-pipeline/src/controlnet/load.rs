@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use altclip_encoder::checkpoint::Checkpoint;
+use altclip_encoder::config::{ConfigFile, parse_json};
 use altclip_encoder::source::ModelSource;
 use candle_core::{DType, Device};
 
@@ -49,12 +50,13 @@ impl ControlNetModel {
         device: &Device,
     ) -> Result<Self> {
         let file = source.read(CONFIG)?;
-        let config: ControlNetConfig = altclip_encoder::config::parse_config(&file)?;
+        let config: ControlNetConfig = parse_json(&file)?;
         // Other models have the same fields, and would be found out by a missing weight only.
         if let Some(class) = config.other.get(CLASS_FIELD).filter(|class| *class != CLASS) {
             let problem = format!("is {class}, expected \"{CLASS}\": this is no ControlNet");
             return Err(Error::Field { file: file.name().to_owned(), field: CLASS_FIELD, problem });
         }
+        ControlNetConfig::FIELDS.check(file.name(), &config.other)?;
         let weights = Checkpoint::open(source, "")?;
         if !is_controlnet(&weights) {
             return Err(no_controlnet(&weights));
