@@ -76,20 +76,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::MissingFile`] when there are no weights; [`Error::Format`] when they are damaged.
     pub fn open(source: &ModelSource, folder: &str) -> Result<Self> {
-        let plain = FILE_NAMES.map(|name| in_folder(folder, name));
-        let variant = |variant| plain.each_ref().map(|name| with_variant(name, variant));
-        let (candidates, file) = match source.variant() {
-            Some(name) => (variant(name), source.first_of(&variant(name))?),
-            // One list after the other: of the hub's files the first takes one that was downloaded before, and that is
-            // no reason to prefer a variant.
-            None => match source.first_of(&plain)? {
-                Some(file) => (plain, Some(file)),
-                None => {
-                    let half = source.first_of(&variant(HALF_PRECISION))?;
-                    (plain, half)
-                }
-            },
-        };
+        let file = Self::find(source, folder)?;
         match file {
             Some(file) => {
                 let checkpoint = Self::from_source(source, &file)?;
@@ -99,12 +86,35 @@ impl Checkpoint {
                 })
             }
             None => {
-                let [first, _, _, _, pickle, ..] = &candidates;
+                let [plain, variants] = names(source, folder);
+                let [first, _, _, _, pickle, ..] =
+                    if source.variant().is_some() { &variants } else { &plain };
                 Err(source.missing(&format!(
                     "{first} (nor another of the names that weights go by, such as {pickle})"
                 )))
             }
         }
+    }
+
+    /// The file with the weights in `folder` that [`open`](Self::open) would open, which may be an index of shards.
+    pub(crate) fn find(source: &ModelSource, folder: &str) -> Result<Option<String>> {
+        let [plain, variants] = names(source, folder);
+        // One list after the other: of the hub's files the first takes one that was downloaded before, and that is
+        // no reason to prefer a variant.
+        match source.variant() {
+            Some(_) => source.first_of(&variants),
+            None => match source.first_of(&plain)? {
+                Some(file) => Ok(Some(file)),
+                None => source.first_of(&variants),
+            },
+        }
+    }
+
+    /// The files in `folder` that [`find`](Self::find) looks for.
+    pub(crate) fn candidates(source: &ModelSource, folder: &str) -> Vec<String> {
+        let [plain, variants] = names(source, folder);
+        let plain = if source.variant().is_some() { Vec::new() } else { plain.to_vec() };
+        plain.into_iter().chain(variants).collect()
     }
 
     /// Opens the weights in the file `relative` of a model, which may be an index of shards.
@@ -266,6 +276,14 @@ impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Checkpoint({}, {} tensors)", self.contents.name, self.contents.tables.tensors.len())
     }
+}
+
+/// The names that weights in `folder` may have, without a variant and with the one that is asked for or half precision.
+fn names(source: &ModelSource, folder: &str) -> [[String; FILE_NAMES.len()]; 2] {
+    let plain = FILE_NAMES.map(|name| in_folder(folder, name));
+    let variant = source.variant().unwrap_or(HALF_PRECISION);
+    let variants = plain.each_ref().map(|name| with_variant(name, variant));
+    [plain, variants]
 }
 
 fn in_folder(folder: &str, file: &str) -> String {

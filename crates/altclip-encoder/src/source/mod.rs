@@ -1,5 +1,6 @@
 //! Where a model's files come from: a directory, a repository on the hub, or the program itself.
 
+mod download;
 mod file_data;
 mod hub;
 
@@ -13,9 +14,10 @@ use crate::checkpoint::Survey;
 use crate::config::{ConfigFile, parse_config, parse_json};
 use crate::error::{Error, Result};
 
+pub use download::Downloaded;
 pub use file_data::FileData;
-pub use hub::HubOptions;
 use hub::HubRepository;
+pub use hub::{CachedModel, CachedModels, HubOptions, Notice, Proxies};
 
 /// A model's files by their paths in its repository, such as `text_encoder/config.json`.
 ///
@@ -180,9 +182,11 @@ impl ModelSource {
     /// When the hub cannot be asked, or a name leads out of the model.
     pub fn first_of(&self, candidates: &[String]) -> Result<Option<String>> {
         if let Kind::Hub(repository) = &self.kind {
-            let cached = candidates.iter().find(|candidate| repository.cached(candidate).is_some());
-            if cached.is_some() {
-                return Ok(cached.cloned());
+            for candidate in candidates {
+                check_relative(candidate)?;
+                if repository.cached(candidate)?.is_some() {
+                    return Ok(Some(candidate.clone()));
+                }
             }
         }
         for candidate in candidates {
@@ -193,7 +197,8 @@ impl ModelSource {
         Ok(None)
     }
 
-    /// The paths of all files, sorted; of a directory those at its top. `None` where nobody can say: in offline mode.
+    /// The paths of all files, sorted; of a directory those at its top, and of a hub that is not asked, or lists none, those
+    /// that were downloaded. `None` where nobody can say.
     ///
     /// # Errors
     /// When the directory cannot be read, or the hub cannot be asked.
@@ -212,7 +217,8 @@ impl ModelSource {
     fn has(&self, relative: &str) -> Result<bool> {
         match &self.kind {
             Kind::Embedded { files, .. } => Ok(files.iter().any(|(path, _)| *path == relative)),
-            Kind::Directory(_) | Kind::Hub(_) => Ok(self.optional_file(relative)?.is_some()),
+            Kind::Directory(_) => Ok(self.optional_file(relative)?.is_some()),
+            Kind::Hub(repository) => check_relative(relative).and_then(|()| repository.has(relative)),
         }
     }
 

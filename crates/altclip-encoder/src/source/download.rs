@@ -1,0 +1,231 @@
+//! Downloads all of a model that is read when it is used, and nothing else.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use indicatif::DecimalBytes;
+
+use super::hub::HubRepository;
+use super::{Kind, ModelSource, check_relative};
+use crate::checkpoint::{Checkpoint, ShardIndex};
+use crate::error::{Error, Result};
+
+/// Where the weights of a model are, with the configuration that says so: a pipeline's parts, and the parts of models of
+/// texts and images.
+const PARTS: [&str; 6] = ["text_encoder", "image_encoder", "unet", "vae", "safety_checker", ""];
+const CONFIG: &str = "config.json";
+/// Files without weights, by folder.
+const SMALL_FILES: [(&str, &[&str]); 4] = [
+    ("", &["preprocessor_config.json", "processor_config.json"]),
+    ("scheduler", &["scheduler_config.json"]),
+    ("feature_extractor", &["preprocessor_config.json", "processor_config.json"]),
+    ("image_encoder", &["preprocessor_config.json", "processor_config.json"]),
+];
+/// The folders that tokenizers are in, and their files.
+const TOKENIZER_FOLDERS: [&str; 3] = ["", "tokenizer", "text_encoder"];
+const TOKENIZER_FILES: [&str; 8] = [
+    "sentencepiece.bpe.model",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
+/// The configuration that makes a model a pipeline, whose weights lie in folders; others at its top are copies.
+const PIPELINE: &str = "unet/config.json";
+/// What small models that change others are in: the first of them that there is.
+const ADAPTER_FILES: [&str; 6] = [
+    "pytorch_lora_weights.safetensors",
+    "pytorch_lora_weights.bin",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "learned_embeds.safetensors",
+    "learned_embeds.bin",
+];
+const ADAPTER_CONFIG: &str = "adapter_config.json";
+
+/// Files that are downloaded, and files that are asked for, at a time.
+const DOWNLOADS_AT_A_TIME: usize = 4;
+const QUESTIONS_AT_A_TIME: usize = 8;
+
+/// What a download brought.
+#[derive(Debug)]
+pub struct Downloaded {
+    /// The commit that all files are of.
+    pub commit: String,
+    /// The files by their paths in the model, and where they are.
+    pub files: Vec<(String, PathBuf)>,
+    /// Bytes of all files.
+    pub size: u64,
+    /// Bytes that were not in the cache before.
+    pub downloaded: u64,
+}
+
+impl ModelSource {
+    /// Downloads what of a repository on the hub is read when it is used, several files at a time: configurations,
+    /// tokenizers, and of the weights one form in [one variant](Self::with_variant). Whether there is room for them is
+    /// found out before.
+    ///
+    /// # Errors
+    /// When the model is none on the hub, or nothing in it is a model, or the download fails.
+    pub fn download(&self) -> Result<Downloaded> {
+        let Kind::Hub(repository) = &self.kind else {
+            return Err(Error::Input(format!(
+                "{self}: expected a repository on the hub, which can be downloaded"
+            )));
+        };
+        // The first question finds the commit and, from the hub itself, the list of files.
+        repository.has(CONFIG)?;
+        let files = self.files_to_read(repository, &|_| true)?;
+        if files.is_empty() {
+            return Err(repository
+                .missing("config.json, unet/config.json, or another that says what is in the model"));
+        }
+        let downloaded = fetch_all(repository, &files)?;
+        let (mut size, mut paths) = (0, Vec::new());
+        for file in files {
+            let path = repository.cached(&file)?.ok_or_else(|| repository.missing(&file))?;
+            size += path.metadata().map_err(Error::io(path.display().to_string()))?.len();
+            paths.push((file, path));
+        }
+        Ok(Downloaded {
+            commit: repository.commit().unwrap_or_default().to_owned(),
+            files: paths,
+            size,
+            downloaded,
+        })
+    }
+
+    /// Downloads ahead, several files at a time, what is read of the folders given ("" is the top of the model), if this is
+    /// a repository on a hub that lists its files. What another source has comes when it is asked for.
+    ///
+    /// # Errors
+    /// When a download fails.
+    pub fn prefetch(&self, folders: &[&str]) -> Result<()> {
+        let Kind::Hub(repository) = &self.kind else { return Ok(()) };
+        repository.has(CONFIG)?;
+        if repository.is_listed() {
+            let files = self.files_to_read(repository, &|folder| folders.contains(&folder))?;
+            fetch_all(repository, &files)?;
+        }
+        Ok(())
+    }
+
+    /// The files that are read, of those folders that are.
+    fn files_to_read(
+        &self,
+        repository: &HubRepository,
+        is_read: &dyn Fn(&str) -> bool,
+    ) -> Result<BTreeSet<String>> {
+        let parts: Vec<&str> = PARTS.into_iter().filter(|part| is_read(part)).collect();
+        let tokenizers = TOKENIZER_FOLDERS.iter().map(|folder| (*folder, &TOKENIZER_FILES[..]));
+        let configs = parts.iter().map(|part| (*part, &[CONFIG][..]));
+        let all = SMALL_FILES
+            .iter()
+            .copied()
+            .chain(tokenizers)
+            .chain(configs)
+            .filter(|(folder, _)| is_read(folder));
+        let small: Vec<String> =
+            all.flat_map(|(folder, names)| names.iter().map(move |name| in_folder(folder, name))).collect();
+        let weights = parts.iter().flat_map(|part| Checkpoint::candidates(self, part));
+        let adapters = ADAPTER_FILES.map(str::to_owned);
+        let questions: Vec<String> = small.iter().cloned().chain(weights).chain(adapters.clone()).collect();
+        ask_all(repository, &questions)?;
+
+        let mut files = BTreeSet::new();
+        let is_pipeline = self.has(PIPELINE)?;
+        for part in parts {
+            if self.has(&in_folder(part, CONFIG))? && !(is_pipeline && part.is_empty()) {
+                files.extend(Checkpoint::find(self, part)?);
+            }
+        }
+        let indexes: Vec<String> = files.iter().filter(|file| is_index(file)).cloned().collect();
+        for index in indexes {
+            let folder = index.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let parsed = ShardIndex::parse(&self.read(&index)?)?;
+            files.extend(parsed.shards().map(|shard| in_folder(folder, shard)));
+        }
+        if files.is_empty() {
+            files.extend(self.first_of(&adapters)?);
+            if files.iter().any(|file| file.starts_with("adapter_model")) && self.has(ADAPTER_CONFIG)? {
+                files.insert(ADAPTER_CONFIG.to_owned());
+            }
+            return Ok(files);
+        }
+        for file in small {
+            if self.has(&file)? {
+                files.insert(file);
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// Whether a file names the shards of weights, as `model.safetensors.index.json` and `….index.fp16.json` do.
+fn is_index(file: &str) -> bool {
+    file.ends_with(".json")
+}
+
+/// Asks for files, many at a time; the answers are remembered.
+fn ask_all(repository: &HubRepository, files: &[String]) -> Result<()> {
+    in_parallel(QUESTIONS_AT_A_TIME, files, |file| repository.has(file).map(drop))
+}
+
+/// Downloads all files that are not in the cache. Returns how many bytes those are.
+fn fetch_all(repository: &HubRepository, files: &BTreeSet<String>) -> Result<u64> {
+    let mut missing = Vec::new();
+    for file in files {
+        check_relative(file)?;
+        if repository.cached(file)?.is_none() {
+            missing.push(file.clone());
+        }
+    }
+    ask_all(repository, &missing)?;
+    let mut versions = Vec::new();
+    for file in &missing {
+        versions.push(repository.version(file)?.ok_or_else(|| repository.missing(file))?);
+    }
+    // The largest first, so that none of them is alone at the end.
+    versions.sort_by_key(|version| std::cmp::Reverse(version.size));
+    let total: u64 = versions.iter().filter_map(|version| version.size).sum();
+    let to_come = versions.iter().filter_map(|version| repository.missing_bytes(version)).sum();
+    repository.check_space(to_come)?;
+    if !versions.is_empty() {
+        let files =
+            if versions.len() == 1 { "1 file".to_owned() } else { format!("{} files", versions.len()) };
+        let line = format!("Downloading {repository}: {files}, {}", DecimalBytes(to_come));
+        (repository.options().notice)(&line);
+    }
+    let bar = repository.bar(Some(total), "Downloading".to_owned());
+    let result =
+        in_parallel(DOWNLOADS_AT_A_TIME, &versions, |version| repository.download(version, &bar).map(drop));
+    bar.finish_and_clear();
+    result.map(|()| to_come)
+}
+
+/// Works on all items, `threads` at a time. After the first error no more are begun.
+fn in_parallel<T: Sync>(threads: usize, items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    let (next, error) = (AtomicUsize::new(0), Mutex::new(None));
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(items.len()) {
+            scope.spawn(|| {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(problem) = work(item) {
+                        next.store(items.len(), Ordering::Relaxed);
+                        error.lock().unwrap_or_else(|poison| poison.into_inner()).get_or_insert(problem);
+                    }
+                }
+            });
+        }
+    });
+    error.into_inner().unwrap_or_else(|poison| poison.into_inner()).map_or(Ok(()), Err)
+}
+
+fn in_folder(folder: &str, file: &str) -> String {
+    if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") }
+}

@@ -1,0 +1,183 @@
+//! Lists and removes the models in the cache.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::cache::folder_name;
+use super::repository::is_repository_id;
+use crate::error::{Error, Result};
+
+const PREFIX: &str = "models--";
+
+/// The models in a cache of the Hugging Face libraries.
+#[derive(Debug)]
+pub struct CachedModels {
+    cache: PathBuf,
+}
+
+/// One commit of a repository, as far as it was downloaded.
+#[derive(Debug)]
+pub struct CachedModel {
+    /// The repository, such as `BAAI/AltDiffusion-m9`.
+    pub name: String,
+    pub commit: String,
+    /// The branches and tags that were at this commit when they were last asked for.
+    pub revisions: Vec<String>,
+    /// Where its files are.
+    pub path: PathBuf,
+    /// Bytes of its files; commits may share some.
+    pub size: u64,
+    /// When the last of its files was downloaded.
+    pub modified: Option<SystemTime>,
+}
+
+impl CachedModels {
+    /// The models in the directory `cache`.
+    pub fn new(cache: impl Into<PathBuf>) -> Self {
+        Self { cache: cache.into() }
+    }
+
+    /// All models, by name and then by time.
+    ///
+    /// # Errors
+    /// When the cache cannot be read. That there is none is no error.
+    pub fn list(&self) -> Result<Vec<CachedModel>> {
+        let mut models = Vec::new();
+        for folder in entries(&self.cache)? {
+            let name =
+                folder.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(PREFIX));
+            let Some(name) = name.map(|name| name.replacen("--", "/", 1)) else { continue };
+            models.extend(commits(&folder, &name)?);
+        }
+        models.sort_by(|a, b| a.name.cmp(&b.name).then(a.modified.cmp(&b.modified)));
+        Ok(models)
+    }
+
+    /// Removes the model called `name`: all commits of `org/name`, or with `org/name@revision` that one. Returns the bytes
+    /// that are free then.
+    ///
+    /// # Errors
+    /// When there is no such model, or it cannot be removed.
+    pub fn remove(&self, name: &str) -> Result<u64> {
+        let (id, revision) = name.split_once('@').map_or((name, None), |(id, revision)| (id, Some(revision)));
+        let folder = self.cache.join(folder_name(id));
+        if !is_repository_id(id) || !folder.is_dir() {
+            return Err(Error::Hub(format!("{name}: no such model in the cache {}", self.cache.display())));
+        }
+        let before = size_of(&folder)?;
+        match revision {
+            None => {
+                remove_folder(&folder)?;
+                let locks = self.cache.join(".locks").join(folder_name(id));
+                if locks.exists() {
+                    remove_folder(&locks)?;
+                }
+                Ok(before)
+            }
+            Some(revision) => {
+                remove_commit(&folder, id, revision)?;
+                Ok(before.saturating_sub(size_of(&folder)?))
+            }
+        }
+    }
+}
+
+/// The commits in the folder of one repository.
+fn commits(folder: &Path, name: &str) -> Result<Vec<CachedModel>> {
+    let mut refs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let root = folder.join("refs");
+    for path in files_below(&root)? {
+        let commit = fs::read_to_string(&path).map_err(Error::io(path.display().to_string()))?;
+        let revision = path.strip_prefix(&root).unwrap_or(&path).to_string_lossy().replace('\\', "/");
+        refs.entry(commit.trim().to_owned()).or_default().push(revision);
+    }
+    let mut found = Vec::new();
+    for path in entries(&folder.join("snapshots"))? {
+        let Some(commit) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let (mut size, mut modified) = (0, None);
+        for file in files_below(&path)? {
+            // Of a link that leads nowhere there is nothing to count.
+            let Ok(metadata) = fs::metadata(&file) else { continue };
+            size += metadata.len();
+            modified = modified.max(metadata.modified().ok());
+        }
+        found.push(CachedModel {
+            name: name.to_owned(),
+            commit: commit.to_owned(),
+            revisions: refs.remove(commit).unwrap_or_default(),
+            size,
+            modified,
+            path,
+        });
+    }
+    Ok(found)
+}
+
+/// Removes one commit, and the contents that no other one uses.
+fn remove_commit(folder: &Path, name: &str, revision: &str) -> Result<()> {
+    let all = commits(folder, name)?;
+    let is_meant = |model: &&CachedModel| {
+        model.revisions.iter().any(|known| known == revision) || model.commit.starts_with(revision)
+    };
+    let mut meant = all.iter().filter(is_meant);
+    let (Some(model), None) = (meant.next(), meant.next()) else {
+        let known: Vec<_> = all.iter().map(|model| model.commit.as_str()).collect();
+        let known = known.join(", ");
+        return Err(Error::Hub(format!(
+            "{name}@{revision}: expected one of the commits in the cache, {known}"
+        )));
+    };
+    for known in &model.revisions {
+        let path = folder.join("refs").join(known);
+        fs::remove_file(&path).map_err(Error::io(path.display().to_string()))?;
+    }
+    remove_folder(&model.path)?;
+    let absent = folder.join(".no_exist").join(&model.commit);
+    if absent.exists() {
+        remove_folder(&absent)?;
+    }
+    let mut used = HashSet::new();
+    for file in files_below(&folder.join("snapshots"))? {
+        used.extend(fs::canonicalize(&file).ok());
+    }
+    for blob in entries(&folder.join("blobs"))? {
+        if !fs::canonicalize(&blob).is_ok_and(|blob| used.contains(&blob)) {
+            fs::remove_file(&blob).map_err(Error::io(blob.display().to_string()))?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_folder(path: &Path) -> Result<()> {
+    fs::remove_dir_all(path).map_err(Error::io(path.display().to_string()))
+}
+
+/// What is in a directory; nothing if there is none.
+fn entries(path: &Path) -> Result<Vec<PathBuf>> {
+    let error = || Error::io(path.display().to_string());
+    match fs::read_dir(path) {
+        Ok(entries) => entries.map(|entry| Ok(entry.map_err(error())?.path())).collect(),
+        Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(other) => Err(error()(other)),
+    }
+}
+
+/// All files and links in a directory and in those below it.
+pub(super) fn files_below(path: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in entries(path)? {
+        match entry.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            true => files.extend(files_below(&entry)?),
+            false => files.push(entry),
+        }
+    }
+    Ok(files)
+}
+
+/// Bytes of all files below a directory. Links take none.
+fn size_of(folder: &Path) -> Result<u64> {
+    let sizes = files_below(folder)?.into_iter().filter_map(|file| file.symlink_metadata().ok());
+    Ok(sizes.filter(fs::Metadata::is_file).map(|metadata| metadata.len()).sum())
+}

@@ -1,0 +1,288 @@
+//! Asks the hub, follows its redirects and waits when it is busy; gives the token to nobody else.
+
+use std::time::{Duration, SystemTime};
+
+use ureq::Body;
+use ureq::http::header::{ACCEPT_ENCODING, AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER};
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+
+use super::failure::Failure;
+use super::network::{Network, basic};
+use super::options::{HubOptions, Notice};
+use super::proxy::without_credentials;
+use super::url::Url;
+use crate::error::Error;
+
+const MOST_REDIRECTS: usize = 10;
+/// The longest wait that a busy server can ask for: the hub counts requests in windows of five minutes.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// The longest wait where the server asks for none.
+const LONGEST_OWN_WAIT: Duration = Duration::from_secs(8);
+/// Waits from here on are told.
+const WORTH_TELLING: Duration = Duration::from_secs(2);
+const ERROR_CODE: HeaderName = HeaderName::from_static("x-error-code");
+
+/// A hub that can be asked.
+pub(super) struct Client {
+    endpoint: Url,
+    authorization: Option<HeaderValue>,
+    network: Network,
+    metadata_timeout: Duration,
+    download_timeout: Duration,
+    retries: u32,
+    pause: Duration,
+    notice: Notice,
+}
+
+/// What to ask for.
+#[derive(Clone, Copy)]
+pub(super) enum Ask {
+    /// What is known about a file. Redirects to other hosts are not followed: they lead to the content alone.
+    About,
+    /// The content from this byte on.
+    ContentFrom(u64),
+    /// A document of the hub's API.
+    Document,
+}
+
+/// An answer. Of the headers on the way to it, those of redirects that say more about a file are kept.
+pub(super) struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub on_the_way: Vec<HeaderMap>,
+    pub body: Body,
+}
+
+impl Client {
+    /// # Errors
+    /// When the endpoint is no URL of a server, or the token cannot be sent.
+    pub(super) fn new(options: &HubOptions) -> Result<Self, Error> {
+        let shown = without_credentials(&options.endpoint);
+        let wrong = || {
+            Error::Hub(format!("hub endpoint {shown}: expected a URL that starts with http:// or https://"))
+        };
+        let endpoint = Url::parse(options.endpoint.trim_end_matches('/')).ok_or_else(wrong)?;
+        let authorization = match (Url::credentials(&options.endpoint), &options.token) {
+            (None, None) => None,
+            (None, Some(token)) => {
+                let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
+                    Error::Hub(
+                        "HF_TOKEN: expected letters, digits and underscores, found other characters"
+                            .to_owned(),
+                    )
+                })?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+            // As in requests and curl, a user in the URL goes before a token.
+            (Some((user, password)), _) => {
+                let header = basic(&user, &password);
+                Some(header.map_err(|failure| Error::Hub(failure.explain(&shown, false)))?)
+            }
+        };
+        Ok(Self {
+            endpoint,
+            authorization,
+            network: Network::new(options),
+            metadata_timeout: options.metadata_timeout,
+            download_timeout: options.download_timeout,
+            retries: options.retries,
+            pause: options.pause,
+            notice: options.notice.clone(),
+        })
+    }
+
+    /// The server without its credentials, for people.
+    pub(super) fn endpoint(&self) -> &str {
+        self.endpoint.as_str().trim_end_matches('/')
+    }
+
+    /// The URL of a path at the server, of parts that are encoded, so that a `/` in one stays part of it.
+    pub(super) fn url<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> Result<Url, Failure> {
+        self.endpoint.below(parts).ok_or_else(|| Failure::NoHub("a file has no URL there".to_owned()))
+    }
+
+    /// Asks, again if the server is busy or the connection breaks. Statuses of redirects and below 400 are answers, and
+    /// also 416, "there is nothing from this byte on".
+    pub(super) fn ask(&self, url: &Url, what: Ask) -> Result<Answer, Failure> {
+        let mut tries = 0;
+        loop {
+            match self.follow(url, what) {
+                Err(failure) if is_worth_repeating(&failure, what) && tries < self.retries => {
+                    self.wait(&failure, tries)?;
+                    tries += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Waits before the next try, which follows `tries` that failed in a row.
+    ///
+    /// # Errors
+    /// With `failure`, if the server asks for more than is bearable.
+    pub(super) fn wait(&self, failure: &Failure, tries: u32) -> Result<(), Failure> {
+        let wait = match failure {
+            Failure::Status { retry_after: Some(wait), .. } if *wait > LONGEST_WAIT => {
+                return Err(failure.clone());
+            }
+            Failure::Status { retry_after: Some(wait), .. } => *wait,
+            _ => self.pause.saturating_mul(1 << tries.min(16)).min(LONGEST_OWN_WAIT),
+        };
+        if wait >= WORTH_TELLING {
+            let problem = failure.explain(self.endpoint(), self.authorization.is_some());
+            (self.notice)(&format!("{problem}: trying again in {} s", wait.as_secs()));
+        }
+        std::thread::sleep(wait);
+        Ok(())
+    }
+
+    pub(super) fn retries(&self) -> u32 {
+        self.retries
+    }
+
+    /// Asks once, and follows redirects.
+    pub(super) fn follow(&self, url: &Url, what: Ask) -> Result<Answer, Failure> {
+        let (mut url, mut on_the_way) = (url.clone(), Vec::new());
+        for _ in 0..=MOST_REDIRECTS {
+            let (status, headers, body) = self.request(&url, what)?;
+            let redirect =
+                matches!(status, 301 | 302 | 303 | 307 | 308).then(|| headers.get(LOCATION)).flatten();
+            let Some(location) = redirect else {
+                return Ok(Answer { status, headers, on_the_way, body });
+            };
+            let target = redirected(&url, location)?;
+            if matches!(what, Ask::About) && !target.is_same_origin(&url) {
+                return Ok(Answer { status, headers, on_the_way, body });
+            }
+            url = target;
+            on_the_way.push(headers);
+        }
+        Err(Failure::NoHub(format!("more than {MOST_REDIRECTS} redirects, one after the other")))
+    }
+
+    fn request(&self, url: &Url, what: Ask) -> Result<(u16, HeaderMap, Body), Failure> {
+        let (method, limit) = match what {
+            Ask::About => (Method::HEAD, self.metadata_timeout),
+            Ask::Document => (Method::GET, self.metadata_timeout),
+            Ask::ContentFrom(_) => (Method::GET, self.download_timeout),
+        };
+        let way = self.network.way_to(url)?;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(url.as_str())
+            // Compressed, a file has another length, and a range of it means something else.
+            .header(ACCEPT_ENCODING, "identity");
+        if let Ask::ContentFrom(first @ 1..) = what {
+            request = request.header(RANGE, format!("bytes={first}-"));
+        }
+        // The token is for the server that was named, whoever it sends us to.
+        if let Some(authorization) = &self.authorization
+            && url.is_same_origin(&self.endpoint)
+        {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        if let Some(authorization) = way.proxy_authorization {
+            request = request.header("Proxy-Authorization", authorization);
+        }
+        let request = request.body(()).map_err(|_| Failure::NoHub("a URL cannot be asked for".to_owned()))?;
+        let request = way
+            .agent
+            .configure_request(request)
+            .timeout_recv_response(Some(limit))
+            .timeout_per_read(Some(limit))
+            .timeout_per_write(Some(limit))
+            .build();
+        let answer = way.agent.run(request).map_err(|error| Failure::of_request(error, limit))?;
+        let (parts, body) = answer.into_parts();
+        let status = parts.status.as_u16();
+        if status >= 400 && status != 416 {
+            let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
+            let retry_after = text(RETRY_AFTER).and_then(|text| retry_after(text, SystemTime::now()));
+            return Err(Failure::Status { status, code: text(ERROR_CODE).map(str::to_owned), retry_after });
+        }
+        Ok((status, parts.headers, body))
+    }
+
+    /// How long a download may stand still.
+    pub(super) fn download_timeout(&self) -> Duration {
+        self.download_timeout
+    }
+}
+
+/// Whether asking again may help. Of an API, many mirrors know so little that they fail on it for good.
+fn is_worth_repeating(failure: &Failure, what: Ask) -> bool {
+    match (what, failure) {
+        (Ask::Document, Failure::Status { status, .. }) => matches!(status, 429 | 503),
+        _ => failure.may_pass(false),
+    }
+}
+
+/// Where a redirect leads. From an encrypted connection it must not lead to an open one.
+fn redirected(from: &Url, location: &HeaderValue) -> Result<Url, Failure> {
+    let target = std::str::from_utf8(location.as_bytes()).ok().and_then(|location| from.join(location));
+    match target {
+        None => Err(Failure::NoHub("a redirect to what is no URL of http:// or https://".to_owned())),
+        Some(target) if from.is_encrypted() && !target.is_encrypted() => Err(Failure::NoHub(
+            "a redirect from https:// to http://, which anybody could read and change".to_owned(),
+        )),
+        Some(target) => Ok(target),
+    }
+}
+
+/// `Retry-After`: seconds, or a date.
+fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    match text.trim().parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => {
+            let then = httpdate::parse_http_date(text.trim()).ok()?;
+            Some(then.duration_since(now).unwrap_or_default())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(endpoint: &str) -> Client {
+        Client::new(&HubOptions::new(endpoint, "cache")).unwrap()
+    }
+
+    #[test]
+    fn urls_keep_the_path_of_a_mirror_and_encode_a_revision() {
+        let mirror = client("https://me:secret@hub.example/api/hf/");
+        let url = mirror.url(["org", "name", "resolve", "refs/pr/1", "config.json"]).unwrap();
+        assert_eq!(url.as_str(), "https://hub.example/api/hf/org/name/resolve/refs%2Fpr%2F1/config.json");
+        assert_eq!(mirror.endpoint(), "https://hub.example/api/hf");
+        assert_eq!(mirror.authorization.unwrap(), "Basic bWU6c2VjcmV0");
+    }
+
+    #[test]
+    fn redirects_lead_to_no_lesser_protection() {
+        let from = Url::parse("https://hub.example/a/b").unwrap();
+        let to = |location: &str| redirected(&from, &HeaderValue::from_str(location).unwrap());
+        assert_eq!(to("/api/c?etag=x").unwrap().as_str(), "https://hub.example/api/c?etag=x");
+        assert_eq!(to("https://cdn.example/c").unwrap().as_str(), "https://cdn.example/c");
+        for bad in ["http://hub.example/c", "file:///etc/passwd", "https://"] {
+            assert!(to(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn waits_are_seconds_or_dates() {
+        let now = httpdate::parse_http_date("Wed, 21 Oct 2026 07:28:00 GMT").unwrap();
+        assert_eq!(retry_after(" 7 ", now), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after("Wed, 21 Oct 2026 07:28:05 GMT", now), Some(Duration::from_secs(5)));
+        assert_eq!(retry_after("Wed, 21 Oct 2026 07:00:00 GMT", now), Some(Duration::ZERO));
+        assert_eq!(retry_after("soon", now), None);
+    }
+
+    #[test]
+    fn tokens_that_cannot_be_sent_are_not_shown() {
+        let options =
+            HubOptions { token: Some("hf_sec\u{7}ret".into()), ..HubOptions::new("http://hub", "c") };
+        let line = Client::new(&options).err().unwrap().to_string();
+        assert!(line.contains("HF_TOKEN") && !line.contains("hf_sec"), "{line}");
+    }
+}

@@ -1,0 +1,112 @@
+//! Tells why the hub did not deliver.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use ureq::Timeout;
+
+/// Why the hub did not deliver. None of them holds a token or a password.
+#[derive(Clone, Debug)]
+pub(super) enum Failure {
+    /// There was no connection: no network, no such host, nobody there, no trust in the certificate.
+    Unreachable(String),
+    /// The server said nothing for so long.
+    Silent(Duration),
+    /// The connection ended in the middle.
+    Broken(String),
+    /// The server answered, but not with what was asked for.
+    Status { status: u16, code: Option<String>, retry_after: Option<Duration> },
+    /// The server answered with what no hub sends.
+    NoHub(String),
+    /// What came is not what was announced.
+    Content(String),
+    /// A file on this machine could not be read or written.
+    Local(String),
+}
+
+impl Failure {
+    /// For `map_err`: `path` could not be read or written.
+    pub(super) fn local(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.display().to_string();
+        move |error| Self::Local(format!("{path}: {error}"))
+    }
+
+    /// What the HTTP library could not do; `limit` is how long it was to wait.
+    pub(super) fn of_request(error: ureq::Error, limit: Duration) -> Self {
+        use ureq::Error;
+        match error {
+            Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
+                Self::Unreachable(format!("no connection within {} s", limit.as_secs_f32()))
+            }
+            Error::Timeout(_) => Self::Silent(limit),
+            Error::HostNotFound => Self::Unreachable("there is no host of this name".to_owned()),
+            Error::Io(error) => Self::of_io(&error, limit),
+            Error::Rustls(error) => Self::Unreachable(untrusted(&error.to_string())),
+            Error::Protocol(error) => Self::NoHub(format!("it does not speak HTTP: {error}")),
+            Error::LargeResponseHeader(..) => Self::NoHub("its headers have no end".to_owned()),
+            error => Self::Unreachable(error.to_string()),
+        }
+    }
+
+    fn of_io(error: &io::Error, limit: Duration) -> Self {
+        use io::ErrorKind;
+        match error.kind() {
+            ErrorKind::TimedOut => Self::Silent(limit),
+            ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe
+            | ErrorKind::UnexpectedEof => Self::Broken(error.to_string()),
+            ErrorKind::InvalidData => Self::Unreachable(untrusted(&error.to_string())),
+            _ => Self::Unreachable(error.to_string()),
+        }
+    }
+
+    /// Whether the same request may well succeed soon. Without a connection that is so only after there was one.
+    pub(super) fn may_pass(&self, was_connected: bool) -> bool {
+        match self {
+            Self::Broken(_) => true,
+            Self::Unreachable(_) | Self::Silent(_) => was_connected,
+            Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
+            Self::NoHub(_) | Self::Content(_) | Self::Local(_) => false,
+        }
+    }
+
+    /// The failure in words, for a hub at `endpoint` that was asked with or without a token.
+    pub(super) fn explain(&self, endpoint: &str, has_token: bool) -> String {
+        match self {
+            Self::Unreachable(problem) => format!("cannot reach the hub {endpoint}: {problem}"),
+            Self::Silent(limit) => format!("hub {endpoint} sent nothing for {} s", limit.as_secs_f32()),
+            Self::Broken(problem) => format!("the connection to the hub {endpoint} broke off: {problem}"),
+            Self::Status { status: status @ (401 | 403), .. } => format!(
+                "hub {endpoint} refuses access (HTTP {status}): the repository is private or gated, or there is none of \
+                 this name; {} (HF_TOKEN)",
+                if has_token { "the token given is not enough" } else { "no token is given" }
+            ),
+            Self::Status { code: Some(code), .. } if code == "RepoNotFound" => {
+                format!(
+                    "hub {endpoint} has no repository of this name, or hides it without the right HF_TOKEN"
+                )
+            }
+            Self::Status { code: Some(code), .. } if code == "RevisionNotFound" => {
+                format!("hub {endpoint} has no such revision of this repository")
+            }
+            Self::Status { status, retry_after: Some(wait), .. } => format!(
+                "hub {endpoint} answers with HTTP status {status}, and asks to wait for {} s",
+                wait.as_secs()
+            ),
+            Self::Status { status, .. } => format!("hub {endpoint} answers with HTTP status {status}"),
+            Self::NoHub(problem) => format!("hub {endpoint} does not answer as a hub does: {problem}"),
+            Self::Content(problem) => format!("hub {endpoint}: {problem}"),
+            Self::Local(problem) => problem.clone(),
+        }
+    }
+}
+
+fn untrusted(problem: &str) -> String {
+    if problem.contains("UnknownIssuer") {
+        format!("{problem}; name the file of a private authority in SSL_CERT_FILE")
+    } else {
+        problem.to_owned()
+    }
+}

@@ -1,0 +1,24 @@
+//! Reads models from the Hugging Face hub, or from a server that speaks its protocol, through the cache that all Hugging
+//! Face libraries share.
+//!
+//! [`HubOptions`] says where the hub is and how to get there. A [`HubRepository`] is one repository at one commit. It asks
+//! through [`client`], keeps files through [`cache`], and [`transfer`] brings one into the other.
+
+mod cache;
+mod cached_models;
+mod client;
+mod digest;
+mod environment;
+mod failure;
+mod listing;
+mod network;
+mod options;
+mod proxy;
+mod repository;
+mod transfer;
+mod url;
+
+pub use cached_models::{CachedModel, CachedModels};
+pub use options::{HubOptions, Notice};
+pub use proxy::Proxies;
+pub(super) use repository::HubRepository;

@@ -1,0 +1,413 @@
+//! Finds the files of one repository at one commit, in the cache or on the hub.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use ureq::http::header::ETAG;
+use ureq::http::{HeaderMap, HeaderName};
+
+use super::cache::{RepositoryCache, is_name};
+use super::cached_models::files_below;
+use super::client::{Ask, Client};
+use super::digest::Expected;
+use super::failure::Failure;
+use super::listing::{self, ListedFile, is_commit};
+use super::options::HubOptions;
+use super::transfer::{self, FileVersion, announced_size};
+use crate::error::{Error, Result};
+use crate::source::check_relative;
+
+const DEFAULT_REVISION: &str = "main";
+const COMMIT: HeaderName = HeaderName::from_static("x-repo-commit");
+const LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
+const LINKED_SIZE: HeaderName = HeaderName::from_static("x-linked-size");
+const BAR: &str =
+    "{msg} [{wide_bar}] {decimal_bytes}/{decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
+/// Smaller files come before anybody could read that they do.
+const WORTH_TELLING: u64 = 10_000_000;
+
+/// One repository at one commit: the revision is looked up once, with the first file, and all others are of that commit.
+pub(in crate::source) struct HubRepository {
+    name: String,
+    id: String,
+    revision: String,
+    options: HubOptions,
+    client: Client,
+    cache: RepositoryCache,
+    found: OnceLock<Found>,
+    lookup: Mutex<Lookup>,
+    /// What the hub said about files; nothing for those that it lacks.
+    versions: Mutex<HashMap<String, Option<FileVersion>>>,
+    is_noted: AtomicBool,
+}
+
+/// What the revision was found to be.
+struct Found {
+    commit: String,
+    files: Option<HashMap<String, ListedFile>>,
+    /// Why the hub is not asked for files.
+    cached_only: Option<String>,
+}
+
+/// What is known before the commit is.
+#[derive(Default)]
+struct Lookup {
+    /// Whether the API was asked, in vain.
+    has_no_api: bool,
+}
+
+impl HubRepository {
+    /// The repository `org/name` or `org/name@revision`.
+    pub(in crate::source) fn open(name: &str, options: &HubOptions) -> Result<Self> {
+        let (id, revision) = name.split_once('@').unwrap_or((name, DEFAULT_REVISION));
+        if !is_repository_id(id) || !is_revision(revision) {
+            return Err(Error::Hub(format!(
+                "model {name}: no such directory, and not a hub id of the form org/name or org/name@revision"
+            )));
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            id: id.to_owned(),
+            revision: revision.to_owned(),
+            client: Client::new(options)?,
+            cache: RepositoryCache::new(&options.cache, id, options.symlinks),
+            options: options.clone(),
+            found: OnceLock::new(),
+            lookup: Mutex::default(),
+            versions: Mutex::default(),
+            is_noted: AtomicBool::new(false),
+        })
+    }
+
+    /// The path of the file `relative`, from the cache or else downloaded whole, or `None` if the repository lacks it.
+    pub(in crate::source) fn fetch(&self, relative: &str) -> Result<Option<PathBuf>> {
+        if let Some(path) = self.cached(relative)? {
+            return Ok(Some(path));
+        }
+        let Some(file) = self.version(relative)? else { return Ok(None) };
+        let missing = file.missing_bytes(&self.cache).unwrap_or(0);
+        transfer::check_space(&self.cache, &self.options.cache, missing)
+            .map_err(|f| self.error(relative, &f))?;
+        if missing >= WORTH_TELLING {
+            (self.options.notice)(&format!(
+                "Downloading {self}: {relative}, {}",
+                indicatif::DecimalBytes(missing)
+            ));
+        }
+        let bar = self.bar(file.size, relative.to_owned());
+        let path = self.download(&file, &bar);
+        bar.finish_and_clear();
+        path.map(Some)
+    }
+
+    /// Whether the repository has the file `relative`, without downloading it.
+    pub(in crate::source) fn has(&self, relative: &str) -> Result<bool> {
+        Ok(self.cached(relative)?.is_some() || self.version(relative)?.is_some())
+    }
+
+    /// The path of the file `relative` in the cache.
+    pub(in crate::source) fn cached(&self, relative: &str) -> Result<Option<PathBuf>> {
+        let Some(found) = self.find(relative)? else { return Ok(None) };
+        let path = self.cache.file(&found.commit, relative);
+        if path.is_some() {
+            self.note_commit(found);
+        }
+        Ok(path)
+    }
+
+    /// Downloads a file that is not in the cache, and moves `bar` with it.
+    pub(in crate::source) fn download(&self, file: &FileVersion, bar: &ProgressBar) -> Result<PathBuf> {
+        let wait = || {
+            (self.options.notice)(&format!(
+                "{self}: waiting for another process that downloads {}",
+                file.path
+            ));
+        };
+        let path = transfer::download(&self.client, &self.cache, file, bar, wait)
+            .map_err(|failure| self.error(&file.path, &failure))?;
+        if let Some(found) = self.found.get() {
+            self.note_commit(found);
+        }
+        Ok(path)
+    }
+
+    /// A bar for so many bytes.
+    pub(in crate::source) fn bar(&self, size: Option<u64>, what: String) -> ProgressBar {
+        if !self.options.progress {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = size.map_or_else(ProgressBar::no_length, ProgressBar::new);
+        bar.with_style(style).with_message(what)
+    }
+
+    pub(in crate::source) fn options(&self) -> &HubOptions {
+        &self.options
+    }
+
+    /// Bytes of a file that are still to come, if it is known.
+    pub(in crate::source) fn missing_bytes(&self, file: &FileVersion) -> Option<u64> {
+        file.missing_bytes(&self.cache)
+    }
+
+    /// Fails if so many bytes more have no room.
+    pub(in crate::source) fn check_space(&self, needed: u64) -> Result<()> {
+        transfer::check_space(&self.cache, &self.options.cache, needed).map_err(|failure| {
+            Error::Hub(format!("{self}: {}", failure.explain(self.client.endpoint(), false)))
+        })
+    }
+
+    /// The commit that files are of, if one was asked for yet.
+    pub(in crate::source) fn commit(&self) -> Option<&str> {
+        self.found.get().map(|found| found.commit.as_str())
+    }
+
+    /// The paths of all files, as the hub lists them; where it does not, those in the cache.
+    pub(in crate::source) fn files(&self) -> Result<Option<Vec<String>>> {
+        let Some(found) = self.find("config.json")? else { return Ok(None) };
+        if let Some(files) = &found.files {
+            return Ok(Some(files.keys().cloned().collect()));
+        }
+        let root = self.cache.snapshot(&found.commit);
+        let names = files_below(&root)?.into_iter().filter_map(|path| {
+            let name = path.strip_prefix(&root).ok()?.to_str()?.replace(std::path::MAIN_SEPARATOR, "/");
+            Some(name)
+        });
+        Ok(Some(names.collect::<Vec<_>>()).filter(|names| !names.is_empty()))
+    }
+
+    /// Whether the hub told which files there are.
+    pub(in crate::source) fn is_listed(&self) -> bool {
+        self.found.get().is_some_and(|found| found.files.is_some())
+    }
+
+    /// What the hub says about the file `relative`, or `None` if the commit lacks it, or the hub is not asked.
+    pub(in crate::source) fn version(&self, relative: &str) -> Result<Option<FileVersion>> {
+        let Some(found) = self.find(relative)? else { return Ok(None) };
+        if found.cached_only.is_some() || self.cache.is_absent(&found.commit, relative) {
+            return Ok(None);
+        }
+        if found.files.as_ref().is_some_and(|files| !files.contains_key(relative)) {
+            self.cache.note_absent(&found.commit, relative);
+            return Ok(None);
+        }
+        if let Some(known) = guard(&self.versions).get(relative) {
+            return Ok(known.clone());
+        }
+        let asked_at = if is_commit(&found.commit) { &found.commit } else { &self.revision };
+        let version = self.ask(relative, asked_at).map_err(|failure| self.error(relative, &failure))?;
+        match &version {
+            None => self.cache.note_absent(&found.commit, relative),
+            Some(version) if version.commit != found.commit => {
+                return Err(Error::Hub(format!(
+                    "{self}: {} changed from {} to {} while it was read: run again",
+                    self.revision, found.commit, version.commit
+                )));
+            }
+            Some(_) => {}
+        }
+        guard(&self.versions).insert(relative.to_owned(), version.clone());
+        Ok(version)
+    }
+
+    /// Asks for the size and the version of a file at `revision`. Both go into paths of the cache, and are checked for that.
+    fn ask(&self, relative: &str, revision: &str) -> std::result::Result<Option<FileVersion>, Failure> {
+        let path = relative.split('/');
+        let url = self.client.url(self.id.split('/').chain(["resolve", revision]).chain(path))?;
+        let answer = match self.client.ask(&url, Ask::About) {
+            Ok(answer) => answer,
+            Err(Failure::Status { status: 404, code, .. })
+                if !matches!(code.as_deref(), Some("RepoNotFound" | "RevisionNotFound")) =>
+            {
+                return Ok(None);
+            }
+            Err(failure) => return Err(failure),
+        };
+        // A redirect on the way knows the file, where its end may know only how it is stored.
+        let all = || answer.on_the_way.iter().chain([&answer.headers]);
+        let first = |name: &HeaderName| all().find_map(|headers| text(headers, name));
+        let commit = first(&COMMIT).or_else(|| is_commit(revision).then_some(revision));
+        let commit = commit.ok_or_else(|| {
+            Failure::NoHub("it does not say of which commit a file is (X-Repo-Commit)".to_owned())
+        })?;
+        let etag =
+            first(&LINKED_ETAG).or_else(|| all().filter_map(|headers| text(headers, &ETAG)).next_back());
+        let etag =
+            etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"')).filter(|etag| !etag.is_empty());
+        for part in [Some(commit), etag].into_iter().flatten() {
+            if !is_name(part) {
+                return Err(Failure::NoHub(format!("it calls a file version {part:?}")));
+            }
+        }
+        let listed = self.found.get().and_then(|found| found.files.as_ref()?.get(relative));
+        let linked_size = first(&LINKED_SIZE).and_then(|size| size.trim().parse().ok());
+        let is_end = (200..300).contains(&answer.status);
+        let own_size = is_end.then(|| announced_size(&answer.headers)).flatten();
+        let hash = etag.and_then(Expected::of_etag).or_else(|| listed.and_then(|file| file.hash.clone()));
+        Ok(Some(FileVersion {
+            path: relative.to_owned(),
+            commit: commit.to_owned(),
+            url,
+            etag: etag.map(str::to_owned),
+            size: linked_size.or(own_size).or_else(|| listed.and_then(|file| file.size)),
+            hash,
+        }))
+    }
+
+    /// Finds out of which commit all files are: by the hub's API, or where there is none by the first file that is asked
+    /// for, `relative`. If the hub cannot be asked, it is the commit of last time, of which the cache must have all. `None`
+    /// if there is no API and no such file.
+    fn find(&self, relative: &str) -> Result<Option<&Found>> {
+        if let Some(found) = self.found.get() {
+            return Ok(Some(found));
+        }
+        let mut lookup = guard(&self.lookup);
+        if let Some(found) = self.found.get() {
+            return Ok(Some(found));
+        }
+        let known = self.cache.commit_of(&self.revision);
+        let cached_only = |reason: &str| {
+            known.clone().map(|commit| Found { commit, files: None, cached_only: Some(reason.to_owned()) })
+        };
+        if self.options.offline {
+            let reason = "the hub is not asked in offline mode (HF_HUB_OFFLINE)";
+            return match cached_only(reason) {
+                Some(found) => Ok(Some(self.found.get_or_init(|| found))),
+                None => Err(Error::Hub(format!(
+                    "{self}: {relative} was not downloaded before, and {reason}; the cache is {}",
+                    self.options.cache.display()
+                ))),
+            };
+        }
+        // What a commit is never changes: only files that are not there are worth a question.
+        if is_commit(&self.revision) && self.cache.file(&self.revision, relative).is_some() {
+            let found = Found { commit: self.revision.clone(), files: None, cached_only: None };
+            return Ok(Some(self.found.get_or_init(|| found)));
+        }
+        match self.look_up(relative, &mut lookup) {
+            Ok(found) => Ok(found.map(|found| self.found.get_or_init(|| found))),
+            Err(failure) => {
+                let has_none = matches!(&failure, Failure::Status { code: Some(code), .. } if code == "RevisionNotFound");
+                let problem = failure.explain(self.client.endpoint(), self.options.token.is_some());
+                match cached_only(&problem).filter(|_| !has_none) {
+                    Some(found) => {
+                        let commit = &found.commit;
+                        (self.options.notice)(&format!(
+                            "{problem}; using {} as it is in the cache, at commit {}",
+                            self.id,
+                            commit.get(..12).unwrap_or(commit)
+                        ));
+                        Ok(Some(self.found.get_or_init(|| found)))
+                    }
+                    None => Err(self.error(relative, &failure)),
+                }
+            }
+        }
+    }
+
+    fn look_up(&self, relative: &str, lookup: &mut Lookup) -> std::result::Result<Option<Found>, Failure> {
+        if !lookup.has_no_api {
+            if let Some(revision) = listing::revision(&self.client, &self.id, &self.revision)? {
+                return Ok(Some(Found { commit: revision.commit, files: revision.files, cached_only: None }));
+            }
+            lookup.has_no_api = true;
+        }
+        if is_commit(&self.revision) {
+            return Ok(Some(Found { commit: self.revision.clone(), files: None, cached_only: None }));
+        }
+        let Some(version) = self.ask(relative, &self.revision)? else { return Ok(None) };
+        let commit = version.commit.clone();
+        guard(&self.versions).insert(relative.to_owned(), Some(version));
+        Ok(Some(Found { commit, files: None, cached_only: None }))
+    }
+
+    /// Notes which commit the revision is, once there is a file of it.
+    fn note_commit(&self, found: &Found) {
+        if found.cached_only.is_none() && !self.is_noted.swap(true, Ordering::Relaxed) {
+            self.cache.note_commit(&self.revision, &found.commit);
+        }
+    }
+
+    pub(in crate::source) fn missing(&self, files: &str) -> Error {
+        let found = self.found.get();
+        if let Some(reason) = found.and_then(|found| found.cached_only.as_ref()) {
+            return Error::Hub(format!(
+                "{self}: {files} was not downloaded before, and {reason}; the cache is {}",
+                self.options.cache.display()
+            ));
+        }
+        Error::MissingFile { model: format!("{self} on {}", self.client.endpoint()), file: files.to_owned() }
+    }
+
+    fn error(&self, relative: &str, failure: &Failure) -> Error {
+        let problem = failure.explain(self.client.endpoint(), self.options.token.is_some());
+        Error::Hub(format!("{self}: cannot get {relative}: {problem}"))
+    }
+}
+
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+impl fmt::Display for HubRepository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl fmt::Debug for HubRepository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HubRepository({self} on {})", self.client.endpoint())
+    }
+}
+
+pub(super) fn is_repository_id(id: &str) -> bool {
+    let is_part = |part: &str| {
+        !part.starts_with('.')
+            && !part.is_empty()
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    id.split_once('/').is_some_and(|(organisation, name)| is_part(organisation) && is_part(name))
+}
+
+/// A branch, a tag, a commit or the beginning of one, or a pull request as in `refs/pr/1`; as git allows them.
+fn is_revision(revision: &str) -> bool {
+    check_relative(revision).is_ok()
+        && !revision.contains(|c: char| c.is_control() || " ~^:?*[\\".contains(c))
+        && !revision.contains("..")
+        && !revision.split('/').any(|part| part.starts_with('.') || part.ends_with(".lock"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hub_ids_are_an_organisation_and_a_name() {
+        for good in ["BAAI/AltDiffusion-m9", "a/b", "a_b/c.d"] {
+            assert!(is_repository_id(good), "{good}");
+        }
+        for bad in ["", "model", "/model", "org/", "a/b/c", "./a", "../a", "a/..", "org/na me", "C:/x"] {
+            assert!(!is_repository_id(bad), "{bad}");
+        }
+        for good in ["main", "v1.0", "v1.0+cu128", "refs/pr/1", "0123abcd", "release/2.0", "版本"] {
+            assert!(is_revision(good), "{good}");
+        }
+        for bad in ["", "../main", "/main", "a?b", "a b", "a..b", "a/.b", "a.lock", "a\nb"] {
+            assert!(!is_revision(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_bar_can_be_drawn() {
+        assert!(ProgressStyle::with_template(BAR).is_ok());
+    }
+}
