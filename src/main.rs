@@ -6,6 +6,7 @@
 
 mod animation;
 mod commands;
+mod defaults;
 mod device;
 mod embedding;
 mod image_args;
@@ -30,14 +31,14 @@ mod text_lines;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 /// Pictures from Chinese, English and sixteen other languages.
 ///
 /// Draws with a small model that is part of this program, or with any AltDiffusion model in its published layout.
 #[derive(Debug, Parser)]
-#[command(version, after_long_help = EXAMPLES)]
+#[command(version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -67,6 +68,8 @@ enum Command {
     Convert(commands::convert::Convert),
     Embed(commands::embed::Embed),
     Search(commands::search::Search),
+    Download(commands::download::Download),
+    Models(commands::models::Models),
     #[command(subcommand)]
     Train(commands::train::Train),
     #[command(subcommand)]
@@ -89,7 +92,8 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
-    let cli = match Cli::try_parse() {
+    let command = defaults::with_defaults(Cli::command(), EXAMPLES)?;
+    let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(message) if message.use_stderr() => refuse(&message),
         // Help, or the version: it was asked for, so that it has to arrive.
@@ -111,6 +115,8 @@ fn run() -> anyhow::Result<()> {
         Command::Convert(convert) => convert.run(),
         Command::Embed(embed) => embed.run(),
         Command::Search(search) => search.run(),
+        Command::Download(download) => download.run(),
+        Command::Models(models) => models.run(),
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(),
     }
@@ -175,7 +181,6 @@ fn one_line(error: &anyhow::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn options_do_not_contradict_each_other() {

@@ -22,6 +22,20 @@ const PUBLISHED: &str = "BAAI/AltDiffusion";
 const LICENCE: &str = "Its weights are under CreativeML Open RAIL-M, which limits what they may be used for: \
                        https://huggingface.co/spaces/CompVis/stable-diffusion-license";
 
+/// The folders that a pipeline is read from, "" being the top of the model.
+const PIPELINE_FOLDERS: [&str; 8] = [
+    "tokenizer",
+    "text_encoder",
+    "unet",
+    "vae",
+    "scheduler",
+    "safety_checker",
+    "feature_extractor",
+    "image_encoder",
+];
+/// Those that a model of texts and images is read from.
+const EMBEDDER_FOLDERS: [&str; 5] = ["", "tokenizer", "text_encoder", "image_encoder", "feature_extractor"];
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
@@ -29,26 +43,40 @@ pub struct ModelArgs {
     ///
     /// A directory has the layout of the published models: for AltDiffusion the folders tokenizer, text_encoder, unet, vae
     /// and scheduler; for AltCLIP and its relatives config.json, the weights and the tokenizer's files. A repository is
-    /// called by its name, such as BAAI/AltDiffusion-m9, with @REVISION after it for another revision than main; it is
-    /// downloaded once. The weights of BAAI/AltDiffusion, -m9 and -m18 are under the licence CreativeML Open RAIL-M, which
-    /// limits what they may be used for. The variables HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured.
+    /// called by its name, such as BAAI/AltDiffusion-m9; it is downloaded once, into the cache that all Hugging Face
+    /// libraries share, and `altdiffusion download` does that ahead. The weights of BAAI/AltDiffusion, -m9 and -m18 are
+    /// under the licence CreativeML Open RAIL-M, which limits what they may be used for. HF_ENDPOINT, HF_HOME, HF_TOKEN,
+    /// HF_HUB_OFFLINE and the other variables of huggingface_hub mean here what they mean there; so do HTTPS_PROXY,
+    /// NO_PROXY and SSL_CERT_FILE.
     ///
     /// `generate` also takes an AltDiffusion model in one file, .safetensors, .gguf or .ckpt, as latent diffusion names its
     /// tensors. It needs a --config.
-    #[arg(long, short_alias = 'm', aliases = ["ckpt", "checkpoint"], value_name = "DIR_OR_HUB_ID")]
+    #[arg(
+        long,
+        short_alias = 'm',
+        aliases = ["ckpt", "checkpoint"],
+        value_name = "DIR_OR_HUB_ID",
+        env = "ALTDIFFUSION_MODEL"
+    )]
     model: Option<String>,
+
+    /// Which revision of a --model on the hub: a branch, a tag, or a commit. By default main.
+    ///
+    /// --model org/name@REVISION says the same.
+    #[arg(long, value_name = "REVISION")]
+    revision: Option<String>,
 
     /// Where the tokenizer of a --model in one file is, and its configurations: a directory, or a repository on the hub.
     ///
     /// A file that `convert` wrote holds its configurations itself, and needs only the tokenizer. Where there is no
     /// configuration at all, the shapes of the tensors tell it.
-    #[arg(long, value_name = "DIR_OR_HUB_ID", requires = "model")]
+    #[arg(long, value_name = "DIR_OR_HUB_ID")]
     config: Option<String>,
 
     /// Which of several weights to read, as `variant` in diffusers: fp16 for model.fp16.safetensors and the like.
     ///
     /// Every part of the model must have it. Without this option, fp16 is read where there is nothing else.
-    #[arg(long, value_name = "NAME", requires = "model")]
+    #[arg(long, value_name = "NAME")]
     variant: Option<String>,
 
     /// The type of the numbers that the model computes with: f32, f16 or bf16.
@@ -73,10 +101,22 @@ impl ModelArgs {
     /// When the name can be neither that of a directory nor that of a repository.
     pub fn source(&self) -> Result<ModelSource> {
         ensure!(self.config.is_none(), "--config: is for a --model in one file, where there is none with it");
-        match &self.model {
-            Some(name) => open_source(name, self.variant.as_deref()),
-            None => Ok(shipped::source()),
+        match self.model() {
+            Some(name) => open_source(name, self.revision.as_deref(), self.variant.as_deref()),
+            None => {
+                let needing = [("--revision", &self.revision), ("--variant", &self.variant)];
+                match needing.into_iter().find(|(_, value)| value.is_some()) {
+                    Some((option, _)) => bail!("{option}: is for a --model, and there is none with it"),
+                    None => Ok(shipped::source()),
+                }
+            }
         }
+    }
+
+    /// The name of the model, unless it is the one inside this program.
+    fn model(&self) -> Option<&str> {
+        // A variable that is set to nothing is as good as none.
+        self.model.as_deref().filter(|name| !name.is_empty())
     }
 
     /// How to load the model as a pipeline that draws.
@@ -98,16 +138,19 @@ impl ModelArgs {
             if !self.is_shipped() {
                 announce(&format!("Loading {source}"));
             }
-            if self.model.as_deref().is_some_and(|name| name.starts_with(PUBLISHED)) {
+            if self.model().is_some_and(|name| name.starts_with(PUBLISHED)) {
                 announce(LICENCE);
             }
+            source.prefetch(&PIPELINE_FOLDERS)?;
             return Ok(ModelParts::in_folders(&source)?);
         };
-        ensure!(
-            self.variant.is_none(),
-            "--variant: is for a --model in folders, found the file {}",
-            file.display()
-        );
+        for (option, value) in [("--variant", &self.variant), ("--revision", &self.revision)] {
+            ensure!(
+                value.is_none(),
+                "{option}: is for a --model in folders, found the file {}",
+                file.display()
+            );
+        }
         let Some(beside) = &self.config else {
             bail!(
                 "--model {}: one file holds no tokenizer, name a model that has it with --config DIR_OR_HUB_ID, such as \
@@ -123,7 +166,7 @@ impl ModelArgs {
 
     /// The model, if it is one file.
     fn single_file(&self) -> Option<&Path> {
-        self.model.as_deref().map(Path::new).filter(|path| path.is_file())
+        self.model().map(Path::new).filter(|path| path.is_file())
     }
 
     /// Loads the model as a dual encoder of texts and pictures.
@@ -137,6 +180,7 @@ impl ModelArgs {
         if !self.is_shipped() {
             announce(&format!("Loading {source}"));
         }
+        source.prefetch(&EMBEDDER_FOLDERS)?;
         Ok(Embedder::from_source(&source, self.dtype(), &device)?)
     }
 
@@ -153,20 +197,23 @@ impl ModelArgs {
 
     /// Whether it is the model inside this program.
     pub fn is_shipped(&self) -> bool {
-        self.model.is_none()
+        self.model().is_none()
     }
 
     /// Adds what an image tells of the model that it was drawn with.
     pub fn record(&self, fields: &mut Fields) {
         let Self {
             model,
+            revision,
             config,
             variant,
             dtype: _,
             // The one that is used is told by itself: pixels depend on it in their last digits alone.
             device: _,
         } = self;
-        fields.add("Model", model.as_deref().map_or(shipped::NAME.to_owned(), recorded_source));
+        let model = model.as_deref().filter(|name| !name.is_empty());
+        fields.add("Model", model.map_or(shipped::NAME.to_owned(), recorded_source));
+        fields.add_some("Revision", revision.as_ref());
         fields.add_some("Config", config.as_deref().map(recorded_source));
         fields.add_some("Variant", variant.as_ref());
         fields.add("Dtype", self.dtype().as_str());
@@ -177,6 +224,7 @@ impl ModelArgs {
         let is_own = self.model.is_some();
         Self {
             model: self.model.or(image.model),
+            revision: self.revision.or(image.revision.filter(|_| !is_own)),
             config: self.config.or(image.config.filter(|_| !is_own)),
             variant: self.variant.or(image.variant.filter(|_| !is_own)),
             dtype: self.dtype.or(image.dtype),
@@ -207,12 +255,19 @@ impl ModelArgs {
     }
 }
 
-/// The model called `name`, of which one variant of the weights is read if a person asked for one.
+/// The model called `name`, at a revision and with one variant of the weights if a person asked for such.
 ///
 /// # Errors
-/// When there can be no model, or no variant, of such a name.
-pub fn open_source(name: &str, variant: Option<&str>) -> Result<ModelSource> {
-    let source = ModelSource::open(name)?;
+/// When there can be no model, no revision or no variant of such a name.
+pub fn open_source(name: &str, revision: Option<&str>, variant: Option<&str>) -> Result<ModelSource> {
+    let source = match revision {
+        None => ModelSource::open(name)?,
+        Some(_) if Path::new(name).exists() => {
+            bail!("--revision: is for a repository on the hub, found {name} here")
+        }
+        Some(_) if name.contains('@') => bail!("--revision: {name} names one already"),
+        Some(revision) => ModelSource::open(&format!("{name}@{revision}")).context("--revision")?,
+    };
     match variant {
         Some(variant) => source.with_variant(variant).context("--variant"),
         None => Ok(source),

@@ -205,7 +205,7 @@ impl Convert {
             return Ok(ModelParts::in_single_file(source, beside.as_ref())?);
         }
         ensure!(beside.is_none(), "--config: is for a SOURCE in one file, found {}", self.source);
-        Ok(ModelParts::in_folders(&open_source(&self.source, self.variant.as_deref())?)?)
+        Ok(ModelParts::in_folders(&open_source(&self.source, None, self.variant.as_deref())?)?)
     }
 
     fn report(&self, converted: &Converted, losses: &[OutputLoss]) -> Result<()> {

@@ -123,6 +123,7 @@ struct Encoder {
 
 impl Encoder {
     fn load(source: &ModelSource, dtype: DType, device: Device) -> altclip_encoder::Result<Self> {
+        source.prefetch(&["tokenizer", "text_encoder"])?;
         let tokenizer = Tokenizer::from_source(source, "tokenizer")?;
         let config: TextEncoderConfig = source.read_config("text_encoder/config.json")?;
         let weights = Checkpoint::open(source, "text_encoder")?.var_builder(dtype, &device)?;

@@ -2,11 +2,13 @@
 
 pub mod classify;
 pub mod convert;
+pub mod download;
 pub mod embed;
 pub mod encode;
 pub mod eval;
 pub mod generate;
 pub mod inspect;
+pub mod models;
 pub mod search;
 pub mod similarity;
 pub mod train;

@@ -31,10 +31,17 @@ pub fn emoji() -> TestResult<Embedder> {
 pub fn altdiffusion(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_altdiffusion"));
     command.current_dir(directory).stdin(Stdio::null());
-    for variable in ["RUST_LOG", "RUST_BACKTRACE", "HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE"]
-    {
-        command.env_remove(variable);
+    for (variable, _) in std::env::vars_os() {
+        let name = variable.to_string_lossy();
+        // What a developer set for the hub, and for this program.
+        let prefixes =
+            ["RUST_LOG", "RUST_BACKTRACE", "HF_", "HUGGING", "TRANSFORMERS_", "SSL_CERT_", "ALTDIFFUSION_"];
+        if prefixes.iter().any(|prefix| name.starts_with(prefix)) || name.ends_with("_CA_BUNDLE") {
+            command.env_remove(&variable);
+        }
     }
+    // The home directory may have a configuration file.
+    command.env("ALTDIFFUSION_CONFIG", if cfg!(windows) { "NUL" } else { "/dev/null" });
     for variable in
         ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"]
     {

@@ -50,7 +50,7 @@ impl Embedders {
             return measure("emoji", &load(&shipped::source())?);
         }
         for name in &self.models {
-            let embedder = load(&open_source(name, None)?)?;
+            let embedder = load(&open_source(name, None, None)?)?;
             let short = Path::new(name).file_name().and_then(|name| name.to_str()).unwrap_or(name);
             measure(if Path::new(name).exists() { short } else { name }, &embedder)?;
         }

@@ -29,7 +29,7 @@ const BATCH: [&str; 2] = ["Batch size", "Batch pos"];
 const MOST_NAMED: usize = 12;
 
 /// Our fields that are options with the same value.
-const VALUES: [(&str, &str); 9] = [
+const VALUES: [(&str, &str); 10] = [
     ("CFG scale", "guidance-scale"),
     ("Eta", "eta"),
     ("Guidance rescale", "guidance-rescale"),
@@ -37,6 +37,7 @@ const VALUES: [(&str, &str); 9] = [
     ("Timesteps", "timesteps"),
     ("Sigmas", "sigmas"),
     ("Background", "background"),
+    ("Revision", "revision"),
     ("Variant", "variant"),
     ("Dtype", "dtype"),
 ];

@@ -1,0 +1,84 @@
+//! `altdiffusion download`: models from the hub, before they are needed.
+
+use altclip_encoder::source::ModelSource;
+use anyhow::Result;
+use clap::Args;
+use indicatif::DecimalBytes;
+use serde::Serialize;
+
+use crate::model::open_source;
+use crate::output::{print_json, print_line};
+
+/// Download models from the Hugging Face hub, all that this program reads of them and nothing else.
+///
+/// The files go into the cache that all Hugging Face libraries share, so that Python finds them, too, and what Python
+/// downloaded is not downloaded again. A download that was broken off goes on where it was. Afterwards the models work
+/// without network. `altdiffusion models` lists and removes them.
+#[derive(Debug, Args)]
+pub struct Download {
+    /// Repositories on the hub, such as BAAI/AltDiffusion-m9, each with @REVISION after it for another revision than main.
+    #[arg(value_name = "MODEL", required = true)]
+    models: Vec<String>,
+
+    /// The revision of all of them: a branch, a tag, or a commit.
+    #[arg(long, value_name = "REVISION")]
+    revision: Option<String>,
+
+    /// Which of several weights to download, as `variant` in diffusers: fp16 for model.fp16.safetensors and the like.
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+
+    /// Print JSON in place of a line for each model.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    commit: String,
+    /// Bytes of all files.
+    size: u64,
+    /// Bytes that were not in the cache before.
+    downloaded: u64,
+    files: Vec<FileReport>,
+}
+
+#[derive(Serialize)]
+struct FileReport {
+    name: String,
+    path: String,
+}
+
+impl Download {
+    pub fn run(self) -> Result<()> {
+        // That a name can be none is told before anything is downloaded.
+        let open = |name: &String| open_source(name, self.revision.as_deref(), self.variant.as_deref());
+        let sources = self.models.iter().map(open).collect::<Result<Vec<ModelSource>>>()?;
+        let mut reports = Vec::new();
+        for source in sources {
+            let downloaded = source.download()?;
+            if !self.json {
+                let commit = downloaded.commit.get(..12).unwrap_or(&downloaded.commit);
+                let (files, size) = (downloaded.files.len(), DecimalBytes(downloaded.size));
+                let new = match downloaded.downloaded {
+                    0 => "all of it in the cache before".to_owned(),
+                    bytes => format!("{} downloaded", DecimalBytes(bytes)),
+                };
+                print_line(format!("{source}: {files} files, {size}, {new}, commit {commit}"))?;
+            }
+            let file = |(name, path): (String, std::path::PathBuf)| FileReport {
+                name,
+                path: path.display().to_string(),
+            };
+            reports.push(Report {
+                model: source.to_string(),
+                commit: downloaded.commit,
+                size: downloaded.size,
+                downloaded: downloaded.downloaded,
+                files: downloaded.files.into_iter().map(file).collect(),
+            });
+        }
+        if self.json { print_json(&reports) } else { Ok(()) }
+    }
+}

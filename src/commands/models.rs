@@ -1,0 +1,158 @@
+//! `altdiffusion models`: what was downloaded from the hub.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::time::SystemTime;
+
+use altclip_encoder::dual_encoder::Family;
+use altclip_encoder::source::{CachedModel, CachedModels, HubOptions, ModelSource};
+use anyhow::{Result, bail};
+use clap::Args;
+use indicatif::DecimalBytes;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::output::{print, print_json, print_line, printable};
+use crate::table::{print_table, table};
+
+/// What is shown where nothing is known.
+const UNKNOWN: &str = "-";
+/// Digits of a commit that people are shown.
+const SHORT_COMMIT: usize = 12;
+
+/// List the models in the cache that all Hugging Face libraries share, or remove some.
+///
+/// A line for each commit of a repository: its name, its revision, its size, its family, and when it was downloaded. Where
+/// standard output is not a terminal, the columns are separated by tabs, the revision is the whole commit, the size is in
+/// bytes, and there is no header.
+#[derive(Debug, Args)]
+pub struct Models {
+    /// Remove a model from the cache: all of org/name, or one commit of it with org/name@REVISION. Asks before it does.
+    #[arg(long, value_name = "NAME", conflicts_with = "json")]
+    remove: Vec<String>,
+
+    /// Remove without asking.
+    #[arg(long, requires = "remove")]
+    yes: bool,
+
+    /// Print JSON in place of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    name: String,
+    commit: String,
+    revisions: Vec<String>,
+    /// Bytes.
+    size: u64,
+    family: Option<String>,
+    /// When the last file was downloaded (RFC 3339).
+    date: Option<String>,
+    path: String,
+}
+
+impl From<CachedModel> for Entry {
+    fn from(model: CachedModel) -> Self {
+        Self {
+            family: family(&model.path),
+            date: model.modified.map(date),
+            path: model.path.display().to_string(),
+            name: model.name,
+            commit: model.commit,
+            revisions: model.revisions,
+            size: model.size,
+        }
+    }
+}
+
+impl Models {
+    pub fn run(self) -> Result<()> {
+        let cache = HubOptions::from_env().cache;
+        let models = CachedModels::new(&cache);
+        if !self.remove.is_empty() {
+            return self.remove_from(&models);
+        }
+        let entries: Vec<Entry> = models.list()?.into_iter().map(Entry::from).collect();
+        if self.json {
+            return print_json(&entries);
+        }
+        if !io::stdout().is_terminal() {
+            return entries.iter().try_for_each(|entry| print(&tabbed(entry)));
+        }
+        if entries.is_empty() {
+            return print_line(format!("no models in {}", cache.display()));
+        }
+        let header = ["name", "revision", "family", "date", "size"].map(str::to_owned).to_vec();
+        print_table(&table(header, entries.iter().map(row).collect(), 4))
+    }
+
+    fn remove_from(&self, models: &CachedModels) -> Result<()> {
+        for name in &self.remove {
+            if !self.yes && !confirmed(name)? {
+                bail!("--remove {name}: nothing was removed");
+            }
+            let free = models.remove(name)?;
+            print_line(format!("{name}: removed, {} free", DecimalBytes(free)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks at the terminal. Where there is none, the answer has to be given before.
+fn confirmed(name: &str) -> Result<bool> {
+    if !io::stdin().is_terminal() {
+        bail!("--remove {name}: there is no terminal to ask at, add --yes to remove it without");
+    }
+    let mut stderr = io::stderr();
+    write!(stderr, "Remove {} from the cache? [y/N] ", printable(name)).and_then(|()| stderr.flush())?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+fn tabbed(entry: &Entry) -> String {
+    let family = entry.family.as_deref().unwrap_or(UNKNOWN);
+    let date = entry.date.as_deref().unwrap_or(UNKNOWN);
+    let size = entry.size.to_string();
+    let columns = [&entry.name, &entry.commit, size.as_str(), family, date].map(printable);
+    columns.join("\t") + "\n"
+}
+
+fn row(entry: &Entry) -> Vec<String> {
+    let commit = entry.commit.get(..SHORT_COMMIT).unwrap_or(&entry.commit);
+    let revision = match entry.revisions.join(", ") {
+        names if names.is_empty() => commit.to_owned(),
+        names => format!("{names} ({commit})"),
+    };
+    let date = entry.date.as_deref().and_then(|date| date.get(..10)).unwrap_or(UNKNOWN);
+    vec![
+        entry.name.clone(),
+        revision,
+        entry.family.clone().unwrap_or_else(|| UNKNOWN.to_owned()),
+        date.to_owned(),
+        DecimalBytes(entry.size).to_string(),
+    ]
+}
+
+fn date(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+/// What a model is, as far as its configurations tell that are there.
+fn family(path: &Path) -> Option<String> {
+    let field = |file: &str, field: &str| {
+        let json: Value = serde_json::from_slice(&std::fs::read(path.join(file)).ok()?).ok()?;
+        json.get(field)?.as_str().map(str::to_owned)
+    };
+    let pipeline = field("model_index.json", "_class_name")
+        .or_else(|| path.join("unet/config.json").is_file().then(|| "diffusion pipeline".to_owned()));
+    let encoder = || Family::of(&ModelSource::directory(path)).ok().map(|family| family.to_string());
+    let adapter = || path.join("adapter_config.json").is_file().then(|| "LoRA".to_owned());
+    pipeline
+        .or_else(encoder)
+        .or_else(|| field("config.json", "_class_name"))
+        .or_else(|| field("config.json", "model_type"))
+        .or_else(adapter)
+}
