@@ -1,6 +1,6 @@
 //! Finds the files of one repository at one commit, in the cache or on the hub.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -295,17 +295,24 @@ impl HubRepository {
                 let problem = failure.explain(self.client.endpoint(), self.options.token.is_some());
                 match cached_only(&problem).filter(|_| !has_none) {
                     Some(found) => {
-                        let commit = &found.commit;
-                        (self.options.notice)(&format!(
-                            "{problem}; using {} as it is in the cache, at commit {}",
-                            self.id,
-                            commit.get(..12).unwrap_or(commit)
-                        ));
+                        self.tell_of_cache(&problem, &found.commit);
                         Ok(Some(self.found.get_or_init(|| found)))
                     }
                     None => Err(self.error(relative, &failure)),
                 }
             }
+        }
+    }
+
+    /// Says that the cache has to do; once, however often a program opens the model.
+    fn tell_of_cache(&self, problem: &str, commit: &str) {
+        static TOLD: Mutex<BTreeSet<(PathBuf, String)>> = Mutex::new(BTreeSet::new());
+        if guard(&TOLD).insert((self.options.cache.clone(), self.name.clone())) {
+            let commit = commit.get(..12).unwrap_or(commit);
+            (self.options.notice)(&format!(
+                "{problem}; using {} as it is in the cache, at commit {commit}",
+                self.id
+            ));
         }
     }
 
