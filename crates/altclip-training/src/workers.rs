@@ -41,6 +41,19 @@ impl Workers {
         self.pools.len()
     }
 
+    /// The rows of each part of a batch.
+    ///
+    /// # Errors
+    /// If the batch is empty, or no multiple of the parts; `setting` names it in the error.
+    pub fn share(&self, setting: &str, batch_size: usize) -> Result<usize> {
+        let parts = self.parts();
+        if batch_size == 0 || !batch_size.is_multiple_of(parts) {
+            let problem = format!("expected a positive multiple of {parts} parts, found {batch_size}");
+            return Err(Error::Setting(format!("{setting}: {problem}")));
+        }
+        Ok(batch_size / parts)
+    }
+
     /// What `work` makes of each item, in the order of the items. Of as many pools as there are, each takes every so-manieth.
     pub fn map<I: Send, T: Send>(&self, items: Vec<I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {
         let mut results: Vec<Option<T>> = items.iter().map(|_| None).collect();

@@ -2,7 +2,7 @@
 //! draws them (noise-augmented decoding: Zheng et al., arXiv 2510.11690). The encoder stays as it is, and with it all
 //! latents that a UNet was trained on.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gradients::Gradients;
 use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::parameters::{Parameters, frozen};
@@ -49,11 +49,7 @@ impl DecoderStage {
     ) -> Result<()> {
         let device = pictures.device();
         let workers = Workers::on(device, self.parts)?;
-        let parts = workers.parts();
-        if self.batch_size == 0 || !self.batch_size.is_multiple_of(parts) {
-            let problem = format!("expected a multiple of {parts} parts, found {}", self.batch_size);
-            return Err(Error::Setting(format!("decoder.batch_size: {problem}")));
-        }
+        let share = workers.share("decoder.batch_size", self.batch_size)?;
         let parameters = Parameters::new(seed)
             .starting_from(frozen(&trained.model.weights, device))
             .training(|name| name.starts_with("decoder.") || name.starts_with("post_quant_conv."));
@@ -67,7 +63,7 @@ impl DecoderStage {
         };
         let n = pictures.dim(0)? as u32;
         let part = |rng: &mut ChaCha8Rng| {
-            let chosen: Vec<u32> = (0..self.batch_size / parts).map(|_| rng.random_range(0..n)).collect();
+            let chosen: Vec<u32> = (0..share).map(|_| rng.random_range(0..n)).collect();
             let chosen = Tensor::new(chosen, device)?;
             let decoded = decode(rng, &chosen, self.max_latent_noise)?;
             Gradients::of(&fit(&decoded, &pictures.index_select(&chosen, 0)?, self.absolute_weight)?)

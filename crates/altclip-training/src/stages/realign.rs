@@ -123,11 +123,7 @@ impl<'a> Realignment<'a> {
             return Err(Error::Setting(format!("caption_dropout: {problem}")));
         }
         let workers = Workers::on(latents.device(), parts)?;
-        let parts = workers.parts();
-        if batch_size == 0 || !batch_size.is_multiple_of(parts) {
-            let problem = format!("expected a multiple of {parts} parts, found {batch_size}");
-            return Err(Error::Setting(format!("batch_size: {problem}")));
-        }
+        workers.share("batch_size", batch_size)?;
         if latents.dim(0)? == 0 {
             return Err(Error::Setting("data: expected pictures, found none".to_owned()));
         }
