@@ -172,7 +172,7 @@ impl EmojiRecipe {
             return drawers.realign(&unet_config, unet, &student, last, observer);
         }
         if is_last("vae") {
-            return self.train_vae(&corpus, output, observer).map(|_| ());
+            return self.train_vae(&corpus, &held_out, output, observer).map(|_| ());
         }
         let (tokenizer, tokenizer_bytes) = self.tokenizer(&corpus, output)?;
         let of_all = (&tokenizer, tokenizer_bytes.as_slice());
@@ -182,7 +182,7 @@ impl EmojiRecipe {
             return Ok(());
         }
         if is_last(&self.base.name) {
-            let vae = self.train_vae(&corpus, output, observer)?;
+            let vae = self.train_vae(&corpus, &held_out, output, observer)?;
             let config = self.unet.config(&vae.latents, teacher.text_config.project_dim)?;
             let drawers = self.drawers(&corpus, &vae.model, of_all, output);
             return drawers.train_base(&config, &teacher, observer).map(|_| ());
@@ -191,7 +191,7 @@ impl EmojiRecipe {
         if is_last("teacher") {
             return Ok(());
         }
-        let mut vae = self.train_vae(&corpus, output, observer)?;
+        let mut vae = self.train_vae(&corpus, &held_out, output, observer)?;
         self.train_decoder(&mut vae, &corpus, output, observer)?;
         if is_last("decoder") {
             return Ok(());
@@ -250,8 +250,17 @@ impl EmojiRecipe {
         Ok(run.save_every(Duration::from_secs(self.save_every)))
     }
 
-    fn train_vae(&self, corpus: &Corpus, output: &Path, observer: &mut dyn Observer) -> Result<TrainedVae> {
-        self.vae.train(&corpus.pictures, &self.run(output, "vae")?, self.seed, observer)
+    fn train_vae(
+        &self,
+        corpus: &Corpus,
+        held_out: &report::HeldOut,
+        output: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<TrainedVae> {
+        let run = self.run(output, "vae")?;
+        let trained = self.vae.train(&corpus.pictures, &run, self.seed, observer)?;
+        observer.note(&run.stage(), &held_out.fidelity(&trained.model)?);
+        Ok(trained)
     }
 
     fn train_decoder(

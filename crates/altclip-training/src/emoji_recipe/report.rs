@@ -1,13 +1,16 @@
-//! How well a dual encoder finds pictures in a style that it has not seen of them.
+//! What held-out pictures tell of a model: how well a dual encoder finds them, and how true an autoencoder is to them.
 
 use crate::emoji::{Dataset, PICTURE_SIZE, Split};
 use crate::error::Result;
+use crate::fidelity::Fidelity;
 use crate::parameters::frozen;
 use crate::pictures::to_tensor;
 use crate::stages::clip::{CAPTION_TOKENS, TrainedDualEncoder, embed_pictures};
+use crate::stages::vae::{Autoencoder, reconstruct};
 use altclip_encoder::altclip::{AltClipTextTower, normalize};
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_encoder::vision::VisionTower;
+use altdiffusion_pipeline::vae::AutoencoderKl;
 use candle_core::{D, Device, Tensor};
 use std::collections::BTreeMap;
 
@@ -32,6 +35,16 @@ impl HeldOut {
             );
         }
         Ok(Self { pictures: to_tensor(&pixels, PICTURE_SIZE, device)?, names })
+    }
+
+    /// One line: what an autoencoder loses of the pictures.
+    pub fn fidelity(&self, model: &Autoencoder) -> Result<String> {
+        if self.names.is_empty() {
+            return Ok("no pictures are held out".to_owned());
+        }
+        let vae = AutoencoderKl::new(&model.config, frozen(&model.weights, self.pictures.device()))?;
+        let fidelity = Fidelity::of(&self.pictures, &reconstruct(&vae, &self.pictures)?)?;
+        Ok(format!("{} held-out pictures: {fidelity}", self.names.len()))
     }
 
     /// One line: in each language, the share of names that find their own picture first.

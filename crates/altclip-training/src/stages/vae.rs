@@ -2,10 +2,11 @@
 
 use crate::cache::Cache;
 use crate::error::{Error, Result};
+use crate::fidelity::Fidelity;
 use crate::gradients::Gradients;
 use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::parameters::{Parameters, all_tensors, frozen};
-use crate::pictures::{contact_sheet, mean_psnr};
+use crate::pictures::contact_sheet;
 use crate::run::{Batch, Observer, Run};
 use crate::stages::functions::Functions;
 use altclip_encoder::checkpoint::Checkpoint;
@@ -104,9 +105,8 @@ impl VaeStage {
 
         parameters.load(&optimizer.averages())?;
         let weights = parameters.snapshot()?;
-        let (latents, scaling_factor, psnr) = self.latents(&vae, pictures, run, seed)?;
-        observer
-            .note(&run.stage(), &format!("reconstructs at {psnr:.2} dB, scaling factor {scaling_factor}"));
+        let (latents, scaling_factor, fidelity) = self.latents(&vae, pictures, run, seed)?;
+        observer.note(&run.stage(), &format!("reconstructs at {fidelity}; scaling factor {scaling_factor}"));
         Ok(TrainedVae { model: Autoencoder { config: self.config(scaling_factor), weights }, latents })
     }
 }
@@ -132,26 +132,26 @@ impl Autoencoder {
 }
 
 impl VaeStage {
-    /// The scaled latents of all pictures, the factor, and the mean PSNR of the pictures' reconstructions: computed once,
-    /// since it takes minutes.
+    /// The scaled latents of all pictures, the factor, and what the pictures' reconstructions lose: computed once, since
+    /// it takes minutes.
     fn latents(
         &self,
         vae: &AutoencoderKl,
         pictures: &Tensor,
         run: &Run,
         seed: u64,
-    ) -> Result<(Tensor, f64, f64)> {
+    ) -> Result<(Tensor, f64, Fidelity)> {
         let device = pictures.device();
         let n = pictures.dim(0)?;
         let sum = pictures.sum_all()?.to_scalar::<f32>()?;
         let key = format!("{n} pictures of sum {sum} after {} steps with seed {seed}", self.optimizer.steps);
         let make = || {
-            let psnr = mean_psnr(pictures, &reconstruct(vae, pictures)?)?;
+            let Fidelity { psnr, edges, white_error } = Fidelity::of(pictures, &reconstruct(vae, pictures)?)?;
             let latents = encode(vae, pictures)?;
             let deviation = f64::from(deviation(&latents)?);
             let scaling_factor = ((1. / deviation) * 1e5).round() / 1e5;
             let latents = (latents.permute((0, 3, 1, 2))?.contiguous()? * scaling_factor)?;
-            let numbers = Tensor::new(&[scaling_factor, psnr], &Device::Cpu)?;
+            let numbers = Tensor::new(&[scaling_factor, psnr, edges, white_error], &Device::Cpu)?;
             let latents = latents.to_device(&Device::Cpu)?;
             Ok(BTreeMap::from([("latents".to_owned(), latents), ("numbers".to_owned(), numbers)]))
         };
@@ -160,8 +160,10 @@ impl VaeStage {
         let numbers = cache.tensor(tensors.clone(), "numbers")?.to_vec1::<f64>()?;
         let latents = cache.tensor(tensors, "latents")?.to_device(device)?;
         match numbers.as_slice() {
-            &[scaling_factor, psnr] => Ok((latents, scaling_factor, psnr)),
-            _ => Err(Error::Setting(format!("{}: expected two numbers", run.stage()))),
+            &[scaling_factor, psnr, edges, white_error] => {
+                Ok((latents, scaling_factor, Fidelity { psnr, edges, white_error }))
+            }
+            _ => Err(Error::Setting(format!("{}: expected four numbers", run.stage()))),
         }
     }
 }
