@@ -87,15 +87,23 @@ pub fn export(
     write_weights(folder, "image_encoder/model.safetensors", &dual_encoder.vision_weights, DType::F16)?;
     write_json(folder, "feature_extractor/preprocessor_config.json", &preprocessor_config(size))?;
 
-    let tags = json!({ "_class_name": "AutoencoderKL", "_diffusers_version": DIFFUSERS_VERSION, "sample_size": size });
-    write_json(folder, "vae/config.json", &tagged(&vae.config, tags)?)?;
-    write_weights(folder, "vae/diffusion_pytorch_model.safetensors", &vae.weights, DType::F16)?;
+    export_autoencoder(folder, size, vae)?;
 
     let tags = json!({ "_class_name": "UNet2DConditionModel", "_diffusers_version": DIFFUSERS_VERSION });
     write_json(folder, "unet/config.json", &tagged(&unet.config, tags)?)?;
     write_weights(folder, "unet/diffusion_pytorch_model.safetensors", &unet.weights, DType::F16)?;
 
     write_json(folder, "scheduler/scheduler_config.json", &scheduler_config())
+}
+
+/// Writes the folder `vae` of a model, weights in f16; `size` is the side of the images that it was trained on.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn export_autoencoder(folder: &Path, size: usize, vae: &Autoencoder) -> Result<()> {
+    let tags = json!({ "_class_name": "AutoencoderKL", "_diffusers_version": DIFFUSERS_VERSION, "sample_size": size });
+    write_json(folder, "vae/config.json", &tagged(&vae.config, tags)?)?;
+    write_weights(folder, "vae/diffusion_pytorch_model.safetensors", &vae.weights, DType::F16)
 }
 
 /// Writes a dual encoder alone in AltCLIP's layout, with weights in f32.

@@ -28,7 +28,7 @@ pub use cache::Cache;
 pub use emoji_recipe::EmojiRecipe;
 pub use error::{Error, Result};
 pub use evaluate::{Drawn, EmojiEvaluation, EmojiScore, LanguageScore, Taught};
-pub use export::{TrainedUnet, export, export_dual_encoder};
+pub use export::{TrainedUnet, export, export_autoencoder, export_dual_encoder};
 pub use fidelity::Fidelity;
 pub use gradients::Gradients;
 pub use low_rank::{LowRank, LowRankConfig, unet_file};

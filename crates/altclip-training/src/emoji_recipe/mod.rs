@@ -9,9 +9,10 @@ mod encoders;
 mod report;
 mod start;
 
-use crate::emoji::{CaptionSampler, Dataset, Split};
+use crate::emoji::{CaptionSampler, Dataset, PICTURE_SIZE, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::{Taught, training_pictures};
+use crate::export::export_autoencoder;
 use crate::run::{Observer, Run};
 use crate::settings::{self, Change};
 use crate::stages::clip::ClipStage;
@@ -33,6 +34,8 @@ use std::time::Duration;
 
 /// The language of the teacher.
 const ENGLISH: &str = "en";
+/// Folder of the model that is the autoencoder alone.
+const AUTOENCODER: &str = "autoencoder";
 
 /// Every setting of the emoji model's training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,7 +131,8 @@ impl EmojiRecipe {
     /// Trains up to and including the stage `last`, or all, going on where an earlier run stopped. Two processes can
     /// work side by side: the autoencoder and clip do not need each other, and neither do the base of diffusion and teacher.
     /// After the last stage the model lies in `output/model`, in the published layout; the dual encoders of the way there
-    /// lie in `output/english`, `output/distilled` and `output/contrastive-model`.
+    /// lie in `output/english`, `output/distilled` and `output/contrastive-model`, and the autoencoder as the stage `vae`
+    /// leaves it, which another run's `vae.start` goes on from, in `output/autoencoder`.
     ///
     /// # Errors
     /// If a setting describes no model, a file cannot be read or written, or a loss is not finite.
@@ -260,6 +264,7 @@ impl EmojiRecipe {
         let run = self.run(output, "vae")?;
         let trained = self.vae.train(&corpus.pictures, &run, self.seed, observer)?;
         observer.note(&run.stage(), &held_out.fidelity(&trained.model)?);
+        export_autoencoder(&output.join(AUTOENCODER), PICTURE_SIZE, &trained.model)?;
         Ok(trained)
     }
 
