@@ -4,7 +4,7 @@ use std::path::Path;
 
 use altclip_encoder::source::ModelSource;
 use altclip_training::stages::vae::{Autoencoder, TrainedVae, VaeStage};
-use altclip_training::{Metrics, Observer, OptimizerConfig, Run, Schedule, export_autoencoder};
+use altclip_training::{EmojiRecipe, Metrics, Observer, OptimizerConfig, Run, Schedule, export_autoencoder};
 use candle_core::{Device, Tensor};
 use tempfile::TempDir;
 
@@ -108,4 +108,12 @@ fn steps_of_a_batch_in_parts_make_images_truer() {
     };
     let (before, after) = (psnr(0), psnr(40));
     assert!(after > before + 1., "{before} dB, then {after} dB");
+}
+
+#[test]
+fn the_next_models_recipe_is_one_that_runs() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/emoji/training/recipe.toml");
+    let recipe = EmojiRecipe::load(&path, &[]).unwrap();
+    assert!(recipe.vae.batch_size.is_multiple_of(recipe.vae.parts));
+    assert!(recipe.vae.block_out_channels.iter().all(|c| c.is_multiple_of(recipe.vae.norm_num_groups)));
 }
