@@ -33,19 +33,19 @@ fn directories_are_searched_for_images_of_every_ending() -> TestResult {
         photo.save_with_format(directory.path().join(name), format)?;
     }
     fs::write(directory.path().join("g.ppm"), b"P6 1 1 255 abc")?;
-    fs::write(directory.path().join("h.heic"), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")?;
+    fs::write(directory.path().join("h.jxl"), b"\xff\x0a\xfa\x7f")?;
     fs::write(directory.path().join("notes.txt"), "")?;
     let place = tempfile::tempdir()?;
     let output = place.path().join("o.safetensors").display().to_string();
     let said = succeeded(&run(directory.path(), &["embed", "--image", ".", "--output", &output])?);
-    let expected = "7 pictures; left out: 1 .heic, 1 .txt (convert such images to PNG or JPEG)\n";
+    let expected = "7 pictures; left out: 1 .jxl, 1 .txt (convert such images to PNG or JPEG)\n";
     assert!(said.ends_with(expected), "{said}");
 
     // One that is named itself is not passed over.
-    let error = complaint(directory.path(), &["similarity", "--image", "h.heic", "--text", "a"], false)?;
+    let error = complaint(directory.path(), &["similarity", "--image", "h.jxl", "--text", "a"], false)?;
     assert_eq!(
         error,
-        "error: --image: h.heic: a HEIC image, which is not read here: convert such images to PNG or JPEG\n"
+        "error: --image: h.jxl: a JPEG XL image, which is not read here: convert such images to PNG or JPEG\n"
     );
     Ok(())
 }

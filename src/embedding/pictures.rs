@@ -155,12 +155,12 @@ mod tests {
     fn what_is_left_out_is_counted_by_its_ending() -> Result<()> {
         let directory = tempfile::tempdir()?;
         let root = directory.path().display().to_string();
-        for name in ["a.HEIC", "b.heic", "c.jxl", "README", ".DS_Store"] {
+        for name in ["a.JXL", "b.jxl", "c.svg", "README", ".DS_Store"] {
             std::fs::write(directory.path().join(name), "")?;
         }
         let pictures = Pictures::new(vec![root], None);
         let error = pictures.names().err().map(|error| format!("{error:#}")).unwrap_or_default();
-        let counts = "2 .heic, 1 without an ending, 1 .jxl (convert such images to PNG or JPEG)";
+        let counts = "2 .jxl, 1 without an ending, 1 .svg (convert such images to PNG or JPEG)";
         assert!(error.ends_with(&format!("; found {counts}")), "{error}");
         std::fs::write(directory.path().join("d.jfif"), "")?;
         assert_eq!(pictures.names()?.count(), 1);

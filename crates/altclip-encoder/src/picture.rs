@@ -11,6 +11,8 @@ mod avif;
 mod background;
 mod complete;
 mod formats;
+#[cfg(feature = "heic")]
+mod heic;
 mod tiff;
 
 use std::fs::File;
@@ -111,6 +113,13 @@ pub fn decode(name: &str, bytes: &[u8], options: DecodeOptions) -> Result<Dynami
             Format::Avif => avif::decode(bytes, options.max_pixels).map_err(|problem| {
                 Error::format(name, format!("a damaged or unusual AVIF image: {problem}"))
             })?,
+            #[cfg(feature = "heic")]
+            Format::Heic => {
+                let image = heic::decode(bytes, options.max_pixels).map_err(|problem| {
+                    Error::format(name, format!("a damaged or unusual HEIC image: {problem}"))
+                })?;
+                (image, Orientation::NoTransforms)
+            }
             Format::Tiff => tiff::decode(bytes, options.max_pixels).map_err(|problem| {
                 Error::format(name, format!("a damaged or unusual TIFF image: {problem}"))
             })?,

@@ -94,6 +94,25 @@ fn avif_gives_the_pixels_of_pillow() {
     }
 }
 
+#[cfg(feature = "heic")]
+#[test]
+fn heic_gives_the_pixels_of_pillows_plugin() {
+    let goldens = common::tensors("image_formats/heic/golden.safetensors");
+    assert_eq!(goldens.len(), 7);
+    for (name, golden) in &goldens {
+        let bytes = fs::read(common::golden("image_formats/heic").join(name)).unwrap();
+        let image = decode(name, &bytes).unwrap();
+        let shape = (image.width(), image.height(), image.color().channel_count());
+        assert_eq!(distance(name, image.as_bytes(), shape, golden), 0, "{name}");
+        for at in (0..bytes.len()).step_by(bytes.len() / 40 + 1) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0xFF;
+            let _ = decode(name, &damaged);
+            assert!(decode(name, &bytes[..at]).is_err(), "{name} was accepted after {at} bytes");
+        }
+    }
+}
+
 #[test]
 fn grey_is_weighed_as_by_pillow() {
     let golden = &common::tensors("image_formats/golden.safetensors")["raw.ppm.grey"];

@@ -110,9 +110,12 @@ fn what_is_no_picture_is_refused() {
     assert_refused(decode("a.png", b""), "a.png", "the file is empty");
     assert_refused(decode("b.jpg", b"once upon a time"), "b.jpg", "not an image");
     for (content, what) in [
-        (&b"\0\0\0\x20ftypavif\0\0\0\0"[..], "an AVIF image, which is not read here: convert"),
+        (&b"\xff\x0a\xfa\x7f"[..], "a JPEG XL image, which is not read here: convert"),
+        #[cfg(not(feature = "avif"))]
+        (b"\0\0\0\x20ftypavif\0\0\0\0", "an AVIF image, which is not read here: convert"),
+        #[cfg(not(feature = "heic"))]
         (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC image, which is not read here: convert"),
-        (b"\xff\x0a\xfa\x7f", "a JPEG XL image, which is not read here: convert"),
+        (b"\0\0\0\x18ftyphevc\0\0\0\0", "a sequence of HEIC images, which is not read here: convert"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
         (b"<!DOCTYPE html><title>404", "a web page"),
     ] {

@@ -8,6 +8,12 @@ use image::ImageFormat;
 pub const IMAGE_ENDINGS: &[&str] = &[
     #[cfg(feature = "avif")]
     "avif",
+    #[cfg(feature = "heic")]
+    "heic",
+    #[cfg(feature = "heic")]
+    "heif",
+    #[cfg(feature = "heic")]
+    "hif",
     "png",
     "apng",
     "jpg",
@@ -39,11 +45,14 @@ pub const UNREADABLE_ENDINGS: &[&str] = &[
     #[cfg(not(feature = "avif"))]
     "avif",
     "avifs",
+    #[cfg(not(feature = "heic"))]
     "heic",
-    "heics",
+    #[cfg(not(feature = "heic"))]
     "heif",
-    "heifs",
+    #[cfg(not(feature = "heic"))]
     "hif",
+    "heics",
+    "heifs",
     "jxl",
     "jp2",
     "j2k",
@@ -70,18 +79,25 @@ pub const UNREADABLE_ENDINGS: &[&str] = &[
 
 /// What to do with files that end so, if they are images that are not read here.
 pub fn advice(ending: &str) -> Option<&'static str> {
-    let advice = if ending.starts_with("avif") { AVIF } else { CONVERT };
+    let advice = match ending {
+        "avif" => AVIF,
+        "heic" | "heif" | "hif" => HEIC,
+        _ => CONVERT,
+    };
     UNREADABLE_ENDINGS.contains(&ending).then_some(advice)
 }
 
 const CONVERT: &str = "convert such images to PNG or JPEG";
 const AVIF: &str = "convert such images to PNG or JPEG, or build the program with the feature avif";
+const HEIC: &str = "convert such images to PNG or JPEG, or build the program with the feature heic";
 
 /// A format that is read here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     #[cfg(feature = "avif")]
     Avif,
+    #[cfg(feature = "heic")]
+    Heic,
     /// A BMP without the header of a file.
     Dib,
     Tiff,
@@ -119,8 +135,18 @@ pub(super) fn recognize(name: &str, bytes: &[u8]) -> Result<Format, String> {
     if is_avif(bytes) {
         return Ok(Format::Avif);
     }
+    #[cfg(feature = "heic")]
+    if is_heic(bytes) {
+        return Ok(Format::Heic);
+    }
     if let Some(other) = unreadable(bytes) {
-        let advice = if is_avif(bytes) { AVIF } else { CONVERT };
+        let advice = if is_avif(bytes) {
+            AVIF
+        } else if is_heic(bytes) {
+            HEIC
+        } else {
+            CONVERT
+        };
         return Err(format!("{other}, which is not read here: {advice}"));
     }
     if let Some((_, problem)) = NO_IMAGES.iter().find(|(begin, _)| bytes.starts_with(begin)) {
@@ -157,6 +183,11 @@ fn is_avif(bytes: &[u8]) -> bool {
     matches!(bytes.get(4..12), Some(b"ftypavif" | b"ftypavis"))
 }
 
+fn is_heic(bytes: &[u8]) -> bool {
+    const BRANDS: [&[u8]; 6] = [b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2"];
+    bytes.get(4..8) == Some(b"ftyp") && bytes.get(8..12).is_some_and(|brand| BRANDS.contains(&brand))
+}
+
 /// What an image is that is not read here.
 fn unreadable(bytes: &[u8]) -> Option<&'static str> {
     const MAGIC: [(&[u8], &str); 12] = [
@@ -176,9 +207,8 @@ fn unreadable(bytes: &[u8]) -> Option<&'static str> {
     if bytes.get(4..8) == Some(b"ftyp") {
         return match bytes.get(8..12)? {
             b"avif" | b"avis" => Some("an AVIF image"),
-            b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"mif1" | b"msf1" => {
-                Some("a HEIC image")
-            }
+            b"hevc" | b"hevx" | b"hevm" | b"hevs" | b"msf1" => Some("a sequence of HEIC images"),
+            _ if is_heic(bytes) => Some("a HEIC image"),
             _ => Some("a video"),
         };
     }
