@@ -283,17 +283,17 @@ fn similarity_is_the_scaled_cosine() {
 fn files_that_do_not_fit_together_are_errors() {
     let directory = tempfile::tempdir().unwrap();
     copy_files("dual_encoders/clip", directory.path());
-    let open = || {
-        let source = ModelSource::directory(directory.path());
-        Embedder::from_source(&source, DType::F32, &Device::Cpu).unwrap_err().to_string()
-    };
     let processor = directory.path().join("preprocessor_config.json");
     fs::write(&processor, r#"{"size": 30, "crop_size": 30}"#).unwrap();
-    let error = open();
+    let source = ModelSource::directory(directory.path());
+    let embedder = Embedder::from_source(&source, DType::F32, &Device::Cpu).unwrap();
+    let error = embedder.embed_images(&[DynamicImage::new_rgb8(20, 20)]).unwrap_err().to_string();
     assert!(
-        error.contains("preprocessor_config.json makes pictures of shape [3, 30, 30], expected [3, 20, 20]"),
+        error.contains("preprocessor_config.json makes images of shape [3, 30, 30], expected [3, 20, 20]"),
         "{error}"
     );
+    // Texts do not need it.
+    assert_eq!(embedder.embed_texts(&["a cat"]).unwrap().dim(0).unwrap(), 1);
     let missing = Embedder::from_source(&ModelSource::directory(golden("vae")), DType::F32, &Device::Cpu);
     assert!(missing.unwrap_err().to_string().contains("AltCLIP (altclip)"));
 }

@@ -59,6 +59,11 @@ enum Images {
         model: String,
         files: String,
     },
+    /// The model, and why its images would not fit its image tower.
+    Unfit {
+        model: String,
+        problem: String,
+    },
 }
 
 impl Images {
@@ -68,6 +73,7 @@ impl Images {
             Self::Missing { model, files } => {
                 Err(Error::MissingFile { model: model.clone(), file: files.clone() })
             }
+            Self::Unfit { model, problem } => Err(Error::config(model, problem)),
         }
     }
 }
@@ -109,17 +115,16 @@ impl Embedder {
             Some((processor, file)) => {
                 let side = model.image_size();
                 let prepared = processor.preprocess(&DynamicImage::new_rgb8(1, 1))?;
-                if prepared.dims() != [3, side, side] {
-                    return Err(Error::config(
-                        source.to_string(),
-                        format!(
-                            "{file} makes pictures of shape {:?}, expected {:?} for the image tower",
-                            prepared.dims(),
-                            [3, side, side]
-                        ),
-                    ));
+                if prepared.dims() == [3, side, side] {
+                    Images::Prepared(Arc::new(processor))
+                } else {
+                    let problem = format!(
+                        "{file} makes images of shape {:?}, expected {:?} for the image tower",
+                        prepared.dims(),
+                        [3, side, side]
+                    );
+                    Images::Unfit { model: source.to_string(), problem }
                 }
-                Images::Prepared(Arc::new(processor))
             }
             None => Images::Missing { model: source.to_string(), files: files.join(" or ") },
         };
