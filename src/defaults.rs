@@ -45,6 +45,11 @@ pub fn with_defaults(command: Command, examples: &str) -> Result<Command> {
     }
 }
 
+/// The command with no defaults but its own: those of variables do not count either.
+pub fn without_defaults(command: Command) -> Command {
+    command.mut_subcommands(|subcommand| subcommand.mut_args(|option| option.env(None::<&'static str>)))
+}
+
 /// Where the file is, and whether a person said so.
 fn place() -> Option<(PathBuf, bool)> {
     match std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty()) {

@@ -93,7 +93,14 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<()> {
     let command = defaults::with_defaults(Cli::command(), EXAMPLES)?;
-    let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let parsed = command.try_get_matches().and_then(|matches| match matches.subcommand() {
+        // An image says all that it was drawn with: somebody's defaults must not come between.
+        Some((_, of_generate)) if of_generate.try_contains_id("like").unwrap_or(false) => {
+            defaults::without_defaults(Cli::command()).try_get_matches()
+        }
+        _ => Ok(matches),
+    });
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(message) if message.use_stderr() => refuse(&message),
         // Help, or the version: it was asked for, so that it has to arrive.

@@ -204,7 +204,7 @@ fn models_are_downloaded_listed_and_removed() -> TestResult {
         (&["download", "org/tiny@main", "--revision", "v9"], "--revision: org/tiny@main names one already"),
         (&["download", "org/none"], "no repository of this name"),
         (&["download", "."], "expected a repository on the hub"),
-        (&["encode", "a", "--revision", "v9"], "--revision: is for a --model"),
+        (&["encode", "a", "--output", "x.safetensors", "--revision", "v9"], "--revision: is for a --model"),
     ] {
         let (code, _, errors) = run(place.command(&hub.endpoint(), words))?;
         assert!(code == Some(1) && errors.contains(problem), "{words:?}: {errors}");
@@ -236,6 +236,20 @@ fn defaults_come_from_a_file_and_the_environment() -> TestResult {
     let (code, _, errors) =
         run_with(&text, &[("ALTDIFFUSION_MODEL", "./none")], &["encode", "a cat", "--model", &model])?;
     assert_eq!(code, Some(0), "{errors}");
+    // An image says all that it was drawn with: defaults do not come between.
+    let drawn = ["generate", "a cat", "--steps", "1", "--seed", "3", "--output", "first.png"];
+    let (code, _, errors) = run_with("", &[], &drawn)?;
+    assert_eq!(code, Some(0), "{errors}");
+    let again = ["generate", "--like", "first.png", "--output", "again.png"];
+    let (code, _, errors) = run_with(
+        "[generate]\nsteps = 2\nguidance-scale = 3.5\nlora = \"none.safetensors\"",
+        &[("ALTDIFFUSION_MODEL", "./none")],
+        &again,
+    )?;
+    assert_eq!(code, Some(0), "{errors}");
+    let pixels = |name: &str| image::open(directory.path().join(name));
+    assert_eq!(pixels("first.png")?, pixels("again.png")?);
+
     let name = file.to_str().ok_or("a path")?;
     for (text, problem) in [
         ("modle = 'x'", "modle: there is no option --modle, did you mean model?"),

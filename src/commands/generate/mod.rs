@@ -164,7 +164,8 @@ pub struct Generate {
     ///
     /// Images of this program say it all, those of stable-diffusion-webui, Forge and stable-diffusion.cpp as far as it has a
     /// meaning here; what has none is named. A .png has it in a text chunk, a .jpg or .webp in its EXIF data, and a .txt is
-    /// it. Files that the image names, such as a LoRA, are looked for here and beside the image.
+    /// it. Files that the image names, such as a LoRA, are looked for here and beside the image. Defaults of the configuration
+    /// file and of ALTDIFFUSION_MODEL do not count.
     #[arg(long, value_name = "FILE")]
     like: Option<PathBuf>,
 
