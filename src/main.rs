@@ -164,11 +164,11 @@ fn start_log(verbose: bool) {
         "info,altdiffusion=debug,altclip_encoder=debug,altdiffusion_pipeline=debug,altclip_training=debug";
     let default = if verbose { VERBOSE } else { QUIET };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .with_writer(|| output::LogWriter)
-        .init();
+    let is_log = verbose || std::env::var_os(EnvFilter::DEFAULT_ENV).is_some();
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(|| output::LogWriter);
+    // Who did not ask for a log sees warnings as they see everything else.
+    if is_log { log.init() } else { log.event_format(output::Warning).init() }
 }
 
 /// An error and its causes, joined by `: `. A cause that the line ends with already is not said twice.

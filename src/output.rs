@@ -8,6 +8,10 @@ use std::io::{self, ErrorKind, Write};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 /// No line is longer than this many characters; a path on Linux has at most 4096 bytes.
 const LONGEST: usize = 4096;
@@ -98,6 +102,27 @@ fn escaped(characters: impl Iterator<Item = char>) -> String {
         }
     }
     shown
+}
+
+/// Formats an event of the log as a line for people: `warning: …`.
+pub struct Warning;
+
+impl<S, N> FormatEvent<S, N> for Warning
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let level = if *event.metadata().level() == Level::ERROR { "error" } else { "warning" };
+        write!(writer, "{level}: ")?;
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
 }
 
 /// Writes log lines to standard error, each of which is [`printable`].
