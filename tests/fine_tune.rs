@@ -191,7 +191,7 @@ fn an_interrupt_ends_the_training_after_its_step() -> TestResult {
     let mut command = common::altdiffusion(workshop.0.path());
     command.args(["train", "lora", "--config", "run.toml", "--device", "cpu", "--output", "second"]);
     command.args(["--set", "stage.optimizer.steps=1000000"]).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
+    let mut child = common::obeying_signals(&mut command).spawn()?;
     let mut lines = BufReader::new(child.stderr.take().ok_or("no standard error")?).lines();
     let first = lines.by_ref().find(|line| line.as_ref().is_ok_and(|line| line.contains("/1000000, loss ")));
     assert!(first.is_some());

@@ -435,7 +435,8 @@ fn interrupted(
     command.current_dir(directory).args(["-c", shell, "sh"]).arg(program.get_program());
     command.args(["generate", "a cat", "--scheduler", "ddim", "--verbose"]).args(arguments);
     command.env("RUST_LOG", "altdiffusion=debug");
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = common::obeying_signals(&mut command).spawn()?;
     let stderr = BufReader::new(child.stderr.take().ok_or("no standard error")?);
     let mut said = None;
     for line in stderr.lines() {

@@ -151,7 +151,11 @@ fn adapters_that_do_not_fit() -> TestResult {
     one_step(&["--lora", &latents], 1, &["--lora", "expected a LoRA, found the tensor"])?;
     one_step(&["--lora", &format!("{other}:inf")], 1, &["--lora", "inf, expected a number"])?;
     one_step(&["--embedding", "x.pt"], 1, &["--embedding: x.pt: no such file, expected a learned word"])?;
-    one_step(&["--embedding", &latents], 1, &["--embedding", "expected a textual inversion of one word"])?;
+    one_step(
+        &["--embedding", &latents],
+        1,
+        &["--embedding", "expected 1 to 75 vectors of the text encoder's width"],
+    )?;
     one_step(&["--clip-skip", "3"], 1, &["clip skip: expected to skip fewer than the 3 layers"])?;
     one_step(&["--panorama=12"], 2, &["--panorama", "8 divides"])
 }

@@ -53,6 +53,22 @@ pub fn altdiffusion(directory: &Path) -> Command {
     command
 }
 
+/// Makes the command end at signals even where whoever runs the tests ignores them, as a shell does for its background.
+#[cfg(unix)]
+pub fn obeying_signals(command: &mut Command) -> &mut Command {
+    use std::os::unix::process::CommandExt;
+
+    // SAFETY: between fork and exec only `signal` is called, which may be, and which touches no memory.
+    unsafe {
+        command.pre_exec(|| {
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            Ok(())
+        })
+    }
+}
+
 /// Runs the program with these arguments.
 pub fn run<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> std::io::Result<Output> {
     altdiffusion(directory).args(arguments).output()
