@@ -95,8 +95,10 @@ impl ModelHash {
     }
 }
 
+/// The options alone, without what variables say of them.
 fn command() -> Command {
-    Generate::augment_args(Command::new("generate")).no_binary_name(true)
+    let options = Generate::augment_args(Command::new("generate"));
+    options.no_binary_name(true).mut_args(|option| option.env(None::<&'static str>))
 }
 
 fn matches(arguments: &[OsString]) -> Result<ArgMatches, clap::Error> {
