@@ -218,7 +218,8 @@ class Files(http.server.BaseHTTPRequestHandler):
         self.answer(True)
 
     def answer(self, has_body):
-        name = self.path.rsplit("/", 1)[-1]
+        # A file of this name in a folder is another one, which is not there.
+        name = self.path.split("/resolve/")[-1].split("/", 1)[-1]
         if name == "config.json":
             size, etag = len(self.small), hashlib.sha256(self.small).hexdigest()
         elif name == "model.safetensors":
