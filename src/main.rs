@@ -5,6 +5,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod animation;
+mod caption;
 mod commands;
 mod defaults;
 mod device;

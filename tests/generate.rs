@@ -464,13 +464,17 @@ fn sheets_of_pictures_that_are_not_square() -> TestResult {
         let fixed = ["一只猫", "a house", "--seed", "3", "-n", "3", "--width", &wide, "--height", &high];
         generate(directory.path(), &[&fixed[..], &["--output", "one.png"]].concat())?;
         let sheet = ["--grid", "--save-steps", "steps.gif", "--output", "sheet.png"];
-        let said = generate(directory.path(), &[&fixed[..], &sheet].concat())?;
-        let size = (3 * (width + 2) + 2, 2 * (height + 2) + 2);
+        // It may warn that there are no fonts for the texts.
+        let model = golden_model(MODEL)?;
+        let drawn = ["generate", "--model", &model, "--steps", "2"];
+        let said = String::from_utf8(run(directory.path(), &[&drawn, &fixed[..], &sheet].concat())?.stdout)?;
+        // A line of text above each row has 20 pixels.
+        let size = (3 * (width + 2) + 2, 2 * (height + 20 + 2) + 2);
         assert!(said.starts_with(&format!("sheet.png: {} × {} pixels, seed 3\n", size.0, size.1)), "{said}");
         let sheet = picture(&path("sheet.png"))?;
         for index in 0..6 {
             let one = picture(&path(&format!("one-{}.png", index + 1)))?;
-            let (left, top) = (2 + index % 3 * (width + 2), 2 + index / 3 * (height + 2));
+            let (left, top) = (2 + index % 3 * (width + 2), 22 + index / 3 * (height + 20 + 2));
             assert_eq!(
                 image::imageops::crop_imm(&sheet, left, top, width, height).to_image(),
                 one,

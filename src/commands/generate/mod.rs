@@ -156,7 +156,7 @@ pub struct Generate {
     #[arg(long)]
     no_safety_checker: bool,
 
-    /// Write several pictures into one file: in about as many rows as columns, or in a row for each of several prompts.
+    /// Write several pictures into one file: in about as many rows as columns, or in a row for each of several prompts, under its text.
     #[arg(long)]
     grid: bool,
 
@@ -327,7 +327,7 @@ impl Generate {
         ensure!(count == images, "expected {images} pictures, found {count}");
         let runs = self.runs(options, pipeline.device(), images, initial_latents.as_ref())?;
         let count = if self.only.is_some() { 1 } else { images };
-        let sheet = Sheet::new((width, height), count, self.prompts().len());
+        let sheet = Sheet::new((width, height), count, &self.prompts());
         self.check_sizes(&files, &sheet)?;
         let run = Run {
             images,
