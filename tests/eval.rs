@@ -77,6 +77,32 @@ fn zero_shot_tells_classes_from_texts() -> TestResult {
     Ok(())
 }
 
+/// In folders of classes and in folders with captions, and where there is nothing else.
+#[test]
+fn images_that_are_not_read_are_counted_and_named() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let path = |name: &str| directory.path().join(name);
+    pictures(&path("data"), &[("a/1.png", [250, 0, 0]), ("b/1.png", [0, 0, 250])])?;
+    fs::write(path("data/a/2.jxl"), b"\xff\x0a")?;
+    fs::write(path("data/b/notes.md"), "")?;
+    fs::write(path("classes.txt"), "a\nb\n")?;
+    let zero_shot = ["eval", "zero-shot", "data", "--classes", "classes.txt"];
+    let said = |arguments: &[&str]| -> TestResult<String> {
+        Ok(String::from_utf8(run(directory.path(), arguments)?.stderr)?)
+    };
+    let warning = "skipped 1: data/a/2.jxl: not read here: convert such images to PNG or JPEG\n";
+    // Two languages share the folders.
+    let both = ["--language", "en,zh", "--template", "{}"];
+    assert_eq!(said(&[&zero_shot[..], &both].concat())?, format!("warning: {warning}"));
+    fs::write(path("data/a/1.txt"), "red")?;
+    assert_eq!(said(&["eval", "retrieval", "data/a"])?, format!("warning: {warning}"));
+    for name in ["data/a/1.png", "data/b/1.png"] {
+        fs::remove_file(path(name))?;
+    }
+    assert!(said(&zero_shot)?.ends_with(&format!("found none; {warning}")));
+    Ok(())
+}
+
 #[test]
 fn data_that_is_not_there_is_an_error() -> TestResult {
     let directory = tempfile::tempdir()?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use altclip_encoder::altclip::normalize;
 use altclip_encoder::embedder::Embedder;
 use altclip_encoder::source::ModelSource;
+use altclip_training::pairs::Skipped;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
@@ -12,8 +13,19 @@ use clap::Args;
 use crate::device::DeviceChoice;
 use crate::image_args::ImageArgs;
 use crate::model::open_source;
-use crate::progress::Progress;
+use crate::progress::{Progress, warn};
 use crate::{option_values, shipped};
+
+/// Warns of images that the data sets have and that are not read here, once where several languages share them.
+pub fn warn_of_unread<'a>(sets: impl Iterator<Item = &'a Skipped>) {
+    let mut known: Vec<&Skipped> = Vec::new();
+    for unread in sets.filter(|unread| unread.count > 0) {
+        if !known.contains(&unread) {
+            warn(&unread.to_string());
+            known.push(unread);
+        }
+    }
+}
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Models")]

@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-use super::embedders::{Embedders, percent};
+use super::embedders::{Embedders, percent, warn_of_unread};
 use crate::option_values;
 use crate::output::print_json;
 use crate::table::{print_table, table};
@@ -69,6 +69,7 @@ impl Retrieval {
         let most = self.captions.unwrap_or(usize::MAX);
         let read = |language: &String| CaptionedPictures::read(&self.data, language, most);
         let sets = self.languages.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        warn_of_unread(sets.iter().map(|set| &set.unread));
         let mut rows = Vec::new();
         self.models.each(|model, embedder| {
             // Languages mostly share their pictures.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
-use super::embedders::{Embedders, percent};
+use super::embedders::{Embedders, percent, warn_of_unread};
 use crate::output::print_json;
 use crate::table::{print_table, table};
 use crate::text_lines::read_names;
@@ -77,6 +77,7 @@ impl ZeroShot {
         let texts = self.languages.iter().map(|language| self.texts(language)).collect::<Result<Vec<_>>>()?;
         let sets = texts.iter().map(|texts| LabelledPictures::read(&self.data, &texts.classes));
         let sets = sets.collect::<Result<Vec<_>, _>>()?;
+        warn_of_unread(sets.iter().map(|set| &set.unread));
         let mut rows = Vec::new();
         self.models.each(|model, embedder| {
             // The folders are the same in every language.

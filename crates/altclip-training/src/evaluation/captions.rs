@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use altclip_encoder::picture::IMAGE_ENDINGS;
+use altclip_encoder::picture::{IMAGE_ENDINGS, advice};
 use serde_json::Value;
 
 use super::labels::Classes;
 use crate::error::{Error, Result};
 use crate::files::{ending, files_in};
+use crate::pairs::Skipped;
 use crate::text_file::{self, Line};
 
 /// Pictures, each with captions of one language.
@@ -21,6 +22,8 @@ pub struct CaptionedPictures {
     pub captions: Vec<String>,
     /// For each caption, the number of its picture.
     pub owners: Vec<usize>,
+    /// Images of a folder that are of formats not read here.
+    pub unread: Skipped,
 }
 
 impl CaptionedPictures {
@@ -80,7 +83,7 @@ impl CaptionedPictures {
     }
 
     fn read_folder(&mut self, folder: &Path, most: usize) -> Result<()> {
-        for picture in pictures_in(folder)? {
+        for picture in pictures_in(folder, &mut self.unread)? {
             let beside = picture.with_extension("txt");
             if !beside.is_file() {
                 continue;
@@ -102,7 +105,7 @@ impl CaptionedPictures {
     /// The same without the pictures that `is_there` says no about, and their captions.
     #[must_use]
     pub fn only(&self, is_there: &[bool]) -> Self {
-        let mut kept = Self::default();
+        let mut kept = Self { unread: self.unread.clone(), ..Self::default() };
         let mut numbers = vec![None; self.pictures.len()];
         for (number, picture) in self.pictures.iter().enumerate() {
             if is_there.get(number).copied().unwrap_or(false)
@@ -149,6 +152,8 @@ pub struct LabelledPictures {
     pub pictures: Vec<PathBuf>,
     /// For each, the number of its class.
     pub targets: Vec<usize>,
+    /// Images in the folders that are of formats not read here.
+    pub unread: Skipped,
 }
 
 impl LabelledPictures {
@@ -166,18 +171,26 @@ impl LabelledPictures {
                     format!("expected a folder {class} with the pictures of that class, found none"),
                 ));
             }
-            set.pictures.extend(pictures_in(&folder)?);
+            set.pictures.extend(pictures_in(&folder, &mut set.unread)?);
             set.targets.resize(set.pictures.len(), number);
         }
         if set.pictures.is_empty() {
-            return Err(Error::format(path, "expected pictures in the folders of the classes, found none"));
+            let unread = if set.unread.count > 0 { format!("; {}", set.unread) } else { String::new() };
+            let problem = format!("expected pictures in the folders of the classes, found none{unread}");
+            return Err(Error::format(path, problem));
         }
         Ok(set)
     }
 }
 
-/// The pictures of a folder, sorted by name.
-fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let is_picture = |path: &PathBuf| IMAGE_ENDINGS.contains(&ending(path).as_str());
-    Ok(files_in(folder)?.into_iter().filter(is_picture).collect())
+/// The images of a folder, sorted by name. Those of formats that are not read here are counted in `unread`.
+fn pictures_in(folder: &Path, unread: &mut Skipped) -> Result<Vec<PathBuf>> {
+    let is_read = |path: &PathBuf| {
+        let ending = ending(path);
+        if let Some(advice) = advice(&ending) {
+            unread.add(|| format!("{}: not read here: {advice}", path.display()));
+        }
+        IMAGE_ENDINGS.contains(&ending.as_str())
+    };
+    Ok(files_in(folder)?.into_iter().filter(is_read).collect())
 }

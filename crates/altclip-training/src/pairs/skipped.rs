@@ -6,7 +6,7 @@ use std::fmt;
 const TOLD: usize = 3;
 
 /// What was left out, and why.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Skipped {
     pub count: usize,
     reasons: Vec<String>,
