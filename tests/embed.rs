@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use common::{
-    EMOJI, TestResult, altdiffusion, emoji, relative_error, run, run_with_input, succeeded, tensor, tensors,
+    EMOJI, TestResult, altdiffusion, emoji, golden, relative_error, run, run_with_input, succeeded, tensor,
+    tensors,
 };
 use image::{Rgb, RgbImage};
 use parquet::basic::Compression;
@@ -377,6 +378,53 @@ fn pictures_are_not_read_again() -> TestResult {
     let said = succeeded(&embed(root, &arguments)?);
     assert_eq!(said, "parts.parquet: 59 pictures; 1 picture skipped\n");
     assert!(fs::read(root.join("parts.parquet"))? == fs::read(root.join("whole.parquet"))?);
+    Ok(())
+}
+
+/// The image processor may be in `processor_config.json`, be for another image tower, or be missing.
+#[test]
+fn texts_need_no_image_processor() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let model = directory.path().join("clip");
+    fs::create_dir(&model)?;
+    for entry in fs::read_dir(golden("dual_encoders/clip"))? {
+        let entry = entry?;
+        fs::copy(entry.path(), model.join(entry.file_name()))?;
+    }
+    draw(directory.path(), "a.png", 1)?;
+    let processor = model.join("preprocessor_config.json");
+    let fitting: Value = serde_json::from_slice(&fs::read(&processor)?)?;
+    fs::remove_file(&processor)?;
+    let mut too_large = fitting.clone();
+    too_large["size"] = 224.into();
+    too_large["crop_size"] = 224.into();
+    let named = |fields: &Value| serde_json::json!({"image_processor": fields}).to_string();
+    let text = ["embed", "--model", "clip", "--text", "a cat", "--output", "text.npy"];
+    let image = ["embed", "--model", "clip", "--image", "a.png", "--output", "image.npy"];
+    let mut vectors = Vec::new();
+    for (content, problem) in [
+        (Some(named(&fitting)), None),
+        (Some(named(&too_large)), Some("makes images of shape [3, 224, 224], expected [3, 20, 20]")),
+        (None, Some("no file preprocessor_config.json")),
+    ] {
+        let file = model.join("processor_config.json");
+        match content {
+            Some(content) => fs::write(file, content)?,
+            None => fs::remove_file(file)?,
+        }
+        succeeded(&run(directory.path(), &text)?);
+        vectors.push(fs::read(directory.path().join("text.npy"))?);
+        let output = run(directory.path(), &image)?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        match problem {
+            None => assert_eq!(output.status.code(), Some(0), "{stderr}"),
+            Some(problem) => {
+                assert_eq!(output.status.code(), Some(1), "{stderr}");
+                assert!(stderr.contains(problem), "{stderr}");
+            }
+        }
+    }
+    assert!(vectors.iter().all(|vector| *vector == vectors[0]));
     Ok(())
 }
 
