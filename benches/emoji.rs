@@ -1,4 +1,4 @@
-//! How fast is the model that ships with the program, from its weights in f16: loading it, and a picture from a prompt?
+//! How fast is the model that ships with the program, from its weights in f16: loading it, and an image from a prompt?
 
 use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, Result};

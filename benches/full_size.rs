@@ -1,4 +1,4 @@
-//! How fast are the parts of a full-size model, and a picture: text encoder, UNet, VAE, the whole way?
+//! How fast are the parts of a full-size model, and an image: text encoder, UNet, VAE, the whole way?
 //!
 //! ```sh
 //! scripts/make-random-checkpoint.py MODEL --model m9 --tokenizer tests/golden/tokenizer

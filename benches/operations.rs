@@ -33,7 +33,7 @@ const ATTENTION: [(usize, usize, usize, usize, usize); 6] = [
     (1, 4096, 4096, 1, 512),
     (8, 77, 77, 16, 64),
 ];
-/// Channels in and out, the side of the result, and whether the picture is doubled first, of the most frequent 3 × 3
+/// Channels in and out, the side of the result, and whether the image is doubled first, of the most frequent 3 × 3
 /// convolutions of UNet and VAE.
 const CONVOLUTION: [(usize, usize, usize, bool); 9] = [
     (320, 320, 64, false),

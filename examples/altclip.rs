@@ -1,4 +1,4 @@
-//! Which text goes with a picture: the example of BAAI/AltCLIP's model card.
+//! Which text goes with an image: the example of BAAI/AltCLIP's model card.
 //!
 //! ```sh
 //! cargo run --release --example altclip -- 000000039769.jpg
@@ -6,13 +6,13 @@
 //! ```
 
 use altclip_encoder::embedder::Embedder;
-use altclip_encoder::picture::{self, DecodeOptions};
+use altclip_encoder::images::{self, DecodeOptions};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let file = arguments.next().context("expected a picture, and then a model and texts if you like")?;
+    let file = arguments.next().context("expected an image, and then a model and texts if you like")?;
     let model = arguments.next().unwrap_or_else(|| "BAAI/AltCLIP".to_owned());
     let mut texts: Vec<String> = arguments.collect();
     if texts.is_empty() {
@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     }
 
     let embedder = Embedder::from_pretrained(&model, DType::F32, &Device::Cpu)?;
-    let image_embeds = embedder.embed_images(&[picture::open(&file, DecodeOptions::default())?])?;
+    let image_embeds = embedder.embed_images(&[images::open(&file, DecodeOptions::default())?])?;
     let text_embeds = embedder.embed_texts(&texts)?;
     let logits_per_image = embedder.similarity(&image_embeds, &text_embeds)?;
     let probabilities = candle_nn::ops::softmax(&logits_per_image, 1)?;

@@ -14,7 +14,7 @@ use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::{PROMPT_LENGTH, Tokenizer};
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use altdiffusion_pipeline::vae::AutoencoderKl;
-use altdiffusion_pipeline::{Result, to_pictures};
+use altdiffusion_pipeline::{Result, to_images};
 use candle_core::{DType, Device, Tensor};
 
 const STEPS: usize = 20;
@@ -51,21 +51,21 @@ fn main() -> anyhow::Result<()> {
         let velocity = predict(&Tensor::cat(&[&latents, &latents], 0)?, timestep(step) - 1)?;
         let (away, towards) = (velocity.narrow(0, 0, 1)?, velocity.narrow(0, 1, 1)?);
         let velocity = (&away + ((towards - &away)? * GUIDANCE_SCALE)?)?;
-        let picture = ((&latents * alpha)? - (&velocity * sigma)?)?;
+        let image = ((&latents * alpha)? - (&velocity * sigma)?)?;
         let noise = ((&latents * sigma)? + (&velocity * alpha)?)?;
-        latents = ((picture * next_alpha)? + (noise * next_sigma)?)?;
+        latents = ((image * next_alpha)? + (noise * next_sigma)?)?;
     }
 
     let vae = AutoencoderKl::new(&source.read_json("vae/config.json")?, weights("vae")?)?;
     let pixels = vae.decode(&(latents / vae.scaling_factor())?)?;
-    for picture in to_pictures(&pixels)? {
-        picture.save(&output)?;
+    for image in to_images(&pixels)? {
+        image.save(&output)?;
     }
     println!("{output}");
     Ok(())
 }
 
-/// How much of the picture and of noise is in latents after so many of the training's steps ("scaled_linear").
+/// How much of the image and of noise is in latents after so many of the training's steps ("scaled_linear").
 fn signal_and_noise(steps: usize) -> (f64, f64) {
     let (first, last) = (0.00085f64.sqrt(), 0.012f64.sqrt());
     let beta = |step: usize| first + (last - first) * step as f64 / (TRAINING_TIMESTEPS - 1) as f64;

@@ -1,4 +1,4 @@
-//! A text to a picture.
+//! A text to an image.
 //!
 //! ```sh
 //! cargo run --release --example generate -- 一只猫 cat.png
@@ -18,7 +18,7 @@ fn main() -> Result<()> {
     let pipeline = AltDiffusion::from_pretrained(&model, DType::F32, &Device::Cpu)?;
     let options = GenerateOptions::new(prompt).steps(20).guidance_scale(3.0).seed(1);
     let generated = pipeline.generate(&options)?;
-    generated.images.first().context("one picture was asked for")?.save(&output)?;
+    generated.images.first().context("one image was asked for")?.save(&output)?;
     println!("{output}");
     Ok(())
 }

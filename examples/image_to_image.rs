@@ -1,4 +1,4 @@
-//! A picture that begins in another.
+//! An image that begins in another.
 //!
 //! ```sh
 //! cargo run --release --example image_to_image -- cat.png "a red apple" apple.png
@@ -11,16 +11,16 @@ use candle_core::{DType, Device};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let image = arguments.next().context("expected the picture to begin with")?;
+    let image = arguments.next().context("expected the image to begin with")?;
     let prompt = arguments.next().unwrap_or_else(|| "一只猫".to_owned());
     let output = arguments.next().unwrap_or_else(|| "out.png".to_owned());
     let model = arguments.next().unwrap_or_else(|| "models/emoji".to_owned());
 
     let pipeline = AltDiffusion::from_pretrained(&model, DType::F32, &Device::Cpu)?;
-    // Six tenths of the steps are done, from the picture with as much noise as belongs there.
+    // Six tenths of the steps are done, from the image with as much noise as belongs there.
     let options = GenerateOptions::new(prompt).image(image::open(&image)?.into_rgb8()).strength(0.6);
     let generated = pipeline.generate(&options.steps(20).guidance_scale(3.0).seed(1))?;
-    generated.images.first().context("one picture was asked for")?.save(&output)?;
+    generated.images.first().context("one image was asked for")?.save(&output)?;
     println!("{output}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A part of a picture drawn anew: here its right half.
+//! A part of an image drawn anew: here its right half.
 //!
 //! ```sh
 //! cargo run --release --example inpaint -- cat.png "a red apple" half.png
@@ -12,7 +12,7 @@ use image::{GrayImage, Luma};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let image = arguments.next().context("expected a picture")?;
+    let image = arguments.next().context("expected an image")?;
     let prompt = arguments.next().unwrap_or_else(|| "一只猫".to_owned());
     let output = arguments.next().unwrap_or_else(|| "out.png".to_owned());
     let model = arguments.next().unwrap_or_else(|| "models/emoji".to_owned());
@@ -24,7 +24,7 @@ fn main() -> Result<()> {
     let mask = GrayImage::from_fn(width, height, |x, _| Luma([if x < width / 2 { 0 } else { 255 }]));
     let options = GenerateOptions::new(prompt).image(image).mask(mask);
     let generated = pipeline.generate(&options.steps(20).guidance_scale(3.0).seed(1))?;
-    generated.images.first().context("one picture was asked for")?.save(&output)?;
+    generated.images.first().context("one image was asked for")?.save(&output)?;
     println!("{output}");
     Ok(())
 }

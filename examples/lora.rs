@@ -21,7 +21,7 @@ fn main() -> Result<()> {
     }
     let pipeline = AltDiffusion::load(ModelParts::in_folders(&ModelSource::open(&model)?)?, options)?;
     let generated = pipeline.generate(&GenerateOptions::new(prompt).seed(1))?;
-    generated.images.first().context("one picture was asked for")?.save("out.png")?;
+    generated.images.first().context("one image was asked for")?.save("out.png")?;
     println!("out.png");
     Ok(())
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compare full-size dual encoders with transformers: random weights, the same texts and pictures through both.
+"""Compare full-size dual encoders with transformers: random weights, the same texts and images through both.
 
     cargo build --release -p altclip-encoder --example embed
     compare-encoders.py --program target/release/examples/embed [MODEL ...]
@@ -94,7 +94,7 @@ MODELS = {
 }
 
 
-def pictures(folder: Path) -> list[Path]:
+def images(folder: Path) -> list[Path]:
     """Pictures of the very size that the models take, so that resizing is no part of the comparison."""
     generator = np.random.Generator(np.random.PCG64(1))
     paths = []
@@ -135,11 +135,11 @@ def make(name: str, folder: Path):
 
 def compare(name: str, program: Path, folder: Path, floor: bool) -> dict[str, float]:
     model, tokenizer, processor = make(name, folder)
-    paths = pictures(folder)
+    paths = images(folder)
 
     start = time.time()
     expected = reference(model, tokenizer, processor, paths, torch.float32)
-    print(f"  transformers: {len(TEXTS)} texts and {len(paths)} pictures in {time.time() - start:.1f} s", flush=True)
+    print(f"  transformers: {len(TEXTS)} texts and {len(paths)} images in {time.time() - start:.1f} s", flush=True)
     floors = {}
     if floor:
         torch.set_default_dtype(torch.float64)  # CLIP's causal mask is made in the default type

@@ -6,7 +6,7 @@
 
 `gpu-check.sh` calls it. Attention is `scaled_dot_product_attention` with the fastest of its backends for that shape, on
 tensors that already have the layout that it wants; the other operations are PyTorch's own, group normalisation on
-channels-last pictures. Both sides are timed alike: CUDA events around one CUDA graph of several runs over different
+channels-last images. Both sides are timed alike: CUDA events around one CUDA graph of several runs over different
 inputs, so that no side waits for its host, the median of 15. The floor of an operation is the larger of what its products
 and its bytes take at the peak of the device.
 """
@@ -89,7 +89,7 @@ def attention(case: dict, dtype: torch.dtype) -> tuple[float, str]:
 
 
 def conv2d(case: dict, dtype: torch.dtype) -> tuple[float, str]:
-    """cuDNN's fastest algorithm for that shape, on channels-last pictures."""
+    """cuDNN's fastest algorithm for that shape, on channels-last images."""
     torch.backends.cudnn.benchmark = True
     channels, out_channels, kernel = case["channels"], case["out_channels"], case["kernel"]
     layout = torch.channels_last

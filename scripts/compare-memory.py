@@ -4,7 +4,7 @@
     make-random-checkpoint.py MODEL --model m9 --tokenizer tests/golden/tokenizer
     compare-memory.py MODEL --program target/release/altdiffusion [--size 512] [--dtype f32]
 
-Each side is a process of its own that loads the model, makes one guided step and decodes a picture; printed is the largest
+Each side is a process of its own that loads the model, makes one guided step and decodes an image; printed is the largest
 memory that each had, as the system counts it. See `scripts/golden/make.py` for the environment.
 """
 

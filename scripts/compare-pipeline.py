@@ -6,7 +6,7 @@ Usage::
     compare-pipeline.py --program target/release/altdiffusion [--model models/emoji] [--scheduler NAME]
         [--lora DIR] [--embedding DIR] [PROMPT ...]
 
-Prints ‖a − b‖/‖b‖ of the final latents and of the pictures for each prompt, in f32, and fails where the latents differ by
+Prints ‖a − b‖/‖b‖ of the final latents and of the images for each prompt, in f32, and fails where the latents differ by
 more than 1e-4. `--lora` and `--embedding` are what `train lora` and `train textual-inversion` wrote, which diffusers reads
 too. The environment is that of `golden/make.py`, with peft 0.13.2 for a LoRA.
 """
@@ -69,7 +69,7 @@ def main() -> None:
             width=side * pipeline.vae_scale_factor,
         )
         latents = pipeline(output_type="latent", **options).images
-        picture = pipeline(output_type="pil", **{**options, "latents": initial.clone()}).images[0]
+        image = pipeline(output_type="pil", **{**options, "latents": initial.clone()}).images[0]
         with tempfile.TemporaryDirectory() as folder:
             files = {name: f"{folder}/{name}" for name in ("start.safetensors", "end.safetensors", "out.png")}
             save_file({"latents": initial}, files["start.safetensors"])
@@ -84,9 +84,9 @@ def main() -> None:
             found = load_file(files["end.safetensors"])["latents"]
             ours = np.asarray(Image.open(files["out.png"]).convert("RGB"), dtype=np.int16)
         error = relative(found, latents)
-        levels = np.abs(ours - np.asarray(picture, dtype=np.int16)).max()
+        levels = np.abs(ours - np.asarray(image, dtype=np.int16)).max()
         worst = max(worst, error)
-        print(f"{prompt}: latents {error:.1e}, pictures differ by at most {levels} of 255 levels")
+        print(f"{prompt}: latents {error:.1e}, images differ by at most {levels} of 255 levels")
     if not worst <= TOLERANCE:
         sys.exit(f"the latents differ by {worst:.1e}, expected at most {TOLERANCE:.0e}")
 

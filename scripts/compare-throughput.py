@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Time the embedding of texts and pictures beside PyTorch: one checkpoint, one run, taking turns.
+"""Time the embedding of texts and images beside PyTorch: one checkpoint, one run, taking turns.
 
     cargo build --release -p altclip-encoder --example throughput
     compare-throughput.py --program target/release/examples/throughput [--model altclip]
 
 A full-size checkpoint with random weights is made in a temporary folder (`--scratch` says where), as
-`compare-encoders.py` makes them. Both sides hold it in f32, use every core, and go from strings and picture files to
+`compare-encoders.py` makes them. Both sides hold it in f32, use every core, and go from strings and image files to
 vectors, so that tokenising and decoding count. PyTorch pads texts to 77 tokens, as AltCLIP's model card does; for the
 mix of lengths it is also timed padding only to the longest of each batch of 32, which is the best that few lines of
 Python do. After a first round that is not counted, rounds alternate; printed are the medians.
@@ -51,7 +51,7 @@ def mixed(generator: random.Random, count: int) -> list[str]:
     return [caption(generator, length) for length in lengths]
 
 
-def pictures(folder: Path, count: int) -> list[str]:
+def images(folder: Path, count: int) -> list[str]:
     """Photographs' sizes and a JPEG's cost, with content that is cheap to make."""
     generator = random.Random(1)
     paths = []
@@ -134,10 +134,10 @@ def main() -> None:
                 lambda: timed(reference.to_longest, texts),
             ],
         )
-        paths = pictures(folder, max(arguments.batches))
+        paths = images(folder, max(arguments.batches))
         for batch in arguments.batches:
             few = paths[:batch]
-            works[f"pictures, batch {batch}"] = (
+            works[f"images, batch {batch}"] = (
                 batch,
                 [
                     lambda few=few: program.run(json.dumps({"images": few})),

@@ -6,7 +6,7 @@
     plot-cpu-scaling.py MODEL --program target/release/examples/stopwatch --output benches/results/cpu-scaling
 
 Writes OUTPUT.json and OUTPUT.png. Every work runs once uncounted, and then `--rounds` times, all works taking turns; kept
-are the medians. Dashed lines show growth in step with the number of pixels, pictures or threads from the first point on.
+are the medians. Dashed lines show growth in step with the number of pixels, images or threads from the first point on.
 Needs numpy, torch, safetensors and matplotlib.
 """
 
@@ -24,7 +24,7 @@ from turns import Program
 
 SIZES = (256, 384, 512, 640, 768, 1024)
 BATCHES = (1, 2, 4, 8)
-#: Side of the pictures of which batches are made.
+#: Side of the images of which batches are made.
 BATCH_SIZE = 256
 
 
@@ -73,7 +73,7 @@ def draw(results: dict, path: Path) -> None:
         (line,) = by_size.plot(SIZES, times, "o-", label=label)
         even = [times[0] * (size / SIZES[0]) ** 2 for size in SIZES]
         by_size.plot(SIZES, even, "--", color=line.get_color(), alpha=0.5)
-    by_size.set(xlabel="side of the picture (pixels)", ylabel="seconds", title=f"resolution, {most} threads")
+    by_size.set(xlabel="side of the image (pixels)", ylabel="seconds", title=f"resolution, {most} threads")
     by_size.set_xscale("log", base=2)
     by_size.set_yscale("log", base=2)
     by_size.set_xticks(SIZES, SIZES)

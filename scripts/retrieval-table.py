@@ -5,7 +5,7 @@ Usage::
 
     altdiffusion eval retrieval DATA --language en,zh --model A --model B --json | retrieval-table.py [NAME ...]
 
-Every model has three columns, in percent: how often a text finds its picture first, how often among the first five, and
+Every model has three columns, in percent: how often a text finds its image first, how often among the first five, and
 the mean of all recalls. NAME … are what the models are called, in their order; by default their folders. In the end come
 the means over all languages, and over all but English.
 """
@@ -31,7 +31,7 @@ def main() -> None:
         return [row["text_to_image"][0], row["text_to_image"][1], row["mean_recall"]]
 
     of = {(row["model"], row["language"]): values(row) for row in rows}
-    pictures = {row["pictures"] for row in rows}
+    images = {row["images"] for row in rows}
     header = [f"{name}, {what}" for name in names for what in ("R@1", "R@5", "MR")]
     print("| language | " + " | ".join(header) + " |")
     print("|---" * (1 + len(header)) + "|")
@@ -47,7 +47,7 @@ def main() -> None:
     others = [language for language in languages if language != "en"]
     if others and len(others) < len(languages):
         line("mean without en", others)
-    print(f"\n{' or '.join(map(str, sorted(pictures)))} pictures")
+    print(f"\n{' or '.join(map(str, sorted(images)))} images")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-//! The way from noise to picture as a moving one.
+//! The way from noise to image as a moving one.
 
 use std::fs;
 use std::path::Path;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::path::Path;
 
 use altclip_encoder::embedder::Embedder;
-use altclip_encoder::picture::{self, Background, DecodeOptions, MAX_PIXELS, transparency_note};
+use altclip_encoder::images::{self, Background, DecodeOptions, MAX_PIXELS, transparency_note};
 use anyhow::{Context, Result};
 use clap::Args;
 use image::{DynamicImage, RgbImage};
@@ -40,7 +40,7 @@ impl ImageArgs {
     /// # Errors
     /// When the file is no image, or has too many pixels.
     pub fn open(&self, option: &str, path: &Path) -> Result<DynamicImage> {
-        picture::open(path, self.decode_options()).with_context(|| option.to_owned())
+        images::open(path, self.decode_options()).with_context(|| option.to_owned())
     }
 
     /// Adds what an image tells of these: a background that was asked for. The model's own comes with the model.
@@ -105,7 +105,7 @@ impl<'a> ImageReader<'a> {
         if background == Background::None {
             self.transparent.update(|count| count + 1);
         }
-        Ok(picture::flatten(&image, background).into_owned())
+        Ok(images::flatten(&image, background).into_owned())
     }
 
     /// Warns if some were transparent and had no background.

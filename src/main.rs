@@ -1,4 +1,4 @@
-//! The command `altdiffusion`: pictures from texts, and what belongs to it.
+//! The command `altdiffusion`: images from texts, and what belongs to it.
 
 // Standard output and standard error are written to in `output` alone, which escapes what could change the terminal and
 // lets no error go unnoticed.
@@ -11,6 +11,7 @@ mod defaults;
 mod device;
 mod embedding;
 mod image_args;
+mod image_file;
 mod image_text;
 mod infotext;
 mod interrupt;
@@ -19,7 +20,6 @@ mod model_hash;
 mod option_values;
 mod output;
 mod output_files;
-mod picture_file;
 mod preview;
 mod progress;
 mod recorded;
@@ -35,7 +35,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-/// Pictures from Chinese, English and sixteen other languages.
+/// Images from Chinese, English and sixteen other languages.
 ///
 /// Draws with a small model that is part of this program, or with any AltDiffusion model in its published layout.
 #[derive(Debug, Parser)]

@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use clap::Args;
 
 use altclip_encoder::embedder::Embedder;
-use altclip_encoder::picture::Background;
+use altclip_encoder::images::Background;
 use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::{LoadOptions, ModelParts};
 
@@ -169,7 +169,7 @@ impl ModelArgs {
         self.model().map(Path::new).filter(|path| path.is_file())
     }
 
-    /// Loads the model as a dual encoder of texts and pictures.
+    /// Loads the model as a dual encoder of texts and images.
     ///
     /// # Errors
     /// When it is none, or a file of it is missing or damaged.

@@ -7,11 +7,11 @@ use fused_ops::BlockType;
 use altdiffusion_pipeline::random::{Rng, Seeds};
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, TimestepSpacing};
 
-/// Sizes of pictures are multiples of this in every published model.
+/// Sizes of images are multiples of this in every published model.
 const SIDE_MULTIPLE: usize = 8;
 
-/// The most pictures that one run draws, all of them in one batch.
-pub const MOST_PICTURES: usize = 1024;
+/// The most images that one run draws, all of them in one batch.
+pub const MOST_IMAGES: usize = 1024;
 
 /// A type that models compute in.
 pub fn dtype(text: &str) -> Result<DType, String> {
@@ -103,7 +103,7 @@ pub fn sampler_name(kind: SchedulerKind) -> &'static str {
     }
 }
 
-/// How the noise of several pictures comes from one seed.
+/// How the noise of several images comes from one seed.
 pub fn seeds(text: &str) -> Result<Seeds, String> {
     text.parse().map_err(|_| "expected consecutive or stream".to_owned())
 }
@@ -162,13 +162,13 @@ pub fn count(text: &str) -> Result<usize, String> {
     count.ok_or_else(|| "expected a whole number, at least 1".to_owned())
 }
 
-/// A number of pictures.
-pub fn pictures(text: &str) -> Result<usize, String> {
-    let pictures = text.parse().ok().filter(|pictures| (1..=MOST_PICTURES).contains(pictures));
-    pictures.ok_or_else(|| format!("expected a whole number from 1 to {MOST_PICTURES}"))
+/// A number of images.
+pub fn images(text: &str) -> Result<usize, String> {
+    let images = text.parse().ok().filter(|images| (1..=MOST_IMAGES).contains(images));
+    images.ok_or_else(|| format!("expected a whole number from 1 to {MOST_IMAGES}"))
 }
 
-/// Pixels of one side of a picture.
+/// Pixels of one side of an image.
 pub fn side(text: &str) -> Result<usize, String> {
     let side = text.parse().ok().filter(|side: &usize| *side > 0 && side.is_multiple_of(SIDE_MULTIPLE));
     side.ok_or_else(|| format!("expected a number of pixels that {SIDE_MULTIPLE} divides"))
@@ -194,11 +194,11 @@ mod tests {
         for text in ["", "x", "-1", "1.5"] {
             assert!(dtype(text).is_err() && sampler(text).is_err(), "{text}");
             assert!(number_type(text).is_err(), "{text}");
-            assert!(count(text).is_err() && pictures(text).is_err(), "{text}");
+            assert!(count(text).is_err() && images(text).is_err(), "{text}");
             assert!(side(text).is_err() && seed(text).is_err(), "{text}");
         }
         assert!(count("0").is_err() && side("0").is_err() && side("100").is_err());
-        assert!(pictures("0").is_err() && pictures("1025").is_err());
+        assert!(images("0").is_err() && images("1025").is_err());
         assert!(finite("NaN").is_err() && finite("inf").is_err() && finite("").is_err());
         assert!(seed("18446744073709551616").is_err());
         assert!(part("1.1").is_err() && part("-0.1").is_err() && part("NaN").is_err());
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn what_has_a_meaning_is_taken() {
-        assert_eq!((count("3"), pictures("1024")), (Ok(3), Ok(1024)));
+        assert_eq!((count("3"), images("1024")), (Ok(3), Ok(1024)));
         assert_eq!((side("96"), seed("0")), (Ok(96), Ok(0)));
         assert_eq!((finite("-7.5"), dtype("bf16")), (Ok(-7.5), Ok(DType::BF16)));
         assert_eq!(number_type("q4_k"), Ok(NumberType::Blocks(BlockType::Q4K)));

@@ -41,7 +41,7 @@ pub fn check_writable(option: &str, path: &Path) -> Result<()> {
     }
 }
 
-/// The names of `count` pictures: `out.png` alone, or `out-1.png`, `out-2.png` …
+/// The names of `count` images: `out.png` alone, or `out-1.png`, `out-2.png` …
 pub fn numbered(path: &Path, count: usize) -> Vec<PathBuf> {
     if count == 1 {
         return vec![path.to_owned()];
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_pictures_are_numbered_before_the_ending() {
+    fn several_images_are_numbered_before_the_ending() {
         let names = |path: &str, count| numbered(Path::new(path), count);
         assert_eq!(names("a/out.png", 1), [Path::new("a/out.png")]);
         assert_eq!(names("a/out.png", 2), [Path::new("a/out-1.png"), Path::new("a/out-2.png")]);

@@ -1,4 +1,4 @@
-//! Pictures in the terminal: every character is two pixels, `▀` in the colour of the upper one on that of the lower.
+//! Images in the terminal: every character is two pixels, `▀` in the colour of the upper one on that of the lower.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
@@ -10,10 +10,10 @@ use terminal_size::{Height, Width, terminal_size_of};
 
 use crate::output::print;
 
-/// Pictures shown side by side, at most.
-const MOST_PICTURES: usize = 4;
+/// Images shown side by side, at most.
+const MOST_IMAGES: usize = 4;
 
-/// Lines of the terminal left to what stands around the picture.
+/// Lines of the terminal left to what stands around the image.
 const OTHER_LINES: u16 = 4;
 
 /// The colours that a terminal can show.
@@ -50,11 +50,11 @@ impl Colours {
     }
 }
 
-/// Shows the first few pictures on standard output, if it is a terminal that can.
+/// Shows the first few images on standard output, if it is a terminal that can.
 ///
 /// # Errors
 /// When standard output cannot be written to.
-pub fn show(pictures: &[RgbImage]) -> Result<()> {
+pub fn show(images: &[RgbImage]) -> Result<()> {
     let stdout = io::stdout();
     let colours = Colours::of_environment(|name| std::env::var(name).ok());
     let (true, Some(colours), Some((Width(columns), Height(lines)))) =
@@ -63,39 +63,38 @@ pub fn show(pictures: &[RgbImage]) -> Result<()> {
         return Ok(());
     };
     let pixels = (u32::from(columns), 2 * u32::from(lines.saturating_sub(OTHER_LINES)));
-    let Some(strip) = strip(pictures, pixels) else { return Ok(()) };
+    let Some(strip) = strip(images, pixels) else { return Ok(()) };
     print(&half_blocks(&strip, colours)?)
 }
 
-/// Pictures of one size side by side, made smaller where they do not fit into `(width, height)`. None, if nothing fits.
-fn strip(pictures: &[RgbImage], (width, height): (u32, u32)) -> Option<RgbImage> {
-    let pictures = &pictures[..pictures.len().min(MOST_PICTURES)];
-    let (picture_width, picture_height) = pictures.first()?.dimensions();
-    let width = width / pictures.len() as u32;
-    let scale =
-        (f64::from(width) / f64::from(picture_width)).min(f64::from(height) / f64::from(picture_height));
+/// Images of one size side by side, made smaller where they do not fit into `(width, height)`. None, if nothing fits.
+fn strip(images: &[RgbImage], (width, height): (u32, u32)) -> Option<RgbImage> {
+    let images = &images[..images.len().min(MOST_IMAGES)];
+    let (image_width, image_height) = images.first()?.dimensions();
+    let width = width / images.len() as u32;
+    let scale = (f64::from(width) / f64::from(image_width)).min(f64::from(height) / f64::from(image_height));
     let scaled = |side: u32| (f64::from(side) * scale.min(1.0)) as u32;
-    let (width, height) = (scaled(picture_width), scaled(picture_height));
+    let (width, height) = (scaled(image_width), scaled(image_height));
     if width == 0 || height == 0 {
         return None;
     }
-    let mut strip = RgbImage::new(width * pictures.len() as u32, height);
+    let mut strip = RgbImage::new(width * images.len() as u32, height);
     let mut left = 0;
-    for picture in pictures {
-        let small = resize(picture, width, height, FilterType::Triangle);
+    for image in images {
+        let small = resize(image, width, height, FilterType::Triangle);
         strip.copy_from(&small, left, 0).ok()?;
         left += width;
     }
     Some(strip)
 }
 
-/// A picture as text. Of an odd number of rows, the last keeps the terminal's background below it.
-fn half_blocks(picture: &RgbImage, colours: Colours) -> Result<String, fmt::Error> {
+/// An image as text. Of an odd number of rows, the last keeps the terminal's background below it.
+fn half_blocks(image: &RgbImage, colours: Colours) -> Result<String, fmt::Error> {
     let mut text = String::new();
-    for row in (0..picture.height()).step_by(2) {
-        for column in 0..picture.width() {
-            colours.write(&mut text, 38, *picture.get_pixel(column, row))?;
-            if let Some(lower) = picture.get_pixel_checked(column, row + 1) {
+    for row in (0..image.height()).step_by(2) {
+        for column in 0..image.width() {
+            colours.write(&mut text, 38, *image.get_pixel(column, row))?;
+            if let Some(lower) = image.get_pixel_checked(column, row + 1) {
                 colours.write(&mut text, 48, *lower)?;
             }
             text.push('▀');
@@ -111,20 +110,20 @@ mod tests {
 
     #[test]
     fn a_character_is_two_pixels() -> fmt::Result {
-        let picture = RgbImage::from_raw(1, 3, vec![255, 0, 0, 0, 128, 255, 1, 2, 3]).unwrap_or_default();
+        let image = RgbImage::from_raw(1, 3, vec![255, 0, 0, 0, 128, 255, 1, 2, 3]).unwrap_or_default();
         assert_eq!(
-            half_blocks(&picture, Colours::True)?,
+            half_blocks(&image, Colours::True)?,
             "\x1b[38;2;255;0;0m\x1b[48;2;0;128;255m▀\x1b[0m\n\x1b[38;2;1;2;3m▀\x1b[0m\n"
         );
         // 16 + 36 · 5, and 16 + 6 · 3 + 5.
-        assert!(half_blocks(&picture, Colours::Palette)?.starts_with("\x1b[38;5;196m\x1b[48;5;39m▀"));
+        assert!(half_blocks(&image, Colours::Palette)?.starts_with("\x1b[38;5;196m\x1b[48;5;39m▀"));
         Ok(())
     }
 
     #[test]
-    fn pictures_stand_side_by_side_and_fit() {
-        let pictures = vec![RgbImage::new(64, 32); 6];
-        let size = |count: usize, space| strip(&pictures[..count], space).map(|strip| strip.dimensions());
+    fn images_stand_side_by_side_and_fit() {
+        let images = vec![RgbImage::new(64, 32); 6];
+        let size = |count: usize, space| strip(&images[..count], space).map(|strip| strip.dimensions());
         assert_eq!(size(1, (80, 50)), Some((64, 32)));
         assert_eq!(size(1, (80, 16)), Some((32, 16)));
         assert_eq!(size(2, (80, 50)), Some((80, 20)));

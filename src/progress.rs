@@ -86,15 +86,15 @@ impl Progress {
         self.steps_until(what, done, total, "left");
     }
 
-    /// So many of the steps from noise to pictures are done. What follows takes as long as many of them.
+    /// So many of the steps from noise to images are done. What follows takes as long as many of them.
     pub fn drawing(&self, done: usize, total: usize) {
         self.steps_until("Drawing", done, total, "until decoding");
     }
 
-    /// Decoding begins with a picture, from 0, of so many.
-    pub fn decoding(&self, picture: usize, pictures: usize) {
-        if pictures > 1 {
-            return self.steps("Decoding", picture, pictures);
+    /// Decoding begins with an image, from 0, of so many.
+    pub fn decoding(&self, image: usize, images: usize) {
+        if images > 1 {
+            return self.steps("Decoding", image, images);
         }
         self.bar.reset_elapsed();
         self.bar.unset_length();

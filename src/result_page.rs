@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use altclip_encoder::picture::{self, Background, DecodeOptions};
+use altclip_encoder::images::{self, Background, DecodeOptions};
 use altdiffusion_pipeline::write_whole;
 use anyhow::{Context, Result};
 use base64::prelude::{BASE64_STANDARD, Engine};
@@ -14,10 +14,10 @@ use rayon::prelude::*;
 
 use crate::embedding::index::{Hit, Kind};
 
-/// The longer side of a small picture, in pixels.
+/// The longer side of a small image, in pixels.
 const THUMBNAIL_SIDE: u32 = 256;
 
-/// Of 100. Small pictures need not be perfect.
+/// Of 100. Small images need not be perfect.
 const THUMBNAIL_QUALITY: u8 = 80;
 
 const STYLE: &str = "\
@@ -29,7 +29,7 @@ img { display: block; max-width: 100% }
 p { margin: 0 0 8px; white-space: pre-wrap }
 small { color: GrayText }";
 
-/// Writes the page. What cannot be shown of a picture is said in its place.
+/// Writes the page. What cannot be shown of an image is said in its place.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -54,7 +54,7 @@ fn page(query: (Kind, &str), hits: &[Hit]) -> String {
     page
 }
 
-/// A text, or a picture in small with its path.
+/// A text, or an image in small with its path.
 fn shown(kind: Kind, item: &str) -> String {
     let name = escaped(item);
     match kind {
@@ -72,14 +72,14 @@ fn shown(kind: Kind, item: &str) -> String {
 }
 
 fn thumbnail(path: &Path) -> Result<Vec<u8>> {
-    let picture = picture::open(path, DecodeOptions::default())?;
+    let image = images::open(path, DecodeOptions::default())?;
     // As the page shows it.
-    let picture = DynamicImage::ImageRgb8(picture::flatten(&picture, Background::WHITE).into_owned());
-    let (width, height) = (picture.width(), picture.height());
+    let image = DynamicImage::ImageRgb8(images::flatten(&image, Background::WHITE).into_owned());
+    let (width, height) = (image.width(), image.height());
     let small = if width.max(height) > THUMBNAIL_SIDE {
-        picture.thumbnail(THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+        image.thumbnail(THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     } else {
-        picture
+        image
     };
     let mut jpeg = Vec::new();
     JpegEncoder::new_with_quality(&mut jpeg, THUMBNAIL_QUALITY).encode_image(&small.to_rgb8())?;
@@ -107,14 +107,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_no_html_and_pictures_are_inside() -> Result<()> {
+    fn texts_are_no_html_and_images_are_inside() -> Result<()> {
         let directory = tempfile::tempdir()?;
-        let picture = directory.path().join("wide.png");
-        image::RgbImage::new(1000, 10).save(&picture)?;
+        let image = directory.path().join("wide.png");
+        image::RgbImage::new(1000, 10).save(&image)?;
         let hit = |kind, item: &str| Hit { kind, item: item.to_owned(), score: 0.5 };
-        let picture = picture.display().to_string();
-        let hits =
-            [hit(Kind::Text, "<script>'\"&"), hit(Kind::Image, &picture), hit(Kind::Image, "gone<.png")];
+        let image = image.display().to_string();
+        let hits = [hit(Kind::Text, "<script>'\"&"), hit(Kind::Image, &image), hit(Kind::Image, "gone<.png")];
         let page = page((Kind::Text, "</title><b>"), &hits);
         assert!(!page.contains("<script>") && !page.contains("<b>"), "{page}");
         assert!(page.contains("&lt;script&gt;&#39;&quot;&amp;"));

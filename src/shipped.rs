@@ -6,10 +6,10 @@ use altclip_encoder::source::{EmbeddedFiles, ModelSource};
 /// What images call it that were drawn with it.
 pub const NAME: &str = "emoji";
 
-/// Its pictures do not get better with more steps.
+/// Its images do not get better with more steps.
 pub const STEPS: usize = 20;
 
-/// From 2 to 3 its pictures are alike; below, they get worse.
+/// From 2 to 3 its images are alike; below, they get worse.
 pub const GUIDANCE_SCALE: f64 = 2.25;
 
 /// How it was trained.

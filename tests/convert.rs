@@ -46,7 +46,7 @@ impl Place {
         Ok(stderr)
     }
 
-    /// The latents of a picture in two steps.
+    /// The latents of an image in two steps.
     #[track_caller]
     fn draw(&self, model: &[&str]) -> TestResult<Tensor> {
         let all = [
@@ -366,7 +366,7 @@ fn folders_hold_parts_in_blocks() -> TestResult {
         assert!(place.path("folders").join(there).exists(), "{there}");
         assert!(!place.path("folders").join(absent).exists(), "{absent}");
     }
-    // The same blocks as in one file, and so the same pictures.
+    // The same blocks as in one file, and so the same images.
     place.convert(&[&source, "one.gguf", "--dtype", "q8_0", "--skip-loss"])?;
     let draw = |arguments: &[&str]| -> TestResult<Vec<u8>> {
         let all =
@@ -376,8 +376,8 @@ fn folders_hold_parts_in_blocks() -> TestResult {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Ok(image::open(place.path("out.png"))?.into_rgb8().into_raw())
     };
-    assert!(draw(&["folders"])? == draw(&["one.gguf", "--config", &source])?, "other pictures");
-    // Pictures and texts are embedded with it as well, and it can be converted on.
+    assert!(draw(&["folders"])? == draw(&["one.gguf", "--config", &source])?, "other images");
+    // Images and texts are embedded with it as well, and it can be converted on.
     let compared =
         run(place.0.path(), &["similarity", "--model", "folders", "--image", "out.png", "--text", "猫"])?;
     assert!(compared.status.success(), "{}", String::from_utf8_lossy(&compared.stderr));

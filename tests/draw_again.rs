@@ -402,7 +402,7 @@ fn an_image_of_several_can_be_had_alone() -> TestResult {
 
     let stream = ["a cat", "a dog", "-n", "2", "--seed", "7", "--seeds", "stream"];
     let said = draw(&[&stream[..], &["--output", "s.png"]].concat())?;
-    assert!(said.contains("s-3.png: 48 × 48 pixels, seed 7, picture 3 of 4\n"), "{said}");
+    assert!(said.contains("s-3.png: 48 × 48 pixels, seed 7, image 3 of 4\n"), "{said}");
     draw(&[&stream[..], &["--only", "3", "--output", "alone.png"]].concat())?;
     assert!(same("s-3.png", "alone.png")? && !same("s-4.png", "alone.png")?);
     // Of a sheet, too.
@@ -558,7 +558,7 @@ fn hostile_chunks_end_in_one_line() -> TestResult {
         ("itxt.png", ours("Image: /etc/passwd"), "drawn with --image /etc/passwd"),
         ("itxt.png", ours("LoRA 0: \"Model: \\u001b[2J.safetensors\""), "\\u{1b}[2J.safetensors"),
         ("itxt.png", ours("Prompts: \"[1\""), "Prompts"),
-        ("itxt.png", ours(&format!("Prompts: {}", serde_json::Value::from(prompts))), "2000 pictures"),
+        ("itxt.png", ours(&format!("Prompts: {}", serde_json::Value::from(prompts))), "2000 images"),
     ];
     for (name, text, expected) in cases {
         write_text(&path(name), &text)?;

@@ -31,8 +31,8 @@ const WIDTH: usize = 128;
 /// The longest that a run is waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A picture unlike that of another number.
-fn picture(number: u32) -> RgbImage {
+/// An image unlike that of another number.
+fn image(number: u32) -> RgbImage {
     RgbImage::from_fn(40, 30, |x, y| {
         Rgb([(7 * x + 31 * number) as u8, (8 * y) as u8, (x * y * number) as u8])
     })
@@ -41,7 +41,7 @@ fn picture(number: u32) -> RgbImage {
 fn draw(directory: &Path, name: &str, number: u32) -> TestResult<PathBuf> {
     let path = directory.join(name);
     fs::create_dir_all(path.parent().ok_or("a name")?)?;
-    picture(number).save(&path)?;
+    image(number).save(&path)?;
     Ok(path)
 }
 
@@ -89,15 +89,15 @@ fn vectors_are_those_of_the_library_in_order() -> TestResult {
         ["--model", EMOJI, "--text", texts[0], "--texts", "more.txt", "--image", "3.webp", "--image"];
     let arguments = [&arguments[..], &["photos", "--output"]].concat();
     let said = succeeded(&embed(root, &[&arguments[..], &["unit.safetensors"]].concat())?);
-    assert_eq!(said, "unit.safetensors: 3 texts, 3 pictures\n");
+    assert_eq!(said, "unit.safetensors: 3 texts, 3 images\n");
     succeeded(&embed(root, &[&arguments[..], &["raw.safetensors", "--raw"]].concat())?);
     assert_eq!(names_in(root)?, ["3.webp", "more.txt", "photos", "raw.safetensors", "unit.safetensors"]);
 
     let embedder = emoji()?;
-    let pictures = images.map(|name| image::open(root.join(name)));
+    let opened = images.map(|name| image::open(root.join(name)));
     let expected = [
         ("text_embeds", embedder.embed_texts(&texts)?),
-        ("image_embeds", embedder.embed_images(&pictures.into_iter().collect::<Result<Vec<_>, _>>()?)?),
+        ("image_embeds", embedder.embed_images(&opened.into_iter().collect::<Result<Vec<_>, _>>()?)?),
     ];
     let (unit, raw) = (root.join("unit.safetensors"), root.join("raw.safetensors"));
     for (name, expected) in expected {
@@ -187,7 +187,7 @@ fn write_parquet_column(path: &Path, column: &str, strings: &[&str]) -> TestResu
 }
 
 /// Groups of bytes and path, as the Hugging Face hub's data sets have them.
-fn write_parquet_pictures(path: &Path, rows: &[(Option<&[u8]>, Option<&str>)]) -> TestResult {
+fn write_parquet_images(path: &Path, rows: &[(Option<&[u8]>, Option<&str>)]) -> TestResult {
     let schema = "message m { optional group image { optional binary bytes; optional binary path (UTF8); } }";
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(Default::default()));
     let schema = Arc::new(parse_message_type(schema)?);
@@ -209,17 +209,17 @@ fn write_parquet_pictures(path: &Path, rows: &[(Option<&[u8]>, Option<&str>)]) -
 }
 
 #[test]
-fn parquet_may_hold_the_pictures_themselves() -> TestResult {
+fn parquet_may_hold_the_images_themselves() -> TestResult {
     let directory = TempDir::new()?;
     let root = directory.path();
     let (a, b) = (fs::read(draw(root, "a.png", 1)?)?, fs::read(draw(root, "b.png", 2)?)?);
     let rows: [(Option<&[u8]>, Option<&str>); 4] =
         [(Some(&b), Some("gone.png")), (None, Some("a.png")), (Some(&b[..30]), None), (Some(&a), None)];
-    write_parquet_pictures(&root.join("p.parquet"), &rows)?;
+    write_parquet_images(&root.join("p.parquet"), &rows)?;
     let output = embed(root, &["--images", "p.parquet", "--output", "p.safetensors"])?;
     let skipped = String::from_utf8(output.stderr)?;
     assert!(skipped.contains("skipped: row 3: "), "{skipped}");
-    assert_eq!(String::from_utf8(output.stdout)?, "p.safetensors: 3 pictures; 1 picture skipped\n");
+    assert_eq!(String::from_utf8(output.stdout)?, "p.safetensors: 3 images; 1 image skipped\n");
     succeeded(&embed(root, &["--image", "b.png", "--image", "a.png", "--output", "f.safetensors"])?);
     let found = tensor(&root.join("p.safetensors"), "image_embeds")?;
     let files = tensor(&root.join("f.safetensors"), "image_embeds")?;
@@ -228,30 +228,30 @@ fn parquet_may_hold_the_pictures_themselves() -> TestResult {
     let names: Vec<u8> = tensor(&root.join("p.safetensors"), "images")?.to_vec1()?;
     assert_eq!(String::from_utf8(names)?, "\"gone.png\"\n\"a.png\"\n\"row 4\"\n");
 
-    write_parquet_pictures(&root.join("none.parquet"), &[(None, None)])?;
+    write_parquet_images(&root.join("none.parquet"), &[(None, None)])?;
     let output = embed(root, &["--images", "none.parquet", "--output", "n.safetensors"])?;
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr)?;
     assert!(stderr.contains("skipped: row 1: "), "{stderr}");
     assert!(
-        stderr.ends_with("error: n.safetensors: not written, for the picture cannot be read\n"),
+        stderr.ends_with("error: n.safetensors: not written, for the image cannot be read\n"),
         "{stderr}"
     );
     Ok(())
 }
 
 #[test]
-fn bad_pictures_are_skipped_and_counted() -> TestResult {
+fn bad_images_are_skipped_and_counted() -> TestResult {
     let directory = TempDir::new()?;
     let root = directory.path();
     draw(root, "in/good.png", 1)?;
     let png = fs::read(draw(root, "in/also good.png", 2)?)?;
     fs::write(root.join("in/cut.png"), &png[..png.len() / 2])?;
-    fs::write(root.join("in/text.jpg"), "no picture")?;
+    fs::write(root.join("in/text.jpg"), "no image")?;
     fs::write(root.join("in/bomb.png"), bomb(png))?;
     let output = embed(root, &["--image", "in", "--image", "missing.png", "--output", "out.safetensors"])?;
     assert!(output.status.success());
-    assert_eq!(String::from_utf8(output.stdout)?, "out.safetensors: 2 pictures; 4 pictures skipped\n");
+    assert_eq!(String::from_utf8(output.stdout)?, "out.safetensors: 2 images; 4 images skipped\n");
     let stderr = String::from_utf8(output.stderr)?;
     let lines: Vec<_> = stderr.lines().collect();
     assert_eq!(lines.len(), 4, "{stderr}");
@@ -268,14 +268,14 @@ fn bad_pictures_are_skipped_and_counted() -> TestResult {
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr)?;
     assert!(
-        stderr.ends_with("error: none.npy: not written, for none of the 2 pictures can be read\n"),
+        stderr.ends_with("error: none.npy: not written, for none of the 2 images can be read\n"),
         "{stderr}"
     );
     assert_eq!(names_in(root)?, ["in", "out.safetensors"]);
     Ok(())
 }
 
-/// A PNG picture that says it is 60000 pixels wide and high.
+/// A PNG image that says it is 60000 pixels wide and high.
 fn bomb(mut png: Vec<u8>) -> Vec<u8> {
     png[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
     let checksum = crc32(&png[12..29]);
@@ -347,11 +347,11 @@ fn a_run_that_was_killed_goes_on_to_the_same_bytes() -> TestResult {
     Ok(())
 }
 
-/// A named pipe among the pictures holds the run up for as long as it takes to kill it. Its batch is the fourth, which
+/// A named pipe among the images holds the run up for as long as it takes to kill it. Its batch is the fourth, which
 /// is not begun before the first is done and saved.
 #[cfg(unix)]
 #[test]
-fn pictures_are_not_read_again() -> TestResult {
+fn images_are_not_read_again() -> TestResult {
     const PIPE: &str = "50.png";
     let directory = TempDir::new()?;
     let root = directory.path();
@@ -363,7 +363,7 @@ fn pictures_are_not_read_again() -> TestResult {
     fs::write(root.join("list.txt"), names.join("\n"))?;
     let arguments = ["--images", "list.txt", "--output"];
     let output = embed(root, &[&arguments[..], &["whole.parquet"]].concat())?;
-    assert_eq!(String::from_utf8(output.stdout)?, "whole.parquet: 59 pictures; 1 picture skipped\n");
+    assert_eq!(String::from_utf8(output.stdout)?, "whole.parquet: 59 images; 1 image skipped\n");
 
     fs::rename(root.join(PIPE), root.join("later.png"))?;
     assert!(std::process::Command::new("mkfifo").arg(root.join(PIPE)).status()?.success());
@@ -376,7 +376,7 @@ fn pictures_are_not_read_again() -> TestResult {
         fs::remove_file(root.join(name))?;
     }
     let said = succeeded(&embed(root, &arguments)?);
-    assert_eq!(said, "parts.parquet: 59 pictures; 1 picture skipped\n");
+    assert_eq!(said, "parts.parquet: 59 images; 1 image skipped\n");
     assert!(fs::read(root.join("parts.parquet"))? == fs::read(root.join("whole.parquet"))?);
     Ok(())
 }
@@ -442,9 +442,9 @@ fn what_cannot_be_embedded_is_one_clear_line() -> TestResult {
     let out = ["--output", "out.safetensors"];
     let cases: [(&[&str], &str); 12] = [
         (&["--image", "*.jpg"], "--image *.jpg: no file fits this pattern"),
-        (&["--image", "empty"], "--image empty: no pictures in this directory"),
+        (&["--image", "empty"], "--image empty: no images in this directory"),
         (&["--texts", "empty.txt"], "--texts empty.txt: expected at least one text, found none"),
-        (&["--images", "empty.txt"], "--images empty.txt: expected at least one picture, found none"),
+        (&["--images", "empty.txt"], "--images empty.txt: expected at least one image, found none"),
         (&["--texts", "missing.txt"], "--texts missing.txt: No such file"),
         (
             &["--texts", "latin1.txt"],

@@ -9,8 +9,8 @@ use common::{TestResult, run, succeeded};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 
-/// Pictures of one colour, which the small model tells apart well enough to be measured.
-fn pictures(folder: &Path, names: &[(&str, [u8; 3])]) -> TestResult {
+/// Images of one colour, which the small model tells apart well enough to be measured.
+fn images(folder: &Path, names: &[(&str, [u8; 3])]) -> TestResult {
     for (name, colour) in names {
         let path = folder.join(name);
         fs::create_dir_all(path.parent().ok_or("no folder")?)?;
@@ -22,10 +22,7 @@ fn pictures(folder: &Path, names: &[(&str, [u8; 3])]) -> TestResult {
 #[test]
 fn retrieval_prints_the_table_of_the_report() -> TestResult {
     let directory = tempfile::tempdir()?;
-    pictures(
-        directory.path(),
-        &[("p/1.png", [250, 0, 0]), ("p/2.png", [0, 0, 250]), ("p/3.png", [9, 9, 9])],
-    )?;
+    images(directory.path(), &[("p/1.png", [250, 0, 0]), ("p/2.png", [0, 0, 250]), ("p/3.png", [9, 9, 9])])?;
     let lines = |captions: [&str; 3]| -> String {
         let lines = captions.iter().zip(1..);
         lines
@@ -52,9 +49,9 @@ fn retrieval_prints_the_table_of_the_report() -> TestResult {
 
     let output = run(directory.path(), &[&arguments[..], &["--json"]].concat())?;
     let rows: Vec<Value> = serde_json::from_slice(&output.stdout)?;
-    assert_eq!(rows[1]["pictures"], 3);
+    assert_eq!(rows[1]["images"], 3);
     assert_eq!(rows[1]["language"], "zh");
-    // Of three pictures every one is among the first five.
+    // Of three images every one is among the first five.
     assert_eq!(rows[1]["text_to_image"][1], 1.0);
     assert_eq!(rows[0]["image_to_text"][2], 1.0);
     Ok(())
@@ -64,14 +61,14 @@ fn retrieval_prints_the_table_of_the_report() -> TestResult {
 fn zero_shot_tells_classes_from_texts() -> TestResult {
     let directory = tempfile::tempdir()?;
     let colours = [("a/1.png", [250, 0, 0]), ("a/2.png", [220, 30, 20]), ("b/1.png", [0, 0, 250])];
-    pictures(&directory.path().join("data"), &colours)?;
+    images(&directory.path().join("data"), &colours)?;
     fs::write(directory.path().join("classes.txt"), "a\t红\nb\t蓝\n")?;
     let arguments = ["eval", "zero-shot", "data", "--classes", "classes.txt", "--language", "zh"];
     let said = succeeded(&run(directory.path(), &arguments)?);
     assert!(said.starts_with("model") && said.contains("mean per class") && said.contains('–'), "{said}");
     let said = succeeded(&run(directory.path(), &[&arguments[..], &["--json"]].concat())?);
     let rows: Vec<Value> = serde_json::from_str(&said)?;
-    assert_eq!((&rows[0]["pictures"], &rows[0]["top5"]), (&3.into(), &Value::Null));
+    assert_eq!((&rows[0]["images"], &rows[0]["top5"]), (&3.into(), &Value::Null));
     let share = rows[0]["top1"].as_f64().ok_or("no share")?;
     assert!([0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0].iter().any(|possible| (possible - share).abs() < 1e-9));
     Ok(())
@@ -82,7 +79,7 @@ fn zero_shot_tells_classes_from_texts() -> TestResult {
 fn images_that_are_not_read_are_counted_and_named() -> TestResult {
     let directory = tempfile::tempdir()?;
     let path = |name: &str| directory.path().join(name);
-    pictures(&path("data"), &[("a/1.png", [250, 0, 0]), ("b/1.png", [0, 0, 250])])?;
+    images(&path("data"), &[("a/1.png", [250, 0, 0]), ("b/1.png", [0, 0, 250])])?;
     fs::write(path("data/a/2.jxl"), b"\xff\x0a")?;
     fs::write(path("data/b/notes.md"), "")?;
     fs::write(path("classes.txt"), "a\nb\n")?;

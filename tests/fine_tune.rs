@@ -13,21 +13,21 @@ use common::{TestResult, golden, golden_model, run, succeeded, tensors};
 use image::{Rgb, RgbImage};
 use tempfile::TempDir;
 
-/// A folder with pictures of a thing, their captions, and a picture that is none.
+/// A folder with images of a thing, their captions, and an image that is none.
 struct Workshop(TempDir);
 
 impl Workshop {
     fn new() -> TestResult<Self> {
         let folder = tempfile::tempdir()?;
-        let pictures = folder.path().join("pictures");
-        fs::create_dir(&pictures)?;
+        let images = folder.path().join("images");
+        fs::create_dir(&images)?;
         let mut lines = String::new();
         for i in 0..3u8 {
             RgbImage::from_fn(40, 30, |x, y| Rgb([x as u8 * 6, y as u8 * 8, i * 60]))
-                .save(pictures.join(format!("{i}.png")))?;
-            lines.push_str(&format!("{{\"file\": \"pictures/{i}.png\", \"en\": \"picture {i}\"}}\n"));
+                .save(images.join(format!("{i}.png")))?;
+            lines.push_str(&format!("{{\"file\": \"images/{i}.png\", \"en\": \"image {i}\"}}\n"));
         }
-        fs::write(pictures.join("broken.png"), b"\x89PNG\r\n\x1a\n and then nothing")?;
+        fs::write(images.join("broken.png"), b"\x89PNG\r\n\x1a\n and then nothing")?;
         fs::write(folder.path().join("pairs.jsonl"), lines)?;
         Ok(Self(folder))
     }
@@ -75,7 +75,7 @@ fn largest(path: &Path) -> TestResult<Vec<(String, f32)>> {
 #[test]
 fn a_lora_is_trained_and_drawn_with() -> TestResult {
     let workshop = Workshop::new()?;
-    let settings = "data = \"pairs.jsonl\"\npicture = \"file\"\ncaptions = [\"en\"]\n[lora]\nrank = 2\nlayers = \
+    let settings = "data = \"pairs.jsonl\"\nimage = \"file\"\ncaptions = [\"en\"]\n[lora]\nrank = 2\nlayers = \
                     [\"to_q\", \"to_v\"]";
     workshop.train("lora", "run", settings)?;
     let matrices = largest(&workshop.path("run/pytorch_lora_weights.safetensors"))?;
@@ -99,22 +99,22 @@ fn a_lora_is_trained_and_drawn_with() -> TestResult {
 fn a_thing_is_learned_beside_its_class() -> TestResult {
     let workshop = Workshop::new()?;
     let prior = "[prior]\nprompt = \"a dog\"\ncount = 2\nweight = 1.0\nsteps = 2\nguidance_scale = 2.0\n";
-    let thing = format!("pictures = \"pictures\"\nprompt = \"a sks dog\"\n{prior}");
+    let thing = format!("images = \"images\"\nprompt = \"a sks dog\"\n{prior}");
     let told = workshop.train("dreambooth", "lora", &format!("{thing}[lora]\nrank = 2\n"))?;
-    assert!(told.contains("draws 2 of 2 pictures of \"a dog\""), "{told}");
+    assert!(told.contains("draws 2 of 2 images of \"a dog\""), "{told}");
     assert!(told.lines().any(|line| line.contains("skipped 1: ") && line.contains("broken.png")), "{told}");
-    assert!(workshop.path("lora/class-pictures/0001.png").exists());
+    assert!(workshop.path("lora/class-images/0001.png").exists());
     let model = golden_model("alt_diffusion")?;
     let plain = workshop.draw("a sks dog", &model, &[])?;
     assert!(plain != workshop.draw("a sks dog", &model, &["--lora", "lora"])?, "the LoRA changes nothing");
 
-    // A picture of the class that is there already is not drawn again, and neither is it changed.
-    fs::create_dir_all(workshop.path("whole/class-pictures"))?;
-    fs::copy(workshop.path("pictures/0.png"), workshop.path("whole/class-pictures/0000.png"))?;
+    // An image of the class that is there already is not drawn again, and neither is it changed.
+    fs::create_dir_all(workshop.path("whole/class-images"))?;
+    fs::copy(workshop.path("images/0.png"), workshop.path("whole/class-images/0000.png"))?;
     let told = workshop.train("dreambooth", "whole", &thing)?;
-    assert!(told.contains("draws 1 of 2 pictures"), "{told}");
+    assert!(told.contains("draws 1 of 2 images"), "{told}");
     let bytes = |name: &str| fs::read(workshop.path(name));
-    assert!(bytes("pictures/0.png")? == bytes("whole/class-pictures/0000.png")?);
+    assert!(bytes("images/0.png")? == bytes("whole/class-images/0000.png")?);
     assert!(plain != workshop.draw("a sks dog", "whole/model", &[])?, "the training changes nothing");
     Ok(())
 }
@@ -122,7 +122,7 @@ fn a_thing_is_learned_beside_its_class() -> TestResult {
 #[test]
 fn a_word_is_learned_and_drawn_with() -> TestResult {
     let workshop = Workshop::new()?;
-    let settings = "pictures = \"pictures\"\nword = \"<thing>\"\nvectors = 2\nbegin_with = \"cat\"\ntemplates = [\"a photo of \
+    let settings = "images = \"images\"\nword = \"<thing>\"\nvectors = 2\nbegin_with = \"cat\"\ntemplates = [\"a photo of \
                     {}\", \"一张{}的照片\"]";
     workshop.train("textual-inversion", "run", settings)?;
     let learned = tensors(&workshop.path("run/learned_embeds.safetensors"))?;
@@ -151,7 +151,7 @@ fn what_is_wrong_with_settings_is_one_line() -> TestResult {
     workshop.train(
         "textual-inversion",
         "good",
-        "pictures = \"pictures\"\nword = \"<x>\"\nvectors = 1\nbegin_with = \"cat\"\ntemplates = [\"{}\"]",
+        "images = \"images\"\nword = \"<x>\"\nvectors = 1\nbegin_with = \"cat\"\ntemplates = [\"{}\"]",
     )?;
     let error = |changes: &[&str]| -> TestResult<String> {
         let mut arguments =
@@ -167,8 +167,8 @@ fn what_is_wrong_with_settings_is_one_line() -> TestResult {
     );
     assert_eq!(error(&["begin_with=\"\""])?, "error: begin_with: expected a word, found none");
     fs::create_dir(workshop.path("empty"))?;
-    let found = error(&["pictures=\"empty\""])?;
-    assert!(found.starts_with("error: empty: expected pictures that end in .png"), "{found}");
+    let found = error(&["images=\"empty\""])?;
+    assert!(found.starts_with("error: empty: expected images that end in .png"), "{found}");
     let found = error(&["vectors=0"])?;
     assert!(found.starts_with("error: added word: expected a word with tokens"), "{found}");
     assert!(!workshop.path("bad/learned_embeds.safetensors").exists());
@@ -185,7 +185,7 @@ fn an_interrupt_ends_the_training_after_its_step() -> TestResult {
     use std::process::{Command, Stdio};
 
     let workshop = Workshop::new()?;
-    let settings = "data = \"pairs.jsonl\"\npicture = \"file\"\ncaptions = [\"en\"]\n[lora]\nrank = 2\nlayers = \
+    let settings = "data = \"pairs.jsonl\"\nimage = \"file\"\ncaptions = [\"en\"]\n[lora]\nrank = 2\nlayers = \
                     [\"to_q\", \"to_v\"]";
     workshop.train("lora", "first", settings)?;
     let mut command = common::altdiffusion(workshop.0.path());

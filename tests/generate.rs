@@ -31,7 +31,7 @@ fn generate(directory: &Path, arguments: &[&str]) -> TestResult<String> {
     Ok(succeeded(&run(directory, &all)?))
 }
 
-fn picture(path: &Path) -> TestResult<RgbImage> {
+fn image(path: &Path) -> TestResult<RgbImage> {
     Ok(image::open(path)?.to_rgb8())
 }
 
@@ -41,7 +41,7 @@ fn a_prompt_is_enough() -> TestResult {
     let said = succeeded(&run(directory.path(), &["generate", "一只猫"])?);
     assert!(said.starts_with("out.png: 64 × 64 pixels, seed "), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
-    assert_eq!(picture(&directory.path().join("out.png"))?.dimensions(), (64, 64));
+    assert_eq!(image(&directory.path().join("out.png"))?.dimensions(), (64, 64));
     assert_eq!(fs::read_dir(directory.path())?.count(), 1);
     Ok(())
 }
@@ -96,12 +96,12 @@ fn latents_are_those_of_diffusers() -> TestResult {
         println!("{name}: {error:e}");
         assert!(error <= TOLERANCE, "{name}: {error}");
 
-        let pictures = of_case("picture")?.dims().first().copied().unwrap_or(0);
-        for index in 0..pictures {
-            let file = if pictures == 1 { "out.png".to_owned() } else { format!("out-{}.png", index + 1) };
+        let images = of_case("picture")?.dims().first().copied().unwrap_or(0);
+        for index in 0..images {
+            let file = if images == 1 { "out.png".to_owned() } else { format!("out-{}.png", index + 1) };
             let expected = of_case("picture")?.get(index)?.permute((1, 2, 0))?.affine(255.0, 0.0)?;
             let expected = expected.flatten_all()?.to_vec1::<f32>()?;
-            let found = picture(&path(&file))?;
+            let found = image(&path(&file))?;
             assert_eq!(found.len(), expected.len(), "{name}");
             for (byte, expected) in found.iter().zip(&expected) {
                 assert!((f32::from(*byte) - expected).abs() < 0.6, "{name}: {byte} {expected}");
@@ -112,7 +112,7 @@ fn latents_are_those_of_diffusers() -> TestResult {
 }
 
 #[test]
-fn several_pictures_are_numbered_and_have_seeds_of_their_own() -> TestResult {
+fn several_images_are_numbered_and_have_seeds_of_their_own() -> TestResult {
     let directory = tempfile::tempdir()?;
     let path = |name: &str| directory.path().join(name);
     let said = generate(directory.path(), &["a cat", "-n", "3", "--seed", "7", "--output", "cat.png"])?;
@@ -123,7 +123,7 @@ fn several_pictures_are_numbered_and_have_seeds_of_their_own() -> TestResult {
     let said = generate(directory.path(), &["a cat", "--seed", "7", "--output", "alone.png"])?;
     assert_eq!(said, "alone.png: 64 × 64 pixels, seed 7\n");
     let difference = |a: &str, b: &str| -> TestResult<u8> {
-        let (a, b) = (picture(&path(a))?, picture(&path(b))?);
+        let (a, b) = (image(&path(a))?, image(&path(b))?);
         Ok(a.iter().zip(b.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0))
     };
     assert!(difference("cat-1.png", "alone.png")? == 0);
@@ -132,11 +132,11 @@ fn several_pictures_are_numbered_and_have_seeds_of_their_own() -> TestResult {
 }
 
 #[test]
-fn a_seed_repeats_a_picture_and_a_run_without_one_does_not() -> TestResult {
+fn a_seed_repeats_an_image_and_a_run_without_one_does_not() -> TestResult {
     let directory = tempfile::tempdir()?;
     let bytes = |arguments: &[&str]| -> TestResult<Vec<u8>> {
         generate(directory.path(), arguments)?;
-        Ok(picture(&directory.path().join("out.png"))?.into_raw())
+        Ok(image(&directory.path().join("out.png"))?.into_raw())
     };
     assert_eq!(bytes(&["a cat", "--seed", "3"])?, bytes(&["a cat", "--seed", "3"])?);
     assert_ne!(bytes(&["a cat", "--seed", "3"])?, bytes(&["a dog", "--seed", "3"])?);
@@ -171,7 +171,7 @@ fn saved_latents_can_be_started_from() -> TestResult {
         &[&["a cat", "-n", "2", "--save-latents", "first"], size.as_slice()].concat(),
     )?;
     assert_eq!(tensor(&path("first"), "latents")?.dims(), [2, 4, 8, 6]);
-    // The number and the size of the pictures are those of the latents.
+    // The number and the size of the images are those of the latents.
     let said = generate(directory.path(), &["a cat", "--initial-latents", "first", "--output", "b.png"])?;
     assert_eq!(said, "b-1.png: 48 × 64 pixels\nb-2.png: 48 × 64 pixels\n");
     Ok(())
@@ -218,11 +218,11 @@ fn every_scheduler_and_type_draws() -> TestResult {
 }
 
 #[test]
-fn the_way_of_drawing_changes_the_picture() -> TestResult {
+fn the_way_of_drawing_changes_the_image() -> TestResult {
     let directory = tempfile::tempdir()?;
     let bytes = |arguments: &[&str]| -> TestResult<Vec<u8>> {
         generate(directory.path(), &[&["a cat", "--seed", "3"], arguments].concat())?;
-        Ok(picture(&directory.path().join("out.png"))?.into_raw())
+        Ok(image(&directory.path().join("out.png"))?.into_raw())
     };
     assert_ne!(bytes(&[])?, bytes(&["--rng", "cuda"])?);
     let ddim = ["--scheduler", "ddim"];
@@ -249,7 +249,7 @@ fn weights_are_read_where_they_are_asked_for() -> TestResult {
     let directory = tempfile::tempdir()?;
     let bytes = |prompt: &str, arguments: &[&str]| -> TestResult<Vec<u8>> {
         generate(directory.path(), &[&[prompt, "--seed", "3"], arguments].concat())?;
-        Ok(picture(&directory.path().join("out.png"))?.into_raw())
+        Ok(image(&directory.path().join("out.png"))?.into_raw())
     };
     let weights = ["--prompt-weights"];
     assert_eq!(bytes("a red cat", &[])?, bytes("a red cat", &weights)?);
@@ -280,9 +280,9 @@ fn help_is_prose_with_examples() -> TestResult {
     Ok(())
 }
 
-/// A picture decides the size, and a mask what stays of it: the golden values are those of the library.
+/// An image decides the size, and a mask what stays of it: the golden values are those of the library.
 #[test]
-fn a_picture_to_begin_with() -> TestResult {
+fn an_image_to_begin_with() -> TestResult {
     let directory = tempfile::tempdir()?;
     let path = |name: &str| directory.path().join(name);
     let given = RgbImage::from_fn(41, 53, |x, y| image::Rgb([x as u8 * 6, y as u8 * 4, 128]));
@@ -308,7 +308,7 @@ fn a_picture_to_begin_with() -> TestResult {
 }
 
 #[test]
-fn several_pictures_in_one_and_the_way_there() -> TestResult {
+fn several_images_in_one_and_the_way_there() -> TestResult {
     let directory = tempfile::tempdir()?;
     let path = |name: &str| directory.path().join(name);
     let said = generate(
@@ -331,7 +331,7 @@ fn several_pictures_in_one_and_the_way_there() -> TestResult {
     let gif =
         image::codecs::gif::GifDecoder::new(std::io::BufReader::new(fs::File::open(path("steps.gif"))?))?;
     let frames = image::AnimationDecoder::into_frames(gif).collect_frames()?;
-    assert!(frames.len() > 4, "a frame for each call of the model, and the finished picture");
+    assert!(frames.len() > 4, "a frame for each call of the model, and the finished image");
     assert!(frames.iter().all(|frame| frame.buffer().dimensions() == (134, 134)));
     Ok(())
 }
@@ -357,11 +357,11 @@ fn a_png_tells_how_it_was_made_unless_that_is_not_wanted() -> TestResult {
 }
 
 #[test]
-fn a_picture_may_be_decoded_in_tiles() -> TestResult {
+fn an_image_may_be_decoded_in_tiles() -> TestResult {
     let directory = tempfile::tempdir()?;
     let draw = |more: &[&str]| -> TestResult<RgbImage> {
         generate(directory.path(), &[&["a cat", "--seed", "3"], more].concat())?;
-        picture(&directory.path().join("out.png"))
+        image(&directory.path().join("out.png"))
     };
     let (whole, tiled) = (draw(&[])?, draw(&["--vae-tiling=32"])?);
     assert_eq!(tiled.dimensions(), (64, 64));
@@ -456,7 +456,7 @@ fn interrupted(
 
 /// Wider than high and higher than wide, with a row for each of several prompts.
 #[test]
-fn sheets_of_pictures_that_are_not_square() -> TestResult {
+fn sheets_of_images_that_are_not_square() -> TestResult {
     let directory = tempfile::tempdir()?;
     let path = |name: &str| directory.path().join(name);
     for (width, height) in [(72u32, 48u32), (48, 72)] {
@@ -471,9 +471,9 @@ fn sheets_of_pictures_that_are_not_square() -> TestResult {
         // A line of text above each row has 20 pixels.
         let size = (3 * (width + 2) + 2, 2 * (height + 20 + 2) + 2);
         assert!(said.starts_with(&format!("sheet.png: {} × {} pixels, seed 3\n", size.0, size.1)), "{said}");
-        let sheet = picture(&path("sheet.png"))?;
+        let sheet = image(&path("sheet.png"))?;
         for index in 0..6 {
-            let one = picture(&path(&format!("one-{}.png", index + 1)))?;
+            let one = image(&path(&format!("one-{}.png", index + 1)))?;
             let (left, top) = (2 + index % 3 * (width + 2), 22 + index / 3 * (height + 20 + 2));
             assert_eq!(
                 image::imageops::crop_imm(&sheet, left, top, width, height).to_image(),
@@ -597,7 +597,7 @@ fn options_of_other_programs_are_known() -> TestResult {
 }
 
 #[test]
-fn adapters_change_the_picture_and_are_named_in_it() -> TestResult {
+fn adapters_change_the_image_and_are_named_in_it() -> TestResult {
     let directory = tempfile::tempdir()?;
     let adapter = |name: &str| golden("adapters").join(name).display().to_string();
     let lora = format!("{}:0.5", adapter("alt_diffusion.kohya.safetensors"));
@@ -626,9 +626,9 @@ fn adapters_change_the_picture_and_are_named_in_it() -> TestResult {
     Ok(())
 }
 
-/// Two nets and their pictures, through the options; what web interfaces would tell about them is in the picture.
+/// Two nets and their images, through the options; what web interfaces would tell about them is in the image.
 #[test]
-fn pictures_are_followed() -> TestResult {
+fn images_are_followed() -> TestResult {
     let directory = tempfile::tempdir()?;
     let path = |name: &str| directory.path().join(name);
     for (name, size) in [("a.png", (72, 48)), ("b.png", (72, 48))] {
@@ -640,7 +640,7 @@ fn pictures_are_followed() -> TestResult {
         let model = golden_model(MODEL)?;
         let all = ["generate", "a cat", "--model", &model, "--steps", "2", "--seed", "1"];
         succeeded(&run(directory.path(), &[&all, arguments].concat())?);
-        Ok(picture(&path("out.png"))?.into_raw())
+        Ok(image(&path("out.png"))?.into_raw())
     };
     let one = ["--controlnet", net.as_str(), "--control-image", "a.png"];
     let two = [&one[..], &["--controlnet", &net, "--control-image", "b.png"]].concat();
@@ -658,9 +658,9 @@ fn pictures_are_followed() -> TestResult {
     Ok(())
 }
 
-/// Pictures beside the text, with the encoder beside the adapter or elsewhere.
+/// Images beside the text, with the encoder beside the adapter or elsewhere.
 #[test]
-fn pictures_are_prompts() -> TestResult {
+fn images_are_prompts() -> TestResult {
     let directory = tempfile::tempdir()?;
     let path = |name: &str| directory.path().join(name);
     for (name, shade) in [("a.png", 40), ("b.png", 200)] {
@@ -670,7 +670,7 @@ fn pictures_are_prompts() -> TestResult {
     fs::copy(golden("ip_adapter/plus.safetensors"), path("alone.safetensors"))?;
     let draw = |arguments: &[&str]| -> TestResult<Vec<u8>> {
         generate(directory.path(), &[&["a cat", "--seed", "1"], arguments].concat())?;
-        Ok(picture(&path("out.png"))?.into_raw())
+        Ok(image(&path("out.png"))?.into_raw())
     };
     let adapter = golden_model("ip_adapter/plus.safetensors")?;
     let one = ["--ip-adapter", adapter.as_str(), "--ip-image", "a.png"];
@@ -726,7 +726,7 @@ fn nets_and_adapters_come_from_the_hub() -> TestResult {
         command.args(["generate", "a cat", "--model", &model, "--steps", "2", "--seed", "1"]);
         command.args(["--width", "64", "--height", "64"]).args(arguments);
         succeeded(&command.output()?);
-        Ok(picture(&path("out.png"))?.into_raw())
+        Ok(image(&path("out.png"))?.into_raw())
     };
     for (on_hub, here) in [
         ("someone/adapters", "plus"),

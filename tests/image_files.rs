@@ -38,7 +38,7 @@ fn directories_are_searched_for_images_of_every_ending() -> TestResult {
     let place = tempfile::tempdir()?;
     let output = place.path().join("o.safetensors").display().to_string();
     let said = succeeded(&run(directory.path(), &["embed", "--image", ".", "--output", &output])?);
-    let expected = "7 pictures; left out: 1 .jxl, 1 .txt (convert such images to PNG or JPEG)\n";
+    let expected = "7 images; left out: 1 .jxl, 1 .txt (convert such images to PNG or JPEG)\n";
     assert!(said.ends_with(expected), "{said}");
 
     // One that is named itself is not passed over.
@@ -182,7 +182,7 @@ fn lists_are_read_whatever_wrote_them() -> TestResult {
         root,
         &["eval", "zero-shot", ".", "--classes", "classes.txt", "--template", "{}", "--json"],
     )?);
-    assert_eq!(serde_json::from_str::<Value>(&said)?[0]["pictures"], 2);
+    assert_eq!(serde_json::from_str::<Value>(&said)?[0]["images"], 2);
 
     // The true error of a list that ends in the middle, and not that it changed.
     fs::write(root.join("images.jsonl"), "{\"image\": \"white.png\"}\n{\"image\": 3}\n")?;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const TEXTS: [&str; 5] = ["一只猫", "a red apple", "消防车", "<b>a cat</b>", "两只狗"];
-const PICTURES: [&str; 3] = ["red.png", "green.png", "stripes.png"];
+const IMAGES: [&str; 3] = ["red.png", "green.png", "stripes.png"];
 
 fn draw(name: &str) -> DynamicImage {
     DynamicImage::ImageRgb8(RgbImage::from_fn(300, 40, |x, y| match name {
@@ -24,16 +24,16 @@ fn draw(name: &str) -> DynamicImage {
     }))
 }
 
-/// A directory with pictures, and `index.safetensors` of them and of the texts, by the model that is named or the built-in one.
+/// A directory with images, and `index.safetensors` of them and of the texts, by the model that is named or the built-in one.
 fn index(model: &[&str]) -> TestResult<TempDir> {
     let directory = TempDir::new()?;
-    for name in PICTURES {
+    for name in IMAGES {
         draw(name).save(directory.path().join(name))?;
     }
     let texts = TEXTS.iter().flat_map(|text| ["--text", text]);
-    let pictures = PICTURES.iter().flat_map(|name| ["--image", name]);
+    let images = IMAGES.iter().flat_map(|name| ["--image", name]);
     let arguments = ["embed", "--output", "index.safetensors"].into_iter();
-    let arguments: Vec<&str> = arguments.chain(model.iter().copied()).chain(texts).chain(pictures).collect();
+    let arguments: Vec<&str> = arguments.chain(model.iter().copied()).chain(texts).chain(images).collect();
     succeeded(&run(directory.path(), &arguments)?);
     Ok(directory)
 }
@@ -70,23 +70,23 @@ fn ranks_are_those_of_the_librarys_cosines() -> TestResult {
     let search = |arguments: &[&str]| search(root, &[arguments, &["--model", EMOJI]].concat());
     let embedder = emoji()?;
     let texts = embedder.embed_texts(&TEXTS)?;
-    let pictures = embedder.embed_images(&PICTURES.map(draw))?;
+    let images = embedder.embed_images(&IMAGES.map(draw))?;
     let text = embedder.embed_texts(&["一只小猫"])?;
     for (among, kind, names, vectors) in
-        [("texts", "text", &TEXTS[..], &texts), ("images", "image", &PICTURES[..], &pictures)]
+        [("texts", "text", &TEXTS[..], &texts), ("images", "image", &IMAGES[..], &images)]
     {
         let arguments = ["index.safetensors", "一只小猫", "--json", "--among", among];
         check(&succeeded(&search(&arguments)?), kind, names, &cosines(&text, vectors)?)?;
         let arguments = ["index.safetensors", "--image", "green.png", "--json", "--among", among];
-        check(&succeeded(&search(&arguments)?), kind, names, &cosines(&pictures.narrow(0, 1, 1)?, vectors)?)?;
+        check(&succeeded(&search(&arguments)?), kind, names, &cosines(&images.narrow(0, 1, 1)?, vectors)?)?;
     }
 
-    // Among both, and in a table: the picture itself is the best of all.
+    // Among both, and in a table: the image itself is the best of all.
     let table = succeeded(&search(&["index.safetensors", "--image", "stripes.png", "--top", "3"])?);
     assert_eq!(table.lines().count(), 3);
     assert_eq!(table.lines().next(), Some("1   1.0000  image  stripes.png"));
     let all = succeeded(&search(&["index.safetensors", "一只猫"])?);
-    assert_eq!(all.lines().count(), TEXTS.len() + PICTURES.len());
+    assert_eq!(all.lines().count(), TEXTS.len() + IMAGES.len());
     assert_eq!(all.lines().next(), Some("1   1.0000  text   一只猫"));
     Ok(())
 }
@@ -101,7 +101,7 @@ fn the_page_holds_all_that_it_shows() -> TestResult {
     assert!(
         page.contains("a &lt;cat&gt;") && page.contains("&lt;b&gt;a cat&lt;/b&gt;") && !page.contains("<b>")
     );
-    assert_eq!(page.matches("<li>").count(), TEXTS.len() + PICTURES.len());
+    assert_eq!(page.matches("<li>").count(), TEXTS.len() + IMAGES.len());
     assert_eq!(page.matches("src=").count(), 2);
     assert_eq!(page.matches("src=\"data:image/jpeg;base64,").count(), 2);
     assert_eq!(page.matches("cannot be shown: green.png: ").count(), 1);
@@ -160,7 +160,7 @@ fn what_cannot_be_searched_is_one_clear_line() -> TestResult {
         ),
         (&["empty.safetensors", "x"], "expected a .safetensors file made by altdiffusion embed"),
         (&["other.safetensors", "x"], "no tensor text_embeds"),
-        (&["texts.safetensors", "x", "--among", "images"], "there are no pictures in this file"),
+        (&["texts.safetensors", "x", "--among", "images"], "there are no images in this file"),
         (&["texts.safetensors", "--image", "cut.safetensors"], "cut.safetensors: not an image"),
         (&["texts.safetensors", "x", "--html", "no/where.html"], "--html no/where.html: cannot be written"),
     ];

@@ -14,8 +14,8 @@ use serde_json::Value;
 /// The numbers go through decimal JSON and back.
 const TOLERANCE: f64 = 1e-5;
 
-/// Three pictures that differ, by their names.
-fn pictures(directory: &Path) -> TestResult<Vec<(String, DynamicImage)>> {
+/// Three images that differ, by their names.
+fn images(directory: &Path) -> TestResult<Vec<(String, DynamicImage)>> {
     let draw = |background: [u8; 3], disc: [u8; 3]| {
         RgbImage::from_fn(80, 64, |x, y| {
             let (dx, dy) = (f64::from(x) - 40., f64::from(y) - 32.);
@@ -27,9 +27,9 @@ fn pictures(directory: &Path) -> TestResult<Vec<(String, DynamicImage)>> {
         ("green.png", draw([255; 3], [20, 160, 40])),
         ("night.png", draw([10, 10, 40], [240; 3])),
     ];
-    let save = |(name, picture): (&str, RgbImage)| {
-        picture.save(directory.join(name))?;
-        Ok((name.to_owned(), picture.into()))
+    let save = |(name, image): (&str, RgbImage)| {
+        image.save(directory.join(name))?;
+        Ok((name.to_owned(), image.into()))
     };
     drawn.into_iter().map(save).collect()
 }
@@ -41,21 +41,21 @@ fn close(found: &Value, expected: f32) -> bool {
 #[test]
 fn similarities_are_those_of_the_library() -> TestResult {
     let directory = tempfile::tempdir()?;
-    let pictures = pictures(directory.path())?;
+    let images = images(directory.path())?;
     let texts = ["一个红苹果", "a green apple", "月亮"];
     let mut arguments = vec!["similarity", "--model", EMOJI, "--json"];
-    arguments.extend(pictures.iter().flat_map(|(name, _)| ["--image", name]));
+    arguments.extend(images.iter().flat_map(|(name, _)| ["--image", name]));
     arguments.extend(texts.iter().flat_map(|text| ["--text", text]));
     let found: Value = serde_json::from_str(&succeeded(&run(directory.path(), &arguments)?))?;
 
     let embedder = emoji()?;
-    let images: Vec<DynamicImage> = pictures.iter().map(|(_, picture)| picture.clone()).collect();
-    let (images, vectors) = (embedder.embed_images(&images)?, embedder.embed_texts(&texts)?);
-    let logits = embedder.similarity(&images, &vectors)?;
+    let opened: Vec<DynamicImage> = images.iter().map(|(_, image)| image.clone()).collect();
+    let (image_embeds, text_embeds) = (embedder.embed_images(&opened)?, embedder.embed_texts(&texts)?);
+    let logits = embedder.similarity(&image_embeds, &text_embeds)?;
     let probabilities = candle_nn::ops::softmax(&logits, D::Minus1)?.to_vec2::<f32>()?;
-    let cosines = normalize(&images)?.matmul(&normalize(&vectors)?.t()?)?.to_vec2::<f32>()?;
+    let cosines = normalize(&image_embeds)?.matmul(&normalize(&text_embeds)?.t()?)?.to_vec2::<f32>()?;
     assert_eq!(found.as_array().map(Vec::len), Some(3));
-    for (i, (name, _)) in pictures.iter().enumerate() {
+    for (i, (name, _)) in images.iter().enumerate() {
         assert_eq!(found[i]["image"], name.as_str());
         for (j, text) in texts.iter().enumerate() {
             let row = &found[i]["texts"][j];
@@ -68,9 +68,9 @@ fn similarities_are_those_of_the_library() -> TestResult {
 }
 
 #[test]
-fn the_table_has_a_row_for_each_picture() -> TestResult {
+fn the_table_has_a_row_for_each_image() -> TestResult {
     let directory = tempfile::tempdir()?;
-    pictures(directory.path())?;
+    images(directory.path())?;
     let arguments =
         ["similarity", "--image", "red.png", "--image", "night.png", "--text", "苹果", "--text", "月亮"];
     let table = succeeded(&run(directory.path(), &arguments)?);
@@ -86,7 +86,7 @@ fn the_table_has_a_row_for_each_picture() -> TestResult {
 #[test]
 fn classes_are_the_means_of_their_templates() -> TestResult {
     let directory = tempfile::tempdir()?;
-    let pictures = pictures(directory.path())?;
+    let images = images(directory.path())?;
     let labels = ["苹果", "月亮", "汽车"];
     fs::write(directory.path().join("labels.txt"), labels.join("\n"))?;
     let templates = ["一张{}的图片", "{}"];
@@ -109,14 +109,14 @@ fn classes_are_the_means_of_their_templates() -> TestResult {
     let found: Value = serde_json::from_str(&succeeded(&run(directory.path(), &arguments)?))?;
 
     let embedder = emoji()?;
-    for (i, (name, picture)) in [&pictures[0], &pictures[2]].into_iter().enumerate() {
-        let image = embedder.embed_images(std::slice::from_ref(picture))?;
+    for (i, (name, image)) in [&images[0], &images[2]].into_iter().enumerate() {
+        let vector = embedder.embed_images(std::slice::from_ref(image))?;
         let class = |label: &str| -> TestResult<Tensor> {
             let texts = templates.map(|template| template.replace("{}", label));
             Ok(normalize(&embedder.embed_texts(&texts)?)?.sum_keepdim(0)?)
         };
         let classes = labels.iter().map(|label| class(label)).collect::<TestResult<Vec<_>>>()?;
-        let logits = embedder.similarity(&image, &Tensor::cat(&classes, 0)?)?;
+        let logits = embedder.similarity(&vector, &Tensor::cat(&classes, 0)?)?;
         let probabilities: Vec<f32> = candle_nn::ops::softmax(&logits, D::Minus1)?.squeeze(0)?.to_vec1()?;
         assert_eq!(found[i]["image"], name.as_str());
         let rows = found[i]["labels"].as_array().ok_or("labels")?;
@@ -134,33 +134,33 @@ fn classes_are_the_means_of_their_templates() -> TestResult {
 }
 
 #[test]
-fn a_picture_that_cannot_be_read_is_left_out_and_counted() -> TestResult {
+fn an_image_that_cannot_be_read_is_left_out_and_counted() -> TestResult {
     let directory = tempfile::tempdir()?;
-    pictures(directory.path())?;
-    fs::write(directory.path().join("broken.png"), b"no picture")?;
+    images(directory.path())?;
+    fs::write(directory.path().join("broken.png"), b"no image")?;
     let labels = ["--label", "苹果", "--label", "月亮"];
     let output = run(directory.path(), &[&["classify", "broken.png", "red.png"], &labels[..]].concat())?;
     let errors = String::from_utf8(output.stderr)?;
     assert!(output.status.success(), "{errors}");
     assert_eq!(errors.lines().count(), 2, "{errors}");
     assert!(errors.starts_with("skipped: broken.png: "), "{errors}");
-    assert!(errors.ends_with("1 of 2 pictures skipped\n"), "{errors}");
+    assert!(errors.ends_with("1 of 2 images skipped\n"), "{errors}");
     assert!(String::from_utf8(output.stdout)?.contains("red.png"));
 
     let output = run(directory.path(), &[&["classify", "broken.png"], &labels[..]].concat())?;
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8(output.stderr)?;
-    assert!(errors.ends_with("error: none of the pictures could be read\n"), "{errors}");
+    assert!(errors.ends_with("error: none of the images could be read\n"), "{errors}");
     Ok(())
 }
 
 #[test]
 fn what_cannot_be_compared_is_one_line() -> TestResult {
     let directory = tempfile::tempdir()?;
-    pictures(directory.path())?;
+    images(directory.path())?;
     for (arguments, parts) in [
         (&["similarity", "--image", "no.png", "--text", "a"][..], ["no.png", ""]),
-        (&["classify", "red.png", "--label", "a", "--template", "a picture"], ["--template", "{}"]),
+        (&["classify", "red.png", "--label", "a", "--template", "an image"], ["--template", "{}"]),
         (&["classify", "red.png", "--labels", "no.txt"], ["--labels no.txt", ""]),
     ] {
         let output = run(directory.path(), arguments)?;

@@ -82,7 +82,7 @@ fn two_processes_end_as_one_with_twice_the_batches() -> TestResult {
     }
     assert_eq!(losses(&first, 3), losses(&other, 3));
     assert_eq!(losses(&first, 3).len(), 1, "{first}");
-    // Rank 0 has read the pictures; the other found what it had made of them.
+    // Rank 0 has read the images; the other found what it had made of them.
     assert!(first.contains("broken.png") && !other.contains("broken.png"), "{first}{other}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `altdiffusion classify`: which of some labels a picture shows, without training for them.
+//! `altdiffusion classify`: which of some labels an image shows, without training for them.
 
 use std::path::PathBuf;
 
@@ -15,14 +15,14 @@ use crate::output::{complain, print_json};
 use crate::table::{percent, print_table, table};
 use crate::text_lines::read_names;
 
-/// Tell which of some labels pictures show.
+/// Tell which of some labels images show.
 ///
 /// Zero-shot classification, as the CLIP paper describes it: each label is put into every template, and what those texts
 /// have in common stands for the label. Labels and templates may be in any language that the model knows.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Classify {
-    /// The pictures. One that cannot be read is reported and left out.
+    /// The images. One that cannot be read is reported and left out.
     #[arg(value_name = "FILE", required = true)]
     images: Vec<PathBuf>,
 
@@ -43,7 +43,7 @@ pub struct Classify {
     #[arg(long = "template", value_name = "TEXT", default_value = LABEL_PLACE)]
     templates: Vec<String>,
 
-    /// The labels to show for each picture, the likeliest first.
+    /// The labels to show for each image, the likeliest first.
     #[arg(long, value_name = "N", default_value = "5", value_parser = option_values::count, allow_negative_numbers = true)]
     top: usize,
 
@@ -64,7 +64,7 @@ Example:
       --template 一张{}的照片 --template 一张模糊的{}照片";
 
 #[derive(Serialize)]
-struct Picture {
+struct Image {
     image: String,
     labels: Vec<Label>,
 }
@@ -90,7 +90,7 @@ impl Classify {
         let embedder = self.reading.apply(self.model.embedder()?);
         let classes = embedder.embed_labels(&labels, &self.templates)?;
 
-        let (mut pictures, mut skipped) = (Vec::new(), 0);
+        let (mut images, mut skipped) = (Vec::new(), 0);
         let mut stream = embedder.image_stream(self.images.clone().into_iter());
         for (path, vector) in stream.by_ref() {
             match vector {
@@ -99,7 +99,7 @@ impl Classify {
                     let logits = embedder.similarity(&vector, &classes)?;
                     let probabilities = candle_nn::ops::softmax(&logits, D::Minus1)?.squeeze(0)?.to_vec1()?;
                     let labels = likeliest(&labels, &probabilities, self.top);
-                    pictures.push(Picture { image: path.display().to_string(), labels });
+                    images.push(Image { image: path.display().to_string(), labels });
                 }
                 Err(error) => {
                     skipped += 1;
@@ -107,29 +107,29 @@ impl Classify {
                 }
             }
         }
-        self.report(&pictures)?;
+        self.report(&images)?;
         if skipped > 0 {
-            complain(format!("{skipped} of {} pictures skipped", self.images.len()));
+            complain(format!("{skipped} of {} images skipped", self.images.len()));
         }
         self.reading.warn_of_transparency(stream.transparent());
-        if pictures.is_empty() {
-            bail!("none of the pictures could be read");
+        if images.is_empty() {
+            bail!("none of the images could be read");
         }
         Ok(())
     }
 
-    fn report(&self, pictures: &[Picture]) -> Result<()> {
+    fn report(&self, images: &[Image]) -> Result<()> {
         if self.json {
-            print_json(pictures)?;
+            print_json(images)?;
             return Ok(());
         }
-        let rows = pictures.iter().flat_map(|picture| {
-            picture.labels.iter().enumerate().map(|(rank, label)| {
-                let image = if rank == 0 { picture.image.clone() } else { String::new() };
-                vec![image, label.label.clone(), percent(label.probability)]
+        let rows = images.iter().flat_map(|image| {
+            image.labels.iter().enumerate().map(|(rank, label)| {
+                let shown = if rank == 0 { image.image.clone() } else { String::new() };
+                vec![shown, label.label.clone(), percent(label.probability)]
             })
         });
-        if !pictures.is_empty() {
+        if !images.is_empty() {
             let header = ["image", "label", "probability"].map(str::to_owned).to_vec();
             print_table(&table(header, rows.collect(), 2))?;
         }

@@ -78,7 +78,7 @@ pub struct Convert {
 
     /// Do not measure what the UNet loses by being written in blocks.
     ///
-    /// It is measured by the outputs of both UNets for the same random input of a picture of 128×128 pixels, which takes
+    /// It is measured by the outputs of both UNets for the same random input of an image of 128×128 pixels, which takes
     /// some seconds, and as much memory as the UNet of SOURCE.
     #[arg(long)]
     skip_loss: bool,

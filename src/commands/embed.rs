@@ -1,4 +1,4 @@
-//! `altdiffusion embed`: texts and pictures to vectors that can be compared.
+//! `altdiffusion embed`: texts and images to vectors that can be compared.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,9 +9,9 @@ use clap::Args;
 use image::DynamicImage;
 
 use crate::embedding::format::{About, Format};
+use crate::embedding::images::Images;
 use crate::embedding::list::List;
 use crate::embedding::partial::{Partial, Settings};
-use crate::embedding::pictures::Pictures;
 use crate::embedding::texts::Texts;
 use crate::embedding::{Survey, digest_of_numbers, unit_vector};
 use crate::image_args::ImageArgs;
@@ -23,13 +23,13 @@ use crate::progress::{Progress, announce};
 /// Texts embedded at a time, and after which the work can go on with the same bits.
 const TEXT_BATCH: usize = 1024;
 
-/// Turn texts and pictures into vectors of one space, in which what belongs together is near.
+/// Turn texts and images into vectors of one space, in which what belongs together is near.
 ///
 /// The model is AltCLIP, CLIP, Chinese-CLIP, Taiyi-CLIP, or the one inside this program. Vectors have length 1, so that
 /// the product of two is their cosine; see --raw.
 ///
-/// There may be millions of texts and pictures. What is done lies in a folder OUTPUT.partial; stopped and started again
-/// in the same way, the program goes on from there. A picture that cannot be read is reported and left out.
+/// There may be millions of texts and images. What is done lies in a folder OUTPUT.partial; stopped and started again
+/// in the same way, the program goes on from there. An image that cannot be read is reported and left out.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Embed {
@@ -50,29 +50,29 @@ pub struct Embed {
     #[arg(long, value_name = "NAME", requires = "texts")]
     text_column: Option<String>,
 
-    /// A picture, a pattern such as 'photos/*.jpg', or a directory with pictures. May be given more than once.
+    /// An image, a pattern such as 'photos/*.jpg', or a directory with images. May be given more than once.
     ///
     /// PNG, JPEG, WebP, GIF, BMP, TIFF, ICO, PNM, QOI and TGA. Directories are looked through with all those inside, by the
     /// order of names; what is left out there is counted by its ending.
     #[arg(long = "image", value_name = "PATH")]
     image: Vec<String>,
 
-    /// A file of pictures: a path on each line; - for standard input.
+    /// A file of images: a path on each line; - for standard input.
     ///
     /// Of a .jsonl, .csv, .tsv or .parquet file, the paths are the strings of one column. A column of a .parquet file may also have the
-    /// pictures themselves: the bytes of their files, or groups of `bytes` and `path`, as in the data sets of the Hugging
+    /// images themselves: the bytes of their files, or groups of `bytes` and `path`, as in the data sets of the Hugging
     /// Face hub.
     #[arg(long, value_name = "FILE")]
     images: Option<PathBuf>,
 
-    /// The column that the pictures are in, of a .jsonl, .csv, .tsv or .parquet file. [default: image]
+    /// The column that the images are in, of a .jsonl, .csv, .tsv or .parquet file. [default: image]
     #[arg(long, value_name = "NAME", requires = "images")]
     image_column: Option<String>,
 
     /// Where to write the vectors: a name that ends in .safetensors, .npy or .parquet. A file that is there is replaced.
     ///
     /// .safetensors has `text_embeds` and `image_embeds` of shape (items, width), f32, and `texts` and `images`, u8, with
-    /// the items in their order, a JSON string on each line. .npy has one array, of either texts or pictures. .parquet
+    /// the items in their order, a JSON string on each line. .npy has one array, of either texts or images. .parquet
     /// has the columns text, image and embedding.
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
@@ -99,12 +99,12 @@ impl Embed {
         // What can be wrong with the files comes out before the work begins.
         check_writable("--output", &self.output)?;
         let format = Format::of("--output", &self.output)?;
-        let (texts, pictures) = self.inputs()?;
+        let (texts, images) = self.inputs()?;
         let text_survey = Survey::of(texts.iter()?)?;
-        let picture_survey = Survey::of(pictures.names()?.map(path_bytes))?;
+        let image_survey = Survey::of(images.names()?.map(path_bytes))?;
         ensure!(
-            format != Format::Npy || text_survey.count == 0 || picture_survey.count == 0,
-            "--output {}: an .npy file has one array, expected either texts or pictures; .safetensors takes both",
+            format != Format::Npy || text_survey.count == 0 || image_survey.count == 0,
+            "--output {}: an .npy file has one array, expected either texts or images; .safetensors takes both",
             self.output.display()
         );
 
@@ -117,7 +117,7 @@ impl Embed {
             raw: self.raw,
             background: embedder.background(),
             texts_digest: text_survey.digest,
-            images_digest: picture_survey.digest,
+            images_digest: image_survey.digest,
         };
         let about = About {
             model: settings.model.clone(),
@@ -127,17 +127,17 @@ impl Embed {
         let mut partial = Partial::open(&self.output, settings)?;
         let work = Work { embedder: &embedder, raw: self.raw };
         work.texts(&texts, text_survey.count, &mut partial)?;
-        let transparent = work.pictures(&pictures, picture_survey.count, &mut partial)?;
+        let transparent = work.images(&images, image_survey.count, &mut partial)?;
 
-        let (done_texts, done_pictures) = (partial.texts.counts(), partial.images.counts());
-        if done_texts.rows + done_pictures.rows == 0 {
+        let (done_texts, done_images) = (partial.texts.counts(), partial.images.counts());
+        if done_texts.rows + done_images.rows == 0 {
             partial.discard();
             bail!(
                 "{}: not written, for {}",
                 self.output.display(),
-                match done_pictures.done {
-                    1 => "the picture cannot be read".to_owned(),
-                    count => format!("none of the {count} pictures can be read"),
+                match done_images.done {
+                    1 => "the image cannot be read".to_owned(),
+                    count => format!("none of the {count} images can be read"),
                 }
             );
         }
@@ -145,18 +145,18 @@ impl Embed {
         partial.finish(&self.output, |partial, path| {
             format.write(path, width, &partial.texts, &partial.images, &about)
         })?;
-        let skipped = done_pictures.done - done_pictures.rows;
-        let embedded = [count(done_texts.rows, "text"), count(done_pictures.rows, "picture")];
+        let skipped = done_images.done - done_images.rows;
+        let embedded = [count(done_texts.rows, "text"), count(done_images.rows, "image")];
         let embedded = embedded.into_iter().flatten().collect::<Vec<_>>().join(", ");
-        let skipped = count(skipped, "picture").map(|pictures| format!("; {pictures} skipped"));
-        let left_out = pictures.left_out().map(|files| format!("; left out: {files}"));
+        let skipped = count(skipped, "image").map(|images| format!("; {images} skipped"));
+        let left_out = images.left_out().map(|files| format!("; left out: {files}"));
         let line =
             [format!("{}: {embedded}", self.output.display())].into_iter().chain(skipped).chain(left_out);
         self.reading.warn_of_transparency(transparent);
         print_line(line.collect::<String>())
     }
 
-    fn inputs(&self) -> Result<(Texts, Pictures)> {
+    fn inputs(&self) -> Result<(Texts, Images)> {
         let is_stdin = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
         ensure!(
             !(is_stdin(&self.texts) && is_stdin(&self.images)),
@@ -168,7 +168,7 @@ impl Embed {
         };
         let texts = list("--texts", &self.texts, &self.text_column, "text")?;
         let images = list("--images", &self.images, &self.image_column, "image")?;
-        Ok((Texts { arguments: self.text.clone(), list: texts }, Pictures::new(self.image.clone(), images)))
+        Ok((Texts { arguments: self.text.clone(), list: texts }, Images::new(self.image.clone(), images)))
     }
 
     fn load(&self) -> Result<Embedder> {
@@ -197,12 +197,12 @@ fn count(count: usize, what: &str) -> Option<String> {
 /// Weights, tokenizer, type and device in short: what comes of a text and, where the model can read any, of an image.
 fn digest_of_model(embedder: &Embedder) -> Result<String> {
     let text = embedder.embed_texts(&["一只猫 and a red apple"])?;
-    let picture =
+    let image =
         image::RgbImage::from_fn(64, 48, |x, y| image::Rgb([4 * x as u8, 5 * y as u8, (x * y) as u8]));
     let mut numbers: Vec<f32> = text.flatten_all()?.to_vec1()?;
     if embedder.image_processor().is_ok() {
-        let image = embedder.embed_images(&[DynamicImage::ImageRgb8(picture)])?;
-        numbers.extend(image.flatten_all()?.to_vec1::<f32>()?);
+        let embedded = embedder.embed_images(&[DynamicImage::ImageRgb8(image)])?;
+        numbers.extend(embedded.flatten_all()?.to_vec1::<f32>()?);
     }
     Ok(digest_of_numbers(&numbers))
 }
@@ -238,28 +238,28 @@ impl Work<'_> {
         partial.save()
     }
 
-    /// Embeds the pictures that are not done yet, of `total`. Those that cannot be read are reported and skipped.
+    /// Embeds the images that are not done yet, of `total`. Those that cannot be read are reported and skipped.
     /// Tells how many were transparent and had no background.
-    fn pictures(&self, pictures: &Pictures, total: usize, partial: &mut Partial) -> Result<usize> {
+    fn images(&self, images: &Images, total: usize, partial: &mut Partial) -> Result<usize> {
         let done = partial.images.counts().done;
         if done == total {
             return Ok(0);
         }
-        let progress = Progress::items("Pictures", done, total);
+        let progress = Progress::items("Images", done, total);
         // The stream takes no errors: the list ends with one, which is told when what came before it is done.
         let failure = Arc::new(Mutex::new(None));
         let keep = Arc::clone(&failure);
-        let pictures = pictures.iter()?.skip(done).map_while(move |picture| {
-            picture.map_err(|error| *keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(error)).ok()
+        let images = images.iter()?.skip(done).map_while(move |image| {
+            image.map_err(|error| *keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(error)).ok()
         });
-        let mut stream = self.embedder.image_stream(pictures);
+        let mut stream = self.embedder.image_stream(images);
         for (path, vector) in stream.by_ref() {
             match named(&path, vector) {
                 Ok((name, vector)) => {
                     let vector = self.finished(vector).with_context(|| name.to_owned())?;
                     partial.images.push(name, &vector)?;
                 }
-                Err(error) if is_of_the_picture(&error) => {
+                Err(error) if is_of_the_image(&error) => {
                     progress.note(&format!("skipped: {error}"));
                     partial.images.skip();
                 }
@@ -275,7 +275,7 @@ impl Work<'_> {
         if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);
         }
-        ensure!(partial.images.counts().done == total, "the lists of pictures changed while they were read");
+        ensure!(partial.images.counts().done == total, "the lists of images changed while they were read");
         Ok(stream.transparent())
     }
 
@@ -291,7 +291,7 @@ impl Work<'_> {
     }
 }
 
-/// A picture's name as it is stored, and its vector.
+/// An image's name as it is stored, and its vector.
 fn named(
     path: &Path,
     vector: altclip_encoder::Result<Vec<f32>>,
@@ -300,8 +300,8 @@ fn named(
     Ok((path.to_str().ok_or_else(not_utf8)?, vector?))
 }
 
-/// Whether it is the picture that is bad, and not the model or the device.
-fn is_of_the_picture(error: &altclip_encoder::Error) -> bool {
+/// Whether it is the image that is bad, and not the model or the device.
+fn is_of_the_image(error: &altclip_encoder::Error) -> bool {
     use altclip_encoder::Error;
     matches!(error, Error::Io { .. } | Error::Format { .. })
 }

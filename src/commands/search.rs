@@ -1,4 +1,4 @@
-//! `altdiffusion search`: which of many texts and pictures are nearest to a text or a picture.
+//! `altdiffusion search`: which of many texts and images are nearest to a text or an image.
 
 use std::path::{Path, PathBuf};
 
@@ -17,10 +17,10 @@ use crate::output_files::check_writable;
 use crate::progress::{announce, warn};
 use crate::result_page;
 
-/// Search what `altdiffusion embed` has made vectors of, by a text or a picture.
+/// Search what `altdiffusion embed` has made vectors of, by a text or an image.
 ///
 /// The model must be the one that the vectors were made with. Scores are cosines, 1 at most. Those of texts with texts,
-/// of pictures with pictures, and of the one with the other are of different magnitudes; --among parts them.
+/// of images with images, and of the one with the other are of different magnitudes; --among parts them.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Search {
@@ -32,7 +32,7 @@ pub struct Search {
     #[arg(value_name = "TEXT", required_unless_present = "image", conflicts_with = "image")]
     text: Option<String>,
 
-    /// A picture to look for, in place of a text.
+    /// An image to look for, in place of a text.
     #[arg(long, value_name = "PATH")]
     image: Option<PathBuf>,
 
@@ -48,7 +48,7 @@ pub struct Search {
     #[arg(long)]
     json: bool,
 
-    /// Write a web page as well, with the pictures that were found in small. It needs no other file.
+    /// Write a web page as well, with the images that were found in small. It needs no other file.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 
@@ -93,8 +93,8 @@ impl Search {
         if tables.len(kinds) == 0 {
             let what = match self.among {
                 Among::Texts => "texts",
-                Among::Images => "pictures",
-                Among::Both => "texts or pictures",
+                Among::Images => "images",
+                Among::Both => "texts or images",
             };
             bail!("{}: there are no {what} in this file", self.index.display());
         }
@@ -118,8 +118,8 @@ impl Search {
 
     /// The vector of what is looked for.
     fn query(&self, tables: &Tables<'_>) -> Result<Vec<f32>> {
-        // A picture that is none should not cost loading a model.
-        let picture = self.image.as_deref().map(|path| self.reading.open("--image", path)).transpose()?;
+        // An image that is none should not cost loading a model.
+        let image = self.image.as_deref().map(|path| self.reading.open("--image", path)).transpose()?;
         let device = self.model.device()?;
         let source = self.model.source()?;
         if !self.model.is_shipped() {
@@ -132,13 +132,13 @@ impl Search {
             embedder = embedder.with_background(background);
         }
         let embedder = self.reading.apply(embedder);
-        let vectors = match picture {
-            Some(picture) => {
-                let pictures = [picture];
+        let vectors = match image {
+            Some(image) => {
+                let images = [image];
                 if background.is_none() {
-                    self.reading.warn_of_transparency(self.reading.transparent(&pictures, &embedder));
+                    self.reading.warn_of_transparency(self.reading.transparent(&images, &embedder));
                 }
-                embedder.embed_images(&pictures)?
+                embedder.embed_images(&images)?
             }
             None => embedder.embed_texts(self.text.as_slice())?,
         };

@@ -1,4 +1,4 @@
-//! `altdiffusion similarity`: how well texts go with pictures.
+//! `altdiffusion similarity`: how well texts go with images.
 
 use std::path::PathBuf;
 
@@ -14,14 +14,14 @@ use crate::output::print_json;
 use crate::progress::Progress;
 use crate::table::{percent, print_table, table};
 
-/// Tell how well texts go with pictures.
+/// Tell how well texts go with images.
 ///
-/// For each picture, the probability that each text is the one that goes with it, as CLIP means it: the texts compete with
+/// For each image, the probability that each text is the one that goes with it, as CLIP means it: the texts compete with
 /// one another, so give at least two of them. They may be in any language that the model knows.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Similarity {
-    /// A picture. Give the option again for each further one.
+    /// An image. Give the option again for each further one.
     #[arg(long = "image", value_name = "FILE", required = true)]
     images: Vec<PathBuf>,
 
@@ -44,14 +44,14 @@ const EXAMPLES: &str = "\
 Example:
   altdiffusion similarity --model BAAI/AltCLIP --image cats.jpg --text 一张猫的照片 --text 一张狗的照片";
 
-/// A picture and all texts.
+/// An image and all texts.
 #[derive(Serialize)]
-struct Picture<'a> {
+struct Image<'a> {
     image: String,
     texts: Vec<Text<'a>>,
 }
 
-/// A text beside a picture.
+/// A text beside an image.
 #[derive(Serialize)]
 struct Text<'a> {
     text: &'a str,
@@ -63,36 +63,36 @@ struct Text<'a> {
 
 impl Similarity {
     pub fn run(self) -> Result<()> {
-        // Files that are no pictures come out before the model is loaded.
-        let pictures =
+        // Files that are no images come out before the model is loaded.
+        let opened =
             self.images.iter().map(|path| self.reading.open("--image", path)).collect::<Result<Vec<_>>>()?;
         let embedder = self.reading.apply(self.model.embedder()?);
         let progress = Progress::start("Comparing");
-        let images = normalize(&embedder.embed_images(&pictures)?)?;
+        let images = normalize(&embedder.embed_images(&opened)?)?;
         let texts = normalize(&embedder.embed_texts(&self.texts)?)?;
         let logits = embedder.similarity(&images, &texts)?;
         drop(progress);
-        self.reading.warn_of_transparency(self.reading.transparent(&pictures, &embedder));
+        self.reading.warn_of_transparency(self.reading.transparent(&opened, &embedder));
         let rows = self.rows(&images.matmul(&texts.t()?)?, &logits)?;
         if self.json {
             print_json(&rows)?;
             return Ok(());
         }
         let header = ["image".to_owned()].into_iter().chain(self.texts.iter().cloned()).collect();
-        let line = |picture: Picture| {
-            let shares = picture.texts.iter().map(|text| percent(text.probability));
-            [picture.image.clone()].into_iter().chain(shares).collect()
+        let line = |image: Image| {
+            let shares = image.texts.iter().map(|text| percent(text.probability));
+            [image.image.clone()].into_iter().chain(shares).collect()
         };
         print_table(&table(header, rows.into_iter().map(line).collect(), 1))?;
         Ok(())
     }
 
-    /// `cosines` and `logits` are (pictures, texts).
-    fn rows(&self, cosines: &Tensor, logits: &Tensor) -> Result<Vec<Picture<'_>>> {
+    /// `cosines` and `logits` are (images, texts).
+    fn rows(&self, cosines: &Tensor, logits: &Tensor) -> Result<Vec<Image<'_>>> {
         let probabilities = candle_nn::ops::softmax(logits, D::Minus1)?.to_vec2::<f32>()?;
         let (cosines, logits) = (cosines.to_vec2::<f32>()?, logits.to_vec2::<f32>()?);
         let numbers = cosines.into_iter().zip(logits).zip(probabilities);
-        let pictures = self.images.iter().zip(numbers).map(|(path, ((cosines, logits), probabilities))| {
+        let images = self.images.iter().zip(numbers).map(|(path, ((cosines, logits), probabilities))| {
             let numbers = cosines.into_iter().zip(logits).zip(probabilities);
             let texts = self.texts.iter().zip(numbers).map(|(text, ((cosine, logit), probability))| Text {
                 text,
@@ -100,8 +100,8 @@ impl Similarity {
                 logit,
                 cosine,
             });
-            Picture { image: path.display().to_string(), texts: texts.collect() }
+            Image { image: path.display().to_string(), texts: texts.collect() }
         });
-        Ok(pictures.collect())
+        Ok(images.collect())
     }
 }

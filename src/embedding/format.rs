@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use altclip_encoder::picture::Background;
+use altclip_encoder::images::Background;
 use anyhow::{Context, Result, bail};
 use parquet::column::writer::ColumnWriterImpl;
 use parquet::data_type::{ByteArray, ByteArrayType, FloatType};
@@ -35,7 +35,7 @@ pub enum Format {
 pub struct About {
     pub model: String,
     pub normalized: bool,
-    /// What transparent pictures were laid on. Files of earlier releases do not tell.
+    /// What transparent images were laid on. Files of earlier releases do not tell.
     #[serde(default)]
     pub background: Option<Background>,
 }
@@ -61,7 +61,7 @@ impl Format {
         }
     }
 
-    /// Writes the vectors of texts and pictures, of `width` numbers each.
+    /// Writes the vectors of texts and images, of `width` numbers each.
     ///
     /// # Errors
     /// If a file cannot be read or written.

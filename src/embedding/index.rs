@@ -25,7 +25,7 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hit {
     pub kind: Kind,
-    /// The text, or the picture's path.
+    /// The text, or the image's path.
     pub item: String,
     /// The cosine with what was looked for.
     pub score: f32,
@@ -80,7 +80,7 @@ impl Index {
     }
 }
 
-/// The vectors and items of texts and of pictures.
+/// The vectors and items of texts and of images.
 pub struct Tables<'a> {
     name: String,
     pub about: Option<About>,
@@ -100,7 +100,7 @@ impl Tables<'_> {
     }
 
     /// The `top` items of these kinds that have the greatest cosines with `query`, the greatest first. Of equals, texts
-    /// come before pictures, and then whichever comes first in the file. What has no cosine is not found.
+    /// come before images, and then whichever comes first in the file. What has no cosine is not found.
     ///
     /// # Errors
     /// If the query is of another width, or an item is damaged.
@@ -119,7 +119,7 @@ impl Tables<'_> {
                 best.extend(found.into_iter().map(|scored| (kind, scored)));
             }
         }
-        // Stable, so that texts stay before pictures.
+        // Stable, so that texts stay before images.
         best.sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score));
         best.truncate(top);
         let hit =

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use altclip_encoder::embedder::PictureFile;
+use altclip_encoder::embedder::ImageSource;
 use altclip_training::pairs::no_string;
 use altclip_training::pairs::parquet_column::{self, ColumnError, no_column};
 use altclip_training::text_file::{self, Kind, Line};
@@ -71,26 +71,26 @@ impl List {
         self.read(|| self.open_strings())
     }
 
-    /// The pictures in turn: strings are their paths, and a Parquet file may hold the pictures themselves. After an error
+    /// The images in turn: strings are their paths, and a Parquet file may hold the images themselves. After an error
     /// there are no more.
     ///
     /// # Errors
     /// If the file cannot be opened, or has no such column.
-    pub fn pictures(&self) -> Result<Items<PictureFile>> {
+    pub fn images(&self) -> Result<Items<ImageSource>> {
         self.read(|| match self.kind {
-            Kind::Parquet => Ok(of_column(parquet_column::pictures(File::open(&self.path)?, &self.column)?)),
+            Kind::Parquet => Ok(of_column(parquet_column::images(File::open(&self.path)?, &self.column)?)),
             _ => Ok(Box::new(paths(self.open_strings()?).map(|path| Ok(path?.into())))),
         })
     }
 
-    /// What each of the [`pictures`](Self::pictures) is called, from no more of the file than that needs.
+    /// What each of the [`images`](Self::images) is called, from no more of the file than that needs.
     ///
     /// # Errors
-    /// As for the pictures.
-    pub fn picture_names(&self) -> Result<Items<PathBuf>> {
+    /// As for the images.
+    pub fn image_names(&self) -> Result<Items<PathBuf>> {
         self.read(|| match self.kind {
             Kind::Parquet => {
-                Ok(of_column(parquet_column::picture_names(File::open(&self.path)?, &self.column)?))
+                Ok(of_column(parquet_column::image_names(File::open(&self.path)?, &self.column)?))
             }
             _ => Ok(Box::new(paths(self.open_strings()?))),
         })

@@ -1,10 +1,10 @@
-//! Many texts and pictures to vectors in a file: where they come from, how far the work is, and what is written.
+//! Many texts and images to vectors in a file: where they come from, how far the work is, and what is written.
 
 pub mod format;
+pub mod images;
 pub mod index;
 pub mod list;
 pub mod partial;
-pub mod pictures;
 pub mod texts;
 
 use anyhow::Result;

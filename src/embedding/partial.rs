@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use altclip_encoder::picture::Background;
+use altclip_encoder::images::Background;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -25,12 +25,12 @@ const ASSEMBLED: &str = "assembled";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     pub model: String,
-    /// Digest of the vectors of a text and a picture: other weights or another device give other bits.
+    /// Digest of the vectors of a text and an image: other weights or another device give other bits.
     pub model_digest: String,
     pub dtype: String,
     pub width: usize,
     pub raw: bool,
-    /// What transparent pictures are laid on.
+    /// What transparent images are laid on.
     #[serde(default)]
     pub background: Background,
     pub texts_digest: String,
@@ -46,14 +46,14 @@ impl Settings {
             (self.raw != other.raw, "the other choice of --raw"),
             (self.background != other.background, "another --background"),
             (self.texts_digest != other.texts_digest, "other texts"),
-            (self.images_digest != other.images_digest, "other pictures"),
+            (self.images_digest != other.images_digest, "other images"),
         ];
         let found = differences.into_iter().find_map(|(differs, what)| differs.then_some(what));
         found.or_else(|| (self != other).then_some("other weights, or on another device"))
     }
 }
 
-/// How much of the texts or of the pictures is done.
+/// How much of the texts or of the images is done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Items that were looked at.

@@ -1,4 +1,4 @@
-//! Pictures to follow, adapters and learned words that do not fit.
+//! Images to follow, adapters and learned words that do not fit.
 
 use crate::common::{TestResult, golden, golden_model};
 use crate::place::Place;
@@ -6,7 +6,7 @@ use std::fs;
 
 /// Where the model is missing as well, what is said first is what was looked at first.
 #[test]
-fn pictures_that_cannot_be_followed() -> TestResult {
+fn images_that_cannot_be_followed() -> TestResult {
     let place = Place::new()?;
     let inputs = tempfile::tempdir()?;
     let file = |name: &str| inputs.path().join(name).display().to_string();
@@ -53,7 +53,10 @@ fn pictures_that_cannot_be_followed() -> TestResult {
         (
             &["--controlnet", &net, "--control-image", &large, "--width", "512", "--height", "512"]
                 as &[&str],
-            ["control image: is 500 × 300, the picture 512 × 512", "resize it, or give width and height"],
+            [
+                "control image: is 500 × 300, the generated image 512 × 512",
+                "resize it, or give width and height",
+            ],
         ),
         (
             &["--controlnet", &net, "--control-image", &large],
@@ -92,7 +95,7 @@ fn pictures_that_cannot_be_followed() -> TestResult {
 }
 
 #[test]
-fn pictures_that_cannot_be_prompts() -> TestResult {
+fn images_that_cannot_be_prompts() -> TestResult {
     let place = Place::new()?;
     let inputs = tempfile::tempdir()?;
     let file = |name: &str| inputs.path().join(name).display().to_string();

@@ -191,7 +191,7 @@ fn a_missing_or_wrongly_shaped_tensor_is_named() -> TestResult {
 
 #[test]
 fn weights_that_are_no_numbers() -> TestResult {
-    for (file, name, part) in [(UNET, "conv_in.bias", "step 1"), (VAE, "decoder.conv_in.bias", "picture")] {
+    for (file, name, part) in [(UNET, "conv_in.bias", "step 1"), (VAE, "decoder.conv_in.bias", "image")] {
         let poison = |model: &ModelCopy| {
             model.change_tensors(file, |tensors| {
                 let nan = tensors.get(name).map(|tensor| tensor * f64::NAN).transpose()?;

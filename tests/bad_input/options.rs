@@ -72,7 +72,7 @@ fn latents_that_cannot_be_started_from() -> TestResult {
         ("latents", zeros(&[1, 4, 8, 8])?.to_dtype(DType::F16)?, ["noise", "f16"]),
         ("latent", zeros(&[1, 4, 8, 8])?, ["noise", "`latents`"]),
         ("latents", zeros(&[1, 3, 8, 8])?, ["latents", "[1, 3, 8, 8]"]),
-        ("latents", zeros(&[0, 4, 8, 8])?, ["pictures", "0"]),
+        ("latents", zeros(&[0, 4, 8, 8])?, ["images", "0"]),
     ] {
         safetensors::save(&[(name, tensor)].into(), &file)?;
         place.generate_refused(&model, &options, 1, &parts)?;
@@ -81,14 +81,14 @@ fn latents_that_cannot_be_started_from() -> TestResult {
     let sized = [options.as_slice(), &["--width", "72"]].concat();
     place.generate_refused(&model, &sized, 1, &["latents", "[1, 4, 8, 8]", "72"])?;
     let counted = [options.as_slice(), &["--num-images", "2"]].concat();
-    place.generate_refused(&model, &counted, 1, &["latents", "[1, 4, 8, 8]", "2 pictures"])?;
+    place.generate_refused(&model, &counted, 1, &["latents", "[1, 4, 8, 8]", "2 images"])?;
     fs::write(&file, "no tensors")?;
     place.generate_refused(&model, &options, 1, &["noise", "safetensors"])
 }
 
 /// The model is missing as well: what is said first is what was looked at first.
 #[test]
-fn pictures_that_cannot_be_started_from() -> TestResult {
+fn images_that_cannot_be_started_from() -> TestResult {
     let place = Place::new()?;
     let model = golden_model("alt_diffusion")?;
     let inputs = tempfile::tempdir()?;
@@ -159,7 +159,7 @@ fn devices_are_not_replaced() -> TestResult {
 }
 
 #[test]
-fn an_old_picture_survives_a_failure() -> TestResult {
+fn an_old_image_survives_a_failure() -> TestResult {
     let place = Place::new()?;
     let old = place.path().join("out.png");
     fs::write(&old, "old")?;

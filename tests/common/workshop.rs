@@ -104,12 +104,12 @@ impl Workshop {
         Ok(fs::write(folder.join("preprocessor_config.json"), processor)?)
     }
 
-    /// `run.toml`: three steps of contrastive learning of the folder `model` on pictures.
+    /// `run.toml`: three steps of contrastive learning of the folder `model` on images.
     pub fn write_contrastive(&self) -> TestResult {
         self.write_altclip()?;
-        write_pictures(self.0.path())?;
+        write_images(self.0.path())?;
         let config = format!(
-            "seed = 1\nsave_every = 60\nmodel = \"model\"\ndata = \"pictures.csv\"\npicture = \"file\"\ncaptions = \
+            "seed = 1\nsave_every = 60\nmodel = \"model\"\ndata = \"images.csv\"\nimage = \"file\"\ncaptions = \
              [\"en\", \"zh\"]\n\n[stage]\nbatch_size = 4\nchunk_size = 3\nmax_tokens = 32\n\n{}",
             optimizer("stage.optimizer", 3)
         );
@@ -129,23 +129,23 @@ pub fn optimizer(table: &str, steps: usize) -> String {
     )
 }
 
-/// Four pictures with captions, one that is none, and one without a caption.
-pub fn write_pictures(folder: &Path) -> TestResult {
+/// Four images with captions, one that is none, and one without a caption.
+pub fn write_images(folder: &Path) -> TestResult {
     let mut lines = String::from("file,en,zh\n");
     for i in 0..4u8 {
         RgbImage::from_fn(40, 30, |x, y| Rgb([x as u8 * 6, y as u8 * 8, i * 60]))
             .save(folder.join(format!("{i}.png")))?;
-        lines.push_str(&format!("{i}.png,picture {i},图片{i}\n"));
+        lines.push_str(&format!("{i}.png,image {i},图片{i}\n"));
     }
     fs::write(folder.join("broken.png"), b"\x89PNG\r\n\x1a\n and then nothing")?;
-    lines.push_str("broken.png,a broken picture,坏图片\n0.png,,图片\n");
-    Ok(fs::write(folder.join("pictures.csv"), lines)?)
+    lines.push_str("broken.png,a broken image,坏图片\n0.png,,图片\n");
+    Ok(fs::write(folder.join("images.csv"), lines)?)
 }
 
-/// `run.toml` in a folder with pictures: the tiny AltDiffusion, re-aligned in three stages of two steps, each of so many
+/// `run.toml` in a folder with images: the tiny AltDiffusion, re-aligned in three stages of two steps, each of so many
 /// batches.
 pub fn write_realignment(folder: &Path, accumulate: usize) -> TestResult {
-    write_pictures(folder)?;
+    write_images(folder)?;
     let stage = |name: &str, train: &str, resolution: usize, more: &str| {
         format!(
             "[[stages]]\nname = \"{name}\"\ntrain = \"{train}\"\nresolution = {resolution}\nbatch_size = 2\n{more}\n\
@@ -154,7 +154,7 @@ pub fn write_realignment(folder: &Path, accumulate: usize) -> TestResult {
         )
     };
     let config = format!(
-        "seed = 1\nsave_every = 0\nmodel = {:?}\ndata = \"pictures.csv\"\npicture = \"file\"\ncaptions = [\"en\", \"zh\"]\n\
+        "seed = 1\nsave_every = 0\nmodel = {:?}\ndata = \"images.csv\"\nimage = \"file\"\ncaptions = [\"en\", \"zh\"]\n\
          {}{}{}",
         golden_model("alt_diffusion")?,
         stage("first", "cross_attention_keys_and_values", 32, "noise = { min_snr_gamma = 5.0 }"),

@@ -1,30 +1,30 @@
-//! Embeds the lines of a file and some pictures, and saves the vectors: what `scripts/compare-encoders.py` compares with
+//! Embeds the lines of a file and some images, and saves the vectors: what `scripts/compare-encoders.py` compares with
 //! the reference implementation.
 //!
 //! ```sh
 //! cargo run --release -p altclip-encoder --example embed -- models/emoji vectors.safetensors texts.txt cat.png
 //! ```
 //!
-//! The file has `text_embeds` (texts, dim), `image_embeds` (pictures, dim), neither normalised, and `logits_per_image`
-//! (pictures, texts).
+//! The file has `text_embeds` (texts, dim), `image_embeds` (images, dim), neither normalised, and `logits_per_image`
+//! (images, texts).
 
 use std::collections::HashMap;
 use std::time::Instant;
 
 use altclip_encoder::embedder::Embedder;
-use altclip_encoder::picture::{self, DecodeOptions};
+use altclip_encoder::images::{self, DecodeOptions};
 use candle_core::{DType, Device};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, output, texts, pictures @ ..] = arguments.as_slice() else {
-        return Err("expected a model, the file to write, a file of texts, and pictures".into());
+    let [model, output, texts, images @ ..] = arguments.as_slice() else {
+        return Err("expected a model, the file to write, a file of texts, and images".into());
     };
     let texts = std::fs::read_to_string(texts)?;
     let texts: Vec<&str> = texts.lines().collect();
-    let pictures = pictures
+    let images = images
         .iter()
-        .map(|path| picture::open(path, DecodeOptions::default()))
+        .map(|path| images::open(path, DecodeOptions::default()))
         .collect::<Result<Vec<_>, _>>()?;
 
     let start = Instant::now();
@@ -34,8 +34,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let text_embeds = embedder.embed_texts(&texts)?;
     println!("{} texts in {:.1?}", texts.len(), start.elapsed());
     let start = Instant::now();
-    let image_embeds = embedder.embed_images(&pictures)?;
-    println!("{} pictures in {:.1?}", pictures.len(), start.elapsed());
+    let image_embeds = embedder.embed_images(&images)?;
+    println!("{} images in {:.1?}", images.len(), start.elapsed());
 
     let logits_per_image = embedder.similarity(&image_embeds, &text_embeds)?;
     let tensors = [

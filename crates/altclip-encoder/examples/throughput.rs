@@ -1,4 +1,4 @@
-//! Embeds texts and pictures on request and says how long it took: what `scripts/compare-throughput.py` times beside the
+//! Embeds texts and images on request and says how long it took: what `scripts/compare-throughput.py` times beside the
 //! reference implementation.
 //!
 //! ```sh
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         answer(start)?;
         if count == 0 {
-            return Err("expected at least one text or picture".into());
+            return Err("expected at least one text or image".into());
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The dual encoder: texts and pictures to vectors of one space.
+//! The dual encoder: texts and images to vectors of one space.
 //!
 //! AltCLIP: Altering the Language Encoder in CLIP for Extended Language Capabilities,
 //! <https://arxiv.org/abs/2211.06679>; `AltCLIPModel` of transformers.
@@ -25,7 +25,7 @@ pub struct AltClipConfig {
     pub text_config: AltClipTextConfig,
     /// The image tower. Its own `projection_dim` gives way to the one below.
     pub vision_config: VisionConfig,
-    /// Width of the joint space of pictures and texts.
+    /// Width of the joint space of images and texts.
     #[serde(default = "default_projection_dim")]
     pub projection_dim: usize,
 }
@@ -185,7 +185,7 @@ impl AltClip {
 
     /// `logits_per_image`: cosine × exp(logit_scale), (images, texts), f32.
     ///
-    /// Its softmax along the texts is each text's probability of going with the picture; its transpose is
+    /// Its softmax along the texts is each text's probability of going with the image; its transpose is
     /// `logits_per_text`.
     ///
     /// * `image_embeds` (images, projection_dim) and `text_embeds` (texts, projection_dim), normalised or not

@@ -10,7 +10,7 @@ use crate::layer_shape::LayerShape;
 /// Which rows see which.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum AttentionMask<'a> {
-    /// All see all: patches of a picture.
+    /// All see all: patches of an image.
     None,
     /// Each sees itself and what precedes it, with a bias of each key, (batch, tokens): tokens of a text.
     Causal(&'a Tensor),

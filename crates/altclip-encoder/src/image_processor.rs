@@ -1,7 +1,7 @@
 //! Prepares images as the image tower reads them, normalised pixels, as `preprocessor_config.json` asks.
 //!
 //! `CLIPImageProcessor` of transformers over Pillow: resize the short side, crop the centre, rescale, normalise. The
-//! pixels are the reference's, byte for byte; [`crate::picture`] reads picture files.
+//! pixels are the reference's, byte for byte; [`crate::images`] reads image files.
 
 mod config;
 mod resample;
@@ -14,9 +14,9 @@ use rayon::prelude::*;
 
 pub use config::{CropTo, ImageProcessorConfig, Resampling, ResizeTo};
 
-use crate::picture::{Background, flatten};
+use crate::images::{Background, flatten};
 
-/// Longest side of a picture before resizing: above all pictures, below where the coefficients of the filters, which
+/// Longest side of an image before resizing: above all images, below where the coefficients of the filters, which
 /// are several for each pixel of a side, exhaust memory.
 const MAX_SOURCE_SIDE: u32 = 1 << 20;
 /// Longest side after resizing and before cropping. Only the part that is kept is computed.
@@ -24,21 +24,21 @@ const MAX_RESIZED_SIDE: u32 = 1 << 28;
 /// Most pixels after cropping, and of the rows between the two passes of resizing.
 const MAX_PIXELS: u64 = 1 << 28;
 
-/// Resizes a picture as Pillow's `Image.resize` does, value for value.
+/// Resizes an image as Pillow's `Image.resize` does, value for value.
 ///
 /// # Errors
-/// If a side of the picture or of the result is 0 or beyond reason.
+/// If a side of the image or of the result is 0 or beyond reason.
 pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Resampling) -> Result<RgbImage> {
     let (from_width, from_height) = image.dimensions();
     let sides = [from_width, from_height, width, height];
     let rows = u64::from(from_height.max(height)) * u64::from(from_width.max(width));
     if sides.contains(&0) || sides.into_iter().any(|side| side > MAX_SOURCE_SIDE) || rows > MAX_PIXELS {
-        bail!("a picture of {from_width}×{from_height} pixels cannot be resized to {width}×{height}")
+        bail!("an image of {from_width}×{from_height} pixels cannot be resized to {width}×{height}")
     }
     Ok(resample::resize(image, (width, height), filter, 0..width, 0..height))
 }
 
-/// Pictures to the image tower's input.
+/// Images to the image tower's input.
 #[derive(Debug, Clone)]
 pub struct ImageProcessor {
     config: ImageProcessorConfig,
@@ -64,25 +64,25 @@ impl ImageProcessor {
         self.config.background
     }
 
-    /// One picture to (3, height, width), f32, on the CPU. A transparent one is laid on the background before it is
+    /// One image to (3, height, width), f32, on the CPU. A transparent one is laid on the background before it is
     /// resized.
     ///
     /// # Errors
-    /// If the picture is empty, or so long and thin that resizing its short side exceeds what is reasonable.
+    /// If the image is empty, or so long and thin that resizing its short side exceeds what is reasonable.
     pub fn preprocess(&self, image: &DynamicImage) -> Result<Tensor> {
         let pixels = self.resize_and_crop(image)?;
         let shape = (3, pixels.height() as usize, pixels.width() as usize);
         Tensor::from_vec(self.values(&pixels), shape, &Device::Cpu)
     }
 
-    /// Pictures to (pictures, 3, height, width), f32, on the CPU; several at a time, on rayon's threads.
+    /// Images to (images, 3, height, width), f32, on the CPU; several at a time, on rayon's threads.
     ///
     /// # Errors
-    /// As for [`preprocess`](Self::preprocess); if there is no picture; or if they differ in size, which they can where
+    /// As for [`preprocess`](Self::preprocess); if there is no image; or if they differ in size, which they can where
     /// the configuration does not crop.
     pub fn preprocess_batch(&self, images: &[DynamicImage]) -> Result<Tensor> {
         if images.is_empty() {
-            bail!("no pictures: expected at least one")
+            bail!("no images: expected at least one")
         }
         let pixels: Vec<Tensor> =
             images.par_iter().map(|image| self.preprocess(image)).collect::<Result<_>>()?;
@@ -90,7 +90,7 @@ impl ImageProcessor {
         if let Some((number, other)) = pixels.iter().enumerate().find(|(_, other)| other.dims() != expected) {
             let (expected, found) = (&expected[1..], &other.dims()[1..]);
             bail!(
-                "picture {number} of the batch is {found:?} (height, width), expected {expected:?} as the first"
+                "image {number} of the batch is {found:?} (height, width), expected {expected:?} as the first"
             )
         }
         Tensor::stack(&pixels, 0)
@@ -101,15 +101,15 @@ impl ImageProcessor {
         let config = &self.config;
         let (width, height) = image.dimensions();
         if width == 0 || height == 0 {
-            bail!("the picture is empty ({width}×{height} pixels)")
+            bail!("the image is empty ({width}×{height} pixels)")
         }
         let size = if config.do_resize { self.resized_dimensions(width, height)? } else { (width, height) };
         let crop = if config.do_center_crop { config.crop_size.dimensions() } else { size };
-        // Between the passes a picture is as wide as the result and as high as the source.
+        // Between the passes an image is as wide as the result and as high as the source.
         let most_rows = crop.1.max(height);
         if u64::from(crop.0) * u64::from(most_rows) > MAX_PIXELS {
             bail!(
-                "the picture is too large: {}×{most_rows} pixels to compute, expected at most {MAX_PIXELS} in all",
+                "the image is too large: {}×{most_rows} pixels to compute, expected at most {MAX_PIXELS} in all",
                 crop.0
             )
         }
@@ -143,7 +143,7 @@ impl ImageProcessor {
         };
         match resized.filter(|_| long <= MAX_SOURCE_SIDE) {
             Some(resized) => Ok(resized),
-            None => bail!("the picture is too long and thin to be resized ({width}×{height} pixels)"),
+            None => bail!("the image is too long and thin to be resized ({width}×{height} pixels)"),
         }
     }
 
@@ -165,7 +165,7 @@ impl ImageProcessor {
     }
 }
 
-/// What a crop to `want` pixels keeps of `have`, and where in the result it begins: where the picture is smaller, black
+/// What a crop to `want` pixels keeps of `have`, and where in the result it begins: where the image is smaller, black
 /// fills the rest. Half of an odd difference is rounded down when cutting and up when filling (`center_crop` of
 /// transformers).
 fn centre(have: u32, want: u32) -> (Range<u32>, u32) {

@@ -1,4 +1,4 @@
-//! Texts and pictures to vectors of one space: AltCLIP, and the models that are built like it.
+//! Texts and images to vectors of one space: AltCLIP, and the models that are built like it.
 //!
 //! An [`Embedder`](embedder::Embedder) is all that most programs need. It loads a model from a directory or from the
 //! Hugging Face hub, of whichever [family](dual_encoder) it is: AltCLIP, CLIP, Chinese-CLIP, Taiyi-CLIP, or the small
@@ -16,10 +16,10 @@
 //! let alike = embedder.similarity(&texts, &texts)?.to_vec2::<f32>()?;
 //! assert!(alike[0][1] > alike[0][2], "the cats are more alike than a cat and a fire engine");
 //!
-//! // A picture would come from picture::open("cat.png", DecodeOptions::default())?.
-//! let picture = image::DynamicImage::new_rgb8(100, 80);
-//! let pictures = embedder.embed_images(&[picture])?; // (1, 128)
-//! let probabilities = candle_nn::ops::softmax(&embedder.similarity(&pictures, &texts)?, 1)?;
+//! // An image would come from images::open("cat.png", DecodeOptions::default())?.
+//! let image = image::DynamicImage::new_rgb8(100, 80);
+//! let images = embedder.embed_images(&[image])?; // (1, 128)
+//! let probabilities = candle_nn::ops::softmax(&embedder.similarity(&images, &texts)?, 1)?;
 //! assert_eq!(probabilities.dims(), [1, 3]);
 //! # Ok(())
 //! # }
@@ -38,7 +38,7 @@
 //! for (file, vector) in embedder.image_stream(files.into_iter()) {
 //!     match vector {
 //!         Ok(vector) => println!("{}: {} numbers", file.display(), vector.len()),
-//!         Err(error) => eprintln!("left out: {error}"), // a picture that cannot be read does not end the stream
+//!         Err(error) => eprintln!("left out: {error}"), // an image that cannot be read does not end the stream
 //!     }
 //! }
 //! # Ok(())
@@ -46,7 +46,7 @@
 //! ```
 //!
 //! Beneath it, every part can be used alone: where files come from ([`source`], [`checkpoint`]), texts to ids
-//! ([`tokenizer`]), pictures to pixels ([`picture`], [`image_processor`]), the models ([`dual_encoder`]) and their towers
+//! ([`tokenizer`]), images to pixels ([`images`], [`image_processor`]), the models ([`dual_encoder`]) and their towers
 //! ([`xlm_roberta`], [`bert`], [`clip_text`], [`vision`]), and the text encoder of the AltDiffusion models
 //! ([`text_encoder`]).
 
@@ -63,9 +63,9 @@ pub mod embedder;
 pub mod error;
 pub mod foreign;
 pub mod image_processor;
+pub mod images;
 mod layer_shape;
 mod padding;
-pub mod picture;
 pub mod source;
 pub mod text_encoder;
 pub mod tokenizer;

@@ -1,4 +1,4 @@
-//! CLIP's image tower: pictures to vectors of the joint space.
+//! CLIP's image tower: images to vectors of the joint space.
 //!
 //! Learning Transferable Visual Models From Natural Language Supervision, <https://arxiv.org/abs/2103.00020>;
 //! `CLIPVisionModelWithProjection` of transformers. Layer norms precede their blocks (pre-LN).
@@ -27,15 +27,15 @@ pub struct VisionConfig {
     pub hidden_size: usize,
     /// Width between the two linear layers of the feed-forward block.
     pub intermediate_size: usize,
-    /// Width of the joint space of pictures and texts.
+    /// Width of the joint space of images and texts.
     pub projection_dim: usize,
     /// Number of transformer layers.
     pub num_hidden_layers: usize,
     /// Attention heads of each layer; divides `hidden_size`.
     pub num_attention_heads: usize,
-    /// Colour channels of a picture.
+    /// Colour channels of an image.
     pub num_channels: usize,
-    /// Side of a picture in pixels.
+    /// Side of an image in pixels.
     pub image_size: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
@@ -126,7 +126,7 @@ impl VisionConfig {
     }
 }
 
-/// Pictures to vectors: the transformer and the projection into the joint space.
+/// Images to vectors: the transformer and the projection into the joint space.
 #[derive(Debug, Clone)]
 pub struct VisionTower {
     vision_model: VisionTransformer,
@@ -156,7 +156,7 @@ impl VisionTower {
     ///   [`ImageProcessor`](crate::image_processor::ImageProcessor)
     ///
     /// # Errors
-    /// If the pictures have another size.
+    /// If the images have another size.
     pub fn forward(&self, pixel_values: &Tensor) -> Result<Tensor> {
         self.visual_projection.forward(&self.vision_model.forward(pixel_values)?)
     }
@@ -259,10 +259,10 @@ impl VisionEmbeddings {
     fn forward(&self, pixel_values: &Tensor) -> Result<Tensor> {
         let (batch, channels, height, width) = pixel_values.dims4()?;
         if channels != self.channels {
-            bail!("the picture has {channels} channels, the image tower expects {}", self.channels)
+            bail!("the image has {channels} channels, the image tower expects {}", self.channels)
         }
         if (height, width) != (self.image_size, self.image_size) {
-            bail!("the picture is {width}×{height} pixels, the image tower expects {0}×{0}", self.image_size)
+            bail!("the image is {width}×{height} pixels, the image tower expects {0}×{0}", self.image_size)
         }
         let pixels =
             pixel_values.to_dtype(self.class_embedding.dtype())?.permute((0, 2, 3, 1))?.contiguous()?;

@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use altclip_encoder::altclip::normalize;
 use altclip_encoder::dual_encoder::Family;
-use altclip_encoder::embedder::{Embedder, PictureFile};
-use altclip_encoder::picture::{self, DecodeOptions};
+use altclip_encoder::embedder::{Embedder, ImageSource};
+use altclip_encoder::images::{self, DecodeOptions};
 use altclip_encoder::source::ModelSource;
 use altclip_encoder::tokenizer::sentencepiece::{ModelProto, PieceType, SentencePiece};
 use candle_core::{DType, Device, Tensor};
@@ -42,7 +42,7 @@ fn texts(count: usize) -> Vec<String> {
     (0..count).map(|i| ["一只猫", "a red apple ", "", "消防车的图片 "][i % 4].repeat(i * 7 % 5)).collect()
 }
 
-/// A picture unlike the others.
+/// An image unlike the others.
 fn drawing(number: u32, width: u32, height: u32) -> DynamicImage {
     let pixel =
         |x, y| Rgb([(x * 5 + number * 40) as u8, (y * 7 + number * 90) as u8, ((x ^ y) * 3 + number) as u8]);
@@ -130,10 +130,10 @@ fn a_vector_is_the_same_in_any_company() {
                 assert!(error <= SAME, "{} among {count}: {error:e}", 3 + index);
             }
         }
-        let pictures: Vec<DynamicImage> = (0..20).map(|i| drawing(i, 64, 64)).collect();
-        let all = embedder.embed_images(&pictures).unwrap();
+        let images: Vec<DynamicImage> = (0..20).map(|i| drawing(i, 64, 64)).collect();
+        let all = embedder.embed_images(&images).unwrap();
         for index in [0, 15, 16, 19] {
-            let alone = embedder.embed_images(&pictures[index..=index]).unwrap();
+            let alone = embedder.embed_images(&images[index..=index]).unwrap();
             assert!(relative_error(&row(&alone, 0), &row(&all, index)) <= SAME);
         }
     }
@@ -201,21 +201,21 @@ fn a_source_that_panics_does_not_look_like_one_that_ends() {
 }
 
 #[test]
-fn bad_pictures_stay_in_their_places() {
+fn bad_images_stay_in_their_places() {
     let embedder = emoji();
     let directory = tempfile::tempdir().unwrap();
-    let pictures: Vec<DynamicImage> = (0..40).map(|i| drawing(i, 50 + i, 70)).collect();
+    let images: Vec<DynamicImage> = (0..40).map(|i| drawing(i, 50 + i, 70)).collect();
     let path = |i: usize| directory.path().join(format!("{i:02}.png"));
-    for (i, picture) in pictures.iter().enumerate() {
-        picture.save(path(i)).unwrap();
+    for (i, image) in images.iter().enumerate() {
+        image.save(path(i)).unwrap();
     }
-    fs::write(path(5), b"no picture").unwrap();
+    fs::write(path(5), b"no image").unwrap();
     let whole = fs::read(path(17)).unwrap();
     fs::write(path(17), &whole[..whole.len() / 2]).unwrap();
     fs::write(path(18), b"").unwrap();
     fs::remove_file(path(39)).unwrap();
 
-    let list = embedder.embed_images(&pictures).unwrap().to_vec2::<f32>().unwrap();
+    let list = embedder.embed_images(&images).unwrap().to_vec2::<f32>().unwrap();
     let paths: Vec<PathBuf> = (0..40).map(path).collect();
     let results: Vec<_> = embedder.image_stream(paths.clone().into_iter()).collect();
     assert_eq!(results.len(), 40);
@@ -234,13 +234,13 @@ fn bad_pictures_stay_in_their_places() {
     let archive = directory.path().join("archive");
     fs::write(&archive, [b"before", &whole[..], b"after"].concat()).unwrap();
     let file: Arc<Path> = archive.into();
-    let part = |name: &str, start: u64, length: usize| PictureFile::Part {
+    let part = |name: &str, start: u64, length: usize| ImageSource::Part {
         name: name.into(),
         file: Arc::clone(&file),
         start,
         length: length as u64,
     };
-    let unreadable = PictureFile::Unreadable { name: "none".into(), problem: "it was lost".into() };
+    let unreadable = ImageSource::Unreadable { name: "none".into(), problem: "it was lost".into() };
     let parts = [part("good", 6, whole.len()), part("cut", 6, 100), part("far", 1 << 40, 9), unreadable];
     let results: Vec<_> = embedder.image_stream(parts.into_iter()).collect();
     assert_eq!(results[0].1.as_ref().unwrap(), &list[17]);
@@ -257,23 +257,23 @@ fn bad_pictures_stay_in_their_places() {
     let results: Vec<_> = embedder.image_stream(bytes.into_iter()).collect();
     assert_eq!(results[0].1.as_ref().unwrap(), &list[17]);
     assert!(results[1].1.as_ref().unwrap_err().to_string().starts_with("bad: "));
-    assert_eq!(PictureFile::from(Path::new("a.png")), PictureFile::Path("a.png".into()));
+    assert_eq!(ImageSource::from(Path::new("a.png")), ImageSource::Path("a.png".into()));
 }
 
 #[test]
 fn similarity_is_the_scaled_cosine() {
     let embedder = emoji();
-    let (pictures, texts) = (
+    let (images, texts) = (
         embedder.embed_images(&[drawing(0, 64, 64), drawing(1, 64, 64)]).unwrap(),
         embedder.embed_texts(&["一只猫", "a cat", "消防车"]).unwrap(),
     );
-    let logits = embedder.similarity(&pictures, &texts).unwrap();
+    let logits = embedder.similarity(&images, &texts).unwrap();
     assert_eq!(logits.dims(), [2, 3]);
     let cosine = |a: &Tensor, b: &Tensor| {
         let product = (normalize(a).unwrap() * normalize(b).unwrap()).unwrap();
         product.sum_all().unwrap().to_scalar::<f32>().unwrap()
     };
-    let expected = cosine(&row(&pictures, 1), &row(&texts, 2)) * embedder.model().logit_scale();
+    let expected = cosine(&row(&images, 1), &row(&texts, 2)) * embedder.model().logit_scale();
     assert!((logits.to_vec2::<f32>().unwrap()[1][2] - expected).abs() < 1e-4);
     // Chinese and English mean the same to it.
     assert!(cosine(&row(&texts, 0), &row(&texts, 1)) > cosine(&row(&texts, 0), &row(&texts, 2)));
@@ -311,7 +311,7 @@ fn the_published_check_value() {
         return;
     };
     let embedder = Embedder::from_pretrained(&model, DType::F32, &Device::Cpu).unwrap();
-    let image = embedder.embed_images(&[picture::open(image, DecodeOptions::default()).unwrap()]).unwrap();
+    let image = embedder.embed_images(&[images::open(image, DecodeOptions::default()).unwrap()]).unwrap();
     let texts = embedder.embed_texts(&["一张猫的照片", "一张狗的照片"]).unwrap();
     let logits = embedder.similarity(&image, &texts).unwrap();
     let found = candle_nn::ops::softmax(&logits, 1).unwrap().to_vec2::<f32>().unwrap();

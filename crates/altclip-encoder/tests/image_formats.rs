@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 
-use altclip_encoder::picture::{self, Background, DecodeOptions, IMAGE_ENDINGS, flatten, grey};
+use altclip_encoder::images::{self, Background, DecodeOptions, IMAGE_ENDINGS, flatten, grey};
 use candle_core::Tensor;
 use image::DynamicImage;
 
@@ -18,7 +18,7 @@ fn files() -> BTreeMap<String, Vec<u8>> {
 }
 
 fn decode(name: &str, bytes: &[u8]) -> altclip_encoder::Result<DynamicImage> {
-    picture::decode(name, bytes, DecodeOptions::default())
+    images::decode(name, bytes, DecodeOptions::default())
 }
 
 /// The largest difference from a golden (height, width, channels), in steps.
@@ -173,7 +173,7 @@ fn damaged_files_do_not_panic() {
         for at in (0..bytes.len()).step_by(bytes.len() / 40 + 1) {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0xFF;
-            let _ = picture::decode(&name, &damaged, options);
+            let _ = images::decode(&name, &damaged, options);
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Pictures to pixels, against transformers over Pillow and against closed forms.
+//! Images to pixels, against transformers over Pillow and against closed forms.
 
 mod common;
 
 use std::collections::HashMap;
 
 use altclip_encoder::image_processor::{CropTo, ImageProcessor, ImageProcessorConfig, Resampling, ResizeTo};
-use altclip_encoder::picture;
+use altclip_encoder::images;
 use candle_core::{DType, Tensor};
 use image::{DynamicImage, Rgb, RgbImage, Rgba, RgbaImage};
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ fn preprocess(config: ImageProcessorConfig, image: impl Into<DynamicImage>) -> V
     ImageProcessor::new(config).unwrap().preprocess(&image.into()).unwrap().to_vec3().unwrap()
 }
 
-/// A picture whose red says the column and whose green says the row.
+/// An image whose red says the column and whose green says the row.
 fn coordinates(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 7]))
 }
@@ -43,8 +43,8 @@ fn pixels_are_rescaled_and_normalised_by_channel() {
 #[test]
 fn a_plain_colour_stays_what_it_is_at_every_size() {
     for (width, height) in [(64, 64), (500, 300), (1, 9), (224, 1000)] {
-        let picture = RgbImage::from_pixel(width, height, Rgb([10, 200, 255]));
-        let pixels = preprocess(bytes_only(), picture);
+        let image = RgbImage::from_pixel(width, height, Rgb([10, 200, 255]));
+        let pixels = preprocess(bytes_only(), image);
         for (channel, value) in pixels.iter().zip([10., 200., 255.]) {
             assert_eq!((channel.len(), channel[0].len()), (224, 224));
             assert!(channel.iter().flatten().all(|&pixel| pixel == value));
@@ -104,7 +104,7 @@ fn both_spellings_of_the_sizes_are_read() {
 }
 
 #[test]
-fn configurations_and_pictures_that_cannot_be_are_refused() {
+fn configurations_and_images_that_cannot_be_are_refused() {
     let error = |config: ImageProcessorConfig| ImageProcessor::new(config).unwrap_err().to_string();
     let zero = ImageProcessorConfig { crop_size: CropTo::Number(0), ..bytes_only() };
     assert!(error(zero).contains("crop_size is 0"));
@@ -134,7 +134,8 @@ struct Cases {
 
 #[derive(Deserialize)]
 struct Case {
-    picture: String,
+    #[serde(rename = "picture")]
+    image: String,
     processor: String,
     /// Whether the golden values have the final values too.
     values: bool,
@@ -152,31 +153,31 @@ impl Goldens {
         Self { cases, tensors: common::tensors("image_processor/golden.safetensors") }
     }
 
-    /// What Pillow decodes a picture to, or for large ones, which are all of formats without loss, our own decoder.
-    fn decoded(&self, picture: &str) -> DynamicImage {
-        match self.tensors.get(&format!("{picture}.decoded")) {
+    /// What Pillow decodes an image to, or for large ones, which are all of formats without loss, our own decoder.
+    fn decoded(&self, image: &str) -> DynamicImage {
+        match self.tensors.get(&format!("{image}.decoded")) {
             Some(pixels) => {
                 let (height, width, _) = pixels.dims3().unwrap();
                 let bytes = pixels.flatten_all().unwrap().to_vec1().unwrap();
                 RgbImage::from_raw(width as u32, height as u32, bytes).unwrap().into()
             }
-            None => open(picture),
+            None => open(image),
         }
     }
 
     /// Largest difference, in 8-bit steps, between the reference's bytes and ours.
-    fn difference(&self, case: &Case, picture: &DynamicImage) -> f64 {
+    fn difference(&self, case: &Case, image: &DynamicImage) -> f64 {
         let config = self.cases.processors[&case.processor].clone();
         let config = ImageProcessorConfig { do_rescale: false, do_normalize: false, ..config };
-        let ours = ImageProcessor::new(config).unwrap().preprocess(picture).unwrap();
-        let golden = &self.tensors[&format!("{}.{}.bytes", case.picture, case.processor)];
+        let ours = ImageProcessor::new(config).unwrap().preprocess(image).unwrap();
+        let golden = &self.tensors[&format!("{}.{}.bytes", case.image, case.processor)];
         largest_difference(&ours, &golden.permute((2, 0, 1)).unwrap())
     }
 }
 
-fn open(picture: &str) -> DynamicImage {
-    let path = common::golden("image_processor/pictures").join(picture);
-    picture::open(path, picture::DecodeOptions::default()).unwrap()
+fn open(image: &str) -> DynamicImage {
+    let path = common::golden("image_processor/pictures").join(image);
+    images::open(path, images::DecodeOptions::default()).unwrap()
 }
 
 #[track_caller]
@@ -192,19 +193,19 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
 fn the_same_pixels_give_the_references_bytes() {
     let goldens = Goldens::load();
     for case in &goldens.cases.cases {
-        let difference = goldens.difference(case, &goldens.decoded(&case.picture));
-        // The one large picture with loss goes through our decoder.
-        let allowed = if case.picture == "large.jpg" { 3. } else { 0. };
-        assert!(difference <= allowed, "{} {}: {difference} steps", case.picture, case.processor);
+        let difference = goldens.difference(case, &goldens.decoded(&case.image));
+        // The one large image with loss goes through our decoder.
+        let allowed = if case.image == "large.jpg" { 3. } else { 0. };
+        assert!(difference <= allowed, "{} {}: {difference} steps", case.image, case.processor);
     }
 }
 
-/// From the file on, what the decoders leave comes in: nothing, but for JPEG and CMYK, see `tests/picture.rs`.
+/// From the file on, what the decoders leave comes in: nothing, but for JPEG and CMYK, see `tests/image.rs`.
 #[test]
 fn files_give_the_references_bytes_up_to_the_decoder() {
     let goldens = Goldens::load();
     for case in &goldens.cases.cases {
-        let name = &case.picture;
+        let name = &case.image;
         let allowed = if name.ends_with(".jpg") || name == "cmyk.tiff" { 3. } else { 0. };
         let difference = goldens.difference(case, &open(name));
         assert!(difference <= allowed, "{name} {}: {difference} steps", case.processor);
@@ -217,28 +218,23 @@ fn values_are_the_references() {
     let mut compared = 0;
     for case in goldens.cases.cases.iter().filter(|case| case.values) {
         let config = goldens.cases.processors[&case.processor].clone();
-        let values =
-            ImageProcessor::new(config).unwrap().preprocess(&goldens.decoded(&case.picture)).unwrap();
-        let golden = &goldens.tensors[&format!("{}.{}.pixel_values", case.picture, case.processor)];
+        let values = ImageProcessor::new(config).unwrap().preprocess(&goldens.decoded(&case.image)).unwrap();
+        let golden = &goldens.tensors[&format!("{}.{}.pixel_values", case.image, case.processor)];
         // The same operations in the same precision.
-        assert_eq!(largest_difference(&values, golden), 0., "{} {}", case.picture, case.processor);
+        assert_eq!(largest_difference(&values, golden), 0., "{} {}", case.image, case.processor);
         compared += 1;
     }
     assert!(compared >= 5);
 }
 
 #[test]
-fn a_batch_is_its_pictures() {
+fn a_batch_is_its_images() {
     let processor = ImageProcessor::new(ImageProcessorConfig::default()).unwrap();
-    let pictures =
-        [coordinates(30, 20), coordinates(300, 400), coordinates(224, 224)].map(DynamicImage::from);
-    let batch = processor.preprocess_batch(&pictures).unwrap();
+    let images = [coordinates(30, 20), coordinates(300, 400), coordinates(224, 224)].map(DynamicImage::from);
+    let batch = processor.preprocess_batch(&images).unwrap();
     assert_eq!(batch.dims(), [3, 3, 224, 224]);
-    for (index, picture) in pictures.iter().enumerate() {
-        assert_eq!(
-            largest_difference(&batch.get(index).unwrap(), &processor.preprocess(picture).unwrap()),
-            0.
-        );
+    for (index, image) in images.iter().enumerate() {
+        assert_eq!(largest_difference(&batch.get(index).unwrap(), &processor.preprocess(image).unwrap()), 0.);
     }
 }
 
@@ -246,19 +242,19 @@ fn a_batch_is_its_pictures() {
 fn batches_that_cannot_be_are_refused() {
     let config = ImageProcessorConfig { do_center_crop: false, ..bytes_only() };
     let processor = ImageProcessor::new(config).unwrap();
-    let error = |pictures: &[DynamicImage]| processor.preprocess_batch(pictures).unwrap_err().to_string();
-    assert!(error(&[]).contains("no pictures"));
+    let error = |images: &[DynamicImage]| processor.preprocess_batch(images).unwrap_err().to_string();
+    assert!(error(&[]).contains("no images"));
     let message = error(&[coordinates(20, 20).into(), coordinates(20, 40).into()]);
-    assert!(message.contains("picture 1 of the batch is [448, 224]"), "{message}");
+    assert!(message.contains("image 1 of the batch is [448, 224]"), "{message}");
     let message = error(&[coordinates(20, 20).into(), coordinates(0, 40).into()]);
     assert!(message.contains("empty"), "{message}");
 }
 
-/// The crop of a picture that would have 224 × 4 480 000 pixels, most of which are never made.
+/// The crop of an image that would have 224 × 4 480 000 pixels, most of which are never made.
 #[test]
-fn the_middle_of_a_long_thin_picture_is_computed_alone() {
-    let picture = RgbImage::from_fn(1, 20_000, |_, y| Rgb([(y % 251) as u8; 3]));
-    let red = preprocess(bytes_only(), picture).remove(0);
+fn the_middle_of_a_long_thin_image_is_computed_alone() {
+    let image = RgbImage::from_fn(1, 20_000, |_, y| Rgb([(y % 251) as u8; 3]));
+    let red = preprocess(bytes_only(), image).remove(0);
     assert_eq!((red.len(), red[0].len()), (224, 224));
     // They lie between the source's pixels 9 999 and 10 000, on a straight part of the ramp.
     for (y, row) in red.iter().enumerate() {
@@ -276,7 +272,7 @@ const FILTERS: [Resampling; 6] = [
     Resampling::Hamming,
 ];
 
-fn any_picture() -> impl Strategy<Value = RgbImage> {
+fn any_image() -> impl Strategy<Value = RgbImage> {
     (1u32..40, 1u32..40).prop_flat_map(|(width, height)| {
         prop::collection::vec(any::<u8>(), (3 * width * height) as usize)
             .prop_map(move |bytes| RgbImage::from_raw(width, height, bytes).unwrap())
@@ -292,11 +288,11 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_picture_of_the_right_size_stays(picture in any_picture(), filter in prop::sample::select(&FILTERS)) {
-        let (width, height) = picture.dimensions();
-        let pixels = preprocess(exactly(width, height, filter), picture.clone());
+    fn an_image_of_the_right_size_stays(image in any_image(), filter in prop::sample::select(&FILTERS)) {
+        let (width, height) = image.dimensions();
+        let pixels = preprocess(exactly(width, height, filter), image.clone());
         for (channel, rows) in pixels.iter().enumerate() {
-            for (x, y, pixel) in picture.enumerate_pixels() {
+            for (x, y, pixel) in image.enumerate_pixels() {
                 prop_assert_eq!(rows[y as usize][x as usize], f32::from(pixel.0[channel]));
             }
         }
@@ -305,14 +301,14 @@ proptest! {
     /// Bicubic and Lanczos overshoot; the others are averages, and the nearest neighbour is one of the source's bytes.
     #[test]
     fn averages_stay_between_the_darkest_and_the_brightest(
-        picture in any_picture(), width in 1u32..50, height in 1u32..50,
+        image in any_image(), width in 1u32..50, height in 1u32..50,
         filter in prop::sample::select(vec![
             Resampling::Nearest, Resampling::Bilinear, Resampling::Box, Resampling::Hamming,
         ]),
     ) {
-        let pixels = preprocess(exactly(width, height, filter), picture.clone());
+        let pixels = preprocess(exactly(width, height, filter), image.clone());
         for (channel, pixels) in pixels.iter().enumerate() {
-            let source: Vec<f32> = picture.pixels().map(|pixel| f32::from(pixel.0[channel])).collect();
+            let source: Vec<f32> = image.pixels().map(|pixel| f32::from(pixel.0[channel])).collect();
             let (darkest, brightest) = source.iter().fold((255f32, 0f32), |(d, b), &s| (d.min(s), b.max(s)));
             for pixel in pixels.iter().flatten() {
                 prop_assert!((darkest..=brightest).contains(pixel));

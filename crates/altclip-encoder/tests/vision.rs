@@ -68,7 +68,7 @@ fn every_weight_gets_a_gradient() {
 }
 
 #[test]
-fn pictures_of_another_size_are_refused() {
+fn images_of_another_size_are_refused() {
     let tower = tower(TOWERS[0], DType::F32);
     let error = tower.forward(&randn((1, 3, 21, 28))).unwrap_err().to_string();
     assert!(error.contains("28×21 pixels, the image tower expects 28×28"), "{error}");

@@ -5,7 +5,7 @@
 //! cargo run --release -p altclip-training --example training_step -- models/emoji 32 16
 //! ```
 //!
-//! The arguments are a model in folders, the pictures of a batch and the tokens of a prompt; latents and hidden states are
+//! The arguments are a model in folders, the images of a batch and the tokens of a prompt; latents and hidden states are
 //! random. Each line on standard input is a number of steps: of drawing noise, the UNet forward and backward, clipping,
 //! AdamW and the moving average of the weights. The answer is a line on standard output with the seconds that they took.
 //! Before the first answer comes a line with the seconds of loading.
@@ -23,18 +23,18 @@ use rand_chacha::ChaCha8Rng;
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-const PICTURES: usize = 256;
+const IMAGES: usize = 256;
 
-/// The hidden states of one prompt, for every picture.
+/// The hidden states of one prompt, for every image.
 struct OnePrompt {
     /// (1, tokens, width)
     rows: Tensor,
 }
 
 impl Conditions for OnePrompt {
-    fn draw(&self, _: &mut ChaCha8Rng, pictures: &[u32], _: &[bool]) -> altclip_training::Result<Condition> {
-        let rows = self.rows.repeat((pictures.len(), 1, 1))?;
-        let key_bias = Tensor::zeros((pictures.len(), rows.dim(1)?), DType::F32, rows.device())?;
+    fn draw(&self, _: &mut ChaCha8Rng, images: &[u32], _: &[bool]) -> altclip_training::Result<Condition> {
+        let rows = self.rows.repeat((images.len(), 1, 1))?;
+        let key_bias = Tensor::zeros((images.len(), rows.dim(1)?), DType::F32, rows.device())?;
         Ok(Condition { rows, key_bias })
     }
 }
@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     fused_ops::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, batch_size, tokens] = arguments.as_slice() else {
-        return Err("expected a model, the pictures of a batch and the tokens of a prompt".into());
+        return Err("expected a model, the images of a batch and the tokens of a prompt".into());
     };
     let start = Instant::now();
     let (device, source) = (Device::Cpu, ModelSource::open(model)?);
@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let unet = UNet2DConditionModel::new(&config, parameters.var_builder(&device))?;
     let scheduler = source.read("scheduler/scheduler_config.json")?;
     let scheduler = SchedulerConfig::from_json(std::str::from_utf8(&scheduler)?, scheduler.name())?;
-    let latents = Tensor::randn(0f32, 1., (PICTURES, config.in_channels, size, size), &device)?;
+    let latents = Tensor::randn(0f32, 1., (IMAGES, config.in_channels, size, size), &device)?;
     let prompt = OnePrompt { rows: Tensor::randn(0f32, 1., (1, tokens.parse::<usize>()?, width), &device)? };
     let batches = BatchSettings {
         batch_size: batch_size.parse()?,

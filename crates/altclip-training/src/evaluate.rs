@@ -1,9 +1,9 @@
 //! How often the emoji model draws what it is asked for.
 
-use crate::emoji::{Concept, Dataset, PICTURE_SIZE, evaluation_prompts};
+use crate::emoji::{Concept, Dataset, IMAGE_SIZE, evaluation_prompts};
 use crate::error::{Error, Result};
-use crate::pictures::{mean_psnr, to_tensor};
-use crate::stages::clip::embed_pictures;
+use crate::images::{mean_psnr, to_tensor};
+use crate::stages::clip::embed_images;
 use crate::stages::vae::reconstruct;
 use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::source::ModelSource;
@@ -49,7 +49,7 @@ impl Taught {
 pub struct LanguageScore {
     pub language: String,
     pub prompts: usize,
-    /// Prompts whose picture is nearest, by the model's own image encoder, to a picture of the prompted emoji.
+    /// Prompts whose image is nearest, by the model's own image encoder, to an image of the prompted emoji.
     pub right_by_encoder: usize,
     /// The same by the squared distance of pixels.
     pub right_by_pixels: usize,
@@ -59,23 +59,23 @@ pub struct LanguageScore {
 #[derive(Debug, Clone, Serialize)]
 pub struct EmojiScore {
     pub languages: Vec<LanguageScore>,
-    /// Mean PSNR of the training pictures through the VAE alone, in dB.
+    /// Mean PSNR of the training images through the VAE alone, in dB.
     pub vae_psnr: f64,
-    /// Pictures among which the nearest is looked for.
-    pub pictures: usize,
+    /// Images among which the nearest is looked for.
+    pub images: usize,
 }
 
-/// One prompt's picture, as [`EmojiEvaluation::run`] reports it.
+/// One prompt's image, as [`EmojiEvaluation::run`] reports it.
 pub struct Drawn<'a> {
     pub language: &'a str,
     pub prompt: &'a str,
-    pub picture: &'a image::RgbImage,
+    pub image: &'a image::RgbImage,
     pub right_by_encoder: bool,
     pub right_by_pixels: bool,
 }
 
 impl EmojiEvaluation {
-    /// Draws every prompt once with the model of `source` and looks for the nearest training picture.
+    /// Draws every prompt once with the model of `source` and looks for the nearest training image.
     ///
     /// # Errors
     /// If the model has no image encoder, or a part of it cannot be read or run.
@@ -90,13 +90,13 @@ impl EmojiEvaluation {
         let weights = Checkpoint::open(source, "image_encoder")?.var_builder(DType::F32, device)?;
         let vision = VisionTower::new(&source.read_json("image_encoder/config.json")?, weights)?;
 
-        let all = training_pictures(data, &self.taught.vendors, device)?.0;
+        let all = training_images(data, &self.taught.vendors, device)?.0;
         let data = data
             .filtered(|concept| self.taught.has(concept))
             .ok_or_else(|| Error::Setting("the recipe teaches no concept of the data set".to_owned()))?;
-        let (pictures, owners) = training_pictures(&data, &self.taught.vendors, device)?;
-        let embeddings = embed_pictures(&vision, &pictures)?;
-        let flat = pictures.flatten_from(1)?;
+        let (originals, owners) = training_images(&data, &self.taught.vendors, device)?;
+        let embeddings = embed_images(&vision, &originals)?;
+        let flat = originals.flatten_from(1)?;
         let mut languages = Vec::new();
         for language in &self.taught.languages {
             let prompts = evaluation_prompts(&data, language, self.prompts, self.seed);
@@ -112,45 +112,40 @@ impl EmojiEvaluation {
                     .guidance_scale(self.guidance_scale)
                     .seed(self.seed + i as u64);
                 let images = pipeline.generate(&options)?.images;
-                let picture =
-                    images.first().ok_or_else(|| Error::Setting("no picture was drawn".to_owned()))?;
-                let pixels = to_tensor(picture.as_raw(), PICTURE_SIZE, device)?;
-                let by_encoder = embed_pictures(&vision, &pixels)?.matmul(&embeddings.t()?)?;
+                let image = images.first().ok_or_else(|| Error::Setting("no image was drawn".to_owned()))?;
+                let pixels = to_tensor(image.as_raw(), IMAGE_SIZE, device)?;
+                let by_encoder = embed_images(&vision, &pixels)?.matmul(&embeddings.t()?)?;
                 let by_encoder = by_encoder.argmax(D::Minus1)?.to_vec1::<u32>()?;
                 let distances = flat.broadcast_sub(&pixels.flatten_from(1)?)?.sqr()?.sum(1)?;
                 let by_pixels = distances.argmin(0)?.to_scalar::<u32>()?;
-                let is_right = |picture: u32| owners.get(picture as usize).is_some_and(|o| right.contains(o));
+                let is_right = |image: u32| owners.get(image as usize).is_some_and(|o| right.contains(o));
                 let right_by_encoder = by_encoder.first().is_some_and(|&p| is_right(p));
                 let right_by_pixels = is_right(by_pixels);
                 score.right_by_encoder += usize::from(right_by_encoder);
                 score.right_by_pixels += usize::from(right_by_pixels);
-                drawn(Drawn { language, prompt, picture, right_by_encoder, right_by_pixels });
+                drawn(Drawn { language, prompt, image, right_by_encoder, right_by_pixels });
             }
             languages.push(score);
         }
         let vae_psnr = mean_psnr(&all, &reconstruct(&*pipeline.vae()?, &all)?)?;
-        Ok(EmojiScore { languages, vae_psnr, pictures: owners.len() })
+        Ok(EmojiScore { languages, vae_psnr, images: owners.len() })
     }
 }
 
-/// The pictures of the chosen drawing styles, channels-last from −1 to 1, and the concept that each shows.
+/// The images of the chosen drawing styles, channels-last from −1 to 1, and the concept that each shows.
 ///
 /// # Errors
 /// If there is none.
-pub fn training_pictures(
-    data: &Dataset,
-    vendors: &[String],
-    device: &Device,
-) -> Result<(Tensor, Vec<usize>)> {
+pub fn training_images(data: &Dataset, vendors: &[String], device: &Device) -> Result<(Tensor, Vec<usize>)> {
     let (mut pixels, mut owners) = (Vec::new(), Vec::new());
     for (concept, entry) in data.concepts().iter().enumerate() {
-        for picture in entry.pictures.iter().filter(|picture| vendors.contains(&picture.vendor)) {
-            pixels.extend_from_slice(data.picture(picture.index).unwrap_or_default());
+        for image in entry.images.iter().filter(|image| vendors.contains(&image.vendor)) {
+            pixels.extend_from_slice(data.image(image.index).unwrap_or_default());
             owners.push(concept);
         }
     }
     if owners.is_empty() {
-        return Err(Error::Setting(format!("vendors {vendors:?}: the data set has no picture of theirs")));
+        return Err(Error::Setting(format!("vendors {vendors:?}: the data set has no image of theirs")));
     }
-    Ok((to_tensor(&pixels, PICTURE_SIZE, device)?, owners))
+    Ok((to_tensor(&pixels, IMAGE_SIZE, device)?, owners))
 }

@@ -5,7 +5,7 @@ use crate::run::save_weights;
 use crate::stages::clip::{CAPTION_TOKENS, TrainedDualEncoder};
 use crate::stages::vae::Autoencoder;
 use altclip_encoder::altclip::AltClipConfig;
-use altclip_encoder::picture::Background;
+use altclip_encoder::images::Background;
 use altclip_encoder::text_encoder::TextEncoderConfig;
 use altdiffusion_pipeline::unet::UNet2DConditionConfig;
 use altdiffusion_pipeline::write_whole;
@@ -177,7 +177,7 @@ fn tokenizer_config() -> Value {
 
 fn preprocessor_config(size: usize) -> Value {
     json!({
-        // What the data set's pictures lie on.
+        // What the data set's images lie on.
         "background": Background::WHITE,
         "crop_size": { "height": size, "width": size },
         "do_center_crop": true,

@@ -1,7 +1,7 @@
 //! Measures how true reconstructions are to their originals, for the eye as well as in dB.
 
 use crate::error::Result;
-use crate::pictures::mean_psnr;
+use crate::images::mean_psnr;
 use candle_core::{DType, Tensor};
 use std::fmt;
 

@@ -5,9 +5,9 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use altclip_training::evaluation::CaptionedPictures;
-use altclip_training::pairs::parquet_column::{pictures, strings};
-use altclip_training::pairs::{PicturePairs, Table};
+use altclip_training::evaluation::CaptionedImages;
+use altclip_training::pairs::parquet_column::{images, strings};
+use altclip_training::pairs::{ImagePairs, Table};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
@@ -41,7 +41,7 @@ fn the_panic_of_the_parquet_reader_is_the_error_of_its_file() -> TestResult {
         assert!(error.contains("damaged: its decoder cannot cope with it"), "{}: {error}", path.display());
         let error = Table::read(&path, &["text"]).err().ok_or("no error")?.to_string();
         assert!(error.starts_with(&path.display().to_string()), "{error}");
-        let items = pictures(File::open(&path)?, "text").into_iter().flatten();
+        let items = images(File::open(&path)?, "text").into_iter().flatten();
         // It ends, and does not go on for ever with errors.
         assert!(items.take(1000).count() < 1000);
     }
@@ -167,19 +167,19 @@ fn a_byte_order_mark_belongs_to_no_row() -> TestResult {
     let lines =
         (0..4).map(|i| format!("{{\"file_name\": \"images/{i}.png\", \"text\": \"caption {i} 猫\"}}\n"));
     write("metadata.jsonl", format!("\u{feff}{}", lines.collect::<String>()))?;
-    let pairs = PicturePairs::read(folder.path(), None, &["text".to_owned()])?;
+    let pairs = ImagePairs::read(folder.path(), None, &["text".to_owned()])?;
     assert_eq!(
         (pairs.captions.len(), pairs.captions[0][0].as_str(), pairs.skipped.count),
         (4, "caption 0 猫", 0)
     );
 
     write("en.jsonl", "\u{feff}{\"image\": \"a/0.png\", \"captions\": [\"c 0\"]}\r\n".to_owned())?;
-    let set = CaptionedPictures::read(folder.path(), "en", 5)?;
-    assert_eq!((set.captions, set.pictures), (vec!["c 0".to_owned()], vec![folder.path().join("a/0.png")]));
+    let set = CaptionedImages::read(folder.path(), "en", 5)?;
+    assert_eq!((set.captions, set.images), (vec!["c 0".to_owned()], vec![folder.path().join("a/0.png")]));
 
     fs::create_dir(folder.path().join("zh"))?;
     write("zh/1.png", String::new())?;
     write("zh/1.txt", "\u{feff}一只猫\r\n".to_owned())?;
-    assert_eq!(CaptionedPictures::read(folder.path(), "zh", 5)?.captions, ["一只猫"]);
+    assert_eq!(CaptionedImages::read(folder.path(), "zh", 5)?.captions, ["一只猫"]);
     Ok(())
 }

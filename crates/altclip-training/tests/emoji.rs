@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_training::emoji::{
-    CONCEPTS_FILE, CaptionSampler, Dataset, HeldOutKeyword, HeldOutPicture, LANGUAGES, PICTURE_BYTES,
-    PICTURES_FILE, PrepareOptions, SKIN_TONES, SPLIT_FILE, Split, TeacherTexts, evaluation_prompts, prepare,
+    CONCEPTS_FILE, CaptionSampler, Dataset, HeldOutImage, HeldOutKeyword, IMAGE_BYTES, IMAGES_FILE,
+    LANGUAGES, PrepareOptions, SKIN_TONES, SPLIT_FILE, Split, TeacherTexts, evaluation_prompts, prepare,
 };
 use altclip_training::settings::Change;
 use altclip_training::{EmojiRecipe, Metrics, Observer, train_unigram};
@@ -41,9 +41,9 @@ const CONCEPTS: usize = 5;
 /// A PNG of one colour, half transparent.
 fn png(size: u32, colour: [u8; 3]) -> Vec<u8> {
     let [r, g, b] = colour;
-    let picture = image::RgbaImage::from_pixel(size, size, image::Rgba([r, g, b, 128]));
+    let image = image::RgbaImage::from_pixel(size, size, image::Rgba([r, g, b, 128]));
     let mut bytes = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
     bytes.into_inner()
 }
 
@@ -72,11 +72,11 @@ fn write_packages(folder: &Path) {
         write(package.join("package.json"), "{}");
         let mut records = Vec::new();
         for (order, (unified, _, category, subcategory, _)) in EMOJI.iter().enumerate() {
-            let image = format!("{}.png", unified.to_lowercase());
-            let picture = png(64, [order as u8 * 30, style as u8 * 200, 7]);
-            write(package.join(format!("img/{vendor}/64/{image}")), picture);
+            let file = format!("{}.png", unified.to_lowercase());
+            let image = png(64, [order as u8 * 30, style as u8 * 200, 7]);
+            write(package.join(format!("img/{vendor}/64/{file}")), image);
             records.push(json!({
-                "unified": unified, "image": image, "category": category, "subcategory": subcategory,
+                "unified": unified, "image": file, "category": category, "subcategory": subcategory,
                 "sort_order": order,
             }));
         }
@@ -101,30 +101,30 @@ fn prepared() -> (TempDir, Dataset) {
 }
 
 #[test]
-fn packages_become_pictures_on_white_with_names() {
+fn packages_become_images_on_white_with_names() {
     let folder = TempDir::new().unwrap();
     write_packages(folder.path());
     let output = folder.path().join("a/new/folder");
     let report = prepare(&options(folder.path(), &output)).unwrap();
-    assert_eq!((report.concepts, report.pictures), (CONCEPTS, 2 * CONCEPTS));
+    assert_eq!((report.concepts, report.images), (CONCEPTS, 2 * CONCEPTS));
     assert_eq!(report.categories.last(), Some(&("Travel & Places".to_owned(), 2)));
 
     let dataset = Dataset::load(&output).unwrap();
     let cat = &dataset.concepts()[1];
     assert_eq!((cat.id.as_str(), cat.emoji.as_str(), cat.name("zh")), ("1F408", "🐈", Some("猫")));
     assert_eq!(cat.labels["en"].keywords, ["animal", "pet"]);
-    let vendors: Vec<&str> = cat.pictures.iter().map(|picture| picture.vendor.as_str()).collect();
+    let vendors: Vec<&str> = cat.images.iter().map(|image| image.vendor.as_str()).collect();
     assert_eq!(vendors, ["google", "twitter"]);
-    let twitter = dataset.picture(cat.pictures[1].index).unwrap();
+    let twitter = dataset.image(cat.images[1].index).unwrap();
     // 30, 200 and 7 at alpha 128 of 255, on 255.
-    assert_eq!((twitter.len(), &twitter[..3]), (PICTURE_BYTES, &[142, 227, 131][..]));
-    assert_eq!(dataset.owners()[cat.pictures[1].index], 1);
+    assert_eq!((twitter.len(), &twitter[..3]), (IMAGE_BYTES, &[142, 227, 131][..]));
+    assert_eq!(dataset.owners()[cat.images[1].index], 1);
     let mut files: Vec<_> = fs::read_dir(&output)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     files.sort();
-    assert_eq!(files, ["concepts.jsonl", "held_out", "held_out.json", "pictures.safetensors"]);
+    assert_eq!(files, ["concepts.jsonl", "held_out", "held_out.json", "images.safetensors"]);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn archives_give_the_same_bytes_as_folders() {
     let (from_folders, from_archives) = (folder.path().join("out"), archives.path().join("out"));
     prepare(&options(folder.path(), &from_folders)).unwrap();
     prepare(&options(archives.path(), &from_archives)).unwrap();
-    for file in [PICTURES_FILE, CONCEPTS_FILE, SPLIT_FILE] {
+    for file in [IMAGES_FILE, CONCEPTS_FILE, SPLIT_FILE] {
         assert_eq!(fs::read(from_folders.join(file)).unwrap(), fs::read(from_archives.join(file)).unwrap());
     }
 }
@@ -162,12 +162,12 @@ fn prepare_error(change: impl Fn(&Path)) -> String {
 
 #[test]
 fn damaged_packages_are_named() {
-    let picture = "emoji-datasource-google/img/google/64/1f408.png";
+    let image = "emoji-datasource-google/img/google/64/1f408.png";
     let error = prepare_error(|folder| fs::remove_dir_all(folder.join("emoji-datasource-twitter")).unwrap());
     assert!(error.contains("expected the npm package emoji-datasource-twitter"), "{error}");
-    let error = prepare_error(|folder| fs::write(folder.join(picture), b"no picture").unwrap());
-    assert!(error.contains("1f408.png: expected a PNG picture"), "{error}");
-    let error = prepare_error(|folder| fs::write(folder.join(picture), png(32, [0; 3])).unwrap());
+    let error = prepare_error(|folder| fs::write(folder.join(image), b"no image").unwrap());
+    assert!(error.contains("1f408.png: expected a PNG image"), "{error}");
+    let error = prepare_error(|folder| fs::write(folder.join(image), png(32, [0; 3])).unwrap());
     assert!(error.contains("1f408.png: expected 64 × 64 pixels, found 32 × 32"), "{error}");
     let error =
         prepare_error(|folder| fs::write(folder.join("emoji-datasource-google/emoji.json"), "[{}]").unwrap());
@@ -206,31 +206,31 @@ fn contradicting_files_are_refused() {
     };
     let without_last: Vec<&str> = concepts.lines().take(CONCEPTS - 1).collect();
     let error = load_error(&without_last.join("\n"));
-    assert!(error.ends_with("picture 8 belongs to no concept"), "{error}");
+    assert!(error.ends_with("image 8 belongs to no concept"), "{error}");
     let error = load_error(&concepts.replace("\"index\":9", "\"index\":10"));
-    assert!(error.ends_with("2B50 has picture 10, but there are 10"), "{error}");
+    assert!(error.ends_with("2B50 has image 10, but there are 10"), "{error}");
     let error = load_error(&concepts.replace("\"index\":9", "\"index\":2"));
-    assert!(error.ends_with("1F408 and 2B50 share picture 2"), "{error}");
+    assert!(error.ends_with("1F408 and 2B50 share image 2"), "{error}");
     let error = load_error("{\n");
     assert!(error.contains("concepts.jsonl: line 1: expected an emoji concept"), "{error}");
     assert!(load_error("").contains("expected at least one emoji"));
 
     fs::write(output.join(CONCEPTS_FILE), &concepts).unwrap();
-    let pictures = fs::read(output.join(PICTURES_FILE)).unwrap();
-    fs::write(output.join(PICTURES_FILE), &pictures[..1000]).unwrap();
+    let images = fs::read(output.join(IMAGES_FILE)).unwrap();
+    fs::write(output.join(IMAGES_FILE), &images[..1000]).unwrap();
     let error = Dataset::load(&output).unwrap_err().to_string();
-    assert!(error.contains("pictures.safetensors: expected a safetensors file"), "{error}");
-    fs::remove_file(output.join(PICTURES_FILE)).unwrap();
-    assert!(Dataset::load(&output).unwrap_err().to_string().contains("pictures.safetensors"));
+    assert!(error.contains("images.safetensors: expected a safetensors file"), "{error}");
+    fs::remove_file(output.join(IMAGES_FILE)).unwrap();
+    assert!(Dataset::load(&output).unwrap_err().to_string().contains("images.safetensors"));
 }
 
 #[test]
-fn a_filtered_data_set_numbers_its_pictures_anew() {
+fn a_filtered_data_set_numbers_its_images_anew() {
     let (_folder, dataset) = prepared();
     let food = dataset.filtered(|concept| concept.category == "Food & Drink").unwrap();
     assert_eq!((food.concepts().len(), food.owners()), (1, &[0, 0][..]));
-    let original = dataset.concepts()[2].pictures[1].index;
-    assert_eq!(food.picture(1), dataset.picture(original));
+    let original = dataset.concepts()[2].images[1].index;
+    assert_eq!(food.image(1), dataset.image(original));
     assert!(dataset.filtered(|_| false).is_none());
 }
 
@@ -355,8 +355,8 @@ fn write_people(folder: &Path, count: u32) {
         let package = folder.join(format!("emoji-datasource-{vendor}"));
         write(package.join("package.json"), "{}");
         let records = (0..count).map(|person| {
-            let pictures = SKIN_TONES.map(|tone| toned(person, tone).1);
-            for image in pictures.iter().chain([&format!("{person}.png")]) {
+            let images = SKIN_TONES.map(|tone| toned(person, tone).1);
+            for image in images.iter().chain([&format!("{person}.png")]) {
                 write(package.join(format!("img/{vendor}/64/{image}")), png(64, [person as u8; 3]));
             }
             let variations: serde_json::Map<String, Value> = SKIN_TONES
@@ -387,13 +387,13 @@ fn what_is_held_out_is_not_trained_and_the_rest_is() {
     assert_eq!(report.concepts, 6 * PEOPLE);
     let (data, split) = (Dataset::load(&output).unwrap(), Split::load(&output).unwrap());
     assert_eq!(split, Split::of(&data));
-    let held = (split.compositions.len(), split.keywords.len(), split.pictures.len());
-    assert_eq!(held, (report.held_out_compositions, report.held_out_keywords, report.held_out_pictures));
+    let held = (split.compositions.len(), split.keywords.len(), split.images.len());
+    assert_eq!(held, (report.held_out_compositions, report.held_out_keywords, report.held_out_images));
     assert!(held.0 > 5 && held.0 < PEOPLE / 2 && held.1 > 0 && held.2 > 0, "{held:?}");
 
     let training = split.training(&data).unwrap();
     assert_eq!(training.concepts().len(), 6 * PEOPLE - held.0);
-    assert_eq!(training.picture_count(), 2 * (6 * PEOPLE - held.0) - held.2);
+    assert_eq!(training.image_count(), 2 * (6 * PEOPLE - held.0) - held.2);
     let find = |data: &'_ Dataset, id: &str| data.concepts().iter().find(|concept| concept.id == id).cloned();
     for id in &split.compositions {
         assert!(find(&training, id).is_none());
@@ -421,31 +421,31 @@ fn what_is_held_out_is_not_trained_and_the_rest_is() {
         assert_eq!(others(&whole), others(&trained));
         assert_eq!(whole.labels[language].name, trained.labels[language].name);
     }
-    for HeldOutPicture { concept, vendor } in &split.pictures {
+    for HeldOutImage { concept, vendor } in &split.images {
         assert_eq!(vendor, "twitter");
         let vendors: Vec<String> =
-            find(&training, concept).unwrap().pictures.into_iter().map(|picture| picture.vendor).collect();
+            find(&training, concept).unwrap().images.into_iter().map(|image| image.vendor).collect();
         assert_eq!(vendors, ["google"]);
     }
-    assert_eq!(split.held_out_pictures(&data).len(), held.2);
-    // What retrieval is measured on has the same pictures, and the names that are asked for.
+    assert_eq!(split.held_out_images(&data).len(), held.2);
+    // What retrieval is measured on has the same images, and the names that are asked for.
     let set = |name: &str, language: &str| {
         let folder = folder.path().join("data/held_out").join(name);
-        altclip_training::evaluation::CaptionedPictures::read(&folder, language, usize::MAX).unwrap()
+        altclip_training::evaluation::CaptionedImages::read(&folder, language, usize::MAX).unwrap()
     };
     let (styles, people) = (set("styles", "en"), set("compositions", "en"));
-    assert_eq!((styles.pictures.len(), people.pictures.len()), (held.2, held.0));
+    assert_eq!((styles.images.len(), people.images.len()), (held.2, held.0));
     let keywords: Vec<&str> = split.keywords.iter().map(|held| held.keyword.as_str()).collect();
     assert_eq!(set("keywords", "all").captions, keywords);
     let named: Vec<&str> = split
-        .held_out_pictures(&data)
+        .held_out_images(&data)
         .iter()
         .map(|(_, concept)| data.concepts()[*concept].name("en").unwrap())
         .collect();
     assert_eq!(styles.captions, named);
-    let (picture, _) = split.held_out_pictures(&data)[0];
-    let written = image::open(&styles.pictures[0]).unwrap().into_rgb8();
-    assert_eq!(Some(written.as_raw().as_slice()), data.picture(picture));
+    let (image, _) = split.held_out_images(&data)[0];
+    let written = image::open(&styles.images[0]).unwrap().into_rgb8();
+    assert_eq!(Some(written.as_raw().as_slice()), data.image(image));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use altclip_training::evaluation::{
-    CaptionedPictures, Classes, LabelledPictures, Retrieval, retrieval, zero_shot,
+    CaptionedImages, Classes, LabelledImages, Retrieval, retrieval, zero_shot,
 };
 use candle_core::{Device, Tensor, safetensors};
 use serde_json::Value;
@@ -50,7 +50,7 @@ fn recall_is_that_of_clip_benchmark() -> TestResult {
     };
     check(retrieval(&images, &texts, &owners)?, &scores["retrieval"]);
     let first: Vec<u32> = (0..images.dim(0)?)
-        .filter_map(|picture| owners.iter().position(|&owner| owner == picture))
+        .filter_map(|image| owners.iter().position(|&owner| owner == image))
         .map(|place| place as u32)
         .collect();
     let texts = texts.index_select(&Tensor::new(first.as_slice(), &Device::Cpu)?, 0)?;
@@ -121,15 +121,15 @@ fn captions_are_read_from_tables_and_folders() -> TestResult {
     ];
     let path = write(folder.path(), &files)?;
 
-    let zh = CaptionedPictures::read(&path, "zh", usize::MAX)?;
-    assert_eq!(zh.pictures, [path.join("images/1.jpg"), path.join("images/2.jpg")]);
+    let zh = CaptionedImages::read(&path, "zh", usize::MAX)?;
+    assert_eq!(zh.images, [path.join("images/1.jpg"), path.join("images/2.jpg")]);
     assert_eq!(zh.captions, ["一只猫", "猫在睡觉", "一只狗", "小猫"]);
     assert_eq!(zh.owners, [0, 0, 1, 0]);
-    let one = CaptionedPictures::read(&path.join("zh.jsonl"), "de", 1)?;
+    let one = CaptionedImages::read(&path.join("zh.jsonl"), "de", 1)?;
     assert_eq!((one.captions, one.owners), (vec!["一只猫".to_owned(), "一只狗".to_owned()], vec![0, 1]));
 
-    let en = CaptionedPictures::read(&path, "en", usize::MAX)?;
-    assert_eq!(en.pictures, [path.join("en/a.PNG"), path.join("en/b.png")]);
+    let en = CaptionedImages::read(&path, "en", usize::MAX)?;
+    assert_eq!(en.images, [path.join("en/a.PNG"), path.join("en/b.png")]);
     assert_eq!(
         (en.captions.as_slice(), en.owners.as_slice()),
         (["a cat", "a dog", "the dog"].map(str::to_owned).as_slice(), [0, 1, 1].as_slice())
@@ -152,7 +152,7 @@ fn damaged_data_sets_are_errors_that_name_the_place() -> TestResult {
             ("classes/cat/1.png", ""),
         ],
     )?;
-    let refused = |language: &str| match CaptionedPictures::read(&path, language, 5) {
+    let refused = |language: &str| match CaptionedImages::read(&path, language, 5) {
         Ok(set) => format!("{set:?}"),
         Err(error) => error.to_string(),
     };
@@ -165,10 +165,9 @@ fn damaged_data_sets_are_errors_that_name_the_place() -> TestResult {
     assert!(refused("d").contains("expected captions in a file d.jsonl"));
 
     let classes = |names: &str| Classes::parse(names, Path::new("classes.txt"));
-    let found = LabelledPictures::read(&path.join("classes"), &classes("cat\t猫")?)?;
-    assert_eq!((found.pictures.len(), found.targets), (1, vec![0]));
-    let error =
-        LabelledPictures::read(&path.join("classes"), &classes("cat\ndog")?).err().ok_or("no error")?;
+    let found = LabelledImages::read(&path.join("classes"), &classes("cat\t猫")?)?;
+    assert_eq!((found.images.len(), found.targets), (1, vec![0]));
+    let error = LabelledImages::read(&path.join("classes"), &classes("cat\ndog")?).err().ok_or("no error")?;
     assert!(error.to_string().contains("expected a folder dog"), "{error}");
     Ok(())
 }

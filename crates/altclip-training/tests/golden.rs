@@ -192,8 +192,8 @@ fn contrastive_learning_is_pytorchs() -> Result<()> {
         golden.check(&parameters, |step| {
             let chunks = (0..7).step_by(chunk).map(|first| golden.texts(step + first, chunk.min(7 - first)));
             let chunks = chunks.collect::<Result<Vec<_>>>()?;
-            let pictures = golden.rows("pictures", step, 7)?;
-            contrastive_gradients(&workers, &text, &logit_scale, &chunks, keep, &pictures)
+            let images = golden.rows("pictures", step, 7)?;
+            contrastive_gradients(&workers, &text, &logit_scale, &chunks, keep, &images)
         })?;
     }
     Ok(())

@@ -1,7 +1,7 @@
-//! Pictures with captions: every form of the same pairs gives the same, and what is bad in each is named and counted.
+//! Images with captions: every form of the same pairs gives the same, and what is bad in each is named and counted.
 
-use altclip_encoder::picture::{DecodeOptions, IMAGE_ENDINGS};
-use altclip_training::pairs::{PicturePairs, Table};
+use altclip_encoder::images::{DecodeOptions, IMAGE_ENDINGS};
+use altclip_training::pairs::{ImagePairs, Table};
 use image::{ImageFormat, Rgb, RgbImage};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::properties::WriterProperties;
@@ -20,30 +20,30 @@ type TestResult<T = ()> = Result<T, Box<dyn Error>>;
 const CAPTIONS: [[&str; 2]; 4] =
     [["a cat", "一只猫"], ["a dog", "小狗"], ["a red apple", "红苹果"], ["the sun", "太阳"]];
 
-fn picture(number: usize) -> RgbImage {
+fn image(number: usize) -> RgbImage {
     RgbImage::from_fn(9, 7, |x, y| Rgb([(x * 20) as u8, (y * 30) as u8, number as u8 * 60]))
 }
 
 fn png(number: usize) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    picture(number).write_to(&mut bytes, ImageFormat::Png).unwrap();
+    image(number).write_to(&mut bytes, ImageFormat::Png).unwrap();
     bytes.into_inner()
 }
 
-fn read(root: &Path, name: &str, picture: Option<&str>, captions: &[&str]) -> Result<PicturePairs, String> {
+fn read(root: &Path, name: &str, image: Option<&str>, captions: &[&str]) -> Result<ImagePairs, String> {
     let captions: Vec<String> = captions.iter().map(|&caption| caption.to_owned()).collect();
     let shown = format!("{}/", root.display());
-    PicturePairs::read(&root.join(name), picture, &captions).map_err(|e| e.to_string().replace(&shown, ""))
+    ImagePairs::read(&root.join(name), image, &captions).map_err(|e| e.to_string().replace(&shown, ""))
 }
 
-/// What is wrong with each of the pictures that cannot be read.
-fn problems(root: &Path, pairs: &PicturePairs) -> Vec<String> {
+/// What is wrong with each of the images that cannot be read.
+fn problems(root: &Path, pairs: &ImagePairs) -> Vec<String> {
     let shown = format!("{}/", root.display());
-    let decoded = pairs.pictures().map(|picture| picture.decode(DecodeOptions::default()));
-    decoded.filter_map(|picture| Some(picture.err()?.to_string().replace(&shown, ""))).collect()
+    let decoded = pairs.images().map(|image| image.decode(DecodeOptions::default()));
+    decoded.filter_map(|image| Some(image.err()?.to_string().replace(&shown, ""))).collect()
 }
 
-fn skipped(root: &Path, pairs: &PicturePairs) -> String {
+fn skipped(root: &Path, pairs: &ImagePairs) -> String {
     pairs.skipped.to_string().replace(&format!("{}/", root.display()), "")
 }
 
@@ -100,7 +100,7 @@ fn caption_columns() -> [Column; 2] {
     [0, 1].map(|i| column(CAPTIONS.map(|captions| captions[i]), 1))
 }
 
-/// The pairs as files: a picture, a text in English, and an object with one in Chinese.
+/// The pairs as files: an image, a text in English, and an object with one in Chinese.
 fn members() -> Vec<(String, Vec<u8>)> {
     let of = |(i, [en, zh]): (usize, [&str; 2])| {
         let object = format!("{{\"zh\": \"{zh}\", \"width\": 9}}");
@@ -113,38 +113,38 @@ fn lines(line: impl Fn(usize, [&str; 2]) -> String) -> String {
     (0..).zip(CAPTIONS).map(|(i, captions)| line(i, captions) + "\n").collect()
 }
 
-/// A path in a folder, the setting `picture`, and the columns of the captions.
+/// A path in a folder, the setting `image`, and the columns of the captions.
 type Form = (&'static str, Option<&'static str>, [&'static str; 2]);
 
 /// Writes the pairs in every form.
 fn write_forms(root: &Path) -> TestResult<Vec<Form>> {
-    for folder in ["pictures", "jsonl", "csv", "beside", "shards", "tables"] {
+    for folder in ["images", "jsonl", "csv", "beside", "shards", "tables"] {
         fs::create_dir(root.join(folder))?;
     }
     for i in 0..CAPTIONS.len() {
-        for folder in ["pictures", "jsonl", "csv"] {
+        for folder in ["images", "jsonl", "csv"] {
             fs::write(root.join(format!("{folder}/{i}.png")), png(i))?;
         }
     }
     let object = |i, [en, zh]: [&str; 2]| {
-        format!(r#"{{"image": "pictures/{i}.png", "file_name": "{i}.png", "en": "{en}", "zh": "{zh}"}}"#)
+        format!(r#"{{"image": "images/{i}.png", "file_name": "{i}.png", "en": "{en}", "zh": "{zh}"}}"#)
     };
     fs::write(root.join("a.jsonl"), lines(object))?;
     fs::write(root.join("jsonl/metadata.jsonl"), lines(object))?;
-    let csv = lines(|i, [en, zh]| format!("{en},pictures/{i}.png,{zh},{i}.png"));
+    let csv = lines(|i, [en, zh]| format!("{en},images/{i}.png,{zh},{i}.png"));
     let csv = format!("en,image,zh,file_name\n{csv}");
     fs::write(root.join("a.csv"), &csv)?;
     fs::write(root.join("csv/metadata.csv"), &csv)?;
     fs::write(root.join("a.tsv"), csv.replace(',', "\t"))?;
 
     let captions = caption_columns();
-    let paths = column((0..4).map(|i| format!("pictures/{i}.png")), 1);
+    let paths = column((0..4).map(|i| format!("images/{i}.png")), 1);
     write_parquet(&root.join("paths.parquet"), OF_PATHS, &[&[paths], &captions[..]].concat())?;
     let bytes = column((0..4).map(png), 1);
     write_parquet(&root.join("bytes.parquet"), OF_BYTES, &[&[bytes], &captions[..]].concat())?;
     // One of them is not in the table, and one has no name.
     let mut bytes = column((0..4).map(png), 2);
-    let mut paths = column((0..4).map(|i| format!("pictures/{i}.png")), 2);
+    let mut paths = column((0..4).map(|i| format!("images/{i}.png")), 2);
     (bytes.0[1], paths.0[2]) = (None, None);
     write_parquet(&root.join("groups.parquet"), OF_GROUPS, &[&[bytes, paths], &captions[..]].concat())?;
     for half in 0..2 {
@@ -163,7 +163,7 @@ fn write_forms(root: &Path) -> TestResult<Vec<Form>> {
     for (shard, members) in members.chunks(6).enumerate() {
         write_tar(&root.join(format!("shards/s-{shard:02}.tar")), members)?;
     }
-    // All pictures first, and a member that belongs to no sample.
+    // All images first, and a member that belongs to no sample.
     members.sort_by_key(|(name, _)| !name.ends_with("png"));
     members.insert(3, ("._0.png", b"of another system"));
     write_tar(&root.join("a.tar"), &members)?;
@@ -196,10 +196,9 @@ fn every_form_of_the_same_pairs_gives_the_same() -> TestResult {
         let pairs = read(root, name, setting, &columns)?;
         assert_eq!(pairs.captions, CAPTIONS, "{name}");
         assert_eq!(pairs.skipped.count, 0, "{name}");
-        let pictures =
-            pairs.pictures().map(|picture| Ok(picture.decode(DecodeOptions::default())?.into_rgb8()));
-        let pictures = pictures.collect::<TestResult<Vec<_>>>()?;
-        assert!(pictures == [0, 1, 2, 3].map(picture), "{name}");
+        let images = pairs.images().map(|image| Ok(image.decode(DecodeOptions::default())?.into_rgb8()));
+        let images = images.collect::<TestResult<Vec<_>>>()?;
+        assert!(images == [0, 1, 2, 3].map(image), "{name}");
         // In another order, and not at all.
         let pairs = read(root, name, setting, &[columns[1]])?;
         assert_eq!(pairs.captions, CAPTIONS.map(|captions| [captions[1]]), "{name}");
@@ -213,12 +212,12 @@ fn every_form_of_the_same_pairs_gives_the_same() -> TestResult {
 }
 
 #[test]
-fn a_key_changes_when_the_pictures_do() -> TestResult {
+fn a_key_changes_when_the_images_do() -> TestResult {
     let folder = TempDir::new()?;
     let root = folder.path();
     let forms = write_forms(root)?;
     let changes: [(&str, &[&str]); 7] = [
-        ("pictures/2.png", &["a.jsonl", "a.csv", "a.tsv", "paths.parquet"]),
+        ("images/2.png", &["a.jsonl", "a.csv", "a.tsv", "paths.parquet"]),
         ("jsonl/2.png", &["jsonl"]),
         ("groups.parquet", &["groups.parquet"]),
         ("tables/train-1.parquet", &["tables", "tables/train-{0..1}.parquet"]),
@@ -270,19 +269,18 @@ fn of_an_archive_what_is_bad_is_skipped_and_named() -> TestResult {
         ("field.png", &one),
         ("field.json", b"{\"txt\": \"from a field\"}"),
         ("damaged.png", &one[..30]),
-        ("damaged.txt", b"half a picture"),
+        ("damaged.txt", b"half an image"),
         ("long.png", &one),
         ("long.txt", &[b'a'; (1 << 20) + 1]),
         ("whole.jpg", &one),
         ("whole.json", b"no object, but it is not needed"),
-        ("whole.txt", b"a PNG picture, whatever it is called"),
+        ("whole.txt", b"a PNG image, whatever it is called"),
     ];
     write_tar(&root.join("a.tar"), members)?;
     let pairs = read(root, "a.tar", None, &["txt"])?;
-    let expected =
-        [["a cat"], ["from a field"], ["half a picture"], ["a PNG picture, whatever it is called"]];
+    let expected = [["a cat"], ["from a field"], ["half an image"], ["a PNG image, whatever it is called"]];
     assert_eq!(pairs.captions, expected);
-    let expected = "skipped 5: a.tar: alone: it has no picture; a.tar: blank: `txt` is empty; a.tar: latin: txt: \
+    let expected = "skipped 5: a.tar: alone: it has no image; a.tar: blank: `txt` is empty; a.tar: latin: txt: \
                     line 1: expected text in UTF-8, found the byte 0xe9; and 2 more";
     assert_eq!(skipped(root, &pairs), expected);
     let found = problems(root, &pairs);
@@ -332,7 +330,7 @@ fn sizes_in_archives_are_not_believed() -> TestResult {
     let (count, why) = read("header.tar")?;
     assert_eq!(count, 1);
     assert!(why.starts_with("skipped 2: header.tar: its rest cannot be read: "), "{why}");
-    assert!(why.ends_with("; header.tar: b: it has no picture"), "{why}");
+    assert!(why.ends_with("; header.tar: b: it has no image"), "{why}");
 
     let mut damaged = bytes.clone();
     damaged[last] = b'c';
@@ -369,16 +367,16 @@ fn of_a_folder_what_is_bad_is_skipped_and_named() -> TestResult {
     let folder = TempDir::new()?;
     let root = folder.path();
     let files: [(&str, &[u8]); 9] = [
-        // Both of one name are there, for a folder's pictures are files of their own.
+        // Both of one name are there, for a folder's images are files of their own.
         ("a cat. 1.png", &png(0)),
         ("a cat. 1.JPG", &png(1)),
         ("a cat. 1.txt", b"a cat"),
         ("b.png", &png(1)),
-        ("c.png", b"no picture"),
+        ("c.png", b"no image"),
         ("c.txt", b"nothing"),
         ("d.png", &png(1)),
         ("d.txt", b"\xff"),
-        ("notes.txt", b"of no picture"),
+        ("notes.txt", b"of no image"),
     ];
     for (name, bytes) in files {
         fs::write(root.join(name), bytes)?;
@@ -406,7 +404,7 @@ fn of_a_parquet_file_what_is_bad_is_skipped_and_named() -> TestResult {
     let folder = TempDir::new()?;
     let root = folder.path();
     let captions = caption_columns();
-    // Of the first picture nothing is there, and the second is a file that is not.
+    // Of the first image nothing is there, and the second is a file that is not.
     let mut bytes = column((0..4).map(png), 2);
     let mut paths = column((0..4).map(|i| format!("{i}.png")), 2);
     (bytes.0[0], paths.0[0], bytes.0[1]) = (None, None, None);
@@ -426,9 +424,9 @@ fn of_a_parquet_file_what_is_bad_is_skipped_and_named() -> TestResult {
     let pairs = read(root, "a.parquet", None, &["en", "zh"])?;
     assert_eq!(skipped(root, &pairs), "skipped 2: row 2: `en` is empty; row 3: `zh` is empty");
     assert_eq!(pairs.captions, [CAPTIONS[0], CAPTIONS[3]]);
-    let last = pairs.pictures().last().ok_or("a picture")?;
+    let last = pairs.images().last().ok_or("an image")?;
     assert_eq!(last.name().display().to_string(), format!("{}: 3.png", root.join("a.parquet").display()));
-    assert!(last.decode(DecodeOptions::default())?.into_rgb8() == picture(3));
+    assert!(last.decode(DecodeOptions::default())?.into_rgb8() == image(3));
     let pairs = read(root, "shards", None, &["en", "zh"])?;
     let expected = "skipped 4: shards/0.parquet: row 2: `en` is empty; shards/0.parquet: row 3: `zh` is empty; \
                     shards/1.parquet: row 2: `en` is empty; and 1 more";
@@ -438,7 +436,7 @@ fn of_a_parquet_file_what_is_bad_is_skipped_and_named() -> TestResult {
     let columns = [column((0..4).map(png), 1), captions[0].clone(), captions[1].clone()];
     write_parquet(&root.join("b.parquet"), OF_BYTES, &columns)?;
     let mut damaged = fs::read(root.join("b.parquet"))?;
-    let third = damaged.windows(png(2).len()).position(|bytes| bytes == png(2)).ok_or("a picture")?;
+    let third = damaged.windows(png(2).len()).position(|bytes| bytes == png(2)).ok_or("an image")?;
     damaged[third - 4..third].fill(0xff);
     fs::write(root.join("b.parquet"), damaged)?;
     let pairs = read(root, "b.parquet", None, &["en"])?;
@@ -466,7 +464,7 @@ fn what_cannot_be_used_at_all_is_one_error() -> TestResult {
     write_tar(&root.join("texts.tar"), &[("a.txt", b"a cat"), ("b.cls", b"3")])?;
     write_tar(&root.join("blank.tar"), &[("a.txt", b""), ("a.png", &png(0))])?;
     let endings = IMAGE_ENDINGS.iter().map(|ending| format!(".{ending}")).collect::<Vec<_>>().join(", ");
-    let endings = format!("expected pictures that end in {endings}, found");
+    let endings = format!("expected images that end in {endings}, found");
     let cases: [(Form, &str); 16] = [
         (("a.jsonl", None, ["en", "fr"]), "a.jsonl: expected a column `fr`, found en, file_name, image, zh"),
         (("a.csv", Some("x"), ["en", "zh"]), "a.csv: expected a column `x`, found en, image, zh, file_name"),
@@ -478,7 +476,7 @@ fn what_cannot_be_used_at_all_is_one_error() -> TestResult {
         (("a.tar", None, ["txt", "fr"]), "a.tar: expected a column `fr`, found json, png, txt, width, zh"),
         (
             ("shards", Some("jpg"), ["txt", "zh"]),
-            "shards: expected pictures that end in .jpg, found json, png,",
+            "shards: expected images that end in .jpg, found json, png,",
         ),
         (("beside", None, ["txt", "fr"]), "beside: expected a column `fr`, found json, png, txt, width, zh"),
         (("empty", None, ["txt", "zh"]), &format!("empty: {endings} none")),
@@ -490,7 +488,7 @@ fn what_cannot_be_used_at_all_is_one_error() -> TestResult {
         (("texts.tar", None, ["txt", "zh"]), &format!("texts.tar: {endings} cls, txt")),
         (
             ("blank.tar", None, ["txt", "txt"]),
-            "expected pictures with captions: skipped 1: blank.tar: a: `txt` is",
+            "expected images with captions: skipped 1: blank.tar: a: `txt` is",
         ),
         (("shards/s-{00..02}.tar", None, ["txt", "zh"]), "shards/s-02.tar: No such file"),
     ];
@@ -502,7 +500,7 @@ fn what_cannot_be_used_at_all_is_one_error() -> TestResult {
         let error = read(root, name, None, &["en"]).err().unwrap_or_default();
         assert!(error.starts_with(&format!("{name}: ")), "{error}");
     }
-    for name in ["missing", "pictures/0.png", "a.tar.gz"] {
+    for name in ["missing", "images/0.png", "a.tar.gz"] {
         let error = read(root, name, None, &[]).err().unwrap_or_default();
         let expected = "expected a folder, or a file that ends in .jsonl, .csv, .tsv, .parquet or .tar";
         assert_eq!(error, format!("{name}: {expected}"));

@@ -103,7 +103,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Latents of a guided run by DDIM, (pictures, channels, height, width).
+/// Latents of a guided run by DDIM, (images, channels, height, width).
 fn denoised(
     unet: &UNet2DConditionModel,
     noise: &Tensor,

@@ -67,7 +67,7 @@ impl ConfigCheck {
     }
 
     /// There is at least one level, every level's channels fall into `groups` equal groups, and there are few
-    /// enough levels to halve a picture that many times.
+    /// enough levels to halve an image that many times.
     pub fn levels(&self, field: &'static str, channels: &[usize], groups: usize) -> Result<()> {
         if channels.is_empty() || channels.len() > usize::BITS as usize / 2 {
             return Err(self.error(

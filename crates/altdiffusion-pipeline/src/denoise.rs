@@ -1,4 +1,4 @@
-//! The sampling loop: noise to latents of a picture.
+//! The sampling loop: noise to latents of an image.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::unet::{Passes, UNet2DConditionModel};
 /// Latents after the last step.
 #[derive(Debug, Clone)]
 pub struct Denoised {
-    /// (pictures, channels, height, width), f32, as the UNet knows them; the VAE's are smaller by its scaling factor.
+    /// (images, channels, height, width), f32, as the UNet knows them; the VAE's are smaller by its scaling factor.
     pub latents: Tensor,
     /// The time of each step.
     pub steps: Vec<Duration>,
@@ -30,11 +30,11 @@ pub struct Denoised {
 pub struct Denoising {
     /// How both halves of a guided prompt are combined; without guidance it has no effect.
     pub guidance: Guidance,
-    /// The windows in which the UNet sees a picture that is larger than what it was trained on; all at once if none.
+    /// The windows in which the UNet sees an image that is larger than what it was trained on; all at once if none.
     pub windows: Option<DenoisingWindows>,
 }
 
-/// Leads latents to those of pictures of the prompt, through all of a scheduler's noise levels or, from a picture, its last
+/// Leads latents to those of images of the prompt, through all of a scheduler's noise levels or, from an image, its last
 /// ones.
 ///
 /// Both halves of a guided prompt go through the UNet in one batch. The latents are kept in f32 between the steps, whatever

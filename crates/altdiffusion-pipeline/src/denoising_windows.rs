@@ -1,10 +1,10 @@
-//! Pictures larger than those that a model was trained on, without repeating what they show.
+//! Images larger than those that a model was trained on, without repeating what they show.
 
 use candle_core::{DType, Tensor};
 
 use crate::{Error, Result};
 
-/// Overlapping windows of a large picture, each of which the UNet sees as a picture of its own: in every step their
+/// Overlapping windows of a large image, each of which the UNet sees as an image of its own: in every step their
 /// predictions are averaged where they overlap (MultiDiffusion, Bar-Tal et al. 2023, <https://arxiv.org/abs/2302.08113>).
 ///
 /// The weight of a window grows from its edges on, over the length of the overlap, so that no edge shows. The reference
@@ -134,7 +134,7 @@ mod tests {
         }
     }
 
-    /// Where two windows say 0 and 1, the picture goes from one to the other in even steps.
+    /// Where two windows say 0 and 1, the image goes from one to the other in even steps.
     #[test]
     fn no_edge_of_a_window_shows() -> Result<()> {
         let sample = Tensor::zeros((1, 1, 8, 12), DType::F32, &Device::Cpu)?;
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_of_one_window_is_not_changed() -> Result<()> {
+    fn an_image_of_one_window_is_not_changed() -> Result<()> {
         let sample = Tensor::rand(-1f32, 1., (2, 3, 7, 8), &Device::Cpu)?;
         let found = DenoisingWindows::of_side(8).predict(&sample, |window| Ok(window.clone()))?;
         assert_eq!(found.flatten_all()?.to_vec1::<f32>()?, sample.flatten_all()?.to_vec1::<f32>()?);

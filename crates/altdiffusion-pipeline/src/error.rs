@@ -1,4 +1,4 @@
-//! What can go wrong between hidden states and pictures.
+//! What can go wrong between hidden states and images.
 
 use std::path::Path;
 

@@ -54,8 +54,8 @@ impl FusedSteps {
 
     /// From what the model makes of `sample` at step `index` of these: the next sample, and what the model reads next.
     ///
-    /// * `prediction` (pictures or twice as many, height, width, channels), the half without the prompt first
-    /// * `sample` (pictures, channels, height, width), f32
+    /// * `prediction` (images or twice as many, height, width, channels), the half without the prompt first
+    /// * `sample` (images, channels, height, width), f32
     ///
     /// # Errors
     /// If there is no such step, or the shapes do not fit together.

@@ -21,12 +21,12 @@ impl Guidance {
         Self { scale, rescale: 0.0 }
     }
 
-    /// Predictions (2 · pictures, …), the unconditioned ones first, to (pictures, …):
+    /// Predictions (2 · images, …), the unconditioned ones first, to (images, …):
     /// `unconditioned + scale · (conditioned − unconditioned)`, rescaled.
     pub(crate) fn combine(&self, predictions: &Tensor) -> Result<Tensor> {
-        let pictures = predictions.dim(0)? / 2;
-        let unconditioned = predictions.narrow(0, 0, pictures)?;
-        let conditioned = predictions.narrow(0, pictures, pictures)?;
+        let images = predictions.dim(0)? / 2;
+        let unconditioned = predictions.narrow(0, 0, images)?;
+        let conditioned = predictions.narrow(0, images, images)?;
         let guided = (&unconditioned + ((&conditioned - &unconditioned)? * self.scale)?)?;
         if self.rescale == 0.0 {
             return Ok(guided);
@@ -37,9 +37,9 @@ impl Guidance {
     }
 }
 
-/// The standard deviation of each picture's values, (pictures, 1, 1, 1).
+/// The standard deviation of each image's values, (images, 1, 1, 1).
 fn deviations(x: &Tensor) -> Result<Tensor> {
-    let (pictures, ..) = x.dims4()?;
+    let (images, ..) = x.dims4()?;
     let rows = x.flatten_from(1)?;
-    Ok(rows.var_keepdim(1)?.sqrt()?.reshape((pictures, 1, 1, 1))?)
+    Ok(rows.var_keepdim(1)?.sqrt()?.reshape((images, 1, 1, 1))?)
 }

@@ -1,10 +1,10 @@
-//! Pictures of latents without the decoder: what a step looks like, at the price of nothing.
+//! Images of latents without the decoder: what a step looks like, at the price of nothing.
 
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 
 use crate::Result;
-use crate::picture::to_pictures;
+use crate::images::to_images;
 use crate::vae::AutoencoderKl;
 
 /// Side of the flat latents that are decoded to find what a channel means: away from the edges the colour is even.
@@ -26,7 +26,7 @@ impl LatentPreview {
     /// When decoding fails.
     pub fn new(vae: &AutoencoderKl, device: &Device) -> Result<Self> {
         let channels = vae.config().latent_channels;
-        // One picture for each channel, of 1 in that channel as the UNet knows it, and one of zeros.
+        // One image for each channel, of 1 in that channel as the UNet knows it, and one of zeros.
         let ones = Tensor::eye(channels, DType::F32, device)?;
         let flat = Tensor::cat(&[&ones, &Tensor::zeros((1, channels), DType::F32, device)?], 0)?;
         let flat = (flat.reshape((channels + 1, channels, 1, 1))? / vae.scaling_factor())?;
@@ -37,14 +37,14 @@ impl LatentPreview {
         Ok(Self { colours, zero })
     }
 
-    /// Latents (pictures, channels, height, width), as the UNet knows them, to pictures of one pixel for each place.
+    /// Latents (images, channels, height, width), as the UNet knows them, to images of one pixel for each place.
     ///
     /// # Errors
     /// When the latents have another shape, or are not finite.
-    pub fn pictures(&self, latents: &Tensor) -> Result<Vec<RgbImage>> {
-        let (pictures, channels, height, width) = latents.dims4()?;
+    pub fn images(&self, latents: &Tensor) -> Result<Vec<RgbImage>> {
+        let (images, channels, height, width) = latents.dims4()?;
         let rows = latents.permute((0, 2, 3, 1))?.reshape(((), channels))?;
         let pixels = rows.matmul(&self.colours)?.broadcast_add(&self.zero)?;
-        to_pictures(&pixels.reshape((pictures, height, width, 3))?.permute((0, 3, 1, 2))?)
+        to_images(&pixels.reshape((images, height, width, 3))?.permute((0, 3, 1, 2))?)
     }
 }

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// The name of the tensor in a file of latents.
 const TENSOR: &str = "latents";
 
-/// Reads the f32 tensor `latents` (pictures, channels, height, width) of a safetensors file, onto the CPU.
+/// Reads the f32 tensor `latents` (images, channels, height, width) of a safetensors file, onto the CPU.
 ///
 /// # Errors
 /// When the file cannot be read, is no safetensors file, or lacks the tensor; when the tensor has another dtype or
@@ -31,7 +31,7 @@ pub fn read_latents(path: &Path) -> Result<Tensor> {
     let latents = tensors.load(TENSOR, &Device::Cpu)?;
     if latents.dtype() != DType::F32 || latents.rank() != 4 {
         let problem = format!(
-            "`{TENSOR}` is {} with shape {:?}, expected f32 with shape [pictures, channels, height, width]",
+            "`{TENSOR}` is {} with shape {:?}, expected f32 with shape [images, channels, height, width]",
             latents.dtype().as_str(),
             latents.dims()
         );
@@ -43,7 +43,7 @@ pub fn read_latents(path: &Path) -> Result<Tensor> {
     Ok(latents)
 }
 
-/// Writes latents (pictures, channels, height, width) as [`read_latents`] reads them, whole or not at all.
+/// Writes latents (images, channels, height, width) as [`read_latents`] reads them, whole or not at all.
 ///
 /// # Errors
 /// When the file cannot be written.

@@ -1,4 +1,4 @@
-//! AltDiffusion: hidden states of a prompt to pictures
+//! AltDiffusion: hidden states of a prompt to images
 
 mod adapters;
 mod config;
@@ -7,13 +7,13 @@ mod denoise;
 mod denoising_windows;
 mod error;
 mod fused_steps;
-mod given_picture;
+mod given_image;
 mod guidance;
+mod images;
 mod latent_preview;
 mod layers;
 mod model_parts;
 mod options;
-mod picture;
 mod pipeline;
 mod probe;
 mod prompt;
@@ -40,10 +40,10 @@ pub use denoise::{Denoised, Denoising, denoise};
 pub use denoising_windows::DenoisingWindows;
 pub use error::{Error, Result};
 pub use guidance::Guidance;
+pub use images::to_images;
 pub use latent_preview::LatentPreview;
 pub use model_parts::{Converted, ModelParts, convert_weights};
 pub use options::GenerateOptions;
-pub use picture::to_pictures;
 pub use pipeline::{AltDiffusion, Generated, LoadOptions, Timings};
 pub use probe::{OutputLoss, UNetProbe};
 pub use prompt::{PROMPT_TOKENS, Prompt, PromptReading, TextStates};

@@ -22,7 +22,7 @@ use crate::vae::Tiling;
 ///     .scheduler(SchedulerKind::EulerDiscrete)
 ///     .steps(30)
 ///     .seed(7)
-///     .pictures(4);
+///     .images(4);
 /// ```
 #[derive(Debug, Clone)]
 #[must_use]
@@ -45,7 +45,7 @@ pub struct GenerateOptions {
     pub(crate) batch_position: Option<BatchPosition>,
     pub(crate) width: Option<usize>,
     pub(crate) height: Option<usize>,
-    pub(crate) pictures: Option<usize>,
+    pub(crate) images: Option<usize>,
     pub(crate) initial_latents: Option<Tensor>,
     pub(crate) image: Option<RgbImage>,
     pub(crate) mask: Option<GrayImage>,
@@ -78,7 +78,7 @@ impl GenerateOptions {
         if with_mask { 1.0 } else { 0.8 }
     }
 
-    /// One picture of `prompt`, in 50 steps with a guidance scale of 7.5, and otherwise as the model would have it.
+    /// One image of `prompt`, in 50 steps with a guidance scale of 7.5, and otherwise as the model would have it.
     pub fn new(prompt: impl Into<String>) -> Self {
         Self {
             prompts: vec![prompt.into()],
@@ -99,7 +99,7 @@ impl GenerateOptions {
             batch_position: None,
             width: None,
             height: None,
-            pictures: None,
+            images: None,
             initial_latents: None,
             image: None,
             mask: None,
@@ -112,7 +112,7 @@ impl GenerateOptions {
         }
     }
 
-    /// Several prompts at a time, each for as many pictures as [`GenerateOptions::pictures`] says.
+    /// Several prompts at a time, each for as many images as [`GenerateOptions::images`] says.
     pub fn prompts<T: Into<String>>(mut self, prompts: impl IntoIterator<Item = T>) -> Self {
         self.prompts = prompts.into_iter().map(Into::into).collect();
         self
@@ -130,7 +130,7 @@ impl GenerateOptions {
         self
     }
 
-    /// What the pictures should keep away from. Without guidance it has no effect.
+    /// What the images should keep away from. Without guidance it has no effect.
     pub fn negative_prompt(mut self, negative_prompt: impl Into<String>) -> Self {
         self.negative_prompt = negative_prompt.into();
         self
@@ -148,7 +148,7 @@ impl GenerateOptions {
         self
     }
 
-    /// The number of steps from noise to picture.
+    /// The number of steps from noise to image.
     pub fn steps(mut self, steps: usize) -> Self {
         self.steps = Steps::Count(steps);
         self
@@ -198,8 +198,8 @@ impl GenerateOptions {
         self
     }
 
-    /// The seed of the noise, 0 if not given. The noise of several pictures is drawn in one go, and then that of the
-    /// steps, where a scheduler adds some: so the same seed gives the same pictures as in diffusers.
+    /// The seed of the noise, 0 if not given. The noise of several images is drawn in one go, and then that of the
+    /// steps, where a scheduler adds some: so the same seed gives the same images as in diffusers.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
@@ -211,13 +211,13 @@ impl GenerateOptions {
         self
     }
 
-    /// How the noise of several pictures comes from the seed: in one stream, as in diffusers, if not given.
+    /// How the noise of several images comes from the seed: in one stream, as in diffusers, if not given.
     pub fn seeds(mut self, seeds: Seeds) -> Self {
         self.seeds = seeds;
         self
     }
 
-    /// Draws one picture, from the noise that it has at this position of a batch.
+    /// Draws one image, from the noise that it has at this position of a batch.
     pub fn batch_position(mut self, position: BatchPosition) -> Self {
         self.batch_position = Some(position);
         self
@@ -235,54 +235,54 @@ impl GenerateOptions {
         self
     }
 
-    /// The number of pictures of each prompt, by default one.
-    pub fn pictures(mut self, pictures: usize) -> Self {
-        self.pictures = Some(pictures);
+    /// The number of images of each prompt, by default one.
+    pub fn images(mut self, images: usize) -> Self {
+        self.images = Some(images);
         self
     }
 
-    /// The noise to start from, in place of that of the seed: standard normal, (pictures, channels, height, width) in
-    /// latents. It decides the number and size of the pictures where nothing else does.
+    /// The noise to start from, in place of that of the seed: standard normal, (images, channels, height, width) in
+    /// latents. It decides the number and size of the images where nothing else does.
     pub fn initial_latents(mut self, latents: Tensor) -> Self {
         self.initial_latents = Some(latents);
         self
     }
 
-    /// A picture to begin with, in place of nothing but noise: it is resized to the size asked for, and else decides that.
+    /// An image to begin with, in place of nothing but noise: it is resized to the size asked for, and else decides that.
     pub fn image(mut self, image: RgbImage) -> Self {
         self.image = Some(image);
         self
     }
 
-    /// Where the picture to begin with is drawn anew: where this one, which is resized like it, is at least half white. All
+    /// Where the image to begin with is drawn anew: where this one, which is resized like it, is at least half white. All
     /// else stays as it is, as far as the model's autoencoder can keep it.
     pub fn mask(mut self, mask: GrayImage) -> Self {
         self.mask = Some(mask);
         self
     }
 
-    /// How much of the picture to begin with may change, from 0, nothing, to 1, all of it: the share of the steps that are
+    /// How much of the image to begin with may change, from 0, nothing, to 1, all of it: the share of the steps that are
     /// done. By default 0.8, and 1 with a mask.
     pub fn strength(mut self, strength: f64) -> Self {
         self.strength = Some(strength);
         self
     }
 
-    /// Denoise in overlapping windows, so that a picture that is larger than what the model was trained on does not show the
+    /// Denoise in overlapping windows, so that an image that is larger than what the model was trained on does not show the
     /// same thing many times.
     pub fn windows(mut self, windows: DenoisingWindows) -> Self {
         self.windows = Some(windows);
         self
     }
 
-    /// A picture to follow, with the ControlNet that does it; several, if called again. Where nothing else does, the first
+    /// An image to follow, with the ControlNet that does it; several, if called again. Where nothing else does, the first
     /// of them decides the size.
     pub fn control(mut self, control: Control) -> Self {
         self.controls.push(control);
         self
     }
 
-    /// Follow the pictures of [`control`](Self::control) without regard to the prompt, as far as that goes: the ControlNets
+    /// Follow the images of [`control`](Self::control) without regard to the prompt, as far as that goes: the ControlNets
     /// then have no part in what guidance leads away from, and less in details (section 3.5 of
     /// <https://arxiv.org/abs/2302.05543>). A guidance scale from 3 to 5 suits it.
     pub fn guess_mode(mut self, guess_mode: bool) -> Self {
@@ -290,13 +290,13 @@ impl GenerateOptions {
         self
     }
 
-    /// Pictures that say beside the prompt what to draw; with several IP-Adapters, if called again.
+    /// Images that say beside the prompt what to draw; with several IP-Adapters, if called again.
     pub fn image_prompt(mut self, image_prompt: ImagePrompt) -> Self {
         self.image_prompts.push(image_prompt);
         self
     }
 
-    /// Decode in overlapping tiles, which bounds the memory that a large picture takes.
+    /// Decode in overlapping tiles, which bounds the memory that a large image takes.
     pub fn tiling(mut self, tiling: Tiling) -> Self {
         self.tiling = Some(tiling);
         self

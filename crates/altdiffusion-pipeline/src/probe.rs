@@ -32,7 +32,7 @@ pub struct OutputLoss {
 }
 
 impl UNetProbe {
-    /// The sides, in pixels, of the pictures that [`UNetProbe::new`] stands for: small, because outputs of any size tell how
+    /// The sides, in pixels, of the images that [`UNetProbe::new`] stands for: small, because outputs of any size tell how
     /// exact weights are.
     pub const SIDE: usize = 128;
 

@@ -203,7 +203,7 @@ impl TextStates {
         self.hidden_states.dims().first().copied().unwrap_or(0)
     }
 
-    /// The second half of the texts of a guided batch: what the pictures show.
+    /// The second half of the texts of a guided batch: what the images show.
     pub(crate) fn conditioned_half(&self) -> Result<Self> {
         let half = self.texts() / 2;
         let second = |tensor: &Tensor| tensor.narrow(0, half, half)?.contiguous();
@@ -213,13 +213,13 @@ impl TextStates {
         })
     }
 
-    /// Text after text, each for as many pictures, as a model projects them to the keys and values of its cross-attentions.
+    /// Text after text, each for as many images, as a model projects them to the keys and values of its cross-attentions.
     pub(crate) fn project(
         &self,
-        pictures: usize,
+        images: usize,
         project: impl Fn(&Tensor, Option<&Tensor>) -> Result<CrossAttentionContext>,
     ) -> Result<CrossAttentionContext> {
-        let states = self.repeat_each(pictures)?;
+        let states = self.repeat_each(images)?;
         let key_bias = states.key_bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
         project(&states.hidden_states, key_bias.as_ref())
     }
@@ -257,35 +257,35 @@ fn weighted(rows: &Tensor, key_bias: &Tensor, weights: &[f32]) -> Result<Tensor>
     Ok((states * scale)?.to_dtype(rows.dtype())?)
 }
 
-/// What the UNet is told about a batch of pictures, projected to the keys and values of its cross-attentions once for
+/// What the UNet is told about a batch of images, projected to the keys and values of its cross-attentions once for
 /// all steps. With guidance, the first half of the batch is the unconditioned one, as in diffusers.
 #[derive(Debug, Clone)]
 pub struct Prompt {
     context: CrossAttentionContext,
-    pictures: usize,
+    images: usize,
     guided: bool,
     controls: RunningControls,
 }
 
 impl Prompt {
-    /// The prompts of `pictures` pictures each without guidance, from the states of their texts.
+    /// The prompts of `images` images each without guidance, from the states of their texts.
     ///
     /// # Errors
     /// When there are no texts, or `states` are of another width than the UNet's.
-    pub fn conditioned(unet: &UNet2DConditionModel, states: &TextStates, pictures: usize) -> Result<Self> {
-        Self::new(unet, states, pictures, false)
+    pub fn conditioned(unet: &UNet2DConditionModel, states: &TextStates, images: usize) -> Result<Self> {
+        Self::new(unet, states, images, false)
     }
 
-    /// The prompts of `pictures` pictures each with guidance, from the states of twice as many texts: first for each what to
+    /// The prompts of `images` images each with guidance, from the states of twice as many texts: first for each what to
     /// keep away from (the empty text, if nothing), then for each what to show.
     ///
     /// # Errors
     /// When the number of texts is odd or 0, or `states` are of another width than the UNet's.
-    pub fn guided(unet: &UNet2DConditionModel, states: &TextStates, pictures: usize) -> Result<Self> {
-        Self::new(unet, states, pictures, true)
+    pub fn guided(unet: &UNet2DConditionModel, states: &TextStates, images: usize) -> Result<Self> {
+        Self::new(unet, states, images, true)
     }
 
-    fn new(unet: &UNet2DConditionModel, states: &TextStates, pictures: usize, guided: bool) -> Result<Self> {
+    fn new(unet: &UNet2DConditionModel, states: &TextStates, images: usize, guided: bool) -> Result<Self> {
         let halves = if guided { 2 } else { 1 };
         if states.texts() == 0 || !states.texts().is_multiple_of(halves) {
             return Err(Error::Shape {
@@ -295,19 +295,19 @@ impl Prompt {
             });
         }
         let prompts = states.texts() / halves;
-        let context = states.project(pictures, |states, key_bias| unet.project_context(states, key_bias))?;
-        Ok(Self { context, pictures: prompts * pictures, guided, controls: RunningControls::default() })
+        let context = states.project(images, |states, key_bias| unet.project_context(states, key_bias))?;
+        Ok(Self { context, images: prompts * images, guided, controls: RunningControls::default() })
     }
 
-    /// The same, with pictures that say what to draw.
+    /// The same, with images that say what to draw.
     pub(crate) fn illustrated(mut self, images: &[ImagePrompt]) -> Result<Self> {
-        let project = |image: &ImagePrompt| image.project(self.pictures, self.guided);
+        let project = |image: &ImagePrompt| image.project(self.images, self.guided);
         let images = images.iter().map(project).collect::<Result<_>>()?;
         self.context = self.context.with_images(images);
         Ok(self)
     }
 
-    /// The same, with pictures that are followed.
+    /// The same, with images that are followed.
     pub(crate) fn controlled(self, controls: RunningControls) -> Self {
         Self { controls, ..self }
     }
@@ -317,7 +317,7 @@ impl Prompt {
         !self.controls.controls.is_empty()
     }
 
-    /// What the ControlNets add in a step of so many, for latents (pictures, channels, height, width) as the scheduler
+    /// What the ControlNets add in a step of so many, for latents (images, channels, height, width) as the scheduler
     /// scales them.
     pub(crate) fn residuals(
         &self,
@@ -328,14 +328,14 @@ impl Prompt {
         self.controls.residuals(sample, timestep, step, self.guided)
     }
 
-    /// The keys and values, of `pictures` or with guidance twice as many prompts.
+    /// The keys and values, of `images` or with guidance twice as many prompts.
     pub fn context(&self) -> &CrossAttentionContext {
         &self.context
     }
 
-    /// How many pictures it is for.
-    pub fn pictures(&self) -> usize {
-        self.pictures
+    /// How many images it is for.
+    pub fn images(&self) -> usize {
+        self.images
     }
 
     /// Whether it has an unconditioned half.

@@ -19,21 +19,21 @@ pub struct Step<'a> {
     pub total: usize,
     /// The timestep that the UNet was called with.
     pub timestep: f64,
-    /// The latents after it, (pictures, channels, height, width), f32, at the noise level of the next step.
+    /// The latents after it, (images, channels, height, width), f32, at the noise level of the next step.
     pub latents: &'a Tensor,
 }
 
 /// How far a run is, as a callback hears of it.
 #[derive(Debug, Clone, Copy)]
 pub enum Progress<'a> {
-    /// The texts and pictures have been read, and the first step begins.
+    /// The texts and images have been read, and the first step begins.
     Denoising {
         /// How many steps there will be: calls of the UNet.
         steps: usize,
     },
     /// A step has been done.
     Step(Step<'a>),
-    /// The decoder begins with a picture.
+    /// The decoder begins with an image.
     Decoding {
         /// Its number, from 0.
         image: usize,

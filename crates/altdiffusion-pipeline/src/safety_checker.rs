@@ -1,4 +1,4 @@
-//! Pictures that should not be shown: the safety checker of the published repositories.
+//! Images that should not be shown: the safety checker of the published repositories.
 
 use altclip_encoder::config::{ConfigFile, FieldTable, parse_config};
 use altclip_encoder::dual_encoder::ClipConfig;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::Result;
 use crate::model_parts::SafetyParts;
 
-/// How much nearer to every concept a picture counts that shows what asks for special care.
+/// How much nearer to every concept an image counts that shows what asks for special care.
 const SPECIAL_CARE: f64 = 0.01;
 
 /// `safety_checker/config.json` (`CLIPConfig` of transformers).
@@ -36,7 +36,7 @@ pub struct SafetyChecker {
     device: Device,
 }
 
-/// Vectors of the joint space, and how near a picture may come to each.
+/// Vectors of the joint space, and how near an image may come to each.
 #[derive(Debug, Clone)]
 struct Concepts {
     /// (concepts, projection_dim), of length 1.
@@ -68,16 +68,16 @@ impl SafetyChecker {
         })
     }
 
-    /// Whether each picture should rather not be shown.
+    /// Whether each image should rather not be shown.
     ///
     /// # Errors
-    /// When a picture is empty, or the tower fails.
-    pub fn check(&self, pictures: &[RgbImage]) -> Result<Vec<bool>> {
-        pictures.iter().map(|picture| self.check_one(picture)).collect()
+    /// When an image is empty, or the tower fails.
+    pub fn check(&self, images: &[RgbImage]) -> Result<Vec<bool>> {
+        images.iter().map(|image| self.check_one(image)).collect()
     }
 
-    fn check_one(&self, picture: &RgbImage) -> Result<bool> {
-        let pixels = self.processor.preprocess(&DynamicImage::ImageRgb8(picture.clone()))?;
+    fn check_one(&self, image: &RgbImage) -> Result<bool> {
+        let pixels = self.processor.preprocess(&DynamicImage::ImageRgb8(image.clone()))?;
         let embeds =
             self.vision.forward(&pixels.unsqueeze(0)?.to_device(&self.device)?)?.to_dtype(DType::F32)?;
         let embeds = unit(&embeds)?;
@@ -97,7 +97,7 @@ impl Concepts {
         Ok(Self { embeds, thresholds })
     }
 
-    /// How much nearer a picture's vector (1, projection_dim) is to each concept than it may be.
+    /// How much nearer an image's vector (1, projection_dim) is to each concept than it may be.
     fn distances(&self, embeds: &Tensor) -> Result<Vec<f64>> {
         let cosines = embeds.matmul(&self.embeds.t()?)?.flatten_all()?.to_vec1::<f32>()?;
         Ok(cosines.iter().zip(&self.thresholds).map(|(cosine, limit)| f64::from(cosine - limit)).collect())

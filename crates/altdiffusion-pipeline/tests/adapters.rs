@@ -302,7 +302,7 @@ fn loras_beside_weights_draw_the_same() -> TestResult {
 
 /// Reading the parts only when they are needed changes nothing.
 #[test]
-fn little_memory_gives_the_same_picture() -> TestResult {
+fn little_memory_gives_the_same_image() -> TestResult {
     let options = LoadOptions::new(DType::F32, &Device::Cpu).lora(lora("alt_diffusion", "kohya")?, 0.5);
     let pipeline = AltDiffusion::load(parts("alt_diffusion")?, options.low_memory(true))?;
     let kept = draw(&load("alt_diffusion", vec![(lora("alt_diffusion", "kohya")?, 0.5)])?)?;

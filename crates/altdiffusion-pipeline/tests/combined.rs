@@ -73,15 +73,15 @@ fn file(name: &str) -> String {
     golden("adapters").join(name).display().to_string()
 }
 
-/// The bytes of a picture, with its width and height.
+/// The bytes of an image, with its width and height.
 fn bytes(given: &HashMap<String, Tensor>, name: &str) -> TestResult<(u32, u32, Vec<u8>)> {
     let tensor = given.get(name).ok_or_else(|| format!("no {name}"))?;
     Ok((tensor.dim(1)? as u32, tensor.dim(0)? as u32, tensor.flatten_all()?.to_vec1()?))
 }
 
-fn picture(given: &HashMap<String, Tensor>, name: &str) -> TestResult<RgbImage> {
+fn image(given: &HashMap<String, Tensor>, name: &str) -> TestResult<RgbImage> {
     let (width, height, bytes) = bytes(given, name)?;
-    RgbImage::from_raw(width, height, bytes).ok_or_else(|| "a picture of another size".into())
+    RgbImage::from_raw(width, height, bytes).ok_or_else(|| "an image of another size".into())
 }
 
 fn controlnet(repository: &str) -> TestResult<Arc<ControlNetModel>> {
@@ -113,7 +113,7 @@ impl Case {
             .guidance_scale(self.guidance_scale)
             .guidance_rescale(self.guidance_rescale)
             .steps(self.num_inference_steps)
-            .pictures(self.num_images_per_prompt)
+            .images(self.num_images_per_prompt)
             .seed(self.seed)
             .width(56)
             .height(40);
@@ -130,7 +130,7 @@ impl Case {
             options = options.timestep_spacing(spacing.parse::<TimestepSpacing>().map_err(|_| "a spacing")?);
         }
         if let Some(strength) = self.strength {
-            options = options.image(picture(given, "given")?).strength(strength);
+            options = options.image(image(given, "given")?).strength(strength);
         }
         if self.kind == Kind::Part {
             let (width, height, bytes) = bytes(given, "mask")?;
@@ -138,7 +138,7 @@ impl Case {
                 options.mask(GrayImage::from_raw(width, height, bytes).ok_or("a mask of another size")?);
         }
         for control in &self.controls {
-            let net = Control::new(controlnet(&self.repository)?, picture(given, "control.0")?);
+            let net = Control::new(controlnet(&self.repository)?, image(given, "control.0")?);
             options = options.control(net.scale(control.scale).from(control.start).to(control.end));
         }
         Ok(options)

@@ -33,7 +33,7 @@ fn assert_adds_as_the_reference(name: &str, net: &ControlNetModel) {
     for case in ["even", "odd"] {
         let value = |part: &str| &golden[&format!("{name}.{case}.{part}")];
         let context = net.project_context(value("encoder_hidden_states"), None).unwrap();
-        let condition = net.embed_picture(value("controlnet_cond")).unwrap();
+        let condition = net.embed_image(value("controlnet_cond")).unwrap();
         let found = net.forward(value("sample"), value("timesteps"), &context, &condition).unwrap();
         for (place, residual) in found.down().unwrap().iter().enumerate() {
             assert_close(&format!("{name}.{case}.{place}"), residual, value(&format!("down.{place}")));
@@ -72,16 +72,16 @@ fn a_single_file_says_what_it_is() {
     }
 }
 
-/// One picture is the same as that picture for each of a batch, and a batch the same as its members.
+/// One image is the same as that image for each of a batch, and a batch the same as its members.
 #[test]
-fn a_picture_is_for_all_or_for_one() {
+fn an_image_is_for_all_or_for_one() {
     let net = load("sd2");
     let (sample, states, pixels) =
         (normal(1, &[3, 4, 4, 6]), normal(2, &[3, 5, 20]), normal(3, &[1, 3, 32, 48]));
     let timesteps = Tensor::new(&[1f32, 500.0, 981.0], &Device::Cpu).unwrap();
     let context = net.project_context(&states, None).unwrap();
     let forward = |pixels: &Tensor| {
-        let condition = net.embed_picture(pixels).unwrap();
+        let condition = net.embed_image(pixels).unwrap();
         net.forward(&sample, &timesteps, &context, &condition).unwrap()
     };
     let together = forward(&pixels);
@@ -90,7 +90,7 @@ fn a_picture_is_for_all_or_for_one() {
     for i in 0..3 {
         let one = |tensor: &Tensor| tensor.narrow(0, i, 1).unwrap();
         let context = net.project_context(&one(&states), None).unwrap();
-        let condition = net.embed_picture(&pixels).unwrap();
+        let condition = net.embed_image(&pixels).unwrap();
         let alone = net.forward(&one(&sample), &one(&timesteps), &context, &condition).unwrap();
         for (alone, together) in alone.down().unwrap().iter().zip(together.down().unwrap()) {
             assert!(distance(alone, &one(&together)) < ROUNDING);
@@ -112,7 +112,7 @@ fn colours_may_come_the_other_way_round() {
     let timesteps = Tensor::new(&[7f32], &Device::Cpu).unwrap();
     let mid = |net: &ControlNetModel, pixels: &Tensor| {
         let context = net.project_context(&normal(3, &[1, 4, 20]), None).unwrap();
-        let condition = net.embed_picture(pixels).unwrap();
+        let condition = net.embed_image(pixels).unwrap();
         net.forward(&sample, &timesteps, &context, &condition).unwrap().mid().unwrap()
     };
     assert_eq!(distance(&mid(&bgr, &turned), &mid(&rgb, &pixels)), 0.0);
@@ -134,7 +134,7 @@ fn every_weight_can_be_trained() {
     let steps = Tensor::new(&[10f32, 900.0], &Device::Cpu).unwrap();
     let predict = |scale: f64| {
         let context = net.project_context(&states, None).unwrap();
-        let condition = net.embed_picture(&pixels).unwrap();
+        let condition = net.embed_image(&pixels).unwrap();
         let residuals = net.forward(&sample, &steps, &context, &condition).unwrap().scaled(scale).unwrap();
         let context = unet.project_context(&states, None).unwrap();
         unet.forward_with_residuals(&sample, &steps, &context, Some(&residuals)).unwrap()
@@ -173,13 +173,13 @@ fn bad_configurations_and_tensors_are_named() {
 
     let net = ControlNetModel::new(&config, weights).unwrap();
     for shape in [&[1, 4, 16, 16][..], &[3, 16, 16]] {
-        let error = net.embed_picture(&normal(0, shape)).unwrap_err();
+        let error = net.embed_image(&normal(0, shape)).unwrap_err();
         assert!(matches!(error, Error::Shape { tensor: "pixels", .. }), "{error}");
     }
     let context = net.project_context(&normal(0, &[2, 7, 20]), None).unwrap();
     let steps = Tensor::new(&[1f32, 2.0], &Device::Cpu).unwrap();
     let run = |sample: &[usize], pixels: &[usize]| {
-        let condition = net.embed_picture(&normal(0, pixels)).unwrap();
+        let condition = net.embed_image(&normal(0, pixels)).unwrap();
         match net.forward(&normal(0, sample), &steps, &context, &condition).unwrap_err() {
             Error::Shape { tensor, .. } => tensor,
             error => panic!("{error}"),

@@ -1,4 +1,4 @@
-//! Pictures as prompts, against diffusers' IP-Adapter.
+//! Images as prompts, against diffusers' IP-Adapter.
 
 #[allow(dead_code, reason = "not every test file uses everything")]
 mod common;
@@ -33,7 +33,8 @@ struct Case {
     num_inference_steps: usize,
     num_images_per_prompt: usize,
     seed: u64,
-    pictures: usize,
+    #[serde(rename = "pictures")]
+    images: usize,
     scale: f64,
     control: bool,
     scheduler: Option<String>,
@@ -54,11 +55,11 @@ fn encoder() -> TestResult<Arc<ImageEncoder>> {
     Ok(Arc::new(ImageEncoder::from_source(&source, "image_encoder", DType::F32, &Device::Cpu)?))
 }
 
-fn picture(given: &HashMap<String, Tensor>, name: &str) -> TestResult<RgbImage> {
+fn image(given: &HashMap<String, Tensor>, name: &str) -> TestResult<RgbImage> {
     let tensor = given.get(name).ok_or_else(|| format!("no {name}"))?;
     let (width, height) = (tensor.dim(1)? as u32, tensor.dim(0)? as u32);
     let bytes = tensor.flatten_all()?.to_vec1()?;
-    RgbImage::from_raw(width, height, bytes).ok_or_else(|| "a picture of another size".into())
+    RgbImage::from_raw(width, height, bytes).ok_or_else(|| "an image of another size".into())
 }
 
 #[test]
@@ -74,21 +75,21 @@ fn they_are_those_of_diffusers() -> TestResult {
             "alt_diffusion" => (&sd1, case.adapter.as_str()),
             _ => (&m18, "m18.safetensors"),
         };
-        let pictures = (0..case.pictures)
-            .map(|place| picture(&given, &format!("prompt.{place}")))
+        let images = (0..case.images)
+            .map(|place| image(&given, &format!("prompt.{place}")))
             .collect::<TestResult<Vec<_>>>()?;
-        let prompt = ImagePrompt::new(adapter(file, pipeline)?, encoder.clone(), pictures).scale(case.scale);
+        let prompt = ImagePrompt::new(adapter(file, pipeline)?, encoder.clone(), images).scale(case.scale);
         let mut options = GenerateOptions::new(&case.prompt)
             .negative_prompt(&case.negative_prompt)
             .guidance_scale(case.guidance_scale)
             .steps(case.num_inference_steps)
-            .pictures(case.num_images_per_prompt)
+            .images(case.num_images_per_prompt)
             .seed(case.seed)
             .width(56)
             .height(40)
             .image_prompt(prompt);
         if case.control {
-            options = options.control(Control::new(net.clone(), picture(&given, "control")?));
+            options = options.control(Control::new(net.clone(), image(&given, "control")?));
         }
         if let Some(class_name) = &case.scheduler {
             options = options
@@ -130,9 +131,9 @@ fn several_adapters_add_up() -> TestResult {
     let (pipeline, encoder) = (load("alt_diffusion")?, encoder()?);
     let (plain, plus) = (adapter("plain.bin", &pipeline)?, adapter("plus.safetensors", &pipeline)?);
     let prompt = |adapter: &Arc<IpAdapter>, scale| {
-        let pictures = [picture(&given, "prompt.0")?];
+        let images = [image(&given, "prompt.0")?];
         Ok::<_, Box<dyn std::error::Error>>(
-            ImagePrompt::new(adapter.clone(), encoder.clone(), pictures).scale(scale),
+            ImagePrompt::new(adapter.clone(), encoder.clone(), images).scale(scale),
         )
     };
     let options = || GenerateOptions::new("a cat").steps(3).width(32).height(40);
@@ -159,8 +160,8 @@ fn what_does_not_fit_together_is_named() -> TestResult {
         assert_eq!(message.lines().count(), 1, "{message}");
         message
     };
-    let prompt = |pictures: Vec<RgbImage>| ImagePrompt::new(plain.clone(), encoder.clone(), pictures);
-    assert!(message(&pipeline, prompt(vec![])).contains("no picture, expected at least one"));
+    let prompt = |images: Vec<RgbImage>| ImagePrompt::new(plain.clone(), encoder.clone(), images);
+    assert!(message(&pipeline, prompt(vec![])).contains("no image, expected at least one"));
     assert!(message(&pipeline, prompt(vec![black(), RgbImage::new(0, 3)])).contains("0 × 3 pixels"));
     assert!(
         message(&pipeline, prompt(vec![black()]).scale(f64::NAN)).contains("scale: NaN, expected a number")

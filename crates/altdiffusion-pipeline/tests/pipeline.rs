@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
-/// The largest relative error ‖a − b‖/‖b‖ of the latents and of the picture.
+/// The largest relative error ‖a − b‖/‖b‖ of the latents and of the image.
 const TOLERANCE: f32 = 1e-4;
 
 const MODELS: [&str; 2] = ["alt_diffusion", "alt_diffusion_m18"];
@@ -48,7 +48,7 @@ impl Case {
             .guidance_scale(self.guidance_scale)
             .guidance_rescale(self.guidance_rescale)
             .steps(self.num_inference_steps)
-            .pictures(self.num_images_per_prompt)
+            .images(self.num_images_per_prompt)
             .height(self.height)
             .width(self.width)
             .eta(self.eta.unwrap_or(0.0));
@@ -90,7 +90,7 @@ fn message<T>(result: altdiffusion_pipeline::Result<T>) -> String {
 }
 
 #[test]
-fn pictures_are_those_of_diffusers() -> TestResult {
+fn images_are_those_of_diffusers() -> TestResult {
     let cases: Vec<Case> = serde_json::from_str(&std::fs::read_to_string(golden("pipeline.json"))?)?;
     let tensors: HashMap<String, Tensor> = safetensors::load(golden("pipeline.safetensors"), &Device::Cpu)?;
     for model in MODELS {
@@ -105,10 +105,10 @@ fn pictures_are_those_of_diffusers() -> TestResult {
             let latents_error = relative_error(&generated.latents, expected("latents"))?;
             let pixels = pipeline.vae()?.decode(&(&generated.latents / pipeline.vae()?.scaling_factor())?)?;
             let pixels = pixels.affine(0.5, 0.5)?.clamp(0f32, 1f32)?;
-            let picture_error = relative_error(&pixels, expected("picture"))?;
-            println!("{name}: latents {latents_error:e}, picture {picture_error:e}");
+            let image_error = relative_error(&pixels, expected("picture"))?;
+            println!("{name}: latents {latents_error:e}, image {image_error:e}");
             assert!(latents_error <= TOLERANCE, "{name}: latents {latents_error}");
-            assert!(picture_error <= TOLERANCE, "{name}: picture {picture_error}");
+            assert!(image_error <= TOLERANCE, "{name}: image {image_error}");
 
             assert_eq!(generated.images.len(), case.num_images_per_prompt, "{name}");
             for (index, image) in generated.images.iter().enumerate() {
@@ -124,18 +124,18 @@ fn pictures_are_those_of_diffusers() -> TestResult {
     Ok(())
 }
 
-/// The noise of several pictures is drawn in one go, the first one's first; and PyTorch transforms 16 values at a time,
+/// The noise of several images is drawn in one go, the first one's first; and PyTorch transforms 16 values at a time,
 /// so that latents of a multiple of 16 values are the same alone.
 #[test]
-fn the_first_picture_is_the_same_alone_and_in_a_batch() -> TestResult {
+fn the_first_image_is_the_same_alone_and_in_a_batch() -> TestResult {
     let pipeline = load(MODELS[0])?;
     let options = GenerateOptions::new("一只猫").steps(3).width(32).height(64).guidance_scale(3.0).seed(5);
     for rng in Rng::ALL {
         let options = options.clone().rng(rng);
-        let batch = pipeline.generate(&options.clone().pictures(2))?;
+        let batch = pipeline.generate(&options.clone().images(2))?;
         let alone = pipeline.generate(&options)?;
         assert_eq!(batch.images[0].dimensions(), (32, 64));
-        let error = |picture| relative_error(&batch.latents.narrow(0, picture, 1)?, &alone.latents);
+        let error = |image| relative_error(&batch.latents.narrow(0, image, 1)?, &alone.latents);
         assert!(error(0)? < 1e-5, "{rng}: {}", error(0)?);
         assert!(error(1)? > 0.1, "{rng}: {}", error(1)?);
     }
@@ -194,10 +194,10 @@ fn every_step_is_reported_and_can_be_the_last() -> TestResult {
     Ok(())
 }
 
-/// From noise, from a picture, and a part of one: with a seed for each, and from one stream.
+/// From noise, from an image, and a part of one: with a seed for each, and from one stream.
 #[test]
-fn a_picture_of_a_batch_can_be_drawn_alone() -> TestResult {
-    const PICTURES: usize = 3;
+fn an_image_of_a_batch_can_be_drawn_alone() -> TestResult {
+    const IMAGES: usize = 3;
     let pipeline = load(MODELS[0])?;
     let given = image::RgbImage::from_fn(40, 32, |x, y| image::Rgb([x as u8 * 6, y as u8 * 7, 128]));
     let mask = image::GrayImage::from_fn(40, 32, |x, _| image::Luma([if x < 16 { 255 } else { 0 }]));
@@ -207,13 +207,13 @@ fn a_picture_of_a_batch_can_be_drawn_alone() -> TestResult {
     for options in [plain, begun.clone(), begun.mask(mask)] {
         for seeds in Seeds::ALL {
             let options = options.clone().seeds(seeds);
-            let batch = pipeline.generate(&options.clone().pictures(PICTURES))?.latents;
-            for index in 0..PICTURES {
-                let position = BatchPosition { index, images: PICTURES };
+            let batch = pipeline.generate(&options.clone().images(IMAGES))?.latents;
+            for index in 0..IMAGES {
+                let position = BatchPosition { index, images: IMAGES };
                 let alone = pipeline.generate(&options.clone().batch_position(position))?.latents;
                 let of_batch = batch.narrow(0, index, 1)?;
                 assert!(relative_error(&alone, &of_batch)? < TOLERANCE, "{seeds}, {index}");
-                // Of a stream, no picture is that of a seed: already the first step draws for all of them.
+                // Of a stream, no image is that of a seed: already the first step draws for all of them.
                 let own_seed = pipeline.generate(&options.clone().seed(7 + index as u64))?.latents;
                 let has_own_seed = relative_error(&own_seed, &of_batch)? < TOLERANCE;
                 assert_eq!(has_own_seed, seeds == Seeds::Consecutive, "{seeds}, {index}");
@@ -248,9 +248,9 @@ fn options_that_cannot_be_met_are_named() -> TestResult {
             options().at_steps(Steps::Timesteps(vec![1, 2])).scheduler(SchedulerKind::Lcm),
             ["timesteps", "below", "1000"],
         ),
-        (options().pictures(0), ["number of pictures", "0 pictures", "expected 1"]),
+        (options().images(0), ["number of images", "0 images", "expected 1"]),
         (options().guidance_scale(f64::NAN), ["guidance scale", "NaN", "a number"]),
-        (options().initial_latents(latents(0.0, &[4, 8, 8])?), ["initial latents", "[4, 8, 8]", "pictures"]),
+        (options().initial_latents(latents(0.0, &[4, 8, 8])?), ["initial latents", "[4, 8, 8]", "images"]),
         (
             options().initial_latents(latents(0.0, &[1, 3, 8, 8])?),
             ["initial latents", "[1, 3, 8, 8]", "[1, 4"],
@@ -274,7 +274,7 @@ fn prompts_may_be_several_and_encoded_before() -> TestResult {
     let noise = TorchCpu::new(3).normal(&[4, 4, 2, 2])?;
     let options = GenerateOptions::new("").negative_prompt("blurry").steps(3).guidance_scale(3.0);
     let draw = |options: GenerateOptions| pipeline.generate(&options).map(|generated| generated.latents);
-    let together = draw(options.clone().prompts(prompts).pictures(2).initial_latents(noise.clone()))?;
+    let together = draw(options.clone().prompts(prompts).images(2).initial_latents(noise.clone()))?;
     assert_eq!(together.dim(0)?, 4);
 
     let encode = |texts: &[&str]| pipeline.encode_texts(PromptReading::Plain, texts);

@@ -1,4 +1,4 @@
-//! Pictures that the safety checker flags, against diffusers' `StableDiffusionSafetyChecker`.
+//! Images that the safety checker flags, against diffusers' `StableDiffusionSafetyChecker`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,11 +36,11 @@ fn model() -> TestResult<(tempfile::TempDir, ModelSource)> {
 }
 
 #[test]
-fn the_reference_flags_the_same_pictures() -> TestResult {
+fn the_reference_flags_the_same_images() -> TestResult {
     let tensors = safetensors::load(golden("safety_checker/golden.safetensors"), &Device::Cpu)?;
     let (count, height, width, _) = tensors["pictures"].dims4()?;
     let bytes = tensors["pictures"].flatten_all()?.to_vec1::<u8>()?;
-    let pictures = bytes
+    let images = bytes
         .chunks_exact(bytes.len() / count)
         .map(|bytes| RgbImage::from_raw(width as u32, height as u32, bytes.to_vec()).ok_or("a size"))
         .collect::<Result<Vec<_>, _>>()?;
@@ -49,20 +49,20 @@ fn the_reference_flags_the_same_pictures() -> TestResult {
     let (_folder, source) = model()?;
     let pipeline = AltDiffusion::from_source(&source, DType::F32, &Device::Cpu)?;
     let checker = pipeline.safety_checker()?.ok_or("the model has no safety checker")?;
-    assert_eq!(checker.check(&pictures)?, expected);
+    assert_eq!(checker.check(&images)?, expected);
     Ok(())
 }
 
-/// Flagged pictures are black, and the others as without a checker.
+/// Flagged images are black, and the others as without a checker.
 #[test]
-fn flagged_pictures_are_black() -> TestResult {
+fn flagged_images_are_black() -> TestResult {
     let (_folder, source) = model()?;
     let load = |checked: bool| {
         let options = LoadOptions::new(DType::F32, &Device::Cpu).safety_checker(checked);
         AltDiffusion::load(ModelParts::in_folders(&source)?, options)
     };
     let options =
-        GenerateOptions::new("a cat").steps(1).guidance_scale(1.0).width(40).height(32).pictures(16).seed(1);
+        GenerateOptions::new("a cat").steps(1).guidance_scale(1.0).width(40).height(32).images(16).seed(1);
     let (plain, checked) = (load(false)?.generate(&options)?, load(true)?.generate(&options)?);
     assert_eq!(plain.flagged, None);
     let flagged = checked.flagged.ok_or("nothing was checked")?;

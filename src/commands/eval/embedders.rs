@@ -1,4 +1,4 @@
-//! The models that are measured, and the vectors of the pictures that they are measured on.
+//! The models that are measured, and the vectors of the images that they are measured on.
 
 use std::path::{Path, PathBuf};
 
@@ -69,16 +69,16 @@ impl Embedders {
         Ok(())
     }
 
-    /// The vectors of length 1 of those pictures that can be read, and which these are. The others are named, and left
+    /// The vectors of length 1 of those images that can be read, and which these are. The others are named, and left
     /// out.
     ///
     /// # Errors
     /// When none can be read.
-    pub fn embed_pictures(&self, embedder: &Embedder, pictures: &[PathBuf]) -> Result<(Tensor, Vec<bool>)> {
-        let progress = Progress::start("Reading pictures");
-        let mut values = Vec::with_capacity(pictures.len() * embedder.projection_dim());
-        let mut is_there = Vec::with_capacity(pictures.len());
-        let mut stream = embedder.image_stream(Vec::from(pictures).into_iter());
+    pub fn embed_images(&self, embedder: &Embedder, images: &[PathBuf]) -> Result<(Tensor, Vec<bool>)> {
+        let progress = Progress::start("Reading images");
+        let mut values = Vec::with_capacity(images.len() * embedder.projection_dim());
+        let mut is_there = Vec::with_capacity(images.len());
+        let mut stream = embedder.image_stream(Vec::from(images).into_iter());
         for (_, vector) in stream.by_ref() {
             match vector {
                 Ok(vector) => {
@@ -90,11 +90,11 @@ impl Embedders {
                     is_there.push(false);
                 }
             }
-            progress.steps("Embedding pictures", is_there.len(), pictures.len());
+            progress.steps("Embedding images", is_there.len(), images.len());
         }
         self.reading.warn_of_transparency(stream.transparent());
         let found = is_there.iter().filter(|there| **there).count();
-        ensure!(found > 0, "none of the {} pictures can be read", pictures.len());
+        ensure!(found > 0, "none of the {} images can be read", images.len());
         let vectors = Tensor::from_vec(values, (found, embedder.projection_dim()), &Device::Cpu)?;
         Ok((normalize(&vectors)?, is_there))
     }

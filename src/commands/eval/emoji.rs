@@ -37,7 +37,7 @@ pub struct Emoji {
     /// Where to draw: cpu, cuda, metal, or auto for a GPU if there is one that this build can use.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
-    /// Write all drawings to this picture.
+    /// Write all drawings to this image.
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
     /// Print JSON in place of the table.
@@ -64,7 +64,7 @@ impl Emoji {
             steps: self.steps,
             guidance_scale: self.guidance_scale,
         };
-        let mut pictures: Vec<RgbImage> = Vec::new();
+        let mut images: Vec<RgbImage> = Vec::new();
         let score = evaluation.run(&source, &data, &self.device.open()?, |drawn| {
             let mark = |right: bool| if right { "right" } else { "wrong" };
             let (encoder, pixels) = (mark(drawn.right_by_encoder), mark(drawn.right_by_pixels));
@@ -72,10 +72,10 @@ impl Emoji {
                 "{} {encoder} by encoder, {pixels} by pixels: {}",
                 drawn.language, drawn.prompt
             ));
-            pictures.push(drawn.picture.clone());
+            images.push(drawn.image.clone());
         })?;
         if let Some(path) = &self.sheet {
-            let sheet = altclip_training::pictures::sheet_of_images(&pictures, 20)?;
+            let sheet = altclip_training::images::sheet_of_images(&images, 20)?;
             sheet.save(path).with_context(|| format!("{}", path.display()))?;
         }
         if self.json {
@@ -89,6 +89,6 @@ impl Emoji {
             print_line(format!("| {} | {} | {encoder} | {pixels} |", language.language, language.prompts))?;
         }
         print_line("")?;
-        print_line(format!("The VAE alone reconstructs the training pictures at {:.1} dB.", score.vae_psnr))
+        print_line(format!("The VAE alone reconstructs the training images at {:.1} dB.", score.vae_psnr))
     }
 }

@@ -17,8 +17,8 @@ use zero_shot::ZeroShot;
 pub enum Eval {
     /// How often the small model draws the emoji that it is asked for.
     ///
-    /// Draws prompts in each language and finds the nearest training picture to each drawing, by the model's own image
-    /// encoder and by plain pixel distance. Also measures how well the VAE alone reconstructs the training pictures.
+    /// Draws prompts in each language and finds the nearest training image to each drawing, by the model's own image
+    /// encoder and by plain pixel distance. Also measures how well the VAE alone reconstructs the training images.
     Emoji(Emoji),
     Retrieval(Retrieval),
     ZeroShot(ZeroShot),

@@ -1,9 +1,9 @@
-//! `altdiffusion eval retrieval`: pictures found by texts, and texts by pictures.
+//! `altdiffusion eval retrieval`: images found by texts, and texts by images.
 
 use std::path::PathBuf;
 
 use altclip_encoder::altclip::normalize;
-use altclip_training::evaluation::{self, CaptionedPictures, RECALLS};
+use altclip_training::evaluation::{self, CaptionedImages, RECALLS};
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
@@ -13,12 +13,12 @@ use crate::option_values;
 use crate::output::print_json;
 use crate::table::{print_table, table};
 
-/// How often a caption finds its picture among all, and a picture one of its captions.
+/// How often a caption finds its image among all, and an image one of its captions.
 ///
 /// Prints recall at 1, 5 and 10 in percent in both directions, and their mean (MR), for each model and language: the table
 /// of the AltCLIP report. A data set is a .jsonl file, or a folder with a file en.jsonl, zh.jsonl and so on, with lines such
-/// as {"image": "images/1.jpg", "captions": ["a cat", "a cat sleeps"]}; or a folder with pictures and beside each a .txt with
-/// a caption on each line, or folders en, zh and so on of that kind. Pictures are looked for from the file's folder on.
+/// as {"image": "images/1.jpg", "captions": ["a cat", "a cat sleeps"]}; or a folder with images and beside each a .txt with
+/// a caption on each line, or folders en, zh and so on of that kind. Images are looked for from the file's folder on.
 // Its brackets are for the command line's help, and no links.
 #[allow(rustdoc::broken_intra_doc_links)]
 #[derive(Debug, Args)]
@@ -32,7 +32,7 @@ pub struct Retrieval {
     #[arg(long = "language", value_name = "CODE,…", value_delimiter = ',', default_value = "en")]
     languages: Vec<String>,
 
-    /// The captions of a picture to use, the first ones. By default all.
+    /// The captions of an image to use, the first ones. By default all.
     #[arg(long, value_name = "N", value_parser = option_values::count, allow_negative_numbers = true)]
     captions: Option<usize>,
 
@@ -46,8 +46,8 @@ pub struct Retrieval {
 
 const EXAMPLES: &str = "\
 Data sets:
-  Flickr30k and Flickr30k-CN: the 1000 test pictures of Karpathy's split, five captions each, in en.jsonl and zh.jsonl.
-  COCO-CN: its 1000 test pictures with a caption each, in zh.jsonl. XTD: 1000 pictures and a file for each language.
+  Flickr30k and Flickr30k-CN: the 1000 test images of Karpathy's split, five captions each, in en.jsonl and zh.jsonl.
+  COCO-CN: its 1000 test images with a caption each, in zh.jsonl. XTD: 1000 images and a file for each language.
 
 Example:
   altdiffusion eval retrieval flickr30k --language en,zh --model BAAI/AltCLIP --model openai/clip-vit-large-patch14";
@@ -56,7 +56,7 @@ Example:
 struct Row {
     model: String,
     language: String,
-    pictures: usize,
+    images: usize,
     captions: usize,
     #[serde(flatten)]
     recall: evaluation::Retrieval,
@@ -67,30 +67,30 @@ impl Retrieval {
     pub fn run(self) -> Result<()> {
         // What can be wrong with the data comes out before the work begins.
         let most = self.captions.unwrap_or(usize::MAX);
-        let read = |language: &String| CaptionedPictures::read(&self.data, language, most);
+        let read = |language: &String| CaptionedImages::read(&self.data, language, most);
         let sets = self.languages.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         warn_of_unread(sets.iter().map(|set| &set.unread));
         let mut rows = Vec::new();
         self.models.each(|model, embedder| {
-            // Languages mostly share their pictures.
-            let mut last: Option<(&CaptionedPictures, _)> = None;
+            // Languages mostly share their images.
+            let mut last: Option<(&CaptionedImages, _)> = None;
             for (language, set) in self.languages.iter().zip(&sets) {
-                let (images, is_there) = match last.take() {
-                    Some((other, found)) if other.pictures == set.pictures => found,
-                    _ => self.models.embed_pictures(embedder, &set.pictures)?,
+                let (vectors, is_there) = match last.take() {
+                    Some((other, found)) if other.images == set.images => found,
+                    _ => self.models.embed_images(embedder, &set.images)?,
                 };
                 let found = set.only(&is_there);
                 let texts = normalize(&embedder.embed_texts(&found.captions)?)?;
-                let recall = evaluation::retrieval(&images, &texts, &found.owners)?;
+                let recall = evaluation::retrieval(&vectors, &texts, &found.owners)?;
                 rows.push(Row {
                     model: model.to_owned(),
                     language: language.clone(),
-                    pictures: found.pictures.len(),
+                    images: found.images.len(),
                     captions: found.captions.len(),
                     recall,
                     mean_recall: recall.mean_recall(),
                 });
-                last = Some((set, (images, is_there)));
+                last = Some((set, (vectors, is_there)));
             }
             Ok(())
         })?;
@@ -98,7 +98,7 @@ impl Retrieval {
             print_json(&rows)?;
             return Ok(());
         }
-        let header = ["model", "language", "pictures", "captions"].map(str::to_owned).into_iter();
+        let header = ["model", "language", "images", "captions"].map(str::to_owned).into_iter();
         let recalls = |way: &str| RECALLS.map(|k| format!("{way} R@{k}"));
         let header =
             header.chain(recalls("text → image")).chain(recalls("image → text")).chain(["MR".to_owned()]);
@@ -110,7 +110,7 @@ impl Retrieval {
 impl Row {
     fn cells(&self) -> Vec<String> {
         let Self { recall, .. } = self;
-        let sizes = [self.pictures.to_string(), self.captions.to_string()];
+        let sizes = [self.images.to_string(), self.captions.to_string()];
         let recalls = recall.text_to_image.iter().chain(&recall.image_to_text).map(|share| percent(*share));
         [self.model.clone(), self.language.clone()]
             .into_iter()

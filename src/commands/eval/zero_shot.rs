@@ -1,9 +1,9 @@
-//! `altdiffusion eval zero-shot`: what pictures show, told from texts alone.
+//! `altdiffusion eval zero-shot`: what images show, told from texts alone.
 
 use std::path::{Path, PathBuf};
 
 use altclip_encoder::embedder::LABEL_PLACE;
-use altclip_training::evaluation::{self, Classes, LabelledPictures, ready_classes, ready_templates};
+use altclip_training::evaluation::{self, Classes, LabelledImages, ready_classes, ready_templates};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::output::print_json;
 use crate::table::{print_table, table};
 use crate::text_lines::read_names;
 
-/// How often a picture's class is the one whose texts are nearest to it.
+/// How often an image's class is the one whose texts are nearest to it.
 ///
 /// Prints the share of right answers in percent, the share of those among the first five, and the mean of the classes'
 /// shares, for each model and language. Each class is put into every template, and the mean of those texts' vectors stands
@@ -21,7 +21,7 @@ use crate::text_lines::read_names;
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct ZeroShot {
-    /// The pictures: a folder with one folder for each class.
+    /// The images: a folder with one folder for each class.
     #[arg(value_name = "DIR")]
     data: PathBuf,
 
@@ -60,7 +60,7 @@ Examples:
 struct Row {
     model: String,
     language: String,
-    pictures: usize,
+    images: usize,
     #[serde(flatten)]
     score: evaluation::ZeroShot,
 }
@@ -75,14 +75,14 @@ impl ZeroShot {
     pub fn run(self) -> Result<()> {
         // What can be wrong with the options comes out before the work begins.
         let texts = self.languages.iter().map(|language| self.texts(language)).collect::<Result<Vec<_>>>()?;
-        let sets = texts.iter().map(|texts| LabelledPictures::read(&self.data, &texts.classes));
+        let sets = texts.iter().map(|texts| LabelledImages::read(&self.data, &texts.classes));
         let sets = sets.collect::<Result<Vec<_>, _>>()?;
         warn_of_unread(sets.iter().map(|set| &set.unread));
         let mut rows = Vec::new();
         self.models.each(|model, embedder| {
             // The folders are the same in every language.
             let Some(set) = sets.first() else { return Ok(()) };
-            let (images, is_there) = self.models.embed_pictures(embedder, &set.pictures)?;
+            let (vectors, is_there) = self.models.embed_images(embedder, &set.images)?;
             for ((language, texts), set) in self.languages.iter().zip(&texts).zip(&sets) {
                 let classes = embedder.embed_labels(&texts.classes.names, &texts.templates)?;
                 let targets = set.targets.iter().zip(&is_there).filter(|(_, there)| **there);
@@ -90,8 +90,8 @@ impl ZeroShot {
                 rows.push(Row {
                     model: model.to_owned(),
                     language: language.clone(),
-                    pictures: targets.len(),
-                    score: evaluation::zero_shot(&images, &classes, &targets)?,
+                    images: targets.len(),
+                    score: evaluation::zero_shot(&vectors, &classes, &targets)?,
                 });
             }
             Ok(())
@@ -100,11 +100,11 @@ impl ZeroShot {
             print_json(&rows)?;
             return Ok(());
         }
-        let header = ["model", "language", "pictures", "top-1", "top-5", "mean per class"].map(str::to_owned);
+        let header = ["model", "language", "images", "top-1", "top-5", "mean per class"].map(str::to_owned);
         let cells = |row: &Row| {
             let top5 = row.score.top5.map_or("–".to_owned(), percent);
             let shares = [percent(row.score.top1), top5, percent(row.score.mean_per_class)];
-            [row.model.clone(), row.language.clone(), row.pictures.to_string()]
+            [row.model.clone(), row.language.clone(), row.images.to_string()]
                 .into_iter()
                 .chain(shares)
                 .collect()

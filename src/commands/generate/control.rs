@@ -1,4 +1,4 @@
-//! Pictures that the drawing follows.
+//! Images that the drawing follows.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -17,10 +17,10 @@ use crate::option_values;
 use crate::progress::announce;
 use crate::recorded::{add_file, recorded_source};
 
-/// The options that say what pictures to follow, and how.
+/// The options that say what images to follow, and how.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Following a picture")]
-pub struct FollowedPictures {
+#[command(next_help_heading = "Following an image")]
+pub struct ControlImages {
     /// A ControlNet, which makes the drawing follow a --control-image. Again for several at a time.
     ///
     /// A directory or a repository on the Hugging Face hub with config.json and the weights, such as
@@ -30,14 +30,14 @@ pub struct FollowedPictures {
     #[arg(long, alias = "control-net", value_name = "DIR_OR_HUB_ID_OR_FILE")]
     controlnet: Vec<String>,
 
-    /// The picture to follow, one for each --controlnet: edges, depths, a pose, or whatever that was trained with.
+    /// The image to follow, one for each --controlnet: edges, depths, a pose, or whatever that was trained with.
     ///
     /// This is the ready map; the program does not compute edges or depths of a photo. It must be as large as what is drawn,
     /// and decides that where neither --width and --height nor an --image do.
     #[arg(long, value_name = "FILE")]
     control_image: Vec<PathBuf>,
 
-    /// How closely to follow the picture: 1 as the ControlNet was trained to, 0 not at all. One number for all, or one for
+    /// How closely to follow the image: 1 as the ControlNet was trained to, 0 not at all. One number for all, or one for
     /// each.
     #[arg(
         long,
@@ -48,7 +48,7 @@ pub struct FollowedPictures {
     )]
     control_scale: Vec<f64>,
 
-    /// The part of the steps after which to follow the picture, from 0 to 1. One number for all, or one for each.
+    /// The part of the steps after which to follow the image, from 0 to 1. One number for all, or one for each.
     #[arg(
         long,
         alias = "control-guidance-start",
@@ -58,7 +58,7 @@ pub struct FollowedPictures {
     )]
     control_start: Vec<f64>,
 
-    /// The part of the steps up to which to follow the picture, from 0 to 1. One number for all, or one for each.
+    /// The part of the steps up to which to follow the image, from 0 to 1. One number for all, or one for each.
     #[arg(
         long,
         alias = "control-guidance-end",
@@ -68,16 +68,16 @@ pub struct FollowedPictures {
     )]
     control_end: Vec<f64>,
 
-    /// Follow the pictures more than the text, which may then be empty. A --guidance-scale from 3 to 5 suits it.
+    /// Follow the images more than the text, which may then be empty. A --guidance-scale from 3 to 5 suits it.
     #[arg(long)]
     guess_mode: bool,
 }
 
-impl FollowedPictures {
-    /// Reads the pictures.
+impl ControlImages {
+    /// Reads the images.
     ///
     /// # Errors
-    /// When there are not as many of something as there are ControlNets, or a file is no picture.
+    /// When there are not as many of something as there are ControlNets, or a file is no image.
     pub fn read(&self, reader: &ImageReader<'_>) -> Result<Vec<RgbImage>> {
         let (nets, images) = (self.controlnet.len(), self.control_image.len());
         let numbers = [
@@ -110,13 +110,13 @@ impl FollowedPictures {
     pub fn apply(
         &self,
         mut options: GenerateOptions,
-        pictures: Vec<RgbImage>,
+        images: Vec<RgbImage>,
         pipeline: &AltDiffusion,
         dtype: DType,
     ) -> Result<GenerateOptions> {
-        // One net may follow several pictures.
+        // One net may follow several images.
         let mut nets: HashMap<&str, Arc<ControlNetModel>> = HashMap::new();
-        for (place, (name, picture)) in self.controlnet.iter().zip(pictures).enumerate() {
+        for (place, (name, image)) in self.controlnet.iter().zip(images).enumerate() {
             let net = match nets.get(name.as_str()) {
                 Some(net) => net.clone(),
                 None => {
@@ -127,15 +127,15 @@ impl FollowedPictures {
                 }
             };
             let Strength { scale, start, end } = self.strength(place);
-            options = options.control(Control::new(net, picture).scale(scale).from(start).to(end));
+            options = options.control(Control::new(net, image).scale(scale).from(start).to(end));
         }
         Ok(options.guess_mode(self.guess_mode))
     }
 
-    /// What an image tells of each of them, as web interfaces do, and of the picture.
+    /// What an image tells of each of them, as web interfaces do, and of the image.
     ///
     /// # Errors
-    /// When a picture cannot be read.
+    /// When an image cannot be read.
     pub fn record(&self) -> Result<Vec<Fields>> {
         let Self {
             controlnet,
@@ -188,7 +188,7 @@ impl FollowedPictures {
         }
     }
 
-    /// How the picture at a place is followed: one number for all, or one for each.
+    /// How the image at a place is followed: one number for all, or one for each.
     fn strength(&self, place: usize) -> Strength {
         let of_place = |values: &[f64]| values.get(place).or(values.first()).copied();
         Strength {
@@ -199,7 +199,7 @@ impl FollowedPictures {
     }
 }
 
-/// How closely a picture is followed, and in which part of the steps.
+/// How closely an image is followed, and in which part of the steps.
 struct Strength {
     scale: f64,
     start: f64,

@@ -46,7 +46,7 @@ pub fn draw(
                 Stage::Step(step) => {
                     at(step.index + 1, step.total);
                     if let (Some(preview), Some(previews)) = (&preview, previews.last_mut()) {
-                        match preview.pictures(step.latents) {
+                        match preview.images(step.latents) {
                             Ok(small) => previews.push(small),
                             Err(error) => failure = Some(error),
                         }
@@ -56,7 +56,7 @@ pub fn draw(
                     if !several {
                         progress.decoding(image, images);
                     }
-                    interrupt.set_stage("while the pictures were decoded");
+                    interrupt.set_stage("while the images were decoded");
                 }
             }
             if failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -101,8 +101,8 @@ fn joined(mut drawn: Vec<Generated>) -> Result<Generated> {
     })
 }
 
-/// Says why pictures are black.
-pub fn warn_of_black_pictures(flagged: &[bool]) {
+/// Says why images are black.
+pub fn warn_of_black_images(flagged: &[bool]) {
     let numbers: Vec<String> = flagged
         .iter()
         .zip(1..)
@@ -111,7 +111,7 @@ pub fn warn_of_black_pictures(flagged: &[bool]) {
         .collect();
     if !numbers.is_empty() {
         warn(&format!(
-            "picture {} of {} may not be safe to show, and is black: try another prompt or seed",
+            "image {} of {} may not be safe to show, and is black: try another prompt or seed",
             numbers.join(", "),
             flagged.len()
         ));

@@ -9,21 +9,21 @@ use serde::Serialize;
 
 use super::Generate;
 use crate::animation::Animation;
+use crate::image_file::OutputFormat;
 use crate::output_files::{check_writable, numbered};
-use crate::picture_file::PictureFormat;
 use crate::sheet::Sheet;
 
-/// The files that the pictures go to.
-pub struct Pictures {
-    pub format: PictureFormat,
+/// The files that the images go to.
+pub struct Images {
+    pub format: OutputFormat,
     pub paths: Vec<PathBuf>,
 }
 
 impl Generate {
-    /// The files to be written for so many pictures, each of which can be.
-    pub fn outputs(&self, pictures: usize) -> Result<Pictures> {
-        let format = PictureFormat::of("--output", &self.output)?;
-        let paths = numbered(&self.output, if self.grid { 1 } else { pictures });
+    /// The files to be written for so many images, each of which can be.
+    pub fn outputs(&self, images: usize) -> Result<Images> {
+        let format = OutputFormat::of("--output", &self.output)?;
+        let paths = numbered(&self.output, if self.grid { 1 } else { images });
         if let Some(path) = &self.save_steps {
             Animation::check_name("--save-steps", path)?;
         }
@@ -45,14 +45,14 @@ impl Generate {
             );
             seen.push((option, path));
         }
-        Ok(Pictures { format, paths })
+        Ok(Images { format, paths })
     }
 
     /// What is drawn fits into the formats of the files.
     ///
     /// # Errors
     /// When a side is longer than a format has place for.
-    pub fn check_sizes(&self, files: &Pictures, sheet: &Sheet) -> Result<()> {
+    pub fn check_sizes(&self, files: &Images, sheet: &Sheet) -> Result<()> {
         let (width, height) = if self.grid { sheet.size() } else { sheet.cell() };
         let largest = files.format.largest_side();
         ensure!(

@@ -1,4 +1,4 @@
-//! Pictures that say beside the text what to draw.
+//! Images that say beside the text what to draw.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,9 +24,9 @@ const ENCODER: &str = "models/image_encoder";
 /// Where the encoder is beside an adapter in a file of its own.
 const ENCODER_BESIDE: &str = "image_encoder";
 
-/// The options that say what pictures are prompts.
+/// The options that say what images are prompts.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Pictures as prompts")]
+#[command(next_help_heading = "Images as prompts")]
 pub struct ImagePrompts {
     /// An IP-Adapter, which makes an --ip-image say what to draw, beside the text.
     ///
@@ -36,11 +36,11 @@ pub struct ImagePrompts {
     #[arg(long, value_name = "FILE_OR_HUB_ID")]
     ip_adapter: Option<String>,
 
-    /// A picture that says what to draw. Again for several together.
+    /// An image that says what to draw. Again for several together.
     #[arg(long, alias = "ip-adapter-image", value_name = "FILE")]
     ip_image: Vec<PathBuf>,
 
-    /// The weight of the pictures beside the text. By default 1; about 0.5 leaves room for the text.
+    /// The weight of the images beside the text. By default 1; about 0.5 leaves room for the text.
     #[arg(long, alias = "ip-adapter-scale", value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true)]
     ip_scale: Option<f64>,
 
@@ -52,10 +52,10 @@ pub struct ImagePrompts {
 }
 
 impl ImagePrompts {
-    /// Reads the pictures.
+    /// Reads the images.
     ///
     /// # Errors
-    /// When there is an adapter without a picture or an option without an adapter, or a file is no picture.
+    /// When there is an adapter without an image or an option without an adapter, or a file is no image.
     pub fn read(&self, reader: &ImageReader<'_>) -> Result<Vec<RgbImage>> {
         for (option, is_given) in [
             ("--ip-image", !self.ip_image.is_empty()),
@@ -82,7 +82,7 @@ impl ImagePrompts {
     pub fn apply(
         &self,
         options: GenerateOptions,
-        pictures: Vec<RgbImage>,
+        images: Vec<RgbImage>,
         pipeline: &AltDiffusion,
         dtype: DType,
     ) -> Result<GenerateOptions> {
@@ -114,14 +114,14 @@ impl ImagePrompts {
         };
         let encoder = ImageEncoder::from_source(&source, &folder, dtype, device).context("--ip-encoder")?;
         adapter.check_encoder(&encoder).context("--ip-encoder")?;
-        let prompt = ImagePrompt::new(Arc::new(adapter), Arc::new(encoder), pictures);
+        let prompt = ImagePrompt::new(Arc::new(adapter), Arc::new(encoder), images);
         Ok(options.image_prompt(prompt.scale(self.scale())))
     }
 
     /// What an image tells of these, as web interfaces do, to which an adapter is one of the ControlNets.
     ///
     /// # Errors
-    /// When a picture cannot be read.
+    /// When an image cannot be read.
     pub fn record(&self) -> Result<Option<Fields>> {
         let Self { ip_adapter, ip_image, ip_scale: _, ip_encoder } = self;
         let Some(name) = ip_adapter else { return Ok(None) };

@@ -234,7 +234,7 @@ impl<'a> Found<'a> {
         }
         if let Some(strength) = fields.take("Denoising strength") {
             // Others say it without the image that it is of.
-            match is_ours || self.options.from_picture.has_image() {
+            match is_ours || self.options.from_image.has_image() {
                 true => self.value("Denoising strength", "strength", &strength),
                 false => self.not_used("Denoising strength", &strength),
             }

@@ -1,10 +1,10 @@
-//! `altdiffusion generate`: a text to pictures.
+//! `altdiffusion generate`: a text to images.
 
 mod adapters;
 mod control;
 mod draw;
 mod files;
-mod from_picture;
+mod from_image;
 mod image_prompt;
 mod like;
 mod record;
@@ -24,29 +24,29 @@ use image::RgbImage;
 use serde::Serialize;
 
 use self::adapters::Adapters;
-use self::control::FollowedPictures;
+use self::control::ControlImages;
 use self::files::Seconds;
-use self::from_picture::FromPicture;
+use self::from_image::FromImage;
 use self::image_prompt::ImagePrompts;
 use self::like::ModelHash;
 use self::record::{Run, Shown};
 use self::sampling::Sampling;
 use crate::animation::Animation;
 use crate::image_args::{ImageArgs, ImageReader};
+use crate::image_file::write_image;
 use crate::interrupt::Interrupt;
 use crate::model::ModelArgs;
-use crate::option_values::MOST_PICTURES;
+use crate::option_values::MOST_IMAGES;
 use crate::output::{print_json, print_line};
 use crate::output_files::write_timings;
-use crate::picture_file::write_picture;
 use crate::progress::{Progress, warn};
 use crate::sheet::Sheet;
 use crate::{model_hash, option_values, preview, shipped};
 
-/// Draw pictures of what a text says.
+/// Draw images of what a text says.
 ///
 /// The text may be in any language that the model knows: the one inside this program knows 18, from Chinese and English to
-/// Thai and Arabic, and the published ones 2, 9 or 18. The picture is written to a file, and shown in the terminal if that
+/// Thai and Arabic, and the published ones 2, 9 or 18. The image is written to a file, and shown in the terminal if that
 /// can show it.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -59,7 +59,7 @@ pub struct Generate {
     #[arg(long = "prompt", short = 'p', value_name = "PROMPT", hide = true)]
     prompt_option: Vec<String>,
 
-    /// What the picture should keep away from.
+    /// What the image should keep away from.
     ///
     /// Has an effect only where the guidance scale is greater than 1.
     #[arg(long, value_name = "TEXT")]
@@ -79,39 +79,39 @@ pub struct Generate {
     #[arg(long, value_name = "LAYERS", value_parser = option_values::layers, allow_negative_numbers = true)]
     clip_skip: Option<usize>,
 
-    /// Where to write the picture. The ending says how: .png, .jpg or .webp.
+    /// Where to write the image. The ending says how: .png, .jpg or .webp.
     ///
-    /// Several pictures get numbers: out-1.png, out-2.png and so on. A file that is there is replaced.
+    /// Several images get numbers: out-1.png, out-2.png and so on. A file that is there is replaced.
     #[arg(long, short, value_name = "FILE", default_value = "out.png")]
     output: PathBuf,
 
-    /// How many pictures to draw.
-    #[arg(long, short, aliases = ["batch-size", "num-images-per-prompt"], value_name = "N", value_parser = option_values::pictures, allow_negative_numbers = true)]
+    /// How many images to draw.
+    #[arg(long, short, aliases = ["batch-size", "num-images-per-prompt"], value_name = "N", value_parser = option_values::images, allow_negative_numbers = true)]
     num_images: Option<usize>,
 
     /// How many times as many, as other programs have it.
-    #[arg(long, short = 'b', alias = "n-iter", value_name = "N", value_parser = option_values::pictures, hide = true)]
+    #[arg(long, short = 'b', alias = "n-iter", value_name = "N", value_parser = option_values::images, hide = true)]
     batch_count: Option<usize>,
 
-    /// The number that the noise depends on. The same seed gives the same picture, here and in diffusers.
+    /// The number that the noise depends on. The same seed gives the same image, here and in diffusers.
     ///
-    /// By default every run takes another, and says which. Of several pictures each has its own: see --seeds.
+    /// By default every run takes another, and says which. Of several images each has its own: see --seeds.
     #[arg(long, short, value_name = "N", value_parser = option_values::seed, allow_negative_numbers = true)]
     seed: Option<u64>,
 
-    /// How the noise of several pictures comes from the seed: consecutive, or stream.
+    /// How the noise of several images comes from the seed: consecutive, or stream.
     ///
-    /// By default consecutive: the first picture has the seed, the second the next one, and so on, as in web interfaces, so
+    /// By default consecutive: the first image has the seed, the second the next one, and so on, as in web interfaces, so
     /// that each can be drawn again alone by its own. With `stream` the noise of all is drawn in one go, as diffusers does it
     /// with one generator; one of them alone then needs the same --num-images, and --only.
     #[arg(long, value_name = "NAME", value_parser = option_values::seeds)]
     seeds: Option<Seeds>,
 
-    /// Of the pictures that --num-images and the prompts ask for, draw this one alone, from 1 on, as it is among them.
+    /// Of the images that --num-images and the prompts ask for, draw this one alone, from 1 on, as it is among them.
     #[arg(long, value_name = "K", value_parser = option_values::count, conflicts_with = "grid")]
     only: Option<usize>,
 
-    /// The steps from noise to picture. More are better, and take longer.
+    /// The steps from noise to image. More are better, and take longer.
     ///
     /// By default 50, and 20 for the model inside this program.
     #[arg(long, aliases = ["num-inference-steps", "sampling-steps"], value_name = "N", value_parser = option_values::count, allow_negative_numbers = true)]
@@ -119,7 +119,7 @@ pub struct Generate {
 
     /// How closely to keep to the text. Up to 1 means no guidance, in half the time.
     ///
-    /// By default 7.5, and 2.25 for the model inside this program. High values make harsh pictures.
+    /// By default 7.5, and 2.25 for the model inside this program. High values make harsh images.
     #[arg(long, aliases = ["cfg-scale", "cfg", "guidance"], value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true)]
     guidance_scale: Option<f64>,
 
@@ -131,16 +131,16 @@ pub struct Generate {
     #[arg(long, short_alias = 'H', value_name = "PIXELS", value_parser = option_values::side, allow_negative_numbers = true)]
     height: Option<usize>,
 
-    /// Draw a picture that is longer or wider than what the model was trained on in overlapping windows.
+    /// Draw an image that is longer or wider than what the model was trained on in overlapping windows.
     ///
-    /// Without this, such pictures tend to show the same thing many times. Windows are as large as the pictures that the
+    /// Without this, such images tend to show the same thing many times. Windows are as large as the images that the
     /// model was trained on, or as many pixels wide and high as is given, and overlap by half.
     #[arg(long, value_name = "PIXELS", num_args = 0..=1, require_equals = true, value_parser = option_values::side)]
     panorama: Option<Option<usize>>,
 
-    /// Decode the picture in overlapping tiles, which bounds the memory that a large one takes.
+    /// Decode the image in overlapping tiles, which bounds the memory that a large one takes.
     ///
-    /// Tiles are as large as the pictures that the model was trained on, or as many pixels wide and high as is given.
+    /// Tiles are as large as the images that the model was trained on, or as many pixels wide and high as is given.
     #[arg(long, value_name = "PIXELS", num_args = 0..=1, require_equals = true, value_parser = option_values::side)]
     vae_tiling: Option<Option<usize>>,
 
@@ -150,13 +150,13 @@ pub struct Generate {
     #[arg(long)]
     low_memory: bool,
 
-    /// Do not check whether pictures should rather not be shown.
+    /// Do not check whether images should rather not be shown.
     ///
-    /// Published models bring a safety checker, which makes such pictures black.
+    /// Published models bring a safety checker, which makes such images black.
     #[arg(long)]
     no_safety_checker: bool,
 
-    /// Write several pictures into one file: in about as many rows as columns, or in a row for each of several prompts, under its text.
+    /// Write several images into one file: in about as many rows as columns, or in a row for each of several prompts, under its text.
     #[arg(long)]
     grid: bool,
 
@@ -173,13 +173,13 @@ pub struct Generate {
     #[arg(long, value_name = "OPTION,…", value_delimiter = ',', value_parser = like::option_name, requires = "like")]
     leave_out: Vec<String>,
 
-    /// Write how the picture comes out of the noise, as an animated .gif.
+    /// Write how the image comes out of the noise, as an animated .gif.
     ///
     /// Each step is shown as its latents alone tell, which costs nothing, and the last as it is.
     #[arg(long, value_name = "FILE")]
     save_steps: Option<PathBuf>,
 
-    /// Do not write into the picture how it was drawn.
+    /// Do not write into the image how it was drawn.
     ///
     /// Otherwise it holds the prompt, the seed and all that its pixels depend on, for --like and for the web interfaces of
     /// Stable Diffusion: a .png in a text chunk `parameters`, a .jpg or .webp in its EXIF data. Of files it tells the names,
@@ -187,38 +187,38 @@ pub struct Generate {
     #[arg(long)]
     no_parameters: bool,
 
-    /// Do not show the picture in the terminal.
+    /// Do not show the image in the terminal.
     #[arg(long)]
     no_preview: bool,
 
-    /// Print JSON in place of a line for each picture, with how it was drawn.
+    /// Print JSON in place of a line for each image, with how it was drawn.
     #[arg(long)]
     json: bool,
 
     /// Start from the noise in this safetensors file instead of that of a seed.
     ///
-    /// It holds one f32 tensor `latents` of standard normal numbers, of shape (pictures, channels, height, width), with
-    /// the sides of the picture divided by the factor of the model's autoencoder: 8 for the published models. It decides
-    /// the number and the size of the pictures.
+    /// It holds one f32 tensor `latents` of standard normal numbers, of shape (images, channels, height, width), with
+    /// the sides of the image divided by the factor of the model's autoencoder: 8 for the published models. It decides
+    /// the number and the size of the images.
     #[arg(long, value_name = "FILE", help_heading = "Files of numbers")]
     initial_latents: Option<PathBuf>,
 
-    /// Write the latents of the finished pictures, before they are decoded, in the same form.
+    /// Write the latents of the finished images, before they are decoded, in the same form.
     #[arg(long, value_name = "FILE", help_heading = "Files of numbers")]
     save_latents: Option<PathBuf>,
 
     /// Write what took how long, as JSON, in seconds.
     ///
-    /// `load_s` for the model, `text_s` for the texts, `steps_s` with a number for each step of each picture, `decode_s` from latents to
-    /// pixels, and `total_s` for all of it until the pictures are written.
+    /// `load_s` for the model, `text_s` for the texts, `steps_s` with a number for each step of each image, `decode_s` from latents to
+    /// pixels, and `total_s` for all of it until the images are written.
     #[arg(long, value_name = "FILE", help_heading = "Files of numbers")]
     timings: Option<PathBuf>,
 
     #[command(flatten)]
-    from_picture: FromPicture,
+    from_image: FromImage,
 
     #[command(flatten)]
-    followed: FollowedPictures,
+    followed: ControlImages,
 
     #[command(flatten)]
     image_prompts: ImagePrompts,
@@ -238,7 +238,7 @@ pub struct Generate {
 
 const EXAMPLES: &str = "\
 Examples:
-  A picture of a cat, in out.png:
+  An image of a cat, in out.png:
       altdiffusion generate 一只猫
 
   Four apples, in apple-1.png to apple-4.png, the same ones every time:
@@ -248,15 +248,15 @@ Examples:
       altdiffusion generate 一幅水彩画 --image photo.jpg --strength 0.6 --model BAAI/AltDiffusion-m9
       altdiffusion generate 一顶红帽子 --image dog.png --mask hat.png --model BAAI/AltDiffusion-m9
 
-  The same picture again, and with another text:
+  The same image again, and with another text:
       altdiffusion generate --like apple-3.png --output again.png
       altdiffusion generate --like apple-3.png \"a green apple\"
 
-  A house that follows the edges in a picture:
+  A house that follows the edges in an image:
       altdiffusion generate 一座红色的房子 --controlnet lllyasviel/control_v11p_sd15_canny \\
           --control-image edges.png --model BAAI/AltDiffusion-m9
 
-  What is in a picture, in a garden:
+  What is in an image, in a garden:
       altdiffusion generate 在花园里 --ip-adapter h94/IP-Adapter --ip-image statue.jpg --ip-scale 0.6 \\
           --model BAAI/AltDiffusion-m9
 
@@ -278,9 +278,9 @@ impl Generate {
             None => None,
         };
         let reader = ImageReader::new(&self.reading, &self.model);
-        let given_pictures = self.from_picture.read(&reader)?;
-        let followed_pictures = self.followed.read(&reader)?;
-        let prompt_pictures = self.image_prompts.read(&reader)?;
+        let given_images = self.from_image.read(&reader)?;
+        let followed_images = self.followed.read(&reader)?;
+        let prompt_images = self.image_prompts.read(&reader)?;
         let images = self.images_in_batch(initial_latents.as_ref())?;
         let files = self.outputs(if self.only.is_some() { 1 } else { images })?;
         let interrupt = Interrupt::watch()?;
@@ -293,7 +293,7 @@ impl Generate {
         let pipeline = AltDiffusion::load(parts, options)?;
         drop(loading);
         if self.no_safety_checker && !self.model.is_shipped() {
-            warn("pictures are not checked: take care before you show them to others");
+            warn("images are not checked: take care before you show them to others");
         }
         let mut model_hash = None;
         if let Some(expected) = expected_hash
@@ -309,7 +309,7 @@ impl Generate {
 
         let seed = self.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
         let mut options = self.options(seed, images, initial_latents.as_ref());
-        // In latents, and of the pictures that the model was trained on if not given.
+        // In latents, and of the images that the model was trained on if not given.
         let latents = |pixels: Option<usize>| -> Result<usize> {
             let side = pixels.map_or_else(|| pipeline.default_size().map(|(width, _)| width), Ok)?;
             Ok(side / pipeline.vae_config().downscale())
@@ -320,11 +320,11 @@ impl Generate {
         if let Some(side) = self.vae_tiling {
             options = options.tiling(Tiling::of_side(latents(side)?));
         }
-        options = self.from_picture.apply(options, given_pictures);
-        options = self.followed.apply(options, followed_pictures, &pipeline, self.model.dtype())?;
-        options = self.image_prompts.apply(options, prompt_pictures, &pipeline, self.model.dtype())?;
+        options = self.from_image.apply(options, given_images);
+        options = self.followed.apply(options, followed_images, &pipeline, self.model.dtype())?;
+        options = self.image_prompts.apply(options, prompt_images, &pipeline, self.model.dtype())?;
         let (count, width, height) = pipeline.drawn_size(&options)?;
-        ensure!(count == images, "expected {images} pictures, found {count}");
+        ensure!(count == images, "expected {images} images, found {count}");
         let runs = self.runs(options, pipeline.device(), images, initial_latents.as_ref())?;
         let count = if self.only.is_some() { 1 } else { images };
         let sheet = Sheet::new((width, height), count, &self.prompts());
@@ -341,7 +341,7 @@ impl Generate {
         let mut animation = self.save_steps.is_some().then(Animation::default);
         let generated = draw::draw(&pipeline, &runs, &sheet, animation.as_mut(), &interrupt)?;
 
-        draw::warn_of_black_pictures(generated.flagged.as_deref().unwrap_or_default());
+        draw::warn_of_black_images(generated.flagged.as_deref().unwrap_or_default());
         if let Some(hash) = hash.take() {
             match model_hash::finish(hash) {
                 Ok(found) => model_hash = Some(found),
@@ -354,17 +354,17 @@ impl Generate {
         }
         let _whole = interrupt.put_off();
         let writing = Progress::start("Writing");
-        let pictures = if self.grid { vec![sheet.of(&generated.images)?] } else { generated.images.clone() };
-        let mut drawn = Vec::with_capacity(pictures.len());
-        for (place, (path, picture)) in files.paths.iter().zip(&pictures).enumerate() {
+        let shown = if self.grid { vec![sheet.of(&generated.images)?] } else { generated.images.clone() };
+        let mut drawn = Vec::with_capacity(shown.len());
+        for (place, (path, image)) in files.paths.iter().zip(&shown).enumerate() {
             let index = self.only.map_or(place, |only| only - 1);
             let shown = if self.grid { Shown::All } else { Shown::One(index) };
             let text = record.as_ref().map(|fields| self.record_image(fields, &run, shown).to_text());
-            write_picture(path, files.format, picture, text.as_deref())?;
+            write_image(path, files.format, image, text.as_deref())?;
             drawn.push(Drawn {
                 file: path.display().to_string(),
-                width: picture.width(),
-                height: picture.height(),
+                width: image.width(),
+                height: image.height(),
                 seed: (self.initial_latents.is_none()).then(|| self.seed_of(index, &run)),
                 number: self.needs_batch(images).then_some(index + 1),
                 parameters: text,
@@ -382,7 +382,7 @@ impl Generate {
         }
         drop(writing);
         reader.warn_of_transparency();
-        self.report(&drawn, &pictures, images)
+        self.report(&drawn, &shown, images)
     }
 
     /// The prompts, wherever they were given.
@@ -411,13 +411,13 @@ impl Generate {
         let given = initial_latents.and_then(|latents| latents.dims().first().copied());
         let images = each.map(|each| each.saturating_mul(prompts)).or(given).unwrap_or(prompts);
         ensure!(
-            images <= MOST_PICTURES,
-            "--num-images: {images} pictures of all prompts, expected at most {MOST_PICTURES}"
+            images <= MOST_IMAGES,
+            "--num-images: {images} images of all prompts, expected at most {MOST_IMAGES}"
         );
         if let Some(only) = self.only {
             ensure!(
                 only <= images,
-                "--only {only}: expected the number of one of the pictures, of which there are {images}"
+                "--only {only}: expected the number of one of the images, of which there are {images}"
             );
         }
         Ok(images)
@@ -441,7 +441,7 @@ impl Generate {
         }
         options = options.prompts(self.prompts());
         if self.num_images.or(self.batch_count).is_some() {
-            options = options.pictures(images / self.prompts().len().max(1));
+            options = options.images(images / self.prompts().len().max(1));
         }
         match initial_latents {
             Some(latents) => options.initial_latents(latents.clone()),
@@ -449,10 +449,10 @@ impl Generate {
         }
     }
 
-    /// What draws the batch of `options`, or the one picture of it that is wanted.
+    /// What draws the batch of `options`, or the one image of it that is wanted.
     ///
-    /// On the processor each picture is drawn for itself: it takes as long, needs the memory of one, and the pixels are to the
-    /// last bit those of the picture alone, where a batch rounds otherwise.
+    /// On the processor each image is drawn for itself: it takes as long, needs the memory of one, and the pixels are to the
+    /// last bit those of the image alone, where a batch rounds otherwise.
     fn runs(
         &self,
         options: GenerateOptions,
@@ -462,7 +462,7 @@ impl Generate {
     ) -> Result<Vec<GenerateOptions>> {
         let alone = |index: usize| -> Result<GenerateOptions> {
             let position = BatchPosition { index, images };
-            let options = options.clone().prompts(self.prompt_of(index, images)).pictures(1);
+            let options = options.clone().prompts(self.prompt_of(index, images)).images(1);
             let options = options.batch_position(position);
             Ok(match initial_latents {
                 Some(latents) => options.initial_latents(latents.narrow(0, index, 1)?),
@@ -490,7 +490,7 @@ impl Generate {
     /// Whether an option with a file is given.
     fn has(&self, option: &str) -> bool {
         (option == "initial-latents" && self.initial_latents.is_some())
-            || self.from_picture.has(option)
+            || self.from_image.has(option)
             || self.followed.has(option)
             || self.image_prompts.has(option)
             || self.adapters.has(option)
@@ -536,7 +536,7 @@ impl Generate {
             initial_latents: self.initial_latents.or(image.initial_latents),
             save_latents: self.save_latents,
             timings: self.timings,
-            from_picture: self.from_picture.or(image.from_picture),
+            from_image: self.from_image.or(image.from_image),
             followed: self.followed.or(image.followed),
             image_prompts: self.image_prompts.or(image.image_prompts),
             reading: self.reading.or(image.reading),
@@ -545,13 +545,13 @@ impl Generate {
         }
     }
 
-    /// Shows the pictures, and says where they are and how to get them again.
-    fn report(&self, drawn: &[Drawn], pictures: &[RgbImage], images: usize) -> Result<()> {
+    /// Shows the images, and says where they are and how to get them again.
+    fn report(&self, drawn: &[Drawn], shown: &[RgbImage], images: usize) -> Result<()> {
         if self.json {
             return print_json(drawn);
         }
         if !self.no_preview {
-            preview::show(pictures)?;
+            preview::show(shown)?;
         }
         for Drawn { file, width, height, seed, number, .. } in drawn {
             let mut line = format!("{file}: {width} × {height} pixels");
@@ -559,7 +559,7 @@ impl Generate {
                 line += &format!(", seed {seed}");
             }
             if let Some(number) = number.filter(|_| !self.grid && seed.is_some()) {
-                line += &format!(", picture {number} of {images}");
+                line += &format!(", image {number} of {images}");
             }
             print_line(line)?;
         }
@@ -567,7 +567,7 @@ impl Generate {
     }
 }
 
-/// A picture that was written.
+/// An image that was written.
 #[derive(Serialize)]
 struct Drawn {
     file: String,
@@ -577,6 +577,6 @@ struct Drawn {
     seed: Option<u64>,
     /// Its number in the batch, where it cannot be had without it.
     number: Option<usize>,
-    /// How it was drawn, as the picture tells it.
+    /// How it was drawn, as the image tells it.
     parameters: Option<String>,
 }

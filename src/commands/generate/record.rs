@@ -68,7 +68,7 @@ impl Generate {
             vae_tiling,
             no_safety_checker,
             initial_latents,
-            from_picture,
+            from_image,
             followed,
             image_prompts,
             reading,
@@ -83,7 +83,7 @@ impl Generate {
         fields.add("Seed", run.seed);
         fields.add("Size", format!("{}x{}", run.size.0, run.size.1));
         model.record(&mut fields);
-        from_picture.record(&mut fields)?;
+        from_image.record(&mut fields)?;
         reading.record(&mut fields);
         // Web interfaces count from the last layer, which is 1.
         fields.add_some("Clip skip", clip_skip.filter(|skip| *skip > 0).map(|skip| skip + 1));

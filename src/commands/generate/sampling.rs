@@ -1,4 +1,4 @@
-//! How the steps from noise to picture are taken.
+//! How the steps from noise to image are taken.
 
 use altdiffusion_pipeline::GenerateOptions;
 use altdiffusion_pipeline::random::Rng;

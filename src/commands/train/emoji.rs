@@ -20,7 +20,7 @@ pub struct Emoji {
     /// Changes a setting of the recipe, such as vae.optimizer.steps=100. May be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<Change>,
-    /// Folder of the run: checkpoints, metrics, sample pictures and in the end the model.
+    /// Folder of the run: checkpoints, metrics, sample images and in the end the model.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
     /// The last stage to run, by default all: vae and clip (both can run at the same time), base and teacher (the same),

@@ -31,30 +31,30 @@ pub enum Train {
     /// The first stage of AltCLIP. The configuration names the teacher, of any family of dual encoders, the student in
     /// AltCLIP's layout, and a JSONL, CSV, TSV or Parquet file with a column for each language.
     Teacher(stage::StageRun),
-    /// Train a text tower further on pictures and captions, with the image tower frozen.
+    /// Train a text tower further on images and captions, with the image tower frozen.
     ///
     /// The second stage of AltCLIP. Batches larger than memory go through the tower in chunks, with the same gradient.
     ///
-    /// Pictures and captions come from a JSONL, CSV, TSV or Parquet file, from WebDataset's archives (.tar, or
-    /// name-{000..012}.tar), or from a folder: of such archives, of pictures with a metadata.jsonl or metadata.csv, or of
-    /// pictures with captions in .txt files beside them. What cannot be read is skipped and counted.
+    /// Images and captions come from a JSONL, CSV, TSV or Parquet file, from WebDataset's archives (.tar, or
+    /// name-{000..012}.tar), or from a folder: of such archives, of images with a metadata.jsonl or metadata.csv, or of
+    /// images with captions in .txt files beside them. What cannot be read is skipped and counted.
     Contrastive(stage::StageRun),
-    /// Re-align a diffusion model to its text encoder on pictures and captions.
+    /// Re-align a diffusion model to its text encoder on images and captions.
     ///
     /// The configuration lists the stages: in AltDiffusion first only the keys and values of the cross-attentions, at a low
-    /// resolution; then the whole UNet, at the full one; then with one caption in ten left out. Pictures and captions come
+    /// resolution; then the whole UNet, at the full one; then with one caption in ten left out. Images and captions come
     /// from the same files and folders as for `contrastive`.
     Diffusion(stage::StageRun),
-    /// Train a LoRA of a diffusion model on pictures and captions.
+    /// Train a LoRA of a diffusion model on images and captions.
     ///
     /// The model stays as it is; what is learned is one small file, for `generate --lora` here and for diffusers.
     Lora(stage::StageRun),
-    /// Teach a diffusion model one thing from a few pictures of it.
+    /// Teach a diffusion model one thing from a few images of it.
     ///
-    /// DreamBooth: all pictures are under one prompt with a rare word, and beside them the model goes on drawing its own
-    /// pictures of the thing's class, which it makes first. The result is a LoRA, or a whole model.
+    /// DreamBooth: all images are under one prompt with a rare word, and beside them the model goes on drawing its own
+    /// images of the thing's class, which it makes first. The result is a LoRA, or a whole model.
     Dreambooth(stage::StageRun),
-    /// Learn a new word for what a few pictures show.
+    /// Learn a new word for what a few images show.
     ///
     /// The model stays as it is; the word's embeddings are one small file, for `generate --embedding` here and for
     /// diffusers.

@@ -12,7 +12,7 @@ pub struct Prepare {
     /// The folder with the packages.
     #[arg(long, value_name = "DIR")]
     packages: PathBuf,
-    /// The folder for the data set: pictures.safetensors, concepts.jsonl, held_out.json with what training leaves out, and
+    /// The folder for the data set: images.safetensors, concepts.jsonl, held_out.json with what training leaves out, and
     /// the same in held_out as data sets for eval retrieval.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
@@ -37,11 +37,11 @@ impl Prepare {
         for (category, concepts) in &report.categories {
             print_line(format!("{concepts:5} {category}"))?;
         }
-        let (concepts, pictures) = (report.concepts, report.pictures);
-        print_line(format!("{concepts} concepts, {pictures} pictures in {}", self.output.display()))?;
+        let (concepts, images) = (report.concepts, report.images);
+        print_line(format!("{concepts} concepts, {images} images in {}", self.output.display()))?;
         print_line(format!(
-            "held out from training: {} people in a skin tone, {} keywords in one language, {} pictures",
-            report.held_out_compositions, report.held_out_keywords, report.held_out_pictures
+            "held out from training: {} people in a skin tone, {} keywords in one language, {} images",
+            report.held_out_compositions, report.held_out_keywords, report.held_out_images
         ))
     }
 }

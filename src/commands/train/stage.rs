@@ -20,7 +20,7 @@ pub struct StageRun {
     /// Changes a setting, such as stage.optimizer.steps=100. May be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<Change>,
-    /// Folder of the run: checkpoints, metrics, sample pictures and in the end what was trained.
+    /// Folder of the run: checkpoints, metrics, sample images and in the end what was trained.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
     /// End after so many minutes, with a checkpoint. The same command goes on from there.

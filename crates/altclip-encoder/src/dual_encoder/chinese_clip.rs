@@ -23,7 +23,7 @@ pub struct ChineseClipConfig {
     pub text_config: BertConfig,
     /// The image tower. Its own `projection_dim` gave way to the one below.
     pub vision_config: VisionConfig,
-    /// Width of the joint space of pictures and texts.
+    /// Width of the joint space of images and texts.
     pub projection_dim: usize,
 }
 

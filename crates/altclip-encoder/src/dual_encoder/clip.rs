@@ -23,7 +23,7 @@ pub struct ClipConfig {
     pub text_config: ClipTextConfig,
     /// The image tower. Its own `projection_dim` gave way to the one below.
     pub vision_config: VisionConfig,
-    /// Width of the joint space of pictures and texts.
+    /// Width of the joint space of images and texts.
     pub projection_dim: usize,
 }
 
@@ -50,7 +50,7 @@ impl From<Raw> for ClipConfig {
     }
 }
 
-/// CLIP: the state at a text's end and that of a picture's class token, each projected.
+/// CLIP: the state at a text's end and that of an image's class token, each projected.
 #[derive(Debug, Clone)]
 pub struct Clip {
     text_model: ClipTextModel,

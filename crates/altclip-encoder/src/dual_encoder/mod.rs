@@ -1,4 +1,4 @@
-//! Dual encoders: models that put texts and pictures into one space, whatever family they are of.
+//! Dual encoders: models that put texts and images into one space, whatever family they are of.
 //!
 //! [`load`] finds out from a model's files which family it is, and gives it as a [`DualEncoder`]:
 //!
@@ -32,7 +32,7 @@ pub use self::clip::{Clip, ClipConfig};
 pub use self::family::Family;
 pub use self::taiyi_clip::TaiyiClip;
 
-/// A model that puts texts and pictures into one space.
+/// A model that puts texts and images into one space.
 pub trait DualEncoder: Send + Sync {
     /// What the model takes and gives.
     fn properties(&self) -> &Properties;
@@ -54,13 +54,13 @@ pub trait DualEncoder: Send + Sync {
     /// As [`encode_text`](Self::encode_text).
     fn text_hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor>;
 
-    /// Image embeddings, not normalised: (pictures, projection_dim), in the weights' dtype.
+    /// Image embeddings, not normalised: (images, projection_dim), in the weights' dtype.
     ///
-    /// * `pixel_values` (pictures, 3, image_size, image_size), normalised as by
+    /// * `pixel_values` (images, 3, image_size, image_size), normalised as by
     ///   [`ImageProcessor`](crate::image_processor::ImageProcessor), on any device
     ///
     /// # Errors
-    /// If the pictures have another size.
+    /// If the images have another size.
     fn encode_image(&self, pixel_values: &Tensor) -> Result<Tensor>;
 
     /// exp(logit_scale): the factor on cosines.
@@ -68,12 +68,12 @@ pub trait DualEncoder: Send + Sync {
         self.properties().logit_scale
     }
 
-    /// Width of the joint space of pictures and texts.
+    /// Width of the joint space of images and texts.
     fn projection_dim(&self) -> usize {
         self.properties().projection_dim
     }
 
-    /// Side of the pictures that the image tower takes, in pixels.
+    /// Side of the images that the image tower takes, in pixels.
     fn image_size(&self) -> usize {
         self.properties().image_size
     }
@@ -99,9 +99,9 @@ pub trait DualEncoder: Send + Sync {
 pub struct Properties {
     /// exp(logit_scale): the factor on cosines.
     pub logit_scale: f32,
-    /// Width of the joint space of pictures and texts.
+    /// Width of the joint space of images and texts.
     pub projection_dim: usize,
-    /// Side of the pictures that the image tower takes, in pixels.
+    /// Side of the images that the image tower takes, in pixels.
     pub image_size: usize,
     /// The most tokens that the text tower has positions for, those around the text counted.
     pub max_tokens: usize,

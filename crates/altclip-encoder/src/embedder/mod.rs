@@ -1,4 +1,4 @@
-//! Texts and pictures to vectors, with everything that a model needs for it in one place.
+//! Texts and images to vectors, with everything that a model needs for it in one place.
 //!
 //! An [`Embedder`] joins a [`DualEncoder`], its tokenizer and its image processor. Lists go through
 //! [`embed_texts`](Embedder::embed_texts) and [`embed_images`](Embedder::embed_images); what does not fit into memory
@@ -21,11 +21,11 @@ use crate::config::parse_config;
 use crate::dual_encoder::{self, DualEncoder, Family};
 use crate::error::{Error, Result};
 use crate::image_processor::{ImageProcessor, ImageProcessorConfig};
-use crate::picture::{Background, DecodeOptions};
+use crate::images::{Background, DecodeOptions};
 use crate::source::{FileData, ModelSource};
 use crate::tokenizer::Tokenizer;
 
-pub use self::images::{BATCH as IMAGE_BATCH, ImageStream, PictureFile};
+pub use self::images::{BATCH as IMAGE_BATCH, ImageSource, ImageStream};
 pub use self::texts::TextStream;
 
 /// What stands for the label in a template.
@@ -140,7 +140,7 @@ impl Embedder {
         })
     }
 
-    /// The same with another background for transparent pictures than the model's configuration asks for.
+    /// The same with another background for transparent images than the model's configuration asks for.
     #[must_use]
     pub fn with_background(mut self, background: Background) -> Self {
         if let Images::Prepared(processor) = &mut self.images {
@@ -181,7 +181,7 @@ impl Embedder {
         &self.tokenizer
     }
 
-    /// What transparent pictures are laid on.
+    /// What transparent images are laid on.
     pub fn background(&self) -> Background {
         self.images.processor().map_or(Background::None, ImageProcessor::background)
     }
@@ -236,11 +236,11 @@ impl Embedder {
         Ok(normalize(&vectors.mean(1)?)?)
     }
 
-    /// Image embeddings in the order of the pictures: (pictures, projection_dim), f32 on the CPU, not normalised;
-    /// (0, dim) for no pictures.
+    /// Image embeddings in the order of the images: (images, projection_dim), f32 on the CPU, not normalised;
+    /// (0, dim) for no images.
     ///
     /// # Errors
-    /// If a picture cannot be prepared, or the model has no image processor or fails.
+    /// If an image cannot be prepared, or the model has no image processor or fails.
     pub fn embed_images(&self, images: &[DynamicImage]) -> Result<Tensor> {
         let mut values = Vec::with_capacity(images.len() * self.projection_dim());
         for batch in images.chunks(images::BATCH) {
@@ -251,17 +251,17 @@ impl Embedder {
         Ok(Tensor::from_vec(values, (images.len(), self.projection_dim()), &Device::Cpu)?)
     }
 
-    /// Logits per picture, cosine × logit scale: (pictures, texts), f32 on the CPU. Their softmax along the texts is
-    /// each text's probability of going with the picture.
+    /// Logits per image, cosine × logit scale: (images, texts), f32 on the CPU. Their softmax along the texts is
+    /// each text's probability of going with the image.
     ///
-    /// * `image_embeds` (pictures, projection_dim) and `text_embeds` (texts, projection_dim), normalised or not
+    /// * `image_embeds` (images, projection_dim) and `text_embeds` (texts, projection_dim), normalised or not
     ///
     /// # Errors
     /// If the shapes are others.
     pub fn similarity(&self, image_embeds: &Tensor, text_embeds: &Tensor) -> Result<Tensor> {
-        let ((pictures, _), (texts, _)) = (image_embeds.dims2()?, text_embeds.dims2()?);
-        if pictures == 0 || texts == 0 {
-            return Ok(Tensor::zeros((pictures, texts), DType::F32, &Device::Cpu)?);
+        let ((images, _), (texts, _)) = (image_embeds.dims2()?, text_embeds.dims2()?);
+        if images == 0 || texts == 0 {
+            return Ok(Tensor::zeros((images, texts), DType::F32, &Device::Cpu)?);
         }
         let unit = |x: &Tensor| normalize(&x.to_device(&Device::Cpu)?);
         let cosines = unit(image_embeds)?.matmul(&unit(text_embeds)?.t()?)?;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::config::Accepted::{Is, Text};
 use crate::config::{ConfigFile, FieldTable};
-use crate::picture::Background;
+use crate::images::Background;
 
 /// Longest side that the configuration may ask for: above all models, below what exhausts memory.
 const MAX_SIDE: u32 = 8192;

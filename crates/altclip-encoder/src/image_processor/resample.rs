@@ -1,9 +1,9 @@
-//! Pillow's resize of 8-bit RGB pictures, value for value (`src/libImaging/Resample.c` and `Geometry.c` of Pillow).
+//! Pillow's resize of 8-bit RGB images, value for value (`src/libImaging/Resample.c` and `Geometry.c` of Pillow).
 //!
 //! Pillow filters along the rows and along the columns, with coefficients in fixed point, and rounds and clips to bytes
-//! in between. Beside hard edges the order matters: up to 20 levels on the tall golden picture. Releases before 13.0
+//! in between. Beside hard edges the order matters: up to 20 levels on the tall golden image. Releases before 13.0
 //! always take the rows first; this is the order of 13.0. `fast_image_resize` always takes the columns first, and is off
-//! by up to 29 levels (bicubic) and 56 (Lanczos) on black and white pictures; it picks other nearest neighbours, too.
+//! by up to 29 levels (bicubic) and 56 (Lanczos) on black and white images; it picks other nearest neighbours, too.
 
 use std::f64::consts::PI;
 use std::ops::Range;
@@ -17,7 +17,7 @@ const PRECISION_BITS: u32 = 32 - 8 - 2;
 
 /// Resizes `image` to `width` × `height` and returns the part at `columns` and `rows` of the result.
 ///
-/// Only what is asked for is computed: the middle of a picture whose long side grows to millions is cheap. No side may
+/// Only what is asked for is computed: the middle of an image whose long side grows to millions is cheap. No side may
 /// be 0, and `columns` and `rows` must lie in the result.
 pub(super) fn resize(
     image: &RgbImage,

@@ -10,18 +10,18 @@ use serde::{Deserialize, Serialize};
 
 use super::cldr::Label;
 use super::error::{Error, Result};
-use super::pictures::{PICTURE_BYTES, PICTURE_SIZE};
+use super::images::{IMAGE_BYTES, IMAGE_SIZE};
 use super::selection::EmojiRecord;
 
-/// File of the pictures: one u8 tensor `pictures` (n, 64, 64, 3), red-green-blue on white.
-pub const PICTURES_FILE: &str = "pictures.safetensors";
+/// File of the images: one u8 tensor `images` (n, 64, 64, 3), red-green-blue on white.
+pub const IMAGES_FILE: &str = "images.safetensors";
 /// File of the concepts: one JSON object per line.
 pub const CONCEPTS_FILE: &str = "concepts.jsonl";
-const PICTURES_TENSOR: &str = "pictures";
+const IMAGES_TENSOR: &str = "images";
 /// Number of parts that [`Concept::fold`] divides the concepts into.
 pub const FOLDS: u8 = 10;
 
-/// One emoji: its pictures and what it is called.
+/// One emoji: its images and what it is called.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Concept {
     /// Code points in hexadecimal, joined by `-`, such as `1F408-200D-2B1B`.
@@ -38,8 +38,8 @@ pub struct Concept {
     /// A number below [`FOLDS`] that depends on `id` alone, for a division into training and held-out concepts that
     /// stays the same when concepts come or go.
     pub fold: u8,
-    /// One picture for each drawing style that has it.
-    pub pictures: Vec<PictureRef>,
+    /// One image for each drawing style that has it.
+    pub images: Vec<ImageRef>,
     /// Name and keywords by language code.
     pub labels: BTreeMap<String, Label>,
 }
@@ -53,12 +53,12 @@ pub struct Composition {
     pub skin_tone: String,
 }
 
-/// Where a concept's picture lies.
+/// Where a concept's image lies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PictureRef {
+pub struct ImageRef {
     /// The drawing style.
     pub vendor: String,
-    /// Row of the tensor `pictures`.
+    /// Row of the tensor `images`.
     pub index: usize,
 }
 
@@ -66,7 +66,7 @@ impl Concept {
     pub(super) fn new(
         record: &EmojiRecord,
         emoji: String,
-        pictures: Vec<PictureRef>,
+        images: Vec<ImageRef>,
         labels: BTreeMap<String, Label>,
         composition: Option<Composition>,
     ) -> Self {
@@ -77,7 +77,7 @@ impl Concept {
             subcategory: record.subcategory.clone(),
             composition,
             fold: (hash(&record.unified) % u64::from(FOLDS)) as u8,
-            pictures,
+            images,
             labels,
         }
     }
@@ -99,13 +99,13 @@ pub(super) fn hash(id: &str) -> u64 {
     hash ^ (hash >> 33)
 }
 
-/// Emoji with their pictures and their names: a folder with [`PICTURES_FILE`] and [`CONCEPTS_FILE`].
+/// Emoji with their images and their names: a folder with [`IMAGES_FILE`] and [`CONCEPTS_FILE`].
 #[derive(Debug)]
 pub struct Dataset {
     concepts: Vec<Concept>,
-    /// (pictures, 64, 64, 3)
+    /// (images, 64, 64, 3)
     pixels: Vec<u8>,
-    /// For each picture, its concept.
+    /// For each image, its concept.
     owners: Vec<usize>,
     /// By language and lower-case name, the concepts called so.
     by_name: HashMap<(String, String), Vec<usize>>,
@@ -117,22 +117,21 @@ impl Dataset {
         if concepts.is_empty() {
             return Err(Error::data(
                 path,
-                "expected at least one emoji with a name and a picture, found none",
+                "expected at least one emoji with a name and an image, found none",
             ));
         }
-        let pictures = pixels.len() / PICTURE_BYTES;
-        let mut owners = vec![None; pictures];
+        let images = pixels.len() / IMAGE_BYTES;
+        let mut owners = vec![None; images];
         let mut by_name: HashMap<_, Vec<usize>> = HashMap::new();
         for (index, concept) in concepts.iter().enumerate() {
-            for picture in &concept.pictures {
-                let owner = owners.get_mut(picture.index).ok_or_else(|| {
-                    let problem =
-                        format!("{} has picture {}, but there are {pictures}", concept.id, picture.index);
+            for image in &concept.images {
+                let owner = owners.get_mut(image.index).ok_or_else(|| {
+                    let problem = format!("{} has image {}, but there are {images}", concept.id, image.index);
                     Error::data(path, problem)
                 })?;
                 if let Some(other) = owner.replace(index) {
                     let other: &Concept = &concepts[other];
-                    let problem = format!("{} and {} share picture {}", other.id, concept.id, picture.index);
+                    let problem = format!("{} and {} share image {}", other.id, concept.id, image.index);
                     return Err(Error::data(path, problem));
                 }
             }
@@ -143,8 +142,8 @@ impl Dataset {
         let owners = owners
             .into_iter()
             .enumerate()
-            .map(|(picture, owner)| {
-                owner.ok_or_else(|| Error::data(path, format!("picture {picture} belongs to no concept")))
+            .map(|(image, owner)| {
+                owner.ok_or_else(|| Error::data(path, format!("image {image} belongs to no concept")))
             })
             .collect::<Result<_>>()?;
         Ok(Self { concepts, pixels, owners, by_name })
@@ -167,17 +166,17 @@ impl Dataset {
                 })
             })
             .collect::<Result<Vec<Concept>>>()?;
-        let pixels = read_pictures(&directory.join(PICTURES_FILE))?;
+        let pixels = read_images(&directory.join(IMAGES_FILE))?;
         Self::new(&concepts_path, concepts, pixels)
     }
 
     /// Writes both files, each beside its place and then renamed.
     pub(super) fn save(&self, directory: &Path) -> Result<()> {
         std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
-        let path = directory.join(PICTURES_FILE);
+        let path = directory.join(IMAGES_FILE);
         let tensor =
-            PixelTensor { shape: [self.picture_count(), PICTURE_SIZE, PICTURE_SIZE, 3], data: &self.pixels };
-        let bytes = safetensors::serialize([(PICTURES_TENSOR, tensor)], None)
+            PixelTensor { shape: [self.image_count(), IMAGE_SIZE, IMAGE_SIZE, 3], data: &self.pixels };
+        let bytes = safetensors::serialize([(IMAGES_TENSOR, tensor)], None)
             .map_err(|e| Error::data(&path, format!("cannot be written: {e}")))?;
         write_whole(&path, |temporary| std::fs::write(temporary, &bytes))?;
 
@@ -196,22 +195,22 @@ impl Dataset {
         &self.concepts
     }
 
-    /// Number of pictures.
-    pub fn picture_count(&self) -> usize {
+    /// Number of images.
+    pub fn image_count(&self) -> usize {
         self.owners.len()
     }
 
-    /// All pictures: (pictures, 64, 64, 3), red-green-blue on white.
+    /// All images: (images, 64, 64, 3), red-green-blue on white.
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
     }
 
-    /// One picture: (64, 64, 3). `None` where there is no picture of that number.
-    pub fn picture(&self, index: usize) -> Option<&[u8]> {
-        self.pixels.chunks_exact(PICTURE_BYTES).nth(index)
+    /// One image: (64, 64, 3). `None` where there is no image of that number.
+    pub fn image(&self, index: usize) -> Option<&[u8]> {
+        self.pixels.chunks_exact(IMAGE_BYTES).nth(index)
     }
 
-    /// For each picture, the number of its concept.
+    /// For each image, the number of its concept.
     pub fn owners(&self) -> &[usize] {
         &self.owners
     }
@@ -221,21 +220,21 @@ impl Dataset {
         self.by_name.get(&(language.to_owned(), fold_case(name))).cloned().unwrap_or_default()
     }
 
-    /// The part of the data set whose concepts `keep` accepts, with its pictures numbered anew; `None` where that is
+    /// The part of the data set whose concepts `keep` accepts, with its images numbered anew; `None` where that is
     /// empty.
     pub fn filtered(&self, keep: impl Fn(&Concept) -> bool) -> Option<Self> {
         self.changed(|concept| keep(concept).then(|| concept.clone()))
     }
 
-    /// The data set with every concept as `change` gives it back, or without it, and with its pictures numbered anew;
+    /// The data set with every concept as `change` gives it back, or without it, and with its images numbered anew;
     /// `None` where that is empty.
     pub(super) fn changed(&self, change: impl Fn(&Concept) -> Option<Concept>) -> Option<Self> {
         let mut concepts: Vec<Concept> = self.concepts.iter().filter_map(change).collect();
         let mut pixels = Vec::new();
-        for picture in concepts.iter_mut().flat_map(|concept| &mut concept.pictures) {
-            let next = pixels.len() / PICTURE_BYTES;
-            pixels.extend_from_slice(self.picture(picture.index)?);
-            picture.index = next;
+        for image in concepts.iter_mut().flat_map(|concept| &mut concept.images) {
+            let next = pixels.len() / IMAGE_BYTES;
+            pixels.extend_from_slice(self.image(image.index)?);
+            image.index = next;
         }
         Self::new(Path::new(CONCEPTS_FILE), concepts, pixels).ok()
     }
@@ -246,20 +245,20 @@ pub(super) fn fold_case(text: &str) -> String {
     text.to_lowercase()
 }
 
-fn read_pictures(path: &Path) -> Result<Vec<u8>> {
+fn read_images(path: &Path) -> Result<Vec<u8>> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|e| Error::data(path, format!("expected a safetensors file: {e}")))?;
     let tensor = file
-        .tensor(PICTURES_TENSOR)
-        .map_err(|e| Error::data(path, format!("expected a tensor pictures: {e}")))?;
+        .tensor(IMAGES_TENSOR)
+        .map_err(|e| Error::data(path, format!("expected a tensor images: {e}")))?;
     let (dtype, shape) = (tensor.dtype(), tensor.shape());
     match (dtype, shape) {
-        (Dtype::U8, &[_, PICTURE_SIZE, PICTURE_SIZE, 3]) => Ok(tensor.data().to_vec()),
+        (Dtype::U8, &[_, IMAGE_SIZE, IMAGE_SIZE, 3]) => Ok(tensor.data().to_vec()),
         _ => Err(Error::data(
             path,
             format!(
-                "tensor pictures: expected U8 (n, {PICTURE_SIZE}, {PICTURE_SIZE}, 3), found {dtype:?} {shape:?}"
+                "tensor images: expected U8 (n, {IMAGE_SIZE}, {IMAGE_SIZE}, 3), found {dtype:?} {shape:?}"
             ),
         )),
     }

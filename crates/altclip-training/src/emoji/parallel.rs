@@ -1,4 +1,4 @@
-//! Emoji captions as pairs for training: with the vectors of English words, and with pictures.
+//! Emoji captions as pairs for training: with the vectors of English words, and with images.
 
 use std::collections::HashMap;
 
@@ -117,28 +117,28 @@ impl TextRows for Translations<'_> {
     }
 }
 
-/// Captions of different concepts in all languages, each with the number of a picture of it.
-pub struct PictureCaptions<'a> {
+/// Captions of different concepts in all languages, each with the number of an image of it.
+pub struct ImageCaptions<'a> {
     pub captions: &'a CaptionSampler,
     pub languages: &'a [String],
-    /// For each concept that has pictures, the concept's number and theirs.
-    pub pictures: &'a [(usize, Vec<u32>)],
+    /// For each concept that has images, the concept's number and theirs.
+    pub images: &'a [(usize, Vec<u32>)],
 }
 
-impl TextRows for PictureCaptions<'_> {
+impl TextRows for ImageCaptions<'_> {
     fn draw(&self, batch: &mut Batch, count: usize) -> Result<(Vec<String>, Vec<u32>)> {
-        if self.pictures.len() < count || self.languages.is_empty() {
-            let found = self.pictures.len();
+        if self.images.len() < count || self.languages.is_empty() {
+            let found = self.images.len();
             let problem = format!("expected at most one of each of the {found} concepts, found {count}");
             return Err(Error::Setting(format!("batch_size: {problem}")));
         }
         let rng = &mut batch.rng;
-        let mut order: Vec<usize> = (0..self.pictures.len()).collect();
+        let mut order: Vec<usize> = (0..self.images.len()).collect();
         let (chosen, _) = order.partial_shuffle(rng, count);
         let (mut texts, mut rows) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for &mut chosen in chosen {
-            let Some((concept, pictures)) = self.pictures.get(chosen) else { continue };
-            let Some(&row) = pictures.get(rng.random_range(0..pictures.len().max(1))) else { continue };
+            let Some((concept, images)) = self.images.get(chosen) else { continue };
+            let Some(&row) = images.get(rng.random_range(0..images.len().max(1))) else { continue };
             let language = &self.languages[rng.random_range(0..self.languages.len())];
             texts.push(self.captions.sample(rng, *concept, language).unwrap_or_default());
             rows.push(row);

@@ -5,10 +5,10 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::cldr::{Annotations, LANGUAGES};
-use super::dataset::{Composition, Concept, Dataset, PictureRef};
+use super::dataset::{Composition, Concept, Dataset, ImageRef};
 use super::error::{Error, Result};
+use super::images::{IMAGE_BYTES, decode_on_white};
 use super::packages::Package;
-use super::pictures::{PICTURE_BYTES, decode_on_white};
 use super::selection::{EmojiRecord, emoji_text, is_concept};
 use super::split::Split;
 
@@ -49,19 +49,19 @@ impl PrepareOptions {
 pub struct PrepareReport {
     /// Number of concepts.
     pub concepts: usize,
-    /// Number of pictures, of all drawing styles together.
-    pub pictures: usize,
+    /// Number of images, of all drawing styles together.
+    pub images: usize,
     /// Concepts of each category, in Unicode's order of categories.
     pub categories: Vec<(String, usize)>,
-    /// People in a skin tone, keywords in one language, and pictures of one style that are held out: see [`Split`].
+    /// People in a skin tone, keywords in one language, and images of one style that are held out: see [`Split`].
     pub held_out_compositions: usize,
     pub held_out_keywords: usize,
-    pub held_out_pictures: usize,
+    pub held_out_images: usize,
 }
 
 impl fmt::Display for PrepareReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} concepts, {} pictures", self.concepts, self.pictures)?;
+        writeln!(f, "{} concepts, {} images", self.concepts, self.images)?;
         for (category, count) in &self.categories {
             writeln!(f, "{count:>6}  {category}")?;
         }
@@ -74,7 +74,7 @@ impl fmt::Display for PrepareReport {
 ///
 /// # Errors
 ///
-/// A package that is missing or damaged, a picture of another size than 64 × 64, an unknown language or vendor, an
+/// A package that is missing or damaged, an image of another size than 64 × 64, an unknown language or vendor, an
 /// output folder that cannot be written. Nothing half-written is left behind.
 pub fn prepare(options: &PrepareOptions) -> Result<PrepareReport> {
     check_choice("languages", &options.languages, &LANGUAGES)?;
@@ -109,16 +109,15 @@ pub fn prepare(options: &PrepareOptions) -> Result<PrepareReport> {
         let labels: BTreeMap<_, _> = std::iter::zip(&options.languages, &annotations)
             .filter_map(|(language, table)| Some((language.clone(), table.get(&emoji)?.clone())))
             .collect();
-        let mut pictures = Vec::new();
+        let mut images = Vec::new();
         for style in &styles {
-            if let Some((path, png)) = style.picture(&record) {
-                pictures
-                    .push(PictureRef { vendor: style.vendor.clone(), index: pixels.len() / PICTURE_BYTES });
+            if let Some((path, png)) = style.image(&record) {
+                images.push(ImageRef { vendor: style.vendor.clone(), index: pixels.len() / IMAGE_BYTES });
                 pixels.extend(decode_on_white(&path, png)?);
             }
         }
-        if !labels.is_empty() && !pictures.is_empty() {
-            concepts.push(Concept::new(&record, emoji, pictures, labels, composition));
+        if !labels.is_empty() && !images.is_empty() {
+            concepts.push(Concept::new(&record, emoji, images, labels, composition));
         }
     }
     let dataset = Dataset::new(&options.packages, concepts, pixels)?;
@@ -155,15 +154,15 @@ fn report(dataset: &Dataset, split: &Split) -> PrepareReport {
     }
     PrepareReport {
         concepts: dataset.concepts().len(),
-        pictures: dataset.picture_count(),
+        images: dataset.image_count(),
         categories,
         held_out_compositions: split.compositions.len(),
         held_out_keywords: split.keywords.len(),
-        held_out_pictures: split.pictures.len(),
+        held_out_images: split.images.len(),
     }
 }
 
-/// One `emoji-datasource` package: its table and its 64-pixel pictures.
+/// One `emoji-datasource` package: its table and its 64-pixel images.
 struct Style {
     vendor: String,
     package: Package,
@@ -175,26 +174,26 @@ impl Style {
     fn read(options: &PrepareOptions, vendor: &str) -> Result<Self> {
         const TABLE: &str = "emoji.json";
         let package = Package::find(&options.packages, &format!("emoji-datasource-{vendor}"))?;
-        let files = package.read(&[TABLE.to_owned(), picture_folder(vendor)])?;
+        let files = package.read(&[TABLE.to_owned(), image_folder(vendor)])?;
         let table = files
             .get(TABLE)
             .ok_or_else(|| Error::data(package.path(), format!("expected the file {TABLE}, found none")))?;
         let records = serde_json::from_slice(table)
             .map_err(|e| Error::data(package.path().join(TABLE), format!("expected a list of emoji: {e}")))?;
         if files.len() == 1 {
-            let problem = format!("expected PNG pictures in {}, found none", picture_folder(vendor));
+            let problem = format!("expected PNG images in {}, found none", image_folder(vendor));
             return Err(Error::data(package.path(), problem));
         }
         Ok(Style { vendor: vendor.to_owned(), package, records, files })
     }
 
-    fn picture(&self, record: &EmojiRecord) -> Option<(PathBuf, &[u8])> {
-        let path = format!("{}{}", picture_folder(&self.vendor), record.image);
+    fn image(&self, record: &EmojiRecord) -> Option<(PathBuf, &[u8])> {
+        let path = format!("{}{}", image_folder(&self.vendor), record.image);
         let png = self.files.get(&path)?;
         Some((self.package.path().join(path), png))
     }
 }
 
-fn picture_folder(vendor: &str) -> String {
+fn image_folder(vendor: &str) -> String {
     format!("img/{vendor}/64/")
 }

@@ -1,6 +1,6 @@
-//! Which emoji become concepts: those that a small picture shows and that a phrase can ask for.
+//! Which emoji become concepts: those that a small image shows and that a phrase can ask for.
 //!
-//! Left out are flags, letters and buttons, signs whose meaning is a text, and pictures that differ too
+//! Left out are flags, letters and buttons, signs whose meaning is a text, and images that differ too
 //! little from another one to be told apart at 64 × 64 pixels (clock faces, moon phases, loudness levels …). Skin tones are concepts
 //! of their own where they are asked for.
 
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub(super) struct EmojiRecord {
     /// Code points in hexadecimal, joined by `-`.
     pub(super) unified: String,
-    /// File name of the picture.
+    /// File name of the image.
     pub(super) image: String,
     pub(super) category: String,
     pub(super) subcategory: String,
@@ -43,7 +43,7 @@ impl EmojiRecord {
     }
 }
 
-/// From `Symbols`, only what is a picture rather than a text or a button.
+/// From `Symbols`, only what is an image rather than a text or a button.
 #[rustfmt::skip]
 const KEPT_SYMBOLS: &[&str] = &[
     "267B-FE0F", "26A0-FE0F", "2622-FE0F", "2623-FE0F", "262F-FE0F", "262E-FE0F", "271D-FE0F", "2721-FE0F",
@@ -55,7 +55,7 @@ const KEPT_SYMBOLS: &[&str] = &[
     "1F536", "1F537", "1F53A", "1F53B",
 ];
 
-/// Near copies of a picture that stays, and pictures that are mostly text.
+/// Near copies of an image that stays, and images that are mostly text.
 #[rustfmt::skip]
 const LEFT_OUT: &[&str] = &[
     // Moon phases: the full and the crescent moon stay, and the two full faces.

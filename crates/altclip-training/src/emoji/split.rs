@@ -2,7 +2,7 @@
 //!
 //! Three kinds of things are never trained on: people in a skin tone that others, and the same person in other tones,
 //! are trained in; keywords in one language, while the concept has its other names there and all of them elsewhere; and
-//! pictures in one drawing style of concepts that are known from another. All of it depends on the ids alone.
+//! images in one drawing style of concepts that are known from another. All of it depends on the ids alone.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -20,7 +20,7 @@ pub const SPLIT_FILE: &str = "held_out.json";
 const FOLDS_WITHOUT_A_TONE: std::ops::Range<u8> = 0..3;
 /// The fold of concepts of which one keyword is held out.
 const FOLD_WITHOUT_A_KEYWORD: u8 = 3;
-/// The fold of concepts whose pictures in [`HELD_OUT_STYLE`] are held out.
+/// The fold of concepts whose images in [`HELD_OUT_STYLE`] are held out.
 const FOLD_WITHOUT_A_STYLE: u8 = 4;
 const HELD_OUT_STYLE: &str = "twitter";
 
@@ -31,7 +31,7 @@ pub struct Split {
     /// Ids of concepts, people in a skin tone, that are not trained at all.
     pub compositions: Vec<String>,
     pub keywords: Vec<HeldOutKeyword>,
-    pub pictures: Vec<HeldOutPicture>,
+    pub images: Vec<HeldOutImage>,
 }
 
 /// A keyword that its concept does not have in training, in one language.
@@ -43,9 +43,9 @@ pub struct HeldOutKeyword {
     pub keyword: String,
 }
 
-/// A concept's picture in one drawing style.
+/// A concept's image in one drawing style.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct HeldOutPicture {
+pub struct HeldOutImage {
     /// The concept's id.
     pub concept: String,
     pub vendor: String,
@@ -54,7 +54,7 @@ pub struct HeldOutPicture {
 impl Split {
     /// The split of a data set.
     pub fn of(data: &Dataset) -> Self {
-        Self { compositions: compositions(data), keywords: keywords(data), pictures: pictures(data) }
+        Self { compositions: compositions(data), keywords: keywords(data), images: images(data) }
     }
 
     /// Reads the split in the folder of a data set.
@@ -85,32 +85,32 @@ impl Split {
             .iter()
             .map(|held| (held.concept.as_str(), held.language.as_str(), fold_case(&held.keyword)))
             .collect();
-        let pictures: HashSet<(&str, &str)> =
-            self.pictures.iter().map(|held| (held.concept.as_str(), held.vendor.as_str())).collect();
+        let images: HashSet<(&str, &str)> =
+            self.images.iter().map(|held| (held.concept.as_str(), held.vendor.as_str())).collect();
         data.changed(|concept| {
             if compositions.contains(concept.id.as_str()) {
                 return None;
             }
             let mut concept = concept.clone();
             let id = concept.id.as_str();
-            concept.pictures.retain(|picture| !pictures.contains(&(id, picture.vendor.as_str())));
+            concept.images.retain(|image| !images.contains(&(id, image.vendor.as_str())));
             for (language, label) in &mut concept.labels {
                 label.keywords.retain(|word| !keywords.contains(&(id, language.as_str(), fold_case(word))));
             }
-            (!concept.pictures.is_empty()).then_some(concept)
+            (!concept.images.is_empty()).then_some(concept)
         })
     }
 
-    /// The numbers of the held-out pictures of concepts that are trained, with the number of each one's concept, both in
+    /// The numbers of the held-out images of concepts that are trained, with the number of each one's concept, both in
     /// the whole data set.
-    pub fn held_out_pictures(&self, data: &Dataset) -> Vec<(usize, usize)> {
+    pub fn held_out_images(&self, data: &Dataset) -> Vec<(usize, usize)> {
         let held: HashSet<(&str, &str)> =
-            self.pictures.iter().map(|held| (held.concept.as_str(), held.vendor.as_str())).collect();
+            self.images.iter().map(|held| (held.concept.as_str(), held.vendor.as_str())).collect();
         let of_concept = |(number, concept): (usize, &Concept)| -> Vec<(usize, usize)> {
-            let pictures = concept.pictures.iter();
-            pictures
-                .filter(|picture| held.contains(&(concept.id.as_str(), picture.vendor.as_str())))
-                .map(|picture| (picture.index, number))
+            let images = concept.images.iter();
+            images
+                .filter(|image| held.contains(&(concept.id.as_str(), image.vendor.as_str())))
+                .map(|image| (image.index, number))
                 .collect()
         };
         data.concepts().iter().enumerate().flat_map(of_concept).collect()
@@ -170,14 +170,13 @@ fn keywords(data: &Dataset) -> Vec<HeldOutKeyword> {
     held
 }
 
-/// The pictures of one style of a fold, where there is another style to learn the concept from.
-fn pictures(data: &Dataset) -> Vec<HeldOutPicture> {
+/// The images of one style of a fold, where there is another style to learn the concept from.
+fn images(data: &Dataset) -> Vec<HeldOutImage> {
     let chosen = data.concepts().iter().filter(|concept| {
-        let styles =
-            |held_out: bool| concept.pictures.iter().any(|p| (p.vendor == HELD_OUT_STYLE) == held_out);
+        let styles = |held_out: bool| concept.images.iter().any(|p| (p.vendor == HELD_OUT_STYLE) == held_out);
         concept.fold == FOLD_WITHOUT_A_STYLE && concept.composition.is_none() && styles(true) && styles(false)
     });
     let held =
-        |concept: &Concept| HeldOutPicture { concept: concept.id.clone(), vendor: HELD_OUT_STYLE.to_owned() };
+        |concept: &Concept| HeldOutImage { concept: concept.id.clone(), vendor: HELD_OUT_STYLE.to_owned() };
     chosen.map(held).collect()
 }

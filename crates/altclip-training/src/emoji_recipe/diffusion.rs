@@ -31,10 +31,10 @@ pub(super) struct Drawers<'a> {
     pub output: &'a Path,
 }
 
-/// The pictures that are drawn.
+/// The images that are drawn.
 struct Drawn {
     /// (n, size, size, 3), channels-last, from −1 to 1.
-    pictures: Tensor,
+    images: Tensor,
     owners: Vec<usize>,
 }
 
@@ -78,32 +78,32 @@ impl Drawers<'_> {
     }
 
     fn text_encoder(&self, model: &TrainedDualEncoder) -> Result<TextEncoder> {
-        let weights = frozen(&model.text_weights, self.corpus.pictures.device());
+        let weights = frozen(&model.text_weights, self.corpus.images.device());
         Ok(TextEncoder::new(&text_encoder_config(model), weights)?)
     }
 
-    /// The pictures of the styles and concepts that are drawn.
+    /// The images of the styles and concepts that are drawn.
     fn drawn(&self) -> Result<Drawn> {
-        let Corpus { data, pictures, owners, .. } = self.corpus;
+        let Corpus { data, images, owners, .. } = self.corpus;
         let taught = self.recipe.taught();
         let mut chosen = Vec::new();
-        // In the order in which the pictures of the corpus were collected.
+        // In the order in which the images of the corpus were collected.
         let all = data.concepts().iter().flat_map(|concept| {
-            let styles = concept.pictures.iter().filter(|p| self.recipe.vendors.contains(&p.vendor));
-            styles.map(move |picture| (concept, picture))
+            let styles = concept.images.iter().filter(|p| self.recipe.vendors.contains(&p.vendor));
+            styles.map(move |image| (concept, image))
         });
-        for (place, (concept, picture)) in (0u32..).zip(all) {
-            if taught.has(concept) && taught.vendors.contains(&picture.vendor) {
+        for (place, (concept, image)) in (0u32..).zip(all) {
+            if taught.has(concept) && taught.vendors.contains(&image.vendor) {
                 chosen.push(place);
             }
         }
         if chosen.is_empty() {
-            let problem = "expected pictures to be left, found none";
+            let problem = "expected images to be left, found none";
             return Err(Error::Setting(format!("drawn_vendors, not_drawn: {problem}")));
         }
         let owners = chosen.iter().filter_map(|&place| owners.get(place as usize).copied()).collect();
-        let pictures = pictures.index_select(&Tensor::new(chosen, pictures.device())?, 0)?;
-        Ok(Drawn { pictures, owners })
+        let images = images.index_select(&Tensor::new(chosen, images.device())?, 0)?;
+        Ok(Drawn { images, owners })
     }
 
     fn train_stage(
@@ -115,11 +115,11 @@ impl Drawers<'_> {
         observer: &mut dyn Observer,
     ) -> Result<BTreeMap<String, Tensor>> {
         let EmojiRecipe { seed, parts, sample: sheet, unet: shape, .. } = self.recipe;
-        let Drawn { pictures, owners } = inputs.drawn;
-        let device = pictures.device();
+        let Drawn { images, owners } = inputs.drawn;
+        let device = images.device();
         let run = self.recipe.run(self.output, &stage.name)?;
         let vae = AutoencoderKl::new(&self.vae.config, frozen(&self.vae.weights, device))?;
-        let latents = scaled_latents(&vae, &at_resolution(pictures, stage.resolution)?)?;
+        let latents = scaled_latents(&vae, &at_resolution(images, stage.resolution)?)?;
 
         let train = stage.train;
         let mut parameters = Parameters::new(*seed).training(move |name| train.has(name));
@@ -167,17 +167,17 @@ fn scheduler() -> Result<SchedulerConfig> {
     Ok(SchedulerConfig::from_json(scheduler_config().to_string(), "scheduler_config.json")?)
 }
 
-/// Channels-last square pictures, made smaller by averaging squares of pixels.
-fn at_resolution(pictures: &Tensor, resolution: usize) -> Result<Tensor> {
-    let (n, size, _, channels) = pictures.dims4()?;
+/// Channels-last square images, made smaller by averaging squares of pixels.
+fn at_resolution(images: &Tensor, resolution: usize) -> Result<Tensor> {
+    let (n, size, _, channels) = images.dims4()?;
     if resolution == size {
-        return Ok(pictures.clone());
+        return Ok(images.clone());
     }
     if resolution == 0 || !size.is_multiple_of(resolution) {
         return Err(Error::Setting(format!("resolution: expected a divisor of {size}, found {resolution}")));
     }
     let square = size / resolution;
-    let rows = pictures.reshape((n, resolution, square, size * channels))?.mean(2)?;
+    let rows = images.reshape((n, resolution, square, size * channels))?.mean(2)?;
     Ok(rows.reshape((n, resolution, resolution, square, channels))?.mean(3)?)
 }
 
@@ -188,13 +188,13 @@ mod tests {
 
     #[test]
     fn squares_of_pixels_become_their_means() -> Result<()> {
-        let pictures = Tensor::arange(0f32, 2. * 16. * 3., &Device::Cpu)?.reshape((2, 4, 4, 3))?;
-        let small = at_resolution(&pictures, 2)?;
+        let images = Tensor::arange(0f32, 2. * 16. * 3., &Device::Cpu)?.reshape((2, 4, 4, 3))?;
+        let small = at_resolution(&images, 2)?;
         assert_eq!(small.dims(), [2, 2, 2, 3]);
         // Pixels 0 and 1 of the first two rows of four: the first channel has 0, 3, 12 and 15.
         assert_eq!(small.flatten_all()?.to_vec1::<f32>()?[..3], [7.5, 8.5, 9.5]);
         assert_eq!(small.get(1)?.get(1)?.get(1)?.to_vec1::<f32>()?, [85.5, 86.5, 87.5]);
-        assert!(at_resolution(&pictures, 3).is_err());
+        assert!(at_resolution(&images, 3).is_err());
         Ok(())
     }
 }

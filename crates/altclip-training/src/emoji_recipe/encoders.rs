@@ -1,15 +1,15 @@
-//! The dual encoders of the recipe: the English teacher, its multilingual student, and the student with pictures.
+//! The dual encoders of the recipe: the English teacher, its multilingual student, and the student with images.
 
 use super::report::HeldOut;
 use super::{Corpus, ENGLISH, EmojiRecipe};
 use crate::cache::Cache;
-use crate::emoji::{PictureCaptions, TeacherTexts, Translations};
+use crate::emoji::{ImageCaptions, TeacherTexts, Translations};
 use crate::error::Result;
 use crate::export::export_dual_encoder;
 use crate::optimizer::Optimizer;
 use crate::parameters::{Parameters, frozen};
 use crate::run::Observer;
-use crate::stages::clip::{ClipInputs, TrainedDualEncoder, embed_pictures, pictures_by_concept};
+use crate::stages::clip::{ClipInputs, TrainedDualEncoder, embed_images, images_by_concept};
 use crate::stages::contrastive::ContrastiveLearning;
 use crate::stages::image::ImageInputs;
 use crate::stages::teacher::TeacherLearning;
@@ -40,13 +40,13 @@ pub(super) struct Encoders<'a> {
 }
 
 impl Encoders<'_> {
-    /// The teacher: an English CLIP from pictures and English captions.
+    /// The teacher: an English CLIP from images and English captions.
     pub fn train_clip(&self, observer: &mut dyn Observer) -> Result<TrainedDualEncoder> {
         let EmojiRecipe { clip, seed, .. } = self.recipe;
-        let Corpus { data, pictures, owners, .. } = self.corpus;
+        let Corpus { data, images, owners, .. } = self.corpus;
         let run = self.recipe.run(self.output, "clip")?;
         let languages = &[ENGLISH.to_owned()];
-        let inputs = ClipInputs { data, pictures, owners, tokenizer: self.tokenizer, languages };
+        let inputs = ClipInputs { data, images, owners, tokenizer: self.tokenizer, languages };
         let teacher = clip.train(&inputs, &run, *seed, observer)?;
         self.keep(ENGLISH_MODEL, &teacher, observer)?;
         Ok(teacher)
@@ -74,14 +74,14 @@ impl Encoders<'_> {
         languages: &[String],
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let Corpus { data, pictures, owners, .. } = self.corpus;
+        let Corpus { data, images, owners, .. } = self.corpus;
         let vae = AutoencoderKl::new(
             &trained_vae.model.config,
-            frozen(&trained_vae.model.weights, pictures.device()),
+            frozen(&trained_vae.model.weights, images.device()),
         )?;
         let inputs = ImageInputs {
             data,
-            pictures,
+            images,
             latents: &trained_vae.latents,
             owners,
             languages,
@@ -92,7 +92,7 @@ impl Encoders<'_> {
         self.recipe.image.train(&inputs, model, &run, self.recipe.seed, observer)
     }
 
-    /// The student: a text tower for all languages that learns the teacher's vectors, with no picture, beside the
+    /// The student: a text tower for all languages that learns the teacher's vectors, with no image, beside the
     /// teacher's image side.
     pub fn train_teacher(
         &self,
@@ -134,34 +134,34 @@ impl Encoders<'_> {
         Ok(model)
     }
 
-    /// The text tower once more, with pictures and captions in all languages.
+    /// The text tower once more, with images and captions in all languages.
     pub fn train_contrastive(
         &self,
         model: &mut TrainedDualEncoder,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let EmojiRecipe { contrastive: stage, languages, seed, .. } = self.recipe;
-        let Corpus { captions, pictures, owners, .. } = self.corpus;
-        let device = pictures.device();
+        let Corpus { captions, images, owners, .. } = self.corpus;
+        let device = images.device();
         let run = self.recipe.run(self.output, "contrastive")?;
         let vision = VisionTower::new(&model.vision_config, frozen(&model.vision_weights, device))?;
-        let vectors = embed_pictures(&vision, pictures)?;
+        let vectors = embed_images(&vision, images)?;
         let parameters = Parameters::new(*seed).starting_from(frozen(&model.text_weights, device));
         let text = text_tower(model, &parameters, device)?;
         let logit_scale = parameters.var_builder(device).get((), "logit_scale")?;
         let mut optimizer = Optimizer::new(stage.optimizer.clone(), &parameters)?;
-        let of_concept = pictures_by_concept(owners, stage.batch_size)?;
-        let with_concept = |pictures: Vec<usize>| {
-            let concept = pictures.first().and_then(|&picture| owners.get(picture))?;
-            Some((*concept, pictures.into_iter().map(|picture| picture as u32).collect()))
+        let of_concept = images_by_concept(owners, stage.batch_size)?;
+        let with_concept = |images: Vec<usize>| {
+            let concept = images.first().and_then(|&image| owners.get(image))?;
+            Some((*concept, images.into_iter().map(|image| image as u32).collect()))
         };
-        let pictures: Vec<(usize, Vec<u32>)> = of_concept.into_iter().filter_map(with_concept).collect();
+        let images: Vec<(usize, Vec<u32>)> = of_concept.into_iter().filter_map(with_concept).collect();
         let learning = ContrastiveLearning {
             text: &text,
             logit_scale: &logit_scale,
             tokenizer: self.tokenizer,
-            captions: &PictureCaptions { captions, languages, pictures: &pictures },
-            pictures: &vectors,
+            captions: &ImageCaptions { captions, languages, images: &images },
+            images: &vectors,
             batch_size: stage.batch_size,
             chunk_size: stage.chunk_size,
             keep_chunks: stage.keep_chunks,

@@ -1,5 +1,5 @@
 //! The emoji model by AltCLIP's whole recipe, from one configuration file: an English CLIP; a multilingual text tower
-//! that learns from it with no picture; a touch-up with pictures; and diffusion that is re-aligned to the new tower.
+//! that learns from it with no image; a touch-up with images; and diffusion that is re-aligned to the new tower.
 //!
 //! Each stage has a folder and goes on from its own checkpoint. What is held out ([`Split`]) is seen by none of them.
 
@@ -9,9 +9,9 @@ mod encoders;
 mod report;
 mod start;
 
-use crate::emoji::{CaptionSampler, Dataset, PICTURE_SIZE, Split};
+use crate::emoji::{CaptionSampler, Dataset, IMAGE_SIZE, Split};
 use crate::error::{Error, Result};
-use crate::evaluate::{Taught, training_pictures};
+use crate::evaluate::{Taught, training_images};
 use crate::export::export_autoencoder;
 use crate::run::{Observer, Run};
 use crate::settings::{self, Change};
@@ -85,7 +85,7 @@ struct Corpus {
     data: Dataset,
     captions: CaptionSampler,
     /// (n, size, size, 3), channels-last, from −1 to 1.
-    pictures: Tensor,
+    images: Tensor,
     /// The concept that each shows.
     owners: Vec<usize>,
 }
@@ -158,7 +158,7 @@ impl EmojiRecipe {
             let start::Start { tokenizer, tokenizer_bytes, mut student, vae, unet_config, unet } =
                 start::Start::open(start)?;
             let tokenizer = (&tokenizer, tokenizer_bytes.as_slice());
-            let mut vae = vae.with_latents(&corpus.pictures)?;
+            let mut vae = vae.with_latents(&corpus.images)?;
             self.train_decoder(&mut vae, &corpus, output, observer)?;
             if is_last("decoder") {
                 return Ok(());
@@ -243,9 +243,9 @@ impl EmojiRecipe {
         let data = split
             .training(whole)
             .ok_or_else(|| Error::Setting("the data set has nothing that is not held out".to_owned()))?;
-        let (pictures, owners) = training_pictures(&data, &self.vendors, device)?;
+        let (images, owners) = training_images(&data, &self.vendors, device)?;
         let captions = CaptionSampler::new(&data);
-        Ok(Corpus { data, captions, pictures, owners })
+        Ok(Corpus { data, captions, images, owners })
     }
 
     /// The folder of a stage.
@@ -262,9 +262,9 @@ impl EmojiRecipe {
         observer: &mut dyn Observer,
     ) -> Result<TrainedVae> {
         let run = self.run(output, "vae")?;
-        let trained = self.vae.train(&corpus.pictures, &run, self.seed, observer)?;
+        let trained = self.vae.train(&corpus.images, &run, self.seed, observer)?;
         observer.note(&run.stage(), &held_out.fidelity(&trained.model)?);
-        export_autoencoder(&output.join(AUTOENCODER), PICTURE_SIZE, &trained.model)?;
+        export_autoencoder(&output.join(AUTOENCODER), IMAGE_SIZE, &trained.model)?;
         Ok(trained)
     }
 
@@ -275,7 +275,7 @@ impl EmojiRecipe {
         output: &Path,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        self.decoder.train(vae, &corpus.pictures, &self.run(output, "decoder")?, self.seed, observer)
+        self.decoder.train(vae, &corpus.images, &self.run(output, "decoder")?, self.seed, observer)
     }
 
     /// The tokenizer of all languages and its file, trained on first use.

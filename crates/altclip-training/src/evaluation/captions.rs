@@ -1,10 +1,10 @@
-//! Pictures with captions or classes, from the files of a data set.
+//! Images with captions or classes, from the files of a data set.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use altclip_encoder::picture::{IMAGE_ENDINGS, advice};
+use altclip_encoder::images::{IMAGE_ENDINGS, advice};
 use serde_json::Value;
 
 use super::labels::Classes;
@@ -13,26 +13,26 @@ use crate::files::{ending, files_in};
 use crate::pairs::Skipped;
 use crate::text_file::{self, Line};
 
-/// Pictures, each with captions of one language.
+/// Images, each with captions of one language.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct CaptionedPictures {
+pub struct CaptionedImages {
     /// The files.
-    pub pictures: Vec<PathBuf>,
+    pub images: Vec<PathBuf>,
     /// The captions of all.
     pub captions: Vec<String>,
-    /// For each caption, the number of its picture.
+    /// For each caption, the number of its image.
     pub owners: Vec<usize>,
     /// Images of a folder that are of formats not read here.
     pub unread: Skipped,
 }
 
-impl CaptionedPictures {
-    /// The captions in `language` of a data set at `path`, at most `most` for each picture:
+impl CaptionedImages {
+    /// The captions in `language` of a data set at `path`, at most `most` for each image:
     ///
     /// * a file, or a folder with a file `LANGUAGE.jsonl`, with lines such as
-    ///   `{"image": "images/1.jpg", "captions": ["一只猫", "猫在睡觉"]}` or `{"image": "1.jpg", "caption": "a cat"}`; pictures are
+    ///   `{"image": "images/1.jpg", "captions": ["一只猫", "猫在睡觉"]}` or `{"image": "1.jpg", "caption": "a cat"}`; images are
     ///   looked for from the file's folder on;
-    /// * else a folder `LANGUAGE`, or the folder itself, with pictures, and beside each a `.txt` of its name with a caption on
+    /// * else a folder `LANGUAGE`, or the folder itself, with images, and beside each a `.txt` of its name with a caption on
     ///   each line.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ impl CaptionedPictures {
         }
         if set.captions.is_empty() {
             let problem = format!(
-                "expected captions in a file {language}.jsonl, or in .txt files beside pictures, found none"
+                "expected captions in a file {language}.jsonl, or in .txt files beside images, found none"
             );
             return Err(Error::format(path, problem));
         }
@@ -68,23 +68,23 @@ impl CaptionedPictures {
             let (image, captions) = text
                 .and_then(|text| image_and_captions(&text))
                 .map_err(|problem| Error::format(path, format!("line {number}: {problem}")))?;
-            let (picture, known) = numbers.entry(image).or_insert_with_key(|image| {
-                self.pictures.push(folder.join(image));
-                (self.pictures.len() - 1, 0)
+            let (number, known) = numbers.entry(image).or_insert_with_key(|image| {
+                self.images.push(folder.join(image));
+                (self.images.len() - 1, 0)
             });
             let captions = captions.into_iter().filter(|caption| !caption.trim().is_empty());
             for caption in captions.take(most.saturating_sub(*known)) {
                 *known += 1;
                 self.captions.push(caption);
-                self.owners.push(*picture);
+                self.owners.push(*number);
             }
         }
         Ok(())
     }
 
     fn read_folder(&mut self, folder: &Path, most: usize) -> Result<()> {
-        for picture in pictures_in(folder, &mut self.unread)? {
-            let beside = picture.with_extension("txt");
+        for image in images_in(folder, &mut self.unread)? {
+            let beside = image.with_extension("txt");
             if !beside.is_file() {
                 continue;
             }
@@ -93,26 +93,26 @@ impl CaptionedPictures {
             let captions = text.split(['\n', '\r']).map(str::trim).filter(|caption| !caption.is_empty());
             let before = self.captions.len();
             self.captions.extend(captions.take(most).map(str::to_owned));
-            self.owners.resize(self.captions.len(), self.pictures.len());
+            self.owners.resize(self.captions.len(), self.images.len());
             if self.captions.len() == before {
                 return Err(Error::format(beside, "expected a caption on each line, found none"));
             }
-            self.pictures.push(picture);
+            self.images.push(image);
         }
         Ok(())
     }
 
-    /// The same without the pictures that `is_there` says no about, and their captions.
+    /// The same without the images that `is_there` says no about, and their captions.
     #[must_use]
     pub fn only(&self, is_there: &[bool]) -> Self {
         let mut kept = Self { unread: self.unread.clone(), ..Self::default() };
-        let mut numbers = vec![None; self.pictures.len()];
-        for (number, picture) in self.pictures.iter().enumerate() {
+        let mut numbers = vec![None; self.images.len()];
+        for (number, image) in self.images.iter().enumerate() {
             if is_there.get(number).copied().unwrap_or(false)
                 && let Some(place) = numbers.get_mut(number)
             {
-                *place = Some(kept.pictures.len());
-                kept.pictures.push(picture.clone());
+                *place = Some(kept.images.len());
+                kept.images.push(image.clone());
             }
         }
         for (caption, owner) in self.captions.iter().zip(&self.owners) {
@@ -125,7 +125,7 @@ impl CaptionedPictures {
     }
 }
 
-/// A line of a `.jsonl` file. A picture may have several lines.
+/// A line of a `.jsonl` file. An image may have several lines.
 fn image_and_captions(line: &str) -> Result<(PathBuf, Vec<String>), String> {
     const EXPECTED: &str = "expected an object with `image` and `captions`";
     let object = text_file::object(line)?;
@@ -145,22 +145,22 @@ fn image_and_captions(line: &str) -> Result<(PathBuf, Vec<String>), String> {
     Ok((image.into(), captions))
 }
 
-/// Pictures, each of one class.
+/// Images, each of one class.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LabelledPictures {
+pub struct LabelledImages {
     /// The files.
-    pub pictures: Vec<PathBuf>,
+    pub images: Vec<PathBuf>,
     /// For each, the number of its class.
     pub targets: Vec<usize>,
     /// Images in the folders that are of formats not read here.
     pub unread: Skipped,
 }
 
-impl LabelledPictures {
-    /// The pictures in a folder that has one folder for each class.
+impl LabelledImages {
+    /// The images in a folder that has one folder for each class.
     ///
     /// # Errors
-    /// If there is no such folder, or there are no pictures.
+    /// If there is no such folder, or there are no images.
     pub fn read(path: &Path, classes: &Classes) -> Result<Self> {
         let mut set = Self::default();
         for (number, class) in classes.folders.iter().enumerate() {
@@ -168,15 +168,15 @@ impl LabelledPictures {
             if !folder.is_dir() {
                 return Err(Error::format(
                     path,
-                    format!("expected a folder {class} with the pictures of that class, found none"),
+                    format!("expected a folder {class} with the images of that class, found none"),
                 ));
             }
-            set.pictures.extend(pictures_in(&folder, &mut set.unread)?);
-            set.targets.resize(set.pictures.len(), number);
+            set.images.extend(images_in(&folder, &mut set.unread)?);
+            set.targets.resize(set.images.len(), number);
         }
-        if set.pictures.is_empty() {
+        if set.images.is_empty() {
             let unread = if set.unread.count > 0 { format!("; {}", set.unread) } else { String::new() };
-            let problem = format!("expected pictures in the folders of the classes, found none{unread}");
+            let problem = format!("expected images in the folders of the classes, found none{unread}");
             return Err(Error::format(path, problem));
         }
         Ok(set)
@@ -184,7 +184,7 @@ impl LabelledPictures {
 }
 
 /// The images of a folder, sorted by name. Those of formats that are not read here are counted in `unread`.
-fn pictures_in(folder: &Path, unread: &mut Skipped) -> Result<Vec<PathBuf>> {
+fn images_in(folder: &Path, unread: &mut Skipped) -> Result<Vec<PathBuf>> {
     let is_read = |path: &PathBuf| {
         let ending = ending(path);
         if let Some(advice) = advice(&ending) {

@@ -1,4 +1,4 @@
-//! Recall of texts by pictures and of pictures by texts, as the papers of CLIP and its relatives report it.
+//! Recall of texts by images and of images by texts, as the papers of CLIP and its relatives report it.
 
 use candle_core::{Device, Tensor};
 use serde::Serialize;
@@ -14,9 +14,9 @@ const QUERIES_AT_A_TIME: usize = 1024;
 /// Shares of the searches that found a right one among the first 1, 5 and 10.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Retrieval {
-    /// From each text to its picture.
+    /// From each text to its image.
     pub text_to_image: [f64; RECALLS.len()],
-    /// From each picture to any of its texts.
+    /// From each image to any of its texts.
     pub image_to_text: [f64; RECALLS.len()],
 }
 
@@ -30,30 +30,30 @@ impl Retrieval {
 
 /// Searches for each of `texts` among `images` and the other way round.
 ///
-/// * `images` (pictures, width) and `texts` (texts, width), vectors of length 1
-/// * `owners`: for each text, the number of its picture
+/// * `images` (images, width) and `texts` (texts, width), vectors of length 1
+/// * `owners`: for each text, the number of its image
 ///
-/// Of equally good ones the first counts as better. A picture that no text belongs to is searched for, and does not
+/// Of equally good ones the first counts as better. An image that no text belongs to is searched for, and does not
 /// search.
 ///
 /// # Errors
-/// If shapes do not fit, a text's picture is not there, a vector holds NaN, or nothing can be searched.
+/// If shapes do not fit, a text's image is not there, a vector holds NaN, or nothing can be searched.
 pub fn retrieval(images: &Tensor, texts: &Tensor, owners: &[usize]) -> Result<Retrieval> {
-    let pictures = images.dim(0)?;
-    if texts.dim(0)? != owners.len() || owners.iter().any(|&owner| owner >= pictures) || owners.is_empty() {
+    let count = images.dim(0)?;
+    if texts.dim(0)? != owners.len() || owners.iter().any(|&owner| owner >= count) || owners.is_empty() {
         let problem = format!(
-            "retrieval: expected the number of a picture below {pictures} for each of {} texts, at least one",
+            "retrieval: expected the number of an image below {count} for each of {} texts, at least one",
             texts.dim(0)?
         );
         return Err(Error::Setting(problem));
     }
-    let mut own_texts = vec![Vec::new(); pictures];
+    let mut own_texts = vec![Vec::new(); count];
     for (text, &owner) in owners.iter().enumerate() {
         own_texts.get_mut(owner).into_iter().for_each(|texts| texts.push(text));
     }
-    let own_pictures: Vec<Vec<usize>> = owners.iter().map(|&owner| vec![owner]).collect();
+    let own_images: Vec<Vec<usize>> = owners.iter().map(|&owner| vec![owner]).collect();
     Ok(Retrieval {
-        text_to_image: shares(&best_ranks(texts, images, &own_pictures)?),
+        text_to_image: shares(&best_ranks(texts, images, &own_images)?),
         image_to_text: shares(&best_ranks(images, texts, &own_texts)?),
     })
 }

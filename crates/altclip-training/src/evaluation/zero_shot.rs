@@ -1,4 +1,4 @@
-//! How often a picture's class is the one whose text is nearest.
+//! How often an image's class is the one whose text is nearest.
 
 use candle_core::{Device, Tensor};
 use serde::Serialize;
@@ -8,30 +8,30 @@ use crate::error::{Error, Result};
 /// Fewer classes than this have no top-5.
 const TOP: usize = 5;
 
-/// Shares of the pictures that were told right.
+/// Shares of the images that were told right.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ZeroShot {
     /// The nearest class is the right one.
     pub top1: f64,
     /// The right class is among the five nearest; nothing where there are not as many.
     pub top5: Option<f64>,
-    /// The mean over the classes that have pictures of `top1` among theirs.
+    /// The mean over the classes that have images of `top1` among theirs.
     pub mean_per_class: f64,
 }
 
-/// Compares pictures with classes.
+/// Compares images with classes.
 ///
-/// * `images` (pictures, width) and `classes` (classes, width), vectors of length 1
-/// * `targets`: for each picture, the number of its class
+/// * `images` (images, width) and `classes` (classes, width), vectors of length 1
+/// * `targets`: for each image, the number of its class
 ///
 /// # Errors
-/// If shapes do not fit, a class is not there, a vector holds NaN, or there are no pictures.
+/// If shapes do not fit, a class is not there, a vector holds NaN, or there are no images.
 pub fn zero_shot(images: &Tensor, classes: &Tensor, targets: &[usize]) -> Result<ZeroShot> {
     let count = classes.dim(0)?;
     if images.dim(0)? != targets.len() || targets.iter().any(|&target| target >= count) || targets.is_empty()
     {
         let problem = format!(
-            "zero-shot classification: expected the number of a class below {count} for each of {} pictures, at least one",
+            "zero-shot classification: expected the number of a class below {count} for each of {} images, at least one",
             images.dim(0)?
         );
         return Err(Error::Setting(problem));

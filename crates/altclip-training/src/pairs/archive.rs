@@ -2,14 +2,14 @@
 
 use super::samples::{Sample, Samples};
 use crate::error::{Error, Result};
-use altclip_encoder::embedder::PictureFile;
-use altclip_encoder::picture::MAX_FILE_BYTES;
+use altclip_encoder::embedder::ImageSource;
+use altclip_encoder::images::MAX_FILE_BYTES;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Finds the samples of an archive. Texts are read, and of pictures it is noted where they are.
+/// Finds the samples of an archive. Texts are read, and of images it is noted where they are.
 ///
 /// A member's name goes up to the first dot of its file's name, as in WebDataset; but the members of a sample need not stand
 /// side by side.
@@ -56,7 +56,7 @@ pub(super) fn find_samples(path: &Path, samples: &mut Samples<'_>) -> Result<()>
         } else if let Some(rank) = rank {
             let name = format!("{shown}: {member}").into();
             let file = Arc::clone(&archive_path);
-            sample.add_picture(rank, PictureFile::Part { name, file, start, length: size });
+            sample.add_image(rank, ImageSource::Part { name, file, start, length: size });
         } else {
             samples.add_text(sample, &ending, entry);
         }

@@ -1,11 +1,11 @@
-//! Folders of pictures, each with its texts in files beside it.
+//! Folders of images, each with its texts in files beside it.
 
 use super::samples::{Sample, Samples};
 use crate::files::ending;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// Finds the pictures among a folder's files, and the texts of each: files of the picture's name with other endings.
+/// Finds the images among a folder's files, and the texts of each: files of the image's name with other endings.
 pub(super) fn find_samples(files: &[PathBuf], samples: &mut Samples<'_>) {
     for path in files {
         let ending = ending(path);
@@ -14,7 +14,7 @@ pub(super) fn find_samples(files: &[PathBuf], samples: &mut Samples<'_>) {
             continue;
         };
         let mut sample = Sample::default();
-        sample.add_picture(rank, path.as_path().into());
+        sample.add_image(rank, path.as_path().into());
         for ending in samples.text_endings() {
             let beside = beside(path, ending);
             match File::open(&beside) {

@@ -1,9 +1,9 @@
-//! Pairs for training: texts with texts, and pictures with texts, from files that people have.
+//! Pairs for training: texts with texts, and images with texts, from files that people have.
 
 mod archive;
 mod folder;
+mod image_pairs;
 pub mod parquet_column;
-mod picture_pairs;
 mod rows;
 mod samples;
 mod shards;
@@ -11,7 +11,7 @@ mod shuffled;
 mod skipped;
 mod table;
 
-pub use picture_pairs::PicturePairs;
+pub use image_pairs::ImagePairs;
 pub use shuffled::Shuffled;
 pub use skipped::Skipped;
 pub use table::{Table, no_string};

@@ -7,8 +7,8 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use altclip_encoder::embedder::PictureFile;
-use altclip_encoder::{foreign, picture};
+use altclip_encoder::embedder::ImageSource;
+use altclip_encoder::{foreign, images};
 use parquet::basic::{ConvertedType, LogicalType};
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
@@ -47,9 +47,9 @@ impl From<altclip_encoder::Error> for ColumnError {
 /// What the rows of a column hold, in their order. After an error the rows that follow may belong to others.
 pub type Items<T> = Box<dyn Iterator<Item = Result<T, ColumnError>> + Send>;
 
-/// The part of a picture's group that holds its file.
+/// The part of an image's group that holds its file.
 const BYTES: &str = "bytes";
-/// The part of a picture's group that says what it is called.
+/// The part of an image's group that says what it is called.
 const PATH: &str = "path";
 
 /// The strings of a column.
@@ -68,7 +68,7 @@ pub(super) fn optional_strings(file: File, column: &str) -> Result<Items<Option<
     fields(file, column, Ok, |_, field| string(field))
 }
 
-/// Whether a column has strings and nothing else: pictures in it are paths.
+/// Whether a column has strings and nothing else: images in it are paths.
 ///
 /// # Errors
 /// As for [`strings`].
@@ -91,23 +91,23 @@ pub(super) fn is_of_strings(file: File, column: &str) -> Result<bool, ColumnErro
     })
 }
 
-/// The pictures of a column: each is a path, or the bytes of a file, or a group of `bytes` and `path`, of which one may be
+/// The images of a column: each is a path, or the bytes of a file, or a group of `bytes` and `path`, of which one may be
 /// null.
 ///
 /// # Errors
 /// If this is no Parquet file, or has no such column.
-pub fn pictures(file: File, column: &str) -> Result<Items<PictureFile>, ColumnError> {
-    fields(file, column, Ok, picture)
+pub fn images(file: File, column: &str) -> Result<Items<ImageSource>, ColumnError> {
+    fields(file, column, Ok, image)
 }
 
-/// What each of the [`pictures`] is called: its path, or else the number of its row. Of groups the bytes are not read.
+/// What each of the [`images`] is called: its path, or else the number of its row. Of groups the bytes are not read.
 ///
 /// # Errors
-/// As for the pictures.
-pub fn picture_names(file: File, column: &str) -> Result<Items<PathBuf>, ColumnError> {
+/// As for the images.
+pub fn image_names(file: File, column: &str) -> Result<Items<PathBuf>, ColumnError> {
     fields(file, column, path_alone, |row, field| match field {
         Field::Group(group) => Ok(group_path(&group).unwrap_or_else(|| row_name(row))),
-        other => Ok(picture(row, other)?.name().to_owned()),
+        other => Ok(image(row, other)?.name().to_owned()),
     })
 }
 
@@ -233,13 +233,13 @@ fn string(field: Field) -> Result<Option<String>, String> {
     }
 }
 
-fn picture(row: usize, field: Field) -> Result<PictureFile, String> {
+fn image(row: usize, field: Field) -> Result<ImageSource, String> {
     match field {
-        Field::Str(path) => Ok(PictureFile::Path(path.into())),
+        Field::Str(path) => Ok(ImageSource::Path(path.into())),
         Field::Bytes(bytes) => Ok(match bytes.as_utf8() {
             // Old writers do not mark their strings as such.
-            Ok(path) if !is_picture(&bytes) => PictureFile::Path(path.into()),
-            _ => PictureFile::Bytes { name: row_name(row), bytes: bytes.data().to_vec() },
+            Ok(path) if !is_image(&bytes) => ImageSource::Path(path.into()),
+            _ => ImageSource::Bytes { name: row_name(row), bytes: bytes.data().to_vec() },
         }),
         Field::Group(group) => {
             let path = group_path(&group);
@@ -248,15 +248,15 @@ fn picture(row: usize, field: Field) -> Result<PictureFile, String> {
                 _ => None,
             });
             Ok(match (bytes, path) {
-                (None, Some(path)) => PictureFile::Path(path),
-                (None, None) => no_picture(row),
+                (None, Some(path)) => ImageSource::Path(path),
+                (None, None) => no_image(row),
                 (Some(bytes), path) => {
-                    PictureFile::Bytes { name: path.unwrap_or_else(|| row_name(row)), bytes }
+                    ImageSource::Bytes { name: path.unwrap_or_else(|| row_name(row)), bytes }
                 }
             })
         }
-        Field::Null => Ok(no_picture(row)),
-        other => Err(expected("a path or a picture", &other)),
+        Field::Null => Ok(no_image(row)),
+        other => Err(expected("a path or an image", &other)),
     }
 }
 
@@ -264,9 +264,9 @@ fn expected(what: &str, found: &Field) -> String {
     format!("expected {what}, found {}", kind(found))
 }
 
-/// Whether the bytes begin as a picture's file.
-fn is_picture(bytes: &ByteArray) -> bool {
-    picture::is_image(bytes.data())
+/// Whether the bytes begin as an image's file.
+fn is_image(bytes: &ByteArray) -> bool {
+    images::is_image(bytes.data())
 }
 
 fn group_path(group: &Row) -> Option<PathBuf> {
@@ -277,8 +277,8 @@ fn group_path(group: &Row) -> Option<PathBuf> {
 }
 
 /// A file without contents: like any other that cannot be read it is left out and counted.
-fn no_picture(row: usize) -> PictureFile {
-    PictureFile::Bytes { name: row_name(row), bytes: Vec::new() }
+fn no_image(row: usize) -> ImageSource {
+    ImageSource::Bytes { name: row_name(row), bytes: Vec::new() }
 }
 
 fn row_name(row: usize) -> PathBuf {

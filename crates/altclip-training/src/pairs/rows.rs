@@ -1,15 +1,15 @@
-//! Rows of Parquet files that hold pictures themselves.
+//! Rows of Parquet files that hold images themselves.
 
 use super::parquet_column::{self, Items};
 use super::table::Table;
 use crate::error::{Error, Result};
 use crate::files::named_in;
-use altclip_encoder::embedder::PictureFile;
+use altclip_encoder::embedder::ImageSource;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Some rows of a Parquet file with a column of pictures.
+/// Some rows of a Parquet file with a column of images.
 #[derive(Debug, Clone)]
 pub(super) struct Rows {
     pub path: PathBuf,
@@ -26,8 +26,8 @@ impl Rows {
     pub fn read(path: &Path, column: &str, captions: &[&str]) -> Result<(Self, Table)> {
         let table = if captions.is_empty() {
             let mut table = Table::default();
-            // What the pictures are called is less to read than they are, and as many.
-            for (number, name) in (1..).zip(open(path, column, parquet_column::picture_names)?) {
+            // What the images are called is less to read than they are, and as many.
+            for (number, name) in (1..).zip(open(path, column, parquet_column::image_names)?) {
                 name.map_err(|error| Error::format(path, error))?;
                 table.push(number, Vec::new());
             }
@@ -39,11 +39,11 @@ impl Rows {
         Ok((Self { path: path.to_owned(), column: column.to_owned(), numbers }, table))
     }
 
-    /// The pictures, of which one after the other is read from the file. Where the file cannot be read further, all that
+    /// The images, of which one after the other is read from the file. Where the file cannot be read further, all that
     /// are left cannot either.
-    pub fn pictures(self) -> impl Iterator<Item = PictureFile> + Send + 'static {
+    pub fn images(self) -> impl Iterator<Item = ImageSource> + Send + 'static {
         let Self { path, column, numbers } = self;
-        let (items, mut problem) = match open(&path, &column, parquet_column::pictures) {
+        let (items, mut problem) = match open(&path, &column, parquet_column::images) {
             Ok(items) => (Some(items), None),
             Err(error) => (None, Some(error.to_string())),
         };
@@ -53,13 +53,13 @@ impl Rows {
             let &number = numbers.get(place)?;
             if problem.is_none() {
                 problem = match rows.find(|(row, item)| *row == number || item.is_err()) {
-                    Some((_, Ok(picture))) => return Some(in_file(&path, picture)),
+                    Some((_, Ok(image))) => return Some(in_file(&path, image)),
                     Some((_, Err(error))) => Some(error.to_string()),
                     None => Some("the file changed while it was read".to_owned()),
                 };
             }
             let name = format!("{}: row {number}", path.display()).into();
-            Some(PictureFile::Unreadable { name, problem: problem.clone()? })
+            Some(ImageSource::Unreadable { name, problem: problem.clone()? })
         })
     }
 }
@@ -74,12 +74,12 @@ fn open<T>(
 }
 
 /// Paths begin in the folder of the file, and other names say which file they are in.
-fn in_file(file: &Path, picture: PictureFile) -> PictureFile {
-    match picture {
-        PictureFile::Path(path) => PictureFile::Path(named_in(file, path)),
-        PictureFile::Bytes { name, bytes } => {
+fn in_file(file: &Path, image: ImageSource) -> ImageSource {
+    match image {
+        ImageSource::Path(path) => ImageSource::Path(named_in(file, path)),
+        ImageSource::Bytes { name, bytes } => {
             let name = format!("{}: {}", file.display(), name.display()).into();
-            PictureFile::Bytes { name, bytes }
+            ImageSource::Bytes { name, bytes }
         }
         other => other,
     }

@@ -1,11 +1,11 @@
-//! Samples as people and WebDataset store them: a picture and its captions in files of one name and several endings.
+//! Samples as people and WebDataset store them: an image and its captions in files of one name and several endings.
 
 use super::skipped::Skipped;
 use super::table::{complete, no_column};
 use crate::error::{Error, Result};
 use crate::text_file;
-use altclip_encoder::embedder::PictureFile;
-use altclip_encoder::picture::{IMAGE_ENDINGS, advice};
+use altclip_encoder::embedder::ImageSource;
+use altclip_encoder::images::{IMAGE_ENDINGS, advice};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -14,7 +14,7 @@ use std::path::Path;
 
 /// The ending of a file with many texts: an object, whose fields are captions.
 const JSON: &str = "json";
-/// Most bytes of a text beside a picture.
+/// Most bytes of a text beside an image.
 const MOST_TEXT_BYTES: u64 = 1 << 20;
 /// Most names that an error lists.
 const MOST_NAMES: usize = 30;
@@ -22,8 +22,8 @@ const MOST_NAMES: usize = 30;
 /// One sample, while its files are found.
 #[derive(Default)]
 pub(super) struct Sample {
-    /// The picture, and the place of its ending among those that are looked for.
-    picture: Option<(usize, PictureFile)>,
+    /// The image, and the place of its ending among those that are looked for.
+    image: Option<(usize, ImageSource)>,
     /// The captions, in the order of the columns.
     captions: Vec<Option<String>>,
     problem: Option<String>,
@@ -31,45 +31,45 @@ pub(super) struct Sample {
 
 /// The samples that were found.
 pub(super) struct Samples<'a> {
-    /// Endings of pictures; of two pictures in one sample, the one whose ending stands first is taken.
+    /// Endings of images; of two images in one sample, the one whose ending stands first is taken.
     endings: Vec<String>,
     /// Each is the ending of a text, or else a field of the sample's object.
     columns: &'a [&'a str],
     /// For each column, whether there is such an ending or field.
     is_there: Vec<bool>,
-    has_pictures: bool,
+    has_images: bool,
     /// Some of the endings and fields that there are.
     names: BTreeSet<String>,
     pub captions: Vec<Vec<String>>,
-    pub pictures: Vec<PictureFile>,
+    pub images: Vec<ImageSource>,
     pub skipped: Skipped,
 }
 
 impl<'a> Samples<'a> {
-    /// None yet. `picture` is the ending of the pictures, or several of them separated by `;`. Without it they have any
-    /// ending of pictures.
-    pub fn new(picture: Option<&str>, columns: &'a [&'a str]) -> Self {
+    /// None yet. `image` is the ending of the images, or several of them separated by `;`. Without it they have any
+    /// ending of images.
+    pub fn new(image: Option<&str>, columns: &'a [&'a str]) -> Self {
         let normal = |ending: &str| ending.trim().trim_start_matches('.').to_lowercase();
         Self {
-            endings: match picture {
+            endings: match image {
                 Some(endings) => endings.split(';').map(normal).collect(),
                 None => IMAGE_ENDINGS.iter().map(|ending| (*ending).to_owned()).collect(),
             },
             columns,
             is_there: vec![false; columns.len()],
-            has_pictures: false,
+            has_images: false,
             names: BTreeSet::new(),
             captions: Vec::new(),
-            pictures: Vec::new(),
+            images: Vec::new(),
             skipped: Skipped::default(),
         }
     }
 
-    /// Takes notice of a file's ending. That of a picture has a place among those that are looked for.
+    /// Takes notice of a file's ending. That of an image has a place among those that are looked for.
     pub fn see_ending(&mut self, ending: &str) -> Option<usize> {
         self.see(ending);
         let rank = self.endings.iter().position(|known| known == ending);
-        self.has_pictures |= rank.is_some();
+        self.has_images |= rank.is_some();
         rank
     }
 
@@ -130,15 +130,15 @@ impl<'a> Samples<'a> {
 
     /// Keeps a sample that is complete, and counts any other as skipped. `name` is for the reason.
     pub fn push(&mut self, name: impl Display, sample: Sample) {
-        let Sample { picture, mut captions, problem } = sample;
+        let Sample { image, mut captions, problem } = sample;
         captions.resize(self.columns.len(), None);
-        let whole = match picture {
-            Some((_, picture)) => complete(self.columns, captions).map(|captions| (picture, captions)),
-            None => Err("it has no picture".to_owned()),
+        let whole = match image {
+            Some((_, image)) => complete(self.columns, captions).map(|captions| (image, captions)),
+            None => Err("it has no image".to_owned()),
         };
         match whole {
-            Ok((picture, captions)) => {
-                self.pictures.push(picture);
+            Ok((image, captions)) => {
+                self.images.push(image);
                 self.captions.push(captions);
             }
             Err(missing) => self.skipped.add(|| format!("{name}: {}", problem.unwrap_or(missing))),
@@ -148,17 +148,17 @@ impl<'a> Samples<'a> {
     /// Ends the search in `path`.
     ///
     /// # Errors
-    /// If there were no pictures, or a column was nowhere.
+    /// If there were no images, or a column was nowhere.
     pub fn check(&self, path: &Path) -> Result<()> {
         let names: Vec<String> = self.names.iter().cloned().collect();
-        if !self.has_pictures {
+        if !self.has_images {
             let endings: Vec<String> = self.endings.iter().map(|ending| format!(".{ending}")).collect();
             let found = match self.skipped.count {
                 _ if !names.is_empty() => names.join(", "),
                 0 => "none".to_owned(),
                 _ => format!("none: {}", self.skipped),
             };
-            let problem = format!("expected pictures that end in {}, found {found}", endings.join(", "));
+            let problem = format!("expected images that end in {}, found {found}", endings.join(", "));
             return Err(Error::format(path, problem));
         }
         match self.columns.iter().zip(&self.is_there).find(|(_, is_there)| !**is_there) {
@@ -169,10 +169,10 @@ impl<'a> Samples<'a> {
 }
 
 impl Sample {
-    /// Takes a picture, unless there is one whose ending stands before its.
-    pub fn add_picture(&mut self, rank: usize, picture: PictureFile) {
-        if self.picture.as_ref().is_none_or(|(known, _)| rank <= *known) {
-            self.picture = Some((rank, picture));
+    /// Takes an image, unless there is one whose ending stands before its.
+    pub fn add_image(&mut self, rank: usize, image: ImageSource) {
+        if self.image.as_ref().is_none_or(|(known, _)| rank <= *known) {
+            self.image = Some((rank, image));
         }
     }
 

@@ -1,18 +1,18 @@
-//! Contrastive learning on pictures and captions.
+//! Contrastive learning on images and captions.
 
 use super::model::TrainedAltClip;
 use super::{Precision, TrainingRecipe, open_run, read_pairs, tell, tell_transparent};
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
-use crate::pairs::{PicturePairs, Shuffled, Skipped};
+use crate::pairs::{ImagePairs, Shuffled, Skipped};
 use crate::parallel::Communicator;
 use crate::run::Observer;
 use crate::stages::contrastive::{ContrastiveLearning, ContrastiveStage};
 use crate::workers::Workers;
 use altclip_encoder::altclip::normalize;
 use altclip_encoder::embedder::Embedder;
-use altclip_encoder::picture::Background;
+use altclip_encoder::images::Background;
 use altclip_encoder::source::ModelSource;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -33,11 +33,12 @@ pub struct ContrastiveRecipe {
     pub model: String,
     #[serde(default)]
     pub precision: Precision,
-    /// Pictures and captions: a table, an archive of WebDataset, several of those, or a folder; see [`PicturePairs::read`].
+    /// Images and captions: a table, an archive of WebDataset, several of those, or a folder; see [`ImagePairs::read`].
     pub data: PathBuf,
-    /// The column of the pictures in a table, or their endings elsewhere; what is usual, where it is left out.
-    pub picture: Option<String>,
-    /// What transparent pictures are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
+    /// The column of the images in a table, or their endings elsewhere; what is usual, where it is left out.
+    #[serde(alias = "picture")]
+    pub image: Option<String>,
+    /// What transparent images are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
     /// As the model's `preprocessor_config.json` says, where it is left out.
     pub background: Option<Background>,
     /// The columns of the captions in a table, or the endings or fields of their files elsewhere.
@@ -46,7 +47,7 @@ pub struct ContrastiveRecipe {
 }
 
 impl TrainingRecipe for ContrastiveRecipe {
-    /// Trains, going on where an earlier run stopped, and writes the model to `output/model`. Pictures that cannot be read
+    /// Trains, going on where an earlier run stopped, and writes the model to `output/model`. Images that cannot be read
     /// are skipped and counted.
     ///
     /// # Errors
@@ -60,7 +61,7 @@ impl TrainingRecipe for ContrastiveRecipe {
     ) -> Result<()> {
         let dtype = self.precision.dtype(device)?;
         let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
-        let data = read_pairs(&self.data, self.picture.as_deref(), &self.captions)?;
+        let data = read_pairs(&self.data, self.image.as_deref(), &self.captions)?;
         tell(observer, STAGE, &data.skipped);
 
         let (vectors, kept) = ranks.after_first(|| self.vectors(output, &data, device, observer))?;
@@ -78,7 +79,7 @@ impl TrainingRecipe for ContrastiveRecipe {
             logit_scale: &logit_scale,
             tokenizer: &model.tokenizer,
             captions: &Shuffled::new(pairs, self.seed)?,
-            pictures: &normalize(&vectors.to_device(device)?)?,
+            images: &normalize(&vectors.to_device(device)?)?,
             batch_size: self.stage.batch_size,
             chunk_size: self.stage.chunk_size,
             keep_chunks: self.stage.keep_chunks,
@@ -94,18 +95,18 @@ impl TrainingRecipe for ContrastiveRecipe {
 }
 
 impl ContrastiveRecipe {
-    /// The vectors of the pictures that can be read, (n, projection_dim), and the rows that these come from.
+    /// The vectors of the images that can be read, (n, projection_dim), and the rows that these come from.
     fn vectors(
         &self,
         output: &Path,
-        data: &PicturePairs,
+        data: &ImagePairs,
         device: &Device,
         observer: &mut dyn Observer,
     ) -> Result<(Tensor, Vec<u32>)> {
         const VECTORS: &str = "vectors";
         const KEPT: &str = "kept";
         let on = self.background.map(|background| format!(" on {background}")).unwrap_or_default();
-        let key = format!("{} pictures {:016x} by {}{on}", data.captions.len(), data.key, self.model);
+        let key = format!("{} images {:016x} by {}{on}", data.captions.len(), data.key, self.model);
         let (mut skipped, mut transparent) = (Skipped::default(), 0);
         let make = || {
             let mut embedder = Embedder::from_source(&ModelSource::open(&self.model)?, DType::F32, device)?;
@@ -113,7 +114,7 @@ impl ContrastiveRecipe {
                 embedder = embedder.with_background(background);
             }
             let (mut values, mut kept) = (Vec::new(), Vec::new());
-            let mut stream = embedder.image_stream(data.pictures());
+            let mut stream = embedder.image_stream(data.images());
             for (row, (_, vector)) in (0u32..).zip(stream.by_ref()) {
                 match vector {
                     Ok(vector) => {
@@ -125,13 +126,13 @@ impl ContrastiveRecipe {
             }
             transparent = stream.transparent();
             if kept.is_empty() {
-                return Err(Error::format(&self.data, format!("expected pictures: {skipped}")));
+                return Err(Error::format(&self.data, format!("expected images: {skipped}")));
             }
             let vectors = Tensor::from_vec(values, (kept.len(), embedder.projection_dim()), &Device::Cpu)?;
             let kept = Tensor::new(kept, &Device::Cpu)?;
             Ok(BTreeMap::from([(VECTORS.to_owned(), vectors), (KEPT.to_owned(), kept)]))
         };
-        let cache = Cache::at(&output.join("picture-vectors.safetensors"));
+        let cache = Cache::at(&output.join("image-vectors.safetensors"));
         let tensors = cache.of(&key, make)?;
         tell(observer, STAGE, &skipped);
         tell_transparent(observer, STAGE, transparent, self.background);

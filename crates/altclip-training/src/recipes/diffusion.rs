@@ -1,18 +1,18 @@
-//! Re-aligning an AltDiffusion on pictures and captions.
+//! Re-aligning an AltDiffusion on images and captions.
 
 use super::drawer::Drawer;
 use super::examples::Examples;
 use super::{Precision, TrainingRecipe, open_run, read_pairs, tell};
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
-use crate::pairs::PicturePairs;
+use crate::pairs::ImagePairs;
 use crate::parallel::Communicator;
 use crate::parameters::{Parameters, frozen};
 use crate::run::{Batch, Objective, Observer};
 use crate::stages::functions::Functions;
 use crate::stages::realign::{RealignStage, Realignment};
 use crate::stages::sheet::SampleSheet;
-use altclip_encoder::picture::Background;
+use altclip_encoder::images::Background;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -31,32 +31,33 @@ pub struct DiffusionRecipe {
     pub model: String,
     #[serde(default)]
     pub precision: Precision,
-    /// Pictures and captions: a table, an archive of WebDataset, several of those, or a folder; see [`PicturePairs::read`].
+    /// Images and captions: a table, an archive of WebDataset, several of those, or a folder; see [`ImagePairs::read`].
     pub data: PathBuf,
-    /// The column of the pictures in a table, or their endings elsewhere; what is usual, where it is left out.
-    pub picture: Option<String>,
-    /// What transparent pictures are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
+    /// The column of the images in a table, or their endings elsewhere; what is usual, where it is left out.
+    #[serde(alias = "picture")]
+    pub image: Option<String>,
+    /// What transparent images are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
     /// As the model's `preprocessor_config.json` says, where it is left out.
     pub background: Option<Background>,
     /// The columns of the captions in a table, or the endings or fields of their files elsewhere.
     pub captions: Vec<String>,
     /// The stages, in their order.
     pub stages: Vec<RealignStage>,
-    /// Pictures that are drawn on the way.
+    /// Images that are drawn on the way.
     pub sample: Option<SampleSheet>,
 }
 
 /// What all stages share.
 struct Shared<'a> {
     drawer: Drawer,
-    pairs: PicturePairs,
+    pairs: ImagePairs,
     /// The folder of the run.
     output: &'a Path,
     ranks: &'a dyn Communicator,
 }
 
 impl TrainingRecipe for DiffusionRecipe {
-    /// Trains all stages, going on where an earlier run stopped, and writes the model to `output/model`. Pictures that
+    /// Trains all stages, going on where an earlier run stopped, and writes the model to `output/model`. Images that
     /// cannot be read are skipped and counted.
     ///
     /// # Errors
@@ -72,7 +73,7 @@ impl TrainingRecipe for DiffusionRecipe {
             return Err(Error::Setting("stages: expected at least one, found none".to_owned()));
         }
         let drawer = Drawer::open(&self.model, self.background, device)?;
-        let pairs = read_pairs(&self.data, self.picture.as_deref(), &self.captions)?;
+        let pairs = read_pairs(&self.data, self.image.as_deref(), &self.captions)?;
         tell(observer, "data", &pairs.skipped);
         let shared = Shared { drawer, pairs, output, ranks };
         let mut weights: Option<BTreeMap<String, Tensor>> = None;

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::run::save_weights;
 use crate::stages::sheet::Drawing;
 use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::picture::Background;
+use altclip_encoder::images::Background;
 use altclip_encoder::source::ModelSource;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
@@ -30,7 +30,7 @@ pub(super) struct Drawer {
     pub scheduler: SchedulerConfig,
     pub unet_config: UNet2DConditionConfig,
     unet: Checkpoint,
-    /// What transparent pictures are laid on.
+    /// What transparent images are laid on.
     pub background: Background,
     /// The same, if it was asked for.
     pub asked_background: Option<Background>,
@@ -39,7 +39,7 @@ pub(super) struct Drawer {
 
 impl Drawer {
     /// Opens a model in the layout of diffusers: a directory, or a repository on the hub. It learns from transparent
-    /// pictures on `background`, or on its own without that.
+    /// images on `background`, or on its own without that.
     ///
     /// # Errors
     /// If a part is missing or damaged.

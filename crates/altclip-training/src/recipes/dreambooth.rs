@@ -1,5 +1,5 @@
-//! DreamBooth (Ruiz et al., arXiv 2208.12242): a model learns one thing from a few pictures of it, all under one prompt with
-//! a rare word, and beside it goes on drawing its own pictures of the thing's class, so that it forgets nothing.
+//! DreamBooth (Ruiz et al., arXiv 2208.12242): a model learns one thing from a few images of it, all under one prompt with
+//! a rare word, and beside it goes on drawing its own images of the thing's class, so that it forgets nothing.
 
 use super::drawer::Drawer;
 use super::examples::Examples;
@@ -8,13 +8,13 @@ use super::{LORA_FILE, Precision, TrainingRecipe, open_run};
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
 use crate::low_rank::{LowRank, LowRankConfig, unet_file};
-use crate::pairs::PicturePairs;
+use crate::pairs::ImagePairs;
 use crate::parallel::Communicator;
 use crate::parameters::Parameters;
 use crate::run::{Batch, Observer, save_weights};
 use crate::stages::realign::Realignment;
 use crate::stages::sheet::SampleSheet;
-use altclip_encoder::picture::Background;
+use altclip_encoder::images::Background;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, write_whole};
 use candle_core::{DType, Device};
@@ -25,8 +25,8 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 const STAGE: &str = "dreambooth";
-/// Folder of the pictures of the class that the model draws.
-const CLASS_PICTURES: &str = "class-pictures";
+/// Folder of the images of the class that the model draws.
+const CLASS_IMAGES: &str = "class-images";
 
 /// Every setting of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,31 +40,32 @@ pub struct DreamBoothRecipe {
     pub model: String,
     #[serde(default)]
     pub precision: Precision,
-    /// The thing's pictures: a folder, or whatever else [`PicturePairs::read`] knows.
-    pub pictures: PathBuf,
-    /// What transparent pictures are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
+    /// The thing's images: a folder, or whatever else [`ImagePairs::read`] knows.
+    #[serde(alias = "pictures")]
+    pub images: PathBuf,
+    /// What transparent images are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
     /// As the model's `preprocessor_config.json` says, where it is left out.
     pub background: Option<Background>,
     /// What stands for the thing, such as `a photo of sks dog`.
     pub prompt: String,
-    /// What keeps the model from forgetting; without it the few pictures are all that it sees.
+    /// What keeps the model from forgetting; without it the few images are all that it sees.
     pub prior: Option<PriorPreservation>,
     /// Trains a LoRA in place of the whole UNet.
     pub lora: Option<LowRankConfig>,
     pub stage: FineTuningStage,
-    /// Pictures that are drawn on the way.
+    /// Images that are drawn on the way.
     pub sample: Option<SampleSheet>,
 }
 
-/// Pictures of the thing's class, which the model draws itself before the training.
+/// Images of the thing's class, which the model draws itself before the training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriorPreservation {
     /// What stands for the class, such as `a photo of a dog`.
     pub prompt: String,
-    /// How many pictures are drawn.
+    /// How many images are drawn.
     pub count: usize,
-    /// Weight of their loss beside that of the thing's pictures.
+    /// Weight of their loss beside that of the thing's images.
     pub weight: f64,
     /// Steps of each drawing.
     pub steps: usize,
@@ -72,7 +73,7 @@ pub struct PriorPreservation {
 }
 
 impl TrainingRecipe for DreamBoothRecipe {
-    /// Draws the class's pictures, as far as they are not there, and trains, going on where an earlier run stopped. Writes
+    /// Draws the class's images, as far as they are not there, and trains, going on where an earlier run stopped. Writes
     /// the model to `output/model`, or the LoRA to `output/pytorch_lora_weights.safetensors`.
     ///
     /// # Errors
@@ -87,15 +88,15 @@ impl TrainingRecipe for DreamBoothRecipe {
         let dtype = self.precision.dtype(device)?;
         let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
         if let Some(prior) = &self.prior {
-            let folder = output.join(CLASS_PICTURES);
+            let folder = output.join(CLASS_IMAGES);
             ranks.after_first(|| self.draw_class(prior, &folder, device, observer))?;
         }
         let drawer = Drawer::open(&self.model, self.background, device)?;
         let own = ranks.after_first(|| {
-            self.examples(&self.pictures, &self.prompt, &drawer, (output, "thing-"), observer)
+            self.examples(&self.images, &self.prompt, &drawer, (output, "thing-"), observer)
         })?;
         let class = self.prior.as_ref().map(|prior| {
-            let folder = output.join(CLASS_PICTURES);
+            let folder = output.join(CLASS_IMAGES);
             let examples = ranks.after_first(|| {
                 self.examples(&folder, &prior.prompt, &drawer, (output, "class-"), observer)
             })?;
@@ -155,7 +156,7 @@ impl TrainingRecipe for DreamBoothRecipe {
 }
 
 impl DreamBoothRecipe {
-    /// The pictures of a folder or an archive, all under one prompt.
+    /// The images of a folder or an archive, all under one prompt.
     fn examples(
         &self,
         folder: &Path,
@@ -164,12 +165,12 @@ impl DreamBoothRecipe {
         caches: (&Path, &str),
         observer: &mut dyn Observer,
     ) -> Result<Examples> {
-        let mut pairs = PicturePairs::read(folder, None, &[])?;
+        let mut pairs = ImagePairs::read(folder, None, &[])?;
         pairs.captions = vec![vec![prompt.to_owned()]; pairs.captions.len()];
         Examples::of(&pairs, self.stage.resolution, drawer, caches, observer)
     }
 
-    /// Draws those of the class's pictures that are not in `folder` yet.
+    /// Draws those of the class's images that are not in `folder` yet.
     fn draw_class(
         &self,
         prior: &PriorPreservation,
@@ -184,8 +185,8 @@ impl DreamBoothRecipe {
         }
         fs::create_dir_all(folder).map_err(Error::io(folder))?;
         observer.note(
-            CLASS_PICTURES,
-            &format!("draws {} of {} pictures of {:?}", missing.len(), prior.count, prior.prompt),
+            CLASS_IMAGES,
+            &format!("draws {} of {} images of {:?}", missing.len(), prior.count, prior.prompt),
         );
         let pipeline = AltDiffusion::from_pretrained(&self.model, DType::F32, device)?;
         for number in missing {
@@ -195,14 +196,14 @@ impl DreamBoothRecipe {
                 .steps(prior.steps)
                 .guidance_scale(prior.guidance_scale)
                 .seed(self.seed.wrapping_add(number as u64));
-            for picture in pipeline.generate(&options)?.images {
+            for image in pipeline.generate(&options)?.images {
                 let mut png = Cursor::new(Vec::new());
                 let at = path(number);
-                picture.write_to(&mut png, ImageFormat::Png).map_err(|e| Error::format(&at, e))?;
+                image.write_to(&mut png, ImageFormat::Png).map_err(|e| Error::format(&at, e))?;
                 write_whole(&at, |temporary| fs::write(temporary, png.get_ref()))?;
             }
             if observer.is_over() {
-                let stage = CLASS_PICTURES.to_owned();
+                let stage = CLASS_IMAGES.to_owned();
                 return Err(Error::Interrupted { stage, step: number + 1, steps: prior.count });
             }
         }

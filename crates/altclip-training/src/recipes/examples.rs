@@ -1,30 +1,30 @@
-//! What a diffusion model learns from: pictures as latents, and their captions as hidden states.
+//! What a diffusion model learns from: images as latents, and their captions as hidden states.
 
 use super::drawer::Drawer;
 use super::latents::Latents;
 use super::states::CaptionStates;
 use super::{tell, tell_transparent};
 use crate::error::Result;
-use crate::pairs::PicturePairs;
+use crate::pairs::ImagePairs;
 use crate::run::Observer;
 use candle_core::Tensor;
 use std::path::Path;
 
-/// Pictures and captions, both encoded once and kept in files.
+/// Images and captions, both encoded once and kept in files.
 pub(super) struct Examples {
-    /// (pictures, channels, height, width), scaled, on the model's device.
+    /// (images, channels, height, width), scaled, on the model's device.
     pub latents: Tensor,
     pub captions: CaptionStates,
 }
 
 impl Examples {
-    /// Encodes square pictures of `resolution` pixels and the captions of each. Files of the folder `output` whose names
-    /// begin with `name` keep them. Pictures that cannot be read are skipped, and `observer` is told how many.
+    /// Encodes square images of `resolution` pixels and the captions of each. Files of the folder `output` whose names
+    /// begin with `name` keep them. Images that cannot be read are skipped, and `observer` is told how many.
     ///
     /// # Errors
-    /// If no picture can be read, a caption cannot be encoded, or a file cannot be written.
+    /// If no image can be read, a caption cannot be encoded, or a file cannot be written.
     pub fn of(
-        pairs: &PicturePairs,
+        pairs: &ImagePairs,
         resolution: usize,
         drawer: &Drawer,
         (output, name): (&Path, &str),

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FineTuningStage {
-    /// Side of the pictures in pixels.
+    /// Side of the images in pixels.
     pub resolution: usize,
     pub batch_size: usize,
     /// Share of captions replaced by the empty one.

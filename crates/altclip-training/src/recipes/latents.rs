@@ -1,10 +1,10 @@
-//! Pictures as latents, computed once for each resolution.
+//! Images as latents, computed once for each resolution.
 
 use super::drawer::Drawer;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
-use crate::pairs::{PicturePairs, Skipped};
-use altclip_encoder::picture::{Background, DecodeOptions, flatten};
+use crate::pairs::{ImagePairs, Skipped};
+use altclip_encoder::images::{Background, DecodeOptions, flatten};
 use candle_core::{Device, Tensor};
 use image::DynamicImage;
 use image::imageops::FilterType;
@@ -14,24 +14,24 @@ use std::path::Path;
 const LATENTS: &str = "latents";
 const KEPT: &str = "kept";
 
-/// Latents of the pictures that can be read.
+/// Latents of the images that can be read.
 pub(super) struct Latents {
     /// (n, channels, height, width), scaled, on the CPU.
     pub latents: Tensor,
     /// The row of the data that each comes from.
     pub kept: Vec<u32>,
     pub skipped: Skipped,
-    /// How many pictures were transparent and had no background, of those that this run read.
+    /// How many images were transparent and had no background, of those that this run read.
     pub transparent: usize,
 }
 
 impl Latents {
-    /// The means of the latents of square pictures of `resolution` pixels: each picture is resized to it by its shorter
+    /// The means of the latents of square images of `resolution` pixels: each image is resized to it by its shorter
     /// side, and cut in its middle. The posterior's deviation is so small that sampling would change little.
     ///
     /// # Errors
-    /// If no picture can be read, or the file cannot be written.
-    pub fn of(pairs: &PicturePairs, resolution: usize, drawer: &Drawer, cache: &Path) -> Result<Self> {
+    /// If no image can be read, or the file cannot be written.
+    pub fn of(pairs: &ImagePairs, resolution: usize, drawer: &Drawer, cache: &Path) -> Result<Self> {
         let Drawer { vae, background, device, .. } = drawer;
         let downscale = vae.downscale();
         if resolution == 0 || !resolution.is_multiple_of(downscale) {
@@ -43,17 +43,17 @@ impl Latents {
             Background::None => String::new(),
             color => format!(" on {color}"),
         };
-        let key = format!("{count} pictures {:016x} at {resolution} by {}{on}", pairs.key, drawer.name);
+        let key = format!("{count} images {:016x} at {resolution} by {}{on}", pairs.key, drawer.name);
         let (mut skipped, mut transparent) = (Skipped::default(), 0);
         let make = || {
             let (mut latents, mut kept) = (Vec::new(), Vec::new());
-            for (row, file) in (0u32..).zip(pairs.pictures()) {
+            for (row, file) in (0u32..).zip(pairs.images()) {
                 match file.decode(DecodeOptions::default()) {
-                    Ok(picture) => {
-                        let is_bare = *background == Background::None && picture.color().has_alpha();
+                    Ok(image) => {
+                        let is_bare = *background == Background::None && image.color().has_alpha();
                         transparent += usize::from(is_bare);
-                        let picture = flatten(&picture, *background).into_owned();
-                        let pixels = pixels(DynamicImage::ImageRgb8(picture), resolution, device)?;
+                        let image = flatten(&image, *background).into_owned();
+                        let pixels = pixels(DynamicImage::ImageRgb8(image), resolution, device)?;
                         let mean = vae.encode(&pixels)?.mean;
                         latents.push((mean * vae.scaling_factor())?.to_device(&Device::Cpu)?.detach());
                         kept.push(row);
@@ -62,7 +62,7 @@ impl Latents {
                 }
             }
             if kept.is_empty() {
-                return Err(Error::Setting(format!("data: expected pictures: {skipped}")));
+                return Err(Error::Setting(format!("data: expected images: {skipped}")));
             }
             let kept = Tensor::new(kept, &Device::Cpu)?;
             Ok(BTreeMap::from([(LATENTS.to_owned(), Tensor::cat(&latents, 0)?), (KEPT.to_owned(), kept)]))
@@ -74,10 +74,10 @@ impl Latents {
     }
 }
 
-/// A picture as (1, 3, resolution, resolution) from −1 to 1.
-fn pixels(picture: DynamicImage, resolution: usize, device: &Device) -> Result<Tensor> {
+/// An image as (1, 3, resolution, resolution) from −1 to 1.
+fn pixels(image: DynamicImage, resolution: usize, device: &Device) -> Result<Tensor> {
     let side = resolution as u32;
-    let square = picture.resize_to_fill(side, side, FilterType::Lanczos3).into_rgb8();
+    let square = image.resize_to_fill(side, side, FilterType::Lanczos3).into_rgb8();
     let values: Vec<f32> = square.as_raw().iter().map(|&value| f32::from(value) / 127.5 - 1.).collect();
     let pixels = Tensor::from_vec(values, (1, resolution, resolution, 3), device)?;
     Ok(pixels.permute((0, 3, 1, 2))?.contiguous()?)
@@ -89,7 +89,7 @@ mod tests {
     use image::{Rgb, RgbImage, Rgba, RgbaImage};
 
     #[test]
-    fn transparent_pictures_are_learned_on_their_background() -> Result<()> {
+    fn transparent_images_are_learned_on_their_background() -> Result<()> {
         let folder = tempfile::tempdir().map_err(Error::io("."))?;
         let is_drawn = |x: u32, y: u32| x + y < 20;
         let opaque =
@@ -104,7 +104,7 @@ mod tests {
         };
         save("a.png", opaque.into())?;
         save("b.png", transparent.into())?;
-        let pairs = PicturePairs::read(folder.path(), None, &[])?;
+        let pairs = ImagePairs::read(folder.path(), None, &[])?;
         let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/alt_diffusion");
         for (background, alike, count) in
             [(Some(Background::WHITE), true, 0), (Some(Background::None), false, 1), (None, false, 1)]

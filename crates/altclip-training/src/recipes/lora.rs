@@ -1,4 +1,4 @@
-//! LoRA of an AltDiffusion on pictures and captions.
+//! LoRA of an AltDiffusion on images and captions.
 
 use super::drawer::Drawer;
 use super::examples::Examples;
@@ -10,7 +10,7 @@ use crate::parallel::Communicator;
 use crate::run::{Objective, Observer, save_weights};
 use crate::stages::realign::Realignment;
 use crate::stages::sheet::SampleSheet;
-use altclip_encoder::picture::Background;
+use altclip_encoder::images::Background;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
@@ -30,25 +30,26 @@ pub struct LoraRecipe {
     pub model: String,
     #[serde(default)]
     pub precision: Precision,
-    /// Pictures and captions: a table, an archive of WebDataset, several of those, or a folder; see
-    /// [`PicturePairs::read`](crate::pairs::PicturePairs::read).
+    /// Images and captions: a table, an archive of WebDataset, several of those, or a folder; see
+    /// [`ImagePairs::read`](crate::pairs::ImagePairs::read).
     pub data: PathBuf,
-    /// The column of the pictures in a table, or their endings elsewhere; what is usual, where it is left out.
-    pub picture: Option<String>,
-    /// What transparent pictures are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
+    /// The column of the images in a table, or their endings elsewhere; what is usual, where it is left out.
+    #[serde(alias = "picture")]
+    pub image: Option<String>,
+    /// What transparent images are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
     /// As the model's `preprocessor_config.json` says, where it is left out.
     pub background: Option<Background>,
     /// The columns of the captions in a table, or the endings or fields of their files elsewhere.
     pub captions: Vec<String>,
     pub lora: LowRankConfig,
     pub stage: FineTuningStage,
-    /// Pictures that are drawn on the way.
+    /// Images that are drawn on the way.
     pub sample: Option<SampleSheet>,
 }
 
 impl TrainingRecipe for LoraRecipe {
     /// Trains, going on where an earlier run stopped, and writes `output/pytorch_lora_weights.safetensors`, which diffusers
-    /// reads too. Pictures that cannot be read are skipped and counted.
+    /// reads too. Images that cannot be read are skipped and counted.
     ///
     /// # Errors
     /// If a file cannot be read or written, a setting does not fit the model, a loss is not finite, or a rank is lost.
@@ -61,7 +62,7 @@ impl TrainingRecipe for LoraRecipe {
     ) -> Result<()> {
         let dtype = self.precision.dtype(device)?;
         let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
-        let pairs = read_pairs(&self.data, self.picture.as_deref(), &self.captions)?;
+        let pairs = read_pairs(&self.data, self.image.as_deref(), &self.captions)?;
         tell(observer, STAGE, &pairs.skipped);
         let drawer = Drawer::open(&self.model, self.background, device)?;
         let resolution = self.stage.resolution;

@@ -22,11 +22,11 @@ pub use teacher::TeacherRecipe;
 pub use textual_inversion::TextualInversionRecipe;
 
 use crate::error::{Error, Result};
-use crate::pairs::{PicturePairs, Skipped};
+use crate::pairs::{ImagePairs, Skipped};
 use crate::parallel::Communicator;
 use crate::run::{Observer, Run};
 use crate::settings::{self, Change};
-use altclip_encoder::picture::{self, Background};
+use altclip_encoder::images::{self, Background};
 use candle_core::{DType, Device};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -98,18 +98,18 @@ fn open_run<'a>(
     Ok(Run::among(ranks, output.join(stage), seed)?.save_every(Duration::from_secs(save_every)))
 }
 
-/// The pictures and captions of a run that needs both.
-fn read_pairs(data: &Path, picture: Option<&str>, captions: &[String]) -> Result<PicturePairs> {
+/// The images and captions of a run that needs both.
+fn read_pairs(data: &Path, image: Option<&str>, captions: &[String]) -> Result<ImagePairs> {
     if captions.is_empty() {
         return Err(Error::Setting("captions: expected at least one column, found none".to_owned()));
     }
-    PicturePairs::read(data, picture, captions)
+    ImagePairs::read(data, image, captions)
 }
 
-/// Tells how many pictures were transparent and had no background, unless that was asked for.
+/// Tells how many images were transparent and had no background, unless that was asked for.
 fn tell_transparent(observer: &mut dyn Observer, stage: &str, count: usize, asked: Option<Background>) {
     if count > 0 && asked.is_none() {
-        let line = format!("{}; background = \"white\" composites them", picture::transparency_note(count));
+        let line = format!("{}; background = \"white\" composites them", images::transparency_note(count));
         observer.note(stage, &line);
     }
 }

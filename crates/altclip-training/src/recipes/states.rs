@@ -24,12 +24,12 @@ pub(super) struct CaptionStates {
     key_bias: Vec<f32>,
     /// Where each caption begins, and where the last ends.
     starts: Vec<u32>,
-    /// The captions of each picture.
-    of_picture: Vec<Vec<u32>>,
+    /// The captions of each image.
+    of_image: Vec<Vec<u32>>,
 }
 
 impl CaptionStates {
-    /// Encodes the captions of each picture, and the empty one, one at a time.
+    /// Encodes the captions of each image, and the empty one, one at a time.
     ///
     /// # Errors
     /// If a caption cannot be encoded, or the file cannot be written.
@@ -41,7 +41,7 @@ impl CaptionStates {
         cache: &Path,
         device: &Device,
     ) -> Result<Self> {
-        // The different ones; all pictures of a class may share one.
+        // The different ones; all images of a class may share one.
         let (mut texts, mut numbers) = (vec![String::new()], HashMap::from([("", 0u32)]));
         for caption in captions.iter().flatten() {
             numbers.entry(caption).or_insert_with(|| {
@@ -71,9 +71,9 @@ impl CaptionStates {
         let cache = Cache::at(cache);
         let tensors = cache.of(&key, make)?;
         let number = |caption: &String| numbers.get(caption.as_str()).copied();
-        let of_picture = captions.iter().map(|captions| captions.iter().filter_map(number).collect());
+        let of_image = captions.iter().map(|captions| captions.iter().filter_map(number).collect());
         Ok(Self {
-            of_picture: of_picture.collect(),
+            of_image: of_image.collect(),
             rows: cache.tensor(tensors.clone(), ROWS)?.to_device(device)?,
             key_bias: cache.tensor(tensors.clone(), KEY_BIAS)?.to_vec1()?,
             starts: cache.tensor(tensors, STARTS)?.to_vec1()?,
@@ -109,13 +109,13 @@ impl CaptionStates {
 }
 
 impl Conditions for CaptionStates {
-    fn draw(&self, rng: &mut ChaCha8Rng, pictures: &[u32], is_dropped: &[bool]) -> Result<Condition> {
-        let caption = |(&picture, &is_dropped): (&u32, &bool)| {
-            let captions = self.of_picture.get(picture as usize).map_or(&[][..], Vec::as_slice);
+    fn draw(&self, rng: &mut ChaCha8Rng, images: &[u32], is_dropped: &[bool]) -> Result<Condition> {
+        let caption = |(&image, &is_dropped): (&u32, &bool)| {
+            let captions = self.of_image.get(image as usize).map_or(&[][..], Vec::as_slice);
             let chosen = captions.get(rng.random_range(0..captions.len().max(1)));
             if is_dropped { 0 } else { chosen.copied().unwrap_or_default() }
         };
-        let captions: Vec<u32> = pictures.iter().zip(is_dropped).map(caption).collect();
+        let captions: Vec<u32> = images.iter().zip(is_dropped).map(caption).collect();
         self.batch(&captions)
     }
 }

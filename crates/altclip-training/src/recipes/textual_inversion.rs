@@ -1,4 +1,4 @@
-//! Textual inversion (Gal et al., arXiv 2208.01618): a new word for what a few pictures show, as embeddings of its own. The
+//! Textual inversion (Gal et al., arXiv 2208.01618): a new word for what a few images show, as embeddings of its own. The
 //! model stays as it is.
 
 use super::drawer::Drawer;
@@ -6,13 +6,13 @@ use super::examples::Examples;
 use super::fine_tuning::{FineTuning, FineTuningStage};
 use super::{Precision, TrainingRecipe, open_run};
 use crate::error::{Error, Result};
-use crate::pairs::PicturePairs;
+use crate::pairs::ImagePairs;
 use crate::parallel::Communicator;
 use crate::parameters::Parameters;
 use crate::run::{Objective, Observer, save_weights};
 use crate::stages::realign::{Condition, Conditions, Realignment};
 use crate::stages::sheet::{Drawing, SampleSheet};
-use altclip_encoder::picture::Background;
+use altclip_encoder::images::Background;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::PROMPT_TOKENS;
@@ -45,9 +45,10 @@ pub struct TextualInversionRecipe {
     pub model: String,
     #[serde(default)]
     pub precision: Precision,
-    /// The pictures: a folder, or whatever else [`PicturePairs::read`] knows.
-    pub pictures: PathBuf,
-    /// What transparent pictures are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
+    /// The images: a folder, or whatever else [`ImagePairs::read`] knows.
+    #[serde(alias = "pictures")]
+    pub images: PathBuf,
+    /// What transparent images are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
     /// As the model's `preprocessor_config.json` says, where it is left out.
     pub background: Option<Background>,
     /// The new word, such as `<my-cat>`.
@@ -59,13 +60,13 @@ pub struct TextualInversionRecipe {
     /// Prompts with `{}` for the word.
     pub templates: Vec<String>,
     pub stage: FineTuningStage,
-    /// Pictures that are drawn on the way.
+    /// Images that are drawn on the way.
     pub sample: Option<SampleSheet>,
 }
 
 impl TrainingRecipe for TextualInversionRecipe {
     /// Trains, going on where an earlier run stopped, and writes `output/learned_embeds.safetensors`, which diffusers reads
-    /// too. Pictures that cannot be read are skipped and counted.
+    /// too. Images that cannot be read are skipped and counted.
     ///
     /// # Errors
     /// If a file cannot be read or written, a setting does not fit the model, a loss is not finite, or a rank is lost.
@@ -80,7 +81,7 @@ impl TrainingRecipe for TextualInversionRecipe {
         let templates = self.templates()?;
         let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
         // Captions are encoded on the way, since the word's part of them changes.
-        let pairs = PicturePairs::read(&self.pictures, None, &[])?;
+        let pairs = ImagePairs::read(&self.images, None, &[])?;
         let drawer = Drawer::open(&self.model, self.background, device)?;
         let resolution = self.stage.resolution;
         let Examples { latents, .. } =
@@ -148,7 +149,7 @@ impl TextualInversionRecipe {
     }
 }
 
-/// A template for each picture.
+/// A template for each image.
 struct Prompts<'a> {
     templates: &'a [String],
     tokenizer: &'a Tokenizer,

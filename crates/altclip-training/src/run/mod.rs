@@ -42,7 +42,7 @@ pub trait Objective {
     /// If the batch cannot be computed.
     fn gradients(&self, batch: &mut Batch) -> Result<Gradients>;
 
-    /// A picture of what the weights, for now the averaged ones, can do; `None` where there is nothing to see. It is asked
+    /// An image of what the weights, for now the averaged ones, can do; `None` where there is nothing to see. It is asked
     /// for at a tenth, two tenths … of the run.
     ///
     /// # Errors
@@ -228,10 +228,10 @@ impl<'a> Run<'a> {
     }
 
     fn draw_sample(&self, optimizer: &Optimizer, objective: &impl Objective) -> Result<()> {
-        let Some(picture) = optimizer.with_averages(|| objective.sample())? else { return Ok(()) };
+        let Some(image) = optimizer.with_averages(|| objective.sample())? else { return Ok(()) };
         let path = self.folder.join(format!("sample-{:06}.png", optimizer.step_count()));
         let mut png = Cursor::new(Vec::new());
-        picture.write_to(&mut png, ImageFormat::Png).map_err(|e| Error::format(&path, e))?;
+        image.write_to(&mut png, ImageFormat::Png).map_err(|e| Error::format(&path, e))?;
         Ok(write_whole(&path, |temporary| fs::write(temporary, png.get_ref()))?)
     }
 }

@@ -1,4 +1,4 @@
-//! The losses of a run as a picture.
+//! The losses of a run as an image.
 
 use crate::error::{Error, Result};
 use altdiffusion_pipeline::write_whole;
@@ -30,11 +30,11 @@ const TEXT: Rgb888 = Rgb888::new(60, 60, 60);
 const EACH: Rgb888 = Rgb888::CSS_LIGHT_BLUE;
 const MEAN: Rgb888 = Rgb888::CSS_MIDNIGHT_BLUE;
 
-/// A picture to draw on.
+/// An image to draw on.
 pub(super) struct Plot(RgbImage);
 
 impl Plot {
-    /// Writes the picture as a PNG, whole or not at all.
+    /// Writes the image as a PNG, whole or not at all.
     pub fn save_png(&self, path: &Path) -> Result<()> {
         let mut png = std::io::Cursor::new(Vec::new());
         self.0.write_to(&mut png, ImageFormat::Png).map_err(|e| Error::format(path, e))?;
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_falling_loss_falls_in_the_picture() -> Result<()> {
+    fn a_falling_loss_falls_in_the_image() -> Result<()> {
         let falling: Vec<f64> = (0..400).map(|step| 5. * (-step as f64 / 100.).exp()).collect();
         let plot = losses(&falling)?;
         let heights: Vec<u32> = [0.2, 0.5, 0.8].iter().filter_map(|&at| height_at(&plot, at)).collect();

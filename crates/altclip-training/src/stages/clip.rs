@@ -1,12 +1,12 @@
-//! The dual encoder, trained on pairs of pictures and captions with CLIP's symmetric loss (Radford et al., arXiv
+//! The dual encoder, trained on pairs of images and captions with CLIP's symmetric loss (Radford et al., arXiv
 //! 2103.00020). Its text side conditions the diffusion model, its image side judges what that draws.
 
 use crate::emoji::{CaptionSampler, Dataset};
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
+use crate::images::{contact_sheet, disturb};
 use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::parameters::Parameters;
-use crate::pictures::{contact_sheet, disturb};
 use crate::run::{Batch, Observer, Run};
 use crate::settings;
 use crate::stages::by_length::by_length;
@@ -36,9 +36,9 @@ pub struct ClipStage {
     /// Width of the joint space.
     pub projection_dim: usize,
     pub batch_size: usize,
-    /// Pictures are moved by up to this many pixels in each direction.
+    /// Images are moved by up to this many pixels in each direction.
     pub max_shift: usize,
-    /// Largest standard deviation of the noise added to pictures from −1 to 1.
+    /// Largest standard deviation of the noise added to images from −1 to 1.
     pub max_noise: f32,
     /// Parts of a batch that are computed at the same time on the CPU, each by its share of the cores.
     #[serde(default = "settings::one")]
@@ -79,8 +79,8 @@ pub(super) const MAX_LOGIT_SCALE: f64 = 100.;
 pub struct ClipInputs<'a> {
     pub data: &'a Dataset,
     /// (n, size, size, 3), from −1 to 1.
-    pub pictures: &'a Tensor,
-    /// The concept that each picture shows.
+    pub images: &'a Tensor,
+    /// The concept that each image shows.
     pub owners: &'a [usize],
     pub tokenizer: &'a Tokenizer,
     pub languages: &'a [String],
@@ -132,9 +132,9 @@ impl ClipStage {
         seed: u64,
         observer: &mut dyn Observer,
     ) -> Result<TrainedDualEncoder> {
-        let ClipInputs { data, pictures, owners, tokenizer, languages } = *inputs;
-        let device = pictures.device();
-        let size = pictures.dim(1)?;
+        let ClipInputs { data, images, owners, tokenizer, languages } = *inputs;
+        let device = images.device();
+        let size = images.dim(1)?;
         let text_config = self.text_config(tokenizer.vocab_size());
         let vision_config = self.vision_config(size);
         let parameters = Parameters::new(seed);
@@ -148,9 +148,9 @@ impl ClipStage {
         let captions = CaptionSampler::new(data);
 
         let workers = Workers::on(device, self.parts)?;
-        let of_concept = pictures_by_concept(owners, self.batch_size)?;
-        let pixels: Vec<f32> = pictures.flatten_all()?.to_vec1()?;
-        let picture_len = size * size * 3;
+        let of_concept = images_by_concept(owners, self.batch_size)?;
+        let pixels: Vec<f32> = images.flatten_all()?.to_vec1()?;
+        let image_len = size * size * 3;
 
         let encode = |texts: &[String]| -> Result<Tensor> {
             let encoding = tokenizer.encode_padded(texts, CAPTION_TOKENS)?;
@@ -160,12 +160,12 @@ impl ClipStage {
             let rng = &mut batch.rng;
             let mut drawn: Vec<usize> = (0..of_concept.len()).collect();
             let (chosen, _) = drawn.partial_shuffle(rng, self.batch_size);
-            let mut disturbed = Vec::with_capacity(chosen.len() * picture_len);
+            let mut disturbed = Vec::with_capacity(chosen.len() * image_len);
             for &mut concept in &mut *chosen {
-                let pictures = &of_concept[concept];
-                let picture = pictures[rng.random_range(0..pictures.len())];
-                let picture = &pixels[picture * picture_len..][..picture_len];
-                disturb(rng, picture, size, self.max_shift, self.max_noise, &mut disturbed);
+                let images = &of_concept[concept];
+                let image = images[rng.random_range(0..images.len())];
+                let image = &pixels[image * image_len..][..image_len];
+                disturb(rng, image, size, self.max_shift, self.max_noise, &mut disturbed);
             }
             let count = chosen.len();
             let disturbed = Tensor::from_vec(disturbed, (count, size, size, 3), device)?;
@@ -181,7 +181,7 @@ impl ClipStage {
             let order: Vec<u32> = groups.iter().flat_map(|group| group.numbers.clone()).collect();
             let order = Tensor::new(order, device)?;
             let parts = groups.len();
-            // First the pictures, in as many chunks as the captions, and then these.
+            // First the images, in as many chunks as the captions, and then these.
             let rows_of = |chunk: usize| -> Result<Tensor> {
                 let rows = match groups.get(chunk.wrapping_sub(parts)) {
                     Some(group) => text.forward(&group.texts.input_ids, &group.texts.attention_mask)?,
@@ -194,24 +194,25 @@ impl ClipStage {
                 Ok(normalize(&rows)?)
             };
             Gradients::joined(&workers, 2 * parts, rows_of, |rows| {
-                let (images, texts) = (rows.narrow(0, 0, count)?, rows.narrow(0, count, count)?);
+                let (image_rows, text_rows) = (rows.narrow(0, 0, count)?, rows.narrow(0, count, count)?);
                 let scale = logit_scale.exp()?.minimum(MAX_LOGIT_SCALE)?;
-                let logits = images.index_select(&order, 0)?.matmul(&texts.t()?)?.broadcast_mul(&scale)?;
+                let logits =
+                    image_rows.index_select(&order, 0)?.matmul(&text_rows.t()?)?.broadcast_mul(&scale)?;
                 Ok(symmetric_loss(&logits)?)
             })
         };
-        // Captions of the first concepts, and the pictures that come nearest.
+        // Captions of the first concepts, and the images that come nearest.
         let sample = || {
             let mut rng: rand_chacha::ChaCha8Rng = rand::SeedableRng::seed_from_u64(seed);
-            let images = embed_pictures(&vision, pictures)?;
+            let embeddings = embed_images(&vision, images)?;
             let mut rows = Vec::new();
             for own in of_concept.iter().step_by((of_concept.len() / 12).max(1)).take(12) {
                 let sample = |language: &String| captions.sample(&mut rng, owners[own[0]], language);
                 let texts: Vec<String> = languages.iter().filter_map(sample).collect();
-                let scores = encode(&texts)?.matmul(&images.t()?)?;
+                let scores = encode(&texts)?.matmul(&embeddings.t()?)?;
                 let best = scores.arg_sort_last_dim(false)?.narrow(1, 0, 6)?.flatten_all()?;
                 let own = Tensor::new(&[own[0] as u32], device)?;
-                rows.push(pictures.index_select(&Tensor::cat(&[own, best], 0)?, 0)?);
+                rows.push(images.index_select(&Tensor::cat(&[own, best], 0)?, 0)?);
             }
             let columns = 1 + 6 * languages.len();
             Ok(Some(contact_sheet(&Tensor::cat(&rows, 0)?, columns)?))
@@ -222,13 +223,13 @@ impl ClipStage {
         let stage = &run.stage();
         // What was told once is not told again.
         let told = if steps > 0 { languages } else { &[] };
-        let images = if told.is_empty() { pictures.clone() } else { embed_pictures(&vision, pictures)? };
+        let embeddings = if told.is_empty() { images.clone() } else { embed_images(&vision, images)? };
         let mut rng: rand_chacha::ChaCha8Rng = rand::SeedableRng::seed_from_u64(seed);
         for language in told {
             let sample = |&owner: &usize| captions.sample(&mut rng, owner, language).unwrap_or_default();
             let texts: Vec<String> = owners.iter().map(sample).collect();
-            let share = 100. * found_share(&encode(&texts)?.detach(), &images, owners)?;
-            let note = format!("{language}: {share:.1} % of captions find their own picture first");
+            let share = 100. * found_share(&encode(&texts)?.detach(), &embeddings, owners)?;
+            let note = format!("{language}: {share:.1} % of captions find their own image first");
             observer.note(stage, &note);
         }
         let weights = parameters.snapshot()?;
@@ -247,14 +248,14 @@ impl ClipStage {
     }
 }
 
-/// The pictures of each concept that has one, in the order of the concepts.
+/// The images of each concept that has one, in the order of the concepts.
 ///
 /// # Errors
 /// If the concepts are fewer than `batch_size`.
-pub(crate) fn pictures_by_concept(owners: &[usize], batch_size: usize) -> Result<Vec<Vec<usize>>> {
+pub(crate) fn images_by_concept(owners: &[usize], batch_size: usize) -> Result<Vec<Vec<usize>>> {
     let mut of_concept: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (picture, &owner) in owners.iter().enumerate() {
-        of_concept.entry(owner).or_default().push(picture);
+    for (image, &owner) in owners.iter().enumerate() {
+        of_concept.entry(owner).or_default().push(image);
     }
     if of_concept.len() < batch_size {
         let (found, n) = (of_concept.len(), batch_size);
@@ -273,22 +274,22 @@ pub(super) fn symmetric_loss(logits: &Tensor) -> candle_core::Result<Tensor> {
     (images + texts)? / 2.
 }
 
-/// Share of queries, one for each picture, that are nearest to a picture of their own concept.
+/// Share of queries, one for each image, that are nearest to an image of their own concept.
 pub(super) fn found_share(queries: &Tensor, images: &Tensor, owners: &[usize]) -> Result<f64> {
     let found = queries.matmul(&images.t()?)?.argmax(D::Minus1)?.to_vec1::<u32>()?;
     let right = found.iter().zip(owners).filter(|&(&f, &o)| owners[f as usize] == o).count();
     Ok(right as f64 / owners.len().max(1) as f64)
 }
 
-/// Normalised vectors of channels-last pictures (n, size, size, 3) from −1 to 1.
+/// Normalised vectors of channels-last images (n, size, size, 3) from −1 to 1.
 ///
 /// # Errors
-/// If the pictures do not fit the model.
-pub fn embed_pictures(vision: &VisionTower, pictures: &Tensor) -> Result<Tensor> {
+/// If the images do not fit the model.
+pub fn embed_images(vision: &VisionTower, images: &Tensor) -> Result<Tensor> {
     const CHUNK: usize = 64;
-    let n = pictures.dim(0)?;
+    let n = images.dim(0)?;
     let embed = |first: usize| -> Result<Tensor> {
-        let chunk = pictures.narrow(0, first, CHUNK.min(n - first))?;
+        let chunk = images.narrow(0, first, CHUNK.min(n - first))?;
         let pixel_values = chunk.permute((0, 3, 1, 2))?.contiguous()?;
         Ok(normalize(&vision.forward(&pixel_values)?)?.detach())
     };

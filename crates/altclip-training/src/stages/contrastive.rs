@@ -1,7 +1,7 @@
 //! Contrastive learning (AltCLIP, section 3.2, after Zhai et al., LiT, arXiv 2111.07991): the image tower is frozen, and
-//! the text tower is trained with CLIP's symmetric loss on pictures and captions.
+//! the text tower is trained with CLIP's symmetric loss on images and captions.
 //!
-//! A frozen tower gives a picture the same vector always, so all vectors are computed once. What limits the batch is the
+//! A frozen tower gives an image the same vector always, so all vectors are computed once. What limits the batch is the
 //! text tower, and gradient caching lifts that.
 
 use crate::error::{Error, Result};
@@ -37,16 +37,16 @@ pub struct ContrastiveStage {
     pub optimizer: OptimizerConfig,
 }
 
-/// The cross-entropy of picking a caption for each picture, and a picture for each caption.
+/// The cross-entropy of picking a caption for each image, and an image for each caption.
 pub struct ContrastiveLearning<'a> {
     pub text: &'a AltClipTextTower,
     /// The logarithm of the factor on the cosines, which is learned; a scalar.
     pub logit_scale: &'a Tensor,
     pub tokenizer: &'a Tokenizer,
-    /// Captions, each with the row of its picture.
+    /// Captions, each with the row of its image.
     pub captions: &'a dyn TextRows,
-    /// (pictures, projection_dim), normalised, f32, on the tower's device.
-    pub pictures: &'a Tensor,
+    /// (images, projection_dim), normalised, f32, on the tower's device.
+    pub images: &'a Tensor,
     pub batch_size: usize,
     pub chunk_size: usize,
     pub keep_chunks: bool,
@@ -54,23 +54,23 @@ pub struct ContrastiveLearning<'a> {
     pub workers: &'a Workers,
 }
 
-/// The gradients of the symmetric loss of captions, in chunks that the `workers` take through the tower, and as many pictures.
+/// The gradients of the symmetric loss of captions, in chunks that the `workers` take through the tower, and as many images.
 /// Chunks are computed twice, or with `keep` once and with the memory of all.
 ///
 /// * `logit_scale` (), the logarithm of the factor on the cosines
-/// * `pictures` (captions, projection_dim), normalised, f32, on the tower's device
+/// * `images` (captions, projection_dim), normalised, f32, on the tower's device
 ///
 /// # Errors
-/// If the captions do not fit the tower, or the pictures are more or fewer.
+/// If the captions do not fit the tower, or the images are more or fewer.
 pub fn contrastive_gradients(
     workers: &Workers,
     text: &AltClipTextTower,
     logit_scale: &Tensor,
     captions: &[Encoding],
     keep: bool,
-    pictures: &Tensor,
+    images: &Tensor,
 ) -> Result<Gradients> {
-    let device = pictures.device();
+    let device = images.device();
     let encode = |chunk: usize| match captions.get(chunk) {
         Some(texts) => {
             let (ids, mask) = (texts.input_ids.to_device(device)?, texts.attention_mask.to_device(device)?);
@@ -80,7 +80,7 @@ pub fn contrastive_gradients(
     };
     let loss = |texts: &Tensor| {
         let scale = logit_scale.to_dtype(DType::F32)?.exp()?.minimum(MAX_LOGIT_SCALE)?;
-        Ok(symmetric_loss(&pictures.matmul(&texts.t()?)?.broadcast_mul(&scale)?)?)
+        Ok(symmetric_loss(&images.matmul(&texts.t()?)?.broadcast_mul(&scale)?)?)
     };
     match captions {
         [_] => Gradients::of(&loss(&encode(0)?)?),
@@ -95,8 +95,8 @@ impl Objective for ContrastiveLearning<'_> {
         let groups = by_length(self.tokenizer, &captions, self.max_tokens, self.chunk_size)?;
         let of_caption = |&number: &u32| rows.get(number as usize).copied();
         let rows: Vec<u32> = groups.iter().flat_map(|group| &group.numbers).filter_map(of_caption).collect();
-        let pictures = self.pictures.index_select(&Tensor::new(rows, self.pictures.device())?, 0)?;
+        let images = self.images.index_select(&Tensor::new(rows, self.images.device())?, 0)?;
         let chunks: Vec<Encoding> = groups.into_iter().map(|group| group.texts).collect();
-        contrastive_gradients(self.workers, self.text, self.logit_scale, &chunks, self.keep_chunks, &pictures)
+        contrastive_gradients(self.workers, self.text, self.logit_scale, &chunks, self.keep_chunks, &images)
     }
 }

@@ -1,12 +1,12 @@
-//! The autoencoder's decoder, trained further to make clean pictures of latents that are not quite right, as diffusion
+//! The autoencoder's decoder, trained further to make clean images of latents that are not quite right, as diffusion
 //! draws them (noise-augmented decoding: Zheng et al., arXiv 2510.11690). The encoder stays as it is, and with it all
 //! latents that a UNet was trained on.
 
 use crate::error::Result;
 use crate::gradients::Gradients;
+use crate::images::contact_sheet;
 use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::parameters::{Parameters, frozen};
-use crate::pictures::contact_sheet;
 use crate::run::{Batch, Observer, Run};
 use crate::settings;
 use crate::stages::functions::Functions;
@@ -34,7 +34,7 @@ pub struct DecoderStage {
 }
 
 impl DecoderStage {
-    /// Trains the decoder of an autoencoder on the channels-last pictures (n, size, size, 3) from −1 to 1 whose latents
+    /// Trains the decoder of an autoencoder on the channels-last images (n, size, size, 3) from −1 to 1 whose latents
     /// stand beside it.
     ///
     /// # Errors
@@ -42,12 +42,12 @@ impl DecoderStage {
     pub fn train(
         &self,
         trained: &mut TrainedVae,
-        pictures: &Tensor,
+        images: &Tensor,
         run: &Run,
         seed: u64,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let device = pictures.device();
+        let device = images.device();
         let workers = Workers::on(device, self.parts)?;
         let share = workers.share("decoder.batch_size", self.batch_size)?;
         let parameters = Parameters::new(seed)
@@ -61,21 +61,21 @@ impl DecoderStage {
             let latents = with_noise(rng, &latents.index_select(chosen, 0)?, most)?;
             Ok(vae.decode_channels_last(&(latents / vae.scaling_factor())?)?)
         };
-        let n = pictures.dim(0)? as u32;
+        let n = images.dim(0)? as u32;
         let part = |rng: &mut ChaCha8Rng| {
             let chosen: Vec<u32> = (0..share).map(|_| rng.random_range(0..n)).collect();
             let chosen = Tensor::new(chosen, device)?;
             let decoded = decode(rng, &chosen, self.max_latent_noise)?;
-            Gradients::of(&fit(&decoded, &pictures.index_select(&chosen, 0)?, self.absolute_weight)?)
+            Gradients::of(&fit(&decoded, &images.index_select(&chosen, 0)?, self.absolute_weight)?)
         };
         let gradients = |batch: &mut Batch| Gradients::sum(workers.run(&mut batch.rng, part));
-        // Pictures, and below them what is made of their latents with the most noise.
+        // Images, and below them what is made of their latents with the most noise.
         let sample = || {
             let few = n.min(32);
             let chosen = Tensor::arange(0, few, device)?;
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let rough = decode(&mut rng, &chosen, self.max_latent_noise)?;
-            Ok(Some(contact_sheet(&Tensor::cat(&[&pictures.narrow(0, 0, few as usize)?, &rough], 0)?, 16)?))
+            Ok(Some(contact_sheet(&Tensor::cat(&[&images.narrow(0, 0, few as usize)?, &rough], 0)?, 16)?))
         };
         run.train(&mut optimizer, observer, &Functions { gradients, sample })?;
         trained.model.weights = parameters.with(optimizer.averages());

@@ -20,7 +20,7 @@ pub struct NoiseSettings {
     /// Above 1, noisy timesteps are drawn more often than the others: where a share `u` of an even choice would lie, lies
     /// `shift · u / (1 + (shift − 1) · u)` (Esser et al., arXiv 2403.03206, section 5.3.2).
     pub timestep_shift: f64,
-    /// Standard deviation of a noise that is the same all over a channel: with it a model learns pictures that are darker
+    /// Standard deviation of a noise that is the same all over a channel: with it a model learns images that are darker
     /// or brighter than the mean (Guttenberg, "Diffusion with Offset Noise", 2023).
     pub offset_noise: f64,
 }
@@ -48,7 +48,7 @@ pub struct Noised {
     target: Tensor,
     /// (n)
     timesteps: Tensor,
-    /// (n, 1, 1, 1); each picture's weight.
+    /// (n, 1, 1, 1); each image's weight.
     weights: Tensor,
 }
 
@@ -104,11 +104,11 @@ impl Denoising {
                 let count = self.alphas_cumprod.len();
                 candle_core::Error::Msg(format!("expected timesteps below {count}, found {timesteps:?}"))
             })?;
-        let per_picture = |f: &dyn Fn(f64) -> f64| -> candle_core::Result<Tensor> {
+        let per_image = |f: &dyn Fn(f64) -> f64| -> candle_core::Result<Tensor> {
             let values: Vec<f32> = alphas.iter().map(|&alpha| f(alpha) as f32).collect();
             Tensor::from_vec(values, (alphas.len(), 1, 1, 1), device)
         };
-        let (signal, sigma) = (per_picture(&f64::sqrt)?, per_picture(&|alpha| (1. - alpha).sqrt())?);
+        let (signal, sigma) = (per_image(&f64::sqrt)?, per_image(&|alpha| (1. - alpha).sqrt())?);
         let noisy = (latents.broadcast_mul(&signal)? + noise.broadcast_mul(&sigma)?)?;
         let target = match self.prediction {
             PredictionType::Epsilon => noise.clone(),
@@ -120,7 +120,7 @@ impl Denoising {
             noisy,
             target,
             timesteps: Tensor::new(steps, device)?,
-            weights: per_picture(&|alpha| self.weight(alpha))?,
+            weights: per_image(&|alpha| self.weight(alpha))?,
         })
     }
 

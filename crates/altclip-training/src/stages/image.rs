@@ -1,22 +1,22 @@
 //! The image side of the dual encoder, trained further while its text side stays as it is (Zhai et al., arXiv
-//! 2111.07991, with the roles exchanged): it learns to know a picture again in a rough drawing of it, as a diffusion
+//! 2111.07991, with the roles exchanged): it learns to know an image again in a rough drawing of it, as a diffusion
 //! model makes them.
 //!
-//! To the symmetric loss of pictures and captions comes that of knowing a picture and its disturbed form among all
-//! pictures (after Mu et al., arXiv 2112.12750): by the vectors that the pictures had before, which cost nothing and are
+//! To the symmetric loss of images and captions comes that of knowing an image and its disturbed form among all
+//! images (after Mu et al., arXiv 2112.12750): by the vectors that the images had before, which cost nothing and are
 //! more than any batch could hold. Disturbed is what the autoencoder's decoder makes of latents that are blurred, mixed with
-//! those of another picture, and noised.
+//! those of another image, and noised.
 
 use crate::emoji::{CaptionSampler, Dataset};
 use crate::error::Result;
 use crate::gradients::Gradients;
+use crate::images::{contact_sheet, disturb};
 use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::parameters::Parameters;
-use crate::pictures::{contact_sheet, disturb};
 use crate::run::{Batch, Observer, Run};
 use crate::settings;
 use crate::stages::clip::{
-    CAPTION_TOKENS, MAX_LOGIT_SCALE, TrainedDualEncoder, embed_pictures, found_share, pictures_by_concept,
+    CAPTION_TOKENS, MAX_LOGIT_SCALE, TrainedDualEncoder, embed_images, found_share, images_by_concept,
     symmetric_loss,
 };
 use crate::stages::functions::Functions;
@@ -38,19 +38,20 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct ImageStage {
     pub batch_size: usize,
-    /// Pictures are moved by up to this many pixels in each direction.
+    /// Images are moved by up to this many pixels in each direction.
     pub max_shift: usize,
-    /// Largest standard deviation of the noise added to pictures from −1 to 1.
+    /// Largest standard deviation of the noise added to images from −1 to 1.
     pub max_noise: f32,
     /// Largest standard deviation of the noise added to latents of standard deviation 1.
     pub max_latent_noise: f32,
-    /// Largest share of another picture in a disturbed one's latents.
+    /// Largest share of another image in a disturbed one's latents.
     pub max_mix: f32,
     /// Largest share of the means of 2 × 2 squares in them: what is drawn badly lacks detail.
     pub max_blur: f32,
-    /// Factor on the cosines of pictures, clean and disturbed, with the vectors that all pictures had before.
-    pub picture_logit_scale: f64,
-    /// What is computed at the same time on the CPU, each by its share of the cores: clean pictures and rough ones, or one
+    /// Factor on the cosines of images, clean and disturbed, with the vectors that all images had before.
+    #[serde(alias = "picture_logit_scale")]
+    pub image_logit_scale: f64,
+    /// What is computed at the same time on the CPU, each by its share of the cores: clean images and rough ones, or one
     /// after the other.
     #[serde(default = "settings::one")]
     pub parts: usize,
@@ -61,10 +62,10 @@ pub struct ImageStage {
 pub struct ImageInputs<'a> {
     pub data: &'a Dataset,
     /// (n, size, size, 3), channels-last, from −1 to 1.
-    pub pictures: &'a Tensor,
+    pub images: &'a Tensor,
     /// (n, channels, height, width), scaled.
     pub latents: &'a Tensor,
-    /// The concept of each picture.
+    /// The concept of each image.
     pub owners: &'a [usize],
     pub languages: &'a [String],
     pub tokenizer: &'a Tokenizer,
@@ -84,10 +85,10 @@ impl ImageStage {
         seed: u64,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let ImageInputs { data, pictures, owners, languages, tokenizer, .. } = *inputs;
-        let device = pictures.device();
-        let (n, size) = (pictures.dim(0)?, pictures.dim(1)?);
-        let of_concept = pictures_by_concept(owners, self.batch_size)?;
+        let ImageInputs { data, images, owners, languages, tokenizer, .. } = *inputs;
+        let device = images.device();
+        let (n, size) = (images.dim(0)?, images.dim(1)?);
+        let of_concept = images_by_concept(owners, self.batch_size)?;
         let text_weights = dual_encoder.text_weights.iter().map(|(k, v)| (k.clone(), v.detach())).collect();
         let vb = VarBuilder::from_tensors(text_weights, DType::F32, device);
         let projection_dim = dual_encoder.vision_config.projection_dim;
@@ -101,8 +102,8 @@ impl ImageStage {
         let parameters = Parameters::new(seed);
         let vision = VisionTower::new(&dual_encoder.vision_config, parameters.var_builder(device))?;
         parameters.load(&dual_encoder.vision_weights)?;
-        // What a picture is known by: (projection_dim, n).
-        let known = embed_pictures(&vision, pictures)?.t()?.contiguous()?;
+        // What an image is known by: (projection_dim, n).
+        let known = embed_images(&vision, images)?.t()?.contiguous()?;
         let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
         let captions = CaptionSampler::new(data);
         let workers = Workers::on(device, self.parts)?;
@@ -111,23 +112,23 @@ impl ImageStage {
             let encoding = tokenizer.encode_padded(texts, CAPTION_TOKENS)?;
             Ok(normalize(&text.forward(&encoding.input_ids, &encoding.attention_mask)?)?.detach())
         };
-        let embed = |pictures: &Tensor| -> Result<Tensor> {
-            Ok(normalize(&vision.forward(&pictures.permute((0, 3, 1, 2))?.contiguous()?)?)?)
+        let embed = |images: &Tensor| -> Result<Tensor> {
+            Ok(normalize(&vision.forward(&images.permute((0, 3, 1, 2))?.contiguous()?)?)?)
         };
         let gradients = |batch: &mut Batch| {
             let rng = &mut batch.rng;
             let concepts = rand::seq::index::sample(rng, of_concept.len(), self.batch_size);
             let mut choose = |concept: usize| {
-                let pictures = &of_concept[concept];
-                pictures[rng.random_range(0..pictures.len())] as u32
+                let images = &of_concept[concept];
+                images[rng.random_range(0..images.len())] as u32
             };
             let chosen: Vec<u32> = concepts.iter().map(&mut choose).collect();
-            let mut caption = |&picture: &u32| {
+            let mut caption = |&image: &u32| {
                 let language = &languages[rng.random_range(0..languages.len())];
-                captions.sample(rng, owners[picture as usize], language).unwrap_or_default()
+                captions.sample(rng, owners[image as usize], language).unwrap_or_default()
             };
             let texts: Vec<String> = chosen.iter().map(&mut caption).collect();
-            let clean = pictures.index_select(&Tensor::new(chosen.as_slice(), device)?, 0)?;
+            let clean = images.index_select(&Tensor::new(chosen.as_slice(), device)?, 0)?;
             let clean = self.moved(rng, &clean, size)?;
             let rough = self.rough(rng, inputs, &chosen)?;
             let rough = self.moved(rng, &rough, size)?;
@@ -139,17 +140,17 @@ impl ImageStage {
             Gradients::joined(&workers, 2, embed, |rows| {
                 let clean = rows.narrow(0, 0, chosen.len())?;
                 let with_texts = clean.matmul(&texts.t()?)?.broadcast_mul(&logit_scale)?;
-                let with_known = ((rows.matmul(&known)? * self.picture_logit_scale)? + &other_styles)?;
+                let with_known = ((rows.matmul(&known)? * self.image_logit_scale)? + &other_styles)?;
                 Ok((symmetric_loss(&with_texts)? + cross_entropy(&with_known, &own)?)?)
             })
         };
-        // Rough drawings, each beside the picture that comes nearest.
+        // Rough drawings, each beside the image that comes nearest.
         let sample = || {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let few: Vec<u32> = (0..n as u32).step_by((n / 24).max(1)).take(24).collect();
             let rough = self.rough(&mut rng, inputs, &few)?;
-            let scores = embed_pictures(&vision, &rough)?.matmul(&embed_pictures(&vision, pictures)?.t()?)?;
-            let nearest = pictures.index_select(&scores.argmax(1)?, 0)?;
+            let scores = embed_images(&vision, &rough)?.matmul(&embed_images(&vision, images)?.t()?)?;
+            let nearest = images.index_select(&scores.argmax(1)?, 0)?;
             let pairs = Tensor::stack(&[rough, nearest], 1)?.flatten(0, 1)?;
             Ok(Some(contact_sheet(&pairs, 12)?))
         };
@@ -161,36 +162,36 @@ impl ImageStage {
             // What was told once is not told again.
             return Ok(());
         }
-        let images = embed_pictures(&vision, pictures)?;
+        let embeddings = embed_images(&vision, images)?;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let all: Vec<u32> = (0..n as u32).collect();
         let rough = all
             .chunks(self.batch_size)
-            .map(|chunk| embed_pictures(&vision, &self.rough(&mut rng, inputs, chunk)?))
+            .map(|chunk| embed_images(&vision, &self.rough(&mut rng, inputs, chunk)?))
             .collect::<Result<Vec<_>>>()?;
-        let share = 100. * found_share(&Tensor::cat(&rough, 0)?, &images, owners)?;
-        observer.note("image", &format!("{share:.1} % of rough drawings find their picture first"));
+        let share = 100. * found_share(&Tensor::cat(&rough, 0)?, &embeddings, owners)?;
+        observer.note("image", &format!("{share:.1} % of rough drawings find their image first"));
         for language in languages {
             let sample = |&owner: &usize| captions.sample(&mut rng, owner, language).unwrap_or_default();
             let texts: Vec<String> = owners.iter().map(sample).collect();
-            let share = 100. * found_share(&encode(&texts)?, &images, owners)?;
-            let note = format!("{language}: {share:.1} % of captions find their own picture first");
+            let share = 100. * found_share(&encode(&texts)?, &embeddings, owners)?;
+            let note = format!("{language}: {share:.1} % of captions find their own image first");
             observer.note("image", &note);
         }
         Ok(())
     }
 
-    /// Channels-last pictures, each moved and noised.
-    fn moved(&self, rng: &mut impl Rng, pictures: &Tensor, size: usize) -> Result<Tensor> {
-        let pixels: Vec<f32> = pictures.flatten_all()?.to_vec1()?;
+    /// Channels-last images, each moved and noised.
+    fn moved(&self, rng: &mut impl Rng, images: &Tensor, size: usize) -> Result<Tensor> {
+        let pixels: Vec<f32> = images.flatten_all()?.to_vec1()?;
         let mut moved = Vec::with_capacity(pixels.len());
-        for picture in pixels.chunks_exact(size * size * 3) {
-            disturb(rng, picture, size, self.max_shift, self.max_noise, &mut moved);
+        for image in pixels.chunks_exact(size * size * 3) {
+            disturb(rng, image, size, self.max_shift, self.max_noise, &mut moved);
         }
-        Ok(Tensor::from_vec(moved, pictures.shape(), pictures.device())?)
+        Ok(Tensor::from_vec(moved, images.shape(), images.device())?)
     }
 
-    /// What the decoder makes of the noised and mixed latents of some pictures, channels-last.
+    /// What the decoder makes of the noised and mixed latents of some images, channels-last.
     fn rough(&self, rng: &mut dyn Rng, inputs: &ImageInputs, chosen: &[u32]) -> Result<Tensor> {
         let ImageInputs { latents, vae, .. } = *inputs;
         let device = latents.device();
@@ -214,7 +215,7 @@ impl ImageStage {
     }
 }
 
-/// What is added to logits of (chosen pictures, all pictures), so that a picture need not be told from others of its
+/// What is added to logits of (chosen images, all images), so that an image need not be told from others of its
 /// concept: 0, and −∞ for those others.
 fn other_styles(chosen: &[u32], owners: &[usize], device: &Device) -> Result<Tensor> {
     let mut values = Vec::with_capacity(chosen.len() * owners.len());
@@ -233,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_picture_is_not_told_from_others_of_its_concept() -> Result<()> {
+    fn an_image_is_not_told_from_others_of_its_concept() -> Result<()> {
         let added = other_styles(&[0, 2], &[7, 8, 7], &Device::Cpu)?;
         let away = f32::NEG_INFINITY;
         assert_eq!(added.to_vec2::<f32>()?, [[0., 0., away], [away, 0., 0.]]);

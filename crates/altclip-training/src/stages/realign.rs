@@ -22,7 +22,7 @@ pub struct RealignStage {
     /// What the stage is called, and its folder.
     pub name: String,
     pub train: TrainedPart,
-    /// Side of the pictures in pixels.
+    /// Side of the images in pixels.
     pub resolution: usize,
     pub batch_size: usize,
     /// Share of captions replaced by the empty one.
@@ -81,20 +81,20 @@ pub struct Condition {
     pub key_bias: Tensor,
 }
 
-/// Captions of pictures, as the text encoder sees them.
+/// Captions of images, as the text encoder sees them.
 pub trait Conditions: Sync {
-    /// A caption for each of the pictures; the empty one where `is_dropped` says so.
+    /// A caption for each of the images; the empty one where `is_dropped` says so.
     ///
     /// # Errors
     /// If a caption cannot be encoded.
-    fn draw(&self, rng: &mut ChaCha8Rng, pictures: &[u32], is_dropped: &[bool]) -> Result<Condition>;
+    fn draw(&self, rng: &mut ChaCha8Rng, images: &[u32], is_dropped: &[bool]) -> Result<Condition>;
 }
 
-/// The error of the UNet's prediction for noised latents of pictures, under their captions.
+/// The error of the UNet's prediction for noised latents of images, under their captions.
 pub struct Realignment<'a> {
     unet: &'a UNet2DConditionModel,
     denoising: Denoising,
-    /// (pictures, channels, height, width), scaled.
+    /// (images, channels, height, width), scaled.
     latents: &'a Tensor,
     conditions: &'a dyn Conditions,
     batch_size: usize,
@@ -105,7 +105,7 @@ pub struct Realignment<'a> {
 impl<'a> Realignment<'a> {
     /// The objective of batches. On the CPU a batch is computed in `parts` at the same time.
     ///
-    /// * `latents` (pictures, channels, height, width), scaled, on the UNet's device
+    /// * `latents` (images, channels, height, width), scaled, on the UNet's device
     ///
     /// # Errors
     /// If the settings fit no data.
@@ -125,7 +125,7 @@ impl<'a> Realignment<'a> {
         let workers = Workers::on(latents.device(), parts)?;
         workers.share("batch_size", batch_size)?;
         if latents.dim(0)? == 0 {
-            return Err(Error::Setting("data: expected pictures, found none".to_owned()));
+            return Err(Error::Setting("data: expected images, found none".to_owned()));
         }
         let denoising = Denoising::new(scheduler, noise);
         Ok(Self { unet, denoising, latents, conditions, batch_size, caption_dropout, workers })
@@ -140,8 +140,8 @@ impl<'a> Realignment<'a> {
     }
 
     fn loss_of(&self, rng: &mut ChaCha8Rng, size: usize) -> Result<Tensor> {
-        let pictures = self.latents.dim(0)? as u32;
-        let chosen: Vec<u32> = (0..size).map(|_| rng.random_range(0..pictures)).collect();
+        let images = self.latents.dim(0)? as u32;
+        let chosen: Vec<u32> = (0..size).map(|_| rng.random_range(0..images)).collect();
         let is_dropped: Vec<bool> = chosen.iter().map(|_| rng.random_bool(self.caption_dropout)).collect();
         let original =
             self.latents.index_select(&Tensor::new(chosen.as_slice(), self.latents.device())?, 0)?;

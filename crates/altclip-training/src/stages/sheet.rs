@@ -1,7 +1,7 @@
-//! Pictures of what a UNet can do, while it is trained.
+//! Images of what a UNet can do, while it is trained.
 
 use crate::error::Result;
-use crate::pictures::contact_sheet;
+use crate::images::contact_sheet;
 use crate::stages::clip::CAPTION_TOKENS;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
@@ -15,7 +15,7 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
-/// Pictures side by side.
+/// Images side by side.
 const COLUMNS: usize = 8;
 
 /// What is drawn, and how.
@@ -48,7 +48,7 @@ impl SampleSheet {
         seed: u64,
     ) -> Result<RgbImage> {
         let (_, channels, height, width) = latents.dims4()?;
-        let mut pictures = Vec::new();
+        let mut images = Vec::new();
         for (i, prompt) in self.prompts.iter().enumerate() {
             let states =
                 TextStates::encode(model.tokenizer, model.text_encoder, &["", prompt], CAPTION_TOKENS)?;
@@ -61,8 +61,8 @@ impl SampleSheet {
                 ControlFlow::Continue(())
             })?;
             let decoded = model.vae.decode(&(done.latents / model.vae.scaling_factor())?.detach())?;
-            pictures.push(decoded.permute((0, 2, 3, 1))?.contiguous()?);
+            images.push(decoded.permute((0, 2, 3, 1))?.contiguous()?);
         }
-        Ok(contact_sheet(&Tensor::cat(&pictures, 0)?, COLUMNS)?)
+        Ok(contact_sheet(&Tensor::cat(&images, 0)?, COLUMNS)?)
     }
 }

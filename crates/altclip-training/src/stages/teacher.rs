@@ -1,5 +1,5 @@
 //! Teacher learning (Chen et al., AltCLIP, arXiv 2211.06679, section 3.1; FlagAI's `AltCLIP` training): a text tower
-//! learns to give the vectors of a frozen one, for English texts and for their translations, and sees no picture.
+//! learns to give the vectors of a frozen one, for English texts and for their translations, and sees no image.
 
 use crate::error::Result;
 use crate::gradients::Gradients;

@@ -1,12 +1,12 @@
-//! The autoencoder, trained on the pictures alone.
+//! The autoencoder, trained on the images alone.
 
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::fidelity::Fidelity;
 use crate::gradients::Gradients;
+use crate::images::contact_sheet;
 use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::parameters::{Parameters, all_tensors, frozen};
-use crate::pictures::contact_sheet;
 use crate::run::{Batch, Observer, Run};
 use crate::settings;
 use crate::stages::functions::Functions;
@@ -34,7 +34,7 @@ pub struct VaeStage {
     pub absolute_weight: f64,
     /// Weight of the Kullback–Leibler divergence, per latent value.
     pub kl_weight: f64,
-    /// Whether every picture is as often mirrored as not.
+    /// Whether every image is as often mirrored as not.
     #[serde(default)]
     pub mirror: bool,
     /// Parts of a batch that are computed at the same time on the CPU, each by its share of the cores.
@@ -57,11 +57,11 @@ pub struct Autoencoder {
 /// The trained autoencoder.
 pub struct TrainedVae {
     pub model: Autoencoder,
-    /// Latent means of all pictures (n, channels, height, width), times the scaling factor.
+    /// Latent means of all images (n, channels, height, width), times the scaling factor.
     pub latents: Tensor,
 }
 
-/// Pictures that are encoded at a time outside of training.
+/// Images that are encoded at a time outside of training.
 const CHUNK: usize = 32;
 
 impl VaeStage {
@@ -79,18 +79,18 @@ impl VaeStage {
         }
     }
 
-    /// Trains on channels-last pictures (n, size, size, 3) from −1 to 1.
+    /// Trains on channels-last images (n, size, size, 3) from −1 to 1.
     ///
     /// # Errors
     /// If the settings describe no model, or the run fails.
     pub fn train(
         &self,
-        pictures: &Tensor,
+        images: &Tensor,
         run: &Run,
         seed: u64,
         observer: &mut dyn Observer,
     ) -> Result<TrainedVae> {
-        let device = pictures.device();
+        let device = images.device();
         let workers = Workers::on(device, self.parts)?;
         let share = workers.share("vae.batch_size", self.batch_size)?;
         let mut parameters = Parameters::new(seed);
@@ -100,10 +100,10 @@ impl VaeStage {
         }
         let vae = AutoencoderKl::new(&self.config(1.), parameters.var_builder(device))?;
         let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
-        let n = pictures.dim(0)?;
+        let n = images.dim(0)?;
         let part = |rng: &mut ChaCha8Rng| {
             let chosen: Vec<u32> = (0..share).map(|_| rng.random_range(0..n as u32)).collect();
-            let mut chosen = pictures.index_select(&Tensor::new(chosen, device)?, 0)?;
+            let mut chosen = images.index_select(&Tensor::new(chosen, device)?, 0)?;
             if self.mirror {
                 chosen = mirrored(rng, &chosen)?;
             }
@@ -118,7 +118,7 @@ impl VaeStage {
         };
         let gradients = |batch: &mut Batch| Gradients::sum(workers.run(&mut batch.rng, part));
         let sample = || {
-            let few = pictures.narrow(0, 0, n.min(32))?;
+            let few = images.narrow(0, 0, n.min(32))?;
             let pairs = Tensor::cat(&[&few, &reconstruct(&vae, &few)?], 0)?;
             Ok(Some(contact_sheet(&pairs, 16)?))
         };
@@ -126,7 +126,7 @@ impl VaeStage {
 
         parameters.load(&optimizer.averages())?;
         let weights = parameters.snapshot()?;
-        let (latents, scaling_factor, fidelity) = self.latents(&vae, pictures, run, seed)?;
+        let (latents, scaling_factor, fidelity) = self.latents(&vae, images, run, seed)?;
         observer.note(&run.stage(), &format!("reconstructs at {fidelity}; scaling factor {scaling_factor}"));
         Ok(TrainedVae { model: Autoencoder { config: self.config(scaling_factor), weights }, latents })
     }
@@ -142,33 +142,33 @@ impl Autoencoder {
         Ok(Self { config: source.read_json("vae/config.json")?, weights })
     }
 
-    /// Beside the latents of channels-last pictures (n, size, size, 3) from −1 to 1.
+    /// Beside the latents of channels-last images (n, size, size, 3) from −1 to 1.
     ///
     /// # Errors
-    /// If the pictures do not fit the model.
-    pub fn with_latents(self, pictures: &Tensor) -> Result<TrainedVae> {
-        let vae = AutoencoderKl::new(&self.config, frozen(&self.weights, pictures.device()))?;
-        Ok(TrainedVae { latents: scaled_latents(&vae, pictures)?, model: self })
+    /// If the images do not fit the model.
+    pub fn with_latents(self, images: &Tensor) -> Result<TrainedVae> {
+        let vae = AutoencoderKl::new(&self.config, frozen(&self.weights, images.device()))?;
+        Ok(TrainedVae { latents: scaled_latents(&vae, images)?, model: self })
     }
 }
 
 impl VaeStage {
-    /// The scaled latents of all pictures, the factor, and what the pictures' reconstructions lose: computed once, since
+    /// The scaled latents of all images, the factor, and what the images' reconstructions lose: computed once, since
     /// it takes minutes.
     fn latents(
         &self,
         vae: &AutoencoderKl,
-        pictures: &Tensor,
+        images: &Tensor,
         run: &Run,
         seed: u64,
     ) -> Result<(Tensor, f64, Fidelity)> {
-        let device = pictures.device();
-        let n = pictures.dim(0)?;
-        let sum = pictures.sum_all()?.to_scalar::<f32>()?;
-        let key = format!("{n} pictures of sum {sum} after {} steps with seed {seed}", self.optimizer.steps);
+        let device = images.device();
+        let n = images.dim(0)?;
+        let sum = images.sum_all()?.to_scalar::<f32>()?;
+        let key = format!("{n} images of sum {sum} after {} steps with seed {seed}", self.optimizer.steps);
         let make = || {
-            let Fidelity { psnr, edges, white_error } = Fidelity::of(pictures, &reconstruct(vae, pictures)?)?;
-            let latents = encode(vae, pictures)?;
+            let Fidelity { psnr, edges, white_error } = Fidelity::of(images, &reconstruct(vae, images)?)?;
+            let latents = encode(vae, images)?;
             let deviation = f64::from(deviation(&latents)?);
             let scaling_factor = ((1. / deviation) * 1e5).round() / 1e5;
             let latents = (latents.permute((0, 3, 1, 2))?.contiguous()? * scaling_factor)?;
@@ -204,25 +204,25 @@ fn by_chunks(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor
     Ok(Tensor::cat(&chunks, 0)?)
 }
 
-/// Latent means, channels-last and not scaled, of channels-last pictures from −1 to 1.
-fn encode(vae: &AutoencoderKl, pictures: &Tensor) -> Result<Tensor> {
-    by_chunks(pictures, |pictures| Ok(vae.encode_channels_last(pictures)?.mean))
+/// Latent means, channels-last and not scaled, of channels-last images from −1 to 1.
+fn encode(vae: &AutoencoderKl, images: &Tensor) -> Result<Tensor> {
+    by_chunks(images, |images| Ok(vae.encode_channels_last(images)?.mean))
 }
 
-/// Scaled latents (n, channels, height, width) of channels-last pictures from −1 to 1.
-pub(crate) fn scaled_latents(vae: &AutoencoderKl, pictures: &Tensor) -> Result<Tensor> {
-    let latents = encode(vae, pictures)?.permute((0, 3, 1, 2))?.contiguous()?;
+/// Scaled latents (n, channels, height, width) of channels-last images from −1 to 1.
+pub(crate) fn scaled_latents(vae: &AutoencoderKl, images: &Tensor) -> Result<Tensor> {
+    let latents = encode(vae, images)?.permute((0, 3, 1, 2))?.contiguous()?;
     Ok((latents * vae.scaling_factor())?)
 }
 
-/// Channels-last pictures, each mirrored or not, as a fair coin says.
-fn mirrored(rng: &mut ChaCha8Rng, pictures: &Tensor) -> candle_core::Result<Tensor> {
-    let (n, _, width, _) = pictures.dims4()?;
+/// Channels-last images, each mirrored or not, as a fair coin says.
+fn mirrored(rng: &mut ChaCha8Rng, images: &Tensor) -> candle_core::Result<Tensor> {
+    let (n, _, width, _) = images.dims4()?;
     let coins: Vec<u8> = (0..n).map(|_| rng.random_range(0..=1)).collect();
-    let coins = Tensor::from_vec(coins, (n, 1, 1, 1), pictures.device())?.broadcast_as(pictures.shape())?;
+    let coins = Tensor::from_vec(coins, (n, 1, 1, 1), images.device())?.broadcast_as(images.shape())?;
     let backwards: Vec<u32> = (0..width as u32).rev().collect();
-    let mirrored = pictures.index_select(&Tensor::new(backwards, pictures.device())?, 2)?;
-    coins.where_cond(&mirrored, pictures)
+    let mirrored = images.index_select(&Tensor::new(backwards, images.device())?, 2)?;
+    coins.where_cond(&mirrored, images)
 }
 
 /// The squared error of reconstructions, and the absolute one times its weight, a scalar.
@@ -231,7 +231,7 @@ pub(super) fn fit(found: &Tensor, expected: &Tensor, absolute_weight: f64) -> ca
     error.sqr()?.mean_all()? + (error.abs()?.mean_all()? * absolute_weight)?
 }
 
-/// Latents of four dimensions with noise, of up to the standard deviation `most`, another for each picture.
+/// Latents of four dimensions with noise, of up to the standard deviation `most`, another for each image.
 pub(super) fn with_noise(rng: &mut dyn Rng, latents: &Tensor, most: f32) -> candle_core::Result<Tensor> {
     let (n, _, _, _) = latents.dims4()?;
     let deviations: Vec<f32> = (0..n).map(|_| most * rng.random_range(0f32..=1.)).collect();
@@ -240,12 +240,12 @@ pub(super) fn with_noise(rng: &mut dyn Rng, latents: &Tensor, most: f32) -> cand
     latents + noise.broadcast_mul(&Tensor::from_vec(deviations, (n, 1, 1, 1), latents.device())?)?
 }
 
-/// Channels-last pictures (n, height, width, 3) from −1 to 1 through the autoencoder and back.
+/// Channels-last images (n, height, width, 3) from −1 to 1 through the autoencoder and back.
 ///
 /// # Errors
-/// If the pictures do not fit the model.
-pub fn reconstruct(vae: &AutoencoderKl, pictures: &Tensor) -> Result<Tensor> {
-    by_chunks(pictures, |pictures| Ok(vae.decode_channels_last(&vae.encode_channels_last(pictures)?.mean)?))
+/// If the images do not fit the model.
+pub fn reconstruct(vae: &AutoencoderKl, images: &Tensor) -> Result<Tensor> {
+    by_chunks(images, |images| Ok(vae.decode_channels_last(&vae.encode_channels_last(images)?.mean)?))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Pictures that the drawing follows.
+//! Images that the drawing follows.
 
 mod run;
 
@@ -11,7 +11,7 @@ use crate::controlnet::ControlNetModel;
 use crate::{Error, Result};
 pub(crate) use run::{RunningControl, RunningControls};
 
-/// A ControlNet and the picture that it follows: edges, depths, a pose, or whatever it was trained with, ready made.
+/// A ControlNet and the image that it follows: edges, depths, a pose, or whatever it was trained with, ready made.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -45,30 +45,30 @@ pub struct Control {
 }
 
 impl Control {
-    /// A picture of the size that is drawn, which is followed as closely as the ControlNet was trained to, in all steps.
+    /// An image of the size that is drawn, which is followed as closely as the ControlNet was trained to, in all steps.
     pub fn new(net: Arc<ControlNetModel>, image: RgbImage) -> Self {
         Self { net, image, scale: 1.0, from: 0.0, to: 1.0 }
     }
 
-    /// How closely the picture is followed (`controlnet_conditioning_scale` of diffusers): 1 if not said, and 0 not at all.
+    /// How closely the image is followed (`controlnet_conditioning_scale` of diffusers): 1 if not said, and 0 not at all.
     pub fn scale(mut self, scale: f64) -> Self {
         self.scale = scale;
         self
     }
 
-    /// The part of the steps after which the picture is followed (`control_guidance_start`): 0, from the first, if not said.
+    /// The part of the steps after which the image is followed (`control_guidance_start`): 0, from the first, if not said.
     pub fn from(mut self, from: f64) -> Self {
         self.from = from;
         self
     }
 
-    /// The part of the steps up to which the picture is followed (`control_guidance_end`): 1, to the last, if not said.
+    /// The part of the steps up to which the image is followed (`control_guidance_end`): 1, to the last, if not said.
     pub fn to(mut self, to: f64) -> Self {
         self.to = to;
         self
     }
 
-    /// Width and height of the picture, in pixels.
+    /// Width and height of the image, in pixels.
     pub(crate) fn size(&self) -> (usize, usize) {
         let (width, height) = self.image.dimensions();
         (width as usize, height as usize)

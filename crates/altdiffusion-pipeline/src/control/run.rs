@@ -1,4 +1,4 @@
-//! Pictures that a run follows, ready for its steps.
+//! Images that a run follows, ready for its steps.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ impl RunningControl {
         Self { net: net.clone(), condition, context, scale, from, to }
     }
 
-    /// Whether the picture is followed in a step of so many.
+    /// Whether the image is followed in a step of so many.
     fn is_followed(&self, step: usize, steps: usize) -> bool {
         let (before, after) = (step as f64 / steps as f64, (step + 1) as f64 / steps as f64);
         before >= self.from && after <= self.to && self.scale != 0.0
@@ -43,8 +43,8 @@ impl RunningControl {
 }
 
 impl RunningControls {
-    /// What the UNet adds in a step, for latents (pictures, channels, height, width) as the scheduler scales them, or
-    /// nothing if no picture is followed in this one.
+    /// What the UNet adds in a step, for latents (images, channels, height, width) as the scheduler scales them, or
+    /// nothing if no image is followed in this one.
     pub fn residuals(
         &self,
         sample: &Tensor,

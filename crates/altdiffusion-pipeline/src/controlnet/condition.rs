@@ -1,4 +1,4 @@
-//! The picture that a ControlNet follows, at the size of the latents (diffusers' `ControlNetConditioningEmbedding`).
+//! The image that a ControlNet follows, at the size of the latents (diffusers' `ControlNetConditioningEmbedding`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -7,10 +7,10 @@ use fused_ops::{Activation, Conv2d, Conv2dOptions, Epilogue, Padding};
 use super::config::ControlNetConfig;
 use crate::layers::layout::same_size;
 
-/// A picture as a ControlNet sees it. It depends on no step, and is computed once.
+/// An image as a ControlNet sees it. It depends on no step, and is computed once.
 #[derive(Debug, Clone)]
 pub struct Condition {
-    /// (pictures, height, width, channels of the highest level), of the latents' size
+    /// (images, height, width, channels of the highest level), of the latents' size
     pub(super) embedding: Tensor,
 }
 
@@ -42,7 +42,7 @@ impl ControlNetConditioningEmbedding {
         })
     }
 
-    /// (pictures, pixels high, pixels wide, 3) → (pictures, height, width, out_channels)
+    /// (images, pixels high, pixels wide, 3) → (images, height, width, out_channels)
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         let silu = Epilogue::activation(Activation::Silu);
         let mut hidden = self.conv_in.forward_with(pixels, &silu)?;

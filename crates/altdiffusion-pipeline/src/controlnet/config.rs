@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// What errors call the model.
 const MODEL: &str = "ControlNetModel";
 
-/// Channels of the pictures that a ControlNet follows.
+/// Channels of the images that a ControlNet follows.
 const COLOURS: usize = 3;
 
 /// The configuration of a [`ControlNetModel`](super::ControlNetModel), with diffusers' names and defaults. Those that a
@@ -22,7 +22,7 @@ const COLOURS: usize = 3;
 pub struct ControlNetConfig {
     /// Channels of the noisy latents.
     pub in_channels: usize,
-    /// Channels of the picture that is followed.
+    /// Channels of the image that is followed.
     pub conditioning_channels: usize,
     /// Whether the timestep's cosines come before its sines.
     pub flip_sin_to_cos: bool,
@@ -50,11 +50,11 @@ pub struct ControlNetConfig {
     pub attention_head_dim: PerBlock<usize>,
     /// Whether transformers are entered and left by linear layers, not by 1×1 convolutions.
     pub use_linear_projection: bool,
-    /// The order of the picture's colours.
+    /// The order of the image's colours.
     pub controlnet_conditioning_channel_order: ChannelOrder,
-    /// Channels between the picture and the latents' size, where the resolution halves from each to the next.
+    /// Channels between the image and the latents' size, where the resolution halves from each to the next.
     pub conditioning_embedding_out_channels: Vec<usize>,
-    /// Whether what is added to the UNet is the same everywhere: the mean over the picture.
+    /// Whether what is added to the UNet is the same everywhere: the mean over the image.
     pub global_pool_conditions: bool,
     /// The fields that change nothing here, and those whose other values are not supported.
     #[serde(flatten)]
@@ -111,7 +111,7 @@ impl ConfigFile for ControlNetConfig {
     };
 }
 
-/// The order of a picture's colours.
+/// The order of an image's colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChannelOrder {
@@ -149,7 +149,7 @@ impl Default for ControlNetConfig {
 }
 
 impl ControlNetConfig {
-    /// How many pixels of the picture stand for one of the latents, to each side.
+    /// How many pixels of the image stand for one of the latents, to each side.
     pub(crate) fn downscale(&self) -> usize {
         1 << self.conditioning_embedding_out_channels.len().saturating_sub(1)
     }

@@ -33,7 +33,7 @@ impl ControlNetModel {
     /// Loads a ControlNet from one file, `.safetensors` or `.pth`, in the original naming (`control_model.*`, or the same
     /// without this prefix) or in that of diffusers. Its configuration is what the shapes of its tensors tell. The one thing
     /// that they do not tell is [`global_pool_conditions`](ControlNetConfig::global_pool_conditions), which the published
-    /// model for shuffled pictures sets: that one has to come from its folder.
+    /// model for shuffled images sets: that one has to come from its folder.
     ///
     /// # Errors
     /// When the file is damaged, or of another model; or when it holds differences from the weights of a UNet, for which

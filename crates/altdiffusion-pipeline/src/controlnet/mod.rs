@@ -1,4 +1,4 @@
-//! What a picture asks of the UNet: ControlNet (Zhang et al., 2023, arXiv:2302.05543), as diffusers' `ControlNetModel`
+//! What an image asks of the UNet: ControlNet (Zhang et al., 2023, arXiv:2302.05543), as diffusers' `ControlNetModel`
 //! has it.
 
 mod condition;
@@ -20,7 +20,7 @@ pub use condition::Condition;
 use condition::ControlNetConditioningEmbedding;
 pub use config::{ChannelOrder, ControlNetConfig};
 
-/// The way down of a UNet beside that of the UNet itself, which follows a picture and adds what it finds to the skips.
+/// The way down of a UNet beside that of the UNet itself, which follows an image and adds what it finds to the skips.
 #[derive(Debug, Clone)]
 pub struct ControlNetModel {
     conv_in: Conv2d,
@@ -92,12 +92,12 @@ impl ControlNetModel {
         self.config.check_fits(unet)
     }
 
-    /// What [`forward`](Self::forward) is to follow, from the picture's pixels (pictures, 3, height, width), 0 to 1. One
-    /// picture is for all latents of a batch.
+    /// What [`forward`](Self::forward) is to follow, from the image's pixels (images, 3, height, width), 0 to 1. One
+    /// image is for all latents of a batch.
     ///
     /// # Errors
     /// When the shape is another.
-    pub fn embed_picture(&self, pixels: &Tensor) -> Result<Condition> {
+    pub fn embed_image(&self, pixels: &Tensor) -> Result<Condition> {
         let &[_, channels, _, _] = pixels.dims() else { return Err(self.unfit("pixels", pixels)) };
         if channels != self.config.conditioning_channels {
             return Err(self.unfit("pixels", pixels));
@@ -129,7 +129,7 @@ impl ControlNetModel {
     }
 
     /// What the UNet adds to its skips and its middle, for noisy latents (batch, in_channels, height, width) at `timesteps`
-    /// (batch). `condition` is of one picture or of a batch.
+    /// (batch). `condition` is of one image or of a batch.
     ///
     /// # Errors
     /// Tensors that do not fit each other or the model.
@@ -161,15 +161,15 @@ impl ControlNetModel {
         Ok(AdditionalResiduals::new(down, mid))
     }
 
-    /// What the latents became, and what the picture became.
+    /// What the latents became, and what the image became.
     fn conditioned(&self, hidden: &Tensor, condition: &Condition) -> Result<Tensor> {
         let (batch, height, width, _) = hidden.dims4()?;
-        let (pictures, h, w, _) = condition.embedding.dims4()?;
-        if (h, w) != (height, width) || ![1, batch].contains(&pictures) {
+        let (images, h, w, _) = condition.embedding.dims4()?;
+        if (h, w) != (height, width) || ![1, batch].contains(&images) {
             return Err(Error::Shape {
                 tensor: "condition",
-                expected: format!("1 or {batch} pictures, {height} × {width} latents high and wide"),
-                found: format!("{pictures} of {h} × {w}"),
+                expected: format!("1 or {batch} images, {height} × {width} latents high and wide"),
+                found: format!("{images} of {h} × {w}"),
             });
         }
         Ok(hidden.broadcast_add(&condition.embedding)?)
@@ -183,7 +183,7 @@ impl ControlNetModel {
     fn unfit(&self, tensor: &'static str, found: &Tensor) -> Error {
         Error::Shape {
             tensor,
-            expected: format!("(pictures, {}, height, width)", self.config.conditioning_channels),
+            expected: format!("(images, {}, height, width)", self.config.conditioning_channels),
             found: format!("{:?}", found.dims()),
         }
     }

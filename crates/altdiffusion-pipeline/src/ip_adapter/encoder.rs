@@ -10,7 +10,7 @@ use image::{DynamicImage, RgbImage};
 use super::ImageFeatures;
 use crate::{Error, Result};
 
-/// Pictures to what an [`IpAdapter`](super::IpAdapter) makes tokens of (`CLIPVisionModelWithProjection` of transformers,
+/// Images to what an [`IpAdapter`](super::IpAdapter) makes tokens of (`CLIPVisionModelWithProjection` of transformers,
 /// after its `CLIPImageProcessor`).
 #[derive(Debug, Clone)]
 pub struct ImageEncoder {
@@ -53,16 +53,16 @@ impl ImageEncoder {
         }
     }
 
-    /// Pictures to (pictures, width), or (pictures, rows, width) for each.
-    pub(super) fn encode(&self, pictures: &[RgbImage], features: ImageFeatures) -> Result<Tensor> {
-        if pictures.is_empty() {
-            return Err(Error::option("image prompt", "no picture, expected at least one"));
+    /// Images to (images, width), or (images, rows, width) for each.
+    pub(super) fn encode(&self, images: &[RgbImage], features: ImageFeatures) -> Result<Tensor> {
+        if images.is_empty() {
+            return Err(Error::option("image prompt", "no image, expected at least one"));
         }
-        let pictures: Vec<_> = pictures.iter().cloned().map(DynamicImage::ImageRgb8).collect();
-        self.forward(&self.processor.preprocess_batch(&pictures)?, features)
+        let images: Vec<_> = images.iter().cloned().map(DynamicImage::ImageRgb8).collect();
+        self.forward(&self.processor.preprocess_batch(&images)?, features)
     }
 
-    /// What stands for no picture where guidance leads away from something: nothing at all in the joint space, and what the
+    /// What stands for no image where guidance leads away from something: nothing at all in the joint space, and what the
     /// encoder sees in grey. As [`encode`](Self::encode) for one.
     pub(super) fn encode_nothing(&self, features: ImageFeatures) -> Result<Tensor> {
         match features {

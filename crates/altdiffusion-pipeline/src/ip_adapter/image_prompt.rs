@@ -1,4 +1,4 @@
-//! Pictures that say beside a text what to draw.
+//! Images that say beside a text what to draw.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::{ImageEncoder, IpAdapter};
 use crate::unet::{ImageContext, UNet2DConditionConfig};
 use crate::{Error, Result};
 
-/// Pictures in the place of words: what to draw, with the adapter that tells the UNet and the encoder that looks at them.
+/// Images in the place of words: what to draw, with the adapter that tells the UNet and the encoder that looks at them.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -30,8 +30,8 @@ use crate::{Error, Result};
 /// let adapter = Arc::new(IpAdapter::from_source(&source, file, &*pipeline.unet()?, dtype, &device)?);
 /// let encoder = Arc::new(ImageEncoder::from_source(&source, "models/image_encoder", dtype, &device)?);
 ///
-/// let picture = image::open("statue.jpg")?.into_rgb8();
-/// let prompt = ImagePrompt::new(adapter, encoder, [picture]).scale(0.6);
+/// let image = image::open("statue.jpg")?.into_rgb8();
+/// let prompt = ImagePrompt::new(adapter, encoder, [image]).scale(0.6);
 /// let options = GenerateOptions::new("一座花园").image_prompt(prompt);
 /// pipeline.generate(&options)?.images[0].save("garden.png")?;
 /// # Ok(())
@@ -42,21 +42,21 @@ use crate::{Error, Result};
 pub struct ImagePrompt {
     adapter: Arc<IpAdapter>,
     encoder: Arc<ImageEncoder>,
-    pictures: Vec<RgbImage>,
+    images: Vec<RgbImage>,
     scale: f64,
 }
 
 impl ImagePrompt {
-    /// Of one picture or of several together, with the weight that the adapter was trained with.
+    /// Of one image or of several together, with the weight that the adapter was trained with.
     pub fn new(
         adapter: Arc<IpAdapter>,
         encoder: Arc<ImageEncoder>,
-        pictures: impl IntoIterator<Item = RgbImage>,
+        images: impl IntoIterator<Item = RgbImage>,
     ) -> Self {
-        Self { adapter, encoder, pictures: pictures.into_iter().collect(), scale: 1.0 }
+        Self { adapter, encoder, images: images.into_iter().collect(), scale: 1.0 }
     }
 
-    /// The weight of the pictures beside the text (`set_ip_adapter_scale` of diffusers): 1 if not said, and 0 for none.
+    /// The weight of the images beside the text (`set_ip_adapter_scale` of diffusers): 1 if not said, and 0 for none.
     pub fn scale(mut self, scale: f64) -> Self {
         self.scale = scale;
         self
@@ -67,12 +67,12 @@ impl ImagePrompt {
         if !self.scale.is_finite() {
             return Err(Error::option("image prompt scale", format!("{}, expected a number", self.scale)));
         }
-        if let Some(empty) = self.pictures.iter().find(|picture| picture.is_empty()) {
+        if let Some(empty) = self.images.iter().find(|image| image.is_empty()) {
             let problem = format!("{} × {} pixels, expected some", empty.width(), empty.height());
             return Err(Error::option("image prompt", problem));
         }
-        if self.pictures.is_empty() {
-            return Err(Error::option("image prompt", "no picture, expected at least one"));
+        if self.images.is_empty() {
+            return Err(Error::option("image prompt", "no image, expected at least one"));
         }
         if self.adapter.channels != unet.cross_attentions()?.in_order() {
             let problem = "its IP-Adapter was loaded for another UNet, expected one that was loaded for this";
@@ -81,20 +81,20 @@ impl ImagePrompt {
         self.adapter.check_encoder(&self.encoder)
     }
 
-    /// The keys and values for a batch of so many pictures to draw or, with guidance, of twice as many: first those of no
-    /// picture, for the unconditioned half.
-    pub(crate) fn project(&self, pictures: usize, guided: bool) -> Result<ImageContext> {
+    /// The keys and values for a batch of so many images to draw or, with guidance, of twice as many: first those of no
+    /// image, for the unconditioned half.
+    pub(crate) fn project(&self, images: usize, guided: bool) -> Result<ImageContext> {
         let Self { adapter, encoder, scale, .. } = self;
-        let tokens = adapter.tokens(&encoder.encode(&self.pictures, adapter.features())?)?;
-        // All pictures are seen at a time, one after the other.
+        let tokens = adapter.tokens(&encoder.encode(&self.images, adapter.features())?)?;
+        // All images are seen at a time, one after the other.
         let (count, _, width) = tokens.dims3()?;
         let tokens = tokens.reshape((1, (), width))?;
         let mut rows = Vec::new();
         if guided {
             let nothing = adapter.tokens(&encoder.encode_nothing(adapter.features())?)?;
-            rows.push(nothing.repeat((pictures, count, 1))?);
+            rows.push(nothing.repeat((images, count, 1))?);
         }
-        rows.push(tokens.repeat((pictures, 1, 1))?);
+        rows.push(tokens.repeat((images, 1, 1))?);
         adapter.project(&Tensor::cat(&rows, 0)?, *scale)
     }
 }
@@ -102,6 +102,6 @@ impl ImagePrompt {
 /// Neither weights nor pixels, which nobody wants to read.
 impl fmt::Debug for ImagePrompt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ImagePrompt({} pictures, scale {})", self.pictures.len(), self.scale)
+        write!(f, "ImagePrompt({} images, scale {})", self.images.len(), self.scale)
     }
 }

@@ -1,4 +1,4 @@
-//! A picture as a prompt: IP-Adapter (Ye et al., 2023, arXiv:2308.06721), as diffusers' `IPAdapterAttnProcessor2_0` and
+//! An image as a prompt: IP-Adapter (Ye et al., 2023, arXiv:2308.06721), as diffusers' `IPAdapterAttnProcessor2_0` and
 //! its image projections have it.
 
 mod encoder;
@@ -25,7 +25,7 @@ use projection::{ImageProjection, PREFIX, ProjectionConfig};
 /// Where the weights beside the UNet's cross-attentions are.
 const ATTENTION_PREFIX: &str = "ip_adapter";
 
-/// Keys and values of a picture, beside those of the text, for every cross-attention of a UNet.
+/// Keys and values of an image, beside those of the text, for every cross-attention of a UNet.
 #[derive(Debug, Clone)]
 pub struct IpAdapter {
     image_proj: ImageProjection,
@@ -123,15 +123,15 @@ impl IpAdapter {
         self.config.features()
     }
 
-    /// Tokens (pictures, tokens, width) of an encoder's [`features`](Self::features): (pictures, image width), or (pictures,
+    /// Tokens (images, tokens, width) of an encoder's [`features`](Self::features): (images, image width), or (images,
     /// rows, image width).
     ///
     /// # Errors
     /// When the shape is another.
     pub fn tokens(&self, features: &Tensor) -> Result<Tensor> {
         let (rank, expected) = match self.features() {
-            ImageFeatures::Embedding => (2, "(pictures, image width)"),
-            ImageFeatures::HiddenStates => (3, "(pictures, rows, image width)"),
+            ImageFeatures::Embedding => (2, "(images, image width)"),
+            ImageFeatures::HiddenStates => (3, "(images, rows, image width)"),
         };
         let width = self.config.image_width();
         if features.rank() != rank || features.dims().last() != Some(&width) {

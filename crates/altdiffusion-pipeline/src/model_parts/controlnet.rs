@@ -30,7 +30,7 @@ const DIFFERENCES: &str = "difference";
 /// The tensor by which a ControlNet-LoRA says what it is. Some of its layers are whole.
 const LOW_RANK: &str = "lora_controlnet";
 
-/// Parts of the names in files that lead pictures in other ways, and what these are.
+/// Parts of the names in files that lead images in other ways, and what these are.
 const OTHER_KINDS: [(&str, &str); 6] = [
     (LOW_RANK, "ControlNet-LoRA, expected it made whole by the program that made it"),
     ("lllite_unet", "ControlLLLite of Stable Diffusion XL"),
@@ -94,7 +94,7 @@ pub(crate) fn is_controlnet(checkpoint: &Checkpoint) -> bool {
 #[derive(Debug, Clone)]
 pub(super) struct ControlNetNames {
     way_down: UNetNames,
-    /// Convolutions between the first and the last that the picture goes through.
+    /// Convolutions between the first and the last that the image goes through.
     blocks: usize,
 }
 
@@ -107,7 +107,7 @@ impl ControlNetNames {
     }
 
     /// From the name in diffusers to that in latent diffusion, both without prefix. Activations stand between the
-    /// convolutions of the picture, and have numbers too.
+    /// convolutions of the image, and have numbers too.
     pub fn to_ldm(&self, name: &str) -> Option<String> {
         let segments: Vec<&str> = name.split('.').collect();
         let hint = |layer: usize, kind: &str| Some(format!("input_hint_block.{}.{kind}", 2 * layer));

@@ -65,9 +65,9 @@ pub struct ModelParts {
     pub(crate) text_encoder: Part,
     pub(crate) unet: Part,
     pub(crate) vae: Part,
-    /// What tells pictures that should not be shown, if the model has it.
+    /// What tells images that should not be shown, if the model has it.
     pub(crate) safety: Option<SafetyParts>,
-    /// What embeds pictures beside the text encoder's texts. Nothing here draws with it; a model that has it keeps it.
+    /// What embeds images beside the text encoder's texts. Nothing here draws with it; a model that has it keeps it.
     image_encoder: Option<Part>,
     /// Where the tokenizer is, if anywhere.
     pub(crate) tokenizer: Option<ModelSource>,
@@ -82,7 +82,7 @@ pub(crate) struct Part {
     pub weights: Checkpoint,
 }
 
-/// The safety checker, and how pictures are made ready for it.
+/// The safety checker, and how images are made ready for it.
 #[derive(Debug)]
 pub(crate) struct SafetyParts {
     pub checker: Part,
@@ -198,7 +198,7 @@ impl ModelParts {
         Ok(checkpoint.names().any(|name| name.starts_with(unet_names::PREFIX)))
     }
 
-    /// The weights that pictures depend on: the one file, or those of the parts.
+    /// The weights that images depend on: the one file, or those of the parts.
     pub fn weights(&self) -> Vec<Checkpoint> {
         let safety = self.safety.as_ref().map(|safety| &safety.checker.weights);
         match &self.single {
@@ -210,7 +210,7 @@ impl ModelParts {
         }
     }
 
-    /// Whether the model has what tells pictures that should not be shown.
+    /// Whether the model has what tells images that should not be shown.
     pub fn has_safety_checker(&self) -> bool {
         self.safety.is_some()
     }

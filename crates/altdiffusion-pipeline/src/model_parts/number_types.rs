@@ -4,7 +4,7 @@
 //! much of its quality: llama.cpp and stable-diffusion.cpp keep norms and biases in f32, stable-diffusion.cpp the embedding
 //! of the timestep and ComfyUI-GGUF the first and last convolutions, whose errors nothing after them corrects (Q-Diffusion, Li
 //! et al. 2023, arXiv:2302.04304, finds the same). An autoencoder is a tenth of a model, is used once, and shows each of its
-//! errors in the picture; and what a safety checker is unsure of should not change its mind.
+//! errors in the image; and what a safety checker is unsure of should not change its mind.
 
 use altclip_encoder::checkpoint::NumberType;
 use fused_ops::BlockType;

@@ -169,7 +169,7 @@ fn configurations_are_told_from_shapes() -> TestResult {
     for name in ["sd1", "sd2"] {
         let golden: Golden<UNet2DConditionConfig> = golden(name)?;
         let found = inferred::unet(&checkpoint(&prefixed(unet_names::PREFIX, &golden.names))?)?;
-        // No shape tells the size of the pictures.
+        // No shape tells the size of the images.
         let sample_size = Some(PerBlock::Same(64));
         let expected = UNet2DConditionConfig { other: Default::default(), sample_size, ..golden.config };
         assert_eq!(found, expected, "{name}");

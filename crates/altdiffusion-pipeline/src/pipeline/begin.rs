@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use super::AltDiffusion;
-use crate::given_picture;
+use crate::given_image;
 use crate::options::GenerateOptions;
 use crate::random::Noise;
 use crate::schedulers::Scheduler;
@@ -23,8 +23,7 @@ impl AltDiffusion {
         let (image, strength) = match (&options.image, &options.mask) {
             (None, Some(_)) => return Err(Error::option("mask", "expected an image that it belongs to")),
             (None, None) | (Some(_), None) if inpaints => {
-                let problem =
-                    "not given, but this model draws parts of pictures: expected an image and a mask";
+                let problem = "not given, but this model draws parts of images: expected an image and a mask";
                 return Err(Error::option("mask", problem));
             }
             (None, None) if options.strength.is_some() => {
@@ -42,20 +41,19 @@ impl AltDiffusion {
         first_index(scheduler, strength, steps)?;
 
         let factor = self.vae_config().downscale();
-        let pixels =
-            given_picture::pixels(image, width * factor, height * factor)?.to_device(&self.device)?;
+        let pixels = given_image::pixels(image, width * factor, height * factor)?.to_device(&self.device)?;
         let anew = options.mask.is_some() && strength == 1.0;
         let original = if anew && inpaints { None } else { Some(self.encode_pixels(&pixels, noise)?) };
         let initial_noise = self.initial_noise(options, &shape, noise)?;
         let mut start = match &original {
             Some(original) if !anew => {
                 let original = original.broadcast_as(&shape)?.contiguous()?;
-                Start::in_picture(scheduler, &original, &initial_noise, strength, steps)?
+                Start::in_image(scheduler, &original, &initial_noise, strength, steps)?
             }
             _ => Start::in_noise(scheduler, &initial_noise)?,
         };
         if let Some(mask) = &options.mask {
-            let mask = given_picture::mask(mask, width * factor, height * factor)?.to_device(&self.device)?;
+            let mask = given_image::mask(mask, width * factor, height * factor)?.to_device(&self.device)?;
             let masked = pixels.broadcast_mul(&mask.affine(-1.0, 1.0)?)?;
             // Encoded also where it is not needed, since that draws noise.
             let masked = self.encode_pixels(&masked, noise)?;
@@ -63,8 +61,7 @@ impl AltDiffusion {
                 Some(original) if !inpaints => Rest::Blended { original, noise: initial_noise },
                 _ => Rest::Channels { masked },
             };
-            start.inpainting =
-                Some(Inpainting { mask: given_picture::mask_of_latents(&mask, factor)?, rest });
+            start.inpainting = Some(Inpainting { mask: given_image::mask_of_latents(&mask, factor)?, rest });
         }
         Ok(start)
     }
@@ -84,7 +81,7 @@ impl AltDiffusion {
     }
 
     /// Pixels (1, 3, height, width), −1 to 1, to scaled latents, drawn from the autoencoder's distribution: once, or for each
-    /// picture that has a generator of its own.
+    /// image that has a generator of its own.
     fn encode_pixels(&self, pixels: &Tensor, noise: &mut dyn Noise) -> Result<Tensor> {
         let vae = self.vae()?;
         let moments = vae.encode(pixels)?;

@@ -1,4 +1,4 @@
-//! The pictures that the options say to follow.
+//! The images that the options say to follow.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::control::{Control, RunningControl, RunningControls};
 use crate::controlnet::ControlNetModel;
 use crate::options::GenerateOptions;
 use crate::prompt::TextStates;
-use crate::{Error, Result, given_picture};
+use crate::{Error, Result, given_image};
 
 impl AltDiffusion {
     /// Loads the ControlNet called `name` for this model, to compute in `dtype`: one file, or a directory or a repository on the
@@ -39,18 +39,18 @@ impl AltDiffusion {
             return Err(Error::Config {
                 model: "ControlNetModel",
                 field: "conditioning_embedding_out_channels",
-                expected: format!("numbers that divide pictures by {expected}, as the autoencoder does"),
+                expected: format!("numbers that divide images by {expected}, as the autoencoder does"),
                 found: format!("{:?}", net.config().conditioning_embedding_out_channels),
             });
         }
         Ok(())
     }
 
-    /// The pictures to follow can be followed.
+    /// The images to follow can be followed.
     pub(super) fn check_controls(&self, options: &GenerateOptions) -> Result<()> {
         if options.controls.is_empty() {
             return match options.guess_mode {
-                true => Err(Error::option("guess mode", "expected a control picture that it is for")),
+                true => Err(Error::option("guess mode", "expected a control image that it is for")),
                 false => Ok(()),
             };
         }
@@ -64,7 +64,7 @@ impl AltDiffusion {
             Some(control) => {
                 let ((width, height), (drawn_width, drawn_height)) = (control.size(), drawn);
                 let problem = format!(
-                    "is {width} × {height}, the picture {drawn_width} × {drawn_height}: resize it, or give width and \
+                    "is {width} × {height}, the generated image {drawn_width} × {drawn_height}: resize it, or give width and \
                      height"
                 );
                 Err(Error::option("control image", problem))
@@ -73,7 +73,7 @@ impl AltDiffusion {
         }
     }
 
-    /// The size of a picture that is drawn after another one, and must be as large.
+    /// The size of an image that is drawn after another one, and must be as large.
     pub(super) fn size_of_control(&self, control: &Control) -> Result<(usize, usize)> {
         let (width, height) = control.size();
         let multiple = self.size_multiple();
@@ -90,12 +90,12 @@ impl AltDiffusion {
         Ok((width, height))
     }
 
-    /// The pictures to follow, for a run with the texts of the options, each for `pictures` pictures.
+    /// The images to follow, for a run with the texts of the options, each for `images` images.
     pub(super) fn controls(
         &self,
         options: &GenerateOptions,
         states: &TextStates,
-        pictures: usize,
+        images: usize,
     ) -> Result<RunningControls> {
         let Some(first) = options.controls.first() else { return Ok(RunningControls::default()) };
         // As in diffusers, where the first one decides.
@@ -107,10 +107,9 @@ impl AltDiffusion {
         let mut controls = Vec::with_capacity(options.controls.len());
         for control in &options.controls {
             let net = &control.net;
-            let pixels = given_picture::colours(&control.image)?.to_device(&self.device)?;
-            let condition = net.embed_picture(&pixels)?;
-            let context =
-                states.project(pictures, |states, key_bias| net.project_context(states, key_bias))?;
+            let pixels = given_image::colours(&control.image)?.to_device(&self.device)?;
+            let condition = net.embed_image(&pixels)?;
+            let context = states.project(images, |states, key_bias| net.project_context(states, key_bias))?;
             controls.push(RunningControl::new(control, condition, context));
         }
         Ok(RunningControls { controls, guesses })

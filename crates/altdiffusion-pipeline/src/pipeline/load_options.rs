@@ -76,7 +76,7 @@ impl LoadOptions {
         self
     }
 
-    /// Whether pictures are checked, if the model brings a safety checker: they are unless said otherwise.
+    /// Whether images are checked, if the model brings a safety checker: they are unless said otherwise.
     pub fn safety_checker(mut self, safety_checker: bool) -> Self {
         self.safety_checker = safety_checker;
         self

@@ -1,4 +1,4 @@
-//! The whole way from a text to pictures.
+//! The whole way from a text to images.
 
 mod begin;
 mod control;
@@ -20,9 +20,9 @@ use image::RgbImage;
 
 use crate::denoise::{Denoised, Denoising, denoise};
 use crate::denoising_windows::DenoisingWindows;
+use crate::images::{channels_last_to_images, to_images};
 use crate::latent_preview::LatentPreview;
 use crate::options::GenerateOptions;
-use crate::picture::{channels_last_to_pictures, to_pictures};
 use crate::random::{BatchPosition, Noise};
 use crate::reports::{Progress, Step};
 use crate::safety_checker::SafetyChecker;
@@ -32,7 +32,7 @@ use crate::vae::{AutoencoderKl, AutoencoderKlConfig, Tiling};
 use crate::{Error, Result};
 pub use load_options::LoadOptions;
 use part::Part;
-use size::MOST_PICTURES;
+use size::MOST_IMAGES;
 
 /// A loaded AltDiffusion model. It does not change while it generates, so that threads can share it.
 #[derive(Debug)]
@@ -59,14 +59,14 @@ struct Configs {
     vae: AutoencoderKlConfig,
 }
 
-/// Pictures, with what led to them.
+/// Images, with what led to them.
 #[derive(Debug, Clone)]
 pub struct Generated {
-    /// The pictures. Those that the safety checker flagged are black.
+    /// The images. Those that the safety checker flagged are black.
     pub images: Vec<RgbImage>,
-    /// Whether the safety checker flagged each picture, where the model has one.
+    /// Whether the safety checker flagged each image, where the model has one.
     pub flagged: Option<Vec<bool>>,
-    /// Their latents before decoding, (pictures, channels, height, width), f32.
+    /// Their latents before decoding, (images, channels, height, width), f32.
     pub latents: Tensor,
     /// What took how long.
     pub timings: Timings,
@@ -135,7 +135,7 @@ impl AltDiffusion {
         &self.configs.vae
     }
 
-    /// What pictures are checked with before they are handed out, if the model has it and it was not left out.
+    /// What images are checked with before they are handed out, if the model has it and it was not left out.
     ///
     /// # Errors
     /// When it has to be read, as with [`LoadOptions::low_memory`], and cannot be.
@@ -153,7 +153,7 @@ impl AltDiffusion {
         &self.device
     }
 
-    /// What turns latents into small pictures without the decoder.
+    /// What turns latents into small images without the decoder.
     ///
     /// # Errors
     /// When decoding fails.
@@ -166,7 +166,7 @@ impl AltDiffusion {
         self.load_time
     }
 
-    /// Pictures of a text.
+    /// Images of a text.
     ///
     /// # Errors
     /// When an option cannot be met, or the numbers get out of range on the way.
@@ -214,7 +214,7 @@ impl AltDiffusion {
         how.windows.iter().try_for_each(DenoisingWindows::check)?;
         if how.windows.is_some() && !options.controls.is_empty() {
             let problem =
-                "cannot be used with a control picture, which is followed as a whole; leave one of them out";
+                "cannot be used with a control image, which is followed as a whole; leave one of them out";
             return Err(Error::option("denoising windows", problem));
         }
         self.check_controls(options)?;
@@ -223,9 +223,9 @@ impl AltDiffusion {
         let run_start = self.start(options, scheduler.as_ref(), noise.as_mut())?;
         let texts = self.read_texts(options)?;
         let unet = self.unet()?;
-        let pictures = run_start.latents.dim(0)? / options.prompt_count();
-        let prompt = texts.project(&unet, pictures)?;
-        let prompt = prompt.controlled(self.controls(options, texts.states(), pictures)?);
+        let images_per_prompt = run_start.latents.dim(0)? / options.prompt_count();
+        let prompt = texts.project(&unet, images_per_prompt)?;
+        let prompt = prompt.controlled(self.controls(options, texts.states(), images_per_prompt)?);
         let prompt = prompt.illustrated(&options.image_prompts)?;
         self.device.synchronize()?;
         let text = start.elapsed();
@@ -252,7 +252,7 @@ impl AltDiffusion {
         Ok(Generated { images, flagged, latents, timings })
     }
 
-    /// Makes the pictures black that the safety checker flags, and says which, if there is one.
+    /// Makes the images_per_prompt black that the safety checker flags, and says which, if there is one.
     fn black_out(&self, images: &mut [RgbImage]) -> Result<Option<Vec<bool>>> {
         let Some(checker) = self.safety_checker()? else { return Ok(None) };
         let flagged = checker.check(images)?;
@@ -264,14 +264,14 @@ impl AltDiffusion {
 
     /// The noise of the run.
     fn noise(&self, options: &GenerateOptions) -> Result<Box<dyn Noise>> {
-        let [pictures, ..] = self.latent_shape(options)?;
+        let [count, ..] = self.latent_shape(options)?;
         let GenerateOptions { rng, seed, seeds, .. } = *options;
-        let Some(position) = options.batch_position else { return Ok(seeds.noise(rng, seed, pictures)) };
+        let Some(position) = options.batch_position else { return Ok(seeds.noise(rng, seed, count)) };
         let BatchPosition { index, images } = position;
-        if pictures != 1 || index >= images || images > MOST_PICTURES {
+        if count != 1 || index >= images || images > MOST_IMAGES {
             let problem = format!(
-                "{index} of {images} for {pictures} pictures; expected one picture, and a position below the number in the \
-                 batch, which is at most {MOST_PICTURES}"
+                "{index} of {images} for {count} images; expected one image, and a position below the number in the \
+                 batch, which is at most {MOST_IMAGES}"
             );
             return Err(Error::option("batch position", problem));
         }
@@ -293,7 +293,7 @@ impl AltDiffusion {
         config.with_eta(options.eta)?.build_for(&options.steps)
     }
 
-    /// Decodes latents (pictures, channels, height, width) as the UNet knows them, one picture after the other, which
+    /// Decodes latents (images, channels, height, width) as the UNet knows them, one image after the other, which
     /// bounds the memory that the decoder needs.
     ///
     /// # Errors
@@ -302,27 +302,27 @@ impl AltDiffusion {
         self.decode_with(latents, None, |_, _| Ok(()))
     }
 
-    /// `before_each` is told which picture comes next, from 0, and of how many.
+    /// `before_each` is told which image comes next, from 0, and of how many.
     fn decode_with(
         &self,
         latents: &Tensor,
         tiling: Option<Tiling>,
         mut before_each: impl FnMut(usize, usize) -> Result<()>,
     ) -> Result<Vec<RgbImage>> {
-        let pictures = latents.dim(0)?;
-        before_each(0, pictures)?;
+        let count = latents.dim(0)?;
+        before_each(0, count)?;
         let vae = self.vae()?;
         let latents = (latents / vae.scaling_factor())?;
-        let mut images = Vec::with_capacity(pictures);
-        for picture in 0..pictures {
-            if picture > 0 {
-                before_each(picture, pictures)?;
+        let mut images = Vec::with_capacity(count);
+        for index in 0..count {
+            if index > 0 {
+                before_each(index, count)?;
             }
-            let latents = latents.narrow(0, picture, 1)?;
+            let latents = latents.narrow(0, index, 1)?;
             images.extend(match tiling {
-                Some(tiling) => to_pictures(&vae.decode_tiled(&latents, tiling)?)?,
+                Some(tiling) => to_images(&vae.decode_tiled(&latents, tiling)?)?,
                 // In the type that the decoder has: eight bits are fewer.
-                None => channels_last_to_pictures(&vae.decode_pixels(&latents)?)?,
+                None => channels_last_to_images(&vae.decode_pixels(&latents)?)?,
             });
         }
         Ok(images)

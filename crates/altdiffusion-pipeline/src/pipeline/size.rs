@@ -1,4 +1,4 @@
-//! How large the pictures are.
+//! How large the images are.
 
 use image::RgbImage;
 
@@ -7,17 +7,17 @@ use crate::latents::all_finite;
 use crate::options::GenerateOptions;
 use crate::{Error, PerBlock, Result};
 
-/// Sizes of pictures are multiples of this, as in diffusers, also where the VAE would take others.
+/// Sizes of images are multiples of this, as in diffusers, also where the VAE would take others.
 const SIZE_MULTIPLE: usize = 8;
 
-/// The largest side of a picture, in pixels. Beyond it the work would not end in a lifetime.
+/// The largest side of an image, in pixels. Beyond it the work would not end in a lifetime.
 const LARGEST_SIDE: usize = 1 << 16;
 
-/// The largest number of pictures in one batch.
-pub(super) const MOST_PICTURES: usize = 1 << 10;
+/// The largest number of images in one batch.
+pub(super) const MOST_IMAGES: usize = 1 << 10;
 
 impl AltDiffusion {
-    /// Width and height of a picture, in pixels, if nobody asks for others: what the model was trained on.
+    /// Width and height of an image, in pixels, if nobody asks for others: what the model was trained on.
     ///
     /// # Errors
     /// When the model does not say.
@@ -41,7 +41,7 @@ impl AltDiffusion {
         Ok((width.saturating_mul(factor), height.saturating_mul(factor)))
     }
 
-    /// The size of a picture that is drawn from another: that of it, reduced to the number of pixels that the model was
+    /// The size of an image that is drawn from another: that of it, reduced to the number of pixels that the model was
     /// trained on if it has more.
     fn size_from(&self, image: &RgbImage) -> Result<(usize, usize)> {
         let (most_wide, most_high) = self.default_size()?;
@@ -53,29 +53,29 @@ impl AltDiffusion {
         Ok((side(width), side(height)))
     }
 
-    /// What sides of pictures are multiples of.
+    /// What sides of images are multiples of.
     pub(super) fn size_multiple(&self) -> usize {
         self.vae_config().downscale().max(SIZE_MULTIPLE)
     }
 
-    /// What would be drawn with these options: the number of pictures, and the width and height of each in pixels.
+    /// What would be drawn with these options: the number of images, and the width and height of each in pixels.
     ///
     /// # Errors
     /// When it is no size that can be drawn.
     pub fn drawn_size(&self, options: &GenerateOptions) -> Result<(usize, usize, usize)> {
-        let [pictures, _, height, width] = self.latent_shape(options)?;
+        let [images, _, height, width] = self.latent_shape(options)?;
         let factor = self.vae_config().downscale();
-        Ok((pictures, width * factor, height * factor))
+        Ok((images, width * factor, height * factor))
     }
 
-    /// The checked shape of the latents: (pictures, channels, height, width).
+    /// The checked shape of the latents: (images, channels, height, width).
     pub(super) fn latent_shape(&self, options: &GenerateOptions) -> Result<[usize; 4]> {
         let channels = self.vae_config().latent_channels;
         let factor = self.vae_config().downscale();
         let given = match &options.initial_latents {
             Some(latents) => Some(latents.dims4().map_err(|_| Error::Shape {
                 tensor: "initial latents",
-                expected: format!("(pictures, {channels}, height / {factor}, width / {factor})"),
+                expected: format!("(images, {channels}, height / {factor}, width / {factor})"),
                 found: format!("{:?}", latents.dims()),
             })?),
             None => None,
@@ -95,18 +95,18 @@ impl AltDiffusion {
         if prompts == 0 {
             return Err(Error::option("prompts", "none given, expected at least one"));
         }
-        let each = options.pictures.unwrap_or(given.map_or(1, |(pictures, ..)| (pictures / prompts).max(1)));
-        let pictures = each.saturating_mul(prompts);
-        if pictures == 0 || pictures > MOST_PICTURES {
-            let problem = format!("{pictures} pictures, expected 1 to {MOST_PICTURES}");
-            return Err(Error::option("number of pictures", problem));
+        let each = options.images.unwrap_or(given.map_or(1, |(images, ..)| (images / prompts).max(1)));
+        let images = each.saturating_mul(prompts);
+        if images == 0 || images > MOST_IMAGES {
+            let problem = format!("{images} images, expected 1 to {MOST_IMAGES}");
+            return Err(Error::option("number of images", problem));
         }
-        let expected = [pictures, channels, height / factor, width / factor];
+        let expected = [images, channels, height / factor, width / factor];
         if let Some(latents) = &options.initial_latents {
             if latents.dims() != expected {
                 return Err(Error::Shape {
                     tensor: "initial latents",
-                    expected: format!("{expected:?} for {pictures} pictures of {width} × {height} pixels"),
+                    expected: format!("{expected:?} for {images} images of {width} × {height} pixels"),
                     found: format!("{:?}", latents.dims()),
                 });
             }
@@ -121,7 +121,7 @@ impl AltDiffusion {
     }
 }
 
-/// A side of a picture, if the model can draw it.
+/// A side of an image, if the model can draw it.
 fn check_side(option: &'static str, side: usize, multiple: usize) -> Result<usize> {
     if side == 0 || side > LARGEST_SIDE || !side.is_multiple_of(multiple) {
         let problem = format!("{side} pixels, expected a multiple of {multiple} up to {LARGEST_SIDE}");

@@ -19,11 +19,11 @@ impl Texts {
         &self.states
     }
 
-    /// The keys and values of `unet`, for `pictures` pictures of each prompt.
-    pub fn project(&self, unet: &UNet2DConditionModel, pictures: usize) -> Result<Prompt> {
+    /// The keys and values of `unet`, for `images` images of each prompt.
+    pub fn project(&self, unet: &UNet2DConditionModel, images: usize) -> Result<Prompt> {
         match self.guided {
-            true => Prompt::guided(unet, &self.states, pictures),
-            false => Prompt::conditioned(unet, &self.states, pictures),
+            true => Prompt::guided(unet, &self.states, images),
+            false => Prompt::conditioned(unet, &self.states, images),
         }
     }
 }

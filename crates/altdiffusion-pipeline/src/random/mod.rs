@@ -1,4 +1,4 @@
-//! The noise that pictures are made of, as PyTorch draws it: so that a seed means the same picture here and there.
+//! The noise that images are made of, as PyTorch draws it: so that a seed means the same image here and there.
 //!
 //! A [`Noise`] is handed through a run. The latents are drawn from it first, and then what a stochastic scheduler adds
 //! in each step, in that order, as diffusers draws both from one generator.

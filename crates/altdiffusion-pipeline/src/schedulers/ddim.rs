@@ -33,7 +33,7 @@ impl Ddim {
     ///
     /// # Errors
     /// When there are no steps or more than training timesteps, they are not given as a number, or the run would have to
-    /// predict a picture from noise alone (no signal at its first timestep, epsilon prediction).
+    /// predict an image from noise alone (no signal at its first timestep, epsilon prediction).
     pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
         steps.check(SchedulerKind::Ddim, config)?;
         let steps = steps.count();

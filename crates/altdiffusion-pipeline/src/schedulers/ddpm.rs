@@ -43,7 +43,7 @@ impl Ddpm {
     /// A run of these steps.
     ///
     /// # Errors
-    /// When there are no steps or more than training timesteps, or the run would have to predict a picture from noise
+    /// When there are no steps or more than training timesteps, or the run would have to predict an image from noise
     /// alone (no signal at its first timestep, epsilon prediction).
     pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
         steps.check(SchedulerKind::Ddpm, config)?;

@@ -32,7 +32,7 @@ impl Lcm {
     ///
     /// # Errors
     /// When there are no steps or more than the distillation had, it had more than the training, or the run would have to
-    /// predict a picture from noise alone (no signal at its first timestep, epsilon prediction).
+    /// predict an image from noise alone (no signal at its first timestep, epsilon prediction).
     pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
         steps.check(SchedulerKind::Lcm, config)?;
         let schedule = NoiseSchedule::rescaled(config);

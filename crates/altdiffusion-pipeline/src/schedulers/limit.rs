@@ -13,7 +13,7 @@ pub(super) enum Limit {
         range: f64,
     },
     /// Dynamic thresholding, for models of pixels (Saharia et al. 2022, section 2.3,
-    /// <https://arxiv.org/abs/2205.11487>): with s the quantile `ratio` of a picture's absolute values, at least 1 and
+    /// <https://arxiv.org/abs/2205.11487>): with s the quantile `ratio` of an image's absolute values, at least 1 and
     /// at most `max`, values beyond s are cut and all divided by s.
     Threshold {
         ratio: f64,
@@ -28,15 +28,15 @@ impl Limit {
             Self::None => Ok(sample.clone()),
             Self::Clip { range } => Ok(sample.clamp(-range, range)?),
             Self::Threshold { ratio, max } => {
-                let pictures = sample
+                let images = sample
                     .chunk(sample.dim(0)?, 0)?
                     .iter()
-                    .map(|picture| {
-                        let limit = f64::from(absolute_quantile(picture, ratio)?).max(1.0).min(max);
-                        Ok((picture.clamp(-limit, limit)? / limit)?)
+                    .map(|image| {
+                        let limit = f64::from(absolute_quantile(image, ratio)?).max(1.0).min(max);
+                        Ok((image.clamp(-limit, limit)? / limit)?)
                     })
                     .collect::<Result<Vec<_>>>()?;
-                Ok(Tensor::cat(&pictures, 0)?)
+                Ok(Tensor::cat(&images, 0)?)
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Schedulers: which noise levels a picture passes on its way out of the noise, and how it steps between them.
+//! Schedulers: which noise levels an image passes on its way out of the noise, and how it steps between them.
 //!
 //! A [`SchedulerConfig`] is read once from the `scheduler_config.json` of a checkpoint and holds what every scheduler
 //! shares: the betas of the training and the way to pick timesteps. [`SchedulerConfig::build`] makes of it a fresh
@@ -59,7 +59,7 @@ pub use uni_pc_multistep::UniPcMultistep;
 use crate::random::Noise;
 use crate::{Error, Result};
 
-/// One run through the noise levels, from the noisiest to the picture.
+/// One run through the noise levels, from the noisiest to the image.
 ///
 /// ```text
 /// sample = noise · init_noise_sigma
@@ -68,7 +68,7 @@ use crate::{Error, Result};
 ///     sample = step(output, index, sample, noise)
 /// ```
 ///
-/// A run may start at a later index (a picture as the starting point, noised by [`Scheduler::add_noise`]), but must
+/// A run may start at a later index (an image as the starting point, noised by [`Scheduler::add_noise`]), but must
 /// then call `step` once for each index, in order: multistep schedulers remember the outputs before.
 pub trait Scheduler: Send {
     /// The timestep that the model is called with at each index. A scheduler that calls the model more than once for
@@ -89,7 +89,7 @@ pub trait Scheduler: Send {
     /// When the run has no such index.
     fn scale_model_input(&self, sample: &Tensor, index: usize) -> Result<Tensor>;
 
-    /// The sample one step nearer to the picture. `model_output` and `sample` have one shape, any; `sample` is the
+    /// The sample one step nearer to the image. `model_output` and `sample` have one shape, any; `sample` is the
     /// unscaled one. What a stochastic scheduler adds is drawn from `noise`, when and as often as diffusers draws it;
     /// the others leave it alone.
     ///

@@ -115,7 +115,7 @@ impl NoiseSchedule {
         })
     }
 
-    /// A model that predicts noise finds a picture at each of these timesteps.
+    /// A model that predicts noise finds an image at each of these timesteps.
     ///
     /// # Errors
     /// When there is no signal left at one of them.

@@ -18,14 +18,14 @@ pub struct CrossAttentionContext {
     images: Vec<ImageContext>,
 }
 
-/// A batch of pictures as the keys and values of every cross-attention of one UNet, in the same order.
+/// A batch of images as the keys and values of every cross-attention of one UNet, in the same order.
 #[derive(Debug, Clone)]
 pub(crate) struct ImageContext {
     pub layers: Vec<KeyValue>,
 }
 
 impl CrossAttentionContext {
-    /// The same, with pictures that are looked at beside the prompts: what each of them gives is added to what the prompts
+    /// The same, with images that are looked at beside the prompts: what each of them gives is added to what the prompts
     /// give.
     pub(crate) fn with_images(self, images: Vec<ImageContext>) -> Self {
         Self { images, ..self }

@@ -45,7 +45,7 @@ struct RecordedPass {
 
 /// The passes of one run, in all of which the UNet sees the same prompts.
 ///
-/// On a GPU the first one is recorded, once for every size of a picture, and those after it are replayed.
+/// On a GPU the first one is recorded, once for every size of an image, and those after it are replayed.
 pub(crate) struct Passes<'a> {
     unet: &'a UNet2DConditionModel,
     context: &'a CrossAttentionContext,

@@ -67,7 +67,7 @@ impl AdditionalResiduals {
         Ok(Self { down, mid: self.mid.broadcast_add(&other.mid)? })
     }
 
-    /// Those of (pictures) for a guided batch (2 · pictures), of which the first half, the unconditioned one, gets nothing.
+    /// Those of (images) for a guided batch (2 · images), of which the first half, the unconditioned one, gets nothing.
     pub(crate) fn for_conditioned_half(&self) -> Result<Self> {
         self.map(|_, residual| residual.pad_with_zeros(0, residual.dim(0)?, 0))
     }

@@ -12,9 +12,9 @@ use crate::config::ConfigCheck;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AutoencoderKlConfig {
-    /// Channels of the pictures that are encoded.
+    /// Channels of the images that are encoded.
     pub in_channels: usize,
-    /// Channels of the pictures that come out.
+    /// Channels of the images that come out.
     pub out_channels: usize,
     /// `DownEncoderBlock2D` for each level.
     pub down_block_types: Vec<String>,

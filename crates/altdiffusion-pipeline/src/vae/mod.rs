@@ -1,4 +1,4 @@
-//! Pictures to latents and back: the variational autoencoder of latent diffusion (Rombach et al., 2022,
+//! Images to latents and back: the variational autoencoder of latent diffusion (Rombach et al., 2022,
 //! arXiv:2112.10752), as diffusers' `AutoencoderKL` has it.
 
 mod config;

@@ -41,7 +41,7 @@ impl Moments {
         self.mean.broadcast_add(&deviation.broadcast_mul(noise)?)
     }
 
-    /// Kullback–Leibler divergence from the standard normal distribution, in nats, summed over each picture's
+    /// Kullback–Leibler divergence from the standard normal distribution, in nats, summed over each image's
     /// components: (batch).
     pub fn kl(&self) -> Result<Tensor> {
         let terms = ((self.mean.sqr()? + self.log_variance.exp()?)? - &self.log_variance)?;

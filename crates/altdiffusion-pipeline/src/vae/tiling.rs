@@ -1,4 +1,4 @@
-//! Decoding in overlapping tiles: large pictures in the memory of small ones.
+//! Decoding in overlapping tiles: large images in the memory of small ones.
 
 use candle_core::{Device, Tensor};
 

@@ -1,7 +1,7 @@
 //! The first words that come to mind, where CLDR gives them to many emoji or to none.
 //!
 //! CLDR lists keywords to search an emoji keyboard by: "car" finds eleven vehicles, "orange" six orange things, and 花
-//! every flower. Who types such a word alone means the plainest picture of it. Each word here becomes a second name of
+//! every flower. Who types such a word alone means the plainest image of it. Each word here becomes a second name of
 //! one concept; all else that captions say is CLDR's.
 
 /// Words by emoji, in English and in Chinese.

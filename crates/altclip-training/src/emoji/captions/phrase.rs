@@ -17,7 +17,7 @@ pub(super) enum Of {
     Plural,
 }
 
-/// A phrase with slots, such as `a picture of {a}`, and how often it is drawn beside the others.
+/// A phrase with slots, such as `an image of {a}`, and how often it is drawn beside the others.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Phrase {
     pub(super) of: Of,

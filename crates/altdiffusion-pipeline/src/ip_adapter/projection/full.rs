@@ -26,7 +26,7 @@ impl FullProjection {
         })
     }
 
-    /// (pictures, rows, image_width) → (pictures, rows, width)
+    /// (images, rows, image_width) → (images, rows, width)
     pub fn forward(&self, hidden_states: &Tensor) -> Result<Tensor> {
         let inner = self.inner.forward_with(hidden_states, &Epilogue::activation(Activation::Gelu))?;
         self.norm.forward(&self.out.forward(&inner)?)

@@ -24,7 +24,7 @@ impl LinearProjection {
         })
     }
 
-    /// (pictures, image_width) → (pictures, tokens, width)
+    /// (images, image_width) → (images, tokens, width)
     pub fn forward(&self, embeddings: &Tensor) -> Result<Tensor> {
         let tokens = self.proj.forward(embeddings)?;
         self.norm.forward(&tokens.reshape((embeddings.dim(0)?, (), self.width))?)

@@ -23,7 +23,7 @@ const LAYER_NORM_EPS: f64 = 1e-5;
 /// Which of the encoder's outputs an adapter was trained with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageFeatures {
-    /// One vector of the joint space of pictures and texts.
+    /// One vector of the joint space of images and texts.
     Embedding,
     /// A vector for each patch and one for the whole, before the last layer.
     HiddenStates,
@@ -158,7 +158,7 @@ impl ImageProjection {
         })
     }
 
-    /// (pictures, image_width) or (pictures, rows, image_width) → (pictures, tokens, width)
+    /// (images, image_width) or (images, rows, image_width) → (images, tokens, width)
     pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
         Ok(match self {
             Self::Linear(projection) => projection.forward(features)?,

@@ -23,7 +23,7 @@ pub(crate) struct Sizes {
     pub width: usize,
 }
 
-/// Learned tokens that attend, layer by layer, to a picture and to themselves.
+/// Learned tokens that attend, layer by layer, to an image and to themselves.
 #[derive(Debug, Clone)]
 pub(crate) struct Resampler {
     /// (1, queries, hidden)
@@ -46,7 +46,7 @@ impl Resampler {
         })
     }
 
-    /// (pictures, rows, image_width) → (pictures, queries, width)
+    /// (images, rows, image_width) → (images, queries, width)
     pub fn forward(&self, hidden_states: &Tensor) -> Result<Tensor> {
         let image = self.proj_in.forward(hidden_states)?;
         let mut latents = self.latents.repeat((image.dim(0)?, 1, 1))?;
@@ -60,7 +60,7 @@ impl Resampler {
 /// An attention and a feed-forward, around which the tokens are carried.
 #[derive(Debug, Clone)]
 struct Layer {
-    /// `0.norm1`, of the picture
+    /// `0.norm1`, of the image
     norm1: LayerNorm,
     /// `0.norm2`, of the tokens
     norm2: LayerNorm,
@@ -98,7 +98,7 @@ impl Layer {
         })
     }
 
-    /// Of a picture (pictures, rows, hidden) and tokens (pictures, queries, hidden), the tokens.
+    /// Of an image (images, rows, hidden) and tokens (images, queries, hidden), the tokens.
     fn forward(&self, image: &Tensor, latents: &Tensor) -> Result<Tensor> {
         let (image, asking) = (self.norm1.forward(image)?, self.norm2.forward(latents)?);
         let query = self.to_q.forward(&asking)?;

@@ -1,4 +1,4 @@
-//! Pictures with captions, from tables, archives and folders.
+//! Images with captions, from tables, archives and folders.
 
 use super::rows::Rows;
 use super::samples::Samples;
@@ -9,68 +9,68 @@ use crate::cache::hash;
 use crate::error::{Error, Result};
 use crate::files::{ending, files_in, named_in};
 use crate::text_file::Kind;
-use altclip_encoder::embedder::PictureFile;
+use altclip_encoder::embedder::ImageSource;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-/// The files that tell of a folder's pictures, as in the image folders of the Hugging Face hub.
+/// The files that tell of a folder's images, as in the image folders of the Hugging Face hub.
 const METADATA: [&str; 4] = ["metadata.jsonl", "metadata.csv", "metadata.tsv", "metadata.parquet"];
-/// The column of the pictures in those.
+/// The column of the images in those.
 const FILE_NAME: &str = "file_name";
-/// The column of the pictures in other tables, if none is named.
+/// The column of the images in other tables, if none is named.
 const IMAGE: &str = "image";
 
-/// Pictures, each with its captions. The pictures stay where they are until they are asked for.
+/// Images, each with its captions. The images stay where they are until they are asked for.
 #[derive(Debug, Default)]
-pub struct PicturePairs {
-    /// For each picture, its captions in the order of the columns.
+pub struct ImagePairs {
+    /// For each image, its captions in the order of the columns.
     pub captions: Vec<Vec<String>>,
     /// What is not among them.
     pub skipped: Skipped,
-    /// A hash of where the pictures are, of how large those files are and when they were written: it changes when the
-    /// pictures do.
+    /// A hash of where the images are, of how large those files are and when they were written: it changes when the
+    /// images do.
     pub key: u64,
     sources: Vec<Source>,
 }
 
-/// Where pictures are.
+/// Where images are.
 #[derive(Debug, Clone)]
 enum Source {
-    Files(Arc<Vec<PictureFile>>),
+    Files(Arc<Vec<ImageSource>>),
     Rows(Rows),
 }
 
-impl PicturePairs {
+impl ImagePairs {
     /// Finds the pairs at `path`, which is
     ///
-    /// * a table, `.jsonl`, `.csv`, `.tsv` (also `.gz` or `.zst` of these) or `.parquet`. `picture` is the column of the pictures, `image` where it is not
-    ///   given: the names of files, which begin in the table's folder, or in a Parquet file the pictures themselves, as the
+    /// * a table, `.jsonl`, `.csv`, `.tsv` (also `.gz` or `.zst` of these) or `.parquet`. `image` is the column of the images, `image` where it is not
+    ///   given: the names of files, which begin in the table's folder, or in a Parquet file the images themselves, as the
     ///   data sets of the Hugging Face hub have them. `captions` are columns of strings;
-    /// * an archive of WebDataset, `.tar`. A sample is the members that share a name up to its first dot. `picture` is the
-    ///   ending of the pictures, or several as in `jpg;png`; those of all known formats where it is not given. A caption is
+    /// * an archive of WebDataset, `.tar`. A sample is the members that share a name up to its first dot. `image` is the
+    ///   ending of the images, or several as in `jpg;png`; those of all known formats where it is not given. A caption is
     ///   the member with the ending of this name, or else the field of this name in the member that ends in `.json`;
     /// * several of those, with a range of numbers in the name: `name-{000..012}.tar`;
-    /// * a folder: with a `metadata.jsonl`, `.csv` or `.parquet`, where the pictures are in the column `file_name`; or else
-    ///   of `.tar` files; or of `.parquet` files; or of pictures, whose captions are in files of the same name with the
+    /// * a folder: with a `metadata.jsonl`, `.csv` or `.parquet`, where the images are in the column `file_name`; or else
+    ///   of `.tar` files; or of `.parquet` files; or of images, whose captions are in files of the same name with the
     ///   endings that `captions` say, such as `txt`, or in `.json` files.
     ///
-    /// Without `captions` there are only pictures. What has no picture or lacks a caption is skipped and counted.
+    /// Without `captions` there are only images. What has no image or lacks a caption is skipped and counted.
     ///
     /// # Errors
     /// If a file cannot be read, there is no such column, or no pair is left.
-    pub fn read(path: &Path, picture: Option<&str>, captions: &[String]) -> Result<Self> {
+    pub fn read(path: &Path, image: Option<&str>, captions: &[String]) -> Result<Self> {
         let columns: Vec<&str> = captions.iter().map(String::as_str).collect();
         let mut pairs = Self::default();
         if path.is_dir() {
-            pairs.add_folder(path, picture, &columns)?;
+            pairs.add_folder(path, image, &columns)?;
         } else {
             let files = shards::expand(path)?;
             match ending(path).as_str() {
-                "tar" => pairs.add_archives(path, &files, picture, &columns)?,
+                "tar" => pairs.add_archives(path, &files, image, &columns)?,
                 _ if Kind::of(path) != Kind::Lines => {
-                    pairs.add_tables(&files, picture.unwrap_or(IMAGE), &columns)?;
+                    pairs.add_tables(&files, image.unwrap_or(IMAGE), &columns)?;
                 }
                 _ => {
                     let expected =
@@ -80,33 +80,33 @@ impl PicturePairs {
             }
         }
         if pairs.captions.is_empty() {
-            return Err(Error::format(path, format!("expected pictures with captions: {}", pairs.skipped)));
+            return Err(Error::format(path, format!("expected images with captions: {}", pairs.skipped)));
         }
         pairs.key = hash(pairs.sources.iter().flat_map(|source| source.key().to_le_bytes()));
         Ok(pairs)
     }
 
-    /// The pictures in the order of their captions. One after the other is read from a Parquet file; of all other pictures
+    /// The images in the order of their captions. One after the other is read from a Parquet file; of all other images
     /// these are only the places.
-    pub fn pictures(&self) -> impl Iterator<Item = PictureFile> + Send + use<> {
-        self.sources.clone().into_iter().flat_map(Source::pictures)
+    pub fn images(&self) -> impl Iterator<Item = ImageSource> + Send + use<> {
+        self.sources.clone().into_iter().flat_map(Source::images)
     }
 
-    fn add_folder(&mut self, path: &Path, picture: Option<&str>, columns: &[&str]) -> Result<()> {
+    fn add_folder(&mut self, path: &Path, image: Option<&str>, columns: &[&str]) -> Result<()> {
         let files = files_in(path)?;
         if let Some(metadata) = METADATA.map(|name| path.join(name)).into_iter().find(|file| file.is_file()) {
-            return self.add_tables(&[metadata], picture.unwrap_or(FILE_NAME), columns);
+            return self.add_tables(&[metadata], image.unwrap_or(FILE_NAME), columns);
         }
         let of = |wanted: &str| -> Vec<PathBuf> {
             files.iter().filter(|file| ending(file) == wanted).cloned().collect()
         };
         let (archives, tables) = (of("tar"), of("parquet"));
         if !archives.is_empty() {
-            self.add_archives(path, &archives, picture, columns)
+            self.add_archives(path, &archives, image, columns)
         } else if !tables.is_empty() {
-            self.add_tables(&tables, picture.unwrap_or(IMAGE), columns)
+            self.add_tables(&tables, image.unwrap_or(IMAGE), columns)
         } else {
-            let mut samples = Samples::new(picture, columns);
+            let mut samples = Samples::new(image, columns);
             folder::find_samples(&files, &mut samples);
             self.add_samples(path, samples)
         }
@@ -116,10 +116,10 @@ impl PicturePairs {
         &mut self,
         path: &Path,
         archives: &[PathBuf],
-        picture: Option<&str>,
+        image: Option<&str>,
         columns: &[&str],
     ) -> Result<()> {
-        let mut samples = Samples::new(picture, columns);
+        let mut samples = Samples::new(image, columns);
         for archive in archives {
             archive::find_samples(archive, &mut samples)?;
         }
@@ -130,17 +130,17 @@ impl PicturePairs {
         samples.check(path)?;
         self.captions = samples.captions;
         self.skipped = samples.skipped;
-        self.sources.push(Source::Files(Arc::new(samples.pictures)));
+        self.sources.push(Source::Files(Arc::new(samples.images)));
         Ok(())
     }
 
-    fn add_tables(&mut self, tables: &[PathBuf], picture: &str, columns: &[&str]) -> Result<()> {
+    fn add_tables(&mut self, tables: &[PathBuf], image: &str, columns: &[&str]) -> Result<()> {
         for path in tables {
-            let (source, captions, skipped) = if holds_pictures(path, picture)? {
-                let (rows, table) = Rows::read(path, picture, columns)?;
+            let (source, captions, skipped) = if holds_images(path, image)? {
+                let (rows, table) = Rows::read(path, image, columns)?;
                 (Source::Rows(rows), table.rows, table.skipped)
             } else {
-                let table = Table::read(path, &[&[picture], columns].concat())?;
+                let table = Table::read(path, &[&[image], columns].concat())?;
                 let pair = |values: Vec<String>| {
                     let mut values = values.into_iter();
                     let file = named_in(path, values.next().unwrap_or_default());
@@ -161,12 +161,12 @@ impl PicturePairs {
 }
 
 impl Source {
-    fn pictures(self) -> Box<dyn Iterator<Item = PictureFile> + Send> {
+    fn images(self) -> Box<dyn Iterator<Item = ImageSource> + Send> {
         match self {
             Self::Files(files) => {
                 Box::new((0..files.len()).filter_map(move |place| files.get(place).cloned()))
             }
-            Self::Rows(rows) => Box::new(rows.pictures()),
+            Self::Rows(rows) => Box::new(rows.images()),
         }
     }
 
@@ -181,8 +181,8 @@ impl Source {
     }
 }
 
-/// Whether a table's pictures are in itself.
-fn holds_pictures(path: &Path, column: &str) -> Result<bool> {
+/// Whether a table's images are in itself.
+fn holds_images(path: &Path, column: &str) -> Result<bool> {
     if ending(path) != "parquet" {
         return Ok(false);
     }
@@ -191,9 +191,9 @@ fn holds_pictures(path: &Path, column: &str) -> Result<bool> {
     Ok(!has_names.map_err(|error| Error::format(path, error))?)
 }
 
-fn key_of(picture: &PictureFile) -> Vec<u8> {
-    match picture {
-        PictureFile::Part { name, file, start, length } => {
+fn key_of(image: &ImageSource) -> Vec<u8> {
+    match image {
+        ImageSource::Part { name, file, start, length } => {
             let part = [start.to_le_bytes(), length.to_le_bytes()].concat();
             [state_of(file), name.as_os_str().as_encoded_bytes().to_vec(), part].concat()
         }

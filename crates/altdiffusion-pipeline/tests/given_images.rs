@@ -1,4 +1,4 @@
-//! Pictures that begin in a given one, and parts of it drawn anew, against diffusers' `AltDiffusionImg2ImgPipeline` and
+//! Images that begin in a given one, and parts of it drawn anew, against diffusers' `AltDiffusionImg2ImgPipeline` and
 //! `StableDiffusionInpaintPipeline`.
 
 use std::collections::HashMap;
@@ -47,9 +47,9 @@ fn given(tensors: &HashMap<String, Tensor>) -> Result<(RgbImage, GrayImage), Box
         let tensor = &tensors[name];
         Ok((tensor.dim(1)? as u32, tensor.dim(0)? as u32, tensor.flatten_all()?.to_vec1()?))
     };
-    let ((width, height, picture), (mask_width, mask_height, mask)) = (bytes("given")?, bytes("mask")?);
+    let ((width, height, image), (mask_width, mask_height, mask)) = (bytes("given")?, bytes("mask")?);
     Ok((
-        RgbImage::from_raw(width, height, picture).ok_or("a picture of another size")?,
+        RgbImage::from_raw(width, height, image).ok_or("an image of another size")?,
         GrayImage::from_raw(mask_width, mask_height, mask).ok_or("a mask of another size")?,
     ))
 }
@@ -96,7 +96,7 @@ fn relative_error(found: &Tensor, expected: &Tensor) -> candle_core::Result<f32>
 fn they_are_those_of_diffusers() -> TestResult {
     let cases: Vec<Case> = serde_json::from_str(&std::fs::read_to_string(golden("given_pictures.json"))?)?;
     let tensors = tensors()?;
-    let (picture, mask) = given(&tensors)?;
+    let (image, mask) = given(&tensors)?;
     for model in MODELS {
         let directory = tempfile::tempdir()?;
         let plain = load(model, None, directory.path())?;
@@ -106,10 +106,10 @@ fn they_are_those_of_diffusers() -> TestResult {
                 .negative_prompt(&case.negative_prompt)
                 .guidance_scale(case.guidance_scale)
                 .steps(case.num_inference_steps)
-                .pictures(case.num_images_per_prompt)
+                .images(case.num_images_per_prompt)
                 .strength(case.strength)
                 .seed(case.seed)
-                .image(picture.clone());
+                .image(image.clone());
             if case.mask {
                 options = options.mask(mask.clone());
             }
@@ -130,13 +130,13 @@ fn they_are_those_of_diffusers() -> TestResult {
 
 #[test]
 fn what_is_not_masked_stays() -> TestResult {
-    let (picture, _) = given(&tensors()?)?;
+    let (image, _) = given(&tensors()?)?;
     let pipeline = load(MODELS[0], None, Path::new(""))?;
-    let mask = GrayImage::from_fn(picture.width(), picture.height(), |x, _| {
-        image::Luma([if x < picture.width() / 2 { 255 } else { 0 }])
+    let mask = GrayImage::from_fn(image.width(), image.height(), |x, _| {
+        image::Luma([if x < image.width() / 2 { 255 } else { 0 }])
     });
     let draw = |prompt: &str| {
-        let options = GenerateOptions::new(prompt).steps(4).seed(1).image(picture.clone()).mask(mask.clone());
+        let options = GenerateOptions::new(prompt).steps(4).seed(1).image(image.clone()).mask(mask.clone());
         Ok::<_, altdiffusion_pipeline::Error>(pipeline.generate(&options)?.latents)
     };
     let (one, other) = (draw("a cat")?, draw("两座红色的房子")?);
@@ -151,7 +151,7 @@ fn what_is_not_masked_stays() -> TestResult {
 
 #[test]
 fn what_does_not_fit_together_is_named() -> TestResult {
-    let (picture, mask) = given(&tensors()?)?;
+    let (image, mask) = given(&tensors()?)?;
     let tensors = tensors()?;
     let plain = load(MODELS[0], None, Path::new(""))?;
     let directory = tempfile::tempdir()?;
@@ -161,13 +161,13 @@ fn what_does_not_fit_together_is_named() -> TestResult {
     for (pipeline, options, parts) in [
         (&plain, options().mask(mask.clone()), ["mask", "expected an image"]),
         (&plain, options().strength(0.5), ["strength", "expected an image"]),
-        (&plain, options().image(picture.clone()).strength(1.5), ["strength: 1.5", "from 0 to 1"]),
-        (&plain, options().image(picture.clone()).strength(f64::NAN), ["strength: NaN", "from 0 to 1"]),
-        (&plain, options().image(picture.clone()).strength(0.2), ["strength: 0.2 of 4 steps", "more steps"]),
+        (&plain, options().image(image.clone()).strength(1.5), ["strength: 1.5", "from 0 to 1"]),
+        (&plain, options().image(image.clone()).strength(f64::NAN), ["strength: NaN", "from 0 to 1"]),
+        (&plain, options().image(image.clone()).strength(0.2), ["strength: 0.2 of 4 steps", "more steps"]),
         (&plain, options().image(RgbImage::new(0, 3)), ["image", "0 × 3"]),
         (&plain, options().guidance_rescale(2.0), ["guidance rescale: 2", "from 0 to 1"]),
         (&inpainting, options(), ["mask: not given", "an image and a mask"]),
-        (&inpainting, options().image(picture.clone()), ["mask: not given", "an image and a mask"]),
+        (&inpainting, options().image(image.clone()), ["mask: not given", "an image and a mask"]),
     ] {
         let message = pipeline.generate(&options).err().map(|error| error.to_string()).unwrap_or_default();
         for part in parts {

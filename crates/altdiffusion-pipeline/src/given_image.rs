@@ -1,4 +1,4 @@
-//! From given pictures and masks to the tensors that a run begins with.
+//! From given images and masks to the tensors that a run begins with.
 
 use altclip_encoder::image_processor::{Resampling, resize};
 use candle_core::{Device, Tensor};
@@ -7,23 +7,22 @@ use image::{GrayImage, RgbImage};
 
 use crate::{Error, Result};
 
-/// Pixels (1, 3, height, width), −1 to 1, of a picture that is resized as diffusers' `VaeImageProcessor` does it.
-pub(crate) fn pixels(picture: &RgbImage, width: usize, height: usize) -> Result<Tensor> {
-    let picture = resized(picture, width, height)?;
-    let values: Vec<f32> =
-        picture.as_raw().iter().map(|&byte| 2.0 * (f32::from(byte) / 255.0) - 1.0).collect();
+/// Pixels (1, 3, height, width), −1 to 1, of an image that is resized as diffusers' `VaeImageProcessor` does it.
+pub(crate) fn pixels(image: &RgbImage, width: usize, height: usize) -> Result<Tensor> {
+    let image = resized(image, width, height)?;
+    let values: Vec<f32> = image.as_raw().iter().map(|&byte| 2.0 * (f32::from(byte) / 255.0) - 1.0).collect();
     Ok(Tensor::from_vec(values, (1, height, width, 3), &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()?)
 }
 
-/// Pixels (1, 3, height, width), 0 to 1, of a picture that is of the right size already.
-pub(crate) fn colours(picture: &RgbImage) -> Result<Tensor> {
-    let (width, height) = picture.dimensions();
-    let values: Vec<f32> = picture.as_raw().iter().map(|&byte| f32::from(byte) / 255.0).collect();
+/// Pixels (1, 3, height, width), 0 to 1, of an image that is of the right size already.
+pub(crate) fn colours(image: &RgbImage) -> Result<Tensor> {
+    let (width, height) = image.dimensions();
+    let values: Vec<f32> = image.as_raw().iter().map(|&byte| f32::from(byte) / 255.0).collect();
     let shape = (1, height as usize, width as usize, 3);
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()?)
 }
 
-/// A mask (1, 1, height, width), 1 where it is at least half white and 0 elsewhere, resized like a picture.
+/// A mask (1, 1, height, width), 1 where it is at least half white and 0 elsewhere, resized like an image.
 pub(crate) fn mask(mask: &GrayImage, width: usize, height: usize) -> Result<Tensor> {
     // Three equal channels: each is filtered by itself.
     let mask: RgbImage = mask.convert();
@@ -42,12 +41,12 @@ pub(crate) fn mask_of_latents(mask: &Tensor, factor: usize) -> Result<Tensor> {
     Ok(mask.index_select(&every(height)?, 2)?.index_select(&every(width)?, 3)?)
 }
 
-fn resized(picture: &RgbImage, width: usize, height: usize) -> Result<RgbImage> {
-    let (have_width, have_height) = picture.dimensions();
+fn resized(image: &RgbImage, width: usize, height: usize) -> Result<RgbImage> {
+    let (have_width, have_height) = image.dimensions();
     if have_width == 0 || have_height == 0 {
         let problem = format!("{have_width} × {have_height} pixels, expected some");
         return Err(Error::option("image", problem));
     }
     let side = |side: usize| u32::try_from(side).unwrap_or(u32::MAX);
-    Ok(resize(picture, side(width), side(height), Resampling::Lanczos)?)
+    Ok(resize(image, side(width), side(height), Resampling::Lanczos)?)
 }

@@ -1,8 +1,8 @@
-//! The picture that another begins with.
+//! The image that another begins with.
 
 use std::path::PathBuf;
 
-use altclip_encoder::picture::grey;
+use altclip_encoder::images::grey;
 use altdiffusion_pipeline::GenerateOptions;
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -13,18 +13,18 @@ use crate::infotext::Fields;
 use crate::option_values;
 use crate::recorded::add_file;
 
-/// The options that say what picture to begin with.
+/// The options that say what image to begin with.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "From another picture")]
-pub struct FromPicture {
-    /// A picture to begin with, in place of noise alone.
+#[command(next_help_heading = "From another image")]
+pub struct FromImage {
+    /// An image to begin with, in place of noise alone.
     ///
-    /// It is resized to --width and --height. Without them the new picture is as large as it is, but no larger than what
+    /// It is resized to --width and --height. Without them the new image is as large as it is, but no larger than what
     /// the model was trained on.
     #[arg(long, aliases = ["init-img", "init-image"], value_name = "FILE")]
     image: Option<PathBuf>,
 
-    /// How much of the picture may change: from 0, nothing, to 1, all of it.
+    /// How much of the image may change: from 0, nothing, to 1, all of it.
     ///
     /// It is the share of the steps that are done. By default 0.8, and 1 with --mask.
     #[arg(
@@ -36,23 +36,23 @@ pub struct FromPicture {
     )]
     strength: Option<f64>,
 
-    /// Draw only a part of the picture anew: where this one is white.
+    /// Draw only a part of the image anew: where this one is white.
     #[arg(long, alias = "mask-image", value_name = "FILE")]
     mask: Option<PathBuf>,
 }
 
-/// The pictures themselves.
-pub struct GivenPictures {
+/// The images themselves.
+pub struct GivenImages {
     image: Option<RgbImage>,
     mask: Option<RgbImage>,
 }
 
-impl FromPicture {
-    /// Reads the pictures.
+impl FromImage {
+    /// Reads the images.
     ///
     /// # Errors
-    /// When there is an option without the picture that it belongs to, or a file is none.
-    pub fn read(&self, reader: &ImageReader<'_>) -> Result<GivenPictures> {
+    /// When there is an option without the image that it belongs to, or a file is none.
+    pub fn read(&self, reader: &ImageReader<'_>) -> Result<GivenImages> {
         ensure!(
             self.mask.is_none() || self.image.is_some(),
             "--mask: expected an --image that it belongs to"
@@ -61,14 +61,14 @@ impl FromPicture {
             self.strength.is_none() || self.image.is_some(),
             "--strength: expected an --image to begin with"
         );
-        Ok(GivenPictures {
+        Ok(GivenImages {
             image: self.image.as_deref().map(|path| reader.read("--image", path)).transpose()?,
             mask: self.mask.as_deref().map(|path| reader.read("--mask", path)).transpose()?,
         })
     }
 
     /// `options` with these, and `given`, which they were read to.
-    pub fn apply(&self, mut options: GenerateOptions, given: GivenPictures) -> GenerateOptions {
+    pub fn apply(&self, mut options: GenerateOptions, given: GivenImages) -> GenerateOptions {
         if let Some(strength) = self.strength {
             options = options.strength(strength);
         }
@@ -115,7 +115,7 @@ impl FromPicture {
         }
     }
 
-    /// Whether there is a picture to begin with.
+    /// Whether there is an image to begin with.
     pub fn has_image(&self) -> bool {
         self.image.is_some()
     }

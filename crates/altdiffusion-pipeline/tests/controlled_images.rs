@@ -1,4 +1,4 @@
-//! Pictures that follow others, against diffusers' `StableDiffusionControlNetPipeline` and its relatives.
+//! Images that follow others, against diffusers' `StableDiffusionControlNetPipeline` and its relatives.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -66,9 +66,9 @@ impl Given {
         Ok((tensor.dim(1)? as u32, tensor.dim(0)? as u32, tensor.flatten_all()?.to_vec1()?))
     }
 
-    fn picture(&self, name: &str) -> TestResult<RgbImage> {
+    fn image(&self, name: &str) -> TestResult<RgbImage> {
         let (width, height, bytes) = self.bytes(name)?;
-        RgbImage::from_raw(width, height, bytes).ok_or_else(|| "a picture of another size".into())
+        RgbImage::from_raw(width, height, bytes).ok_or_else(|| "an image of another size".into())
     }
 
     fn mask(&self) -> TestResult<GrayImage> {
@@ -133,17 +133,17 @@ fn they_are_those_of_diffusers() -> TestResult {
             .negative_prompt(&case.negative_prompt)
             .guidance_scale(case.guidance_scale)
             .steps(case.num_inference_steps)
-            .pictures(case.num_images_per_prompt)
+            .images(case.num_images_per_prompt)
             .seed(case.seed)
             .guess_mode(case.guess_mode);
         for (place, (control, factor)) in case.controls.iter().zip([1.0, SECOND]).enumerate() {
             let net = net(&case.repository, factor, case.global_pool_conditions)?;
-            let picture = given.picture(&format!("control.{place}"))?;
-            let control = Control::new(net, picture).scale(control.scale).from(control.start).to(control.end);
+            let image = given.image(&format!("control.{place}"))?;
+            let control = Control::new(net, image).scale(control.scale).from(control.start).to(control.end);
             options = options.control(control);
         }
         if let Some(strength) = case.strength {
-            options = options.image(given.picture("given")?).strength(strength);
+            options = options.image(given.image("given")?).strength(strength);
         }
         if case.mask {
             options = options.mask(given.mask()?);
@@ -166,7 +166,7 @@ fn they_are_those_of_diffusers() -> TestResult {
     Ok(())
 }
 
-/// Several prompts with one picture to follow give what each gives by itself, guided and guessing or not.
+/// Several prompts with one image to follow give what each gives by itself, guided and guessing or not.
 #[test]
 fn prompts_that_go_together_do_not_change_each_other() -> TestResult {
     let (pipeline, given, net) = (load("alt_diffusion")?, Given::read()?, net("alt_diffusion", 1.0, false)?);
@@ -176,9 +176,9 @@ fn prompts_that_go_together_do_not_change_each_other() -> TestResult {
         let options = GenerateOptions::new("")
             .negative_prompt("blurry")
             .steps(3)
-            .control(Control::new(net.clone(), given.picture("control.0")?))
+            .control(Control::new(net.clone(), given.image("control.0")?))
             .guess_mode(guesses);
-        let together = options.clone().prompts(prompts).pictures(2).initial_latents(noise.clone());
+        let together = options.clone().prompts(prompts).images(2).initial_latents(noise.clone());
         let together = pipeline.generate(&together)?.latents;
         for (index, prompt) in prompts.into_iter().enumerate() {
             let half = |tensor: &Tensor| tensor.narrow(0, 2 * index, 2)?.contiguous();
@@ -191,12 +191,12 @@ fn prompts_that_go_together_do_not_change_each_other() -> TestResult {
 }
 
 #[test]
-fn a_picture_that_counts_nothing_changes_nothing() -> TestResult {
+fn an_image_that_counts_nothing_changes_nothing() -> TestResult {
     let (pipeline, given, net) = (load("alt_diffusion")?, Given::read()?, net("alt_diffusion", 1.0, false)?);
     let options = GenerateOptions::new("a cat").steps(4).width(56).height(40);
     let draw = |options: &GenerateOptions| pipeline.generate(options).map(|generated| generated.latents);
     let control =
-        || Ok::<_, Box<dyn std::error::Error>>(Control::new(net.clone(), given.picture("control.0")?));
+        || Ok::<_, Box<dyn std::error::Error>>(Control::new(net.clone(), given.image("control.0")?));
     let plain = draw(&options)?;
     assert_eq!(relative_error(&draw(&options.clone().control(control()?.scale(0.0)))?, &plain)?, 0.0);
     // No step lies wholly within so short a part of them.
@@ -207,10 +207,10 @@ fn a_picture_that_counts_nothing_changes_nothing() -> TestResult {
 }
 
 #[test]
-fn a_picture_decides_the_size_where_nothing_else_does() -> TestResult {
+fn an_image_decides_the_size_where_nothing_else_does() -> TestResult {
     let (pipeline, given, net) = (load("alt_diffusion")?, Given::read()?, net("alt_diffusion", 1.0, false)?);
     let options = GenerateOptions::new("a cat").steps(1);
-    let generated = pipeline.generate(&options.control(Control::new(net, given.picture("control.0")?)))?;
+    let generated = pipeline.generate(&options.control(Control::new(net, given.image("control.0")?)))?;
     assert_eq!(generated.images[0].dimensions(), (56, 40));
     Ok(())
 }
@@ -222,20 +222,20 @@ fn what_does_not_fit_together_is_named() -> TestResult {
     let options = || GenerateOptions::new("a cat").steps(1);
     let control = |width, height| Control::new(own.clone(), RgbImage::new(width, height));
     for (options, parts) in [
-        (options().guess_mode(true), ["guess mode", "expected a control picture"]),
+        (options().guess_mode(true), ["guess mode", "expected a control image"]),
         (
             options().control(control(72, 40)).width(64).height(64),
-            ["control image: is 72 × 40, the picture 64 × 64", "give width and height"],
+            ["control image: is 72 × 40, the generated image 64 × 64", "give width and height"],
         ),
         (
             options().control(control(64, 64)).control(control(72, 40)),
-            ["control image: is 72 × 40, the picture 64 × 64", "resize it"],
+            ["control image: is 72 × 40, the generated image 64 × 64", "resize it"],
         ),
         (options().control(control(70, 41)), ["control image: is 70 × 41", "such as to 64 × 40"]),
         (options().control(control(0, 8)), ["width: 0 pixels", "a multiple of 8"]),
         (
             options().control(control(64, 64)).image(RgbImage::new(48, 48)),
-            ["is 64 × 64, the picture 48 × 48", "resize it"],
+            ["is 64 × 64, the image 48 × 48", "resize it"],
         ),
         (
             options().control(Control::new(other, RgbImage::new(64, 64))),

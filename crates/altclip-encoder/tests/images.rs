@@ -1,4 +1,4 @@
-//! Picture files to pixels, against Pillow, and files that are no pictures.
+//! Image files to pixels, against Pillow, and files that are no images.
 
 mod common;
 
@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use altclip_encoder::Error;
-use altclip_encoder::picture::{self, Background, DecodeOptions, flatten};
+use altclip_encoder::images::{self, Background, DecodeOptions, flatten};
 use candle_core::{DType, Tensor};
 use image::{DynamicImage, RgbImage};
 
@@ -26,7 +26,7 @@ fn files() -> Vec<(String, Vec<u8>)> {
 }
 
 fn decode(name: &str, bytes: &[u8]) -> altclip_encoder::Result<DynamicImage> {
-    picture::decode(name, bytes, DecodeOptions::default())
+    images::decode(name, bytes, DecodeOptions::default())
 }
 
 /// (height, width, 3), u8
@@ -52,7 +52,7 @@ fn goldens() -> HashMap<String, Tensor> {
 /// JPEG leaves the inverse cosine transform and the interpolation of colours to the decoder. Against libjpeg-turbo, the
 /// decoder here is off by 1 or 2 steps, and 3 where colours are subsampled.
 #[test]
-fn pictures_are_decoded_as_pillow_does() {
+fn images_are_decoded_as_pillow_does() {
     let goldens = goldens();
     for (name, bytes) in files() {
         let decoded = decode(&name, &bytes).unwrap();
@@ -69,7 +69,7 @@ fn exif_orientation_can_be_left_alone() {
     let mut turned = 0;
     for (name, bytes) in files() {
         let options = DecodeOptions { exif_orientation: false, ..DecodeOptions::default() };
-        let decoded = picture::decode(&name, &bytes, options).unwrap();
+        let decoded = images::decode(&name, &bytes, options).unwrap();
         let Some(golden) = goldens.get(&format!("{name}.raw")) else { continue };
         let (largest, _) = difference(&flatten(&decoded, Background::None), &pixels(golden));
         assert!(largest <= 2, "{name}: {largest} steps");
@@ -96,7 +96,7 @@ fn files_cut_short_are_refused() {
         let whole = decode(&name, &bytes).unwrap();
         for eighths in 0..8 {
             match decode(&name, &bytes[..bytes.len() * eighths / 8]) {
-                Ok(picture) if name.starts_with("animated") => assert_eq!(picture, whole),
+                Ok(image) if name.starts_with("animated") => assert_eq!(image, whole),
                 result => assert_refused(result, &name, ""),
             }
         }
@@ -106,7 +106,7 @@ fn files_cut_short_are_refused() {
 }
 
 #[test]
-fn what_is_no_picture_is_refused() {
+fn what_is_no_image_is_refused() {
     assert_refused(decode("a.png", b""), "a.png", "the file is empty");
     assert_refused(decode("b.jpg", b"once upon a time"), "b.jpg", "not an image");
     for (content, what) in [
@@ -121,11 +121,11 @@ fn what_is_no_picture_is_refused() {
     ] {
         assert_refused(decode("c.jpg", content), "c.jpg", what);
     }
-    let error = picture::open("no/such.png", DecodeOptions::default()).unwrap_err();
+    let error = images::open("no/such.png", DecodeOptions::default()).unwrap_err();
     assert!(matches!(&error, Error::Io { file, .. } if file == "no/such.png"), "{error:?}");
 }
 
-/// A damaged file may be an error or a picture with faults; it never panics.
+/// A damaged file may be an error or an image with faults; it never panics.
 #[test]
 fn damaged_files_do_not_panic() {
     for (name, bytes) in files() {
@@ -134,7 +134,7 @@ fn damaged_files_do_not_panic() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0xFF;
             let options = DecodeOptions { max_pixels: 1 << 21, ..DecodeOptions::default() };
-            let _ = picture::decode(&name, &damaged, options);
+            let _ = images::decode(&name, &damaged, options);
         }
     }
 }
@@ -143,7 +143,7 @@ fn damaged_files_do_not_panic() {
 fn too_many_pixels_are_refused_before_decoding() {
     let options = DecodeOptions { max_pixels: 8, ..DecodeOptions::default() };
     for (name, bytes) in files().into_iter().filter(|(name, _)| name != "one_pixel.png") {
-        assert_refused(picture::decode(&name, &bytes, options), &name, "pixels, expected 1 to 8 in all");
+        assert_refused(images::decode(&name, &bytes, options), &name, "pixels, expected 1 to 8 in all");
     }
     // Headers that promise 4 gigapixels, in small files.
     let file = |name: &str| files().into_iter().find(|(file, _)| file == name).unwrap().1;

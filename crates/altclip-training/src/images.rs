@@ -1,4 +1,4 @@
-//! Pictures as tensors, and tensors as contact sheets.
+//! Images as tensors, and tensors as contact sheets.
 
 use candle_core::{DType, Device, Result, Tensor};
 use image::{Rgb, RgbImage};
@@ -8,18 +8,18 @@ use rand_distr::StandardNormal;
 /// 8-bit pixels (n, size, size, 3) as a channels-last tensor from −1 to 1.
 ///
 /// # Errors
-/// If `pixels` is not a whole number of such pictures.
+/// If `pixels` is not a whole number of such images.
 pub fn to_tensor(pixels: &[u8], size: usize, device: &Device) -> Result<Tensor> {
     let n = pixels.len() / (size * size * 3).max(1);
     let values: Vec<f32> = pixels.iter().map(|&p| f32::from(p) / 127.5 - 1.).collect();
     Tensor::from_vec(values, (n, size, size, 3), device)
 }
 
-/// Appends a channels-last square picture, moved over white by up to `max_shift` pixels in each direction and with
+/// Appends a channels-last square image, moved over white by up to `max_shift` pixels in each direction and with
 /// normal noise of a standard deviation of up to `max_noise`, so that an encoder does not hang on single pixels.
 pub fn disturb(
     rng: &mut impl Rng,
-    picture: &[f32],
+    image: &[f32],
     size: usize,
     max_shift: usize,
     max_noise: f32,
@@ -34,14 +34,14 @@ pub fn disturb(
             let inside = (0..size as i64).contains(&sx) && (0..size as i64).contains(&sy);
             let start = inside.then(|| (sy as usize * size + sx as usize) * 3);
             for channel in 0..3 {
-                let value = start.map_or(1., |start| picture[start + channel]);
+                let value = start.map_or(1., |start| image[start + channel]);
                 out.push(value + noise * rng.sample::<f32, _>(StandardNormal));
             }
         }
     }
 }
 
-/// The mean over pictures of their peak signal-to-noise ratio in dB, for channels-last pictures from −1 to 1 as they
+/// The mean over images of their peak signal-to-noise ratio in dB, for channels-last images from −1 to 1 as they
 /// will be stored: rounded to 8 bits.
 ///
 /// # Errors
@@ -54,31 +54,31 @@ pub fn mean_psnr(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok(psnr.iter().sum::<f64>() / psnr.len().max(1) as f64)
 }
 
-/// Channels-last pictures (n, height, width, 3) from −1 to 1 side by side, `columns` to a row, with a white margin.
+/// Channels-last images (n, height, width, 3) from −1 to 1 side by side, `columns` to a row, with a white margin.
 ///
 /// # Errors
 /// If a tensor operation fails.
-pub fn contact_sheet(pictures: &Tensor, columns: usize) -> Result<RgbImage> {
+pub fn contact_sheet(images: &Tensor, columns: usize) -> Result<RgbImage> {
     const MARGIN: usize = 2;
-    let (n, height, width, _) = pictures.dims4()?;
+    let (n, height, width, _) = images.dims4()?;
     let pixels: Vec<u8> =
-        ((pictures.clamp(-1., 1.)? + 1.)? * 127.5)?.round()?.to_dtype(DType::U8)?.flatten_all()?.to_vec1()?;
+        ((images.clamp(-1., 1.)? + 1.)? * 127.5)?.round()?.to_dtype(DType::U8)?.flatten_all()?.to_vec1()?;
     let columns = columns.clamp(1, n.max(1));
     let sheet = |count: usize, size: usize| (count * (size + MARGIN) + MARGIN) as u32;
-    let mut image =
+    let mut sheet =
         RgbImage::from_pixel(sheet(columns, width), sheet(n.div_ceil(columns), height), Rgb([255; 3]));
-    for (i, picture) in pixels.chunks_exact((height * width * 3).max(1)).enumerate() {
+    for (i, image) in pixels.chunks_exact((height * width * 3).max(1)).enumerate() {
         let left = MARGIN + i % columns * (width + MARGIN);
         let top = MARGIN + i / columns * (height + MARGIN);
-        for (p, rgb) in picture.chunks_exact(3).enumerate() {
+        for (p, rgb) in image.chunks_exact(3).enumerate() {
             let (x, y) = (left + p % width, top + p / width);
-            image.put_pixel(x as u32, y as u32, Rgb([rgb[0], rgb[1], rgb[2]]));
+            sheet.put_pixel(x as u32, y as u32, Rgb([rgb[0], rgb[1], rgb[2]]));
         }
     }
-    Ok(image)
+    Ok(sheet)
 }
 
-/// Pictures of one size as a [`contact_sheet`].
+/// Images of one size as a [`contact_sheet`].
 ///
 /// # Errors
 /// If there are none, or their sizes differ.

@@ -7,7 +7,7 @@ use std::io::Cursor;
 use image::metadata::Orientation;
 use image::{DynamicImage, RgbImage, RgbaImage};
 use re_rav1d::dav1d::pixel::{MatrixCoefficients, YUVRange};
-use re_rav1d::dav1d::{Decoder, Error, Picture, PixelLayout, PlanarImageComponent, Settings};
+use re_rav1d::dav1d::{Decoder, Error, Image, PixelLayout, PlanarImageComponent, Settings};
 
 use super::check_size;
 
@@ -22,14 +22,14 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Ori
     let color = Frame::decode(&file.primary_item, max_pixels)?;
     let alpha = file.alpha_item.as_ref().map(|item| Frame::decode(item, max_pixels)).transpose()?;
 
-    let (width, height) = (color.picture.width(), color.picture.height());
+    let (width, height) = (color.frame.width(), color.frame.height());
     check_size(width, height, max_pixels)?;
     let orientation = orientation_of(bytes);
     let Some(alpha) = alpha else {
         let image = RgbImage::from_fn(width, height, |x, y| image::Rgb(to_bytes(color.rgb(x, y))));
         return Ok((DynamicImage::ImageRgb8(image), orientation));
     };
-    if (alpha.picture.width(), alpha.picture.height()) != (width, height) {
+    if (alpha.frame.width(), alpha.frame.height()) != (width, height) {
         return Err("its transparency is of another size than its colours".to_owned());
     }
     let image = RgbaImage::from_fn(width, height, |x, y| {
@@ -46,7 +46,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Ori
 
 /// A decoded frame, of brightness and perhaps colours.
 struct Frame {
-    picture: Picture,
+    frame: Image,
     /// Y, U, V; bytes, or two bytes a sample where there are more than 8 bits.
     planes: Vec<Vec<u8>>,
 }
@@ -61,17 +61,17 @@ impl Frame {
         let mut decoder = Decoder::with_settings(&settings).map_err(|error| error.to_string())?;
         let mut sent = decoder.send_data(item.to_vec(), None, None, None);
         loop {
-            match decoder.get_picture() {
-                Ok(picture) => {
+            match decoder.get_image() {
+                Ok(frame) => {
                     use PlanarImageComponent::{U, V, Y};
-                    let parts = match picture.pixel_layout() {
+                    let parts = match frame.pixel_layout() {
                         PixelLayout::I400 => &[Y][..],
                         _ => &[Y, U, V],
                     };
-                    let planes = parts.iter().map(|&part| picture.plane(part).to_vec()).collect();
-                    return Ok(Self { picture, planes });
+                    let planes = parts.iter().map(|&part| frame.plane(part).to_vec()).collect();
+                    return Ok(Self { frame, planes });
                 }
-                // There is more to decode before there is a picture.
+                // There is more to decode before there is a frame.
                 Err(Error::Again) if matches!(sent, Err(Error::Again)) => sent = decoder.send_pending_data(),
                 Err(Error::Again) => return Err("cut short".to_owned()),
                 Err(error) => return Err(error.to_string()),
@@ -82,10 +82,10 @@ impl Frame {
     /// A sample of a plane as it is stored, the nearest one if that is outside.
     fn sample(&self, plane: usize, x: u32, y: u32) -> f32 {
         let part = [PlanarImageComponent::Y, PlanarImageComponent::U][plane.min(1)];
-        let (stride, height) = self.picture.plane_data_geometry(part);
+        let (stride, height) = self.frame.plane_data_geometry(part);
         let bytes = self.planes.get(plane).map(Vec::as_slice).unwrap_or_default();
         let row = y.min(height.saturating_sub(1)) as usize * stride as usize;
-        if self.picture.bit_depth() == 8 {
+        if self.frame.bit_depth() == 8 {
             return bytes.get(row + x as usize).copied().unwrap_or_default().into();
         }
         let at = row + 2 * x as usize;
@@ -95,9 +95,9 @@ impl Frame {
 
     /// Brightness, 0 to 1.
     fn luma(&self, x: u32, y: u32) -> f32 {
-        let (value, depth) = (self.sample(0, x, y), self.picture.bit_depth());
+        let (value, depth) = (self.sample(0, x, y), self.frame.bit_depth());
         let unit = (1u32 << (depth - 8)) as f32;
-        match self.picture.color_range() {
+        match self.frame.color_range() {
             YUVRange::Limited => (value - 16. * unit) / (219. * unit),
             YUVRange::Full => value / (256. * unit - 1.),
         }
@@ -105,7 +105,7 @@ impl Frame {
 
     /// A difference of colour, −0.5 to 0.5, between the samples around it where there are fewer than pixels.
     fn chroma(&self, plane: usize, x: u32, y: u32) -> f32 {
-        let (half_x, half_y) = match self.picture.pixel_layout() {
+        let (half_x, half_y) = match self.frame.pixel_layout() {
             PixelLayout::I420 => (true, true),
             PixelLayout::I422 => (true, false),
             PixelLayout::I400 | PixelLayout::I444 => (false, false),
@@ -117,16 +117,15 @@ impl Frame {
             let next = if place.is_multiple_of(2) { near.saturating_sub(1) } else { (near + 1).min(last) };
             [(near, 0.75), (if is_half { next } else { near }, 0.25)]
         };
-        let (columns, rows) =
-            (around(x, half_x, self.picture.width()), around(y, half_y, self.picture.height()));
+        let (columns, rows) = (around(x, half_x, self.frame.width()), around(y, half_y, self.frame.height()));
         let mut value = 0.;
         for (row, of_row) in rows {
             for (column, of_column) in columns {
                 value += of_row * of_column * self.sample(plane, column, row);
             }
         }
-        let unit = (1u32 << (self.picture.bit_depth() - 8)) as f32;
-        match self.picture.color_range() {
+        let unit = (1u32 << (self.frame.bit_depth() - 8)) as f32;
+        match self.frame.color_range() {
             YUVRange::Limited => (value - 128. * unit) / (224. * unit),
             YUVRange::Full => (value - 128. * unit) / (256. * unit - 1.),
         }
@@ -135,10 +134,10 @@ impl Frame {
     /// Red, green and blue, 0 to 1 (ITU-T H.273, section 8.3).
     fn rgb(&self, x: u32, y: u32) -> [f32; 3] {
         let luma = self.luma(x, y);
-        if self.picture.pixel_layout() == PixelLayout::I400 {
+        if self.frame.pixel_layout() == PixelLayout::I400 {
             return [luma; 3];
         }
-        let (red, blue) = match self.picture.matrix_coefficients() {
+        let (red, blue) = match self.frame.matrix_coefficients() {
             MatrixCoefficients::Identity => {
                 return [self.chroma(2, x, y) + 0.5, luma, self.chroma(1, x, y) + 0.5];
             }

@@ -1,4 +1,4 @@
-//! Pictures as files.
+//! Images as files.
 
 use std::fs;
 use std::io::Cursor;
@@ -19,16 +19,16 @@ const JPEG_QUALITY: u8 = 95;
 /// What EXIF may have in a JPEG: a segment of 65 533 bytes, less its header.
 const LONGEST_JPEG_EXIF: usize = 65_527;
 
-/// How a picture is stored.
+/// How an image is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PictureFormat {
+pub enum OutputFormat {
     Png,
     Jpeg,
     /// Without loss.
     WebP,
 }
 
-impl PictureFormat {
+impl OutputFormat {
     /// The format that the ending of a file's name stands for.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl PictureFormat {
         }
     }
 
-    /// The most pixels that a side of a picture may have.
+    /// The most pixels that a side of an image may have.
     pub fn largest_side(self) -> u64 {
         match self {
             Self::Png => i32::MAX as u64,
@@ -54,11 +54,11 @@ impl PictureFormat {
         }
     }
 
-    fn encode(self, picture: &RgbImage, parameters: Option<&str>) -> Result<Vec<u8>> {
+    fn encode(self, image: &RgbImage, parameters: Option<&str>) -> Result<Vec<u8>> {
         let mut bytes = Cursor::new(Vec::new());
         let exif = parameters.map(exif_of).transpose()?;
         match self {
-            Self::Png => encode_png(picture, parameters, bytes.get_mut())?,
+            Self::Png => encode_png(image, parameters, bytes.get_mut())?,
             Self::Jpeg => {
                 let mut encoder = JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY);
                 match exif.filter(|exif| exif.len() <= LONGEST_JPEG_EXIF) {
@@ -70,22 +70,22 @@ impl PictureFormat {
                     }
                     None => {}
                 }
-                encoder.encode_image(picture)?;
+                encoder.encode_image(image)?;
             }
             Self::WebP => {
                 let mut encoder = WebPEncoder::new_lossless(&mut bytes);
                 if let Some(exif) = exif {
                     encoder.set_exif_metadata(exif)?;
                 }
-                encoder.write_image(picture, picture.width(), picture.height(), ExtendedColorType::Rgb8)?;
+                encoder.write_image(image, image.width(), image.height(), ExtendedColorType::Rgb8)?;
             }
         }
         Ok(bytes.into_inner())
     }
 }
 
-fn encode_png(picture: &RgbImage, parameters: Option<&str>, bytes: &mut Vec<u8>) -> Result<()> {
-    let mut encoder = png::Encoder::new(bytes, picture.width(), picture.height());
+fn encode_png(image: &RgbImage, parameters: Option<&str>, bytes: &mut Vec<u8>) -> Result<()> {
+    let mut encoder = png::Encoder::new(bytes, image.width(), image.height());
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     if let Some(parameters) = parameters {
@@ -97,21 +97,21 @@ fn encode_png(picture: &RgbImage, parameters: Option<&str>, bytes: &mut Vec<u8>)
         }
     }
     let mut writer = encoder.write_header()?;
-    writer.write_image_data(picture)?;
+    writer.write_image_data(image)?;
     Ok(writer.finish()?)
 }
 
-/// Writes a picture, with how it was made if the format has a place for that.
+/// Writes an image, with how it was made if the format has a place for that.
 ///
 /// # Errors
-/// When the format does not take a picture of this size, or the file cannot be written.
-pub fn write_picture(
+/// When the format does not take an image of this size, or the file cannot be written.
+pub fn write_image(
     path: &Path,
-    format: PictureFormat,
-    picture: &RgbImage,
+    format: OutputFormat,
+    image: &RgbImage,
     parameters: Option<&str>,
 ) -> Result<()> {
-    let bytes = format.encode(picture, parameters).with_context(|| path.display().to_string())?;
+    let bytes = format.encode(image, parameters).with_context(|| path.display().to_string())?;
     write_whole(path, |temporary| fs::write(temporary, bytes)).context("--output")
 }
 
@@ -121,10 +121,10 @@ mod tests {
 
     #[test]
     fn formats_are_known_by_the_ending() {
-        let format = |path: &str| PictureFormat::of("--output", Path::new(path)).ok();
-        assert_eq!(format("a.png"), Some(PictureFormat::Png));
-        assert_eq!(format("a.b.JPEG"), Some(PictureFormat::Jpeg));
-        assert_eq!(format("a.webp"), Some(PictureFormat::WebP));
+        let format = |path: &str| OutputFormat::of("--output", Path::new(path)).ok();
+        assert_eq!(format("a.png"), Some(OutputFormat::Png));
+        assert_eq!(format("a.b.JPEG"), Some(OutputFormat::Jpeg));
+        assert_eq!(format("a.webp"), Some(OutputFormat::WebP));
         for path in ["a", ".png", "a.gif", "a.png.txt"] {
             assert_eq!(format(path), None, "{path}");
         }
@@ -132,9 +132,9 @@ mod tests {
 
     #[test]
     fn how_a_png_was_made_can_be_read_again() -> Result<()> {
-        let picture = RgbImage::from_fn(5, 3, |x, y| image::Rgb([x as u8, y as u8, 7]));
+        let image = RgbImage::from_fn(5, 3, |x, y| image::Rgb([x as u8, y as u8, 7]));
         for parameters in ["a café\nSteps: 3", "一只猫\nSteps: 3"] {
-            let bytes = PictureFormat::Png.encode(&picture, Some(parameters))?;
+            let bytes = OutputFormat::Png.encode(&image, Some(parameters))?;
             let decoder = png::Decoder::new(Cursor::new(&bytes));
             let info = decoder.read_info()?;
             let plain =
@@ -146,7 +146,7 @@ mod tests {
                 .map(|chunk| (&chunk.keyword, chunk.get_text().unwrap_or_default()));
             let found: Vec<_> = plain.chain(wide).collect();
             assert_eq!(found, [(&KEYWORD.to_owned(), parameters.to_owned())]);
-            assert_eq!(image::load_from_memory(&bytes)?.into_rgb8(), picture);
+            assert_eq!(image::load_from_memory(&bytes)?.into_rgb8(), image);
         }
         Ok(())
     }

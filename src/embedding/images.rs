@@ -1,4 +1,4 @@
-//! The pictures to be embedded: files, patterns, directories and lists, in an order that is always the same.
+//! The images to be embedded: files, patterns, directories and lists, in an order that is always the same.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -6,47 +6,47 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use altclip_encoder::embedder::PictureFile;
-use altclip_encoder::picture::{IMAGE_ENDINGS, advice};
+use altclip_encoder::embedder::ImageSource;
+use altclip_encoder::images::{IMAGE_ENDINGS, advice};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use walkdir::{DirEntry, WalkDir};
 
 use super::list::{Items, List};
 
-/// Pictures from the command line, and those of a list after them.
-pub struct Pictures {
+/// Images from the command line, and those of a list after them.
+pub struct Images {
     arguments: Vec<String>,
     list: Option<List>,
     left_out: Arc<Mutex<LeftOut>>,
 }
 
-impl Pictures {
+impl Images {
     /// Those of the arguments, and of the list.
     pub fn new(arguments: Vec<String>, list: Option<List>) -> Self {
         Self { arguments, list, left_out: Arc::default() }
     }
 
-    /// The files of directories that were left out the last time when all pictures were gone through, if there are any.
+    /// The files of directories that were left out the last time when all images were gone through, if there are any.
     pub fn left_out(&self) -> Option<LeftOut> {
         let left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone();
         (!left_out.0.is_empty()).then_some(left_out)
     }
 
-    /// The pictures in turn. Whether there are any at the paths is not known yet.
+    /// The images in turn. Whether there are any at the paths is not known yet.
     ///
     /// # Errors
-    /// If a pattern is none or fits no file, a directory holds no picture, or the list cannot be read or is empty.
-    pub fn iter(&self) -> Result<Items<PictureFile>> {
+    /// If a pattern is none or fits no file, a directory holds no image, or the list cannot be read or is empty.
+    pub fn iter(&self) -> Result<Items<ImageSource>> {
         let arguments = self.paths()?.map(|path| Ok(path?.into()));
-        Ok(Box::new(arguments.chain(self.listed(List::pictures)?)))
+        Ok(Box::new(arguments.chain(self.listed(List::images)?)))
     }
 
-    /// What each of the pictures is called.
+    /// What each of the images is called.
     ///
     /// # Errors
-    /// As for the pictures.
+    /// As for the images.
     pub fn names(&self) -> Result<Items<PathBuf>> {
-        Ok(Box::new(self.paths()?.chain(self.listed(List::picture_names)?)))
+        Ok(Box::new(self.paths()?.chain(self.listed(List::image_names)?)))
     }
 
     /// The paths that the arguments stand for.
@@ -63,12 +63,12 @@ impl Pictures {
     fn listed<T: Send + 'static>(&self, read: impl FnOnce(&List) -> Result<Items<T>>) -> Result<Items<T>> {
         let Some(list) = &self.list else { return Ok(Box::new(std::iter::empty())) };
         let mut items = read(list)?.peekable();
-        ensure!(items.peek().is_some(), "{}: expected at least one picture, found none", list.name());
+        ensure!(items.peek().is_some(), "{}: expected at least one image, found none", list.name());
         Ok(Box::new(items))
     }
 }
 
-/// What an argument stands for: a directory's pictures, the files that fit a pattern, or itself.
+/// What an argument stands for: a directory's images, the files that fit a pattern, or itself.
 fn expand(argument: &str, left_out: &Arc<Mutex<LeftOut>>) -> Result<Items<PathBuf>> {
     let path = Path::new(argument);
     if path.is_dir() {
@@ -77,7 +77,7 @@ fn expand(argument: &str, left_out: &Arc<Mutex<LeftOut>>) -> Result<Items<PathBu
             let endings =
                 IMAGE_ENDINGS.iter().map(|ending| format!(".{ending}")).collect::<Vec<_>>().join(", ");
             let left_out = left_out.lock().unwrap_or_else(PoisonError::into_inner);
-            bail!("no pictures in this directory, which would end in {endings}; found {left_out}");
+            bail!("no images in this directory, which would end in {endings}; found {left_out}");
         }
         return Ok(Box::new(found));
     }
@@ -92,8 +92,8 @@ fn expand(argument: &str, left_out: &Arc<Mutex<LeftOut>>) -> Result<Items<PathBu
     Ok(Box::new(found))
 }
 
-/// The pictures of a directory and of those in it, by their names. What cannot be looked into is given as it is, so that
-/// it is reported like any other path without a picture.
+/// The images of a directory and of those in it, by their names. What cannot be looked into is given as it is, so that
+/// it is reported like any other path without an image.
 fn walk(directory: &Path, left_out: Arc<Mutex<LeftOut>>) -> impl Iterator<Item = Result<PathBuf>> + use<> {
     let entries = WalkDir::new(directory).follow_links(true).sort_by_file_name().into_iter();
     entries.filter_map(move |entry| match entry {
@@ -158,13 +158,13 @@ mod tests {
         for name in ["a.JXL", "b.jxl", "c.svg", "README", ".DS_Store"] {
             std::fs::write(directory.path().join(name), "")?;
         }
-        let pictures = Pictures::new(vec![root], None);
-        let error = pictures.names().err().map(|error| format!("{error:#}")).unwrap_or_default();
+        let images = Images::new(vec![root], None);
+        let error = images.names().err().map(|error| format!("{error:#}")).unwrap_or_default();
         let counts = "2 .jxl, 1 without an ending, 1 .svg (convert such images to PNG or JPEG)";
         assert!(error.ends_with(&format!("; found {counts}")), "{error}");
         std::fs::write(directory.path().join("d.jfif"), "")?;
-        assert_eq!(pictures.names()?.count(), 1);
-        assert_eq!(pictures.left_out().map(|files| files.to_string()).as_deref(), Some(counts));
+        assert_eq!(images.names()?.count(), 1);
+        assert_eq!(images.left_out().map(|files| files.to_string()).as_deref(), Some(counts));
         Ok(())
     }
 
@@ -178,7 +178,7 @@ mod tests {
         }
         let names = |arguments: &[&str]| -> Result<Vec<String>> {
             let arguments = arguments.iter().map(|name| root.join(name).display().to_string()).collect();
-            let paths = Pictures::new(arguments, None).names()?;
+            let paths = Images::new(arguments, None).names()?;
             paths.map(|path| Ok(path?.strip_prefix(root)?.display().to_string())).collect()
         };
         assert_eq!(names(&[""])?, ["a.gif", "b/a.webp", "b/z.jpg", "b.png", "c.PNG"]);
