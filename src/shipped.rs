@@ -1,5 +1,5 @@
-//! The model that is part of the program: `models/emoji`, with weights in blocks of 5 bits where they lose next to nothing
-//! by it.
+//! Embeds the model that ships with the program, `models/emoji`, with weights quantized to 5 bits where that costs next to
+//! nothing.
 
 use altclip_encoder::source::{EmbeddedFiles, ModelSource};
 
@@ -17,15 +17,16 @@ pub const RECIPE: &str = include_str!("../models/emoji/recipe.toml");
 
 /// The files of these paths in `models/emoji`, and those in its folder `embedded` by their names in the model.
 macro_rules! embedded {
-    ($($path:literal),*; $($in_blocks:literal as $name:literal),*) => {
+    ($($path:literal),*; $($quantized:literal as $name:literal),*) => {
         &[
             $(($path, include_bytes!(concat!("../models/emoji/", $path))),)*
-            $(($name, include_bytes!(concat!("../models/emoji/embedded/", $in_blocks))),)*
+            $(($name, include_bytes!(concat!("../models/emoji/embedded/", $quantized))),)*
         ]
     };
 }
 
-const FILES: EmbeddedFiles = embedded![
+/// A static, since each use of a constant could put another copy of the weights into the program.
+static FILES: EmbeddedFiles = embedded![
     "model_index.json",
     "tokenizer/sentencepiece.bpe.model",
     "tokenizer/tokenizer_config.json",
