@@ -1,9 +1,9 @@
 //! How fast is the model that ships with the program, from its weights in f16: loading it, and an image from a prompt?
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, Result};
 use candle_core::{DType, Device};
 use criterion::{Criterion, criterion_group, criterion_main};
+use model_files::source::ModelSource;
 use std::hint::black_box;
 
 fn emoji(criterion: &mut Criterion) -> Result<()> {

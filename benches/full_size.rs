@@ -5,10 +5,10 @@
 //! ALTDIFFUSION_BENCH_MODEL=MODEL cargo bench --bench full_size
 //! ```
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, Result};
 use candle_core::{DType, Device, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
+use model_files::source::ModelSource;
 use std::hint::black_box;
 
 const VARIABLE: &str = "ALTDIFFUSION_BENCH_MODEL";

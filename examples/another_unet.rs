@@ -8,14 +8,14 @@
 //! Here the UNet is that of `altdiffusion-pipeline`. That of candle-transformers would be called in the same way:
 //! `unet.forward(&latents, timestep, &hidden_states)`.
 
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::{PROMPT_LENGTH, Tokenizer};
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use altdiffusion_pipeline::vae::AutoencoderKl;
 use altdiffusion_pipeline::{Result, to_images};
 use candle_core::{DType, Device, Tensor};
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
 
 const STEPS: usize = 20;
 const GUIDANCE_SCALE: f64 = 2.25;

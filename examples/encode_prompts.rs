@@ -6,12 +6,12 @@
 //! cargo run --release --example encode_prompts -- BAAI/AltDiffusion-m9 一只猫 "a cat" "un chat"
 //! ```
 
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::{PROMPT_LENGTH, Tokenizer};
 use anyhow::Result;
 use candle_core::{DType, Device};
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);

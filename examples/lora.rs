@@ -4,10 +4,10 @@
 //! cargo run --release --example lora -- BAAI/AltDiffusion-m9 watercolour.safetensors "a photo of <my-cat>" my-cat.safetensors
 //! ```
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, LoadOptions, Lora, ModelParts, TextualInversion};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
+use model_files::source::ModelSource;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);

@@ -6,7 +6,7 @@
     compare-hub.py speed [GB]        downloads so many gigabytes (6) from this machine, in turns with curl
 
 Runs target/debug/altdiffusion, or $ALTDIFFUSION; and target/debug/examples/mock_hub, or $MOCK_HUB, which
-`cargo build -p altclip-encoder --example mock_hub` makes. `modes` needs the package huggingface_hub in this Python.
+`cargo build -p model-files --example mock_hub` makes. `modes` needs the package huggingface_hub in this Python.
 """
 
 import hashlib

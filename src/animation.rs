@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use altdiffusion_pipeline::write_whole;
 use anyhow::{Context, Result, ensure};
 use image::codecs::gif::{GifEncoder, Repeat};
 use image::imageops::{FilterType, resize};
 use image::{Delay, DynamicImage, Frame, RgbImage};
+use model_files::write_whole;
 
 const EACH: Duration = Duration::from_millis(120);
 const LAST: Duration = Duration::from_secs(2);

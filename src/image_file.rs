@@ -4,11 +4,11 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use altdiffusion_pipeline::write_whole;
 use anyhow::{Context, Result, bail};
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::webp::WebPEncoder;
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
+use model_files::write_whole;
 
 use crate::image_text::{KEYWORD, exif_of};
 use crate::progress::warn;

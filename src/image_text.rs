@@ -5,11 +5,11 @@ use std::fs;
 use std::io::{BufReader, Cursor};
 use std::path::Path;
 
-use altclip_encoder::foreign;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use exif::experimental::Writer;
 use exif::{Field, In, Tag, Value};
 use image::{ImageDecoder, ImageFormat, ImageReader};
+use model_files::foreign;
 use png::text_metadata::ITXtChunk;
 
 /// The keyword under which tools look for how an image was drawn.

@@ -8,8 +8,8 @@ use clap::Args;
 
 use altclip_encoder::embedder::Embedder;
 use altclip_encoder::images::Background;
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::{LoadOptions, ModelParts};
+use model_files::source::ModelSource;
 
 use crate::device::DeviceChoice;
 use crate::infotext::Fields;

@@ -5,9 +5,9 @@ use std::io::Write;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
 
-use altclip_encoder::checkpoint::Checkpoint;
 use altdiffusion_pipeline::ModelParts;
 use anyhow::{Context, Result, anyhow};
+use model_files::checkpoint::Checkpoint;
 use sha2::{Digest, Sha256};
 
 use crate::recorded::hex;

@@ -1,8 +1,8 @@
 //! Values of options, with what was expected in the error. Clap adds the option's name and the value found.
 
-use altclip_encoder::checkpoint::NumberType;
 use candle_core::DType;
 use fused_ops::BlockType;
+use model_files::checkpoint::NumberType;
 
 use altdiffusion_pipeline::random::{Rng, Seeds};
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, TimestepSpacing};

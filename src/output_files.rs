@@ -6,10 +6,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf, is_separator};
 
-use altdiffusion_pipeline::write_whole;
 use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
 use candle_core::safetensors::save;
+use model_files::write_whole;
 use serde::Serialize;
 
 /// Finds out whether a file can be written at `path`, so that no work is done in vain. `option` is the one that gave it.

@@ -5,11 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use altclip_encoder::images::{self, Background, DecodeOptions};
-use altdiffusion_pipeline::write_whole;
 use anyhow::{Context, Result};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use image::DynamicImage;
 use image::codecs::jpeg::JpegEncoder;
+use model_files::write_whole;
 use rayon::prelude::*;
 
 use crate::embedding::index::{Hit, Kind};

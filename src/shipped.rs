@@ -1,7 +1,7 @@
 //! Embeds the model that ships with the program, `models/emoji`, with weights quantized to 5 bits where that costs next to
 //! nothing.
 
-use altclip_encoder::source::{EmbeddedFiles, ModelSource};
+use model_files::source::{EmbeddedFiles, ModelSource};
 
 /// What images call it that were drawn with it.
 pub const NAME: &str = "emoji";

@@ -6,11 +6,11 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::{Device, Tensor};
 use common::{TestResult, golden, golden_model, run, succeeded, tensors};
 use image::{Rgb, RgbImage};
+use model_files::source::ModelSource;
 use tempfile::TempDir;
 
 /// A folder with images of a thing, their captions, and an image that is none.

@@ -1,7 +1,7 @@
 //! Models from the hub, through the program itself, from a small hub on this machine.
 
 mod common;
-#[path = "../crates/altclip-encoder/tests/common/mock_hub.rs"]
+#[path = "../crates/model-files/tests/common/mock_hub.rs"]
 mod mock_hub;
 
 use std::fs;
@@ -149,7 +149,7 @@ fn what_is_cached_is_enough() -> TestResult {
 #[test]
 fn a_private_authority_is_named_by_any_of_the_usual_variables() -> TestResult {
     let place = Place::new()?;
-    let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/altclip-encoder/tests/data/tls");
+    let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/model-files/tests/data/tls");
     let hub = Hub::start_encrypted(place.root.path(), Manner::default(), &tls);
     for variable in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"] {
         works(place.encode(&hub.endpoint()).env(variable, tls.join("authority.pem")))?;

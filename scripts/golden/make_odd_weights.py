@@ -1,6 +1,6 @@
 """Writes small weight files in forms that are rarer than `make_pickles.py` has them, and what PyTorch reads from them.
 
-    python scripts/golden/make_odd_weights.py crates/altclip-encoder/tests/data/odd
+    python scripts/golden/make_odd_weights.py crates/model-files/tests/data/odd
 
 Needs torch 2.15, numpy and safetensors. Of every file F there is F.json: the shape and the values, as `torch.load` (or
 safetensors and the multiplication of ComfyUI) gives them, of each tensor that a loader has to find; and under

@@ -1,6 +1,6 @@
-"""Writes the small torch.save files that the tests of altclip-encoder read.
+"""Writes the small torch.save files that the tests of model-files read.
 
-    python scripts/golden/make_pickles.py crates/altclip-encoder/tests/data
+    python scripts/golden/make_pickles.py crates/model-files/tests/data
 
 Needs torch and safetensors. Every tensor holds 0, 1, 2 … in its own row-major order, divided by eight so that half
 precision is exact; the tests compute the same.

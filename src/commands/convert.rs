@@ -4,12 +4,12 @@ use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use altclip_encoder::checkpoint::{Checkpoint, NumberType};
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::{Converted, ModelParts, OutputLoss, UNetProbe, convert_weights};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
+use model_files::checkpoint::{Checkpoint, NumberType};
+use model_files::source::ModelSource;
 
 use crate::interrupt::Interrupt;
 use crate::model::open_source;

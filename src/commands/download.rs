@@ -1,9 +1,9 @@
 //! `altdiffusion download`: models from the hub, before they are needed.
 
-use altclip_encoder::source::ModelSource;
 use anyhow::Result;
 use clap::Args;
 use indicatif::DecimalBytes;
+use model_files::source::ModelSource;
 use serde::Serialize;
 
 use crate::model::open_source;

@@ -302,6 +302,7 @@ fn named(
 
 /// Whether it is the image that is bad, and not the model or the device.
 fn is_of_the_image(error: &altclip_encoder::Error) -> bool {
-    use altclip_encoder::Error;
-    matches!(error, Error::Io { .. } | Error::Format { .. })
+    use altclip_encoder::Error::Files;
+    use model_files::Error;
+    matches!(error, Files(Error::Io { .. } | Error::Format { .. }))
 }

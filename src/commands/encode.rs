@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
 use altclip_encoder::tokenizer::{PROMPT_LENGTH, Tokenizer};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
 use serde::Serialize;
 
 use crate::model::ModelArgs;

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use altclip_encoder::checkpoint::{PartReport, Survey};
 use altclip_encoder::dual_encoder::{self, Family};
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::{AltDiffusion, ModelParts};
 use anyhow::{Result, bail};
 use candle_core::{DType, Device};
 use clap::Args;
+use model_files::checkpoint::{PartReport, Survey};
+use model_files::source::ModelSource;
 use serde::Serialize;
 
 use crate::output::{print_json, print_line};
@@ -153,7 +153,7 @@ fn inspect(source: &ModelSource) -> Result<Report> {
 fn tokenizer_problem(source: &ModelSource, folder: &str, rows: usize) -> Option<String> {
     match Tokenizer::from_source(source, folder) {
         Ok(tokenizer) => missing_embeddings(source, &tokenizer.with_embedding_rows(rows)),
-        Err(altclip_encoder::Error::MissingFile { .. }) => None,
+        Err(altclip_encoder::Error::Files(model_files::Error::MissingFile { .. })) => None,
         Err(error) => Some(error.to_string()),
     }
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use altclip_encoder::dual_encoder::Family;
-use altclip_encoder::source::{CachedModel, CachedModels, HubOptions, ModelSource};
 use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::DecimalBytes;
+use model_files::source::{CachedModel, CachedModels, HubOptions, ModelSource};
 use serde::Serialize;
 use serde_json::Value;
 

@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 use std::path::Path;
 
-use altclip_encoder::source::FileData;
 use anyhow::{Context, Result, bail, ensure};
+use model_files::source::FileData;
 use rayon::prelude::*;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};

@@ -98,8 +98,7 @@ fn a_damaged_pickle_is_named() -> TestResult {
 #[test]
 fn a_pickle_is_not_executed() -> TestResult {
     let model = ModelCopy::of("alt_diffusion_m18")?;
-    let malicious =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/altclip-encoder/tests/data/malicious.bin");
+    let malicious = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/model-files/tests/data/malicious.bin");
     fs::write(model.path(PICKLE), fs::read(malicious)?)?;
     // What it would make, would be made here, and is counted.
     Place::new()?.generate_refused(&model.argument(), &[], 1, &[PICKLE, "posix.system"])

@@ -6,12 +6,13 @@
 use candle_core::{D, DType, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use fused_ops::{LayerNorm, Linear};
+use model_files::config::{ConfigFile, FieldTable};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::{ConfigFile, FieldTable, transformers};
 use crate::padding::CompactPrompts;
+use crate::transformers_fields;
 use crate::vision::{VisionConfig, VisionTower};
 use crate::xlm_roberta::{XlmRobertaConfig, XlmRobertaModel};
 
@@ -31,7 +32,7 @@ pub struct AltClipConfig {
 }
 
 impl ConfigFile for AltClipConfig {
-    const FIELDS: FieldTable = transformers::ALT_CLIP;
+    const FIELDS: FieldTable = transformers_fields::ALT_CLIP;
 }
 
 fn default_projection_dim() -> usize {

@@ -1,42 +1,18 @@
-//! What can go wrong between a model's name and its vectors.
+//! Says what can go wrong between a model's name and its vectors.
 
 use candle_core::Error as CandleError;
+use model_files::{ErrorKind, candle_error};
 
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// An error of this crate. Each displays as one line that names the file or option it is about.
-///
-/// A `file` is what a person can find again: a path, or for a model embedded in the program its name and the file in it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
-    /// The operating system could not read or write a file.
-    #[error("{file}: {source}")]
-    Io { file: String, source: std::io::Error },
-
-    /// A model lacks a file that it must have. `file` is relative to `model`, or a list of the accepted alternatives.
-    #[error("{model}: no file {file}")]
-    MissingFile { model: String, file: String },
-
-    /// A file is there but is not what its format demands: truncated, corrupted, hostile, or something else altogether.
-    #[error("{file}: {problem}")]
-    Format { file: String, problem: String },
-
-    /// A configuration file lacks a field, or holds a value that cannot be used.
-    #[error("{file}: {problem}")]
-    Config { file: String, problem: String },
-
-    /// The configuration asks for a tensor that the weights lack. `nearest` is the most alike of the names they have.
-    #[error("{file}: no tensor {name}{}", nearest_hint(.nearest))]
-    MissingTensor { name: String, file: String, nearest: Option<String> },
-
-    /// A tensor has another shape than the configuration says.
-    #[error("tensor {name} in {file} has shape {found:?}, expected {expected:?} from the config")]
-    ShapeMismatch { name: String, file: String, found: Vec<usize>, expected: Vec<usize> },
-
-    /// A model name is neither a directory nor a repository on the hub, or the hub did not deliver.
-    #[error("{0}")]
-    Hub(String),
+    /// A file of a model, or an image, could not be found, downloaded or read, or is not what it should be.
+    #[error(transparent)]
+    Files(model_files::Error),
 
     /// The tokenizer could not be built or could not encode a text.
     #[error("tokenizer: {0}")]
@@ -47,62 +23,61 @@ pub enum Error {
     Input(String),
 
     /// A tensor operation failed.
-    #[error("{}", one_line(.0))]
-    Candle(Box<CandleError>),
+    #[error("{}", candle_error::one_line(.0))]
+    Candle(#[source] Box<CandleError>),
 }
 
 impl Error {
-    /// For `map_err`: an [`Error::Io`] about `file`.
+    /// Whose fault it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Files(error) => error.kind(),
+            Self::Tokenizer(_) | Self::Input(_) => ErrorKind::Input,
+            Self::Candle(error) => candle_error::kind(error),
+        }
+    }
+
+    /// For `map_err`: that `file` could not be read or written.
     pub fn io(file: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
-        let file = file.into();
-        move |source| Self::Io { file, source }
+        let error = model_files::Error::io(file);
+        move |source| Self::Files(error(source))
     }
 
-    /// An [`Error::Format`]: `file` is not what it should be, and `problem` says what was expected and found.
+    /// `file` is not what it should be, and `problem` says what was expected and found.
     pub fn format(file: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Format { file: file.into(), problem: problem.into() }
+        Self::Files(model_files::Error::format(file, problem))
     }
 
-    /// An [`Error::Config`]: `file` holds a value that cannot be used, and `problem` names its field.
+    /// The configuration `file` holds a value that cannot be used, and `problem` names its field.
     pub fn config(file: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Config { file: file.into(), problem: problem.into() }
+        Self::Files(model_files::Error::config(file, problem))
     }
 }
 
-/// Candle's `VarBuilder` lets its backends fail with candle's error only. This crate's errors travel through it as the
-/// payload of an I/O error, which displays as its payload does, and come out here as they went in.
+impl From<model_files::Error> for Error {
+    fn from(error: model_files::Error) -> Self {
+        match error {
+            model_files::Error::Candle(error) => Self::Candle(error),
+            error => Self::Files(error),
+        }
+    }
+}
+
+/// For layers, which can fail with candle's error alone. See [`candle_error`].
 impl From<Error> for CandleError {
     fn from(error: Error) -> Self {
         match error {
             Error::Candle(error) => *error,
-            error => Self::Io(std::io::Error::other(error)),
+            Error::Files(error) => error.into(),
+            error => candle_error::carry(error),
         }
     }
 }
 
+/// Gives back an error that went through candle, as it was before.
 impl From<CandleError> for Error {
     fn from(error: CandleError) -> Self {
-        match error {
-            CandleError::WithBacktrace { inner, .. } => Self::from(*inner),
-            CandleError::Io(error) => error
-                .downcast::<Self>()
-                .unwrap_or_else(|error| Self::Candle(Box::new(CandleError::Io(error)))),
-            error => Self::Candle(Box::new(error)),
-        }
-    }
-}
-
-fn nearest_hint(nearest: &Option<String>) -> String {
-    nearest.as_ref().map(|name| format!(" (the nearest name there is {name})")).unwrap_or_default()
-}
-
-/// Candle displays a backtrace, where one was captured, and puts contexts on lines of their own.
-fn one_line(error: &CandleError) -> String {
-    match error {
-        CandleError::WithBacktrace { inner, .. } => one_line(inner),
-        CandleError::Context { inner, context } => format!("{context}: {}", one_line(inner)),
-        CandleError::WithPath { inner, path } => format!("{}: {}", path.display(), one_line(inner)),
-        error => error.to_string().replace('\n', " "),
+        candle_error::carried(error).unwrap_or_else(|error| model_files::Error::from(error).into())
     }
 }
 
@@ -112,18 +87,12 @@ mod tests {
 
     #[test]
     fn errors_survive_the_way_through_candle() {
-        let error =
-            Error::MissingTensor { name: "a.weight".into(), file: "m.safetensors".into(), nearest: None };
-        let line = error.to_string();
-        let through = CandleError::from(error);
-        assert_eq!(through.to_string(), line);
-        assert!(matches!(Error::from(through.bt()), Error::MissingTensor { name, .. } if name == "a.weight"));
-    }
-
-    #[test]
-    fn candle_errors_are_one_line() {
-        let inner = CandleError::Msg("first\nsecond".into());
-        let error = Error::from(inner.context("while loading").bt());
-        assert_eq!(error.to_string(), "while loading: first second");
+        let through = CandleError::from(Error::Tokenizer("no merges".into()));
+        assert_eq!(candle_error::one_line(&through), "tokenizer: no merges");
+        assert!(matches!(Error::from(through.bt()), Error::Tokenizer(_)));
+        let through = CandleError::from(Error::format("m.bin", "truncated"));
+        let error = Error::from(through);
+        assert!(matches!(&error, Error::Files(model_files::Error::Format { .. })), "{error:?}");
+        assert_eq!(error.to_string(), "m.bin: truncated");
     }
 }

@@ -23,13 +23,14 @@ use image::codecs::bmp::BmpDecoder;
 use image::error::LimitErrorKind;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, ImageResult, Limits};
+use model_files::foreign;
 
 pub use self::background::{Background, flatten, grey, transparency_note};
 pub use self::formats::{IMAGE_ENDINGS, UNREADABLE_ENDINGS, advice};
 
 use self::background::eight_bits;
 use self::formats::Format;
-use crate::{Error, Result, foreign};
+use crate::{Error, Result};
 
 /// Most pixels that an image may have by default, those where Pillow begins to warn of a decompression bomb: a quarter
 /// of a gibibyte as RGB.

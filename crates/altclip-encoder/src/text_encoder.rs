@@ -5,12 +5,13 @@
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{LayerNorm, Linear};
+use model_files::config::{ConfigFile, FieldTable, from_shared_fields};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::Error;
-use crate::config::{ConfigFile, FieldTable, from_shared_fields, transformers};
 use crate::padding::CompactPrompts;
+use crate::transformers_fields;
 use crate::xlm_roberta::{XlmRobertaConfig, XlmRobertaModel};
 
 /// `config.json` of a `text_encoder` folder (`RobertaSeriesConfig` of diffusers).
@@ -28,7 +29,7 @@ pub struct TextEncoderConfig {
 }
 
 impl ConfigFile for TextEncoderConfig {
-    const FIELDS: FieldTable = transformers::ROBERTA_SERIES;
+    const FIELDS: FieldTable = transformers_fields::ROBERTA_SERIES;
 }
 
 /// A field that the file leaves out has the value it has in diffusers.

@@ -6,13 +6,14 @@
 use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use fused_ops::{Conv2d, Conv2dOptions, LayerNorm, Linear, Padding, for_computing};
+use model_files::config::{ConfigFile, FieldTable};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::activation::Activation;
 use crate::clip_layer::{AttentionMask, ClipLayer};
-use crate::config::{ConfigFile, FieldTable, transformers};
 use crate::layer_shape::{LARGEST_WIDTH, LayerShape, MOST_LAYERS, check_limits};
+use crate::transformers_fields;
 
 /// Standard deviation of freshly initialised position embeddings (`initializer_range` of transformers).
 const INITIALIZER_RANGE: f64 = 0.02;
@@ -63,7 +64,7 @@ impl Default for VisionConfig {
 }
 
 impl ConfigFile for VisionConfig {
-    const FIELDS: FieldTable = transformers::CLIP_VISION;
+    const FIELDS: FieldTable = transformers_fields::CLIP_VISION;
 }
 
 /// A configuration is checked where it is read, so that the error names the file.

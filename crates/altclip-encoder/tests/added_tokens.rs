@@ -5,9 +5,9 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::tokenizer::Tokenizer;
 use common::golden;
+use model_files::source::ModelSource;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;

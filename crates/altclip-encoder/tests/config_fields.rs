@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 use altclip_encoder::altclip::AltClipConfig;
 use altclip_encoder::bert::BertConfig;
-use altclip_encoder::config::{ConfigFile, FieldTable, parse_config};
 use altclip_encoder::dual_encoder::{ChineseClipConfig, ClipConfig};
 use altclip_encoder::image_processor::{CropTo, ImageProcessorConfig, Resampling, ResizeTo};
-use altclip_encoder::source::FileData;
 use altclip_encoder::text_encoder::TextEncoderConfig;
 use altclip_encoder::vision::VisionConfig;
 use common::golden;
+use model_files::config::{ConfigFile, FieldTable, parse_config};
+use model_files::source::FileData;
 use serde_json::{Value, json};
 
 /// The table of a field that is a configuration itself.
@@ -48,13 +48,13 @@ fn every_field_that_the_references_write_is_known() {
     }
 }
 
-fn parse<T: ConfigFile>(fields: &Value) -> altclip_encoder::Result<T> {
+fn parse<T: ConfigFile>(fields: &Value) -> model_files::Result<T> {
     parse_config(&FileData::owned("config.json", fields.to_string().into_bytes()))
 }
 
 #[test]
 fn values_that_would_make_another_model_are_refused_by_name() {
-    let error = |result: altclip_encoder::Result<()>| result.unwrap_err().to_string();
+    let error = |result: model_files::Result<()>| result.unwrap_err().to_string();
     for (message, part) in [
         (error(parse::<BertConfig>(&json!({"is_decoder": true})).map(drop)), "is_decoder is true"),
         (error(parse::<BertConfig>(&json!({"pruned_heads": {"1": [0]}})).map(drop)), "pruned_heads is"),

@@ -4,11 +4,11 @@ mod common;
 
 use std::fs;
 
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::tokenizer::Tokenizer;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::golden;
+use model_files::source::ModelSource;
 use serde_json::{Value, json};
 
 /// Texts of every sort, so that every step of a tokenizer has something to do.

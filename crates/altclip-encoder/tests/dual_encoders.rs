@@ -7,9 +7,9 @@ use std::path::Path;
 
 use altclip_encoder::altclip::normalize;
 use altclip_encoder::dual_encoder::{self, DualEncoder, Family};
-use altclip_encoder::source::ModelSource;
 use candle_core::{D, DType, Device, Tensor};
 use common::{TOLERANCE, assert_close, golden, relative_error, tensors};
+use model_files::source::ModelSource;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -14,11 +14,11 @@ use altclip_encoder::altclip::normalize;
 use altclip_encoder::dual_encoder::Family;
 use altclip_encoder::embedder::{Embedder, ImageSource};
 use altclip_encoder::images::{self, DecodeOptions};
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::tokenizer::sentencepiece::{ModelProto, PieceType, SentencePiece};
 use candle_core::{DType, Device, Tensor};
 use common::{TOLERANCE, assert_close, golden, relative_error, tensors};
 use image::{DynamicImage, Rgb, RgbImage};
+use model_files::source::ModelSource;
 use prost::Message;
 
 /// Largest relative distance between vectors of one text in different company.

@@ -83,7 +83,7 @@ fn exif_orientation_can_be_left_alone() {
 #[track_caller]
 fn assert_refused(result: altclip_encoder::Result<DynamicImage>, name: &str, part: &str) {
     let Err(error) = result else { panic!("{name} was accepted") };
-    assert!(matches!(error, Error::Format { .. }), "{error:?}");
+    assert!(matches!(error, Error::Files(model_files::Error::Format { .. })), "{error:?}");
     let line = error.to_string();
     assert!(line.starts_with(&format!("{name}: ")) && line.contains(part), "{line}");
     assert!(!line.contains('\n'), "{line}");
@@ -122,7 +122,9 @@ fn what_is_no_image_is_refused() {
         assert_refused(decode("c.jpg", content), "c.jpg", what);
     }
     let error = images::open("no/such.png", DecodeOptions::default()).unwrap_err();
-    assert!(matches!(&error, Error::Io { file, .. } if file == "no/such.png"), "{error:?}");
+    let is_of_file =
+        matches!(&error, Error::Files(model_files::Error::Io { file, .. }) if file == "no/such.png");
+    assert!(is_of_file, "{error:?}");
 }
 
 /// A damaged file may be an error or an image with faults; it never panics.

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::tokenizer::sentencepiece::{
     ModelProto, NormalizerSpec, PieceType, SentencePiece, TrainerSpec,
 };
 use altclip_encoder::tokenizer::{Normalizer, PROMPT_LENGTH, Tokenizer};
+use model_files::source::ModelSource;
 use proptest::prelude::*;
 use prost::Message;
 use serde::Deserialize;

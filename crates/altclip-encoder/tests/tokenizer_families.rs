@@ -4,9 +4,9 @@ mod common;
 
 use std::fs;
 
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::tokenizer::Tokenizer;
 use common::golden;
+use model_files::source::ModelSource;
 use serde::Deserialize;
 use tempfile::TempDir;
 

@@ -10,8 +10,6 @@
 //! AdamW and the moving average of the weights. The answer is a line on standard output with the seconds that they took.
 //! Before the first answer comes a line with the seconds of loading.
 
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::ModelSource;
 use altclip_training::stages::denoising::NoiseSettings;
 use altclip_training::stages::realign::{BatchSettings, Condition, Conditions, Realignment};
 use altclip_training::{Batch, Objective, Optimizer, OptimizerConfig, Parameters, Schedule};
@@ -19,6 +17,8 @@ use altdiffusion_pipeline::PerBlock;
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
 use altdiffusion_pipeline::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use candle_core::{DType, Device, Tensor};
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
 use rand_chacha::ChaCha8Rng;
 use std::io::{BufRead, Write};
 use std::time::Instant;

@@ -49,12 +49,22 @@ pub enum Error {
     /// The encoder or one of its files.
     #[error(transparent)]
     Encoder(#[from] altclip_encoder::Error),
+    /// A file of a model, or one that was to be written whole.
+    #[error(transparent)]
+    Files(#[from] model_files::Error),
     /// The diffusion model or one of its files.
     #[error(transparent)]
     Pipeline(#[from] altdiffusion_pipeline::Error),
     /// A tensor operation.
     #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
+    Tensor(candle_core::Error),
+}
+
+/// Errors of a model's files go through candle's when weights are read; here they come out as they went in.
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        model_files::candle_error::carried(error).map_or_else(Self::Tensor, Self::Files)
+    }
 }
 
 /// The result of a part of a training run.

@@ -1,12 +1,13 @@
 //! How often the emoji model draws what it is asked for.
 
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
+
 use crate::emoji::{Concept, Dataset, IMAGE_SIZE, evaluation_prompts};
 use crate::error::{Error, Result};
 use crate::images::{mean_psnr, to_tensor};
 use crate::stages::clip::embed_images;
 use crate::stages::vae::reconstruct;
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::vision::VisionTower;
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions};
 use candle_core::{D, DType, Device, Tensor};

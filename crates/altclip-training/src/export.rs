@@ -1,5 +1,7 @@
 //! A trained model in the published directory layout, so that every loader of AltDiffusion reads it.
 
+use model_files::write_whole;
+
 use crate::error::{Error, Result};
 use crate::run::save_weights;
 use crate::stages::clip::{CAPTION_TOKENS, TrainedDualEncoder};
@@ -8,7 +10,6 @@ use altclip_encoder::altclip::AltClipConfig;
 use altclip_encoder::images::Background;
 use altclip_encoder::text_encoder::TextEncoderConfig;
 use altdiffusion_pipeline::unet::UNet2DConditionConfig;
-use altdiffusion_pipeline::write_whole;
 use candle_core::{DType, Tensor};
 use serde::Serialize;
 use serde_json::{Value, json};

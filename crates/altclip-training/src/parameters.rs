@@ -1,10 +1,10 @@
 //! The weights of a model that is trained, by the names of its checkpoint.
 
-use altclip_encoder::checkpoint::Checkpoint;
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 use candle_nn::VarBuilder;
 use candle_nn::init::{Init, NormalOrUniform};
 use candle_nn::var_builder::SimpleBackend;
+use model_files::checkpoint::Checkpoint;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;

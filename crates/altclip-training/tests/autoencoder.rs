@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use altclip_encoder::source::ModelSource;
 use altclip_training::stages::vae::{Autoencoder, TrainedVae, VaeStage};
 use altclip_training::{EmojiRecipe, Metrics, Observer, OptimizerConfig, Run, Schedule, export_autoencoder};
 use candle_core::{Device, Tensor};
+use model_files::source::ModelSource;
 use tempfile::TempDir;
 
 const SIZE: usize = 16;

@@ -554,7 +554,7 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
         assert!(watch.notes.iter().any(|note| note.starts_with(model)), "{:?}", watch.notes);
     }
     // All that is drawn with, by the loader of every AltDiffusion.
-    let source = altclip_encoder::source::ModelSource::directory(output.join("model"));
+    let source = model_files::source::ModelSource::directory(output.join("model"));
     let pipeline = altdiffusion_pipeline::AltDiffusion::from_source(
         &source,
         candle_core::DType::F32,

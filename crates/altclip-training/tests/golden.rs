@@ -2,8 +2,6 @@
 //! gradients, and for each weight the first gradient's norm and its inner product with the weight.
 
 use altclip_encoder::altclip::{AltClipConfig, AltClipTextTower};
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
 use altclip_encoder::tokenizer::Encoding;
 use altclip_training::stages::contrastive::contrastive_gradients;
@@ -18,6 +16,8 @@ use altdiffusion_pipeline::schedulers::SchedulerConfig;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Init, VarBuilder};
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -20,8 +20,6 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::text_encoder::TextEncoder;
 use altdiffusion_pipeline::random::Rng;
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
@@ -29,6 +27,8 @@ use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use altdiffusion_pipeline::vae::AutoencoderKl;
 use altdiffusion_pipeline::{Denoising, Guidance, Prompt, Start, TextStates, denoise};
 use candle_core::{DType, Device, Tensor, safetensors};
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
 
 /// How a `denoise_…` work goes: with the noise levels of Stable Diffusion, and diffusers' guidance scale.
 const SCHEDULER: &str = r#"{

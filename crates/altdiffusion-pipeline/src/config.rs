@@ -1,6 +1,6 @@
 //! What the configurations of the UNet and of the VAE have in common.
 
-use altclip_encoder::config::{FieldTable, Refusal};
+use model_files::config::{FieldTable, Refusal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

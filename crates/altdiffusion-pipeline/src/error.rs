@@ -90,6 +90,10 @@ pub enum Error {
     /// operation on tensors failed.
     #[error(transparent)]
     Encoder(#[from] altclip_encoder::Error),
+
+    /// A file could not be found, read or written, or is not what it should be.
+    #[error(transparent)]
+    Files(#[from] model_files::Error),
 }
 
 /// Errors of the checkpoint travel through candle's when weights are read; here they come out as they went in.

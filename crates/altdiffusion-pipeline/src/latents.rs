@@ -6,8 +6,8 @@ use std::path::Path;
 
 use candle_core::safetensors::{BufferedSafetensors, save};
 use candle_core::{DType, Device, Tensor};
+use model_files::write_whole;
 
-use crate::whole_file::write_whole;
 use crate::{Error, Result};
 
 /// The name of the tensor in a file of latents.
@@ -50,7 +50,7 @@ pub fn read_latents(path: &Path) -> Result<Tensor> {
 pub fn write_latents(path: &Path, latents: &Tensor) -> Result<()> {
     let latents = latents.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.contiguous()?;
     let tensors = HashMap::from([(TENSOR, latents)]);
-    write_whole(path, |temporary| save(&tensors, temporary).map_err(io::Error::other))
+    Ok(write_whole(path, |temporary| save(&tensors, temporary).map_err(io::Error::other))?)
 }
 
 /// Whether no value is NaN or infinite.

@@ -21,7 +21,6 @@ mod prompt_syntax;
 mod reports;
 mod safety_checker;
 mod start;
-mod whole_file;
 mod windows;
 
 pub mod controlnet;
@@ -51,4 +50,3 @@ pub use prompt_syntax::{PromptPart, parse_prompt};
 pub use reports::{Progress, Step};
 pub use safety_checker::SafetyChecker;
 pub use start::{Inpainting, Rest, Start};
-pub use whole_file::write_whole;

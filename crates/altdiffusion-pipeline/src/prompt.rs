@@ -1,10 +1,10 @@
 //! A prompt, ready for the UNet.
 
-use altclip_encoder::config::parse_json;
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
 use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::{DType, Device, Tensor};
+use model_files::config::parse_json;
+use model_files::source::ModelSource;
 use serde::Deserialize;
 
 use crate::control::RunningControls;

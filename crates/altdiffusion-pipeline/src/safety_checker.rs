@@ -1,12 +1,12 @@
 //! Images that should not be shown: the safety checker of the published repositories.
 
-use altclip_encoder::config::{ConfigFile, FieldTable, parse_config};
 use altclip_encoder::dual_encoder::ClipConfig;
 use altclip_encoder::image_processor::ImageProcessor;
 use altclip_encoder::vision::{VisionConfig, VisionTower};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use image::{DynamicImage, RgbImage};
+use model_files::config::{ConfigFile, FieldTable, parse_config};
 use serde::Deserialize;
 
 use crate::Result;

@@ -1,8 +1,8 @@
 //! Finds the tensors of a file that no layer of its model reads.
 
-use altclip_encoder::checkpoint::{Checkpoint, Survey};
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
+use model_files::checkpoint::{Checkpoint, Survey};
 
 use crate::Result;
 

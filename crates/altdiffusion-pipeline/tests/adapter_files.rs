@@ -6,10 +6,10 @@ mod common;
 use std::collections::HashMap;
 use std::path::Path;
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::{AltDiffusion, LoadOptions, Lora, ModelParts, TextualInversion};
 use candle_core::{DType, Device, Tensor, safetensors};
 use common::{distance, golden, normal};
+use model_files::source::ModelSource;
 
 type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 

@@ -6,10 +6,10 @@ mod common;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::{AltDiffusion, LoadOptions, Lora, ModelParts};
 use candle_core::{DType, Device, Tensor, safetensors};
 use common::{TOLERANCE, distance, golden, normal, tensors};
+use model_files::source::ModelSource;
 
 type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 

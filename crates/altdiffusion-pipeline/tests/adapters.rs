@@ -6,10 +6,10 @@ mod common;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, LoadOptions, Lora, ModelParts, TextualInversion};
 use candle_core::{DType, Device, Tensor, safetensors};
 use common::{distance, golden, normal, tensors};
+use model_files::source::ModelSource;
 use serde::Deserialize;
 
 type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
@@ -315,7 +315,7 @@ fn little_memory_gives_the_same_image() -> TestResult {
 /// them (`scripts/golden/make_odd_weights.py`).
 #[test]
 fn learned_words_are_read_from_every_form_of_pickle() -> TestResult {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../altclip-encoder/tests/data/odd/reported");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model-files/tests/data/odd/reported");
     for (file, tensor) in [
         ("p3.pt", "<w>"),
         ("p4.pt", "<w>"),

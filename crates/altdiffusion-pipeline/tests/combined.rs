@@ -6,7 +6,6 @@ mod common;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::controlnet::ControlNetModel;
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, TimestepSpacing};
 use altdiffusion_pipeline::{
@@ -16,6 +15,7 @@ use candle_core::{DType, Device, Tensor, safetensors};
 use candle_nn::VarBuilder;
 use common::{distance, golden, tensors};
 use image::{GrayImage, RgbImage};
+use model_files::source::ModelSource;
 use serde::Deserialize;
 
 type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use altclip_encoder::config::{ConfigFile, parse_config, read_json};
-use altclip_encoder::source::FileData;
 use altdiffusion_pipeline::controlnet::ControlNetConfig;
 use altdiffusion_pipeline::unet::UNet2DConditionConfig;
 use altdiffusion_pipeline::vae::AutoencoderKlConfig;
+use model_files::config::{ConfigFile, parse_config, read_json};
+use model_files::source::FileData;
 use serde_json::{Map, Value, json};
 
 fn golden(path: &str) -> std::path::PathBuf {

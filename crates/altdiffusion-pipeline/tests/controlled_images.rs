@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::controlnet::{ControlNetConfig, ControlNetModel};
 use altdiffusion_pipeline::schedulers::SchedulerKind;
 use altdiffusion_pipeline::{AltDiffusion, Control, GenerateOptions};
 use candle_core::{DType, Device, Tensor, safetensors};
 use candle_nn::VarBuilder;
 use image::{GrayImage, RgbImage};
+use model_files::source::ModelSource;
 use serde::Deserialize;
 
 type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;

@@ -4,14 +4,14 @@ mod common;
 
 use std::path::Path;
 
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::controlnet::{ChannelOrder, ControlNetConfig, ControlNetModel};
 use altdiffusion_pipeline::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use altdiffusion_pipeline::{Error, PerBlock};
 use candle_core::{DType, Device, Tensor, safetensors};
 use candle_nn::{VarBuilder, VarMap};
 use common::{ROUNDING, assert_close, assert_gradient_is_slope, distance, golden, model, normal, tensors};
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
 
 const WEIGHTS: &str = "diffusion_pytorch_model.fp16.safetensors";
 

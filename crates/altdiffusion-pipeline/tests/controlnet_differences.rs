@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::controlnet::ControlNetModel;
 use altdiffusion_pipeline::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use altdiffusion_pipeline::{AltDiffusion, Control, GenerateOptions, PerBlock};
@@ -15,6 +14,7 @@ use candle_core::{DType, Device, Tensor, safetensors};
 use candle_nn::{VarBuilder, VarMap};
 use common::{TOLERANCE, distance, golden, normal};
 use image::RgbImage;
+use model_files::source::ModelSource;
 
 type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 

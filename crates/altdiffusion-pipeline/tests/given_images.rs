@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::schedulers::SchedulerKind;
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions};
 use candle_core::{DType, Device, Tensor, safetensors};
 use image::{GrayImage, RgbImage};
+use model_files::source::ModelSource;
 use serde::Deserialize;
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use altclip_encoder::checkpoint::Survey;
 use altclip_encoder::dual_encoder;
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::AltDiffusion;
 use candle_core::{DType, Device};
+use model_files::checkpoint::Survey;
+use model_files::source::ModelSource;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::controlnet::ControlNetModel;
 use altdiffusion_pipeline::ip_adapter::{ImageEncoder, ImageFeatures, ImagePrompt, IpAdapter};
 use altdiffusion_pipeline::schedulers::SchedulerKind;
@@ -15,6 +14,7 @@ use altdiffusion_pipeline::{AltDiffusion, Control, Error, GenerateOptions};
 use candle_core::{DType, Device, Tensor, safetensors};
 use common::{assert_close, distance, golden, normal, tensors};
 use image::RgbImage;
+use model_files::source::ModelSource;
 use serde::Deserialize;
 
 type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;

@@ -3,10 +3,10 @@
 #[allow(dead_code, reason = "it has more than this file needs")]
 mod common;
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::{AltDiffusion, DenoisingWindows, GenerateOptions};
 use candle_core::{DType, Device};
 use common::{distance, golden, tensors};
+use model_files::source::ModelSource;
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::random::{BatchPosition, Noise, Rng, Seeds, TorchCpu};
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 use altdiffusion_pipeline::{AltDiffusion, Error, GenerateOptions, PromptReading, TextStates};
 use candle_core::{DType, Device, Tensor, safetensors};
+use model_files::source::ModelSource;
 use serde::Deserialize;
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;

@@ -2,12 +2,12 @@
 
 use std::{collections::HashMap, path::PathBuf};
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::schedulers::SchedulerKind;
 use altdiffusion_pipeline::{
     AltDiffusion, GenerateOptions, PROMPT_TOKENS, PromptPart, PromptReading, TextStates, parse_prompt,
 };
 use candle_core::{DType, Device, Tensor, safetensors};
+use model_files::source::ModelSource;
 use serde::Deserialize;
 
 type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;

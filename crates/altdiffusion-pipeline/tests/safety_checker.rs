@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, LoadOptions, ModelParts};
 use candle_core::{DType, Device, safetensors};
 use image::RgbImage;
+use model_files::source::ModelSource;
 
 type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 

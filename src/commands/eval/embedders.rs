@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use altclip_encoder::altclip::normalize;
 use altclip_encoder::embedder::Embedder;
-use altclip_encoder::source::ModelSource;
 use altclip_training::pairs::Skipped;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
+use model_files::source::ModelSource;
 
 use crate::device::DeviceChoice;
 use crate::image_args::ImageArgs;

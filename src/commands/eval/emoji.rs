@@ -1,12 +1,13 @@
 //! `altdiffusion eval emoji`: what the small model draws.
 
-use altclip_encoder::source::ModelSource;
 use altclip_training::emoji::Dataset;
 use altclip_training::{EmojiEvaluation, EmojiRecipe};
 use anyhow::{Context, Result};
 use clap::Args;
 use image::RgbImage;
 use std::path::{Path, PathBuf};
+
+use model_files::source::ModelSource;
 
 use crate::device::DeviceChoice;
 use crate::output::{complain, print_json, print_line};

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use altclip_encoder::source::FileData;
 use altdiffusion_pipeline::{LoadOptions, Lora, TextualInversion};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use model_files::source::FileData;
 use sha2::{Digest, Sha256};
 
 use crate::infotext::Fields;

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::ip_adapter::{ImageEncoder, ImagePrompt, IpAdapter};
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::DType;
 use clap::Args;
 use image::RgbImage;
+use model_files::source::ModelSource;
 
 use crate::image_args::ImageReader;
 use crate::infotext::Fields;

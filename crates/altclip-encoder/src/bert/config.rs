@@ -1,11 +1,12 @@
 //! Shape of a BERT encoder, as its `config.json` spells it.
 
+use model_files::config::{ConfigFile, FieldTable};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::activation::Activation;
-use crate::config::{ConfigFile, FieldTable, transformers};
 use crate::layer_shape::{LARGEST_WIDTH, LayerShape, MOST_LAYERS, MOST_TOKENS, check_limits};
+use crate::transformers_fields;
 use crate::xlm_roberta::PositionEmbedding;
 
 /// The fields of transformers' `BertConfig` and `ChineseCLIPTextConfig` that decide what the encoder computes.
@@ -54,7 +55,7 @@ impl Default for BertConfig {
 }
 
 impl ConfigFile for BertConfig {
-    const FIELDS: FieldTable = transformers::BERT;
+    const FIELDS: FieldTable = transformers_fields::BERT;
 }
 
 /// A configuration is checked where it is read, so that the error names the file.

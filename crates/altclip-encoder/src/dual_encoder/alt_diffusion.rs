@@ -4,13 +4,13 @@
 //! AltCLIP, and `image_encoder/` is a `CLIPVisionModelWithProjection`. The published AltDiffusions have neither.
 
 use candle_core::{DType, Device, Tensor};
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
 
 use super::family::{IMAGE_ENCODER, TEXT_ENCODER};
 use super::{DualEncoder, Properties, read_logit_scale};
 use crate::altclip::{AltClipTextConfig, AltClipTextTower};
-use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::source::ModelSource;
 use crate::text_encoder::TextEncoderConfig;
 use crate::vision::{VisionConfig, VisionTower};
 
@@ -31,14 +31,14 @@ impl AltDiffusionDualEncoder {
         let text: TextEncoderConfig = source.read_config("text_encoder/config.json")?;
         let vision: VisionConfig =
             source.read_config("image_encoder/config.json").map_err(|error| match error {
-                Error::MissingFile { model, file } => Error::config(
+                model_files::Error::MissingFile { model, file } => Error::config(
                     model,
                     format!(
                         "no {file}: the text encoder is a diffusion model's, and without an image encoder it is no \
                          dual encoder"
                     ),
                 ),
-                error => error,
+                error => error.into(),
             })?;
         let text_weights = Checkpoint::open(source, TEXT_ENCODER)?;
         let image_weights = Checkpoint::open(source, IMAGE_ENCODER)?;

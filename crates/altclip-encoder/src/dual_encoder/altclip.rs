@@ -1,12 +1,12 @@
 //! AltCLIP, -m9 and -m18 as a [`DualEncoder`].
 
 use candle_core::{DType, Device, Tensor};
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
 
 use super::{DualEncoder, Properties, read_logit_scale};
 use crate::altclip::{AltClip, AltClipConfig};
-use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::source::ModelSource;
 
 /// [`AltClip`] with what its configuration says about it.
 #[derive(Debug, Clone)]

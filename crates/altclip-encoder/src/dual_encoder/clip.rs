@@ -4,15 +4,16 @@
 
 use candle_core::{DType, Device, Tensor};
 use fused_ops::Linear;
+use model_files::checkpoint::Checkpoint;
+use model_files::config::{ConfigFile, FieldTable};
+use model_files::source::ModelSource;
 use serde::Deserialize;
 
 use super::config::Towers;
 use super::{DualEncoder, Properties, read_logit_scale};
-use crate::checkpoint::Checkpoint;
 use crate::clip_text::{ClipTextConfig, ClipTextModel};
-use crate::config::{ConfigFile, FieldTable, transformers};
 use crate::error::Result;
-use crate::source::ModelSource;
+use crate::transformers_fields;
 use crate::vision::{VisionConfig, VisionTower};
 
 /// `config.json` of a CLIP (`CLIPConfig` of transformers).
@@ -28,7 +29,7 @@ pub struct ClipConfig {
 }
 
 impl ConfigFile for ClipConfig {
-    const FIELDS: FieldTable = transformers::CLIP;
+    const FIELDS: FieldTable = transformers_fields::CLIP;
 }
 
 #[derive(Deserialize)]

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
+use model_files::config::parse_json;
+use model_files::source::ModelSource;
 use serde::Deserialize;
 
-use crate::config::parse_json;
 use crate::error::{Error, Result};
-use crate::source::ModelSource;
 
 /// A family of dual encoders: models of one layout and one computation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,7 +52,7 @@ impl Family {
     /// If the model is of no family that is known here; the error lists those that are.
     pub fn of(source: &ModelSource) -> Result<Self> {
         let read = |path: &str| -> Result<Option<ModelType>> {
-            source.read_optional(path)?.map(|file| parse_json(&file)).transpose()
+            Ok(source.read_optional(path)?.map(|file| parse_json(&file)).transpose()?)
         };
         let Some(root) = read("config.json")? else {
             return match read("text_encoder/config.json")? {
@@ -127,7 +127,7 @@ impl fmt::Display for Family {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::EmbeddedFiles;
+    use model_files::source::EmbeddedFiles;
 
     fn family(files: EmbeddedFiles) -> Result<Family> {
         Family::of(&ModelSource::embedded("model", files))

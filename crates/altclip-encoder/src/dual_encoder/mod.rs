@@ -21,9 +21,9 @@ mod family;
 mod taiyi_clip;
 
 use candle_core::{DType, Device, Tensor};
+use model_files::source::ModelSource;
 
 use crate::error::Result;
-use crate::source::ModelSource;
 
 pub use self::alt_diffusion::AltDiffusionDualEncoder;
 pub use self::altclip::AltClipDualEncoder;
@@ -130,7 +130,7 @@ pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Box<d
 }
 
 /// exp(logit_scale), in f32 whatever the weights are: half precision has less than four digits for the factor.
-fn read_logit_scale(checkpoint: &crate::checkpoint::Checkpoint) -> Result<f32> {
+fn read_logit_scale(checkpoint: &model_files::checkpoint::Checkpoint) -> Result<f32> {
     let scale = checkpoint.var_builder(DType::F32, &Device::Cpu)?.get((), "logit_scale")?;
     Ok(scale.to_scalar::<f32>()?.exp())
 }

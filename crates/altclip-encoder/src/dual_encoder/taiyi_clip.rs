@@ -11,14 +11,14 @@
 
 use candle_core::{DType, Device, Tensor};
 use fused_ops::Linear;
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
 
 use super::clip::ClipConfig;
 use super::family::{IMAGE_ENCODER, TEXT_ENCODER};
 use super::{DualEncoder, Properties, read_logit_scale};
 use crate::bert::{BertConfig, BertModel};
-use crate::checkpoint::Checkpoint;
 use crate::error::Result;
-use crate::source::ModelSource;
 use crate::vision::VisionTower;
 
 /// Taiyi's text tower and CLIP's image tower.
@@ -41,7 +41,7 @@ impl TaiyiClip {
         let text: BertConfig = source.read_config("text_encoder/config.json")?;
         let candidates = ["image_encoder/config.json", "config.json"].map(str::to_owned);
         let Some(config_file) = source.first_of(&candidates)? else {
-            return Err(source.missing(&candidates.join(" or ")));
+            return Err(source.missing(&candidates.join(" or ")).into());
         };
         let clip: ClipConfig = source.read_config(&config_file)?;
         let folder = if config_file.starts_with(IMAGE_ENCODER) { IMAGE_ENCODER } else { "" };

@@ -13,16 +13,16 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use image::DynamicImage;
+use model_files::config::parse_config;
+use model_files::source::{FileData, ModelSource};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::altclip::normalize;
-use crate::config::parse_config;
 use crate::dual_encoder::{self, DualEncoder, Family};
 use crate::error::{Error, Result};
 use crate::image_processor::{ImageProcessor, ImageProcessorConfig};
 use crate::images::{Background, DecodeOptions};
-use crate::source::{FileData, ModelSource};
 use crate::tokenizer::Tokenizer;
 
 pub use self::images::{BATCH as IMAGE_BATCH, ImageSource, ImageStream};
@@ -71,7 +71,7 @@ impl Images {
         match self {
             Self::Prepared(processor) => Ok(processor),
             Self::Missing { model, files } => {
-                Err(Error::MissingFile { model: model.clone(), file: files.clone() })
+                Err(model_files::Error::MissingFile { model: model.clone(), file: files.clone() }.into())
             }
             Self::Unfit { model, problem } => Err(Error::config(model, problem)),
         }
@@ -104,7 +104,7 @@ impl Embedder {
         let tokenizer = Tokenizer::from_source(source, folder)?;
         let limits_file = in_folder(folder, "tokenizer_config.json");
         let limits = match source.read_optional(&limits_file)? {
-            Some(file) => crate::config::parse_json(&file)?,
+            Some(file) => model_files::config::parse_json(&file)?,
             None => TokenizerLimits::default(),
         };
         let files = image_processor_files(family);
@@ -189,7 +189,7 @@ impl Embedder {
     /// The image processor.
     ///
     /// # Errors
-    /// [`Error::MissingFile`] if the model has none, as one for texts alone need not.
+    /// [`MissingFile`](model_files::Error::MissingFile) if the model has none, as one for texts alone need not.
     pub fn image_processor(&self) -> Result<&ImageProcessor> {
         self.images.processor()
     }

@@ -1,11 +1,11 @@
 //! Reads `preprocessor_config.json`: what is done to an image.
 
+use model_files::config::Accepted::{Is, Text};
+use model_files::config::{ConfigFile, FieldTable};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::config::Accepted::{Is, Text};
-use crate::config::{ConfigFile, FieldTable};
 use crate::images::Background;
 
 /// Longest side that the configuration may ask for: above all models, below what exhausts memory.
@@ -218,7 +218,7 @@ impl ConfigFile for ImageProcessorConfig {
 }
 
 /// The classes that do what is done here.
-const LIKE_CLIP: &[crate::config::Accepted] = &[
+const LIKE_CLIP: &[model_files::config::Accepted] = &[
     Text("CLIPImageProcessor"),
     Text("CLIPImageProcessorFast"),
     Text("CLIPImageProcessorPil"),

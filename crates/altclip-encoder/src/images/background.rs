@@ -6,10 +6,10 @@ use std::str::FromStr;
 
 use image::buffer::ConvertBuffer;
 use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Pixel, Rgb, RgbImage, Rgba, RgbaImage};
+use model_files::source::ModelSource;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::source::ModelSource;
 
 /// What is seen through an image where it is transparent.
 ///

@@ -4,11 +4,11 @@
 //! characters stand alone, white space and punctuation part words, and a word becomes the longest pieces that the
 //! vocabulary has. What a character is follows Unicode's latest tables, where transformers has Python's.
 
+use model_files::config::without_byte_order_mark;
 use serde_json::{Map, Value, json};
 
 use super::Family;
 use super::declared::{Declared, WordPieceConfig};
-use crate::config::without_byte_order_mark;
 use crate::{Error, Result};
 
 /// transformers' names of the special tokens.

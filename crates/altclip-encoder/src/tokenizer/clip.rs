@@ -4,10 +4,10 @@
 //! OpenAI's own tokenizer first repairs text with `ftfy` (full-width letters, curly quotes, control characters), which
 //! this one does not; for other texts the ids are the same.
 
+use model_files::config::without_byte_order_mark;
 use serde_json::{Map, Value, json};
 
 use super::Family;
-use crate::config::without_byte_order_mark;
 use crate::{Error, Result};
 
 /// transformers' names of the special tokens.

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use model_files::config::Accepted::{Empty, Is, Text};
+use model_files::config::{self, FieldTable, parse_config, parse_json};
+use model_files::source::ModelSource;
 use serde::Deserialize;
 use tokenizers::AddedToken;
 
 use crate::Result;
-use crate::config::Accepted::{Empty, Is, Text};
-use crate::config::{self, FieldTable, parse_config, parse_json};
-use crate::source::ModelSource;
 
 const CONFIG_FILE: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
@@ -206,7 +206,7 @@ impl Declared {
         let path = |file: &str| if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") };
         let read = |file: &str| -> Result<ConfigFile> {
             let file = source.read_optional(&path(file))?;
-            file.map(|file| parse_config(&file)).transpose().map(Option::unwrap_or_default)
+            Ok(file.map(|file| parse_config(&file)).transpose()?.unwrap_or_default())
         };
         let mut declared = Self::default();
         let config = read(CONFIG_FILE)?;

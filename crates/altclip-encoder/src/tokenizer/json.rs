@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use model_files::foreign;
 use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::AddedToken;
 
 use super::declared::{Declared, Special};
-use crate::{Error, Result, foreign};
+use crate::{Error, Result};
 
 /// The crate's tokenizer, with what the file says about truncation, padding and the tokens around a text set aside.
 #[derive(Debug, Clone)]

@@ -22,9 +22,9 @@ mod xlm_roberta;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use model_files::config::without_byte_order_mark;
+use model_files::source::ModelSource;
 
-use crate::config::without_byte_order_mark;
-use crate::source::ModelSource;
 use crate::{Error, Result};
 
 use added::{AddedTokens, Segment};
@@ -127,13 +127,10 @@ impl Tokenizer {
         }
         match source.read_optional(&path(TOKENIZER_JSON_FILE))? {
             Some(data) => Self::read_tokenizer_json(&data, data.name(), &declared),
-            None => Err(source.missing(&format!(
-                "{}, {}, {} or {}",
-                path(SENTENCEPIECE_FILE),
-                path(WORDPIECE_FILE),
-                path(BPE_FILE),
-                path(TOKENIZER_JSON_FILE)
-            ))),
+            None => {
+                let files = [SENTENCEPIECE_FILE, WORDPIECE_FILE, BPE_FILE].map(path).join(", ");
+                Err(source.missing(&format!("{files} or {}", path(TOKENIZER_JSON_FILE))).into())
+            }
         }
     }
 

@@ -18,7 +18,7 @@ pub fn golden(path: &str) -> PathBuf {
 }
 
 pub fn config<T: DeserializeOwned>(path: &str) -> T {
-    altclip_encoder::config::read_json(golden(path)).unwrap()
+    model_files::config::read_json(golden(path)).unwrap()
 }
 
 pub fn tensors(path: &str) -> HashMap<String, Tensor> {

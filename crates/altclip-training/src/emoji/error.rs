@@ -24,7 +24,7 @@ pub enum Error {
     },
     /// A file could not be written.
     #[error(transparent)]
-    Write(#[from] altdiffusion_pipeline::Error),
+    Write(#[from] model_files::Error),
     /// An option that no data set can satisfy.
     #[error("{option}: {problem}")]
     Option {

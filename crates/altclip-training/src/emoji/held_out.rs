@@ -6,8 +6,8 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use altdiffusion_pipeline::write_whole;
 use image::{ImageFormat, RgbImage};
+use model_files::write_whole;
 use serde_json::json;
 
 use super::dataset::{Concept, Dataset};

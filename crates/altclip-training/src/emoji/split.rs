@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-use altdiffusion_pipeline::write_whole;
+use model_files::write_whole;
 use serde::{Deserialize, Serialize};
 
 use super::dataset::{Concept, Dataset, fold_case, hash};

@@ -1,5 +1,7 @@
 //! The dual encoders of the recipe: the English teacher, its multilingual student, and the student with images.
 
+use model_files::source::ModelSource;
+
 use super::report::HeldOut;
 use super::{Corpus, ENGLISH, EmojiRecipe};
 use crate::cache::Cache;
@@ -17,7 +19,6 @@ use crate::stages::vae::TrainedVae;
 use crate::workers::Workers;
 use altclip_encoder::altclip::AltClipTextTower;
 use altclip_encoder::embedder::Embedder;
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_encoder::vision::VisionTower;
 use altdiffusion_pipeline::vae::AutoencoderKl;

@@ -9,6 +9,8 @@ mod encoders;
 mod report;
 mod start;
 
+use model_files::write_whole;
+
 use crate::emoji::{CaptionSampler, Dataset, IMAGE_SIZE, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::{Taught, training_images};
@@ -26,7 +28,6 @@ use crate::stages::unet_shape::UnetShape;
 use crate::stages::vae::{Autoencoder, TrainedVae, VaeStage};
 use crate::unigram::train_unigram;
 use altclip_encoder::tokenizer::Tokenizer;
-use altdiffusion_pipeline::write_whole;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::path::Path;

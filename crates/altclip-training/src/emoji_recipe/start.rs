@@ -1,12 +1,13 @@
 //! A trained model as what re-alignment goes on from: runs end, and models are what is kept of them.
 
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
+
 use crate::error::Result;
 use crate::parameters::all_tensors;
 use crate::stages::clip::TrainedDualEncoder;
 use crate::stages::vae::Autoencoder;
 use altclip_encoder::altclip::AltClipTextConfig;
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::text_encoder::TextEncoderConfig;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::unet::UNet2DConditionConfig;

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use altclip_encoder::embedder::ImageSource;
-use altclip_encoder::{foreign, images};
+use altclip_encoder::images;
+use model_files::foreign;
 use parquet::basic::{ConvertedType, LogicalType};
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
@@ -38,8 +39,8 @@ pub enum ColumnError {
     },
 }
 
-impl From<altclip_encoder::Error> for ColumnError {
-    fn from(_: altclip_encoder::Error) -> Self {
+impl From<model_files::Error> for ColumnError {
+    fn from(_: model_files::Error) -> Self {
         Self::Damaged
     }
 }

@@ -1,5 +1,7 @@
 //! Contrastive learning on images and captions.
 
+use model_files::source::ModelSource;
+
 use super::model::TrainedAltClip;
 use super::{Precision, TrainingRecipe, open_run, read_pairs, tell, tell_transparent};
 use crate::cache::Cache;
@@ -13,7 +15,6 @@ use crate::workers::Workers;
 use altclip_encoder::altclip::normalize;
 use altclip_encoder::embedder::Embedder;
 use altclip_encoder::images::Background;
-use altclip_encoder::source::ModelSource;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

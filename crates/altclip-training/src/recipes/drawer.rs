@@ -1,12 +1,13 @@
 //! A diffusion model of which something is trained: its parts, as its folders have them.
 
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
+
 use super::MODEL;
 use crate::error::Result;
 use crate::run::save_weights;
 use crate::stages::sheet::Drawing;
-use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::images::Background;
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::ModelParts;

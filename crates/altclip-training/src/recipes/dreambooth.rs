@@ -1,6 +1,8 @@
 //! DreamBooth (Ruiz et al., arXiv 2208.12242): a model learns one thing from a few images of it, all under one prompt with
 //! a rare word, and beside it goes on drawing its own images of the thing's class, so that it forgets nothing.
 
+use model_files::write_whole;
+
 use super::drawer::Drawer;
 use super::examples::Examples;
 use super::fine_tuning::{FineTuning, FineTuningStage};
@@ -16,7 +18,7 @@ use crate::stages::realign::Realignment;
 use crate::stages::sheet::SampleSheet;
 use altclip_encoder::images::Background;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
-use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, write_whole};
+use altdiffusion_pipeline::{AltDiffusion, GenerateOptions};
 use candle_core::{DType, Device};
 use image::ImageFormat;
 use serde::{Deserialize, Serialize};

@@ -1,15 +1,16 @@
 //! An AltCLIP that is trained, in its published layout.
 
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
+use model_files::write_whole;
+
 use super::MODEL;
 use crate::error::{Error, Result};
 use crate::parameters::Parameters;
 use crate::run::{Observer, save_weights};
 use altclip_encoder::altclip::{AltClipConfig, AltClipTextTower};
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_encoder::vision::{VisionConfig, VisionTower};
-use altdiffusion_pipeline::write_whole;
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;

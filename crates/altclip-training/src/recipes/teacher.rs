@@ -1,5 +1,8 @@
 //! Teacher learning on a file of parallel texts.
 
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
+
 use super::model::TrainedAltClip;
 use super::{Precision, TrainingRecipe, open_run, tell};
 use crate::cache::Cache;
@@ -10,9 +13,7 @@ use crate::parallel::Communicator;
 use crate::run::Observer;
 use crate::stages::teacher::{TeacherLearning, TeacherStage};
 use crate::workers::Workers;
-use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::embedder::Embedder;
-use altclip_encoder::source::ModelSource;
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;

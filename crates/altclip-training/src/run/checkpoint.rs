@@ -1,8 +1,9 @@
 //! The checkpoints of a run: the two newest, each whole or not there.
 
+use model_files::write_whole;
+
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
-use altdiffusion_pipeline::write_whole;
 use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};

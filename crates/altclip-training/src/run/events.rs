@@ -3,8 +3,9 @@
 //! The framing is that of `tensorflow/core/lib/io/record_writer.h`, the messages are a part of
 //! `tensorflow/core/util/event.proto` and `tensorflow/core/framework/summary.proto`.
 
+use model_files::write_whole;
+
 use crate::error::{Error, Result};
-use altdiffusion_pipeline::write_whole;
 use prost::Message;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

@@ -1,9 +1,10 @@
 //! What a run says of its steps, in files: one JSON object per line, TensorBoard's events, and a plot.
 
+use model_files::write_whole;
+
 use crate::error::{Error, Result};
 use crate::run::events::EventFile;
 use crate::run::plot;
-use altdiffusion_pipeline::write_whole;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};

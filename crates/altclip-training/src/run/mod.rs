@@ -6,12 +6,13 @@ mod lock;
 mod metrics;
 mod plot;
 
+use model_files::write_whole;
+
 use crate::cache::hash;
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
 use crate::optimizer::Optimizer;
 use crate::parallel::{Alone, Communicator};
-use altdiffusion_pipeline::write_whole;
 use checkpoint::Checkpoints;
 use image::{ImageFormat, RgbImage};
 use lock::Lock;

@@ -1,7 +1,8 @@
 //! The losses of a run as an image.
 
+use model_files::write_whole;
+
 use crate::error::{Error, Result};
-use altdiffusion_pipeline::write_whole;
 use embedded_graphics::mono_font::MonoTextStyle;
 use embedded_graphics::mono_font::ascii::FONT_7X13;
 use embedded_graphics::pixelcolor::Rgb888;

@@ -1,5 +1,8 @@
 //! The autoencoder, trained on the images alone.
 
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
+
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::fidelity::Fidelity;
@@ -11,8 +14,6 @@ use crate::run::{Batch, Observer, Run};
 use crate::settings;
 use crate::stages::functions::Functions;
 use crate::workers::Workers;
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::ModelSource;
 use altdiffusion_pipeline::vae::{AutoencoderKl, AutoencoderKlConfig};
 use candle_core::{Device, Tensor};
 use rand::{Rng, RngExt};

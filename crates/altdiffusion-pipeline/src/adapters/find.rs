@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::ModelSource;
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
 
 use crate::{Error, Result};
 

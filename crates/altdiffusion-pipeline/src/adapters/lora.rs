@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::ModelSource;
 use candle_core::{DType, Device, Tensor};
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
 
 use super::find::{self, Found};
 use super::foreign;

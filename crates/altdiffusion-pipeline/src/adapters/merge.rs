@@ -317,8 +317,8 @@ mod tests {
     use std::collections::HashMap;
     use std::path::Path;
 
-    use altclip_encoder::checkpoint::Checkpoint;
     use candle_core::safetensors;
+    use model_files::checkpoint::Checkpoint;
 
     use super::*;
 

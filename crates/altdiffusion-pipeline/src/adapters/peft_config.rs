@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use altclip_encoder::config::parse_json;
-use altclip_encoder::source::FileData;
+use model_files::config::parse_json;
+use model_files::source::FileData;
 use serde_json::{Map, Value};
 
 use super::patterns::Patterns;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use altclip_encoder::checkpoint::Checkpoint;
 use candle_core::{DType, Device, Tensor};
+use model_files::checkpoint::Checkpoint;
 
 use super::find::{self, Found};
 use crate::latents::all_finite;

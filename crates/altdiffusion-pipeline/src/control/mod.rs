@@ -16,7 +16,7 @@ pub(crate) use run::{RunningControl, RunningControls};
 /// ```no_run
 /// use std::sync::Arc;
 ///
-/// use altclip_encoder::source::ModelSource;
+/// use model_files::source::ModelSource;
 /// use altdiffusion_pipeline::controlnet::ControlNetModel;
 /// use altdiffusion_pipeline::{AltDiffusion, Control, GenerateOptions};
 /// use candle_core::{DType, Device};

@@ -1,7 +1,7 @@
 //! `config.json` of a ControlNet.
 
-use altclip_encoder::config::Accepted::{Is, Text};
-use altclip_encoder::config::{ConfigFile, FieldTable};
+use model_files::config::Accepted::{Is, Text};
+use model_files::config::{ConfigFile, FieldTable};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

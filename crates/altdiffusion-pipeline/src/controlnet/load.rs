@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::config::{ConfigFile, parse_json};
-use altclip_encoder::source::ModelSource;
 use candle_core::{DType, Device};
+use model_files::checkpoint::Checkpoint;
+use model_files::config::{ConfigFile, parse_json};
+use model_files::source::ModelSource;
 
 use super::difference::Differences;
 use super::{ControlNetConfig, ControlNetModel};

@@ -1,11 +1,11 @@
 //! The image encoder beside an adapter: a CLIP image tower with its projection.
 
-use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::image_processor::{CropTo, ImageProcessor, ImageProcessorConfig, ResizeTo};
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::vision::{VisionConfig, VisionTower};
 use candle_core::{DType, Device, Tensor};
 use image::{DynamicImage, RgbImage};
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
 
 use super::ImageFeatures;
 use crate::{Error, Result};

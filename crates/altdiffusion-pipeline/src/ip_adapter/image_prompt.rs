@@ -15,7 +15,7 @@ use crate::{Error, Result};
 /// ```no_run
 /// use std::sync::Arc;
 ///
-/// use altclip_encoder::source::ModelSource;
+/// use model_files::source::ModelSource;
 /// use altdiffusion_pipeline::ip_adapter::{ImageEncoder, ImagePrompt, IpAdapter};
 /// use altdiffusion_pipeline::{AltDiffusion, GenerateOptions};
 /// use candle_core::{DType, Device};

@@ -7,11 +7,11 @@ mod projection;
 
 use std::path::Path;
 
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::ModelSource;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{Linear, compute_dtype};
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
 
 use crate::layers::attention::KeyValue;
 use crate::unet::{CrossAttentions, ImageContext, UNet2DConditionConfig, UNet2DConditionModel};

@@ -1,7 +1,7 @@
 //! A ControlNet in one file, in the naming of `cldm.py` of lllyasviel/ControlNet, as diffusers'
 //! `convert_controlnet_checkpoint` maps it, or in that of diffusers.
 
-use altclip_encoder::checkpoint::Checkpoint;
+use model_files::checkpoint::Checkpoint;
 
 use super::inferred;
 use super::unet_names::UNetNames;

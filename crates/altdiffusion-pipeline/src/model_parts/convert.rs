@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use altclip_encoder::checkpoint::{Checkpoint, NumberType, TensorToWrite, write_gguf, write_safetensors};
-use altclip_encoder::config::parse_json;
-use altclip_encoder::source::FileData;
+use model_files::WholeFile;
+use model_files::checkpoint::{Checkpoint, NumberType, TensorToWrite, write_gguf, write_safetensors};
+use model_files::config::parse_json;
+use model_files::source::FileData;
 use serde_json::{Value, json};
 
 use super::number_types::choose;
@@ -18,7 +19,7 @@ use super::{
     FEATURE_EXTRACTOR_CONFIG, IMAGE_ENCODER, ModelParts, Part, PartKind, SAFETY_CHECKER, SCHEDULER_CONFIG,
     SafetyParts, TEXT_ENCODER_CONFIG, TEXT_ENCODER_PREFIX, UNET_CONFIG, VAE_CONFIG, gguf_key,
 };
-use crate::{Error, Result, write_whole};
+use crate::{Error, Result};
 
 /// What a tokenizer may consist of.
 const TOKENIZER_FILES: [&str; 5] = [
@@ -420,20 +421,10 @@ fn told(on_tensor: OnTensor, done: usize, total: usize) -> Result<()> {
 
 /// Writes a file that is there whole or not at all. `write` is also told what errors call it.
 fn write_file(path: &Path, write: impl FnOnce(&mut BufWriter<File>, &str) -> Result<()>) -> Result<()> {
+    let whole = WholeFile::create(path)?;
     let name = path.display().to_string();
-    let mut failure = None;
-    let written = write_whole(path, |temporary| {
-        let mut file = BufWriter::new(File::create(temporary)?);
-        match write(&mut file, &name) {
-            Ok(()) => file.flush(),
-            Err(error) => {
-                failure = Some(error);
-                Err(io::Error::other("the conversion ended"))
-            }
-        }
-    });
-    match failure {
-        Some(error) => Err(error),
-        None => written,
-    }
+    let mut file = BufWriter::new(File::create(whole.path()).map_err(|error| Error::io(path, error))?);
+    write(&mut file, &name)?;
+    file.flush().map_err(|error| Error::io(path, error))?;
+    Ok(whole.finish()?)
 }

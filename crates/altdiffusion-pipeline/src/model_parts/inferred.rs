@@ -5,9 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::text_encoder::TextEncoderConfig;
 use altclip_encoder::xlm_roberta::XlmRobertaConfig;
+use model_files::checkpoint::Checkpoint;
 use serde_json::{Value, json};
 
 use super::controlnet::Naming;
@@ -50,7 +50,7 @@ impl Part<'_> {
     /// One side of a tensor.
     fn size(&self, name: &str, dimension: usize) -> Result<usize> {
         let name = format!("{}{name}", self.prefix);
-        let missing = || altclip_encoder::Error::MissingTensor {
+        let missing = || model_files::Error::MissingTensor {
             name: name.clone(),
             file: self.checkpoint.file_name().to_owned(),
             nearest: None,

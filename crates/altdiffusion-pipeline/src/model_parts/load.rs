@@ -1,9 +1,9 @@
 //! The models of the parts, each alone.
 
-use altclip_encoder::checkpoint::Survey;
-use altclip_encoder::config::parse_config;
 use altclip_encoder::text_encoder::TextEncoder;
 use candle_core::{DType, Device};
+use model_files::checkpoint::Survey;
+use model_files::config::parse_config;
 
 use super::{ModelParts, Part};
 use crate::Result;

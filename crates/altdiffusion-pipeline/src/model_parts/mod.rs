@@ -14,9 +14,9 @@ mod vae_names;
 
 use std::path::Path;
 
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::config::parse_json;
-use altclip_encoder::source::{FileData, ModelSource};
+use model_files::checkpoint::Checkpoint;
+use model_files::config::parse_json;
+use model_files::source::{FileData, ModelSource};
 use serde::Serialize;
 
 use crate::unet::UNet2DConditionConfig;

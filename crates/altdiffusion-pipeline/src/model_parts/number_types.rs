@@ -6,8 +6,8 @@
 //! et al. 2023, arXiv:2302.04304, finds the same). An autoencoder is a tenth of a model, is used once, and shows each of its
 //! errors in the image; and what a safety checker is unsure of should not change its mind.
 
-use altclip_encoder::checkpoint::NumberType;
 use fused_ops::BlockType;
+use model_files::checkpoint::NumberType;
 
 use super::PartKind;
 

@@ -6,8 +6,8 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use altclip_encoder::config::read_json;
 use altclip_encoder::xlm_roberta::XlmRobertaConfig;
+use model_files::config::read_json;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use altclip_encoder::source::ModelSource;
 use candle_core::DType;
+use model_files::source::ModelSource;
 
 use super::AltDiffusion;
 use crate::control::{Control, RunningControl, RunningControls};

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use altclip_encoder::config::parse_config;
-use altclip_encoder::source::ModelSource;
 use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
 use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::{DType, Device, Tensor};
+use model_files::config::parse_config;
+use model_files::source::ModelSource;
 
 use super::load_options::LoadOptions;
 use super::part::Part;

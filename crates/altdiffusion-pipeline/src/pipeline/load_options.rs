@@ -9,7 +9,7 @@ use crate::{Error, Result};
 ///
 /// ```no_run
 /// use altdiffusion_pipeline::{AltDiffusion, LoadOptions, Lora, ModelParts, TextualInversion};
-/// use altclip_encoder::source::ModelSource;
+/// use model_files::source::ModelSource;
 /// use candle_core::{DType, Device};
 ///
 /// # fn main() -> altdiffusion_pipeline::Result<()> {

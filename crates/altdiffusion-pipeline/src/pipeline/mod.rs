@@ -12,11 +12,11 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use altclip_encoder::checkpoint::Checkpoint;
 use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
 use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::{Device, Tensor};
 use image::RgbImage;
+use model_files::checkpoint::Checkpoint;
 
 use crate::denoise::{Denoised, Denoising, denoise};
 use crate::denoising_windows::DenoisingWindows;

@@ -1,8 +1,8 @@
 //! Reads the fields of a `scheduler_config.json`.
 
-use altclip_encoder::config::Accepted::Is;
-use altclip_encoder::config::{FieldTable, Refusal, parse_json};
-use altclip_encoder::source::FileData;
+use model_files::config::Accepted::Is;
+use model_files::config::{FieldTable, Refusal, parse_json};
+use model_files::source::FileData;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use altclip_encoder::config::Accepted::{Is, Number, Text};
-use altclip_encoder::config::{ConfigFile, FieldTable};
+use model_files::config::Accepted::{Is, Number, Text};
+use model_files::config::{ConfigFile, FieldTable};
 
 use super::transformer::TransformerConfig;
 use crate::Result;

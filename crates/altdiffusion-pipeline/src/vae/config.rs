@@ -1,7 +1,7 @@
 //! `vae/config.json`.
 
-use altclip_encoder::config::Accepted::Text;
-use altclip_encoder::config::{ConfigFile, FieldTable};
+use model_files::config::Accepted::Text;
+use model_files::config::{ConfigFile, FieldTable};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -4,9 +4,9 @@ mod full;
 mod linear;
 mod resampler;
 
-use altclip_encoder::checkpoint::Checkpoint;
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
+use model_files::checkpoint::Checkpoint;
 
 use crate::config::LARGEST_SIZE;
 use crate::{Error, Result};

@@ -1,8 +1,8 @@
 //! Any bytes as a `pytorch_model.bin`: tensors that fit the file, or an error.
 #![no_main]
 
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::FileData;
+use model_files::checkpoint::Checkpoint;
+use model_files::source::FileData;
 use candle_core::{DType, Device};
 use libfuzzer_sys::fuzz_target;
 

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
-use altclip_encoder::Error;
-use altclip_encoder::checkpoint::{Checkpoint, NumberType, TensorToWrite, write_safetensors};
-use altclip_encoder::source::{FileData, ModelSource};
 use candle_core::{DType, Device, Tensor};
 use fused_ops::BlockType;
+use model_files::Error;
+use model_files::checkpoint::{Checkpoint, NumberType, TensorToWrite, write_safetensors};
+use model_files::source::{FileData, ModelSource};
 use proptest::prelude::*;
 use tempfile::TempDir;
 

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use altclip_encoder::Error;
-use altclip_encoder::source::{CachedModels, HubOptions, ModelSource, Proxies};
 use mock_hub::{Encoding, Etag, Fault, Hub, Length, Manner, Proxy, Ranges, Redirect};
+use model_files::Error;
+use model_files::source::{CachedModels, HubOptions, ModelSource, Proxies};
 use tempfile::TempDir;
 
 const REPOSITORY: &str = "someone/model";

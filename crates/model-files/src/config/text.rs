@@ -68,6 +68,6 @@ pub(super) fn prepare(file: &[u8]) -> Result<Cow<'_, [u8]>, String> {
 }
 
 /// A text without the byte order mark that some editors put before it.
-pub(crate) fn without_byte_order_mark(text: &[u8]) -> &[u8] {
+pub fn without_byte_order_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text)
 }

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
 use std::path::Path;
 
-use altclip_encoder::Error;
-use altclip_encoder::checkpoint::{Checkpoint, NumberType, TensorToWrite, write_gguf};
-use altclip_encoder::source::FileData;
 use candle_core::quantized::{GgmlDType, gguf_file};
 use candle_core::{DType, Device, Tensor};
 use fused_ops::{BlockType, Linear};
+use model_files::Error;
+use model_files::checkpoint::{Checkpoint, NumberType, TensorToWrite, write_gguf};
+use model_files::source::FileData;
 use proptest::prelude::*;
 
 /// Safetensors of these names, in memory.

@@ -1,7 +1,7 @@
-//! What is known about the fields of transformers' configurations.
+//! Lists what is known about the fields of transformers' configurations.
 
-use super::Accepted::{Empty, Is};
-use super::{Accepted, FieldTable};
+use model_files::config::Accepted::{Empty, Is};
+use model_files::config::{Accepted, FieldTable};
 
 type Reason = (&'static str, &'static [&'static str]);
 type Fixed = (&'static str, &'static [Accepted]);

@@ -2,7 +2,6 @@
 
 mod fields;
 mod text;
-pub(crate) mod transformers;
 
 use std::path::Path;
 
@@ -13,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::source::FileData;
 
 pub use fields::{Accepted, ConfigFile, FieldTable, Refusal, parse_config};
-pub(crate) use text::without_byte_order_mark;
+pub use text::without_byte_order_mark;
 
 /// Reads the JSON file at `path`.
 ///
@@ -45,7 +44,7 @@ pub fn parse_json<T: DeserializeOwned>(file: &FileData) -> Result<T> {
 ///
 /// # Errors
 /// Names the field.
-pub(crate) fn from_shared_fields<T: DeserializeOwned, E: serde::de::Error>(
+pub fn from_shared_fields<T: DeserializeOwned, E: serde::de::Error>(
     fields: &Value,
 ) -> std::result::Result<T, E> {
     serde_path_to_error::deserialize(fields).map_err(|error| {

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::FileData;
 use candle_core::{DType, Device, Tensor};
+use model_files::checkpoint::Checkpoint;
+use model_files::source::FileData;
 use proptest::prelude::*;
 
 fn data(name: &str) -> PathBuf {

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use altclip_encoder::Error;
-use altclip_encoder::checkpoint::{Checkpoint, NumberType, TensorToWrite, write_gguf, write_safetensors};
-use altclip_encoder::source::FileData;
 use candle_core::{DType, Device};
+use model_files::Error;
+use model_files::checkpoint::{Checkpoint, NumberType, TensorToWrite, write_gguf, write_safetensors};
+use model_files::source::FileData;
 use serde::Deserialize;
 
 /// What has to be found in a file.

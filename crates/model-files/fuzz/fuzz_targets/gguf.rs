@@ -1,8 +1,8 @@
 //! Any bytes as a `model.gguf`: tensors that fit the file, as numbers and in blocks, or an error.
 #![no_main]
 
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::FileData;
+use model_files::checkpoint::Checkpoint;
+use model_files::source::FileData;
 use candle_core::{DType, Device};
 use libfuzzer_sys::fuzz_target;
 

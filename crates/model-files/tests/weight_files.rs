@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use altclip_encoder::checkpoint::Checkpoint;
-use altclip_encoder::source::{FileData, ModelSource};
 use candle_core::{DType, Device};
+use model_files::checkpoint::Checkpoint;
+use model_files::source::{FileData, ModelSource};
 use tempfile::TempDir;
 
 fn open(name: &str, bytes: &[u8]) -> Result<Checkpoint, String> {

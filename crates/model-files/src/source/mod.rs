@@ -223,7 +223,7 @@ impl ModelSource {
     }
 
     /// The error for the absence of `files` (one, or the accepted alternatives).
-    pub(crate) fn missing(&self, files: &str) -> Error {
+    pub fn missing(&self, files: &str) -> Error {
         match &self.kind {
             Kind::Hub(repository) => repository.missing(files),
             Kind::Directory(_) | Kind::Embedded { .. } => {

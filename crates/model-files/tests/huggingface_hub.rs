@@ -10,8 +10,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use altclip_encoder::source::{HubOptions, ModelSource};
 use mock_hub::{Etag, Hub, Manner, Redirect};
+use model_files::source::{HubOptions, ModelSource};
 use tempfile::TempDir;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";

@@ -1,8 +1,8 @@
 //! Any bytes as a `model.safetensors.index.json`: an index of files in its own folder, or an error.
 #![no_main]
 
-use altclip_encoder::checkpoint::ShardIndex;
-use altclip_encoder::source::FileData;
+use model_files::checkpoint::ShardIndex;
+use model_files::source::FileData;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

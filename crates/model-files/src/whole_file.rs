@@ -1,11 +1,45 @@
-//! Files that are there whole or not at all.
+//! Writes files that are there whole or not at all.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use tempfile::Builder;
+use tempfile::{Builder, NamedTempFile};
 
 use crate::{Error, Result};
+
+/// A file that is being written beside its place, and takes it only once it is [finished](Self::finish). A file that was there
+/// before is replaced then. Dropped before that, it leaves nothing behind.
+#[derive(Debug)]
+pub struct WholeFile {
+    path: PathBuf,
+    temporary: NamedTempFile,
+}
+
+impl WholeFile {
+    /// Begins the file whose place is `path`, with an empty temporary file beside it.
+    ///
+    /// # Errors
+    /// When there is no such directory, a directory is at `path`, or no file can be written there.
+    pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let temporary = temporary_beside(&path)?;
+        Ok(Self { path, temporary })
+    }
+
+    /// Where to write its content: the temporary file.
+    pub fn path(&self) -> &Path {
+        self.temporary.path()
+    }
+
+    /// Puts the file in its place.
+    ///
+    /// # Errors
+    /// When the operating system refuses; then nothing is left behind.
+    pub fn finish(self) -> Result<()> {
+        let persisted = self.temporary.persist(&self.path);
+        persisted.map(drop).map_err(|error| Error::io(self.path.display().to_string())(error.error))
+    }
+}
 
 /// Writes the file at `path` by way of a temporary file beside it, which `write` fills at the path it is given and
 /// which takes its place only once `write` has succeeded. A file that was there before is replaced.
@@ -13,26 +47,30 @@ use crate::{Error, Result};
 /// # Errors
 /// When there is no such directory, it cannot be written, or `write` fails; then nothing is left behind.
 pub fn write_whole(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
+    let file = WholeFile::create(path)?;
+    write(file.path()).map_err(Error::io(path.display().to_string()))?;
+    file.finish()
+}
+
+fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
+    let shown = path.display().to_string();
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     if !directory.is_dir() {
         let problem = format!("cannot be written: {} is not a directory", directory.display());
-        return Err(Error::content(path.display().to_string(), problem));
+        return Err(Error::format(&shown, problem));
     }
     if path.is_dir() {
         let problem = "cannot be written: expected a file, found a directory";
-        return Err(Error::content(path.display().to_string(), problem));
+        return Err(Error::format(&shown, problem));
     }
     let mut builder = Builder::new();
     // Temporary files are private to their owner by default; this one stays, so the umask alone decides.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let temporary = builder.tempfile_in(directory).map_err(|error| Error::io(path, error))?;
-    write(temporary.path()).map_err(|error| Error::io(path, error))?;
-    temporary.persist(path).map_err(|error| Error::io(path, error.error))?;
-    Ok(())
+    builder.tempfile_in(directory).map_err(Error::io(shown))
 }
 
 #[cfg(test)]

@@ -1,0 +1,162 @@
+//! Says what can go wrong between a model's name and its tensors.
+
+use candle_core::Error as CandleError;
+
+use crate::candle_error;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error of this crate. Each displays as one line that names the file or option it is about.
+///
+/// A `file` is what a person can find again: a path, or for a model embedded in the program its name and the file in it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system could not read or write a file.
+    #[error("{file}: {source}")]
+    Io {
+        /// The file.
+        file: String,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+
+    /// A model lacks a file that it must have.
+    #[error("{model}: no file {file}")]
+    MissingFile {
+        /// The model's directory or name.
+        model: String,
+        /// The file, relative to the model, or a list of the accepted alternatives.
+        file: String,
+    },
+
+    /// A file is there but is not what its format demands: truncated, corrupted, hostile, or something else altogether.
+    #[error("{file}: {problem}")]
+    Format {
+        /// The file.
+        file: String,
+        /// What was expected and what was found.
+        problem: String,
+    },
+
+    /// A configuration file lacks a field, or holds a value that cannot be used.
+    #[error("{file}: {problem}")]
+    Config {
+        /// The file.
+        file: String,
+        /// The field, what was expected there and what was found.
+        problem: String,
+    },
+
+    /// The configuration asks for a tensor that the weights lack.
+    #[error("{file}: no tensor {name}{}", nearest_hint(.nearest))]
+    MissingTensor {
+        /// The tensor.
+        name: String,
+        /// The file, or the index of the shards.
+        file: String,
+        /// The most alike of the names that there are.
+        nearest: Option<String>,
+    },
+
+    /// A tensor has another shape than the configuration says.
+    #[error("tensor {name} in {file} has shape {found:?}, expected {expected:?} from the config")]
+    ShapeMismatch {
+        /// The tensor.
+        name: String,
+        /// The file that it is in.
+        file: String,
+        /// Its shape there.
+        found: Vec<usize>,
+        /// The shape that was asked for.
+        expected: Vec<usize>,
+    },
+
+    /// The hub did not deliver. The text holds no token and no password, as the errors that it was made of might.
+    #[error("{0}")]
+    Hub(String),
+
+    /// A value that the caller passed in is out of its range.
+    #[error("{0}")]
+    Input(String),
+
+    /// A tensor operation failed.
+    #[error("{}", candle_error::one_line(.0))]
+    Candle(#[source] Box<CandleError>),
+}
+
+/// Whose fault an error is, for programs that answer each kind in another way, such as a server by its status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The caller's: an argument that cannot be.
+    Input,
+    /// The model's, or that of another file: absent, damaged, not to be read, or of something that is not supported.
+    File,
+    /// The network's or the hub's.
+    Network,
+    /// Nobody's: the caller asked for an end.
+    Cancelled,
+    /// There was not enough memory, on this machine or its device.
+    OutOfMemory,
+    /// None of these, such as an operation that failed on the device.
+    Other,
+}
+
+impl Error {
+    /// Whose fault it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory => {
+                ErrorKind::OutOfMemory
+            }
+            Self::Io { .. }
+            | Self::MissingFile { .. }
+            | Self::Format { .. }
+            | Self::Config { .. }
+            | Self::MissingTensor { .. }
+            | Self::ShapeMismatch { .. } => ErrorKind::File,
+            Self::Hub(_) => ErrorKind::Network,
+            Self::Input(_) => ErrorKind::Input,
+            Self::Candle(error) => candle_error::kind(error),
+        }
+    }
+
+    /// For `map_err`: an [`Error::Io`] about `file`.
+    pub fn io(file: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let file = file.into();
+        move |source| Self::Io { file, source }
+    }
+
+    /// An [`Error::Format`]: `file` is not what it should be, and `problem` says what was expected and found.
+    pub fn format(file: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Format { file: file.into(), problem: problem.into() }
+    }
+
+    /// An [`Error::Config`]: `file` holds a value that cannot be used, and `problem` names its field.
+    pub fn config(file: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Config { file: file.into(), problem: problem.into() }
+    }
+}
+
+/// For the backends of candle's `VarBuilder`, which can fail with candle's error alone. See [`candle_error`].
+impl From<Error> for CandleError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Candle(error) => *error,
+            error => candle_error::carry(error),
+        }
+    }
+}
+
+/// Gives back an [`Error`] that went through candle, as it was before.
+impl From<CandleError> for Error {
+    fn from(error: CandleError) -> Self {
+        candle_error::carried(error).unwrap_or_else(|error| Self::Candle(Box::new(error)))
+    }
+}
+
+fn nearest_hint(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|name| format!(" (the nearest name there is {name})")).unwrap_or_default()
+}
