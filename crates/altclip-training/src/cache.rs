@@ -1,11 +1,14 @@
-//! What frozen models make of the data: computed once, and kept in a file.
+//! Keeps what frozen models make of the data in a file, so that it is computed once.
 
 use crate::error::{Error, Result};
-use crate::run::save_tensors;
+use crate::hash::hash_of_texts;
+use crate::tensor_file::save_tensors;
 use altclip_encoder::embedder::Embedder;
 use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+
+pub(crate) use crate::hash::hash;
 
 /// The metadata that tells what the tensors are of.
 const OF: &str = "of";
@@ -74,18 +77,6 @@ impl Cache {
         let tensors = (of == key).then(|| candle_core::safetensors::load_buffer(&bytes, &Device::Cpu))?;
         Some(tensors.ok()?.into_iter().collect())
     }
-}
-
-/// A hash of texts and of where each of them ends.
-pub(crate) fn hash_of_texts(texts: &[String]) -> u64 {
-    hash(texts.iter().flat_map(|text| text.bytes().chain([0])))
-}
-
-/// FNV-1a.
-pub(crate) fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]

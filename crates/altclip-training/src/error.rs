@@ -1,4 +1,4 @@
-//! What can go wrong in a training run.
+//! Says what can go wrong in a training run.
 
 use std::path::{Path, PathBuf};
 
@@ -43,9 +43,6 @@ pub enum Error {
         /// What was expected of it and what was found.
         problem: String,
     },
-    /// The data set.
-    #[error(transparent)]
-    Data(#[from] crate::emoji::Error),
     /// The encoder or one of its files.
     #[error(transparent)]
     Encoder(#[from] altclip_encoder::Error),

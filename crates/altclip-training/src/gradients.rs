@@ -1,7 +1,7 @@
 //! Losses and their gradients, summed over the parts of a batch.
 
-use crate::cache::hash;
 use crate::error::Result;
+use crate::hash::hash;
 use crate::parallel::Communicator;
 use crate::workers::Workers;
 use candle_core::backprop::GradStore;

@@ -1,16 +1,12 @@
 //! The AltCLIP and AltDiffusion training recipe: data, losses, stages and metrics.
 
 mod cache;
-pub mod emoji;
-mod emoji_recipe;
+mod contact_sheet;
 mod error;
-mod evaluate;
 pub mod evaluation;
-mod export;
-mod fidelity;
 mod files;
 mod gradients;
-pub mod images;
+pub mod hash;
 mod low_rank;
 mod optimizer;
 pub mod pairs;
@@ -20,20 +16,17 @@ pub mod recipes;
 mod run;
 pub mod settings;
 pub mod stages;
+mod tensor_file;
 pub mod text_file;
-mod unigram;
 mod workers;
 
 pub use cache::Cache;
-pub use emoji_recipe::EmojiRecipe;
+pub use contact_sheet::contact_sheet;
 pub use error::{Error, Result};
-pub use evaluate::{Drawn, EmojiEvaluation, EmojiScore, LanguageScore, Taught};
-pub use export::{TrainedUnet, export, export_autoencoder, export_dual_encoder};
-pub use fidelity::Fidelity;
 pub use gradients::Gradients;
 pub use low_rank::{LowRank, LowRankConfig, unet_file};
 pub use optimizer::{Optimizer, OptimizerConfig, Schedule};
-pub use parameters::Parameters;
-pub use run::{Batch, Metrics, Objective, Observer, Run, save_tensors, save_weights};
-pub use unigram::{UnigramError, train_unigram};
+pub use parameters::{Parameters, frozen};
+pub use run::{Batch, Metrics, Objective, Observer, Run};
+pub use tensor_file::{save_tensors, save_weights};
 pub use workers::Workers;

@@ -1,10 +1,10 @@
-//! The weights of a model that is trained, by the names of its checkpoint.
+//! Holds the weights of a model that is trained, by the names of its checkpoint.
 
+use crate::hash::{BASIS, hash_from};
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 use candle_nn::VarBuilder;
 use candle_nn::init::{Init, NormalOrUniform};
 use candle_nn::var_builder::SimpleBackend;
-use model_files::checkpoint::Checkpoint;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
@@ -142,10 +142,7 @@ impl Parameters {
 
     /// FNV-1a of the name, mixed with the seed.
     fn seed_of(&self, name: &str) -> u64 {
-        name.bytes()
-            .fold(0xcbf2_9ce4_8422_2325 ^ self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-            })
+        hash_from(BASIS ^ self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), name.bytes())
     }
 
     fn initial(&self, shape: &Shape, name: &str, init: Init) -> Vec<f32> {
@@ -168,16 +165,10 @@ impl Parameters {
     }
 }
 
-/// Trained weights for a model that is trained no more.
-pub(crate) fn frozen(weights: &BTreeMap<String, Tensor>, device: &Device) -> VarBuilder<'static> {
+/// A builder of a model from weights that are trained no more: they cost no gradient, and are read in f32.
+pub fn frozen(weights: &BTreeMap<String, Tensor>, device: &Device) -> VarBuilder<'static> {
     let weights = weights.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
     VarBuilder::from_tensors(weights, DType::F32, device)
-}
-
-/// All weights of a checkpoint, in f32 on the CPU.
-pub(crate) fn all_tensors(checkpoint: &Checkpoint) -> crate::Result<BTreeMap<String, Tensor>> {
-    let names = checkpoint.names().map(str::to_owned);
-    names.map(|name| Ok((name.clone(), checkpoint.tensor(&name, DType::F32, &Device::Cpu)?))).collect()
 }
 
 fn normal(rng: &mut ChaCha8Rng, n: usize, mean: f64, stdev: f64) -> Vec<f32> {

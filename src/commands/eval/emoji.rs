@@ -1,13 +1,12 @@
 //! `altdiffusion eval emoji`: what the small model draws.
 
-use altclip_training::emoji::Dataset;
-use altclip_training::{EmojiEvaluation, EmojiRecipe};
 use anyhow::{Context, Result};
 use clap::Args;
+use emoji_model::dataset::Dataset;
+use emoji_model::{EmojiEvaluation, EmojiRecipe};
 use image::RgbImage;
-use std::path::{Path, PathBuf};
-
 use model_files::source::ModelSource;
+use std::path::{Path, PathBuf};
 
 use crate::device::DeviceChoice;
 use crate::output::{complain, print_json, print_line};
@@ -53,13 +52,13 @@ impl Emoji {
             None => crate::shipped::source(),
         };
         let data = Dataset::load(&self.data)?;
-        let taught = match &self.recipe {
+        let coverage = match &self.recipe {
             Some(path) => EmojiRecipe::load(path, &[])?,
             None => EmojiRecipe::parse(crate::shipped::RECIPE, Path::new("models/emoji/recipe.toml"))?,
         }
-        .taught();
+        .coverage();
         let evaluation = EmojiEvaluation {
-            taught,
+            coverage,
             prompts: self.prompts,
             seed: self.seed,
             steps: self.steps,
@@ -76,7 +75,7 @@ impl Emoji {
             images.push(drawn.image.clone());
         })?;
         if let Some(path) = &self.sheet {
-            let sheet = altclip_training::images::sheet_of_images(&images, 20)?;
+            let sheet = emoji_model::pixels::sheet_of_images(&images, 20)?;
             sheet.save(path).with_context(|| format!("{}", path.display()))?;
         }
         if self.json {

@@ -1,9 +1,9 @@
 //! `altdiffusion train emoji`: the small model.
 
-use altclip_training::EmojiRecipe;
 use altclip_training::settings::Change;
 use anyhow::Result;
 use clap::Args;
+use emoji_model::{EmojiRecipe, Error};
 use std::path::PathBuf;
 
 use super::watch::Watch;
@@ -41,7 +41,9 @@ impl Emoji {
         let recipe = EmojiRecipe::load(&self.recipe, &self.set)?;
         let device = self.device.open()?;
         let until = self.until.as_deref();
-        let result = recipe.train(&self.data, &self.output, until, &device, &mut watch);
-        watch.finish(result)
+        match recipe.train(&self.data, &self.output, until, &device, &mut watch) {
+            Err(Error::Training(error)) => watch.finish(Err(error)),
+            other => Ok(other?),
+        }
     }
 }

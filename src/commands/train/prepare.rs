@@ -1,8 +1,8 @@
 //! `altdiffusion train prepare`: the emoji data set.
 
-use altclip_training::emoji::{PrepareOptions, prepare};
 use anyhow::Result;
 use clap::Args;
+use emoji_model::dataset::{PrepareOptions, prepare};
 use std::path::PathBuf;
 
 use crate::output::print_line;

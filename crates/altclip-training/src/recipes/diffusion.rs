@@ -9,7 +9,7 @@ use crate::pairs::ImagePairs;
 use crate::parallel::Communicator;
 use crate::parameters::{Parameters, frozen};
 use crate::run::{Batch, Objective, Observer};
-use crate::stages::functions::Functions;
+use crate::stages::ObjectiveFunctions;
 use crate::stages::realign::{RealignStage, Realignment};
 use crate::stages::sheet::SampleSheet;
 use altclip_encoder::images::Background;
@@ -119,7 +119,7 @@ impl DiffusionRecipe {
             Some(sheet) => sheet.draw(&drawer.drawing(), &unet, &latents, self.seed).map(Some),
             None => Ok(None),
         };
-        run.train(&mut optimizer, observer, &Functions { gradients, sample })?;
+        run.train(&mut optimizer, observer, &ObjectiveFunctions { gradients, sample })?;
         Ok(parameters.with(optimizer.averages()))
     }
 }

@@ -1,12 +1,9 @@
 //! A diffusion model of which something is trained: its parts, as its folders have them.
 
-use model_files::checkpoint::Checkpoint;
-use model_files::source::ModelSource;
-
 use super::MODEL;
 use crate::error::Result;
-use crate::run::save_weights;
 use crate::stages::sheet::Drawing;
+use crate::tensor_file::save_weights;
 use altclip_encoder::images::Background;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
@@ -16,6 +13,8 @@ use altdiffusion_pipeline::unet::UNet2DConditionConfig;
 use altdiffusion_pipeline::vae::AutoencoderKl;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;

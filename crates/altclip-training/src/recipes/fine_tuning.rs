@@ -3,8 +3,8 @@
 use crate::error::Result;
 use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::run::{Batch, Observer, Run};
+use crate::stages::ObjectiveFunctions;
 use crate::stages::denoising::NoiseSettings;
-use crate::stages::functions::Functions;
 use crate::stages::realign::BatchSettings;
 use crate::stages::sheet::{Drawing, SampleSheet};
 use crate::{Gradients, Parameters};
@@ -66,7 +66,7 @@ impl FineTuning<'_> {
             Some(sheet) => sheet.draw(&self.drawing, self.unet, self.latents, self.seed).map(Some),
             None => Ok(None),
         };
-        self.run.train(&mut optimizer, observer, &Functions { gradients, sample })?;
+        self.run.train(&mut optimizer, observer, &ObjectiveFunctions { gradients, sample })?;
         Ok(optimizer.averages())
     }
 }

@@ -1,7 +1,8 @@
 //! Captions as hidden states, computed once.
 
-use crate::cache::{Cache, hash_of_texts};
+use crate::cache::Cache;
 use crate::error::Result;
+use crate::hash::hash_of_texts;
 use crate::stages::realign::{Condition, Conditions};
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;

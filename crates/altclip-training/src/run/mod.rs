@@ -1,22 +1,21 @@
-//! One training run: its folder, its checkpoints, its metrics and the loop over its steps, the same for every stage.
+//! Runs the training of a stage: one loop over its steps, with checkpoints, metrics and samples in a folder.
 
-mod checkpoint;
+mod checkpoints;
 mod events;
 mod lock;
 mod metrics;
 mod plot;
 
-use model_files::write_whole;
-
-use crate::cache::hash;
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
+use crate::hash::hash;
 use crate::optimizer::Optimizer;
 use crate::parallel::{Alone, Communicator};
-use checkpoint::Checkpoints;
+use checkpoints::Checkpoints;
 use image::{ImageFormat, RgbImage};
 use lock::Lock;
 use metrics::MetricsFiles;
+use model_files::write_whole;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::fs;
@@ -24,7 +23,6 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub use checkpoint::{save_tensors, save_weights};
 pub use metrics::Metrics;
 
 /// Time between two checkpoints, unless another is asked for.
@@ -203,7 +201,7 @@ impl<'a> Run<'a> {
         }
         let config = serde_json::to_vec(optimizer.config()).map_err(|e| Error::format(&self.folder, e))?;
         self.ranks.agree("seed", self.seed)?;
-        self.ranks.agree("settings of the optimiser", hash(config.into_iter()))?;
+        self.ranks.agree("settings of the optimiser", hash(config))?;
         self.ranks.agree("step to go on from", optimizer.step_count() as u64)?;
         self.ranks.agree("weights to begin with", optimizer.fingerprint()?.into())
     }

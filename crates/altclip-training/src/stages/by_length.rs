@@ -1,11 +1,12 @@
-//! Texts of like lengths together: a batch then costs its tokens, and not the padding to the longest of all.
+//! Groups texts of like lengths: a batch then costs its tokens, and not the padding to the longest of all.
 
 use crate::error::Result;
 use altclip_encoder::tokenizer::{Encoding, Tokenizer};
 use candle_core::Tensor;
 
 /// Texts of like lengths.
-pub(crate) struct Group {
+pub struct TextGroup {
+    /// Ids and mask, (texts, tokens of the longest).
     pub texts: Encoding,
     /// The number of each in the batch.
     pub numbers: Vec<u32>,
@@ -15,12 +16,12 @@ pub(crate) struct Group {
 ///
 /// # Errors
 /// If there is no text, or one cannot be encoded.
-pub(crate) fn by_length(
+pub fn by_length(
     tokenizer: &Tokenizer,
     texts: &[String],
     max_tokens: usize,
     size: usize,
-) -> Result<Vec<Group>> {
+) -> Result<Vec<TextGroup>> {
     let all = tokenizer.encode_batch_padded(texts, max_tokens)?;
     let lengths: Vec<u32> = all.attention_mask.sum(1)?.to_vec1()?;
     let mut order: Vec<(u32, u32)> = lengths.into_iter().zip(0..).collect();
@@ -32,7 +33,7 @@ pub(crate) fn by_length(
         // Padding is on the right.
         let part = |of: &Tensor| of.index_select(&rows, 0)?.narrow(1, 0, longest)?.contiguous();
         let texts = Encoding { input_ids: part(&all.input_ids)?, attention_mask: part(&all.attention_mask)? };
-        Ok(Group { texts, numbers })
+        Ok(TextGroup { texts, numbers })
     };
     order.chunks(size.max(1)).map(group).collect()
 }

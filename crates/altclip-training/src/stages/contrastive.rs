@@ -11,7 +11,6 @@ use crate::pairs::TextRows;
 use crate::run::{Batch, Objective};
 use crate::settings;
 use crate::stages::by_length::by_length;
-use crate::stages::clip::{MAX_LOGIT_SCALE, symmetric_loss};
 use crate::workers::Workers;
 use altclip_encoder::altclip::{AltClipTextTower, normalize};
 use altclip_encoder::tokenizer::{Encoding, Tokenizer};
@@ -35,6 +34,21 @@ pub struct ContrastiveStage {
     #[serde(default = "settings::one")]
     pub parts: usize,
     pub optimizer: OptimizerConfig,
+}
+
+/// Largest factor on the cosines, as CLIP's.
+pub const MAX_LOGIT_SCALE: f64 = 100.;
+
+/// CLIP's symmetric loss (Radford et al., arXiv 2103.00020): the mean of the cross-entropies along the rows and along the
+/// columns of a square matrix of logits whose diagonal holds the pairs; a scalar.
+///
+/// # Errors
+/// If the logits are not a square matrix.
+pub fn symmetric_loss(logits: &Tensor) -> candle_core::Result<Tensor> {
+    let targets = Tensor::arange(0u32, logits.dim(0)? as u32, logits.device())?;
+    let images = candle_nn::loss::cross_entropy(logits, &targets)?;
+    let texts = candle_nn::loss::cross_entropy(&logits.t()?.contiguous()?, &targets)?;
+    (images + texts)? / 2.
 }
 
 /// The cross-entropy of picking a caption for each image, and an image for each caption.

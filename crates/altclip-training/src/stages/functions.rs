@@ -1,4 +1,4 @@
-//! An objective that is written down where it is used.
+//! Makes an objective of two functions, where it is written down where it is used.
 
 use crate::error::Result;
 use crate::gradients::Gradients;
@@ -6,12 +6,14 @@ use crate::run::{Batch, Objective};
 use image::RgbImage;
 
 /// The two functions of an [`Objective`].
-pub(crate) struct Functions<G, S> {
+pub struct ObjectiveFunctions<G, S> {
+    /// [`Objective::gradients`].
     pub gradients: G,
+    /// [`Objective::sample`].
     pub sample: S,
 }
 
-impl<G, S> Objective for Functions<G, S>
+impl<G, S> Objective for ObjectiveFunctions<G, S>
 where
     G: Fn(&mut Batch) -> Result<Gradients>,
     S: Fn() -> Result<Option<RgbImage>>,

@@ -1,14 +1,12 @@
-//! The stages of the recipe, in their order.
+//! What each stage of AltCLIP and AltDiffusion minimises, in the order of the papers.
 
 mod by_length;
-pub mod clip;
 pub mod contrastive;
-pub mod decoder;
 pub mod denoising;
-pub(crate) mod functions;
-pub mod image;
+mod functions;
 pub mod realign;
 pub mod sheet;
 pub mod teacher;
-pub mod unet_shape;
-pub mod vae;
+
+pub use by_length::{TextGroup, by_length};
+pub use functions::ObjectiveFunctions;

@@ -1,15 +1,14 @@
-//! Images of what a UNet can do, while it is trained.
+//! Draws what a UNet can do while it is trained, as one image.
 
+use crate::contact_sheet::contact_sheet;
 use crate::error::Result;
-use crate::images::contact_sheet;
-use crate::stages::clip::CAPTION_TOKENS;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::random::{Noise, TorchCpu};
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use altdiffusion_pipeline::vae::AutoencoderKl;
-use altdiffusion_pipeline::{Denoising, Guidance, Prompt, Start, TextStates, denoise};
+use altdiffusion_pipeline::{Denoising, Guidance, PROMPT_TOKENS, Prompt, Start, TextStates, denoise};
 use candle_core::Tensor;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -51,7 +50,7 @@ impl SampleSheet {
         let mut images = Vec::new();
         for (i, prompt) in self.prompts.iter().enumerate() {
             let states =
-                TextStates::encode(model.tokenizer, model.text_encoder, &["", prompt], CAPTION_TOKENS)?;
+                TextStates::encode(model.tokenizer, model.text_encoder, &["", prompt], PROMPT_TOKENS)?;
             let prompt = Prompt::guided(unet, &states, 1)?;
             let mut scheduler = model.scheduler.build(self.steps)?;
             let mut noise = TorchCpu::new(seed + i as u64);

@@ -7,7 +7,7 @@ use crate::optimizer::OptimizerConfig;
 use crate::pairs::TextRows;
 use crate::run::{Batch, Objective};
 use crate::settings;
-use crate::stages::by_length::{Group, by_length};
+use crate::stages::by_length::{TextGroup, by_length};
 use crate::workers::Workers;
 use altclip_encoder::altclip::AltClipTextTower;
 use altclip_encoder::tokenizer::{Encoding, Tokenizer};
@@ -64,7 +64,7 @@ impl Objective for TeacherLearning<'_> {
         let groups = by_length(self.tokenizer, &texts, self.max_tokens, GROUP)?;
         // The mean over the groups is then that over the texts.
         let scale = groups.len() as f64 / texts.len() as f64;
-        let gradients = |group: Group| {
+        let gradients = |group: TextGroup| {
             let chosen = Tensor::new(group.numbers.as_slice(), vectors.device())?;
             let loss = teacher_loss(self.student, &group.texts, &vectors.index_select(&chosen, 0)?)?;
             Gradients::of(&(loss * (scale * group.numbers.len() as f64))?)

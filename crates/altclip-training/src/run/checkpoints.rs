@@ -1,0 +1,146 @@
+//! Writes and finds the checkpoints of a run: the two newest are kept, each whole or not there.
+
+use crate::error::{Error, Result};
+use crate::optimizer::Optimizer;
+use crate::tensor_file::save_tensors;
+use candle_core::{Device, Tensor};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// One that turns out to be damaged leaves the other.
+const KEPT: usize = 2;
+const PREFIX: &str = "checkpoint-";
+const SUFFIX: &str = ".safetensors";
+/// What `write_whole` begins with; one that is left behind belongs to a process that was killed.
+const TEMPORARY: &str = ".tmp";
+
+/// The checkpoints in the folder of a run.
+///
+/// Each is a safetensors file with the optimiser's state. Its metadata has the number of steps, the number of batches
+/// that were drawn, which is the position in the data, and the seed: from the seed and the number of a batch comes the
+/// state of its generator.
+pub(super) struct Checkpoints {
+    folder: PathBuf,
+    seed: u64,
+    ranks: usize,
+}
+
+/// What a run goes on from.
+pub(super) struct Resumed {
+    /// Newer checkpoints that could not be read, and why.
+    pub damaged: Vec<String>,
+    pub step: usize,
+}
+
+impl Checkpoints {
+    pub fn new(folder: &Path, seed: u64, ranks: usize) -> Self {
+        Self { folder: folder.to_owned(), seed, ranks }
+    }
+
+    /// Batches of a step, those of all ranks together.
+    fn batches(&self, optimizer: &Optimizer) -> usize {
+        optimizer.config().accumulate.saturating_mul(self.ranks)
+    }
+
+    /// Writes a checkpoint, and then removes those that are too many. An error leaves the older ones as they are.
+    pub fn save(&self, optimizer: &Optimizer) -> Result<()> {
+        let step = optimizer.step_count();
+        let metadata = HashMap::from([
+            ("step".to_owned(), step.to_string()),
+            ("batches".to_owned(), (step * self.batches(optimizer)).to_string()),
+            ("seed".to_owned(), self.seed.to_string()),
+        ]);
+        let path = self.folder.join(format!("{PREFIX}{step:08}{SUFFIX}"));
+        save_tensors(&path, &optimizer.state(), Some(metadata))?;
+        for (_, old) in self.list()?.into_iter().rev().skip(KEPT) {
+            fs::remove_file(&old).map_err(Error::io(&old))?;
+        }
+        Ok(())
+    }
+
+    /// Loads the newest checkpoint that can be read; `None` where there is none at all.
+    ///
+    /// # Errors
+    /// If there are checkpoints and none of them can be read, or if one belongs to another model or seed. It is kept
+    /// then: it may be the only trace of a long run.
+    pub fn resume(&self, optimizer: &mut Optimizer) -> Result<Option<Resumed>> {
+        let mut damaged = Vec::new();
+        for (_, path) in self.list()?.into_iter().rev() {
+            match read(&path) {
+                Ok(checkpoint) => {
+                    self.load(optimizer, &path, checkpoint)?;
+                    return Ok(Some(Resumed { damaged, step: optimizer.step_count() }));
+                }
+                Err(error) => damaged.push(error.to_string()),
+            }
+        }
+        if damaged.is_empty() { Ok(None) } else { Err(Error::Setting(damaged.join("; "))) }
+    }
+
+    fn load(&self, optimizer: &mut Optimizer, path: &Path, checkpoint: Checkpoint) -> Result<()> {
+        let Checkpoint { step, batches, seed, tensors } = checkpoint;
+        if seed != self.seed {
+            let problem = format!("was made with seed {seed}, expected {}", self.seed);
+            return Err(Error::format(path, problem));
+        }
+        let expected = self.batches(optimizer);
+        if batches != step.saturating_mul(expected) {
+            let problem =
+                format!("has drawn {batches} batches in {step} steps, expected {expected} for each");
+            return Err(Error::format(path, problem));
+        }
+        optimizer.load_state(step, &tensors).map_err(|e| Error::format(path, e))
+    }
+
+    /// The checkpoints by their steps, the oldest first.
+    fn list(&self) -> Result<Vec<(usize, PathBuf)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(Error::io(&self.folder))? {
+            let path = entry.map_err(Error::io(&self.folder))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let step = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
+            if let Some(step) = step.and_then(|step| step.parse().ok()) {
+                found.push((step, path));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Removes what killed processes left half written.
+    pub fn clean(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.folder).map_err(Error::io(&self.folder))? {
+            let path = entry.map_err(Error::io(&self.folder))?.path();
+            let is_temporary =
+                path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY));
+            if is_temporary && path.is_file() {
+                fs::remove_file(&path).map_err(Error::io(&path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A checkpoint that was read.
+struct Checkpoint {
+    step: usize,
+    batches: usize,
+    seed: u64,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+fn read(path: &Path) -> Result<Checkpoint> {
+    let bytes = fs::read(path).map_err(Error::io(path))?;
+    let (_, metadata) =
+        safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| Error::format(path, e))?;
+    let metadata = metadata.metadata().clone().unwrap_or_default();
+    let number = |name: &str| -> Result<u64> {
+        let value = metadata.get(name).and_then(|value| value.parse().ok());
+        value.ok_or_else(|| Error::format(path, format!("expected a number `{name}` in the metadata")))
+    };
+    let (step, batches, seed) = (number("step")? as usize, number("batches")? as usize, number("seed")?);
+    let tensors =
+        candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| Error::format(path, e))?;
+    Ok(Checkpoint { step, batches, seed, tensors: tensors.into_iter().collect() })
+}

@@ -1,0 +1,180 @@
+//! Makes captions: an emoji's names and keywords in the phrases that people type.
+//!
+//! A caption is a *word* (the concept's name, or one of its keywords) in a *phrase* of the language. The name is the
+//! word most of the time. Keywords are shared between concepts ("fruit", "smile"), so each is drawn in proportion to
+//! how specific it is (1 / the number of concepts that share it), those shared by more than eight stand
+//! beside the name only, and a keyword that is another concept's very name is that concept's alone: "star" asks for
+//! ⭐, not for 🤩. Some everyday words are second names (see `everyday.rs`).
+
+use std::collections::BTreeMap;
+
+use rand::{Rng, RngExt};
+
+use super::language::{draw, language};
+use super::words::{ConceptWords, words_of};
+use crate::dataset::Dataset;
+
+/// Share of captions that hold the name and a keyword.
+const COMBINED_SHARE: f64 = 0.06;
+/// Share of captions that end in a full stop or exclamation mark.
+const PUNCTUATED_SHARE: f64 = 0.06;
+/// Share of captions that begin with a capital letter.
+const CAPITALISED_SHARE: f64 = 0.12;
+
+/// How often a concept's words come in the texts for the tokenizer, all of one concept together.
+const TIMES_EACH_NAME: f32 = 8.0;
+
+/// How often the text around a word comes there, for each concept and unit of weight.
+const TIMES_EACH_FRAME: f32 = 0.1;
+
+/// A caption and how often it is drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Caption {
+    /// What a person might type.
+    pub text: String,
+    /// Relative frequency; the captions of one concept in one language sum to 1.
+    pub weight: f32,
+}
+
+/// A caption, and the word in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrawnCaption {
+    pub text: String,
+    /// The name, a second name or a keyword.
+    pub word: String,
+    /// Whether the word is a name, and so alone enough to know the concept by.
+    pub is_name: bool,
+}
+
+/// Draws captions for the concepts of one data set.
+#[derive(Debug)]
+pub struct CaptionSampler {
+    /// For each concept, its subcategory and its words by language.
+    concepts: Vec<(String, BTreeMap<String, ConceptWords>)>,
+}
+
+impl CaptionSampler {
+    /// Weighs every name and keyword of the data set.
+    pub fn new(dataset: &Dataset) -> Self {
+        Self { concepts: words_of(dataset) }
+    }
+
+    /// Draws one caption of a concept; `None` where there is no such concept or it has no name in that language.
+    pub fn sample(&self, rng: &mut impl Rng, concept: usize, language_code: &str) -> Option<String> {
+        self.draw(rng, concept, language_code).map(|caption| caption.text)
+    }
+
+    /// Like [`sample`](Self::sample), and tells the word in the caption.
+    pub fn draw(&self, rng: &mut impl Rng, concept: usize, language_code: &str) -> Option<DrawnCaption> {
+        let (subcategory, words) = self.concepts.get(concept)?;
+        let words = words.get(language_code)?;
+        let language = language(language_code);
+        let (mut text, word) = if !words.beside.is_empty() && rng.random_bool(COMBINED_SHARE) {
+            let keyword = words.beside.get(rng.random_range(0..words.beside.len()))?;
+            let pattern = language.combined.get(rng.random_range(0..language.combined.len()))?;
+            let name = words.alone.first()?;
+            (combine(pattern, &name.text, keyword), name)
+        } else {
+            let word = draw(rng, &words.alone, |word| word.weight)?;
+            (language.draw_phrase(rng, &word.text, subcategory)?, word)
+        };
+        if rng.random_bool(CAPITALISED_SHARE) {
+            text = capitalise(&text);
+        }
+        if rng.random_bool(PUNCTUATED_SHARE) {
+            text.push_str(language.endings.get(rng.random_range(0..language.endings.len()))?);
+        }
+        Some(DrawnCaption { text, word: word.text.clone(), is_name: word.is_name })
+    }
+
+    /// The words that captions of a concept in a language are made around, and whether each is a name. The concept's own
+    /// name comes first.
+    pub fn words(&self, concept: usize, language_code: &str) -> impl Iterator<Item = (&str, bool)> {
+        let words = self.concepts.get(concept).and_then(|(_, words)| words.get(language_code));
+        words.into_iter().flat_map(|words| &words.alone).map(|word| (word.text.as_str(), word.is_name))
+    }
+
+    /// Every caption of a concept in a language, without the variants in capitals and punctuation; empty where there
+    /// is no such concept or it has no name in that language.
+    pub fn captions(&self, concept: usize, language_code: &str) -> Vec<Caption> {
+        let Some((subcategory, words)) = self.concepts.get(concept) else {
+            return Vec::new();
+        };
+        let Some(words) = words.get(language_code) else {
+            return Vec::new();
+        };
+        let language = language(language_code);
+        let combined = if words.beside.is_empty() { 0.0 } else { COMBINED_SHARE as f32 };
+        let mut captions = Vec::new();
+        for word in &words.alone {
+            let phrases: Vec<_> = language.phrases_for(&word.text, subcategory).collect();
+            let total: f32 = phrases.iter().map(|(_, weight)| weight).sum();
+            captions.extend(phrases.into_iter().map(|(text, weight)| Caption {
+                text,
+                weight: (1.0 - combined) * word.weight * weight / total,
+            }));
+        }
+        let Some(name) = words.alone.first() else {
+            return captions;
+        };
+        let each = combined / (words.beside.len() * language.combined.len()).max(1) as f32;
+        for keyword in &words.beside {
+            captions.extend(
+                language
+                    .combined
+                    .iter()
+                    .map(|pattern| Caption { text: combine(pattern, &name.text, keyword), weight: each }),
+            );
+        }
+        captions
+    }
+
+    /// Texts to train the tokenizer on: every name and keyword, and what the phrases put around them.
+    ///
+    /// Words and phrases come apart, so that the tokenizer learns to cut "一只猫" between 一只 and 猫. Each comes again as
+    /// its weight in the captions says, phrases less often than that, so that few pieces are spent on them.
+    pub fn tokenizer_texts(&self, languages: &[&str]) -> Vec<String> {
+        let mut texts = Vec::new();
+        for code in languages {
+            let language = language(code);
+            let mut frames: BTreeMap<String, f32> = BTreeMap::new();
+            for (subcategory, words) in &self.concepts {
+                let Some(words) = words.get(*code) else { continue };
+                for word in &words.alone {
+                    let times = (word.weight * TIMES_EACH_NAME).ceil() as usize;
+                    texts.extend(std::iter::repeat_n(word.text.clone(), times));
+                    texts.push(capitalise(&word.text));
+                }
+                texts.extend(words.beside.iter().cloned());
+                if let Some(name) = words.alone.first() {
+                    for (frame, weight) in language.frames(&name.text, subcategory) {
+                        *frames.entry(frame).or_default() += weight * TIMES_EACH_FRAME;
+                    }
+                }
+            }
+            // What stands between and after words comes with every concept once.
+            let marks = language.combined.iter().map(|pattern| combine(pattern, "", ""));
+            let marks: Vec<String> =
+                marks.chain(language.endings.iter().map(|&ending| ending.to_owned())).collect();
+            texts.extend(self.concepts.iter().flat_map(|_| marks.iter().cloned()));
+            for (frame, times) in frames {
+                texts.push(capitalise(&frame));
+                texts.extend(std::iter::repeat_n(frame, times.ceil() as usize));
+            }
+        }
+        texts
+    }
+}
+
+fn combine(pattern: &str, name: &str, keyword: &str) -> String {
+    pattern.replace("{keyword}", keyword).replace("{name}", name)
+}
+
+/// The text with its first letter in upper case, where the script has such.
+fn capitalise(text: &str) -> String {
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) => first.to_uppercase().chain(letters).collect(),
+        None => String::new(),
+    }
+}

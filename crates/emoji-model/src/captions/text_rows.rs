@@ -1,0 +1,147 @@
+//! Draws emoji captions for training, each with the row of its English words' vector or of its image.
+
+use std::collections::HashMap;
+
+use altclip_training::pairs::TextRows;
+use altclip_training::{Batch, Error, Result};
+use rand::RngExt;
+use rand::seq::SliceRandom;
+
+use super::sampler::CaptionSampler;
+use crate::dataset::Dataset;
+
+/// The language that the teacher knows.
+const ENGLISH: &str = "en";
+
+/// The English words whose vectors a teacher gives, and which of them a caption in any language should have.
+///
+/// A name is a translation of the English name. Keywords are no translations of one another, but the keywords of a concept
+/// in one language are, taken together, those of another: each gets the mean of the English ones' vectors.
+pub struct TeacherTexts {
+    /// English words: every row but the means.
+    words: Vec<String>,
+    by_word: HashMap<(usize, String), u32>,
+    /// For each concept, the rows of its English name and of the mean over its English keywords.
+    of_concept: Vec<Option<(u32, u32)>>,
+    /// For each mean, the words that it is of.
+    means: Vec<Vec<u32>>,
+}
+
+impl TeacherTexts {
+    /// Collects the English words of all concepts.
+    pub fn new(data: &Dataset, captions: &CaptionSampler) -> Self {
+        let (mut words, mut by_word) = (Vec::new(), HashMap::new());
+        let mut keywords = Vec::new();
+        for concept in 0..data.concepts().len() {
+            let mut name = None;
+            let mut others = Vec::new();
+            for (word, is_name) in captions.words(concept, ENGLISH) {
+                let row = words.len() as u32;
+                words.push(word.to_owned());
+                by_word.insert((concept, word.to_owned()), row);
+                name.get_or_insert(row);
+                if !is_name {
+                    others.push(row);
+                }
+            }
+            keywords.push(name.map(|name| (name, others)));
+        }
+        let (mut of_concept, mut means) = (Vec::new(), Vec::new());
+        for rows in keywords {
+            of_concept.push(rows.map(|(name, others)| {
+                if others.is_empty() {
+                    return (name, name);
+                }
+                means.push(others);
+                (name, (words.len() + means.len() - 1) as u32)
+            }));
+        }
+        Self { words, by_word, of_concept, means }
+    }
+
+    /// The English words, in the order of their rows.
+    pub fn words(&self) -> &[String] {
+        &self.words
+    }
+
+    /// All rows, from the vectors of the words: these, and the means after them.
+    pub fn rows(&self, words: &[Vec<f32>]) -> Vec<Vec<f32>> {
+        let mean = |of: &Vec<u32>| {
+            let vectors: Vec<&Vec<f32>> = of.iter().filter_map(|&word| words.get(word as usize)).collect();
+            let width = vectors.first().map_or(0, |vector| vector.len());
+            let value = |i: usize| vectors.iter().filter_map(|vector| vector.get(i)).sum::<f32>();
+            (0..width).map(|i| value(i) / vectors.len() as f32).collect()
+        };
+        words.iter().cloned().chain(self.means.iter().map(mean)).collect()
+    }
+
+    /// The row that a caption of a concept around this word should have.
+    fn row(&self, concept: usize, language: &str, word: &str, is_name: bool) -> Option<u32> {
+        let (name, keywords) = (*self.of_concept.get(concept)?)?;
+        let own = if language == ENGLISH { self.by_word.get(&(concept, word.to_owned())) } else { None };
+        Some(own.copied().unwrap_or(if is_name { name } else { keywords }))
+    }
+}
+
+/// Captions in all languages, each with the row of the teacher's vector that it should have.
+pub struct Translations<'a> {
+    pub captions: &'a CaptionSampler,
+    pub texts: &'a TeacherTexts,
+    pub languages: &'a [String],
+}
+
+impl TextRows for Translations<'_> {
+    fn draw(&self, batch: &mut Batch, count: usize) -> Result<(Vec<String>, Vec<u32>)> {
+        let concepts: Vec<usize> = (0..self.texts.of_concept.len())
+            .filter(|&concept| self.texts.of_concept.get(concept).is_some_and(Option::is_some))
+            .collect();
+        if concepts.is_empty() || self.languages.is_empty() {
+            return Err(Error::Setting("data: expected concepts with English names, found none".to_owned()));
+        }
+        let rng = &mut batch.rng;
+        let (mut texts, mut rows) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        while texts.len() < count {
+            let concept = concepts[rng.random_range(0..concepts.len())];
+            let language = &self.languages[rng.random_range(0..self.languages.len())];
+            // A concept may lack a name in a language; another is drawn then. English has all.
+            let language =
+                if self.captions.words(concept, language).next().is_some() { language } else { ENGLISH };
+            let Some(caption) = self.captions.draw(rng, concept, language) else { continue };
+            if let Some(row) = self.texts.row(concept, language, &caption.word, caption.is_name) {
+                texts.push(caption.text);
+                rows.push(row);
+            }
+        }
+        Ok((texts, rows))
+    }
+}
+
+/// Captions of different concepts in all languages, each with the number of an image of it.
+pub struct ImageCaptions<'a> {
+    pub captions: &'a CaptionSampler,
+    pub languages: &'a [String],
+    /// For each concept that has images, the concept's number and theirs.
+    pub images: &'a [(usize, Vec<u32>)],
+}
+
+impl TextRows for ImageCaptions<'_> {
+    fn draw(&self, batch: &mut Batch, count: usize) -> Result<(Vec<String>, Vec<u32>)> {
+        if self.images.len() < count || self.languages.is_empty() {
+            let found = self.images.len();
+            let problem = format!("expected at most one of each of the {found} concepts, found {count}");
+            return Err(Error::Setting(format!("batch_size: {problem}")));
+        }
+        let rng = &mut batch.rng;
+        let mut order: Vec<usize> = (0..self.images.len()).collect();
+        let (chosen, _) = order.partial_shuffle(rng, count);
+        let (mut texts, mut rows) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for &mut chosen in chosen {
+            let Some((concept, images)) = self.images.get(chosen) else { continue };
+            let Some(&row) = images.get(rng.random_range(0..images.len().max(1))) else { continue };
+            let language = &self.languages[rng.random_range(0..self.languages.len())];
+            texts.push(self.captions.sample(rng, *concept, language).unwrap_or_default());
+            rows.push(row);
+        }
+        Ok((texts, rows))
+    }
+}

@@ -1,0 +1,160 @@
+//! Weighs the words that captions of a concept are made around.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::everyday;
+use crate::dataset::{Concept, Dataset, Label, fold_case};
+
+/// A keyword that more concepts share says too little to stand alone.
+const MAX_SHARERS: usize = 8;
+/// Share of captions whose word is a keyword, where a concept has specific ones.
+const KEYWORD_SHARE: f32 = 0.3;
+/// Share of captions whose word is a second name, where a concept has such.
+const SECOND_NAME_SHARE: f32 = 0.3;
+/// Sum of 1 / sharers from which keywords get their full share.
+const ENOUGH_SPECIFICITY: f32 = 1.0;
+
+/// The name or a keyword, and how often captions use it.
+#[derive(Debug, Clone)]
+pub(super) struct Word {
+    pub text: String,
+    pub is_name: bool,
+    /// The words of one concept in one language sum to 1.
+    pub weight: f32,
+}
+
+/// Words of one concept in one language.
+#[derive(Debug, Clone)]
+pub(super) struct ConceptWords {
+    /// The name comes first.
+    pub alone: Vec<Word>,
+    /// Keywords that may stand beside the name.
+    pub beside: Vec<String>,
+}
+
+/// The words of every concept of a data set by language, with the subcategory of each.
+pub(super) fn words_of(dataset: &Dataset) -> Vec<(String, BTreeMap<String, ConceptWords>)> {
+    let sharers = Sharers::count(dataset.concepts());
+    let owners = SecondNameOwners::collect(dataset);
+    let concepts = dataset.concepts().iter().enumerate().map(|(index, concept)| {
+        let words = concept.labels.iter().map(|(language, label)| {
+            let second_names = owners.of(dataset, language, index);
+            let names_another = |word: &str| {
+                let named = dataset.concepts_named(language, word);
+                let owner = owners.0.get(&(language.clone(), word.to_owned()));
+                !named.is_empty() && !named.contains(&index) || owner.is_some_and(|&owner| owner != index)
+            };
+            let sharers = |word: &str| sharers.of(language, word);
+            (language.clone(), words(label, &second_names, sharers, names_another))
+        });
+        (concept.subcategory.clone(), words.collect())
+    });
+    concepts.collect()
+}
+
+/// Weighs the name, the second names and the keywords of one concept in one language.
+fn words(
+    label: &Label,
+    second_names: &[&str],
+    sharers: impl Fn(&str) -> usize,
+    names_another: impl Fn(&str) -> bool,
+) -> ConceptWords {
+    let is_name = |folded: &str| {
+        fold_case(&label.name) == folded || second_names.iter().any(|name| fold_case(name) == folded)
+    };
+    let folded: BTreeSet<String> = label.keywords.iter().map(|keyword| fold_case(keyword)).collect();
+    let specific: Vec<Word> = folded
+        .iter()
+        .filter(|keyword| !is_name(keyword) && !names_another(keyword))
+        .map(|keyword| (keyword, sharers(keyword).max(1)))
+        .filter(|(_, sharers)| *sharers <= MAX_SHARERS)
+        .map(|(keyword, sharers)| Word {
+            text: original(label, keyword),
+            is_name: false,
+            weight: 1.0 / sharers as f32,
+        })
+        .collect();
+    let specificity: f32 = specific.iter().map(|word| word.weight).sum();
+    let keyword_share = KEYWORD_SHARE * (specificity / ENOUGH_SPECIFICITY).min(1.0);
+    let second_share = if second_names.is_empty() { 0.0 } else { SECOND_NAME_SHARE };
+
+    let name_share = 1.0 - keyword_share - second_share;
+    let mut alone = vec![Word { text: label.name.clone(), is_name: true, weight: name_share }];
+    alone.extend(second_names.iter().map(|name| Word {
+        text: (*name).to_owned(),
+        is_name: true,
+        weight: second_share / second_names.len() as f32,
+    }));
+    alone.extend(
+        specific.into_iter().map(|word| Word { weight: keyword_share * word.weight / specificity, ..word }),
+    );
+    ConceptWords { alone, beside: label.keywords.clone() }
+}
+
+/// A folded keyword as its label writes it.
+fn original(label: &Label, folded: &str) -> String {
+    label
+        .keywords
+        .iter()
+        .find(|keyword| fold_case(keyword) == folded)
+        .cloned()
+        .unwrap_or_else(|| folded.to_owned())
+}
+
+/// By language and folded word, the concept that has it as a second name.
+struct SecondNameOwners(HashMap<(String, String), usize>);
+
+impl SecondNameOwners {
+    fn collect(dataset: &Dataset) -> Self {
+        let mut owners = HashMap::new();
+        for (index, concept) in dataset.concepts().iter().enumerate() {
+            for language in concept.labels.keys() {
+                for word in everyday::second_names(&concept.emoji, language) {
+                    owners.insert((language.clone(), fold_case(word)), index);
+                }
+            }
+        }
+        // What CLDR calls another concept stays that concept's name.
+        owners.retain(|(language, word), index| {
+            let named = dataset.concepts_named(language, word);
+            named.is_empty() || named.contains(index)
+        });
+        Self(owners)
+    }
+
+    /// The second names of a concept that are not CLDR's name of it already.
+    fn of(&self, dataset: &Dataset, language: &str, index: usize) -> Vec<&'static str> {
+        let Some(concept) = dataset.concepts().get(index) else {
+            return Vec::new();
+        };
+        let words = everyday::second_names(&concept.emoji, language).iter().copied();
+        words
+            .filter(|word| {
+                let folded = fold_case(word);
+                let is_name = concept.name(language).is_some_and(|name| fold_case(name) == folded);
+                !is_name && self.0.get(&(language.to_owned(), folded)) == Some(&index)
+            })
+            .collect()
+    }
+}
+
+/// How many concepts share a word, by language.
+struct Sharers(HashMap<(String, String), usize>);
+
+impl Sharers {
+    fn count(concepts: &[Concept]) -> Self {
+        let mut counts = HashMap::new();
+        for (language, label) in concepts.iter().flat_map(|concept| &concept.labels) {
+            let words: BTreeSet<String> =
+                label.keywords.iter().chain([&label.name]).map(|word| fold_case(word)).collect();
+            for word in words {
+                *counts.entry((language.clone(), word)).or_insert(0) += 1;
+            }
+        }
+        Self(counts)
+    }
+
+    fn of(&self, language: &str, folded: &str) -> usize {
+        self.0.get(&(language.to_owned(), folded.to_owned())).copied().unwrap_or(0)
+    }
+}

@@ -1,0 +1,114 @@
+//! Reads the names and keywords of emoji in many languages from the Unicode CLDR annotations.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::packages::Package;
+use crate::error::{Error, Result};
+
+/// The languages of AltDiffusion-m18, by their CLDR codes.
+pub const LANGUAGES: [&str; 18] = [
+    "en", "zh", "ja", "th", "ko", "hi", "uk", "ar", "tr", "vi", "pl", "nl", "pt", "it", "es", "de", "fr",
+    "ru",
+];
+
+/// CLDR's mark for "the same as in the parent language".
+const INHERITED: &str = "↑↑↑";
+/// Emoji presentation selector: `emoji.json` writes it, CLDR leaves it out.
+const VARIATION_SELECTOR: char = '\u{FE0F}';
+
+/// What one language calls an emoji.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Label {
+    /// The name (CLDR's `tts`, what a screen reader says).
+    pub name: String,
+    /// Words that people look for it by (CLDR's `default`), without the name itself.
+    pub keywords: Vec<String>,
+}
+
+/// The labels of every emoji in one language.
+#[derive(Debug)]
+pub(super) struct Annotations(HashMap<String, Label>);
+
+impl Annotations {
+    /// Reads `language` from the packages `cldr-annotations-full` and, for what that one leaves out,
+    /// `cldr-annotations-derived-full`.
+    pub(super) fn read(basic: &Package, derived: &Package, languages: &[String]) -> Result<Vec<Self>> {
+        let derived_path = |language: &String| format!("annotationsDerived/{language}/annotations.json");
+        let basic_path = |language: &String| format!("annotations/{language}/annotations.json");
+        let basic_files = basic.read(&languages.iter().map(basic_path).collect::<Vec<_>>())?;
+        let derived_files = derived.read(&languages.iter().map(derived_path).collect::<Vec<_>>())?;
+        languages
+            .iter()
+            .map(|language| {
+                let mut labels = HashMap::new();
+                let path = derived_path(language);
+                if let Some(contents) = derived_files.get(&path) {
+                    labels.extend(parse_derived(&derived.path().join(path), contents)?);
+                }
+                let path = basic_path(language);
+                let contents = basic_files.get(&path).ok_or_else(|| {
+                    Error::data(basic.path(), format!("expected the file {path}, found none"))
+                })?;
+                labels.extend(parse_basic(&basic.path().join(path), contents)?);
+                Ok(Annotations(labels))
+            })
+            .collect()
+    }
+
+    /// The label of an emoji, with or without its presentation selectors.
+    pub(super) fn get(&self, emoji: &str) -> Option<&Label> {
+        self.0.get(&emoji.replace(VARIATION_SELECTOR, ""))
+    }
+}
+
+#[derive(Deserialize)]
+struct BasicFile {
+    annotations: AnnotationTable,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DerivedFile {
+    annotations_derived: AnnotationTable,
+}
+
+#[derive(Deserialize)]
+struct AnnotationTable {
+    annotations: HashMap<String, Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(default)]
+    tts: Vec<String>,
+    #[serde(default)]
+    default: Vec<String>,
+}
+
+fn parse_basic(path: &Path, contents: &[u8]) -> Result<HashMap<String, Label>> {
+    let file: BasicFile = serde_json::from_slice(contents).map_err(|e| not_annotations(path, &e))?;
+    Ok(labels(file.annotations))
+}
+
+fn parse_derived(path: &Path, contents: &[u8]) -> Result<HashMap<String, Label>> {
+    let file: DerivedFile = serde_json::from_slice(contents).map_err(|e| not_annotations(path, &e))?;
+    Ok(labels(file.annotations_derived))
+}
+
+fn not_annotations(path: &Path, error: &serde_json::Error) -> Error {
+    Error::data(path, format!("expected CLDR annotations: {error}"))
+}
+
+fn labels(table: AnnotationTable) -> HashMap<String, Label> {
+    let entries = table.annotations.into_iter().filter_map(|(emoji, entry)| {
+        let is_text = |text: &String| !text.trim().is_empty() && text != INHERITED;
+        let name = entry.tts.into_iter().find(is_text)?;
+        let keywords =
+            entry.default.into_iter().filter(|keyword| is_text(keyword) && *keyword != name).collect();
+        Some((emoji.replace(VARIATION_SELECTOR, ""), Label { name, keywords }))
+    });
+    entries.collect()
+}

@@ -1,0 +1,36 @@
+//! Draws emoji captions as a UNet sees them.
+
+use crate::captions::CaptionSampler;
+use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::tokenizer::Tokenizer;
+use altclip_training::Result;
+use altclip_training::stages::realign::{Condition, Conditions};
+use altdiffusion_pipeline::PROMPT_TOKENS;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+/// A fresh caption for each image, encoded when it is drawn: there are too many to keep.
+pub(super) struct EmojiConditions<'a> {
+    pub captions: &'a CaptionSampler,
+    pub languages: &'a [String],
+    pub tokenizer: &'a Tokenizer,
+    pub text_encoder: &'a TextEncoder,
+    /// The concept of each image.
+    pub owners: &'a [usize],
+}
+
+impl Conditions for EmojiConditions<'_> {
+    fn draw(&self, rng: &mut ChaCha8Rng, images: &[u32], is_dropped: &[bool]) -> Result<Condition> {
+        let mut caption = |(&image, &is_dropped): (&u32, &bool)| {
+            let language = self.languages.get(rng.random_range(0..self.languages.len().max(1)))?;
+            let concept = *self.owners.get(image as usize)?;
+            let caption = self.captions.sample(rng, concept, language)?;
+            (!is_dropped).then_some(caption)
+        };
+        let texts: Vec<String> =
+            images.iter().zip(is_dropped).map(|pair| caption(pair).unwrap_or_default()).collect();
+        let encoding = self.tokenizer.encode_padded(&texts, PROMPT_TOKENS)?;
+        let states = self.text_encoder.encode_compact(&encoding.input_ids, &encoding.attention_mask)?;
+        Ok(Condition { rows: states.rows.detach(), key_bias: states.key_bias })
+    }
+}

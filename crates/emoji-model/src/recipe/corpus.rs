@@ -1,0 +1,40 @@
+//! Gathers what the emoji model is trained on.
+
+use super::settings::EmojiRecipe;
+use crate::captions::CaptionSampler;
+use crate::dataset::{Dataset, Split};
+use crate::error::{Error, Result};
+use crate::pixels::training_images;
+use candle_core::{Device, Tensor};
+
+/// The language of the teacher.
+pub(super) const ENGLISH: &str = "en";
+
+/// What is trained on.
+pub(super) struct Corpus {
+    /// Without what is held out.
+    pub data: Dataset,
+    pub captions: CaptionSampler,
+    /// (n, size, size, 3), channels-last, from −1 to 1.
+    pub images: Tensor,
+    /// The concept that each shows.
+    pub owners: Vec<usize>,
+}
+
+impl Corpus {
+    /// The images and captions of the recipe's styles that are not held out.
+    ///
+    /// # Errors
+    /// If English is not among the languages, or nothing is left.
+    pub fn of(recipe: &EmojiRecipe, whole: &Dataset, split: &Split, device: &Device) -> Result<Self> {
+        if !recipe.languages.iter().any(|language| language == ENGLISH) {
+            return Err(Error::Setting("languages: expected `en` among them, the teacher's".to_owned()));
+        }
+        let data = split
+            .training(whole)
+            .ok_or_else(|| Error::Setting("the data set has nothing that is not held out".to_owned()))?;
+        let (images, owners) = training_images(&data, &recipe.vendors, device)?;
+        let captions = CaptionSampler::new(&data);
+        Ok(Self { data, captions, images, owners })
+    }
+}

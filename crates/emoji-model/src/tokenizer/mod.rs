@@ -1,0 +1,10 @@
+//! The training of a SentencePiece unigram tokenizer.
+
+mod em;
+mod error;
+mod seeds;
+mod unigram;
+mod words;
+
+pub use error::UnigramError;
+pub use unigram::train_unigram;
