@@ -11,7 +11,7 @@
 //! Before the first answer comes a line with the seconds of loading.
 
 use altclip_training::stages::denoising::NoiseSettings;
-use altclip_training::stages::realign::{BatchSettings, Condition, Conditions, Realignment};
+use altclip_training::stages::realign::{BatchSettings, Conditioning, ConditioningSource, Realignment};
 use altclip_training::{Batch, Objective, Optimizer, OptimizerConfig, Parameters, Schedule};
 use altdiffusion_pipeline::PerBlock;
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
@@ -31,11 +31,11 @@ struct OnePrompt {
     rows: Tensor,
 }
 
-impl Conditions for OnePrompt {
-    fn draw(&self, _: &mut ChaCha8Rng, images: &[u32], _: &[bool]) -> altclip_training::Result<Condition> {
+impl ConditioningSource for OnePrompt {
+    fn draw(&self, _: &mut ChaCha8Rng, images: &[u32], _: &[bool]) -> altclip_training::Result<Conditioning> {
         let rows = self.rows.repeat((images.len(), 1, 1))?;
         let key_bias = Tensor::zeros((images.len(), rows.dim(1)?), DType::F32, rows.device())?;
-        Ok(Condition { rows, key_bias })
+        Ok(Conditioning { rows, key_bias })
     }
 }
 

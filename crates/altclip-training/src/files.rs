@@ -1,4 +1,4 @@
-//! Files by their names.
+//! Finds files by their names.
 
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};

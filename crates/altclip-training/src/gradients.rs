@@ -1,4 +1,4 @@
-//! Losses and their gradients, summed over the parts of a batch.
+//! Computes losses and their gradients, summed over the parts of a batch.
 
 use crate::error::Result;
 use crate::hash::hash;

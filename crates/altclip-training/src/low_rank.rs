@@ -1,4 +1,4 @@
-//! LoRA while it is trained (Hu et al., arXiv 2106.09685): beside each adapted weight, which stays as it is, a matrix from
+//! Trains LoRA (Hu et al., arXiv 2106.09685): beside each adapted weight, which stays as it is, a matrix from
 //! the layer's input to a small rank and one from there to its output.
 
 use crate::error::{Error, Result};
@@ -32,7 +32,7 @@ fn attention_layers() -> Vec<String> {
 
 /// Frozen weights with matrices beside some of them, which are trained.
 #[derive(Clone)]
-pub struct LowRank {
+pub struct LowRankAdapter {
     config: LowRankConfig,
     weights: VarBuilder<'static>,
     matrices: Parameters,
@@ -40,9 +40,9 @@ pub struct LowRank {
     shapes: Arc<Mutex<BTreeMap<String, Vec<usize>>>>,
 }
 
-impl LowRank {
+impl LowRankAdapter {
     /// Matrices beside `weights`. A model that is built from [`var_builder`](Self::var_builder) begins as it is without
-    /// them: PEFT's way, the first matrix at random by the seed and the second zero.
+    /// them, as with PEFT: the first matrix at random by the seed and the second zero.
     ///
     /// # Errors
     /// If the rank is 0.
@@ -98,7 +98,7 @@ impl LowRank {
     }
 }
 
-impl SimpleBackend for LowRank {
+impl SimpleBackend for LowRankAdapter {
     fn get(
         &self,
         shape: Shape,
@@ -161,7 +161,7 @@ mod tests {
     fn only_the_named_layers_are_adapted_and_begin_as_they_were() -> Result<()> {
         let weights = Parameters::new(1).var_builder(&Device::Cpu);
         let config = LowRankConfig { rank: 2, layers: vec!["to_q".to_owned()] };
-        let adapted = LowRank::beside(weights.clone(), &config, 7)?;
+        let adapted = LowRankAdapter::beside(weights.clone(), &config, 7)?;
         let missing = adapted.matrices().map_or_else(|error| error.to_string(), |_| String::new());
         assert_eq!(missing, "layers: expected ends of the model's paths, found to_q");
         let vb = adapted.var_builder();

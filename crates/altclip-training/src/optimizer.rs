@@ -1,4 +1,4 @@
-//! AdamW with gradient clipping, a warmed-up learning rate and a moving average of the weights.
+//! Takes steps of AdamW with gradient clipping, a warmed-up learning rate and a moving average of the weights.
 
 use crate::gradients::Gradients;
 use crate::parameters::Parameters;
@@ -12,13 +12,16 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
+    /// Steps of the whole run.
     pub steps: usize,
     /// Peak of the learning rate, reached after the warm-up.
     pub learning_rate: f64,
+    /// Steps over which the learning rate rises to its peak.
     pub warmup_steps: usize,
     /// What the learning rate does after the warm-up.
     #[serde(default)]
     pub schedule: Schedule,
+    /// Decay of weights that are matrices or more, relative to the learning rate (Loshchilov & Hutter, arXiv 1711.05101).
     pub weight_decay: f64,
     /// Decay of the gradient's first moment.
     pub beta1: f64,
@@ -31,6 +34,24 @@ pub struct OptimizerConfig {
     /// Batches whose gradients are averaged for one step.
     #[serde(default = "settings::one")]
     pub accumulate: usize,
+}
+
+/// PyTorch's AdamW over 1000 steps, with gradients clipped to a norm of 1.
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            steps: 1000,
+            learning_rate: 1e-3,
+            warmup_steps: 0,
+            schedule: Schedule::Cosine,
+            weight_decay: 0.01,
+            beta1: 0.9,
+            beta2: 0.999,
+            max_grad_norm: 1.,
+            ema_decay: 0.999,
+            accumulate: 1,
+        }
+    }
 }
 
 /// The learning rate after the warm-up.

@@ -1,4 +1,4 @@
-//! The settings of a run: one TOML file with every value, and changes to it from the command line.
+//! Reads the settings of a run: one TOML file with every value, and changes to it from the command line.
 
 use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -10,12 +10,12 @@ use toml::{Table, Value};
 /// One changed setting, written `vae.optimizer.steps=100`: its path in the file, and its value as TOML writes it. A
 /// value that is no TOML is a text, so that texts need no quotes.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Change {
+pub struct SettingChange {
     path: Vec<String>,
     value: Value,
 }
 
-impl FromStr for Change {
+impl FromStr for SettingChange {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -30,7 +30,7 @@ impl FromStr for Change {
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for SettingChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}", self.path.join("."), self.value)
     }
@@ -46,7 +46,7 @@ fn parse_value(text: &str) -> Value {
 ///
 /// # Errors
 /// If the file cannot be read, and as [`parse`].
-pub fn load<T: DeserializeOwned>(path: &Path, changes: &[Change]) -> Result<T> {
+pub fn load<T: DeserializeOwned>(path: &Path, changes: &[SettingChange]) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     parse(&text, path, changes)
 }
@@ -56,7 +56,7 @@ pub fn load<T: DeserializeOwned>(path: &Path, changes: &[Change]) -> Result<T> {
 /// # Errors
 /// If the text is no TOML, a setting is missing, has another type, or is unknown: then the error names the nearest
 /// that there is.
-pub fn parse<T: DeserializeOwned>(text: &str, path: &Path, changes: &[Change]) -> Result<T> {
+pub fn parse<T: DeserializeOwned>(text: &str, path: &Path, changes: &[SettingChange]) -> Result<T> {
     let mut table: Table = text.parse().map_err(|e: toml::de::Error| Error::format(path, e.message()))?;
     for change in changes {
         set(&mut table, &change.path, change)?;
@@ -79,7 +79,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, path: &Path, changes: &[Change]) -
 }
 
 /// Puts a value at its place; the tables around it must be there.
-fn set(table: &mut Table, path: &[String], change: &Change) -> Result<()> {
+fn set(table: &mut Table, path: &[String], change: &SettingChange) -> Result<()> {
     let (Some((last, tables)), mut inner) = (path.split_last(), table) else { return Ok(()) };
     for (depth, name) in tables.iter().enumerate() {
         let names: Vec<String> = inner.keys().cloned().collect();
@@ -144,7 +144,7 @@ mod tests {
     const FILE: &str = "name = 'a'\n[inner]\nsteps = 3\nrate = 0.5\n";
 
     fn read(text: &str, changes: &[&str]) -> Result<Outer> {
-        let changes = changes.iter().map(|change| change.parse()).collect::<Result<Vec<Change>>>()?;
+        let changes = changes.iter().map(|change| change.parse()).collect::<Result<Vec<SettingChange>>>()?;
         parse(text, Path::new("run.toml"), &changes)
     }
 

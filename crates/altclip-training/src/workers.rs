@@ -1,4 +1,4 @@
-//! The parts of a batch side by side: many small operations leave cores idle that share one batch, but not those that
+//! Computes the parts of a batch side by side: many small operations leave cores idle that share one batch, but not those that
 //! each have a batch of their own.
 
 use crate::error::{Error, Result};

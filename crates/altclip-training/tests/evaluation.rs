@@ -1,11 +1,11 @@
-//! Retrieval and zero-shot scores against the package clip-benchmark, and the files of data sets.
+//! RetrievalScores and zero-shot scores against the package clip-benchmark, and the files of data sets.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use altclip_training::evaluation::{
-    CaptionedImages, Classes, LabelledImages, Retrieval, retrieval, zero_shot,
+    CaptionedImages, Classes, LabelledImages, RetrievalScores, retrieval, zero_shot,
 };
 use candle_core::{Device, Tensor, safetensors};
 use serde_json::Value;
@@ -39,7 +39,7 @@ fn recall_is_that_of_clip_benchmark() -> TestResult {
     let (scores, tensors) = golden()?;
     let (images, texts) = (unit(&tensors["images"])?, unit(&tensors["texts"])?);
     let owners = numbers(&tensors["owners"])?;
-    let check = |found: Retrieval, expected: &Value| {
+    let check = |found: RetrievalScores, expected: &Value| {
         for (index, k) in [1, 5, 10].into_iter().enumerate() {
             assert_is(found.text_to_image[index], &expected[format!("image_retrieval_recall@{k}")]);
             assert_is(found.image_to_text[index], &expected[format!("text_retrieval_recall@{k}")]);

@@ -5,12 +5,12 @@ use altclip_encoder::altclip::{AltClipConfig, AltClipTextTower};
 use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
 use altclip_encoder::tokenizer::Encoding;
 use altclip_training::stages::contrastive::contrastive_gradients;
-use altclip_training::stages::denoising::{Denoising, NoiseSettings, Noised};
+use altclip_training::stages::denoising::{DenoisingLoss, NoiseSettings, NoisedLatents};
 use altclip_training::stages::realign::TrainedPart;
 use altclip_training::stages::teacher::teacher_loss;
 use altclip_training::{
-    Batch, Gradients, LowRank, LowRankConfig, Metrics, Objective, Observer, Optimizer, OptimizerConfig,
-    Parameters, Result, Run, Schedule, Workers,
+    Batch, Gradients, LowRankAdapter, LowRankConfig, Metrics, Objective, Observer, Optimizer,
+    OptimizerConfig, Parameters, Result, Schedule, TrainingRun, Workers,
 };
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
@@ -80,7 +80,7 @@ impl Golden {
         let mut optimizer = Optimizer::new(config(self.learning_rate), parameters)?;
         let mut watch = Watch::default();
         let folder = tempfile::tempdir().unwrap();
-        Run::open(folder.path(), 1)?.train(&mut optimizer, &mut watch, &objective)?;
+        TrainingRun::open(folder.path(), 1)?.train(&mut optimizer, &mut watch, &objective)?;
 
         let series = |name: &str| self.tensors[name].to_vec1::<f32>();
         let close = |found: f64, expected: f32, tolerance: f64, what: &str| {
@@ -200,18 +200,18 @@ fn contrastive_learning_is_pytorchs() -> Result<()> {
 }
 
 /// Noise by the schedule of Stable Diffusion.
-fn denoising(prediction: &str, gamma: Option<f64>) -> Result<Denoising> {
+fn denoising(prediction: &str, gamma: Option<f64>) -> Result<DenoisingLoss> {
     let scheduler = format!(
         r#"{{"_class_name": "DDPMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
             "num_train_timesteps": 1000, "prediction_type": "{prediction}"}}"#
     );
     let scheduler = SchedulerConfig::from_json(scheduler, "scheduler_config.json")?;
-    Ok(Denoising::new(&scheduler, NoiseSettings { min_snr_gamma: gamma, ..NoiseSettings::default() }))
+    Ok(DenoisingLoss::new(&scheduler, NoiseSettings { min_snr_gamma: gamma, ..NoiseSettings::default() }))
 }
 
 impl Golden {
     /// The latents of a step, noised.
-    fn noised(&self, denoising: &Denoising, step: usize) -> Result<Noised> {
+    fn noised(&self, denoising: &DenoisingLoss, step: usize) -> Result<NoisedLatents> {
         let tensor = |name: &str| self.tensors[name].get(step);
         let timesteps: Vec<usize> =
             tensor("timesteps")?.to_vec1::<i64>()?.into_iter().map(|timestep| timestep as usize).collect();
@@ -262,7 +262,8 @@ fn check_diffusion(
 fn low_rank_matrices_are_trained_as_pytorch_trains_them() -> Result<()> {
     let golden_values = Golden::open("lora", 2e-4)?;
     let layers = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.2"].map(str::to_owned).to_vec();
-    let adapted = LowRank::beside(weights("alt_diffusion", "unet")?, &LowRankConfig { rank: 3, layers }, 1)?;
+    let adapted =
+        LowRankAdapter::beside(weights("alt_diffusion", "unet")?, &LowRankConfig { rank: 3, layers }, 1)?;
     let unet = unet("alt_diffusion", adapted.var_builder())?;
     golden_values.begin(adapted.matrices()?)?;
     let denoising = denoising("epsilon", None)?;

@@ -3,7 +3,7 @@
 use altclip_training::parallel::{Alone, Communicator, Rendezvous, Sockets};
 use altclip_training::{
     Batch, Error, Gradients, Metrics, Objective, Observer, Optimizer, OptimizerConfig, Parameters, Result,
-    Run, Schedule,
+    Schedule, TrainingRun,
 };
 use candle_core::{Device, Tensor, Var};
 use fused_ops::Linear;
@@ -310,7 +310,7 @@ fn train(
     let mut optimizer = Optimizer::new(config, &parameters)?;
     let mut watch = Watch { ends_after, ..Watch::default() };
     let line = Line { layer, numbers: Mutex::default() };
-    let error = Run::among(all, folder, 7)?.train(&mut optimizer, &mut watch, &line).err();
+    let error = TrainingRun::among(all, folder, 7)?.train(&mut optimizer, &mut watch, &line).err();
     let state = optimizer.state().into_iter();
     let state = state.map(|(name, tensor)| Ok((name, tensor.flatten_all()?.to_vec1::<f32>()?)));
     let state = state.collect::<candle_core::Result<_>>()?;
@@ -375,7 +375,7 @@ fn a_loss_that_is_not_finite_ends_all_ranks() {
         let (_, weight) = parameters.iter().next().unwrap();
         let mut optimizer = Optimizer::new(config(1), &parameters).unwrap();
         let broken = Broken(weight, sockets.rank() == 1);
-        let run = Run::among(&sockets, folder.path(), 1).unwrap();
+        let run = TrainingRun::among(&sockets, folder.path(), 1).unwrap();
         run.train(&mut optimizer, &mut Watch::default(), &broken).unwrap_err().to_string()
     });
     assert!(errors.iter().all(|error| error.contains("step 0: the loss is not finite")), "{errors:?}");

@@ -2,7 +2,7 @@
 
 use altclip_training::{
     Batch, Error, Gradients, Metrics, Objective, Observer, Optimizer, OptimizerConfig, Parameters, Result,
-    Run, Schedule,
+    Schedule, TrainingRun,
 };
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -87,7 +87,7 @@ fn train_watched(
     let parameters = Parameters::new(5);
     let layer = Linear::new(4, 3, true, parameters.var_builder(&Device::Cpu))?;
     let mut optimizer = Optimizer::new(config, &parameters)?;
-    let run = Run::open(folder, 7)?.save_every(Duration::ZERO);
+    let run = TrainingRun::open(folder, 7)?.save_every(Duration::ZERO);
     match run.train(&mut optimizer, watch, &Line { layer, killed_at }) {
         Err(Error::Setting(text)) if text == "killed" => {}
         other => drop(other?),
@@ -179,11 +179,11 @@ fn a_run_that_is_asked_to_end_goes_on_from_there() -> Result<()> {
 #[test]
 fn a_folder_belongs_to_one_process() {
     let folder = tempfile::tempdir().unwrap();
-    let run = Run::open(folder.path(), 1).unwrap();
-    let error = Run::open(folder.path(), 1).unwrap_err().to_string();
+    let run = TrainingRun::open(folder.path(), 1).unwrap();
+    let error = TrainingRun::open(folder.path(), 1).unwrap_err().to_string();
     assert!(error.ends_with("another process is training in this folder"), "{error}");
     drop(run);
-    assert!(Run::open(folder.path(), 1).is_ok());
+    assert!(TrainingRun::open(folder.path(), 1).is_ok());
 }
 
 #[test]
@@ -197,7 +197,8 @@ fn a_checkpoint_of_another_model_or_seed_is_one_clear_error() -> Result<()> {
         let layer = Linear::new(width, 3, true, parameters.var_builder(&Device::Cpu))?;
         let mut optimizer = Optimizer::new(config(12), &parameters)?;
         let objective = Line { layer, killed_at: 0 };
-        let result = Run::open(folder.path(), seed)?.train(&mut optimizer, &mut Watch::default(), &objective);
+        let result =
+            TrainingRun::open(folder.path(), seed)?.train(&mut optimizer, &mut Watch::default(), &objective);
         Ok(result.unwrap_err().to_string())
     };
     let error = resume(6, 7)?;

@@ -7,7 +7,7 @@ use crate::dataset::Concept;
 pub struct Coverage {
     /// Languages of the prompts, by their codes.
     pub languages: Vec<String>,
-    /// Drawing styles.
+    /// DrawingParts styles.
     pub vendors: Vec<String>,
     /// Categories and subcategories of concepts that were left out.
     pub exclude: Vec<String>,

@@ -17,19 +17,24 @@ use serde::Serialize;
 /// What to ask.
 #[derive(Debug, Clone)]
 pub struct EmojiEvaluation {
+    /// What the model has learned to draw.
     pub coverage: Coverage,
     /// Prompts in each language.
     pub prompts: usize,
     /// Seed of the choice of prompts, and of the first prompt's noise.
     pub seed: u64,
+    /// Steps of each drawing.
     pub steps: usize,
+    /// Factor of classifier-free guidance.
     pub guidance_scale: f64,
 }
 
 /// The answers in one language.
 #[derive(Debug, Clone, Serialize)]
 pub struct LanguageScore {
+    /// The language, by its code.
     pub language: String,
+    /// Prompts that were drawn.
     pub prompts: usize,
     /// Prompts whose image is nearest, by the model's own image encoder, to an image of the prompted emoji.
     pub right_by_encoder: usize,
@@ -40,6 +45,7 @@ pub struct LanguageScore {
 /// The whole evaluation.
 #[derive(Debug, Clone, Serialize)]
 pub struct EmojiScore {
+    /// The answers in each language.
     pub languages: Vec<LanguageScore>,
     /// Mean PSNR of the training images through the VAE alone, in dB.
     pub vae_psnr: f64,
@@ -49,10 +55,15 @@ pub struct EmojiScore {
 
 /// One prompt's image, as [`EmojiEvaluation::run`] reports it.
 pub struct EvaluatedImage<'a> {
+    /// The language, by its code.
     pub language: &'a str,
+    /// What was asked for.
     pub prompt: &'a str,
+    /// What was drawn.
     pub image: &'a image::RgbImage,
+    /// Whether the nearest image by the encoder shows what was asked for.
     pub right_by_encoder: bool,
+    /// Whether the nearest image by pixels shows what was asked for.
     pub right_by_pixels: bool,
 }
 

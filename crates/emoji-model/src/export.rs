@@ -20,6 +20,9 @@ use std::path::Path;
 /// The release of diffusers whose configuration files these are.
 const DIFFUSERS_VERSION: &str = "0.31.0";
 
+/// The tokenizer's file in the folders of a model.
+pub(crate) const SENTENCEPIECE: &str = "tokenizer/sentencepiece.bpe.model";
+
 /// `scheduler/scheduler_config.json`: DDIM over the noise levels of Stable Diffusion, velocity prediction.
 pub fn scheduler_config() -> Value {
     json!({
@@ -50,6 +53,7 @@ pub fn text_encoder_config(model: &TrainedDualEncoder) -> TextEncoderConfig {
 
 /// The trained UNet.
 pub struct TrainedUnet {
+    /// Its configuration.
     pub config: UNet2DConditionConfig,
     /// The averaged weights by name.
     pub weights: BTreeMap<String, Tensor>,
@@ -69,7 +73,7 @@ pub fn export(
     let size = dual_encoder.vision_config.image_size;
     write_json(folder, "model_index.json", &model_index())?;
 
-    write_file(folder, "tokenizer/sentencepiece.bpe.model", tokenizer)?;
+    write_file(folder, SENTENCEPIECE, tokenizer)?;
     write_json(folder, "tokenizer/tokenizer_config.json", &tokenizer_config())?;
     write_json(folder, "tokenizer/special_tokens_map.json", &special_tokens())?;
 

@@ -1,4 +1,51 @@
-//! The emoji model that ships with the program: its data set, its captions, its tokenizer, its recipe and its evaluation.
+//! Makes the emoji model that ships with the program: data set, captions, tokenizer, training recipe and evaluation.
+//!
+//! * [`dataset`]: images of emoji and their names in 18 languages, [prepared](dataset::prepare) from npm packages; what is
+//!   held out from training is a [`Split`](dataset::Split)
+//! * [`captions`]: the names in the phrases that people type
+//! * [`tokenizer`]: the training of a SentencePiece unigram model
+//! * [`EmojiRecipe`]: all stages of the training, from one TOML file. Contrastive and teacher learning and re-alignment are
+//!   [`altclip_training::stages`], the others are in [`stages`]
+//! * [`EmojiEvaluation`]: how often the model draws what it is asked for
+//! * [`export`]: the trained model in the layout that every loader of AltDiffusion reads
+//!
+//! Nothing here is needed to train another model.
+//!
+//! # Examples
+//!
+//! What is held out from training:
+//!
+//! ```
+//! use emoji_model::dataset::{SPLIT_FILE, Split};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // `train prepare` writes this file beside the images.
+//! let folder = tempfile::tempdir()?;
+//! let text = r#"{"compositions": ["1F9D1-1F3FD"], "keywords": [], "images": [{"concept": "1F408", "vendor": "twitter"}]}"#;
+//! std::fs::write(folder.path().join(SPLIT_FILE), text)?;
+//!
+//! let split = Split::load(folder.path())?;
+//! assert_eq!(split.compositions, ["1F9D1-1F3FD"]);
+//! assert_eq!(split.images[0].vendor, "twitter");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A tokenizer for a few texts:
+//!
+//! ```
+//! use altclip_encoder::tokenizer::Tokenizer;
+//! use emoji_model::tokenizer::train_unigram;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let texts = ["a cat", "a dog", "一只猫", "一只狗"];
+//! let model = train_unigram(texts.map(str::to_owned), 40)?;
+//! let tokenizer = Tokenizer::from_sentencepiece_bytes(&model, "trained")?;
+//! // Between the marks of the beginning and the end.
+//! assert!(tokenizer.encode("一只猫")?.len() > 2);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod captions;
 mod coverage;
@@ -19,3 +66,5 @@ pub use evaluation::{EmojiEvaluation, EmojiScore, EvaluatedImage, LanguageScore}
 pub use export::{TrainedUnet, export, export_autoencoder, export_dual_encoder};
 pub use fidelity::Fidelity;
 pub use recipe::EmojiRecipe;
+
+pub use {altclip_training, candle_core, image};

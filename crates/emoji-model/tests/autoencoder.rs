@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use altclip_training::{Metrics, Observer, OptimizerConfig, Run, Schedule};
+use altclip_training::{Metrics, Observer, OptimizerConfig, Schedule, TrainingRun};
 use candle_core::{Device, Tensor};
 use emoji_model::stages::autoencoder::{Autoencoder, TrainedVae, VaeStage};
 use emoji_model::{EmojiRecipe, export_autoencoder};
@@ -57,7 +57,7 @@ fn images() -> Tensor {
 }
 
 fn train(stage: &VaeStage, folder: &Path, notes: &mut Notes) -> altclip_training::Result<TrainedVae> {
-    stage.train(&images(), &Run::open(folder, 1).unwrap(), 1, notes)
+    stage.train(&images(), &TrainingRun::open(folder, 1).unwrap(), 1, notes)
 }
 
 #[test]

@@ -59,7 +59,7 @@ struct Row {
     images: usize,
     captions: usize,
     #[serde(flatten)]
-    recall: evaluation::Retrieval,
+    recall: evaluation::RetrievalScores,
     mean_recall: f64,
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use altclip_encoder::embedder::LABEL_PLACE;
-use altclip_training::evaluation::{self, Classes, LabelledImages, ready_classes, ready_templates};
+use altclip_training::evaluation::{self, Classes, LabelledImages, built_in_classes, built_in_templates};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
@@ -62,7 +62,7 @@ struct Row {
     language: String,
     images: usize,
     #[serde(flatten)]
-    score: evaluation::ZeroShot,
+    score: evaluation::ZeroShotScores,
 }
 
 /// What texts are made of in one language.
@@ -114,7 +114,7 @@ impl ZeroShot {
     }
 
     fn texts(&self, language: &str) -> Result<Texts> {
-        let classes = match ready_classes(&self.classes, language) {
+        let classes = match built_in_classes(&self.classes, language) {
             Some(classes) => classes,
             None => {
                 let file = Path::new(&self.classes);
@@ -129,7 +129,7 @@ impl ZeroShot {
         let templates = match &self.templates {
             Some(file) => read_names("--templates", file)?,
             None if !self.template.is_empty() => self.template.clone(),
-            None => ready_templates(language)
+            None => built_in_templates(language)
                 .with_context(|| format!("--language {language}: expected templates with --template"))?,
         };
         let unfit = templates.iter().find(|template| !template.contains(LABEL_PLACE));

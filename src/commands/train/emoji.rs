@@ -1,6 +1,6 @@
 //! `altdiffusion train emoji`: the small model.
 
-use altclip_training::settings::Change;
+use altclip_training::settings::SettingChange;
 use anyhow::Result;
 use clap::Args;
 use emoji_model::{EmojiRecipe, Error};
@@ -19,7 +19,7 @@ pub struct Emoji {
     recipe: PathBuf,
     /// Changes a setting of the recipe, such as vae.optimizer.steps=100. May be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<Change>,
+    set: Vec<SettingChange>,
     /// Folder of the run: checkpoints, metrics, sample images and in the end the model.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use altclip_training::recipes::TrainingRecipe;
-use altclip_training::settings::Change;
+use altclip_training::settings::SettingChange;
 use anyhow::Result;
 use clap::Args;
 
@@ -19,7 +19,7 @@ pub struct StageRun {
     config: PathBuf,
     /// Changes a setting, such as stage.optimizer.steps=100. May be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<Change>,
+    set: Vec<SettingChange>,
     /// Folder of the run: checkpoints, metrics, sample images and in the end what was trained.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,

@@ -1,4 +1,4 @@
-//! Images with captions or classes, from the files of a data set.
+//! Reads images with captions or classes from the files of a data set.
 
 use std::collections::HashMap;
 use std::fs;

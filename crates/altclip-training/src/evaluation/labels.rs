@@ -1,4 +1,4 @@
-//! Class names and templates that are ready for use.
+//! Provides class names and templates for zero-shot classification.
 
 use std::path::Path;
 
@@ -63,7 +63,7 @@ pub struct Classes {
 }
 
 /// The classes of a data set that is known here: `cifar10`, in `en` or `zh`.
-pub fn ready_classes(data_set: &str, language: &str) -> Option<Classes> {
+pub fn built_in_classes(data_set: &str, language: &str) -> Option<Classes> {
     let name: fn(&(&'static str, &'static str)) -> &'static str = match (data_set, language) {
         ("cifar10", "en") => |class| class.0,
         ("cifar10", "zh") => |class| class.1,
@@ -76,7 +76,7 @@ pub fn ready_classes(data_set: &str, language: &str) -> Option<Classes> {
 }
 
 /// Templates that are known here, in `en` or `zh`.
-pub fn ready_templates(language: &str) -> Option<Vec<String>> {
+pub fn built_in_templates(language: &str) -> Option<Vec<String>> {
     let templates: &[&str] = match language {
         "en" => &ENGLISH,
         "zh" => &CHINESE,

@@ -1,4 +1,4 @@
-//! How well dual encoders find images by texts and texts by images, and tell what images show.
+//! Measures how well dual encoders find images by texts and texts by images, and tell what images show.
 
 mod captions;
 mod labels;
@@ -6,6 +6,6 @@ mod retrieval;
 mod zero_shot;
 
 pub use captions::{CaptionedImages, LabelledImages};
-pub use labels::{Classes, ready_classes, ready_templates};
-pub use retrieval::{RECALLS, Retrieval, retrieval};
-pub use zero_shot::{ZeroShot, zero_shot};
+pub use labels::{Classes, built_in_classes, built_in_templates};
+pub use retrieval::{RECALLS, RetrievalScores, retrieval};
+pub use zero_shot::{ZeroShotScores, zero_shot};

@@ -1,4 +1,4 @@
-//! Recall of texts by images and of images by texts, as the papers of CLIP and its relatives report it.
+//! Measures recall of texts by images and of images by texts, as the papers of CLIP and its relatives report it.
 
 use candle_core::{Device, Tensor};
 use serde::Serialize;
@@ -13,14 +13,14 @@ const QUERIES_AT_A_TIME: usize = 1024;
 
 /// Shares of the searches that found a right one among the first 1, 5 and 10.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Retrieval {
+pub struct RetrievalScores {
     /// From each text to its image.
     pub text_to_image: [f64; RECALLS.len()],
     /// From each image to any of its texts.
     pub image_to_text: [f64; RECALLS.len()],
 }
 
-impl Retrieval {
+impl RetrievalScores {
     /// The mean of all six, "MR".
     pub fn mean_recall(&self) -> f64 {
         let all = self.text_to_image.iter().chain(&self.image_to_text);
@@ -38,7 +38,7 @@ impl Retrieval {
 ///
 /// # Errors
 /// If shapes do not fit, a text's image is not there, a vector holds NaN, or nothing can be searched.
-pub fn retrieval(images: &Tensor, texts: &Tensor, owners: &[usize]) -> Result<Retrieval> {
+pub fn retrieval(images: &Tensor, texts: &Tensor, owners: &[usize]) -> Result<RetrievalScores> {
     let count = images.dim(0)?;
     if texts.dim(0)? != owners.len() || owners.iter().any(|&owner| owner >= count) || owners.is_empty() {
         let problem = format!(
@@ -52,7 +52,7 @@ pub fn retrieval(images: &Tensor, texts: &Tensor, owners: &[usize]) -> Result<Re
         own_texts.get_mut(owner).into_iter().for_each(|texts| texts.push(text));
     }
     let own_images: Vec<Vec<usize>> = owners.iter().map(|&owner| vec![owner]).collect();
-    Ok(Retrieval {
+    Ok(RetrievalScores {
         text_to_image: shares(&best_ranks(texts, images, &own_images)?),
         image_to_text: shares(&best_ranks(images, texts, &own_texts)?),
     })

@@ -1,4 +1,4 @@
-//! How often an image's class is the one whose text is nearest.
+//! Measures how often an image's class is the one whose text is nearest.
 
 use candle_core::{Device, Tensor};
 use serde::Serialize;
@@ -8,9 +8,9 @@ use crate::error::{Error, Result};
 /// Fewer classes than this have no top-5.
 const TOP: usize = 5;
 
-/// Shares of the images that were told right.
+/// Shares of the images that were classified right.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct ZeroShot {
+pub struct ZeroShotScores {
     /// The nearest class is the right one.
     pub top1: f64,
     /// The right class is among the five nearest; nothing where there are not as many.
@@ -26,7 +26,7 @@ pub struct ZeroShot {
 ///
 /// # Errors
 /// If shapes do not fit, a class is not there, a vector holds NaN, or there are no images.
-pub fn zero_shot(images: &Tensor, classes: &Tensor, targets: &[usize]) -> Result<ZeroShot> {
+pub fn zero_shot(images: &Tensor, classes: &Tensor, targets: &[usize]) -> Result<ZeroShotScores> {
     let count = classes.dim(0)?;
     if images.dim(0)? != targets.len() || targets.iter().any(|&target| target >= count) || targets.is_empty()
     {
@@ -59,7 +59,7 @@ pub fn zero_shot(images: &Tensor, classes: &Tensor, targets: &[usize]) -> Result
     }
     let recalls: Vec<f64> =
         per_class.iter().filter(|(_, all)| *all > 0).map(|&(right, all)| right as f64 / all as f64).collect();
-    Ok(ZeroShot {
+    Ok(ZeroShotScores {
         top1: share(1),
         top5: (count >= TOP).then(|| share(TOP)),
         mean_per_class: recalls.iter().sum::<f64>() / recalls.len() as f64,

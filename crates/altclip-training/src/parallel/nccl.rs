@@ -1,6 +1,7 @@
-//! Ranks with NVIDIA GPUs, whose gradients go from GPU to GPU through NCCL.
+//! Joins ranks with NVIDIA GPUs, whose gradients go from GPU to GPU through NCCL.
 
-use super::{Communicator, Sockets};
+use super::communicator::Communicator;
+use super::sockets::Sockets;
 use crate::error::{Error, Result};
 use candle_core::backend::BackendStorage;
 use candle_core::cuda::CudaStorage;

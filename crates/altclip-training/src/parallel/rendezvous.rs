@@ -1,7 +1,9 @@
-//! How the processes of a run find each other: rank 0 listens, and the others connect.
+//! Lets the processes of a run find each other: rank 0 listens, and the others connect.
 
-use super::sockets::{Kind, Peer};
-use super::{Communicator, Sockets};
+use super::communicator::Communicator;
+#[cfg(feature = "nccl")]
+use super::nccl::Nccl;
+use super::sockets::{MessageKind, Peer, Sockets};
 use crate::error::{Error, Result};
 use candle_core::Device;
 use std::collections::BTreeMap;
@@ -43,7 +45,7 @@ pub fn join(rendezvous: &Rendezvous, device: &Device) -> Result<Box<dyn Communic
     all.agree("kind of device", u64::from(device.is_cuda()))?;
     #[cfg(feature = "nccl")]
     if let Device::Cuda(device) = device {
-        return Ok(Box::new(super::Nccl::new(sockets, device)?));
+        return Ok(Box::new(Nccl::new(sockets, device)?));
     }
     #[cfg(not(feature = "nccl"))]
     if device.is_cuda() {
@@ -106,7 +108,7 @@ impl Rendezvous {
         }
         for peer in peers.values() {
             peer.set_patience(None)?;
-            peer.say(Kind::Welcome, &[])?;
+            peer.send(MessageKind::Welcome, &[])?;
         }
         Ok(Sockets::new(0, self.ranks, peers.into_values().collect()))
     }
@@ -150,7 +152,7 @@ impl Rendezvous {
         let first = Peer::new(0, stream)?;
         sent.map_err(Error::io(&self.address))?;
         first.set_patience(Some(self.left(start)))?;
-        first.hear(Kind::Welcome, &mut [])?;
+        first.receive(MessageKind::Welcome, &mut [])?;
         first.set_patience(None)?;
         Ok(Sockets::new(self.rank, self.ranks, vec![first]))
     }

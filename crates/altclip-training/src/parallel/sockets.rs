@@ -1,6 +1,6 @@
-//! Ranks that talk over TCP, through rank 0.
+//! Joins ranks over TCP, through rank 0.
 //!
-//! Made for training on CPUs, on one machine or several, and for the few bytes that ranks with GPUs say beside their
+//! Made for training on CPUs, on one machine or several, and for the few bytes that ranks with GPUs send beside their
 //! gradients. Every exchange goes to rank 0, which takes the ranks in their order and gives all of them its result: sums are
 //! always taken in the same order.
 //!
@@ -8,7 +8,7 @@
 //! ends closes its connection, and a machine that is gone no longer answers the system's probes: both are errors that name
 //! the rank. What is said is neither encrypted nor signed, as in other programs of this kind: for a network that is trusted.
 
-use super::Communicator;
+use super::communicator::Communicator;
 use crate::error::{Error, Result};
 use candle_core::Tensor;
 use socket2::{SockRef, TcpKeepalive};
@@ -35,10 +35,10 @@ impl Sockets {
         Self { rank, ranks, peers }
     }
 
-    /// Sends `own` to rank 0, which joins what all say, in the order of the ranks, and sends everyone the result.
+    /// Sends `own` to rank 0, which joins what all send, in the order of the ranks, and sends everyone the result.
     fn exchange(
         &self,
-        kind: Kind,
+        kind: MessageKind,
         own: Vec<u8>,
         result_len: usize,
         join: impl Fn(&mut Vec<u8>, &[u8]),
@@ -48,37 +48,37 @@ impl Sockets {
         }
         let result = self.answer(kind, own, join);
         if let Err(Error::Rank { rank, .. }) = &result {
-            // The others would only see that rank 0 is gone. Where they cannot be told, that is what they see.
+            // Without this message the others would only see that rank 0 is gone.
             for peer in self.peers.iter().filter(|peer| peer.rank != *rank) {
-                let _ = peer.say_words(Kind::Lost, *rank);
+                let _ = peer.send_header(MessageKind::Lost, *rank);
             }
             self.peers.iter().for_each(Peer::close);
         }
         result
     }
 
-    fn answer(&self, kind: Kind, own: Vec<u8>, join: impl Fn(&mut Vec<u8>, &[u8])) -> Result<Vec<u8>> {
-        let mut heard = vec![0; own.len()];
+    fn answer(&self, kind: MessageKind, own: Vec<u8>, join: impl Fn(&mut Vec<u8>, &[u8])) -> Result<Vec<u8>> {
+        let mut received = vec![0; own.len()];
         let mut result = own;
         for peer in &self.peers {
-            peer.hear(kind, &mut heard)?;
-            join(&mut result, &heard);
+            peer.receive(kind, &mut received)?;
+            join(&mut result, &received);
         }
         for peer in &self.peers {
-            peer.say(kind, &result)?;
+            peer.send(kind, &result)?;
         }
         Ok(result)
     }
 
-    fn ask(&self, kind: Kind, own: &[u8], result_len: usize) -> Result<Vec<u8>> {
+    fn ask(&self, kind: MessageKind, own: &[u8], result_len: usize) -> Result<Vec<u8>> {
         let mut result = vec![0; result_len];
         for peer in &self.peers {
-            let said = peer.say(kind, own);
+            let said = peer.send(kind, own);
             if said.is_err() {
                 peer.close();
             }
             // Rank 0 may have given up, and then it has said whom it lost.
-            peer.hear(kind, &mut result)?;
+            peer.receive(kind, &mut result)?;
             said?;
         }
         Ok(result)
@@ -98,7 +98,7 @@ impl Communicator for Sockets {
         let own: Vec<f32> = values.flatten_all()?.to_vec1()?;
         let own = own.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>();
         let len = own.len();
-        let sum = self.exchange(Kind::Sum, own, len, |sum, other| add(sum, other))?;
+        let sum = self.exchange(MessageKind::Sum, own, len, |sum, other| add(sum, other))?;
         let (sum, _) = sum.as_chunks();
         let sum: Vec<f32> = sum.iter().copied().map(f32::from_le_bytes).collect();
         Ok(Tensor::from_vec(sum, values.shape(), values.device())?)
@@ -107,7 +107,7 @@ impl Communicator for Sockets {
     fn gather(&self, word: u64) -> Result<Vec<u64>> {
         let own = word.to_le_bytes();
         let len = own.len() * self.ranks;
-        let words = self.exchange(Kind::Gather, own.to_vec(), len, |all, other| all.extend(other))?;
+        let words = self.exchange(MessageKind::Gather, own.to_vec(), len, |all, other| all.extend(other))?;
         let (words, _) = words.as_chunks();
         Ok(words.iter().copied().map(u64::from_le_bytes).collect())
     }
@@ -125,7 +125,7 @@ fn add(sum: &mut [u8], other: &[u8]) {
 /// What a message is. It begins with this and a number, two little-endian words; the number is that of the bytes that
 /// follow, or with `Lost` the rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MessageKind {
     /// Rank 0 ends, because of that rank.
     Lost = 1,
     /// All ranks have come.
@@ -157,12 +157,12 @@ impl Peer {
         self.stream.set_read_timeout(patience).map_err(|error| self.lost(&error))
     }
 
-    pub fn say(&self, kind: Kind, payload: &[u8]) -> Result<()> {
-        self.say_words(kind, payload.len())?;
+    pub fn send(&self, kind: MessageKind, payload: &[u8]) -> Result<()> {
+        self.send_header(kind, payload.len())?;
         (&self.stream).write_all(payload).map_err(|error| self.lost(&error))
     }
 
-    fn say_words(&self, kind: Kind, number: usize) -> Result<()> {
+    fn send_header(&self, kind: MessageKind, number: usize) -> Result<()> {
         let mut words = [0; 16];
         let (kind_word, number_word) = words.split_at_mut(8);
         kind_word.copy_from_slice(&(kind as u64).to_le_bytes());
@@ -171,13 +171,13 @@ impl Peer {
     }
 
     /// Fills `payload` with what the peer says; it must be of this kind, and of this length.
-    pub fn hear(&self, kind: Kind, payload: &mut [u8]) -> Result<()> {
+    pub fn receive(&self, kind: MessageKind, payload: &mut [u8]) -> Result<()> {
         let mut words = [0; 16];
         (&self.stream).read_exact(&mut words).map_err(|error| self.lost(&error))?;
         let (words, _) = words.as_chunks();
         let mut words = words.iter().copied().map(u64::from_le_bytes);
         let (said, number) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        if said == Kind::Lost as u64 {
+        if said == MessageKind::Lost as u64 {
             let problem = "was lost, as rank 0 says".to_owned();
             return Err(Error::Rank { rank: usize::try_from(number).unwrap_or(usize::MAX), problem });
         }

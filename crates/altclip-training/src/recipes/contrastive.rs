@@ -1,9 +1,10 @@
-//! Contrastive learning on images and captions.
+//! Trains a text tower contrastively on images and captions.
 
-use model_files::source::ModelSource;
-
-use super::model::TrainedAltClip;
-use super::{Precision, TrainingRecipe, open_run, read_pairs, tell, tell_transparent};
+use super::altclip_model::TrainedAltClip;
+use super::data::{read_pairs, report_skipped, report_transparent};
+use super::output::open_run;
+use super::precision::Precision;
+use super::recipe::TrainingRecipe;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
@@ -16,6 +17,7 @@ use altclip_encoder::altclip::normalize;
 use altclip_encoder::embedder::Embedder;
 use altclip_encoder::images::Background;
 use candle_core::{DType, Device, Tensor};
+use model_files::source::ModelSource;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,11 +34,12 @@ pub struct ContrastiveRecipe {
     pub save_every: u64,
     /// The model whose text tower is trained, in AltCLIP's layout: a directory, or a repository on the hub.
     pub model: String,
+    /// What the model computes in.
     #[serde(default)]
     pub precision: Precision,
     /// Images and captions: a table, an archive of WebDataset, several of those, or a folder; see [`ImagePairs::read`].
     pub data: PathBuf,
-    /// The column of the images in a table, or their endings elsewhere; what is usual, where it is left out.
+    /// The column of the images in a table, or their endings elsewhere; by default `image`, or those of all known formats.
     #[serde(alias = "picture")]
     pub image: Option<String>,
     /// What transparent images are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
@@ -44,6 +47,7 @@ pub struct ContrastiveRecipe {
     pub background: Option<Background>,
     /// The columns of the captions in a table, or the endings or fields of their files elsewhere.
     pub captions: Vec<String>,
+    /// How it is trained.
     pub stage: ContrastiveStage,
 }
 
@@ -63,7 +67,7 @@ impl TrainingRecipe for ContrastiveRecipe {
         let dtype = self.precision.dtype(device)?;
         let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
         let data = read_pairs(&self.data, self.image.as_deref(), &self.captions)?;
-        tell(observer, STAGE, &data.skipped);
+        report_skipped(observer, STAGE, &data.skipped);
 
         let (vectors, kept) = ranks.after_first(|| self.vectors(output, &data, device, observer))?;
         let mut pairs = Vec::new();
@@ -72,7 +76,7 @@ impl TrainingRecipe for ContrastiveRecipe {
             pairs.extend(captions.map(|caption| (caption.clone(), row)));
         }
         let model = TrainedAltClip::open(&self.model, self.seed, dtype, device, true)?;
-        model.tell_fresh(observer, STAGE);
+        model.report_fresh(observer, STAGE);
         let logit_scale = model.logit_scale(device)?;
         let mut optimizer = Optimizer::new(self.stage.optimizer.clone(), &model.parameters)?;
         let learning = ContrastiveLearning {
@@ -135,8 +139,8 @@ impl ContrastiveRecipe {
         };
         let cache = Cache::at(&output.join("image-vectors.safetensors"));
         let tensors = cache.of(&key, make)?;
-        tell(observer, STAGE, &skipped);
-        tell_transparent(observer, STAGE, transparent, self.background);
+        report_skipped(observer, STAGE, &skipped);
+        report_transparent(observer, STAGE, transparent, self.background);
         let kept = cache.tensor(tensors.clone(), KEPT)?.to_vec1()?;
         Ok((cache.tensor(tensors, VECTORS)?, kept))
     }

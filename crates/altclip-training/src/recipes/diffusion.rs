@@ -1,8 +1,11 @@
-//! Re-aligning an AltDiffusion on images and captions.
+//! Re-aligns an AltDiffusion on images and captions.
 
-use super::drawer::Drawer;
-use super::examples::Examples;
-use super::{Precision, TrainingRecipe, open_run, read_pairs, tell};
+use super::data::{read_pairs, report_skipped};
+use super::diffusion_model::DiffusionModel;
+use super::encoded_pairs::EncodedPairs;
+use super::output::open_run;
+use super::precision::Precision;
+use super::recipe::TrainingRecipe;
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
 use crate::pairs::ImagePairs;
@@ -29,11 +32,12 @@ pub struct DiffusionRecipe {
     pub save_every: u64,
     /// The model whose UNet is trained, in the layout of diffusers: a directory, or a repository on the hub.
     pub model: String,
+    /// What the model computes in.
     #[serde(default)]
     pub precision: Precision,
     /// Images and captions: a table, an archive of WebDataset, several of those, or a folder; see [`ImagePairs::read`].
     pub data: PathBuf,
-    /// The column of the images in a table, or their endings elsewhere; what is usual, where it is left out.
+    /// The column of the images in a table, or their endings elsewhere; by default `image`, or those of all known formats.
     #[serde(alias = "picture")]
     pub image: Option<String>,
     /// What transparent images are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
@@ -43,13 +47,13 @@ pub struct DiffusionRecipe {
     pub captions: Vec<String>,
     /// The stages, in their order.
     pub stages: Vec<RealignStage>,
-    /// Images that are drawn on the way.
+    /// Images that are drawn during the training.
     pub sample: Option<SampleSheet>,
 }
 
 /// What all stages share.
-struct Shared<'a> {
-    drawer: Drawer,
+struct DiffusionRun<'a> {
+    model: DiffusionModel,
     pairs: ImagePairs,
     /// The folder of the run.
     output: &'a Path,
@@ -72,21 +76,21 @@ impl TrainingRecipe for DiffusionRecipe {
         if self.stages.is_empty() {
             return Err(Error::Setting("stages: expected at least one, found none".to_owned()));
         }
-        let drawer = Drawer::open(&self.model, self.background, device)?;
+        let model = DiffusionModel::open(&self.model, self.background, device)?;
         let pairs = read_pairs(&self.data, self.image.as_deref(), &self.captions)?;
-        tell(observer, "data", &pairs.skipped);
-        let shared = Shared { drawer, pairs, output, ranks };
+        report_skipped(observer, "data", &pairs.skipped);
+        let inputs = DiffusionRun { model, pairs, output, ranks };
         let mut weights: Option<BTreeMap<String, Tensor>> = None;
         for stage in &self.stages {
             let initial = match &weights {
                 Some(weights) => frozen(weights, device),
-                None => shared.drawer.unet_weights(DType::F32)?,
+                None => inputs.model.unet_weights(DType::F32)?,
             };
             let parameters = Parameters::new(self.seed).starting_from(initial);
-            weights = Some(self.train_stage(stage, parameters, &shared, observer)?);
+            weights = Some(self.train_stage(stage, parameters, &inputs, observer)?);
         }
         if ranks.is_first() {
-            shared.drawer.write(output, weights.unwrap_or_default())?;
+            inputs.model.write(output, weights.unwrap_or_default())?;
         }
         Ok(())
     }
@@ -98,25 +102,24 @@ impl DiffusionRecipe {
         &self,
         stage: &RealignStage,
         parameters: Parameters,
-        shared: &Shared,
+        inputs: &DiffusionRun,
         observer: &mut dyn Observer,
     ) -> Result<BTreeMap<String, Tensor>> {
-        let Shared { drawer, pairs, output, ranks } = shared;
+        let DiffusionRun { model, pairs, output, ranks } = inputs;
         let run = open_run(*ranks, output, &stage.name, self.seed, self.save_every)?;
         let train = stage.train;
-        let device = &drawer.device;
+        let device = &model.device;
         let parameters =
             parameters.training(move |name| train.has(name)).computing_in(self.precision.dtype(device)?);
-        let unet = UNet2DConditionModel::new(&drawer.unet_config, parameters.var_builder(device))?;
+        let unet = UNet2DConditionModel::new(&model.unet_config, parameters.var_builder(device))?;
         let mut optimizer = Optimizer::new(stage.optimizer.clone(), &parameters)?;
 
-        let Examples { latents, captions } =
-            ranks.after_first(|| Examples::of(pairs, stage.resolution, drawer, (output, ""), observer))?;
-        let realignment =
-            Realignment::new(stage.batches(), &unet, &drawer.scheduler, &latents, &captions, 1)?;
+        let EncodedPairs { latents, captions } =
+            ranks.after_first(|| EncodedPairs::of(pairs, stage.resolution, model, (output, ""), observer))?;
+        let realignment = Realignment::new(stage.batches(), &unet, &model.scheduler, &latents, &captions, 1)?;
         let gradients = |batch: &mut Batch| realignment.gradients(batch);
         let sample = || match &self.sample {
-            Some(sheet) => sheet.draw(&drawer.drawing(), &unet, &latents, self.seed).map(Some),
+            Some(sheet) => sheet.draw(&model.drawing_parts(), &unet, &latents, self.seed).map(Some),
             None => Ok(None),
         };
         run.train(&mut optimizer, observer, &ObjectiveFunctions { gradients, sample })?;

@@ -1,18 +1,19 @@
-//! DreamBooth (Ruiz et al., arXiv 2208.12242): a model learns one thing from a few images of it, all under one prompt with
-//! a rare word, and beside it goes on drawing its own images of the thing's class, so that it forgets nothing.
+//! Trains by DreamBooth (Ruiz et al., arXiv 2208.12242): a model learns one thing from a few images of it, all under one prompt with
+//! a rare word, and beside it goes on drawing_parts its own images of the thing's class, so that it forgets nothing.
 
-use model_files::write_whole;
-
-use super::drawer::Drawer;
-use super::examples::Examples;
+use super::diffusion_model::DiffusionModel;
+use super::encoded_pairs::EncodedPairs;
 use super::fine_tuning::{FineTuning, FineTuningStage};
-use super::{LORA_FILE, Precision, TrainingRecipe, open_run};
+use super::output::{LORA_FILE, open_run};
+use super::precision::Precision;
+use super::recipe::TrainingRecipe;
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
-use crate::low_rank::{LowRank, LowRankConfig, unet_file};
+use crate::low_rank::{LowRankAdapter, LowRankConfig, unet_file};
 use crate::pairs::ImagePairs;
 use crate::parallel::Communicator;
 use crate::parameters::Parameters;
+use crate::png_file::save_png;
 use crate::run::{Batch, Observer};
 use crate::stages::realign::Realignment;
 use crate::stages::sheet::SampleSheet;
@@ -21,10 +22,8 @@ use altclip_encoder::images::Background;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions};
 use candle_core::{DType, Device};
-use image::ImageFormat;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 const STAGE: &str = "dreambooth";
@@ -41,6 +40,7 @@ pub struct DreamBoothRecipe {
     pub save_every: u64,
     /// The model, in the layout of diffusers: a directory, or a repository on the hub.
     pub model: String,
+    /// What the model computes in.
     #[serde(default)]
     pub precision: Precision,
     /// The thing's images: a folder, or whatever else [`ImagePairs::read`] knows.
@@ -55,8 +55,9 @@ pub struct DreamBoothRecipe {
     pub prior: Option<PriorPreservation>,
     /// Trains a LoRA in place of the whole UNet.
     pub lora: Option<LowRankConfig>,
+    /// How it is trained.
     pub stage: FineTuningStage,
-    /// Images that are drawn on the way.
+    /// Images that are drawn during the training.
     pub sample: Option<SampleSheet>,
 }
 
@@ -70,8 +71,9 @@ pub struct PriorPreservation {
     pub count: usize,
     /// Weight of their loss beside that of the thing's images.
     pub weight: f64,
-    /// Steps of each drawing.
+    /// Steps of each drawing_parts.
     pub steps: usize,
+    /// Factor of classifier-free guidance.
     pub guidance_scale: f64,
 }
 
@@ -94,30 +96,30 @@ impl TrainingRecipe for DreamBoothRecipe {
             let folder = output.join(CLASS_IMAGES);
             ranks.after_first(|| self.draw_class(prior, &folder, device, observer))?;
         }
-        let drawer = Drawer::open(&self.model, self.background, device)?;
+        let model = DiffusionModel::open(&self.model, self.background, device)?;
         let own = ranks.after_first(|| {
-            self.examples(&self.images, &self.prompt, &drawer, (output, "thing-"), observer)
+            self.examples(&self.images, &self.prompt, &model, (output, "thing-"), observer)
         })?;
         let class = self.prior.as_ref().map(|prior| {
             let folder = output.join(CLASS_IMAGES);
             let examples = ranks.after_first(|| {
-                self.examples(&folder, &prior.prompt, &drawer, (output, "class-"), observer)
+                self.examples(&folder, &prior.prompt, &model, (output, "class-"), observer)
             })?;
             Ok::<_, Error>((examples, prior.weight))
         });
         let class = class.transpose()?;
 
         let adapted = match &self.lora {
-            Some(config) => Some(LowRank::beside(drawer.unet_weights(dtype)?, config, self.seed)?),
+            Some(config) => Some(LowRankAdapter::beside(model.unet_weights(dtype)?, config, self.seed)?),
             None => None,
         };
         let whole =
-            Parameters::new(self.seed).starting_from(drawer.unet_weights(DType::F32)?).computing_in(dtype);
+            Parameters::new(self.seed).starting_from(model.unet_weights(DType::F32)?).computing_in(dtype);
         let vb = match &adapted {
             Some(adapted) => adapted.var_builder(),
             None => whole.var_builder(device),
         };
-        let unet = UNet2DConditionModel::new(&drawer.unet_config, vb)?;
+        let unet = UNet2DConditionModel::new(&model.unet_config, vb)?;
         let parameters = match &adapted {
             Some(adapted) => adapted.matrices()?,
             None => &whole,
@@ -128,12 +130,12 @@ impl TrainingRecipe for DreamBoothRecipe {
             stage: &self.stage,
             parameters,
             unet: &unet,
-            drawing: drawer.drawing(),
+            drawing_parts: model.drawing_parts(),
             sample: self.sample.as_ref(),
             latents: &own.latents,
             seed: self.seed,
         };
-        let (batches, scheduler) = (self.stage.batches(), &drawer.scheduler);
+        let (batches, scheduler) = (self.stage.batches(), &model.scheduler);
         let thing = Realignment::new(batches, &unet, scheduler, &own.latents, &own.captions, 1)?;
         let class = class.as_ref().map(|(class, weight)| {
             let class = Realignment::new(batches, &unet, scheduler, &class.latents, &class.captions, 1)?;
@@ -153,7 +155,7 @@ impl TrainingRecipe for DreamBoothRecipe {
         }
         match adapted {
             Some(_) => save_weights(&output.join(LORA_FILE), &unet_file(trained)?),
-            None => drawer.write(output, whole.with(trained)),
+            None => model.write(output, whole.with(trained)),
         }
     }
 }
@@ -164,13 +166,13 @@ impl DreamBoothRecipe {
         &self,
         folder: &Path,
         prompt: &str,
-        drawer: &Drawer,
+        model: &DiffusionModel,
         caches: (&Path, &str),
         observer: &mut dyn Observer,
-    ) -> Result<Examples> {
+    ) -> Result<EncodedPairs> {
         let mut pairs = ImagePairs::read(folder, None, &[])?;
         pairs.captions = vec![vec![prompt.to_owned()]; pairs.captions.len()];
-        Examples::of(&pairs, self.stage.resolution, drawer, caches, observer)
+        EncodedPairs::of(&pairs, self.stage.resolution, model, caches, observer)
     }
 
     /// Draws those of the class's images that are not in `folder` yet.
@@ -200,10 +202,7 @@ impl DreamBoothRecipe {
                 .guidance_scale(prior.guidance_scale)
                 .seed(self.seed.wrapping_add(number as u64));
             for image in pipeline.generate(&options)?.images {
-                let mut png = Cursor::new(Vec::new());
-                let at = path(number);
-                image.write_to(&mut png, ImageFormat::Png).map_err(|e| Error::format(&at, e))?;
-                write_whole(&at, |temporary| fs::write(temporary, png.get_ref()))?;
+                save_png(&path(number), &image)?;
             }
             if observer.is_over() {
                 let stage = CLASS_IMAGES.to_owned();

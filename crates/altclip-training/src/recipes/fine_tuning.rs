@@ -1,12 +1,12 @@
-//! What the ways of fine-tuning a diffusion model share.
+//! Takes the steps of fine-tuning a diffusion model, which LoRA, DreamBooth and textual inversion share.
 
 use crate::error::Result;
 use crate::optimizer::{Optimizer, OptimizerConfig};
-use crate::run::{Batch, Observer, Run};
+use crate::run::{Batch, Observer, TrainingRun};
 use crate::stages::ObjectiveFunctions;
 use crate::stages::denoising::NoiseSettings;
 use crate::stages::realign::BatchSettings;
-use crate::stages::sheet::{Drawing, SampleSheet};
+use crate::stages::sheet::{DrawingParts, SampleSheet};
 use crate::{Gradients, Parameters};
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use candle_core::Tensor;
@@ -19,12 +19,15 @@ use std::collections::BTreeMap;
 pub struct FineTuningStage {
     /// Side of the images in pixels.
     pub resolution: usize,
+    /// Images in a batch.
     pub batch_size: usize,
     /// Share of captions replaced by the empty one.
     #[serde(default)]
     pub caption_dropout: f64,
+    /// How latents are noised.
     #[serde(default)]
     pub noise: NoiseSettings,
+    /// How the steps are taken.
     pub optimizer: OptimizerConfig,
 }
 
@@ -38,12 +41,12 @@ impl FineTuningStage {
 
 /// A model whose fine-tuning is about to begin.
 pub(super) struct FineTuning<'a> {
-    pub run: &'a Run<'a>,
+    pub run: &'a TrainingRun<'a>,
     pub stage: &'a FineTuningStage,
     /// What is trained.
     pub parameters: &'a Parameters,
     pub unet: &'a UNet2DConditionModel,
-    pub drawing: Drawing<'a>,
+    pub drawing_parts: DrawingParts<'a>,
     pub sample: Option<&'a SampleSheet>,
     /// (n, channels, height, width): the size of what is drawn.
     pub latents: &'a Tensor,
@@ -63,7 +66,7 @@ impl FineTuning<'_> {
         observer.note(&self.run.stage(), &format!("trains {} values", self.parameters.count()));
         let mut optimizer = Optimizer::new(self.stage.optimizer.clone(), self.parameters)?;
         let sample = || match self.sample {
-            Some(sheet) => sheet.draw(&self.drawing, self.unet, self.latents, self.seed).map(Some),
+            Some(sheet) => sheet.draw(&self.drawing_parts, self.unet, self.latents, self.seed).map(Some),
             None => Ok(None),
         };
         self.run.train(&mut optimizer, observer, &ObjectiveFunctions { gradients, sample })?;

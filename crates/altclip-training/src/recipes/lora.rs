@@ -1,11 +1,14 @@
-//! LoRA of an AltDiffusion on images and captions.
+//! Trains a LoRA of an AltDiffusion on images and captions.
 
-use super::drawer::Drawer;
-use super::examples::Examples;
+use super::data::{read_pairs, report_skipped};
+use super::diffusion_model::DiffusionModel;
+use super::encoded_pairs::EncodedPairs;
 use super::fine_tuning::{FineTuning, FineTuningStage};
-use super::{LORA_FILE, Precision, TrainingRecipe, open_run, read_pairs, tell};
+use super::output::{LORA_FILE, open_run};
+use super::precision::Precision;
+use super::recipe::TrainingRecipe;
 use crate::error::Result;
-use crate::low_rank::{LowRank, LowRankConfig, unet_file};
+use crate::low_rank::{LowRankAdapter, LowRankConfig, unet_file};
 use crate::parallel::Communicator;
 use crate::run::{Objective, Observer};
 use crate::stages::realign::Realignment;
@@ -29,12 +32,13 @@ pub struct LoraRecipe {
     pub save_every: u64,
     /// The model, in the layout of diffusers: a directory, or a repository on the hub. It stays as it is.
     pub model: String,
+    /// What the model computes in.
     #[serde(default)]
     pub precision: Precision,
     /// Images and captions: a table, an archive of WebDataset, several of those, or a folder; see
     /// [`ImagePairs::read`](crate::pairs::ImagePairs::read).
     pub data: PathBuf,
-    /// The column of the images in a table, or their endings elsewhere; what is usual, where it is left out.
+    /// The column of the images in a table, or their endings elsewhere; by default `image`, or those of all known formats.
     #[serde(alias = "picture")]
     pub image: Option<String>,
     /// What transparent images are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
@@ -42,9 +46,11 @@ pub struct LoraRecipe {
     pub background: Option<Background>,
     /// The columns of the captions in a table, or the endings or fields of their files elsewhere.
     pub captions: Vec<String>,
+    /// Which layers are adapted.
     pub lora: LowRankConfig,
+    /// How it is trained.
     pub stage: FineTuningStage,
-    /// Images that are drawn on the way.
+    /// Images that are drawn during the training.
     pub sample: Option<SampleSheet>,
 }
 
@@ -64,23 +70,23 @@ impl TrainingRecipe for LoraRecipe {
         let dtype = self.precision.dtype(device)?;
         let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
         let pairs = read_pairs(&self.data, self.image.as_deref(), &self.captions)?;
-        tell(observer, STAGE, &pairs.skipped);
-        let drawer = Drawer::open(&self.model, self.background, device)?;
+        report_skipped(observer, STAGE, &pairs.skipped);
+        let model = DiffusionModel::open(&self.model, self.background, device)?;
         let resolution = self.stage.resolution;
         let examples =
-            ranks.after_first(|| Examples::of(&pairs, resolution, &drawer, (output, ""), observer))?;
+            ranks.after_first(|| EncodedPairs::of(&pairs, resolution, &model, (output, ""), observer))?;
 
-        let adapted = LowRank::beside(drawer.unet_weights(dtype)?, &self.lora, self.seed)?;
-        let unet = UNet2DConditionModel::new(&drawer.unet_config, adapted.var_builder())?;
-        let Examples { latents, captions } = &examples;
+        let adapted = LowRankAdapter::beside(model.unet_weights(dtype)?, &self.lora, self.seed)?;
+        let unet = UNet2DConditionModel::new(&model.unet_config, adapted.var_builder())?;
+        let EncodedPairs { latents, captions } = &examples;
         let realignment =
-            Realignment::new(self.stage.batches(), &unet, &drawer.scheduler, latents, captions, 1)?;
+            Realignment::new(self.stage.batches(), &unet, &model.scheduler, latents, captions, 1)?;
         let tuning = FineTuning {
             run: &run,
             stage: &self.stage,
             parameters: adapted.matrices()?,
             unet: &unet,
-            drawing: drawer.drawing(),
+            drawing_parts: model.drawing_parts(),
             sample: self.sample.as_ref(),
             latents,
             seed: self.seed,

@@ -1,10 +1,10 @@
-//! Teacher learning on a file of parallel texts.
+//! Trains a text tower by teacher learning, on a file of parallel texts.
 
-use model_files::checkpoint::Checkpoint;
-use model_files::source::ModelSource;
-
-use super::model::TrainedAltClip;
-use super::{Precision, TrainingRecipe, open_run, tell};
+use super::altclip_model::TrainedAltClip;
+use super::data::report_skipped;
+use super::output::open_run;
+use super::precision::Precision;
+use super::recipe::TrainingRecipe;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
@@ -15,6 +15,8 @@ use crate::stages::teacher::{TeacherLearning, TeacherStage};
 use crate::workers::Workers;
 use altclip_encoder::embedder::Embedder;
 use candle_core::{DType, Device};
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -33,6 +35,7 @@ pub struct TeacherRecipe {
     pub teacher: String,
     /// The model whose text tower is trained, in AltCLIP's layout. An image tower that it lacks is the teacher's.
     pub student: String,
+    /// What the model computes in.
     #[serde(default)]
     pub precision: Precision,
     /// A file of parallel texts, `.jsonl`, `.csv`, `.tsv` or `.parquet`.
@@ -41,6 +44,7 @@ pub struct TeacherRecipe {
     pub english: String,
     /// The columns of their translations.
     pub translations: Vec<String>,
+    /// How it is trained.
     pub stage: TeacherStage,
 }
 
@@ -61,7 +65,7 @@ impl TrainingRecipe for TeacherRecipe {
         let columns: Vec<&str> =
             std::iter::once(&self.english).chain(&self.translations).map(String::as_str).collect();
         let table = Table::read(&self.data, &columns)?;
-        tell(observer, STAGE, &table.skipped);
+        report_skipped(observer, STAGE, &table.skipped);
 
         let (english, pairs) = pairs(&table);
         let source = ModelSource::open(&self.teacher)?;
@@ -75,7 +79,7 @@ impl TrainingRecipe for TeacherRecipe {
                 "student: its vectors have {found} values, expected {expected} as the teacher's"
             )));
         }
-        model.tell_fresh(observer, STAGE);
+        model.report_fresh(observer, STAGE);
         // In the layout of an AltDiffusion the image tower has a folder of its own.
         let folders = ["", "image_encoder"].into_iter();
         let of_teacher = folders.map(|folder| Checkpoint::open(&source, folder)).find_map(Result::ok);

@@ -1,17 +1,19 @@
-//! Textual inversion (Gal et al., arXiv 2208.01618): a new word for what a few images show, as embeddings of its own. The
+//! Trains by textual inversion (Gal et al., arXiv 2208.01618): a new word for what a few images show, as embeddings of its own. The
 //! model stays as it is.
 
-use super::drawer::Drawer;
-use super::examples::Examples;
+use super::diffusion_model::DiffusionModel;
+use super::encoded_pairs::EncodedPairs;
 use super::fine_tuning::{FineTuning, FineTuningStage};
-use super::{Precision, TrainingRecipe, open_run};
+use super::output::open_run;
+use super::precision::Precision;
+use super::recipe::TrainingRecipe;
 use crate::error::{Error, Result};
 use crate::pairs::ImagePairs;
 use crate::parallel::Communicator;
 use crate::parameters::Parameters;
 use crate::run::{Objective, Observer};
-use crate::stages::realign::{Condition, Conditions, Realignment};
-use crate::stages::sheet::{Drawing, SampleSheet};
+use crate::stages::realign::{Conditioning, ConditioningSource, Realignment};
+use crate::stages::sheet::{DrawingParts, SampleSheet};
 use crate::tensor_file::save_weights;
 use altclip_encoder::images::Background;
 use altclip_encoder::text_encoder::TextEncoder;
@@ -44,6 +46,7 @@ pub struct TextualInversionRecipe {
     pub save_every: u64,
     /// The model, in the layout of diffusers: a directory, or a repository on the hub.
     pub model: String,
+    /// What the model computes in.
     #[serde(default)]
     pub precision: Precision,
     /// The images: a folder, or whatever else [`ImagePairs::read`] knows.
@@ -60,8 +63,9 @@ pub struct TextualInversionRecipe {
     pub begin_with: String,
     /// Prompts with `{}` for the word.
     pub templates: Vec<String>,
+    /// How it is trained.
     pub stage: FineTuningStage,
-    /// Images that are drawn on the way.
+    /// Images that are drawn during the training.
     pub sample: Option<SampleSheet>,
 }
 
@@ -81,33 +85,38 @@ impl TrainingRecipe for TextualInversionRecipe {
         let dtype = self.precision.dtype(device)?;
         let templates = self.templates()?;
         let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
-        // Captions are encoded on the way, since the word's part of them changes.
+        // Captions are encoded as they are drawn, since the word's part of them changes.
         let pairs = ImagePairs::read(&self.images, None, &[])?;
-        let drawer = Drawer::open(&self.model, self.background, device)?;
+        let model = DiffusionModel::open(&self.model, self.background, device)?;
         let resolution = self.stage.resolution;
-        let Examples { latents, .. } =
-            ranks.after_first(|| Examples::of(&pairs, resolution, &drawer, (output, ""), observer))?;
+        let EncodedPairs { latents, .. } =
+            ranks.after_first(|| EncodedPairs::of(&pairs, resolution, &model, (output, ""), observer))?;
 
         let parameters = Parameters::new(self.seed);
-        let width = drawer.text_encoder.config().encoder.hidden_size;
+        let width = model.text_encoder.config().encoder.hidden_size;
         let init = Init::Const(0.);
         let vectors = parameters.var_builder(device).get_with_hints((self.vectors, width), VECTORS, init)?;
-        parameters.load(&BTreeMap::from([(VECTORS.to_owned(), self.beginning(&drawer)?)]))?;
-        let mut tokenizer = drawer.tokenizer.clone();
+        parameters.load(&BTreeMap::from([(VECTORS.to_owned(), self.beginning(&model)?)]))?;
+        let mut tokenizer = model.tokenizer.clone();
         let first = tokenizer.add_word(&self.word, self.vectors)?;
-        let text_encoder = drawer.text_encoder.clone().with_added_embeddings(first, &vectors)?;
+        let text_encoder = model.text_encoder.clone().with_added_embeddings(first, &vectors)?;
 
-        let unet = UNet2DConditionModel::new(&drawer.unet_config, drawer.unet_weights(dtype)?)?;
+        let unet = UNet2DConditionModel::new(&model.unet_config, model.unet_weights(dtype)?)?;
         let prompts = Prompts { templates: &templates, tokenizer: &tokenizer, text_encoder: &text_encoder };
         let realignment =
-            Realignment::new(self.stage.batches(), &unet, &drawer.scheduler, &latents, &prompts, 1)?;
-        let (vae, scheduler) = (&drawer.vae, &drawer.scheduler);
+            Realignment::new(self.stage.batches(), &unet, &model.scheduler, &latents, &prompts, 1)?;
+        let (vae, scheduler) = (&model.vae, &model.scheduler);
         let tuning = FineTuning {
             run: &run,
             stage: &self.stage,
             parameters: &parameters,
             unet: &unet,
-            drawing: Drawing { tokenizer: &tokenizer, text_encoder: &text_encoder, vae, scheduler },
+            drawing_parts: DrawingParts {
+                tokenizer: &tokenizer,
+                text_encoder: &text_encoder,
+                vae,
+                scheduler,
+            },
             sample: self.sample.as_ref(),
             latents: &latents,
             seed: self.seed,
@@ -138,15 +147,15 @@ impl TextualInversionRecipe {
     }
 
     /// The embeddings of what the word begins as, (vectors, hidden_size).
-    fn beginning(&self, drawer: &Drawer) -> Result<Tensor> {
-        let ids = drawer.tokenizer.encode(&self.begin_with)?;
+    fn beginning(&self, model: &DiffusionModel) -> Result<Tensor> {
+        let ids = model.tokenizer.encode(&self.begin_with)?;
         // Between the marks of the beginning and the end.
         let own = ids.get(1..ids.len().saturating_sub(1)).filter(|own| !own.is_empty());
         let Some(own) = own else {
             return Err(Error::Setting("begin_with: expected a word, found none".to_owned()));
         };
         let chosen: Vec<u32> = own.iter().copied().cycle().take(self.vectors).collect();
-        Ok(drawer.text_encoder.word_embeddings(&chosen)?.to_dtype(DType::F32)?)
+        Ok(model.text_encoder.word_embeddings(&chosen)?.to_dtype(DType::F32)?)
     }
 }
 
@@ -158,8 +167,8 @@ struct Prompts<'a> {
     text_encoder: &'a TextEncoder,
 }
 
-impl Conditions for Prompts<'_> {
-    fn draw(&self, rng: &mut ChaCha8Rng, _: &[u32], is_dropped: &[bool]) -> Result<Condition> {
+impl ConditioningSource for Prompts<'_> {
+    fn draw(&self, rng: &mut ChaCha8Rng, _: &[u32], is_dropped: &[bool]) -> Result<Conditioning> {
         let mut prompt = |&is_dropped: &bool| {
             let template = self.templates.get(rng.random_range(0..self.templates.len().max(1)));
             template.filter(|_| !is_dropped).cloned().unwrap_or_default()
@@ -167,6 +176,6 @@ impl Conditions for Prompts<'_> {
         let prompts: Vec<String> = is_dropped.iter().map(&mut prompt).collect();
         let encoding = self.tokenizer.encode_padded(&prompts, PROMPT_TOKENS)?;
         let states = self.text_encoder.encode_compact(&encoding.input_ids, &encoding.attention_mask)?;
-        Ok(Condition { rows: states.rows, key_bias: states.key_bias })
+        Ok(Conditioning { rows: states.rows, key_bias: states.key_bias })
     }
 }

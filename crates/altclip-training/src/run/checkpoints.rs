@@ -78,8 +78,8 @@ impl Checkpoints {
         if damaged.is_empty() { Ok(None) } else { Err(Error::Setting(damaged.join("; "))) }
     }
 
-    fn load(&self, optimizer: &mut Optimizer, path: &Path, checkpoint: Checkpoint) -> Result<()> {
-        let Checkpoint { step, batches, seed, tensors } = checkpoint;
+    fn load(&self, optimizer: &mut Optimizer, path: &Path, checkpoint: SavedRun) -> Result<()> {
+        let SavedRun { step, batches, seed, tensors } = checkpoint;
         if seed != self.seed {
             let problem = format!("was made with seed {seed}, expected {}", self.seed);
             return Err(Error::format(path, problem));
@@ -123,14 +123,14 @@ impl Checkpoints {
 }
 
 /// A checkpoint that was read.
-struct Checkpoint {
+struct SavedRun {
     step: usize,
     batches: usize,
     seed: u64,
     tensors: BTreeMap<String, Tensor>,
 }
 
-fn read(path: &Path) -> Result<Checkpoint> {
+fn read(path: &Path) -> Result<SavedRun> {
     let bytes = fs::read(path).map_err(Error::io(path))?;
     let (_, metadata) =
         safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| Error::format(path, e))?;
@@ -142,5 +142,5 @@ fn read(path: &Path) -> Result<Checkpoint> {
     let (step, batches, seed) = (number("step")? as usize, number("batches")? as usize, number("seed")?);
     let tensors =
         candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| Error::format(path, e))?;
-    Ok(Checkpoint { step, batches, seed, tensors: tensors.into_iter().collect() })
+    Ok(SavedRun { step, batches, seed, tensors: tensors.into_iter().collect() })
 }

@@ -1,4 +1,4 @@
-//! TensorBoard's event files: TFRecord frames around protocol buffers.
+//! Writes TensorBoard's event files: TFRecord frames around protocol buffers.
 //!
 //! The framing is that of `tensorflow/core/lib/io/record_writer.h`, the messages are a part of
 //! `tensorflow/core/util/event.proto` and `tensorflow/core/framework/summary.proto`.

@@ -1,4 +1,4 @@
-//! One process at a time in a folder.
+//! Locks a folder, so that one process at a time trains in it.
 
 use crate::error::{Error, Result};
 use std::fs::{File, TryLockError};
@@ -8,11 +8,11 @@ const LOCK_FILE: &str = "lock";
 
 /// A lock on a folder, which the system gives back when the process ends, however it ends.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(super) struct FolderLock {
     _file: File,
 }
 
-impl Lock {
+impl FolderLock {
     /// Takes the lock of a folder.
     ///
     /// # Errors

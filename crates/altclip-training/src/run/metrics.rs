@@ -1,8 +1,9 @@
-//! What a run says of its steps, in files: one JSON object per line, TensorBoard's events, and a plot.
+//! Writes what a run reports of its steps to files: one JSON object per line, TensorBoard's events, and a plot.
 
 use model_files::write_whole;
 
 use crate::error::{Error, Result};
+use crate::png_file::save_png;
 use crate::run::events::EventFile;
 use crate::run::plot;
 use serde::{Deserialize, Serialize};
@@ -17,9 +18,13 @@ const PLOT_FILE: &str = "loss.png";
 /// What a stage reports of one step, for people and for plots.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
+    /// The number of the step, from 0.
     pub step: usize,
+    /// The mean loss over its batches.
     pub loss: f64,
+    /// The norm of all gradients together, before clipping.
     pub gradient_norm: f64,
+    /// The learning rate that the step was taken with.
     pub learning_rate: f64,
 }
 
@@ -68,6 +73,6 @@ impl MetricsFiles {
     pub fn flush(&mut self) -> Result<()> {
         let path = self.folder.join(METRICS_FILE);
         self.lines.sync_data().map_err(Error::io(&path))?;
-        plot::losses(&self.losses)?.save_png(&self.folder.join(PLOT_FILE))
+        save_png(&self.folder.join(PLOT_FILE), plot::losses(&self.losses)?.image())
     }
 }

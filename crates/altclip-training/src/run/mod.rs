@@ -11,15 +11,14 @@ use crate::gradients::Gradients;
 use crate::hash::hash;
 use crate::optimizer::Optimizer;
 use crate::parallel::{Alone, Communicator};
+use crate::png_file::save_png;
 use checkpoints::Checkpoints;
-use image::{ImageFormat, RgbImage};
-use lock::Lock;
+use image::RgbImage;
+use lock::FolderLock;
 use metrics::MetricsFiles;
-use model_files::write_whole;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::fs;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -30,7 +29,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(120);
 /// A run draws so many samples, evenly spread.
 const SAMPLES: usize = 10;
 
-/// What a stage of training minimises. Everything else about it is the same for all stages, and [`Run`]'s.
+/// What a stage of training minimises. Everything else about it is the same for all stages, and [`TrainingRun`]'s.
 pub trait Objective {
     /// The losses of one batch, in one or several parts, with their gradients.
     ///
@@ -82,28 +81,35 @@ pub trait Observer {
     }
 }
 
+/// Watches nothing.
+impl Observer for () {
+    fn step(&mut self, _: &str, _: &Metrics, _: usize) {}
+
+    fn note(&mut self, _: &str, _: &str) {}
+}
+
 /// The folder of one stage of training.
 #[derive(Debug)]
-pub struct Run<'a> {
+pub struct TrainingRun<'a> {
     folder: PathBuf,
     seed: u64,
     save_every: Duration,
     ranks: &'a dyn Communicator,
     /// Rank 0 keeps it while the run lives, against a second run in the same folder.
-    _lock: Option<Lock>,
+    _lock: Option<FolderLock>,
 }
 
-impl Run<'static> {
-    /// Opens or creates the folder of a run of one process: [`Run::among`] no others.
+impl TrainingRun<'static> {
+    /// Opens or creates the folder of a run of one process: [`TrainingRun::among`] no others.
     ///
     /// # Errors
-    /// As [`Run::among`].
+    /// As [`TrainingRun::among`].
     pub fn open(folder: impl Into<PathBuf>, seed: u64) -> Result<Self> {
         Self::among(&Alone, folder, seed)
     }
 }
 
-impl<'a> Run<'a> {
+impl<'a> TrainingRun<'a> {
     /// Opens the folder of a run of several processes. Rank 0 creates it where there is none, and removes what killed
     /// processes left half written there; the others wait for that.
     ///
@@ -117,7 +123,7 @@ impl<'a> Run<'a> {
                 return Ok(None);
             }
             fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-            let lock = Lock::take(&folder)?;
+            let lock = FolderLock::take(&folder)?;
             Checkpoints::new(&folder, seed, ranks.ranks()).clean()?;
             Ok(Some(lock))
         })?;
@@ -142,7 +148,7 @@ impl<'a> Run<'a> {
     }
 
     /// Trains until the optimiser has taken all its steps, from the newest checkpoint if there is one. Returns how many
-    /// steps were left to take. Of several ranks each is told the mean loss of all, and rank 0 alone writes files.
+    /// steps were left to take. Every rank reports the mean loss of all, and rank 0 alone writes files.
     ///
     /// # Errors
     /// Those of `objective`, a loss that is not finite, a file that cannot be written, a rank that is lost or began with
@@ -229,8 +235,6 @@ impl<'a> Run<'a> {
     fn draw_sample(&self, optimizer: &Optimizer, objective: &impl Objective) -> Result<()> {
         let Some(image) = optimizer.with_averages(|| objective.sample())? else { return Ok(()) };
         let path = self.folder.join(format!("sample-{:06}.png", optimizer.step_count()));
-        let mut png = Cursor::new(Vec::new());
-        image.write_to(&mut png, ImageFormat::Png).map_err(|e| Error::format(&path, e))?;
-        Ok(write_whole(&path, |temporary| fs::write(temporary, png.get_ref()))?)
+        save_png(&path, &image)
     }
 }

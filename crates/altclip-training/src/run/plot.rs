@@ -1,6 +1,4 @@
-//! The losses of a run as an image.
-
-use model_files::write_whole;
+//! Plots the losses of a run as an image.
 
 use crate::error::{Error, Result};
 use embedded_graphics::mono_font::MonoTextStyle;
@@ -11,9 +9,8 @@ use embedded_graphics::prelude::{
 };
 use embedded_graphics::primitives::{Line, Polyline, PrimitiveStyle};
 use embedded_graphics::text::{Alignment, Baseline, Text, TextStyle, TextStyleBuilder};
-use image::{ImageFormat, Rgb, RgbImage};
+use image::{Rgb, RgbImage};
 use std::convert::Infallible;
-use std::path::Path;
 
 const WIDTH: u32 = 900;
 const HEIGHT: u32 = 420;
@@ -35,11 +32,9 @@ const MEAN: Rgb888 = Rgb888::CSS_MIDNIGHT_BLUE;
 pub(super) struct Plot(RgbImage);
 
 impl Plot {
-    /// Writes the image as a PNG, whole or not at all.
-    pub fn save_png(&self, path: &Path) -> Result<()> {
-        let mut png = std::io::Cursor::new(Vec::new());
-        self.0.write_to(&mut png, ImageFormat::Png).map_err(|e| Error::format(path, e))?;
-        Ok(write_whole(path, |temporary| std::fs::write(temporary, png.get_ref()))?)
+    /// The image itself.
+    pub fn image(&self) -> &RgbImage {
+        &self.0
     }
 }
 
@@ -145,7 +140,7 @@ fn aligned(alignment: Alignment) -> TextStyle {
     TextStyleBuilder::new().alignment(alignment).baseline(Baseline::Middle).build()
 }
 
-/// Drawing into memory cannot fail.
+/// DrawingParts into memory cannot fail.
 fn never(error: Infallible) -> Error {
     match error {}
 }

@@ -1,4 +1,4 @@
-//! Contrastive learning (AltCLIP, section 3.2, after Zhai et al., LiT, arXiv 2111.07991): the image tower is frozen, and
+//! Learns contrastively (AltCLIP, section 3.2, after Zhai et al., LiT, arXiv 2111.07991): the image tower is frozen, and
 //! the text tower is trained with CLIP's symmetric loss on images and captions.
 //!
 //! A frozen tower gives an image the same vector always, so all vectors are computed once. What limits the batch is the
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContrastiveStage {
-    /// Pairs that are told apart from one another.
+    /// Pairs in a batch: each is a negative example for all others.
     pub batch_size: usize,
     /// Texts that go through the tower together; fewer than the batch need less memory, and compute them twice.
     pub chunk_size: usize,
@@ -33,6 +33,7 @@ pub struct ContrastiveStage {
     /// Chunks that are computed at the same time on the CPU, each by its share of the cores.
     #[serde(default = "settings::one")]
     pub parts: usize,
+    /// How the steps are taken.
     pub optimizer: OptimizerConfig,
 }
 
@@ -53,18 +54,25 @@ pub fn symmetric_loss(logits: &Tensor) -> candle_core::Result<Tensor> {
 
 /// The cross-entropy of picking a caption for each image, and an image for each caption.
 pub struct ContrastiveLearning<'a> {
+    /// The text tower, which is trained.
     pub text: &'a AltClipTextTower,
     /// The logarithm of the factor on the cosines, which is learned; a scalar.
     pub logit_scale: &'a Tensor,
+    /// The tokenizer of the texts.
     pub tokenizer: &'a Tokenizer,
     /// Captions, each with the row of its image.
     pub captions: &'a dyn TextRows,
     /// (images, projection_dim), normalised, f32, on the tower's device.
     pub images: &'a Tensor,
+    /// As in [`ContrastiveStage`].
     pub batch_size: usize,
+    /// As in [`ContrastiveStage`].
     pub chunk_size: usize,
+    /// As in [`ContrastiveStage`].
     pub keep_chunks: bool,
+    /// As in [`ContrastiveStage`].
     pub max_tokens: usize,
+    /// The threads that compute it.
     pub workers: &'a Workers,
 }
 

@@ -1,4 +1,4 @@
-//! What every stage of diffusion minimises: the error of the UNet's prediction for noised latents (Ho et al., arXiv
+//! Computes what every stage of diffusion minimises: the error of the UNet's prediction for noised latents (Ho et al., arXiv
 //! 2006.11239; Salimans & Ho, arXiv 2202.00512 for the velocity).
 
 use crate::error::Result;
@@ -33,7 +33,7 @@ impl Default for NoiseSettings {
 
 /// The noise levels that a UNet is trained for, and what it predicts.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Denoising {
+pub struct DenoisingLoss {
     /// ᾱ of every timestep.
     alphas_cumprod: Vec<f32>,
     prediction: PredictionType,
@@ -41,7 +41,7 @@ pub struct Denoising {
 }
 
 /// Latents with noise, and what is needed to compare a prediction for them.
-pub struct Noised {
+pub struct NoisedLatents {
     /// (n, channels, height, width)
     noisy: Tensor,
     /// What the UNet should predict, of the same shape.
@@ -52,7 +52,7 @@ pub struct Noised {
     weights: Tensor,
 }
 
-impl Denoising {
+impl DenoisingLoss {
     /// For the noise levels of a scheduler, and what it takes for predicted.
     pub fn new(scheduler: &SchedulerConfig, settings: NoiseSettings) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl Denoising {
     ///
     /// # Errors
     /// If a tensor operation fails.
-    pub fn draw(&self, rng: &mut ChaCha8Rng, latents: &Tensor) -> Result<Noised> {
+    pub fn draw(&self, rng: &mut ChaCha8Rng, latents: &Tensor) -> Result<NoisedLatents> {
         let (n, channels, _, _) = latents.dims4()?;
         // One timestep from each of n ranges of equal weight: every batch sees all noise levels, which takes their spread
         // out of the gradient (Kingma et al., arXiv 2107.00630, appendix I).
@@ -94,7 +94,7 @@ impl Denoising {
     ///
     /// # Errors
     /// If a tensor operation fails, or there is no such timestep.
-    pub fn noised(&self, latents: &Tensor, noise: &Tensor, timesteps: &[usize]) -> Result<Noised> {
+    pub fn noised(&self, latents: &Tensor, noise: &Tensor, timesteps: &[usize]) -> Result<NoisedLatents> {
         let device = latents.device();
         let alphas = timesteps
             .iter()
@@ -116,7 +116,7 @@ impl Denoising {
             PredictionType::Velocity => (noise.broadcast_mul(&signal)? - latents.broadcast_mul(&sigma)?)?,
         };
         let steps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
-        Ok(Noised {
+        Ok(NoisedLatents {
             noisy,
             target,
             timesteps: Tensor::new(steps, device)?,
@@ -143,7 +143,7 @@ impl Denoising {
     pub fn loss(
         &self,
         unet: &UNet2DConditionModel,
-        noised: &Noised,
+        noised: &NoisedLatents,
         context: &CrossAttentionContext,
     ) -> Result<Tensor> {
         let prediction = unet.forward(&noised.noisy, &noised.timesteps, context)?;

@@ -1,4 +1,4 @@
-//! What each stage of AltCLIP and AltDiffusion minimises, in the order of the papers.
+//! Defines what each stage of AltCLIP and AltDiffusion minimises.
 
 mod by_length;
 pub mod contrastive;

@@ -1,4 +1,4 @@
-//! Re-aligning diffusion with another text encoder, in stages (Ye et al., AltDiffusion, arXiv 2308.09991, section 3.3):
+//! Re-aligns diffusion with another text encoder, in stages (Ye et al., AltDiffusion, arXiv 2308.09991, section 3.3):
 //! first only the keys and values of the cross-attentions, at a low resolution; then the whole UNet, at the full one; in
 //! the end with some captions left out, for guidance (Ho & Salimans, arXiv 2207.12598).
 
@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::gradients::Gradients;
 use crate::optimizer::OptimizerConfig;
 use crate::run::{Batch, Objective};
-use crate::stages::denoising::{Denoising, NoiseSettings};
+use crate::stages::denoising::{DenoisingLoss, NoiseSettings};
 use crate::workers::Workers;
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
@@ -21,15 +21,19 @@ use serde::{Deserialize, Serialize};
 pub struct RealignStage {
     /// What the stage is called, and its folder.
     pub name: String,
+    /// What of the UNet is trained.
     pub train: TrainedPart,
     /// Side of the images in pixels.
     pub resolution: usize,
+    /// Images in a batch.
     pub batch_size: usize,
     /// Share of captions replaced by the empty one.
     #[serde(default)]
     pub caption_dropout: f64,
+    /// How latents are noised.
     #[serde(default)]
     pub noise: NoiseSettings,
+    /// How the steps are taken.
     pub optimizer: OptimizerConfig,
 }
 
@@ -44,9 +48,11 @@ impl RealignStage {
 /// How batches are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BatchSettings {
+    /// Images in a batch.
     pub batch_size: usize,
     /// Share of captions replaced by the empty one.
     pub caption_dropout: f64,
+    /// How latents are noised.
     pub noise: NoiseSettings,
 }
 
@@ -74,7 +80,7 @@ impl TrainedPart {
 }
 
 /// What the UNet attends to: a batch of prompts.
-pub struct Condition {
+pub struct Conditioning {
     /// (batch, rows, width)
     pub rows: Tensor,
     /// (batch, rows), added to the scores: see [`CompactHiddenStates`](altclip_encoder::text_encoder::CompactHiddenStates).
@@ -82,21 +88,21 @@ pub struct Condition {
 }
 
 /// Captions of images, as the text encoder sees them.
-pub trait Conditions: Sync {
+pub trait ConditioningSource: Sync {
     /// A caption for each of the images; the empty one where `is_dropped` says so.
     ///
     /// # Errors
     /// If a caption cannot be encoded.
-    fn draw(&self, rng: &mut ChaCha8Rng, images: &[u32], is_dropped: &[bool]) -> Result<Condition>;
+    fn draw(&self, rng: &mut ChaCha8Rng, images: &[u32], is_dropped: &[bool]) -> Result<Conditioning>;
 }
 
 /// The error of the UNet's prediction for noised latents of images, under their captions.
 pub struct Realignment<'a> {
     unet: &'a UNet2DConditionModel,
-    denoising: Denoising,
+    denoising: DenoisingLoss,
     /// (images, channels, height, width), scaled.
     latents: &'a Tensor,
-    conditions: &'a dyn Conditions,
+    conditions: &'a dyn ConditioningSource,
     batch_size: usize,
     caption_dropout: f64,
     workers: Workers,
@@ -114,7 +120,7 @@ impl<'a> Realignment<'a> {
         unet: &'a UNet2DConditionModel,
         scheduler: &SchedulerConfig,
         latents: &'a Tensor,
-        conditions: &'a dyn Conditions,
+        conditions: &'a dyn ConditioningSource,
         parts: usize,
     ) -> Result<Self> {
         let BatchSettings { caption_dropout, batch_size, noise } = batches;
@@ -127,7 +133,7 @@ impl<'a> Realignment<'a> {
         if latents.dim(0)? == 0 {
             return Err(Error::Setting("data: expected images, found none".to_owned()));
         }
-        let denoising = Denoising::new(scheduler, noise);
+        let denoising = DenoisingLoss::new(scheduler, noise);
         Ok(Self { unet, denoising, latents, conditions, batch_size, caption_dropout, workers })
     }
 

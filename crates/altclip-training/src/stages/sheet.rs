@@ -21,16 +21,23 @@ const COLUMNS: usize = 8;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SampleSheet {
+    /// A prompt for each image.
     pub prompts: Vec<String>,
+    /// Steps of each drawing.
     pub steps: usize,
+    /// Factor of classifier-free guidance.
     pub guidance_scale: f64,
 }
 
 /// The parts of a model beside its UNet.
-pub struct Drawing<'a> {
+pub struct DrawingParts<'a> {
+    /// The tokenizer of the texts.
     pub tokenizer: &'a Tokenizer,
+    /// The text encoder that conditions the UNet.
     pub text_encoder: &'a TextEncoder,
+    /// The autoencoder of the images.
     pub vae: &'a AutoencoderKl,
+    /// The noise levels, and what the UNet predicts.
     pub scheduler: &'a SchedulerConfig,
 }
 
@@ -41,7 +48,7 @@ impl SampleSheet {
     /// If there is no prompt, or a part of the model cannot be run.
     pub fn draw(
         &self,
-        model: &Drawing,
+        model: &DrawingParts,
         unet: &UNet2DConditionModel,
         latents: &Tensor,
         seed: u64,

@@ -1,4 +1,4 @@
-//! Teacher learning (Chen et al., AltCLIP, arXiv 2211.06679, section 3.1; FlagAI's `AltCLIP` training): a text tower
+//! Learns from a teacher (Chen et al., AltCLIP, arXiv 2211.06679, section 3.1; FlagAI's `AltCLIP` training): a text tower
 //! learns to give the vectors of a frozen one, for English texts and for their translations, and sees no image.
 
 use crate::error::Result;
@@ -25,19 +25,25 @@ pub struct TeacherStage {
     /// Groups of a batch's texts that are computed at the same time on the CPU, each by its share of the cores.
     #[serde(default = "settings::one")]
     pub parts: usize,
+    /// How the steps are taken.
     pub optimizer: OptimizerConfig,
 }
 
 /// The squared distance of a student's vectors to those of its teacher.
 pub struct TeacherLearning<'a> {
+    /// The text tower that learns.
     pub student: &'a AltClipTextTower,
+    /// The tokenizer of the texts.
     pub tokenizer: &'a Tokenizer,
     /// Texts, each with the row of the teacher's vector that it should have.
     pub texts: &'a dyn TextRows,
     /// (rows, projection_dim), not normalised, on the student's device.
     pub vectors: &'a Tensor,
+    /// As in [`TeacherStage`].
     pub batch_size: usize,
+    /// As in [`TeacherStage`].
     pub max_tokens: usize,
+    /// The threads that compute it.
     pub workers: &'a Workers,
 }
 

@@ -1,4 +1,4 @@
-//! Captions: what people type when they want an emoji, in many languages.
+//! Puts the names of emoji into what people type, in many languages.
 //!
 //! A [`CaptionSampler`] wraps the names and keywords of a data set in phrases, and gives the texts for the tokenizer;
 //! [`Translations`] and [`ImageCaptions`] are what training stages draw from it, and [`evaluation_prompts`] asks a trained

@@ -39,6 +39,7 @@ pub struct Caption {
 /// A caption, and the word in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrawnCaption {
+    /// What a person might type.
     pub text: String,
     /// The name, a second name or a keyword.
     pub word: String,

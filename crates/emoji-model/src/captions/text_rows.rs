@@ -8,10 +8,7 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 
 use super::sampler::CaptionSampler;
-use crate::dataset::Dataset;
-
-/// The language that the teacher knows.
-const ENGLISH: &str = "en";
+use crate::dataset::{Dataset, ENGLISH};
 
 /// The English words whose vectors a teacher gives, and which of them a caption in any language should have.
 ///
@@ -85,8 +82,11 @@ impl TeacherTexts {
 
 /// Captions in all languages, each with the row of the teacher's vector that it should have.
 pub struct Translations<'a> {
+    /// Where the captions come from.
     pub captions: &'a CaptionSampler,
+    /// The English words, and whose vectors they are.
     pub texts: &'a TeacherTexts,
+    /// Languages of the captions, by their codes.
     pub languages: &'a [String],
 }
 
@@ -118,7 +118,9 @@ impl TextRows for Translations<'_> {
 
 /// Captions of different concepts in all languages, each with the number of an image of it.
 pub struct ImageCaptions<'a> {
+    /// Where the captions come from.
     pub captions: &'a CaptionSampler,
+    /// Languages of the captions, by their codes.
     pub languages: &'a [String],
     /// For each concept that has images, the concept's number and theirs.
     pub images: &'a [(usize, Vec<u32>)],

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::everyday;
-use crate::dataset::{Concept, Dataset, Label, fold_case};
+use crate::dataset::{Concept, ConceptLabel, Dataset, fold_case};
 
 /// A keyword that more concepts share says too little to stand alone.
 const MAX_SHARERS: usize = 8;
@@ -16,7 +16,7 @@ const ENOUGH_SPECIFICITY: f32 = 1.0;
 
 /// The name or a keyword, and how often captions use it.
 #[derive(Debug, Clone)]
-pub(super) struct Word {
+pub(super) struct CaptionWord {
     pub text: String,
     pub is_name: bool,
     /// The words of one concept in one language sum to 1.
@@ -27,7 +27,7 @@ pub(super) struct Word {
 #[derive(Debug, Clone)]
 pub(super) struct ConceptWords {
     /// The name comes first.
-    pub alone: Vec<Word>,
+    pub alone: Vec<CaptionWord>,
     /// Keywords that may stand beside the name.
     pub beside: Vec<String>,
 }
@@ -54,7 +54,7 @@ pub(super) fn words_of(dataset: &Dataset) -> Vec<(String, BTreeMap<String, Conce
 
 /// Weighs the name, the second names and the keywords of one concept in one language.
 fn words(
-    label: &Label,
+    label: &ConceptLabel,
     second_names: &[&str],
     sharers: impl Fn(&str) -> usize,
     names_another: impl Fn(&str) -> bool,
@@ -63,12 +63,12 @@ fn words(
         fold_case(&label.name) == folded || second_names.iter().any(|name| fold_case(name) == folded)
     };
     let folded: BTreeSet<String> = label.keywords.iter().map(|keyword| fold_case(keyword)).collect();
-    let specific: Vec<Word> = folded
+    let specific: Vec<CaptionWord> = folded
         .iter()
         .filter(|keyword| !is_name(keyword) && !names_another(keyword))
         .map(|keyword| (keyword, sharers(keyword).max(1)))
         .filter(|(_, sharers)| *sharers <= MAX_SHARERS)
-        .map(|(keyword, sharers)| Word {
+        .map(|(keyword, sharers)| CaptionWord {
             text: original(label, keyword),
             is_name: false,
             weight: 1.0 / sharers as f32,
@@ -79,20 +79,22 @@ fn words(
     let second_share = if second_names.is_empty() { 0.0 } else { SECOND_NAME_SHARE };
 
     let name_share = 1.0 - keyword_share - second_share;
-    let mut alone = vec![Word { text: label.name.clone(), is_name: true, weight: name_share }];
-    alone.extend(second_names.iter().map(|name| Word {
+    let mut alone = vec![CaptionWord { text: label.name.clone(), is_name: true, weight: name_share }];
+    alone.extend(second_names.iter().map(|name| CaptionWord {
         text: (*name).to_owned(),
         is_name: true,
         weight: second_share / second_names.len() as f32,
     }));
     alone.extend(
-        specific.into_iter().map(|word| Word { weight: keyword_share * word.weight / specificity, ..word }),
+        specific
+            .into_iter()
+            .map(|word| CaptionWord { weight: keyword_share * word.weight / specificity, ..word }),
     );
     ConceptWords { alone, beside: label.keywords.clone() }
 }
 
 /// A folded keyword as its label writes it.
-fn original(label: &Label, folded: &str) -> String {
+fn original(label: &ConceptLabel, folded: &str) -> String {
     label
         .keywords
         .iter()

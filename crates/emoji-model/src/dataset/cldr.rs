@@ -14,6 +14,8 @@ pub const LANGUAGES: [&str; 18] = [
     "ru",
 ];
 
+/// The language whose names the others translate, and that the teacher knows.
+pub const ENGLISH: &str = "en";
 /// CLDR's mark for "the same as in the parent language".
 const INHERITED: &str = "↑↑↑";
 /// Emoji presentation selector: `emoji.json` writes it, CLDR leaves it out.
@@ -21,7 +23,7 @@ const VARIATION_SELECTOR: char = '\u{FE0F}';
 
 /// What one language calls an emoji.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Label {
+pub struct ConceptLabel {
     /// The name (CLDR's `tts`, what a screen reader says).
     pub name: String,
     /// Words that people look for it by (CLDR's `default`), without the name itself.
@@ -30,7 +32,7 @@ pub struct Label {
 
 /// The labels of every emoji in one language.
 #[derive(Debug)]
-pub(super) struct Annotations(HashMap<String, Label>);
+pub(super) struct Annotations(HashMap<String, ConceptLabel>);
 
 impl Annotations {
     /// Reads `language` from the packages `cldr-annotations-full` and, for what that one leaves out,
@@ -59,7 +61,7 @@ impl Annotations {
     }
 
     /// The label of an emoji, with or without its presentation selectors.
-    pub(super) fn get(&self, emoji: &str) -> Option<&Label> {
+    pub(super) fn get(&self, emoji: &str) -> Option<&ConceptLabel> {
         self.0.get(&emoji.replace(VARIATION_SELECTOR, ""))
     }
 }
@@ -77,23 +79,23 @@ struct DerivedFile {
 
 #[derive(Deserialize)]
 struct AnnotationTable {
-    annotations: HashMap<String, Entry>,
+    annotations: HashMap<String, Annotation>,
 }
 
 #[derive(Deserialize)]
-struct Entry {
+struct Annotation {
     #[serde(default)]
     tts: Vec<String>,
     #[serde(default)]
     default: Vec<String>,
 }
 
-fn parse_basic(path: &Path, contents: &[u8]) -> Result<HashMap<String, Label>> {
+fn parse_basic(path: &Path, contents: &[u8]) -> Result<HashMap<String, ConceptLabel>> {
     let file: BasicFile = serde_json::from_slice(contents).map_err(|e| not_annotations(path, &e))?;
     Ok(labels(file.annotations))
 }
 
-fn parse_derived(path: &Path, contents: &[u8]) -> Result<HashMap<String, Label>> {
+fn parse_derived(path: &Path, contents: &[u8]) -> Result<HashMap<String, ConceptLabel>> {
     let file: DerivedFile = serde_json::from_slice(contents).map_err(|e| not_annotations(path, &e))?;
     Ok(labels(file.annotations_derived))
 }
@@ -102,13 +104,13 @@ fn not_annotations(path: &Path, error: &serde_json::Error) -> Error {
     Error::data(path, format!("expected CLDR annotations: {error}"))
 }
 
-fn labels(table: AnnotationTable) -> HashMap<String, Label> {
+fn labels(table: AnnotationTable) -> HashMap<String, ConceptLabel> {
     let entries = table.annotations.into_iter().filter_map(|(emoji, entry)| {
         let is_text = |text: &String| !text.trim().is_empty() && text != INHERITED;
         let name = entry.tts.into_iter().find(is_text)?;
         let keywords =
             entry.default.into_iter().filter(|keyword| is_text(keyword) && *keyword != name).collect();
-        Some((emoji.replace(VARIATION_SELECTOR, ""), Label { name, keywords }))
+        Some((emoji.replace(VARIATION_SELECTOR, ""), ConceptLabel { name, keywords }))
     });
     entries.collect()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use altclip_training::hash::hash as fnv1a;
 use serde::{Deserialize, Serialize};
 
-use super::cldr::Label;
+use super::cldr::ConceptLabel;
 use super::selection::EmojiRecord;
 
 /// Number of parts that [`Concept::fold`] divides the concepts into.
@@ -31,7 +31,7 @@ pub struct Concept {
     /// One image for each drawing style that has it.
     pub images: Vec<ImageRef>,
     /// Name and keywords by language code.
-    pub labels: BTreeMap<String, Label>,
+    pub labels: BTreeMap<String, ConceptLabel>,
 }
 
 /// A person and a skin tone.
@@ -57,7 +57,7 @@ impl Concept {
         record: &EmojiRecord,
         emoji: String,
         images: Vec<ImageRef>,
-        labels: BTreeMap<String, Label>,
+        labels: BTreeMap<String, ConceptLabel>,
         composition: Option<Composition>,
     ) -> Self {
         Self {

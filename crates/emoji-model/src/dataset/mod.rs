@@ -1,4 +1,4 @@
-//! The emoji data set: a real, parallel corpus of images and their names in 18 languages.
+//! Prepares and reads the emoji data set: a real, parallel corpus of images and their names in 18 languages.
 //!
 //! Images are Noto Emoji (Apache-2.0) and Twemoji (CC-BY 4.0), names and keywords the Unicode CLDR annotations
 //! (Unicode licence), all from npm packages. [`prepare`] turns the packages into a [`Dataset`] on disk, and [`Split`] says
@@ -14,7 +14,7 @@ mod retrieval_sets;
 mod selection;
 mod split;
 
-pub use cldr::{LANGUAGES, Label};
+pub use cldr::{ConceptLabel, ENGLISH, LANGUAGES};
 pub use concept::{Composition, Concept, FOLDS, ImageRef};
 pub use images::{IMAGE_BYTES, IMAGE_SIZE};
 pub use prepare::{PrepareOptions, PrepareReport, VENDORS, prepare};

@@ -27,7 +27,7 @@ pub struct PrepareOptions {
     pub output: PathBuf,
     /// Languages of the names, of [`LANGUAGES`].
     pub languages: Vec<String>,
-    /// Drawing styles, of [`VENDORS`].
+    /// DrawingParts styles, of [`VENDORS`].
     pub vendors: Vec<String>,
     /// Whether people in the five skin tones are concepts beside those in none.
     pub skin_tones: bool,
@@ -55,9 +55,11 @@ pub struct PrepareReport {
     pub images: usize,
     /// Concepts of each category, in Unicode's order of categories.
     pub categories: Vec<(String, usize)>,
-    /// People in a skin tone, keywords in one language, and images of one style that are held out: see [`Split`].
+    /// People in a skin tone that are held out: see [`Split`].
     pub held_out_compositions: usize,
+    /// Keywords in one language that are held out.
     pub held_out_keywords: usize,
+    /// Images of one style that are held out.
     pub held_out_images: usize,
 }
 

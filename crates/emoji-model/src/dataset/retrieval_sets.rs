@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Cursor;
 use std::path::Path;
 
-use image::{ImageFormat, RgbImage};
+use altclip_training::save_png;
+use image::RgbImage;
 use model_files::write_whole;
 use serde_json::json;
 
@@ -23,7 +23,7 @@ const IMAGES: &str = "images";
 const ALL: &str = "all";
 
 /// A data set: by language, the numbers of images with their captions.
-type Captions = BTreeMap<String, Vec<(usize, Vec<String>)>>;
+type CaptionsByLanguage = BTreeMap<String, Vec<(usize, Vec<String>)>>;
 
 /// Writes what is held out into folders of `directory/held_out`, which
 /// [`CaptionedImages`](altclip_training::evaluation::CaptionedImages) reads:
@@ -34,7 +34,7 @@ type Captions = BTreeMap<String, Vec<(usize, Vec<String>)>>;
 ///   few, and stand together as the language `all`.
 pub(super) fn write_retrieval_sets(split: &Split, data: &Dataset, directory: &Path) -> Result<()> {
     let names = |image_folder: &[(usize, &Concept)]| {
-        let mut captions = Captions::new();
+        let mut captions = CaptionsByLanguage::new();
         for (image, concept) in image_folder {
             for (language, label) in &concept.labels {
                 let of_language = captions.entry(language.clone()).or_default();
@@ -53,7 +53,7 @@ pub(super) fn write_retrieval_sets(split: &Split, data: &Dataset, directory: &Pa
     let people: Vec<(usize, &Concept)> = people.filter_map(first_image).collect();
     let by_id: BTreeMap<&str, &Concept> =
         data.concepts().iter().map(|concept| (concept.id.as_str(), concept)).collect();
-    let mut keywords = Captions::new();
+    let mut keywords = CaptionsByLanguage::new();
     for held in &split.keywords {
         if let Some((image, _)) = by_id.get(held.concept.as_str()).copied().and_then(first_image) {
             keywords.entry(ALL.to_owned()).or_default().push((image, vec![held.keyword.clone()]));
@@ -69,7 +69,7 @@ fn first_image(concept: &Concept) -> Option<(usize, &Concept)> {
     Some((concept.images.first()?.index, concept))
 }
 
-fn write(data: &Dataset, folder: &Path, captions: &Captions) -> Result<()> {
+fn write(data: &Dataset, folder: &Path, captions: &CaptionsByLanguage) -> Result<()> {
     let image_folder = folder.join(IMAGES);
     fs::create_dir_all(&image_folder).map_err(Error::io(&image_folder))?;
     let shown: BTreeSet<usize> = captions.values().flatten().map(|(number, _)| *number).collect();
@@ -80,11 +80,7 @@ fn write(data: &Dataset, folder: &Path, captions: &Captions) -> Result<()> {
         let Some(image) = pixels.and_then(|pixels| RgbImage::from_raw(side, side, pixels)) else {
             return Err(Error::data(&path, format!("expected image {number}, found none")));
         };
-        let mut png = Cursor::new(Vec::new());
-        image
-            .write_to(&mut png, ImageFormat::Png)
-            .map_err(|error| Error::data(&path, format!("cannot be written: {error}")))?;
-        write_whole(&path, |temporary| fs::write(temporary, png.get_ref()))?;
+        save_png(&path, &image)?;
     }
     for (language, captions) in captions {
         let line = |(number, captions): &(usize, Vec<String>)| {

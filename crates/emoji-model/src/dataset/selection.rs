@@ -1,7 +1,7 @@
 //! Selects the emoji that become concepts: those that a small image shows and that a phrase can ask for.
 //!
 //! Left out are flags, letters and buttons, signs whose meaning is a text, and images that differ too
-//! little from another one to be told apart at 64 × 64 pixels (clock faces, moon phases, loudness levels …). Skin tones are concepts
+//! little from another one to be distinguished at 64 × 64 pixels (clock faces, moon phases, loudness levels …). Skin tones are concepts
 //! of their own where they are asked for.
 
 use serde::Deserialize;

@@ -31,7 +31,9 @@ const HELD_OUT_STYLE: &str = "twitter";
 pub struct Split {
     /// Ids of concepts, people in a skin tone, that are not trained at all.
     pub compositions: Vec<String>,
+    /// Keywords that are not trained in one language.
     pub keywords: Vec<HeldOutKeyword>,
+    /// Images that are not trained.
     pub images: Vec<HeldOutImage>,
 }
 
@@ -40,7 +42,9 @@ pub struct Split {
 pub struct HeldOutKeyword {
     /// The concept's id.
     pub concept: String,
+    /// The language, by its code.
     pub language: String,
+    /// The keyword, as the data set writes it.
     pub keyword: String,
 }
 
@@ -49,6 +53,7 @@ pub struct HeldOutKeyword {
 pub struct HeldOutImage {
     /// The concept's id.
     pub concept: String,
+    /// The drawing style.
     pub vendor: String,
 }
 

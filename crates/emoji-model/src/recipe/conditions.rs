@@ -4,13 +4,13 @@ use crate::captions::CaptionSampler;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_training::Result;
-use altclip_training::stages::realign::{Condition, Conditions};
+use altclip_training::stages::realign::{Conditioning, ConditioningSource};
 use altdiffusion_pipeline::PROMPT_TOKENS;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 /// A fresh caption for each image, encoded when it is drawn: there are too many to keep.
-pub(super) struct EmojiConditions<'a> {
+pub(super) struct CaptionConditioning<'a> {
     pub captions: &'a CaptionSampler,
     pub languages: &'a [String],
     pub tokenizer: &'a Tokenizer,
@@ -19,8 +19,8 @@ pub(super) struct EmojiConditions<'a> {
     pub owners: &'a [usize],
 }
 
-impl Conditions for EmojiConditions<'_> {
-    fn draw(&self, rng: &mut ChaCha8Rng, images: &[u32], is_dropped: &[bool]) -> Result<Condition> {
+impl ConditioningSource for CaptionConditioning<'_> {
+    fn draw(&self, rng: &mut ChaCha8Rng, images: &[u32], is_dropped: &[bool]) -> Result<Conditioning> {
         let mut caption = |(&image, &is_dropped): (&u32, &bool)| {
             let language = self.languages.get(rng.random_range(0..self.languages.len().max(1)))?;
             let concept = *self.owners.get(image as usize)?;
@@ -31,6 +31,6 @@ impl Conditions for EmojiConditions<'_> {
             images.iter().zip(is_dropped).map(|pair| caption(pair).unwrap_or_default()).collect();
         let encoding = self.tokenizer.encode_padded(&texts, PROMPT_TOKENS)?;
         let states = self.text_encoder.encode_compact(&encoding.input_ids, &encoding.attention_mask)?;
-        Ok(Condition { rows: states.rows.detach(), key_bias: states.key_bias })
+        Ok(Conditioning { rows: states.rows.detach(), key_bias: states.key_bias })
     }
 }

@@ -2,13 +2,10 @@
 
 use super::settings::EmojiRecipe;
 use crate::captions::CaptionSampler;
-use crate::dataset::{Dataset, Split};
+use crate::dataset::{Dataset, ENGLISH, Split};
 use crate::error::{Error, Result};
 use crate::pixels::training_images;
 use candle_core::{Device, Tensor};
-
-/// The language of the teacher.
-pub(super) const ENGLISH: &str = "en";
 
 /// What is trained on.
 pub(super) struct Corpus {

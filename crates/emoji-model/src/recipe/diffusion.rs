@@ -1,8 +1,9 @@
 //! Trains the UNet of the recipe: drawing is learned from English captions, and then re-aligned to all languages.
 
-use super::conditions::EmojiConditions;
-use super::corpus::{Corpus, ENGLISH};
+use super::conditions::CaptionConditioning;
+use super::corpus::Corpus;
 use super::settings::EmojiRecipe;
+use crate::dataset::ENGLISH;
 use crate::error::{Error, Result};
 use crate::export::{TrainedUnet, export, scheduler_config, text_encoder_config};
 use crate::stages::autoencoder::{Autoencoder, scaled_latents};
@@ -11,7 +12,7 @@ use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_training::stages::ObjectiveFunctions;
 use altclip_training::stages::realign::{RealignStage, Realignment};
-use altclip_training::stages::sheet::Drawing;
+use altclip_training::stages::sheet::DrawingParts;
 use altclip_training::{Batch, Objective, Observer, Optimizer, Parameters, frozen};
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
 use altdiffusion_pipeline::unet::{UNet2DConditionConfig, UNet2DConditionModel};
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What the stages of diffusion share.
-pub(super) struct Drawers<'a> {
+pub(super) struct DiffusionStages<'a> {
     pub recipe: &'a EmojiRecipe,
     pub corpus: &'a Corpus,
     pub vae: &'a Autoencoder,
@@ -37,8 +38,8 @@ struct DrawnImages {
     owners: Vec<usize>,
 }
 
-impl Drawers<'_> {
-    /// Drawing from English captions, as the teacher reads them, by a new UNet of this configuration: its weights.
+impl DiffusionStages<'_> {
+    /// DrawingParts from English captions, as the teacher reads them, by a new UNet of this configuration: its weights.
     pub fn train_base(
         &self,
         config: &UNet2DConditionConfig,
@@ -127,12 +128,12 @@ impl Drawers<'_> {
         }
         let unet = UNet2DConditionModel::new(config, parameters.var_builder(device))?;
         if initial.is_none() {
-            shape.calm(&parameters)?;
+            shape.scale_residuals(&parameters)?;
         }
         observer.note(&stage.name, &format!("trains {} of the UNet's values", parameters.count()));
         let mut optimizer = Optimizer::new(stage.optimizer.clone(), &parameters)?;
         let scheduler = scheduler()?;
-        let conditions = EmojiConditions {
+        let conditions = CaptionConditioning {
             captions: &self.corpus.captions,
             languages: inputs.languages,
             tokenizer: self.tokenizer,
@@ -141,7 +142,7 @@ impl Drawers<'_> {
         };
         let realignment =
             Realignment::new(stage.batches(), &unet, &scheduler, &latents, &conditions, *parts)?;
-        let drawing = Drawing {
+        let drawing = DrawingParts {
             tokenizer: self.tokenizer,
             text_encoder: inputs.text_encoder,
             vae: &vae,

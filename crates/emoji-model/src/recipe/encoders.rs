@@ -1,9 +1,10 @@
 //! Trains the dual encoders of the recipe: the English teacher, its multilingual student, and the student with images.
 
-use super::corpus::{Corpus, ENGLISH};
-use super::held_out::HeldOut;
+use super::corpus::Corpus;
+use super::held_out::HeldOutReport;
 use super::settings::EmojiRecipe;
 use crate::captions::{ImageCaptions, TeacherTexts, Translations};
+use crate::dataset::ENGLISH;
 use crate::error::Result;
 use crate::export::export_dual_encoder;
 use crate::stages::autoencoder::TrainedVae;
@@ -21,22 +22,22 @@ use candle_core::{DType, Device, Tensor};
 use model_files::source::ModelSource;
 use std::path::Path;
 
-/// Folders of the models on the way.
+/// Folders of the intermediate models.
 const ENGLISH_MODEL: &str = "english";
 const DISTILLED_MODEL: &str = "distilled";
 const CONTRASTIVE_MODEL: &str = "contrastive-model";
 
 /// What the stages of the encoders share.
-pub(super) struct Encoders<'a> {
+pub(super) struct EncoderStages<'a> {
     pub recipe: &'a EmojiRecipe,
     pub corpus: &'a Corpus,
-    pub held_out: &'a HeldOut,
+    pub held_out: &'a HeldOutReport,
     pub tokenizer: &'a Tokenizer,
     pub tokenizer_bytes: &'a [u8],
     pub output: &'a Path,
 }
 
-impl Encoders<'_> {
+impl EncoderStages<'_> {
     /// The teacher: an English CLIP from images and English captions.
     pub fn train_clip(&self, observer: &mut dyn Observer) -> Result<TrainedDualEncoder> {
         let EmojiRecipe { clip, seed, .. } = self.recipe;

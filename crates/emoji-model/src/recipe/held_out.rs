@@ -16,14 +16,14 @@ use candle_core::{D, Device, Tensor};
 use std::collections::BTreeMap;
 
 /// Held-out images and their names.
-pub(super) struct HeldOut {
+pub(super) struct HeldOutReport {
     /// (n, size, size, 3), channels-last, from −1 to 1.
     images: Tensor,
     /// For each image, the concept's name by language.
     names: Vec<BTreeMap<String, String>>,
 }
 
-impl HeldOut {
+impl HeldOutReport {
     pub fn new(data: &Dataset, split: &Split, device: &Device) -> Result<Self> {
         let (mut pixels, mut names) = (Vec::new(), Vec::new());
         for (image, concept) in split.held_out_images(data) {

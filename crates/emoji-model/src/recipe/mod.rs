@@ -1,4 +1,4 @@
-//! The recipe of the emoji model: its settings, and the run of all stages.
+//! Reads the recipe of the emoji model, and runs all its stages.
 
 mod conditions;
 mod corpus;

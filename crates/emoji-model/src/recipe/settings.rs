@@ -7,8 +7,8 @@ use crate::stages::decoder::DecoderStage;
 use crate::stages::dual_encoder::ClipStage;
 use crate::stages::image_tower::ImageStage;
 use crate::stages::unet_shape::UnetShape;
-use altclip_training::Run;
-use altclip_training::settings::{self, Change};
+use altclip_training::TrainingRun;
+use altclip_training::settings::{self, SettingChange};
 use altclip_training::stages::contrastive::ContrastiveStage;
 use altclip_training::stages::realign::RealignStage;
 use altclip_training::stages::sheet::SampleSheet;
@@ -30,9 +30,9 @@ pub struct EmojiRecipe {
     pub start: Option<String>,
     /// Languages of the captions, by their codes; English among them.
     pub languages: Vec<String>,
-    /// Drawing styles that the encoders and the autoencoder learn.
+    /// DrawingParts styles that the encoders and the autoencoder learn.
     pub vendors: Vec<String>,
-    /// Drawing styles that are drawn.
+    /// DrawingParts styles that are drawn.
     pub drawn_vendors: Vec<String>,
     /// Categories and subcategories of concepts that are not drawn: a small model draws fewer things better.
     pub not_drawn: Vec<String>,
@@ -42,6 +42,7 @@ pub struct EmojiRecipe {
     pub vocab_size: usize,
     /// Parts of a batch of diffusion that are computed at the same time on the CPU, each by its share of the cores.
     pub parts: usize,
+    /// The autoencoder.
     pub vae: VaeStage,
     /// Its decoder, trained further to decode what diffusion draws.
     pub decoder: DecoderStage,
@@ -49,13 +50,17 @@ pub struct EmojiRecipe {
     pub clip: ClipStage,
     /// Its image side, trained further to know rough drawings.
     pub image: ImageStage,
+    /// Teacher learning of the multilingual text tower.
     pub teacher: TeacherStage,
+    /// Contrastive learning of that tower.
     pub contrastive: ContrastiveStage,
+    /// The size of the UNet.
     pub unet: UnetShape,
-    /// Drawing, learned from English captions as the teacher reads them.
+    /// DrawingParts, learned from English captions as the teacher reads them.
     pub base: RealignStage,
     /// Re-alignment to the multilingual text tower, stage after stage.
     pub realign: Vec<RealignStage>,
+    /// What is drawn during the training of the UNet.
     pub sample: SampleSheet,
 }
 
@@ -64,7 +69,7 @@ impl EmojiRecipe {
     ///
     /// # Errors
     /// If the file cannot be read, or lacks a setting, or has one that is unknown.
-    pub fn load(path: &Path, changes: &[Change]) -> Result<Self> {
+    pub fn load(path: &Path, changes: &[SettingChange]) -> Result<Self> {
         Ok(settings::load(path, changes)?)
     }
 
@@ -98,8 +103,8 @@ impl EmojiRecipe {
     }
 
     /// The folder of a stage.
-    pub(super) fn open_run(&self, output: &Path, stage: &str) -> Result<Run<'static>> {
-        let run = Run::open(output.join(stage), self.seed)?;
+    pub(super) fn open_run(&self, output: &Path, stage: &str) -> Result<TrainingRun<'static>> {
+        let run = TrainingRun::open(output.join(stage), self.seed)?;
         Ok(run.save_every(Duration::from_secs(self.save_every)))
     }
 }

@@ -1,6 +1,7 @@
 //! Reads a trained model as what a run goes on from: runs end, and models are what is kept of them.
 
 use crate::error::Result;
+use crate::export::SENTENCEPIECE;
 use crate::stages::autoencoder::Autoencoder;
 use crate::stages::dual_encoder::TrainedDualEncoder;
 use crate::weights::read_weights;
@@ -11,8 +12,6 @@ use altdiffusion_pipeline::unet::UNet2DConditionConfig;
 use candle_core::Tensor;
 use model_files::source::ModelSource;
 use std::collections::BTreeMap;
-
-const SENTENCEPIECE: &str = "tokenizer/sentencepiece.bpe.model";
 
 /// The parts of a model that `export` wrote.
 pub(super) struct StartModel {

@@ -4,9 +4,9 @@
 //! Each stage has a folder and goes on from its own checkpoint. What is held out ([`Split`]) is seen by none of them.
 
 use super::corpus::Corpus;
-use super::diffusion::Drawers;
-use super::encoders::Encoders;
-use super::held_out::HeldOut;
+use super::diffusion::DiffusionStages;
+use super::encoders::EncoderStages;
+use super::held_out::HeldOutReport;
 use super::settings::EmojiRecipe;
 use super::start::StartModel;
 use crate::dataset::{Dataset, IMAGE_SIZE, Split};
@@ -26,7 +26,7 @@ const AUTOENCODER: &str = "autoencoder";
 impl EmojiRecipe {
     /// Trains up to and including the stage `last`, or all, going on where an earlier run stopped. Two processes can
     /// work side by side: the autoencoder and clip do not need each other, and neither do the base of diffusion and teacher.
-    /// After the last stage the model lies in `output/model`, in the published layout; the dual encoders of the way there
+    /// After the last stage the model lies in `output/model`, in the published layout; the intermediate dual encoders
     /// lie in `output/english`, `output/distilled` and `output/contrastive-model`, and the autoencoder as the stage `vae`
     /// leaves it, which another run's `vae.start` goes on from, in `output/autoencoder`.
     ///
@@ -48,7 +48,7 @@ impl EmojiRecipe {
         let whole = Dataset::load(folder)?;
         let split = Split::load(folder)?;
         let corpus = Corpus::of(self, &whole, &split, device)?;
-        let held_out = HeldOut::new(&whole, &split, device)?;
+        let held_out = HeldOutReport::new(&whole, &split, device)?;
 
         if let Some(start) = &self.start {
             let StartModel { tokenizer, tokenizer_bytes, mut student, vae, unet_config, unet } =
@@ -68,8 +68,8 @@ impl EmojiRecipe {
             if is_last("contrastive") {
                 return Ok(());
             }
-            let drawers = self.drawers(&corpus, &vae.model, tokenizer, output);
-            return drawers.realign(&unet_config, unet, &student, last, observer);
+            let diffusion = self.diffusion(&corpus, &vae.model, tokenizer, output);
+            return diffusion.realign(&unet_config, unet, &student, last, observer);
         }
         if is_last("vae") {
             return self.train_vae(&corpus, &held_out, output, observer).map(|_| ());
@@ -84,8 +84,8 @@ impl EmojiRecipe {
         if is_last(&self.base.name) {
             let vae = self.train_vae(&corpus, &held_out, output, observer)?;
             let config = self.unet.config(&vae.latents, teacher.text_config.project_dim)?;
-            let drawers = self.drawers(&corpus, &vae.model, of_all, output);
-            return drawers.train_base(&config, &teacher, observer).map(|_| ());
+            let diffusion = self.diffusion(&corpus, &vae.model, of_all, output);
+            return diffusion.train_base(&config, &teacher, observer).map(|_| ());
         }
         let mut student = trainer.train_teacher(&teacher, device, observer)?;
         if is_last("teacher") {
@@ -105,37 +105,37 @@ impl EmojiRecipe {
             return Ok(());
         }
         let config = self.unet.config(&vae.latents, student.text_config.project_dim)?;
-        let drawers = self.drawers(&corpus, &vae.model, of_all, output);
-        let base = drawers.train_base(&config, &teacher, observer)?;
-        drawers.realign(&config, base, &student, last, observer)
+        let diffusion = self.diffusion(&corpus, &vae.model, of_all, output);
+        let base = diffusion.train_base(&config, &teacher, observer)?;
+        diffusion.realign(&config, base, &student, last, observer)
     }
 
     /// The stages of the dual encoders, with a tokenizer and its file.
     fn encoders<'a>(
         &'a self,
         corpus: &'a Corpus,
-        held_out: &'a HeldOut,
+        held_out: &'a HeldOutReport,
         (tokenizer, tokenizer_bytes): (&'a Tokenizer, &'a [u8]),
         output: &'a Path,
-    ) -> Encoders<'a> {
-        Encoders { recipe: self, corpus, held_out, tokenizer, tokenizer_bytes, output }
+    ) -> EncoderStages<'a> {
+        EncoderStages { recipe: self, corpus, held_out, tokenizer, tokenizer_bytes, output }
     }
 
     /// The stages of diffusion, with a tokenizer and its file.
-    fn drawers<'a>(
+    fn diffusion<'a>(
         &'a self,
         corpus: &'a Corpus,
         vae: &'a Autoencoder,
         (tokenizer, tokenizer_bytes): (&'a Tokenizer, &'a [u8]),
         output: &'a Path,
-    ) -> Drawers<'a> {
-        Drawers { recipe: self, corpus, vae, tokenizer, tokenizer_bytes, output }
+    ) -> DiffusionStages<'a> {
+        DiffusionStages { recipe: self, corpus, vae, tokenizer, tokenizer_bytes, output }
     }
 
     fn train_vae(
         &self,
         corpus: &Corpus,
-        held_out: &HeldOut,
+        held_out: &HeldOutReport,
         output: &Path,
         observer: &mut dyn Observer,
     ) -> Result<TrainedVae> {

@@ -4,8 +4,8 @@ use crate::fidelity::Fidelity;
 use crate::weights::read_weights;
 use altclip_training::stages::ObjectiveFunctions;
 use altclip_training::{
-    Batch, Cache, Error, Gradients, Observer, Optimizer, OptimizerConfig, Parameters, Result, Run, Workers,
-    contact_sheet, frozen,
+    Batch, Cache, Error, Gradients, Observer, Optimizer, OptimizerConfig, Parameters, Result, TrainingRun,
+    Workers, contact_sheet, frozen,
 };
 use altdiffusion_pipeline::vae::{AutoencoderKl, AutoencoderKlConfig};
 use candle_core::{Device, Tensor};
@@ -20,10 +20,15 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VaeStage {
+    /// Channels of each level.
     pub block_out_channels: Vec<usize>,
+    /// Residual blocks of each level.
     pub layers_per_block: usize,
+    /// Channels of the latents.
     pub latent_channels: usize,
+    /// Groups of each group normalisation.
     pub norm_num_groups: usize,
+    /// Images in a batch.
     pub batch_size: usize,
     /// Weight of the absolute error beside the squared one.
     pub absolute_weight: f64,
@@ -38,12 +43,14 @@ pub struct VaeStage {
     /// A model with an autoencoder of the same shape, which is trained further; without it, a new one is.
     #[serde(default)]
     pub start: Option<String>,
+    /// How the steps are taken.
     pub optimizer: OptimizerConfig,
 }
 
 /// An autoencoder.
 #[derive(Debug, Clone)]
 pub struct Autoencoder {
+    /// Its configuration.
     pub config: AutoencoderKlConfig,
     /// By name; of a trained one, the averages.
     pub weights: BTreeMap<String, Tensor>,
@@ -51,6 +58,7 @@ pub struct Autoencoder {
 
 /// The trained autoencoder.
 pub struct TrainedVae {
+    /// The autoencoder, with the scaling factor of its latents.
     pub model: Autoencoder,
     /// Latent means of all images (n, channels, height, width), times the scaling factor.
     pub latents: Tensor,
@@ -81,7 +89,7 @@ impl VaeStage {
     pub fn train(
         &self,
         images: &Tensor,
-        run: &Run,
+        run: &TrainingRun,
         seed: u64,
         observer: &mut dyn Observer,
     ) -> Result<TrainedVae> {
@@ -154,7 +162,7 @@ impl VaeStage {
         &self,
         vae: &AutoencoderKl,
         images: &Tensor,
-        run: &Run,
+        run: &TrainingRun,
         seed: u64,
     ) -> Result<(Tensor, f64, Fidelity)> {
         let device = images.device();

@@ -5,8 +5,8 @@
 use crate::stages::autoencoder::{TrainedVae, fit, with_noise};
 use altclip_training::stages::ObjectiveFunctions;
 use altclip_training::{
-    Batch, Gradients, Observer, Optimizer, OptimizerConfig, Parameters, Result, Run, Workers, contact_sheet,
-    frozen,
+    Batch, Gradients, Observer, Optimizer, OptimizerConfig, Parameters, Result, TrainingRun, Workers,
+    contact_sheet, frozen,
 };
 use altdiffusion_pipeline::vae::AutoencoderKl;
 use candle_core::Tensor;
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecoderStage {
+    /// Images in a batch.
     pub batch_size: usize,
     /// Largest standard deviation of the noise added to latents of standard deviation 1.
     pub max_latent_noise: f32,
@@ -26,6 +27,7 @@ pub struct DecoderStage {
     /// Parts of a batch that are computed at the same time on the CPU, each by its share of the cores.
     #[serde(default = "super::one_part")]
     pub parts: usize,
+    /// How the steps are taken.
     pub optimizer: OptimizerConfig,
 }
 
@@ -39,7 +41,7 @@ impl DecoderStage {
         &self,
         trained: &mut TrainedVae,
         images: &Tensor,
-        run: &Run,
+        run: &TrainingRun,
         seed: u64,
         observer: &mut dyn Observer,
     ) -> Result<()> {

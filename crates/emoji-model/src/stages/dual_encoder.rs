@@ -12,7 +12,7 @@ use altclip_encoder::xlm_roberta::XlmRobertaConfig;
 use altclip_training::stages::contrastive::{MAX_LOGIT_SCALE, symmetric_loss};
 use altclip_training::stages::{ObjectiveFunctions, by_length};
 use altclip_training::{
-    Batch, Error, Gradients, Observer, Optimizer, OptimizerConfig, Parameters, Result, Run, Workers,
+    Batch, Error, Gradients, Observer, Optimizer, OptimizerConfig, Parameters, Result, TrainingRun, Workers,
     contact_sheet,
 };
 use altdiffusion_pipeline::PROMPT_TOKENS;
@@ -27,13 +27,17 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClipStage {
+    /// The size of the text tower.
     pub text: TransformerShape,
+    /// The size of the image tower.
     pub image: TransformerShape,
+    /// Side of the square patches that images are cut into, in pixels.
     pub patch_size: usize,
     /// Width of the hidden states that the UNet attends to.
     pub project_dim: usize,
     /// Width of the joint space.
     pub projection_dim: usize,
+    /// Pairs in a batch.
     pub batch_size: usize,
     /// Images are moved by up to this many pixels in each direction.
     pub max_shift: usize,
@@ -42,6 +46,7 @@ pub struct ClipStage {
     /// Parts of a batch that are computed at the same time on the CPU, each by its share of the cores.
     #[serde(default = "super::one_part")]
     pub parts: usize,
+    /// How the steps are taken.
     pub optimizer: OptimizerConfig,
 }
 
@@ -49,16 +54,22 @@ pub struct ClipStage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransformerShape {
+    /// Width of the hidden states.
     pub hidden_size: usize,
+    /// Width of the feed-forward layers.
     pub intermediate_size: usize,
+    /// Number of layers.
     pub num_hidden_layers: usize,
+    /// Heads of each attention.
     pub num_attention_heads: usize,
 }
 
 /// The trained dual encoder.
 #[derive(Debug, Clone)]
 pub struct TrainedDualEncoder {
+    /// The configuration of the text tower.
     pub text_config: AltClipTextConfig,
+    /// The configuration of the image tower.
     pub vision_config: VisionConfig,
     /// `roberta.*`, `pre_LN.*`, `transformation.*`, `text_projection.weight` and `logit_scale`.
     pub text_weights: BTreeMap<String, Tensor>,
@@ -72,12 +83,15 @@ const INITIAL_LOGIT_SCALE: f64 = 2.6593;
 /// What the stages before this one made.
 #[derive(Clone, Copy)]
 pub struct ClipInputs<'a> {
+    /// The data set.
     pub data: &'a Dataset,
     /// (n, size, size, 3), from −1 to 1.
     pub images: &'a Tensor,
     /// The concept that each image shows.
     pub owners: &'a [usize],
+    /// The tokenizer of the texts.
     pub tokenizer: &'a Tokenizer,
+    /// Languages of the captions, by their codes.
     pub languages: &'a [String],
 }
 
@@ -123,7 +137,7 @@ impl ClipStage {
     pub fn train(
         &self,
         inputs: &ClipInputs,
-        run: &Run,
+        run: &TrainingRun,
         seed: u64,
         observer: &mut dyn Observer,
     ) -> Result<TrainedDualEncoder> {

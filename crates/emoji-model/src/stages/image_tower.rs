@@ -18,7 +18,8 @@ use altclip_encoder::vision::VisionTower;
 use altclip_training::stages::ObjectiveFunctions;
 use altclip_training::stages::contrastive::{MAX_LOGIT_SCALE, symmetric_loss};
 use altclip_training::{
-    Batch, Gradients, Observer, Optimizer, OptimizerConfig, Parameters, Result, Run, Workers, contact_sheet,
+    Batch, Gradients, Observer, Optimizer, OptimizerConfig, Parameters, Result, TrainingRun, Workers,
+    contact_sheet,
 };
 use altdiffusion_pipeline::PROMPT_TOKENS;
 use altdiffusion_pipeline::vae::AutoencoderKl;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageStage {
+    /// Images in a batch.
     pub batch_size: usize,
     /// Images are moved by up to this many pixels in each direction.
     pub max_shift: usize,
@@ -51,11 +53,13 @@ pub struct ImageStage {
     /// after the other.
     #[serde(default = "super::one_part")]
     pub parts: usize,
+    /// How the steps are taken.
     pub optimizer: OptimizerConfig,
 }
 
 /// What the stage learns from.
 pub struct ImageInputs<'a> {
+    /// The data set.
     pub data: &'a Dataset,
     /// (n, size, size, 3), channels-last, from −1 to 1.
     pub images: &'a Tensor,
@@ -63,8 +67,11 @@ pub struct ImageInputs<'a> {
     pub latents: &'a Tensor,
     /// The concept of each image.
     pub owners: &'a [usize],
+    /// Languages of the captions, by their codes.
     pub languages: &'a [String],
+    /// The tokenizer of the texts.
     pub tokenizer: &'a Tokenizer,
+    /// The autoencoder whose decoder draws roughly.
     pub vae: &'a AutoencoderKl,
 }
 
@@ -77,7 +84,7 @@ impl ImageStage {
         &self,
         inputs: &ImageInputs,
         dual_encoder: &mut TrainedDualEncoder,
-        run: &Run,
+        run: &TrainingRun,
         seed: u64,
         observer: &mut dyn Observer,
     ) -> Result<()> {
@@ -211,7 +218,7 @@ impl ImageStage {
     }
 }
 
-/// What is added to logits of (chosen images, all images), so that an image need not be told from others of its
+/// What is added to logits of (chosen images, all images), so that an image need not be distinguished from others of its
 /// concept: 0, and −∞ for those others.
 fn other_styles(chosen: &[u32], owners: &[usize], device: &Device) -> Result<Tensor> {
     let mut values = Vec::with_capacity(chosen.len() * owners.len());

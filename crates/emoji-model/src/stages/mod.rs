@@ -1,4 +1,4 @@
-//! The stages of training that only the emoji model needs. The others are those of [`altclip_training::stages`].
+//! Trains the stages that only the emoji model needs. The others are those of [`altclip_training::stages`].
 
 pub mod autoencoder;
 pub mod decoder;

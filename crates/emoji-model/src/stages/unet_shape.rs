@@ -6,15 +6,19 @@ use altdiffusion_pipeline::unet::UNet2DConditionConfig;
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// What there is to choose; the rest is as in Stable Diffusion 2.
+/// The settings of its shape; everything else is as in Stable Diffusion 2.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnetShape {
+    /// Channels of each level.
     pub block_out_channels: Vec<usize>,
     /// Whether each level attends to the prompt.
     pub cross_attention: Vec<bool>,
+    /// Residual blocks of each level.
     pub layers_per_block: usize,
+    /// Heads of each attention.
     pub num_attention_heads: usize,
+    /// Groups of each group normalisation.
     pub norm_num_groups: usize,
     /// Factor on the last layer of every residual branch at the start.
     pub residual_scale: f64,
@@ -50,7 +54,7 @@ impl UnetShape {
     ///
     /// # Errors
     /// If a tensor operation fails.
-    pub fn calm(&self, parameters: &Parameters) -> Result<()> {
+    pub fn scale_residuals(&self, parameters: &Parameters) -> Result<()> {
         let ends = ["conv2.weight", "proj_out.weight", "conv_out.weight"];
         parameters.scale(self.residual_scale, |name| ends.iter().any(|end| name.ends_with(end)))
     }

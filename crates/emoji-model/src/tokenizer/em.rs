@@ -3,17 +3,17 @@
 use altclip_encoder::tokenizer::Trie;
 use rayon::prelude::*;
 
-use super::words::Word;
+use super::words::CountedWord;
 
 /// A candidate for the vocabulary.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Piece {
+pub(super) struct ScoredPiece {
     pub(super) text: String,
     /// Log probability.
     pub(super) score: f64,
 }
 
-impl Piece {
+impl ScoredPiece {
     fn is_character(&self) -> bool {
         self.text.chars().nth(1).is_none()
     }
@@ -28,7 +28,7 @@ const KEEP: f64 = 0.75;
 
 /// One round: how often each piece is expected to be used, and new probabilities from that. Drops pieces that are not
 /// used, except characters.
-pub(super) fn round(words: &[Word], pieces: Vec<Piece>) -> Vec<Piece> {
+pub(super) fn round(words: &[CountedWord], pieces: Vec<ScoredPiece>) -> Vec<ScoredPiece> {
     let lattice = Lattice::new(&pieces);
     let mut expected = vec![0.0; pieces.len()];
     let partial: Vec<Vec<f64>> = parts(words)
@@ -45,7 +45,7 @@ pub(super) fn round(words: &[Word], pieces: Vec<Piece>) -> Vec<Piece> {
             *sum += count;
         }
     }
-    let kept: Vec<(Piece, f64)> = pieces
+    let kept: Vec<(ScoredPiece, f64)> = pieces
         .into_iter()
         .zip(expected)
         .filter(|(piece, expected)| *expected >= LEAST_EXPECTED || piece.is_character())
@@ -53,13 +53,15 @@ pub(super) fn round(words: &[Word], pieces: Vec<Piece>) -> Vec<Piece> {
         .collect();
     // With a sparse Dirichlet prior the new probabilities are in proportion to exp(digamma(count)).
     let total = digamma(kept.iter().map(|(_, expected)| expected).sum());
-    kept.into_iter().map(|(piece, expected)| Piece { score: digamma(expected) - total, ..piece }).collect()
+    kept.into_iter()
+        .map(|(piece, expected)| ScoredPiece { score: digamma(expected) - total, ..piece })
+        .collect()
 }
 
 /// Drops the pieces that cost the likelihood least, down to `enough` or to [`KEEP`] of them, whichever is more.
 ///
 /// The loss of a piece is estimated as if every use of it became its second best segmentation.
-pub(super) fn prune(words: &[Word], pieces: Vec<Piece>, enough: usize) -> Vec<Piece> {
+pub(super) fn prune(words: &[CountedWord], pieces: Vec<ScoredPiece>, enough: usize) -> Vec<ScoredPiece> {
     let lattice = Lattice::new(&pieces);
     let mut uses = vec![0.0; pieces.len()];
     let partial: Vec<Vec<f64>> = parts(words)
@@ -98,7 +100,7 @@ pub(super) fn prune(words: &[Word], pieces: Vec<Piece>, enough: usize) -> Vec<Pi
         })
         .collect();
     let target = enough.max((pieces.len() as f64 * KEEP) as usize);
-    let mut candidates: Vec<(f64, Piece)> =
+    let mut candidates: Vec<(f64, ScoredPiece)> =
         losses.into_iter().zip(pieces).filter_map(|(loss, piece)| Some((loss?, piece))).collect();
     candidates.sort_by(|(a_loss, a), (b_loss, b)| b_loss.total_cmp(a_loss).then_with(|| a.text.cmp(&b.text)));
     let characters = candidates.iter().take_while(|(loss, _)| *loss == f64::INFINITY).count();
@@ -106,14 +108,14 @@ pub(super) fn prune(words: &[Word], pieces: Vec<Piece>, enough: usize) -> Vec<Pi
     candidates.into_iter().map(|(_, piece)| piece).collect()
 }
 
-fn parts(words: &[Word]) -> impl IndexedParallelIterator<Item = &[Word]> {
+fn parts(words: &[CountedWord]) -> impl IndexedParallelIterator<Item = &[CountedWord]> {
     words.par_chunks(words.len().div_ceil(PARTS).max(1))
 }
 
 /// All segmentations of a word into pieces.
 struct Lattice<'a> {
     trie: Option<Trie>,
-    pieces: &'a [Piece],
+    pieces: &'a [ScoredPiece],
 }
 
 /// A piece at a place of a word.
@@ -125,7 +127,7 @@ struct Edge {
 }
 
 impl<'a> Lattice<'a> {
-    fn new(pieces: &'a [Piece]) -> Self {
+    fn new(pieces: &'a [ScoredPiece]) -> Self {
         let keys: Vec<&[u8]> = pieces.iter().map(|piece| piece.text.as_bytes()).collect();
         Self { trie: Trie::new(&keys), pieces }
     }
@@ -149,7 +151,7 @@ impl<'a> Lattice<'a> {
 
     /// Adds to `expected` how often each piece is used in a word, over all its segmentations by their probability:
     /// the forward-backward algorithm.
-    fn add_expected(&self, word: &Word, expected: &mut [f64]) {
+    fn add_expected(&self, word: &CountedWord, expected: &mut [f64]) {
         let edges = self.edges(&word.text);
         let length = word.text.len();
         let (mut forward, mut backward) =
@@ -216,7 +218,7 @@ fn digamma(mut x: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Lattice, Piece, Word, digamma};
+    use super::{CountedWord, Lattice, ScoredPiece, digamma};
 
     #[test]
     fn digamma_has_its_known_values() {
@@ -229,10 +231,10 @@ mod tests {
     /// "ab" has two segmentations, with probabilities in the ratio of 0.5 · 0.25 to 0.25.
     #[test]
     fn expected_counts_follow_the_probabilities() {
-        let piece = |text: &str, probability: f64| Piece { text: text.into(), score: probability.ln() };
+        let piece = |text: &str, probability: f64| ScoredPiece { text: text.into(), score: probability.ln() };
         let pieces = [piece("a", 0.5), piece("b", 0.25), piece("ab", 0.25)];
         let mut expected = [0.0; 3];
-        Lattice::new(&pieces).add_expected(&Word { text: "ab".into(), count: 3 }, &mut expected);
+        Lattice::new(&pieces).add_expected(&CountedWord { text: "ab".into(), count: 3 }, &mut expected);
         for (count, exact) in expected.into_iter().zip([1.0, 1.0, 2.0]) {
             assert!((count - exact).abs() < 1e-12, "{expected:?}");
         }

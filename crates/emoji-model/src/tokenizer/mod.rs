@@ -1,4 +1,4 @@
-//! The training of a SentencePiece unigram tokenizer.
+//! Trains a SentencePiece unigram tokenizer.
 
 mod em;
 mod error;

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::em::Piece;
-use super::words::Word;
+use super::em::ScoredPiece;
+use super::words::CountedWord;
 
 /// Length of the longest piece, in characters.
 pub(super) const MAX_LENGTH: usize = 16;
@@ -11,10 +11,10 @@ pub(super) const MAX_LENGTH: usize = 16;
 const MAX_SEEDS: usize = 1_000_000;
 
 /// Characters and frequent substrings, with log probabilities in proportion to frequency × length.
-pub(super) fn pieces(words: &[Word]) -> Vec<Piece> {
+pub(super) fn pieces(words: &[CountedWord]) -> Vec<ScoredPiece> {
     let mut characters: HashMap<&str, u64> = HashMap::new();
     let mut substrings: HashMap<&str, u64> = HashMap::new();
-    for Word { text, count } in words {
+    for CountedWord { text, count } in words {
         let ends: Vec<usize> = text.char_indices().map(|(at, _)| at).skip(1).chain([text.len()]).collect();
         let starts = std::iter::once(0).chain(ends.iter().copied());
         for (first, start) in starts.take(ends.len()).enumerate() {
@@ -36,7 +36,7 @@ pub(super) fn pieces(words: &[Word]) -> Vec<Piece> {
     characters.extend(seeds);
     let total: u64 = characters.iter().map(|(_, weight)| weight).sum();
     let log_total = (total as f64).ln();
-    let to_piece = |(text, weight): (&str, u64)| Piece {
+    let to_piece = |(text, weight): (&str, u64)| ScoredPiece {
         text: text.to_owned(),
         score: (weight as f64).ln() - log_total,
     };

@@ -13,7 +13,7 @@ use altclip_encoder::tokenizer::sentencepiece::{
 };
 use prost::Message;
 
-use super::em::{self, Piece};
+use super::em::{self, ScoredPiece};
 use super::error::UnigramError;
 use super::{seeds, words};
 
@@ -81,9 +81,9 @@ pub fn train_unigram(
 }
 
 /// All characters and the most probable of the longer pieces, the most probable first.
-fn most_probable(pieces: Vec<Piece>, characters: &BTreeSet<char>, wanted: usize) -> Vec<Piece> {
+fn most_probable(pieces: Vec<ScoredPiece>, characters: &BTreeSet<char>, wanted: usize) -> Vec<ScoredPiece> {
     let lowest = pieces.iter().map(|piece| piece.score).fold(0.0, f64::min);
-    let (mut single, mut longer): (BTreeMap<String, f64>, Vec<Piece>) = (BTreeMap::new(), Vec::new());
+    let (mut single, mut longer): (BTreeMap<String, f64>, Vec<ScoredPiece>) = (BTreeMap::new(), Vec::new());
     for character in characters {
         single.insert(character.to_string(), lowest);
     }
@@ -95,17 +95,17 @@ fn most_probable(pieces: Vec<Piece>, characters: &BTreeSet<char>, wanted: usize)
     }
     longer.sort_by(by_probability);
     longer.truncate(wanted.saturating_sub(single.len()));
-    longer.extend(single.into_iter().map(|(text, score)| Piece { text, score }));
+    longer.extend(single.into_iter().map(|(text, score)| ScoredPiece { text, score }));
     longer.sort_by(by_probability);
     longer
 }
 
 /// The most probable first; of equals, in the order of their text.
-fn by_probability(a: &Piece, b: &Piece) -> std::cmp::Ordering {
+fn by_probability(a: &ScoredPiece, b: &ScoredPiece) -> std::cmp::Ordering {
     b.score.total_cmp(&a.score).then_with(|| a.text.cmp(&b.text))
 }
 
-fn model(pieces: Vec<Piece>, normalizer_spec: NormalizerSpec) -> ModelProto {
+fn model(pieces: Vec<ScoredPiece>, normalizer_spec: NormalizerSpec) -> ModelProto {
     let special = SPECIAL_PIECES.iter().map(|&(text, kind)| (text.to_owned(), 0.0, kind));
     let learned = pieces.into_iter().map(|piece| (piece.text, piece.score as f32, PieceType::Normal));
     let pieces: Vec<SentencePiece> = special

@@ -12,7 +12,7 @@ const SPACE: char = '\u{2581}';
 
 /// A stretch of text that pieces do not reach out of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Word {
+pub(super) struct CountedWord {
     pub(super) text: String,
     /// How often it comes.
     pub(super) count: u64,
@@ -22,7 +22,7 @@ pub(super) struct Word {
 pub(super) fn count(
     texts: impl IntoIterator<Item = String>,
     rules: &NormalizerSpec,
-) -> Result<Vec<Word>, UnigramError> {
+) -> Result<Vec<CountedWord>, UnigramError> {
     let normalizer = Normalizer::from_spec(rules, "normalisation rules")?;
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     let mut normalized = Vec::new();
@@ -35,12 +35,12 @@ pub(super) fn count(
             }
         }
     }
-    Ok(counts.into_iter().map(|(text, count)| Word { text, count }).collect())
+    Ok(counts.into_iter().map(|(text, count)| CountedWord { text, count }).collect())
 }
 
 /// What decides whether two neighbouring characters may be in one piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum CharacterKind {
     Space,
     /// Letters and marks of scripts that separate words by spaces.
     Spaced,
@@ -50,33 +50,35 @@ enum Kind {
     Punctuation,
 }
 
-fn kind(character: char) -> Kind {
+fn kind(character: char) -> CharacterKind {
     match character {
-        SPACE => Kind::Space,
-        '0'..='9' => Kind::Digit,
+        SPACE => CharacterKind::Space,
+        '0'..='9' => CharacterKind::Digit,
         // General and CJK punctuation, with the full-width forms.
         '\u{2010}'..='\u{206F}'
         | '\u{3000}'..='\u{303F}'
         | '\u{FF01}'..='\u{FF0F}'
-        | '\u{FF1A}'..='\u{FF20}' => Kind::Punctuation,
+        | '\u{FF1A}'..='\u{FF20}' => CharacterKind::Punctuation,
         // Kana, Chinese characters and their extensions; Thai, Lao, Burmese, Khmer.
         '\u{3040}'..='\u{30FF}'
         | '\u{31F0}'..='\u{31FF}'
         | '\u{3400}'..='\u{4DBF}'
-        | '\u{4E00}'..='\u{9FFF}' => Kind::Unspaced,
-        '\u{F900}'..='\u{FAFF}' | '\u{20000}'..='\u{3FFFF}' => Kind::Unspaced,
-        '\u{0E00}'..='\u{0EFF}' | '\u{1000}'..='\u{109F}' | '\u{1780}'..='\u{17FF}' => Kind::Unspaced,
-        character if character.is_ascii() && !character.is_ascii_alphabetic() => Kind::Punctuation,
-        _ => Kind::Spaced,
+        | '\u{4E00}'..='\u{9FFF}' => CharacterKind::Unspaced,
+        '\u{F900}'..='\u{FAFF}' | '\u{20000}'..='\u{3FFFF}' => CharacterKind::Unspaced,
+        '\u{0E00}'..='\u{0EFF}' | '\u{1000}'..='\u{109F}' | '\u{1780}'..='\u{17FF}' => {
+            CharacterKind::Unspaced
+        }
+        character if character.is_ascii() && !character.is_ascii_alphabetic() => CharacterKind::Punctuation,
+        _ => CharacterKind::Spaced,
     }
 }
 
 /// Cuts a text before each space, around punctuation and where the kind of letters changes. The mark of a space goes
 /// with the word that follows, except in scripts that do without spaces.
 fn split(text: &str) -> Vec<&str> {
-    let together = |before: Kind, after: Kind| match (before, after) {
-        (_, Kind::Space) | (_, Kind::Punctuation) => false,
-        (Kind::Space, after) => after != Kind::Unspaced,
+    let together = |before: CharacterKind, after: CharacterKind| match (before, after) {
+        (_, CharacterKind::Space) | (_, CharacterKind::Punctuation) => false,
+        (CharacterKind::Space, after) => after != CharacterKind::Unspaced,
         (before, after) => before == after,
     };
     let mut words = Vec::new();

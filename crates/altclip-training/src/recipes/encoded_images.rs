@@ -1,6 +1,6 @@
-//! Images as latents, computed once for each resolution.
+//! Encodes images as latents, once for each resolution.
 
-use super::drawer::Drawer;
+use super::diffusion_model::DiffusionModel;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::pairs::{ImagePairs, Skipped};
@@ -14,8 +14,8 @@ use std::path::Path;
 const LATENTS: &str = "latents";
 const KEPT: &str = "kept";
 
-/// Latents of the images that can be read.
-pub(super) struct Latents {
+/// EncodedImages of the images that can be read.
+pub(super) struct EncodedImages {
     /// (n, channels, height, width), scaled, on the CPU.
     pub latents: Tensor,
     /// The row of the data that each comes from.
@@ -25,14 +25,14 @@ pub(super) struct Latents {
     pub transparent: usize,
 }
 
-impl Latents {
+impl EncodedImages {
     /// The means of the latents of square images of `resolution` pixels: each image is resized to it by its shorter
     /// side, and cut in its middle. The posterior's deviation is so small that sampling would change little.
     ///
     /// # Errors
     /// If no image can be read, or the file cannot be written.
-    pub fn of(pairs: &ImagePairs, resolution: usize, drawer: &Drawer, cache: &Path) -> Result<Self> {
-        let Drawer { vae, background, device, .. } = drawer;
+    pub fn of(pairs: &ImagePairs, resolution: usize, model: &DiffusionModel, cache: &Path) -> Result<Self> {
+        let DiffusionModel { vae, background, device, .. } = model;
         let downscale = vae.downscale();
         if resolution == 0 || !resolution.is_multiple_of(downscale) {
             let problem = format!("expected a multiple of {downscale}, found {resolution}");
@@ -43,7 +43,7 @@ impl Latents {
             Background::None => String::new(),
             color => format!(" on {color}"),
         };
-        let key = format!("{count} images {:016x} at {resolution} by {}{on}", pairs.key, drawer.name);
+        let key = format!("{count} images {:016x} at {resolution} by {}{on}", pairs.key, model.name);
         let (mut skipped, mut transparent) = (Skipped::default(), 0);
         let make = || {
             let (mut latents, mut kept) = (Vec::new(), Vec::new());
@@ -109,9 +109,9 @@ mod tests {
         for (background, alike, count) in
             [(Some(Background::WHITE), true, 0), (Some(Background::None), false, 1), (None, false, 1)]
         {
-            let drawer = Drawer::open(model, background, &Device::Cpu)?;
-            // All of them use one cache, which is to tell them apart.
-            let latents = Latents::of(&pairs, 16, &drawer, &folder.path().join("latents.safetensors"))?;
+            let model = DiffusionModel::open(model, background, &Device::Cpu)?;
+            // All of them use one cache, which is to report_skipped them apart.
+            let latents = EncodedImages::of(&pairs, 16, &model, &folder.path().join("latents.safetensors"))?;
             let [first, second] = [0, 1].map(|row| latents.latents.get(row)?.flatten_all()?.to_vec1::<f32>());
             assert_eq!(first? == second?, alike, "{background:?}");
             // What is read from the cache is not counted again.

@@ -1,10 +1,6 @@
-//! An AltCLIP that is trained, in its published layout.
+//! Opens and writes an AltCLIP that is trained, in its published layout.
 
-use model_files::checkpoint::Checkpoint;
-use model_files::source::ModelSource;
-use model_files::write_whole;
-
-use super::MODEL;
+use super::output::MODEL;
 use crate::error::{Error, Result};
 use crate::parameters::Parameters;
 use crate::run::Observer;
@@ -13,6 +9,9 @@ use altclip_encoder::altclip::{AltClipConfig, AltClipTextTower};
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_encoder::vision::{VisionConfig, VisionTower};
 use candle_core::{DType, Device, Tensor};
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
+use model_files::write_whole;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -70,7 +69,7 @@ impl TrainedAltClip {
     }
 
     /// Tells what begins as the seed says.
-    pub fn tell_fresh(&self, observer: &mut dyn Observer, stage: &str) {
+    pub fn report_fresh(&self, observer: &mut dyn Observer, stage: &str) {
         let fresh = self.parameters.fresh();
         if let Some(first) = fresh.first() {
             let count = fresh.len();

@@ -1,8 +1,8 @@
-//! A diffusion model of which something is trained: its parts, as its folders have them.
+//! Opens and writes a diffusion model of which something is trained, in its published folders.
 
-use super::MODEL;
+use super::output::MODEL;
 use crate::error::Result;
-use crate::stages::sheet::Drawing;
+use crate::stages::sheet::DrawingParts;
 use crate::tensor_file::save_weights;
 use altclip_encoder::images::Background;
 use altclip_encoder::text_encoder::TextEncoder;
@@ -20,7 +20,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 /// The model, with all but the UNet ready to compute in f32.
-pub(super) struct Drawer {
+pub(super) struct DiffusionModel {
     pub source: ModelSource,
     /// What the model was called.
     pub name: String,
@@ -37,7 +37,7 @@ pub(super) struct Drawer {
     pub device: Device,
 }
 
-impl Drawer {
+impl DiffusionModel {
     /// Opens a model in the layout of diffusers: a directory, or a repository on the hub. It learns from transparent
     /// images on `background`, or on its own without that.
     ///
@@ -78,9 +78,9 @@ impl Drawer {
     }
 
     /// What draws the samples.
-    pub fn drawing(&self) -> Drawing<'_> {
+    pub fn drawing_parts(&self) -> DrawingParts<'_> {
         let Self { tokenizer, text_encoder, vae, scheduler, .. } = self;
-        Drawing { tokenizer, text_encoder, vae, scheduler }
+        DrawingParts { tokenizer, text_encoder, vae, scheduler }
     }
 
     /// Writes the whole model to `output/model`, with these weights of the UNet in f32.

@@ -1,9 +1,9 @@
-//! What a diffusion model learns from: images as latents, and their captions as hidden states.
+//! Encodes what a diffusion model learns from: images as latents, and their captions as hidden states.
 
-use super::drawer::Drawer;
-use super::latents::Latents;
-use super::states::CaptionStates;
-use super::{tell, tell_transparent};
+use super::caption_states::CaptionStates;
+use super::data::{report_skipped, report_transparent};
+use super::diffusion_model::DiffusionModel;
+use super::encoded_images::EncodedImages;
 use crate::error::Result;
 use crate::pairs::ImagePairs;
 use crate::run::Observer;
@@ -11,35 +11,35 @@ use candle_core::Tensor;
 use std::path::Path;
 
 /// Images and captions, both encoded once and kept in files.
-pub(super) struct Examples {
+pub(super) struct EncodedPairs {
     /// (images, channels, height, width), scaled, on the model's device.
     pub latents: Tensor,
     pub captions: CaptionStates,
 }
 
-impl Examples {
+impl EncodedPairs {
     /// Encodes square images of `resolution` pixels and the captions of each. Files of the folder `output` whose names
-    /// begin with `name` keep them. Images that cannot be read are skipped, and `observer` is told how many.
+    /// begin with `name` keep them. Images that cannot be read are skipped, and a note to `observer` counts them.
     ///
     /// # Errors
     /// If no image can be read, a caption cannot be encoded, or a file cannot be written.
     pub fn of(
         pairs: &ImagePairs,
         resolution: usize,
-        drawer: &Drawer,
+        model: &DiffusionModel,
         (output, name): (&Path, &str),
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        let Drawer { tokenizer, text_encoder, device, .. } = drawer;
+        let DiffusionModel { tokenizer, text_encoder, device, .. } = model;
         let cache = |of: &str| output.join(format!("{name}{of}.safetensors"));
         let at = cache(&format!("latents-{resolution}"));
-        let latents = Latents::of(pairs, resolution, drawer, &at)?;
-        tell(observer, "data", &latents.skipped);
-        tell_transparent(observer, "data", latents.transparent, drawer.asked_background);
+        let latents = EncodedImages::of(pairs, resolution, model, &at)?;
+        report_skipped(observer, "data", &latents.skipped);
+        report_transparent(observer, "data", latents.transparent, model.asked_background);
         let kept = latents.kept.iter().filter_map(|&row| pairs.captions.get(row as usize).cloned());
         let kept: Vec<Vec<String>> = kept.collect();
         let captions =
-            CaptionStates::of(&kept, tokenizer, text_encoder, &drawer.name, &cache("captions"), device)?;
+            CaptionStates::of(&kept, tokenizer, text_encoder, &model.name, &cache("captions"), device)?;
         Ok(Self { latents: latents.latents.to_device(device)?, captions })
     }
 }

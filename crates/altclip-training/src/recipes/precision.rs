@@ -1,0 +1,43 @@
+//! Chooses the type of numbers that a model computes with while it is trained.
+
+use crate::error::{Error, Result};
+use candle_core::{DType, Device};
+use serde::{Deserialize, Serialize};
+
+/// What a model computes in while it is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Half the memory and several times the speed of a GPU; the optimiser keeps weights in f32.
+    Bf16,
+}
+
+impl Precision {
+    /// The type of the weights.
+    ///
+    /// # Errors
+    /// For bf16 on a CPU, which computes in f32 whatever weights are stored in.
+    pub fn dtype(self, device: &Device) -> Result<DType> {
+        match self {
+            Self::F32 => Ok(DType::F32),
+            Self::Bf16 if device.is_cpu() => {
+                Err(Error::Setting("precision: bf16 needs a GPU, expected f32 on a CPU".to_owned()))
+            }
+            Self::Bf16 => Ok(DType::BF16),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_precision_needs_a_gpu() {
+        let error =
+            Precision::Bf16.dtype(&Device::Cpu).map_or_else(|error| error.to_string(), |_| String::new());
+        assert_eq!(error, "precision: bf16 needs a GPU, expected f32 on a CPU");
+    }
+}

@@ -1,0 +1,111 @@
+//! The whole recipe with every number made small: stage after stage, to a model that draws.
+
+mod common;
+
+use std::path::Path;
+
+use altclip_training::settings::SettingChange;
+use altclip_training::{Metrics, Observer};
+use altdiffusion_pipeline::{AltDiffusion, GenerateOptions};
+use candle_core::{DType, Device};
+use common::write_people;
+use emoji_model::EmojiRecipe;
+use emoji_model::dataset::{PrepareOptions, prepare};
+use model_files::source::ModelSource;
+use tempfile::TempDir;
+
+#[derive(Default)]
+struct Watch {
+    /// The stages in the order in which they took steps, and how many.
+    steps: Vec<(String, usize)>,
+    notes: Vec<String>,
+}
+
+impl Observer for Watch {
+    fn step(&mut self, stage: &str, _: &Metrics, _: usize) {
+        match self.steps.last_mut() {
+            Some((last, steps)) if last == stage => *steps += 1,
+            _ => self.steps.push((stage.to_owned(), 1)),
+        }
+    }
+
+    fn note(&mut self, stage: &str, text: &str) {
+        self.notes.push(format!("{stage}: {text}"));
+    }
+}
+
+/// The recipe of the model for 18 languages with every number made small.
+fn small_recipe() -> EmojiRecipe {
+    let shape =
+        "{ hidden_size = 16, intermediate_size = 16, num_hidden_layers = 1, num_attention_heads = 2 }";
+    let mut changes = vec![
+        "vocab_size=700".to_owned(),
+        "not_drawn=[]".to_owned(),
+        "vae.block_out_channels=[8, 8]".to_owned(),
+        "clip.patch_size=32".to_owned(),
+        format!("clip.text={shape}"),
+        format!("clip.image={shape}"),
+        "contrastive.chunk_size=3".to_owned(),
+        "unet.block_out_channels=[16, 16]".to_owned(),
+        "base.batch_size=2".to_owned(),
+        "sample.prompts=[\"a person\"]".to_owned(),
+        "sample.steps=2".to_owned(),
+    ];
+    for stage in ["vae", "decoder", "clip", "teacher", "image", "contrastive"] {
+        changes.push(format!("{stage}.batch_size=4"));
+        changes.push(format!("{stage}.optimizer.steps=2"));
+    }
+    changes.push("base.optimizer.steps=2".to_owned());
+    let changes: Vec<SettingChange> = changes.iter().map(|change| change.parse().unwrap()).collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/emoji/recipe.toml");
+    let mut recipe = EmojiRecipe::load(&path, &changes).unwrap();
+    for stage in &mut recipe.realign {
+        (stage.batch_size, stage.optimizer.steps) = (2, 2);
+    }
+    recipe
+}
+
+#[test]
+fn the_recipe_for_18_languages_runs_stage_after_stage() {
+    let folder = TempDir::new().unwrap();
+    write_people(folder.path(), 12);
+    let (data, output) = (folder.path().join("data"), folder.path().join("run"));
+    let options = PrepareOptions::new(folder.path(), &data);
+    prepare(&options).unwrap();
+    let recipe = small_recipe();
+    let run = |last: Option<&str>| {
+        let mut watch = Watch::default();
+        recipe.train(&data, &output, last, &Device::Cpu, &mut watch).map(|()| watch)
+    };
+    let steps = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), 2)).collect::<Vec<_>>();
+    let error = run(Some("drawing")).err().unwrap().to_string();
+    assert!(error.starts_with("stage `drawing`: expected one of vae, clip, base"), "{error}");
+    // What another process could train at the same time.
+    assert_eq!(run(Some("teacher")).unwrap().steps, steps(&["clip", "teacher"]));
+    assert_eq!(run(Some("base")).unwrap().steps, steps(&["vae", "base"]));
+    assert!(!output.join("model").exists());
+    let watch = run(None).unwrap();
+    assert_eq!(
+        watch.steps,
+        steps(&["decoder", "image", "contrastive", "keys-and-values", "whole", "guidance"])
+    );
+    for model in ["english: ", "distilled: ", "contrastive-model: "] {
+        assert!(watch.notes.iter().any(|note| note.starts_with(model)), "{:?}", watch.notes);
+    }
+    // All that is drawn with, by the loader of every AltDiffusion.
+    let source = ModelSource::directory(output.join("model"));
+    let pipeline = AltDiffusion::from_source(&source, DType::F32, &Device::Cpu);
+    let options = GenerateOptions::new("一个人").steps(2);
+    assert_eq!(pipeline.unwrap().generate(&options).unwrap().images.len(), 1);
+    let again = run(None).unwrap();
+    assert!(again.steps.is_empty(), "{:?}", again.steps);
+    // The model is enough for more of the last stages.
+    let more = EmojiRecipe { start: Some(output.join("model").display().to_string()), ..recipe.clone() };
+    let (output, mut watch) = (folder.path().join("more"), Watch::default());
+    more.train(&data, &output, None, &Device::Cpu, &mut watch).unwrap();
+    assert_eq!(
+        watch.steps,
+        steps(&["decoder", "image", "contrastive", "keys-and-values", "whole", "guidance"])
+    );
+    assert!(output.join("model/unet/config.json").exists());
+}
