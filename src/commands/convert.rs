@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use altdiffusion_pipeline::{Converted, ModelParts, OutputLoss, UNetProbe, convert_weights};
+use altdiffusion_pipeline::{Converted, ModelParts, OutputError, QuantizationProbe, convert_weights};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
@@ -184,10 +184,10 @@ impl Convert {
     }
 
     /// What the UNet that was written has lost, timestep by timestep.
-    fn losses(&self, original: &ModelParts) -> Result<Vec<OutputLoss>> {
+    fn losses(&self, original: &ModelParts) -> Result<Vec<OutputError>> {
         let outputs = |parts: &ModelParts| -> Result<Vec<Tensor>> {
             let unet = parts.load_unet(DType::F32, &Device::Cpu)?;
-            Ok(UNetProbe::new(unet.config())?.outputs(&unet, &Device::Cpu)?)
+            Ok(QuantizationProbe::new(unet.config())?.outputs(&unet, &Device::Cpu)?)
         };
         // One after the other: a UNet goes before the next one comes.
         let expected = outputs(original)?;
@@ -196,7 +196,7 @@ impl Convert {
             Layout::Safetensors | Layout::Gguf => ModelParts::in_single_file(&self.output, None)?,
         };
         let found = outputs(&written)?;
-        Ok(UNetProbe::losses(&expected, &found)?)
+        Ok(QuantizationProbe::errors(&expected, &found)?)
     }
 
     fn parts(&self, source: &Path) -> Result<ModelParts> {
@@ -208,7 +208,7 @@ impl Convert {
         Ok(ModelParts::in_folders(&open_source(&self.source, None, self.variant.as_deref())?)?)
     }
 
-    fn report(&self, converted: &Converted, losses: &[OutputLoss]) -> Result<()> {
+    fn report(&self, converted: &Converted, losses: &[OutputError]) -> Result<()> {
         let mut line = format!("{}: {} tensors", self.output.display(), converted.tensors);
         let left_out = &converted.left_out;
         if !left_out.is_empty() {
@@ -221,13 +221,13 @@ impl Convert {
         }
         print_line(line)?;
         if !losses.is_empty() {
-            let side = UNetProbe::SIDE;
+            let side = QuantizationProbe::SIDE;
             print_line(format!(
                 "the UNet's output beside that of {}, at {side}×{side} pixels:",
                 self.source
             ))?;
         }
-        for OutputLoss { timestep, cosine, relative_distance } in losses {
+        for OutputError { timestep, cosine, relative_distance } in losses {
             let distance = 100. * relative_distance;
             print_line(format!("  timestep {timestep:>3}: cosine {cosine:.6}, distance {distance:.2} %"))?;
         }

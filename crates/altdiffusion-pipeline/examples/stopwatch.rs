@@ -25,7 +25,7 @@ use altdiffusion_pipeline::random::Rng;
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use altdiffusion_pipeline::vae::AutoencoderKl;
-use altdiffusion_pipeline::{Denoising, Guidance, Prompt, Start, TextStates, denoise};
+use altdiffusion_pipeline::{Conditioning, DenoiseOptions, Guidance, Start, TextStates, denoise};
 use candle_core::{DType, Device, Tensor, safetensors};
 use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
@@ -110,12 +110,14 @@ fn denoised(
     hidden_states: &Tensor,
 ) -> Result<Tensor, altdiffusion_pipeline::Error> {
     let mut scheduler = SchedulerConfig::from_json(SCHEDULER, "the scheduler")?.build(STEPS)?;
-    let start = Start::in_noise(&*scheduler, noise)?;
+    let start = Start::from_noise(&*scheduler, noise)?;
     let states = TextStates::from_hidden_states(hidden_states.clone())?;
-    let prompt = Prompt::guided(unet, &states, 1)?;
-    let how = Denoising { guidance: Guidance::new(GUIDANCE_SCALE), windows: None };
+    let conditioning = Conditioning::guided(unet, &states, 1)?;
+    let options = DenoiseOptions { guidance: Guidance::new(GUIDANCE_SCALE), windows: None };
     let mut rng = Rng::default().with_seed(0);
-    let run = denoise(unet, &mut *scheduler, &prompt, how, start, &mut *rng, |_| ControlFlow::Continue(()))?;
+    let run = denoise(unet, &mut *scheduler, &conditioning, options, start, &mut *rng, |_| {
+        ControlFlow::Continue(())
+    })?;
     Ok(run.latents)
 }
 

@@ -1,4 +1,4 @@
-//! The sampling loop: noise to latents of an image.
+//! Runs the sampling loop: noise to latents of an image.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -6,15 +6,16 @@ use std::time::Duration;
 use candle_core::{DType, Tensor};
 
 use crate::Result;
+use crate::conditioning::Conditioning;
 use crate::denoising_windows::DenoisingWindows;
 use crate::fused_steps::FusedSteps;
 use crate::guidance::Guidance;
-use crate::prompt::Prompt;
+use crate::inpainting::Inpainting;
+use crate::progress::{Step, StepReports};
 use crate::random::Noise;
-use crate::reports::{Reports, Step};
 use crate::schedulers::Scheduler;
-use crate::start::{Inpainting, Start};
-use crate::unet::{Passes, UNet2DConditionModel};
+use crate::start::Start;
+use crate::unet::{PreparedUNet, UNet2DConditionModel};
 
 /// Latents after the last step.
 #[derive(Debug, Clone)]
@@ -27,7 +28,7 @@ pub struct Denoised {
 
 /// How the predictions for a step are made.
 #[derive(Debug, Clone, Copy)]
-pub struct Denoising {
+pub struct DenoiseOptions {
     /// How both halves of a guided prompt are combined; without guidance it has no effect.
     pub guidance: Guidance,
     /// The windows in which the UNet sees an image that is larger than what it was trained on; all at once if none.
@@ -48,8 +49,8 @@ pub struct Denoising {
 pub fn denoise(
     unet: &UNet2DConditionModel,
     scheduler: &mut dyn Scheduler,
-    prompt: &Prompt,
-    how: Denoising,
+    conditioning: &Conditioning,
+    options: DenoiseOptions,
     start: Start,
     noise: &mut dyn Noise,
     on_step: impl FnMut(Step<'_>) -> ControlFlow<()>,
@@ -57,18 +58,18 @@ pub fn denoise(
     let device = start.latents.device();
     // In f32 the steps are the scheduler's own, rounded where diffusers rounds.
     let is_short = matches!(unet.dtype(), DType::F16 | DType::BF16);
-    let is_plain = how.windows.is_none()
-        && how.guidance.rescale == 0.0
+    let is_plain = options.windows.is_none()
+        && options.guidance.rescale == 0.0
         && start.inpainting.is_none()
-        && !prompt.is_controlled();
+        && !conditioning.has_controls();
     let fused = match is_plain && is_short && device.is_cuda() {
         true => {
-            let scale = prompt.is_guided().then_some(how.guidance.scale);
+            let scale = conditioning.is_guided().then_some(options.guidance.scale);
             FusedSteps::new(scheduler, start.first_index, scale, device)?
         }
         false => None,
     };
-    run(unet, scheduler, prompt, how, start, noise, fused, on_step)
+    run(unet, scheduler, conditioning, options, start, noise, fused, on_step)
 }
 
 /// The loop, with all that a step does after the UNet in one pass if there are `fused` steps.
@@ -76,8 +77,8 @@ pub fn denoise(
 fn run(
     unet: &UNet2DConditionModel,
     scheduler: &mut dyn Scheduler,
-    prompt: &Prompt,
-    how: Denoising,
+    conditioning: &Conditioning,
+    options: DenoiseOptions,
     start: Start,
     noise: &mut dyn Noise,
     mut fused: Option<FusedSteps>,
@@ -85,8 +86,8 @@ fn run(
 ) -> Result<Denoised> {
     let timesteps = scheduler.timesteps().get(start.first_index..).unwrap_or_default().to_vec();
     let Start { mut latents, first_index, inpainting } = start;
-    let mut reports = Reports::new(timesteps.len(), latents.device(), on_step);
-    let mut passes = unet.passes(prompt.context());
+    let mut reports = StepReports::new(timesteps.len(), latents.device(), on_step);
+    let mut prepared = unet.prepared(conditioning.context());
     let mut next_input = None;
     for (step, &timestep) in timesteps.iter().enumerate() {
         latents = match &mut fused {
@@ -95,24 +96,24 @@ fn run(
                     Some(input) => input,
                     None => {
                         let sample = scheduler.scale_model_input(&latents, first_index)?;
-                        unet.to_input(&for_both_halves(sample, prompt)?)?
+                        unet.to_input(&for_both_halves(sample, conditioning)?)?
                     }
                 };
-                let prediction = passes.predict(&input, &repeat(timestep, &input)?)?;
+                let prediction = prepared.predict(&input, &repeat(timestep, &input)?)?;
                 let (next, input) = fused.step(step, &prediction, &latents)?;
                 next_input = Some(input);
                 next
             }
             None => {
-                let mut parts = Parts {
-                    passes: &mut passes,
+                let mut step_of_run = UnfusedStep {
+                    unet: &mut prepared,
                     scheduler,
-                    prompt,
-                    how,
+                    conditioning,
+                    options,
                     noise,
                     inpainting: inpainting.as_ref(),
                 };
-                parts.step(&latents, timestep, first_index, (step, timesteps.len()))?
+                step_of_run.run(&latents, timestep, first_index, (step, timesteps.len()))?
             }
         };
         reports.add(step, timestep, &latents)?;
@@ -120,19 +121,19 @@ fn run(
     Ok(Denoised { latents, steps: reports.finish()? })
 }
 
-/// What makes a step, part by part.
-struct Parts<'a, 'b> {
-    passes: &'a mut Passes<'b>,
+/// A step of which the device computes one operation after the other.
+struct UnfusedStep<'a, 'b> {
+    unet: &'a mut PreparedUNet<'b>,
     scheduler: &'a mut dyn Scheduler,
-    prompt: &'a Prompt,
-    how: Denoising,
+    conditioning: &'a Conditioning,
+    options: DenoiseOptions,
     noise: &'a mut dyn Noise,
     inpainting: Option<&'a Inpainting>,
 }
 
-impl Parts<'_, '_> {
+impl UnfusedStep<'_, '_> {
     /// The latents after a step of so many.
-    fn step(
+    fn run(
         &mut self,
         latents: &Tensor,
         timestep: f64,
@@ -141,19 +142,19 @@ impl Parts<'_, '_> {
     ) -> Result<Tensor> {
         let index = first_index + step;
         let mut sample = self.scheduler.scale_model_input(latents, index)?;
-        let residuals = self.prompt.residuals(&sample, timestep, (step, total))?;
+        let residuals = self.conditioning.residuals(&sample, timestep, (step, total))?;
         if let Some(inpainting) = self.inpainting {
             sample = inpainting.extend(sample)?;
         }
-        let sample = for_both_halves(sample, self.prompt)?;
+        let sample = for_both_halves(sample, self.conditioning)?;
         let timesteps = repeat(timestep, &sample)?;
-        let mut predict = |sample: &Tensor| self.passes.forward(sample, &timesteps, residuals.as_ref());
-        let mut prediction = match &self.how.windows {
+        let mut predict = |sample: &Tensor| self.unet.forward(sample, &timesteps, residuals.as_ref());
+        let mut prediction = match &self.options.windows {
             Some(windows) => windows.predict(&sample, predict)?,
             None => predict(&sample)?,
         };
-        if self.prompt.is_guided() {
-            prediction = self.how.guidance.combine(&prediction)?;
+        if self.conditioning.is_guided() {
+            prediction = self.options.guidance.combine(&prediction)?;
         }
         let latents = self.scheduler.step(&prediction, index, latents, self.noise)?;
         match self.inpainting {
@@ -167,8 +168,8 @@ impl Parts<'_, '_> {
 }
 
 /// The sample once for a prompt, and twice for a guided one.
-fn for_both_halves(sample: Tensor, prompt: &Prompt) -> Result<Tensor> {
-    if prompt.is_guided() { Ok(Tensor::cat(&[&sample, &sample], 0)?) } else { Ok(sample) }
+fn for_both_halves(sample: Tensor, conditioning: &Conditioning) -> Result<Tensor> {
+    if conditioning.is_guided() { Ok(Tensor::cat(&[&sample, &sample], 0)?) } else { Ok(sample) }
 }
 
 /// The timestep once for each of `samples`.
@@ -181,9 +182,9 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::prompt::TextStates;
     use crate::random::TorchCpu;
     use crate::schedulers::{SchedulerConfig, SchedulerKind, Steps};
+    use crate::text_states::TextStates;
     use crate::unet::{WIDTH, tiny_unet};
 
     type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
@@ -203,22 +204,22 @@ mod tests {
             for (guided, first_index) in [(true, 0), (false, 0), (true, 2)] {
                 let texts = if guided { 2 } else { 1 };
                 let states = TextStates::from_hidden_states(states.narrow(0, 0, texts)?)?;
-                let prompt = match guided {
-                    true => Prompt::guided(&unet, &states, 1)?,
-                    false => Prompt::conditioned(&unet, &states, 1)?,
+                let conditioning = match guided {
+                    true => Conditioning::guided(&unet, &states, 1)?,
+                    false => Conditioning::conditioned(&unet, &states, 1)?,
                 };
-                let how = Denoising { guidance: Guidance::new(4.0), windows: None };
+                let options = DenoiseOptions { guidance: Guidance::new(4.0), windows: None };
                 let denoised = |fused: bool| -> Result<Denoised> {
                     let mut scheduler = config.clone().with_kind(kind).build_for(&Steps::Count(STEPS))?;
                     let start = Start { latents: latents.clone(), first_index, inpainting: None };
-                    let scale = guided.then_some(how.guidance.scale);
+                    let scale = guided.then_some(options.guidance.scale);
                     let fused = match fused {
                         true => FusedSteps::new(scheduler.as_ref(), first_index, scale, &Device::Cpu)?,
                         false => None,
                     };
                     let noise = &mut TorchCpu::new(3);
                     let go_on = |_: Step<'_>| ControlFlow::Continue(());
-                    run(&unet, scheduler.as_mut(), &prompt, how, start, noise, fused, go_on)
+                    run(&unet, scheduler.as_mut(), &conditioning, options, start, noise, fused, go_on)
                 };
                 let (found, expected) = (denoised(true)?, denoised(false)?);
                 assert_eq!(found.steps.len(), expected.steps.len());

@@ -1,4 +1,4 @@
-//! What to generate.
+//! Says what to generate.
 
 use candle_core::Tensor;
 use image::{GrayImage, RgbImage};
@@ -7,9 +7,10 @@ use crate::control::Control;
 use crate::denoising_windows::DenoisingWindows;
 use crate::guidance::Guidance;
 use crate::ip_adapter::ImagePrompt;
-use crate::prompt::{PromptReading, TextStates};
+use crate::prompt::PromptReading;
 use crate::random::{BatchPosition, Rng, Seeds};
 use crate::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
+use crate::text_states::TextStates;
 use crate::vae::Tiling;
 
 /// What to generate, from a text alone up to every detail:

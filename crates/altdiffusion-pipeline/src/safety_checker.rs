@@ -10,7 +10,7 @@ use model_files::config::{ConfigFile, FieldTable, parse_config};
 use serde::Deserialize;
 
 use crate::Result;
-use crate::model_parts::SafetyParts;
+use crate::model_parts::SafetyCheckerFiles;
 
 /// How much nearer to every concept an image counts that shows what asks for special care.
 const SPECIAL_CARE: f64 = 0.01;
@@ -50,7 +50,7 @@ impl SafetyChecker {
     ///
     /// # Errors
     /// When a file is damaged, or a weight missing or of another shape.
-    pub(crate) fn new(parts: &SafetyParts, dtype: DType, device: &Device) -> Result<Self> {
+    pub(crate) fn new(parts: &SafetyCheckerFiles, dtype: DType, device: &Device) -> Result<Self> {
         let config: SafetyCheckerConfig = parse_config(&parts.checker.config)?;
         let projection_dim = config.projection_dim.unwrap_or(config.vision_config.projection_dim);
         let vision = VisionConfig { projection_dim, ..config.vision_config };

@@ -1,7 +1,8 @@
-//! Where a run begins: in noise, or in an image.
+//! Says where a run begins: in noise, or in an image.
 
 use candle_core::{DType, Tensor};
 
+use crate::inpainting::Inpainting;
 use crate::schedulers::Scheduler;
 use crate::{Error, Result};
 
@@ -21,7 +22,7 @@ impl Start {
     ///
     /// # Errors
     /// When a tensor operation fails.
-    pub fn in_noise(scheduler: &dyn Scheduler, noise: &Tensor) -> Result<Self> {
+    pub fn from_noise(scheduler: &dyn Scheduler, noise: &Tensor) -> Result<Self> {
         let latents = (noise.to_dtype(DType::F32)? * scheduler.init_noise_sigma())?;
         Ok(Self { latents, first_index: 0, inpainting: None })
     }
@@ -32,7 +33,7 @@ impl Start {
     ///
     /// # Errors
     /// When the strength is not from 0 to 1, or so small that no step is left.
-    pub fn in_image(
+    pub fn from_image(
         scheduler: &dyn Scheduler,
         original: &Tensor,
         noise: &Tensor,
@@ -57,60 +58,4 @@ pub(crate) fn first_index(scheduler: &dyn Scheduler, strength: f64, steps: usize
         return Err(Error::option("strength", problem));
     }
     Ok((steps - left) * scheduler.calls_per_step())
-}
-
-/// An image of which only what a mask covers is drawn anew. All tensors are f32 and of the latents' size.
-#[derive(Debug, Clone)]
-pub struct Inpainting {
-    /// (1, 1, height, width): 1 where the image is drawn anew, 0 where it stays.
-    pub mask: Tensor,
-    /// How the rest of the image reaches the UNet.
-    pub rest: Rest,
-}
-
-/// How the part of an image that stays reaches the UNet.
-#[derive(Debug, Clone)]
-pub enum Rest {
-    /// For any UNet: after each step it is put back, with noise of the next step's level.
-    Blended {
-        /// Scaled latents of the image, (1 or images, channels, height, width).
-        original: Tensor,
-        /// Standard normal, (images, channels, height, width).
-        noise: Tensor,
-    },
-    /// For a UNet that was trained to inpaint: it sees the mask and the latents of the image without what is masked, as
-    /// additional channels.
-    Channels {
-        /// Scaled, (1 or images, channels, height, width).
-        masked: Tensor,
-    },
-}
-
-impl Inpainting {
-    /// The UNet's input of `sample`, with the additional channels that it may have.
-    pub(crate) fn extend(&self, sample: Tensor) -> Result<Tensor> {
-        let Rest::Channels { masked } = &self.rest else { return Ok(sample) };
-        let (images, channels, height, width) = sample.dims4()?;
-        let mask = self.mask.broadcast_as((images, 1, height, width))?;
-        let masked = masked.broadcast_as((images, channels, height, width))?;
-        Ok(Tensor::cat(&[&sample, &mask, &masked], 1)?)
-    }
-
-    /// The latents after a step, with what stays of the image at the noise level of the step at `next`, or free of noise
-    /// after the last.
-    pub(crate) fn keep_unmasked(
-        &self,
-        latents: Tensor,
-        scheduler: &dyn Scheduler,
-        next: Option<usize>,
-    ) -> Result<Tensor> {
-        let Rest::Blended { original, noise } = &self.rest else { return Ok(latents) };
-        let original = original.broadcast_as(noise.shape())?.contiguous()?;
-        let original = match next {
-            Some(index) => scheduler.add_noise(&original, noise, index)?,
-            None => original,
-        };
-        let kept = original.broadcast_mul(&self.mask.affine(-1.0, 1.0)?)?;
-        Ok((kept + latents.broadcast_mul(&self.mask)?)?)
-    }
 }

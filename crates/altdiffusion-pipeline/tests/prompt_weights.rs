@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::PathBuf};
 
 use altdiffusion_pipeline::schedulers::SchedulerKind;
 use altdiffusion_pipeline::{
-    AltDiffusion, GenerateOptions, PROMPT_TOKENS, PromptPart, PromptReading, TextStates, parse_prompt,
+    AltDiffusion, GenerateOptions, PROMPT_TOKENS, PromptReading, PromptSegment, TextStates, parse_prompt,
 };
 use candle_core::{DType, Device, Tensor, safetensors};
 use model_files::source::ModelSource;
@@ -83,8 +83,8 @@ fn the_syntax_is_that_of_the_web_interface() -> TestResult {
         assert_eq!(found.len(), parts.len(), "{prompt:?}: {found:?}");
         for (found, expected) in found.iter().zip(&parts) {
             match (found, expected) {
-                (PromptPart::Break, None) => {}
-                (PromptPart::Text { text, weight }, Some((expected, expected_weight))) => {
+                (PromptSegment::Break, None) => {}
+                (PromptSegment::Text { text, weight }, Some((expected, expected_weight))) => {
                     assert_eq!(text, expected, "{prompt:?}");
                     assert!(
                         (weight - expected_weight).abs() < 1e-12,

@@ -8,7 +8,9 @@ use altdiffusion_pipeline::random::{Noise, TorchCpu};
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use altdiffusion_pipeline::vae::AutoencoderKl;
-use altdiffusion_pipeline::{Denoising, Guidance, PROMPT_TOKENS, Prompt, Start, TextStates, denoise};
+use altdiffusion_pipeline::{
+    Conditioning, DenoiseOptions, Guidance, PROMPT_TOKENS, Start, TextStates, denoise,
+};
 use candle_core::Tensor;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -58,12 +60,12 @@ impl SampleSheet {
         for (i, prompt) in self.prompts.iter().enumerate() {
             let states =
                 TextStates::encode(model.tokenizer, model.text_encoder, &["", prompt], PROMPT_TOKENS)?;
-            let prompt = Prompt::guided(unet, &states, 1)?;
+            let conditioning = Conditioning::guided(unet, &states, 1)?;
             let mut scheduler = model.scheduler.build(self.steps)?;
             let mut noise = TorchCpu::new(seed + i as u64);
-            let start = Start::in_noise(scheduler.as_ref(), &noise.normal(&[1, channels, height, width])?)?;
-            let how = Denoising { guidance: Guidance::new(self.guidance_scale), windows: None };
-            let done = denoise(unet, scheduler.as_mut(), &prompt, how, start, &mut noise, |_| {
+            let start = Start::from_noise(scheduler.as_ref(), &noise.normal(&[1, channels, height, width])?)?;
+            let options = DenoiseOptions { guidance: Guidance::new(self.guidance_scale), windows: None };
+            let done = denoise(unet, scheduler.as_mut(), &conditioning, options, start, &mut noise, |_| {
                 ControlFlow::Continue(())
             })?;
             let decoded = model.vae.decode(&(done.latents / model.vae.scaling_factor())?.detach())?;

@@ -7,12 +7,12 @@ use candle_core::{DType, Device, Tensor};
 use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
 
-use super::find::{self, Found};
-use super::foreign;
-use super::names::{AdapterName, Part, Piece, parse};
+use super::adapter_file::{self, Found};
+use super::layer_tensors::{LayerChanges, LayerTensors};
+use super::names::{AdapterName, TargetModel, TensorRole, parse};
 use super::peft_config::{PEFT_CONFIG, PeftConfig};
-use super::pieces::{LayerChanges, Pieces};
 use super::textual_inversion::{TextualInversion, in_bundle};
+use super::unsupported;
 use crate::{Error, Result};
 
 /// The names that a LoRA has in a directory or a repository: diffusers' and PEFT's.
@@ -50,7 +50,7 @@ impl Lora {
     /// When there is none, or several, or it is damaged, for a model that is no AltDiffusion, or of a kind that is not
     /// supported.
     pub fn open(name: &str) -> Result<Self> {
-        let Found { file, beside, .. } = find::open(name, &FILE_NAMES, "a LoRA")?;
+        let Found { file, beside, .. } = adapter_file::open(name, &FILE_NAMES, "a LoRA")?;
         // Beside a single file, PEFT's configuration is about a file of PEFT's name alone.
         let path = Path::new(name);
         let is_other = path.is_file() && path.file_stem().is_none_or(|stem| stem != PEFT_NAME);
@@ -59,14 +59,14 @@ impl Lora {
 
     fn read(name: &str, file: &Checkpoint, beside: Option<&ModelSource>) -> Result<Self> {
         let metadata = file.metadata();
-        if let Some(model) = foreign::model_of(&file.names().collect::<Vec<_>>()) {
+        if let Some(model) = unsupported::model_of(&file.names().collect::<Vec<_>>()) {
             return Err(Error::content(
                 name,
                 format!("the LoRA is for {model}, expected one for an AltDiffusion"),
             ));
         }
         let configs = Configs {
-            by_part: PeftConfig::from_metadata(name, &metadata)?,
+            by_target: PeftConfig::from_metadata(name, &metadata)?,
             beside: match beside.map(|source| source.read_optional(PEFT_CONFIG)).transpose()?.flatten() {
                 Some(file) => Some(PeftConfig::from_file(&file)?),
                 None => None,
@@ -78,14 +78,14 @@ impl Lora {
             text_encoder: BTreeMap::new(),
             unknown: BTreeMap::new(),
             words: in_bundle(name, file)?,
-            made_for: foreign::said_model(&metadata),
+            made_for: unsupported::said_model(&metadata),
         };
-        for ((part, layer), pieces) in read_pieces(name, file, &configs)? {
-            let changes = pieces.join(name, configs.of(part))?;
-            let layers = match part {
-                Part::UNet => &mut lora.unet,
-                Part::TextEncoder => &mut lora.text_encoder,
-                Part::Unknown => &mut lora.unknown,
+        for ((target, layer), tensors) in read_layers(name, file, &configs)? {
+            let changes = tensors.combine(name, configs.of(target))?;
+            let layers = match target {
+                TargetModel::UNet => &mut lora.unet,
+                TargetModel::TextEncoder => &mut lora.text_encoder,
+                TargetModel::Unknown => &mut lora.unknown,
             };
             layers.insert(layer, changes);
         }
@@ -145,51 +145,51 @@ impl Lora {
 /// The configurations that come with a file.
 struct Configs {
     /// In its metadata.
-    by_part: BTreeMap<String, PeftConfig>,
+    by_target: BTreeMap<String, PeftConfig>,
     /// In a file beside it.
     beside: Option<PeftConfig>,
 }
 
 impl Configs {
-    fn of(&self, part: Part) -> Option<&PeftConfig> {
-        let part = match part {
-            Part::UNet => "unet",
-            Part::TextEncoder => "text_encoder",
-            Part::Unknown => "",
+    fn of(&self, target: TargetModel) -> Option<&PeftConfig> {
+        let key = match target {
+            TargetModel::UNet => "unet",
+            TargetModel::TextEncoder => "text_encoder",
+            TargetModel::Unknown => "",
         };
-        self.by_part.get(part).or(self.beside.as_ref())
+        self.by_target.get(key).or(self.beside.as_ref())
     }
 }
 
-type PiecesByLayer = BTreeMap<(Part, String), Pieces>;
+type TensorsByLayer = BTreeMap<(TargetModel, String), LayerTensors>;
 
 /// The tensors of a file by the layers that they change.
-fn read_pieces(name: &str, file: &Checkpoint, configs: &Configs) -> Result<PiecesByLayer> {
+fn read_layers(name: &str, file: &Checkpoint, configs: &Configs) -> Result<TensorsByLayer> {
     let understood: Vec<(&str, AdapterName)> = file
         .names()
         .filter(|tensor| !super::textual_inversion::is_bundled(tensor))
         .map(|tensor| match parse(tensor) {
-            Some(understood) if foreign::kind_of(tensor).is_none() => Ok((tensor, understood)),
+            Some(understood) if unsupported::kind_of(tensor).is_none() => Ok((tensor, understood)),
             _ => Err(no_lora(name, tensor)),
         })
         .collect::<Result<_>>()?;
     // Before anything is read: the file may be a whole model.
-    let of_factors = understood.iter().filter(|(_, understood)| understood.piece == Piece::Ia3OnInput);
-    let factors: BTreeSet<(Part, &str)> =
-        of_factors.map(|(_, understood)| (understood.part, understood.path.as_str())).collect();
+    let of_factors = understood.iter().filter(|(_, understood)| understood.role == TensorRole::Ia3OnInput);
+    let factors: BTreeSet<(TargetModel, &str)> =
+        of_factors.map(|(_, understood)| (understood.target, understood.path.as_str())).collect();
     let is_unexpected = |understood: &AdapterName| {
-        matches!(understood.piece, Piece::Weight | Piece::Bias)
-            && !configs.of(understood.part).is_some_and(|config| config.has_whole_weights)
-            && !factors.contains(&(understood.part, understood.path.as_str()))
+        matches!(understood.role, TensorRole::Weight | TensorRole::Bias)
+            && !configs.of(understood.target).is_some_and(|config| config.has_whole_weights)
+            && !factors.contains(&(understood.target, understood.path.as_str()))
     };
     if let Some((tensor, _)) = understood.iter().find(|(_, understood)| is_unexpected(understood)) {
         return Err(no_lora(name, tensor));
     }
-    let mut layers = PiecesByLayer::new();
+    let mut layers = TensorsByLayer::new();
     for (tensor, understood) in &understood {
         let value: Tensor = file.tensor(tensor, DType::F32, &Device::Cpu)?;
-        let pieces = layers.entry((understood.part, understood.layer())).or_default();
-        let added = pieces.add(&understood.path, understood.piece, tensor, value)?;
+        let tensors = layers.entry((understood.target, understood.layer())).or_default();
+        let added = tensors.add(&understood.path, understood.role, tensor, value)?;
         added.map_err(|problem| Error::content(name, problem))?;
     }
     Ok(layers)
@@ -199,7 +199,7 @@ fn read_pieces(name: &str, file: &Checkpoint, configs: &Configs) -> Result<Piece
 fn no_lora(file: &str, tensor: &str) -> Error {
     Error::content(
         file,
-        match foreign::kind_of(tensor) {
+        match unsupported::kind_of(tensor) {
             Some(kind) => {
                 format!(
                     "expected a LoRA, found a {kind}: merge it into a model with the program that made it"

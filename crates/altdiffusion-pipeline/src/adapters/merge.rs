@@ -9,10 +9,10 @@ use candle_nn::{Init, VarBuilder};
 use fused_ops::{BlockType, LORA_DOWN, LORA_UP};
 
 use super::change::{Change, ScaledProduct};
-use super::foreign;
+use super::layer_tensors::{LayerChanges, Parameter};
 use super::lora::Lora;
-use super::pieces::{Kind, LayerChanges};
 use super::product::{LowRank, Product};
+use super::unsupported;
 use crate::{Error, Result};
 
 const UNET: &str = "UNet";
@@ -28,7 +28,7 @@ struct Changes {
     /// By the layer's path with `_` for `.`.
     layers: BTreeMap<String, Vec<Applied>>,
     /// What the model has asked for of the layers.
-    met: Mutex<BTreeSet<(String, Kind)>>,
+    met: Mutex<BTreeSet<(String, Parameter)>>,
     /// Whether weights stay as they are, and the changes are computed beside them.
     beside: bool,
     /// Another path that a layer may go by.
@@ -100,13 +100,13 @@ impl Merge {
     /// When there is one for a layer that the model, which has been read by now, does not have.
     pub fn check(&self) -> Result<()> {
         let met = self.0.met.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_met = |layer: &String, kind: Kind| met.contains(&(layer.clone(), kind));
+        let is_met = |layer: &String, kind: Parameter| met.contains(&(layer.clone(), kind));
         let lacks = |layer: &String, applied: &Applied| {
             let changes = |kind| !applied.changes.of(kind).is_empty() && !is_met(layer, kind);
-            if changes(Kind::Weight) {
+            if changes(Parameter::Weight) {
                 return Some("layer");
             }
-            (applied.changes.needs_bias && changes(Kind::Bias)).then_some("bias in the layer")
+            (applied.changes.needs_bias && changes(Parameter::Bias)).then_some("bias in the layer")
         };
         let mut left = self.0.layers.iter().flat_map(|(layer, all)| {
             all.iter().filter_map(move |applied| Some((layer, applied, lacks(layer, applied)?)))
@@ -118,7 +118,7 @@ impl Merge {
              not there; expected a LoRA for this model",
             applied.said_model()
         );
-        let hint = match (foreign::is_of_clip(layer), part) {
+        let hint = match (unsupported::is_of_clip(layer), part) {
             (true, _) => {
                 ", or only what it changes in the UNet: this is of CLIP's text encoder, in whose place AltDiffusion has XLM-R"
             }
@@ -138,7 +138,7 @@ struct Merging {
 /// What a model asks for.
 enum Asked<'a> {
     /// A weight or a bias that LoRAs are merged into.
-    Merged(&'a [Applied], Kind),
+    Merged(&'a [Applied], Parameter),
     /// From a layer's input to the ranks of its LoRAs.
     Down(Vec<Beside<'a>>),
     /// From there to its output.
@@ -163,14 +163,14 @@ impl Merging {
         if let Some(changes) = beside(LORA_UP) {
             return Asked::Up(changes);
         }
-        for (ending, kind) in [("weight", Kind::Weight), ("bias", Kind::Bias)] {
+        for (ending, kind) in [("weight", Parameter::Weight), ("bias", Parameter::Bias)] {
             let Some((layer, changes)) =
                 layer_of(ending).and_then(|layer| Some((layer, self.changes_of(layer, kind)?)))
             else {
                 continue;
             };
             return match kind {
-                Kind::Weight if self.beside(layer).is_some() => Asked::Plain,
+                Parameter::Weight if self.beside(layer).is_some() => Asked::Plain,
                 _ => Asked::Merged(changes, kind),
             };
         }
@@ -178,7 +178,7 @@ impl Merging {
     }
 
     /// The changes of what a layer reads.
-    fn changes_of(&self, layer: &str, kind: Kind) -> Option<&[Applied]> {
+    fn changes_of(&self, layer: &str, kind: Parameter) -> Option<&[Applied]> {
         let changes = &self.changes;
         let find = |layer: &str| changes.layers.get_key_value(&layer.replace('.', "_"));
         let other = || {
@@ -195,7 +195,7 @@ impl Merging {
     /// The changes of a layer's weight, if they are computed beside it: all are products of two matrices, and it is in
     /// blocks, to which nothing can be added, or this is asked for.
     fn beside(&self, layer: &str) -> Option<Vec<Beside<'_>>> {
-        let changes = self.changes_of(layer, Kind::Weight)?;
+        let changes = self.changes_of(layer, Parameter::Weight)?;
         (self.changes.beside || self.is_in_blocks(&format!("{layer}.weight"))).then_some(())?;
         let mut all = Vec::new();
         for applied in changes {
@@ -218,7 +218,7 @@ impl Merging {
         let Some((weight, kind)) = name.rsplit_once('.') else { return false };
         let layer = weight.strip_suffix(".weight").filter(|_| kind.parse::<BlockType>().is_ok());
         layer.is_some_and(|layer| {
-            self.changes_of(layer, Kind::Weight).is_some() && self.beside(layer).is_none()
+            self.changes_of(layer, Parameter::Weight).is_some() && self.beside(layer).is_none()
         })
     }
 
@@ -260,7 +260,7 @@ impl Merging {
 
 impl Applied {
     /// Adds to `sum` what changes in `weight`.
-    fn add_to(&self, sum: Tensor, weight: &Tensor, kind: Kind) -> Result<Tensor> {
+    fn add_to(&self, sum: Tensor, weight: &Tensor, kind: Parameter) -> Result<Tensor> {
         // DoRA would set a weight's norms even without its matrices.
         if self.strength == 0.0 {
             return Ok(sum);

@@ -1,16 +1,16 @@
 //! Reads small files that change a model: LoRA and its relatives, and textual inversion.
 
+mod adapter_file;
 mod change;
-mod find;
-mod foreign;
+mod layer_tensors;
 mod lora;
 mod merge;
 mod names;
 mod patterns;
 mod peft_config;
-mod pieces;
 mod product;
 mod textual_inversion;
+mod unsupported;
 
 pub use lora::Lora;
 pub(crate) use merge::Merge;

@@ -3,18 +3,18 @@
 //! A layer is told by its path in the model with `_` for each `.`, which kohya's names are from the start, and which no two
 //! layers share.
 
-/// The part of the model that a name is about.
+/// The model whose weights a name is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Part {
+pub(super) enum TargetModel {
     UNet,
     TextEncoder,
     /// The name does not say.
     Unknown,
 }
 
-/// What a tensor is to its layer. The kinds that these belong to are put together in [`super::pieces`].
+/// What a tensor is to its layer. The kinds that these belong to are combined in [`super::layer_tensors`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Piece {
+pub(super) enum TensorRole {
     LoraDown,
     LoraMid,
     LoraUp,
@@ -59,10 +59,10 @@ pub(super) enum Piece {
 /// The name of one tensor, understood.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AdapterName {
-    pub part: Part,
+    pub target: TargetModel,
     /// The layer's path as the file has it, without what stands before it, which PEFT's patterns are matched against.
     pub path: String,
-    pub piece: Piece,
+    pub role: TensorRole,
 }
 
 impl AdapterName {
@@ -72,79 +72,79 @@ impl AdapterName {
     }
 }
 
-/// How names end, and the piece that each ending stands for. No ending is the end of one below it.
-const ENDINGS: [(&str, Piece); 44] = [
+/// How names end, and the role that each ending says. No ending is the end of one below it.
+const ENDINGS: [(&str, TensorRole); 44] = [
     // PEFT, and diffusers since 0.22.
-    (".lora_A.weight", Piece::LoraDown),
-    (".lora_B.weight", Piece::LoraUp),
-    (".lora_B.bias", Piece::LoraUpBias),
-    (".lora_embedding_A", Piece::EmbeddingDown),
-    (".lora_embedding_B", Piece::EmbeddingUp),
-    (".lora_magnitude_vector.weight", Piece::MagnitudeVector),
-    (".lora_magnitude_vector", Piece::MagnitudeVector),
-    (".ia3_l", Piece::Ia3Factors),
+    (".lora_A.weight", TensorRole::LoraDown),
+    (".lora_B.weight", TensorRole::LoraUp),
+    (".lora_B.bias", TensorRole::LoraUpBias),
+    (".lora_embedding_A", TensorRole::EmbeddingDown),
+    (".lora_embedding_B", TensorRole::EmbeddingUp),
+    (".lora_magnitude_vector.weight", TensorRole::MagnitudeVector),
+    (".lora_magnitude_vector", TensorRole::MagnitudeVector),
+    (".ia3_l", TensorRole::Ia3Factors),
     // diffusers before.
-    (".lora.down.weight", Piece::LoraDown),
-    (".lora.up.weight", Piece::LoraUp),
-    (".lora_linear_layer.down.weight", Piece::LoraDown),
-    (".lora_linear_layer.up.weight", Piece::LoraUp),
+    (".lora.down.weight", TensorRole::LoraDown),
+    (".lora.up.weight", TensorRole::LoraUp),
+    (".lora_linear_layer.down.weight", TensorRole::LoraDown),
+    (".lora_linear_layer.up.weight", TensorRole::LoraUp),
     // kohya's scripts and LyCORIS.
-    (".lora_down.weight", Piece::LoraDown),
-    (".lora_mid.weight", Piece::LoraMid),
-    (".lora_up.weight", Piece::LoraUp),
-    (".lora.alpha", Piece::Alpha),
-    (".alpha", Piece::Alpha),
-    (".dora_scale", Piece::DoraScale),
-    (".hada_w1_a", Piece::HadaW1A),
-    (".hada_w1_b", Piece::HadaW1B),
-    (".hada_w2_a", Piece::HadaW2A),
-    (".hada_w2_b", Piece::HadaW2B),
-    (".hada_t1", Piece::HadaT1),
-    (".hada_t2", Piece::HadaT2),
-    (".lokr_w1", Piece::LokrW1),
-    (".lokr_w1_a", Piece::LokrW1A),
-    (".lokr_w1_b", Piece::LokrW1B),
-    (".lokr_w2", Piece::LokrW2),
-    (".lokr_w2_a", Piece::LokrW2A),
-    (".lokr_w2_b", Piece::LokrW2B),
-    (".lokr_t2", Piece::LokrT2),
-    (".a1.weight", Piece::GloraA1),
-    (".a2.weight", Piece::GloraA2),
-    (".b1.weight", Piece::GloraB1),
-    (".b2.weight", Piece::GloraB2),
-    (".on_input", Piece::Ia3OnInput),
-    (".diff", Piece::Difference),
-    (".diff_b", Piece::BiasDifference),
-    (".w_norm", Piece::NormDifference),
-    (".b_norm", Piece::NormBiasDifference),
+    (".lora_down.weight", TensorRole::LoraDown),
+    (".lora_mid.weight", TensorRole::LoraMid),
+    (".lora_up.weight", TensorRole::LoraUp),
+    (".lora.alpha", TensorRole::Alpha),
+    (".alpha", TensorRole::Alpha),
+    (".dora_scale", TensorRole::DoraScale),
+    (".hada_w1_a", TensorRole::HadaW1A),
+    (".hada_w1_b", TensorRole::HadaW1B),
+    (".hada_w2_a", TensorRole::HadaW2A),
+    (".hada_w2_b", TensorRole::HadaW2B),
+    (".hada_t1", TensorRole::HadaT1),
+    (".hada_t2", TensorRole::HadaT2),
+    (".lokr_w1", TensorRole::LokrW1),
+    (".lokr_w1_a", TensorRole::LokrW1A),
+    (".lokr_w1_b", TensorRole::LokrW1B),
+    (".lokr_w2", TensorRole::LokrW2),
+    (".lokr_w2_a", TensorRole::LokrW2A),
+    (".lokr_w2_b", TensorRole::LokrW2B),
+    (".lokr_t2", TensorRole::LokrT2),
+    (".a1.weight", TensorRole::GloraA1),
+    (".a2.weight", TensorRole::GloraA2),
+    (".b1.weight", TensorRole::GloraB1),
+    (".b2.weight", TensorRole::GloraB2),
+    (".on_input", TensorRole::Ia3OnInput),
+    (".diff", TensorRole::Difference),
+    (".diff_b", TensorRole::BiasDifference),
+    (".w_norm", TensorRole::NormDifference),
+    (".b_norm", TensorRole::NormBiasDifference),
     // Trained as a whole beside a LoRA of PEFT.
-    (".base_layer.weight", Piece::Weight),
-    (".base_layer.bias", Piece::Bias),
+    (".base_layer.weight", TensorRole::Weight),
+    (".base_layer.bias", TensorRole::Bias),
     // Last, for they end others.
-    (".weight", Piece::Weight),
-    (".bias", Piece::Bias),
+    (".weight", TensorRole::Weight),
+    (".bias", TensorRole::Bias),
 ];
 
-/// The first form of diffusers, which named attention processors: how names end, and the piece.
+/// The first form of diffusers, which named attention processors: how names end, and the role.
 const PROCESSOR: &str = ".processor.";
-const PROCESSOR_ENDINGS: [(&str, Piece); 3] = [
-    ("_lora.down.weight", Piece::LoraDown),
-    ("_lora.up.weight", Piece::LoraUp),
-    ("_lora.alpha", Piece::Alpha),
+const PROCESSOR_ENDINGS: [(&str, TensorRole); 3] = [
+    ("_lora.down.weight", TensorRole::LoraDown),
+    ("_lora.up.weight", TensorRole::LoraUp),
+    ("_lora.alpha", TensorRole::Alpha),
 ];
 
 /// How names begin.
-const BEGINNINGS: [(&str, Part); 9] = [
-    ("unet.", Part::UNet),
-    ("text_encoder.", Part::TextEncoder),
-    ("lora_unet_", Part::UNet),
-    ("lora_te_", Part::TextEncoder),
-    ("lora_te1_", Part::TextEncoder),
-    ("lycoris_", Part::Unknown),
+const BEGINNINGS: [(&str, TargetModel); 9] = [
+    ("unet.", TargetModel::UNet),
+    ("text_encoder.", TargetModel::TextEncoder),
+    ("lora_unet_", TargetModel::UNet),
+    ("lora_te_", TargetModel::TextEncoder),
+    ("lora_te1_", TargetModel::TextEncoder),
+    ("lycoris_", TargetModel::Unknown),
     // The names of latent diffusion.
-    ("model.diffusion_model.", Part::UNet),
-    ("diffusion_model.", Part::UNet),
-    ("", Part::Unknown),
+    ("model.diffusion_model.", TargetModel::UNet),
+    ("diffusion_model.", TargetModel::UNet),
+    ("", TargetModel::Unknown),
 ];
 
 /// What PEFT puts around a model, and what it calls an adapter that was given no name.
@@ -156,25 +156,25 @@ const PEFT_SAVED: &str = ".modules_to_save.";
 pub(super) fn parse(name: &str) -> Option<AdapterName> {
     let name = name.strip_suffix(PEFT_ADAPTER).unwrap_or(name);
     let name = name.replace(PEFT_SAVED, ".").replace(&format!("{PEFT_ADAPTER}."), ".");
-    let (path, piece) = path_and_piece(&name)?;
+    let (path, role) = path_and_role(&name)?;
     // PEFT's prefix may stand before diffusers', or behind.
     let path = path.strip_prefix(PEFT_PREFIX).unwrap_or(&path);
-    let (part, path) =
-        BEGINNINGS.iter().find_map(|(beginning, part)| Some((*part, path.strip_prefix(beginning)?)))?;
+    let (target, path) =
+        BEGINNINGS.iter().find_map(|(beginning, target)| Some((*target, path.strip_prefix(beginning)?)))?;
     let path = path.strip_prefix(PEFT_PREFIX).unwrap_or(path);
-    (!path.is_empty()).then(|| AdapterName { part, path: path.to_owned(), piece })
+    (!path.is_empty()).then(|| AdapterName { target, path: path.to_owned(), role })
 }
 
-fn path_and_piece(name: &str) -> Option<(String, Piece)> {
+fn path_and_role(name: &str) -> Option<(String, TensorRole)> {
     // Before the other forms, whose endings are a part of these.
     if let Some((block, rest)) = name.split_once(PROCESSOR)
-        && let Some((layer, piece)) =
-            PROCESSOR_ENDINGS.iter().find_map(|(ending, piece)| Some((rest.strip_suffix(ending)?, *piece)))
+        && let Some((layer, role)) =
+            PROCESSOR_ENDINGS.iter().find_map(|(ending, role)| Some((rest.strip_suffix(ending)?, *role)))
     {
         let layer = if layer == "to_out" { "to_out.0" } else { layer };
-        return Some((format!("{block}.{layer}"), piece));
+        return Some((format!("{block}.{layer}"), role));
     }
-    ENDINGS.iter().find_map(|(ending, piece)| Some((name.strip_suffix(ending)?.to_owned(), *piece)))
+    ENDINGS.iter().find_map(|(ending, role)| Some((name.strip_suffix(ending)?.to_owned(), *role)))
 }
 
 #[cfg(test)]
@@ -185,33 +185,49 @@ mod tests {
     fn every_form_of_a_name_tells_the_same_layer() {
         let layer = "down_blocks_0_attentions_1_transformer_blocks_0_attn1_to_out_0";
         let path = "down_blocks.0.attentions.1.transformer_blocks.0.attn1";
-        for (name, part, piece) in [
-            (format!("unet.{path}.to_out.0.lora_A.weight"), Part::UNet, Piece::LoraDown),
-            (format!("base_model.model.{path}.to_out.0.lora_B.weight"), Part::Unknown, Piece::LoraUp),
+        for (name, target, role) in [
+            (format!("unet.{path}.to_out.0.lora_A.weight"), TargetModel::UNet, TensorRole::LoraDown),
+            (
+                format!("base_model.model.{path}.to_out.0.lora_B.weight"),
+                TargetModel::Unknown,
+                TensorRole::LoraUp,
+            ),
             (
                 format!("base_model.model.{path}.to_out.0.lora_B.default.bias"),
-                Part::Unknown,
-                Piece::LoraUpBias,
+                TargetModel::Unknown,
+                TensorRole::LoraUpBias,
             ),
-            (format!("unet.base_model.model.{path}.to_out.0.lora_B.weight"), Part::UNet, Piece::LoraUp),
-            (format!("unet.{path}.to_out.0.lora.down.weight"), Part::UNet, Piece::LoraDown),
-            (format!("unet.{path}.processor.to_out_lora.up.weight"), Part::UNet, Piece::LoraUp),
+            (
+                format!("unet.base_model.model.{path}.to_out.0.lora_B.weight"),
+                TargetModel::UNet,
+                TensorRole::LoraUp,
+            ),
+            (format!("unet.{path}.to_out.0.lora.down.weight"), TargetModel::UNet, TensorRole::LoraDown),
+            (format!("unet.{path}.processor.to_out_lora.up.weight"), TargetModel::UNet, TensorRole::LoraUp),
             (
                 format!("unet.{path}.to_out.0.lora_magnitude_vector.default"),
-                Part::UNet,
-                Piece::MagnitudeVector,
+                TargetModel::UNet,
+                TensorRole::MagnitudeVector,
             ),
-            (format!("{path}.processor.to_out_lora.down.weight"), Part::Unknown, Piece::LoraDown),
-            (format!("lora_unet_{layer}.lora_up.weight"), Part::UNet, Piece::LoraUp),
-            (format!("lora_unet_{layer}.lora_mid.weight"), Part::UNet, Piece::LoraMid),
-            (format!("lora_unet_{layer}.alpha"), Part::UNet, Piece::Alpha),
-            (format!("lycoris_{layer}.lokr_w2_a"), Part::Unknown, Piece::LokrW2A),
-            (format!("lora_unet_{layer}.a1.weight"), Part::UNet, Piece::GloraA1),
-            (format!("{path}.to_out.0.modules_to_save.default.weight"), Part::Unknown, Piece::Weight),
-            (format!("base_model.model.{path}.to_out.0.base_layer.bias"), Part::Unknown, Piece::Bias),
+            (format!("{path}.processor.to_out_lora.down.weight"), TargetModel::Unknown, TensorRole::LoraDown),
+            (format!("lora_unet_{layer}.lora_up.weight"), TargetModel::UNet, TensorRole::LoraUp),
+            (format!("lora_unet_{layer}.lora_mid.weight"), TargetModel::UNet, TensorRole::LoraMid),
+            (format!("lora_unet_{layer}.alpha"), TargetModel::UNet, TensorRole::Alpha),
+            (format!("lycoris_{layer}.lokr_w2_a"), TargetModel::Unknown, TensorRole::LokrW2A),
+            (format!("lora_unet_{layer}.a1.weight"), TargetModel::UNet, TensorRole::GloraA1),
+            (
+                format!("{path}.to_out.0.modules_to_save.default.weight"),
+                TargetModel::Unknown,
+                TensorRole::Weight,
+            ),
+            (
+                format!("base_model.model.{path}.to_out.0.base_layer.bias"),
+                TargetModel::Unknown,
+                TensorRole::Bias,
+            ),
         ] {
             let found = parse(&name).unwrap_or_else(|| panic!("{name} is not understood"));
-            assert_eq!((found.part, found.layer().as_str(), found.piece), (part, layer, piece), "{name}");
+            assert_eq!((found.target, found.layer().as_str(), found.role), (target, layer, role), "{name}");
         }
     }
 

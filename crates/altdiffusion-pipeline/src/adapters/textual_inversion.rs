@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor};
 use model_files::checkpoint::Checkpoint;
 
-use super::find::{self, Found};
+use super::adapter_file::{self, Found};
 use crate::latents::all_finite;
 use crate::{Error, Result};
 
@@ -65,7 +65,7 @@ impl TextualInversion {
     /// # Errors
     /// When there is none, or it holds anything but words' vectors.
     pub fn open_all(name: &str) -> Result<Vec<Self>> {
-        let Found { file, stem, .. } = find::open(name, &FILE_NAMES, "a learned word")?;
+        let Found { file, stem, .. } = adapter_file::open(name, &FILE_NAMES, "a learned word")?;
         let tensors = file.names().map(|tensor| (tensor.to_owned(), tensor.to_owned())).collect();
         let words = words_of(&stem, &tensors).map_err(|problem| Error::content(name, problem))?;
         words.into_iter().map(|(word, tensor)| Self::read(name, &word, &file, &tensor)).collect()

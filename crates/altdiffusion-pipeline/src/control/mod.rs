@@ -1,6 +1,6 @@
 //! Images that the drawing follows.
 
-mod run;
+mod prepared;
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use image::RgbImage;
 
 use crate::controlnet::ControlNetModel;
 use crate::{Error, Result};
-pub(crate) use run::{RunningControl, RunningControls};
+pub(crate) use prepared::{PreparedControl, PreparedControls};
 
 /// A ControlNet and the image that it follows: edges, depths, a pose, or whatever it was trained with, ready made.
 ///

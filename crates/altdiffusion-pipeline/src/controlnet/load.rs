@@ -8,11 +8,11 @@ use model_files::config::{ConfigFile, parse_json};
 use model_files::source::ModelSource;
 
 use super::difference::Differences;
-use super::{ControlNetConfig, ControlNetModel};
-use crate::model_parts::{
+use super::single_file::{
     controlnet_in_single_file, holds_differences, is_controlnet, marks_differences, no_controlnet,
 };
-use crate::unread::{unread, warn_of};
+use super::{ControlNetConfig, ControlNetModel};
+use crate::unused_tensors::{unused_tensors, warn_of_unused};
 use crate::{Error, Result};
 
 const CONFIG: &str = "config.json";
@@ -94,9 +94,9 @@ impl ControlNetModel {
                 return Err(Error::content(weights.file_name(), problem));
             }
         };
-        let unread = unread(weights, |vb| Self::new(config, vb))?;
-        let unread: Vec<String> = unread.into_iter().filter(|name| !marks_differences(name)).collect();
-        warn_of(weights.file_name(), &unread);
+        let unused = unused_tensors(weights, |vb| Self::new(config, vb))?;
+        let unused: Vec<String> = unused.into_iter().filter(|name| !marks_differences(name)).collect();
+        warn_of_unused(weights.file_name(), &unused);
         Ok(net)
     }
 }

@@ -4,7 +4,12 @@
 mod condition;
 mod config;
 mod difference;
+mod inferred;
 mod load;
+mod naming;
+mod single_file;
+#[cfg(test)]
+mod tests;
 
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;

@@ -15,7 +15,7 @@ use model_files::source::ModelSource;
 
 use crate::layers::attention::KeyValue;
 use crate::unet::{CrossAttentions, ImageContext, UNet2DConditionConfig, UNet2DConditionModel};
-use crate::unread::{unread, warn_of};
+use crate::unused_tensors::{unused_tensors, warn_of_unused};
 use crate::{Error, Result};
 pub use encoder::ImageEncoder;
 pub use image_prompt::ImagePrompt;
@@ -90,7 +90,10 @@ impl IpAdapter {
             return Err(Error::content(checkpoint.file_name(), problem));
         }
         let adapter = Self::new(config, &attentions, checkpoint.var_builder(dtype, device)?)?;
-        warn_of(checkpoint.file_name(), &unread(checkpoint, |vb| Self::new(config, &attentions, vb))?);
+        warn_of_unused(
+            checkpoint.file_name(),
+            &unused_tensors(checkpoint, |vb| Self::new(config, &attentions, vb))?,
+        );
         Ok(adapter)
     }
 

@@ -5,7 +5,7 @@ use candle_core::{DType, Device};
 use model_files::checkpoint::Survey;
 use model_files::config::parse_config;
 
-use super::{ModelParts, Part};
+use super::{ModelParts, PartFiles};
 use crate::Result;
 use crate::unet::UNet2DConditionModel;
 use crate::vae::AutoencoderKl;
@@ -16,7 +16,7 @@ impl ModelParts {
     /// # Errors
     /// When the part is damaged or not supported.
     pub fn load_text_encoder(&self, dtype: DType, device: &Device) -> Result<TextEncoder> {
-        let Part { config, weights } = &self.text_encoder;
+        let PartFiles { config, weights } = &self.text_encoder;
         Ok(TextEncoder::new(&parse_config(config)?, weights.var_builder(dtype, device)?)?)
     }
 
@@ -25,7 +25,7 @@ impl ModelParts {
     /// # Errors
     /// As [`load_text_encoder`](Self::load_text_encoder).
     pub fn load_unet(&self, dtype: DType, device: &Device) -> Result<UNet2DConditionModel> {
-        let Part { config, weights } = &self.unet;
+        let PartFiles { config, weights } = &self.unet;
         UNet2DConditionModel::new(&parse_config(config)?, weights.var_builder(dtype, device)?)
     }
 
@@ -34,15 +34,17 @@ impl ModelParts {
     /// # Errors
     /// As [`load_text_encoder`](Self::load_text_encoder).
     pub fn load_vae(&self, dtype: DType, device: &Device) -> Result<AutoencoderKl> {
-        let Part { config, weights } = &self.vae;
+        let PartFiles { config, weights } = &self.vae;
         AutoencoderKl::new(&parse_config(config)?, weights.var_builder(dtype, device)?)
     }
 
     /// The same parts, of which loading reads no weights: `survey` notes what is asked for.
     #[must_use]
     pub fn surveyed(self, survey: &Survey) -> Self {
-        let watched =
-            |folder: &str, part: Part| Part { weights: part.weights.surveyed(survey, folder), ..part };
+        let watched = |folder: &str, part: PartFiles| PartFiles {
+            weights: part.weights.surveyed(survey, folder),
+            ..part
+        };
         Self {
             text_encoder: watched("text_encoder", self.text_encoder),
             unet: watched("unet", self.unet),

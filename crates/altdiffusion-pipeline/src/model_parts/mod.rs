@@ -1,16 +1,22 @@
-//! The parts of a model, in whichever layout it is: the folders of diffusers, or one file in the naming of latent
+//! Finds the parts of a model, in whichever layout it is: the folders of diffusers, or one file in the naming of latent
 //! diffusion.
 
-mod controlnet;
 mod convert;
+mod down_path;
+mod entries;
 mod inferred;
 mod load;
 mod names;
 mod number_types;
+mod output;
+mod prefixed_tensors;
+#[cfg(test)]
+pub(crate) mod test_files;
 #[cfg(test)]
 mod tests;
 mod unet_names;
 mod vae_names;
+mod write_folders;
 
 use std::path::Path;
 
@@ -21,11 +27,11 @@ use serde::Serialize;
 
 use crate::unet::UNet2DConditionConfig;
 use crate::{Error, Result};
-pub(crate) use controlnet::{
-    controlnet_in_single_file, holds_differences, is_controlnet, marks_differences, no_controlnet,
-};
 pub use convert::{Converted, convert_weights};
-use unet_names::UNetNames;
+pub(crate) use down_path::DownPath;
+pub(crate) use names::index;
+pub(crate) use prefixed_tensors::PrefixedTensors;
+pub(crate) use unet_names::UNetNames;
 use vae_names::VaeNames;
 
 /// Where all weights of the text encoder are in a single file. FlagAI gave them the names that diffusers has.
@@ -62,13 +68,13 @@ pub struct ModelParts {
     /// What errors call the model.
     pub(crate) name: String,
     pub(crate) scheduler: FileData,
-    pub(crate) text_encoder: Part,
-    pub(crate) unet: Part,
-    pub(crate) vae: Part,
+    pub(crate) text_encoder: PartFiles,
+    pub(crate) unet: PartFiles,
+    pub(crate) vae: PartFiles,
     /// What tells images that should not be shown, if the model has it.
-    pub(crate) safety: Option<SafetyParts>,
+    pub(crate) safety: Option<SafetyCheckerFiles>,
     /// What embeds images beside the text encoder's texts. Nothing here draws with it; a model that has it keeps it.
-    image_encoder: Option<Part>,
+    image_encoder: Option<PartFiles>,
     /// Where the tokenizer is, if anywhere.
     pub(crate) tokenizer: Option<ModelSource>,
     /// The single file, if it is one.
@@ -77,25 +83,25 @@ pub struct ModelParts {
 
 /// One part: its configuration, and its weights by the names that diffusers has.
 #[derive(Debug)]
-pub(crate) struct Part {
+pub(crate) struct PartFiles {
     pub config: FileData,
     pub weights: Checkpoint,
 }
 
 /// The safety checker, and how images are made ready for it.
 #[derive(Debug)]
-pub(crate) struct SafetyParts {
-    pub checker: Part,
+pub(crate) struct SafetyCheckerFiles {
+    pub checker: PartFiles,
     pub feature_extractor: FileData,
 }
 
-impl SafetyParts {
+impl SafetyCheckerFiles {
     /// That of a model in folders, if it has one.
     fn of(source: &ModelSource) -> Result<Option<Self>> {
         let Some(config) = source.read_optional(SAFETY_CHECKER_CONFIG)? else { return Ok(None) };
         let weights = Checkpoint::open(source, SAFETY_CHECKER)?;
         Ok(Some(Self {
-            checker: Part { config, weights },
+            checker: PartFiles { config, weights },
             feature_extractor: source.read(FEATURE_EXTRACTOR_CONFIG)?,
         }))
     }
@@ -108,8 +114,8 @@ impl ModelParts {
     /// # Errors
     /// When a part is missing or damaged.
     pub fn in_folders(source: &ModelSource) -> Result<Self> {
-        let part = |config, folder| -> Result<Part> {
-            Ok(Part { config: source.read(config)?, weights: Checkpoint::open(source, folder)? })
+        let part = |config, folder| -> Result<PartFiles> {
+            Ok(PartFiles { config: source.read(config)?, weights: Checkpoint::open(source, folder)? })
         };
         Ok(Self {
             name: source.to_string(),
@@ -117,7 +123,7 @@ impl ModelParts {
             text_encoder: part(TEXT_ENCODER_CONFIG, "text_encoder")?,
             unet: part(UNET_CONFIG, "unet")?,
             vae: part(VAE_CONFIG, "vae")?,
-            safety: SafetyParts::of(source)?,
+            safety: SafetyCheckerFiles::of(source)?,
             image_encoder: match source.read_optional(IMAGE_ENCODER_CONFIG)? {
                 Some(_) => Some(part(IMAGE_ENCODER_CONFIG, IMAGE_ENCODER)?),
                 None => None,
@@ -151,19 +157,19 @@ impl ModelParts {
         };
         let unet_config = match known(UNET_CONFIG)? {
             Some(config) => config,
-            None => told(&checkpoint, UNET_CONFIG, &inferred::unet(&checkpoint)?)?,
+            None => inferred_config(&checkpoint, UNET_CONFIG, &inferred::unet(&checkpoint)?)?,
         };
         let vae_config = match known(VAE_CONFIG)? {
             Some(config) => config,
-            None => told(&checkpoint, VAE_CONFIG, &inferred::vae(&checkpoint)?)?,
+            None => inferred_config(&checkpoint, VAE_CONFIG, &inferred::vae(&checkpoint)?)?,
         };
         let text_encoder_config = match known(TEXT_ENCODER_CONFIG)? {
             Some(config) => config,
-            None => told(&checkpoint, TEXT_ENCODER_CONFIG, &inferred::text_encoder(&checkpoint)?)?,
+            None => inferred_config(&checkpoint, TEXT_ENCODER_CONFIG, &inferred::text_encoder(&checkpoint)?)?,
         };
         let scheduler = match known(SCHEDULER_CONFIG)? {
             Some(config) => config,
-            None => told(&checkpoint, SCHEDULER_CONFIG, &inferred::scheduler(&checkpoint))?,
+            None => inferred_config(&checkpoint, SCHEDULER_CONFIG, &inferred::scheduler(&checkpoint))?,
         };
 
         let unet_names = UNetNames::new(&parse_json(&unet_config)?)?;
@@ -179,10 +185,10 @@ impl ModelParts {
         Ok(Self {
             name: checkpoint.file_name().to_owned(),
             scheduler,
-            text_encoder: Part { config: text_encoder_config, weights: text_encoder },
-            unet: Part { config: unet_config, weights: unet },
-            vae: Part { config: vae_config, weights: vae },
-            safety: beside.map(SafetyParts::of).transpose()?.flatten(),
+            text_encoder: PartFiles { config: text_encoder_config, weights: text_encoder },
+            unet: PartFiles { config: unet_config, weights: unet },
+            vae: PartFiles { config: vae_config, weights: vae },
+            safety: beside.map(SafetyCheckerFiles::of).transpose()?.flatten(),
             image_encoder: None,
             tokenizer: beside.cloned(),
             single: Some(checkpoint),
@@ -236,8 +242,8 @@ pub(crate) fn unet_name_in_latent_diffusion(
     Ok(move |name: &str| names.to_ldm(name))
 }
 
-/// A configuration that was told from the tensors, as a file.
-fn told(checkpoint: &Checkpoint, relative: &str, config: &impl Serialize) -> Result<FileData> {
+/// A configuration that was inferred from the tensors, as a file.
+fn inferred_config(checkpoint: &Checkpoint, relative: &str, config: &impl Serialize) -> Result<FileData> {
     let name = format!("{}: {relative} as its tensors tell", checkpoint.file_name());
     match serde_json::to_vec_pretty(config) {
         Ok(json) => Ok(FileData::owned(name, json)),

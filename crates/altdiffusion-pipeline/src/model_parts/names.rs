@@ -1,7 +1,7 @@
 //! What the namings of latent diffusion and of diffusers have in common.
 
 /// A place in a list, as names spell it: `07` and `+7` are no other spellings of `7`.
-pub(super) fn index(segment: &str) -> Option<usize> {
+pub(crate) fn index(segment: &str) -> Option<usize> {
     segment.parse().ok().filter(|index: &usize| index.to_string() == segment)
 }
 

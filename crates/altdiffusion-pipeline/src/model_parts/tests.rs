@@ -1,38 +1,22 @@
 //! Names and shapes of models of full size, as diffusers has them.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use altclip_encoder::xlm_roberta::XlmRobertaConfig;
-use model_files::config::read_json;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::controlnet::ControlNetNames;
+use super::test_files::{Golden, checkpoint, golden_file, prefixed};
 use super::*;
 use crate::PerBlock;
-use crate::controlnet::ControlNetConfig;
 use crate::unet::UNet2DConditionConfig;
 use crate::vae::AutoencoderKlConfig;
 
 type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
 
-/// A golden file: the weights of a model by name in diffusers, name in latent diffusion, and shape there.
-#[derive(Deserialize)]
-struct Golden<C> {
-    config: C,
-    names: Vec<(String, String, Vec<usize>)>,
-}
-
 fn golden<C: DeserializeOwned>(name: &str) -> Result<Golden<C>> {
     golden_file(&format!("single_file/{name}.json"))
-}
-
-fn golden_file<C: DeserializeOwned>(path: &str) -> Result<Golden<C>> {
-    Ok(read_json(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(path))?)
 }
 
 /// Each name leads to exactly one other, and back.
@@ -73,36 +57,6 @@ fn vae_names_and_shapes_are_those_of_diffusers() -> TestResult {
     Ok(())
 }
 
-/// The names of a ControlNet, and its configuration from its shapes, in both namings.
-#[test]
-fn controlnets_are_those_of_diffusers() -> TestResult {
-    for name in ["sd1", "sd2"] {
-        let golden: Golden<ControlNetConfig> = golden_file(&format!("controlnet/names_{name}.json"))?;
-        let names = ControlNetNames::new(&golden.config);
-        for (diffusers, ldm, _) in &golden.names {
-            assert_eq!(names.to_ldm(diffusers).as_deref(), Some(ldm.as_str()));
-        }
-        for other in ["", "controlnet_down_blocks.+1.weight", "down_blocks.4.resnets.0.norm1.weight"] {
-            assert_eq!(names.to_ldm(other), None, "{other}");
-        }
-        let expected = ControlNetConfig { other: Default::default(), ..golden.config };
-        let in_diffusers: Vec<_> =
-            golden.names.iter().map(|(name, _, shape)| (name.clone(), shape.clone())).collect();
-        for (prefix, tensors) in [
-            ("control_model.", prefixed("control_model.", &golden.names)),
-            ("", prefixed("", &golden.names)),
-            ("", in_diffusers),
-        ] {
-            let (config, weights) = controlnet_in_single_file(&checkpoint(&tensors)?)?;
-            assert_eq!(config, expected, "{name} {prefix}");
-            for (diffusers, _, shape) in &golden.names {
-                assert_eq!(weights.shape(diffusers), Some(shape.as_slice()), "{diffusers}");
-            }
-        }
-    }
-    Ok(())
-}
-
 #[test]
 fn other_names_lead_nowhere() -> TestResult {
     let unet = UNetNames::new(&golden::<UNet2DConditionConfig>("sd1")?.config)?;
@@ -137,31 +91,6 @@ fn other_names_lead_nowhere() -> TestResult {
         "encoder.mid_block.attentions.0.to_q.bias"
     });
     Ok(())
-}
-
-/// A checkpoint of one-byte zeros, which take no room on the disk.
-fn checkpoint(
-    tensors: &[(String, Vec<usize>)],
-) -> std::result::Result<Checkpoint, Box<dyn std::error::Error>> {
-    let mut end = 0;
-    let mut header = serde_json::Map::new();
-    for (name, shape) in tensors {
-        let start = end;
-        end += shape.iter().product::<usize>();
-        let info = serde_json::json!({ "dtype": "U8", "shape": shape, "data_offsets": [start, end] });
-        header.insert(name.clone(), info);
-    }
-    let header = serde_json::to_vec(&header)?;
-    let file = tempfile::Builder::new().suffix(".safetensors").tempfile()?;
-    let mut writer = File::create(file.path())?;
-    writer.write_all(&(header.len() as u64).to_le_bytes())?;
-    writer.write_all(&header)?;
-    writer.set_len((8 + header.len() + end) as u64)?;
-    Ok(Checkpoint::from_file(file.path())?)
-}
-
-fn prefixed(prefix: &str, names: &[(String, String, Vec<usize>)]) -> Vec<(String, Vec<usize>)> {
-    names.iter().map(|(_, ldm, shape)| (format!("{prefix}{ldm}"), shape.clone())).collect()
 }
 
 #[test]
@@ -224,25 +153,6 @@ fn what_shapes_cannot_tell_is_an_error() -> TestResult {
     for blocks in [&[3, 7][..], &[1], &[0], &[]] {
         let error = halves(blocks)?;
         assert!(error.contains("expected") || error.contains("no tensor"), "{blocks:?}: {error}");
-    }
-    // Numbers that nothing can be multiplied by, and of which there are not as many.
-    let far = usize::MAX;
-    for names in [
-        [
-            format!("control_model.input_blocks.{far}.0.op.weight"),
-            format!("control_model.input_hint_block.{}.weight", far - 3),
-            "control_model.input_hint_block.0.weight".to_owned(),
-        ],
-        [
-            format!("down_blocks.{far}.resnets.{far}.conv2.weight"),
-            format!("controlnet_cond_embedding.blocks.{far}.weight"),
-            "controlnet_cond_embedding.conv_in.weight".to_owned(),
-        ],
-    ] {
-        let tensors: Vec<_> = names.into_iter().map(|name| (name, vec![1, 1, 1, 1])).collect();
-        let error = controlnet_in_single_file(&checkpoint(&tensors)?).err().map(|error| error.to_string());
-        let error = error.unwrap_or_default();
-        assert!(error.contains("expected") || error.contains("no tensor"), "{error}");
     }
     let error = inferred::text_encoder(&checkpoint(&[(
         "cond_stage_model.roberta.embeddings.word_embeddings.weight".to_owned(),

@@ -1,4 +1,4 @@
-//! The images that the options say to follow.
+//! Loads ControlNets, and prepares the images that they follow.
 
 use std::path::Path;
 
@@ -6,11 +6,11 @@ use candle_core::DType;
 use model_files::source::ModelSource;
 
 use super::AltDiffusion;
-use crate::control::{Control, RunningControl, RunningControls};
+use crate::control::{Control, PreparedControl, PreparedControls};
 use crate::controlnet::ControlNetModel;
 use crate::options::GenerateOptions;
-use crate::prompt::TextStates;
-use crate::{Error, Result, given_image};
+use crate::text_states::TextStates;
+use crate::{Error, Result, image_input};
 
 impl AltDiffusion {
     /// Loads the ControlNet called `name` for this model, to compute in `dtype`: one file, or a directory or a repository on the
@@ -96,22 +96,22 @@ impl AltDiffusion {
         options: &GenerateOptions,
         states: &TextStates,
         images: usize,
-    ) -> Result<RunningControls> {
-        let Some(first) = options.controls.first() else { return Ok(RunningControls::default()) };
+    ) -> Result<PreparedControls> {
+        let Some(first) = options.controls.first() else { return Ok(PreparedControls::default()) };
         // As in diffusers, where the first one decides.
-        let guesses = options.guess_mode || first.net.config().global_pool_conditions;
-        let states = match guesses && options.is_guided() {
+        let guess_mode = options.guess_mode || first.net.config().global_pool_conditions;
+        let states = match guess_mode && options.is_guided() {
             true => &states.conditioned_half()?,
             false => states,
         };
         let mut controls = Vec::with_capacity(options.controls.len());
         for control in &options.controls {
             let net = &control.net;
-            let pixels = given_image::colours(&control.image)?.to_device(&self.device)?;
+            let pixels = image_input::colours(&control.image)?.to_device(&self.device)?;
             let condition = net.embed_image(&pixels)?;
             let context = states.project(images, |states, key_bias| net.project_context(states, key_bias))?;
-            controls.push(RunningControl::new(control, condition, context));
+            controls.push(PreparedControl::new(control, condition, context));
         }
-        Ok(RunningControls { controls, guesses })
+        Ok(PreparedControls { controls, guess_mode })
     }
 }

@@ -1,4 +1,4 @@
-//! A model from its parts.
+//! Loads a model from its parts.
 
 use std::time::Instant;
 
@@ -8,8 +8,8 @@ use candle_core::{DType, Device, Tensor};
 use model_files::config::parse_config;
 use model_files::source::ModelSource;
 
+use super::component::Component;
 use super::load_options::LoadOptions;
-use super::part::Part;
 use super::{AltDiffusion, Configs};
 use crate::adapters::{Merge, TextualInversion};
 use crate::model_parts::{ModelParts, unet_name_in_latent_diffusion};
@@ -63,7 +63,7 @@ impl AltDiffusion {
             let (config, weights, device) =
                 (configs.text_encoder.clone(), parts.text_encoder.weights, device.clone());
             let merge = Merge::into_text_encoder(&loras, loras_beside);
-            Part::new(kept, move || {
+            Component::new(kept, move || {
                 let encoder = TextEncoder::new(&config, merge.over(weights.var_builder(dtype, &device)?))?;
                 merge.check()?;
                 match &words {
@@ -76,7 +76,7 @@ impl AltDiffusion {
         let unet = {
             let (config, weights, device) = (configs.unet.clone(), parts.unet.weights, device.clone());
             let merge = Merge::into_unet(&loras, loras_beside, unet_name_in_latent_diffusion(&config)?);
-            Part::new(kept, move || {
+            Component::new(kept, move || {
                 let unet =
                     UNet2DConditionModel::new(&config, merge.over(weights.var_builder(dtype, &device)?))?;
                 merge.check()?;
@@ -85,12 +85,12 @@ impl AltDiffusion {
         };
         let vae = {
             let (config, weights, device) = (configs.vae.clone(), parts.vae.weights, device.clone());
-            Part::new(kept, move || AutoencoderKl::new(&config, weights.var_builder(dtype, &device)?))?
+            Component::new(kept, move || AutoencoderKl::new(&config, weights.var_builder(dtype, &device)?))?
         };
         let safety_checker = match parts.safety.filter(|_| safety_checker) {
             Some(parts) => {
                 let device = device.clone();
-                Some(Part::new(kept, move || SafetyChecker::new(&parts, dtype, &device))?)
+                Some(Component::new(kept, move || SafetyChecker::new(&parts, dtype, &device))?)
             }
             None => None,
         };

@@ -1,4 +1,4 @@
-//! How to load a model.
+//! Says how to load a model, and what to change in it.
 
 use candle_core::{DType, Device};
 

@@ -1,10 +1,11 @@
-//! The whole way from a text to images.
+//! Draws images of texts: text encoder, sampling loop and decoder in one.
 
-mod begin;
+mod component;
 mod control;
+mod initial_state;
+mod limits;
 mod load;
 mod load_options;
-mod part;
 mod size;
 mod texts;
 
@@ -18,21 +19,21 @@ use candle_core::{Device, Tensor};
 use image::RgbImage;
 use model_files::checkpoint::Checkpoint;
 
-use crate::denoise::{Denoised, Denoising, denoise};
+use crate::denoise::{DenoiseOptions, Denoised, denoise};
 use crate::denoising_windows::DenoisingWindows;
 use crate::images::{channels_last_to_images, to_images};
 use crate::latent_preview::LatentPreview;
 use crate::options::GenerateOptions;
+use crate::progress::{Progress, Step};
 use crate::random::{BatchPosition, Noise};
-use crate::reports::{Progress, Step};
 use crate::safety_checker::SafetyChecker;
 use crate::schedulers::{Scheduler, SchedulerConfig};
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use crate::vae::{AutoencoderKl, AutoencoderKlConfig, Tiling};
 use crate::{Error, Result};
+use component::Component;
+use limits::MOST_IMAGES;
 pub use load_options::LoadOptions;
-use part::Part;
-use size::MOST_IMAGES;
 
 /// A loaded AltDiffusion model. It does not change while it generates, so that threads can share it.
 #[derive(Debug)]
@@ -40,12 +41,12 @@ pub struct AltDiffusion {
     tokenizer: Tokenizer,
     prompt_tokens: usize,
     configs: Configs,
-    text_encoder: Part<TextEncoder>,
-    unet: Part<UNet2DConditionModel>,
+    text_encoder: Component<TextEncoder>,
+    unet: Component<UNet2DConditionModel>,
     /// The weights of the UNet without LoRAs, for ControlNets that are told as differences from them.
     unet_weights: Checkpoint,
-    vae: Part<AutoencoderKl>,
-    safety_checker: Option<Part<SafetyChecker>>,
+    vae: Component<AutoencoderKl>,
+    safety_checker: Option<Component<SafetyChecker>>,
     scheduler: SchedulerConfig,
     device: Device,
     load_time: Duration,
@@ -140,7 +141,7 @@ impl AltDiffusion {
     /// # Errors
     /// When it has to be read, as with [`LoadOptions::low_memory`], and cannot be.
     pub fn safety_checker(&self) -> Result<Option<Cow<'_, SafetyChecker>>> {
-        self.safety_checker.as_ref().map(Part::get).transpose()
+        self.safety_checker.as_ref().map(Component::get).transpose()
     }
 
     /// The noise levels, as [`SchedulerConfig::for_latents`] corrects them.
@@ -210,9 +211,9 @@ impl AltDiffusion {
             let problem = format!("{}, expected a number from 0 to 1", guidance.rescale);
             return Err(Error::option("guidance rescale", problem));
         }
-        let how = Denoising { guidance, windows: options.windows };
-        how.windows.iter().try_for_each(DenoisingWindows::check)?;
-        if how.windows.is_some() && !options.controls.is_empty() {
+        let denoise_options = DenoiseOptions { guidance, windows: options.windows };
+        denoise_options.windows.iter().try_for_each(DenoisingWindows::check)?;
+        if denoise_options.windows.is_some() && !options.controls.is_empty() {
             let problem =
                 "cannot be used with a control image, which is followed as a whole; leave one of them out";
             return Err(Error::option("denoising windows", problem));
@@ -224,9 +225,10 @@ impl AltDiffusion {
         let texts = self.read_texts(options)?;
         let unet = self.unet()?;
         let images_per_prompt = run_start.latents.dim(0)? / options.prompt_count();
-        let prompt = texts.project(&unet, images_per_prompt)?;
-        let prompt = prompt.controlled(self.controls(options, texts.states(), images_per_prompt)?);
-        let prompt = prompt.illustrated(&options.image_prompts)?;
+        let conditioning = texts.project(&unet, images_per_prompt)?;
+        let conditioning =
+            conditioning.with_controls(self.controls(options, texts.states(), images_per_prompt)?);
+        let conditioning = conditioning.with_image_prompts(&options.image_prompts)?;
         self.device.synchronize()?;
         let text = start.elapsed();
 
@@ -235,10 +237,17 @@ impl AltDiffusion {
             return Err(Error::Cancelled { completed: 0, total });
         }
         let on_step = |step: Step<'_>| on_progress(Progress::Step(step));
-        let Denoised { latents, steps } =
-            denoise(&unet, scheduler.as_mut(), &prompt, how, run_start, noise.as_mut(), on_step)?;
+        let Denoised { latents, steps } = denoise(
+            &unet,
+            scheduler.as_mut(),
+            &conditioning,
+            denoise_options,
+            run_start,
+            noise.as_mut(),
+            on_step,
+        )?;
         // With little memory, before the autoencoder comes into it.
-        drop((unet, prompt));
+        drop((unet, conditioning));
 
         let decoding = Instant::now();
         let mut images = self.decode_with(&latents, options.tiling, |image, images| {
@@ -252,7 +261,7 @@ impl AltDiffusion {
         Ok(Generated { images, flagged, latents, timings })
     }
 
-    /// Makes the images_per_prompt black that the safety checker flags, and says which, if there is one.
+    /// Makes the images black that the safety checker flags, and says which, if there is one.
     fn black_out(&self, images: &mut [RgbImage]) -> Result<Option<Vec<bool>>> {
         let Some(checker) = self.safety_checker()? else { return Ok(None) };
         let flagged = checker.check(images)?;

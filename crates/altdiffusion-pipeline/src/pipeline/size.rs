@@ -1,20 +1,12 @@
-//! How large the images are.
+//! Decides how large the images are, and checks that the model can draw them.
 
 use image::RgbImage;
 
 use super::AltDiffusion;
+use super::limits::{LARGEST_SIDE, MOST_IMAGES, SIZE_MULTIPLE};
 use crate::latents::all_finite;
 use crate::options::GenerateOptions;
 use crate::{Error, PerBlock, Result};
-
-/// Sizes of images are multiples of this, as in diffusers, also where the VAE would take others.
-const SIZE_MULTIPLE: usize = 8;
-
-/// The largest side of an image, in pixels. Beyond it the work would not end in a lifetime.
-const LARGEST_SIDE: usize = 1 << 16;
-
-/// The largest number of images in one batch.
-pub(super) const MOST_IMAGES: usize = 1 << 10;
 
 impl AltDiffusion {
     /// Width and height of an image, in pixels, if nobody asks for others: what the model was trained on.

@@ -1,36 +1,38 @@
-//! From the options' texts to what the UNet is told.
+//! Encodes the texts of the options.
 
 use super::AltDiffusion;
+use crate::conditioning::Conditioning;
 use crate::options::GenerateOptions;
-use crate::prompt::{Prompt, PromptReading, TextStates};
+use crate::prompt::PromptReading;
+use crate::text_states::TextStates;
 use crate::unet::UNet2DConditionModel;
 use crate::{Error, Result};
 
 /// The hidden states of the texts of a run.
-pub(super) struct Texts {
+pub(super) struct RunTexts {
     states: TextStates,
     /// Whether the first half says what to keep away from.
     guided: bool,
 }
 
-impl Texts {
+impl RunTexts {
     /// The hidden states, of which with guidance the first half says what to keep away from.
     pub fn states(&self) -> &TextStates {
         &self.states
     }
 
     /// The keys and values of `unet`, for `images` images of each prompt.
-    pub fn project(&self, unet: &UNet2DConditionModel, images: usize) -> Result<Prompt> {
+    pub fn project(&self, unet: &UNet2DConditionModel, images: usize) -> Result<Conditioning> {
         match self.guided {
-            true => Prompt::guided(unet, &self.states, images),
-            false => Prompt::conditioned(unet, &self.states, images),
+            true => Conditioning::guided(unet, &self.states, images),
+            false => Conditioning::conditioned(unet, &self.states, images),
         }
     }
 }
 
 impl AltDiffusion {
     /// The texts of the options: the prompts and, with guidance, before them what they keep away from.
-    pub(super) fn read_texts(&self, options: &GenerateOptions) -> Result<Texts> {
+    pub(super) fn read_texts(&self, options: &GenerateOptions) -> Result<RunTexts> {
         let texts: Vec<&str> = options.prompts.iter().map(String::as_str).collect();
         let guided = options.is_guided();
         let negative = options.negative_prompt.as_str();
@@ -64,7 +66,7 @@ impl AltDiffusion {
                 without.for_each_of(count)?.and(&states)?
             }
         };
-        Ok(Texts { states, guided })
+        Ok(RunTexts { states, guided })
     }
 
     /// The hidden states of texts, as [`GenerateOptions::prompt_states`] takes them.

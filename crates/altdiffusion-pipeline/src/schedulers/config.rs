@@ -7,10 +7,8 @@ mod tests;
 use std::path::Path;
 
 use super::{
-    Algorithm, BetaSchedule, Ddim, Ddpm, DpmSolverMultistep, DpmSolverSinglestep, EulerAncestralDiscrete,
-    EulerDiscrete, FinalSigma, HeunDiscrete, Lcm, LmsDiscrete, Pndm, PredictionType, Scheduler,
-    SchedulerKind, SigmaInterpolation, SigmaSpacing, SolverType, Steps, TimestepSpacing, UniPcMultistep,
-    VarianceType, fields::Fields, limit::Limit,
+    Algorithm, BetaSchedule, FinalSigma, PredictionType, SchedulerKind, SigmaInterpolation, SigmaSpacing,
+    SolverType, TimestepSpacing, VarianceType, fields::Fields, limit::Limit,
 };
 use crate::{Error, Result};
 
@@ -93,9 +91,9 @@ pub struct SchedulerConfig {
     /// LCM: what the timestep is multiplied by in the boundary condition.
     pub timestep_scaling: f64,
     /// What the class of the file asks for and is not there, if it is one that knows such fields.
-    unsupported: Option<String>,
+    pub(super) unsupported: Option<String>,
     /// The file, for messages.
-    file: String,
+    pub(super) file: String,
 }
 
 impl SchedulerConfig {
@@ -276,42 +274,6 @@ impl SchedulerConfig {
                 SchedulerKind::DpmSolverMultistepSde
             }
             kind => kind,
-        })
-    }
-
-    /// A scheduler for one run of `steps` steps.
-    ///
-    /// # Errors
-    /// Those of [`SchedulerConfig::build_for`].
-    pub fn build(&self, steps: usize) -> Result<Box<dyn Scheduler>> {
-        self.build_for(&Steps::Count(steps))
-    }
-
-    /// A scheduler for one run.
-    ///
-    /// # Errors
-    /// When the class is not known, there are no steps or more than training timesteps, the scheduler cannot run with a
-    /// field of the configuration or with steps like these, or the file of this class asks for what is not
-    /// there.
-    pub fn build_for(&self, steps: &Steps) -> Result<Box<dyn Scheduler>> {
-        let kind = self.kind()?;
-        if let Some(problem) = self.unsupported.as_ref().filter(|_| kind.takes_flows()) {
-            return Err(Error::content(&self.file, problem));
-        }
-        Ok(match kind {
-            SchedulerKind::Ddpm => Box::new(Ddpm::new(self, steps)?),
-            SchedulerKind::Ddim => Box::new(Ddim::new(self, steps)?),
-            SchedulerKind::Pndm => Box::new(Pndm::new(self, steps)?),
-            SchedulerKind::LmsDiscrete => Box::new(LmsDiscrete::new(self, steps)?),
-            SchedulerKind::HeunDiscrete => Box::new(HeunDiscrete::new(self, steps)?),
-            SchedulerKind::EulerDiscrete => Box::new(EulerDiscrete::new(self, steps)?),
-            SchedulerKind::EulerAncestralDiscrete => Box::new(EulerAncestralDiscrete::new(self, steps)?),
-            SchedulerKind::DpmSolverMultistep | SchedulerKind::DpmSolverMultistepSde => {
-                Box::new(DpmSolverMultistep::new(self, steps)?)
-            }
-            SchedulerKind::DpmSolverSinglestep => Box::new(DpmSolverSinglestep::new(self, steps)?),
-            SchedulerKind::UniPcMultistep => Box::new(UniPcMultistep::new(self, steps)?),
-            SchedulerKind::Lcm => Box::new(Lcm::new(self, steps)?),
         })
     }
 

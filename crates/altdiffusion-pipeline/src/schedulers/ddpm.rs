@@ -1,27 +1,13 @@
 //! DDPM.
 
 use candle_core::Tensor;
-use serde::Deserialize;
 
 use super::{
-    NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerKind, Steps, TimestepSpacing, at,
-    limit::Limit, noise_like,
+    NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerKind, Steps, TimestepSpacing,
+    VarianceType, at, limit::Limit, noise_like,
 };
 use crate::Result;
 use crate::random::Noise;
-
-/// The variance of the noise that a step adds, `variance_type` of the configuration. Those that a model learns need
-/// one that predicts them, and no latent diffusion model does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VarianceType {
-    /// That of the posterior given the clean sample, the lower bound (formula 7 of the paper).
-    FixedSmall,
-    /// The same by way of its logarithm.
-    FixedSmallLog,
-    /// That of the noise which the step takes away, the upper bound.
-    FixedLarge,
-}
 
 /// Denoising diffusion probabilistic models (Ho et al. 2020, <https://arxiv.org/abs/2006.11239>), algorithm 2, with
 /// steps of several timesteps at once.

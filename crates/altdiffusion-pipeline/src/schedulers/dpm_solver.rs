@@ -1,56 +1,12 @@
 //! The formulas of DPM-Solver, for one step of any order: what the multistep and the single-step solver share.
 
 use candle_core::Tensor;
-use serde::Deserialize;
 
-use super::{FinalSigma, PredictionType, SchedulerConfig, divide, limit::Limit, solver_run::NoiseLevel};
+use super::{
+    Algorithm, FinalSigma, PredictionType, SchedulerConfig, SolverType, divide, limit::Limit,
+    solver_run::NoiseLevel,
+};
 use crate::Result;
-
-/// The equation that is solved, `algorithm_type` of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum Algorithm {
-    /// The probability flow in terms of the clean sample: DPM-Solver++ (Lu et al. 2022,
-    /// <https://arxiv.org/abs/2211.01095>).
-    #[serde(rename = "dpmsolver++", alias = "deis")]
-    DpmSolverPlusPlus,
-    /// The stochastic equation in terms of the clean sample.
-    #[serde(rename = "sde-dpmsolver++")]
-    SdeDpmSolverPlusPlus,
-    /// The probability flow in terms of the noise: DPM-Solver (Lu et al. 2022, <https://arxiv.org/abs/2206.00927>).
-    #[serde(rename = "dpmsolver")]
-    DpmSolver,
-    /// The stochastic equation in terms of the noise.
-    #[serde(rename = "sde-dpmsolver")]
-    SdeDpmSolver,
-}
-
-impl Algorithm {
-    /// Whether each step adds noise.
-    pub fn is_stochastic(self) -> bool {
-        matches!(self, Self::SdeDpmSolverPlusPlus | Self::SdeDpmSolver)
-    }
-
-    /// Whether it works with clean samples, and not with noise.
-    fn is_in_clean_samples(self) -> bool {
-        matches!(self, Self::DpmSolverPlusPlus | Self::SdeDpmSolverPlusPlus)
-    }
-}
-
-/// The variant of a method of order 2 or 3, `solver_type` of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SolverType {
-    /// DPM-Solver with the slope at the middle of the step, its default.
-    Midpoint,
-    /// DPM-Solver with the mean of the slopes at both ends.
-    Heun,
-    /// That of another solver; each takes it for its own default.
-    LogRho,
-    /// UniPC with the factor h.
-    Bh1,
-    /// UniPC with the factor e^h − 1, its default.
-    Bh2,
-}
 
 /// One of the methods, with what it needs of the model's output.
 #[derive(Debug, Clone, Copy)]

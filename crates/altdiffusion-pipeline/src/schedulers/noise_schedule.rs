@@ -1,64 +1,9 @@
 //! How much of the signal is left at each training timestep.
 
 use candle_core::Tensor;
-use serde::Deserialize;
 
 use super::{PredictionType, SchedulerConfig};
 use crate::{Error, Result};
-
-/// The curve of the betas over the training timesteps, `beta_schedule` of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum BetaSchedule {
-    /// Equal distances from `beta_start` to `beta_end`.
-    #[serde(rename = "linear")]
-    Linear,
-    /// Equal distances between their square roots, as in latent diffusion.
-    #[serde(rename = "scaled_linear")]
-    ScaledLinear,
-    /// The squared cosine of Nichol and Dhariwal 2021, <https://arxiv.org/abs/2102.09672>, no beta above 0.999.
-    #[serde(rename = "squaredcos_cap_v2")]
-    SquaredCosine,
-    /// A sigmoid over −6 to 6, from `beta_start` to `beta_end`, as in GeoDiff.
-    #[serde(rename = "sigmoid")]
-    Sigmoid,
-    /// ᾱ = e^(−12 t) for t from 0 to 1, no beta above 0.999.
-    #[serde(rename = "exp")]
-    Exponential,
-}
-
-impl BetaSchedule {
-    fn betas(self, timesteps: usize, start: f64, end: f64) -> Vec<f32> {
-        match self {
-            Self::Linear => linspace(start, end, timesteps),
-            Self::ScaledLinear => {
-                linspace(start.sqrt(), end.sqrt(), timesteps).into_iter().map(|root| root * root).collect()
-            }
-            Self::Sigmoid => {
-                let (start, distance) = (start as f32, (end - start) as f32);
-                linspace(-6.0, 6.0, timesteps)
-                    .into_iter()
-                    .map(|position| 1.0 / (1.0 + (-position).exp()) * distance + start)
-                    .collect()
-            }
-            Self::SquaredCosine => betas_of(timesteps, |time| {
-                let cosine = ((time + 0.008) / 1.008 * std::f64::consts::PI / 2.0).cos();
-                cosine * cosine
-            }),
-            Self::Exponential => betas_of(timesteps, |time| (-12.0 * time).exp()),
-        }
-    }
-
-    /// Whether it is the same whatever the first and the last beta.
-    pub(super) fn is_fixed(self) -> bool {
-        matches!(self, Self::SquaredCosine | Self::Exponential)
-    }
-}
-
-/// The betas that make ᾱ the given function of a time from 0 to 1, none above 0.999.
-fn betas_of(timesteps: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f32> {
-    let at = |timestep: usize| alpha_bar(timestep as f64 / timesteps as f64);
-    (0..timesteps).map(|timestep| (1.0 - at(timestep + 1) / at(timestep)).min(0.999) as f32).collect()
-}
 
 /// The noise levels of the training: a clean sample x₀ becomes `√ᾱ x₀ + √(1 − ᾱ) ε` at timestep t, where ᾱ is the
 /// product of `1 − β` up to t.
@@ -165,25 +110,6 @@ fn betas(config: &SchedulerConfig) -> Vec<f32> {
     }
 }
 
-/// `steps` values from `start` to `end` as `torch.linspace` computes them in f32: from both ends towards the middle,
-/// with fused multiply-adds.
-pub(super) fn linspace(start: f64, end: f64, steps: usize) -> Vec<f32> {
-    let (start, end) = (start as f32, end as f32);
-    if steps == 1 {
-        return vec![start];
-    }
-    let distance = (end - start) / steps.saturating_sub(1) as f32;
-    (0..steps)
-        .map(|step| {
-            if step < steps / 2 {
-                distance.mul_add(step as f32, start)
-            } else {
-                (-distance).mul_add((steps - step - 1) as f32, end)
-            }
-        })
-        .collect()
-}
-
 /// The products of `1 − β` up to each entry; PyTorch keeps the running product of an f32 tensor in f64.
 fn cumulative_product(betas: &[f32]) -> Vec<f32> {
     betas
@@ -220,6 +146,7 @@ fn rescale_to_zero_snr(betas: &[f32]) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::BetaSchedule;
     use super::*;
 
     /// Values of `torch.linspace` and of the published schedule (Stable Diffusion's), printed by PyTorch.

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 
 use super::{
     FinalSigma, NoiseSchedule, PredictionType, SchedulerConfig, SigmaInterpolation, SigmaSpacing, Steps,
-    TimestepSpacing, at, divide, noise_schedule::linspace, sigmas,
+    TimestepSpacing, at, divide, linspace::linspace, sigmas,
 };
 use crate::Result;
 

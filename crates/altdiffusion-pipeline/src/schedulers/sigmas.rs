@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::Deserialize;
 
-use super::{beta_quantile::beta_quantile, noise_schedule::linspace};
+use super::{beta_quantile::beta_quantile, linspace::linspace};
 use crate::{Error, Result};
 
 /// How the sigmas of a run are spread between the largest and the smallest.

@@ -3,8 +3,8 @@
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::config::{BlockSettings, Level};
 use super::context::{ContextCursor, ContextProjector};
+use super::plan::{BlockSettings, Level};
 use super::transformer::Transformer2DModel;
 use crate::layers::resnet::{ResnetBlock2D, ResnetConfig};
 

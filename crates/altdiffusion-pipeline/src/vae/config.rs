@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::Result;
 use crate::config::ConfigCheck;
+use crate::layers::resnet::ResnetConfig;
 
 /// The configuration of an [`AutoencoderKl`](super::AutoencoderKl), with diffusers' names and defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -93,6 +94,9 @@ impl Default for AutoencoderKlConfig {
     }
 }
 
+/// What the VAE's group norms add to the variance.
+pub(super) const EPS: f64 = 1e-6;
+
 const DOWN_BLOCK: &str = "DownEncoderBlock2D";
 const UP_BLOCK: &str = "UpDecoderBlock2D";
 
@@ -100,6 +104,18 @@ impl AutoencoderKlConfig {
     /// How many pixels, in each direction, one latent stands for: 2 to the number of halvings.
     pub fn downscale(&self) -> usize {
         1 << self.block_out_channels.len().saturating_sub(1)
+    }
+
+    /// A residual block of the model: no time, no rescaling.
+    pub(super) fn resnet(&self, in_channels: usize, out_channels: usize) -> ResnetConfig {
+        ResnetConfig {
+            in_channels,
+            out_channels,
+            time_embedding_dim: None,
+            groups: self.norm_num_groups,
+            eps: EPS,
+            output_scale_factor: 1.0,
+        }
     }
 
     /// Whether this crate can build the model.

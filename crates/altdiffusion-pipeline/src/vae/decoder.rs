@@ -4,8 +4,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{Conv2d, GroupNorm};
 
-use super::config::AutoencoderKlConfig;
-use super::encoder::{EPS, resnet_config};
+use super::config::{AutoencoderKlConfig, EPS};
 use super::mid_block::UNetMidBlock2D;
 use crate::layers::layout::same_size;
 use crate::layers::resnet::ResnetBlock2D;
@@ -74,7 +73,7 @@ impl UpDecoderBlock2D {
         let mut resnets = Vec::new();
         for layer in 0..=config.layers_per_block {
             let in_channels = if layer == 0 { in_channels } else { out_channels };
-            let resnet = resnet_config(config, in_channels, out_channels);
+            let resnet = config.resnet(in_channels, out_channels);
             resnets.push(ResnetBlock2D::new(resnet, vb.pp("resnets").pp(layer))?);
         }
         let upsamplers = doubles.then(|| Upsample2D::new(out_channels, vb.pp("upsamplers.0"))).transpose()?;

@@ -4,30 +4,11 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{Conv2d, GroupNorm};
 
-use super::config::AutoencoderKlConfig;
+use super::config::{AutoencoderKlConfig, EPS};
 use super::mid_block::UNetMidBlock2D;
 use crate::layers::layout::same_size;
-use crate::layers::resnet::{ResnetBlock2D, ResnetConfig};
+use crate::layers::resnet::ResnetBlock2D;
 use crate::layers::sampling::Downsample2D;
-
-/// What the VAE's group norms add to the variance.
-pub(super) const EPS: f64 = 1e-6;
-
-/// A residual block of the VAE: no time, no rescaling.
-pub(super) fn resnet_config(
-    config: &AutoencoderKlConfig,
-    in_channels: usize,
-    out_channels: usize,
-) -> ResnetConfig {
-    ResnetConfig {
-        in_channels,
-        out_channels,
-        time_embedding_dim: None,
-        groups: config.norm_num_groups,
-        eps: EPS,
-        output_scale_factor: 1.0,
-    }
-}
 
 /// Level by level down, then the lowest level's attention.
 #[derive(Debug, Clone)]
@@ -93,7 +74,7 @@ impl DownEncoderBlock2D {
         let mut resnets = Vec::new();
         for layer in 0..config.layers_per_block {
             let in_channels = if layer == 0 { in_channels } else { out_channels };
-            let resnet = resnet_config(config, in_channels, out_channels);
+            let resnet = config.resnet(in_channels, out_channels);
             resnets.push(ResnetBlock2D::new(resnet, vb.pp("resnets").pp(layer))?);
         }
         let downsamplers =

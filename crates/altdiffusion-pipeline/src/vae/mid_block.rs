@@ -4,8 +4,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::GroupNorm;
 
-use super::config::AutoencoderKlConfig;
-use super::encoder::{EPS, resnet_config};
+use super::config::{AutoencoderKlConfig, EPS};
 use crate::layers::attention::SelfAttention;
 use crate::layers::resnet::ResnetBlock2D;
 
@@ -18,7 +17,7 @@ pub(super) struct UNetMidBlock2D {
 
 impl UNetMidBlock2D {
     pub fn new(config: &AutoencoderKlConfig, channels: usize, vb: VarBuilder) -> Result<Self> {
-        let resnet = resnet_config(config, channels, channels);
+        let resnet = config.resnet(channels, channels);
         let attentions = config
             .mid_block_add_attention
             .then(|| AttentionBlock::new(channels, config.norm_num_groups, vb.pp("attentions.0")))

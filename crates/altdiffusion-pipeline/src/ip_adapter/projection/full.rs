@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{Activation, Epilogue, LayerNorm, Linear};
 
-use super::LAYER_NORM_EPS;
+use super::layer_norm::LAYER_NORM_EPS;
 
 /// A feed-forward and a layer norm.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{LayerNorm, Linear};
 
-use super::LAYER_NORM_EPS;
+use super::layer_norm::LAYER_NORM_EPS;
 
 /// A linear layer to all tokens at a time, and a layer norm of each.
 #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
 //! From what an image encoder sees to tokens that the UNet attends to. Each published kind of adapter has a way of its own.
 
 mod full;
+mod layer_norm;
 mod linear;
 mod resampler;
 
@@ -16,9 +17,6 @@ use resampler::Resampler;
 
 /// Where the projection's weights are.
 pub(super) const PREFIX: &str = "image_proj";
-
-/// What layer norms add to the variance.
-const LAYER_NORM_EPS: f64 = 1e-5;
 
 /// Which of the encoder's outputs an adapter was trained with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +58,7 @@ impl ProjectionConfig {
     /// When it is none, or of a kind that is not supported.
     pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
         let error = |problem: &str| Error::content(checkpoint.file_name(), problem);
-        let config = Self::told(checkpoint).ok_or_else(|| {
+        let config = Self::from_shapes(checkpoint).ok_or_else(|| {
             let is_there = |name: &str| checkpoint.contains(&format!("{PREFIX}.{name}"));
             error(match is_there("perceiver_resampler.proj_in.weight") || is_there("proj.2.weight") {
                 true => {
@@ -89,7 +87,7 @@ impl ProjectionConfig {
     }
 
     /// What the shapes tell, if they tell anything.
-    fn told(checkpoint: &Checkpoint) -> Option<Self> {
+    fn from_shapes(checkpoint: &Checkpoint) -> Option<Self> {
         let shape = |name: &str| checkpoint.shape(&format!("{PREFIX}.{name}"));
         if let (Some(&[rows, image_width]), Some(&[width])) = (shape("proj.weight"), shape("norm.weight")) {
             return Some(Self::Linear { image_width, rows, width });

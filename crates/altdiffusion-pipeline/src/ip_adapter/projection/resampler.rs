@@ -5,7 +5,7 @@ use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{Activation, Epilogue, LayerNorm, Linear, attention, for_computing};
 
-use super::LAYER_NORM_EPS;
+use super::layer_norm::LAYER_NORM_EPS;
 
 /// Width of each head, in all published adapters.
 pub(super) const HEAD_DIM: usize = 64;

@@ -1,5 +1,6 @@
 //! Configurations of schedulers as files have them.
 
+use super::super::Steps;
 use super::*;
 
 fn read(fields: &str) -> Result<SchedulerConfig> {

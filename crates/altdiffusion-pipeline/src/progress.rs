@@ -1,4 +1,4 @@
-//! What is told of the steps of a run, while a GPU may already be at the next one.
+//! StepReports the steps of a run, while a GPU may already be at the next one.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -43,26 +43,26 @@ pub enum Progress<'a> {
 }
 
 /// Tells of steps when they are done.
-pub(crate) struct Reports<F> {
+pub(crate) struct StepReports<F> {
     on_step: F,
     total: usize,
     /// How many steps may be under way after one was put there.
-    behind: usize,
+    lag: usize,
     /// Number, timestep and latents of the steps that are.
-    under_way: VecDeque<(usize, f64, Tensor)>,
+    pending: VecDeque<(usize, f64, Tensor)>,
     /// Whether their latents are numbers.
     finite: Readbacks,
     since: Instant,
     times: Vec<Duration>,
 }
 
-impl<F: FnMut(Step<'_>) -> ControlFlow<()>> Reports<F> {
+impl<F: FnMut(Step<'_>) -> ControlFlow<()>> StepReports<F> {
     pub fn new(total: usize, device: &Device, on_step: F) -> Self {
         Self {
             on_step,
             total,
-            behind: usize::from(device.is_cuda()),
-            under_way: VecDeque::new(),
+            lag: usize::from(device.is_cuda()),
+            pending: VecDeque::new(),
             finite: Readbacks::default(),
             since: Instant::now(),
             times: Vec::with_capacity(total),
@@ -72,8 +72,8 @@ impl<F: FnMut(Step<'_>) -> ControlFlow<()>> Reports<F> {
     /// A step was put into the device's stream.
     pub fn add(&mut self, step: usize, timestep: f64, latents: &Tensor) -> Result<()> {
         self.finite.ask(&zero_if_finite(latents)?)?;
-        self.under_way.push_back((step, timestep, latents.clone()));
-        while self.under_way.len() > self.behind {
+        self.pending.push_back((step, timestep, latents.clone()));
+        while self.pending.len() > self.lag {
             self.report()?;
         }
         Ok(())
@@ -81,7 +81,7 @@ impl<F: FnMut(Step<'_>) -> ControlFlow<()>> Reports<F> {
 
     /// The time of each step.
     pub fn finish(mut self) -> Result<Vec<Duration>> {
-        while !self.under_way.is_empty() {
+        while !self.pending.is_empty() {
             self.report()?;
         }
         Ok(self.times)
@@ -89,8 +89,7 @@ impl<F: FnMut(Step<'_>) -> ControlFlow<()>> Reports<F> {
 
     /// Waits for the earliest step that is under way.
     fn report(&mut self) -> Result<()> {
-        let (received, Some((step, timestep, latents))) =
-            (self.finite.receive()?, self.under_way.pop_front())
+        let (received, Some((step, timestep, latents))) = (self.finite.receive()?, self.pending.pop_front())
         else {
             return Ok(());
         };

@@ -1,4 +1,4 @@
-//! From given images and masks to the tensors that a run begins with.
+//! Turns the images and masks of the caller into tensors.
 
 use altclip_encoder::image_processor::{Resampling, resize};
 use candle_core::{Device, Tensor};

@@ -1,4 +1,4 @@
-//! Images that a run follows, ready for its steps.
+//! Follows images in the steps of a run.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use crate::Result;
 use crate::controlnet::{Condition, ControlNetModel};
 use crate::unet::{AdditionalResiduals, CrossAttentionContext};
 
-/// All of them.
+/// All images that a run follows.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct RunningControls {
-    pub controls: Vec<RunningControl>,
+pub(crate) struct PreparedControls {
+    pub controls: Vec<PreparedControl>,
     /// Whether the unconditioned half goes without, and the higher resolutions are followed less.
-    pub guesses: bool,
+    pub guess_mode: bool,
 }
 
-/// One of them, with what does not change between the steps.
+/// One image that is followed, with what does not change between the steps.
 #[derive(Debug, Clone)]
-pub(crate) struct RunningControl {
+pub(crate) struct PreparedControl {
     net: Arc<ControlNetModel>,
     condition: Condition,
     /// Of the whole batch, or of its conditioned half where the other goes without.
@@ -29,7 +29,7 @@ pub(crate) struct RunningControl {
     to: f64,
 }
 
-impl RunningControl {
+impl PreparedControl {
     pub fn new(control: &Control, condition: Condition, context: CrossAttentionContext) -> Self {
         let Control { ref net, scale, from, to, .. } = *control;
         Self { net: net.clone(), condition, context, scale, from, to }
@@ -42,7 +42,7 @@ impl RunningControl {
     }
 }
 
-impl RunningControls {
+impl PreparedControls {
     /// What the UNet adds in a step, for latents (images, channels, height, width) as the scheduler scales them, or
     /// nothing if no image is followed in this one.
     pub fn residuals(
@@ -52,8 +52,8 @@ impl RunningControls {
         (step, steps): (usize, usize),
         guided: bool,
     ) -> Result<Option<AdditionalResiduals>> {
-        let half_goes_without = guided && self.guesses;
-        let sample = match guided && !self.guesses {
+        let half_goes_without = guided && self.guess_mode;
+        let sample = match guided && !self.guess_mode {
             true => &Tensor::cat(&[sample, sample], 0)?,
             false => sample,
         };
@@ -61,7 +61,7 @@ impl RunningControls {
         let mut sum: Option<AdditionalResiduals> = None;
         for control in self.controls.iter().filter(|control| control.is_followed(step, steps)) {
             let residuals = control.net.forward(sample, &timesteps, &control.context, &control.condition)?;
-            let residuals = match self.guesses && !control.net.config().global_pool_conditions {
+            let residuals = match self.guess_mode && !control.net.config().global_pool_conditions {
                 true => residuals.faded(control.scale)?,
                 false => residuals.scaled(control.scale)?,
             };

@@ -1,5 +1,5 @@
-//! What a UNet loses when its numbers are rounded: its outputs beside those of the original, for inputs that are the same
-//! each time.
+//! Measures what a UNet loses when its weights are quantized: its outputs beside those of the original, for inputs that
+//! are the same each time.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -14,7 +14,7 @@ const PIXELS_PER_LATENT: usize = 8;
 
 /// Inputs for UNets of one shape, which are always the same.
 #[derive(Debug, Clone)]
-pub struct UNetProbe {
+pub struct QuantizationProbe {
     /// (1, in_channels, side, side), as noisy as at any timestep: latents and noise both have a variance of one.
     latents: Tensor,
     /// (1, 77, width)
@@ -23,7 +23,7 @@ pub struct UNetProbe {
 
 /// How far an output is from that of the original, at one timestep.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct OutputLoss {
+pub struct OutputError {
     pub timestep: usize,
     /// The cosine of the angle between both, 1 for the same direction.
     pub cosine: f64,
@@ -31,8 +31,8 @@ pub struct OutputLoss {
     pub relative_distance: f64,
 }
 
-impl UNetProbe {
-    /// The sides, in pixels, of the images that [`UNetProbe::new`] stands for: small, because outputs of any size tell how
+impl QuantizationProbe {
+    /// The sides, in pixels, of the images that [`QuantizationProbe::new`] stands for: small, because outputs of any size tell how
     /// exact weights are.
     pub const SIDE: usize = 128;
 
@@ -74,20 +74,20 @@ impl UNetProbe {
     ///
     /// # Errors
     /// When they are of different shapes.
-    pub fn losses(original: &[Tensor], outputs: &[Tensor]) -> Result<Vec<OutputLoss>> {
+    pub fn errors(original: &[Tensor], outputs: &[Tensor]) -> Result<Vec<OutputError>> {
         let dot = |a: &Tensor, b: &Tensor| -> Result<f64> {
             Ok((a.to_dtype(DType::F64)? * b.to_dtype(DType::F64)?)?.sum_all()?.to_scalar::<f64>()?)
         };
-        let loss = |(timestep, (original, output)): (usize, (&Tensor, &Tensor))| -> Result<OutputLoss> {
+        let error = |(timestep, (original, output)): (usize, (&Tensor, &Tensor))| -> Result<OutputError> {
             let difference = (output - original)?;
             let original_square = dot(original, original)?;
-            Ok(OutputLoss {
+            Ok(OutputError {
                 timestep,
                 cosine: dot(output, original)? / (original_square * dot(output, output)?).sqrt(),
                 relative_distance: (dot(&difference, &difference)? / original_square).sqrt(),
             })
         };
-        TIMESTEPS.into_iter().zip(original.iter().zip(outputs)).map(loss).collect()
+        TIMESTEPS.into_iter().zip(original.iter().zip(outputs)).map(error).collect()
     }
 }
 
@@ -100,13 +100,13 @@ mod tests {
         let tensor = |values: [f32; 2]| Tensor::new(&values, &Device::Cpu);
         let original = [tensor([3., 4.])?, tensor([1., 0.])?, tensor([1., 1.])?];
         let outputs = [tensor([3., 4.])?, tensor([1., 1.])?, tensor([-1., -1.])?];
-        let losses = UNetProbe::losses(&original, &outputs)?;
+        let errors = QuantizationProbe::errors(&original, &outputs)?;
         let expected = [(981, 1., 0.), (661, 0.5f64.sqrt(), 1.), (341, -1., 2.)];
-        assert_eq!(losses.len(), expected.len());
-        for (loss, (timestep, cosine, distance)) in losses.into_iter().zip(expected) {
-            assert_eq!(loss.timestep, timestep);
+        assert_eq!(errors.len(), expected.len());
+        for (error, (timestep, cosine, distance)) in errors.into_iter().zip(expected) {
+            assert_eq!(error.timestep, timestep);
             assert!(
-                (loss.cosine - cosine).abs() < 1e-12 && (loss.relative_distance - distance).abs() < 1e-12
+                (error.cosine - cosine).abs() < 1e-12 && (error.relative_distance - distance).abs() < 1e-12
             );
         }
         Ok(())

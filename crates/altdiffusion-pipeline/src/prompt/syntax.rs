@@ -11,7 +11,7 @@ const BREAK: &str = "BREAK";
 
 /// A part of a prompt.
 #[derive(Debug, Clone, PartialEq)]
-pub enum PromptPart {
+pub enum PromptSegment {
     /// Some text, and how much it weighs; 1 is as usual.
     Text {
         /// The text, without the signs of the syntax.
@@ -36,7 +36,7 @@ pub enum PromptPart {
 ///
 /// # Errors
 /// When a weight is no number, as in `(text:1.2.3)`.
-pub fn parse_prompt(prompt: &str) -> Result<Vec<PromptPart>> {
+pub fn parse_prompt(prompt: &str) -> Result<Vec<PromptSegment>> {
     let mut parts = Parts::default();
     let mut rest = prompt;
     while let Some(first) = rest.chars().next() {
@@ -82,7 +82,7 @@ pub fn parse_prompt(prompt: &str) -> Result<Vec<PromptPart>> {
 /// The parts so far, and the places in their list where brackets were opened.
 #[derive(Default)]
 struct Parts {
-    list: Vec<PromptPart>,
+    list: Vec<PromptSegment>,
     round: Vec<usize>,
     square: Vec<usize>,
 }
@@ -90,7 +90,7 @@ struct Parts {
 impl Parts {
     fn push_text(&mut self, text: &str) {
         if !text.is_empty() {
-            self.list.push(PromptPart::Text { text: text.to_owned(), weight: 1.0 });
+            self.list.push(PromptSegment::Text { text: text.to_owned(), weight: 1.0 });
         }
     }
 
@@ -107,7 +107,7 @@ impl Parts {
                 continue;
             }
             self.push_text(rest[..start].trim_end());
-            self.list.push(PromptPart::Break);
+            self.list.push(PromptSegment::Break);
             rest = rest[end..].trim_start();
             from = 0;
         }
@@ -128,14 +128,14 @@ impl Parts {
 
     fn multiply(&mut self, start: usize, factor: f64) {
         for part in self.list.iter_mut().skip(start) {
-            if let PromptPart::Text { weight, .. } = part {
+            if let PromptSegment::Text { weight, .. } = part {
                 *weight *= factor;
             }
         }
     }
 
     /// The parts, with neighbours of one weight joined, so that they are tokenised as one text.
-    fn finish(mut self) -> Vec<PromptPart> {
+    fn finish(mut self) -> Vec<PromptSegment> {
         // What was opened and never closed.
         for start in std::mem::take(&mut self.round) {
             self.multiply(start, ROUND);
@@ -143,12 +143,12 @@ impl Parts {
         for start in std::mem::take(&mut self.square) {
             self.multiply(start, SQUARE);
         }
-        let mut joined: Vec<PromptPart> = Vec::with_capacity(self.list.len());
+        let mut joined: Vec<PromptSegment> = Vec::with_capacity(self.list.len());
         for part in self.list {
             match (joined.last_mut(), part) {
                 (
-                    Some(PromptPart::Text { text, weight }),
-                    PromptPart::Text { text: next, weight: next_weight },
+                    Some(PromptSegment::Text { text, weight }),
+                    PromptSegment::Text { text: next, weight: next_weight },
                 ) if *weight == next_weight => text.push_str(&next),
                 (_, part) => joined.push(part),
             }
@@ -191,8 +191,8 @@ mod tests {
     fn parsed(prompt: &str) -> Vec<(String, f64)> {
         let parts = parse_prompt(prompt).unwrap_or_default();
         let pair = |part| match part {
-            PromptPart::Text { text, weight } => (text, weight),
-            PromptPart::Break => ("BREAK".to_owned(), -1.0),
+            PromptSegment::Text { text, weight } => (text, weight),
+            PromptSegment::Break => ("BREAK".to_owned(), -1.0),
         };
         parts.into_iter().map(pair).collect()
     }
@@ -255,7 +255,7 @@ mod tests {
                 continue;
             };
             for part in parts {
-                if let PromptPart::Text { text, weight } = part {
+                if let PromptSegment::Text { text, weight } = part {
                     assert!(weight.is_finite() && !text.is_empty(), "{prompt:?}");
                     assert!(text.chars().all(|character| prompt.contains(character)), "{prompt:?}: {text:?}");
                 }

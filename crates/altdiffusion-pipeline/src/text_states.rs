@@ -1,55 +1,12 @@
-//! A prompt, ready for the UNet.
+//! Encodes texts to the hidden states that a UNet attends to.
 
-use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
+use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::{DType, Device, Tensor};
-use model_files::config::parse_json;
-use model_files::source::ModelSource;
-use serde::Deserialize;
 
-use crate::control::RunningControls;
-use crate::ip_adapter::ImagePrompt;
-use crate::unet::{AdditionalResiduals, CrossAttentionContext, UNet2DConditionModel};
-use crate::windows::windows;
+use crate::prompt::chunks;
+use crate::unet::CrossAttentionContext;
 use crate::{Error, Result};
-
-/// The tokens that a diffusion prompt is padded and cut to, `<s>` and `</s>` counted, where the model does not say.
-pub const PROMPT_TOKENS: usize = 77;
-
-/// The tokens that the prompts of a model are padded and cut to: `model_max_length` of its
-/// `tokenizer/tokenizer_config.json`, as in diffusers. That is [`PROMPT_TOKENS`] in published models; what the encoder
-/// has no positions for counts as not given, since transformers writes a huge number where nothing was set.
-///
-/// # Errors
-/// When the file is there but cannot be read.
-pub(crate) fn prompt_tokens(source: &ModelSource, encoder: &TextEncoderConfig) -> Result<usize> {
-    #[derive(Deserialize)]
-    struct TokenizerConfig {
-        model_max_length: Option<f64>,
-    }
-
-    let Some(file) = source.read_optional("tokenizer/tokenizer_config.json")? else {
-        return Ok(PROMPT_TOKENS);
-    };
-    let config: TokenizerConfig = parse_json(&file)?;
-    // Room for `<s>` and `</s>` at least.
-    let possible = 2.0..=encoder.encoder.max_tokens() as f64;
-    Ok(match config.model_max_length {
-        Some(length) if possible.contains(&length) => length as usize,
-        _ => PROMPT_TOKENS,
-    })
-}
-
-/// How the text of a prompt is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PromptReading {
-    /// As it stands, cut to the tokens that the text encoder takes, as in diffusers.
-    #[default]
-    Plain,
-    /// With the weights of [`parse_prompt`](crate::parse_prompt), and in as many windows as it needs. A text that has no
-    /// weights and fits into one window is read as it stands.
-    Weighted,
-}
 
 /// The hidden states of texts, (texts, rows, width), with the biases of their rows as attention keys.
 ///
@@ -77,11 +34,11 @@ impl TextStates {
         Ok(Self { hidden_states: states.rows, key_bias: Some(states.key_bias) })
     }
 
-    /// Encodes each text with its weights, in windows of `tokens` tokens that stand one after the other.
+    /// Encodes each text with its weights, in chunks of `tokens` tokens that stand one after the other.
     ///
-    /// Weights multiply the hidden states of their tokens, and then the whole window is scaled so that the mean of all its
+    /// Weights multiply the hidden states of their tokens, and then the whole chunk is scaled so that the mean of all its
     /// values is what it was: `EmphasisOriginal` of stable-diffusion-webui
-    /// (<https://github.com/AUTOMATIC1111/stable-diffusion-webui/blob/master/modules/sd_emphasis.py>). A window without
+    /// (<https://github.com/AUTOMATIC1111/stable-diffusion-webui/blob/master/modules/sd_emphasis.py>). A chunk without
     /// weights stays as it is.
     ///
     /// # Errors
@@ -94,37 +51,35 @@ impl TextStates {
     ) -> Result<Self> {
         let texts = texts
             .iter()
-            .map(|text| Self::encode_windows(tokenizer, encoder, text, tokens))
+            .map(|text| Self::encode_chunks(tokenizer, encoder, text, tokens))
             .collect::<Result<Vec<_>>>()?;
         Self::stack(&texts)
     }
 
-    /// One text in windows.
-    fn encode_windows(
+    /// One text in chunks.
+    fn encode_chunks(
         tokenizer: &Tokenizer,
         encoder: &TextEncoder,
         text: &str,
         tokens: usize,
     ) -> Result<Self> {
-        let windows = windows(tokenizer, text, tokens)?;
+        let chunks = chunks(tokenizer, text, tokens)?;
         let padded = |values: &[u32], with: u32| -> Vec<u32> {
             values.iter().copied().chain(std::iter::repeat(with)).take(tokens).collect()
         };
-        let ids: Vec<u32> =
-            windows.iter().flat_map(|window| padded(&window.ids, tokenizer.pad_id())).collect();
-        let mask: Vec<u32> =
-            windows.iter().flat_map(|window| padded(&vec![1; window.ids.len()], 0)).collect();
-        let shape = (windows.len(), tokens);
+        let ids: Vec<u32> = chunks.iter().flat_map(|chunk| padded(&chunk.ids, tokenizer.pad_id())).collect();
+        let mask: Vec<u32> = chunks.iter().flat_map(|chunk| padded(&vec![1; chunk.ids.len()], 0)).collect();
+        let shape = (chunks.len(), tokens);
         let states = encoder.encode_compact(
             &Tensor::from_vec(ids, shape, &Device::Cpu)?,
             &Tensor::from_vec(mask, shape, &Device::Cpu)?,
         )?;
-        let rows = windows
+        let rows = chunks
             .iter()
             .enumerate()
-            .map(|(index, window)| {
+            .map(|(index, chunk)| {
                 let (rows, key_bias) = (states.rows.get(index)?, states.key_bias.get(index)?);
-                if window.is_plain() { Ok(rows) } else { weighted(&rows, &key_bias, &window.weights) }
+                if chunk.is_plain() { Ok(rows) } else { weighted(&rows, &key_bias, &chunk.weights) }
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self {
@@ -238,7 +193,7 @@ impl TextStates {
     }
 }
 
-/// The rows (rows, width) of one window with the weights of its tokens, scaled to the mean that they had. The mean is
+/// The rows (rows, width) of one chunk with the weights of its tokens, scaled to the mean that they had. The mean is
 /// that of all tokens, of which a row of padding stands for as many as its bias says.
 fn weighted(rows: &Tensor, key_bias: &Tensor, weights: &[f32]) -> Result<Tensor> {
     let counts = key_bias.to_dtype(DType::F32)?.exp()?.unsqueeze(1)?; // (rows, 1)
@@ -255,91 +210,4 @@ fn weighted(rows: &Tensor, key_bias: &Tensor, weights: &[f32]) -> Result<Tensor>
         return Err(Error::option("prompt", "its weights leave nothing of it, expected some more than 0"));
     }
     Ok((states * scale)?.to_dtype(rows.dtype())?)
-}
-
-/// What the UNet is told about a batch of images, projected to the keys and values of its cross-attentions once for
-/// all steps. With guidance, the first half of the batch is the unconditioned one, as in diffusers.
-#[derive(Debug, Clone)]
-pub struct Prompt {
-    context: CrossAttentionContext,
-    images: usize,
-    guided: bool,
-    controls: RunningControls,
-}
-
-impl Prompt {
-    /// The prompts of `images` images each without guidance, from the states of their texts.
-    ///
-    /// # Errors
-    /// When there are no texts, or `states` are of another width than the UNet's.
-    pub fn conditioned(unet: &UNet2DConditionModel, states: &TextStates, images: usize) -> Result<Self> {
-        Self::new(unet, states, images, false)
-    }
-
-    /// The prompts of `images` images each with guidance, from the states of twice as many texts: first for each what to
-    /// keep away from (the empty text, if nothing), then for each what to show.
-    ///
-    /// # Errors
-    /// When the number of texts is odd or 0, or `states` are of another width than the UNet's.
-    pub fn guided(unet: &UNet2DConditionModel, states: &TextStates, images: usize) -> Result<Self> {
-        Self::new(unet, states, images, true)
-    }
-
-    fn new(unet: &UNet2DConditionModel, states: &TextStates, images: usize, guided: bool) -> Result<Self> {
-        let halves = if guided { 2 } else { 1 };
-        if states.texts() == 0 || !states.texts().is_multiple_of(halves) {
-            return Err(Error::Shape {
-                tensor: "hidden_states",
-                expected: format!("({}, tokens, width)", if guided { "2 × prompts" } else { "prompts" }),
-                found: format!("{:?}", states.hidden_states.dims()),
-            });
-        }
-        let prompts = states.texts() / halves;
-        let context = states.project(images, |states, key_bias| unet.project_context(states, key_bias))?;
-        Ok(Self { context, images: prompts * images, guided, controls: RunningControls::default() })
-    }
-
-    /// The same, with images that say what to draw.
-    pub(crate) fn illustrated(mut self, images: &[ImagePrompt]) -> Result<Self> {
-        let project = |image: &ImagePrompt| image.project(self.images, self.guided);
-        let images = images.iter().map(project).collect::<Result<_>>()?;
-        self.context = self.context.with_images(images);
-        Ok(self)
-    }
-
-    /// The same, with images that are followed.
-    pub(crate) fn controlled(self, controls: RunningControls) -> Self {
-        Self { controls, ..self }
-    }
-
-    /// Whether there are any.
-    pub(crate) fn is_controlled(&self) -> bool {
-        !self.controls.controls.is_empty()
-    }
-
-    /// What the ControlNets add in a step of so many, for latents (images, channels, height, width) as the scheduler
-    /// scales them.
-    pub(crate) fn residuals(
-        &self,
-        sample: &Tensor,
-        timestep: f64,
-        step: (usize, usize),
-    ) -> Result<Option<AdditionalResiduals>> {
-        self.controls.residuals(sample, timestep, step, self.guided)
-    }
-
-    /// The keys and values, of `images` or with guidance twice as many prompts.
-    pub fn context(&self) -> &CrossAttentionContext {
-        &self.context
-    }
-
-    /// How many images it is for.
-    pub fn images(&self) -> usize {
-        self.images
-    }
-
-    /// Whether it has an unconditioned half.
-    pub fn is_guided(&self) -> bool {
-        self.guided
-    }
 }

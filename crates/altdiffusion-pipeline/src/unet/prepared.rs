@@ -1,52 +1,19 @@
-//! The passes of one run through a UNet.
+//! Runs a UNet step after step with the same prompts, from a recorded forward pass where the device can.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::MutexGuard;
 
-use candle_core::{DType, Tensor};
-use fused_ops::Recording;
+use candle_core::Tensor;
 
-use super::{AdditionalResiduals, CrossAttentionContext, UNet2DConditionModel};
+use super::context::CrossAttentionContext;
+use super::model::UNet2DConditionModel;
+use super::recorder::{Recorded, RecordedPass, pass_shape};
+use super::residuals::AdditionalResiduals;
 use crate::Result;
 
-/// Where a UNet keeps the pass that it recorded. A clone records its own.
-#[derive(Default)]
-pub(super) struct Recorder(Mutex<Recorded>);
-
-#[derive(Default)]
-enum Recorded {
-    #[default]
-    Nothing,
-    Pass(Box<RecordedPass>),
-    /// Passes of this shape cannot be.
-    Refused(Vec<usize>),
-}
-
-impl Clone for Recorder {
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
-
-impl std::fmt::Debug for Recorder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Recorder")
-    }
-}
-
-/// A pass whose tensors are always the same ones, so that a GPU can do it as one CUDA graph.
-struct RecordedPass {
-    /// (batch, height, width, in_channels)
-    input: Tensor,
-    /// (batch), f32
-    timesteps: Tensor,
-    context: CrossAttentionContext,
-    recording: Recording,
-}
-
-/// The passes of one run, in all of which the UNet sees the same prompts.
+/// A UNet with the prompts of a run, which it sees in every step.
 ///
-/// On a GPU the first one is recorded, once for every size of an image, and those after it are replayed.
-pub(crate) struct Passes<'a> {
+/// On a GPU the first forward pass is recorded, once for every size of an image, and those after it are replayed.
+pub(crate) struct PreparedUNet<'a> {
     unet: &'a UNet2DConditionModel,
     context: &'a CrossAttentionContext,
     /// The UNet's recorder, unless nothing is to be recorded, or another thread has it.
@@ -56,19 +23,22 @@ pub(crate) struct Passes<'a> {
 }
 
 impl UNet2DConditionModel {
-    /// The passes of a run with these prompts.
-    pub(crate) fn passes<'a>(&'a self, context: &'a CrossAttentionContext) -> Passes<'a> {
-        self.recorded_passes(context, self.device.is_cuda())
+    /// The UNet for a run with these prompts.
+    pub(crate) fn prepared<'a>(&'a self, context: &'a CrossAttentionContext) -> PreparedUNet<'a> {
+        self.prepared_to_record(context, self.device().is_cuda())
     }
 
-    fn recorded_passes<'a>(&'a self, context: &'a CrossAttentionContext, recorded: bool) -> Passes<'a> {
-        let recorded =
-            if recorded && context.can_be_copied() { self.recorder.0.try_lock().ok() } else { None };
-        Passes { unet: self, context, recorded, has_context: false }
+    fn prepared_to_record<'a>(
+        &'a self,
+        context: &'a CrossAttentionContext,
+        recorded: bool,
+    ) -> PreparedUNet<'a> {
+        let recorded = if recorded && context.can_be_copied() { self.recorder().try_lock() } else { None };
+        PreparedUNet { unet: self, context, recorded, has_context: false }
     }
 }
 
-impl Passes<'_> {
+impl PreparedUNet<'_> {
     /// As [`UNet2DConditionModel::forward_with_residuals`].
     ///
     /// # Errors
@@ -95,7 +65,7 @@ impl Passes<'_> {
     /// Tensors that do not fit each other or the model.
     pub fn predict(&mut self, input: &Tensor, timesteps: &Tensor) -> Result<Tensor> {
         if let Some(recorded) = self.recorded.as_deref_mut() {
-            let shape = shape(input, self.context);
+            let shape = pass_shape(input, self.context);
             if let Recorded::Pass(pass) = recorded
                 && pass.shape() == shape
             {
@@ -114,7 +84,7 @@ impl Passes<'_> {
             if !matches!(recorded, Recorded::Refused(refused) if *refused == shape) {
                 // The memory of the one before first.
                 *recorded = Recorded::Nothing;
-                match RecordedPass::new(self.unet, input, timesteps, self.context) {
+                match record(self.unet, input, timesteps, self.context) {
                     Ok((pass, prediction)) => {
                         *recorded = Recorded::Pass(Box::new(pass));
                         self.has_context = true;
@@ -131,54 +101,27 @@ impl Passes<'_> {
     }
 }
 
-impl Drop for Passes<'_> {
+/// Records a forward pass, of a clone whose weights are the same tensors.
+fn record(
+    unet: &UNet2DConditionModel,
+    input: &Tensor,
+    timesteps: &Tensor,
+    context: &CrossAttentionContext,
+) -> Result<(RecordedPass, Tensor)> {
+    let unet = unet.clone();
+    RecordedPass::new(input, timesteps, context, move |input, timesteps, context| {
+        unet.predict(input, timesteps, context, None)
+    })
+}
+
+impl Drop for PreparedUNet<'_> {
     /// The next run, which may be another thread's, writes to the same tensors.
     fn drop(&mut self) {
         if self.recorded.is_some()
-            && let Err(error) = self.unet.device.synchronize()
+            && let Err(error) = self.unet.device().synchronize()
         {
             tracing::debug!(%error, "the device failed");
         }
-    }
-}
-
-/// What passes have in common that can be one recorded pass.
-fn shape(input: &Tensor, context: &CrossAttentionContext) -> Vec<usize> {
-    [input.dims(), &[context.room()]].concat()
-}
-
-impl RecordedPass {
-    /// Records a pass; with what it predicts of this input.
-    fn new(
-        unet: &UNet2DConditionModel,
-        input: &Tensor,
-        timesteps: &Tensor,
-        context: &CrossAttentionContext,
-    ) -> Result<(Self, Tensor)> {
-        let pass = (unet.clone(), input.copy()?, timesteps.to_dtype(DType::F32)?.copy()?, context.copy()?);
-        let (input, timesteps, context) = (pass.1.clone(), pass.2.clone(), pass.3.clone());
-        let (recording, prediction) = Recording::new(move || {
-            let (unet, input, timesteps, context) = &pass;
-            unet.predict(input, timesteps, context, None).map_err(candle_core::Error::wrap)
-        })?;
-        Ok((Self { input, timesteps, context, recording }, prediction))
-    }
-
-    fn shape(&self) -> Vec<usize> {
-        shape(&self.input, &self.context)
-    }
-
-    /// The pass on other values, with other prompts if there are some.
-    fn replay(
-        &self,
-        input: &Tensor,
-        timesteps: &Tensor,
-        context: Option<&CrossAttentionContext>,
-    ) -> Result<Tensor> {
-        context.map(|context| self.context.overwrite(context)).transpose()?;
-        self.input.slice_set(&input.contiguous()?, 0, 0)?;
-        self.timesteps.slice_set(&timesteps.to_dtype(DType::F32)?, 0, 0)?;
-        Ok(self.recording.replay()?)
     }
 }
 
@@ -206,18 +149,18 @@ mod tests {
         {
             let bias = Tensor::rand(-1f32, 1., (2, tokens), &Device::Cpu)?;
             let context = unet.project_context(&random(&[2, tokens, WIDTH])?, biased.then_some(&bias))?;
-            let mut passes = unet.recorded_passes(&context, true);
-            assert!(passes.recorded.is_some());
+            let mut prepared = unet.prepared_to_record(&context, true);
+            assert!(prepared.recorded.is_some());
             let mut before: Option<(Tensor, Vec<f32>)> = None;
             for timestep in [981f32, 441., 1.] {
                 let (sample, timesteps) =
                     (random(&[2, 4, side, side])?, Tensor::full(timestep, 2, &Device::Cpu)?);
-                let found = passes.forward(&sample, &timesteps, None)?;
+                let found = prepared.forward(&sample, &timesteps, None)?;
                 let expected = unet.forward(&sample, &timesteps, &context)?;
                 // Keys that are hidden change nothing but the order in which sums are made.
                 let difference = largest_difference(&found, &expected)?;
                 assert!(difference < 1e-5, "{tokens} tokens, timestep {timestep}: {difference}");
-                assert!(matches!(passes.recorded.as_deref(), Some(Recorded::Pass(_))));
+                assert!(matches!(prepared.recorded.as_deref(), Some(Recorded::Pass(_))));
                 if let Some((tensor, values)) = &before {
                     assert_eq!(
                         &tensor.flatten_all()?.to_vec1::<f32>()?,
@@ -228,7 +171,7 @@ mod tests {
                 before = Some((found.clone(), found.flatten_all()?.to_vec1()?));
             }
             // Another thread goes without meanwhile.
-            assert!(unet.recorded_passes(&context, true).recorded.is_none());
+            assert!(unet.prepared_to_record(&context, true).recorded.is_none());
         }
         Ok(())
     }
@@ -241,7 +184,7 @@ mod tests {
         let (sample, timesteps) = (random(&[1, 4, 8, 8])?, Tensor::full(441f32, 1, &Device::Cpu)?);
         for (states, is_finite) in [(nan, false), (random(&[1, 3, WIDTH])?, true)] {
             let context = unet.project_context(&states, None)?;
-            let found = unet.recorded_passes(&context, true).forward(&sample, &timesteps, None)?;
+            let found = unet.prepared_to_record(&context, true).forward(&sample, &timesteps, None)?;
             let found = found.flatten_all()?.to_vec1::<f32>()?;
             assert_eq!(found.iter().all(|value| value.is_finite()), is_finite);
         }
@@ -252,7 +195,7 @@ mod tests {
     fn on_the_processor_nothing_is_recorded() -> Result<()> {
         let unet = tiny_unet()?;
         let context = unet.project_context(&random(&[1, 3, WIDTH])?, None)?;
-        assert!(unet.passes(&context).recorded.is_none());
+        assert!(unet.prepared(&context).recorded.is_none());
         Ok(())
     }
 }

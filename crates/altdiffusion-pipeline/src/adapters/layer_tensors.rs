@@ -1,11 +1,11 @@
-//! Puts the tensors that a file has for a layer together to what they change in it.
+//! Combines the tensors that a file has for a layer to what they change in it.
 
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 
 use super::change::{Change, Magnitude, ScaledProduct, Side, StrengthOf};
-use super::names::Piece;
+use super::names::TensorRole;
 use super::peft_config::{LARGEST_RANK, PeftConfig};
 use super::product::{Factor, LowRank, Product};
 use crate::latents::all_finite;
@@ -13,11 +13,11 @@ use crate::{Error, Result};
 
 /// The tensors of one layer, until all are there.
 #[derive(Default)]
-pub(super) struct Pieces {
+pub(super) struct LayerTensors {
     /// The layer's path as the file has it.
     path: String,
     /// With their names in the file.
-    tensors: BTreeMap<Piece, (String, Tensor)>,
+    tensors: BTreeMap<TensorRole, (String, Tensor)>,
 }
 
 /// What an adapter changes in one layer.
@@ -31,36 +31,36 @@ pub(super) struct LayerChanges {
 
 /// What a layer reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(super) enum Parameter {
     Weight,
     Bias,
 }
 
 impl LayerChanges {
-    pub fn of(&self, kind: Kind) -> &[Change] {
+    pub fn of(&self, kind: Parameter) -> &[Change] {
         match kind {
-            Kind::Weight => &self.weight,
-            Kind::Bias => &self.bias,
+            Parameter::Weight => &self.weight,
+            Parameter::Bias => &self.bias,
         }
     }
 }
 
-/// Why the pieces make no change; the file and the layer are still to be told.
+/// Why the tensors make no change; the caller adds the file and the layer.
 type Problem<T> = std::result::Result<T, String>;
 
-impl Pieces {
+impl LayerTensors {
     /// Adds the tensor called `name`, of a layer at `path`.
     ///
     /// # Errors
     /// When it holds NaN or infinity, or there is one already that means the same.
-    pub fn add(&mut self, path: &str, piece: Piece, name: &str, tensor: Tensor) -> Result<Problem<()>> {
+    pub fn add(&mut self, path: &str, role: TensorRole, name: &str, tensor: Tensor) -> Result<Problem<()>> {
         if !all_finite(&tensor)? {
             return Ok(Err(format!("the tensor {name} holds NaN or infinity, expected numbers")));
         }
         if self.path.is_empty() {
             path.clone_into(&mut self.path);
         }
-        Ok(match self.tensors.insert(piece, (name.to_owned(), tensor)) {
+        Ok(match self.tensors.insert(role, (name.to_owned(), tensor)) {
             Some((other, _)) => {
                 Err(format!("the tensors {other} and {name} mean the same, expected one of them"))
             }
@@ -68,11 +68,11 @@ impl Pieces {
         })
     }
 
-    /// Puts them together. Errors call the file `file`.
+    /// Combines them. Errors call the file `file`.
     ///
     /// # Errors
     /// When one is missing, or does not fit the others.
-    pub fn join(mut self, file: &str, config: Option<&PeftConfig>) -> Result<LayerChanges> {
+    pub fn combine(mut self, file: &str, config: Option<&PeftConfig>) -> Result<LayerChanges> {
         let path = std::mem::take(&mut self.path);
         let error = |problem: String| Error::content(file, format!("layer {path}: {problem}"));
         let mut changes = LayerChanges::default();
@@ -84,7 +84,7 @@ impl Pieces {
                     said.unwrap_or(0)
                 )));
             }
-            let alpha = self.take(Piece::Alpha).map(|alpha| single(&alpha)).transpose()?;
+            let alpha = self.take(TensorRole::Alpha).map(|alpha| single(&alpha)).transpose()?;
             let scale = match (alpha, config) {
                 (Some(Err(problem)), _) => return Err(error(problem)),
                 // LyCORIS scales what has no rank by 1, whatever its alpha.
@@ -92,7 +92,7 @@ impl Pieces {
                 (None, Some(config)) => config.scale(&path, said)?,
                 (None, None) => 1.0,
             };
-            if let Some(bias) = self.take(Piece::LoraUpBias) {
+            if let Some(bias) = self.take(TensorRole::LoraUpBias) {
                 changes.bias.push(Change::Difference { values: bias, scale });
             }
             let magnitude = self.magnitude();
@@ -113,21 +113,21 @@ impl Pieces {
         }
     }
 
-    fn take(&mut self, piece: Piece) -> Option<Tensor> {
-        self.tensors.remove(&piece).map(|(_, tensor)| tensor)
+    fn take(&mut self, role: TensorRole) -> Option<Tensor> {
+        self.tensors.remove(&role).map(|(_, tensor)| tensor)
     }
 
-    fn has(&self, pieces: &[Piece]) -> bool {
-        pieces.iter().any(|piece| self.tensors.contains_key(piece))
+    fn has(&self, roles: &[TensorRole]) -> bool {
+        roles.iter().any(|role| self.tensors.contains_key(role))
     }
 
-    fn need(&mut self, piece: Piece, what: &str) -> Problem<Tensor> {
-        self.take(piece).ok_or_else(|| format!("expected {what}, found none"))
+    fn need(&mut self, role: TensorRole, what: &str) -> Problem<Tensor> {
+        self.take(role).ok_or_else(|| format!("expected {what}, found none"))
     }
 
     /// The product that is added to the weight, in whichever kind.
     fn product(&mut self) -> Problem<Option<Product>> {
-        use Piece::*;
+        use TensorRole::*;
         Ok(Some(if self.has(&[LoraDown, LoraUp]) {
             let (down, up) =
                 (self.need(LoraDown, "a LoRA's down matrix")?, self.need(LoraUp, "a LoRA's up matrix")?);
@@ -163,12 +163,12 @@ impl Pieces {
     }
 
     /// A matrix of low rank as LoHa and LoKr have it: `a` · `b`, or with a core, where `a` is transposed.
-    fn factor(&mut self, a: Piece, b: Piece, core: Piece) -> Problem<LowRank> {
+    fn factor(&mut self, a: TensorRole, b: TensorRole, core: TensorRole) -> Problem<LowRank> {
         let core = self.take(core);
         self.low_rank(a, b, core)
     }
 
-    fn low_rank(&mut self, a: Piece, b: Piece, core: Option<Tensor>) -> Problem<LowRank> {
+    fn low_rank(&mut self, a: TensorRole, b: TensorRole, core: Option<Tensor>) -> Problem<LowRank> {
         let what = "both matrices of every factor";
         let (a, b) = (matrix(self.need(a, what)?)?, matrix(self.need(b, what)?)?);
         let up = match &core {
@@ -179,10 +179,10 @@ impl Pieces {
     }
 
     fn magnitude(&mut self) -> Option<Magnitude> {
-        if let Some(values) = self.take(Piece::MagnitudeVector) {
+        if let Some(values) = self.take(TensorRole::MagnitudeVector) {
             return Some(Magnitude { values, of: Side::Output, strength: StrengthOf::Product });
         }
-        let values = self.take(Piece::DoraScale)?;
+        let values = self.take(TensorRole::DoraScale)?;
         // (out, 1, …), or of earlier programs (1, in, …).
         let is_row = values.rank() > 1 && values.dims().first() == Some(&1) && values.elem_count() > 1;
         let of = if is_row { Side::Input } else { Side::Output };
@@ -191,19 +191,19 @@ impl Pieces {
 
     /// What is added number by number.
     fn differences(&mut self, changes: &mut LayerChanges) {
-        let mut take = |pieces: [Piece; 2]| {
-            let values = pieces.map(|piece| self.take(piece)).into_iter().flatten();
+        let mut take = |roles: [TensorRole; 2]| {
+            let values = roles.map(|role| self.take(role)).into_iter().flatten();
             values.map(|values| Change::Difference { values, scale: 1.0 }).collect::<Vec<_>>()
         };
-        changes.weight.extend(take([Piece::Difference, Piece::NormDifference]));
-        changes.bias.extend(take([Piece::BiasDifference, Piece::NormBiasDifference]));
+        changes.weight.extend(take([TensorRole::Difference, TensorRole::NormDifference]));
+        changes.bias.extend(take([TensorRole::BiasDifference, TensorRole::NormBiasDifference]));
     }
 
     /// What was trained as a whole, where the configuration says that something was.
     fn whole(&mut self, changes: &mut LayerChanges, is_said: bool) {
-        if is_said && !self.has(&[Piece::Ia3OnInput]) {
-            changes.weight.extend(self.take(Piece::Weight).map(Change::Replacement));
-            changes.bias.extend(self.take(Piece::Bias).map(Change::Replacement));
+        if is_said && !self.has(&[TensorRole::Ia3OnInput]) {
+            changes.weight.extend(self.take(TensorRole::Weight).map(Change::Replacement));
+            changes.bias.extend(self.take(TensorRole::Bias).map(Change::Replacement));
         }
     }
 
@@ -214,15 +214,15 @@ impl Pieces {
         path: &str,
         config: Option<&PeftConfig>,
     ) -> Problem<()> {
-        if let Some(on_input) = self.take(Piece::Ia3OnInput) {
+        if let Some(on_input) = self.take(TensorRole::Ia3OnInput) {
             let on_input = single(&on_input).map_err(|error| error.to_string())?? != 0.0;
             let of = if on_input { Side::Input } else { Side::Output };
             // LyCORIS writes how far they are from 1.
-            let factors =
-                (self.need(Piece::Weight, "(IA)³'s factors")? + 1.0).map_err(|error| error.to_string())?;
+            let factors = (self.need(TensorRole::Weight, "(IA)³'s factors")? + 1.0)
+                .map_err(|error| error.to_string())?;
             changes.weight.push(Change::Factors { factors, of });
         }
-        if let Some(factors) = self.take(Piece::Ia3Factors) {
+        if let Some(factors) = self.take(TensorRole::Ia3Factors) {
             let of = match (factors.dims(), config) {
                 ([_, 1], _) => Side::Output,
                 ([1, _], _) => Side::Input,

@@ -10,7 +10,7 @@ use crate::Result;
 const MOST_LISTED: usize = 5;
 
 /// The names of the tensors in `weights` that `build` does not ask for. None of them is read.
-pub(crate) fn unread<T>(
+pub(crate) fn unused_tensors<T>(
     weights: &Checkpoint,
     build: impl FnOnce(VarBuilder<'static>) -> Result<T>,
 ) -> Result<Vec<String>> {
@@ -20,7 +20,7 @@ pub(crate) fn unread<T>(
 }
 
 /// Warns that the tensors `names` of `file` change nothing.
-pub(crate) fn warn_of(file: &str, names: &[String]) {
+pub(crate) fn warn_of_unused(file: &str, names: &[String]) {
     if names.is_empty() {
         return;
     }
@@ -55,8 +55,8 @@ mod tests {
                 names.iter().try_for_each(|name| vb.get((2, 3), name).map(|_| ())).map_err(crate::Error::from)
             }
         };
-        assert_eq!(unread(&weights, read(&["a.weight", "c"]))?, ["net.b.weight"]);
-        assert!(unread(&weights, read(&["a.weight", "b.weight", "c"]))?.is_empty());
+        assert_eq!(unused_tensors(&weights, read(&["a.weight", "c"]))?, ["net.b.weight"]);
+        assert!(unused_tensors(&weights, read(&["a.weight", "b.weight", "c"]))?.is_empty());
         Ok(())
     }
 }

@@ -1,13 +1,14 @@
-//! What a run begins with, from the options.
+//! Makes the noise or the noisy image that a run begins with.
 
 use candle_core::{DType, Tensor};
 
 use super::AltDiffusion;
-use crate::given_image;
+use crate::image_input;
+use crate::inpainting::{Inpainting, InpaintingMode};
 use crate::options::GenerateOptions;
 use crate::random::Noise;
 use crate::schedulers::Scheduler;
-use crate::start::{Inpainting, Rest, Start, first_index};
+use crate::start::{Start, first_index};
 use crate::{Error, Result};
 
 impl AltDiffusion {
@@ -31,7 +32,7 @@ impl AltDiffusion {
             }
             (None, None) => {
                 let noise = self.initial_noise(options, &shape, noise)?;
-                return Start::in_noise(scheduler, &noise);
+                return Start::from_noise(scheduler, &noise);
             }
             (Some(image), mask) => {
                 (image, options.strength.unwrap_or(GenerateOptions::default_strength(mask.is_some())))
@@ -41,27 +42,27 @@ impl AltDiffusion {
         first_index(scheduler, strength, steps)?;
 
         let factor = self.vae_config().downscale();
-        let pixels = given_image::pixels(image, width * factor, height * factor)?.to_device(&self.device)?;
+        let pixels = image_input::pixels(image, width * factor, height * factor)?.to_device(&self.device)?;
         let anew = options.mask.is_some() && strength == 1.0;
         let original = if anew && inpaints { None } else { Some(self.encode_pixels(&pixels, noise)?) };
         let initial_noise = self.initial_noise(options, &shape, noise)?;
         let mut start = match &original {
             Some(original) if !anew => {
                 let original = original.broadcast_as(&shape)?.contiguous()?;
-                Start::in_image(scheduler, &original, &initial_noise, strength, steps)?
+                Start::from_image(scheduler, &original, &initial_noise, strength, steps)?
             }
-            _ => Start::in_noise(scheduler, &initial_noise)?,
+            _ => Start::from_noise(scheduler, &initial_noise)?,
         };
         if let Some(mask) = &options.mask {
-            let mask = given_image::mask(mask, width * factor, height * factor)?.to_device(&self.device)?;
+            let mask = image_input::mask(mask, width * factor, height * factor)?.to_device(&self.device)?;
             let masked = pixels.broadcast_mul(&mask.affine(-1.0, 1.0)?)?;
             // Encoded also where it is not needed, since that draws noise.
             let masked = self.encode_pixels(&masked, noise)?;
-            let rest = match original {
-                Some(original) if !inpaints => Rest::Blended { original, noise: initial_noise },
-                _ => Rest::Channels { masked },
+            let mode = match original {
+                Some(original) if !inpaints => InpaintingMode::Blend { original, noise: initial_noise },
+                _ => InpaintingMode::Channels { masked },
             };
-            start.inpainting = Some(Inpainting { mask: given_image::mask_of_latents(&mask, factor)?, rest });
+            start.inpainting = Some(Inpainting { mask: image_input::mask_of_latents(&mask, factor)?, mode });
         }
         Ok(start)
     }

@@ -1,19 +1,13 @@
-//! A ControlNet in one file, in the naming of `cldm.py` of lllyasviel/ControlNet, as diffusers'
+//! Finds a ControlNet in one file, in the naming of `cldm.py` of lllyasviel/ControlNet, as diffusers'
 //! `convert_controlnet_checkpoint` maps it, or in that of diffusers.
 
 use model_files::checkpoint::Checkpoint;
 
-use super::inferred;
-use super::unet_names::UNetNames;
-use crate::controlnet::ControlNetConfig;
+use super::ControlNetConfig;
+use super::inferred::inferred_config;
+use super::naming::Naming;
+use crate::model_parts::{UNetNames, index};
 use crate::{Error, Result};
-
-/// How a file calls its tensors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Naming {
-    LatentDiffusion,
-    Diffusers,
-}
 
 /// Where the tensors are in a file that may hold the rest of a model too.
 const PREFIX: &str = "control_model.";
@@ -41,12 +35,12 @@ const OTHER_KINDS: [(&str, &str); 6] = [
 ];
 
 /// Whether the weights are differences from those of a model's UNet.
-pub(crate) fn holds_differences(checkpoint: &Checkpoint) -> bool {
+pub(super) fn holds_differences(checkpoint: &Checkpoint) -> bool {
     checkpoint.names().any(marks_differences)
 }
 
 /// Whether a tensor of this name says so.
-pub(crate) fn marks_differences(name: &str) -> bool {
+pub(super) fn marks_differences(name: &str) -> bool {
     name.strip_prefix(PREFIX).unwrap_or(name) == DIFFERENCES
 }
 
@@ -54,7 +48,7 @@ pub(crate) fn marks_differences(name: &str) -> bool {
 ///
 /// # Errors
 /// When it is no ControlNet.
-pub(crate) fn controlnet_in_single_file(checkpoint: &Checkpoint) -> Result<(ControlNetConfig, Checkpoint)> {
+pub(super) fn controlnet_in_single_file(checkpoint: &Checkpoint) -> Result<(ControlNetConfig, Checkpoint)> {
     let places =
         FIRST_LAYERS.iter().flat_map(|&(layer, naming)| [(PREFIX, layer, naming), ("", layer, naming)]);
     let found =
@@ -62,7 +56,7 @@ pub(crate) fn controlnet_in_single_file(checkpoint: &Checkpoint) -> Result<(Cont
     let Some((prefix, _, naming)) = found.filter(|_| !checkpoint.contains(LOW_RANK)) else {
         return Err(no_controlnet(checkpoint));
     };
-    let config = inferred::controlnet(checkpoint, prefix, naming)?;
+    let config = inferred_config(checkpoint, prefix, naming)?;
     let names = ControlNetNames::new(&config);
     let weights = checkpoint.part(prefix, move |name| {
         let name = match naming {
@@ -75,7 +69,7 @@ pub(crate) fn controlnet_in_single_file(checkpoint: &Checkpoint) -> Result<(Cont
 }
 
 /// What to say of weights that are of something else.
-pub(crate) fn no_controlnet(checkpoint: &Checkpoint) -> Error {
+pub(super) fn no_controlnet(checkpoint: &Checkpoint) -> Error {
     let [(ldm, _), (diffusers, _)] = FIRST_LAYERS;
     let is_there = |part: &str| checkpoint.names().any(|name| name.contains(part));
     let problem = match OTHER_KINDS.iter().find(|(part, _)| is_there(part)) {
@@ -86,24 +80,24 @@ pub(crate) fn no_controlnet(checkpoint: &Checkpoint) -> Error {
 }
 
 /// Whether weights in diffusers' naming are of a ControlNet.
-pub(crate) fn is_controlnet(checkpoint: &Checkpoint) -> bool {
+pub(super) fn is_controlnet(checkpoint: &Checkpoint) -> bool {
     FIRST_LAYERS.iter().any(|(layer, naming)| *naming == Naming::Diffusers && checkpoint.contains(layer))
 }
 
 /// The mapping for ControlNets of one shape.
 #[derive(Debug, Clone)]
 pub(super) struct ControlNetNames {
-    way_down: UNetNames,
+    down_path: UNetNames,
     /// Convolutions between the first and the last that the image goes through.
     blocks: usize,
 }
 
 impl ControlNetNames {
     pub fn new(config: &ControlNetConfig) -> Self {
-        // Nothing on the way up has a name here.
+        // Nothing of the upsampling path has a name here.
         let up_attends = vec![false; config.block_out_channels.len()];
         let halvings = config.conditioning_embedding_out_channels.len().saturating_sub(1);
-        Self { way_down: UNetNames { layers: config.layers_per_block, up_attends }, blocks: 2 * halvings }
+        Self { down_path: UNetNames { layers: config.layers_per_block, up_attends }, blocks: 2 * halvings }
     }
 
     /// From the name in diffusers to that in latent diffusion, both without prefix. Activations stand between the
@@ -113,15 +107,11 @@ impl ControlNetNames {
         let hint = |layer: usize, kind: &str| Some(format!("input_hint_block.{}.{kind}", 2 * layer));
         match segments.as_slice() {
             ["controlnet_cond_embedding", "conv_in", kind] => hint(0, kind),
-            ["controlnet_cond_embedding", "blocks", block, kind] => {
-                hint(1 + super::names::index(block)?, kind)
-            }
+            ["controlnet_cond_embedding", "blocks", block, kind] => hint(1 + index(block)?, kind),
             ["controlnet_cond_embedding", "conv_out", kind] => hint(1 + self.blocks, kind),
-            ["controlnet_down_blocks", skip, kind] => {
-                Some(format!("zero_convs.{}.0.{kind}", super::names::index(skip)?))
-            }
+            ["controlnet_down_blocks", skip, kind] => Some(format!("zero_convs.{}.0.{kind}", index(skip)?)),
             ["controlnet_mid_block", kind] => Some(format!("middle_block_out.0.{kind}")),
-            _ => self.way_down.to_ldm(name),
+            _ => self.down_path.to_ldm(name),
         }
     }
 }

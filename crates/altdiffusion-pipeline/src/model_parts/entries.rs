@@ -1,0 +1,154 @@
+//! Lists the tensors of a model by the names that a converted model gives them.
+
+use std::collections::BTreeMap;
+
+use model_files::checkpoint::{Checkpoint, NumberType, TensorToWrite};
+use model_files::config::parse_json;
+
+use super::number_types::choose;
+use super::unet_names::{self, UNetNames};
+use super::vae_names::{self, VaeNames, name_of_today, shape_in_ldm};
+use super::{ModelParts, PartFiles, PartKind, SAFETY_CHECKER, TEXT_ENCODER_PREFIX};
+use crate::Result;
+
+/// One tensor of a part.
+pub(super) struct Entry<'a> {
+    pub checkpoint: &'a Checkpoint,
+    /// The name that the part is asked for it by.
+    pub source: String,
+    /// The name that diffusers has for it.
+    pub name: String,
+    pub shape: &'a [usize],
+}
+
+/// One tensor of a file.
+pub(super) struct FileEntry<'a> {
+    pub part: PartKind,
+    pub entry: Entry<'a>,
+    /// The name and the shape that it has in the file.
+    pub name: String,
+    pub shape: Vec<usize>,
+}
+
+impl<'a> FileEntry<'a> {
+    pub fn to_write(&self, dtype: Option<NumberType>) -> TensorToWrite<'a> {
+        self.entry.renamed(self.name.clone(), self.shape.clone(), dtype)
+    }
+}
+
+/// The tensors of a model, by parts.
+pub(super) struct Entries<'a> {
+    pub text_encoder: Vec<Entry<'a>>,
+    pub unet: Vec<Entry<'a>>,
+    pub vae: Vec<Entry<'a>>,
+    pub left_out: Vec<String>,
+}
+
+impl ModelParts {
+    /// All tensors as they are called in a single file, and the names of those that have no place there.
+    pub(super) fn single_file_entries(&self) -> Result<(Vec<FileEntry<'_>>, Vec<String>)> {
+        let unet_names = UNetNames::new(&parse_json(&self.unet.config)?)?;
+        let vae_names = VaeNames::new(&parse_json(&self.vae.config)?);
+        let Entries { text_encoder, unet, vae, mut left_out } = self.entries()?;
+        let mut entries = Vec::new();
+        for entry in text_encoder {
+            let (name, shape) = (format!("{TEXT_ENCODER_PREFIX}{}", entry.name), entry.shape.to_vec());
+            entries.push(FileEntry { part: PartKind::TextEncoder, entry, name, shape });
+        }
+        for entry in unet {
+            match unet_names.to_ldm(&entry.name) {
+                Some(name) => {
+                    let (name, shape) = (format!("{}{name}", unet_names::PREFIX), entry.shape.to_vec());
+                    entries.push(FileEntry { part: PartKind::UNet, entry, name, shape });
+                }
+                None => left_out.push(format!("unet: {}", entry.name)),
+            }
+        }
+        for entry in vae {
+            match vae_names.to_ldm(&entry.name) {
+                Some(name) => {
+                    let name = format!("{}{name}", vae_names::PREFIX);
+                    let shape = shape_in_ldm(&entry.name, entry.shape);
+                    entries.push(FileEntry { part: PartKind::Vae, entry, name, shape });
+                }
+                None => left_out.push(format!("vae: {}", entry.name)),
+            }
+        }
+        if self.safety.is_some() {
+            // No file in this naming has one.
+            left_out.push(format!("{SAFETY_CHECKER}.*"));
+        }
+        Ok((entries, left_out))
+    }
+
+    /// The tensors of all parts, and the names of those that belong to none.
+    pub(super) fn entries(&self) -> Result<Entries<'_>> {
+        let Some(single) = &self.single else {
+            let parts = [&self.text_encoder, &self.unet, &self.vae];
+            return Ok(Entries {
+                text_encoder: in_folder(&self.text_encoder, str::to_owned),
+                unet: in_folder(&self.unet, str::to_owned),
+                vae: in_folder(&self.vae, name_of_today),
+                left_out: parts.iter().flat_map(|part| unreadable(&part.weights)).collect(),
+            });
+        };
+        let unet_names = UNetNames::new(&parse_json(&self.unet.config)?)?;
+        let vae_names = VaeNames::new(&parse_json(&self.vae.config)?);
+        let left_out = unreadable(single).collect();
+        let mut entries = Entries { text_encoder: Vec::new(), unet: Vec::new(), vae: Vec::new(), left_out };
+        for stored in single.names() {
+            let (part, list, name) = if let Some(name) = stored.strip_prefix(unet_names::PREFIX) {
+                (&self.unet, &mut entries.unet, unet_names.to_diffusers(name))
+            } else if let Some(name) = stored.strip_prefix(vae_names::PREFIX) {
+                (&self.vae, &mut entries.vae, vae_names.to_diffusers(name))
+            } else {
+                let name = stored.strip_prefix(TEXT_ENCODER_PREFIX).map(str::to_owned);
+                (&self.text_encoder, &mut entries.text_encoder, name)
+            };
+            match (name, single.shape(stored)) {
+                (Some(name), Some(shape)) => {
+                    list.push(Entry { checkpoint: &part.weights, source: name.clone(), name, shape });
+                }
+                _ => entries.left_out.push(stored.to_owned()),
+            }
+        }
+        Ok(entries)
+    }
+}
+
+impl<'a> Entry<'a> {
+    fn renamed(&self, name: String, shape: Vec<usize>, dtype: Option<NumberType>) -> TensorToWrite<'a> {
+        TensorToWrite { checkpoint: self.checkpoint, source: self.source.clone(), name, shape, dtype }
+    }
+}
+
+/// What is written of the tensors of a file, where `dtype` is asked for. Counts those that have another type for want of whole
+/// blocks in their rows.
+pub(super) fn to_write<'a>(
+    entries: impl Iterator<Item = FileEntry<'a>>,
+    dtype: Option<NumberType>,
+    fell_back: &mut BTreeMap<String, usize>,
+) -> Vec<TensorToWrite<'a>> {
+    let to_write = |FileEntry { part, entry, name, shape }: FileEntry<'a>| {
+        let chosen = dtype.map(|dtype| choose(part, &entry.name, &shape, dtype));
+        if let Some(chosen) = chosen.filter(|chosen| chosen.fell_back) {
+            *fell_back.entry(chosen.number.to_string()).or_insert(0) += 1;
+        }
+        entry.renamed(name, shape, chosen.map(|chosen| chosen.number))
+    };
+    entries.map(to_write).collect()
+}
+
+pub(super) fn in_folder(part: &PartFiles, name_of_today: impl Fn(&str) -> String) -> Vec<Entry<'_>> {
+    let checkpoint = &part.weights;
+    let entry = |stored: &str| {
+        let shape = checkpoint.shape(stored)?;
+        Some(Entry { checkpoint, source: stored.to_owned(), name: name_of_today(stored), shape })
+    };
+    checkpoint.names().filter_map(entry).collect()
+}
+
+/// The tensors that cannot be read, with the reasons.
+pub(super) fn unreadable(checkpoint: &Checkpoint) -> impl Iterator<Item = String> {
+    checkpoint.unreadable().map(|(name, problem)| format!("{name} ({problem})"))
+}

@@ -1,0 +1,157 @@
+//! Writes a model as the folders of diffusers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use model_files::checkpoint::{NumberType, TensorToWrite, write_gguf, write_safetensors};
+use model_files::config::parse_json;
+use serde_json::{Value, json};
+
+use super::convert::Converted;
+use super::entries::{Entries, FileEntry, in_folder, to_write};
+use super::output::{ARCHITECTURE, OnTensor, format_metadata, report_progress, write_file};
+use super::vae_names::shape_in_diffusers;
+use super::{
+    FEATURE_EXTRACTOR_CONFIG, IMAGE_ENCODER, ModelParts, PartKind, SAFETY_CHECKER, SCHEDULER_CONFIG,
+    SafetyCheckerFiles,
+};
+use crate::{Error, Result};
+
+/// What a tokenizer may consist of.
+const TOKENIZER_FILES: [&str; 5] = [
+    "tokenizer/sentencepiece.bpe.model",
+    "tokenizer/tokenizer.json",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/special_tokens_map.json",
+    "tokenizer/added_tokens.json",
+];
+
+impl ModelParts {
+    /// Writes the model as the folders of diffusers, into the directory `path`, which must not be there yet. Where `dtype`
+    /// is a type of blocks, parts with such are GGUF files, `unet/diffusion_pytorch_model.gguf` and the like, which diffusers
+    /// does not read. The rest is as in [`write_single_file`](Self::write_single_file).
+    ///
+    /// # Errors
+    /// Also when there is no tokenizer, because nothing was given beside a single file.
+    pub fn write_folders(
+        &self,
+        path: &Path,
+        dtype: Option<NumberType>,
+        on_tensor: OnTensor,
+    ) -> Result<Converted> {
+        if path.exists() {
+            let problem = "cannot be written: it is there already, expected the name of a new directory";
+            return Err(Error::content(path.display().to_string(), problem));
+        }
+        let tokenizer = self.tokenizer()?;
+        let Entries { text_encoder, unet, vae, left_out } = self.entries()?;
+        let mut parts = vec![
+            (PartKind::TextEncoder, "text_encoder", &self.text_encoder, text_encoder),
+            (PartKind::UNet, "unet", &self.unet, unet),
+            (PartKind::Vae, "vae", &self.vae, vae),
+        ];
+        if let Some(part) = &self.image_encoder {
+            parts.push((PartKind::ImageEncoder, IMAGE_ENCODER, part, in_folder(part, str::to_owned)));
+        }
+        if let Some(SafetyCheckerFiles { checker, .. }) = &self.safety {
+            parts.push((PartKind::SafetyChecker, SAFETY_CHECKER, checker, in_folder(checker, str::to_owned)));
+        }
+        let total = parts.iter().map(|(.., entries)| entries.len()).sum();
+
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        let mut builder = tempfile::Builder::new();
+        // Temporary directories are private to their owner by default; this one stays, so the umask alone decides.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+        let temporary = builder.tempdir_in(directory).map_err(|error| Error::io(path, error))?;
+        let write = |relative: &str, content: &[u8]| -> Result<()> {
+            let file = temporary.path().join(relative);
+            let made = file.parent().map_or(Ok(()), fs::create_dir_all);
+            made.and_then(|()| fs::write(&file, content)).map_err(|error| Error::io(&file, error))
+        };
+
+        let mut found_tokenizer = false;
+        for relative in TOKENIZER_FILES {
+            if let Some(file) = tokenizer.read_optional(relative)? {
+                write(relative, &file)?;
+                found_tokenizer = true;
+            }
+        }
+        if !found_tokenizer {
+            let problem = format!("no file {} or {}", TOKENIZER_FILES[0], TOKENIZER_FILES[1]);
+            return Err(Error::content(tokenizer.to_string(), problem));
+        }
+        write(SCHEDULER_CONFIG, &self.scheduler)?;
+        if let Some(feature_extractor) = tokenizer.read_optional(FEATURE_EXTRACTOR_CONFIG)? {
+            write(FEATURE_EXTRACTOR_CONFIG, &feature_extractor)?;
+        }
+        let mut written = 0;
+        let mut fell_back = BTreeMap::new();
+        for (kind, folder, part, entries) in parts {
+            write(&format!("{folder}/config.json"), &part.config)?;
+            let of_file = entries.into_iter().map(|entry| {
+                let shape = match kind {
+                    PartKind::Vae => shape_in_diffusers(&entry.name, entry.shape),
+                    _ => entry.shape.to_vec(),
+                };
+                let name = entry.name.clone();
+                FileEntry { part: kind, entry, name, shape }
+            });
+            let tensors = to_write(of_file, dtype, &mut fell_back);
+            let is_in_blocks = |tensor: &TensorToWrite| match tensor.dtype {
+                Some(dtype) => matches!(dtype, NumberType::Blocks(_)),
+                None => tensor.checkpoint.block_type(&tensor.source).is_some(),
+            };
+            let in_blocks = tensors.iter().any(is_in_blocks);
+            let stem = match kind {
+                PartKind::UNet | PartKind::Vae => "diffusion_pytorch_model",
+                PartKind::TextEncoder | PartKind::ImageEncoder | PartKind::SafetyChecker => "model",
+            };
+            let file = temporary
+                .path()
+                .join(folder)
+                .join(format!("{stem}.{}", if in_blocks { "gguf" } else { "safetensors" }));
+            let mut on_tensor = |done| report_progress(on_tensor, written + done, total);
+            write_file(&file, |to, name| match in_blocks {
+                true => write_gguf(to, name, ARCHITECTURE, &tensors, &BTreeMap::new(), &mut on_tensor),
+                false => write_safetensors(to, name, &tensors, &format_metadata(), &mut on_tensor),
+            })?;
+            written += tensors.len();
+        }
+        let index = serde_json::to_vec_pretty(&self.model_index()?)
+            .map_err(|error| Error::content("model_index.json", error.to_string()))?;
+        write("model_index.json", &index)?;
+
+        fs::rename(temporary.path(), path).map_err(|error| Error::io(path, error))?;
+        // It has its name, and is not to be removed.
+        let _ = temporary.keep();
+        Ok(Converted { tensors: total, left_out, fell_back })
+    }
+
+    /// `model_index.json`, as diffusers writes it.
+    fn model_index(&self) -> Result<Value> {
+        let scheduler: Value = parse_json(&self.scheduler)?;
+        let part = |is_there: bool, library: &str, class: &str| match is_there {
+            true => json!([library, class]),
+            false => json!([null, null]),
+        };
+        let (has_checker, has_encoder) = (self.safety.is_some(), self.image_encoder.is_some());
+        let feature_extractor = part(has_checker || has_encoder, "transformers", "CLIPImageProcessor");
+        let safety_checker = part(has_checker, "stable_diffusion", "StableDiffusionSafetyChecker");
+        let image_encoder = part(has_encoder, "transformers", "CLIPVisionModelWithProjection");
+        Ok(json!({
+            "_class_name": "AltDiffusionPipeline",
+            "feature_extractor": feature_extractor,
+            "image_encoder": image_encoder,
+            "requires_safety_checker": self.safety.is_some(),
+            "safety_checker": safety_checker,
+            "scheduler": ["diffusers", scheduler["_class_name"]],
+            "text_encoder": ["alt_diffusion", "RobertaSeriesModelWithTransformation"],
+            "tokenizer": ["transformers", "XLMRobertaTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+        }))
+    }
+}

@@ -1,0 +1,54 @@
+//! Names the generators of PyTorch.
+
+use std::{fmt, str::FromStr};
+
+use super::{Noise, TorchCpu, TorchCuda};
+use crate::{Error, Result};
+
+/// The generators whose noise PyTorch draws.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Rng {
+    /// That of the CPU, [`TorchCpu`].
+    #[default]
+    Cpu,
+    /// That of CUDA devices, [`TorchCuda`].
+    Cuda,
+}
+
+impl Rng {
+    /// Every generator.
+    pub const ALL: [Self; 2] = [Self::Cpu, Self::Cuda];
+
+    /// The name, as a user gives it: `cpu`, `cuda`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+
+    /// Its noise from the start.
+    pub fn with_seed(self, seed: u64) -> Box<dyn Noise> {
+        match self {
+            Self::Cpu => Box::new(TorchCpu::new(seed)),
+            Self::Cuda => Box::new(TorchCuda::new(seed)),
+        }
+    }
+}
+
+impl fmt::Display for Rng {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl FromStr for Rng {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|rng| rng.name() == name).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            Error::option("rng", format!("{name:?} is not known; expected one of {known}"))
+        })
+    }
+}
