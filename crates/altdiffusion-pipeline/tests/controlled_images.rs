@@ -235,7 +235,7 @@ fn what_does_not_fit_together_is_named() -> TestResult {
         (options().control(control(0, 8)), ["width: 0 pixels", "a multiple of 8"]),
         (
             options().control(control(64, 64)).image(RgbImage::new(48, 48)),
-            ["is 64 × 64, the image 48 × 48", "resize it"],
+            ["is 64 × 64, the generated image 48 × 48", "resize it"],
         ),
         (
             options().control(Control::new(other, RgbImage::new(64, 64))),
