@@ -2,7 +2,6 @@
 
 use candle_core::{DType, Device, Tensor};
 use model_files::Result;
-use model_files::Result;
 use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
 use std::collections::BTreeMap;
