@@ -1,4 +1,4 @@
-//! The dual encoder: texts and images to vectors of one space.
+//! Joins the two towers of AltCLIP: texts and images to vectors of one space.
 //!
 //! AltCLIP: Altering the Language Encoder in CLIP for Extended Language Capabilities,
 //! <https://arxiv.org/abs/2211.06679>; `AltCLIPModel` of transformers.

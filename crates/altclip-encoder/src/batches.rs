@@ -1,4 +1,4 @@
-//! Which texts go through the model together.
+//! Decides which texts go through the model together.
 
 /// Most tokens of a batch, padding counted where it is computed.
 const TOKENS: usize = 4096;

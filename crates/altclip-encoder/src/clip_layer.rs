@@ -1,10 +1,11 @@
-//! One layer of CLIP's towers: layer norms precede attention and feed-forward (pre-LN). Both towers have the same.
+//! Computes one layer of CLIP's towers: layer norms precede attention and feed-forward (pre-LN). Both towers have the
+//! same.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{Epilogue, LayerNorm, Linear, LinearGroup, attention, causal_attention};
 
-use crate::activation::Activation;
+use crate::activation::HiddenAct;
 use crate::layer_shape::LayerShape;
 
 /// Which rows see which.
@@ -20,7 +21,7 @@ pub(crate) enum AttentionMask<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct ClipLayer {
     layer_norm1: LayerNorm,
-    self_attn: SelfAttention,
+    self_attn: ClipAttention,
     layer_norm2: LayerNorm,
     mlp: Mlp,
 }
@@ -30,7 +31,7 @@ impl ClipLayer {
         let norm = |name: &str| LayerNorm::new(shape.hidden_size, shape.layer_norm_eps, vb.pp(name));
         Ok(Self {
             layer_norm1: norm("layer_norm1")?,
-            self_attn: SelfAttention::new(shape, vb.pp("self_attn"))?,
+            self_attn: ClipAttention::new(shape, vb.pp("self_attn"))?,
             layer_norm2: norm("layer_norm2")?,
             mlp: Mlp::new(shape, vb.pp("mlp"))?,
         })
@@ -45,13 +46,13 @@ impl ClipLayer {
 }
 
 #[derive(Debug, Clone)]
-struct SelfAttention {
+struct ClipAttention {
     qkv_proj: LinearGroup<3>,
     out_proj: Linear,
     heads: usize,
 }
 
-impl SelfAttention {
+impl ClipAttention {
     fn new(shape: &LayerShape, vb: VarBuilder) -> Result<Self> {
         let linear = |name: &str| Linear::new(shape.hidden_size, shape.hidden_size, true, vb.pp(name));
         Ok(Self {
@@ -81,7 +82,7 @@ impl SelfAttention {
 #[derive(Debug, Clone)]
 struct Mlp {
     fc1: Linear,
-    activation: Activation,
+    activation: HiddenAct,
     fc2: Linear,
 }
 

@@ -1,4 +1,4 @@
-//! CLIP's text tower: token ids to hidden states, each of which sees what precedes it.
+//! Encodes tokens with CLIP's text tower, where each sees what precedes it.
 //!
 //! Learning Transferable Visual Models From Natural Language Supervision, <https://arxiv.org/abs/2103.00020>;
 //! `CLIPTextModel` of transformers.
@@ -9,13 +9,12 @@ use fused_ops::{LayerNorm, compute_dtype, for_computing};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::activation::Activation;
+use crate::activation::HiddenAct;
 use crate::clip_layer::{AttentionMask, ClipLayer};
-use crate::layer_shape::{LARGEST_WIDTH, LayerShape, MOST_LAYERS, MOST_TOKENS, check_limits};
+use crate::layer_shape::{
+    INITIALIZER_RANGE, LARGEST_WIDTH, LayerShape, MOST_LAYERS, MOST_TOKENS, check_limits,
+};
 use crate::padding::{check_ids, hidden_key_bias};
-
-/// Standard deviation of freshly initialised embeddings (`initializer_range` of transformers).
-const INITIALIZER_RANGE: f64 = 0.02;
 
 /// What OpenAI's own configurations have for `eos_token_id`, and which is not the id of any end of text: there the end
 /// is the largest id of a text.
@@ -40,7 +39,7 @@ pub struct ClipTextConfig {
     /// Rows of the position embedding: the most tokens that a text can have.
     pub max_position_embeddings: usize,
     /// Activation of the feed-forward block.
-    pub hidden_act: Activation,
+    pub hidden_act: HiddenAct,
     /// Epsilon of every layer norm.
     pub layer_norm_eps: f64,
     /// Id of the token whose state stands for the text. 2, as OpenAI's files have it, means the largest id of a text.
@@ -56,7 +55,7 @@ impl Default for ClipTextConfig {
             num_hidden_layers: 12,
             num_attention_heads: 8,
             max_position_embeddings: 77,
-            hidden_act: Activation::QuickGelu,
+            hidden_act: HiddenAct::QuickGelu,
             layer_norm_eps: 1e-5,
             eos_token_id: 49407,
         }

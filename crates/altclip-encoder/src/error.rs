@@ -1,5 +1,7 @@
 //! Says what can go wrong between a model's name and its vectors.
 
+use std::sync::Arc;
+
 use candle_core::Error as CandleError;
 use model_files::{ErrorKind, candle_error};
 
@@ -25,6 +27,10 @@ pub enum Error {
     /// A tensor operation failed.
     #[error("{}", candle_error::one_line(.0))]
     Candle(#[source] Box<CandleError>),
+
+    /// An error that several inputs have in common, such as all texts that went through a failing model together.
+    #[error(transparent)]
+    Shared(Arc<Self>),
 }
 
 impl Error {
@@ -34,6 +40,7 @@ impl Error {
             Self::Files(error) => error.kind(),
             Self::Tokenizer(_) | Self::Input(_) => ErrorKind::Input,
             Self::Candle(error) => candle_error::kind(error),
+            Self::Shared(error) => error.kind(),
         }
     }
 
@@ -94,5 +101,15 @@ mod tests {
         let error = Error::from(through);
         assert!(matches!(&error, Error::Files(model_files::Error::Format { .. })), "{error:?}");
         assert_eq!(error.to_string(), "m.bin: truncated");
+    }
+
+    #[test]
+    fn a_shared_error_is_as_the_one_it_shares() {
+        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let error = Arc::new(Error::io("m.bin")(denied));
+        let shared = Error::Shared(Arc::clone(&error));
+        assert_eq!((shared.to_string(), shared.kind()), (error.to_string(), ErrorKind::File));
+        let source = std::error::Error::source(&shared);
+        assert!(source.is_some_and(|source| source.is::<std::io::Error>()), "{shared:?}");
     }
 }

@@ -1,6 +1,6 @@
-//! What a transformer layer needs to know of its tower's configuration.
+//! Holds what a transformer layer needs to know of its tower's configuration, and checks it.
 
-use crate::activation::Activation;
+use crate::activation::HiddenAct;
 
 /// The fields of a tower's `config.json` that every layer has in common, as BERT's, XLM-R's and CLIP's spell them.
 #[derive(Debug, Clone, Copy)]
@@ -8,9 +8,12 @@ pub(crate) struct LayerShape {
     pub hidden_size: usize,
     pub intermediate_size: usize,
     pub num_attention_heads: usize,
-    pub hidden_act: Activation,
+    pub hidden_act: HiddenAct,
     pub layer_norm_eps: f64,
 }
+
+/// Standard deviation of freshly initialised embeddings (`initializer_range` of transformers).
+pub(crate) const INITIALIZER_RANGE: f64 = 0.02;
 
 /// Far more layers than any model has. Configurations come from strangers, and a number in one must not decide how much
 /// memory is taken before any weight is found.

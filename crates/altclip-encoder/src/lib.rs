@@ -1,14 +1,17 @@
-//! Texts and images to vectors of one space: AltCLIP, and the models that are built like it.
+//! Turns texts and images into vectors of one space, and texts into the hidden states that a diffusion model attends to:
+//! AltCLIP, AltDiffusion's text encoder, and the models that are built like them.
 //!
-//! An [`Embedder`](embedder::Embedder) is all that most programs need. It loads a model from a directory or from the
-//! Hugging Face hub, of whichever [family](dual_encoder) it is: AltCLIP, CLIP, Chinese-CLIP, Taiyi-CLIP, or the small
-//! model of this project, which this example uses.
+//! # Vectors
+//!
+//! An [`Embedder`] loads a model from a directory or from the Hugging Face hub, of whichever [family](dual_encoder) it is:
+//! AltCLIP, CLIP, Chinese-CLIP, Taiyi-CLIP, or the small model of this project, which the examples use.
 //!
 //! ```
-//! use altclip_encoder::embedder::Embedder;
+//! # #[cfg(feature = "images")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use altclip_encoder::Embedder;
 //! use candle_core::{DType, Device};
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))?;
 //! let embedder = Embedder::from_pretrained("models/emoji", DType::F32, &Device::Cpu)?; // or "BAAI/AltCLIP"
 //!
@@ -21,34 +24,43 @@
 //! let images = embedder.embed_images(&[image])?; // (1, 128)
 //! let probabilities = candle_nn::ops::softmax(&embedder.similarity(&images, &texts)?, 1)?;
 //! assert_eq!(probabilities.dims(), [1, 3]);
+//!
+//! // A column with nulls goes into a buffer of the caller's, without a copy of its texts.
+//! let column = [Some("一只猫"), None];
+//! let mut vectors = vec![0.0; column.len() * embedder.projection_dim()];
+//! let outcomes = embedder.embed_into(column, &mut vectors)?;
+//! # use altclip_encoder::embedder::RowOutcome;
+//! assert!(matches!(outcomes[..], [RowOutcome::Embedded, RowOutcome::Null]));
 //! # Ok(())
 //! # }
+//! # #[cfg(not(feature = "images"))]
+//! # fn main() {}
 //! ```
 //!
-//! What does not fit into memory goes through streams, which work ahead on threads of their own:
+//! What does not fit into memory goes through streams, which work ahead on threads of their own, and can be sent to others:
+//! [`text_stream`](Embedder::text_stream), [`row_stream`](Embedder::row_stream) and
+//! [`image_stream`](Embedder::image_stream).
 //!
-//! ```
-//! # use altclip_encoder::embedder::Embedder;
-//! # use candle_core::{DType, Device};
-//! # use std::path::PathBuf;
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))?;
-//! # let embedder = Embedder::from_pretrained("models/emoji", DType::F32, &Device::Cpu)?;
-//! let files = ["a.png", "b.jpg"].map(PathBuf::from);
-//! for (file, vector) in embedder.image_stream(files.into_iter()) {
-//!     match vector {
-//!         Ok(vector) => println!("{}: {} numbers", file.display(), vector.len()),
-//!         Err(error) => eprintln!("left out: {error}"), // an image that cannot be read does not end the stream
-//!     }
-//! }
-//! # Ok(())
-//! # }
-//! ```
+//! # Parts
 //!
-//! Beneath it, every part can be used alone: where files come from ([`source`], [`checkpoint`]), texts to ids
-//! ([`tokenizer`]), images to pixels ([`images`], [`image_processor`]), the models ([`dual_encoder`]) and their towers
-//! ([`xlm_roberta`], [`bert`], [`clip_text`], [`vision`]), and the text encoder of the AltDiffusion models
-//! ([`text_encoder`]).
+//! Every part can be used alone:
+//!
+//! | | |
+//! |---|---|
+//! | where files come from | [`source`], [`checkpoint`], [`config`] |
+//! | texts to ids | [`tokenizer`] |
+//! | image files to pixels, and to what a model reads | `images`, `image_processor` |
+//! | models of two towers | [`dual_encoder`], [`altclip`] |
+//! | towers | [`xlm_roberta`], [`bert`], [`clip_text`], [`vision`] |
+//! | the text encoder of AltDiffusion | [`text_encoder`] |
+//!
+//! # Features
+//!
+//! * `images`, on by default: reads image files, and prepares them. Without it an [`Embedder`] embeds texts alone.
+//! * `tokenizer-json`, on by default: WordPiece, BPE and `tokenizer.json` through the `tokenizers` crate. Without it
+//!   SentencePiece's own files are read, which AltCLIP and AltDiffusion have.
+//! * `avif`, `heic`, `heic-bundled`: more image formats.
+//! * `cuda`, `cudnn`, `metal`, `mkl`, `accelerate`: candle's backends.
 
 pub mod activation;
 pub mod altclip;
@@ -59,7 +71,9 @@ pub mod clip_text;
 pub mod dual_encoder;
 pub mod embedder;
 pub mod error;
+#[cfg(feature = "images")]
 pub mod image_processor;
+#[cfg(feature = "images")]
 pub mod images;
 mod layer_shape;
 mod padding;
@@ -69,5 +83,15 @@ mod transformers_fields;
 pub mod vision;
 pub mod xlm_roberta;
 
+pub use candle_core;
+#[cfg(feature = "images")]
+pub use image;
+
+pub use dual_encoder::{DualEncoder, Family};
+pub use embedder::Embedder;
 pub use error::{Error, Result};
-pub use model_files::{checkpoint, config, source};
+pub use model_files::checkpoint::Checkpoint;
+pub use model_files::source::ModelSource;
+pub use model_files::{ErrorKind, checkpoint, config, source};
+pub use text_encoder::{TextEncoder, TextEncoderConfig};
+pub use tokenizer::{PROMPT_LENGTH, Tokenizer};

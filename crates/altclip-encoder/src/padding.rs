@@ -1,5 +1,4 @@
-//! Padding in the text towers, and the exact shortcut for XLM-R: what a padded batch of prompts repeats is computed
-//! once.
+//! Leaves out what a padded batch of prompts repeats, exactly for XLM-R, and hides padding from the other text towers.
 //!
 //! All trailing `<pad>` rows of a prompt enter the encoder with the same embedding and attend to the same keys, so
 //! they stay the same row in every layer. One of them stands for all: as a key that counts m times it has ln m
@@ -16,14 +15,14 @@ const ROWS_AT_A_TIME: usize = 4096;
 /// whatever the lengths of their prompts.
 #[derive(Debug, Clone)]
 pub(crate) struct CompactPrompts {
-    prompts: Vec<Prompt>,
+    prompts: Vec<CompactPrompt>,
     /// Rows per prompt as they were given.
     full_rows: usize,
 }
 
 /// One prompt of the batch.
 #[derive(Debug, Clone)]
-struct Prompt {
+struct CompactPrompt {
     /// The rows to compute: the tokens, and one for the padding, if there is any.
     input_ids: Vec<u32>,
     /// Which keys attention sees; as long as `input_ids`.
@@ -34,7 +33,7 @@ struct Prompt {
     padding: usize,
 }
 
-impl Prompt {
+impl CompactPrompt {
     fn new(mut input_ids: Vec<u32>, mut seen: Vec<bool>, pad_token_id: u32) -> Self {
         // Only rows that are equal as queries and as keys may be merged: same id, same visibility.
         let last = input_ids.last().zip(seen.last()).filter(|&(&id, _)| id == pad_token_id);
@@ -84,7 +83,7 @@ impl CompactPrompts {
             .to_vec2::<u32>()?
             .into_iter()
             .zip(seen)
-            .map(|(ids, seen)| Prompt::new(ids, seen, pad_token_id))
+            .map(|(ids, seen)| CompactPrompt::new(ids, seen, pad_token_id))
             .collect();
         Ok(Self { prompts, full_rows })
     }
@@ -102,7 +101,7 @@ impl CompactPrompts {
 
     /// Rows of the longest prompt.
     fn longest(&self) -> usize {
-        self.prompts.iter().map(Prompt::rows).max().unwrap_or(0)
+        self.prompts.iter().map(CompactPrompt::rows).max().unwrap_or(0)
     }
 
     /// The prompts in parts that go through a model at a time; at least one.
@@ -131,8 +130,8 @@ impl CompactPrompts {
 
     /// How the rows fall into prompts, and how often each counts as a key inside the encoder, if the mask shows it.
     pub fn sequences(&self, device: &Device) -> Result<Sequences> {
-        let lengths = self.prompts.iter().map(Prompt::rows).collect();
-        let of_prompt = |prompt: &Prompt| {
+        let lengths = self.prompts.iter().map(CompactPrompt::rows).collect();
+        let of_prompt = |prompt: &CompactPrompt| {
             let seen = prompt.seen.iter().enumerate();
             let bias = seen.map(|(row, &seen)| if seen { prompt.bias(row) } else { f32::NEG_INFINITY });
             bias.collect::<Vec<_>>()
@@ -148,7 +147,7 @@ impl CompactPrompts {
     /// Bias of each key for a reader that attends to all rows, whatever mask the encoder had: (batch, rows), f32.
     pub fn key_bias(&self, device: &Device) -> Result<Tensor> {
         let longest = self.longest();
-        let of_prompt = |prompt: &Prompt| {
+        let of_prompt = |prompt: &CompactPrompt| {
             // The row before the fillers already counts for them.
             let bias = (0..longest)
                 .map(|row| if row < prompt.rows() { prompt.bias(row) } else { f32::NEG_INFINITY });
@@ -175,7 +174,12 @@ impl CompactPrompts {
     }
 
     /// `count` rows of each prompt, of which `row` says the number.
-    fn gather(&self, rows: &Tensor, count: usize, row: impl Fn(&Prompt, usize) -> usize) -> Result<Tensor> {
+    fn gather(
+        &self,
+        rows: &Tensor,
+        count: usize,
+        row: impl Fn(&CompactPrompt, usize) -> usize,
+    ) -> Result<Tensor> {
         let (_, width) = rows.dims2()?;
         let mut index = Vec::with_capacity(self.prompts.len() * count);
         let mut first = 0;

@@ -1,4 +1,4 @@
-//! The diffusion form of the text encoder: prompts to the hidden states that a UNet attends to.
+//! Encodes tokens of prompts to the hidden states that a UNet attends to: the diffusion form of the text tower.
 //!
 //! `RobertaSeriesModelWithTransformation` of diffusers, in both of its forms.
 
@@ -37,20 +37,20 @@ impl<'de> Deserialize<'de> for TextEncoderConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(default)]
-        struct Projection {
+        struct ProjectionFields {
             project_dim: usize,
             use_attention_mask: bool,
             has_pre_transformation: bool,
         }
 
-        impl Default for Projection {
+        impl Default for ProjectionFields {
             fn default() -> Self {
                 Self { project_dim: 512, use_attention_mask: true, has_pre_transformation: false }
             }
         }
 
         let fields = Value::deserialize(deserializer)?;
-        let Projection { project_dim, use_attention_mask, has_pre_transformation } =
+        let ProjectionFields { project_dim, use_attention_mask, has_pre_transformation } =
             from_shared_fields(&fields)?;
         let encoder = from_shared_fields(&fields)?;
         Ok(Self { encoder, project_dim, use_attention_mask, has_pre_transformation })

@@ -1,4 +1,4 @@
-//! CLIP's image tower: images to vectors of the joint space.
+//! Encodes images with CLIP's image tower, to vectors of the joint space.
 //!
 //! Learning Transferable Visual Models From Natural Language Supervision, <https://arxiv.org/abs/2103.00020>;
 //! `CLIPVisionModelWithProjection` of transformers. Layer norms precede their blocks (pre-LN).
@@ -10,13 +10,10 @@ use model_files::config::{ConfigFile, FieldTable};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::activation::Activation;
+use crate::activation::HiddenAct;
 use crate::clip_layer::{AttentionMask, ClipLayer};
-use crate::layer_shape::{LARGEST_WIDTH, LayerShape, MOST_LAYERS, check_limits};
+use crate::layer_shape::{INITIALIZER_RANGE, LARGEST_WIDTH, LayerShape, MOST_LAYERS, check_limits};
 use crate::transformers_fields;
-
-/// Standard deviation of freshly initialised position embeddings (`initializer_range` of transformers).
-const INITIALIZER_RANGE: f64 = 0.02;
 
 /// `config.json` of an image tower (`CLIPVisionConfig` of transformers).
 ///
@@ -41,7 +38,7 @@ pub struct VisionConfig {
     /// Side of a patch in pixels.
     pub patch_size: usize,
     /// Activation of the feed-forward block.
-    pub hidden_act: Activation,
+    pub hidden_act: HiddenAct,
     /// Epsilon of every layer norm.
     pub layer_norm_eps: f64,
 }
@@ -57,7 +54,7 @@ impl Default for VisionConfig {
             num_channels: 3,
             image_size: 224,
             patch_size: 32,
-            hidden_act: Activation::QuickGelu,
+            hidden_act: HiddenAct::QuickGelu,
             layer_norm_eps: 1e-5,
         }
     }

@@ -1,10 +1,10 @@
-//! Shape of a BERT encoder, as its `config.json` spells it.
+//! Reads the shape of a BERT encoder, as its `config.json` spells it.
 
 use model_files::config::{ConfigFile, FieldTable};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::activation::Activation;
+use crate::activation::HiddenAct;
 use crate::layer_shape::{LARGEST_WIDTH, LayerShape, MOST_LAYERS, MOST_TOKENS, check_limits};
 use crate::transformers_fields;
 use crate::xlm_roberta::PositionEmbedding;
@@ -26,7 +26,7 @@ pub struct BertConfig {
     /// Width between the two linear layers of the feed-forward block.
     pub intermediate_size: usize,
     /// Activation of the feed-forward block.
-    pub hidden_act: Activation,
+    pub hidden_act: HiddenAct,
     /// Rows of the position embedding: the most tokens that a text can have.
     pub max_position_embeddings: usize,
     /// Rows of the token type embedding, of which only the first is used.
@@ -45,7 +45,7 @@ impl Default for BertConfig {
             num_hidden_layers: 12,
             num_attention_heads: 12,
             intermediate_size: 3072,
-            hidden_act: Activation::Gelu,
+            hidden_act: HiddenAct::Gelu,
             max_position_embeddings: 512,
             type_vocab_size: 2,
             layer_norm_eps: 1e-12,

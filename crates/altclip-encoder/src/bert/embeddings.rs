@@ -1,14 +1,12 @@
-//! From token ids to the first hidden states.
+//! Embeds token ids: the first hidden states.
 
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use fused_ops::{LayerNorm, for_computing};
 
 use super::config::BertConfig;
+use crate::layer_shape::INITIALIZER_RANGE;
 use crate::padding::check_ids;
-
-/// Standard deviation of freshly initialised embeddings (`initializer_range` of transformers).
-const INITIALIZER_RANGE: f64 = 0.02;
 
 /// Sum of token, position and token type embeddings, normalised.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! An AltDiffusion whose text encoder was trained with an image encoder, as a [`DualEncoder`].
+//! Loads the [`DualEncoder`] of an AltDiffusion whose text encoder was trained with an image encoder.
 //!
 //! `text_encoder/` then holds, beside what the diffusion reads, the `pre_LN`, `text_projection` and `logit_scale` of an
 //! AltCLIP, and `image_encoder/` is a `CLIPVisionModelWithProjection`. The published AltDiffusions have neither.

@@ -1,4 +1,4 @@
-//! AltCLIP, -m9 and -m18 as a [`DualEncoder`].
+//! Loads AltCLIP, -m9 and -m18 as a [`DualEncoder`].
 
 use candle_core::{DType, Device, Tensor};
 use model_files::checkpoint::Checkpoint;

@@ -1,4 +1,4 @@
-//! Chinese-CLIP (`ChineseCLIPModel` of transformers).
+//! Loads Chinese-CLIP (`ChineseCLIPModel` of transformers) as a [`DualEncoder`].
 //!
 //! Chinese CLIP: Contrastive Vision-Language Pretraining in Chinese, <https://arxiv.org/abs/2211.01335>.
 
@@ -18,7 +18,7 @@ use crate::vision::{VisionConfig, VisionTower};
 
 /// `config.json` of a Chinese-CLIP (`ChineseCLIPConfig` of transformers).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(from = "Raw")]
+#[serde(from = "RawChineseClipConfig")]
 pub struct ChineseClipConfig {
     /// The text tower.
     pub text_config: BertConfig,
@@ -33,7 +33,7 @@ impl ConfigFile for ChineseClipConfig {
 }
 
 #[derive(Deserialize)]
-struct Raw {
+struct RawChineseClipConfig {
     #[serde(flatten)]
     towers: Towers<BertConfig>,
     #[serde(default = "default_projection_dim")]
@@ -44,8 +44,8 @@ fn default_projection_dim() -> usize {
     512
 }
 
-impl From<Raw> for ChineseClipConfig {
-    fn from(Raw { towers, projection_dim }: Raw) -> Self {
+impl From<RawChineseClipConfig> for ChineseClipConfig {
+    fn from(RawChineseClipConfig { towers, projection_dim }: RawChineseClipConfig) -> Self {
         let vision_config = VisionConfig { projection_dim, ..towers.vision };
         Self { text_config: towers.text, vision_config, projection_dim }
     }

@@ -1,4 +1,4 @@
-//! OpenAI's CLIP, and others in its layout (`CLIPModel` of transformers).
+//! Loads OpenAI's CLIP, and others in its layout (`CLIPModel` of transformers), as a [`DualEncoder`].
 //!
 //! Learning Transferable Visual Models From Natural Language Supervision, <https://arxiv.org/abs/2103.00020>.
 
@@ -18,7 +18,7 @@ use crate::vision::{VisionConfig, VisionTower};
 
 /// `config.json` of a CLIP (`CLIPConfig` of transformers).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(from = "Raw")]
+#[serde(from = "RawClipConfig")]
 pub struct ClipConfig {
     /// The text tower.
     pub text_config: ClipTextConfig,
@@ -33,7 +33,7 @@ impl ConfigFile for ClipConfig {
 }
 
 #[derive(Deserialize)]
-struct Raw {
+struct RawClipConfig {
     #[serde(flatten)]
     towers: Towers<ClipTextConfig>,
     #[serde(default = "default_projection_dim")]
@@ -44,8 +44,8 @@ fn default_projection_dim() -> usize {
     512
 }
 
-impl From<Raw> for ClipConfig {
-    fn from(Raw { towers, projection_dim }: Raw) -> Self {
+impl From<RawClipConfig> for ClipConfig {
+    fn from(RawClipConfig { towers, projection_dim }: RawClipConfig) -> Self {
         let vision_config = VisionConfig { projection_dim, ..towers.vision };
         Self { text_config: towers.text, vision_config, projection_dim }
     }

@@ -1,4 +1,4 @@
-//! What the configurations of dual encoders have in common.
+//! Reads what the configurations of dual encoders have in common.
 
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
@@ -13,7 +13,7 @@ pub(super) struct Towers<T> {
 }
 
 #[derive(Deserialize)]
-struct Raw {
+struct RawTowers {
     text_config: Option<Map<String, Value>>,
     text_config_dict: Option<Map<String, Value>>,
     vision_config: Option<Map<String, Value>>,
@@ -22,7 +22,7 @@ struct Raw {
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Towers<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = Raw::deserialize(deserializer)?;
+        let raw = RawTowers::deserialize(deserializer)?;
         Ok(Self {
             text: merged("text_config", raw.text_config, raw.text_config_dict).map_err(D::Error::custom)?,
             vision: merged("vision_config", raw.vision_config, raw.vision_config_dict)

@@ -1,4 +1,4 @@
-//! Telling the families of dual encoders apart by their files.
+//! Recognizes the families of dual encoders by their files.
 
 use std::fmt;
 
@@ -25,14 +25,14 @@ pub enum Family {
 
 /// What [`Family::of`] looks at in a `config.json`.
 #[derive(Debug, Default, Deserialize)]
-struct ModelType {
+struct DeclaredType {
     #[serde(default)]
     model_type: String,
-    text_config: Option<TextModelType>,
+    text_config: Option<DeclaredTextType>,
 }
 
 #[derive(Debug, Deserialize)]
-struct TextModelType {
+struct DeclaredTextType {
     #[serde(default)]
     model_type: String,
 }
@@ -51,7 +51,7 @@ impl Family {
     /// # Errors
     /// If the model is of no family that is known here; the error lists those that are.
     pub fn of(source: &ModelSource) -> Result<Self> {
-        let read = |path: &str| -> Result<Option<ModelType>> {
+        let read = |path: &str| -> Result<Option<DeclaredType>> {
             Ok(source.read_optional(path)?.map(|file| parse_json(&file)).transpose()?)
         };
         let Some(root) = read("config.json")? else {
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn families_are_told_apart_by_their_files() {
+    fn families_are_recognized_by_their_files() {
         let root = "config.json";
         let text = "text_encoder/config.json";
         let cases: [(EmbeddedFiles, Family); 7] = [

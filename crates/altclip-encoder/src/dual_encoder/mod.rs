@@ -1,4 +1,4 @@
-//! Dual encoders: models that put texts and images into one space, whatever family they are of.
+//! Loads dual encoders: models that put texts and images into one space, whatever family they are of.
 //!
 //! [`load`] finds out from a model's files which family it is, and gives it as a [`DualEncoder`]:
 //!

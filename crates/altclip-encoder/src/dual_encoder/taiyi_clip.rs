@@ -1,4 +1,4 @@
-//! Taiyi-CLIP: a Chinese text tower for OpenAI's CLIP.
+//! Loads Taiyi-CLIP, a Chinese text tower for OpenAI's CLIP, as a [`DualEncoder`].
 //!
 //! Fengshenbang 1.0: Being the Foundation of Chinese Cognitive Intelligence, <https://arxiv.org/abs/2209.02970>. A
 //! `BertForSequenceClassification` of transformers, whose logits are the embedding, was trained beside a frozen CLIP:

@@ -1,29 +1,41 @@
-//! Work that is done on a thread of its own, a little ahead of where it is needed.
+//! Does work on a thread of its own, a little ahead of where it is needed.
 
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 /// Results that wait. One more is in work.
 const WAITING: usize = 1;
 
-/// The items of an iterator that runs on another thread.
+/// The items of an iterator that runs on another thread, or where none can be had, as on WebAssembly, on this one.
 ///
 /// When this is dropped, the thread ends at its next item.
-pub(super) struct Ahead<T> {
-    running: Option<(Receiver<T>, JoinHandle<()>)>,
+pub(super) struct Ahead<T>(State<T>);
+
+enum State<T> {
+    Running(Receiver<T>, JoinHandle<()>),
+    Here(Box<dyn Iterator<Item = T> + Send>),
+    Ended,
 }
 
 impl<T: Send + 'static> Ahead<T> {
     pub fn new(items: impl Iterator<Item = T> + Send + 'static) -> Self {
+        // A thread that cannot be had takes what it was given with it.
+        let items = Arc::new(Mutex::new(Some(items)));
+        let items_there = Arc::clone(&items);
+        let take = |items: &Mutex<Option<_>>| items.lock().ok().and_then(|mut items| items.take());
         let (sender, receiver) = sync_channel(WAITING);
-        let worker = std::thread::spawn(move || {
-            for item in items {
+        let worker = std::thread::Builder::new().spawn(move || {
+            for item in take(&items_there).into_iter().flatten() {
                 if sender.send(item).is_err() {
-                    break; // nobody wants the rest
+                    break; // nobody wants the others
                 }
             }
         });
-        Self { running: Some((receiver, worker)) }
+        Self(match worker {
+            Ok(worker) => State::Running(receiver, worker),
+            Err(_) => take(&items).map_or(State::Ended, |items| State::Here(Box::new(items))),
+        })
     }
 }
 
@@ -31,22 +43,28 @@ impl<T> Iterator for Ahead<T> {
     type Item = T;
 
     /// # Panics
-    /// If the iterator panicked: an end that looks like any other would lose the rest silently.
+    /// If the iterator panicked: an end that looks like any other would lose the items after it silently.
     fn next(&mut self) -> Option<T> {
-        if let Ok(item) = self.running.as_ref()?.0.recv() {
-            return Some(item);
+        match &mut self.0 {
+            State::Here(items) => return items.next(),
+            State::Ended => return None,
+            State::Running(receiver, _) => {
+                if let Ok(item) = receiver.recv() {
+                    return Some(item);
+                }
+            }
         }
-        let (_, worker) = self.running.take()?;
-        match worker.join() {
-            Ok(()) => None,
-            Err(panic) => std::panic::resume_unwind(panic),
+        if let State::Running(_, worker) = std::mem::replace(&mut self.0, State::Ended)
+            && let Err(panic) = worker.join()
+        {
+            std::panic::resume_unwind(panic);
         }
+        None
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;

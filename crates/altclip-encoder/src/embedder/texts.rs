@@ -1,89 +1,138 @@
-//! Texts to vectors: tokens by the window, and the model by the batch.
+//! Embeds texts: tokens by the window, and the model by the batch.
 
 use std::sync::Arc;
-use std::vec::IntoIter;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
-use super::ahead::Ahead;
-use super::{Embedder, in_place, vectors};
+use super::Embedder;
 use crate::batches::batches;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
 /// Texts among which those of like lengths are looked for.
 pub(super) const WINDOW: usize = 2048;
 
-/// Token ids of one text, or why there are none.
-pub(super) type Row = Result<Vec<u32>>;
+/// Token ids of one text, or why there are none; `None` for a null.
+pub(super) type TokenRow = Option<Result<Vec<u32>>>;
+
+/// What became of a row of texts: see [`Embedder::embed_into`].
+#[derive(Debug)]
+pub enum RowOutcome {
+    /// Its vector was written.
+    Embedded,
+    /// There was no text. Its vector is 0.
+    Null,
+    /// The text could not be embedded, and why. Its vector is 0.
+    Failed(Error),
+}
 
 /// The ids of each text, cut to `max_tokens`.
 pub(super) fn tokenize<S: AsRef<str> + Sync>(
     tokenizer: &Tokenizer,
-    texts: &[S],
+    texts: &[Option<S>],
     max_tokens: usize,
-) -> Vec<Row> {
-    texts.par_iter().map(|text| tokenizer.encode_truncated(text.as_ref(), max_tokens)).collect()
-}
-
-/// Vectors of texts, from [`Embedder::text_stream`].
-pub struct TextStream<'a> {
-    embedder: &'a Embedder,
-    windows: Ahead<Vec<Row>>,
-    ready: IntoIter<Result<Vec<f32>>>,
-}
-
-impl Iterator for TextStream<'_> {
-    type Item = Result<Vec<f32>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(vector) = self.ready.next() {
-                return Some(vector);
-            }
-            self.ready = self.embedder.embed_rows(self.windows.next()?).into_iter();
-        }
-    }
+) -> Vec<TokenRow> {
+    let tokenize = |text: &S| tokenizer.encode_truncated(text.as_ref(), max_tokens);
+    texts.par_iter().map(|text| text.as_ref().map(tokenize)).collect()
 }
 
 impl Embedder {
-    /// The vector of each text in turn, not normalised, as from [`embed_texts`](Self::embed_texts).
+    /// Text embeddings in the order of the texts: (texts, projection_dim), f32 on the CPU, not normalised; (0, dim) for
+    /// no texts.
     ///
-    /// A few thousand texts are in memory at a time, however many there are. The texts are taken and tokenised on a
-    /// thread of their own, while the model works on those before. A text that cannot be encoded is an error in its
-    /// place, and does not end the stream.
+    /// A text's vector does not depend on its neighbours. A text of more than [`max_tokens`](Self::max_tokens) is cut.
     ///
-    /// # Panics
-    /// If `texts` panics.
-    pub fn text_stream<I>(&self, texts: I) -> TextStream<'_>
-    where
-        I: Iterator<Item = String> + Send + 'static,
-    {
-        let (tokenizer, max_tokens) = (Arc::clone(&self.tokenizer), self.max_tokens);
-        let mut texts = texts.fuse();
-        let windows = std::iter::from_fn(move || {
-            let window: Vec<String> = texts.by_ref().take(WINDOW).collect();
-            (!window.is_empty()).then(|| tokenize(&tokenizer, &window, max_tokens))
-        });
-        TextStream { embedder: self, windows: Ahead::new(windows), ready: Vec::new().into_iter() }
-    }
-
-    /// A vector for each row, in their order.
-    pub(super) fn embed_rows(&self, rows: Vec<Row>) -> Vec<Result<Vec<f32>>> {
-        let good: Vec<&[u32]> = rows.iter().flatten().map(Vec::as_slice).collect();
-        let lengths: Vec<usize> = good.iter().map(|row| row.len()).collect();
-        let mut found: Vec<(usize, Result<Vec<f32>>)> = Vec::with_capacity(good.len());
-        for batch in batches(&lengths, self.model.properties().packs_texts) {
-            let rows: Vec<&[u32]> = batch.iter().filter_map(|&index| good.get(index).copied()).collect();
-            found.extend(batch.into_iter().zip(vectors(self.encode_rows(&rows), rows.len())));
+    /// # Errors
+    /// If the tokenizer cannot encode a text, or the model fails.
+    pub fn embed_texts<S: AsRef<str>>(&self, texts: &[S]) -> Result<Tensor> {
+        let dim = self.projection_dim();
+        let mut values = vec![0.; texts.len() * dim];
+        for (texts, out) in texts.chunks(WINDOW).zip(values.chunks_mut(WINDOW * dim)) {
+            let texts: Vec<Option<&str>> = texts.iter().map(|text| Some(text.as_ref())).collect();
+            for outcome in self.embed_window(&texts, out) {
+                if let RowOutcome::Failed(error) = outcome {
+                    return Err(error);
+                }
+            }
         }
-        found.sort_unstable_by_key(|&(index, _)| index);
-        in_place(rows, found.into_iter().map(|(_, vector)| vector).collect())
+        Ok(Tensor::from_vec(values, (texts.len(), dim), &Device::Cpu)?)
     }
 
-    fn encode_rows(&self, rows: &[&[u32]]) -> Result<Tensor> {
+    /// Writes the vector of each text into `out`, (texts, projection_dim) row after row, not normalised, as from
+    /// [`embed_texts`](Self::embed_texts), and says for each row what became of it: for columns that have nulls, such as
+    /// Arrow's. The texts are not copied.
+    ///
+    /// A text that cannot be embedded is an outcome in its place, and does not end the others.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if `out` is not as long as the texts need. Nothing is written then.
+    pub fn embed_into<'t, I>(&self, texts: I, out: &mut [f32]) -> Result<Vec<RowOutcome>>
+    where
+        I: IntoIterator<Item = Option<&'t str>>,
+    {
+        let texts: Vec<Option<&str>> = texts.into_iter().collect();
+        let dim = self.projection_dim();
+        if texts.len().checked_mul(dim) != Some(out.len()) {
+            return Err(Error::Input(format!(
+                "expected a buffer of {} rows × {dim} numbers, found {}",
+                texts.len(),
+                out.len()
+            )));
+        }
+        let mut outcomes = Vec::with_capacity(texts.len());
+        for (texts, out) in texts.chunks(WINDOW).zip(out.chunks_mut(WINDOW * dim)) {
+            outcomes.extend(self.embed_window(texts, out));
+        }
+        Ok(outcomes)
+    }
+
+    /// Vectors of at most [`WINDOW`] texts.
+    fn embed_window(&self, texts: &[Option<&str>], out: &mut [f32]) -> Vec<RowOutcome> {
+        self.embed_tokens(tokenize(&self.tokenizer, texts, self.max_tokens), out)
+    }
+
+    /// A vector in `out` for each row of tokens, in their order.
+    pub(super) fn embed_tokens(&self, rows: Vec<TokenRow>, out: &mut [f32]) -> Vec<RowOutcome> {
+        out.fill(0.);
+        let (mut outcomes, mut places, mut tokens) = (Vec::with_capacity(rows.len()), Vec::new(), Vec::new());
+        for (place, row) in rows.into_iter().enumerate() {
+            outcomes.push(match row {
+                None => RowOutcome::Null,
+                Some(Err(error)) => RowOutcome::Failed(error),
+                Some(Ok(row)) => {
+                    places.push(place);
+                    tokens.push(row);
+                    RowOutcome::Embedded
+                }
+            });
+        }
+        let dim = self.projection_dim();
+        let lengths: Vec<usize> = tokens.iter().map(Vec::len).collect();
+        for batch in batches(&lengths, self.model.properties().packs_texts) {
+            let rows: Vec<&[u32]> = batch.iter().map(|&index| tokens[index].as_slice()).collect();
+            match self.encode_tokens(&rows) {
+                Ok(vectors) => {
+                    for (&index, vector) in batch.iter().zip(vectors.chunks_exact(dim)) {
+                        let start = places[index] * dim;
+                        out[start..start + dim].copy_from_slice(vector);
+                    }
+                }
+                Err(error) => {
+                    let error = Arc::new(error);
+                    for &index in &batch {
+                        outcomes[places[index]] = RowOutcome::Failed(Error::Shared(Arc::clone(&error)));
+                    }
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// The vectors of texts that go through the model together, one after the other.
+    fn encode_tokens(&self, rows: &[&[u32]]) -> Result<Vec<f32>> {
         let encoding = self.tokenizer.pad_rows(rows)?;
-        self.model.encode_text(&encoding.input_ids, &encoding.attention_mask)
+        let vectors = self.model.encode_text(&encoding.input_ids, &encoding.attention_mask)?;
+        Ok(vectors.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
     }
 }

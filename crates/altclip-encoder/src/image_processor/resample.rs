@@ -1,4 +1,4 @@
-//! Pillow's resize of 8-bit RGB images, value for value (`src/libImaging/Resample.c` and `Geometry.c` of Pillow).
+//! Resizes 8-bit RGB images as Pillow does, value for value (`src/libImaging/Resample.c` and `Geometry.c` of Pillow).
 //!
 //! Pillow filters along the rows and along the columns, with coefficients in fixed point, and rounds and clips to bytes
 //! in between. Beside hard edges the order matters: up to 20 levels on the tall golden image. Releases before 13.0

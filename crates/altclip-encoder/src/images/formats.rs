@@ -93,7 +93,7 @@ const HEIC: &str = "convert such images to PNG or JPEG, or build the program wit
 
 /// A format that is read here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum FileFormat {
     #[cfg(feature = "avif")]
     Avif,
     #[cfg(feature = "heic")]
@@ -109,10 +109,10 @@ pub(super) enum Format {
 ///
 /// # Errors
 /// If it is none that is read here; the message says which it is, as far as that is known.
-pub(super) fn recognize(name: &str, bytes: &[u8]) -> Result<Format, String> {
+pub(super) fn recognize(name: &str, bytes: &[u8]) -> Result<FileFormat, String> {
     const BIG_TIFF: [&[u8]; 2] = [b"II\x2b\0", b"MM\0\x2b"];
     match image::guess_format(bytes) {
-        Ok(ImageFormat::Tiff) => return Ok(Format::Tiff),
+        Ok(ImageFormat::Tiff) => return Ok(FileFormat::Tiff),
         Ok(
             format @ (ImageFormat::Png
             | ImageFormat::Jpeg
@@ -122,22 +122,22 @@ pub(super) fn recognize(name: &str, bytes: &[u8]) -> Result<Format, String> {
             | ImageFormat::Ico
             | ImageFormat::Pnm
             | ImageFormat::Qoi),
-        ) => return Ok(Format::Other(format)),
+        ) => return Ok(FileFormat::Other(format)),
         _ => {}
     }
     if BIG_TIFF.iter().any(|magic| bytes.starts_with(magic)) {
-        return Ok(Format::Tiff);
+        return Ok(FileFormat::Tiff);
     }
     if is_dib(bytes) {
-        return Ok(Format::Dib);
+        return Ok(FileFormat::Dib);
     }
     #[cfg(feature = "avif")]
     if is_avif(bytes) {
-        return Ok(Format::Avif);
+        return Ok(FileFormat::Avif);
     }
     #[cfg(feature = "heic")]
     if is_heic(bytes) {
-        return Ok(Format::Heic);
+        return Ok(FileFormat::Heic);
     }
     if let Some(other) = unreadable(bytes) {
         let advice = if is_avif(bytes) {
@@ -154,7 +154,7 @@ pub(super) fn recognize(name: &str, bytes: &[u8]) -> Result<Format, String> {
     }
     let ending = Path::new(name).extension().unwrap_or_default();
     if ending.eq_ignore_ascii_case("tga") || bytes.ends_with(b"TRUEVISION-XFILE.\0") {
-        return Ok(Format::Other(ImageFormat::Tga));
+        return Ok(FileFormat::Other(ImageFormat::Tga));
     }
     Err("not an image: expected PNG, JPEG, WebP, GIF, BMP, TIFF, ICO, PNM, QOI or TGA".to_owned())
 }

@@ -5,10 +5,30 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 
-use tokenizers::AddedToken;
-
 use super::trie::Trie;
 use crate::{Error, Result};
+
+/// A token that was added to a vocabulary, and how it is looked for (`AddedToken` of transformers).
+#[derive(Debug, Clone, Default)]
+pub(super) struct AddedToken {
+    pub content: String,
+    /// Whether it may not stand inside a word.
+    pub single_word: bool,
+    /// Whether it takes the white space before it.
+    pub lstrip: bool,
+    /// Whether it takes the white space after it.
+    pub rstrip: bool,
+    /// Whether it is looked for in normalized text.
+    pub normalized: bool,
+    pub special: bool,
+}
+
+impl AddedToken {
+    /// A token that takes no white space. One that is not special is looked for in normalized text.
+    pub fn new(content: impl Into<String>, special: bool) -> Self {
+        Self { content: content.into(), special, normalized: !special, ..Self::default() }
+    }
+}
 
 /// Added tokens with their ids.
 #[derive(Debug, Clone, Default)]
@@ -92,7 +112,7 @@ impl AddedTokens {
         let Some((first, end)) = ids else {
             return Err(Error::Input(format!("added word {word:?}: has too many tokens, {count}")));
         };
-        self.tokens.push((AddedToken::from(word, false), first..end));
+        self.tokens.push((AddedToken::new(word, false), first..end));
         self.index();
         Ok(first)
     }

@@ -1,4 +1,4 @@
-//! BERT's WordPiece tokenizer, from the `vocab.txt` of a published model.
+//! Describes BERT's WordPiece tokenizer to the `tokenizers` crate, from the `vocab.txt` of a published model.
 //!
 //! transformers' slow `BertTokenizer`, put together from the parts of the `tokenizers` crate: text is cleaned, Chinese
 //! characters stand alone, white space and punctuation part words, and a word becomes the longest pieces that the
@@ -7,13 +7,13 @@
 use model_files::config::without_byte_order_mark;
 use serde_json::{Map, Value, json};
 
-use super::Family;
 use super::declared::{Declared, WordPieceConfig};
+use super::special_tokens::SpecialTokens;
 use crate::{Error, Result};
 
 /// transformers' names of the special tokens.
-pub(super) const FAMILY: Family = Family {
-    special: &[
+pub(super) const SPECIAL_TOKENS: SpecialTokens = SpecialTokens {
+    tokens: &[
         ("unk_token", "[UNK]"),
         ("sep_token", "[SEP]"),
         ("pad_token", "[PAD]"),
@@ -45,7 +45,7 @@ pub(super) fn tokenizer_json(vocabulary: &[u8], declared: &Declared, name: &str)
         "pre_tokenizer": {"type": "BertPreTokenizer"},
         "model": {
             "type": "WordPiece",
-            "unk_token": FAMILY.text(declared, "unk_token"),
+            "unk_token": SPECIAL_TOKENS.text(declared, "unk_token"),
             "continuing_subword_prefix": "##",
             "max_input_chars_per_word": LONGEST_WORD,
             "vocab": vocab,

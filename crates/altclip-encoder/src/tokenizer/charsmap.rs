@@ -1,4 +1,4 @@
-//! SentencePiece's compiled replacement rules: a darts-clone double array over UTF-8, and the replacements.
+//! Applies SentencePiece's compiled replacement rules: a darts-clone double array over UTF-8, and the replacements.
 
 use crate::{Error, Result};
 

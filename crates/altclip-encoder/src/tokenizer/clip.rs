@@ -1,4 +1,5 @@
-//! CLIP's byte-level BPE tokenizer, from the `vocab.json` and `merges.txt` of a published model.
+//! Describes CLIP's byte-level BPE tokenizer to the `tokenizers` crate, from the `vocab.json` and `merges.txt` of a
+//! published model.
 //!
 //! transformers' `CLIPTokenizerFast`, which its `CLIPProcessor` uses, from the same parts of the `tokenizers` crate.
 //! OpenAI's own tokenizer first repairs text with `ftfy` (full-width letters, curly quotes, control characters), which
@@ -7,12 +8,12 @@
 use model_files::config::without_byte_order_mark;
 use serde_json::{Map, Value, json};
 
-use super::Family;
+use super::special_tokens::SpecialTokens;
 use crate::{Error, Result};
 
 /// transformers' names of the special tokens.
-pub(super) const FAMILY: Family = Family {
-    special: &[("bos_token", BOS), ("eos_token", EOS), ("unk_token", EOS), ("pad_token", EOS)],
+pub(super) const SPECIAL_TOKENS: SpecialTokens = SpecialTokens {
+    tokens: &[("bos_token", BOS), ("eos_token", EOS), ("unk_token", EOS), ("pad_token", EOS)],
     before: "bos_token",
     after: "eos_token",
     mask_takes_space: false,

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use model_files::config::Accepted::{Empty, Is, Text};
-use model_files::config::{self, FieldTable, parse_config, parse_json};
+use model_files::config::{ConfigFile, FieldTable, parse_config, parse_json};
 use model_files::source::ModelSource;
 use serde::Deserialize;
-use tokenizers::AddedToken;
 
+use super::added::AddedToken;
 use crate::Result;
 
 const CONFIG_FILE: &str = "tokenizer_config.json";
@@ -28,6 +28,8 @@ pub(super) struct Declared {
     pub more_special: Vec<Special>,
     /// Whether tokens that are typed in a text are read as text.
     pub as_text: bool,
+    /// The most tokens that a text should have; a huge number where nothing is known.
+    pub max_length: Option<f64>,
     /// What `vocab.txt` needs to know.
     pub wordpiece: WordPieceConfig,
 }
@@ -66,7 +68,7 @@ impl Special {
     /// The token; one of which only the text is known takes the white space before it if `lstrip` says so.
     pub fn token(&self, lstrip: bool) -> AddedToken {
         match self {
-            Self::Text(text) => AddedToken::from(text.as_str(), true).lstrip(lstrip),
+            Self::Text(text) => AddedToken { lstrip, ..AddedToken::new(text, true) },
             Self::Token(token) => AddedToken { special: true, ..token.added(true) },
         }
     }
@@ -104,7 +106,8 @@ impl Token {
 
 /// `tokenizer_config.json`; `special_tokens_map.json` has some of its fields.
 #[derive(Debug, Default, Deserialize)]
-struct ConfigFile {
+struct TokenizerConfig {
+    model_max_length: Option<f64>,
     added_tokens_decoder: Option<BTreeMap<u32, Token>>,
     bos_token: Option<Special>,
     eos_token: Option<Special>,
@@ -121,7 +124,7 @@ struct ConfigFile {
     strip_accents: Option<bool>,
 }
 
-impl config::ConfigFile for ConfigFile {
+impl ConfigFile for TokenizerConfig {
     const FIELDS: FieldTable = FieldTable {
         used: &[
             "added_tokens_decoder",
@@ -204,12 +207,13 @@ impl Declared {
     /// When one of them is no JSON, or has a field that cannot be.
     pub fn read(source: &ModelSource, folder: &str) -> Result<Self> {
         let path = |file: &str| if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") };
-        let read = |file: &str| -> Result<ConfigFile> {
+        let read = |file: &str| -> Result<TokenizerConfig> {
             let file = source.read_optional(&path(file))?;
             Ok(file.map(|file| parse_config(&file)).transpose()?.unwrap_or_default())
         };
         let mut declared = Self::default();
         let config = read(CONFIG_FILE)?;
+        declared.max_length = config.model_max_length;
         let tokens = declared.note(config);
         if let Some(tokens) = tokens {
             declared.tokens = tokens.iter().map(|(&id, token)| (id, token.added(false))).collect();
@@ -221,14 +225,14 @@ impl Declared {
             let special = |text: &str| {
                 declared.special.values().chain(&declared.more_special).any(|token| token.text() == text)
             };
-            let tokens = ids.iter().map(|(text, &id)| (id, AddedToken::from(text.as_str(), special(text))));
+            let tokens = ids.iter().map(|(text, &id)| (id, AddedToken::new(text, special(text))));
             declared.tokens = tokens.collect();
         }
         Ok(declared)
     }
 
     /// Takes over what a file says, and returns its `added_tokens_decoder`.
-    fn note(&mut self, file: ConfigFile) -> Option<BTreeMap<u32, Token>> {
+    fn note(&mut self, file: TokenizerConfig) -> Option<BTreeMap<u32, Token>> {
         for (role, token) in [
             ("bos_token", file.bos_token),
             ("eos_token", file.eos_token),

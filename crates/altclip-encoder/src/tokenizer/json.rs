@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use model_files::foreign;
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::AddedToken;
 
+use super::added::AddedToken;
 use super::declared::{Declared, Special};
 use crate::{Error, Result};
 
@@ -71,7 +71,7 @@ impl JsonTokenizer {
         let model = &mut self.model;
         foreign::parse(name, || {
             model
-                .add_tokens(tokens)
+                .add_tokens(tokens.into_iter().map(in_crate))
                 .map(|_| ())
                 .map_err(|error| Error::format(name, format!("cannot add tokens: {error}")))
         })?;
@@ -129,6 +129,12 @@ impl JsonTokenizer {
         ids.extend(encoding.get_ids().iter().map(|&id| self.id(id)));
         Ok(())
     }
+}
+
+/// The token as the crate has it.
+fn in_crate(token: AddedToken) -> tokenizers::AddedToken {
+    let AddedToken { content, single_word, lstrip, rstrip, normalized, special } = token;
+    tokenizers::AddedToken { content, single_word, lstrip, rstrip, normalized, special }
 }
 
 /// Checks SentencePiece's compiled replacement rules, of which the crate believes the size before it looks: it would

@@ -1,4 +1,4 @@
-//! SentencePiece's text normalisation, byte for byte.
+//! Normalises text as SentencePiece does, byte for byte.
 //!
 //! Rules replace the longest prefix that they know, without regard to graphemes: a base letter and its accent are
 //! one character here only where a rule says so. Spaces are cleaned up and written as `▁`.

@@ -1,4 +1,4 @@
-//! SentencePiece's model file: the fields of its `sentencepiece_model.proto` that matter here.
+//! Reads SentencePiece's model file: the fields of its `sentencepiece_model.proto` that matter here.
 //!
 //! The structs both read published models and write the ones that this project trains.
 

@@ -1,4 +1,4 @@
-//! The unigram model: the most probable segmentation of a text into pieces.
+//! Splits text into its most probable pieces: the unigram model.
 //!
 //! Kudo, "Subword Regularization" (2018), with a Viterbi search over byte positions that visits each piece at each
 //! place once. Scores are added in the order and precision of the reference (`EncodeOptimized` in SentencePiece), since
@@ -16,13 +16,13 @@ const UNKNOWN_PENALTY: f32 = 10.0;
 #[derive(Debug, Clone)]
 pub(super) struct Unigram {
     trie: Trie,
-    pieces: Vec<Piece>,
+    pieces: Vec<ScoredPiece>,
     unknown: u32,
     unknown_score: f32,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Piece {
+struct ScoredPiece {
     score: f32,
     /// Whether text can become this piece.
     produced: bool,
@@ -77,13 +77,13 @@ impl Unigram {
             return Err(problem(format!("piece {index}: expected every piece once, found {text} again")));
         }
         let pieces = model.pieces.iter().map(|piece| match piece.r#type() {
-            PieceType::Normal => Piece { score: piece.score(), produced: true },
+            PieceType::Normal => ScoredPiece { score: piece.score(), produced: true },
             PieceType::UserDefined => {
                 // Enough to win against every segmentation into normal pieces.
                 let length = piece.piece().len() as f32;
-                Piece { score: (f64::from(length * highest) - 0.1) as f32, produced: true }
+                ScoredPiece { score: (f64::from(length * highest) - 0.1) as f32, produced: true }
             }
-            _ => Piece { score: 0.0, produced: false },
+            _ => ScoredPiece { score: 0.0, produced: false },
         });
         Ok(Self { pieces: pieces.collect(), trie, unknown, unknown_score: lowest - UNKNOWN_PENALTY })
     }

@@ -1,14 +1,14 @@
-//! XLM-R's ids over a SentencePiece model: fairseq's layout.
+//! Gives pieces of a SentencePiece model XLM-R's ids: fairseq's layout.
 
-use super::Family;
 use super::normalizer::Normalizer;
 use super::sentencepiece::ModelProto;
+use super::special_tokens::SpecialTokens;
 use super::unigram::Unigram;
 use crate::Result;
 
 /// transformers' names of the special tokens.
-pub(super) const FAMILY: Family = Family {
-    special: &[
+pub(super) const SPECIAL_TOKENS: SpecialTokens = SpecialTokens {
+    tokens: &[
         ("bos_token", BOS),
         ("eos_token", EOS),
         ("unk_token", UNK),

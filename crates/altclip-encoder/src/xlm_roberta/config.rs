@@ -1,9 +1,9 @@
-//! Shape of an XLM-R encoder, as its `config.json` spells it.
+//! Reads the shape of an XLM-R encoder, as its `config.json` spells it.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::activation::Activation;
+use crate::activation::HiddenAct;
 use crate::layer_shape::{LARGEST_WIDTH, LayerShape, MOST_LAYERS, MOST_TOKENS, check_limits};
 
 /// The fields of transformers' `XLMRobertaConfig` that decide what the encoder computes.
@@ -23,7 +23,7 @@ pub struct XlmRobertaConfig {
     /// Width between the two linear layers of the feed-forward block.
     pub intermediate_size: usize,
     /// Activation of the feed-forward block.
-    pub hidden_act: Activation,
+    pub hidden_act: HiddenAct,
     /// Rows of the position embedding; the first `pad_token_id + 1` of them are not positions of tokens.
     pub max_position_embeddings: usize,
     /// Rows of the token type embedding, of which only the first is used.
@@ -52,7 +52,7 @@ impl Default for XlmRobertaConfig {
             num_hidden_layers: 12,
             num_attention_heads: 12,
             intermediate_size: 3072,
-            hidden_act: Activation::Gelu,
+            hidden_act: HiddenAct::Gelu,
             max_position_embeddings: 512,
             type_vocab_size: 2,
             layer_norm_eps: 1e-12,

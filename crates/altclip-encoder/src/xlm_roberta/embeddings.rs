@@ -1,13 +1,11 @@
-//! From token ids to the first hidden states.
+//! Embeds token ids: the first hidden states.
 
 use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use fused_ops::{Embedding, LayerNorm, for_computing};
 
 use super::config::XlmRobertaConfig;
-
-/// Standard deviation of freshly initialised embeddings (`initializer_range` of transformers).
-const INITIALIZER_RANGE: f64 = 0.02;
+use crate::layer_shape::INITIALIZER_RANGE;
 
 /// Embeddings of words that are not in the vocabulary the model was made with.
 #[derive(Debug, Clone)]

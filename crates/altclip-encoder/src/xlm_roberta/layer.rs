@@ -1,19 +1,19 @@
-//! One layer of XLM-R, which is BERT's: attention and feed-forward, each followed by its residual and layer norm.
+//! Computes one layer of XLM-R, which is BERT's: attention and feed-forward, each followed by its residual and layer norm.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{LayerNorm, Linear, LinearGroup, Sequences, packed_attention};
 
-use crate::activation::Activation;
+use crate::activation::HiddenAct;
 use crate::layer_shape::LayerShape;
 
 /// `encoder.layer.N`.
 #[derive(Debug, Clone)]
 pub(crate) struct XlmRobertaLayer {
-    attention: SelfAttention,
+    attention: XlmRobertaSelfAttention,
     attention_output: ResidualNorm,
     intermediate: Linear,
-    activation: Activation,
+    activation: HiddenAct,
     output: ResidualNorm,
 }
 
@@ -22,7 +22,7 @@ impl XlmRobertaLayer {
         let (hidden, intermediate) = (shape.hidden_size, shape.intermediate_size);
         let eps = shape.layer_norm_eps;
         Ok(Self {
-            attention: SelfAttention::new(shape, vb.pp("attention.self"))?,
+            attention: XlmRobertaSelfAttention::new(shape, vb.pp("attention.self"))?,
             attention_output: ResidualNorm::new(hidden, hidden, eps, vb.pp("attention.output"))?,
             intermediate: Linear::new(hidden, intermediate, true, vb.pp("intermediate.dense"))?,
             activation: shape.hidden_act,
@@ -40,12 +40,12 @@ impl XlmRobertaLayer {
 
 /// `attention.self`.
 #[derive(Debug, Clone)]
-struct SelfAttention {
+struct XlmRobertaSelfAttention {
     query_key_value: LinearGroup<3>,
     heads: usize,
 }
 
-impl SelfAttention {
+impl XlmRobertaSelfAttention {
     fn new(shape: &LayerShape, vb: VarBuilder) -> Result<Self> {
         let projection = |name: &str| Linear::new(shape.hidden_size, shape.hidden_size, true, vb.pp(name));
         let projections = [projection("query")?, projection("key")?, projection("value")?];

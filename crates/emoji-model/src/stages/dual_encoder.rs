@@ -4,7 +4,7 @@
 use crate::captions::CaptionSampler;
 use crate::dataset::Dataset;
 use crate::pixels::disturb;
-use altclip_encoder::activation::Activation;
+use altclip_encoder::activation::HiddenAct;
 use altclip_encoder::altclip::{AltClipTextConfig, AltClipTextTower, normalize};
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_encoder::vision::{VisionConfig, VisionTower};
@@ -125,7 +125,7 @@ impl ClipStage {
             num_attention_heads: shape.num_attention_heads,
             image_size,
             patch_size: self.patch_size,
-            hidden_act: Activation::QuickGelu,
+            hidden_act: HiddenAct::QuickGelu,
             ..VisionConfig::default()
         }
     }

@@ -29,7 +29,7 @@ pub use self::background::{Background, flatten, grey, transparency_note};
 pub use self::formats::{IMAGE_ENDINGS, UNREADABLE_ENDINGS, advice};
 
 use self::background::eight_bits;
-use self::formats::Format;
+use self::formats::FileFormat;
 use crate::{Error, Result};
 
 /// Most pixels that an image may have by default, those where Pillow begins to warn of a decompression bomb: a quarter
@@ -111,23 +111,23 @@ pub fn decode(name: &str, bytes: &[u8], options: DecodeOptions) -> Result<Dynami
         let format = formats::recognize(name, bytes).map_err(|problem| Error::format(name, problem))?;
         let (image, orientation) = match format {
             #[cfg(feature = "avif")]
-            Format::Avif => avif::decode(bytes, options.max_pixels).map_err(|problem| {
+            FileFormat::Avif => avif::decode(bytes, options.max_pixels).map_err(|problem| {
                 Error::format(name, format!("a damaged or unusual AVIF image: {problem}"))
             })?,
             #[cfg(feature = "heic")]
-            Format::Heic => {
+            FileFormat::Heic => {
                 let image = heic::decode(bytes, options.max_pixels).map_err(|problem| {
                     Error::format(name, format!("a damaged or unusual HEIC image: {problem}"))
                 })?;
                 (image, Orientation::NoTransforms)
             }
-            Format::Tiff => tiff::decode(bytes, options.max_pixels).map_err(|problem| {
+            FileFormat::Tiff => tiff::decode(bytes, options.max_pixels).map_err(|problem| {
                 Error::format(name, format!("a damaged or unusual TIFF image: {problem}"))
             })?,
-            Format::Dib => {
+            FileFormat::Dib => {
                 by_decoder(name, BmpDecoder::new_without_file_header(Cursor::new(bytes)), "BMP", options)?
             }
-            Format::Other(format) => {
+            FileFormat::Other(format) => {
                 if format == ImageFormat::Jpeg && !complete::jpeg(bytes) {
                     return Err(Error::format(
                         name,

@@ -1,4 +1,4 @@
-//! BERT, the text tower of the Chinese dual encoders.
+//! Encodes tokens with BERT, the text tower of the Chinese dual encoders.
 //!
 //! BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding,
 //! <https://arxiv.org/abs/1810.04805>; `BertModel` of transformers without its pooler. Its layers are those of

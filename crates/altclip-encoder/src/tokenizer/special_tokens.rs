@@ -1,16 +1,14 @@
 //! Says which special tokens a family of tokenizers has, and finds their ids.
 
-use tokenizers::AddedToken;
-
-use super::added::AddedTokens;
+use super::added::{AddedToken, AddedTokens};
 use super::declared::{Declared, Special};
 use crate::{Error, Result};
 
 /// The special tokens of a family: XLM-R's, BERT's or CLIP's.
 #[derive(Debug)]
-pub(super) struct Family {
+pub(super) struct SpecialTokens {
     /// The role of each in transformers, and its text where the model's files do not give another.
-    pub special: &'static [(&'static str, &'static str)],
+    pub tokens: &'static [(&'static str, &'static str)],
     /// The role of the token before every text.
     pub before: &'static str,
     /// The role of the token after every text.
@@ -19,10 +17,10 @@ pub(super) struct Family {
     pub mask_takes_space: bool,
 }
 
-impl Family {
+impl SpecialTokens {
     /// The text of the special token with this role.
     pub fn text<'a>(&self, declared: &'a Declared, role: &str) -> &'a str {
-        let own = || self.special.iter().find(|(other, _)| *other == role).map_or("", |(_, text)| text);
+        let own = || self.tokens.iter().find(|(other, _)| *other == role).map_or("", |(_, text)| text);
         declared.special.get(role).map_or_else(own, Special::text)
     }
 
@@ -38,13 +36,13 @@ impl Family {
     ) -> AddedTokens {
         let mut tokens: Vec<(AddedToken, u32)> =
             declared.tokens.iter().map(|(&id, token)| (token.clone(), id)).collect();
-        let own = self.special.iter().map(|&(role, text)| {
+        let own = self.tokens.iter().map(|&(role, text)| {
             let token = declared.special.get(role).cloned();
             let lstrip = self.mask_takes_space && role == "mask_token";
             token.unwrap_or_else(|| Special::Text(text.to_owned())).token(lstrip)
         });
         let others =
-            declared.special.iter().filter(|(role, _)| !self.special.iter().any(|(own, _)| own == *role));
+            declared.special.iter().filter(|(role, _)| !self.tokens.iter().any(|(own, _)| own == *role));
         let others =
             others.map(|(_, token)| token).chain(&declared.more_special).map(|token| token.token(false));
         let mut next = tokens.iter().map(|(_, id)| *id as usize + 1).fold(end, usize::max);

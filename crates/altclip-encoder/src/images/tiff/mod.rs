@@ -43,12 +43,12 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Ori
     (limits.decoding_buffer_size, limits.intermediate_buffer_size, limits.ifd_value_size) =
         (most_bytes, most_bytes, most_bytes);
     let file = Decoder::new(Cursor::new(&*bytes)).map_err(one_line)?.with_limits(limits);
-    let image = Samples::read(file, &bytes, width, height)?.into_image(palette.as_deref())?;
+    let image = TiffSamples::read(file, &bytes, width, height)?.into_image(palette.as_deref())?;
     Ok((image, orientation.unwrap_or(Orientation::NoTransforms)))
 }
 
 /// The samples of an image, 8 bits each, those of a pixel beside each other.
-struct Samples {
+struct TiffSamples {
     width: u32,
     height: u32,
     color: ColorType,
@@ -59,7 +59,7 @@ struct Samples {
     bytes: Vec<u8>,
 }
 
-impl Samples {
+impl TiffSamples {
     fn read(mut file: Decoder<Cursor<&[u8]>>, bytes: &[u8], width: u32, height: u32) -> Result<Self, String> {
         let color = file.colortype().map_err(one_line)?;
         let extra = file.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples).map_err(one_line)?;

@@ -1,4 +1,4 @@
-//! XLM-R, the multilingual encoder under both forms of the text tower.
+//! Encodes tokens with XLM-R, the multilingual encoder under both forms of the text tower.
 //!
 //! Unsupervised Cross-lingual Representation Learning at Scale, <https://arxiv.org/abs/1911.02116>;
 //! `XLMRobertaModel` of transformers without its pooler. Layer norms follow the residuals (post-LN). Dropout is

@@ -1,0 +1,165 @@
+//! Makes a tokenizer of a model's files.
+
+use std::path::Path;
+
+use model_files::config::without_byte_order_mark;
+use model_files::source::ModelSource;
+
+use super::added::AddedTokens;
+use super::declared::Declared;
+use super::json::JsonTokenizer;
+use super::model::TokenModel;
+use super::special_tokens::SpecialTokens;
+use super::xlm_roberta::XlmRobertaTokenizer;
+use super::{Tokenizer, bert, clip, xlm_roberta};
+use crate::{Error, Result};
+
+const SENTENCEPIECE_FILE: &str = "sentencepiece.bpe.model";
+const WORDPIECE_FILE: &str = "vocab.txt";
+const BPE_FILE: &str = "vocab.json";
+const MERGES_FILE: &str = "merges.txt";
+const TOKENIZER_JSON_FILE: &str = "tokenizer.json";
+
+/// What errors say about a vocabulary that the `tokenizers` crate refuses.
+const MADE_OF_VOCABULARY: &str = "the vocabulary cannot be used";
+
+impl Tokenizer {
+    /// The tokenizer in a model's folder (`tokenizer` in the layout of AltDiffusion, "" for a model's top): from
+    /// `sentencepiece.bpe.model` (XLM-R), `vocab.txt` (BERT), `vocab.json` and `merges.txt` (CLIP), or from
+    /// `tokenizer.json` where that is all there is.
+    ///
+    /// # Errors
+    /// If the folder has none of these files, or one of them is damaged; and of those but SentencePiece's, if the feature
+    /// `tokenizer-json` is off.
+    pub fn from_source(source: &ModelSource, folder: &str) -> Result<Self> {
+        let path = |file: &str| if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") };
+        let declared = Declared::read(source, folder)?;
+        if let Some(data) = source.read_optional(&path(SENTENCEPIECE_FILE))? {
+            let model = XlmRobertaTokenizer::from_bytes(&data, data.name())?;
+            return Self::slow(
+                TokenModel::SentencePiece(Box::new(model)),
+                &xlm_roberta::SPECIAL_TOKENS,
+                &declared,
+                data.name(),
+            );
+        }
+        if let Some(data) = source.read_optional(&path(WORDPIECE_FILE))? {
+            let json = bert::tokenizer_json(&data, &declared, data.name())?;
+            let model = JsonTokenizer::new(json.to_string().as_bytes(), data.name(), MADE_OF_VOCABULARY)?;
+            let mut tokenizer =
+                Self::slow(TokenModel::Json(model), &bert::SPECIAL_TOKENS, &declared, data.name())?;
+            if declared.wordpiece.do_lower_case {
+                tokenizer.added = tokenizer.added.in_lowercase();
+            }
+            return Ok(tokenizer);
+        }
+        if let Some(data) = source.read_optional(&path(BPE_FILE))? {
+            let merges = source.read(&path(MERGES_FILE))?;
+            let json = clip::tokenizer_json(&data, &merges, (data.name(), merges.name()))?;
+            let model = JsonTokenizer::new(json.to_string().as_bytes(), data.name(), MADE_OF_VOCABULARY)?;
+            return Self::fast(model, &[&clip::SPECIAL_TOKENS], &declared, data.name());
+        }
+        match source.read_optional(&path(TOKENIZER_JSON_FILE))? {
+            Some(data) => Self::read_tokenizer_json(&data, data.name(), &declared),
+            None => {
+                let files = [SENTENCEPIECE_FILE, WORDPIECE_FILE, BPE_FILE].map(path).join(", ");
+                Err(source.missing(&format!("{files} or {}", path(TOKENIZER_JSON_FILE))).into())
+            }
+        }
+    }
+
+    /// From a SentencePiece unigram model.
+    ///
+    /// # Errors
+    /// If the file cannot be read, and as for [`from_sentencepiece_bytes`](Self::from_sentencepiece_bytes).
+    pub fn from_sentencepiece(path: impl AsRef<Path>) -> Result<Self> {
+        let (bytes, name) = read(path.as_ref())?;
+        Self::from_sentencepiece_bytes(&bytes, &name)
+    }
+
+    /// From the contents of a SentencePiece unigram model; `name` is what errors call the file.
+    ///
+    /// # Errors
+    /// If they are damaged, or of a model of another kind.
+    pub fn from_sentencepiece_bytes(bytes: &[u8], name: &str) -> Result<Self> {
+        let model = TokenModel::SentencePiece(Box::new(XlmRobertaTokenizer::from_bytes(bytes, name)?));
+        Self::slow(model, &xlm_roberta::SPECIAL_TOKENS, &Declared::default(), name)
+    }
+
+    /// From a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, and as for [`from_tokenizer_json_bytes`](Self::from_tokenizer_json_bytes).
+    pub fn from_tokenizer_json(path: impl AsRef<Path>) -> Result<Self> {
+        let (bytes, name) = read(path.as_ref())?;
+        Self::from_tokenizer_json_bytes(&bytes, &name)
+    }
+
+    /// From the contents of a `tokenizer.json`; `name` is what errors call the file. Its truncation and padding are
+    /// set aside: the caller's count.
+    ///
+    /// # Errors
+    /// If they are damaged, or the feature `tokenizer-json` is off.
+    pub fn from_tokenizer_json_bytes(bytes: &[u8], name: &str) -> Result<Self> {
+        Self::read_tokenizer_json(bytes, name, &Declared::default())
+    }
+
+    fn read_tokenizer_json(bytes: &[u8], name: &str, declared: &Declared) -> Result<Self> {
+        let model = JsonTokenizer::new(without_byte_order_mark(bytes), name, "expected a tokenizer.json")?;
+        Self::fast(
+            model,
+            &[&xlm_roberta::SPECIAL_TOKENS, &bert::SPECIAL_TOKENS, &clip::SPECIAL_TOKENS],
+            declared,
+            name,
+        )
+    }
+
+    /// A tokenizer that looks for its added tokens before the model sees a text, as transformers' slow ones do.
+    fn slow(model: TokenModel, family: &SpecialTokens, declared: &Declared, name: &str) -> Result<Self> {
+        let added = family.added_tokens(declared, |text| model.token_id(text), model.end());
+        let ids = |text: &str| added.id(text).or_else(|| model.token_id(text));
+        let [bos_id, eos_id, pad_id] = family.around(declared, ids, name)?;
+        family.id("unk_token", declared, ids, name)?;
+        let vocab_size = model.end().max(added.end());
+        let added = if declared.as_text { AddedTokens::default() } else { added };
+        let max_length = declared.max_length;
+        Ok(Self { model, added, vocab_size, rows: None, max_length, bos_id, eos_id, pad_id })
+    }
+
+    /// A tokenizer whose model looks for added tokens itself, as transformers' fast ones do.
+    fn fast(
+        mut model: JsonTokenizer,
+        families: &[&SpecialTokens],
+        declared: &Declared,
+        name: &str,
+    ) -> Result<Self> {
+        model.add(declared)?;
+        let is_there =
+            |family: &&&SpecialTokens| model.token_id(family.text(declared, family.before)).is_some();
+        let Some(family) = families.iter().find(is_there) else {
+            let tokens: Vec<&str> =
+                families.iter().map(|family| family.text(declared, family.before)).collect();
+            return Err(Error::format(
+                name,
+                format!("expected one of the tokens {} before texts, found none", tokens.join(", ")),
+            ));
+        };
+        let [bos_id, eos_id, pad_id] = family.around(declared, |text| model.token_id(text), name)?;
+        Ok(Self {
+            vocab_size: model.end(),
+            model: TokenModel::Json(model),
+            added: AddedTokens::default(),
+            rows: None,
+            max_length: declared.max_length,
+            bos_id,
+            eos_id,
+            pad_id,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<(Vec<u8>, String)> {
+    let name = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(Error::io(name.clone()))?;
+    Ok((bytes, name))
+}

@@ -1,0 +1,60 @@
+//! Splits text without added tokens into ids, by whichever model a vocabulary has.
+
+use super::json::JsonTokenizer;
+use super::xlm_roberta::XlmRobertaTokenizer;
+use crate::Result;
+
+/// The model behind a [`Tokenizer`](super::Tokenizer).
+#[derive(Debug, Clone)]
+pub(super) enum TokenModel {
+    SentencePiece(Box<XlmRobertaTokenizer>),
+    Json(JsonTokenizer),
+}
+
+impl TokenModel {
+    /// The id of a token.
+    pub fn token_id(&self, text: &str) -> Option<u32> {
+        match self {
+            Self::SentencePiece(model) => model.token_id(text),
+            Self::Json(model) => model.token_id(text),
+        }
+    }
+
+    /// The largest id + 1.
+    pub fn end(&self) -> usize {
+        match self {
+            Self::SentencePiece(model) => model.vocab_size(),
+            Self::Json(model) => model.end(),
+        }
+    }
+
+    /// The added tokens that the model finds itself, with their ids.
+    pub fn added_tokens(&self) -> Vec<(&str, u32)> {
+        match self {
+            Self::SentencePiece(_) => Vec::new(),
+            Self::Json(model) => model.added_tokens().collect(),
+        }
+    }
+
+    /// The token with an id, where the model can say.
+    pub fn token(&self, id: u32) -> Option<String> {
+        match self {
+            Self::SentencePiece(_) => None,
+            Self::Json(model) => model.token(id),
+        }
+    }
+
+    /// Appends the ids of a text.
+    ///
+    /// # Errors
+    /// Where a `tokenizer.json` holds steps that fail on this text.
+    pub fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        match self {
+            Self::SentencePiece(model) => {
+                model.encode_into(text, ids);
+                Ok(())
+            }
+            Self::Json(model) => model.encode_into(text, ids),
+        }
+    }
+}

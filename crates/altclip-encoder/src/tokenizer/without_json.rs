@@ -1,0 +1,44 @@
+//! Refuses what [`Tokenizer`](super::Tokenizer) reads through the `tokenizers` crate, where the feature `tokenizer-json` is off.
+
+use super::declared::Declared;
+use crate::{Error, Result};
+
+/// No value has this type.
+#[derive(Debug, Clone)]
+pub(super) enum JsonTokenizer {}
+
+impl JsonTokenizer {
+    /// # Errors
+    /// In every case: says which feature is needed.
+    pub fn new(_json: &[u8], name: &str, _expected: &str) -> Result<Self> {
+        Err(Error::format(
+            name,
+            "this kind of tokenizer needs the feature `tokenizer-json` of altclip-encoder, which is off; without it, \
+             expected sentencepiece.bpe.model",
+        ))
+    }
+
+    pub fn add(&mut self, _declared: &Declared) -> Result<()> {
+        match *self {}
+    }
+
+    pub fn end(&self) -> usize {
+        match *self {}
+    }
+
+    pub fn token_id(&self, _text: &str) -> Option<u32> {
+        match *self {}
+    }
+
+    pub fn added_tokens(&self) -> std::iter::Empty<(&str, u32)> {
+        match *self {}
+    }
+
+    pub fn token(&self, _id: u32) -> Option<String> {
+        match *self {}
+    }
+
+    pub fn encode_into(&self, _text: &str, _ids: &mut Vec<u32>) -> Result<()> {
+        match *self {}
+    }
+}
