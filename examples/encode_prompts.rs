@@ -6,12 +6,9 @@
 //! cargo run --release --example encode_prompts -- BAAI/AltDiffusion-m9 一只猫 "a cat" "un chat"
 //! ```
 
-use altclip_encoder::text_encoder::TextEncoder;
-use altclip_encoder::tokenizer::{PROMPT_LENGTH, Tokenizer};
+use altclip_encoder::PromptEncoder;
 use anyhow::Result;
 use candle_core::{DType, Device};
-use model_files::checkpoint::Checkpoint;
-use model_files::source::ModelSource;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -21,15 +18,8 @@ fn main() -> Result<()> {
         texts = ["一只猫", "a cat", "消防车"].map(str::to_owned).to_vec();
     }
 
-    let device = Device::Cpu;
-    let source = ModelSource::open(&model)?;
-    let tokenizer = Tokenizer::from_source(&source, "tokenizer")?;
-    let weights = Checkpoint::open(&source, "text_encoder")?.var_builder(DType::F32, &device)?;
-    let encoder = TextEncoder::new(&source.read_json("text_encoder/config.json")?, weights)?;
-
-    let encoding = tokenizer.encode_padded(&texts, PROMPT_LENGTH)?;
-    // (texts, tokens, width)
-    let states = encoder.forward(&encoding.input_ids, &encoding.attention_mask)?;
+    let encoder = PromptEncoder::from_pretrained(&model, DType::F32, &Device::Cpu)?;
+    let states = encoder.encode(&texts)?.hidden_states; // (texts, tokens, width)
     println!("hidden states: {:?}", states.dims());
 
     // The first row, that of <s>, stands for the whole text.

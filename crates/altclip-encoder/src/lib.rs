@@ -41,6 +41,24 @@
 //! [`text_stream`](Embedder::text_stream), [`row_stream`](Embedder::row_stream) and
 //! [`image_stream`](Embedder::image_stream).
 //!
+//! # Hidden states
+//!
+//! A [`PromptEncoder`] is the text side of a diffusion model. Its hidden states go to any UNet with cross-attention of
+//! their width.
+//!
+//! ```
+//! use altclip_encoder::PromptEncoder;
+//! use candle_core::{DType, Device};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))?;
+//! let encoder = PromptEncoder::from_pretrained("models/emoji", DType::F32, &Device::Cpu)?; // or "BAAI/AltDiffusion-m9"
+//! let prompts = encoder.encode(&["", "一只戴帽子的小狗"])?; // what to keep away from, and what to draw
+//! assert_eq!(prompts.hidden_states.dims(), [2, 77, 128]);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Parts
 //!
 //! Every part can be used alone:
@@ -52,7 +70,7 @@
 //! | image files to pixels, and to what a model reads | `images`, `image_processor` |
 //! | models of two towers | [`dual_encoder`], [`altclip`] |
 //! | towers | [`xlm_roberta`], [`bert`], [`clip_text`], [`vision`] |
-//! | the text encoder of AltDiffusion | [`text_encoder`] |
+//! | the text encoder of AltDiffusion | [`text_encoder`], [`prompt_encoder`] |
 //!
 //! # Features
 //!
@@ -77,6 +95,7 @@ pub mod image_processor;
 pub mod images;
 mod layer_shape;
 mod padding;
+pub mod prompt_encoder;
 pub mod text_encoder;
 pub mod tokenizer;
 mod transformers_fields;
@@ -93,5 +112,6 @@ pub use error::{Error, Result};
 pub use model_files::checkpoint::Checkpoint;
 pub use model_files::source::ModelSource;
 pub use model_files::{ErrorKind, checkpoint, config, source};
+pub use prompt_encoder::{EncodedPrompts, PromptEncoder};
 pub use text_encoder::{TextEncoder, TextEncoderConfig};
 pub use tokenizer::{PROMPT_LENGTH, Tokenizer};

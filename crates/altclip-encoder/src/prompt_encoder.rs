@@ -1,0 +1,145 @@
+//! Encodes prompts for a UNet: a text encoder with its tokenizer and the length that its model's files say.
+
+use candle_core::{DType, Device, Tensor};
+use model_files::checkpoint::Checkpoint;
+use model_files::source::ModelSource;
+
+use crate::error::{Error, Result};
+use crate::text_encoder::{CompactHiddenStates, TextEncoder, TextEncoderConfig};
+use crate::tokenizer::Tokenizer;
+
+/// The folder of a diffusion model's tokenizer.
+const TOKENIZER: &str = "tokenizer";
+/// The folder of a diffusion model's text encoder.
+const TEXT_ENCODER: &str = "text_encoder";
+
+/// Texts to the hidden states that the cross-attentions of a UNet attend to, whoever's UNet it is.
+///
+/// ```
+/// use altclip_encoder::PromptEncoder;
+/// use candle_core::{DType, Device};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))?;
+/// let encoder = PromptEncoder::from_pretrained("models/emoji", DType::F32, &Device::Cpu)?; // or "BAAI/AltDiffusion-m9"
+/// let prompts = encoder.encode(&["", "一只戴帽子的小狗"])?; // what to keep away from, and what to draw
+/// assert_eq!(prompts.hidden_states.dims(), [2, 77, 128]); // what the `forward` of a UNet takes
+/// assert_eq!(prompts.truncated, [0, 0]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct PromptEncoder {
+    tokenizer: Tokenizer,
+    text_encoder: TextEncoder,
+    length: usize,
+}
+
+/// Hidden states of a batch of prompts, from [`PromptEncoder::encode`].
+#[derive(Debug, Clone)]
+pub struct EncodedPrompts {
+    /// Every row, padding among them, as in diffusers: (batch, length, width), in the type that the encoder computes in.
+    /// A cross-attention attends to all of them, without a mask.
+    pub hidden_states: Tensor,
+    /// The same with the padding of each prompt as one row, and the bias that makes that row count for all: fewer keys for a
+    /// cross-attention that takes a bias.
+    pub compact: CompactHiddenStates,
+    /// For each prompt, how many of its tokens had no place, and were cut off.
+    pub truncated: Vec<usize>,
+}
+
+impl PromptEncoder {
+    /// Loads the text encoder and the tokenizer of the diffusion model called `name`, a directory or a repository on the hub
+    /// (see [`ModelSource::open`]), with weights of `dtype` (f32, f16 or bf16).
+    ///
+    /// # Errors
+    /// As [`from_source`](Self::from_source), and if there can be no model of this name.
+    pub fn from_pretrained(name: &str, dtype: DType, device: &Device) -> Result<Self> {
+        Self::from_source(&ModelSource::open(name)?, dtype, device)
+    }
+
+    /// Loads the folders `tokenizer` and `text_encoder` of `source`.
+    ///
+    /// # Errors
+    /// If a file is missing, is damaged, or contradicts another.
+    pub fn from_source(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
+        // The small files first, so that what is wrong with them is known before the weights are read.
+        let tokenizer = Tokenizer::from_source(source, TOKENIZER)?;
+        let config: TextEncoderConfig = source.read_config(&format!("{TEXT_ENCODER}/config.json"))?;
+        let weights = Checkpoint::open(source, TEXT_ENCODER)?.var_builder(dtype, device)?;
+        Ok(Self::new(tokenizer, TextEncoder::new(&config, weights)?))
+    }
+
+    /// Joins a text encoder with its tokenizer.
+    pub fn new(tokenizer: Tokenizer, text_encoder: TextEncoder) -> Self {
+        let config = &text_encoder.config().encoder;
+        Self {
+            length: tokenizer.prompt_length(config.max_tokens()),
+            tokenizer: tokenizer.with_embedding_rows(config.vocab_size),
+            text_encoder,
+        }
+    }
+
+    /// The same with prompts of `length` tokens, those around a text counted.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a text has no place in so few, or the encoder has no positions for so many.
+    pub fn with_length(self, length: usize) -> Result<Self> {
+        let most = self.text_encoder.config().encoder.max_tokens();
+        if !(2..=most).contains(&length) {
+            return Err(Error::Input(format!(
+                "prompt length: expected 2 to {most} tokens, which the text encoder has positions for, found {length}"
+            )));
+        }
+        Ok(Self { length, ..self })
+    }
+
+    /// The same with the hidden states from `count` layers earlier than the model was trained for ("clip skip").
+    ///
+    /// # Errors
+    /// [`Error::Input`] if fewer than one layer would be left.
+    pub fn skipping_layers(self, count: usize) -> Result<Self> {
+        Ok(Self { text_encoder: self.text_encoder.skipping_layers(count)?, ..self })
+    }
+
+    /// Tokens that prompts are padded and cut to, those around a text counted: what the model's files say, which is 77 in
+    /// published models.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Width of the hidden states: the UNet's `cross_attention_dim`.
+    pub fn width(&self) -> usize {
+        self.text_encoder.config().project_dim
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The text encoder.
+    pub fn text_encoder(&self) -> &TextEncoder {
+        &self.text_encoder
+    }
+
+    /// The hidden states of prompts. With guidance, the first are of what to keep away from: the empty text, if nothing.
+    ///
+    /// # Errors
+    /// If there are no prompts, or one of them cannot be tokenised or encoded.
+    pub fn encode<S: AsRef<str>>(&self, prompts: &[S]) -> Result<EncodedPrompts> {
+        if prompts.is_empty() {
+            return Err(Error::Input("expected at least one prompt, found none".to_owned()));
+        }
+        let (mut rows, mut truncated) =
+            (Vec::with_capacity(prompts.len()), Vec::with_capacity(prompts.len()));
+        for prompt in prompts {
+            let mut ids = self.tokenizer.encode(prompt.as_ref())?;
+            truncated.push(self.tokenizer.cut(&mut ids, self.length));
+            rows.push(ids);
+        }
+        let encoding = self.tokenizer.pad(&rows, self.length)?;
+        let compact = self.text_encoder.encode_compact(&encoding.input_ids, &encoding.attention_mask)?;
+        Ok(EncodedPrompts { hidden_states: compact.expand()?, compact, truncated })
+    }
+}
