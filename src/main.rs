@@ -9,7 +9,6 @@ mod caption;
 mod commands;
 mod defaults;
 mod device;
-mod embedding;
 mod image_args;
 mod image_file;
 mod image_text;
@@ -161,7 +160,8 @@ fn refuse(message: &clap::Error) -> ! {
 
 fn start_log(verbose: bool) {
     const QUIET: &str = "warn";
-    const VERBOSE: &str = "info,altdiffusion=debug,model_files=debug,altclip_encoder=debug,altdiffusion_pipeline=debug,altclip_training=debug,emoji_model=debug";
+    const VERBOSE: &str = "info,altdiffusion=debug,model_files=debug,altclip_encoder=debug,embedding_index=debug,\
+                           altdiffusion_pipeline=debug,altclip_training=debug,emoji_model=debug";
     let default = if verbose { VERBOSE } else { QUIET };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let is_log = verbose || std::env::var_os(EnvFilter::DEFAULT_ENV).is_some();

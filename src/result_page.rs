@@ -7,12 +7,11 @@ use std::path::Path;
 use altclip_encoder::images::{self, Background, DecodeOptions};
 use anyhow::{Context, Result};
 use base64::prelude::{BASE64_STANDARD, Engine};
+use embedding_index::{Hit, ItemKind};
 use image::DynamicImage;
 use image::codecs::jpeg::JpegEncoder;
 use model_files::write_whole;
 use rayon::prelude::*;
-
-use crate::embedding::index::{Hit, Kind};
 
 /// The longer side of a small image, in pixels.
 const THUMBNAIL_SIDE: u32 = 256;
@@ -33,12 +32,12 @@ small { color: GrayText }";
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write(path: &Path, query: (Kind, &str), hits: &[Hit]) -> Result<()> {
+pub fn write(path: &Path, query: (ItemKind, &str), hits: &[Hit]) -> Result<()> {
     let page = page(query, hits);
     write_whole(path, |temporary| fs::write(temporary, page)).context("--html")
 }
 
-fn page(query: (Kind, &str), hits: &[Hit]) -> String {
+fn page(query: (ItemKind, &str), hits: &[Hit]) -> String {
     let shown: Vec<String> = hits.par_iter().map(|hit| shown(hit.kind, &hit.item)).collect();
     let title = escaped(query.1);
     let mut page = format!(
@@ -55,11 +54,11 @@ fn page(query: (Kind, &str), hits: &[Hit]) -> String {
 }
 
 /// A text, or an image in small with its path.
-fn shown(kind: Kind, item: &str) -> String {
+fn shown(kind: ItemKind, item: &str) -> String {
     let name = escaped(item);
     match kind {
-        Kind::Text => format!("<p dir=\"auto\">{name}</p>"),
-        Kind::Image => match thumbnail(Path::new(item)) {
+        ItemKind::Text => format!("<p dir=\"auto\">{name}</p>"),
+        ItemKind::Image => match thumbnail(Path::new(item)) {
             Ok(jpeg) => {
                 let data = BASE64_STANDARD.encode(jpeg);
                 format!("<img alt=\"\" src=\"data:image/jpeg;base64,{data}\"><p>{name}</p>")
@@ -113,8 +112,12 @@ mod tests {
         image::RgbImage::new(1000, 10).save(&image)?;
         let hit = |kind, item: &str| Hit { kind, item: item.to_owned(), score: 0.5 };
         let image = image.display().to_string();
-        let hits = [hit(Kind::Text, "<script>'\"&"), hit(Kind::Image, &image), hit(Kind::Image, "gone<.png")];
-        let page = page((Kind::Text, "</title><b>"), &hits);
+        let hits = [
+            hit(ItemKind::Text, "<script>'\"&"),
+            hit(ItemKind::Image, &image),
+            hit(ItemKind::Image, "gone<.png"),
+        ];
+        let page = page((ItemKind::Text, "</title><b>"), &hits);
         assert!(!page.contains("<script>") && !page.contains("<b>"), "{page}");
         assert!(page.contains("&lt;script&gt;&#39;&quot;&amp;"));
         assert_eq!(page.matches("<li>").count(), 3);

@@ -1,27 +1,19 @@
 //! `altdiffusion embed`: texts and images to vectors that can be compared.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use altclip_encoder::embedder::{Embedder, IMAGE_BATCH};
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use altclip_encoder::embedder::Embedder;
+use anyhow::{Result, anyhow, ensure};
 use clap::Args;
-use image::DynamicImage;
+use embedding_index::readers::{ImageInputs, ListFile, ListFormat, TextInputs};
+use embedding_index::{Error, ItemKind, Job, JobDifference, JobObserver, JobSummary, OutputFormat};
 
-use crate::embedding::format::{About, Format};
-use crate::embedding::images::Images;
-use crate::embedding::list::List;
-use crate::embedding::partial::{Partial, Settings};
-use crate::embedding::texts::Texts;
-use crate::embedding::{Survey, digest_of_numbers, unit_vector};
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
 use crate::output::print_line;
 use crate::output_files::check_writable;
 use crate::progress::{Progress, announce};
-
-/// Texts embedded at a time, and after which the work can go on with the same bits.
-const TEXT_BATCH: usize = 1024;
 
 /// Turn texts and images into vectors of one space, in which what belongs together is near.
 ///
@@ -98,77 +90,30 @@ impl Embed {
     pub fn run(self) -> Result<()> {
         // What can be wrong with the files comes out before the work begins.
         check_writable("--output", &self.output)?;
-        let format = Format::of("--output", &self.output)?;
+        OutputFormat::from_path(&self.output).map_err(|error| anyhow!("--output {error}"))?;
         let (texts, images) = self.inputs()?;
-        let text_survey = Survey::of(texts.iter()?)?;
-        let image_survey = Survey::of(images.names()?.map(path_bytes))?;
-        ensure!(
-            format != Format::Npy || text_survey.count == 0 || image_survey.count == 0,
-            "--output {}: an .npy file has one array, expected either texts or images; .safetensors takes both",
-            self.output.display()
-        );
+        let mut job = Job::new(&self.output).texts(texts).images(images).normalize(!self.raw);
+        job.check().map_err(with_options)?;
 
         let embedder = self.reading.apply(self.load()?);
-        let settings = Settings {
-            model: self.model.source()?.to_string(),
-            model_digest: digest_of_model(&embedder)?,
-            dtype: self.model.dtype().as_str().to_owned(),
-            width: embedder.projection_dim(),
-            raw: self.raw,
-            background: embedder.background(),
-            texts_digest: text_survey.digest,
-            images_digest: image_survey.digest,
-        };
-        let about = About {
-            model: settings.model.clone(),
-            normalized: !self.raw,
-            background: Some(settings.background),
-        };
-        let mut partial = Partial::open(&self.output, settings)?;
-        let work = Work { embedder: &embedder, raw: self.raw };
-        work.texts(&texts, text_survey.count, &mut partial)?;
-        let transparent = work.images(&images, image_survey.count, &mut partial)?;
-
-        let (done_texts, done_images) = (partial.texts.counts(), partial.images.counts());
-        if done_texts.rows + done_images.rows == 0 {
-            partial.discard();
-            bail!(
-                "{}: not written, for {}",
-                self.output.display(),
-                match done_images.done {
-                    1 => "the image cannot be read".to_owned(),
-                    count => format!("none of the {count} images can be read"),
-                }
-            );
-        }
-        let width = embedder.projection_dim();
-        partial.finish(&self.output, |partial, path| {
-            format.write(path, width, &partial.texts, &partial.images, &about)
-        })?;
-        let skipped = done_images.done - done_images.rows;
-        let embedded = [count(done_texts.rows, "text"), count(done_images.rows, "image")];
-        let embedded = embedded.into_iter().flatten().collect::<Vec<_>>().join(", ");
-        let skipped = count(skipped, "image").map(|images| format!("; {images} skipped"));
-        let left_out = images.left_out().map(|files| format!("; left out: {files}"));
-        let line =
-            [format!("{}: {embedded}", self.output.display())].into_iter().chain(skipped).chain(left_out);
-        self.reading.warn_of_transparency(transparent);
-        print_line(line.collect::<String>())
+        let model = self.model.source()?.to_string();
+        let summary = job.run(&embedder, &model, &mut Shown::default()).map_err(with_options)?;
+        self.reading.warn_of_transparency(summary.transparent_images);
+        print_line(format!("{}: {}", self.output.display(), in_words(&summary)))
     }
 
-    fn inputs(&self) -> Result<(Texts, Images)> {
+    fn inputs(&self) -> Result<(TextInputs, ImageInputs)> {
         let is_stdin = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
         ensure!(
             !(is_stdin(&self.texts) && is_stdin(&self.images)),
             "--texts - and --images -: only one of them can be standard input"
         );
-        let list = |option, path: &Option<PathBuf>, column: &Option<String>, usual| {
-            let path = path.as_deref();
-            path.map(|path| List::open(option, path, column.as_deref(), usual)).transpose()
+        let list = |option, path: &Option<PathBuf>, column: &Option<String>| {
+            path.as_deref().map(|path| open_list(option, path, column.as_deref())).transpose()
         };
-        let texts = list("--texts", &self.texts, &self.text_column, "text")?;
-        let images = list("--images", &self.images, &self.image_column, "image")?;
-        Ok((Texts { arguments: self.text.clone(), list: texts }, Images::new(self.image.clone(), images)))
+        let texts = list("--texts", &self.texts, &self.text_column)?;
+        let images = list("--images", &self.images, &self.image_column)?;
+        Ok((TextInputs::new(self.text.clone(), texts), ImageInputs::new(self.image.clone(), images)))
     }
 
     fn load(&self) -> Result<Embedder> {
@@ -182,8 +127,74 @@ impl Embed {
     }
 }
 
-fn path_bytes(path: Result<PathBuf>) -> Result<Vec<u8>> {
-    Ok(path?.into_os_string().into_encoded_bytes())
+/// The list in a file, or on standard input for `-`. `option` is the one that named it.
+fn open_list(option: &str, path: &Path, column: Option<&str>) -> Result<ListFile> {
+    let list = if path == Path::new("-") {
+        ListFile::from_reader(io::stdin().lock(), "standard input", ListFormat::Lines, column)
+    } else {
+        ListFile::open(path, column)
+    };
+    let list = list.map_err(|error| anyhow!("{option} {error}"))?;
+    let name = format!("{option} {}", list.name());
+    Ok(list.with_name(name))
+}
+
+/// An error of a job in the words of this command's options.
+fn with_options(error: Error) -> anyhow::Error {
+    match error {
+        Error::Pattern { .. } => anyhow!("--image {error}"),
+        Error::OtherJob { folder, difference } => {
+            let difference = match difference {
+                JobDifference::Model => "another --model".to_owned(),
+                JobDifference::Dtype => "another --dtype".to_owned(),
+                JobDifference::Normalization => "the other choice of --raw".to_owned(),
+                JobDifference::Background => "another --background".to_owned(),
+                other => other.to_string(),
+            };
+            anyhow!(
+                "{}: begun with {difference}; run it again as it was begun, or delete this folder to start anew",
+                folder.display()
+            )
+        }
+        other => other.into(),
+    }
+}
+
+/// Shows how far a job is.
+#[derive(Default)]
+struct Shown(Option<(ItemKind, Progress)>);
+
+impl JobObserver for Shown {
+    fn progress(&mut self, kind: ItemKind, done: usize, total: usize) {
+        match &self.0 {
+            Some((shown, progress)) if *shown == kind => progress.advance(done),
+            _ => {
+                let title = match kind {
+                    ItemKind::Text => "Texts",
+                    ItemKind::Image => "Images",
+                };
+                // Only one line is shown at a time.
+                self.0 = None;
+                self.0 = Some((kind, Progress::items(title, done, total)));
+            }
+        }
+    }
+
+    fn skipped(&mut self, error: &altclip_encoder::Error) {
+        if let Some((_, progress)) = &self.0 {
+            progress.note(&format!("skipped: {error}"));
+        }
+    }
+}
+
+/// Such as `3 texts, 2 images; 1 image skipped; left out: 2 .txt`.
+fn in_words(summary: &JobSummary) -> String {
+    let embedded = [count(summary.texts, "text"), count(summary.images, "image")];
+    let embedded = embedded.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let skipped = count(summary.skipped_images, "image").map(|images| format!("; {images} skipped"));
+    let ignored = &summary.ignored_files;
+    let left_out = (!ignored.is_empty()).then(|| format!("; left out: {ignored}"));
+    [embedded].into_iter().chain(skipped).chain(left_out).collect()
 }
 
 fn count(count: usize, what: &str) -> Option<String> {
@@ -192,117 +203,4 @@ fn count(count: usize, what: &str) -> Option<String> {
         1 => Some(format!("1 {what}")),
         count => Some(format!("{count} {what}s")),
     }
-}
-
-/// Weights, tokenizer, type and device in short: what comes of a text and, where the model can read any, of an image.
-fn digest_of_model(embedder: &Embedder) -> Result<String> {
-    let text = embedder.embed_texts(&["一只猫 and a red apple"])?;
-    let image =
-        image::RgbImage::from_fn(64, 48, |x, y| image::Rgb([4 * x as u8, 5 * y as u8, (x * y) as u8]));
-    let mut numbers: Vec<f32> = text.flatten_all()?.to_vec1()?;
-    if embedder.image_processor().is_ok() {
-        let embedded = embedder.embed_images(&[DynamicImage::ImageRgb8(image)])?;
-        numbers.extend(embedded.flatten_all()?.to_vec1::<f32>()?);
-    }
-    Ok(digest_of_numbers(&numbers))
-}
-
-struct Work<'a> {
-    embedder: &'a Embedder,
-    raw: bool,
-}
-
-impl Work<'_> {
-    /// Embeds the texts that are not done yet, of `total`.
-    fn texts(&self, texts: &Texts, total: usize, partial: &mut Partial) -> Result<()> {
-        let done = partial.texts.counts().done;
-        if done == total {
-            return Ok(());
-        }
-        let progress = Progress::items("Texts", done, total);
-        let mut left = texts.iter()?.skip(done);
-        loop {
-            let batch: Vec<String> = left.by_ref().take(TEXT_BATCH).collect::<Result<_>>()?;
-            if batch.is_empty() {
-                break;
-            }
-            let vectors = self.embedder.embed_texts(&batch)?.to_vec2::<f32>()?;
-            for (text, vector) in batch.iter().zip(vectors) {
-                let vector = self.finished(vector).with_context(|| format!("the text {text:?}"))?;
-                partial.texts.push(text, &vector)?;
-            }
-            partial.save_if_due()?;
-            progress.advance(partial.texts.counts().done);
-        }
-        ensure!(partial.texts.counts().done == total, "--texts: changed while they were read");
-        partial.save()
-    }
-
-    /// Embeds the images that are not done yet, of `total`. Those that cannot be read are reported and skipped.
-    /// Tells how many were transparent and had no background.
-    fn images(&self, images: &Images, total: usize, partial: &mut Partial) -> Result<usize> {
-        let done = partial.images.counts().done;
-        if done == total {
-            return Ok(0);
-        }
-        let progress = Progress::items("Images", done, total);
-        // The stream takes no errors: the list ends with one, which is told when what came before it is done.
-        let failure = Arc::new(Mutex::new(None));
-        let keep = Arc::clone(&failure);
-        let images = images.iter()?.skip(done).map_while(move |image| {
-            image.map_err(|error| *keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(error)).ok()
-        });
-        let mut stream = self.embedder.image_stream(images);
-        for (path, vector) in stream.by_ref() {
-            match named(&path, vector) {
-                Ok((name, vector)) => {
-                    let vector = self.finished(vector).with_context(|| name.to_owned())?;
-                    partial.images.push(name, &vector)?;
-                }
-                Err(error) if is_of_the_image(&error) => {
-                    progress.note(&format!("skipped: {error}"));
-                    partial.images.skip();
-                }
-                Err(error) => return Err(error).with_context(|| path.display().to_string()),
-            }
-            let done = partial.images.counts().done;
-            if done.is_multiple_of(IMAGE_BATCH) {
-                partial.save_if_due()?;
-                progress.advance(done);
-            }
-        }
-        partial.save()?;
-        if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(error);
-        }
-        ensure!(partial.images.counts().done == total, "the lists of images changed while they were read");
-        Ok(stream.transparent())
-    }
-
-    /// The vector as it is stored.
-    fn finished(&self, vector: Vec<f32>) -> Result<Vec<f32>> {
-        let vector = if self.raw { vector } else { unit_vector(&vector) };
-        if vector.iter().all(|number| number.is_finite()) {
-            return Ok(vector);
-        }
-        Err(anyhow!(
-            "its vector is not finite: f16 may have overflowed, use bf16 or f32; or the weights are damaged"
-        ))
-    }
-}
-
-/// An image's name as it is stored, and its vector.
-fn named(
-    path: &Path,
-    vector: altclip_encoder::Result<Vec<f32>>,
-) -> altclip_encoder::Result<(&str, Vec<f32>)> {
-    let not_utf8 = || altclip_encoder::Error::format(path.display().to_string(), "its name is not in UTF-8");
-    Ok((path.to_str().ok_or_else(not_utf8)?, vector?))
-}
-
-/// Whether it is the image that is bad, and not the model or the device.
-fn is_of_the_image(error: &altclip_encoder::Error) -> bool {
-    use altclip_encoder::Error::Files;
-    use model_files::Error;
-    matches!(error, Files(Error::Io { .. } | Error::Format { .. }))
 }

@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use altclip_encoder::embedder::Embedder;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use embedding_index::{Hit, Index, ItemKind, SearchOptions};
 use serde_json::{Value, json};
 
-use crate::embedding::index::{Hit, Index, Kind, Tables};
-use crate::embedding::unit_vector;
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
 use crate::option_values;
@@ -72,12 +71,8 @@ enum Among {
 }
 
 impl Among {
-    fn kinds(self) -> &'static [Kind] {
-        match self {
-            Self::Texts => &[Kind::Text],
-            Self::Images => &[Kind::Image],
-            Self::Both => &[Kind::Text, Kind::Image],
-        }
+    fn options(self, top: usize) -> SearchOptions {
+        SearchOptions { top, texts: self != Self::Images, images: self != Self::Texts }
     }
 }
 
@@ -88,28 +83,22 @@ impl Search {
             check_writable("--html", path)?;
         }
         let index = Index::open(&self.index)?;
-        let tables = index.read()?;
-        let kinds = self.among.kinds();
-        if tables.len(kinds) == 0 {
-            let what = match self.among {
-                Among::Texts => "texts",
-                Among::Images => "images",
-                Among::Both => "texts or images",
-            };
+        let (texts, images) = (index.len(ItemKind::Text), index.len(ItemKind::Image));
+        let (count, what) = match self.among {
+            Among::Texts => (texts, "texts"),
+            Among::Images => (images, "images"),
+            Among::Both => (texts + images, "texts or images"),
+        };
+        if count == 0 {
             bail!("{}: there are no {what} in this file", self.index.display());
         }
-        self.warn_of_other_model(&tables)?;
+        self.warn_of_other_model(&index)?;
 
-        let query = unit_vector(&self.query(&tables)?);
-        ensure!(
-            query.iter().all(|number| number.is_finite()),
-            "the vector to look for is not finite: f16 may have overflowed, use bf16 or f32"
-        );
-        let hits = tables.search(&query, kinds, self.top)?;
+        let hits = index.search(&self.query(&index)?, self.among.options(self.top))?;
         if let Some(path) = &self.html {
             let query = match (&self.text, &self.image) {
-                (Some(text), _) => (Kind::Text, text.clone()),
-                (None, image) => (Kind::Image, image.as_deref().map(display).unwrap_or_default()),
+                (Some(text), _) => (ItemKind::Text, text.clone()),
+                (None, image) => (ItemKind::Image, image.as_deref().map(display).unwrap_or_default()),
             };
             result_page::write(path, (query.0, &query.1), &hits)?;
         }
@@ -117,7 +106,7 @@ impl Search {
     }
 
     /// The vector of what is looked for.
-    fn query(&self, tables: &Tables<'_>) -> Result<Vec<f32>> {
+    fn query(&self, index: &Index) -> Result<Vec<f32>> {
         // An image that is none should not cost loading a model.
         let image = self.image.as_deref().map(|path| self.reading.open("--image", path)).transpose()?;
         let device = self.model.device()?;
@@ -127,7 +116,7 @@ impl Search {
         }
         let mut embedder = Embedder::from_source(&source, self.model.dtype(), &device)?;
         // What is looked for lies on what those lie on that it is compared with.
-        let background = tables.about.as_ref().and_then(|about| about.background);
+        let background = index.info().and_then(|info| info.background);
         if let Some(background) = background {
             embedder = embedder.with_background(background);
         }
@@ -146,13 +135,13 @@ impl Search {
     }
 
     /// Another name need not be another model, so the search goes on.
-    fn warn_of_other_model(&self, tables: &Tables<'_>) -> Result<()> {
+    fn warn_of_other_model(&self, index: &Index) -> Result<()> {
         let model = self.model.source()?.to_string();
-        if let Some(about) = &tables.about
-            && about.model != model
+        if let Some(info) = index.info()
+            && info.model != model
         {
             let index = self.index.display();
-            let line = format!("{index} was made with {}, and is searched with {model}", about.model);
+            let line = format!("{index} was made with {}, and is searched with {model}", info.model);
             warn(&line);
         }
         Ok(())
@@ -163,17 +152,10 @@ fn display(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn kind(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Text => "text",
-        Kind::Image => "image",
-    }
-}
-
 fn as_json(hits: &[Hit]) -> Vec<Value> {
-    let hits = (1..).zip(hits).map(
-        |(rank, hit)| json!({ "rank": rank, "score": hit.score, "kind": kind(hit.kind), "item": hit.item }),
-    );
+    let hits = (1..)
+        .zip(hits)
+        .map(|(rank, hit)| json!({ "rank": rank, "score": hit.score, "kind": hit.kind, "item": hit.item }));
     hits.collect()
 }
 
@@ -181,7 +163,7 @@ fn as_json(hits: &[Hit]) -> Vec<Value> {
 fn as_table(hits: &[Hit]) -> String {
     let digits = hits.len().to_string().len();
     let line = |(rank, hit): (usize, &Hit)| {
-        format!("{rank:>digits$}  {:7.4}  {:5}  {}\n", hit.score, kind(hit.kind), printable(&hit.item))
+        format!("{rank:>digits$}  {:7.4}  {:5}  {}\n", hit.score, hit.kind, printable(&hit.item))
     };
     (1..).zip(hits).map(line).collect()
 }
@@ -193,7 +175,7 @@ mod tests {
     #[test]
     fn tables_are_a_line_for_each() {
         let hit = |kind, item: &str, score| Hit { kind, item: item.to_owned(), score };
-        let hits = [hit(Kind::Text, "一只猫\n\u{1b}[2J", 0.5), hit(Kind::Image, "a.png", -0.25)];
+        let hits = [hit(ItemKind::Text, "一只猫\n\u{1b}[2J", 0.5), hit(ItemKind::Image, "a.png", -0.25)];
         assert_eq!(as_table(&hits), "1   0.5000  text   一只猫\\n\\u{1b}[2J\n2  -0.2500  image  a.png\n");
         assert_eq!(as_table(&[]), "");
     }

@@ -43,6 +43,9 @@ pub enum Error {
         /// What was expected of it and what was found.
         problem: String,
     },
+    /// A file of texts or images.
+    #[error(transparent)]
+    Reader(#[from] embedding_index::Error),
     /// The encoder or one of its files.
     #[error(transparent)]
     Encoder(#[from] altclip_encoder::Error),

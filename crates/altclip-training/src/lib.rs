@@ -60,9 +60,7 @@ mod cache;
 mod contact_sheet;
 mod error;
 pub mod evaluation;
-mod files;
 mod gradients;
-pub mod hash;
 mod low_rank;
 mod optimizer;
 pub mod pairs;
@@ -74,7 +72,6 @@ mod run;
 pub mod settings;
 pub mod stages;
 mod tensor_file;
-pub mod text_file;
 mod workers;
 
 pub use cache::Cache;
@@ -89,6 +86,7 @@ pub use run::{Batch, Metrics, Objective, Observer, TrainingRun};
 pub use tensor_file::{save_tensors, save_weights};
 pub use workers::Workers;
 
+pub use embedding_index::hash;
 pub use {candle_core, candle_nn, image};
 
 /// Compiles the examples of the README.

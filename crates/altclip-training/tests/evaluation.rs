@@ -139,6 +139,22 @@ fn captions_are_read_from_tables_and_folders() -> TestResult {
     Ok(())
 }
 
+/// Evaluation refused such a file.
+#[test]
+fn a_byte_order_mark_belongs_to_no_caption() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let files = [
+        ("en.jsonl", "\u{feff}{\"image\": \"a/0.png\", \"captions\": [\"c 0\"]}\r\n"),
+        ("zh/1.png", ""),
+        ("zh/1.txt", "\u{feff}一只猫\r\n"),
+    ];
+    let path = write(folder.path(), &files)?;
+    let set = CaptionedImages::read(&path, "en", 5)?;
+    assert_eq!((set.captions, set.images), (vec!["c 0".to_owned()], vec![path.join("a/0.png")]));
+    assert_eq!(CaptionedImages::read(&path, "zh", 5)?.captions, ["一只猫"]);
+    Ok(())
+}
+
 #[test]
 fn damaged_data_sets_are_errors_that_name_the_place() -> TestResult {
     let folder = tempfile::tempdir()?;

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use altclip_encoder::altclip::normalize;
 use altclip_encoder::embedder::Embedder;
-use altclip_training::pairs::Skipped;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
+use embedding_index::readers::Skipped;
 use model_files::source::ModelSource;
 
 use crate::device::DeviceChoice;

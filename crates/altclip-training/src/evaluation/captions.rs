@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::labels::Classes;
 use crate::error::{Error, Result};
-use crate::files::{ending, files_in};
-use crate::pairs::Skipped;
-use crate::text_file::{self, Line};
+use embedding_index::readers::Skipped;
+use embedding_index::readers::files::{ending, files_in};
+use embedding_index::readers::text_file::{self, Line};
 
 /// Images, each with captions of one language.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

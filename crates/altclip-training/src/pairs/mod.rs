@@ -1,20 +1,8 @@
-//! Pairs for training: texts with texts, and images with texts, from files that people have.
+//! Draws pairs of texts and vectors for training.
 
-mod archive;
-mod folder;
-mod image_pairs;
-pub mod parquet_column;
-mod rows;
-mod samples;
-mod shards;
 mod shuffled;
-mod skipped;
-mod table;
 
-pub use image_pairs::ImagePairs;
 pub use shuffled::Shuffled;
-pub use skipped::Skipped;
-pub use table::{Table, no_string};
 
 use crate::error::Result;
 use crate::run::Batch;

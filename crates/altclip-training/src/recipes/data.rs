@@ -1,9 +1,9 @@
 //! Reads the data of a run, and notes what was left out of it.
 
 use crate::error::{Error, Result};
-use crate::pairs::{ImagePairs, Skipped};
 use crate::run::Observer;
 use altclip_encoder::images::{self, Background};
+use embedding_index::readers::{ImagePairs, Skipped};
 use std::path::Path;
 
 /// The images and captions of a run that needs both.
@@ -11,7 +11,7 @@ pub(super) fn read_pairs(data: &Path, image: Option<&str>, captions: &[String]) 
     if captions.is_empty() {
         return Err(Error::Setting("captions: expected at least one column, found none".to_owned()));
     }
-    ImagePairs::read(data, image, captions)
+    Ok(ImagePairs::read(data, image, captions)?)
 }
 
 /// Notes how many images were transparent and had no background, unless that was asked for.

@@ -3,9 +3,9 @@
 use super::diffusion_model::DiffusionModel;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
-use crate::pairs::{ImagePairs, Skipped};
 use altclip_encoder::images::{Background, DecodeOptions, flatten};
 use candle_core::{Device, Tensor};
+use embedding_index::readers::{ImagePairs, Skipped};
 use image::DynamicImage;
 use image::imageops::FilterType;
 use std::collections::BTreeMap;

@@ -5,9 +5,9 @@ use super::data::{report_skipped, report_transparent};
 use super::diffusion_model::DiffusionModel;
 use super::encoded_images::EncodedImages;
 use crate::error::Result;
-use crate::pairs::ImagePairs;
 use crate::run::Observer;
 use candle_core::Tensor;
+use embedding_index::readers::ImagePairs;
 use std::path::Path;
 
 /// Images and captions, both encoded once and kept in files.

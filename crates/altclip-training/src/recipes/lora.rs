@@ -36,7 +36,7 @@ pub struct LoraRecipe {
     #[serde(default)]
     pub precision: Precision,
     /// Images and captions: a table, an archive of WebDataset, several of those, or a folder; see
-    /// [`ImagePairs::read`](crate::pairs::ImagePairs::read).
+    /// [`ImagePairs::read`](embedding_index::readers::ImagePairs::read).
     pub data: PathBuf,
     /// The column of the images in a table, or their endings elsewhere; by default `image`, or those of all known formats.
     #[serde(alias = "picture")]

@@ -8,13 +8,14 @@ use super::recipe::TrainingRecipe;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
-use crate::pairs::{Shuffled, Table};
+use crate::pairs::Shuffled;
 use crate::parallel::Communicator;
 use crate::run::Observer;
 use crate::stages::teacher::{TeacherLearning, TeacherStage};
 use crate::workers::Workers;
 use altclip_encoder::embedder::Embedder;
 use candle_core::{DType, Device};
+use embedding_index::readers::TextTable;
 use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
 use serde::{Deserialize, Serialize};
@@ -64,7 +65,7 @@ impl TrainingRecipe for TeacherRecipe {
         let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
         let columns: Vec<&str> =
             std::iter::once(&self.english).chain(&self.translations).map(String::as_str).collect();
-        let table = Table::read(&self.data, &columns)?;
+        let table = TextTable::read(&self.data, &columns)?;
         report_skipped(observer, STAGE, &table.skipped);
 
         let (english, pairs) = pairs(&table);
@@ -108,7 +109,7 @@ impl TrainingRecipe for TeacherRecipe {
 }
 
 /// The different English texts, and every text with the row of the English one that it says the same as.
-fn pairs(table: &Table) -> (Vec<String>, Vec<(String, u32)>) {
+fn pairs(table: &TextTable) -> (Vec<String>, Vec<(String, u32)>) {
     let (mut english, mut rows, mut pairs) = (Vec::new(), HashMap::new(), Vec::new());
     for texts in &table.rows {
         let Some(first) = texts.first() else { continue };

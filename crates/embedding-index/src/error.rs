@@ -1,0 +1,192 @@
+//! Says what can go wrong while lists are read, items are embedded and an index is searched.
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use model_files::ErrorKind;
+
+use crate::readers::parquet_column::ColumnError;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error of this crate. Each displays as one line that names the file or the item it is about.
+///
+/// A `file` is what a person can find again: a path, or the name that a [`ListFile`](crate::readers::ListFile) was
+/// given.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system could not read or write a file or a folder.
+    #[error("{file}: {source}")]
+    Io {
+        /// The file or the folder.
+        file: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A file was read, and does not hold what it should.
+    #[error("{file}: {problem}")]
+    Format {
+        /// The file.
+        file: String,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// A column of a Parquet file is missing, or one of its rows cannot be read.
+    #[error("{file}: {source}")]
+    Column {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        source: ColumnError,
+    },
+    /// A path or a pattern stands for no image.
+    #[error("{pattern}: {problem}")]
+    Pattern {
+        /// The path or the pattern.
+        pattern: String,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// What the caller asked for cannot be.
+    #[error("{0}")]
+    Input(String),
+    /// An item was read, and the model failed on it.
+    #[error("{item}: {source}")]
+    Item {
+        /// The image's name.
+        item: String,
+        /// What the model said.
+        source: Box<altclip_encoder::Error>,
+    },
+    /// The vector of an item has numbers that are not finite.
+    #[error(
+        "{item}: its vector is not finite: f16 may have overflowed, use bf16 or f32; or the weights are damaged"
+    )]
+    NotFinite {
+        /// The text or the image's name.
+        item: String,
+    },
+    /// No item of a job could be embedded, so that there is nothing to write.
+    #[error("{}: not written, for {}", output.display(), none_of(*.images))]
+    NothingEmbedded {
+        /// The file that was to be written.
+        output: PathBuf,
+        /// How many images there are, none of which can be read.
+        images: usize,
+    },
+    /// The folder of an unfinished job belongs to a job of other inputs or settings.
+    #[error(
+        "{}: begun with {difference}; run it again as it was begun, or delete this folder to start anew",
+        folder.display()
+    )]
+    OtherJob {
+        /// The folder of the unfinished job.
+        folder: PathBuf,
+        /// What differs.
+        difference: JobDifference,
+    },
+    /// Another process works on the same job.
+    #[error("{}: another run is at work here, wait until it is done", folder.display())]
+    Busy {
+        /// The folder of the unfinished job.
+        folder: PathBuf,
+    },
+    /// The observer asked the job to stop. What was done is kept, and the same job goes on from there.
+    #[error("{}: stopped; the same job goes on from there", folder.display())]
+    Stopped {
+        /// The folder of the unfinished job.
+        folder: PathBuf,
+    },
+    /// The index could not be written.
+    #[error("{file}: {source}")]
+    Output {
+        /// The file.
+        file: String,
+        /// What went wrong in writing its format.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The encoder failed.
+    #[error(transparent)]
+    Encoder(#[from] altclip_encoder::Error),
+}
+
+/// In what a job differs from the unfinished one that it would go on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JobDifference {
+    /// The model has another name.
+    Model,
+    /// The model's weights are of another type.
+    Dtype,
+    /// Vectors are of length 1 in one of them, and as long as the model makes them in the other.
+    Normalization,
+    /// Transparent images are laid on something else.
+    Background,
+    /// The texts are others.
+    Texts,
+    /// The images are others.
+    Images,
+    /// The model gives other vectors: its weights are others, or it is on another device.
+    Weights,
+}
+
+impl std::fmt::Display for JobDifference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Model => "another model",
+            Self::Dtype => "another dtype",
+            Self::Normalization => "the other choice of normalization",
+            Self::Background => "another background",
+            Self::Texts => "other texts",
+            Self::Images => "other images",
+            Self::Weights => "other weights, or on another device",
+        })
+    }
+}
+
+impl Error {
+    /// Whose fault it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
+            Self::Io { .. }
+            | Self::Format { .. }
+            | Self::Column { .. }
+            | Self::NothingEmbedded { .. }
+            | Self::Output { .. } => ErrorKind::File,
+            Self::Pattern { .. } | Self::Input(_) | Self::OtherJob { .. } => ErrorKind::Input,
+            Self::Stopped { .. } => ErrorKind::Cancelled,
+            Self::NotFinite { .. } | Self::Busy { .. } => ErrorKind::Other,
+            Self::Item { source, .. } => source.kind(),
+            Self::Encoder(source) => source.kind(),
+        }
+    }
+
+    /// For `map_err`: the file that the failed operation was about.
+    pub(crate) fn io(file: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { file: shown(file), source }
+    }
+
+    pub(crate) fn format(file: impl AsRef<Path>, problem: impl ToString) -> Self {
+        Self::Format { file: shown(file), problem: problem.to_string() }
+    }
+
+    /// For `map_err`: the Parquet file that the column is in.
+    pub(crate) fn column(file: impl AsRef<Path>) -> impl FnOnce(ColumnError) -> Self {
+        move |source| Self::Column { file: shown(file), source }
+    }
+}
+
+fn shown(file: impl AsRef<Path>) -> String {
+    file.as_ref().display().to_string()
+}
+
+fn none_of(images: usize) -> String {
+    match images {
+        1 => "the image cannot be read".to_owned(),
+        count => format!("none of the {count} images can be read"),
+    }
+}

@@ -1,0 +1,79 @@
+//! Digests the items of a job and the vectors of a model, to know them again.
+
+use altclip_encoder::embedder::Embedder;
+use image::DynamicImage;
+use sha2::{Digest, Sha256};
+
+use crate::error::Result;
+
+/// How many items there are, and a digest of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemDigest {
+    pub count: usize,
+    pub digest: String,
+}
+
+impl ItemDigest {
+    /// Reads all items once, so that what is wrong with them comes out before the work begins.
+    ///
+    /// # Errors
+    /// The first error among the items.
+    pub fn of<T: AsRef<[u8]>>(items: impl Iterator<Item = Result<T>>) -> Result<Self> {
+        let mut digest = Sha256::new();
+        let mut count = 0;
+        for item in items {
+            let item = item?;
+            let bytes = item.as_ref();
+            digest.update((bytes.len() as u64).to_le_bytes());
+            digest.update(bytes);
+            count += 1;
+        }
+        Ok(Self { count, digest: hex(&digest.finalize()) })
+    }
+}
+
+/// A digest of the weights, the tokenizer, the type and the device: of the vectors that they give for a text and, where the
+/// model can read any, for an image.
+///
+/// # Errors
+/// If the model fails.
+pub fn digest_of_model(embedder: &Embedder) -> Result<String> {
+    let text = embedder.embed_texts(&["一只猫 and a red apple"])?;
+    let image =
+        image::RgbImage::from_fn(64, 48, |x, y| image::Rgb([4 * x as u8, 5 * y as u8, (x * y) as u8]));
+    let flat =
+        |vectors: candle_core::Tensor| -> candle_core::Result<Vec<f32>> { vectors.flatten_all()?.to_vec1() };
+    let mut numbers = flat(text).map_err(altclip_encoder::Error::from)?;
+    if embedder.image_processor().is_ok() {
+        let embedded = embedder.embed_images(&[DynamicImage::ImageRgb8(image)])?;
+        numbers.extend(flat(embedded).map_err(altclip_encoder::Error::from)?);
+    }
+    Ok(digest_of_numbers(&numbers))
+}
+
+/// A digest of the bits of some numbers.
+fn digest_of_numbers(numbers: &[f32]) -> String {
+    let mut digest = Sha256::new();
+    for number in numbers {
+        digest.update(number.to_le_bytes());
+    }
+    hex(&digest.finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_tell_lists_apart() -> Result<()> {
+        let digest = |items: &[&str]| ItemDigest::of(items.iter().map(|item| Ok(item.to_string())));
+        assert_eq!(digest(&["a", "b"])?, digest(&["a", "b"])?);
+        assert_eq!(digest(&["ab", ""])?.count, 2);
+        assert_ne!(digest(&["a", "b"])?.digest, digest(&["ab", ""])?.digest);
+        Ok(())
+    }
+}

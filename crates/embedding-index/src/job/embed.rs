@@ -1,0 +1,139 @@
+//! Embeds what is not done yet of a job, and keeps the vectors as they come.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use altclip_encoder::embedder::{Embedder, IMAGE_BATCH};
+
+use super::JobObserver;
+use super::partial::Partial;
+use crate::error::{Error, Result};
+use crate::item::ItemKind;
+use crate::readers::{ImageInputs, TextInputs};
+use crate::vector::unit_vector;
+
+/// Texts embedded at a time, and after which the work can go on with the same bits.
+const TEXT_BATCH: usize = 1024;
+
+/// A run of a job.
+pub(super) struct Embedding<'a> {
+    pub embedder: &'a Embedder,
+    pub normalize: bool,
+    pub partial: &'a mut Partial,
+    pub observer: &'a mut dyn JobObserver,
+}
+
+impl Embedding<'_> {
+    /// Embeds the texts that are not done yet, of `total`.
+    pub fn texts(&mut self, texts: &TextInputs, total: usize) -> Result<()> {
+        let done = self.partial.texts.counts().done;
+        if done == total {
+            return Ok(());
+        }
+        self.observer.progress(ItemKind::Text, done, total);
+        let mut left = texts.iter()?.skip(done);
+        loop {
+            let batch: Vec<String> = left.by_ref().take(TEXT_BATCH).collect::<Result<_>>()?;
+            if batch.is_empty() {
+                break;
+            }
+            let vectors = self.embedder.embed_texts(&batch)?;
+            let vectors = vectors.to_vec2::<f32>().map_err(altclip_encoder::Error::from)?;
+            for (text, vector) in batch.iter().zip(vectors) {
+                let vector = self.finished(vector, || format!("the text {text:?}"))?;
+                self.partial.texts.push(text, &vector)?;
+            }
+            self.partial.save_if_due()?;
+            self.observer.progress(ItemKind::Text, self.partial.texts.counts().done, total);
+            self.stop_if_asked()?;
+        }
+        if self.partial.texts.counts().done != total {
+            return Err(changed("the texts"));
+        }
+        self.partial.save()
+    }
+
+    /// Embeds the images that are not done yet, of `total`. Those that cannot be read are reported and skipped. Returns how
+    /// many were transparent and had no background.
+    pub fn images(&mut self, images: &ImageInputs, total: usize) -> Result<usize> {
+        let done = self.partial.images.counts().done;
+        if done == total {
+            return Ok(0);
+        }
+        self.observer.progress(ItemKind::Image, done, total);
+        // The stream takes no errors: the list ends with one, which is returned when what came before it is done.
+        let failure = Arc::new(Mutex::new(None));
+        let keep = Arc::clone(&failure);
+        let images = images.iter()?.skip(done).map_while(move |image| {
+            image.map_err(|error| *keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(error)).ok()
+        });
+        let mut stream = self.embedder.image_stream(images);
+        for (path, vector) in stream.by_ref() {
+            match named(&path, vector) {
+                Ok((name, vector)) => {
+                    let vector = self.finished(vector, || name.to_owned())?;
+                    self.partial.images.push(name, &vector)?;
+                }
+                Err(error) if is_of_the_image(&error) => {
+                    self.observer.skipped(&error);
+                    self.partial.images.skip();
+                }
+                Err(source) => {
+                    let item = path.display().to_string();
+                    return Err(Error::Item { item, source: source.into() });
+                }
+            }
+            let done = self.partial.images.counts().done;
+            if done.is_multiple_of(IMAGE_BATCH) {
+                self.partial.save_if_due()?;
+                self.observer.progress(ItemKind::Image, done, total);
+                self.stop_if_asked()?;
+            }
+        }
+        self.partial.save()?;
+        if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(error);
+        }
+        if self.partial.images.counts().done != total {
+            return Err(changed("the lists of images"));
+        }
+        Ok(stream.transparent())
+    }
+
+    fn stop_if_asked(&mut self) -> Result<()> {
+        if !self.observer.should_stop() {
+            return Ok(());
+        }
+        self.partial.save()?;
+        Err(Error::Stopped { folder: self.partial.directory().to_owned() })
+    }
+
+    /// The vector as it is stored.
+    fn finished(&self, vector: Vec<f32>, item: impl FnOnce() -> String) -> Result<Vec<f32>> {
+        let vector = if self.normalize { unit_vector(&vector) } else { vector };
+        if vector.iter().all(|number| number.is_finite()) {
+            return Ok(vector);
+        }
+        Err(Error::NotFinite { item: item() })
+    }
+}
+
+fn changed(what: &str) -> Error {
+    Error::Input(format!("{what} changed while they were read"))
+}
+
+/// An image's name as it is stored, and its vector.
+fn named(
+    path: &Path,
+    vector: altclip_encoder::Result<Vec<f32>>,
+) -> altclip_encoder::Result<(&str, Vec<f32>)> {
+    let not_utf8 = || altclip_encoder::Error::format(path.display().to_string(), "its name is not in UTF-8");
+    Ok((path.to_str().ok_or_else(not_utf8)?, vector?))
+}
+
+/// Whether it is the image that is bad, and not the model or the device.
+fn is_of_the_image(error: &altclip_encoder::Error) -> bool {
+    use altclip_encoder::Error::Files;
+    use model_files::Error;
+    matches!(error, Files(Error::Io { .. } | Error::Format { .. }))
+}

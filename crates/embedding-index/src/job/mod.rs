@@ -1,0 +1,209 @@
+//! Embeds many texts and images into a file, in a job that can be stopped and resumed.
+
+mod digest;
+mod embed;
+mod partial;
+
+use std::path::{Path, PathBuf};
+
+use altclip_encoder::embedder::Embedder;
+
+use self::digest::{ItemDigest, digest_of_model};
+use self::embed::Embedding;
+use self::partial::{JobSettings, Partial};
+use crate::error::{Error, Result};
+use crate::item::{IndexInfo, ItemKind};
+use crate::output::OutputFormat;
+use crate::readers::{IgnoredFiles, ImageInputs, TextInputs};
+
+/// Texts and images that are to be embedded, and the file for their vectors.
+///
+/// While it runs, what is done lies in a folder `OUTPUT.partial` beside the output. A job that is stopped, however that
+/// happens, goes on from there when one of the same inputs, settings and model runs again, and gives the same bytes. The
+/// output itself appears whole, in the end.
+#[derive(Debug)]
+pub struct Job {
+    output: PathBuf,
+    texts: TextInputs,
+    images: ImageInputs,
+    normalize: bool,
+    resume: bool,
+    checked: Option<Checked>,
+}
+
+/// What [`Job::check`] found out.
+#[derive(Debug, Clone)]
+struct Checked {
+    format: OutputFormat,
+    texts: ItemDigest,
+    images: ItemDigest,
+}
+
+/// Watches a job, and may stop it. All methods do nothing by default, and `()` is an observer that does nothing.
+pub trait JobObserver {
+    /// So many items of a kind are done. The first time, this is what an earlier run did.
+    fn progress(&mut self, kind: ItemKind, done: usize, total: usize) {
+        let _ = (kind, done, total);
+    }
+
+    /// An image cannot be read, and is left out. The error names it.
+    fn skipped(&mut self, error: &altclip_encoder::Error) {
+        let _ = error;
+    }
+
+    /// Whether to stop now. This is asked after every few items. What was done is kept.
+    fn should_stop(&mut self) -> bool {
+        false
+    }
+}
+
+impl JobObserver for () {}
+
+/// What a job did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct JobSummary {
+    /// Texts in the output.
+    pub texts: usize,
+    /// Images in the output.
+    pub images: usize,
+    /// Images that cannot be read, and are not in the output.
+    pub skipped_images: usize,
+    /// Images of this run that are transparent where the model has no background for them, so that the colours under the
+    /// transparency were taken.
+    pub transparent_images: usize,
+    /// Files in folders of images that were not read.
+    pub ignored_files: IgnoredFiles,
+}
+
+impl Job {
+    /// A job that writes to `output`, a name that ends in `.safetensors`, `.npy` or `.parquet`: see [`OutputFormat`]. A file
+    /// that is there is replaced.
+    pub fn new(output: impl Into<PathBuf>) -> Self {
+        Self {
+            output: output.into(),
+            texts: TextInputs::default(),
+            images: ImageInputs::default(),
+            normalize: true,
+            resume: true,
+            checked: None,
+        }
+    }
+
+    /// The texts to embed. None by default.
+    #[must_use]
+    pub fn texts(self, texts: TextInputs) -> Self {
+        Self { texts, checked: None, ..self }
+    }
+
+    /// The images to embed. None by default.
+    #[must_use]
+    pub fn images(self, images: ImageInputs) -> Self {
+        Self { images, checked: None, ..self }
+    }
+
+    /// Whether vectors are made of length 1, so that the product of two is their cosine. So by default; otherwise they stay
+    /// as long as the model makes them.
+    #[must_use]
+    pub fn normalize(self, normalize: bool) -> Self {
+        Self { normalize, ..self }
+    }
+
+    /// Whether to go on with what an earlier run left. So by default; otherwise that is thrown away.
+    #[must_use]
+    pub fn resume(self, resume: bool) -> Self {
+        Self { resume, ..self }
+    }
+
+    /// Reads all inputs once, so that what is wrong with them comes out before a model is loaded. [`run`](Self::run) does it
+    /// where it was not done before. Whether images can be decoded is not found out.
+    ///
+    /// # Errors
+    /// If the output has an ending of no format, or its format does not take both texts and images; and the first error
+    /// among the inputs.
+    pub fn check(&mut self) -> Result<()> {
+        self.checked().map(|_| ())
+    }
+
+    fn checked(&mut self) -> Result<Checked> {
+        if let Some(checked) = &self.checked {
+            return Ok(checked.clone());
+        }
+        let format = OutputFormat::from_path(&self.output)?;
+        if self.output.is_dir() {
+            let expected = "expected the name of a file, found that of a directory";
+            return Err(Error::format(&self.output, expected));
+        }
+        let texts = ItemDigest::of(self.texts.iter()?)?;
+        let images = ItemDigest::of(self.images.names()?.map(path_bytes))?;
+        if texts.count + images.count == 0 {
+            return Err(Error::Input("expected at least one text or image to embed, found none".to_owned()));
+        }
+        if format == OutputFormat::Npy && texts.count > 0 && images.count > 0 {
+            let expected =
+                "an .npy file has one array, expected either texts or images; .safetensors takes both";
+            return Err(Error::format(&self.output, expected));
+        }
+        Ok(self.checked.insert(Checked { format, texts, images }).clone())
+    }
+
+    /// Embeds everything with `embedder`, and writes the output. `model` is the name that the output calls the model by.
+    ///
+    /// # Errors
+    /// As for [`check`](Self::check). [`Error::OtherJob`] if the folder of the unfinished job is one of other inputs,
+    /// settings or another model, and [`Error::Busy`] if another process works in it. [`Error::NothingEmbedded`] if there
+    /// are only images that cannot be read. [`Error::Stopped`] if the observer stopped it. Otherwise if the model fails, or
+    /// a file cannot be written.
+    pub fn run(
+        mut self,
+        embedder: &Embedder,
+        model: &str,
+        observer: &mut dyn JobObserver,
+    ) -> Result<JobSummary> {
+        let Checked { format, texts, images } = self.checked()?;
+        let width = embedder.projection_dim();
+        let background = embedder.background();
+        let settings = JobSettings {
+            model: model.to_owned(),
+            model_digest: digest_of_model(embedder)?,
+            dtype: embedder.model().dtype().as_str().to_owned(),
+            width,
+            raw: !self.normalize,
+            background,
+            texts_digest: texts.digest,
+            images_digest: images.digest,
+        };
+        let info =
+            IndexInfo { model: model.to_owned(), normalized: self.normalize, background: Some(background) };
+        let mut partial = Partial::open(&self.output, settings, self.resume)?;
+        let mut embedding =
+            Embedding { embedder, normalize: self.normalize, partial: &mut partial, observer };
+        embedding.texts(&self.texts, texts.count)?;
+        let transparent_images = embedding.images(&self.images, images.count)?;
+
+        let (texts, images) = (partial.texts.counts(), partial.images.counts());
+        if texts.rows + images.rows == 0 {
+            partial.discard();
+            return Err(Error::NothingEmbedded { output: self.output, images: images.done });
+        }
+        partial.finish(&self.output, |partial, path| {
+            format.write(path, width, partial.texts.stored(), partial.images.stored(), &info)
+        })?;
+        Ok(JobSummary {
+            texts: texts.rows,
+            images: images.rows,
+            skipped_images: images.done - images.rows,
+            transparent_images,
+            ignored_files: self.images.ignored_files(),
+        })
+    }
+
+    /// The folder in which what is done lies until the output is written.
+    pub fn partial_folder(output: &Path) -> PathBuf {
+        Partial::directory_of(output)
+    }
+}
+
+fn path_bytes(path: Result<PathBuf>) -> Result<Vec<u8>> {
+    Ok(path?.into_os_string().into_encoded_bytes())
+}

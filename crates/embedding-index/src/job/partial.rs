@@ -1,0 +1,379 @@
+//! Keeps unfinished work in a folder beside the file that it will be, so that a job can be stopped and go on.
+//!
+//! Vectors and items are appended to files, and a small file says how much of them counts. What a run that was killed
+//! wrote beyond that is cut off by the next one.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use altclip_encoder::images::Background;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, JobDifference, Result};
+use crate::output::StoredRows;
+
+/// How often what was done is made sure of.
+const SAVE_EVERY: Duration = Duration::from_millis(500);
+
+const STATE: &str = "state.json";
+const NEW_STATE: &str = "state.json.new";
+const LOCK: &str = "lock";
+const ASSEMBLED: &str = "assembled";
+
+/// What the vectors depend on. Vectors of different settings do not go into one file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSettings {
+    pub model: String,
+    /// Digest of the vectors of a text and an image: other weights or another device give other bits.
+    pub model_digest: String,
+    pub dtype: String,
+    pub width: usize,
+    pub raw: bool,
+    /// What transparent images are laid on.
+    #[serde(default)]
+    pub background: Background,
+    pub texts_digest: String,
+    pub images_digest: String,
+}
+
+impl JobSettings {
+    /// The first thing that is different, if there is any.
+    fn difference(&self, other: &Self) -> Option<JobDifference> {
+        let differences = [
+            (self.model != other.model, JobDifference::Model),
+            (self.dtype != other.dtype, JobDifference::Dtype),
+            (self.raw != other.raw, JobDifference::Normalization),
+            (self.background != other.background, JobDifference::Background),
+            (self.texts_digest != other.texts_digest, JobDifference::Texts),
+            (self.images_digest != other.images_digest, JobDifference::Images),
+            (self != other, JobDifference::Weights),
+        ];
+        differences.into_iter().find_map(|(differs, difference)| differs.then_some(difference))
+    }
+}
+
+/// How many of the texts or of the images are done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Items that were looked at.
+    pub done: usize,
+    /// Those of them that have a vector.
+    pub rows: usize,
+    /// Length of the file of items.
+    item_bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedState {
+    settings: JobSettings,
+    texts: Counts,
+    images: Counts,
+}
+
+/// The folder of an unfinished job.
+pub struct Partial {
+    directory: PathBuf,
+    settings: JobSettings,
+    pub texts: PartialRows,
+    pub images: PartialRows,
+    saved: Option<Instant>,
+    _lock: File,
+}
+
+impl Partial {
+    /// Where the work for a file lies until it is done.
+    pub fn directory_of(output: &Path) -> PathBuf {
+        let mut name = output.file_name().map_or_else(OsString::new, OsString::from);
+        name.push(".partial");
+        output.with_file_name(name)
+    }
+
+    /// Begins the work for `output`, or goes on with it if `resume` is set.
+    ///
+    /// # Errors
+    /// If there is work of other settings, another program is at it, or the folder cannot be read or written.
+    pub fn open(output: &Path, settings: JobSettings, resume: bool) -> Result<Self> {
+        let directory = Self::directory_of(output);
+        match fs::create_dir(&directory) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(Error::io(&directory)(error));
+            }
+            _ => {}
+        }
+        let lock = lock(&directory)?;
+        let saved = if resume { read_state(&directory)? } else { None };
+        let (texts, images) = match saved {
+            None => Default::default(),
+            Some(state) => {
+                if let Some(difference) = state.settings.difference(&settings) {
+                    return Err(Error::OtherJob { folder: directory, difference });
+                }
+                (state.texts, state.images)
+            }
+        };
+        let texts = PartialRows::open(&directory, "texts", settings.width, texts)?;
+        let images = PartialRows::open(&directory, "images", settings.width, images)?;
+        Ok(Self { directory, settings, texts, images, saved: None, _lock: lock })
+    }
+
+    /// Where the work lies.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Makes sure of what was done, if that is due. Called where the work can go on with the same result.
+    ///
+    /// # Errors
+    /// If the files cannot be written.
+    pub fn save_if_due(&mut self) -> Result<()> {
+        let is_due = self.saved.is_none_or(|saved| saved.elapsed() >= SAVE_EVERY);
+        if is_due { self.save() } else { Ok(()) }
+    }
+
+    /// Makes sure of what was done.
+    ///
+    /// # Errors
+    /// If the files cannot be written.
+    pub fn save(&mut self) -> Result<()> {
+        self.flush().map_err(Error::io(&self.directory))?;
+        let state = SavedState {
+            settings: self.settings.clone(),
+            texts: self.texts.counts,
+            images: self.images.counts,
+        };
+        let json =
+            serde_json::to_vec_pretty(&state).map_err(|error| Error::format(&self.directory, error))?;
+        replace(&self.directory, &json).map_err(Error::io(&self.directory))?;
+        self.saved = Some(Instant::now());
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.texts.flush()?;
+        self.images.flush()
+    }
+
+    /// Writes the file at `output` with `write`, which gets the path to write to, and removes the folder.
+    ///
+    /// # Errors
+    /// If `write` fails, or the file cannot be put in its place.
+    pub fn finish(mut self, output: &Path, write: impl FnOnce(&Self, &Path) -> Result<()>) -> Result<()> {
+        self.save()?;
+        let assembled = self.directory.join(ASSEMBLED);
+        write(&self, &assembled)?;
+        fs::rename(&assembled, output).map_err(Error::io(output))?;
+        self.discard();
+        Ok(())
+    }
+
+    /// Removes the folder. That it cannot be removed harms nothing; what is not of this program stays.
+    pub fn discard(self) {
+        let directory = self.directory.clone();
+        let of_rows =
+            [&self.texts, &self.images].map(|rows| [rows.vectors_path.clone(), rows.items_path.clone()]);
+        let others = [STATE, NEW_STATE, ASSEMBLED, LOCK].map(|name| directory.join(name));
+        // Some systems remove no file that is open.
+        drop(self);
+        for path in of_rows.iter().flatten().chain(&others) {
+            let _ = fs::remove_file(path);
+        }
+        if let Err(error) = fs::remove_dir(&directory) {
+            tracing::debug!("{}: {error}", directory.display());
+        }
+    }
+}
+
+/// Two programs that append to the same files would spoil them.
+fn lock(directory: &Path) -> Result<File> {
+    let path = directory.join(LOCK);
+    let file = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io(&path))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => return Err(Error::Busy { folder: directory.to_owned() }),
+        // Not every file system has locks.
+        Err(TryLockError::Error(error)) => tracing::debug!("no lock: {error}"),
+        Ok(()) => {}
+    }
+    Ok(file)
+}
+
+/// Writes the state so that there is always a whole one.
+fn replace(directory: &Path, state: &[u8]) -> io::Result<()> {
+    let new = directory.join(NEW_STATE);
+    let mut file = File::create(&new)?;
+    file.write_all(state)?;
+    file.sync_all()?;
+    fs::rename(new, directory.join(STATE))
+}
+
+fn read_state(directory: &Path) -> Result<Option<SavedState>> {
+    let json = match fs::read(directory.join(STATE)) {
+        Ok(json) => json,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io(directory.join(STATE))(error)),
+    };
+    match serde_json::from_slice(&json) {
+        Ok(state) => Ok(Some(state)),
+        Err(error) => {
+            let problem = format!("{STATE} cannot be understood ({error}); delete this folder to start anew");
+            Err(Error::format(directory, problem))
+        }
+    }
+}
+
+/// Vectors and their items, in two files that grow.
+pub struct PartialRows {
+    width: usize,
+    counts: Counts,
+    vectors: BufWriter<File>,
+    items: BufWriter<File>,
+    /// Numbers in little-endian order, f32, row after row.
+    vectors_path: PathBuf,
+    /// A JSON string on each line.
+    items_path: PathBuf,
+}
+
+impl PartialRows {
+    fn open(directory: &Path, kind: &str, width: usize, counts: Counts) -> Result<Self> {
+        let vectors_path = directory.join(format!("{kind}.f32"));
+        let items_path = directory.join(format!("{kind}.jsonl"));
+        let row_bytes = width as u64 * size_of::<f32>() as u64;
+        let vector_bytes = (counts.rows as u64).checked_mul(row_bytes);
+        let vector_bytes = vector_bytes.ok_or_else(|| Error::format(directory, "too many rows"))?;
+        let vectors = cut_to(&vectors_path, vector_bytes)?;
+        let items = cut_to(&items_path, counts.item_bytes)?;
+        let (vectors, items) = (BufWriter::new(vectors), BufWriter::new(items));
+        Ok(Self { width, counts, vectors, items, vectors_path, items_path })
+    }
+
+    /// The rows that were saved.
+    pub fn stored(&self) -> StoredRows<'_> {
+        StoredRows { rows: self.counts.rows, vectors: &self.vectors_path, items: &self.items_path }
+    }
+
+    /// How much is done.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Appends the vector of the next item.
+    ///
+    /// # Errors
+    /// If the vector has another width, or the files cannot be written.
+    pub fn push(&mut self, item: &str, vector: &[f32]) -> Result<()> {
+        if vector.len() != self.width {
+            let problem = format!("a vector of {} numbers, expected {}", vector.len(), self.width);
+            return Err(Error::format(&self.vectors_path, problem));
+        }
+        for number in vector {
+            self.vectors.write_all(&number.to_le_bytes()).map_err(Error::io(&self.vectors_path))?;
+        }
+        let mut line = serde_json::to_vec(item).map_err(|error| Error::format(&self.items_path, error))?;
+        line.push(b'\n');
+        self.items.write_all(&line).map_err(Error::io(&self.items_path))?;
+        self.counts.done += 1;
+        self.counts.rows += 1;
+        self.counts.item_bytes += line.len() as u64;
+        Ok(())
+    }
+
+    /// Passes over the next item, which has no vector.
+    pub fn skip(&mut self) {
+        self.counts.done += 1;
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        for file in [&mut self.vectors, &mut self.items] {
+            file.flush()?;
+            file.get_ref().sync_data()?;
+        }
+        Ok(())
+    }
+}
+
+/// The file with no more than its first `length` bytes, to be appended to.
+fn cut_to(path: &Path, length: u64) -> Result<File> {
+    let file = OpenOptions::new().create(true).append(true).open(path).map_err(Error::io(path))?;
+    let found = file.metadata().map_err(Error::io(path))?.len();
+    if found < length {
+        let problem =
+            format!("expected at least {length} bytes, found {found}; delete its folder to start anew");
+        return Err(Error::format(path, problem));
+    }
+    file.set_len(length).map_err(Error::io(path))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+    fn settings() -> JobSettings {
+        let text = || "x".to_owned();
+        JobSettings {
+            model: text(),
+            model_digest: text(),
+            dtype: text(),
+            width: 2,
+            raw: false,
+            background: Background::None,
+            texts_digest: text(),
+            images_digest: text(),
+        }
+    }
+
+    fn written(partial: &Partial) -> TestResult<(Vec<u8>, String)> {
+        Ok((fs::read(&partial.texts.vectors_path)?, fs::read_to_string(&partial.texts.items_path)?))
+    }
+
+    #[test]
+    fn what_was_not_saved_is_cut_off() -> TestResult {
+        let directory = tempfile::tempdir()?;
+        let output = directory.path().join("a.npy");
+        let mut partial = Partial::open(&output, settings(), true)?;
+        partial.texts.push("猫\n", &[1., 2.])?;
+        partial.texts.skip();
+        partial.save()?;
+        let saved = written(&partial)?;
+        partial.texts.push("lost", &[3., 4.])?;
+        partial.flush()?;
+        drop(partial);
+        let partial = Partial::open(&output, settings(), true)?;
+        assert_eq!((partial.texts.counts().done, partial.texts.counts().rows), (2, 1));
+        assert_eq!(written(&partial)?, saved);
+        assert_eq!(saved.1, "\"猫\\n\"\n");
+        let bytes = saved.0.clone();
+        partial.finish(&output, |_, path| fs::write(path, bytes).map_err(Error::io(path)))?;
+        assert_eq!(fs::read(&output)?, saved.0);
+        assert_eq!(fs::read_dir(directory.path())?.count(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn other_settings_and_other_runs_are_refused() -> TestResult {
+        let directory = tempfile::tempdir()?;
+        let output = directory.path().join("a.npy");
+        let message = |settings| Partial::open(&output, settings, true).err().map(|error| error.to_string());
+        let mut partial = Partial::open(&output, settings(), true)?;
+        partial.save()?;
+        assert!(message(settings()).is_some_and(|error| error.contains("another run is at work")));
+        drop(partial);
+        let other = JobSettings { raw: true, ..settings() };
+        assert!(message(other).is_some_and(|error| {
+            error.contains("a.npy.partial: begun with the other choice of normalization")
+        }));
+        let state = Partial::directory_of(&output).join(STATE);
+        let damaged = fs::read_to_string(&state)?.replace("\"rows\": 0", "\"rows\": 9");
+        fs::write(&state, damaged)?;
+        assert!(
+            message(settings()).is_some_and(|error| error.contains("expected at least 72 bytes, found 0"))
+        );
+        fs::write(&state, "{")?;
+        assert!(message(settings()).is_some_and(|error| error.contains("state.json cannot be understood")));
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! Embeds many texts and images with CLIP-like models, in jobs that can be resumed, and searches what comes of it.
+//!
+//! A [`Job`] reads texts and images from lists, tables, patterns and folders, embeds them with an
+//! [`Embedder`](altclip_encoder::embedder::Embedder), and writes their vectors to a file. An [`Index`] is such a file,
+//! opened to find what is nearest to a vector.
+//!
+//! ```
+//! use altclip_encoder::embedder::Embedder;
+//! use candle_core::{DType, Device};
+//! use embedding_index::{Index, Job, SearchOptions};
+//! use embedding_index::readers::{ImageInputs, ListFile, TextInputs};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))?;
+//! # let folder = tempfile::tempdir()?;
+//! # let folder = folder.path();
+//! std::fs::write(folder.join("captions.jsonl"), r#"{"caption": "消防车"}"#)?;
+//! image::RgbImage::from_pixel(64, 64, image::Rgb([220, 20, 30])).save(folder.join("red.png"))?;
+//!
+//! let captions = ListFile::open(&folder.join("captions.jsonl"), Some("caption"))?;
+//! let output = folder.join("index.safetensors");
+//! let mut job = Job::new(&output)
+//!     .texts(TextInputs::new(vec!["一只猫".to_owned(), "a red apple".to_owned()], Some(captions)))
+//!     .images(ImageInputs::from_iter([folder.display().to_string()])); // all images of a folder
+//! job.check()?; // what is wrong with the inputs comes out before the model is loaded
+//!
+//! let embedder = Embedder::from_pretrained("models/emoji", DType::F32, &Device::Cpu)?; // or "BAAI/AltCLIP"
+//! let summary = job.run(&embedder, "models/emoji", &mut ())?; // killed here, it would go on from there the next time
+//! assert_eq!((summary.texts, summary.images), (3, 1));
+//!
+//! let index = Index::open(&output)?;
+//! let query: Vec<f32> = embedder.embed_texts(&["一只小猫"])?.flatten_all()?.to_vec1()?;
+//! let hits = index.search(&query, SearchOptions { images: false, ..SearchOptions::default() })?;
+//! assert_eq!((hits.len(), hits[0].item.as_str()), (3, "一只猫"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`JobObserver`] is told of progress and of images that cannot be read, and can stop the job. The
+//! [`OutputFormat`]s are safetensors, which alone can be searched, npy and Parquet. The [`readers`] can be used alone:
+//! columns of texts, images with captions, WebDataset's archives, the data sets of the Hugging Face hub.
+
+mod error;
+pub mod hash;
+mod index;
+mod item;
+mod job;
+mod output;
+pub mod readers;
+mod vector;
+
+pub use altclip_encoder;
+
+pub use error::{Error, JobDifference, Result};
+pub use index::{Hit, Index, SearchOptions};
+pub use item::{IndexInfo, ItemKind};
+pub use job::{Job, JobObserver, JobSummary};
+pub use output::OutputFormat;
+pub use vector::unit_vector;

@@ -1,0 +1,94 @@
+//! Writes vectors and their items to a file, in formats that other programs read. No file is ever in memory as a whole.
+
+mod npy;
+mod parquet;
+pub(crate) mod safetensors;
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::item::IndexInfo;
+
+/// How vectors are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OutputFormat {
+    /// `.safetensors`, which alone can be searched by an [`Index`](crate::Index): `text_embeds` and `image_embeds` of shape
+    /// (items, width), f32, and `texts` and `images`, u8, with the items in their order, a JSON string on each line.
+    Safetensors,
+    /// `.npy`: an array (items, width), f32, of either texts or images.
+    Npy,
+    /// `.parquet`: the columns `text`, `image` and `embedding`.
+    Parquet,
+}
+
+/// Vectors and their items, as they lie in two files.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StoredRows<'a> {
+    /// How many there are.
+    pub rows: usize,
+    /// Numbers in little-endian order, f32, row after row.
+    pub vectors: &'a Path,
+    /// A JSON string on each line.
+    pub items: &'a Path,
+}
+
+/// What can go wrong in writing a format.
+type WriteResult<T = ()> = std::result::Result<T, Box<dyn StdError + Send + Sync>>;
+
+impl OutputFormat {
+    /// The format that the ending of a file's name stands for.
+    ///
+    /// # Errors
+    /// If it stands for none of these.
+    pub fn from_path(path: &Path) -> Result<Self> {
+        let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        match ending.as_str() {
+            "safetensors" => Ok(Self::Safetensors),
+            "npy" => Ok(Self::Npy),
+            "parquet" => Ok(Self::Parquet),
+            _ => Err(Error::format(path, "expected a name that ends in .safetensors, .npy or .parquet")),
+        }
+    }
+
+    /// Writes the vectors of texts and images, of `width` numbers each.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written.
+    pub(crate) fn write(
+        self,
+        path: &Path,
+        width: usize,
+        texts: StoredRows<'_>,
+        images: StoredRows<'_>,
+        info: &IndexInfo,
+    ) -> Result<()> {
+        let written = match self {
+            Self::Safetensors => safetensors::write(path, width, texts, images, info),
+            Self::Npy => npy::write(path, width, [texts, images]),
+            Self::Parquet => parquet::write(path, width, texts, images),
+        };
+        written.map_err(|error| match error.downcast::<io::Error>() {
+            Ok(source) => Error::io(path)(*source),
+            Err(source) => Error::Output { file: path.display().to_string(), source },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_known_by_the_ending() {
+        let format = |path: &str| OutputFormat::from_path(Path::new(path)).ok();
+        assert_eq!(format("a.safetensors"), Some(OutputFormat::Safetensors));
+        assert_eq!(format("a.b.NPY"), Some(OutputFormat::Npy));
+        assert_eq!(format("a.parquet"), Some(OutputFormat::Parquet));
+        for path in ["a", ".npy", "a.npz"] {
+            assert_eq!(format(path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Reads lists of strings from files: a line each, or a column of a JSON lines, CSV or Parquet file.
+
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::path::{Path, PathBuf};
+
+use altclip_encoder::embedder::ImageSource;
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+use super::parquet_column::{self, ColumnError, no_column};
+use super::text_file::{self, Line, ListFormat};
+use super::text_table::no_string;
+use super::{IMAGE_COLUMN, Items};
+use crate::error::{Error, Result};
+
+/// Most bytes that come through a pipe, of which a copy is made.
+const MOST_PIPE_BYTES: u64 = 64 << 30;
+/// The column of the texts, if none is named.
+const TEXT_COLUMN: &str = "text";
+
+/// A file with a list of strings, which can be read again and again.
+#[derive(Debug)]
+pub struct ListFile {
+    name: String,
+    path: PathBuf,
+    format: ListFormat,
+    column: Option<String>,
+    /// What came through a pipe, for as long as it is needed.
+    _copy: Option<NamedTempFile>,
+}
+
+impl ListFile {
+    /// The list at `path`. The ending `.jsonl`, `.csv`, `.tsv` or `.parquet` makes it a table, where the strings are in
+    /// `column`: in `text` or `image` where it is not given. Of any other file, each line is a string.
+    ///
+    /// # Errors
+    /// If a column is given and the file is no table, or it cannot be read.
+    pub fn open(path: &Path, column: Option<&str>) -> Result<Self> {
+        let list = Self::new(path, ListFormat::of(path), column)?;
+        let file = File::open(path).map_err(Error::io(path))?;
+        let metadata = file.metadata().map_err(Error::io(path))?;
+        if metadata.is_dir() {
+            return Err(Error::format(path, "expected a file, found a directory"));
+        }
+        if metadata.is_file() { Ok(list) } else { list.copied(file) }
+    }
+
+    /// The list that comes from `source`, such as standard input, which errors call `name`. It is read to its end.
+    ///
+    /// # Errors
+    /// If a column is given and `format` is none of a table, or `source` cannot be read.
+    pub fn from_reader(
+        source: impl Read,
+        name: &str,
+        format: ListFormat,
+        column: Option<&str>,
+    ) -> Result<Self> {
+        Self::new(Path::new(name), format, column)?.copied(source)
+    }
+
+    fn new(path: &Path, format: ListFormat, column: Option<&str>) -> Result<Self> {
+        if let (ListFormat::Lines, Some(column)) = (format, column) {
+            let expected = "expected a .jsonl, .csv, .tsv or .parquet file, which has columns such as";
+            return Err(Error::format(path, format!("{expected} {column:?}")));
+        }
+        let name = path.display().to_string();
+        Ok(Self { name, path: path.to_owned(), format, column: column.map(str::to_owned), _copy: None })
+    }
+
+    /// The list is read more than once, and a pipe can be read only once.
+    fn copied(self, source: impl Read) -> Result<Self> {
+        let copy = copy_of(source, &self.name)?;
+        Ok(Self { path: copy.path().to_owned(), _copy: Some(copy), ..self })
+    }
+
+    /// The same, called `name` by errors.
+    #[must_use]
+    pub fn with_name(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
+    /// What errors call the list: its path, or the name that it was given.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The strings in turn. After an error there are no more.
+    ///
+    /// # Errors
+    /// If the file cannot be opened, or has no such column.
+    pub fn strings(&self) -> Result<Items<String>> {
+        Ok(until_error(self.strings_of(TEXT_COLUMN)?))
+    }
+
+    /// The images in turn: strings are their paths, and a Parquet file may hold the images themselves. After an error
+    /// there are no more.
+    ///
+    /// # Errors
+    /// If the file cannot be opened, or has no such column.
+    pub fn images(&self) -> Result<Items<ImageSource>> {
+        Ok(until_error(match self.format {
+            ListFormat::Parquet => self.parquet(parquet_column::images, IMAGE_COLUMN)?,
+            _ => Box::new(paths(self.strings_of(IMAGE_COLUMN)?).map(|path| Ok(path?.into()))),
+        }))
+    }
+
+    /// The name of each of the [`images`](Self::images), from no more of the file than that needs.
+    ///
+    /// # Errors
+    /// As for the images.
+    pub fn image_names(&self) -> Result<Items<PathBuf>> {
+        Ok(until_error(match self.format {
+            ListFormat::Parquet => self.parquet(parquet_column::image_names, IMAGE_COLUMN)?,
+            _ => Box::new(paths(self.strings_of(IMAGE_COLUMN)?)),
+        }))
+    }
+
+    fn strings_of(&self, default_column: &str) -> Result<Items<String>> {
+        let column = self.column.as_deref().unwrap_or(default_column);
+        Ok(match self.format {
+            ListFormat::Lines => Box::new(self.lines()?.map(|line| Ok(line?.1))),
+            ListFormat::JsonLines => {
+                let (name, column) = (self.name.clone(), column.to_owned());
+                let objects =
+                    self.lines()?.filter(|line| !line.as_ref().is_ok_and(|(_, line)| line.trim().is_empty()));
+                Box::new(objects.map(move |line| {
+                    let (number, line) = line?;
+                    let string = json_string(&line, &column);
+                    string.map_err(|problem| Error::format(&name, format!("line {number}: {problem}")))
+                }))
+            }
+            ListFormat::Csv { delimiter } => self.csv_strings(delimiter, column)?,
+            ListFormat::Parquet => self.parquet(parquet_column::strings, default_column)?,
+        })
+    }
+
+    /// The lines of the file and their numbers.
+    fn lines(&self) -> Result<impl Iterator<Item = Result<(usize, String)>> + Send + use<>> {
+        let name = self.name.clone();
+        let text = text_file::open(&self.path).map_err(Error::io(&name))?;
+        Ok(text_file::lines(text).map(move |line| {
+            let Line { number, text } = line.map_err(Error::io(&name))?;
+            let text = text.map_err(|problem| Error::format(&name, format!("line {number}: {problem}")))?;
+            Ok((number, text))
+        }))
+    }
+
+    fn csv_strings(&self, delimiter: u8, column: &str) -> Result<Items<String>> {
+        let name = self.name.clone();
+        let text = text_file::open(&self.path).map_err(Error::io(&name))?;
+        let mut reader = text_file::csv(text, delimiter);
+        let header = reader.headers();
+        let header = header.map_err(|error| Error::format(&name, format!("expected a header: {error}")))?;
+        let place = header.iter().position(|name| name == column);
+        let place = place.ok_or_else(|| Error::format(&name, no_column(column, header.iter())))?;
+        let column = column.to_owned();
+        Ok(Box::new(reader.into_records().map(move |record| {
+            let record = record.map_err(|error| Error::format(&name, error))?;
+            let line = record.position().map_or(0, csv::Position::line);
+            let value = record.get(place).map(str::to_owned);
+            value.ok_or_else(|| Error::format(&name, format!("line {line}: no value in column {column:?}")))
+        })))
+    }
+
+    fn parquet<T: 'static>(
+        &self,
+        read: impl FnOnce(File, &str) -> Result<Items<T, ColumnError>, ColumnError>,
+        default_column: &str,
+    ) -> Result<Items<T>> {
+        let name = self.name.clone();
+        let file = File::open(&self.path).map_err(Error::io(&name))?;
+        let items = read(file, self.column.as_deref().unwrap_or(default_column));
+        let items = items.map_err(Error::column(&name))?;
+        Ok(Box::new(items.map(move |item| item.map_err(Error::column(&name)))))
+    }
+}
+
+/// Strings as paths, without those that are blank.
+fn paths(strings: Items<String>) -> impl Iterator<Item = Result<PathBuf>> + Send {
+    let strings = strings.filter(|string| !string.as_ref().is_ok_and(|string| string.trim().is_empty()));
+    strings.map(|string| string.map(PathBuf::from))
+}
+
+/// What comes through a pipe, in a file. What never ends is refused before it fills the disk.
+fn copy_of(mut source: impl Read, name: &str) -> Result<NamedTempFile> {
+    let mut copy = NamedTempFile::new().map_err(Error::io(name))?;
+    // Devices such as /dev/zero have no line that ends.
+    let begin = io::copy(&mut source.by_ref().take(text_file::MOST_LINE_BYTES as u64 + 1), &mut copy);
+    if begin.map_err(Error::io(name))? > text_file::MOST_LINE_BYTES as u64 {
+        let first = text_file::lines(text_file::open(copy.path()).map_err(Error::io(name))?).next();
+        first.transpose().map_err(Error::io(name))?;
+    }
+    let more = io::copy(&mut source.take(MOST_PIPE_BYTES), &mut copy).map_err(Error::io(name))?;
+    if more >= MOST_PIPE_BYTES {
+        let problem = format!(
+            "expected at most {MOST_PIPE_BYTES} bytes through a pipe, found more; write them to a file"
+        );
+        return Err(Error::format(name, problem));
+    }
+    copy.rewind().map_err(Error::io(name))?;
+    Ok(copy)
+}
+
+/// Everything up to the first error, and that too.
+fn until_error<T: 'static>(items: Items<T>) -> Items<T> {
+    let mut failed = false;
+    Box::new(items.take_while(move |item| {
+        let before = failed;
+        failed = item.is_err();
+        !before
+    }))
+}
+
+fn json_string(line: &str, column: &str) -> Result<String, String> {
+    let object = text_file::object(line)?;
+    match text_file::field(&object, column) {
+        Some(Value::String(string)) => Ok(string.clone()),
+        Some(other) => Err(format!("column {column:?}: {}", no_string(column, text_file::describe(other)))),
+        None => Err(no_column(column, object.keys().map(String::as_str))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+    fn strings(name: &str, content: &[u8], column: Option<&str>) -> TestResult<Vec<String>> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join(name);
+        std::fs::write(&path, content)?;
+        Ok(ListFile::open(&path, column)?.strings()?.collect::<Result<_>>()?)
+    }
+
+    fn message(name: &str, content: &[u8], column: Option<&str>) -> String {
+        strings(name, content, column).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn every_line_is_a_string() -> TestResult {
+        assert_eq!(
+            strings("a.txt", "\u{feff}一只猫\r\n\na cat\n".as_bytes(), None)?,
+            ["一只猫", "", "a cat"]
+        );
+        assert_eq!(strings("a.txt", b"\nlast", None)?, ["", "last"]);
+        assert!(strings("a.txt", b"", None)?.is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn objects_have_their_string_in_a_column() -> TestResult {
+        let content = b"{\"text\": \"a\\nb\", \"id\": 1}\n\n{\"id\": 2, \"text\": \"\"}\n";
+        assert_eq!(strings("a.jsonl", content, None)?, ["a\nb", ""]);
+        assert_eq!(strings("a.JSONL", b"{\"t\": \"c\"}", Some("t"))?, ["c"]);
+        Ok(())
+    }
+
+    #[test]
+    fn records_have_their_string_in_a_column() -> TestResult {
+        let content = "\u{feff}id,text\r\n1,\"a, b\"\r\n2,一只猫\r\n";
+        assert_eq!(strings("a.csv", content.as_bytes(), None)?, ["a, b", "一只猫"]);
+        assert_eq!(strings("a.tsv", b"t\tu\nx y\tz", Some("u"))?, ["z"]);
+        let found = message("a.csv", b"id,text\n1\n", None);
+        assert!(found.ends_with("line 2: no value in column \"text\""), "{found}");
+        assert!(message("a.csv", b"id\n1\n", None).ends_with("no column \"text\", there are \"id\""));
+        Ok(())
+    }
+
+    #[test]
+    fn errors_name_the_line_and_what_is_there() {
+        let found = message("a.txt", b"one\ntwo\n\xff\nfour", None);
+        assert!(found.ends_with("a.txt: line 3: expected text in UTF-8, found the byte 0xff"), "{found}");
+        let found = message("a.jsonl", b"{\"b\": \"\", \"a\": 1}", None);
+        assert!(found.ends_with("line 1: no column \"text\", there are \"a\", \"b\""), "{found}");
+        let found = message("a.jsonl", b"{\"text\": \"\"}\n{\"text\": 1}", None);
+        assert!(found.ends_with("line 2: column \"text\": expected a string, found a number"), "{found}");
+        for content in [b"{\"text\": \"\"".as_slice(), b"[1]", b"x"] {
+            let found = message("a.jsonl", content, None);
+            assert!(found.contains("line 1: expected a JSON object"), "{found}");
+        }
+        assert!(message("a.txt", b"", Some("t")).contains("expected a .jsonl, .csv, .tsv or .parquet file"));
+        assert!(!message("a.parquet", b"PAR1 is how it would begin", None).is_empty());
+    }
+}

@@ -1,0 +1,40 @@
+//! Reads texts and images from the files that people have: lists, tables, archives and folders.
+//!
+//! * [`TextInputs`] and [`ImageInputs`] name what a [`Job`](crate::Job) embeds, and [`ListFile`] is a file of them.
+//! * [`TextTable`] reads columns of texts, and [`ImagePairs`] images with their captions.
+//! * Beneath them, [`text_file`] reads lines, JSON lines and CSV, and [`parquet_column`] a column of a Parquet file.
+
+mod archive;
+pub mod files;
+mod folder;
+mod ignored_files;
+mod image_inputs;
+mod image_pairs;
+mod list_file;
+pub mod parquet_column;
+mod parquet_images;
+mod samples;
+mod shards;
+mod short_list;
+mod skipped;
+pub mod text_file;
+mod text_inputs;
+mod text_table;
+
+pub use ignored_files::IgnoredFiles;
+pub use image_inputs::ImageInputs;
+pub use image_pairs::ImagePairs;
+pub use list_file::ListFile;
+pub use short_list::read_short_list;
+pub use skipped::Skipped;
+pub use text_file::ListFormat;
+pub use text_inputs::TextInputs;
+pub use text_table::TextTable;
+
+use crate::error::Error;
+
+/// What a reader finds in turn, or why there is no more.
+pub type Items<T, E = Error> = Box<dyn Iterator<Item = Result<T, E>> + Send>;
+
+/// The column of the images in a table, if none is named.
+const IMAGE_COLUMN: &str = "image";
