@@ -54,7 +54,6 @@ fn full_size(criterion: &mut Criterion, model: &str) -> Result<()> {
 }
 
 fn run(criterion: &mut Criterion) {
-    fused_ops::keep_freed_memory();
     match std::env::var(VARIABLE) {
         Ok(model) => {
             if let Err(error) = full_size(criterion, &model) {

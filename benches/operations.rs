@@ -141,7 +141,6 @@ fn normalizations(criterion: &mut Criterion) -> Result<()> {
 }
 
 fn run(criterion: &mut Criterion) {
-    fused_ops::keep_freed_memory();
     for bench in [linear, attentions, convolutions, normalizations] {
         if let Err(error) = bench(criterion) {
             panic!("{error}");

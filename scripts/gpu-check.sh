@@ -67,13 +67,13 @@ export FUSED_OPS_CONVOLUTION=own
 part 80 "every kernel against f64" "$program" check
 # cuDNN's convolutions, in a recording too; the program knows whether there is one.
 has_cudnn=
-if FUSED_OPS_CONVOLUTION=cudnn timeout 60 "$program" check convolution --small 2>&1 | grep -q "asks for cuDNN"; then
+if FUSED_OPS_CONVOLUTION=cudnn timeout 60 "$program" check conv2d --small 2>&1 | grep -q "asks for cuDNN"; then
     echo "SKIPPED: there is no cuDNN 9"
 else
     has_cudnn=1
     FUSED_OPS_CONVOLUTION=cudnn part 40 "everything small, with cuDNN's convolutions" "$program" check --small
     for whose in cudnn measured; do
-        FUSED_OPS_CONVOLUTION=$whose part 30 "convolutions, $whose" "$program" check convolution
+        FUSED_OPS_CONVOLUTION=$whose part 30 "convolutions, $whose" "$program" check conv2d
     done
 fi
 is_hopper=
@@ -101,7 +101,7 @@ if part 40 "timings" "$program" time >"$work/times.jsonl"; then
     [ -n "$is_hopper" ] &&
         FUSED_OPS_ATTENTION=hopper part 20 "of attention for Hopper" "$program" time attention >>"$work/times.jsonl"
     [ -n "$has_cudnn" ] &&
-        FUSED_OPS_CONVOLUTION=cudnn part 20 "of cuDNN" "$program" time convolution >>"$work/times.jsonl"
+        FUSED_OPS_CONVOLUTION=cudnn part 20 "of cuDNN" "$program" time conv2d >>"$work/times.jsonl"
     if "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
         table="$results/gpu-$name-$(date +%F).md"
         part 60 "PyTorch beside them" "$python" "$scripts/compare-kernels.py" "$work/times.jsonl" --device "$device" \

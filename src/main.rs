@@ -78,7 +78,6 @@ enum Command {
 
 fn main() -> ExitCode {
     set_environment();
-    fused_ops::keep_freed_memory();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

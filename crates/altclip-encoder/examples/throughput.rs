@@ -18,7 +18,6 @@ use candle_core::{DType, Device};
 use serde_json::Value;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    fused_ops::keep_freed_memory();
     let model = std::env::args().nth(1).ok_or("expected a model")?;
     let start = Instant::now();
     let embedder = Embedder::from_pretrained(&model, DType::F32, &Device::Cpu)?;

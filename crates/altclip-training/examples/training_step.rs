@@ -40,7 +40,6 @@ impl ConditioningSource for OnePrompt {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    fused_ops::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, batch_size, tokens] = arguments.as_slice() else {
         return Err("expected a model, the images of a batch and the tokens of a prompt".into());

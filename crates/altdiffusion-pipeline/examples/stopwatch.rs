@@ -39,7 +39,6 @@ const STEPS: usize = 20;
 const GUIDANCE_SCALE: f64 = 7.5;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    fused_ops::keep_freed_memory();
     let events = "fused_ops=debug,altdiffusion_pipeline=debug";
     tracing_subscriber::fmt().with_env_filter(events).with_writer(std::io::stderr).without_time().init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -33,7 +33,7 @@ impl FusedSteps {
         device: &Device,
     ) -> Result<Option<Self>> {
         let Some(updates) = linear_updates(scheduler, first_index)? else { return Ok(None) };
-        let is_long = |update: &LinearUpdate| update.history.len() > LinearStep::MOST_HISTORY;
+        let is_long = |update: &LinearUpdate| update.history.len() > LinearStep::MAX_HISTORY;
         if updates.is_empty() || updates.iter().any(is_long) {
             return Ok(None);
         }

@@ -6,7 +6,7 @@
 
 #include "device.cuh"
 
-// As `AttentionParams` in src/cuda/launches/attention.rs. Strides are in elements; rows of 16 bytes everywhere.
+// As `AttentionParams` in src/cuda/launch/attention.rs. Strides are in elements; rows of 16 bytes everywhere.
 template <typename T>
 struct AttentionParams {
     Global<const T> query, key, value;

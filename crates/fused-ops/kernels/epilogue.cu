@@ -1,18 +1,18 @@
 // What follows a product or a convolution, in one pass over its result: activation(x + bias + shift + residual), each
-// of which may be missing; and the gate of a gated feed-forward (Shazeer, arXiv 2002.05202).
+// of which may be missing.
 //
 // Every thread has 8 neighbouring values. The floor is memory: 2 bytes in and 2 out for each value, and 2 for a
 // residual; biases and shifts come from the cache.
 #include "epilogue.cuh"
 
-// As `EpilogueParams` in src/cuda/launches/epilogue.rs.
+// As `EpilogueParams` in src/cuda/launch/epilogue.rs.
 template <typename T>
 struct EpilogueParams {
     // (rows, columns)
     Global<const T> x;
     // (columns), or none.
     Global<const T> bias;
-    // (pictures, columns), or none.
+    // (images, columns), or none.
     Global<const T> shift;
     // (rows, columns), or none.
     Global<const T> residual;
@@ -21,23 +21,9 @@ struct EpilogueParams {
     // Together fewer than 2³¹ times 8 values.
     unsigned rows;
     int columns;
-    unsigned rows_per_picture;
+    unsigned rows_per_image;
     // See epilogue.cuh.
     int activation;
-};
-
-// As `GegluParams` in src/cuda/launches/epilogue.rs.
-template <typename T>
-struct GegluParams {
-    // (rows, 2 columns)
-    Global<const T> x;
-    // (2 columns), or none.
-    Global<const T> bias;
-    // (rows, columns): the first half times the GELU of the second.
-    Global<T> out;
-    // Together fewer than 2³¹ times 8 values.
-    unsigned rows;
-    int columns;
 };
 
 namespace epilogue {
@@ -55,37 +41,17 @@ DEVICE void run(const EpilogueParams<T>& p) {
     float values[8];
     unpack<T>(values, p.x.template read_as<uint4>(8 * i));
     add<T>(values, p.bias, column);
-    if (p.shift.is_some()) add<T>(values, p.shift, static_cast<int64_t>(row / p.rows_per_picture) * p.columns + column);
+    if (p.shift.is_some()) add<T>(values, p.shift, static_cast<int64_t>(row / p.rows_per_image) * p.columns + column);
     add<T>(values, p.residual, 8 * i);
 #pragma unroll
     for (int k = 0; k < 8; k++) values[k] = activate(values[k], p.activation);
     p.out.template write_as<uint4>(8 * i, pack<T>(values));
 }
 
-template <typename T>
-DEVICE void geglu(const GegluParams<T>& p) {
-    const unsigned vector = blockIdx.x * THREADS + threadIdx.x, vectors = p.columns / 8;
-    if (vector >= p.rows * vectors) return;
-    // In 32 bits, as a division in 64 takes longer than all the rest.
-    const unsigned row = vector / vectors;
-    const int column = static_cast<int>(vector - row * vectors) * 8;
-    const int64_t i = vector;
-    float values[8], gates[8];
-    const Global<const T> pair = p.x.at(2 * static_cast<int64_t>(row) * p.columns + column);
-    unpack<T>(values, pair.template read_as<uint4>(0));
-    unpack<T>(gates, pair.template read_as<uint4>(p.columns));
-    add<T>(values, p.bias, column);
-    add<T>(gates, p.bias, p.columns + column);
-#pragma unroll
-    for (int k = 0; k < 8; k++) values[k] *= gelu(gates[k]);
-    p.out.template write_as<uint4>(8 * i, pack<T>(values));
-}
-
 }  // namespace epilogue
 
 #define EPILOGUE(T)                                                                                                    \
-    KERNEL(epilogue_##T, EpilogueParams<T>, epilogue::THREADS, 4) { epilogue::run<T>(p); }                             \
-    KERNEL(geglu_##T, GegluParams<T>, epilogue::THREADS, 4) { epilogue::geglu<T>(p); }
+    KERNEL(epilogue_##T, EpilogueParams<T>, epilogue::THREADS, 4) { epilogue::run<T>(p); }
 
 EPILOGUE(f16)
 EPILOGUE(bf16)

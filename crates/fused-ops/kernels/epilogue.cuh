@@ -11,7 +11,7 @@ DEVICE float gelu(float x) { return 0.5f * x * (1.f + erff(x * 0.70710678f)); }
 // x · sigmoid(slope · x)
 DEVICE float swish(float x, float slope) { return divide_fast(x, 1.f + exp2_fast(-slope * LOG2_E * x)); }
 
-// 0 none, 1 GELU, 2 quick GELU, 3 SiLU; as `Activation` in src/cuda/launches/epilogue.rs.
+// 0 none, 1 GELU, 2 quick GELU, 3 SiLU; as `activation_code` in src/cuda/launch/epilogue.rs.
 DEVICE float activate(float x, int activation) {
     if (activation == 1) return gelu(x);
     if (activation == 2) return swish(x, 1.702f);

@@ -1,17 +1,17 @@
-// Group normalisation (Wu & He, arXiv 1803.08494) of channels-last pictures, with what surrounds it: the shift of a
+// Group normalisation (Wu & He, arXiv 1803.08494) of channels-last images, with what surrounds it: the shift of a
 // timestep before, SiLU after.
 //
-// A group's statistics need the whole picture, so there are two passes over it. Both give a block a chunk of pixels,
+// A group's statistics need the whole image, so there are two passes over it. Both give a block a chunk of pixels,
 // which lie in one piece of memory, and read 16 bytes a thread: reading by group, 10 channels of 320 for each pixel,
-// would use 20 bytes of every 32 or 64 that come. The second pass finds the picture in the second-level cache, where
+// would use 20 bytes of every 32 or 64 that come. The second pass finds the image in the second-level cache, where
 // that is larger than it.
 //
-// The floor is 3 · 2 bytes a value, of which 4 pass through the memory where the picture stays in the cache. Registers
+// The floor is 3 · 2 bytes a value, of which 4 pass through the memory where the image stays in the cache. Registers
 // are few, and 8 blocks of 256 threads fit on a multiprocessor unless shared memory, 8 bytes a channel and pixel that
 // is read at once (16 KiB at most for up to 2 048 channels), allows fewer.
 #include "device.cuh"
 
-// As `GroupNormParams` in src/cuda/launches/group_norm.rs.
+// As `GroupNormParams` in src/cuda/launch/group_norm.rs.
 template <typename T>
 struct GroupNormParams {
     // (batch, pixels, channels)

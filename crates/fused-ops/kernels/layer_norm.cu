@@ -6,7 +6,7 @@
 // floor is memory: 2 bytes in and 2 out for each value, and as many for a residual and for the sum that goes on.
 #include "epilogue.cuh"
 
-// As `LayerNormParams` in src/cuda/launches/layer_norm.rs.
+// As `LayerNormParams` in src/cuda/launch/layer_norm.rs.
 template <typename T>
 struct LayerNormParams {
     // (rows, size)

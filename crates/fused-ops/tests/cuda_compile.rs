@@ -1,4 +1,4 @@
-//! Every CUDA kernel compiled by nvcc for every architecture that the crate ships, and the resources that it takes.
+//! Compiles every CUDA kernel by nvcc for every architecture that the crate ships, and reads the resources that it takes.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

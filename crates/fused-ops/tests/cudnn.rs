@@ -1,23 +1,28 @@
-//! Whether cuDNN has a plan for every convolution that is left to it. The library itself makes plans for GPUs that are only
+//! Asks cuDNN for a plan for every convolution that is left to it. The library itself makes plans for GPUs that are only
 //! described, and so without one; whether they compute what they should, only a GPU can say.
 
 use std::io::Write;
 
 // Those of the crate itself, which know nothing of a device.
 #[allow(dead_code, reason = "no plan is run here")]
-#[path = "../src/cuda/cudnn/mod.rs"]
+#[path = "../src/cuda/runtime/cudnn/mod.rs"]
 mod cudnn;
 #[allow(dead_code, reason = "no kernel is launched here")]
-#[path = "../src/cuda/launches/mod.rs"]
-mod launches;
+#[path = "../src/cuda/launch/mod.rs"]
+mod launch;
 
-use cudnn::graph::Shape;
+/// What the launches take from the crate.
+mod shapes {
+    pub(crate) use fused_ops::{Activation, Sinusoids};
+}
+
+use cudnn::graph::Conv2dShape;
 use cudnn::library::Library;
 use cudnn::plan::Plan;
 use cudnn::target::Target;
-use launches::convolution::Convolution;
-use launches::epilogue::Activation;
-use launches::launch::Element;
+use fused_ops::Activation;
+use launch::conv2d::Conv2dOperands;
+use launch::description::Element;
 
 /// What differs between the GPUs that plans are made for.
 struct Gpu {
@@ -58,7 +63,7 @@ const GPUS: [Gpu; 3] = [
 ];
 
 impl Gpu {
-    /// As cuDNN 9.21 wants to be told.
+    /// As cuDNN 9.21 wants to have them.
     fn properties(&self) -> String {
         let Self { name, capability, multiprocessors, shared_bytes, cache_bytes, threads } = self;
         format!(
@@ -89,14 +94,14 @@ fn library() -> Option<&'static Library> {
     }
 }
 
-/// A convolution that keeps the size of a picture, with a bias.
+/// A convolution that keeps the size of an image, with a bias.
 fn convolution(
     element: Element,
     [batch, side]: [usize; 2],
     [channels, out_channels]: [usize; 2],
     kernel: usize,
-) -> Convolution {
-    Convolution {
+) -> Conv2dOperands {
+    Conv2dOperands {
         element,
         batch,
         height: side,
@@ -115,15 +120,15 @@ fn convolution(
         bias: Some(3 << 20),
         shift: None,
         residual: None,
-        activation: Activation::None,
+        activation: None,
         out: 5 << 20,
     }
 }
 
 /// Every kind of convolution of UNet and VAE at 512 × 512, and odd ones.
-fn of_the_models(element: Element) -> Vec<Convolution> {
+fn of_the_models(element: Element) -> Vec<Conv2dOperands> {
     let same = |sizes, channels, kernel| convolution(element, sizes, channels, kernel);
-    let down = |op: Convolution, before: usize| Convolution {
+    let down = |op: Conv2dOperands, before: usize| Conv2dOperands {
         stride: 2,
         out_height: op.height / 2,
         out_width: op.width / 2,
@@ -153,8 +158,8 @@ fn of_the_models(element: Element) -> Vec<Convolution> {
     all.push(down(same([1, 512], [128, 128], 3), 0));
     // Sizes that nothing divides.
     all.extend([same([2, 9], [40, 24], 3), same([1, 1], [8, 8], 3), same([1, 16], [64, 3], 3)]);
-    let residual = |op: &Convolution| Convolution { residual: Some(4 << 20), ..*op };
-    let bare = |op: &Convolution| Convolution { bias: None, ..*op };
+    let residual = |op: &Conv2dOperands| Conv2dOperands { residual: Some(4 << 20), ..*op };
+    let bare = |op: &Conv2dOperands| Conv2dOperands { bias: None, ..*op };
     let more: Vec<_> = all.iter().flat_map(|op| [residual(op), bare(op)]).collect();
     all.extend(more);
     all
@@ -174,7 +179,7 @@ fn there_is_a_plan_for_every_convolution_of_the_models() -> Result<(), Box<dyn s
     for gpu in GPUS {
         let target = Target::described(library, &gpu.properties())?;
         for op in [Element::F16, Element::Bf16].into_iter().flat_map(of_the_models) {
-            let shape = Shape::of(&op).ok_or("a convolution that is not left to cuDNN")?;
+            let shape = Conv2dShape::of(&op).ok_or("a convolution that is not left to cuDNN")?;
             let plans = Plan::best(library, &target, &shape, 1)
                 .map_err(|failure| format!("{}: {shape:?}: {failure}", gpu.name))?;
             assert_eq!(plans.len(), 1, "{}: no plan for {shape:?}", gpu.name);
@@ -186,16 +191,16 @@ fn there_is_a_plan_for_every_convolution_of_the_models() -> Result<(), Box<dyn s
 #[test]
 fn what_cudnn_cannot_do_is_not_left_to_it() {
     let op = convolution(Element::F16, [2, 64], [320, 320], 3);
-    assert!(Shape::of(&op).is_some());
+    assert!(Conv2dShape::of(&op).is_some());
     for other in [
-        Convolution { upsample: true, out_height: 128, out_width: 128, ..op },
-        Convolution { shift: Some(4 << 20), ..op },
-        Convolution { activation: Activation::Silu, ..op },
-        Convolution { bias: None, residual: Some(4 << 20), ..op },
+        Conv2dOperands { upsample: true, out_height: 128, out_width: 128, ..op },
+        Conv2dOperands { shift: Some(4 << 20), ..op },
+        Conv2dOperands { activation: Some(Activation::Silu), ..op },
+        Conv2dOperands { bias: None, residual: Some(4 << 20), ..op },
         // A part of a tensor that begins between two of what is read at once.
-        Convolution { out: op.out + 8, ..op },
-        Convolution { bias: Some(op.out + 2), ..op },
+        Conv2dOperands { out: op.out + 8, ..op },
+        Conv2dOperands { bias: Some(op.out + 2), ..op },
     ] {
-        assert_eq!(Shape::of(&other), None, "{other:?}");
+        assert_eq!(Conv2dShape::of(&other), None, "{other:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Normalisations with what comes before them in one step, against the steps one by one.
+//! Tests normalisations with what comes before them in one step, against the steps one by one.
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -24,7 +24,7 @@ fn assert_close(a: &Tensor, b: &Tensor) -> Result<()> {
 }
 
 #[test]
-fn group_normalisation_of_a_shifted_picture() -> Result<()> {
+fn group_normalisation_of_a_shifted_image() -> Result<()> {
     let (x, shift) = (normal(&[2, 5, 7, 24])?, normal(&[2, 24])?);
     let (weight, bias) = (normal(&[24])?, normal(&[24])?);
     let norm = GroupNorm::new(8, 24, 1e-5, vb(&weight, &bias))?;

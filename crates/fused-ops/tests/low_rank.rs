@@ -1,4 +1,4 @@
-//! LoRA beside a weight against the weight that it would be merged into, forwards and backwards.
+//! Tests LoRA beside a weight against the weight that it would be merged into, forwards and backwards.
 
 use std::collections::HashMap;
 

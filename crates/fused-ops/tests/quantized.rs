@@ -1,4 +1,4 @@
-//! Weights in blocks: candle's numbers, and layers that compute what those of the same numbers in f32 do.
+//! Tests quantized weights: candle's numbers, and layers that compute what those of the same numbers in f32 do.
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{D, DType, Device, Result, Tensor, Var};
@@ -47,7 +47,7 @@ fn assert_close(what: &str, a: &Tensor, b: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// A weight in blocks, as a checkpoint gives it, and its numbers.
+/// A quantized weight, as a checkpoint gives it, and its numbers.
 struct Quantized {
     kind: BlockType,
     /// (rows, bytes of a row)
@@ -165,7 +165,7 @@ fn convolutions() -> Result<()> {
             (2, 6, 5, 256, 17, 1, point),
             // Few pixels: directly.
             (1, 3, 3, 256, 20, 3, same),
-            // Winograd's way: by columns, and with some panels of the weight at a time.
+            // Winograd's algorithm: by columns, and with some panels of the weight at a time.
             (1, 16, 16, 256, 40, 3, same),
             (1, 68, 68, 256, 64, 3, same),
             (1, 8, 8, 256, 40, 3, upsample),
@@ -207,9 +207,9 @@ fn gradients_flow_through() -> Result<()> {
     assert_close("linear", &gradient(layer.forward(&x)?)?, &expected)
 }
 
-/// A prompt draws the same picture alone and beside others.
+/// A prompt draws the same image alone and beside others.
 #[test]
-fn a_picture_does_not_depend_on_its_batch() -> Result<()> {
+fn an_image_does_not_depend_on_its_batch() -> Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(6);
     let x = random(&mut rng, &[3, 16, 16, 320])?;
     let weight = quantized(BlockType::Q4_0, &random(&mut rng, &[64, 320])?)?;
@@ -219,14 +219,14 @@ fn a_picture_does_not_depend_on_its_batch() -> Result<()> {
     let options = Conv2dOptions { stride: 2, padding: Padding::same(1), upsample: false };
     let conv = Conv2d::new_no_bias(320, 64, 3, options, weight.vb(None))?;
     let halved = conv.forward(&x)?;
-    for picture in 0..3 {
-        let alone = x.narrow(0, picture, 1)?;
+    for image in 0..3 {
+        let alone = x.narrow(0, image, 1)?;
         for (all, alone) in [
             (&all, linear.forward(&alone)?),
             (&gated, linear.forward_geglu(&alone)?),
             (&halved, conv.forward(&alone)?),
         ] {
-            let beside = all.narrow(0, picture, 1)?;
+            let beside = all.narrow(0, image, 1)?;
             assert_eq!((beside - alone)?.abs()?.max_all()?.to_scalar::<f32>()?, 0.);
         }
     }

@@ -1,9 +1,9 @@
-//! Every kernel against f64, or f32 where that is as good, on the CPU.
+//! Checks every kernel against f64, or f32 where that is as good, on the CPU.
 
 use crate::misses::Misses;
 use crate::shapes::{
-    DTYPES, MODEL_SHAPES, MODEL_WINDOWS, SMALL_WINDOWS, Shape, Window, f64_on_cpu, layers, name, odd_shapes,
-    random, unit, vb, window,
+    AttentionShape, DTYPES, MODEL_SHAPES, MODEL_WINDOWS, SMALL_WINDOWS, Window, f64_on_cpu, layers, name,
+    odd_shapes, random, unit, vb, window,
 };
 use candle_core::{D, DType, Device, Result, Tensor};
 use fused_ops::{
@@ -87,8 +87,13 @@ pub fn check(
     Ok(())
 }
 
-fn check_attention(checker: &mut Checker, shape: Shape, dtype: DType, device: &Device) -> Result<()> {
-    let Shape { batch, queries, keys, heads, head_dim } = shape;
+fn check_attention_of(
+    checker: &mut Checker,
+    shape: AttentionShape,
+    dtype: DType,
+    device: &Device,
+) -> Result<()> {
+    let AttentionShape { batch, queries, keys, heads, head_dim } = shape;
     let width = heads * head_dim;
     // The parts of one projection's output, as the kernels read them.
     let query = random(&[batch, queries, width], dtype, device)?;
@@ -96,7 +101,7 @@ fn check_attention(checker: &mut Checker, shape: Shape, dtype: DType, device: &D
     let (key, value) = (both.narrow(2, 0, width)?, both.narrow(2, width, width)?);
     let inputs = [&query, &key, &value];
     let bias = random(&[batch, keys], DType::F32, device)?;
-    // Millions of scores in f64 take their time: one way is enough for those.
+    // Millions of scores in f64 take their time: one of them is enough for those.
     let biases = if queries * keys > 1 << 20 { &[None][..] } else { &[None, Some(&bias)] };
     for &bias in biases {
         let what = format!("attention {shape:?}, biased {}", bias.is_some());
@@ -112,18 +117,18 @@ fn check_attention(checker: &mut Checker, shape: Shape, dtype: DType, device: &D
 }
 
 pub fn check_everything(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
-    check_attentions(checker, small, dtype, device)?;
+    check_attention(checker, small, dtype, device)?;
     check_recording(checker, dtype, device)?;
-    check_convolutions(checker, small, dtype, device)?;
-    check_products(checker, small, dtype, device)?;
+    check_conv2d(checker, small, dtype, device)?;
+    check_linear(checker, small, dtype, device)?;
     check_normalisations(checker, small, dtype, device)?;
     check_elementwise(checker, dtype, device)
 }
 
-pub fn check_attentions(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
+pub fn check_attention(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
     let more = if small { &[][..] } else { &MODEL_SHAPES };
     for shape in odd_shapes().chain(more.iter().copied()) {
-        check_attention(checker, shape, dtype, device)?;
+        check_attention_of(checker, shape, dtype, device)?;
     }
     check_packed(checker, dtype, device)
 }
@@ -174,7 +179,7 @@ fn check_packed(checker: &mut Checker, dtype: DType, device: &Device) -> Result<
 }
 
 /// Sums of some thousand products in f32 are as good as in f64 beside f16.
-pub fn check_convolutions(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
+pub fn check_conv2d(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
     let on_cpu = |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F32);
     let more = if small { &[][..] } else { &MODEL_WINDOWS };
     for window in SMALL_WINDOWS.iter().chain(more) {
@@ -200,7 +205,7 @@ pub fn check_convolutions(checker: &mut Checker, small: bool, dtype: DType, devi
 }
 
 /// Linear layers, (rows, in, out), with what follows them.
-fn check_products(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
+fn check_linear(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
     let on_cpu = |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F32);
     let shapes = [[1, 8, 8], [7, 72, 40], [21, 64, 192], [3, 5, 8], [1400, 1024, 3072], [8192, 1280, 320]];
     for [rows, in_features, out_features] in shapes {

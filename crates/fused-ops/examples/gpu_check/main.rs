@@ -2,10 +2,10 @@
 //!
 //!     gpu_check check          every operation in f16 and bf16, at the shapes of the models and odd ones
 //!     gpu_check check --small  the small shapes alone, for compute-sanitizer
-//!     gpu_check check attention|convolution [--small]
+//!     gpu_check check attention|conv2d [--small]
 //!                              the same of these alone
 //!     gpu_check time           a line of JSON for each operation: median milliseconds, and what its floor is made of
-//!     gpu_check time attention|convolution
+//!     gpu_check time attention|conv2d
 //!                              the same of these alone
 //!
 //! With `FUSED_OPS_ATTENTION=hopper` attention over many keys takes the kernels for Hopper, and `time` has their shapes
@@ -19,10 +19,10 @@ mod shapes;
 mod time;
 
 use candle_core::Result;
-use check::{check, check_attentions, check_convolutions, check_everything};
+use check::{check, check_attention, check_conv2d, check_everything};
 use fused_ops::cuda_device;
 use misses::Misses;
-use time::{time_attention, time_convolutions, time_others};
+use time::{time_attention, time_conv2d, time_others};
 
 fn main() -> Result<()> {
     let misses = Misses::default();
@@ -32,17 +32,17 @@ fn main() -> Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => check(&device, &misses, false, check_everything),
         ["check", "--small"] => check(&device, &misses, true, check_everything),
-        ["check", "attention"] => check(&device, &misses, false, check_attentions),
-        ["check", "attention", "--small"] => check(&device, &misses, true, check_attentions),
-        ["check", "convolution"] => check(&device, &misses, false, check_convolutions),
-        ["check", "convolution", "--small"] => check(&device, &misses, true, check_convolutions),
+        ["check", "attention"] => check(&device, &misses, false, check_attention),
+        ["check", "attention", "--small"] => check(&device, &misses, true, check_attention),
+        ["check", "conv2d"] => check(&device, &misses, false, check_conv2d),
+        ["check", "conv2d", "--small"] => check(&device, &misses, true, check_conv2d),
         ["time"] => time_attention(&device, &misses)
-            .and_then(|()| time_convolutions(&device, &misses))
+            .and_then(|()| time_conv2d(&device, &misses))
             .and_then(|()| time_others(&device, &misses)),
         ["time", "attention"] => time_attention(&device, &misses),
-        ["time", "convolution"] => time_convolutions(&device, &misses),
+        ["time", "conv2d"] => time_conv2d(&device, &misses),
         _ => candle_core::bail!(
-            "usage: gpu_check check [attention|convolution] [--small] | time [attention|convolution]"
+            "usage: gpu_check check [attention|conv2d] [--small] | time [attention|conv2d]"
         ),
     }
 }

@@ -1,4 +1,4 @@
-//! What says that an operation took the reference path.
+//! Counts the operations that took the reference path.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

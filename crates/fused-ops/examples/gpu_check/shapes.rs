@@ -1,4 +1,4 @@
-//! Shapes of the models and odd ones, and random tensors and layers of them.
+//! Lists shapes of the models and odd ones, and makes random tensors and layers of them.
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -18,7 +18,7 @@ pub fn name(dtype: DType) -> &'static str {
 
 /// An attention of some shape: `keys` of its own, or of the queries.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
+pub struct AttentionShape {
     pub batch: usize,
     pub queries: usize,
     pub keys: usize,
@@ -26,16 +26,22 @@ pub struct Shape {
     pub head_dim: usize,
 }
 
-pub const fn own(batch: usize, tokens: usize, heads: usize, head_dim: usize) -> Shape {
-    Shape { batch, queries: tokens, keys: tokens, heads, head_dim }
+pub const fn own(batch: usize, tokens: usize, heads: usize, head_dim: usize) -> AttentionShape {
+    AttentionShape { batch, queries: tokens, keys: tokens, heads, head_dim }
 }
 
-pub const fn cross(batch: usize, queries: usize, keys: usize, heads: usize, head_dim: usize) -> Shape {
-    Shape { batch, queries, keys, heads, head_dim }
+pub const fn cross(
+    batch: usize,
+    queries: usize,
+    keys: usize,
+    heads: usize,
+    head_dim: usize,
+) -> AttentionShape {
+    AttentionShape { batch, queries, keys, heads, head_dim }
 }
 
 /// Stable Diffusion 1.x and 2.x at 512 × 512 with guidance, XLM-R large, CLIP ViT-L.
-pub const MODEL_SHAPES: [Shape; 12] = [
+pub const MODEL_SHAPES: [AttentionShape; 12] = [
     own(2, 4096, 8, 40),
     own(2, 1024, 8, 80),
     own(2, 256, 8, 160),
@@ -51,7 +57,7 @@ pub const MODEL_SHAPES: [Shape; 12] = [
 ];
 
 /// Lengths that no tile divides.
-pub fn odd_shapes() -> impl Iterator<Item = Shape> {
+pub fn odd_shapes() -> impl Iterator<Item = AttentionShape> {
     [40, 64, 80, 160].into_iter().flat_map(|head_dim| {
         [1, 2, 15, 16, 17, 63, 65, 77, 129].into_iter().flat_map(move |tokens| {
             [own(2, tokens, 2, head_dim), cross(1, tokens, 21, 2, head_dim), cross(1, 5, tokens, 2, head_dim)]
@@ -68,7 +74,7 @@ pub fn f64_on_cpu(x: &Tensor) -> Result<Tensor> {
     x.to_device(&Device::Cpu)?.to_dtype(DType::F64)
 }
 
-/// A convolution of channels-last pictures, (batch, side, side, channels).
+/// A convolution of channels-last images, (batch, side, side, channels).
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
     pub batch: usize,

@@ -1,9 +1,11 @@
-//! How long the operations of the models take.
+//! Times the operations of the models.
 
 use crate::misses::Misses;
-use crate::shapes::{DTYPES, MODEL_SHAPES, MODEL_WINDOWS, Shape, Window, layers, name, random, vb};
+use crate::shapes::{AttentionShape, DTYPES, MODEL_SHAPES, MODEL_WINDOWS, Window, layers, name, random, vb};
 use candle_core::{DType, Device, Result, Tensor};
-use fused_ops::{Epilogue, GroupNorm, LayerNorm, Linear, Recording, attention, geglu};
+use fused_ops::{
+    AttentionKernels, Epilogue, GroupNorm, LayerNorm, Linear, Recording, Settings, attention, geglu,
+};
 
 /// Different inputs that take turns, so that what was read before is not in the cache: 6 of the largest are 94 MB.
 const INPUT_SETS: usize = 6;
@@ -63,12 +65,12 @@ fn sets(shape: &[usize], dtype: DType, device: &Device) -> Result<Vec<Tensor>> {
 }
 
 pub fn time_attention(device: &Device, misses: &Misses) -> Result<()> {
-    let hopper = std::env::var_os("FUSED_OPS_ATTENTION").is_some_and(|way| way == "hopper");
-    // What takes the usual kernels is timed without the variable.
-    let takes_hopper = |shape: &Shape| matches!(shape.head_dim, 40 | 64) && shape.keys > 80;
+    let hopper = Settings::current()?.attention == AttentionKernels::Hopper;
+    // What takes the default kernels is timed without the variable.
+    let takes_hopper = |shape: &AttentionShape| matches!(shape.head_dim, 40 | 64) && shape.keys > 80;
     for dtype in DTYPES {
         let shapes = MODEL_SHAPES.into_iter().filter(|shape| !hopper || takes_hopper(shape));
-        for Shape { batch, queries, keys, heads, head_dim } in shapes {
+        for AttentionShape { batch, queries, keys, heads, head_dim } in shapes {
             let width = heads * head_dim;
             let query = sets(&[batch, queries, width], dtype, device)?;
             let key = sets(&[batch, keys, width], dtype, device)?;
@@ -85,7 +87,7 @@ pub fn time_attention(device: &Device, misses: &Misses) -> Result<()> {
     Ok(())
 }
 
-pub fn time_convolutions(device: &Device, misses: &Misses) -> Result<()> {
+pub fn time_conv2d(device: &Device, misses: &Misses) -> Result<()> {
     let whose = std::env::var("FUSED_OPS_CONVOLUTION").unwrap_or_else(|_| "default".to_owned());
     for dtype in DTYPES {
         for window in MODEL_WINDOWS {
@@ -96,7 +98,7 @@ pub fn time_convolutions(device: &Device, misses: &Misses) -> Result<()> {
             let what = format!(
                 r#""op": "conv2d", "batch": {batch}, "side": {side}, "channels": {channels}, "out_channels": {out_channels}, "kernel": {kernel}, "upsample": {upsample}, "whose": "{whose}"#
             );
-            // Of a doubled picture's nine taps, those on the same pixel can be one.
+            // Of a doubled image's nine taps, those on the same pixel can be one.
             let (places, taps) = if upsample { (4, 4) } else { (1, kernel * kernel) };
             let (pixels, weights) = (batch * side * side, taps * channels * out_channels);
             let flops = (2 * pixels * places * weights) as f64;

@@ -1,10 +1,12 @@
-//! Attention that streams over the keys in tiles with a running softmax (Dao et al., arXiv 2205.14135), so that the
-//! scores never exist as a whole.
+//! Computes attention by streaming over the keys in tiles with a running softmax (Dao et al., arXiv 2205.14135), so that
+//! the scores never exist as a whole.
 
 use super::elementwise::{exp2, mul_add};
-use super::kernel::{Block, Left, PANEL};
+use super::microkernel::{Block, Left, PANEL};
+use super::output::{SharedOutput, written};
 use super::pack::{Panels, Strides};
-use super::{Shared, arch, written};
+use super::simd::arch;
+use crate::shapes::{Heads, Span};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::f32::consts::LOG2_E;
@@ -18,55 +20,6 @@ const KEYS: usize = 256;
 /// Multiplications of queries by keys that are worth a task of their own.
 const PRODUCTS_PER_TASK: usize = 1 << 19;
 
-/// The heads of an attention; query, key and value rows hold them side by side.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Heads {
-    pub count: usize,
-    pub dim: usize,
-    /// Whether query i sees the keys 0 to i alone.
-    pub causal: bool,
-}
-
-impl Heads {
-    /// Values of a row.
-    pub(super) fn width(&self) -> usize {
-        self.count * self.dim
-    }
-
-    /// How many of `keys` the query sees, from the first on.
-    pub(super) fn seen_keys(&self, keys: usize, query: usize) -> usize {
-        if self.causal { keys.min(query + 1) } else { keys }
-    }
-}
-
-/// A sequence that attends to itself or to another one: which rows its queries are, and which its keys.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Span {
-    pub first_query: usize,
-    pub queries: usize,
-    pub first_key: usize,
-    pub keys: usize,
-}
-
-impl Span {
-    /// Sequences that all have so many queries and so many keys.
-    pub fn batch(batch: usize, queries: usize, keys: usize) -> Vec<Self> {
-        let span = |i| Self { first_query: i * queries, queries, first_key: i * keys, keys };
-        (0..batch).map(span).collect()
-    }
-
-    /// Sequences of these lengths that attend to themselves.
-    pub fn packed(lengths: &[usize]) -> Vec<Self> {
-        let mut first = 0;
-        let span = |&length: &usize| {
-            let span = Self { first_query: first, queries: length, first_key: first, keys: length };
-            first += length;
-            span
-        };
-        lengths.iter().map(span).collect()
-    }
-}
-
 /// Runs the tiles of one task: `queries` rows of one head against all its keys.
 struct Task<'a> {
     heads: Heads,
@@ -78,7 +31,9 @@ struct Task<'a> {
     keys: &'a Panels,
     values: &'a Panels,
     bias: Option<&'a [f32]>,
-    out: *mut f32,
+    out: SharedOutput<'a>,
+    /// Of the first query's result, and from one to the next.
+    out_offset: usize,
     out_stride: usize,
 }
 
@@ -102,7 +57,7 @@ impl WithSimd for Task<'_> {
         for first in (0..keys).step_by(tile) {
             let count = tile.min(keys - first);
             let first_panel = first / PANEL;
-            Block {
+            let block = Block {
                 left: Left::Rows { starts: self.queries, taps: 1, depth: head_dim },
                 right: self.keys.right(),
                 rows,
@@ -112,8 +67,9 @@ impl WithSimd for Task<'_> {
                 // A block writes column c at out + c; the tile's first column belongs at the start of its row.
                 out: scores.as_mut_ptr().wrapping_sub(first),
                 out_stride: tile,
-            }
-            .with_simd(simd);
+            };
+            // SAFETY: a query has `head_dim` values, and the keys are packed to that depth; the scores have room for a tile.
+            unsafe { block.run(simd) };
             for (row, scores) in scores.chunks_exact_mut(tile).enumerate() {
                 // Whole vectors, with keys that nobody sees after the last.
                 let scores = &mut scores[..count.next_multiple_of(PANEL)];
@@ -139,7 +95,7 @@ impl WithSimd for Task<'_> {
             let starts: Vec<*const f32> = scores.chunks_exact(tile).map(|row| row.as_ptr()).collect();
             let mut right = self.values.right();
             right.data = right.data.wrapping_add(first * right.row_stride);
-            Block {
+            let block = Block {
                 left: Left::Rows { starts: &starts, taps: 1, depth: count },
                 right,
                 rows,
@@ -148,14 +104,15 @@ impl WithSimd for Task<'_> {
                 accumulate: true,
                 out: sums.as_mut_ptr(),
                 out_stride: head_dim,
-            }
-            .with_simd(simd);
+            };
+            // SAFETY: the tile has `count` scores of each query, the values as many rows from `first` on, and there is a row
+            // of sums for each query.
+            unsafe { block.run(simd) };
         }
-        for (row, (sums, total)) in sums.chunks_exact(head_dim).zip(&totals).enumerate() {
-            for (column, sum) in sums.iter().enumerate() {
-                // SAFETY: this task alone owns these rows of this head.
-                unsafe { *self.out.add(row * self.out_stride + column) = sum / total };
-            }
+        for (row, (sums, total)) in sums.chunks_exact_mut(head_dim).zip(&totals).enumerate() {
+            sums.iter_mut().for_each(|sum| *sum /= total);
+            // SAFETY: this task alone has these rows of this head.
+            unsafe { self.out.write(self.out_offset + row * self.out_stride, sums) };
         }
     }
 }
@@ -209,7 +166,7 @@ pub(crate) fn attention(
     }
     let arch = arch();
     let write = |out: &mut [MaybeUninit<f32>]| {
-        let shared = Shared::new(out);
+        let out = SharedOutput::new(out);
         (0..spans.len() * heads.count).into_par_iter().with_max_len(1).for_each(|pair| {
             let (Span { first_query, queries, first_key, keys }, head) =
                 (spans[pair / heads.count], pair % heads.count);
@@ -233,7 +190,8 @@ pub(crate) fn attention(
                     keys: &key,
                     values: &value,
                     bias: bias.map(|bias| &bias[first_key..][..keys]),
-                    out: shared.at(offset(rows.start)),
+                    out,
+                    out_offset: offset(rows.start),
                     out_stride: width,
                 });
             });

@@ -1,10 +1,12 @@
-//! The gradients of attention, for training: the weights of a few queries at a time are computed anew, so that they
-//! never exist as a whole either.
+//! Computes the gradients of attention, for training: the weights of a few queries at a time are computed anew, so that
+//! they never exist as a whole either.
 
-use super::attention::{Heads, Span, check, exp_and_sum, lane_max};
-use super::kernel::{Block, Left};
+use super::attention::{check, exp_and_sum, lane_max};
+use super::microkernel::{Block, Left, PANEL};
+use super::output::SharedOutput;
 use super::pack::{Panels, Strides};
-use super::{Shared, arch};
+use super::simd::arch;
+use crate::shapes::{Heads, Span};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::f32::consts::LOG2_E;
@@ -14,7 +16,7 @@ const QUERIES: usize = 48;
 
 /// The tensors of the forward pass, all laid out as there, with the gradient of its result.
 #[derive(Clone, Copy)]
-pub(crate) struct Inputs<'a> {
+pub(crate) struct AttentionInputs<'a> {
     pub query: &'a [f32],
     pub key: &'a [f32],
     pub value: &'a [f32],
@@ -26,13 +28,13 @@ pub(crate) struct Inputs<'a> {
 /// The gradients of query, key and value.
 ///
 /// With `P` the attention weights: `dV = Pᵀ dO`, `dS = P ∘ (dO Vᵀ − rowsum(dO ∘ O))`, `dQ = dS K` and `dK = dSᵀ Q`.
-pub(crate) fn attention_gradients(inputs: Inputs, heads: Heads, spans: &[Span]) -> [Vec<f32>; 3] {
-    let Inputs { query, key, value, bias, out, grad } = inputs;
+pub(crate) fn attention_gradients(inputs: AttentionInputs, heads: Heads, spans: &[Span]) -> [Vec<f32>; 3] {
+    let AttentionInputs { query, key, value, bias, out, grad } = inputs;
     let width = heads.width();
     check(query, key, value, bias, width, spans);
     assert!([out, grad].iter().all(|x| x.len() == query.len()));
     let mut gradients = [query, key, value].map(|x| vec![0f32; x.len()]);
-    let targets = gradients.each_mut().map(|gradient| Shared(gradient.as_mut_ptr()));
+    let targets = gradients.each_mut().map(|gradient| SharedOutput::of_values(gradient));
     let arch = arch();
     (0..spans.len() * heads.count).into_par_iter().for_each(|pair| {
         let (span, head) = (spans[pair / heads.count], pair % heads.count);
@@ -61,7 +63,7 @@ pub(crate) fn attention_gradients(inputs: Inputs, heads: Heads, spans: &[Span]) 
     gradients
 }
 
-/// One head of one picture or text. Its rows are `heads · head_dim` values apart, in and out.
+/// One head of one image or text. Its rows are `heads · head_dim` values apart, in and out.
 struct Head<'a> {
     heads: Heads,
     span: Span,
@@ -109,17 +111,19 @@ impl WithSimd for Head<'_> {
                     .for_each(|(grad, weight)| *grad = weight * (*grad - correction) * scale);
             }
             let starts: Vec<*const f32> = grad_scores.chunks_exact(keys).map(<[f32]>::as_ptr).collect();
-            Block {
+            let block = Block {
                 left: Left::Rows { starts: &starts[..rows], taps: 1, depth: keys },
                 right: self.key_rows.right(),
                 rows,
-                panels: 0..head_dim.div_ceil(super::kernel::PANEL),
+                panels: 0..head_dim.div_ceil(PANEL),
                 columns: head_dim,
                 accumulate: false,
                 out: self.grad_query.wrapping_add(first * width),
                 out_stride: width,
-            }
-            .with_simd(simd);
+            };
+            // SAFETY: there is a row of `keys` scores for each query, and as many rows of keys; the head's columns of the
+            // queries' gradients are this task's alone.
+            unsafe { block.run(simd) };
             self.add_transposed(simd, &weights[..rows * keys], self.grad, first, self.grad_value);
             self.add_transposed(simd, &grad_scores[..rows * keys], self.query, first, self.grad_key);
         }
@@ -131,17 +135,19 @@ impl Head<'_> {
     #[inline(always)]
     fn scores<S: Simd>(&self, simd: S, left: &[*const f32], right: &Panels, scores: &mut [f32]) {
         let (keys, head_dim) = (self.span.keys, self.heads.dim);
-        Block {
+        assert!(scores.len() >= left.len() * keys);
+        let block = Block {
             left: Left::Rows { starts: left, taps: 1, depth: head_dim },
             right: right.right(),
             rows: left.len(),
-            panels: 0..keys.div_ceil(super::kernel::PANEL),
+            panels: 0..keys.div_ceil(PANEL),
             columns: keys,
             accumulate: false,
             out: scores.as_mut_ptr(),
             out_stride: keys,
-        }
-        .with_simd(simd);
+        };
+        // SAFETY: the left rows have `head_dim` values, to which depth the keys are packed, and the scores have room.
+        unsafe { block.run(simd) };
     }
 
     /// The scores of one query, which sees the first `seen` keys, to its weights, in place.
@@ -167,16 +173,18 @@ impl Head<'_> {
         let strides = Strides { tap: 0, depth: width, column: 1 };
         let right = Panels::pack(&right[first * width..], 1, left.len() / keys, head_dim, strides);
         let starts: Vec<*const f32> = left.chunks_exact(keys).map(<[f32]>::as_ptr).collect();
-        Block {
+        let block = Block {
             left: Left::Columns { starts: &starts },
             right: right.right(),
             rows: keys,
-            panels: 0..head_dim.div_ceil(super::kernel::PANEL),
+            panels: 0..head_dim.div_ceil(PANEL),
             columns: head_dim,
             accumulate: true,
             out,
             out_stride: width,
-        }
-        .with_simd(simd);
+        };
+        // SAFETY: a left row has a value for each key, and there are as many rows of the right factor; the head's columns of
+        // these gradients are this task's alone.
+        unsafe { block.run(simd) };
     }
 }

@@ -1,30 +1,30 @@
-//! What follows a product while its results are still in the first cache: bias, shift, residual, activation.
+//! Finishes a product while its results are still in the first cache: bias, shift, residual, activation.
 
 use super::elementwise::{gelu, quick_gelu, silu};
-use super::kernel::PANEL;
-use crate::activation::Activation;
+use super::microkernel::PANEL;
+use crate::shapes::Activation;
 
-/// `activation(product + bias + shift + residual)`, each of which may be missing.
+/// `activation(product + bias + shift + residual)` on slices, each of which may be missing.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Epilogue<'a> {
+pub(crate) struct SliceEpilogue<'a> {
     /// (columns)
     pub bias: Option<&'a [f32]>,
-    /// (pictures, columns): added to all rows of each picture.
+    /// (images, columns): added to all rows of each image.
     pub shift: Option<Shift<'a>>,
     /// (rows, columns)
     pub residual: Option<&'a [f32]>,
     pub activation: Option<Activation>,
 }
 
-/// A row for each picture.
+/// A row for each image.
 #[derive(Clone, Copy)]
 pub(crate) struct Shift<'a> {
     pub values: &'a [f32],
-    /// Rows of the product that belong to a picture.
-    pub rows_per_picture: usize,
+    /// Rows of the product that belong to an image.
+    pub rows_per_image: usize,
 }
 
-impl<'a> Epilogue<'a> {
+impl<'a> SliceEpilogue<'a> {
     pub fn bias(bias: Option<&'a [f32]>) -> Self {
         Self { bias, ..Self::default() }
     }
@@ -33,7 +33,7 @@ impl<'a> Epilogue<'a> {
     pub fn check(&self, rows: usize, columns: usize) {
         assert!(self.bias.is_none_or(|bias| bias.len() == columns));
         assert!(self.residual.is_none_or(|residual| residual.len() == rows * columns));
-        assert!(self.shift.is_none_or(|shift| shift.values.len() * shift.rows_per_picture == rows * columns));
+        assert!(self.shift.is_none_or(|shift| shift.values.len() * shift.rows_per_image == rows * columns));
     }
 
     /// Finishes `values`, which are those of row `row` from column `first` on, of `columns`.
@@ -54,7 +54,7 @@ impl<'a> Epilogue<'a> {
             add(bias, first);
         }
         if let Some(shift) = self.shift {
-            add(shift.values, row / shift.rows_per_picture * columns + first);
+            add(shift.values, row / shift.rows_per_image * columns + first);
         }
         if let Some(residual) = self.residual {
             add(residual, row * columns + first);

@@ -1,8 +1,6 @@
-//! Right factors of matrix products laid out in panels.
+//! Lays the right factors of matrix products out in panels.
 
-use super::blocks::Blocks;
-use super::kernel::{PANEL, Right, Stored};
-use half::{bf16, f16};
+use super::microkernel::{PANEL, Right, Stored};
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -48,12 +46,12 @@ pub(crate) trait Factor: Sync {
         panels: &[usize],
         depth: Range<usize>,
         scratch: &'a mut Vec<f32>,
-    ) -> Part<'a, Self::Value>;
+    ) -> FactorPart<'a, Self::Value>;
 }
 
 /// Some rows of every tap of one panel or of two.
 #[derive(Clone, Copy)]
-pub(crate) struct Part<'a, T> {
+pub(crate) struct FactorPart<'a, T> {
     /// From the first row of the first panel on.
     pub data: &'a [T],
     /// From a row of one tap to that of the next.
@@ -62,7 +60,7 @@ pub(crate) struct Part<'a, T> {
     pub panel_stride: usize,
 }
 
-impl<T> Part<'_, T> {
+impl<T> FactorPart<'_, T> {
     pub fn right(&self) -> Right<T> {
         Right { data: self.data.as_ptr(), row_stride: PANEL, panel_stride: self.panel_stride }
     }
@@ -185,14 +183,14 @@ impl<T: Stored> Factor for Panels<T> {
     }
 
     #[inline(always)]
-    fn part<'a>(&'a self, panels: &[usize], depth: Range<usize>, _: &'a mut Vec<f32>) -> Part<'a, T> {
+    fn part<'a>(&'a self, panels: &[usize], depth: Range<usize>, _: &'a mut Vec<f32>) -> FactorPart<'a, T> {
         let panel_len = self.taps * self.depth * PANEL;
         let (first, last) = match panels {
             [first, .., last] => (*first, *last),
             [only] => (*only, *only),
             [] => (0, 0),
         };
-        Part {
+        FactorPart {
             data: &self.data[first * panel_len..(last + 1) * panel_len][depth.start * PANEL..],
             rows_per_tap: self.depth,
             panel_stride: (last - first) * panel_len,
@@ -210,43 +208,5 @@ fn transpose<T: Stored>(columns: &[&[T]], taps: usize, depth: usize, panel: &mut
         Err(_) => places.for_each(|(i, row)| {
             rows[row].iter_mut().zip(columns).for_each(|(lane, column)| *lane = column[i]);
         }),
-    }
-}
-
-/// The packed weight of a layer, in the type that it was loaded as: half the bytes take half the memory, and half the
-/// time to read. Blocks stay as they are, and take a quarter or an eighth.
-#[derive(Debug, Clone)]
-pub(crate) enum PackedWeight {
-    F32(Panels<f32>),
-    F16(Panels<f16>),
-    Bf16(Panels<bf16>),
-    Blocks(Blocks),
-}
-
-/// Runs a generic expression on the panels of a [`PackedWeight`].
-macro_rules! with_panels {
-    ($weight:expr, $panels:ident => $body:expr) => {
-        match $weight {
-            PackedWeight::F32($panels) => $body,
-            PackedWeight::F16($panels) => $body,
-            PackedWeight::Bf16($panels) => $body,
-            PackedWeight::Blocks($panels) => $body,
-        }
-    };
-}
-pub(crate) use with_panels;
-
-impl PackedWeight {
-    pub fn depth(&self) -> usize {
-        with_panels!(self, panels => panels.size().depth)
-    }
-
-    pub fn columns(&self) -> usize {
-        with_panels!(self, panels => panels.size().columns)
-    }
-
-    /// The weight as a plain (taps, depth, columns) array.
-    pub fn unpack(&self) -> Vec<f32> {
-        with_panels!(self, panels => panels.unpack())
     }
 }

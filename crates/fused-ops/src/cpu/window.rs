@@ -1,4 +1,4 @@
-//! Which row of the left factor each row of a product sees: itself in a linear layer, shifted pixels in a convolution.
+//! Finds the row of the left factor that each row of a product sees: itself in a linear layer, shifted pixels in a convolution.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use std::ops::Range;
 pub(crate) enum Window {
     /// One tap: every row sees the row of its own number.
     Same,
-    /// `kernel²` taps over pictures of a grid of rows.
+    /// `kernel²` taps over images of a grid of rows.
     Grid { vertical: Axis, horizontal: Axis },
 }
 
@@ -17,7 +17,7 @@ pub(crate) struct Axis {
     kernel: usize,
     /// Positions of the rows of the product.
     positions: usize,
-    /// Extent of the left factor's pictures.
+    /// Extent of the left factor's images.
     extent: usize,
     /// For each position and tap the place in the left factor, or [`OUTSIDE`].
     places: Vec<u32>,
@@ -88,15 +88,15 @@ impl Window {
         });
     }
 
-    /// The left row that a grid's picture has at a place of its padded, and perhaps upsampled, self; `None` for zeros.
+    /// The left row that a grid's image has at a place of its padded, and perhaps upsampled, self; `None` for zeros.
     #[inline(always)]
-    pub fn source(&self, picture: usize, y: usize, x: usize) -> Option<usize> {
+    pub fn source(&self, image: usize, y: usize, x: usize) -> Option<usize> {
         let Self::Grid { vertical, horizontal } = self else { return None };
         let (row, column) = (vertical.place(y)?, horizontal.place(x)?);
-        Some((picture * vertical.extent + row) * horizontal.extent + column)
+        Some((image * vertical.extent + row) * horizontal.extent + column)
     }
 
-    /// Calls `visit` for every row of a grid with the first left row of its picture and its place in the grid.
+    /// Calls `visit` for every row of a grid with the first left row of its image and its place in the grid.
     #[inline(always)]
     fn walk(&self, rows: Range<usize>, mut visit: impl FnMut(usize, usize, usize)) {
         let Self::Grid { vertical, horizontal } = self else { return };

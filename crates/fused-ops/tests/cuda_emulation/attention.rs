@@ -1,8 +1,8 @@
 //! The attention kernels at every shape of the models, and at lengths that no tile divides.
 
 use crate::emulator::{Buffer, Emulator, Value, kernels, seed};
-use crate::launches::attention::{Attention, Rows};
-use crate::launches::launch::Element;
+use crate::launch::attention::{AttentionOperands, Rows};
+use crate::launch::description::Element;
 use crate::rounding::{BF16_UNIT, F16_UNIT, random};
 use candle_core::{Device, Tensor};
 use fused_ops::reference;
@@ -171,7 +171,7 @@ fn check<T: Value>(
     let inputs = Inputs { query: q?, key: k?, value: v?, heads, bias, causal };
     for hopper in [false, true] {
         let out = Buffer::output::<T>("out", batch * queries * width);
-        let attention = Attention {
+        let attention = AttentionOperands {
             element,
             batch,
             queries,
@@ -316,7 +316,7 @@ fn packed<T: Value>(
     let (bias_buffer, offset_buffer) = (Buffer::input("key_bias", &bias), Buffer::input("offsets", &offsets));
     let part =
         |part| Rows { address: input.address_of::<T>(part * width), batch_stride: 0, row_stride: 3 * width };
-    let attention = Attention {
+    let attention = AttentionOperands {
         element,
         batch: lengths.len(),
         queries: longest,
@@ -352,7 +352,7 @@ fn shapes_that_no_kernel_covers() {
     let rows = Rows { address: 64, batch_stride: 64, row_stride: 64 };
     let (query, key, value, out) = (rows, rows, rows, rows);
     let (batch, queries, keys, heads, head_dim) = (1, 1, 1, 1, 64);
-    let fits = Attention {
+    let fits = AttentionOperands {
         element: Element::F16,
         batch,
         queries,
@@ -368,11 +368,13 @@ fn shapes_that_no_kernel_covers() {
         causal: false,
     };
     assert!(fits.launch(MULTIPROCESSORS).is_ok());
-    assert!(Attention { head_dim: 48, ..fits }.launch(MULTIPROCESSORS).is_err());
-    assert!(Attention { keys: 0, ..fits }.launch(MULTIPROCESSORS).is_err());
-    assert!(Attention { queries: 0, ..fits }.launch(MULTIPROCESSORS).is_err());
-    assert!(Attention { batch: 65_536, ..fits }.launch(MULTIPROCESSORS).is_err());
+    assert!(AttentionOperands { head_dim: 48, ..fits }.launch(MULTIPROCESSORS).is_err());
+    assert!(AttentionOperands { keys: 0, ..fits }.launch(MULTIPROCESSORS).is_err());
+    assert!(AttentionOperands { queries: 0, ..fits }.launch(MULTIPROCESSORS).is_err());
+    assert!(AttentionOperands { batch: 65_536, ..fits }.launch(MULTIPROCESSORS).is_err());
     let unaligned = Rows { row_stride: 60, ..rows };
-    assert!(Attention { value: unaligned, ..fits }.launch(MULTIPROCESSORS).is_err());
-    assert!(Attention { query: Rows { address: 68, ..rows }, ..fits }.launch(MULTIPROCESSORS).is_err());
+    assert!(AttentionOperands { value: unaligned, ..fits }.launch(MULTIPROCESSORS).is_err());
+    assert!(
+        AttentionOperands { query: Rows { address: 68, ..rows }, ..fits }.launch(MULTIPROCESSORS).is_err()
+    );
 }

@@ -1,7 +1,7 @@
 //! The emulation itself: that it computes what a GPU does, and finds mistakes that a GPU lets pass.
 
 use crate::emulator::{Buffer, Emulator, seed};
-use crate::launches::launch::Launch;
+use crate::launch::description::Launch;
 use half::{bf16, f16};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

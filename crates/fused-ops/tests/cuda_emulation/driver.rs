@@ -1,4 +1,4 @@
-//! The driver under which whole programs run without a GPU needs a build with CUDA. That it compiles is seen without one.
+//! Compiles the driver under which whole programs run without a GPU, which needs a build with CUDA to run.
 
 use std::io::Write;
 use std::path::Path;

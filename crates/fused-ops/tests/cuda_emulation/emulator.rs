@@ -1,6 +1,6 @@
 //! Compiles kernel sources for this machine, and runs them under the checks of `kernels/emulation`.
 
-use crate::launches::launch::Launch;
+use crate::launch::description::Launch;
 use half::{bf16, f16};
 use libloading::{Library, Symbol};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};

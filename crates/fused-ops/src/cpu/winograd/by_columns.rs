@@ -1,13 +1,14 @@
-//! Few tiles and large weights: the tiles are transformed once, and each task transforms the weights of some columns, a few
+//! Convolves few tiles by large weights: the tiles are transformed once, and each task transforms the weights of some columns, a few
 //! input channels at a time, and multiplies all tiles by them while they are in the L2 cache. No transformed weight is ever
 //! written to memory, where all of them would take four times the bytes of the weights.
 
 use super::layer::Layer;
+use super::tile::{COLUMNS, places};
 use super::transforms::transform_weights;
-use super::{COLUMNS, places};
-use crate::cpu::kernel::{Block, Left, PANEL, Right};
+use crate::cpu::microkernel::{Block, Left, PANEL, Right};
+use crate::cpu::output::{SharedOutput, written};
 use crate::cpu::pack::{Factor, FactorSize};
-use crate::cpu::{Shared, arch, written};
+use crate::cpu::simd::arch;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
@@ -21,10 +22,10 @@ const ROWS: usize = CHANNELS + 1;
 /// The whole layer, with the weights of the direct convolution, which has 9 taps.
 pub(super) fn convolution<F: Factor, const DOUBLED: bool>(layer: &Layer, weights: &F) {
     assert_eq!(weights.size(), FactorSize { taps: 9, depth: layer.depth, columns: layer.columns });
-    let (tiles, stride) = (layer.pictures.tiles(), layer.stride());
+    let (tiles, stride) = (layer.images.tiles(), layer.stride());
     let arch = arch();
     let transform = |out: &mut [MaybeUninit<f32>]| {
-        let out = Shared::new(out);
+        let out = SharedOutput::new(out);
         (0..tiles)
             .into_par_iter()
             .for_each(|tile| arch.dispatch(InputTask::<DOUBLED> { layer, tile, tiles, out }));
@@ -41,7 +42,7 @@ struct InputTask<'a, const DOUBLED: bool> {
     layer: &'a Layer<'a>,
     tile: usize,
     tiles: usize,
-    out: Shared,
+    out: SharedOutput<'a>,
 }
 
 impl<const DOUBLED: bool> WithSimd for InputTask<'_, DOUBLED> {
@@ -79,7 +80,7 @@ impl<F: Factor, const DOUBLED: bool> WithSimd for ColumnTask<'_, F, DOUBLED> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { layer, weights, transformed, pair } = self;
-        let (tiles, stride, depth) = (layer.pictures.tiles(), layer.stride(), layer.depth);
+        let (tiles, stride, depth) = (layer.images.tiles(), layer.stride(), layer.depth);
         let first = pair * COLUMNS;
         let columns = first..layer.columns.min(first + COLUMNS);
         let panels = columns.len().div_ceil(PANEL);
@@ -99,7 +100,7 @@ impl<F: Factor, const DOUBLED: bool> WithSimd for ColumnTask<'_, F, DOUBLED> {
                 starts.clear();
                 let rows = &transformed[place * tiles * stride..][..tiles * stride];
                 starts.extend(rows.chunks_exact(stride).map(|row| row[channels.clone()].as_ptr()));
-                Block {
+                let block = Block {
                     left: Left::Rows { starts: &starts, taps: 1, depth: channels.len() },
                     right: Right {
                         data: right[place * ROWS * PANEL..].as_ptr(),
@@ -113,8 +114,10 @@ impl<F: Factor, const DOUBLED: bool> WithSimd for ColumnTask<'_, F, DOUBLED> {
                     accumulate: channel > 0,
                     out: products.wrapping_add(place * tiles * COLUMNS),
                     out_stride: COLUMNS,
-                }
-                .with_simd(simd);
+                };
+                // SAFETY: each tile's row has these channels, there are as many rows of transformed weights, and the products
+                // have room for two panels' columns of every place and tile.
+                unsafe { block.run(simd) };
             }
         }
         for tile in 0..tiles {

@@ -1,11 +1,12 @@
-//! Many tiles, or weights that are transformed already: each task transforms some tiles and multiplies them by all weights.
+//! Convolves many tiles, or by weights that are transformed already: each task transforms some tiles and multiplies them by
+//! all weights.
 
 use super::layer::Layer;
+use super::tile::{COLUMNS, places};
 use super::transforms::transform_weights;
-use super::{COLUMNS, places};
-use crate::cpu::arch;
-use crate::cpu::kernel::{Block, Left, PANEL, Right};
+use crate::cpu::microkernel::{Block, Left, PANEL, Right};
 use crate::cpu::pack::{Factor, FactorSize, Panels};
+use crate::cpu::simd::arch;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -56,7 +57,7 @@ impl<F: Factor, const DOUBLED: bool> WithSimd for WeightTask<'_, F, DOUBLED> {
 /// The columns of the layer from `first_column` on, for as many as `weights`, which are transformed, have.
 pub(super) fn convolution<const DOUBLED: bool>(layer: &Layer, weights: &Panels, first_column: usize) {
     assert!(weights.depth == layer.depth && first_column + weights.columns <= layer.columns);
-    let tiles = layer.pictures.tiles();
+    let tiles = layer.images.tiles();
     let blocks = tiles.div_ceil(TILES);
     // Where blocks are few, tasks also divide the columns, and transform their tiles again.
     let pairs = weights.columns.div_ceil(COLUMNS);
@@ -119,7 +120,7 @@ impl<const DOUBLED: bool> WithSimd for Task<'_, DOUBLED> {
                 starts.clear();
                 let row = |tile| transformed.wrapping_add((place * tiles + tile) * stride).cast_const();
                 starts.extend((0..tiles).map(row));
-                Block {
+                let block = Block {
                     left: Left::Rows { starts: &starts, taps: 1, depth },
                     right: Right { data: right.data.wrapping_add(place * depth * PANEL), ..right },
                     rows: tiles,
@@ -130,8 +131,10 @@ impl<const DOUBLED: bool> WithSimd for Task<'_, DOUBLED> {
                     // A block writes column c at out + c.
                     out: products.wrapping_add(place * tiles * COLUMNS).wrapping_sub(first),
                     out_stride: COLUMNS,
-                }
-                .with_simd(simd);
+                };
+                // SAFETY: all tiles were transformed, the weights are packed to the same depth for each place, and the
+                // products have room for two panels' columns of every place and tile.
+                unsafe { block.run(simd) };
             }
             let columns = self.first_column + first..self.first_column + columns.min(first + COLUMNS);
             for (index, tile) in self.tiles.clone().enumerate() {

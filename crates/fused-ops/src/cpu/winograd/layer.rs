@@ -1,18 +1,17 @@
-//! One convolution by Winograd's way, and what all ways through it share: from its pixels to transformed tiles, and from
-//! products to its pixels.
+//! Transforms the pixels of a convolution to tiles, and products to pixels.
 
+use super::tile::{IN, OUT, side};
 use super::transforms::{input_transform, output_transform, read, write};
-use super::{IN, OUT, side};
-use crate::cpu::Shared;
-use crate::cpu::epilogue::Epilogue;
-use crate::cpu::kernel::PANEL;
+use crate::cpu::epilogue::SliceEpilogue;
+use crate::cpu::microkernel::PANEL;
+use crate::cpu::output::SharedOutput;
 use crate::cpu::window::Window;
 use pulp::Simd;
 use std::ops::Range;
 
-/// The pictures of one convolution, whose output is as large as its input (after any upsampling).
+/// The images of one convolution, whose output is as large as its input (after any upsampling).
 #[derive(Clone, Copy)]
-pub(crate) struct Pictures {
+pub(crate) struct Images {
     pub batch: usize,
     /// Of the output.
     pub height: usize,
@@ -21,7 +20,7 @@ pub(crate) struct Pictures {
     pub doubled: bool,
 }
 
-impl Pictures {
+impl Images {
     fn tile_rows(&self) -> usize {
         self.height.div_ceil(OUT)
     }
@@ -34,7 +33,7 @@ impl Pictures {
         self.batch * self.tile_rows() * self.tile_columns()
     }
 
-    /// Picture, and first row and column of the output, of a tile.
+    /// Image, and first row and column of the output, of a tile.
     fn place(&self, tile: usize) -> (usize, usize, usize) {
         let (row, column) = (tile / self.tile_columns(), tile % self.tile_columns());
         (row / self.tile_rows(), row % self.tile_rows() * OUT, column * OUT)
@@ -46,14 +45,14 @@ pub(super) struct Layer<'a> {
     /// Pixels of `depth` channels.
     pub x: &'a [f32],
     pub depth: usize,
-    /// What pixels outside the pictures have.
+    /// What pixels outside the images have.
     pub zeros: Vec<f32>,
-    pub pictures: Pictures,
+    pub images: Images,
     pub window: &'a Window,
-    pub epilogue: &'a Epilogue<'a>,
+    pub epilogue: &'a SliceEpilogue<'a>,
     /// Of the output.
     pub columns: usize,
-    pub out: Shared,
+    pub out: SharedOutput<'a>,
 }
 
 impl Layer<'_> {
@@ -77,13 +76,13 @@ impl Layer<'_> {
         distance: usize,
     ) {
         let depth = self.depth;
-        let (picture, y, x) = self.pictures.place(tile);
+        let (image, y, x) = self.images.place(tile);
         // Of two copies of a pixel one is enough.
         let offsets: &[usize] = if DOUBLED { &[0, 1, 3, 5] } else { &[0, 1, 2, 3, 4, 5] };
         let mut pixels: [[&[f32]; IN]; IN] = [[self.zeros.as_slice(); IN]; IN];
         for (row, dy) in pixels.iter_mut().zip(offsets) {
             for (pixel, dx) in row.iter_mut().zip(offsets) {
-                if let Some(place) = self.window.source(picture, y + dy, x + dx) {
+                if let Some(place) = self.window.source(image, y + dy, x + dx) {
                     *pixel = &self.x[place * depth..][..depth];
                 }
             }
@@ -139,8 +138,8 @@ impl Layer<'_> {
         distance: usize,
         columns: Range<usize>,
     ) {
-        let Pictures { height, width, .. } = self.pictures;
-        let (picture, top, left) = self.pictures.place(tile);
+        let Images { height, width, .. } = self.images;
+        let (image, top, left) = self.images.place(tile);
         for panel in columns.clone().step_by(PANEL) {
             let count = PANEL.min(columns.end - panel);
             let mut pixels = [[[0f32; PANEL]; OUT]; OUT];
@@ -167,14 +166,11 @@ impl Layer<'_> {
             }
             for (y, pixels) in pixels.iter_mut().enumerate().take(height - top) {
                 for (x, lanes) in pixels.iter_mut().enumerate().take(width - left) {
-                    let row = (picture * height + top + y) * width + left + x;
+                    let row = (image * height + top + y) * width + left + x;
                     let values = &mut lanes[..count];
                     self.epilogue.finish(row, panel, self.columns, values);
-                    // SAFETY: the row is one of the output's, and this task alone writes these columns of it.
-                    let out = unsafe {
-                        std::slice::from_raw_parts_mut(self.out.at(row * self.columns + panel), count)
-                    };
-                    out.copy_from_slice(values);
+                    // SAFETY: this task alone writes these columns of the row.
+                    unsafe { self.out.write(row * self.columns + panel, values) };
                 }
             }
         }

@@ -1,19 +1,19 @@
-//! The transforms of Winograd's F(4×4, 3×3), interpolated at 0, ±1, ±2 and ∞ (Lavin & Gray, arXiv 1509.09308), of
+//! Transforms tiles by those of Winograd's F(4×4, 3×3), interpolated at 0, ±1, ±2 and ∞ (Lavin & Gray, arXiv 1509.09308), of
 //! vectors of channels.
 //!
-//! Six neighbours of a doubled picture are `a b b c c d`. There the value at −1 is always zero, and those at 2 and −2 are
+//! Six neighbours of a doubled image are `a b b c c d`. There the value at −1 is always zero, and those at 2 and −2 are
 //! both multiples of `c − b`: five products are left, the third and the fourth being the sums that the results take of the
 //! two at ±2.
 
-use super::{IN, OUT, side};
-use crate::cpu::kernel::{PANEL, Stored};
-use crate::cpu::pack::Part;
+use super::tile::{IN, OUT, side};
+use crate::cpu::microkernel::{PANEL, Stored};
+use crate::cpu::pack::FactorPart;
 use pulp::Simd;
 
 /// Values of one channel panel.
 pub(super) type Lanes = [f32; PANEL];
 
-/// `Bᵀ d` of six vectors; of the first four, if they are those of a picture that was doubled, to the first five.
+/// `Bᵀ d` of six vectors; of the first four, if they are those of an image that was doubled, to the first five.
 #[inline(always)]
 pub(super) fn input_transform<S: Simd, const DOUBLED: bool>(simd: S, d: [S::f32s; IN]) -> [S::f32s; IN] {
     let times = |factor: f32, x, plus| simd.mul_add_e_f32s(simd.splat_f32s(factor), x, plus);
@@ -42,7 +42,7 @@ pub(super) fn input_transform<S: Simd, const DOUBLED: bool>(simd: S, d: [S::f32s
     ]
 }
 
-/// `Aᵀ m` of six vectors, or of the first five of a picture that was doubled.
+/// `Aᵀ m` of six vectors, or of the first five of an image that was doubled.
 #[inline(always)]
 pub(super) fn output_transform<S: Simd, const DOUBLED: bool>(simd: S, m: [S::f32s; IN]) -> [S::f32s; OUT] {
     let times = |factor: f32, x, plus| simd.mul_add_e_f32s(simd.splat_f32s(factor), x, plus);
@@ -66,7 +66,7 @@ pub(super) fn output_transform<S: Simd, const DOUBLED: bool>(simd: S, m: [S::f32
     ]
 }
 
-/// `G g` of three vectors; to the first five, if they are for a picture that was doubled.
+/// `G g` of three vectors; to the first five, if they are for an image that was doubled.
 #[inline(always)]
 fn weight_transform<S: Simd, const DOUBLED: bool>(simd: S, g: [S::f32s; 3]) -> [S::f32s; IN] {
     let [g0, g1, g2] = g;
@@ -113,7 +113,7 @@ pub(super) fn write<S: Simd>(lanes: &mut Lanes, first: usize, values: S::f32s) {
 #[inline(always)]
 pub(super) fn transform_weights<S: Simd, T: Stored, const DOUBLED: bool>(
     simd: S,
-    weights: Part<T>,
+    weights: FactorPart<T>,
     channels: usize,
     rows: usize,
     out: &mut [f32],

@@ -1,0 +1,278 @@
+//! Convolves channels-last images by gathered matrix products, with the gradients.
+
+use super::epilogue::SliceEpilogue;
+use super::matmul::gather_product;
+use super::matmul_gradient::{column_sums, gather_gradient};
+use super::microkernel::Stored;
+use super::pack::{Factor, Panels, Strides};
+use super::packed_weight::PackedWeight;
+use super::window::{Axis, Window};
+use super::winograd::{self, Images, Transform};
+use crate::shapes::{Conv2dOptions, Padding};
+use std::sync::OnceLock;
+
+/// The shapes of one convolution.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Geometry {
+    pub batch: usize,
+    /// Of the input as it is stored, before any upsampling.
+    pub height: usize,
+    pub width: usize,
+    pub in_channels: usize,
+    pub out_channels: usize,
+    pub kernel: usize,
+    pub options: Conv2dOptions,
+}
+
+impl Geometry {
+    fn scale(&self) -> usize {
+        if self.options.upsample { 2 } else { 1 }
+    }
+
+    fn out_extent(&self, extent: usize, padding: usize) -> usize {
+        (extent * self.scale() + padding).checked_sub(self.kernel).map_or(0, |n| n / self.options.stride + 1)
+    }
+
+    pub fn out_height(&self) -> usize {
+        self.out_extent(self.height, self.options.padding.top + self.options.padding.bottom)
+    }
+
+    pub fn out_width(&self) -> usize {
+        self.out_extent(self.width, self.options.padding.left + self.options.padding.right)
+    }
+
+    pub fn out_pixels(&self) -> usize {
+        self.batch * self.out_height() * self.out_width()
+    }
+
+    pub fn taps(&self) -> usize {
+        self.kernel * self.kernel
+    }
+
+    /// The stored pixels that output pixels see.
+    pub fn source(&self) -> Window {
+        let (stride, scale) = (self.options.stride, self.scale());
+        let axis = |positions, extent, padding: usize| {
+            Axis::new(self.kernel, positions, extent, |position, tap| {
+                Some((position * stride + tap).checked_sub(padding)? / scale)
+            })
+        };
+        Window::Grid {
+            vertical: axis(self.out_height(), self.height, self.options.padding.top),
+            horizontal: axis(self.out_width(), self.width, self.options.padding.left),
+        }
+    }
+
+    /// The output pixels whose gradients reach input pixels (after upsampling).
+    fn target(&self) -> Window {
+        let (stride, scale) = (self.options.stride, self.scale());
+        let axis = |positions, extent, padding: usize| {
+            Axis::new(self.kernel, positions, extent, |position, tap| {
+                let place = (position + padding).checked_sub(tap)?;
+                place.is_multiple_of(stride).then_some(place / stride)
+            })
+        };
+        Window::Grid {
+            vertical: axis(self.height * scale, self.out_height(), self.options.padding.top),
+            horizontal: axis(self.width * scale, self.out_width(), self.options.padding.left),
+        }
+    }
+
+    /// Weights (out, in, kernel, kernel) as the right factor of the forward product.
+    pub fn pack<T: Stored>(&self, weight: &[T]) -> Panels<T> {
+        let taps = self.taps();
+        let strides = Strides { tap: 1, depth: taps, column: taps * self.in_channels };
+        Panels::pack(weight, taps, self.in_channels, self.out_channels, strides)
+    }
+
+    /// The convolution itself.
+    pub fn forward<F: Factor>(&self, x: &[f32], weight: &F, epilogue: &SliceEpilogue) -> Vec<f32> {
+        gather_product(x, self.out_pixels(), &self.source(), weight, epilogue)
+    }
+
+    /// The convolution by Winograd's algorithm where that is faster. `transformed` keeps the transformed weights if they are
+    /// small.
+    pub fn forward_fast<F: Factor>(
+        &self,
+        x: &[f32],
+        weight: &F,
+        transformed: &OnceLock<Panels>,
+        epilogue: &SliceEpilogue,
+    ) -> Vec<f32> {
+        self.forward_by(self.faster(F::MAY_KEEP_FLOATS), x, weight, transformed, epilogue)
+    }
+
+    /// [`Geometry::forward_fast`] with weights that will be others the next time, as those that are trained.
+    pub fn forward_once(&self, x: &[f32], weight: &Panels, epilogue: &SliceEpilogue) -> Vec<f32> {
+        self.forward_by(self.faster(false), x, weight, &OnceLock::new(), epilogue)
+    }
+
+    fn forward_by<F: Factor>(
+        &self,
+        transform: Option<Transform>,
+        x: &[f32],
+        weight: &F,
+        transformed: &OnceLock<Panels>,
+        epilogue: &SliceEpilogue,
+    ) -> Vec<f32> {
+        match transform {
+            Some(transform) => winograd::convolution(
+                transform,
+                x,
+                self.images(),
+                &self.source(),
+                weight,
+                transformed,
+                epilogue,
+            ),
+            None => self.forward(x, weight, epilogue),
+        }
+    }
+
+    /// Whether the output is as large as the input after any upsampling, and made by 3 × 3 taps.
+    fn keeps_size(&self) -> bool {
+        self.kernel == 3 && self.options.stride == 1 && self.options.padding == Padding::same(1)
+    }
+
+    pub fn images(&self) -> Images {
+        let (batch, doubled) = (self.batch, self.options.upsample);
+        Images { batch, height: self.out_height(), width: self.out_width(), doubled }
+    }
+
+    fn faster(&self, may_keep: bool) -> Option<Transform> {
+        if !self.keeps_size() {
+            return None;
+        }
+        Transform::fastest(self.images(), self.in_channels, self.out_channels, may_keep)
+    }
+
+    /// The gradient of the input, from that of the output, by weights (out, in, kernel, kernel).
+    pub fn input_gradient(&self, weight: &[f32], grad: &[f32]) -> Vec<f32> {
+        if !self.keeps_size() {
+            return self.input_gradient_of_panels(&self.pack_transposed(weight), grad);
+        }
+        // The gradient of such a convolution is one, by its weights turned about.
+        let scale = self.scale();
+        let turned = Self {
+            height: self.height * scale,
+            width: self.width * scale,
+            in_channels: self.out_channels,
+            out_channels: self.in_channels,
+            options: Conv2dOptions { upsample: false, ..self.options },
+            ..*self
+        };
+        let panels = Panels::pack_turned(weight, self.taps(), self.out_channels, self.in_channels);
+        self.sum_copies(turned.forward_once(grad, &panels, &SliceEpilogue::default()))
+    }
+
+    /// Weights (out, in, kernel, kernel) as the right factor of the input's gradient.
+    fn pack_transposed(&self, weight: &[f32]) -> Panels {
+        let taps = self.taps();
+        let strides = Strides { tap: 1, depth: taps * self.in_channels, column: taps };
+        Panels::pack(weight, taps, self.out_channels, self.in_channels, strides)
+    }
+
+    /// [`Geometry::pack_transposed`] of weights that were packed for the forward product.
+    pub fn pack_transposed_panels(&self, weight: &PackedWeight) -> Panels {
+        let (taps, inputs, outputs) = (self.taps(), self.in_channels, self.out_channels);
+        // (taps, in, out), the order in which the panels are read back
+        let strides = Strides { tap: inputs * outputs, depth: 1, column: outputs };
+        Panels::pack(&weight.unpack(), taps, outputs, inputs, strides)
+    }
+
+    /// The gradient of the input, from that of the output, by what [`Geometry::pack_transposed_panels`] made.
+    pub fn input_gradient_of_panels(&self, panels: &Panels, grad: &[f32]) -> Vec<f32> {
+        let scale = self.scale();
+        let pixels = self.batch * self.height * self.width * scale * scale;
+        self.sum_copies(gather_product(grad, pixels, &self.target(), panels, &SliceEpilogue::default()))
+    }
+
+    /// Adds up the gradients of the four copies that upsampling, if there is any, made of every pixel.
+    fn sum_copies(&self, upsampled: Vec<f32>) -> Vec<f32> {
+        if !self.options.upsample {
+            return upsampled;
+        }
+        let (channels, row) = (self.in_channels, 2 * self.width * self.in_channels);
+        let mut out = vec![0f32; upsampled.len() / 4];
+        for (rows, out) in upsampled.chunks_exact(2 * row).zip(out.chunks_exact_mut(row / 2)) {
+            for row in rows.chunks_exact(row) {
+                for (pair, out) in row.chunks_exact(2 * channels).zip(out.chunks_exact_mut(channels)) {
+                    for copy in pair.chunks_exact(channels) {
+                        out.iter_mut().zip(copy).for_each(|(sum, value)| *sum += value);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// The gradients of weights (out, in, kernel, kernel) and bias (out).
+    pub fn weight_gradient(&self, x: &[f32], grad: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let (taps, depth, columns) = (self.taps(), self.in_channels, self.out_channels);
+        let mut by_tap = vec![0f32; taps * depth * columns];
+        gather_gradient(x, depth, taps, &self.source(), grad, columns, &mut by_tap);
+        let mut weight = vec![0f32; by_tap.len()];
+        for (row, values) in by_tap.chunks_exact(columns).enumerate() {
+            let (tap, input) = (row / depth, row % depth);
+            for (output, &value) in values.iter().enumerate() {
+                weight[(output * depth + input) * taps + tap] = value;
+            }
+        }
+        (weight, column_sums(grad, columns))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{RngExt, SeedableRng};
+
+    /// The largest difference of Winograd's algorithm from the direct convolution, in units of its root mean square.
+    fn error(batch: usize, height: usize, width: usize, channels: (usize, usize), upsample: bool) -> f32 {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);
+        let mut random = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.random_range(-1f32..1.)).collect() };
+        let options = Conv2dOptions { stride: 1, padding: Padding::same(1), upsample };
+        let (in_channels, out_channels) = channels;
+        let geometry = Geometry { batch, height, width, in_channels, out_channels, kernel: 3, options };
+        let x = random(batch * height * width * in_channels);
+        let weights = geometry.pack(&random(9 * in_channels * out_channels));
+        let (bias, residual) = (random(out_channels), random(geometry.out_pixels() * out_channels));
+        let epilogue = SliceEpilogue { residual: Some(&residual), ..SliceEpilogue::bias(Some(&bias)) };
+        let expected = geometry.forward(&x, &weights, &epilogue);
+        let scale = (expected.iter().map(|v| v * v).sum::<f32>() / expected.len() as f32).sqrt();
+        let images = geometry.images();
+        let source = geometry.source();
+        let mut worst = 0f32;
+        for transform in [Transform::Once, Transform::SomePanels { panels: 2 }, Transform::InEachTask] {
+            let kept = OnceLock::new();
+            let found = winograd::convolution(transform, &x, images, &source, &weights, &kept, &epilogue);
+            assert_eq!(found.len(), expected.len());
+            for (expected, found) in expected.iter().zip(&found) {
+                worst = worst.max((expected - found).abs() / scale);
+            }
+        }
+        worst
+    }
+
+    /// The transforms' largest factors, 10² · 10² / 24² for a corner, multiply the rounding of a sum, which for n terms one
+    /// after the other is about 2⁻²⁴ √n of it; the largest of thousands of differences is a few times that.
+    #[test]
+    fn winograds_algorithm_gives_the_direct_convolution() {
+        for (batch, height, width, channels, upsample) in [
+            (1, 1, 1, (1, 1), false),
+            (1, 4, 4, (16, 16), false),
+            (2, 5, 3, (3, 7), false),
+            (3, 13, 10, (33, 50), false),
+            (1, 9, 8, (20, 65), true),
+            (1, 1, 1, (1, 1), true),
+            (2, 5, 3, (3, 7), true),
+            (1, 8, 8, (150, 70), true),
+            (2, 32, 31, (40, 32), false),
+            (1, 8, 8, (150, 70), false),
+        ] {
+            let error = error(batch, height, width, channels, upsample);
+            let tolerance = 5e-6 * (channels.0 as f32).sqrt();
+            assert!(error < tolerance, "{batch}, {height} × {width}, {channels:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Chooses a convolution kernel for a shape, and launches it.
+
+use super::description::{Address, Element, Launch, NotCovered, blocks, size};
+use super::epilogue::activation_code;
+use crate::shapes::Activation;
+
+/// As in `kernels/conv2d.cu`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct Conv2dParams {
+    pub x: Address,
+    pub weight: Address,
+    pub bias: Address,
+    pub shift: Address,
+    pub residual: Address,
+    pub out: Address,
+    pub partial: Address,
+    pub height: i32,
+    pub width: i32,
+    pub channels: i32,
+    pub out_height: i32,
+    pub out_width: i32,
+    pub out_channels: i32,
+    pub kernel: i32,
+    pub stride: i32,
+    pub top: i32,
+    pub left: i32,
+    pub upsample: i32,
+    pub rows: i32,
+    pub phase_rows: i32,
+    pub stages: i32,
+    pub splits: i32,
+    pub activation: i32,
+}
+
+/// `activation(convolution(x) + bias + shift + residual)` of channels-last images, as in [`crate::Conv2d`].
+#[derive(Debug, Clone, Copy)]
+pub struct Conv2dOperands {
+    pub element: Element,
+    pub batch: usize,
+    /// Of the input as it is stored, before any doubling.
+    pub height: usize,
+    pub width: usize,
+    /// As they are stored, with those that fill them up to a multiple of 8.
+    pub channels: usize,
+    pub out_height: usize,
+    pub out_width: usize,
+    pub out_channels: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    pub top: usize,
+    pub left: usize,
+    /// Whether the image is doubled first; then `kernel` is 3.
+    pub upsample: bool,
+    pub x: Address,
+    /// (`out_channels`, kernel, kernel, channels), or of a doubled image (4, `out_channels`, 2, 2, channels): those of its
+    /// phases.
+    pub weight: Address,
+    /// (`out_channels`)
+    pub bias: Option<Address>,
+    /// (batch, `out_channels`)
+    pub shift: Option<Address>,
+    /// Of the shape of the result.
+    pub residual: Option<Address>,
+    pub activation: Option<Activation>,
+    pub out: Address,
+}
+
+/// A block's part of the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tile {
+    kernel: &'static str,
+    rows: usize,
+    columns: usize,
+}
+
+/// As in `kernels/conv2d.cu`.
+const TILES: [Tile; 3] = [
+    Tile { kernel: "wide", rows: 128, columns: 160 },
+    Tile { kernel: "large", rows: 128, columns: 128 },
+    Tile { kernel: "small", rows: 64, columns: 64 },
+];
+
+const THREADS: usize = 128;
+/// Columns of a stage, with what keeps its rows apart, and stages in shared memory.
+const DEPTH: usize = 32;
+const STRIDE: usize = DEPTH + 8;
+const STAGES: usize = 3;
+
+/// The most blocks that share the depth of a tile, and the fewest stages that are worth one.
+const MOST_SPLITS: usize = 32;
+const FEWEST_STAGES: usize = 8;
+
+/// A tile, and how many blocks share its depth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Split {
+    tile: Tile,
+    splits: usize,
+    /// Of each block.
+    stages: usize,
+}
+
+impl Conv2dOperands {
+    fn rows(&self) -> usize {
+        self.batch * self.out_height * self.out_width
+    }
+
+    /// Results at even and odd rows and columns are made apart where the image is doubled.
+    fn phases(&self) -> usize {
+        if self.upsample { 4 } else { 1 }
+    }
+
+    /// Taps along a side: those of a phase fall on two pixels.
+    fn taps(&self) -> usize {
+        if self.upsample { 2 } else { self.kernel }
+    }
+
+    /// The plan that takes the fewest clocks of a model that only counts.
+    fn plan(&self, multiprocessors: usize) -> Split {
+        let all_stages = (self.taps() * self.taps() * self.channels).div_ceil(DEPTH).max(1);
+        // Pairs of values are added up.
+        let most = if self.out_channels.is_multiple_of(2) { MOST_SPLITS } else { 1 };
+        let plans = TILES.into_iter().flat_map(|tile| {
+            (1..=most).filter_map(move |splits| {
+                let stages = all_stages.div_ceil(splits);
+                let splits_used = all_stages.div_ceil(stages);
+                let worthwhile = splits == 1 || stages >= FEWEST_STAGES;
+                (splits_used == splits && worthwhile).then_some(Split { tile, splits, stages })
+            })
+        });
+        let best = plans.min_by_key(|plan| self.clocks(plan, multiprocessors.max(1)));
+        best.unwrap_or(Split { tile: TILES[2], splits: 1, stages: all_stages })
+    }
+
+    /// Blocks wait for the next multiprocessor that is free, which does 1 024 multiply-adds a clock, and fills its pipeline
+    /// in about four stages. What splits add up to is written and read, at 40 bytes a clock and multiprocessor from the
+    /// second-level cache, by a kernel that takes some 3 000 clocks to begin and end.
+    fn clocks(&self, plan: &Split, multiprocessors: usize) -> usize {
+        let Split { tile, splits, stages } = *plan;
+        let (rows, columns) = (self.rows(), self.out_channels);
+        let row_blocks = self.phases() * (rows / self.phases()).div_ceil(tile.rows);
+        let blocks = row_blocks * columns.div_ceil(tile.columns) * splits;
+        let block = tile.rows * tile.columns * DEPTH * (stages + 4) / 1024;
+        let sums = if splits > 1 { 8 * rows * columns * splits / (40 * multiprocessors) + 3000 } else { 0 };
+        blocks.div_ceil(multiprocessors) * block + sums
+    }
+
+    /// f32 values that the splits of the depth add up to, between the two launches.
+    pub fn partial_len(&self, multiprocessors: usize) -> usize {
+        match self.plan(multiprocessors).splits {
+            1 => 0,
+            splits => splits * self.rows() * self.out_channels,
+        }
+    }
+
+    /// The launch, and where blocks share the depth of a tile another one that adds up. `partial` has room for
+    /// [`Conv2dOperands::partial_len`] values.
+    ///
+    /// # Errors
+    /// If no kernel covers the shape.
+    pub fn launches(
+        &self,
+        partial: Address,
+        multiprocessors: usize,
+    ) -> Result<(Launch<Conv2dParams>, Option<Launch<Conv2dParams>>), NotCovered> {
+        if !self.channels.is_multiple_of(8) || self.channels == 0 {
+            return Err(NotCovered("channels that are no multiple of 8"));
+        }
+        if ![self.x, self.weight].iter().all(|address| address.is_multiple_of(16)) {
+            return Err(NotCovered("an image or a weight that does not begin at a multiple of 16 bytes"));
+        }
+        let doubles = (self.kernel, self.stride, self.top, self.left) == (3, 1, 1, 1)
+            && [self.out_height, self.out_width] == [2 * self.height, 2 * self.width];
+        if self.upsample && !doubles {
+            return Err(NotCovered("an image that is doubled for other than 3 × 3 taps that keep its size"));
+        }
+        let read_in_pairs = [self.bias, self.shift, self.residual, Some(self.out)];
+        if !read_in_pairs.iter().flatten().all(|address| address.is_multiple_of(4)) {
+            return Err(NotCovered("rows that do not begin at a multiple of 4 bytes"));
+        }
+        let rows = self.rows();
+        let Split { tile, splits, stages } = self.plan(multiprocessors);
+        // Rows, depth and pixels are counted in 32 bits, up to the ends of the last tile and the last stage.
+        size(rows + tile.rows)?;
+        size((splits * stages + STAGES) * DEPTH)?;
+        size(self.batch * self.height * self.width)?;
+        if splits > 1 {
+            size(rows * self.out_channels)?;
+        }
+        let params = Conv2dParams {
+            x: self.x,
+            weight: self.weight,
+            bias: self.bias.unwrap_or(0),
+            shift: self.shift.unwrap_or(0),
+            residual: self.residual.unwrap_or(0),
+            out: self.out,
+            partial: if splits > 1 { partial } else { 0 },
+            height: size(self.height)?,
+            width: size(self.width)?,
+            channels: size(self.channels)?,
+            out_height: size(self.out_height)?,
+            out_width: size(self.out_width)?,
+            out_channels: size(self.out_channels)?,
+            kernel: size(self.taps())?,
+            stride: size(self.stride)?,
+            top: size(self.top)?,
+            left: size(self.left)?,
+            upsample: self.upsample.into(),
+            rows: size(rows)?,
+            phase_rows: size(rows / self.phases())?,
+            stages: size(stages)?,
+            splits: size(splits)?,
+            activation: activation_code(self.activation),
+        };
+        let columns = blocks(self.out_channels, tile.columns)?;
+        if columns > 65_535 {
+            return Err(NotCovered("more channels than a grid has"));
+        }
+        let product = Launch {
+            kernel: format!("conv2d_{}_{}", tile.kernel, self.element),
+            grid: [
+                blocks(self.phases() * (rows / self.phases()).div_ceil(tile.rows), 1)?,
+                columns,
+                blocks(splits, 1)?,
+            ],
+            threads: THREADS as u32,
+            shared_bytes: (STAGES * (tile.rows + tile.columns) * STRIDE * 2) as u32,
+            params,
+        };
+        let sum = (splits > 1).then_some(Launch {
+            kernel: format!("conv2d_sum_{}", self.element),
+            grid: [blocks((rows * self.out_channels).div_ceil(2), THREADS)?, 1, 1],
+            threads: THREADS as u32,
+            shared_bytes: 0,
+            params,
+        });
+        Ok((product, sum))
+    }
+}

@@ -1,0 +1,65 @@
+//! Describes the launch of a kernel, wherever it runs.
+
+use std::fmt;
+
+/// One run of a kernel.
+#[derive(Debug, Clone)]
+pub struct Launch<P> {
+    /// The name of its entry in `kernels/`.
+    pub kernel: String,
+    /// Blocks along x, y and z.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: u32,
+    /// The kernel's only argument, laid out as its struct in C++.
+    pub params: P,
+}
+
+/// The type of the values that a kernel reads and writes; all compute in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Element {
+    F16,
+    Bf16,
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+/// Why no kernel covers a shape, in words that complete "no CUDA kernel: ".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotCovered(pub &'static str);
+
+/// An address in the memory of the device; 0 for what there is not.
+pub type Address = u64;
+
+/// The number of blocks along one axis of a grid.
+pub(super) fn blocks(items: usize, items_per_block: usize) -> Result<u32, NotCovered> {
+    // Along x there may be 2³¹ − 1; along y and z, 65 535.
+    let blocks = u32::try_from(items.div_ceil(items_per_block)).ok().filter(|&blocks| blocks < 1 << 31);
+    blocks.filter(|&blocks| blocks > 0).ok_or(NotCovered("no blocks, or more than a grid has"))
+}
+
+/// A size as the kernels count.
+pub(super) fn size(value: usize) -> Result<i32, NotCovered> {
+    i32::try_from(value).map_err(|_| NotCovered("a size past 32 bits"))
+}
+
+/// The launch of a kernel whose threads have an item each.
+pub(super) fn elementwise<P>(
+    name: &str,
+    element: Element,
+    items: usize,
+    params: P,
+) -> Result<Launch<P>, NotCovered> {
+    const THREADS: usize = 256;
+    let (kernel, grid) = (format!("{name}_{element}"), [blocks(items, THREADS)?, 1, 1]);
+    Ok(Launch { kernel, grid, threads: THREADS as u32, shared_bytes: 0, params })
+}

@@ -1,0 +1,80 @@
+//! Launches layer normalisation.
+
+use super::description::{Address, Element, Launch, NotCovered, blocks, size};
+
+/// As in `kernels/layer_norm.cu`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct LayerNormParams {
+    pub x: Address,
+    pub added: Address,
+    pub residual: Address,
+    pub weight: Address,
+    pub bias: Address,
+    pub sum: Address,
+    pub out: Address,
+    pub rows: i32,
+    pub size: i32,
+    pub eps: f32,
+}
+
+/// Layer normalisation of the rows of `x + added + residual`, (rows, size), as in [`crate::LayerNorm`].
+#[derive(Debug, Clone, Copy)]
+pub struct LayerNormOperands {
+    pub element: Element,
+    pub rows: usize,
+    pub size: usize,
+    pub eps: f64,
+    pub x: Address,
+    /// (size)
+    pub added: Option<Address>,
+    pub residual: Option<Address>,
+    /// (size)
+    pub weight: Address,
+    pub bias: Address,
+    /// Where `x + added + residual` goes, (rows, size), if it is wanted.
+    pub sum: Option<Address>,
+    pub out: Address,
+}
+
+const WARPS: usize = 4;
+
+/// Whether the kernel takes rows of this size.
+pub fn covers(size: usize) -> bool {
+    size > 0 && size.is_multiple_of(8) && size <= 2048
+}
+
+impl LayerNormOperands {
+    /// The launch.
+    ///
+    /// # Errors
+    /// If no kernel covers the shape.
+    pub fn launch(&self) -> Result<Launch<LayerNormParams>, NotCovered> {
+        if !covers(self.size) {
+            return Err(NotCovered("rows whose size is no multiple of 8, or above 2048"));
+        }
+        let rows = [self.x, self.weight, self.bias, self.out].into_iter();
+        let mut rows = rows.chain(self.added).chain(self.residual).chain(self.sum);
+        if !rows.all(|address| address.is_multiple_of(16)) {
+            return Err(NotCovered("rows that do not begin at a multiple of 16 bytes"));
+        }
+        Ok(Launch {
+            kernel: format!("layer_norm_{}", self.element),
+            grid: [blocks(self.rows, WARPS)?, 1, 1],
+            threads: 32 * WARPS as u32,
+            shared_bytes: 0,
+            params: LayerNormParams {
+                x: self.x,
+                added: self.added.unwrap_or(0),
+                residual: self.residual.unwrap_or(0),
+                weight: self.weight,
+                bias: self.bias,
+                sum: self.sum.unwrap_or(0),
+                out: self.out,
+                rows: size(self.rows)?,
+                size: size(self.size)?,
+                eps: self.eps as f32,
+            },
+        })
+    }
+}

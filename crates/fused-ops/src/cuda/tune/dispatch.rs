@@ -1,0 +1,91 @@
+//! Puts operations into the stream of a device, by the kernels that were chosen.
+
+use super::super::launch::attention::AttentionOperands;
+use super::super::launch::conv2d::Conv2dOperands;
+use super::super::runtime::cublaslt::LinearOperands;
+use super::super::runtime::kernels::{Kernels, lock};
+use super::attention::AttentionTuner;
+use super::conv2d::Conv2dTuner;
+use super::launched::Launched;
+use super::linear::LinearTuner;
+use crate::settings::Settings;
+use candle_core::cuda::{DeviceId, WrapErr};
+use candle_core::{CudaDevice, Result};
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex};
+
+/// The kernels of a device, and what was chosen there.
+pub(crate) struct Dispatch {
+    kernels: Kernels,
+    attention: Mutex<AttentionTuner>,
+    linear: Mutex<LinearTuner>,
+    /// Of cuDNN, if it is to be used.
+    conv2d: Option<Mutex<Conv2dTuner>>,
+}
+
+impl Dispatch {
+    /// Makes a device ready, if this is the first time.
+    ///
+    /// # Errors
+    /// If the device is of none of the architectures that the kernels were compiled for, or if the
+    /// [settings](crate::Settings) ask for what it cannot do.
+    pub(crate) fn of(device: &CudaDevice) -> Result<Arc<Self>> {
+        static READY: LazyLock<Mutex<HashMap<DeviceId, Arc<Dispatch>>>> = LazyLock::new(Mutex::default);
+        let mut ready = lock(&READY);
+        if let Some(dispatch) = ready.get(&device.id()) {
+            return Ok(dispatch.clone());
+        }
+        let settings = Settings::current()?;
+        let stream = device.cuda_stream();
+        let context = stream.context();
+        let is_hopper = context.compute_capability().w()? == (9, 0);
+        let attention = AttentionTuner::new(settings.attention, is_hopper)?;
+        context.bind_to_thread().w()?;
+        let conv2d = Conv2dTuner::new(settings.convolution, &stream)?;
+        let dispatch = Arc::new(Self {
+            kernels: Kernels::load(device)?,
+            attention: Mutex::new(attention),
+            linear: Mutex::new(LinearTuner::new()?),
+            conv2d: conv2d.map(Mutex::new),
+        });
+        ready.insert(device.id(), dispatch.clone());
+        Ok(dispatch)
+    }
+
+    /// The kernels themselves.
+    pub(crate) fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+
+    /// Puts attention into the device's stream.
+    ///
+    /// # Safety
+    /// As of [`Kernels::launch`].
+    pub(crate) unsafe fn attention(&self, op: &AttentionOperands) -> Launched {
+        // SAFETY: the caller vouches for the addresses.
+        unsafe { lock(&self.attention).launch(&self.kernels, op) }
+    }
+
+    /// Puts a product into the device's stream.
+    ///
+    /// # Safety
+    /// As of [`Kernels::launch`].
+    pub(crate) unsafe fn linear(&self, product: &LinearOperands) -> Launched {
+        // SAFETY: the caller vouches for the addresses.
+        unsafe { lock(&self.linear).launch(&self.kernels, product) }
+    }
+
+    /// Puts a convolution into the device's stream.
+    ///
+    /// # Safety
+    /// As of [`Kernels::launch`].
+    pub(crate) unsafe fn conv2d(&self, op: &Conv2dOperands) -> Launched {
+        // SAFETY: the caller vouches for the addresses.
+        unsafe {
+            match &self.conv2d {
+                Some(conv2d) => lock(conv2d).launch(&self.kernels, op),
+                None => super::conv2d::launch_own(&self.kernels, op),
+            }
+        }
+    }
+}

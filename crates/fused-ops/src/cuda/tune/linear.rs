@@ -1,0 +1,50 @@
+//! Remembers which of cuBLASLt's algorithms runs for a shape.
+
+use super::super::launch::description::NotCovered;
+use super::super::runtime::cublaslt::{Algorithm, Description, Handle, LinearOperands, LinearShape};
+use super::super::runtime::kernels::Kernels;
+use super::launched::Launched;
+use candle_core::Result;
+use std::collections::HashMap;
+
+/// Algorithms that are remembered. Texts come in ever other numbers of rows, and a choice takes some microseconds.
+const MAX_ALGORITHMS: usize = 4096;
+
+/// cuBLASLt on a device, and what it chose there.
+pub(super) struct LinearTuner {
+    handle: Handle,
+    algorithms: HashMap<LinearShape, Option<Algorithm>>,
+}
+
+impl LinearTuner {
+    /// For the device whose context is current.
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self { handle: Handle::new()?, algorithms: HashMap::new() })
+    }
+
+    /// Puts a product into the stream of `kernels`.
+    ///
+    /// # Safety
+    /// The addresses are those of tensors of the product's sizes, which stay until the launch is in the stream.
+    pub(super) unsafe fn launch(&mut self, kernels: &Kernels, product: &LinearOperands) -> Launched {
+        let shape = product.shape()?;
+        let description = match Description::new(product, &shape) {
+            Ok(description) => description,
+            Err(error) => return Ok(Err(candle_core::Error::wrap(error))),
+        };
+        if self.algorithms.len() >= MAX_ALGORITHMS {
+            self.algorithms.clear();
+        }
+        let handle = &self.handle;
+        let algorithm =
+            *self.algorithms.entry(shape).or_insert_with(|| description.algorithm(handle, &shape).ok());
+        let algorithm = algorithm.ok_or(NotCovered("a product that cuBLASLt has no algorithm for"))?;
+        // SAFETY: the caller vouches for the addresses.
+        if let Err(error) = unsafe { description.run(handle, &algorithm, product, kernels) } {
+            tracing::debug!(%error, ?shape, "cuBLASLt's algorithm fails");
+            self.algorithms.insert(shape, None);
+            return Err(NotCovered("a product that cuBLASLt fails to make"));
+        }
+        Ok(Ok(()))
+    }
+}

@@ -1,0 +1,22 @@
+//! Computes: one file per operation, with its public function or layer, its reference, and its backward.
+
+pub(crate) mod activation;
+pub(crate) mod adam_step;
+pub(crate) mod attention;
+pub(crate) mod blend;
+pub(crate) mod conv2d;
+pub(crate) mod embedding;
+mod epilogue;
+pub(crate) mod geglu;
+pub(crate) mod group_norm;
+pub(crate) mod layer_norm;
+pub(crate) mod linear;
+pub(crate) mod linear_group;
+pub(crate) mod linear_step;
+pub(crate) mod low_rank;
+pub(crate) mod packed_attention;
+mod quantize;
+pub(crate) mod shift_channels;
+pub(crate) mod timestep_embedding;
+pub(crate) mod to_bytes;
+mod weight;

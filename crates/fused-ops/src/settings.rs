@@ -1,0 +1,249 @@
+//! Chooses between kernels and keeps freed memory, for the whole process.
+//!
+//! Nothing here has to be set: the defaults are the fastest that is always right. Variables of the environment are read when
+//! the first operation runs, unless a program has [installed](Settings::install) settings of its own before.
+
+use crate::memory;
+use std::ffi::OsStr;
+use std::fmt;
+use std::sync::OnceLock;
+
+/// How operations compute in this process.
+///
+/// ```
+/// use fused_ops::{Instructions, Settings};
+///
+/// // Those of the environment, but for one.
+/// let settings = Settings { instructions: Instructions::Portable, ..Settings::from_env()? };
+/// settings.install()?;
+/// assert_eq!(Settings::current()?, settings);
+/// # Ok::<_, fused_ops::SettingsError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// `FUSED_OPS_INSTRUCTIONS`: what the CPU kernels are compiled for.
+    pub instructions: Instructions,
+    /// `FUSED_OPS_ATTENTION`: which kernels compute attention over many keys on a GPU.
+    pub attention: AttentionKernels,
+    /// `FUSED_OPS_CONVOLUTION`: whose convolutions run on a GPU in f16 and bf16.
+    pub convolution: ConvolutionKernels,
+    /// `FUSED_OPS_FREED_MEMORY`: what becomes of large blocks of memory that are freed.
+    pub freed_memory: FreedMemory,
+}
+
+/// The instruction sets that the CPU kernels are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Instructions {
+    /// `widest`: the widest that the processor has, AVX-512 at most.
+    #[default]
+    Widest,
+    /// `avx2`: AVX2 and FMA.
+    Avx2,
+    /// `portable`: those that every processor of the architecture has.
+    Portable,
+}
+
+/// The kernels for attention over many keys on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AttentionKernels {
+    /// `default`: those that every GPU can run.
+    #[default]
+    Default,
+    /// `hopper`: those that only a GPU of compute capability 9.0 can run, where they cover the shape.
+    Hopper,
+    /// `measured`: for each shape the faster of both, measured the first time that it is asked for. Another run may choose the
+    /// other one where they are close, and so differ in the last bits.
+    Measured,
+}
+
+/// The kernels for convolutions on a GPU in f16 and bf16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ConvolutionKernels {
+    /// `default`: as `cudnn` if there is such a library, else as `own`.
+    #[default]
+    Default,
+    /// `own`: those of this crate.
+    Own,
+    /// `cudnn`: those that cuDNN itself believes to be the fastest, where it has one; always the same for a shape.
+    Cudnn,
+    /// `measured`: for each shape the fastest of both, measured the first time that it is asked for. Another run may choose
+    /// others where they are close, and so differ in the last bits.
+    Measured,
+}
+
+/// What becomes of large blocks of memory that are freed, where the C library is glibc. Anywhere else it is for the allocator
+/// to decide.
+///
+/// By default glibc gives them back to the system and asks for new ones, each page of which the system clears when it is
+/// first touched. A model frees and asks for the same few sizes in every layer: a fifth of the time of a step of Stable
+/// Diffusion 1.x goes into that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FreedMemory {
+    /// `keep`: they are kept for whoever asks next, from the first operation on. The peak stays about the same, but memory is
+    /// not given back between one image and the next.
+    #[default]
+    Keep,
+    /// `return`: they go back to the system.
+    Return,
+}
+
+/// Settings that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// A variable has a value that it cannot have.
+    #[error("{variable}: expected {}, found {found:?}", Alternatives(allowed))]
+    Value {
+        /// Its name.
+        variable: &'static str,
+        /// Its value.
+        found: String,
+        /// What it can be.
+        allowed: Vec<&'static str>,
+    },
+    /// The processor lacks instructions.
+    #[error("{0} instructions were asked for, which this processor does not have")]
+    Unsupported(&'static str),
+    /// Operations have run with others before.
+    #[error("operations have run with other settings already: a program installs its own before the first")]
+    InUse,
+}
+
+impl From<SettingsError> for candle_core::Error {
+    fn from(error: SettingsError) -> Self {
+        Self::wrap(error)
+    }
+}
+
+/// `a, b or c`
+struct Alternatives<'a>(&'a [&'static str]);
+
+impl fmt::Display for Alternatives<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.0 {
+            [first @ .., last] if !first.is_empty() => write!(f, "{} or {last}", first.join(", ")),
+            all => f.write_str(&all.concat()),
+        }
+    }
+}
+
+static IN_USE: OnceLock<Result<Settings, SettingsError>> = OnceLock::new();
+
+impl Settings {
+    /// Those of the environment, and the defaults for what it does not say.
+    ///
+    /// # Errors
+    /// If a variable has a value other than those that are named at the types above.
+    pub fn from_env() -> Result<Self, SettingsError> {
+        Self::read(|variable| std::env::var_os(variable))
+    }
+
+    fn read(value: impl Fn(&'static str) -> Option<std::ffi::OsString>) -> Result<Self, SettingsError> {
+        use {AttentionKernels as A, ConvolutionKernels as C, FreedMemory as F, Instructions as I};
+        let default = Self::default();
+        let instructions = [("widest", I::Widest), ("avx2", I::Avx2), ("portable", I::Portable)];
+        let attention = [("default", A::Default), ("hopper", A::Hopper), ("measured", A::Measured)];
+        let convolution =
+            [("default", C::Default), ("own", C::Own), ("cudnn", C::Cudnn), ("measured", C::Measured)];
+        let freed_memory = [("keep", F::Keep), ("return", F::Return)];
+        Ok(Self {
+            instructions: one_of(&value, "FUSED_OPS_INSTRUCTIONS", &instructions, default.instructions)?,
+            attention: one_of(&value, "FUSED_OPS_ATTENTION", &attention, default.attention)?,
+            convolution: one_of(&value, "FUSED_OPS_CONVOLUTION", &convolution, default.convolution)?,
+            freed_memory: one_of(&value, "FUSED_OPS_FREED_MEMORY", &freed_memory, default.freed_memory)?,
+        })
+    }
+
+    /// Takes these from now on, and not those of the environment.
+    ///
+    /// # Errors
+    /// If the processor lacks the instructions, or if operations have run with other settings already.
+    pub fn install(self) -> Result<(), SettingsError> {
+        let taken = IN_USE.get_or_init(|| self.taken());
+        match taken {
+            Ok(taken) if *taken == self => Ok(()),
+            Ok(_) => Err(SettingsError::InUse),
+            Err(error) => Err(error.clone()),
+        }
+    }
+
+    /// Those that operations run with: the installed ones, or from now on those of the environment.
+    ///
+    /// # Errors
+    /// As [`from_env`](Self::from_env), or if the processor lacks the instructions.
+    pub fn current() -> Result<Self, SettingsError> {
+        IN_USE.get_or_init(|| Self::from_env()?.taken()).clone()
+    }
+
+    /// Checks them, and does what has to be done once.
+    fn taken(self) -> Result<Self, SettingsError> {
+        if self.instructions == Instructions::Avx2 && !has_avx2() {
+            return Err(SettingsError::Unsupported("AVX2"));
+        }
+        if self.freed_memory == FreedMemory::Keep {
+            memory::keep_freed();
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    pulp::x86::V3::try_new().is_some()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx2() -> bool {
+    false
+}
+
+fn one_of<T: Copy>(
+    value: impl Fn(&'static str) -> Option<std::ffi::OsString>,
+    variable: &'static str,
+    values: &[(&'static str, T)],
+    default: T,
+) -> Result<T, SettingsError> {
+    let Some(found) = value(variable) else { return Ok(default) };
+    match values.iter().find(|(name, _)| found == OsStr::new(name)) {
+        Some((_, value)) => Ok(*value),
+        None => Err(SettingsError::Value {
+            variable,
+            found: found.to_string_lossy().into_owned(),
+            allowed: values.iter().map(|(name, _)| *name).collect(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variable: &str, value: &str) -> Result<Settings, SettingsError> {
+        Settings::read(|asked| (asked == variable).then(|| value.into()))
+    }
+
+    #[test]
+    fn variables_are_read() -> Result<(), SettingsError> {
+        assert_eq!(Settings::read(|_| None)?, Settings::default());
+        assert_eq!(read("FUSED_OPS_INSTRUCTIONS", "avx2")?.instructions, Instructions::Avx2);
+        assert_eq!(read("FUSED_OPS_ATTENTION", "hopper")?.attention, AttentionKernels::Hopper);
+        assert_eq!(read("FUSED_OPS_CONVOLUTION", "own")?.convolution, ConvolutionKernels::Own);
+        assert_eq!(read("FUSED_OPS_FREED_MEMORY", "return")?.freed_memory, FreedMemory::Return);
+        Ok(())
+    }
+
+    #[test]
+    fn a_misspelt_value_is_an_error_that_lists_what_is_allowed() {
+        for (variable, allowed) in [
+            ("FUSED_OPS_INSTRUCTIONS", "widest, avx2 or portable"),
+            ("FUSED_OPS_ATTENTION", "default, hopper or measured"),
+            ("FUSED_OPS_CONVOLUTION", "default, own, cudnn or measured"),
+            ("FUSED_OPS_FREED_MEMORY", "keep or return"),
+        ] {
+            for found in ["", "Default", "hoper"] {
+                let error = read(variable, found).expect_err(found).to_string();
+                assert_eq!(error, format!("{variable}: expected {allowed}, found {found:?}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Chooses the type that a model computes in.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+/// The type that a model of weights of `dtype` computes in: f32 on the CPU, where half types save memory and not time.
+pub fn compute_dtype(dtype: DType, device: &Device) -> DType {
+    if device.is_cpu() && matches!(dtype, DType::F16 | DType::BF16) { DType::F32 } else { dtype }
+}
+
+/// Rows of a table, or a small tensor such as a bias, in the type that their model computes in.
+///
+/// # Errors
+/// If a tensor operation fails.
+pub fn for_computing(x: Tensor) -> Result<Tensor> {
+    x.to_dtype(compute_dtype(x.dtype(), x.device()))
+}

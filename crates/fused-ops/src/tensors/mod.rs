@@ -1,0 +1,6 @@
+//! Works with candle tensors below any operation.
+
+pub(crate) mod compute_dtype;
+#[cfg(any(feature = "cuda", test))]
+pub(crate) mod conv2d_layout;
+pub(crate) mod slices;
