@@ -2,11 +2,13 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
+use candle_core::Device;
 use common::{CONCEPTS, options, png, prepared, write_packages};
-use emoji_model::dataset::{CONCEPTS_FILE, Dataset, IMAGE_BYTES, IMAGES_FILE, SPLIT_FILE, prepare};
+use emoji_model::dataset::{CONCEPTS_FILE, Dataset, IMAGE_BYTES, IMAGES_FILE, SPLIT_FILE, Split, prepare};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
@@ -104,6 +106,27 @@ fn unknown_choices_are_refused() {
     );
     options.languages.clear();
     assert!(prepare(&options).unwrap_err().to_string().starts_with("languages: expected some of en, zh"));
+}
+
+/// Data sets that were prepared when images were called pictures.
+#[test]
+fn earlier_data_sets_are_read() {
+    let (folder, dataset) = prepared();
+    let output = folder.path().join("data");
+    let split = Split::load(&output).unwrap();
+    for file in [CONCEPTS_FILE, SPLIT_FILE] {
+        let text = fs::read_to_string(output.join(file)).unwrap();
+        assert!(text.contains("\"images\""), "{file}");
+        fs::write(output.join(file), text.replace("\"images\"", "\"pictures\"")).unwrap();
+    }
+    let images = candle_core::safetensors::load(output.join(IMAGES_FILE), &Device::Cpu).unwrap();
+    let earlier = HashMap::from([("pictures", images["images"].clone())]);
+    candle_core::safetensors::save(&earlier, output.join("pictures.safetensors")).unwrap();
+    fs::remove_file(output.join(IMAGES_FILE)).unwrap();
+
+    let read = Dataset::load(&output).unwrap();
+    assert_eq!((read.concepts(), read.pixels()), (dataset.concepts(), dataset.pixels()));
+    assert_eq!(Split::load(&output).unwrap(), split);
 }
 
 #[test]

@@ -29,6 +29,7 @@ pub struct Concept {
     /// stays the same when concepts come or go.
     pub fold: u8,
     /// One image for each drawing style that has it.
+    #[serde(alias = "pictures")]
     pub images: Vec<ImageRef>,
     /// Name and keywords by language code.
     pub labels: BTreeMap<String, ConceptLabel>,

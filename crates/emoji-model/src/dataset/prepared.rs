@@ -16,6 +16,9 @@ pub const IMAGES_FILE: &str = "images.safetensors";
 /// File of the concepts: one JSON object per line.
 pub const CONCEPTS_FILE: &str = "concepts.jsonl";
 const IMAGES_TENSOR: &str = "images";
+/// What the file and its tensor were called before.
+const EARLIER_IMAGES_FILE: &str = "pictures.safetensors";
+const EARLIER_IMAGES_TENSOR: &str = "pictures";
 /// Emoji with their images and their names: a folder with [`IMAGES_FILE`] and [`CONCEPTS_FILE`].
 #[derive(Debug)]
 pub struct Dataset {
@@ -83,7 +86,7 @@ impl Dataset {
                 })
             })
             .collect::<Result<Vec<Concept>>>()?;
-        let pixels = read_images(&directory.join(IMAGES_FILE))?;
+        let pixels = read_images(directory)?;
         Self::new(&concepts_path, concepts, pixels)
     }
 
@@ -157,20 +160,28 @@ impl Dataset {
     }
 }
 
-fn read_images(path: &Path) -> Result<Vec<u8>> {
+fn read_images(directory: &Path) -> Result<Vec<u8>> {
+    let (path, earlier) = (directory.join(IMAGES_FILE), directory.join(EARLIER_IMAGES_FILE));
+    if !path.exists() && earlier.exists() {
+        return read_pixels(&earlier, EARLIER_IMAGES_TENSOR);
+    }
+    read_pixels(&path, IMAGES_TENSOR)
+}
+
+/// The values of a tensor of images.
+fn read_pixels(path: &Path, name: &str) -> Result<Vec<u8>> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|e| Error::data(path, format!("expected a safetensors file: {e}")))?;
-    let tensor = file
-        .tensor(IMAGES_TENSOR)
-        .map_err(|e| Error::data(path, format!("expected a tensor images: {e}")))?;
+    let tensor =
+        file.tensor(name).map_err(|e| Error::data(path, format!("expected a tensor {name}: {e}")))?;
     let (dtype, shape) = (tensor.dtype(), tensor.shape());
     match (dtype, shape) {
         (Dtype::U8, &[_, IMAGE_SIZE, IMAGE_SIZE, 3]) => Ok(tensor.data().to_vec()),
         _ => Err(Error::data(
             path,
             format!(
-                "tensor images: expected U8 (n, {IMAGE_SIZE}, {IMAGE_SIZE}, 3), found {dtype:?} {shape:?}"
+                "tensor {name}: expected U8 (n, {IMAGE_SIZE}, {IMAGE_SIZE}, 3), found {dtype:?} {shape:?}"
             ),
         )),
     }

@@ -34,6 +34,7 @@ pub struct Split {
     /// Keywords that are not trained in one language.
     pub keywords: Vec<HeldOutKeyword>,
     /// Images that are not trained.
+    #[serde(alias = "pictures")]
     pub images: Vec<HeldOutImage>,
 }
 
