@@ -8,7 +8,8 @@
 //! * [`stages`]: contrastive and teacher learning of AltCLIP (Chen et al., [arXiv 2211.06679]), re-alignment and denoising
 //!   of AltDiffusion (Ye et al., [arXiv 2308.09991])
 //! * [`recipes`]: whole runs on published models, each from one TOML file; also LoRA, DreamBooth and textual inversion
-//! * [`pairs`]: images with captions, and texts with translations, from files that people have
+//! * [`text_rows`]: what stages draw their texts from; files of texts and of images with captions are read by
+//!   [`embedding_index::readers`]
 //! * [`parallel`]: one model trained by several processes
 //! * [`evaluation`]: retrieval and zero-shot classification
 //!
@@ -63,7 +64,6 @@ pub mod evaluation;
 mod gradients;
 mod low_rank;
 mod optimizer;
-pub mod pairs;
 pub mod parallel;
 mod parameters;
 mod png_file;
@@ -72,6 +72,7 @@ mod run;
 pub mod settings;
 pub mod stages;
 mod tensor_file;
+pub mod text_rows;
 mod workers;
 
 pub use cache::Cache;

@@ -4,7 +4,7 @@ mod common;
 
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_training::Batch;
-use altclip_training::pairs::TextRows;
+use altclip_training::text_rows::TextRows;
 use common::{CONCEPTS, prepared};
 use emoji_model::captions::{CaptionSampler, TeacherTexts, Translations, evaluation_prompts};
 use emoji_model::tokenizer::train_unigram;

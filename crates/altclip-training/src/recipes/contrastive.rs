@@ -8,10 +8,10 @@ use super::recipe::TrainingRecipe;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
-use crate::pairs::Shuffled;
 use crate::parallel::Communicator;
 use crate::run::Observer;
 use crate::stages::contrastive::{ContrastiveLearning, ContrastiveStage};
+use crate::text_rows::ShuffledTexts;
 use crate::workers::Workers;
 use altclip_encoder::altclip::normalize;
 use altclip_encoder::embedder::Embedder;
@@ -84,7 +84,7 @@ impl TrainingRecipe for ContrastiveRecipe {
             text: &model.text,
             logit_scale: &logit_scale,
             tokenizer: &model.tokenizer,
-            captions: &Shuffled::new(pairs, self.seed)?,
+            captions: &ShuffledTexts::new(pairs, self.seed)?,
             images: &normalize(&vectors.to_device(device)?)?,
             batch_size: self.stage.batch_size,
             chunk_size: self.stage.chunk_size,

@@ -8,10 +8,10 @@ use super::recipe::TrainingRecipe;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
-use crate::pairs::Shuffled;
 use crate::parallel::Communicator;
 use crate::run::Observer;
 use crate::stages::teacher::{TeacherLearning, TeacherStage};
+use crate::text_rows::ShuffledTexts;
 use crate::workers::Workers;
 use altclip_encoder::embedder::Embedder;
 use candle_core::{DType, Device};
@@ -93,7 +93,7 @@ impl TrainingRecipe for TeacherRecipe {
         let learning = TeacherLearning {
             student: &model.text,
             tokenizer: &model.tokenizer,
-            texts: &Shuffled::new(pairs, self.seed)?,
+            texts: &ShuffledTexts::new(pairs, self.seed)?,
             vectors: &vectors.to_device(device)?,
             batch_size: self.stage.batch_size,
             max_tokens: self.stage.max_tokens,

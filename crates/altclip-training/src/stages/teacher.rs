@@ -4,10 +4,10 @@
 use crate::error::Result;
 use crate::gradients::Gradients;
 use crate::optimizer::OptimizerConfig;
-use crate::pairs::TextRows;
 use crate::run::{Batch, Objective};
 use crate::settings;
 use crate::stages::by_length::{TextGroup, by_length};
+use crate::text_rows::TextRows;
 use crate::workers::Workers;
 use altclip_encoder::altclip::AltClipTextTower;
 use altclip_encoder::tokenizer::{Encoding, Tokenizer};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use altclip_training::pairs::TextRows;
+use altclip_training::text_rows::TextRows;
 use altclip_training::{Batch, Error, Result};
 use rand::RngExt;
 use rand::seq::SliceRandom;

@@ -1,8 +1,4 @@
-//! Draws pairs of texts and vectors for training.
-
-mod shuffled;
-
-pub use shuffled::Shuffled;
+//! Defines where a stage draws its texts from.
 
 use crate::error::Result;
 use crate::run::Batch;

@@ -1,7 +1,7 @@
-//! A list that is gone through again and again, each time in another order.
+//! Goes through a list of texts again and again, each time in another order.
 
+use super::source::TextRows;
 use crate::error::{Error, Result};
-use crate::pairs::TextRows;
 use crate::run::Batch;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// Texts and their rows in an order that depends on the seed and the number of the epoch alone, so that the number of a
 /// batch is its position in the data.
-pub struct Shuffled {
+pub struct ShuffledTexts {
     texts: Vec<String>,
     rows: Vec<u32>,
     seed: u64,
@@ -18,7 +18,7 @@ pub struct Shuffled {
     order: Mutex<Option<(usize, Vec<usize>)>>,
 }
 
-impl Shuffled {
+impl ShuffledTexts {
     /// Texts with the row of each.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Shuffled {
     }
 }
 
-impl TextRows for Shuffled {
+impl TextRows for ShuffledTexts {
     fn draw(&self, batch: &mut Batch, count: usize) -> Result<(Vec<String>, Vec<u32>)> {
         let first = batch.number * count;
         let chosen = (first..first + count).map(|place| self.at(place));
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn every_epoch_has_everything_once_in_its_own_order() -> Result<()> {
         let pairs = || (0..10u32).map(|i| (format!("text {i}"), i)).collect();
-        let shuffled = Shuffled::new(pairs(), 3)?;
+        let shuffled = ShuffledTexts::new(pairs(), 3)?;
         let draw = |number: usize| shuffled.draw(&mut Batch::new(1, number), 5).map(|(_, rows)| rows);
         let epochs: Vec<Vec<u32>> = (0..3)
             .map(|epoch| Ok([draw(2 * epoch)?, draw(2 * epoch + 1)?].concat()))
@@ -87,9 +87,9 @@ mod tests {
         }
         assert!(epochs[0] != epochs[1] && epochs[1] != epochs[2]);
         // Out of order, and in another process, it is the same.
-        assert_eq!(Shuffled::new(pairs(), 3)?.draw(&mut Batch::new(1, 4), 5)?.1, draw(4)?);
+        assert_eq!(ShuffledTexts::new(pairs(), 3)?.draw(&mut Batch::new(1, 4), 5)?.1, draw(4)?);
         assert_eq!(draw(0)?, epochs[0][..5]);
-        assert!(Shuffled::new(Vec::new(), 3).is_err());
+        assert!(ShuffledTexts::new(Vec::new(), 3).is_err());
         Ok(())
     }
 }
