@@ -5,14 +5,13 @@
 //! ALTDIFFUSION_BENCH_MODEL=MODEL cargo bench --bench full_size
 //! ```
 
-use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, Result};
+use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, PROMPT_TOKENS, Result};
 use candle_core::{DType, Device, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
 use model_files::source::ModelSource;
 use std::hint::black_box;
 
 const VARIABLE: &str = "ALTDIFFUSION_BENCH_MODEL";
-const PROMPT_TOKENS: usize = 77;
 /// As long as most prompts are.
 const PROMPT: &str = "一只戴着红色帽子的小狗坐在海边的沙滩上";
 

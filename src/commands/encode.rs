@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
-use altclip_encoder::tokenizer::{PROMPT_LENGTH, Tokenizer};
+use altclip_encoder::tokenizer::{PROMPT_TOKENS, Tokenizer};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
@@ -138,7 +138,7 @@ impl Encoder {
         let (mut input_ids, mut attention_mask, mut hidden_states) = (Vec::new(), Vec::new(), Vec::new());
         let mut done = 0;
         for texts_at_a_time in texts.chunks(BATCH) {
-            let encoding = self.tokenizer.encode_padded(texts_at_a_time, PROMPT_LENGTH)?;
+            let encoding = self.tokenizer.encode_padded(texts_at_a_time, PROMPT_TOKENS)?;
             hidden_states.push(self.hidden_states(&encoding.input_ids, &encoding.attention_mask)?);
             input_ids.push(encoding.input_ids);
             attention_mask.push(encoding.attention_mask);

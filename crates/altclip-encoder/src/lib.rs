@@ -9,7 +9,7 @@
 //! ```
 //! # #[cfg(feature = "images")]
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use altclip_encoder::Embedder;
+//! use altclip_encoder::{Embedder, RowOutcome};
 //! use candle_core::{DType, Device};
 //!
 //! # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))?;
@@ -29,7 +29,6 @@
 //! let column = [Some("一只猫"), None];
 //! let mut vectors = vec![0.0; column.len() * embedder.projection_dim()];
 //! let outcomes = embedder.embed_into(column, &mut vectors)?;
-//! # use altclip_encoder::embedder::RowOutcome;
 //! assert!(matches!(outcomes[..], [RowOutcome::Embedded, RowOutcome::Null]));
 //! # Ok(())
 //! # }
@@ -107,11 +106,11 @@ pub use candle_core;
 pub use image;
 
 pub use dual_encoder::{DualEncoder, Family};
-pub use embedder::Embedder;
+pub use embedder::{Embedder, RowOutcome};
 pub use error::{Error, Result};
 pub use model_files::checkpoint::Checkpoint;
 pub use model_files::source::ModelSource;
 pub use model_files::{ErrorKind, checkpoint, config, source};
 pub use prompt_encoder::{EncodedPrompts, PromptEncoder};
 pub use text_encoder::{TextEncoder, TextEncoderConfig};
-pub use tokenizer::{PROMPT_LENGTH, Tokenizer};
+pub use tokenizer::{PROMPT_TOKENS, Tokenizer};

@@ -6,7 +6,7 @@ use std::fs;
 
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
-use altclip_encoder::{ErrorKind, PROMPT_LENGTH, PromptEncoder};
+use altclip_encoder::{ErrorKind, PROMPT_TOKENS, PromptEncoder};
 use candle_core::{DType, Device, Tensor};
 use common::{TOLERANCE, assert_close, golden};
 use model_files::source::ModelSource;
@@ -43,7 +43,7 @@ fn assert_same(a: &Tensor, b: &Tensor) {
 fn hidden_states_are_those_of_the_reference() {
     let golden = common::tensors("text_encoder.safetensors");
     for model in MODELS {
-        let encoder = encoder(model).with_length(PROMPT_LENGTH).unwrap();
+        let encoder = encoder(model).with_length(PROMPT_TOKENS).unwrap();
         let mask = if encoder.text_encoder().config().use_attention_mask { "mask" } else { "no_mask" };
         let encoded = encoder.encode(&prompts()).unwrap();
         assert_eq!(encoded.hidden_states.dims(), [5, 77, encoder.width()]);
@@ -105,10 +105,10 @@ fn the_length_is_that_of_the_files() {
         (r#"{"model_max_length": 512}"#, 512),
         (r#"{"model_max_length": 20.0}"#, 20),
         // What the encoder has no positions for counts as not given.
-        (r#"{"model_max_length": 513}"#, PROMPT_LENGTH),
-        (r#"{"model_max_length": 1000000000000000019884624838656}"#, PROMPT_LENGTH),
-        (r#"{"model_max_length": 1}"#, PROMPT_LENGTH),
-        ("{}", PROMPT_LENGTH),
+        (r#"{"model_max_length": 513}"#, PROMPT_TOKENS),
+        (r#"{"model_max_length": 1000000000000000019884624838656}"#, PROMPT_TOKENS),
+        (r#"{"model_max_length": 1}"#, PROMPT_TOKENS),
+        ("{}", PROMPT_TOKENS),
     ] {
         fs::write(&config, json).unwrap();
         let encoder = load().unwrap();

@@ -7,8 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use altclip_encoder::embedder::RowOutcome;
-use altclip_encoder::{Embedder, Error, ErrorKind};
+use altclip_encoder::{Embedder, Error, ErrorKind, RowOutcome};
 use candle_core::{DType, Device};
 use common::golden;
 use model_files::source::ModelSource;

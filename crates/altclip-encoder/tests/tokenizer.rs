@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use altclip_encoder::tokenizer::sentencepiece::{
     ModelProto, NormalizerSpec, PieceType, SentencePiece, TrainerSpec,
 };
-use altclip_encoder::tokenizer::{Normalizer, PROMPT_LENGTH, Tokenizer};
+use altclip_encoder::tokenizer::{Normalizer, PROMPT_TOKENS, Tokenizer};
 use model_files::source::ModelSource;
 use proptest::prelude::*;
 use prost::Message;
@@ -49,17 +49,17 @@ fn prompts_are_cut_and_filled_up() {
     let tokenizer = Tokenizer::from_source(&ModelSource::directory(golden("")), "tokenizer").unwrap();
     let cases = cases();
     let texts: Vec<&str> = cases.iter().map(|case| case.text.as_str()).collect();
-    let encoding = tokenizer.encode_padded(&texts, PROMPT_LENGTH).unwrap();
+    let encoding = tokenizer.encode_padded(&texts, PROMPT_TOKENS).unwrap();
     let ids: Vec<Vec<u32>> = encoding.input_ids.to_vec2().unwrap();
     let mask: Vec<Vec<u32>> = encoding.attention_mask.to_vec2().unwrap();
     for ((case, ids), mask) in cases.iter().zip(&ids).zip(&mask) {
         assert_eq!(ids, &case.input_ids, "{:?}", case.text);
-        let tokens = case.ids_untruncated.len().min(PROMPT_LENGTH);
-        let expected: Vec<u32> = (0..PROMPT_LENGTH).map(|at| u32::from(at < tokens)).collect();
+        let tokens = case.ids_untruncated.len().min(PROMPT_TOKENS);
+        let expected: Vec<u32> = (0..PROMPT_TOKENS).map(|at| u32::from(at < tokens)).collect();
         assert_eq!(mask, &expected, "{:?}", case.text);
     }
 
-    let short = tokenizer.encode_batch_padded(&["一只猫", ""], PROMPT_LENGTH).unwrap();
+    let short = tokenizer.encode_batch_padded(&["一只猫", ""], PROMPT_TOKENS).unwrap();
     assert_eq!(short.input_ids.to_vec2::<u32>().unwrap()[1][..3], [0, 2, 1]);
     assert_eq!(short.input_ids.dims(), [2, tokenizer.encode("一只猫").unwrap().len()]);
     assert_eq!(tokenizer.encode_padded::<&str>(&[], 77).unwrap().input_ids.dims(), [0, 77]);
@@ -174,8 +174,8 @@ proptest! {
     #[test]
     fn any_text_becomes_known_ids(text in "\\PC*|[\\s\\S]{0,40}|(<s>|<mask>| |\u{2581}|a|猫|<){0,8}") {
         let tokenizer = Tokenizer::from_sentencepiece_bytes(&model_bytes(), "golden").unwrap();
-        let ids = tokenizer.encode_truncated(&text, PROMPT_LENGTH).unwrap();
-        prop_assert!(ids.len() <= PROMPT_LENGTH);
+        let ids = tokenizer.encode_truncated(&text, PROMPT_TOKENS).unwrap();
+        prop_assert!(ids.len() <= PROMPT_TOKENS);
         prop_assert!(ids.iter().all(|&id| (id as usize) < tokenizer.vocab_size()));
         prop_assert_eq!((ids.first(), ids.last()), (Some(&0), Some(&2)));
     }

@@ -34,6 +34,7 @@ pub mod unet;
 pub mod vae;
 
 pub use adapters::{Lora, TextualInversion};
+pub use altclip_encoder::PROMPT_TOKENS;
 pub use conditioning::Conditioning;
 pub use config::PerBlock;
 pub use control::Control;
@@ -48,7 +49,7 @@ pub use model_parts::{Converted, ModelParts, convert_weights};
 pub use options::GenerateOptions;
 pub use pipeline::{AltDiffusion, Generated, LoadOptions, Timings};
 pub use progress::{Progress, Step};
-pub use prompt::{PROMPT_TOKENS, PromptReading, PromptSegment, parse_prompt};
+pub use prompt::{PromptReading, PromptSegment, parse_prompt};
 pub use quantization_error::{OutputError, QuantizationProbe};
 pub use safety_checker::SafetyChecker;
 pub use start::Start;

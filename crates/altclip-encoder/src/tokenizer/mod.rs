@@ -37,7 +37,7 @@ pub use self::normalizer::Normalizer;
 pub use self::trie::{Node, Trie};
 
 /// Tokens of a prompt in the published pipelines, `<s>` and `</s>` counted.
-pub const PROMPT_LENGTH: usize = 77;
+pub const PROMPT_TOKENS: usize = 77;
 
 /// Texts as ids: rows of equal length.
 #[derive(Debug, Clone)]
@@ -104,7 +104,7 @@ impl Tokenizer {
     }
 
     /// The tokens that prompts are padded and cut to for a diffusion model with positions for `positions`:
-    /// `model_max_length` of its `tokenizer_config.json`, as in diffusers, which is [`PROMPT_LENGTH`] in published models.
+    /// `model_max_length` of its `tokenizer_config.json`, as in diffusers, which is [`PROMPT_TOKENS`] in published models.
     /// What the model has no positions for counts as not given, since transformers writes a huge number where nothing
     /// was set.
     pub fn prompt_length(&self, positions: usize) -> usize {
@@ -112,7 +112,7 @@ impl Tokenizer {
         let possible = 2.0..=positions as f64;
         self.max_length
             .filter(|length| possible.contains(length))
-            .map_or(PROMPT_LENGTH, |length| length as usize)
+            .map_or(PROMPT_TOKENS, |length| length as usize)
     }
 
     /// The id that rows are filled up with.
@@ -186,7 +186,7 @@ impl Tokenizer {
         excess
     }
 
-    /// Texts as rows of exactly `length` tokens, cut or filled up; diffusion models take [`PROMPT_LENGTH`].
+    /// Texts as rows of exactly `length` tokens, cut or filled up; diffusion models take [`PROMPT_TOKENS`].
     ///
     /// # Errors
     ///

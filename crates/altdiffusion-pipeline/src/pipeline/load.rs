@@ -13,7 +13,6 @@ use super::load_options::LoadOptions;
 use super::{AltDiffusion, Configs};
 use crate::adapters::{Merge, TextualInversion};
 use crate::model_parts::{ModelParts, unet_name_in_latent_diffusion};
-use crate::prompt::prompt_tokens;
 use crate::safety_checker::SafetyChecker;
 use crate::schedulers::SchedulerConfig;
 use crate::unet::UNet2DConditionModel;
@@ -54,7 +53,7 @@ impl AltDiffusion {
         };
         configs.check_fit(&parts.name)?;
         let mut tokenizer = tokenizer.with_embedding_rows(configs.text_encoder.encoder.vocab_size);
-        let prompt_tokens = prompt_tokens(parts.tokenizer()?, &configs.text_encoder)?;
+        let prompt_tokens = tokenizer.prompt_length(configs.text_encoder.encoder.max_tokens());
         let words = add_words(&mut tokenizer, &options.words, &configs.text_encoder)?;
 
         let LoadOptions { dtype, device, loras, loras_beside, low_memory, safety_checker, .. } = options;
