@@ -179,9 +179,22 @@ impl TextEncoder {
 
     /// Like [`forward`](Self::forward), with the rows of padding of each prompt left as one.
     pub fn encode_compact(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<CompactHiddenStates> {
+        self.encode_compact_while(input_ids, attention_mask, &|| Ok(()))
+    }
+
+    /// The same, asking `proceed` before each layer, so that the work can be cancelled.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and those of `proceed`.
+    pub fn encode_compact_while(
+        &self,
+        input_ids: &Tensor,
+        attention_mask: &Tensor,
+        proceed: &dyn Fn() -> Result<()>,
+    ) -> Result<CompactHiddenStates> {
         let mask = self.config.use_attention_mask.then_some(attention_mask);
         let prompts = CompactPrompts::new(input_ids, mask, self.config.encoder.pad_token_id)?;
-        let rows = self.projection.forward(&self.roberta.encode(&prompts)?)?;
+        let rows = self.projection.forward(&self.roberta.encode_while(&prompts, proceed)?)?;
         let key_bias = prompts.key_bias(self.roberta.device())?;
         Ok(CompactHiddenStates { rows: prompts.padded(&rows)?, key_bias, packed: rows, prompts })
     }

@@ -88,8 +88,19 @@ impl XlmRobertaModel {
     /// # Errors
     /// If there are more or fewer ids than rows of `sequences`, and as [`forward`](Self::forward).
     pub fn forward_packed(&self, input_ids: &[u32], sequences: &Sequences) -> Result<Tensor> {
+        self.forward_packed_while(input_ids, sequences, &|| Ok(()))
+    }
+
+    /// The same, asking `proceed` before each layer, whose error ends the work.
+    fn forward_packed_while(
+        &self,
+        input_ids: &[u32],
+        sequences: &Sequences,
+        proceed: &dyn Fn() -> Result<()>,
+    ) -> Result<Tensor> {
         let mut x = self.embeddings.forward(input_ids, sequences.lengths())?;
         for layer in &self.layers {
+            proceed()?;
             x = layer.forward(&x, sequences)?;
         }
         Ok(x)
@@ -97,8 +108,18 @@ impl XlmRobertaModel {
 
     /// The rows of prompts: (rows, hidden_size).
     pub(crate) fn encode(&self, prompts: &CompactPrompts) -> Result<Tensor> {
-        let encode =
-            |part: &CompactPrompts| self.forward_packed(&part.input_ids(), &part.sequences(&self.device)?);
+        self.encode_while(prompts, &|| Ok(()))
+    }
+
+    /// The same, asking `proceed` before each layer, whose error ends the work.
+    pub(crate) fn encode_while(
+        &self,
+        prompts: &CompactPrompts,
+        proceed: &dyn Fn() -> Result<()>,
+    ) -> Result<Tensor> {
+        let encode = |part: &CompactPrompts| {
+            self.forward_packed_while(&part.input_ids(), &part.sequences(&self.device)?, proceed)
+        };
         match prompts.parts().as_slice() {
             [all] => encode(all),
             parts => Tensor::cat(&parts.iter().map(encode).collect::<Result<Vec<_>>>()?, 0),
