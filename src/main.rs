@@ -5,7 +5,6 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod animation;
-mod caption;
 mod commands;
 mod defaults;
 mod device;
@@ -23,7 +22,6 @@ mod preview;
 mod progress;
 mod recorded;
 mod result_page;
-mod sheet;
 mod shipped;
 mod table;
 mod text_lines;

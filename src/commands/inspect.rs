@@ -129,7 +129,7 @@ fn inspect(source: &ModelSource) -> Result<Report> {
     if is_pipeline {
         uses.push("AltDiffusion pipeline".to_owned());
         match AltDiffusion::from_source(&surveyed, DType::F32, &Device::Cpu) {
-            Ok(model) => problems.extend(missing_embeddings(source, model.tokenizer())),
+            Ok(model) => problems.extend(missing_embeddings(source, model.tokenizer()?)),
             Err(error) => problems.push(error.to_string()),
         }
     }

@@ -111,12 +111,18 @@ fn denoised(
     let mut scheduler = SchedulerConfig::from_json(SCHEDULER, "the scheduler")?.build(STEPS)?;
     let start = Start::from_noise(&*scheduler, noise)?;
     let states = TextStates::from_hidden_states(hidden_states.clone())?;
-    let conditioning = Conditioning::guided(unet, &states, 1)?;
+    let mut conditioning = Conditioning::guided(unet, &states, 1)?;
     let options = DenoiseOptions { guidance: Guidance::new(GUIDANCE_SCALE), windows: None };
     let mut rng = Rng::default().with_seed(0);
-    let run = denoise(unet, &mut *scheduler, &conditioning, options, start, &mut *rng, |_| {
-        ControlFlow::Continue(())
-    })?;
+    let run =
+        denoise(
+            &mut conditioning,
+            &mut *scheduler,
+            options,
+            start,
+            &mut *rng,
+            |_| ControlFlow::Continue(()),
+        )?;
     Ok(run.latents)
 }
 

@@ -1,4 +1,4 @@
-//! What the configurations of the UNet and of the VAE have in common.
+//! Checks what the configurations of the UNet and of the VAE have in common.
 
 use model_files::config::{FieldTable, Refusal};
 use serde::{Deserialize, Serialize};

@@ -15,31 +15,31 @@ use crate::progress::{Step, StepReports};
 use crate::random::Noise;
 use crate::schedulers::Scheduler;
 use crate::start::Start;
-use crate::unet::{PreparedUNet, UNet2DConditionModel};
+use crate::unet::PreparedUNet;
 
 /// Latents after the last step.
 #[derive(Debug, Clone)]
 pub struct Denoised {
-    /// (images, channels, height, width), f32, as the UNet knows them; the VAE's are smaller by its scaling factor.
+    /// (images, channels, height, width), f32, as the denoiser knows them; the VAE's are smaller by its scaling factor.
     pub latents: Tensor,
     /// The time of each step.
     pub steps: Vec<Duration>,
 }
 
 /// How the predictions for a step are made.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct DenoiseOptions {
     /// How both halves of a guided prompt are combined; without guidance it has no effect.
     pub guidance: Guidance,
-    /// The windows in which the UNet sees an image that is larger than what it was trained on; all at once if none.
+    /// The windows in which the denoiser sees an image that is larger than what it was trained on; all at once if none.
     pub windows: Option<DenoisingWindows>,
 }
 
 /// Leads latents to those of images of the prompt, through all of a scheduler's noise levels or, from an image, its last
 /// ones.
 ///
-/// Both halves of a guided prompt go through the UNet in one batch. The latents are kept in f32 between the steps, whatever
-/// the dtype of the UNet: they are small, and their small changes add up. A stochastic scheduler draws what it adds from
+/// Both halves of a guided prompt go through the denoiser in one batch. The latents are kept in f32 between the steps,
+/// whatever its dtype: they are small, and their small changes add up. A stochastic scheduler draws what it adds from
 /// `noise`.
 ///
 /// A GPU is never waited for while it has nothing else to do: there `on_step` hears of a step while the next one runs.
@@ -47,37 +47,38 @@ pub struct DenoiseOptions {
 /// # Errors
 /// When shapes do not fit, the latents become NaN or infinite, or `on_step` breaks the loop.
 pub fn denoise(
-    unet: &UNet2DConditionModel,
+    conditioning: &mut Conditioning,
     scheduler: &mut dyn Scheduler,
-    conditioning: &Conditioning,
     options: DenoiseOptions,
     start: Start,
     noise: &mut dyn Noise,
     on_step: impl FnMut(Step<'_>) -> ControlFlow<()>,
 ) -> Result<Denoised> {
-    let device = start.latents.device();
+    let fused = match can_be_fused(conditioning, &options, &start) {
+        true => {
+            let scale = conditioning.is_guided().then_some(options.guidance.scale);
+            FusedSteps::new(scheduler, start.first_index, scale, start.latents.device())?
+        }
+        false => None,
+    };
+    run(conditioning, scheduler, options, start, noise, fused, on_step)
+}
+
+/// Whether all that a step does after the UNet is guidance and the scheduler's sum, on a device that has a kernel for both.
+fn can_be_fused(conditioning: &mut Conditioning, options: &DenoiseOptions, start: &Start) -> bool {
     // In f32 the steps are the scheduler's own, rounded where diffusers rounds.
-    let is_short = matches!(unet.dtype(), DType::F16 | DType::BF16);
+    let is_short = |unet: &mut PreparedUNet| matches!(unet.unet().dtype(), DType::F16 | DType::BF16);
     let is_plain = options.windows.is_none()
         && options.guidance.rescale == 0.0
         && start.inpainting.is_none()
         && !conditioning.has_controls();
-    let fused = match is_plain && is_short && device.is_cuda() {
-        true => {
-            let scale = conditioning.is_guided().then_some(options.guidance.scale);
-            FusedSteps::new(scheduler, start.first_index, scale, device)?
-        }
-        false => None,
-    };
-    run(unet, scheduler, conditioning, options, start, noise, fused, on_step)
+    is_plain && start.latents.device().is_cuda() && conditioning.unet().is_some_and(is_short)
 }
 
-/// The loop, with all that a step does after the UNet in one pass if there are `fused` steps.
-#[expect(clippy::too_many_arguments, reason = "those of `denoise`, and one that tests choose")]
+/// The loop, with all that a step does after the UNet in one kernel if there are `fused` steps.
 fn run(
-    unet: &UNet2DConditionModel,
+    conditioning: &mut Conditioning,
     scheduler: &mut dyn Scheduler,
-    conditioning: &Conditioning,
     options: DenoiseOptions,
     start: Start,
     noise: &mut dyn Noise,
@@ -87,33 +88,13 @@ fn run(
     let timesteps = scheduler.timesteps().get(start.first_index..).unwrap_or_default().to_vec();
     let Start { mut latents, first_index, inpainting } = start;
     let mut reports = StepReports::new(timesteps.len(), latents.device(), on_step);
-    let mut prepared = unet.prepared(conditioning.context());
-    let mut next_input = None;
     for (step, &timestep) in timesteps.iter().enumerate() {
-        latents = match &mut fused {
-            Some(fused) => {
-                let input = match next_input.take() {
-                    Some(input) => input,
-                    None => {
-                        let sample = scheduler.scale_model_input(&latents, first_index)?;
-                        unet.to_input(&for_both_halves(sample, conditioning)?)?
-                    }
-                };
-                let prediction = prepared.predict(&input, &repeat(timestep, &input)?)?;
-                let (next, input) = fused.step(step, &prediction, &latents)?;
-                next_input = Some(input);
-                next
-            }
-            None => {
-                let mut step_of_run = UnfusedStep {
-                    unet: &mut prepared,
-                    scheduler,
-                    conditioning,
-                    options,
-                    noise,
-                    inpainting: inpainting.as_ref(),
-                };
-                step_of_run.run(&latents, timestep, first_index, (step, timesteps.len()))?
+        latents = match (&mut fused, conditioning.unet()) {
+            (Some(fused), Some(unet)) => fused.step(unet, scheduler, step, timestep, &latents)?,
+            _ => {
+                let mut unfused =
+                    UnfusedStep { conditioning, scheduler, options, noise, inpainting: inpainting.as_ref() };
+                unfused.run(&latents, timestep, first_index, (step, timesteps.len()))?
             }
         };
         reports.add(step, timestep, &latents)?;
@@ -123,9 +104,8 @@ fn run(
 
 /// A step of which the device computes one operation after the other.
 struct UnfusedStep<'a, 'b> {
-    unet: &'a mut PreparedUNet<'b>,
+    conditioning: &'a mut Conditioning<'b>,
     scheduler: &'a mut dyn Scheduler,
-    conditioning: &'a Conditioning,
     options: DenoiseOptions,
     noise: &'a mut dyn Noise,
     inpainting: Option<&'a Inpainting>,
@@ -146,9 +126,8 @@ impl UnfusedStep<'_, '_> {
         if let Some(inpainting) = self.inpainting {
             sample = inpainting.extend(sample)?;
         }
-        let sample = for_both_halves(sample, self.conditioning)?;
-        let timesteps = repeat(timestep, &sample)?;
-        let mut predict = |sample: &Tensor| self.unet.forward(sample, &timesteps, residuals.as_ref());
+        let sample = self.conditioning.for_both_halves(sample)?;
+        let mut predict = |sample: &Tensor| self.conditioning.predict(sample, timestep, residuals.as_ref());
         let mut prediction = match &self.options.windows {
             Some(windows) => windows.predict(&sample, predict)?,
             None => predict(&sample)?,
@@ -165,16 +144,6 @@ impl UnfusedStep<'_, '_> {
             None => Ok(latents),
         }
     }
-}
-
-/// The sample once for a prompt, and twice for a guided one.
-fn for_both_halves(sample: Tensor, conditioning: &Conditioning) -> Result<Tensor> {
-    if conditioning.is_guided() { Ok(Tensor::cat(&[&sample, &sample], 0)?) } else { Ok(sample) }
-}
-
-/// The timestep once for each of `samples`.
-fn repeat(timestep: f64, samples: &Tensor) -> Result<Tensor> {
-    Ok(Tensor::full(timestep as f32, samples.dim(0)?, samples.device())?)
 }
 
 #[cfg(test)]
@@ -204,10 +173,6 @@ mod tests {
             for (guided, first_index) in [(true, 0), (false, 0), (true, 2)] {
                 let texts = if guided { 2 } else { 1 };
                 let states = TextStates::from_hidden_states(states.narrow(0, 0, texts)?)?;
-                let conditioning = match guided {
-                    true => Conditioning::guided(&unet, &states, 1)?,
-                    false => Conditioning::conditioned(&unet, &states, 1)?,
-                };
                 let options = DenoiseOptions { guidance: Guidance::new(4.0), windows: None };
                 let denoised = |fused: bool| -> Result<Denoised> {
                     let mut scheduler = config.clone().with_kind(kind).build_for(&Steps::Count(STEPS))?;
@@ -219,7 +184,11 @@ mod tests {
                     };
                     let noise = &mut TorchCpu::new(3);
                     let go_on = |_: Step<'_>| ControlFlow::Continue(());
-                    run(&unet, scheduler.as_mut(), &conditioning, options, start, noise, fused, go_on)
+                    let mut conditioning = match guided {
+                        true => Conditioning::guided(&unet, &states, 1)?,
+                        false => Conditioning::unguided(&unet, &states, 1)?,
+                    };
+                    run(&mut conditioning, scheduler.as_mut(), options, start, noise, fused, go_on)
                 };
                 let (found, expected) = (denoised(true)?, denoised(false)?);
                 assert_eq!(found.steps.len(), expected.steps.len());

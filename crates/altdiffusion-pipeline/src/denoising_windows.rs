@@ -1,6 +1,7 @@
-//! Images larger than those that a model was trained on, without repeating what they show.
+//! Draws images larger than those that a model was trained on, without repeating what they show.
 
 use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
@@ -9,10 +10,14 @@ use crate::{Error, Result};
 ///
 /// The weight of a window grows from its edges on, over the length of the overlap, so that no edge shows. The reference
 /// weighs all of a window alike, and needs more and nearer windows for that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[must_use]
 pub struct DenoisingWindows {
-    side: usize,
-    overlap: usize,
+    /// The side of a window, in latents.
+    pub side: usize,
+    /// How many latents neighbouring windows share at least.
+    pub overlap: usize,
 }
 
 /// A window along one direction.
@@ -29,7 +34,6 @@ impl DenoisingWindows {
     }
 
     /// How many latents neighbouring windows share at least.
-    #[must_use]
     pub fn overlap(self, overlap: usize) -> Self {
         Self { overlap, ..self }
     }

@@ -1,4 +1,4 @@
-//! Guidance and the scheduler's step in one pass of the device, with nothing from the host between two steps.
+//! Computes guidance and the scheduler's step in one kernel, with nothing from the host between two steps.
 
 use std::collections::VecDeque;
 
@@ -7,6 +7,7 @@ use fused_ops::LinearStep;
 
 use crate::Result;
 use crate::schedulers::{LinearUpdate, Scheduler, Term, linear_updates};
+use crate::unet::PreparedUNet;
 
 /// The steps of a run whose scheduler makes sums.
 pub(crate) struct FusedSteps {
@@ -14,6 +15,9 @@ pub(crate) struct FusedSteps {
     /// (steps, 7): the numbers of each [`LinearStep`].
     coefficients: Tensor,
     guided: bool,
+    first_index: usize,
+    /// What the UNet reads in the next step.
+    input: Option<Tensor>,
     /// Samples and guided outputs of the steps before, the newest first.
     before: VecDeque<(Tensor, Tensor)>,
     /// How many of them a step may want.
@@ -48,18 +52,41 @@ impl FusedSteps {
             coefficients: Tensor::new(coefficients, device)?,
             updates,
             guided: guidance_scale.is_some(),
+            first_index,
+            input: None,
             before: VecDeque::new(),
         }))
     }
 
-    /// From what the model makes of `sample` at step `index` of these: the next sample, and what the model reads next.
-    ///
-    /// * `prediction` (images or twice as many, height, width, channels), the half without the prompt first
-    /// * `sample` (images, channels, height, width), f32
+    /// The latents (images, channels, height, width), f32, after step `index` of these.
     ///
     /// # Errors
     /// If there is no such step, or the shapes do not fit together.
-    pub fn step(&mut self, index: usize, prediction: &Tensor, sample: &Tensor) -> Result<(Tensor, Tensor)> {
+    pub fn step(
+        &mut self,
+        unet: &mut PreparedUNet,
+        scheduler: &dyn Scheduler,
+        index: usize,
+        timestep: f64,
+        latents: &Tensor,
+    ) -> Result<Tensor> {
+        let input = match self.input.take() {
+            Some(input) => input,
+            None => {
+                let sample = scheduler.scale_model_input(latents, self.first_index)?;
+                let sample = if self.guided { Tensor::cat(&[&sample, &sample], 0)? } else { sample };
+                unet.unet().to_input(&sample)?
+            }
+        };
+        let prediction = unet.predict_channels_last(&input, timestep)?;
+        self.apply(index, &prediction, latents)
+    }
+
+    /// From what the model makes of `sample` at step `index`: the next sample, and what the model reads next.
+    ///
+    /// * `prediction` (images or twice as many, height, width, channels), the half without the prompt first
+    /// * `sample` (images, channels, height, width), f32
+    fn apply(&mut self, index: usize, prediction: &Tensor, sample: &Tensor) -> Result<Tensor> {
         let terms = self.updates.get(index).map(|update| update.history.as_slice()).unwrap_or_default();
         let earlier = terms.iter().filter_map(|(term, _)| match *term {
             Term::Sample(age) => self.before.get(age - 1).map(|(sample, _)| sample),
@@ -71,7 +98,8 @@ impl FusedSteps {
         let stepped = step.apply(prediction, sample)?;
         self.before.push_front((sample.clone(), stepped.output));
         self.before.truncate(self.longest);
-        Ok((stepped.sample, stepped.model_input))
+        self.input = Some(stepped.model_input);
+        Ok(stepped.sample)
     }
 }
 

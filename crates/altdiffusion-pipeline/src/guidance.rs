@@ -1,11 +1,13 @@
-//! Classifier-free guidance.
+//! Combines the predictions with and without the prompt: classifier-free guidance.
 
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// How the predictions with and without the prompt are combined.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Guidance {
     /// How far each step goes beyond what the prompt says, away from the negative prompt (Ho and Salimans 2022,
     /// <https://arxiv.org/abs/2207.12598>). 1 and less means no guidance.
@@ -15,16 +17,37 @@ pub struct Guidance {
     pub rescale: f64,
 }
 
+/// The scale that diffusers takes, without rescaling.
+impl Default for Guidance {
+    fn default() -> Self {
+        Self::new(Self::SCALE)
+    }
+}
+
 impl Guidance {
+    /// The scale, if nobody says which.
+    pub const SCALE: f64 = 7.5;
+
     /// Of this scale, without rescaling.
     pub fn new(scale: f64) -> Self {
         Self { scale, rescale: 0.0 }
     }
 
-    /// Predictions (2 · images, …), the unconditioned ones first, to (images, …):
-    /// `unconditioned + scale · (conditioned − unconditioned)`, rescaled.
-    pub(crate) fn combine(&self, predictions: &Tensor) -> Result<Tensor> {
-        let images = predictions.dim(0)? / 2;
+    /// Predictions (2 · images, channels, height, width), the unconditioned ones first, to (images, channels, height,
+    /// width): `unconditioned + scale · (conditioned − unconditioned)`, rescaled.
+    ///
+    /// # Errors
+    /// When there is no second half, or a tensor operation fails.
+    pub fn combine(&self, predictions: &Tensor) -> Result<Tensor> {
+        let batch = predictions.dim(0)?;
+        if batch == 0 || !batch.is_multiple_of(2) {
+            return Err(Error::Shape {
+                tensor: "predictions",
+                expected: "(2 · images, channels, height, width)".to_owned(),
+                found: format!("{:?}", predictions.dims()),
+            });
+        }
+        let images = batch / 2;
         let unconditioned = predictions.narrow(0, 0, images)?;
         let conditioned = predictions.narrow(0, images, images)?;
         let guided = (&unconditioned + ((&conditioned - &unconditioned)? * self.scale)?)?;

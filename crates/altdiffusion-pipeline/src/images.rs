@@ -1,4 +1,4 @@
-//! From the decoder's pixels to images.
+//! Turns the decoder's pixels into images.
 
 use candle_core::{Device, Tensor};
 use fused_ops::to_bytes;

@@ -1,4 +1,4 @@
-//! Images of latents without the decoder: what a step looks like, at the price of nothing.
+//! Shows latents without the decoder: what a step looks like, at the price of nothing.
 
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;

@@ -1,10 +1,8 @@
-//! The files that hold latents.
+//! Reads and writes the files that hold latents.
 
-use std::collections::HashMap;
-use std::io;
 use std::path::Path;
 
-use candle_core::safetensors::{BufferedSafetensors, save};
+use candle_core::safetensors::BufferedSafetensors;
 use candle_core::{DType, Device, Tensor};
 use model_files::write_whole;
 
@@ -49,8 +47,9 @@ pub fn read_latents(path: &Path) -> Result<Tensor> {
 /// When the file cannot be written.
 pub fn write_latents(path: &Path, latents: &Tensor) -> Result<()> {
     let latents = latents.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.contiguous()?;
-    let tensors = HashMap::from([(TENSOR, latents)]);
-    Ok(write_whole(path, |temporary| save(&tensors, temporary).map_err(io::Error::other))?)
+    let bytes = safetensors::serialize([(TENSOR, &latents)], None)
+        .map_err(|error| Error::content(path.display().to_string(), error.to_string()))?;
+    Ok(write_whole(path, |temporary| std::fs::write(temporary, bytes))?)
 }
 
 /// Whether no value is NaN or infinite.
@@ -66,6 +65,10 @@ pub(crate) fn zero_if_finite(tensor: &Tensor) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use candle_core::safetensors::save;
+
     use super::*;
     use crate::random::{Noise, TorchCpu};
 

@@ -1,10 +1,127 @@
-//! AltDiffusion: hidden states of a prompt to images
+//! Draws images of texts in Chinese, English and sixteen other languages: AltDiffusion, from the hidden states of a prompt to
+//! pixels.
+//!
+//! An [`AltDiffusion`] is all that most programs need. It loads a model from a directory or from the Hugging Face hub, and
+//! draws what [`GenerateOptions`] say. Threads can share it.
+//!
+//! ```
+//! use altdiffusion_pipeline::{AltDiffusion, DType, Device, GenerateOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emoji");
+//! # #[cfg(any())]
+//! let model = "models/emoji"; // or "BAAI/AltDiffusion-m9"
+//! let pipeline = AltDiffusion::from_pretrained(model, DType::F32, &Device::Cpu)?;
+//!
+//! let options = GenerateOptions::new("一只猫").steps(4).guidance_scale(2.25).seed(1);
+//! let generated = pipeline.generate(&options)?;
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("cat.png");
+//! # #[cfg(any())]
+//! let path = "cat.png";
+//! generated.images[0].save(path)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A run begins with noise or with an [image](GenerateOptions::image), of which a [mask](GenerateOptions::mask) may keep a
+//! part. It follows images by [ControlNets](Control), takes [images as prompts](ip_adapter::ImagePrompt), and draws large
+//! images in [windows](DenoisingWindows). [`LoadOptions`] add [LoRAs](Lora) and [learned words](TextualInversion). The same
+//! seed draws the same image as diffusers does ([`random`]).
+//!
+//! # Schedulers and denoisers of one's own
+//!
+//! The sampling loop takes any [`Scheduler`] and any [`Denoiser`]. Here is Euler's method on the noise levels of the model:
+//!
+//! ```
+//! use altdiffusion_pipeline::schedulers::{NoiseSchedule, SchedulerConfig, SchedulerFactory};
+//! use altdiffusion_pipeline::{AltDiffusion, DType, Device, GenerateOptions, Noise, Result, Scheduler};
+//! use candle_core::Tensor;
+//!
+//! /// Straight steps between noise levels σ, for a model that predicts velocities.
+//! struct Straight {
+//!     timesteps: Vec<f64>,
+//!     /// One more than there are steps: the last is 0.
+//!     sigmas: Vec<f64>,
+//! }
+//!
+//! impl Straight {
+//!     fn new(config: &SchedulerConfig, steps: usize) -> Self {
+//!         let sigmas = NoiseSchedule::new(config).sigmas();
+//!         let timesteps: Vec<usize> =
+//!             (0..steps).map(|step| (sigmas.len() - 1) * (steps - step) / steps).collect();
+//!         let levels = timesteps.iter().map(|timestep| f64::from(sigmas[*timestep])).chain([0.0]);
+//!         Self { sigmas: levels.collect(), timesteps: timesteps.iter().map(|t| *t as f64).collect() }
+//!     }
+//! }
+//!
+//! impl Scheduler for Straight {
+//!     fn timesteps(&self) -> &[f64] {
+//!         &self.timesteps
+//!     }
+//!
+//!     fn init_noise_sigma(&self) -> f64 {
+//!         self.sigmas[0]
+//!     }
+//!
+//!     fn scale_model_input(&self, sample: &Tensor, index: usize) -> Result<Tensor> {
+//!         Ok((sample / (self.sigmas[index].powi(2) + 1.0).sqrt())?)
+//!     }
+//!
+//!     fn step(
+//!         &mut self,
+//!         output: &Tensor,
+//!         index: usize,
+//!         sample: &Tensor,
+//!         _: &mut dyn Noise,
+//!     ) -> Result<Tensor> {
+//!         let (sigma, next) = (self.sigmas[index], self.sigmas[index + 1]);
+//!         let variance = sigma * sigma + 1.0;
+//!         let clean = ((sample / variance)? - (output * (sigma / variance.sqrt()))?)?;
+//!         Ok((sample + ((sample - clean)? * ((next - sigma) / sigma))?)?)
+//!     }
+//!
+//!     fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {
+//!         Ok((original + (noise * self.sigmas[index])?)?)
+//!     }
+//! }
+//!
+//! # fn main() -> Result<()> {
+//! # let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emoji");
+//! # let pipeline = AltDiffusion::from_pretrained(model, DType::F32, &Device::Cpu)?;
+//! let config = pipeline.scheduler().clone();
+//! let factory =
+//!     SchedulerFactory::new(move |steps| Ok(Box::new(Straight::new(&config, steps.count()))));
+//! let options = GenerateOptions::new("a cat").steps(4).scheduler_factory(factory);
+//! assert_eq!(pipeline.generate(&options)?.images.len(), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`AltDiffusion::from_parts`] joins a denoiser with an autoencoder, and [`denoise`] is the loop alone: from a [`Start`],
+//! with a [`Conditioning`], to [`Denoised`] latents.
+//!
+//! # Servers
+//!
+//! [`AltDiffusion::generate_observed`] reports every stage, a [`Cancellation`] ends a run from another thread, and
+//! [`Error::kind`] says whose fault an error is. Options can be read from JSON, and refuse fields that they do not know.
+//!
+//! # Parts
+//!
+//! Each can be used alone, and takes and gives tensors in the layout of the reference implementations, (batch, channels,
+//! height, width): the [UNet](unet), the [autoencoder](vae), the [schedulers], the [noise](random), [ControlNets](controlnet)
+//! and [IP-Adapters](ip_adapter). The text encoder is in [`altclip_encoder`], and files are read by [`model_files`].
+
+#![warn(missing_docs)]
 
 mod adapters;
+mod cancellation;
 mod conditioning;
 mod config;
+mod contact_sheet;
 mod control;
 mod denoise;
+mod denoiser;
 mod denoising_windows;
 mod error;
 mod fused_steps;
@@ -34,23 +151,40 @@ pub mod unet;
 pub mod vae;
 
 pub use adapters::{Lora, TextualInversion};
-pub use altclip_encoder::PROMPT_TOKENS;
+pub use cancellation::Cancellation;
 pub use conditioning::Conditioning;
 pub use config::PerBlock;
+pub use contact_sheet::{ContactSheet, contact_sheet};
 pub use control::Control;
+pub use controlnet::ControlNetModel;
 pub use denoise::{DenoiseOptions, Denoised, denoise};
+pub use denoiser::{Denoiser, DenoiserSpec, PreparedDenoiser};
 pub use denoising_windows::DenoisingWindows;
 pub use error::{Error, Result};
 pub use guidance::Guidance;
 pub use images::to_images;
 pub use inpainting::{Inpainting, InpaintingMode};
+pub use ip_adapter::{ImageEncoder, ImagePrompt, IpAdapter};
 pub use latent_preview::LatentPreview;
 pub use model_parts::{Converted, ModelParts, convert_weights};
 pub use options::GenerateOptions;
-pub use pipeline::{AltDiffusion, Generated, LoadOptions, Timings};
+pub use pipeline::{AltDiffusion, Components, Generated, LoadOptions, Timings};
 pub use progress::{Progress, Step};
 pub use prompt::{PromptReading, PromptSegment, parse_prompt};
 pub use quantization_error::{OutputError, QuantizationProbe};
+pub use random::{Noise, Rng, Seeds};
 pub use safety_checker::SafetyChecker;
+pub use schedulers::{Scheduler, SchedulerConfig, SchedulerFactory, SchedulerKind, Steps};
 pub use start::Start;
 pub use text_states::TextStates;
+pub use unet::UNet2DConditionModel;
+pub use vae::{AutoencoderKl, Tiling};
+
+// What a program needs of other crates.
+pub use altclip_encoder::PROMPT_TOKENS;
+pub use altclip_encoder::text_encoder::TextEncoder;
+pub use altclip_encoder::tokenizer::Tokenizer;
+pub use candle_core::{DType, Device, Tensor};
+pub use model_files::ErrorKind;
+pub use model_files::source::ModelSource;
+pub use {altclip_encoder, candle_core, image, model_files};

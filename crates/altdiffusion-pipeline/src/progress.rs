@@ -1,11 +1,12 @@
-//! StepReports the steps of a run, while a GPU may already be at the next one.
+//! Reports the steps of a run, while a GPU may already be at the next one.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use candle_core::{Device, Tensor};
 use fused_ops::Readbacks;
+use web_time::Instant;
 
 use crate::latents::zero_if_finite;
 use crate::{Error, Result};
@@ -42,7 +43,7 @@ pub enum Progress<'a> {
     },
 }
 
-/// Tells of steps when they are done.
+/// Reports steps when they are done.
 pub(crate) struct StepReports<F> {
     on_step: F,
     total: usize,
@@ -102,7 +103,7 @@ impl<F: FnMut(Step<'_>) -> ControlFlow<()>> StepReports<F> {
         }
         self.times.push(self.since.elapsed());
         if (self.on_step)(Step { index: step, total, timestep, latents: &latents }).is_break() {
-            return Err(Error::Cancelled { completed: step + 1, total });
+            return Err(Error::Cancelled { completed: step + 1, total, latents: Some(latents) });
         }
         self.since = Instant::now();
         Ok(())

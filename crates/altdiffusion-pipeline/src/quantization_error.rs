@@ -24,6 +24,7 @@ pub struct QuantizationProbe {
 /// How far an output is from that of the original, at one timestep.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OutputError {
+    /// The timestep that the UNet was called with.
     pub timestep: usize,
     /// The cosine of the angle between both, 1 for the same direction.
     pub cosine: f64,
@@ -32,8 +33,8 @@ pub struct OutputError {
 }
 
 impl QuantizationProbe {
-    /// The sides, in pixels, of the images that [`QuantizationProbe::new`] stands for: small, because outputs of any size tell how
-    /// exact weights are.
+    /// The sides, in pixels, of the images that [`QuantizationProbe::new`] stands for: small, because outputs of any size
+    /// show how exact weights are.
     pub const SIDE: usize = 128;
 
     /// Random latents and hidden states of the shape that a UNet takes.

@@ -1,4 +1,4 @@
-//! Images that should not be shown: the safety checker of the published repositories.
+//! Finds images that should not be shown: the safety checker of the published repositories.
 
 use altclip_encoder::dual_encoder::ClipConfig;
 use altclip_encoder::image_processor::ImageProcessor;

@@ -1,11 +1,12 @@
 //! Encodes texts to the hidden states that a UNet attends to.
 
-use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::text_encoder::{CompactHiddenStates, TextEncoder};
 use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::{DType, Device, Tensor};
+use model_files::candle_error;
 
+use crate::cancellation::Cancellation;
 use crate::prompt::chunks;
-use crate::unet::CrossAttentionContext;
 use crate::{Error, Result};
 
 /// The hidden states of texts, (texts, rows, width), with the biases of their rows as attention keys.
@@ -29,8 +30,19 @@ impl TextStates {
         texts: &[&str],
         tokens: usize,
     ) -> Result<Self> {
+        Self::encode_unless(tokenizer, encoder, texts, tokens, &Cancellation::default())
+    }
+
+    /// [`encode`](Self::encode), unless it is cancelled between two layers.
+    pub(crate) fn encode_unless(
+        tokenizer: &Tokenizer,
+        encoder: &TextEncoder,
+        texts: &[&str],
+        tokens: usize,
+        cancellation: &Cancellation,
+    ) -> Result<Self> {
         let encoding = tokenizer.encode_padded(texts, tokens)?;
-        let states = encoder.encode_compact(&encoding.input_ids, &encoding.attention_mask)?;
+        let states = compact_states(encoder, &encoding.input_ids, &encoding.attention_mask, cancellation)?;
         Ok(Self { hidden_states: states.rows, key_bias: Some(states.key_bias) })
     }
 
@@ -49,9 +61,20 @@ impl TextStates {
         texts: &[&str],
         tokens: usize,
     ) -> Result<Self> {
+        Self::encode_weighted_unless(tokenizer, encoder, texts, tokens, &Cancellation::default())
+    }
+
+    /// [`encode_weighted`](Self::encode_weighted), unless it is cancelled between two layers.
+    pub(crate) fn encode_weighted_unless(
+        tokenizer: &Tokenizer,
+        encoder: &TextEncoder,
+        texts: &[&str],
+        tokens: usize,
+        cancellation: &Cancellation,
+    ) -> Result<Self> {
         let texts = texts
             .iter()
-            .map(|text| Self::encode_chunks(tokenizer, encoder, text, tokens))
+            .map(|text| Self::encode_chunks(tokenizer, encoder, text, tokens, cancellation))
             .collect::<Result<Vec<_>>>()?;
         Self::stack(&texts)
     }
@@ -62,6 +85,7 @@ impl TextStates {
         encoder: &TextEncoder,
         text: &str,
         tokens: usize,
+        cancellation: &Cancellation,
     ) -> Result<Self> {
         let chunks = chunks(tokenizer, text, tokens)?;
         let padded = |values: &[u32], with: u32| -> Vec<u32> {
@@ -70,10 +94,9 @@ impl TextStates {
         let ids: Vec<u32> = chunks.iter().flat_map(|chunk| padded(&chunk.ids, tokenizer.pad_id())).collect();
         let mask: Vec<u32> = chunks.iter().flat_map(|chunk| padded(&vec![1; chunk.ids.len()], 0)).collect();
         let shape = (chunks.len(), tokens);
-        let states = encoder.encode_compact(
-            &Tensor::from_vec(ids, shape, &Device::Cpu)?,
-            &Tensor::from_vec(mask, shape, &Device::Cpu)?,
-        )?;
+        let ids = Tensor::from_vec(ids, shape, &Device::Cpu)?;
+        let mask = Tensor::from_vec(mask, shape, &Device::Cpu)?;
+        let states = compact_states(encoder, &ids, &mask, cancellation)?;
         let rows = chunks
             .iter()
             .enumerate()
@@ -168,19 +191,8 @@ impl TextStates {
         })
     }
 
-    /// Text after text, each for as many images, as a model projects them to the keys and values of its cross-attentions.
-    pub(crate) fn project(
-        &self,
-        images: usize,
-        project: impl Fn(&Tensor, Option<&Tensor>) -> Result<CrossAttentionContext>,
-    ) -> Result<CrossAttentionContext> {
-        let states = self.repeat_each(images)?;
-        let key_bias = states.key_bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
-        project(&states.hidden_states, key_bias.as_ref())
-    }
-
     /// Text after text, each `times` times.
-    fn repeat_each(&self, times: usize) -> Result<Self> {
+    pub(crate) fn repeat_each(&self, times: usize) -> Result<Self> {
         let repeat = |tensor: &Tensor| -> candle_core::Result<Tensor> {
             let mut shape = tensor.dims().to_vec();
             shape.insert(1, times);
@@ -191,6 +203,17 @@ impl TextStates {
             key_bias: self.key_bias.as_ref().map(repeat).transpose()?,
         })
     }
+}
+
+/// The hidden states of tokens, unless they are cancelled between two layers.
+fn compact_states(
+    encoder: &TextEncoder,
+    ids: &Tensor,
+    mask: &Tensor,
+    cancellation: &Cancellation,
+) -> Result<CompactHiddenStates> {
+    let proceed = || cancellation.check().map_err(candle_error::carry);
+    Ok(encoder.encode_compact_while(ids, mask, &proceed)?)
 }
 
 /// The rows (rows, width) of one chunk with the weights of its tokens, scaled to the mean that they had. The mean is

@@ -370,7 +370,7 @@ fn words_in_a_lora_are_learned() -> TestResult {
         assert_eq!(distance(word.vectors(), &vectors), 0.0);
         let pipeline = load(lora.clone(), 1.0)?;
         // Two tokens of its own, between those that begin and end.
-        assert_eq!(pipeline.tokenizer().encode("ink-cat")?.len(), 4, "{tensor}");
+        assert_eq!(pipeline.tokenizer()?.encode("ink-cat")?.len(), 4, "{tensor}");
         assert!(lora.without_text_encoder().words().is_empty());
     }
     let wide = refused(load(with("bundle_emb.a.emb_params", &normal(3, &[1, 768]))??, 1.0))?;

@@ -88,7 +88,7 @@ fn latents_are_the_references() -> TestResult {
             let expected = |part: &str| golden.get(&format!("{model}.{}.{part}", case.name));
             if let Some(ids) = expected("ids") {
                 let found: Vec<i64> =
-                    pipeline.tokenizer().encode(&case.prompt)?.into_iter().map(i64::from).collect();
+                    pipeline.tokenizer()?.encode(&case.prompt)?.into_iter().map(i64::from).collect();
                 assert_eq!(found, ids.to_vec1::<i64>()?, "{model}.{}", case.name);
             }
             let initial = expected("initial_latents").ok_or("no latents to begin with")?;

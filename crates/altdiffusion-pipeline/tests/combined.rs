@@ -139,7 +139,7 @@ impl Case {
         }
         for control in &self.controls {
             let net = Control::new(controlnet(&self.repository)?, image(given, "control.0")?);
-            options = options.control(net.scale(control.scale).from(control.start).to(control.end));
+            options = options.control(net.scale(control.scale).start(control.start).end(control.end));
         }
         Ok(options)
     }

@@ -139,7 +139,7 @@ fn they_are_those_of_diffusers() -> TestResult {
         for (place, (control, factor)) in case.controls.iter().zip([1.0, SECOND]).enumerate() {
             let net = net(&case.repository, factor, case.global_pool_conditions)?;
             let image = given.image(&format!("control.{place}"))?;
-            let control = Control::new(net, image).scale(control.scale).from(control.start).to(control.end);
+            let control = Control::new(net, image).scale(control.scale).start(control.start).end(control.end);
             options = options.control(control);
         }
         if let Some(strength) = case.strength {
@@ -200,7 +200,7 @@ fn an_image_that_counts_nothing_changes_nothing() -> TestResult {
     let plain = draw(&options)?;
     assert_eq!(relative_error(&draw(&options.clone().control(control()?.scale(0.0)))?, &plain)?, 0.0);
     // No step lies wholly within so short a part of them.
-    let never = options.clone().control(control()?.from(0.3).to(0.45));
+    let never = options.clone().control(control()?.start(0.3).end(0.45));
     assert_eq!(relative_error(&draw(&never)?, &plain)?, 0.0);
     assert!(relative_error(&draw(&options.control(control()?))?, &plain)? > 1e-2);
     Ok(())
@@ -242,9 +242,9 @@ fn what_does_not_fit_together_is_named() -> TestResult {
             ["`block_out_channels`", "as in the UNet that it is used with"],
         ),
         (options().control(control(64, 64).scale(f64::NAN)), ["control scale: NaN", "a number"]),
-        (options().control(control(64, 64).from(0.5).to(0.5)), ["from 0.5 to 0.5", "growing"]),
-        (options().control(control(64, 64).from(-0.1)), ["from -0.1 to 1", "from 0 to 1"]),
-        (options().control(control(64, 64).to(f64::NAN)), ["from 0 to NaN", "from 0 to 1"]),
+        (options().control(control(64, 64).start(0.5).end(0.5)), ["from 0.5 to 0.5", "growing"]),
+        (options().control(control(64, 64).start(-0.1)), ["from -0.1 to 1", "from 0 to 1"]),
+        (options().control(control(64, 64).end(f64::NAN)), ["from 0 to NaN", "from 0 to 1"]),
     ] {
         let message = pipeline.generate(&options).err().map(|error| error.to_string()).unwrap_or_default();
         for part in parts {

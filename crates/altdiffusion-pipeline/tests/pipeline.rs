@@ -163,8 +163,8 @@ fn steps_may_be_given() -> TestResult {
     let pipeline = load(MODELS[0])?;
     let options = GenerateOptions::new("a cat").width(16).height(16).scheduler(SchedulerKind::EulerDiscrete);
     let generated = |options: &GenerateOptions| pipeline.generate(options).map(|generated| generated.latents);
-    let timesteps = options.clone().at_steps(Steps::Timesteps(vec![999, 500, 0]));
-    let sigmas = options.clone().at_steps(Steps::Sigmas(vec![14.6146, 1.6181, 0.0292, 0.0]));
+    let timesteps = options.clone().steps(Steps::Timesteps(vec![999, 500, 0]));
+    let sigmas = options.clone().steps(Steps::Sigmas(vec![14.6146, 1.6181, 0.0292, 0.0]));
     let spaced = options.steps(3).timestep_spacing(TimestepSpacing::Linspace);
     let expected = generated(&spaced)?;
     // The step in the middle is half a timestep away, and the first one's standard deviation is rounded.
@@ -190,7 +190,7 @@ fn every_step_is_reported_and_can_be_the_last() -> TestResult {
         1 => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     });
-    assert!(matches!(cancelled, Err(Error::Cancelled { completed: 2, total: 4 })));
+    assert!(matches!(cancelled, Err(Error::Cancelled { completed: 2, total: 4, .. })));
     Ok(())
 }
 
@@ -245,7 +245,7 @@ fn options_that_cannot_be_met_are_named() -> TestResult {
             ["sigma spacing", "karras", "dpm++-2m"],
         ),
         (
-            options().at_steps(Steps::Timesteps(vec![1, 2])).scheduler(SchedulerKind::Lcm),
+            options().steps(Steps::Timesteps(vec![1, 2])).scheduler(SchedulerKind::Lcm),
             ["timesteps", "below", "1000"],
         ),
         (options().images(0), ["number of images", "0 images", "expected 1"]),
@@ -287,7 +287,7 @@ fn prompts_may_be_several_and_encoded_before() -> TestResult {
     assert!(relative_error(&draw(each)?, &together)? < 1e-5);
     // The 77 rows of the reference, padding and all, are as good.
     let rows = |text: &str| -> Result<Tensor, Box<dyn std::error::Error>> {
-        let encoding = pipeline.tokenizer().encode_padded(&[text], pipeline.prompt_tokens())?;
+        let encoding = pipeline.tokenizer()?.encode_padded(&[text], pipeline.prompt_tokens()?)?;
         Ok(pipeline.text_encoder()?.forward(&encoding.input_ids, &encoding.attention_mask)?)
     };
     for (index, prompt) in prompts.into_iter().enumerate() {

@@ -53,7 +53,7 @@ fn states(
     reading: PromptReading,
     prompts: &[&str],
 ) -> altdiffusion_pipeline::Result<TextStates> {
-    let (tokenizer, encoder, tokens) = (pipeline.tokenizer(), &*pipeline.text_encoder()?, PROMPT_TOKENS);
+    let (tokenizer, encoder, tokens) = (pipeline.tokenizer()?, &*pipeline.text_encoder()?, PROMPT_TOKENS);
     match reading {
         PromptReading::Plain => TextStates::encode(tokenizer, encoder, prompts, tokens),
         PromptReading::Weighted => TextStates::encode_weighted(tokenizer, encoder, prompts, tokens),

@@ -127,7 +127,7 @@ impl ControlImages {
                 }
             };
             let Strength { scale, start, end } = self.strength(place);
-            options = options.control(Control::new(net, image).scale(scale).from(start).to(end));
+            options = options.control(Control::new(net, image).scale(scale).start(start).end(end));
         }
         Ok(options.guess_mode(self.guess_mode))
     }

@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, Generated, Progress as Stage, Timings};
+use altdiffusion_pipeline::{
+    AltDiffusion, ContactSheet, GenerateOptions, Generated, Progress as Stage, Timings,
+};
 use anyhow::{Context, Result, anyhow};
 use candle_core::Tensor;
 use image::RgbImage;
@@ -10,13 +12,12 @@ use image::RgbImage;
 use crate::animation::Animation;
 use crate::interrupt::Interrupt;
 use crate::progress::{Progress, warn};
-use crate::sheet::Sheet;
 
 /// Draws one run after the other, shows how far it is, and keeps what each step looks like.
 pub fn draw(
     pipeline: &AltDiffusion,
     runs: &[GenerateOptions],
-    sheet: &Sheet,
+    sheet: &ContactSheet,
     animation: Option<&mut Animation>,
     interrupt: &Interrupt,
 ) -> Result<Generated> {
@@ -69,7 +70,7 @@ pub fn draw(
     if let Some(animation) = animation {
         for step in 0..previews.first().map_or(0, Vec::len) {
             let small: Vec<_> = previews.iter().filter_map(|run| run.get(step)).flatten().cloned().collect();
-            animation.push(sheet.of(&small).context("--save-steps")?);
+            animation.push(sheet.draw(&small).context("--save-steps")?);
         }
     }
     joined(drawn)

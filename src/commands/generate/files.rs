@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use altdiffusion_pipeline::Timings;
+use altdiffusion_pipeline::{ContactSheet, Timings};
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
@@ -11,7 +11,6 @@ use super::Generate;
 use crate::animation::Animation;
 use crate::image_file::OutputFormat;
 use crate::output_files::{check_writable, numbered};
-use crate::sheet::Sheet;
 
 /// The files that the images go to.
 pub struct Images {
@@ -52,7 +51,7 @@ impl Generate {
     ///
     /// # Errors
     /// When a side is longer than a format has place for.
-    pub fn check_sizes(&self, files: &Images, sheet: &Sheet) -> Result<()> {
+    pub fn check_sizes(&self, files: &Images, sheet: &ContactSheet) -> Result<()> {
         let (width, height) = if self.grid { sheet.size() } else { sheet.cell() };
         let largest = files.format.largest_side();
         ensure!(

@@ -16,7 +16,7 @@ use std::time::Instant;
 use altdiffusion_pipeline::latents::{read_latents, write_latents};
 use altdiffusion_pipeline::random::{BatchPosition, Seeds};
 use altdiffusion_pipeline::vae::Tiling;
-use altdiffusion_pipeline::{AltDiffusion, DenoisingWindows, GenerateOptions, PromptReading};
+use altdiffusion_pipeline::{AltDiffusion, ContactSheet, DenoisingWindows, GenerateOptions, PromptReading};
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use clap::Args;
@@ -37,10 +37,9 @@ use crate::image_file::write_image;
 use crate::interrupt::Interrupt;
 use crate::model::ModelArgs;
 use crate::option_values::MOST_IMAGES;
-use crate::output::{print_json, print_line};
+use crate::output::{print_json, print_line, printable};
 use crate::output_files::write_timings;
 use crate::progress::{Progress, warn};
-use crate::sheet::Sheet;
 use crate::{model_hash, option_values, preview, shipped};
 
 /// Draw images of what a text says.
@@ -327,7 +326,8 @@ impl Generate {
         ensure!(count == images, "expected {images} images, found {count}");
         let runs = self.runs(options, pipeline.device(), images, initial_latents.as_ref())?;
         let count = if self.only.is_some() { 1 } else { images };
-        let sheet = Sheet::new((width, height), count, &self.prompts());
+        let captions: Vec<String> = self.prompts().iter().map(|prompt| printable(prompt)).collect();
+        let sheet = ContactSheet::with_prompts((width, height), count, &captions);
         self.check_sizes(&files, &sheet)?;
         let run = Run {
             images,
@@ -354,7 +354,7 @@ impl Generate {
         }
         let _whole = interrupt.put_off();
         let writing = Progress::start("Writing");
-        let shown = if self.grid { vec![sheet.of(&generated.images)?] } else { generated.images.clone() };
+        let shown = if self.grid { vec![sheet.draw(&generated.images)?] } else { generated.images.clone() };
         let mut drawn = Vec::with_capacity(shown.len());
         for (place, (path, image)) in files.paths.iter().zip(&shown).enumerate() {
             let index = self.only.map_or(place, |only| only - 1);
@@ -371,7 +371,7 @@ impl Generate {
             });
         }
         if let (Some(mut animation), Some(path)) = (animation, &self.save_steps) {
-            animation.push(sheet.of(&generated.images)?);
+            animation.push(sheet.draw(&generated.images)?);
             animation.write("--save-steps", path)?;
         }
         if let Some(path) = &self.save_latents {

@@ -90,10 +90,10 @@ impl Sampling {
             options = options.timestep_spacing(spacing);
         }
         if let Some(timesteps) = &self.timesteps {
-            options = options.at_steps(Steps::Timesteps(timesteps.clone()));
+            options = options.steps(Steps::Timesteps(timesteps.clone()));
         }
         if let Some(sigmas) = &self.sigmas {
-            options = options.at_steps(Steps::Sigmas(sigmas.clone()));
+            options = options.steps(Steps::Sigmas(sigmas.clone()));
         }
         options
     }

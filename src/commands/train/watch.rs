@@ -43,7 +43,8 @@ impl Watch {
                 Ok(())
             }
             Err(Error::Interrupted { step, steps, .. }) => {
-                Err(altdiffusion_pipeline::Error::Cancelled { completed: step, total: steps }.into())
+                Err(altdiffusion_pipeline::Error::Cancelled { completed: step, total: steps, latents: None }
+                    .into())
             }
             other => Ok(other?),
         }

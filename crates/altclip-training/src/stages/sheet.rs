@@ -60,12 +60,12 @@ impl SampleSheet {
         for (i, prompt) in self.prompts.iter().enumerate() {
             let states =
                 TextStates::encode(model.tokenizer, model.text_encoder, &["", prompt], PROMPT_TOKENS)?;
-            let conditioning = Conditioning::guided(unet, &states, 1)?;
+            let mut conditioning = Conditioning::guided(unet, &states, 1)?;
             let mut scheduler = model.scheduler.build(self.steps)?;
             let mut noise = TorchCpu::new(seed + i as u64);
             let start = Start::from_noise(scheduler.as_ref(), &noise.normal(&[1, channels, height, width])?)?;
             let options = DenoiseOptions { guidance: Guidance::new(self.guidance_scale), windows: None };
-            let done = denoise(unet, scheduler.as_mut(), &conditioning, options, start, &mut noise, |_| {
+            let done = denoise(&mut conditioning, scheduler.as_mut(), options, start, &mut noise, |_| {
                 ControlFlow::Continue(())
             })?;
             let decoded = model.vae.decode(&(done.latents / model.vae.scaling_factor())?.detach())?;

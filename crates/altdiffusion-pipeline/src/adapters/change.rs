@@ -115,7 +115,7 @@ impl Change {
                     .then(|| format!("it has {found} factors, where this model has a weight of {shape:?}"))
             }
             Self::Difference { values, .. } | Self::Replacement(values) => {
-                // A convolution of 1 × 1 may be told as a matrix.
+                // A convolution of 1 × 1 may be stored as a matrix.
                 let fits = values.elem_count() == shape.iter().product::<usize>()
                     && values.dims().first().copied().unwrap_or(1) == out;
                 (!fits).then(|| differs(format!("{:?}", values.dims())))

@@ -1,6 +1,6 @@
 //! Reads the names of an adapter's tensors, in the forms of the programs that write them.
 //!
-//! A layer is told by its path in the model with `_` for each `.`, which kohya's names are from the start, and which no two
+//! A layer is known by its path in the model with `_` for each `.`, which kohya's names are from the start, and which no two
 //! layers share.
 
 /// The model whose weights a name is about.

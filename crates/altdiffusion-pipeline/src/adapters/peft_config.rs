@@ -190,7 +190,7 @@ impl PeftConfig {
         read().map_err(error)
     }
 
-    /// What the matrices of a layer are multiplied by; its rank is told by them, if they have any.
+    /// What the matrices of a layer are multiplied by; its rank is theirs, if they have any.
     ///
     /// # Errors
     /// When the matrices have another rank than this says.

@@ -1,4 +1,4 @@
-//! Multiplies out the small matrices that adapters tell a large one by.
+//! Multiplies the small matrices that an adapter has for a large one.
 
 use candle_core::Tensor;
 
@@ -8,7 +8,7 @@ use crate::Result;
 #[derive(Debug, Clone)]
 pub(super) enum Product {
     LowRank(LowRank),
-    /// That of embeddings, whose matrices are told the other way round: `up · down`, transposed.
+    /// That of embeddings, whose matrices are stored the other way round: `up · down`, transposed.
     Transposed(LowRank),
     /// LoHa (Hyeon-Woo et al. 2021, <https://arxiv.org/abs/2108.06098>): two of low rank, multiplied number by number.
     Hadamard(LowRank, LowRank),

@@ -1,4 +1,4 @@
-//! Tells what a file is that cannot be applied as an adapter of this model.
+//! Recognises a file that cannot be applied as an adapter of this model.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Images that the drawing follows.
+//! Follows images: edges, depths, poses.
 
 mod prepared;
 
@@ -29,25 +29,31 @@ pub(crate) use prepared::{PreparedControl, PreparedControls};
 /// let net = Arc::new(ControlNetModel::from_source(&net, dtype, &device)?);
 ///
 /// let edges = image::open("edges.png")?.into_rgb8();
-/// let options = GenerateOptions::new("一座红色的房子").control(Control::new(net, edges).scale(0.8).to(0.6));
+/// let options = GenerateOptions::new("一座红色的房子").control(Control::new(net, edges).scale(0.8).end(0.6));
 /// pipeline.generate(&options)?.images[0].save("house.png")?;
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone)]
 #[must_use]
+#[non_exhaustive]
 pub struct Control {
-    pub(crate) net: Arc<ControlNetModel>,
-    pub(crate) image: RgbImage,
-    pub(crate) scale: f64,
-    pub(crate) from: f64,
-    pub(crate) to: f64,
+    /// The ControlNet.
+    pub net: Arc<ControlNetModel>,
+    /// The image, of the size that is drawn.
+    pub image: RgbImage,
+    /// How closely the image is followed.
+    pub scale: f64,
+    /// The share of the steps after which it is followed.
+    pub start: f64,
+    /// The share of the steps up to which it is followed.
+    pub end: f64,
 }
 
 impl Control {
     /// An image of the size that is drawn, which is followed as closely as the ControlNet was trained to, in all steps.
     pub fn new(net: Arc<ControlNetModel>, image: RgbImage) -> Self {
-        Self { net, image, scale: 1.0, from: 0.0, to: 1.0 }
+        Self { net, image, scale: 1.0, start: 0.0, end: 1.0 }
     }
 
     /// How closely the image is followed (`controlnet_conditioning_scale` of diffusers): 1 if not said, and 0 not at all.
@@ -56,15 +62,15 @@ impl Control {
         self
     }
 
-    /// The part of the steps after which the image is followed (`control_guidance_start`): 0, from the first, if not said.
-    pub fn from(mut self, from: f64) -> Self {
-        self.from = from;
+    /// The share of the steps after which the image is followed (`control_guidance_start`): 0, from the first, if not said.
+    pub fn start(mut self, start: f64) -> Self {
+        self.start = start;
         self
     }
 
-    /// The part of the steps up to which the image is followed (`control_guidance_end`): 1, to the last, if not said.
-    pub fn to(mut self, to: f64) -> Self {
-        self.to = to;
+    /// The share of the steps up to which the image is followed (`control_guidance_end`): 1, to the last, if not said.
+    pub fn end(mut self, end: f64) -> Self {
+        self.end = end;
         self
     }
 
@@ -76,14 +82,14 @@ impl Control {
 
     /// The numbers have a meaning.
     pub(crate) fn check(&self) -> Result<()> {
-        let Self { scale, from, to, .. } = *self;
+        let Self { scale, start, end, .. } = *self;
         if !scale.is_finite() {
             return Err(Error::option("control scale", format!("{scale}, expected a number")));
         }
-        let part = 0.0..=1.0;
-        if !(part.contains(&from) && part.contains(&to) && from < to) {
+        let share = 0.0..=1.0;
+        if !(share.contains(&start) && share.contains(&end) && start < end) {
             let problem =
-                format!("from {from} to {to} of the steps, expected two growing numbers from 0 to 1");
+                format!("from {start} to {end} of the steps, expected two growing numbers from 0 to 1");
             return Err(Error::option("control range", problem));
         }
         Ok(())
@@ -93,8 +99,8 @@ impl Control {
 /// Neither weights nor pixels, which nobody wants to read.
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { image, scale, from, to, .. } = self;
+        let Self { image, scale, start, end, .. } = self;
         let (width, height) = image.dimensions();
-        write!(f, "Control({width}×{height} pixels, scale {scale}, from {from} to {to})")
+        write!(f, "Control({width}×{height} pixels, scale {scale}, from {start} to {end})")
     }
 }

@@ -25,20 +25,20 @@ pub(crate) struct PreparedControl {
     /// Of the whole batch, or of its conditioned half where the other goes without.
     context: CrossAttentionContext,
     scale: f64,
-    from: f64,
-    to: f64,
+    start: f64,
+    end: f64,
 }
 
 impl PreparedControl {
     pub fn new(control: &Control, condition: Condition, context: CrossAttentionContext) -> Self {
-        let Control { ref net, scale, from, to, .. } = *control;
-        Self { net: net.clone(), condition, context, scale, from, to }
+        let Control { ref net, scale, start, end, .. } = *control;
+        Self { net: net.clone(), condition, context, scale, start, end }
     }
 
     /// Whether the image is followed in a step of so many.
     fn is_followed(&self, step: usize, steps: usize) -> bool {
         let (before, after) = (step as f64 / steps as f64, (step + 1) as f64 / steps as f64);
-        before >= self.from && after <= self.to && self.scale != 0.0
+        before >= self.start && after <= self.end && self.scale != 0.0
     }
 }
 

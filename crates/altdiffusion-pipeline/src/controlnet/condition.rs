@@ -1,4 +1,4 @@
-//! The image that a ControlNet follows, at the size of the latents (diffusers' `ControlNetConditioningEmbedding`).
+//! Brings the image that a ControlNet follows to the size of the latents (diffusers' `ControlNetConditioningEmbedding`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;

@@ -1,4 +1,4 @@
-//! `config.json` of a ControlNet.
+//! Reads `config.json` of a ControlNet.
 
 use model_files::config::Accepted::{Is, Text};
 use model_files::config::{ConfigFile, FieldTable};
@@ -199,7 +199,7 @@ impl ControlNetConfig {
         Ok(())
     }
 
-    /// The UNet whose way down and middle this has. Its way up, which is not built, mirrors the way down.
+    /// The UNet whose downsampling path and middle this has. Its upsampling path, which is not built, mirrors the former.
     fn half_unet(&self) -> UNet2DConditionConfig {
         let up = |down: &String| match down.as_str() {
             CROSS_ATTENTION_DOWN => CROSS_ATTENTION_UP.to_owned(),

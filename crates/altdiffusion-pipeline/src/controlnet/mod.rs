@@ -1,4 +1,4 @@
-//! What an image asks of the UNet: ControlNet (Zhang et al., 2023, arXiv:2302.05543), as diffusers' `ControlNetModel`
+//! Finds what an image asks of the UNet: ControlNet (Zhang et al., 2023, arXiv:2302.05543), as diffusers' `ControlNetModel`
 //! has it.
 
 mod condition;
@@ -25,7 +25,8 @@ pub use condition::Condition;
 use condition::ControlNetConditioningEmbedding;
 pub use config::{ChannelOrder, ControlNetConfig};
 
-/// The way down of a UNet beside that of the UNet itself, which follows an image and adds what it finds to the skips.
+/// The downsampling path of a UNet beside that of the UNet itself, which follows an image and adds what it finds to the
+/// skips.
 #[derive(Debug, Clone)]
 pub struct ControlNetModel {
     conv_in: Conv2d,

@@ -1,4 +1,4 @@
-//! The image encoder beside an adapter: a CLIP image tower with its projection.
+//! Encodes the images of a prompt: a CLIP image tower with its projection.
 
 use altclip_encoder::image_processor::{CropTo, ImageProcessor, ImageProcessorConfig, ResizeTo};
 use altclip_encoder::vision::{VisionConfig, VisionTower};

@@ -1,4 +1,4 @@
-//! Images that say beside a text what to draw.
+//! Says by images what to draw.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,10 +7,11 @@ use candle_core::Tensor;
 use image::RgbImage;
 
 use super::{ImageEncoder, IpAdapter};
-use crate::unet::{ImageContext, UNet2DConditionConfig};
+use crate::denoiser::DenoiserSpec;
+use crate::unet::ImageContext;
 use crate::{Error, Result};
 
-/// Images in the place of words: what to draw, with the adapter that tells the UNet and the encoder that looks at them.
+/// Images in the place of words: what to draw, with the adapter of the UNet and the encoder that looks at them.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -39,11 +40,16 @@ use crate::{Error, Result};
 /// ```
 #[derive(Clone)]
 #[must_use]
+#[non_exhaustive]
 pub struct ImagePrompt {
-    adapter: Arc<IpAdapter>,
-    encoder: Arc<ImageEncoder>,
-    images: Vec<RgbImage>,
-    scale: f64,
+    /// The adapter that was made for the UNet.
+    pub adapter: Arc<IpAdapter>,
+    /// The encoder that the adapter was trained with.
+    pub encoder: Arc<ImageEncoder>,
+    /// The images, which are seen together.
+    pub images: Vec<RgbImage>,
+    /// The weight of the images beside the text.
+    pub scale: f64,
 }
 
 impl ImagePrompt {
@@ -62,8 +68,8 @@ impl ImagePrompt {
         self
     }
 
-    /// It can be read, and told to a UNet.
-    pub(crate) fn check(&self, unet: &UNet2DConditionConfig) -> Result<()> {
+    /// It can be read, and was made for this denoiser.
+    pub(crate) fn check(&self, denoiser: &DenoiserSpec) -> Result<()> {
         if !self.scale.is_finite() {
             return Err(Error::option("image prompt scale", format!("{}, expected a number", self.scale)));
         }
@@ -74,7 +80,9 @@ impl ImagePrompt {
         if self.images.is_empty() {
             return Err(Error::option("image prompt", "no image, expected at least one"));
         }
-        if self.adapter.channels != unet.cross_attentions()?.in_order() {
+        if let Some(unet) = &denoiser.unet
+            && self.adapter.channels != unet.cross_attentions()?.in_order()
+        {
             let problem = "its IP-Adapter was loaded for another UNet, expected one that was loaded for this";
             return Err(Error::option("image prompt", problem));
         }

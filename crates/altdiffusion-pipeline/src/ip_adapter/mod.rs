@@ -1,4 +1,4 @@
-//! An image as a prompt: IP-Adapter (Ye et al., 2023, arXiv:2308.06721), as diffusers' `IPAdapterAttnProcessor2_0` and
+//! Draws by images as prompts: IP-Adapter (Ye et al., 2023, arXiv:2308.06721), as diffusers' `IPAdapterAttnProcessor2_0` and
 //! its image projections have it.
 
 mod encoder;
@@ -101,7 +101,7 @@ impl IpAdapter {
     fn new(config: ProjectionConfig, attentions: &CrossAttentions, vb: VarBuilder) -> Result<Self> {
         let CrossAttentions { down, mid, up, .. } = attentions;
         // The file numbers the attentions of a UNet as diffusers registers them, self-attentions among them: those on the
-        // way down, those on the way up, and the middle last.
+        // downsampling path, those of the upsampling path, and the middle last.
         let first_up = down.len();
         let first_mid = first_up + up.len();
         let attention = |(place, channels): (usize, &usize)| -> Result<IpAttention> {

@@ -1,4 +1,4 @@
-//! Multi-head attention between projections (diffusers' `Attention`).
+//! Attends with several heads, between projections (diffusers' `Attention`).
 
 use std::collections::HashMap;
 

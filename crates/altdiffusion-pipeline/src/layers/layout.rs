@@ -1,4 +1,4 @@
-//! Between the references' layout (batch, channels, height, width) and the one computed in, with channels
+//! Converts between the references' layout (batch, channels, height, width) and the one computed in, with channels
 //! last.
 
 use candle_core::{Result, Tensor};

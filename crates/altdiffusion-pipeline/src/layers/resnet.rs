@@ -1,4 +1,4 @@
-//! The residual block of the UNet and of the VAE (diffusers' `ResnetBlock2D`).
+//! Computes the residual block of the UNet and of the VAE (diffusers' `ResnetBlock2D`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;

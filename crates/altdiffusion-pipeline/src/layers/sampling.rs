@@ -1,4 +1,4 @@
-//! Halving and doubling the resolution (diffusers' `Downsample2D` and `Upsample2D`).
+//! Halves and doubles the resolution (diffusers' `Downsample2D` and `Upsample2D`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;

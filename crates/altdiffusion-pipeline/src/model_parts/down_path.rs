@@ -1,4 +1,4 @@
-//! Tells the shape of a UNet's downsampling path from its tensors.
+//! Infers the shape of a UNet's downsampling path from its tensors.
 
 use super::prefixed_tensors::PrefixedTensors;
 use crate::{PerBlock, Result};

@@ -1,4 +1,4 @@
-//! Configurations of a single file that has none, from the shapes of its tensors.
+//! Infers the configurations of a single file that has none from the shapes of its tensors.
 //!
 //! What no shape tells is as in all models that were published in this form: 8 heads in the UNets of Stable Diffusion 1,
 //! and heads of 64 channels in those of Stable Diffusion 2 and in XLM-R; 32 groups; latents scaled by 0.18215.

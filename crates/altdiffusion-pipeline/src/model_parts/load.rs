@@ -1,4 +1,4 @@
-//! The models of the parts, each alone.
+//! Loads the models of the parts, each alone.
 
 use altclip_encoder::text_encoder::TextEncoder;
 use candle_core::{DType, Device};

@@ -1,4 +1,4 @@
-//! What the namings of latent diffusion and of diffusers have in common.
+//! Translates between the names of latent diffusion and of diffusers.
 
 /// A place in a list, as names spell it: `07` and `+7` are no other spellings of `7`.
 pub(crate) fn index(segment: &str) -> Option<usize> {

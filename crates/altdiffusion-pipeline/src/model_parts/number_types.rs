@@ -1,4 +1,4 @@
-//! Which numbers of a model a file has in blocks.
+//! Decides which weights of a model are quantized.
 //!
 //! In blocks are the weights of linear layers and convolutions, nearly all of the model. What is left out is little of it and
 //! much of its quality: llama.cpp and stable-diffusion.cpp keep norms and biases in f32, stable-diffusion.cpp the embedding

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// What a GGUF file says it is of. Only part of what it holds is known to other programs.
 pub(super) const ARCHITECTURE: &str = "altdiffusion";
 
-/// Told how many tensors of how many are done; may end the work.
+/// Hears how many tensors of how many are done; may end the work.
 pub(super) type OnTensor<'a> = &'a mut dyn FnMut(usize, usize) -> ControlFlow<()>;
 
 /// Without it transformers refuses a safetensors file.
@@ -25,7 +25,7 @@ pub(super) fn format_metadata() -> BTreeMap<String, String> {
 pub(super) fn report_progress(on_tensor: OnTensor, done: usize, total: usize) -> Result<()> {
     match on_tensor(done, total) {
         ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(Error::Cancelled { completed: done, total }),
+        ControlFlow::Break(()) => Err(Error::Cancelled { completed: done, total, latents: None }),
     }
 }
 

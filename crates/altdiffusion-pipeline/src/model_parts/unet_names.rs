@@ -1,8 +1,8 @@
-//! The UNet's weights by their names in diffusers and in latent diffusion (`openaimodel.py` of
+//! Translates the names of the UNet's weights between diffusers and in latent diffusion (`openaimodel.py` of
 //! CompVis/stable-diffusion), as diffusers' `convert_ldm_unet_checkpoint` maps them.
 //!
-//! Latent diffusion numbers all blocks on the way down in one list, `input_blocks`, and all on the way up in another,
-//! `output_blocks`, where diffusers has a list of levels with lists of layers.
+//! Latent diffusion numbers all blocks of the downsampling path in one list, `input_blocks`, and all of the upsampling path
+//! in another, `output_blocks`, where diffusers has a list of levels with lists of layers.
 
 use super::names::{index, renamed, reversed};
 use crate::unet::UNet2DConditionConfig;
@@ -33,9 +33,9 @@ const RESNET: [(&str, &str); 6] = [
 /// The mapping for UNets of one shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UNetNames {
-    /// Residual blocks of each level on the way down.
+    /// Residual blocks of each level of the downsampling path.
     pub layers: usize,
-    /// Whether each level attends on the way up, lowest resolution first.
+    /// Whether each level of the upsampling path attends, lowest resolution first.
     pub up_attends: Vec<bool>,
 }
 

@@ -1,4 +1,4 @@
-//! The autoencoder's weights by their names in diffusers and in latent diffusion (`model.py` of
+//! Translates the names of the autoencoder's weights between diffusers and in latent diffusion (`model.py` of
 //! CompVis/latent-diffusion), as diffusers' `convert_ldm_vae_checkpoint` maps them.
 //!
 //! Latent diffusion counts the decoder's levels from the highest resolution, as the encoder's, and diffusers from the

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::DType;
 use model_files::source::ModelSource;
 
-use super::AltDiffusion;
+use super::model::AltDiffusion;
 use crate::control::{Control, PreparedControl, PreparedControls};
 use crate::controlnet::ControlNetModel;
 use crate::options::GenerateOptions;
@@ -19,7 +19,7 @@ impl AltDiffusion {
     /// # Errors
     /// When it is missing or damaged, or was made for another model.
     pub fn load_controlnet(&self, name: &str, dtype: DType) -> Result<ControlNetModel> {
-        let (path, base) = (Path::new(name), Some(&self.unet_weights));
+        let (path, base) = (Path::new(name), self.denoiser.weights.as_ref());
         let net = match path.is_file() {
             true => ControlNetModel::from_file_over(path, base, dtype, &self.device)?,
             false => ControlNetModel::from_source_over(&ModelSource::open(name)?, base, dtype, &self.device)?,
@@ -31,9 +31,16 @@ impl AltDiffusion {
     /// Checks that a ControlNet can be used with this model: that it was made for its UNet and its autoencoder.
     ///
     /// # Errors
-    /// Names the field of its configuration that differs.
+    /// Names the field of its configuration that differs. When the denoiser cannot be used with any.
     pub fn check_controlnet(&self, net: &ControlNetModel) -> Result<()> {
-        net.check_fits(self.unet_config())?;
+        if !self.denoiser_spec().controlnet {
+            let problem =
+                "cannot be used with this denoiser, which adds no residuals (DenoiserSpec::controlnet)";
+            return Err(Error::option("control image", problem));
+        }
+        if let Some(unet) = self.unet_config() {
+            net.check_fits(unet)?;
+        }
         let (found, expected) = (net.config().downscale(), self.vae_config().downscale());
         if found != expected {
             return Err(Error::Config {
@@ -44,6 +51,16 @@ impl AltDiffusion {
             });
         }
         Ok(())
+    }
+
+    /// The images that say what to draw can be looked at.
+    pub(super) fn check_image_prompts(&self, options: &GenerateOptions) -> Result<()> {
+        let spec = self.denoiser_spec();
+        if !spec.ip_adapter && !options.image_prompts.is_empty() {
+            let problem = "cannot be used with this denoiser, which does not attend to images (DenoiserSpec::ip_adapter)";
+            return Err(Error::option("image prompt", problem));
+        }
+        options.image_prompts.iter().try_for_each(|prompt| prompt.check(spec))
     }
 
     /// The images to follow can be followed.
@@ -104,12 +121,13 @@ impl AltDiffusion {
             true => &states.conditioned_half()?,
             false => states,
         };
+        let states = states.repeat_each(images)?;
         let mut controls = Vec::with_capacity(options.controls.len());
         for control in &options.controls {
             let net = &control.net;
             let pixels = image_input::colours(&control.image)?.to_device(&self.device)?;
             let condition = net.embed_image(&pixels)?;
-            let context = states.project(images, |states, key_bias| net.project_context(states, key_bias))?;
+            let context = net.project_context(states.hidden_states(), states.key_bias())?;
             controls.push(PreparedControl::new(control, condition, context));
         }
         Ok(PreparedControls { controls, guess_mode })

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::AltDiffusion;
+use super::model::AltDiffusion;
 use crate::image_input;
 use crate::inpainting::{Inpainting, InpaintingMode};
 use crate::options::GenerateOptions;
@@ -19,8 +19,8 @@ impl AltDiffusion {
         scheduler: &dyn Scheduler,
         noise: &mut dyn Noise,
     ) -> Result<Start> {
-        let shape @ [_, channels, height, width] = self.latent_shape(options)?;
-        let inpaints = self.unet_config().in_channels != channels;
+        let shape @ [_, _, height, width] = self.latent_shape(options)?;
+        let inpaints = self.denoiser_spec().inpaints();
         let (image, strength) = match (&options.image, &options.mask) {
             (None, Some(_)) => return Err(Error::option("mask", "expected an image that it belongs to")),
             (None, None) | (Some(_), None) if inpaints => {

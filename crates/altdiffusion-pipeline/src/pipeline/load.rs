@@ -1,22 +1,24 @@
 //! Loads a model from its parts.
 
-use std::time::Instant;
+use std::sync::Arc;
 
 use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
 use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::{DType, Device, Tensor};
 use model_files::config::parse_config;
 use model_files::source::ModelSource;
+use web_time::Instant;
 
 use super::component::Component;
 use super::load_options::LoadOptions;
-use super::{AltDiffusion, Configs};
+use super::model::{AltDiffusion, DenoiserComponent, TextComponents};
 use crate::adapters::{Merge, TextualInversion};
+use crate::denoiser::{Denoiser, DenoiserSpec};
 use crate::model_parts::{ModelParts, unet_name_in_latent_diffusion};
 use crate::safety_checker::SafetyChecker;
 use crate::schedulers::SchedulerConfig;
-use crate::unet::UNet2DConditionModel;
-use crate::vae::AutoencoderKl;
+use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
+use crate::vae::{AutoencoderKl, AutoencoderKlConfig};
 use crate::{Error, PerBlock, Result};
 
 impl AltDiffusion {
@@ -56,12 +58,13 @@ impl AltDiffusion {
         let prompt_tokens = tokenizer.prompt_length(configs.text_encoder.encoder.max_tokens());
         let words = add_words(&mut tokenizer, &options.words, &configs.text_encoder)?;
 
-        let LoadOptions { dtype, device, loras, loras_beside, low_memory, safety_checker, .. } = options;
+        let LoadOptions { dtype, device, loras, loras_beside_weights, low_memory, safety_checker, .. } =
+            options;
         let kept = !low_memory;
         let text_encoder = {
             let (config, weights, device) =
                 (configs.text_encoder.clone(), parts.text_encoder.weights, device.clone());
-            let merge = Merge::into_text_encoder(&loras, loras_beside);
+            let merge = Merge::into_text_encoder(&loras, loras_beside_weights);
             Component::new(kept, move || {
                 let encoder = TextEncoder::new(&config, merge.over(weights.var_builder(dtype, &device)?))?;
                 merge.check()?;
@@ -71,15 +74,16 @@ impl AltDiffusion {
                 }
             })?
         };
-        let unet_weights = parts.unet.weights.clone();
-        let unet = {
+        let weights = Some(parts.unet.weights.clone());
+        let model = {
             let (config, weights, device) = (configs.unet.clone(), parts.unet.weights, device.clone());
-            let merge = Merge::into_unet(&loras, loras_beside, unet_name_in_latent_diffusion(&config)?);
+            let merge =
+                Merge::into_unet(&loras, loras_beside_weights, unet_name_in_latent_diffusion(&config)?);
             Component::new(kept, move || {
                 let unet =
                     UNet2DConditionModel::new(&config, merge.over(weights.var_builder(dtype, &device)?))?;
                 merge.check()?;
-                Ok(unet)
+                Ok(Arc::new(unet) as Arc<dyn Denoiser>)
             })?
         };
         let vae = {
@@ -93,16 +97,15 @@ impl AltDiffusion {
             }
             None => None,
         };
+        let Configs { text_encoder: config, unet, vae: vae_config } = configs;
         Ok(Self {
-            tokenizer,
-            prompt_tokens,
-            configs,
-            text_encoder,
-            unet,
-            unet_weights,
+            texts: Some(TextComponents { tokenizer, prompt_tokens, config, encoder: text_encoder }),
+            denoiser: DenoiserComponent { spec: DenoiserSpec::from(&unet), model, weights },
             vae,
+            vae_config,
             safety_checker,
             scheduler,
+            scheduler_factory: None,
             device,
             load_time: start.elapsed(),
         })
@@ -128,6 +131,13 @@ fn add_words(
         Some(first) => Ok(Some((first, Tensor::cat(&rows, 0)?))),
         None => Ok(None),
     }
+}
+
+/// The configurations of a model's parts.
+struct Configs {
+    text_encoder: TextEncoderConfig,
+    unet: UNet2DConditionConfig,
+    vae: AutoencoderKlConfig,
 }
 
 impl Configs {

@@ -21,16 +21,33 @@ use crate::{Error, Result};
 /// # Ok(())
 /// # }
 /// ```
+///
+/// Each field can be read, and is set by the method of its name.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 #[must_use]
 pub struct LoadOptions {
-    pub(super) dtype: DType,
-    pub(super) device: Device,
-    pub(super) loras: Vec<(Lora, f64)>,
-    pub(super) loras_beside: bool,
-    pub(super) words: Vec<TextualInversion>,
-    pub(super) low_memory: bool,
-    pub(super) safety_checker: bool,
+    /// The type of the weights: f32, f16 or bf16.
+    pub dtype: DType,
+    /// Where the model computes.
+    pub device: Device,
+    /// The LoRAs, and how strong each is.
+    pub loras: Vec<(Lora, f64)>,
+    /// Whether LoRAs are computed beside the weights.
+    pub loras_beside_weights: bool,
+    /// The learned words.
+    pub words: Vec<TextualInversion>,
+    /// Whether the models are in memory only while they work.
+    pub low_memory: bool,
+    /// Whether images are checked.
+    pub safety_checker: bool,
+}
+
+/// All of the model as it is, in f32 on the CPU.
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self::new(DType::F32, &Device::Cpu)
+    }
 }
 
 impl LoadOptions {
@@ -40,7 +57,7 @@ impl LoadOptions {
             dtype,
             device: device.clone(),
             loras: Vec::new(),
-            loras_beside: false,
+            loras_beside_weights: false,
             words: Vec::new(),
             low_memory: false,
             safety_checker: true,
@@ -56,10 +73,22 @@ impl LoadOptions {
     }
 
     /// Computes LoRAs beside the weights, as `up(down(x))`, in place of merging them: exact where weights are stored in half
-    /// precision, and slower. Weights in blocks of 4 to 8 bits, to which nothing can be added, are left as they are by LoRAs
-    /// that can be computed so. Other kinds, such as DoRA, are always merged, and blocks become numbers where they are.
+    /// precision, and slower. Quantized weights, to which nothing can be added, are left as they are by LoRAs that can be
+    /// computed so. Other kinds, such as DoRA, are always merged, and what is quantized becomes numbers there.
     pub fn loras_beside_weights(mut self, beside: bool) -> Self {
-        self.loras_beside = beside;
+        self.loras_beside_weights = beside;
+        self
+    }
+
+    /// The type of the weights.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// Where the model computes.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
         self
     }
 

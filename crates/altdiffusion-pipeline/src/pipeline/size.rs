@@ -2,11 +2,11 @@
 
 use image::RgbImage;
 
-use super::AltDiffusion;
 use super::limits::{LARGEST_SIDE, MOST_IMAGES, SIZE_MULTIPLE};
+use super::model::AltDiffusion;
 use crate::latents::all_finite;
 use crate::options::GenerateOptions;
-use crate::{Error, PerBlock, Result};
+use crate::{Error, Result};
 
 impl AltDiffusion {
     /// Width and height of an image, in pixels, if nobody asks for others: what the model was trained on.
@@ -14,22 +14,11 @@ impl AltDiffusion {
     /// # Errors
     /// When the model does not say.
     pub fn default_size(&self) -> Result<(usize, usize)> {
-        let config = self.unet_config();
         let factor = self.vae_config().downscale();
-        let (height, width) = match &config.sample_size {
-            Some(PerBlock::Same(size)) => (*size, *size),
-            Some(PerBlock::Each(sizes)) if sizes.len() == 2 => (sizes[0], sizes[1]),
-            _ => {
-                let problem = "not given, and the model has no `sample_size`: expected width and height";
-                return Err(Error::option("size", problem));
-            }
-        };
-        // The first published Stable Diffusion configurations say 32 where 64 is meant.
-        let (height, width) =
-            match config.other.get("_diffusers_version").and_then(|version| version.as_str()) {
-                Some(version) if is_before_0_9(version) => (height.max(64), width.max(64)),
-                _ => (height, width),
-            };
+        let (height, width) = self.denoiser_spec().sample_size.ok_or_else(|| {
+            let problem = "not given, and the model has no `sample_size`: expected width and height";
+            Error::option("size", problem)
+        })?;
         Ok((width.saturating_mul(factor), height.saturating_mul(factor)))
     }
 
@@ -60,8 +49,11 @@ impl AltDiffusion {
         Ok((images, width * factor, height * factor))
     }
 
-    /// The checked shape of the latents: (images, channels, height, width).
-    pub(super) fn latent_shape(&self, options: &GenerateOptions) -> Result<[usize; 4]> {
+    /// The shape of the latents that would be drawn with these options: (images, channels, height, width).
+    ///
+    /// # Errors
+    /// When it is no size that can be drawn, or [`GenerateOptions::initial_latents`] have another.
+    pub fn latent_shape(&self, options: &GenerateOptions) -> Result<[usize; 4]> {
         let channels = self.vae_config().latent_channels;
         let factor = self.vae_config().downscale();
         let given = match &options.initial_latents {
@@ -122,15 +114,6 @@ fn check_side(option: &'static str, side: usize, multiple: usize) -> Result<usiz
     Ok(side)
 }
 
-/// Whether a version of diffusers is older than 0.9.
-fn is_before_0_9(version: &str) -> bool {
-    let mut numbers = version.split('.').map(str::parse::<u32>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < (0, 9),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,11 +125,5 @@ mod tests {
             let error = check_side("width", side, multiple).err().map(|error| error.to_string());
             assert!(error.is_some_and(|error| error.starts_with("width: ") && error.contains("multiple of")));
         }
-    }
-
-    #[test]
-    fn versions_are_compared_by_number() {
-        assert!(is_before_0_9("0.7.0.dev0") && is_before_0_9("0.8.1"));
-        assert!(!is_before_0_9("0.9.0") && !is_before_0_9("0.31.0") && !is_before_0_9("unknown"));
     }
 }

@@ -1,56 +1,30 @@
 //! Encodes the texts of the options.
 
-use super::AltDiffusion;
-use crate::conditioning::Conditioning;
+use super::model::AltDiffusion;
+use crate::cancellation::Cancellation;
 use crate::options::GenerateOptions;
 use crate::prompt::PromptReading;
 use crate::text_states::TextStates;
-use crate::unet::UNet2DConditionModel;
 use crate::{Error, Result};
 
-/// The hidden states of the texts of a run.
-pub(super) struct RunTexts {
-    states: TextStates,
-    /// Whether the first half says what to keep away from.
-    guided: bool,
-}
-
-impl RunTexts {
-    /// The hidden states, of which with guidance the first half says what to keep away from.
-    pub fn states(&self) -> &TextStates {
-        &self.states
-    }
-
-    /// The keys and values of `unet`, for `images` images of each prompt.
-    pub fn project(&self, unet: &UNet2DConditionModel, images: usize) -> Result<Conditioning> {
-        match self.guided {
-            true => Conditioning::guided(unet, &self.states, images),
-            false => Conditioning::conditioned(unet, &self.states, images),
-        }
-    }
-}
-
 impl AltDiffusion {
-    /// The texts of the options: the prompts and, with guidance, before them what they keep away from.
-    pub(super) fn read_texts(&self, options: &GenerateOptions) -> Result<RunTexts> {
+    /// The hidden states of the options' texts: of the prompts and, with guidance, before them of what they keep away from.
+    pub(super) fn read_texts(&self, options: &GenerateOptions) -> Result<TextStates> {
         let texts: Vec<&str> = options.prompts.iter().map(String::as_str).collect();
-        let guided = options.is_guided();
         let negative = options.negative_prompt.as_str();
-        let reading = options.prompt_reading;
         let count = options.prompt_count();
-        let states = match (&options.prompt_states, &options.negative_states) {
-            (Some(states), _) if !guided => states.clone(),
-            (None, _) if !guided => self.encode_texts_skipping(options.clip_skip, reading, &texts)?,
+        let encode = |texts: &[&str]| {
+            self.encode(texts, options.prompt_reading, options.clip_skip, &options.cancellation)
+        };
+        match (&options.prompt_states, &options.negative_states) {
+            (Some(states), _) if !options.is_guided() => Ok(states.clone()),
+            (None, _) if !options.is_guided() => encode(&texts),
             // All at a time: the empty text costs hardly anything beside the others.
-            (None, None) => self.encode_texts_skipping(
-                options.clip_skip,
-                reading,
-                &[&vec![negative; count], &texts[..]].concat(),
-            )?,
+            (None, None) => encode(&[&vec![negative; count], &texts[..]].concat()),
             (states, without) => {
                 let without = match without {
                     Some(without) => without.clone(),
-                    None => self.encode_texts_skipping(options.clip_skip, reading, &[negative])?,
+                    None => encode(&[negative])?,
                 };
                 if ![1, count].contains(&without.texts()) {
                     return Err(Error::Shape {
@@ -61,34 +35,39 @@ impl AltDiffusion {
                 }
                 let states = match states {
                     Some(states) => states.clone(),
-                    None => self.encode_texts_skipping(options.clip_skip, reading, &texts)?,
+                    None => encode(&texts)?,
                 };
-                without.for_each_of(count)?.and(&states)?
+                without.for_each_of(count)?.and(&states)
             }
-        };
-        Ok(RunTexts { states, guided })
+        }
     }
 
     /// The hidden states of texts, as [`GenerateOptions::prompt_states`] takes them.
     ///
     /// # Errors
-    /// When a text cannot be read or encoded.
+    /// When a text cannot be read or encoded, or the model was made without a text encoder.
     pub fn encode_texts(&self, reading: PromptReading, texts: &[&str]) -> Result<TextStates> {
-        self.encode_texts_skipping(0, reading, texts)
+        self.encode(texts, reading, 0, &Cancellation::default())
     }
 
-    fn encode_texts_skipping(
+    fn encode(
         &self,
-        clip_skip: usize,
-        reading: PromptReading,
         texts: &[&str],
+        reading: PromptReading,
+        clip_skip: usize,
+        cancellation: &Cancellation,
     ) -> Result<TextStates> {
+        cancellation.check()?;
         let encoder = self.text_encoder()?.into_owned().skipping_layers(clip_skip);
         let encoder = &encoder.map_err(|error| Error::option("clip skip", error.to_string()))?;
-        let (tokenizer, tokens) = (&self.tokenizer, self.prompt_tokens);
+        let (tokenizer, tokens) = (self.tokenizer()?, self.prompt_tokens()?);
         match reading {
-            PromptReading::Plain => TextStates::encode(tokenizer, encoder, texts, tokens),
-            PromptReading::Weighted => TextStates::encode_weighted(tokenizer, encoder, texts, tokens),
+            PromptReading::Plain => {
+                TextStates::encode_unless(tokenizer, encoder, texts, tokens, cancellation)
+            }
+            PromptReading::Weighted => {
+                TextStates::encode_weighted_unless(tokenizer, encoder, texts, tokens, cancellation)
+            }
         }
     }
 }

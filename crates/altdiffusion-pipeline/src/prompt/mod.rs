@@ -1,4 +1,4 @@
-//! Reads the text of a prompt: its weights, and its chunks.
+//! Reads the text of a prompt: its weights and its chunks.
 
 mod chunks;
 mod reading;

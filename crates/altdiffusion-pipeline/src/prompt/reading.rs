@@ -1,7 +1,10 @@
 //! Says how the text of a prompt is read.
 
+use serde::{Deserialize, Serialize};
+
 /// How the text of a prompt is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PromptReading {
     /// As it stands, cut to the tokens that the text encoder takes, as in diffusers.
     #[default]

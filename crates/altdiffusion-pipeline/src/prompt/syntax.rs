@@ -1,4 +1,4 @@
-//! Weights in the text of a prompt.
+//! Parses the weights in the text of a prompt.
 
 use crate::{Error, Result};
 

@@ -1,14 +1,16 @@
-//! The noise of the images of a batch: one stream for all of them, or a seed for each.
+//! Draws the noise of a batch: from one stream for all images, or from a seed for each.
 
 use std::{fmt, str::FromStr};
 
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::{Noise, Rng};
 use crate::{Error, Result};
 
 /// How the noise of several images that are drawn together comes from one seed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Seeds {
     /// One generator draws the noise of all, as in diffusers with one `torch.Generator`: the images depend on their number.
     #[default]
@@ -19,7 +21,7 @@ pub enum Seeds {
 }
 
 impl Seeds {
-    /// Every way.
+    /// Both.
     pub const ALL: [Self; 2] = [Self::Consecutive, Self::Stream];
 
     /// The name, as a user gives it: `consecutive`, `stream`.
@@ -68,7 +70,8 @@ impl FromStr for Seeds {
 }
 
 /// Which image of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BatchPosition {
     /// Its number, from 0.
     pub index: usize,

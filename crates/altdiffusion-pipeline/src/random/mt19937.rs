@@ -1,4 +1,4 @@
-//! The Mersenne Twister.
+//! Draws the numbers of the Mersenne Twister.
 
 /// The numbers of the state.
 const SIZE: usize = 624;

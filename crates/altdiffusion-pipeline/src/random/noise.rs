@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::Result;
 
 /// A source of standard normal numbers.
-pub trait Noise {
+pub trait Noise: Send {
     /// The next tensor of them, f32, on the CPU. A shape may have any number of dimensions.
     ///
     /// # Errors

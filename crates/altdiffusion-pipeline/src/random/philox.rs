@@ -1,4 +1,4 @@
-//! Philox, a generator without a state.
+//! Draws the numbers of Philox, a generator without a state.
 
 /// The multipliers and the increments of the key.
 const MULTIPLIERS: [u32; 2] = [0xd251_1f53, 0xcd9e_8d57];

@@ -2,11 +2,14 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Noise, TorchCpu, TorchCuda};
 use crate::{Error, Result};
 
 /// The generators whose noise PyTorch draws.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Rng {
     /// That of the CPU, [`TorchCpu`].
     #[default]

@@ -1,4 +1,4 @@
-//! Normal numbers as PyTorch draws them on the CPU.
+//! Draws normal numbers as PyTorch does on the CPU.
 
 use std::f64::consts::PI;
 

@@ -1,4 +1,4 @@
-//! Normal numbers as PyTorch draws them on a CUDA device.
+//! Draws normal numbers as PyTorch does on a CUDA device.
 
 use candle_core::{Device, Tensor};
 

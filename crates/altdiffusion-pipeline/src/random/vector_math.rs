@@ -1,4 +1,4 @@
-//! The logarithm, the sine and the cosine of PyTorch's vectorised normal numbers.
+//! Computes the logarithm, the sine and the cosine of PyTorch's vectorised normal numbers.
 //!
 //! PyTorch takes them from avx_mathfun, which is Cephes (Moshier, <https://www.netlib.org/cephes/>) in vectors, and
 //! compiles it for processors with fused multiply-adds, so that the compiler joins products and sums. The results

@@ -1,4 +1,4 @@
-//! Quantiles of a beta distribution.
+//! Computes quantiles of a beta distribution.
 
 /// The two shapes of the distribution, which are the same: most of it lies near 0 and 1.
 const SHAPE: f64 = 0.6;

@@ -3,6 +3,7 @@
 use super::{
     Ddim, Ddpm, DpmSolverMultistep, DpmSolverSinglestep, EulerAncestralDiscrete, EulerDiscrete, HeunDiscrete,
     Lcm, LmsDiscrete, Pndm, Scheduler, SchedulerConfig, SchedulerKind, Steps, UniPcMultistep,
+    fields::unsupported,
 };
 use crate::{Error, Result};
 
@@ -23,7 +24,7 @@ impl SchedulerConfig {
     /// there.
     pub fn build_for(&self, steps: &Steps) -> Result<Box<dyn Scheduler>> {
         let kind = self.kind()?;
-        if let Some(problem) = self.unsupported.as_ref().filter(|_| kind.takes_flows()) {
+        if let Some(problem) = unsupported(&self.refused).filter(|_| kind.takes_flows()) {
             return Err(Error::content(&self.file, problem));
         }
         Ok(match kind {

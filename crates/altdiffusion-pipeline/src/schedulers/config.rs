@@ -1,10 +1,12 @@
-//! `scheduler_config.json`.
+//! Reads `scheduler_config.json`.
 
 mod check;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
+
+use serde_json::{Map, Value};
 
 use super::{
     Algorithm, BetaSchedule, FinalSigma, PredictionType, SchedulerKind, SigmaInterpolation, SigmaSpacing,
@@ -68,7 +70,7 @@ pub struct SchedulerConfig {
     pub sigma_max: Option<f64>,
     /// Euler, DPM-Solver, UniPC: the sigma after the last step.
     pub final_sigmas_type: FinalSigma,
-    /// Euler with velocity prediction: whether the model is told `ln(σ) / 4` in place of the timestep.
+    /// Euler with velocity prediction: whether the model takes `ln(σ) / 4` in place of the timestep.
     pub continuous_timesteps: bool,
     /// DPM-Solver, UniPC: the order of the method.
     pub solver_order: usize,
@@ -90,10 +92,58 @@ pub struct SchedulerConfig {
     pub original_inference_steps: usize,
     /// LCM: what the timestep is multiplied by in the boundary condition.
     pub timestep_scaling: f64,
-    /// What the class of the file asks for and is not there, if it is one that knows such fields.
-    pub(super) unsupported: Option<String>,
+    /// Fields of the file that only some classes know, and that none of those here can run with.
+    pub(super) refused: Map<String, Value>,
     /// The file, for messages.
     pub(super) file: String,
+}
+
+/// What errors call a configuration that is in no file.
+pub(super) const NO_FILE: &str = "scheduler configuration";
+
+/// The noise levels of Stable Diffusion and AltDiffusion, and DDIM to step between them.
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        Self {
+            class_name: SchedulerKind::Ddim.class_name().to_owned(),
+            num_train_timesteps: 1000,
+            beta_start: Some(0.00085),
+            beta_end: Some(0.012),
+            beta_schedule: Some(BetaSchedule::ScaledLinear),
+            trained_betas: None,
+            rescale_betas_zero_snr: false,
+            prediction_type: PredictionType::Epsilon,
+            timestep_spacing: None,
+            steps_offset: 1,
+            set_alpha_to_one: Some(false),
+            clip_sample: Some(false),
+            clip_sample_range: 1.0,
+            thresholding: false,
+            dynamic_thresholding_ratio: 0.995,
+            sample_max_value: 1.0,
+            eta: 0.0,
+            variance_type: VarianceType::FixedSmall,
+            skip_prk_steps: false,
+            sigma_spacing: SigmaSpacing::Timesteps,
+            interpolation_type: SigmaInterpolation::Linear,
+            sigma_min: None,
+            sigma_max: None,
+            final_sigmas_type: FinalSigma::Zero,
+            continuous_timesteps: false,
+            solver_order: 2,
+            solver_type: None,
+            algorithm_type: Algorithm::DpmSolverPlusPlus,
+            lower_order_final: None,
+            euler_at_final: false,
+            lambda_min_clipped: f64::NEG_INFINITY,
+            predict_x0: true,
+            disable_corrector: Vec::new(),
+            original_inference_steps: 50,
+            timestep_scaling: 10.0,
+            refused: Map::new(),
+            file: NO_FILE.to_owned(),
+        }
+    }
 }
 
 impl SchedulerConfig {
@@ -115,6 +165,12 @@ impl SchedulerConfig {
     pub fn from_json(json: impl AsRef<[u8]>, file: impl Into<String>) -> Result<Self> {
         let file = file.into();
         let fields = Fields::parse(json.as_ref(), &file)?;
+        fields.warn_of_unknown();
+        Self::from_fields(&fields, &file)
+    }
+
+    /// From fields of which none is unknown, or the caller has warned. `eta` is 0, because no file of diffusers says it.
+    pub(super) fn from_fields(fields: &Fields, file: &str) -> Result<Self> {
         // What diffusers once wrote for what is now "sample".
         let predicts = match fields.get("predict_epsilon")? {
             Some(false) => PredictionType::Sample,
@@ -178,80 +234,11 @@ impl SchedulerConfig {
             disable_corrector: fields.get("disable_corrector")?.unwrap_or_default(),
             original_inference_steps: fields.get("original_inference_steps")?.unwrap_or(50),
             timestep_scaling: fields.get("timestep_scaling")?.unwrap_or(10.0),
-            unsupported: fields.unsupported(),
-            file: file.clone(),
+            refused: fields.refused(),
+            file: file.to_owned(),
         };
         config.check()?;
         Ok(config)
-    }
-
-    /// The same noise levels for another scheduler. What only the class of the file knew no longer counts.
-    pub fn with_kind(mut self, kind: SchedulerKind) -> Self {
-        kind.class_name().clone_into(&mut self.class_name);
-        match kind {
-            SchedulerKind::DpmSolverMultistep => self.algorithm_type = Algorithm::DpmSolverPlusPlus,
-            SchedulerKind::DpmSolverMultistepSde => self.algorithm_type = Algorithm::SdeDpmSolverPlusPlus,
-            _ => {}
-        }
-        self.unsupported = None;
-        self
-    }
-
-    /// The same with the sigmas spread in another way.
-    ///
-    /// # Errors
-    /// When the scheduler has no sigmas to spread so.
-    pub fn with_sigma_spacing(mut self, spacing: SigmaSpacing) -> Result<Self> {
-        let kind = self.kind()?;
-        if !kind.takes_sigma_spacing(spacing) {
-            let others = SchedulerKind::names(|kind| kind.takes_sigma_spacing(spacing));
-            let problem = format!("{spacing} is not possible with {kind}; expected one of {others}");
-            return Err(Error::option("sigma spacing", problem));
-        }
-        self.sigma_spacing = spacing;
-        Ok(self)
-    }
-
-    /// The same with the steps spread in another way over the timesteps.
-    ///
-    /// # Errors
-    /// When the scheduler has but one way.
-    pub fn with_timestep_spacing(mut self, spacing: TimestepSpacing) -> Result<Self> {
-        let kind = self.kind()?;
-        if !kind.takes_timestep_spacing() {
-            let others = SchedulerKind::names(SchedulerKind::takes_timestep_spacing);
-            let problem = format!("{kind} has but one; expected one of {others}");
-            return Err(Error::option("timestep spacing", problem));
-        }
-        self.timestep_spacing = Some(spacing);
-        Ok(self)
-    }
-
-    /// The same with noise added in each step of DDIM: [`SchedulerConfig::eta`].
-    ///
-    /// # Errors
-    /// When it is not in 0 to 1, or not 0 and the scheduler is another one.
-    pub fn with_eta(mut self, eta: f64) -> Result<Self> {
-        let kind = self.kind()?;
-        if !(0.0..=1.0).contains(&eta) {
-            return Err(Error::option("eta", format!("{eta}, expected 0 to 1")));
-        }
-        if eta != 0.0 && kind != SchedulerKind::Ddim {
-            return Err(Error::option("eta", format!("{eta} has no meaning for {kind}; expected ddim")));
-        }
-        self.eta = eta;
-        Ok(self)
-    }
-
-    /// The configuration as diffusers' `AltDiffusionPipeline` corrects it on loading: `steps_offset` is 1 and the
-    /// predicted sample is not clipped, since latents have no range. Older published files say otherwise.
-    pub fn for_latents(mut self) -> Self {
-        if self.steps_offset != 1 {
-            tracing::debug!("{}: steps_offset is {}, using 1", self.file, self.steps_offset);
-            self.steps_offset = 1;
-        }
-        self.clip_sample = Some(false);
-        self
     }
 
     /// The scheduler that the file names.

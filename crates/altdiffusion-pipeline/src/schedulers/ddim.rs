@@ -1,4 +1,4 @@
-//! DDIM.
+//! Steps by DDIM.
 
 use candle_core::Tensor;
 

@@ -1,4 +1,4 @@
-//! DDPM.
+//! Steps by DDPM.
 
 use candle_core::Tensor;
 

@@ -1,4 +1,4 @@
-//! The formulas of DPM-Solver, for one step of any order: what the multistep and the single-step solver share.
+//! Computes the formulas of DPM-Solver, for one step of any order: what the multistep and the single-step solver share.
 
 use candle_core::Tensor;
 

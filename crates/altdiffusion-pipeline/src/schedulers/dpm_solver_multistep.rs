@@ -1,4 +1,4 @@
-//! DPM-Solver, multistep.
+//! Steps by DPM-Solver, multistep.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! DPM-Solver, single-step.
+//! Steps by DPM-Solver, single-step.
 
 use std::collections::VecDeque;
 

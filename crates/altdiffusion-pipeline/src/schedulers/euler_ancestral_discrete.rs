@@ -1,4 +1,4 @@
-//! Euler with new noise.
+//! Steps by Euler's method, with new noise after each step.
 
 use candle_core::Tensor;
 

@@ -1,4 +1,4 @@
-//! Euler.
+//! Steps by Euler's method.
 
 use candle_core::Tensor;
 
@@ -19,7 +19,7 @@ impl EulerDiscrete {
     /// A run of these steps.
     ///
     /// # Errors
-    /// When there are no steps or more than training timesteps, or timesteps are given to a model that is told σ in
+    /// When there are no steps or more than training timesteps, or timesteps are given to a model that takes σ in
     /// place of them, or together with a spacing of the sigmas.
     pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
         steps.check(SchedulerKind::EulerDiscrete, config)?;

@@ -68,6 +68,22 @@ const FIELDS: FieldTable = FieldTable {
     nested: &[],
 };
 
+/// The field that this crate adds to those of diffusers, for what is an argument of a pipeline there.
+pub(super) const ETA: &str = "eta";
+
+/// The fields that ask for the spacings of sigmas.
+const SIGMA_SPACINGS: [(&str, SigmaSpacing); 4] = [
+    ("use_karras_sigmas", SigmaSpacing::Karras),
+    ("use_exponential_sigmas", SigmaSpacing::Exponential),
+    ("use_beta_sigmas", SigmaSpacing::Beta),
+    ("use_lu_lambdas", SigmaSpacing::Lu),
+];
+
+/// The field that asks for a spacing of sigmas, unless it is that of the timesteps.
+pub(super) fn sigma_spacing_field(spacing: SigmaSpacing) -> Option<&'static str> {
+    SIGMA_SPACINGS.iter().find(|(_, other)| *other == spacing).map(|(field, _)| *field)
+}
+
 /// The fields of a JSON object, each read with its name at hand for the message.
 pub(super) struct Fields<'a> {
     fields: Map<String, Value>,
@@ -75,14 +91,28 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Parses a file as Python writes it, and warns of fields that no class has.
+    /// Parses a file as Python writes it.
     ///
     /// # Errors
     /// When it is not a JSON object.
     pub(super) fn parse(json: &[u8], file: &'a str) -> Result<Self> {
-        let fields = parse_json(&FileData::owned(file, json.to_vec()))?;
-        FIELDS.warn_of_unknown(file, &fields);
-        Ok(Self { fields, file })
+        Ok(Self::new(parse_json(&FileData::owned(file, json.to_vec()))?, file))
+    }
+
+    /// Those of an object.
+    pub(super) fn new(fields: Map<String, Value>, file: &'a str) -> Self {
+        Self { fields, file }
+    }
+
+    /// Warns of fields that no class has.
+    pub(super) fn warn_of_unknown(&self) {
+        FIELDS.warn_of_unknown(self.file, &self.fields);
+    }
+
+    /// A field that no class has, if there is one.
+    pub(super) fn unknown(&self) -> Option<&str> {
+        let is_known = |field: &str| field.starts_with('_') || field == ETA || FIELDS.knows(field);
+        self.fields.keys().map(String::as_str).find(|field| !is_known(field))
     }
 
     /// A number, which may be an infinite one.
@@ -94,12 +124,11 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// What the class that has such fields cannot run with.
-    pub(super) fn unsupported(&self) -> Option<String> {
-        let Refusal { field, expected, found } = FIELDS.refused(&self.fields)?;
-        Some(format!(
-            "`{field}` is {found}, which is not supported; expected {expected}, or another scheduler"
-        ))
+    /// The fields of which only some values can be run with.
+    pub(super) fn refused(&self) -> Map<String, Value> {
+        let is_fixed = |field: &str| FIELDS.fixed.iter().any(|(fixed, _)| *fixed == field);
+        let fixed = self.fields.iter().filter(|(field, _)| is_fixed(field));
+        fixed.map(|(field, value)| (field.clone(), value.clone())).collect()
     }
 
     /// The field, or `None` where it is left out or null.
@@ -124,16 +153,10 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// The way to spread the sigmas, of which there may be only one.
+    /// The spacing of the sigmas, of which there may be only one.
     pub(super) fn sigma_spacing(&self) -> Result<SigmaSpacing> {
-        let spacings = [
-            ("use_karras_sigmas", SigmaSpacing::Karras),
-            ("use_exponential_sigmas", SigmaSpacing::Exponential),
-            ("use_beta_sigmas", SigmaSpacing::Beta),
-            ("use_lu_lambdas", SigmaSpacing::Lu),
-        ];
         let mut found = None;
-        for (field, spacing) in spacings {
+        for (field, spacing) in SIGMA_SPACINGS {
             if self.get(field)?.unwrap_or(false) {
                 if let Some((other, _)) = found {
                     let problem = format!("contradicts {other}: expected only one of them to be true");
@@ -148,6 +171,12 @@ impl<'a> Fields<'a> {
     pub(super) fn error(&self, field: &'static str, problem: impl Into<String>) -> Error {
         Error::Field { file: self.file.to_owned(), field, problem: problem.into() }
     }
+}
+
+/// What the class that has such fields cannot run with.
+pub(super) fn unsupported(refused: &Map<String, Value>) -> Option<String> {
+    let Refusal { field, expected, found } = FIELDS.refused(refused)?;
+    Some(format!("`{field}` is {found}, which is not supported; expected {expected}, or another scheduler"))
 }
 
 #[cfg(test)]

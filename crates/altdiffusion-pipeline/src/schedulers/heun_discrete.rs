@@ -1,4 +1,4 @@
-//! Heun.
+//! Steps by Heun's method.
 
 use candle_core::Tensor;
 

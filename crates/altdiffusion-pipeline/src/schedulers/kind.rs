@@ -1,12 +1,15 @@
-//! The schedulers by name.
+//! Names the schedulers.
 
 use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
 
 use super::{BetaSchedule, SigmaSpacing};
 use crate::{Error, Result};
 
 /// The schedulers that this crate knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "&str", try_from = "String")]
 pub enum SchedulerKind {
     /// [`Ddpm`](super::Ddpm): the ancestral sampler of the first diffusion models.
     Ddpm,
@@ -182,5 +185,19 @@ impl FromStr for SchedulerKind {
             let known = Self::names(|_| true);
             Error::option("scheduler", format!("{name:?} is not known; expected one of {known}"))
         })
+    }
+}
+
+impl From<SchedulerKind> for &str {
+    fn from(kind: SchedulerKind) -> Self {
+        kind.name()
+    }
+}
+
+impl TryFrom<String> for SchedulerKind {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        name.parse()
     }
 }

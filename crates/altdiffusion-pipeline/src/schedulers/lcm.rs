@@ -1,4 +1,4 @@
-//! LCM.
+//! Steps by latent consistency.
 
 use candle_core::Tensor;
 

@@ -1,4 +1,4 @@
-//! Limits to the predicted clean sample.
+//! Limits the predicted clean sample.
 
 use candle_core::{DType, Tensor};
 

@@ -1,4 +1,4 @@
-//! Steps as sums, which a device makes in one pass.
+//! Writes steps as sums, which a device computes in one kernel.
 
 use candle_core::{DType, Device, Tensor};
 

@@ -1,4 +1,4 @@
-//! LMS.
+//! Steps by a linear multistep method.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! Schedulers: which noise levels an image passes on its way out of the noise, and how it steps between them.
+//! Chooses the noise levels of a run, and steps from one to the next.
 //!
 //! A [`SchedulerConfig`] is read once from the `scheduler_config.json` of a checkpoint and holds what every scheduler
 //! shares: the betas of the training and the way to pick timesteps. [`SchedulerConfig::build`] makes of it a fresh
@@ -10,6 +10,7 @@
 mod beta_quantile;
 mod beta_schedule;
 mod build;
+mod changes;
 mod config;
 mod ddim;
 mod ddpm;
@@ -18,6 +19,7 @@ mod dpm_solver_multistep;
 mod dpm_solver_singlestep;
 mod euler_ancestral_discrete;
 mod euler_discrete;
+mod factory;
 mod fields;
 mod heun_discrete;
 mod kind;
@@ -30,6 +32,7 @@ mod noise_schedule;
 mod pndm;
 mod prediction;
 mod scheduler;
+mod serde_config;
 mod sigma_run;
 mod sigmas;
 mod solver_options;
@@ -47,6 +50,7 @@ pub use dpm_solver_multistep::DpmSolverMultistep;
 pub use dpm_solver_singlestep::DpmSolverSinglestep;
 pub use euler_ancestral_discrete::EulerAncestralDiscrete;
 pub use euler_discrete::EulerDiscrete;
+pub use factory::SchedulerFactory;
 pub use heun_discrete::HeunDiscrete;
 pub use kind::SchedulerKind;
 pub use lcm::Lcm;

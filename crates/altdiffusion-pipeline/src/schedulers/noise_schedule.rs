@@ -1,4 +1,4 @@
-//! How much of the signal is left at each training timestep.
+//! Computes how much of the signal is left at each training timestep.
 
 use candle_core::Tensor;
 

@@ -1,4 +1,4 @@
-//! PNDM.
+//! Steps by PNDM.
 
 use std::collections::VecDeque;
 

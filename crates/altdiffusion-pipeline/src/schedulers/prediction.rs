@@ -1,13 +1,13 @@
-//! What the model was trained to predict.
+//! Reads clean samples and noise from what a model predicts.
 
 use candle_core::Tensor;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::divide;
 use crate::Result;
 
 /// The quantity that the model's output stands for, `prediction_type` of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PredictionType {
     /// The noise ε in `x_t = √ᾱ x₀ + √(1 − ᾱ) ε`.
     #[serde(rename = "epsilon")]

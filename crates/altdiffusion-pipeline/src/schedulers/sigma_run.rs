@@ -1,4 +1,4 @@
-//! What the schedulers share that step in terms of σ, on samples `x₀ + σ ε` whose noise is not scaled down with the
+//! Does what the schedulers share that step in terms of σ, on samples `x₀ + σ ε` whose noise is not scaled down with the
 //! signal (Karras et al. 2022, <https://arxiv.org/abs/2206.00364>).
 
 use candle_core::Tensor;

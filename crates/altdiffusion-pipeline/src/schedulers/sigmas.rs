@@ -1,14 +1,15 @@
-//! Spacings of the noise levels σ for schedulers that step in terms of them.
+//! Spaces the noise levels σ of schedulers that step in terms of them.
 
 use std::{fmt, str::FromStr};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{beta_quantile::beta_quantile, linspace::linspace};
 use crate::{Error, Result};
 
 /// How the sigmas of a run are spread between the largest and the smallest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SigmaSpacing {
     /// The sigmas of the timesteps.
     Timesteps,
@@ -83,7 +84,7 @@ impl FromStr for SigmaSpacing {
 }
 
 /// How sigmas between those of the training timesteps are found, `interpolation_type` of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SigmaInterpolation {
     /// On the line between the two nearest training timesteps.
@@ -93,7 +94,7 @@ pub enum SigmaInterpolation {
 }
 
 /// The sigma after the last step, `final_sigmas_type` of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinalSigma {
     /// No noise at all.

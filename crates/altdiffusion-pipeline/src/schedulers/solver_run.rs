@@ -1,4 +1,4 @@
-//! What DPM-Solver and UniPC share: the noise levels of a run, in terms of the logarithm of the signal-to-noise ratio.
+//! Does what DPM-Solver and UniPC share: the noise levels of a run, in terms of the logarithm of the signal-to-noise ratio.
 
 use candle_core::Tensor;
 

@@ -1,17 +1,21 @@
-//! How many steps a run has, or which.
+//! Says how many steps a run has, or which.
+
+use serde::{Deserialize, Serialize};
 
 use super::{SchedulerConfig, SchedulerKind};
 use crate::{Error, Result};
 
 /// The steps of a run: their number, or, for the schedulers that take them, the noise levels themselves.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Steps {
-    /// So many, spread as the configuration says.
-    Count(usize),
     /// One at each of these training timesteps, descending.
     Timesteps(Vec<usize>),
     /// From each of these noise levels σ to the one after it, descending; the last is where the run ends, usually 0.
     Sigmas(Vec<f32>),
+    /// So many, spread as the configuration says. In JSON a number.
+    #[serde(untagged)]
+    Count(usize),
 }
 
 impl Steps {

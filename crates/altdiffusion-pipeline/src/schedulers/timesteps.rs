@@ -1,14 +1,14 @@
-//! Which of the training timesteps a run of few steps visits.
+//! Chooses the training timesteps that a run of few steps visits.
 
 use std::{fmt, str::FromStr};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
 /// The way to spread a run's steps over the training timesteps: table 2 of Lin et al. 2023,
 /// <https://arxiv.org/abs/2305.08891>.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimestepSpacing {
     /// Equal distances that include the first and the last timestep.

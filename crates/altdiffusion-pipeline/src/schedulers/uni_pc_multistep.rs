@@ -1,4 +1,4 @@
-//! UniPC.
+//! Steps by UniPC.
 
 use std::collections::VecDeque;
 

@@ -31,7 +31,7 @@ pub struct UNet2DConditionConfig {
     pub up_block_types: Vec<String>,
     /// Channels of each level, highest resolution first. Between two levels the resolution halves.
     pub block_out_channels: Vec<usize>,
-    /// Residual blocks of each level on the way down; on the way up there is one more.
+    /// Residual blocks of each level of the downsampling path; in the upsampling path there is one more.
     pub layers_per_block: PerBlock<usize>,
     /// Zeros around the input of each halving; 0 means one row and column at the bottom and on the right.
     pub downsample_padding: usize,

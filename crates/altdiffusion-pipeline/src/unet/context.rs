@@ -1,4 +1,4 @@
-//! The prompt as the UNet sees it: the keys and values of its cross-attentions.
+//! Projects a prompt to the keys and values of the cross-attentions.
 
 use candle_core::{DType, Device, Tensor};
 use fused_ops::LayerNorm;
@@ -18,10 +18,19 @@ pub struct CrossAttentionContext {
     images: Vec<ImageContext>,
 }
 
-/// A batch of images as the keys and values of every cross-attention of one UNet, in the same order.
+/// A batch of images as the keys and values of every cross-attention of one UNet, in the same order: what an IP-Adapter adds
+/// to the prompt.
 #[derive(Debug, Clone)]
-pub(crate) struct ImageContext {
-    pub layers: Vec<KeyValue>,
+pub struct ImageContext {
+    pub(crate) layers: Vec<KeyValue>,
+}
+
+impl ImageContext {
+    /// The keys and the values for each cross-attention, (batch, tokens, channels) each. What attends to them is added to
+    /// what attends to the text.
+    pub fn keys_and_values(&self) -> impl ExactSizeIterator<Item = (&Tensor, &Tensor)> {
+        self.layers.iter().map(|layer| (&layer.key, &layer.value))
+    }
 }
 
 impl CrossAttentionContext {

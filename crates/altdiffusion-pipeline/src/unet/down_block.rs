@@ -1,4 +1,4 @@
-//! One level of the way down (diffusers' `DownBlock2D` and `CrossAttnDownBlock2D`).
+//! Computes one level of the downsampling path (diffusers' `DownBlock2D` and `CrossAttnDownBlock2D`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -44,7 +44,7 @@ impl DownBlock2D {
     }
 
     /// (batch, height, width, channels of the level above) → (batch, about height / 2, about width / 2,
-    /// channels). Leaves what the way up will need on `skips`.
+    /// channels). Leaves what the upsampling path will need on `skips`.
     pub fn forward(
         &self,
         mut hidden: Tensor,

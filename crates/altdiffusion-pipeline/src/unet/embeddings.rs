@@ -1,4 +1,4 @@
-//! What follows the sinusoids of a timestep.
+//! Embeds the sinusoids of a timestep.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;

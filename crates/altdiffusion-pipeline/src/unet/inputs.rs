@@ -1,4 +1,4 @@
-//! What comes into a pass, checked before the work begins.
+//! Checks what comes into a forward pass before the work begins.
 
 use candle_core::Tensor;
 

@@ -19,8 +19,8 @@ mod up_block;
 
 pub use config::UNet2DConditionConfig;
 pub(crate) use config::{CROSS_ATTENTION_DOWN, CROSS_ATTENTION_UP, UP};
-pub use context::CrossAttentionContext;
-pub(crate) use context::{ContextProjector, ImageContext};
+pub(crate) use context::ContextProjector;
+pub use context::{CrossAttentionContext, ImageContext};
 pub(crate) use down_block::DownBlock2D;
 pub(crate) use embeddings::TimestepEmbedding;
 pub(crate) use inputs::check_inputs;

@@ -53,7 +53,7 @@ pub(crate) struct Level {
     pub higher_channels: usize,
     /// Channels of the next lower resolution; its own on the lowest.
     pub lower_channels: usize,
-    /// Residual blocks on the way down.
+    /// Residual blocks of the downsampling path.
     pub layers: usize,
     pub down_attends: bool,
     pub up_attends: bool,

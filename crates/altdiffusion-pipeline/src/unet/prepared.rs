@@ -15,46 +15,46 @@ use crate::Result;
 /// On a GPU the first forward pass is recorded, once for every size of an image, and those after it are replayed.
 pub(crate) struct PreparedUNet<'a> {
     unet: &'a UNet2DConditionModel,
-    context: &'a CrossAttentionContext,
+    context: CrossAttentionContext,
     /// The UNet's recorder, unless nothing is to be recorded, or another thread has it.
     recorded: Option<MutexGuard<'a, Recorded>>,
     /// Whether the recorded pass has this run's prompts.
     has_context: bool,
 }
 
-impl UNet2DConditionModel {
-    /// The UNet for a run with these prompts.
-    pub(crate) fn prepared<'a>(&'a self, context: &'a CrossAttentionContext) -> PreparedUNet<'a> {
-        self.prepared_to_record(context, self.device().is_cuda())
+impl<'a> PreparedUNet<'a> {
+    /// For a run with these prompts.
+    pub fn new(unet: &'a UNet2DConditionModel, context: CrossAttentionContext) -> Self {
+        Self::recording(unet, context, unet.device().is_cuda())
     }
 
-    fn prepared_to_record<'a>(
-        &'a self,
-        context: &'a CrossAttentionContext,
-        recorded: bool,
-    ) -> PreparedUNet<'a> {
-        let recorded = if recorded && context.can_be_copied() { self.recorder().try_lock() } else { None };
-        PreparedUNet { unet: self, context, recorded, has_context: false }
+    fn recording(unet: &'a UNet2DConditionModel, context: CrossAttentionContext, records: bool) -> Self {
+        let recorded = if records && context.can_be_copied() { unet.recorder().try_lock() } else { None };
+        Self { unet, context, recorded, has_context: false }
     }
-}
 
-impl PreparedUNet<'_> {
-    /// As [`UNet2DConditionModel::forward_with_residuals`].
+    /// The UNet itself.
+    pub fn unet(&self) -> &'a UNet2DConditionModel {
+        self.unet
+    }
+
+    /// As [`UNet2DConditionModel::forward_with_residuals`], at one timestep for all samples.
     ///
     /// # Errors
     /// Tensors that do not fit each other or the model.
     pub fn forward(
         &mut self,
         sample: &Tensor,
-        timesteps: &Tensor,
+        timestep: f64,
         residuals: Option<&AdditionalResiduals>,
     ) -> Result<Tensor> {
         let unet = self.unet;
+        let timesteps = for_each_sample(timestep, sample)?;
         if residuals.is_some() || self.recorded.is_none() {
-            return unet.forward_with_residuals(sample, timesteps, self.context, residuals);
+            return unet.forward_with_residuals(sample, &timesteps, &self.context, residuals);
         }
-        unet.check_inputs(sample, timesteps, self.context)?;
-        let prediction = self.predict(&unet.to_input(sample)?, timesteps)?;
+        unet.check_inputs(sample, &timesteps, &self.context)?;
+        let prediction = self.predict(&unet.to_input(sample)?, &timesteps)?;
         unet.to_prediction(&prediction, sample.dtype())
     }
 
@@ -63,13 +63,17 @@ impl PreparedUNet<'_> {
     ///
     /// # Errors
     /// Tensors that do not fit each other or the model.
-    pub fn predict(&mut self, input: &Tensor, timesteps: &Tensor) -> Result<Tensor> {
+    pub fn predict_channels_last(&mut self, input: &Tensor, timestep: f64) -> Result<Tensor> {
+        self.predict(input, &for_each_sample(timestep, input)?)
+    }
+
+    fn predict(&mut self, input: &Tensor, timesteps: &Tensor) -> Result<Tensor> {
         if let Some(recorded) = self.recorded.as_deref_mut() {
-            let shape = pass_shape(input, self.context);
+            let shape = pass_shape(input, &self.context);
             if let Recorded::Pass(pass) = recorded
                 && pass.shape() == shape
             {
-                let context = if self.has_context { None } else { Some(self.context) };
+                let context = if self.has_context { None } else { Some(&self.context) };
                 match pass.replay(input, timesteps, context) {
                     Ok(prediction) => {
                         self.has_context = true;
@@ -84,7 +88,7 @@ impl PreparedUNet<'_> {
             if !matches!(recorded, Recorded::Refused(refused) if *refused == shape) {
                 // The memory of the one before first.
                 *recorded = Recorded::Nothing;
-                match record(self.unet, input, timesteps, self.context) {
+                match record(self.unet, input, timesteps, &self.context) {
                     Ok((pass, prediction)) => {
                         *recorded = Recorded::Pass(Box::new(pass));
                         self.has_context = true;
@@ -97,8 +101,13 @@ impl PreparedUNet<'_> {
                 }
             }
         }
-        self.unet.predict(input, timesteps, self.context, None)
+        self.unet.predict(input, timesteps, &self.context, None)
     }
+}
+
+/// The timestep once for each of `samples`.
+fn for_each_sample(timestep: f64, samples: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::full(timestep as f32, samples.dim(0)?, samples.device())?)
 }
 
 /// Records a forward pass, of a clone whose weights are the same tensors.
@@ -149,13 +158,13 @@ mod tests {
         {
             let bias = Tensor::rand(-1f32, 1., (2, tokens), &Device::Cpu)?;
             let context = unet.project_context(&random(&[2, tokens, WIDTH])?, biased.then_some(&bias))?;
-            let mut prepared = unet.prepared_to_record(&context, true);
+            let mut prepared = PreparedUNet::recording(&unet, context.clone(), true);
             assert!(prepared.recorded.is_some());
             let mut before: Option<(Tensor, Vec<f32>)> = None;
             for timestep in [981f32, 441., 1.] {
                 let (sample, timesteps) =
                     (random(&[2, 4, side, side])?, Tensor::full(timestep, 2, &Device::Cpu)?);
-                let found = prepared.forward(&sample, &timesteps, None)?;
+                let found = prepared.forward(&sample, timestep.into(), None)?;
                 let expected = unet.forward(&sample, &timesteps, &context)?;
                 // Keys that are hidden change nothing but the order in which sums are made.
                 let difference = largest_difference(&found, &expected)?;
@@ -171,7 +180,7 @@ mod tests {
                 before = Some((found.clone(), found.flatten_all()?.to_vec1()?));
             }
             // Another thread goes without meanwhile.
-            assert!(unet.prepared_to_record(&context, true).recorded.is_none());
+            assert!(PreparedUNet::recording(&unet, context, true).recorded.is_none());
         }
         Ok(())
     }
@@ -181,10 +190,10 @@ mod tests {
     fn a_prompt_of_nan_leaves_the_next_one_alone() -> Result<()> {
         let unet = tiny_unet()?;
         let nan = Tensor::full(f32::NAN, (1, 7, WIDTH), &Device::Cpu)?;
-        let (sample, timesteps) = (random(&[1, 4, 8, 8])?, Tensor::full(441f32, 1, &Device::Cpu)?);
+        let sample = random(&[1, 4, 8, 8])?;
         for (states, is_finite) in [(nan, false), (random(&[1, 3, WIDTH])?, true)] {
             let context = unet.project_context(&states, None)?;
-            let found = unet.prepared_to_record(&context, true).forward(&sample, &timesteps, None)?;
+            let found = PreparedUNet::recording(&unet, context, true).forward(&sample, 441.0, None)?;
             let found = found.flatten_all()?.to_vec1::<f32>()?;
             assert_eq!(found.iter().all(|value| value.is_finite()), is_finite);
         }
@@ -195,7 +204,7 @@ mod tests {
     fn on_the_processor_nothing_is_recorded() -> Result<()> {
         let unet = tiny_unet()?;
         let context = unet.project_context(&random(&[1, 3, WIDTH])?, None)?;
-        assert!(unet.prepared(&context).recorded.is_none());
+        assert!(PreparedUNet::new(&unet, context).recorded.is_none());
         Ok(())
     }
 }

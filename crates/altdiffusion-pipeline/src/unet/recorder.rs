@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use candle_core::{DType, Tensor};
 use fused_ops::Recording;
+use model_files::candle_error;
 
 use super::context::CrossAttentionContext;
 use crate::Result;
@@ -68,7 +69,7 @@ impl RecordedPass {
         let (input, timesteps, context) = pass.clone();
         let (recording, prediction) = Recording::new(move || {
             let (input, timesteps, context) = &pass;
-            predict(input, timesteps, context).map_err(candle_core::Error::wrap)
+            predict(input, timesteps, context).map_err(candle_error::carry)
         })?;
         Ok((Self { input, timesteps, context, recording }, prediction))
     }

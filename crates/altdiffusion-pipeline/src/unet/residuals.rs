@@ -1,4 +1,4 @@
-//! What another model adds to the UNet on its way (`down_block_additional_residuals` and
+//! Adds what another model found to the UNet (`down_block_additional_residuals` and
 //! `mid_block_additional_residual` of diffusers).
 
 use candle_core::Tensor;
@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// arXiv:2302.05543, and `guess_mode` of diffusers).
 const FADED_FROM: f64 = 0.1;
 
-/// One tensor for each skip of the UNet, in the order of the way down, and one for its middle: (batch, height, width,
+/// One tensor for each skip of the UNet, in the order of the downsampling path, and one for its middle: (batch, height, width,
 /// channels), or (batch, 1, 1, channels) for the same everywhere.
 #[derive(Debug, Clone)]
 pub struct AdditionalResiduals {
@@ -72,7 +72,7 @@ impl AdditionalResiduals {
         self.map(|_, residual| residual.pad_with_zeros(0, residual.dim(0)?, 0))
     }
 
-    /// Adds them to the skips that the way down left, and to what came out of the middle.
+    /// Adds them to the skips that the downsampling path left, and to what came out of the middle.
     pub(super) fn add_to(&self, skips: &mut [Tensor], middle: &mut Tensor) -> Result<()> {
         if self.down.len() != skips.len() {
             return Err(Error::Shape {

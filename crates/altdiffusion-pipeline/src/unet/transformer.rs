@@ -1,4 +1,4 @@
-//! The UNet's transformers over positions (diffusers' `Transformer2DModel`).
+//! Computes the UNet's transformers over positions (diffusers' `Transformer2DModel`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;

@@ -1,4 +1,4 @@
-//! One level of the way up (diffusers' `UpBlock2D` and `CrossAttnUpBlock2D`).
+//! Computes one level of the upsampling path (diffusers' `UpBlock2D` and `CrossAttnUpBlock2D`).
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -9,7 +9,7 @@ use super::transformer::Transformer2DModel;
 use crate::layers::resnet::ResnetBlock2D;
 use crate::layers::sampling::Upsample2D;
 
-/// Residual blocks, each of which takes in what the way down left and is followed by a transformer where the
+/// Residual blocks, each of which takes in what the downsampling path left and is followed by a transformer where the
 /// level attends to the prompt, then a doubling of the resolution on all levels but the highest.
 #[derive(Debug, Clone)]
 pub(super) struct UpBlock2D {
@@ -56,7 +56,7 @@ impl UpBlock2D {
     ) -> Result<Tensor> {
         for (layer, resnet) in self.resnets.iter().enumerate() {
             let Some(skip) = skips.pop() else {
-                candle_core::bail!("the way up has more residual blocks than the way down left skips")
+                candle_core::bail!("the upsampling path has more residual blocks than there are skips")
             };
             hidden = Tensor::cat(&[hidden, skip], D::Minus1)?;
             hidden = resnet.forward(&hidden, Some(time))?;

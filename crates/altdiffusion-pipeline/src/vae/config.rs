@@ -1,4 +1,4 @@
-//! `vae/config.json`.
+//! Reads `vae/config.json`.
 
 use model_files::config::Accepted::Text;
 use model_files::config::{ConfigFile, FieldTable};

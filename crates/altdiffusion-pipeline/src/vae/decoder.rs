@@ -1,14 +1,16 @@
-//! Latents to pixels (diffusers' `Decoder`).
+//! Decodes latents to pixels (diffusers' `Decoder`).
 
-use candle_core::{Result, Tensor};
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use fused_ops::{Conv2d, GroupNorm};
 
 use super::config::{AutoencoderKlConfig, EPS};
 use super::mid_block::UNetMidBlock2D;
+use crate::cancellation::Cancellation;
 use crate::layers::layout::same_size;
 use crate::layers::resnet::ResnetBlock2D;
 use crate::layers::sampling::Upsample2D;
+use crate::{Error, Result};
 
 /// The lowest level's attention, then level by level up.
 #[derive(Debug, Clone)]
@@ -24,7 +26,12 @@ impl Decoder {
     pub fn new(config: &AutoencoderKlConfig, vb: VarBuilder) -> Result<Self> {
         let channels = &config.block_out_channels;
         let (Some(&first), Some(&last)) = (channels.first(), channels.last()) else {
-            candle_core::bail!("a decoder without levels")
+            return Err(Error::Config {
+                model: "AutoencoderKL",
+                field: "block_out_channels",
+                expected: "at least one level".to_owned(),
+                found: "[]".to_owned(),
+            });
         };
         let mut up_blocks = Vec::new();
         let mut in_channels = last;
@@ -44,14 +51,19 @@ impl Decoder {
     }
 
     /// (batch, height, width, latent_channels) → (batch, height × downscale, width × downscale, out_channels)
-    pub fn forward(&self, latents: &Tensor) -> Result<Tensor> {
+    ///
+    /// # Errors
+    /// Also [`Error::Cancelled`](crate::Error::Cancelled), between two levels.
+    pub fn forward(&self, latents: &Tensor, cancellation: &Cancellation) -> Result<Tensor> {
         let mut hidden = self.conv_in.forward(latents)?;
         hidden = self.mid_block.forward(&hidden)?;
         for block in &self.up_blocks {
+            cancellation.check()?;
             hidden = block.forward(hidden)?;
         }
+        cancellation.check()?;
         hidden = self.conv_norm_out.forward_silu(&hidden)?;
-        self.conv_out.forward(&hidden)
+        Ok(self.conv_out.forward(&hidden)?)
     }
 }
 
@@ -85,7 +97,7 @@ impl UpDecoderBlock2D {
             hidden = resnet.forward(&hidden, None)?;
         }
         match &self.upsamplers {
-            Some(upsampler) => upsampler.forward(&hidden),
+            Some(upsampler) => Ok(upsampler.forward(&hidden)?),
             None => Ok(hidden),
         }
     }

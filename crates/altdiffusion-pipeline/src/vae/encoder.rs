@@ -1,4 +1,4 @@
-//! Pixels to moments (diffusers' `Encoder`).
+//! Encodes pixels to moments (diffusers' `Encoder`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;

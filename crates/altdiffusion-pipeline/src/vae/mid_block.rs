@@ -1,4 +1,4 @@
-//! The lowest level of encoder and decoder (diffusers' `UNetMidBlock2D`).
+//! Computes the lowest level of encoder and decoder (diffusers' `UNetMidBlock2D`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;

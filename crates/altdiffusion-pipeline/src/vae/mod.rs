@@ -1,4 +1,4 @@
-//! Images to latents and back: the variational autoencoder of latent diffusion (Rombach et al., 2022,
+//! Turns images into latents and back: the variational autoencoder of latent diffusion (Rombach et al., 2022,
 //! arXiv:2112.10752), as diffusers' `AutoencoderKL` has it.
 
 mod config;
@@ -12,6 +12,7 @@ use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{Conv2d, compute_dtype};
 
+use crate::cancellation::Cancellation;
 use crate::layers::layout::{same_size, to_channels_first, to_channels_last};
 use crate::{Error, Result};
 pub use config::AutoencoderKlConfig;
@@ -101,22 +102,31 @@ impl AutoencoderKl {
     /// # Errors
     /// Latents of another rank or number of channels.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        Ok(to_channels_first(&self.decode_pixels(latents)?)?.to_dtype(latents.dtype())?)
+        self.decode_unless(latents, &Cancellation::default())
+    }
+
+    /// [`decode`](Self::decode), unless it is cancelled between two levels.
+    pub(super) fn decode_unless(&self, latents: &Tensor, cancellation: &Cancellation) -> Result<Tensor> {
+        let pixels = self.decode_pixels(latents, cancellation)?;
+        Ok(to_channels_first(&pixels)?.to_dtype(latents.dtype())?)
     }
 
     /// The same, with the channels of the pixels last, and in [`compute_dtype`].
-    pub(crate) fn decode_pixels(&self, latents: &Tensor) -> Result<Tensor> {
+    pub(crate) fn decode_pixels(&self, latents: &Tensor, cancellation: &Cancellation) -> Result<Tensor> {
         self.check_shape("latents", latents, self.config.latent_channels, 1)?;
-        self.decode_channels_last(&to_channels_last(&latents.to_dtype(self.dtype)?)?)
+        self.decode_input(&to_channels_last(&latents.to_dtype(self.dtype)?)?, cancellation)
     }
 
     /// [`decode`](Self::decode) with channels last on both sides, and in [`compute_dtype`].
     pub fn decode_channels_last(&self, latents: &Tensor) -> Result<Tensor> {
-        let pixels = match &self.post_quant_conv {
-            Some(post_quant_conv) => self.decoder.forward(&post_quant_conv.forward(latents)?)?,
-            None => self.decoder.forward(latents)?,
-        };
-        Ok(pixels)
+        self.decode_input(latents, &Cancellation::default())
+    }
+
+    fn decode_input(&self, latents: &Tensor, cancellation: &Cancellation) -> Result<Tensor> {
+        match &self.post_quant_conv {
+            Some(conv) => self.decoder.forward(&conv.forward(latents)?, cancellation),
+            None => self.decoder.forward(latents, cancellation),
+        }
     }
 
     /// `tensor` is (batch, `channels`, height, width), with height and width of at least `smallest`.
@@ -135,5 +145,30 @@ impl AutoencoderKl {
                 found: format!("{found:?}"),
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use model_files::ErrorKind;
+
+    use super::*;
+
+    /// The decoder looks at the switch between its levels, in one piece and in tiles.
+    #[test]
+    fn decoding_can_be_cancelled() -> Result<()> {
+        let config = AutoencoderKlConfig { block_out_channels: vec![32], ..AutoencoderKlConfig::default() };
+        let vae = AutoencoderKl::new(&config, VarBuilder::zeros(DType::F32, &Device::Cpu))?;
+        let latents = Tensor::zeros((1, config.latent_channels, 4, 4), DType::F32, &Device::Cpu)?;
+        let (tiling, cancellation) = (Tiling::of_side(2), Cancellation::new());
+        assert_eq!(vae.decode_pixels(&latents, &cancellation)?.dims(), [1, 4, 4, 3]);
+        assert_eq!(vae.decode_tiled_unless(&latents, tiling, &cancellation)?.dims(), [1, 3, 4, 4]);
+        cancellation.cancel();
+        let kind = |error: Option<Error>| error.map(|error| error.kind());
+        assert_eq!(kind(vae.decode_pixels(&latents, &cancellation).err()), Some(ErrorKind::Cancelled));
+        let tiled = vae.decode_tiled_unless(&latents, tiling, &cancellation);
+        assert_eq!(kind(tiled.err()), Some(ErrorKind::Cancelled));
+        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The distribution of latents that the encoder gives.
+//! Describes the distribution of latents that the encoder gives.
 
 use candle_core::{D, Result, Tensor};
 

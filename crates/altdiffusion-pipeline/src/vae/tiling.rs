@@ -1,12 +1,16 @@
-//! Decoding in overlapping tiles: large images in the memory of small ones.
+//! Decodes in overlapping tiles: large images in the memory of small ones.
 
 use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::AutoencoderKl;
+use crate::cancellation::Cancellation;
 use crate::{Error, Result};
 
 /// How latents are cut into tiles (diffusers' `enable_tiling`).
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[must_use]
 pub struct Tiling {
     /// The side of a tile, in latents.
     pub side: usize,
@@ -19,6 +23,11 @@ impl Tiling {
     pub fn of_side(side: usize) -> Self {
         Self { side, overlap: 0.25 }
     }
+
+    /// The part of a tile that it shares with its neighbour.
+    pub fn overlap(self, overlap: f64) -> Self {
+        Self { overlap, ..self }
+    }
 }
 
 impl AutoencoderKl {
@@ -28,11 +37,21 @@ impl AutoencoderKl {
     /// # Errors
     /// As [`decode`](Self::decode), or when the tiles leave nothing between their overlaps.
     pub fn decode_tiled(&self, latents: &Tensor, tiling: Tiling) -> Result<Tensor> {
+        self.decode_tiled_unless(latents, tiling, &Cancellation::default())
+    }
+
+    /// [`decode_tiled`](Self::decode_tiled), unless it is cancelled between two tiles or two levels.
+    pub(crate) fn decode_tiled_unless(
+        &self,
+        latents: &Tensor,
+        tiling: Tiling,
+        cancellation: &Cancellation,
+    ) -> Result<Tensor> {
         self.check_shape("latents", latents, self.config().latent_channels, 1)?;
         let (_, _, height, width) = latents.dims4()?;
         let Tiling { side, overlap } = tiling;
         if height <= side && width <= side {
-            return self.decode(latents);
+            return self.decode_unless(latents, cancellation);
         }
         // As diffusers rounds them.
         let step = (side as f64 * (1.0 - overlap)) as usize;
@@ -49,7 +68,8 @@ impl AutoencoderKl {
         for top in (0..height).step_by(step) {
             let tiles = (0..width).step_by(step).map(|left| {
                 let tile = latents.narrow(2, top, side.min(height - top))?;
-                self.decode(&tile.narrow(3, left, side.min(width - left))?.contiguous()?)
+                let tile = tile.narrow(3, left, side.min(width - left))?.contiguous()?;
+                self.decode_unless(&tile, cancellation)
             });
             let mut row: Vec<Tensor> = tiles.collect::<Result<_>>()?;
             for index in 0..row.len() {

@@ -1,4 +1,4 @@
-//! Each of the encoder's vectors to a token (diffusers' `IPAdapterFullImageProjection`).
+//! Makes a token of each of the encoder's vectors (diffusers' `IPAdapterFullImageProjection`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;

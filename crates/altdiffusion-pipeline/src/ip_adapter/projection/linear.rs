@@ -1,4 +1,4 @@
-//! One vector to a few tokens (diffusers' `ImageProjection`).
+//! Makes a few tokens of one vector (diffusers' `ImageProjection`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;

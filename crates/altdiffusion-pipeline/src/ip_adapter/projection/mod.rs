@@ -1,4 +1,4 @@
-//! From what an image encoder sees to tokens that the UNet attends to. Each published kind of adapter has a way of its own.
+//! Makes the tokens that the UNet attends to of what an image encoder sees, as each published kind of adapter does it.
 
 mod full;
 mod layer_norm;

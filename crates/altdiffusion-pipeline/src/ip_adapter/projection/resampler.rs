@@ -1,4 +1,4 @@
-//! All of the encoder's vectors to a few tokens that ask them for what they need (diffusers'
+//! Makes a few tokens of all of the encoder's vectors, which they ask for what they need (diffusers'
 //! `IPAdapterPlusImageProjection`, after the Perceiver Resampler of Flamingo, Alayrac et al., 2022, arXiv:2204.14198).
 
 use candle_core::{D, Result, Tensor};

@@ -5,10 +5,8 @@ use cosmic_text::{
 };
 use image::{Rgb, RgbImage};
 
-use crate::output::printable;
-
 /// Pixels from the top of a line to the top of the next.
-pub const LINE_HEIGHT: u32 = 20;
+pub(super) const LINE_HEIGHT: u32 = 20;
 
 /// Pixels of a letter M.
 const FONT_SIZE: f32 = 14.;
@@ -17,7 +15,7 @@ const FONT_SIZE: f32 = 14.;
 const NO_GLYPH: u16 = 0;
 
 /// The fonts of the system, and what was drawn with them.
-pub struct Captions {
+pub(super) struct Captions {
     fonts: FontSystem,
     glyphs: SwashCache,
 }
@@ -36,7 +34,7 @@ impl Captions {
         line.set_wrap(Wrap::None);
         line.set_ellipsize(Ellipsize::End(EllipsizeHeightLimit::Lines(1)));
         line.set_size(Some(width as f32), Some(LINE_HEIGHT as f32));
-        line.set_text(&printable(text), &Attrs::new(), Shaping::Advanced, None);
+        line.set_text(text, &Attrs::new(), Shaping::Advanced, None);
         line.shape_until_scroll(&mut self.fonts, false);
         if line.layout_runs().any(|run| run.glyphs.iter().any(|glyph| glyph.glyph_id == NO_GLYPH)) {
             return false;
@@ -74,7 +72,7 @@ mod tests {
     #[test]
     fn lines_stay_within_their_borders() {
         let Some(mut captions) = Captions::new() else {
-            crate::output::complain("SKIPPED: there are no fonts to draw captions with");
+            eprintln!("SKIPPED: there are no fonts to draw captions with");
             return;
         };
         for text in ["a red apple", "一只猫", "قطة", "แมว", "बिल्ली", "x\u{202e}\ty", &"long ".repeat(1000)]

@@ -1,118 +1,20 @@
-//! Says what to generate.
+//! Sets what to generate, one field after the other.
 
 use candle_core::Tensor;
 use image::{GrayImage, RgbImage};
 
+use super::GenerateOptions;
+use crate::cancellation::Cancellation;
 use crate::control::Control;
 use crate::denoising_windows::DenoisingWindows;
-use crate::guidance::Guidance;
 use crate::ip_adapter::ImagePrompt;
 use crate::prompt::PromptReading;
 use crate::random::{BatchPosition, Rng, Seeds};
-use crate::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
+use crate::schedulers::{SchedulerFactory, SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 use crate::text_states::TextStates;
 use crate::vae::Tiling;
 
-/// What to generate, from a text alone up to every detail:
-///
-/// ```
-/// use altdiffusion_pipeline::{GenerateOptions, schedulers::SchedulerKind};
-///
-/// let options = GenerateOptions::new("一只戴帽子的小狗")
-///     .negative_prompt("模糊")
-///     .scheduler(SchedulerKind::EulerDiscrete)
-///     .steps(30)
-///     .seed(7)
-///     .images(4);
-/// ```
-#[derive(Debug, Clone)]
-#[must_use]
-pub struct GenerateOptions {
-    pub(crate) prompts: Vec<String>,
-    pub(crate) prompt_states: Option<TextStates>,
-    pub(crate) negative_states: Option<TextStates>,
-    pub(crate) negative_prompt: String,
-    pub(crate) prompt_reading: PromptReading,
-    pub(crate) clip_skip: usize,
-    pub(crate) steps: Steps,
-    pub(crate) guidance: Guidance,
-    pub(crate) scheduler: Option<SchedulerKind>,
-    pub(crate) sigma_spacing: Option<SigmaSpacing>,
-    pub(crate) timestep_spacing: Option<TimestepSpacing>,
-    pub(crate) eta: f64,
-    pub(crate) seed: u64,
-    pub(crate) rng: Rng,
-    pub(crate) seeds: Seeds,
-    pub(crate) batch_position: Option<BatchPosition>,
-    pub(crate) width: Option<usize>,
-    pub(crate) height: Option<usize>,
-    pub(crate) images: Option<usize>,
-    pub(crate) initial_latents: Option<Tensor>,
-    pub(crate) image: Option<RgbImage>,
-    pub(crate) mask: Option<GrayImage>,
-    pub(crate) strength: Option<f64>,
-    pub(crate) windows: Option<DenoisingWindows>,
-    pub(crate) controls: Vec<Control>,
-    pub(crate) guess_mode: bool,
-    pub(crate) image_prompts: Vec<ImagePrompt>,
-    pub(crate) tiling: Option<Tiling>,
-}
-
 impl GenerateOptions {
-    /// The steps, if nobody says how many.
-    pub const STEPS: usize = 50;
-    /// The guidance scale, if nobody says which.
-    pub const GUIDANCE_SCALE: f64 = 7.5;
-
-    /// How many prompts there are.
-    pub(crate) fn prompt_count(&self) -> usize {
-        self.prompt_states.as_ref().map_or(self.prompts.len(), TextStates::texts)
-    }
-
-    /// Whether each step goes beyond what the prompt says.
-    pub(crate) fn is_guided(&self) -> bool {
-        self.guidance.scale > 1.0
-    }
-
-    /// The strength, if nobody says which: with a mask, all of what it covers may change.
-    pub fn default_strength(with_mask: bool) -> f64 {
-        if with_mask { 1.0 } else { 0.8 }
-    }
-
-    /// One image of `prompt`, in 50 steps with a guidance scale of 7.5, and otherwise as the model would have it.
-    pub fn new(prompt: impl Into<String>) -> Self {
-        Self {
-            prompts: vec![prompt.into()],
-            prompt_states: None,
-            negative_states: None,
-            negative_prompt: String::new(),
-            prompt_reading: PromptReading::Plain,
-            clip_skip: 0,
-            steps: Steps::Count(Self::STEPS),
-            guidance: Guidance::new(Self::GUIDANCE_SCALE),
-            scheduler: None,
-            sigma_spacing: None,
-            timestep_spacing: None,
-            eta: 0.0,
-            seed: 0,
-            rng: Rng::Cpu,
-            seeds: Seeds::Stream,
-            batch_position: None,
-            width: None,
-            height: None,
-            images: None,
-            initial_latents: None,
-            image: None,
-            mask: None,
-            strength: None,
-            windows: None,
-            controls: Vec::new(),
-            guess_mode: false,
-            image_prompts: Vec::new(),
-            tiling: None,
-        }
-    }
-
     /// Several prompts at a time, each for as many images as [`GenerateOptions::images`] says.
     pub fn prompts<T: Into<String>>(mut self, prompts: impl IntoIterator<Item = T>) -> Self {
         self.prompts = prompts.into_iter().map(Into::into).collect();
@@ -149,15 +51,9 @@ impl GenerateOptions {
         self
     }
 
-    /// The number of steps from noise to image.
-    pub fn steps(mut self, steps: usize) -> Self {
-        self.steps = Steps::Count(steps);
-        self
-    }
-
-    /// The steps themselves, in place of their number, for the schedulers that take them.
-    pub fn at_steps(mut self, steps: Steps) -> Self {
-        self.steps = steps;
+    /// The steps from noise to image: their number, or [`Steps`] themselves for the schedulers that take them.
+    pub fn steps(mut self, steps: impl Into<Steps>) -> Self {
+        self.steps = steps.into();
         self
     }
 
@@ -178,6 +74,12 @@ impl GenerateOptions {
     /// The scheduler, in place of the one that the model names.
     pub fn scheduler(mut self, scheduler: SchedulerKind) -> Self {
         self.scheduler = Some(scheduler);
+        self
+    }
+
+    /// A scheduler of your own, or one that is set up in another way than by these options.
+    pub fn scheduler_factory(mut self, factory: SchedulerFactory) -> Self {
+        self.scheduler_factory = Some(factory);
         self
     }
 
@@ -300,6 +202,12 @@ impl GenerateOptions {
     /// Decode in overlapping tiles, which bounds the memory that a large image takes.
     pub fn tiling(mut self, tiling: Tiling) -> Self {
         self.tiling = Some(tiling);
+        self
+    }
+
+    /// A switch that ends the run from another thread.
+    pub fn cancellation(mut self, cancellation: Cancellation) -> Self {
+        self.cancellation = cancellation;
         self
     }
 }

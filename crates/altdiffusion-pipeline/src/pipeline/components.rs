@@ -1,0 +1,146 @@
+//! Joins a denoiser, an autoencoder and a scheduler of one's own.
+
+use std::sync::Arc;
+
+use altclip_encoder::PROMPT_TOKENS;
+use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::tokenizer::Tokenizer;
+use candle_core::Device;
+use web_time::Instant;
+
+use super::component::Component;
+use super::model::{AltDiffusion, DenoiserComponent, TextComponents};
+use crate::denoiser::Denoiser;
+use crate::safety_checker::SafetyChecker;
+use crate::schedulers::{SchedulerConfig, SchedulerFactory};
+use crate::vae::AutoencoderKl;
+use crate::{Error, Result};
+
+/// The components of a model, loaded or made by the caller: what [`AltDiffusion::from_parts`] joins.
+///
+/// ```no_run
+/// use altdiffusion_pipeline::{AltDiffusion, Components, DType, Device, ModelParts};
+/// # use altdiffusion_pipeline::ModelSource;
+///
+/// # fn main() -> altdiffusion_pipeline::Result<()> {
+/// let (dtype, device) = (DType::F32, Device::Cpu);
+/// let parts = ModelParts::in_folders(&ModelSource::open("BAAI/AltDiffusion-m9")?)?;
+/// let unet = parts.load_unet(dtype, &device)?; // or any other Denoiser
+/// let pipeline = AltDiffusion::from_parts(Components::new(unet, parts.load_vae(dtype, &device)?, &device))?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use]
+pub struct Components {
+    denoiser: Arc<dyn Denoiser>,
+    vae: AutoencoderKl,
+    device: Device,
+    text_encoder: Option<(Tokenizer, TextEncoder)>,
+    prompt_tokens: usize,
+    scheduler: SchedulerConfig,
+    scheduler_factory: Option<SchedulerFactory>,
+    safety_checker: Option<SafetyChecker>,
+}
+
+impl Components {
+    /// A denoiser and an autoencoder on `device`, with the noise levels of Stable Diffusion, and no text encoder: prompts are
+    /// hidden states, [`GenerateOptions::prompt_states`](crate::GenerateOptions::prompt_states).
+    pub fn new(denoiser: impl Denoiser + 'static, vae: AutoencoderKl, device: &Device) -> Self {
+        Self {
+            denoiser: Arc::new(denoiser),
+            vae,
+            device: device.clone(),
+            text_encoder: None,
+            prompt_tokens: PROMPT_TOKENS,
+            scheduler: SchedulerConfig::default(),
+            scheduler_factory: None,
+            safety_checker: None,
+        }
+    }
+
+    /// What reads the texts.
+    pub fn text_encoder(mut self, tokenizer: Tokenizer, encoder: TextEncoder) -> Self {
+        self.text_encoder = Some((tokenizer, encoder));
+        self
+    }
+
+    /// The tokens that prompts are padded and cut to: [`PROMPT_TOKENS`] if not said.
+    pub fn prompt_tokens(mut self, tokens: usize) -> Self {
+        self.prompt_tokens = tokens;
+        self
+    }
+
+    /// The noise levels, and the scheduler of runs that name no other.
+    pub fn scheduler(mut self, scheduler: SchedulerConfig) -> Self {
+        self.scheduler = scheduler;
+        self
+    }
+
+    /// A scheduler of one's own for runs that name no other.
+    pub fn scheduler_factory(mut self, factory: SchedulerFactory) -> Self {
+        self.scheduler_factory = Some(factory);
+        self
+    }
+
+    /// What images are checked with before they are handed out.
+    pub fn safety_checker(mut self, checker: SafetyChecker) -> Self {
+        self.safety_checker = Some(checker);
+        self
+    }
+}
+
+impl AltDiffusion {
+    /// Joins components that the caller has loaded or made.
+    ///
+    /// # Errors
+    /// When they do not fit together: in the channels of the latents, or the width of the hidden states.
+    pub fn from_parts(components: Components) -> Result<Self> {
+        let start = Instant::now();
+        let Components {
+            denoiser,
+            vae,
+            device,
+            text_encoder,
+            prompt_tokens,
+            scheduler,
+            scheduler_factory,
+            safety_checker,
+        } = components;
+        let spec = denoiser.spec();
+        let expected = vae.config().latent_channels;
+        let problem = |found| format!("{found}, but the autoencoder's latents have {expected}");
+        if spec.latent_channels != expected {
+            return Err(Error::option("latent channels of the denoiser", problem(spec.latent_channels)));
+        }
+        if ![expected, expected.saturating_mul(2).saturating_add(1)].contains(&spec.in_channels) {
+            return Err(Error::option("input channels of the denoiser", problem(spec.in_channels)));
+        }
+        let texts = match text_encoder {
+            Some((tokenizer, encoder)) => {
+                let config = encoder.config().clone();
+                if let Some(width) = spec.context_width.filter(|width| *width != config.project_dim) {
+                    let problem = format!("{}, but the denoiser takes {width}", config.project_dim);
+                    return Err(Error::option("width of the text encoder", problem));
+                }
+                Some(TextComponents {
+                    tokenizer: tokenizer.with_embedding_rows(config.encoder.vocab_size),
+                    prompt_tokens,
+                    config,
+                    encoder: Component::Resident(encoder),
+                })
+            }
+            None => None,
+        };
+        Ok(Self {
+            texts,
+            denoiser: DenoiserComponent { spec, model: Component::Resident(denoiser), weights: None },
+            vae_config: vae.config().clone(),
+            vae: Component::Resident(vae),
+            safety_checker: safety_checker.map(Component::Resident),
+            scheduler,
+            scheduler_factory,
+            device,
+            load_time: start.elapsed(),
+        })
+    }
+}

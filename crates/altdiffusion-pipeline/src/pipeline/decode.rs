@@ -1,0 +1,58 @@
+//! Decodes latents to images, and blackens those that should not be shown.
+
+use candle_core::Tensor;
+use image::RgbImage;
+
+use super::model::AltDiffusion;
+use crate::Result;
+use crate::cancellation::Cancellation;
+use crate::images::{channels_last_to_images, to_images};
+use crate::vae::Tiling;
+
+impl AltDiffusion {
+    /// Decodes latents (images, channels, height, width) as the denoiser knows them, one image after the other, which
+    /// bounds the memory that the decoder needs.
+    ///
+    /// # Errors
+    /// When they have another shape, or decode to NaN or infinity.
+    pub fn decode(&self, latents: &Tensor) -> Result<Vec<RgbImage>> {
+        self.decode_with(latents, None, &Cancellation::default(), |_, _| Ok(()))
+    }
+
+    /// `before_each` hears which image comes next, from 0, and of how many.
+    pub(super) fn decode_with(
+        &self,
+        latents: &Tensor,
+        tiling: Option<Tiling>,
+        cancellation: &Cancellation,
+        mut before_each: impl FnMut(usize, usize) -> Result<()>,
+    ) -> Result<Vec<RgbImage>> {
+        let count = latents.dim(0)?;
+        before_each(0, count)?;
+        let vae = self.vae()?;
+        let latents = (latents / vae.scaling_factor())?;
+        let mut images = Vec::with_capacity(count);
+        for index in 0..count {
+            if index > 0 {
+                before_each(index, count)?;
+            }
+            let latents = latents.narrow(0, index, 1)?;
+            images.extend(match tiling {
+                Some(tiling) => to_images(&vae.decode_tiled_unless(&latents, tiling, cancellation)?)?,
+                // In the type that the decoder has: eight bits are fewer.
+                None => channels_last_to_images(&vae.decode_pixels(&latents, cancellation)?)?,
+            });
+        }
+        Ok(images)
+    }
+
+    /// Makes the images black that the safety checker flags, and says which, if there is one.
+    pub(super) fn black_out(&self, images: &mut [RgbImage]) -> Result<Option<Vec<bool>>> {
+        let Some(checker) = self.safety_checker()? else { return Ok(None) };
+        let flagged = checker.check(images)?;
+        for (image, _) in images.iter_mut().zip(&flagged).filter(|(_, flagged)| **flagged) {
+            image.fill(0);
+        }
+        Ok(Some(flagged))
+    }
+}

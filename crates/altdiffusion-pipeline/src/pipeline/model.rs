@@ -1,0 +1,187 @@
+//! Holds a loaded model, which threads can share.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
+use altclip_encoder::tokenizer::Tokenizer;
+use candle_core::Device;
+use model_files::checkpoint::Checkpoint;
+
+use super::component::Component;
+use crate::denoiser::{Denoiser, DenoiserSpec};
+use crate::latent_preview::LatentPreview;
+use crate::safety_checker::SafetyChecker;
+use crate::schedulers::{SchedulerConfig, SchedulerFactory};
+use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
+use crate::vae::{AutoencoderKl, AutoencoderKlConfig};
+use crate::{Error, Result};
+
+/// A model that draws: a text encoder, a denoiser, an autoencoder and a scheduler. It does not change while it generates, so
+/// that threads can share it, in an [`Arc`] for example.
+///
+/// ```
+/// use altdiffusion_pipeline::{AltDiffusion, DType, Device, GenerateOptions};
+///
+/// # fn main() -> altdiffusion_pipeline::Result<()> {
+/// # let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emoji");
+/// # #[cfg(any())]
+/// let model = "models/emoji"; // or "BAAI/AltDiffusion-m9"
+/// let pipeline = AltDiffusion::from_pretrained(model, DType::F32, &Device::Cpu)?;
+/// let generated = pipeline.generate(&GenerateOptions::new("一只猫").steps(2).guidance_scale(2.25))?;
+/// assert_eq!(generated.images[0].dimensions(), (64, 64));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct AltDiffusion {
+    pub(super) texts: Option<TextComponents>,
+    pub(super) denoiser: DenoiserComponent,
+    pub(super) vae: Component<AutoencoderKl>,
+    pub(super) vae_config: AutoencoderKlConfig,
+    pub(super) safety_checker: Option<Component<SafetyChecker>>,
+    pub(super) scheduler: SchedulerConfig,
+    pub(super) scheduler_factory: Option<SchedulerFactory>,
+    pub(super) device: Device,
+    pub(super) load_time: Duration,
+}
+
+/// What reads the texts.
+#[derive(Debug)]
+pub(super) struct TextComponents {
+    pub tokenizer: Tokenizer,
+    pub prompt_tokens: usize,
+    pub config: TextEncoderConfig,
+    pub encoder: Component<TextEncoder>,
+}
+
+/// What denoises, and what is known of it before it is read.
+pub(super) struct DenoiserComponent {
+    pub spec: DenoiserSpec,
+    pub model: Component<Arc<dyn Denoiser>>,
+    /// The weights of the UNet without LoRAs, for ControlNets that are stored as differences from them.
+    pub weights: Option<Checkpoint>,
+}
+
+impl fmt::Debug for DenoiserComponent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("DenoiserComponent").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+impl AltDiffusion {
+    pub(super) fn texts(&self) -> Result<&TextComponents> {
+        self.texts.as_ref().ok_or_else(|| {
+            Error::option("prompt", "this model has no text encoder, expected hidden states (prompt_states)")
+        })
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// When the model was made without a text encoder.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        Ok(&self.texts()?.tokenizer)
+    }
+
+    /// The tokens that prompts are padded and cut to.
+    ///
+    /// # Errors
+    /// When the model was made without a text encoder.
+    pub fn prompt_tokens(&self) -> Result<usize> {
+        Ok(self.texts()?.prompt_tokens)
+    }
+
+    /// The text encoder. Clones of it share their weights.
+    ///
+    /// # Errors
+    /// When the model was made without one, or it has to be read, as with
+    /// [`LoadOptions::low_memory`](super::LoadOptions::low_memory), and cannot be.
+    pub fn text_encoder(&self) -> Result<Cow<'_, TextEncoder>> {
+        self.texts()?.encoder.get()
+    }
+
+    /// The denoiser.
+    ///
+    /// # Errors
+    /// When it has to be read, as with [`LoadOptions::low_memory`](super::LoadOptions::low_memory), and cannot be.
+    pub fn denoiser(&self) -> Result<Arc<dyn Denoiser>> {
+        Ok(self.denoiser.model.get()?.into_owned())
+    }
+
+    /// What the denoiser takes and gives.
+    pub fn denoiser_spec(&self) -> &DenoiserSpec {
+        &self.denoiser.spec
+    }
+
+    /// The denoiser, if it is the UNet of this crate. Clones of it share their weights.
+    ///
+    /// # Errors
+    /// When the denoiser is another, or has to be read and cannot be.
+    pub fn unet(&self) -> Result<Cow<'_, UNet2DConditionModel>> {
+        let unet = match self.denoiser.model.get()? {
+            Cow::Borrowed(denoiser) => denoiser.as_unet().map(Cow::Borrowed),
+            Cow::Owned(denoiser) => denoiser.as_unet().cloned().map(Cow::Owned),
+        };
+        unet.ok_or_else(|| Error::option("denoiser", "is not the UNet of this crate, which was asked for"))
+    }
+
+    /// The autoencoder. Clones of it share their weights.
+    ///
+    /// # Errors
+    /// When it has to be read, as with [`LoadOptions::low_memory`](super::LoadOptions::low_memory), and cannot be.
+    pub fn vae(&self) -> Result<Cow<'_, AutoencoderKl>> {
+        self.vae.get()
+    }
+
+    /// The configuration of the text encoder.
+    ///
+    /// # Errors
+    /// When the model was made without one.
+    pub fn text_encoder_config(&self) -> Result<&TextEncoderConfig> {
+        Ok(&self.texts()?.config)
+    }
+
+    /// The configuration of the denoiser, if it is a UNet like Stable Diffusion's.
+    pub fn unet_config(&self) -> Option<&UNet2DConditionConfig> {
+        self.denoiser.spec.unet.as_ref()
+    }
+
+    /// The configuration of the autoencoder.
+    pub fn vae_config(&self) -> &AutoencoderKlConfig {
+        &self.vae_config
+    }
+
+    /// What images are checked with before they are handed out, if the model has it and it was not left out.
+    ///
+    /// # Errors
+    /// When it has to be read, as with [`LoadOptions::low_memory`](super::LoadOptions::low_memory), and cannot be.
+    pub fn safety_checker(&self) -> Result<Option<Cow<'_, SafetyChecker>>> {
+        self.safety_checker.as_ref().map(Component::get).transpose()
+    }
+
+    /// The noise levels, as [`SchedulerConfig::for_latents`] corrects them where they are read from a file.
+    pub fn scheduler(&self) -> &SchedulerConfig {
+        &self.scheduler
+    }
+
+    /// Where the model computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// What turns latents into small images without the decoder.
+    ///
+    /// # Errors
+    /// When decoding fails.
+    pub fn latent_preview(&self) -> Result<LatentPreview> {
+        LatentPreview::new(&*self.vae()?, &self.device)
+    }
+
+    /// How long loading took.
+    pub fn load_time(&self) -> Duration {
+        self.load_time
+    }
+}

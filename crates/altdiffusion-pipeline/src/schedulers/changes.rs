@@ -1,0 +1,77 @@
+//! Changes what a checkpoint says about its scheduler.
+
+use serde_json::Map;
+
+use super::{Algorithm, SchedulerConfig, SchedulerKind, SigmaSpacing, TimestepSpacing};
+use crate::{Error, Result};
+
+impl SchedulerConfig {
+    /// The same noise levels for another scheduler. What only the class of the file knew no longer counts.
+    pub fn with_kind(mut self, kind: SchedulerKind) -> Self {
+        kind.class_name().clone_into(&mut self.class_name);
+        match kind {
+            SchedulerKind::DpmSolverMultistep => self.algorithm_type = Algorithm::DpmSolverPlusPlus,
+            SchedulerKind::DpmSolverMultistepSde => self.algorithm_type = Algorithm::SdeDpmSolverPlusPlus,
+            _ => {}
+        }
+        self.refused = Map::new();
+        self
+    }
+
+    /// The same with the sigmas spread in another way.
+    ///
+    /// # Errors
+    /// When the scheduler has no sigmas to spread so.
+    pub fn with_sigma_spacing(mut self, spacing: SigmaSpacing) -> Result<Self> {
+        let kind = self.kind()?;
+        if !kind.takes_sigma_spacing(spacing) {
+            let others = SchedulerKind::names(|kind| kind.takes_sigma_spacing(spacing));
+            let problem = format!("{spacing} is not possible with {kind}; expected one of {others}");
+            return Err(Error::option("sigma spacing", problem));
+        }
+        self.sigma_spacing = spacing;
+        Ok(self)
+    }
+
+    /// The same with the steps spread in another way over the timesteps.
+    ///
+    /// # Errors
+    /// When the scheduler has but one way.
+    pub fn with_timestep_spacing(mut self, spacing: TimestepSpacing) -> Result<Self> {
+        let kind = self.kind()?;
+        if !kind.takes_timestep_spacing() {
+            let others = SchedulerKind::names(SchedulerKind::takes_timestep_spacing);
+            let problem = format!("{kind} has but one; expected one of {others}");
+            return Err(Error::option("timestep spacing", problem));
+        }
+        self.timestep_spacing = Some(spacing);
+        Ok(self)
+    }
+
+    /// The same with noise added in each step of DDIM: [`SchedulerConfig::eta`].
+    ///
+    /// # Errors
+    /// When it is not in 0 to 1, or not 0 and the scheduler is another one.
+    pub fn with_eta(mut self, eta: f64) -> Result<Self> {
+        let kind = self.kind()?;
+        if !(0.0..=1.0).contains(&eta) {
+            return Err(Error::option("eta", format!("{eta}, expected 0 to 1")));
+        }
+        if eta != 0.0 && kind != SchedulerKind::Ddim {
+            return Err(Error::option("eta", format!("{eta} has no meaning for {kind}; expected ddim")));
+        }
+        self.eta = eta;
+        Ok(self)
+    }
+
+    /// The configuration as diffusers' `AltDiffusionPipeline` corrects it on loading: `steps_offset` is 1 and the
+    /// predicted sample is not clipped, since latents have no range. Older published files say otherwise.
+    pub fn for_latents(mut self) -> Self {
+        if self.steps_offset != 1 {
+            tracing::debug!("{}: steps_offset is {}, using 1", self.file, self.steps_offset);
+            self.steps_offset = 1;
+        }
+        self.clip_sample = Some(false);
+        self
+    }
+}

@@ -1,0 +1,43 @@
+//! Makes the scheduler of a run from the code of the caller.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Scheduler, Steps};
+use crate::Result;
+
+/// A function that makes a fresh scheduler for each run: how a [`Scheduler`] of one's own comes into the loop.
+///
+/// ```
+/// use altdiffusion_pipeline::schedulers::{SchedulerConfig, SchedulerFactory};
+///
+/// let config = SchedulerConfig::default();
+/// let factory = SchedulerFactory::new(move |steps| config.build_for(steps));
+/// assert_eq!(factory.build(&20.into())?.timesteps().len(), 20);
+/// # Ok::<_, altdiffusion_pipeline::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct SchedulerFactory(Arc<Build>);
+
+type Build = dyn Fn(&Steps) -> Result<Box<dyn Scheduler>> + Send + Sync;
+
+impl SchedulerFactory {
+    /// Of a function from the steps that are asked for to a scheduler.
+    pub fn new(build: impl Fn(&Steps) -> Result<Box<dyn Scheduler>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(build))
+    }
+
+    /// A scheduler for one run.
+    ///
+    /// # Errors
+    /// Those of the function.
+    pub fn build(&self, steps: &Steps) -> Result<Box<dyn Scheduler>> {
+        (self.0)(steps)
+    }
+}
+
+impl fmt::Debug for SchedulerFactory {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("SchedulerFactory")
+    }
+}
