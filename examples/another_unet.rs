@@ -8,8 +8,9 @@
 //! Here the UNet is that of `altdiffusion-pipeline`. That of candle-transformers would be called in the same way:
 //! `unet.forward(&latents, timestep, &hidden_states)`.
 
+use altclip_encoder::PROMPT_TOKENS;
 use altclip_encoder::text_encoder::TextEncoder;
-use altclip_encoder::tokenizer::{PROMPT_LENGTH, Tokenizer};
+use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use altdiffusion_pipeline::vae::AutoencoderKl;
 use altdiffusion_pipeline::{Result, to_images};
@@ -32,7 +33,7 @@ fn main() -> anyhow::Result<()> {
     // From `altclip-encoder`: what to keep away from, and what to draw.
     let tokenizer = Tokenizer::from_source(&source, "tokenizer")?;
     let encoder = TextEncoder::new(&source.read_json("text_encoder/config.json")?, weights("text_encoder")?)?;
-    let encoding = tokenizer.encode_padded(&["", &prompt], PROMPT_LENGTH)?;
+    let encoding = tokenizer.encode_padded(&["", &prompt], PROMPT_TOKENS)?;
     let hidden_states = encoder.forward(&encoding.input_ids, &encoding.attention_mask)?; // (2, 77, width)
 
     // The place for your own: noisy latents, a timestep and hidden states to a prediction.
