@@ -1,6 +1,8 @@
 //! Says what can go wrong while the emoji model is prepared, trained, measured or written.
 
 use crate::tokenizer::UnigramError;
+use model_files::{ErrorKind, candle_error};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// An error of this crate; its text names the file or the setting and says what was expected there.
@@ -13,7 +15,7 @@ pub enum Error {
         /// The file or folder.
         path: PathBuf,
         /// What the operating system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file was read, and does not hold what it should.
     #[error("{}: {problem}", path.display())]
@@ -57,7 +59,7 @@ pub enum Error {
 /// Errors of a model's files go through candle's when weights are read; here they come out as they went in.
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
-        model_files::candle_error::carried(error).map_or_else(Self::Tensor, Self::Files)
+        candle_error::carried(error).map_or_else(Self::Tensor, Self::Files)
     }
 }
 
@@ -65,12 +67,26 @@ impl From<candle_core::Error> for Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// Whose fault it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
+            Self::Io { .. } | Self::Data { .. } => ErrorKind::File,
+            Self::Option { .. } | Self::Setting(_) | Self::Tokenizer(_) => ErrorKind::Input,
+            Self::Training(error) => error.kind(),
+            Self::Encoder(error) => error.kind(),
+            Self::Files(error) => error.kind(),
+            Self::Pipeline(error) => error.kind(),
+            Self::Tensor(error) => candle_error::kind(error),
+        }
+    }
+
     pub(crate) fn data(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
         Self::Data { path: path.as_ref().to_owned(), problem: problem.into() }
     }
 
     /// For `map_err`: the path that the failed operation was about.
-    pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { path: path.as_ref().to_owned(), source }
     }
 }

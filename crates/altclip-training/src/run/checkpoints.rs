@@ -75,7 +75,7 @@ impl Checkpoints {
                 Err(error) => damaged.push(error.to_string()),
             }
         }
-        if damaged.is_empty() { Ok(None) } else { Err(Error::Setting(damaged.join("; "))) }
+        if damaged.is_empty() { Ok(None) } else { Err(Error::Checkpoints(damaged.join("; "))) }
     }
 
     fn load(&self, optimizer: &mut Optimizer, path: &Path, checkpoint: SavedRun) -> Result<()> {
