@@ -63,7 +63,7 @@ pub struct TrainedUnet {
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn export(
+pub fn export_model(
     folder: &Path,
     tokenizer: &[u8],
     dual_encoder: &TrainedDualEncoder,

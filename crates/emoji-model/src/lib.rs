@@ -7,7 +7,7 @@
 //! * [`EmojiRecipe`]: all stages of the training, from one TOML file. Contrastive and teacher learning and re-alignment are
 //!   [`altclip_training::stages`], the others are in [`stages`]
 //! * [`EmojiEvaluation`]: how often the model draws what it is asked for
-//! * [`export`]: the trained model in the layout that every loader of AltDiffusion reads
+//! * [`export_model`]: the trained model in the layout that every loader of AltDiffusion reads
 //!
 //! Nothing here is needed to train another model.
 //!
@@ -63,7 +63,7 @@ mod weights;
 pub use coverage::Coverage;
 pub use error::{Error, Result};
 pub use evaluation::{EmojiEvaluation, EmojiScore, EvaluatedImage, LanguageScore};
-pub use export::{TrainedUnet, export, export_autoencoder, export_dual_encoder};
+pub use export::{TrainedUnet, export_autoencoder, export_dual_encoder, export_model};
 pub use fidelity::Fidelity;
 pub use recipe::EmojiRecipe;
 

@@ -5,7 +5,7 @@ use super::corpus::Corpus;
 use super::settings::EmojiRecipe;
 use crate::dataset::ENGLISH;
 use crate::error::{Error, Result};
-use crate::export::{TrainedUnet, export, scheduler_config, text_encoder_config};
+use crate::export::{TrainedUnet, export_model, scheduler_config, text_encoder_config};
 use crate::stages::autoencoder::{Autoencoder, scaled_latents};
 use crate::stages::dual_encoder::TrainedDualEncoder;
 use altclip_encoder::text_encoder::TextEncoder;
@@ -74,7 +74,7 @@ impl DiffusionStages<'_> {
             }
         }
         let unet = TrainedUnet { config: config.clone(), weights };
-        export(&self.output.join("model"), self.tokenizer_bytes, student, self.vae, &unet)
+        export_model(&self.output.join("model"), self.tokenizer_bytes, student, self.vae, &unet)
     }
 
     fn text_encoder(&self, model: &TrainedDualEncoder) -> Result<TextEncoder> {

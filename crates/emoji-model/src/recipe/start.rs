@@ -13,7 +13,7 @@ use candle_core::Tensor;
 use model_files::source::ModelSource;
 use std::collections::BTreeMap;
 
-/// The parts of a model that `export` wrote.
+/// The parts of a model that `export_model` wrote.
 pub(super) struct StartModel {
     pub tokenizer: Tokenizer,
     pub tokenizer_bytes: Vec<u8>,
