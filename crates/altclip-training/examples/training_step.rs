@@ -11,7 +11,7 @@
 //! Before the first answer comes a line with the seconds of loading.
 
 use altclip_training::stages::denoising::NoiseSettings;
-use altclip_training::stages::realign::{BatchSettings, Conditioning, ConditioningSource, Realignment};
+use altclip_training::stages::realign::{BatchSettings, ConditioningRows, ConditioningSource, Realignment};
 use altclip_training::{Batch, Objective, Optimizer, OptimizerConfig, Parameters, Schedule};
 use altdiffusion_pipeline::PerBlock;
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
@@ -32,10 +32,15 @@ struct OnePrompt {
 }
 
 impl ConditioningSource for OnePrompt {
-    fn draw(&self, _: &mut ChaCha8Rng, images: &[u32], _: &[bool]) -> altclip_training::Result<Conditioning> {
+    fn draw(
+        &self,
+        _: &mut ChaCha8Rng,
+        images: &[u32],
+        _: &[bool],
+    ) -> altclip_training::Result<ConditioningRows> {
         let rows = self.rows.repeat((images.len(), 1, 1))?;
         let key_bias = Tensor::zeros((images.len(), rows.dim(1)?), DType::F32, rows.device())?;
-        Ok(Conditioning { rows, key_bias })
+        Ok(ConditioningRows { rows, key_bias })
     }
 }
 

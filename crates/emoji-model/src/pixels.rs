@@ -1,9 +1,7 @@
 //! Turns emoji images into channels-last tensors from −1 to 1.
 
 use crate::dataset::{Dataset, IMAGE_SIZE};
-use altclip_training::contact_sheet;
 use candle_core::{DType, Device, Result, Tensor};
-use image::RgbImage;
 use rand::{Rng, RngExt};
 use rand_distr::StandardNormal;
 
@@ -54,19 +52,6 @@ pub fn mean_psnr(a: &Tensor, b: &Tensor) -> Result<f64> {
     let psnr: Vec<f64> =
         error.to_vec1::<f64>()?.iter().map(|e| 10. * (255. * 255. / e.max(1e-10)).log10()).collect();
     Ok(psnr.iter().sum::<f64>() / psnr.len().max(1) as f64)
-}
-
-/// Images of one size as a [`contact_sheet`].
-///
-/// # Errors
-/// If there are none, or their sizes differ.
-pub fn sheet_of_images(images: &[RgbImage], columns: usize) -> Result<RgbImage> {
-    let size = images.first().map_or(0, |image| image.width() as usize);
-    let tensors = images
-        .iter()
-        .map(|image| to_tensor(image.as_raw(), size, &Device::Cpu))
-        .collect::<Result<Vec<_>>>()?;
-    contact_sheet(&Tensor::cat(&tensors, 0)?, columns)
 }
 
 /// The images of the chosen drawing styles, channels-last from −1 to 1, and the concept that each shows.

@@ -75,7 +75,7 @@ impl Emoji {
             images.push(drawn.image.clone());
         })?;
         if let Some(path) = &self.sheet {
-            let sheet = emoji_model::pixels::sheet_of_images(&images, 20)?;
+            let sheet = altdiffusion_pipeline::contact_sheet(&images, 20)?;
             sheet.save(path).with_context(|| format!("{}", path.display()))?;
         }
         if self.json {

@@ -3,7 +3,7 @@
 use crate::cache::Cache;
 use crate::error::Result;
 use crate::hash::hash_of_texts;
-use crate::stages::realign::{Conditioning, ConditioningSource};
+use crate::stages::realign::{ConditioningRows, ConditioningSource};
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::PROMPT_TOKENS;
@@ -82,7 +82,7 @@ impl CaptionStates {
     }
 
     /// Captions by their numbers as a batch: shorter ones are filled up with a row that nothing attends to.
-    fn batch(&self, captions: &[u32]) -> Result<Conditioning> {
+    fn batch(&self, captions: &[u32]) -> Result<ConditioningRows> {
         let range = |&caption: &u32| {
             let start = self.starts.get(caption as usize).copied().unwrap_or_default();
             start..self.starts.get(caption as usize + 1).copied().unwrap_or(start)
@@ -102,7 +102,7 @@ impl CaptionStates {
         let shape = (captions.len(), longest);
         let width = self.rows.dim(1)?;
         let rows = self.rows.index_select(&Tensor::new(rows, device)?, 0)?;
-        Ok(Conditioning {
+        Ok(ConditioningRows {
             rows: rows.reshape((captions.len(), longest, width))?,
             key_bias: Tensor::from_vec(key_bias, shape, device)?,
         })
@@ -110,7 +110,7 @@ impl CaptionStates {
 }
 
 impl ConditioningSource for CaptionStates {
-    fn draw(&self, rng: &mut ChaCha8Rng, images: &[u32], is_dropped: &[bool]) -> Result<Conditioning> {
+    fn draw(&self, rng: &mut ChaCha8Rng, images: &[u32], is_dropped: &[bool]) -> Result<ConditioningRows> {
         let caption = |(&image, &is_dropped): (&u32, &bool)| {
             let captions = self.of_image.get(image as usize).map_or(&[][..], Vec::as_slice);
             let chosen = captions.get(rng.random_range(0..captions.len().max(1)));

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::parallel::Communicator;
 use crate::parameters::Parameters;
 use crate::run::{Objective, Observer};
-use crate::stages::realign::{Conditioning, ConditioningSource, Realignment};
+use crate::stages::realign::{ConditioningRows, ConditioningSource, Realignment};
 use crate::stages::sheet::{DrawingParts, SampleSheet};
 use crate::tensor_file::save_weights;
 use altclip_encoder::images::Background;
@@ -168,7 +168,7 @@ struct Prompts<'a> {
 }
 
 impl ConditioningSource for Prompts<'_> {
-    fn draw(&self, rng: &mut ChaCha8Rng, _: &[u32], is_dropped: &[bool]) -> Result<Conditioning> {
+    fn draw(&self, rng: &mut ChaCha8Rng, _: &[u32], is_dropped: &[bool]) -> Result<ConditioningRows> {
         let mut prompt = |&is_dropped: &bool| {
             let template = self.templates.get(rng.random_range(0..self.templates.len().max(1)));
             template.filter(|_| !is_dropped).cloned().unwrap_or_default()
@@ -176,6 +176,6 @@ impl ConditioningSource for Prompts<'_> {
         let prompts: Vec<String> = is_dropped.iter().map(&mut prompt).collect();
         let encoding = self.tokenizer.encode_padded(&prompts, PROMPT_TOKENS)?;
         let states = self.text_encoder.encode_compact(&encoding.input_ids, &encoding.attention_mask)?;
-        Ok(Conditioning { rows: states.rows, key_bias: states.key_bias })
+        Ok(ConditioningRows { rows: states.rows, key_bias: states.key_bias })
     }
 }

@@ -80,7 +80,7 @@ impl TrainedPart {
 }
 
 /// What the UNet attends to: a batch of prompts.
-pub struct Conditioning {
+pub struct ConditioningRows {
     /// (batch, rows, width)
     pub rows: Tensor,
     /// (batch, rows), added to the scores: see [`CompactHiddenStates`](altclip_encoder::text_encoder::CompactHiddenStates).
@@ -93,7 +93,7 @@ pub trait ConditioningSource: Sync {
     ///
     /// # Errors
     /// If a caption cannot be encoded.
-    fn draw(&self, rng: &mut ChaCha8Rng, images: &[u32], is_dropped: &[bool]) -> Result<Conditioning>;
+    fn draw(&self, rng: &mut ChaCha8Rng, images: &[u32], is_dropped: &[bool]) -> Result<ConditioningRows>;
 }
 
 /// The error of the UNet's prediction for noised latents of images, under their captions.

@@ -71,6 +71,6 @@ impl SampleSheet {
             let decoded = model.vae.decode(&(done.latents / model.vae.scaling_factor())?.detach())?;
             images.push(decoded.permute((0, 2, 3, 1))?.contiguous()?);
         }
-        Ok(contact_sheet(&Tensor::cat(&images, 0)?, COLUMNS)?)
+        contact_sheet(&Tensor::cat(&images, 0)?, COLUMNS)
     }
 }

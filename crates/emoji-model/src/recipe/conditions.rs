@@ -4,7 +4,7 @@ use crate::captions::CaptionSampler;
 use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_training::Result;
-use altclip_training::stages::realign::{Conditioning, ConditioningSource};
+use altclip_training::stages::realign::{ConditioningRows, ConditioningSource};
 use altdiffusion_pipeline::PROMPT_TOKENS;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -20,7 +20,7 @@ pub(super) struct CaptionConditioning<'a> {
 }
 
 impl ConditioningSource for CaptionConditioning<'_> {
-    fn draw(&self, rng: &mut ChaCha8Rng, images: &[u32], is_dropped: &[bool]) -> Result<Conditioning> {
+    fn draw(&self, rng: &mut ChaCha8Rng, images: &[u32], is_dropped: &[bool]) -> Result<ConditioningRows> {
         let mut caption = |(&image, &is_dropped): (&u32, &bool)| {
             let language = self.languages.get(rng.random_range(0..self.languages.len().max(1)))?;
             let concept = *self.owners.get(image as usize)?;
@@ -31,6 +31,6 @@ impl ConditioningSource for CaptionConditioning<'_> {
             images.iter().zip(is_dropped).map(|pair| caption(pair).unwrap_or_default()).collect();
         let encoding = self.tokenizer.encode_padded(&texts, PROMPT_TOKENS)?;
         let states = self.text_encoder.encode_compact(&encoding.input_ids, &encoding.attention_mask)?;
-        Ok(Conditioning { rows: states.rows.detach(), key_bias: states.key_bias })
+        Ok(ConditioningRows { rows: states.rows.detach(), key_bias: states.key_bias })
     }
 }
