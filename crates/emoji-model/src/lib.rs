@@ -1,7 +1,7 @@
 //! Makes the emoji model that ships with the program: data set, captions, tokenizer, training recipe and evaluation.
 //!
 //! * [`dataset`]: images of emoji and their names in 18 languages, [prepared](dataset::prepare) from npm packages; what is
-//!   held out from training is a [`Split`](dataset::Split)
+//!   held out from training is a [`DataSplit`](dataset::DataSplit)
 //! * [`captions`]: the names in the phrases that people type
 //! * [`tokenizer`]: the training of a SentencePiece unigram model
 //! * [`EmojiRecipe`]: all stages of the training, from one TOML file. Contrastive and teacher learning and re-alignment are
@@ -16,7 +16,7 @@
 //! What is held out from training:
 //!
 //! ```
-//! use emoji_model::dataset::{SPLIT_FILE, Split};
+//! use emoji_model::dataset::{SPLIT_FILE, DataSplit};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // `train prepare` writes this file beside the images.
@@ -24,7 +24,7 @@
 //! let text = r#"{"compositions": ["1F9D1-1F3FD"], "keywords": [], "images": [{"concept": "1F408", "vendor": "twitter"}]}"#;
 //! std::fs::write(folder.path().join(SPLIT_FILE), text)?;
 //!
-//! let split = Split::load(folder.path())?;
+//! let split = DataSplit::load(folder.path())?;
 //! assert_eq!(split.compositions, ["1F9D1-1F3FD"]);
 //! assert_eq!(split.images[0].vendor, "twitter");
 //! # Ok(())

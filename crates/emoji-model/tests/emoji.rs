@@ -8,7 +8,9 @@ use std::path::Path;
 
 use candle_core::Device;
 use common::{CONCEPTS, options, png, prepared, write_packages};
-use emoji_model::dataset::{CONCEPTS_FILE, Dataset, IMAGE_BYTES, IMAGES_FILE, SPLIT_FILE, Split, prepare};
+use emoji_model::dataset::{
+    CONCEPTS_FILE, DataSplit, Dataset, IMAGE_BYTES, IMAGES_FILE, SPLIT_FILE, prepare,
+};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
@@ -113,7 +115,7 @@ fn unknown_choices_are_refused() {
 fn earlier_data_sets_are_read() {
     let (folder, dataset) = prepared();
     let output = folder.path().join("data");
-    let split = Split::load(&output).unwrap();
+    let split = DataSplit::load(&output).unwrap();
     for file in [CONCEPTS_FILE, SPLIT_FILE] {
         let text = fs::read_to_string(output.join(file)).unwrap();
         assert!(text.contains("\"images\""), "{file}");
@@ -126,7 +128,7 @@ fn earlier_data_sets_are_read() {
 
     let read = Dataset::load(&output).unwrap();
     assert_eq!((read.concepts(), read.pixels()), (dataset.concepts(), dataset.pixels()));
-    assert_eq!(Split::load(&output).unwrap(), split);
+    assert_eq!(DataSplit::load(&output).unwrap(), split);
 }
 
 #[test]

@@ -4,7 +4,9 @@ mod common;
 
 use altclip_training::evaluation::CaptionedImages;
 use common::write_people;
-use emoji_model::dataset::{Concept, Dataset, HeldOutImage, HeldOutKeyword, PrepareOptions, Split, prepare};
+use emoji_model::dataset::{
+    Concept, DataSplit, Dataset, HeldOutImage, HeldOutKeyword, PrepareOptions, prepare,
+};
 use tempfile::TempDir;
 
 #[test]
@@ -16,8 +18,8 @@ fn what_is_held_out_is_not_trained_and_the_rest_is() {
     let options = PrepareOptions::new(folder.path(), &output);
     let report = prepare(&options).unwrap();
     assert_eq!(report.concepts, 6 * PEOPLE);
-    let (data, split) = (Dataset::load(&output).unwrap(), Split::load(&output).unwrap());
-    assert_eq!(split, Split::of(&data));
+    let (data, split) = (Dataset::load(&output).unwrap(), DataSplit::load(&output).unwrap());
+    assert_eq!(split, DataSplit::of(&data));
     let held = (split.compositions.len(), split.keywords.len(), split.images.len());
     assert_eq!(held, (report.held_out_compositions, report.held_out_keywords, report.held_out_images));
     assert!(held.0 > 5 && held.0 < PEOPLE / 2 && held.1 > 0 && held.2 > 0, "{held:?}");

@@ -1,7 +1,7 @@
 //! Prepares and reads the emoji data set: a real, parallel corpus of images and their names in 18 languages.
 //!
 //! Images are Noto Emoji (Apache-2.0) and Twemoji (CC-BY 4.0), names and keywords the Unicode CLDR annotations
-//! (Unicode licence), all from npm packages. [`prepare`] turns the packages into a [`Dataset`] on disk, and [`Split`] says
+//! (Unicode licence), all from npm packages. [`prepare`] turns the packages into a [`Dataset`] on disk, and [`DataSplit`] says
 //! what of it is held out from training.
 
 mod cldr;
@@ -20,6 +20,6 @@ pub use images::{IMAGE_BYTES, IMAGE_SIZE};
 pub use prepare::{PrepareOptions, PrepareReport, VENDORS, prepare};
 pub use prepared::{CONCEPTS_FILE, Dataset, IMAGES_FILE};
 pub use selection::SKIN_TONES;
-pub use split::{HeldOutImage, HeldOutKeyword, SPLIT_FILE, Split};
+pub use split::{DataSplit, HeldOutImage, HeldOutKeyword, SPLIT_FILE};
 
 pub(crate) use concept::fold_case;

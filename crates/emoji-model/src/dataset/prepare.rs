@@ -11,7 +11,7 @@ use super::packages::Package;
 use super::prepared::Dataset;
 use super::retrieval_sets::write_retrieval_sets;
 use super::selection::{EmojiRecord, emoji_text, is_concept};
-use super::split::Split;
+use super::split::DataSplit;
 use crate::error::{Error, Result};
 
 /// The drawing styles that there are packages for (`emoji-datasource-google`, `emoji-datasource-twitter`).
@@ -55,7 +55,7 @@ pub struct PrepareReport {
     pub images: usize,
     /// Concepts of each category, in Unicode's order of categories.
     pub categories: Vec<(String, usize)>,
-    /// People in a skin tone that are held out: see [`Split`].
+    /// People in a skin tone that are held out: see [`DataSplit`].
     pub held_out_compositions: usize,
     /// Keywords in one language that are held out.
     pub held_out_keywords: usize,
@@ -74,7 +74,7 @@ impl fmt::Display for PrepareReport {
 }
 
 /// Makes the data set from the npm packages and writes it to `options.output` (see [`Dataset`] for the files), with what
-/// is held out from training ([`Split`]), also as data sets for retrieval.
+/// is held out from training ([`DataSplit`]), also as data sets for retrieval.
 ///
 /// # Errors
 ///
@@ -126,7 +126,7 @@ pub fn prepare(options: &PrepareOptions) -> Result<PrepareReport> {
     }
     let dataset = Dataset::new(&options.packages, concepts, pixels)?;
     dataset.save(&options.output)?;
-    let split = Split::of(&dataset);
+    let split = DataSplit::of(&dataset);
     split.save(&options.output)?;
     write_retrieval_sets(&split, &dataset, &options.output)?;
     Ok(report(&dataset, &split))
@@ -148,7 +148,7 @@ fn check_choice(option: &'static str, chosen: &[String], known: &[&str]) -> Resu
     }
 }
 
-fn report(dataset: &Dataset, split: &Split) -> PrepareReport {
+fn report(dataset: &Dataset, split: &DataSplit) -> PrepareReport {
     let mut categories: Vec<(String, usize)> = Vec::new();
     for concept in dataset.concepts() {
         match categories.iter_mut().find(|(category, _)| *category == concept.category) {

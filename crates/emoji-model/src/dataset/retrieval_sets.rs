@@ -13,7 +13,7 @@ use serde_json::json;
 use super::concept::Concept;
 use super::images::IMAGE_SIZE;
 use super::prepared::Dataset;
-use super::split::Split;
+use super::split::DataSplit;
 use crate::error::{Error, Result};
 
 /// The folder beside the data set's files.
@@ -32,7 +32,7 @@ type CaptionsByLanguage = BTreeMap<String, Vec<(usize, Vec<String>)>>;
 /// * `compositions`: people in a skin tone, with names that were not trained;
 /// * `keywords`: images of concepts, each with a keyword that was not trained, in whichever language it is; they are
 ///   few, and stand together as the language `all`.
-pub(super) fn write_retrieval_sets(split: &Split, data: &Dataset, directory: &Path) -> Result<()> {
+pub(super) fn write_retrieval_sets(split: &DataSplit, data: &Dataset, directory: &Path) -> Result<()> {
     let names = |image_folder: &[(usize, &Concept)]| {
         let mut captions = CaptionsByLanguage::new();
         for (image, concept) in image_folder {

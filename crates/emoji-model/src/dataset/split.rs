@@ -28,7 +28,7 @@ const HELD_OUT_STYLE: &str = "twitter";
 /// What training must not see.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Split {
+pub struct DataSplit {
     /// Ids of concepts, people in a skin tone, that are not trained at all.
     pub compositions: Vec<String>,
     /// Keywords that are not trained in one language.
@@ -58,7 +58,7 @@ pub struct HeldOutImage {
     pub vendor: String,
 }
 
-impl Split {
+impl DataSplit {
     /// The split of a data set.
     pub fn of(data: &Dataset) -> Self {
         Self { compositions: compositions(data), keywords: keywords(data), images: images(data) }

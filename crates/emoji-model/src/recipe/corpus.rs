@@ -2,7 +2,7 @@
 
 use super::settings::EmojiRecipe;
 use crate::captions::CaptionSampler;
-use crate::dataset::{Dataset, ENGLISH, Split};
+use crate::dataset::{DataSplit, Dataset, ENGLISH};
 use crate::error::{Error, Result};
 use crate::pixels::training_images;
 use candle_core::{Device, Tensor};
@@ -23,7 +23,7 @@ impl Corpus {
     ///
     /// # Errors
     /// If English is not among the languages, or nothing is left.
-    pub fn of(recipe: &EmojiRecipe, whole: &Dataset, split: &Split, device: &Device) -> Result<Self> {
+    pub fn of(recipe: &EmojiRecipe, whole: &Dataset, split: &DataSplit, device: &Device) -> Result<Self> {
         if !recipe.languages.iter().any(|language| language == ENGLISH) {
             return Err(Error::Setting("languages: expected `en` among them, the teacher's".to_owned()));
         }

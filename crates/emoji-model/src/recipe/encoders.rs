@@ -8,8 +8,8 @@ use crate::dataset::ENGLISH;
 use crate::error::Result;
 use crate::export::export_dual_encoder;
 use crate::stages::autoencoder::TrainedVae;
-use crate::stages::dual_encoder::{ClipInputs, TrainedDualEncoder, embed_images, images_by_concept};
-use crate::stages::image_tower::ImageInputs;
+use crate::stages::dual_encoder::{ClipStageInputs, TrainedDualEncoder, embed_images, images_by_concept};
+use crate::stages::image_tower::ImageStageInputs;
 use altclip_encoder::altclip::AltClipTextTower;
 use altclip_encoder::embedder::Embedder;
 use altclip_encoder::tokenizer::Tokenizer;
@@ -44,7 +44,7 @@ impl EncoderStages<'_> {
         let Corpus { data, images, owners, .. } = self.corpus;
         let run = self.recipe.open_run(self.output, "clip")?;
         let languages = &[ENGLISH.to_owned()];
-        let inputs = ClipInputs { data, images, owners, tokenizer: self.tokenizer, languages };
+        let inputs = ClipStageInputs { data, images, owners, tokenizer: self.tokenizer, languages };
         let teacher = clip.train(&inputs, &run, *seed, observer)?;
         self.keep(ENGLISH_MODEL, &teacher, observer)?;
         Ok(teacher)
@@ -77,7 +77,7 @@ impl EncoderStages<'_> {
             &trained_vae.model.config,
             frozen(&trained_vae.model.weights, images.device()),
         )?;
-        let inputs = ImageInputs {
+        let inputs = ImageStageInputs {
             data,
             images,
             latents: &trained_vae.latents,

@@ -1,6 +1,6 @@
 //! Measures models on held-out images: how well a dual encoder finds them, and how true an autoencoder is to them.
 
-use crate::dataset::{Dataset, IMAGE_SIZE, Split};
+use crate::dataset::{DataSplit, Dataset, IMAGE_SIZE};
 use crate::error::Result;
 use crate::fidelity::Fidelity;
 use crate::pixels::to_tensor;
@@ -24,7 +24,7 @@ pub(super) struct HeldOutReport {
 }
 
 impl HeldOutReport {
-    pub fn new(data: &Dataset, split: &Split, device: &Device) -> Result<Self> {
+    pub fn new(data: &Dataset, split: &DataSplit, device: &Device) -> Result<Self> {
         let (mut pixels, mut names) = (Vec::new(), Vec::new());
         for (image, concept) in split.held_out_images(data) {
             let (Some(image), Some(concept)) = (data.image(image), data.concepts().get(concept)) else {

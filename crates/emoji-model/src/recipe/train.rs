@@ -1,7 +1,7 @@
 //! Trains the emoji model by AltCLIP's whole recipe, from one configuration file: an English CLIP; a multilingual text tower
 //! that learns from it with no image; a touch-up with images; and diffusion that is re-aligned to the new tower.
 //!
-//! Each stage has a folder and goes on from its own checkpoint. What is held out ([`Split`]) is seen by none of them.
+//! Each stage has a folder and goes on from its own checkpoint. What is held out ([`DataSplit`]) is seen by none of them.
 
 use super::corpus::Corpus;
 use super::diffusion::DiffusionStages;
@@ -9,7 +9,7 @@ use super::encoders::EncoderStages;
 use super::held_out::HeldOutReport;
 use super::settings::EmojiRecipe;
 use super::start::StartModel;
-use crate::dataset::{Dataset, IMAGE_SIZE, Split};
+use crate::dataset::{DataSplit, Dataset, IMAGE_SIZE};
 use crate::error::{Error, Result};
 use crate::export::export_autoencoder;
 use crate::stages::autoencoder::{Autoencoder, TrainedVae};
@@ -46,7 +46,7 @@ impl EmojiRecipe {
         }
         let is_last = |stage: &str| last == Some(stage);
         let whole = Dataset::load(folder)?;
-        let split = Split::load(folder)?;
+        let split = DataSplit::load(folder)?;
         let corpus = Corpus::of(self, &whole, &split, device)?;
         let held_out = HeldOutReport::new(&whole, &split, device)?;
 

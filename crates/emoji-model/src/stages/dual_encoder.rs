@@ -82,7 +82,7 @@ const INITIAL_LOGIT_SCALE: f64 = 2.6593;
 
 /// What the stages before this one made.
 #[derive(Clone, Copy)]
-pub struct ClipInputs<'a> {
+pub struct ClipStageInputs<'a> {
     /// The data set.
     pub data: &'a Dataset,
     /// (n, size, size, 3), from −1 to 1.
@@ -136,12 +136,12 @@ impl ClipStage {
     /// If the settings describe no model, or the run fails.
     pub fn train(
         &self,
-        inputs: &ClipInputs,
+        inputs: &ClipStageInputs,
         run: &TrainingRun,
         seed: u64,
         observer: &mut dyn Observer,
     ) -> Result<TrainedDualEncoder> {
-        let ClipInputs { data, images, owners, tokenizer, languages } = *inputs;
+        let ClipStageInputs { data, images, owners, tokenizer, languages } = *inputs;
         let device = images.device();
         let size = images.dim(1)?;
         let text_config = self.text_config(tokenizer.vocab_size());

@@ -58,7 +58,7 @@ pub struct ImageStage {
 }
 
 /// What the stage learns from.
-pub struct ImageInputs<'a> {
+pub struct ImageStageInputs<'a> {
     /// The data set.
     pub data: &'a Dataset,
     /// (n, size, size, 3), channels-last, from −1 to 1.
@@ -82,13 +82,13 @@ impl ImageStage {
     /// If the settings describe no model, or the run fails.
     pub fn train(
         &self,
-        inputs: &ImageInputs,
+        inputs: &ImageStageInputs,
         dual_encoder: &mut TrainedDualEncoder,
         run: &TrainingRun,
         seed: u64,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let ImageInputs { data, images, owners, languages, tokenizer, .. } = *inputs;
+        let ImageStageInputs { data, images, owners, languages, tokenizer, .. } = *inputs;
         let device = images.device();
         let (n, size) = (images.dim(0)?, images.dim(1)?);
         let of_concept = images_by_concept(owners, self.batch_size)?;
@@ -195,8 +195,8 @@ impl ImageStage {
     }
 
     /// What the decoder makes of the noised and mixed latents of some images, channels-last.
-    fn rough(&self, rng: &mut dyn Rng, inputs: &ImageInputs, chosen: &[u32]) -> Result<Tensor> {
-        let ImageInputs { latents, vae, .. } = *inputs;
+    fn rough(&self, rng: &mut dyn Rng, inputs: &ImageStageInputs, chosen: &[u32]) -> Result<Tensor> {
+        let ImageStageInputs { latents, vae, .. } = *inputs;
         let device = latents.device();
         let own = latents.index_select(&Tensor::new(chosen, device)?, 0)?;
         let others: Vec<u32> = chosen.iter().map(|_| rng.random_range(0..latents.dims()[0] as u32)).collect();

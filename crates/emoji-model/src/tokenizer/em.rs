@@ -7,13 +7,13 @@ use super::words::CountedWord;
 
 /// A candidate for the vocabulary.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct ScoredPiece {
+pub(super) struct CandidatePiece {
     pub(super) text: String,
     /// Log probability.
     pub(super) score: f64,
 }
 
-impl ScoredPiece {
+impl CandidatePiece {
     fn is_character(&self) -> bool {
         self.text.chars().nth(1).is_none()
     }
@@ -28,7 +28,7 @@ const KEEP: f64 = 0.75;
 
 /// One round: how often each piece is expected to be used, and new probabilities from that. Drops pieces that are not
 /// used, except characters.
-pub(super) fn round(words: &[CountedWord], pieces: Vec<ScoredPiece>) -> Vec<ScoredPiece> {
+pub(super) fn round(words: &[CountedWord], pieces: Vec<CandidatePiece>) -> Vec<CandidatePiece> {
     let lattice = Lattice::new(&pieces);
     let mut expected = vec![0.0; pieces.len()];
     let partial: Vec<Vec<f64>> = parts(words)
@@ -45,7 +45,7 @@ pub(super) fn round(words: &[CountedWord], pieces: Vec<ScoredPiece>) -> Vec<Scor
             *sum += count;
         }
     }
-    let kept: Vec<(ScoredPiece, f64)> = pieces
+    let kept: Vec<(CandidatePiece, f64)> = pieces
         .into_iter()
         .zip(expected)
         .filter(|(piece, expected)| *expected >= LEAST_EXPECTED || piece.is_character())
@@ -54,14 +54,18 @@ pub(super) fn round(words: &[CountedWord], pieces: Vec<ScoredPiece>) -> Vec<Scor
     // With a sparse Dirichlet prior the new probabilities are in proportion to exp(digamma(count)).
     let total = digamma(kept.iter().map(|(_, expected)| expected).sum());
     kept.into_iter()
-        .map(|(piece, expected)| ScoredPiece { score: digamma(expected) - total, ..piece })
+        .map(|(piece, expected)| CandidatePiece { score: digamma(expected) - total, ..piece })
         .collect()
 }
 
 /// Drops the pieces that cost the likelihood least, down to `enough` or to [`KEEP`] of them, whichever is more.
 ///
 /// The loss of a piece is estimated as if every use of it became its second best segmentation.
-pub(super) fn prune(words: &[CountedWord], pieces: Vec<ScoredPiece>, enough: usize) -> Vec<ScoredPiece> {
+pub(super) fn prune(
+    words: &[CountedWord],
+    pieces: Vec<CandidatePiece>,
+    enough: usize,
+) -> Vec<CandidatePiece> {
     let lattice = Lattice::new(&pieces);
     let mut uses = vec![0.0; pieces.len()];
     let partial: Vec<Vec<f64>> = parts(words)
@@ -100,7 +104,7 @@ pub(super) fn prune(words: &[CountedWord], pieces: Vec<ScoredPiece>, enough: usi
         })
         .collect();
     let target = enough.max((pieces.len() as f64 * KEEP) as usize);
-    let mut candidates: Vec<(f64, ScoredPiece)> =
+    let mut candidates: Vec<(f64, CandidatePiece)> =
         losses.into_iter().zip(pieces).filter_map(|(loss, piece)| Some((loss?, piece))).collect();
     candidates.sort_by(|(a_loss, a), (b_loss, b)| b_loss.total_cmp(a_loss).then_with(|| a.text.cmp(&b.text)));
     let characters = candidates.iter().take_while(|(loss, _)| *loss == f64::INFINITY).count();
@@ -115,7 +119,7 @@ fn parts(words: &[CountedWord]) -> impl IndexedParallelIterator<Item = &[Counted
 /// All segmentations of a word into pieces.
 struct Lattice<'a> {
     trie: Option<Trie>,
-    pieces: &'a [ScoredPiece],
+    pieces: &'a [CandidatePiece],
 }
 
 /// A piece at a place of a word.
@@ -127,7 +131,7 @@ struct Edge {
 }
 
 impl<'a> Lattice<'a> {
-    fn new(pieces: &'a [ScoredPiece]) -> Self {
+    fn new(pieces: &'a [CandidatePiece]) -> Self {
         let keys: Vec<&[u8]> = pieces.iter().map(|piece| piece.text.as_bytes()).collect();
         Self { trie: Trie::new(&keys), pieces }
     }
@@ -218,7 +222,7 @@ fn digamma(mut x: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{CountedWord, Lattice, ScoredPiece, digamma};
+    use super::{CandidatePiece, CountedWord, Lattice, digamma};
 
     #[test]
     fn digamma_has_its_known_values() {
@@ -231,7 +235,8 @@ mod tests {
     /// "ab" has two segmentations, with probabilities in the ratio of 0.5 · 0.25 to 0.25.
     #[test]
     fn expected_counts_follow_the_probabilities() {
-        let piece = |text: &str, probability: f64| ScoredPiece { text: text.into(), score: probability.ln() };
+        let piece =
+            |text: &str, probability: f64| CandidatePiece { text: text.into(), score: probability.ln() };
         let pieces = [piece("a", 0.5), piece("b", 0.25), piece("ab", 0.25)];
         let mut expected = [0.0; 3];
         Lattice::new(&pieces).add_expected(&CountedWord { text: "ab".into(), count: 3 }, &mut expected);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::em::ScoredPiece;
+use super::em::CandidatePiece;
 use super::words::CountedWord;
 
 /// Length of the longest piece, in characters.
@@ -11,7 +11,7 @@ pub(super) const MAX_LENGTH: usize = 16;
 const MAX_SEEDS: usize = 1_000_000;
 
 /// Characters and frequent substrings, with log probabilities in proportion to frequency × length.
-pub(super) fn pieces(words: &[CountedWord]) -> Vec<ScoredPiece> {
+pub(super) fn pieces(words: &[CountedWord]) -> Vec<CandidatePiece> {
     let mut characters: HashMap<&str, u64> = HashMap::new();
     let mut substrings: HashMap<&str, u64> = HashMap::new();
     for CountedWord { text, count } in words {
@@ -36,7 +36,7 @@ pub(super) fn pieces(words: &[CountedWord]) -> Vec<ScoredPiece> {
     characters.extend(seeds);
     let total: u64 = characters.iter().map(|(_, weight)| weight).sum();
     let log_total = (total as f64).ln();
-    let to_piece = |(text, weight): (&str, u64)| ScoredPiece {
+    let to_piece = |(text, weight): (&str, u64)| CandidatePiece {
         text: text.to_owned(),
         score: (weight as f64).ln() - log_total,
     };

@@ -13,7 +13,7 @@ use altclip_encoder::tokenizer::sentencepiece::{
 };
 use prost::Message;
 
-use super::em::{self, ScoredPiece};
+use super::em::{self, CandidatePiece};
 use super::error::UnigramError;
 use super::{seeds, words};
 
@@ -81,9 +81,14 @@ pub fn train_unigram(
 }
 
 /// All characters and the most probable of the longer pieces, the most probable first.
-fn most_probable(pieces: Vec<ScoredPiece>, characters: &BTreeSet<char>, wanted: usize) -> Vec<ScoredPiece> {
+fn most_probable(
+    pieces: Vec<CandidatePiece>,
+    characters: &BTreeSet<char>,
+    wanted: usize,
+) -> Vec<CandidatePiece> {
     let lowest = pieces.iter().map(|piece| piece.score).fold(0.0, f64::min);
-    let (mut single, mut longer): (BTreeMap<String, f64>, Vec<ScoredPiece>) = (BTreeMap::new(), Vec::new());
+    let (mut single, mut longer): (BTreeMap<String, f64>, Vec<CandidatePiece>) =
+        (BTreeMap::new(), Vec::new());
     for character in characters {
         single.insert(character.to_string(), lowest);
     }
@@ -95,17 +100,17 @@ fn most_probable(pieces: Vec<ScoredPiece>, characters: &BTreeSet<char>, wanted: 
     }
     longer.sort_by(by_probability);
     longer.truncate(wanted.saturating_sub(single.len()));
-    longer.extend(single.into_iter().map(|(text, score)| ScoredPiece { text, score }));
+    longer.extend(single.into_iter().map(|(text, score)| CandidatePiece { text, score }));
     longer.sort_by(by_probability);
     longer
 }
 
 /// The most probable first; of equals, in the order of their text.
-fn by_probability(a: &ScoredPiece, b: &ScoredPiece) -> std::cmp::Ordering {
+fn by_probability(a: &CandidatePiece, b: &CandidatePiece) -> std::cmp::Ordering {
     b.score.total_cmp(&a.score).then_with(|| a.text.cmp(&b.text))
 }
 
-fn model(pieces: Vec<ScoredPiece>, normalizer_spec: NormalizerSpec) -> ModelProto {
+fn model(pieces: Vec<CandidatePiece>, normalizer_spec: NormalizerSpec) -> ModelProto {
     let special = SPECIAL_PIECES.iter().map(|&(text, kind)| (text.to_owned(), 0.0, kind));
     let learned = pieces.into_iter().map(|piece| (piece.text, piece.score as f32, PieceType::Normal));
     let pieces: Vec<SentencePiece> = special
