@@ -165,7 +165,7 @@ mod tests {
         let model = ModelProto::decode(bytes.as_slice()).unwrap();
         assert!(model.pieces.len() <= 60);
         let pieces: Vec<&str> = model.pieces.iter().map(|piece| piece.piece()).collect();
-        for piece in ["\u{2581}image", "\u{2581}of", "\u{2581}a", "猫", "恤", "é", "!"] {
+        for piece in ["\u{2581}picture", "\u{2581}of", "\u{2581}a", "猫", "恤", "é", "!"] {
             assert!(pieces.contains(&piece), "{piece} is not in {pieces:?}");
         }
         assert!(!pieces.iter().any(|piece| piece.contains('猫') && piece.contains('\u{2581}')));
