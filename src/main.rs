@@ -128,16 +128,17 @@ fn run() -> anyhow::Result<()> {
 
 /// Sets what libraries read from the environment.
 ///
-/// Candle's own threads must not start: they spin while they wait for one another, on the cores that the kernels of
-/// `fused-ops` compute on, and with them a step of training takes more than twice as long. Backtraces are for panics alone:
-/// candle captures one in each of its errors and displays it as a part of the message, so that `RUST_BACKTRACE=1`, which
-/// many have set for good, would turn an error of one line into a page.
+/// Candle's own threads must not start in training: it adds gradients up on them, and they then spin while they wait for more,
+/// on the cores that the kernels of `fused-ops` compute on, so that a step takes more than twice as long. Nothing else that
+/// takes time comes by them. Backtraces are for panics alone: candle captures one in each of its errors and displays it as a
+/// part of the message, so that `RUST_BACKTRACE=1`, which many have set for good, would turn an error of one line into a page.
 fn set_environment() {
     const THREADS: &str = "CANDLE_NUM_THREADS";
     const BACKTRACES_OF_ERRORS: &str = "RUST_LIB_BACKTRACE";
+    let trains = std::env::args_os().skip(1).any(|argument| argument == "train");
     // SAFETY: this is the first thing that the program does, and no other thread exists yet.
     unsafe {
-        if std::env::var_os(THREADS).is_none() {
+        if trains && std::env::var_os(THREADS).is_none() {
             std::env::set_var(THREADS, "1");
         }
         std::env::set_var(BACKTRACES_OF_ERRORS, "0");

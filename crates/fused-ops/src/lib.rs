@@ -1,4 +1,4 @@
-//! The hot operations of AltCLIP and AltDiffusion, each behind one plain function or layer.
+//! Computes the operations that take the time of AltCLIP and AltDiffusion, each behind one plain function or layer.
 //!
 //! Every operation has a reference written in candle tensors, which runs on any device and defines the result, and a
 //! fused CPU kernel that a plain call picks by device. All of them can be trained through.
@@ -9,6 +9,40 @@
 //! Images and latents are *channels-last* here, `(batch, height, width, channels)`: a pixel's channels lie side by
 //! side, so that convolutions, linear layers, normalisations and attention all read rows, and none needs a transpose.
 //! Weights keep the layout of the published checkpoints at the interface.
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use fused_ops::{Activation, Epilogue, Linear, attention};
+//!
+//! let random = |shape: &[usize]| Tensor::randn(0f32, 1., shape, &Device::Cpu);
+//! // A transformer's attention with 4 heads of 16: (batch, tokens, width).
+//! let x = random(&[2, 77, 64])?;
+//! let projection = Linear::from_tensors(random(&[64, 64])?, Some(random(&[64])?))?;
+//! let hidden = attention(&x, &x, &x, 4, None)?;
+//! // The projection, the residual connection around both, and an activation, in one pass.
+//! let epilogue = Epilogue { residual: Some(&x), activation: Some(Activation::Gelu), ..Epilogue::default() };
+//! assert_eq!(projection.forward_with(&hidden, &epilogue)?.dims(), [2, 77, 64]);
+//! # Ok::<_, candle_core::Error>(())
+//! ```
+//!
+//! Nothing has to be set to be fast. The CPU kernels run on the threads of the rayon pool that they are called from, by
+//! default one for each core; a pool is a value with which a program limits them:
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//!
+//! let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
+//! let x = Tensor::randn(0f32, 1., (64, 320), &Device::Cpu)?;
+//! let y = pool.install(|| fused_ops::silu(&x))?;
+//! # assert_eq!(y.dims(), x.dims());
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Training has one thing more to know: candle adds gradients up on threads of its own, which then spin while they wait for
+//! more, on the cores that these kernels compute on. A program that trains on the CPU is more than twice as fast with
+//! `CANDLE_NUM_THREADS=1` in its environment, which candle reads once and offers no other way to say.
+//!
+//! [`Settings`] choose between several kernels for the same, and say what becomes of freed memory.
 
 mod cpu;
 #[cfg(feature = "cuda")]

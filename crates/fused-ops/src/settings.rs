@@ -135,7 +135,7 @@ impl Settings {
     /// # Errors
     /// If a variable has a value other than those that are named at the types above.
     pub fn from_env() -> Result<Self, SettingsError> {
-        Self::read(|variable| std::env::var_os(variable))
+        Self::read(std::env::var_os)
     }
 
     fn read(value: impl Fn(&'static str) -> Option<std::ffi::OsString>) -> Result<Self, SettingsError> {

@@ -45,7 +45,7 @@ fn attention_f64(
 }
 
 /// Counts and prints what is further from f64 than it may be.
-pub struct Checker<'a> {
+pub(crate) struct Checker<'a> {
     misses: &'a Misses,
     checked: usize,
     failed: usize,
@@ -70,7 +70,7 @@ impl Checker<'_> {
     }
 }
 
-pub fn check(
+pub(crate) fn check(
     device: &Device,
     misses: &Misses,
     small: bool,
@@ -116,7 +116,12 @@ fn check_attention_of(
     Ok(())
 }
 
-pub fn check_everything(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
+pub(crate) fn check_everything(
+    checker: &mut Checker,
+    small: bool,
+    dtype: DType,
+    device: &Device,
+) -> Result<()> {
     check_attention(checker, small, dtype, device)?;
     check_recording(checker, dtype, device)?;
     check_conv2d(checker, small, dtype, device)?;
@@ -125,7 +130,12 @@ pub fn check_everything(checker: &mut Checker, small: bool, dtype: DType, device
     check_elementwise(checker, dtype, device)
 }
 
-pub fn check_attention(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
+pub(crate) fn check_attention(
+    checker: &mut Checker,
+    small: bool,
+    dtype: DType,
+    device: &Device,
+) -> Result<()> {
     let more = if small { &[][..] } else { &MODEL_SHAPES };
     for shape in odd_shapes().chain(more.iter().copied()) {
         check_attention_of(checker, shape, dtype, device)?;
@@ -179,7 +189,7 @@ fn check_packed(checker: &mut Checker, dtype: DType, device: &Device) -> Result<
 }
 
 /// Sums of some thousand products in f32 are as good as in f64 beside f16.
-pub fn check_conv2d(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
+pub(crate) fn check_conv2d(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
     let on_cpu = |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F32);
     let more = if small { &[][..] } else { &MODEL_WINDOWS };
     for window in SMALL_WINDOWS.iter().chain(more) {

@@ -7,11 +7,11 @@ use tracing::{Event, Metadata, Subscriber};
 
 /// Counts the events that say that no kernel ran.
 #[derive(Debug, Default, Clone)]
-pub struct Misses(Arc<AtomicUsize>);
+pub(crate) struct Misses(Arc<AtomicUsize>);
 
 impl Misses {
     /// How many there were since this was asked last.
-    pub fn take(&self) -> usize {
+    pub(crate) fn take(&self) -> usize {
         self.0.swap(0, Ordering::Relaxed)
     }
 }

@@ -5,32 +5,32 @@ use candle_nn::VarBuilder;
 use fused_ops::{Conv2d, Conv2dOptions, Padding};
 use std::collections::HashMap;
 
-pub const DTYPES: [DType; 2] = [DType::F16, DType::BF16];
+pub(crate) const DTYPES: [DType; 2] = [DType::F16, DType::BF16];
 
 /// Half of the distance from 1 to the next number.
-pub fn unit(dtype: DType) -> f64 {
+pub(crate) fn unit(dtype: DType) -> f64 {
     if dtype == DType::F16 { 1. / 2048. } else { 1. / 256. }
 }
 
-pub fn name(dtype: DType) -> &'static str {
+pub(crate) fn name(dtype: DType) -> &'static str {
     if dtype == DType::F16 { "f16" } else { "bf16" }
 }
 
 /// An attention of some shape: `keys` of its own, or of the queries.
 #[derive(Debug, Clone, Copy)]
-pub struct AttentionShape {
-    pub batch: usize,
-    pub queries: usize,
-    pub keys: usize,
-    pub heads: usize,
-    pub head_dim: usize,
+pub(crate) struct AttentionShape {
+    pub(crate) batch: usize,
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
+    pub(crate) heads: usize,
+    pub(crate) head_dim: usize,
 }
 
-pub const fn own(batch: usize, tokens: usize, heads: usize, head_dim: usize) -> AttentionShape {
+pub(crate) const fn own(batch: usize, tokens: usize, heads: usize, head_dim: usize) -> AttentionShape {
     AttentionShape { batch, queries: tokens, keys: tokens, heads, head_dim }
 }
 
-pub const fn cross(
+pub(crate) const fn cross(
     batch: usize,
     queries: usize,
     keys: usize,
@@ -41,7 +41,7 @@ pub const fn cross(
 }
 
 /// Stable Diffusion 1.x and 2.x at 512 × 512 with guidance, XLM-R large, CLIP ViT-L.
-pub const MODEL_SHAPES: [AttentionShape; 12] = [
+pub(crate) const MODEL_SHAPES: [AttentionShape; 12] = [
     own(2, 4096, 8, 40),
     own(2, 1024, 8, 80),
     own(2, 256, 8, 160),
@@ -57,7 +57,7 @@ pub const MODEL_SHAPES: [AttentionShape; 12] = [
 ];
 
 /// Lengths that no tile divides.
-pub fn odd_shapes() -> impl Iterator<Item = AttentionShape> {
+pub(crate) fn odd_shapes() -> impl Iterator<Item = AttentionShape> {
     [40, 64, 80, 160].into_iter().flat_map(|head_dim| {
         [1, 2, 15, 16, 17, 63, 65, 77, 129].into_iter().flat_map(move |tokens| {
             [own(2, tokens, 2, head_dim), cross(1, tokens, 21, 2, head_dim), cross(1, 5, tokens, 2, head_dim)]
@@ -65,28 +65,28 @@ pub fn odd_shapes() -> impl Iterator<Item = AttentionShape> {
     })
 }
 
-pub fn random(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+pub(crate) fn random(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
     // Made on the CPU, so that both sides have the same rounded values.
     Tensor::randn(0f32, 1., shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
 }
 
-pub fn f64_on_cpu(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn f64_on_cpu(x: &Tensor) -> Result<Tensor> {
     x.to_device(&Device::Cpu)?.to_dtype(DType::F64)
 }
 
 /// A convolution of channels-last images, (batch, side, side, channels).
 #[derive(Debug, Clone, Copy)]
-pub struct Window {
-    pub batch: usize,
-    pub side: usize,
-    pub channels: usize,
-    pub out_channels: usize,
-    pub kernel: usize,
-    pub stride: usize,
-    pub upsample: bool,
+pub(crate) struct Window {
+    pub(crate) batch: usize,
+    pub(crate) side: usize,
+    pub(crate) channels: usize,
+    pub(crate) out_channels: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) upsample: bool,
 }
 
-pub const fn window(
+pub(crate) const fn window(
     batch: usize,
     side: usize,
     channels: usize,
@@ -97,13 +97,13 @@ pub const fn window(
 }
 
 impl Window {
-    pub fn options(&self) -> Conv2dOptions {
+    pub(crate) fn options(&self) -> Conv2dOptions {
         let padding = Padding::same(self.kernel / 2);
         Conv2dOptions { stride: self.stride, padding, upsample: self.upsample }
     }
 
     /// Weight and bias, so large that results are about 1.
-    pub fn parameters(&self, dtype: DType, device: &Device) -> Result<[Tensor; 2]> {
+    pub(crate) fn parameters(&self, dtype: DType, device: &Device) -> Result<[Tensor; 2]> {
         let Self { channels, out_channels, kernel, .. } = *self;
         let scale = 1. / ((kernel * kernel * channels) as f64).sqrt();
         let weight = random(&[out_channels, channels, kernel, kernel], DType::F32, &Device::Cpu)?;
@@ -111,14 +111,14 @@ impl Window {
         Ok([weight, random(&[out_channels], dtype, device)?])
     }
 
-    pub fn layer(&self, parameters: &[Tensor; 2], dtype: DType, device: &Device) -> Result<Conv2d> {
+    pub(crate) fn layer(&self, parameters: &[Tensor; 2], dtype: DType, device: &Device) -> Result<Conv2d> {
         let Self { channels, out_channels, kernel, .. } = *self;
         Conv2d::new(channels, out_channels, kernel, self.options(), vb(parameters, dtype, device))
     }
 }
 
 /// Of the UNet at 512 × 512 with guidance, and of the VAE.
-pub const MODEL_WINDOWS: [Window; 8] = [
+pub(crate) const MODEL_WINDOWS: [Window; 8] = [
     window(2, 64, 320, 320, 3),
     window(2, 32, 640, 640, 3),
     window(2, 16, 1280, 1280, 3),
@@ -129,7 +129,7 @@ pub const MODEL_WINDOWS: [Window; 8] = [
     window(1, 512, 128, 128, 3),
 ];
 
-pub const SMALL_WINDOWS: [Window; 7] = [
+pub(crate) const SMALL_WINDOWS: [Window; 7] = [
     window(2, 9, 40, 24, 3),
     window(1, 1, 8, 8, 3),
     window(2, 8, 4, 320, 3),
@@ -139,11 +139,11 @@ pub const SMALL_WINDOWS: [Window; 7] = [
     Window { upsample: true, ..window(1, 5, 24, 40, 3) },
 ];
 
-pub fn layers(channels: usize, dtype: DType, device: &Device) -> Result<[Tensor; 2]> {
+pub(crate) fn layers(channels: usize, dtype: DType, device: &Device) -> Result<[Tensor; 2]> {
     Ok([random(&[channels], dtype, device)?, random(&[channels], dtype, device)?])
 }
 
-pub fn vb([weight, bias]: &[Tensor; 2], dtype: DType, device: &Device) -> VarBuilder<'static> {
+pub(crate) fn vb([weight, bias]: &[Tensor; 2], dtype: DType, device: &Device) -> VarBuilder<'static> {
     let tensors =
         [("weight", weight), ("bias", bias)].map(|(name, tensor)| (name.to_owned(), tensor.clone()));
     VarBuilder::from_tensors(HashMap::from(tensors), dtype, device)

@@ -64,7 +64,7 @@ fn sets(shape: &[usize], dtype: DType, device: &Device) -> Result<Vec<Tensor>> {
     (0..INPUT_SETS).map(|_| random(shape, dtype, device)).collect()
 }
 
-pub fn time_attention(device: &Device, misses: &Misses) -> Result<()> {
+pub(crate) fn time_attention(device: &Device, misses: &Misses) -> Result<()> {
     let hopper = Settings::current()?.attention == AttentionKernels::Hopper;
     // What takes the default kernels is timed without the variable.
     let takes_hopper = |shape: &AttentionShape| matches!(shape.head_dim, 40 | 64) && shape.keys > 80;
@@ -87,7 +87,7 @@ pub fn time_attention(device: &Device, misses: &Misses) -> Result<()> {
     Ok(())
 }
 
-pub fn time_conv2d(device: &Device, misses: &Misses) -> Result<()> {
+pub(crate) fn time_conv2d(device: &Device, misses: &Misses) -> Result<()> {
     let whose = std::env::var("FUSED_OPS_CONVOLUTION").unwrap_or_else(|_| "default".to_owned());
     for dtype in DTYPES {
         for window in MODEL_WINDOWS {
@@ -109,7 +109,7 @@ pub fn time_conv2d(device: &Device, misses: &Misses) -> Result<()> {
     Ok(())
 }
 
-pub fn time_others(device: &Device, misses: &Misses) -> Result<()> {
+pub(crate) fn time_others(device: &Device, misses: &Misses) -> Result<()> {
     for dtype in DTYPES {
         for (batch, side, channels) in [(2, 64, 320), (2, 32, 640), (2, 16, 1280), (1, 512, 128)] {
             let x = sets(&[batch, side, side, channels], dtype, device)?;

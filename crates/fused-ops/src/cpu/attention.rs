@@ -21,7 +21,7 @@ const KEYS: usize = 256;
 const PRODUCTS_PER_TASK: usize = 1 << 19;
 
 /// Runs the tiles of one task: `queries` rows of one head against all its keys.
-struct Task<'a> {
+struct AttentionTask<'a> {
     heads: Heads,
     /// Number of the first query in its sequence, and the rows from there on.
     first_query: usize,
@@ -37,7 +37,7 @@ struct Task<'a> {
     out_stride: usize,
 }
 
-impl WithSimd for Task<'_> {
+impl WithSimd for AttentionTask<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -182,7 +182,7 @@ pub(crate) fn attention(
                 let rows = task * QUERIES..(task * QUERIES + QUERIES).min(queries);
                 let offset = |row: usize| (first_query + row) * width + head * head_dim;
                 let starts: Vec<*const f32> = rows.clone().map(|row| query[offset(row)..].as_ptr()).collect();
-                arch.dispatch(Task {
+                arch.dispatch(AttentionTask {
                     heads,
                     first_query: rows.start,
                     queries: &starts,

@@ -17,12 +17,12 @@ const QUERIES: usize = 48;
 /// The tensors of the forward pass, all laid out as there, with the gradient of its result.
 #[derive(Clone, Copy)]
 pub(crate) struct AttentionInputs<'a> {
-    pub query: &'a [f32],
-    pub key: &'a [f32],
-    pub value: &'a [f32],
-    pub bias: Option<&'a [f32]>,
-    pub out: &'a [f32],
-    pub grad: &'a [f32],
+    pub(crate) query: &'a [f32],
+    pub(crate) key: &'a [f32],
+    pub(crate) value: &'a [f32],
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) out: &'a [f32],
+    pub(crate) grad: &'a [f32],
 }
 
 /// The gradients of query, key and value.

@@ -14,14 +14,14 @@ use std::sync::OnceLock;
 /// The shapes of one convolution.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Geometry {
-    pub batch: usize,
+    pub(crate) batch: usize,
     /// Of the input as it is stored, before any upsampling.
-    pub height: usize,
-    pub width: usize,
-    pub in_channels: usize,
-    pub out_channels: usize,
-    pub kernel: usize,
-    pub options: Conv2dOptions,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    pub(crate) in_channels: usize,
+    pub(crate) out_channels: usize,
+    pub(crate) kernel: usize,
+    pub(crate) options: Conv2dOptions,
 }
 
 impl Geometry {
@@ -33,24 +33,24 @@ impl Geometry {
         (extent * self.scale() + padding).checked_sub(self.kernel).map_or(0, |n| n / self.options.stride + 1)
     }
 
-    pub fn out_height(&self) -> usize {
+    pub(crate) fn out_height(&self) -> usize {
         self.out_extent(self.height, self.options.padding.top + self.options.padding.bottom)
     }
 
-    pub fn out_width(&self) -> usize {
+    pub(crate) fn out_width(&self) -> usize {
         self.out_extent(self.width, self.options.padding.left + self.options.padding.right)
     }
 
-    pub fn out_pixels(&self) -> usize {
+    pub(crate) fn out_pixels(&self) -> usize {
         self.batch * self.out_height() * self.out_width()
     }
 
-    pub fn taps(&self) -> usize {
+    pub(crate) fn taps(&self) -> usize {
         self.kernel * self.kernel
     }
 
     /// The stored pixels that output pixels see.
-    pub fn source(&self) -> Window {
+    pub(crate) fn source(&self) -> Window {
         let (stride, scale) = (self.options.stride, self.scale());
         let axis = |positions, extent, padding: usize| {
             Axis::new(self.kernel, positions, extent, |position, tap| {
@@ -79,20 +79,20 @@ impl Geometry {
     }
 
     /// Weights (out, in, kernel, kernel) as the right factor of the forward product.
-    pub fn pack<T: Stored>(&self, weight: &[T]) -> Panels<T> {
+    pub(crate) fn pack<T: Stored>(&self, weight: &[T]) -> Panels<T> {
         let taps = self.taps();
         let strides = Strides { tap: 1, depth: taps, column: taps * self.in_channels };
         Panels::pack(weight, taps, self.in_channels, self.out_channels, strides)
     }
 
     /// The convolution itself.
-    pub fn forward<F: Factor>(&self, x: &[f32], weight: &F, epilogue: &SliceEpilogue) -> Vec<f32> {
+    pub(crate) fn forward<F: Factor>(&self, x: &[f32], weight: &F, epilogue: &SliceEpilogue) -> Vec<f32> {
         gather_product(x, self.out_pixels(), &self.source(), weight, epilogue)
     }
 
     /// The convolution by Winograd's algorithm where that is faster. `transformed` keeps the transformed weights if they are
     /// small.
-    pub fn forward_fast<F: Factor>(
+    pub(crate) fn forward_fast<F: Factor>(
         &self,
         x: &[f32],
         weight: &F,
@@ -103,7 +103,7 @@ impl Geometry {
     }
 
     /// [`Geometry::forward_fast`] with weights that will be others the next time, as those that are trained.
-    pub fn forward_once(&self, x: &[f32], weight: &Panels, epilogue: &SliceEpilogue) -> Vec<f32> {
+    pub(crate) fn forward_once(&self, x: &[f32], weight: &Panels, epilogue: &SliceEpilogue) -> Vec<f32> {
         self.forward_by(self.faster(false), x, weight, &OnceLock::new(), epilogue)
     }
 
@@ -134,7 +134,7 @@ impl Geometry {
         self.kernel == 3 && self.options.stride == 1 && self.options.padding == Padding::same(1)
     }
 
-    pub fn images(&self) -> Images {
+    pub(crate) fn images(&self) -> Images {
         let (batch, doubled) = (self.batch, self.options.upsample);
         Images { batch, height: self.out_height(), width: self.out_width(), doubled }
     }
@@ -147,7 +147,7 @@ impl Geometry {
     }
 
     /// The gradient of the input, from that of the output, by weights (out, in, kernel, kernel).
-    pub fn input_gradient(&self, weight: &[f32], grad: &[f32]) -> Vec<f32> {
+    pub(crate) fn input_gradient(&self, weight: &[f32], grad: &[f32]) -> Vec<f32> {
         if !self.keeps_size() {
             return self.input_gradient_of_panels(&self.pack_transposed(weight), grad);
         }
@@ -173,7 +173,7 @@ impl Geometry {
     }
 
     /// [`Geometry::pack_transposed`] of weights that were packed for the forward product.
-    pub fn pack_transposed_panels(&self, weight: &PackedWeight) -> Panels {
+    pub(crate) fn pack_transposed_panels(&self, weight: &PackedWeight) -> Panels {
         let (taps, inputs, outputs) = (self.taps(), self.in_channels, self.out_channels);
         // (taps, in, out), the order in which the panels are read back
         let strides = Strides { tap: inputs * outputs, depth: 1, column: outputs };
@@ -181,7 +181,7 @@ impl Geometry {
     }
 
     /// The gradient of the input, from that of the output, by what [`Geometry::pack_transposed_panels`] made.
-    pub fn input_gradient_of_panels(&self, panels: &Panels, grad: &[f32]) -> Vec<f32> {
+    pub(crate) fn input_gradient_of_panels(&self, panels: &Panels, grad: &[f32]) -> Vec<f32> {
         let scale = self.scale();
         let pixels = self.batch * self.height * self.width * scale * scale;
         self.sum_copies(gather_product(grad, pixels, &self.target(), panels, &SliceEpilogue::default()))
@@ -207,7 +207,7 @@ impl Geometry {
     }
 
     /// The gradients of weights (out, in, kernel, kernel) and bias (out).
-    pub fn weight_gradient(&self, x: &[f32], grad: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    pub(crate) fn weight_gradient(&self, x: &[f32], grad: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let (taps, depth, columns) = (self.taps(), self.in_channels, self.out_channels);
         let mut by_tap = vec![0f32; taps * depth * columns];
         gather_gradient(x, depth, taps, &self.source(), grad, columns, &mut by_tap);

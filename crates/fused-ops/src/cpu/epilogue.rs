@@ -8,29 +8,29 @@ use crate::shapes::Activation;
 #[derive(Clone, Copy, Default)]
 pub(crate) struct SliceEpilogue<'a> {
     /// (columns)
-    pub bias: Option<&'a [f32]>,
+    pub(crate) bias: Option<&'a [f32]>,
     /// (images, columns): added to all rows of each image.
-    pub shift: Option<Shift<'a>>,
+    pub(crate) shift: Option<Shift<'a>>,
     /// (rows, columns)
-    pub residual: Option<&'a [f32]>,
-    pub activation: Option<Activation>,
+    pub(crate) residual: Option<&'a [f32]>,
+    pub(crate) activation: Option<Activation>,
 }
 
 /// A row for each image.
 #[derive(Clone, Copy)]
 pub(crate) struct Shift<'a> {
-    pub values: &'a [f32],
+    pub(crate) values: &'a [f32],
     /// Rows of the product that belong to an image.
-    pub rows_per_image: usize,
+    pub(crate) rows_per_image: usize,
 }
 
 impl<'a> SliceEpilogue<'a> {
-    pub fn bias(bias: Option<&'a [f32]>) -> Self {
+    pub(crate) fn bias(bias: Option<&'a [f32]>) -> Self {
         Self { bias, ..Self::default() }
     }
 
     /// Panics where something does not fit a product of this shape: the kernels would read outside of it.
-    pub fn check(&self, rows: usize, columns: usize) {
+    pub(crate) fn check(&self, rows: usize, columns: usize) {
         assert!(self.bias.is_none_or(|bias| bias.len() == columns));
         assert!(self.residual.is_none_or(|residual| residual.len() == rows * columns));
         assert!(self.shift.is_none_or(|shift| shift.values.len() * shift.rows_per_image == rows * columns));
@@ -38,7 +38,7 @@ impl<'a> SliceEpilogue<'a> {
 
     /// Finishes `values`, which are those of row `row` from column `first` on, of `columns`.
     #[inline(always)]
-    pub fn finish(&self, row: usize, first: usize, columns: usize, values: &mut [f32]) {
+    pub(crate) fn finish(&self, row: usize, first: usize, columns: usize, values: &mut [f32]) {
         let mut add = |from: &[f32], start: usize| {
             let from = &from[start..][..values.len()];
             let (chunks, rest) = values.as_chunks_mut::<PANEL>();

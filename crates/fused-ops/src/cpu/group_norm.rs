@@ -12,24 +12,24 @@ const PIXELS_PER_TASK: usize = 32;
 /// Mean and reciprocal standard deviation of every group of every image.
 pub(crate) struct Statistics {
     /// (batch, groups)
-    pub mean: Vec<f32>,
-    pub inverse_deviation: Vec<f32>,
+    pub(crate) mean: Vec<f32>,
+    pub(crate) inverse_deviation: Vec<f32>,
 }
 
 /// The shape of a group normalisation over (batch, pixels, channels).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Groups {
-    pub pixels: usize,
-    pub channels: usize,
-    pub groups: usize,
-    pub eps: f64,
-    pub silu: bool,
+    pub(crate) pixels: usize,
+    pub(crate) channels: usize,
+    pub(crate) groups: usize,
+    pub(crate) eps: f64,
+    pub(crate) silu: bool,
 }
 
 impl Groups {
     /// Sums and centred squares are taken per channel over a few pixels and merged in f64 (Chan et al.), so that a mean
     /// far from zero costs no precision.
-    pub fn statistics(&self, x: &[f32]) -> Statistics {
+    pub(crate) fn statistics(&self, x: &[f32]) -> Statistics {
         let (channels, size) = (self.channels, self.channels / self.groups);
         let image = self.pixels * channels;
         let part = |pixels: &[f32]| -> Vec<(f64, f64, f64)> {
@@ -97,7 +97,7 @@ impl Groups {
             .unzip()
     }
 
-    pub fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+    pub(crate) fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
         if x.is_empty() {
             return Vec::new();
         }
@@ -138,7 +138,7 @@ impl Groups {
     ///
     /// With `x̂` the normalised value and `g = grad · weight`, the input's is
     /// `(g − mean(g) − x̂ · mean(g · x̂)) / deviation`, both means over the group.
-    pub fn backward(
+    pub(crate) fn backward(
         &self,
         x: &[f32],
         weight: &[f32],

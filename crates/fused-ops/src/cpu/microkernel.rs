@@ -45,9 +45,9 @@ impl Stored for f16 {
 /// The right factor: `value(k, column) = data[column / 16 · panel_stride + k · row_stride + column % 16]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Right<T> {
-    pub data: *const T,
-    pub row_stride: usize,
-    pub panel_stride: usize,
+    pub(crate) data: *const T,
+    pub(crate) row_stride: usize,
+    pub(crate) panel_stride: usize,
 }
 
 /// Where the left factor's values are found.
@@ -61,15 +61,15 @@ pub(crate) enum Left<'a> {
 
 /// `out[row, column] (+)= Σₖ left(row, k) · right(k, column)` for a block of rows and panels.
 pub(crate) struct Block<'a, T> {
-    pub left: Left<'a>,
-    pub right: Right<T>,
-    pub rows: usize,
-    pub panels: std::ops::Range<usize>,
+    pub(crate) left: Left<'a>,
+    pub(crate) right: Right<T>,
+    pub(crate) rows: usize,
+    pub(crate) panels: std::ops::Range<usize>,
     /// Columns of the whole right factor; the last panel may hold fewer than [`PANEL`].
-    pub columns: usize,
-    pub accumulate: bool,
-    pub out: *mut f32,
-    pub out_stride: usize,
+    pub(crate) columns: usize,
+    pub(crate) accumulate: bool,
+    pub(crate) out: *mut f32,
+    pub(crate) out_stride: usize,
 }
 
 impl<T: Stored> Block<'_, T> {

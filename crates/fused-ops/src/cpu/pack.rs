@@ -11,19 +11,19 @@ const VALUES_PER_TASK: usize = 16 * 1024;
 /// Strides, in values, by which a matrix (or a stack of `taps` of them) is read when it is packed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Strides {
-    pub tap: usize,
+    pub(crate) tap: usize,
     /// Along the shared dimension.
-    pub depth: usize,
-    pub column: usize,
+    pub(crate) depth: usize,
+    pub(crate) column: usize,
 }
 
 /// The size of a right factor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FactorSize {
-    pub taps: usize,
+    pub(crate) taps: usize,
     /// Of the shared dimension, for each tap.
-    pub depth: usize,
-    pub columns: usize,
+    pub(crate) depth: usize,
+    pub(crate) columns: usize,
 }
 
 /// A right factor as the tasks of a product see it: in panels, of which they get a part at a time.
@@ -53,15 +53,15 @@ pub(crate) trait Factor: Sync {
 #[derive(Clone, Copy)]
 pub(crate) struct FactorPart<'a, T> {
     /// From the first row of the first panel on.
-    pub data: &'a [T],
+    pub(crate) data: &'a [T],
     /// From a row of one tap to that of the next.
-    pub rows_per_tap: usize,
+    pub(crate) rows_per_tap: usize,
     /// From one panel to the other, in values.
-    pub panel_stride: usize,
+    pub(crate) panel_stride: usize,
 }
 
 impl<T> FactorPart<'_, T> {
-    pub fn right(&self) -> Right<T> {
+    pub(crate) fn right(&self) -> Right<T> {
         Right { data: self.data.as_ptr(), row_stride: PANEL, panel_stride: self.panel_stride }
     }
 }
@@ -70,13 +70,13 @@ impl<T> FactorPart<'_, T> {
 #[derive(Debug, Clone)]
 pub(crate) struct Panels<T = f32> {
     data: Vec<T>,
-    pub taps: usize,
-    pub depth: usize,
-    pub columns: usize,
+    pub(crate) taps: usize,
+    pub(crate) depth: usize,
+    pub(crate) columns: usize,
 }
 
 impl<T: Stored> Panels<T> {
-    pub fn pack(source: &[T], taps: usize, depth: usize, columns: usize, strides: Strides) -> Self {
+    pub(crate) fn pack(source: &[T], taps: usize, depth: usize, columns: usize, strides: Strides) -> Self {
         // Whether a column's values lie side by side, as those of a layer's weights do: (depth, taps).
         let whole_columns = strides.depth == taps && (taps == 1 || strides.tap == 1);
         Self::by_panel(taps, depth, columns, |panel, data| {
@@ -106,7 +106,7 @@ impl<T: Stored> Panels<T> {
     }
 
     /// A factor whose panels `fill` writes, each of `taps · depth` rows of [`PANEL`] values.
-    pub fn by_panel(
+    pub(crate) fn by_panel(
         taps: usize,
         depth: usize,
         columns: usize,
@@ -129,7 +129,7 @@ impl<T: Stored> Panels<T> {
 
     /// The factor of (depth, columns, taps) values, with the taps in reverse: a convolution's weights (out, in, kernel,
     /// kernel) turned about, so that its outputs are mapped to its inputs.
-    pub fn pack_turned(source: &[T], taps: usize, depth: usize, columns: usize) -> Self {
+    pub(crate) fn pack_turned(source: &[T], taps: usize, depth: usize, columns: usize) -> Self {
         assert_eq!(source.len(), taps * depth * columns);
         Self::by_panel(taps, depth, columns, |panel, data| {
             let first = panel * PANEL;
@@ -148,7 +148,7 @@ impl<T: Stored> Panels<T> {
     }
 
     /// The factor as a plain (taps, depth, columns) array.
-    pub fn unpack(&self) -> Vec<f32> {
+    pub(crate) fn unpack(&self) -> Vec<f32> {
         let (rows, columns) = (self.taps * self.depth, self.columns);
         let mut out = vec![0f32; rows * columns];
         for (panel, data) in self.data.chunks_exact((rows * PANEL).max(1)).enumerate() {
@@ -162,7 +162,7 @@ impl<T: Stored> Panels<T> {
         out
     }
 
-    pub fn right(&self) -> Right<T> {
+    pub(crate) fn right(&self) -> Right<T> {
         Right { data: self.data.as_ptr(), row_stride: PANEL, panel_stride: self.taps * self.depth * PANEL }
     }
 }

@@ -28,16 +28,16 @@ macro_rules! with_panels {
 pub(crate) use with_panels;
 
 impl PackedWeight {
-    pub fn depth(&self) -> usize {
+    pub(crate) fn depth(&self) -> usize {
         with_panels!(self, panels => panels.size().depth)
     }
 
-    pub fn columns(&self) -> usize {
+    pub(crate) fn columns(&self) -> usize {
         with_panels!(self, panels => panels.size().columns)
     }
 
     /// The weight as a plain (taps, depth, columns) array.
-    pub fn unpack(&self) -> Vec<f32> {
+    pub(crate) fn unpack(&self) -> Vec<f32> {
         with_panels!(self, panels => panels.unpack())
     }
 }

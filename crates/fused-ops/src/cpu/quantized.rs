@@ -30,7 +30,7 @@ pub(crate) struct QuantizedWeight {
 
 impl QuantizedWeight {
     /// Takes the bytes of the rows, one after the other.
-    pub fn new(kind: BlockType, bytes: &[u8], size: FactorSize) -> Result<Self> {
+    pub(crate) fn new(kind: BlockType, bytes: &[u8], size: FactorSize) -> Result<Self> {
         let bytes_per_column = kind.bytes_of(size.taps * size.depth);
         let expected = bytes_per_column.and_then(|bytes| bytes.checked_mul(size.columns));
         let (Some(bytes_per_column), true) = (bytes_per_column, expected == Some(bytes.len())) else {
@@ -41,12 +41,12 @@ impl QuantizedWeight {
     }
 
     /// The numbers of a column, in the order of the checkpoint.
-    pub fn column(&self, column: usize, out: &mut [f32]) {
+    pub(crate) fn column(&self, column: usize, out: &mut [f32]) {
         to_floats(self.kind, &self.words[column * self.words_per_column..][..self.words_per_column], out);
     }
 
     /// The weight as a plain (taps, depth, columns) array.
-    pub fn unpack(&self) -> Vec<f32> {
+    pub(crate) fn unpack(&self) -> Vec<f32> {
         let FactorSize { taps, depth, columns } = self.size;
         let mut out = vec![0f32; taps * depth * columns];
         let mut values = vec![0f32; taps * depth];

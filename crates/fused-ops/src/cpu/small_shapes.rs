@@ -136,8 +136,11 @@ fn attention_and_its_gradients() {
     for (queries, keys, dim, causal) in [(1, 1, 1, false), (3, 5, 4, false), (5, 5, 3, true)] {
         let heads = Heads { count: 2, dim, causal };
         let width = heads.width();
-        let (query, key, value) =
-            (random.values(2 * queries * width), random.values(2 * keys * width), random.values(2 * keys * width));
+        let (query, key, value) = (
+            random.values(2 * queries * width),
+            random.values(2 * keys * width),
+            random.values(2 * keys * width),
+        );
         let bias = random.values(2 * keys);
         let spans = Span::batch(2, queries, keys);
         let found = attention(&query, &key, &value, Some(&bias), heads, &spans);
@@ -145,7 +148,8 @@ fn attention_and_its_gradients() {
         for (image, head, row) in
             (0..2).flat_map(|i| (0..2).flat_map(move |h| (0..queries).map(move |row| (i, h, row))))
         {
-            let part = |x: &'_ [f32], row: usize| -> Vec<f32> { x[row * width + head * dim..][..dim].to_vec() };
+            let part =
+                |x: &'_ [f32], row: usize| -> Vec<f32> { x[row * width + head * dim..][..dim].to_vec() };
             let all_keys: Vec<Vec<f32>> = (0..keys).map(|k| part(&key, image * keys + k)).collect();
             let all_keys: Vec<&[f32]> = all_keys.iter().map(Vec::as_slice).collect();
             let seen = if causal { row + 1 } else { keys };
@@ -186,13 +190,25 @@ fn attention_and_its_gradients() {
             assert!((found - difference).abs() < 2e-3, "{found}, expected {difference}");
         };
         for (i, &found) in grad_query.iter().enumerate() {
-            close(found, sum(&moved(&query, i, STEP), &key, &value), sum(&moved(&query, i, -STEP), &key, &value));
+            close(
+                found,
+                sum(&moved(&query, i, STEP), &key, &value),
+                sum(&moved(&query, i, -STEP), &key, &value),
+            );
         }
         for (i, &found) in grad_key.iter().enumerate() {
-            close(found, sum(&query, &moved(&key, i, STEP), &value), sum(&query, &moved(&key, i, -STEP), &value));
+            close(
+                found,
+                sum(&query, &moved(&key, i, STEP), &value),
+                sum(&query, &moved(&key, i, -STEP), &value),
+            );
         }
         for (i, &found) in grad_value.iter().enumerate() {
-            close(found, sum(&query, &key, &moved(&value, i, STEP)), sum(&query, &key, &moved(&value, i, -STEP)));
+            close(
+                found,
+                sum(&query, &key, &moved(&value, i, STEP)),
+                sum(&query, &key, &moved(&value, i, -STEP)),
+            );
         }
     }
 }
@@ -207,7 +223,8 @@ fn convolution(x: &[f32], weight: &[f32], [height, width, inputs, outputs]: [usi
         for (input, tap) in (0..inputs).flat_map(|i| (0..9).map(move |tap| (i, tap))) {
             let (row, column) = (y + tap / 3, x_out + tap % 3);
             if (1..=height).contains(&row) && (1..=width).contains(&column) {
-                sum += x[((row - 1) * width + column - 1) * inputs + input] * weight[(output * inputs + input) * 9 + tap];
+                sum += x[((row - 1) * width + column - 1) * inputs + input]
+                    * weight[(output * inputs + input) * 9 + tap];
             }
         }
         out.push(sum);
@@ -243,7 +260,8 @@ fn convolutions_and_their_gradients() {
 fn normalisations_and_their_gradients() {
     let mut random = Random::new(6);
     let (pixels, channels, groups) = (3, 4, 2);
-    let (x, weight, bias) = (random.values(2 * pixels * channels), random.values(channels), random.values(channels));
+    let (x, weight, bias) =
+        (random.values(2 * pixels * channels), random.values(channels), random.values(channels));
     let norm = Groups { pixels, channels, groups, eps: 1e-5, silu: false };
     let found = norm.forward(&x, &weight, &bias);
     let mut expected = vec![0f32; x.len()];
@@ -255,7 +273,8 @@ fn normalisations_and_their_gradients() {
         let mean = places.iter().map(|&i| x[i]).sum::<f32>() / count;
         let variance = places.iter().map(|&i| (x[i] - mean).powi(2)).sum::<f32>() / count;
         for &i in &places {
-            expected[i] = (x[i] - mean) / (variance + 1e-5).sqrt() * weight[i % channels] + bias[i % channels];
+            expected[i] =
+                (x[i] - mean) / (variance + 1e-5).sqrt() * weight[i % channels] + bias[i % channels];
         }
     }
     assert_close(&found, &expected);

@@ -27,7 +27,7 @@ const OUTSIDE: u32 = u32::MAX;
 
 impl Axis {
     /// Tabulates `place(position, tap)`.
-    pub fn new(
+    pub(crate) fn new(
         kernel: usize,
         positions: usize,
         extent: usize,
@@ -57,7 +57,7 @@ impl Axis {
 impl Window {
     /// Calls `found` for every row, and in it for every tap, with the row of the left factor or `None` for zeros.
     #[inline(always)]
-    pub fn gather(&self, rows: Range<usize>, mut found: impl FnMut(Option<usize>)) {
+    pub(crate) fn gather(&self, rows: Range<usize>, mut found: impl FnMut(Option<usize>)) {
         let Self::Grid { vertical, horizontal } = self else {
             rows.for_each(|row| found(Some(row)));
             return;
@@ -74,7 +74,7 @@ impl Window {
 
     /// Like [`Window::gather`], for one tap only.
     #[inline(always)]
-    pub fn gather_tap(&self, rows: Range<usize>, tap: usize, mut found: impl FnMut(Option<usize>)) {
+    pub(crate) fn gather_tap(&self, rows: Range<usize>, tap: usize, mut found: impl FnMut(Option<usize>)) {
         let Self::Grid { vertical, horizontal } = self else {
             rows.for_each(|row| found(Some(row)));
             return;
@@ -90,7 +90,7 @@ impl Window {
 
     /// The left row that a grid's image has at a place of its padded, and perhaps upsampled, self; `None` for zeros.
     #[inline(always)]
-    pub fn source(&self, image: usize, y: usize, x: usize) -> Option<usize> {
+    pub(crate) fn source(&self, image: usize, y: usize, x: usize) -> Option<usize> {
         let Self::Grid { vertical, horizontal } = self else { return None };
         let (row, column) = (vertical.place(y)?, horizontal.place(x)?);
         Some((image * vertical.extent + row) * horizontal.extent + column)

@@ -7,12 +7,18 @@ use crate::shapes::Epilogue;
 use crate::tensors::slices::{as_f32, gradient, on_cpu, slice, with_slice};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
-/// `x · Φ(x)` with the error function, the exact GELU (Hendrycks & Gimpel, arXiv 1606.08415).
+/// `x · Φ(x)` with the error function, the exact GELU (Hendrycks & Gimpel, arXiv 1606.08415). Any shape.
+///
+/// # Errors
+/// If a tensor operation fails.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
     if on_cpu(x) { apply(x, Activation::Gelu) } else { x.gelu_erf() }
 }
 
-/// `x · sigmoid(1.702 x)`, OpenAI CLIP's approximation of GELU.
+/// `x · sigmoid(1.702 x)`, OpenAI CLIP's approximation of GELU. Any shape.
+///
+/// # Errors
+/// If a tensor operation fails.
 pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
     if on_cpu(x) {
         return apply(x, Activation::QuickGelu);
@@ -24,7 +30,10 @@ pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
     x * candle_nn::ops::sigmoid(&(x * 1.702)?)?
 }
 
-/// `x · sigmoid(x)`.
+/// `x · sigmoid(x)` (Elfwing et al., arXiv 1702.03118). Any shape.
+///
+/// # Errors
+/// If a tensor operation fails.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
     if on_cpu(x) { apply(x, Activation::Silu) } else { x.silu() }
 }

@@ -13,11 +13,15 @@ pub struct AdamStep {
     pub rate: f64,
     /// Reciprocal of the second moment's bias correction.
     pub correction: f64,
+    /// Added to the root of the second moment.
     pub eps: f64,
 }
 
 impl AdamStep {
-    /// Updates `parameter` in place.
+    /// Updates `parameter` in place, from moments of its shape.
+    ///
+    /// # Errors
+    /// If the shapes differ, or on the CPU another type than f32.
     pub fn apply(&self, parameter: &Var, first: &Var, second: &Var) -> Result<()> {
         if parameter.device().is_cpu() {
             return parameter.inplace_op3(first, second, self);

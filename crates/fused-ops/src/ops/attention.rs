@@ -169,7 +169,10 @@ fn causal_bias(queries: usize, keys: usize, device: &Device) -> Result<Tensor> {
     Tensor::from_vec(rows.collect(), (queries, keys), device)
 }
 
-/// The definition, in candle tensors; softmax in f32.
+/// The definition of [`attention`], in candle tensors; softmax in f32.
+///
+/// # Errors
+/// If the shapes do not fit together.
 pub fn attention_reference(
     query: &Tensor,
     key: &Tensor,
@@ -181,6 +184,9 @@ pub fn attention_reference(
 }
 
 /// The definition of [`causal_attention`], in candle tensors; softmax in f32.
+///
+/// # Errors
+/// If the shapes do not fit together.
 pub fn causal_attention_reference(
     query: &Tensor,
     key: &Tensor,

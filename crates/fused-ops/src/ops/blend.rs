@@ -3,7 +3,10 @@
 use crate::tensors::slices::{slice, slice_mut};
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, Var};
 
-/// `average ← decay · average + (1 − decay) · value`, an exponential moving average.
+/// `average ← decay · average + (1 − decay) · value`, an exponential moving average of the shape of `value`.
+///
+/// # Errors
+/// If the shapes differ, or on the CPU another type than f32.
 pub fn blend(average: &Var, value: &Tensor, decay: f64) -> Result<()> {
     if average.device().is_cpu() {
         return average.inplace_op2(&value.contiguous()?, &Blend { decay: decay as f32, square: false });
@@ -12,6 +15,9 @@ pub fn blend(average: &Var, value: &Tensor, decay: f64) -> Result<()> {
 }
 
 /// [`blend`] with the square of `value`.
+///
+/// # Errors
+/// As [`blend`].
 pub fn blend_square(average: &Var, value: &Tensor, decay: f64) -> Result<()> {
     if average.device().is_cpu() {
         return average.inplace_op2(&value.contiguous()?, &Blend { decay: decay as f32, square: true });

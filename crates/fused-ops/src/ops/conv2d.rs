@@ -53,6 +53,9 @@ impl Conv2d {
     }
 
     /// Like [`Conv2d::new`], without a bias.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
     pub fn new_no_bias(
         in_channels: usize,
         out_channels: usize,
@@ -113,6 +116,9 @@ impl Conv2d {
 
     /// `(batch, height, width, in)` to `(batch, height', width', out)`, where
     /// `height' = (height · (2 if upsampled) + padding − kernel) / stride + 1`.
+    ///
+    /// # Errors
+    /// If `x` has another number of channels.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.forward_with(x, &Epilogue::default())
     }
@@ -263,7 +269,11 @@ impl CustomOp3 for Conv2dOp {
     }
 }
 
-/// The definition, in candle tensors.
+/// The definition of [`Conv2d::forward`], in candle tensors: `x` (batch, height, width, in), `weight`
+/// (out, in, kernel, kernel), `bias` (out).
+///
+/// # Errors
+/// If the shapes do not fit together.
 pub fn conv2d_reference(
     x: &Tensor,
     weight: &Tensor,

@@ -6,6 +6,9 @@ use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
 /// The gate of a gated feed-forward (Shazeer, arXiv 2002.05202): `(…, 2 n)` to `(…, n)`, the first half times the GELU
 /// of the second.
+///
+/// # Errors
+/// If the last dimension is odd.
 pub fn geglu(x: &Tensor) -> Result<Tensor> {
     if on_cpu(x) {
         return as_f32(x)?.apply_op1(Geglu)?.to_dtype(x.dtype());
@@ -17,7 +20,10 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
     geglu_reference(x)
 }
 
-/// The definition, in candle tensors.
+/// The definition of [`geglu`], in candle tensors.
+///
+/// # Errors
+/// If the last dimension is odd.
 pub fn geglu_reference(x: &Tensor) -> Result<Tensor> {
     let n = x.dim(D::Minus1)? / 2;
     x.narrow(D::Minus1, 0, n)? * x.narrow(D::Minus1, n, n)?.gelu_erf()?

@@ -34,11 +34,17 @@ impl GroupNorm {
     }
 
     /// `(batch, …, channels)`, normalised over each group.
+    ///
+    /// # Errors
+    /// If `x` has another number of channels.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.apply(x, false)
     }
 
     /// [`GroupNorm::forward`] followed by `x · sigmoid(x)`.
+    ///
+    /// # Errors
+    /// If `x` has another number of channels.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
         self.apply(x, true)
     }
@@ -117,7 +123,11 @@ impl CustomOp3 for GroupNormOp {
     }
 }
 
-/// The definition, in candle tensors; statistics in f32.
+/// The definition of [`GroupNorm::forward`], and of what follows it if `silu` is asked for, in candle tensors; statistics in
+/// f32.
+///
+/// # Errors
+/// If the shapes do not fit together.
 pub fn group_norm_reference(
     x: &Tensor,
     weight: &Tensor,

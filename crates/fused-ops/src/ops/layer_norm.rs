@@ -26,6 +26,9 @@ impl LayerNorm {
     }
 
     /// `(…, size)`, each row normalised.
+    ///
+    /// # Errors
+    /// If the last dimension is another one.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let Self { weight, bias, eps } = self;
         if !on_cpu(x) {
@@ -101,7 +104,10 @@ impl CustomOp3 for LayerNormOp {
     }
 }
 
-/// The definition, in candle tensors; statistics in f32.
+/// The definition of [`LayerNorm::forward`], in candle tensors; statistics in f32.
+///
+/// # Errors
+/// If the shapes do not fit together.
 pub fn layer_norm_reference(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     let dtype = x.dtype();
     let x = x.to_dtype(DType::F32)?;

@@ -61,6 +61,9 @@ impl Linear {
     }
 
     /// `(…, in)` to `(…, out)`.
+    ///
+    /// # Errors
+    /// If the last dimension is not `in`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.forward_with(x, &Epilogue::default())
     }
@@ -337,7 +340,10 @@ fn with_bias(x: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     }
 }
 
-/// The definition, in candle tensors.
+/// The definition of [`Linear::forward`], in candle tensors: `x` (…, in), `weight` (out, in), `bias` (out).
+///
+/// # Errors
+/// If the shapes do not fit together.
 pub fn linear_reference(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (out_features, in_features) = weight.dims2()?;
     let mut dims = x.dims().to_vec();

@@ -33,7 +33,10 @@ impl LinearStep<'_> {
     }
 }
 
-/// The definition, in candle tensors; all of it in f32.
+/// The definition of [`LinearStep::apply`], in candle tensors; all of it in f32.
+///
+/// # Errors
+/// If shapes do not fit together.
 pub fn linear_step_reference(step: &LinearStep, output: &Tensor, sample: &Tensor) -> Result<Stepped> {
     let coefficient = |i: usize| step.coefficients.narrow(0, i, 1)?.reshape((1, 1, 1, 1));
     let all = output.to_dtype(DType::F32)?.permute((0, 3, 1, 2))?;

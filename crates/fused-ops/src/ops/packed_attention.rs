@@ -47,7 +47,10 @@ pub fn packed_attention(
     on_rows([query, key, value], sequences.key_bias(), heads, Span::packed(&lengths))
 }
 
-/// The definition, in candle tensors; softmax in f32.
+/// The definition of [`packed_attention`], in candle tensors; softmax in f32.
+///
+/// # Errors
+/// If the shapes do not fit together.
 pub fn packed_attention_reference(
     query: &Tensor,
     key: &Tensor,

@@ -17,7 +17,10 @@ pub fn timestep_embedding(timesteps: &Tensor, sinusoids: Sinusoids, dtype: DType
     timestep_embedding_reference(timesteps, sinusoids, dtype)
 }
 
-/// The definition, in candle tensors; sines and cosines in f32.
+/// The definition of [`timestep_embedding`], in candle tensors; sines and cosines in f32.
+///
+/// # Errors
+/// If `timesteps` is not a vector.
 pub fn timestep_embedding_reference(
     timesteps: &Tensor,
     sinusoids: Sinusoids,

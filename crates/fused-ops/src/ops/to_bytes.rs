@@ -23,7 +23,10 @@ fn to_byte(value: f32) -> u8 {
     ((value / 2. + 0.5).clamp(0., 1.) * 255.).round_ties_even() as u8
 }
 
-/// The definition, in candle tensors.
+/// The definition of [`to_bytes`], in candle tensors.
+///
+/// # Errors
+/// If a tensor operation fails.
 pub fn to_bytes_reference(x: &Tensor) -> Result<Tensor> {
     let x = (x.to_dtype(DType::F32)?.affine(0.5, 0.5)?.clamp(0f32, 1f32)? * 255.)?;
     // candle's rounding takes ties away from zero.

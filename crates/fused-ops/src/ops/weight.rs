@@ -28,7 +28,7 @@ pub(crate) trait Pack {
 
 impl Weight {
     /// Reads `weight` of this shape from `vb`: quantized, where it is and the CPU kernel will use it.
-    pub fn read(vb: &VarBuilder, shape: impl Into<Shape>, layout: &impl Pack) -> Result<Self> {
+    pub(crate) fn read(vb: &VarBuilder, shape: impl Into<Shape>, layout: &impl Pack) -> Result<Self> {
         const NAME: &str = "weight";
         if let Some(weight) = read_quantized(vb, NAME, layout.size())? {
             return Ok(Self::Packed(Arc::new(PackedWeight::Quantized(weight))));
@@ -37,7 +37,7 @@ impl Weight {
     }
 
     /// Packs the weight where the CPU kernel will use it and nobody trains it.
-    pub fn new(weight: Tensor, layout: &impl Pack) -> Result<Self> {
+    pub(crate) fn new(weight: Tensor, layout: &impl Pack) -> Result<Self> {
         if !on_cpu(&weight) || weight.track_op() {
             return Ok(Self::Plain(weight));
         }

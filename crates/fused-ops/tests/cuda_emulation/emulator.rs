@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// The crate's kernels, compiled once; `None` where there is no C++ compiler.
-pub fn kernels() -> Option<&'static Emulator> {
+pub(crate) fn kernels() -> Option<&'static Emulator> {
     static KERNELS: OnceLock<Option<Emulator>> = OnceLock::new();
     let sources = || {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
@@ -22,16 +22,16 @@ pub fn kernels() -> Option<&'static Emulator> {
 }
 
 /// The seed of random input: always the same, or another that is given in `EMULATION_SEED`.
-pub fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     std::env::var("EMULATION_SEED").map_or(1, |seed| seed.parse().expect("EMULATION_SEED is a number"))
 }
 
 /// A shared library of kernels.
-pub struct Emulator(Library);
+pub(crate) struct Emulator(Library);
 
 impl Emulator {
     /// Compiles these files and the emulation. Says so aloud, and returns `None`, where there is no C++ compiler.
-    pub fn compile(name: &str, sources: &[impl AsRef<Path>]) -> Option<Self> {
+    pub(crate) fn compile(name: &str, sources: &[impl AsRef<Path>]) -> Option<Self> {
         let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
         if Command::new(&compiler).arg("--version").output().is_err() {
             // Written past what the test harness keeps to itself.
@@ -82,12 +82,17 @@ impl Emulator {
     }
 
     /// Runs every block of a launch.
-    pub fn run<P: Copy>(&self, launch: &Launch<P>, buffers: &[&Buffer], seed: u64) -> Result<(), String> {
+    pub(crate) fn run<P: Copy>(
+        &self,
+        launch: &Launch<P>,
+        buffers: &[&Buffer],
+        seed: u64,
+    ) -> Result<(), String> {
         self.run_blocks(launch, buffers, seed, 0, 1)
     }
 
     /// Runs the blocks `first`, `first + step` … of a launch, counted with x fastest.
-    pub fn run_blocks<P: Copy>(
+    pub(crate) fn run_blocks<P: Copy>(
         &self,
         launch: &Launch<P>,
         buffers: &[&Buffer],
@@ -161,7 +166,7 @@ struct EmulatedLaunch {
 }
 
 /// A value that kernels know, as they have it in memory.
-pub trait Value: Copy {
+pub(crate) trait Value: Copy {
     fn from_f32(x: f32) -> Self;
     fn to_f32(self) -> f32;
 }
@@ -187,7 +192,7 @@ value!(u16, |x| x as u16, f32::from);
 value!(u8, |x| x as u8, f32::from);
 
 /// A piece of global memory, aligned as the device aligns its own.
-pub struct Buffer {
+pub(crate) struct Buffer {
     name: &'static str,
     memory: Vec<std::cell::UnsafeCell<[u128; 2]>>,
     bytes: usize,
@@ -196,19 +201,19 @@ pub struct Buffer {
 
 impl Buffer {
     /// An input.
-    pub fn input<T: Value>(name: &'static str, values: &[T]) -> Self {
+    pub(crate) fn input<T: Value>(name: &'static str, values: &[T]) -> Self {
         Self::new(name, values, false)
     }
 
     /// An output of so many values, each of them NaN, or what has all bits set.
-    pub fn output<T: Value>(name: &'static str, count: usize) -> Self {
+    pub(crate) fn output<T: Value>(name: &'static str, count: usize) -> Self {
         let mut buffer = Self::new(name, &vec![T::from_f32(0.); count], true);
         buffer.memory.iter_mut().for_each(|piece| *piece.get_mut() = [u128::MAX; 2]);
         buffer
     }
 
     /// What a kernel changes in place.
-    pub fn in_out<T: Value>(name: &'static str, values: &[T]) -> Self {
+    pub(crate) fn in_out<T: Value>(name: &'static str, values: &[T]) -> Self {
         Self::new(name, values, true)
     }
 
@@ -224,22 +229,22 @@ impl Buffer {
         Self { name, memory, bytes, writable }
     }
 
-    pub fn address(&self) -> u64 {
+    pub(crate) fn address(&self) -> u64 {
         self.memory.as_ptr() as u64
     }
 
     /// The address of a value.
-    pub fn address_of<T: Value>(&self, index: usize) -> u64 {
+    pub(crate) fn address_of<T: Value>(&self, index: usize) -> u64 {
         self.address() + (index * size_of::<T>()) as u64
     }
 
-    pub fn values<T: Value>(&self) -> Vec<T> {
+    pub(crate) fn values<T: Value>(&self) -> Vec<T> {
         // SAFETY: the memory holds so many plain numbers, and no kernel runs while this does.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast::<T>(), self.bytes / size_of::<T>()) }
             .to_vec()
     }
 
-    pub fn to_f32<T: Value>(&self) -> Vec<f32> {
+    pub(crate) fn to_f32<T: Value>(&self) -> Vec<f32> {
         self.values::<T>().into_iter().map(T::to_f32).collect()
     }
 }

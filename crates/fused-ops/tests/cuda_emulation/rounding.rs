@@ -6,16 +6,16 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 /// Half of the distance from 1 to the next number.
-pub const F16_UNIT: f32 = 1. / 2048.;
-pub const BF16_UNIT: f32 = 1. / 256.;
+pub(crate) const F16_UNIT: f32 = 1. / 2048.;
+pub(crate) const BF16_UNIT: f32 = 1. / 256.;
 
 /// Values that a type can hold, from −`size` to `size`.
-pub fn random<T: Value>(rng: &mut ChaCha8Rng, count: usize, size: f32) -> Vec<T> {
+pub(crate) fn random<T: Value>(rng: &mut ChaCha8Rng, count: usize, size: f32) -> Vec<T> {
     (0..count).map(|_| T::from_f32(rng.random_range(-size..size))).collect()
 }
 
 /// The values as an f32 tensor.
-pub fn tensor<T: Value>(values: &[T], dims: &[usize]) -> Result<Tensor> {
+pub(crate) fn tensor<T: Value>(values: &[T], dims: &[usize]) -> Result<Tensor> {
     let values: Vec<f32> = values.iter().map(|value| value.to_f32()).collect();
     Tensor::from_vec(values, dims, &Device::Cpu)
 }
@@ -23,12 +23,18 @@ pub fn tensor<T: Value>(values: &[T], dims: &[usize]) -> Result<Tensor> {
 /// Fails unless every value is the expected one, rounded once by at most `unit` of its size or by half of f16's
 /// smallest number, and before that computed in f32: there values of a size up to `size` have come together, a few
 /// dozen units of 2⁻²⁴ of that.
-pub fn assert_rounded(what: &str, found: &[f32], expected: &Tensor, unit: f32, size: f32) -> Result<()> {
+pub(crate) fn assert_rounded(
+    what: &str,
+    found: &[f32],
+    expected: &Tensor,
+    unit: f32,
+    size: f32,
+) -> Result<()> {
     assert_each_rounded(what, found, expected, unit, &Tensor::new(size, &Device::Cpu)?)
 }
 
 /// [`assert_rounded`] with another `size` for each value: of a shape that can be broadcast to that of `expected`.
-pub fn assert_each_rounded(
+pub(crate) fn assert_each_rounded(
     what: &str,
     found: &[f32],
     expected: &Tensor,

@@ -49,7 +49,7 @@ struct Found {
     int reserved[4];
 };
 
-/// What the only algorithm is told: that it was chosen, and for which alignments.
+/// What the only algorithm has: that it was chosen, and for which alignments.
 constexpr unsigned long long CHOSEN = 0x616c676f;
 
 unsigned char* checked(const void* address, size_t bytes, unsigned long long alignment) {

@@ -46,7 +46,7 @@ enum ValueType {
     BEHAVIOR_NOTE = 19,
 };
 
-/// What an object of a kind has to be told: each attribute with the type and the number of its values, 0 for any.
+/// What an object of a kind has to have: each attribute with the type and the number of its values, 0 for any.
 const std::map<int, std::map<int, std::pair<int, int64_t>>> ATTRIBUTES = {
     {POINTWISE, {{0, {POINTWISE_MODE, 1}}, {1, {DATA_TYPE, 1}}}},
     {CONVOLUTION,

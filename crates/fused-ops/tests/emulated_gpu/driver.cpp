@@ -30,7 +30,7 @@ using Result = int;
 constexpr Result SUCCESS = 0, INVALID_VALUE = 1, NOT_FOUND = 500, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901;
 
 /// What a block may have of shared memory without asking for more.
-constexpr unsigned USUAL_SHARED_BYTES = 48 * 1024;
+constexpr unsigned DEFAULT_SHARED_BYTES = 48 * 1024;
 
 struct Graph {
     std::vector<std::function<void()>> work;
@@ -43,7 +43,7 @@ struct Graph {
 
 struct Function {
     std::string name;
-    unsigned most_shared_bytes = USUAL_SHARED_BYTES;
+    unsigned most_shared_bytes = DEFAULT_SHARED_BYTES;
 };
 
 struct Module {

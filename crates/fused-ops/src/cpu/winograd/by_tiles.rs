@@ -68,7 +68,7 @@ pub(super) fn convolution<const DOUBLED: bool>(layer: &Layer, weights: &Panels, 
     (0..blocks * column_tasks).into_par_iter().with_max_len(1).for_each(|task| {
         let (block, column_task) = (task / column_tasks, task % column_tasks);
         let first_pair = column_task * pairs_per_task;
-        arch.dispatch(Task::<DOUBLED> {
+        arch.dispatch(TileTask::<DOUBLED> {
             layer,
             tiles: block * TILES..((block + 1) * TILES).min(tiles),
             weights,
@@ -79,7 +79,7 @@ pub(super) fn convolution<const DOUBLED: bool>(layer: &Layer, weights: &Panels, 
 }
 
 /// Some tiles, and some pairs of panels of the columns.
-struct Task<'a, const DOUBLED: bool> {
+struct TileTask<'a, const DOUBLED: bool> {
     layer: &'a Layer<'a>,
     tiles: Range<usize>,
     weights: &'a Panels,
@@ -88,7 +88,7 @@ struct Task<'a, const DOUBLED: bool> {
     first_column: usize,
 }
 
-impl<const DOUBLED: bool> WithSimd for Task<'_, DOUBLED> {
+impl<const DOUBLED: bool> WithSimd for TileTask<'_, DOUBLED> {
     type Output = ();
 
     #[inline(always)]

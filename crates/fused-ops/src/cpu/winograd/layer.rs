@@ -12,12 +12,12 @@ use std::ops::Range;
 /// The images of one convolution, whose output is as large as its input (after any upsampling).
 #[derive(Clone, Copy)]
 pub(crate) struct Images {
-    pub batch: usize,
+    pub(crate) batch: usize,
     /// Of the output.
-    pub height: usize,
-    pub width: usize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
     /// By nearest neighbour, before they are convolved.
-    pub doubled: bool,
+    pub(crate) doubled: bool,
 }
 
 impl Images {
@@ -29,7 +29,7 @@ impl Images {
         self.width.div_ceil(OUT)
     }
 
-    pub fn tiles(&self) -> usize {
+    pub(crate) fn tiles(&self) -> usize {
         self.batch * self.tile_rows() * self.tile_columns()
     }
 
@@ -43,22 +43,22 @@ impl Images {
 /// A convolution without its weights.
 pub(super) struct Layer<'a> {
     /// Pixels of `depth` channels.
-    pub x: &'a [f32],
-    pub depth: usize,
+    pub(crate) x: &'a [f32],
+    pub(crate) depth: usize,
     /// What pixels outside the images have.
-    pub zeros: Vec<f32>,
-    pub images: Images,
-    pub window: &'a Window,
-    pub epilogue: &'a SliceEpilogue<'a>,
+    pub(crate) zeros: Vec<f32>,
+    pub(crate) images: Images,
+    pub(crate) window: &'a Window,
+    pub(crate) epilogue: &'a SliceEpilogue<'a>,
     /// Of the output.
-    pub columns: usize,
-    pub out: SharedOutput<'a>,
+    pub(crate) columns: usize,
+    pub(crate) out: SharedOutput<'a>,
 }
 
 impl Layer<'_> {
     /// Between the rows of transformed tiles, which a little more apart than they are long do not push each other out of
     /// the cache.
-    pub fn stride(&self) -> usize {
+    pub(crate) fn stride(&self) -> usize {
         self.depth.next_multiple_of(PANEL) + PANEL
     }
 
@@ -68,7 +68,7 @@ impl Layer<'_> {
     /// # Safety
     /// `out` must be valid for that.
     #[inline(always)]
-    pub unsafe fn transform_input<S: Simd, const DOUBLED: bool>(
+    pub(crate) unsafe fn transform_input<S: Simd, const DOUBLED: bool>(
         &self,
         simd: S,
         tile: usize,
@@ -130,7 +130,7 @@ impl Layer<'_> {
     /// # Safety
     /// The products of these columns must have been written.
     #[inline(always)]
-    pub unsafe fn transform_output<S: Simd, const DOUBLED: bool>(
+    pub(crate) unsafe fn transform_output<S: Simd, const DOUBLED: bool>(
         &self,
         simd: S,
         tile: usize,

@@ -5,35 +5,35 @@ use super::description::{Address, Element, Launch, NotCovered, blocks, size};
 /// As in `kernels/attention.cuh`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub struct AttentionParams {
-    pub query: Address,
-    pub key: Address,
-    pub value: Address,
-    pub out: Address,
-    pub key_bias: Address,
-    pub offsets: Address,
-    pub query_batch_stride: i64,
-    pub key_batch_stride: i64,
-    pub value_batch_stride: i64,
-    pub out_batch_stride: i64,
-    pub query_row_stride: i32,
-    pub key_row_stride: i32,
-    pub value_row_stride: i32,
-    pub out_row_stride: i32,
-    pub queries: i32,
-    pub keys: i32,
-    pub scale: f32,
-    pub causal: i32,
+pub(crate) struct AttentionParams {
+    pub(crate) query: Address,
+    pub(crate) key: Address,
+    pub(crate) value: Address,
+    pub(crate) out: Address,
+    pub(crate) key_bias: Address,
+    pub(crate) offsets: Address,
+    pub(crate) query_batch_stride: i64,
+    pub(crate) key_batch_stride: i64,
+    pub(crate) value_batch_stride: i64,
+    pub(crate) out_batch_stride: i64,
+    pub(crate) query_row_stride: i32,
+    pub(crate) key_row_stride: i32,
+    pub(crate) value_row_stride: i32,
+    pub(crate) out_row_stride: i32,
+    pub(crate) queries: i32,
+    pub(crate) keys: i32,
+    pub(crate) scale: f32,
+    pub(crate) causal: i32,
 }
 
 /// Where the rows of a batch lie: those of a tensor by itself, or a part of the columns of a wider one.
 #[derive(Debug, Clone, Copy)]
-pub struct Rows {
-    pub address: Address,
+pub(crate) struct Rows {
+    pub(crate) address: Address,
     /// Elements from one sequence to the next.
-    pub batch_stride: usize,
+    pub(crate) batch_stride: usize,
     /// Elements from one row to the next.
-    pub row_stride: usize,
+    pub(crate) row_stride: usize,
 }
 
 impl Rows {
@@ -47,24 +47,24 @@ impl Rows {
 
 /// `softmax(query · keyᵀ / √head_dim + key_bias) · value`, as in [`crate::attention()`].
 #[derive(Debug, Clone, Copy)]
-pub struct AttentionOperands {
-    pub element: Element,
-    pub batch: usize,
+pub(crate) struct AttentionOperands {
+    pub(crate) element: Element,
+    pub(crate) batch: usize,
     /// Rows of a sequence; of the longest one, if there are `offsets`.
-    pub queries: usize,
-    pub keys: usize,
-    pub heads: usize,
-    pub head_dim: usize,
-    pub query: Rows,
-    pub key: Rows,
-    pub value: Rows,
-    pub out: Rows,
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
+    pub(crate) heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) query: Rows,
+    pub(crate) key: Rows,
+    pub(crate) value: Rows,
+    pub(crate) out: Rows,
     /// f32, (batch, keys); one for every row, if there are `offsets`.
-    pub key_bias: Option<Address>,
+    pub(crate) key_bias: Option<Address>,
     /// i32, (batch + 1): the first row of each sequence among rows that follow each other, and where the last one ends.
     /// Queries are then their own keys.
-    pub offsets: Option<Address>,
-    pub causal: bool,
+    pub(crate) offsets: Option<Address>,
+    pub(crate) causal: bool,
 }
 
 /// Queries of a tile of the tensor cores.
@@ -102,7 +102,7 @@ const HOPPER_THREADS: usize = 256;
 
 impl AttentionOperands {
     /// The queries of a block, where keys stream.
-    pub fn rows_of_a_block(&self) -> usize {
+    pub(crate) fn rows_of_a_block(&self) -> usize {
         streaming_tiles(self.head_dim).rows
     }
 
@@ -110,7 +110,7 @@ impl AttentionOperands {
     ///
     /// # Errors
     /// If no kernel covers the shape.
-    pub fn launch(&self, multiprocessors: usize) -> Result<Launch<AttentionParams>, NotCovered> {
+    pub(crate) fn launch(&self, multiprocessors: usize) -> Result<Launch<AttentionParams>, NotCovered> {
         let Self { element, head_dim, .. } = *self;
         if !matches!(head_dim, 40 | 64 | 80 | 160) {
             return Err(NotCovered("a head dimension other than 40, 64, 80 and 160"));
@@ -143,7 +143,7 @@ impl AttentionOperands {
     ///
     /// # Errors
     /// If it does not cover the shape.
-    pub fn launch_on_hopper(&self) -> Result<Launch<AttentionParams>, NotCovered> {
+    pub(crate) fn launch_on_hopper(&self) -> Result<Launch<AttentionParams>, NotCovered> {
         let Self { element, head_dim, .. } = *self;
         if !matches!(head_dim, 40 | 64) || self.keys <= FEW_KEYS {
             return Err(NotCovered("few keys, or a head dimension other than 40 and 64"));

@@ -7,63 +7,63 @@ use crate::shapes::Activation;
 /// As in `kernels/conv2d.cu`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub struct Conv2dParams {
-    pub x: Address,
-    pub weight: Address,
-    pub bias: Address,
-    pub shift: Address,
-    pub residual: Address,
-    pub out: Address,
-    pub partial: Address,
-    pub height: i32,
-    pub width: i32,
-    pub channels: i32,
-    pub out_height: i32,
-    pub out_width: i32,
-    pub out_channels: i32,
-    pub kernel: i32,
-    pub stride: i32,
-    pub top: i32,
-    pub left: i32,
-    pub upsample: i32,
-    pub rows: i32,
-    pub phase_rows: i32,
-    pub stages: i32,
-    pub splits: i32,
-    pub activation: i32,
+pub(crate) struct Conv2dParams {
+    pub(crate) x: Address,
+    pub(crate) weight: Address,
+    pub(crate) bias: Address,
+    pub(crate) shift: Address,
+    pub(crate) residual: Address,
+    pub(crate) out: Address,
+    pub(crate) partial: Address,
+    pub(crate) height: i32,
+    pub(crate) width: i32,
+    pub(crate) channels: i32,
+    pub(crate) out_height: i32,
+    pub(crate) out_width: i32,
+    pub(crate) out_channels: i32,
+    pub(crate) kernel: i32,
+    pub(crate) stride: i32,
+    pub(crate) top: i32,
+    pub(crate) left: i32,
+    pub(crate) upsample: i32,
+    pub(crate) rows: i32,
+    pub(crate) phase_rows: i32,
+    pub(crate) stages: i32,
+    pub(crate) splits: i32,
+    pub(crate) activation: i32,
 }
 
 /// `activation(convolution(x) + bias + shift + residual)` of channels-last images, as in [`crate::Conv2d`].
 #[derive(Debug, Clone, Copy)]
-pub struct Conv2dOperands {
-    pub element: Element,
-    pub batch: usize,
+pub(crate) struct Conv2dOperands {
+    pub(crate) element: Element,
+    pub(crate) batch: usize,
     /// Of the input as it is stored, before any doubling.
-    pub height: usize,
-    pub width: usize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
     /// As they are stored, with those that fill them up to a multiple of 8.
-    pub channels: usize,
-    pub out_height: usize,
-    pub out_width: usize,
-    pub out_channels: usize,
-    pub kernel: usize,
-    pub stride: usize,
-    pub top: usize,
-    pub left: usize,
+    pub(crate) channels: usize,
+    pub(crate) out_height: usize,
+    pub(crate) out_width: usize,
+    pub(crate) out_channels: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) top: usize,
+    pub(crate) left: usize,
     /// Whether the image is doubled first; then `kernel` is 3.
-    pub upsample: bool,
-    pub x: Address,
+    pub(crate) upsample: bool,
+    pub(crate) x: Address,
     /// (`out_channels`, kernel, kernel, channels), or of a doubled image (4, `out_channels`, 2, 2, channels): those of its
     /// phases.
-    pub weight: Address,
+    pub(crate) weight: Address,
     /// (`out_channels`)
-    pub bias: Option<Address>,
+    pub(crate) bias: Option<Address>,
     /// (batch, `out_channels`)
-    pub shift: Option<Address>,
+    pub(crate) shift: Option<Address>,
     /// Of the shape of the result.
-    pub residual: Option<Address>,
-    pub activation: Option<Activation>,
-    pub out: Address,
+    pub(crate) residual: Option<Address>,
+    pub(crate) activation: Option<Activation>,
+    pub(crate) out: Address,
 }
 
 /// A block's part of the result.
@@ -146,7 +146,7 @@ impl Conv2dOperands {
     }
 
     /// f32 values that the splits of the depth add up to, between the two launches.
-    pub fn partial_len(&self, multiprocessors: usize) -> usize {
+    pub(crate) fn partial_len(&self, multiprocessors: usize) -> usize {
         match self.plan(multiprocessors).splits {
             1 => 0,
             splits => splits * self.rows() * self.out_channels,
@@ -158,7 +158,7 @@ impl Conv2dOperands {
     ///
     /// # Errors
     /// If no kernel covers the shape.
-    pub fn launches(
+    pub(crate) fn launches(
         &self,
         partial: Address,
         multiprocessors: usize,

@@ -4,22 +4,22 @@ use std::fmt;
 
 /// One run of a kernel.
 #[derive(Debug, Clone)]
-pub struct Launch<P> {
+pub(crate) struct Launch<P> {
     /// The name of its entry in `kernels/`.
-    pub kernel: String,
+    pub(crate) kernel: String,
     /// Blocks along x, y and z.
-    pub grid: [u32; 3],
+    pub(crate) grid: [u32; 3],
     /// Threads of a block.
-    pub threads: u32,
+    pub(crate) threads: u32,
     /// Dynamic shared memory of a block.
-    pub shared_bytes: u32,
+    pub(crate) shared_bytes: u32,
     /// The kernel's only argument, laid out as its struct in C++.
-    pub params: P,
+    pub(crate) params: P,
 }
 
 /// The type of the values that a kernel reads and writes; all compute in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Element {
+pub(crate) enum Element {
     F16,
     Bf16,
 }
@@ -35,10 +35,10 @@ impl fmt::Display for Element {
 
 /// Why no kernel covers a shape, in words that complete "no CUDA kernel: ".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotCovered(pub &'static str);
+pub(crate) struct NotCovered(pub &'static str);
 
 /// An address in the memory of the device; 0 for what there is not.
-pub type Address = u64;
+pub(crate) type Address = u64;
 
 /// The number of blocks along one axis of a grid.
 pub(super) fn blocks(items: usize, items_per_block: usize) -> Result<u32, NotCovered> {

@@ -6,34 +6,34 @@ use crate::shapes::Activation;
 /// As in `kernels/epilogue.cu`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub struct EpilogueParams {
-    pub x: Address,
-    pub bias: Address,
-    pub shift: Address,
-    pub residual: Address,
-    pub out: Address,
-    pub rows: i32,
-    pub columns: i32,
-    pub rows_per_image: i32,
-    pub activation: i32,
+pub(crate) struct EpilogueParams {
+    pub(crate) x: Address,
+    pub(crate) bias: Address,
+    pub(crate) shift: Address,
+    pub(crate) residual: Address,
+    pub(crate) out: Address,
+    pub(crate) rows: i32,
+    pub(crate) columns: i32,
+    pub(crate) rows_per_image: i32,
+    pub(crate) activation: i32,
 }
 
 /// `activation(x + bias + shift + residual)` of (rows, columns), as in [`crate::Epilogue`].
 #[derive(Debug, Clone, Copy)]
-pub struct EpilogueOperands {
-    pub element: Element,
-    pub rows: usize,
-    pub columns: usize,
-    pub x: Address,
+pub(crate) struct EpilogueOperands {
+    pub(crate) element: Element,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) x: Address,
     /// (columns)
-    pub bias: Option<Address>,
+    pub(crate) bias: Option<Address>,
     /// (rows / `rows_per_image`, columns)
-    pub shift: Option<Address>,
-    pub rows_per_image: usize,
+    pub(crate) shift: Option<Address>,
+    pub(crate) rows_per_image: usize,
     /// (rows, columns)
-    pub residual: Option<Address>,
-    pub activation: Option<Activation>,
-    pub out: Address,
+    pub(crate) residual: Option<Address>,
+    pub(crate) activation: Option<Activation>,
+    pub(crate) out: Address,
 }
 
 pub(super) const THREADS: usize = 256;
@@ -70,7 +70,7 @@ impl EpilogueOperands {
     ///
     /// # Errors
     /// If no kernel covers the shape.
-    pub fn launch(&self) -> Result<Launch<EpilogueParams>, NotCovered> {
+    pub(crate) fn launch(&self) -> Result<Launch<EpilogueParams>, NotCovered> {
         let Self { x, bias, shift, residual, out, .. } = *self;
         Ok(Launch {
             kernel: format!("epilogue_{}", self.element),

@@ -6,24 +6,24 @@ use super::epilogue::{THREADS, grid};
 /// As in `kernels/geglu.cu`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub struct GegluParams {
-    pub x: Address,
-    pub bias: Address,
-    pub out: Address,
-    pub rows: i32,
-    pub columns: i32,
+pub(crate) struct GegluParams {
+    pub(crate) x: Address,
+    pub(crate) bias: Address,
+    pub(crate) out: Address,
+    pub(crate) rows: i32,
+    pub(crate) columns: i32,
 }
 
 /// The gate of a gated feed-forward, (rows, 2 · columns) to (rows, columns), as in [`crate::geglu()`].
 #[derive(Debug, Clone, Copy)]
-pub struct GegluOperands {
-    pub element: Element,
-    pub rows: usize,
-    pub columns: usize,
-    pub x: Address,
+pub(crate) struct GegluOperands {
+    pub(crate) element: Element,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) x: Address,
     /// (2 · columns)
-    pub bias: Option<Address>,
-    pub out: Address,
+    pub(crate) bias: Option<Address>,
+    pub(crate) out: Address,
 }
 
 impl GegluOperands {
@@ -31,7 +31,7 @@ impl GegluOperands {
     ///
     /// # Errors
     /// If no kernel covers the shape.
-    pub fn launch(&self) -> Result<Launch<GegluParams>, NotCovered> {
+    pub(crate) fn launch(&self) -> Result<Launch<GegluParams>, NotCovered> {
         let Self { x, bias, out, rows, columns, .. } = *self;
         Ok(Launch {
             kernel: format!("geglu_{}", self.element),

@@ -5,38 +5,38 @@ use super::description::{Address, Element, Launch, NotCovered, blocks, size};
 /// As in `kernels/group_norm.cu`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub struct GroupNormParams {
-    pub x: Address,
-    pub weight: Address,
-    pub bias: Address,
-    pub shift: Address,
-    pub partial: Address,
-    pub out: Address,
-    pub pixels: i32,
-    pub channels: i32,
-    pub groups: i32,
-    pub chunk: i32,
-    pub eps: f32,
-    pub silu: i32,
+pub(crate) struct GroupNormParams {
+    pub(crate) x: Address,
+    pub(crate) weight: Address,
+    pub(crate) bias: Address,
+    pub(crate) shift: Address,
+    pub(crate) partial: Address,
+    pub(crate) out: Address,
+    pub(crate) pixels: i32,
+    pub(crate) channels: i32,
+    pub(crate) groups: i32,
+    pub(crate) chunk: i32,
+    pub(crate) eps: f32,
+    pub(crate) silu: i32,
 }
 
 /// Group normalisation of `x + shift`, (batch, pixels, channels), and SiLU after it, as in [`crate::GroupNorm`].
 #[derive(Debug, Clone, Copy)]
-pub struct GroupNormOperands {
-    pub element: Element,
-    pub batch: usize,
-    pub pixels: usize,
-    pub channels: usize,
-    pub groups: usize,
-    pub eps: f64,
-    pub silu: bool,
-    pub x: Address,
+pub(crate) struct GroupNormOperands {
+    pub(crate) element: Element,
+    pub(crate) batch: usize,
+    pub(crate) pixels: usize,
+    pub(crate) channels: usize,
+    pub(crate) groups: usize,
+    pub(crate) eps: f64,
+    pub(crate) silu: bool,
+    pub(crate) x: Address,
     /// (channels)
-    pub weight: Address,
-    pub bias: Address,
+    pub(crate) weight: Address,
+    pub(crate) bias: Address,
     /// (batch, channels)
-    pub shift: Option<Address>,
-    pub out: Address,
+    pub(crate) shift: Option<Address>,
+    pub(crate) out: Address,
 }
 
 const THREADS: usize = 256;
@@ -47,7 +47,7 @@ const MOST_CHUNKS: usize = 64;
 
 impl GroupNormOperands {
     /// f32 values that the statistics of the chunks take, between the two launches.
-    pub fn partial_len(&self, multiprocessors: usize) -> usize {
+    pub(crate) fn partial_len(&self, multiprocessors: usize) -> usize {
         2 * self.batch * self.chunks(multiprocessors) * self.groups
     }
 
@@ -63,7 +63,7 @@ impl GroupNormOperands {
     ///
     /// # Errors
     /// If no kernel covers the shape.
-    pub fn launches(
+    pub(crate) fn launches(
         &self,
         partial: Address,
         multiprocessors: usize,

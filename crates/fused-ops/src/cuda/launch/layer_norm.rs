@@ -5,42 +5,42 @@ use super::description::{Address, Element, Launch, NotCovered, blocks, size};
 /// As in `kernels/layer_norm.cu`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub struct LayerNormParams {
-    pub x: Address,
-    pub added: Address,
-    pub residual: Address,
-    pub weight: Address,
-    pub bias: Address,
-    pub sum: Address,
-    pub out: Address,
-    pub rows: i32,
-    pub size: i32,
-    pub eps: f32,
+pub(crate) struct LayerNormParams {
+    pub(crate) x: Address,
+    pub(crate) added: Address,
+    pub(crate) residual: Address,
+    pub(crate) weight: Address,
+    pub(crate) bias: Address,
+    pub(crate) sum: Address,
+    pub(crate) out: Address,
+    pub(crate) rows: i32,
+    pub(crate) size: i32,
+    pub(crate) eps: f32,
 }
 
 /// Layer normalisation of the rows of `x + added + residual`, (rows, size), as in [`crate::LayerNorm`].
 #[derive(Debug, Clone, Copy)]
-pub struct LayerNormOperands {
-    pub element: Element,
-    pub rows: usize,
-    pub size: usize,
-    pub eps: f64,
-    pub x: Address,
+pub(crate) struct LayerNormOperands {
+    pub(crate) element: Element,
+    pub(crate) rows: usize,
+    pub(crate) size: usize,
+    pub(crate) eps: f64,
+    pub(crate) x: Address,
     /// (size)
-    pub added: Option<Address>,
-    pub residual: Option<Address>,
+    pub(crate) added: Option<Address>,
+    pub(crate) residual: Option<Address>,
     /// (size)
-    pub weight: Address,
-    pub bias: Address,
+    pub(crate) weight: Address,
+    pub(crate) bias: Address,
     /// Where `x + added + residual` goes, (rows, size), if it is wanted.
-    pub sum: Option<Address>,
-    pub out: Address,
+    pub(crate) sum: Option<Address>,
+    pub(crate) out: Address,
 }
 
 const WARPS: usize = 4;
 
 /// Whether the kernel takes rows of this size.
-pub fn covers(size: usize) -> bool {
+pub(crate) fn covers(size: usize) -> bool {
     size > 0 && size.is_multiple_of(8) && size <= 2048
 }
 
@@ -49,7 +49,7 @@ impl LayerNormOperands {
     ///
     /// # Errors
     /// If no kernel covers the shape.
-    pub fn launch(&self) -> Result<Launch<LayerNormParams>, NotCovered> {
+    pub(crate) fn launch(&self) -> Result<Launch<LayerNormParams>, NotCovered> {
         if !covers(self.size) {
             return Err(NotCovered("rows whose size is no multiple of 8, or above 2048"));
         }

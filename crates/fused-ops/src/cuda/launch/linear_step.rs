@@ -5,42 +5,42 @@ use super::description::{Address, Element, Launch, NotCovered, elementwise, size
 /// As in `kernels/linear_step.cu`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub struct LinearStepParams {
-    pub output: Address,
-    pub sample: Address,
-    pub history: [Address; 3],
-    pub coefficients: Address,
-    pub next: Address,
-    pub kept: Address,
-    pub next_input: Address,
-    pub batch: i32,
-    pub pixels: i32,
-    pub channels: i32,
-    pub guided: i32,
+pub(crate) struct LinearStepParams {
+    pub(crate) output: Address,
+    pub(crate) sample: Address,
+    pub(crate) history: [Address; 3],
+    pub(crate) coefficients: Address,
+    pub(crate) next: Address,
+    pub(crate) kept: Address,
+    pub(crate) next_input: Address,
+    pub(crate) batch: i32,
+    pub(crate) pixels: i32,
+    pub(crate) channels: i32,
+    pub(crate) guided: i32,
 }
 
 /// Guidance and the update of the sample by the scheduler.
 #[derive(Debug, Clone, Copy)]
-pub struct LinearStepOperands {
-    pub element: Element,
-    pub batch: usize,
-    pub pixels: usize,
-    pub channels: usize,
+pub(crate) struct LinearStepOperands {
+    pub(crate) element: Element,
+    pub(crate) batch: usize,
+    pub(crate) pixels: usize,
+    pub(crate) channels: usize,
     /// Whether the model's output has two halves, the one without the prompt first.
-    pub guided: bool,
+    pub(crate) guided: bool,
     /// (batch, pixels, channels), or twice as many.
-    pub output: Address,
+    pub(crate) output: Address,
     /// f32, (batch, channels, pixels), as the samples and outputs below.
-    pub sample: Address,
+    pub(crate) sample: Address,
     /// Guided outputs of the steps before, the newest first.
-    pub history: [Option<Address>; 3],
+    pub(crate) history: [Option<Address>; 3],
     /// The numbers of [`crate::LinearStep`].
-    pub coefficients: Address,
-    pub next: Address,
+    pub(crate) coefficients: Address,
+    pub(crate) next: Address,
     /// Where the guided output goes, if later steps want it.
-    pub kept: Option<Address>,
+    pub(crate) kept: Option<Address>,
     /// What the model reads next, of the shape of `output`.
-    pub next_input: Address,
+    pub(crate) next_input: Address,
 }
 
 impl LinearStepOperands {
@@ -48,7 +48,7 @@ impl LinearStepOperands {
     ///
     /// # Errors
     /// If no kernel covers the shape.
-    pub fn launch(&self) -> Result<Launch<LinearStepParams>, NotCovered> {
+    pub(crate) fn launch(&self) -> Result<Launch<LinearStepParams>, NotCovered> {
         let params = LinearStepParams {
             output: self.output,
             sample: self.sample,

@@ -6,24 +6,24 @@ use crate::shapes::Sinusoids;
 /// As in `kernels/timestep_embedding.cu`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub struct TimestepEmbeddingParams {
-    pub timesteps: Address,
-    pub out: Address,
-    pub batch: i32,
-    pub channels: i32,
-    pub step: f32,
-    pub cosines_first: i32,
+pub(crate) struct TimestepEmbeddingParams {
+    pub(crate) timesteps: Address,
+    pub(crate) out: Address,
+    pub(crate) batch: i32,
+    pub(crate) channels: i32,
+    pub(crate) step: f32,
+    pub(crate) cosines_first: i32,
 }
 
 /// Sines and cosines of timesteps, (batch) to (batch, channels), as in diffusers' `get_timestep_embedding`.
 #[derive(Debug, Clone, Copy)]
-pub struct TimestepEmbeddingOperands {
-    pub element: Element,
-    pub batch: usize,
-    pub sinusoids: Sinusoids,
+pub(crate) struct TimestepEmbeddingOperands {
+    pub(crate) element: Element,
+    pub(crate) batch: usize,
+    pub(crate) sinusoids: Sinusoids,
     /// f32
-    pub timesteps: Address,
-    pub out: Address,
+    pub(crate) timesteps: Address,
+    pub(crate) out: Address,
 }
 
 impl TimestepEmbeddingOperands {
@@ -31,7 +31,7 @@ impl TimestepEmbeddingOperands {
     ///
     /// # Errors
     /// If no kernel covers the shape.
-    pub fn launch(&self) -> Result<Launch<TimestepEmbeddingParams>, NotCovered> {
+    pub(crate) fn launch(&self) -> Result<Launch<TimestepEmbeddingParams>, NotCovered> {
         let Sinusoids { channels, flip_sin_to_cos, freq_shift } = self.sinusoids;
         let half = (channels / 2) as f64;
         let params = TimestepEmbeddingParams {

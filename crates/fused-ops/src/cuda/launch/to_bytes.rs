@@ -5,19 +5,19 @@ use super::description::{Address, Element, Launch, NotCovered, elementwise};
 /// As in `kernels/to_bytes.cu`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub struct ToBytesParams {
-    pub x: Address,
-    pub out: Address,
-    pub count: i64,
+pub(crate) struct ToBytesParams {
+    pub(crate) x: Address,
+    pub(crate) out: Address,
+    pub(crate) count: i64,
 }
 
 /// Values from −1 to 1 as bytes.
 #[derive(Debug, Clone, Copy)]
-pub struct ToBytesOperands {
-    pub element: Element,
-    pub count: usize,
-    pub x: Address,
-    pub out: Address,
+pub(crate) struct ToBytesOperands {
+    pub(crate) element: Element,
+    pub(crate) count: usize,
+    pub(crate) x: Address,
+    pub(crate) out: Address,
 }
 
 impl ToBytesOperands {
@@ -25,7 +25,7 @@ impl ToBytesOperands {
     ///
     /// # Errors
     /// If no kernel covers the shape.
-    pub fn launch(&self) -> Result<Launch<ToBytesParams>, NotCovered> {
+    pub(crate) fn launch(&self) -> Result<Launch<ToBytesParams>, NotCovered> {
         if !self.x.is_multiple_of(16) || !self.out.is_multiple_of(8) {
             return Err(NotCovered("pixels that do not begin at a multiple of 16 bytes"));
         }

@@ -13,11 +13,11 @@ use candle_core::{D, Result, Tensor};
 #[derive(Clone, Copy)]
 pub(crate) struct Conv2dWeights<'a> {
     /// (out, in, kernel, kernel), [laid out](lay_out_weight)
-    pub weight: &'a Tensor,
+    pub(crate) weight: &'a Tensor,
     /// The same as [`phases`], if its images are doubled.
-    pub phases: Option<&'a Tensor>,
+    pub(crate) phases: Option<&'a Tensor>,
     /// (out)
-    pub bias: Option<&'a Tensor>,
+    pub(crate) bias: Option<&'a Tensor>,
 }
 
 /// Whether a weight is one that kernels will read.

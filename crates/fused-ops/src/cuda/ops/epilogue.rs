@@ -40,7 +40,7 @@ pub(crate) fn epilogue(x: &Tensor, bias: Option<&Tensor>, epilogue: &Epilogue) -
             shift: optional(shift),
             rows_per_image: rows / images.max(1),
             residual: optional(residual),
-            activation: activation,
+            activation,
             out,
         };
         let launch = op.launch()?;

@@ -17,7 +17,10 @@ pub(crate) fn group_norm(
 ) -> Result<Option<Tensor>> {
     let (batch, channels) = (x.dim(0)?, x.dim(D::Minus1)?);
     // The definition has the words for what does not fit.
-    if weight.dims() != [channels] || bias.dims() != [channels] || !x.device().is_cuda() {
+    let fits = weight.dims() == [channels]
+        && bias.dims() == [channels]
+        && shift.is_none_or(|shift| shift.dims() == [batch, channels]);
+    if !fits || !x.device().is_cuda() {
         return Ok(None);
     }
     let pixels = x.elem_count() / (batch * channels).max(1);

@@ -24,7 +24,10 @@ pub(crate) fn layer_norm<const RESULTS: usize>(
 ) -> Result<Option<[Tensor; RESULTS]>> {
     let size = x.dim(D::Minus1)?;
     let of_size = |tensor: &Tensor| tensor.dims() == [size];
-    let fits = of_size(weight) && of_size(bias) && added.is_none_or(of_size);
+    let fits = of_size(weight)
+        && of_size(bias)
+        && added.is_none_or(of_size)
+        && residual.is_none_or(|residual| residual.dims() == x.dims());
     // The definition has the words for what does not.
     if !fits || !x.device().is_cuda() {
         return Ok(None);

@@ -20,12 +20,12 @@ use std::ffi::c_void;
 const MAX_WORKSPACE: usize = 32 << 20;
 
 /// cuBLASLt on a device.
-pub(crate) struct Handle(cublasLtHandle_t);
+pub(crate) struct CublasLt(cublasLtHandle_t);
 
 // SAFETY: any thread may use a handle of cuBLASLt, which belongs to a device.
-unsafe impl Send for Handle {}
+unsafe impl Send for CublasLt {}
 
-impl Handle {
+impl CublasLt {
     /// For the device whose context is current.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
+impl Drop for CublasLt {
     fn drop(&mut self) {
         // SAFETY: it was created, and nobody uses it again.
         let _ = unsafe { destroy_handle(self.0) };
@@ -121,7 +121,7 @@ impl Description {
         };
         let [rows, inputs, outputs] =
             [shape.rows, shape.in_features, shape.out_features].map(|size| size as u64);
-        let mut described = Self {
+        let mut this = Self {
             description: std::ptr::null_mut(),
             weight: std::ptr::null_mut(),
             x: std::ptr::null_mut(),
@@ -129,19 +129,19 @@ impl Description {
         };
         let columns =
             |size: u64, count: u64| create_matrix_layout(data_type, size, count, size.cast_signed());
-        described.weight = columns(inputs, outputs)?;
-        described.x = columns(inputs, rows)?;
-        described.out = columns(outputs, rows)?;
-        described.description =
+        this.weight = columns(inputs, outputs)?;
+        this.x = columns(inputs, rows)?;
+        this.out = columns(outputs, rows)?;
+        this.description =
             create_matmul_desc(cublasComputeType_t::CUBLAS_COMPUTE_32F, cudaDataType_t::CUDA_R_32F)?;
         const TRANSPOSED: i32 = 1;
-        described.set(DescriptionAttribute::CUBLASLT_MATMUL_DESC_TRANSA, &TRANSPOSED)?;
+        this.set(DescriptionAttribute::CUBLASLT_MATMUL_DESC_TRANSA, &TRANSPOSED)?;
         if let Some(bias) = &product.bias {
             let epilogue = cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS;
-            described.set(DescriptionAttribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
-            described.set(DescriptionAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias)?;
+            this.set(DescriptionAttribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
+            this.set(DescriptionAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias)?;
         }
-        Ok(described)
+        Ok(this)
     }
 
     fn set<T>(&mut self, attribute: DescriptionAttribute, value: &T) -> std::result::Result<(), CublasError> {
@@ -156,7 +156,7 @@ impl Description {
     /// If there is none.
     pub(crate) fn algorithm(
         &self,
-        handle: &Handle,
+        handle: &CublasLt,
         shape: &LinearShape,
     ) -> std::result::Result<Algorithm, CublasError> {
         let preference = Preference(create_matmul_pref()?);
@@ -187,7 +187,7 @@ impl Description {
     /// If the algorithm fails.
     pub(crate) unsafe fn run(
         &self,
-        handle: &Handle,
+        handle: &CublasLt,
         algorithm: &Algorithm,
         product: &LinearOperands,
         kernels: &Kernels,

@@ -25,7 +25,7 @@ impl Graph {
     /// # Errors
     /// If the work fails, which a copy from the host to the device does: a graph would read that memory again, when it
     /// is long gone. And if the device has no room for the graph.
-    pub fn capture(device: &CudaDevice, work: impl FnOnce() -> Result<()>) -> Result<Self> {
+    pub(crate) fn capture(device: &CudaDevice, work: impl FnOnce() -> Result<()>) -> Result<Self> {
         let stream = device.cuda_stream();
         let number = i32::try_from(stream.context().ordinal()).map_err(candle_core::Error::wrap)?;
         let number = device::get(number).w()?;
@@ -47,7 +47,7 @@ impl Graph {
     }
 
     /// Puts everything that was recorded into the stream of the thread that calls.
-    pub fn launch(&self) -> Result<()> {
+    pub(crate) fn launch(&self) -> Result<()> {
         self.get()?.launch().w()
     }
 

@@ -9,7 +9,7 @@ pub(crate) struct Pinned(PinnedHostSlice<f32>);
 
 impl Pinned {
     /// Begins to copy a scalar, f32, into memory that is to `spare`; `None` if the tensor is on no CUDA device.
-    pub fn copy(scalar: &Tensor, spare: Option<Self>) -> Result<Option<Self>> {
+    pub(crate) fn copy(scalar: &Tensor, spare: Option<Self>) -> Result<Option<Self>> {
         let Device::Cuda(device) = scalar.device() else { return Ok(None) };
         let (storage, layout) = scalar.storage_and_layout();
         let Storage::Cuda(storage) = &*storage else {
@@ -34,7 +34,7 @@ impl Pinned {
     }
 
     /// The number, when it is there.
-    pub fn wait(&self) -> Result<f32> {
+    pub(crate) fn wait(&self) -> Result<f32> {
         let values = self.0.as_slice().w()?;
         values.first().copied().ok_or_else(|| candle_core::Error::msg("pinned memory of no numbers"))
     }

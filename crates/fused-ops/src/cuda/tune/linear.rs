@@ -1,7 +1,7 @@
 //! Remembers which of cuBLASLt's algorithms runs for a shape.
 
 use super::super::launch::description::NotCovered;
-use super::super::runtime::cublaslt::{Algorithm, Description, Handle, LinearOperands, LinearShape};
+use super::super::runtime::cublaslt::{Algorithm, CublasLt, Description, LinearOperands, LinearShape};
 use super::super::runtime::kernels::Kernels;
 use super::launched::Launched;
 use candle_core::Result;
@@ -12,14 +12,14 @@ const MAX_ALGORITHMS: usize = 4096;
 
 /// cuBLASLt on a device, and what it chose there.
 pub(super) struct LinearTuner {
-    handle: Handle,
+    handle: CublasLt,
     algorithms: HashMap<LinearShape, Option<Algorithm>>,
 }
 
 impl LinearTuner {
     /// For the device whose context is current.
     pub(super) fn new() -> Result<Self> {
-        Ok(Self { handle: Handle::new()?, algorithms: HashMap::new() })
+        Ok(Self { handle: CublasLt::new()?, algorithms: HashMap::new() })
     }
 
     /// Puts a product into the stream of `kernels`.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// `cudnnBackendDescriptorType_t`
 #[derive(Debug, Clone, Copy)]
 #[repr(i32)]
-pub enum Kind {
+pub(crate) enum Kind {
     Pointwise = 0,
     Convolution = 1,
     Engine = 2,
@@ -26,7 +26,7 @@ pub enum Kind {
 /// `cudnnBackendAttributeName_t`
 #[derive(Debug, Clone, Copy)]
 #[repr(i32)]
-pub enum Attribute {
+pub(crate) enum Attribute {
     PointwiseMode = 0,
     PointwiseMathPrecision = 1,
     ConvolutionComputeType = 100,
@@ -75,7 +75,7 @@ pub enum Attribute {
 /// `cudnnDataType_t`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
-pub enum DataType {
+pub(crate) enum DataType {
     F32 = 0,
     F16 = 2,
     Bf16 = 9,
@@ -90,15 +90,15 @@ const FLOAT: c_int = 4;
 const VOID_PTR: c_int = 6;
 const CONVOLUTION_MODE: c_int = 7;
 const HEURISTICS_MODE: c_int = 8;
-pub const NUMERICAL_NOTE: c_int = 11;
+pub(crate) const NUMERICAL_NOTE: c_int = 11;
 const POINTWISE_MODE: c_int = 14;
 const BACKEND_DESCRIPTOR: c_int = 15;
-pub const BEHAVIOR_NOTE: c_int = 19;
+pub(crate) const BEHAVIOR_NOTE: c_int = 19;
 const CHAR: c_int = 24;
 
 /// The values of an attribute.
 #[derive(Clone, Copy)]
-pub enum Values<'a> {
+pub(crate) enum Values<'a> {
     Handle(&'a Handle),
     DataType(DataType),
     Boolean(bool),
@@ -120,7 +120,7 @@ pub enum Values<'a> {
 
 /// An object of cuDNN's, and those that its attributes are. A clone is the same object.
 #[derive(Clone)]
-pub struct Descriptor(Arc<Object>);
+pub(crate) struct Descriptor(Arc<Object>);
 
 struct Object {
     library: &'static Library,
@@ -143,7 +143,7 @@ impl Drop for Object {
 
 impl Descriptor {
     /// An object with these attributes, finalised.
-    pub fn new(
+    pub(crate) fn new(
         library: &'static Library,
         kind: Kind,
         attributes: &[(Attribute, Values)],
@@ -161,12 +161,12 @@ impl Descriptor {
         self.0.pointer
     }
 
-    pub fn library(&self) -> &'static Library {
+    pub(crate) fn library(&self) -> &'static Library {
         self.0.library
     }
 
     /// An attribute of one number.
-    pub fn int64(&self, attribute: Attribute) -> Result<i64, Failure> {
+    pub(crate) fn int64(&self, attribute: Attribute) -> Result<i64, Failure> {
         let mut value = 0i64;
         // SAFETY: there is room for one number.
         let found = unsafe {
@@ -177,7 +177,7 @@ impl Descriptor {
     }
 
     /// An attribute of notes, which are a type of their own each.
-    pub fn notes(&self, attribute: Attribute, of_type: c_int) -> Result<Vec<c_int>, Failure> {
+    pub(crate) fn notes(&self, attribute: Attribute, of_type: c_int) -> Result<Vec<c_int>, Failure> {
         let mut notes = [0; 32];
         // SAFETY: there is room for so many numbers.
         let found = unsafe {
@@ -189,7 +189,12 @@ impl Descriptor {
     }
 
     /// An attribute of at most so many objects of a kind.
-    pub fn descriptors(&self, attribute: Attribute, kind: Kind, most: usize) -> Result<Vec<Self>, Failure> {
+    pub(crate) fn descriptors(
+        &self,
+        attribute: Attribute,
+        kind: Kind,
+        most: usize,
+    ) -> Result<Vec<Self>, Failure> {
         let Object { library, pointer, .. } = *self.0;
         // SAFETY: without room nothing is written.
         let all = unsafe {

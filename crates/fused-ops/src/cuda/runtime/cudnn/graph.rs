@@ -18,7 +18,7 @@ const ALIGNMENT: u64 = 16;
 /// The tensors of a graph that are in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i64)]
-pub enum Id {
+pub(crate) enum Id {
     Input = 1,
     Weight = 2,
     Bias = 3,
@@ -29,7 +29,7 @@ pub enum Id {
 /// What follows a convolution in a graph. There is machine code for these in cuDNN, and for others none: they would be
 /// compiled for each shape while the program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum After {
+pub(crate) enum After {
     Nothing,
     Bias,
     /// The residual is added first.
@@ -38,7 +38,7 @@ pub enum After {
 
 /// A convolution of channels-last images that cuDNN can do, by its sizes alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Conv2dShape {
+pub(crate) struct Conv2dShape {
     element: Element,
     /// (batch, channels, height, width)
     input: [i64; 4],
@@ -57,7 +57,7 @@ pub struct Conv2dShape {
 impl Conv2dShape {
     /// The shape of a convolution, if all of it is cuDNN's to do: no doubled image, no shift, no activation, and tensors
     /// that begin where its tensor cores want them.
-    pub fn of(op: &Conv2dOperands) -> Option<Self> {
+    pub(crate) fn of(op: &Conv2dOperands) -> Option<Self> {
         let after = match (op.bias, op.residual) {
             (None, None) => After::Nothing,
             (Some(_), None) => After::Bias,
@@ -87,7 +87,7 @@ impl Conv2dShape {
     }
 
     /// The tensors in memory, each with its address.
-    pub fn addresses(&self, op: &Conv2dOperands) -> Vec<(Id, Address)> {
+    pub(crate) fn addresses(&self, op: &Conv2dOperands) -> Vec<(Id, Address)> {
         let optional = [(Id::Bias, op.bias), (Id::Residual, op.residual)];
         let optional = optional.into_iter().filter_map(|(id, address)| Some((id, address?)));
         [(Id::Input, op.x), (Id::Weight, op.weight), (Id::Output, op.out)]
@@ -97,7 +97,11 @@ impl Conv2dShape {
     }
 
     /// The operations: products and sums in f32, which are rounded once, when they are written.
-    pub fn operations(&self, library: &'static Library, target: &Target) -> Result<Descriptor, Failure> {
+    pub(crate) fn operations(
+        &self,
+        library: &'static Library,
+        target: &Target,
+    ) -> Result<Descriptor, Failure> {
         let data_type = match self.element {
             Element::F16 => DataType::F16,
             Element::Bf16 => DataType::Bf16,

@@ -15,13 +15,13 @@ const NAME: &str = "libcudnn_graph.so.9";
 /// `cudnnStatus_t`
 type Status = c_int;
 /// `cudnnBackendDescriptor_t`
-pub type Pointer = *mut c_void;
+pub(crate) type Pointer = *mut c_void;
 
 /// A call that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    pub call: &'static str,
-    pub reason: String,
+pub(crate) struct Failure {
+    pub(crate) call: &'static str,
+    pub(crate) reason: String,
 }
 
 impl fmt::Display for Failure {
@@ -36,7 +36,7 @@ impl Error for Failure {}
 macro_rules! functions {
     ($($field:ident = $name:ident($($argument:ty),*) -> $result:ty;)*) => {
         /// cuDNN 9.
-        pub struct Library {
+        pub(crate) struct Library {
             $($field: unsafe extern "C" fn($($argument),*) -> $result,)*
             /// It keeps the functions in memory.
             _library: libloading::Library,
@@ -47,7 +47,7 @@ macro_rules! functions {
             ///
             /// # Errors
             /// If there is none, or one without these functions.
-            pub fn open() -> Result<Self, Failure> {
+            pub(crate) fn open() -> Result<Self, Failure> {
                 // What the system says is in the error's source.
                 let failed = |error: libloading::Error| Failure {
                     call: NAME,
@@ -82,7 +82,7 @@ functions! {
 
 impl Library {
     /// As 92101 for 9.21.1.
-    pub fn version(&self) -> usize {
+    pub(crate) fn version(&self) -> usize {
         // SAFETY: it takes nothing.
         unsafe { (self.version)() }
     }
@@ -94,7 +94,7 @@ impl Library {
     ///
     /// # Errors
     /// If cuDNN has no memory for it.
-    pub unsafe fn handle(&'static self, stream: Address) -> Result<Handle, Failure> {
+    pub(crate) unsafe fn handle(&'static self, stream: Address) -> Result<Handle, Failure> {
         let mut handle = Handle { library: self, pointer: std::ptr::null_mut() };
         // SAFETY: there is room for one handle, which is dropped once, and the caller vouches for the stream.
         unsafe {
@@ -200,7 +200,7 @@ fn count_of(count: usize) -> Result<i64, Failure> {
 }
 
 /// A stream of a device, as cuDNN sees it.
-pub struct Handle {
+pub(crate) struct Handle {
     library: &'static Library,
     pointer: Pointer,
 }

@@ -4,8 +4,8 @@
 //! with what follows it, and `plan` has what cuDNN would do for it. Nothing here knows of candle's devices, and descriptions
 //! and plans can be made without a GPU: of one that is only [described](target::Target::Described).
 
-pub mod descriptor;
-pub mod graph;
-pub mod library;
-pub mod plan;
-pub mod target;
+pub(crate) mod descriptor;
+pub(crate) mod graph;
+pub(crate) mod library;
+pub(crate) mod plan;
+pub(crate) mod target;

@@ -22,14 +22,14 @@ const PROPOSALS: usize = 64;
 const MAX_WORKSPACE: i64 = 256 << 20;
 
 /// A convolution made ready.
-pub struct Plan {
+pub(crate) struct Plan {
     plan: Descriptor,
-    pub workspace_bytes: usize,
+    pub(crate) workspace_bytes: usize,
 }
 
 impl Plan {
     /// At most so many plans for a shape, in the order of cuDNN's own opinion of their speed, the first one best.
-    pub fn best(
+    pub(crate) fn best(
         library: &'static Library,
         target: &Target,
         shape: &Conv2dShape,
@@ -71,7 +71,7 @@ impl Plan {
     ///
     /// # Safety
     /// The addresses are those of the shape's tensors, and of as much workspace as the plan asks for.
-    pub unsafe fn execute(
+    pub(crate) unsafe fn execute(
         &self,
         handle: &Handle,
         tensors: &[(Id, u64)],

@@ -4,7 +4,7 @@ use super::descriptor::{Attribute, Descriptor, Kind, Values};
 use super::library::{Failure, Handle, Library};
 
 /// A GPU that is there, or one that is only described, for which plans can be made but not run.
-pub enum Target {
+pub(crate) enum Target {
     Present(Handle),
     /// From cuDNN 9.8 on.
     #[allow(dead_code, reason = "for tests, which have no GPU")]
@@ -14,7 +14,7 @@ pub enum Target {
 impl Target {
     /// A GPU with these properties, in the JSON that cuDNN itself writes of a device.
     #[allow(dead_code, reason = "for tests, which have no GPU")]
-    pub fn described(library: &'static Library, properties: &str) -> Result<Self, Failure> {
+    pub(crate) fn described(library: &'static Library, properties: &str) -> Result<Self, Failure> {
         let attributes = [(Attribute::DevicePropertiesJson, Values::Characters(properties.as_bytes()))];
         Descriptor::new(library, Kind::DeviceProperties, &attributes).map(Self::Described)
     }

@@ -1,0 +1,165 @@
+//! Tests linear layers and convolutions, with what follows them.
+
+use crate::{TOLERANCE, assert_close, compare, random, vb};
+use candle_core::{DType, Device, Result, Tensor};
+use fused_ops::{Activation, Conv2d, Conv2dOptions, Epilogue, Linear, Padding, reference};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+#[test]
+fn linear_and_its_gradients() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for (rows, inputs, outputs) in
+        [(1, 1, 1), (2, 3, 5), (77, 64, 128), (15, 40, 33), (200, 37, 16), (13, 320, 48), (1030, 24, 17)]
+    {
+        let x = random(&mut rng, &[rows, inputs])?;
+        let (w, b) = (random(&mut rng, &[outputs, inputs])?, random(&mut rng, &[outputs])?);
+        let trained = Linear::new(inputs, outputs, true, vb(&[("weight", &w), ("bias", &b)]))?;
+        let what = format!("linear {rows}×{inputs}→{outputs}");
+        let reference = || reference::linear(&x, &w, Some(&b));
+        compare(&what, &mut rng, &[&x, &w, &b], || trained.forward(&x), reference)?;
+        let (w, b) = (w.detach(), b.detach());
+        let frozen = Linear::new(inputs, outputs, true, vb(&[("weight", &w), ("bias", &b)]))?;
+        compare(&what, &mut rng, &[&x], || frozen.forward(&x), || reference::linear(&x, &w, Some(&b)))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn convolution_and_its_gradients() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let same = Conv2dOptions { padding: Padding::same(1), ..Default::default() };
+    let stride = Conv2dOptions { stride: 2, ..same };
+    let asymmetric =
+        Conv2dOptions { stride: 2, padding: Padding { bottom: 1, right: 1, ..Default::default() }, ..same };
+    let upsample = Conv2dOptions { upsample: true, ..same };
+    let point = Conv2dOptions::default();
+    for (batch, height, width, inputs, outputs, kernel, options) in [
+        (1, 1, 1, 1, 1, 3, same),
+        (2, 5, 7, 3, 5, 3, same),
+        (1, 9, 6, 16, 32, 3, same),
+        (3, 8, 8, 64, 50, 3, same),
+        // Large enough for Winograd's algorithm, in both directions.
+        (4, 8, 8, 96, 130, 3, same),
+        (2, 4, 8, 96, 100, 3, upsample),
+        (2, 8, 6, 20, 24, 3, stride),
+        (1, 7, 9, 8, 16, 3, stride),
+        (2, 8, 8, 12, 16, 3, asymmetric),
+        (2, 4, 3, 24, 40, 3, upsample),
+        (2, 6, 5, 36, 17, 1, point),
+        (1, 16, 16, 3, 24, 8, Conv2dOptions { stride: 8, ..point }),
+    ] {
+        let x = random(&mut rng, &[batch, height, width, inputs])?;
+        let w = random(&mut rng, &[outputs, inputs, kernel, kernel])?;
+        let b = random(&mut rng, &[outputs])?;
+        let what = format!("convolution {batch}×{height}×{width}×{inputs}→{outputs} {kernel} {options:?}");
+        let trained = Conv2d::new(inputs, outputs, kernel, options, vb(&[("weight", &w), ("bias", &b)]))?;
+        let reference = || reference::conv2d(&x, &w, Some(&b), options);
+        compare(&what, &mut rng, &[&x, &w, &b], || trained.forward(&x), reference)?;
+        let (w, b) = (w.detach(), b.detach());
+        let frozen = Conv2d::new(inputs, outputs, kernel, options, vb(&[("weight", &w), ("bias", &b)]))?;
+        let reference = || reference::conv2d(&x, &w, Some(&b), options);
+        compare(&what, &mut rng, &[&x], || frozen.forward(&x), reference)?;
+    }
+    Ok(())
+}
+
+/// What follows a layer is the same whether its kernel does it or an operation of its own.
+#[test]
+fn epilogues() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(13);
+    let mut random = |shape: &[usize]| Ok::<_, candle_core::Error>(random(&mut rng, shape)?.detach());
+    let options = Conv2dOptions { padding: Padding::same(1), ..Default::default() };
+    // The last is large enough for Winograd's algorithm.
+    for (height, width, inputs, outputs) in [(3, 5, 7, 20), (6, 6, 33, 17), (30, 33, 96, 72)] {
+        let x = random(&[2, height, width, inputs])?;
+        let (w, b) = (random(&[outputs, inputs, 3, 3])?, random(&[outputs])?);
+        let (matrix, shift) = (random(&[outputs, inputs])?, random(&[2, outputs])?);
+        let residual = random(&[2, height, width, outputs])?;
+        let conv = Conv2d::new(inputs, outputs, 3, options, vb(&[("weight", &w), ("bias", &b)]))?;
+        let linear = Linear::from_tensors(matrix.clone(), Some(b.clone()))?;
+        let plain =
+            [reference::conv2d(&x, &w, Some(&b), options)?, reference::linear(&x, &matrix, Some(&b))?];
+        for activation in [None, Some(Activation::Gelu), Some(Activation::QuickGelu), Some(Activation::Silu)]
+        {
+            let epilogue = Epilogue { shift: Some(&shift), residual: Some(&residual), activation };
+            let found = [conv.forward_with(&x, &epilogue)?, linear.forward_with(&x, &epilogue)?];
+            for (found, plain) in found.iter().zip(&plain) {
+                let shifted = plain.broadcast_add(&shift.reshape((2, 1, 1, outputs))?)?;
+                let sum = (shifted + &residual)?;
+                let expected = match activation {
+                    None => sum,
+                    Some(Activation::Gelu) => sum.gelu_erf()?,
+                    Some(Activation::QuickGelu) => (&sum * candle_nn::ops::sigmoid(&(&sum * 1.702)?)?)?,
+                    Some(Activation::Silu) => sum.silu()?,
+                };
+                assert_close("epilogue", found, &expected, TOLERANCE)?;
+            }
+        }
+        assert!(conv.forward_with(&x, &Epilogue::residual(&x)).is_err());
+        assert!(linear.forward_with(&x, &Epilogue::shift(&residual)).is_err());
+    }
+    Ok(())
+}
+
+/// A layer whose kernel gates its own results gives what the layer and then the gate give, also where halves end inside a
+/// panel and the kernel is not used, and while it is trained.
+#[test]
+fn gated_linear_layers() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(14);
+    for (rows, inputs, inner) in
+        [(1, 1, 16), (3, 5, 7), (97, 40, 48), (200, 33, 16), (5, 512, 64), (0, 8, 16)]
+    {
+        let x = random(&mut rng, &[rows, inputs])?;
+        let (w, b) =
+            (random(&mut rng, &[2 * inner, inputs])?.detach(), random(&mut rng, &[2 * inner])?.detach());
+        for bias in [None, Some(b)] {
+            let layer = Linear::from_tensors(w.clone(), bias.clone())?;
+            let reference = || reference::geglu(&reference::linear(&x, &w, bias.as_ref())?);
+            let what = format!("gated {rows}×{inputs}→{inner}");
+            assert_close(&what, &layer.forward_geglu(&x.detach())?, &reference()?, TOLERANCE)?;
+            compare(&what, &mut rng, &[&x], || layer.forward_geglu(&x), reference)?;
+        }
+    }
+    Ok(())
+}
+
+/// Half-precision tensors are computed in f32 and rounded once.
+#[test]
+fn half_precision() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    let (x, w) = (random(&mut rng, &[5, 64])?.detach(), random(&mut rng, &[32, 64])?.detach());
+    for (dtype, unit) in [(DType::F16, 4.9e-4), (DType::BF16, 3.9e-3)] {
+        let (x, w) = (x.to_dtype(dtype)?, w.to_dtype(dtype)?);
+        let layer = Linear::from_tensors(w.clone(), None)?;
+        let y = layer.forward(&x)?;
+        assert_eq!(y.dtype(), dtype);
+        let expected = reference::linear(&x.to_dtype(DType::F32)?, &w.to_dtype(DType::F32)?, None)?;
+        assert_close("half", &y, &expected, unit)?;
+    }
+    Ok(())
+}
+
+/// Weights that are stored in half precision give what the same values give in f32, as far as sums differ by their order.
+#[test]
+fn short_weights_are_widened_exactly() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(12);
+    for dtype in [DType::F16, DType::BF16] {
+        let mut short = |shape: &[usize]| random(&mut rng, shape)?.detach().to_dtype(dtype);
+        let (matrix, kernel, bias) = (short(&[37, 50])?, short(&[21, 5, 3, 3])?, short(&[37])?);
+        let (x, image) = (random(&mut rng, &[9, 50])?.detach(), random(&mut rng, &[2, 6, 7, 5])?.detach());
+        let layer = Linear::from_tensors(matrix.clone(), Some(bias.clone()))?;
+        let expected =
+            reference::linear(&x, &matrix.to_dtype(DType::F32)?, Some(&bias.to_dtype(DType::F32)?))?;
+        assert_close("linear", &layer.forward(&x)?, &expected, 1e-6)?;
+        let options = Conv2dOptions { padding: Padding::same(1), ..Default::default() };
+        let layer = Conv2d::new_no_bias(5, 21, 3, options, vb(&[("weight", &kernel)]).set_dtype(dtype))?;
+        let expected = reference::conv2d(&image, &kernel.to_dtype(DType::F32)?, None, options)?;
+        assert_close("conv2d", &layer.forward(&image)?, &expected, 1e-6)?;
+    }
+    // A damaged weight stays visible: the quick way to widen f16 would make a number of it.
+    let damaged = Tensor::new(&[[1f32, f32::INFINITY]], &Device::Cpu)?.to_dtype(DType::F16)?;
+    let y = Linear::from_tensors(damaged, None)?.forward(&Tensor::new(&[[1f32, 1.]], &Device::Cpu)?)?;
+    assert_eq!(y.to_vec2::<f32>()?, [[f32::INFINITY]]);
+    Ok(())
+}
