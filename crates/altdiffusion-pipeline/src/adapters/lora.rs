@@ -65,7 +65,7 @@ impl Lora {
                 format!("the LoRA is for {model}, expected one for an AltDiffusion"),
             ));
         }
-        let configs = Configs {
+        let configs = PeftConfigs {
             by_target: PeftConfig::from_metadata(name, &metadata)?,
             beside: match beside.map(|source| source.read_optional(PEFT_CONFIG)).transpose()?.flatten() {
                 Some(file) => Some(PeftConfig::from_file(&file)?),
@@ -143,14 +143,14 @@ impl Lora {
 }
 
 /// The configurations that come with a file.
-struct Configs {
+struct PeftConfigs {
     /// In its metadata.
     by_target: BTreeMap<String, PeftConfig>,
     /// In a file beside it.
     beside: Option<PeftConfig>,
 }
 
-impl Configs {
+impl PeftConfigs {
     fn of(&self, target: TargetModel) -> Option<&PeftConfig> {
         let key = match target {
             TargetModel::UNet => "unet",
@@ -164,7 +164,7 @@ impl Configs {
 type TensorsByLayer = BTreeMap<(TargetModel, String), LayerTensors>;
 
 /// The tensors of a file by the layers that they change.
-fn read_layers(name: &str, file: &Checkpoint, configs: &Configs) -> Result<TensorsByLayer> {
+fn read_layers(name: &str, file: &Checkpoint, configs: &PeftConfigs) -> Result<TensorsByLayer> {
     let understood: Vec<(&str, AdapterName)> = file
         .names()
         .filter(|tensor| !super::textual_inversion::is_bundled(tensor))

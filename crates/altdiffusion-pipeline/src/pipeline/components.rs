@@ -70,7 +70,8 @@ impl Components {
         self
     }
 
-    /// The noise levels, and the scheduler of runs that name no other.
+    /// The noise levels, and the scheduler of runs that name no other, as they are: what older files say about latents is
+    /// corrected by [`SchedulerConfig::for_latents`].
     pub fn scheduler(mut self, scheduler: SchedulerConfig) -> Self {
         self.scheduler = scheduler;
         self

@@ -48,7 +48,7 @@ impl AltDiffusion {
         options.check()?;
         let tokenizer = Tokenizer::from_source(parts.tokenizer()?, "tokenizer")?;
         let scheduler = SchedulerConfig::from_json(&*parts.scheduler, parts.scheduler.name())?.for_latents();
-        let configs = Configs {
+        let configs = PartConfigs {
             text_encoder: parse_config(&parts.text_encoder.config)?,
             unet: parse_config(&parts.unet.config)?,
             vae: parse_config(&parts.vae.config)?,
@@ -97,7 +97,7 @@ impl AltDiffusion {
             }
             None => None,
         };
-        let Configs { text_encoder: config, unet, vae: vae_config } = configs;
+        let PartConfigs { text_encoder: config, unet, vae: vae_config } = configs;
         Ok(Self {
             texts: Some(TextComponents { tokenizer, prompt_tokens, config, encoder: text_encoder }),
             denoiser: DenoiserComponent { spec: DenoiserSpec::from(&unet), model, weights },
@@ -134,13 +134,13 @@ fn add_words(
 }
 
 /// The configurations of a model's parts.
-struct Configs {
+struct PartConfigs {
     text_encoder: TextEncoderConfig,
     unet: UNet2DConditionConfig,
     vae: AutoencoderKlConfig,
 }
 
-impl Configs {
+impl PartConfigs {
     /// The parts can belong to one model.
     fn check_fit(&self, model: &str) -> Result<()> {
         let unet = &self.unet;

@@ -19,11 +19,11 @@ pub struct HeunDiscrete {
     /// With every σ but the first and the last one twice: as the end of a step, and as the start of the next.
     run: SigmaRun,
     /// Where the current step started, if its second call is next.
-    start: Option<Start>,
+    start: Option<FirstStage>,
 }
 
 #[derive(Debug, Clone)]
-struct Start {
+struct FirstStage {
     sample: Tensor,
     derivative: Tensor,
     /// The change of σ.
@@ -79,7 +79,7 @@ impl Scheduler for HeunDiscrete {
             None => {
                 let distance = next_sigma - sigma;
                 let next = (sample + (&derivative * f64::from(distance))?)?;
-                self.start = Some(Start { sample: sample.clone(), derivative, distance });
+                self.start = Some(FirstStage { sample: sample.clone(), derivative, distance });
                 Ok(next)
             }
             Some(start) => {
