@@ -1,35 +1,28 @@
 //! `altdiffusion embed`, through the program itself.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod parquet_files;
+mod resume;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
-use std::sync::Arc;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::Output;
 
 use candle_core::{DType, Device, Tensor};
 use common::{
-    EMOJI, TestResult, altdiffusion, emoji, golden, relative_error, run, run_with_input, succeeded, tensor,
-    tensors,
+    EMOJI, TestResult, emoji, golden, relative_error, run, run_with_input, succeeded, tensor, tensors,
 };
 use image::{Rgb, RgbImage};
-use parquet::basic::Compression;
-use parquet::data_type::{ByteArray, ByteArrayType};
-use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::file::writer::SerializedFileWriter;
 use parquet::record::{ListAccessor, RowAccessor};
-use parquet::schema::parser::parse_message_type;
+use parquet_files::{write_parquet_column, write_parquet_images};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// The largest relative error ‖a − b‖/‖b‖ of vectors: the batches may be others, and so the last bits.
 const TOLERANCE: f32 = 1e-5;
 const WIDTH: usize = 128;
-/// The longest that a run is waited for.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An image unlike that of another number.
 fn image(number: u32) -> RgbImage {
@@ -168,46 +161,6 @@ fn every_input_and_output_format_holds_the_same() -> TestResult {
     Ok(())
 }
 
-fn write_parquet_column(path: &Path, column: &str, strings: &[&str]) -> TestResult {
-    let schema =
-        parse_message_type(&format!("message m {{ required int32 id; required binary {column} (UTF8); }}"))?;
-    let mut writer = SerializedFileWriter::new(File::create(path)?, Arc::new(schema), Default::default())?;
-    let mut group = writer.next_row_group()?;
-    let ids: Vec<i32> = (0..strings.len() as i32).collect();
-    let mut ids_column = group.next_column()?.ok_or("a column")?;
-    ids_column.typed::<parquet::data_type::Int32Type>().write_batch(&ids, None, None)?;
-    ids_column.close()?;
-    let strings: Vec<ByteArray> = strings.iter().map(|string| ByteArray::from(*string)).collect();
-    let mut strings_column = group.next_column()?.ok_or("a column")?;
-    strings_column.typed::<ByteArrayType>().write_batch(&strings, None, None)?;
-    strings_column.close()?;
-    group.close()?;
-    writer.close()?;
-    Ok(())
-}
-
-/// Groups of bytes and path, as the Hugging Face hub's data sets have them.
-fn write_parquet_images(path: &Path, rows: &[(Option<&[u8]>, Option<&str>)]) -> TestResult {
-    let schema = "message m { optional group image { optional binary bytes; optional binary path (UTF8); } }";
-    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(Default::default()));
-    let schema = Arc::new(parse_message_type(schema)?);
-    let mut writer = SerializedFileWriter::new(File::create(path)?, schema, Arc::new(properties.build()))?;
-    let mut group = writer.next_row_group()?;
-    let columns: [Vec<Option<&[u8]>>; 2] =
-        [rows.iter().map(|row| row.0).collect(), rows.iter().map(|row| row.1.map(str::as_bytes)).collect()];
-    for values in columns {
-        let levels: Vec<i16> = values.iter().map(|value| if value.is_some() { 2 } else { 1 }).collect();
-        let values: Vec<ByteArray> =
-            values.into_iter().flatten().map(|v| ByteArray::from(v.to_vec())).collect();
-        let mut column = group.next_column()?.ok_or("a column")?;
-        column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None)?;
-        column.close()?;
-    }
-    group.close()?;
-    writer.close()?;
-    Ok(())
-}
-
 #[test]
 fn parquet_may_hold_the_images_themselves() -> TestResult {
     let directory = TempDir::new()?;
@@ -288,97 +241,6 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
     })
-}
-
-/// Starts a run and kills it as soon as `enough` is true of what it has saved.
-fn kill_when(root: &Path, arguments: &[&str], partial: &str, enough: impl Fn(&Value) -> bool) -> TestResult {
-    let mut command = altdiffusion(root);
-    command.arg("embed").args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn()?;
-    let start = Instant::now();
-    let state = root.join(partial).join("state.json");
-    loop {
-        // It is replaced in one piece, so that it is always whole where it is.
-        if let Ok(json) = fs::read(&state)
-            && enough(&serde_json::from_slice(&json)?)
-        {
-            break;
-        }
-        if let Some(status) = child.try_wait()? {
-            return Err(format!("it ended before it could be killed: {status}").into());
-        }
-        if start.elapsed() > PATIENCE {
-            child.kill()?;
-            return Err("it saved nothing".into());
-        }
-        sleep(Duration::from_millis(1));
-    }
-    child.kill()?;
-    child.wait()?;
-    assert!(state.exists(), "it was done before it was killed");
-    Ok(())
-}
-
-#[test]
-fn a_run_that_was_killed_goes_on_to_the_same_bytes() -> TestResult {
-    let directory = TempDir::new()?;
-    let root = directory.path();
-    let lines: Vec<String> =
-        (0..6000).map(|i| format!("{} cats {}\n", i, "and a dog ".repeat(i % 5))).collect();
-    fs::write(root.join("texts.txt"), lines.concat())?;
-    let arguments = ["--texts", "texts.txt", "--output"];
-    succeeded(&embed(root, &[&arguments[..], &["whole.safetensors"]].concat())?);
-
-    let arguments = [&arguments[..], &["parts.safetensors"]].concat();
-    let partial = "parts.safetensors.partial";
-    kill_when(root, &arguments, partial, |state| state["texts"]["rows"].as_u64() >= Some(1024))?;
-    assert!(!root.join("parts.safetensors").exists());
-
-    // Other settings must not go on with it, nor lose it.
-    let error = failure(root, &[&arguments[..], &["--raw"]].concat())?;
-    assert!(error.contains("parts.safetensors.partial: begun with the other choice of --raw"), "{error}");
-    assert!(error.contains("delete this folder to start anew"), "{error}");
-    let error = failure(root, &["--text", "another", "--output", "parts.safetensors"])?;
-    assert!(error.contains("begun with other texts"), "{error}");
-
-    succeeded(&embed(root, &arguments)?);
-    assert!(!root.join(partial).exists());
-    assert!(fs::read(root.join("parts.safetensors"))? == fs::read(root.join("whole.safetensors"))?);
-    Ok(())
-}
-
-/// A named pipe among the images holds the run up for as long as it takes to kill it. Its batch is the fourth, which
-/// is not begun before the first is done and saved.
-#[cfg(unix)]
-#[test]
-fn images_are_not_read_again() -> TestResult {
-    const PIPE: &str = "50.png";
-    let directory = TempDir::new()?;
-    let root = directory.path();
-    let names: Vec<String> = (0..60).map(|number| format!("{number}.png")).collect();
-    for (number, name) in (0..).zip(&names) {
-        draw(root, name, number)?;
-    }
-    fs::write(root.join("5.png"), "damaged")?;
-    fs::write(root.join("list.txt"), names.join("\n"))?;
-    let arguments = ["--images", "list.txt", "--output"];
-    let output = embed(root, &[&arguments[..], &["whole.parquet"]].concat())?;
-    assert_eq!(String::from_utf8(output.stdout)?, "whole.parquet: 59 images; 1 image skipped\n");
-
-    fs::rename(root.join(PIPE), root.join("later.png"))?;
-    assert!(std::process::Command::new("mkfifo").arg(root.join(PIPE)).status()?.success());
-    let arguments = [&arguments[..], &["parts.parquet"]].concat();
-    kill_when(root, &arguments, "parts.parquet.partial", |state| {
-        state["images"]["done"].as_u64() >= Some(16)
-    })?;
-    fs::rename(root.join("later.png"), root.join(PIPE))?;
-    for name in &names[..16] {
-        fs::remove_file(root.join(name))?;
-    }
-    let said = succeeded(&embed(root, &arguments)?);
-    assert_eq!(said, "parts.parquet: 59 images; 1 image skipped\n");
-    assert!(fs::read(root.join("parts.parquet"))? == fs::read(root.join("whole.parquet"))?);
-    Ok(())
 }
 
 /// The image processor may be in `processor_config.json`, be for another image tower, or be missing.
