@@ -108,6 +108,9 @@ pub enum Error {
         /// What went wrong in writing its format.
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// An index could not be opened.
+    #[error(transparent)]
+    Files(#[from] model_files::Error),
     /// The encoder failed.
     #[error(transparent)]
     Encoder(#[from] altclip_encoder::Error),
@@ -161,6 +164,7 @@ impl Error {
             Self::Stopped { .. } => ErrorKind::Cancelled,
             Self::NotFinite { .. } | Self::Busy { .. } => ErrorKind::Other,
             Self::Item { source, .. } => source.kind(),
+            Self::Files(source) => source.kind(),
             Self::Encoder(source) => source.kind(),
         }
     }
@@ -188,5 +192,34 @@ fn none_of(images: usize) -> String {
     match images {
         1 => "the image cannot be read".to_owned(),
         count => format!("none of the {count} images can be read"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_has_its_kind() {
+        let folder = PathBuf::from("a.npy.partial");
+        let input = || altclip_encoder::Error::Input("no texts".to_owned());
+        let difference = JobDifference::Texts;
+        for (error, kind) in [
+            (Error::io("a")(io::ErrorKind::NotFound.into()), ErrorKind::File),
+            (Error::io("a")(io::ErrorKind::OutOfMemory.into()), ErrorKind::OutOfMemory),
+            (Error::format("a", "cut"), ErrorKind::File),
+            (Error::column("a")(ColumnError::Damaged), ErrorKind::File),
+            (Error::NothingEmbedded { output: "a.npy".into(), images: 2 }, ErrorKind::File),
+            (Error::Pattern { pattern: "*".into(), problem: "none".into() }, ErrorKind::Input),
+            (Error::OtherJob { folder: folder.clone(), difference }, ErrorKind::Input),
+            (Error::Stopped { folder: folder.clone() }, ErrorKind::Cancelled),
+            (Error::Busy { folder }, ErrorKind::Other),
+            (Error::Item { item: "a.png".into(), source: input().into() }, ErrorKind::Input),
+            (input().into(), ErrorKind::Input),
+            (model_files::Error::Hub("no answer".to_owned()).into(), ErrorKind::Network),
+        ] {
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(!error.to_string().contains('\n'));
+        }
     }
 }

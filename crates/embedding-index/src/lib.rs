@@ -57,3 +57,8 @@ pub use item::{IndexInfo, ItemKind};
 pub use job::{Job, JobObserver, JobSummary};
 pub use output::OutputFormat;
 pub use vector::unit_vector;
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

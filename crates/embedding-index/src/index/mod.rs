@@ -63,7 +63,7 @@ impl Index {
     /// # Errors
     /// If it cannot be read, or is not as a job writes it.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::new(FileData::open(path).map_err(altclip_encoder::Error::from)?)
+        Self::new(FileData::open(path)?)
     }
 
     fn new(data: FileData) -> Result<Self> {

@@ -18,9 +18,9 @@ const BLOCK: usize = 1024;
 /// The vectors and items of texts or of images.
 #[derive(Debug)]
 pub(super) struct VectorTable {
-    pub rows: usize,
+    pub(super) rows: usize,
     /// Numbers of each vector.
-    pub width: usize,
+    pub(super) width: usize,
     /// Where the numbers are: little-endian, f32, row after row.
     vectors: Range<usize>,
     /// Where the items are: a JSON string on each line.
@@ -30,8 +30,8 @@ pub(super) struct VectorTable {
 /// A row and its cosine.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scored {
-    pub row: usize,
-    pub score: f32,
+    pub(super) row: usize,
+    pub(super) score: f32,
 }
 
 impl Scored {
@@ -43,7 +43,7 @@ impl Scored {
 
 impl VectorTable {
     /// The tables of texts and of images in a file, whose tensors begin at `start`. Or what is wrong with them.
-    pub fn read_all(bytes: &[u8], metadata: &Metadata, start: usize) -> Result<[Self; 2], String> {
+    pub(super) fn read_all(bytes: &[u8], metadata: &Metadata, start: usize) -> Result<[Self; 2], String> {
         let read = |names: [&str; 2]| Self::read(bytes, metadata, start, names);
         let [texts, images] = [read(TEXTS)?, read(IMAGES)?];
         if texts.width != images.width {
@@ -90,7 +90,7 @@ impl VectorTable {
     }
 
     /// The rows with the greatest cosines with a vector of length 1, the greatest first.
-    pub fn search(&self, bytes: &[u8], query: &[f32], top: usize) -> Vec<Scored> {
+    pub(super) fn search(&self, bytes: &[u8], query: &[f32], top: usize) -> Vec<Scored> {
         if self.rows == 0 {
             return Vec::new(); // and the width may be any number
         }
@@ -111,7 +111,11 @@ impl VectorTable {
     }
 
     /// The items of these rows, which rise. Or what is wrong with one of them.
-    pub fn items_at(&self, bytes: &[u8], rows: impl Iterator<Item = usize>) -> Result<Vec<String>, String> {
+    pub(super) fn items_at(
+        &self,
+        bytes: &[u8],
+        rows: impl Iterator<Item = usize>,
+    ) -> Result<Vec<String>, String> {
         let mut lines = part(bytes, &self.items).split(|byte| *byte == b'\n');
         let mut next = 0;
         let mut items = Vec::new();

@@ -8,9 +8,9 @@ use crate::error::Result;
 
 /// How many items there are, and a digest of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ItemDigest {
-    pub count: usize,
-    pub digest: String,
+pub(super) struct ItemDigest {
+    pub(super) count: usize,
+    pub(super) digest: String,
 }
 
 impl ItemDigest {
@@ -18,7 +18,7 @@ impl ItemDigest {
     ///
     /// # Errors
     /// The first error among the items.
-    pub fn of<T: AsRef<[u8]>>(items: impl Iterator<Item = Result<T>>) -> Result<Self> {
+    pub(super) fn of<T: AsRef<[u8]>>(items: impl Iterator<Item = Result<T>>) -> Result<Self> {
         let mut digest = Sha256::new();
         let mut count = 0;
         for item in items {
@@ -37,7 +37,7 @@ impl ItemDigest {
 ///
 /// # Errors
 /// If the model fails.
-pub fn digest_of_model(embedder: &Embedder) -> Result<String> {
+pub(super) fn digest_of_model(embedder: &Embedder) -> Result<String> {
     let text = embedder.embed_texts(&["一只猫 and a red apple"])?;
     let image =
         image::RgbImage::from_fn(64, 48, |x, y| image::Rgb([4 * x as u8, 5 * y as u8, (x * y) as u8]));

@@ -16,16 +16,16 @@ use crate::vector::unit_vector;
 const TEXT_BATCH: usize = 1024;
 
 /// A run of a job.
-pub(super) struct Embedding<'a> {
-    pub embedder: &'a Embedder,
-    pub normalize: bool,
-    pub partial: &'a mut Partial,
-    pub observer: &'a mut dyn JobObserver,
+pub(super) struct JobRun<'a> {
+    pub(super) embedder: &'a Embedder,
+    pub(super) normalize: bool,
+    pub(super) partial: &'a mut Partial,
+    pub(super) observer: &'a mut dyn JobObserver,
 }
 
-impl Embedding<'_> {
+impl JobRun<'_> {
     /// Embeds the texts that are not done yet, of `total`.
-    pub fn texts(&mut self, texts: &TextInputs, total: usize) -> Result<()> {
+    pub(super) fn texts(&mut self, texts: &TextInputs, total: usize) -> Result<()> {
         let done = self.partial.texts.counts().done;
         if done == total {
             return Ok(());
@@ -55,7 +55,7 @@ impl Embedding<'_> {
 
     /// Embeds the images that are not done yet, of `total`. Those that cannot be read are reported and skipped. Returns how
     /// many were transparent and had no background.
-    pub fn images(&mut self, images: &ImageInputs, total: usize) -> Result<usize> {
+    pub(super) fn images(&mut self, images: &ImageInputs, total: usize) -> Result<usize> {
         let done = self.partial.images.counts().done;
         if done == total {
             return Ok(0);

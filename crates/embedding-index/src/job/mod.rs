@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use altclip_encoder::embedder::Embedder;
 
 use self::digest::{ItemDigest, digest_of_model};
-use self::embed::Embedding;
+use self::embed::JobRun;
 use self::partial::{JobSettings, Partial};
 use crate::error::{Error, Result};
 use crate::item::{IndexInfo, ItemKind};
@@ -176,10 +176,9 @@ impl Job {
         let info =
             IndexInfo { model: model.to_owned(), normalized: self.normalize, background: Some(background) };
         let mut partial = Partial::open(&self.output, settings, self.resume)?;
-        let mut embedding =
-            Embedding { embedder, normalize: self.normalize, partial: &mut partial, observer };
-        embedding.texts(&self.texts, texts.count)?;
-        let transparent_images = embedding.images(&self.images, images.count)?;
+        let mut run = JobRun { embedder, normalize: self.normalize, partial: &mut partial, observer };
+        run.texts(&self.texts, texts.count)?;
+        let transparent_images = run.images(&self.images, images.count)?;
 
         let (texts, images) = (partial.texts.counts(), partial.images.counts());
         if texts.rows + images.rows == 0 {

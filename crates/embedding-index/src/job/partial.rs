@@ -25,18 +25,18 @@ const ASSEMBLED: &str = "assembled";
 
 /// What the vectors depend on. Vectors of different settings do not go into one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobSettings {
-    pub model: String,
+pub(super) struct JobSettings {
+    pub(super) model: String,
     /// Digest of the vectors of a text and an image: other weights or another device give other bits.
-    pub model_digest: String,
-    pub dtype: String,
-    pub width: usize,
-    pub raw: bool,
+    pub(super) model_digest: String,
+    pub(super) dtype: String,
+    pub(super) width: usize,
+    pub(super) raw: bool,
     /// What transparent images are laid on.
     #[serde(default)]
-    pub background: Background,
-    pub texts_digest: String,
-    pub images_digest: String,
+    pub(super) background: Background,
+    pub(super) texts_digest: String,
+    pub(super) images_digest: String,
 }
 
 impl JobSettings {
@@ -57,11 +57,11 @@ impl JobSettings {
 
 /// How many of the texts or of the images are done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub(super) struct Counts {
     /// Items that were looked at.
-    pub done: usize,
+    pub(super) done: usize,
     /// Those of them that have a vector.
-    pub rows: usize,
+    pub(super) rows: usize,
     /// Length of the file of items.
     item_bytes: u64,
 }
@@ -74,18 +74,18 @@ struct SavedState {
 }
 
 /// The folder of an unfinished job.
-pub struct Partial {
+pub(super) struct Partial {
     directory: PathBuf,
     settings: JobSettings,
-    pub texts: PartialRows,
-    pub images: PartialRows,
+    pub(super) texts: PartialRows,
+    pub(super) images: PartialRows,
     saved: Option<Instant>,
     _lock: File,
 }
 
 impl Partial {
     /// Where the work for a file lies until it is done.
-    pub fn directory_of(output: &Path) -> PathBuf {
+    pub(super) fn directory_of(output: &Path) -> PathBuf {
         let mut name = output.file_name().map_or_else(OsString::new, OsString::from);
         name.push(".partial");
         output.with_file_name(name)
@@ -95,7 +95,7 @@ impl Partial {
     ///
     /// # Errors
     /// If there is work of other settings, another program is at it, or the folder cannot be read or written.
-    pub fn open(output: &Path, settings: JobSettings, resume: bool) -> Result<Self> {
+    pub(super) fn open(output: &Path, settings: JobSettings, resume: bool) -> Result<Self> {
         let directory = Self::directory_of(output);
         match fs::create_dir(&directory) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
@@ -120,7 +120,7 @@ impl Partial {
     }
 
     /// Where the work lies.
-    pub fn directory(&self) -> &Path {
+    pub(super) fn directory(&self) -> &Path {
         &self.directory
     }
 
@@ -128,7 +128,7 @@ impl Partial {
     ///
     /// # Errors
     /// If the files cannot be written.
-    pub fn save_if_due(&mut self) -> Result<()> {
+    pub(super) fn save_if_due(&mut self) -> Result<()> {
         let is_due = self.saved.is_none_or(|saved| saved.elapsed() >= SAVE_EVERY);
         if is_due { self.save() } else { Ok(()) }
     }
@@ -137,7 +137,7 @@ impl Partial {
     ///
     /// # Errors
     /// If the files cannot be written.
-    pub fn save(&mut self) -> Result<()> {
+    pub(super) fn save(&mut self) -> Result<()> {
         self.flush().map_err(Error::io(&self.directory))?;
         let state = SavedState {
             settings: self.settings.clone(),
@@ -160,7 +160,11 @@ impl Partial {
     ///
     /// # Errors
     /// If `write` fails, or the file cannot be put in its place.
-    pub fn finish(mut self, output: &Path, write: impl FnOnce(&Self, &Path) -> Result<()>) -> Result<()> {
+    pub(super) fn finish(
+        mut self,
+        output: &Path,
+        write: impl FnOnce(&Self, &Path) -> Result<()>,
+    ) -> Result<()> {
         self.save()?;
         let assembled = self.directory.join(ASSEMBLED);
         write(&self, &assembled)?;
@@ -170,7 +174,7 @@ impl Partial {
     }
 
     /// Removes the folder. That it cannot be removed harms nothing; what is not of this program stays.
-    pub fn discard(self) {
+    pub(super) fn discard(self) {
         let directory = self.directory.clone();
         let of_rows =
             [&self.texts, &self.images].map(|rows| [rows.vectors_path.clone(), rows.items_path.clone()]);
@@ -224,7 +228,7 @@ fn read_state(directory: &Path) -> Result<Option<SavedState>> {
 }
 
 /// Vectors and their items, in two files that grow.
-pub struct PartialRows {
+pub(super) struct PartialRows {
     width: usize,
     counts: Counts,
     vectors: BufWriter<File>,
@@ -249,12 +253,12 @@ impl PartialRows {
     }
 
     /// The rows that were saved.
-    pub fn stored(&self) -> StoredRows<'_> {
+    pub(super) fn stored(&self) -> StoredRows<'_> {
         StoredRows { rows: self.counts.rows, vectors: &self.vectors_path, items: &self.items_path }
     }
 
     /// How much is done.
-    pub fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> Counts {
         self.counts
     }
 
@@ -262,7 +266,7 @@ impl PartialRows {
     ///
     /// # Errors
     /// If the vector has another width, or the files cannot be written.
-    pub fn push(&mut self, item: &str, vector: &[f32]) -> Result<()> {
+    pub(super) fn push(&mut self, item: &str, vector: &[f32]) -> Result<()> {
         if vector.len() != self.width {
             let problem = format!("a vector of {} numbers, expected {}", vector.len(), self.width);
             return Err(Error::format(&self.vectors_path, problem));
@@ -280,7 +284,7 @@ impl PartialRows {
     }
 
     /// Passes over the next item, which has no vector.
-    pub fn skip(&mut self) {
+    pub(super) fn skip(&mut self) {
         self.counts.done += 1;
     }
 

@@ -28,11 +28,11 @@ pub enum OutputFormat {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StoredRows<'a> {
     /// How many there are.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Numbers in little-endian order, f32, row after row.
-    pub vectors: &'a Path,
+    pub(crate) vectors: &'a Path,
     /// A JSON string on each line.
-    pub items: &'a Path,
+    pub(crate) items: &'a Path,
 }
 
 /// What can go wrong in writing a format.

@@ -30,12 +30,12 @@ pub struct ImagePairs {
     /// A hash of where the images are, of how large those files are and when they were written: it changes when the
     /// images do.
     pub key: u64,
-    places: Vec<Place>,
+    places: Vec<ImagePlace>,
 }
 
 /// Where images are.
 #[derive(Debug, Clone)]
-enum Place {
+enum ImagePlace {
     Files(Arc<Vec<ImageSource>>),
     Rows(ParquetImages),
 }
@@ -87,7 +87,7 @@ impl ImagePairs {
     /// The images in the order of their captions. One after the other is read from a Parquet file; of all other images
     /// these are only the places.
     pub fn images(&self) -> impl Iterator<Item = ImageSource> + Send + use<> {
-        self.places.clone().into_iter().flat_map(Place::images)
+        self.places.clone().into_iter().flat_map(ImagePlace::images)
     }
 
     fn add_folder(&mut self, path: &Path, image: Option<&str>, columns: &[&str]) -> Result<()> {
@@ -128,7 +128,7 @@ impl ImagePairs {
         samples.check(path)?;
         self.captions = samples.captions;
         self.skipped = samples.skipped;
-        self.places.push(Place::Files(Arc::new(samples.images)));
+        self.places.push(ImagePlace::Files(Arc::new(samples.images)));
         Ok(())
     }
 
@@ -136,7 +136,7 @@ impl ImagePairs {
         for path in tables {
             let (source, captions, skipped) = if holds_images(path, image)? {
                 let (rows, table) = ParquetImages::read(path, image, columns)?;
-                (Place::Rows(rows), table.rows, table.skipped)
+                (ImagePlace::Rows(rows), table.rows, table.skipped)
             } else {
                 let table = TextTable::read(path, &[&[image], columns].concat())?;
                 let pair = |values: Vec<String>| {
@@ -145,7 +145,7 @@ impl ImagePairs {
                     (file.into(), values.collect())
                 };
                 let (files, captions) = table.rows.into_iter().map(pair).unzip();
-                (Place::Files(Arc::new(files)), captions, table.skipped)
+                (ImagePlace::Files(Arc::new(files)), captions, table.skipped)
             };
             self.places.push(source);
             self.captions.extend(captions);
@@ -158,7 +158,7 @@ impl ImagePairs {
     }
 }
 
-impl Place {
+impl ImagePlace {
     fn images(self) -> Box<dyn Iterator<Item = ImageSource> + Send> {
         match self {
             Self::Files(files) => {

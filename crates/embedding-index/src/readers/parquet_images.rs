@@ -13,10 +13,10 @@ use std::sync::Arc;
 /// Some rows of a Parquet file with a column of images.
 #[derive(Debug, Clone)]
 pub(super) struct ParquetImages {
-    pub path: PathBuf,
+    pub(super) path: PathBuf,
     column: String,
     /// Counted from 1, in rising order.
-    pub numbers: Arc<Vec<usize>>,
+    pub(super) numbers: Arc<Vec<usize>>,
 }
 
 impl ParquetImages {
@@ -24,7 +24,7 @@ impl ParquetImages {
     ///
     /// # Errors
     /// If the file cannot be read, has no such columns, or no row is left.
-    pub fn read(path: &Path, column: &str, captions: &[&str]) -> Result<(Self, TextTable)> {
+    pub(super) fn read(path: &Path, column: &str, captions: &[&str]) -> Result<(Self, TextTable)> {
         let table = if captions.is_empty() {
             let mut table = TextTable::default();
             // What the images are called is less to read than they are, and as many.
@@ -42,7 +42,7 @@ impl ParquetImages {
 
     /// The images, of which one after the other is read from the file. Where the file cannot be read further, all that
     /// are left cannot either.
-    pub fn images(self) -> impl Iterator<Item = ImageSource> + Send + 'static {
+    pub(super) fn images(self) -> impl Iterator<Item = ImageSource> + Send + 'static {
         let Self { path, column, numbers } = self;
         let (items, mut problem) = match open(&path, &column, parquet_column::images) {
             Ok(items) => (Some(items), None),

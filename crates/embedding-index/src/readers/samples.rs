@@ -41,15 +41,15 @@ pub(super) struct Samples<'a> {
     has_images: bool,
     /// Some of the endings and fields that there are.
     names: BTreeSet<String>,
-    pub captions: Vec<Vec<String>>,
-    pub images: Vec<ImageSource>,
-    pub skipped: Skipped,
+    pub(super) captions: Vec<Vec<String>>,
+    pub(super) images: Vec<ImageSource>,
+    pub(super) skipped: Skipped,
 }
 
 impl<'a> Samples<'a> {
     /// None yet. `image` is the ending of the images, or several of them separated by `;`. Without it they have any
     /// ending of images.
-    pub fn new(image: Option<&str>, columns: &'a [&'a str]) -> Self {
+    pub(super) fn new(image: Option<&str>, columns: &'a [&'a str]) -> Self {
         let normal = |ending: &str| ending.trim().trim_start_matches('.').to_lowercase();
         Self {
             endings: match image {
@@ -67,7 +67,7 @@ impl<'a> Samples<'a> {
     }
 
     /// Takes notice of a file's ending. That of an image has a place among those that are looked for.
-    pub fn see_ending(&mut self, ending: &str) -> Option<usize> {
+    pub(super) fn see_ending(&mut self, ending: &str) -> Option<usize> {
         self.see(ending);
         let rank = self.endings.iter().position(|known| known == ending);
         self.has_images |= rank.is_some();
@@ -75,7 +75,7 @@ impl<'a> Samples<'a> {
     }
 
     /// Counts a file as skipped if its ending is that of images that are not read here.
-    pub fn skip_if_image(&mut self, name: impl Display, ending: &str) {
+    pub(super) fn skip_if_image(&mut self, name: impl Display, ending: &str) {
         if let Some(advice) = advice(ending) {
             self.skipped.add(|| format!("{name}: not read here: {advice}"));
         }
@@ -92,13 +92,13 @@ impl<'a> Samples<'a> {
     }
 
     /// The endings of texts that are looked for.
-    pub fn text_endings(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+    pub(super) fn text_endings(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let columns = self.columns;
         columns.iter().copied().chain((!columns.is_empty()).then_some(JSON))
     }
 
     /// Gives a sample the text of its file with this ending.
-    pub fn add_text(&mut self, sample: &mut Sample, ending: &str, text: impl Read) {
+    pub(super) fn add_text(&mut self, sample: &mut Sample, ending: &str, text: impl Read) {
         let text = match read_text(text) {
             Ok(text) => text,
             Err(problem) => return sample.fail(|| format!("{ending}: {problem}")),
@@ -130,7 +130,7 @@ impl<'a> Samples<'a> {
     }
 
     /// Keeps a sample that is complete, and counts any other as skipped. `name` is for the reason.
-    pub fn push(&mut self, name: impl Display, sample: Sample) {
+    pub(super) fn push(&mut self, name: impl Display, sample: Sample) {
         let Sample { image, mut captions, problem } = sample;
         captions.resize(self.columns.len(), None);
         let whole = match image {
@@ -150,7 +150,7 @@ impl<'a> Samples<'a> {
     ///
     /// # Errors
     /// If there were no images, or a column was nowhere.
-    pub fn check(&self, path: &Path) -> Result<()> {
+    pub(super) fn check(&self, path: &Path) -> Result<()> {
         let names: Vec<String> = self.names.iter().cloned().collect();
         if !self.has_images {
             let endings: Vec<String> = self.endings.iter().map(|ending| format!(".{ending}")).collect();
@@ -171,14 +171,14 @@ impl<'a> Samples<'a> {
 
 impl Sample {
     /// Takes an image, unless there is one whose ending stands before its.
-    pub fn add_image(&mut self, rank: usize, image: ImageSource) {
+    pub(super) fn add_image(&mut self, rank: usize, image: ImageSource) {
         if self.image.as_ref().is_none_or(|(known, _)| rank <= *known) {
             self.image = Some((rank, image));
         }
     }
 
     /// Says what is wrong with a part of it, which matters if that is needed.
-    pub fn fail(&mut self, problem: impl FnOnce() -> String) {
+    pub(super) fn fail(&mut self, problem: impl FnOnce() -> String) {
         self.problem.get_or_insert_with(problem);
     }
 }
