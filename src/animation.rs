@@ -1,4 +1,4 @@
-//! The way from noise to image as a moving one.
+//! Writes how an image comes out of the noise as an animation.
 
 use std::fs;
 use std::path::Path;

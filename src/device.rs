@@ -1,4 +1,4 @@
-//! The option `--device`.
+//! Parses the option `--device`, and opens the device.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! The options that say how image files are read, which several subcommands share.
+//! Parses the options that say how image files are read, which several subcommands share.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 use image::{DynamicImage, RgbImage};
 
-use crate::infotext::Fields;
 use crate::model::ModelArgs;
 use crate::progress::warn;
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Reading images")]
@@ -44,7 +44,7 @@ impl ImageArgs {
     }
 
     /// Adds what an image tells of these: a background that was asked for. The model's own comes with the model.
-    pub fn record(&self, fields: &mut Fields) {
+    pub fn record(&self, fields: &mut ParameterFields) {
         let Self { background, max_pixels: _ } = self;
         fields.add_some("Background", *background);
     }

@@ -1,4 +1,4 @@
-//! Ctrl-C, and what else asks a program to end: SIGTERM, and SIGHUP unless it is ignored, as `nohup` has it. The first one is
+//! Handles Ctrl-C and what else asks a program to end: SIGTERM, and SIGHUP unless it is ignored, as `nohup` has it. The first one is
 //! acknowledged at once, the second ends the program whatever it does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,16 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
+use crate::exit_status::ExitStatus;
 use crate::output::complain;
 use crate::progress;
 
-/// The exit code of a program that Ctrl-C ended, as shells report it.
-pub const EXIT_CODE: u8 = 130;
-
 /// What Ctrl-C does to the work.
-pub struct Interrupt(Arc<State>);
+pub struct Interrupt(Arc<InterruptState>);
 
-struct State {
+struct InterruptState {
     pressed: AtomicBool,
     /// What has to be finished first, in the words of a message; where there is nothing, the program ends at once.
     unfinished: Mutex<Option<String>>,
@@ -42,7 +40,7 @@ impl Interrupt {
     }
 
     fn install(unfinished: Option<String>, stage: &str) -> Result<Self> {
-        let state = Arc::new(State {
+        let state = Arc::new(InterruptState {
             pressed: AtomicBool::new(false),
             unfinished: Mutex::new(unfinished),
             stage: Mutex::new(stage.to_owned()),
@@ -71,7 +69,7 @@ impl Interrupt {
     }
 }
 
-impl State {
+impl InterruptState {
     fn press(&self) {
         if self.pressed.swap(true, Ordering::Relaxed) {
             exit();
@@ -88,7 +86,7 @@ impl State {
 }
 
 /// Ends the program when it is dropped, if that was asked for meanwhile.
-pub struct PutOff<'a>(&'a State);
+pub struct PutOff<'a>(&'a InterruptState);
 
 impl Drop for PutOff<'_> {
     fn drop(&mut self) {
@@ -106,13 +104,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// Ends the program while other threads go on computing, so that nothing may be torn down below them.
 fn exit() -> ! {
+    let code = ExitStatus::Interrupted.code().into();
     #[cfg(unix)]
     // SAFETY: takes a number, and does not return.
     unsafe {
-        libc::_exit(EXIT_CODE.into())
+        libc::_exit(code)
     }
     #[cfg(not(unix))]
-    std::process::exit(EXIT_CODE.into())
+    std::process::exit(code)
 }
 
 /// The signals that whoever started the program wants to be ignored: SIGHUP under `nohup`, SIGINT of a shell's background.

@@ -1,4 +1,4 @@
-//! The command `altdiffusion`: images from texts, and what belongs to it.
+//! Runs the command `altdiffusion`: images from texts, and what belongs to it.
 
 // Standard output and standard error are written to in `output` alone, which escapes what could change the terminal and
 // lets no error go unnoticed.
@@ -8,10 +8,9 @@ mod animation;
 mod commands;
 mod defaults;
 mod device;
+mod exit_status;
 mod image_args;
 mod image_file;
-mod image_text;
-mod infotext;
 mod interrupt;
 mod model;
 mod model_hash;
@@ -31,6 +30,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+
+use self::exit_status::ExitStatus;
 
 /// Images from Chinese, English and sixteen other languages.
 ///
@@ -76,19 +77,14 @@ enum Command {
 
 fn main() -> ExitCode {
     set_environment();
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::complain(format!("error: {}", one_line(&error)));
-            match error.downcast_ref() {
-                Some(altdiffusion_pipeline::Error::Cancelled { .. }) => ExitCode::from(interrupt::EXIT_CODE),
-                _ => ExitCode::FAILURE,
-            }
-        }
-    }
+    let status = run().unwrap_or_else(|error| {
+        output::complain(format!("error: {}", one_line(&error)));
+        ExitStatus::of(&error)
+    });
+    status.into()
 }
 
-fn run() -> anyhow::Result<()> {
+fn run() -> anyhow::Result<ExitStatus> {
     let command = defaults::with_defaults(Cli::command(), EXAMPLES)?;
     let parsed = command.try_get_matches().and_then(|matches| match matches.subcommand() {
         // An image says all that it was drawn with: somebody's defaults must not come between.
@@ -99,11 +95,12 @@ fn run() -> anyhow::Result<()> {
     });
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(message) if message.use_stderr() => refuse(&message),
+        Err(message) if message.use_stderr() => return Ok(refuse(&message)),
         // Help, or the version: it was asked for, so that it has to arrive.
         Err(help) => {
             let printed = output::check_open().and_then(|()| help.print());
-            return output::check(printed.and_then(|()| io::stdout().flush()));
+            output::check(printed.and_then(|()| io::stdout().flush()))?;
+            return Ok(ExitStatus::Success);
         }
     };
     start_log(cli.verbose);
@@ -123,7 +120,8 @@ fn run() -> anyhow::Result<()> {
         Command::Models(models) => models.run(),
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(),
-    }
+    }?;
+    Ok(ExitStatus::Success)
 }
 
 /// Sets what libraries read from the environment.
@@ -145,15 +143,17 @@ fn set_environment() {
     }
 }
 
-/// Says why the options cannot be, and ends the program.
-fn refuse(message: &clap::Error) -> ! {
+/// Says why the options cannot be.
+fn refuse(message: &clap::Error) -> ExitStatus {
     let text = message.to_string();
     if text.lines().all(|line| output::printable(line) == line) {
-        message.exit();
+        // In colours. That it cannot be said to anyone is no other outcome.
+        let _ = message.print();
+    } else {
+        // What was typed, or pasted, would change the terminal.
+        text.lines().for_each(output::complain);
     }
-    // What was typed, or pasted, would change the terminal.
-    text.lines().for_each(output::complain);
-    std::process::exit(message.exit_code())
+    ExitStatus::Usage
 }
 
 fn start_log(verbose: bool) {

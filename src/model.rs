@@ -1,4 +1,4 @@
-//! The options that choose a model and how it computes, which several subcommands share.
+//! Parses the options that choose a model and how it computes, which several subcommands share.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use altdiffusion_pipeline::{LoadOptions, ModelParts};
 use model_files::source::ModelSource;
 
 use crate::device::DeviceChoice;
-use crate::infotext::Fields;
 use crate::progress::announce;
 use crate::recorded::recorded_source;
 use crate::{option_values, shipped};
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// How the names of the repositories begin whose weights have this licence.
 const PUBLISHED: &str = "BAAI/AltDiffusion";
@@ -201,7 +201,7 @@ impl ModelArgs {
     }
 
     /// Adds what an image tells of the model that it was drawn with.
-    pub fn record(&self, fields: &mut Fields) {
+    pub fn record(&self, fields: &mut ParameterFields) {
         let Self {
             model,
             revision,

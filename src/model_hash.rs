@@ -1,4 +1,4 @@
-//! The hash by which an image tells what model it was drawn with.
+//! Computes the hash by which an image says what model it was drawn with.
 
 use std::fs;
 use std::io::Write;

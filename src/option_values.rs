@@ -1,4 +1,4 @@
-//! Values of options, with what was expected in the error. Clap adds the option's name and the value found.
+//! Parses values of options, with what was expected in the error. Clap adds the option's name and the value found.
 
 use candle_core::DType;
 use fused_ops::BlockType;

@@ -1,4 +1,4 @@
-//! The files that a subcommand writes: looked at before the work, and written whole or not at all after it.
+//! Checks the files that a subcommand writes before the work, and writes them whole or not at all after it.
 
 use std::collections::HashMap;
 use std::ffi::OsString;

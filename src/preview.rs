@@ -1,4 +1,4 @@
-//! Images in the terminal: every character is two pixels, `▀` in the colour of the upper one on that of the lower.
+//! Shows images in the terminal: every character is two pixels, `▀` in the colour of the upper one on that of the lower.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};

@@ -1,5 +1,5 @@
-//! What a person sees while the work goes on: a line that changes, or, where standard error is no terminal and the work is
-//! long, now and then a line.
+//! Shows how far the work is: in a line that changes, or, where standard error is no terminal and the work is long, in a
+//! line now and then.
 
 use std::cell::Cell;
 use std::fmt;
@@ -63,13 +63,13 @@ pub fn warn(what: &str) {
 }
 
 /// One line that says what is being done and, as soon as steps have been done, how long it will take.
-pub struct Progress {
+pub struct ProgressLine {
     bar: ProgressBar,
     /// When the last line came where no bar can be shown; in the beginning, when the work began.
     last_line: Cell<Instant>,
 }
 
-impl Progress {
+impl ProgressLine {
     /// Says what is being done, of a length that is not known.
     pub fn start(what: &'static str) -> Self {
         Self::of(ProgressBar::new_spinner().with_style(style(SPINNER)).with_message(what))
@@ -172,7 +172,7 @@ impl Progress {
 }
 
 /// The line goes when the work is over, also by an error.
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

@@ -1,4 +1,4 @@
-//! What an image tells of the files that it was drawn with.
+//! Records what an image says of the files that it was drawn with.
 
 use std::fs;
 use std::path::{Component, Path};
@@ -6,13 +6,13 @@ use std::path::{Component, Path};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use crate::infotext::Fields;
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// Adds the name of a file, and what is in it by its SHA-256.
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn add_file(fields: &mut Fields, name: &str, path: &Path) -> Result<()> {
+pub fn add_file(fields: &mut ParameterFields, name: &str, path: &Path) -> Result<()> {
     fields.add(name, recorded_name(path));
     fields.add(format!("{name} hash"), digest(path)?);
     Ok(())

@@ -1,4 +1,4 @@
-//! What a search found, as a web page in one file.
+//! Writes what a search found as a web page in one file.
 
 use std::fmt::Write;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Tables for people to read on standard output.
+//! Prints tables for people to read on standard output.
 
 use anyhow::Result;
 use comfy_table::presets::NOTHING;

@@ -1,4 +1,4 @@
-//! `altdiffusion classify`: which of some labels an image shows, without training for them.
+//! `altdiffusion classify`: says which of some labels an image shows, without training for them.
 
 use std::path::PathBuf;
 
@@ -66,11 +66,11 @@ Example:
 #[derive(Serialize)]
 struct Image {
     image: String,
-    labels: Vec<Label>,
+    labels: Vec<LabelScore>,
 }
 
 #[derive(Serialize)]
-struct Label {
+struct LabelScore {
     label: String,
     probability: f32,
 }
@@ -138,11 +138,11 @@ impl Classify {
 }
 
 /// The `count` likeliest labels; of equal ones the first.
-fn likeliest(labels: &[String], probabilities: &[f32], count: usize) -> Vec<Label> {
+fn likeliest(labels: &[String], probabilities: &[f32], count: usize) -> Vec<LabelScore> {
     let mut all: Vec<(&String, f32)> = labels.iter().zip(probabilities.iter().copied()).collect();
     all.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     let top = all.into_iter().take(count);
-    top.map(|(label, probability)| Label { label: label.clone(), probability }).collect()
+    top.map(|(label, probability)| LabelScore { label: label.clone(), probability }).collect()
 }
 
 #[cfg(test)]

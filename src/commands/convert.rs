@@ -1,4 +1,4 @@
-//! `altdiffusion convert`: a model from one layout and number type to another.
+//! `altdiffusion convert`: converts a model from one layout and number type to another.
 
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
@@ -16,7 +16,7 @@ use crate::model::open_source;
 use crate::option_values;
 use crate::output::print_line;
 use crate::output_files::check_writable;
-use crate::progress::{Progress, announce};
+use crate::progress::{ProgressLine, announce};
 
 /// What is written, by the ending of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl Convert {
         self.check(layout, source)?;
         let interrupt = Interrupt::watch_for("this tensor is written")?;
         announce(&format!("Reading {}", self.source));
-        let progress = Progress::start("Converting");
+        let progress = ProgressLine::start("Converting");
         let mut on_tensor = |done: usize, total: usize| {
             progress.steps("Converting", done, total);
             if interrupt.is_pressed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

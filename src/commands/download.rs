@@ -1,4 +1,4 @@
-//! `altdiffusion download`: models from the hub, before they are needed.
+//! `altdiffusion download`: fetches models from the hub before they are needed.
 
 use anyhow::Result;
 use clap::Args;
@@ -34,7 +34,7 @@ pub struct Download {
 }
 
 #[derive(Serialize)]
-struct Report {
+struct DownloadReport {
     model: String,
     commit: String,
     /// Bytes of all files.
@@ -71,7 +71,7 @@ impl Download {
                 name,
                 path: path.display().to_string(),
             };
-            reports.push(Report {
+            reports.push(DownloadReport {
                 model: source.to_string(),
                 commit: downloaded.commit,
                 size: downloaded.size,

@@ -1,4 +1,4 @@
-//! `altdiffusion embed`: texts and images to vectors that can be compared.
+//! `altdiffusion embed`: turns texts and images into vectors that can be compared.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
 use crate::output::print_line;
 use crate::output_files::check_writable;
-use crate::progress::{Progress, announce};
+use crate::progress::{ProgressLine, announce};
 
 /// Turn texts and images into vectors of one space, in which what belongs together is near.
 ///
@@ -97,7 +97,7 @@ impl Embed {
 
         let embedder = self.reading.apply(self.load()?);
         let model = self.model.source()?.to_string();
-        let summary = job.run(&embedder, &model, &mut Shown::default()).map_err(with_options)?;
+        let summary = job.run(&embedder, &model, &mut JobProgress::default()).map_err(with_options)?;
         self.reading.warn_of_transparency(summary.transparent_images);
         print_line(format!("{}: {}", self.output.display(), in_words(&summary)))
     }
@@ -162,9 +162,9 @@ fn with_options(error: Error) -> anyhow::Error {
 
 /// Shows how far a job is.
 #[derive(Default)]
-struct Shown(Option<(ItemKind, Progress)>);
+struct JobProgress(Option<(ItemKind, ProgressLine)>);
 
-impl JobObserver for Shown {
+impl JobObserver for JobProgress {
     fn progress(&mut self, kind: ItemKind, done: usize, total: usize) {
         match &self.0 {
             Some((shown, progress)) if *shown == kind => progress.advance(done),
@@ -175,7 +175,7 @@ impl JobObserver for Shown {
                 };
                 // Only one line is shown at a time.
                 self.0 = None;
-                self.0 = Some((kind, Progress::items(title, done, total)));
+                self.0 = Some((kind, ProgressLine::items(title, done, total)));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `altdiffusion encode`: texts to the hidden states that a UNet attends to.
+//! `altdiffusion encode`: turns texts into the hidden states that a UNet attends to.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::model::ModelArgs;
 use crate::output::print_line;
 use crate::output_files::{check_writable, write_tensors, write_timings};
-use crate::progress::{Progress, announce};
+use crate::progress::{ProgressLine, announce};
 use crate::text_lines::read_texts;
 
 /// Texts encoded at a time. More would not be faster, and need more memory.
@@ -59,7 +59,7 @@ Examples:
 
 /// What took how long, in seconds.
 #[derive(Serialize)]
-struct Seconds {
+struct EncodeSeconds {
     load_s: f64,
     text_s: f64,
     total_s: f64,
@@ -89,7 +89,7 @@ impl Encode {
         if !self.model.is_shipped() {
             announce(&format!("Loading {source}"));
         }
-        let encoder = Encoder::load(&source, self.model.dtype(), device)?;
+        let encoder = PromptEncoding::load(&source, self.model.dtype(), device)?;
         let loaded = start.elapsed();
         tracing::info!("loaded in {loaded:.1?}");
 
@@ -98,7 +98,7 @@ impl Encode {
         let encoded = encoding.elapsed();
 
         write_tensors(&self.output, &tensors)?;
-        let seconds = Seconds {
+        let seconds = EncodeSeconds {
             load_s: loaded.as_secs_f64(),
             text_s: encoded.as_secs_f64(),
             total_s: start.elapsed().as_secs_f64(),
@@ -115,13 +115,13 @@ impl Encode {
 }
 
 /// The text side of a model.
-struct Encoder {
+struct PromptEncoding {
     tokenizer: Tokenizer,
     text_encoder: TextEncoder,
     device: Device,
 }
 
-impl Encoder {
+impl PromptEncoding {
     fn load(source: &ModelSource, dtype: DType, device: Device) -> altclip_encoder::Result<Self> {
         source.prefetch(&["tokenizer", "text_encoder"])?;
         let tokenizer = Tokenizer::from_source(source, "tokenizer")?;
@@ -134,7 +134,7 @@ impl Encoder {
 
     /// The tensors of all texts, by their names in the file.
     fn encode(&self, texts: &[String]) -> altclip_encoder::Result<HashMap<&'static str, Tensor>> {
-        let progress = Progress::start("Encoding");
+        let progress = ProgressLine::start("Encoding");
         let (mut input_ids, mut attention_mask, mut hidden_states) = (Vec::new(), Vec::new(), Vec::new());
         let mut done = 0;
         for texts_at_a_time in texts.chunks(BATCH) {

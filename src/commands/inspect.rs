@@ -1,4 +1,4 @@
-//! `altdiffusion inspect`: what a checkpoint is, and whether it is whole.
+//! `altdiffusion inspect`: says what a checkpoint is, and whether it is whole.
 
 use std::path::Path;
 
@@ -40,7 +40,7 @@ pub struct Inspect {
 }
 
 #[derive(Serialize)]
-struct Report {
+struct InspectReport {
     model: String,
     /// What it can be used as.
     uses: Vec<String>,
@@ -72,7 +72,7 @@ impl Inspect {
         }
     }
 
-    fn show(&self, report: &Report) -> Result<()> {
+    fn show(&self, report: &InspectReport) -> Result<()> {
         print_line(format!("{}: {}", report.model, report.uses.join("; ")))?;
         print_line("")?;
         let header = ["part", "tensors", "parameters", "MB", "types", "missing", "other shape", "unexpected"];
@@ -121,7 +121,7 @@ fn file_name(path: &str) -> String {
 ///
 /// # Errors
 /// When it is nothing that this program knows.
-fn inspect(source: &ModelSource) -> Result<Report> {
+fn inspect(source: &ModelSource) -> Result<InspectReport> {
     let survey = Survey::default();
     let surveyed = source.surveyed(&survey);
     let (mut uses, mut problems) = (Vec::new(), Vec::new());
@@ -145,7 +145,7 @@ fn inspect(source: &ModelSource) -> Result<Report> {
             Err(error) => problems.push(error.to_string()),
         }
     }
-    Ok(Report { model: source.to_string(), uses, problems, parts: survey.reports() })
+    Ok(InspectReport { model: source.to_string(), uses, problems, parts: survey.reports() })
 }
 
 /// What is wrong with the tokenizer of a dual encoder whose embedding has so many rows. One that is not there is not
@@ -170,7 +170,7 @@ fn missing_embeddings(source: &ModelSource, tokenizer: &Tokenizer) -> Option<Str
 ///
 /// # Errors
 /// When it holds no AltDiffusion model.
-fn inspect_file(file: &Path) -> Result<Report> {
+fn inspect_file(file: &Path) -> Result<InspectReport> {
     let survey = Survey::default();
     let parts = ModelParts::in_single_file(file, None)?.surveyed(&survey);
     let (dtype, device) = (DType::F32, Device::Cpu);
@@ -179,7 +179,7 @@ fn inspect_file(file: &Path) -> Result<Report> {
         parts.load_unet(dtype, &device).map(|_| ()),
         parts.load_vae(dtype, &device).map(|_| ()),
     ];
-    Ok(Report {
+    Ok(InspectReport {
         model: file.display().to_string(),
         uses: vec!["AltDiffusion pipeline in one file, to which belongs a tokenizer".to_owned()],
         problems: made.into_iter().filter_map(|made| Some(made.err()?.to_string())).collect(),

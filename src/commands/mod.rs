@@ -1,4 +1,4 @@
-//! One file for each subcommand: its options with their help, and what it does.
+//! Holds a file for each subcommand: its options with their help, and what it does.
 
 pub mod classify;
 pub mod convert;

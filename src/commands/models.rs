@@ -1,4 +1,4 @@
-//! `altdiffusion models`: what was downloaded from the hub.
+//! `altdiffusion models`: lists what was downloaded from the hub, and removes it.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -41,7 +41,7 @@ pub struct Models {
 }
 
 #[derive(Serialize)]
-struct Entry {
+struct ListedModel {
     name: String,
     commit: String,
     revisions: Vec<String>,
@@ -53,7 +53,7 @@ struct Entry {
     path: String,
 }
 
-impl From<CachedModel> for Entry {
+impl From<CachedModel> for ListedModel {
     fn from(model: CachedModel) -> Self {
         Self {
             family: family(&model.path),
@@ -74,7 +74,7 @@ impl Models {
         if !self.remove.is_empty() {
             return self.remove_from(&models);
         }
-        let entries: Vec<Entry> = models.list()?.into_iter().map(Entry::from).collect();
+        let entries: Vec<ListedModel> = models.list()?.into_iter().map(ListedModel::from).collect();
         if self.json {
             return print_json(&entries);
         }
@@ -112,7 +112,7 @@ fn confirmed(name: &str) -> Result<bool> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-fn tabbed(entry: &Entry) -> String {
+fn tabbed(entry: &ListedModel) -> String {
     let family = entry.family.as_deref().unwrap_or(UNKNOWN);
     let date = entry.date.as_deref().unwrap_or(UNKNOWN);
     let size = entry.size.to_string();
@@ -120,7 +120,7 @@ fn tabbed(entry: &Entry) -> String {
     columns.join("\t") + "\n"
 }
 
-fn row(entry: &Entry) -> Vec<String> {
+fn row(entry: &ListedModel) -> Vec<String> {
     let commit = entry.commit.get(..SHORT_COMMIT).unwrap_or(&entry.commit);
     let revision = match entry.revisions.join(", ") {
         names if names.is_empty() => commit.to_owned(),

@@ -1,4 +1,4 @@
-//! `altdiffusion search`: which of many texts and images are nearest to a text or an image.
+//! `altdiffusion search`: finds which of many texts and images are nearest to a text or an image.
 
 use std::path::{Path, PathBuf};
 

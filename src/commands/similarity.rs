@@ -1,4 +1,4 @@
-//! `altdiffusion similarity`: how well texts go with images.
+//! `altdiffusion similarity`: measures how well texts go with images.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
 use crate::output::print_json;
-use crate::progress::Progress;
+use crate::progress::ProgressLine;
 use crate::table::{percent, print_table, table};
 
 /// Tell how well texts go with images.
@@ -46,7 +46,7 @@ Example:
 
 /// An image and all texts.
 #[derive(Serialize)]
-struct Image<'a> {
+struct ImageScores<'a> {
     image: String,
     texts: Vec<Text<'a>>,
 }
@@ -67,7 +67,7 @@ impl Similarity {
         let opened =
             self.images.iter().map(|path| self.reading.open("--image", path)).collect::<Result<Vec<_>>>()?;
         let embedder = self.reading.apply(self.model.embedder()?);
-        let progress = Progress::start("Comparing");
+        let progress = ProgressLine::start("Comparing");
         let images = normalize(&embedder.embed_images(&opened)?)?;
         let texts = normalize(&embedder.embed_texts(&self.texts)?)?;
         let logits = embedder.similarity(&images, &texts)?;
@@ -79,7 +79,7 @@ impl Similarity {
             return Ok(());
         }
         let header = ["image".to_owned()].into_iter().chain(self.texts.iter().cloned()).collect();
-        let line = |image: Image| {
+        let line = |image: ImageScores| {
             let shares = image.texts.iter().map(|text| percent(text.probability));
             [image.image.clone()].into_iter().chain(shares).collect()
         };
@@ -88,7 +88,7 @@ impl Similarity {
     }
 
     /// `cosines` and `logits` are (images, texts).
-    fn rows(&self, cosines: &Tensor, logits: &Tensor) -> Result<Vec<Image<'_>>> {
+    fn rows(&self, cosines: &Tensor, logits: &Tensor) -> Result<Vec<ImageScores<'_>>> {
         let probabilities = candle_nn::ops::softmax(logits, D::Minus1)?.to_vec2::<f32>()?;
         let (cosines, logits) = (cosines.to_vec2::<f32>()?, logits.to_vec2::<f32>()?);
         let numbers = cosines.into_iter().zip(logits).zip(probabilities);
@@ -100,7 +100,7 @@ impl Similarity {
                 logit,
                 cosine,
             });
-            Image { image: path.display().to_string(), texts: texts.collect() }
+            ImageScores { image: path.display().to_string(), texts: texts.collect() }
         });
         Ok(images.collect())
     }

@@ -143,6 +143,7 @@ mod text_states;
 mod unused_tensors;
 
 pub mod controlnet;
+pub mod image_metadata;
 pub mod ip_adapter;
 pub mod latents;
 pub mod random;

@@ -1,4 +1,4 @@
-//! The models that are measured, and the vectors of the images that they are measured on.
+//! Loads the models that are measured, and embeds the images that they are measured on.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use model_files::source::ModelSource;
 use crate::device::DeviceChoice;
 use crate::image_args::ImageArgs;
 use crate::model::open_source;
-use crate::progress::{Progress, warn};
+use crate::progress::{ProgressLine, warn};
 use crate::{option_values, shipped};
 
 /// Warns of images that the data sets have and that are not read here, once where several languages share them.
@@ -75,7 +75,7 @@ impl Embedders {
     /// # Errors
     /// When none can be read.
     pub fn embed_images(&self, embedder: &Embedder, images: &[PathBuf]) -> Result<(Tensor, Vec<bool>)> {
-        let progress = Progress::start("Reading images");
+        let progress = ProgressLine::start("Reading images");
         let mut values = Vec::with_capacity(images.len() * embedder.projection_dim());
         let mut is_there = Vec::with_capacity(images.len());
         let mut stream = embedder.image_stream(Vec::from(images).into_iter());

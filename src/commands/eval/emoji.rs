@@ -1,4 +1,4 @@
-//! `altdiffusion eval emoji`: what the small model draws.
+//! `altdiffusion eval emoji`: measures what the small model draws.
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -12,7 +12,7 @@ use crate::device::DeviceChoice;
 use crate::output::{complain, print_json, print_line};
 
 #[derive(Debug, Args)]
-pub struct Emoji {
+pub struct EvalEmoji {
     /// The data set that `train prepare` wrote.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
@@ -45,7 +45,7 @@ pub struct Emoji {
     json: bool,
 }
 
-impl Emoji {
+impl EvalEmoji {
     pub fn run(self) -> Result<()> {
         let source = match &self.model {
             Some(name) => ModelSource::open(name)?,

@@ -1,4 +1,4 @@
-//! `altdiffusion eval`: measurements of models.
+//! `altdiffusion eval`: measures models.
 
 mod embedders;
 mod emoji;
@@ -8,9 +8,9 @@ mod zero_shot;
 use anyhow::Result;
 use clap::Subcommand;
 
-use emoji::Emoji;
-use retrieval::Retrieval;
-use zero_shot::ZeroShot;
+use emoji::EvalEmoji;
+use retrieval::EvalRetrieval;
+use zero_shot::EvalZeroShot;
 
 /// Measure models.
 #[derive(Debug, Subcommand)]
@@ -19,9 +19,9 @@ pub enum Eval {
     ///
     /// Draws prompts in each language and finds the nearest training image to each drawing, by the model's own image
     /// encoder and by plain pixel distance. Also measures how well the VAE alone reconstructs the training images.
-    Emoji(Emoji),
-    Retrieval(Retrieval),
-    ZeroShot(ZeroShot),
+    Emoji(EvalEmoji),
+    Retrieval(EvalRetrieval),
+    ZeroShot(EvalZeroShot),
 }
 
 impl Eval {

@@ -1,4 +1,4 @@
-//! `altdiffusion eval retrieval`: images found by texts, and texts by images.
+//! `altdiffusion eval retrieval`: measures how well images are found by texts, and texts by images.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ use crate::table::{print_table, table};
 #[allow(rustdoc::broken_intra_doc_links)]
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
-pub struct Retrieval {
+pub struct EvalRetrieval {
     /// The data set.
     #[arg(value_name = "DIR_OR_FILE")]
     data: PathBuf,
@@ -53,7 +53,7 @@ Example:
   altdiffusion eval retrieval flickr30k --language en,zh --model BAAI/AltCLIP --model openai/clip-vit-large-patch14";
 
 #[derive(Serialize)]
-struct Row {
+struct RetrievalRow {
     model: String,
     language: String,
     images: usize,
@@ -63,7 +63,7 @@ struct Row {
     mean_recall: f64,
 }
 
-impl Retrieval {
+impl EvalRetrieval {
     pub fn run(self) -> Result<()> {
         // What can be wrong with the data comes out before the work begins.
         let most = self.captions.unwrap_or(usize::MAX);
@@ -82,7 +82,7 @@ impl Retrieval {
                 let found = set.only(&is_there);
                 let texts = normalize(&embedder.embed_texts(&found.captions)?)?;
                 let recall = evaluation::retrieval(&vectors, &texts, &found.owners)?;
-                rows.push(Row {
+                rows.push(RetrievalRow {
                     model: model.to_owned(),
                     language: language.clone(),
                     images: found.images.len(),
@@ -102,12 +102,12 @@ impl Retrieval {
         let recalls = |way: &str| RECALLS.map(|k| format!("{way} R@{k}"));
         let header =
             header.chain(recalls("text → image")).chain(recalls("image → text")).chain(["MR".to_owned()]);
-        print_table(&table(header.collect(), rows.iter().map(Row::cells).collect(), 2))?;
+        print_table(&table(header.collect(), rows.iter().map(RetrievalRow::cells).collect(), 2))?;
         Ok(())
     }
 }
 
-impl Row {
+impl RetrievalRow {
     fn cells(&self) -> Vec<String> {
         let Self { recall, .. } = self;
         let sizes = [self.images.to_string(), self.captions.to_string()];

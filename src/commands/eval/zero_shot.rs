@@ -1,4 +1,4 @@
-//! `altdiffusion eval zero-shot`: what images show, told from texts alone.
+//! `altdiffusion eval zero-shot`: measures how well images are classified by texts alone.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use crate::text_lines::read_names;
 /// for it, as with CLIP.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
-pub struct ZeroShot {
+pub struct EvalZeroShot {
     /// The images: a folder with one folder for each class.
     #[arg(value_name = "DIR")]
     data: PathBuf,
@@ -57,7 +57,7 @@ Examples:
   altdiffusion eval zero-shot photos --classes classes.txt --template 一张{}的照片 --language zh --model BAAI/AltCLIP";
 
 #[derive(Serialize)]
-struct Row {
+struct ZeroShotRow {
     model: String,
     language: String,
     images: usize,
@@ -66,12 +66,12 @@ struct Row {
 }
 
 /// What texts are made of in one language.
-struct Texts {
+struct LabelTexts {
     classes: Classes,
     templates: Vec<String>,
 }
 
-impl ZeroShot {
+impl EvalZeroShot {
     pub fn run(self) -> Result<()> {
         // What can be wrong with the options comes out before the work begins.
         let texts = self.languages.iter().map(|language| self.texts(language)).collect::<Result<Vec<_>>>()?;
@@ -87,7 +87,7 @@ impl ZeroShot {
                 let classes = embedder.embed_labels(&texts.classes.names, &texts.templates)?;
                 let targets = set.targets.iter().zip(&is_there).filter(|(_, there)| **there);
                 let targets: Vec<usize> = targets.map(|(target, _)| *target).collect();
-                rows.push(Row {
+                rows.push(ZeroShotRow {
                     model: model.to_owned(),
                     language: language.clone(),
                     images: targets.len(),
@@ -101,7 +101,7 @@ impl ZeroShot {
             return Ok(());
         }
         let header = ["model", "language", "images", "top-1", "top-5", "mean per class"].map(str::to_owned);
-        let cells = |row: &Row| {
+        let cells = |row: &ZeroShotRow| {
             let top5 = row.score.top5.map_or("–".to_owned(), percent);
             let shares = [percent(row.score.top1), top5, percent(row.score.mean_per_class)];
             [row.model.clone(), row.language.clone(), row.images.to_string()]
@@ -113,7 +113,7 @@ impl ZeroShot {
         Ok(())
     }
 
-    fn texts(&self, language: &str) -> Result<Texts> {
+    fn texts(&self, language: &str) -> Result<LabelTexts> {
         let classes = match built_in_classes(&self.classes, language) {
             Some(classes) => classes,
             None => {
@@ -138,6 +138,6 @@ impl ZeroShot {
             "template {:?}: expected {LABEL_PLACE} where the class belongs",
             unfit.map_or("", String::as_str)
         );
-        Ok(Texts { classes, templates })
+        Ok(LabelTexts { classes, templates })
     }
 }

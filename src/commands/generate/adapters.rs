@@ -1,4 +1,4 @@
-//! Small files that change the model.
+//! Parses the options of small files that change the model.
 
 use std::path::Path;
 
@@ -8,8 +8,8 @@ use clap::Args;
 use model_files::source::FileData;
 use sha2::{Digest, Sha256};
 
-use crate::infotext::Fields;
 use crate::recorded::{hex, recorded_source};
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// The options that add LoRAs and learned words.
 #[derive(Debug, Args)]
@@ -47,12 +47,12 @@ impl Adapters {
     ///
     /// # Errors
     /// When a strength is none, or a file cannot be read.
-    pub fn record(&self, fields: &mut Fields) -> Result<()> {
+    pub fn record(&self, fields: &mut ParameterFields) -> Result<()> {
         let Self { lora, lora_unet_only, embedding } = self;
-        let (mut lora_hashes, mut word_hashes) = (Fields::default(), Fields::default());
+        let (mut lora_hashes, mut word_hashes) = (ParameterFields::default(), ParameterFields::default());
         let mut record =
             |option: &str, number: usize, file: &str, more: (&str, Option<String>)| -> Result<()> {
-                let mut adapter = Fields::default();
+                let mut adapter = ParameterFields::default();
                 adapter.add("Model", recorded_source(file));
                 adapter.add_some(more.0, more.1);
                 let path = Path::new(file);
@@ -76,7 +76,7 @@ impl Adapters {
         }
         fields.add_flag("LoRA UNet only", *lora_unet_only);
         for (name, hashes) in [("Lora hashes", lora_hashes), ("TI hashes", word_hashes)] {
-            fields.add_some(name, (hashes.len() > 0).then(|| hashes.to_text()));
+            fields.add_some(name, (!hashes.is_empty()).then(|| hashes.to_text()));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Images that the drawing follows.
+//! Parses the options of ControlNets and of the images that the drawing follows.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use clap::Args;
 use image::RgbImage;
 
 use crate::image_args::ImageReader;
-use crate::infotext::Fields;
 use crate::option_values;
 use crate::progress::announce;
 use crate::recorded::{add_file, recorded_source};
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// The options that say what images to follow, and how.
 #[derive(Debug, Args)]
@@ -136,7 +136,7 @@ impl ControlImages {
     ///
     /// # Errors
     /// When an image cannot be read.
-    pub fn record(&self) -> Result<Vec<Fields>> {
+    pub fn record(&self) -> Result<Vec<ParameterFields>> {
         let Self {
             controlnet,
             control_image,
@@ -147,9 +147,9 @@ impl ControlImages {
             guess_mode,
         } = self;
         let mode = if *guess_mode { "ControlNet is more important" } else { "Balanced" };
-        let describe = |(place, (name, image)): (usize, (&String, &PathBuf))| -> Result<Fields> {
+        let describe = |(place, (name, image)): (usize, (&String, &PathBuf))| -> Result<ParameterFields> {
             let Strength { scale, start, end } = self.strength(place);
-            let mut fields = Fields::default();
+            let mut fields = ParameterFields::default();
             fields.add("Module", "none");
             fields.add("Model", recorded_source(name));
             fields.add("Weight", scale);

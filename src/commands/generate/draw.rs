@@ -11,7 +11,7 @@ use image::RgbImage;
 
 use crate::animation::Animation;
 use crate::interrupt::Interrupt;
-use crate::progress::{Progress, warn};
+use crate::progress::{ProgressLine, warn};
 
 /// Draws one run after the other, shows how far it is, and keeps what each step looks like.
 pub fn draw(
@@ -23,7 +23,7 @@ pub fn draw(
 ) -> Result<Generated> {
     let preview = animation.is_some().then(|| pipeline.latent_preview()).transpose()?;
     interrupt.set_stage("while the text was read");
-    let progress = Progress::start("Reading the text");
+    let progress = ProgressLine::start("Reading the text");
     tracing::debug!("{runs:?}");
     let several = runs.len() > 1;
     // Of each step of each run, small.

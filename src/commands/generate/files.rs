@@ -1,27 +1,27 @@
-//! The files that a run writes, looked at before the work.
+//! Checks the files that a run writes before the work.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use altdiffusion_pipeline::image_metadata::ImageFileFormat;
 use altdiffusion_pipeline::{ContactSheet, Timings};
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use serde::Serialize;
 
 use super::Generate;
 use crate::animation::Animation;
-use crate::image_file::OutputFormat;
 use crate::output_files::{check_writable, numbered};
 
 /// The files that the images go to.
-pub struct Images {
-    pub format: OutputFormat,
+pub struct ImageFiles {
+    pub format: ImageFileFormat,
     pub paths: Vec<PathBuf>,
 }
 
 impl Generate {
     /// The files to be written for so many images, each of which can be.
-    pub fn outputs(&self, images: usize) -> Result<Images> {
-        let format = OutputFormat::of("--output", &self.output)?;
+    pub fn outputs(&self, images: usize) -> Result<ImageFiles> {
+        let format = ImageFileFormat::from_path(&self.output).map_err(|error| anyhow!("--output {error}"))?;
         let paths = numbered(&self.output, if self.grid { 1 } else { images });
         if let Some(path) = &self.save_steps {
             Animation::check_name("--save-steps", path)?;
@@ -44,14 +44,14 @@ impl Generate {
             );
             seen.push((option, path));
         }
-        Ok(Images { format, paths })
+        Ok(ImageFiles { format, paths })
     }
 
     /// What is drawn fits into the formats of the files.
     ///
     /// # Errors
     /// When a side is longer than a format has place for.
-    pub fn check_sizes(&self, files: &Images, sheet: &ContactSheet) -> Result<()> {
+    pub fn check_sizes(&self, files: &ImageFiles, sheet: &ContactSheet) -> Result<()> {
         let (width, height) = if self.grid { sheet.size() } else { sheet.cell() };
         let largest = files.format.largest_side();
         ensure!(
@@ -74,7 +74,7 @@ impl Generate {
 
 /// What took how long, in seconds.
 #[derive(Serialize)]
-pub struct Seconds {
+pub struct GenerateSeconds {
     load_s: f64,
     text_s: f64,
     steps_s: Vec<f64>,
@@ -82,7 +82,7 @@ pub struct Seconds {
     total_s: f64,
 }
 
-impl Seconds {
+impl GenerateSeconds {
     pub fn new(load: Duration, timings: &Timings, total: Duration) -> Self {
         Self {
             load_s: load.as_secs_f64(),

@@ -1,4 +1,4 @@
-//! The image that another begins with.
+//! Parses the options of the image that another begins with.
 
 use std::path::PathBuf;
 
@@ -9,9 +9,9 @@ use clap::Args;
 use image::RgbImage;
 
 use crate::image_args::ImageReader;
-use crate::infotext::Fields;
 use crate::option_values;
 use crate::recorded::add_file;
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// The options that say what image to begin with.
 #[derive(Debug, Args)]
@@ -85,7 +85,7 @@ impl FromImage {
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn record(&self, fields: &mut Fields) -> Result<()> {
+    pub fn record(&self, fields: &mut ParameterFields) -> Result<()> {
         let Self { image, strength, mask } = self;
         let Some(image) = image else { return Ok(()) };
         add_file(fields, "Image", image)?;

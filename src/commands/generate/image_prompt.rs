@@ -1,4 +1,4 @@
-//! Images that say beside the text what to draw.
+//! Parses the options of images that say beside the text what to draw.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use image::RgbImage;
 use model_files::source::ModelSource;
 
 use crate::image_args::ImageReader;
-use crate::infotext::Fields;
 use crate::option_values;
 use crate::progress::announce;
 use crate::recorded::{add_file, recorded_source};
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// The adapter that is read where only a repository is named, and the encoder beside it, as in h94/IP-Adapter.
 const ADAPTER: &str = "models/ip-adapter_sd15.safetensors";
@@ -122,10 +122,10 @@ impl ImagePrompts {
     ///
     /// # Errors
     /// When an image cannot be read.
-    pub fn record(&self) -> Result<Option<Fields>> {
+    pub fn record(&self) -> Result<Option<ParameterFields>> {
         let Self { ip_adapter, ip_image, ip_scale: _, ip_encoder } = self;
         let Some(name) = ip_adapter else { return Ok(None) };
-        let mut fields = Fields::default();
+        let mut fields = ParameterFields::default();
         fields.add("Module", "ip-adapter-auto");
         fields.add("Model", recorded_source(name));
         fields.add("Weight", self.scale());

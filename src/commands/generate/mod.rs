@@ -1,46 +1,33 @@
-//! `altdiffusion generate`: a text to images.
+//! `altdiffusion generate`: turns a text into images.
 
 mod adapters;
+mod batch;
 mod control;
 mod draw;
 mod files;
 mod from_image;
 mod image_prompt;
 mod like;
+mod merge;
 mod record;
+mod run;
 mod sampling;
 
 use std::path::PathBuf;
 use std::time::Instant;
 
-use altdiffusion_pipeline::latents::{read_latents, write_latents};
-use altdiffusion_pipeline::random::{BatchPosition, Seeds};
-use altdiffusion_pipeline::vae::Tiling;
-use altdiffusion_pipeline::{AltDiffusion, ContactSheet, DenoisingWindows, GenerateOptions, PromptReading};
-use anyhow::{Context, Result, ensure};
-use candle_core::{Device, Tensor};
+use altdiffusion_pipeline::random::Seeds;
+use anyhow::Result;
 use clap::Args;
-use image::RgbImage;
-use serde::Serialize;
 
 use self::adapters::Adapters;
 use self::control::ControlImages;
-use self::files::Seconds;
 use self::from_image::FromImage;
 use self::image_prompt::ImagePrompts;
-use self::like::ModelHash;
-use self::record::{Run, Shown};
 use self::sampling::Sampling;
-use crate::animation::Animation;
-use crate::image_args::{ImageArgs, ImageReader};
-use crate::image_file::write_image;
-use crate::interrupt::Interrupt;
+use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
-use crate::option_values::MOST_IMAGES;
-use crate::output::{print_json, print_line, printable};
-use crate::output_files::write_timings;
-use crate::progress::{Progress, warn};
-use crate::{model_hash, option_values, preview, shipped};
+use crate::option_values;
 
 /// Draw images of what a text says.
 ///
@@ -266,317 +253,7 @@ Examples:
 impl Generate {
     pub fn run(self) -> Result<()> {
         let start = Instant::now();
-        let (this, model_hash) = like::with_those_of_an_image(self)?;
-        this.draw(start, model_hash)
+        let (options, model_hash) = like::with_image_options(self)?;
+        options.draw(start, model_hash)
     }
-
-    fn draw(self, start: Instant, expected_hash: Option<ModelHash>) -> Result<()> {
-        // What can be wrong with the files comes out before the work begins.
-        let initial_latents = match &self.initial_latents {
-            Some(path) => Some(read_latents(path).context("--initial-latents")?),
-            None => None,
-        };
-        let reader = ImageReader::new(&self.reading, &self.model);
-        let given_images = self.from_image.read(&reader)?;
-        let followed_images = self.followed.read(&reader)?;
-        let prompt_images = self.image_prompts.read(&reader)?;
-        let images = self.images_in_batch(initial_latents.as_ref())?;
-        let files = self.outputs(if self.only.is_some() { 1 } else { images })?;
-        let interrupt = Interrupt::watch()?;
-
-        let parts = self.model.parts()?;
-        let mut hash = (!self.no_parameters || expected_hash.is_some()).then(|| model_hash::start(&parts));
-        let options = self.adapters.apply(self.model.load_options()?)?;
-        let options = options.low_memory(self.low_memory).safety_checker(!self.no_safety_checker);
-        let loading = Progress::start("Loading the model");
-        let pipeline = AltDiffusion::load(parts, options)?;
-        drop(loading);
-        if self.no_safety_checker && !self.model.is_shipped() {
-            warn("images are not checked: take care before you show them to others");
-        }
-        let mut model_hash = None;
-        if let Some(expected) = expected_hash
-            && let Some(hash) = hash.take()
-        {
-            // Before the work, which may be long.
-            let found = model_hash::finish(hash)?;
-            expected.check(&found);
-            model_hash = Some(found);
-        }
-        let loaded = start.elapsed();
-        tracing::info!("loaded in {loaded:.1?}");
-
-        let seed = self.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
-        let mut options = self.options(seed, images, initial_latents.as_ref());
-        // In latents, and of the images that the model was trained on if not given.
-        let latents = |pixels: Option<usize>| -> Result<usize> {
-            let side = pixels.map_or_else(|| pipeline.default_size().map(|(width, _)| width), Ok)?;
-            Ok(side / pipeline.vae_config().downscale())
-        };
-        if let Some(side) = self.panorama {
-            options = options.windows(DenoisingWindows::of_side(latents(side)?));
-        }
-        if let Some(side) = self.vae_tiling {
-            options = options.tiling(Tiling::of_side(latents(side)?));
-        }
-        options = self.from_image.apply(options, given_images);
-        options = self.followed.apply(options, followed_images, &pipeline, self.model.dtype())?;
-        options = self.image_prompts.apply(options, prompt_images, &pipeline, self.model.dtype())?;
-        let (count, width, height) = pipeline.drawn_size(&options)?;
-        ensure!(count == images, "expected {images} images, found {count}");
-        let runs = self.runs(options, pipeline.device(), images, initial_latents.as_ref())?;
-        let count = if self.only.is_some() { 1 } else { images };
-        let captions: Vec<String> = self.prompts().iter().map(|prompt| printable(prompt)).collect();
-        let sheet = ContactSheet::with_prompts((width, height), count, &captions);
-        self.check_sizes(&files, &sheet)?;
-        let run = Run {
-            images,
-            seed,
-            size: (width, height),
-            scheduler: self.sampling.scheduler().map_or_else(|| pipeline.scheduler().kind(), Ok)?,
-            device: format!("{:?}", pipeline.device().location()).to_lowercase(),
-        };
-        // Before the work, since it reads files.
-        let mut record = if self.no_parameters { None } else { Some(self.record(&run)?) };
-        let mut animation = self.save_steps.is_some().then(Animation::default);
-        let generated = draw::draw(&pipeline, &runs, &sheet, animation.as_mut(), &interrupt)?;
-
-        draw::warn_of_black_images(generated.flagged.as_deref().unwrap_or_default());
-        if let Some(hash) = hash.take() {
-            match model_hash::finish(hash) {
-                Ok(found) => model_hash = Some(found),
-                // What was drawn is worth more.
-                Err(error) => warn(&format!("{error:#}")),
-            }
-        }
-        if let (Some(fields), Some(hash)) = (&mut record, model_hash) {
-            fields.insert_before("Model", "Model hash", hash);
-        }
-        let _whole = interrupt.put_off();
-        let writing = Progress::start("Writing");
-        let shown = if self.grid { vec![sheet.draw(&generated.images)?] } else { generated.images.clone() };
-        let mut drawn = Vec::with_capacity(shown.len());
-        for (place, (path, image)) in files.paths.iter().zip(&shown).enumerate() {
-            let index = self.only.map_or(place, |only| only - 1);
-            let shown = if self.grid { Shown::All } else { Shown::One(index) };
-            let text = record.as_ref().map(|fields| self.record_image(fields, &run, shown).to_text());
-            write_image(path, files.format, image, text.as_deref())?;
-            drawn.push(Drawn {
-                file: path.display().to_string(),
-                width: image.width(),
-                height: image.height(),
-                seed: (self.initial_latents.is_none()).then(|| self.seed_of(index, &run)),
-                number: self.needs_batch(images).then_some(index + 1),
-                parameters: text,
-            });
-        }
-        if let (Some(mut animation), Some(path)) = (animation, &self.save_steps) {
-            animation.push(sheet.draw(&generated.images)?);
-            animation.write("--save-steps", path)?;
-        }
-        if let Some(path) = &self.save_latents {
-            write_latents(path, &generated.latents).context("--save-latents")?;
-        }
-        if let Some(path) = &self.timings {
-            write_timings(path, &Seconds::new(loaded, &generated.timings, start.elapsed()))?;
-        }
-        drop(writing);
-        reader.warn_of_transparency();
-        self.report(&drawn, &shown, images)
-    }
-
-    /// The prompts, wherever they were given.
-    fn prompts(&self) -> Vec<String> {
-        [&self.prompt[..], &self.prompt_option].concat()
-    }
-
-    /// The prompt of the image at `index` of a batch of `images`.
-    fn prompt_of(&self, index: usize, images: usize) -> Vec<String> {
-        let prompts = self.prompts();
-        let place = index * prompts.len() / images.max(1);
-        prompts.into_iter().nth(place).into_iter().collect()
-    }
-
-    fn seeds(&self) -> Seeds {
-        self.seeds.unwrap_or(Seeds::Consecutive)
-    }
-
-    /// How many images the batch has, of all prompts.
-    fn images_in_batch(&self, initial_latents: Option<&Tensor>) -> Result<usize> {
-        let prompts = self.prompts().len();
-        let each = match (self.num_images, self.batch_count) {
-            (None, None) => None,
-            (images, batches) => Some(images.unwrap_or(1).saturating_mul(batches.unwrap_or(1))),
-        };
-        let given = initial_latents.and_then(|latents| latents.dims().first().copied());
-        let images = each.map(|each| each.saturating_mul(prompts)).or(given).unwrap_or(prompts);
-        ensure!(
-            images <= MOST_IMAGES,
-            "--num-images: {images} images of all prompts, expected at most {MOST_IMAGES}"
-        );
-        if let Some(only) = self.only {
-            ensure!(
-                only <= images,
-                "--only {only}: expected the number of one of the images, of which there are {images}"
-            );
-        }
-        Ok(images)
-    }
-
-    /// What draws the whole batch.
-    fn options(&self, seed: u64, images: usize, initial_latents: Option<&Tensor>) -> GenerateOptions {
-        let negative_prompt = self.negative_prompt.as_deref().unwrap_or_default();
-        let mut options = GenerateOptions::new("").negative_prompt(negative_prompt).seed(seed);
-        options = options.seeds(self.seeds()).steps(self.step_count()).guidance_scale(self.scale());
-        options = self.sampling.apply(options);
-        options = options.clip_skip(self.clip_skip.unwrap_or_default());
-        if self.prompt_weights {
-            options = options.prompt_reading(PromptReading::Weighted);
-        }
-        if let Some(width) = self.width {
-            options = options.width(width);
-        }
-        if let Some(height) = self.height {
-            options = options.height(height);
-        }
-        options = options.prompts(self.prompts());
-        if self.num_images.or(self.batch_count).is_some() {
-            options = options.images(images / self.prompts().len().max(1));
-        }
-        match initial_latents {
-            Some(latents) => options.initial_latents(latents.clone()),
-            None => options,
-        }
-    }
-
-    /// What draws the batch of `options`, or the one image of it that is wanted.
-    ///
-    /// On the processor each image is drawn for itself: it takes as long, needs the memory of one, and the pixels are to the
-    /// last bit those of the image alone, where a batch rounds otherwise.
-    fn runs(
-        &self,
-        options: GenerateOptions,
-        device: &Device,
-        images: usize,
-        initial_latents: Option<&Tensor>,
-    ) -> Result<Vec<GenerateOptions>> {
-        let alone = |index: usize| -> Result<GenerateOptions> {
-            let position = BatchPosition { index, images };
-            let options = options.clone().prompts(self.prompt_of(index, images)).images(1);
-            let options = options.batch_position(position);
-            Ok(match initial_latents {
-                Some(latents) => options.initial_latents(latents.narrow(0, index, 1)?),
-                None => options,
-            })
-        };
-        match self.only {
-            Some(only) => Ok(vec![alone(only - 1)?]),
-            None if images > 1 && device.is_cpu() => (0..images).map(alone).collect(),
-            None => Ok(vec![options]),
-        }
-    }
-
-    fn step_count(&self) -> usize {
-        let default = if self.model.is_shipped() { shipped::STEPS } else { GenerateOptions::STEPS };
-        self.steps.or(self.sampling.listed_steps()).unwrap_or(default)
-    }
-
-    fn scale(&self) -> f64 {
-        let default =
-            if self.model.is_shipped() { shipped::GUIDANCE_SCALE } else { GenerateOptions::GUIDANCE_SCALE };
-        self.guidance_scale.unwrap_or(default)
-    }
-
-    /// Whether an option with a file is given.
-    fn has(&self, option: &str) -> bool {
-        (option == "initial-latents" && self.initial_latents.is_some())
-            || self.from_image.has(option)
-            || self.followed.has(option)
-            || self.image_prompts.has(option)
-            || self.adapters.has(option)
-            || self.model.has(option)
-    }
-
-    /// These options, and where there are none those of an image.
-    fn or(self, image: Self) -> Self {
-        let is_own_batch = self.num_images.or(self.batch_count).is_some();
-        // Another seed is another image, for which the batch of this one does not matter.
-        let image_batch = !is_own_batch && (self.seed.is_none() || image.only.is_none());
-        let is_sized = self.initial_latents.is_some();
-        let has_list = self.sampling.listed_steps().is_some();
-        let has_prompt = !self.prompts().is_empty();
-        Self {
-            prompt: if has_prompt { self.prompt } else { image.prompt },
-            prompt_option: if has_prompt { self.prompt_option } else { image.prompt_option },
-            negative_prompt: self.negative_prompt.or(image.negative_prompt),
-            prompt_weights: self.prompt_weights || image.prompt_weights,
-            clip_skip: self.clip_skip.or(image.clip_skip),
-            output: self.output,
-            num_images: self.num_images.or(image.num_images.filter(|_| image_batch)),
-            batch_count: self.batch_count.or(image.batch_count.filter(|_| image_batch)),
-            only: self.only.or(image.only.filter(|_| image_batch)),
-            seed: self.seed.or(image.seed),
-            seeds: self.seeds.or(image.seeds),
-            sampling: self.sampling.or(image.sampling, self.steps.is_some()),
-            steps: self.steps.or(image.steps.filter(|_| !has_list)),
-            guidance_scale: self.guidance_scale.or(image.guidance_scale),
-            width: self.width.or(image.width.filter(|_| !is_sized)),
-            height: self.height.or(image.height.filter(|_| !is_sized)),
-            panorama: self.panorama.or(image.panorama),
-            vae_tiling: self.vae_tiling.or(image.vae_tiling),
-            low_memory: self.low_memory,
-            no_safety_checker: self.no_safety_checker || image.no_safety_checker,
-            grid: self.grid || (image.grid && self.only.is_none()),
-            like: self.like,
-            leave_out: self.leave_out,
-            save_steps: self.save_steps,
-            no_parameters: self.no_parameters,
-            no_preview: self.no_preview,
-            json: self.json,
-            initial_latents: self.initial_latents.or(image.initial_latents),
-            save_latents: self.save_latents,
-            timings: self.timings,
-            from_image: self.from_image.or(image.from_image),
-            followed: self.followed.or(image.followed),
-            image_prompts: self.image_prompts.or(image.image_prompts),
-            reading: self.reading.or(image.reading),
-            adapters: self.adapters.or(image.adapters),
-            model: self.model.or(image.model),
-        }
-    }
-
-    /// Shows the images, and says where they are and how to get them again.
-    fn report(&self, drawn: &[Drawn], shown: &[RgbImage], images: usize) -> Result<()> {
-        if self.json {
-            return print_json(drawn);
-        }
-        if !self.no_preview {
-            preview::show(shown)?;
-        }
-        for Drawn { file, width, height, seed, number, .. } in drawn {
-            let mut line = format!("{file}: {width} × {height} pixels");
-            if let Some(seed) = seed {
-                line += &format!(", seed {seed}");
-            }
-            if let Some(number) = number.filter(|_| !self.grid && seed.is_some()) {
-                line += &format!(", image {number} of {images}");
-            }
-            print_line(line)?;
-        }
-        Ok(())
-    }
-}
-
-/// An image that was written.
-#[derive(Serialize)]
-struct Drawn {
-    file: String,
-    width: u32,
-    height: u32,
-    /// Nothing, where the noise was given.
-    seed: Option<u64>,
-    /// Its number in the batch, where it cannot be had without it.
-    number: Option<usize>,
-    /// How it was drawn, as the image tells it.
-    parameters: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! How an image was drawn, from the options themselves. Every structure of options is taken apart without `..`, so that an
+//! Records how an image was drawn, from the options themselves. Every structure of options is taken apart without `..`, so that an
 //! option that nobody has decided about does not compile.
 
 use altdiffusion_pipeline::random::{Rng, Seeds};
@@ -6,11 +6,11 @@ use altdiffusion_pipeline::schedulers::SchedulerKind;
 use anyhow::Result;
 
 use super::Generate;
-use crate::infotext::{Fields, Infotext};
 use crate::recorded::add_file;
+use altdiffusion_pipeline::image_metadata::{GenerationParameters, ParameterFields};
 
 /// What is known of a run beside its options.
-pub struct Run {
+pub struct RunRecord {
     /// How many images the batch has, of all prompts.
     pub images: usize,
     /// The seed of the batch.
@@ -22,7 +22,7 @@ pub struct Run {
 }
 
 /// Which of a run's images a file shows.
-pub enum Shown {
+pub enum ShownImages {
     /// One, by its number in the batch, from 0.
     One(usize),
     /// All of them, in a sheet.
@@ -34,7 +34,7 @@ impl Generate {
     ///
     /// # Errors
     /// When a file that an option names cannot be read.
-    pub fn record(&self, run: &Run) -> Result<Fields> {
+    pub fn record(&self, run: &RunRecord) -> Result<ParameterFields> {
         let Self {
             // In `record_image`.
             prompt: _,
@@ -76,7 +76,7 @@ impl Generate {
             adapters,
             model,
         } = self;
-        let mut fields = Fields::default();
+        let mut fields = ParameterFields::default();
         fields.add("Steps", self.step_count());
         sampling.record_sampler(run.scheduler, &mut fields);
         fields.add("CFG scale", self.scale());
@@ -106,29 +106,34 @@ impl Generate {
     }
 
     /// How one file's images are drawn, with what `record` said of all.
-    pub fn record_image(&self, all: &Fields, run: &Run, shown: Shown) -> Infotext {
+    pub fn record_image(
+        &self,
+        all: &ParameterFields,
+        run: &RunRecord,
+        shown: ShownImages,
+    ) -> GenerationParameters {
         let seeds = self.seeds();
-        let mut fields = Fields::default();
+        let mut fields = ParameterFields::default();
         let mut add = |name: &str, value: &str| fields.add(name, value);
         let (prompts, seed) = match shown {
-            Shown::One(index) => (self.prompt_of(index, run.images), self.seed_of(index, run)),
-            Shown::All => (self.prompts(), run.seed),
+            ShownImages::One(index) => (self.prompt_of(index, run.images), self.seed_of(index, run)),
+            ShownImages::All => (self.prompts(), run.seed),
         };
         for (name, value) in all.iter() {
             if name == "Seed" {
                 add(name, &seed.to_string());
                 match shown {
-                    Shown::One(index) if self.needs_batch(run.images) => {
+                    ShownImages::One(index) if self.needs_batch(run.images) => {
                         add("Seeds", seeds.name());
                         add("Batch size", &run.images.to_string());
                         add("Batch pos", &index.to_string());
                     }
-                    Shown::All => {
+                    ShownImages::All => {
                         add("Seeds", seeds.name());
                         add("Batch size", &run.images.to_string());
                         add("Grid", "True");
                     }
-                    Shown::One(_) => {}
+                    ShownImages::One(_) => {}
                 }
             } else {
                 add(name, value);
@@ -138,11 +143,11 @@ impl Generate {
             add("Prompts", &serde_json::Value::from(prompts.clone()).to_string());
         }
         let negative_prompt = self.negative_prompt.clone().unwrap_or_default();
-        Infotext { prompt: prompts.join("\n"), negative_prompt, fields }
+        GenerationParameters { prompt: prompts.join("\n"), negative_prompt, fields }
     }
 
     /// The seed that gives the image at `index` of the batch, alone or at its position there.
-    pub fn seed_of(&self, index: usize, run: &Run) -> u64 {
+    pub fn seed_of(&self, index: usize, run: &RunRecord) -> u64 {
         if self.needs_batch(run.images) { run.seed } else { run.seed.wrapping_add(index as u64) }
     }
 

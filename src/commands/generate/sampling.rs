@@ -1,4 +1,4 @@
-//! How the steps from noise to image are taken.
+//! Parses the options of the steps from noise to image.
 
 use altdiffusion_pipeline::GenerateOptions;
 use altdiffusion_pipeline::random::Rng;
@@ -6,12 +6,12 @@ use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, Steps, Time
 use clap::Args;
 
 use super::record::rng_name;
-use crate::infotext::Fields;
 use crate::option_values::{self, Sampler};
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// The options that few need.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Way of drawing")]
+#[command(next_help_heading = "Sampling")]
 pub struct Sampling {
     /// The way to step. By default, what the model names.
     ///
@@ -110,7 +110,7 @@ impl Sampling {
     }
 
     /// Adds what an image tells of the way to step, by the names of web interfaces, of which `kind` is the one that is run.
-    pub fn record_sampler(&self, kind: SchedulerKind, fields: &mut Fields) {
+    pub fn record_sampler(&self, kind: SchedulerKind, fields: &mut ParameterFields) {
         fields.add("Sampler", option_values::sampler_name(kind));
         fields.add_some("Schedule type", self.spacing().map(|spacing| capitalized(spacing.name())));
         // A model's own may be set up in more ways than its name tells.
@@ -118,7 +118,7 @@ impl Sampling {
     }
 
     /// Adds what an image tells of the rest.
-    pub fn record(&self, fields: &mut Fields) {
+    pub fn record(&self, fields: &mut ParameterFields) {
         let Self {
             // In `record_sampler`.
             scheduler: _,

@@ -1,4 +1,4 @@
-//! `altdiffusion train emoji`: the small model.
+//! `altdiffusion train emoji`: trains the small model.
 
 use altclip_training::settings::SettingChange;
 use anyhow::Result;
@@ -10,7 +10,7 @@ use super::watch::Watch;
 use crate::device::DeviceChoice;
 
 #[derive(Debug, Args)]
-pub struct Emoji {
+pub struct TrainEmoji {
     /// The data set that `train prepare` wrote.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
@@ -35,7 +35,7 @@ pub struct Emoji {
     device: DeviceChoice,
 }
 
-impl Emoji {
+impl TrainEmoji {
     pub fn run(self) -> Result<()> {
         let mut watch = Watch::start(self.minutes)?;
         let recipe = EmojiRecipe::load(&self.recipe, &self.set)?;

@@ -1,4 +1,4 @@
-//! `altdiffusion train`: the training recipe.
+//! `altdiffusion train`: trains models, a subcommand for each way of it.
 
 mod emoji;
 mod prepare;
@@ -25,7 +25,7 @@ pub enum Train {
     ///
     /// Every stage goes on from its newest checkpoint, to the same losses as if it had never ended. Ctrl-C ends the run
     /// after the current step, with a checkpoint.
-    Emoji(emoji::Emoji),
+    Emoji(emoji::TrainEmoji),
     /// Teach a multilingual text tower the vectors of an English model, from parallel texts alone.
     ///
     /// The first stage of AltCLIP. The configuration names the teacher, of any family of dual encoders, the student in

@@ -1,4 +1,4 @@
-//! The options of a training run in several processes.
+//! Parses the options of a training run in several processes.
 
 use std::env;
 use std::time::Duration;

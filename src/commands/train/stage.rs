@@ -1,4 +1,4 @@
-//! `altdiffusion train teacher`, `contrastive`, `diffusion`, `lora`, `dreambooth` and `textual-inversion`: models of any size,
+//! `altdiffusion train teacher`, `contrastive`, `diffusion`, `lora`, `dreambooth` and `textual-inversion`: trains models of any size,
 //! each run by one configuration.
 
 use std::path::PathBuf;

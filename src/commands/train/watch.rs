@@ -1,10 +1,11 @@
-//! What a person sees of a training run, and how it is ended.
+//! Shows how a training run goes, and ends it on Ctrl-C or when its time is over.
 
 use std::time::{Duration, Instant};
 
 use altclip_training::{Error, Metrics, Observer};
 use anyhow::Result;
 
+use crate::exit_status::Cancelled;
 use crate::interrupt::Interrupt;
 use crate::output::complain;
 use crate::progress::TrainingProgress;
@@ -42,10 +43,7 @@ impl Watch {
                 complain(format!("{stage}: {step} of {steps} steps; the same command goes on from there"));
                 Ok(())
             }
-            Err(Error::Interrupted { step, steps, .. }) => {
-                Err(altdiffusion_pipeline::Error::Cancelled { completed: step, total: steps, latents: None }
-                    .into())
-            }
+            Err(Error::Interrupted { step, steps, .. }) => Err(Cancelled { step, steps }.into()),
             other => Ok(other?),
         }
     }

@@ -2,7 +2,7 @@
 //! line of `Name: value` fields. The format is that of `create_infotext` and `parse_generation_parameters` in
 //! stable-diffusion-webui.
 
-use std::fmt::Display;
+use super::fields::ParameterFields;
 
 /// What begins the negative prompt's line.
 const NEGATIVE: &str = "Negative prompt:";
@@ -14,18 +14,18 @@ const NEGATIVE_FIELD: &str = "Negative prompt";
 /// A line with fewer fields than this belongs to the prompt, as in stable-diffusion-webui.
 const FEWEST_FIELDS: usize = 3;
 
-/// What follows is not read: no program writes so many.
-const MOST_FIELDS: usize = 256;
-
 /// How an image was drawn.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Infotext {
+pub struct GenerationParameters {
+    /// What was to be drawn.
     pub prompt: String,
+    /// What the image was to keep away from; empty where there was none.
     pub negative_prompt: String,
-    pub fields: Fields,
+    /// All else, such as `Steps` and `Seed`.
+    pub fields: ParameterFields,
 }
 
-impl Infotext {
+impl GenerationParameters {
     /// The text that images hold. What its lines cannot hold exactly, such as a prompt with a line `Negative prompt: …`,
     /// is in fields beside them, so that reading gives back the same prompts.
     pub fn to_text(&self) -> String {
@@ -43,7 +43,7 @@ impl Infotext {
         self.lines(&fields)
     }
 
-    fn lines(&self, fields: &Fields) -> String {
+    fn lines(&self, fields: &ParameterFields) -> String {
         // A file's text may hold no NUL, and a viewer's terminal should see no control characters.
         let plain = |text: &str| text.replace(|c: char| c.is_control() && c != '\n', " ");
         let mut text = format!("{}\n", plain(&self.prompt));
@@ -68,15 +68,18 @@ impl Infotext {
     fn read_lines(text: &str) -> Self {
         let lines: Vec<&str> = text.trim().split('\n').map(str::trim).collect();
         // Extensions write lines after the fields, as `Template: …` of sd-dynamic-prompts.
-        let is_fields = |line: &&str| Fields::parse(line).len() >= FEWEST_FIELDS;
+        let is_fields = |line: &&str| ParameterFields::parse(line).len() >= FEWEST_FIELDS;
         let is_first = |line: &&str| line.starts_with("Steps:") && is_fields(line);
         let found = lines.iter().rposition(is_first).or_else(|| {
             let last = lines.len().checked_sub(1)?;
             lines.get(last).is_some_and(is_fields).then_some(last)
         });
         let (texts, fields) = match found {
-            Some(place) => (lines.get(..place).unwrap_or_default(), Fields::parse(lines[place])),
-            None => (&lines[..], Fields::default()),
+            Some(place) => (
+                lines.get(..place).unwrap_or_default(),
+                lines.get(place).map(|line| ParameterFields::parse(line)).unwrap_or_default(),
+            ),
+            None => (&lines[..], ParameterFields::default()),
         };
         let (mut prompt, mut negative) = (Vec::new(), Vec::new());
         let mut is_negative = false;
@@ -91,120 +94,15 @@ impl Infotext {
     }
 }
 
-/// Fields `Name: value`, in order, separated by commas.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fields(Vec<(String, String)>);
-
-impl Fields {
-    /// Adds a field at the end.
-    pub fn add(&mut self, name: impl Into<String>, value: impl Display) {
-        self.0.push((name.into(), value.to_string()));
-    }
-
-    /// Adds a field if there is something to say.
-    pub fn add_some(&mut self, name: impl Into<String>, value: Option<impl Display>) {
-        if let Some(value) = value {
-            self.add(name, value);
-        }
-    }
-
-    /// Adds a field that says that something is on, if it is.
-    pub fn add_flag(&mut self, name: impl Into<String>, is_on: bool) {
-        self.add_some(name, is_on.then_some("True"));
-    }
-
-    /// Adds a field in front of another one.
-    pub fn insert_before(&mut self, other: &str, name: impl Into<String>, value: impl Display) {
-        let place = self.0.iter().position(|(found, _)| found == other).unwrap_or(self.0.len());
-        self.0.insert(place, (name.into(), value.to_string()));
-    }
-
-    /// The value of a field.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
-    }
-
-    /// The value of a field, which is then gone.
-    pub fn take(&mut self, name: &str) -> Option<String> {
-        let place = self.0.iter().position(|(found, _)| found == name)?;
-        Some(self.0.remove(place).1)
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Names and values, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
-    }
-
-    /// All of them on a line.
-    pub fn to_text(&self) -> String {
-        let fields = self.0.iter().map(|(name, value)| format!("{name}: {}", quoted(value)));
-        fields.collect::<Vec<_>>().join(", ")
-    }
-
-    /// Reads a line of fields; what is none is left out.
-    pub fn parse(line: &str) -> Self {
-        let mut fields = Self::default();
-        let mut rest = line;
-        while !rest.is_empty() && fields.len() < MOST_FIELDS {
-            let end = rest.find([',', ':']).unwrap_or(rest.len());
-            let (name, after) = rest.split_at(end);
-            rest = match after.strip_prefix(':') {
-                // A piece without a colon, such as the end of a list that was not quoted.
-                None => after.strip_prefix(',').unwrap_or(after),
-                Some(value) => {
-                    let (value, rest) = split_value(value.trim_start());
-                    fields.add(name.trim(), value);
-                    rest
-                }
-            };
-        }
-        fields
-    }
-}
-
-/// The value that a text begins with, and what follows its comma.
-fn split_value(text: &str) -> (String, &str) {
-    if text.starts_with('"') {
-        let mut values = serde_json::Deserializer::from_str(text).into_iter::<String>();
-        if let Some(Ok(value)) = values.next() {
-            let rest = text.get(values.byte_offset()..).unwrap_or_default().trim_start();
-            if rest.is_empty() || rest.starts_with(',') {
-                return (value, rest.strip_prefix(',').unwrap_or(rest));
-            }
-        }
-    }
-    let (value, rest) = text.split_once(',').unwrap_or((text, ""));
-    (value.trim().to_owned(), rest)
-}
-
-/// A value that the line could not hold otherwise, as JSON has it.
-fn quoted(value: &str) -> String {
-    let is_plain = !value.contains([',', ':', '"'])
-        && !value.contains(char::is_control)
-        && value.trim() == value
-        && !value.is_empty();
-    if is_plain {
-        return value.to_owned();
-    }
-    let json = serde_json::Value::from(value).to_string();
-    // JSON leaves the control characters beyond ASCII as they are.
-    let escaped = |c: char| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.into() };
-    json.chars().map(escaped).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn info(prompt: &str, negative_prompt: &str, fields: &[(&str, &str)]) -> Infotext {
-        let mut info = Infotext {
+    fn info(prompt: &str, negative_prompt: &str, fields: &[(&str, &str)]) -> GenerationParameters {
+        let mut info = GenerationParameters {
             prompt: prompt.to_owned(),
             negative_prompt: negative_prompt.to_owned(),
-            ..Infotext::default()
+            ..GenerationParameters::default()
         };
         fields.iter().for_each(|(name, value)| info.fields.add(*name, *value));
         info
@@ -241,23 +139,9 @@ mod tests {
             for negative in prompts {
                 let written = info(prompt, negative, &FIELDS);
                 let text = written.to_text();
-                assert_eq!(Infotext::parse(&text), written, "{text}");
+                assert_eq!(GenerationParameters::parse(&text), written, "{text}");
                 assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
             }
-        }
-    }
-
-    #[test]
-    fn values_are_read_as_they_were() {
-        for value in ["", " ", "a, b: c", "\"", "\\", "a\nb", "\u{1b}", "\"a\" b", "{\"a\": [1, 2]}", "猫"] {
-            let mut fields = Fields::default();
-            fields.add("One", value);
-            fields.add("Two", "2");
-            assert_eq!(Fields::parse(&fields.to_text()), fields, "{value:?}");
-            let mut outer = Fields::default();
-            outer.add("Nested", fields.to_text());
-            let nested = Fields::parse(&outer.to_text()).take("Nested").unwrap_or_default();
-            assert_eq!(Fields::parse(&nested), fields, "{value:?}");
         }
     }
 
@@ -266,26 +150,26 @@ mod tests {
     fn texts_of_other_programs_are_read() {
         let webui = "a cat,\n(fur:1.2) <lora:ink:0.7>\nNegative prompt: blurry\nSteps: 20, Sampler: DPM++ 2M Karras, CFG \
                      scale: 7, Seed: 5, Size: 512x768, Lora hashes: \"ink: 0123456789ab, b: c\", Version: v1.9.4";
-        let read = Infotext::parse(webui);
+        let read = GenerationParameters::parse(webui);
         assert_eq!((&*read.prompt, &*read.negative_prompt), ("a cat,\n(fur:1.2) <lora:ink:0.7>", "blurry"));
         assert_eq!(read.fields.get("Sampler"), Some("DPM++ 2M Karras"));
         assert_eq!(read.fields.get("Lora hashes"), Some("ink: 0123456789ab, b: c"));
         assert_eq!(read.fields.get("Version"), Some("v1.9.4"));
 
         let forge = "a cat\nSteps: 20, Sampler: Euler, Schedule type: Simple, Seed: 1\nTemplate: a {cat|dog}";
-        let read = Infotext::parse(forge);
+        let read = GenerationParameters::parse(forge);
         assert_eq!((&*read.prompt, read.fields.get("Schedule type")), ("a cat", Some("Simple")));
 
         let cpp = "a cat\nNegative prompt: dogs\nSteps: 20, CFG scale: 7.000000, Skip layers: [7, 8, 9], Seed: 42, Size: \
                    512x512, Model: sd.ckpt, RNG: cuda, Sampler: euler_a, Version: stable-diffusion.cpp";
-        let read = Infotext::parse(cpp);
+        let read = GenerationParameters::parse(cpp);
         assert_eq!((read.fields.get("Skip layers"), read.fields.get("Seed")), (Some("[7"), Some("42")));
     }
 
     #[test]
     fn what_is_no_such_text_is_a_prompt() {
         for text in ["a cat", "a cat: really, with: colons", "{\"nodes\": [1, 2]}"] {
-            assert_eq!(Infotext::parse(text), info(text, "", &[]));
+            assert_eq!(GenerationParameters::parse(text), info(text, "", &[]));
         }
     }
 }

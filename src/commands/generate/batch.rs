@@ -1,0 +1,119 @@
+//! Decides how many images are drawn, of which prompts, and with which options.
+
+use altdiffusion_pipeline::random::{BatchPosition, Seeds};
+use altdiffusion_pipeline::{GenerateOptions, PromptReading};
+use anyhow::{Result, ensure};
+use candle_core::{Device, Tensor};
+
+use super::Generate;
+use crate::option_values::MOST_IMAGES;
+use crate::shipped;
+
+impl Generate {
+    /// The prompts, wherever they were given.
+    pub(super) fn prompts(&self) -> Vec<String> {
+        [&self.prompt[..], &self.prompt_option].concat()
+    }
+
+    /// The prompt of the image at `index` of a batch of `images`.
+    pub(super) fn prompt_of(&self, index: usize, images: usize) -> Vec<String> {
+        let prompts = self.prompts();
+        let place = index * prompts.len() / images.max(1);
+        prompts.into_iter().nth(place).into_iter().collect()
+    }
+
+    pub(super) fn seeds(&self) -> Seeds {
+        self.seeds.unwrap_or(Seeds::Consecutive)
+    }
+
+    /// How many images the batch has, of all prompts.
+    pub(super) fn images_in_batch(&self, initial_latents: Option<&Tensor>) -> Result<usize> {
+        let prompts = self.prompts().len();
+        let each = match (self.num_images, self.batch_count) {
+            (None, None) => None,
+            (images, batches) => Some(images.unwrap_or(1).saturating_mul(batches.unwrap_or(1))),
+        };
+        let given = initial_latents.and_then(|latents| latents.dims().first().copied());
+        let images = each.map(|each| each.saturating_mul(prompts)).or(given).unwrap_or(prompts);
+        ensure!(
+            images <= MOST_IMAGES,
+            "--num-images: {images} images of all prompts, expected at most {MOST_IMAGES}"
+        );
+        if let Some(only) = self.only {
+            ensure!(
+                only <= images,
+                "--only {only}: expected the number of one of the images, of which there are {images}"
+            );
+        }
+        Ok(images)
+    }
+
+    /// What draws the whole batch.
+    pub(super) fn options(
+        &self,
+        seed: u64,
+        images: usize,
+        initial_latents: Option<&Tensor>,
+    ) -> GenerateOptions {
+        let negative_prompt = self.negative_prompt.as_deref().unwrap_or_default();
+        let mut options = GenerateOptions::new("").negative_prompt(negative_prompt).seed(seed);
+        options = options.seeds(self.seeds()).steps(self.step_count()).guidance_scale(self.scale());
+        options = self.sampling.apply(options);
+        options = options.clip_skip(self.clip_skip.unwrap_or_default());
+        if self.prompt_weights {
+            options = options.prompt_reading(PromptReading::Weighted);
+        }
+        if let Some(width) = self.width {
+            options = options.width(width);
+        }
+        if let Some(height) = self.height {
+            options = options.height(height);
+        }
+        options = options.prompts(self.prompts());
+        if self.num_images.or(self.batch_count).is_some() {
+            options = options.images(images / self.prompts().len().max(1));
+        }
+        match initial_latents {
+            Some(latents) => options.initial_latents(latents.clone()),
+            None => options,
+        }
+    }
+
+    /// What draws the batch of `options`, or the one image of it that is wanted.
+    ///
+    /// On the processor each image is drawn for itself: it takes as long, needs the memory of one, and the pixels are to the
+    /// last bit those of the image alone, where a batch rounds otherwise.
+    pub(super) fn runs(
+        &self,
+        options: GenerateOptions,
+        device: &Device,
+        images: usize,
+        initial_latents: Option<&Tensor>,
+    ) -> Result<Vec<GenerateOptions>> {
+        let alone = |index: usize| -> Result<GenerateOptions> {
+            let position = BatchPosition { index, images };
+            let options = options.clone().prompts(self.prompt_of(index, images)).images(1);
+            let options = options.batch_position(position);
+            Ok(match initial_latents {
+                Some(latents) => options.initial_latents(latents.narrow(0, index, 1)?),
+                None => options,
+            })
+        };
+        match self.only {
+            Some(only) => Ok(vec![alone(only - 1)?]),
+            None if images > 1 && device.is_cpu() => (0..images).map(alone).collect(),
+            None => Ok(vec![options]),
+        }
+    }
+
+    pub(super) fn step_count(&self) -> usize {
+        let default = if self.model.is_shipped() { shipped::STEPS } else { GenerateOptions::STEPS };
+        self.steps.or(self.sampling.listed_steps()).unwrap_or(default)
+    }
+
+    pub(super) fn scale(&self) -> f64 {
+        let default =
+            if self.model.is_shipped() { shipped::GUIDANCE_SCALE } else { GenerateOptions::GUIDANCE_SCALE };
+        self.guidance_scale.unwrap_or(default)
+    }
+}

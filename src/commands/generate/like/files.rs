@@ -1,0 +1,108 @@
+//! Finds the files that an image was drawn with: as they were given then, or beside the image.
+
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use super::found::ImageOptions;
+use crate::commands::generate::adapters::short_hash;
+use crate::recorded::{digest, recorded_name};
+use altdiffusion_pipeline::image_metadata::ParameterFields;
+
+/// Endings of files with weights, which no repository on the hub has.
+const WEIGHTS: [&str; 7] = ["safetensors", "gguf", "ckpt", "pt", "pth", "bin", "json"];
+
+impl ImageOptions<'_> {
+    /// The file that a field names, if it does, with the hash beside it. It is looked for only where it is used.
+    pub(super) fn file(
+        &mut self,
+        fields: &mut ParameterFields,
+        field: &str,
+        option: &str,
+    ) -> Result<Option<PathBuf>> {
+        let (name, hash) = (fields.take(field), fields.take(&format!("{field} hash")));
+        let Some(name) = name.filter(|_| self.is_wanted(option) && !self.options.has(option)) else {
+            return Ok(None);
+        };
+        let candidates = self.places(&name);
+        let is_same = |path: &&PathBuf| hash.is_none() || digest(path).ok() == hash;
+        if let Some(same) = candidates.iter().find(is_same) {
+            return Ok(Some(same.clone()));
+        }
+        let Some(other) = candidates.into_iter().next() else { bail!(self.missing(option, &name)) };
+        self.warn_changed(option, &other);
+        Ok(Some(other))
+    }
+
+    /// An adapter: a file with a short hash, a directory, or a repository.
+    pub(super) fn named(
+        &mut self,
+        fields: &mut ParameterFields,
+        name: &str,
+        option: &str,
+    ) -> Result<Option<PathBuf>> {
+        let hash = fields.take("Hash");
+        if !self.is_wanted(option) || self.options.has(option) {
+            return Ok(None);
+        }
+        let candidates = self.places(name);
+        let is_same = |path: &&PathBuf| hash.is_none() || short_hash(path).ok() == hash;
+        if let Some(same) = candidates.iter().find(is_same) {
+            return Ok(Some(same.clone()));
+        }
+        match candidates.into_iter().next() {
+            Some(other) => {
+                self.warn_changed(option, &other);
+                Ok(Some(other))
+            }
+            None => self.source(option, name).map(Some),
+        }
+    }
+
+    /// Something that is a file, a directory, or a repository on the hub.
+    pub(super) fn source(&self, option: &str, name: &str) -> Result<PathBuf> {
+        if !self.is_wanted(option) || self.options.has(option) {
+            return Ok(PathBuf::from(name));
+        }
+        if let Some(path) = self.places(name).into_iter().next() {
+            return Ok(path);
+        }
+        let ending = Path::new(name).extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        let is_weights = ending.is_some_and(|ending| WEIGHTS.contains(&&*ending));
+        let is_repository = name.contains('/') && !Path::new(name).is_absolute() && !name.contains("..");
+        if is_repository && (!is_weights || name.matches('/').count() > 1) {
+            return Ok(PathBuf::from(name));
+        }
+        bail!(self.missing(option, name))
+    }
+
+    /// Where something of this name is: as it was given then, or beside the image. What strangers wrote leads nowhere else.
+    pub(super) fn places(&self, name: &str) -> Vec<PathBuf> {
+        let beside = self.path.parent().unwrap_or(Path::new(""));
+        let is_below = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        let alone = recorded_name(Path::new(Path::new(name).file_name().unwrap_or_default()));
+        let names = [Some(name.to_owned()).filter(|_| is_below), Some(alone)];
+        let mut places = Vec::new();
+        for name in names.into_iter().flatten().filter(|name| !name.is_empty()) {
+            places
+                .extend([PathBuf::from(&name), beside.join(&name)].into_iter().filter(|path| path.exists()));
+        }
+        places
+    }
+
+    fn missing(&self, option: &str, name: &str) -> String {
+        format!(
+            "--like {}: drawn with --{option} {name}, which is neither here nor beside it; say where it is with --{option}, \
+             or leave it out with --leave-out {option}",
+            self.path.display()
+        )
+    }
+
+    fn warn_changed(&mut self, option: &str, found: &Path) {
+        self.changed.push(format!(
+            "--{option} {}: is not the file that {} was drawn with, so that another image comes out",
+            found.display(),
+            self.path.display()
+        ));
+    }
+}

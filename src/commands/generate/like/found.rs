@@ -1,0 +1,83 @@
+//! Gathers the options that an image asks for, and what of it cannot be used.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::{ArgMatches, Args, Command};
+
+use crate::commands::generate::Generate;
+use crate::output::printable;
+
+/// The options alone, without what variables say of them.
+pub(super) fn command() -> Command {
+    let options = Generate::augment_args(Command::new("generate"));
+    options.no_binary_name(true).mut_args(|option| option.env(None::<&'static str>))
+}
+
+pub(super) fn matches(arguments: &[OsString]) -> Result<ArgMatches, clap::Error> {
+    command().try_get_matches_from(arguments)
+}
+
+/// What was found in an image.
+pub(super) struct ImageOptions<'a> {
+    /// The image.
+    pub path: &'a Path,
+    /// The options of the command line.
+    pub options: &'a Generate,
+    /// Options of the image, as a command line would have them.
+    pub arguments: Vec<OsString>,
+    /// Fields that are not used.
+    pub unused: Vec<String>,
+    /// Warnings of files that are not what they were.
+    pub changed: Vec<String>,
+}
+
+impl<'a> ImageOptions<'a> {
+    pub(super) fn new(path: &'a Path, options: &'a Generate) -> Self {
+        Self { path, options, arguments: Vec::new(), unused: Vec::new(), changed: Vec::new() }
+    }
+
+    pub(super) fn is_wanted(&self, option: &str) -> bool {
+        !self.options.leave_out.iter().any(|left_out| left_out == option)
+    }
+
+    /// An option with a value, which it may be that the option cannot have.
+    pub(super) fn value(&mut self, field: &str, option: &str, value: &str) {
+        let argument = OsString::from(format!("--{option}={value}"));
+        // Instead of a prompt, which is required.
+        if let Err(error) = matches(&["--like=-".into(), argument.clone()])
+            && matches!(
+                error.kind(),
+                clap::error::ErrorKind::ValueValidation | clap::error::ErrorKind::InvalidValue
+            )
+        {
+            return self.not_used(field, value);
+        }
+        if self.is_wanted(option) {
+            self.arguments.push(argument);
+        }
+    }
+
+    pub(super) fn flag(&mut self, option: &str) {
+        if self.is_wanted(option) {
+            self.arguments.push(format!("--{option}").into());
+        }
+    }
+
+    pub(super) fn push_path(&mut self, option: &str, path: &Path) {
+        if self.is_wanted(option) {
+            let mut argument = OsString::from(format!("--{option}="));
+            argument.push(path);
+            self.arguments.push(argument);
+        }
+    }
+
+    pub(super) fn not_used(&mut self, field: &str, value: &str) {
+        const LONGEST: usize = 60;
+        let mut value: String = value.to_owned();
+        if value.chars().count() > LONGEST {
+            value = value.chars().take(LONGEST).chain(['…']).collect();
+        }
+        self.unused.push(printable(&format!("{field}: {value}")));
+    }
+}

@@ -1,0 +1,123 @@
+//! Reads from an image how it was drawn, as options.
+
+mod common;
+mod files;
+mod found;
+mod other_programs;
+mod ours;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::FromArgMatches;
+
+use self::found::{ImageOptions, command, matches};
+use super::Generate;
+use crate::progress::warn;
+use altdiffusion_pipeline::image_metadata::{GenerationParameters, read_parameters_text};
+
+/// ParameterFields that have a meaning for the reader alone.
+const SILENT: [&str; 6] = ["Version", "Device", "Model hash", "Lora hashes", "TI hashes", "User"];
+
+/// Those with which other programs number images whose seeds they tell as well.
+const BATCH: [&str; 2] = ["Batch size", "Batch pos"];
+
+/// ParameterFields that are not used and yet named.
+const MOST_NAMED: usize = 12;
+
+/// The options of the image at `--like`, where the command line has none.
+///
+/// # Errors
+/// When the image does not say how it was drawn, or names a file that is not here.
+pub fn with_image_options(options: Generate) -> Result<(Generate, Option<ModelHash>)> {
+    let Some(path) = options.like.clone() else { return Ok((options, None)) };
+    let info = GenerationParameters::parse(&read_parameters_text(&path).context("--like")?);
+    let model_hash = info.fields.get("Model hash").filter(|_| !options.has("model"));
+    let model_hash = model_hash.map(|hash| ModelHash { hash: hash.to_owned(), image: path.clone() });
+    let mut found = ImageOptions::new(&path, &options);
+    read(&mut found, info)?;
+    let ImageOptions { arguments, unused, changed, .. } = found;
+    let image = parse(arguments).context("--like")?;
+    changed.iter().for_each(|warning| warn(warning));
+    if !unused.is_empty() {
+        let more = match unused.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+            Some(more) => format!(" and {more} more"),
+            None => String::new(),
+        };
+        let named: Vec<&str> = unused.iter().take(MOST_NAMED).map(String::as_str).collect();
+        warn(&format!("--like {}: not used: {}{more}", path.display(), named.join(", ")));
+    }
+    Ok((options.or(image), model_hash))
+}
+
+/// The model that an image was drawn with, where it has to be that.
+pub struct ModelHash {
+    hash: String,
+    image: PathBuf,
+}
+
+impl ModelHash {
+    /// Warns if the model is another one.
+    pub fn check(&self, found: &str) {
+        let Self { hash, image } = self;
+        if hash != found {
+            warn(&format!(
+                "--like {}: was drawn with another model, whose hash is {hash}; this one's is {found}, so that another \
+                 image comes out",
+                image.display()
+            ));
+        }
+    }
+}
+
+fn parse(arguments: Vec<OsString>) -> Result<Generate> {
+    let parsed = matches(&arguments).and_then(|matches| Generate::from_arg_matches(&matches));
+    parsed.map_err(|error| {
+        let line = error.to_string();
+        let line = line.lines().next().unwrap_or_default();
+        anyhow::anyhow!("what the image says cannot be: {}", line.trim_start_matches("error: "))
+    })
+}
+
+/// An option's name, without its dashes.
+pub fn option_name(text: &str) -> Result<String, String> {
+    let name = text.trim().trim_start_matches('-');
+    let is_known = command().get_arguments().any(|argument| argument.get_long() == Some(name));
+    if is_known {
+        Ok(name.to_owned())
+    } else {
+        Err("expected names of options, such as lora,grid".to_owned())
+    }
+}
+
+/// Adds what the image says.
+fn read(found: &mut ImageOptions<'_>, info: GenerationParameters) -> Result<()> {
+    let GenerationParameters { mut prompt, negative_prompt, mut fields } = info;
+    let is_ours = fields.get("Version").is_some_and(|version| version.starts_with("altdiffusion"));
+    let mut prompts = vec![];
+    if is_ours {
+        if let Some(list) = fields.take("Prompts") {
+            prompts = serde_json::from_str(&list).context("its field Prompts")?;
+        }
+        found.read_ours(&mut fields, prompts.len().max(1))?;
+    } else {
+        prompt = found.read_networks(&prompt);
+        found.read_theirs(&mut fields);
+    }
+    found.read_common(&mut fields, is_ours);
+    for (name, value) in fields.iter() {
+        if !SILENT.contains(&name) && (is_ours || !BATCH.contains(&name)) {
+            found.not_used(name, value);
+        }
+    }
+    if !negative_prompt.is_empty() {
+        found.value("Negative prompt", "negative-prompt", &negative_prompt);
+    }
+    if prompts.is_empty() {
+        prompts.push(prompt);
+    }
+    found.arguments.push("--".into());
+    found.arguments.extend(prompts.into_iter().map(OsString::from));
+    Ok(())
+}
