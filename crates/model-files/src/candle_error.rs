@@ -9,7 +9,7 @@ use std::fmt;
 
 use candle_core::Error as CandleError;
 
-use crate::error::ErrorKind;
+use crate::error_kind::ErrorKind;
 
 /// Wraps an error in candle's.
 pub fn carry(error: impl StdError + Send + Sync + 'static) -> CandleError {
@@ -88,41 +88,6 @@ impl<E: StdError> StdError for Carried<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
-
-    #[test]
-    fn errors_survive_the_way_through_candle() {
-        let error =
-            Error::MissingTensor { name: "a.weight".into(), file: "m.safetensors".into(), nearest: None };
-        let line = error.to_string();
-        let through = CandleError::from(error);
-        assert_eq!(one_line(&through), line);
-        assert!(through.to_string().starts_with(&line), "{through}");
-        assert!(matches!(Error::from(through.bt()), Error::MissingTensor { name, .. } if name == "a.weight"));
-    }
-
-    #[test]
-    fn sources_and_kinds_survive_too() {
-        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
-        let error = Error::from(CandleError::from(Error::io("m.bin")(denied)));
-        assert_eq!(error.kind(), ErrorKind::File);
-        let source = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
-        assert_eq!(source.map(std::io::Error::kind), Some(std::io::ErrorKind::PermissionDenied));
-    }
-
-    #[test]
-    fn an_error_of_another_type_stays_candles() {
-        let through = carry(std::fmt::Error);
-        let error = carried::<Error>(through).unwrap_err();
-        assert_eq!(carried::<std::fmt::Error>(error).unwrap(), std::fmt::Error);
-    }
-
-    #[test]
-    fn candle_errors_are_one_line() {
-        let inner = CandleError::Msg("first\nsecond".into());
-        let error = Error::from(inner.context("while loading").bt());
-        assert_eq!(error.to_string(), "while loading: first second");
-    }
 
     #[test]
     fn a_full_device_is_told_from_a_broken_one() {

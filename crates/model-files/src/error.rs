@@ -3,6 +3,7 @@
 use candle_core::Error as CandleError;
 
 use crate::candle_error;
+use crate::error_kind::ErrorKind;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -86,24 +87,6 @@ pub enum Error {
     Candle(#[source] Box<CandleError>),
 }
 
-/// Whose fault an error is, for programs that answer each kind in another way, such as a server by its status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The caller's: an argument that cannot be.
-    Input,
-    /// The model's, or that of another file: absent, damaged, not to be read, or of something that is not supported.
-    File,
-    /// The network's or the hub's.
-    Network,
-    /// Nobody's: the caller asked for an end.
-    Cancelled,
-    /// There was not enough memory, on this machine or its device.
-    OutOfMemory,
-    /// None of these, such as an operation that failed on the device.
-    Other,
-}
-
 impl Error {
     /// Whose fault it is.
     pub fn kind(&self) -> ErrorKind {
@@ -159,4 +142,46 @@ impl From<CandleError> for Error {
 
 fn nearest_hint(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!(" (the nearest name there is {name})")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+    use crate::candle_error::{carried, carry, one_line};
+
+    #[test]
+    fn errors_survive_the_way_through_candle() {
+        let error =
+            Error::MissingTensor { name: "a.weight".into(), file: "m.safetensors".into(), nearest: None };
+        let line = error.to_string();
+        let through = CandleError::from(error);
+        assert_eq!(one_line(&through), line);
+        assert!(through.to_string().starts_with(&line), "{through}");
+        assert!(matches!(Error::from(through.bt()), Error::MissingTensor { name, .. } if name == "a.weight"));
+    }
+
+    #[test]
+    fn sources_and_kinds_survive_too() {
+        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let error = Error::from(CandleError::from(Error::io("m.bin")(denied)));
+        assert_eq!(error.kind(), ErrorKind::File);
+        let source = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+        assert_eq!(source.map(std::io::Error::kind), Some(std::io::ErrorKind::PermissionDenied));
+    }
+
+    #[test]
+    fn an_error_of_another_type_stays_candles() {
+        let through = carry(std::fmt::Error);
+        let error = carried::<Error>(through).unwrap_err();
+        assert_eq!(carried::<std::fmt::Error>(error).unwrap(), std::fmt::Error);
+    }
+
+    #[test]
+    fn candle_errors_are_one_line() {
+        let inner = CandleError::Msg("first\nsecond".into());
+        let error = Error::from(inner.context("while loading").bt());
+        assert_eq!(error.to_string(), "while loading: first second");
+    }
 }

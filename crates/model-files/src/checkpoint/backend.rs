@@ -1,4 +1,4 @@
-//! A checkpoint as the backend of candle's `VarBuilder`.
+//! Gives the tensors of a checkpoint to candle's `VarBuilder`.
 
 use std::sync::Arc;
 
@@ -7,8 +7,9 @@ use candle_nn::Init;
 use candle_nn::var_builder::SimpleBackend;
 use fused_ops::BlockType;
 
-use super::contents::{Contents, Located};
+use super::contents::Contents;
 use super::stored::StoredTensor;
+use super::tables::Located;
 use crate::error::Error;
 
 pub(super) struct CheckpointBackend(pub(super) Arc<Contents>);

@@ -1,4 +1,4 @@
-//! The tensors of a checkpoint, of one file or of several.
+//! Finds and reads the tensors of a checkpoint, of one file or of several.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,11 +8,11 @@ use candle_core::{DType, Device, Tensor};
 use fused_ops::BlockType;
 
 use super::element::{ElementType, element_count};
-use super::scales::{self, Scale, Scales};
-use super::stored::{Listing, StoredTensor};
+use super::scales::{self, Scales};
+use super::tables::{Located, Tables};
 use super::{convert, legacy_names};
 use crate::error::{Error, Result};
-use crate::source::FileData;
+use crate::file_data::FileData;
 
 pub(super) struct Contents {
     /// What to call the whole in an error: the one file, or the index of the shards.
@@ -24,32 +24,6 @@ pub(super) struct Contents {
 }
 
 pub(super) type NameInFile = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
-
-/// The tensors of all files, by name.
-#[derive(Default)]
-pub(super) struct Tables {
-    pub tensors: BTreeMap<String, Located>,
-    /// Those that cannot be read, and why.
-    pub unreadable: BTreeMap<String, String>,
-}
-
-/// A tensor and the number of its file in [`Contents::files`].
-#[derive(Clone)]
-pub(super) struct Located {
-    pub file: usize,
-    pub tensor: StoredTensor,
-    /// What its numbers are to be multiplied by, if anything.
-    pub scale: Option<Arc<Scale>>,
-}
-
-impl Tables {
-    /// Adds the tensors of the file of this number.
-    pub fn add(&mut self, file: usize, listing: Listing) {
-        let located = |(name, tensor)| (name, Located { file, tensor, scale: None });
-        self.tensors.extend(listing.tensors.into_iter().map(located));
-        self.unreadable.extend(listing.unreadable);
-    }
-}
 
 impl Contents {
     pub fn new(name: String, files: Vec<FileData>, mut tables: Tables) -> Self {

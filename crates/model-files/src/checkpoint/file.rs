@@ -1,11 +1,11 @@
-//! Telling the formats of weight files apart.
+//! Tells the formats of weight files apart.
 
 use std::collections::BTreeMap;
 
 use super::stored::Listing;
 use super::{gguf, pickle, safetensors};
 use crate::error::{Error, Result};
-use crate::source::FileData;
+use crate::file_data::FileData;
 
 /// What a clone of a repository without Git LFS holds in place of every large file.
 const GIT_LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec";

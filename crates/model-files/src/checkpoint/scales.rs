@@ -1,4 +1,4 @@
-//! Scales beside weights of eight bits: what their numbers are to be multiplied by.
+//! Multiplies weights of eight bits by the scales that stand beside them.
 //!
 //! They go by several names. ComfyUI's first form has `layer.scale_weight` beside `layer.weight`, and a tensor `scaled_fp8`
 //! that says so; its later one, compressed-tensors and ModelOpt have `layer.weight_scale`, and block-wise scales are
@@ -11,10 +11,10 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
 
-use super::contents::Tables;
 use super::convert::{self, Failure};
 use super::element::{ElementType, element_count};
 use super::stored::StoredTensor;
+use super::tables::{Scale, Tables};
 
 /// What follows the name of a weight in that of its scale.
 const SUFFIXES: [&str; 2] = ["_scale", "_scale_inv"];
@@ -30,14 +30,6 @@ const FLATTENED: &str = "_qdata";
 const MARKER: &str = "scaled_fp8";
 /// The side of the blocks that have a scale each, where the shapes do not tell.
 const BLOCK: usize = 128;
-
-/// The scale of a weight, as it lies in its file.
-pub(super) struct Scale {
-    /// The number of its file.
-    pub file: usize,
-    name: String,
-    tensor: StoredTensor,
-}
 
 /// Takes the scales out of the tensors, and gives each to its weight.
 pub(super) fn attach(tables: &mut Tables) {

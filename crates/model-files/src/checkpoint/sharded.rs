@@ -1,15 +1,16 @@
-//! Weights split over several files, with an index of which tensor is where.
+//! Opens weights that are split over several files, with an index of which tensor is where.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::contents::Tables;
+use super::file;
 use super::stored::Listing;
-use super::{Checkpoint, file};
+use super::tables::Tables;
 use crate::config::parse_json;
 use crate::error::{Error, Result};
-use crate::source::{FileData, check_relative};
+use crate::file_data::FileData;
+use crate::relative_path::check_relative;
 
 /// A `*.index.json`: which file holds which tensor.
 #[derive(Debug, Deserialize)]
@@ -42,7 +43,7 @@ impl ShardIndex {
     }
 
     /// Opens all shards, which `read` gets by their names in the index, and finds each tensor of the index in its shard.
-    pub(super) fn open(self, index: &str, read: impl Fn(&str) -> Result<FileData>) -> Result<Checkpoint> {
+    pub(super) fn open(self, read: impl Fn(&str) -> Result<FileData>) -> Result<(Vec<FileData>, Tables)> {
         let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (tensor, shard) in self.weight_map {
             shards.entry(shard).or_default().push(tensor);
@@ -66,6 +67,6 @@ impl ShardIndex {
             tables.add(number, listing);
             files.push(data);
         }
-        Ok(Checkpoint::of(index.to_owned(), files, tables))
+        Ok((files, tables))
     }
 }

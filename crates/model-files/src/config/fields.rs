@@ -7,9 +7,9 @@ use std::sync::Mutex;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::parse_json;
+use super::json::parse_json;
 use crate::error::{Error, Result};
-use crate::source::FileData;
+use crate::file_data::FileData;
 
 /// A configuration file whose fields are all known.
 pub trait ConfigFile: DeserializeOwned {

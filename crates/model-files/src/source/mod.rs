@@ -1,21 +1,19 @@
-//! Where a model's files come from: a directory, a repository on the hub, or the program itself.
+//! Finds a model's files: a directory, a repository on the hub, or the program itself.
 
-mod download;
-mod file_data;
-mod hub;
+pub(crate) mod hub;
 
 use std::fmt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use crate::checkpoint::Survey;
 use crate::config::{ConfigFile, parse_config, parse_json};
 use crate::error::{Error, Result};
+pub use crate::file_data::FileData;
+use crate::relative_path::check_relative;
+use crate::survey::Survey;
 
-pub use download::Downloaded;
-pub use file_data::FileData;
 use hub::HubRepository;
 pub use hub::{CachedModel, CachedModels, HubOptions, Notice, Proxies};
 
@@ -97,6 +95,14 @@ impl ModelSource {
             return Err(Error::Input(format!("variant: expected a name such as fp16, found {name:?}")));
         }
         Ok(Self { variant: Some(name.to_owned()), ..self.clone() })
+    }
+
+    /// The repository on the hub, if it is one.
+    pub(crate) fn repository(&self) -> Option<&HubRepository> {
+        match &self.kind {
+            Kind::Hub(repository) => Some(repository),
+            Kind::Directory(_) | Kind::Embedded { .. } => None,
+        }
     }
 
     pub(crate) fn variant(&self) -> Option<&str> {
@@ -214,7 +220,8 @@ impl ModelSource {
         }))
     }
 
-    fn has(&self, relative: &str) -> Result<bool> {
+    /// Whether the model has the file `relative`, without downloading it.
+    pub(crate) fn has(&self, relative: &str) -> Result<bool> {
         match &self.kind {
             Kind::Embedded { files, .. } => Ok(files.iter().any(|(path, _)| *path == relative)),
             Kind::Directory(_) => Ok(self.optional_file(relative)?.is_some()),
@@ -260,31 +267,9 @@ impl fmt::Display for ModelSource {
     }
 }
 
-/// Refuses paths that lead out of the model: some come from its own `index.json`, which anybody may have written.
-pub(crate) fn check_relative(relative: &str) -> Result<()> {
-    let path = Path::new(relative);
-    let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
-    if relative.is_empty() || !inside || relative.contains(['\\', ':', '\0']) {
-        return Err(Error::Input(format!("expected a path inside the model, found {relative:?}")));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_stay_inside_the_model() {
-        for good in ["config.json", "unet/config.json", "a/b/..c"] {
-            assert!(check_relative(good).is_ok(), "{good}");
-        }
-        for bad in
-            ["", "/etc/passwd", "../secret", "unet/../../secret", "./config.json", "a\\..\\b", "c:/x", "a\0b"]
-        {
-            assert!(check_relative(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn embedded_models_are_read_like_any_other() {

@@ -2,9 +2,9 @@
 
 use safetensors::Dtype;
 
-use super::Result;
 use super::names::{numpy_dtype, storage_element, torch_dtype};
 use super::objects::{Bytes, Data, Element, Global, Node, NodeId, Object, Storage, TensorView, node};
+use super::reader::Result;
 
 /// The most dimensions that a tensor may have; PyTorch and numpy have 64.
 const MOST_DIMENSIONS: usize = 64;

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 
 use super::machine::Machine;
 use super::objects::Node;
-use super::{Listing, Result, state_dict};
+use super::reader::Result;
+use super::state_dict;
+use crate::checkpoint::stored::Listing;
 
 /// The number 0x1950a86a20f9469cfc6c as protocols before 2 write it.
 const MAGIC_LINE: &[u8] = b"L119547037146038801333356L\n.";

@@ -6,10 +6,9 @@
 
 use std::collections::HashMap;
 
-use super::Result;
 use super::calls::{self, Made};
 use super::objects::{Node, NodeId, Object, Objects, Storage, node};
-use super::reader::{Reader, integer};
+use super::reader::{Reader, Result, integer};
 
 /// The most objects that a pickle may make, and the most that its stack and its memo may hold. A checkpoint of a thousand
 /// tensors makes about thirty thousand.

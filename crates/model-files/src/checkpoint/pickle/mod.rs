@@ -1,4 +1,4 @@
-//! Weights that `torch.save` wrote: `pytorch_model.bin`, `*.ckpt`.
+//! Reads weights that `torch.save` wrote: `pytorch_model.bin`, `*.ckpt`.
 //!
 //! A pickle is a program for a small stack machine, and Python's own reader lets it call any function. The reader here
 //! knows the few names that tensors are made by, builds descriptions of tensors from them, and takes whatever else is
@@ -17,13 +17,11 @@ mod reader;
 mod state_dict;
 mod zipped;
 
-use super::stored::{Listing, StoredTensor};
+use super::stored::Listing;
+use reader::Result;
 
 /// Where the name of the format stands in a tar archive.
 const TAR_MAGIC: (usize, &[u8]) = (257, b"ustar");
-
-/// What went wrong. The caller knows the file's name.
-type Result<T> = std::result::Result<T, String>;
 
 /// Whether `file` begins like one of the two containers.
 pub(super) fn recognises(file: &[u8]) -> bool {

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::objects::{Data, Storage, TensorView};
-use super::{Result, StoredTensor};
+use super::reader::Result;
 use crate::checkpoint::element::{ElementType, element_count};
-use crate::checkpoint::stored::Encoding;
+use crate::checkpoint::stored::{Encoding, StoredTensor};
 
 /// The most elements that a tensor may have which repeats those of its storage. A stride of 0 does, as `expand` makes it,
 /// and lets a few bytes ask for any amount of memory.

@@ -1,6 +1,7 @@
 //! Reads the arguments of a pickle's operations: numbers, texts and bytes, which stay in the file that they lie in.
 
-use super::Result;
+/// What went wrong is a line for the error; the caller knows the file's name.
+pub(super) type Result<T> = std::result::Result<T, String>;
 
 /// A place in a pickle.
 pub(super) struct Reader<'a> {

@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use super::objects::{Node, NodeId, Objects, Storage, TensorView};
 use super::place::place;
-use super::{Listing, Result};
+use super::reader::Result;
+use crate::checkpoint::stored::Listing;
 
 /// The key under which training frameworks keep the weights, beside the optimiser's state and their own.
 const STATE_DICT: &str = "state_dict";

@@ -7,7 +7,9 @@ use std::ops::Range;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::machine::Machine;
-use super::{Listing, Result, state_dict};
+use super::reader::Result;
+use super::state_dict;
+use crate::checkpoint::stored::Listing;
 use crate::error::Error;
 use crate::foreign;
 

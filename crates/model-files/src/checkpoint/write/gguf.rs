@@ -1,13 +1,13 @@
-//! GGUF: counts, metadata and the table of tensors, then their data in the order of their names
+//! Writes GGUF: counts, metadata and the table of tensors, then their data in the order of their names
 //! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use ::safetensors::Dtype;
+use safetensors::Dtype;
 
-use super::{NumberType, Planned, TensorToWrite, plan};
+use super::plan::{NumberType, Planned, TensorToWrite, plan};
 use crate::checkpoint::element::{ElementType, element_count};
 use crate::checkpoint::gguf::{
     DEFAULT_ALIGNMENT, MAGIC, MOST_DIMENSIONS, SHAPE_KEY, VERSION, type_number, value,

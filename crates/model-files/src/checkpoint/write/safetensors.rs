@@ -1,4 +1,4 @@
-//! Safetensors: a header of JSON, then the tensors in the order of their names.
+//! Writes safetensors: a header of JSON, then the tensors in the order of their names.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::io::Write;
 use safetensors::tensor::TensorInfo;
 use serde::Serialize;
 
-use super::{NumberType, Planned, TensorToWrite, plan};
+use super::plan::{NumberType, Planned, TensorToWrite, plan};
 use crate::checkpoint::element::ElementType;
 use crate::error::{Error, Result};
 

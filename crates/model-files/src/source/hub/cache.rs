@@ -12,13 +12,12 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::failure::Failure;
-use super::listing::is_commit;
-use crate::source::check_relative;
+use super::names::{folder_name, is_commit, is_name};
 
 const CACHE_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# This file is a cache directory tag created by \
                          altdiffusion and huggingface_hub.\n# See https://bford.info/cachedir/\n";
@@ -229,16 +228,6 @@ pub(super) struct Lock {
     is_exclusive: bool,
 }
 
-pub(super) fn folder_name(id: &str) -> String {
-    format!("models--{}", id.replace('/', "--"))
-}
-
-/// Whether a name that a server or a file tells can be part of a path in the cache.
-pub(super) fn is_name(name: &str) -> bool {
-    let mut parts = Path::new(name).components();
-    check_relative(name).is_ok() && matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
-}
-
 /// Removes a file that is of no use. That it stays is no reason to stop.
 pub(super) fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
@@ -302,16 +291,6 @@ fn symlink(target: &Path, link: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_one_step_of_a_path() {
-        for good in ["c0ffee", "0123", "a.b-c"] {
-            assert!(is_name(good), "{good}");
-        }
-        for bad in ["", "..", ".", "a/b", "/a", "a\\b", "C:"] {
-            assert!(!is_name(bad), "{bad}");
-        }
-    }
 
     #[test]
     fn revisions_lead_to_commits() {

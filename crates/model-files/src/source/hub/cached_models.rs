@@ -5,11 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::cache::folder_name;
-use super::repository::is_repository_id;
+use super::folders::{entries, files_below};
+use super::names::{FOLDER_PREFIX, folder_name, is_repository_id};
 use crate::error::{Error, Result};
-
-const PREFIX: &str = "models--";
 
 /// The models in a cache of the Hugging Face libraries.
 #[derive(Debug)]
@@ -46,8 +44,10 @@ impl CachedModels {
     pub fn list(&self) -> Result<Vec<CachedModel>> {
         let mut models = Vec::new();
         for folder in entries(&self.cache)? {
-            let name =
-                folder.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(PREFIX));
+            let name = folder
+                .file_name()
+                .and_then(|name| name.to_str())
+                .and_then(|name| name.strip_prefix(FOLDER_PREFIX));
             let Some(name) = name.map(|name| name.replacen("--", "/", 1)) else { continue };
             models.extend(commits(&folder, &name)?);
         }
@@ -152,28 +152,6 @@ fn remove_commit(folder: &Path, name: &str, revision: &str) -> Result<()> {
 
 fn remove_folder(path: &Path) -> Result<()> {
     fs::remove_dir_all(path).map_err(Error::io(path.display().to_string()))
-}
-
-/// What is in a directory; nothing if there is none.
-fn entries(path: &Path) -> Result<Vec<PathBuf>> {
-    let error = || Error::io(path.display().to_string());
-    match fs::read_dir(path) {
-        Ok(entries) => entries.map(|entry| Ok(entry.map_err(error())?.path())).collect(),
-        Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(other) => Err(error()(other)),
-    }
-}
-
-/// All files and links in a directory and in those below it.
-pub(super) fn files_below(path: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in entries(path)? {
-        match entry.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
-            true => files.extend(files_below(&entry)?),
-            false => files.push(entry),
-        }
-    }
-    Ok(files)
 }
 
 /// Bytes of all files below a directory. Links take none.

@@ -10,7 +10,7 @@ use super::failure::Failure;
 
 /// What the hub says a file's content hashes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::source) enum Expected {
+pub(crate) enum Expected {
     /// Of large files: SHA-256, 64 hexadecimal digits.
     Sha256(String),
     /// 40 hexadecimal digits: of small files, SHA-1 as git counts it; from mirrors such as Artifactory, the plain one.

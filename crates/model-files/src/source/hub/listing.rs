@@ -7,14 +7,12 @@ use serde::Deserialize;
 use super::client::{Ask, Client};
 use super::digest::Expected;
 use super::failure::Failure;
-use crate::source::check_relative;
+use super::names::is_commit;
+use crate::relative_path::check_relative;
 
 /// From here on the hub leaves out files.
 const MOST_FILES: usize = 50_000;
 const LARGEST_ANSWER: u64 = 256 << 20;
-/// Digits of a commit.
-const COMMIT_DIGITS: usize = 40;
-
 /// A revision as the API describes it.
 #[derive(Debug)]
 pub(super) struct Revision {
@@ -100,11 +98,6 @@ fn parse(text: &[u8]) -> Option<Revision> {
         listed.collect()
     });
     Some(Revision { commit: info.sha, files })
-}
-
-/// Whether a revision is a whole commit, which never changes.
-pub(super) fn is_commit(revision: &str) -> bool {
-    revision.len() == COMMIT_DIGITS && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]

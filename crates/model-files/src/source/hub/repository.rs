@@ -10,16 +10,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ureq::http::header::ETAG;
 use ureq::http::{HeaderMap, HeaderName};
 
-use super::cache::{RepositoryCache, is_name};
-use super::cached_models::files_below;
+use super::cache::RepositoryCache;
 use super::client::{Ask, Client};
 use super::digest::Expected;
 use super::failure::Failure;
-use super::listing::{self, ListedFile, is_commit};
+use super::folders::files_below;
+use super::listing::{self, ListedFile};
+use super::names::{is_commit, is_name, is_repository_id, is_revision};
 use super::options::HubOptions;
 use super::transfer::{self, FileVersion, announced_size};
 use crate::error::{Error, Result};
-use crate::source::check_relative;
 
 const DEFAULT_REVISION: &str = "main";
 const COMMIT: HeaderName = HeaderName::from_static("x-repo-commit");
@@ -31,7 +31,7 @@ const BAR: &str =
 const WORTH_TELLING: u64 = 10_000_000;
 
 /// One repository at one commit: the revision is looked up once, with the first file, and all others are of that commit.
-pub(in crate::source) struct HubRepository {
+pub(crate) struct HubRepository {
     name: String,
     id: String,
     revision: String,
@@ -62,7 +62,7 @@ struct Lookup {
 
 impl HubRepository {
     /// The repository `org/name` or `org/name@revision`.
-    pub(in crate::source) fn open(name: &str, options: &HubOptions) -> Result<Self> {
+    pub(crate) fn open(name: &str, options: &HubOptions) -> Result<Self> {
         let (id, revision) = name.split_once('@').unwrap_or((name, DEFAULT_REVISION));
         if !is_repository_id(id) || !is_revision(revision) {
             return Err(Error::Hub(format!(
@@ -84,7 +84,7 @@ impl HubRepository {
     }
 
     /// The path of the file `relative`, from the cache or else downloaded whole, or `None` if the repository lacks it.
-    pub(in crate::source) fn fetch(&self, relative: &str) -> Result<Option<PathBuf>> {
+    pub(crate) fn fetch(&self, relative: &str) -> Result<Option<PathBuf>> {
         if let Some(path) = self.cached(relative)? {
             return Ok(Some(path));
         }
@@ -105,12 +105,12 @@ impl HubRepository {
     }
 
     /// Whether the repository has the file `relative`, without downloading it.
-    pub(in crate::source) fn has(&self, relative: &str) -> Result<bool> {
+    pub(crate) fn has(&self, relative: &str) -> Result<bool> {
         Ok(self.cached(relative)?.is_some() || self.version(relative)?.is_some())
     }
 
     /// The path of the file `relative` in the cache.
-    pub(in crate::source) fn cached(&self, relative: &str) -> Result<Option<PathBuf>> {
+    pub(crate) fn cached(&self, relative: &str) -> Result<Option<PathBuf>> {
         let Some(found) = self.find(relative)? else { return Ok(None) };
         let path = self.cache.file(&found.commit, relative);
         if path.is_some() {
@@ -120,7 +120,7 @@ impl HubRepository {
     }
 
     /// Downloads a file that is not in the cache, and moves `bar` with it.
-    pub(in crate::source) fn download(&self, file: &FileVersion, bar: &ProgressBar) -> Result<PathBuf> {
+    pub(crate) fn download(&self, file: &FileVersion, bar: &ProgressBar) -> Result<PathBuf> {
         let wait = || {
             (self.options.notice)(&format!(
                 "{self}: waiting for another process that downloads {}",
@@ -136,7 +136,7 @@ impl HubRepository {
     }
 
     /// A bar for so many bytes.
-    pub(in crate::source) fn bar(&self, size: Option<u64>, what: String) -> ProgressBar {
+    pub(crate) fn bar(&self, size: Option<u64>, what: String) -> ProgressBar {
         if !self.options.progress {
             return ProgressBar::hidden();
         }
@@ -145,29 +145,29 @@ impl HubRepository {
         bar.with_style(style).with_message(what)
     }
 
-    pub(in crate::source) fn options(&self) -> &HubOptions {
+    pub(crate) fn options(&self) -> &HubOptions {
         &self.options
     }
 
     /// Bytes of a file that are still to come, if it is known.
-    pub(in crate::source) fn missing_bytes(&self, file: &FileVersion) -> Option<u64> {
+    pub(crate) fn missing_bytes(&self, file: &FileVersion) -> Option<u64> {
         file.missing_bytes(&self.cache)
     }
 
     /// Fails if so many bytes more have no room.
-    pub(in crate::source) fn check_space(&self, needed: u64) -> Result<()> {
+    pub(crate) fn check_space(&self, needed: u64) -> Result<()> {
         transfer::check_space(&self.cache, &self.options.cache, needed).map_err(|failure| {
             Error::Hub(format!("{self}: {}", failure.explain(self.client.endpoint(), false)))
         })
     }
 
     /// The commit that files are of, if one was asked for yet.
-    pub(in crate::source) fn commit(&self) -> Option<&str> {
+    pub(crate) fn commit(&self) -> Option<&str> {
         self.found.get().map(|found| found.commit.as_str())
     }
 
     /// The paths of all files, as the hub lists them; where it does not, those in the cache.
-    pub(in crate::source) fn files(&self) -> Result<Option<Vec<String>>> {
+    pub(crate) fn files(&self) -> Result<Option<Vec<String>>> {
         let Some(found) = self.find("config.json")? else { return Ok(None) };
         if let Some(files) = &found.files {
             return Ok(Some(files.keys().cloned().collect()));
@@ -181,12 +181,12 @@ impl HubRepository {
     }
 
     /// Whether the hub told which files there are.
-    pub(in crate::source) fn is_listed(&self) -> bool {
+    pub(crate) fn is_listed(&self) -> bool {
         self.found.get().is_some_and(|found| found.files.is_some())
     }
 
     /// What the hub says about the file `relative`, or `None` if the commit lacks it, or the hub is not asked.
-    pub(in crate::source) fn version(&self, relative: &str) -> Result<Option<FileVersion>> {
+    pub(crate) fn version(&self, relative: &str) -> Result<Option<FileVersion>> {
         let Some(found) = self.find(relative)? else { return Ok(None) };
         if found.cached_only.is_some() || self.cache.is_absent(&found.commit, relative) {
             return Ok(None);
@@ -339,7 +339,7 @@ impl HubRepository {
         }
     }
 
-    pub(in crate::source) fn missing(&self, files: &str) -> Error {
+    pub(crate) fn missing(&self, files: &str) -> Error {
         let found = self.found.get();
         if let Some(reason) = found.and_then(|found| found.cached_only.as_ref()) {
             return Error::Hub(format!(
@@ -376,42 +376,9 @@ impl fmt::Debug for HubRepository {
     }
 }
 
-pub(super) fn is_repository_id(id: &str) -> bool {
-    let is_part = |part: &str| {
-        !part.starts_with('.')
-            && !part.is_empty()
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    id.split_once('/').is_some_and(|(organisation, name)| is_part(organisation) && is_part(name))
-}
-
-/// A branch, a tag, a commit or the beginning of one, or a pull request as in `refs/pr/1`; as git allows them.
-fn is_revision(revision: &str) -> bool {
-    check_relative(revision).is_ok()
-        && !revision.contains(|c: char| c.is_control() || " ~^:?*[\\".contains(c))
-        && !revision.contains("..")
-        && !revision.split('/').any(|part| part.starts_with('.') || part.ends_with(".lock"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hub_ids_are_an_organisation_and_a_name() {
-        for good in ["BAAI/AltDiffusion-m9", "a/b", "a_b/c.d"] {
-            assert!(is_repository_id(good), "{good}");
-        }
-        for bad in ["", "model", "/model", "org/", "a/b/c", "./a", "../a", "a/..", "org/na me", "C:/x"] {
-            assert!(!is_repository_id(bad), "{bad}");
-        }
-        for good in ["main", "v1.0", "v1.0+cu128", "refs/pr/1", "0123abcd", "release/2.0", "版本"] {
-            assert!(is_revision(good), "{good}");
-        }
-        for bad in ["", "../main", "/main", "a?b", "a b", "a..b", "a/.b", "a.lock", "a\nb"] {
-            assert!(!is_revision(bad), "{bad}");
-        }
-    }
 
     #[test]
     fn the_bar_can_be_drawn() {

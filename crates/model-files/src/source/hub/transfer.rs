@@ -20,7 +20,7 @@ const CHUNK: usize = 1 << 20;
 
 /// A file to download.
 #[derive(Clone, Debug)]
-pub(in crate::source) struct FileVersion {
+pub(crate) struct FileVersion {
     /// The path in the repository.
     pub path: String,
     pub commit: String,

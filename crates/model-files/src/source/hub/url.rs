@@ -20,7 +20,7 @@ const IN_LOCATION: &AsciiSet = &CONTROLS.add(b' ');
 
 /// A URL of `http://` or `https://`. Its text is what is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::source) struct Url {
+pub(crate) struct Url {
     scheme: &'static str,
     /// In small letters, an IPv6 address in brackets.
     host: String,

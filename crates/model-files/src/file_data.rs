@@ -1,4 +1,4 @@
-//! The bytes of one file, wherever they lie.
+//! Holds the bytes of one file, wherever they lie.
 
 use std::fmt;
 use std::fs::File;

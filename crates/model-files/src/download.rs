@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use indicatif::DecimalBytes;
 
-use super::hub::HubRepository;
-use super::{Kind, ModelSource, check_relative};
-use crate::checkpoint::{Checkpoint, ShardIndex};
+use crate::checkpoint::{ShardIndex, find};
 use crate::error::{Error, Result};
+use crate::relative_path::{check_relative, folder_of, in_folder};
+use crate::source::ModelSource;
+use crate::source::hub::HubRepository;
 
 /// Where the weights of a model are, with the configuration that says so: a pipeline's parts, and the parts of models of
 /// texts and images.
@@ -73,7 +74,7 @@ impl ModelSource {
     /// # Errors
     /// When the model is none on the hub, or nothing in it is a model, or the download fails.
     pub fn download(&self) -> Result<Downloaded> {
-        let Kind::Hub(repository) = &self.kind else {
+        let Some(repository) = self.repository() else {
             return Err(Error::Input(format!(
                 "{self}: expected a repository on the hub, which can be downloaded"
             )));
@@ -106,7 +107,7 @@ impl ModelSource {
     /// # Errors
     /// When a download fails.
     pub fn prefetch(&self, folders: &[&str]) -> Result<()> {
-        let Kind::Hub(repository) = &self.kind else { return Ok(()) };
+        let Some(repository) = self.repository() else { return Ok(()) };
         repository.has(CONFIG)?;
         if repository.is_listed() {
             let files = self.files_to_read(repository, &|folder| folders.contains(&folder))?;
@@ -132,7 +133,7 @@ impl ModelSource {
             .filter(|(folder, _)| is_read(folder));
         let small: Vec<String> =
             all.flat_map(|(folder, names)| names.iter().map(move |name| in_folder(folder, name))).collect();
-        let weights = parts.iter().flat_map(|part| Checkpoint::candidates(self, part));
+        let weights = parts.iter().flat_map(|part| find::candidates(self, part));
         let adapters = ADAPTER_FILES.map(str::to_owned);
         let questions: Vec<String> = small.iter().cloned().chain(weights).chain(adapters.clone()).collect();
         ask_all(repository, &questions)?;
@@ -141,12 +142,12 @@ impl ModelSource {
         let is_pipeline = self.has(PIPELINE)?;
         for part in parts {
             if self.has(&in_folder(part, CONFIG))? && !(is_pipeline && part.is_empty()) {
-                files.extend(Checkpoint::find(self, part)?);
+                files.extend(find::weights_file(self, part)?);
             }
         }
         let indexes: Vec<String> = files.iter().filter(|file| is_index(file)).cloned().collect();
         for index in indexes {
-            let folder = index.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let folder = folder_of(&index);
             let parsed = ShardIndex::parse(&self.read(&index)?)?;
             files.extend(parsed.shards().map(|shard| in_folder(folder, shard)));
         }
@@ -224,8 +225,4 @@ fn in_parallel<T: Sync>(threads: usize, items: &[T], work: impl Fn(&T) -> Result
         }
     });
     error.into_inner().unwrap_or_else(|poison| poison.into_inner()).map_or(Ok(()), Err)
-}
-
-fn in_folder(folder: &str, file: &str) -> String {
-    if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") }
 }

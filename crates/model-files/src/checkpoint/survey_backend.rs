@@ -1,0 +1,103 @@
+//! Gives placeholders for weights, and notes in a survey what was asked for.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Result, Shape, Tensor, Var};
+use candle_nn::Init;
+use candle_nn::var_builder::SimpleBackend;
+
+use super::contents::Contents;
+use super::element::element_count;
+use crate::error::Error;
+use crate::survey::{Answer, PartReport, Question, Survey, Watched};
+
+/// How many tensors may be asked for beyond those that are there: enough for the list of what a model lacks whose weights
+/// have other names, and an end to a configuration of layers without number.
+const MOST_MISSING: usize = 10_000;
+/// More elements than any tensor has. Products of such counts with the size of an element cannot overflow.
+const MOST_ELEMENTS: usize = 1 << 48;
+
+/// Begins to note in `survey` what is asked of a checkpoint in the folder `folder` of its model.
+pub(super) fn watch(survey: &Survey, folder: &str, contents: &Contents) -> Watched {
+    survey.watch(folder, &contents.name, || {
+        let tensors = &contents.tables.tensors;
+        let mut report = PartReport {
+            folder: folder.to_owned(),
+            file: contents.name.clone(),
+            tensors: tensors.len(),
+            unexpected: tensors.keys().cloned().collect(),
+            ..PartReport::default()
+        };
+        for located in tensors.values() {
+            let tensor = &located.tensor;
+            let elements = element_count(&tensor.shape).unwrap_or_default();
+            report.parameters = report.parameters.saturating_add(elements as u64);
+            report.bytes += tensor.bytes.len() as u64;
+            *report.dtypes.entry(tensor.dtype.to_string()).or_insert(0) += 1;
+        }
+        Watched::new(report)
+    })
+}
+
+/// A checkpoint whose tensors are asked for and not read.
+pub(super) struct SurveyBackend {
+    pub contents: Arc<Contents>,
+    pub watched: Watched,
+}
+
+impl SurveyBackend {
+    /// Notes that a tensor was asked for.
+    fn note(&self, name: &str, shape: &[usize]) -> crate::Result<()> {
+        if element_count(shape).is_none_or(|elements| elements > MOST_ELEMENTS) {
+            let problem =
+                format!("tensor {name}: the configuration asks for shape {shape:?}, which no file holds");
+            return Err(Error::format(&self.contents.name, problem));
+        }
+        let question = Question { expected: shape.to_vec(), answer: self.answer(name) };
+        if !self.watched.note(name, question, self.contents.tables.tensors.len() + MOST_MISSING) {
+            let problem =
+                format!("the configuration asks for more than {MOST_MISSING} tensors that are not there");
+            return Err(Error::format(&self.contents.name, problem));
+        }
+        Ok(())
+    }
+
+    /// What there is for the tensor `name`.
+    fn answer(&self, name: &str) -> Answer {
+        let entry = self.contents.find_entry(name);
+        match (self.contents.problem(name), entry) {
+            (Some(problem), entry) => {
+                Answer::Unreadable { stored: entry.map(|(stored, _)| stored.clone()), problem }
+            }
+            (None, None) => Answer::Missing,
+            (None, Some((stored, located))) => {
+                Answer::Found { stored: stored.clone(), shape: located.tensor.shape.clone() }
+            }
+        }
+    }
+}
+
+impl SimpleBackend for SurveyBackend {
+    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
+        // Where a matrix is asked for and a 1×1 convolution is there, some layers take that and ask again.
+        let stored = self.contents.find(name).map(|located| located.tensor.shape.as_slice());
+        if let Some([matrix @ .., 1, 1]) = stored
+            && matrix == shape.dims()
+        {
+            self.contents.get_shaped(name, shape.dims())?;
+        }
+        self.note(name, shape.dims())?;
+        // One value, seen as many. Layers leave a variable as it is, where they would lay out a weight anew.
+        let value = Var::zeros(vec![1; shape.rank()], dtype, device)?;
+        value.as_tensor().broadcast_as(shape)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        let shape = self.contents.get(name)?.tensor.shape.clone();
+        self.get(Shape::from(shape), name, Init::Const(0.), dtype, device)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.contents.contains(name)
+    }
+}

@@ -1,0 +1,228 @@
+//! Writes tensors of checkpoints a little at a time, so that no model has to fit into memory, and converts their numbers.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Write};
+use std::str::FromStr;
+
+use candle_core::{DType, Device};
+use fused_ops::BlockType;
+use half::{bf16, f16};
+use safetensors::Dtype;
+
+use crate::checkpoint::convert;
+use crate::checkpoint::element::{ElementType, element_count};
+use crate::checkpoint::scales::Scales;
+use crate::checkpoint::stored::StoredTensor;
+use crate::checkpoint::tables::Located;
+use crate::checkpoint::tensors::Checkpoint;
+use crate::error::{Error, Result};
+use crate::file_data::FileData;
+
+/// Elements that are converted at a time: whole blocks of every type.
+const ELEMENTS_AT_A_TIME: usize = 1 << 20;
+
+/// What floating-point numbers are written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NumberType {
+    /// 32 bits.
+    F32,
+    /// 16 bits, of which 5 are the exponent's.
+    F16,
+    /// 16 bits, of which 8 are the exponent's, as in 32.
+    Bf16,
+    /// In blocks, of a few bits each.
+    Blocks(BlockType),
+}
+
+impl NumberType {
+    pub(super) fn element(self) -> ElementType {
+        match self {
+            Self::F32 => ElementType::Plain(Dtype::F32),
+            Self::F16 => ElementType::Plain(Dtype::F16),
+            Self::Bf16 => ElementType::Plain(Dtype::BF16),
+            Self::Blocks(kind) => ElementType::Blocks(kind),
+        }
+    }
+}
+
+impl fmt::Display for NumberType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Blocks(kind) => kind.name(),
+        })
+    }
+}
+
+impl FromStr for NumberType {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let plain = [Self::F32, Self::F16, Self::Bf16].into_iter();
+        let mut all = plain.chain(BlockType::ALL.into_iter().map(Self::Blocks));
+        all.find(|this| this.to_string() == name).ok_or_else(|| {
+            Error::Input(format!("expected f32, f16, bf16 or a type of blocks such as q8_0, found {name}"))
+        })
+    }
+}
+
+/// One tensor of a file that is to be written.
+#[derive(Debug, Clone)]
+pub struct TensorToWrite<'a> {
+    /// Where it is read from.
+    pub checkpoint: &'a Checkpoint,
+    /// The name that it is found by there.
+    pub source: String,
+    /// Its name in the new file.
+    pub name: String,
+    /// Its shape in the new file, of as many elements as it has where it is read from.
+    pub shape: Vec<usize>,
+    /// What floating-point numbers are converted to. `None` leaves them as they are, as numbers of other types always are.
+    pub dtype: Option<NumberType>,
+}
+
+/// A tensor that was found, and what becomes of it.
+pub(super) struct Planned<'a> {
+    pub tensor: &'a TensorToWrite<'a>,
+    located: &'a Located,
+    /// What its numbers are multiplied by.
+    scales: Option<Scales>,
+    pub dtype: ElementType,
+}
+
+/// Finds every tensor, by its new name.
+pub(super) fn plan<'a>(file: &str, tensors: &'a [TensorToWrite]) -> Result<BTreeMap<&'a str, Planned<'a>>> {
+    let mut planned = BTreeMap::new();
+    for tensor in tensors {
+        let contents = &tensor.checkpoint.contents;
+        let located = contents.get(&tensor.source)?;
+        let (stored, found) = (&located.tensor, contents.file(located).name());
+        if element_count(&stored.shape) != element_count(&tensor.shape) {
+            return Err(Error::ShapeMismatch {
+                name: tensor.source.clone(),
+                file: found.to_owned(),
+                found: stored.shape.clone(),
+                expected: tensor.shape.clone(),
+            });
+        }
+        let dtype = match tensor.dtype {
+            Some(dtype) if stored.dtype.is_float() || located.scale.is_some() => dtype.element(),
+            // The scale has no place in the new file.
+            None if located.scale.is_some() => NumberType::F32.element(),
+            _ => stored.dtype,
+        };
+        let scales = contents.scales(located, &tensor.source)?;
+        if planned.insert(tensor.name.as_str(), Planned { tensor, located, scales, dtype }).is_some() {
+            return Err(Error::format(file, format!("two tensors would be called {}", tensor.name)));
+        }
+    }
+    Ok(planned)
+}
+
+impl Planned<'_> {
+    /// The bytes that it takes in the new file.
+    pub(super) fn size(&self, file: &str) -> Result<usize> {
+        element_count(&self.tensor.shape).and_then(|elements| self.dtype.bytes_of(elements)).ok_or_else(
+            || {
+                let (name, shape) = (&self.tensor.name, &self.tensor.shape);
+                Error::format(
+                    file,
+                    format!("tensor {name}: shape {shape:?} of {} is no whole number of bytes", self.dtype),
+                )
+            },
+        )
+    }
+
+    pub(super) fn write(&self, to: &mut impl Write, file: &str) -> Result<()> {
+        let contents = &self.tensor.checkpoint.contents;
+        let (source, stored) = (contents.file(self.located), &self.located.tensor);
+        if stored.is_plain() {
+            return self.write_elements(to, file, source, stored);
+        }
+        let elements = FileData::owned(source.name(), stored.element_bytes(source).into_owned());
+        let stored = StoredTensor::plain(stored.dtype, stored.shape.clone(), 0..elements.len());
+        self.write_elements(to, file, &elements, &stored)
+    }
+
+    /// Writes a tensor whose elements lie one after the other.
+    fn write_elements(
+        &self,
+        to: &mut impl Write,
+        file: &str,
+        source: &FileData,
+        stored: &StoredTensor,
+    ) -> Result<()> {
+        let (mut done, total) = (0, element_count(&stored.shape).unwrap_or_default());
+        // Types of less than a byte have no conversion, and go as they are.
+        let step = stored.dtype.bytes_of(ELEMENTS_AT_A_TIME).unwrap_or(ELEMENTS_AT_A_TIME);
+        let mut start = stored.bytes.start;
+        while start < stored.bytes.end {
+            let range = start..stored.bytes.end.min(start.saturating_add(step));
+            if self.dtype == stored.dtype {
+                let bytes = source.get(range.clone()).unwrap_or_default();
+                to.write_all(bytes).map_err(Error::io(file))?;
+            } else {
+                let elements = ELEMENTS_AT_A_TIME.min(total - done);
+                let part = StoredTensor::plain(stored.dtype, vec![elements], range.clone());
+                self.write_converted(to, file, source, &part, done)?;
+                done += elements;
+            }
+            source.release(&range);
+            start = range.end;
+        }
+        Ok(())
+    }
+
+    /// Writes a part of a tensor, which begins with its element `first`.
+    fn write_converted(
+        &self,
+        to: &mut impl Write,
+        file: &str,
+        source: &FileData,
+        part: &StoredTensor,
+        first: usize,
+    ) -> Result<()> {
+        let name = &self.tensor.source;
+        let numbers = convert::read_tensor(source, part, DType::F32, &Device::Cpu)
+            .map_err(|error| Error::format(source.name(), format!("tensor {name}: {error}")))?;
+        let mut numbers = numbers.to_vec1::<f32>()?;
+        if let Some(scales) = &self.scales {
+            scales.apply(first, &mut numbers);
+        }
+        let written = match self.dtype {
+            ElementType::Plain(Dtype::F16) => {
+                let halves: Vec<f16> = numbers.iter().copied().map(f16::from_f32).collect();
+                let overflow = numbers
+                    .iter()
+                    .zip(&halves)
+                    .find(|(number, half)| number.is_finite() && !half.is_finite());
+                if let Some((number, _)) = overflow {
+                    let problem = format!("tensor {name} holds {number}, which f16 cannot: use bf16 or f32");
+                    return Err(Error::format(source.name(), problem));
+                }
+                write_all(to, halves.iter().map(|half| half.to_le_bytes()))
+            }
+            ElementType::Plain(Dtype::BF16) => {
+                write_all(to, numbers.iter().map(|number| bf16::from_f32(*number).to_le_bytes()))
+            }
+            ElementType::Plain(_) => write_all(to, numbers.iter().map(|number| number.to_le_bytes())),
+            ElementType::Blocks(kind) => {
+                let blocks = kind.quantize(&numbers).map_err(|error| {
+                    Error::format(source.name(), format!("tensor {name}: {}", Error::from(error)))
+                })?;
+                to.write_all(&blocks)
+            }
+        };
+        written.map_err(Error::io(file))
+    }
+}
+
+fn write_all<const WIDTH: usize>(
+    to: &mut impl Write,
+    elements: impl Iterator<Item = [u8; WIDTH]>,
+) -> io::Result<()> {
+    to.write_all(&elements.flatten().collect::<Vec<u8>>())
+}

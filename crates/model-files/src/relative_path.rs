@@ -1,0 +1,50 @@
+//! Checks and joins the paths of files in a model, which are relative to it and have `/` between their parts.
+
+use std::path::{Component, Path};
+
+use crate::error::{Error, Result};
+
+/// Refuses paths that lead out of the model: some come from its own `index.json`, which anybody may have written.
+pub(crate) fn check_relative(relative: &str) -> Result<()> {
+    let path = Path::new(relative);
+    let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
+    if relative.is_empty() || !inside || relative.contains(['\\', ':', '\0']) {
+        return Err(Error::Input(format!("expected a path inside the model, found {relative:?}")));
+    }
+    Ok(())
+}
+
+/// The path of `file` in `folder`, of which "" is the top of the model.
+pub fn in_folder(folder: &str, file: &str) -> String {
+    if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") }
+}
+
+/// The folder that the file `relative` is in, "" for the top of the model.
+pub(crate) fn folder_of(relative: &str) -> &str {
+    relative.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_inside_the_model() {
+        for good in ["config.json", "unet/config.json", "a/b/..c"] {
+            assert!(check_relative(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["", "/etc/passwd", "../secret", "unet/../../secret", "./config.json", "a\\..\\b", "c:/x", "a\0b"]
+        {
+            assert!(check_relative(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn folders_and_files_go_together() {
+        for path in ["config.json", "unet/config.json", "a/b/c"] {
+            let file = path.rsplit('/').next().unwrap_or_default();
+            assert_eq!(in_folder(folder_of(path), file), path);
+        }
+    }
+}
