@@ -5,13 +5,12 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use indicatif::DecimalBytes;
-
 use crate::checkpoint::{ShardIndex, find};
 use crate::error::{Error, Result};
 use crate::relative_path::{check_relative, folder_of, in_folder};
 use crate::source::ModelSource;
 use crate::source::hub::HubRepository;
+use crate::source::hub::decimal_bytes::decimal_bytes;
 
 /// Where the weights of a model are, with the configuration that says so: a pipeline's parts, and the parts of models of
 /// texts and images.
@@ -199,7 +198,7 @@ fn fetch_all(repository: &HubRepository, files: &BTreeSet<String>) -> Result<u64
     if !versions.is_empty() {
         let files =
             if versions.len() == 1 { "1 file".to_owned() } else { format!("{} files", versions.len()) };
-        let line = format!("Downloading {repository}: {files}, {}", DecimalBytes(to_come));
+        let line = format!("Downloading {repository}: {files}, {}", decimal_bytes(to_come));
         (repository.options().notice)(&line);
     }
     let bar = repository.bar(Some(total), "Downloading".to_owned());

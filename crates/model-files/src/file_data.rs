@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::ops::{Deref, Range};
 use std::path::Path;
 
@@ -23,7 +23,8 @@ enum Content {
 }
 
 impl FileData {
-    /// Maps the file at `path` into memory, for reading. The file must not be changed while it is mapped.
+    /// Maps the file at `path` into memory, for reading; where that does not work, reads it. The file must not be changed
+    /// while it is mapped.
     ///
     /// # Errors
     /// When `path` is not a file that can be read.
@@ -36,8 +37,15 @@ impl FileData {
         }
         // SAFETY: the mapping is read-only and private. That nobody truncates or rewrites a model while it is being
         // loaded is the caller's part, as it is for every reader of memory-mapped weights.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(&name))?;
-        Ok(Self { name, content: Content::Mapped(map) })
+        let content = match unsafe { Mmap::map(&file) } {
+            Ok(map) => Content::Mapped(map),
+            // Some file systems have no maps, and WebAssembly has none at all.
+            Err(error) => {
+                tracing::debug!("{name}: read, because it cannot be mapped: {error}");
+                Content::Owned(read_all(&file).map_err(Error::io(&name))?)
+            }
+        };
+        Ok(Self { name, content })
     }
 
     /// Bytes that are part of the program.
@@ -99,6 +107,18 @@ impl FileData {
     }
 }
 
+/// All bytes of a file.
+///
+/// # Errors
+/// Those of reading, and `OutOfMemory` when there is no room for them.
+fn read_all(mut file: &File) -> std::io::Result<Vec<u8>> {
+    let size = usize::try_from(file.metadata()?.len()).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(size).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 impl Deref for FileData {
     type Target = [u8];
 
@@ -114,5 +134,21 @@ impl Deref for FileData {
 impl fmt::Debug for FileData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FileData({}, {} bytes)", self.name, self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_read_is_the_same_as_one_that_is_mapped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for content in [&b""[..], b"weights"] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(&*FileData::open(&path).unwrap(), content);
+            assert_eq!(read_all(&File::open(&path).unwrap()).unwrap(), content);
+        }
     }
 }

@@ -3,6 +3,7 @@
 pub mod candle_error;
 pub mod checkpoint;
 pub mod config;
+#[cfg(feature = "hub")]
 mod download;
 mod error;
 mod error_kind;
@@ -14,6 +15,7 @@ mod survey;
 mod whole_file;
 
 pub use checkpoint::Checkpoint;
+#[cfg(feature = "hub")]
 pub use download::Downloaded;
 pub use error::{Error, Result};
 pub use error_kind::ErrorKind;

@@ -36,6 +36,7 @@ pub(crate) fn weights_file(source: &ModelSource, folder: &str) -> Result<Option<
     }
 }
 
+#[cfg(feature = "hub")]
 /// The files in `folder` that [`weights_file`] looks for.
 pub(crate) fn candidates(source: &ModelSource, folder: &str) -> Vec<String> {
     let [plain, variants] = names(source, folder);

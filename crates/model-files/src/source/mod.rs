@@ -1,6 +1,10 @@
 //! Finds a model's files: a directory, a repository on the hub, or the program itself.
 
+#[cfg(feature = "hub")]
 pub(crate) mod hub;
+#[cfg(not(feature = "hub"))]
+#[path = "no_hub.rs"]
+mod hub;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,6 +19,7 @@ use crate::relative_path::check_relative;
 use crate::survey::Survey;
 
 use hub::HubRepository;
+#[cfg(feature = "hub")]
 pub use hub::{CachedModel, CachedModels, HubOptions, Notice, Proxies};
 
 /// A model's files by their paths in its repository, such as `text_encoder/config.json`.
@@ -39,20 +44,25 @@ pub type EmbeddedFiles = &'static [(&'static str, &'static [u8])];
 
 impl ModelSource {
     /// The model called `name`: a directory if there is one of that name, else a repository on the hub, written
-    /// `org/name` or `org/name@revision`. Nothing is downloaded yet. See [`HubOptions::from_env`] for the environment
-    /// variables that are honoured.
+    /// `org/name` or `org/name@revision`. Nothing is downloaded yet. `HubOptions::from_env` tells the environment
+    /// variables that are honoured. Without the feature `hub`, it is a directory.
     ///
     /// # Errors
     /// When `name` can be neither of the two.
     pub fn open(name: &str) -> Result<Self> {
-        Self::open_with(name, &HubOptions::from_env())
+        Self::open_here_or(name, HubRepository::from_environment)
     }
 
     /// As [`ModelSource::open`], with the hub's options given instead of read from the environment.
     ///
     /// # Errors
     /// When `name` can be neither a directory nor a repository on the hub.
+    #[cfg(feature = "hub")]
     pub fn open_with(name: &str, options: &HubOptions) -> Result<Self> {
+        Self::open_here_or(name, |name| HubRepository::open(name, options))
+    }
+
+    fn open_here_or(name: &str, repository: impl FnOnce(&str) -> Result<HubRepository>) -> Result<Self> {
         let path = Path::new(name);
         if path.is_dir() {
             return Ok(Self::directory(path));
@@ -62,7 +72,7 @@ impl ModelSource {
                 "model {name}: expected a directory or a hub id, found a file"
             )));
         }
-        Ok(Self::of(Kind::Hub(Arc::new(HubRepository::open(name, options)?))))
+        Ok(Self::of(Kind::Hub(Arc::new(repository(name)?))))
     }
 
     /// The model in the directory `path`.
@@ -98,6 +108,7 @@ impl ModelSource {
     }
 
     /// The repository on the hub, if it is one.
+    #[cfg(feature = "hub")]
     pub(crate) fn repository(&self) -> Option<&HubRepository> {
         match &self.kind {
             Kind::Hub(repository) => Some(repository),
@@ -111,6 +122,15 @@ impl ModelSource {
 
     pub(crate) fn survey(&self) -> Option<&Survey> {
         self.survey.as_ref()
+    }
+
+    /// Nothing, without the feature `hub`, with which it downloads ahead what is read of the folders given.
+    ///
+    /// # Errors
+    /// None.
+    #[cfg(not(feature = "hub"))]
+    pub fn prefetch(&self, _folders: &[&str]) -> Result<()> {
+        Ok(())
     }
 
     /// The path of the file `relative` on this machine, downloaded first if need be.

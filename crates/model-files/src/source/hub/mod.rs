@@ -4,9 +4,11 @@
 //! [`HubOptions`] says where the hub is and how to get there. A [`HubRepository`] is one repository at one commit. It asks
 //! through [`client`], keeps files through [`cache`], and [`transfer`] brings one into the other.
 
+pub(crate) mod bar;
 mod cache;
 mod cached_models;
 mod client;
+pub(crate) mod decimal_bytes;
 mod digest;
 mod environment;
 mod failure;

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use ureq::http::header::ETAG;
 use ureq::http::{HeaderMap, HeaderName};
 
+use super::bar::Bar;
 use super::cache::RepositoryCache;
 use super::client::{Ask, Client};
+use super::decimal_bytes::decimal_bytes;
 use super::digest::Expected;
 use super::failure::Failure;
 use super::folders::files_below;
@@ -25,8 +26,6 @@ const DEFAULT_REVISION: &str = "main";
 const COMMIT: HeaderName = HeaderName::from_static("x-repo-commit");
 const LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
 const LINKED_SIZE: HeaderName = HeaderName::from_static("x-linked-size");
-const BAR: &str =
-    "{msg} [{wide_bar}] {decimal_bytes}/{decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
 /// Smaller files come before anybody could read that they do.
 const WORTH_TELLING: u64 = 10_000_000;
 
@@ -61,11 +60,16 @@ struct Lookup {
 }
 
 impl HubRepository {
+    /// The repository `org/name` or `org/name@revision`, on the hub that the environment names.
+    pub(crate) fn from_environment(name: &str) -> Result<Self> {
+        Self::open(name, &HubOptions::from_env())
+    }
+
     /// The repository `org/name` or `org/name@revision`.
     pub(crate) fn open(name: &str, options: &HubOptions) -> Result<Self> {
         let (id, revision) = name.split_once('@').unwrap_or((name, DEFAULT_REVISION));
         if !is_repository_id(id) || !is_revision(revision) {
-            return Err(Error::Hub(format!(
+            return Err(Error::Input(format!(
                 "model {name}: no such directory, and not a hub id of the form org/name or org/name@revision"
             )));
         }
@@ -93,10 +97,7 @@ impl HubRepository {
         transfer::check_space(&self.cache, &self.options.cache, missing)
             .map_err(|f| self.error(relative, &f))?;
         if missing >= WORTH_TELLING {
-            (self.options.notice)(&format!(
-                "Downloading {self}: {relative}, {}",
-                indicatif::DecimalBytes(missing)
-            ));
+            (self.options.notice)(&format!("Downloading {self}: {relative}, {}", decimal_bytes(missing)));
         }
         let bar = self.bar(file.size, relative.to_owned());
         let path = self.download(&file, &bar);
@@ -120,7 +121,7 @@ impl HubRepository {
     }
 
     /// Downloads a file that is not in the cache, and moves `bar` with it.
-    pub(crate) fn download(&self, file: &FileVersion, bar: &ProgressBar) -> Result<PathBuf> {
+    pub(crate) fn download(&self, file: &FileVersion, bar: &Bar) -> Result<PathBuf> {
         let wait = || {
             (self.options.notice)(&format!(
                 "{self}: waiting for another process that downloads {}",
@@ -135,14 +136,9 @@ impl HubRepository {
         Ok(path)
     }
 
-    /// A bar for so many bytes.
-    pub(crate) fn bar(&self, size: Option<u64>, what: String) -> ProgressBar {
-        if !self.options.progress {
-            return ProgressBar::hidden();
-        }
-        let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = size.map_or_else(ProgressBar::no_length, ProgressBar::new);
-        bar.with_style(style).with_message(what)
+    /// A bar for so many bytes, if bars are wanted.
+    pub(crate) fn bar(&self, size: Option<u64>, what: String) -> Bar {
+        if self.options.progress { Bar::new(size, what) } else { Bar::hidden() }
     }
 
     pub(crate) fn options(&self) -> &HubOptions {
@@ -373,15 +369,5 @@ impl fmt::Display for HubRepository {
 impl fmt::Debug for HubRepository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HubRepository({self} on {})", self.client.endpoint())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bar_can_be_drawn() {
-        assert!(ProgressStyle::with_template(BAR).is_ok());
     }
 }

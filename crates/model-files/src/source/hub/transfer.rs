@@ -5,12 +5,13 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
-use indicatif::ProgressBar;
 use ureq::http::HeaderMap;
 use ureq::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, TRANSFER_ENCODING};
 
+use super::bar::Bar;
 use super::cache::{Lock, RepositoryCache, remove};
 use super::client::{Answer, Ask, Client};
+use super::decimal_bytes::decimal_bytes;
 use super::digest::{Expected, Hasher, name_of};
 use super::failure::Failure;
 use super::url::Url;
@@ -53,7 +54,7 @@ pub(super) fn download(
     client: &Client,
     cache: &RepositoryCache,
     file: &FileVersion,
-    bar: &ProgressBar,
+    bar: &Bar,
     wait: impl FnOnce(),
 ) -> Result<PathBuf, Failure> {
     let key = file.key();
@@ -82,7 +83,7 @@ pub(super) fn download(
 struct Transfer<'a> {
     client: &'a Client,
     source: &'a FileVersion,
-    bar: &'a ProgressBar,
+    bar: &'a Bar,
     path: PathBuf,
     file: File,
     hasher: Hasher,
@@ -100,7 +101,7 @@ impl<'a> Transfer<'a> {
         source: &'a FileVersion,
         lock: &Lock,
         resume: bool,
-        bar: &'a ProgressBar,
+        bar: &'a Bar,
     ) -> Result<Self, Failure> {
         let path = cache.incomplete(&source.key(), lock, resume)?;
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
@@ -301,8 +302,8 @@ pub(super) fn check_space(cache: &RepositoryCache, path: &Path, needed: u64) -> 
         Some(free) if free < needed => Err(Failure::Local(format!(
             "{}: not enough space: {} to download, {} free",
             path.display(),
-            indicatif::DecimalBytes(needed),
-            indicatif::DecimalBytes(free)
+            decimal_bytes(needed),
+            decimal_bytes(free)
         ))),
         _ => Ok(()),
     }

@@ -1,0 +1,52 @@
+//! Stands in for the hub in programs that are built without the feature `hub`: there are no repositories.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+
+/// A repository on the hub, of which there are none here.
+pub(crate) enum HubRepository {}
+
+impl HubRepository {
+    /// # Errors
+    /// Always.
+    pub(crate) fn from_environment(name: &str) -> Result<Self> {
+        Err(Error::Input(format!(
+            "model {name}: no such directory, and this program cannot read from the hub: it was built without the feature \
+             `hub`"
+        )))
+    }
+
+    pub(crate) fn fetch(&self, _: &str) -> Result<Option<PathBuf>> {
+        match *self {}
+    }
+
+    pub(crate) fn cached(&self, _: &str) -> Result<Option<PathBuf>> {
+        match *self {}
+    }
+
+    pub(crate) fn has(&self, _: &str) -> Result<bool> {
+        match *self {}
+    }
+
+    pub(crate) fn files(&self) -> Result<Option<Vec<String>>> {
+        match *self {}
+    }
+
+    pub(crate) fn missing(&self, _: &str) -> Error {
+        match *self {}
+    }
+}
+
+impl fmt::Display for HubRepository {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {}
+    }
+}
+
+impl fmt::Debug for HubRepository {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {}
+    }
+}
