@@ -1,7 +1,7 @@
 //! Models from the hub, through the program itself, from a small hub on this machine.
 
 mod common;
-#[path = "../crates/model-files/tests/common/mock_hub.rs"]
+#[path = "../crates/model-files/tests/common/mock_hub/mod.rs"]
 mod mock_hub;
 
 use std::fs;

@@ -8,7 +8,7 @@
 //! on standard output. Each line of standard input, such as `ranges=ignored etag=weak faults=ends:1000,status:503:0`, is how
 //! to answer from then on, and is answered by `ok`.
 
-#[path = "../tests/common/mock_hub.rs"]
+#[path = "../tests/common/mock_hub/mod.rs"]
 mod mock_hub;
 
 use std::io::BufRead;

@@ -2,7 +2,7 @@
 //!
 //! Needs Python with the package, which `HUB_PYTHON` may name. Where it is missing, the tests say that they did nothing.
 
-#[path = "common/mock_hub.rs"]
+#[path = "common/mock_hub/mod.rs"]
 mod mock_hub;
 
 use std::fs;

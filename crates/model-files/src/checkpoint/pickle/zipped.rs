@@ -1,5 +1,6 @@
-//! The zip archive that `torch.save` writes: `NAME/data.pkl`, and `NAME/data/KEY` for each storage.
+//! Reads the zip archive that `torch.save` writes: `NAME/data.pkl`, and `NAME/data/KEY` for each storage.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Cursor;
 use std::ops::Range;
@@ -68,7 +69,8 @@ fn entries(file: &[u8]) -> Result<HashMap<String, Entry>> {
     let mut entries = HashMap::with_capacity(archive.len());
     for number in 0..archive.len() {
         let entry = archive.by_index_raw(number).map_err(damaged)?;
-        let name = entry.name().to_owned();
+        let not_text = |_| String::from_utf8_lossy(entry.name_raw()).into_owned();
+        let name = entry.name().map_or_else(not_text, Cow::into_owned);
         if entry.compression() != CompressionMethod::Stored || entry.encrypted() {
             entries.insert(name, Entry::Compressed);
             continue;
