@@ -174,7 +174,10 @@ mod tests {
             (Error::content("m.bin", "truncated"), ErrorKind::File),
             (io(std::io::ErrorKind::NotFound), ErrorKind::File),
             (io(std::io::ErrorKind::OutOfMemory), ErrorKind::OutOfMemory),
-            (model_files::Error::Hub("no answer".to_owned()).into(), ErrorKind::Network),
+            (
+                model_files::Error::Hub { problem: "no answer".to_owned(), kind: ErrorKind::Network }.into(),
+                ErrorKind::Network,
+            ),
             (altclip_encoder::Error::Input("no texts".to_owned()).into(), ErrorKind::Input),
             (Error::Cancelled { completed: 1, total: 2, latents: tensor }, ErrorKind::Cancelled),
         ] {

@@ -75,8 +75,14 @@ pub enum Error {
     },
 
     /// The hub did not deliver. The text holds no token and no password, as the errors that it was made of might.
-    #[error("{0}")]
-    Hub(String),
+    #[error("{problem}")]
+    Hub {
+        /// What was asked for, what came, and from where.
+        problem: String,
+        /// Whose fault it is: the caller's for a repository that there is not or a token that is not enough, else the
+        /// network's, or that of the files here.
+        kind: ErrorKind,
+    },
 
     /// A value that the caller passed in is out of its range.
     #[error("{0}")]
@@ -100,7 +106,7 @@ impl Error {
             | Self::Config { .. }
             | Self::MissingTensor { .. }
             | Self::ShapeMismatch { .. } => ErrorKind::File,
-            Self::Hub(_) => ErrorKind::Network,
+            Self::Hub { kind, .. } => *kind,
             Self::Input(_) => ErrorKind::Input,
             Self::Candle(error) => candle_error::kind(error),
         }

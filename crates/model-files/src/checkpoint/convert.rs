@@ -1,4 +1,4 @@
-//! From bytes in a file to a tensor in memory, in the type that the model computes in.
+//! Turns bytes in a file into a tensor in memory, in the type that the model computes in.
 
 use std::fmt;
 
@@ -185,7 +185,7 @@ fn looked_up<T: Float>(
     Tensor::from_vec(elements, shape, device)
 }
 
-/// The numbers of a tensor in blocks as `T`, without a copy of all of them in f32.
+/// The numbers of a quantized tensor as `T`, without a copy of all of them in f32.
 fn dequantized<T: Float>(
     kind: BlockType,
     bytes: &[u8],

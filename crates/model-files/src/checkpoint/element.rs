@@ -1,11 +1,11 @@
-//! What the elements of a tensor are in a file.
+//! Says what the elements of a tensor are in a file.
 
 use std::fmt;
 
 use fused_ops::BlockType;
 use safetensors::Dtype;
 
-/// Numbers one by one, or in blocks.
+/// Numbers one by one, or quantized in blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ElementType {
     Plain(Dtype),

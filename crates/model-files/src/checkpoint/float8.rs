@@ -1,4 +1,4 @@
-//! Numbers of eight bits with a fraction.
+//! Decodes floating-point numbers of eight bits.
 
 use safetensors::Dtype;
 

@@ -1,4 +1,4 @@
-//! The table of contents of a GGUF file, the format of llama.cpp, stable-diffusion.cpp and others for weights in blocks:
+//! Reads the table of contents of a GGUF file, the format of llama.cpp, stable-diffusion.cpp and others for quantized weights:
 //! counts, metadata, and each tensor's name, shape, type and place
 //! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 //!

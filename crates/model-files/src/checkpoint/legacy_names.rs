@@ -1,4 +1,4 @@
-//! Names that weights had when many checkpoints were published, and that their libraries have since changed.
+//! Gives the names that weights had when many checkpoints were published, and that their libraries have since changed.
 
 /// From a name's segment today to its older form.
 ///

@@ -1,4 +1,4 @@
-//! The header of a safetensors file: eight bytes of length, then JSON that tells each tensor's type, shape and place.
+//! Reads the header of a safetensors file: eight bytes of length, then JSON that tells each tensor's type, shape and place.
 //!
 //! The rules are those of the format's specification: tensors follow each other without gaps or overlaps and fill the
 //! file. They are checked here one tensor at a time, because an error should name the tensor.

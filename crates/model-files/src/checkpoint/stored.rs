@@ -1,4 +1,4 @@
-//! A tensor as it lies in its file, and the tensors that a file lists.
+//! Describes a tensor as it lies in its file, and the tensors that a file lists.
 
 use std::borrow::Cow;
 use std::ops::Range;

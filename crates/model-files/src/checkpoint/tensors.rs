@@ -184,7 +184,7 @@ impl Checkpoint {
     /// A builder that gives a model its weights, converted to `dtype` (f32, f16 or bf16) and put on `device` one by one
     /// as the model asks for them. Its errors become this crate's again by `Error::from`.
     ///
-    /// A weight that is in blocks can also be had as these, by [another name](BlockType::blocks_name).
+    /// A quantized weight can also be had as its blocks, by [another name](BlockType::blocks_name).
     ///
     /// # Errors
     /// [`Error::Input`] when `dtype` is not one that models compute in.

@@ -50,3 +50,14 @@ impl fmt::Debug for HubRepository {
         match *self {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_the_hub_says_what_is_missing() {
+        let line = HubRepository::from_environment("BAAI/AltCLIP").unwrap_err().to_string();
+        assert!(line.contains("BAAI/AltCLIP") && line.contains("feature `hub`"), "{line}");
+    }
+}

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 
+use model_files::ErrorKind;
 use model_files::source::{CachedModels, HubOptions, ModelSource};
 
 use crate::mock_hub::Manner;
@@ -127,7 +128,9 @@ fn an_unreachable_hub_is_named() {
     // A port that was free a moment ago.
     let endpoint = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     let model = ModelSource::open_with(REPOSITORY, &place.options(endpoint.clone())).unwrap();
-    let line = line_of(model.file("unet/config.json"));
+    let error = model.file("unet/config.json").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Network);
+    let line = line_of(Err::<(), _>(error));
     assert!(line.contains(&format!("cannot reach the hub {endpoint}")), "{line}");
 }
 

@@ -3,8 +3,8 @@
 use std::fs;
 use std::sync::Arc;
 
-use model_files::Error;
 use model_files::source::{CachedModels, HubOptions, ModelSource};
+use model_files::{Error, ErrorKind};
 use tempfile::TempDir;
 
 use crate::mock_hub::{self, Manner};
@@ -92,11 +92,9 @@ fn a_file_that_the_repository_lacks_is_named() {
     assert_eq!(error.to_string(), format!("someone/model on {}: no file vae/config.json", hub.endpoint()));
     assert!(matches!(error, Error::MissingFile { .. }));
     let options = place.options(hub.endpoint());
-    let line = ModelSource::open_with("someone/else", &options)
-        .unwrap()
-        .file("config.json")
-        .unwrap_err()
-        .to_string();
+    let error = ModelSource::open_with("someone/else", &options).unwrap().file("config.json").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Input);
+    let line = error.to_string();
     assert!(line.contains("no repository of this name"), "{line}");
 }
 

@@ -1,4 +1,4 @@
-//! What the functions make that a pickle of tensors calls. They are known by their names, and none of them is ever called.
+//! Makes what the functions would that a pickle of tensors calls. They are known by their names, and none of them is ever called.
 
 use safetensors::Dtype;
 

@@ -1,4 +1,4 @@
-//! The form that `torch.save` wrote before PyTorch 1.6: five pickles, one after the other, and then the storages.
+//! Reads the form that `torch.save` wrote before PyTorch 1.6: five pickles, one after the other, and then the storages.
 //!
 //! The pickles are a magic number, the version, facts about the machine that wrote the file, the saved object, and the
 //! list of the storages' keys. Each storage is its number of elements (eight bytes) and the elements.

@@ -1,4 +1,4 @@
-//! The names that types of numbers go by in PyTorch and numpy.
+//! Knows the names that types of numbers go by in PyTorch and numpy.
 
 use safetensors::Dtype;
 

@@ -1,4 +1,4 @@
-//! The objects that a pickle describes, as far as reading tensors needs them.
+//! Holds the objects that a pickle describes, as far as reading tensors needs them.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Where a tensor lies in the file, given where its storage does. Everything about it was written by somebody else.
+//! Finds where a tensor lies in the file, given where its storage does. Everything about it was written by somebody else.
 
 use std::ops::Range;
 

@@ -23,7 +23,7 @@ const QUANTIZATION_VERSION: u32 = 2;
 /// Writes tensors as a GGUF file of a model of this `architecture`, with `metadata` of texts. `file` is what errors call it.
 /// The same tensors give the same bytes: they lie in the order of their names.
 ///
-/// A tensor in blocks is written as a matrix (first side, everything else), of whose rows blocks are parts; its own shape
+/// A quantized tensor is written as a matrix (first side, everything else), of whose rows blocks are parts; its own shape
 /// goes into the metadata, as `comfy.gguf.orig_shape.` and its name. Numbers of float8, which the format does not have, are
 /// written as f16, which loses nothing.
 ///

@@ -31,7 +31,7 @@ pub enum NumberType {
     F16,
     /// 16 bits, of which 8 are the exponent's, as in 32.
     Bf16,
-    /// In blocks, of a few bits each.
+    /// Quantized in blocks, a few bits each.
     Blocks(BlockType),
 }
 

@@ -21,7 +21,7 @@ const ALIGNMENT: usize = 8;
 ///
 /// # Errors
 /// When a tensor is missing, has no such number of elements or no conversion, holds numbers too large for the new type,
-/// is asked for in blocks, or two have the same name; and when the file cannot be written.
+/// is asked for quantized, or two have the same name; and when the file cannot be written.
 pub fn write_safetensors<E: From<Error>>(
     to: &mut impl Write,
     file: &str,

@@ -20,6 +20,7 @@ pub struct CachedModels {
 pub struct CachedModel {
     /// The repository, such as `BAAI/AltDiffusion-m9`.
     pub name: String,
+    /// The commit, 40 hexadecimal digits.
     pub commit: String,
     /// The branches and tags that were at this commit when they were last asked for.
     pub revisions: Vec<String>,
@@ -64,7 +65,7 @@ impl CachedModels {
         let (id, revision) = name.split_once('@').map_or((name, None), |(id, revision)| (id, Some(revision)));
         let folder = self.cache.join(folder_name(id));
         if !is_repository_id(id) || !folder.is_dir() {
-            return Err(Error::Hub(format!("{name}: no such model in the cache {}", self.cache.display())));
+            return Err(Error::Input(format!("{name}: no such model in the cache {}", self.cache.display())));
         }
         let before = size_of(&folder)?;
         match revision {
@@ -125,7 +126,7 @@ fn remove_commit(folder: &Path, name: &str, revision: &str) -> Result<()> {
     let (Some(model), None) = (meant.next(), meant.next()) else {
         let known: Vec<_> = all.iter().map(|model| model.commit.as_str()).collect();
         let known = known.join(", ");
-        return Err(Error::Hub(format!(
+        return Err(Error::Input(format!(
             "{name}@{revision}: expected one of the commits in the cache, {known}"
         )));
     };

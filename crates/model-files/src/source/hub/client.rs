@@ -59,14 +59,14 @@ impl Client {
     pub(super) fn new(options: &HubOptions) -> Result<Self, Error> {
         let shown = without_credentials(&options.endpoint);
         let wrong = || {
-            Error::Hub(format!("hub endpoint {shown}: expected a URL that starts with http:// or https://"))
+            Error::Input(format!("hub endpoint {shown}: expected a URL that starts with http:// or https://"))
         };
         let endpoint = Url::parse(options.endpoint.trim_end_matches('/')).ok_or_else(wrong)?;
         let authorization = match (Url::credentials(&options.endpoint), &options.token) {
             (None, None) => None,
             (None, Some(token)) => {
                 let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
-                    Error::Hub(
+                    Error::Input(
                         "HF_TOKEN: expected letters, digits and underscores, found other characters"
                             .to_owned(),
                     )
@@ -77,7 +77,7 @@ impl Client {
             // As in requests and curl, a user in the URL goes before a token.
             (Some((user, password)), _) => {
                 let header = basic(&user, &password);
-                Some(header.map_err(|failure| Error::Hub(failure.explain(&shown, false)))?)
+                Some(header.map_err(|failure| Error::Input(failure.explain(&shown, false)))?)
             }
         };
         Ok(Self {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ureq::Timeout;
 
+use crate::error_kind::ErrorKind;
+
 /// Why the hub did not deliver. None of them holds a token or a password.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
@@ -69,6 +71,20 @@ impl Failure {
             Self::Unreachable(_) | Self::Silent(_) => was_connected,
             Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
             Self::NoHub(_) | Self::Content(_) | Self::Local(_) => false,
+        }
+    }
+
+    /// Whose fault it is.
+    pub(super) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Status { status: 401 | 403 | 404, .. } => ErrorKind::Input,
+            Self::Local(_) => ErrorKind::File,
+            Self::Unreachable(_)
+            | Self::Silent(_)
+            | Self::Broken(_)
+            | Self::Status { .. }
+            | Self::NoHub(_)
+            | Self::Content(_) => ErrorKind::Network,
         }
     }
 

@@ -21,6 +21,7 @@ use super::names::{is_commit, is_name, is_repository_id, is_revision};
 use super::options::HubOptions;
 use super::transfer::{self, FileVersion, announced_size};
 use crate::error::{Error, Result};
+use crate::error_kind::ErrorKind;
 
 const DEFAULT_REVISION: &str = "main";
 const COMMIT: HeaderName = HeaderName::from_static("x-repo-commit");
@@ -153,7 +154,8 @@ impl HubRepository {
     /// Fails if so many bytes more have no room.
     pub(crate) fn check_space(&self, needed: u64) -> Result<()> {
         transfer::check_space(&self.cache, &self.options.cache, needed).map_err(|failure| {
-            Error::Hub(format!("{self}: {}", failure.explain(self.client.endpoint(), false)))
+            let problem = format!("{self}: {}", failure.explain(self.client.endpoint(), false));
+            Error::Hub { problem, kind: failure.kind() }
         })
     }
 
@@ -199,10 +201,11 @@ impl HubRepository {
         match &version {
             None => self.cache.note_absent(&found.commit, relative),
             Some(version) if version.commit != found.commit => {
-                return Err(Error::Hub(format!(
+                let problem = format!(
                     "{self}: {} changed from {} to {} while it was read: run again",
                     self.revision, found.commit, version.commit
-                )));
+                );
+                return Err(Error::Hub { problem, kind: ErrorKind::Network });
             }
             Some(_) => {}
         }
@@ -273,10 +276,7 @@ impl HubRepository {
             let reason = "the hub is not asked in offline mode (HF_HUB_OFFLINE)";
             return match cached_only(reason) {
                 Some(found) => Ok(Some(self.found.get_or_init(|| found))),
-                None => Err(Error::Hub(format!(
-                    "{self}: {relative} was not downloaded before, and {reason}; the cache is {}",
-                    self.options.cache.display()
-                ))),
+                None => Err(self.not_downloaded(relative, reason)),
             };
         }
         // What a commit is never changes: only files that are not there are worth a question.
@@ -338,17 +338,23 @@ impl HubRepository {
     pub(crate) fn missing(&self, files: &str) -> Error {
         let found = self.found.get();
         if let Some(reason) = found.and_then(|found| found.cached_only.as_ref()) {
-            return Error::Hub(format!(
-                "{self}: {files} was not downloaded before, and {reason}; the cache is {}",
-                self.options.cache.display()
-            ));
+            return self.not_downloaded(files, reason);
         }
         Error::MissingFile { model: format!("{self} on {}", self.client.endpoint()), file: files.to_owned() }
     }
 
     fn error(&self, relative: &str, failure: &Failure) -> Error {
         let problem = failure.explain(self.client.endpoint(), self.options.token.is_some());
-        Error::Hub(format!("{self}: cannot get {relative}: {problem}"))
+        Error::Hub { problem: format!("{self}: cannot get {relative}: {problem}"), kind: failure.kind() }
+    }
+
+    /// The error for what would have to be downloaded while the hub is not asked.
+    fn not_downloaded(&self, files: &str, reason: &str) -> Error {
+        let problem = format!(
+            "{self}: {files} was not downloaded before, and {reason}; the cache is {}",
+            self.options.cache.display()
+        );
+        Error::Hub { problem, kind: ErrorKind::Network }
     }
 }
 
