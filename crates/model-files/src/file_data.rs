@@ -91,6 +91,8 @@ impl FileData {
     /// Tells the operating system that the bytes in `range` were read and are not needed in memory any more, so that a
     /// converted tensor and the file it came from do not both count as this program's memory. Reading them again works.
     pub(crate) fn release(&self, range: &Range<usize>) {
+        #[cfg(not(unix))]
+        let _ = range;
         #[cfg(unix)]
         if let Content::Mapped(map) = &self.content
             && !range.is_empty()

@@ -67,11 +67,19 @@ fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
         return Err(Error::format(&shown, problem));
     }
     let mut builder = Builder::new();
-    // Temporary files are private to their owner by default; this one stays, so the umask alone decides.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let_umask_decide(&mut builder);
     builder.tempfile_in(directory).map_err(Error::io(shown))
 }
+
+/// Temporary files are private to their owner by default; this one stays, so the umask alone decides.
+#[cfg(unix)]
+fn let_umask_decide(builder: &mut Builder) {
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+}
+
+/// Elsewhere, files have no such permissions.
+#[cfg(not(unix))]
+fn let_umask_decide(_: &mut Builder) {}
 
 #[cfg(test)]
 mod tests {

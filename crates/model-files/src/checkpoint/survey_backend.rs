@@ -15,7 +15,7 @@ use crate::survey::{Answer, PartReport, Question, Survey, Watched};
 /// have other names, and an end to a configuration of layers without number.
 const MOST_MISSING: usize = 10_000;
 /// More elements than any tensor has. Products of such counts with the size of an element cannot overflow.
-const MOST_ELEMENTS: usize = 1 << 48;
+const MOST_ELEMENTS: u64 = 1 << 48;
 
 /// Begins to note in `survey` what is asked of a checkpoint in the folder `folder` of its model.
 pub(super) fn watch(survey: &Survey, folder: &str, contents: &Contents) -> Watched {
@@ -48,7 +48,7 @@ pub(super) struct SurveyBackend {
 impl SurveyBackend {
     /// Notes that a tensor was asked for.
     fn note(&self, name: &str, shape: &[usize]) -> crate::Result<()> {
-        if element_count(shape).is_none_or(|elements| elements > MOST_ELEMENTS) {
+        if element_count(shape).is_none_or(|elements| elements as u64 > MOST_ELEMENTS) {
             let problem =
                 format!("tensor {name}: the configuration asks for shape {shape:?}, which no file holds");
             return Err(Error::format(&self.contents.name, problem));
