@@ -179,7 +179,7 @@ fn layers_get_blocks_and_models_without_them_numbers() {
     let expected = Linear::from_tensors(weight, Some(numbers(&[48]))).unwrap().forward(&x).unwrap();
     assert_eq!(found.to_vec2::<f32>().unwrap(), expected.to_vec2::<f32>().unwrap());
     // Another shape is told as that of numbers, by the name of the weight.
-    let error = Linear::new(32, 48, true, vb.pp("a")).unwrap_err().to_string();
+    let error = Error::from(Linear::new(32, 48, true, vb.pp("a")).unwrap_err()).to_string();
     assert_eq!(error, "tensor a.weight in new.gguf has shape [48, 64], expected [48, 32] from the config");
 }
 

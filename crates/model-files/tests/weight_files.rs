@@ -100,7 +100,7 @@ fn types_that_are_not_known_matter_to_their_tensors_only() {
         assert!(checkpoint.names().eq(["a"]) && checkpoint.contains("odd"));
         let vb = checkpoint.var_builder(DType::F32, &Device::Cpu).unwrap();
         assert!(vb.contains_tensor("odd"));
-        let error = vb.get(5, "odd").unwrap_err().to_string();
+        let error = model_files::Error::from(vb.get(5, "odd").unwrap_err()).to_string();
         let reason =
             format!("model.safetensors: tensor odd: its elements are of type {dtype}, which is not known");
         assert_eq!(error, reason);
