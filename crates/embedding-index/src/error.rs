@@ -216,7 +216,10 @@ mod tests {
             (Error::Busy { folder }, ErrorKind::Other),
             (Error::Item { item: "a.png".into(), source: input().into() }, ErrorKind::Input),
             (input().into(), ErrorKind::Input),
-            (model_files::Error::Hub("no answer".to_owned()).into(), ErrorKind::Network),
+            (
+                model_files::Error::Hub { problem: "no answer".to_owned(), kind: ErrorKind::Network }.into(),
+                ErrorKind::Network,
+            ),
         ] {
             assert_eq!(error.kind(), kind, "{error}");
             assert!(!error.to_string().contains('\n'));
