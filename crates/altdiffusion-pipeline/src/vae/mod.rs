@@ -151,6 +151,7 @@ impl AutoencoderKl {
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
+    use candle_nn::VarMap;
     use model_files::ErrorKind;
 
     use super::*;
@@ -159,9 +160,10 @@ mod tests {
     #[test]
     fn decoding_can_be_cancelled() -> Result<()> {
         let config = AutoencoderKlConfig { block_out_channels: vec![32], ..AutoencoderKlConfig::default() };
-        let vae = AutoencoderKl::new(&config, VarBuilder::zeros(DType::F32, &Device::Cpu))?;
+        let vae =
+            AutoencoderKl::new(&config, VarBuilder::from_varmap(&VarMap::new(), DType::F32, &Device::Cpu))?;
         let latents = Tensor::zeros((1, config.latent_channels, 4, 4), DType::F32, &Device::Cpu)?;
-        let (tiling, cancellation) = (Tiling::of_side(2), Cancellation::new());
+        let (tiling, cancellation) = (Tiling::of_side(2).overlap(0.5), Cancellation::new());
         assert_eq!(vae.decode_pixels(&latents, &cancellation)?.dims(), [1, 4, 4, 3]);
         assert_eq!(vae.decode_tiled_unless(&latents, tiling, &cancellation)?.dims(), [1, 3, 4, 4]);
         cancellation.cancel();
