@@ -16,16 +16,16 @@ use altdiffusion_pipeline::image_metadata::ParameterFields;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Reading images")]
 pub struct ImageArgs {
-    /// What to lay transparent images on: white, black, #rrggbb, or none.
+    /// Background for transparent images: white, black, #rrggbb, or none.
     ///
-    /// With none, the colours under the transparency are used as if it were not there, whatever the program that wrote the
-    /// image left in them. By default as the model's preprocessor_config.json says: white for the model inside this
-    /// program, and none for published ones, as the reference implementations do.
-    #[arg(long, value_name = "COLOR")]
+    /// With none, the colours under the transparency are used as they are. By default as the model's
+    /// preprocessor_config.json says: white for the model inside this program, and none for published ones, as in
+    /// the reference implementations.
+    #[arg(long, value_name = "COLOR", hide_short_help = true)]
     background: Option<Background>,
 
-    /// The most pixels that an image may have. A larger one is refused before it takes memory.
-    #[arg(long, value_name = "N", default_value_t = MAX_PIXELS, allow_negative_numbers = true)]
+    /// Refuse images with more pixels than this, before they take memory.
+    #[arg(long, value_name = "N", default_value_t = MAX_PIXELS, allow_negative_numbers = true, hide_short_help = true)]
     max_pixels: u64,
 }
 

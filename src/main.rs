@@ -12,6 +12,7 @@ mod exit_status;
 mod image_args;
 mod image_file;
 mod interrupt;
+mod language;
 mod model;
 mod model_hash;
 mod option_values;
@@ -33,20 +34,20 @@ use tracing_subscriber::EnvFilter;
 
 use self::exit_status::ExitStatus;
 
-/// Images from Chinese, English and sixteen other languages.
+/// Draw images from prompts in Chinese, English and sixteen other languages, and search images in them.
 ///
-/// Draws with a small model that is part of this program, or with any AltDiffusion model in its published layout.
+/// Works with the small model inside this program, or with any AltDiffusion or AltCLIP model.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Tell on standard error what is being done. The variable RUST_LOG chooses in more detail.
+    /// Log to standard error. RUST_LOG chooses in more detail.
     #[arg(long, short, global = true)]
     verbose: bool,
 
-    /// Say nothing on standard error but warnings and errors.
+    /// Print only warnings and errors to standard error.
     #[arg(long, short, global = true)]
     quiet: bool,
 }
@@ -73,6 +74,10 @@ enum Command {
     Train(commands::train::Train),
     #[command(subcommand)]
     Eval(commands::eval::Eval),
+    #[command(hide = true)]
+    Completions(commands::manual::Completions),
+    #[command(hide = true)]
+    Manual(commands::manual::Manual),
 }
 
 fn main() -> ExitCode {
@@ -85,11 +90,11 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<ExitStatus> {
-    let command = defaults::with_defaults(Cli::command(), EXAMPLES)?;
+    let command = language::localized(defaults::with_defaults(full_command(), EXAMPLES)?);
     let parsed = command.try_get_matches().and_then(|matches| match matches.subcommand() {
         // An image says all that it was drawn with: somebody's defaults must not come between.
         Some((_, of_generate)) if of_generate.try_contains_id("like").unwrap_or(false) => {
-            defaults::without_defaults(Cli::command()).try_get_matches()
+            language::localized(defaults::without_defaults(full_command())).try_get_matches()
         }
         _ => Ok(matches),
     });
@@ -120,8 +125,15 @@ fn run() -> anyhow::Result<ExitStatus> {
         Command::Models(models) => models.run(),
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(),
+        Command::Completions(completions) => completions.run(full_command()),
+        Command::Manual(manual) => manual.run(full_command()),
     }?;
     Ok(ExitStatus::Success)
+}
+
+/// Every option and subcommand, in English.
+pub fn full_command() -> clap::Command {
+    Cli::command()
 }
 
 /// Sets what libraries read from the environment.
@@ -145,6 +157,10 @@ fn set_environment() {
 
 /// Says why the options cannot be.
 fn refuse(message: &clap::Error) -> ExitStatus {
+    if let Some(text) = language::explain(message) {
+        text.lines().for_each(output::complain);
+        return ExitStatus::Usage;
+    }
     let text = message.to_string();
     if text.lines().all(|line| output::printable(line) == line) {
         // In colours. That it cannot be said to anyone is no other outcome.
@@ -189,7 +205,7 @@ mod tests {
 
     #[test]
     fn options_do_not_contradict_each_other() {
-        Cli::command().debug_assert();
+        full_command().debug_assert();
     }
 
     #[test]

@@ -39,18 +39,17 @@ const EMBEDDER_FOLDERS: [&str; 5] = ["", "tokenizer", "text_encoder", "image_enc
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// The model: a directory, or a repository on the Hugging Face hub. By default, the one inside this program.
+    /// The model: a directory, or a repository on the Hugging Face hub. By default the one inside this program.
     ///
-    /// A directory has the layout of the published models: for AltDiffusion the folders tokenizer, text_encoder, unet, vae
-    /// and scheduler; for AltCLIP and its relatives config.json, the weights and the tokenizer's files. A repository is
-    /// called by its name, such as BAAI/AltDiffusion-m9; it is downloaded once, into the cache that all Hugging Face
-    /// libraries share, and `altdiffusion download` does that ahead. The weights of BAAI/AltDiffusion, -m9 and -m18 are
-    /// under the licence CreativeML Open RAIL-M, which limits what they may be used for. HF_ENDPOINT, HF_HOME, HF_TOKEN,
-    /// HF_HUB_OFFLINE and the other variables of huggingface_hub mean here what they mean there; so do HTTPS_PROXY,
-    /// NO_PROXY and SSL_CERT_FILE.
+    /// A directory has the layout of the published models: for AltDiffusion the folders tokenizer, text_encoder,
+    /// unet, vae and scheduler; for AltCLIP and its relatives config.json, weights and tokenizer files. A
+    /// repository, such as BAAI/AltDiffusion-m9, is downloaded on first use; `altdiffusion download` does that
+    /// ahead. The weights of BAAI/AltDiffusion, -m9 and -m18 are under the CreativeML Open RAIL-M licence, which
+    /// limits their use. HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and the other variables of huggingface_hub
+    /// mean what they mean there; so do HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE.
     ///
-    /// `generate` also takes an AltDiffusion model in one file, .safetensors, .gguf or .ckpt, as latent diffusion names its
-    /// tensors. It needs a --config.
+    /// `generate` also takes one file (.safetensors, .gguf, .ckpt) in the naming of latent diffusion, with
+    /// --config.
     #[arg(
         long,
         short_alias = 'm',
@@ -60,36 +59,35 @@ pub struct ModelArgs {
     )]
     model: Option<String>,
 
-    /// Which revision of a --model on the hub: a branch, a tag, or a commit. By default main.
+    /// Revision of a --model on the hub: a branch, a tag, or a commit. By default main.
     ///
     /// --model org/name@REVISION says the same.
-    #[arg(long, value_name = "REVISION")]
+    #[arg(long, value_name = "REVISION", hide_short_help = true)]
     revision: Option<String>,
 
-    /// Where the tokenizer of a --model in one file is, and its configurations: a directory, or a repository on the hub.
+    /// A model that has the tokenizer and configurations of a one-file --model: a directory or a repository.
     ///
-    /// A file that `convert` wrote holds its configurations itself, and needs only the tokenizer. Where there is no
-    /// configuration at all, the shapes of the tensors tell it.
-    #[arg(long, value_name = "DIR_OR_HUB_ID")]
+    /// A file that `convert` wrote holds its configurations and needs only the tokenizer. Without configurations,
+    /// shapes are inferred from the tensors.
+    #[arg(long, value_name = "DIR_OR_HUB_ID", hide_short_help = true)]
     config: Option<String>,
 
-    /// Which of several weights to read, as `variant` in diffusers: fp16 for model.fp16.safetensors and the like.
+    /// Weights variant, as in diffusers: fp16 reads model.fp16.safetensors and the like.
     ///
     /// Every part of the model must have it. Without this option, fp16 is read where there is nothing else.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     variant: Option<String>,
 
-    /// The type of the numbers that the model computes with: f32, f16 or bf16.
+    /// Number type: f32, f16 or bf16. By default f32.
     ///
-    /// The two short ones need half of the memory and are fast on a GPU. Of these f16 is the more exact, and bf16 the
-    /// one that does not overflow. On the CPU, weights in blocks, as `convert` writes them, stay as they are in either
-    /// case; a GPU gets them as numbers of this type. By default f32.
+    /// f16 and bf16 take half the memory and are fast on a GPU; f16 is more exact, bf16 does not overflow.
+    /// Quantized weights stay quantized on the CPU in any case; on a GPU they become numbers of this type.
     #[arg(long, alias = "torch-dtype", value_name = "TYPE", value_parser = option_values::dtype)]
     dtype: Option<DType>,
 
-    /// Where the model computes: cpu, cuda, metal, or auto for a GPU if there is one that this build can use.
+    /// Device: cpu, cuda, metal, or auto, a GPU if this build can use one. By default auto.
     ///
-    /// Of several GPUs, cuda:1 is the second. By default auto.
+    /// cuda:1 is the second of several GPUs.
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceChoice>,
 }

@@ -13,6 +13,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::language::translated;
+
 /// No line is longer than this many characters; a path on Linux has at most 4096 bytes.
 const LONGEST: usize = 4096;
 
@@ -69,9 +71,9 @@ fn write_now(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Writes a line for people to standard error. Where that is closed there is nobody to tell.
+/// Writes a line for people to standard error, in their language. Where that is closed there is nobody to tell.
 pub fn complain(line: impl Display) {
-    let line = format!("{}\n", printable(&line.to_string()));
+    let line = format!("{}\n", printable(&translated(&line.to_string())));
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
@@ -132,7 +134,7 @@ impl Write for LogWriter {
     /// Takes the whole line that the subscriber hands over at a time.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        let mut shown = printable(text.strip_suffix('\n').unwrap_or(&text));
+        let mut shown = printable(&translated(text.strip_suffix('\n').unwrap_or(&text)));
         // Writing to a string does not fail.
         let _ = shown.write_char('\n');
         io::stderr().write_all(shown.as_bytes())?;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use console::Term;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use crate::language::translated;
 use crate::output::complain;
 
 const SPINNER: &str = "{spinner} {msg}";
@@ -72,7 +73,7 @@ pub struct ProgressLine {
 impl ProgressLine {
     /// Says what is being done, of a length that is not known.
     pub fn start(what: &'static str) -> Self {
-        Self::of(ProgressBar::new_spinner().with_style(style(SPINNER)).with_message(what))
+        Self::of(ProgressBar::new_spinner().with_style(style(SPINNER)).with_message(translated(what)))
     }
 
     fn of(bar: ProgressBar) -> Self {
@@ -99,21 +100,22 @@ impl ProgressLine {
         self.bar.reset_elapsed();
         self.bar.unset_length();
         self.bar.set_style(style(WAITING));
-        self.bar.set_message("Decoding");
+        self.bar.set_message(translated("Decoding"));
         self.line(|| "Decoding".to_owned());
     }
 
     fn steps_until(&self, what: &'static str, done: usize, total: usize, end: &'static str) {
         let (bar, length) = (&self.bar, total as u64);
-        if bar.length() != Some(length) || bar.message() != what {
+        if bar.length() != Some(length) || bar.message() != translated(what) {
             let left = move |state: &ProgressState, shown: &mut dyn fmt::Write| {
                 // Before the first step nobody knows. What cannot be shown is not worth an error.
                 if state.pos() > 0 && state.len().is_some_and(|length| state.pos() < length) {
-                    let _ = write!(shown, ", {:#} {end}", HumanDuration(state.eta()));
+                    let left = format!(", {:#} {end}", HumanDuration(state.eta()));
+                    let _ = shown.write_str(&translated(&left));
                 }
             };
             bar.set_style(style(BAR).with_key("left", left));
-            bar.set_message(what);
+            bar.set_message(translated(what));
             bar.set_length(length);
             bar.set_position(done as u64);
             bar.reset_eta();
@@ -144,7 +146,8 @@ impl ProgressLine {
             let _ = write!(shown, "{:.1}/s", state.per_sec());
         };
         let style = style(ITEMS).with_key("rate", rate);
-        let progress = Self::of(ProgressBar::new(total as u64).with_style(style).with_message(kind));
+        let progress =
+            Self::of(ProgressBar::new(total as u64).with_style(style).with_message(translated(kind)));
         progress.bar.set_position(done as u64);
         progress.bar.reset_eta();
         progress
@@ -167,7 +170,7 @@ impl ProgressLine {
     /// Says what is being done next, again of a length that is not known.
     pub fn then(&self, what: &'static str) {
         self.bar.set_style(style(SPINNER));
-        self.bar.set_message(what);
+        self.bar.set_message(translated(what));
     }
 }
 
@@ -207,7 +210,7 @@ impl TrainingProgress {
             self.start = Instant::now();
             done
         });
-        self.bar.set_message(format!("loss {loss:.4}"));
+        self.bar.set_message(translated(&format!("loss {loss:.4}")).into_owned());
         self.bar.set_position(done as u64);
         let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY) || done == total;
         if self.bar.is_hidden() && !is_quiet() && due {
@@ -236,7 +239,7 @@ impl Drop for TrainingProgress {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    ProgressStyle::with_template(&translated(template)).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 #[cfg(test)]

@@ -15,18 +15,19 @@ use crate::output::{complain, print_json};
 use crate::table::{percent, print_table, table};
 use crate::text_lines::read_names;
 
-/// Tell which of some labels images show.
+/// Label images.
 ///
-/// Zero-shot classification, as the CLIP paper describes it: each label is put into every template, and what those texts
-/// have in common stands for the label. Labels and templates may be in any language that the model knows.
+/// Classifies without training (zero-shot), as in the CLIP paper: each label is put into every template, and the
+/// mean of those texts' vectors stands for the label. Labels and templates may be in any language that the model
+/// knows.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Classify {
-    /// The images. One that cannot be read is reported and left out.
+    /// Images to label. One that cannot be read is reported and skipped.
     #[arg(value_name = "FILE", required = true)]
     images: Vec<PathBuf>,
 
-    /// A label. Give the option again for each further one.
+    /// A label. Repeat the option for more.
     #[arg(
         long = "label",
         value_name = "LABEL",
@@ -35,19 +36,19 @@ pub struct Classify {
     )]
     label: Vec<String>,
 
-    /// A file with one label on each line, in UTF-8; - for standard input. Empty lines are passed over.
+    /// Read labels from a UTF-8 file, one per line; - for standard input. Empty lines are skipped.
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
 
-    /// A text with {} in place of the label. Several, by giving the option again, are averaged.
+    /// A template: a text with {} in place of the label. Repeat the option to average several.
     #[arg(long = "template", value_name = "TEXT", default_value = LABEL_PLACE)]
     templates: Vec<String>,
 
-    /// The labels to show for each image, the likeliest first.
+    /// Show this many labels per image, the likeliest first.
     #[arg(long, value_name = "N", default_value = "5", value_parser = option_values::count, allow_negative_numbers = true)]
     top: usize,
 
-    /// Print JSON in place of the table.
+    /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
 

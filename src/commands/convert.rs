@@ -39,57 +39,57 @@ impl Layout {
 /// Tensors that were left out and are named before the rest is only counted.
 const MOST_LISTED: usize = 3;
 
-/// Write a model in another layout, or with numbers of another type.
+/// Convert a model to another layout, or to another number type.
 ///
-/// A model is a directory in the layout of diffusers, or one file in that of latent diffusion: the older tools know the
-/// one, the newer the other. What is written are safetensors, or GGUF; pickles, .bin and .ckpt, are read and never run.
-/// The tensors of a model that is converted there and back have the same bytes.
+/// A model is a directory in diffusers' layout, or one file in that of latent diffusion. The output is safetensors
+/// or GGUF; pickles (.bin, .ckpt) are read as data and never executed. Converting there and back gives the same
+/// bytes.
 ///
-/// A GGUF file can have its weights in blocks of 32 or 256 numbers of 2 to 8 bits. A model of such takes a half to a quarter
-/// of the memory of f16, when it is drawn with on the CPU as well: a layer makes numbers of as many blocks as it is about to
-/// multiply by. What a model loses is measured and printed in the end.
+/// A GGUF file can hold weights quantized to 2 to 8 bits. Such a model takes a half to a quarter of the memory of
+/// f16, on disk and on the CPU, where layers unpack a few blocks at a time. What the model loses is measured and
+/// printed at the end.
 ///
-/// The output is there whole or not at all: a conversion that fails or is interrupted leaves nothing.
+/// A conversion that fails or is interrupted leaves nothing behind.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Convert {
-    /// The model: a directory, a repository on the Hugging Face hub, or one file, .safetensors, .gguf or .ckpt.
+    /// The model: a directory, a repository on the Hugging Face hub, or one file (.safetensors, .gguf, .ckpt).
     ///
-    /// A file that is no whole model, such as pytorch_model.bin, keeps the names of its tensors.
+    /// A file that is not a whole model, such as pytorch_model.bin, keeps its tensor names.
     #[arg(value_name = "SOURCE")]
     source: String,
 
-    /// Where to write it: a file whose name ends with .safetensors or .gguf, or a directory that is not there yet.
+    /// Output: a file ending in .safetensors or .gguf, or a new directory.
     #[arg(value_name = "OUTPUT")]
     output: PathBuf,
 
-    /// The type of the numbers that are written: f32, f16 or bf16, or a type of blocks such as q8_0 or q4_0. By default,
-    /// as they are.
+    /// Number type to write: f32, f16, bf16, or a quantized type such as q8_0 or q4_0. By default unchanged.
     ///
-    /// Only numbers with a fraction are converted; ids and the like stay as they are. A number that is too large for f16
-    /// is an error. Weights of eight bits that have scales beside them are written multiplied by these, as f32 by default.
+    /// Only numbers with a fraction are converted. A number that is too large for f16 is an error. 8-bit weights
+    /// with scales are multiplied by them and written as f32 by default.
     ///
-    /// Blocks, for a .gguf file or the GGUF files of a directory, are q8_0, which loses next to nothing, q4_0, q4_1, q5_0, q5_1, and q2_k to q6_k, which
-    /// spend their bits better but only on rows that 256 divides. Of the UNet and the text encoder they are the weights of
-    /// linear layers and convolutions; what is small and delicate, and the autoencoder, is written as f16 or f32. A row that
-    /// is no whole number of blocks is written as q8_0, or else as f16.
+    /// Quantized types need a .gguf file, or a directory, which then holds GGUF files: q8_0, which loses next to
+    /// nothing, q4_0, q4_1, q5_0, q5_1, and q2_k to q6_k, which are more exact for their size but need rows that
+    /// 256 divides. The weights of linear layers and convolutions of the UNet and the text encoder are quantized;
+    /// small and sensitive tensors and the autoencoder stay f16 or f32. A row that does not fit a block is written
+    /// as q8_0, or else as f16.
     #[arg(long, value_name = "TYPE", value_parser = option_values::number_type)]
     dtype: Option<NumberType>,
 
-    /// Do not measure what the UNet loses by being written in blocks.
+    /// Skip measuring what quantization costs the UNet.
     ///
-    /// It is measured by the outputs of both UNets for the same random input of an image of 128×128 pixels, which takes
-    /// some seconds, and as much memory as the UNet of SOURCE.
+    /// The measurement compares the outputs of both UNets for the same random input at 128 × 128 pixels. It takes
+    /// some seconds, and as much memory as the source's UNet.
     #[arg(long)]
     skip_loss: bool,
 
-    /// Where the tokenizer of a source in one file is, and its configurations: a directory, or a repository on the hub.
+    /// A model that has the tokenizer and configurations of a one-file source: a directory or a repository.
     ///
-    /// Needed to write a directory. Where there is no configuration, the shapes of the tensors tell it.
+    /// Needed to write a directory. Without configurations, shapes are inferred from the tensors.
     #[arg(long, value_name = "DIR_OR_HUB_ID")]
     config: Option<String>,
 
-    /// Which of several weights to read, as `variant` in diffusers: fp16 for model.fp16.safetensors and the like.
+    /// Weights variant, as in diffusers: fp16 reads model.fp16.safetensors and the like.
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
 }

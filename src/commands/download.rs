@@ -9,26 +9,26 @@ use serde::Serialize;
 use crate::model::open_source;
 use crate::output::{print_json, print_line};
 
-/// Download models from the Hugging Face hub, all that this program reads of them and nothing else.
+/// Download models from the Hugging Face hub.
 ///
-/// The files go into the cache that all Hugging Face libraries share, so that Python finds them, too, and what Python
-/// downloaded is not downloaded again. A download that was broken off goes on where it was. Afterwards the models work
-/// without network. `altdiffusion models` lists and removes them.
+/// Downloads what this program reads of them and nothing else, to the cache that all Hugging Face libraries share.
+/// An interrupted download resumes. Afterwards the models work offline. `altdiffusion models` lists and removes
+/// them.
 #[derive(Debug, Args)]
 pub struct Download {
-    /// Repositories on the hub, such as BAAI/AltDiffusion-m9, each with @REVISION after it for another revision than main.
+    /// Repositories, such as BAAI/AltDiffusion-m9, or NAME@REVISION.
     #[arg(value_name = "MODEL", required = true)]
     models: Vec<String>,
 
-    /// The revision of all of them: a branch, a tag, or a commit.
+    /// Revision of all of them: a branch, a tag, or a commit.
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
 
-    /// Which of several weights to download, as `variant` in diffusers: fp16 for model.fp16.safetensors and the like.
+    /// Weights variant, as in diffusers: fp16 downloads model.fp16.safetensors and the like.
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
 
-    /// Print JSON in place of a line for each model.
+    /// Print JSON instead of a line per model.
     #[arg(long)]
     json: bool,
 }

@@ -15,61 +15,61 @@ use crate::output::print_line;
 use crate::output_files::check_writable;
 use crate::progress::{ProgressLine, announce};
 
-/// Turn texts and images into vectors of one space, in which what belongs together is near.
+/// Embed texts and images: turn them into vectors for search.
 ///
-/// The model is AltCLIP, CLIP, Chinese-CLIP, Taiyi-CLIP, or the one inside this program. Vectors have length 1, so that
-/// the product of two is their cosine; see --raw.
+/// The model is AltCLIP, CLIP, Chinese-CLIP, Taiyi-CLIP, or the one inside this program. Vectors have length 1, so
+/// that the dot product of two is their cosine; see --raw.
 ///
-/// There may be millions of texts and images. What is done lies in a folder OUTPUT.partial; stopped and started again
-/// in the same way, the program goes on from there. An image that cannot be read is reported and left out.
+/// Millions of items are fine. Work in progress is kept in the folder OUTPUT.partial; run the same command again to
+/// resume. An image that cannot be read is reported and skipped.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Embed {
-    /// A text. May be given more than once.
+    /// A text. Repeat the option for more.
     #[arg(long = "text", value_name = "TEXT", required_unless_present_any = ["texts", "images", "image"])]
     text: Vec<String>,
 
-    /// A file of texts, in UTF-8; - for standard input.
+    /// Read texts from a UTF-8 file; - for standard input.
     ///
-    /// Each line is a text, an empty one too. Of a .jsonl, .csv, .tsv or .parquet file, it is each string of one column.
-    /// Texts may be compressed by gzip or zstd, and Parquet by snappy, gzip, zstd, brotli or lz4.
+    /// Each line is a text, even an empty one. In a .jsonl, .csv, .tsv or .parquet file, each string of one column
+    /// is a text. Text files may be compressed with gzip or zstd; Parquet with snappy, gzip, zstd, brotli or lz4.
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
 
-    /// The column that the texts are in, of a .jsonl, .csv, .tsv or .parquet file. [default: text]
+    /// Column of the texts in a .jsonl, .csv, .tsv or .parquet file. [default: text]
     ///
-    /// Of what is nested it is a path: meta.title is a field of an object, and captions.0 the first of a list.
+    /// It may be a path: meta.title is a field of an object, and captions.0 the first item of a list.
     #[arg(long, value_name = "NAME", requires = "texts")]
     text_column: Option<String>,
 
-    /// An image, a pattern such as 'photos/*.jpg', or a directory with images. May be given more than once.
+    /// An image, a pattern such as 'photos/*.jpg', or a directory. Repeat the option for more.
     ///
-    /// PNG, JPEG, WebP, GIF, BMP, TIFF, ICO, PNM, QOI and TGA. Directories are looked through with all those inside, by the
-    /// order of names; what is left out there is counted by its ending.
+    /// Reads PNG, JPEG, WebP, GIF, BMP, TIFF, ICO, PNM, QOI and TGA. Directories are searched with their
+    /// subdirectories, in the order of names; skipped files are counted by ending.
     #[arg(long = "image", value_name = "PATH")]
     image: Vec<String>,
 
-    /// A file of images: a path on each line; - for standard input.
+    /// Read image paths from a file, one per line; - for standard input.
     ///
-    /// Of a .jsonl, .csv, .tsv or .parquet file, the paths are the strings of one column. A column of a .parquet file may also have the
-    /// images themselves: the bytes of their files, or groups of `bytes` and `path`, as in the data sets of the Hugging
+    /// In a .jsonl, .csv, .tsv or .parquet file, the paths are the strings of one column. A Parquet column may also
+    /// hold the images themselves: their bytes, or groups of `bytes` and `path`, as in the data sets of the Hugging
     /// Face hub.
     #[arg(long, value_name = "FILE")]
     images: Option<PathBuf>,
 
-    /// The column that the images are in, of a .jsonl, .csv, .tsv or .parquet file. [default: image]
+    /// Column of the images in a .jsonl, .csv, .tsv or .parquet file. [default: image]
     #[arg(long, value_name = "NAME", requires = "images")]
     image_column: Option<String>,
 
-    /// Where to write the vectors: a name that ends in .safetensors, .npy or .parquet. A file that is there is replaced.
+    /// Output file, ending in .safetensors, .npy or .parquet. An existing file is replaced.
     ///
-    /// .safetensors has `text_embeds` and `image_embeds` of shape (items, width), f32, and `texts` and `images`, u8, with
-    /// the items in their order, a JSON string on each line. .npy has one array, of either texts or images. .parquet
-    /// has the columns text, image and embedding.
+    /// .safetensors holds `text_embeds` and `image_embeds` (items, width), f32, and `texts` and `images`, u8: the
+    /// items in their order, one JSON string per line. .npy holds one array, of texts or images. .parquet has the
+    /// columns text, image and embedding.
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
 
-    /// Leave the vectors as long as the model makes them.
+    /// Do not normalize the vectors.
     #[arg(long)]
     raw: bool,
 

@@ -22,29 +22,29 @@ use crate::text_lines::read_texts;
 /// Texts encoded at a time. More would not be faster, and need more memory.
 const BATCH: usize = 16;
 
-/// Turn texts into what a model's UNet sees of them.
+/// Encode prompts: write the hidden states that a UNet attends to.
 ///
-/// The tokenizer and the text encoder of the model do their work, and nothing else of it is loaded. The file holds three
-/// tensors: `input_ids` and `attention_mask` of shape (texts, 77), u32, and `hidden_states` of shape (texts, 77, width),
-/// f32. A text is cut to 77 tokens or filled up with padding, where the mask is 0.
+/// Loads the model's tokenizer and text encoder only. The file holds `input_ids` and `attention_mask` (texts, 77),
+/// u32, and `hidden_states` (texts, 77, width), f32. Texts are cut or padded to 77 tokens; the mask is 0 where
+/// there is padding.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Encode {
-    /// The texts.
+    /// Texts to encode.
     #[arg(value_name = "TEXT", required_unless_present = "texts", conflicts_with = "texts")]
     arguments: Vec<String>,
 
-    /// A file with one text on each line, in UTF-8; - for standard input. An empty line is an empty text.
+    /// Read texts from a UTF-8 file, one per line; - for standard input. An empty line is an empty text.
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
 
-    /// Where to write the tensors, as safetensors. A file that is there is replaced.
+    /// Output file, in safetensors format. An existing file is replaced.
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
 
-    /// Write what took how long, as JSON, in seconds.
+    /// Write timings to a JSON file, in seconds.
     ///
-    /// `load_s` for the model, `text_s` for the texts, and `total_s` for all of it until the tensors are written.
+    /// `load_s` for the model, `text_s` for the texts, and `total_s` until the tensors are written.
     #[arg(long, value_name = "FILE")]
     timings: Option<PathBuf>,
 

@@ -19,22 +19,22 @@ use crate::table::{print_table, table};
 /// Tensors of one kind that are listed before the rest is only counted.
 const MOST_LISTED: usize = 20;
 
-/// Tell what a model is: its family, sizes, number types, and the tensors that it lacks or has too many.
+/// Inspect a model: its family, sizes, number types, and missing or unexpected tensors.
 ///
-/// Everything is loaded as for use, except for the weights themselves, of which only the tables of contents are read. The
-/// exit code is 1 where something is missing or contradicts the configuration.
+/// Loads everything as for use, but of the weights only the tables of contents. The exit code is 1 where something
+/// is missing or contradicts the configuration.
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// The model: a directory, a repository on the Hugging Face hub, or an AltDiffusion model in one file, .safetensors,
-    /// .gguf or .ckpt. By default, the one inside this program.
+    /// The model: a directory, a repository on the Hugging Face hub, or one file (.safetensors, .gguf, .ckpt). By
+    /// default the one inside this program.
     #[arg(value_name = "DIR_OR_HUB_ID")]
     model: Option<String>,
 
-    /// List all unexpected tensors, not only the first ones.
+    /// List all unexpected tensors, not only the first few.
     #[arg(long)]
     all: bool,
 
-    /// Print JSON in place of the tables.
+    /// Print JSON instead of tables.
     #[arg(long)]
     json: bool,
 }

@@ -20,14 +20,14 @@ const UNKNOWN: &str = "-";
 /// Digits of a commit that people are shown.
 const SHORT_COMMIT: usize = 12;
 
-/// List the models in the cache that all Hugging Face libraries share, or remove some.
+/// List or remove downloaded models.
 ///
-/// A line for each commit of a repository: its name, its revision, its size, its family, and when it was downloaded. Where
-/// standard output is not a terminal, the columns are separated by tabs, the revision is the whole commit, the size is in
-/// bytes, and there is no header.
+/// Prints a line per commit of each repository in the cache that all Hugging Face libraries share: name, revision,
+/// size, family, and when it was downloaded. When piped, columns are separated by tabs, the revision is the whole
+/// commit, the size is in bytes, and there is no header.
 #[derive(Debug, Args)]
 pub struct Models {
-    /// Remove a model from the cache: all of org/name, or one commit of it with org/name@REVISION. Asks before it does.
+    /// Remove a model from the cache: org/name, or one commit of it with org/name@REVISION. Asks first.
     #[arg(long, value_name = "NAME", conflicts_with = "json")]
     remove: Vec<String>,
 
@@ -35,7 +35,7 @@ pub struct Models {
     #[arg(long, requires = "remove")]
     yes: bool,
 
-    /// Print JSON in place of the table.
+    /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
 }

@@ -16,30 +16,30 @@ use crate::output_files::check_writable;
 use crate::progress::{announce, warn};
 use crate::result_page;
 
-/// Search what `altdiffusion embed` has made vectors of, by a text or an image.
+/// Search an index by text or image.
 ///
-/// The model must be the one that the vectors were made with. Scores are cosines, 1 at most. Those of texts with texts,
-/// of images with images, and of the one with the other are of different magnitudes; --among parts them.
+/// The index is a file that `altdiffusion embed` wrote, and the model must be the one it was made with. Scores are
+/// cosines, at most 1. Text–text, image–image and text–image scores differ in magnitude; --among separates them.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Search {
-    /// A .safetensors file that `altdiffusion embed` wrote.
+    /// The index: a .safetensors file that `altdiffusion embed` wrote.
     #[arg(value_name = "INDEX")]
     index: PathBuf,
 
-    /// The text to look for.
+    /// The text to search for.
     #[arg(value_name = "TEXT", required_unless_present = "image", conflicts_with = "image")]
     text: Option<String>,
 
-    /// An image to look for, in place of a text.
+    /// An image to search for, instead of a text.
     #[arg(long, value_name = "PATH")]
     image: Option<PathBuf>,
 
-    /// How many to find.
+    /// How many results to print.
     #[arg(long, value_name = "K", default_value = "10", value_parser = option_values::count)]
     top: usize,
 
-    /// What to look among.
+    /// What to search in.
     #[arg(long, value_name = "KIND", value_enum, default_value_t = Among::Both)]
     among: Among,
 
@@ -47,7 +47,7 @@ pub struct Search {
     #[arg(long)]
     json: bool,
 
-    /// Write a web page as well, with the images that were found in small. It needs no other file.
+    /// Also write a web page with thumbnails of the images found. It needs no other file.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 

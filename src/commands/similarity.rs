@@ -14,22 +14,22 @@ use crate::output::print_json;
 use crate::progress::ProgressLine;
 use crate::table::{percent, print_table, table};
 
-/// Tell how well texts go with images.
+/// Compare texts with images.
 ///
-/// For each image, the probability that each text is the one that goes with it, as CLIP means it: the texts compete with
-/// one another, so give at least two of them. They may be in any language that the model knows.
+/// Prints, for each image, the probability that each text is the one that describes it, as CLIP defines it: the
+/// texts compete, so give at least two. They may be in any language that the model knows.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Similarity {
-    /// An image. Give the option again for each further one.
+    /// An image. Repeat the option for more.
     #[arg(long = "image", value_name = "FILE", required = true)]
     images: Vec<PathBuf>,
 
-    /// A text. Give the option again for each further one.
+    /// A text. Repeat the option for more.
     #[arg(long = "text", value_name = "TEXT", required = true)]
     texts: Vec<String>,
 
-    /// Print JSON in place of the table, with the cosines and the logits as well.
+    /// Print JSON instead of a table, with cosines and logits.
     #[arg(long)]
     json: bool,
 

@@ -40,6 +40,7 @@ pub fn altdiffusion(directory: &Path) -> Command {
             command.env_remove(&variable);
         }
     }
+    command.env("LC_ALL", "C.UTF-8");
     // The home directory may have a configuration file.
     command.env("ALTDIFFUSION_CONFIG", if cfg!(windows) { "NUL" } else { "/dev/null" });
     for variable in

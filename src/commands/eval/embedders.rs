@@ -30,17 +30,18 @@ pub fn warn_of_unread<'a>(sets: impl Iterator<Item = &'a Skipped>) {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Models")]
 pub struct Embedders {
-    /// A model: a directory, or a repository on the hub. Give the option again for each further one.
+    /// A model: a directory or a repository on the hub. Repeat the option for more.
     ///
-    /// By default, the one inside this program. AltCLIP, CLIP, Chinese-CLIP, Taiyi-CLIP and models that were trained here.
+    /// By default the one inside this program. AltCLIP, CLIP, Chinese-CLIP, Taiyi-CLIP, and models trained with
+    /// this program.
     #[arg(long = "model", value_name = "DIR_OR_HUB_ID")]
     models: Vec<String>,
 
-    /// The type of the numbers that the models compute with: f32, f16 or bf16.
+    /// Number type to compute with: f32, f16 or bf16.
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = option_values::dtype)]
     dtype: DType,
 
-    /// Where the models compute: cpu, cuda, metal, or auto for a GPU if there is one that this build can use.
+    /// Device: cpu, cuda, metal, or auto, a GPU if this build can use one.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
 

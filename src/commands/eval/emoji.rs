@@ -16,31 +16,31 @@ pub struct EvalEmoji {
     /// The data set that `train prepare` wrote.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// The model: a directory, by default the one that ships with the program.
+    /// The model: a directory. By default the one inside this program.
     #[arg(long, value_name = "DIR")]
     model: Option<String>,
-    /// The recipe that the model was trained by, by default that of the model that ships with the program.
+    /// The recipe that the model was trained with. By default that of the model inside this program.
     #[arg(long, value_name = "FILE")]
     recipe: Option<PathBuf>,
-    /// Prompts in each language.
+    /// Number of prompts in each language.
     #[arg(long, default_value_t = 100)]
     prompts: usize,
-    /// Seed of the choice of prompts and of the noise.
+    /// Seed for choosing prompts and for noise.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Steps of each drawing.
+    /// Denoising steps per image.
     #[arg(long, default_value_t = crate::shipped::STEPS)]
     steps: usize,
-    /// Guidance scale of each drawing.
+    /// Guidance scale.
     #[arg(long, default_value_t = crate::shipped::GUIDANCE_SCALE)]
     guidance_scale: f64,
-    /// Where to draw: cpu, cuda, metal, or auto for a GPU if there is one that this build can use.
+    /// Device: cpu, cuda, metal, or auto, a GPU if this build can use one.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
-    /// Write all drawings to this image.
+    /// Write all images into one file.
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
-    /// Print JSON in place of the table.
+    /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
 }

@@ -12,13 +12,14 @@ use emoji::EvalEmoji;
 use retrieval::EvalRetrieval;
 use zero_shot::EvalZeroShot;
 
-/// Measure models.
+/// Evaluate models.
 #[derive(Debug, Subcommand)]
 pub enum Eval {
-    /// How often the small model draws the emoji that it is asked for.
+    /// Measure how often the small model draws the emoji it is asked for.
     ///
-    /// Draws prompts in each language and finds the nearest training image to each drawing, by the model's own image
-    /// encoder and by plain pixel distance. Also measures how well the VAE alone reconstructs the training images.
+    /// Draws prompts in each language and finds the nearest training image to each, by the model's own image
+    /// encoder and by pixel distance. Also measures how well the autoencoder alone reconstructs the training
+    /// images.
     Emoji(EvalEmoji),
     Retrieval(EvalRetrieval),
     ZeroShot(EvalZeroShot),

@@ -13,12 +13,12 @@ use crate::option_values;
 use crate::output::print_json;
 use crate::table::{print_table, table};
 
-/// How often a caption finds its image among all, and an image one of its captions.
+/// Measure retrieval: images by their captions, and captions by images.
 ///
-/// Prints recall at 1, 5 and 10 in percent in both directions, and their mean (MR), for each model and language: the table
-/// of the AltCLIP report. A data set is a .jsonl file, or a folder with a file en.jsonl, zh.jsonl and so on, with lines such
-/// as {"image": "images/1.jpg", "captions": ["a cat", "a cat sleeps"]}; or a folder with images and beside each a .txt with
-/// a caption on each line, or folders en, zh and so on of that kind. Images are looked for from the file's folder on.
+/// Prints recall at 1, 5 and 10 in percent in both directions, and their mean (MR), for each model and language, as in
+/// the AltCLIP report. A data set is a .jsonl file, or a folder with en.jsonl, zh.jsonl and so on, with lines such as
+/// {"image": "images/1.jpg", "captions": ["a cat", "a cat sleeps"]}; or a folder of images, each with a .txt beside it
+/// that has a caption per line; or folders en, zh and so on of that kind. Image paths are relative to the file's folder.
 // Its brackets are for the command line's help, and no links.
 #[allow(rustdoc::broken_intra_doc_links)]
 #[derive(Debug, Args)]
@@ -28,15 +28,15 @@ pub struct EvalRetrieval {
     #[arg(value_name = "DIR_OR_FILE")]
     data: PathBuf,
 
-    /// Languages, such as en,zh: one row of the table for each.
+    /// Languages, such as en,zh: one row of the table each.
     #[arg(long = "language", value_name = "CODE,…", value_delimiter = ',', default_value = "en")]
     languages: Vec<String>,
 
-    /// The captions of an image to use, the first ones. By default all.
+    /// Use only the first N captions of each image. By default all.
     #[arg(long, value_name = "N", value_parser = option_values::count, allow_negative_numbers = true)]
     captions: Option<usize>,
 
-    /// Print JSON in place of the table.
+    /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
 

@@ -13,37 +13,38 @@ use crate::output::print_json;
 use crate::table::{print_table, table};
 use crate::text_lines::read_names;
 
-/// How often an image's class is the one whose texts are nearest to it.
+/// Measure zero-shot classification.
 ///
-/// Prints the share of right answers in percent, the share of those among the first five, and the mean of the classes'
-/// shares, for each model and language. Each class is put into every template, and the mean of those texts' vectors stands
-/// for it, as with CLIP.
+/// Prints top-1 and top-5 accuracy in percent, and the mean of the classes' accuracies, for each model and
+/// language. Each class is put into every template, and the mean of those texts' vectors stands for it, as with
+/// CLIP.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct EvalZeroShot {
-    /// The images: a folder with one folder for each class.
+    /// The images: a folder with a subfolder for each class.
     #[arg(value_name = "DIR")]
     data: PathBuf,
 
-    /// The classes: cifar10, or a file with a class on each line, its folder, a tab and its name in texts.
+    /// The classes: cifar10, or a file with one class per line: its folder, a tab, and its name.
     ///
-    /// A line without a tab is both. cifar10 is known in en and zh.
+    /// A line without a tab is both. cifar10 is built in, in en and zh.
     #[arg(long, value_name = "NAME_OR_FILE", default_value = "cifar10")]
     classes: String,
 
-    /// A text with {} in place of the class, for all languages. By default CLIP's for CIFAR-10, and the same in Chinese.
+    /// A template: a text with {} in place of the class, for all languages. By default CLIP's for CIFAR-10, and the
+    /// same in Chinese.
     #[arg(long = "template", value_name = "TEXT", conflicts_with = "templates")]
     template: Vec<String>,
 
-    /// A file with one template on each line.
+    /// Read templates from a file, one per line.
     #[arg(long, value_name = "FILE")]
     templates: Option<PathBuf>,
 
-    /// Languages, such as en,zh: one row of the table for each.
+    /// Languages, such as en,zh: one row of the table each.
     #[arg(long = "language", value_name = "CODE,…", value_delimiter = ',', default_value = "en")]
     languages: Vec<String>,
 
-    /// Print JSON in place of the table.
+    /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
 

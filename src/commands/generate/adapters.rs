@@ -15,23 +15,24 @@ use altdiffusion_pipeline::image_metadata::ParameterFields;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Adapters")]
 pub struct Adapters {
-    /// Add a LoRA to the model: a file, a directory, or a repository on the hub, and with a colon how strongly.
+    /// Add a LoRA: a file, a directory, or a repository on the hub, with its strength after a colon.
     ///
-    /// ink.safetensors:0.7 is 0.7 times what was trained; without a number, 1. Several can be given. Where a directory or a
-    /// repository has several files, name one: loras/ink.safetensors, org/name/ink.safetensors. Files of diffusers, PEFT,
-    /// kohya's scripts and LyCORIS are read, for the UNet and for the XLM-R text encoder: LoRA, DoRA, LoHa, LoKr, GLoRA,
-    /// (IA)³, and whole differences. Words in a LoRA's file are added under their names.
+    /// ink.safetensors:0.7 applies 0.7 times what was trained; without a number, 1. Repeat the option for several.
+    /// Where a directory or repository has several files, name one: loras/ink.safetensors,
+    /// org/name/ink.safetensors. Reads files of diffusers, PEFT, kohya's scripts and LyCORIS, for the UNet and the
+    /// XLM-R text encoder: LoRA, DoRA, LoHa, LoKr, GLoRA, (IA)³, and whole differences. Words in a LoRA's file are
+    /// added under their names.
     #[arg(long, value_name = "FILE[:X]")]
     lora: Vec<String>,
 
-    /// Leave out what LoRAs change in the text encoder, and their words.
+    /// Ignore the text encoder's part of LoRAs, and their words.
     ///
-    /// So that those for Stable Diffusion 1.x, which has another text encoder, can be tried: AltDiffusion and
-    /// AltDiffusion-m9 have its UNet, realigned.
-    #[arg(long, requires = "lora")]
+    /// For LoRAs of Stable Diffusion 1.x, whose text encoder is another one: AltDiffusion and AltDiffusion-m9 have
+    /// its UNet, re-aligned.
+    #[arg(long, requires = "lora", hide_short_help = true)]
     lora_unet_only: bool,
 
-    /// Add a word that was learned by textual inversion: a file, a directory, or a repository on the hub.
+    /// Add a word learned by textual inversion: a file, a directory, or a repository on the hub.
     ///
     /// The word stands in the file, or is the file's name, and may be chosen: my-cat.safetensors:<cat>. Write it in the
     /// prompt. It has to be learned for the model's own text encoder. Where a directory or a repository has several files,

@@ -19,57 +19,53 @@ use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// The options that say what images to follow, and how.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Following an image")]
+#[command(next_help_heading = "ControlNet")]
 pub struct ControlImages {
-    /// A ControlNet, which makes the drawing follow a --control-image. Again for several at a time.
+    /// A ControlNet: follow the --control-image. Repeat both options for several.
     ///
-    /// A directory or a repository on the Hugging Face hub with config.json and the weights, such as
-    /// lllyasviel/control_v11p_sd15_canny; or one file, .safetensors or .pth, whose weights may be differences from those of
-    /// the model. It must belong to the model's family: those of
-    /// Stable Diffusion 1 fit AltDiffusion and AltDiffusion-m9, those of Stable Diffusion 2 AltDiffusion-m18.
+    /// A directory or a repository with config.json and weights, such as lllyasviel/control_v11p_sd15_canny; or one
+    /// file, .safetensors or .pth, whose weights may be differences from the model's. It must belong to the model's
+    /// family: those of Stable Diffusion 1 fit AltDiffusion and AltDiffusion-m9, those of Stable Diffusion 2 fit
+    /// AltDiffusion-m18.
     #[arg(long, alias = "control-net", value_name = "DIR_OR_HUB_ID_OR_FILE")]
     controlnet: Vec<String>,
 
-    /// The image to follow, one for each --controlnet: edges, depths, a pose, or whatever that was trained with.
+    /// The image to follow, one per --controlnet: edges, depth, a pose.
     ///
-    /// This is the ready map; the program does not compute edges or depths of a photo. It must be as large as what is drawn,
-    /// and decides that where neither --width and --height nor an --image do.
+    /// This is the finished map; the program does not compute edges or depth from a photo. It must have the size of
+    /// the output, and sets that size where neither --width and --height nor --image do.
     #[arg(long, value_name = "FILE")]
     control_image: Vec<PathBuf>,
 
-    /// How closely to follow the image: 1 as the ControlNet was trained to, 0 not at all. One number for all, or one for
-    /// each.
+    /// How closely to follow it: 1 as the ControlNet was trained, 0 not at all. One number for all, or one each.
     #[arg(
         long,
         aliases = ["control-strength", "controlnet-conditioning-scale"],
         value_name = "X",
         value_parser = option_values::finite,
-        allow_negative_numbers = true
-    )]
+        allow_negative_numbers = true, hide_short_help = true)]
     control_scale: Vec<f64>,
 
-    /// The part of the steps after which to follow the image, from 0 to 1. One number for all, or one for each.
+    /// Share of the steps after which to start following, from 0 to 1. One number for all, or one each.
     #[arg(
         long,
         alias = "control-guidance-start",
         value_name = "X",
         value_parser = option_values::part,
-        allow_negative_numbers = true
-    )]
+        allow_negative_numbers = true, hide_short_help = true)]
     control_start: Vec<f64>,
 
-    /// The part of the steps up to which to follow the image, from 0 to 1. One number for all, or one for each.
+    /// Share of the steps after which to stop following, from 0 to 1. One number for all, or one each.
     #[arg(
         long,
         alias = "control-guidance-end",
         value_name = "X",
         value_parser = option_values::part,
-        allow_negative_numbers = true
-    )]
+        allow_negative_numbers = true, hide_short_help = true)]
     control_end: Vec<f64>,
 
-    /// Follow the images more than the text, which may then be empty. A --guidance-scale from 3 to 5 suits it.
-    #[arg(long)]
+    /// Follow the images more than the prompt, which may then be empty. Use a --guidance-scale of 3 to 5.
+    #[arg(long, hide_short_help = true)]
     guess_mode: bool,
 }
 

@@ -15,18 +15,18 @@ use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// The options that say what image to begin with.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "From another image")]
+#[command(next_help_heading = "Image to image")]
 pub struct FromImage {
-    /// An image to begin with, in place of noise alone.
+    /// Start from this image instead of noise alone.
     ///
-    /// It is resized to --width and --height. Without them the new image is as large as it is, but no larger than what
-    /// the model was trained on.
+    /// It is resized to --width and --height. Without them, the output has its size, but not more than the model
+    /// was trained on.
     #[arg(long, aliases = ["init-img", "init-image"], value_name = "FILE")]
     image: Option<PathBuf>,
 
-    /// How much of the image may change: from 0, nothing, to 1, all of it.
+    /// How much of the image may change, from 0 (nothing) to 1 (all of it).
     ///
-    /// It is the share of the steps that are done. By default 0.8, and 1 with --mask.
+    /// It is the share of the steps that are run. By default 0.8, and 1 with --mask.
     #[arg(
         long,
         aliases = ["denoising-strength", "denoise"],
@@ -36,7 +36,7 @@ pub struct FromImage {
     )]
     strength: Option<f64>,
 
-    /// Draw only a part of the image anew: where this one is white.
+    /// Redraw only where this image is white.
     #[arg(long, alias = "mask-image", value_name = "FILE")]
     mask: Option<PathBuf>,
 }

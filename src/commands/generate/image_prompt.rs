@@ -26,28 +26,28 @@ const ENCODER_BESIDE: &str = "image_encoder";
 
 /// The options that say what images are prompts.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Images as prompts")]
+#[command(next_help_heading = "IP-Adapter")]
 pub struct ImagePrompts {
-    /// An IP-Adapter, which makes an --ip-image say what to draw, beside the text.
+    /// An IP-Adapter: use --ip-image as a prompt, beside the text.
     ///
-    /// A file, .safetensors or .bin; or a repository on the Hugging Face hub, such as h94/IP-Adapter, with the path of the
-    /// file after it if it is another than models/ip-adapter_sd15.safetensors. The adapters for Stable Diffusion 1 fit
-    /// AltDiffusion and AltDiffusion-m9.
-    #[arg(long, value_name = "FILE_OR_HUB_ID")]
+    /// A file, .safetensors or .bin; or a repository such as h94/IP-Adapter, followed by the file's path if it is
+    /// not models/ip-adapter_sd15.safetensors. Adapters for Stable Diffusion 1 fit AltDiffusion and
+    /// AltDiffusion-m9.
+    #[arg(long, value_name = "FILE_OR_HUB_ID", hide_short_help = true)]
     ip_adapter: Option<String>,
 
-    /// An image that says what to draw. Again for several together.
-    #[arg(long, alias = "ip-adapter-image", value_name = "FILE")]
+    /// An image to use as a prompt. Repeat the option for several.
+    #[arg(long, alias = "ip-adapter-image", value_name = "FILE", hide_short_help = true)]
     ip_image: Vec<PathBuf>,
 
-    /// The weight of the images beside the text. By default 1; about 0.5 leaves room for the text.
-    #[arg(long, alias = "ip-adapter-scale", value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true)]
+    /// Weight of the images beside the text. By default 1; about 0.5 leaves room for the text.
+    #[arg(long, alias = "ip-adapter-scale", value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true, hide_short_help = true)]
     ip_scale: Option<f64>,
 
-    /// The image encoder that the adapter was trained with: a directory, or a repository on the hub with the folder after it.
+    /// The image encoder that the adapter was trained with: a directory, or a repository followed by the folder.
     ///
     /// By default the folder image_encoder beside the adapter.
-    #[arg(long, value_name = "DIR_OR_HUB_ID")]
+    #[arg(long, value_name = "DIR_OR_HUB_ID", hide_short_help = true)]
     ip_encoder: Option<String>,
 }
 

@@ -13,7 +13,7 @@ use altdiffusion_pipeline::image_metadata::ParameterFields;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct Sampling {
-    /// The way to step. By default, what the model names.
+    /// The scheduler. By default the one that the model names.
     ///
     /// One of ddpm, ddim, pndm, lms, heun, euler, euler-a, dpm++-2m, dpm++-2m-sde, dpm++-s, unipc and lcm. With ddpm,
     /// euler-a, dpm++-2m-sde and lcm each step adds noise; heun calls the model twice in a step; lcm is for models that
@@ -22,21 +22,21 @@ pub struct Sampling {
     #[arg(long, aliases = ["sampler", "sampler-name", "sampling-method"], value_name = "NAME", value_parser = option_values::sampler)]
     scheduler: Vec<Sampler>,
 
-    /// Spread the noise levels as Karras and others propose: the same as --sigma-spacing karras.
-    #[arg(long, conflicts_with = "sigma_spacing")]
+    /// Use the noise levels of Karras et al.: the same as --sigma-spacing karras.
+    #[arg(long, conflicts_with = "sigma_spacing", hide_short_help = true)]
     karras: bool,
 
-    /// How the noise levels are spread: timesteps, karras, exponential, beta or lu.
+    /// How noise levels are spaced: timesteps, karras, exponential, beta or lu.
     ///
     /// For lms, heun, euler, dpm++-2m, dpm++-2m-sde, dpm++-s and unipc; lu for dpm++-2m and dpm++-2m-sde.
-    #[arg(long, aliases = ["schedule", "schedule-type"], value_name = "NAME", value_parser = option_values::sigma_spacing)]
+    #[arg(long, aliases = ["schedule", "schedule-type"], value_name = "NAME", value_parser = option_values::sigma_spacing, hide_short_help = true)]
     sigma_spacing: Option<SigmaSpacing>,
 
-    /// How the steps are spread over the timesteps of the training: leading, trailing or linspace.
-    #[arg(long, value_name = "NAME", value_parser = option_values::timestep_spacing)]
+    /// How steps are spaced over the training timesteps: leading, trailing or linspace.
+    #[arg(long, value_name = "NAME", value_parser = option_values::timestep_spacing, hide_short_help = true)]
     timestep_spacing: Option<TimestepSpacing>,
 
-    /// Step from each of these timesteps to the next, such as 999,850,700,400, in place of a number of steps.
+    /// Timesteps to visit, such as 999,850,700,400, instead of a number of steps.
     ///
     /// For ddpm, heun, euler, dpm++-2m, dpm++-2m-sde, dpm++-s and lcm.
     #[arg(
@@ -44,34 +44,32 @@ pub struct Sampling {
         value_name = "N,N,…",
         value_parser = option_values::timestep,
         value_delimiter = ',',
-        conflicts_with_all = ["steps", "sigma_spacing", "karras", "timestep_spacing"]
-    )]
+        conflicts_with_all = ["steps", "sigma_spacing", "karras", "timestep_spacing"], hide_short_help = true)]
     timesteps: Option<Vec<usize>>,
 
-    /// Step from each of these noise levels to the next, such as 14.6,5,1,0, in place of a number of steps. For euler.
+    /// Noise levels to visit, such as 14.6,5,1,0, instead of a number of steps. For euler.
     #[arg(
         long,
         value_name = "X,X,…",
         value_parser = option_values::sigma,
         value_delimiter = ',',
-        conflicts_with_all = ["steps", "timesteps", "sigma_spacing", "karras"]
-    )]
+        conflicts_with_all = ["steps", "timesteps", "sigma_spacing", "karras"], hide_short_help = true)]
     sigmas: Option<Vec<f32>>,
 
-    /// How much of the noise ddim replaces by new one in each step: from 0, nothing, to 1, as much as ddpm. By default 0.
-    #[arg(long, value_name = "X", value_parser = option_values::part, allow_negative_numbers = true)]
+    /// How much noise ddim adds in each step, from 0 (none) to 1 (as much as ddpm). By default 0.
+    #[arg(long, value_name = "X", value_parser = option_values::part, allow_negative_numbers = true, hide_short_help = true)]
     eta: Option<f64>,
 
-    /// How much of the harsh contrast that guidance brings to take back: from 0, nothing, to 1.
+    /// How much to soften the contrast that guidance causes, from 0 (not at all) to 1. By default 0.
     ///
-    /// About 0.7 is right for models that predict velocities. By default 0.
-    #[arg(long, value_name = "X", value_parser = option_values::part, allow_negative_numbers = true)]
+    /// About 0.7 suits models that predict velocities.
+    #[arg(long, value_name = "X", value_parser = option_values::part, allow_negative_numbers = true, hide_short_help = true)]
     guidance_rescale: Option<f64>,
 
-    /// Whose noise a seed stands for: that of PyTorch on the cpu, or on cuda devices.
+    /// Whose noise a seed gives: PyTorch's on the cpu, or on cuda devices. By default cpu.
     ///
-    /// It is the same noise wherever it is drawn: with `cuda` a seed found on a GPU works without one. By default cpu.
-    #[arg(long, value_name = "NAME", value_parser = option_values::rng)]
+    /// The noise is the same wherever it is drawn: with cuda, a seed found on a GPU works without one.
+    #[arg(long, value_name = "NAME", value_parser = option_values::rng, hide_short_help = true)]
     rng: Option<Rng>,
 }
 

@@ -17,20 +17,20 @@ pub struct TrainEmoji {
     /// The recipe: a TOML file with every setting, such as models/emoji/recipe.toml.
     #[arg(long, value_name = "FILE")]
     recipe: PathBuf,
-    /// Changes a setting of the recipe, such as vae.optimizer.steps=100. May be given several times.
+    /// Change a setting of the recipe, such as vae.optimizer.steps=100. Repeat the option for more.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<SettingChange>,
-    /// Folder of the run: checkpoints, metrics, sample images and in the end the model.
+    /// Folder of the run: checkpoints, metrics, sample images and finally the model.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// The last stage to run, by default all: vae and clip (both can run at the same time), base and teacher (the same),
+    /// The last stage to run. By default all: vae and clip (may run at the same time), base and teacher (likewise),
     /// decoder, image, contrastive, keys-and-values, whole and guidance.
     #[arg(long, value_name = "STAGE")]
     until: Option<String>,
-    /// End after so many minutes, with a checkpoint. The same command goes on from there.
+    /// Stop after this many minutes, with a checkpoint. Run the same command to resume.
     #[arg(long, value_name = "MINUTES")]
     minutes: Option<f64>,
-    /// Where to train: cpu, cuda, metal, or auto for a GPU if there is one that this build can use.
+    /// Device: cpu, cuda, metal, or auto, a GPU if this build can use one.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
 }

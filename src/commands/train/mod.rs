@@ -15,46 +15,47 @@ use clap::Subcommand;
 /// Train models.
 #[derive(Debug, Subcommand)]
 pub enum Train {
-    /// Make the emoji data set from npm packages.
+    /// Prepare the emoji data set from npm packages.
     ///
     /// Needs cldr-annotations-full, cldr-annotations-derived-full (48.2.0), emoji-datasource-google and
-    /// emoji-datasource-twitter (16.0.0), unpacked side by side as in node_modules or as the files that `npm pack`
+    /// emoji-datasource-twitter (16.0.0), unpacked side by side as in node_modules, or as the files that `npm pack`
     /// writes.
     Prepare(prepare::Prepare),
-    /// Train the small model that ships with the program, or resume the training.
+    /// Train the model inside this program, or resume its training.
     ///
-    /// Every stage goes on from its newest checkpoint, to the same losses as if it had never ended. Ctrl-C ends the run
-    /// after the current step, with a checkpoint.
+    /// Every stage resumes from its newest checkpoint, with the same losses as an unbroken run. Ctrl-C ends after
+    /// the current step, with a checkpoint.
     Emoji(emoji::TrainEmoji),
-    /// Teach a multilingual text tower the vectors of an English model, from parallel texts alone.
+    /// Distil a multilingual text tower from an English model, with parallel texts alone.
     ///
-    /// The first stage of AltCLIP. The configuration names the teacher, of any family of dual encoders, the student in
-    /// AltCLIP's layout, and a JSONL, CSV, TSV or Parquet file with a column for each language.
+    /// The first stage of AltCLIP. The configuration names the teacher (any family of dual encoders), the student
+    /// (AltCLIP's layout), and a JSONL, CSV, TSV or Parquet file with a column for each language.
     Teacher(stage::StageRun),
-    /// Train a text tower further on images and captions, with the image tower frozen.
+    /// Fine-tune a text tower on images and captions, with the image tower frozen.
     ///
-    /// The second stage of AltCLIP. Batches larger than memory go through the tower in chunks, with the same gradient.
+    /// The second stage of AltCLIP. Batches larger than memory go through the tower in chunks, with the same
+    /// gradient.
     ///
-    /// Images and captions come from a JSONL, CSV, TSV or Parquet file, from WebDataset's archives (.tar, or
-    /// name-{000..012}.tar), or from a folder: of such archives, of images with a metadata.jsonl or metadata.csv, or of
-    /// images with captions in .txt files beside them. What cannot be read is skipped and counted.
+    /// Images and captions come from a JSONL, CSV, TSV or Parquet file, from WebDataset archives (.tar, or
+    /// name-{000..012}.tar), or from a folder: of such archives, of images with a metadata.jsonl or metadata.csv,
+    /// or of images with .txt files beside them. What cannot be read is skipped and counted.
     Contrastive(stage::StageRun),
-    /// Re-align a diffusion model to its text encoder on images and captions.
+    /// Re-align a diffusion model to its text encoder, with images and captions.
     ///
-    /// The configuration lists the stages: in AltDiffusion first only the keys and values of the cross-attentions, at a low
-    /// resolution; then the whole UNet, at the full one; then with one caption in ten left out. Images and captions come
-    /// from the same files and folders as for `contrastive`.
+    /// The configuration lists the stages. AltDiffusion trains first only the keys and values of the
+    /// cross-attentions, at a low resolution; then the whole UNet, at full resolution; then with one caption in ten
+    /// dropped. Data is read as for `contrastive`.
     Diffusion(stage::StageRun),
-    /// Train a LoRA of a diffusion model on images and captions.
+    /// Train a LoRA on images and captions.
     ///
-    /// The model stays as it is; what is learned is one small file, for `generate --lora` here and for diffusers.
+    /// The model stays as it is; the result is one small file, for `generate --lora` here and for diffusers.
     Lora(stage::StageRun),
-    /// Teach a diffusion model one thing from a few images of it.
+    /// Teach a model one thing from a few images (DreamBooth).
     ///
-    /// DreamBooth: all images are under one prompt with a rare word, and beside them the model goes on drawing its own
-    /// images of the thing's class, which it makes first. The result is a LoRA, or a whole model.
+    /// All images share one prompt with a rare word; beside them the model learns its own images of the thing's
+    /// class, which it draws first. The result is a LoRA, or a whole model.
     Dreambooth(stage::StageRun),
-    /// Learn a new word for what a few images show.
+    /// Learn a new word from a few images (textual inversion).
     ///
     /// The model stays as it is; the word's embeddings are one small file, for `generate --embedding` here and for
     /// diffusers.

@@ -12,11 +12,11 @@ pub struct Prepare {
     /// The folder with the packages.
     #[arg(long, value_name = "DIR")]
     packages: PathBuf,
-    /// The folder for the data set: images.safetensors, concepts.jsonl, held_out.json with what training leaves out, and
-    /// the same in held_out as data sets for eval retrieval.
+    /// Output folder: images.safetensors, concepts.jsonl, held_out.json (what training leaves out), and held_out
+    /// with the same as data sets for eval retrieval.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// Languages of the names, by their codes. By default the 18 of AltDiffusion-m18.
+    /// Language codes of the names. By default the 18 of AltDiffusion-m18.
     #[arg(long, value_name = "CODE", value_delimiter = ',')]
     languages: Vec<String>,
     /// Drawing styles: google, twitter. By default both.

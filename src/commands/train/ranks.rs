@@ -23,18 +23,19 @@ const PORT_IS_TAKEN: &str = "TORCHELASTIC_USE_AGENT_STORE";
 /// Several processes that train one model.
 #[derive(Debug, Args)]
 pub struct Ranks {
-    /// Train in so many processes, such as one for each GPU, of which each takes as many batches in every step as the
-    /// configuration says. Start them with the same command but for --rank, where they see the same files.
+    /// Number of processes that train together, such as one per GPU. Start each with the same command but its own
+    /// --rank.
+    ///
+    /// Each takes as many batches per step as the configuration says. All must see the same files.
     #[arg(long, value_name = "N", env = "WORLD_SIZE", default_value_t = 1, value_parser = count)]
     ranks: usize,
-    /// Which of them this process is, from 0. Rank 0 alone writes files.
+    /// Number of this process, from 0. Rank 0 writes all files.
     #[arg(long, value_name = "N", env = "RANK")]
     rank: Option<usize>,
-    /// Which it is on its own machine: the number of its GPU, where --device has none. By default --rank.
+    /// Number of this process on its own machine, which is the number of its GPU. By default --rank.
     #[arg(long, value_name = "N", env = "LOCAL_RANK")]
     local_rank: Option<usize>,
-    /// Where rank 0 listens, and the others find it; in a network that is trusted. By default the variables MASTER_ADDR and
-    /// MASTER_PORT.
+    /// Address where rank 0 listens, in a trusted network. By default MASTER_ADDR and MASTER_PORT.
     #[arg(long, value_name = "HOST:PORT")]
     rendezvous: Option<String>,
 }

@@ -17,17 +17,16 @@ pub struct StageRun {
     /// The configuration: a TOML file with every setting.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Changes a setting, such as stage.optimizer.steps=100. May be given several times.
+    /// Change a setting, such as stage.optimizer.steps=100. Repeat the option for more.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<SettingChange>,
-    /// Folder of the run: checkpoints, metrics, sample images and in the end what was trained.
+    /// Folder of the run: checkpoints, metrics, sample images and finally the result.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// End after so many minutes, with a checkpoint. The same command goes on from there.
+    /// Stop after this many minutes, with a checkpoint. Run the same command to resume.
     #[arg(long, value_name = "MINUTES")]
     minutes: Option<f64>,
-    /// Where to train: cpu, cuda, metal, or auto for a GPU if there is one that this build can use. Of several GPUs, each
-    /// rank has its own.
+    /// Device: cpu, cuda, metal, or auto, a GPU if this build can use one. Each rank has a GPU of its own.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
     #[command(flatten)]

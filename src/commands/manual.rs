@@ -1,0 +1,48 @@
+//! `altdiffusion completions` and `altdiffusion manual`: what packages of the program bring along.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use clap_complete::{Shell, generate};
+
+use crate::output;
+
+const NAME: &str = "altdiffusion";
+
+/// Print a completion script for a shell.
+///
+/// For bash: source <(altdiffusion completions bash). For zsh: altdiffusion completions zsh >
+/// "${fpath[1]}/_altdiffusion". For fish: altdiffusion completions fish | source.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell: bash, zsh, fish, elvish or powershell.
+    shell: Shell,
+}
+
+impl Completions {
+    pub fn run(self, mut command: clap::Command) -> Result<()> {
+        let mut script = Vec::new();
+        generate(self.shell, &mut command, NAME, &mut script);
+        output::check_open()?;
+        let mut stdout = io::stdout().lock();
+        output::check(stdout.write_all(&script).and_then(|()| stdout.flush()))
+    }
+}
+
+/// Write man pages, one for each subcommand.
+#[derive(Debug, Args)]
+pub struct Manual {
+    /// The folder to write them to.
+    #[arg(long, short, value_name = "DIR")]
+    output: PathBuf,
+}
+
+impl Manual {
+    pub fn run(self, command: clap::Command) -> Result<()> {
+        let folder = self.output.display().to_string();
+        std::fs::create_dir_all(&self.output).with_context(|| format!("--output {folder}"))?;
+        clap_mangen::generate_to(command, &self.output).with_context(|| format!("--output {folder}"))
+    }
+}

@@ -1,0 +1,143 @@
+//! Finds the translations of messages by their templates.
+
+use std::collections::HashMap;
+
+use regex::Regex;
+use serde::Deserialize;
+
+const CHINESE: &str = include_str!("../../locales/zh-CN.toml");
+/// What stands in a template for what changes.
+const HOLE: &str = "{}";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    headings: HashMap<String, String>,
+    /// By the first sentence of an English help, that sentence in Chinese, and the rest, if there is one.
+    help: HashMap<String, Vec<String>>,
+    messages: HashMap<String, String>,
+}
+
+/// Texts in another language.
+pub struct Catalogue {
+    headings: HashMap<String, String>,
+    help: HashMap<String, Vec<String>>,
+    messages: Vec<Message>,
+}
+
+struct Message {
+    template: Regex,
+    /// How much of the template is fixed: what says more is tried first.
+    fixed: usize,
+    translation: String,
+}
+
+impl Catalogue {
+    /// Simplified Chinese.
+    pub fn chinese() -> Self {
+        // The file is part of the program, and a test reads it: it cannot be wrong where the program runs.
+        let File { headings, help, messages } = toml::from_str(CHINESE).unwrap_or(File {
+            headings: HashMap::new(),
+            help: HashMap::new(),
+            messages: HashMap::new(),
+        });
+        let mut messages: Vec<Message> = messages
+            .into_iter()
+            .filter_map(|(template, translation)| Message::new(&template, translation))
+            .collect();
+        messages.sort_by(|a, b| b.fixed.cmp(&a.fixed).then_with(|| a.translation.cmp(&b.translation)));
+        Self { headings, help, messages }
+    }
+
+    /// A heading of a help.
+    pub fn heading<'a>(&'a self, english: &'a str) -> &'a str {
+        self.headings.get(english).map_or(english, String::as_str)
+    }
+
+    /// The first sentence of a help and what follows it, if it is known.
+    pub fn help(&self, first_sentence: &str) -> Option<(&str, &str)> {
+        let parts = self.help.get(first_sentence.trim_end_matches('.'))?;
+        Some((parts.first()?, parts.get(1).map_or("", String::as_str)))
+    }
+
+    /// A message of one line. Its parts are looked for one by one where the whole is not known: errors name the option, the
+    /// file and the cause, with colons between them.
+    pub fn message(&self, english: &str) -> String {
+        for message in &self.messages {
+            if let Some(found) = message.template.captures(english) {
+                let parts: Vec<String> =
+                    found.iter().skip(1).flatten().map(|part| self.message(part.as_str())).collect();
+                return filled(&message.translation, &parts);
+            }
+        }
+        match english.split_once(": ") {
+            Some((start, rest)) => format!("{}: {}", self.message(start), self.message(rest)),
+            None => english.to_owned(),
+        }
+    }
+}
+
+impl Message {
+    fn new(template: &str, translation: String) -> Option<Self> {
+        let fixed = template.replace(HOLE, "").chars().count();
+        let pattern = regex::escape(template).replace(&regex::escape(HOLE), "(.+?)");
+        Some(Self { template: Regex::new(&format!("^{pattern}$")).ok()?, fixed, translation })
+    }
+}
+
+/// The translation with the parts in its holes: in their order, or by their numbers from 1.
+fn filled(translation: &str, parts: &[String]) -> String {
+    let mut text = translation.to_owned();
+    if text.contains(HOLE) {
+        let mut pieces = translation.split(HOLE);
+        text = pieces.next().unwrap_or_default().to_owned();
+        for (index, piece) in pieces.enumerate() {
+            text.push_str(parts.get(index).map_or("", String::as_str));
+            text.push_str(piece);
+        }
+        return text;
+    }
+    for (index, part) in parts.iter().enumerate() {
+        text = text.replace(&format!("{{{}}}", index + 1), part);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_can_be_read_and_every_message_fills_its_holes() {
+        let file: File = toml::from_str(CHINESE).unwrap();
+        assert!(file.help.values().all(|parts| (1..=2).contains(&parts.len())));
+        for (template, translation) in file.messages {
+            let holes = template.matches(HOLE).count();
+            let in_order = translation.matches(HOLE).count() == holes;
+            let by_number = (1..=holes).all(|n| translation.contains(&format!("{{{n}}}")));
+            assert!(in_order || by_number, "{template}: {translation}");
+        }
+    }
+
+    #[test]
+    fn errors_are_translated_part_by_part() {
+        let chinese = Catalogue::chinese();
+        for (english, expected) in [
+            (
+                "error: --image: cat.png: No such file or directory (os error 2)",
+                "错误：--image: cat.png: 没有这个文件或目录",
+            ),
+            (
+                "warning: left out: a.png: damaged: its decoder cannot cope with it",
+                "警告：已跳过：a.png: 已损坏，无法解码",
+            ),
+            (
+                "tensor a.weight in m.safetensors has shape [2], expected [3] from the config",
+                "m.safetensors 中张量 a.weight 的形状为 [2]，按配置须为 [3]",
+            ),
+            ("out.png: seed 7", "out.png: seed 7"),
+        ] {
+            assert_eq!(chinese.message(english), expected);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What a person sees whose locale is Chinese: help, progress and errors, with no English between; and what everyone else sees.
+
+mod common;
+
+use std::process::Output;
+
+use common::{TestResult, altdiffusion};
+
+const CHINESE: &str = "zh_CN.UTF-8";
+
+fn run(locale: &str, arguments: &[&str]) -> TestResult<Output> {
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("text.txt"), "no image")?;
+    std::fs::write(folder.path().join("empty.txt"), "")?;
+    std::fs::create_dir(folder.path().join("folder"))?;
+    let mut command = altdiffusion(folder.path());
+    Ok(command.env("LC_ALL", locale).env("HF_HUB_OFFLINE", "1").args(arguments).output()?)
+}
+
+fn help(locale: &str, arguments: &[&str]) -> TestResult<String> {
+    let output = run(locale, arguments)?;
+    assert!(output.status.success(), "{arguments:?}");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+const SUBCOMMANDS: [&[&str]; 20] = [
+    &["generate"],
+    &["encode"],
+    &["similarity"],
+    &["classify"],
+    &["inspect"],
+    &["convert"],
+    &["embed"],
+    &["search"],
+    &["download"],
+    &["models"],
+    &["train", "prepare"],
+    &["train", "emoji"],
+    &["train", "teacher"],
+    &["train", "contrastive"],
+    &["train", "diffusion"],
+    &["train", "lora"],
+    &["eval", "emoji"],
+    &["eval", "retrieval"],
+    &["eval", "zero-shot"],
+    &["train", "dreambooth"],
+];
+
+/// English words that stand in a text for themselves: names, options, and what stands for a value.
+fn is_english(line: &str) -> bool {
+    const COMMON: [&str; 14] = [
+        " the ", " of ", " is ", " to ", " from ", " with ", " and ", "Usage", "Options:", "Arguments:",
+        "Commands:", "[default", "Print ", "[possible",
+    ];
+    COMMON.iter().any(|word| line.contains(word))
+}
+
+#[test]
+fn help_is_chinese_throughout() -> TestResult {
+    for subcommand in SUBCOMMANDS {
+        for flag in ["-h", "--help"] {
+            let text = help(CHINESE, &[subcommand, &[flag]].concat())?;
+            assert!(text.contains("用法："), "{text}");
+            let english: Vec<&str> = text
+                .lines()
+                .filter(|line| is_english(line) && !line.trim_start().starts_with("altdiffusion "))
+                .collect();
+            assert!(english.is_empty(), "{subcommand:?} {flag}: {english:#?}");
+        }
+    }
+    let top = help(CHINESE, &["--help"])?;
+    assert!(top.contains("画图") && !top.lines().any(is_english), "{top}");
+    Ok(())
+}
+
+#[test]
+fn short_help_fits_on_a_screen() -> TestResult {
+    const LINES: usize = 60;
+    for subcommand in SUBCOMMANDS {
+        let lines = help("C", &[subcommand, &["-h"]].concat())?.lines().count();
+        assert!(lines <= LINES, "{subcommand:?}: {lines} lines");
+    }
+    Ok(())
+}
+
+#[test]
+fn errors_are_chinese() -> TestResult {
+    let cases: [(&[&str], &str); 21] = [
+        (&["generate", "猫", "--stps", "3"], "错误：没有选项“--stps”"),
+        (&["generate"], "错误：缺少："),
+        (&["draw", "猫"], "错误：没有子命令“draw”"),
+        (&["generate", "猫", "--steps", "0"], "须为不小于 1 的整数"),
+        (&["generate", "猫", "--width", "100"], "须为 8 的倍数（像素）"),
+        (&["generate", "猫", "--dtype", "f64"], "须为 f32、f16 或 bf16"),
+        (&["generate", "猫", "--scheduler", "fast"], "须为以下之一："),
+        (&["generate", "猫", "--strength", "2"], "须为 0 到 1 之间的数"),
+        (&["generate", "猫", "--only", "1", "--grid"], "不能与"),
+        (&["generate", "猫", "--mask", "text.txt"], "--mask：须与 --image 一起使用"),
+        (&["generate", "猫", "--strength", "0.5"], "--strength：须与 --image 一起使用"),
+        (&["generate", "猫", "--control-image", "text.txt"], "须与 --controlnet 一起使用"),
+        (&["generate", "猫", "--image", "none.png"], "没有这个文件或目录"),
+        (&["generate", "猫", "--image", "text.txt"], "不是图片：须为"),
+        (&["generate", "猫", "--output", "folder"], "须为文件名，实为目录"),
+        (&["generate", "猫", "--save-steps", "a.png"], "文件名须以 .gif 结尾"),
+        (&["generate", "猫", "--only", "5"], "须为某一张图的编号"),
+        (&["generate", "猫", "--device", "cuda"], "此程序编译时没有启用 cuda"),
+        (&["encode", "--texts", "empty.txt", "--output", "a.safetensors"], "至少须有一行文本"),
+        (&["classify", "text.txt", "--label", "猫", "--label", "狗"], "没有一张图片可以读取"),
+        (&["search", "none.safetensors", "猫"], "没有这个文件或目录"),
+    ];
+    for (arguments, expected) in cases {
+        let output = run(CHINESE, arguments)?;
+        let said = String::from_utf8(output.stderr)?;
+        assert!(!output.status.success() && said.contains(expected), "{arguments:?}: {said}");
+        assert!(said.contains("错误：") && !said.contains("error"), "{arguments:?}: {said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn others_read_english() -> TestResult {
+    for locale in ["C", "C.UTF-8", "en_US.UTF-8", "de_DE.UTF-8"] {
+        assert!(help(locale, &["generate", "-h"])?.starts_with("Draw images from prompts"));
+        let said = String::from_utf8(run(locale, &["generate", "猫", "--image", "none.png"])?.stderr)?;
+        assert_eq!(said, "error: --image: none.png: No such file or directory (os error 2)\n");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_programs_read_is_the_same_in_every_language() -> TestResult {
+    let arguments = ["similarity", "--image", "none.png", "--text", "猫", "--text", "狗", "--json"];
+    let [english, chinese] = ["C", CHINESE].map(|locale| run(locale, &arguments));
+    assert_eq!(english?.stdout, chinese?.stdout);
+    let [english, chinese] = ["C", CHINESE].map(|locale| run(locale, &["completions", "bash"]));
+    assert_eq!(english?.stdout, chinese?.stdout);
+    Ok(())
+}
+
+#[test]
+fn completions_and_man_pages_are_written() -> TestResult {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = help("C", &["completions", shell])?;
+        assert!(script.contains("altdiffusion") && script.contains("guidance-scale"), "{shell}");
+    }
+    let folder = tempfile::tempdir()?;
+    let written = altdiffusion(folder.path()).args(["manual", "--output", "man"]).status()?;
+    assert!(written.success());
+    for page in ["altdiffusion.1", "altdiffusion-generate.1", "altdiffusion-train-lora.1"] {
+        assert!(std::fs::read_to_string(folder.path().join("man").join(page))?.contains(".TH"), "{page}");
+    }
+    Ok(())
+}
