@@ -1,6 +1,8 @@
 //! Handles Ctrl-C and what else asks a program to end: SIGTERM, and SIGHUP unless it is ignored, as `nohup` has it. The first one is
 //! acknowledged at once, the second ends the program whatever it does.
 
+#![allow(unsafe_code, reason = "signals")]
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 

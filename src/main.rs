@@ -142,6 +142,7 @@ pub fn full_command() -> clap::Command {
 /// on the cores that the kernels of `fused-ops` compute on, so that a step takes more than twice as long. Nothing else that
 /// takes time comes by them. Backtraces are for panics alone: candle captures one in each of its errors and displays it as a
 /// part of the message, so that `RUST_BACKTRACE=1`, which many have set for good, would turn an error of one line into a page.
+#[allow(unsafe_code, reason = "no other thread exists yet")]
 fn set_environment() {
     const THREADS: &str = "CANDLE_NUM_THREADS";
     const BACKTRACES_OF_ERRORS: &str = "RUST_LIB_BACKTRACE";

@@ -3,6 +3,8 @@
 //! There is one writer for people and one for machines. Names, prompts and errors come from strangers: people get them with
 //! everything escaped that could move the cursor or turn the text around, machines get JSON, which escapes for itself.
 
+#![allow(unsafe_code, reason = "asks for a flag of a file descriptor")]
+
 use std::fmt::{Display, Write as _};
 use std::io::{self, ErrorKind, Write};
 

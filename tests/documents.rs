@@ -94,7 +94,8 @@ fn links_lead_somewhere() -> TestResult {
                     }
                 }
             };
-            if !fragment.is_empty() && !pages.get(&target).is_some_and(|page| page.anchors.contains(fragment)) {
+            if !fragment.is_empty() && !pages.get(&target).is_some_and(|page| page.anchors.contains(fragment))
+            {
                 broken.push(format!("{}: {link}: no such heading", file.display()));
             }
         }
@@ -120,7 +121,10 @@ fn pages_stand_in_both_languages() -> TestResult {
 fn a_readme_is_short() -> TestResult {
     for file in ["README.md", "README.zh-CN.md"] {
         let lines = fs::read_to_string(Path::new(ROOT).join(file))?.lines().count();
-        assert!(lines <= MOST_LINES_OF_README, "{file}: {lines} lines, expected at most {MOST_LINES_OF_README}");
+        assert!(
+            lines <= MOST_LINES_OF_README,
+            "{file}: {lines} lines, expected at most {MOST_LINES_OF_README}"
+        );
     }
     Ok(())
 }

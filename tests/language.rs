@@ -49,8 +49,20 @@ const SUBCOMMANDS: [&[&str]; 20] = [
 /// English words that stand in a text for themselves: names, options, and what stands for a value.
 fn is_english(line: &str) -> bool {
     const COMMON: [&str; 14] = [
-        " the ", " of ", " is ", " to ", " from ", " with ", " and ", "Usage", "Options:", "Arguments:",
-        "Commands:", "[default", "Print ", "[possible",
+        " the ",
+        " of ",
+        " is ",
+        " to ",
+        " from ",
+        " with ",
+        " and ",
+        "Usage",
+        "Options:",
+        "Arguments:",
+        "Commands:",
+        "[default",
+        "Print ",
+        "[possible",
     ];
     COMMON.iter().any(|word| line.contains(word))
 }

@@ -1,5 +1,6 @@
 //! The program under test, and models for it to work on.
 
+#![allow(unsafe_code, reason = "signals of a child process")]
 // Each test file is a crate of its own and uses a part of this.
 #![allow(dead_code, reason = "not every test file uses everything")]
 

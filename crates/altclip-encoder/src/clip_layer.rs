@@ -27,7 +27,7 @@ pub(crate) struct ClipLayer {
 }
 
 impl ClipLayer {
-    pub fn new(shape: &LayerShape, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(shape: &LayerShape, vb: VarBuilder) -> Result<Self> {
         let norm = |name: &str| LayerNorm::new(shape.hidden_size, shape.layer_norm_eps, vb.pp(name));
         Ok(Self {
             layer_norm1: norm("layer_norm1")?,
@@ -38,7 +38,7 @@ impl ClipLayer {
     }
 
     /// (batch, rows, hidden_size), in and out.
-    pub fn forward(&self, x: &Tensor, mask: AttentionMask) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, mask: AttentionMask) -> Result<Tensor> {
         let [x, normalised] =
             self.self_attn.forward(&self.layer_norm1.forward(x)?, mask, x, &self.layer_norm2)?;
         self.mlp.forward(&normalised, &x)

@@ -41,7 +41,7 @@ impl LayerShape {
     ///
     /// # Errors
     /// Names the first field that cannot be, with what it has to be.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         check_limits([
             ("hidden_size", self.hidden_size, LARGEST_WIDTH),
             ("intermediate_size", self.intermediate_size, LARGEST_WIDTH),

@@ -79,6 +79,8 @@
 //! * `avif`, `heic`, `heic-bundled`: more image formats.
 //! * `cuda`, `cudnn`, `metal`, `mkl`, `accelerate`: candle's backends.
 
+#![warn(missing_docs, unreachable_pub)]
+
 pub mod activation;
 pub mod altclip;
 mod batches;

@@ -60,7 +60,11 @@ impl CompactPrompts {
     ///
     /// # Errors
     /// If the shapes differ, or a mask hides all tokens of a prompt.
-    pub fn new(input_ids: &Tensor, attention_mask: Option<&Tensor>, pad_token_id: u32) -> Result<Self> {
+    pub(crate) fn new(
+        input_ids: &Tensor,
+        attention_mask: Option<&Tensor>,
+        pad_token_id: u32,
+    ) -> Result<Self> {
         let (batch, full_rows) = input_ids.dims2()?;
         let seen: Vec<Vec<bool>> = match attention_mask {
             None => vec![vec![true; full_rows]; batch],
@@ -89,7 +93,7 @@ impl CompactPrompts {
     }
 
     /// The same without the rows of padding that no token sees, for whom these are not asked for.
-    pub fn without_hidden_padding(mut self) -> Self {
+    pub(crate) fn without_hidden_padding(mut self) -> Self {
         for prompt in &mut self.prompts {
             if prompt.seen.get(prompt.tokens) == Some(&false) {
                 prompt.input_ids.truncate(prompt.tokens);
@@ -105,7 +109,7 @@ impl CompactPrompts {
     }
 
     /// The prompts in parts that go through a model at a time; at least one.
-    pub fn parts(&self) -> Vec<Self> {
+    pub(crate) fn parts(&self) -> Vec<Self> {
         let mut parts = vec![Self { prompts: Vec::new(), full_rows: self.full_rows }];
         let mut rows = 0;
         for prompt in &self.prompts {
@@ -124,12 +128,12 @@ impl CompactPrompts {
     }
 
     /// Ids of the rows to compute.
-    pub fn input_ids(&self) -> Vec<u32> {
+    pub(crate) fn input_ids(&self) -> Vec<u32> {
         self.prompts.iter().flat_map(|prompt| &prompt.input_ids).copied().collect()
     }
 
     /// How the rows fall into prompts, and how often each counts as a key inside the encoder, if the mask shows it.
-    pub fn sequences(&self, device: &Device) -> Result<Sequences> {
+    pub(crate) fn sequences(&self, device: &Device) -> Result<Sequences> {
         let lengths = self.prompts.iter().map(CompactPrompt::rows).collect();
         let of_prompt = |prompt: &CompactPrompt| {
             let seen = prompt.seen.iter().enumerate();
@@ -145,7 +149,7 @@ impl CompactPrompts {
     }
 
     /// Bias of each key for a reader that attends to all rows, whatever mask the encoder had: (batch, rows), f32.
-    pub fn key_bias(&self, device: &Device) -> Result<Tensor> {
+    pub(crate) fn key_bias(&self, device: &Device) -> Result<Tensor> {
         let longest = self.longest();
         let of_prompt = |prompt: &CompactPrompt| {
             // The row before the fillers already counts for them.
@@ -158,18 +162,18 @@ impl CompactPrompts {
     }
 
     /// The row of `<s>` of each prompt: (rows, width) → (batch, width).
-    pub fn first_rows(&self, rows: &Tensor) -> Result<Tensor> {
+    pub(crate) fn first_rows(&self, rows: &Tensor) -> Result<Tensor> {
         self.gather(rows, 1, |_, row| row)?.squeeze(1)
     }
 
     /// As many rows for every prompt as the longest has: (rows, width) → (batch, rows, width). What fills short ones up
     /// repeats their last row, and has a [bias](Self::key_bias) that hides it.
-    pub fn padded(&self, rows: &Tensor) -> Result<Tensor> {
+    pub(crate) fn padded(&self, rows: &Tensor) -> Result<Tensor> {
         self.gather(rows, self.longest(), |prompt, row| row.min(prompt.rows() - 1))
     }
 
     /// Every row as it was given, the padding's repeated: (rows, width) → (batch, tokens, width).
-    pub fn expand(&self, rows: &Tensor) -> Result<Tensor> {
+    pub(crate) fn expand(&self, rows: &Tensor) -> Result<Tensor> {
         self.gather(rows, self.full_rows, |prompt, row| row.min(prompt.tokens))
     }
 

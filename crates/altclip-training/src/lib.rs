@@ -57,6 +57,8 @@
 //! [arXiv 2211.06679]: https://arxiv.org/abs/2211.06679
 //! [arXiv 2308.09991]: https://arxiv.org/abs/2308.09991
 
+#![warn(missing_docs, unreachable_pub)]
+
 mod cache;
 mod contact_sheet;
 mod error;

@@ -44,12 +44,17 @@ pub(crate) struct ConfigCheck {
 }
 
 impl ConfigCheck {
-    pub fn error(&self, field: &'static str, expected: impl Into<String>, found: impl Into<String>) -> Error {
+    pub(crate) fn error(
+        &self,
+        field: &'static str,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Error {
         Error::Config { model: self.model, field, expected: expected.into(), found: found.into() }
     }
 
     /// `value` lies between 1 and a limit that no model comes near.
-    pub fn size(&self, field: &'static str, value: usize) -> Result<()> {
+    pub(crate) fn size(&self, field: &'static str, value: usize) -> Result<()> {
         if (1..=LARGEST_SIZE).contains(&value) {
             Ok(())
         } else {
@@ -58,7 +63,7 @@ impl ConfigCheck {
     }
 
     /// `value` is a number of layers.
-    pub fn layers(&self, field: &'static str, value: usize) -> Result<()> {
+    pub(crate) fn layers(&self, field: &'static str, value: usize) -> Result<()> {
         if (1..=MOST_LAYERS).contains(&value) {
             Ok(())
         } else {
@@ -68,7 +73,7 @@ impl ConfigCheck {
 
     /// There is at least one level, every level's channels fall into `groups` equal groups, and there are few
     /// enough levels to halve an image that many times.
-    pub fn levels(&self, field: &'static str, channels: &[usize], groups: usize) -> Result<()> {
+    pub(crate) fn levels(&self, field: &'static str, channels: &[usize], groups: usize) -> Result<()> {
         if channels.is_empty() || channels.len() > usize::BITS as usize / 2 {
             return Err(self.error(
                 field,
@@ -87,7 +92,7 @@ impl ConfigCheck {
     }
 
     /// A list with one block type per level, each of them one of `supported`.
-    pub fn block_types(
+    pub(crate) fn block_types(
         &self,
         field: &'static str,
         types: &[String],
@@ -103,7 +108,7 @@ impl ConfigCheck {
     }
 
     /// The fields of the reference of which only some values are built, where the configuration gives them at all.
-    pub fn fixed(&self, given: &Map<String, Value>, table: &FieldTable) -> Result<()> {
+    pub(crate) fn fixed(&self, given: &Map<String, Value>, table: &FieldTable) -> Result<()> {
         match table.refused(given) {
             Some(Refusal { field, expected, found }) => Err(self.error(field, expected, found)),
             None => Ok(()),

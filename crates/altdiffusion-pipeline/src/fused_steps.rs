@@ -30,7 +30,7 @@ impl FusedSteps {
     ///
     /// # Errors
     /// If the scheduler or a tensor operation fails.
-    pub fn new(
+    pub(crate) fn new(
         scheduler: &dyn Scheduler,
         first_index: usize,
         guidance_scale: Option<f64>,
@@ -62,7 +62,7 @@ impl FusedSteps {
     ///
     /// # Errors
     /// If there is no such step, or the shapes do not fit together.
-    pub fn step(
+    pub(crate) fn step(
         &mut self,
         unet: &mut PreparedUNet,
         scheduler: &dyn Scheduler,

@@ -112,7 +112,7 @@
 //! height, width): the [UNet](unet), the [autoencoder](vae), the [schedulers], the [noise](random), [ControlNets](controlnet)
 //! and [IP-Adapters](ip_adapter). The text encoder is in [`altclip_encoder`], and files are read by [`model_files`].
 
-#![warn(missing_docs)]
+#![warn(missing_docs, unreachable_pub)]
 
 mod adapters;
 mod cancellation;
@@ -189,3 +189,12 @@ pub use candle_core::{DType, Device, Tensor};
 pub use model_files::ErrorKind;
 pub use model_files::source::ModelSource;
 pub use {altclip_encoder, candle_core, image, model_files};
+
+/// The programs of the pages about this crate.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../../docs/library.md")]
+    struct LibraryGuide;
+}

@@ -58,7 +58,7 @@ pub(crate) struct StepReports<F> {
 }
 
 impl<F: FnMut(Step<'_>) -> ControlFlow<()>> StepReports<F> {
-    pub fn new(total: usize, device: &Device, on_step: F) -> Self {
+    pub(crate) fn new(total: usize, device: &Device, on_step: F) -> Self {
         Self {
             on_step,
             total,
@@ -71,7 +71,7 @@ impl<F: FnMut(Step<'_>) -> ControlFlow<()>> StepReports<F> {
     }
 
     /// A step was put into the device's stream.
-    pub fn add(&mut self, step: usize, timestep: f64, latents: &Tensor) -> Result<()> {
+    pub(crate) fn add(&mut self, step: usize, timestep: f64, latents: &Tensor) -> Result<()> {
         self.finite.ask(&zero_if_finite(latents)?)?;
         self.pending.push_back((step, timestep, latents.clone()));
         while self.pending.len() > self.lag {
@@ -81,7 +81,7 @@ impl<F: FnMut(Step<'_>) -> ControlFlow<()>> StepReports<F> {
     }
 
     /// The time of each step.
-    pub fn finish(mut self) -> Result<Vec<Duration>> {
+    pub(crate) fn finish(mut self) -> Result<Vec<Duration>> {
         while !self.pending.is_empty() {
             self.report()?;
         }

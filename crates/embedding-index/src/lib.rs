@@ -40,6 +40,8 @@
 //! [`OutputFormat`]s are safetensors, which alone can be searched, npy and Parquet. The [`readers`] can be used alone:
 //! columns of texts, images with captions, WebDataset's archives, the data sets of the Hugging Face hub.
 
+#![warn(missing_docs, unreachable_pub)]
+
 mod error;
 pub mod hash;
 mod index;

@@ -24,7 +24,7 @@ const DIFFUSERS_VERSION: &str = "0.31.0";
 pub(crate) const SENTENCEPIECE: &str = "tokenizer/sentencepiece.bpe.model";
 
 /// `scheduler/scheduler_config.json`: DDIM over the noise levels of Stable Diffusion, velocity prediction.
-pub fn scheduler_config() -> Value {
+pub(crate) fn scheduler_config() -> Value {
     json!({
         "_class_name": "DDIMScheduler",
         "_diffusers_version": DIFFUSERS_VERSION,
@@ -42,7 +42,7 @@ pub fn scheduler_config() -> Value {
 }
 
 /// The configuration of the diffusion text encoder that shares its weights with the dual encoder's text side.
-pub fn text_encoder_config(model: &TrainedDualEncoder) -> TextEncoderConfig {
+pub(crate) fn text_encoder_config(model: &TrainedDualEncoder) -> TextEncoderConfig {
     TextEncoderConfig {
         encoder: model.text_config.encoder.clone(),
         project_dim: model.text_config.project_dim,

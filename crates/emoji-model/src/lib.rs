@@ -47,6 +47,8 @@
 //! # }
 //! ```
 
+#![warn(missing_docs, unreachable_pub)]
+
 pub mod captions;
 mod coverage;
 pub mod dataset;

@@ -44,6 +44,9 @@
 //!
 //! [`Settings`] choose between several kernels for the same, and say what becomes of freed memory.
 
+#![warn(missing_docs, unreachable_pub)]
+#![allow(unsafe_code, reason = "kernels are this crate's work")]
+
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;

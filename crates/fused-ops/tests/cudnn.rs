@@ -1,6 +1,8 @@
 //! Asks cuDNN for a plan for every convolution that is left to it. The library itself makes plans for GPUs that are only
 //! described, and so without one; whether they compute what they should, only a GPU can say.
 
+#![allow(unsafe_code, reason = "calls C")]
+
 use std::io::Write;
 
 // Those of the crate itself, which know nothing of a device.

@@ -1,5 +1,7 @@
 //! Holds the bytes of one file, wherever they lie.
 
+#![allow(unsafe_code, reason = "memory maps")]
+
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Write};

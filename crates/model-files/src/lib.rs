@@ -43,6 +43,8 @@
 //! Each [`Error`] is one line that says what was expected, what was found, and where. Its [kind](Error::kind) says whose fault
 //! it is, for programs that answer each in another way.
 
+#![warn(missing_docs, unreachable_pub)]
+
 pub mod candle_error;
 pub mod checkpoint;
 pub mod config;

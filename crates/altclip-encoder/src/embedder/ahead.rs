@@ -19,7 +19,7 @@ enum State<T> {
 }
 
 impl<T: Send + 'static> Ahead<T> {
-    pub fn new(items: impl Iterator<Item = T> + Send + 'static) -> Self {
+    pub(super) fn new(items: impl Iterator<Item = T> + Send + 'static) -> Self {
         // A thread that cannot be had takes what it was given with it.
         let items = Arc::new(Mutex::new(Some(items)));
         let items_there = Arc::clone(&items);

@@ -44,7 +44,7 @@ impl ImagePreparation {
     ///
     /// # Errors
     /// If its file is damaged.
-    pub fn read(source: &ModelSource, family: Family) -> Result<Self> {
+    pub(super) fn read(source: &ModelSource, family: Family) -> Result<Self> {
         let files = image_processor_files(family);
         let processor = match read_image_processor(source, &files)? {
             Some((processor, file)) => Processor::Found { processor: Arc::new(processor), file },
@@ -58,7 +58,7 @@ impl ImagePreparation {
     ///
     /// # Errors
     /// If an image cannot be prepared at all.
-    pub fn checked(self, side: usize, source: &ModelSource) -> Result<Self> {
+    pub(super) fn checked(self, side: usize, source: &ModelSource) -> Result<Self> {
         let Processor::Found { processor, file } = &self.processor else { return Ok(self) };
         let (prepared, expected) = (processor.preprocess(&DynamicImage::new_rgb8(1, 1))?, [3, side, side]);
         if prepared.dims() == expected {
@@ -73,7 +73,7 @@ impl ImagePreparation {
     }
 
     /// The same, laying transparent images on `background`.
-    pub fn with_background(mut self, background: Background) -> Self {
+    pub(super) fn with_background(mut self, background: Background) -> Self {
         if let Processor::Found { processor, .. } = &mut self.processor {
             *processor = Arc::new(ImageProcessor::clone(processor).with_background(background));
         }
@@ -84,7 +84,7 @@ impl ImagePreparation {
     ///
     /// # Errors
     /// [`MissingFile`](model_files::Error::MissingFile) if the model has none, as one for texts alone need not, and if it does not fit the model.
-    pub fn processor(&self) -> Result<&ImageProcessor> {
+    pub(super) fn processor(&self) -> Result<&ImageProcessor> {
         match &self.processor {
             Processor::Found { processor, .. } => Ok(processor),
             Processor::Missing { model, files } => {

@@ -25,7 +25,7 @@ pub(super) struct AddedToken {
 
 impl AddedToken {
     /// A token that takes no white space. One that is not special is looked for in normalized text.
-    pub fn new(content: impl Into<String>, special: bool) -> Self {
+    pub(super) fn new(content: impl Into<String>, special: bool) -> Self {
         Self { content: content.into(), special, normalized: !special, ..Self::default() }
     }
 }
@@ -51,7 +51,7 @@ pub(super) enum Segment<'a> {
 
 impl AddedTokens {
     /// Tokens with one id each. Where a text is there twice, its last id counts.
-    pub fn new(tokens: Vec<(AddedToken, u32)>) -> Self {
+    pub(super) fn new(tokens: Vec<(AddedToken, u32)>) -> Self {
         let mut seen = HashSet::new();
         let mut added = Self::default();
         for (token, id) in tokens.into_iter().rev() {
@@ -66,7 +66,7 @@ impl AddedTokens {
     }
 
     /// The same, in text that is put in lower case, except for the special tokens and the normalized ones in it.
-    pub fn in_lowercase(self) -> Self {
+    pub(super) fn in_lowercase(self) -> Self {
         Self { lowercase: true, ..self }
     }
 
@@ -76,22 +76,22 @@ impl AddedTokens {
     }
 
     /// The largest id + 1.
-    pub fn end(&self) -> usize {
+    pub(super) fn end(&self) -> usize {
         self.tokens.iter().map(|(_, ids)| ids.end as usize).max().unwrap_or(0)
     }
 
     /// Each token with its first id.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, u32)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, u32)> {
         self.tokens.iter().map(|(token, ids)| (token.content.as_str(), ids.start))
     }
 
     /// The token with an id.
-    pub fn text(&self, id: u32) -> Option<&str> {
+    pub(super) fn text(&self, id: u32) -> Option<&str> {
         self.tokens.iter().find(|(_, ids)| ids.contains(&id)).map(|(token, _)| token.content.as_str())
     }
 
     /// The first id of a token.
-    pub fn id(&self, text: &str) -> Option<u32> {
+    pub(super) fn id(&self, text: &str) -> Option<u32> {
         self.tokens.iter().find(|(token, _)| token.content == text).map(|(_, ids)| ids.start)
     }
 
@@ -99,7 +99,7 @@ impl AddedTokens {
     ///
     /// # Errors
     /// [`Error::Input`] when the word is empty or there already, or has no ids.
-    pub fn add_word(&mut self, word: &str, first: usize, count: usize) -> Result<u32> {
+    pub(super) fn add_word(&mut self, word: &str, first: usize, count: usize) -> Result<u32> {
         if word.trim().is_empty() || count == 0 {
             return Err(Error::Input(format!(
                 "added word: expected a word with tokens, found {word:?} with {count}"
@@ -121,7 +121,7 @@ impl AddedTokens {
     ///
     /// White space goes to the tokens that want it, and a `single_word` with anything but a space beside it is text
     /// (`PreTrainedTokenizer.tokenize` of transformers).
-    pub fn split<'a>(&self, text: &'a str) -> Vec<Segment<'a>> {
+    pub(super) fn split<'a>(&self, text: &'a str) -> Vec<Segment<'a>> {
         let Some(texts) = &self.texts else { return vec![Segment::Text(Cow::Borrowed(text))] };
         let mut parts = match self.lowercased(text, texts) {
             Cow::Borrowed(text) => cut(text, texts),

@@ -58,7 +58,7 @@ pub(super) enum Special {
 }
 
 impl Special {
-    pub fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         match self {
             Self::Text(text) => text,
             Self::Token(token) => &token.content,
@@ -66,7 +66,7 @@ impl Special {
     }
 
     /// The token; one of which only the text is known takes the white space before it if `lstrip` says so.
-    pub fn token(&self, lstrip: bool) -> AddedToken {
+    pub(super) fn token(&self, lstrip: bool) -> AddedToken {
         match self {
             Self::Text(text) => AddedToken { lstrip, ..AddedToken::new(text, true) },
             Self::Token(token) => AddedToken { special: true, ..token.added(true) },
@@ -205,7 +205,7 @@ impl Declared {
     ///
     /// # Errors
     /// When one of them is no JSON, or has a field that cannot be.
-    pub fn read(source: &ModelSource, folder: &str) -> Result<Self> {
+    pub(super) fn read(source: &ModelSource, folder: &str) -> Result<Self> {
         let path = |file: &str| if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") };
         let read = |file: &str| -> Result<TokenizerConfig> {
             let file = source.read_optional(&path(file))?;

@@ -29,7 +29,7 @@ impl JsonTokenizer {
     ///
     /// # Errors
     /// When the file is damaged.
-    pub fn new(json: &[u8], name: &str, expected: &str) -> Result<Self> {
+    pub(super) fn new(json: &[u8], name: &str, expected: &str) -> Result<Self> {
         check_rules(json).map_err(|problem| Error::format(name, format!("{expected}: {problem}")))?;
         let problem = |error| Error::format(name, format!("{expected}: {error}"));
         let mut model = foreign::parse(name, || tokenizers::Tokenizer::from_bytes(json).map_err(problem))?;
@@ -48,7 +48,7 @@ impl JsonTokenizer {
     ///
     /// # Errors
     /// When a token cannot be normalized.
-    pub fn add(&mut self, declared: &Declared) -> Result<()> {
+    pub(super) fn add(&mut self, declared: &Declared) -> Result<()> {
         let mut tokens: Vec<AddedToken> = declared.tokens.values().cloned().collect();
         let special = declared.special.values().chain(&declared.more_special).map(Special::text);
         for text in special {
@@ -95,23 +95,23 @@ impl JsonTokenizer {
     }
 
     /// The largest id + 1.
-    pub fn end(&self) -> usize {
+    pub(super) fn end(&self) -> usize {
         self.end
     }
 
     /// The id of a token.
-    pub fn token_id(&self, text: &str) -> Option<u32> {
+    pub(super) fn token_id(&self, text: &str) -> Option<u32> {
         self.model.token_to_id(text).map(|id| self.id(id))
     }
 
     /// Each added token with its id.
-    pub fn added_tokens(&self) -> impl Iterator<Item = (&str, u32)> {
+    pub(super) fn added_tokens(&self) -> impl Iterator<Item = (&str, u32)> {
         let tokens = self.model.get_added_vocabulary().get_vocab();
         tokens.iter().map(|(token, &id)| (token.as_str(), self.id(id)))
     }
 
     /// The token with an id.
-    pub fn token(&self, id: u32) -> Option<String> {
+    pub(super) fn token(&self, id: u32) -> Option<String> {
         let given = self.ids.iter().find(|(_, own)| **own == id).map_or(id, |(given, _)| *given);
         self.model.id_to_token(given)
     }
@@ -120,7 +120,7 @@ impl JsonTokenizer {
     ///
     /// # Errors
     /// When a step that the file describes fails on this text.
-    pub fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+    pub(super) fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         let encoding = foreign::parse(&self.name, || {
             self.model
                 .encode_fast(text, false)

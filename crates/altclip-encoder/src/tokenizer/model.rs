@@ -13,7 +13,7 @@ pub(super) enum TokenModel {
 
 impl TokenModel {
     /// The id of a token.
-    pub fn token_id(&self, text: &str) -> Option<u32> {
+    pub(super) fn token_id(&self, text: &str) -> Option<u32> {
         match self {
             Self::SentencePiece(model) => model.token_id(text),
             Self::Json(model) => model.token_id(text),
@@ -21,7 +21,7 @@ impl TokenModel {
     }
 
     /// The largest id + 1.
-    pub fn end(&self) -> usize {
+    pub(super) fn end(&self) -> usize {
         match self {
             Self::SentencePiece(model) => model.vocab_size(),
             Self::Json(model) => model.end(),
@@ -29,7 +29,7 @@ impl TokenModel {
     }
 
     /// The added tokens that the model finds itself, with their ids.
-    pub fn added_tokens(&self) -> Vec<(&str, u32)> {
+    pub(super) fn added_tokens(&self) -> Vec<(&str, u32)> {
         match self {
             Self::SentencePiece(_) => Vec::new(),
             Self::Json(model) => model.added_tokens().collect(),
@@ -37,7 +37,7 @@ impl TokenModel {
     }
 
     /// The token with an id, where the model can say.
-    pub fn token(&self, id: u32) -> Option<String> {
+    pub(super) fn token(&self, id: u32) -> Option<String> {
         match self {
             Self::SentencePiece(_) => None,
             Self::Json(model) => model.token(id),
@@ -48,7 +48,7 @@ impl TokenModel {
     ///
     /// # Errors
     /// Where a `tokenizer.json` holds steps that fail on this text.
-    pub fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+    pub(super) fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         match self {
             Self::SentencePiece(model) => {
                 model.encode_into(text, ids);

@@ -19,7 +19,7 @@ pub(super) struct SpecialTokens {
 
 impl SpecialTokens {
     /// The text of the special token with this role.
-    pub fn text<'a>(&self, declared: &'a Declared, role: &str) -> &'a str {
+    pub(super) fn text<'a>(&self, declared: &'a Declared, role: &str) -> &'a str {
         let own = || self.tokens.iter().find(|(other, _)| *other == role).map_or("", |(_, text)| text);
         declared.special.get(role).map_or_else(own, Special::text)
     }
@@ -28,7 +28,7 @@ impl SpecialTokens {
     /// model's own vocabulary, which has `end` ids.
     ///
     /// Special tokens that the vocabulary lacks get the ids after it if the files name them; the family's own are left out.
-    pub fn added_tokens(
+    pub(super) fn added_tokens(
         &self,
         declared: &Declared,
         id: impl Fn(&str) -> Option<u32>,
@@ -65,7 +65,7 @@ impl SpecialTokens {
     ///
     /// # Errors
     /// When the vocabulary lacks one of them.
-    pub fn around(
+    pub(super) fn around(
         &self,
         declared: &Declared,
         id: impl Fn(&str) -> Option<u32>,
@@ -79,7 +79,7 @@ impl SpecialTokens {
     ///
     /// # Errors
     /// When the vocabulary lacks it.
-    pub fn id(
+    pub(super) fn id(
         &self,
         role: &str,
         declared: &Declared,

@@ -17,7 +17,7 @@ struct AddedEmbeddings {
 
 /// Sum of token, position and token type embeddings, normalised.
 #[derive(Debug, Clone)]
-pub struct XlmRobertaEmbeddings {
+pub(super) struct XlmRobertaEmbeddings {
     word_embeddings: Embedding,    // (vocab_size, hidden_size)
     position_embeddings: Tensor,   // (max_position_embeddings, hidden_size)
     token_type_embeddings: Tensor, // (type_vocab_size, hidden_size)
@@ -30,7 +30,7 @@ pub struct XlmRobertaEmbeddings {
 
 impl XlmRobertaEmbeddings {
     /// Reads `word_embeddings`, `position_embeddings`, `token_type_embeddings` and `LayerNorm` under `vb`.
-    pub fn new(config: &XlmRobertaConfig, vb: VarBuilder) -> Result<Self> {
+    pub(super) fn new(config: &XlmRobertaConfig, vb: VarBuilder) -> Result<Self> {
         let init = Init::Randn { mean: 0., stdev: INITIALIZER_RANGE };
         let table =
             |name: &str, rows: usize| vb.pp(name).get_with_hints((rows, config.hidden_size), "weight", init);
@@ -58,7 +58,7 @@ impl XlmRobertaEmbeddings {
     ///
     /// # Errors
     /// If the rows have another width.
-    pub fn with_added(self, first: u32, rows: &Tensor) -> Result<Self> {
+    pub(super) fn with_added(self, first: u32, rows: &Tensor) -> Result<Self> {
         let (added, width) = rows.dims2()?;
         let expected = self.position_embeddings.dim(1)?;
         if width != expected {
@@ -72,7 +72,7 @@ impl XlmRobertaEmbeddings {
     ///
     /// # Errors
     /// If there is no row of an id.
-    pub fn words(&self, ids: &[u32]) -> Result<Tensor> {
+    pub(super) fn words(&self, ids: &[u32]) -> Result<Tensor> {
         self.word_embeddings.forward(&Tensor::new(ids, self.word_embeddings.device())?)
     }
 
@@ -81,7 +81,7 @@ impl XlmRobertaEmbeddings {
     /// # Errors
     /// If there are more or fewer ids, one is outside the vocabulary, or a prompt has more tokens than the model has
     /// positions.
-    pub fn forward(&self, input_ids: &[u32], lengths: &[usize]) -> Result<Tensor> {
+    pub(super) fn forward(&self, input_ids: &[u32], lengths: &[usize]) -> Result<Tensor> {
         let device = self.word_embeddings.device();
         let positions = Tensor::new(self.positions(input_ids, lengths)?, device)?;
         let words = match &self.added {

@@ -18,7 +18,7 @@ pub(crate) struct XlmRobertaLayer {
 }
 
 impl XlmRobertaLayer {
-    pub fn new(shape: &LayerShape, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(shape: &LayerShape, vb: VarBuilder) -> Result<Self> {
         let (hidden, intermediate) = (shape.hidden_size, shape.intermediate_size);
         let eps = shape.layer_norm_eps;
         Ok(Self {
@@ -31,7 +31,7 @@ impl XlmRobertaLayer {
     }
 
     /// The rows of `sequences`, (rows, hidden_size), in and out.
-    pub fn forward(&self, x: &Tensor, sequences: &Sequences) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, sequences: &Sequences) -> Result<Tensor> {
         let x = self.attention_output.forward(&self.attention.forward(x, sequences)?, x)?;
         let inner = self.intermediate.forward_with(&x, &self.activation.epilogue())?;
         self.output.forward(&inner, &x)

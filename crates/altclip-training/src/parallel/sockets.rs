@@ -144,7 +144,7 @@ pub(super) struct Peer {
 impl Peer {
     /// # Errors
     /// If the system does not allow the probes.
-    pub fn new(rank: usize, stream: TcpStream) -> Result<Self> {
+    pub(super) fn new(rank: usize, stream: TcpStream) -> Result<Self> {
         let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY);
         let set = stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&probes));
         let peer = Self { rank, stream };
@@ -153,11 +153,11 @@ impl Peer {
     }
 
     /// Waits no longer than this, or for ever.
-    pub fn set_patience(&self, patience: Option<Duration>) -> Result<()> {
+    pub(super) fn set_patience(&self, patience: Option<Duration>) -> Result<()> {
         self.stream.set_read_timeout(patience).map_err(|error| self.lost(&error))
     }
 
-    pub fn send(&self, kind: MessageKind, payload: &[u8]) -> Result<()> {
+    pub(super) fn send(&self, kind: MessageKind, payload: &[u8]) -> Result<()> {
         self.send_header(kind, payload.len())?;
         (&self.stream).write_all(payload).map_err(|error| self.lost(&error))
     }
@@ -171,7 +171,7 @@ impl Peer {
     }
 
     /// Fills `payload` with what the peer says; it must be of this kind, and of this length.
-    pub fn receive(&self, kind: MessageKind, payload: &mut [u8]) -> Result<()> {
+    pub(super) fn receive(&self, kind: MessageKind, payload: &mut [u8]) -> Result<()> {
         let mut words = [0; 16];
         (&self.stream).read_exact(&mut words).map_err(|error| self.lost(&error))?;
         let (words, _) = words.as_chunks();

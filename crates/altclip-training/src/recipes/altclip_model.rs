@@ -49,7 +49,13 @@ impl TrainedAltClip {
     ///
     /// # Errors
     /// If a file is missing or damaged, or a weight has another shape than the configuration says.
-    pub fn open(name: &str, seed: u64, dtype: DType, device: &Device, trains_scale: bool) -> Result<Self> {
+    pub(super) fn open(
+        name: &str,
+        seed: u64,
+        dtype: DType,
+        device: &Device,
+        trains_scale: bool,
+    ) -> Result<Self> {
         let source = ModelSource::open(name)?;
         let config: AltClipConfig = source.read_json("config.json")?;
         let tokenizer = Tokenizer::from_source(&source, "")?;
@@ -69,7 +75,7 @@ impl TrainedAltClip {
     }
 
     /// Tells what begins as the seed says.
-    pub fn report_fresh(&self, observer: &mut dyn Observer, stage: &str) {
+    pub(super) fn report_fresh(&self, observer: &mut dyn Observer, stage: &str) {
         let fresh = self.parameters.fresh();
         if let Some(first) = fresh.first() {
             let count = fresh.len();
@@ -82,7 +88,7 @@ impl TrainedAltClip {
     ///
     /// # Errors
     /// If the checkpoint has none.
-    pub fn logit_scale(&self, device: &Device) -> Result<Tensor> {
+    pub(super) fn logit_scale(&self, device: &Device) -> Result<Tensor> {
         if !self.checkpoint.contains(LOGIT_SCALE) {
             let problem = format!("expected a tensor `{LOGIT_SCALE}`");
             return Err(Error::format(self.checkpoint.file_name(), problem));
@@ -94,7 +100,10 @@ impl TrainedAltClip {
     ///
     /// # Errors
     /// If the tower has another shape than the configuration says.
-    pub fn image_weights<'a>(&'a self, other: Option<&'a Checkpoint>) -> Result<Option<&'a Checkpoint>> {
+    pub(super) fn image_weights<'a>(
+        &'a self,
+        other: Option<&'a Checkpoint>,
+    ) -> Result<Option<&'a Checkpoint>> {
         let has_tower = |checkpoint: &&Checkpoint| checkpoint.contains("visual_projection.weight");
         let found = std::iter::once(&self.checkpoint).chain(other).find(has_tower);
         if let Some(checkpoint) = found {
@@ -111,7 +120,7 @@ impl TrainedAltClip {
     ///
     /// # Errors
     /// If a file cannot be read or written.
-    pub fn write(
+    pub(super) fn write(
         &self,
         output: &Path,
         trained: BTreeMap<String, Tensor>,

@@ -34,7 +34,7 @@ impl CaptionStates {
     ///
     /// # Errors
     /// If a caption cannot be encoded, or the file cannot be written.
-    pub fn of(
+    pub(super) fn of(
         captions: &[Vec<String>],
         tokenizer: &Tokenizer,
         encoder: &TextEncoder,

@@ -43,7 +43,7 @@ impl DiffusionModel {
     ///
     /// # Errors
     /// If a part is missing or damaged.
-    pub fn open(name: &str, background: Option<Background>, device: &Device) -> Result<Self> {
+    pub(super) fn open(name: &str, background: Option<Background>, device: &Device) -> Result<Self> {
         let source = ModelSource::open(name)?;
         let asked_background = background;
         let background = background.map_or_else(|| Background::of_model(&source), Ok)?;
@@ -73,12 +73,12 @@ impl DiffusionModel {
     ///
     /// # Errors
     /// If a file cannot be read.
-    pub fn unet_weights(&self, dtype: DType) -> Result<VarBuilder<'static>> {
+    pub(super) fn unet_weights(&self, dtype: DType) -> Result<VarBuilder<'static>> {
         Ok(self.unet.var_builder(dtype, &self.device)?)
     }
 
     /// What draws the samples.
-    pub fn drawing_parts(&self) -> DrawingParts<'_> {
+    pub(super) fn drawing_parts(&self) -> DrawingParts<'_> {
         let Self { tokenizer, text_encoder, vae, scheduler, .. } = self;
         DrawingParts { tokenizer, text_encoder, vae, scheduler }
     }
@@ -87,7 +87,7 @@ impl DiffusionModel {
     ///
     /// # Errors
     /// If a file cannot be read or written.
-    pub fn write(&self, output: &Path, unet: BTreeMap<String, Tensor>) -> Result<()> {
+    pub(super) fn write(&self, output: &Path, unet: BTreeMap<String, Tensor>) -> Result<()> {
         let folder = output.join(MODEL);
         if !folder.exists() {
             let parts = ModelParts::in_folders(&self.source)?;

@@ -31,7 +31,12 @@ impl EncodedImages {
     ///
     /// # Errors
     /// If no image can be read, or the file cannot be written.
-    pub fn of(pairs: &ImagePairs, resolution: usize, model: &DiffusionModel, cache: &Path) -> Result<Self> {
+    pub(super) fn of(
+        pairs: &ImagePairs,
+        resolution: usize,
+        model: &DiffusionModel,
+        cache: &Path,
+    ) -> Result<Self> {
         let DiffusionModel { vae, background, device, .. } = model;
         let downscale = vae.downscale();
         if resolution == 0 || !resolution.is_multiple_of(downscale) {

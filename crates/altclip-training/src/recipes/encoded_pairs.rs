@@ -23,7 +23,7 @@ impl EncodedPairs {
     ///
     /// # Errors
     /// If no image can be read, a caption cannot be encoded, or a file cannot be written.
-    pub fn of(
+    pub(super) fn of(
         pairs: &ImagePairs,
         resolution: usize,
         model: &DiffusionModel,

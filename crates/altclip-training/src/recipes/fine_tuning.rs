@@ -58,7 +58,7 @@ impl FineTuning<'_> {
     ///
     /// # Errors
     /// Those of a run.
-    pub fn train(
+    pub(super) fn train(
         &self,
         gradients: impl Fn(&mut Batch) -> Result<Gradients>,
         observer: &mut dyn Observer,

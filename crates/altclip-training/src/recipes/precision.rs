@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
+    /// 32 bits, on any device.
     #[default]
     F32,
     /// Half the memory and several times the speed of a GPU; the optimiser keeps weights in f32.

@@ -34,7 +34,7 @@ pub(super) struct Resumed {
 }
 
 impl Checkpoints {
-    pub fn new(folder: &Path, seed: u64, ranks: usize) -> Self {
+    pub(super) fn new(folder: &Path, seed: u64, ranks: usize) -> Self {
         Self { folder: folder.to_owned(), seed, ranks }
     }
 
@@ -44,7 +44,7 @@ impl Checkpoints {
     }
 
     /// Writes a checkpoint, and then removes those that are too many. An error leaves the older ones as they are.
-    pub fn save(&self, optimizer: &Optimizer) -> Result<()> {
+    pub(super) fn save(&self, optimizer: &Optimizer) -> Result<()> {
         let step = optimizer.step_count();
         let metadata = HashMap::from([
             ("step".to_owned(), step.to_string()),
@@ -64,7 +64,7 @@ impl Checkpoints {
     /// # Errors
     /// If there are checkpoints and none of them can be read, or if one belongs to another model or seed. It is kept
     /// then: it may be the only trace of a long run.
-    pub fn resume(&self, optimizer: &mut Optimizer) -> Result<Option<Resumed>> {
+    pub(super) fn resume(&self, optimizer: &mut Optimizer) -> Result<Option<Resumed>> {
         let mut damaged = Vec::new();
         for (_, path) in self.list()?.into_iter().rev() {
             match read(&path) {
@@ -109,7 +109,7 @@ impl Checkpoints {
     }
 
     /// Removes what killed processes left half written.
-    pub fn clean(&self) -> Result<()> {
+    pub(super) fn clean(&self) -> Result<()> {
         for entry in fs::read_dir(&self.folder).map_err(Error::io(&self.folder))? {
             let path = entry.map_err(Error::io(&self.folder))?.path();
             let is_temporary =

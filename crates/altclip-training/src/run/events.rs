@@ -52,7 +52,7 @@ pub(super) struct EventFile {
 
 impl EventFile {
     /// Opens the event file of a folder, cut back to the steps before `step`.
-    pub fn open(folder: &Path, step: usize) -> Result<Self> {
+    pub(super) fn open(folder: &Path, step: usize) -> Result<Self> {
         let path = folder.join(EVENTS_FILE);
         let old = if path.exists() { fs::read(&path).map_err(Error::io(&path))? } else { Vec::new() };
         let mut kept = frame(&version_event().encode_to_vec());
@@ -68,7 +68,7 @@ impl EventFile {
     }
 
     /// Appends values of a step.
-    pub fn add(&mut self, step: usize, scalars: &[(&str, f64)]) -> Result<()> {
+    pub(super) fn add(&mut self, step: usize, scalars: &[(&str, f64)]) -> Result<()> {
         let value = |&(tag, value): &(&str, f64)| SummaryValue {
             tag: tag.to_owned(),
             simple_value: Some(value as f32),

@@ -17,7 +17,7 @@ impl FolderLock {
     ///
     /// # Errors
     /// If another process has it.
-    pub fn take(folder: &Path) -> Result<Self> {
+    pub(super) fn take(folder: &Path) -> Result<Self> {
         let path = folder.join(LOCK_FILE);
         let file = File::create(&path).map_err(Error::io(&path))?;
         match file.try_lock() {

@@ -38,7 +38,7 @@ pub(super) struct MetricsFiles {
 
 impl MetricsFiles {
     /// Opens the files, cut back to the steps before `step`, which is where the run goes on.
-    pub fn open(folder: &Path, step: usize) -> Result<Self> {
+    pub(super) fn open(folder: &Path, step: usize) -> Result<Self> {
         let path = folder.join(METRICS_FILE);
         let mut kept = Vec::new();
         let mut losses = Vec::new();
@@ -58,7 +58,7 @@ impl MetricsFiles {
     }
 
     /// Appends one step.
-    pub fn add(&mut self, metrics: &Metrics) -> Result<()> {
+    pub(super) fn add(&mut self, metrics: &Metrics) -> Result<()> {
         let path = self.folder.join(METRICS_FILE);
         let mut line = serde_json::to_vec(metrics).map_err(|e| Error::format(&path, e))?;
         line.push(b'\n');
@@ -70,7 +70,7 @@ impl MetricsFiles {
     }
 
     /// Puts everything on the disk, and draws the plot.
-    pub fn flush(&mut self) -> Result<()> {
+    pub(super) fn flush(&mut self) -> Result<()> {
         let path = self.folder.join(METRICS_FILE);
         self.lines.sync_data().map_err(Error::io(&path))?;
         save_png(&self.folder.join(PLOT_FILE), plot::losses(&self.losses)?.image())

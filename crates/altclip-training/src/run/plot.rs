@@ -33,7 +33,7 @@ pub(super) struct Plot(RgbImage);
 
 impl Plot {
     /// The image itself.
-    pub fn image(&self) -> &RgbImage {
+    pub(super) fn image(&self) -> &RgbImage {
         &self.0
     }
 }

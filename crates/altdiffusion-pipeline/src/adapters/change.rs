@@ -60,7 +60,7 @@ impl Change {
     ///
     /// # Errors
     /// What was expected and what was found, when it does not fit `old`.
-    pub fn delta(&self, old: &Tensor, strength: f64) -> Result<std::result::Result<Tensor, String>> {
+    pub(super) fn delta(&self, old: &Tensor, strength: f64) -> Result<std::result::Result<Tensor, String>> {
         if let Some(problem) = self.misfit(old.dims()) {
             return Ok(Err(problem));
         }

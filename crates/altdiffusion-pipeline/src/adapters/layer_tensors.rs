@@ -37,7 +37,7 @@ pub(super) enum Parameter {
 }
 
 impl LayerChanges {
-    pub fn of(&self, kind: Parameter) -> &[Change] {
+    pub(super) fn of(&self, kind: Parameter) -> &[Change] {
         match kind {
             Parameter::Weight => &self.weight,
             Parameter::Bias => &self.bias,
@@ -53,7 +53,13 @@ impl LayerTensors {
     ///
     /// # Errors
     /// When it holds NaN or infinity, or there is one already that means the same.
-    pub fn add(&mut self, path: &str, role: TensorRole, name: &str, tensor: Tensor) -> Result<Problem<()>> {
+    pub(super) fn add(
+        &mut self,
+        path: &str,
+        role: TensorRole,
+        name: &str,
+        tensor: Tensor,
+    ) -> Result<Problem<()>> {
         if !all_finite(&tensor)? {
             return Ok(Err(format!("the tensor {name} holds NaN or infinity, expected numbers")));
         }
@@ -72,7 +78,7 @@ impl LayerTensors {
     ///
     /// # Errors
     /// When one is missing, or does not fit the others.
-    pub fn combine(mut self, file: &str, config: Option<&PeftConfig>) -> Result<LayerChanges> {
+    pub(super) fn combine(mut self, file: &str, config: Option<&PeftConfig>) -> Result<LayerChanges> {
         let path = std::mem::take(&mut self.path);
         let error = |problem: String| Error::content(file, format!("layer {path}: {problem}"));
         let mut changes = LayerChanges::default();

@@ -50,7 +50,7 @@ impl Merge {
     /// What `loras` change in the UNet, each with its strength: beside its weights, or
     /// merged into them where they are not in blocks. `other_name` gives for the name of a tensor the one that it
     /// has in latent diffusion, which some LoRAs use.
-    pub fn into_unet(
+    pub(crate) fn into_unet(
         loras: &[(Lora, f64)],
         beside: bool,
         other_name: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
@@ -59,7 +59,7 @@ impl Merge {
     }
 
     /// What `loras` change in the text encoder, in the same way.
-    pub fn into_text_encoder(loras: &[(Lora, f64)], beside: bool) -> Self {
+    pub(crate) fn into_text_encoder(loras: &[(Lora, f64)], beside: bool) -> Self {
         Self::new(TEXT_ENCODER, loras, beside, None, |lora| Box::new(lora.of_text_encoder()))
     }
 
@@ -86,7 +86,7 @@ impl Merge {
     }
 
     /// `weights` with the changes.
-    pub fn over(&self, weights: VarBuilder<'static>) -> VarBuilder<'static> {
+    pub(crate) fn over(&self, weights: VarBuilder<'static>) -> VarBuilder<'static> {
         if self.0.layers.is_empty() {
             return weights;
         }
@@ -98,7 +98,7 @@ impl Merge {
     ///
     /// # Errors
     /// When there is one for a layer that the model, which has been read by now, does not have.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let met = self.0.met.lock().unwrap_or_else(PoisonError::into_inner);
         let is_met = |layer: &String, kind: Parameter| met.contains(&(layer.clone(), kind));
         let lacks = |layer: &String, applied: &Applied| {

@@ -67,7 +67,7 @@ pub(super) struct AdapterName {
 
 impl AdapterName {
     /// The layer's path with `_` for `.`.
-    pub fn layer(&self) -> String {
+    pub(super) fn layer(&self) -> String {
         self.path.replace('.', "_")
     }
 }

@@ -30,7 +30,7 @@ impl<T: Copy> Patterns<T> {
     ///
     /// # Errors
     /// What was expected and what was found.
-    pub fn parse(
+    pub(super) fn parse(
         field: &str,
         patterns: &Map<String, Value>,
         value: impl Fn(&Value) -> Result<T, String>,
@@ -57,7 +57,7 @@ impl<T: Copy> Patterns<T> {
     }
 
     /// The value of the first pattern that matches a layer's path.
-    pub fn get(&self, path: &str) -> Option<T> {
+    pub(super) fn get(&self, path: &str) -> Option<T> {
         self.0.iter().find_map(|(pattern, value)| pattern.matches(path).then_some(*value))
     }
 }

@@ -125,7 +125,7 @@ impl PeftConfig {
     ///
     /// # Errors
     /// When it is no JSON, or a field has a value that cannot be used, or asks for a kind of adapter that is not supported.
-    pub fn from_file(file: &FileData) -> Result<Self> {
+    pub(super) fn from_file(file: &FileData) -> Result<Self> {
         if file.len() > LONGEST_CONFIG {
             let problem = format!("expected at most {LONGEST_CONFIG} bytes, found {}", file.len());
             return Err(Error::content(file.name(), problem));
@@ -138,7 +138,10 @@ impl PeftConfig {
     ///
     /// # Errors
     /// As [`from_file`](Self::from_file).
-    pub fn from_metadata(name: &str, metadata: &BTreeMap<String, String>) -> Result<BTreeMap<String, Self>> {
+    pub(super) fn from_metadata(
+        name: &str,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, Self>> {
         let Some(json) = metadata.get(METADATA_KEY) else { return Ok(BTreeMap::new()) };
         let name = format!("{name}: {METADATA_KEY}");
         if json.len() > LONGEST_CONFIG {
@@ -194,7 +197,7 @@ impl PeftConfig {
     ///
     /// # Errors
     /// When the matrices have another rank than this says.
-    pub fn scale(&self, path: &str, rank: Option<usize>) -> Result<f64> {
+    pub(super) fn scale(&self, path: &str, rank: Option<usize>) -> Result<f64> {
         let said = self.rank_pattern.get(path).or(self.rank);
         if let (Some(said), Some(found)) = (said, rank)
             && said != found
@@ -210,7 +213,7 @@ impl PeftConfig {
     }
 
     /// Whether (IA)³ multiplies the inputs of a layer.
-    pub fn is_feedforward(&self, path: &str) -> bool {
+    pub(super) fn is_feedforward(&self, path: &str) -> bool {
         self.feedforward.get(path).unwrap_or(false)
     }
 }

@@ -48,7 +48,7 @@ impl LowRank {
     ///
     /// # Errors
     /// What was expected and what was found.
-    pub fn new(down: Tensor, core: Option<Tensor>, up: Tensor) -> std::result::Result<Self, String> {
+    pub(super) fn new(down: Tensor, core: Option<Tensor>, up: Tensor) -> std::result::Result<Self, String> {
         let (of_down, of_up) = (down.dims(), up.dims());
         let core_dims = core.as_ref().map(Tensor::dims);
         let ones = |dims: &[usize]| dims.get(2..).is_some_and(|rest| rest.iter().all(|side| *side == 1));
@@ -74,7 +74,7 @@ impl LowRank {
     }
 
     /// The rank at the input, which alpha is divided by.
-    pub fn rank(&self) -> usize {
+    pub(super) fn rank(&self) -> usize {
         self.down.dims().first().copied().unwrap_or(1)
     }
 
@@ -88,7 +88,7 @@ impl LowRank {
     }
 
     /// From the input to the rank in one step: (rank, in · taps).
-    pub fn whole_down(&self) -> Result<Tensor> {
+    pub(super) fn whole_down(&self) -> Result<Tensor> {
         let down = self.down.flatten_from(1)?;
         let Some(core) = &self.core else { return Ok(down) };
         // A 1 × 1 convolution and then one of the kernel's size: (rank, rank, taps) · (rank, in) to (rank, in, taps).
@@ -127,7 +127,7 @@ impl Factor {
 
 impl Product {
     /// (out, in · taps)
-    pub fn shape(&self) -> (usize, usize) {
+    pub(super) fn shape(&self) -> (usize, usize) {
         match self {
             Self::LowRank(one) | Self::Hadamard(one, _) | Self::Generalized { b: one, .. } => one.shape(),
             Self::Transposed(one) => {
@@ -143,7 +143,7 @@ impl Product {
     }
 
     /// Whether all of it is of a weight of `shape`, whose rows and columns it has.
-    pub fn fits(&self, shape: &[usize]) -> bool {
+    pub(super) fn fits(&self, shape: &[usize]) -> bool {
         match self {
             Self::LowRank(_) | Self::Transposed(_) | Self::Kronecker(..) => true,
             Self::Hadamard(one, other) => one.shape() == other.shape(),
@@ -152,7 +152,7 @@ impl Product {
     }
 
     /// (out, in · taps), for the weight `old` of as many.
-    pub fn of(&self, old: &Tensor) -> Result<Tensor> {
+    pub(super) fn of(&self, old: &Tensor) -> Result<Tensor> {
         match self {
             Self::LowRank(low_rank) => low_rank.multiplied(old),
             Self::Transposed(low_rank) => Ok(low_rank.multiplied(old)?.t()?.contiguous()?),

@@ -22,14 +22,20 @@ pub(super) struct Captions {
 
 impl Captions {
     /// Finds the system's fonts, if it has any.
-    pub fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         let fonts = FontSystem::new();
         (!fonts.db().is_empty()).then(|| Self { fonts, glyphs: SwashCache::new() })
     }
 
     /// Draws a line in black whose upper left corner is at `(left, top)`. What is longer than `width` pixels ends in an
     /// ellipsis; nothing is drawn outside the image. Where no font has the letters, nothing is drawn, and it is false.
-    pub fn draw(&mut self, image: &mut RgbImage, text: &str, (left, top): (u32, u32), width: u32) -> bool {
+    pub(super) fn draw(
+        &mut self,
+        image: &mut RgbImage,
+        text: &str,
+        (left, top): (u32, u32),
+        width: u32,
+    ) -> bool {
         let mut line = Buffer::new(&mut self.fonts, Metrics::new(FONT_SIZE, LINE_HEIGHT as f32));
         line.set_wrap(Wrap::None);
         line.set_ellipsize(Ellipsize::End(EllipsizeHeightLimit::Lines(1)));

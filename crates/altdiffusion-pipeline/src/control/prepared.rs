@@ -30,7 +30,7 @@ pub(crate) struct PreparedControl {
 }
 
 impl PreparedControl {
-    pub fn new(control: &Control, condition: Condition, context: CrossAttentionContext) -> Self {
+    pub(crate) fn new(control: &Control, condition: Condition, context: CrossAttentionContext) -> Self {
         let Control { ref net, scale, start, end, .. } = *control;
         Self { net: net.clone(), condition, context, scale, start, end }
     }
@@ -45,7 +45,7 @@ impl PreparedControl {
 impl PreparedControls {
     /// What the UNet adds in a step, for latents (images, channels, height, width) as the scheduler scales them, or
     /// nothing if no image is followed in this one.
-    pub fn residuals(
+    pub(crate) fn residuals(
         &self,
         sample: &Tensor,
         timestep: f64,

@@ -24,7 +24,7 @@ pub(super) struct ControlNetConditioningEmbedding {
 
 impl ControlNetConditioningEmbedding {
     /// `out_channels` are those of the ControlNet's highest level.
-    pub fn new(config: &ControlNetConfig, out_channels: usize, vb: VarBuilder) -> Result<Self> {
+    pub(super) fn new(config: &ControlNetConfig, out_channels: usize, vb: VarBuilder) -> Result<Self> {
         let halving = Conv2dOptions { stride: 2, padding: Padding::same(1), upsample: false };
         let channels = &config.conditioning_embedding_out_channels;
         let (first, last) = (channels.first().copied(), channels.last().copied());
@@ -43,7 +43,7 @@ impl ControlNetConditioningEmbedding {
     }
 
     /// (images, pixels high, pixels wide, 3) → (images, height, width, out_channels)
-    pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         let silu = Epilogue::activation(Activation::Silu);
         let mut hidden = self.conv_in.forward_with(pixels, &silu)?;
         for block in &self.blocks {

@@ -12,7 +12,10 @@ pub(super) struct Differences {
 }
 
 impl Differences {
-    pub fn from_base(base: VarBuilder<'static>, differences: VarBuilder<'static>) -> VarBuilder<'static> {
+    pub(super) fn from_base(
+        base: VarBuilder<'static>,
+        differences: VarBuilder<'static>,
+    ) -> VarBuilder<'static> {
         let (dtype, device) = (differences.dtype(), differences.device().clone());
         VarBuilder::from_backend(Box::new(Self { differences, base }), dtype, device)
     }

@@ -93,7 +93,7 @@ pub(super) struct ControlNetNames {
 }
 
 impl ControlNetNames {
-    pub fn new(config: &ControlNetConfig) -> Self {
+    pub(super) fn new(config: &ControlNetConfig) -> Self {
         // Nothing of the upsampling path has a name here.
         let up_attends = vec![false; config.block_out_channels.len()];
         let halvings = config.conditioning_embedding_out_channels.len().saturating_sub(1);
@@ -102,7 +102,7 @@ impl ControlNetNames {
 
     /// From the name in diffusers to that in latent diffusion, both without prefix. Activations stand between the
     /// convolutions of the image, and have numbers too.
-    pub fn to_ldm(&self, name: &str) -> Option<String> {
+    pub(super) fn to_ldm(&self, name: &str) -> Option<String> {
         let segments: Vec<&str> = name.split('.').collect();
         let hint = |layer: usize, kind: &str| Some(format!("input_hint_block.{}.{kind}", 2 * layer));
         match segments.as_slice() {

@@ -45,7 +45,7 @@ pub(crate) struct SelfAttention {
 impl SelfAttention {
     /// Of hidden states of this width. `bias` says whether the projections of queries, keys and values have biases; the one
     /// of the result always has.
-    pub fn new(width: usize, heads: usize, bias: bool, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(width: usize, heads: usize, bias: bool, vb: VarBuilder) -> Result<Self> {
         let names = ProjectionNames::of(&vb);
         let projection = |name: &str| pointwise(width, width, bias, vb.pp(name));
         Ok(Self {
@@ -60,12 +60,12 @@ impl SelfAttention {
     }
 
     /// (batch, tokens, width), plus what is carried around it, of the same shape.
-    pub fn forward(&self, hidden: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, hidden: &Tensor, residual: &Tensor) -> Result<Tensor> {
         self.to_out.forward_with(&self.attend(hidden)?, &Epilogue::residual(residual))
     }
 
     /// The same, and that sum normalised.
-    pub fn forward_then_norm(
+    pub(crate) fn forward_then_norm(
         &self,
         hidden: &Tensor,
         residual: &Tensor,
@@ -92,7 +92,7 @@ pub(crate) struct CrossAttention {
 
 impl CrossAttention {
     /// Of hidden states of a width to a context of another one.
-    pub fn new(width: usize, context_width: usize, heads: usize, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(width: usize, context_width: usize, heads: usize, vb: VarBuilder) -> Result<Self> {
         let names = ProjectionNames::of(&vb);
         Ok(Self {
             to_q: pointwise(width, width, false, vb.pp(names.query))?,
@@ -104,13 +104,13 @@ impl CrossAttention {
     }
 
     /// The keys and values of a context, (batch, tokens, context_width).
-    pub fn project(&self, context: &Tensor) -> Result<KeyValue> {
+    pub(crate) fn project(&self, context: &Tensor) -> Result<KeyValue> {
         Ok(KeyValue { key: self.to_k.forward(context)?, value: self.to_v.forward(context)? })
     }
 
     /// Attention of (batch, tokens, width) to given keys and values, plus what is carried around it; and that sum normalised.
     /// `key_bias`, (batch, keys), is added to each key's scores. Attention to each of `others` is added to that to `context`.
-    pub fn forward_then_norm(
+    pub(crate) fn forward_then_norm(
         &self,
         hidden: &Tensor,
         context: &KeyValue,

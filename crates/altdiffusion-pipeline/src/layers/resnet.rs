@@ -32,7 +32,7 @@ pub(crate) struct ResnetBlock2D {
 }
 
 impl ResnetBlock2D {
-    pub fn new(config: ResnetConfig, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(config: ResnetConfig, vb: VarBuilder) -> Result<Self> {
         let ResnetConfig { in_channels, out_channels, time_embedding_dim, groups, eps, output_scale_factor } =
             config;
         let time_emb_proj = time_embedding_dim
@@ -55,7 +55,7 @@ impl ResnetBlock2D {
     /// (batch, height, width, in_channels) → (batch, height, width, out_channels). `time` is the time
     /// embedding after its SiLU, (batch, time_embedding_dim), which is the same for every block and so
     /// computed once.
-    pub fn forward(&self, input: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
+    pub(crate) fn forward(&self, input: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
         let shift = match (&self.time_emb_proj, time) {
             (Some(projection), Some(time)) => Some(projection.forward(time)?), // (batch, out_channels)
             _ => None,

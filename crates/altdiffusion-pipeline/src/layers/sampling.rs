@@ -15,7 +15,7 @@ pub(crate) struct Downsample2D {
 impl Downsample2D {
     /// `padding` rows and columns of zeros on each side; 0 means one on the right and at the bottom only, as
     /// the VAE has it.
-    pub fn new(channels: usize, padding: usize, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(channels: usize, padding: usize, vb: VarBuilder) -> Result<Self> {
         let padding = match padding {
             0 => Padding { top: 0, left: 0, bottom: 1, right: 1 },
             around => Padding::same(around),
@@ -25,7 +25,7 @@ impl Downsample2D {
     }
 
     /// (batch, height, width, channels) → (batch, about height / 2, about width / 2, channels)
-    pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor> {
         self.conv.forward(input)
     }
 }
@@ -37,19 +37,19 @@ pub(crate) struct Upsample2D {
 }
 
 impl Upsample2D {
-    pub fn new(channels: usize, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(channels: usize, vb: VarBuilder) -> Result<Self> {
         let options = Conv2dOptions { upsample: true, ..same_size(3) };
         Ok(Self { conv: Conv2d::new(channels, channels, 3, options, vb.pp("conv"))? })
     }
 
     /// (batch, height, width, channels) → (batch, 2 height, 2 width, channels)
-    pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor> {
         self.conv.forward(input)
     }
 
     /// (batch, height, width, channels) → (batch, size.0, size.1, channels), for the odd sizes of which
     /// halving lost half a pixel.
-    pub fn forward_to_size(&self, input: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+    pub(crate) fn forward_to_size(&self, input: &Tensor, size: (usize, usize)) -> Result<Tensor> {
         let (_, height, width, _) = input.dims4()?;
         if size == (2 * height, 2 * width) {
             return self.forward(input);

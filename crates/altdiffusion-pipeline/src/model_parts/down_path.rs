@@ -22,7 +22,7 @@ pub(crate) struct DownPath {
 }
 
 impl DownPath {
-    pub fn in_latent_diffusion(tensors: &PrefixedTensors) -> Result<Self> {
+    pub(crate) fn in_latent_diffusion(tensors: &PrefixedTensors) -> Result<Self> {
         let inputs = tensors.numbers("input_blocks.");
         let is_halving = |block: &usize| tensors.has(&format!("input_blocks.{block}.0.op.weight"));
         let halvings: Vec<usize> = inputs.iter().copied().filter(is_halving).collect();
@@ -47,7 +47,7 @@ impl DownPath {
         Self::of_levels(tensors, layers, names, "middle_block.1")
     }
 
-    pub fn in_diffusers(tensors: &PrefixedTensors) -> Result<Self> {
+    pub(crate) fn in_diffusers(tensors: &PrefixedTensors) -> Result<Self> {
         let levels = tensors.numbers("down_blocks.").len();
         let names = (0..levels).map(|level| {
             let block = format!("down_blocks.{level}");
@@ -83,12 +83,12 @@ impl DownPath {
         })
     }
 
-    pub fn block_types(&self) -> Vec<String> {
+    pub(crate) fn block_types(&self) -> Vec<String> {
         let name = |attends: &bool| if *attends { "CrossAttnDownBlock2D" } else { "DownBlock2D" }.to_owned();
         self.attends.iter().map(name).collect()
     }
 
-    pub fn heads(&self, tensors: &PrefixedTensors, what: &str) -> Result<PerBlock<usize>> {
+    pub(crate) fn heads(&self, tensors: &PrefixedTensors, what: &str) -> Result<PerBlock<usize>> {
         if !self.use_linear_projection {
             return Ok(PerBlock::Same(SD1_HEADS));
         }
@@ -96,7 +96,7 @@ impl DownPath {
         Ok(PerBlock::Each(self.channels.iter().map(heads).collect::<Result<_>>()?))
     }
 
-    pub fn transformer_layers(&self) -> PerBlock<usize> {
+    pub(crate) fn transformer_layers(&self) -> PerBlock<usize> {
         match self.transformers.as_slice() {
             [first, rest @ ..] if rest.iter().all(|count| count == first) => PerBlock::Same(*first),
             _ => PerBlock::Each(self.transformers.clone()),

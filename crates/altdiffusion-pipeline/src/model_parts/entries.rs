@@ -31,7 +31,7 @@ pub(super) struct FileEntry<'a> {
 }
 
 impl<'a> FileEntry<'a> {
-    pub fn to_write(&self, dtype: Option<NumberType>) -> TensorToWrite<'a> {
+    pub(super) fn to_write(&self, dtype: Option<NumberType>) -> TensorToWrite<'a> {
         self.entry.renamed(self.name.clone(), self.shape.clone(), dtype)
     }
 }

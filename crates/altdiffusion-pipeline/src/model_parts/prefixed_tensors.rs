@@ -14,16 +14,16 @@ pub(crate) struct PrefixedTensors<'a> {
 }
 
 impl PrefixedTensors<'_> {
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.checkpoint.names().filter_map(|name| name.strip_prefix(self.prefix))
     }
 
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.checkpoint.contains(&format!("{}{name}", self.prefix))
     }
 
     /// One side of a tensor.
-    pub fn size(&self, name: &str, dimension: usize) -> Result<usize> {
+    pub(crate) fn size(&self, name: &str, dimension: usize) -> Result<usize> {
         let name = format!("{}{name}", self.prefix);
         let missing = || model_files::Error::MissingTensor {
             name: name.clone(),
@@ -38,26 +38,26 @@ impl PrefixedTensors<'_> {
     }
 
     /// The first sides of tensors, up to the first that is not there.
-    pub fn sizes(&self, names: impl Iterator<Item = String>) -> Result<Vec<usize>> {
+    pub(crate) fn sizes(&self, names: impl Iterator<Item = String>) -> Result<Vec<usize>> {
         names.take_while(|name| self.has(name)).map(|name| self.size(&name, 0)).collect()
     }
 
-    pub fn rank(&self, name: &str) -> Option<usize> {
+    pub(crate) fn rank(&self, name: &str) -> Option<usize> {
         self.checkpoint.shape(&format!("{}{name}", self.prefix)).map(<[usize]>::len)
     }
 
     /// The numbers that stand between `before` and a dot in the tensors' names.
-    pub fn numbers(&self, before: &str) -> BTreeSet<usize> {
+    pub(crate) fn numbers(&self, before: &str) -> BTreeSet<usize> {
         let rest = self.names().filter_map(|name| name.strip_prefix(before));
         rest.filter_map(|rest| index(rest.split('.').next()?)).collect()
     }
 
-    pub fn error(&self, problem: String) -> Error {
+    pub(crate) fn error(&self, problem: String) -> Error {
         Error::content(self.checkpoint.file_name(), problem)
     }
 
     /// How many heads of `channels` channels share a width.
-    pub fn heads(&self, what: &str, width: usize, channels: usize) -> Result<usize> {
+    pub(crate) fn heads(&self, what: &str, width: usize, channels: usize) -> Result<usize> {
         if width == 0 || !width.is_multiple_of(channels) {
             return Err(self.error(format!(
                 "the number of heads of {what} cannot be told from its width {width}, expected a multiple of \

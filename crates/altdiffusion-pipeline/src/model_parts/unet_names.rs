@@ -42,7 +42,7 @@ pub(crate) struct UNetNames {
 impl UNetNames {
     /// # Errors
     /// When levels have different numbers of layers, which this naming has no way to tell.
-    pub fn new(config: &UNet2DConditionConfig) -> Result<Self> {
+    pub(crate) fn new(config: &UNet2DConditionConfig) -> Result<Self> {
         let layers = match &config.layers_per_block {
             PerBlock::Same(layers) => *layers,
             PerBlock::Each(layers) => match layers.as_slice() {
@@ -62,7 +62,7 @@ impl UNetNames {
     }
 
     /// From the name in diffusers to that in latent diffusion, both without prefix.
-    pub fn to_ldm(&self, name: &str) -> Option<String> {
+    pub(crate) fn to_ldm(&self, name: &str) -> Option<String> {
         let segments: Vec<&str> = name.split('.').collect();
         match segments.as_slice() {
             ["down_blocks", level, kind, layer, rest @ ..] => {
@@ -108,7 +108,7 @@ impl UNetNames {
     }
 
     /// From the name in latent diffusion to that in diffusers, both without prefix.
-    pub fn to_diffusers(&self, name: &str) -> Option<String> {
+    pub(crate) fn to_diffusers(&self, name: &str) -> Option<String> {
         let segments: Vec<&str> = name.split('.').collect();
         match segments.as_slice() {
             ["input_blocks", "0", ..] => renamed(name, reversed(&LAYERS)),

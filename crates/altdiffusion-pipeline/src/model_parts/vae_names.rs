@@ -53,12 +53,12 @@ pub(crate) struct VaeNames {
 }
 
 impl VaeNames {
-    pub fn new(config: &AutoencoderKlConfig) -> Self {
+    pub(super) fn new(config: &AutoencoderKlConfig) -> Self {
         Self { levels: config.block_out_channels.len() }
     }
 
     /// From the name in diffusers to that in latent diffusion, both without prefix.
-    pub fn to_ldm(&self, name: &str) -> Option<String> {
+    pub(super) fn to_ldm(&self, name: &str) -> Option<String> {
         let segments: Vec<&str> = name.split('.').collect();
         match segments.as_slice() {
             ["encoder", "down_blocks", level, rest @ ..] => {
@@ -97,7 +97,7 @@ impl VaeNames {
     }
 
     /// From the name in latent diffusion to that in diffusers, both without prefix.
-    pub fn to_diffusers(&self, name: &str) -> Option<String> {
+    pub(super) fn to_diffusers(&self, name: &str) -> Option<String> {
         let segments: Vec<&str> = name.split('.').collect();
         match segments.as_slice() {
             ["encoder", "down", level, rest @ ..] => {

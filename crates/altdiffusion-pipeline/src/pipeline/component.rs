@@ -15,12 +15,12 @@ pub(super) enum Component<T> {
 
 impl<T: Clone> Component<T> {
     /// A component that `read` reads, now or later.
-    pub fn new(kept: bool, read: impl Fn() -> Result<T> + Send + Sync + 'static) -> Result<Self> {
+    pub(super) fn new(kept: bool, read: impl Fn() -> Result<T> + Send + Sync + 'static) -> Result<Self> {
         Ok(if kept { Self::Resident(read()?) } else { Self::OnDemand(Box::new(read)) })
     }
 
     /// The component itself, for as long as the caller keeps it.
-    pub fn get(&self) -> Result<Cow<'_, T>> {
+    pub(super) fn get(&self) -> Result<Cow<'_, T>> {
         match self {
             Self::Resident(part) => Ok(Cow::Borrowed(part)),
             Self::OnDemand(read) => read().map(Cow::Owned),

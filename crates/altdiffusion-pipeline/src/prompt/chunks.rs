@@ -16,7 +16,7 @@ pub(crate) struct Chunk {
 
 impl Chunk {
     /// Whether all weights are 1.
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.weights.iter().all(|weight| *weight == 1.0)
     }
 }

@@ -8,7 +8,7 @@ const DISTANCE: usize = 397;
 /// MT19937 (Matsumoto and Nishimura 1998, <https://doi.org/10.1145/272991.272995>) with the seeding of its authors'
 /// `init_genrand`: the generator of PyTorch on the CPU.
 #[derive(Debug, Clone)]
-pub struct Mt19937 {
+pub(super) struct Mt19937 {
     state: [u32; SIZE],
     /// The next number of the state to hand out.
     next: usize,
@@ -16,7 +16,7 @@ pub struct Mt19937 {
 
 impl Mt19937 {
     /// A generator that depends on the lower 32 bits of `seed` alone, as PyTorch's does.
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let mut state = [0u32; SIZE];
         let mut previous = seed as u32;
         for (index, number) in state.iter_mut().enumerate() {
@@ -30,7 +30,7 @@ impl Mt19937 {
     }
 
     /// The next 32 bits.
-    pub fn bits32(&mut self) -> u32 {
+    pub(super) fn bits32(&mut self) -> u32 {
         if self.next == SIZE {
             self.renew();
         }
@@ -43,18 +43,18 @@ impl Mt19937 {
     }
 
     /// The next 64 bits; the 32 that come first are the upper ones.
-    pub fn bits64(&mut self) -> u64 {
+    pub(super) fn bits64(&mut self) -> u64 {
         let upper = u64::from(self.bits32());
         upper << 32 | u64::from(self.bits32())
     }
 
     /// A uniform f32 in [0, 1), of 24 bits.
-    pub fn uniform_f32(&mut self) -> f32 {
+    pub(super) fn uniform_f32(&mut self) -> f32 {
         (self.bits32() & ((1 << 24) - 1)) as f32 * (-24f32).exp2()
     }
 
     /// A uniform f64 in [0, 1), of 53 bits.
-    pub fn uniform_f64(&mut self) -> f64 {
+    pub(super) fn uniform_f64(&mut self) -> f64 {
         (self.bits64() & ((1 << 53) - 1)) as f64 * (-53f64).exp2()
     }
 

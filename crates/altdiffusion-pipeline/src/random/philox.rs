@@ -6,7 +6,7 @@ const INCREMENTS: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
 
 /// Philox4x32-10 (Salmon et al. 2011, <https://doi.org/10.1145/2063384.2063405>): 128 random bits that depend on the
 /// counter and the key alone.
-pub fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+pub(super) fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for round in 0..10 {
         if round > 0 {
             key = [key[0].wrapping_add(INCREMENTS[0]), key[1].wrapping_add(INCREMENTS[1])];

@@ -6,7 +6,7 @@
 //! Do not tidy them: `a * b + c` and `a.mul_add(b, c)` are different numbers.
 
 /// ln x of a positive, normal x.
-pub fn ln(x: f32) -> f32 {
+pub(super) fn ln(x: f32) -> f32 {
     let bits = x.max(f32::MIN_POSITIVE).to_bits();
     // x = mantissa · 2^exponent with a mantissa in [√½, √2)
     let mut exponent = ((bits >> 23) as i32 - 0x7f) as f32 + 1.0;
@@ -25,7 +25,7 @@ pub fn ln(x: f32) -> f32 {
 }
 
 /// sin x and cos x of an x ≥ 0 that is not large.
-pub fn sin_cos(x: f32) -> (f32, f32) {
+pub(super) fn sin_cos(x: f32) -> (f32, f32) {
     // The octant, made even: x − octant · π/4 is in [−π/4, π/4].
     let octant = ((x * FOUR_OVER_PI) as i32 + 1) & !1;
     let turns = octant as f32;

@@ -120,7 +120,7 @@ pub(crate) struct ContextCursor<'a> {
 impl ContextCursor<'_> {
     /// Attends, from (batch, positions, channels), to the next layer's keys and values, and adds what is carried around: that
     /// sum, and the same normalised.
-    pub fn attend(
+    pub(crate) fn attend(
         &mut self,
         attention: &CrossAttention,
         hidden: &Tensor,
@@ -148,7 +148,7 @@ pub(crate) struct ContextProjector {
 }
 
 impl ContextProjector {
-    pub fn new(hidden_states: &Tensor, key_bias: Option<&Tensor>, dtype: DType) -> Result<Self> {
+    pub(crate) fn new(hidden_states: &Tensor, key_bias: Option<&Tensor>, dtype: DType) -> Result<Self> {
         let &[batch, tokens, _] = hidden_states.dims() else {
             return Err(Error::Shape {
                 tensor: "hidden_states",
@@ -175,12 +175,12 @@ impl ContextProjector {
     }
 
     /// Projects the hidden states for the next layer.
-    pub fn project(&mut self, attention: &CrossAttention) -> candle_core::Result<()> {
+    pub(crate) fn project(&mut self, attention: &CrossAttention) -> candle_core::Result<()> {
         self.context.layers.push(attention.project(&self.hidden_states)?);
         Ok(())
     }
 
-    pub fn finish(self) -> CrossAttentionContext {
+    pub(crate) fn finish(self) -> CrossAttentionContext {
         self.context
     }
 }

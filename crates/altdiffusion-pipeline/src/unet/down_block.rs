@@ -20,7 +20,7 @@ pub(crate) struct DownBlock2D {
 }
 
 impl DownBlock2D {
-    pub fn new(settings: &BlockSettings, level: &Level, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(settings: &BlockSettings, level: &Level, vb: VarBuilder) -> Result<Self> {
         let mut resnets = Vec::new();
         let mut attentions = Vec::new();
         for layer in 0..level.layers {
@@ -39,13 +39,13 @@ impl DownBlock2D {
     }
 
     /// Projects the prompt for each cross-attention.
-    pub fn project_context(&self, projector: &mut ContextProjector) -> Result<()> {
+    pub(crate) fn project_context(&self, projector: &mut ContextProjector) -> Result<()> {
         self.attentions.iter().try_for_each(|attention| attention.project_context(projector))
     }
 
     /// (batch, height, width, channels of the level above) → (batch, about height / 2, about width / 2,
     /// channels). Leaves what the upsampling path will need on `skips`.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         mut hidden: Tensor,
         time: &Tensor,

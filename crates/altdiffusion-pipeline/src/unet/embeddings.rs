@@ -12,7 +12,7 @@ pub(crate) struct TimestepEmbedding {
 }
 
 impl TimestepEmbedding {
-    pub fn new(channels: usize, time_embedding_dim: usize, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(channels: usize, time_embedding_dim: usize, vb: VarBuilder) -> Result<Self> {
         Ok(Self {
             linear_1: Linear::new(channels, time_embedding_dim, true, vb.pp("linear_1"))?,
             linear_2: Linear::new(time_embedding_dim, time_embedding_dim, true, vb.pp("linear_2"))?,
@@ -20,7 +20,7 @@ impl TimestepEmbedding {
     }
 
     /// (batch, channels) → (batch, time_embedding_dim)
-    pub fn forward(&self, sinusoids: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, sinusoids: &Tensor) -> Result<Tensor> {
         let inner = self.linear_1.forward_with(sinusoids, &Epilogue::activation(Activation::Silu))?;
         self.linear_2.forward(&inner)
     }

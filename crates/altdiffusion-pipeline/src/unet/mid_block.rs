@@ -16,7 +16,7 @@ pub(crate) struct UNetMidBlock2DCrossAttn {
 }
 
 impl UNetMidBlock2DCrossAttn {
-    pub fn new(settings: &BlockSettings, lowest: &Level, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(settings: &BlockSettings, lowest: &Level, vb: VarBuilder) -> Result<Self> {
         let resnet = ResnetConfig {
             output_scale_factor: settings.mid_block_scale_factor,
             ..settings.resnet(lowest.channels, lowest.channels)
@@ -31,12 +31,17 @@ impl UNetMidBlock2DCrossAttn {
     }
 
     /// Projects the prompt for each cross-attention.
-    pub fn project_context(&self, projector: &mut ContextProjector) -> Result<()> {
+    pub(crate) fn project_context(&self, projector: &mut ContextProjector) -> Result<()> {
         self.attentions.project_context(projector)
     }
 
     /// (batch, height, width, channels) → the same
-    pub fn forward(&self, hidden: &Tensor, time: &Tensor, context: &mut ContextCursor) -> Result<Tensor> {
+    pub(crate) fn forward(
+        &self,
+        hidden: &Tensor,
+        time: &Tensor,
+        context: &mut ContextCursor,
+    ) -> Result<Tensor> {
         let [first, last] = &self.resnets;
         let mut hidden = first.forward(hidden, Some(time))?;
         hidden = self.attentions.forward(&hidden, context)?;

@@ -40,7 +40,7 @@ pub(crate) struct CrossAttentions {
 
 impl CrossAttentions {
     /// In the order in which the UNet reaches them.
-    pub fn in_order(&self) -> Vec<usize> {
+    pub(crate) fn in_order(&self) -> Vec<usize> {
         [&self.down[..], &self.mid, &self.up].concat()
     }
 }
@@ -66,7 +66,7 @@ pub(crate) struct Level {
 
 impl BlockSettings {
     /// A residual block of the UNet.
-    pub fn resnet(&self, in_channels: usize, out_channels: usize) -> ResnetConfig {
+    pub(crate) fn resnet(&self, in_channels: usize, out_channels: usize) -> ResnetConfig {
         ResnetConfig {
             in_channels,
             out_channels,
@@ -78,7 +78,7 @@ impl BlockSettings {
     }
 
     /// A transformer of a level.
-    pub fn transformer(&self, level: &Level) -> TransformerConfig {
+    pub(crate) fn transformer(&self, level: &Level) -> TransformerConfig {
         TransformerConfig {
             channels: level.channels,
             heads: level.heads,

@@ -24,7 +24,7 @@ pub(crate) struct PreparedUNet<'a> {
 
 impl<'a> PreparedUNet<'a> {
     /// For a run with these prompts.
-    pub fn new(unet: &'a UNet2DConditionModel, context: CrossAttentionContext) -> Self {
+    pub(crate) fn new(unet: &'a UNet2DConditionModel, context: CrossAttentionContext) -> Self {
         Self::recording(unet, context, unet.device().is_cuda())
     }
 
@@ -34,7 +34,7 @@ impl<'a> PreparedUNet<'a> {
     }
 
     /// The UNet itself.
-    pub fn unet(&self) -> &'a UNet2DConditionModel {
+    pub(crate) fn unet(&self) -> &'a UNet2DConditionModel {
         self.unet
     }
 
@@ -42,7 +42,7 @@ impl<'a> PreparedUNet<'a> {
     ///
     /// # Errors
     /// Tensors that do not fit each other or the model.
-    pub fn forward(
+    pub(crate) fn forward(
         &mut self,
         sample: &Tensor,
         timestep: f64,
@@ -63,7 +63,7 @@ impl<'a> PreparedUNet<'a> {
     ///
     /// # Errors
     /// Tensors that do not fit each other or the model.
-    pub fn predict_channels_last(&mut self, input: &Tensor, timestep: f64) -> Result<Tensor> {
+    pub(crate) fn predict_channels_last(&mut self, input: &Tensor, timestep: f64) -> Result<Tensor> {
         self.predict(input, &for_each_sample(timestep, input)?)
     }
 

@@ -15,7 +15,7 @@ pub(super) struct Recorder(Mutex<Recorded>);
 
 impl Recorder {
     /// What is recorded, unless another thread has it.
-    pub fn try_lock(&self) -> Option<MutexGuard<'_, Recorded>> {
+    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Recorded>> {
         self.0.try_lock().ok()
     }
 }
@@ -59,7 +59,7 @@ pub(super) fn pass_shape(input: &Tensor, context: &CrossAttentionContext) -> Vec
 
 impl RecordedPass {
     /// Records what `predict` does to an input, timesteps and a context; with what it predicts of these.
-    pub fn new(
+    pub(super) fn new(
         input: &Tensor,
         timesteps: &Tensor,
         context: &CrossAttentionContext,
@@ -74,12 +74,12 @@ impl RecordedPass {
         Ok((Self { input, timesteps, context, recording }, prediction))
     }
 
-    pub fn shape(&self) -> Vec<usize> {
+    pub(super) fn shape(&self) -> Vec<usize> {
         pass_shape(&self.input, &self.context)
     }
 
     /// The pass on other values, with other prompts if there are some.
-    pub fn replay(
+    pub(super) fn replay(
         &self,
         input: &Tensor,
         timesteps: &Tensor,

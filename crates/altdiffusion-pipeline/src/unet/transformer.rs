@@ -36,7 +36,7 @@ pub(super) struct Transformer2DModel {
 }
 
 impl Transformer2DModel {
-    pub fn new(config: TransformerConfig, vb: VarBuilder) -> Result<Self> {
+    pub(super) fn new(config: TransformerConfig, vb: VarBuilder) -> Result<Self> {
         let projection = |vb: VarBuilder| Projection::new(config.channels, config.use_linear_projection, vb);
         let mut transformer_blocks = Vec::new();
         for layer in 0..config.layers {
@@ -52,12 +52,12 @@ impl Transformer2DModel {
     }
 
     /// Projects the prompt for each block's cross-attention.
-    pub fn project_context(&self, projector: &mut ContextProjector) -> Result<()> {
+    pub(super) fn project_context(&self, projector: &mut ContextProjector) -> Result<()> {
         self.transformer_blocks.iter().try_for_each(|block| projector.project(&block.attn2))
     }
 
     /// (batch, height, width, channels) → the same
-    pub fn forward(&self, input: &Tensor, context: &mut ContextCursor) -> Result<Tensor> {
+    pub(super) fn forward(&self, input: &Tensor, context: &mut ContextCursor) -> Result<Tensor> {
         let (batch, height, width, channels) = input.dims4()?;
         let mut hidden = self.proj_in.forward(&self.norm.forward(input)?)?;
         hidden = hidden.reshape((batch, height * width, channels))?;

@@ -20,7 +20,7 @@ pub(super) struct UpBlock2D {
 }
 
 impl UpBlock2D {
-    pub fn new(settings: &BlockSettings, level: &Level, vb: VarBuilder) -> Result<Self> {
+    pub(super) fn new(settings: &BlockSettings, level: &Level, vb: VarBuilder) -> Result<Self> {
         let mut resnets = Vec::new();
         let mut attentions = Vec::new();
         for layer in 0..=level.layers {
@@ -40,14 +40,14 @@ impl UpBlock2D {
     }
 
     /// Projects the prompt for each cross-attention.
-    pub fn project_context(&self, projector: &mut ContextProjector) -> Result<()> {
+    pub(super) fn project_context(&self, projector: &mut ContextProjector) -> Result<()> {
         self.attentions.iter().try_for_each(|attention| attention.project_context(projector))
     }
 
     /// (batch, height, width, channels of the level below) → (batch, height', width', channels), where
     /// height' and width' are those of the skip that the level above will take. Takes this level's skips off
     /// `skips`.
-    pub fn forward(
+    pub(super) fn forward(
         &self,
         mut hidden: Tensor,
         time: &Tensor,

@@ -23,7 +23,7 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub fn new(config: &AutoencoderKlConfig, vb: VarBuilder) -> Result<Self> {
+    pub(super) fn new(config: &AutoencoderKlConfig, vb: VarBuilder) -> Result<Self> {
         let channels = &config.block_out_channels;
         let (Some(&first), Some(&last)) = (channels.first(), channels.last()) else {
             return Err(Error::Config {
@@ -54,7 +54,7 @@ impl Decoder {
     ///
     /// # Errors
     /// Also [`Error::Cancelled`](crate::Error::Cancelled), between two levels.
-    pub fn forward(&self, latents: &Tensor, cancellation: &Cancellation) -> Result<Tensor> {
+    pub(super) fn forward(&self, latents: &Tensor, cancellation: &Cancellation) -> Result<Tensor> {
         let mut hidden = self.conv_in.forward(latents)?;
         hidden = self.mid_block.forward(&hidden)?;
         for block in &self.up_blocks {

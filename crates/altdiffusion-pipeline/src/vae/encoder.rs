@@ -21,7 +21,7 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub fn new(config: &AutoencoderKlConfig, vb: VarBuilder) -> Result<Self> {
+    pub(super) fn new(config: &AutoencoderKlConfig, vb: VarBuilder) -> Result<Self> {
         let channels = &config.block_out_channels;
         let (Some(&first), Some(&last)) = (channels.first(), channels.last()) else {
             candle_core::bail!("an encoder without levels")
@@ -45,7 +45,7 @@ impl Encoder {
 
     /// (batch, height, width, in_channels) → (batch, height / downscale, width / downscale, 2 ×
     /// latent_channels)
-    pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         let mut hidden = self.conv_in.forward(pixels)?;
         for block in &self.down_blocks {
             hidden = block.forward(hidden)?;

@@ -16,7 +16,7 @@ pub(super) struct UNetMidBlock2D {
 }
 
 impl UNetMidBlock2D {
-    pub fn new(config: &AutoencoderKlConfig, channels: usize, vb: VarBuilder) -> Result<Self> {
+    pub(super) fn new(config: &AutoencoderKlConfig, channels: usize, vb: VarBuilder) -> Result<Self> {
         let resnet = config.resnet(channels, channels);
         let attentions = config
             .mid_block_add_attention
@@ -32,7 +32,7 @@ impl UNetMidBlock2D {
     }
 
     /// (batch, height, width, channels) → the same
-    pub fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
         let [first, last] = &self.resnets;
         let mut hidden = first.forward(hidden, None)?;
         if let Some(attention) = &self.attentions {

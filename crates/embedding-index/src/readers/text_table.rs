@@ -117,7 +117,7 @@ fn is_no_text(value: Option<&Value>) -> bool {
 }
 
 /// What is wrong where another kind of value than a string is in a column.
-pub fn no_string(column: &str, found: &str) -> String {
+pub(super) fn no_string(column: &str, found: &str) -> String {
     let hint = if found == "a list" { format!("; {column}.0 is its first item") } else { String::new() };
     format!("expected a string, found {found}{hint}")
 }

@@ -23,7 +23,12 @@ impl Corpus {
     ///
     /// # Errors
     /// If English is not among the languages, or nothing is left.
-    pub fn of(recipe: &EmojiRecipe, whole: &Dataset, split: &DataSplit, device: &Device) -> Result<Self> {
+    pub(super) fn of(
+        recipe: &EmojiRecipe,
+        whole: &Dataset,
+        split: &DataSplit,
+        device: &Device,
+    ) -> Result<Self> {
         if !recipe.languages.iter().any(|language| language == ENGLISH) {
             return Err(Error::Setting("languages: expected `en` among them, the teacher's".to_owned()));
         }

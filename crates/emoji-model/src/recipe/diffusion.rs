@@ -40,7 +40,7 @@ struct DrawnImages {
 
 impl DiffusionStages<'_> {
     /// DrawingParts from English captions, as the teacher reads them, by a new UNet of this configuration: its weights.
-    pub fn train_base(
+    pub(super) fn train_base(
         &self,
         config: &UNet2DConditionConfig,
         teacher: &TrainedDualEncoder,
@@ -55,7 +55,7 @@ impl DiffusionStages<'_> {
 
     /// Re-aligns the UNet of these weights to the student, up to and including the stage `last`; after the last of all,
     /// writes the model.
-    pub fn realign(
+    pub(super) fn realign(
         &self,
         config: &UNet2DConditionConfig,
         mut weights: BTreeMap<String, Tensor>,

@@ -39,7 +39,7 @@ pub(super) struct EncoderStages<'a> {
 
 impl EncoderStages<'_> {
     /// The teacher: an English CLIP from images and English captions.
-    pub fn train_clip(&self, observer: &mut dyn Observer) -> Result<TrainedDualEncoder> {
+    pub(super) fn train_clip(&self, observer: &mut dyn Observer) -> Result<TrainedDualEncoder> {
         let EmojiRecipe { clip, seed, .. } = self.recipe;
         let Corpus { data, images, owners, .. } = self.corpus;
         let run = self.recipe.open_run(self.output, "clip")?;
@@ -51,7 +51,7 @@ impl EncoderStages<'_> {
     }
 
     /// The image side that both share learns to know rough drawings.
-    pub fn train_image_of_both(
+    pub(super) fn train_image_of_both(
         &self,
         vae: &TrainedVae,
         teacher: &mut TrainedDualEncoder,
@@ -65,7 +65,7 @@ impl EncoderStages<'_> {
     }
 
     /// The image side of a model learns to know rough drawings, beside captions in languages that the model knows.
-    pub fn train_image(
+    pub(super) fn train_image(
         &self,
         trained_vae: &TrainedVae,
         model: &mut TrainedDualEncoder,
@@ -92,7 +92,7 @@ impl EncoderStages<'_> {
 
     /// The student: a text tower for all languages that learns the teacher's vectors, with no image, beside the
     /// teacher's image side.
-    pub fn train_teacher(
+    pub(super) fn train_teacher(
         &self,
         teacher: &TrainedDualEncoder,
         device: &Device,
@@ -133,7 +133,7 @@ impl EncoderStages<'_> {
     }
 
     /// The text tower once more, with images and captions in all languages.
-    pub fn train_contrastive(
+    pub(super) fn train_contrastive(
         &self,
         model: &mut TrainedDualEncoder,
         observer: &mut dyn Observer,

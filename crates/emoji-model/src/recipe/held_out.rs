@@ -24,7 +24,7 @@ pub(super) struct HeldOutReport {
 }
 
 impl HeldOutReport {
-    pub fn new(data: &Dataset, split: &DataSplit, device: &Device) -> Result<Self> {
+    pub(super) fn new(data: &Dataset, split: &DataSplit, device: &Device) -> Result<Self> {
         let (mut pixels, mut names) = (Vec::new(), Vec::new());
         for (image, concept) in split.held_out_images(data) {
             let (Some(image), Some(concept)) = (data.image(image), data.concepts().get(concept)) else {
@@ -39,7 +39,7 @@ impl HeldOutReport {
     }
 
     /// One line: what an autoencoder loses of the images.
-    pub fn fidelity(&self, model: &Autoencoder) -> Result<String> {
+    pub(super) fn fidelity(&self, model: &Autoencoder) -> Result<String> {
         if self.names.is_empty() {
             return Ok("no images are held out".to_owned());
         }
@@ -49,7 +49,7 @@ impl HeldOutReport {
     }
 
     /// One line: in each language, the share of names that find their own image first.
-    pub fn found_shares(
+    pub(super) fn found_shares(
         &self,
         model: &TrainedDualEncoder,
         tokenizer: &Tokenizer,

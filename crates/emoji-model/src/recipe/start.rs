@@ -28,7 +28,7 @@ impl StartModel {
     ///
     /// # Errors
     /// If a part is missing or damaged.
-    pub fn open(name: &str) -> Result<Self> {
+    pub(super) fn open(name: &str) -> Result<Self> {
         let source = ModelSource::open(name)?;
         let weights = |folder: &str| read_weights(&source, folder);
         let text: TextEncoderConfig = source.read_json("text_encoder/config.json")?;

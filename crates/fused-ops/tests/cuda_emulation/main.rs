@@ -3,6 +3,8 @@
 //!
 //! The launches, sizes and parameters are those of the crate itself. `EMULATION_SEED` gives other input.
 
+#![allow(unsafe_code, reason = "calls C")]
+
 mod attention;
 mod checker;
 mod conv2d;

@@ -26,13 +26,13 @@ pub(super) struct Contents {
 pub(super) type NameInFile = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 impl Contents {
-    pub fn new(name: String, files: Vec<FileData>, mut tables: Tables) -> Self {
+    pub(super) fn new(name: String, files: Vec<FileData>, mut tables: Tables) -> Self {
         scales::attach(&mut tables);
         Self { name, files: files.into(), tables, name_in_file: None }
     }
 
     /// Those tensors whose names begin with `prefix`, which are asked for by other names.
-    pub fn part(&self, prefix: &str, name_in_file: NameInFile) -> Self {
+    pub(super) fn part(&self, prefix: &str, name_in_file: NameInFile) -> Self {
         fn those<T: Clone>(all: &BTreeMap<String, T>, prefix: &str) -> BTreeMap<String, T> {
             let of_part = all.iter().filter(|(name, _)| name.starts_with(prefix));
             of_part.map(|(name, value)| (name.clone(), value.clone())).collect()
@@ -43,18 +43,18 @@ impl Contents {
         Self { name, files, tables, name_in_file: Some(name_in_file) }
     }
 
-    pub fn find(&self, name: &str) -> Option<&Located> {
+    pub(super) fn find(&self, name: &str) -> Option<&Located> {
         self.find_entry(name).map(|(_, located)| located)
     }
 
     /// A tensor with the name that it has in the file.
-    pub fn find_entry(&self, name: &str) -> Option<(&String, &Located)> {
+    pub(super) fn find_entry(&self, name: &str) -> Option<(&String, &Located)> {
         let name = self.name_in_file(name)?;
         let entry = self.tables.tensors.get_key_value(&*name);
         entry.or_else(|| self.tables.tensors.get_key_value(&legacy_names::legacy_name(&name)?))
     }
 
-    pub fn name_in_file<'n>(&self, name: &'n str) -> Option<Cow<'n, str>> {
+    pub(super) fn name_in_file<'n>(&self, name: &'n str) -> Option<Cow<'n, str>> {
         match &self.name_in_file {
             Some(name_in_file) => name_in_file(name).map(Cow::Owned),
             None => Some(Cow::Borrowed(name)),
@@ -62,12 +62,12 @@ impl Contents {
     }
 
     /// Whether there is a tensor of this name, readable or not.
-    pub fn contains(&self, name: &str) -> bool {
+    pub(super) fn contains(&self, name: &str) -> bool {
         self.find(name).is_some() || self.problem(name).is_some()
     }
 
     /// Why a tensor cannot be read that is there, if it is and cannot.
-    pub fn problem(&self, name: &str) -> Option<String> {
+    pub(super) fn problem(&self, name: &str) -> Option<String> {
         if let Some(located) = self.find(name) {
             let ElementType::Plain(dtype) = located.tensor.dtype else { return None };
             return convert::problem(dtype);
@@ -77,7 +77,7 @@ impl Contents {
         problem.or_else(|| self.tables.unreadable.get(&legacy_names::legacy_name(&name)?)).cloned()
     }
 
-    pub fn get(&self, name: &str) -> Result<&Located> {
+    pub(super) fn get(&self, name: &str) -> Result<&Located> {
         self.find(name).ok_or_else(|| {
             let problem = self.problem(name);
             let name = self.name_in_file(name).unwrap_or(Cow::Borrowed(name));
@@ -90,7 +90,7 @@ impl Contents {
     }
 
     /// The weight whose blocks `name` asks for, with their type and its name, if there is one and its rows are whole blocks.
-    pub fn find_blocks<'n>(&self, name: &'n str) -> Option<(BlockType, &'n str, &Located)> {
+    pub(super) fn find_blocks<'n>(&self, name: &'n str) -> Option<(BlockType, &'n str, &Located)> {
         let (weight, kind) = name.rsplit_once('.')?;
         let kind = kind.parse::<BlockType>().ok()?;
         let located = self.find(weight)?;
@@ -99,7 +99,7 @@ impl Contents {
         (located.tensor.dtype == ElementType::Blocks(kind) && is_in_rows).then_some((kind, weight, located))
     }
 
-    pub fn get_shaped(&self, name: &str, shape: &[usize]) -> Result<&Located> {
+    pub(super) fn get_shaped(&self, name: &str, shape: &[usize]) -> Result<&Located> {
         let located = self.get(name)?;
         if located.tensor.shape != shape {
             return Err(Error::ShapeMismatch {
@@ -112,7 +112,13 @@ impl Contents {
         Ok(located)
     }
 
-    pub fn load(&self, located: &Located, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+    pub(super) fn load(
+        &self,
+        located: &Located,
+        name: &str,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor> {
         let file = self.file(located);
         let tensor = match self.scales(located, name)? {
             None => convert::read_tensor(file, &located.tensor, dtype, device),
@@ -128,14 +134,14 @@ impl Contents {
     }
 
     /// What a tensor is to be multiplied by, read from its file.
-    pub fn scales(&self, located: &Located, name: &str) -> Result<Option<Scales>> {
+    pub(super) fn scales(&self, located: &Located, name: &str) -> Result<Option<Scales>> {
         let Some(scale) = &located.scale else { return Ok(None) };
         let Some(file) = self.files.get(scale.file) else { return Ok(None) };
         let scales = Scales::read(file, scale, &located.tensor.shape);
         scales.map(Some).map_err(|problem| Error::format(file.name(), format!("tensor {name}: {problem}")))
     }
 
-    pub fn file(&self, located: &Located) -> &FileData {
+    pub(super) fn file(&self, located: &Located) -> &FileData {
         // The numbers come from this very list.
         &self.files[located.file]
     }

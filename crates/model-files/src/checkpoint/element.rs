@@ -14,7 +14,7 @@ pub(super) enum ElementType {
 
 impl ElementType {
     /// The bytes that so many elements take, or `None` if they are no whole number or too many to count.
-    pub fn bytes_of(self, elements: usize) -> Option<usize> {
+    pub(super) fn bytes_of(self, elements: usize) -> Option<usize> {
         match self {
             Self::Plain(dtype) => {
                 let bits = elements.checked_mul(dtype.bitsize())?;
@@ -25,7 +25,7 @@ impl ElementType {
     }
 
     /// Whether it is a type of numbers of eight bits with a fraction.
-    pub fn is_float8(self) -> bool {
+    pub(super) fn is_float8(self) -> bool {
         matches!(
             self,
             Self::Plain(
@@ -34,7 +34,7 @@ impl ElementType {
         )
     }
 
-    pub fn is_float(self) -> bool {
+    pub(super) fn is_float(self) -> bool {
         match self {
             Self::Plain(dtype) => {
                 matches!(dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) || self.is_float8()

@@ -37,10 +37,10 @@ const LARGEST_ALIGNMENT: usize = 1 << 20;
 
 /// The numbers that types of values in the metadata go by.
 pub(super) mod value {
-    pub const UINT32: u32 = 4;
-    pub const INT32: u32 = 5;
-    pub const STRING: u32 = 8;
-    pub const ARRAY: u32 = 9;
+    pub(crate) const UINT32: u32 = 4;
+    pub(crate) const INT32: u32 = 5;
+    pub(crate) const STRING: u32 = 8;
+    pub(crate) const ARRAY: u32 = 9;
 }
 
 /// The number that a type of elements goes by in ggml, if it has one.

@@ -117,7 +117,7 @@ pub(super) struct Scales {
 impl Scales {
     /// Reads a scale from its file: one number, one per row, or one per block of a weight of this `shape`. An error is what
     /// is wrong with it.
-    pub fn read(file: &[u8], scale: &Scale, shape: &[usize]) -> Result<Self, String> {
+    pub(super) fn read(file: &[u8], scale: &Scale, shape: &[usize]) -> Result<Self, String> {
         let Scale { name, tensor, .. } = scale;
         let misfit =
             || format!("its scale {name} has shape {:?}, which does not fit {shape:?}", tensor.shape);
@@ -152,7 +152,7 @@ impl Scales {
     }
 
     /// Multiplies the elements of the weight from the element `first` on.
-    pub fn apply(&self, mut first: usize, mut elements: &mut [f32]) {
+    pub(super) fn apply(&self, mut first: usize, mut elements: &mut [f32]) {
         if let [scale] = self.values[..] {
             elements.iter_mut().for_each(|element| *element *= scale);
             return;
@@ -180,7 +180,7 @@ impl Scales {
     }
 
     /// Reads the weight itself, multiplied in f32.
-    pub fn read_tensor(
+    pub(super) fn read_tensor(
         &self,
         file: &[u8],
         weight: &StoredTensor,

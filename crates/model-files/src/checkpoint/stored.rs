@@ -39,17 +39,17 @@ pub(super) struct Encoding {
 
 impl StoredTensor {
     /// A tensor whose elements lie one after the other.
-    pub fn plain(dtype: ElementType, shape: Vec<usize>, bytes: Range<usize>) -> Self {
+    pub(super) fn plain(dtype: ElementType, shape: Vec<usize>, bytes: Range<usize>) -> Self {
         Self { dtype, shape, strides: None, bytes, encoding: Encoding::default() }
     }
 
     /// Whether its bytes in the file are those of its elements, one after the other.
-    pub fn is_plain(&self) -> bool {
+    pub(super) fn is_plain(&self) -> bool {
         self.strides.is_none() && self.encoding == Encoding::default()
     }
 
     /// The little-endian bytes of its elements, one after the other.
-    pub fn element_bytes<'f>(&self, file: &'f [u8]) -> Cow<'f, [u8]> {
+    pub(super) fn element_bytes<'f>(&self, file: &'f [u8]) -> Cow<'f, [u8]> {
         let mut bytes = Cow::Borrowed(file.get(self.bytes.clone()).unwrap_or_default());
         let ElementType::Plain(dtype) = self.dtype else { return bytes };
         let width = dtype.bitsize() / 8;

@@ -32,7 +32,7 @@ pub(super) struct Scale {
 
 impl Tables {
     /// Adds the tensors of the file of this number.
-    pub fn add(&mut self, file: usize, listing: Listing) {
+    pub(super) fn add(&mut self, file: usize, listing: Listing) {
         let located = |(name, tensor)| (name, Located { file, tensor, scale: None });
         self.tensors.extend(listing.tensors.into_iter().map(located));
         self.unreadable.extend(listing.unreadable);

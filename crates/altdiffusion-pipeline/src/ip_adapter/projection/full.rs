@@ -18,7 +18,7 @@ pub(crate) struct FullProjection {
 }
 
 impl FullProjection {
-    pub fn new(image_width: usize, inner: usize, width: usize, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(image_width: usize, inner: usize, width: usize, vb: VarBuilder) -> Result<Self> {
         Ok(Self {
             inner: Linear::new(image_width, inner, true, vb.pp("proj.0"))?,
             out: Linear::new(inner, width, true, vb.pp("proj.2"))?,
@@ -27,7 +27,7 @@ impl FullProjection {
     }
 
     /// (images, rows, image_width) → (images, rows, width)
-    pub fn forward(&self, hidden_states: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, hidden_states: &Tensor) -> Result<Tensor> {
         let inner = self.inner.forward_with(hidden_states, &Epilogue::activation(Activation::Gelu))?;
         self.norm.forward(&self.out.forward(&inner)?)
     }

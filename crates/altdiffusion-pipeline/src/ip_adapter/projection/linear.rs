@@ -16,7 +16,7 @@ pub(crate) struct LinearProjection {
 
 impl LinearProjection {
     /// `rows` are those of all tokens together.
-    pub fn new(image_width: usize, rows: usize, width: usize, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(image_width: usize, rows: usize, width: usize, vb: VarBuilder) -> Result<Self> {
         Ok(Self {
             proj: Linear::new(image_width, rows, true, vb.pp("proj"))?,
             norm: LayerNorm::new(width, LAYER_NORM_EPS, vb.pp("norm"))?,
@@ -25,7 +25,7 @@ impl LinearProjection {
     }
 
     /// (images, image_width) → (images, tokens, width)
-    pub fn forward(&self, embeddings: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, embeddings: &Tensor) -> Result<Tensor> {
         let tokens = self.proj.forward(embeddings)?;
         self.norm.forward(&tokens.reshape((embeddings.dim(0)?, (), self.width))?)
     }

@@ -56,7 +56,7 @@ impl ProjectionConfig {
     ///
     /// # Errors
     /// When it is none, or of a kind that is not supported.
-    pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
+    pub(super) fn of(checkpoint: &Checkpoint) -> Result<Self> {
         let error = |problem: &str| Error::content(checkpoint.file_name(), problem);
         let config = Self::from_shapes(checkpoint).ok_or_else(|| {
             let is_there = |name: &str| checkpoint.contains(&format!("{PREFIX}.{name}"));
@@ -117,7 +117,7 @@ impl ProjectionConfig {
     }
 
     /// Width of the encoder's vectors.
-    pub fn image_width(&self) -> usize {
+    pub(super) fn image_width(&self) -> usize {
         match *self {
             Self::Linear { image_width, .. }
             | Self::Full { image_width, .. }
@@ -126,13 +126,13 @@ impl ProjectionConfig {
     }
 
     /// Width of the tokens.
-    pub fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         match *self {
             Self::Linear { width, .. } | Self::Full { width, .. } | Self::Resampler { width, .. } => width,
         }
     }
 
-    pub fn features(&self) -> ImageFeatures {
+    pub(super) fn features(&self) -> ImageFeatures {
         match self {
             Self::Linear { .. } => ImageFeatures::Embedding,
             Self::Full { .. } | Self::Resampler { .. } => ImageFeatures::HiddenStates,
@@ -141,7 +141,7 @@ impl ProjectionConfig {
 }
 
 impl ImageProjection {
-    pub fn new(config: &ProjectionConfig, vb: VarBuilder) -> Result<Self> {
+    pub(super) fn new(config: &ProjectionConfig, vb: VarBuilder) -> Result<Self> {
         Ok(match *config {
             ProjectionConfig::Linear { image_width, rows, width } => {
                 Self::Linear(LinearProjection::new(image_width, rows, width, vb)?)
@@ -157,7 +157,7 @@ impl ImageProjection {
     }
 
     /// (images, image_width) or (images, rows, image_width) → (images, tokens, width)
-    pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, features: &Tensor) -> Result<Tensor> {
         Ok(match self {
             Self::Linear(projection) => projection.forward(features)?,
             Self::Full(projection) => projection.forward(features)?,

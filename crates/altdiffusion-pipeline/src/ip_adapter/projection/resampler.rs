@@ -35,7 +35,7 @@ pub(crate) struct Resampler {
 }
 
 impl Resampler {
-    pub fn new(sizes: Sizes, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(sizes: Sizes, vb: VarBuilder) -> Result<Self> {
         let Sizes { image_width, queries, hidden, layers, width, .. } = sizes;
         Ok(Self {
             latents: for_computing(vb.get((1, queries, hidden), "latents")?)?,
@@ -47,7 +47,7 @@ impl Resampler {
     }
 
     /// (images, rows, image_width) → (images, queries, width)
-    pub fn forward(&self, hidden_states: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, hidden_states: &Tensor) -> Result<Tensor> {
         let image = self.proj_in.forward(hidden_states)?;
         let mut latents = self.latents.repeat((image.dim(0)?, 1, 1))?;
         for layer in &self.layers {

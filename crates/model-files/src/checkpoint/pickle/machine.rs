@@ -34,7 +34,7 @@ pub(super) struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     /// Runs the pickle that `bytes` starts with. Also returns how long it is.
-    pub fn run(bytes: &'a [u8]) -> Result<(Objects<'a>, usize)> {
+    pub(super) fn run(bytes: &'a [u8]) -> Result<(Objects<'a>, usize)> {
         let fixed =
             vec![Node::None, Node::Bool(false), Node::Bool(true), Node::Other, Node::Tuple(Vec::new())];
         let mut machine = Self {

@@ -34,21 +34,21 @@ pub(super) enum Node<'a> {
 
 impl<'a> Node<'a> {
     /// A text, or the bytes of one of Python 2 that is none.
-    pub fn text(bytes: &'a [u8]) -> Self {
+    pub(super) fn text(bytes: &'a [u8]) -> Self {
         str::from_utf8(bytes).map_or(Self::bytes(bytes), Self::Text)
     }
 
-    pub fn bytes(bytes: &'a [u8]) -> Self {
+    pub(super) fn bytes(bytes: &'a [u8]) -> Self {
         Self::Bytes(Bytes { bytes, as_text: false })
     }
 
     /// A text on a line of its own. What it escapes is not undone: no name of a tensor needs that.
-    pub fn line(line: &'a [u8]) -> Self {
+    pub(super) fn line(line: &'a [u8]) -> Self {
         if line.contains(&b'\\') { Self::Other } else { Self::text(line) }
     }
 
     /// A text between quotes on a line of its own.
-    pub fn quoted(line: &'a [u8]) -> Self {
+    pub(super) fn quoted(line: &'a [u8]) -> Self {
         match line.trim_ascii() {
             [_, text @ .., _] => Self::line(text),
             _ => Self::Other,
@@ -108,7 +108,7 @@ pub(super) enum Element<'a> {
 
 impl Element<'_> {
     /// In bytes.
-    pub fn width(self) -> usize {
+    pub(super) fn width(self) -> usize {
         match self {
             Self::Number(dtype) => dtype.bitsize() / 8,
             Self::Untyped => 1,
@@ -148,7 +148,7 @@ pub(super) struct Objects<'a> {
 }
 
 impl<'a> Objects<'a> {
-    pub fn node(&self, id: NodeId) -> &Node<'a> {
+    pub(super) fn node(&self, id: NodeId) -> &Node<'a> {
         node(&self.nodes, id)
     }
 }

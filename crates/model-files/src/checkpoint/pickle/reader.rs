@@ -10,24 +10,24 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(pickle: &'a [u8]) -> Self {
+    pub(super) fn new(pickle: &'a [u8]) -> Self {
         Self { pickle, position: 0 }
     }
 
-    pub fn take<const LENGTH: usize>(&mut self) -> Result<[u8; LENGTH]> {
+    pub(super) fn take<const LENGTH: usize>(&mut self) -> Result<[u8; LENGTH]> {
         let bytes = self.rest().first_chunk().ok_or_else(truncated)?;
         self.position += LENGTH;
         Ok(*bytes)
     }
 
-    pub fn slice(&mut self, length: usize) -> Result<&'a [u8]> {
+    pub(super) fn slice(&mut self, length: usize) -> Result<&'a [u8]> {
         let (bytes, _) = self.rest().split_at_checked(length).ok_or_else(truncated)?;
         self.position += length;
         Ok(bytes)
     }
 
     /// Bytes behind their number, which takes `WIDTH` bytes itself.
-    pub fn counted<const WIDTH: usize>(&mut self) -> Result<&'a [u8]> {
+    pub(super) fn counted<const WIDTH: usize>(&mut self) -> Result<&'a [u8]> {
         let mut length = [0; size_of::<u64>()];
         length[..WIDTH].copy_from_slice(&self.take::<WIDTH>()?);
         let length = usize::try_from(u64::from_le_bytes(length)).map_err(|_| truncated())?;
@@ -35,20 +35,20 @@ impl<'a> Reader<'a> {
     }
 
     /// The bytes up to the end of the line, which is stepped over.
-    pub fn line(&mut self) -> Result<&'a [u8]> {
+    pub(super) fn line(&mut self) -> Result<&'a [u8]> {
         let length = self.rest().iter().position(|byte| *byte == b'\n').ok_or_else(truncated)?;
         let line = self.slice(length)?;
         self.position += 1;
         Ok(line)
     }
 
-    pub fn text_line(&mut self) -> Result<&'a str> {
+    pub(super) fn text_line(&mut self) -> Result<&'a str> {
         let line = self.line()?;
         str::from_utf8(line).map_err(|error| format!("a line of the pickle is not text: {error}"))
     }
 
     /// A number in decimal digits, as protocols 0 and 1 write those that are no bytes.
-    pub fn number_line<T: std::str::FromStr>(&mut self) -> Result<T> {
+    pub(super) fn number_line<T: std::str::FromStr>(&mut self) -> Result<T> {
         let line = self.text_line()?;
         line.parse().map_err(|_| format!("expected a number in the pickle, found {line:?}"))
     }
