@@ -10,7 +10,7 @@ pub(super) enum JsonTokenizer {}
 impl JsonTokenizer {
     /// # Errors
     /// In every case: says which feature is needed.
-    pub fn new(_json: &[u8], name: &str, _expected: &str) -> Result<Self> {
+    pub(super) fn new(_json: &[u8], name: &str, _expected: &str) -> Result<Self> {
         Err(Error::format(
             name,
             "this kind of tokenizer needs the feature `tokenizer-json` of altclip-encoder, which is off; without it, \
@@ -18,27 +18,27 @@ impl JsonTokenizer {
         ))
     }
 
-    pub fn add(&mut self, _declared: &Declared) -> Result<()> {
+    pub(super) fn add(&mut self, _declared: &Declared) -> Result<()> {
         match *self {}
     }
 
-    pub fn end(&self) -> usize {
+    pub(super) fn end(&self) -> usize {
         match *self {}
     }
 
-    pub fn token_id(&self, _text: &str) -> Option<u32> {
+    pub(super) fn token_id(&self, _text: &str) -> Option<u32> {
         match *self {}
     }
 
-    pub fn added_tokens(&self) -> std::iter::Empty<(&str, u32)> {
+    pub(super) fn added_tokens(&self) -> std::iter::Empty<(&str, u32)> {
         match *self {}
     }
 
-    pub fn token(&self, _id: u32) -> Option<String> {
+    pub(super) fn token(&self, _id: u32) -> Option<String> {
         match *self {}
     }
 
-    pub fn encode_into(&self, _text: &str, _ids: &mut Vec<u32>) -> Result<()> {
+    pub(super) fn encode_into(&self, _text: &str, _ids: &mut Vec<u32>) -> Result<()> {
         match *self {}
     }
 }
