@@ -12,7 +12,7 @@ fn run(locale: &str, arguments: &[&str]) -> TestResult<Output> {
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("text.txt"), "no image")?;
     std::fs::write(folder.path().join("empty.txt"), "")?;
-    std::fs::create_dir(folder.path().join("folder"))?;
+    std::fs::create_dir(folder.path().join("folder.png"))?;
     let mut command = altdiffusion(folder.path());
     Ok(command.env("LC_ALL", locale).env("HF_HUB_OFFLINE", "1").args(arguments).output()?)
 }
@@ -112,7 +112,7 @@ fn errors_are_chinese() -> TestResult {
         (&["generate", "猫", "--control-image", "text.txt"], "须与 --controlnet 一起使用"),
         (&["generate", "猫", "--image", "none.png"], "没有这个文件或目录"),
         (&["generate", "猫", "--image", "text.txt"], "不是图片：须为"),
-        (&["generate", "猫", "--output", "folder"], "须为文件名，实为目录"),
+        (&["generate", "猫", "--output", "folder.png"], "须为文件名，实为目录"),
         (&["generate", "猫", "--save-steps", "a.png"], "文件名须以 .gif 结尾"),
         (&["generate", "猫", "--only", "5"], "须为某一张图的编号"),
         (&["generate", "猫", "--device", "cuda"], "此程序编译时没有启用 cuda"),

@@ -1,5 +1,6 @@
 //! Finds the translations of messages by their templates.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use regex::Regex;
@@ -8,6 +9,8 @@ use serde::Deserialize;
 const CHINESE: &str = include_str!("../../locales/zh-CN.toml");
 /// What stands in a template for what changes.
 const HOLE: &str = "{}";
+/// What stands for a number.
+const NUMBER: &str = "{#}";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +30,8 @@ pub struct Catalogue {
 
 struct Message {
     template: Regex,
+    /// What comes before the cause, such as `error: `. It is taken off first.
+    is_prefix: bool,
     /// How much of the template is fixed: what says more is tried first.
     fixed: usize,
     translation: String,
@@ -45,7 +50,8 @@ impl Catalogue {
             .into_iter()
             .filter_map(|(template, translation)| Message::new(&template, translation))
             .collect();
-        messages.sort_by(|a, b| b.fixed.cmp(&a.fixed).then_with(|| a.translation.cmp(&b.translation)));
+        let order = |message: &Message| (!message.is_prefix, Reverse(message.fixed));
+        messages.sort_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.translation.cmp(&b.translation)));
         Self { headings, help, messages }
     }
 
@@ -79,9 +85,11 @@ impl Catalogue {
 
 impl Message {
     fn new(template: &str, translation: String) -> Option<Self> {
-        let fixed = template.replace(HOLE, "").chars().count();
+        let fixed = template.replace(HOLE, "").replace(NUMBER, "").chars().count();
+        let is_prefix = template.strip_suffix(": {}").is_some_and(|start| !start.contains('{'));
         let pattern = regex::escape(template).replace(&regex::escape(HOLE), "(.+?)");
-        Some(Self { template: Regex::new(&format!("^{pattern}$")).ok()?, fixed, translation })
+        let pattern = pattern.replace(&regex::escape(NUMBER), r"(\d+)");
+        Some(Self { template: Regex::new(&format!("^{pattern}$")).ok()?, is_prefix, fixed, translation })
     }
 }
 
@@ -112,7 +120,7 @@ mod tests {
         let file: File = toml::from_str(CHINESE).unwrap();
         assert!(file.help.values().all(|parts| (1..=2).contains(&parts.len())));
         for (template, translation) in file.messages {
-            let holes = template.matches(HOLE).count();
+            let holes = template.matches(HOLE).count() + template.matches(NUMBER).count();
             let in_order = translation.matches(HOLE).count() == holes;
             let by_number = (1..=holes).all(|n| translation.contains(&format!("{{{n}}}")));
             assert!(in_order || by_number, "{template}: {translation}");
@@ -135,6 +143,13 @@ mod tests {
                 "tensor a.weight in m.safetensors has shape [2], expected [3] from the config",
                 "m.safetensors 中张量 a.weight 的形状为 [2]，按配置须为 [3]",
             ),
+            ("error: --output a: is there", "错误：--output a: is there"),
+            (
+                "error: --output a.bmp: expected a name that ends in .png",
+                "错误：--output a.bmp：文件名须以 .png 结尾",
+            ),
+            ("Drawing: 3 of 20, 5s left", "绘制：3 / 20，还需 5s"),
+            ("at least one line of text", "at least one line of text"),
             ("out.png: seed 7", "out.png: seed 7"),
         ] {
             assert_eq!(chinese.message(english), expected);
