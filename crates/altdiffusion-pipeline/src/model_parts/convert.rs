@@ -32,7 +32,7 @@ impl ModelParts {
     ///
     /// # Errors
     /// When a tensor cannot be read or converted, or the file not be written; then nothing is left behind. And
-    /// [`Error::Cancelled`], when `on_tensor` breaks.
+    /// [`Error::Cancelled`](crate::Error::Cancelled), when `on_tensor` breaks.
     pub fn write_single_file(
         &self,
         path: &Path,
