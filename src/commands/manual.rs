@@ -15,6 +15,8 @@ const NAME: &str = "altdiffusion";
 ///
 /// For bash: source <(altdiffusion completions bash). For zsh: altdiffusion completions zsh >
 /// "${fpath[1]}/_altdiffusion". For fish: altdiffusion completions fish | source.
+// Its brackets are for the command line's help, and no links.
+#[allow(rustdoc::broken_intra_doc_links)]
 #[derive(Debug, Args)]
 pub struct Completions {
     /// The shell: bash, zsh, fish, elvish or powershell.

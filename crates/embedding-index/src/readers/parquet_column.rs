@@ -105,7 +105,7 @@ pub fn images(file: File, column: &str) -> Result<Items<ImageSource, ColumnError
     fields(file, column, Ok, image)
 }
 
-/// What each of the [`images`] is called: its path, or else the number of its row. Of groups the bytes are not read.
+/// What each of the [`images`](fn@images) is called: its path, or else the number of its row. Of groups the bytes are not read.
 ///
 /// # Errors
 /// As for the images.
