@@ -4,13 +4,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
-use altclip_encoder::tokenizer::{PROMPT_TOKENS, Tokenizer};
+use altclip_encoder::PromptEncoder;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
-use model_files::checkpoint::Checkpoint;
-use model_files::source::ModelSource;
 use serde::Serialize;
 
 use crate::model::ModelArgs;
@@ -89,12 +86,13 @@ impl Encode {
         if !self.model.is_shipped() {
             announce(&format!("Loading {source}"));
         }
-        let encoder = PromptEncoding::load(&source, self.model.dtype(), device)?;
+        source.prefetch(&["tokenizer", "text_encoder"])?;
+        let encoder = PromptEncoder::from_source(&source, self.model.dtype(), &device)?;
         let loaded = start.elapsed();
         tracing::info!("loaded in {loaded:.1?}");
 
         let encoding = Instant::now();
-        let tensors = encoder.encode(&texts)?;
+        let tensors = encode(&encoder, &device, &texts)?;
         let encoded = encoding.elapsed();
 
         write_tensors(&self.output, &tensors)?;
@@ -114,58 +112,42 @@ impl Encode {
     }
 }
 
-/// The text side of a model.
-struct PromptEncoding {
-    tokenizer: Tokenizer,
-    text_encoder: TextEncoder,
-    device: Device,
+/// The tensors of all texts, by their names in the file.
+fn encode(
+    encoder: &PromptEncoder,
+    device: &Device,
+    texts: &[String],
+) -> altclip_encoder::Result<HashMap<&'static str, Tensor>> {
+    let progress = ProgressLine::start("Encoding");
+    let (mut input_ids, mut attention_mask, mut hidden_states) = (Vec::new(), Vec::new(), Vec::new());
+    let mut done = 0;
+    for batch in texts.chunks(BATCH) {
+        let encoding = encoder.tokenizer().encode_padded(batch, encoder.length())?;
+        let ids = encoding.input_ids.to_device(device)?;
+        let mask = encoding.attention_mask.to_device(device)?;
+        hidden_states.push(finite_on_cpu(&encoder.text_encoder().forward(&ids, &mask)?)?);
+        input_ids.push(encoding.input_ids);
+        attention_mask.push(encoding.attention_mask);
+        done += batch.len();
+        progress.steps("Encoding", done, texts.len());
+    }
+    let tensors = [
+        ("input_ids", Tensor::cat(&input_ids, 0)?),
+        ("attention_mask", Tensor::cat(&attention_mask, 0)?),
+        ("hidden_states", Tensor::cat(&hidden_states, 0)?),
+    ];
+    Ok(HashMap::from(tensors))
 }
 
-impl PromptEncoding {
-    fn load(source: &ModelSource, dtype: DType, device: Device) -> altclip_encoder::Result<Self> {
-        source.prefetch(&["tokenizer", "text_encoder"])?;
-        let tokenizer = Tokenizer::from_source(source, "tokenizer")?;
-        let config: TextEncoderConfig = source.read_config("text_encoder/config.json")?;
-        let weights = Checkpoint::open(source, "text_encoder")?.var_builder(dtype, &device)?;
-        let text_encoder = TextEncoder::new(&config, weights)?;
-        let tokenizer = tokenizer.with_embedding_rows(config.encoder.vocab_size);
-        Ok(Self { tokenizer, text_encoder, device })
+/// Hidden states as f32 on the CPU.
+fn finite_on_cpu(states: &Tensor) -> altclip_encoder::Result<Tensor> {
+    let states = states.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+    // 0 · x is zero for every number, and NaN for the rest.
+    if (&states * 0.0)?.sum_all()?.to_scalar::<f32>()? != 0.0 {
+        return Err(altclip_encoder::Error::Input(
+            "the hidden states are not finite: f16 may have overflowed, use bf16 or f32; or the weights are damaged"
+                .to_owned(),
+        ));
     }
-
-    /// The tensors of all texts, by their names in the file.
-    fn encode(&self, texts: &[String]) -> altclip_encoder::Result<HashMap<&'static str, Tensor>> {
-        let progress = ProgressLine::start("Encoding");
-        let (mut input_ids, mut attention_mask, mut hidden_states) = (Vec::new(), Vec::new(), Vec::new());
-        let mut done = 0;
-        for texts_at_a_time in texts.chunks(BATCH) {
-            let encoding = self.tokenizer.encode_padded(texts_at_a_time, PROMPT_TOKENS)?;
-            hidden_states.push(self.hidden_states(&encoding.input_ids, &encoding.attention_mask)?);
-            input_ids.push(encoding.input_ids);
-            attention_mask.push(encoding.attention_mask);
-            done += texts_at_a_time.len();
-            progress.steps("Encoding", done, texts.len());
-        }
-        let tensors = [
-            ("input_ids", Tensor::cat(&input_ids, 0)?),
-            ("attention_mask", Tensor::cat(&attention_mask, 0)?),
-            ("hidden_states", Tensor::cat(&hidden_states, 0)?),
-        ];
-        Ok(HashMap::from(tensors))
-    }
-
-    /// (texts, tokens) twice to (texts, tokens, width), f32, on the CPU.
-    fn hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> altclip_encoder::Result<Tensor> {
-        let input_ids = input_ids.to_device(&self.device)?;
-        let attention_mask = attention_mask.to_device(&self.device)?;
-        let states = self.text_encoder.forward(&input_ids, &attention_mask)?;
-        let states = states.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
-        // 0 · x is zero for every number, and NaN for the rest.
-        if (&states * 0.0)?.sum_all()?.to_scalar::<f32>()? != 0.0 {
-            return Err(altclip_encoder::Error::Input(
-                "the hidden states are not finite: f16 may have overflowed, use bf16 or f32; or the weights are damaged"
-                    .to_owned(),
-            ));
-        }
-        Ok(states)
-    }
+    Ok(states)
 }
