@@ -80,7 +80,6 @@ fn answer(
 }
 
 fn main() -> anyhow::Result<()> {
-    // A model that is not there is no client's fault.
     if let Err(error) = AltDiffusion::from_pretrained("/no/such/model", DType::F32, &Device::Cpu) {
         println!("{} {:?}: {error}", status(error.kind()), error.kind());
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use image::DynamicImage;
 use model_files::config::parse_config;
+use model_files::in_folder;
 use model_files::source::{FileData, ModelSource};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -116,8 +117,4 @@ fn read_image_processor(source: &ModelSource, files: &[String]) -> Result<Option
         source.read_config(&file)?
     };
     Ok(Some((ImageProcessor::new(config)?, file)))
-}
-
-fn in_folder(folder: &str, file: &str) -> String {
-    if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") }
 }

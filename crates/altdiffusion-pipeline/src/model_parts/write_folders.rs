@@ -61,6 +61,7 @@ impl ModelParts {
 
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = directory.unwrap_or(Path::new("."));
+        #[cfg_attr(not(unix), allow(unused_mut, reason = "permissions are Unix's"))]
         let mut builder = tempfile::Builder::new();
         // Temporary directories are private to their owner by default; this one stays, so the umask alone decides.
         #[cfg(unix)]
@@ -100,11 +101,11 @@ impl ModelParts {
                 FileEntry { part: kind, entry, name, shape }
             });
             let tensors = to_write(of_file, dtype, &mut fell_back);
-            let is_in_blocks = |tensor: &TensorToWrite| match tensor.dtype {
-                Some(dtype) => matches!(dtype, NumberType::Blocks(_)),
+            let is_quantized = |tensor: &TensorToWrite| match tensor.dtype {
+                Some(dtype) => matches!(dtype, NumberType::Quantized(_)),
                 None => tensor.checkpoint.block_type(&tensor.source).is_some(),
             };
-            let in_blocks = tensors.iter().any(is_in_blocks);
+            let is_quantized = tensors.iter().any(is_quantized);
             let stem = match kind {
                 PartKind::UNet | PartKind::Vae => "diffusion_pytorch_model",
                 PartKind::TextEncoder | PartKind::ImageEncoder | PartKind::SafetyChecker => "model",
@@ -112,9 +113,9 @@ impl ModelParts {
             let file = temporary
                 .path()
                 .join(folder)
-                .join(format!("{stem}.{}", if in_blocks { "gguf" } else { "safetensors" }));
+                .join(format!("{stem}.{}", if is_quantized { "gguf" } else { "safetensors" }));
             let mut on_tensor = |done| report_progress(on_tensor, written + done, total);
-            write_file(&file, |to, name| match in_blocks {
+            write_file(&file, |to, name| match is_quantized {
                 true => write_gguf(to, name, ARCHITECTURE, &tensors, &BTreeMap::new(), &mut on_tensor),
                 false => write_safetensors(to, name, &tensors, &format_metadata(), &mut on_tensor),
             })?;

@@ -1,6 +1,5 @@
 //! Npm packages of a few emoji, and the data sets made from them.
-// Every test file takes a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file uses part of it")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

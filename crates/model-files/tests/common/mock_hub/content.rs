@@ -11,18 +11,23 @@ use super::manner::{Encoding, Etag, Fault, Length, Manner, Ranges, Redirect};
 use super::request::{Request, refuse};
 use super::state::State;
 
+/// A file of a commit, and whether it lies in the hub's store rather than in the repository.
+pub struct File<'a> {
+    pub commit: &'a str,
+    pub content: Vec<u8>,
+    pub is_stored: bool,
+}
+
 impl State {
-    #[allow(clippy::too_many_arguments, reason = "it is one answer")]
     pub fn send(
         &self,
         request: &Request,
         out: &mut dyn Write,
         raw: &TcpStream,
         manner: Manner,
-        commit: &str,
-        mut content: Vec<u8>,
-        is_stored: bool,
+        file: File,
     ) -> io::Result<bool> {
+        let File { commit, mut content, is_stored } = file;
         let hash = match manner.etag {
             Etag::Sha256 => hex(&Sha256::digest(&content)),
             Etag::Wrong => hex(&Sha256::digest(b"something else")),

@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
 
-use content::git_hash;
 pub use content::hex;
+use content::{File, git_hash};
 pub use manner::{Encoding, Etag, Fault, Length, Manner, Ranges, Redirect};
 pub use proxy::Proxy;
 pub use request::Request;
@@ -165,7 +165,9 @@ impl State {
                 let commit = self.commit(&repository, revision).unwrap_or_else(|| (*revision).to_owned());
                 let known = self.root.join(&repository).join(&commit);
                 match fs::read(known.join(file.join("/"))) {
-                    Ok(content) => self.send(request, out, raw, manner, &commit, content, is_stored),
+                    Ok(content) => {
+                        self.send(request, out, raw, manner, File { commit: &commit, content, is_stored })
+                    }
                     Err(_) if known.is_dir() => refuse(
                         out,
                         request,
