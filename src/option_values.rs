@@ -216,7 +216,7 @@ mod tests {
         assert_eq!((count("3"), images("1024")), (Ok(3), Ok(1024)));
         assert_eq!((side("96"), seed("0")), (Ok(96), Ok(0)));
         assert_eq!((finite("-7.5"), dtype("bf16")), (Ok(-7.5), Ok(DType::BF16)));
-        assert_eq!(number_type("q4_k"), Ok(NumberType::Blocks(BlockType::Q4K)));
+        assert_eq!(number_type("q4_k"), Ok(NumberType::Quantized(BlockType::Q4K)));
         for kind in SchedulerKind::ALL {
             let found = |name: &str| sampler(name).map(|sampler| (sampler.kind, sampler.spacing));
             assert_eq!(found(kind.name()), Ok((Some(kind), None)));

@@ -145,7 +145,7 @@ impl Convert {
                     parts.write_folders(&self.output, self.dtype, &mut on_tensor)?
                 }
             };
-            if matches!(self.dtype, Some(NumberType::Blocks(_))) && !self.skip_loss {
+            if matches!(self.dtype, Some(NumberType::Quantized(_))) && !self.skip_loss {
                 progress.then("Measuring what is lost");
                 losses = self.losses(&parts)?;
             }
@@ -168,10 +168,10 @@ impl Convert {
             }
             Layout::Folders => {}
         }
-        if let Some(dtype @ NumberType::Blocks(_)) = self.dtype {
+        if let Some(dtype @ NumberType::Quantized(_)) = self.dtype {
             ensure!(
                 layout != Layout::Safetensors,
-                "--dtype {dtype}: only GGUF files hold blocks, expected an OUTPUT that ends with .gguf, or a directory, found \
+                "--dtype {dtype}: only GGUF files hold quantized weights, expected an OUTPUT that ends with .gguf, or a directory, found \
                  {output}"
             );
         }
@@ -217,7 +217,7 @@ impl Convert {
             line += &format!(", {} others left out: {}{more}", left_out.len(), named.join(", "));
         }
         for (dtype, count) in &converted.fell_back {
-            line += &format!(", {count} of them as {dtype} because their rows are no whole blocks");
+            line += &format!(", {count} of them as {dtype} because their rows do not divide into blocks");
         }
         print_line(line)?;
         if !losses.is_empty() {

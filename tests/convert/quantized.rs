@@ -78,7 +78,7 @@ fn what_blocks_a_file_has_is_told() -> TestResult {
     let place = Place::new()?;
     let source = golden_model("alt_diffusion")?;
     let said = place.convert(&[&source, "one.gguf", "--dtype", "q4_k"])?;
-    assert!(said.contains(" of them as q8_0 because their rows are no whole blocks"), "{said}");
+    assert!(said.contains(" of them as q8_0 because their rows do not divide into blocks"), "{said}");
     let said = succeeded(&run(place.0.path(), &["inspect", "one.gguf"])?);
     for expected in ["AltDiffusion pipeline in one file", "q8_0 × ", "F32 × ", "unet", "text_encoder", "vae"]
     {
@@ -91,7 +91,7 @@ fn what_blocks_a_file_has_is_told() -> TestResult {
 
 /// The emoji model, which has an image encoder.
 #[test]
-fn folders_hold_parts_in_blocks() -> TestResult {
+fn folders_hold_parts_quantized() -> TestResult {
     let place = Place::new()?;
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/emoji").display().to_string();
     let said = place.convert(&[&source, "folders", "--dtype", "q8_0"])?;
@@ -146,11 +146,11 @@ fn the_model_in_the_program_is_that_beside_it() -> TestResult {
 }
 
 #[test]
-fn what_cannot_be_in_blocks_is_said_in_one_line() -> TestResult {
+fn what_cannot_be_quantized_is_said_in_one_line() -> TestResult {
     let place = Place::new()?;
     let source = golden_model("alt_diffusion")?;
     let error = place.refused(&["convert", &source, "one.safetensors", "--dtype", "q8_0"])?;
-    assert!(error.contains("--dtype q8_0: only GGUF files hold blocks"), "{error}");
+    assert!(error.contains("--dtype q8_0: only GGUF files hold quantized weights"), "{error}");
     let output = run(place.0.path(), &["convert", &source, "one.gguf", "--dtype", "q9"])?;
     let error = String::from_utf8(output.stderr)?;
     assert!(error.contains("'q9'") && error.contains("expected one of f32, f16, bf16, q4_0"), "{error}");

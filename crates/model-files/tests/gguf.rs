@@ -67,15 +67,15 @@ fn another_reader_finds_the_same() {
         ("scale", scale),
     ]);
     for kind in BlockType::ALL {
-        let in_blocks = Some(NumberType::Blocks(kind));
+        let quantized = Some(NumberType::Quantized(kind));
         // A row of the convolution is 288 numbers, which 256 does not divide.
         let of_conv =
-            if kind.block_values() == 32 { in_blocks } else { Some(NumberType::Blocks(BlockType::Q8_0)) };
+            if kind.block_values() == 32 { quantized } else { Some(NumberType::Quantized(BlockType::Q8_0)) };
         let types = [
             ("conv.weight", of_conv),
-            ("linear.weight", in_blocks),
+            ("linear.weight", quantized),
             ("half", Some(NumberType::F16)),
-            ("ids", in_blocks),
+            ("ids", quantized),
             ("scale", None),
         ];
         let types = types.map(|(name, dtype)| (name, dtype.filter(|_| name != "ids")));
@@ -152,7 +152,7 @@ fn the_reference_file_is_read() {
 fn blocks_are_numbers_of_any_type() {
     // More than is converted at a time, and by a task.
     let from = checkpoint(&[("a", numbers(&[300, 512]))]);
-    let ours = read(write(&from, &[("a", Some(NumberType::Blocks(BlockType::Q4K)))]).unwrap());
+    let ours = read(write(&from, &[("a", Some(NumberType::Quantized(BlockType::Q4K)))]).unwrap());
     let exact = values(&ours, "a", DType::F32);
     let as_f64 = ours.tensor("a", DType::F64, &Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
     assert_eq!(as_f64.flatten_all().unwrap().to_vec1::<f32>().unwrap(), exact);
@@ -166,7 +166,7 @@ fn blocks_are_numbers_of_any_type() {
 #[test]
 fn layers_get_blocks_and_models_without_them_numbers() {
     let from = checkpoint(&[("a.weight", numbers(&[48, 64])), ("a.bias", numbers(&[48]))]);
-    let types = [("a.weight", Some(NumberType::Blocks(BlockType::Q8_0))), ("a.bias", None)];
+    let types = [("a.weight", Some(NumberType::Quantized(BlockType::Q8_0))), ("a.bias", None)];
     let ours = read(write(&from, &types).unwrap());
     let vb = ours.var_builder(DType::F32, &Device::Cpu).unwrap();
     let blocks = BlockType::Q8_0.blocks_name("a.weight");
@@ -189,15 +189,12 @@ fn what_cannot_be_written_is_named() {
     let from =
         checkpoint(&[("a", numbers(&[2, 40])), ("large", (numbers(&[32]) * 1e9).unwrap()), ("u8", bytes)]);
     let refused = |name, dtype| write(&from, &[(name, dtype)]).unwrap_err().to_string();
-    let q8 = Some(NumberType::Blocks(BlockType::Q8_0));
-    assert_eq!(
-        refused("a", q8),
-        "new.gguf: tensor a: rows of 40 numbers are no whole number of blocks of q8_0"
-    );
+    let q8 = Some(NumberType::Quantized(BlockType::Q8_0));
+    assert_eq!(refused("a", q8), "new.gguf: tensor a: rows of 40 numbers do not divide into blocks of q8_0");
     assert!(refused("large", q8).ends_with("is too large for a block of q8_0"), "{}", refused("large", q8));
     assert_eq!(refused("u8", None), "new.gguf: tensor u8: GGUF has no type for numbers of U8");
     let unknown = "q9".parse::<NumberType>().unwrap_err().to_string();
-    assert_eq!(unknown, "expected f32, f16, bf16 or a type of blocks such as q8_0, found q9");
+    assert_eq!(unknown, "expected f32, f16, bf16 or a quantized type such as q8_0, found q9");
 }
 
 #[test]
@@ -221,7 +218,7 @@ proptest! {
         cut in proptest::option::of(any::<prop::sample::Index>()),
     ) {
         let from = checkpoint(&[("a", numbers(&[2, 64])), ("c", numbers(&[2, 32, 1, 1])), ("b", numbers(&[8]))]);
-        let q4 = Some(NumberType::Blocks(BlockType::Q4_0));
+        let q4 = Some(NumberType::Quantized(BlockType::Q4_0));
         let mut bytes = write(&from, &[("a", q4), ("c", q4), ("b", None)]).unwrap();
         for (at, byte) in changes {
             let at = at.index(bytes.len());

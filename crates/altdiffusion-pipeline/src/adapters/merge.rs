@@ -196,7 +196,7 @@ impl Merging {
     /// blocks, to which nothing can be added, or this is asked for.
     fn beside(&self, layer: &str) -> Option<Vec<Beside<'_>>> {
         let changes = self.changes_of(layer, Parameter::Weight)?;
-        (self.changes.beside || self.is_in_blocks(&format!("{layer}.weight"))).then_some(())?;
+        (self.changes.beside || self.is_quantized(&format!("{layer}.weight"))).then_some(())?;
         let mut all = Vec::new();
         for applied in changes {
             for change in &applied.changes.weight {
@@ -222,7 +222,7 @@ impl Merging {
         })
     }
 
-    fn is_in_blocks(&self, weight: &str) -> bool {
+    fn is_quantized(&self, weight: &str) -> bool {
         BlockType::ALL.into_iter().any(|kind| self.weights.contains_tensor(&kind.blocks_name(weight)))
     }
 
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lora_is_computed_beside_a_weight_in_blocks() -> TestResult {
+    fn a_lora_is_computed_beside_a_quantized_weight() -> TestResult {
         let weights = weights_with(&[])?;
         let layer = weights.pp("layer");
         assert!(weights.contains_tensor(&BlockType::Q8_0.blocks_name("layer.weight")));

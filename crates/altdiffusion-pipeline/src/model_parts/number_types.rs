@@ -24,7 +24,7 @@ pub(super) struct Chosen {
 /// How to write a tensor of floating-point numbers that diffusers calls `name`, where `wanted` is asked for.
 pub(super) fn choose(part: PartKind, name: &str, shape: &[usize], wanted: NumberType) -> Chosen {
     let as_it_is = |number| Chosen { number, fell_back: false };
-    let NumberType::Blocks(wanted) = wanted else { return as_it_is(wanted) };
+    let NumberType::Quantized(wanted) = wanted else { return as_it_is(wanted) };
     let [_, row @ ..] = shape else { return as_it_is(NumberType::F32) };
     if row.is_empty() {
         return as_it_is(NumberType::F32);
@@ -47,7 +47,7 @@ pub(super) fn choose(part: PartKind, name: &str, shape: &[usize], wanted: Number
     let row = row.iter().product();
     let fits = |kind: &BlockType| kind.bytes_of(row).is_some();
     match [wanted, FALLBACK].into_iter().find(fits) {
-        Some(kind) => Chosen { number: NumberType::Blocks(kind), fell_back: kind != wanted },
+        Some(kind) => Chosen { number: NumberType::Quantized(kind), fell_back: kind != wanted },
         None => Chosen { number: NumberType::F16, fell_back: true },
     }
 }
@@ -56,8 +56,8 @@ pub(super) fn choose(part: PartKind, name: &str, shape: &[usize], wanted: Number
 mod tests {
     use super::*;
 
-    const Q4K: NumberType = NumberType::Blocks(BlockType::Q4K);
-    const Q8_0: NumberType = NumberType::Blocks(BlockType::Q8_0);
+    const Q4K: NumberType = NumberType::Quantized(BlockType::Q4K);
+    const Q8_0: NumberType = NumberType::Quantized(BlockType::Q8_0);
 
     #[track_caller]
     fn check(part: PartKind, name: &str, shape: &[usize], number: NumberType, fell_back: bool) {
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_in_blocks_and_what_is_delicate_is_not() {
+    fn weights_are_quantized_and_what_is_delicate_is_not() {
         let unet = PartKind::UNet;
         check(unet, "mid_block.resnets.0.conv1.weight", &[1280, 1280, 3, 3], Q4K, false);
         check(unet, "mid_block.resnets.0.conv1.bias", &[1280], NumberType::F32, false);

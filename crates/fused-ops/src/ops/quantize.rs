@@ -37,7 +37,7 @@ impl BlockType {
     /// tell.
     pub fn quantize(self, values: &[f32]) -> Result<Vec<u8>> {
         if self.bytes_of(values.len()).is_none() {
-            candle_core::bail!("{} numbers are no whole number of blocks of {}", values.len(), self.name());
+            candle_core::bail!("{} numbers do not divide into blocks of {}", values.len(), self.name());
         }
         let parts = values.par_chunks(VALUES_PER_TASK.next_multiple_of(self.block_values()));
         let parts = parts.map(|part| self.quantize_part(part)).collect::<Result<Vec<_>>>()?;

@@ -78,7 +78,7 @@ pub(super) fn read_quantized(
         return Ok(None);
     };
     let Some(row_bytes) = kind.bytes_of(row) else {
-        candle_core::bail!("{name}: rows of {row} numbers are no whole number of blocks of {}", kind.name())
+        candle_core::bail!("{name}: rows of {row} numbers do not divide into blocks of {}", kind.name())
     };
     let shape = (size.columns, row_bytes);
     let bytes = vb.get_with_hints_dtype(shape, &kind.blocks_name(name), Init::Const(0.), DType::U8)?;

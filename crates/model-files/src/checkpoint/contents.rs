@@ -96,7 +96,8 @@ impl Contents {
         let located = self.find(weight)?;
         let [_, row @ ..] = located.tensor.shape.as_slice() else { return None };
         let is_in_rows = element_count(row).and_then(|row| kind.bytes_of(row)).is_some();
-        (located.tensor.dtype == ElementType::Blocks(kind) && is_in_rows).then_some((kind, weight, located))
+        (located.tensor.dtype == ElementType::Quantized(kind) && is_in_rows)
+            .then_some((kind, weight, located))
     }
 
     pub(super) fn get_shaped(&self, name: &str, shape: &[usize]) -> Result<&Located> {

@@ -66,7 +66,7 @@ pub(super) fn read_tensor(
     let shape = tensor.shape.as_slice();
     let stored = match tensor.dtype {
         ElementType::Plain(stored) => stored,
-        ElementType::Blocks(kind) => {
+        ElementType::Quantized(kind) => {
             return Ok(match dtype {
                 DType::F16 => dequantized::<f16>(kind, &bytes, shape, device),
                 DType::BF16 => dequantized::<bf16>(kind, &bytes, shape, device),

@@ -9,7 +9,7 @@ use safetensors::Dtype;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ElementType {
     Plain(Dtype),
-    Blocks(BlockType),
+    Quantized(BlockType),
 }
 
 impl ElementType {
@@ -20,7 +20,7 @@ impl ElementType {
                 let bits = elements.checked_mul(dtype.bitsize())?;
                 bits.is_multiple_of(8).then_some(bits / 8)
             }
-            Self::Blocks(kind) => kind.bytes_of(elements),
+            Self::Quantized(kind) => kind.bytes_of(elements),
         }
     }
 
@@ -39,7 +39,7 @@ impl ElementType {
             Self::Plain(dtype) => {
                 matches!(dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) || self.is_float8()
             }
-            Self::Blocks(_) => true,
+            Self::Quantized(_) => true,
         }
     }
 }
@@ -56,7 +56,7 @@ impl fmt::Display for ElementType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Plain(dtype) => dtype.fmt(f),
-            Self::Blocks(kind) => f.write_str(kind.name()),
+            Self::Quantized(kind) => f.write_str(kind.name()),
         }
     }
 }

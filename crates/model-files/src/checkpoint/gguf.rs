@@ -55,7 +55,7 @@ pub(super) fn type_number(element: ElementType) -> Option<u32> {
         ElementType::Plain(Dtype::F64) => 28,
         ElementType::Plain(Dtype::BF16) => 30,
         ElementType::Plain(_) => return None,
-        ElementType::Blocks(kind) => match kind {
+        ElementType::Quantized(kind) => match kind {
             BlockType::Q4_0 => 2,
             BlockType::Q4_1 => 3,
             BlockType::Q5_0 => 6,
@@ -75,7 +75,7 @@ fn element_type(number: u32) -> Option<ElementType> {
     const PLAIN: [Dtype; 8] =
         [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64, Dtype::I8, Dtype::I16, Dtype::I32, Dtype::I64];
     let plain = PLAIN.into_iter().map(ElementType::Plain);
-    let mut all = plain.chain(BlockType::ALL.into_iter().map(ElementType::Blocks));
+    let mut all = plain.chain(BlockType::ALL.into_iter().map(ElementType::Quantized));
     all.find(|element| type_number(*element) == Some(number))
 }
 

@@ -160,7 +160,7 @@ impl Checkpoint {
         match self.contents.find(name)?.tensor.dtype {
             ElementType::Plain(::safetensors::Dtype::F8_E4M3) => Some(DType::F8E4M3),
             ElementType::Plain(dtype) => convert::candle_dtype(dtype),
-            ElementType::Blocks(_) => None,
+            ElementType::Quantized(_) => None,
         }
     }
 
@@ -168,7 +168,7 @@ impl Checkpoint {
     pub fn block_type(&self, name: &str) -> Option<BlockType> {
         match self.contents.find(name)?.tensor.dtype {
             ElementType::Plain(_) => None,
-            ElementType::Blocks(kind) => Some(kind),
+            ElementType::Quantized(kind) => Some(kind),
         }
     }
 

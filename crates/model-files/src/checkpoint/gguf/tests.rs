@@ -75,7 +75,7 @@ fn types_have_one_number() {
             assert_eq!(type_number(element), Some(number));
         }
     }
-    assert_eq!(element_type(8), Some(ElementType::Blocks(BlockType::Q8_0)));
+    assert_eq!(element_type(8), Some(ElementType::Quantized(BlockType::Q8_0)));
     assert_eq!(element_type(31), None);
 }
 

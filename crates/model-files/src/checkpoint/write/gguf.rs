@@ -67,7 +67,7 @@ fn table(
     metadata: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>> {
     let mut values = vec![text_value(ARCHITECTURE_KEY, architecture)];
-    if planned.values().any(|planned| matches!(planned.dtype, ElementType::Blocks(_))) {
+    if planned.values().any(|planned| matches!(planned.dtype, ElementType::Quantized(_))) {
         values.push(key_value(QUANTIZATION_KEY, value::UINT32, &QUANTIZATION_VERSION.to_le_bytes()));
     }
     values.extend(metadata.iter().map(|(key, text)| text_value(key, text)));
@@ -88,9 +88,9 @@ fn table(
             values.push(key_value(&format!("{SHAPE_KEY}{name}"), value::ARRAY, &array));
         }
         let row = shape.last().copied().unwrap_or(1);
-        if let (ElementType::Blocks(kind), None) = (planned.dtype, planned.dtype.bytes_of(row)) {
+        if let (ElementType::Quantized(kind), None) = (planned.dtype, planned.dtype.bytes_of(row)) {
             return Err(problem(&format!(
-                "rows of {row} numbers are no whole number of blocks of {}",
+                "rows of {row} numbers do not divide into blocks of {}",
                 kind.name()
             )));
         }

@@ -32,7 +32,7 @@ pub enum NumberType {
     /// 16 bits, of which 8 are the exponent's, as in 32.
     Bf16,
     /// Quantized in blocks, a few bits each.
-    Blocks(BlockType),
+    Quantized(BlockType),
 }
 
 impl NumberType {
@@ -41,7 +41,7 @@ impl NumberType {
             Self::F32 => ElementType::Plain(Dtype::F32),
             Self::F16 => ElementType::Plain(Dtype::F16),
             Self::Bf16 => ElementType::Plain(Dtype::BF16),
-            Self::Blocks(kind) => ElementType::Blocks(kind),
+            Self::Quantized(kind) => ElementType::Quantized(kind),
         }
     }
 }
@@ -52,7 +52,7 @@ impl fmt::Display for NumberType {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
-            Self::Blocks(kind) => kind.name(),
+            Self::Quantized(kind) => kind.name(),
         })
     }
 }
@@ -62,9 +62,9 @@ impl FromStr for NumberType {
 
     fn from_str(name: &str) -> Result<Self> {
         let plain = [Self::F32, Self::F16, Self::Bf16].into_iter();
-        let mut all = plain.chain(BlockType::ALL.into_iter().map(Self::Blocks));
+        let mut all = plain.chain(BlockType::ALL.into_iter().map(Self::Quantized));
         all.find(|this| this.to_string() == name).ok_or_else(|| {
-            Error::Input(format!("expected f32, f16, bf16 or a type of blocks such as q8_0, found {name}"))
+            Error::Input(format!("expected f32, f16, bf16 or a quantized type such as q8_0, found {name}"))
         })
     }
 }
@@ -209,7 +209,7 @@ impl Planned<'_> {
                 write_all(to, numbers.iter().map(|number| bf16::from_f32(*number).to_le_bytes()))
             }
             ElementType::Plain(_) => write_all(to, numbers.iter().map(|number| number.to_le_bytes())),
-            ElementType::Blocks(kind) => {
+            ElementType::Quantized(kind) => {
                 let blocks = kind.quantize(&numbers).map_err(|error| {
                     Error::format(source.name(), format!("tensor {name}: {}", Error::from(error)))
                 })?;

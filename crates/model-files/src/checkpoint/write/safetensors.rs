@@ -29,13 +29,15 @@ pub fn write_safetensors<E: From<Error>>(
     metadata: &BTreeMap<String, String>,
     mut before_each: impl FnMut(usize) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
-    if let Some(blocks) = tensors.iter().find(|tensor| matches!(tensor.dtype, Some(NumberType::Blocks(_)))) {
-        let problem = format!("tensor {}: safetensors hold no blocks, expected a GGUF file", blocks.name);
+    if let Some(blocks) = tensors.iter().find(|tensor| matches!(tensor.dtype, Some(NumberType::Quantized(_))))
+    {
+        let problem =
+            format!("tensor {}: safetensors hold no quantized weights, expected a GGUF file", blocks.name);
         return Err(Error::format(file, problem).into());
     }
     let mut planned = plan(file, tensors)?;
     for planned in planned.values_mut() {
-        if let ElementType::Blocks(_) = planned.dtype {
+        if let ElementType::Quantized(_) = planned.dtype {
             planned.dtype = NumberType::F32.element();
         }
     }
