@@ -11,6 +11,7 @@ use image::{DynamicImage, RgbImage};
 
 use crate::model::ModelArgs;
 use crate::progress::warn;
+use crate::standard_input;
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 #[derive(Debug, Args)]
@@ -35,12 +36,17 @@ impl ImageArgs {
         DecodeOptions { max_pixels: self.max_pixels, ..DecodeOptions::default() }
     }
 
-    /// An image to be given to an embedder, which lays it on a background. `option` is the one that named the file.
+    /// An image to be given to an embedder, which lays it on a background. `option` is the one that named the file, or
+    /// standard input.
     ///
     /// # Errors
     /// When the file is no image, or has too many pixels.
-    pub fn open(&self, option: &str, path: &Path) -> Result<DynamicImage> {
-        images::open(path, self.decode_options()).with_context(|| option.to_owned())
+    pub fn open(&self, option: &'static str, path: &Path) -> Result<DynamicImage> {
+        if standard_input::is_named_by(path) {
+            let bytes = standard_input::read(option)?;
+            return images::decode("standard input", bytes, self.decode_options()).context(option);
+        }
+        images::open(path, self.decode_options()).context(option)
     }
 
     /// Adds what an image tells of these: a background that was asked for. The model's own comes with the model.
@@ -96,7 +102,7 @@ impl<'a> ImageReader<'a> {
     ///
     /// # Errors
     /// When the file is no image, or has too many pixels.
-    pub fn read(&self, option: &str, path: &Path) -> Result<RgbImage> {
+    pub fn read(&self, option: &'static str, path: &Path) -> Result<RgbImage> {
         let image = self.args.open(option, path)?;
         if !image.color().has_alpha() {
             return Ok(image.into_rgb8());

@@ -8,12 +8,18 @@ use anyhow::{Context, Result};
 use image::RgbImage;
 use model_files::write_whole;
 
+use crate::output::print_bytes;
 use crate::progress::warn;
 
-/// Writes an image, with how it was made if the format has a place for that.
+/// Whether an option names standard output instead of a file.
+pub fn is_standard_output(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Writes an image to a file or to standard output, with how it was made if the format has a place for that.
 ///
 /// # Errors
-/// When the format does not take an image of this size, or the file cannot be written.
+/// When the format does not take an image of this size, or it cannot be written.
 pub fn write_image(
     path: &Path,
     format: ImageFileFormat,
@@ -24,5 +30,8 @@ pub fn write_image(
         warn("the prompt is too long for a .jpg to say how it was drawn; .png has no such limit");
     }
     let bytes = format.encode(image, parameters).with_context(|| path.display().to_string())?;
+    if is_standard_output(path) {
+        return print_bytes(&bytes);
+    }
     write_whole(path, |temporary| fs::write(temporary, bytes)).context("--output")
 }

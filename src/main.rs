@@ -23,6 +23,7 @@ mod progress;
 mod recorded;
 mod result_page;
 mod shipped;
+mod standard_input;
 mod table;
 mod text_lines;
 

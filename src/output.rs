@@ -39,6 +39,14 @@ pub fn print_json(value: &(impl Serialize + ?Sized)) -> Result<()> {
     print(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
+/// Writes a value for machines to standard output, on a line of its own.
+///
+/// # Errors
+/// When standard output cannot be written to, unless its reader has gone.
+pub fn print_json_line(value: &impl Serialize) -> Result<()> {
+    print(&format!("{}\n", serde_json::to_string(value)?))
+}
+
 /// Writes text to standard output as it is: its parts must be [`printable`] already.
 ///
 /// A reader that has gone, as `head` goes, has what it wanted: that is not an error and ends with exit code 0, as ripgrep
@@ -48,7 +56,15 @@ pub fn print_json(value: &(impl Serialize + ?Sized)) -> Result<()> {
 /// # Errors
 /// When standard output cannot be written to, unless its reader has gone.
 pub fn print(text: &str) -> Result<()> {
-    check(write_now(text))
+    print_bytes(text.as_bytes())
+}
+
+/// Writes bytes for other programs to standard output, as [`print`] writes text.
+///
+/// # Errors
+/// When standard output cannot be written to, unless its reader has gone.
+pub fn print_bytes(bytes: &[u8]) -> Result<()> {
+    check(write_now(bytes))
 }
 
 /// Turns what writing to standard output came to into the error that ends the program.
@@ -65,10 +81,10 @@ pub fn check(written: io::Result<()>) -> Result<()> {
     }
 }
 
-fn write_now(text: &str) -> io::Result<()> {
+fn write_now(bytes: &[u8]) -> io::Result<()> {
     check_open()?;
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
+    stdout.write_all(bytes)?;
     // Otherwise a full disk would come out after the last error was looked at, or never.
     stdout.flush()
 }

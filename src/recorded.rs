@@ -8,6 +8,8 @@ use sha2::{Digest, Sha256};
 
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
+use crate::standard_input;
+
 /// Adds the name of a file, and what is in it by its SHA-256.
 ///
 /// # Errors
@@ -18,11 +20,14 @@ pub fn add_file(fields: &mut ParameterFields, name: &str, path: &Path) -> Result
     Ok(())
 }
 
-/// The SHA-256 of a file.
+/// The SHA-256 of a file, or of what was read from standard input.
 ///
 /// # Errors
 /// When it cannot be read.
 pub fn digest(path: &Path) -> Result<String> {
+    if let Some(bytes) = standard_input::content().filter(|_| standard_input::is_named_by(path)) {
+        return Ok(hex(&Sha256::digest(bytes)));
+    }
     let mut digest = Sha256::new();
     let mut file = fs::File::open(path).with_context(|| path.display().to_string())?;
     std::io::copy(&mut file, &mut digest).with_context(|| path.display().to_string())?;

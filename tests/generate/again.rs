@@ -65,7 +65,7 @@ fn the_command_line_beats_the_image() -> TestResult {
             &[&["generate", "--json", "--output", "b.png"], arguments].concat(),
         )?);
         let drawn: serde_json::Value = serde_json::from_str(&output)?;
-        Ok(drawn[0]["parameters"].as_str().unwrap_or_default().to_owned())
+        Ok(drawn["parameters"].as_str().unwrap_or_default().to_owned())
     };
     let first = [
         "generate",

@@ -10,6 +10,7 @@ mod inputs;
 mod interrupts;
 mod options;
 mod other_programs;
+mod pipes;
 mod random_options;
 mod sheets;
 

@@ -102,8 +102,8 @@ fn options_of_other_programs_are_known() -> TestResult {
     let model = golden_model(MODEL)?;
     let recorded = |arguments: &[&str]| -> TestResult<String> {
         let output = run(directory.path(), &[&["generate", "--json"], arguments].concat())?;
-        let drawn: Value = serde_json::from_str(&succeeded(&output))?;
-        let last = drawn.as_array().and_then(|drawn| drawn.last()).ok_or("nothing was drawn")?;
+        let drawn = succeeded(&output);
+        let last: Value = serde_json::from_str(drawn.lines().last().ok_or("nothing was drawn")?)?;
         Ok(last["parameters"].as_str().unwrap_or_default().to_owned())
     };
     let ours = recorded(&[

@@ -40,7 +40,7 @@ fn images_of_other_programs_are_read_as_far_as_they_go() -> TestResult {
             let stderr = String::from_utf8_lossy(&output.stderr);
             assert_eq!(stderr, format!("warning: --like {name}: not used: {unused}\n"), "{name}");
             let drawn: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-            let parameters = drawn[0]["parameters"].as_str().unwrap_or_default();
+            let parameters = drawn["parameters"].as_str().unwrap_or_default();
             assert!(parameters.contains(recorded) && parameters.contains("RNG: NV"), "{name}: {parameters}");
             assert!(parameters.contains("Prompt weights: True"), "{parameters}");
         }

@@ -1,5 +1,7 @@
 //! Decides how many images are drawn, of which prompts, and with which options.
 
+use std::path::Path;
+
 use altdiffusion_pipeline::random::{BatchPosition, Seeds};
 use altdiffusion_pipeline::{GenerateOptions, PromptReading};
 use anyhow::{Result, ensure};
@@ -7,9 +9,22 @@ use candle_core::{Device, Tensor};
 
 use super::Generate;
 use crate::option_values::MOST_IMAGES;
-use crate::shipped;
+use crate::{shipped, standard_input};
 
 impl Generate {
+    /// Reads the prompt that stands on standard input, if one does.
+    ///
+    /// # Errors
+    /// When there is none, or it is not in UTF-8.
+    pub(super) fn read_prompts(&mut self) -> Result<()> {
+        for prompt in self.prompt.iter_mut().chain(&mut self.prompt_option) {
+            if standard_input::is_named_by(Path::new(prompt)) {
+                *prompt = standard_input::read_text("PROMPT")?;
+            }
+        }
+        Ok(())
+    }
+
     /// The prompts, wherever they were given.
     pub(super) fn prompts(&self) -> Vec<String> {
         [&self.prompt[..], &self.prompt_option].concat()

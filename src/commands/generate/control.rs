@@ -17,6 +17,9 @@ use crate::progress::announce;
 use crate::recorded::{add_file, recorded_source};
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
+/// ControlNets by their names: one may follow several images, of several drawings.
+pub type LoadedNets = HashMap<String, Arc<ControlNetModel>>;
+
 /// The options that say what images to follow, and how.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "ControlNet")]
@@ -99,7 +102,8 @@ impl ControlImages {
         self.control_image.iter().map(read).collect()
     }
 
-    /// `options` with these, and with the ControlNets, which are loaded for `pipeline` to compute in `dtype`.
+    /// `options` with these, and with the ControlNets, of which those not in `nets` yet are loaded for `pipeline` to compute
+    /// in `dtype`.
     ///
     /// # Errors
     /// When a ControlNet cannot be loaded, or does not fit the model.
@@ -109,17 +113,16 @@ impl ControlImages {
         images: Vec<RgbImage>,
         pipeline: &AltDiffusion,
         dtype: DType,
+        nets: &mut LoadedNets,
     ) -> Result<GenerateOptions> {
-        // One net may follow several images.
-        let mut nets: HashMap<&str, Arc<ControlNetModel>> = HashMap::new();
         for (place, (name, image)) in self.controlnet.iter().zip(images).enumerate() {
-            let net = match nets.get(name.as_str()) {
+            let net = match nets.get(name) {
                 Some(net) => net.clone(),
                 None => {
                     announce(&format!("Loading {name}"));
                     let net = pipeline.load_controlnet(name, dtype);
                     let net = net.with_context(|| format!("--controlnet {name}"))?;
-                    nets.entry(name).or_insert(Arc::new(net)).clone()
+                    nets.entry(name.clone()).or_insert(Arc::new(net)).clone()
                 }
             };
             let Strength { scale, start, end } = self.strength(place);

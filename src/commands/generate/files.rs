@@ -1,5 +1,6 @@
 //! Checks the files that a run writes before the work.
 
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use serde::Serialize;
 
 use super::Generate;
 use crate::animation::Animation;
+use crate::image_file::is_standard_output;
+use crate::output;
 use crate::output_files::{check_writable, numbered};
 
 /// The files that the images go to.
@@ -21,8 +24,16 @@ pub struct ImageFiles {
 impl Generate {
     /// The files to be written for so many images, each of which can be.
     pub fn outputs(&self, images: usize) -> Result<ImageFiles> {
-        let format = ImageFileFormat::from_path(&self.output).map_err(|error| anyhow!("--output {error}"))?;
-        let paths = numbered(&self.output, if self.grid { 1 } else { images });
+        let files = if self.grid { 1 } else { images };
+        let is_piped = is_standard_output(&self.output);
+        if is_piped {
+            self.check_standard_output(files)?;
+        }
+        let format = match is_piped {
+            true => ImageFileFormat::Png,
+            false => ImageFileFormat::from_path(&self.output).map_err(|error| anyhow!("--output {error}"))?,
+        };
+        let paths = numbered(&self.output, files);
         if let Some(path) = &self.save_steps {
             Animation::check_name("--save-steps", path)?;
         }
@@ -33,7 +44,8 @@ impl Generate {
         ];
         let others = others.into_iter().filter_map(|(option, path)| Some((option, path.as_deref()?)));
         let mut seen: Vec<(&str, &Path)> = Vec::new();
-        for (option, path) in paths.iter().map(|path| ("--output", path.as_path())).chain(others) {
+        let images = paths.iter().filter(|_| !is_piped).map(|path| ("--output", path.as_path()));
+        for (option, path) in images.chain(others) {
             check_writable(option, path)?;
             let same = seen.iter().find(|(_, other)| *other == path);
             ensure!(
@@ -45,6 +57,24 @@ impl Generate {
             seen.push((option, path));
         }
         Ok(ImageFiles { format, paths })
+    }
+
+    /// Standard output takes one image, and is neither closed nor a terminal.
+    fn check_standard_output(&self, images: usize) -> Result<()> {
+        ensure!(
+            images == 1,
+            "--output -: {images} images, of which standard output takes one; expected a file, or --grid"
+        );
+        ensure!(
+            !self.json,
+            "--output -: the image has standard output for itself, expected a file beside --json"
+        );
+        output::check(output::check_open())?;
+        ensure!(
+            !io::stdout().is_terminal(),
+            "--output -: standard output is a terminal, expected a file or a pipe"
+        );
+        Ok(())
     }
 
     /// What is drawn fits into the formats of the files.

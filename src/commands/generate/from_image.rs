@@ -17,7 +17,7 @@ use altdiffusion_pipeline::image_metadata::ParameterFields;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Image to image")]
 pub struct FromImage {
-    /// Start from this image instead of noise alone.
+    /// Start from this image instead of noise alone; - for standard input.
     ///
     /// It is resized to --width and --height. Without them, the output has its size, but not more than the model
     /// was trained on.
@@ -42,6 +42,7 @@ pub struct FromImage {
 }
 
 /// The images themselves.
+#[derive(Default)]
 pub struct GivenImages {
     image: Option<RgbImage>,
     mask: Option<RgbImage>,

@@ -24,6 +24,9 @@ const ENCODER: &str = "models/image_encoder";
 /// Where the encoder is beside an adapter in a file of its own.
 const ENCODER_BESIDE: &str = "image_encoder";
 
+/// An adapter and its encoder, once they are loaded.
+pub type LoadedAdapter = Option<(Arc<IpAdapter>, Arc<ImageEncoder>)>;
+
 /// The options that say what images are prompts.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "IP-Adapter")]
@@ -75,7 +78,8 @@ impl ImagePrompts {
         self.ip_image.iter().map(read).collect()
     }
 
-    /// `options` with these, and with the adapter and the encoder, which are loaded for `pipeline` to compute in `dtype`.
+    /// `options` with these, and with the adapter and the encoder, which are loaded, if they are not yet, for `pipeline` to
+    /// compute in `dtype`.
     ///
     /// # Errors
     /// When one of them cannot be loaded, or does not fit the model or the other.
@@ -85,8 +89,23 @@ impl ImagePrompts {
         images: Vec<RgbImage>,
         pipeline: &AltDiffusion,
         dtype: DType,
+        loaded: &mut LoadedAdapter,
     ) -> Result<GenerateOptions> {
         let Some(name) = &self.ip_adapter else { return Ok(options) };
+        let (adapter, encoder) = match loaded {
+            Some(loaded) => loaded.clone(),
+            None => loaded.insert(self.load(name, pipeline, dtype)?).clone(),
+        };
+        let prompt = ImagePrompt::new(adapter, encoder, images);
+        Ok(options.image_prompt(prompt.scale(self.scale())))
+    }
+
+    fn load(
+        &self,
+        name: &str,
+        pipeline: &AltDiffusion,
+        dtype: DType,
+    ) -> Result<(Arc<IpAdapter>, Arc<ImageEncoder>)> {
         let (unet, device) = (&*pipeline.unet()?, pipeline.device());
         let file = Path::new(name);
         announce(&format!("Loading {name}"));
@@ -114,8 +133,7 @@ impl ImagePrompts {
         };
         let encoder = ImageEncoder::from_source(&source, &folder, dtype, device).context("--ip-encoder")?;
         adapter.check_encoder(&encoder).context("--ip-encoder")?;
-        let prompt = ImagePrompt::new(Arc::new(adapter), Arc::new(encoder), images);
-        Ok(options.image_prompt(prompt.scale(self.scale())))
+        Ok((Arc::new(adapter), Arc::new(encoder)))
     }
 
     /// What an image tells of these, as web interfaces do, to which an adapter is one of the ControlNets.

@@ -8,7 +8,9 @@ mod files;
 mod from_image;
 mod image_prompt;
 mod like;
+mod loaded;
 mod merge;
+mod prepared;
 mod record;
 mod run;
 mod sampling;
@@ -36,7 +38,7 @@ use crate::option_values;
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Generate {
-    /// What to draw. Each prompt gets --num-images images.
+    /// What to draw; - for one prompt from standard input. Each prompt gets --num-images images.
     #[arg(required_unless_present_any = ["prompt_option", "like"])]
     prompt: Vec<String>,
 
@@ -64,9 +66,10 @@ pub struct Generate {
     #[arg(long, value_name = "LAYERS", value_parser = option_values::layers, allow_negative_numbers = true, hide_short_help = true)]
     clip_skip: Option<usize>,
 
-    /// Output file, ending in .png, .jpg or .webp.
+    /// Output file, ending in .png, .jpg or .webp; - for a PNG to standard output.
     ///
-    /// Several images are numbered: out-1.png, out-2.png and so on. Existing files are replaced.
+    /// Several images are numbered: out-1.png, out-2.png and so on. Existing files are replaced. Standard output takes one
+    /// image, and no terminal.
     #[arg(long, short, value_name = "FILE", default_value = "out.png")]
     output: PathBuf,
 
@@ -176,7 +179,7 @@ pub struct Generate {
     #[arg(long, hide_short_help = true)]
     no_preview: bool,
 
-    /// Print JSON instead of a line per image, with how it was drawn.
+    /// Print a line of JSON per image: path, width, height, seed, number, seconds and parameters.
     #[arg(long, hide_short_help = true)]
     json: bool,
 
@@ -250,8 +253,9 @@ Examples:
           --width 512 --height 512 --device cuda --dtype f16";
 
 impl Generate {
-    pub fn run(self) -> Result<()> {
+    pub fn run(mut self) -> Result<()> {
         let start = Instant::now();
+        self.read_prompts()?;
         let (options, model_hash) = like::with_image_options(self)?;
         options.draw(start, model_hash)
     }

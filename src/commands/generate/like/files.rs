@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use super::found::ImageOptions;
 use crate::commands::generate::adapters::short_hash;
 use crate::recorded::{digest, recorded_name};
+use crate::standard_input;
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// Endings of files with weights, which no repository on the hub has.
@@ -80,6 +81,10 @@ impl ImageOptions<'_> {
     pub(super) fn places(&self, name: &str) -> Vec<PathBuf> {
         let beside = self.path.parent().unwrap_or(Path::new(""));
         let is_below = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        // An image that came from standard input is not there any more.
+        if standard_input::is_named_by(Path::new(name)) {
+            return Vec::new();
+        }
         let alone = recorded_name(Path::new(Path::new(name).file_name().unwrap_or_default()));
         let names = [Some(name.to_owned()).filter(|_| is_below), Some(alone)];
         let mut places = Vec::new();

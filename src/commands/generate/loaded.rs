@@ -1,0 +1,132 @@
+//! Loads the model, once for all that is drawn with it, and plans what it draws.
+
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use altdiffusion_pipeline::image_metadata::ParameterFields;
+use altdiffusion_pipeline::vae::Tiling;
+use altdiffusion_pipeline::{AltDiffusion, ContactSheet, DenoisingWindows, GenerateOptions};
+use anyhow::{Result, ensure};
+
+use super::Generate;
+use super::control::LoadedNets;
+use super::image_prompt::LoadedAdapter;
+use super::like::ModelHash;
+use super::prepared::Prepared;
+use super::record::RunRecord;
+use crate::interrupt::Interrupt;
+use crate::model_hash;
+use crate::output::printable;
+use crate::progress::{ProgressLine, warn};
+
+/// The model, and what was loaded beside it.
+pub struct LoadedModel {
+    pub pipeline: AltDiffusion,
+    pub interrupt: Interrupt,
+    /// How long loading took.
+    pub time: Duration,
+    /// The hash by which images name the model, while it is computed.
+    pending_hash: Option<JoinHandle<Result<String>>>,
+    hash: Option<String>,
+    nets: LoadedNets,
+    adapter: LoadedAdapter,
+}
+
+/// What is drawn, and how.
+pub struct Plan {
+    pub runs: Vec<GenerateOptions>,
+    pub sheet: ContactSheet,
+    pub record: RunRecord,
+}
+
+impl LoadedModel {
+    /// Loads the model of `options`, and warns if it is not the expected one.
+    ///
+    /// # Errors
+    /// When it cannot be loaded.
+    pub fn load(options: &Generate, start: Instant, expected: Option<ModelHash>) -> Result<Self> {
+        let interrupt = Interrupt::watch()?;
+        let parts = options.model.parts()?;
+        let mut pending_hash =
+            (!options.no_parameters || expected.is_some()).then(|| model_hash::start(&parts));
+        let load_options = options.adapters.apply(options.model.load_options()?)?;
+        let load_options =
+            load_options.low_memory(options.low_memory).safety_checker(!options.no_safety_checker);
+        let loading = ProgressLine::start("Loading the model");
+        let pipeline = AltDiffusion::load(parts, load_options)?;
+        drop(loading);
+        if options.no_safety_checker && !options.model.is_shipped() {
+            warn("images are not checked: take care before you show them to others");
+        }
+        let mut hash = None;
+        if let Some(expected) = expected
+            && let Some(pending) = pending_hash.take()
+        {
+            // Before the work, which may be long.
+            let found = model_hash::finish(pending)?;
+            expected.check(&found);
+            hash = Some(found);
+        }
+        let time = start.elapsed();
+        tracing::info!("loaded in {time:.1?}");
+        let (nets, adapter) = Default::default();
+        Ok(Self { pipeline, interrupt, time, pending_hash, hash, nets, adapter })
+    }
+
+    /// Plans a drawing, with this seed for its noise.
+    ///
+    /// # Errors
+    /// When the options do not fit the model or each other.
+    pub fn plan(&mut self, prepared: &mut Prepared<'_>, seed: u64) -> Result<Plan> {
+        let Prepared { options: asked, initial_latents, images, files, .. } = prepared;
+        let (asked, images, latents) = (*asked, *images, initial_latents.as_ref());
+        let pipeline = &self.pipeline;
+        let mut options = asked.options(seed, images, latents);
+        // In latents, and of the images that the model was trained on if not given.
+        let side_in_latents = |pixels: Option<usize>| -> Result<usize> {
+            let side = pixels.map_or_else(|| pipeline.default_size().map(|(width, _)| width), Ok)?;
+            Ok(side / pipeline.vae_config().downscale())
+        };
+        if let Some(side) = asked.panorama {
+            options = options.windows(DenoisingWindows::of_side(side_in_latents(side)?));
+        }
+        if let Some(side) = asked.vae_tiling {
+            options = options.tiling(Tiling::of_side(side_in_latents(side)?));
+        }
+        let (given, dtype) = (std::mem::take(&mut prepared.given_images), asked.model.dtype());
+        options = asked.from_image.apply(options, given);
+        let followed = std::mem::take(&mut prepared.followed_images);
+        options = asked.followed.apply(options, followed, pipeline, dtype, &mut self.nets)?;
+        let prompts = std::mem::take(&mut prepared.prompt_images);
+        options = asked.image_prompts.apply(options, prompts, pipeline, dtype, &mut self.adapter)?;
+        let (count, width, height) = pipeline.drawn_size(&options)?;
+        ensure!(count == images, "expected {images} images, found {count}");
+        let runs = asked.runs(options, pipeline.device(), images, latents)?;
+        let count = if asked.only.is_some() { 1 } else { images };
+        let captions: Vec<String> = asked.prompts().iter().map(|prompt| printable(prompt)).collect();
+        let sheet = ContactSheet::with_prompts((width, height), count, &captions);
+        asked.check_sizes(files, &sheet)?;
+        let record = RunRecord {
+            images,
+            seed,
+            size: (width, height),
+            scheduler: asked.sampling.scheduler().map_or_else(|| pipeline.scheduler().kind(), Ok)?,
+            device: format!("{:?}", pipeline.device().location()).to_lowercase(),
+        };
+        Ok(Plan { runs, sheet, record })
+    }
+
+    /// Adds the model's hash to what images tell.
+    pub fn add_hash(&mut self, fields: &mut ParameterFields) {
+        if let Some(pending) = self.pending_hash.take() {
+            match model_hash::finish(pending) {
+                Ok(found) => self.hash = Some(found),
+                // What was drawn is worth more.
+                Err(error) => warn(&format!("{error:#}")),
+            }
+        }
+        if let Some(hash) = &self.hash {
+            fields.insert_before("Model", "Model hash", hash);
+        }
+    }
+}
