@@ -78,7 +78,7 @@ fn apply_table(mut command: Command, table: &Table, name: &str) -> Result<Comman
         let mut count = 0;
         command = set(command, key, value, &mut count).context(shown.clone())?;
         if count == 0 {
-            bail!("{shown}: there is no option --{key}{}", hint(key, &options(&command)));
+            bail!("{shown}: there is no option --{key}{}", hint(key, &option_names(&command)));
         }
     }
     for (key, value) in table {
@@ -125,7 +125,10 @@ fn set(mut command: Command, key: &str, value: &Value, count: &mut usize) -> Res
 }
 
 /// The value as it would be typed after the option, if that is possible.
-fn values(option: &Arg, value: &Value) -> Result<Vec<String>> {
+///
+/// # Errors
+/// When it is not.
+pub fn values(option: &Arg, value: &Value) -> Result<Vec<String>> {
     let is_switch = matches!(option.get_action(), ArgAction::SetTrue | ArgAction::SetFalse);
     let takes_many = matches!(option.get_action(), ArgAction::Append)
         || option.get_num_args().is_some_and(|count| count.max_values() > 1)
@@ -163,14 +166,14 @@ fn typed(value: &Value) -> Result<String> {
     }
 }
 
-/// All options of a command and those below it.
-fn options(command: &Command) -> Vec<String> {
+/// The long names of all options of a command and those below it.
+pub fn option_names(command: &Command) -> Vec<String> {
     let own = command.get_arguments().filter_map(Arg::get_long).map(str::to_owned);
-    own.chain(command.get_subcommands().flat_map(options)).collect()
+    own.chain(command.get_subcommands().flat_map(option_names)).collect()
 }
 
-/// The one of `known` that was most likely meant.
-fn hint(found: &str, known: &[String]) -> String {
+/// Asks for the one of `known` that was most likely meant.
+pub fn hint(found: &str, known: &[String]) -> String {
     let nearest = known.iter().map(|name| (strsim::damerau_levenshtein(found, name), name)).min();
     match nearest.filter(|(distance, _)| *distance <= 2) {
         Some((_, name)) => format!(", did you mean {name}?"),

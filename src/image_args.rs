@@ -14,7 +14,7 @@ use crate::progress::warn;
 use crate::standard_input;
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Reading images")]
 pub struct ImageArgs {
     /// Background for transparent images: white, black, #rrggbb, or none.
@@ -58,6 +58,11 @@ impl ImageArgs {
     /// These, and where there are none those of an image.
     pub fn or(self, image: Self) -> Self {
         Self { background: self.background.or(image.background), ..self }
+    }
+
+    /// These, with the limit of `other`.
+    pub fn limited_as(self, other: &Self) -> Self {
+        Self { max_pixels: other.max_pixels, ..self }
     }
 
     /// The embedder, reading images as these options say.

@@ -188,7 +188,7 @@ fn start_log(verbose: bool) {
 }
 
 /// An error and its causes, joined by `: `. A cause that the line ends with already is not said twice.
-fn one_line(error: &anyhow::Error) -> String {
+pub fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
         let cause = cause.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ");

@@ -36,7 +36,7 @@ const PIPELINE_FOLDERS: [&str; 8] = [
 /// Those that a model of texts and images is read from.
 const EMBEDDER_FOLDERS: [&str; 5] = ["", "tokenizer", "text_encoder", "image_encoder", "feature_extractor"];
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
     /// The model: a directory, or a repository on the Hugging Face hub. By default the one inside this program.

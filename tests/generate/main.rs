@@ -11,6 +11,7 @@ mod interrupts;
 mod options;
 mod other_programs;
 mod pipes;
+mod prompt_file;
 mod random_options;
 mod sheets;
 

@@ -12,7 +12,7 @@ use crate::recorded::{hex, recorded_source};
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// The options that add LoRAs and learned words.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Adapters")]
 pub struct Adapters {
     /// Add a LoRA: a file, a directory, or a repository on the hub, with its strength after a colon.

@@ -21,7 +21,7 @@ use altdiffusion_pipeline::image_metadata::ParameterFields;
 pub type LoadedNets = HashMap<String, Arc<ControlNetModel>>;
 
 /// The options that say what images to follow, and how.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "ControlNet")]
 pub struct ControlImages {
     /// A ControlNet: follow the --control-image. Repeat both options for several.

@@ -14,7 +14,7 @@ use crate::recorded::add_file;
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// The options that say what image to begin with.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Image to image")]
 pub struct FromImage {
     /// Start from this image instead of noise alone; - for standard input.

@@ -28,7 +28,7 @@ const ENCODER_BESIDE: &str = "image_encoder";
 pub type LoadedAdapter = Option<(Arc<IpAdapter>, Arc<ImageEncoder>)>;
 
 /// The options that say what images are prompts.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "IP-Adapter")]
 pub struct ImagePrompts {
     /// An IP-Adapter: use --ip-image as a prompt, beside the text.

@@ -24,6 +24,7 @@ impl Generate {
         Self {
             prompt: if has_prompt { self.prompt } else { image.prompt },
             prompt_option: if has_prompt { self.prompt_option } else { image.prompt_option },
+            prompt_file: self.prompt_file,
             negative_prompt: self.negative_prompt.or(image.negative_prompt),
             prompt_weights: self.prompt_weights || image.prompt_weights,
             clip_skip: self.clip_skip.or(image.clip_skip),

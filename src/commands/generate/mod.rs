@@ -11,6 +11,7 @@ mod like;
 mod loaded;
 mod merge;
 mod prepared;
+mod prompt_file;
 mod record;
 mod run;
 mod sampling;
@@ -35,16 +36,31 @@ use crate::option_values;
 ///
 /// A prompt may be in any language that the model knows: the model inside this program knows 18, published models
 /// 2, 9 or 18. The image is written to a file, and shown in terminals that can show images.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Generate {
     /// What to draw; - for one prompt from standard input. Each prompt gets --num-images images.
-    #[arg(required_unless_present_any = ["prompt_option", "like"])]
+    #[arg(required_unless_present_any = ["prompt_option", "prompt_file", "like"])]
     prompt: Vec<String>,
 
     /// The same, by the name that other programs use.
     #[arg(long = "prompt", short = 'p', value_name = "PROMPT", hide = true)]
     prompt_option: Vec<String>,
+
+    /// Draw each line of a file, a prompt or a JSON object of options; - for standard input.
+    ///
+    /// --output is then a directory, in which the images are called after their lines: 0001.png and so on. Blank lines
+    /// and those that begin with # are left out. An object such as {"prompt": "一只猫", "seed": 7, "steps": 30} has the
+    /// long names of options as its fields, and `output`, a path in the directory; other options hold for all lines.
+    /// Run the same command again to resume: what was drawn with the same settings is not drawn again. A line that
+    /// fails is reported, and the others go on.
+    #[arg(
+        long = "prompts",
+        value_name = "FILE",
+        requires = "output",
+        conflicts_with_all = ["prompt", "prompt_option", "like", "save_steps", "save_latents", "timings"]
+    )]
+    prompt_file: Option<PathBuf>,
 
     /// What to keep away from.
     ///
@@ -248,6 +264,10 @@ Examples:
       altdiffusion generate 在花园里 --ip-adapter h94/IP-Adapter --ip-image statue.jpg --ip-scale 0.6 \\
           --model BAAI/AltDiffusion-m9
 
+  Every line of a file, in cats/0001.png and so on; and an image through a pipe:
+      altdiffusion generate --prompts cats.txt --output cats
+      echo 一只猫 | altdiffusion generate - --output - | convert - cat.gif
+
   A published model, downloaded on first use, on a GPU:
       altdiffusion generate 一只戴帽子的小狗 --model BAAI/AltDiffusion-m9 --negative-prompt 模糊 \\
           --width 512 --height 512 --device cuda --dtype f16";
@@ -255,6 +275,9 @@ Examples:
 impl Generate {
     pub fn run(mut self) -> Result<()> {
         let start = Instant::now();
+        if let Some(path) = self.prompt_file.take() {
+            return self.draw_prompt_file(&path, start);
+        }
         self.read_prompts()?;
         let (options, model_hash) = like::with_image_options(self)?;
         options.draw(start, model_hash)

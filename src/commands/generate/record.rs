@@ -52,6 +52,7 @@ impl Generate {
             width: _,
             height: _,
             // Without an effect on the pixels.
+            prompt_file: _,
             like: _,
             leave_out: _,
             output: _,

@@ -10,7 +10,7 @@ use crate::option_values::{self, Sampler};
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// The options that few need.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct Sampling {
     /// The scheduler. By default the one that the model names.

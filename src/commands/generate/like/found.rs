@@ -9,7 +9,7 @@ use crate::commands::generate::Generate;
 use crate::output::printable;
 
 /// The options alone, without what variables say of them.
-pub(super) fn command() -> Command {
+pub fn command() -> Command {
     let options = Generate::augment_args(Command::new("generate"));
     options.no_binary_name(true).mut_args(|option| option.env(None::<&'static str>))
 }

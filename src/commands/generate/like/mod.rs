@@ -9,9 +9,10 @@ mod ours;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::FromArgMatches;
 
+pub use self::found::command as option_command;
 use self::found::{ImageOptions, command, matches};
 use super::Generate;
 use crate::progress::warn;
@@ -38,7 +39,8 @@ pub fn with_image_options(options: Generate) -> Result<(Generate, Option<ModelHa
     let mut found = ImageOptions::new(&path, &options);
     read(&mut found, info)?;
     let ImageOptions { arguments, unused, changed, .. } = found;
-    let image = parse(arguments).context("--like")?;
+    let image = parse_options(&arguments)
+        .map_err(|problem| anyhow!("--like: what the image says cannot be: {problem}"))?;
     changed.iter().for_each(|warning| warn(warning));
     if !unused.is_empty() {
         let more = match unused.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
@@ -71,12 +73,12 @@ impl ModelHash {
     }
 }
 
-fn parse(arguments: Vec<OsString>) -> Result<Generate> {
-    let parsed = matches(&arguments).and_then(|matches| Generate::from_arg_matches(&matches));
+/// The options of these arguments, or one line that says why they cannot be.
+pub fn parse_options(arguments: &[OsString]) -> Result<Generate, String> {
+    let parsed = matches(arguments).and_then(|matches| Generate::from_arg_matches(&matches));
     parsed.map_err(|error| {
         let line = error.to_string();
-        let line = line.lines().next().unwrap_or_default();
-        anyhow::anyhow!("what the image says cannot be: {}", line.trim_start_matches("error: "))
+        line.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
     })
 }
 
