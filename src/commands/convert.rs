@@ -1,5 +1,6 @@
 //! `altdiffusion convert`: converts a model from one layout and number type to another.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -10,11 +11,12 @@ use candle_core::{DType, Device, Tensor};
 use clap::Args;
 use model_files::checkpoint::{Checkpoint, NumberType};
 use model_files::source::ModelSource;
+use serde::Serialize;
 
 use crate::interrupt::Interrupt;
 use crate::model::open_source;
 use crate::option_values;
-use crate::output::print_line;
+use crate::output::{print_json, print_line};
 use crate::output_files::check_writable;
 use crate::progress::{ProgressLine, announce};
 
@@ -92,6 +94,28 @@ pub struct Convert {
     /// Weights variant, as in diffusers: fp16 reads model.fp16.safetensors and the like.
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
+
+    /// Print JSON: an object with path, tensors, left_out, fell_back and losses.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct ConvertReport<'a> {
+    path: String,
+    tensors: usize,
+    left_out: &'a [String],
+    /// How many weights have another type than was asked for, by that type.
+    fell_back: &'a BTreeMap<String, usize>,
+    losses: Vec<Loss>,
+}
+
+/// What quantization costs the UNet at one timestep.
+#[derive(Serialize)]
+struct Loss {
+    timestep: usize,
+    cosine: f64,
+    relative_distance: f64,
 }
 
 const EXAMPLES: &str = "\
@@ -209,6 +233,20 @@ impl Convert {
     }
 
     fn report(&self, converted: &Converted, losses: &[OutputError]) -> Result<()> {
+        if self.json {
+            let loss = |&OutputError { timestep, cosine, relative_distance }: &OutputError| Loss {
+                timestep,
+                cosine,
+                relative_distance,
+            };
+            return print_json(&ConvertReport {
+                path: self.output.display().to_string(),
+                tensors: converted.tensors,
+                left_out: &converted.left_out,
+                fell_back: &converted.fell_back,
+                losses: losses.iter().map(loss).collect(),
+            });
+        }
         let mut line = format!("{}: {} tensors", self.output.display(), converted.tensors);
         let left_out = &converted.left_out;
         if !left_out.is_empty() {

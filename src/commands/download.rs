@@ -28,7 +28,7 @@ pub struct Download {
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
 
-    /// Print JSON instead of a line per model.
+    /// Print JSON: a list of objects with model, commit, size, downloaded and files.
     #[arg(long)]
     json: bool,
 }

@@ -1,5 +1,6 @@
 //! `altdiffusion embed`: turns texts and images into vectors that can be compared.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -8,10 +9,11 @@ use anyhow::{Result, anyhow, ensure};
 use clap::Args;
 use embedding_index::readers::{ImageInputs, ListFile, ListFormat, TextInputs};
 use embedding_index::{Error, ItemKind, Job, JobDifference, JobObserver, JobSummary, OutputFormat};
+use serde::Serialize;
 
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
-use crate::output::print_line;
+use crate::output::{print_json, print_line};
 use crate::output_files::check_writable;
 use crate::progress::{ProgressLine, announce};
 
@@ -73,6 +75,10 @@ pub struct Embed {
     #[arg(long)]
     raw: bool,
 
+    /// Print JSON: an object with path, texts, images, skipped_images and ignored_files, by their endings.
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     reading: ImageArgs,
 
@@ -85,6 +91,27 @@ Examples:
   altdiffusion embed --text 一只猫 --text \"a cat\" --image cat.jpg --output cats.safetensors
   altdiffusion embed --model BAAI/AltCLIP --image photos --output photos.safetensors
   altdiffusion embed --model BAAI/AltCLIP --texts captions.jsonl --text-column caption --output captions.parquet";
+
+#[derive(Serialize)]
+struct EmbedReport<'a> {
+    path: String,
+    texts: usize,
+    images: usize,
+    skipped_images: usize,
+    ignored_files: BTreeMap<&'a str, usize>,
+}
+
+impl<'a> EmbedReport<'a> {
+    fn new(output: &Path, summary: &'a JobSummary) -> Self {
+        Self {
+            path: output.display().to_string(),
+            texts: summary.texts,
+            images: summary.images,
+            skipped_images: summary.skipped_images,
+            ignored_files: summary.ignored_files.by_ending().collect(),
+        }
+    }
+}
 
 impl Embed {
     pub fn run(self) -> Result<()> {
@@ -99,6 +126,9 @@ impl Embed {
         let model = self.model.source()?.to_string();
         let summary = job.run(&embedder, &model, &mut JobProgress::default()).map_err(with_options)?;
         self.reading.warn_of_transparency(summary.transparent_images);
+        if self.json {
+            return print_json(&EmbedReport::new(&self.output, &summary));
+        }
         print_line(format!("{}: {}", self.output.display(), in_words(&summary)))
     }
 

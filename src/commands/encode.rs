@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::model::ModelArgs;
-use crate::output::print_line;
+use crate::output::{print_json, print_line};
 use crate::output_files::{check_writable, write_tensors, write_timings};
 use crate::progress::{ProgressLine, announce};
 use crate::text_lines::read_texts;
@@ -45,6 +45,10 @@ pub struct Encode {
     #[arg(long, value_name = "FILE")]
     timings: Option<PathBuf>,
 
+    /// Print JSON: an object with path and texts.
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -60,6 +64,12 @@ struct EncodeSeconds {
     load_s: f64,
     text_s: f64,
     total_s: f64,
+}
+
+#[derive(Serialize)]
+struct EncodeReport {
+    path: String,
+    texts: usize,
 }
 
 impl Encode {
@@ -103,6 +113,10 @@ impl Encode {
         };
         if let Some(path) = &self.timings {
             write_timings(path, &seconds)?;
+        }
+        if self.json {
+            let path = self.output.display().to_string();
+            return print_json(&EncodeReport { path, texts: texts.len() });
         }
         let texts = match texts.len() {
             1 => "1 text".to_owned(),
