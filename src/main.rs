@@ -24,7 +24,6 @@ mod recorded;
 mod result_page;
 mod shipped;
 mod standard_input;
-mod table;
 mod text_lines;
 
 use std::io::{self, Write};

@@ -81,13 +81,13 @@ fn ranks_are_those_of_the_librarys_cosines() -> TestResult {
         check(&succeeded(&search(&arguments)?), kind, names, &cosines(&images.narrow(0, 1, 1)?, vectors)?)?;
     }
 
-    // Among both, and in a table: the image itself is the best of all.
+    // Among both, and in columns: the image itself is the best of all.
     let table = succeeded(&search(&["index.safetensors", "--image", "stripes.png", "--top", "3"])?);
     assert_eq!(table.lines().count(), 3);
-    assert_eq!(table.lines().next(), Some("1   1.0000  image  stripes.png"));
+    assert_eq!(table.lines().next(), Some("1\t1.0000\timage\tstripes.png"));
     let all = succeeded(&search(&["index.safetensors", "一只猫"])?);
     assert_eq!(all.lines().count(), TEXTS.len() + IMAGES.len());
-    assert_eq!(all.lines().next(), Some("1   1.0000  text   一只猫"));
+    assert_eq!(all.lines().next(), Some("1\t1.0000\ttext\t一只猫"));
     Ok(())
 }
 

@@ -11,8 +11,7 @@ use serde::Serialize;
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
 use crate::option_values;
-use crate::output::{complain, print_json};
-use crate::table::{percent, print_table, table};
+use crate::output::{complain, is_for_people, percent, print_json, print_table};
 use crate::text_lines::read_names;
 
 /// Label images.
@@ -48,7 +47,7 @@ pub struct Classify {
     #[arg(long, value_name = "N", default_value = "5", value_parser = option_values::count, allow_negative_numbers = true)]
     top: usize,
 
-    /// Print JSON instead of a table.
+    /// Print JSON: a list of objects with image and labels, of which each has label and probability.
     #[arg(long)]
     json: bool,
 
@@ -124,17 +123,18 @@ impl Classify {
             print_json(images)?;
             return Ok(());
         }
+        // People see which lines belong together, programs look at each for itself.
+        let is_named = |rank: usize| rank == 0 || !is_for_people();
         let rows = images.iter().flat_map(|image| {
-            image.labels.iter().enumerate().map(|(rank, label)| {
-                let shown = if rank == 0 { image.image.clone() } else { String::new() };
+            image.labels.iter().enumerate().map(move |(rank, label)| {
+                let shown = if is_named(rank) { image.image.clone() } else { String::new() };
                 vec![shown, label.label.clone(), percent(label.probability)]
             })
         });
-        if !images.is_empty() {
-            let header = ["image", "label", "probability"].map(str::to_owned).to_vec();
-            print_table(&table(header, rows.collect(), 2))?;
+        match images {
+            [] => Ok(()),
+            _ => print_table(&["image", "label", "probability"], &rows.collect::<Vec<_>>(), 2..),
         }
-        Ok(())
     }
 }
 

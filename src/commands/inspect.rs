@@ -12,9 +12,8 @@ use model_files::checkpoint::{PartReport, Survey};
 use model_files::source::ModelSource;
 use serde::Serialize;
 
-use crate::output::{print_json, print_line};
+use crate::output::{is_for_people, print_json, print_line, print_table};
 use crate::shipped;
-use crate::table::{print_table, table};
 
 /// Tensors of one kind that are listed before the rest is only counted.
 const MOST_LISTED: usize = 20;
@@ -34,7 +33,7 @@ pub struct Inspect {
     #[arg(long)]
     all: bool,
 
-    /// Print JSON instead of tables.
+    /// Print JSON: an object with model, uses, problems and parts.
     #[arg(long)]
     json: bool,
 }
@@ -74,7 +73,9 @@ impl Inspect {
 
     fn show(&self, report: &InspectReport) -> Result<()> {
         print_line(format!("{}: {}", report.model, report.uses.join("; ")))?;
-        print_line("")?;
+        if is_for_people() {
+            print_line("")?;
+        }
         let header = ["part", "tensors", "parameters", "MB", "types", "missing", "other shape", "unexpected"];
         let row = |part: &PartReport| {
             let types: Vec<String> = part.dtypes.iter().map(|(dtype, n)| format!("{dtype} × {n}")).collect();
@@ -89,7 +90,7 @@ impl Inspect {
                 part.unexpected.len().to_string(),
             ]
         };
-        print_table(&table(header.map(str::to_owned).to_vec(), report.parts.iter().map(row).collect(), 1))?;
+        print_table(&header, &report.parts.iter().map(row).collect::<Vec<_>>(), 1..)?;
         for part in &report.parts {
             for tensor in &part.missing {
                 print_line(format!("{}: missing {} {:?}", part.file, tensor.name, tensor.expected))?;

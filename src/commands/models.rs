@@ -12,8 +12,7 @@ use model_files::source::{CachedModel, CachedModels, HubOptions, ModelSource};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::output::{print, print_json, print_line, printable};
-use crate::table::{print_table, table};
+use crate::output::{is_for_people, print_json, print_line, print_table, printable};
 
 /// What is shown where nothing is known.
 const UNKNOWN: &str = "-";
@@ -35,7 +34,7 @@ pub struct Models {
     #[arg(long, requires = "remove")]
     yes: bool,
 
-    /// Print JSON instead of a table.
+    /// Print JSON: a list of objects with name, commit, revisions, size, family, date and path.
     #[arg(long)]
     json: bool,
 }
@@ -78,14 +77,12 @@ impl Models {
         if self.json {
             return print_json(&entries);
         }
-        if !io::stdout().is_terminal() {
-            return entries.iter().try_for_each(|entry| print(&tabbed(entry)));
-        }
-        if entries.is_empty() {
+        if entries.is_empty() && is_for_people() {
             return print_line(format!("no models in {}", cache.display()));
         }
-        let header = ["name", "revision", "family", "date", "size"].map(str::to_owned).to_vec();
-        print_table(&table(header, entries.iter().map(row).collect(), 4))
+        let row = if is_for_people() { short_row } else { exact_row };
+        let header = ["name", "revision", "size", "family", "date"];
+        print_table(&header, &entries.iter().map(row).collect::<Vec<_>>(), 2..3)
     }
 
     fn remove_from(&self, models: &CachedModels) -> Result<()> {
@@ -112,15 +109,15 @@ fn confirmed(name: &str) -> Result<bool> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-fn tabbed(entry: &ListedModel) -> String {
-    let family = entry.family.as_deref().unwrap_or(UNKNOWN);
-    let date = entry.date.as_deref().unwrap_or(UNKNOWN);
-    let size = entry.size.to_string();
-    let columns = [&entry.name, &entry.commit, size.as_str(), family, date].map(printable);
-    columns.join("\t") + "\n"
+/// What programs work with: whole commits, and bytes.
+fn exact_row(entry: &ListedModel) -> Vec<String> {
+    let family = entry.family.clone().unwrap_or_else(|| UNKNOWN.to_owned());
+    let date = entry.date.clone().unwrap_or_else(|| UNKNOWN.to_owned());
+    vec![entry.name.clone(), entry.commit.clone(), entry.size.to_string(), family, date]
 }
 
-fn row(entry: &ListedModel) -> Vec<String> {
+/// What people read, in the same order.
+fn short_row(entry: &ListedModel) -> Vec<String> {
     let commit = entry.commit.get(..SHORT_COMMIT).unwrap_or(&entry.commit);
     let revision = match entry.revisions.join(", ") {
         names if names.is_empty() => commit.to_owned(),
@@ -130,9 +127,9 @@ fn row(entry: &ListedModel) -> Vec<String> {
     vec![
         entry.name.clone(),
         revision,
+        DecimalBytes(entry.size).to_string(),
         entry.family.clone().unwrap_or_else(|| UNKNOWN.to_owned()),
         date.to_owned(),
-        DecimalBytes(entry.size).to_string(),
     ]
 }
 

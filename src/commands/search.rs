@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
 use crate::option_values;
-use crate::output::{print, print_json, printable};
+use crate::output::{print_json, print_table};
 use crate::output_files::check_writable;
 use crate::progress::{announce, warn};
 use crate::result_page;
@@ -63,6 +63,9 @@ Examples:
   altdiffusion search --model BAAI/AltCLIP photos.safetensors \"海边的日落\"
   altdiffusion search --model BAAI/AltCLIP photos.safetensors --image sunset.jpg --top 50 --html found.html";
 
+/// What is printed of a result.
+const HEADER: [&str; 4] = ["rank", "score", "kind", "item"];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Among {
     Texts,
@@ -102,7 +105,7 @@ impl Search {
             };
             result_page::write(path, (query.0, &query.1), &hits)?;
         }
-        if self.json { print_json(&as_json(&hits)) } else { print(&as_table(&hits)) }
+        if self.json { print_json(&as_json(&hits)) } else { print_table(&HEADER, &rows(&hits), 0..2) }
     }
 
     /// The vector of what is looked for.
@@ -159,24 +162,9 @@ fn as_json(hits: &[Hit]) -> Vec<Value> {
     hits.collect()
 }
 
-/// Rank, score, kind and item on a line each.
-fn as_table(hits: &[Hit]) -> String {
-    let digits = hits.len().to_string().len();
-    let line = |(rank, hit): (usize, &Hit)| {
-        format!("{rank:>digits$}  {:7.4}  {:5}  {}\n", hit.score, hit.kind, printable(&hit.item))
+fn rows(hits: &[Hit]) -> Vec<Vec<String>> {
+    let row = |(rank, hit): (usize, &Hit)| {
+        vec![rank.to_string(), format!("{:.4}", hit.score), hit.kind.to_string(), hit.item.clone()]
     };
-    (1..).zip(hits).map(line).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tables_are_a_line_for_each() {
-        let hit = |kind, item: &str, score| Hit { kind, item: item.to_owned(), score };
-        let hits = [hit(ItemKind::Text, "一只猫\n\u{1b}[2J", 0.5), hit(ItemKind::Image, "a.png", -0.25)];
-        assert_eq!(as_table(&hits), "1   0.5000  text   一只猫\\n\\u{1b}[2J\n2  -0.2500  image  a.png\n");
-        assert_eq!(as_table(&[]), "");
-    }
+    (1..).zip(hits).map(row).collect()
 }

@@ -10,9 +10,8 @@ use serde::Serialize;
 
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
-use crate::output::print_json;
+use crate::output::{percent, print_json, print_table};
 use crate::progress::ProgressLine;
-use crate::table::{percent, print_table, table};
 
 /// Compare texts with images.
 ///
@@ -29,7 +28,7 @@ pub struct Similarity {
     #[arg(long = "text", value_name = "TEXT", required = true)]
     texts: Vec<String>,
 
-    /// Print JSON instead of a table, with cosines and logits.
+    /// Print JSON: a list of objects with image and texts, of which each has text, probability, logit and cosine.
     #[arg(long)]
     json: bool,
 
@@ -78,13 +77,12 @@ impl Similarity {
             print_json(&rows)?;
             return Ok(());
         }
-        let header = ["image".to_owned()].into_iter().chain(self.texts.iter().cloned()).collect();
+        let header: Vec<&str> = ["image"].into_iter().chain(self.texts.iter().map(String::as_str)).collect();
         let line = |image: ImageScores| {
             let shares = image.texts.iter().map(|text| percent(text.probability));
             [image.image.clone()].into_iter().chain(shares).collect()
         };
-        print_table(&table(header, rows.into_iter().map(line).collect(), 1))?;
-        Ok(())
+        print_table(&header, &rows.into_iter().map(line).collect::<Vec<_>>(), 1..)
     }
 
     /// `cosines` and `logits` are (images, texts).

@@ -3,13 +3,13 @@
 use anyhow::{Context, Result};
 use clap::Args;
 use emoji_model::dataset::Dataset;
-use emoji_model::{EmojiEvaluation, EmojiRecipe};
+use emoji_model::{EmojiEvaluation, EmojiRecipe, LanguageScore};
 use image::RgbImage;
 use model_files::source::ModelSource;
 use std::path::{Path, PathBuf};
 
 use crate::device::DeviceChoice;
-use crate::output::{complain, print_json, print_line};
+use crate::output::{complain, print_json, print_line, print_table};
 
 #[derive(Debug, Args)]
 pub struct EvalEmoji {
@@ -40,7 +40,7 @@ pub struct EvalEmoji {
     /// Write all images into one file.
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
-    /// Print JSON instead of a table.
+    /// Print JSON: an object with languages, vae_psnr and images.
     #[arg(long)]
     json: bool,
 }
@@ -81,14 +81,13 @@ impl EvalEmoji {
         if self.json {
             return print_json(&score);
         }
-        print_line("| language | prompts | right by the image encoder | right by pixels |")?;
-        print_line("|---|---|---|---|")?;
-        for language in &score.languages {
+        let row = |language: &LanguageScore| {
             let share = |n: usize| format!("{:.0} %", 100. * n as f64 / language.prompts.max(1) as f64);
             let (encoder, pixels) = (share(language.right_by_encoder), share(language.right_by_pixels));
-            print_line(format!("| {} | {} | {encoder} | {pixels} |", language.language, language.prompts))?;
-        }
-        print_line("")?;
+            vec![language.language.clone(), language.prompts.to_string(), encoder, pixels]
+        };
+        let header = ["language", "prompts", "right by the image encoder", "right by pixels"];
+        print_table(&header, &score.languages.iter().map(row).collect::<Vec<_>>(), 1..)?;
         print_line(format!("The VAE alone reconstructs the training images at {:.1} dB.", score.vae_psnr))
     }
 }

@@ -9,8 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::embedders::{Embedders, percent, warn_of_unread};
-use crate::output::print_json;
-use crate::table::{print_table, table};
+use crate::output::{print_json, print_table};
 use crate::text_lines::read_names;
 
 /// Measure zero-shot classification.
@@ -44,7 +43,7 @@ pub struct EvalZeroShot {
     #[arg(long = "language", value_name = "CODE,…", value_delimiter = ',', default_value = "en")]
     languages: Vec<String>,
 
-    /// Print JSON instead of a table.
+    /// Print JSON: a list of objects with model, language, images, top1, top5 and mean_per_class.
     #[arg(long)]
     json: bool,
 
@@ -101,8 +100,8 @@ impl EvalZeroShot {
             print_json(&rows)?;
             return Ok(());
         }
-        let header = ["model", "language", "images", "top-1", "top-5", "mean per class"].map(str::to_owned);
-        let cells = |row: &ZeroShotRow| {
+        let header = ["model", "language", "images", "top-1", "top-5", "mean per class"];
+        let cells = |row: &ZeroShotRow| -> Vec<String> {
             let top5 = row.score.top5.map_or("–".to_owned(), percent);
             let shares = [percent(row.score.top1), top5, percent(row.score.mean_per_class)];
             [row.model.clone(), row.language.clone(), row.images.to_string()]
@@ -110,8 +109,7 @@ impl EvalZeroShot {
                 .chain(shares)
                 .collect()
         };
-        print_table(&table(header.to_vec(), rows.iter().map(cells).collect(), 2))?;
-        Ok(())
+        print_table(&header, &rows.iter().map(cells).collect::<Vec<_>>(), 2..)
     }
 
     fn texts(&self, language: &str) -> Result<LabelTexts> {

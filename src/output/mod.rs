@@ -5,6 +5,8 @@
 
 #![allow(unsafe_code, reason = "asks for a flag of a file descriptor")]
 
+mod table;
+
 use std::fmt::{Display, Write as _};
 use std::io::{self, ErrorKind, Write};
 
@@ -16,6 +18,8 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::language::translated;
+
+pub use self::table::{is_for_people, percent, print_table};
 
 /// No line is longer than this many characters; a path on Linux has at most 4096 bytes.
 const LONGEST: usize = 4096;

@@ -1,0 +1,77 @@
+//! Prints tables on standard output: in straight columns under a header at a terminal, and for other programs with tabs
+//! between the columns and no header.
+
+use std::io::{self, IsTerminal};
+use std::ops::RangeBounds;
+
+use anyhow::Result;
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+
+use super::{print, printable};
+
+/// Whether people see standard output, and not another program or a file.
+pub fn is_for_people() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Writes a table to standard output, of which the columns `numbers` hold numbers.
+///
+/// # Errors
+/// When standard output cannot be written to, unless its reader has gone.
+pub fn print_table<S: ToString>(
+    header: &[S],
+    rows: &[Vec<String>],
+    numbers: impl RangeBounds<usize>,
+) -> Result<()> {
+    print(&if is_for_people() { aligned(header, rows, numbers) } else { tabbed(rows) })
+}
+
+fn tabbed(rows: &[Vec<String>]) -> String {
+    // A tab in a cell is escaped.
+    let line =
+        |row: &Vec<String>| row.iter().map(|cell| printable(cell)).collect::<Vec<_>>().join("\t") + "\n";
+    rows.iter().map(line).collect()
+}
+
+fn aligned<S: ToString>(header: &[S], rows: &[Vec<String>], numbers: impl RangeBounds<usize>) -> String {
+    let mut table = Table::new();
+    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.iter().map(|title| printable(&title.to_string())));
+    table.add_rows(rows.iter().map(|row| row.iter().map(|cell| printable(cell))));
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+        if numbers.contains(&column.index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    // A long cell at the end must not fill the lines of the others with spaces.
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// A share of one, in percent.
+pub fn percent(share: f32) -> String {
+    format!("{:.2} %", 100. * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<Vec<String>> {
+        let row = |text: &str, share: f32| vec![text.to_owned(), percent(share)];
+        vec![row("一只猫", 0.9994), row("a\tdog", 0.0006)]
+    }
+
+    #[test]
+    fn wide_letters_keep_the_columns_straight() {
+        let table = aligned(&["text", "probability"], &rows(), 1..);
+        assert_eq!(table, "text    probability\n一只猫      99.94 %\na\\tdog       0.06 %\n");
+    }
+
+    #[test]
+    fn programs_get_columns_between_tabs() {
+        assert_eq!(tabbed(&rows()), "一只猫\t99.94 %\na\\tdog\t0.06 %\n");
+        assert_eq!(tabbed(&[]), "");
+    }
+}
