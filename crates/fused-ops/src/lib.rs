@@ -51,6 +51,7 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod device;
+mod machine;
 mod memory;
 mod ops;
 mod settings;
@@ -60,6 +61,7 @@ mod tensors;
 pub use device::cuda_device::cuda_device;
 pub use device::readbacks::Readbacks;
 pub use device::recording::Recording;
+pub use machine::{Bf16Support, bf16_support};
 pub use ops::activation::{gelu, quick_gelu, silu};
 pub use ops::adam_step::AdamStep;
 pub use ops::attention::{attention, causal_attention};
@@ -77,7 +79,7 @@ pub use ops::shift_channels::shift_channels;
 pub use ops::timestep_embedding::timestep_embedding;
 pub use ops::to_bytes::to_bytes;
 pub use settings::{
-    AttentionKernels, ConvolutionKernels, FreedMemory, Instructions, Settings, SettingsError,
+    AttentionKernels, Bf16Arithmetic, ConvolutionKernels, FreedMemory, Instructions, Settings, SettingsError,
 };
 pub use shapes::{
     Activation, BlockType, Conv2dOptions, Epilogue, LinearStep, Padding, Sequences, Sinusoids, Stepped,

@@ -23,6 +23,8 @@ use std::sync::OnceLock;
 pub struct Settings {
     /// `FUSED_OPS_INSTRUCTIONS`: what the CPU kernels are compiled for.
     pub instructions: Instructions,
+    /// `FUSED_OPS_BF16`: how layers with bf16 weights compute on the CPU.
+    pub bf16: Bf16Arithmetic,
     /// `FUSED_OPS_ATTENTION`: which kernels compute attention over many keys on a GPU.
     pub attention: AttentionKernels,
     /// `FUSED_OPS_CONVOLUTION`: whose convolutions run on a GPU in f16 and bf16.
@@ -40,6 +42,18 @@ pub enum Instructions {
     /// `avx2`: AVX2 and FMA.
     Avx2,
     /// `portable`: those that every processor of the architecture has.
+    Portable,
+}
+
+/// How layers with bf16 weights compute on the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Bf16Arithmetic {
+    /// `default`: in bf16 with sums in f32, where the processor does that faster than f32.
+    #[default]
+    Default,
+    /// `f32`: in f32.
+    F32,
+    /// `portable`: in bf16, by instructions that every processor has. Slow: it is what the fast kernels are checked against.
     Portable,
 }
 
@@ -139,15 +153,20 @@ impl Settings {
     }
 
     fn read(value: impl Fn(&'static str) -> Option<std::ffi::OsString>) -> Result<Self, SettingsError> {
-        use {AttentionKernels as A, ConvolutionKernels as C, FreedMemory as F, Instructions as I};
+        use {
+            AttentionKernels as A, Bf16Arithmetic as B, ConvolutionKernels as C, FreedMemory as F,
+            Instructions as I,
+        };
         let default = Self::default();
         let instructions = [("widest", I::Widest), ("avx2", I::Avx2), ("portable", I::Portable)];
+        let bf16 = [("default", B::Default), ("f32", B::F32), ("portable", B::Portable)];
         let attention = [("default", A::Default), ("hopper", A::Hopper), ("measured", A::Measured)];
         let convolution =
             [("default", C::Default), ("own", C::Own), ("cudnn", C::Cudnn), ("measured", C::Measured)];
         let freed_memory = [("keep", F::Keep), ("return", F::Return)];
         Ok(Self {
             instructions: one_of(&value, "FUSED_OPS_INSTRUCTIONS", &instructions, default.instructions)?,
+            bf16: one_of(&value, "FUSED_OPS_BF16", &bf16, default.bf16)?,
             attention: one_of(&value, "FUSED_OPS_ATTENTION", &attention, default.attention)?,
             convolution: one_of(&value, "FUSED_OPS_CONVOLUTION", &convolution, default.convolution)?,
             freed_memory: one_of(&value, "FUSED_OPS_FREED_MEMORY", &freed_memory, default.freed_memory)?,
@@ -226,6 +245,7 @@ mod tests {
     fn variables_are_read() -> Result<(), SettingsError> {
         assert_eq!(Settings::read(|_| None)?, Settings::default());
         assert_eq!(read("FUSED_OPS_INSTRUCTIONS", "avx2")?.instructions, Instructions::Avx2);
+        assert_eq!(read("FUSED_OPS_BF16", "portable")?.bf16, Bf16Arithmetic::Portable);
         assert_eq!(read("FUSED_OPS_ATTENTION", "hopper")?.attention, AttentionKernels::Hopper);
         assert_eq!(read("FUSED_OPS_CONVOLUTION", "own")?.convolution, ConvolutionKernels::Own);
         assert_eq!(read("FUSED_OPS_FREED_MEMORY", "return")?.freed_memory, FreedMemory::Return);
@@ -236,6 +256,7 @@ mod tests {
     fn a_misspelt_value_is_an_error_that_lists_what_is_allowed() {
         for (variable, allowed) in [
             ("FUSED_OPS_INSTRUCTIONS", "widest, avx2 or portable"),
+            ("FUSED_OPS_BF16", "default, f32 or portable"),
             ("FUSED_OPS_ATTENTION", "default, hopper or measured"),
             ("FUSED_OPS_CONVOLUTION", "default, own, cudnn or measured"),
             ("FUSED_OPS_FREED_MEMORY", "keep or return"),

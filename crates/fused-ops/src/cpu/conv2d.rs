@@ -5,7 +5,7 @@ use super::matmul::gather_product;
 use super::matmul_gradient::{column_sums, gather_gradient};
 use super::microkernel::Stored;
 use super::pack::{Factor, Panels, Strides};
-use super::packed_weight::PackedWeight;
+use super::packed_weight::{PackedWeight, with_panels};
 use super::window::{Axis, Window};
 use super::winograd::{self, Images, Transform};
 use crate::shapes::{Conv2dOptions, Padding};
@@ -86,47 +86,46 @@ impl Geometry {
     }
 
     /// The convolution itself.
-    pub(crate) fn forward<F: Factor>(&self, x: &[f32], weight: &F, epilogue: &SliceEpilogue) -> Vec<f32> {
-        gather_product(x, self.out_pixels(), &self.source(), weight, epilogue)
+    pub(crate) fn forward(&self, x: &[f32], weight: &PackedWeight, epilogue: &SliceEpilogue) -> Vec<f32> {
+        weight.product(x, self.out_pixels(), &self.source(), epilogue)
     }
 
     /// The convolution by Winograd's algorithm where that is faster. `transformed` keeps the transformed weights if they are
     /// small.
-    pub(crate) fn forward_fast<F: Factor>(
+    pub(crate) fn forward_fast(
         &self,
         x: &[f32],
-        weight: &F,
+        weight: &PackedWeight,
         transformed: &OnceLock<Panels>,
         epilogue: &SliceEpilogue,
     ) -> Vec<f32> {
-        self.forward_by(self.faster(F::MAY_KEEP_FLOATS), x, weight, transformed, epilogue)
+        let direct = match weight {
+            PackedWeight::InBf16(engine, _) => 1. / engine.speedup(),
+            _ => 1.,
+        };
+        with_panels!(weight, panels => match self.faster_transform(may_keep(panels), direct) {
+            Some(transform) => self.by_winograd(transform, x, panels, transformed, epilogue),
+            None => self.forward(x, weight, epilogue),
+        })
     }
 
     /// [`Geometry::forward_fast`] with weights that will be others the next time, as those that are trained.
     pub(crate) fn forward_once(&self, x: &[f32], weight: &Panels, epilogue: &SliceEpilogue) -> Vec<f32> {
-        self.forward_by(self.faster(false), x, weight, &OnceLock::new(), epilogue)
+        match self.faster_transform(false, 1.) {
+            Some(transform) => self.by_winograd(transform, x, weight, &OnceLock::new(), epilogue),
+            None => gather_product(x, self.out_pixels(), &self.source(), weight, epilogue),
+        }
     }
 
-    fn forward_by<F: Factor>(
+    fn by_winograd<F: Factor>(
         &self,
-        transform: Option<Transform>,
+        transform: Transform,
         x: &[f32],
         weight: &F,
         transformed: &OnceLock<Panels>,
         epilogue: &SliceEpilogue,
     ) -> Vec<f32> {
-        match transform {
-            Some(transform) => winograd::convolution(
-                transform,
-                x,
-                self.images(),
-                &self.source(),
-                weight,
-                transformed,
-                epilogue,
-            ),
-            None => self.forward(x, weight, epilogue),
-        }
+        winograd::convolution(transform, x, self.images(), &self.source(), weight, transformed, epilogue)
     }
 
     /// Whether the output is as large as the input after any upsampling, and made by 3 × 3 taps.
@@ -139,11 +138,13 @@ impl Geometry {
         Images { batch, height: self.out_height(), width: self.out_width(), doubled }
     }
 
-    fn faster(&self, may_keep: bool) -> Option<Transform> {
+    /// How Winograd's algorithm is faster than the direct convolution, whose multiply-adds take `direct` times as long as
+    /// its own; `None` where it is not.
+    fn faster_transform(&self, may_keep: bool, direct: f32) -> Option<Transform> {
         if !self.keeps_size() {
             return None;
         }
-        Transform::fastest(self.images(), self.in_channels, self.out_channels, may_keep)
+        Transform::fastest(self.images(), self.in_channels, self.out_channels, may_keep, direct)
     }
 
     /// The gradient of the input, from that of the output, by weights (out, in, kernel, kernel).
@@ -222,6 +223,11 @@ impl Geometry {
     }
 }
 
+/// Whether a layer may keep what it makes of this factor in f32.
+fn may_keep<F: Factor>(_: &F) -> bool {
+    F::MAY_KEEP_FLOATS
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,7 +244,7 @@ mod tests {
         let weights = geometry.pack(&random(9 * in_channels * out_channels));
         let (bias, residual) = (random(out_channels), random(geometry.out_pixels() * out_channels));
         let epilogue = SliceEpilogue { residual: Some(&residual), ..SliceEpilogue::bias(Some(&bias)) };
-        let expected = geometry.forward(&x, &weights, &epilogue);
+        let expected = gather_product(&x, geometry.out_pixels(), &geometry.source(), &weights, &epilogue);
         let scale = (expected.iter().map(|v| v * v).sum::<f32>() / expected.len() as f32).sqrt();
         let images = geometry.images();
         let source = geometry.source();

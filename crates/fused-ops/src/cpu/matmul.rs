@@ -56,27 +56,48 @@ pub(super) fn for_each_part<F: Factor>(
         Some(padded) => (padded.as_slice(), depth + PANEL),
         None => (left, depth),
     };
-    // Where rows are few, tasks also divide the columns, by pairs of panels.
-    let row_tasks = rows.div_ceil(F::ROWS_PER_TASK);
-    let splits = (TASKS_PER_THREAD * rayon::current_num_threads())
-        .div_ceil(row_tasks)
-        .clamp(1, panel_count.div_ceil(2));
-    let panels_per_task = panel_count.div_ceil(splits).next_multiple_of(2);
-    let column_tasks = panel_count.div_ceil(panels_per_task);
-    (0..row_tasks * column_tasks).into_par_iter().with_max_len(1).for_each(|task| {
-        let (row_task, column_task) = (task / column_tasks, task % column_tasks);
-        let first = row_task * F::ROWS_PER_TASK;
-        let count = F::ROWS_PER_TASK.min(rows - first);
-        let mut starts = Vec::with_capacity(count * taps);
-        window.gather(first..first + count, |row| {
+    Parts { rows, panels: panel_count, rows_per_task: F::ROWS_PER_TASK }.for_each(|rows, panels| {
+        let mut starts = Vec::with_capacity(rows.len() * taps);
+        window.gather(rows.clone(), |row| {
             starts.push(match row {
                 Some(row) => left[row * stride..][..depth].as_ptr(),
                 None => zeros.as_ptr(),
             });
         });
-        let first_panel = column_task * panels_per_task;
-        part(&starts, first..first + count, first_panel..(first_panel + panels_per_task).min(panel_count));
+        part(&starts, rows, panels);
     });
+}
+
+/// A product that is cut into parts, each of some rows and some panels.
+pub(super) struct Parts {
+    pub(super) rows: usize,
+    pub(super) panels: usize,
+    pub(super) rows_per_task: usize,
+}
+
+impl Parts {
+    /// Calls `part` for each, on all threads. Panels come in pairs.
+    pub(super) fn for_each(self, part: impl Fn(Range<usize>, Range<usize>) + Sync) {
+        let Self { rows, panels, rows_per_task } = self;
+        if rows == 0 || panels == 0 {
+            return;
+        }
+        // Where rows are few, tasks also divide the columns, by pairs of panels.
+        let row_tasks = rows.div_ceil(rows_per_task);
+        let splits = (TASKS_PER_THREAD * rayon::current_num_threads())
+            .div_ceil(row_tasks)
+            .clamp(1, panels.div_ceil(2));
+        let panels_per_task = panels.div_ceil(splits).next_multiple_of(2);
+        let column_tasks = panels.div_ceil(panels_per_task);
+        (0..row_tasks * column_tasks).into_par_iter().with_max_len(1).for_each(|task| {
+            let (first_row, first_panel) =
+                (task / column_tasks * rows_per_task, task % column_tasks * panels_per_task);
+            part(
+                first_row..rows.min(first_row + rows_per_task),
+                first_panel..panels.min(first_panel + panels_per_task),
+            );
+        });
+    }
 }
 
 /// Some rows of a product, and some panels of its columns.

@@ -162,6 +162,11 @@ impl<T: Stored> Panels<T> {
         out
     }
 
+    /// The rows of one panel after the other: of each tap, so many as the depth.
+    pub(crate) fn rows(&self) -> &[[T; PANEL]] {
+        self.data.as_chunks().0
+    }
+
     pub(crate) fn right(&self) -> Right<T> {
         Right { data: self.data.as_ptr(), row_stride: PANEL, panel_stride: self.taps * self.depth * PANEL }
     }

@@ -1,8 +1,13 @@
 //! Holds the packed weight of a layer in the type that it was loaded as.
 
+use super::bf16::{self, Bf16Weight, Engine};
+use super::epilogue::SliceEpilogue;
+use super::linear_geglu;
+use super::matmul::gather_product;
 use super::pack::{Factor, Panels};
 use super::quantized::QuantizedWeight;
-use half::{bf16, f16};
+use super::window::Window;
+use half::f16;
 
 /// The packed weight of a layer, in the type that it was loaded as: half the bytes take half the memory, and half the
 /// time to read. Quantized ones stay as they are, and take a quarter or an eighth.
@@ -10,7 +15,9 @@ use half::{bf16, f16};
 pub(crate) enum PackedWeight {
     F32(Panels<f32>),
     F16(Panels<f16>),
-    Bf16(Panels<bf16>),
+    Bf16(Panels<half::bf16>),
+    /// Multiplied in bf16, by this engine.
+    InBf16(Engine, Bf16Weight),
     Quantized(QuantizedWeight),
 }
 
@@ -21,6 +28,7 @@ macro_rules! with_panels {
             PackedWeight::F32($panels) => $body,
             PackedWeight::F16($panels) => $body,
             PackedWeight::Bf16($panels) => $body,
+            PackedWeight::InBf16(_, $panels) => $body,
             PackedWeight::Quantized($panels) => $body,
         }
     };
@@ -34,6 +42,28 @@ impl PackedWeight {
 
     pub(crate) fn columns(&self) -> usize {
         with_panels!(self, panels => panels.size().columns)
+    }
+
+    /// [`gather_product`] in the arithmetic of the weight.
+    pub(crate) fn product(
+        &self,
+        left: &[f32],
+        rows: usize,
+        window: &Window,
+        epilogue: &SliceEpilogue,
+    ) -> Vec<f32> {
+        match self {
+            Self::InBf16(engine, weight) => bf16::product(*engine, left, rows, window, weight, epilogue),
+            weight => with_panels!(weight, panels => gather_product(left, rows, window, panels, epilogue)),
+        }
+    }
+
+    /// [`linear_geglu`](linear_geglu::linear_geglu) in the arithmetic of the weight.
+    pub(crate) fn geglu(&self, left: &[f32], rows: usize, bias: Option<&[f32]>) -> Vec<f32> {
+        match self {
+            Self::InBf16(engine, weight) => bf16::linear_geglu(*engine, left, rows, weight, bias),
+            weight => with_panels!(weight, panels => linear_geglu::linear_geglu(left, rows, panels, bias)),
+        }
     }
 
     /// The weight as a plain (taps, depth, columns) array.

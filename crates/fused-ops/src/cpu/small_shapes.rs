@@ -13,6 +13,7 @@ use super::linear_geglu::linear_geglu;
 use super::matmul::gather_product;
 use super::matmul_gradient::{column_sums, gather_gradient};
 use super::pack::{FactorSize, Panels, Strides};
+use super::packed_weight::PackedWeight;
 use super::quantized::QuantizedWeight;
 use super::shift_channels::shift_channels;
 use super::window::Window;
@@ -243,8 +244,9 @@ fn convolutions_and_their_gradients() {
         let panels = geometry.pack(&weight);
         let expected = convolution(&x, &weight, [height, width, inputs, outputs]);
         let nothing = SliceEpilogue::default();
-        assert_close(&geometry.forward(&x, &panels, &nothing), &expected);
-        assert_close(&geometry.forward_fast(&x, &panels, &OnceLock::new(), &nothing), &expected);
+        let packed = PackedWeight::F32(panels);
+        assert_close(&geometry.forward(&x, &packed, &nothing), &expected);
+        assert_close(&geometry.forward_fast(&x, &packed, &OnceLock::new(), &nothing), &expected);
         // The convolution is linear: its product with any gradient is that of the input and the input's gradient.
         let grad = random.values(expected.len());
         let inner = |a: &[f32], b: &[f32]| -> f32 { a.iter().zip(b).map(|(a, b)| a * b).sum() };

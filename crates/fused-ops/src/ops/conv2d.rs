@@ -7,7 +7,7 @@ use crate::cpu::conv2d::Geometry;
 use crate::cpu::epilogue::SliceEpilogue;
 use crate::cpu::microkernel::Stored;
 use crate::cpu::pack::{FactorSize, Panels};
-use crate::cpu::packed_weight::{PackedWeight, with_panels};
+use crate::cpu::packed_weight::PackedWeight;
 use crate::shapes::{Conv2dOptions, Epilogue, Padding};
 use crate::tensors::compute_dtype::for_computing;
 use crate::tensors::slices::{as_f32, gradient, on_cpu, slice, with_slice};
@@ -149,9 +149,7 @@ impl Conv2d {
                 let bias = packed_bias(self.bias.as_ref())?;
                 let dims = out_shape(&geometry);
                 return epilogue::run(epilogue, x, dims.dims(), bias.as_deref(), |x, epilogue| {
-                    with_panels!(&**weight, panels => {
-                        geometry.forward_fast(x, panels, &self.transformed, epilogue)
-                    })
+                    geometry.forward_fast(x, weight, &self.transformed, epilogue)
                 });
             }
             Weight::Plain(weight) if on_cpu(x) => {
@@ -215,7 +213,7 @@ impl CustomOp1 for PackedConv2dOp {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (x, epilogue) = (slice(x, layout)?, SliceEpilogue::bias(self.bias.as_deref()));
-        let y = with_panels!(&*self.weight, panels => self.geometry.forward(x, panels, &epilogue));
+        let y = self.geometry.forward(x, &self.weight, &epilogue);
         Ok((CpuStorage::F32(y), out_shape(&self.geometry)))
     }
 

@@ -5,12 +5,11 @@ use super::layer_norm::LayerNorm;
 use super::weight::{Pack, Weight, packed_bias};
 use super::{epilogue, low_rank};
 use crate::cpu::epilogue::SliceEpilogue;
-use crate::cpu::linear_geglu::linear_geglu;
 use crate::cpu::matmul::gather_product;
 use crate::cpu::matmul_gradient::{column_sums, gather_gradient};
 use crate::cpu::microkernel::{PANEL, Stored};
 use crate::cpu::pack::{FactorSize, Panels, Strides};
-use crate::cpu::packed_weight::{PackedWeight, with_panels};
+use crate::cpu::packed_weight::PackedWeight;
 use crate::cpu::window::Window;
 use crate::shapes::Epilogue;
 use crate::tensors::compute_dtype::for_computing;
@@ -84,13 +83,9 @@ impl Linear {
             Weight::Packed(weight) if epilogue::is_fusible(epilogue, x) => {
                 let (rows, shape) = out_shape(x.dims(), weight.depth(), weight.columns())?;
                 let bias = packed_bias(self.bias.as_ref())?;
-                return epilogue::run(
-                    epilogue,
-                    x,
-                    shape.dims(),
-                    bias.as_deref(),
-                    |x, epilogue| with_panels!(&**weight, panels => gather_product(x, rows, &Window::Same, panels, epilogue)),
-                );
+                return epilogue::run(epilogue, x, shape.dims(), bias.as_deref(), |x, epilogue| {
+                    weight.product(x, rows, &Window::Same, epilogue)
+                });
             }
             Weight::Plain(weight) if on_cpu(x) => {
                 let bias = match &self.bias {
@@ -129,9 +124,7 @@ impl Linear {
             {
                 let (rows, shape) = out_shape(x.dims(), weight.depth(), weight.columns() / 2)?;
                 let bias = packed_bias(self.bias.as_ref())?;
-                let y = with_slice(x, |x| {
-                    Ok(with_panels!(&**weight, panels => linear_geglu(x, rows, panels, bias.as_deref())))
-                })?;
+                let y = with_slice(x, |x| Ok(weight.geglu(x, rows, bias.as_deref())))?;
                 Tensor::from_vec(y, shape, x.device())?.to_dtype(x.dtype())
             }
             #[cfg(feature = "cuda")]
@@ -245,8 +238,7 @@ impl CustomOp1 for PackedLinearOp {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, shape) = out_shape(layout.dims(), self.weight.depth(), self.weight.columns())?;
         let (x, epilogue) = (slice(x, layout)?, SliceEpilogue::bias(self.bias.as_deref()));
-        let y =
-            with_panels!(&*self.weight, panels => gather_product(x, rows, &Window::Same, panels, &epilogue));
+        let y = self.weight.product(x, rows, &Window::Same, &epilogue);
         Ok((CpuStorage::F32(y), shape))
     }
 

@@ -1,5 +1,6 @@
 //! Reads the weights of layers, and lays them out for the kernel that will use them.
 
+use crate::cpu::bf16::{self, Bf16Weight};
 use crate::cpu::microkernel::Stored;
 use crate::cpu::pack::{FactorSize, Panels};
 use crate::cpu::packed_weight::PackedWeight;
@@ -53,7 +54,13 @@ impl Weight {
             CpuStorage::F16(values) if values[start..end].iter().all(|value| value.is_finite()) => {
                 PackedWeight::F16(layout.pack(&values[start..end]))
             }
-            CpuStorage::BF16(values) => PackedWeight::Bf16(layout.pack(&values[start..end])),
+            CpuStorage::BF16(values) => {
+                let panels = layout.pack(&values[start..end]);
+                match bf16::engine() {
+                    Some(engine) => PackedWeight::InBf16(engine, Bf16Weight::new(&panels)),
+                    None => PackedWeight::Bf16(panels),
+                }
+            }
             _ => PackedWeight::F32(with_slice(&weight, |weight| Ok(layout.pack(weight)))?),
         };
         Ok(Self::Packed(Arc::new(packed)))

@@ -43,8 +43,15 @@ pub(crate) enum Transform {
 
 impl Transform {
     /// What is faster than the direct convolution, if anything is, by counts of multiply-adds: those of the products, and
-    /// for each value that is transformed what that takes as long as. Weights are kept only where they may be.
-    pub(crate) fn fastest(images: Images, depth: usize, columns: usize, may_keep: bool) -> Option<Self> {
+    /// for each value that is transformed what that takes as long as. Weights are kept only where they may be. A multiply-add
+    /// of the direct convolution takes `direct` times as long as one here.
+    pub(crate) fn fastest(
+        images: Images,
+        depth: usize,
+        columns: usize,
+        may_keep: bool,
+        direct: f32,
+    ) -> Option<Self> {
         /// Multiply-adds that the transform of a tile's value, or of a weight's, takes as long as.
         const TILE_COST: usize = 60;
         const PANEL_COST: usize = 80;
@@ -67,7 +74,8 @@ impl Transform {
         let products = (tiles + weight_cost) * depth * columns;
         let transforms = tiles * (depth + columns) * TILE_COST;
         let rows = images.batch * images.height * images.width;
-        (places * (products + transforms) < 9 * rows * depth * columns).then_some(transform)
+        let by_transform = places * (products + transforms);
+        ((by_transform as f32) < (9 * rows * depth * columns) as f32 * direct).then_some(transform)
     }
 }
 

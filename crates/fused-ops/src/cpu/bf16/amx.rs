@@ -1,0 +1,214 @@
+//! Multiplies by the matrix tiles of AMX: 16 rows of 32 values by 32 rows of 16 columns in one instruction.
+//!
+//! Rust has no stable intrinsics for these, so that they are written as assembly.
+
+use super::line::Line;
+use super::product::{Products, Rows};
+use std::arch::asm;
+use std::arch::x86_64::{__cpuid_count, _xgetbv};
+
+/// Rows of a tile.
+pub(super) const TILE: usize = 16;
+
+/// Whether the processor has AMX with bf16, and the system lets this process use it, for which it is asked once.
+pub(super) fn is_supported() -> bool {
+    // CPUID leaf 7, EDX.
+    const AMX_BF16: u32 = 1 << 22;
+    const AMX_TILE: u32 = 1 << 24;
+    // XCR0: the tiles' configuration and data.
+    const TILE_STATE: u64 = 0b11 << 17;
+    let wanted = AMX_BF16 | AMX_TILE;
+    is_x86_feature_detected!("xsave")
+        && __cpuid_count(7, 0).edx & wanted == wanted
+        // SAFETY: the processor has xgetbv, and the system has turned it on, as std checks.
+        && unsafe { _xgetbv(0) } & TILE_STATE == TILE_STATE
+        && system_permits()
+}
+
+#[cfg(target_os = "linux")]
+fn system_permits() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    // SAFETY: it asks for permission and touches no memory.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn system_permits() -> bool {
+    false
+}
+
+/// Left rows by 16, from which tiles are loaded.
+pub(super) struct Tiles {
+    /// Those that do not lie in rows of equal distance: for each 16 rows, for each tap and line, 16 lines.
+    packed: Vec<Line>,
+    parts: Vec<Part>,
+    /// Tiles along the shared dimension.
+    steps: usize,
+}
+
+/// 16 rows. Addresses are in bytes.
+#[derive(Clone, Copy)]
+struct Part {
+    /// Where they start; of those that are packed, an offset.
+    start: usize,
+    is_packed: bool,
+    /// From one row to the next.
+    row: usize,
+    /// From one tile to the next.
+    step: usize,
+}
+
+impl Tiles {
+    /// # Safety
+    /// As of [`Rows`].
+    pub(super) unsafe fn new(rows: &Rows) -> Self {
+        let steps = rows.taps * rows.lines;
+        let (mut packed, mut parts) = (Vec::new(), Vec::new());
+        for starts in rows.starts.chunks(TILE * rows.taps) {
+            if let Some(row) = distance(starts, rows.taps) {
+                parts.push(Part {
+                    start: starts[0] as usize,
+                    is_packed: false,
+                    row,
+                    step: size_of::<Line>(),
+                });
+                continue;
+            }
+            parts.push(Part {
+                start: packed.len() * size_of::<Line>(),
+                is_packed: true,
+                row: size_of::<Line>(),
+                step: TILE * size_of::<Line>(),
+            });
+            let begin = packed.len();
+            packed.resize(begin + steps * TILE, Line::ZERO);
+            for (row, starts) in starts.chunks_exact(rows.taps).enumerate() {
+                for (tap, start) in starts.iter().enumerate() {
+                    // SAFETY: the caller vouches for the lines of each start.
+                    let lines = unsafe { std::slice::from_raw_parts(*start, rows.lines) };
+                    let to = packed[begin + tap * rows.lines * TILE + row..].iter_mut().step_by(TILE);
+                    to.zip(lines).for_each(|(to, line)| *to = *line);
+                }
+            }
+        }
+        Self { packed, parts, steps }
+    }
+
+    fn address(&self, part: Part) -> *const Line {
+        if part.is_packed {
+            self.packed.as_ptr().wrapping_byte_add(part.start)
+        } else {
+            std::ptr::with_exposed_provenance(part.start)
+        }
+    }
+}
+
+/// How far apart in bytes 16 rows of one tap are, if they are equally far.
+fn distance(starts: &[*const Line], taps: usize) -> Option<usize> {
+    if taps != 1 || starts.len() != TILE {
+        return None;
+    }
+    let distance = starts[1].addr().checked_sub(starts[0].addr())?;
+    let is_even = starts.windows(2).all(|pair| pair[1].addr() == pair[0].addr().wrapping_add(distance));
+    (is_even && distance > 0).then_some(distance)
+}
+
+/// What `ldtilecfg` reads: eight tiles of 16 rows of 64 bytes.
+#[repr(C, align(64))]
+struct Config {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+static CONFIG: Config = Config {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/// Writes the products of all rows and one panel or two. `out` has a multiple of 32 rows.
+///
+/// # Safety
+/// [`is_supported`] must be true, and what the tiles were made of still be there.
+pub(super) unsafe fn multiply(left: &Tiles, right: &[&[Line]], out: &mut [Products]) {
+    let (first, last) = (right[0], right[right.len() - 1]);
+    assert!(first.len() == left.steps * TILE && last.len() == left.steps * TILE);
+    assert!(out.len() >= left.parts.len().next_multiple_of(2) * TILE);
+    for (parts, out) in left.parts.chunks(2).zip(out.chunks_exact_mut(2 * TILE)) {
+        // Where there is no second part, the first is computed twice.
+        let (upper, lower) = (parts[0], parts[parts.len() - 1]);
+        // SAFETY: each part has 16 rows of `steps` lines, the panels have as many tiles, and `out` has 32 rows.
+        unsafe {
+            block(left.steps, (left.address(upper), upper), (left.address(lower), lower), [first, last], out);
+        }
+    }
+}
+
+/// 32 rows by two panels: four tiles of sums, which four tile products feed with two tiles from either side.
+///
+/// # Safety
+/// AMX must be there; the parts must have 16 rows of `steps` lines; `right` so many tiles; `out` 32 rows.
+unsafe fn block(
+    steps: usize,
+    (upper, upper_part): (*const Line, Part),
+    (lower, lower_part): (*const Line, Part),
+    right: [&[Line]; 2],
+    out: &mut [Products],
+) {
+    if steps == 0 {
+        return out.fill([[0.; 16]; 2]);
+    }
+    // SAFETY: the caller vouches for what is read and written. The tiles are configured and given back here.
+    unsafe {
+        asm!(
+            "ldtilecfg [{config}]",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            "tileloadd tmm4, [{upper} + {upper_row}]",
+            "tileloadd tmm6, [{first} + {line}]",
+            "tileloadd tmm7, [{second} + {line}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{lower} + {lower_row}]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {upper}, {upper_step}",
+            "add {lower}, {lower_step}",
+            "add {first}, 1024",
+            "add {second}, 1024",
+            "dec {steps}",
+            "jnz 2b",
+            "mov {line}, 128",
+            "tilestored [{out} + {line}], tmm0",
+            "tilestored [{out} + {line} + 64], tmm1",
+            "add {out}, 2048",
+            "tilestored [{out} + {line}], tmm2",
+            "tilestored [{out} + {line} + 64], tmm3",
+            "tilerelease",
+            config = in(reg) &raw const CONFIG,
+            upper = inout(reg) upper => _,
+            upper_row = in(reg) upper_part.row,
+            upper_step = in(reg) upper_part.step,
+            lower = inout(reg) lower => _,
+            lower_row = in(reg) lower_part.row,
+            lower_step = in(reg) lower_part.step,
+            first = inout(reg) right[0].as_ptr() => _,
+            second = inout(reg) right[1].as_ptr() => _,
+            line = inout(reg) size_of::<Line>() => _,
+            steps = inout(reg) steps => _,
+            out = inout(reg) out.as_mut_ptr() => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}

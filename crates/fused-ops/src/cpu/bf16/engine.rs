@@ -1,0 +1,193 @@
+//! Finds out whether bf16 is faster than f32 on this processor, and by which instructions.
+
+use super::line::Line;
+use super::portable;
+use super::product::{Prepared, Products, Rows};
+#[cfg(target_arch = "x86_64")]
+use super::{amx, avx512};
+use crate::cpu::microkernel::{Block, Left, PANEL, Right};
+use crate::cpu::simd::arch;
+use crate::settings::{Bf16Arithmetic, Instructions, Settings};
+use half::bf16;
+use pulp::{Simd, WithSimd};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+/// The instructions that multiply in bf16, and how much faster than f32 they do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Engine {
+    kernel: Kernel,
+    speedup: f32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kernel {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+}
+
+impl Kernel {
+    /// Those that this processor has, the fastest first.
+    pub(super) fn supported() -> Vec<Self> {
+        let mut kernels = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            kernels.extend(amx::is_supported().then_some(Self::Amx));
+            kernels.extend(avx512::is_supported().then_some(Self::Avx512));
+        }
+        kernels.push(Self::Portable);
+        kernels
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "AVX-512 bf16",
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => "AMX bf16",
+        }
+    }
+}
+
+/// The engine for layers whose weights are bf16, or none where f32 is as fast.
+pub(crate) fn engine() -> Option<Engine> {
+    static CHOSEN: OnceLock<Option<Engine>> = OnceLock::new();
+    *CHOSEN.get_or_init(|| {
+        let settings = Settings::current().unwrap_or_default();
+        match settings.bf16 {
+            Bf16Arithmetic::Default if settings.instructions == Instructions::Widest => Engine::fastest(),
+            Bf16Arithmetic::Default | Bf16Arithmetic::F32 => None,
+            Bf16Arithmetic::Portable => Some(Engine::new(Kernel::Portable)),
+        }
+    })
+}
+
+impl Engine {
+    pub(super) fn new(kernel: Kernel) -> Self {
+        Self { kernel, speedup: 1. }
+    }
+
+    /// Measures what this processor has, which takes some ten microseconds.
+    fn fastest() -> Option<Self> {
+        /// Below this there is nothing to win.
+        const LEAST: f32 = 1.25;
+        let kernels = Kernel::supported().into_iter().filter(|kernel| *kernel != Kernel::Portable);
+        let measured = kernels.map(|kernel| Self { kernel, speedup: speedup(kernel) });
+        measured.max_by(|a, b| a.speedup.total_cmp(&b.speedup)).filter(|engine| engine.speedup >= LEAST)
+    }
+
+    /// The instructions' name.
+    pub(crate) fn name(self) -> &'static str {
+        self.kernel.name()
+    }
+
+    /// Multiply-adds in bf16 in the time of one in f32, from the first cache.
+    pub(crate) fn speedup(self) -> f32 {
+        self.speedup
+    }
+
+    /// Rows as [`multiply`](Self::multiply) wants them.
+    ///
+    /// # Safety
+    /// The rows must be as [`Rows`] says, and stay so while the result lives.
+    pub(super) unsafe fn prepare<'a>(self, rows: Rows<'a>) -> Prepared<'a> {
+        match self.kernel {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the caller vouches for the rows.
+            Kernel::Amx => Prepared::Tiles(unsafe { amx::Tiles::new(&rows) }),
+            _ => Prepared::Rows(rows),
+        }
+    }
+
+    /// Writes the products of all rows and one panel or two.
+    ///
+    /// # Safety
+    /// The rows must be [prepared](Self::prepare) by this engine, the panels have their taps and lines, and `out` as many
+    /// rows, rounded up to a multiple of 32.
+    pub(super) unsafe fn multiply(self, left: &Prepared, right: &[&[Line]], out: &mut [Products]) {
+        // SAFETY: the caller vouches for rows and panels, and an engine is made for the instructions that there are.
+        unsafe {
+            match (left, self.kernel) {
+                #[cfg(target_arch = "x86_64")]
+                (Prepared::Tiles(tiles), _) => amx::multiply(tiles, right, out),
+                #[cfg(target_arch = "x86_64")]
+                (Prepared::Rows(rows), Kernel::Avx512) => avx512::multiply(rows, right, out),
+                (Prepared::Rows(rows), _) => portable::multiply(rows, right, out),
+            }
+        }
+    }
+}
+
+/// How many times as fast as the f32 kernel this one multiplies what the first cache holds.
+fn speedup(kernel: Kernel) -> f32 {
+    const ROWS: usize = 32;
+    const DEPTH: usize = 128;
+    const TURNS: usize = 7;
+
+    let left = [[1f32; DEPTH]; ROWS];
+    let right = [[1f32; PANEL]; 2 * DEPTH];
+    let mut floats = [[0f32; 2 * PANEL]; ROWS];
+    let starts = left.each_ref().map(|row| row.as_ptr());
+
+    let line = Line([bf16::ONE; 32]);
+    let lines = [line; ROWS * DEPTH / 32];
+    let panel = [line; DEPTH / 2];
+    let line_starts: [*const Line; ROWS] = std::array::from_fn(|row| lines[row * DEPTH / 32..].as_ptr());
+    let mut products = [[[0f32; PANEL]; 2]; ROWS];
+    let engine = Engine::new(kernel);
+    let rows = Rows { starts: &line_starts, taps: 1, lines: DEPTH / 32, pairs: DEPTH / 2 };
+    // SAFETY: each start is followed by so many lines.
+    let prepared = unsafe { engine.prepare(rows) };
+
+    let (mut in_f32, mut in_bf16) = (f32::INFINITY, f32::INFINITY);
+    let arch = arch();
+    for _ in 0..TURNS {
+        let begin = Instant::now();
+        arch.dispatch(FloatTask {
+            starts: &starts,
+            right: right.as_flattened(),
+            out: floats.as_flattened_mut(),
+        });
+        in_f32 = in_f32.min(begin.elapsed().as_secs_f32());
+        std::hint::black_box(&mut floats);
+        let begin = Instant::now();
+        // SAFETY: the panels have as many lines as the rows, and there is room for 32 rows.
+        unsafe { engine.multiply(&prepared, &[&panel, &panel], &mut products) };
+        in_bf16 = in_bf16.min(begin.elapsed().as_secs_f32());
+        std::hint::black_box(&mut products);
+    }
+    in_f32 / in_bf16
+}
+
+/// A product of the f32 kernel: rows of `right.len() / 32` values by two panels.
+struct FloatTask<'a> {
+    starts: &'a [*const f32],
+    right: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl WithSimd for FloatTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let depth = self.right.len() / (2 * PANEL);
+        assert!(self.out.len() == self.starts.len() * 2 * PANEL);
+        let block = Block {
+            left: Left::Rows { starts: self.starts, taps: 1, depth },
+            right: Right { data: self.right.as_ptr(), row_stride: PANEL, panel_stride: depth * PANEL },
+            rows: self.starts.len(),
+            panels: 0..2,
+            columns: 2 * PANEL,
+            accumulate: false,
+            out: self.out.as_mut_ptr(),
+            out_stride: 2 * PANEL,
+        };
+        // SAFETY: the caller gives rows and panels of this depth, and room for the product.
+        unsafe { block.run(simd) };
+    }
+}

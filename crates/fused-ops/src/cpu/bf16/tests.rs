@@ -1,0 +1,177 @@
+//! Checks every kernel that this processor has against products in f64.
+
+use super::engine::{Engine, Kernel};
+use super::{Bf16Weight, linear_geglu, product};
+use crate::cpu::conv2d::Geometry;
+use crate::cpu::elementwise::gelu;
+use crate::cpu::epilogue::{Shift, SliceEpilogue};
+use crate::cpu::pack::{Panels, Strides};
+use crate::cpu::window::Window;
+use crate::shapes::{Activation, Conv2dOptions, Padding};
+use half::bf16;
+use rand::{RngExt, SeedableRng};
+
+struct Random(rand_chacha::ChaCha8Rng);
+
+impl Random {
+    fn new() -> Self {
+        Self(rand_chacha::ChaCha8Rng::seed_from_u64(11))
+    }
+
+    fn floats(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.0.random_range(-1f32..1.)).collect()
+    }
+
+    /// A weight (columns, depth, taps).
+    fn weight(&mut self, count: usize) -> Vec<bf16> {
+        self.floats(count).into_iter().map(bf16::from_f32).collect()
+    }
+}
+
+/// All of this processor, and says so.
+fn engines() -> Vec<Engine> {
+    let kernels = Kernel::supported();
+    let names: Vec<_> = kernels.iter().map(|kernel| kernel.name()).collect();
+    println!("bf16 kernels that run on this processor: {}", names.join(", "));
+    kernels.into_iter().map(Engine::new).collect()
+}
+
+/// The direct convolution, or with one tap the product, in f64, of what is left of `x` in bf16.
+fn reference(x: &[f32], rows: usize, window: &Window, weight: &[bf16], size: [usize; 3]) -> Vec<f64> {
+    let [taps, depth, columns] = size;
+    let mut seen = Vec::new();
+    window.gather(0..rows, |row| seen.push(row));
+    let mut out = vec![0f64; rows * columns];
+    for (row, out) in out.chunks_exact_mut(columns).enumerate() {
+        for (tap, place) in seen[row * taps..][..taps].iter().enumerate() {
+            let Some(place) = place else { continue };
+            for (k, value) in x[place * depth..][..depth].iter().enumerate() {
+                let value = bf16::from_f32(*value).to_f64();
+                for (column, out) in out.iter_mut().enumerate() {
+                    *out += value * weight[(column * depth + k) * taps + tap].to_f64();
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Products of values below 1 are summed in f32, in whatever order: n sums of at most n are each off by at most 2⁻²⁴ of it,
+/// and by far less where signs differ.
+fn assert_close(found: &[f32], expected: &[f64], terms: usize, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let tolerance = terms as f64 * 2f64.powi(-22) + 1e-6;
+    for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let difference = (f64::from(*found) - expected).abs();
+        assert!(difference < tolerance, "{what}: at {place} {found}, expected {expected}");
+    }
+}
+
+#[test]
+fn products_of_any_shape_are_right() {
+    let mut random = Random::new();
+    for [rows, depth, columns] in [
+        [1, 1, 1],
+        [1, 32, 16],
+        [3, 31, 17],
+        [13, 33, 33],
+        [16, 64, 32],
+        [17, 40, 48],
+        [32, 512, 16],
+        [33, 96, 100],
+        [47, 7, 65],
+        [100, 320, 64],
+        [193, 66, 40],
+    ] {
+        let (x, weight) = (random.floats(rows * depth), random.weight(depth * columns));
+        let strides = Strides { tap: 0, depth: 1, column: depth };
+        let packed = Bf16Weight::new(&Panels::pack(&weight, 1, depth, columns, strides));
+        let expected = reference(&x, rows, &Window::Same, &weight, [1, depth, columns]);
+        for engine in engines() {
+            let found = product(engine, &x, rows, &Window::Same, &packed, &SliceEpilogue::default());
+            assert_close(&found, &expected, depth, &format!("{}: {rows}, {depth}, {columns}", engine.name()));
+        }
+        let unpacked = packed.unpack();
+        let is_kept =
+            (0..depth * columns).all(|i| unpacked[i] == weight[i % columns * depth + i / columns].to_f32());
+        assert!(is_kept, "{depth}, {columns}");
+    }
+}
+
+#[test]
+fn convolutions_of_any_shape_are_right() {
+    let mut random = Random::new();
+    let options = |stride, upsample| Conv2dOptions { stride, padding: Padding::same(1), upsample };
+    for (batch, height, width, in_channels, out_channels, options) in [
+        (1, 1, 1, 1, 1, options(1, false)),
+        (1, 5, 7, 4, 32, options(1, false)),
+        (2, 9, 8, 33, 20, options(2, false)),
+        (1, 6, 5, 40, 17, options(1, true)),
+        (2, 8, 8, 64, 48, options(1, false)),
+    ] {
+        let geometry = Geometry { batch, height, width, in_channels, out_channels, kernel: 3, options };
+        let x = random.floats(batch * height * width * in_channels);
+        let weight = random.weight(9 * in_channels * out_channels);
+        let packed = Bf16Weight::new(&geometry.pack(&weight));
+        let (rows, window) = (geometry.out_pixels(), geometry.source());
+        let expected = reference(&x, rows, &window, &weight, [9, in_channels, out_channels]);
+        for engine in engines() {
+            let found = product(engine, &x, rows, &window, &packed, &SliceEpilogue::default());
+            let what = format!("{}: {batch}, {height} × {width}, {in_channels}", engine.name());
+            assert_close(&found, &expected, 9 * in_channels, &what);
+        }
+    }
+}
+
+#[test]
+fn what_follows_a_product_is_applied_to_it() {
+    let mut random = Random::new();
+    let [rows, depth, columns] = [38, 50, 35];
+    let (x, weight) = (random.floats(rows * depth), random.weight(depth * columns));
+    let (bias, shift, residual) =
+        (random.floats(columns), random.floats(2 * columns), random.floats(rows * columns));
+    let strides = Strides { tap: 0, depth: 1, column: depth };
+    let packed = Bf16Weight::new(&Panels::pack(&weight, 1, depth, columns, strides));
+    let epilogue = SliceEpilogue {
+        bias: Some(&bias),
+        shift: Some(Shift { values: &shift, rows_per_image: rows / 2 }),
+        residual: Some(&residual),
+        activation: Some(Activation::Silu),
+    };
+    let mut expected = reference(&x, rows, &Window::Same, &weight, [1, depth, columns]);
+    for (place, value) in expected.iter_mut().enumerate() {
+        let (row, column) = (place / columns, place % columns);
+        let shift = shift[row / (rows / 2) * columns + column];
+        *value += f64::from(bias[column] + shift + residual[place]);
+        *value /= 1. + (-*value).exp();
+    }
+    for engine in engines() {
+        let found = product(engine, &x, rows, &Window::Same, &packed, &epilogue);
+        assert_close(&found, &expected, depth, engine.name());
+    }
+}
+
+#[test]
+fn gates_are_those_of_the_second_half() {
+    let mut random = Random::new();
+    let [rows, depth, columns] = [37, 48, 64];
+    let (x, weight, bias) =
+        (random.floats(rows * depth), random.weight(2 * columns * depth), random.floats(2 * columns));
+    let strides = Strides { tap: 0, depth: 1, column: depth };
+    let packed = Bf16Weight::new(&Panels::pack(&weight, 1, depth, 2 * columns, strides));
+    let both = reference(&x, rows, &Window::Same, &weight, [1, depth, 2 * columns]);
+    let expected: Vec<f64> = both
+        .chunks_exact(2 * columns)
+        .flat_map(|row| {
+            let at = |column: usize| row[column] + f64::from(bias[column]);
+            (0..columns)
+                .map(move |column| at(column) * f64::from(gelu(at(columns + column) as f32)))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    for engine in engines() {
+        let found = linear_geglu(engine, &x, rows, &packed, Some(&bias));
+        // A value of up to 10 multiplies the error of its gate.
+        assert_close(&found, &expected, 20 * depth, engine.name());
+    }
+}
