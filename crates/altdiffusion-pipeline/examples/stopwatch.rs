@@ -1,17 +1,19 @@
-//! Runs single parts of a model on request and says how long they took: what `scripts/compare-cpu.py` and
-//! `scripts/compare-gpu.py` time beside the reference implementation.
+//! Times single parts of a model on request, for `scripts/compare-cpu.py` and `scripts/compare-gpu.py`, which compare
+//! them with the reference implementation.
 //!
 //! ```sh
 //! cargo run --release -p altdiffusion-pipeline --example stopwatch -- MODEL INPUTS.safetensors OUTPUT_DIR [DEVICE TYPE]
 //! ```
 //!
-//! The device is `cpu` or `cuda`, the type of the weights `f32`, `f16` or `bf16`; by default `cpu` and `f32`.
+//! Takes the device (`cpu` or `cuda`, by default `cpu`) and the dtype of the weights (`f32`, `f16` or `bf16`, by
+//! default `f32`).
 //!
-//! Each line on standard input is the name of a work: `text_…`, `unet_…`, `vae_…` or `denoise_…`. Its inputs are the tensors
-//! `NAME.input_ids` and `.attention_mask` (u32), or `.sample`, `.timesteps` and `.hidden_states`, or `.latents`, or `.noise`
-//! and `.hidden_states`, without the prompt and then with it. The answer is a line on standard output with the seconds; the
-//! first time, what came out is written in f32 to `OUTPUT_DIR/NAME.safetensors`. Before the first answer comes a line with
-//! the seconds of loading. What no kernel of a GPU covers, or cannot be recorded, is said on standard error.
+//! Each line on standard input names a task: `text_…`, `unet_…`, `vae_…` or `denoise_…`. Its inputs are the tensors
+//! `NAME.input_ids` and `.attention_mask` (u32), or `.sample`, `.timesteps` and `.hidden_states`, or `.latents`, or
+//! `.noise` and `.hidden_states` (unconditional first). The answer is a line on standard output with the seconds
+//! taken; on the first run of a task, its output is also written in f32 to `OUTPUT_DIR/NAME.safetensors`. A line with
+//! the loading time comes before the first answer. Standard error lists what no GPU kernel covers and what could not
+//! be recorded.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -30,7 +32,7 @@ use candle_core::{DType, Device, Tensor, safetensors};
 use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
 
-/// How a `denoise_…` work goes: with the noise levels of Stable Diffusion, and diffusers' guidance scale.
+/// The scheduler of a `denoise_…` task: Stable Diffusion's noise levels, with diffusers' guidance scale.
 const SCHEDULER: &str = r#"{
     "_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
     "clip_sample": false, "set_alpha_to_one": false, "steps_offset": 1
@@ -61,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => return Err(format!("{dtype}: expected f32, f16 or bf16").into()),
     };
     let mut inputs: HashMap<String, Tensor> = safetensors::load(inputs, &Device::Cpu)?;
-    // Ids and masks stay where a tokenizer leaves them.
+    // Ids and masks keep the dtype that a tokenizer gives them.
     for input in inputs.values_mut().filter(|input| input.dtype() != DType::U32) {
         *input = input.to_device(&device)?;
     }
@@ -102,7 +104,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Latents of a guided run by DDIM, (images, channels, height, width).
+/// Latents of a guided DDIM run, (images, channels, height, width).
 fn denoised(
     unet: &UNet2DConditionModel,
     noise: &Tensor,

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{Error, Result};
 
-/// A switch that ends a run, shared by whoever draws and whoever may want the end.
+/// A flag that ends a run, shared between the thread that draws and those that may want to stop it.
 ///
-/// It is looked at between the layers of the text encoder, after each step, and in the decoder between images, tiles and
-/// levels. The run then ends with [`Error::Cancelled`], which holds the latents as far as they are.
+/// It is checked between the layers of the text encoder, after each step, and in the decoder between images, tiles
+/// and levels. The run then ends with [`Error::Cancelled`], which holds the latents so far.
 ///
 /// ```
 /// use altdiffusion_pipeline::{Cancellation, GenerateOptions};
@@ -22,12 +22,12 @@ use crate::{Error, Result};
 pub struct Cancellation(Arc<AtomicBool>);
 
 impl Cancellation {
-    /// A switch that nobody has thrown yet.
+    /// A flag that is not set yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks for the end, for good.
+    /// Asks for the end. This cannot be undone.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -37,7 +37,7 @@ impl Cancellation {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// An error if the end was asked for, to which [`Error::in_run`] adds how far the run is.
+    /// Returns an error if the end was asked for; [`Error::in_run`] adds how far the run got.
     pub(crate) fn check(&self) -> Result<()> {
         match self.is_cancelled() {
             true => Err(Error::Cancelled { completed: 0, total: 0, latents: None }),

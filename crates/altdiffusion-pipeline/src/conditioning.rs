@@ -1,4 +1,4 @@
-//! Prepares what the images of a run are conditioned on: texts, images, and images to follow.
+//! Prepares the conditioning of a run: texts, image prompts and ControlNets.
 
 use candle_core::Tensor;
 
@@ -9,8 +9,8 @@ use crate::text_states::TextStates;
 use crate::unet::{AdditionalResiduals, PreparedUNet};
 use crate::{Error, Result};
 
-/// A denoiser with what the images of a batch are conditioned on, for one run. With guidance, the first half of the batch is
-/// the unconditioned one, as in diffusers.
+/// A denoiser prepared with the conditioning of a batch, for one run. With guidance, the first half of the batch is
+/// unconditional, as in diffusers.
 pub struct Conditioning<'a> {
     denoiser: Prepared<'a>,
     images: usize,
@@ -18,31 +18,31 @@ pub struct Conditioning<'a> {
     controls: PreparedControls,
 }
 
-/// A denoiser for one run. The UNet of this crate has shortcuts that the others do not have.
+/// A denoiser for one run. This crate's UNet has shortcuts that others do not.
 enum Prepared<'a> {
     UNet(Box<PreparedUNet<'a>>),
     Other(Box<dyn PreparedDenoiser + 'a>),
 }
 
 impl<'a> Conditioning<'a> {
-    /// The prompts of `images` images each without guidance, from the states of their texts.
+    /// Conditions `images` images per prompt on the hidden states of their texts, without guidance.
     ///
     /// # Errors
-    /// When there are no texts, or `states` are of another width than the denoiser's.
+    /// If there are no texts, or `states` do not have the denoiser's width.
     pub fn unguided(denoiser: &'a dyn Denoiser, states: &TextStates, images: usize) -> Result<Self> {
         Self::new(denoiser, states, images, false, &[])
     }
 
-    /// The prompts of `images` images each with guidance, from the states of twice as many texts: first for each what to
-    /// keep away from (the empty text, if nothing), then for each what to show.
+    /// Conditions `images` images per prompt, with guidance. `states` has twice as many texts: first every negative
+    /// prompt (the empty text if there is none), then every prompt.
     ///
     /// # Errors
-    /// When the number of texts is odd or 0, or `states` are of another width than the denoiser's.
+    /// If the number of texts is odd or 0, or `states` do not have the denoiser's width.
     pub fn guided(denoiser: &'a dyn Denoiser, states: &TextStates, images: usize) -> Result<Self> {
         Self::new(denoiser, states, images, true, &[])
     }
 
-    /// The same with images as prompts.
+    /// Adds image prompts to either.
     pub(crate) fn new(
         denoiser: &'a dyn Denoiser,
         states: &TextStates,
@@ -69,18 +69,18 @@ impl<'a> Conditioning<'a> {
         Ok(Self { denoiser, images, guided, controls: PreparedControls::default() })
     }
 
-    /// The same with images that are followed.
+    /// Adds ControlNets.
     pub(crate) fn with_controls(self, controls: PreparedControls) -> Self {
         Self { controls, ..self }
     }
 
-    /// Whether there are images to follow.
+    /// Whether there are ControlNets.
     pub(crate) fn has_controls(&self) -> bool {
         !self.controls.controls.is_empty()
     }
 
-    /// What the ControlNets add in a step of so many, for latents (images, channels, height, width) as the scheduler
-    /// scales them.
+    /// The ControlNets' residuals in step `step` of `steps`, for latents (images, channels, height, width) as the
+    /// scheduler scales them.
     pub(crate) fn residuals(
         &self,
         sample: &Tensor,
@@ -90,7 +90,7 @@ impl<'a> Conditioning<'a> {
         self.controls.residuals(sample, timestep, step, self.guided)
     }
 
-    /// What the denoiser predicts, as [`PreparedDenoiser::predict`].
+    /// The denoiser's prediction, see [`PreparedDenoiser::predict`].
     pub(crate) fn predict(
         &mut self,
         sample: &Tensor,
@@ -115,7 +115,7 @@ impl<'a> Conditioning<'a> {
         }
     }
 
-    /// The UNet of this crate, if that is what denoises.
+    /// This crate's UNet, if that is the denoiser.
     pub(crate) fn unet(&mut self) -> Option<&mut PreparedUNet<'a>> {
         match &mut self.denoiser {
             Prepared::UNet(unet) => Some(unet),
@@ -123,17 +123,17 @@ impl<'a> Conditioning<'a> {
         }
     }
 
-    /// The sample once for each latent that the denoiser gets: twice with guidance.
+    /// Repeats the sample for both halves if there is guidance.
     pub(crate) fn for_both_halves(&self, sample: Tensor) -> Result<Tensor> {
         if self.guided { Ok(Tensor::cat(&[&sample, &sample], 0)?) } else { Ok(sample) }
     }
 
-    /// How many images it is for.
+    /// The number of images.
     pub fn images(&self) -> usize {
         self.images
     }
 
-    /// Whether it has an unconditioned half.
+    /// Whether it has an unconditional half.
     pub fn is_guided(&self) -> bool {
         self.guided
     }

@@ -1,4 +1,4 @@
-//! Checks what the configurations of the UNet and of the VAE have in common.
+//! Checks what the configurations of the UNet and the VAE have in common.
 
 use model_files::config::{FieldTable, Refusal};
 use serde::{Deserialize, Serialize};
@@ -6,11 +6,10 @@ use serde_json::{Map, Value};
 
 use crate::{Error, Result};
 
-/// The most channels, layers or heads that a configuration may ask for, so that arithmetic on them cannot
-/// overflow.
+/// The limit for channels, layers and heads, so that arithmetic on them cannot overflow.
 pub(crate) const LARGEST_SIZE: usize = 1 << 20;
 
-/// The most layers of one kind that a level may have, so that lists of them stay short.
+/// The limit for layers of one kind per level, so that lists of them stay short.
 const MOST_LAYERS: usize = 1 << 8;
 
 /// A setting that a configuration gives once for all blocks or as a list with one value per block.
@@ -37,7 +36,7 @@ impl<T: Copy + std::fmt::Debug> PerBlock<T> {
     }
 }
 
-/// Checks the fields of one class's configuration, and words what is wrong with them.
+/// Checks the fields of a class's configuration, and words the errors.
 pub(crate) struct ConfigCheck {
     /// The class that the configuration describes.
     pub model: &'static str,
@@ -53,7 +52,7 @@ impl ConfigCheck {
         Error::Config { model: self.model, field, expected: expected.into(), found: found.into() }
     }
 
-    /// `value` lies between 1 and a limit that no model comes near.
+    /// Checks that `value` is between 1 and a limit that no model comes near.
     pub(crate) fn size(&self, field: &'static str, value: usize) -> Result<()> {
         if (1..=LARGEST_SIZE).contains(&value) {
             Ok(())
@@ -62,7 +61,7 @@ impl ConfigCheck {
         }
     }
 
-    /// `value` is a number of layers.
+    /// Checks that `value` is a reasonable number of layers.
     pub(crate) fn layers(&self, field: &'static str, value: usize) -> Result<()> {
         if (1..=MOST_LAYERS).contains(&value) {
             Ok(())
@@ -71,8 +70,8 @@ impl ConfigCheck {
         }
     }
 
-    /// There is at least one level, every level's channels fall into `groups` equal groups, and there are few
-    /// enough levels to halve an image that many times.
+    /// Checks that there is at least one level, that `groups` divides every level's channels, and that an image can
+    /// be halved that many times.
     pub(crate) fn levels(&self, field: &'static str, channels: &[usize], groups: usize) -> Result<()> {
         if channels.is_empty() || channels.len() > usize::BITS as usize / 2 {
             return Err(self.error(
@@ -91,7 +90,7 @@ impl ConfigCheck {
         Ok(())
     }
 
-    /// A list with one block type per level, each of them one of `supported`.
+    /// Checks a list with one block type per level, each one of `supported`.
     pub(crate) fn block_types(
         &self,
         field: &'static str,
@@ -107,7 +106,7 @@ impl ConfigCheck {
         Ok(())
     }
 
-    /// The fields of the reference of which only some values are built, where the configuration gives them at all.
+    /// Checks the reference's fields of which only some values are supported, if the configuration has them.
     pub(crate) fn fixed(&self, given: &Map<String, Value>, table: &FieldTable) -> Result<()> {
         match table.refused(given) {
             Some(Refusal { field, expected, found }) => Err(self.error(field, expected, found)),

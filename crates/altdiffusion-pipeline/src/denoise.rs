@@ -1,4 +1,4 @@
-//! Runs the sampling loop: noise to latents of an image.
+//! Runs the sampling loop, from noise to an image's latents.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -20,32 +20,30 @@ use crate::unet::PreparedUNet;
 /// Latents after the last step.
 #[derive(Debug, Clone)]
 pub struct Denoised {
-    /// (images, channels, height, width), f32, as the denoiser knows them; the VAE's are smaller by its scaling factor.
+    /// (images, channels, height, width), f32, in the denoiser's scale; the VAE's are smaller by its scaling factor.
     pub latents: Tensor,
-    /// The time of each step.
+    /// The duration of each step.
     pub steps: Vec<Duration>,
 }
 
-/// How the predictions for a step are made.
+/// How the prediction of a step is made.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct DenoiseOptions {
-    /// How both halves of a guided prompt are combined; without guidance it has no effect.
+    /// How the two halves of a guided batch are combined; no effect without guidance.
     pub guidance: Guidance,
-    /// The windows in which the denoiser sees an image that is larger than what it was trained on; all at once if none.
+    /// The windows for an image larger than the denoiser was trained on; `None` to predict it as a whole.
     pub windows: Option<DenoisingWindows>,
 }
 
-/// Leads latents to those of images of the prompt, through all of a scheduler's noise levels or, from an image, its last
-/// ones.
+/// Denoises latents through all of a scheduler's noise levels or, when starting from an image, its last ones.
 ///
-/// Both halves of a guided prompt go through the denoiser in one batch. The latents are kept in f32 between the steps,
-/// whatever its dtype: they are small, and their small changes add up. A stochastic scheduler draws what it adds from
-/// `noise`.
+/// Both halves of a guided batch go through the denoiser at once. The latents stay in f32 between the steps, whatever
+/// its dtype: they are small, and their rounding errors add up. A stochastic scheduler draws from `noise`.
 ///
-/// A GPU is never waited for while it has nothing else to do: there `on_step` hears of a step while the next one runs.
+/// A GPU is never left idle to report progress: `on_step` is called while the next step runs.
 ///
 /// # Errors
-/// When shapes do not fit, the latents become NaN or infinite, or `on_step` breaks the loop.
+/// If shapes do not fit, the latents become NaN or infinite, or `on_step` breaks the loop.
 pub fn denoise(
     conditioning: &mut Conditioning,
     scheduler: &mut dyn Scheduler,
@@ -64,9 +62,9 @@ pub fn denoise(
     run(conditioning, scheduler, options, start, noise, fused, on_step)
 }
 
-/// Whether all that a step does after the UNet is guidance and the scheduler's sum, on a device that has a kernel for both.
+/// Whether guidance and the scheduler's update are all that follows the UNet, on a device with a kernel for both.
 fn can_be_fused(conditioning: &mut Conditioning, options: &DenoiseOptions, start: &Start) -> bool {
-    // In f32 the steps are the scheduler's own, rounded where diffusers rounds.
+    // In f32 each operation rounds where diffusers rounds, so steps are not fused.
     let is_short = |unet: &mut PreparedUNet| matches!(unet.unet().dtype(), DType::F16 | DType::BF16);
     let is_plain = options.windows.is_none()
         && options.guidance.rescale == 0.0
@@ -75,7 +73,7 @@ fn can_be_fused(conditioning: &mut Conditioning, options: &DenoiseOptions, start
     is_plain && start.latents.device().is_cuda() && conditioning.unet().is_some_and(is_short)
 }
 
-/// The loop, with all that a step does after the UNet in one kernel if there are `fused` steps.
+/// Runs the loop. With `fused` steps, one kernel computes all that follows the UNet.
 fn run(
     conditioning: &mut Conditioning,
     scheduler: &mut dyn Scheduler,
@@ -102,7 +100,7 @@ fn run(
     Ok(Denoised { latents, steps: reports.finish()? })
 }
 
-/// A step of which the device computes one operation after the other.
+/// A step that the device computes one operation at a time.
 struct UnfusedStep<'a, 'b> {
     conditioning: &'a mut Conditioning<'b>,
     scheduler: &'a mut dyn Scheduler,
@@ -112,7 +110,7 @@ struct UnfusedStep<'a, 'b> {
 }
 
 impl UnfusedStep<'_, '_> {
-    /// The latents after a step of so many.
+    /// The latents after step `step` of `steps`.
     fn run(
         &mut self,
         latents: &Tensor,
@@ -194,7 +192,7 @@ mod tests {
                 assert_eq!(found.steps.len(), expected.steps.len());
                 let norm = |x: &Tensor| x.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
                 let difference = norm(&(&found.latents - &expected.latents)?)? / norm(&expected.latents)?;
-                // f32, and a UNet that takes what differs further.
+                // f32 rounding, amplified by the UNet.
                 assert!(difference < 1e-4, "{kind}, guided {guided}, from {first_index}: {difference}");
             }
         }

@@ -1,29 +1,29 @@
-//! Draws images larger than those that a model was trained on, without repeating what they show.
+//! Denoises large images in overlapping windows, so that they do not repeat themselves.
 
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Overlapping windows of a large image, each of which the UNet sees as an image of its own: in every step their
-/// predictions are averaged where they overlap (MultiDiffusion, Bar-Tal et al. 2023, <https://arxiv.org/abs/2302.08113>).
+/// Overlapping windows of a large image. The UNet sees each as an image of its own, and in every step the predictions
+/// are averaged where windows overlap (MultiDiffusion, Bar-Tal et al. 2023, <https://arxiv.org/abs/2302.08113>).
 ///
-/// The weight of a window grows from its edges on, over the length of the overlap, so that no edge shows. The reference
-/// weighs all of a window alike, and needs more and nearer windows for that.
+/// A window's weight rises from its edges over the length of the overlap, so that no edge shows. The reference weighs
+/// a window uniformly, and so needs more windows, closer together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[must_use]
 pub struct DenoisingWindows {
     /// The side of a window, in latents.
     pub side: usize,
-    /// How many latents neighbouring windows share at least.
+    /// The least number of latents that neighbouring windows share.
     pub overlap: usize,
 }
 
-/// A window along one direction.
+/// A window along one axis.
 struct Span {
     start: usize,
-    /// The weight of each of its places.
+    /// The weight of each position.
     weights: Vec<f32>,
 }
 
@@ -33,15 +33,15 @@ impl DenoisingWindows {
         Self { side, overlap: side / 2 }
     }
 
-    /// How many latents neighbouring windows share at least.
+    /// Sets the least number of latents that neighbouring windows share.
     pub fn overlap(self, overlap: usize) -> Self {
         Self { overlap, ..self }
     }
 
-    /// Windows can be of this size.
+    /// Checks the sizes.
     ///
     /// # Errors
-    /// When they are empty, or no larger than their overlap.
+    /// If they are empty, or no larger than their overlap.
     pub(crate) fn check(&self) -> Result<()> {
         if self.side == 0 || self.overlap >= self.side {
             let problem = format!(
@@ -53,8 +53,8 @@ impl DenoisingWindows {
         Ok(())
     }
 
-    /// What `predict` says of every window of `sample`, (batch, channels, height, width), in one: (batch, other channels,
-    /// height, width).
+    /// Merges the predictions of every window of `sample`, (batch, channels, height, width), into (batch, other
+    /// channels, height, width).
     pub(crate) fn predict(
         &self,
         sample: &Tensor,
@@ -90,7 +90,7 @@ impl DenoisingWindows {
         Ok(sum.to_dtype(sample.dtype())?)
     }
 
-    /// Windows that cover `length`, evenly spread, with weights that sum up to 1 at every place.
+    /// Splits `length` into evenly spread windows whose weights add up to 1 everywhere.
     fn spans(&self, length: usize) -> Vec<Span> {
         let side = self.side.min(length);
         let step = side.saturating_sub(self.overlap).max(1);
@@ -138,7 +138,7 @@ mod tests {
         }
     }
 
-    /// Where two windows say 0 and 1, the image goes from one to the other in even steps.
+    /// Between windows that predict 0 and 1, the result rises linearly.
     #[test]
     fn no_edge_of_a_window_shows() -> Result<()> {
         let sample = Tensor::zeros((1, 1, 8, 12), DType::F32, &Device::Cpu)?;

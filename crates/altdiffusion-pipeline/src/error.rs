@@ -1,11 +1,11 @@
-//! Says what can go wrong between hidden states and images, and whose fault it is.
+//! Defines the errors of this crate, and classifies them.
 
 use std::path::Path;
 
 use candle_core::Tensor;
 use model_files::{ErrorKind, candle_error};
 
-/// One line that says what was expected, what was found, and where.
+/// An error in one line: what was expected, what was found, and where.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -14,35 +14,35 @@ pub enum Error {
     Config {
         /// The class that the configuration describes.
         model: &'static str,
-        /// The configuration's field.
+        /// The field.
         field: &'static str,
-        /// What would have been accepted.
+        /// The values accepted.
         expected: String,
-        /// The value that was there.
+        /// The value found.
         found: String,
     },
 
-    /// A tensor that a caller handed over has the wrong shape.
+    /// A tensor from the caller has the wrong shape.
     #[error("{tensor} has shape {found}; expected {expected}")]
     Shape {
         /// The argument.
         tensor: &'static str,
-        /// The shape that fits, in words.
+        /// The expected shape, in words.
         expected: String,
-        /// The shape that came, in words.
+        /// The shape found, in words.
         found: String,
     },
 
-    /// A file that cannot be read or written.
+    /// A file cannot be read or written.
     #[error("{file}: {source}")]
     Io {
         /// The file's path.
         file: String,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
 
-    /// A file that can be read, but does not hold what it should.
+    /// A readable file does not hold what it should.
     #[error("{file}: {problem}")]
     Content {
         /// The file's path, or its name within the model.
@@ -51,7 +51,7 @@ pub enum Error {
         problem: String,
     },
 
-    /// A field of a configuration file with a value that cannot be right.
+    /// A field of a configuration file has an impossible value.
     #[error("{file}: `{field}` {problem}")]
     Field {
         /// The file's path, or its name within the model.
@@ -62,7 +62,7 @@ pub enum Error {
         problem: String,
     },
 
-    /// An option of the caller that cannot be met.
+    /// An option cannot be honoured.
     #[error("{option}: {problem}")]
     Option {
         /// The option's name.
@@ -71,38 +71,38 @@ pub enum Error {
         problem: String,
     },
 
-    /// NaN or infinity where numbers should be.
+    /// Values are NaN or infinite.
     #[error("{place} not finite: {remedy}")]
     NotFinite {
-        /// What is not finite, and where.
+        /// Which values, and where.
         place: String,
-        /// What to do about it.
+        /// How to avoid it.
         remedy: &'static str,
     },
 
-    /// The callback or a [`Cancellation`](crate::Cancellation) asked for the end.
+    /// The callback or a [`Cancellation`](crate::Cancellation) ended the run.
     #[error("cancelled after step {completed} of {total}")]
     Cancelled {
-        /// The steps that were done.
+        /// Steps completed.
         completed: usize,
-        /// The steps that were asked for.
+        /// Steps requested.
         total: usize,
-        /// The latents after those steps, (images, channels, height, width), f32, at the noise level of the next one; none
+        /// The latents so far, (images, channels, height, width), f32, at the noise level of the next step; `None`
         /// before the first step, and where no images are drawn.
         latents: Option<Tensor>,
     },
 
-    /// A file of the model is missing or damaged, a weight is missing or does not fit, a text cannot be encoded, or an
-    /// operation on tensors failed.
+    /// An error of the text encoder or a tensor operation: a file of the model is missing or damaged, a weight is
+    /// missing or does not fit, or a text cannot be encoded.
     #[error(transparent)]
     Encoder(#[from] altclip_encoder::Error),
 
-    /// A file could not be found, read or written, or is not what it should be.
+    /// A file cannot be found, read or written, or is not what it should be.
     #[error(transparent)]
     Files(#[from] model_files::Error),
 }
 
-/// Gives back an error that went through candle, as it was before: from a checkpoint, or from a layer that was cancelled.
+/// Recovers an error that was passed through candle, by a checkpoint or a cancelled layer.
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         candle_error::carried(error).unwrap_or_else(|error| Self::Encoder(error.into()))
@@ -110,7 +110,7 @@ impl From<candle_core::Error> for Error {
 }
 
 impl Error {
-    /// Whose fault it is: what a server answers by its status, and a command by its exit code.
+    /// Classifies the error, so that a server can choose a status and a command an exit code.
     ///
     /// ```
     /// use altdiffusion_pipeline::{AltDiffusion, DType, Device, ErrorKind};
@@ -134,7 +134,7 @@ impl Error {
         }
     }
 
-    /// Says of a cancellation how far the run was.
+    /// Adds to a cancellation how far the run got.
     pub(crate) fn in_run(self, completed: usize, total: usize, latents: Option<&Tensor>) -> Self {
         match self {
             Self::Cancelled { .. } => Self::Cancelled { completed, total, latents: latents.cloned() },
@@ -182,7 +182,7 @@ mod tests {
             (Error::Cancelled { completed: 1, total: 2, latents: tensor }, ErrorKind::Cancelled),
         ] {
             assert_eq!(error.kind(), kind, "{error}");
-            // The same after a way through candle.
+            // The same error, passed through candle.
             let through = Error::from(candle_error::carry(error));
             assert_eq!(through.kind(), kind, "{through}");
         }

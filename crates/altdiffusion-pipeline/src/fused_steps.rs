@@ -1,4 +1,4 @@
-//! Computes guidance and the scheduler's step in one kernel, with nothing from the host between two steps.
+//! Computes guidance and the scheduler's step in one kernel, without waiting for the host between steps.
 
 use std::collections::VecDeque;
 
@@ -9,24 +9,24 @@ use crate::Result;
 use crate::schedulers::{LinearUpdate, Scheduler, Term, linear_updates};
 use crate::unet::PreparedUNet;
 
-/// The steps of a run whose scheduler makes sums.
+/// The fused steps of a run; the scheduler's updates must be linear.
 pub(crate) struct FusedSteps {
     updates: Vec<LinearUpdate>,
-    /// (steps, 7): the numbers of each [`LinearStep`].
+    /// (steps, 7): the coefficients of each [`LinearStep`].
     coefficients: Tensor,
     guided: bool,
     first_index: usize,
-    /// What the UNet reads in the next step.
+    /// The UNet's input in the next step.
     input: Option<Tensor>,
-    /// Samples and guided outputs of the steps before, the newest first.
+    /// Samples and guided outputs of earlier steps, newest first.
     before: VecDeque<(Tensor, Tensor)>,
-    /// How many of them a step may want.
+    /// How many earlier steps an update may use.
     longest: usize,
 }
 
 impl FusedSteps {
-    /// The steps of `scheduler` from `first_index` on, with guidance of this scale if the prompt is guided; `None` if they
-    /// are no sums, or of too many tensors, or there are none.
+    /// Prepares the steps of `scheduler` from `first_index` on, with guidance of this scale if the prompt is guided;
+    /// `None` if they are not linear, use too many tensors, or there are none.
     ///
     /// # Errors
     /// If the scheduler or a tensor operation fails.
@@ -58,7 +58,7 @@ impl FusedSteps {
         }))
     }
 
-    /// The latents (images, channels, height, width), f32, after step `index` of these.
+    /// Runs step `index` and returns the latents (images, channels, height, width), f32.
     ///
     /// # Errors
     /// If there is no such step, or the shapes do not fit together.
@@ -82,9 +82,9 @@ impl FusedSteps {
         self.apply(index, &prediction, latents)
     }
 
-    /// From what the model makes of `sample` at step `index`: the next sample, and what the model reads next.
+    /// Computes the next sample and the model's next input from its prediction for `sample` at step `index`.
     ///
-    /// * `prediction` (images or twice as many, height, width, channels), the half without the prompt first
+    /// * `prediction` (images or twice as many, height, width, channels), the unconditional half first
     /// * `sample` (images, channels, height, width), f32
     fn apply(&mut self, index: usize, prediction: &Tensor, sample: &Tensor) -> Result<Tensor> {
         let terms = self.updates.get(index).map(|update| update.history.as_slice()).unwrap_or_default();
@@ -103,7 +103,7 @@ impl FusedSteps {
     }
 }
 
-/// The numbers of a step, in the order of [`LinearStep::coefficients`].
+/// The coefficients of a step, in the order of [`LinearStep::coefficients`].
 fn numbers(update: &LinearUpdate, guidance_scale: f32) -> [f32; 7] {
     let history = |place: usize| update.history.get(place).map_or(0.0, |(_, weight)| *weight);
     [guidance_scale, update.sample, update.output, history(0), history(1), history(2), update.input]

@@ -1,23 +1,23 @@
-//! Combines the predictions with and without the prompt: classifier-free guidance.
+//! Combines conditional and unconditional predictions: classifier-free guidance.
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// How the predictions with and without the prompt are combined.
+/// How conditional and unconditional predictions are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Guidance {
-    /// How far each step goes beyond what the prompt says, away from the negative prompt (Ho and Salimans 2022,
-    /// <https://arxiv.org/abs/2207.12598>). 1 and less means no guidance.
+    /// How far each step follows the prompt and moves away from the negative prompt (Ho and Salimans 2022,
+    /// <https://arxiv.org/abs/2207.12598>). 1 or less means no guidance.
     pub scale: f64,
-    /// From 0, nothing, to 1: how much of the contrast that guidance adds is taken back (Lin et al. 2023, section 3.4,
+    /// How much of the contrast added by guidance is removed, from 0 (none) to 1 (Lin et al. 2023, section 3.4,
     /// <https://arxiv.org/abs/2305.08891>).
     pub rescale: f64,
 }
 
-/// The scale that diffusers takes, without rescaling.
+/// diffusers' default scale, without rescaling.
 impl Default for Guidance {
     fn default() -> Self {
         Self::new(Self::SCALE)
@@ -25,19 +25,19 @@ impl Default for Guidance {
 }
 
 impl Guidance {
-    /// The scale, if nobody says which.
+    /// The default scale.
     pub const SCALE: f64 = 7.5;
 
-    /// Of this scale, without rescaling.
+    /// Guides with this scale, without rescaling.
     pub fn new(scale: f64) -> Self {
         Self { scale, rescale: 0.0 }
     }
 
-    /// Predictions (2 · images, channels, height, width), the unconditioned ones first, to (images, channels, height,
-    /// width): `unconditioned + scale · (conditioned − unconditioned)`, rescaled.
+    /// Combines predictions (2 · images, channels, height, width), unconditional ones first, into (images, channels,
+    /// height, width): `unconditioned + scale · (conditioned − unconditioned)`, rescaled.
     ///
     /// # Errors
-    /// When there is no second half, or a tensor operation fails.
+    /// If there is no second half, or a tensor operation fails.
     pub fn combine(&self, predictions: &Tensor) -> Result<Tensor> {
         let batch = predictions.dim(0)?;
         if batch == 0 || !batch.is_multiple_of(2) {

@@ -1,4 +1,4 @@
-//! Turns the images and masks of the caller into tensors.
+//! Converts the caller's images and masks to tensors.
 
 use altclip_encoder::image_processor::{Resampling, resize};
 use candle_core::{Device, Tensor};
@@ -7,14 +7,14 @@ use image::{GrayImage, RgbImage};
 
 use crate::{Error, Result};
 
-/// Pixels (1, 3, height, width), −1 to 1, of an image that is resized as diffusers' `VaeImageProcessor` does it.
+/// Converts an image to pixels (1, 3, height, width), −1 to 1, resized like diffusers' `VaeImageProcessor`.
 pub(crate) fn pixels(image: &RgbImage, width: usize, height: usize) -> Result<Tensor> {
     let image = resized(image, width, height)?;
     let values: Vec<f32> = image.as_raw().iter().map(|&byte| 2.0 * (f32::from(byte) / 255.0) - 1.0).collect();
     Ok(Tensor::from_vec(values, (1, height, width, 3), &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()?)
 }
 
-/// Pixels (1, 3, height, width), 0 to 1, of an image that is of the right size already.
+/// Converts an image of the right size to pixels (1, 3, height, width), 0 to 1.
 pub(crate) fn colours(image: &RgbImage) -> Result<Tensor> {
     let (width, height) = image.dimensions();
     let values: Vec<f32> = image.as_raw().iter().map(|&byte| f32::from(byte) / 255.0).collect();
@@ -22,16 +22,17 @@ pub(crate) fn colours(image: &RgbImage) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()?)
 }
 
-/// A mask (1, 1, height, width), 1 where it is at least half white and 0 elsewhere, resized like an image.
+/// Converts a mask to (1, 1, height, width), 1 where it is at least half white and 0 elsewhere, resized like an
+/// image.
 pub(crate) fn mask(mask: &GrayImage, width: usize, height: usize) -> Result<Tensor> {
-    // Three equal channels: each is filtered by itself.
+    // Three equal channels, since each is filtered separately.
     let mask: RgbImage = mask.convert();
     let mask = resized(&mask, width, height)?;
     let values: Vec<f32> = mask.pixels().map(|pixel| if pixel.0[0] >= 128 { 1.0 } else { 0.0 }).collect();
     Ok(Tensor::from_vec(values, (1, 1, height, width), &Device::Cpu)?)
 }
 
-/// A mask of pixels as one of latents, each of which stands for `factor` × `factor` of them: the value of the first.
+/// Reduces a mask of pixels to one of latents: each takes the first of its `factor` × `factor` pixels.
 pub(crate) fn mask_of_latents(mask: &Tensor, factor: usize) -> Result<Tensor> {
     let (_, _, height, width) = mask.dims4()?;
     let every = |count: usize| -> candle_core::Result<Tensor> {

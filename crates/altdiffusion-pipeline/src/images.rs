@@ -1,4 +1,4 @@
-//! Turns the decoder's pixels into images.
+//! Converts the decoder's pixels to images.
 
 use candle_core::{Device, Tensor};
 use fused_ops::to_bytes;
@@ -7,11 +7,11 @@ use image::RgbImage;
 use crate::latents::all_finite;
 use crate::{Error, Result};
 
-/// Pixels (images, 3, height, width), −1 to 1, to images of 8 bits per channel: values outside are cut off, and
-/// halves are rounded to even, as diffusers does it.
+/// Converts pixels (images, 3, height, width), −1 to 1, to 8-bit RGB images, clamping values outside and rounding
+/// halves to even as diffusers does.
 ///
 /// # Errors
-/// When there are not three channels, or a value is not finite.
+/// If there are not three channels, or a value is not finite.
 pub fn to_images(pixels: &Tensor) -> Result<Vec<RgbImage>> {
     let &[images, 3, height, width] = pixels.dims() else {
         return Err(Error::Shape {
@@ -23,7 +23,7 @@ pub fn to_images(pixels: &Tensor) -> Result<Vec<RgbImage>> {
     images_of(&pixels.permute((0, 2, 3, 1))?, (images, height, width))
 }
 
-/// The same of pixels (images, height, width, 3).
+/// Converts pixels (images, height, width, 3).
 pub(crate) fn channels_last_to_images(pixels: &Tensor) -> Result<Vec<RgbImage>> {
     let &[images, height, width, 3] = pixels.dims() else {
         return Err(Error::Shape {

@@ -1,31 +1,30 @@
-//! Keeps the part of an image that a mask does not cover.
+//! Keeps the unmasked part of an image during inpainting.
 
 use candle_core::Tensor;
 
 use crate::Result;
 use crate::schedulers::Scheduler;
 
-/// An image of which only what a mask covers is drawn anew. All tensors are f32 and of the latents' size.
+/// An inpainting run's image. All tensors are f32 and in the latents' size.
 #[derive(Debug, Clone)]
 pub struct Inpainting {
-    /// (1, 1, height, width): 1 where the image is drawn anew, 0 where it stays.
+    /// (1, 1, height, width): 1 where the image is redrawn, 0 where it is kept.
     pub mask: Tensor,
-    /// How the rest of the image reaches the UNet.
+    /// How the kept part of the image reaches the UNet.
     pub mode: InpaintingMode,
 }
 
-/// How the part of an image that stays reaches the UNet.
+/// How the kept part of an image reaches the UNet.
 #[derive(Debug, Clone)]
 pub enum InpaintingMode {
-    /// For any UNet: after each step it is put back, with noise of the next step's level.
+    /// For any UNet: it is blended in after each step, noised to the next step's level.
     Blend {
         /// Scaled latents of the image, (1 or images, channels, height, width).
         original: Tensor,
         /// Standard normal, (images, channels, height, width).
         noise: Tensor,
     },
-    /// For a UNet that was trained to inpaint: it sees the mask and the latents of the image without what is masked, as
-    /// additional channels.
+    /// For an inpainting UNet: it gets the mask and the masked image's latents as additional channels.
     Channels {
         /// Scaled, (1 or images, channels, height, width).
         masked: Tensor,
@@ -33,7 +32,7 @@ pub enum InpaintingMode {
 }
 
 impl Inpainting {
-    /// The UNet's input of `sample`, with the additional channels that it may have.
+    /// Appends the additional channels to `sample`, if the UNet takes any.
     pub(crate) fn extend(&self, sample: Tensor) -> Result<Tensor> {
         let InpaintingMode::Channels { masked } = &self.mode else { return Ok(sample) };
         let (images, channels, height, width) = sample.dims4()?;
@@ -42,8 +41,7 @@ impl Inpainting {
         Ok(Tensor::cat(&[&sample, &mask, &masked], 1)?)
     }
 
-    /// The latents after a step, with what stays of the image at the noise level of the step at `next`, or free of noise
-    /// after the last.
+    /// Restores the kept part after a step, at the noise level of step `next`, or without noise after the last.
     pub(crate) fn keep_unmasked(
         &self,
         latents: Tensor,

@@ -7,11 +7,11 @@ use model_files::source::ModelSource;
 
 use crate::{Error, Result};
 
-/// How the names of files end that hold weights.
+/// The file name endings of weight files.
 const SAFETENSORS: &str = "safetensors";
 const PICKLES: [&str; 4] = ["bin", "pt", "pth", "ckpt"];
 
-/// Parts of the names of files that training leaves beside adapters, which diffusers does not take for one either.
+/// Parts of the names of files that training leaves beside adapters. diffusers skips them too.
 const NO_ADAPTERS: [&str; 3] = ["scheduler", "optimizer", "checkpoint"];
 
 /// The most files that an error lists.
@@ -20,18 +20,18 @@ const MOST_LISTED: usize = 10;
 /// The file of an adapter.
 pub(super) struct Found {
     pub file: Checkpoint,
-    /// Where files beside it are.
+    /// Where to look for files beside it.
     pub beside: Option<ModelSource>,
-    /// What to call what is in it: its own name without the ending, or that of its directory or repository if its own is a
-    /// usual one.
+    /// What to call its content: the file name without its ending, or the name of its directory or repository if the
+    /// file name is a generic one.
     pub stem: String,
 }
 
-/// The adapter called `name`: a file; or a directory or a repository on the hub, in which it has one of the names `usual`, in
-/// this order, or is the only one; or a file of a repository, `org/name/file.safetensors`.
+/// Opens the adapter called `name`: a file, a directory or hub repository (where it has one of the names in `usual`,
+/// tried in order, or is the only file), or a file in a repository, `org/name/file.safetensors`.
 ///
 /// # Errors
-/// When there is none, or several, or it is damaged; `what` is what it should have been.
+/// If there is none, or several, or it is damaged; `what` says what was expected.
 pub(super) fn open(name: &str, usual: &[&str], what: &str) -> Result<Found> {
     let path = Path::new(name);
     if path.is_file() {
@@ -60,8 +60,8 @@ fn stem(name: &str) -> String {
     Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or(name).to_owned()
 }
 
-/// The file that is meant by a whole directory or repository, as diffusers guesses it: of safetensors one of a usual name, or
-/// else the only one, and then of pickles.
+/// Picks the file of a directory or repository as diffusers does: a safetensors file with a usual name, or else the
+/// only one; failing that, a pickle by the same rules.
 fn choose(name: &str, source: &ModelSource, usual: &[&str], what: &str) -> Result<String> {
     let named = |file: &str| format!("{}/{file}", name.trim_end_matches('/'));
     for is_safe in [true, false] {
@@ -107,13 +107,13 @@ fn is_safetensors(file: &str) -> bool {
     ending(file) == Some(SAFETENSORS)
 }
 
-/// How a file's name ends, if it is one that holds weights.
+/// The ending of a weight file's name.
 fn ending(file: &str) -> Option<&str> {
     let ending = Path::new(file).extension()?.to_str()?;
     (ending == SAFETENSORS || PICKLES.contains(&ending)).then_some(ending)
 }
 
-/// `org/name/path` as a repository on the hub and a file in it, if there is no directory of that name here.
+/// Splits `org/name/path` into a hub repository and a file in it, unless a directory of that name exists here.
 fn in_repository(name: &str) -> Option<(&str, &str)> {
     let (organization, rest) = name.split_once('/')?;
     let (repository, relative) = rest.split_once('/')?;

@@ -5,24 +5,24 @@ use candle_core::{DType, Tensor};
 use super::product::Product;
 use crate::Result;
 
-/// What an adapter changes in one weight or bias.
+/// A change to one weight or bias.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
-    /// A matrix that is made of smaller ones is added.
+    /// Adds a product of smaller matrices.
     Product(ScaledProduct),
-    /// (IA)³ (Liu et al. 2022, <https://arxiv.org/abs/2205.05638>): each input or output is multiplied by a factor.
+    /// (IA)³ (Liu et al. 2022, <https://arxiv.org/abs/2205.05638>): multiplies each input or output by a factor.
     Factors {
-        /// One for each input or output.
+        /// One per input or output.
         factors: Tensor,
         of: Side,
     },
-    /// Numbers of the same shape, times a scale, are added.
+    /// Adds numbers of the same shape, times a scale.
     Difference { values: Tensor, scale: f64 },
-    /// Numbers of the same shape stand in its place.
+    /// Replaces the weight by one of the same shape.
     Replacement(Tensor),
 }
 
-/// A product with its scale, which is the alpha of the file divided by the rank, and DoRA's magnitudes.
+/// A product with its scale (the file's alpha divided by the rank) and DoRA's magnitudes.
 #[derive(Debug, Clone)]
 pub(super) struct ScaledProduct {
     pub product: Product,
@@ -37,8 +37,8 @@ pub(super) enum Side {
     Input,
 }
 
-/// DoRA (Liu et al. 2024, <https://arxiv.org/abs/2402.09353>): the norms that the rows, or columns, of the changed weight are
-/// given.
+/// DoRA (Liu et al. 2024, <https://arxiv.org/abs/2402.09353>): the norms to give the rows or columns of the changed
+/// weight.
 #[derive(Debug, Clone)]
 pub(super) struct Magnitude {
     pub values: Tensor,
@@ -46,7 +46,7 @@ pub(super) struct Magnitude {
     pub strength: StrengthOf,
 }
 
-/// What a strength other than 1 is about. The programs that write DoRA differ here.
+/// What a strength other than 1 scales. The programs that write DoRA differ here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StrengthOf {
     /// The product, before the norms are taken, as in PEFT.
@@ -56,10 +56,10 @@ pub(super) enum StrengthOf {
 }
 
 impl Change {
-    /// What is added to `old`, f32 and of the same shape, at a strength: 1 is what was trained.
+    /// Computes what to add to `old` (f32, same shape) at a strength, where 1 is the trained one.
     ///
     /// # Errors
-    /// What was expected and what was found, when it does not fit `old`.
+    /// What was expected and what was found, if the change does not fit `old`.
     pub(super) fn delta(&self, old: &Tensor, strength: f64) -> Result<std::result::Result<Tensor, String>> {
         if let Some(problem) = self.misfit(old.dims()) {
             return Ok(Err(problem));
@@ -80,8 +80,8 @@ impl Change {
         }))
     }
 
-    /// Says why the change is not of a tensor of this shape. It is asked before anything is computed, because what files say
-    /// may be the size of anything.
+    /// Says why the change does not fit a tensor of this shape. Call it before computing anything: sizes in a file
+    /// cannot be trusted.
     fn misfit(&self, shape: &[usize]) -> Option<String> {
         let out = shape.first().copied().unwrap_or(1);
         let inputs = shape.get(1).copied();
@@ -115,7 +115,7 @@ impl Change {
                     .then(|| format!("it has {found} factors, where this model has a weight of {shape:?}"))
             }
             Self::Difference { values, .. } | Self::Replacement(values) => {
-                // A convolution of 1 × 1 may be stored as a matrix.
+                // A 1 × 1 convolution may be stored as a matrix.
                 let fits = values.elem_count() == shape.iter().product::<usize>()
                     && values.dims().first().copied().unwrap_or(1) == out;
                 (!fits).then(|| differs(format!("{:?}", values.dims())))
@@ -146,7 +146,7 @@ impl ScaledProduct {
     }
 }
 
-/// Factors, one for each input or output, in the shape that a weight is multiplied by.
+/// Reshapes factors, one per input or output, so that they broadcast over a weight.
 fn along(factors: &Tensor, of: Side, rank: usize) -> Result<Tensor> {
     let mut shape = vec![1; rank];
     let side = match of {
@@ -168,7 +168,7 @@ mod tests {
 
     type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
 
-    /// Half of what kohya's DoRA does is halfway there; PEFT halves the product alone, and then sets the norms.
+    /// kohya's DoRA scales the whole change by the strength; PEFT scales the product, and then sets the norms.
     #[test]
     fn dora_at_half_strength_is_as_in_the_program_that_wrote_it() -> TestResult {
         let matrix = |values: &[f32], shape| Tensor::from_slice(values, shape, &Device::Cpu);

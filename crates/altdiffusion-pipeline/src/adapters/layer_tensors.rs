@@ -1,4 +1,4 @@
-//! Combines the tensors that a file has for a layer to what they change in it.
+//! Combines a file's tensors for one layer into the change they make.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::product::{Factor, LowRank, Product};
 use crate::latents::all_finite;
 use crate::{Error, Result};
 
-/// The tensors of one layer, until all are there.
+/// The tensors of one layer, collected until all have been read.
 #[derive(Default)]
 pub(super) struct LayerTensors {
     /// The layer's path as the file has it.
@@ -25,11 +25,11 @@ pub(super) struct LayerTensors {
 pub(super) struct LayerChanges {
     pub weight: Vec<Change>,
     pub bias: Vec<Change>,
-    /// Whether a layer that has no bias is none for this.
+    /// Whether the change is meaningless for a layer without a bias.
     pub needs_bias: bool,
 }
 
-/// What a layer reads.
+/// A parameter of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Parameter {
     Weight,
@@ -45,14 +45,14 @@ impl LayerChanges {
     }
 }
 
-/// Why the tensors make no change; the caller adds the file and the layer.
+/// On error, why the tensors make no change; the caller adds the file and the layer.
 type Problem<T> = std::result::Result<T, String>;
 
 impl LayerTensors {
-    /// Adds the tensor called `name`, of a layer at `path`.
+    /// Adds the tensor called `name`, of the layer at `path`.
     ///
     /// # Errors
-    /// When it holds NaN or infinity, or there is one already that means the same.
+    /// If it holds NaN or infinity, or a tensor with the same role was already added.
     pub(super) fn add(
         &mut self,
         path: &str,
@@ -74,10 +74,10 @@ impl LayerTensors {
         })
     }
 
-    /// Combines them. Errors call the file `file`.
+    /// Combines the tensors; `file` is named in errors.
     ///
     /// # Errors
-    /// When one is missing, or does not fit the others.
+    /// If one is missing, or does not fit the others.
     pub(super) fn combine(mut self, file: &str, config: Option<&PeftConfig>) -> Result<LayerChanges> {
         let path = std::mem::take(&mut self.path);
         let error = |problem: String| Error::content(file, format!("layer {path}: {problem}"));
@@ -93,7 +93,7 @@ impl LayerTensors {
             let alpha = self.take(TensorRole::Alpha).map(|alpha| single(&alpha)).transpose()?;
             let scale = match (alpha, config) {
                 (Some(Err(problem)), _) => return Err(error(problem)),
-                // LyCORIS scales what has no rank by 1, whatever its alpha.
+                // Without a rank, LyCORIS scales by 1, whatever the alpha.
                 (Some(Ok(alpha)), _) => said.map_or(1.0, |rank| alpha / rank as f64),
                 (None, Some(config)) => config.scale(&path, said)?,
                 (None, None) => 1.0,
@@ -131,7 +131,7 @@ impl LayerTensors {
         self.take(role).ok_or_else(|| format!("expected {what}, found none"))
     }
 
-    /// The product that is added to the weight, in whichever kind.
+    /// The product to add to the weight, of whichever kind.
     fn product(&mut self) -> Problem<Option<Product>> {
         use TensorRole::*;
         Ok(Some(if self.has(&[LoraDown, LoraUp]) {
@@ -159,7 +159,7 @@ impl LayerTensors {
             let what = "all four of GLoRA's matrices";
             let (a1, a2) = (self.need(GloraA1, what)?, self.need(GloraA2, what)?);
             let (b1, b2) = (self.need(GloraB1, what)?, self.need(GloraB2, what)?);
-            // Files of before LyCORIS 2.1 have the names the other way round.
+            // Before 2.1, LyCORIS had these names swapped.
             let is_early = a1.dims().first() < a1.dims().get(1);
             let (a, b) = if is_early { ((a1, a2), (b1, b2)) } else { ((a2, a1), (b2, b1)) };
             Product::Generalized { a: LowRank::new(a.0, None, a.1)?, b: LowRank::new(b.0, None, b.1)? }
@@ -168,7 +168,7 @@ impl LayerTensors {
         }))
     }
 
-    /// A matrix of low rank as LoHa and LoKr have it: `a` · `b`, or with a core, where `a` is transposed.
+    /// A low-rank matrix of LoHa or LoKr: `a` · `b`, or with a core, in which case `a` is transposed.
     fn factor(&mut self, a: TensorRole, b: TensorRole, core: TensorRole) -> Problem<LowRank> {
         let core = self.take(core);
         self.low_rank(a, b, core)
@@ -189,13 +189,13 @@ impl LayerTensors {
             return Some(Magnitude { values, of: Side::Output, strength: StrengthOf::Product });
         }
         let values = self.take(TensorRole::DoraScale)?;
-        // (out, 1, …), or of earlier programs (1, in, …).
+        // (out, 1, …), or (1, in, …) from early versions.
         let is_row = values.rank() > 1 && values.dims().first() == Some(&1) && values.elem_count() > 1;
         let of = if is_row { Side::Input } else { Side::Output };
         Some(Magnitude { values, of, strength: StrengthOf::Change })
     }
 
-    /// What is added number by number.
+    /// Takes the differences that are added number by number.
     fn differences(&mut self, changes: &mut LayerChanges) {
         let mut take = |roles: [TensorRole; 2]| {
             let values = roles.map(|role| self.take(role)).into_iter().flatten();
@@ -205,7 +205,7 @@ impl LayerTensors {
         changes.bias.extend(take([TensorRole::BiasDifference, TensorRole::NormBiasDifference]));
     }
 
-    /// What was trained as a whole, where the configuration says that something was.
+    /// Takes weights that were trained as a whole, if the configuration says there are any.
     fn whole(&mut self, changes: &mut LayerChanges, is_said: bool) {
         if is_said && !self.has(&[TensorRole::Ia3OnInput]) {
             changes.weight.extend(self.take(TensorRole::Weight).map(Change::Replacement));
@@ -213,7 +213,7 @@ impl LayerTensors {
         }
     }
 
-    /// What is multiplied by (IA)³.
+    /// Takes the factors of (IA)³.
     fn factors(
         &mut self,
         changes: &mut LayerChanges,
@@ -223,7 +223,7 @@ impl LayerTensors {
         if let Some(on_input) = self.take(TensorRole::Ia3OnInput) {
             let on_input = single(&on_input).map_err(|error| error.to_string())?? != 0.0;
             let of = if on_input { Side::Input } else { Side::Output };
-            // LyCORIS writes how far they are from 1.
+            // LyCORIS stores the factors minus 1.
             let factors = (self.need(TensorRole::Weight, "(IA)³'s factors")? + 1.0)
                 .map_err(|error| error.to_string())?;
             changes.weight.push(Change::Factors { factors, of });
@@ -251,7 +251,7 @@ impl LayerTensors {
 }
 
 impl Product {
-    /// What alpha is divided by; of the several ranks of LoKr, the second factor's, as its programs do.
+    /// The rank to divide alpha by. LoKr has several; its programs use that of the second factor.
     fn rank(&self) -> Option<usize> {
         let of = |factor: &Factor| match factor {
             Factor::Whole(_) => None,
@@ -267,7 +267,7 @@ impl Product {
     }
 }
 
-/// A tensor that can be seen as a matrix.
+/// Checks that a tensor can be flattened to a matrix.
 fn matrix(tensor: Tensor) -> Problem<Tensor> {
     match tensor.rank() {
         2.. if tensor.elem_count() > 0 => Ok(tensor),
@@ -275,7 +275,7 @@ fn matrix(tensor: Tensor) -> Problem<Tensor> {
     }
 }
 
-/// The one number that a tensor holds.
+/// Reads a tensor with one element.
 fn single(tensor: &Tensor) -> Result<Problem<f64>> {
     let value = match tensor.elem_count() {
         1 => tensor.flatten_all()?.to_vec1::<f32>()?.first().copied(),

@@ -1,4 +1,4 @@
-//! Reads LoRA and its relatives: changes of weights, from the files that carry them.
+//! Reads LoRA and related adapters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::textual_inversion::{TextualInversion, in_bundle};
 use super::unsupported;
 use crate::{Error, Result};
 
-/// The names that a LoRA has in a directory or a repository: diffusers' and PEFT's.
+/// diffusers' and PEFT's names for a LoRA in a directory or repository.
 const FILE_NAMES: [&str; 4] = [
     "pytorch_lora_weights.safetensors",
     "adapter_model.safetensors",
@@ -24,34 +24,35 @@ const FILE_NAMES: [&str; 4] = [
 ];
 const PEFT_NAME: &str = "adapter_model";
 
-/// A LoRA (Hu et al. 2021, <https://arxiv.org/abs/2106.09685>) or one of its relatives: what it changes in the weights of an
-/// AltDiffusion model, and the words that it may bring.
+/// A LoRA (Hu et al. 2021, <https://arxiv.org/abs/2106.09685>) or a relative of it: changes to the weights of an
+/// AltDiffusion model, and the words that may come with them.
 ///
-/// Files of diffusers, PEFT, kohya's scripts and LyCORIS are read, for the UNet and the text encoder: LoRA of linear layers,
-/// convolutions and embeddings, DoRA, LoHa, LoKr, GLoRA, (IA)³, and whole differences of weights, biases and norms.
+/// Reads files written by diffusers, PEFT, kohya's scripts and LyCORIS, for the UNet and the text encoder: LoRA of
+/// linear layers, convolutions and embeddings, DoRA, LoHa, LoKr, GLoRA, (IA)³, and full differences of weights,
+/// biases and norms.
 #[derive(Debug, Clone)]
 pub struct Lora {
     name: String,
     unet: BTreeMap<String, LayerChanges>,
     text_encoder: BTreeMap<String, LayerChanges>,
-    /// Layers of which the file does not say the part.
+    /// Layers that the file does not assign to a part.
     unknown: BTreeMap<String, LayerChanges>,
     words: Vec<TextualInversion>,
-    /// What the file says that it is for.
+    /// The model it was made for, according to the file.
     made_for: Option<String>,
 }
 
 impl Lora {
-    /// Reads a LoRA called `name`: a file, `.safetensors` or a pickle; or a directory or a repository on the hub that holds
-    /// one, under a name of diffusers (`pytorch_lora_weights`) or PEFT (`adapter_model`), or alone under any; or a file in a
-    /// repository, `org/name/file.safetensors`.
+    /// Reads the LoRA called `name`: a `.safetensors` file or a pickle; a directory or hub repository that holds one
+    /// under a name of diffusers (`pytorch_lora_weights`) or PEFT (`adapter_model`), or as its only file; or a file
+    /// in a repository, `org/name/file.safetensors`.
     ///
     /// # Errors
-    /// When there is none, or several, or it is damaged, for a model that is no AltDiffusion, or of a kind that is not
-    /// supported.
+    /// If there is none, or several; if the file is damaged, was made for another architecture, or is of a kind that
+    /// is not supported.
     pub fn open(name: &str) -> Result<Self> {
         let Found { file, beside, .. } = adapter_file::open(name, &FILE_NAMES, "a LoRA")?;
-        // Beside a single file, PEFT's configuration is about a file of PEFT's name alone.
+        // Beside a single file, PEFT's configuration applies only if the file has PEFT's name.
         let path = Path::new(name);
         let is_other = path.is_file() && path.file_stem().is_none_or(|stem| stem != PEFT_NAME);
         Self::read(name, &file, beside.filter(|_| !is_other).as_ref())
@@ -95,8 +96,8 @@ impl Lora {
         Ok(lora)
     }
 
-    /// The same without what it changes in the text encoder, and without its words: for a LoRA that was made for a model with
-    /// another one, such as Stable Diffusion, whose UNet AltDiffusion shares.
+    /// Drops the words and the changes to the text encoder, to use a LoRA made for a model with the same UNet but
+    /// another text encoder, such as Stable Diffusion.
     #[must_use]
     pub fn without_text_encoder(mut self) -> Self {
         self.text_encoder.clear();
@@ -104,34 +105,34 @@ impl Lora {
         self
     }
 
-    /// Its file.
+    /// The path of its file.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// How many layers it changes.
+    /// The number of layers that it changes.
     pub fn layers(&self) -> usize {
         self.unet.len() + self.text_encoder.len() + self.unknown.len()
     }
 
-    /// The words that were learned with it and are in its file.
+    /// The words in its file, which were learned with it.
     pub fn words(&self) -> &[TextualInversion] {
         &self.words
     }
 
-    /// What its file says that it is for, in the words of the program that wrote it.
+    /// The model it was made for, as the program that wrote the file names it.
     pub(super) fn made_for(&self) -> Option<&str> {
         self.made_for.as_deref()
     }
 
-    /// What it changes in the UNet. A file that does not say which part it is for is for the UNet, as in diffusers, unless
-    /// all its layers are those of XLM-R.
+    /// The changes to the UNet. Layers that are not assigned to a part belong to the UNet, as in diffusers, unless
+    /// all are XLM-R's.
     pub(super) fn of_unet(&self) -> impl Iterator<Item = (&String, &LayerChanges)> {
         let unknown = (!self.unknown_is_text_encoder()).then_some(&self.unknown);
         self.unet.iter().chain(unknown.into_iter().flatten())
     }
 
-    /// What it changes in the text encoder.
+    /// The changes to the text encoder.
     pub(super) fn of_text_encoder(&self) -> impl Iterator<Item = (&String, &LayerChanges)> {
         let unknown = self.unknown_is_text_encoder().then_some(&self.unknown);
         self.text_encoder.iter().chain(unknown.into_iter().flatten())
@@ -142,11 +143,11 @@ impl Lora {
     }
 }
 
-/// The configurations that come with a file.
+/// PEFT's configurations for a file.
 struct PeftConfigs {
-    /// In its metadata.
+    /// From its metadata.
     by_target: BTreeMap<String, PeftConfig>,
-    /// In a file beside it.
+    /// From a file beside it.
     beside: Option<PeftConfig>,
 }
 
@@ -163,7 +164,7 @@ impl PeftConfigs {
 
 type TensorsByLayer = BTreeMap<(TargetModel, String), LayerTensors>;
 
-/// The tensors of a file by the layers that they change.
+/// Groups the tensors of a file by the layer that they change.
 fn read_layers(name: &str, file: &Checkpoint, configs: &PeftConfigs) -> Result<TensorsByLayer> {
     let understood: Vec<(&str, AdapterName)> = file
         .names()
@@ -173,7 +174,7 @@ fn read_layers(name: &str, file: &Checkpoint, configs: &PeftConfigs) -> Result<T
             _ => Err(no_lora(name, tensor)),
         })
         .collect::<Result<_>>()?;
-    // Before anything is read: the file may be a whole model.
+    // Check before reading anything: the file may be a whole model.
     let of_factors = understood.iter().filter(|(_, understood)| understood.role == TensorRole::Ia3OnInput);
     let factors: BTreeSet<(TargetModel, &str)> =
         of_factors.map(|(_, understood)| (understood.target, understood.path.as_str())).collect();
@@ -195,7 +196,7 @@ fn read_layers(name: &str, file: &Checkpoint, configs: &PeftConfigs) -> Result<T
     Ok(layers)
 }
 
-/// Says what a file is that holds a tensor of this name.
+/// Says what a file with a tensor of this name is, if not a LoRA.
 fn no_lora(file: &str, tensor: &str) -> Error {
     Error::content(
         file,

@@ -1,4 +1,4 @@
-//! Applies LoRAs to weights as a model reads them: merged into them, or beside them.
+//! Applies LoRAs while a model reads its weights: merged into the weights, or computed beside them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,28 +18,28 @@ use crate::{Error, Result};
 const UNET: &str = "UNet";
 const TEXT_ENCODER: &str = "text encoder";
 
-/// The changes of one part of a model, by all LoRAs together.
+/// All LoRAs' changes to one part of a model.
 #[derive(Clone)]
 pub(crate) struct Merge(Arc<Changes>);
 
 struct Changes {
-    /// What errors call it.
+    /// What to call the part in errors.
     part: &'static str,
-    /// By the layer's path with `_` for `.`.
+    /// Keyed by the layer's path, with `_` for `.`.
     layers: BTreeMap<String, Vec<Applied>>,
-    /// What the model has asked for of the layers.
+    /// The parameters that the model has asked for.
     met: Mutex<BTreeSet<(String, Parameter)>>,
-    /// Whether weights stay as they are, and the changes are computed beside them.
+    /// Whether to leave the weights alone and compute the changes beside them.
     beside: bool,
-    /// Another path that a layer may go by.
+    /// Another path for the same layer.
     other_name: Option<OtherName>,
 }
 
 type OtherName = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-/// What a LoRA changes in a layer.
+/// One LoRA's change to a layer.
 struct Applied {
-    /// The LoRA's file, for errors, with what it says that it is for.
+    /// The LoRA's file and the model it was made for, for errors.
     file: String,
     made_for: Option<String>,
     changes: LayerChanges,
@@ -47,9 +47,9 @@ struct Applied {
 }
 
 impl Merge {
-    /// What `loras` change in the UNet, each with its strength: beside its weights, or
-    /// merged into them where they are not in blocks. `other_name` gives for the name of a tensor the one that it
-    /// has in latent diffusion, which some LoRAs use.
+    /// Collects the changes of `loras`, each with its strength, to the UNet. They are computed beside the weights if
+    /// `beside` is set, and otherwise only where a weight is quantized. `other_name` maps a tensor's name to its name
+    /// in latent diffusion, which some LoRAs use.
     pub(crate) fn into_unet(
         loras: &[(Lora, f64)],
         beside: bool,
@@ -58,7 +58,7 @@ impl Merge {
         Self::new(UNET, loras, beside, Some(Box::new(other_name)), |lora| Box::new(lora.of_unet()))
     }
 
-    /// What `loras` change in the text encoder, in the same way.
+    /// Collects the changes to the text encoder, as [`into_unet`](Self::into_unet) does.
     pub(crate) fn into_text_encoder(loras: &[(Lora, f64)], beside: bool) -> Self {
         Self::new(TEXT_ENCODER, loras, beside, None, |lora| Box::new(lora.of_text_encoder()))
     }
@@ -85,7 +85,7 @@ impl Merge {
         Self(Arc::new(Changes { part, layers, met: Mutex::default(), beside, other_name }))
     }
 
-    /// `weights` with the changes.
+    /// Wraps `weights` so that reading them applies the changes.
     pub(crate) fn over(&self, weights: VarBuilder<'static>) -> VarBuilder<'static> {
         if self.0.layers.is_empty() {
             return weights;
@@ -94,10 +94,10 @@ impl Merge {
         VarBuilder::from_backend(Box::new(Merging { weights, changes: self.0.clone() }), dtype, device)
     }
 
-    /// Every change has met its weight or bias.
+    /// Checks that every change was applied.
     ///
     /// # Errors
-    /// When there is one for a layer that the model, which has been read by now, does not have.
+    /// If there is a change to a layer that the model, which must be fully loaded by now, does not have.
     pub(crate) fn check(&self) -> Result<()> {
         let met = self.0.met.lock().unwrap_or_else(PoisonError::into_inner);
         let is_met = |layer: &String, kind: Parameter| met.contains(&(layer.clone(), kind));
@@ -129,25 +129,25 @@ impl Merge {
     }
 }
 
-/// Weights with changes, as candle reads them.
+/// A candle backend that applies changes to the weights it reads.
 struct Merging {
     weights: VarBuilder<'static>,
     changes: Arc<Changes>,
 }
 
-/// What a model asks for.
+/// How to answer a request for a tensor.
 enum Asked<'a> {
-    /// A weight or a bias that LoRAs are merged into.
+    /// A weight or bias, with LoRAs merged into it.
     Merged(&'a [Applied], Parameter),
-    /// From a layer's input to the ranks of its LoRAs.
+    /// The matrix from a layer's input to the ranks of its LoRAs.
     Down(Vec<Beside<'a>>),
-    /// From there to its output.
+    /// The matrix from those ranks to the layer's output.
     Up(Vec<Beside<'a>>),
-    /// Whatever it is as it is.
+    /// The model's own tensor.
     Plain,
 }
 
-/// A change that can be computed beside a weight, and what it is multiplied by.
+/// A change computed beside a weight, and its factor.
 struct Beside<'a> {
     low_rank: &'a LowRank,
     factor: f64,
@@ -177,7 +177,7 @@ impl Merging {
         Asked::Plain
     }
 
-    /// The changes of what a layer reads.
+    /// The changes to one parameter of a layer.
     fn changes_of(&self, layer: &str, kind: Parameter) -> Option<&[Applied]> {
         let changes = &self.changes;
         let find = |layer: &str| changes.layers.get_key_value(&layer.replace('.', "_"));
@@ -192,8 +192,8 @@ impl Merging {
         Some(found)
     }
 
-    /// The changes of a layer's weight, if they are computed beside it: all are products of two matrices, and it is in
-    /// blocks, to which nothing can be added, or this is asked for.
+    /// The changes to compute beside a layer's weight: only if all are products of two matrices, and the weight is
+    /// quantized (nothing can be added to it) or this was asked for.
     fn beside(&self, layer: &str) -> Option<Vec<Beside<'_>>> {
         let changes = self.changes_of(layer, Parameter::Weight)?;
         (self.changes.beside || self.is_quantized(&format!("{layer}.weight"))).then_some(())?;
@@ -213,7 +213,7 @@ impl Merging {
         Some(all)
     }
 
-    /// Whether `name` is that of a weight in blocks which something is merged into.
+    /// Whether `name` is a quantized weight that something is merged into.
     fn is_hidden(&self, name: &str) -> bool {
         let Some((weight, kind)) = name.rsplit_once('.') else { return false };
         let layer = weight.strip_suffix(".weight").filter(|_| kind.parse::<BlockType>().is_ok());
@@ -232,12 +232,12 @@ impl Merging {
         weight: impl FnOnce(DType) -> candle_core::Result<Tensor>,
         dtype: DType,
     ) -> Result<Tensor> {
-        // Sums are in f32, whatever the weights are stored as.
+        // Sums are in f32, whatever dtype the weights are stored in.
         let sum = match asked {
             Asked::Plain => return Ok(weight(dtype)?),
             Asked::Merged(changes, kind) => {
                 let weight = weight(DType::F32)?;
-                // All changes are of the model's own weight, so that their order does not matter.
+                // Each change is computed from the model's own weight, so that their order does not matter.
                 let mut sum = weight.clone();
                 for applied in changes {
                     sum = applied.add_to(sum, &weight, kind)?;
@@ -259,9 +259,9 @@ impl Merging {
 }
 
 impl Applied {
-    /// Adds to `sum` what changes in `weight`.
+    /// Adds the change that it makes to `weight`.
     fn add_to(&self, sum: Tensor, weight: &Tensor, kind: Parameter) -> Result<Tensor> {
-        // DoRA would set a weight's norms even without its matrices.
+        // DoRA would set the norms even at strength 0.
         if self.strength == 0.0 {
             return Ok(sum);
         }
@@ -279,7 +279,7 @@ impl Applied {
         })
     }
 
-    /// What its file says that it is for, to be shown in an error.
+    /// The model that the file was made for, for errors.
     fn said_model(&self) -> String {
         self.made_for.as_ref().map(|model| format!(" (its file says {model})")).unwrap_or_default()
     }
@@ -306,7 +306,7 @@ impl SimpleBackend for Merging {
     fn contains_tensor(&self, name: &str) -> bool {
         match self.asked(name) {
             Asked::Down(_) | Asked::Up(_) => true,
-            // Blocks to which something is added are read as numbers.
+            // A quantized weight that something is added to is read unpacked.
             Asked::Merged(..) | Asked::Plain => self.weights.contains_tensor(name) && !self.is_hidden(name),
         }
     }
@@ -327,7 +327,7 @@ mod tests {
     const ROWS: usize = 3;
     const COLUMNS: usize = 96;
 
-    /// A weight in blocks as the model's `layer`, with a LoRA that has `more` beside its matrices.
+    /// A quantized weight as the model's `layer`, and a LoRA with the tensors `more`.
     fn weights_with(more: &[(&str, Tensor)]) -> TestResult<VarBuilder<'static>> {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/gguf/reference.gguf");
         let blocks = Checkpoint::from_file(golden)?
@@ -356,7 +356,7 @@ mod tests {
         Ok(())
     }
 
-    /// DoRA needs the norms of the whole weight, which has to be in numbers for that.
+    /// DoRA needs the norms of the whole weight, so it has to be unpacked.
     #[test]
     fn what_cannot_be_beside_is_merged_into_the_numbers_of_blocks() -> TestResult {
         let magnitudes = [0.5f32, 1.0, 2.0];

@@ -1,4 +1,4 @@
-//! Reads small files that change a model: LoRA and its relatives, and textual inversion.
+//! Reads adapters: LoRA and its relatives, and textual inversion.
 
 mod adapter_file;
 mod change;

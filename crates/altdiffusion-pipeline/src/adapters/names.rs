@@ -1,18 +1,18 @@
-//! Reads the names of an adapter's tensors, in the forms of the programs that write them.
+//! Parses the names of an adapter's tensors, as each program writes them.
 //!
-//! A layer is known by its path in the model with `_` for each `.`, which kohya's names are from the start, and which no two
-//! layers share.
+//! A layer is identified by its path in the model with `_` for `.`. kohya's names have that form already, and no two
+//! layers share one.
 
-/// The model whose weights a name is about.
+/// The model that a name belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum TargetModel {
     UNet,
     TextEncoder,
-    /// The name does not say.
+    /// Not in the name.
     Unknown,
 }
 
-/// What a tensor is to its layer. The kinds that these belong to are combined in [`super::layer_tensors`].
+/// A tensor's role in its layer. [`super::layer_tensors`] combines the roles of each kind of adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum TensorRole {
     LoraDown,
@@ -22,9 +22,9 @@ pub(super) enum TensorRole {
     EmbeddingDown,
     EmbeddingUp,
     Alpha,
-    /// DoRA's magnitudes as kohya's scripts and LyCORIS write them.
+    /// DoRA's magnitudes, from kohya's scripts and LyCORIS.
     DoraScale,
-    /// The same as PEFT writes them.
+    /// DoRA's magnitudes, from PEFT.
     MagnitudeVector,
     HadaW1A,
     HadaW1B,
@@ -43,9 +43,9 @@ pub(super) enum TensorRole {
     GloraA2,
     GloraB1,
     GloraB2,
-    /// (IA)³'s factors as PEFT writes them.
+    /// (IA)³'s factors, from PEFT.
     Ia3Factors,
-    /// Whether LyCORIS' (IA)³ is about a layer's input.
+    /// Whether LyCORIS' (IA)³ multiplies a layer's input.
     Ia3OnInput,
     /// The factors of LyCORIS' (IA)³, or a weight that PEFT trained as a whole.
     Weight,
@@ -56,11 +56,11 @@ pub(super) enum TensorRole {
     NormBiasDifference,
 }
 
-/// The name of one tensor, understood.
+/// The parsed name of a tensor.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AdapterName {
     pub target: TargetModel,
-    /// The layer's path as the file has it, without what stands before it, which PEFT's patterns are matched against.
+    /// The layer's path without its prefix, as PEFT's patterns match it.
     pub path: String,
     pub role: TensorRole,
 }
@@ -72,7 +72,7 @@ impl AdapterName {
     }
 }
 
-/// How names end, and the role that each ending says. No ending is the end of one below it.
+/// Endings of names and their roles. The first match wins, so no ending may be the tail of a later one.
 const ENDINGS: [(&str, TensorRole); 44] = [
     // PEFT, and diffusers since 0.22.
     (".lora_A.weight", TensorRole::LoraDown),
@@ -83,7 +83,7 @@ const ENDINGS: [(&str, TensorRole); 44] = [
     (".lora_magnitude_vector.weight", TensorRole::MagnitudeVector),
     (".lora_magnitude_vector", TensorRole::MagnitudeVector),
     (".ia3_l", TensorRole::Ia3Factors),
-    // diffusers before.
+    // diffusers before 0.22.
     (".lora.down.weight", TensorRole::LoraDown),
     (".lora.up.weight", TensorRole::LoraUp),
     (".lora_linear_layer.down.weight", TensorRole::LoraDown),
@@ -117,15 +117,15 @@ const ENDINGS: [(&str, TensorRole); 44] = [
     (".diff_b", TensorRole::BiasDifference),
     (".w_norm", TensorRole::NormDifference),
     (".b_norm", TensorRole::NormBiasDifference),
-    // Trained as a whole beside a LoRA of PEFT.
+    // Trained as a whole beside PEFT's LoRA.
     (".base_layer.weight", TensorRole::Weight),
     (".base_layer.bias", TensorRole::Bias),
-    // Last, for they end others.
+    // Last, because other endings end with it.
     (".weight", TensorRole::Weight),
     (".bias", TensorRole::Bias),
 ];
 
-/// The first form of diffusers, which named attention processors: how names end, and the role.
+/// The infix of diffusers' first format, which named attention processors, and its endings with their roles.
 const PROCESSOR: &str = ".processor.";
 const PROCESSOR_ENDINGS: [(&str, TensorRole); 3] = [
     ("_lora.down.weight", TensorRole::LoraDown),
@@ -133,7 +133,7 @@ const PROCESSOR_ENDINGS: [(&str, TensorRole); 3] = [
     ("_lora.alpha", TensorRole::Alpha),
 ];
 
-/// How names begin.
+/// Prefixes of names and the model they belong to.
 const BEGINNINGS: [(&str, TargetModel); 9] = [
     ("unet.", TargetModel::UNet),
     ("text_encoder.", TargetModel::TextEncoder),
@@ -147,17 +147,17 @@ const BEGINNINGS: [(&str, TargetModel); 9] = [
     ("", TargetModel::Unknown),
 ];
 
-/// What PEFT puts around a model, and what it calls an adapter that was given no name.
+/// PEFT's prefix around a model, and its name for an adapter without one.
 const PEFT_PREFIX: &str = "base_model.model.";
 const PEFT_ADAPTER: &str = ".default";
 const PEFT_SAVED: &str = ".modules_to_save.";
 
-/// Understands the name of a tensor; `None` if no adapter that can be applied has such a name.
+/// Parses the name of a tensor; `None` if it belongs to no supported adapter.
 pub(super) fn parse(name: &str) -> Option<AdapterName> {
     let name = name.strip_suffix(PEFT_ADAPTER).unwrap_or(name);
     let name = name.replace(PEFT_SAVED, ".").replace(&format!("{PEFT_ADAPTER}."), ".");
     let (path, role) = path_and_role(&name)?;
-    // PEFT's prefix may stand before diffusers', or behind.
+    // PEFT's prefix can stand before or after diffusers'.
     let path = path.strip_prefix(PEFT_PREFIX).unwrap_or(&path);
     let (target, path) =
         BEGINNINGS.iter().find_map(|(beginning, target)| Some((*target, path.strip_prefix(beginning)?)))?;
@@ -166,7 +166,7 @@ pub(super) fn parse(name: &str) -> Option<AdapterName> {
 }
 
 fn path_and_role(name: &str) -> Option<(String, TensorRole)> {
-    // Before the other forms, whose endings are a part of these.
+    // Check this form first: the endings of the others are parts of its own.
     if let Some((block, rest)) = name.split_once(PROCESSOR)
         && let Some((layer, role)) =
             PROCESSOR_ENDINGS.iter().find_map(|(ending, role)| Some((rest.strip_suffix(ending)?, *role)))
@@ -240,7 +240,7 @@ mod tests {
         }
     }
 
-    /// The first ending that fits is the right one.
+    /// The first ending that matches must be the right one.
     #[test]
     fn no_ending_hides_another() {
         for (place, (ending, _)) in ENDINGS.iter().enumerate() {

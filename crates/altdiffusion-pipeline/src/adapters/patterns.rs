@@ -1,32 +1,32 @@
-//! Finds the value that PEFT's `rank_pattern` and `alpha_pattern` have for a layer.
+//! Looks up a layer in PEFT's `rank_pattern` and `alpha_pattern`.
 
 use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
-/// The most patterns that are believed; the largest model here has fewer than 1 000 layers.
+/// The most patterns accepted; the largest supported model has fewer than 1 000 layers.
 const MOST_PATTERNS: usize = 10_000;
-/// The most that are regular expressions, which take longer to match than names.
+/// The most regular expressions accepted among them, since they are slower to match than names.
 const MOST_EXPRESSIONS: usize = 256;
-/// The longest regular expression, and the largest in memory, in bytes.
+/// The length limit of a regular expression, and the size limit of a compiled one, in bytes.
 const LONGEST_EXPRESSION: usize = 1_000;
 const LARGEST_EXPRESSION: usize = 1 << 18;
 
-/// Values by patterns of layers, in the order in which they are tried.
+/// Values by pattern, in matching order.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Patterns<T>(Vec<(Pattern, T)>);
 
-/// What a pattern says of a layer's path. PEFT matches `(.*\.)?(PATTERN)$`.
+/// How a pattern matches a layer's path. PEFT matches `(.*\.)?(PATTERN)$`.
 #[derive(Debug, Clone)]
 enum Pattern {
-    /// The path, or its end after a dot.
+    /// Equals the path, or ends it after a dot.
     End(String),
-    /// The whole path.
+    /// Equals the path.
     Whole(String),
     Expression(Regex),
 }
 
 impl<T: Copy> Patterns<T> {
-    /// Reads the object that is the field `field` of a configuration. `value` reads a value, or says what it should have been.
+    /// Parses the object in the field `field` of a configuration. `value` parses a value, or says what was expected.
     ///
     /// # Errors
     /// What was expected and what was found.
@@ -64,7 +64,7 @@ impl<T: Copy> Patterns<T> {
 
 impl Pattern {
     fn parse(key: &str) -> Result<Self, String> {
-        // Nearly all are names. A dot is in a path where it is in a name, whatever it means in an expression.
+        // Nearly all patterns are plain names, whose dots stand for themselves even in a regular expression.
         let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
         if is_name(key) {
             return Ok(Self::End(key.to_owned()));

@@ -1,5 +1,5 @@
-//! Reads what PEFT and diffusers say about an adapter beside its tensors: `adapter_config.json`, and the same fields in a
-//! safetensors file's `lora_adapter_metadata`.
+//! Reads an adapter's configuration as PEFT and diffusers write it: `adapter_config.json`, or the same fields as
+//! `lora_adapter_metadata` in a safetensors file.
 
 use std::collections::BTreeMap;
 
@@ -10,27 +10,27 @@ use serde_json::{Map, Value};
 use super::patterns::Patterns;
 use crate::{Error, Result};
 
-/// What PEFT writes beside its weights.
+/// The configuration file that PEFT writes beside its weights.
 pub(super) const PEFT_CONFIG: &str = "adapter_config.json";
-/// Where diffusers writes the same since 0.34, in the metadata of a safetensors file, each field after the part's name and a
-/// dot.
+/// The metadata key under which diffusers has stored the same fields since 0.34, each prefixed by the part's name and
+/// a dot.
 const METADATA_KEY: &str = "lora_adapter_metadata";
 
-/// The most bytes of a configuration that are read.
+/// The largest configuration file read, in bytes.
 const LONGEST_CONFIG: usize = 1 << 24;
-/// The largest rank that is believed; a layer of the published models has 10 240 columns.
+/// The largest rank accepted; the widest layer of the published models has 10 240 columns.
 pub(super) const LARGEST_RANK: usize = 1 << 14;
 
-/// The kinds of adapters whose configurations are read.
+/// The supported values of `peft_type`.
 const KINDS: [&str; 4] = ["LORA", "LOHA", "LOKR", "IA3"];
 
-/// What is done about a field.
+/// How to treat a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Treatment {
     Used,
-    /// It is about training, or the tensors tell the same.
+    /// Ignored: it concerns training only, or the tensors say the same.
     Harmless,
-    /// It may say nothing: null, false, or empty.
+    /// Refused unless null, false or empty.
     Refused(&'static str),
 }
 
@@ -55,7 +55,7 @@ const FIELDS: [(&str, Treatment); 54] = {
         ("layers_to_transform", Harmless),
         ("layers_pattern", Harmless),
         ("lora_bias", Harmless),
-        // PEFT sets it back for linear layers and convolutions; it is for GPT-2's.
+        // PEFT resets it for linear layers and convolutions; it is for GPT-2's.
         ("fan_in_fan_out", Harmless),
         ("lora_dropout", Harmless),
         ("rank_dropout", Harmless),
@@ -77,10 +77,10 @@ const FIELDS: [(&str, Treatment); 54] = {
         ("megatron_core", Harmless),
         ("ensure_weight_tying", Harmless),
         ("qalora_group_size", Harmless),
-        // How the matrices begin, and what training keeps in memory.
+        // How the matrices are initialised, and what training keeps in memory.
         ("eva_config", Harmless),
         ("velora_config", Harmless),
-        // As `init_lora_weights` says.
+        // Depends on `init_lora_weights`.
         ("loftq_config", Harmless),
         ("corda_config", Harmless),
         ("lora_ga_config", Harmless),
@@ -99,10 +99,10 @@ const FIELDS: [(&str, Treatment); 54] = {
     ]
 };
 
-/// Ways to begin that take away from the base model what they put into the matrices.
+/// Initialisations that subtract from the base model what they put into the matrices.
 const CHANGES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
-/// The configuration of an adapter, or of what it has for one part of the model.
+/// The configuration of an adapter, or of its part for one model.
 #[derive(Debug, Clone)]
 pub(super) struct PeftConfig {
     /// Its file.
@@ -112,11 +112,11 @@ pub(super) struct PeftConfig {
     rank_pattern: Patterns<usize>,
     alpha_pattern: Patterns<f64>,
     rank_stabilized: bool,
-    /// Whether every layer has DoRA's magnitudes.
+    /// Whether every layer must have DoRA's magnitudes.
     pub uses_dora: bool,
-    /// Whether there are weights and biases that were trained as a whole.
+    /// Whether some weights and biases were trained as a whole.
     pub has_whole_weights: bool,
-    /// The layers whose inputs, not outputs, (IA)³ multiplies.
+    /// The layers whose inputs (IA)³ multiplies, instead of their outputs.
     feedforward: Patterns<bool>,
 }
 
@@ -124,7 +124,7 @@ impl PeftConfig {
     /// Reads `adapter_config.json`.
     ///
     /// # Errors
-    /// When it is no JSON, or a field has a value that cannot be used, or asks for a kind of adapter that is not supported.
+    /// If it is not JSON, a field's value cannot be used, or it asks for an adapter that is not supported.
     pub(super) fn from_file(file: &FileData) -> Result<Self> {
         if file.len() > LONGEST_CONFIG {
             let problem = format!("expected at most {LONGEST_CONFIG} bytes, found {}", file.len());
@@ -133,8 +133,8 @@ impl PeftConfig {
         Self::new(file.name(), &parse_json(file)?)
     }
 
-    /// Reads the metadata of a safetensors file: the configurations by the names of their parts, "" where there is none;
-    /// empty if the file has no such metadata.
+    /// Reads the metadata of a safetensors file: one configuration per part, with the key "" if the part has no name.
+    /// Empty if the file has no such metadata.
     ///
     /// # Errors
     /// As [`from_file`](Self::from_file).
@@ -193,10 +193,10 @@ impl PeftConfig {
         read().map_err(error)
     }
 
-    /// What the matrices of a layer are multiplied by; its rank is theirs, if they have any.
+    /// The factor of a layer's matrices. `rank` is that of the matrices, if they have one.
     ///
     /// # Errors
-    /// When the matrices have another rank than this says.
+    /// If the matrices have another rank than the configuration says.
     pub(super) fn scale(&self, path: &str, rank: Option<usize>) -> Result<f64> {
         let said = self.rank_pattern.get(path).or(self.rank);
         if let (Some(said), Some(found)) = (said, rank)
@@ -212,7 +212,7 @@ impl PeftConfig {
         Ok(alpha / if self.rank_stabilized { rank.sqrt() } else { rank })
     }
 
-    /// Whether (IA)³ multiplies the inputs of a layer.
+    /// Whether (IA)³ multiplies a layer's inputs.
     pub(super) fn is_feedforward(&self, path: &str) -> bool {
         self.feedforward.get(path).unwrap_or(false)
     }
@@ -222,7 +222,7 @@ fn treatment(field: &str) -> Option<Treatment> {
     FIELDS.iter().find_map(|(name, treatment)| (*name == field).then_some(*treatment))
 }
 
-/// Refuses what cannot be applied, and warns of what is not known.
+/// Refuses fields that cannot be applied, and warns of unknown ones.
 fn check_fields(file: &str, fields: &Map<String, Value>) -> std::result::Result<(), String> {
     let kind = fields.get("peft_type").filter(|kind| !kind.is_null());
     if let Some(kind) = kind.filter(|kind| !KINDS.iter().any(|known| *kind == known)) {
@@ -252,7 +252,7 @@ fn check_fields(file: &str, fields: &Map<String, Value>) -> std::result::Result<
     Ok(())
 }
 
-/// Whether a field's value is more than null, false, 0 or empty.
+/// Whether a field has a value other than null, false, 0 or empty.
 fn says_something(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
@@ -263,7 +263,7 @@ fn says_something(value: &Value) -> bool {
     }
 }
 
-/// `feedforward_modules`: the ends of layers' names, or one regular expression.
+/// Parses `feedforward_modules`: endings of layers' names, or one regular expression.
 fn feedforward(value: Option<&Value>) -> std::result::Result<Patterns<bool>, String> {
     const FIELD: &str = "feedforward_modules";
     let names = match value {
@@ -307,7 +307,7 @@ mod tests {
         PeftConfig::from_file(&file).map_err(|error| error.to_string())
     }
 
-    /// Of the present PEFT; the list is made by `scripts/golden/adapter_kinds.py`.
+    /// The fields of the current PEFT, listed by `scripts/golden/adapter_kinds.py`.
     #[test]
     fn every_field_of_peft_is_known() -> std::result::Result<(), Box<dyn std::error::Error>> {
         let path =

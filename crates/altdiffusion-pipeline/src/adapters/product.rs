@@ -1,16 +1,17 @@
-//! Multiplies the small matrices that an adapter has for a large one.
+//! Multiplies an adapter's small matrices into a large one.
 
 use candle_core::Tensor;
 
 use crate::Result;
 
-/// A matrix (out, in · taps) in the small ones that a file has of it, all f32. A convolution's taps are its kernel's places.
+/// A matrix (out, in · taps) in factored form, f32. The taps are the positions of a convolution's kernel.
 #[derive(Debug, Clone)]
 pub(super) enum Product {
     LowRank(LowRank),
-    /// That of embeddings, whose matrices are stored the other way round: `up · down`, transposed.
+    /// For embeddings, whose matrices are stored transposed: (`up · down`)ᵀ.
     Transposed(LowRank),
-    /// LoHa (Hyeon-Woo et al. 2021, <https://arxiv.org/abs/2108.06098>): two of low rank, multiplied number by number.
+    /// LoHa (Hyeon-Woo et al. 2021, <https://arxiv.org/abs/2108.06098>): the elementwise product of two low-rank
+    /// matrices.
     Hadamard(LowRank, LowRank),
     /// LoKr (<https://arxiv.org/abs/2309.14859>): the Kronecker product.
     Kronecker(Factor, Factor),
@@ -40,7 +41,7 @@ pub(super) struct LowRank {
     pub up: Tensor,
 }
 
-/// The largest kernel of a convolution that is believed; those of the models are of 1 and 3.
+/// The largest convolution kernel accepted; the models have 1 and 3.
 const LARGEST_KERNEL: usize = 16;
 
 impl LowRank {
@@ -73,7 +74,7 @@ impl LowRank {
         Ok(Self { down, core, up })
     }
 
-    /// The rank at the input, which alpha is divided by.
+    /// The rank at the input, which divides alpha.
     pub(super) fn rank(&self) -> usize {
         self.down.dims().first().copied().unwrap_or(1)
     }
@@ -87,11 +88,11 @@ impl LowRank {
         )
     }
 
-    /// From the input to the rank in one step: (rank, in · taps).
+    /// The map from input to rank in one matrix: (rank, in · taps).
     pub(super) fn whole_down(&self) -> Result<Tensor> {
         let down = self.down.flatten_from(1)?;
         let Some(core) = &self.core else { return Ok(down) };
-        // A 1 × 1 convolution and then one of the kernel's size: (rank, rank, taps) · (rank, in) to (rank, in, taps).
+        // Fold a 1 × 1 convolution into the following kernel: (rank, rank, taps) · (rank, in) to (rank, in, taps).
         let (rows, columns, height, width) = core.dims4()?;
         let taps = height * width;
         let core = core.reshape((rows, columns, taps))?.permute((0, 2, 1))?.reshape(((), columns))?;
@@ -99,7 +100,7 @@ impl LowRank {
         Ok(whole.permute((0, 2, 1))?.contiguous()?.flatten_from(1)?)
     }
 
-    /// (out, in · taps), where `place` is.
+    /// (out, in · taps), on the device of `place`.
     fn multiplied(&self, place: &Tensor) -> Result<Tensor> {
         let device = place.device();
         let up = self.up.flatten_from(1)?.to_device(device)?;
@@ -136,13 +137,13 @@ impl Product {
             }
             Self::Kronecker(first, second) => {
                 let ((rows, columns), (more_rows, more_columns)) = (first.shape(), second.shape());
-                // Too many to be counted are too many for any weight.
+                // A size that overflows fits no weight.
                 (rows.saturating_mul(more_rows), columns.saturating_mul(more_columns))
             }
         }
     }
 
-    /// Whether all of it is of a weight of `shape`, whose rows and columns it has.
+    /// Whether it fits a weight of `shape`, given that rows and columns agree.
     pub(super) fn fits(&self, shape: &[usize]) -> bool {
         match self {
             Self::LowRank(_) | Self::Transposed(_) | Self::Kronecker(..) => true,
@@ -151,7 +152,7 @@ impl Product {
         }
     }
 
-    /// (out, in · taps), for the weight `old` of as many.
+    /// Computes the matrix (out, in · taps) for the weight `old`, which has as many elements.
     pub(super) fn of(&self, old: &Tensor) -> Result<Tensor> {
         match self {
             Self::LowRank(low_rank) => low_rank.multiplied(old),
@@ -159,7 +160,7 @@ impl Product {
             Self::Hadamard(one, other) => Ok((one.multiplied(old)? * other.multiplied(old)?)?),
             Self::Kronecker(first, second) => kronecker(&first.multiplied(old)?, &second.multiplied(old)?),
             Self::Generalized { a, b } => {
-                // Over the inputs alone, at every tap.
+                // Multiplies over the inputs alone, at every tap.
                 let (out, inputs) = (old.dim(0)?, old.dim(1)?);
                 let taps_first = old.reshape((out, inputs, ()))?.permute((0, 2, 1))?.contiguous()?;
                 let (up, down) = (a.up.flatten_from(1)?, a.whole_down()?);

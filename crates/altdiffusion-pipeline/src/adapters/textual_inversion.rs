@@ -1,4 +1,4 @@
-//! Reads textual inversions: learned words, which are embeddings of their own for the text encoder.
+//! Reads textual inversions: embeddings learned for new words of the text encoder.
 
 use std::collections::BTreeMap;
 
@@ -9,24 +9,24 @@ use super::adapter_file::{self, Found};
 use crate::latents::all_finite;
 use crate::{Error, Result};
 
-/// The names that a learned word has in a directory or a repository.
+/// The file names of a textual inversion in a directory or repository.
 const FILE_NAMES: [&str; 2] = ["learned_embeds.safetensors", "learned_embeds.bin"];
 
-/// What web interfaces call the vectors in their files, and the program that textual inversion came with, under a key that
-/// says nothing; the word is then the file's own name.
+/// Tensor names that web interfaces, and the original program of textual inversion, use for every word; the word is
+/// then the file's name.
 const WEBUI_TENSORS: [&str; 3] = ["emb_params", "clip_l", "*"];
 const WEBUI_PARAMETERS: &str = "string_to_param.";
-/// The vectors for the second text encoder of Stable Diffusion XL.
+/// The tensor for the second text encoder of Stable Diffusion XL.
 const OF_SDXL: &str = "clip_g";
 
-/// Where a LoRA's file has words that were learned with it, each under its name and a dot.
+/// The prefix of words that come in a LoRA's file: `bundle_emb.NAME.…`.
 const BUNDLE: &str = "bundle_emb.";
 
-/// The most vectors that one word may have: as many as a prompt has tokens.
+/// The most vectors per word: a prompt's number of tokens.
 const MOST_VECTORS: usize = 75;
 
-/// A textual inversion (Gal et al. 2022, <https://arxiv.org/abs/2208.01618>): a word and the vectors that stand in its place
-/// before the first layer of the text encoder.
+/// A textual inversion (Gal et al. 2022, <https://arxiv.org/abs/2208.01618>): a word and the embeddings that replace
+/// its tokens before the text encoder's first layer.
 #[derive(Debug, Clone)]
 pub struct TextualInversion {
     word: String,
@@ -35,16 +35,16 @@ pub struct TextualInversion {
     file: String,
 }
 
-/// A word and the name of the tensor that has its vectors.
+/// A word and the name of the tensor that holds its vectors.
 type WordTensor = (String, String);
 
 impl TextualInversion {
-    /// Reads a learned word called `name`: a file, `.safetensors` or a pickle; or a directory or a repository on the hub that
-    /// holds one, as `learned_embeds` or alone; or a file in a repository, `org/name/file.safetensors`. Files of diffusers
-    /// name the word themselves; one of a web interface is called as the word.
+    /// Reads the textual inversion called `name`: a `.safetensors` file or a pickle; a directory or hub repository
+    /// that holds one, as `learned_embeds` or as its only file; or a file in a repository,
+    /// `org/name/file.safetensors`. diffusers' files name the word; in a web interface's, the file name is the word.
     ///
     /// # Errors
-    /// When there is none, or it holds anything but one word's vectors.
+    /// If there is none, or it holds anything but the vectors of one word.
     pub fn open(name: &str) -> Result<Self> {
         let mut words = Self::open_all(name)?.into_iter();
         match (words.next(), words.next()) {
@@ -60,10 +60,10 @@ impl TextualInversion {
         }
     }
 
-    /// As [`open`](Self::open), of a file that may have several words.
+    /// Like [`open`](Self::open), for a file that may hold several words.
     ///
     /// # Errors
-    /// When there is none, or it holds anything but words' vectors.
+    /// If there is none, or it holds anything but the vectors of words.
     pub fn open_all(name: &str) -> Result<Vec<Self>> {
         let Found { file, stem, .. } = adapter_file::open(name, &FILE_NAMES, "a learned word")?;
         let tensors = file.names().map(|tensor| (tensor.to_owned(), tensor.to_owned())).collect();
@@ -71,7 +71,7 @@ impl TextualInversion {
         words.into_iter().map(|(word, tensor)| Self::read(name, &word, &file, &tensor)).collect()
     }
 
-    /// Reads the vectors of a word. The shape is looked at first, because the file may be anything.
+    /// Reads the vectors of a word, after checking their shape, since the file may be anything.
     fn read(file: &str, word: &str, checkpoint: &Checkpoint, tensor: &str) -> Result<Self> {
         if let Some(shape) = checkpoint.shape(tensor).filter(|shape| !is_word_shape(shape)) {
             return Err(Error::content(file, misshapen(word, shape)));
@@ -81,10 +81,10 @@ impl TextualInversion {
         Self::new(word, vectors, file)
     }
 
-    /// The `word` that stands for `vectors`, (vectors, hidden_size); errors call it after `file`.
+    /// Makes `word` stand for `vectors`, (vectors, hidden_size); errors name `file`.
     ///
     /// # Errors
-    /// When the word is empty, or there are no vectors or too many, or they hold anything but numbers.
+    /// If the word is empty, there are no vectors or too many, or they are not finite.
     pub fn new(word: &str, vectors: Tensor, file: &str) -> Result<Self> {
         if word.trim().is_empty() {
             return Err(Error::content(file, "expected the name of a learned word, found none"));
@@ -98,15 +98,15 @@ impl TextualInversion {
         Ok(Self { word: word.to_owned(), vectors: vectors.to_dtype(DType::F32)?, file: file.to_owned() })
     }
 
-    /// The same under another name.
+    /// Renames the word.
     ///
     /// # Errors
-    /// When the name is empty.
+    /// If the name is empty.
     pub fn called(self, word: &str) -> Result<Self> {
         Self::new(word, self.vectors, &self.file)
     }
 
-    /// What to write in a prompt.
+    /// The word to write in a prompt.
     pub fn word(&self) -> &str {
         &self.word
     }
@@ -116,10 +116,10 @@ impl TextualInversion {
         &self.vectors
     }
 
-    /// Its vectors are of this width.
+    /// Checks that its vectors have this width.
     ///
     /// # Errors
-    /// When they are of another, being for another text encoder.
+    /// If they have another width, since they belong to another text encoder.
     pub(crate) fn check_width(&self, width: usize) -> Result<()> {
         let found = self.vectors.dim(1)?;
         if found != width {
@@ -133,7 +133,7 @@ impl TextualInversion {
     }
 }
 
-/// Whether a tensor may hold a word's vectors: (vectors, width) or (width).
+/// Whether a tensor can hold a word's vectors: (vectors, width) or (width).
 fn is_word_shape(shape: &[usize]) -> bool {
     match shape {
         [width] => *width > 0,
@@ -148,8 +148,8 @@ fn misshapen(word: &str, shape: &[usize]) -> String {
     )
 }
 
-/// The words among tensors, which are given by the names that say what they are to their own; `file_word` is what a word is
-/// called that has no name.
+/// Finds the words among `tensors`, which maps normalised names to the names in the file; `file_word` is the word if
+/// none is named.
 fn words_of(
     file_word: &str,
     tensors: &BTreeMap<String, String>,
@@ -169,7 +169,7 @@ fn words_of(
         .collect();
     match parameters.as_slice() {
         [(_, tensor)] => nameless(tensor),
-        // Each is a word of its own, as in files of diffusers.
+        // Each tensor is a word, as in diffusers' files.
         [] if tensors.is_empty() => Err("expected a textual inversion, found no tensors".to_owned()),
         [] => Ok(tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect()),
         several => {
@@ -184,8 +184,8 @@ pub(super) fn is_bundled(tensor: &str) -> bool {
     tensor.starts_with(BUNDLE)
 }
 
-/// The words in a LoRA's file, `bundle_emb.NAME.emb_params` or `bundle_emb.NAME.string_to_param.*`, as stable-diffusion-webui
-/// reads them.
+/// Reads the words in a LoRA's file, `bundle_emb.NAME.emb_params` or `bundle_emb.NAME.string_to_param.*`, like
+/// stable-diffusion-webui.
 pub(super) fn in_bundle(name: &str, file: &Checkpoint) -> Result<Vec<TextualInversion>> {
     let mut bundle: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
     for tensor in file.names() {

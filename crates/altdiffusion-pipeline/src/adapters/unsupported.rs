@@ -1,8 +1,8 @@
-//! Recognises a file that cannot be applied as an adapter of this model.
+//! Recognises files that cannot be applied as an adapter to this model.
 
 use std::collections::BTreeMap;
 
-/// Parts of the names that tensors of other kinds of adapters have, and what these are called.
+/// Parts of tensor names by which unsupported kinds of adapters are known.
 const KINDS: [(&str, &str); 20] = [
     ("oft_blocks", "OFT"),
     ("oft_diag", "OFT"),
@@ -26,7 +26,7 @@ const KINDS: [(&str, &str); 20] = [
     ("motion_modules.", "motion module of AnimateDiff"),
 ];
 
-/// How names begin that no AltDiffusion has, and the models that have them.
+/// Prefixes of names that no AltDiffusion has, and the models that have them.
 const BEGINNINGS: [(&str, &str); 8] = [
     ("lora_te2_", "Stable Diffusion XL or 3"),
     ("lora_te3_", "Stable Diffusion 3"),
@@ -37,7 +37,7 @@ const BEGINNINGS: [(&str, &str); 8] = [
     ("lora_transformer_", "a diffusion transformer"),
     ("transformer.", "a diffusion transformer"),
 ];
-/// Parts of names that no AltDiffusion has. They are looked for first, because they say more.
+/// Parts of names that no AltDiffusion has. They are checked first, since they are more specific.
 const PARTS: [(&str, &str); 8] = [
     ("add_embedding", "Stable Diffusion XL"),
     ("label_emb", "Stable Diffusion XL"),
@@ -48,33 +48,33 @@ const PARTS: [(&str, &str); 8] = [
     ("attn.add_k_proj", "Stable Diffusion 3 or FLUX"),
     ("attn_add_k_proj", "Stable Diffusion 3 or FLUX"),
 ];
-/// What the text encoders of CLIP have in their names, of which a LoRA may be for a UNet as well.
+/// Parts of the names of CLIP's text encoder. A LoRA with them may have a part for the UNet as well.
 const CLIP: [&str; 2] = ["text_model_encoder_layers", "text_model.encoder.layers"];
 
-/// What trainers call the model in a safetensors file's metadata: kohya's scripts, and the specification that they share.
+/// Metadata keys under which trainers name the model: kohya's scripts, and the specification that they share.
 const METADATA: [&str; 2] = ["modelspec.architecture", "ss_base_model_version"];
-/// The longest such name that is repeated.
+/// The longest such name that is shown.
 const LONGEST_NAME: usize = 60;
 
-/// The kind of adapter that has a tensor of this name, if it is one that is not supported.
+/// The unsupported kind of adapter that has a tensor of this name.
 pub(super) fn kind_of(tensor: &str) -> Option<&'static str> {
     KINDS.iter().find_map(|(part, kind)| tensor.contains(part).then_some(*kind))
 }
 
-/// The model that an adapter with tensors of these names is for, if it cannot be an AltDiffusion.
+/// The model that an adapter with these tensors is for, if it cannot be an AltDiffusion.
 pub(super) fn model_of(tensors: &[&str]) -> Option<&'static str> {
     let part = || PARTS.iter().find(|(part, _)| tensors.iter().any(|name| name.contains(part)));
     let beginning = || BEGINNINGS.iter().find(|(part, _)| tensors.iter().any(|name| name.starts_with(part)));
     part().or_else(beginning).map(|(_, model)| *model)
 }
 
-/// What a file's metadata says that it is for, to be shown when it does not fit.
+/// The model that a file was made for according to its metadata, for errors.
 pub(super) fn said_model(metadata: &BTreeMap<String, String>) -> Option<String> {
     let is_plain = |name: &&String| name.len() <= LONGEST_NAME && name.chars().all(|c| c.is_ascii_graphic());
     METADATA.iter().find_map(|key| metadata.get(*key)).filter(is_plain).cloned()
 }
 
-/// Whether a layer is one of CLIP's text encoder.
+/// Whether a layer belongs to CLIP's text encoder.
 pub(super) fn is_of_clip(layer: &str) -> bool {
     CLIP.iter().any(|part| layer.contains(part))
 }

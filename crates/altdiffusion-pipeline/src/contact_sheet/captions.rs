@@ -1,34 +1,35 @@
-//! Draws lines of text into images, in any script, with the fonts of the system.
+//! Draws captions in any script, with the system's fonts.
 
 use cosmic_text::{
     Attrs, Buffer, Color, Ellipsize, EllipsizeHeightLimit, FontSystem, Metrics, Shaping, SwashCache, Wrap,
 };
 use image::{Rgb, RgbImage};
 
-/// Pixels from the top of a line to the top of the next.
+/// Pixels per line of text.
 pub(super) const LINE_HEIGHT: u32 = 20;
 
-/// Pixels of a letter M.
+/// The size of an em, in pixels.
 const FONT_SIZE: f32 = 14.;
 
-/// The glyph of a letter that a font does not have (OpenType, `.notdef`).
+/// The glyph for a missing character (OpenType, `.notdef`).
 const NO_GLYPH: u16 = 0;
 
-/// The fonts of the system, and what was drawn with them.
+/// The system's fonts, and a cache of drawn glyphs.
 pub(super) struct Captions {
     fonts: FontSystem,
     glyphs: SwashCache,
 }
 
 impl Captions {
-    /// Finds the system's fonts, if it has any.
+    /// Finds the system's fonts; `None` if it has none.
     pub(super) fn new() -> Option<Self> {
         let fonts = FontSystem::new();
         (!fonts.db().is_empty()).then(|| Self { fonts, glyphs: SwashCache::new() })
     }
 
-    /// Draws a line in black whose upper left corner is at `(left, top)`. What is longer than `width` pixels ends in an
-    /// ellipsis; nothing is drawn outside the image. Where no font has the letters, nothing is drawn, and it is false.
+    /// Draws a line in black with its upper left corner at `(left, top)`. Text longer than `width` pixels ends in an
+    /// ellipsis; nothing is drawn outside the image. Returns false, having drawn nothing, if no font has the
+    /// characters.
     pub(super) fn draw(
         &mut self,
         image: &mut RgbImage,
@@ -74,7 +75,7 @@ fn blend(Rgb(below): Rgb<u8>, color: Color) -> Rgb<u8> {
 mod tests {
     use super::*;
 
-    /// Every line leaves a mark between its borders and none outside, whichever fonts there are.
+    /// Every line must draw inside its borders and nowhere else, whichever fonts there are.
     #[test]
     fn lines_stay_within_their_borders() {
         let Some(mut captions) = Captions::new() else {
@@ -93,7 +94,7 @@ mod tests {
             assert_eq!(!marked.is_empty(), is_drawn, "{text}");
             assert!(marked.iter().all(|(x, y)| (10..70).contains(x) && (20..40).contains(y)), "{text}");
         }
-        // A corner outside, and no room at all.
+        // A corner outside the image, and no room at all.
         let mut image = RgbImage::new(4, 4);
         captions.draw(&mut image, "a", (3, 3), 50);
         captions.draw(&mut image, "a", (0, 0), 0);

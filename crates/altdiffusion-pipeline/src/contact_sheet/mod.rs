@@ -1,4 +1,4 @@
-//! Lays several images out in one, in rows and columns.
+//! Arranges several images in one, in rows and columns.
 
 #[cfg(feature = "captions")]
 mod captions;
@@ -14,13 +14,13 @@ use captions::{Captions, LINE_HEIGHT};
 
 use crate::{Error, Result};
 
-/// Pixels of white around each image.
+/// The white margin around each image, in pixels.
 const MARGIN: u64 = 2;
 
-/// Images of one size side by side, `columns` to a row, on white.
+/// Arranges images of one size on white, `columns` to a row.
 ///
 /// # Errors
-/// When there are none, or they make a sheet that is larger than an image can be.
+/// If there are none, or the sheet would be larger than an image can be.
 pub fn contact_sheet(images: &[RgbImage], columns: usize) -> Result<RgbImage> {
     let Some(first) = images.first() else {
         return Err(Error::option("contact sheet", "no images, expected at least one"));
@@ -30,28 +30,28 @@ pub fn contact_sheet(images: &[RgbImage], columns: usize) -> Result<RgbImage> {
     ContactSheet::with_columns(size, images.len(), columns).draw_in_grid(images)
 }
 
-/// Where the images of a run stand in their sheet. An image alone is its own sheet, without a margin.
+/// The layout of a run's images. A single image is its own sheet, without a margin.
 #[derive(Debug)]
 pub struct ContactSheet {
-    /// Pixels of each image, width and height.
+    /// The size of each image, (width, height) in pixels.
     cell: (u64, u64),
     columns: u64,
     images: u64,
-    /// What stands above the first of so many images each; none where all are of one prompt.
+    /// The caption of each row of so many images; none if all share a prompt.
     #[cfg(feature = "captions")]
     captions: Vec<String>,
-    /// The sheet before there are images in it.
+    /// The sheet before images are drawn into it.
     #[cfg(feature = "captions")]
     empty: OnceLock<RgbImage>,
 }
 
 impl ContactSheet {
-    /// A sheet of so many images of this width and height, in about as many rows as columns.
+    /// Lays out `images` images of `size` (width, height) in about as many rows as columns.
     pub fn new(size: (usize, usize), images: usize) -> Self {
         Self::with_columns(size, images, (images as f64).sqrt().ceil() as usize)
     }
 
-    /// The same in so many columns.
+    /// Lays them out in `columns` columns.
     pub fn with_columns((width, height): (usize, usize), images: usize, columns: usize) -> Self {
         Self {
             cell: (width as u64, height as u64),
@@ -64,8 +64,8 @@ impl ContactSheet {
         }
     }
 
-    /// A sheet of so many images of several prompts: in a row for each prompt that has several images, each prompt above its
-    /// images, in the fonts of the system. Of one prompt as [`new`](Self::new).
+    /// Lays out the images of several prompts: a row per prompt, with the prompt above it in the system's fonts. For
+    /// a single prompt, like [`new`](Self::new).
     #[cfg(feature = "captions")]
     pub fn with_prompts(size: (usize, usize), images: usize, prompts: &[String]) -> Self {
         if prompts.len() < 2 || !images.is_multiple_of(prompts.len()) {
@@ -78,12 +78,12 @@ impl ContactSheet {
         Self { captions: prompts.to_vec(), ..sheet }
     }
 
-    /// Pixels of each image, width and height.
+    /// The size of each image, (width, height) in pixels.
     pub fn cell(&self) -> (u64, u64) {
         self.cell
     }
 
-    /// Pixels of the sheet, width and height.
+    /// The size of the sheet, (width, height) in pixels.
     pub fn size(&self) -> (u64, u64) {
         if self.images == 1 { self.cell } else { self.grid_size() }
     }
@@ -93,7 +93,7 @@ impl ContactSheet {
         (side(self.columns, self.cell.0), side(self.images.div_ceil(self.columns), self.cell.1 + self.line()))
     }
 
-    /// Pixels of the line of text above each row.
+    /// The height of the caption above each row, in pixels.
     fn line(&self) -> u64 {
         #[cfg(feature = "captions")]
         if !self.captions.is_empty() {
@@ -102,17 +102,17 @@ impl ContactSheet {
         0
     }
 
-    /// The upper left corner of an image, below its line of text.
+    /// The upper left corner of an image, below its caption.
     fn corner(&self, place: u64) -> (u64, u64) {
         let (column, row) = (place % self.columns, place / self.columns);
         let (width, height) = self.cell;
         (MARGIN + column * (width + MARGIN), MARGIN + row * (height + self.line() + MARGIN) + self.line())
     }
 
-    /// The sheet of these images, which are made as large as they stand in it.
+    /// Draws the sheet, resizing the images to their cells.
     ///
     /// # Errors
-    /// When there are not as many as expected, or the sheet is larger than an image can be.
+    /// If the number of images is not the expected one, or the sheet is larger than an image can be.
     pub fn draw(&self, images: &[RgbImage]) -> Result<RgbImage> {
         match images {
             [image] if self.images == 1 => self.fitted(image),
@@ -120,7 +120,7 @@ impl ContactSheet {
         }
     }
 
-    /// The same with a margin, also of an image alone.
+    /// Draws the sheet with margins, even for a single image.
     fn draw_in_grid(&self, images: &[RgbImage]) -> Result<RgbImage> {
         if images.len() as u64 != self.images {
             let problem = format!("of {} images, found {}", self.images, images.len());
@@ -135,7 +135,7 @@ impl ContactSheet {
         Ok(sheet)
     }
 
-    /// An image as large as it stands in the sheet.
+    /// Resizes an image to its cell.
     fn fitted(&self, image: &RgbImage) -> Result<RgbImage> {
         let (width, height) = (pixels(self.cell.0)?, pixels(self.cell.1)?);
         Ok(match image.dimensions() == (width, height) {
@@ -144,7 +144,7 @@ impl ContactSheet {
         })
     }
 
-    /// The sheet of this size without images.
+    /// An empty sheet of this size.
     fn empty(&self, width: u32, height: u32) -> RgbImage {
         #[cfg(feature = "captions")]
         return self.empty.get_or_init(|| self.draw_captions(width, height)).clone();
@@ -152,7 +152,7 @@ impl ContactSheet {
         white(width, height)
     }
 
-    /// The sheet of this size with its captions alone.
+    /// A sheet of this size with its captions.
     #[cfg(feature = "captions")]
     fn draw_captions(&self, width: u32, height: u32) -> RgbImage {
         let mut sheet = white(width, height);
@@ -167,7 +167,7 @@ impl ContactSheet {
         let room = each.min(self.columns) * (self.cell.0 + MARGIN) - MARGIN;
         for (caption, place) in self.captions.iter().zip((0..).step_by(each as usize)) {
             let (left, top) = self.corner(place);
-            // No larger than the sheet, whose sides fit.
+            // The sides of the sheet fit u32, and so does this.
             let corner = (left as u32, (top - self.line()) as u32);
             if !captions.draw(&mut sheet, caption, corner, room as u32) {
                 tracing::warn!(
@@ -183,7 +183,7 @@ fn white(width: u32, height: u32) -> RgbImage {
     RgbImage::from_pixel(width, height, Rgb([255; 3]))
 }
 
-/// A side of an image.
+/// Converts the side of an image to u32.
 fn pixels(side: u64) -> Result<u32> {
     u32::try_from(side).map_err(|_| {
         Error::option(

@@ -1,4 +1,4 @@
-//! Follows images: edges, depths, poses.
+//! Follows images with ControlNets: edges, depth, poses.
 
 mod prepared;
 
@@ -11,7 +11,8 @@ use crate::controlnet::ControlNetModel;
 use crate::{Error, Result};
 pub(crate) use prepared::{PreparedControl, PreparedControls};
 
-/// A ControlNet and the image that it follows: edges, depths, a pose, or whatever it was trained with, ready made.
+/// A ControlNet and the image it follows: edges, depth, a pose, or whatever it was trained with. The image must
+/// already be of that kind.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -40,35 +41,36 @@ pub(crate) use prepared::{PreparedControl, PreparedControls};
 pub struct Control {
     /// The ControlNet.
     pub net: Arc<ControlNetModel>,
-    /// The image, of the size that is drawn.
+    /// The image, in the size of the output.
     pub image: RgbImage,
     /// How closely the image is followed.
     pub scale: f64,
-    /// The share of the steps after which it is followed.
+    /// Follow the image from this share of the steps on.
     pub start: f64,
-    /// The share of the steps up to which it is followed.
+    /// Follow the image up to this share of the steps.
     pub end: f64,
 }
 
 impl Control {
-    /// An image of the size that is drawn, which is followed as closely as the ControlNet was trained to, in all steps.
+    /// Follows `image`, which has the output's size, at scale 1 and in all steps.
     pub fn new(net: Arc<ControlNetModel>, image: RgbImage) -> Self {
         Self { net, image, scale: 1.0, start: 0.0, end: 1.0 }
     }
 
-    /// How closely the image is followed (`controlnet_conditioning_scale` of diffusers): 1 if not said, and 0 not at all.
+    /// Sets how closely the image is followed (diffusers' `controlnet_conditioning_scale`); 1 by default, and 0 for
+    /// not at all.
     pub fn scale(mut self, scale: f64) -> Self {
         self.scale = scale;
         self
     }
 
-    /// The share of the steps after which the image is followed (`control_guidance_start`): 0, from the first, if not said.
+    /// Sets the share of the steps from which on the image is followed (`control_guidance_start`); 0 by default.
     pub fn start(mut self, start: f64) -> Self {
         self.start = start;
         self
     }
 
-    /// The share of the steps up to which the image is followed (`control_guidance_end`): 1, to the last, if not said.
+    /// Sets the share of the steps up to which the image is followed (`control_guidance_end`); 1 by default.
     pub fn end(mut self, end: f64) -> Self {
         self.end = end;
         self
@@ -80,7 +82,7 @@ impl Control {
         (width as usize, height as usize)
     }
 
-    /// The numbers have a meaning.
+    /// Checks that the numbers are in range.
     pub(crate) fn check(&self) -> Result<()> {
         let Self { scale, start, end, .. } = *self;
         if !scale.is_finite() {
@@ -96,7 +98,7 @@ impl Control {
     }
 }
 
-/// Neither weights nor pixels, which nobody wants to read.
+/// Leaves weights and pixels out: nobody wants to read them.
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { image, scale, start, end, .. } = self;

@@ -1,4 +1,4 @@
-//! Follows images in the steps of a run.
+//! Computes the ControlNets' residuals in the steps of a run.
 
 use std::sync::Arc;
 
@@ -9,20 +9,20 @@ use crate::Result;
 use crate::controlnet::{Condition, ControlNetModel};
 use crate::unet::{AdditionalResiduals, CrossAttentionContext};
 
-/// All images that a run follows.
+/// The ControlNets of a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PreparedControls {
     pub controls: Vec<PreparedControl>,
-    /// Whether the unconditioned half goes without, and the higher resolutions are followed less.
+    /// Whether to leave the unconditional half alone, and to follow the image less at higher resolutions.
     pub guess_mode: bool,
 }
 
-/// One image that is followed, with what does not change between the steps.
+/// One ControlNet, with what stays the same in all steps.
 #[derive(Debug, Clone)]
 pub(crate) struct PreparedControl {
     net: Arc<ControlNetModel>,
     condition: Condition,
-    /// Of the whole batch, or of its conditioned half where the other goes without.
+    /// For the whole batch, or only for its conditional half in guess mode.
     context: CrossAttentionContext,
     scale: f64,
     start: f64,
@@ -35,7 +35,7 @@ impl PreparedControl {
         Self { net: net.clone(), condition, context, scale, start, end }
     }
 
-    /// Whether the image is followed in a step of so many.
+    /// Whether the image is followed in step `step` of `steps`.
     fn is_followed(&self, step: usize, steps: usize) -> bool {
         let (before, after) = (step as f64 / steps as f64, (step + 1) as f64 / steps as f64);
         before >= self.start && after <= self.end && self.scale != 0.0
@@ -43,8 +43,8 @@ impl PreparedControl {
 }
 
 impl PreparedControls {
-    /// What the UNet adds in a step, for latents (images, channels, height, width) as the scheduler scales them, or
-    /// nothing if no image is followed in this one.
+    /// The residuals of a step, for latents (images, channels, height, width) as the scheduler scales them; `None` if
+    /// no image is followed in this step.
     pub(crate) fn residuals(
         &self,
         sample: &Tensor,

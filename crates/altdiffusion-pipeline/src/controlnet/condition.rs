@@ -1,4 +1,4 @@
-//! Brings the image that a ControlNet follows to the size of the latents (diffusers' `ControlNetConditioningEmbedding`).
+//! Embeds the image that a ControlNet follows, at the latents' size (diffusers' `ControlNetConditioningEmbedding`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -7,14 +7,14 @@ use fused_ops::{Activation, Conv2d, Conv2dOptions, Epilogue, Padding};
 use super::config::ControlNetConfig;
 use crate::layers::layout::same_size;
 
-/// An image as a ControlNet sees it. It depends on no step, and is computed once.
+/// A ControlNet's embedding of an image. It does not depend on the step, so it is computed once.
 #[derive(Debug, Clone)]
 pub struct Condition {
-    /// (images, height, width, channels of the highest level), of the latents' size
+    /// (images, height, width, channels of the highest level), in the latents' size
     pub(super) embedding: Tensor,
 }
 
-/// Convolutions, of which every second in `blocks` halves the resolution.
+/// Convolutions; every second one in `blocks` halves the resolution.
 #[derive(Debug, Clone)]
 pub(super) struct ControlNetConditioningEmbedding {
     conv_in: Conv2d,
@@ -23,7 +23,7 @@ pub(super) struct ControlNetConditioningEmbedding {
 }
 
 impl ControlNetConditioningEmbedding {
-    /// `out_channels` are those of the ControlNet's highest level.
+    /// `out_channels` is that of the ControlNet's highest level.
     pub(super) fn new(config: &ControlNetConfig, out_channels: usize, vb: VarBuilder) -> Result<Self> {
         let halving = Conv2dOptions { stride: 2, padding: Padding::same(1), upsample: false };
         let channels = &config.conditioning_embedding_out_channels;

@@ -9,14 +9,14 @@ use crate::config::{ConfigCheck, PerBlock};
 use crate::unet::{CROSS_ATTENTION_DOWN, CROSS_ATTENTION_UP, UNet2DConditionConfig, UNetPlan, UP};
 use crate::{Error, Result};
 
-/// What errors call the model.
+/// The name of the model in errors.
 const MODEL: &str = "ControlNetModel";
 
-/// Channels of the images that a ControlNet follows.
+/// Channels of the image that a ControlNet follows.
 const COLOURS: usize = 3;
 
-/// The configuration of a [`ControlNetModel`](super::ControlNetModel), with diffusers' names and defaults. Those that a
-/// [UNet](UNet2DConditionConfig) has too mean the same.
+/// The configuration of a [`ControlNetModel`](super::ControlNetModel), with diffusers' names and defaults. Fields
+/// that a [UNet](UNet2DConditionConfig) has too mean the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ControlNetConfig {
@@ -26,37 +26,37 @@ pub struct ControlNetConfig {
     pub conditioning_channels: usize,
     /// Whether the timestep's cosines come before its sines.
     pub flip_sin_to_cos: bool,
-    /// What is taken off the number of frequencies where they are spaced.
+    /// Subtracted from the number of frequencies in the denominator of their spacing.
     pub freq_shift: f64,
     /// `DownBlock2D` or `CrossAttnDownBlock2D` for each level, highest resolution first.
     pub down_block_types: Vec<String>,
     /// Channels of each level, highest resolution first.
     pub block_out_channels: Vec<usize>,
-    /// Residual blocks of each level.
+    /// Residual blocks per level.
     pub layers_per_block: usize,
-    /// Zeros around the input of each halving; 0 means one row and column at the bottom and on the right.
+    /// Zero padding of each downsampling convolution; 0 means one row and column at the bottom and on the right.
     pub downsample_padding: usize,
-    /// What the sums in the middle's residual blocks are divided by.
+    /// The divisor of the residual sums in the middle block.
     pub mid_block_scale_factor: f64,
     /// Groups of every group norm.
     pub norm_num_groups: usize,
-    /// What the group norms add to the variance.
+    /// Added to the variance in every group norm.
     pub norm_eps: f64,
     /// Width of the prompt's hidden states.
     pub cross_attention_dim: usize,
-    /// Transformer blocks after each residual block.
+    /// Transformer blocks per residual block.
     pub transformer_layers_per_block: PerBlock<usize>,
     /// The number of attention heads, despite its name.
     pub attention_head_dim: PerBlock<usize>,
-    /// Whether transformers are entered and left by linear layers, not by 1×1 convolutions.
+    /// Whether transformers project with linear layers instead of 1 × 1 convolutions.
     pub use_linear_projection: bool,
     /// The order of the image's colours.
     pub controlnet_conditioning_channel_order: ChannelOrder,
-    /// Channels between the image and the latents' size, where the resolution halves from each to the next.
+    /// Channels of the image's embedding, from full resolution down; each level halves the resolution.
     pub conditioning_embedding_out_channels: Vec<usize>,
-    /// Whether what is added to the UNet is the same everywhere: the mean over the image.
+    /// Whether the residuals are averaged over the image.
     pub global_pool_conditions: bool,
-    /// The fields that change nothing here, and those whose other values are not supported.
+    /// Fields that change nothing here, and those of which only one value is supported.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -111,7 +111,7 @@ impl ConfigFile for ControlNetConfig {
     };
 }
 
-/// The order of an image's colours.
+/// The channel order of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChannelOrder {
@@ -149,12 +149,12 @@ impl Default for ControlNetConfig {
 }
 
 impl ControlNetConfig {
-    /// How many pixels of the image stand for one of the latents, to each side.
+    /// The image's pixels per latent, along each side.
     pub(crate) fn downscale(&self) -> usize {
         1 << self.conditioning_embedding_out_channels.len().saturating_sub(1)
     }
 
-    /// Checks that this crate can build the model, and works out each level.
+    /// Checks that this crate supports the model, and plans each level.
     pub(super) fn plan(&self) -> Result<UNetPlan> {
         let check = ConfigCheck { model: MODEL };
         if self.conditioning_channels != COLOURS {
@@ -166,7 +166,7 @@ impl ControlNetConfig {
         self.half_unet().plan(MODEL)
     }
 
-    /// Checks that what this model adds fits a UNet.
+    /// Checks that the residuals fit a UNet.
     pub(crate) fn check_fits(&self, unet: &UNet2DConditionConfig) -> Result<()> {
         let differs = |field, found: String, of_unet: String| -> Error {
             let expected = format!("{of_unet}, as in the UNet that it is used with");
@@ -192,14 +192,15 @@ impl ControlNetConfig {
                 return Err(differs(field, own.to_string(), said(of_unet)));
             }
         }
-        // A UNet that was trained to inpaint sees more channels than there are to denoise.
+        // An inpainting UNet takes more channels than it denoises.
         if self.in_channels != unet.out_channels {
             return Err(differs("in_channels", self.in_channels.to_string(), unet.out_channels.to_string()));
         }
         Ok(())
     }
 
-    /// The UNet whose downsampling path and middle this has. Its upsampling path, which is not built, mirrors the former.
+    /// The UNet that this shares its downsampling path and middle with. Its upsampling path is a mirror image and is
+    /// never built.
     fn half_unet(&self) -> UNet2DConditionConfig {
         let up = |down: &String| match down.as_str() {
             CROSS_ATTENTION_DOWN => CROSS_ATTENTION_UP.to_owned(),

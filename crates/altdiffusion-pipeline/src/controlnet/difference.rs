@@ -1,11 +1,10 @@
-//! Adds a ControlNet's weights to those of a UNet, for the files that hold how far they are from it
-//! (kohya-ss/ControlNet-diff-modules).
+//! Adds a UNet's weights to a ControlNet stored as differences from them (kohya-ss/ControlNet-diff-modules).
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 
-/// Differences from a base model, as a model reads its weights. What the base does not have is a weight itself.
+/// Differences from a base model. Tensors that the base does not have are complete.
 pub(super) struct Differences {
     differences: VarBuilder<'static>,
     base: VarBuilder<'static>,
@@ -20,7 +19,7 @@ impl Differences {
         VarBuilder::from_backend(Box::new(Self { differences, base }), dtype, device)
     }
 
-    /// Sums are in f32, whatever the weights are stored as.
+    /// Sums are in f32, whatever dtype the weights are stored in.
     fn sum(
         &self,
         name: &str,

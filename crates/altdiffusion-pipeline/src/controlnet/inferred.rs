@@ -7,7 +7,7 @@ use super::naming::Naming;
 use crate::Result;
 use crate::model_parts::{DownPath, PrefixedTensors};
 
-/// `config.json` of a ControlNet in a single file, in whichever naming.
+/// The `config.json` of a ControlNet in a single file, in either naming.
 pub(super) fn inferred_config(
     checkpoint: &Checkpoint,
     prefix: &'static str,
@@ -15,7 +15,7 @@ pub(super) fn inferred_config(
 ) -> Result<ControlNetConfig> {
     let tensors = PrefixedTensors { checkpoint, prefix };
     let (down, conv_in, embedding) = match naming {
-        // Every fourth is a convolution that changes the channels; between them are others, and activations.
+        // Every fourth entry is a convolution that changes the channels; the others keep them, or are activations.
         Naming::LatentDiffusion => (
             DownPath::in_latent_diffusion(&tensors)?,
             "input_blocks.0.0.weight",

@@ -17,32 +17,32 @@ use crate::{Error, Result};
 
 const CONFIG: &str = "config.json";
 
-/// The name of the class in a configuration, and what it is here.
+/// The field that names the class in a configuration, and its value here.
 const CLASS_FIELD: &str = "_class_name";
 const CLASS: &str = "ControlNetModel";
 
 impl ControlNetModel {
-    /// Loads a ControlNet from its folder as diffusers writes it: `config.json` and the weights beside it.
+    /// Loads a ControlNet from a folder in diffusers' layout: `config.json` with the weights beside it.
     ///
     /// # Errors
-    /// When a file is missing or damaged, or is of another model.
+    /// If a file is missing, damaged, or belongs to another model.
     pub fn from_source(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
         Self::from_source_over(source, None, dtype, device)
     }
 
-    /// Loads a ControlNet from one file, `.safetensors` or `.pth`, in the original naming (`control_model.*`, or the same
-    /// without this prefix) or in that of diffusers. Its configuration is what the shapes of its tensors tell. The one thing
-    /// that they do not tell is [`global_pool_conditions`](ControlNetConfig::global_pool_conditions), which the published
-    /// model for shuffled images sets: that one has to come from its folder.
+    /// Loads a ControlNet from one file, `.safetensors` or `.pth`, in the original naming (`control_model.*`, or
+    /// without that prefix) or diffusers'. Its configuration is inferred from the tensors' shapes, except
+    /// [`global_pool_conditions`](ControlNetConfig::global_pool_conditions): the published model for shuffled images
+    /// sets it, and has to be loaded from its folder.
     ///
     /// # Errors
-    /// When the file is damaged, or of another model; or when it holds differences from the weights of a UNet, for which
-    /// there is [`AltDiffusion::load_controlnet`](crate::AltDiffusion::load_controlnet).
+    /// If the file is damaged or belongs to another model, or holds differences from a UNet's weights; use
+    /// [`AltDiffusion::load_controlnet`](crate::AltDiffusion::load_controlnet) for those.
     pub fn from_file(path: &Path, dtype: DType, device: &Device) -> Result<Self> {
         Self::from_file_over(path, None, dtype, device)
     }
 
-    /// As [`from_source`](Self::from_source), where the weights may be differences from those of a UNet, `base`.
+    /// Like [`from_source`](Self::from_source), where the weights may be differences from those of the UNet `base`.
     pub(crate) fn from_source_over(
         source: &ModelSource,
         base: Option<&Checkpoint>,
@@ -51,7 +51,7 @@ impl ControlNetModel {
     ) -> Result<Self> {
         let file = source.read(CONFIG)?;
         let config: ControlNetConfig = parse_json(&file)?;
-        // Other models have the same fields, and would be found out by a missing weight only.
+        // Other models have the same fields, and would fail later, at a missing weight.
         if let Some(class) = config.other.get(CLASS_FIELD).filter(|class| *class != CLASS) {
             let problem = format!("is {class}, expected \"{CLASS}\": this is no ControlNet");
             return Err(Error::Field { file: file.name().to_owned(), field: CLASS_FIELD, problem });
@@ -64,7 +64,7 @@ impl ControlNetModel {
         Self::from_weights(&config, &weights, holds_differences(&weights), base, dtype, device)
     }
 
-    /// As [`from_file`](Self::from_file), where the weights may be differences from those of a UNet, `base`.
+    /// Like [`from_file`](Self::from_file), where the weights may be differences from those of the UNet `base`.
     pub(crate) fn from_file_over(
         path: &Path,
         base: Option<&Checkpoint>,

@@ -1,5 +1,5 @@
-//! Finds what an image asks of the UNet: ControlNet (Zhang et al., 2023, arXiv:2302.05543), as diffusers' `ControlNetModel`
-//! has it.
+//! Computes what an image adds to the UNet: ControlNet (Zhang et al., 2023, arXiv:2302.05543), as in diffusers'
+//! `ControlNetModel`.
 
 mod condition;
 mod config;
@@ -25,8 +25,7 @@ pub use condition::Condition;
 use condition::ControlNetConditioningEmbedding;
 pub use config::{ChannelOrder, ControlNetConfig};
 
-/// The downsampling path of a UNet beside that of the UNet itself, which follows an image and adds what it finds to the
-/// skips.
+/// A copy of the UNet's downsampling path that follows an image, and whose outputs are added to the UNet's skips.
 #[derive(Debug, Clone)]
 pub struct ControlNetModel {
     conv_in: Conv2d,
@@ -34,7 +33,7 @@ pub struct ControlNetModel {
     time_embedding: TimestepEmbedding,
     controlnet_cond_embedding: ControlNetConditioningEmbedding,
     down_blocks: Vec<DownBlock2D>,
-    /// One for each skip.
+    /// One per skip.
     controlnet_down_blocks: Vec<Conv2d>,
     mid_block: UNetMidBlock2DCrossAttn,
     controlnet_mid_block: Conv2d,
@@ -43,7 +42,7 @@ pub struct ControlNetModel {
 }
 
 impl ControlNetModel {
-    /// Reads the weights, which may be variables to be trained, from `vb`.
+    /// Reads the weights from `vb`, which may hold trainable variables.
     ///
     /// # Errors
     /// A configuration that is not supported, or a weight that is missing or has another shape.
@@ -90,7 +89,7 @@ impl ControlNetModel {
         &self.config
     }
 
-    /// Checks that the model can be used with a UNet: that it has its levels, and was trained with prompts of its width.
+    /// Checks that the model fits a UNet: the same levels, and prompts of the same width.
     ///
     /// # Errors
     /// Names the field of the configuration that differs.
@@ -98,11 +97,11 @@ impl ControlNetModel {
         self.config.check_fits(unet)
     }
 
-    /// What [`forward`](Self::forward) is to follow, from the image's pixels (images, 3, height, width), 0 to 1. One
-    /// image is for all latents of a batch.
+    /// Embeds the image to follow, pixels (images, 3, height, width) from 0 to 1. A single image serves all latents
+    /// of a batch.
     ///
     /// # Errors
-    /// When the shape is another.
+    /// If the shape is another.
     pub fn embed_image(&self, pixels: &Tensor) -> Result<Condition> {
         let &[_, channels, _, _] = pixels.dims() else { return Err(self.unfit("pixels", pixels)) };
         if channels != self.config.conditioning_channels {
@@ -116,11 +115,11 @@ impl ControlNetModel {
         Ok(Condition { embedding: self.controlnet_cond_embedding.forward(&pixels)? })
     }
 
-    /// Projects a prompt's hidden states to the keys and values of every cross-attention, as
-    /// [`UNet2DConditionModel::project_context`](crate::unet::UNet2DConditionModel::project_context) does for its own.
+    /// Projects a prompt's hidden states to the keys and values of every cross-attention, like
+    /// [`UNet2DConditionModel::project_context`](crate::unet::UNet2DConditionModel::project_context).
     ///
     /// # Errors
-    /// Hidden states or a bias of another rank, width or batch size.
+    /// If the hidden states or the bias have another rank, width or batch size.
     pub fn project_context(
         &self,
         hidden_states: &Tensor,
@@ -134,11 +133,11 @@ impl ControlNetModel {
         Ok(projector.finish())
     }
 
-    /// What the UNet adds to its skips and its middle, for noisy latents (batch, in_channels, height, width) at `timesteps`
-    /// (batch). `condition` is of one image or of a batch.
+    /// Computes the residuals for the UNet's skips and middle, for noisy latents (batch, in_channels, height, width)
+    /// at `timesteps` (batch). `condition` is of one image or of a batch.
     ///
     /// # Errors
-    /// Tensors that do not fit each other or the model.
+    /// If the tensors do not fit each other or the model.
     pub fn forward(
         &self,
         sample: &Tensor,
@@ -167,7 +166,7 @@ impl ControlNetModel {
         Ok(AdditionalResiduals::new(down, mid))
     }
 
-    /// What the latents became, and what the image became.
+    /// Adds the embedded image to the embedded latents.
     fn conditioned(&self, hidden: &Tensor, condition: &Condition) -> Result<Tensor> {
         let (batch, height, width, _) = hidden.dims4()?;
         let (images, h, w, _) = condition.embedding.dims4()?;
@@ -181,7 +180,7 @@ impl ControlNetModel {
         Ok(hidden.broadcast_add(&condition.embedding)?)
     }
 
-    /// (batch, height, width, channels) → the same, or (batch, 1, 1, channels) if the mean is all that counts.
+    /// (batch, height, width, channels) → the same, or (batch, 1, 1, channels) if residuals are averaged.
     fn pooled(&self, residual: Tensor) -> Result<Tensor> {
         if self.config.global_pool_conditions { Ok(residual.mean_keepdim((1, 2))?) } else { Ok(residual) }
     }

@@ -1,6 +1,6 @@
-//! Names the ways in which files call the tensors of a ControlNet.
+//! Lists the naming schemes of a ControlNet's tensors.
 
-/// How a file calls its tensors.
+/// A naming scheme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Naming {
     LatentDiffusion,

@@ -1,5 +1,5 @@
-//! Finds a ControlNet in one file, in the naming of `cldm.py` of lllyasviel/ControlNet, as diffusers'
-//! `convert_controlnet_checkpoint` maps it, or in that of diffusers.
+//! Reads a ControlNet from one file, named as in `cldm.py` of lllyasviel/ControlNet (mapped like diffusers'
+//! `convert_controlnet_checkpoint`) or as in diffusers.
 
 use model_files::checkpoint::Checkpoint;
 
@@ -9,22 +9,22 @@ use super::naming::Naming;
 use crate::model_parts::{UNetNames, index};
 use crate::{Error, Result};
 
-/// Where the tensors are in a file that may hold the rest of a model too.
+/// The prefix of its tensors in a file that may hold the rest of a model too.
 const PREFIX: &str = "control_model.";
 
-/// What every ControlNet has, in both namings.
+/// A tensor that every ControlNet has, in each naming.
 const FIRST_LAYERS: [(&str, Naming); 2] = [
     ("input_hint_block.0.weight", Naming::LatentDiffusion),
     ("controlnet_cond_embedding.conv_in.weight", Naming::Diffusers),
 ];
 
-/// The tensor by which a file says that the rest of it is differences from a model's UNet. Its value does not matter.
+/// A tensor that marks a file of differences from a model's UNet. Its value does not matter.
 const DIFFERENCES: &str = "difference";
 
-/// The tensor by which a ControlNet-LoRA says what it is. Some of its layers are whole.
+/// A tensor that marks a ControlNet-LoRA, some of whose layers are complete.
 const LOW_RANK: &str = "lora_controlnet";
 
-/// Parts of the names in files that lead images in other ways, and what these are.
+/// Parts of tensor names in other models that follow images, and what these are called.
 const OTHER_KINDS: [(&str, &str); 6] = [
     (LOW_RANK, "ControlNet-LoRA, expected it made whole by the program that made it"),
     ("lllite_unet", "ControlLLLite of Stable Diffusion XL"),
@@ -34,20 +34,20 @@ const OTHER_KINDS: [(&str, &str); 6] = [
     ("lora_unet_", "LoRA, expected after --lora"),
 ];
 
-/// Whether the weights are differences from those of a model's UNet.
+/// Whether the weights are differences from those of a UNet.
 pub(super) fn holds_differences(checkpoint: &Checkpoint) -> bool {
     checkpoint.names().any(marks_differences)
 }
 
-/// Whether a tensor of this name says so.
+/// Whether a tensor of this name marks such a file.
 pub(super) fn marks_differences(name: &str) -> bool {
     name.strip_prefix(PREFIX).unwrap_or(name) == DIFFERENCES
 }
 
-/// The configuration that the shapes tell, and the weights by the names that diffusers has.
+/// Infers the configuration from the shapes, and maps the weights to diffusers' names.
 ///
 /// # Errors
-/// When it is no ControlNet.
+/// If it is not a ControlNet.
 pub(super) fn controlnet_in_single_file(checkpoint: &Checkpoint) -> Result<(ControlNetConfig, Checkpoint)> {
     let places =
         FIRST_LAYERS.iter().flat_map(|&(layer, naming)| [(PREFIX, layer, naming), ("", layer, naming)]);
@@ -68,7 +68,7 @@ pub(super) fn controlnet_in_single_file(checkpoint: &Checkpoint) -> Result<(Cont
     Ok((config, weights))
 }
 
-/// What to say of weights that are of something else.
+/// The error for weights of something else.
 pub(super) fn no_controlnet(checkpoint: &Checkpoint) -> Error {
     let [(ldm, _), (diffusers, _)] = FIRST_LAYERS;
     let is_there = |part: &str| checkpoint.names().any(|name| name.contains(part));
@@ -79,29 +79,29 @@ pub(super) fn no_controlnet(checkpoint: &Checkpoint) -> Error {
     Error::content(checkpoint.file_name(), problem)
 }
 
-/// Whether weights in diffusers' naming are of a ControlNet.
+/// Whether weights in diffusers' naming belong to a ControlNet.
 pub(super) fn is_controlnet(checkpoint: &Checkpoint) -> bool {
     FIRST_LAYERS.iter().any(|(layer, naming)| *naming == Naming::Diffusers && checkpoint.contains(layer))
 }
 
-/// The mapping for ControlNets of one shape.
+/// The mapping of names for ControlNets of one shape.
 #[derive(Debug, Clone)]
 pub(super) struct ControlNetNames {
     down_path: UNetNames,
-    /// Convolutions between the first and the last that the image goes through.
+    /// Convolutions between the first and the last that embed the image.
     blocks: usize,
 }
 
 impl ControlNetNames {
     pub(super) fn new(config: &ControlNetConfig) -> Self {
-        // Nothing of the upsampling path has a name here.
+        // The upsampling path has no names here.
         let up_attends = vec![false; config.block_out_channels.len()];
         let halvings = config.conditioning_embedding_out_channels.len().saturating_sub(1);
         Self { down_path: UNetNames { layers: config.layers_per_block, up_attends }, blocks: 2 * halvings }
     }
 
-    /// From the name in diffusers to that in latent diffusion, both without prefix. Activations stand between the
-    /// convolutions of the image, and have numbers too.
+    /// Maps a name from diffusers to latent diffusion, both without prefix. Activations between the image's
+    /// convolutions have numbers too.
     pub(super) fn to_ldm(&self, name: &str) -> Option<String> {
         let segments: Vec<&str> = name.split('.').collect();
         let hint = |layer: usize, kind: &str| Some(format!("input_hint_block.{}.{kind}", 2 * layer));

@@ -1,4 +1,4 @@
-//! Names and shapes of ControlNets of full size, as diffusers has them.
+//! Checks names and shapes of full-size ControlNets against diffusers.
 
 use super::ControlNetConfig;
 use super::single_file::{ControlNetNames, controlnet_in_single_file};
@@ -38,7 +38,7 @@ fn controlnets_are_those_of_diffusers() -> TestResult {
 
 #[test]
 fn what_shapes_cannot_tell_is_an_error() -> TestResult {
-    // Numbers that nothing can be multiplied by, and of which there are not as many.
+    // Sizes that overflow when multiplied, and counts that do not match.
     let far = usize::MAX;
     for names in [
         [

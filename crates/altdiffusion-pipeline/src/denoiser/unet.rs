@@ -1,4 +1,4 @@
-//! Lets the sampling loop run the UNet.
+//! Implements [`Denoiser`] for the UNet.
 
 use candle_core::Tensor;
 
@@ -10,7 +10,7 @@ use crate::unet::{
     AdditionalResiduals, ImageContext, PreparedUNet, UNet2DConditionConfig, UNet2DConditionModel,
 };
 
-/// The least side of the latents where the first published Stable Diffusion configurations say 32, and mean 64.
+/// The side of the latents below which a configuration is from an early Stable Diffusion, which says 32 and means 64.
 const LEAST_SIDE_BEFORE_0_9: usize = 64;
 
 impl Denoiser for UNet2DConditionModel {
@@ -32,10 +32,10 @@ impl Denoiser for UNet2DConditionModel {
 }
 
 impl UNet2DConditionModel {
-    /// The UNet for a run with these texts and images, a row of each for each sample.
+    /// Prepares the UNet for a run with these texts and images, one row of each per sample.
     ///
     /// # Errors
-    /// When the states are of another width.
+    /// If the states have another width.
     pub(crate) fn prepared(&self, texts: &TextStates, images: Vec<ImageContext>) -> Result<PreparedUNet<'_>> {
         let context = self.project_context(texts.hidden_states(), texts.key_bias())?;
         Ok(PreparedUNet::new(self, context.with_images(images)))
@@ -69,7 +69,7 @@ impl From<&UNet2DConditionConfig> for DenoiserSpec {
     }
 }
 
-/// Height and width of the latents that a UNet was trained on, if its configuration says them.
+/// Height and width of the latents that a UNet was trained on, if its configuration has them.
 fn sample_size(config: &UNet2DConditionConfig) -> Option<(usize, usize)> {
     let (height, width) = match config.sample_size.as_ref()? {
         PerBlock::Same(side) => (*side, *side),
@@ -87,7 +87,7 @@ fn sample_size(config: &UNet2DConditionConfig) -> Option<(usize, usize)> {
     })
 }
 
-/// Whether a version of diffusers is older than 0.9.
+/// Whether a version of diffusers is before 0.9.
 fn is_before_0_9(version: &str) -> bool {
     let mut numbers = version.split('.').map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {

@@ -1,4 +1,5 @@
-//! Writes and reads a text in the EXIF field UserComment, where stable-diffusion-webui has it in JPEG and WebP files.
+//! Reads and writes text in the EXIF field UserComment, where stable-diffusion-webui stores it in JPEG and WebP
+//! files.
 
 use std::io::Cursor;
 
@@ -7,15 +8,15 @@ use exif::{Field, In, Tag, Value};
 
 use super::{LONGEST_TEXT, Problem, too_long};
 
-/// How texts in a UserComment begin, which say how the rest is encoded.
+/// The prefixes of a UserComment that name its encoding.
 const UNICODE: &[u8] = b"UNICODE\0";
 const ASCII: &[u8] = b"ASCII\0\0\0";
 const UNDEFINED: &[u8] = &[0; 8];
 
-/// What stands before EXIF in a JPEG, and what some write before it elsewhere too.
+/// The header before EXIF data in a JPEG, which some programs write elsewhere too.
 const EXIF_HEADER: &[u8] = b"Exif\0\0";
 
-/// The text in EXIF data, if there is one. Or what is wrong with the data.
+/// The text in EXIF data, if any, or what is wrong with the data.
 pub(super) fn in_exif(bytes: Vec<u8>) -> Result<Option<String>, Problem> {
     let bytes = bytes.strip_prefix(EXIF_HEADER).map(Vec::from).unwrap_or(bytes);
     let exif = exif::Reader::new().read_raw(bytes)?;
@@ -33,8 +34,8 @@ pub(super) fn in_exif(bytes: Vec<u8>) -> Result<Option<String>, Problem> {
     Ok(Some(text.trim_end_matches('\0').to_owned()).filter(|text| !text.is_empty()))
 }
 
-/// UTF-16 in whichever order of bytes: the standard asks for that of the file, and many write big-endian always. The right
-/// one has more characters below 256, such as the names of the fields, which ASCII is.
+/// Decodes UTF-16 in either byte order: the standard asks for the file's, but many programs always write big-endian.
+/// The right order gives more characters below 256, because the field names are ASCII.
 fn from_utf16(bytes: &[u8], file_is_little_endian: bool) -> String {
     let pairs = || bytes.as_chunks::<2>().0.iter().copied();
     let big = pairs().filter(|pair| pair[0] == 0).count();
@@ -45,10 +46,10 @@ fn from_utf16(bytes: &[u8], file_is_little_endian: bool) -> String {
     String::from_utf16_lossy(units.strip_prefix(&[0xfeff]).unwrap_or(&units))
 }
 
-/// EXIF that holds a text, as stable-diffusion-webui writes it: big-endian, in UTF-16.
+/// Encodes a text as EXIF, as stable-diffusion-webui does: big-endian UTF-16.
 ///
 /// # Errors
-/// When the text is too long for it.
+/// If the text is too long for EXIF.
 pub(super) fn exif_of(text: &str) -> Result<Vec<u8>, Problem> {
     let comment = [UNICODE.to_vec(), text.encode_utf16().flat_map(u16::to_be_bytes).collect()].concat();
     let field = Field { tag: Tag::UserComment, ifd_num: In::PRIMARY, value: Value::Undefined(comment, 0) };

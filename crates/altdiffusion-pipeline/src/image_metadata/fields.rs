@@ -1,8 +1,8 @@
-//! Writes and reads a line of `Name: value` fields, as Stable Diffusion's web interfaces have it below the prompt.
+//! Reads and writes the line of `Name: value` fields below the prompt, as Stable Diffusion's web interfaces do.
 
 use std::fmt::Display;
 
-/// What follows is not read: no program writes so many.
+/// The most fields read; no program writes as many.
 const MOST_FIELDS: usize = 256;
 
 /// Fields `Name: value`, in order, separated by commas.
@@ -15,14 +15,14 @@ impl ParameterFields {
         self.0.push((name.into(), value.to_string()));
     }
 
-    /// Adds a field if there is something to say.
+    /// Adds a field if there is a value.
     pub fn add_some(&mut self, name: impl Into<String>, value: Option<impl Display>) {
         if let Some(value) = value {
             self.add(name, value);
         }
     }
 
-    /// Adds a field that says that something is on, if it is.
+    /// Adds a field with the value `True` if `is_on`.
     pub fn add_flag(&mut self, name: impl Into<String>, is_on: bool) {
         self.add_some(name, is_on.then_some("True"));
     }
@@ -38,7 +38,7 @@ impl ParameterFields {
         self.0.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 
-    /// The value of a field, which is then gone.
+    /// Removes a field and returns its value.
     pub fn take(&mut self, name: &str) -> Option<String> {
         let place = self.0.iter().position(|(found, _)| found == name)?;
         Some(self.0.remove(place).1)
@@ -59,13 +59,13 @@ impl ParameterFields {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// All of them on a line.
+    /// Formats all fields as one line.
     pub fn to_text(&self) -> String {
         let fields = self.0.iter().map(|(name, value)| format!("{name}: {}", quoted(value)));
         fields.collect::<Vec<_>>().join(", ")
     }
 
-    /// Reads a line of fields; what is none is left out.
+    /// Parses a line of fields, skipping what is not one.
     pub fn parse(line: &str) -> Self {
         let mut fields = Self::default();
         let mut rest = line;
@@ -73,7 +73,7 @@ impl ParameterFields {
             let end = rest.find([',', ':']).unwrap_or(rest.len());
             let (name, after) = rest.split_at(end);
             rest = match after.strip_prefix(':') {
-                // A piece without a colon, such as the end of a list that was not quoted.
+                // A piece without a colon, such as the rest of an unquoted list.
                 None => after.strip_prefix(',').unwrap_or(after),
                 Some(value) => {
                     let (value, rest) = split_value(value.trim_start());
@@ -86,7 +86,7 @@ impl ParameterFields {
     }
 }
 
-/// The value that a text begins with, and what follows its comma.
+/// Splits the first value off a text, at its comma.
 fn split_value(text: &str) -> (String, &str) {
     if text.starts_with('"') {
         let mut values = serde_json::Deserializer::from_str(text).into_iter::<String>();
@@ -101,7 +101,7 @@ fn split_value(text: &str) -> (String, &str) {
     (value.trim().to_owned(), rest)
 }
 
-/// A value that the line could not hold otherwise, as JSON has it.
+/// Quotes a value as JSON where the line could not hold it otherwise.
 fn quoted(value: &str) -> String {
     let is_plain = !value.contains([',', ':', '"'])
         && !value.contains(char::is_control)
@@ -111,7 +111,7 @@ fn quoted(value: &str) -> String {
         return value.to_owned();
     }
     let json = serde_json::Value::from(value).to_string();
-    // JSON leaves the control characters beyond ASCII as they are.
+    // JSON leaves control characters beyond ASCII unescaped.
     let escaped = |c: char| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.into() };
     json.chars().map(escaped).collect()
 }

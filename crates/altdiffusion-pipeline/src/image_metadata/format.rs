@@ -1,4 +1,4 @@
-//! Encodes images as files, with a text about how they were drawn.
+//! Encodes images as files, with a text that records how they were drawn.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -11,10 +11,10 @@ use super::exif::exif_of;
 use super::{KEYWORD, Problem};
 use crate::error::{Error, Result};
 
-/// Of 100. What is lost can hardly be seen.
+/// Out of 100: the loss is hardly visible.
 const JPEG_QUALITY: u8 = 95;
 
-/// What EXIF may have in a JPEG: a segment of 65 533 bytes, less its header.
+/// The room for EXIF in a JPEG: a segment of 65 533 bytes, less its header.
 const LONGEST_JPEG_EXIF: usize = 65_527;
 
 /// How an image is stored in a file.
@@ -23,17 +23,17 @@ const LONGEST_JPEG_EXIF: usize = 65_527;
 pub enum ImageFileFormat {
     /// PNG.
     Png,
-    /// JPEG, of quality 95.
+    /// JPEG at quality 95.
     Jpeg,
-    /// WebP without loss.
+    /// Lossless WebP.
     WebP,
 }
 
 impl ImageFileFormat {
-    /// The format that the ending of a file's name stands for: `.png`, `.jpg`, `.jpeg` or `.webp`.
+    /// The format for a file name's ending: `.png`, `.jpg`, `.jpeg` or `.webp`.
     ///
     /// # Errors
-    /// If it stands for none of these.
+    /// If the ending is another.
     pub fn from_path(path: &Path) -> Result<Self> {
         let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         match extension.as_str() {
@@ -47,7 +47,7 @@ impl ImageFileFormat {
         }
     }
 
-    /// The most pixels that a side of an image may have.
+    /// The largest side that an image can have, in pixels.
     pub fn largest_side(self) -> u64 {
         match self {
             Self::Png => i32::MAX as u64,
@@ -56,17 +56,17 @@ impl ImageFileFormat {
         }
     }
 
-    /// Whether there is room for this text: a JPEG holds about 32 000 characters of it, the others any that
+    /// Whether this text fits: a JPEG holds about 32 000 characters, the others whatever
     /// [`read_parameters_text`](super::read_parameters_text) reads.
     pub fn has_room_for(self, parameters: &str) -> bool {
-        // In EXIF it is UTF-16, in a field behind a few others' headers.
+        // EXIF stores it as UTF-16, after a few headers.
         self != Self::Jpeg || exif_of(parameters).is_ok_and(|exif| exif.len() <= LONGEST_JPEG_EXIF)
     }
 
-    /// The file of an image, with a text about how it was drawn where there is [room for it](Self::has_room_for).
+    /// Encodes an image, with a text that records how it was drawn if it [fits](Self::has_room_for).
     ///
     /// # Errors
-    /// If the format does not take an image of this size.
+    /// If the format does not support this size.
     pub fn encode(self, image: &RgbImage, parameters: Option<&str>) -> Result<Vec<u8>> {
         let parameters = parameters.filter(|text| self.has_room_for(text));
         self.encode_all(image, parameters).map_err(|problem| {
@@ -107,7 +107,7 @@ fn encode_png(
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     if let Some(parameters) = parameters {
-        // Plain text chunks hold Latin-1; Pillow and the tools that read them make the same choice.
+        // Plain text chunks hold Latin-1. Pillow makes the same choice, and other tools read it.
         if parameters.chars().all(|c| u32::from(c) < 256) {
             encoder.add_text_chunk(KEYWORD.to_owned(), parameters.to_owned())?;
         } else {

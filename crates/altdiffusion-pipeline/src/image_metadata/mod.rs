@@ -1,8 +1,8 @@
-//! Writes into image files how they were drawn, and reads it from them, as Stable Diffusion's web interfaces do.
+//! Reads and writes how an image was drawn in its file, as Stable Diffusion's web interfaces do.
 //!
-//! [`GenerationParameters`] are a prompt, a negative prompt and fields such as `Steps` and `Seed`, as a text. An
-//! [`ImageFileFormat`] writes that text with an image, and [`read_parameters_text`] finds it in files of this project, of
-//! stable-diffusion-webui, Forge and stable-diffusion.cpp.
+//! [`GenerationParameters`] hold a prompt, a negative prompt and fields such as `Steps` and `Seed`, and format them
+//! as text. An [`ImageFileFormat`] writes that text into a file, and [`read_parameters_text`] reads it from files of
+//! this project, stable-diffusion-webui, Forge and stable-diffusion.cpp.
 //!
 //! ```
 //! use altdiffusion_pipeline::image_metadata::{GenerationParameters, ImageFileFormat, read_parameters_text};
@@ -37,13 +37,13 @@ pub use format::ImageFileFormat;
 pub use parameters::GenerationParameters;
 pub use read::read_parameters_text;
 
-/// The keyword of a PNG's text chunk under which tools look for how an image was drawn.
+/// The keyword of the PNG text chunk that holds the parameters.
 const KEYWORD: &str = "parameters";
 
-/// The most bytes of text that are read.
+/// The longest text read, in bytes.
 const LONGEST_TEXT: usize = 4 << 20;
 
-/// What is wrong with a part of a file, before it is known which file that is.
+/// What is wrong with part of a file; the caller adds the file's name.
 type Problem = Box<dyn std::error::Error + Send + Sync>;
 
 fn too_long() -> String {

@@ -1,13 +1,13 @@
-//! Writes and reads how an image was drawn, as Stable Diffusion's web interfaces do: the prompt, the negative prompt, and a
-//! line of `Name: value` fields. The format is that of `create_infotext` and `parse_generation_parameters` in
+//! Reads and writes generation parameters as Stable Diffusion's web interfaces do: the prompt, the negative prompt,
+//! and a line of `Name: value` fields. The format is that of `create_infotext` and `parse_generation_parameters` in
 //! stable-diffusion-webui.
 
 use super::fields::ParameterFields;
 
-/// What begins the negative prompt's line.
+/// The prefix of the negative prompt's line.
 const NEGATIVE: &str = "Negative prompt:";
 
-/// The fields of texts that the lines above them cannot hold exactly.
+/// The fields for prompts that the lines above them cannot hold exactly.
 const PROMPT_FIELD: &str = "Prompt";
 const NEGATIVE_FIELD: &str = "Negative prompt";
 
@@ -19,15 +19,15 @@ const FEWEST_FIELDS: usize = 3;
 pub struct GenerationParameters {
     /// What was to be drawn.
     pub prompt: String,
-    /// What the image was to keep away from; empty where there was none.
+    /// The negative prompt; empty if there was none.
     pub negative_prompt: String,
-    /// All else, such as `Steps` and `Seed`.
+    /// Everything else, such as `Steps` and `Seed`.
     pub fields: ParameterFields,
 }
 
 impl GenerationParameters {
-    /// The text that images hold. What its lines cannot hold exactly, such as a prompt with a line `Negative prompt: …`,
-    /// is in fields beside them, so that reading gives back the same prompts.
+    /// Formats the text that images hold. A prompt that its lines cannot hold exactly, such as one with a line
+    /// `Negative prompt: …`, is repeated in a field, so that parsing returns the same prompt.
     pub fn to_text(&self) -> String {
         let mut fields = self.fields.clone();
         let text = self.lines(&fields);
@@ -44,7 +44,7 @@ impl GenerationParameters {
     }
 
     fn lines(&self, fields: &ParameterFields) -> String {
-        // A file's text may hold no NUL, and a viewer's terminal should see no control characters.
+        // PNG text cannot hold NUL, and terminals should not see control characters.
         let plain = |text: &str| text.replace(|c: char| c.is_control() && c != '\n', " ");
         let mut text = format!("{}\n", plain(&self.prompt));
         if !self.negative_prompt.is_empty() {
@@ -53,7 +53,7 @@ impl GenerationParameters {
         text + &fields.to_text()
     }
 
-    /// Reads such a text, also where another program wrote it.
+    /// Parses such a text, including those of other programs.
     pub fn parse(text: &str) -> Self {
         let mut read = Self::read_lines(text);
         if let Some(prompt) = read.fields.take(PROMPT_FIELD) {
@@ -67,7 +67,7 @@ impl GenerationParameters {
 
     fn read_lines(text: &str) -> Self {
         let lines: Vec<&str> = text.trim().split('\n').map(str::trim).collect();
-        // Extensions write lines after the fields, as `Template: …` of sd-dynamic-prompts.
+        // Extensions append lines after the fields, such as sd-dynamic-prompts' `Template: …`.
         let is_fields = |line: &&str| ParameterFields::parse(line).len() >= FEWEST_FIELDS;
         let is_first = |line: &&str| line.starts_with("Steps:") && is_fields(line);
         let found = lines.iter().rposition(is_first).or_else(|| {
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(text, expected);
     }
 
-    /// Prompts that hold what the format is made of, and what files and terminals should not.
+    /// Prompts that contain the format's own syntax, or what files and terminals should not see.
     #[test]
     fn hostile_prompts_are_read_as_they_were() {
         let prompts = [

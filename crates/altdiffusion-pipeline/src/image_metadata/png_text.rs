@@ -1,4 +1,4 @@
-//! Reads the text that a PNG file holds about itself, in a chunk of any kind.
+//! Reads the generation parameters in a PNG file, from any kind of text chunk.
 
 use std::fs;
 use std::io::BufReader;
@@ -8,14 +8,14 @@ use png::text_metadata::ITXtChunk;
 
 use super::{KEYWORD, LONGEST_TEXT, Problem, too_long};
 
-/// The keywords under which ComfyUI writes the graph that it ran.
+/// The keywords under which ComfyUI stores its graph.
 const GRAPHS: [&str; 2] = ["prompt", "workflow"];
 
-/// The text in a PNG file, if there is one. Or what is wrong with the file.
+/// The text in a PNG file, if any, or what is wrong with the file.
 pub(super) fn in_png(path: &Path) -> Result<Option<String>, Problem> {
     let mut reader = png::Decoder::new(BufReader::new(fs::File::open(path)?)).read_info()?;
     let mut found = png_text(reader.info())?;
-    // The chunk may also come after the pixels.
+    // The chunk may follow the pixels.
     if found.is_none() && reader.finish().is_ok() {
         found = png_text(reader.info())?;
     }

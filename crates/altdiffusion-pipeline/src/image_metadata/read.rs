@@ -1,4 +1,4 @@
-//! Reads the text that an image file holds about itself.
+//! Reads the generation parameters in an image file.
 
 use std::fs;
 use std::io::BufReader;
@@ -12,16 +12,16 @@ use super::png_text::in_png;
 use super::{KEYWORD, LONGEST_TEXT, Problem};
 use crate::error::{Error, Result};
 
-/// The most bytes of an image file that is looked through for a text.
+/// The largest image file searched, in bytes.
 const LARGEST_FILE: u64 = 1 << 30;
 
-/// How the image at `path` was drawn, as its file says it: in a text chunk `parameters` of a PNG, or in the EXIF field
-/// UserComment of a JPEG or WebP. A `.txt` file says all of it. [`GenerationParameters::parse`] reads the text.
+/// Reads how the image at `path` was drawn: from a PNG's text chunk `parameters`, the EXIF field UserComment of a
+/// JPEG or WebP, or a `.txt` file. [`GenerationParameters::parse`] parses the text.
 ///
 /// [`GenerationParameters::parse`]: super::GenerationParameters::parse
 ///
 /// # Errors
-/// If it is no image, is damaged, or says nothing or too much.
+/// If the file is not an image, is damaged, has no such text, or has one that is too long.
 pub fn read_parameters_text(path: &Path) -> Result<String> {
     let name = path.display().to_string();
     let io = |error| Error::io(path, error);

@@ -1,4 +1,4 @@
-//! Encodes the images of a prompt: a CLIP image tower with its projection.
+//! Encodes image prompts with a CLIP image tower and its projection.
 
 use altclip_encoder::image_processor::{CropTo, ImageProcessor, ImageProcessorConfig, ResizeTo};
 use altclip_encoder::vision::{VisionConfig, VisionTower};
@@ -10,8 +10,8 @@ use model_files::source::ModelSource;
 use super::ImageFeatures;
 use crate::{Error, Result};
 
-/// Images to what an [`IpAdapter`](super::IpAdapter) makes tokens of (`CLIPVisionModelWithProjection` of transformers,
-/// after its `CLIPImageProcessor`).
+/// Encodes images for an [`IpAdapter`](super::IpAdapter) (transformers' `CLIPVisionModelWithProjection` after its
+/// `CLIPImageProcessor`).
 #[derive(Debug, Clone)]
 pub struct ImageEncoder {
     tower: VisionTower,
@@ -21,11 +21,11 @@ pub struct ImageEncoder {
 }
 
 impl ImageEncoder {
-    /// Loads the encoder in the folder `folder` of a source ("" for its top): `config.json` and the weights. Of h94/IP-Adapter
-    /// it is `models/image_encoder`.
+    /// Loads the encoder in the folder `folder` of a source ("" for its root): `config.json` and the weights. In
+    /// h94/IP-Adapter it is `models/image_encoder`.
     ///
     /// # Errors
-    /// When a file is missing or damaged, or contradicts the configuration.
+    /// If a file is missing or damaged, or contradicts the configuration.
     pub fn from_source(source: &ModelSource, folder: &str, dtype: DType, device: &Device) -> Result<Self> {
         let config_file =
             if folder.is_empty() { "config.json".to_owned() } else { format!("{folder}/config.json") };
@@ -40,12 +40,12 @@ impl ImageEncoder {
         Ok(Self { tower: VisionTower::new(&config, weights)?, processor, config, device: device.clone() })
     }
 
-    /// What the encoder was built from.
+    /// The encoder's configuration.
     pub fn config(&self) -> &VisionConfig {
         &self.config
     }
 
-    /// Width of the vectors that it gives.
+    /// The width of its outputs.
     pub(super) fn width(&self, features: ImageFeatures) -> usize {
         match features {
             ImageFeatures::Embedding => self.config.projection_dim,
@@ -53,7 +53,7 @@ impl ImageEncoder {
         }
     }
 
-    /// Images to (images, width), or (images, rows, width) for each.
+    /// Encodes images to (images, width), or (images, rows, width).
     pub(super) fn encode(&self, images: &[RgbImage], features: ImageFeatures) -> Result<Tensor> {
         if images.is_empty() {
             return Err(Error::option("image prompt", "no image, expected at least one"));
@@ -62,8 +62,8 @@ impl ImageEncoder {
         self.forward(&self.processor.preprocess_batch(&images)?, features)
     }
 
-    /// What stands for no image where guidance leads away from something: nothing at all in the joint space, and what the
-    /// encoder sees in grey. As [`encode`](Self::encode) for one.
+    /// The unconditional counterpart of an image for guidance: zeros in the joint space, or the hidden states of a
+    /// grey image. Shaped like [`encode`](Self::encode) for one image.
     pub(super) fn encode_nothing(&self, features: ImageFeatures) -> Result<Tensor> {
         match features {
             ImageFeatures::Embedding => {

@@ -1,4 +1,4 @@
-//! Says by images what to draw.
+//! Conditions a run on images.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::denoiser::DenoiserSpec;
 use crate::unet::ImageContext;
 use crate::{Error, Result};
 
-/// Images in the place of words: what to draw, with the adapter of the UNet and the encoder that looks at them.
+/// Images as a prompt, with the adapter of the UNet and the encoder that it was trained with.
 ///
 /// ```no_run
 /// use std::sync::Arc;
@@ -46,14 +46,14 @@ pub struct ImagePrompt {
     pub adapter: Arc<IpAdapter>,
     /// The encoder that the adapter was trained with.
     pub encoder: Arc<ImageEncoder>,
-    /// The images, which are seen together.
+    /// The images, which form one prompt together.
     pub images: Vec<RgbImage>,
-    /// The weight of the images beside the text.
+    /// The weight of the images relative to the text.
     pub scale: f64,
 }
 
 impl ImagePrompt {
-    /// Of one image or of several together, with the weight that the adapter was trained with.
+    /// Prompts with one image or several, at scale 1.
     pub fn new(
         adapter: Arc<IpAdapter>,
         encoder: Arc<ImageEncoder>,
@@ -62,13 +62,13 @@ impl ImagePrompt {
         Self { adapter, encoder, images: images.into_iter().collect(), scale: 1.0 }
     }
 
-    /// The weight of the images beside the text (`set_ip_adapter_scale` of diffusers): 1 if not said, and 0 for none.
+    /// Sets the weight of the images (diffusers' `set_ip_adapter_scale`); 1 by default, and 0 for none.
     pub fn scale(mut self, scale: f64) -> Self {
         self.scale = scale;
         self
     }
 
-    /// It can be read, and was made for this denoiser.
+    /// Checks the images and that the adapter fits this denoiser.
     pub(crate) fn check(&self, denoiser: &DenoiserSpec) -> Result<()> {
         if !self.scale.is_finite() {
             return Err(Error::option("image prompt scale", format!("{}, expected a number", self.scale)));
@@ -89,12 +89,11 @@ impl ImagePrompt {
         self.adapter.check_encoder(&self.encoder)
     }
 
-    /// The keys and values for a batch of so many images to draw or, with guidance, of twice as many: first those of no
-    /// image, for the unconditioned half.
+    /// The keys and values for a batch of `images` or, with guidance, twice as many: the unconditional half first.
     pub(crate) fn project(&self, images: usize, guided: bool) -> Result<ImageContext> {
         let Self { adapter, encoder, scale, .. } = self;
         let tokens = adapter.tokens(&encoder.encode(&self.images, adapter.features())?)?;
-        // All images are seen at a time, one after the other.
+        // All images are attended to at once, one after the other.
         let (count, _, width) = tokens.dims3()?;
         let tokens = tokens.reshape((1, (), width))?;
         let mut rows = Vec::new();
@@ -107,7 +106,7 @@ impl ImagePrompt {
     }
 }
 
-/// Neither weights nor pixels, which nobody wants to read.
+/// Leaves weights and pixels out: nobody wants to read them.
 impl fmt::Debug for ImagePrompt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ImagePrompt({} images, scale {})", self.images.len(), self.scale)

@@ -1,5 +1,5 @@
-//! Draws by images as prompts: IP-Adapter (Ye et al., 2023, arXiv:2308.06721), as diffusers' `IPAdapterAttnProcessor2_0` and
-//! its image projections have it.
+//! Adds image prompts to a UNet: IP-Adapter (Ye et al., 2023, arXiv:2308.06721), as in diffusers'
+//! `IPAdapterAttnProcessor2_0` and its image projections.
 
 mod encoder;
 mod image_prompt;
@@ -22,14 +22,14 @@ pub use image_prompt::ImagePrompt;
 pub use projection::ImageFeatures;
 use projection::{ImageProjection, PREFIX, ProjectionConfig};
 
-/// Where the weights beside the UNet's cross-attentions are.
+/// The prefix of the weights for the UNet's cross-attentions.
 const ATTENTION_PREFIX: &str = "ip_adapter";
 
-/// Keys and values of an image, beside those of the text, for every cross-attention of a UNet.
+/// Projects an image to keys and values, beside those of the text, for every cross-attention of a UNet.
 #[derive(Debug, Clone)]
 pub struct IpAdapter {
     image_proj: ImageProjection,
-    /// In the order in which the UNet reaches its cross-attentions.
+    /// In the order in which the UNet runs its cross-attentions.
     ip_adapter: Vec<IpAttention>,
     /// The channels of each of these cross-attentions.
     channels: Vec<usize>,
@@ -37,7 +37,7 @@ pub struct IpAdapter {
     dtype: DType,
 }
 
-/// One cross-attention's part.
+/// The projection for one cross-attention.
 #[derive(Debug, Clone)]
 struct IpAttention {
     to_k_ip: Linear,
@@ -49,7 +49,7 @@ impl IpAdapter {
     /// h94/IP-Adapter, for a UNet.
     ///
     /// # Errors
-    /// When the file is missing or damaged, is no such adapter, or is one for another UNet.
+    /// If the file is missing or damaged, is not an IP-Adapter, or is one for another UNet.
     pub fn from_source(
         source: &ModelSource,
         relative: &str,
@@ -63,7 +63,7 @@ impl IpAdapter {
     /// Loads the adapter in a file, `.safetensors` or `.bin`, for a UNet.
     ///
     /// # Errors
-    /// As [`from_source`](Self::from_source).
+    /// Like [`from_source`](Self::from_source).
     pub fn from_file(
         path: &Path,
         unet: &UNet2DConditionModel,
@@ -100,8 +100,8 @@ impl IpAdapter {
     /// Reads `image_proj.*` and `ip_adapter.*`.
     fn new(config: ProjectionConfig, attentions: &CrossAttentions, vb: VarBuilder) -> Result<Self> {
         let CrossAttentions { down, mid, up, .. } = attentions;
-        // The file numbers the attentions of a UNet as diffusers registers them, self-attentions among them: those on the
-        // downsampling path, those of the upsampling path, and the middle last.
+        // The file numbers attentions, self-attentions included, as diffusers registers them: downsampling path,
+        // upsampling path, and the middle last.
         let first_up = down.len();
         let first_mid = first_up + up.len();
         let attention = |(place, channels): (usize, &usize)| -> Result<IpAttention> {
@@ -121,16 +121,16 @@ impl IpAdapter {
         })
     }
 
-    /// Which of an encoder's outputs the adapter was trained with.
+    /// Which of the encoder's outputs the adapter was trained with.
     pub fn features(&self) -> ImageFeatures {
         self.config.features()
     }
 
-    /// Tokens (images, tokens, width) of an encoder's [`features`](Self::features): (images, image width), or (images,
-    /// rows, image width).
+    /// Projects the encoder's [`features`](Self::features), (images, image width) or (images, rows, image width), to
+    /// tokens (images, tokens, width).
     ///
     /// # Errors
-    /// When the shape is another.
+    /// If the shape is another.
     pub fn tokens(&self, features: &Tensor) -> Result<Tensor> {
         let (rank, expected) = match self.features() {
             ImageFeatures::Embedding => (2, "(images, image width)"),
@@ -147,21 +147,21 @@ impl IpAdapter {
         self.image_proj.forward(&features.to_dtype(self.dtype)?)
     }
 
-    /// The keys and values of tokens (batch, tokens, width). What attends to them is added to what attends to the text,
-    /// times `scale`.
+    /// Projects tokens (batch, tokens, width) to keys and values. The attention to them is added to the text's, times
+    /// `scale`.
     fn project(&self, tokens: &Tensor, scale: f64) -> Result<ImageContext> {
         let layers = self.ip_adapter.iter().map(|layer| {
-            // Attention is linear in its values, so that they can be scaled once for all steps.
+            // Attention is linear in the values, so scale them once for all steps.
             let value = (layer.to_v_ip.forward(tokens)? * scale)?;
             Ok(KeyValue { key: layer.to_k_ip.forward(tokens)?, value })
         });
         Ok(ImageContext { layers: layers.collect::<Result<_>>()? })
     }
 
-    /// Checks that an encoder gives what the adapter was trained with.
+    /// Checks that an encoder's outputs fit the adapter.
     ///
     /// # Errors
-    /// When its vectors have another width.
+    /// If its vectors have another width.
     pub fn check_encoder(&self, encoder: &ImageEncoder) -> Result<()> {
         let (expected, found) = (self.config.image_width(), encoder.width(self.features()));
         if expected != found {

@@ -1,4 +1,4 @@
-//! Makes a token of each of the encoder's vectors (diffusers' `IPAdapterFullImageProjection`).
+//! Projects each of the encoder's vectors to a token (diffusers' `IPAdapterFullImageProjection`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;

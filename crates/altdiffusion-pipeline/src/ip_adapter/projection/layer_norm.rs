@@ -1,4 +1,4 @@
-//! Says what the layer norms of all projections add to the variance.
+//! Defines the epsilon of the projections' layer norms.
 
-/// What is added to the variance.
+/// Added to the variance.
 pub(super) const LAYER_NORM_EPS: f64 = 1e-5;

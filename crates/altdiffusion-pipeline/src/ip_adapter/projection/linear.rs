@@ -1,4 +1,4 @@
-//! Makes a few tokens of one vector (diffusers' `ImageProjection`).
+//! Projects one vector to a few tokens (diffusers' `ImageProjection`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -6,7 +6,7 @@ use fused_ops::{LayerNorm, Linear};
 
 use super::layer_norm::LAYER_NORM_EPS;
 
-/// A linear layer to all tokens at a time, and a layer norm of each.
+/// A linear layer to all tokens at once, and a layer norm per token.
 #[derive(Debug, Clone)]
 pub(crate) struct LinearProjection {
     proj: Linear,
@@ -15,7 +15,7 @@ pub(crate) struct LinearProjection {
 }
 
 impl LinearProjection {
-    /// `rows` are those of all tokens together.
+    /// `rows` is the output width, for all tokens together.
     pub(crate) fn new(image_width: usize, rows: usize, width: usize, vb: VarBuilder) -> Result<Self> {
         Ok(Self {
             proj: Linear::new(image_width, rows, true, vb.pp("proj"))?,

@@ -1,4 +1,4 @@
-//! Makes the tokens that the UNet attends to of what an image encoder sees, as each published kind of adapter does it.
+//! Projects the image encoder's outputs to tokens for the UNet, for each published kind of adapter.
 
 mod full;
 mod layer_norm;
@@ -15,25 +15,25 @@ use full::FullProjection;
 use linear::LinearProjection;
 use resampler::Resampler;
 
-/// Where the projection's weights are.
+/// The prefix of the projection's weights.
 pub(super) const PREFIX: &str = "image_proj";
 
-/// Which of the encoder's outputs an adapter was trained with.
+/// Which of the encoder's outputs an adapter takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageFeatures {
-    /// One vector of the joint space of images and texts.
+    /// One vector in the joint space of images and texts.
     Embedding,
-    /// A vector for each patch and one for the whole, before the last layer.
+    /// One vector per patch and one for the whole image, before the last layer.
     HiddenStates,
 }
 
-/// The sizes of a projection, which only the shapes of its weights tell.
+/// The sizes of a projection, inferred from the shapes of its weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ProjectionConfig {
     /// `ip-adapter`
     Linear {
         image_width: usize,
-        /// Of all tokens together.
+        /// For all tokens together.
         rows: usize,
         width: usize,
     },
@@ -52,10 +52,10 @@ pub(super) enum ImageProjection {
 }
 
 impl ProjectionConfig {
-    /// Of the adapter in a checkpoint.
+    /// Infers the projection of the adapter in a checkpoint.
     ///
     /// # Errors
-    /// When it is none, or of a kind that is not supported.
+    /// If it is not an adapter, or of a kind that is not supported.
     pub(super) fn of(checkpoint: &Checkpoint) -> Result<Self> {
         let error = |problem: &str| Error::content(checkpoint.file_name(), problem);
         let config = Self::from_shapes(checkpoint).ok_or_else(|| {
@@ -72,12 +72,12 @@ impl ProjectionConfig {
             })
         })?;
         let fits = match config {
-            // Rows of as many tokens.
+            // A whole number of tokens.
             Self::Linear { rows, width, .. } => rows.is_multiple_of(width.max(1)),
             Self::Full { .. } => true,
             Self::Resampler { inner, .. } => inner.is_multiple_of(resampler::HEAD_DIM),
         };
-        // Arithmetic on these cannot overflow.
+        // So that arithmetic on the sizes cannot overflow.
         if !fits || !config.sizes().iter().all(|size| (1..=LARGEST_SIZE).contains(size)) {
             return Err(error(
                 "the shapes of image_proj.* cannot be those of an IP-Adapter: expected whole tokens and heads of 64",
@@ -86,7 +86,7 @@ impl ProjectionConfig {
         Ok(config)
     }
 
-    /// What the shapes tell, if they tell anything.
+    /// Infers the sizes from the shapes; `None` if they match no kind.
     fn from_shapes(checkpoint: &Checkpoint) -> Option<Self> {
         let shape = |name: &str| checkpoint.shape(&format!("{PREFIX}.{name}"));
         if let (Some(&[rows, image_width]), Some(&[width])) = (shape("proj.weight"), shape("norm.weight")) {

@@ -1,5 +1,5 @@
-//! Makes a few tokens of all of the encoder's vectors, which they ask for what they need (diffusers'
-//! `IPAdapterPlusImageProjection`, after the Perceiver Resampler of Flamingo, Alayrac et al., 2022, arXiv:2204.14198).
+//! Condenses all of the encoder's vectors into a few tokens by attention (diffusers' `IPAdapterPlusImageProjection`,
+//! after the Perceiver Resampler of Flamingo, Alayrac et al., 2022, arXiv:2204.14198).
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -7,7 +7,7 @@ use fused_ops::{Activation, Epilogue, LayerNorm, Linear, attention, for_computin
 
 use super::layer_norm::LAYER_NORM_EPS;
 
-/// Width of each head, in all published adapters.
+/// The width of each head, in all published adapters.
 pub(super) const HEAD_DIM: usize = 64;
 
 /// The sizes of a [`Resampler`].
