@@ -79,7 +79,7 @@ impl<'a> Conditioning<'a> {
         !self.controls.controls.is_empty()
     }
 
-    /// The ControlNets' residuals in step `step` of `steps`, for latents (images, channels, height, width) as the
+    /// The ControlNets' residuals in step `step.0` of `step.1`, for latents (images, channels, height, width) as the
     /// scheduler scales them.
     pub(crate) fn residuals(
         &self,

@@ -1,4 +1,4 @@
-//! Shows latents without the decoder: what a step looks like, at the price of nothing.
+//! Approximates images from latents without running the decoder.
 
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
@@ -7,26 +7,26 @@ use crate::Result;
 use crate::images::to_images;
 use crate::vae::AutoencoderKl;
 
-/// Side of the flat latents that are decoded to find what a channel means: away from the edges the colour is even.
+/// The side of the flat latents decoded to find each channel's colour: away from the edges the colour is uniform.
 const SIDE: usize = 4;
 
-/// A linear map from a place's latents to its colour, found by decoding flat latents of one channel each.
+/// A linear map from a latent to a colour, found by decoding flat latents of one channel each.
 #[derive(Debug, Clone)]
 pub struct LatentPreview {
     /// (channels, 3)
     colours: Tensor,
-    /// (3), the colour of latents that are all 0.
+    /// (3), the colour of all-zero latents.
     zero: Tensor,
 }
 
 impl LatentPreview {
-    /// Decodes one small batch.
+    /// Fits the map by decoding one small batch.
     ///
     /// # Errors
-    /// When decoding fails.
+    /// If decoding fails.
     pub fn new(vae: &AutoencoderKl, device: &Device) -> Result<Self> {
         let channels = vae.config().latent_channels;
-        // One image for each channel, of 1 in that channel as the UNet knows it, and one of zeros.
+        // One image per channel, of 1 in that channel in the UNet's scale, and one of zeros.
         let ones = Tensor::eye(channels, DType::F32, device)?;
         let flat = Tensor::cat(&[&ones, &Tensor::zeros((1, channels), DType::F32, device)?], 0)?;
         let flat = (flat.reshape((channels + 1, channels, 1, 1))? / vae.scaling_factor())?;
@@ -37,10 +37,10 @@ impl LatentPreview {
         Ok(Self { colours, zero })
     }
 
-    /// Latents (images, channels, height, width), as the UNet knows them, to images of one pixel for each place.
+    /// Converts latents (images, channels, height, width), in the UNet's scale, to images with one pixel per latent.
     ///
     /// # Errors
-    /// When the latents have another shape, or are not finite.
+    /// If the latents have another shape, or are not finite.
     pub fn images(&self, latents: &Tensor) -> Result<Vec<RgbImage>> {
         let (images, channels, height, width) = latents.dims4()?;
         let rows = latents.permute((0, 2, 3, 1))?.reshape(((), channels))?;

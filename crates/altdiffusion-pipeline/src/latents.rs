@@ -1,4 +1,4 @@
-//! Reads and writes the files that hold latents.
+//! Reads and writes files of latents.
 
 use std::path::Path;
 
@@ -8,14 +8,14 @@ use model_files::write_whole;
 
 use crate::{Error, Result};
 
-/// The name of the tensor in a file of latents.
+/// The tensor's name in a file of latents.
 const TENSOR: &str = "latents";
 
-/// Reads the f32 tensor `latents` (images, channels, height, width) of a safetensors file, onto the CPU.
+/// Reads the f32 tensor `latents` (images, channels, height, width) of a safetensors file into CPU memory.
 ///
 /// # Errors
-/// When the file cannot be read, is no safetensors file, or lacks the tensor; when the tensor has another dtype or
-/// number of dimensions, or a value that is not finite.
+/// If the file cannot be read, is not a safetensors file, or lacks the tensor; if the tensor has another dtype or
+/// rank, or a value that is not finite.
 pub fn read_latents(path: &Path) -> Result<Tensor> {
     let file = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
@@ -41,10 +41,10 @@ pub fn read_latents(path: &Path) -> Result<Tensor> {
     Ok(latents)
 }
 
-/// Writes latents (images, channels, height, width) as [`read_latents`] reads them, whole or not at all.
+/// Writes latents (images, channels, height, width) for [`read_latents`], atomically.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// If the file cannot be written.
 pub fn write_latents(path: &Path, latents: &Tensor) -> Result<()> {
     let latents = latents.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.contiguous()?;
     let bytes = safetensors::serialize([(TENSOR, &latents)], None)
@@ -57,9 +57,9 @@ pub(crate) fn all_finite(tensor: &Tensor) -> Result<bool> {
     Ok(zero_if_finite(tensor)?.to_scalar::<f32>()? == 0.0)
 }
 
-/// A scalar that is 0 if no value is NaN or infinite, f32, where the tensor is.
+/// A scalar, f32 and on the tensor's device, that is 0 if no value is NaN or infinite.
 pub(crate) fn zero_if_finite(tensor: &Tensor) -> Result<Tensor> {
-    // 0 · x is zero for every number, and NaN for the rest.
+    // 0 · x is zero for every finite number, and NaN otherwise.
     Ok((tensor * 0.0)?.to_dtype(DType::F32)?.sum_all()?)
 }
 

@@ -1,8 +1,7 @@
-//! Draws images of texts in Chinese, English and sixteen other languages: AltDiffusion, from the hidden states of a prompt to
-//! pixels.
+//! Draws images from prompts in Chinese, English and sixteen other languages with AltDiffusion.
 //!
-//! An [`AltDiffusion`] is all that most programs need. It loads a model from a directory or from the Hugging Face hub, and
-//! draws what [`GenerateOptions`] say. Threads can share it.
+//! Most programs only need [`AltDiffusion`]. It loads a model from a directory or the Hugging Face hub, and draws
+//! what [`GenerateOptions`] ask for. Threads can share it.
 //!
 //! ```
 //! use altdiffusion_pipeline::{AltDiffusion, DType, Device, GenerateOptions};
@@ -24,14 +23,15 @@
 //! # }
 //! ```
 //!
-//! A run begins with noise or with an [image](GenerateOptions::image), of which a [mask](GenerateOptions::mask) may keep a
-//! part. It follows images by [ControlNets](Control), takes [images as prompts](ip_adapter::ImagePrompt), and draws large
-//! images in [windows](DenoisingWindows). [`LoadOptions`] add [LoRAs](Lora) and [learned words](TextualInversion). The same
-//! seed draws the same image as diffusers does ([`random`]).
+//! A run starts from noise or from an [image](GenerateOptions::image), part of which a [mask](GenerateOptions::mask)
+//! can keep. It can follow images with [ControlNets](Control), take [images as prompts](ip_adapter::ImagePrompt), and
+//! draw large images in [windows](DenoisingWindows). [`LoadOptions`] add [LoRAs](Lora) and
+//! [textual inversions](TextualInversion). A seed gives the same image as in diffusers ([`random`]).
 //!
-//! # Schedulers and denoisers of one's own
+//! # Your own scheduler or denoiser
 //!
-//! The sampling loop takes any [`Scheduler`] and any [`Denoiser`]. Here is Euler's method on the noise levels of the model:
+//! The sampling loop takes any [`Scheduler`] and any [`Denoiser`]. This is Euler's method on the model's noise
+//! levels:
 //!
 //! ```
 //! use altdiffusion_pipeline::schedulers::{NoiseSchedule, SchedulerConfig, SchedulerFactory};
@@ -98,19 +98,19 @@
 //! # }
 //! ```
 //!
-//! [`AltDiffusion::from_parts`] joins a denoiser with an autoencoder, and [`denoise`] is the loop alone: from a [`Start`],
-//! with a [`Conditioning`], to [`Denoised`] latents.
+//! [`AltDiffusion::from_parts`] joins a denoiser and an autoencoder. [`denoise`] is the loop alone: it takes a
+//! [`Start`] and a [`Conditioning`], and returns [`Denoised`] latents.
 //!
 //! # Servers
 //!
 //! [`AltDiffusion::generate_observed`] reports every stage, a [`Cancellation`] ends a run from another thread, and
-//! [`Error::kind`] says whose fault an error is. Options can be read from JSON, and refuse fields that they do not know.
+//! [`Error::kind`] classifies errors. Options can be read from JSON, and reject unknown fields.
 //!
 //! # Parts
 //!
-//! Each can be used alone, and takes and gives tensors in the layout of the reference implementations, (batch, channels,
-//! height, width): the [UNet](unet), the [autoencoder](vae), the [schedulers], the [noise](random), [ControlNets](controlnet)
-//! and [IP-Adapters](ip_adapter). The text encoder is in [`altclip_encoder`], and files are read by [`model_files`].
+//! Each part can be used alone. All take and return tensors in the reference's layout, (batch, channels, height,
+//! width): the [UNet](unet), the [autoencoder](vae), the [schedulers], the [noise](random), [ControlNets](controlnet)
+//! and [IP-Adapters](ip_adapter). The text encoder is in [`altclip_encoder`], and [`model_files`] reads files.
 
 #![warn(missing_docs, unreachable_pub)]
 
@@ -181,7 +181,7 @@ pub use text_states::TextStates;
 pub use unet::UNet2DConditionModel;
 pub use vae::{AutoencoderKl, Tiling};
 
-// What a program needs of other crates.
+// What users of this crate need from others.
 pub use altclip_encoder::PROMPT_TOKENS;
 pub use altclip_encoder::text_encoder::TextEncoder;
 pub use altclip_encoder::tokenizer::Tokenizer;
@@ -190,7 +190,7 @@ pub use model_files::ErrorKind;
 pub use model_files::source::ModelSource;
 pub use {altclip_encoder, candle_core, image, model_files};
 
-/// The programs of the pages about this crate.
+/// Compiles the code in the pages about this crate.
 #[cfg(doctest)]
 mod pages {
     #[doc = include_str!("../../../README.md")]

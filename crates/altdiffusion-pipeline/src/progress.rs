@@ -1,4 +1,4 @@
-//! Reports the steps of a run, while a GPU may already be at the next one.
+//! Reports the steps of a run, while a GPU may already be running the next one.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -11,47 +11,47 @@ use web_time::Instant;
 use crate::latents::zero_if_finite;
 use crate::{Error, Result};
 
-/// A step that has been done, as a callback sees it.
+/// A completed step.
 #[derive(Debug, Clone, Copy)]
 pub struct Step<'a> {
-    /// Its number, from 0.
+    /// Its index, from 0.
     pub index: usize,
-    /// How many there are: one for each call of the UNet, which are more than were asked for with some schedulers.
+    /// The number of steps: one per call of the UNet, which with some schedulers is more than were requested.
     pub total: usize,
-    /// The timestep that the UNet was called with.
+    /// The UNet's timestep.
     pub timestep: f64,
     /// The latents after it, (images, channels, height, width), f32, at the noise level of the next step.
     pub latents: &'a Tensor,
 }
 
-/// How far a run is, as a callback hears of it.
+/// The progress of a run.
 #[derive(Debug, Clone, Copy)]
 pub enum Progress<'a> {
-    /// The texts and images have been read, and the first step begins.
+    /// Prompts and images are encoded, and the first step begins.
     Denoising {
-        /// How many steps there will be: calls of the UNet.
+        /// The number of steps: calls of the UNet.
         steps: usize,
     },
-    /// A step has been done.
+    /// A step was completed.
     Step(Step<'a>),
-    /// The decoder begins with an image.
+    /// Decoding of an image begins.
     Decoding {
-        /// Its number, from 0.
+        /// Its index, from 0.
         image: usize,
-        /// How many there are.
+        /// The number of images.
         images: usize,
     },
 }
 
-/// Reports steps when they are done.
+/// Reports steps when they are complete.
 pub(crate) struct StepReports<F> {
     on_step: F,
     total: usize,
-    /// How many steps may be under way after one was put there.
+    /// How many steps may be in flight after one is added.
     lag: usize,
-    /// Number, timestep and latents of the steps that are.
+    /// Index, timestep and latents of the steps in flight.
     pending: VecDeque<(usize, f64, Tensor)>,
-    /// Whether their latents are numbers.
+    /// Whether their latents are finite.
     finite: Readbacks,
     since: Instant,
     times: Vec<Duration>,
@@ -70,7 +70,7 @@ impl<F: FnMut(Step<'_>) -> ControlFlow<()>> StepReports<F> {
         }
     }
 
-    /// A step was put into the device's stream.
+    /// Adds a step that was queued on the device.
     pub(crate) fn add(&mut self, step: usize, timestep: f64, latents: &Tensor) -> Result<()> {
         self.finite.ask(&zero_if_finite(latents)?)?;
         self.pending.push_back((step, timestep, latents.clone()));
@@ -80,7 +80,7 @@ impl<F: FnMut(Step<'_>) -> ControlFlow<()>> StepReports<F> {
         Ok(())
     }
 
-    /// The time of each step.
+    /// Waits for all steps and returns their durations.
     pub(crate) fn finish(mut self) -> Result<Vec<Duration>> {
         while !self.pending.is_empty() {
             self.report()?;
@@ -88,7 +88,7 @@ impl<F: FnMut(Step<'_>) -> ControlFlow<()>> StepReports<F> {
         Ok(self.times)
     }
 
-    /// Waits for the earliest step that is under way.
+    /// Waits for the oldest step in flight, and reports it.
     fn report(&mut self) -> Result<()> {
         let (received, Some((step, timestep, latents))) = (self.finite.receive()?, self.pending.pop_front())
         else {

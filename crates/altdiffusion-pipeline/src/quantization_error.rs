@@ -1,5 +1,4 @@
-//! Measures what a UNet loses when its weights are quantized: its outputs beside those of the original, for inputs that
-//! are the same each time.
+//! Measures the error of a quantized UNet against the original, on fixed inputs.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -7,40 +6,40 @@ use crate::random::{Noise, TorchCpu};
 use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use crate::{PROMPT_TOKENS, PerBlock, Result};
 
-/// Timesteps of a run from its beginning to its end: at some a UNet decides what there is, at others how it looks.
+/// Timesteps throughout a run: early ones decide the content of an image, late ones its look.
 const TIMESTEPS: [usize; 4] = [981, 661, 341, 21];
-/// Pixels for each latent.
+/// Pixels per latent, along each side.
 const PIXELS_PER_LATENT: usize = 8;
 
-/// Inputs for UNets of one shape, which are always the same.
+/// Fixed inputs for UNets of one shape.
 #[derive(Debug, Clone)]
 pub struct QuantizationProbe {
-    /// (1, in_channels, side, side), as noisy as at any timestep: latents and noise both have a variance of one.
+    /// (1, in_channels, side, side), valid at any timestep, because latents and noise both have a variance of one.
     latents: Tensor,
     /// (1, 77, width)
     hidden_states: Tensor,
 }
 
-/// How far an output is from that of the original, at one timestep.
+/// The error of an output at one timestep.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OutputError {
-    /// The timestep that the UNet was called with.
+    /// The UNet's timestep.
     pub timestep: usize,
-    /// The cosine of the angle between both, 1 for the same direction.
+    /// The cosine of the angle between output and original.
     pub cosine: f64,
     /// ‖output − original‖ / ‖original‖
     pub relative_distance: f64,
 }
 
 impl QuantizationProbe {
-    /// The sides, in pixels, of the images that [`QuantizationProbe::new`] stands for: small, because outputs of any size
-    /// show how exact weights are.
+    /// The side, in pixels, of the images that [`QuantizationProbe::new`] probes. Small ones suffice to measure the
+    /// error.
     pub const SIDE: usize = 128;
 
-    /// Random latents and hidden states of the shape that a UNet takes.
+    /// Random latents and hidden states of the UNet's input shapes.
     ///
     /// # Errors
-    /// When a tensor operation fails.
+    /// If a tensor operation fails.
     pub fn new(config: &UNet2DConditionConfig) -> Result<Self> {
         let width = match &config.cross_attention_dim {
             PerBlock::Same(width) => *width,
@@ -54,10 +53,10 @@ impl QuantizationProbe {
         })
     }
 
-    /// The outputs of a UNet at each of the timesteps, (1, out_channels, side, side) in f32.
+    /// The UNet's output at each timestep, (1, out_channels, side, side) in f32.
     ///
     /// # Errors
-    /// When the UNet is of another shape.
+    /// If the UNet has another shape.
     pub fn outputs(&self, unet: &UNet2DConditionModel, device: &Device) -> Result<Vec<Tensor>> {
         let latents = self.latents.to_device(device)?;
         let context = unet.project_context(&self.hidden_states.to_device(device)?, None)?;
@@ -71,10 +70,10 @@ impl QuantizationProbe {
             .collect()
     }
 
-    /// What [`outputs`](Self::outputs) have lost beside those of the original, timestep by timestep.
+    /// Compares [`outputs`](Self::outputs) with those of the original, timestep by timestep.
     ///
     /// # Errors
-    /// When they are of different shapes.
+    /// If their shapes differ.
     pub fn errors(original: &[Tensor], outputs: &[Tensor]) -> Result<Vec<OutputError>> {
         let dot = |a: &Tensor, b: &Tensor| -> Result<f64> {
             Ok((a.to_dtype(DType::F64)? * b.to_dtype(DType::F64)?)?.sum_all()?.to_scalar::<f64>()?)

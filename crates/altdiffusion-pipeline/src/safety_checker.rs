@@ -1,4 +1,4 @@
-//! Finds images that should not be shown: the safety checker of the published repositories.
+//! Flags images that should not be shown, with the safety checker of the published repositories.
 
 use altclip_encoder::dual_encoder::ClipConfig;
 use altclip_encoder::image_processor::ImageProcessor;
@@ -12,10 +12,10 @@ use serde::Deserialize;
 use crate::Result;
 use crate::model_parts::SafetyCheckerFiles;
 
-/// How much nearer to every concept an image counts that shows what asks for special care.
+/// How much closer to every concept an image counts after matching a special-care concept.
 const SPECIAL_CARE: f64 = 0.01;
 
-/// `safety_checker/config.json` (`CLIPConfig` of transformers).
+/// `safety_checker/config.json` (transformers' `CLIPConfig`).
 #[derive(Debug, Deserialize)]
 struct SafetyCheckerConfig {
     vision_config: VisionConfig,
@@ -26,7 +26,7 @@ impl ConfigFile for SafetyCheckerConfig {
     const FIELDS: FieldTable = <ClipConfig as ConfigFile>::FIELDS;
 }
 
-/// CLIP's image tower, and the concepts that its vectors are compared with: `StableDiffusionSafetyChecker` of diffusers.
+/// CLIP's image tower, and the concepts its vectors are compared with: diffusers' `StableDiffusionSafetyChecker`.
 #[derive(Debug, Clone)]
 pub struct SafetyChecker {
     processor: ImageProcessor,
@@ -36,7 +36,7 @@ pub struct SafetyChecker {
     device: Device,
 }
 
-/// Vectors of the joint space, and how near an image may come to each.
+/// Vectors in the joint space, and the threshold of each.
 #[derive(Debug, Clone)]
 struct Concepts {
     /// (concepts, projection_dim), of length 1.
@@ -49,7 +49,7 @@ impl SafetyChecker {
     /// their weights.
     ///
     /// # Errors
-    /// When a file is damaged, or a weight missing or of another shape.
+    /// If a file is damaged, or a weight is missing or has another shape.
     pub(crate) fn new(parts: &SafetyCheckerFiles, dtype: DType, device: &Device) -> Result<Self> {
         let config: SafetyCheckerConfig = parse_config(&parts.checker.config)?;
         let projection_dim = config.projection_dim.unwrap_or(config.vision_config.projection_dim);
@@ -68,10 +68,10 @@ impl SafetyChecker {
         })
     }
 
-    /// Whether each image should rather not be shown.
+    /// Returns whether each image is flagged.
     ///
     /// # Errors
-    /// When an image is empty, or the tower fails.
+    /// If an image is empty, or the tower fails.
     pub fn check(&self, images: &[RgbImage]) -> Result<Vec<bool>> {
         images.iter().map(|image| self.check_one(image)).collect()
     }
@@ -82,7 +82,7 @@ impl SafetyChecker {
             self.vision.forward(&pixels.unsqueeze(0)?.to_device(&self.device)?)?.to_dtype(DType::F32)?;
         let embeds = unit(&embeds)?;
         let care = self.special_care.distances(&embeds)?;
-        // The reference nudges the special concepts, too, as soon as one is met; what counts is whether any is.
+        // The reference also adjusts special-care concepts once one matches; only whether any matches is used.
         let adjustment =
             if care.iter().any(|&distance| rounded(distance, 0.0) > 0.0) { SPECIAL_CARE } else { 0.0 };
         let concepts = self.concepts.distances(&embeds)?;
@@ -97,19 +97,19 @@ impl Concepts {
         Ok(Self { embeds, thresholds })
     }
 
-    /// How much nearer an image's vector (1, projection_dim) is to each concept than it may be.
+    /// By how much an image's vector (1, projection_dim) exceeds the threshold of each concept.
     fn distances(&self, embeds: &Tensor) -> Result<Vec<f64>> {
         let cosines = embeds.matmul(&self.embeds.t()?)?.flatten_all()?.to_vec1::<f32>()?;
         Ok(cosines.iter().zip(&self.thresholds).map(|(cosine, limit)| f64::from(cosine - limit)).collect())
     }
 }
 
-/// Rows of length 1.
+/// Normalizes rows to length 1.
 fn unit(rows: &Tensor) -> candle_core::Result<Tensor> {
     rows.broadcast_div(&rows.sqr()?.sum_keepdim(1)?.sqrt()?)
 }
 
-/// To three decimals, as the reference compares.
+/// Rounds to three decimals, as the reference does.
 fn rounded(distance: f64, adjustment: f64) -> f64 {
     ((distance + adjustment) * 1000.0).round_ties_even() / 1000.0
 }

@@ -1,4 +1,4 @@
-//! Attends with several heads, between projections (diffusers' `Attention`).
+//! Computes multi-head attention with its projections (diffusers' `Attention`).
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{Epilogue, LayerNorm, Linear, LinearGroup, attention};
 
-/// Keys and values, projected: (batch, tokens, heads × head dimension) each.
+/// Projected keys and values, each (batch, tokens, heads × head dimension).
 #[derive(Debug, Clone)]
 pub(crate) struct KeyValue {
     pub key: Tensor,
@@ -23,18 +23,18 @@ struct ProjectionNames {
 
 const NAMES: ProjectionNames = ProjectionNames { query: "to_q", key: "to_k", value: "to_v", out: "to_out.0" };
 
-/// The names before diffusers 0.17, which the published VAEs still have.
+/// The names before diffusers 0.17, still found in the published VAEs.
 const OLD_NAMES: ProjectionNames =
     ProjectionNames { query: "query", key: "key", value: "value", out: "proj_attn" };
 
 impl ProjectionNames {
-    /// Those of the checkpoint.
+    /// Those that the checkpoint uses.
     fn of(vb: &VarBuilder) -> Self {
         if vb.pp(OLD_NAMES.query).contains_tensor("weight") { OLD_NAMES } else { NAMES }
     }
 }
 
-/// Attention of hidden states to themselves, over `heads` heads that share their width equally.
+/// Self-attention over `heads` heads of equal width.
 #[derive(Debug, Clone)]
 pub(crate) struct SelfAttention {
     to_qkv: LinearGroup<3>,
@@ -43,8 +43,8 @@ pub(crate) struct SelfAttention {
 }
 
 impl SelfAttention {
-    /// Of hidden states of this width. `bias` says whether the projections of queries, keys and values have biases; the one
-    /// of the result always has.
+    /// Reads the weights for hidden states of this width. `bias` says whether the projections of queries, keys and
+    /// values have biases; the output projection always has one.
     pub(crate) fn new(width: usize, heads: usize, bias: bool, vb: VarBuilder) -> Result<Self> {
         let names = ProjectionNames::of(&vb);
         let projection = |name: &str| pointwise(width, width, bias, vb.pp(name));
@@ -59,12 +59,12 @@ impl SelfAttention {
         })
     }
 
-    /// (batch, tokens, width), plus what is carried around it, of the same shape.
+    /// (batch, tokens, width) → the same, added to `residual`.
     pub(crate) fn forward(&self, hidden: &Tensor, residual: &Tensor) -> Result<Tensor> {
         self.to_out.forward_with(&self.attend(hidden)?, &Epilogue::residual(residual))
     }
 
-    /// The same, and that sum normalised.
+    /// Returns the sum, and the sum normalised.
     pub(crate) fn forward_then_norm(
         &self,
         hidden: &Tensor,
@@ -80,7 +80,7 @@ impl SelfAttention {
     }
 }
 
-/// Attention of hidden states to a context, over `heads` heads that share their width equally.
+/// Cross-attention over `heads` heads of equal width.
 #[derive(Debug, Clone)]
 pub(crate) struct CrossAttention {
     to_q: Linear,
@@ -91,7 +91,7 @@ pub(crate) struct CrossAttention {
 }
 
 impl CrossAttention {
-    /// Of hidden states of a width to a context of another one.
+    /// Reads the weights for hidden states and a context of these widths.
     pub(crate) fn new(width: usize, context_width: usize, heads: usize, vb: VarBuilder) -> Result<Self> {
         let names = ProjectionNames::of(&vb);
         Ok(Self {
@@ -103,13 +103,14 @@ impl CrossAttention {
         })
     }
 
-    /// The keys and values of a context, (batch, tokens, context_width).
+    /// Projects a context (batch, tokens, context_width) to keys and values.
     pub(crate) fn project(&self, context: &Tensor) -> Result<KeyValue> {
         Ok(KeyValue { key: self.to_k.forward(context)?, value: self.to_v.forward(context)? })
     }
 
-    /// Attention of (batch, tokens, width) to given keys and values, plus what is carried around it; and that sum normalised.
-    /// `key_bias`, (batch, keys), is added to each key's scores. Attention to each of `others` is added to that to `context`.
+    /// Attends from (batch, tokens, width) to `context` and to each of `others`, and adds the results to `residual`.
+    /// Returns that sum, and the sum normalised. `key_bias`, (batch, keys), is added to the scores of each key of
+    /// `context`.
     pub(crate) fn forward_then_norm(
         &self,
         hidden: &Tensor,
@@ -127,8 +128,8 @@ impl CrossAttention {
     }
 }
 
-/// A linear layer whose weight is stored as (out, in) or, by checkpoints that made it a convolution, as (out,
-/// in, 1, 1).
+/// A linear layer whose weight is stored as (out, in) or, in checkpoints that made it a convolution, as (out, in, 1,
+/// 1).
 fn pointwise(input: usize, output: usize, bias: bool, vb: VarBuilder) -> Result<Linear> {
     let missing = match Linear::new(input, output, bias, vb.clone()) {
         Ok(linear) => return Ok(linear),

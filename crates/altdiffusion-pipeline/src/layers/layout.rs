@@ -1,5 +1,4 @@
-//! Converts between the references' layout (batch, channels, height, width) and the one computed in, with channels
-//! last.
+//! Converts between the reference's layout (batch, channels, height, width) and the channels-last one used here.
 
 use candle_core::{Result, Tensor};
 use fused_ops::{Conv2dOptions, Padding};
@@ -14,7 +13,7 @@ pub(crate) fn to_channels_first(images: &Tensor) -> Result<Tensor> {
     images.permute((0, 3, 1, 2))?.contiguous()
 }
 
-/// Stride 1, and as much padding as keeps the size under a square kernel of this (odd) width.
+/// Options for stride 1 and the padding that keeps the size under a square kernel of this (odd) width.
 pub(crate) fn same_size(kernel: usize) -> Conv2dOptions {
     Conv2dOptions { stride: 1, padding: Padding::same(kernel / 2), upsample: false }
 }

@@ -1,4 +1,4 @@
-//! Computes the layers that the UNet and the VAE share. Activations are channels-last: (batch, height, width,
+//! Defines the layers that the UNet and the VAE share. Activations are channels-last: (batch, height, width,
 //! channels).
 
 pub(crate) mod attention;

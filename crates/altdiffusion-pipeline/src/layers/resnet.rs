@@ -1,4 +1,4 @@
-//! Computes the residual block of the UNet and of the VAE (diffusers' `ResnetBlock2D`).
+//! Computes the residual block of the UNet and the VAE (diffusers' `ResnetBlock2D`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -11,15 +11,15 @@ use super::layout::same_size;
 pub(crate) struct ResnetConfig {
     pub in_channels: usize,
     pub out_channels: usize,
-    /// Width of the time embedding; `None` in the VAE, which has no time.
+    /// Width of the time embedding; `None` in the VAE, which has none.
     pub time_embedding_dim: Option<usize>,
     pub groups: usize,
     pub eps: f64,
-    /// What the sum of input and residual is divided by.
+    /// The divisor of the sum of input and residual.
     pub output_scale_factor: f64,
 }
 
-/// Two 3×3 convolutions, each after a group norm and SiLU, around which the input is carried.
+/// Two 3 × 3 convolutions, each after a group norm and SiLU, with a residual connection.
 #[derive(Debug, Clone)]
 pub(crate) struct ResnetBlock2D {
     norm1: GroupNorm,
@@ -52,9 +52,8 @@ impl ResnetBlock2D {
         })
     }
 
-    /// (batch, height, width, in_channels) → (batch, height, width, out_channels). `time` is the time
-    /// embedding after its SiLU, (batch, time_embedding_dim), which is the same for every block and so
-    /// computed once.
+    /// (batch, height, width, in_channels) → (batch, height, width, out_channels). `time` is the time embedding after
+    /// its SiLU, (batch, time_embedding_dim), computed once for all blocks.
     pub(crate) fn forward(&self, input: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
         let shift = match (&self.time_emb_proj, time) {
             (Some(projection), Some(time)) => Some(projection.forward(time)?), // (batch, out_channels)
@@ -62,7 +61,7 @@ impl ResnetBlock2D {
         };
         let hidden = self.norm1.forward_silu(input)?;
         let hidden = match &shift {
-            // On a GPU the norm adds it as it reads: not every convolution that may run there can, as it writes.
+            // On a GPU the norm adds it while reading: not every convolution there can add it while writing.
             Some(shift) if input.device().is_cuda() => {
                 self.norm2.forward_shifted_silu(&self.conv1.forward(&hidden)?, shift)?
             }

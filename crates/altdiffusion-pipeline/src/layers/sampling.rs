@@ -6,15 +6,15 @@ use fused_ops::{Conv2d, Conv2dOptions, Padding};
 
 use super::layout::same_size;
 
-/// A 3×3 convolution of stride 2.
+/// A 3 × 3 convolution of stride 2.
 #[derive(Debug, Clone)]
 pub(crate) struct Downsample2D {
     conv: Conv2d,
 }
 
 impl Downsample2D {
-    /// `padding` rows and columns of zeros on each side; 0 means one on the right and at the bottom only, as
-    /// the VAE has it.
+    /// `padding` is the number of zero rows and columns on each side; 0 means one at the right and at the bottom
+    /// only, as in the VAE.
     pub(crate) fn new(channels: usize, padding: usize, vb: VarBuilder) -> Result<Self> {
         let padding = match padding {
             0 => Padding { top: 0, left: 0, bottom: 1, right: 1 },
@@ -30,7 +30,7 @@ impl Downsample2D {
     }
 }
 
-/// Nearest-neighbour enlargement, then a 3×3 convolution.
+/// Nearest-neighbour upsampling and a 3 × 3 convolution.
 #[derive(Debug, Clone)]
 pub(crate) struct Upsample2D {
     conv: Conv2d,
@@ -47,8 +47,7 @@ impl Upsample2D {
         self.conv.forward(input)
     }
 
-    /// (batch, height, width, channels) → (batch, size.0, size.1, channels), for the odd sizes of which
-    /// halving lost half a pixel.
+    /// (batch, height, width, channels) → (batch, size.0, size.1, channels), for odd sizes, where halving rounded.
     pub(crate) fn forward_to_size(&self, input: &Tensor, size: (usize, usize)) -> Result<Tensor> {
         let (_, height, width, _) = input.dims4()?;
         if size == (2 * height, 2 * width) {
@@ -59,8 +58,8 @@ impl Upsample2D {
     }
 }
 
-/// Nearest-neighbour interpolation of one dimension to `size`, with PyTorch's choice of neighbour: ⌊i · old /
-/// new⌋ with the quotient rounded to f32.
+/// Nearest-neighbour interpolation of one dimension to `size`, choosing neighbours as PyTorch does: ⌊i · old / new⌋,
+/// with the quotient rounded to f32.
 fn resize_nearest(input: &Tensor, dim: usize, size: usize) -> Result<Tensor> {
     let old = input.dim(dim)?;
     let scale = old as f32 / size as f32;

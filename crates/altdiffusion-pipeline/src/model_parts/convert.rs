@@ -1,4 +1,4 @@
-//! Converts models from one layout and number type to another.
+//! Converts models between layouts and number types.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,26 +13,26 @@ use super::output::{ARCHITECTURE, OnTensor, format_metadata, report_progress, wr
 use super::{ModelParts, SCHEDULER_CONFIG, TEXT_ENCODER_CONFIG, UNET_CONFIG, VAE_CONFIG, gguf_key};
 use crate::Result;
 
-/// What a conversion has written.
+/// The result of a conversion.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Converted {
     /// The number of tensors.
     pub tensors: usize,
-    /// The names of the tensors in the source that are not part of the model, and were left out: of its training, or of
-    /// averages over it. And those that cannot be read, with the reason.
+    /// Tensors of the source that were left out: those that are not part of the model (optimizer states, averaged
+    /// weights), and those that cannot be read, with the reason.
     pub left_out: Vec<String>,
-    /// Of a GGUF file, the number of weights whose rows are no whole number of blocks of the type that was asked for, by the
-    /// name of the type that they have in its stead.
+    /// For a GGUF file, how many weights could not be quantized as requested because their rows are not a multiple of
+    /// the block size, keyed by the type used instead.
     pub fell_back: BTreeMap<String, usize>,
 }
 
 impl ModelParts {
-    /// Writes the model as one safetensors file in the naming of latent diffusion, with its configurations in the header.
-    /// `dtype` is what floating-point numbers are converted to; `None` leaves them as they are.
+    /// Writes the model as one safetensors file in latent diffusion's naming, with its configurations in the header.
+    /// Floating-point numbers are converted to `dtype`; `None` leaves them as they are.
     ///
     /// # Errors
-    /// When a tensor cannot be read or converted, or the file not be written; then nothing is left behind. And
-    /// [`Error::Cancelled`](crate::Error::Cancelled), when `on_tensor` breaks.
+    /// If a tensor cannot be read or converted, or the file cannot be written; nothing is left behind then. Also
+    /// [`Error::Cancelled`](crate::Error::Cancelled), if `on_tensor` breaks.
     pub fn write_single_file(
         &self,
         path: &Path,
@@ -50,12 +50,12 @@ impl ModelParts {
         Ok(Converted { tensors: total, left_out, ..Converted::default() })
     }
 
-    /// Writes the model as one GGUF file in the naming of latent diffusion, with its configurations in the metadata. Where
-    /// `dtype` is a type of blocks, the weights of the UNet and the text encoder are in such; the autoencoder and what else
-    /// is small and delicate is not. The rest is as in [`write_single_file`](Self::write_single_file).
+    /// Writes the model as one GGUF file in latent diffusion's naming, with its configurations in the metadata. If
+    /// `dtype` is a quantized type, it applies to the UNet and the text encoder, except for their small and sensitive
+    /// weights; the autoencoder is not quantized. Otherwise like [`write_single_file`](Self::write_single_file).
     ///
     /// # Errors
-    /// As [`write_single_file`](Self::write_single_file).
+    /// Like [`write_single_file`](Self::write_single_file).
     pub fn write_gguf(
         &self,
         path: &Path,
@@ -77,7 +77,7 @@ impl ModelParts {
         Ok(Converted { tensors: total, left_out, fell_back })
     }
 
-    /// The configurations of the parts, by their files' names in a model in folders.
+    /// The parts' configurations, keyed by their file names in a model in folders.
     fn configurations(&self) -> Result<BTreeMap<String, String>> {
         let files = [
             (TEXT_ENCODER_CONFIG, &self.text_encoder.config),
@@ -93,10 +93,10 @@ impl ModelParts {
     }
 }
 
-/// Writes the weights of one file, whatever model they are of, as one safetensors file under the same names.
+/// Converts the weights in one file, of any model, to a safetensors file with the same names.
 ///
 /// # Errors
-/// As [`ModelParts::write_single_file`].
+/// Like [`ModelParts::write_single_file`].
 pub fn convert_weights(
     from: &Checkpoint,
     path: &Path,

@@ -3,19 +3,19 @@
 use super::prefixed_tensors::PrefixedTensors;
 use crate::{PerBlock, Result};
 
-/// Heads of every level in Stable Diffusion 1.
+/// Heads per level in Stable Diffusion 1.
 const SD1_HEADS: usize = 8;
-/// Channels of every head in Stable Diffusion 2.
+/// Channels per head in Stable Diffusion 2.
 const SD2_HEAD_CHANNELS: usize = 64;
 
-/// What the shapes of the downsampling path and of the middle tell, which a UNet and a ControlNet have both.
+/// What the shapes reveal about a downsampling path and its middle, for a UNet or a ControlNet.
 pub(crate) struct DownPath {
-    /// Residual blocks of each level.
+    /// Residual blocks per level.
     pub layers: usize,
     /// Channels of each level, highest resolution first.
     pub channels: Vec<usize>,
     attends: Vec<bool>,
-    /// Transformer blocks after each residual block; where there is no transformer, as many as in the middle.
+    /// Transformer blocks per residual block; levels without a transformer get the middle's number.
     transformers: Vec<usize>,
     pub use_linear_projection: bool,
     pub cross_attention_dim: usize,
@@ -26,11 +26,11 @@ impl DownPath {
         let inputs = tensors.numbers("input_blocks.");
         let is_halving = |block: &usize| tensors.has(&format!("input_blocks.{block}.0.op.weight"));
         let halvings: Vec<usize> = inputs.iter().copied().filter(is_halving).collect();
-        // The first block is a convolution; a halving ends each level but the last.
+        // The first block is a convolution, and every level but the last ends with a downsampler.
         let blocks = inputs.last().copied().unwrap_or(0);
         let layers = halvings.first().map_or(blocks, |halving| halving.saturating_sub(1));
         let levels = halvings.len() + 1;
-        // Where no block is missing there are no more than tensors, and the products below are small.
+        // Unless blocks are missing, there are no more than tensors, so the products below stay small.
         let is_regular = layers > 0
             && inputs.len() == blocks.saturating_add(1)
             && inputs.len() == levels * (layers + 1)
@@ -57,7 +57,7 @@ impl DownPath {
         Self::of_levels(tensors, layers, names, "mid_block.attentions.0")
     }
 
-    /// From the names of each level's last convolution and of its transformer, and that of the middle's transformer.
+    /// Reads the names of each level's last convolution and transformer, and of the middle's transformer.
     fn of_levels(
         tensors: &PrefixedTensors,
         layers: usize,

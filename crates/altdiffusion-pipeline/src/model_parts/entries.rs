@@ -1,4 +1,4 @@
-//! Lists the tensors of a model by the names that a converted model gives them.
+//! Lists a model's tensors under the names they get when converted.
 
 use std::collections::BTreeMap;
 
@@ -11,21 +11,21 @@ use super::vae_names::{self, VaeNames, name_of_today, shape_in_ldm};
 use super::{ModelParts, PartFiles, PartKind, SAFETY_CHECKER, TEXT_ENCODER_PREFIX};
 use crate::Result;
 
-/// One tensor of a part.
+/// A tensor of a part.
 pub(super) struct Entry<'a> {
     pub checkpoint: &'a Checkpoint,
-    /// The name that the part is asked for it by.
+    /// The name by which the part is asked for it.
     pub source: String,
-    /// The name that diffusers has for it.
+    /// Its name in diffusers.
     pub name: String,
     pub shape: &'a [usize],
 }
 
-/// One tensor of a file.
+/// A tensor of a file.
 pub(super) struct FileEntry<'a> {
     pub part: PartKind,
     pub entry: Entry<'a>,
-    /// The name and the shape that it has in the file.
+    /// Its name and shape in the file.
     pub name: String,
     pub shape: Vec<usize>,
 }
@@ -36,7 +36,7 @@ impl<'a> FileEntry<'a> {
     }
 }
 
-/// The tensors of a model, by parts.
+/// A model's tensors, by part.
 pub(super) struct Entries<'a> {
     pub text_encoder: Vec<Entry<'a>>,
     pub unet: Vec<Entry<'a>>,
@@ -45,7 +45,7 @@ pub(super) struct Entries<'a> {
 }
 
 impl ModelParts {
-    /// All tensors as they are called in a single file, and the names of those that have no place there.
+    /// All tensors under their names in a single file, and the names of those that have no place there.
     pub(super) fn single_file_entries(&self) -> Result<(Vec<FileEntry<'_>>, Vec<String>)> {
         let unet_names = UNetNames::new(&parse_json(&self.unet.config)?)?;
         let vae_names = VaeNames::new(&parse_json(&self.vae.config)?);
@@ -75,7 +75,7 @@ impl ModelParts {
             }
         }
         if self.safety.is_some() {
-            // No file in this naming has one.
+            // No file in this naming has a safety checker.
             left_out.push(format!("{SAFETY_CHECKER}.*"));
         }
         Ok((entries, left_out))
@@ -122,8 +122,8 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// What is written of the tensors of a file, where `dtype` is asked for. Counts those that have another type for want of whole
-/// blocks in their rows.
+/// Chooses each tensor's type in a file for which `dtype` was requested, and counts those that get another because
+/// their rows are not a multiple of the block size.
 pub(super) fn to_write<'a>(
     entries: impl Iterator<Item = FileEntry<'a>>,
     dtype: Option<NumberType>,
@@ -148,7 +148,7 @@ pub(super) fn in_folder(part: &PartFiles, name_of_today: impl Fn(&str) -> String
     checkpoint.names().filter_map(entry).collect()
 }
 
-/// The tensors that cannot be read, with the reasons.
+/// The tensors that cannot be read, with the reason.
 pub(super) fn unreadable(checkpoint: &Checkpoint) -> impl Iterator<Item = String> {
     checkpoint.unreadable().map(|(name, problem)| format!("{name} ({problem})"))
 }

@@ -1,7 +1,8 @@
-//! Infers the configurations of a single file that has none from the shapes of its tensors.
+//! Infers the configurations that a single file lacks from its tensors' shapes.
 //!
-//! What no shape tells is as in all models that were published in this form: 8 heads in the UNets of Stable Diffusion 1,
-//! and heads of 64 channels in those of Stable Diffusion 2 and in XLM-R; 32 groups; latents scaled by 0.18215.
+//! Where the shapes say nothing, it assumes the values of all models published in this form: 8 heads in the UNets of
+//! Stable Diffusion 1, heads of 64 channels in those of Stable Diffusion 2 and in XLM-R, 32 groups, and latents
+//! scaled by 0.18215.
 
 use altclip_encoder::text_encoder::TextEncoderConfig;
 use altclip_encoder::xlm_roberta::XlmRobertaConfig;
@@ -15,17 +16,17 @@ use crate::unet::UNet2DConditionConfig;
 use crate::vae::AutoencoderKlConfig;
 use crate::{PerBlock, Result};
 
-/// Channels of every head in XLM-R, base and large.
+/// Channels per head in XLM-R, base and large.
 const XLM_R_HEAD_CHANNELS: usize = 64;
-/// Sides of the latents that the models were trained on.
+/// Side of the latents that the models were trained on.
 const SAMPLE_SIZE: usize = 64;
 
-/// The one tensor by which trainers mark a model that predicts velocities, and the one for noise schedules that end
-/// without signal. Their values do not matter.
+/// Tensors with which trainers mark a model that predicts velocity, and one with a zero-terminal-SNR schedule. Their
+/// values do not matter.
 const PREDICTS_V: &str = "v_pred";
 const ZERO_TERMINAL_SNR: &str = "ztsnr";
 
-/// `unet/config.json` of the UNet in a single file.
+/// Infers `unet/config.json`.
 pub(super) fn unet(checkpoint: &Checkpoint) -> Result<UNet2DConditionConfig> {
     let tensors = PrefixedTensors { checkpoint, prefix: unet_names::PREFIX };
     let down = DownPath::in_latent_diffusion(&tensors)?;
@@ -48,7 +49,7 @@ pub(super) fn unet(checkpoint: &Checkpoint) -> Result<UNet2DConditionConfig> {
     })
 }
 
-/// `vae/config.json` of the autoencoder in a single file.
+/// Infers `vae/config.json`.
 pub(super) fn vae(checkpoint: &Checkpoint) -> Result<AutoencoderKlConfig> {
     let tensors = PrefixedTensors { checkpoint, prefix: vae_names::PREFIX };
     let levels = tensors.numbers("encoder.down.").len();
@@ -69,7 +70,7 @@ pub(super) fn vae(checkpoint: &Checkpoint) -> Result<AutoencoderKlConfig> {
     })
 }
 
-/// `text_encoder/config.json` of the text encoder in a single file.
+/// Infers `text_encoder/config.json`.
 pub(super) fn text_encoder(checkpoint: &Checkpoint) -> Result<TextEncoderConfig> {
     let tensors = PrefixedTensors { checkpoint, prefix: TEXT_ENCODER_PREFIX };
     let vocab_size = tensors.size("roberta.embeddings.word_embeddings.weight", 0)?;
@@ -94,10 +95,10 @@ pub(super) fn text_encoder(checkpoint: &Checkpoint) -> Result<TextEncoderConfig>
     })
 }
 
-/// `scheduler/scheduler_config.json` of a single file: what all published models have.
+/// Returns the `scheduler/scheduler_config.json` that all published models share.
 ///
-/// Whether the UNet predicts noise or velocities no shape tells. It is noise in every published AltDiffusion, and in the
-/// others where no tensor says otherwise.
+/// Shapes do not reveal whether the UNet predicts noise or velocity. Noise is right for every published AltDiffusion,
+/// and assumed unless a tensor marks the file.
 pub(super) fn scheduler(checkpoint: &Checkpoint) -> Value {
     let prediction = if checkpoint.contains(PREDICTS_V) { "v_prediction" } else { "epsilon" };
     json!({

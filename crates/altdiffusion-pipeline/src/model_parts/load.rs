@@ -1,4 +1,4 @@
-//! Loads the models of the parts, each alone.
+//! Loads the model of each part separately.
 
 use altclip_encoder::text_encoder::TextEncoder;
 use candle_core::{DType, Device};
@@ -11,34 +11,34 @@ use crate::unet::UNet2DConditionModel;
 use crate::vae::AutoencoderKl;
 
 impl ModelParts {
-    /// Reads the weights of the text encoder.
+    /// Loads the text encoder.
     ///
     /// # Errors
-    /// When the part is damaged or not supported.
+    /// If the part is damaged or not supported.
     pub fn load_text_encoder(&self, dtype: DType, device: &Device) -> Result<TextEncoder> {
         let PartFiles { config, weights } = &self.text_encoder;
         Ok(TextEncoder::new(&parse_config(config)?, weights.var_builder(dtype, device)?)?)
     }
 
-    /// Reads the weights of the UNet.
+    /// Loads the UNet.
     ///
     /// # Errors
-    /// As [`load_text_encoder`](Self::load_text_encoder).
+    /// Like [`load_text_encoder`](Self::load_text_encoder).
     pub fn load_unet(&self, dtype: DType, device: &Device) -> Result<UNet2DConditionModel> {
         let PartFiles { config, weights } = &self.unet;
         UNet2DConditionModel::new(&parse_config(config)?, weights.var_builder(dtype, device)?)
     }
 
-    /// Reads the weights of the autoencoder.
+    /// Loads the autoencoder.
     ///
     /// # Errors
-    /// As [`load_text_encoder`](Self::load_text_encoder).
+    /// Like [`load_text_encoder`](Self::load_text_encoder).
     pub fn load_vae(&self, dtype: DType, device: &Device) -> Result<AutoencoderKl> {
         let PartFiles { config, weights } = &self.vae;
         AutoencoderKl::new(&parse_config(config)?, weights.var_builder(dtype, device)?)
     }
 
-    /// The same parts, of which loading reads no weights: `survey` notes what is asked for.
+    /// The same parts, but loading them reads no weights: `survey` records what is asked for.
     #[must_use]
     pub fn surveyed(self, survey: &Survey) -> Self {
         let watched = |folder: &str, part: PartFiles| PartFiles {

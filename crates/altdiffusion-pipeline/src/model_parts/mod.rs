@@ -1,5 +1,4 @@
-//! Finds the parts of a model, in whichever layout it is: the folders of diffusers, or one file in the naming of latent
-//! diffusion.
+//! Finds the parts of a model in either layout: diffusers' folders, or one file in latent diffusion's naming.
 
 mod convert;
 mod down_path;
@@ -34,7 +33,7 @@ pub(crate) use prefixed_tensors::PrefixedTensors;
 pub(crate) use unet_names::UNetNames;
 use vae_names::VaeNames;
 
-/// Where all weights of the text encoder are in a single file. FlagAI gave them the names that diffusers has.
+/// The prefix of the text encoder's weights in a single file. FlagAI's files use diffusers' names after it.
 const TEXT_ENCODER_PREFIX: &str = "cond_stage_model.";
 
 pub(crate) const TEXT_ENCODER_CONFIG: &str = "text_encoder/config.json";
@@ -47,7 +46,7 @@ pub(crate) const SAFETY_CHECKER_CONFIG: &str = "safety_checker/config.json";
 pub(crate) const FEATURE_EXTRACTOR_CONFIG: &str = "feature_extractor/preprocessor_config.json";
 pub(crate) const SCHEDULER_CONFIG: &str = "scheduler/scheduler_config.json";
 
-/// The key that a configuration has in the metadata of a GGUF file: the words of its file's name, as the format wants them.
+/// A configuration's key in the metadata of a GGUF file, in the format's spelling.
 fn gguf_key(relative: &str) -> String {
     format!("altdiffusion.{}", relative.replace('/', "."))
 }
@@ -62,33 +61,34 @@ enum PartKind {
     SafetyChecker,
 }
 
-/// The parts of an AltDiffusion model, with their configurations and before their weights are read.
+/// The parts of an AltDiffusion model with their configurations, before weights are read.
 #[derive(Debug)]
 pub struct ModelParts {
-    /// What errors call the model.
+    /// What to call the model in errors.
     pub(crate) name: String,
     pub(crate) scheduler: FileData,
     pub(crate) text_encoder: PartFiles,
     pub(crate) unet: PartFiles,
     pub(crate) vae: PartFiles,
-    /// What tells images that should not be shown, if the model has it.
+    /// The safety checker, if the model has one.
     pub(crate) safety: Option<SafetyCheckerFiles>,
-    /// What embeds images beside the text encoder's texts. Nothing here draws with it; a model that has it keeps it.
+    /// The image encoder for the text encoder's space, if the model has one. It is not used to draw, but kept when
+    /// converting.
     image_encoder: Option<PartFiles>,
-    /// Where the tokenizer is, if anywhere.
+    /// Where the tokenizer is, if there is one.
     pub(crate) tokenizer: Option<ModelSource>,
     /// The single file, if it is one.
     single: Option<Checkpoint>,
 }
 
-/// One part: its configuration, and its weights by the names that diffusers has.
+/// A part's configuration, and its weights under diffusers' names.
 #[derive(Debug)]
 pub(crate) struct PartFiles {
     pub config: FileData,
     pub weights: Checkpoint,
 }
 
-/// The safety checker, and how images are made ready for it.
+/// The safety checker and its image processor.
 #[derive(Debug)]
 pub(crate) struct SafetyCheckerFiles {
     pub checker: PartFiles,
@@ -96,7 +96,7 @@ pub(crate) struct SafetyCheckerFiles {
 }
 
 impl SafetyCheckerFiles {
-    /// That of a model in folders, if it has one.
+    /// Finds it in a model in folders, if there is one.
     fn of(source: &ModelSource) -> Result<Option<Self>> {
         let Some(config) = source.read_optional(SAFETY_CHECKER_CONFIG)? else { return Ok(None) };
         let weights = Checkpoint::open(source, SAFETY_CHECKER)?;
@@ -108,11 +108,11 @@ impl SafetyCheckerFiles {
 }
 
 impl ModelParts {
-    /// The parts of a model in folders: `tokenizer`, `text_encoder`, `unet`, `vae` and `scheduler`. What
-    /// `model_index.json` says does not matter, since published ones name code that is no more.
+    /// Finds the parts of a model in folders: `tokenizer`, `text_encoder`, `unet`, `vae` and `scheduler`.
+    /// `model_index.json` is ignored, since published ones name code that no longer exists.
     ///
     /// # Errors
-    /// When a part is missing or damaged.
+    /// If a part is missing or damaged.
     pub fn in_folders(source: &ModelSource) -> Result<Self> {
         let part = |config, folder| -> Result<PartFiles> {
             Ok(PartFiles { config: source.read(config)?, weights: Checkpoint::open(source, folder)? })
@@ -133,14 +133,14 @@ impl ModelParts {
         })
     }
 
-    /// The parts of a model in one file, `.safetensors`, `.gguf` or `.ckpt`, with `model.diffusion_model.*`,
-    /// `first_stage_model.*` and `cond_stage_model.*` as latent diffusion names them.
+    /// Finds the parts of a model in one file, `.safetensors`, `.gguf` or `.ckpt`, in latent diffusion's naming:
+    /// `model.diffusion_model.*`, `first_stage_model.*` and `cond_stage_model.*`.
     ///
-    /// A configuration is what the file says about itself, as those that were converted here do; else that of the model
-    /// `beside`, which is in folders; else what the shapes of the tensors tell. The tokenizer and the safety checker are always those of `beside`.
+    /// Configurations come from the file itself, if it was converted by this crate, or from `beside`, a model in
+    /// folders, or else from the tensors' shapes. The tokenizer and the safety checker always come from `beside`.
     ///
     /// # Errors
-    /// When the file is damaged, or no such model.
+    /// If the file is damaged, or not such a model.
     pub fn in_single_file(path: &Path, beside: Option<&ModelSource>) -> Result<Self> {
         let checkpoint = Checkpoint::from_file(path)?;
         check_is_model(&checkpoint)?;
@@ -195,16 +195,16 @@ impl ModelParts {
         })
     }
 
-    /// Whether a file holds a whole model, and not just weights of some part.
+    /// Whether a file holds a whole model, rather than the weights of one part.
     ///
     /// # Errors
-    /// When the file cannot be read, or is damaged.
+    /// If the file cannot be read, or is damaged.
     pub fn are_in(path: &Path) -> Result<bool> {
         let checkpoint = Checkpoint::from_file(path)?;
         Ok(checkpoint.names().any(|name| name.starts_with(unet_names::PREFIX)))
     }
 
-    /// The weights that images depend on: the one file, or those of the parts.
+    /// The weights that images depend on: the one file, or that of each part.
     pub fn weights(&self) -> Vec<Checkpoint> {
         let safety = self.safety.as_ref().map(|safety| &safety.checker.weights);
         match &self.single {
@@ -216,7 +216,7 @@ impl ModelParts {
         }
     }
 
-    /// Whether the model has what tells images that should not be shown.
+    /// Whether the model has a safety checker.
     pub fn has_safety_checker(&self) -> bool {
         self.safety.is_some()
     }
@@ -224,7 +224,7 @@ impl ModelParts {
     /// Where the tokenizer is.
     ///
     /// # Errors
-    /// When the model is a single file, and nothing was given beside it.
+    /// If the model is a single file, and no other model was given with it.
     pub(crate) fn tokenizer(&self) -> Result<&ModelSource> {
         self.tokenizer.as_ref().ok_or_else(|| {
             let problem = "a single file holds no tokenizer, expected beside it a model in folders that does, such as \
@@ -234,7 +234,7 @@ impl ModelParts {
     }
 }
 
-/// From the names of the UNet's tensors in diffusers to those in latent diffusion, without its prefix.
+/// Maps the names of the UNet's tensors from diffusers to latent diffusion, without its prefix.
 pub(crate) fn unet_name_in_latent_diffusion(
     config: &UNet2DConditionConfig,
 ) -> Result<impl Fn(&str) -> Option<String> + Send + Sync + use<>> {
@@ -242,7 +242,7 @@ pub(crate) fn unet_name_in_latent_diffusion(
     Ok(move |name: &str| names.to_ldm(name))
 }
 
-/// A configuration that was inferred from the tensors, as a file.
+/// A configuration inferred from the tensors, as a file.
 fn inferred_config(checkpoint: &Checkpoint, relative: &str, config: &impl Serialize) -> Result<FileData> {
     let name = format!("{}: {relative} as its tensors tell", checkpoint.file_name());
     match serde_json::to_vec_pretty(config) {
@@ -251,7 +251,7 @@ fn inferred_config(checkpoint: &Checkpoint, relative: &str, config: &impl Serial
     }
 }
 
-/// Says what a file is that is no AltDiffusion.
+/// Refuses a file that is not an AltDiffusion, and says what it is.
 fn check_is_model(checkpoint: &Checkpoint) -> Result<()> {
     let has = |prefix: &str| checkpoint.names().any(|name| name.starts_with(prefix));
     let problem = if !has(unet_names::PREFIX) {

@@ -1,27 +1,28 @@
-//! Decides which weights of a model are quantized.
+//! Decides which weights of a model to quantize.
 //!
-//! In blocks are the weights of linear layers and convolutions, nearly all of the model. What is left out is little of it and
-//! much of its quality: llama.cpp and stable-diffusion.cpp keep norms and biases in f32, stable-diffusion.cpp the embedding
-//! of the timestep and ComfyUI-GGUF the first and last convolutions, whose errors nothing after them corrects (Q-Diffusion, Li
-//! et al. 2023, arXiv:2302.04304, finds the same). An autoencoder is a tenth of a model, is used once, and shows each of its
-//! errors in the image; and what a safety checker is unsure of should not change its mind.
+//! Quantized are the weights of linear layers and convolutions, nearly all of a model. The rest is small and matters
+//! most for quality: llama.cpp and stable-diffusion.cpp keep norms and biases in f32, stable-diffusion.cpp also the
+//! timestep embedding, and ComfyUI-GGUF the first and last convolutions, since nothing after them corrects their
+//! errors (Q-Diffusion, Li et al. 2023, arXiv:2302.04304, finds the same). The autoencoder is a tenth of a model,
+//! runs once, and shows each error in the image. The safety checker is left alone so that no verdict changes.
 
 use fused_ops::BlockType;
 use model_files::checkpoint::NumberType;
 
 use super::PartKind;
 
-/// What is tried where a row is no whole number of blocks of the type that was asked for: blocks of 32, and the most exact.
+/// The type to fall back to where rows are not a multiple of the requested type's block size: blocks of 32, and the
+/// most accurate.
 const FALLBACK: BlockType = BlockType::Q8_0;
 
-/// How a tensor is written, and whether that is for want of a whole number of blocks in its rows.
+/// How to write a tensor, and whether that is a fallback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Chosen {
     pub number: NumberType,
     pub fell_back: bool,
 }
 
-/// How to write a tensor of floating-point numbers that diffusers calls `name`, where `wanted` is asked for.
+/// Chooses how to write the floating-point tensor `name` (in diffusers' naming) when `wanted` is requested.
 pub(super) fn choose(part: PartKind, name: &str, shape: &[usize], wanted: NumberType) -> Chosen {
     let as_it_is = |number| Chosen { number, fell_back: false };
     let NumberType::Quantized(wanted) = wanted else { return as_it_is(wanted) };
@@ -38,7 +39,7 @@ pub(super) fn choose(part: PartKind, name: &str, shape: &[usize], wanted: Number
         PartKind::ImageEncoder if name.contains(".embeddings.") => return as_it_is(NumberType::F16),
         PartKind::ImageEncoder => wanted,
         PartKind::TextEncoder => match name.rsplit('.').nth(1) {
-            // A quarter of the text encoder, of which a prompt reads a few rows.
+            // A quarter of the text encoder, and a prompt reads only a few of its rows.
             Some("word_embeddings") => FALLBACK,
             Some("position_embeddings" | "token_type_embeddings") => return as_it_is(NumberType::F16),
             _ => wanted,

@@ -1,4 +1,4 @@
-//! Writes the files of a converted model, whole or not at all.
+//! Writes the files of a converted model atomically.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,18 +10,18 @@ use model_files::WholeFile;
 
 use crate::{Error, Result};
 
-/// What a GGUF file says it is of. Only part of what it holds is known to other programs.
+/// The architecture in a GGUF file's metadata. Other programs know only part of what it holds.
 pub(super) const ARCHITECTURE: &str = "altdiffusion";
 
-/// Hears how many tensors of how many are done; may end the work.
+/// Gets the number of tensors done and the total; may end the work.
 pub(super) type OnTensor<'a> = &'a mut dyn FnMut(usize, usize) -> ControlFlow<()>;
 
-/// Without it transformers refuses a safetensors file.
+/// transformers refuses a safetensors file without it.
 pub(super) fn format_metadata() -> BTreeMap<String, String> {
     BTreeMap::from([("format".to_owned(), "pt".to_owned())])
 }
 
-/// Reports how many tensors are done, and ends the work where that is wanted.
+/// Reports progress, and ends the work if the callback breaks.
 pub(super) fn report_progress(on_tensor: OnTensor, done: usize, total: usize) -> Result<()> {
     match on_tensor(done, total) {
         ControlFlow::Continue(()) => Ok(()),
@@ -29,7 +29,7 @@ pub(super) fn report_progress(on_tensor: OnTensor, done: usize, total: usize) ->
     }
 }
 
-/// Writes a file that is there whole or not at all. `write` also gets the name that errors call it by.
+/// Writes a file atomically. `write` also gets its name for errors.
 pub(super) fn write_file(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>, &str) -> Result<()>,

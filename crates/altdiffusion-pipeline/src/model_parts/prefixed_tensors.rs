@@ -1,4 +1,4 @@
-//! Measures the tensors of one model in a file that holds several.
+//! Measures one model's tensors in a file that holds several models.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use model_files::checkpoint::Checkpoint;
 use super::names::index;
 use crate::{Error, Result};
 
-/// The tensors of a part, by their names without its prefix.
+/// A part's tensors, by their names without its prefix.
 pub(crate) struct PrefixedTensors<'a> {
     pub checkpoint: &'a Checkpoint,
     pub prefix: &'static str,
@@ -22,7 +22,7 @@ impl PrefixedTensors<'_> {
         self.checkpoint.contains(&format!("{}{name}", self.prefix))
     }
 
-    /// One side of a tensor.
+    /// One dimension of a tensor.
     pub(crate) fn size(&self, name: &str, dimension: usize) -> Result<usize> {
         let name = format!("{}{name}", self.prefix);
         let missing = || model_files::Error::MissingTensor {
@@ -37,7 +37,7 @@ impl PrefixedTensors<'_> {
         })
     }
 
-    /// The first sides of tensors, up to the first that is not there.
+    /// The first dimension of each tensor, up to the first that is missing.
     pub(crate) fn sizes(&self, names: impl Iterator<Item = String>) -> Result<Vec<usize>> {
         names.take_while(|name| self.has(name)).map(|name| self.size(&name, 0)).collect()
     }
@@ -46,7 +46,7 @@ impl PrefixedTensors<'_> {
         self.checkpoint.shape(&format!("{}{name}", self.prefix)).map(<[usize]>::len)
     }
 
-    /// The numbers that stand between `before` and a dot in the tensors' names.
+    /// The numbers between `before` and a dot in the tensors' names.
     pub(crate) fn numbers(&self, before: &str) -> BTreeSet<usize> {
         let rest = self.names().filter_map(|name| name.strip_prefix(before));
         rest.filter_map(|rest| index(rest.split('.').next()?)).collect()
@@ -56,7 +56,7 @@ impl PrefixedTensors<'_> {
         Error::content(self.checkpoint.file_name(), problem)
     }
 
-    /// How many heads of `channels` channels share a width.
+    /// The number of heads of `channels` channels in a width.
     pub(crate) fn heads(&self, what: &str, width: usize, channels: usize) -> Result<usize> {
         if width == 0 || !width.is_multiple_of(channels) {
             return Err(self.error(format!(

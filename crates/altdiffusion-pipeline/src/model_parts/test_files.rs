@@ -1,4 +1,4 @@
-//! Makes files of the names and shapes that tests need.
+//! Makes test files with given names and shapes.
 
 use std::fs::File;
 use std::io::Write;
@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 
 use crate::Result;
 
-/// A golden file: the weights of a model by name in diffusers, name in latent diffusion, and shape there.
+/// A golden file: a model's weights, with their names in diffusers and latent diffusion, and their shapes in the
+/// latter.
 #[derive(Deserialize)]
 pub(crate) struct Golden<C> {
     pub config: C,
@@ -22,7 +23,7 @@ pub(crate) fn golden_file<C: DeserializeOwned>(path: &str) -> Result<Golden<C>> 
     Ok(read_json(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(path))?)
 }
 
-/// A checkpoint of one-byte zeros, which take no room on the disk.
+/// A checkpoint of one-byte zeros, stored sparsely.
 pub(crate) fn checkpoint(
     tensors: &[(String, Vec<usize>)],
 ) -> std::result::Result<Checkpoint, Box<dyn std::error::Error>> {

@@ -1,4 +1,4 @@
-//! Names and shapes of models of full size, as diffusers has them.
+//! Checks names and shapes of full-size models against diffusers.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -19,7 +19,7 @@ fn golden<C: DeserializeOwned>(name: &str) -> Result<Golden<C>> {
     golden_file(&format!("single_file/{name}.json"))
 }
 
-/// Each name leads to exactly one other, and back.
+/// Each name must map to exactly one other, and back.
 fn check_names<C>(
     golden: &Golden<C>,
     to_ldm: impl Fn(&str) -> Option<String>,
@@ -98,7 +98,7 @@ fn configurations_are_told_from_shapes() -> TestResult {
     for name in ["sd1", "sd2"] {
         let golden: Golden<UNet2DConditionConfig> = golden(name)?;
         let found = inferred::unet(&checkpoint(&prefixed(unet_names::PREFIX, &golden.names))?)?;
-        // No shape tells the size of the images.
+        // Shapes do not reveal the size of the images.
         let sample_size = Some(PerBlock::Same(64));
         let expected = UNet2DConditionConfig { other: Default::default(), sample_size, ..golden.config };
         assert_eq!(found, expected, "{name}");
@@ -117,7 +117,7 @@ fn both_forms_of_the_text_encoder_are_told_from_shapes() -> TestResult {
             ("roberta.embeddings.word_embeddings.weight".to_owned(), vec![250_002, 1024]),
             ("roberta.embeddings.position_embeddings.weight".to_owned(), vec![514, 1024]),
             ("roberta.embeddings.token_type_embeddings.weight".to_owned(), vec![1, 1024]),
-            // diffusers makes it in both forms.
+            // diffusers writes it in both forms.
             ("transformation.weight".to_owned(), vec![768, 1024]),
         ];
         if projection == "transformation_pre" {

@@ -1,17 +1,17 @@
-//! Translates the names of the UNet's weights between diffusers and in latent diffusion (`openaimodel.py` of
-//! CompVis/stable-diffusion), as diffusers' `convert_ldm_unet_checkpoint` maps them.
+//! Translates the names of the UNet's weights between diffusers and latent diffusion (`openaimodel.py` of
+//! CompVis/stable-diffusion), like diffusers' `convert_ldm_unet_checkpoint`.
 //!
-//! Latent diffusion numbers all blocks of the downsampling path in one list, `input_blocks`, and all of the upsampling path
-//! in another, `output_blocks`, where diffusers has a list of levels with lists of layers.
+//! Latent diffusion numbers all blocks of the downsampling path in one list, `input_blocks`, and those of the
+//! upsampling path in another, `output_blocks`; diffusers has a list of levels, each with lists of layers.
 
 use super::names::{index, renamed, reversed};
 use crate::unet::UNet2DConditionConfig;
 use crate::{Error, PerBlock, Result};
 
-/// Where all weights of the UNet are in a single file.
+/// The prefix of the UNet's weights in a single file.
 pub(crate) const PREFIX: &str = "model.diffusion_model.";
 
-/// The layers outside of the blocks, in diffusers and in latent diffusion.
+/// The layers outside the blocks, in diffusers and in latent diffusion.
 const LAYERS: [(&str, &str); 5] = [
     ("time_embedding.linear_1", "time_embed.0"),
     ("time_embedding.linear_2", "time_embed.2"),
@@ -33,7 +33,7 @@ const RESNET: [(&str, &str); 6] = [
 /// The mapping for UNets of one shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UNetNames {
-    /// Residual blocks of each level of the downsampling path.
+    /// Residual blocks per level of the downsampling path.
     pub layers: usize,
     /// Whether each level of the upsampling path attends, lowest resolution first.
     pub up_attends: Vec<bool>,
@@ -41,7 +41,7 @@ pub(crate) struct UNetNames {
 
 impl UNetNames {
     /// # Errors
-    /// When levels have different numbers of layers, which this naming has no way to tell.
+    /// If levels have different numbers of layers, which this naming cannot express.
     pub(crate) fn new(config: &UNet2DConditionConfig) -> Result<Self> {
         let layers = match &config.layers_per_block {
             PerBlock::Same(layers) => *layers,
@@ -61,7 +61,7 @@ impl UNetNames {
         Ok(Self { layers, up_attends })
     }
 
-    /// From the name in diffusers to that in latent diffusion, both without prefix.
+    /// Maps a name from diffusers to latent diffusion, both without prefix.
     pub(crate) fn to_ldm(&self, name: &str) -> Option<String> {
         let segments: Vec<&str> = name.split('.').collect();
         match segments.as_slice() {
@@ -107,7 +107,7 @@ impl UNetNames {
         }
     }
 
-    /// From the name in latent diffusion to that in diffusers, both without prefix.
+    /// Maps a name from latent diffusion to diffusers, both without prefix.
     pub(crate) fn to_diffusers(&self, name: &str) -> Option<String> {
         let segments: Vec<&str> = name.split('.').collect();
         match segments.as_slice() {
@@ -166,7 +166,7 @@ impl UNetNames {
         (level < self.up_attends.len()).then_some((level, layer))
     }
 
-    /// Whether another level comes after this one, so that the resolution changes in between.
+    /// Whether another level follows, so that a resampler stands in between.
     fn is_followed(&self, level: usize) -> bool {
         level + 1 < self.up_attends.len()
     }
@@ -175,7 +175,7 @@ impl UNetNames {
         self.up_attends.get(up_level).copied().unwrap_or(false)
     }
 
-    /// The upsampler follows the residual block, and the transformer where there is one.
+    /// The index of the upsampler, after the residual block and the transformer if there is one.
     fn upsampler_place(&self, up_level: usize) -> usize {
         if self.attends(up_level) { 2 } else { 1 }
     }

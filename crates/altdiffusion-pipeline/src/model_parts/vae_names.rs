@@ -1,16 +1,16 @@
-//! Translates the names of the autoencoder's weights between diffusers and in latent diffusion (`model.py` of
-//! CompVis/latent-diffusion), as diffusers' `convert_ldm_vae_checkpoint` maps them.
+//! Translates the names of the autoencoder's weights between diffusers and latent diffusion (`model.py` of
+//! CompVis/latent-diffusion), like diffusers' `convert_ldm_vae_checkpoint`.
 //!
-//! Latent diffusion counts the decoder's levels from the highest resolution, as the encoder's, and diffusers from the
-//! lowest. Attention has 1×1 convolutions there and linear layers here.
+//! Latent diffusion numbers the decoder's levels from the highest resolution, like the encoder's; diffusers numbers
+//! them from the lowest. Its attention has 1 × 1 convolutions where diffusers has linear layers.
 
 use super::names::{index, renamed, reversed};
 use crate::vae::AutoencoderKlConfig;
 
-/// Where all weights of the autoencoder are in a single file.
+/// The prefix of the autoencoder's weights in a single file.
 pub(crate) const PREFIX: &str = "first_stage_model.";
 
-/// The layers that are outside of the levels, in diffusers and in latent diffusion.
+/// The layers outside the levels, in diffusers and in latent diffusion.
 const LAYERS: [(&str, &str); 8] = [
     ("quant_conv", "quant_conv"),
     ("post_quant_conv", "post_quant_conv"),
@@ -22,7 +22,7 @@ const LAYERS: [(&str, &str); 8] = [
     ("decoder.conv_out", "decoder.conv_out"),
 ];
 
-/// The layers of the lowest level, in either half.
+/// The layers of the middle block, in encoder and decoder.
 const MIDDLE: [(&str, &str); 3] = [
     ("mid_block.resnets.0", "mid.block_1"),
     ("mid_block.attentions.0", "mid.attn_1"),
@@ -38,11 +38,11 @@ const RESNET: [(&str, &str); 5] = [
     ("conv_shortcut", "nin_shortcut"),
 ];
 
-/// The layers of the attention.
+/// The attention's layers.
 const ATTENTION: [(&str, &str); 5] =
     [("group_norm", "norm"), ("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "proj_out")];
 
-/// The attention's projections up to diffusers 0.17, and since.
+/// The attention's projections before and since diffusers 0.17.
 const OLD_ATTENTION: [(&str, &str); 4] =
     [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")];
 
@@ -57,7 +57,7 @@ impl VaeNames {
         Self { levels: config.block_out_channels.len() }
     }
 
-    /// From the name in diffusers to that in latent diffusion, both without prefix.
+    /// Maps a name from diffusers to latent diffusion, both without prefix.
     pub(super) fn to_ldm(&self, name: &str) -> Option<String> {
         let segments: Vec<&str> = name.split('.').collect();
         match segments.as_slice() {
@@ -96,7 +96,7 @@ impl VaeNames {
         }
     }
 
-    /// From the name in latent diffusion to that in diffusers, both without prefix.
+    /// Maps a name from latent diffusion to diffusers, both without prefix.
     pub(super) fn to_diffusers(&self, name: &str) -> Option<String> {
         let segments: Vec<&str> = name.split('.').collect();
         match segments.as_slice() {
@@ -139,7 +139,7 @@ impl VaeNames {
     }
 }
 
-/// The name that diffusers has today for a weight of an autoencoder.
+/// The current diffusers name of an autoencoder's weight.
 pub(crate) fn name_of_today(name: &str) -> String {
     match name.split_once(".mid_block.attentions.0.") {
         Some((half, layer)) => {
@@ -150,7 +150,7 @@ pub(crate) fn name_of_today(name: &str) -> String {
     }
 }
 
-/// The shape that a weight has in latent diffusion: of its attention's projections, that of a 1×1 convolution.
+/// A weight's shape in latent diffusion, where the attention's projections are 1 × 1 convolutions.
 pub(crate) fn shape_in_ldm(diffusers_name: &str, shape: &[usize]) -> Vec<usize> {
     match shape {
         [output, input] if is_projection(diffusers_name) => vec![*output, *input, 1, 1],
@@ -158,7 +158,7 @@ pub(crate) fn shape_in_ldm(diffusers_name: &str, shape: &[usize]) -> Vec<usize> 
     }
 }
 
-/// The shape that a weight has in diffusers: of its attention's projections, that of a linear layer.
+/// A weight's shape in diffusers, where the attention's projections are linear layers.
 pub(crate) fn shape_in_diffusers(diffusers_name: &str, shape: &[usize]) -> Vec<usize> {
     match shape {
         [output, input, 1] | [output, input, 1, 1] if is_projection(diffusers_name) => vec![*output, *input],

@@ -1,4 +1,4 @@
-//! Writes a model as the folders of diffusers.
+//! Writes a model in diffusers' folders.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// What a tokenizer may consist of.
+/// The files of a tokenizer.
 const TOKENIZER_FILES: [&str; 5] = [
     "tokenizer/sentencepiece.bpe.model",
     "tokenizer/tokenizer.json",
@@ -28,12 +28,12 @@ const TOKENIZER_FILES: [&str; 5] = [
 ];
 
 impl ModelParts {
-    /// Writes the model as the folders of diffusers, into the directory `path`, which must not be there yet. Where `dtype`
-    /// is a type of blocks, parts with such are GGUF files, `unet/diffusion_pytorch_model.gguf` and the like, which diffusers
-    /// does not read. The rest is as in [`write_single_file`](Self::write_single_file).
+    /// Writes the model in diffusers' folders, into the directory `path`, which must not exist yet. If `dtype` is a
+    /// quantized type, quantized parts are GGUF files such as `unet/diffusion_pytorch_model.gguf`, which diffusers
+    /// does not read. Otherwise like [`write_single_file`](Self::write_single_file).
     ///
     /// # Errors
-    /// Also when there is no tokenizer, because nothing was given beside a single file.
+    /// Also if there is no tokenizer, since none was given with a single file.
     pub fn write_folders(
         &self,
         path: &Path,
@@ -63,7 +63,7 @@ impl ModelParts {
         let directory = directory.unwrap_or(Path::new("."));
         #[cfg_attr(not(unix), allow(unused_mut, reason = "permissions are Unix's"))]
         let mut builder = tempfile::Builder::new();
-        // Temporary directories are private to their owner by default; this one stays, so the umask alone decides.
+        // Temporary directories are private to their owner; this one stays, so the umask decides.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
         let temporary = builder.tempdir_in(directory).map_err(|error| Error::io(path, error))?;
@@ -126,12 +126,12 @@ impl ModelParts {
         write("model_index.json", &index)?;
 
         fs::rename(temporary.path(), path).map_err(|error| Error::io(path, error))?;
-        // It has its name, and is not to be removed.
+        // It has its final name now; do not remove it.
         let _ = temporary.keep();
         Ok(Converted { tensors: total, left_out, fell_back })
     }
 
-    /// `model_index.json`, as diffusers writes it.
+    /// Builds `model_index.json` as diffusers does.
     fn model_index(&self) -> Result<Value> {
         let scheduler: Value = parse_json(&self.scheduler)?;
         let part = |is_there: bool, library: &str, class: &str| match is_there {

@@ -1,4 +1,4 @@
-//! Says what to generate.
+//! Defines the options of a run.
 
 mod builder;
 #[cfg(test)]
@@ -20,7 +20,7 @@ use crate::schedulers::{SchedulerFactory, SchedulerKind, SigmaSpacing, Steps, Ti
 use crate::text_states::TextStates;
 use crate::vae::Tiling;
 
-/// What to generate, from a text alone up to every detail:
+/// What to generate; a prompt is enough:
 ///
 /// ```
 /// use altdiffusion_pipeline::{GenerateOptions, schedulers::SchedulerKind};
@@ -32,41 +32,41 @@ use crate::vae::Tiling;
 ///     .seed(7)
 ///     .images(4);
 /// ```
-/// Each field can be read, and is set by the method of its name. As JSON, a request of a server for example, options are
-/// what can be written as such: tensors, images, models and functions are refused, and so are unknown fields.
+/// Every field can be read, and has a setter of the same name. As JSON, for example in a request to a server, options
+/// hold plain data only: tensors, images, models and functions are refused, and so are unknown fields.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 #[must_use]
 pub struct GenerateOptions {
-    /// The prompts, each for as many images as [`images`](Self::images) says.
+    /// The prompts, with [`images`](Self::images) images each.
     pub prompts: Vec<String>,
-    /// Hidden states in place of the prompts.
+    /// Hidden states instead of the prompts.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none", serialize_with = "not_data")]
     pub prompt_states: Option<TextStates>,
-    /// Hidden states in place of the negative prompt.
+    /// Hidden states instead of the negative prompt.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none", serialize_with = "not_data")]
     pub negative_states: Option<TextStates>,
-    /// What the images should keep away from.
+    /// The negative prompt.
     pub negative_prompt: String,
-    /// How both texts are read.
+    /// How both prompts are read.
     pub prompt_reading: PromptReading,
-    /// How many layers earlier the texts' hidden states are taken.
+    /// How many layers before the last the hidden states are taken.
     pub clip_skip: usize,
-    /// The steps from noise to image.
+    /// The denoising steps.
     pub steps: Steps,
-    /// How the predictions with and without the prompt are combined.
+    /// How conditional and unconditional predictions are combined.
     pub guidance: Guidance,
-    /// The scheduler, in place of the model's.
+    /// Replaces the model's scheduler.
     pub scheduler: Option<SchedulerKind>,
-    /// A scheduler of the caller's.
+    /// A scheduler of your own.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none", serialize_with = "not_data")]
     pub scheduler_factory: Option<SchedulerFactory>,
-    /// How the scheduler spreads its noise levels.
+    /// The spacing of the noise levels.
     pub sigma_spacing: Option<SigmaSpacing>,
-    /// How the scheduler spreads its steps over the training timesteps.
+    /// The spacing of the timesteps.
     pub timestep_spacing: Option<TimestepSpacing>,
-    /// How much new noise DDIM adds in each step, 0 to 1.
+    /// How much new noise DDIM adds in each step, from 0 to 1.
     pub eta: f64,
     /// The seed of the noise.
     pub seed: u64,
@@ -74,50 +74,50 @@ pub struct GenerateOptions {
     pub rng: Rng,
     /// How the noise of several images comes from the seed.
     pub seeds: Seeds,
-    /// The position in a batch whose noise is drawn.
+    /// Draws only the image at this position of a batch.
     pub batch_position: Option<BatchPosition>,
-    /// Pixels from left to right.
+    /// Width in pixels.
     pub width: Option<usize>,
-    /// Pixels from top to bottom.
+    /// Height in pixels.
     pub height: Option<usize>,
-    /// The number of images of each prompt.
+    /// Images per prompt.
     pub images: Option<usize>,
-    /// The noise to start from, (images, channels, height, width) in latents.
+    /// The initial noise, (images, channels, height, width) in latents.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none", serialize_with = "not_data")]
     pub initial_latents: Option<Tensor>,
-    /// An image to begin with.
+    /// The initial image.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none", serialize_with = "not_data")]
     pub image: Option<RgbImage>,
-    /// Where the image to begin with is drawn anew.
+    /// Where the initial image is redrawn.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none", serialize_with = "not_data")]
     pub mask: Option<GrayImage>,
-    /// How much of the image to begin with may change, 0 to 1.
+    /// How much of the initial image may change, from 0 to 1.
     pub strength: Option<f64>,
-    /// The windows of an image that is larger than what the model was trained on.
+    /// The windows for an image larger than those the model was trained on.
     pub windows: Option<DenoisingWindows>,
-    /// The images to follow.
+    /// ControlNets, with the images they follow.
     #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty", serialize_with = "not_data")]
     pub controls: Vec<Control>,
-    /// Whether the images to follow count more than the prompt.
+    /// Whether to follow these images more than the prompt.
     pub guess_mode: bool,
-    /// The images that say what to draw.
+    /// Images as prompts.
     #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty", serialize_with = "not_data")]
     pub image_prompts: Vec<ImagePrompt>,
-    /// The tiles in which the decoder works.
+    /// The decoder's tiles.
     pub tiling: Option<Tiling>,
-    /// The switch that ends the run. It says nothing about the images, and is left out of what is written.
+    /// A flag that ends the run. It does not affect the images, and is not serialized.
     #[serde(skip)]
     pub cancellation: Cancellation,
 }
 
-/// Refuses to write what a file of options cannot hold, so that nothing is lost without a word.
+/// Refuses to serialize what JSON cannot hold, so that nothing is lost silently.
 fn not_data<T, S: Serializer>(_: &T, _: S) -> std::result::Result<S::Ok, S::Error> {
     Err(S::Error::custom(
         "options with tensors, images, models or functions cannot be written; leave those out",
     ))
 }
 
-/// One image of the empty text, in 50 steps with a guidance scale of 7.5, and otherwise as the model would have it.
+/// One image of the empty text, in 50 steps at guidance scale 7.5, with the model's defaults for the rest.
 impl Default for GenerateOptions {
     fn default() -> Self {
         Self {
@@ -156,27 +156,27 @@ impl Default for GenerateOptions {
 }
 
 impl GenerateOptions {
-    /// The steps, if nobody says how many.
+    /// The default number of steps.
     pub const STEPS: usize = 50;
-    /// The guidance scale, if nobody says which.
+    /// The default guidance scale.
     pub const GUIDANCE_SCALE: f64 = Guidance::SCALE;
 
-    /// How many prompts there are.
+    /// The number of prompts.
     pub(crate) fn prompt_count(&self) -> usize {
         self.prompt_states.as_ref().map_or(self.prompts.len(), TextStates::texts)
     }
 
-    /// Whether each step goes beyond what the prompt says.
+    /// Whether classifier-free guidance is on.
     pub(crate) fn is_guided(&self) -> bool {
         self.guidance.scale > 1.0
     }
 
-    /// The strength, if nobody says which: with a mask, all of what it covers may change.
+    /// The default strength: with a mask, everything under it may change.
     pub fn default_strength(with_mask: bool) -> f64 {
         if with_mask { 1.0 } else { 0.8 }
     }
 
-    /// One image of `prompt`, in 50 steps with a guidance scale of 7.5, and otherwise as the model would have it.
+    /// One image of `prompt`, in 50 steps at guidance scale 7.5, with the model's defaults for the rest.
     pub fn new(prompt: impl Into<String>) -> Self {
         Self { prompts: vec![prompt.into()], ..Self::default() }
     }

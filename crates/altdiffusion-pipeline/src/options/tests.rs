@@ -1,4 +1,4 @@
-//! Options as JSON.
+//! Tests options as JSON.
 
 use candle_core::{DType, Device};
 
@@ -34,7 +34,7 @@ fn options_survive_json() -> TestResult {
     for options in [options, GenerateOptions::default()] {
         let json = serde_json::to_value(&options)?;
         let read: GenerateOptions = serde_json::from_value(json.clone())?;
-        // What can be compared of both: there are no tensors in them.
+        // Compares all there is, since these have no tensors.
         assert_eq!(format!("{read:?}"), format!("{options:?}"));
         assert_eq!(serde_json::to_value(read)?, json);
     }

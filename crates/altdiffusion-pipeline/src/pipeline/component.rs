@@ -1,25 +1,25 @@
-//! Holds a component of a model all the time, or only while it works.
+//! Holds a component of a model permanently, or only while it runs.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use crate::Result;
 
-/// A model such as the UNet, whose clones share their weights.
+/// A component such as the UNet. Clones share their weights.
 pub(super) enum Component<T> {
-    /// In memory from the beginning.
+    /// Loaded once and kept.
     Resident(T),
-    /// Read whenever it is needed, and given back after that.
+    /// Loaded on each use, and dropped afterwards.
     OnDemand(Box<dyn Fn() -> Result<T> + Send + Sync>),
 }
 
 impl<T: Clone> Component<T> {
-    /// A component that `read` reads, now or later.
+    /// A component that `read` loads, now if it is `kept`, or on use.
     pub(super) fn new(kept: bool, read: impl Fn() -> Result<T> + Send + Sync + 'static) -> Result<Self> {
         Ok(if kept { Self::Resident(read()?) } else { Self::OnDemand(Box::new(read)) })
     }
 
-    /// The component itself, for as long as the caller keeps it.
+    /// The component, alive for as long as the caller holds it.
     pub(super) fn get(&self) -> Result<Cow<'_, T>> {
         match self {
             Self::Resident(part) => Ok(Cow::Borrowed(part)),

@@ -1,4 +1,4 @@
-//! Joins a denoiser, an autoencoder and a scheduler of one's own.
+//! Builds a pipeline from a denoiser, an autoencoder and a scheduler of your own.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::schedulers::{SchedulerConfig, SchedulerFactory};
 use crate::vae::AutoencoderKl;
 use crate::{Error, Result};
 
-/// The components of a model, loaded or made by the caller: what [`AltDiffusion::from_parts`] joins.
+/// The components that [`AltDiffusion::from_parts`] joins, loaded or made by the caller.
 ///
 /// ```no_run
 /// use altdiffusion_pipeline::{AltDiffusion, Components, DType, Device, ModelParts};
@@ -43,8 +43,8 @@ pub struct Components {
 }
 
 impl Components {
-    /// A denoiser and an autoencoder on `device`, with the noise levels of Stable Diffusion, and no text encoder: prompts are
-    /// hidden states, [`GenerateOptions::prompt_states`](crate::GenerateOptions::prompt_states).
+    /// A denoiser and an autoencoder on `device`, with Stable Diffusion's noise levels and no text encoder: prompts
+    /// are hidden states, [`GenerateOptions::prompt_states`](crate::GenerateOptions::prompt_states).
     pub fn new(denoiser: impl Denoiser + 'static, vae: AutoencoderKl, device: &Device) -> Self {
         Self {
             denoiser: Arc::new(denoiser),
@@ -58,32 +58,32 @@ impl Components {
         }
     }
 
-    /// What reads the texts.
+    /// Sets the tokenizer and the text encoder.
     pub fn text_encoder(mut self, tokenizer: Tokenizer, encoder: TextEncoder) -> Self {
         self.text_encoder = Some((tokenizer, encoder));
         self
     }
 
-    /// The tokens that prompts are padded and cut to: [`PROMPT_TOKENS`] if not said.
+    /// Sets the number of tokens that prompts are padded and cut to; [`PROMPT_TOKENS`] by default.
     pub fn prompt_tokens(mut self, tokens: usize) -> Self {
         self.prompt_tokens = tokens;
         self
     }
 
-    /// The noise levels, and the scheduler of runs that name no other, as they are: what older files say about latents is
-    /// corrected by [`SchedulerConfig::for_latents`].
+    /// Sets the noise levels and the default scheduler. They are used as they are; apply
+    /// [`SchedulerConfig::for_latents`] to correct what older files say about latents.
     pub fn scheduler(mut self, scheduler: SchedulerConfig) -> Self {
         self.scheduler = scheduler;
         self
     }
 
-    /// A scheduler of one's own for runs that name no other.
+    /// Sets a default scheduler of your own.
     pub fn scheduler_factory(mut self, factory: SchedulerFactory) -> Self {
         self.scheduler_factory = Some(factory);
         self
     }
 
-    /// What images are checked with before they are handed out.
+    /// Sets the checker that images must pass.
     pub fn safety_checker(mut self, checker: SafetyChecker) -> Self {
         self.safety_checker = Some(checker);
         self
@@ -91,10 +91,10 @@ impl Components {
 }
 
 impl AltDiffusion {
-    /// Joins components that the caller has loaded or made.
+    /// Builds a pipeline from components.
     ///
     /// # Errors
-    /// When they do not fit together: in the channels of the latents, or the width of the hidden states.
+    /// If they do not fit together, in the channels of the latents or the width of the hidden states.
     pub fn from_parts(components: Components) -> Result<Self> {
         let start = Instant::now();
         let Components {

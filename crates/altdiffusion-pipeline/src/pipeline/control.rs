@@ -1,4 +1,4 @@
-//! Loads ControlNets, and prepares the images that they follow.
+//! Loads ControlNets and prepares the images they follow.
 
 use std::path::Path;
 
@@ -13,11 +13,11 @@ use crate::text_states::TextStates;
 use crate::{Error, Result, image_input};
 
 impl AltDiffusion {
-    /// Loads the ControlNet called `name` for this model, to compute in `dtype`: one file, or a directory or a repository on the
-    /// hub with its configuration. Its weights may be differences from those of this model's UNet.
+    /// Loads the ControlNet called `name` for this model, to compute in `dtype`: one file, or a directory or hub
+    /// repository with its configuration. Its weights may be differences from those of this model's UNet.
     ///
     /// # Errors
-    /// When it is missing or damaged, or was made for another model.
+    /// If it is missing or damaged, or was made for another model.
     pub fn load_controlnet(&self, name: &str, dtype: DType) -> Result<ControlNetModel> {
         let (path, base) = (Path::new(name), self.denoiser.weights.as_ref());
         let net = match path.is_file() {
@@ -28,10 +28,10 @@ impl AltDiffusion {
         Ok(net)
     }
 
-    /// Checks that a ControlNet can be used with this model: that it was made for its UNet and its autoencoder.
+    /// Checks that a ControlNet fits this model's UNet and autoencoder.
     ///
     /// # Errors
-    /// Names the field of its configuration that differs. When the denoiser cannot be used with any.
+    /// Names the field of the configuration that differs, or says that the denoiser takes no ControlNets.
     pub fn check_controlnet(&self, net: &ControlNetModel) -> Result<()> {
         if !self.denoiser_spec().controlnet {
             let problem =
@@ -53,7 +53,7 @@ impl AltDiffusion {
         Ok(())
     }
 
-    /// The images that say what to draw can be looked at.
+    /// Checks the image prompts.
     pub(super) fn check_image_prompts(&self, options: &GenerateOptions) -> Result<()> {
         let spec = self.denoiser_spec();
         if !spec.ip_adapter && !options.image_prompts.is_empty() {
@@ -63,7 +63,7 @@ impl AltDiffusion {
         options.image_prompts.iter().try_for_each(|prompt| prompt.check(spec))
     }
 
-    /// The images to follow can be followed.
+    /// Checks the images to follow.
     pub(super) fn check_controls(&self, options: &GenerateOptions) -> Result<()> {
         if options.controls.is_empty() {
             return match options.guess_mode {
@@ -90,7 +90,7 @@ impl AltDiffusion {
         }
     }
 
-    /// The size of an image that is drawn after another one, and must be as large.
+    /// The size of a run that follows this image, which must have the same size.
     pub(super) fn size_of_control(&self, control: &Control) -> Result<(usize, usize)> {
         let (width, height) = control.size();
         let multiple = self.size_multiple();
@@ -107,7 +107,7 @@ impl AltDiffusion {
         Ok((width, height))
     }
 
-    /// The images to follow, for a run with the texts of the options, each for `images` images.
+    /// Prepares the ControlNets for the options' texts, with `images` images each.
     pub(super) fn controls(
         &self,
         options: &GenerateOptions,
@@ -115,7 +115,7 @@ impl AltDiffusion {
         images: usize,
     ) -> Result<PreparedControls> {
         let Some(first) = options.controls.first() else { return Ok(PreparedControls::default()) };
-        // As in diffusers, where the first one decides.
+        // As in diffusers, the first one decides.
         let guess_mode = options.guess_mode || first.net.config().global_pool_conditions;
         let states = match guess_mode && options.is_guided() {
             true => &states.conditioned_half()?,

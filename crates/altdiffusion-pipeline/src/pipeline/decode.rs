@@ -1,4 +1,4 @@
-//! Decodes latents to images, and blackens those that should not be shown.
+//! Decodes latents to images, and blackens the flagged ones.
 
 use candle_core::Tensor;
 use image::RgbImage;
@@ -10,16 +10,16 @@ use crate::images::{channels_last_to_images, to_images};
 use crate::vae::Tiling;
 
 impl AltDiffusion {
-    /// Decodes latents (images, channels, height, width) as the denoiser knows them, one image after the other, which
-    /// bounds the memory that the decoder needs.
+    /// Decodes latents (images, channels, height, width), in the denoiser's scale, one image at a time to limit the
+    /// decoder's memory.
     ///
     /// # Errors
-    /// When they have another shape, or decode to NaN or infinity.
+    /// If they have another shape, or decode to NaN or infinity.
     pub fn decode(&self, latents: &Tensor) -> Result<Vec<RgbImage>> {
         self.decode_with(latents, None, &Cancellation::default(), |_, _| Ok(()))
     }
 
-    /// `before_each` hears which image comes next, from 0, and of how many.
+    /// Calls `before_each` with the index of the next image and their number.
     pub(super) fn decode_with(
         &self,
         latents: &Tensor,
@@ -39,14 +39,14 @@ impl AltDiffusion {
             let latents = latents.narrow(0, index, 1)?;
             images.extend(match tiling {
                 Some(tiling) => to_images(&vae.decode_tiled_unless(&latents, tiling, cancellation)?)?,
-                // In the type that the decoder has: eight bits are fewer.
+                // In the decoder's dtype: 8 bits need no more.
                 None => channels_last_to_images(&vae.decode_pixels(&latents, cancellation)?)?,
             });
         }
         Ok(images)
     }
 
-    /// Makes the images black that the safety checker flags, and says which, if there is one.
+    /// Blackens the images that the safety checker flags, if there is one, and returns the flags.
     pub(super) fn black_out(&self, images: &mut [RgbImage]) -> Result<Option<Vec<bool>>> {
         let Some(checker) = self.safety_checker()? else { return Ok(None) };
         let flagged = checker.check(images)?;

@@ -1,4 +1,4 @@
-//! Runs the stages of a generation, from the options to the images.
+//! Runs all stages of a generation, from options to images.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -18,45 +18,45 @@ use crate::random::{BatchPosition, Noise};
 use crate::schedulers::Scheduler;
 use crate::{Error, Result};
 
-/// Images, with what led to them.
+/// The result of a generation.
 #[derive(Debug, Clone)]
 pub struct Generated {
-    /// The images. Those that the safety checker flagged are black.
+    /// The images. Those flagged by the safety checker are black.
     pub images: Vec<RgbImage>,
-    /// Whether the safety checker flagged each image, where the model has one.
+    /// Whether each image was flagged, if the model has a safety checker.
     pub flagged: Option<Vec<bool>>,
-    /// Their latents before decoding, (images, channels, height, width), f32.
+    /// The latents before decoding, (images, channels, height, width), f32.
     pub latents: Tensor,
-    /// What took how long.
+    /// How long each stage took.
     pub timings: Timings,
 }
 
-/// What took how long.
+/// How long each stage took.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Timings {
-    /// Encoding the texts and projecting them for the UNet.
+    /// Encoding the prompts and projecting them for the UNet.
     pub text: Duration,
     /// Each call of the UNet, with the scheduler's step.
     pub steps: Vec<Duration>,
     /// Decoding the latents.
     pub decode: Duration,
-    /// All of it, without loading the model.
+    /// Everything, except loading the model.
     pub total: Duration,
 }
 
 impl AltDiffusion {
-    /// Images of a text.
+    /// Generates images.
     ///
     /// # Errors
-    /// When an option cannot be met, or the numbers get out of range on the way.
+    /// If an option cannot be honoured, or values become NaN or infinite on the way.
     pub fn generate(&self, options: &GenerateOptions) -> Result<Generated> {
         self.generate_with(options, |_| ControlFlow::Continue(()))
     }
 
-    /// The same, with a callback after each step, which may end it.
+    /// Like [`generate`](Self::generate), with a callback after each step, which may end the run.
     ///
     /// # Errors
-    /// Also [`Error::Cancelled`], when `on_step` breaks.
+    /// Also [`Error::Cancelled`], if `on_step` breaks.
     pub fn generate_with(
         &self,
         options: &GenerateOptions,
@@ -68,10 +68,10 @@ impl AltDiffusion {
         })
     }
 
-    /// The same, with a callback that hears of every stage, and may end the run there.
+    /// Like [`generate`](Self::generate), with a callback at every stage, which may end the run.
     ///
     /// # Errors
-    /// Also [`Error::Cancelled`], with the latents as far as they are, when `on_progress` breaks or
+    /// Also [`Error::Cancelled`], with the latents so far, if `on_progress` breaks or
     /// [`GenerateOptions::cancellation`] asks for the end.
     pub fn generate_observed(
         &self,
@@ -79,7 +79,7 @@ impl AltDiffusion {
         mut on_progress: impl FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<Generated> {
         let start = Instant::now();
-        // What can be wrong with the options comes out before the work begins.
+        // Options are checked before the work begins.
         let mut scheduler = self.build_scheduler(options)?;
         let denoise_options = checked_denoise_options(options)?;
         self.check_controls(options)?;
@@ -115,7 +115,7 @@ impl AltDiffusion {
         let scheduler = scheduler.as_mut();
         let Denoised { latents, steps } =
             denoise(&mut conditioning, scheduler, denoise_options, run_start, noise.as_mut(), on_step)?;
-        // With little memory, before the autoencoder comes into it.
+        // Free its memory before the autoencoder is loaded.
         drop(conditioning);
         drop(denoiser);
 
@@ -132,7 +132,7 @@ impl AltDiffusion {
         Ok(Generated { images, flagged, latents, timings })
     }
 
-    /// The noise of the run.
+    /// The noise source of the run.
     fn noise(&self, options: &GenerateOptions) -> Result<Box<dyn Noise>> {
         let [count, ..] = self.latent_shape(options)?;
         let GenerateOptions { rng, seed, seeds, .. } = *options;
@@ -148,7 +148,7 @@ impl AltDiffusion {
         Ok(seeds.noise_at(rng, seed, position))
     }
 
-    /// The scheduler of the run: the caller's, or the model's as the options would have it.
+    /// The scheduler of the run: the caller's, or the model's as changed by the options.
     fn build_scheduler(&self, options: &GenerateOptions) -> Result<Box<dyn Scheduler>> {
         let of_model = self.scheduler_factory.as_ref().filter(|_| options.scheduler.is_none());
         if let Some(factory) = options.scheduler_factory.as_ref().or(of_model) {
@@ -184,7 +184,7 @@ impl AltDiffusion {
     }
 }
 
-/// Guidance and windows, if they can be.
+/// Guidance and windows, after checking them.
 fn checked_denoise_options(options: &GenerateOptions) -> Result<DenoiseOptions> {
     let guidance = options.guidance;
     if !guidance.scale.is_finite() {

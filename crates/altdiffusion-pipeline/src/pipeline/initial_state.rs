@@ -1,4 +1,4 @@
-//! Makes the noise or the noisy image that a run begins with.
+//! Makes the noise or the noised image that a run starts from.
 
 use candle_core::{DType, Tensor};
 
@@ -12,7 +12,7 @@ use crate::start::{Start, first_index};
 use crate::{Error, Result};
 
 impl AltDiffusion {
-    /// What the run begins with, on the device. The noise is drawn in the order in which diffusers draws it.
+    /// The start of the run, on the device. Noise is drawn in diffusers' order.
     pub(super) fn start(
         &self,
         options: &GenerateOptions,
@@ -56,7 +56,7 @@ impl AltDiffusion {
         if let Some(mask) = &options.mask {
             let mask = image_input::mask(mask, width * factor, height * factor)?.to_device(&self.device)?;
             let masked = pixels.broadcast_mul(&mask.affine(-1.0, 1.0)?)?;
-            // Encoded also where it is not needed, since that draws noise.
+            // Encode it even if not needed, because encoding draws noise.
             let masked = self.encode_pixels(&masked, noise)?;
             let mode = match original {
                 Some(original) if !inpaints => InpaintingMode::Blend { original, noise: initial_noise },
@@ -67,7 +67,7 @@ impl AltDiffusion {
         Ok(start)
     }
 
-    /// The noise to begin with, as given or drawn.
+    /// The initial noise, given or drawn.
     fn initial_noise(
         &self,
         options: &GenerateOptions,
@@ -81,8 +81,8 @@ impl AltDiffusion {
         Ok(latents.to_device(&self.device)?)
     }
 
-    /// Pixels (1, 3, height, width), −1 to 1, to scaled latents, drawn from the autoencoder's distribution: once, or for each
-    /// image that has a generator of its own.
+    /// Encodes pixels (1, 3, height, width), −1 to 1, to scaled latents, sampled from the autoencoder's distribution:
+    /// once, or once per image if each has its own generator.
     fn encode_pixels(&self, pixels: &Tensor, noise: &mut dyn Noise) -> Result<Tensor> {
         let vae = self.vae()?;
         let moments = vae.encode(pixels)?;

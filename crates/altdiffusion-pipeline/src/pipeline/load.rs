@@ -25,15 +25,15 @@ impl AltDiffusion {
     /// Loads the model called `name`, a directory or a repository on the Hugging Face hub.
     ///
     /// # Errors
-    /// When there is no such model, or a part is missing, damaged, not supported, or does not fit the others.
+    /// If there is no such model, or a part is missing, damaged, not supported, or does not fit the others.
     pub fn from_pretrained(name: &str, dtype: DType, device: &Device) -> Result<Self> {
         Self::from_source(&ModelSource::open(name)?, dtype, device)
     }
 
-    /// Loads a model from its folders, as [`ModelParts::in_folders`] finds its parts.
+    /// Loads a model from its folders, see [`ModelParts::in_folders`].
     ///
     /// # Errors
-    /// When a part is missing, damaged, not supported, or does not fit the others.
+    /// If a part is missing, damaged, not supported, or does not fit the others.
     pub fn from_source(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
         Self::load(ModelParts::in_folders(source)?, LoadOptions::new(dtype, device))
     }
@@ -41,8 +41,8 @@ impl AltDiffusion {
     /// Loads a model from its parts.
     ///
     /// # Errors
-    /// When there is no tokenizer, or a part is damaged, not supported, or does not fit the others; when a LoRA or a word
-    /// is for another model.
+    /// If there is no tokenizer, or a part is damaged, not supported, or does not fit the others; if a LoRA or
+    /// textual inversion was made for another model.
     pub fn load(parts: ModelParts, options: LoadOptions) -> Result<Self> {
         let start = Instant::now();
         options.check()?;
@@ -112,8 +112,8 @@ impl AltDiffusion {
     }
 }
 
-/// Adds learned words to the tokenizer. Returns the id of the first of their tokens, with the embeddings of all,
-/// (tokens, hidden_size).
+/// Adds learned words to the tokenizer. Returns the id of their first token, and all embeddings, (tokens,
+/// hidden_size).
 fn add_words(
     tokenizer: &mut Tokenizer,
     words: &[TextualInversion],
@@ -141,14 +141,14 @@ struct PartConfigs {
 }
 
 impl PartConfigs {
-    /// The parts can belong to one model.
+    /// Checks that the parts can belong to one model.
     fn check_fit(&self, model: &str) -> Result<()> {
         let unet = &self.unet;
         let latents = self.vae.latent_channels;
         let contradiction =
             |field, problem| Error::Field { file: format!("{model}: unet/config.json"), field, problem };
         let of_vae = format!("but `latent_channels` of vae/config.json is {latents}");
-        // A UNet that was trained to inpaint also sees a mask and the latents of what stays.
+        // An inpainting UNet also takes a mask and the masked image's latents.
         if unet.in_channels != latents && unet.in_channels != latents.saturating_mul(2).saturating_add(1) {
             return Err(contradiction("in_channels", format!("is {}, {of_vae}", unet.in_channels)));
         }

@@ -1,11 +1,11 @@
-//! Says how to load a model, and what to change in it.
+//! Defines the options for loading a model.
 
 use candle_core::{DType, Device};
 
 use crate::adapters::{Lora, TextualInversion};
 use crate::{Error, Result};
 
-/// How to load a model, and what to change in it.
+/// How to load a model, and what to add to it.
 ///
 /// ```no_run
 /// use altdiffusion_pipeline::{AltDiffusion, LoadOptions, Lora, ModelParts, TextualInversion};
@@ -22,28 +22,28 @@ use crate::{Error, Result};
 /// # }
 /// ```
 ///
-/// Each field can be read, and is set by the method of its name.
+/// Every field can be read, and has a setter of the same name.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 #[must_use]
 pub struct LoadOptions {
-    /// The type of the weights: f32, f16 or bf16.
+    /// The dtype of the weights: f32, f16 or bf16.
     pub dtype: DType,
-    /// Where the model computes.
+    /// The device to compute on.
     pub device: Device,
-    /// The LoRAs, and how strong each is.
+    /// LoRAs with their strengths.
     pub loras: Vec<(Lora, f64)>,
-    /// Whether LoRAs are computed beside the weights.
+    /// Whether LoRAs are computed beside the weights instead of merged.
     pub loras_beside_weights: bool,
-    /// The learned words.
+    /// Textual inversions.
     pub words: Vec<TextualInversion>,
-    /// Whether the models are in memory only while they work.
+    /// Whether components are in memory only while they run.
     pub low_memory: bool,
-    /// Whether images are checked.
+    /// Whether the safety checker runs.
     pub safety_checker: bool,
 }
 
-/// All of the model as it is, in f32 on the CPU.
+/// The unchanged model, in f32 on the CPU.
 impl Default for LoadOptions {
     fn default() -> Self {
         Self::new(DType::F32, &Device::Cpu)
@@ -51,7 +51,7 @@ impl Default for LoadOptions {
 }
 
 impl LoadOptions {
-    /// All of the model as it is, in `dtype` (f32, f16 or bf16) on `device`.
+    /// The unchanged model, in `dtype` (f32, f16 or bf16) on `device`.
     pub fn new(dtype: DType, device: &Device) -> Self {
         Self {
             dtype,
@@ -64,48 +64,48 @@ impl LoadOptions {
         }
     }
 
-    /// Adds a LoRA to the weights, `strength` times: 1 as it was trained, 0 not at all. Several add up. The words in its file
-    /// are added as well.
+    /// Adds a LoRA at a strength: 1 as trained, 0 not at all. Several add up. Words in its file are added too.
     pub fn lora(mut self, lora: Lora, strength: f64) -> Self {
         self.words.extend_from_slice(lora.words());
         self.loras.push((lora, strength));
         self
     }
 
-    /// Computes LoRAs beside the weights, as `up(down(x))`, in place of merging them: exact where weights are stored in half
-    /// precision, and slower. Quantized weights, to which nothing can be added, are left as they are by LoRAs that can be
-    /// computed so. Other kinds, such as DoRA, are always merged, and what is quantized becomes numbers there.
+    /// Computes LoRAs beside the weights, as `up(down(x))`, instead of merging them: exact where weights are stored
+    /// in half precision, but slower. Quantized weights, to which nothing can be added, stay quantized wherever LoRAs
+    /// can be computed like this. Other kinds, such as DoRA, are always merged, into unpacked weights if they were
+    /// quantized.
     pub fn loras_beside_weights(mut self, beside: bool) -> Self {
         self.loras_beside_weights = beside;
         self
     }
 
-    /// The type of the weights.
+    /// Sets the dtype of the weights.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
         self
     }
 
-    /// Where the model computes.
+    /// Sets the device to compute on.
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
         self
     }
 
-    /// Adds a word that was learned by textual inversion.
+    /// Adds a textual inversion.
     pub fn word(mut self, word: TextualInversion) -> Self {
         self.words.push(word);
         self
     }
 
-    /// Holds the text encoder, the UNet and the autoencoder in memory only while each of them works. They are read anew
-    /// for every call, which takes seconds.
+    /// Keeps the text encoder, the UNet and the autoencoder in memory only while each of them runs. Reloading them
+    /// takes seconds per call.
     pub fn low_memory(mut self, low_memory: bool) -> Self {
         self.low_memory = low_memory;
         self
     }
 
-    /// Whether images are checked, if the model brings a safety checker: they are unless said otherwise.
+    /// Sets whether images are checked, if the model has a safety checker. On by default.
     pub fn safety_checker(mut self, safety_checker: bool) -> Self {
         self.safety_checker = safety_checker;
         self

@@ -1,4 +1,4 @@
-//! Draws images of texts: text encoder, sampling loop and decoder in one.
+//! Draws images from prompts: text encoder, sampling loop and decoder in one.
 
 mod component;
 mod components;
@@ -18,7 +18,7 @@ pub use generate::{Generated, Timings};
 pub use load_options::LoadOptions;
 pub use model::AltDiffusion;
 
-/// Threads share a model and what comes out of it.
+/// A model and its results can be shared between threads.
 const _: () = {
     const fn assert_shared<T: Send + Sync>() {}
     assert_shared::<AltDiffusion>();

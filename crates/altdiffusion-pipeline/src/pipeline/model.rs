@@ -1,4 +1,4 @@
-//! Holds a loaded model, which threads can share.
+//! Defines the loaded model, which threads can share.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,8 +19,8 @@ use crate::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use crate::vae::{AutoencoderKl, AutoencoderKlConfig};
 use crate::{Error, Result};
 
-/// A model that draws: a text encoder, a denoiser, an autoencoder and a scheduler. It does not change while it generates, so
-/// that threads can share it, in an [`Arc`] for example.
+/// A model that draws: a text encoder, a denoiser, an autoencoder and a scheduler. Generating does not change it, so
+/// threads can share it, for example in an [`Arc`].
 ///
 /// ```
 /// use altdiffusion_pipeline::{AltDiffusion, DType, Device, GenerateOptions};
@@ -48,7 +48,7 @@ pub struct AltDiffusion {
     pub(super) load_time: Duration,
 }
 
-/// What reads the texts.
+/// The tokenizer and the text encoder.
 #[derive(Debug)]
 pub(super) struct TextComponents {
     pub tokenizer: Tokenizer,
@@ -57,11 +57,11 @@ pub(super) struct TextComponents {
     pub encoder: Component<TextEncoder>,
 }
 
-/// What denoises, and what is known of it before it is read.
+/// The denoiser, and what is known about it before it is loaded.
 pub(super) struct DenoiserComponent {
     pub spec: DenoiserSpec,
     pub model: Component<Arc<dyn Denoiser>>,
-    /// The weights of the UNet without LoRAs, for ControlNets that are stored as differences from them.
+    /// The UNet's weights without LoRAs, for ControlNets stored as differences from them.
     pub weights: Option<Checkpoint>,
 }
 
@@ -81,24 +81,24 @@ impl AltDiffusion {
     /// The tokenizer.
     ///
     /// # Errors
-    /// When the model was made without a text encoder.
+    /// If the model was made without a text encoder.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         Ok(&self.texts()?.tokenizer)
     }
 
-    /// The tokens that prompts are padded and cut to.
+    /// The number of tokens that prompts are padded and cut to.
     ///
     /// # Errors
-    /// When the model was made without a text encoder.
+    /// If the model was made without a text encoder.
     pub fn prompt_tokens(&self) -> Result<usize> {
         Ok(self.texts()?.prompt_tokens)
     }
 
-    /// The text encoder. Clones of it share their weights.
+    /// The text encoder. Clones share their weights.
     ///
     /// # Errors
-    /// When the model was made without one, or it has to be read, as with
-    /// [`LoadOptions::low_memory`](super::LoadOptions::low_memory), and cannot be.
+    /// If the model was made without one, or it has to be loaded, as with
+    /// [`LoadOptions::low_memory`](super::LoadOptions::low_memory), and that fails.
     pub fn text_encoder(&self) -> Result<Cow<'_, TextEncoder>> {
         self.texts()?.encoder.get()
     }
@@ -106,20 +106,20 @@ impl AltDiffusion {
     /// The denoiser.
     ///
     /// # Errors
-    /// When it has to be read, as with [`LoadOptions::low_memory`](super::LoadOptions::low_memory), and cannot be.
+    /// If it has to be loaded, as with [`LoadOptions::low_memory`](super::LoadOptions::low_memory), and that fails.
     pub fn denoiser(&self) -> Result<Arc<dyn Denoiser>> {
         Ok(self.denoiser.model.get()?.into_owned())
     }
 
-    /// What the denoiser takes and gives.
+    /// The shapes and features of the denoiser.
     pub fn denoiser_spec(&self) -> &DenoiserSpec {
         &self.denoiser.spec
     }
 
-    /// The denoiser, if it is the UNet of this crate. Clones of it share their weights.
+    /// The denoiser, if it is this crate's UNet. Clones share their weights.
     ///
     /// # Errors
-    /// When the denoiser is another, or has to be read and cannot be.
+    /// If the denoiser is another, or has to be loaded and that fails.
     pub fn unet(&self) -> Result<Cow<'_, UNet2DConditionModel>> {
         let unet = match self.denoiser.model.get()? {
             Cow::Borrowed(denoiser) => denoiser.as_unet().map(Cow::Borrowed),
@@ -128,10 +128,10 @@ impl AltDiffusion {
         unet.ok_or_else(|| Error::option("denoiser", "is not the UNet of this crate, which was asked for"))
     }
 
-    /// The autoencoder. Clones of it share their weights.
+    /// The autoencoder. Clones share their weights.
     ///
     /// # Errors
-    /// When it has to be read, as with [`LoadOptions::low_memory`](super::LoadOptions::low_memory), and cannot be.
+    /// If it has to be loaded, as with [`LoadOptions::low_memory`](super::LoadOptions::low_memory), and that fails.
     pub fn vae(&self) -> Result<Cow<'_, AutoencoderKl>> {
         self.vae.get()
     }
@@ -139,12 +139,12 @@ impl AltDiffusion {
     /// The configuration of the text encoder.
     ///
     /// # Errors
-    /// When the model was made without one.
+    /// If the model was made without one.
     pub fn text_encoder_config(&self) -> Result<&TextEncoderConfig> {
         Ok(&self.texts()?.config)
     }
 
-    /// The configuration of the denoiser, if it is a UNet like Stable Diffusion's.
+    /// The denoiser's configuration, if it is a UNet like Stable Diffusion's.
     pub fn unet_config(&self) -> Option<&UNet2DConditionConfig> {
         self.denoiser.spec.unet.as_ref()
     }
@@ -154,28 +154,28 @@ impl AltDiffusion {
         &self.vae_config
     }
 
-    /// What images are checked with before they are handed out, if the model has it and it was not left out.
+    /// The safety checker, if the model has one and it is on.
     ///
     /// # Errors
-    /// When it has to be read, as with [`LoadOptions::low_memory`](super::LoadOptions::low_memory), and cannot be.
+    /// If it has to be loaded, as with [`LoadOptions::low_memory`](super::LoadOptions::low_memory), and that fails.
     pub fn safety_checker(&self) -> Result<Option<Cow<'_, SafetyChecker>>> {
         self.safety_checker.as_ref().map(Component::get).transpose()
     }
 
-    /// The noise levels, as [`SchedulerConfig::for_latents`] corrects them where they are read from a file.
+    /// The noise levels, corrected by [`SchedulerConfig::for_latents`] if read from a file.
     pub fn scheduler(&self) -> &SchedulerConfig {
         &self.scheduler
     }
 
-    /// Where the model computes.
+    /// The device it computes on.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// What turns latents into small images without the decoder.
+    /// Fits a map from latents to small images, without the decoder.
     ///
     /// # Errors
-    /// When decoding fails.
+    /// If decoding fails.
     pub fn latent_preview(&self) -> Result<LatentPreview> {
         LatentPreview::new(&*self.vae()?, &self.device)
     }

@@ -1,4 +1,4 @@
-//! Decides how large the images are, and checks that the model can draw them.
+//! Decides the size of the images, and checks that the model can draw it.
 
 use image::RgbImage;
 
@@ -9,10 +9,10 @@ use crate::options::GenerateOptions;
 use crate::{Error, Result};
 
 impl AltDiffusion {
-    /// Width and height of an image, in pixels, if nobody asks for others: what the model was trained on.
+    /// The default width and height in pixels: what the model was trained on.
     ///
     /// # Errors
-    /// When the model does not say.
+    /// If the model does not say.
     pub fn default_size(&self) -> Result<(usize, usize)> {
         let factor = self.vae_config().downscale();
         let (height, width) = self.denoiser_spec().sample_size.ok_or_else(|| {
@@ -22,8 +22,8 @@ impl AltDiffusion {
         Ok((width.saturating_mul(factor), height.saturating_mul(factor)))
     }
 
-    /// The size of an image that is drawn from another: that of it, reduced to the number of pixels that the model was
-    /// trained on if it has more.
+    /// The size of a run that starts from `image`: the image's, or reduced to the number of pixels that the model was
+    /// trained on.
     fn size_from(&self, image: &RgbImage) -> Result<(usize, usize)> {
         let (most_wide, most_high) = self.default_size()?;
         let (width, height) = image.dimensions();
@@ -34,25 +34,25 @@ impl AltDiffusion {
         Ok((side(width), side(height)))
     }
 
-    /// What sides of images are multiples of.
+    /// Image sides must be multiples of this.
     pub(super) fn size_multiple(&self) -> usize {
         self.vae_config().downscale().max(SIZE_MULTIPLE)
     }
 
-    /// What would be drawn with these options: the number of images, and the width and height of each in pixels.
+    /// What these options would draw: the number of images, and the width and height of each in pixels.
     ///
     /// # Errors
-    /// When it is no size that can be drawn.
+    /// If that size cannot be drawn.
     pub fn drawn_size(&self, options: &GenerateOptions) -> Result<(usize, usize, usize)> {
         let [images, _, height, width] = self.latent_shape(options)?;
         let factor = self.vae_config().downscale();
         Ok((images, width * factor, height * factor))
     }
 
-    /// The shape of the latents that would be drawn with these options: (images, channels, height, width).
+    /// The shape of the latents for these options: (images, channels, height, width).
     ///
     /// # Errors
-    /// When it is no size that can be drawn, or [`GenerateOptions::initial_latents`] have another.
+    /// If that size cannot be drawn, or [`GenerateOptions::initial_latents`] have another.
     pub fn latent_shape(&self, options: &GenerateOptions) -> Result<[usize; 4]> {
         let channels = self.vae_config().latent_channels;
         let factor = self.vae_config().downscale();
@@ -105,7 +105,7 @@ impl AltDiffusion {
     }
 }
 
-/// A side of an image, if the model can draw it.
+/// Checks one side of an image.
 fn check_side(option: &'static str, side: usize, multiple: usize) -> Result<usize> {
     if side == 0 || side > LARGEST_SIDE || !side.is_multiple_of(multiple) {
         let problem = format!("{side} pixels, expected a multiple of {multiple} up to {LARGEST_SIDE}");

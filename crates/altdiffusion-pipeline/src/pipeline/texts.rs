@@ -1,4 +1,4 @@
-//! Encodes the texts of the options.
+//! Encodes the prompts of the options.
 
 use super::model::AltDiffusion;
 use crate::cancellation::Cancellation;
@@ -8,7 +8,7 @@ use crate::text_states::TextStates;
 use crate::{Error, Result};
 
 impl AltDiffusion {
-    /// The hidden states of the options' texts: of the prompts and, with guidance, before them of what they keep away from.
+    /// The hidden states of the prompts, after those of the negative prompts if there is guidance.
     pub(super) fn read_texts(&self, options: &GenerateOptions) -> Result<TextStates> {
         let texts: Vec<&str> = options.prompts.iter().map(String::as_str).collect();
         let negative = options.negative_prompt.as_str();
@@ -19,7 +19,7 @@ impl AltDiffusion {
         match (&options.prompt_states, &options.negative_states) {
             (Some(states), _) if !options.is_guided() => Ok(states.clone()),
             (None, _) if !options.is_guided() => encode(&texts),
-            // All at a time: the empty text costs hardly anything beside the others.
+            // All at once: the empty text costs next to nothing beside the others.
             (None, None) => encode(&[&vec![negative; count], &texts[..]].concat()),
             (states, without) => {
                 let without = match without {
@@ -42,10 +42,10 @@ impl AltDiffusion {
         }
     }
 
-    /// The hidden states of texts, as [`GenerateOptions::prompt_states`] takes them.
+    /// Encodes texts to hidden states for [`GenerateOptions::prompt_states`].
     ///
     /// # Errors
-    /// When a text cannot be read or encoded, or the model was made without a text encoder.
+    /// If a text cannot be parsed or encoded, or the model was made without a text encoder.
     pub fn encode_texts(&self, reading: PromptReading, texts: &[&str]) -> Result<TextStates> {
         self.encode(texts, reading, 0, &Cancellation::default())
     }

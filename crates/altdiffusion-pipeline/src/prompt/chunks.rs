@@ -1,16 +1,16 @@
-//! Cuts prompts of any length into chunks of tokens with weights.
+//! Splits prompts of any length into chunks of tokens with weights.
 
 use altclip_encoder::tokenizer::Tokenizer;
 
 use super::syntax::{PromptSegment, parse_prompt};
 use crate::{Error, Result};
 
-/// One chunk of a prompt: as many tokens as the text encoder takes at a time, or fewer.
+/// A chunk of a prompt: at most as many tokens as the text encoder takes.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Chunk {
-    /// The ids, `<s>` and `</s>` among them.
+    /// The ids, including `<s>` and `</s>`.
     pub ids: Vec<u32>,
-    /// The weight of each; those of `<s>` and `</s>` are 1.
+    /// The weight of each id; 1 for `<s>` and `</s>`.
     pub weights: Vec<f32>,
 }
 
@@ -21,14 +21,14 @@ impl Chunk {
     }
 }
 
-/// The chunks of a prompt of at most `length` tokens each, at least one. Parts of different weights are tokenised each
-/// for itself, and a chunk ends where it is full or where the prompt says BREAK, as in stable-diffusion-webui. (Its
-/// option of ending a chunk at a comma before, where there is one, is not there.)
+/// Splits a prompt into chunks of at most `length` tokens, at least one. Parts with different weights are tokenized
+/// separately, and a chunk ends when it is full or where the prompt says BREAK, as in stable-diffusion-webui (whose
+/// option to break at an earlier comma is not implemented).
 ///
 /// # Errors
-/// When a weight is no number, a part cannot be tokenised, or a chunk has no place for a token.
+/// If a weight is not a number, a part cannot be tokenized, or a chunk has no room for a token.
 pub(crate) fn chunks(tokenizer: &Tokenizer, prompt: &str, length: usize) -> Result<Vec<Chunk>> {
-    // `<s>` and `</s>` are in every chunk.
+    // Every chunk has `<s>` and `</s>`.
     let most = length.saturating_sub(2);
     if most == 0 {
         let problem = format!("a chunk of {length} tokens has no place for text, expected at least 3");

@@ -1,4 +1,4 @@
-//! Reads the text of a prompt: its weights and its chunks.
+//! Parses prompts: their weights and chunks.
 
 mod chunks;
 mod reading;

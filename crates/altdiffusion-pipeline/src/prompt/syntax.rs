@@ -1,41 +1,41 @@
-//! Parses the weights in the text of a prompt.
+//! Parses the weights in a prompt.
 
 use crate::{Error, Result};
 
-/// What a pair of round brackets multiplies by.
+/// The factor of a pair of round brackets.
 const ROUND: f64 = 1.1;
-/// What a pair of square brackets multiplies by.
+/// The factor of a pair of square brackets.
 const SQUARE: f64 = 1.0 / 1.1;
-/// The word that ends a window.
+/// The word that ends a chunk.
 const BREAK: &str = "BREAK";
 
 /// A part of a prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PromptSegment {
-    /// Some text, and how much it weighs; 1 is as usual.
+    /// Text with a weight; 1 is neutral.
     Text {
-        /// The text, without the signs of the syntax.
+        /// The text, without the syntax.
         text: String,
         /// Its weight.
         weight: f64,
     },
-    /// What follows starts in a window of its own.
+    /// What follows starts a new chunk.
     Break,
 }
 
-/// Reads the weights in a prompt, as `parse_prompt_attention` of stable-diffusion-webui defines them
+/// Parses the weights in a prompt, with the syntax of stable-diffusion-webui's `parse_prompt_attention`
 /// (<https://github.com/AUTOMATIC1111/stable-diffusion-webui/blob/master/modules/prompt_parser.py>):
 ///
-/// * `(text)` weighs 1.1 times as much, `[text]` as much divided by 1.1, and `(text:1.3)` 1.3 times;
-/// * brackets nest, and their weights multiply; one that is not closed reaches to the end;
-/// * `\(`, `\)`, `\[`, `\]` and `\\` are the signs themselves;
-/// * the word `BREAK` ends a window.
+/// * `(text)` multiplies the weight by 1.1, `[text]` divides it by 1.1, and `(text:1.3)` multiplies it by 1.3;
+/// * brackets nest, and their weights multiply; an unclosed one reaches to the end;
+/// * `\(`, `\)`, `\[`, `\]` and `\\` are literal characters;
+/// * the word `BREAK` starts a new chunk.
 ///
-/// The full-width signs `（）［］：` that Chinese input methods type count as their ASCII forms, also in one pair with
-/// them. A text without any of this is one part of weight 1.
+/// The full-width characters `（）［］：` of Chinese input methods count as their ASCII forms, and can be paired with
+/// them. A text without any syntax is one part of weight 1.
 ///
 /// # Errors
-/// When a weight is no number, as in `(text:1.2.3)`.
+/// If a weight is not a number, as in `(text:1.2.3)`.
 pub fn parse_prompt(prompt: &str) -> Result<Vec<PromptSegment>> {
     let mut parts = Parts::default();
     let mut rest = prompt;
@@ -66,7 +66,7 @@ pub fn parse_prompt(prompt: &str) -> Result<Vec<PromptSegment>> {
                 }
                 None => parts.push_text(sign),
             },
-            // Signs that nothing is open for are themselves.
+            // Closing characters without an opening one are literal.
             ')' | ']' | ':' => parts.push_text(sign),
             _ => {
                 let end = text.find(|next| "\\()[]:".contains(ascii(next))).unwrap_or(text.len());
@@ -79,7 +79,7 @@ pub fn parse_prompt(prompt: &str) -> Result<Vec<PromptSegment>> {
     Ok(parts.finish())
 }
 
-/// The parts so far, and the places in their list where brackets were opened.
+/// The parts so far, and where in them brackets were opened.
 #[derive(Default)]
 struct Parts {
     list: Vec<PromptSegment>,
@@ -94,7 +94,7 @@ impl Parts {
         }
     }
 
-    /// Text in which the word BREAK has its meaning, and takes the spaces around it with it.
+    /// Adds text, splitting it at the word BREAK and the spaces around it.
     fn push_with_breaks(&mut self, text: &str) {
         let mut rest = text;
         let mut from = 0;
@@ -134,9 +134,9 @@ impl Parts {
         }
     }
 
-    /// The parts, with neighbours of one weight joined, so that they are tokenised as one text.
+    /// The parts, with neighbours of equal weight joined, so that they are tokenized as one text.
     fn finish(mut self) -> Vec<PromptSegment> {
-        // What was opened and never closed.
+        // Brackets that were never closed.
         for start in std::mem::take(&mut self.round) {
             self.multiply(start, ROUND);
         }
@@ -157,7 +157,7 @@ impl Parts {
     }
 }
 
-/// A weight and its closing bracket at the start of a text, and what follows them.
+/// Splits a weight and its closing bracket off the start of a text.
 fn split_weight(text: &str) -> Option<(String, &str)> {
     let text = text.trim_start();
     let is_part = |(index, character): (usize, char)| {
@@ -169,14 +169,14 @@ fn split_weight(text: &str) -> Option<(String, &str)> {
     let number: String = number.chars().map(ascii).collect();
     let rest = rest.trim_start();
     let bracket = rest.chars().next().filter(|sign| ascii(*sign) == ')')?;
-    // A sign alone is no weight.
+    // A sign alone is not a weight.
     number.contains(|character: char| character != '+' && character != '-').then_some(())?;
     Some((number, &rest[bracket.len_utf8()..]))
 }
 
-/// The ASCII form of a full-width sign or digit, or the character itself.
+/// The ASCII form of a full-width character, or the character itself.
 fn ascii(character: char) -> char {
-    /// From one block of Unicode to the other, in the same order.
+    /// Both Unicode blocks have the same order.
     const DISTANCE: u32 = '！' as u32 - '!' as u32;
     match character {
         '！'..='～' => char::from_u32(character as u32 - DISTANCE).unwrap_or(character),
@@ -206,7 +206,7 @@ mod tests {
         {
             assert_eq!(parsed(prompt), expected, "{prompt}");
         }
-        // An escape keeps the sign as it was typed.
+        // An escaped character stays as it was typed.
         assert_eq!(parsed(r"猫\（狗\）"), [("猫（狗）".to_owned(), 1.0)]);
     }
 
@@ -242,7 +242,7 @@ mod tests {
         }
     }
 
-    /// Whatever the text, no character outside the syntax is lost or made.
+    /// No character outside the syntax is lost or added, whatever the text.
     #[test]
     fn any_text_can_be_read() {
         use rand::{RngExt, SeedableRng};

@@ -1,4 +1,4 @@
-//! Draws the noise of a batch: from one stream for all images, or from a seed for each.
+//! Draws the noise of a batch: from one stream for all images, or from one seed per image.
 
 use std::{fmt, str::FromStr};
 
@@ -8,15 +8,16 @@ use serde::{Deserialize, Serialize};
 use super::{Noise, Rng};
 use crate::{Error, Result};
 
-/// How the noise of several images that are drawn together comes from one seed.
+/// How the noise of a batch comes from one seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Seeds {
-    /// One generator draws the noise of all, as in diffusers with one `torch.Generator`: the images depend on their number.
+    /// One generator draws for all images, like diffusers with one `torch.Generator`. The images depend on the size
+    /// of the batch.
     #[default]
     Stream,
-    /// The first image has the seed, the second the next one, and so on, as in diffusers with a list of generators and in
-    /// stable-diffusion-webui: each is the image that its own seed gives alone.
+    /// The first image has the seed, the second the next one, and so on, like diffusers with a list of generators,
+    /// and stable-diffusion-webui. Each image is the one that its own seed gives.
     Consecutive,
 }
 
@@ -24,7 +25,7 @@ impl Seeds {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Consecutive, Self::Stream];
 
-    /// The name, as a user gives it: `consecutive`, `stream`.
+    /// The option value: `consecutive`, `stream`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stream => "stream",
@@ -32,7 +33,7 @@ impl Seeds {
         }
     }
 
-    /// The noise of a batch of `images`.
+    /// The noise source for a batch of `images`.
     pub fn noise(self, rng: Rng, seed: u64, images: usize) -> Box<dyn Noise> {
         match self {
             Self::Consecutive if images > 1 => {
@@ -43,7 +44,7 @@ impl Seeds {
         }
     }
 
-    /// The noise that the image at `position` has in its batch, for a run that draws it alone.
+    /// The noise source that draws what the image at `position` gets in its batch, without the others.
     pub fn noise_at(self, rng: Rng, seed: u64, position: BatchPosition) -> Box<dyn Noise> {
         match self {
             Self::Consecutive => rng.with_seed(seed.wrapping_add(position.index as u64)),
@@ -69,21 +70,21 @@ impl FromStr for Seeds {
     }
 }
 
-/// Which image of a batch.
+/// A position in a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchPosition {
-    /// Its number, from 0.
+    /// The index of the image, from 0.
     pub index: usize,
-    /// How many images the batch has.
+    /// The size of the batch.
     pub images: usize,
 }
 
-/// A generator for each image.
+/// One generator per image.
 struct PerImage(Vec<Box<dyn Noise>>);
 
 impl PerImage {
-    /// (1, …) from each, one after the other.
+    /// (1, …) from each generator, concatenated.
     fn draw(&mut self, shape: &[usize]) -> Result<Tensor> {
         let alone = [&[1], shape.get(1..).unwrap_or_default()].concat();
         let each = self.0.iter_mut().map(|noise| noise.normal(&alone)).collect::<Result<Vec<_>>>()?;
@@ -108,7 +109,7 @@ impl Noise for PerImage {
     }
 }
 
-/// What a batch's generator draws for one of its images.
+/// Draws a whole batch's noise and returns that of one image.
 struct OneOf {
     batch: Box<dyn Noise>,
     position: BatchPosition,
@@ -134,7 +135,7 @@ mod tests {
         Ok(tensor.flatten_all()?.to_vec1()?)
     }
 
-    /// What an image of a batch is drawn from, when the noise for all and that of two steps is drawn.
+    /// The noise of one image in a batch: the initial noise, and that of two steps.
     fn draw(noise: &mut dyn Noise, images: usize, index: usize) -> Result<Vec<f32>> {
         let for_all = noise.normal_for_all(&[1, 2, 3])?;
         let mut all = values(&for_all.narrow(0, index.min(for_all.dim(0)? - 1), 1)?)?;

@@ -1,7 +1,7 @@
-//! Draws the noise that images are made of as PyTorch does, so that a seed means the same image here and there.
+//! Draws PyTorch's random noise, so that a seed gives the same image as there.
 //!
-//! A [`Noise`] is handed through a run. The latents are drawn from it first, and then what a stochastic scheduler adds
-//! in each step, in that order, as diffusers draws both from one generator.
+//! A run draws from a [`Noise`]: first the latents, then what a stochastic scheduler adds in each step, in the order
+//! in which diffusers draws both from one generator.
 
 mod batch;
 mod mt19937;

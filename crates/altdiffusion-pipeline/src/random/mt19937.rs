@@ -1,21 +1,21 @@
-//! Draws the numbers of the Mersenne Twister.
+//! Implements the Mersenne Twister.
 
-/// The numbers of the state.
+/// The size of the state, in numbers.
 const SIZE: usize = 624;
-/// How far apart the numbers are that are combined to a new one.
+/// The distance between numbers that are combined into a new one.
 const DISTANCE: usize = 397;
 
-/// MT19937 (Matsumoto and Nishimura 1998, <https://doi.org/10.1145/272991.272995>) with the seeding of its authors'
-/// `init_genrand`: the generator of PyTorch on the CPU.
+/// MT19937 (Matsumoto and Nishimura 1998, <https://doi.org/10.1145/272991.272995>), seeded like its authors'
+/// `init_genrand`: PyTorch's generator on the CPU.
 #[derive(Debug, Clone)]
 pub(super) struct Mt19937 {
     state: [u32; SIZE],
-    /// The next number of the state to hand out.
+    /// The index of the next number to return.
     next: usize,
 }
 
 impl Mt19937 {
-    /// A generator that depends on the lower 32 bits of `seed` alone, as PyTorch's does.
+    /// Seeds the generator with the lower 32 bits of `seed`, as PyTorch does.
     pub(super) fn new(seed: u64) -> Self {
         let mut state = [0u32; SIZE];
         let mut previous = seed as u32;
@@ -42,18 +42,18 @@ impl Mt19937 {
         bits ^ (bits >> 18)
     }
 
-    /// The next 64 bits; the 32 that come first are the upper ones.
+    /// The next 64 bits, the upper 32 first.
     pub(super) fn bits64(&mut self) -> u64 {
         let upper = u64::from(self.bits32());
         upper << 32 | u64::from(self.bits32())
     }
 
-    /// A uniform f32 in [0, 1), of 24 bits.
+    /// A uniform f32 in [0, 1), with 24 random bits.
     pub(super) fn uniform_f32(&mut self) -> f32 {
         (self.bits32() & ((1 << 24) - 1)) as f32 * (-24f32).exp2()
     }
 
-    /// A uniform f64 in [0, 1), of 53 bits.
+    /// A uniform f64 in [0, 1), with 53 random bits.
     pub(super) fn uniform_f64(&mut self) -> f64 {
         (self.bits64() & ((1 << 53) - 1)) as f64 * (-53f64).exp2()
     }
@@ -74,7 +74,7 @@ impl Mt19937 {
 mod tests {
     use super::*;
 
-    /// The C++ standard, [rand.predef]: the 10 000th number of a generator seeded with 5489.
+    /// C++ standard, [rand.predef]: the 10 000th number of a generator seeded with 5489.
     #[test]
     fn the_number_that_the_standard_demands() {
         let mut generator = Mt19937::new(5489);

@@ -1,4 +1,4 @@
-//! Draws the noise of a run, one tensor after the other.
+//! Defines the source of a run's noise.
 
 use candle_core::Tensor;
 
@@ -6,17 +6,17 @@ use crate::Result;
 
 /// A source of standard normal numbers.
 pub trait Noise: Send {
-    /// The next tensor of them, f32, on the CPU. A shape may have any number of dimensions.
+    /// Draws a tensor of any rank, f32, on the CPU.
     ///
     /// # Errors
-    /// When there is no more noise of this shape.
+    /// If there is no more noise of this shape.
     fn normal(&mut self, shape: &[usize]) -> Result<Tensor>;
 
-    /// Noise for what all images of a batch have in common, such as the one that they begin with, whose shape is (1, …):
-    /// once, unless each image has a generator of its own, and then (images, …).
+    /// Draws noise that a batch shares, such as for its initial image, whose shape is (1, …). The result is (1, …),
+    /// or (images, …) if each image has its own generator.
     ///
     /// # Errors
-    /// As [`Noise::normal`].
+    /// Like [`Noise::normal`].
     fn normal_for_all(&mut self, shape: &[usize]) -> Result<Tensor> {
         self.normal(shape)
     }

@@ -1,11 +1,11 @@
-//! Draws the numbers of Philox, a generator without a state.
+//! Implements Philox, a counter-based random number generator.
 
 /// The multipliers and the increments of the key.
 const MULTIPLIERS: [u32; 2] = [0xd251_1f53, 0xcd9e_8d57];
 const INCREMENTS: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
 
-/// Philox4x32-10 (Salmon et al. 2011, <https://doi.org/10.1145/2063384.2063405>): 128 random bits that depend on the
-/// counter and the key alone.
+/// Philox4x32-10 (Salmon et al. 2011, <https://doi.org/10.1145/2063384.2063405>): 128 random bits as a function of
+/// counter and key.
 pub(super) fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for round in 0..10 {
         if round > 0 {
@@ -27,7 +27,7 @@ pub(super) fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 mod tests {
     use super::*;
 
-    /// The known answers that its authors publish with Random123, <https://github.com/DEShawResearch/random123>.
+    /// The authors' test vectors, from Random123, <https://github.com/DEShawResearch/random123>.
     #[test]
     fn the_published_answers() {
         for (counter, key, expected) in [

@@ -1,4 +1,4 @@
-//! Names the generators of PyTorch.
+//! Lists PyTorch's generators.
 
 use std::{fmt, str::FromStr};
 
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use super::{Noise, TorchCpu, TorchCuda};
 use crate::{Error, Result};
 
-/// The generators whose noise PyTorch draws.
+/// The PyTorch generators whose noise can be drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rng {
-    /// That of the CPU, [`TorchCpu`].
+    /// The CPU's, [`TorchCpu`].
     #[default]
     Cpu,
-    /// That of CUDA devices, [`TorchCuda`].
+    /// A CUDA device's, [`TorchCuda`].
     Cuda,
 }
 
@@ -22,7 +22,7 @@ impl Rng {
     /// Every generator.
     pub const ALL: [Self; 2] = [Self::Cpu, Self::Cuda];
 
-    /// The name, as a user gives it: `cpu`, `cuda`.
+    /// The option value: `cpu`, `cuda`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
@@ -30,7 +30,7 @@ impl Rng {
         }
     }
 
-    /// Its noise from the start.
+    /// The generator, seeded.
     pub fn with_seed(self, seed: u64) -> Box<dyn Noise> {
         match self {
             Self::Cpu => Box::new(TorchCpu::new(seed)),

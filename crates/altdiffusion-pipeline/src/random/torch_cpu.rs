@@ -1,4 +1,4 @@
-//! Draws normal numbers as PyTorch does on the CPU.
+//! Draws normal numbers like PyTorch on the CPU.
 
 use std::f64::consts::PI;
 
@@ -8,29 +8,29 @@ use super::mt19937::Mt19937;
 use super::{Noise, vector_math};
 use crate::Result;
 
-/// Values that are transformed together.
+/// Values transformed together.
 const BLOCK: usize = 16;
 
-/// `torch.Generator().manual_seed(seed)`: [`Noise::normal`] is `torch.randn(shape, generator=generator)` in f32, bit for
-/// bit, on a processor for which PyTorch has its AVX2 code, which is every x86-64 one of the last ten years. (Elsewhere
-/// PyTorch's own last bits are others.)
+/// `torch.Generator().manual_seed(seed)`: [`Noise::normal`] equals `torch.randn(shape, generator=generator)` in f32,
+/// bit for bit, on processors where PyTorch uses its AVX2 code: x86-64 ones of the last ten years. (On others,
+/// PyTorch's own last bits differ.)
 ///
-/// PyTorch 2 draws (`aten/src/ATen/native/cpu/DistributionTemplates.h`) fewer than 16 values one by one, in f64, and more
-/// of them by the block in f32. So the first values of a large tensor are not those of a small one.
+/// PyTorch 2 (`aten/src/ATen/native/cpu/DistributionTemplates.h`) draws fewer than 16 values one by one in f64, and
+/// more of them in blocks in f32. So the first values of a large tensor are not those of a small one.
 #[derive(Debug, Clone)]
 pub struct TorchCpu {
     engine: Mt19937,
-    /// The second value of a pair that was drawn one by one, which is the next such value.
+    /// The second value of a pair drawn one by one, returned next.
     spare: Option<f64>,
 }
 
 impl TorchCpu {
-    /// The generator of a seed. Of its 64 bits PyTorch uses the lower 32.
+    /// Seeds the generator. PyTorch uses the lower 32 of the 64 bits.
     pub fn new(seed: u64) -> Self {
         Self { engine: Mt19937::new(seed), spare: None }
     }
 
-    /// `count` standard normal values.
+    /// Draws `count` standard normal values.
     pub fn randn(&mut self, count: usize) -> Vec<f32> {
         if count < BLOCK {
             return (0..count).map(|_| self.single() as f32).collect();
@@ -39,7 +39,7 @@ impl TorchCpu {
         for block in values.chunks_exact_mut(BLOCK) {
             normal_block(block);
         }
-        // What is left over is too little for a block, so the last 16 values are drawn again.
+        // The rest is less than a block, so the last 16 values are drawn again.
         if !count.is_multiple_of(BLOCK) {
             let last = &mut values[count - BLOCK..];
             last.iter_mut().for_each(|value| *value = self.engine.uniform_f32());
@@ -48,7 +48,7 @@ impl TorchCpu {
         values
     }
 
-    /// One value, by Box and Muller's transform, which makes two of them.
+    /// One value of the Box–Muller transform, which makes two.
     fn single(&mut self) -> f64 {
         if let Some(spare) = self.spare.take() {
             return spare;
@@ -66,7 +66,7 @@ impl Noise for TorchCpu {
     }
 }
 
-/// Box and Muller's transform of 16 uniform values: 8 radii and 8 angles.
+/// The Box–Muller transform of 16 uniform values: 8 radii and 8 angles.
 fn normal_block(values: &mut [f32]) {
     let (radii, angles) = values.split_at_mut(BLOCK / 2);
     for (first, second) in radii.iter_mut().zip(angles) {

@@ -1,11 +1,11 @@
-//! Computes the logarithm, the sine and the cosine of PyTorch's vectorised normal numbers.
+//! Computes logarithm, sine and cosine like PyTorch's vectorized normal numbers.
 //!
-//! PyTorch takes them from avx_mathfun, which is Cephes (Moshier, <https://www.netlib.org/cephes/>) in vectors, and
-//! compiles it for processors with fused multiply-adds, so that the compiler joins products and sums. The results
-//! differ from the exact ones in their last bits. Here are the same operations with the same roundings, for one value.
-//! Do not tidy them: `a * b + c` and `a.mul_add(b, c)` are different numbers.
+//! PyTorch takes them from avx_mathfun, a vectorized Cephes (Moshier, <https://www.netlib.org/cephes/>), compiled for
+//! processors with fused multiply-add, so the compiler contracts products and sums. The results are off in their last
+//! bits. These are the same operations with the same roundings, for one value. Do not tidy them: `a * b + c` and
+//! `a.mul_add(b, c)` are different numbers.
 
-/// ln x of a positive, normal x.
+/// ln x for a positive, normal x.
 pub(super) fn ln(x: f32) -> f32 {
     let bits = x.max(f32::MIN_POSITIVE).to_bits();
     // x = mantissa · 2^exponent with a mantissa in [√½, √2)
@@ -24,9 +24,9 @@ pub(super) fn ln(x: f32) -> f32 {
     exponent.mul_add(LN_2_HIGH, mantissa + result)
 }
 
-/// sin x and cos x of an x ≥ 0 that is not large.
+/// sin x and cos x for an x ≥ 0 that is not large.
 pub(super) fn sin_cos(x: f32) -> (f32, f32) {
-    // The octant, made even: x − octant · π/4 is in [−π/4, π/4].
+    // The octant, rounded up to even: x − octant · π/4 is in [−π/4, π/4].
     let octant = ((x * FOUR_OVER_PI) as i32 + 1) & !1;
     let turns = octant as f32;
     let x = PI_OVER_4.into_iter().fold(x, |x, part| turns.mul_add(-part, x));
@@ -45,7 +45,7 @@ pub(super) fn sin_cos(x: f32) -> (f32, f32) {
 
 const SQRT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
 const FOUR_OVER_PI: f32 = 4.0 * std::f32::consts::FRAC_1_PI;
-/// ln 2 in two parts, of which the first is short, so that its product with an exponent is exact.
+/// ln 2 in two parts. The first is short, so that its product with an exponent is exact.
 const LN_2_HIGH: f32 = 0.693_359_4;
 const LN_2_LOW: f32 = -2.121_944_4e-4;
 /// π/4 in three parts, for the same reason.

@@ -1,15 +1,15 @@
 //! Computes quantiles of a beta distribution.
 
-/// The two shapes of the distribution, which are the same: most of it lies near 0 and 1.
+/// Both shape parameters of the distribution. Most of it lies near 0 and 1.
 const SHAPE: f64 = 0.6;
-/// B(0.6, 0.6), the beta function of the shapes.
+/// B(0.6, 0.6), the beta function at these parameters.
 const BETA: f64 = 2.4153442080024723;
-/// Enough halvings of [0, 1] for all digits of an f64.
+/// Bisections of [0, 1] that give all digits of an f64.
 const HALVINGS: usize = 60;
 
-/// The x in [0, 1] below which a Beta(0.6, 0.6) variable is with this probability.
+/// The x in [0, 1] with P(X ≤ x) = `probability` for X ~ Beta(0.6, 0.6).
 pub(super) fn beta_quantile(probability: f64) -> f64 {
-    // The distribution is symmetric, and its fraction converges fast only in the lower half.
+    // The distribution is symmetric, and its continued fraction converges fast only in the lower half.
     if probability > 0.5 {
         return 1.0 - beta_quantile(1.0 - probability);
     }
@@ -28,8 +28,8 @@ pub(super) fn beta_quantile(probability: f64) -> f64 {
     (low + high) / 2.0
 }
 
-/// The probability of less than x ≤ ½: the regularised incomplete beta function, by the continued fraction of the
-/// Digital Library of Mathematical Functions, <https://dlmf.nist.gov/8.17.E22>, evaluated from its end.
+/// P(X ≤ x) for x ≤ ½: the regularised incomplete beta function, by the continued fraction
+/// <https://dlmf.nist.gov/8.17.E22>, evaluated from its end.
 fn distribution(x: f64) -> f64 {
     const TERMS: usize = 60;
     let fraction = (1..=TERMS).rev().fold(1.0, |fraction, term| {

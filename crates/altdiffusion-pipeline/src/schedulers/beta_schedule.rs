@@ -1,25 +1,25 @@
-//! Spreads the betas of the training over its timesteps.
+//! Computes the betas of the training timesteps.
 
 use serde::{Deserialize, Serialize};
 
 use super::linspace::linspace;
 
-/// The curve of the betas over the training timesteps, `beta_schedule` of the configuration.
+/// The curve of the betas over the training timesteps: `beta_schedule` in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BetaSchedule {
-    /// Equal distances from `beta_start` to `beta_end`.
+    /// Linear from `beta_start` to `beta_end`.
     #[serde(rename = "linear")]
     Linear,
-    /// Equal distances between their square roots, as in latent diffusion.
+    /// Linear in the square root, as in latent diffusion.
     #[serde(rename = "scaled_linear")]
     ScaledLinear,
-    /// The squared cosine of Nichol and Dhariwal 2021, <https://arxiv.org/abs/2102.09672>, no beta above 0.999.
+    /// The squared cosine of Nichol and Dhariwal 2021, <https://arxiv.org/abs/2102.09672>, with betas up to 0.999.
     #[serde(rename = "squaredcos_cap_v2")]
     SquaredCosine,
     /// A sigmoid over −6 to 6, from `beta_start` to `beta_end`, as in GeoDiff.
     #[serde(rename = "sigmoid")]
     Sigmoid,
-    /// ᾱ = e^(−12 t) for t from 0 to 1, no beta above 0.999.
+    /// ᾱ = e^(−12 t) for t from 0 to 1, with betas up to 0.999.
     #[serde(rename = "exp")]
     Exponential,
 }
@@ -47,13 +47,13 @@ impl BetaSchedule {
         }
     }
 
-    /// Whether it is the same whatever the first and the last beta.
+    /// Whether it ignores the first and last beta.
     pub(super) fn is_fixed(self) -> bool {
         matches!(self, Self::SquaredCosine | Self::Exponential)
     }
 }
 
-/// The betas that make ᾱ the given function of a time from 0 to 1, none above 0.999.
+/// The betas for a given ᾱ, as a function of time from 0 to 1, capped at 0.999.
 fn betas_of(timesteps: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f32> {
     let at = |timestep: usize| alpha_bar(timestep as f64 / timesteps as f64);
     (0..timesteps).map(|timestep| (1.0 - at(timestep + 1) / at(timestep)).min(0.999) as f32).collect()

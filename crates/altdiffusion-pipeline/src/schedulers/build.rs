@@ -1,4 +1,4 @@
-//! Makes the scheduler of a run from a configuration.
+//! Builds the scheduler of a run from a configuration.
 
 use super::{
     Ddim, Ddpm, DpmSolverMultistep, DpmSolverSinglestep, EulerAncestralDiscrete, EulerDiscrete, HeunDiscrete,
@@ -11,7 +11,7 @@ impl SchedulerConfig {
     /// A scheduler for one run of `steps` steps.
     ///
     /// # Errors
-    /// Those of [`SchedulerConfig::build_for`].
+    /// See [`SchedulerConfig::build_for`].
     pub fn build(&self, steps: usize) -> Result<Box<dyn Scheduler>> {
         self.build_for(&Steps::Count(steps))
     }
@@ -19,9 +19,8 @@ impl SchedulerConfig {
     /// A scheduler for one run.
     ///
     /// # Errors
-    /// When the class is not known, there are no steps or more than training timesteps, the scheduler cannot run with a
-    /// field of the configuration or with steps like these, or the file of this class asks for what is not
-    /// there.
+    /// If the class is not known, there are no steps or more than training timesteps, the scheduler does not support
+    /// these steps or a field of the configuration, or the class needs a field that is missing.
     pub fn build_for(&self, steps: &Steps) -> Result<Box<dyn Scheduler>> {
         let kind = self.kind()?;
         if let Some(problem) = unsupported(&self.refused).filter(|_| kind.takes_flows()) {

@@ -1,4 +1,4 @@
-//! Changes what a checkpoint says about its scheduler.
+//! Changes the scheduler that a checkpoint configures.
 
 use serde_json::Map;
 
@@ -6,7 +6,7 @@ use super::{Algorithm, SchedulerConfig, SchedulerKind, SigmaSpacing, TimestepSpa
 use crate::{Error, Result};
 
 impl SchedulerConfig {
-    /// The same noise levels for another scheduler. What only the class of the file knew no longer counts.
+    /// Replaces the scheduler and keeps the noise levels. Fields that only the old class knew are dropped.
     pub fn with_kind(mut self, kind: SchedulerKind) -> Self {
         kind.class_name().clone_into(&mut self.class_name);
         match kind {
@@ -18,10 +18,10 @@ impl SchedulerConfig {
         self
     }
 
-    /// The same with the sigmas spread in another way.
+    /// Replaces the spacing of the sigmas.
     ///
     /// # Errors
-    /// When the scheduler has no sigmas to spread so.
+    /// If the scheduler does not support this spacing.
     pub fn with_sigma_spacing(mut self, spacing: SigmaSpacing) -> Result<Self> {
         let kind = self.kind()?;
         if !kind.takes_sigma_spacing(spacing) {
@@ -33,10 +33,10 @@ impl SchedulerConfig {
         Ok(self)
     }
 
-    /// The same with the steps spread in another way over the timesteps.
+    /// Replaces the spacing of the timesteps.
     ///
     /// # Errors
-    /// When the scheduler has but one way.
+    /// If the scheduler supports only one spacing.
     pub fn with_timestep_spacing(mut self, spacing: TimestepSpacing) -> Result<Self> {
         let kind = self.kind()?;
         if !kind.takes_timestep_spacing() {
@@ -48,10 +48,10 @@ impl SchedulerConfig {
         Ok(self)
     }
 
-    /// The same with noise added in each step of DDIM: [`SchedulerConfig::eta`].
+    /// Sets how much noise DDIM adds in each step: [`SchedulerConfig::eta`].
     ///
     /// # Errors
-    /// When it is not in 0 to 1, or not 0 and the scheduler is another one.
+    /// If it is not in 0 to 1, or not 0 for a scheduler other than DDIM.
     pub fn with_eta(mut self, eta: f64) -> Result<Self> {
         let kind = self.kind()?;
         if !(0.0..=1.0).contains(&eta) {
@@ -64,8 +64,8 @@ impl SchedulerConfig {
         Ok(self)
     }
 
-    /// The configuration as diffusers' `AltDiffusionPipeline` corrects it on loading: `steps_offset` is 1 and the
-    /// predicted sample is not clipped, since latents have no range. Older published files say otherwise.
+    /// Corrects the configuration like diffusers' `AltDiffusionPipeline` on loading: `steps_offset` is 1 and the
+    /// predicted sample is not clipped, since latents have no fixed range. Older published files say otherwise.
     pub fn for_latents(mut self) -> Self {
         if self.steps_offset != 1 {
             tracing::debug!("{}: steps_offset is {}, using 1", self.file, self.steps_offset);

@@ -14,18 +14,18 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// What a checkpoint says about its noise levels, in the names of diffusers.
+/// The noise levels and scheduler that a checkpoint configures, with diffusers' names.
 ///
-/// A field that the file leaves out has the default that diffusers gives it; where that default depends on the class,
-/// the field is an `Option` here and is decided by [`SchedulerConfig::build`]. So a file of one class can be run by
-/// another scheduler, and only the betas and what both classes know is carried over, as in diffusers' `from_config`.
+/// A missing field has diffusers' default. Where that depends on the class, the field is an `Option`, which
+/// [`SchedulerConfig::build`] resolves. So another scheduler can run a file of some class: only the betas and what
+/// both classes know carry over, as with diffusers' `from_config`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SchedulerConfig {
-    /// `_class_name`, which may be one that this crate does not know.
+    /// `_class_name`, which may not be a class known to this crate.
     pub class_name: String,
     /// The number of noise levels in training.
     pub num_train_timesteps: usize,
-    /// The first beta, where `trained_betas` does not give all of them.
+    /// The first beta, unless `trained_betas` lists all.
     pub beta_start: Option<f64>,
     /// The last beta.
     pub beta_end: Option<f64>,
@@ -33,36 +33,36 @@ pub struct SchedulerConfig {
     pub beta_schedule: Option<BetaSchedule>,
     /// All betas, `num_train_timesteps` of them.
     pub trained_betas: Option<Vec<f32>>,
-    /// Whether the betas are rescaled so that no signal is left at the last timestep.
+    /// Whether to rescale the betas to zero terminal SNR.
     pub rescale_betas_zero_snr: bool,
     /// What the model predicts.
     pub prediction_type: PredictionType,
-    /// How the steps are spread over the timesteps.
+    /// The spacing of the timesteps.
     pub timestep_spacing: Option<TimestepSpacing>,
     /// Added to every timestep of the leading spacing.
     pub steps_offset: usize,
-    /// DDIM, PNDM: whether the sample after the last step counts as free of noise, instead of as noisy as at timestep 0.
+    /// DDIM, PNDM: whether the sample after the last step counts as noise-free, instead of as noisy as at timestep 0.
     pub set_alpha_to_one: Option<bool>,
     /// DDPM, DDIM, Heun, LCM: whether the predicted clean sample is clipped.
     pub clip_sample: Option<bool>,
-    /// The same: to what absolute value.
+    /// DDPM, DDIM, Heun, LCM: the absolute value it is clipped to.
     pub clip_sample_range: f64,
-    /// Whether the predicted clean sample is limited by a quantile of itself, in place of clipping.
+    /// Whether the predicted clean sample is limited by one of its own quantiles instead of clipped.
     pub thresholding: bool,
-    /// That quantile, 0 to 1.
+    /// That quantile, from 0 to 1.
     pub dynamic_thresholding_ratio: f64,
-    /// The largest limit.
+    /// The upper bound of that limit.
     pub sample_max_value: f64,
-    /// DDIM: how much of the noise that the step takes away it replaces by new one, 0 (none) to 1 (as in DDPM). No file
-    /// says it; in diffusers it is an argument of the pipeline.
+    /// DDIM: how much of the noise removed in a step is replaced by new noise, from 0 (none) to 1 (as in DDPM). It is
+    /// never in the file; in diffusers it is an argument of the pipeline.
     pub eta: f64,
     /// DDPM: the variance of the added noise.
     pub variance_type: VarianceType,
-    /// PNDM: whether the run starts without Runge-Kutta steps.
+    /// PNDM: whether to start without Runge-Kutta steps.
     pub skip_prk_steps: bool,
-    /// How the sigmas are spread.
+    /// The spacing of the sigmas.
     pub sigma_spacing: SigmaSpacing,
-    /// Euler: how sigmas between the training's are found.
+    /// Euler: how to interpolate between the training sigmas.
     pub interpolation_type: SigmaInterpolation,
     /// Euler: the smallest sigma of a Karras, exponential or beta spacing.
     pub sigma_min: Option<f64>,
@@ -70,38 +70,38 @@ pub struct SchedulerConfig {
     pub sigma_max: Option<f64>,
     /// Euler, DPM-Solver, UniPC: the sigma after the last step.
     pub final_sigmas_type: FinalSigma,
-    /// Euler with velocity prediction: whether the model takes `ln(σ) / 4` in place of the timestep.
+    /// Euler with velocity prediction: whether the model takes `ln(σ) / 4` instead of the timestep.
     pub continuous_timesteps: bool,
     /// DPM-Solver, UniPC: the order of the method.
     pub solver_order: usize,
-    /// DPM-Solver, UniPC: the variant of the method. Each takes the other's for its own default.
+    /// DPM-Solver, UniPC: the variant of the method. Each treats the other's as its own default.
     pub solver_type: Option<SolverType>,
-    /// DPM-Solver: the equation that is solved.
+    /// DPM-Solver: the equation solved.
     pub algorithm_type: Algorithm,
     /// DPM-Solver, UniPC: whether the last steps of a run have a lower order.
     pub lower_order_final: Option<bool>,
-    /// DPM-Solver multistep: whether the last step has order 1, whatever else is said.
+    /// DPM-Solver multistep: whether the last step has order 1, regardless of the other fields.
     pub euler_at_final: bool,
-    /// DPM-Solver: the smallest λ = ln(√ᾱ / √(1 − ᾱ)) that a run may start from.
+    /// DPM-Solver: the smallest λ = ln(√ᾱ / √(1 − ᾱ)) to start from.
     pub lambda_min_clipped: f64,
-    /// UniPC: whether it solves for the clean sample, instead of for the noise.
+    /// UniPC: whether to solve for the clean sample instead of the noise.
     pub predict_x0: bool,
-    /// UniPC: the steps after which nothing is corrected.
+    /// UniPC: the steps that are not corrected.
     pub disable_corrector: Vec<usize>,
-    /// LCM: the steps of the run that the model was distilled from.
+    /// LCM: the number of steps that the model was distilled from.
     pub original_inference_steps: usize,
-    /// LCM: what the timestep is multiplied by in the boundary condition.
+    /// LCM: the factor of the timestep in the boundary condition.
     pub timestep_scaling: f64,
-    /// Fields of the file that only some classes know, and that none of those here can run with.
+    /// Fields that only unsupported classes use, and no scheduler here accepts.
     pub(super) refused: Map<String, Value>,
-    /// The file, for messages.
+    /// The file's name, for messages.
     pub(super) file: String,
 }
 
-/// What errors call a configuration that is in no file.
+/// The name in errors of a configuration that did not come from a file.
 pub(super) const NO_FILE: &str = "scheduler configuration";
 
-/// The noise levels of Stable Diffusion and AltDiffusion, and DDIM to step between them.
+/// The noise levels of Stable Diffusion and AltDiffusion, with DDIM.
 impl Default for SchedulerConfig {
     fn default() -> Self {
         Self {
@@ -150,18 +150,18 @@ impl SchedulerConfig {
     /// Reads a `scheduler_config.json`.
     ///
     /// # Errors
-    /// When the file cannot be read, and those of [`SchedulerConfig::from_json`].
+    /// If the file cannot be read; see also [`SchedulerConfig::from_json`].
     pub fn from_file(path: &Path) -> Result<Self> {
         let json = std::fs::read(path).map_err(|source| Error::io(path, source))?;
         Self::from_json(json, path.display().to_string())
     }
 
-    /// Reads the content of a `scheduler_config.json`; `file` is its name in messages. Fields that no known class has are
-    /// ignored with a warning, as in diffusers; what is not supported is an error only when the class of the file is run.
+    /// Parses a `scheduler_config.json`; `file` is its name in messages. Fields that no known class has are ignored
+    /// with a warning, as in diffusers. What is not supported is an error only when a scheduler of that class is
+    /// built.
     ///
     /// # Errors
-    /// When it is not a JSON object, a field has a value that it cannot have, or two fields contradict each
-    /// other.
+    /// If it is not a JSON object, a field has an invalid value, or two fields contradict each other.
     pub fn from_json(json: impl AsRef<[u8]>, file: impl Into<String>) -> Result<Self> {
         let file = file.into();
         let fields = Fields::parse(json.as_ref(), &file)?;
@@ -169,9 +169,9 @@ impl SchedulerConfig {
         Self::from_fields(&fields, &file)
     }
 
-    /// From fields of which none is unknown, or the caller has warned. `eta` is 0, because no file of diffusers says it.
+    /// Reads the fields, after unknown ones were warned about. `eta` is 0, because diffusers' files never have it.
     pub(super) fn from_fields(fields: &Fields, file: &str) -> Result<Self> {
-        // What diffusers once wrote for what is now "sample".
+        // diffusers' former spelling of "sample".
         let predicts = match fields.get("predict_epsilon")? {
             Some(false) => PredictionType::Sample,
             _ => PredictionType::Epsilon,
@@ -244,7 +244,7 @@ impl SchedulerConfig {
     /// The scheduler that the file names.
     ///
     /// # Errors
-    /// When it is not a known one.
+    /// If it is unknown.
     pub fn kind(&self) -> Result<SchedulerKind> {
         let kind = SchedulerKind::from_class_name(&self.class_name).ok_or_else(|| {
             self.error(
@@ -264,7 +264,7 @@ impl SchedulerConfig {
         })
     }
 
-    /// The first beta, the last one and the curve between them, with the defaults of the class.
+    /// The first beta, the last one and the curve between them, with the class's defaults.
     pub(super) fn betas(&self) -> (f64, f64, BetaSchedule) {
         let kind = SchedulerKind::from_class_name(&self.class_name);
         let (start, end, schedule) = kind.unwrap_or(SchedulerKind::Ddim).default_betas();
@@ -275,13 +275,13 @@ impl SchedulerConfig {
         )
     }
 
-    /// How the sigmas are spread, if the class knows this way; what it does not know it leaves alone, as in diffusers.
+    /// The spacing of the sigmas, if the class supports it; others are ignored, as in diffusers.
     pub(super) fn known_sigma_spacing(&self) -> SigmaSpacing {
         let kind = self.kind().ok().filter(|kind| kind.takes_sigma_spacing(self.sigma_spacing));
         kind.map_or(SigmaSpacing::Timesteps, |_| self.sigma_spacing)
     }
 
-    /// The limit of a class that clips where nothing is said, or does not, by `clips`.
+    /// The limit for a class that, unless the file says otherwise, clips if `clips`.
     pub(super) fn limit(&self, clips: bool) -> Limit {
         match self.threshold() {
             Limit::None => self.clip(clips),
@@ -289,7 +289,7 @@ impl SchedulerConfig {
         }
     }
 
-    /// The limit of a class that only clips.
+    /// The limit for a class that only clips.
     pub(super) fn clip(&self, clips: bool) -> Limit {
         if self.clip_sample.unwrap_or(clips) {
             Limit::Clip { range: self.clip_sample_range }
@@ -298,7 +298,7 @@ impl SchedulerConfig {
         }
     }
 
-    /// The limit of a class that only knows thresholds.
+    /// The limit for a class that only thresholds.
     pub(super) fn threshold(&self) -> Limit {
         if self.thresholding {
             Limit::Threshold { ratio: self.dynamic_thresholding_ratio, max: self.sample_max_value }

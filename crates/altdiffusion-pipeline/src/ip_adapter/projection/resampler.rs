@@ -14,7 +14,7 @@ pub(super) const HEAD_DIM: usize = 64;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
     pub image_width: usize,
-    /// The tokens that come out.
+    /// The number of tokens returned.
     pub queries: usize,
     pub hidden: usize,
     /// Width of all heads together.
@@ -57,15 +57,15 @@ impl Resampler {
     }
 }
 
-/// An attention and a feed-forward, around which the tokens are carried.
+/// Attention and feed-forward, each with a residual connection.
 #[derive(Debug, Clone)]
 struct Layer {
-    /// `0.norm1`, of the image
+    /// `0.norm1`, for the image
     norm1: LayerNorm,
-    /// `0.norm2`, of the tokens
+    /// `0.norm2`, for the tokens
     norm2: LayerNorm,
     to_q: Linear,
-    /// To the keys and, after them, to the values.
+    /// The keys' projection, followed by the values'.
     to_kv: Linear,
     to_out: Linear,
     heads: usize,
@@ -77,7 +77,7 @@ struct Layer {
     out: Linear,
 }
 
-/// How many times wider than its input the feed-forward is.
+/// The width of the feed-forward, as a multiple of its input.
 const FEED_FORWARD_FACTOR: usize = 4;
 
 impl Layer {
@@ -98,7 +98,7 @@ impl Layer {
         })
     }
 
-    /// Of an image (images, rows, hidden) and tokens (images, queries, hidden), the tokens.
+    /// Updates the tokens (images, queries, hidden) from an image (images, rows, hidden).
     fn forward(&self, image: &Tensor, latents: &Tensor) -> Result<Tensor> {
         let (image, asking) = (self.norm1.forward(image)?, self.norm2.forward(latents)?);
         let query = self.to_q.forward(&asking)?;

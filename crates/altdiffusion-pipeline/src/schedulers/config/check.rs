@@ -1,13 +1,13 @@
-//! Refuses configurations with values that no scheduler can run with.
+//! Rejects configuration values that no scheduler can run with.
 
 use super::SchedulerConfig;
 use crate::Result;
 
-/// More than any model has been trained with; a larger number is a slip that would ask for gigabytes.
+/// More than any model was trained with; a larger number is a mistake that would ask for gigabytes.
 const MAX_TRAIN_TIMESTEPS: usize = 1_000_000;
 
 impl SchedulerConfig {
-    /// Values that no scheduler can run with.
+    /// Rejects values that no scheduler can run with.
     pub(super) fn check(&self) -> Result<()> {
         let timesteps = self.num_train_timesteps;
         if timesteps == 0 || timesteps > MAX_TRAIN_TIMESTEPS {

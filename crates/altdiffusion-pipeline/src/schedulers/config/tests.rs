@@ -1,4 +1,4 @@
-//! Configurations of schedulers as files have them.
+//! Tests scheduler configurations as found in files.
 
 use super::super::Steps;
 use super::*;
