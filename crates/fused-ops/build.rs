@@ -1,17 +1,17 @@
-//! Compiles the CUDA kernels, with the feature `cuda` only.
+//! Compiles the CUDA kernels, if the feature `cuda` is on.
 //!
-//! All of `kernels/*.cu` become one fat binary: machine code for the architectures of `FUSED_OPS_CUDA_ARCHITECTURES`,
-//! and intermediate code that the driver compiles for what came after them. It is embedded in the crate.
+//! All of `kernels/*.cu` become one fat binary: machine code for the architectures in `FUSED_OPS_CUDA_ARCHITECTURES`,
+//! and PTX that the driver compiles for later ones. It is embedded in the crate.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// Ampere (A100), Ada (RTX 40, L4) and Hopper (H100); code for 8.0 runs on 8.6 as well.
+/// Ampere (A100), Ada (RTX 40, L4) and Hopper (H100); code for 8.0 also runs on 8.6.
 const ARCHITECTURES: &str = "80,89,90a";
 
-/// What the intermediate code is for: everything from Hopper on.
+/// The PTX target: everything from Hopper on.
 const INTERMEDIATE: &str = "90";
 
 fn main() -> Result<(), String> {
@@ -45,7 +45,7 @@ fn everything(folder: &Path) -> Result<String, String> {
     names.retain(|name| name.ends_with(".cu"));
     names.sort();
     Ok(names.iter().fold(String::new(), |mut source, name| {
-        let _ = writeln!(source, "#include \"{name}\""); // a String takes everything
+        let _ = writeln!(source, "#include \"{name}\""); // writing to a String cannot fail
         source
     }))
 }

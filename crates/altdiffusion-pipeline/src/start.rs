@@ -1,4 +1,4 @@
-//! Says where a run begins: in noise, or in an image.
+//! Defines where a run starts: from noise, or from an image.
 
 use candle_core::{DType, Tensor};
 
@@ -6,33 +6,33 @@ use crate::inpainting::Inpainting;
 use crate::schedulers::Scheduler;
 use crate::{Error, Result};
 
-/// What a run begins with.
+/// The start of a run.
 #[derive(Debug, Clone)]
 pub struct Start {
     /// (images, channels, height, width), f32, at the noise level of the first step.
     pub latents: Tensor,
     /// The index of the scheduler's first step.
     pub first_index: usize,
-    /// What stays of an image, if only a part of it is drawn anew.
+    /// The part of an image to keep, when inpainting.
     pub inpainting: Option<Inpainting>,
 }
 
 impl Start {
-    /// In `noise`, standard normal, (images, channels, height, width), from the first step on.
+    /// Starts from standard normal `noise`, (images, channels, height, width), at the first step.
     ///
     /// # Errors
-    /// When a tensor operation fails.
+    /// If a tensor operation fails.
     pub fn from_noise(scheduler: &dyn Scheduler, noise: &Tensor) -> Result<Self> {
         let latents = (noise.to_dtype(DType::F32)? * scheduler.init_noise_sigma())?;
         Ok(Self { latents, first_index: 0, inpainting: None })
     }
 
-    /// In `original`, scaled latents of images, with `noise` of the level that the last `strength` of the `steps` of the
-    /// scheduler begins with, as in diffusers: of 1, all of them, and from 0 none. (A scheduler may call the model more
-    /// often than it was asked for steps.)
+    /// Starts from `original`, scaled latents of images, with `noise` at the level where the last `strength` (a
+    /// fraction) of the scheduler's `steps` begins, as in diffusers: all of them for 1, none for 0. (A scheduler may
+    /// call the model more often than it has steps.)
     ///
     /// # Errors
-    /// When the strength is not from 0 to 1, or so small that no step is left.
+    /// If the strength is not in 0 to 1, or too small to leave a step.
     pub fn from_image(
         scheduler: &dyn Scheduler,
         original: &Tensor,
@@ -46,7 +46,7 @@ impl Start {
     }
 }
 
-/// The index from which the last `strength` of the steps are.
+/// The index where the last `strength` of the steps begins.
 pub(crate) fn first_index(scheduler: &dyn Scheduler, strength: f64, steps: usize) -> Result<usize> {
     if !(0.0..=1.0).contains(&strength) {
         return Err(Error::option("strength", format!("{strength}, expected a number from 0 to 1")));

@@ -9,10 +9,10 @@ use crate::cancellation::Cancellation;
 use crate::prompt::chunks;
 use crate::{Error, Result};
 
-/// The hidden states of texts, (texts, rows, width), with the biases of their rows as attention keys.
+/// The hidden states of texts, (texts, rows, width), with a bias per row for its scores as an attention key.
 ///
-/// A row may stand for many: the padding of a prompt is one row, repeated. The bias, (texts, rows), is 0 for a token,
-/// ln m for a row that stands for m, and −∞ for a row that stands for none.
+/// A row may stand for several equal ones: a prompt's padding is one row, repeated. The bias, (texts, rows), is 0 for
+/// a token, ln m for a row that stands for m, and −∞ for an unused row.
 #[derive(Debug, Clone)]
 pub struct TextStates {
     hidden_states: Tensor,
@@ -20,10 +20,10 @@ pub struct TextStates {
 }
 
 impl TextStates {
-    /// Encodes each text once, padded and cut to `tokens` tokens.
+    /// Encodes each text once, padded and truncated to `tokens` tokens.
     ///
     /// # Errors
-    /// When a text cannot be tokenised or encoded.
+    /// If a text cannot be tokenized or encoded.
     pub fn encode(
         tokenizer: &Tokenizer,
         encoder: &TextEncoder,
@@ -33,7 +33,7 @@ impl TextStates {
         Self::encode_unless(tokenizer, encoder, texts, tokens, &Cancellation::default())
     }
 
-    /// [`encode`](Self::encode), unless it is cancelled between two layers.
+    /// Like [`encode`](Self::encode), but can be cancelled between layers.
     pub(crate) fn encode_unless(
         tokenizer: &Tokenizer,
         encoder: &TextEncoder,
@@ -46,15 +46,15 @@ impl TextStates {
         Ok(Self { hidden_states: states.rows, key_bias: Some(states.key_bias) })
     }
 
-    /// Encodes each text with its weights, in chunks of `tokens` tokens that stand one after the other.
+    /// Encodes each text with its weights, in chunks of `tokens` tokens, concatenated.
     ///
-    /// Weights multiply the hidden states of their tokens, and then the whole chunk is scaled so that the mean of all its
-    /// values is what it was: `EmphasisOriginal` of stable-diffusion-webui
-    /// (<https://github.com/AUTOMATIC1111/stable-diffusion-webui/blob/master/modules/sd_emphasis.py>). A chunk without
-    /// weights stays as it is.
+    /// Each token's hidden state is multiplied by its weight, and then the whole chunk is scaled to restore its mean:
+    /// stable-diffusion-webui's `EmphasisOriginal`
+    /// (<https://github.com/AUTOMATIC1111/stable-diffusion-webui/blob/master/modules/sd_emphasis.py>). A chunk
+    /// without weights is left as it is.
     ///
     /// # Errors
-    /// When a weight is no number, or a text cannot be tokenised or encoded.
+    /// If a weight is not a number, or a text cannot be tokenized or encoded.
     pub fn encode_weighted(
         tokenizer: &Tokenizer,
         encoder: &TextEncoder,
@@ -64,7 +64,7 @@ impl TextStates {
         Self::encode_weighted_unless(tokenizer, encoder, texts, tokens, &Cancellation::default())
     }
 
-    /// [`encode_weighted`](Self::encode_weighted), unless it is cancelled between two layers.
+    /// Like [`encode_weighted`](Self::encode_weighted), but can be cancelled between layers.
     pub(crate) fn encode_weighted_unless(
         tokenizer: &Tokenizer,
         encoder: &TextEncoder,
@@ -79,7 +79,7 @@ impl TextStates {
         Self::stack(&texts)
     }
 
-    /// One text in chunks.
+    /// Encodes one text in chunks.
     fn encode_chunks(
         tokenizer: &Tokenizer,
         encoder: &TextEncoder,
@@ -111,7 +111,7 @@ impl TextStates {
         })
     }
 
-    /// Texts one above the other. Shorter ones get rows that nothing attends to.
+    /// Stacks texts. Shorter ones get unused rows.
     fn stack(texts: &[Self]) -> Result<Self> {
         let longest =
             texts.iter().map(|text| text.hidden_states.dim(1)).collect::<candle_core::Result<Vec<_>>>()?;
@@ -126,7 +126,7 @@ impl TextStates {
                     Tensor::zeros((text.texts(), longest - missing), DType::F32, text.hidden_states.device())?
                 }
             };
-            // A GPU cannot fill a tensor of no values.
+            // A GPU cannot fill an empty tensor.
             biases.push(match missing {
                 0 => bias,
                 _ => {
@@ -138,10 +138,10 @@ impl TextStates {
         Ok(Self { hidden_states: Tensor::cat(&rows, 0)?, key_bias: Some(Tensor::cat(&biases, 0)?) })
     }
 
-    /// Hidden states (texts, tokens, width) from anywhere, each row a token that is attended to.
+    /// Wraps hidden states (texts, tokens, width) from elsewhere. Every row is attended to.
     ///
     /// # Errors
-    /// When they do not have three dimensions.
+    /// If they do not have three dimensions.
     pub fn from_hidden_states(hidden_states: Tensor) -> Result<Self> {
         if hidden_states.rank() != 3 {
             return Err(Error::Shape {
@@ -158,30 +158,30 @@ impl TextStates {
         &self.hidden_states
     }
 
-    /// The biases of the rows as attention keys, (texts, rows), where not all are 0.
+    /// The biases of the rows, (texts, rows), unless all are 0.
     pub fn key_bias(&self) -> Option<&Tensor> {
         self.key_bias.as_ref()
     }
 
-    /// These texts and then `others`.
+    /// Appends `others`.
     ///
     /// # Errors
-    /// When they differ in width.
+    /// If their widths differ.
     pub fn and(&self, others: &Self) -> Result<Self> {
         Self::stack(&[self.clone(), others.clone()])
     }
 
-    /// A single text as often as there are others, and several as they are.
+    /// Repeats a single text `texts` times; leaves several as they are.
     pub(crate) fn for_each_of(&self, texts: usize) -> Result<Self> {
         if self.texts() == 1 { self.repeat_each(texts) } else { Ok(self.clone()) }
     }
 
-    /// How many texts these are.
+    /// The number of texts.
     pub fn texts(&self) -> usize {
         self.hidden_states.dims().first().copied().unwrap_or(0)
     }
 
-    /// The second half of the texts of a guided batch: what the images show.
+    /// The second half of a guided batch's texts: the conditional one.
     pub(crate) fn conditioned_half(&self) -> Result<Self> {
         let half = self.texts() / 2;
         let second = |tensor: &Tensor| tensor.narrow(0, half, half)?.contiguous();
@@ -191,7 +191,7 @@ impl TextStates {
         })
     }
 
-    /// Text after text, each `times` times.
+    /// Repeats each text `times` times.
     pub(crate) fn repeat_each(&self, times: usize) -> Result<Self> {
         let repeat = |tensor: &Tensor| -> candle_core::Result<Tensor> {
             let mut shape = tensor.dims().to_vec();
@@ -205,7 +205,7 @@ impl TextStates {
     }
 }
 
-/// The hidden states of tokens, unless they are cancelled between two layers.
+/// Encodes tokens; can be cancelled between layers.
 fn compact_states(
     encoder: &TextEncoder,
     ids: &Tensor,
@@ -216,15 +216,15 @@ fn compact_states(
     Ok(encoder.encode_compact_while(ids, mask, &proceed)?)
 }
 
-/// The rows (rows, width) of one chunk with the weights of its tokens, scaled to the mean that they had. The mean is
-/// that of all tokens, of which a row of padding stands for as many as its bias says.
+/// Multiplies the rows (rows, width) of a chunk by their tokens' weights, and restores the mean over all tokens. A
+/// row counts as many times as its bias says.
 fn weighted(rows: &Tensor, key_bias: &Tensor, weights: &[f32]) -> Result<Tensor> {
     let counts = key_bias.to_dtype(DType::F32)?.exp()?.unsqueeze(1)?; // (rows, 1)
     let count = rows.dim(0)?;
     let weights: Vec<f32> = weights.iter().copied().chain(std::iter::repeat(1.0)).take(count).collect();
     let weights = Tensor::from_vec(weights, (count, 1), rows.device())?;
     let states = rows.to_dtype(DType::F32)?;
-    // Sums of as many values have the ratio of their means.
+    // Sums over the same number of values have the ratio of the means.
     let sum = |states: &Tensor| states.broadcast_mul(&counts)?.sum_all()?.to_scalar::<f32>();
     let before = sum(&states)?;
     let states = states.broadcast_mul(&weights)?;

@@ -1,4 +1,4 @@
-//! Finds the tensors of a file that no layer of its model reads.
+//! Finds tensors of a file that no layer reads.
 
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
@@ -9,7 +9,7 @@ use crate::Result;
 /// The most names that a warning lists.
 const MOST_LISTED: usize = 5;
 
-/// The names of the tensors in `weights` that `build` does not ask for. None of them is read.
+/// The names of the tensors in `weights` that `build` does not ask for. None is read.
 pub(crate) fn unused_tensors<T>(
     weights: &Checkpoint,
     build: impl FnOnce(VarBuilder<'static>) -> Result<T>,
@@ -19,7 +19,7 @@ pub(crate) fn unused_tensors<T>(
     Ok(survey.reports().into_iter().flat_map(|report| report.unexpected).collect())
 }
 
-/// Warns that the tensors `names` of `file` change nothing.
+/// Warns that the tensors `names` of `file` have no effect.
 pub(crate) fn warn_of_unused(file: &str, names: &[String]) {
     if names.is_empty() {
         return;

@@ -1,4 +1,4 @@
-//! Where adapters are found, and the words that files of embeddings hold.
+//! Tests where adapters are found, and the words in files of embeddings.
 
 #[allow(dead_code, reason = "it has more than this file needs")]
 mod common;
@@ -23,7 +23,7 @@ fn save(path: &Path, tensors: &[(&str, &Tensor)]) -> TestResult {
     Ok(safetensors::save(&tensors, path)?)
 }
 
-/// An empty folder with copies of a LoRA, and of one in a pickle, under these names.
+/// A new folder with copies of a LoRA, and of one in a pickle, under these names.
 fn folder_of(files: &[&str]) -> TestResult<tempfile::TempDir> {
     let folder = tempfile::tempdir()?;
     for file in files {
@@ -86,7 +86,7 @@ fn words_are_found_in_every_form() -> TestResult {
     let (one, two) = (normal(1, &[16]), normal(2, &[2, 16]));
     let step = Tensor::new(500f32, &Device::Cpu)?;
     for (tensors, words) in [
-        // Web interfaces, and the program that textual inversion came with.
+        // Web interfaces, and the original program of textual inversion.
         (vec![("emb_params", &two)], vec![("cat", 2)]),
         (vec![("string_to_param.*", &two), ("string_to_token.*", &step)], vec![("cat", 2)]),
         (vec![("string_to_param.a b", &one)], vec![("cat", 1)]),
@@ -104,7 +104,7 @@ fn words_are_found_in_every_form() -> TestResult {
             found.iter().map(|word| Ok((word.word(), word.vectors().dim(0)?))).collect::<TestResult<_>>()?;
         assert_eq!(found, words);
     }
-    // A folder with a file of any name, from which the word is called.
+    // A folder with a file of any name, which becomes the word.
     let found = TextualInversion::open_all(text(folder.path())?)?;
     assert_eq!(found.len(), 2);
     let error = TextualInversion::open(text(folder.path())?).err().map(|error| error.to_string());

@@ -1,4 +1,5 @@
-//! Every kind of adapter against the libraries that write them, LyCORIS and PEFT, and files that are none.
+//! Compares every kind of adapter with the libraries that write them, LyCORIS and PEFT, and rejects files that are
+//! none.
 
 #[allow(dead_code, reason = "it has more than this file needs")]
 mod common;
@@ -14,7 +15,7 @@ use model_files::source::ModelSource;
 type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 const MODEL: &str = "alt_diffusion";
-/// A layer of the UNet, as diffusers calls it and as kohya's scripts do, with 8 inputs and outputs.
+/// A layer of the UNet in diffusers' and kohya's naming, with 8 inputs and outputs.
 const LAYER: &str = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q";
 const KOHYA_LAYER: &str = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q";
 
@@ -36,7 +37,7 @@ fn open(path: &Path) -> TestResult<Lora> {
     Ok(Lora::open(path.to_str().ok_or("a path that is no text")?)?)
 }
 
-/// What the UNet makes of the input of its own golden values.
+/// The UNet's output for its golden input.
 fn unet_output(pipeline: &AltDiffusion) -> TestResult<Tensor> {
     let golden = tensors("unet.safetensors");
     let [sample, steps, states] = ["sample", "timesteps", "encoder_hidden_states"]
@@ -44,7 +45,7 @@ fn unet_output(pipeline: &AltDiffusion) -> TestResult<Tensor> {
     Ok(pipeline.unet()?.forward_with_hidden_states(sample?, steps?, states?)?)
 }
 
-/// What the text encoder makes of the input of its own golden values.
+/// The text encoder's output for its golden input.
 fn text_output(pipeline: &AltDiffusion) -> TestResult<Tensor> {
     let golden = tensors("text_encoder.safetensors");
     let [ids, mask] = ["input_ids", "attention_mask"].map(|name| golden.get(name).ok_or("no such value"));
@@ -94,7 +95,7 @@ fn every_kind_is_as_its_library_computes_it() -> TestResult {
     Ok(())
 }
 
-/// What is no product of two matrices cannot be computed beside a weight, and is merged.
+/// What is not a product of two matrices cannot be computed beside a weight, and is merged.
 #[test]
 fn every_kind_is_the_same_beside_weights() -> TestResult {
     for name in ["lora", "lora_tucker", "dora_output", "loha", "lokr", "ia3", "norm", "glora"] {
@@ -129,7 +130,7 @@ fn at_strength_0_nothing_changes() -> TestResult {
     Ok(())
 }
 
-/// A file of diffusers says in its metadata what PEFT says beside it.
+/// diffusers stores in the metadata what PEFT stores in a file.
 #[test]
 fn metadata_of_adapters_counts() -> TestResult {
     let folder = tempfile::tempdir()?;
@@ -174,7 +175,7 @@ fn metadata_of_adapters_counts() -> TestResult {
     Ok(())
 }
 
-/// Trainers say in the metadata what they trained for, which helps where it does not fit.
+/// Trainers name the model in the metadata, which explains a misfit.
 #[test]
 fn metadata_of_trainers_is_shown_where_a_lora_does_not_fit() -> TestResult {
     let folder = tempfile::tempdir()?;
@@ -275,7 +276,7 @@ fn adapters_that_do_not_fit_are_errors() -> TestResult {
     let [dora, core, difference, bias] = ["dora_scale", "lora_mid.weight", "diff", "diff_b"].map(name);
     let one = "lora_unet_down_blocks_9_conv.diff";
     let unfit: Vec<(Vec<(&str, Tensor)>, &str)> = vec![
-        // Far more than fits into memory, were it multiplied out.
+        // Multiplied out, it would be far larger than memory.
         (
             vec![(&down, normal(1, &[1, 1_000_000])), (&up, normal(2, &[1_000_000, 1]))],
             "1000000 × 1000000 values",
@@ -311,7 +312,7 @@ fn adapters_that_do_not_fit_are_errors() -> TestResult {
         for beside in [false, true] {
             let error = refused(load_with(vec![(lora.clone(), 1.0)], beside))?;
             assert!(error.contains("for another architecture"), "{error}");
-            // Beside a weight, the layer itself words what does not fit.
+            // Beside a weight, the layer itself words the error.
             assert!(beside || error.contains(problem), "{error}");
         }
     }
@@ -341,7 +342,7 @@ fn adapters_for_other_models_are_named() -> TestResult {
         let error = lora_of(folder.path(), &[(tensor, matrix.clone())])?.err().unwrap_or_default();
         assert!(error.contains(problem), "{tensor}: {error}");
     }
-    // What can be left out is told when it is met.
+    // What can be left out is reported when it is reached.
     let [down, up] = ["lora_down", "lora_up"]
         .map(|role| format!("lora_te_text_model_encoder_layers_0_mlp_fc1.{role}.weight"));
     let clip = lora_of(folder.path(), &[(&down, matrix.clone()), (&up, matrix)])??;
@@ -369,7 +370,7 @@ fn words_in_a_lora_are_learned() -> TestResult {
         assert_eq!(word.word(), "ink-cat");
         assert_eq!(distance(word.vectors(), &vectors), 0.0);
         let pipeline = load(lora.clone(), 1.0)?;
-        // Two tokens of its own, between those that begin and end.
+        // Two learned tokens between begin and end.
         assert_eq!(pipeline.tokenizer()?.encode("ink-cat")?.len(), 4, "{tensor}");
         assert!(lora.without_text_encoder().words().is_empty());
     }

@@ -1,4 +1,5 @@
-//! LoRA, textual inversion and clip skip against diffusers' `AltDiffusionPipeline` with PEFT, and files that do not fit.
+//! Compares LoRA, textual inversion and clip skip with diffusers' `AltDiffusionPipeline` and PEFT, and rejects files
+//! that do not fit.
 
 #[allow(dead_code, reason = "it has more than this file needs")]
 mod common;
@@ -53,13 +54,13 @@ fn load(model: &str, loras: Vec<(Lora, f64)>) -> altdiffusion_pipeline::Result<A
     AltDiffusion::load(parts(model)?, options)
 }
 
-/// A few steps from noise that is the same for all.
+/// A few steps from fixed noise.
 fn draw(pipeline: &AltDiffusion) -> altdiffusion_pipeline::Result<Tensor> {
     let options = GenerateOptions::new("一只猫").steps(2).guidance_scale(2.0);
     Ok(pipeline.generate(&options.initial_latents(normal(1, &[1, 4, 4, 4])))?.latents)
 }
 
-/// What loading says that does not work.
+/// The error of a model that must not load.
 fn refused(loaded: altdiffusion_pipeline::Result<AltDiffusion>) -> TestResult<String> {
     match loaded {
         Ok(_) => Err("expected an error".into()),
@@ -106,7 +107,7 @@ fn latents_are_the_references() -> TestResult {
     Ok(())
 }
 
-/// The files of other programs: the same tensors under other names.
+/// Other programs' files: the same tensors under other names.
 #[test]
 fn every_form_of_a_lora_is_the_same() -> TestResult {
     let model = "alt_diffusion";
@@ -146,7 +147,7 @@ fn every_form_of_a_lora_is_the_same() -> TestResult {
     Ok(())
 }
 
-/// PEFT says beside the weights how strong they are.
+/// PEFT stores the strength beside the weights.
 #[test]
 fn the_alpha_of_peft_counts() -> TestResult {
     let model = "alt_diffusion";
@@ -174,7 +175,7 @@ fn the_alpha_of_peft_counts() -> TestResult {
     Ok(())
 }
 
-/// A convolution that was split in three is the three, one after the other.
+/// A convolution split into three equals the three in sequence.
 #[test]
 fn a_convolution_in_three_parts_is_merged() -> TestResult {
     let model = "alt_diffusion";
@@ -197,7 +198,7 @@ fn a_convolution_in_three_parts_is_merged() -> TestResult {
         Ok(Lora::open(path(&file)?)?)
     };
     let three = save(&[("lora_down", &down), ("lora_mid", &mid), ("lora_up", &up)])?;
-    // What the three do to an impulse in each channel is the kernel of one, mirrored.
+    // The response of the three to an impulse in each channel is the kernel of one, mirrored.
     let impulses = Tensor::eye(channels, DType::F32, &Device::Cpu)?.reshape((channels, channels, 1, 1))?;
     let kernel = impulses.conv2d(&down, 0, 1, 1, 1)?.conv2d(&mid, 2, 1, 1, 1)?.conv2d(&up, 0, 1, 1, 1)?;
     let kernel = kernel.flip(&[2, 3])?.transpose(0, 1)?.contiguous()?; // (out, channels, 3, 3)
@@ -279,7 +280,7 @@ fn too_many_skipped_layers_are_an_error() -> TestResult {
     Ok(())
 }
 
-/// Beside the weights, changes are computed as well as in them.
+/// Changes beside the weights equal changes merged into them.
 #[test]
 fn loras_beside_weights_draw_the_same() -> TestResult {
     for model in MODELS {
@@ -300,7 +301,7 @@ fn loras_beside_weights_draw_the_same() -> TestResult {
     Ok(())
 }
 
-/// Reading the parts only when they are needed changes nothing.
+/// Loading the parts on demand changes nothing.
 #[test]
 fn little_memory_gives_the_same_image() -> TestResult {
     let options = LoadOptions::new(DType::F32, &Device::Cpu).lora(lora("alt_diffusion", "kohya")?, 0.5);
@@ -311,8 +312,8 @@ fn little_memory_gives_the_same_image() -> TestResult {
     Ok(())
 }
 
-/// Pickles of every protocol, of the first repository and of web UIs on other devices; what PyTorch reads of them is beside
-/// them (`scripts/golden/make_odd_weights.py`).
+/// Pickles of every protocol, from the first repository and from web UIs on other devices, with what PyTorch reads
+/// from them (`scripts/golden/make_odd_weights.py`).
 #[test]
 fn learned_words_are_read_from_every_form_of_pickle() -> TestResult {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model-files/tests/data/odd/reported");

@@ -1,4 +1,4 @@
-//! Ten runs that each combine several features, drawn by lot, against diffusers.
+//! Compares ten random combinations of features with diffusers.
 
 #[allow(dead_code, reason = "it has more than this file needs")]
 mod common;

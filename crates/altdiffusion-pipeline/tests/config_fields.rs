@@ -1,5 +1,5 @@
-//! Every field that diffusers can write into the configuration of a UNet, a VAE or a ControlNet is known, and what changes
-//! the result and is not built is refused by name.
+//! Checks that every field diffusers writes into a configuration of a UNet, VAE or ControlNet is known, and that
+//! unsupported ones are refused by name.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -43,7 +43,7 @@ fn no_field_of_the_golden_models_is_unknown() {
     }
 }
 
-/// The golden configuration of a UNet with other fields.
+/// The golden configuration of a UNet with changed fields.
 fn unet(fields: Value) -> Result<UNet2DConditionConfig, String> {
     let mut config: Map<String, Value> = read_json(golden("alt_diffusion/unet/config.json")).unwrap();
     config.extend(serde_json::from_value::<Map<String, Value>>(fields).unwrap());

@@ -1,4 +1,4 @@
-//! Images that follow others, against diffusers' `StableDiffusionControlNetPipeline` and its relatives.
+//! Compares images drawn with ControlNets with diffusers' `StableDiffusionControlNetPipeline` and its relatives.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 /// The largest relative error ‖a − b‖/‖b‖ of the latents. The reference's own distance from f64 is up to 4e-5.
 const TOLERANCE: f32 = 1e-4;
 
-/// Of two ControlNets the second has the weights of the first times this.
+/// The second of two ControlNets has the first one's weights times this.
 const SECOND: f64 = 0.75;
 
 #[derive(Deserialize)]
@@ -82,7 +82,7 @@ fn load(repository: &str) -> TestResult<AltDiffusion> {
     Ok(AltDiffusion::from_source(&source, DType::F32, &Device::Cpu)?)
 }
 
-/// The model with a UNet that was trained to inpaint.
+/// The model with an inpainting UNet.
 fn load_inpainting(repository: &str) -> TestResult<AltDiffusion> {
     let directory = tempfile::tempdir()?;
     for part in ["tokenizer", "text_encoder", "unet", "vae", "scheduler"] {
@@ -166,7 +166,7 @@ fn they_are_those_of_diffusers() -> TestResult {
     Ok(())
 }
 
-/// Several prompts with one image to follow give what each gives by itself, guided and guessing or not.
+/// Several prompts with one image to follow draw what each draws alone, guided or not, in guess mode or not.
 #[test]
 fn prompts_that_go_together_do_not_change_each_other() -> TestResult {
     let (pipeline, given, net) = (load("alt_diffusion")?, Given::read()?, net("alt_diffusion", 1.0, false)?);
@@ -199,7 +199,7 @@ fn an_image_that_counts_nothing_changes_nothing() -> TestResult {
         || Ok::<_, Box<dyn std::error::Error>>(Control::new(net.clone(), given.image("control.0")?));
     let plain = draw(&options)?;
     assert_eq!(relative_error(&draw(&options.clone().control(control()?.scale(0.0)))?, &plain)?, 0.0);
-    // No step lies wholly within so short a part of them.
+    // No step lies entirely within such a short interval.
     let never = options.clone().control(control()?.start(0.3).end(0.45));
     assert_eq!(relative_error(&draw(&never)?, &plain)?, 0.0);
     assert!(relative_error(&draw(&options.control(control()?))?, &plain)? > 1e-2);

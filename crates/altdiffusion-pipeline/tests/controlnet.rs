@@ -1,4 +1,4 @@
-//! ControlNets, against golden values of diffusers 0.31.
+//! Compares ControlNets with golden values of diffusers 0.31.
 
 mod common;
 
@@ -27,7 +27,7 @@ fn config_and_weights(name: &str) -> (ControlNetConfig, VarBuilder<'static>) {
     (config, VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu))
 }
 
-/// All that a model adds is as the reference has it.
+/// Compares all residuals with the reference.
 fn assert_adds_as_the_reference(name: &str, net: &ControlNetModel) {
     let golden = tensors("controlnet/residuals.safetensors");
     for case in ["even", "odd"] {
@@ -50,7 +50,7 @@ fn adds_as_the_reference() {
     }
 }
 
-/// In the original naming, and in that of diffusers; below a prefix, and without.
+/// In the original naming and in diffusers', with a prefix and without.
 #[test]
 fn a_single_file_says_what_it_is() {
     let file = golden("controlnet/single.pth");
@@ -72,7 +72,7 @@ fn a_single_file_says_what_it_is() {
     }
 }
 
-/// One image is the same as that image for each of a batch, and a batch the same as its members.
+/// One image equals that image repeated for the batch, and a batch equals its members.
 #[test]
 fn an_image_is_for_all_or_for_one() {
     let net = load("sd2");
@@ -119,7 +119,7 @@ fn colours_may_come_the_other_way_round() {
     assert!(distance(&mid(&bgr, &pixels), &mid(&rgb, &pixels)) > 1e-3);
 }
 
-/// A residual reaches every skip and the middle: what is added has the UNet's gradient, and nothing added changes nothing.
+/// A residual reaches every skip and the middle: it has the UNet's gradient, and zeros change nothing.
 #[test]
 fn every_weight_can_be_trained() {
     let (config, _) = config_and_weights("sd1");
@@ -190,7 +190,7 @@ fn bad_configurations_and_tensors_are_named() {
     assert_eq!(run(&[2, 4, 4, 4], &[3, 3, 32, 32]), "condition");
 }
 
-/// Names the field of the configuration that keeps a ControlNet from being used with a UNet.
+/// The error names the field that keeps a ControlNet from fitting a UNet.
 #[test]
 fn what_was_made_for_another_unet_is_refused() {
     let (unet_config, unet_weights) = model::<UNet2DConditionConfig>("alt_diffusion/unet");

@@ -1,4 +1,4 @@
-//! ControlNets whose files hold differences from a model's UNet, and files of other kinds.
+//! Tests ControlNets stored as differences from a model's UNet, and files of other kinds.
 
 #[allow(dead_code, reason = "it has more than this file needs")]
 mod common;
@@ -18,16 +18,16 @@ use model_files::source::ModelSource;
 
 type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-/// The width of the prompts of the model that lends its other parts.
+/// The prompt width of the model that provides the other parts.
 const WIDTH: usize = 20;
-/// That of the ControlNet which lends its names and shapes.
+/// The prompt width of the ControlNet that provides names and shapes.
 const ITS_WIDTH: usize = 4;
 
 fn text(path: &Path) -> TestResult<&str> {
     path.to_str().ok_or_else(|| "a path that is no text".into())
 }
 
-/// A model with a UNet of one level, which the names in `single.json` fit, in `folder`.
+/// Writes to `folder` a model whose UNet has one level, to match the names in `single.json`.
 fn model(folder: &Path) -> TestResult<HashMap<String, Tensor>> {
     for part in ["text_encoder", "tokenizer", "scheduler", "vae"] {
         std::fs::create_dir(folder.join(part))?;
@@ -129,7 +129,7 @@ fn differences_are_added_to_the_unet_of_the_model() -> TestResult {
     Ok(())
 }
 
-/// A folder of diffusers, with fields that no ControlNet of today has, and weights in half precision.
+/// A diffusers folder with obsolete fields, and weights in half precision.
 #[test]
 fn differences_may_be_in_a_folder() -> TestResult {
     let folder = tempfile::tempdir()?;
@@ -178,7 +178,7 @@ fn other_ways_to_lead_a_model_are_named() -> TestResult {
         ("lora_unet_conv_in.lora_up.weight", "found a LoRA, expected after --lora"),
         ("down_blocks.0.weight", "found no tensor controlnet_cond_embedding"),
     ] {
-        // The first layers of a ControlNet-LoRA are whole.
+        // The first layers of a ControlNet-LoRA are complete.
         let names = if tensor == "lora_controlnet" {
             vec![tensor, "input_hint_block.0.weight"]
         } else {

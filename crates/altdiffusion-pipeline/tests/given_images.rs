@@ -1,4 +1,4 @@
-//! Images that begin in a given one, and parts of it drawn anew, against diffusers' `AltDiffusionImg2ImgPipeline` and
+//! Compares image-to-image and inpainting with diffusers' `AltDiffusionImg2ImgPipeline` and
 //! `StableDiffusionInpaintPipeline`.
 
 use std::collections::HashMap;
@@ -54,7 +54,7 @@ fn given(tensors: &HashMap<String, Tensor>) -> Result<(RgbImage, GrayImage), Box
     ))
 }
 
-/// The model, its UNet with these weights of `conv_in` if there are some.
+/// The model, optionally with other weights for the UNet's `conv_in`.
 fn load(
     model: &str,
     conv_in: Option<&Tensor>,

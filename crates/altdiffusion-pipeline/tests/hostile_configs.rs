@@ -1,4 +1,4 @@
-//! Configurations whose numbers ask for more than any model has: an error, and no memory.
+//! Checks that configurations with huge numbers are errors and use no memory.
 
 use std::fs;
 use std::path::Path;
@@ -11,12 +11,12 @@ use model_files::source::ModelSource;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Sizes that overflow sums, products and 32 bits, and some that only take long.
+/// Sizes that overflow sums, products or 32 bits, and some that would only take long.
 const SIZES: [u64; 3] = [100_000, 1 << 31, u64::MAX];
-/// Peak of the memory of this whole program, in KB. The model itself has some hundred.
+/// The limit for this program's peak memory, in KB. The model itself needs a few hundred.
 const MOST_MEMORY: u64 = 600_000;
 
-/// Every place of a positive integer in a configuration.
+/// Finds every positive integer in a configuration.
 fn integers(value: &Value, path: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -44,10 +44,11 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Loads a model as a caller does, and drops it.
+/// Loads a model like a caller, and drops it.
 type Load = fn(&ModelSource) -> Result<(), String>;
 
-/// Loads the model with each number of `config` made huge, without its weights; what then still loads, with them as well.
+/// Loads the model without weights, with each number of `config` made huge; what still loads is loaded with weights
+/// too.
 fn check(load: Load, model: &str, config: &str) {
     let folder = TempDir::new().unwrap();
     copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(model), folder.path());

@@ -1,4 +1,4 @@
-//! Images as prompts, against diffusers' IP-Adapter.
+//! Compares image prompts with diffusers' IP-Adapter.
 
 #[allow(dead_code, reason = "not every test file uses everything")]
 mod common;
@@ -124,7 +124,7 @@ fn tokens_are_those_of_diffusers() -> TestResult {
     Ok(())
 }
 
-/// Two adapters are each added; one without weight is none; and the other way round is the same.
+/// Two adapters add up in either order, and one of scale 0 adds nothing.
 #[test]
 fn several_adapters_add_up() -> TestResult {
     let given = tensors("ip_adapter/pipeline.safetensors");
@@ -176,7 +176,7 @@ fn what_does_not_fit_together_is_named() -> TestResult {
     Ok(())
 }
 
-/// The file is named, and what is wrong with it.
+/// Errors name the file and the problem.
 #[test]
 fn files_that_are_no_adapter_for_this_model_are_refused() -> TestResult {
     let pipeline = load("alt_diffusion")?;

@@ -1,4 +1,4 @@
-//! The noise of a seed against PyTorch's.
+//! Compares the noise of seeds with PyTorch's.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -17,7 +17,7 @@ struct Golden {
 struct Case {
     name: String,
     seed: String,
-    /// How many values each of the consecutive calls draws.
+    /// The number of values in each consecutive call.
     calls: Vec<usize>,
 }
 
@@ -69,7 +69,7 @@ fn a_million_values_are_pytorchs_bit_for_bit() {
     assert_eq!(found.to_string(), checksum);
 }
 
-/// Both sides take the exact functions in f64, so that only their last rounding to f32 can differ.
+/// Both sides use exact functions in f64, so that only the final rounding to f32 can differ.
 #[test]
 fn the_cuda_generator_is_that_of_the_formula() {
     let expected = tensors();

@@ -1,4 +1,4 @@
-//! Denoisers, schedulers and cancellation of the caller's, through the whole loop.
+//! Runs a caller's denoisers, schedulers and cancellation through the whole loop.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
@@ -18,7 +18,7 @@ use image::{GrayImage, Luma, Rgb, RgbImage};
 
 type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
 
-/// The UNet of this crate, as a denoiser that the loop knows nothing of.
+/// This crate's UNet, disguised as a foreign denoiser.
 struct Foreign {
     unet: UNet2DConditionModel,
     spec: DenoiserSpec,
@@ -47,7 +47,7 @@ fn pipeline() -> Result<AltDiffusion> {
     AltDiffusion::from_source(&source, DType::F32, &Device::Cpu)
 }
 
-/// The components of `pipeline`, around `denoiser`.
+/// The components of `pipeline`, with another denoiser.
 fn components(pipeline: &AltDiffusion, denoiser: impl Denoiser + 'static) -> Result<Components> {
     Ok(Components::new(denoiser, pipeline.vae()?.into_owned(), &Device::Cpu)
         .text_encoder(pipeline.tokenizer()?.clone(), pipeline.text_encoder()?.into_owned())
@@ -55,7 +55,7 @@ fn components(pipeline: &AltDiffusion, denoiser: impl Denoiser + 'static) -> Res
         .scheduler(pipeline.scheduler().clone()))
 }
 
-/// `pipeline` with its UNet as a foreign denoiser, whose spec is changed.
+/// `pipeline` with its UNet as a foreign denoiser, and a changed spec.
 fn with_foreign(
     pipeline: &AltDiffusion,
     change: impl FnOnce(DenoiserSpec) -> DenoiserSpec,
@@ -141,7 +141,7 @@ fn parts_that_do_not_fit_are_named() -> TestResult {
         let message = message(with_foreign(&own, |_| spec));
         assert!(message.contains(problem), "{message}");
     }
-    // Without a size of its own, it has to be told one; without a text encoder, hidden states.
+    // Without a sample size it needs one in the options; without a text encoder, hidden states.
     let plain = with_foreign(&own, |_| DenoiserSpec::new(4))?;
     assert!(message(plain.generate(&GenerateOptions::new("a cat"))).starts_with("size: not given"));
     let unet = own.unet()?.into_owned();
@@ -156,7 +156,7 @@ fn parts_that_do_not_fit_are_named() -> TestResult {
     Ok(())
 }
 
-/// A scheduler of the caller's for one run, and for all.
+/// A caller's scheduler for one run, and as the default.
 #[test]
 fn schedulers_may_be_the_callers() -> TestResult {
     let own = pipeline()?;
@@ -171,7 +171,7 @@ fn schedulers_may_be_the_callers() -> TestResult {
     let unet = own.unet()?.into_owned();
     let all = AltDiffusion::from_parts(components(&own, unet)?.scheduler_factory(factory))?;
     assert_eq!(values(&all.generate(&options())?.latents)?, expected);
-    // A name in the options counts more than the default of the model.
+    // A scheduler in the options overrides the model's default.
     let ddim = options().scheduler(SchedulerKind::Ddim);
     assert_eq!(values(&all.generate(&ddim)?.latents)?, values(&own.generate(&ddim)?.latents)?);
 
@@ -190,7 +190,7 @@ fn schedulers_may_be_the_callers() -> TestResult {
 fn a_cancelled_run_keeps_its_latents() -> TestResult {
     let own = pipeline()?;
     let options = || options().scheduler(SchedulerKind::Ddim);
-    // By another thread, which is this one here, after the second step.
+    // From another thread, after the second step; here it is the same thread.
     let cancellation = Cancellation::new();
     let mut seen = None;
     let cancelled = own.generate_observed(&options().cancellation(cancellation.clone()), |progress| {
@@ -207,12 +207,12 @@ fn a_cancelled_run_keeps_its_latents() -> TestResult {
     };
     assert_eq!(values(&latents)?, values(&seen.ok_or("no step")?)?);
 
-    // Before the text: nothing is there.
+    // Before the text: there are no latents.
     let options_of_cancelled = options().cancellation(cancellation);
     let error = own.generate(&options_of_cancelled).err();
     assert!(matches!(error, Some(Error::Cancelled { completed: 0, total: 3, latents: None })), "{error:?}");
 
-    // Before the second image is decoded, in one piece and in tiles.
+    // Before the second image is decoded, whole or in tiles.
     for options in [options().images(2), options().images(2).tiling(Tiling::of_side(2))] {
         let expected = own.generate(&options)?.latents;
         let cancelled = own.generate_observed(&options, |progress| match progress {
@@ -227,7 +227,7 @@ fn a_cancelled_run_keeps_its_latents() -> TestResult {
     Ok(())
 }
 
-/// The text encoder asks before each layer.
+/// The text encoder checks before each layer.
 #[test]
 fn the_text_encoder_can_be_stopped() -> TestResult {
     let own = pipeline()?;
@@ -254,14 +254,14 @@ fn guidance_is_what_its_formula_says() -> TestResult {
     let predictions = Tensor::new(&[1f32, 2.0, 3.0, 5.0], &Device::Cpu)?.reshape((2, 1, 1, 2))?;
     let found = values(&Guidance::new(3.0).combine(&predictions)?)?;
     assert_eq!(found, [1.0 + 3.0 * 2.0, 2.0 + 3.0 * 3.0]);
-    // Rescaled in full, the deviation is that of the conditioned half.
+    // Fully rescaled, the deviation is that of the conditional half.
     let rescaled = values(&Guidance { scale: 3.0, rescale: 1.0 }.combine(&predictions)?)?;
     assert!(((rescaled[1] - rescaled[0]) - 2.0).abs() < 1e-5, "{rescaled:?}");
     assert!(Guidance::default().combine(&predictions.narrow(0, 0, 1)?).is_err());
     Ok(())
 }
 
-/// A prediction of another shape is named before it reaches the scheduler.
+/// A prediction of the wrong shape is an error before it reaches the scheduler.
 #[test]
 fn a_prediction_of_another_shape_is_an_error() -> TestResult {
     struct Halved;

@@ -1,4 +1,4 @@
-//! Large images in overlapping windows, against the same windows around diffusers' UNet.
+//! Compares large images in overlapping windows with the same windows around diffusers' UNet.
 
 #[allow(dead_code, reason = "it has more than this file needs")]
 mod common;

@@ -1,4 +1,4 @@
-//! The whole pipeline against diffusers' `AltDiffusionPipeline`, on two tiny models in the published layout.
+//! Compares the whole pipeline with diffusers' `AltDiffusionPipeline`, on two tiny models in the published layout.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -34,7 +34,7 @@ struct Case {
     #[serde(default)]
     scheduler_config: HashMap<String, serde_json::Value>,
     eta: Option<f64>,
-    /// Where it is given, the reference drew all noise from this seed; and else it had these initial latents.
+    /// If set, the reference drew all noise from this seed; otherwise it had these initial latents.
     seed: Option<u64>,
 }
 
@@ -124,8 +124,8 @@ fn images_are_those_of_diffusers() -> TestResult {
     Ok(())
 }
 
-/// The noise of several images is drawn in one go, the first one's first; and PyTorch transforms 16 values at a time,
-/// so that latents of a multiple of 16 values are the same alone.
+/// The noise of a batch is drawn at once, the first image's first. PyTorch transforms 16 values at a time, so latents
+/// of a multiple of 16 values do not depend on the batch.
 #[test]
 fn the_first_image_is_the_same_alone_and_in_a_batch() -> TestResult {
     let pipeline = load(MODELS[0])?;
@@ -167,7 +167,7 @@ fn steps_may_be_given() -> TestResult {
     let sigmas = options.clone().steps(Steps::Sigmas(vec![14.6146, 1.6181, 0.0292, 0.0]));
     let spaced = options.steps(3).timestep_spacing(TimestepSpacing::Linspace);
     let expected = generated(&spaced)?;
-    // The step in the middle is half a timestep away, and the first one's standard deviation is rounded.
+    // The middle step is half a timestep away, and the initial standard deviation is rounded.
     assert!(relative_error(&generated(&timesteps)?, &expected)? < 0.02);
     assert!(relative_error(&generated(&sigmas)?, &expected)? < 0.02);
     Ok(())
@@ -194,7 +194,7 @@ fn every_step_is_reported_and_can_be_the_last() -> TestResult {
     Ok(())
 }
 
-/// From noise, from an image, and a part of one: with a seed for each, and from one stream.
+/// From noise, from an image, and inpainting; with a seed per image, and from one stream.
 #[test]
 fn an_image_of_a_batch_can_be_drawn_alone() -> TestResult {
     const IMAGES: usize = 3;
@@ -213,7 +213,7 @@ fn an_image_of_a_batch_can_be_drawn_alone() -> TestResult {
                 let alone = pipeline.generate(&options.clone().batch_position(position))?.latents;
                 let of_batch = batch.narrow(0, index, 1)?;
                 assert!(relative_error(&alone, &of_batch)? < TOLERANCE, "{seeds}, {index}");
-                // Of a stream, no image is that of a seed: already the first step draws for all of them.
+                // In a stream, no image equals that of a single seed: the first step already draws for all.
                 let own_seed = pipeline.generate(&options.clone().seed(7 + index as u64))?.latents;
                 let has_own_seed = relative_error(&own_seed, &of_batch)? < TOLERANCE;
                 assert_eq!(has_own_seed, seeds == Seeds::Consecutive, "{seeds}, {index}");
@@ -266,7 +266,7 @@ fn options_that_cannot_be_met_are_named() -> TestResult {
     Ok(())
 }
 
-/// Prompts that go together, or come as hidden states, give what each gives by itself.
+/// Prompts in a batch, or as hidden states, draw what each draws alone.
 #[test]
 fn prompts_may_be_several_and_encoded_before() -> TestResult {
     let pipeline = load(MODELS[0])?;
@@ -285,7 +285,7 @@ fn prompts_may_be_several_and_encoded_before() -> TestResult {
     assert!(relative_error(&draw(both)?, &together)? < 1e-5);
     let each = encoded.negative_states(encode(&["blurry", "blurry"])?);
     assert!(relative_error(&draw(each)?, &together)? < 1e-5);
-    // The 77 rows of the reference, padding and all, are as good.
+    // The reference's 77 rows, padding included, give the same.
     let rows = |text: &str| -> Result<Tensor, Box<dyn std::error::Error>> {
         let encoding = pipeline.tokenizer()?.encode_padded(&[text], pipeline.prompt_tokens()?)?;
         Ok(pipeline.text_encoder()?.forward(&encoding.input_ids, &encoding.attention_mask)?)

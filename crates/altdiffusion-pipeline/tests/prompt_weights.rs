@@ -1,4 +1,4 @@
-//! Weighted and long prompts against an implementation in Python over the reference text encoder.
+//! Compares weighted and long prompts with an implementation in Python over the reference's text encoder.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -12,8 +12,8 @@ use serde::Deserialize;
 
 type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-/// The largest relative error ‖a − b‖/‖b‖ of hidden states and latents. The text encoder's own is 1e-6, and the scale that
-/// restores a mean of a hundredth of the values' size has up to a hundred times that.
+/// The largest relative error ‖a − b‖/‖b‖ of hidden states and latents. The text encoder's own is 1e-6, and restoring
+/// a mean that is a hundredth of the values can multiply it by a hundred.
 const TOLERANCE: f32 = 1e-4;
 
 const MODELS: [&str; 2] = ["alt_diffusion", "alt_diffusion_m18"];
@@ -60,7 +60,7 @@ fn states(
     }
 }
 
-/// All rows of one text, (tokens, width): those that stand for many as often as their bias says.
+/// All rows of one text, (tokens, width), repeated as often as their bias says.
 fn expanded(states: &TextStates, text: usize) -> TestResult<Tensor> {
     let rows = states.hidden_states().get(text)?;
     let counts = states.key_bias().ok_or("no bias")?.get(text)?.to_vec1::<f32>()?;
@@ -105,7 +105,7 @@ fn hidden_states_are_weighted_and_in_windows() -> TestResult {
         let pipeline = load(model)?;
         for (index, prompt) in golden.encoded.iter().enumerate() {
             let expected = &tensors[&format!("{model}.{index}")];
-            // Beside a longer and a shorter text, which must not change it.
+            // Beside a longer and a shorter text, which must not affect it.
             let texts = [golden.encoded[5].as_str(), prompt, ""];
             let found = expanded(&states(&pipeline, PromptReading::Weighted, &texts)?, 1)?;
             assert_eq!(found.dims(), expected.dims(), "{model}: {prompt}");

@@ -1,4 +1,4 @@
-//! Images that the safety checker flags, against diffusers' `StableDiffusionSafetyChecker`.
+//! Compares the safety checker's flags with diffusers' `StableDiffusionSafetyChecker`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ fn the_reference_flags_the_same_images() -> TestResult {
     Ok(())
 }
 
-/// Flagged images are black, and the others as without a checker.
+/// Flagged images are black, and the others unchanged.
 #[test]
 fn flagged_images_are_black() -> TestResult {
     let (_folder, source) = model()?;

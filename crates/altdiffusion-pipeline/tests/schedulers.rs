@@ -1,4 +1,4 @@
-//! Whole trajectories against diffusers, under a closed-form model in place of a network.
+//! Compares whole trajectories with diffusers, with a closed-form function instead of a network.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -12,9 +12,9 @@ type TestResult = Result<(), Box<dyn std::error::Error>>;
 /// The largest relative error ‖a − b‖/‖b‖ of any sample of a trajectory.
 const TOLERANCE: f32 = 1e-5;
 
-/// The same in parts of the reference's own error, if that is more. Where the first step leads from samples in the thousands to samples of
-/// size 1, or the closed-form model makes a small difference larger in every step, what f32 rounds away at the start
-/// shows in the fifth digit; then two right implementations are as far from each other as each from the exact result.
+/// The same, in multiples of the reference's own error, if that is larger. Where the first step goes from samples in
+/// the thousands to samples of size 1, or the closed-form model amplifies differences, f32 rounding shows in the
+/// fifth digit; two correct implementations then differ from each other as much as from the exact result.
 const PARTS_OF_REFERENCE_ERROR: f32 = 2.0;
 
 #[derive(Deserialize)]
@@ -49,7 +49,7 @@ struct Run {
     sigmas: Option<Vec<f32>>,
     init_noise_sigma: f64,
     timesteps: Vec<f64>,
-    /// How far the reference in f32 is from itself in f64.
+    /// The distance between the reference in f32 and in f64.
     f32_error: f32,
 }
 
@@ -86,7 +86,7 @@ fn relative_error(found: &Tensor, expected: &Tensor) -> candle_core::Result<f32>
     Ok(norm(&(found - expected)?)? / norm(expected)?)
 }
 
-/// The model of the golden values: `0.7 sin(frequency · x + t / 100)`.
+/// The golden values' model: `0.7 sin(frequency · x + t / 100)`.
 fn model(frequency: f64, sample: &Tensor, timestep: f64) -> candle_core::Result<Tensor> {
     sample.affine(frequency, timestep / 100.0)?.sin()?.affine(0.7, 0.0)
 }
@@ -98,7 +98,7 @@ fn cases() -> Result<(Golden, HashMap<String, Tensor>), Box<dyn std::error::Erro
     ))
 }
 
-/// Runs one case, and returns its largest error in parts of what is tolerated.
+/// Runs one case, and returns its largest error relative to the tolerance.
 fn run_case(
     golden: &Golden,
     tensors: &HashMap<String, Tensor>,
@@ -202,7 +202,7 @@ fn the_sigmas_of_euler_are_those_of_diffusers() -> TestResult {
     Ok(())
 }
 
-/// A model that names the true noise leads each scheduler back to the clean sample, whatever the number of steps.
+/// With a model that predicts the true noise, each scheduler returns to the clean sample in any number of steps.
 #[test]
 fn the_true_noise_leads_back_to_the_clean_sample() -> TestResult {
     let clean = Tensor::randn(0f32, 1.0, (1, 4, 6, 6), &Device::Cpu)?;
@@ -215,7 +215,7 @@ fn the_true_noise_leads_back_to_the_clean_sample() -> TestResult {
     for kind in SchedulerKind::ALL.into_iter().filter(|kind| !is_stochastic(*kind)) {
         for steps in [4, 20, 50] {
             let config = config.clone().with_kind(kind);
-            // Multistep and Runge-Kutta starts belong to the first step.
+            // Multistep and Runge–Kutta starts belong to the first step.
             let starts: &[usize] = if kind == SchedulerKind::Pndm { &[0] } else { &[0, 2] };
             for &start in starts {
                 let mut scheduler = config.build(steps)?;
@@ -231,7 +231,7 @@ fn the_true_noise_leads_back_to_the_clean_sample() -> TestResult {
     Ok(())
 }
 
-/// A model that names the clean sample leads every scheduler to it, stochastic ones too.
+/// With a model that predicts the clean sample, every scheduler reaches it, including the stochastic ones.
 #[test]
 fn the_true_sample_is_where_each_scheduler_ends() -> TestResult {
     let clean = Tensor::randn(0f32, 1.0, (1, 4, 6, 6), &Device::Cpu)?;
@@ -240,7 +240,7 @@ fn the_true_sample_is_where_each_scheduler_ends() -> TestResult {
             "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": false}"#,
         "scheduler_config.json",
     )?;
-    // These two know no prediction of samples.
+    // These two do not support sample prediction.
     let unable = [SchedulerKind::Pndm, SchedulerKind::EulerAncestralDiscrete];
     for kind in SchedulerKind::ALL.into_iter().filter(|kind| !unable.contains(kind)) {
         for steps in [4, 20, 50] {
@@ -267,7 +267,7 @@ fn is_stochastic(kind: SchedulerKind) -> bool {
     )
 }
 
-/// No noise, for schedulers that draw none.
+/// A noise source for schedulers that draw none.
 struct Silence;
 
 impl Noise for Silence {
@@ -276,7 +276,7 @@ impl Noise for Silence {
     }
 }
 
-/// A run may hand its noise over itself, in place of a generator.
+/// A run can pass its own noise instead of a generator.
 #[test]
 fn noise_is_drawn_by_those_that_add_it_alone() -> TestResult {
     struct Counted(usize);

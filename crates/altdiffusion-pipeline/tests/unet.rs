@@ -1,4 +1,4 @@
-//! The UNet, against golden values of diffusers 0.31 and against itself.
+//! Compares the UNet with golden values of diffusers 0.31, and with itself.
 
 mod common;
 
@@ -31,7 +31,7 @@ fn predicts_as_the_reference() {
     }
 }
 
-/// Settings away from the published ones, and a bias per key in the place of a repeated or masked token.
+/// Unusual settings, and a bias per key instead of a repeated or masked token.
 #[test]
 fn unusual_configurations_are_as_the_reference() {
     for name in ["unet_uneven", "unet_three_levels"] {
@@ -69,7 +69,7 @@ fn a_batch_does_not_change_its_members() {
     }
 }
 
-/// Many equal tokens are the same as one with the logarithm of their number as its bias.
+/// Several equal tokens equal one with the logarithm of their number as its bias.
 #[test]
 fn padding_collapses() {
     let unet = load("alt_diffusion/unet");

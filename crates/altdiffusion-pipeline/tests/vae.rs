@@ -1,4 +1,4 @@
-//! The autoencoder, against golden values of diffusers 0.31 and against itself.
+//! Compares the autoencoder with golden values of diffusers 0.31, and with itself.
 
 mod common;
 
@@ -38,7 +38,7 @@ fn decodes_in_tiles_as_the_reference() {
         let value = |name: &str| &golden[&format!("{repository}.tiled.{name}")];
         let tiled = vae.decode_tiled(value("latents"), Tiling::of_side(4)).unwrap();
         assert_close(&format!("{repository}.tiled"), &tiled, value("decoded"));
-        // Latents that fit a tile are decoded as ever.
+        // Latents that fit one tile are decoded as before.
         let whole = vae.decode_tiled(value("latents"), Tiling::of_side(11)).unwrap();
         assert_eq!(distance(&whole, &vae.decode(value("latents")).unwrap()), 0.0);
         for tiling in [Tiling { side: 0, overlap: 0.25 }, Tiling { side: 4, overlap: 1.0 }] {
@@ -47,8 +47,8 @@ fn decodes_in_tiles_as_the_reference() {
     }
 }
 
-/// Three levels without the convolutions around the latents or attention; and the names of old checkpoints,
-/// with linear and with convolutional attention.
+/// Three levels without attention or the convolutions around the latents, and old checkpoints' names with linear and
+/// convolutional attention.
 #[test]
 fn unusual_configurations_are_as_the_reference() {
     for (name, downscale) in [("vae_three_levels", 4), ("vae_old_names", 2)] {

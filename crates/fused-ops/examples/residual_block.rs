@@ -1,11 +1,11 @@
-//! Times a residual block of Stable Diffusion's decoder in a program that sets nothing.
+//! Times a residual block of Stable Diffusion's decoder with default settings.
 //!
 //! ```sh
 //! cargo run --release -p fused-ops --example residual_block
 //! FUSED_OPS_FREED_MEMORY=return cargo run --release -p fused-ops --example residual_block
 //! ```
 //!
-//! It prints the settings and the median of the seconds that a pass takes, of (1, 256, 256, 128).
+//! Prints the settings and the median time of a pass over (1, 256, 256, 128).
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;

@@ -1,14 +1,14 @@
-//! Computes the operations that take the time of AltCLIP and AltDiffusion, each behind one plain function or layer.
+//! Computes the time-consuming operations of AltCLIP and AltDiffusion, each as a plain function or layer.
 //!
-//! Every operation has a reference written in candle tensors, which runs on any device and defines the result, and a
-//! fused CPU kernel that a plain call picks by device. All of them can be trained through.
+//! Every operation has a reference in candle tensors, which runs on any device and defines the result, and a fused
+//! CPU kernel, chosen by device. All of them are differentiable.
 //!
-//! With the feature `cuda`, tensors of f16 and bf16 on a GPU have kernels of their own (`kernels/`), where nobody wants
-//! gradients; what these do not cover takes the reference path, and a `tracing` event at the level `debug` says why.
+//! With the feature `cuda`, f16 and bf16 tensors on a GPU have their own kernels (`kernels/`) where no gradients are
+//! needed. What they do not cover takes the reference path, and a `tracing` event at level `debug` says why.
 //!
-//! Images and latents are *channels-last* here, `(batch, height, width, channels)`: a pixel's channels lie side by
-//! side, so that convolutions, linear layers, normalisations and attention all read rows, and none needs a transpose.
-//! Weights keep the layout of the published checkpoints at the interface.
+//! Images and latents are *channels-last*, `(batch, height, width, channels)`: a pixel's channels are contiguous, so
+//! convolutions, linear layers, normalisations and attention all read rows, without transposes. Weights keep the
+//! layout of the published checkpoints at the interface.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -25,8 +25,8 @@
 //! # Ok::<_, candle_core::Error>(())
 //! ```
 //!
-//! Nothing has to be set to be fast. The CPU kernels run on the threads of the rayon pool that they are called from, by
-//! default one for each core; a pool is a value with which a program limits them:
+//! The defaults are fast. The CPU kernels run on the current rayon pool, by default one thread per core. To limit
+//! them, use your own pool:
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -38,11 +38,11 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Training has one thing more to know: candle adds gradients up on threads of its own, which then spin while they wait for
-//! more, on the cores that these kernels compute on. A program that trains on the CPU is more than twice as fast with
-//! `CANDLE_NUM_THREADS=1` in its environment, which candle reads once and offers no other way to say.
+//! For training, note that candle sums gradients on threads of its own, which then spin on the cores that these
+//! kernels use. Training on the CPU is more than twice as fast with `CANDLE_NUM_THREADS=1` in the environment; candle
+//! reads it once and has no other way to set it.
 //!
-//! [`Settings`] choose between several kernels for the same, and say what becomes of freed memory.
+//! [`Settings`] choose between kernels for the same operation, and what happens to freed memory.
 
 #![warn(missing_docs, unreachable_pub)]
 #![allow(unsafe_code, reason = "kernels are this crate's work")]
@@ -86,8 +86,8 @@ pub use shapes::{
 };
 pub use tensors::compute_dtype::{compute_dtype, for_computing};
 
-/// The definitions: each operation in candle tensors, for any device and dtype. The kernels are tested against these,
-/// and shapes that no kernel covers take this path.
+/// Defines each operation in candle tensors, for any device and dtype. Kernels are tested against these, and shapes
+/// that no kernel covers use them.
 pub mod reference {
     pub use crate::ops::attention::attention_reference as attention;
     pub use crate::ops::attention::causal_attention_reference as causal_attention;

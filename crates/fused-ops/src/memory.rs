@@ -1,6 +1,6 @@
-//! Asks the C library to keep memory that is freed.
+//! Makes the C library keep freed memory.
 
-/// Keeps large blocks of memory that were freed for whoever asks next, where the C library is glibc.
+/// Keeps freed blocks of memory for reuse, if the C library is glibc.
 pub(crate) fn keep_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

@@ -1,14 +1,14 @@
-//! Chooses between kernels and keeps freed memory, for the whole process.
+//! Configures kernels and freed memory for the whole process.
 //!
-//! Nothing here has to be set: the defaults are the fastest that is always right. Variables of the environment are read when
-//! the first operation runs, unless a program has [installed](Settings::install) settings of its own before.
+//! The defaults are the fastest that are always correct. Environment variables are read when the first operation
+//! runs, unless the program has [installed](Settings::install) settings before.
 
 use crate::memory;
 use std::ffi::OsStr;
 use std::fmt;
 use std::sync::OnceLock;
 
-/// How operations compute in this process.
+/// How operations run in this process.
 ///
 /// ```
 /// use fused_ops::{Instructions, Settings};
@@ -21,27 +21,27 @@ use std::sync::OnceLock;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Settings {
-    /// `FUSED_OPS_INSTRUCTIONS`: what the CPU kernels are compiled for.
+    /// `FUSED_OPS_INSTRUCTIONS`: the instruction set of the CPU kernels.
     pub instructions: Instructions,
     /// `FUSED_OPS_BF16`: how layers with bf16 weights compute on the CPU.
     pub bf16: Bf16Arithmetic,
     /// `FUSED_OPS_ATTENTION`: which kernels compute attention over many keys on a GPU.
     pub attention: AttentionKernels,
-    /// `FUSED_OPS_CONVOLUTION`: whose convolutions run on a GPU in f16 and bf16.
+    /// `FUSED_OPS_CONVOLUTION`: which convolutions run on a GPU in f16 and bf16.
     pub convolution: ConvolutionKernels,
-    /// `FUSED_OPS_FREED_MEMORY`: what becomes of large blocks of memory that are freed.
+    /// `FUSED_OPS_FREED_MEMORY`: what happens to large freed blocks of memory.
     pub freed_memory: FreedMemory,
 }
 
 /// The instruction sets that the CPU kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Instructions {
-    /// `widest`: the widest that the processor has, AVX-512 at most.
+    /// `widest`: the widest that the processor has, up to AVX-512.
     #[default]
     Widest,
     /// `avx2`: AVX2 and FMA.
     Avx2,
-    /// `portable`: those that every processor of the architecture has.
+    /// `portable`: what every processor of the architecture has.
     Portable,
 }
 
@@ -60,65 +60,63 @@ pub enum Bf16Arithmetic {
 /// The kernels for attention over many keys on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AttentionKernels {
-    /// `default`: those that every GPU can run.
+    /// `default`: those for every GPU.
     #[default]
     Default,
-    /// `hopper`: those that only a GPU of compute capability 9.0 can run, where they cover the shape.
+    /// `hopper`: those for compute capability 9.0 only, where they cover the shape.
     Hopper,
-    /// `measured`: for each shape the faster of both, measured the first time that it is asked for. Another run may choose the
-    /// other one where they are close, and so differ in the last bits.
+    /// `measured`: the faster one for each shape, measured on first use. If they are close, another run may choose
+    /// differently and differ in the last bits.
     Measured,
 }
 
 /// The kernels for convolutions on a GPU in f16 and bf16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ConvolutionKernels {
-    /// `default`: as `cudnn` if there is such a library, else as `own`.
+    /// `default`: `cudnn` if it is installed, otherwise `own`.
     #[default]
     Default,
     /// `own`: those of this crate.
     Own,
-    /// `cudnn`: those that cuDNN itself believes to be the fastest, where it has one; always the same for a shape.
+    /// `cudnn`: what cuDNN considers fastest, where it covers the shape; always the same for a shape.
     Cudnn,
-    /// `measured`: for each shape the fastest of both, measured the first time that it is asked for. Another run may choose
-    /// others where they are close, and so differ in the last bits.
+    /// `measured`: the faster one for each shape, measured on first use. If they are close, another run may choose
+    /// differently and differ in the last bits.
     Measured,
 }
 
-/// What becomes of large blocks of memory that are freed, where the C library is glibc. Anywhere else it is for the allocator
-/// to decide.
+/// What happens to large freed blocks of memory, if the C library is glibc. Elsewhere it is up to the allocator.
 ///
-/// By default glibc gives them back to the system and asks for new ones, each page of which the system clears when it is
-/// first touched. A model frees and asks for the same few sizes in every layer: a fifth of the time of a step of Stable
-/// Diffusion 1.x goes into that.
+/// By default glibc returns them to the system and asks for new ones, whose pages the system clears on first use. A
+/// model frees and allocates the same few sizes in every layer, which takes a fifth of a Stable Diffusion 1.x step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FreedMemory {
-    /// `keep`: they are kept for whoever asks next, from the first operation on. The peak stays about the same, but memory is
-    /// not given back between one image and the next.
+    /// `keep`: kept for reuse, from the first operation on. The peak stays about the same, but memory is not returned
+    /// between images.
     #[default]
     Keep,
-    /// `return`: they go back to the system.
+    /// `return`: returned to the system.
     Return,
 }
 
-/// Settings that cannot be.
+/// Invalid settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SettingsError {
-    /// A variable has a value that it cannot have.
+    /// A variable has an invalid value.
     #[error("{variable}: expected {}, found {found:?}", Alternatives(allowed))]
     Value {
         /// Its name.
         variable: &'static str,
         /// Its value.
         found: String,
-        /// What it can be.
+        /// The valid values.
         allowed: Vec<&'static str>,
     },
-    /// The processor lacks instructions.
+    /// The processor lacks these instructions.
     #[error("{0} instructions were asked for, which this processor does not have")]
     Unsupported(&'static str),
-    /// Operations have run with others before.
+    /// Operations have already run with other settings.
     #[error("operations have run with other settings already: a program installs its own before the first")]
     InUse,
 }
@@ -144,10 +142,10 @@ impl fmt::Display for Alternatives<'_> {
 static IN_USE: OnceLock<Result<Settings, SettingsError>> = OnceLock::new();
 
 impl Settings {
-    /// Those of the environment, and the defaults for what it does not say.
+    /// Reads settings from the environment, with defaults for missing ones.
     ///
     /// # Errors
-    /// If a variable has a value other than those that are named at the types above.
+    /// If a variable has a value other than those listed at the types above.
     pub fn from_env() -> Result<Self, SettingsError> {
         Self::read(std::env::var_os)
     }
@@ -173,10 +171,10 @@ impl Settings {
         })
     }
 
-    /// Takes these from now on, and not those of the environment.
+    /// Uses these settings from now on, instead of the environment's.
     ///
     /// # Errors
-    /// If the processor lacks the instructions, or if operations have run with other settings already.
+    /// If the processor lacks the instructions, or operations have already run with other settings.
     pub fn install(self) -> Result<(), SettingsError> {
         let taken = IN_USE.get_or_init(|| self.taken());
         match taken {
@@ -186,15 +184,15 @@ impl Settings {
         }
     }
 
-    /// Those that operations run with: the installed ones, or from now on those of the environment.
+    /// The settings in use: the installed ones, or else the environment's, which are then fixed.
     ///
     /// # Errors
-    /// As [`from_env`](Self::from_env), or if the processor lacks the instructions.
+    /// See [`from_env`](Self::from_env); also if the processor lacks the instructions.
     pub fn current() -> Result<Self, SettingsError> {
         IN_USE.get_or_init(|| Self::from_env()?.taken()).clone()
     }
 
-    /// Checks them, and does what has to be done once.
+    /// Validates and applies them once.
     fn taken(self) -> Result<Self, SettingsError> {
         if self.instructions == Instructions::Avx2 && !has_avx2() {
             return Err(SettingsError::Unsupported("AVX2"));

@@ -1,20 +1,20 @@
-//! Compiles every CUDA kernel by nvcc for every architecture that the crate ships, and reads the resources that it takes.
+//! Compiles every CUDA kernel with nvcc for every shipped architecture, and checks its resource usage.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// As in `build.rs`, and the intermediate code for what comes after them.
+/// As in `build.rs`, and the PTX for later ones.
 const ARCHITECTURES: [&str; 4] = ["sm_80", "sm_89", "sm_90a", "compute_90"];
 
-/// nvcc of `CUDA_HOME`, or of the path.
+/// The nvcc in `CUDA_HOME`, or in the path.
 fn nvcc() -> Option<PathBuf> {
     let home = std::env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin/nvcc"));
     let candidates = home.into_iter().chain([PathBuf::from("nvcc")]);
     candidates.into_iter().find(|nvcc| Command::new(nvcc).arg("--version").output().is_ok())
 }
 
-/// What ptxas says of a kernel.
+/// A kernel's resources, according to ptxas.
 #[derive(Debug, PartialEq)]
 struct Resources {
     kernel: String,
@@ -23,7 +23,7 @@ struct Resources {
     registers: u32,
 }
 
-/// Reads the output of `ptxas -v`: for each kernel its name, a line on the stack, and one on registers.
+/// Parses the output of `ptxas -v`: for each kernel its name, a line on the stack, and one on registers.
 fn resources(output: &str) -> Vec<Resources> {
     let mut all: Vec<Resources> = Vec::new();
     let number_before = |line: &str, what: &str| -> Option<u32> {
@@ -47,7 +47,7 @@ fn resources(output: &str) -> Vec<Resources> {
     all
 }
 
-/// How many kernels a source defines: each `KERNEL(` by itself is one, and one in a macro as many as that is used.
+/// Counts the kernels in a source: each `KERNEL(` is one, and one in a macro counts per use of the macro.
 fn kernels_of(source: &str) -> usize {
     let count = |text: &str, what: &str| text.matches(what).count();
     let mut definitions = source.split("#define ");
@@ -64,7 +64,7 @@ fn kernels_of(source: &str) -> usize {
 #[test]
 fn no_kernel_spills_registers() {
     let Some(nvcc) = nvcc() else {
-        // Written past what the test harness keeps to itself.
+        // Written directly, because the test harness captures output.
         let _ = writeln!(std::io::stderr(), "SKIPPED: there is no nvcc, so no CUDA kernel was compiled");
         return;
     };
@@ -77,7 +77,7 @@ fn no_kernel_spills_registers() {
     for source in &sources {
         let expected = kernels_of(&std::fs::read_to_string(source).expect("a kernel's source"));
         assert!(expected > 0, "{} has no kernel", source.display());
-        // Side by side, one compiler for each architecture.
+        // In parallel, one compiler per architecture.
         let compilers = ARCHITECTURES.map(|architecture| {
             let mut command = Command::new(&nvcc);
             command.args(["-std=c++17", "-O3", "-Werror", "all-warnings", "-Xptxas", "-v"]);
@@ -113,7 +113,7 @@ fn no_kernel_spills_registers() {
     }
 }
 
-/// So that a change of ptxas' words cannot make the test above blind.
+/// A change in ptxas' wording must not blind the test above.
 #[test]
 fn spills_are_read() {
     let output = "ptxas info    : 0 bytes gmem\n\

@@ -1,11 +1,11 @@
-//! Asks cuDNN for a plan for every convolution that is left to it. The library itself makes plans for GPUs that are only
-//! described, and so without one; whether they compute what they should, only a GPU can say.
+//! Asks cuDNN for a plan for every convolution that is left to it. cuDNN can plan for a GPU that is only described;
+//! whether a plan computes correctly, only a GPU can show.
 
 #![allow(unsafe_code, reason = "calls C")]
 
 use std::io::Write;
 
-// Those of the crate itself, which know nothing of a device.
+// The crate's own code, which does not depend on a device.
 #[allow(dead_code, reason = "no plan is run here")]
 #[path = "../src/cuda/runtime/cudnn/mod.rs"]
 mod cudnn;
@@ -13,7 +13,7 @@ mod cudnn;
 #[path = "../src/cuda/launch/mod.rs"]
 mod launch;
 
-/// What the launches take from the crate.
+/// What the launches import from the crate.
 mod shapes {
     pub(crate) use fused_ops::{Activation, Sinusoids};
 }
@@ -26,12 +26,12 @@ use fused_ops::Activation;
 use launch::conv2d::Conv2dOperands;
 use launch::description::Element;
 
-/// What differs between the GPUs that plans are made for.
+/// The properties of a GPU that plans depend on.
 struct Gpu {
     name: &'static str,
     capability: u32,
     multiprocessors: u32,
-    /// Of shared memory, that a block may ask for.
+    /// Shared memory that a block can request.
     shared_bytes: u32,
     cache_bytes: u32,
     threads: u32,
@@ -65,7 +65,7 @@ const GPUS: [Gpu; 3] = [
 ];
 
 impl Gpu {
-    /// As cuDNN 9.21 wants to have them.
+    /// The properties in cuDNN 9.21's format.
     fn properties(&self) -> String {
         let Self { name, capability, multiprocessors, shared_bytes, cache_bytes, threads } = self;
         format!(
@@ -83,12 +83,12 @@ impl Gpu {
     }
 }
 
-/// A library that stays, as its objects do.
+/// The library, kept loaded like its objects.
 fn library() -> Option<&'static Library> {
     match Library::open() {
         Ok(library) => Some(Box::leak(Box::new(library))),
         Err(failure) => {
-            // Written past what the test harness keeps to itself.
+            // Written directly, because the test harness captures output.
             let _ =
                 writeln!(std::io::stderr(), "SKIPPED: without cuDNN 9 nothing was asked of it ({failure})");
             None
@@ -96,7 +96,7 @@ fn library() -> Option<&'static Library> {
     }
 }
 
-/// A convolution that keeps the size of an image, with a bias.
+/// A convolution that keeps an image's size, with a bias.
 fn convolution(
     element: Element,
     [batch, side]: [usize; 2],
@@ -127,7 +127,7 @@ fn convolution(
     }
 }
 
-/// Every kind of convolution of UNet and VAE at 512 × 512, and odd ones.
+/// Every kind of convolution of the UNet and the VAE at 512 × 512, and odd ones.
 fn of_the_models(element: Element) -> Vec<Conv2dOperands> {
     let same = |sizes, channels, kernel| convolution(element, sizes, channels, kernel);
     let down = |op: Conv2dOperands, before: usize| Conv2dOperands {
@@ -146,7 +146,7 @@ fn of_the_models(element: Element) -> Vec<Conv2dOperands> {
         }
         all.push(down(same([2, side], [width, width], 3), 1));
     }
-    // The first and the last layers: the channels of the first ones are filled up to 8.
+    // The first and the last layers, with input channels padded to 8.
     all.extend([same([2, 64], [8, 320], 3), same([2, 64], [320, 4], 3)]);
     all.extend([same([1, 64], [8, 512], 3), same([1, 512], [128, 3], 3)]);
     all.extend([same([1, 512], [8, 128], 3), same([1, 64], [512, 8], 3)]);
@@ -156,7 +156,7 @@ fn of_the_models(element: Element) -> Vec<Conv2dOperands> {
         all.push(same([1, side], channels, 3));
         all.push(same([1, side], channels, 1));
     }
-    // The encoder's, with zeros below and to the right alone.
+    // The encoder's, with padding at the bottom and right only.
     all.push(down(same([1, 512], [128, 128], 3), 0));
     // Sizes that nothing divides.
     all.extend([same([2, 9], [40, 24], 3), same([1, 1], [8, 8], 3), same([1, 16], [64, 3], 3)]);
@@ -199,7 +199,7 @@ fn what_cudnn_cannot_do_is_not_left_to_it() {
         Conv2dOperands { shift: Some(4 << 20), ..op },
         Conv2dOperands { activation: Some(Activation::Silu), ..op },
         Conv2dOperands { bias: None, residual: Some(4 << 20), ..op },
-        // A part of a tensor that begins between two of what is read at once.
+        // A slice that starts between two units of access.
         Conv2dOperands { out: op.out + 8, ..op },
         Conv2dOperands { bias: Some(op.out + 2), ..op },
     ] {

@@ -1,4 +1,4 @@
-//! Tests normalisations with what comes before them in one step, against the steps one by one.
+//! Compares normalisations fused with the preceding operations with the separate steps.
 
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;

@@ -1,4 +1,4 @@
-//! Tests LoRA beside a weight against the weight that it would be merged into, forwards and backwards.
+//! Compares a LoRA beside a weight with the merged weight, forwards and backwards.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
 use fused_ops::{Activation, Conv2d, Conv2dOptions, Epilogue, LORA_DOWN, LORA_UP, Linear, Padding};
 
-/// Two orders of the same sums of a few hundred products.
+/// Two orders of summing a few hundred products.
 const ROUNDING: f32 = 1e-5;
 
 fn normal(shape: &[usize]) -> Result<Tensor> {
@@ -28,7 +28,7 @@ fn named(tensors: Vec<(&str, Tensor)>) -> HashMap<String, Tensor> {
     tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect()
 }
 
-/// A weight with a bias and both matrices, and the same merged.
+/// A weight with a bias and both matrices, and the merged one.
 struct Weights {
     beside: HashMap<String, Tensor>,
     merged: HashMap<String, Tensor>,
@@ -93,7 +93,7 @@ fn convolutions() -> Result<()> {
     Ok(())
 }
 
-/// A LoRA is trained beside a weight that stays: its gradients are those of the same sums in candle tensors.
+/// A LoRA is trained beside a frozen weight: its gradients are those of the same sums in candle tensors.
 #[test]
 fn only_the_matrices_are_trained() -> Result<()> {
     let weights = Weights::new(24, &[16], 3)?;

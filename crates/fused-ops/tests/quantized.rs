@@ -1,4 +1,4 @@
-//! Tests quantized weights: candle's numbers, and layers that compute what those of the same numbers in f32 do.
+//! Tests quantized weights: values equal candle's, and layers equal those with the same values in f32.
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{D, DType, Device, Result, Tensor, Var};
@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::HashMap;
 
-/// As of the other layers against their reference: f32 sums of a few thousand products of order one, in another order.
+/// As for other layers: f32 sums of a few thousand products of order one, in another order.
 const TOLERANCE: f64 = 1e-5;
 
 fn ggml(kind: BlockType) -> GgmlDType {
@@ -47,10 +47,10 @@ fn assert_close(what: &str, a: &Tensor, b: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// A quantized weight, as a checkpoint gives it, and its numbers.
+/// A quantized weight as a checkpoint provides it, and its values.
 struct Quantized {
     kind: BlockType,
-    /// (rows, bytes of a row)
+    /// (rows, bytes per row)
     blocks: Tensor,
     numbers: Tensor,
 }
@@ -67,7 +67,7 @@ fn quantized(kind: BlockType, weight: &Tensor) -> Result<Quantized> {
 
 impl Quantized {
     fn vb(&self, bias: Option<&Tensor>) -> VarBuilder<'static> {
-        // The numbers are not there: a layer that asked for them would fail.
+        // Without the values: a layer that asked for them would fail.
         let mut tensors = HashMap::from([(self.kind.blocks_name("weight"), self.blocks.clone())]);
         tensors.extend(bias.map(|bias| ("bias".to_owned(), bias.clone())));
         VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu)
@@ -83,7 +83,7 @@ fn numbers_are_candles() -> Result<()> {
         let ours = kind.quantize(&values.flatten_all()?.to_vec1()?)?;
         assert_eq!(ours, *theirs.data()?, "{}", kind.name());
         let expected = theirs.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-        // Bytes of a file may begin anywhere.
+        // A file's bytes may be unaligned.
         for offset in 0..2 {
             let mut shifted = vec![0; offset];
             shifted.extend(&ours);
@@ -163,7 +163,7 @@ fn convolutions() -> Result<()> {
     for kind in BlockType::ALL {
         for (batch, height, width, inputs, outputs, kernel, options) in [
             (2, 6, 5, 256, 17, 1, point),
-            // Few pixels: directly.
+            // Few pixels: the direct convolution.
             (1, 3, 3, 256, 20, 3, same),
             // Winograd's algorithm: by columns, and with some panels of the weight at a time.
             (1, 16, 16, 256, 40, 3, same),
@@ -207,7 +207,7 @@ fn gradients_flow_through() -> Result<()> {
     assert_close("linear", &gradient(layer.forward(&x)?)?, &expected)
 }
 
-/// A prompt draws the same image alone and beside others.
+/// A prompt draws the same image alone and in a batch.
 #[test]
 fn an_image_does_not_depend_on_its_batch() -> Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(6);

@@ -1,20 +1,20 @@
-//! Tests that wrong settings are errors of the first operation, and that threads change no result.
+//! Checks that invalid settings are errors of the first operation, and that threads do not change results.
 //!
-//! Settings are for the whole process, so that each case is a process of its own: this program again, with the test that is
-//! named alone.
+//! Settings apply to the whole process, so each case is a process of its own: this program again, running a single
+//! test.
 
 use candle_core::{Device, Result, Tensor};
 use fused_ops::{Instructions, Linear, Settings, SettingsError, silu};
 use std::process::Command;
 
-/// Set where a test is the process that another one started.
+/// Set in the processes that a test starts.
 const CASE: &str = "FUSED_OPS_TEST_CASE";
 
 fn is_case() -> bool {
     std::env::var_os(CASE).is_some()
 }
 
-/// Runs the test of this name by itself, with a variable.
+/// Runs the test of this name alone, with a variable set.
 fn run(test: &str, variable: &str, value: &str) {
     let program = std::env::current_exe().expect("a test knows its program");
     let output = Command::new(program)
@@ -70,7 +70,7 @@ fn installed_settings_are_not_those_of_the_environment() -> std::result::Result<
     settings.install()?;
     assert!(ones().and_then(|x| silu(&x)).is_ok());
     assert_eq!(Settings::current()?, settings);
-    // Once more is no change.
+    // Installing the same again changes nothing.
     settings.install()?;
     assert_eq!(Settings::default().install(), Err(SettingsError::InUse));
     Ok(())

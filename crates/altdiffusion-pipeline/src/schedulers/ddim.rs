@@ -1,4 +1,4 @@
-//! Steps by DDIM.
+//! Implements DDIM.
 
 use candle_core::Tensor;
 
@@ -9,8 +9,8 @@ use super::{
 use crate::Result;
 use crate::random::Noise;
 
-/// Denoising diffusion implicit models (Song et al. 2020, <https://arxiv.org/abs/2010.02502>), formula 12 with the
-/// noise of its formula 16, which η scales.
+/// Denoising diffusion implicit models (Song et al. 2020, <https://arxiv.org/abs/2010.02502>): formula 12, with noise
+/// by formula 16, scaled by η.
 #[derive(Debug, Clone)]
 pub struct Ddim {
     schedule: NoiseSchedule,
@@ -18,22 +18,22 @@ pub struct Ddim {
     limit: Limit,
     /// Timesteps, descending.
     timesteps: Vec<usize>,
-    /// The same, for the model.
+    /// The same, as passed to the model.
     model_timesteps: Vec<f64>,
-    /// The training timesteps that one step goes back.
+    /// Training timesteps per step.
     stride: usize,
     /// ᾱ after the last step.
     final_alpha_bar: f32,
-    /// How much of the noise is replaced in each step.
+    /// The share of the noise that each step replaces.
     eta: f32,
 }
 
 impl Ddim {
-    /// A run of so many steps.
+    /// A run of `steps`.
     ///
     /// # Errors
-    /// When there are no steps or more than training timesteps, they are not given as a number, or the run would have to
-    /// predict an image from noise alone (no signal at its first timestep, epsilon prediction).
+    /// If there are no steps or more than training timesteps, they are not given as a number, or the run would have
+    /// to predict an image from pure noise (no signal at its first timestep, with epsilon prediction).
     pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
         steps.check(SchedulerKind::Ddim, config)?;
         let steps = steps.count();

@@ -1,4 +1,4 @@
-//! Steps by DDPM.
+//! Implements DDPM.
 
 use candle_core::Tensor;
 
@@ -9,8 +9,8 @@ use super::{
 use crate::Result;
 use crate::random::Noise;
 
-/// Denoising diffusion probabilistic models (Ho et al. 2020, <https://arxiv.org/abs/2006.11239>), algorithm 2, with
-/// steps of several timesteps at once.
+/// Denoising diffusion probabilistic models (Ho et al. 2020, <https://arxiv.org/abs/2006.11239>): algorithm 2, with
+/// several timesteps per step.
 #[derive(Debug, Clone)]
 pub struct Ddpm {
     schedule: NoiseSchedule,
@@ -19,18 +19,18 @@ pub struct Ddpm {
     variance: VarianceType,
     /// Timesteps, descending.
     timesteps: Vec<usize>,
-    /// The same, for the model.
+    /// The same, as passed to the model.
     model_timesteps: Vec<f64>,
-    /// The timestep that each step leads to; `None` is past the first.
+    /// The timestep after each step; `None` after the last.
     next: Vec<Option<usize>>,
 }
 
 impl Ddpm {
-    /// A run of these steps.
+    /// A run of `steps`.
     ///
     /// # Errors
-    /// When there are no steps or more than training timesteps, or the run would have to predict an image from noise
-    /// alone (no signal at its first timestep, epsilon prediction).
+    /// If there are no steps or more than training timesteps, or the run would have to predict an image from pure
+    /// noise (no signal at its first timestep, with epsilon prediction).
     pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
         steps.check(SchedulerKind::Ddpm, config)?;
         let schedule = NoiseSchedule::rescaled(config);
@@ -114,5 +114,5 @@ impl Scheduler for Ddpm {
     }
 }
 
-/// Below this diffusers does not go, for the logarithm's sake.
+/// diffusers' lower bound, so that the logarithm is finite.
 const SMALLEST_VARIANCE: f32 = 1e-20;

@@ -1,4 +1,4 @@
-//! Computes the formulas of DPM-Solver, for one step of any order: what the multistep and the single-step solver share.
+//! Implements a step of DPM-Solver of any order, for the multistep and the single-step solver.
 
 use candle_core::Tensor;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::Result;
 
-/// One of the methods, with what it needs of the model's output.
+/// The method, with how it reads the model's output.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DpmSolver {
     pub algorithm: Algorithm,
@@ -17,24 +17,24 @@ pub(super) struct DpmSolver {
     limit: Limit,
 }
 
-/// What the method assumes about the model's outputs along a step: their value at its start, and their first two
-/// derivatives by the part of the step that is done.
+/// How the model's output is approximated over a step: its value at the start, and up to two derivatives with respect
+/// to the fraction of the step.
 pub(super) enum Outputs {
     /// Order 1.
     Constant(Tensor),
-    /// Order 2, with the derivative counted at the middle of the step.
+    /// Order 2, with the derivative at the midpoint.
     Midpoint(Tensor, Tensor),
-    /// Order 2, and order 3 where its last term is left out.
+    /// Order 2, or order 3 without its last term.
     Linear(Tensor, Tensor),
     /// Order 3.
     Quadratic(Tensor, Tensor, Tensor),
 }
 
 impl DpmSolver {
-    /// The method that `config` describes.
+    /// The method that `config` selects.
     ///
     /// # Errors
-    /// When there are no formulas of its order, or the noise would have to be solved for where there is none.
+    /// If it has no formulas of that order, or solves for noise at a level that has none.
     pub(super) fn new(config: &SchedulerConfig) -> Result<Self> {
         let algorithm = config.algorithm_type;
         let most = if algorithm.is_stochastic() { 2 } else { 3 };
@@ -59,22 +59,22 @@ impl DpmSolver {
         })
     }
 
-    /// Whether its steps are sums: nothing is drawn, and nothing cut off.
+    /// Whether its steps are linear: no noise is drawn and nothing is clipped.
     pub(super) fn is_linear(&self) -> bool {
         !self.algorithm.is_stochastic() && self.limit == Limit::None
     }
 
-    /// The outputs of a step of order 2.
+    /// Approximates the output of a step of order 2.
     pub(super) fn second_order(&self, value: Tensor, derivative: Tensor) -> Outputs {
         if self.is_heun { Outputs::Linear(value, derivative) } else { Outputs::Midpoint(value, derivative) }
     }
 
-    /// Whether a single step of order 3 has a second derivative.
+    /// Whether a single step of order 3 uses a second derivative.
     pub(super) fn is_heun(&self) -> bool {
         self.is_heun
     }
 
-    /// The clean sample, or the noise, that the model's output means for `sample` at a noise level.
+    /// Converts the model's output for `sample` at a noise level to the clean sample or the noise.
     pub(super) fn convert(&self, output: &Tensor, sample: &Tensor, level: NoiseLevel) -> Result<Tensor> {
         let (alpha, sigma) = (f64::from(level.alpha), f64::from(level.sigma));
         let clean_of = |noise: &Tensor| divide(&(sample - (noise * sigma)?)?, level.alpha);
@@ -98,9 +98,9 @@ impl DpmSolver {
         }
     }
 
-    /// `sample` brought from one noise level to another: the linear part of the equation exactly, and the integral over
-    /// the outputs term by term (formula 3.8 of DPM-Solver, 4.1 of DPM-Solver++). `noise` is there for the stochastic
-    /// equations.
+    /// Moves `sample` from one noise level to another: exactly for the linear part of the equation, and term by term
+    /// for the integral over the outputs (formula 3.8 of DPM-Solver, 4.1 of DPM-Solver++). `noise` is used by the
+    /// stochastic equations.
     pub(super) fn transfer(
         &self,
         sample: &Tensor,
@@ -130,7 +130,7 @@ impl DpmSolver {
     }
 }
 
-/// What the terms of a step are multiplied by.
+/// The factors of a step's terms.
 struct Factors {
     sample: f32,
     value: f32,
@@ -167,7 +167,7 @@ impl Factors {
                     noise: 0.0,
                 }
             }
-            // There are no formulas of order 3 for the stochastic equations.
+            // The stochastic equations have no formulas of order 3.
             Algorithm::SdeDpmSolverPlusPlus => {
                 let loss = 1.0 - (-2.0 * h).exp();
                 Self {

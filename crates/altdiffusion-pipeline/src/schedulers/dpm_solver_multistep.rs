@@ -1,4 +1,4 @@
-//! Steps by DPM-Solver, multistep.
+//! Implements the DPM-Solver multistep method.
 
 use std::collections::VecDeque;
 
@@ -10,11 +10,11 @@ use super::{NoiseSchedule, Scheduler, SchedulerConfig, SchedulerKind, Steps, Tim
 use crate::Result;
 use crate::random::Noise;
 
-/// A run of fewer steps than this ends in lower orders, where the configuration does not say otherwise.
+/// Unless the configuration says otherwise, runs of fewer steps end in lower orders.
 const FEW_STEPS: usize = 15;
 
-/// DPM-Solver++ and its relatives with the model's outputs in earlier steps (Lu et al. 2022,
-/// <https://arxiv.org/abs/2211.01095>, algorithm 2): 2M by default, 2M SDE with the stochastic equation.
+/// DPM-Solver++ and its variants, using outputs of earlier steps (Lu et al. 2022, <https://arxiv.org/abs/2211.01095>,
+/// algorithm 2): 2M by default, 2M SDE with the stochastic equation.
 #[derive(Debug, Clone)]
 pub struct DpmSolverMultistep {
     solver: DpmSolver,
@@ -23,16 +23,16 @@ pub struct DpmSolverMultistep {
     /// Whether the last two steps of a short run have lower orders.
     lower_order_final: bool,
     euler_at_final: bool,
-    /// The latest outputs, newest first, at most as many as the order.
+    /// The latest outputs, newest first, up to the order.
     outputs: VecDeque<Tensor>,
 }
 
 impl DpmSolverMultistep {
-    /// A run of these steps.
+    /// A run of `steps`.
     ///
     /// # Errors
-    /// When there are no steps or as many as training timesteps, timesteps are given together with a spacing of the
-    /// sigmas, or the method has no formula for what the configuration asks.
+    /// If there are no steps or as many as training timesteps, timesteps are combined with a spacing of the sigmas,
+    /// or the method has no formula for the configuration.
     pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
         steps.check(config.kind().unwrap_or(SchedulerKind::DpmSolverMultistep), config)?;
         let schedule = NoiseSchedule::for_sigmas(config);
@@ -47,7 +47,7 @@ impl DpmSolverMultistep {
         })
     }
 
-    /// The order of the step at `index`.
+    /// The order of step `index`.
     fn order_at(&self, index: usize) -> usize {
         let left = self.run.count().saturating_sub(index);
         let is_short = self.lower_order_final && self.run.count() < FEW_STEPS;
@@ -88,7 +88,7 @@ impl Scheduler for DpmSolverMultistep {
             if self.solver.algorithm.is_stochastic() { Some(noise_like(noise, sample)?) } else { None };
 
         let h = to.lambda - from.lambda;
-        // λ of the earlier outputs, and how far they lie back in steps like this one.
+        // λ of the earlier outputs, and their distances in units of this step.
         let lambda = |back: usize| self.run.level(index.saturating_sub(back)).map(|level| level.lambda);
         let latest: Vec<&Tensor> = self.outputs.iter().take(self.order_at(index)).collect();
         let outputs = match latest.as_slice() {

@@ -1,4 +1,4 @@
-//! Steps by DPM-Solver, single-step.
+//! Implements the DPM-Solver single-step method.
 
 use std::collections::VecDeque;
 
@@ -13,28 +13,28 @@ use super::{
 use crate::Result;
 use crate::random::Noise;
 
-/// DPM-Solver++ with outputs of its own between two noise levels (Lu et al. 2022,
-/// <https://arxiv.org/abs/2211.01095>, algorithm 1). Model calls count as steps: of a method of order 2, every other
-/// one goes from where the one before it started to the noise level after it.
+/// DPM-Solver++ with intermediate outputs between two noise levels (Lu et al. 2022,
+/// <https://arxiv.org/abs/2211.01095>, algorithm 1). Every model call counts as a step: in a method of order 2, every
+/// other step goes from where the one before it started to the next noise level.
 #[derive(Debug, Clone)]
 pub struct DpmSolverSinglestep {
     solver: DpmSolver,
     run: SolverRun,
     order: usize,
-    /// The order of each step: 1, or one more than that of the step before.
+    /// The order of each step: 1, or one more than that of the previous step.
     orders: Vec<usize>,
     /// The sample that the latest step of order 1 started from.
     start: Option<Tensor>,
-    /// The latest outputs, newest first, at most as many as the order.
+    /// The latest outputs, newest first, up to the order.
     outputs: VecDeque<Tensor>,
 }
 
 impl DpmSolverSinglestep {
-    /// A run of these steps. They are spread in only one way, from the last timestep to the first at equal distances.
+    /// A run of `steps`, spaced evenly from the last timestep to the first, which is the only spacing it has.
     ///
     /// # Errors
-    /// When there are no steps or as many as training timesteps, timesteps are given together with a spacing of the
-    /// sigmas, or the method has no formula for what the configuration asks.
+    /// If there are no steps or as many as training timesteps, timesteps are combined with a spacing of the sigmas,
+    /// or the method has no formula for the configuration.
     pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
         steps.check(SchedulerKind::DpmSolverSinglestep, config)?;
         if config.algorithm_type == Algorithm::SdeDpmSolver {
@@ -47,7 +47,7 @@ impl DpmSolverSinglestep {
         let lambda_min = config.lambda_min_clipped;
         let run = SolverRun::new(config, &schedule, TimestepSpacing::Linspace, lambda_min, steps)?;
         let (order, count) = (config.solver_order, run.count());
-        // A method of higher order cannot end where no noise is left, and needs whole groups of steps.
+        // Higher orders cannot end at a noise-free level, and need complete groups of steps.
         let lower_order_final =
             config.lower_order_final.unwrap_or(false) || run.ends_clean || !count.is_multiple_of(order);
         Ok(Self {
@@ -61,8 +61,8 @@ impl DpmSolverSinglestep {
     }
 }
 
-/// The orders of `count` steps, in groups that climb from 1 to `order`. With `lower_order_final` no group is the last
-/// that reaches it, and where no noise is left at the end, the last step has order 1.
+/// The orders of `count` steps, in groups rising from 1 to `order`. With `lower_order_final` the last group stays
+/// below `order`, and the last step has order 1 if it ends noise-free.
 fn orders(order: usize, count: usize, lower_order_final: bool, ends_clean: bool) -> Vec<usize> {
     let mut orders: Vec<usize> = (0..count).map(|step| step % order + 1).collect();
     if lower_order_final
@@ -101,7 +101,7 @@ impl Scheduler for DpmSolverSinglestep {
         let noise =
             if self.solver.algorithm.is_stochastic() { Some(noise_like(noise, sample)?) } else { None };
 
-        // A run that begins within a group has fewer outputs than the order asks for.
+        // A run that starts within a group has fewer outputs than the order needs.
         let order = at(&self.orders, index)?.min(self.outputs.len());
         if order == 1 {
             self.start = Some(sample.clone());
@@ -145,7 +145,7 @@ impl Scheduler for DpmSolverSinglestep {
 mod tests {
     use super::*;
 
-    /// `get_order_list` of diffusers; the third differs in its last step, which cannot be taken to where no noise is left.
+    /// From diffusers' `get_order_list`, except for the last step of the third, which cannot end noise-free.
     #[test]
     fn orders_climb_in_groups() {
         assert_eq!(orders(2, 4, true, true), [1, 2, 1, 1]);

@@ -1,4 +1,4 @@
-//! Steps by Euler's method, with new noise after each step.
+//! Implements the ancestral Euler method.
 
 use candle_core::Tensor;
 
@@ -7,8 +7,8 @@ use super::{NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, Scheduler
 use crate::Result;
 use crate::random::Noise;
 
-/// Euler steps that go further down than to the next σ, and back up to it with new noise (the ancestral sampler of
-/// k-diffusion, <https://github.com/crowsonkb/k-diffusion>).
+/// Euler steps that go below the next σ, and back up to it with new noise (the ancestral sampler of k-diffusion,
+/// <https://github.com/crowsonkb/k-diffusion>).
 #[derive(Debug, Clone)]
 pub struct EulerAncestralDiscrete {
     prediction: PredictionType,
@@ -16,10 +16,10 @@ pub struct EulerAncestralDiscrete {
 }
 
 impl EulerAncestralDiscrete {
-    /// A run of so many steps.
+    /// A run of `steps`.
     ///
     /// # Errors
-    /// When there are no steps or more than training timesteps, they are not given as a number, or the model predicts
+    /// If there are no steps or more than training timesteps, they are not given as a number, or the model predicts
     /// samples.
     pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
         steps.check(SchedulerKind::EulerAncestralDiscrete, config)?;
@@ -57,13 +57,13 @@ impl Scheduler for EulerAncestralDiscrete {
     ) -> Result<Tensor> {
         let (sigma, next_sigma) = (self.run.sigma(index)?, self.run.sigma(index + 1)?);
         let (variance, next_variance) = (sigma * sigma, next_sigma * next_sigma);
-        // The variance at the next σ is the sum of what is left and what is new.
+        // The variance at the next σ is the sum of what remains and what is new.
         let new_sigma = (next_variance * (variance - next_variance) / variance).sqrt();
-        // Where σ is large, rounding leaves less than nothing, of which the reference makes NaN.
+        // For a large σ, rounding makes the rest negative, and the reference returns NaN.
         let left_sigma = (next_variance - new_sigma * new_sigma).max(0.0).sqrt();
         let derivative = derivative(self.prediction, model_output, sample, sigma)?;
         let left = (sample + (derivative * f64::from(left_sigma - sigma))?)?;
-        // Drawn in the last step too, which has no use for it, so that the generator stands where diffusers leaves it.
+        // The last step needs no noise, but diffusers draws it, and the generator must end in the same state.
         Ok((left + (noise_like(noise, sample)? * f64::from(new_sigma))?)?)
     }
 

@@ -1,4 +1,4 @@
-//! Steps by Euler's method.
+//! Implements the Euler method.
 
 use candle_core::Tensor;
 
@@ -7,7 +7,7 @@ use super::{NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, Scheduler
 use crate::random::Noise;
 use crate::{Error, Result};
 
-/// Euler steps of the probability flow (Karras et al. 2022, algorithm 2 without churn,
+/// Euler steps along the probability flow (Karras et al. 2022, algorithm 2 without churn,
 /// <https://arxiv.org/abs/2206.00364>).
 #[derive(Debug, Clone)]
 pub struct EulerDiscrete {
@@ -16,11 +16,11 @@ pub struct EulerDiscrete {
 }
 
 impl EulerDiscrete {
-    /// A run of these steps.
+    /// A run of `steps`.
     ///
     /// # Errors
-    /// When there are no steps or more than training timesteps, or timesteps are given to a model that takes σ in
-    /// place of them, or together with a spacing of the sigmas.
+    /// If there are no steps or more than training timesteps, or timesteps are given for a model that takes σ
+    /// instead, or with a spacing of the sigmas.
     pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
         steps.check(SchedulerKind::EulerDiscrete, config)?;
         let continuous = config.continuous_timesteps && config.prediction_type == PredictionType::Velocity;
@@ -48,7 +48,7 @@ impl EulerDiscrete {
         Ok(Self { prediction: config.prediction_type, run })
     }
 
-    /// σ at each step, and after the last.
+    /// σ at each step and after the last.
     pub fn sigmas(&self) -> &[f32] {
         &self.run.sigmas
     }

@@ -1,4 +1,4 @@
-//! Makes the scheduler of a run from the code of the caller.
+//! Builds schedulers with the caller's code.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Scheduler, Steps};
 use crate::Result;
 
-/// A function that makes a fresh scheduler for each run: how a [`Scheduler`] of one's own comes into the loop.
+/// A function that makes a new scheduler for each run. It brings your own [`Scheduler`] into the loop.
 ///
 /// ```
 /// use altdiffusion_pipeline::schedulers::{SchedulerConfig, SchedulerFactory};
@@ -22,12 +22,12 @@ pub struct SchedulerFactory(Arc<Build>);
 type Build = dyn Fn(&Steps) -> Result<Box<dyn Scheduler>> + Send + Sync;
 
 impl SchedulerFactory {
-    /// Of a function from the steps that are asked for to a scheduler.
+    /// Wraps a function from the requested steps to a scheduler.
     pub fn new(build: impl Fn(&Steps) -> Result<Box<dyn Scheduler>> + Send + Sync + 'static) -> Self {
         Self(Arc::new(build))
     }
 
-    /// A scheduler for one run.
+    /// Builds the scheduler of a run.
     ///
     /// # Errors
     /// Those of the function.

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use super::SigmaSpacing;
 use crate::{Error, Result};
 
-/// What is known about the fields of diffusers' schedulers. The values of `fixed` matter to the classes that have those
-/// fields alone: [`SchedulerKind::takes_flows`](super::SchedulerKind::takes_flows).
+/// The fields of diffusers' schedulers. The values in `fixed` only matter to classes with those fields:
+/// [`SchedulerKind::takes_flows`](super::SchedulerKind::takes_flows).
 const FIELDS: FieldTable = FieldTable {
     used: &[
         "algorithm_type",
@@ -68,10 +68,10 @@ const FIELDS: FieldTable = FieldTable {
     nested: &[],
 };
 
-/// The field that this crate adds to those of diffusers, for what is an argument of a pipeline there.
+/// A field added by this crate; in diffusers it is an argument of the pipeline.
 pub(super) const ETA: &str = "eta";
 
-/// The fields that ask for the spacings of sigmas.
+/// The fields that select a spacing of the sigmas.
 const SIGMA_SPACINGS: [(&str, SigmaSpacing); 4] = [
     ("use_karras_sigmas", SigmaSpacing::Karras),
     ("use_exponential_sigmas", SigmaSpacing::Exponential),
@@ -79,12 +79,12 @@ const SIGMA_SPACINGS: [(&str, SigmaSpacing); 4] = [
     ("use_lu_lambdas", SigmaSpacing::Lu),
 ];
 
-/// The field that asks for a spacing of sigmas, unless it is that of the timesteps.
+/// The field that selects a spacing of the sigmas; none for that of the timesteps.
 pub(super) fn sigma_spacing_field(spacing: SigmaSpacing) -> Option<&'static str> {
     SIGMA_SPACINGS.iter().find(|(_, other)| *other == spacing).map(|(field, _)| *field)
 }
 
-/// The fields of a JSON object, each read with its name at hand for the message.
+/// The fields of a JSON object, read with their names for error messages.
 pub(super) struct Fields<'a> {
     fields: Map<String, Value>,
     file: &'a str,
@@ -94,12 +94,12 @@ impl<'a> Fields<'a> {
     /// Parses a file as Python writes it.
     ///
     /// # Errors
-    /// When it is not a JSON object.
+    /// If it is not a JSON object.
     pub(super) fn parse(json: &[u8], file: &'a str) -> Result<Self> {
         Ok(Self::new(parse_json(&FileData::owned(file, json.to_vec()))?, file))
     }
 
-    /// Those of an object.
+    /// Takes the fields of an object.
     pub(super) fn new(fields: Map<String, Value>, file: &'a str) -> Self {
         Self { fields, file }
     }
@@ -115,7 +115,7 @@ impl<'a> Fields<'a> {
         self.fields.keys().map(String::as_str).find(|field| !is_known(field))
     }
 
-    /// A number, which may be an infinite one.
+    /// A number, possibly infinite.
     pub(super) fn number(&self, field: &'static str) -> Result<Option<f64>> {
         match self.fields.get(field).and_then(Value::as_str) {
             Some("-Infinity" | "-inf") => Ok(Some(f64::NEG_INFINITY)),
@@ -124,14 +124,14 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The fields of which only some values can be run with.
+    /// The fields with values that only some classes accept.
     pub(super) fn refused(&self) -> Map<String, Value> {
         let is_fixed = |field: &str| FIELDS.fixed.iter().any(|(fixed, _)| *fixed == field);
         let fixed = self.fields.iter().filter(|(field, _)| is_fixed(field));
         fixed.map(|(field, value)| (field.clone(), value.clone())).collect()
     }
 
-    /// The field, or `None` where it is left out or null.
+    /// The value of a field; `None` if missing or null.
     pub(super) fn get<T: DeserializeOwned>(&self, field: &'static str) -> Result<Option<T>> {
         match self.fields.get(field) {
             None | Some(Value::Null) => Ok(None),
@@ -141,7 +141,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The same for a field that is one of a few words, which the message lists.
+    /// The value of a field that is one of a few words, which the error lists.
     pub(super) fn choice<T: DeserializeOwned>(
         &self,
         field: &'static str,
@@ -153,7 +153,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// The spacing of the sigmas, of which there may be only one.
+    /// The spacing of the sigmas; at most one may be selected.
     pub(super) fn sigma_spacing(&self) -> Result<SigmaSpacing> {
         let mut found = None;
         for (field, spacing) in SIGMA_SPACINGS {
@@ -173,7 +173,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What the class that has such fields cannot run with.
+/// The first value that a class with such fields does not support.
 pub(super) fn unsupported(refused: &Map<String, Value>) -> Option<String> {
     let Refusal { field, expected, found } = FIELDS.refused(refused)?;
     Some(format!("`{field}` is {found}, which is not supported; expected {expected}, or another scheduler"))
@@ -196,7 +196,7 @@ mod tests {
         Ok(())
     }
 
-    /// The parameters that the constructors of diffusers' classes have, old and new.
+    /// The parameters of the constructors of diffusers' classes, old and new.
     #[test]
     fn every_field_of_the_known_classes_is_known() {
         let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/config_fields.json");

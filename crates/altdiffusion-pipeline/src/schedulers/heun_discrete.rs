@@ -1,4 +1,4 @@
-//! Steps by Heun's method.
+//! Implements Heun's method.
 
 use candle_core::Tensor;
 
@@ -9,16 +9,16 @@ use super::{
 use crate::Result;
 use crate::random::Noise;
 
-/// Heun steps of the probability flow (Karras et al. 2022, algorithm 1, <https://arxiv.org/abs/2206.00364>): an Euler
-/// step, a second model call where it ends, and the step again with the mean of both slopes. The last step, which ends
-/// free of noise, is an Euler step; so a run of n steps has 2 n − 1 model calls. It may start at every even index.
+/// Heun steps along the probability flow (Karras et al. 2022, algorithm 1, <https://arxiv.org/abs/2206.00364>): an
+/// Euler step, a model call at its end, and the step again with the mean of both slopes. The last step, which ends
+/// noise-free, is an Euler step, so a run of n steps has 2 n − 1 model calls. It may start at any even index.
 #[derive(Debug, Clone)]
 pub struct HeunDiscrete {
     prediction: PredictionType,
     limit: Limit,
-    /// With every σ but the first and the last one twice: as the end of a step, and as the start of the next.
+    /// Every σ but the first and the last occurs twice: as the end of a step, and as the start of the next.
     run: SigmaRun,
-    /// Where the current step started, if its second call is next.
+    /// Where the current step started, if its second call comes next.
     start: Option<FirstStage>,
 }
 
@@ -31,11 +31,10 @@ struct FirstStage {
 }
 
 impl HeunDiscrete {
-    /// A run of these steps.
+    /// A run of `steps`.
     ///
     /// # Errors
-    /// When there are no steps or more than training timesteps, or timesteps are given together with a spacing of the
-    /// sigmas.
+    /// If there are no steps or more than training timesteps, or timesteps are combined with a spacing of the sigmas.
     pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
         steps.check(SchedulerKind::HeunDiscrete, config)?;
         let settings = SigmaSettings { spacing: config.known_sigma_spacing(), ..SigmaSettings::default() };
@@ -94,7 +93,7 @@ impl Scheduler for HeunDiscrete {
     }
 }
 
-/// The values, each as often as `repeats` says.
+/// Repeats each value `repeats` times.
 fn repeated<T: Copy>(values: &[T], repeats: impl Fn(usize) -> usize) -> Vec<T> {
     values.iter().enumerate().flat_map(|(index, &value)| std::iter::repeat_n(value, repeats(index))).collect()
 }

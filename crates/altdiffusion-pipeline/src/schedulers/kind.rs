@@ -1,4 +1,4 @@
-//! Names the schedulers.
+//! Lists the schedulers.
 
 use std::{fmt, str::FromStr};
 
@@ -7,31 +7,31 @@ use serde::{Deserialize, Serialize};
 use super::{BetaSchedule, SigmaSpacing};
 use crate::{Error, Result};
 
-/// The schedulers that this crate knows.
+/// The schedulers of this crate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "&str", try_from = "String")]
 pub enum SchedulerKind {
-    /// [`Ddpm`](super::Ddpm): the ancestral sampler of the first diffusion models.
+    /// [`Ddpm`](super::Ddpm): the ancestral sampler of the original diffusion models.
     Ddpm,
     /// [`Ddim`](super::Ddim): denoising diffusion implicit models, with or without added noise.
     Ddim,
     /// [`Pndm`](super::Pndm): pseudo numerical methods, with or without Runge-Kutta steps at the start.
     Pndm,
-    /// [`LmsDiscrete`](super::LmsDiscrete): a linear multistep method in terms of sigma.
+    /// [`LmsDiscrete`](super::LmsDiscrete): a linear multistep method in sigmas.
     LmsDiscrete,
-    /// [`HeunDiscrete`](super::HeunDiscrete): Heun steps in terms of sigma, of two model calls each.
+    /// [`HeunDiscrete`](super::HeunDiscrete): Heun steps in sigmas, with two model calls each.
     HeunDiscrete,
-    /// [`EulerDiscrete`](super::EulerDiscrete): Euler steps of the probability flow in terms of sigma.
+    /// [`EulerDiscrete`](super::EulerDiscrete): Euler steps along the probability flow, in sigmas.
     EulerDiscrete,
     /// [`EulerAncestralDiscrete`](super::EulerAncestralDiscrete): Euler steps, each followed by new noise.
     EulerAncestralDiscrete,
-    /// [`DpmSolverMultistep`](super::DpmSolverMultistep): DPM-Solver++ with the outputs of earlier steps.
+    /// [`DpmSolverMultistep`](super::DpmSolverMultistep): DPM-Solver++ using outputs of earlier steps.
     DpmSolverMultistep,
     /// [`DpmSolverMultistep`](super::DpmSolverMultistep) on the stochastic equation.
     DpmSolverMultistepSde,
-    /// [`DpmSolverSinglestep`](super::DpmSolverSinglestep): DPM-Solver++ with outputs of its own between two steps.
+    /// [`DpmSolverSinglestep`](super::DpmSolverSinglestep): DPM-Solver++ with intermediate outputs between two steps.
     DpmSolverSinglestep,
-    /// [`UniPcMultistep`](super::UniPcMultistep): a predictor and a corrector in one model call.
+    /// [`UniPcMultistep`](super::UniPcMultistep): predictor and corrector with one model call.
     UniPcMultistep,
     /// [`Lcm`](super::Lcm): latent consistency models.
     Lcm,
@@ -54,7 +54,7 @@ impl SchedulerKind {
         Self::Lcm,
     ];
 
-    /// The short name, as a user gives it.
+    /// The option value.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ddpm => "ddpm",
@@ -89,9 +89,9 @@ impl SchedulerKind {
         }
     }
 
-    /// The kind with this `_class_name`, if it is a known one. Of two kinds of one class it is the first; which of them
-    /// a file means is decided by its `algorithm_type`. Classes for Flax, and those that denoise several timesteps at
-    /// once, do the same as the one whose name they have.
+    /// The kind with this `_class_name`, if it is known. For two kinds of one class it is the first; the file's
+    /// `algorithm_type` decides between them. Flax classes, and those that denoise several timesteps in parallel, map
+    /// to the class they are named after.
     pub fn from_class_name(class_name: &str) -> Option<Self> {
         let class_name = class_name.strip_prefix("Flax").unwrap_or(class_name);
         let class_name = match class_name {
@@ -102,7 +102,7 @@ impl SchedulerKind {
         Self::ALL.into_iter().find(|kind| kind.class_name() == class_name)
     }
 
-    /// Whether its class in diffusers can be asked for a flow, by fields that other classes do not look at.
+    /// Whether its class in diffusers has fields for flow matching, which others ignore.
     pub(super) fn takes_flows(self) -> bool {
         matches!(
             self,
@@ -113,7 +113,7 @@ impl SchedulerKind {
         )
     }
 
-    /// Whether it can run with sigmas spread this way.
+    /// Whether it supports this spacing of the sigmas.
     pub fn takes_sigma_spacing(self, spacing: SigmaSpacing) -> bool {
         let multistep = matches!(self, Self::DpmSolverMultistep | Self::DpmSolverMultistepSde);
         let in_sigmas = matches!(
@@ -131,12 +131,12 @@ impl SchedulerKind {
         }
     }
 
-    /// Whether a `timestep_spacing` has an effect on it.
+    /// Whether `timestep_spacing` affects it.
     pub fn takes_timestep_spacing(self) -> bool {
         !matches!(self, Self::DpmSolverSinglestep | Self::Lcm)
     }
 
-    /// Whether it can run through given timesteps.
+    /// Whether it accepts explicit timesteps.
     pub fn takes_timesteps(self) -> bool {
         matches!(
             self,
@@ -150,12 +150,12 @@ impl SchedulerKind {
         )
     }
 
-    /// Whether it can run through given sigmas.
+    /// Whether it accepts explicit sigmas.
     pub fn takes_sigmas(self) -> bool {
         self == Self::EulerDiscrete
     }
 
-    /// The first beta, the last one and the curve between them where the configuration leaves them out.
+    /// The default first beta, last beta and curve between them.
     pub(super) fn default_betas(self) -> (f64, f64, BetaSchedule) {
         match self {
             Self::HeunDiscrete => (0.00085, 0.012, BetaSchedule::Linear),

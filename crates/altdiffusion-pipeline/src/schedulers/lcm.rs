@@ -1,4 +1,4 @@
-//! Steps by latent consistency.
+//! Implements latent consistency sampling.
 
 use candle_core::Tensor;
 
@@ -9,12 +9,11 @@ use super::{
 use crate::random::Noise;
 use crate::{Error, Result};
 
-/// The standard deviation of the data in the boundary condition.
+/// The data's standard deviation in the boundary condition.
 const SIGMA_DATA: f32 = 0.5;
 
-/// Latent consistency models (Luo et al. 2023, <https://arxiv.org/abs/2310.04378>), algorithm 3: the clean sample is
-/// predicted in one go, and brought to the next noise level with new noise. For models that were distilled to it, in
-/// few steps.
+/// Latent consistency models (Luo et al. 2023, <https://arxiv.org/abs/2310.04378>), algorithm 3: predicts the clean
+/// sample at once, and takes it to the next noise level with new noise. For models distilled to run in few steps.
 #[derive(Debug, Clone)]
 pub struct Lcm {
     schedule: NoiseSchedule,
@@ -23,16 +22,16 @@ pub struct Lcm {
     timestep_scaling: f32,
     /// Timesteps, descending.
     timesteps: Vec<usize>,
-    /// The same, for the model.
+    /// The same, as passed to the model.
     model_timesteps: Vec<f64>,
 }
 
 impl Lcm {
-    /// A run of these steps.
+    /// A run of `steps`.
     ///
     /// # Errors
-    /// When there are no steps or more than the distillation had, it had more than the training, or the run would have to
-    /// predict an image from noise alone (no signal at its first timestep, epsilon prediction).
+    /// If there are no steps or more than in the distillation, which itself had more than the training, or the run
+    /// would have to predict an image from pure noise (no signal at its first timestep, with epsilon prediction).
     pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
         steps.check(SchedulerKind::Lcm, config)?;
         let schedule = NoiseSchedule::rescaled(config);
@@ -52,7 +51,7 @@ impl Lcm {
     }
 }
 
-/// `steps` of the timesteps that the model was distilled on, from the last one down, at equal distances.
+/// Picks `steps` of the timesteps that the model was distilled on, evenly from the last one down.
 fn spread(config: &SchedulerConfig, steps: usize) -> Result<Vec<usize>> {
     let (train, distilled) = (config.num_train_timesteps, config.original_inference_steps);
     if distilled > train {

@@ -8,13 +8,13 @@ use crate::Result;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Limit {
     None,
-    /// Every value between −range and range.
+    /// Clips to −range … range.
     Clip {
         range: f64,
     },
-    /// Dynamic thresholding, for models of pixels (Saharia et al. 2022, section 2.3,
-    /// <https://arxiv.org/abs/2205.11487>): with s the quantile `ratio` of an image's absolute values, at least 1 and
-    /// at most `max`, values beyond s are cut and all divided by s.
+    /// Dynamic thresholding, for pixel models (Saharia et al. 2022, section 2.3, <https://arxiv.org/abs/2205.11487>):
+    /// with s the quantile `ratio` of an image's absolute values, clamped to 1 … `max`, clips to −s … s and divides
+    /// by s.
     Threshold {
         ratio: f64,
         max: f64,
@@ -22,7 +22,7 @@ pub(super) enum Limit {
 }
 
 impl Limit {
-    /// `sample` (batch, …) in range.
+    /// Limits `sample` (batch, …).
     pub(super) fn apply(self, sample: &Tensor) -> Result<Tensor> {
         match self {
             Self::None => Ok(sample.clone()),

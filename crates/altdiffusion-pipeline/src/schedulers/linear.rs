@@ -1,4 +1,4 @@
-//! Writes steps as sums, which a device computes in one kernel.
+//! Expresses scheduler steps as linear combinations, which a device computes in one kernel.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -6,29 +6,29 @@ use super::Scheduler;
 use crate::random::Noise;
 use crate::{Error, Result};
 
-/// What the next sample is a sum of, beside this step's sample and output.
+/// A term of the next sample, besides this step's sample and output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Term {
-    /// The sample of so many steps before.
+    /// The sample of this many steps before.
     Sample(usize),
-    /// The output of so many steps before.
+    /// The output of this many steps before.
     Output(usize),
 }
 
-/// A step of a scheduler as a sum of tensors with these weights.
+/// A scheduler step as a weighted sum of tensors.
 #[derive(Debug, Clone)]
 pub(crate) struct LinearUpdate {
     pub sample: f32,
     pub output: f32,
     pub history: Vec<(Term, f32)>,
-    /// What the next sample is multiplied by before the model sees it.
+    /// The factor of the next sample as the model's input.
     pub input: f32,
 }
 
-/// The steps of a run from `first_index` on, if it is one of sums of samples and outputs.
+/// The steps of a run from `first_index` on, if they are linear in samples and outputs.
 ///
-/// Nothing is said about the weights here: a copy of the run steps through unit vectors, one for each sample and each
-/// output that a step sees, and what comes out is their weights.
+/// The weights are measured: a copy of the run steps through unit vectors, one for each sample and output that a step
+/// sees, and the results are the weights.
 ///
 /// # Errors
 /// If the scheduler fails.
@@ -63,12 +63,12 @@ pub(crate) fn linear_updates(
     Ok(Some(updates))
 }
 
-/// A vector of zeros, and a one at `place`.
+/// A zero vector with a one at `place`.
 fn unit(place: usize, length: usize) -> Result<Tensor> {
     Ok(Tensor::from_iter((0..length).map(|i| f64::from(i == place)), &Device::Cpu)?)
 }
 
-/// A run of sums draws nothing.
+/// Linear runs draw no noise.
 struct NoNoise;
 
 impl Noise for NoNoise {
@@ -95,7 +95,7 @@ mod tests {
         Ok(config.with_kind(kind))
     }
 
-    /// In f64, where both ways of adding up agree to what the weights are rounded by.
+    /// Compared in f64, where both orders of summation agree up to the rounding of the weights.
     #[test]
     fn sums_are_what_the_schedulers_step_to() -> TestResult {
         let kinds = [

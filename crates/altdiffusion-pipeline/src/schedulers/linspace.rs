@@ -1,6 +1,6 @@
 //! Spaces numbers evenly, as PyTorch does.
 
-/// `steps` values from `start` to `end` as `torch.linspace` computes them in f32: from both ends towards the middle,
+/// `steps` values from `start` to `end`, computed like `torch.linspace` in f32: from both ends towards the middle,
 /// with fused multiply-adds.
 pub(super) fn linspace(start: f64, end: f64, steps: usize) -> Vec<f32> {
     let (start, end) = (start as f32, end as f32);

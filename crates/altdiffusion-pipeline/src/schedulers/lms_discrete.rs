@@ -1,4 +1,4 @@
-//! Steps by a linear multistep method.
+//! Implements a linear multistep method.
 
 use std::collections::VecDeque;
 
@@ -9,24 +9,24 @@ use super::{NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, Scheduler
 use crate::Result;
 use crate::random::Noise;
 
-/// The derivatives that a step combines.
+/// The number of derivatives that a step combines.
 const ORDER: usize = 4;
 
-/// A linear multistep method in terms of σ (Adams and Bashforth's with steps of unequal length, as in k-diffusion,
-/// <https://github.com/crowsonkb/k-diffusion>): the integral of the polynomial through the latest derivatives.
+/// A linear multistep method in σ (Adams–Bashforth with steps of unequal length, as in k-diffusion,
+/// <https://github.com/crowsonkb/k-diffusion>): integrates the polynomial through the latest derivatives.
 #[derive(Debug, Clone)]
 pub struct LmsDiscrete {
     prediction: PredictionType,
     run: SigmaRun,
-    /// The latest derivatives, newest first, at most [`ORDER`].
+    /// The latest derivatives, newest first, up to [`ORDER`].
     derivatives: VecDeque<Tensor>,
 }
 
 impl LmsDiscrete {
-    /// A run of so many steps.
+    /// A run of `steps`.
     ///
     /// # Errors
-    /// When there are no steps or more than training timesteps, or they are not given as a number.
+    /// If there are no steps or more than training timesteps, or they are not given as a number.
     pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
         steps.check(SchedulerKind::LmsDiscrete, config)?;
         let settings = SigmaSettings { spacing: config.known_sigma_spacing(), ..SigmaSettings::default() };
@@ -79,8 +79,8 @@ impl Scheduler for LmsDiscrete {
     }
 }
 
-/// The integrals from `from` to `to` of the polynomials that are 1 at one node and 0 at the others. There are at most
-/// four nodes, so that Gauss and Legendre's rule of two points is exact.
+/// The integrals of the Lagrange basis polynomials of `nodes`. There are at most four nodes, so two-point
+/// Gauss–Legendre quadrature is exact.
 fn weights(nodes: &[f64], from: f64, to: f64) -> Vec<f64> {
     let (middle, half) = ((from + to) / 2.0, (to - from) / 2.0);
     let points = [middle - half / 3f64.sqrt(), middle + half / 3f64.sqrt()];

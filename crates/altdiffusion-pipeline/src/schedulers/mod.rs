@@ -1,11 +1,11 @@
 //! Chooses the noise levels of a run, and steps from one to the next.
 //!
-//! A [`SchedulerConfig`] is read once from the `scheduler_config.json` of a checkpoint and holds what every scheduler
-//! shares: the betas of the training and the way to pick timesteps. [`SchedulerConfig::build`] makes of it a fresh
-//! [`Scheduler`] for one run of a given number of steps.
+//! A [`SchedulerConfig`] is read once from a checkpoint's `scheduler_config.json`. It holds what all schedulers
+//! share: the betas of the training and the spacing of timesteps. [`SchedulerConfig::build`] makes a new
+//! [`Scheduler`] from it for each run.
 //!
-//! The schedules are those of diffusers 0.31, computed in the same precision (tables in f32 with a running product in
-//! f64, as PyTorch computes them), so that trajectories agree and not only their ends.
+//! The schedules are those of diffusers 0.31, computed in the same precision (f32 tables, running products in f64
+//! like PyTorch's), so that whole trajectories agree, not only their ends.
 
 mod beta_quantile;
 mod beta_schedule;

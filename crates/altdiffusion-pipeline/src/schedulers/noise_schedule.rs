@@ -1,11 +1,11 @@
-//! Computes how much of the signal is left at each training timestep.
+//! Computes how much signal is left at each training timestep.
 
 use candle_core::Tensor;
 
 use super::{PredictionType, SchedulerConfig};
 use crate::{Error, Result};
 
-/// The noise levels of the training: a clean sample x₀ becomes `√ᾱ x₀ + √(1 − ᾱ) ε` at timestep t, where ᾱ is the
+/// The noise levels of the training: at timestep t, a clean sample x₀ becomes `√ᾱ x₀ + √(1 − ᾱ) ε`, where ᾱ is the
 /// product of `1 − β` up to t.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NoiseSchedule {
@@ -13,12 +13,12 @@ pub struct NoiseSchedule {
 }
 
 impl NoiseSchedule {
-    /// The schedule that `config` describes, not rescaled to a signal of zero at its end.
+    /// The schedule that `config` describes, not rescaled to zero terminal SNR.
     pub fn new(config: &SchedulerConfig) -> Self {
         Self { alphas_cumprod: cumulative_product(&betas(config)) }
     }
 
-    /// The same, rescaled where `config` says so (`rescale_betas_zero_snr`): algorithm 1 of Lin et al. 2023,
+    /// The schedule, rescaled if `config` says so (`rescale_betas_zero_snr`): algorithm 1 of Lin et al. 2023,
     /// <https://arxiv.org/abs/2305.08891>.
     pub(super) fn rescaled(config: &SchedulerConfig) -> Self {
         if config.rescale_betas_zero_snr {
@@ -28,7 +28,7 @@ impl NoiseSchedule {
         }
     }
 
-    /// The same as [`NoiseSchedule::rescaled`] for schedulers that step in terms of σ, which has to be finite.
+    /// Like [`NoiseSchedule::rescaled`], with a finite σ everywhere, for schedulers that work in σ.
     pub(super) fn for_sigmas(config: &SchedulerConfig) -> Self {
         let schedule = Self::rescaled(config);
         if config.rescale_betas_zero_snr { schedule.with_finite_sigmas() } else { schedule }
@@ -47,7 +47,7 @@ impl NoiseSchedule {
     /// ᾱ of one timestep.
     ///
     /// # Errors
-    /// When the training knows no such timestep.
+    /// If the training has no such timestep.
     pub(super) fn alpha_bar(&self, timestep: usize) -> Result<f32> {
         self.alphas_cumprod.get(timestep).copied().ok_or_else(|| {
             let length = self.alphas_cumprod.len();
@@ -60,10 +60,10 @@ impl NoiseSchedule {
         })
     }
 
-    /// A model that predicts noise finds an image at each of these timesteps.
+    /// Checks that a noise-predicting model has some signal at each of these timesteps.
     ///
     /// # Errors
-    /// When there is no signal left at one of them.
+    /// If one of them has none.
     pub(super) fn check_signal(&self, config: &SchedulerConfig, timesteps: &[usize]) -> Result<()> {
         for &timestep in timesteps {
             if self.alpha_bar(timestep)? == 0.0 && config.prediction_type == PredictionType::Epsilon {
@@ -79,8 +79,7 @@ impl NoiseSchedule {
         Ok(())
     }
 
-    /// The same schedule with a little signal left at its end, so that no σ is infinite. The value is diffusers': the
-    /// smallest that f16 can hold.
+    /// Leaves a little signal at the end, so that no σ is infinite: the smallest that f16 can hold, as in diffusers.
     fn with_finite_sigmas(mut self) -> Self {
         if let Some(last) = self.alphas_cumprod.last_mut() {
             *last = (-24f32).exp2();
@@ -88,10 +87,10 @@ impl NoiseSchedule {
         self
     }
 
-    /// `original` at the noise level of `timestep`, for standard normal `noise` of its shape.
+    /// Adds standard normal `noise` to `original`, at the level of `timestep`.
     ///
     /// # Errors
-    /// When the training knows no such timestep, or the shapes differ.
+    /// If the training has no such timestep, or the shapes differ.
     pub fn add_noise(&self, original: &Tensor, noise: &Tensor, timestep: usize) -> Result<Tensor> {
         let alpha_bar = self.alpha_bar(timestep)?;
         let signal = (original * f64::from(alpha_bar.sqrt()))?;
@@ -110,7 +109,7 @@ fn betas(config: &SchedulerConfig) -> Vec<f32> {
     }
 }
 
-/// The products of `1 − β` up to each entry; PyTorch keeps the running product of an f32 tensor in f64.
+/// The running products of `1 − β`, kept in f64 as PyTorch does for an f32 tensor.
 fn cumulative_product(betas: &[f32]) -> Vec<f32> {
     betas
         .iter()
@@ -121,7 +120,7 @@ fn cumulative_product(betas: &[f32]) -> Vec<f32> {
         .collect()
 }
 
-/// The betas of the schedule whose √ᾱ is shifted and scaled to end at zero and start where it did.
+/// Shifts and scales √ᾱ to end at zero and start where it did, and returns the betas.
 fn rescale_to_zero_snr(betas: &[f32]) -> Vec<f32> {
     let roots: Vec<f32> = cumulative_product(betas).into_iter().map(f32::sqrt).collect();
     let (Some(&first), Some(&last)) = (roots.first(), roots.last()) else {
@@ -149,7 +148,7 @@ mod tests {
     use super::super::BetaSchedule;
     use super::*;
 
-    /// Values of `torch.linspace` and of the published schedule (Stable Diffusion's), printed by PyTorch.
+    /// Values of `torch.linspace` and of Stable Diffusion's published schedule, printed by PyTorch.
     #[test]
     fn the_published_schedule() -> Result<()> {
         let config = SchedulerConfig::from_json(

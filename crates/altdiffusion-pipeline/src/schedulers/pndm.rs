@@ -1,4 +1,4 @@
-//! Steps by PNDM.
+//! Implements PNDM.
 
 use std::collections::VecDeque;
 
@@ -11,41 +11,41 @@ use super::{
 use crate::random::Noise;
 use crate::{Error, Result};
 
-/// The steps that start with Runge-Kutta.
+/// The number of Runge–Kutta steps at the start.
 const RUNGE_KUTTA_STEPS: usize = 4;
-/// The model calls of those steps; the last of them is left to the multistep method.
+/// Their model calls; the last one belongs to the multistep method.
 const RUNGE_KUTTA_CALLS: usize = 12;
 
 /// Pseudo numerical methods for diffusion models (Liu et al. 2022, <https://arxiv.org/abs/2202.09778>): a linear
-/// multistep method of order 4, started by Runge-Kutta steps or, with `skip_prk_steps`, by lower orders (the PLMS
-/// sampler of latent diffusion, which calls the model twice for its second step).
+/// multistep method of order 4, started by Runge–Kutta steps or, with `skip_prk_steps`, by lower orders (latent
+/// diffusion's PLMS sampler, which calls the model twice in its second step).
 #[derive(Debug, Clone)]
 pub struct Pndm {
     schedule: NoiseSchedule,
     prediction: PredictionType,
     /// Timesteps of the model calls.
     timesteps: Vec<usize>,
-    /// The same, for the model.
+    /// The same, as passed to the model.
     model_timesteps: Vec<f64>,
-    /// How many of the timesteps belong to the Runge-Kutta start.
+    /// How many of the timesteps belong to the Runge–Kutta start.
     runge_kutta_calls: usize,
-    /// The training timesteps that one step goes back.
+    /// Training timesteps per step.
     stride: usize,
     /// ᾱ after the last step.
     final_alpha_bar: f32,
     state: State,
 }
 
-/// What a run remembers between its steps.
+/// A run's state between steps.
 #[derive(Debug, Clone, Default)]
 struct State {
-    /// The steps taken.
+    /// Model calls so far.
     calls: usize,
-    /// The latest model outputs, newest first, at most 4.
+    /// The latest model outputs, newest first, up to 4.
     outputs: VecDeque<Tensor>,
-    /// The sample that the current step of several calls started from.
+    /// The sample at the start of the current step, if it takes several calls.
     start: Option<Tensor>,
-    /// The weighted sum of the Runge-Kutta step's outputs.
+    /// The weighted sum of the Runge–Kutta step's outputs.
     sum: Option<Tensor>,
 }
 
@@ -57,11 +57,11 @@ impl State {
 }
 
 impl Pndm {
-    /// A run of so many steps.
+    /// A run of `steps`.
     ///
     /// # Errors
-    /// When there are no steps or more than training timesteps, fewer than 4 with Runge-Kutta steps, they are not given
-    /// as a number, or the model predicts samples.
+    /// If there are no steps or more than training timesteps, or fewer than 4 with Runge–Kutta steps, if they are not
+    /// given as a number, or the model predicts samples.
     pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
         steps.check(SchedulerKind::Pndm, config)?;
         let steps = steps.count();
@@ -103,8 +103,8 @@ impl Pndm {
         })
     }
 
-    /// One of the four calls of a Runge-Kutta step: at its start, twice in its middle, and at its end. The first
-    /// three give the sample that the next call is made with; the last combines all four.
+    /// One of the four calls of a Runge–Kutta step: at its start, twice in the middle, and at its end. The first
+    /// three return the sample for the next call; the last combines all four.
     fn runge_kutta(&mut self, output: &Tensor, timestep: usize, sample: &Tensor) -> Result<Tensor> {
         let call = self.state.calls;
         let half = if call.is_multiple_of(2) { self.stride / 2 } else { 0 };
@@ -133,9 +133,9 @@ impl Pndm {
         Ok(next)
     }
 
-    /// A step of the linear multistep method, of the order that the remembered outputs allow.
+    /// A step of the linear multistep method, of the order that the outputs so far allow.
     fn multistep(&mut self, output: &Tensor, timestep: usize, sample: &Tensor) -> Result<Tensor> {
-        // The second call repeats the first step with the mean slope of its two ends.
+        // The second call repeats the first step with the mean slope of its ends.
         if self.state.calls == 1 {
             let first = self.state.outputs.front();
             let slope = match first {
@@ -168,8 +168,8 @@ impl Pndm {
         self.transfer(sample, timestep, timestep.checked_sub(self.stride), &slope)
     }
 
-    /// Formula 9 of the paper: `sample` at `timestep` brought to the timestep `target` (`None`: past the first), with
-    /// the model's output `slope`.
+    /// Formula 9 of the paper: moves `sample` from `timestep` to `target` (`None`: past the first) along the model's
+    /// output `slope`.
     fn transfer(
         &self,
         sample: &Tensor,
@@ -196,7 +196,7 @@ impl Pndm {
     }
 }
 
-/// The timesteps of a run without Runge-Kutta steps: descending, the second one twice.
+/// The timesteps of a run without Runge–Kutta steps: descending, the second one twice.
 fn multistep_timesteps(ascending: &[usize]) -> Vec<usize> {
     let mut timesteps: Vec<usize> = ascending.iter().rev().copied().collect();
     if let Some(&second) = timesteps.get(1) {
@@ -205,8 +205,8 @@ fn multistep_timesteps(ascending: &[usize]) -> Vec<usize> {
     timesteps
 }
 
-/// The timesteps of a run with Runge-Kutta steps over its first four timesteps a > b > c > d, with `half` a step h:
-/// `a, b + h, b + h, b, b, c + h, c + h, c, c, d + h, d + h, d`, and from d on the descending rest.
+/// The timesteps of a run with Runge–Kutta steps over its first four timesteps a > b > c > d, where `half` is half a
+/// step h: `a, b + h, b + h, b, b, c + h, c + h, c, c, d + h, d + h, d`, and from d on the rest, descending.
 fn runge_kutta_timesteps(ascending: &[usize], half: usize) -> Vec<usize> {
     let mut descending = ascending.iter().rev().copied();
     let mut timesteps: Vec<usize> = descending.next().into_iter().collect();
@@ -214,7 +214,7 @@ fn runge_kutta_timesteps(ascending: &[usize], half: usize) -> Vec<usize> {
         let middle = timestep + half;
         timesteps.extend([middle, middle, timestep, timestep]);
     }
-    // The last Runge-Kutta step ends where the multistep method begins, at the second d.
+    // The last Runge–Kutta step ends at the second d, where the multistep method begins.
     timesteps.extend(descending);
     timesteps
 }

@@ -1,4 +1,4 @@
-//! Reads clean samples and noise from what a model predicts.
+//! Converts model predictions to clean samples and noise.
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::divide;
 use crate::Result;
 
-/// The quantity that the model's output stands for, `prediction_type` of the configuration.
+/// What the model predicts: `prediction_type` in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PredictionType {
     /// The noise ε in `x_t = √ᾱ x₀ + √(1 − ᾱ) ε`.
@@ -21,7 +21,7 @@ pub enum PredictionType {
 }
 
 impl PredictionType {
-    /// The clean sample x₀ and the noise ε that `output` means for `sample` at the cumulative product ᾱ.
+    /// The clean sample x₀ and the noise ε, from `output` for `sample` at the cumulative product ᾱ.
     pub(super) fn clean_and_noise(
         self,
         output: &Tensor,
@@ -39,10 +39,10 @@ impl PredictionType {
         })
     }
 
-    /// The clean sample x₀ that `output` means for `sample` = x₀ + σ ε, which the model saw divided by √(σ² + 1).
+    /// The clean sample x₀, from `output` for `sample` = x₀ + σ ε, which the model saw divided by √(σ² + 1).
     ///
-    /// Where σ is in the thousands, the differences that follow lose digits, and how they round decides the result in
-    /// the fourth. So this is diffusers' order of operations, not the shortest.
+    /// For σ in the thousands, the differences lose digits, and their rounding changes the fourth digit of the
+    /// result. So this follows diffusers' order of operations, which is not the shortest.
     pub(super) fn clean_at_sigma(self, output: &Tensor, sample: &Tensor, sigma: f32) -> Result<Tensor> {
         Ok(match self {
             Self::Epsilon => (sample - (output * f64::from(sigma))?)?,

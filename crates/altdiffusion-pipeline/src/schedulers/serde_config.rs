@@ -1,4 +1,4 @@
-//! Writes scheduler configurations as `scheduler_config.json`, and reads them back.
+//! Serializes scheduler configurations as `scheduler_config.json`.
 
 use serde::de::Error as _;
 use serde::ser::Error as _;
@@ -9,14 +9,14 @@ use super::SchedulerConfig;
 use super::config::NO_FILE;
 use super::fields::{ETA, Fields, sigma_spacing_field};
 
-/// In the names of diffusers, and with `eta` where it is not 0. What is not set is left out, and so is the name of the file.
+/// Uses diffusers' names, and `eta` if not 0. Unset fields and the file's name are left out.
 impl Serialize for SchedulerConfig {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         fields_of(self).map_err(S::Error::custom)?.serialize(serializer)
     }
 }
 
-/// As [`SchedulerConfig::from_json`], but a field that no class has is refused.
+/// Like [`SchedulerConfig::from_json`], but fields that no class has are refused.
 impl<'de> Deserialize<'de> for SchedulerConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let fields = Fields::new(Map::deserialize(deserializer)?, NO_FILE);
@@ -34,7 +34,7 @@ impl<'de> Deserialize<'de> for SchedulerConfig {
 }
 
 fn fields_of(config: &SchedulerConfig) -> serde_json::Result<Map<String, Value>> {
-    // Taken apart, so that no field is forgotten.
+    // Destructured, so that no field is forgotten.
     let SchedulerConfig {
         class_name,
         num_train_timesteps,
@@ -112,7 +112,7 @@ fn fields_of(config: &SchedulerConfig) -> serde_json::Result<Map<String, Value>>
     put("algorithm_type", serde_json::to_value(algorithm_type)?);
     put("lower_order_final", json!(lower_order_final));
     put("euler_at_final", json!(euler_at_final));
-    // JSON has no infinity; Python writes one as a word.
+    // JSON has no infinity; Python writes it as a word.
     put(
         "lambda_min_clipped",
         match *lambda_min_clipped {

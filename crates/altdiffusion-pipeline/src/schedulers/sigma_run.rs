@@ -1,4 +1,4 @@
-//! Does what the schedulers share that step in terms of σ, on samples `x₀ + σ ε` whose noise is not scaled down with the
+//! Implements what σ-based schedulers share: samples are `x₀ + σ ε`, with noise that is not scaled down with the
 //! signal (Karras et al. 2022, <https://arxiv.org/abs/2206.00364>).
 
 use candle_core::Tensor;
@@ -9,7 +9,8 @@ use super::{
 };
 use crate::Result;
 
-/// How the sigmas of a run are found. Each class reads some of it from its configuration; the rest stays as it is here.
+/// How a run's sigmas are computed. Each class takes some of it from its configuration and keeps these defaults for
+/// the rest.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SigmaSettings {
     pub spacing: SigmaSpacing,
@@ -34,11 +35,11 @@ impl Default for SigmaSettings {
 /// The noise levels of a run.
 #[derive(Debug, Clone)]
 pub(super) struct SigmaRun {
-    /// Timesteps, descending; not whole numbers in general.
+    /// Timesteps, descending; in general not integers.
     pub timesteps: Vec<f64>,
-    /// σ at each step, and after the last.
+    /// σ at each step and after the last.
     pub sigmas: Vec<f32>,
-    /// The standard deviation of the sample that the run starts from.
+    /// The standard deviation of the initial sample.
     pub init_noise_sigma: f32,
 }
 
@@ -46,8 +47,8 @@ impl SigmaRun {
     /// The run of `steps` through the noise levels of `schedule`.
     ///
     /// # Errors
-    /// When there are no steps or more than training timesteps, or the timesteps are given and the sigmas are to be
-    /// spread.
+    /// If there are no steps or more than training timesteps, or explicit timesteps are combined with a spacing of
+    /// the sigmas.
     pub(super) fn new(
         config: &SchedulerConfig,
         schedule: &NoiseSchedule,
@@ -108,20 +109,20 @@ impl SigmaRun {
         at(&self.sigmas, index)
     }
 
-    /// The sample as the model wants to see it at `index`.
+    /// Scales a sample for the model at `index`.
     pub(super) fn scale_model_input(&self, sample: &Tensor, index: usize) -> Result<Tensor> {
         at(&self.timesteps, index)?;
         let sigma = self.sigma(index)?;
         divide(sample, (sigma * sigma + 1.0).sqrt())
     }
 
-    /// A clean sample at the noise level of `index`.
+    /// Adds noise to a clean sample, at the level of `index`.
     pub(super) fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {
         Ok((original + (noise * f64::from(self.sigma(index)?))?)?)
     }
 }
 
-/// dx/dσ of the probability flow at σ, of a sample and the clean one that the model predicts from it.
+/// dx/dσ of the probability flow at σ, for a sample and its predicted clean sample.
 pub(super) fn derivative(
     prediction: PredictionType,
     output: &Tensor,

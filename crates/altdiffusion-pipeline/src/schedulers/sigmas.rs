@@ -1,4 +1,4 @@
-//! Spaces the noise levels σ of schedulers that step in terms of them.
+//! Spaces the noise levels σ.
 
 use std::{fmt, str::FromStr};
 
@@ -7,22 +7,22 @@ use serde::{Deserialize, Serialize};
 use super::{beta_quantile::beta_quantile, linspace::linspace};
 use crate::{Error, Result};
 
-/// How the sigmas of a run are spread between the largest and the smallest.
+/// How a run's sigmas are spread between the largest and the smallest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SigmaSpacing {
     /// The sigmas of the timesteps.
     Timesteps,
-    /// Equal distances between seventh roots (`use_karras_sigmas`; Karras et al. 2022, formula 5,
+    /// Evenly in the seventh root (`use_karras_sigmas`; Karras et al. 2022, formula 5,
     /// <https://arxiv.org/abs/2206.00364>).
     Karras,
-    /// Equal ratios (`use_exponential_sigmas`).
+    /// Evenly in the logarithm (`use_exponential_sigmas`).
     Exponential,
-    /// The quantiles of a beta distribution, most of them near the ends (`use_beta_sigmas`; Lee et al. 2024,
+    /// At the quantiles of a beta distribution, most of them near the ends (`use_beta_sigmas`; Lee et al. 2024,
     /// <https://arxiv.org/abs/2407.12173>).
     Beta,
-    /// Equal distances in the logarithm of the signal-to-noise ratio (`use_lu_lambdas`; Lu et al. 2022,
-    /// <https://arxiv.org/abs/2206.00927>): the same as equal ratios, but with whole timesteps, rounded.
+    /// Evenly in the log signal-to-noise ratio (`use_lu_lambdas`; Lu et al. 2022,
+    /// <https://arxiv.org/abs/2206.00927>): like `Exponential`, but with timesteps rounded to integers.
     Lu,
 }
 
@@ -30,7 +30,7 @@ impl SigmaSpacing {
     /// Every spacing.
     pub const ALL: [Self; 5] = [Self::Timesteps, Self::Karras, Self::Exponential, Self::Beta, Self::Lu];
 
-    /// The name, as a user gives it.
+    /// The option value.
     pub fn name(self) -> &'static str {
         match self {
             Self::Timesteps => "timesteps",
@@ -41,10 +41,10 @@ impl SigmaSpacing {
         }
     }
 
-    /// Timesteps may be given only where the sigmas are theirs.
+    /// Checks that explicit timesteps can be used with this spacing.
     ///
     /// # Errors
-    /// When the sigmas are spread in another way.
+    /// If the sigmas are not those of the timesteps.
     pub(super) fn check_given_timesteps(self) -> Result<()> {
         match self {
             Self::Timesteps => Ok(()),
@@ -55,7 +55,7 @@ impl SigmaSpacing {
         }
     }
 
-    /// `steps` sigmas from `max` down to `min`, or `None` where they are those of the timesteps.
+    /// `steps` sigmas from `max` down to `min`, or `None` if they are those of the timesteps.
     pub(super) fn spread(self, max: f64, min: f64, steps: usize) -> Option<Vec<f64>> {
         match self {
             Self::Timesteps => None,
@@ -83,30 +83,30 @@ impl FromStr for SigmaSpacing {
     }
 }
 
-/// How sigmas between those of the training timesteps are found, `interpolation_type` of the configuration.
+/// How to interpolate between the training sigmas: `interpolation_type` in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SigmaInterpolation {
-    /// On the line between the two nearest training timesteps.
+    /// Linearly between the two nearest training timesteps.
     Linear,
-    /// At equal ratios over the whole range, in one more interval than there are steps.
+    /// Evenly in the logarithm over the whole range, with one interval more than there are steps.
     LogLinear,
 }
 
-/// The sigma after the last step, `final_sigmas_type` of the configuration.
+/// The sigma after the last step: `final_sigmas_type` in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinalSigma {
     /// No noise at all.
     Zero,
-    /// The smallest of the training.
+    /// The smallest sigma of the training.
     SigmaMin,
 }
 
-/// The exponent of the Karras spacing that its paper settles on.
+/// The exponent that Karras et al. recommend.
 const KARRAS_RHO: f64 = 7.0;
 
-/// `steps` sigmas from `max` down to `min` in the Karras spacing.
+/// `steps` sigmas from `max` down to `min`, evenly in the root of order ρ.
 fn karras(max: f64, min: f64, steps: usize) -> Vec<f64> {
     let (max_root, min_root) = (max.powf(1.0 / KARRAS_RHO), min.powf(1.0 / KARRAS_RHO));
     (0..steps)
@@ -117,7 +117,7 @@ fn karras(max: f64, min: f64, steps: usize) -> Vec<f64> {
         .collect()
 }
 
-/// `steps` sigmas from `max` down to `min` at equal ratios.
+/// `steps` sigmas from `max` down to `min`, evenly in the logarithm.
 fn exponential(max: f64, min: f64, steps: usize) -> Vec<f64> {
     linspace(max.ln(), min.ln(), steps).into_iter().map(|logarithm| f64::from(logarithm.exp())).collect()
 }
@@ -132,7 +132,7 @@ fn beta(max: f64, min: f64, steps: usize) -> Vec<f64> {
         .collect()
 }
 
-/// The value of `table` at the real position `position`, on the line between its neighbours; past the ends, the ends.
+/// Interpolates `table` linearly at `position`, clamped to its ends.
 pub(super) fn interpolate(table: &[f32], position: f64) -> f64 {
     let low = (position.max(0.0) as usize).min(table.len().saturating_sub(1));
     let start = table.get(low).copied().map_or(0.0, f64::from);
@@ -140,10 +140,9 @@ pub(super) fn interpolate(table: &[f32], position: f64) -> f64 {
     (end - start) * (position - low as f64) + start
 }
 
-/// The real position of `sigma` among the training's sigmas, given by their ascending logarithms: the timestep that
-/// the model knows it by.
+/// The fractional timestep of `sigma`, from the ascending logarithms of the training sigmas.
 pub(super) fn timestep_of(sigma: f64, log_sigmas: &[f32]) -> f64 {
-    // What is an f32 has the logarithm of an f32, so that a sigma of the training has its own.
+    // An f32 sigma needs an f32 logarithm, so that a training sigma maps to its own timestep.
     let single = sigma as f32;
     let log_sigma =
         if f64::from(single) == sigma { f64::from(single.max(1e-10).ln()) } else { sigma.max(1e-10).ln() };

@@ -1,8 +1,8 @@
-//! Names the variants of DPM-Solver, UniPC and DDPM.
+//! Lists the variants of DPM-Solver, UniPC and DDPM.
 
 use serde::{Deserialize, Serialize};
 
-/// The equation that is solved, `algorithm_type` of the configuration.
+/// The equation solved: `algorithm_type` in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Algorithm {
     /// The probability flow in terms of the clean sample: DPM-Solver++ (Lu et al. 2022,
@@ -26,13 +26,13 @@ impl Algorithm {
         matches!(self, Self::SdeDpmSolverPlusPlus | Self::SdeDpmSolver)
     }
 
-    /// Whether it works with clean samples, and not with noise.
+    /// Whether it predicts clean samples instead of noise.
     pub(super) fn is_in_clean_samples(self) -> bool {
         matches!(self, Self::DpmSolverPlusPlus | Self::SdeDpmSolverPlusPlus)
     }
 }
 
-/// The variant of a method of order 2 or 3, `solver_type` of the configuration.
+/// The variant of a method of order 2 or 3: `solver_type` in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SolverType {
@@ -40,7 +40,7 @@ pub enum SolverType {
     Midpoint,
     /// DPM-Solver with the mean of the slopes at both ends.
     Heun,
-    /// That of another solver; each takes it for its own default.
+    /// Another solver's variant, treated as the default.
     LogRho,
     /// UniPC with the factor h.
     Bh1,
@@ -48,15 +48,15 @@ pub enum SolverType {
     Bh2,
 }
 
-/// The variance of the noise that a step adds, `variance_type` of the configuration. Those that a model learns need
-/// one that predicts them, and no latent diffusion model does.
+/// The variance of the noise added in a step: `variance_type` in the configuration. Learned variances are not
+/// supported: no latent diffusion model predicts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VarianceType {
     /// That of the posterior given the clean sample, the lower bound (formula 7 of the paper).
     FixedSmall,
-    /// The same by way of its logarithm.
+    /// The same, computed from its logarithm.
     FixedSmallLog,
-    /// That of the noise which the step takes away, the upper bound.
+    /// That of the noise which the step removes, the upper bound.
     FixedLarge,
 }

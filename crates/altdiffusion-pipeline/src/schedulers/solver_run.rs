@@ -1,4 +1,4 @@
-//! Does what DPM-Solver and UniPC share: the noise levels of a run, in terms of the logarithm of the signal-to-noise ratio.
+//! Implements what DPM-Solver and UniPC share: a run's noise levels, by log signal-to-noise ratio.
 
 use candle_core::Tensor;
 
@@ -12,12 +12,12 @@ pub(super) struct NoiseLevel {
     pub alpha: f32,
     /// √(1 − ᾱ)
     pub sigma: f32,
-    /// ln(α / σ), infinite where no noise is left.
+    /// ln(α / σ); infinite at a noise-free level.
     pub lambda: f32,
 }
 
 impl NoiseLevel {
-    /// The level that is known elsewhere as the ratio of σ to α.
+    /// The level with this ratio σ / α.
     fn of_ratio(ratio: f32) -> Self {
         let alpha = 1.0 / (ratio * ratio + 1.0).sqrt();
         let sigma = ratio * alpha;
@@ -28,21 +28,21 @@ impl NoiseLevel {
 /// The noise levels of a run.
 #[derive(Debug, Clone)]
 pub(super) struct SolverRun {
-    /// Timesteps, descending, whole numbers.
+    /// Timesteps, descending, integers.
     pub timesteps: Vec<f64>,
-    /// The level at each step, and after the last.
+    /// The level at each step and after the last.
     levels: Vec<NoiseLevel>,
-    /// Whether no noise is left after the last.
+    /// Whether the run ends noise-free.
     pub ends_clean: bool,
 }
 
 impl SolverRun {
-    /// The run of `steps` through the noise levels of `schedule`, spread over the timesteps by `spacing`. It starts from
-    /// no smaller λ than `lambda_min`.
+    /// The run of `steps` through the noise levels of `schedule`, with timesteps spread by `spacing`. It starts from
+    /// a λ of at least `lambda_min`.
     ///
     /// # Errors
-    /// When there are no steps or more than training timesteps less one, or timesteps are given together with a spacing
-    /// of the sigmas.
+    /// If there are no steps or as many as training timesteps, or timesteps are combined with a spacing of the
+    /// sigmas.
     pub(super) fn new(
         config: &SchedulerConfig,
         schedule: &NoiseSchedule,
@@ -104,20 +104,20 @@ impl SolverRun {
         self.timesteps.len()
     }
 
-    /// The sample as the model wants to see it at `index`, which is as it is.
+    /// Returns the sample unscaled, after checking `index`.
     pub(super) fn scale_model_input(&self, sample: &Tensor, index: usize) -> Result<Tensor> {
         at(&self.timesteps, index)?;
         Ok(sample.clone())
     }
 
-    /// A clean sample at the noise level of `index`.
+    /// Adds noise to a clean sample, at the level of `index`.
     pub(super) fn add_noise(&self, original: &Tensor, noise: &Tensor, index: usize) -> Result<Tensor> {
         let level = self.level(index)?;
         Ok(((original * f64::from(level.alpha))? + (noise * f64::from(level.sigma))?)?)
     }
 }
 
-/// A whole timestep near this one. Those of a Karras or Lu spacing are rounded, and those of the others cut off.
+/// Makes a timestep an integer: rounded for Karras' and Lu's spacings, truncated for the others.
 fn whole(spacing: SigmaSpacing, timestep: f64) -> f64 {
     match spacing {
         SigmaSpacing::Karras | SigmaSpacing::Lu => timestep.round_ties_even(),
@@ -125,7 +125,7 @@ fn whole(spacing: SigmaSpacing, timestep: f64) -> f64 {
     }
 }
 
-/// How many of the training timesteps have at least this λ; they are the first ones.
+/// How many training timesteps have at least this λ, counted from the first.
 fn last_timestep(schedule: &NoiseSchedule, lambda_min: f64) -> usize {
     let lambda = |alpha_bar: f32| alpha_bar.sqrt().ln() - (1.0 - alpha_bar).sqrt().ln();
     let alpha_bars = schedule.alphas_cumprod();
@@ -133,11 +133,11 @@ fn last_timestep(schedule: &NoiseSchedule, lambda_min: f64) -> usize {
 }
 
 impl TimestepSpacing {
-    /// `steps` whole timesteps, descending, as solvers visit them: below `last`, which is at most the number `train` of
-    /// the training's, and except for the trailing spacing one step short of timestep 0, where they end.
+    /// `steps` integer timesteps, descending, below `last`, which is at most `train`, the number of training
+    /// timesteps. Except with the trailing spacing, they stop one step short of timestep 0, where solvers end.
     ///
     /// # Errors
-    /// When there are no steps, or too many for the timesteps.
+    /// If there are no steps, or too many for the timesteps.
     fn spread_for_solver(self, steps: usize, train: usize, last: usize, offset: usize) -> Result<Vec<usize>> {
         let most = if self == Self::Trailing { last } else { last.saturating_sub(1) };
         if steps == 0 || steps > most {
@@ -155,7 +155,7 @@ impl TimestepSpacing {
             }
             Self::Trailing => {
                 let (last, ratio) = (last as f64, train as f64 / steps as f64);
-                // NumPy's `arange` steps by the difference of its first two values, which are rounded.
+                // NumPy's `arange` increments by the difference of its first two values, which are rounded.
                 let distance = last - (last - ratio);
                 let timesteps = (0..steps).map(|step| last - step as f64 * distance);
                 timesteps

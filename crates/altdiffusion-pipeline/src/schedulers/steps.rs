@@ -1,19 +1,19 @@
-//! Says how many steps a run has, or which.
+//! Defines the steps of a run.
 
 use serde::{Deserialize, Serialize};
 
 use super::{SchedulerConfig, SchedulerKind};
 use crate::{Error, Result};
 
-/// The steps of a run: their number, or, for the schedulers that take them, the noise levels themselves.
+/// The steps of a run: their number or, for schedulers that take them, explicit noise levels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Steps {
-    /// One at each of these training timesteps, descending.
+    /// A step at each of these training timesteps, descending.
     Timesteps(Vec<usize>),
-    /// From each of these noise levels σ to the one after it, descending; the last is where the run ends, usually 0.
+    /// A step from each of these noise levels σ to the next, descending; the run ends at the last, usually 0.
     Sigmas(Vec<f32>),
-    /// So many, spread as the configuration says. In JSON a number.
+    /// This many, spread as the configuration says. A number in JSON.
     #[serde(untagged)]
     Count(usize),
 }
@@ -28,7 +28,7 @@ impl Steps {
         }
     }
 
-    /// What `kind` can run through, and the training of `config` knows.
+    /// Checks that `kind` and the training of `config` support these steps.
     pub(super) fn check(&self, kind: SchedulerKind, config: &SchedulerConfig) -> Result<()> {
         match self {
             Self::Count(_) => Ok(()),

@@ -1,4 +1,4 @@
-//! Chooses the training timesteps that a run of few steps visits.
+//! Spreads the steps of a run over the training timesteps.
 
 use std::{fmt, str::FromStr};
 
@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// The way to spread a run's steps over the training timesteps: table 2 of Lin et al. 2023,
+/// How to spread a run's steps over the training timesteps: table 2 of Lin et al. 2023,
 /// <https://arxiv.org/abs/2305.08891>.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimestepSpacing {
-    /// Equal distances that include the first and the last timestep.
+    /// Evenly, including the first and the last timestep.
     Linspace,
-    /// Equal whole distances from the first timestep, moved by `steps_offset`; the last is missed.
+    /// In equal integer steps from the first timestep, shifted by `steps_offset`; the last is left out.
     Leading,
-    /// Equal distances backwards from the last timestep.
+    /// Evenly, backwards from the last timestep.
     Trailing,
 }
 
@@ -23,7 +23,7 @@ impl TimestepSpacing {
     /// Every spacing.
     pub const ALL: [Self; 3] = [Self::Linspace, Self::Leading, Self::Trailing];
 
-    /// The name, as a user and a configuration give it.
+    /// The name in options and configurations.
     pub fn name(self) -> &'static str {
         match self {
             Self::Linspace => "linspace",
@@ -32,10 +32,10 @@ impl TimestepSpacing {
         }
     }
 
-    /// `steps` timesteps of `0..train`, ascending. Only those of [`TimestepSpacing::Linspace`] are not whole numbers.
+    /// `steps` timesteps in `0..train`, ascending. Only those of [`TimestepSpacing::Linspace`] are not integers.
     ///
     /// # Errors
-    /// When there are no steps, or more than `train`.
+    /// If there are no steps, or more than `train`.
     pub(super) fn spread(self, steps: usize, train: usize, offset: usize) -> Result<Vec<f64>> {
         if steps == 0 {
             return Err(Error::option("steps", "0 steps, expected at least 1"));
@@ -61,7 +61,7 @@ impl TimestepSpacing {
             }
             Self::Trailing => {
                 let train = train as f64;
-                // NumPy's `arange` steps by the difference of its first two values, which are rounded.
+                // NumPy's `arange` increments by the difference of its first two values, which are rounded.
                 let distance = train - (train - train / steps as f64);
                 (0..steps)
                     .rev()
@@ -71,10 +71,10 @@ impl TimestepSpacing {
         })
     }
 
-    /// [`TimestepSpacing::spread`] in whole numbers, each an index into the training timesteps.
+    /// Like [`TimestepSpacing::spread`], in integers that index the training timesteps.
     ///
     /// # Errors
-    /// Also when `offset` moves a timestep past the last.
+    /// Also if `offset` shifts a timestep past the last.
     pub(super) fn spread_whole(self, steps: usize, train: usize, offset: usize) -> Result<Vec<usize>> {
         let timesteps: Vec<usize> = self
             .spread(steps, train, offset)?
@@ -115,8 +115,8 @@ impl FromStr for TimestepSpacing {
 mod tests {
     use super::*;
 
-    /// Where the division of 1000 by the number of steps rounds down, NumPy's `arange` returns one entry too many,
-    /// at zero, from which the reference makes a timestep of −1. The run here has the steps that were asked for.
+    /// Where 1000 divided by the number of steps rounds down, NumPy's `arange` returns one entry too many, at zero,
+    /// which the reference turns into a timestep of −1. This crate returns the requested number of steps.
     #[test]
     fn trailing_has_as_many_timesteps_as_asked_for() -> Result<()> {
         for steps in 1..=1000 {

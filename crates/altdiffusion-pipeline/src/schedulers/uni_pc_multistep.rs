@@ -1,4 +1,4 @@
-//! Steps by UniPC.
+//! Implements UniPC.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use crate::Result;
 use crate::random::Noise;
 
 /// UniPC (Zhao et al. 2023, <https://arxiv.org/abs/2302.04867>): a multistep predictor of any order, and a corrector
-/// that takes the step to a noise level again as soon as the model has been called there, which costs no call of its own.
+/// that repeats the step to a noise level once the model's output there is known, without an additional call.
 #[derive(Debug, Clone)]
 pub struct UniPcMultistep {
     prediction: PredictionType,
@@ -23,20 +23,20 @@ pub struct UniPcMultistep {
     is_bh1: bool,
     predicts_clean: bool,
     lower_order_final: bool,
-    /// The steps after which nothing is corrected.
+    /// The steps that are not corrected.
     uncorrected: Vec<usize>,
-    /// The latest outputs, newest first, at most as many as the order.
+    /// The latest outputs, newest first, up to the order.
     outputs: VecDeque<Tensor>,
-    /// The sample that the latest step started from, and its order.
+    /// The sample at the start of the latest step, and its order.
     latest: Option<(Tensor, usize)>,
 }
 
 impl UniPcMultistep {
-    /// A run of so many steps.
+    /// A run of `steps`.
     ///
     /// # Errors
-    /// When there are no steps or as many as training timesteps, they are not given as a number, or a method of higher
-    /// order, or one that predicts noise, would have to end where no noise is left.
+    /// If there are no steps or as many as training timesteps, they are not given as a number, or a method of higher
+    /// order, or one that predicts noise, would end noise-free.
     pub fn new(config: &SchedulerConfig, steps: &Steps) -> Result<Self> {
         steps.check(SchedulerKind::UniPcMultistep, config)?;
         let schedule = NoiseSchedule::for_sigmas(config);
@@ -64,7 +64,7 @@ impl UniPcMultistep {
         })
     }
 
-    /// The clean sample, or the noise, that the model's output means for `sample` at a noise level.
+    /// Converts the model's output for `sample` at a noise level to the clean sample or the noise.
     fn convert(&self, output: &Tensor, sample: &Tensor, level: NoiseLevel) -> Result<Tensor> {
         let (alpha, sigma) = (f64::from(level.alpha), f64::from(level.sigma));
         if self.predicts_clean {
@@ -82,8 +82,8 @@ impl UniPcMultistep {
         })
     }
 
-    /// The sample at the noise level `index + 1`, of that at `index`, by a method of `order`. With `target`, the output
-    /// at the level that the step leads to, it is the corrector's, and else the predictor's.
+    /// Takes the sample from noise level `index` to `index + 1` by a method of `order`: the corrector if `target`,
+    /// the output at the next level, is given, and else the predictor.
     fn update(&self, sample: &Tensor, index: usize, order: usize, target: Option<&Tensor>) -> Result<Tensor> {
         let (from, to) = (self.run.level(index)?, self.run.level(index + 1)?);
         let h = to.lambda - from.lambda;
@@ -99,7 +99,7 @@ impl UniPcMultistep {
         };
         let linear = ((sample * f64::from(sample_factor))? - (latest * f64::from(scale * growth))?)?;
 
-        // The slopes to the earlier outputs, with how far those lie back in steps like this one.
+        // The slopes to earlier outputs, and their distances in units of this step.
         let mut ratios = Vec::with_capacity(order);
         let mut slopes = Vec::with_capacity(order);
         for (back, output) in self.outputs.iter().enumerate().take(order).skip(1) {
@@ -113,7 +113,7 @@ impl UniPcMultistep {
             slopes.push((target - latest)?);
         }
         let base = if self.is_bh1 { h } else { growth };
-        // What the paper's formulas give for one slope is set, not solved for.
+        // For a single slope the paper sets the weight instead of solving for it.
         let weights =
             if slopes.len() > 1 { solve_moments(&ratios, h, base) } else { vec![0.5; slopes.len()] };
         let mut sum: Option<Tensor> = None;
@@ -131,7 +131,7 @@ impl UniPcMultistep {
     }
 }
 
-/// The weights of slopes at these ratios that make the method exact for polynomials: formula 6 of the paper, with
+/// The weights of slopes at these distances that make the method exact for polynomials: formula 6 of the paper, with
 /// B(h) = `base`.
 fn solve_moments(ratios: &[f32], h: f32, base: f32) -> Vec<f32> {
     let count = ratios.len();
@@ -149,8 +149,8 @@ fn solve_moments(ratios: &[f32], h: f32, base: f32) -> Vec<f32> {
     solve(rows.collect()).into_iter().map(|weight| weight as f32).collect()
 }
 
-/// The solution of a small linear system, by Gauss and Jordan's elimination with pivots. A row is one equation, its right
-/// side at the end.
+/// Solves a small linear system by Gauss–Jordan elimination with pivoting. Each row is an equation with its right
+/// side last.
 fn solve(mut rows: Vec<Vec<f64>>) -> Vec<f64> {
     let count = rows.len();
     for column in 0..count {
@@ -186,7 +186,7 @@ impl Scheduler for UniPcMultistep {
         _: &mut dyn Noise,
     ) -> Result<Tensor> {
         let output = self.convert(model_output, sample, self.run.level(index)?)?;
-        // The corrected sample is where the next step starts; the model's output stays that of the predicted one.
+        // The next step starts from the corrected sample, with the model's output for the predicted one.
         let sample = match (self.latest.take(), index.checked_sub(1)) {
             (Some((start, order)), Some(before)) if !self.uncorrected.contains(&before) => {
                 self.update(&start, before, order, Some(&output))?

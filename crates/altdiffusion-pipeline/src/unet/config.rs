@@ -13,50 +13,49 @@ use crate::config::PerBlock;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UNet2DConditionConfig {
-    /// Height and width of the latents that the model was trained on, or one number for both.
+    /// Height and width of the latents used in training, or one number for both.
     pub sample_size: Option<PerBlock<usize>>,
-    /// Channels of the noisy latents; 9 in models for inpainting.
+    /// Channels of the noisy latents; 9 for inpainting.
     pub in_channels: usize,
     /// Channels of the prediction.
     pub out_channels: usize,
-    /// Whether the input is first mapped from \[0, 1\] to \[−1, 1\].
+    /// Whether to map the input from \[0, 1\] to \[−1, 1\] first.
     pub center_input_sample: bool,
     /// Whether the timestep's cosines come before its sines.
     pub flip_sin_to_cos: bool,
-    /// What is taken off the number of frequencies where they are spaced.
+    /// Subtracted from the number of frequencies in the denominator of their spacing.
     pub freq_shift: f64,
     /// `DownBlock2D` or `CrossAttnDownBlock2D` for each level, highest resolution first.
     pub down_block_types: Vec<String>,
     /// `UpBlock2D` or `CrossAttnUpBlock2D` for each level, lowest resolution first.
     pub up_block_types: Vec<String>,
-    /// Channels of each level, highest resolution first. Between two levels the resolution halves.
+    /// Channels of each level, highest resolution first. The resolution halves from each level to the next.
     pub block_out_channels: Vec<usize>,
-    /// Residual blocks of each level of the downsampling path; in the upsampling path there is one more.
+    /// Residual blocks per level of the downsampling path; the upsampling path has one more.
     pub layers_per_block: PerBlock<usize>,
-    /// Zeros around the input of each halving; 0 means one row and column at the bottom and on the right.
+    /// Zero padding of each downsampling convolution; 0 means one row and column at the bottom and on the right.
     pub downsample_padding: usize,
-    /// What the sums in the middle's residual blocks are divided by.
+    /// The divisor of the residual sums in the middle block.
     pub mid_block_scale_factor: f64,
     /// Groups of every group norm.
     pub norm_num_groups: usize,
-    /// What the group norms add to the variance.
+    /// Added to the variance in every group norm.
     pub norm_eps: f64,
     /// Width of the prompt's hidden states.
     pub cross_attention_dim: PerBlock<usize>,
-    /// Transformer blocks after each residual block.
+    /// Transformer blocks per residual block.
     pub transformer_layers_per_block: PerBlock<usize>,
-    /// The number of attention heads, despite its name, which diffusers keeps for the sake of published
-    /// models.
+    /// The number of attention heads. diffusers keeps the misleading name for published models.
     pub attention_head_dim: PerBlock<usize>,
-    /// Whether transformers are entered and left by linear layers, not by 1×1 convolutions.
+    /// Whether transformers project with linear layers instead of 1 × 1 convolutions.
     pub use_linear_projection: bool,
-    /// Width of the time embedding; four times the first level's channels if not given.
+    /// Width of the time embedding; by default four times the channels of the first level.
     pub time_embedding_dim: Option<usize>,
     /// Kernel of the first convolution.
     pub conv_in_kernel: usize,
     /// Kernel of the last convolution.
     pub conv_out_kernel: usize,
-    /// The fields that change nothing here, and those whose other values are not supported.
+    /// Fields that change nothing here, and those of which only one value is supported.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }

@@ -1,4 +1,4 @@
-//! Projects a prompt to the keys and values of the cross-attentions.
+//! Projects prompts to the keys and values of the cross-attentions.
 
 use candle_core::{DType, Device, Tensor};
 use fused_ops::LayerNorm;
@@ -6,54 +6,53 @@ use fused_ops::LayerNorm;
 use crate::layers::attention::{CrossAttention, KeyValue};
 use crate::{Error, Result};
 
-/// A batch of prompts, projected to the keys and values of every cross-attention of one UNet, in the order in
-/// which the UNet reaches them: down, middle, up.
+/// A batch of prompts, projected to the keys and values of every cross-attention of a UNet, in the order in which it
+/// runs them: down, middle, up.
 #[derive(Debug, Clone)]
 pub struct CrossAttentionContext {
     layers: Vec<KeyValue>,
     /// (batch, tokens)
     key_bias: Option<Tensor>,
     batch: usize,
-    /// What is looked at beside the prompts.
+    /// IP-Adapters' keys and values, beside those of the prompts.
     images: Vec<ImageContext>,
 }
 
-/// A batch of images as the keys and values of every cross-attention of one UNet, in the same order: what an IP-Adapter adds
-/// to the prompt.
+/// A batch of images, projected to the keys and values of every cross-attention of a UNet, in the same order: what an
+/// IP-Adapter adds to the prompt.
 #[derive(Debug, Clone)]
 pub struct ImageContext {
     pub(crate) layers: Vec<KeyValue>,
 }
 
 impl ImageContext {
-    /// The keys and the values for each cross-attention, (batch, tokens, channels) each. What attends to them is added to
-    /// what attends to the text.
+    /// The keys and values per cross-attention, (batch, tokens, channels) each. Their attention is added to that of
+    /// the text.
     pub fn keys_and_values(&self) -> impl ExactSizeIterator<Item = (&Tensor, &Tensor)> {
         self.layers.iter().map(|layer| (&layer.key, &layer.value))
     }
 }
 
 impl CrossAttentionContext {
-    /// The same, with images that are looked at beside the prompts: what each of them gives is added to what the prompts
-    /// give.
+    /// Adds images. Their attention is added to that of the prompts.
     pub(crate) fn with_images(self, images: Vec<ImageContext>) -> Self {
         Self { images, ..self }
     }
 
-    /// How many prompts these are.
+    /// The number of prompts.
     pub fn batch(&self) -> usize {
         self.batch
     }
 
-    /// Whether it can be copied into another one of the same [room](Self::room).
+    /// Whether it fits a copy with the same [room](Self::room).
     pub(super) fn can_be_copied(&self) -> bool {
         self.images.is_empty()
     }
 
-    /// The tokens that there are places for in a copy of it: prompts of somewhat different lengths fit into the same one.
+    /// The number of tokens that a copy has room for, so that prompts of somewhat different lengths fit the same one.
     pub(super) fn room(&self) -> usize {
         let tokens = self.layers.first().map_or(0, |layer| layer.key.dims().get(1).copied().unwrap_or(0));
-        // The kernels for few keys take 32 or 80, however few there are, and the one for many takes 64 at a time.
+        // The kernels for few keys process 32 or 80, however few there are; the one for many processes 64 at a time.
         match tokens {
             0..=32 => 32,
             33..=80 => 80,
@@ -61,7 +60,7 @@ impl CrossAttentionContext {
         }
     }
 
-    /// A copy with [room](Self::room) for others; what is not used of that is hidden.
+    /// A copy with [room](Self::room) for others; the unused part is masked.
     pub(super) fn copy(&self) -> Result<Self> {
         let room = self.room();
         let roomy = |x: &Tensor| -> candle_core::Result<Tensor> {
@@ -80,9 +79,8 @@ impl CrossAttentionContext {
         Ok(copy)
     }
 
-    /// Puts the keys and values of `other`, a context of the same UNet and room, into the tensors of this
-    /// [copy](Self::copy), and zeros behind them: what a longer prompt left there is hidden, but a NaN would show all the
-    /// same.
+    /// Overwrites this [copy](Self::copy) with the keys and values of `other`, a context of the same UNet and room,
+    /// and pads with zeros: masking hides what a longer prompt left there, but not a NaN.
     pub(super) fn overwrite(&self, other: &Self) -> Result<()> {
         let mut tokens = 0;
         let put = |to: &Tensor, from: &Tensor| {
@@ -104,22 +102,22 @@ impl CrossAttentionContext {
         Ok(bias.slice_set(&seen, 1, 0)?)
     }
 
-    /// A walk through the layers, for one pass.
+    /// Iterates over the layers, for one pass.
     pub(crate) fn cursor(&self) -> ContextCursor<'_> {
         ContextCursor { context: self, place: 0 }
     }
 }
 
-/// Hands each cross-attention, in the order of the pass, its keys and values.
+/// Gives each cross-attention its keys and values, in the order of the pass.
 pub(crate) struct ContextCursor<'a> {
     context: &'a CrossAttentionContext,
-    /// Of the next layer.
+    /// The index of the next layer.
     place: usize,
 }
 
 impl ContextCursor<'_> {
-    /// Attends, from (batch, positions, channels), to the next layer's keys and values, and adds what is carried around: that
-    /// sum, and the same normalised.
+    /// Attends from (batch, positions, channels) to the next layer's keys and values, and adds `residual`. Returns
+    /// that sum, and the sum normalised.
     pub(crate) fn attend(
         &mut self,
         attention: &CrossAttention,
@@ -165,7 +163,7 @@ impl ContextProjector {
                 found: format!("{:?}", bias.dims()),
             });
         }
-        // Logarithms of counts, which a half type would round by more than all else is rounded.
+        // Logarithms of counts, for which half precision is too coarse.
         let key_bias = key_bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
         let hidden_states = hidden_states.to_dtype(dtype)?;
         Ok(Self {

@@ -9,12 +9,12 @@ use super::transformer::Transformer2DModel;
 use crate::layers::resnet::ResnetBlock2D;
 use crate::layers::sampling::Downsample2D;
 
-/// Residual blocks, each followed by a transformer where the level attends to the prompt, then a halving of
-/// the resolution on all levels but the lowest.
+/// Residual blocks, each followed by a transformer if the level attends to the prompt, then a downsampler on all
+/// levels but the lowest.
 #[derive(Debug, Clone)]
 pub(crate) struct DownBlock2D {
     resnets: Vec<ResnetBlock2D>,
-    /// One per residual block, or none at all.
+    /// One per residual block, or none.
     attentions: Vec<Transformer2DModel>,
     downsamplers: Option<Downsample2D>,
 }
@@ -43,8 +43,8 @@ impl DownBlock2D {
         self.attentions.iter().try_for_each(|attention| attention.project_context(projector))
     }
 
-    /// (batch, height, width, channels of the level above) → (batch, about height / 2, about width / 2,
-    /// channels). Leaves what the upsampling path will need on `skips`.
+    /// (batch, height, width, channels of the level above) → (batch, about height / 2, about width / 2, channels).
+    /// Pushes the upsampling path's inputs on `skips`.
     pub(crate) fn forward(
         &self,
         mut hidden: Tensor,

@@ -1,10 +1,10 @@
-//! Embeds the sinusoids of a timestep.
+//! Embeds a timestep's sinusoids.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{Activation, Epilogue, Linear};
 
-/// The two-layer perceptron after the sinusoids.
+/// The two-layer MLP after the sinusoids.
 #[derive(Debug, Clone)]
 pub(crate) struct TimestepEmbedding {
     linear_1: Linear,

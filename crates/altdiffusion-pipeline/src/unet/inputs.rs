@@ -1,14 +1,14 @@
-//! Checks what comes into a forward pass before the work begins.
+//! Checks the inputs of a forward pass.
 
 use candle_core::Tensor;
 
 use super::CrossAttentionContext;
 use crate::{Error, Result};
 
-/// Latents (batch, `channels`, height, width), a timestep for each and a prompt for each.
+/// Checks latents (batch, `channels`, height, width), a timestep and a prompt for each.
 ///
 /// # Errors
-/// Names the one that does not fit.
+/// Names the input that does not fit.
 pub(crate) fn check_inputs(
     channels: usize,
     sample: &Tensor,

@@ -1,4 +1,4 @@
-//! Computes the middle (diffusers' `UNetMidBlock2DCrossAttn`).
+//! Computes the middle block (diffusers' `UNetMidBlock2DCrossAttn`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;

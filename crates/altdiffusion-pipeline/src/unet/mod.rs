@@ -1,5 +1,5 @@
-//! Predicts the noise in a latent: the UNet of Stable Diffusion 1.x and 2.x (Rombach et al., 2022, arXiv:2112.10752), as
-//! diffusers' `UNet2DConditionModel` has it.
+//! Predicts the noise in a latent: the UNet of Stable Diffusion 1.x and 2.x (Rombach et al., 2022, arXiv:2112.10752),
+//! as in diffusers' `UNet2DConditionModel`.
 
 mod config;
 mod context;

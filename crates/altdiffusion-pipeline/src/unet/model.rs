@@ -1,4 +1,4 @@
-//! Predicts the noise in a latent.
+//! Implements the UNet.
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -17,7 +17,7 @@ use super::up_block::UpBlock2D;
 use crate::Result;
 use crate::layers::layout::{same_size, to_channels_first, to_channels_last};
 
-/// The denoising model.
+/// The UNet.
 #[derive(Debug, Clone)]
 pub struct UNet2DConditionModel {
     conv_in: Conv2d,
@@ -35,7 +35,7 @@ pub struct UNet2DConditionModel {
 }
 
 impl UNet2DConditionModel {
-    /// Reads the weights, which may be variables to be trained, from `vb`.
+    /// Reads the weights from `vb`, which may hold trainable variables.
     ///
     /// # Errors
     /// A configuration that is not supported, or a weight that is missing or has another shape.
@@ -90,29 +90,29 @@ impl UNet2DConditionModel {
         &self.config
     }
 
-    /// The type that it computes in.
+    /// The dtype it computes in.
     pub(crate) fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// Where the model computes.
+    /// The device it computes on.
     pub(super) fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Where it keeps the forward pass that it recorded.
+    /// The recorder of its forward pass.
     pub(super) fn recorder(&self) -> &Recorder {
         &self.recorder
     }
 
-    /// Projects a prompt's hidden states, (batch, tokens, width), to the keys and values of every
-    /// cross-attention: once per prompt, since they do not depend on the step.
+    /// Projects a prompt's hidden states, (batch, tokens, width), to the keys and values of every cross-attention. Do
+    /// this once per prompt, since they do not depend on the step.
     ///
-    /// `key_bias`, (batch, tokens), is added to the scores of each token: −∞ hides it, and a token that
-    /// stands for m equal ones gets ln m, so that a prompt's pad rows need to be given only once.
+    /// `key_bias`, (batch, tokens), is added to each token's scores: −∞ masks it, and ln m makes it stand for m equal
+    /// tokens, so that a prompt's padding needs only one row.
     ///
     /// # Errors
-    /// Hidden states or a bias of another rank, width or batch size.
+    /// If the hidden states or the bias have another rank, width or batch size.
     pub fn project_context(
         &self,
         hidden_states: &Tensor,
@@ -129,12 +129,12 @@ impl UNet2DConditionModel {
         Ok(projector.finish())
     }
 
-    /// The model's prediction, (batch, out_channels, height, width), for noisy latents (batch, in_channels,
-    /// height, width) at `timesteps` (batch), which may be fractional: the noise or the velocity, as the
-    /// model was trained. Computed in [`compute_dtype`], returned in that of the latents.
+    /// Predicts noise or velocity, as trained, (batch, out_channels, height, width), for noisy latents (batch,
+    /// in_channels, height, width) at `timesteps` (batch), which may be fractional. Computes in [`compute_dtype`] and
+    /// returns the latents' dtype.
     ///
     /// # Errors
-    /// Tensors that do not fit each other or the model.
+    /// If the tensors do not fit each other or the model.
     pub fn forward(
         &self,
         sample: &Tensor,
@@ -144,10 +144,10 @@ impl UNet2DConditionModel {
         self.forward_with_residuals(sample, timesteps, context, None)
     }
 
-    /// [`forward`](Self::forward), with what another model adds to the skips and to the middle.
+    /// Like [`forward`](Self::forward), with residuals of another model for the skips and the middle.
     ///
     /// # Errors
-    /// Also when that model has other levels or layers.
+    /// Also if that model has other levels or layers.
     pub fn forward_with_residuals(
         &self,
         sample: &Tensor,
@@ -169,18 +169,18 @@ impl UNet2DConditionModel {
         check_inputs(self.config.in_channels, sample, timesteps, context)
     }
 
-    /// A sample as [`predict`](Self::predict) takes it.
+    /// Converts a sample to the input of [`predict`](Self::predict).
     pub(crate) fn to_input(&self, sample: &Tensor) -> Result<Tensor> {
         Ok(to_channels_last(&sample.to_dtype(self.dtype)?)?)
     }
 
-    /// The inverse, for what it gives.
+    /// Converts the output of [`predict`](Self::predict) back.
     pub(super) fn to_prediction(&self, prediction: &Tensor, dtype: DType) -> Result<Tensor> {
         Ok(to_channels_first(prediction)?.to_dtype(dtype)?)
     }
 
-    /// The pass itself, with channels last and in the UNet's type: (batch, height, width, in_channels) →
-    /// (batch, height, width, out_channels).
+    /// The forward pass in the UNet's layout and dtype: (batch, height, width, in_channels) → (batch, height, width,
+    /// out_channels).
     pub(super) fn predict(
         &self,
         input: &Tensor,
@@ -210,11 +210,11 @@ impl UNet2DConditionModel {
         Ok(self.conv_out.forward(&hidden)?)
     }
 
-    /// [`forward`](Self::forward) for hidden states, (batch, tokens, width), that are used in one step only,
-    /// as in training, where gradients flow back into them.
+    /// Like [`forward`](Self::forward), for hidden states (batch, tokens, width) that are used only once, as in
+    /// training, where gradients flow back into them.
     ///
     /// # Errors
-    /// Tensors that do not fit each other or the model.
+    /// If the tensors do not fit each other or the model.
     pub fn forward_with_hidden_states(
         &self,
         sample: &Tensor,
@@ -224,8 +224,8 @@ impl UNet2DConditionModel {
         self.forward(sample, timesteps, &self.project_context(hidden_states, None)?)
     }
 
-    /// The embedding of the timesteps after the SiLU with which every residual block begins: (batch) →
-    /// (batch, time_embedding_dim).
+    /// Embeds timesteps, including the SiLU at the start of every residual block: (batch) → (batch,
+    /// time_embedding_dim).
     fn embed_time(&self, timesteps: &Tensor) -> Result<Tensor> {
         let sinusoids = timestep_embedding(timesteps, self.time_proj, self.dtype)?;
         Ok(silu(&self.time_embedding.forward(&sinusoids)?)?)

@@ -1,4 +1,4 @@
-//! Works out the blocks of a UNet from its configuration.
+//! Plans the blocks of a UNet from its configuration.
 
 use super::config::{CROSS_ATTENTION_DOWN, CROSS_ATTENTION_UP, DOWN, FIELDS, UNet2DConditionConfig, UP};
 use super::transformer::TransformerConfig;
@@ -6,17 +6,17 @@ use crate::Result;
 use crate::config::{ConfigCheck, PerBlock};
 use crate::layers::resnet::ResnetConfig;
 
-/// How many times wider than the first level the time embedding is.
+/// The width of the time embedding, as a multiple of the first level's channels.
 const TIME_EMBEDDING_FACTOR: usize = 4;
 
-/// A checked configuration: the settings of all blocks, and the levels at the two ends.
+/// A checked configuration: block settings, and the levels at both ends.
 pub(crate) struct UNetPlan {
     pub blocks: BlockSettings,
     pub first: Level,
     pub last: Level,
 }
 
-/// What all blocks of a UNet share, and the levels they stand on.
+/// What all blocks of a UNet share, and its levels.
 pub(crate) struct BlockSettings {
     /// Highest resolution first.
     pub levels: Vec<Level>,
@@ -28,30 +28,30 @@ pub(crate) struct BlockSettings {
     use_linear_projection: bool,
 }
 
-/// The cross-attentions of a UNet: the channels of each.
+/// The channels of a UNet's cross-attentions.
 #[derive(Debug, Default)]
 pub(crate) struct CrossAttentions {
     pub down: Vec<usize>,
     pub mid: Vec<usize>,
     pub up: Vec<usize>,
-    /// Widths of the prompts that they look at.
+    /// The widths of the hidden states they attend to.
     pub widths: Vec<usize>,
 }
 
 impl CrossAttentions {
-    /// In the order in which the UNet reaches them.
+    /// In the order in which the UNet runs them.
     pub(crate) fn in_order(&self) -> Vec<usize> {
         [&self.down[..], &self.mid, &self.up].concat()
     }
 }
 
-/// The blocks of one resolution, down and up.
+/// The blocks at one resolution, down and up.
 #[derive(Debug, Clone)]
 pub(crate) struct Level {
     pub channels: usize,
-    /// Channels of the next higher resolution; its own on the highest.
+    /// Channels of the next higher resolution, or its own if there is none.
     pub higher_channels: usize,
-    /// Channels of the next lower resolution; its own on the lowest.
+    /// Channels of the next lower resolution, or its own if there is none.
     pub lower_channels: usize,
     /// Residual blocks of the downsampling path.
     pub layers: usize,
@@ -65,7 +65,7 @@ pub(crate) struct Level {
 }
 
 impl BlockSettings {
-    /// A residual block of the UNet.
+    /// The configuration of a residual block.
     pub(crate) fn resnet(&self, in_channels: usize, out_channels: usize) -> ResnetConfig {
         ResnetConfig {
             in_channels,
@@ -77,7 +77,7 @@ impl BlockSettings {
         }
     }
 
-    /// A transformer of a level.
+    /// The configuration of a level's transformer.
     pub(crate) fn transformer(&self, level: &Level) -> TransformerConfig {
         TransformerConfig {
             channels: level.channels,
@@ -91,8 +91,8 @@ impl BlockSettings {
 }
 
 impl UNet2DConditionConfig {
-    /// Checks that this crate can build the model, and works out each level. `model` is what errors call it: other models
-    /// have the same blocks.
+    /// Checks that this crate supports the model, and plans each level. `model` is its name in errors, because other
+    /// models share the blocks.
     pub(crate) fn plan(&self, model: &'static str) -> Result<UNetPlan> {
         let check = ConfigCheck { model };
         self.check_fields(&check)?;
@@ -156,8 +156,7 @@ impl UNet2DConditionConfig {
                 return Err(check.error(field, "a positive number", number.to_string()));
             }
         }
-        // Half the first level's channels are frequencies; a shift that leaves none to space them over
-        // divides by zero.
+        // Half of the first level's channels are frequencies; a shift that leaves none would divide by zero.
         let frequencies = self.block_out_channels.first().map_or(0, |channels| channels / 2);
         if !(self.freq_shift.is_finite() && self.freq_shift < frequencies as f64) {
             let expected = format!("a number below {frequencies}, half of the first of `block_out_channels`");
@@ -166,8 +165,7 @@ impl UNet2DConditionConfig {
         check.fixed(&self.other, &FIELDS)
     }
 
-    /// Highest resolution first. The lists of the configuration are in that order too, but for
-    /// `up_block_types`.
+    /// Highest resolution first, like the configuration's lists except `up_block_types`.
     fn levels(&self, check: &ConfigCheck) -> Result<Vec<Level>> {
         let channels = &self.block_out_channels;
         let expand = |field, values: &PerBlock<usize>| -> Result<Vec<usize>> {
@@ -218,7 +216,7 @@ impl UNet2DConditionConfig {
 }
 
 impl Level {
-    /// Where the level attends, its heads share its channels equally.
+    /// Checks that heads divide the channels equally where the level attends.
     fn check_heads(&self, check: &ConfigCheck) -> Result<()> {
         let attends = self.down_attends || self.up_attends || self.is_lowest;
         if attends && !self.channels.is_multiple_of(self.heads) {

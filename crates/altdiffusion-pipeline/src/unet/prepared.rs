@@ -1,4 +1,4 @@
-//! Runs a UNet step after step with the same prompts, from a recorded forward pass where the device can.
+//! Runs a UNet repeatedly with the same prompts, from a recorded forward pass if the device supports it.
 
 use std::sync::MutexGuard;
 
@@ -10,20 +10,20 @@ use super::recorder::{Recorded, RecordedPass, pass_shape};
 use super::residuals::AdditionalResiduals;
 use crate::Result;
 
-/// A UNet with the prompts of a run, which it sees in every step.
+/// A UNet with the prompts of a run.
 ///
-/// On a GPU the first forward pass is recorded, once for every size of an image, and those after it are replayed.
+/// On a GPU the first forward pass for each image size is recorded, and later ones are replayed.
 pub(crate) struct PreparedUNet<'a> {
     unet: &'a UNet2DConditionModel,
     context: CrossAttentionContext,
-    /// The UNet's recorder, unless nothing is to be recorded, or another thread has it.
+    /// The UNet's recorder, unless recording is off or another thread holds it.
     recorded: Option<MutexGuard<'a, Recorded>>,
     /// Whether the recorded pass has this run's prompts.
     has_context: bool,
 }
 
 impl<'a> PreparedUNet<'a> {
-    /// For a run with these prompts.
+    /// Prepares a run with these prompts.
     pub(crate) fn new(unet: &'a UNet2DConditionModel, context: CrossAttentionContext) -> Self {
         Self::recording(unet, context, unet.device().is_cuda())
     }
@@ -33,15 +33,15 @@ impl<'a> PreparedUNet<'a> {
         Self { unet, context, recorded, has_context: false }
     }
 
-    /// The UNet itself.
+    /// The UNet.
     pub(crate) fn unet(&self) -> &'a UNet2DConditionModel {
         self.unet
     }
 
-    /// As [`UNet2DConditionModel::forward_with_residuals`], at one timestep for all samples.
+    /// Like [`UNet2DConditionModel::forward_with_residuals`], with one timestep for all samples.
     ///
     /// # Errors
-    /// Tensors that do not fit each other or the model.
+    /// If the tensors do not fit each other or the model.
     pub(crate) fn forward(
         &mut self,
         sample: &Tensor,
@@ -58,11 +58,11 @@ impl<'a> PreparedUNet<'a> {
         unet.to_prediction(&prediction, sample.dtype())
     }
 
-    /// The same with channels last, in the UNet's type: (batch, height, width, in_channels) →
-    /// (batch, height, width, out_channels).
+    /// Predicts in the UNet's layout and dtype: (batch, height, width, in_channels) → (batch, height, width,
+    /// out_channels).
     ///
     /// # Errors
-    /// Tensors that do not fit each other or the model.
+    /// If the tensors do not fit each other or the model.
     pub(crate) fn predict_channels_last(&mut self, input: &Tensor, timestep: f64) -> Result<Tensor> {
         self.predict(input, &for_each_sample(timestep, input)?)
     }
@@ -86,7 +86,7 @@ impl<'a> PreparedUNet<'a> {
                 }
             }
             if !matches!(recorded, Recorded::Refused(refused) if *refused == shape) {
-                // The memory of the one before first.
+                // Free the memory of the previous one first.
                 *recorded = Recorded::Nothing;
                 match record(self.unet, input, timesteps, &self.context) {
                     Ok((pass, prediction)) => {
@@ -105,12 +105,12 @@ impl<'a> PreparedUNet<'a> {
     }
 }
 
-/// The timestep once for each of `samples`.
+/// The timestep, repeated for each of `samples`.
 fn for_each_sample(timestep: f64, samples: &Tensor) -> Result<Tensor> {
     Ok(Tensor::full(timestep as f32, samples.dim(0)?, samples.device())?)
 }
 
-/// Records a forward pass, of a clone whose weights are the same tensors.
+/// Records a forward pass of a clone, which shares the weights.
 fn record(
     unet: &UNet2DConditionModel,
     input: &Tensor,
@@ -124,7 +124,7 @@ fn record(
 }
 
 impl Drop for PreparedUNet<'_> {
-    /// The next run, which may be another thread's, writes to the same tensors.
+    /// The next run, possibly on another thread, writes to the same tensors.
     fn drop(&mut self) {
         if self.recorded.is_some()
             && let Err(error) = self.unet.device().synchronize()
@@ -149,7 +149,7 @@ mod tests {
         Ok((a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()?)
     }
 
-    /// Runs of other prompts, longer and shorter, with a bias and without one, and of another size.
+    /// Runs with longer and shorter prompts, with and without a bias, and of another size.
     #[test]
     fn recorded_passes_are_the_passes() -> Result<()> {
         let unet = tiny_unet()?;
@@ -166,7 +166,7 @@ mod tests {
                     (random(&[2, 4, side, side])?, Tensor::full(timestep, 2, &Device::Cpu)?);
                 let found = prepared.forward(&sample, timestep.into(), None)?;
                 let expected = unet.forward(&sample, &timesteps, &context)?;
-                // Keys that are hidden change nothing but the order in which sums are made.
+                // Masked keys change only the order of summation.
                 let difference = largest_difference(&found, &expected)?;
                 assert!(difference < 1e-5, "{tokens} tokens, timestep {timestep}: {difference}");
                 assert!(matches!(prepared.recorded.as_deref(), Some(Recorded::Pass(_))));
@@ -179,13 +179,13 @@ mod tests {
                 }
                 before = Some((found.clone(), found.flatten_all()?.to_vec1()?));
             }
-            // Another thread goes without meanwhile.
+            // Meanwhile another thread runs without recording.
             assert!(PreparedUNet::recording(&unet, context, true).recorded.is_none());
         }
         Ok(())
     }
 
-    /// Of a prompt that overflowed nothing is left for a shorter one after it.
+    /// A prompt that overflowed must leave nothing behind for a shorter one.
     #[test]
     fn a_prompt_of_nan_leaves_the_next_one_alone() -> Result<()> {
         let unet = tiny_unet()?;

@@ -1,4 +1,4 @@
-//! Records a forward pass, so that a GPU can repeat it without the host.
+//! Records a forward pass, so that a GPU can replay it without the host.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -9,18 +9,18 @@ use model_files::candle_error;
 use super::context::CrossAttentionContext;
 use crate::Result;
 
-/// Where a UNet keeps the pass that it recorded. A clone records its own.
+/// Holds the pass that a UNet recorded. A clone records its own.
 #[derive(Default)]
 pub(super) struct Recorder(Mutex<Recorded>);
 
 impl Recorder {
-    /// What is recorded, unless another thread has it.
+    /// Locks the recording, unless another thread holds it.
     pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Recorded>> {
         self.0.try_lock().ok()
     }
 }
 
-/// What a UNet has recorded.
+/// The state of a UNet's recording.
 #[derive(Default)]
 pub(super) enum Recorded {
     #[default]
@@ -42,7 +42,7 @@ impl std::fmt::Debug for Recorder {
     }
 }
 
-/// A pass whose tensors are always the same ones, so that a GPU can do it as one CUDA graph.
+/// A pass over fixed tensors, so that a GPU can replay it as a CUDA graph.
 pub(super) struct RecordedPass {
     /// (batch, height, width, in_channels)
     input: Tensor,
@@ -52,13 +52,13 @@ pub(super) struct RecordedPass {
     recording: Recording,
 }
 
-/// What passes have in common that can be one recorded pass.
+/// The shape that passes must share to use one recording.
 pub(super) fn pass_shape(input: &Tensor, context: &CrossAttentionContext) -> Vec<usize> {
     [input.dims(), &[context.room()]].concat()
 }
 
 impl RecordedPass {
-    /// Records what `predict` does to an input, timesteps and a context; with what it predicts of these.
+    /// Records what `predict` does with an input, timesteps and a context, and returns its prediction.
     pub(super) fn new(
         input: &Tensor,
         timesteps: &Tensor,
@@ -78,7 +78,7 @@ impl RecordedPass {
         pass_shape(&self.input, &self.context)
     }
 
-    /// The pass on other values, with other prompts if there are some.
+    /// Replays the pass with other values, and other prompts if given.
     pub(super) fn replay(
         &self,
         input: &Tensor,

@@ -1,17 +1,17 @@
-//! Adds what another model found to the UNet (`down_block_additional_residuals` and
-//! `mid_block_additional_residual` of diffusers).
+//! Adds another model's outputs to the UNet (diffusers' `down_block_additional_residuals` and
+//! `mid_block_additional_residual`).
 
 use candle_core::Tensor;
 
 use crate::layers::layout::to_channels_first;
 use crate::{Error, Result};
 
-/// What a guessing ControlNet's first residual is multiplied by; the others lie between it and 1 (section 3.5 of
-/// arXiv:2302.05543, and `guess_mode` of diffusers).
+/// The factor of a ControlNet's first residual in guess mode; the others rise to 1 (section 3.5 of arXiv:2302.05543,
+/// and diffusers' `guess_mode`).
 const FADED_FROM: f64 = 0.1;
 
-/// One tensor for each skip of the UNet, in the order of the downsampling path, and one for its middle: (batch, height, width,
-/// channels), or (batch, 1, 1, channels) for the same everywhere.
+/// One tensor per skip of the UNet, in the order of the downsampling path, and one for the middle: (batch, height,
+/// width, channels), or (batch, 1, 1, channels) if constant over the image.
 #[derive(Debug, Clone)]
 pub struct AdditionalResiduals {
     down: Vec<Tensor>,
@@ -23,56 +23,56 @@ impl AdditionalResiduals {
         Self { down, mid }
     }
 
-    /// For the skips, (batch, channels, height, width) each.
+    /// The residuals of the skips, (batch, channels, height, width) each.
     ///
     /// # Errors
-    /// When a tensor operation fails.
+    /// If a tensor operation fails.
     pub fn down(&self) -> Result<Vec<Tensor>> {
         Ok(self.down.iter().map(to_channels_first).collect::<candle_core::Result<_>>()?)
     }
 
-    /// For the middle, (batch, channels, height, width).
+    /// The residual of the middle, (batch, channels, height, width).
     ///
     /// # Errors
-    /// When a tensor operation fails.
+    /// If a tensor operation fails.
     pub fn mid(&self) -> Result<Tensor> {
         Ok(to_channels_first(&self.mid)?)
     }
 
-    /// All of them times `scale`.
+    /// Multiplies all of them by `scale`.
     ///
     /// # Errors
-    /// When a tensor operation fails.
+    /// If a tensor operation fails.
     pub fn scaled(&self, scale: f64) -> Result<Self> {
         if scale == 1.0 { Ok(self.clone()) } else { self.map(|_, residual| residual * scale) }
     }
 
-    /// Times `scale`, and the higher the resolution, the weaker: geometrically from a tenth of it on the first skip to all
-    /// of it in the middle.
+    /// Multiplies them by `scale`, less at higher resolutions: geometrically from a tenth on the first skip to the
+    /// whole in the middle.
     ///
     /// # Errors
-    /// When a tensor operation fails.
+    /// If a tensor operation fails.
     pub fn faded(&self, scale: f64) -> Result<Self> {
         let skips = self.down.len() as f64;
         self.map(|place, residual| residual * (scale * FADED_FROM.powf(1.0 - place as f64 / skips)))
     }
 
-    /// The sum with those of another model for the same UNet.
+    /// Adds those of another model for the same UNet.
     ///
     /// # Errors
-    /// When they are of other sizes.
+    /// If their sizes differ.
     pub fn plus(&self, other: &Self) -> Result<Self> {
         let down = self.down.iter().zip(&other.down).map(|(a, b)| a.broadcast_add(b));
         let down = down.collect::<candle_core::Result<_>>()?;
         Ok(Self { down, mid: self.mid.broadcast_add(&other.mid)? })
     }
 
-    /// Those of (images) for a guided batch (2 · images), of which the first half, the unconditioned one, gets nothing.
+    /// Extends those for a batch of images to a guided batch (2 · images), with nothing for the unconditional half.
     pub(crate) fn for_conditioned_half(&self) -> Result<Self> {
         self.map(|_, residual| residual.pad_with_zeros(0, residual.dim(0)?, 0))
     }
 
-    /// Adds them to the skips that the downsampling path left, and to what came out of the middle.
+    /// Adds them to the downsampling path's skips and the middle's output.
     pub(super) fn add_to(&self, skips: &mut [Tensor], middle: &mut Tensor) -> Result<()> {
         if self.down.len() != skips.len() {
             return Err(Error::Shape {
@@ -88,7 +88,7 @@ impl AdditionalResiduals {
         Ok(())
     }
 
-    /// Each of them changed, with its place: those of the skips from 0, then that of the middle.
+    /// Maps each of them with its index: the skips from 0, then the middle.
     fn map(&self, change: impl Fn(usize, &Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
         let down = self.down.iter().enumerate().map(|(place, residual)| change(place, residual));
         let down = down.collect::<candle_core::Result<_>>()?;

@@ -1,4 +1,4 @@
-//! A small UNet for tests.
+//! Builds a small UNet for tests.
 
 use candle_core::{DType, Device};
 use candle_nn::{VarBuilder, VarMap};
@@ -9,7 +9,7 @@ use crate::{PerBlock, Result};
 /// Width of its prompts.
 pub(crate) const WIDTH: usize = 12;
 
-/// Of two levels, with random weights.
+/// Two levels, with random weights.
 pub(crate) fn tiny_unet() -> Result<UNet2DConditionModel> {
     let config = UNet2DConditionConfig {
         down_block_types: vec!["CrossAttnDownBlock2D".to_owned(), "DownBlock2D".to_owned()],
@@ -23,7 +23,7 @@ pub(crate) fn tiny_unet() -> Result<UNet2DConditionModel> {
     };
     let variables = VarMap::new();
     UNet2DConditionModel::new(&config, VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu))?;
-    // Not as variables, so that they are laid out as those of a checkpoint are.
+    // Not as variables, so that the layout is that of a checkpoint.
     let weights = match variables.data().lock() {
         Ok(weights) => {
             weights.iter().map(|(name, weight)| (name.clone(), weight.as_detached_tensor())).collect()

@@ -1,4 +1,4 @@
-//! Computes the UNet's transformers over positions (diffusers' `Transformer2DModel`).
+//! Computes the UNet's spatial transformers (diffusers' `Transformer2DModel`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -8,11 +8,11 @@ use super::context::{ContextCursor, ContextProjector};
 use crate::layers::attention::{CrossAttention, SelfAttention};
 use crate::layers::layout::same_size;
 
-/// What the group norm before the transformer adds to the variance, whatever the UNet's own `norm_eps`.
+/// Added to the variance in the group norm before the transformer, whatever the UNet's `norm_eps`.
 const GROUP_NORM_EPS: f64 = 1e-6;
-/// What the layer norms add to the variance.
+/// Added to the variance in the layer norms.
 const LAYER_NORM_EPS: f64 = 1e-5;
-/// How many times wider than its input the feed-forward is.
+/// The width of the feed-forward, as a multiple of its input.
 const FEED_FORWARD_FACTOR: usize = 4;
 
 /// The sizes of a [`Transformer2DModel`].
@@ -26,7 +26,7 @@ pub(crate) struct TransformerConfig {
     pub use_linear_projection: bool,
 }
 
-/// Transformer blocks between two projections, around which the input is carried.
+/// Transformer blocks between two projections, with a residual connection.
 #[derive(Debug, Clone)]
 pub(super) struct Transformer2DModel {
     norm: GroupNorm,
@@ -69,8 +69,8 @@ impl Transformer2DModel {
     }
 }
 
-/// A map of each position's channels: a 1×1 convolution in SD 1.x, a linear layer in SD 2.x. The same with
-/// channels last, but stored in other shapes.
+/// A projection of each position's channels: a 1 × 1 convolution in SD 1.x, a linear layer in SD 2.x. Channels-last
+/// they are the same, but weights are stored in other shapes.
 #[derive(Debug, Clone)]
 enum Projection {
     Conv2d(Conv2d),
@@ -132,10 +132,10 @@ impl BasicTransformerBlock {
     }
 }
 
-/// A feed-forward gated by GELU (Shazeer, 2020, arXiv:2002.05202).
+/// A feed-forward with GEGLU (Shazeer, 2020, arXiv:2002.05202).
 #[derive(Debug, Clone)]
 struct FeedForward {
-    /// `net.0.proj`, to the values and, after them, to what gates them.
+    /// `net.0.proj`: the values, followed by the gates
     proj: Linear,
     /// `net.2`
     out: Linear,

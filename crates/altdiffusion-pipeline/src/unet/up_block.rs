@@ -9,12 +9,12 @@ use super::transformer::Transformer2DModel;
 use crate::layers::resnet::ResnetBlock2D;
 use crate::layers::sampling::Upsample2D;
 
-/// Residual blocks, each of which takes in what the downsampling path left and is followed by a transformer where the
-/// level attends to the prompt, then a doubling of the resolution on all levels but the highest.
+/// Residual blocks, each of which concatenates a skip and is followed by a transformer if the level attends to the
+/// prompt, then an upsampler on all levels but the highest.
 #[derive(Debug, Clone)]
 pub(super) struct UpBlock2D {
     resnets: Vec<ResnetBlock2D>,
-    /// One per residual block, or none at all.
+    /// One per residual block, or none.
     attentions: Vec<Transformer2DModel>,
     upsamplers: Option<Upsample2D>,
 }
@@ -44,9 +44,8 @@ impl UpBlock2D {
         self.attentions.iter().try_for_each(|attention| attention.project_context(projector))
     }
 
-    /// (batch, height, width, channels of the level below) → (batch, height', width', channels), where
-    /// height' and width' are those of the skip that the level above will take. Takes this level's skips off
-    /// `skips`.
+    /// (batch, height, width, channels of the level below) → (batch, height', width', channels), where height' and
+    /// width' are those of the skip for the level above. Pops this level's skips off `skips`.
     pub(super) fn forward(
         &self,
         mut hidden: Tensor,

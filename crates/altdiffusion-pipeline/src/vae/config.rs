@@ -15,29 +15,29 @@ use crate::layers::resnet::ResnetConfig;
 pub struct AutoencoderKlConfig {
     /// Channels of the images that are encoded.
     pub in_channels: usize,
-    /// Channels of the images that come out.
+    /// Channels of the decoded images.
     pub out_channels: usize,
     /// `DownEncoderBlock2D` for each level.
     pub down_block_types: Vec<String>,
     /// `UpDecoderBlock2D` for each level.
     pub up_block_types: Vec<String>,
-    /// Channels of each level, highest resolution first. Between two levels the resolution halves.
+    /// Channels of each level, highest resolution first. The resolution halves from each level to the next.
     pub block_out_channels: Vec<usize>,
-    /// Residual blocks of each level of the encoder; the decoder has one more.
+    /// Residual blocks per level of the encoder; the decoder has one more.
     pub layers_per_block: usize,
     /// Channels of the latents.
     pub latent_channels: usize,
     /// Groups of every group norm.
     pub norm_num_groups: usize,
-    /// What latents are multiplied by before diffusion sees them.
+    /// The factor of latents before diffusion.
     pub scaling_factor: f64,
-    /// Whether a 1×1 convolution follows the encoder.
+    /// Whether a 1 × 1 convolution follows the encoder.
     pub use_quant_conv: bool,
-    /// Whether a 1×1 convolution precedes the decoder.
+    /// Whether a 1 × 1 convolution precedes the decoder.
     pub use_post_quant_conv: bool,
-    /// Whether the lowest level attends to itself.
+    /// Whether the middle block has self-attention.
     pub mid_block_add_attention: bool,
-    /// The fields that change nothing here, and those whose other values are not supported.
+    /// Fields that change nothing here, and those of which only one value is supported.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -94,19 +94,19 @@ impl Default for AutoencoderKlConfig {
     }
 }
 
-/// What the VAE's group norms add to the variance.
+/// Added to the variance in the VAE's group norms.
 pub(super) const EPS: f64 = 1e-6;
 
 const DOWN_BLOCK: &str = "DownEncoderBlock2D";
 const UP_BLOCK: &str = "UpDecoderBlock2D";
 
 impl AutoencoderKlConfig {
-    /// How many pixels, in each direction, one latent stands for: 2 to the number of halvings.
+    /// Pixels per latent along each side: 2 to the number of downsamplers.
     pub fn downscale(&self) -> usize {
         1 << self.block_out_channels.len().saturating_sub(1)
     }
 
-    /// A residual block of the model: no time, no rescaling.
+    /// The configuration of a residual block: no time embedding, no rescaling.
     pub(super) fn resnet(&self, in_channels: usize, out_channels: usize) -> ResnetConfig {
         ResnetConfig {
             in_channels,
@@ -118,7 +118,7 @@ impl AutoencoderKlConfig {
         }
     }
 
-    /// Whether this crate can build the model.
+    /// Checks that this crate supports the model.
     pub(super) fn check(&self) -> Result<()> {
         let check = ConfigCheck { model: "AutoencoderKL" };
         check.size("in_channels", self.in_channels)?;

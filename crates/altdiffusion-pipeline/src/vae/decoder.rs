@@ -12,7 +12,7 @@ use crate::layers::resnet::ResnetBlock2D;
 use crate::layers::sampling::Upsample2D;
 use crate::{Error, Result};
 
-/// The lowest level's attention, then level by level up.
+/// The middle block, then level by level up.
 #[derive(Debug, Clone)]
 pub(super) struct Decoder {
     conv_in: Conv2d,
@@ -53,7 +53,7 @@ impl Decoder {
     /// (batch, height, width, latent_channels) → (batch, height × downscale, width × downscale, out_channels)
     ///
     /// # Errors
-    /// Also [`Error::Cancelled`](crate::Error::Cancelled), between two levels.
+    /// Also [`Error::Cancelled`](crate::Error::Cancelled), between levels.
     pub(super) fn forward(&self, latents: &Tensor, cancellation: &Cancellation) -> Result<Tensor> {
         let mut hidden = self.conv_in.forward(latents)?;
         hidden = self.mid_block.forward(&hidden)?;

@@ -1,4 +1,4 @@
-//! Encodes pixels to moments (diffusers' `Encoder`).
+//! Encodes pixels to the moments of a distribution (diffusers' `Encoder`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -10,7 +10,7 @@ use crate::layers::layout::same_size;
 use crate::layers::resnet::ResnetBlock2D;
 use crate::layers::sampling::Downsample2D;
 
-/// Level by level down, then the lowest level's attention.
+/// Level by level down, then the middle block.
 #[derive(Debug, Clone)]
 pub(super) struct Encoder {
     conv_in: Conv2d,

@@ -1,4 +1,4 @@
-//! Computes the lowest level of encoder and decoder (diffusers' `UNetMidBlock2D`).
+//! Computes the middle block of encoder and decoder (diffusers' `UNetMidBlock2D`).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -42,7 +42,7 @@ impl UNetMidBlock2D {
     }
 }
 
-/// Self-attention over all positions, after a group norm, with the input carried around it.
+/// Self-attention over all positions, after a group norm, with a residual connection.
 #[derive(Debug, Clone)]
 struct AttentionBlock {
     group_norm: GroupNorm,

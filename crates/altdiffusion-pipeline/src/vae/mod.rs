@@ -1,5 +1,5 @@
-//! Turns images into latents and back: the variational autoencoder of latent diffusion (Rombach et al., 2022,
-//! arXiv:2112.10752), as diffusers' `AutoencoderKL` has it.
+//! Encodes images to latents and decodes them: the variational autoencoder of latent diffusion (Rombach et al., 2022,
+//! arXiv:2112.10752), as in diffusers' `AutoencoderKL`.
 
 mod config;
 mod decoder;
@@ -33,7 +33,7 @@ pub struct AutoencoderKl {
 }
 
 impl AutoencoderKl {
-    /// Reads the weights, which may be variables to be trained, from `vb`.
+    /// Reads the weights from `vb`, which may hold trainable variables.
     ///
     /// # Errors
     /// A configuration that is not supported, or a weight that is missing or has another shape.
@@ -58,27 +58,27 @@ impl AutoencoderKl {
         })
     }
 
-    /// What the model was built from.
+    /// The model's configuration.
     pub fn config(&self) -> &AutoencoderKlConfig {
         &self.config
     }
 
-    /// What latents are multiplied by before diffusion sees them, so that they have about unit variance.
+    /// The factor of latents before diffusion, which gives them about unit variance.
     pub fn scaling_factor(&self) -> f64 {
         self.config.scaling_factor
     }
 
-    /// How many pixels, in each direction, one latent stands for.
+    /// Pixels per latent along each side.
     pub fn downscale(&self) -> usize {
         self.config.downscale()
     }
 
-    /// Pixels (batch, channels, height, width), from −1 to 1, to the moments of their latents, unscaled:
-    /// (batch, latent channels, ⌊height / downscale⌋, ⌊width / downscale⌋). Computed in [`compute_dtype`],
-    /// returned in that of the pixels.
+    /// Encodes pixels (batch, channels, height, width), −1 to 1, to the moments of their unscaled latents: (batch,
+    /// latent channels, ⌊height / downscale⌋, ⌊width / downscale⌋). Computes in [`compute_dtype`] and returns the
+    /// pixels' dtype.
     ///
     /// # Errors
-    /// Pixels of another rank or number of channels, or fewer of them than one latent stands for.
+    /// If the pixels have another rank or number of channels, or there are fewer of them than one latent covers.
     pub fn encode(&self, pixels: &Tensor) -> Result<Moments> {
         self.check_shape("pixels", pixels, self.config.in_channels, self.downscale())?;
         let moments = self.encode_channels_last(&to_channels_last(&pixels.to_dtype(self.dtype)?)?)?;
@@ -86,7 +86,7 @@ impl AutoencoderKl {
         Ok(Moments { mean: to_caller(&moments.mean)?, log_variance: to_caller(&moments.log_variance)? })
     }
 
-    /// [`encode`](Self::encode) with channels last on both sides, and in [`compute_dtype`].
+    /// Like [`encode`](Self::encode), channels-last on both sides and in [`compute_dtype`].
     pub fn encode_channels_last(&self, pixels: &Tensor) -> Result<Moments> {
         let mut moments = self.encoder.forward(pixels)?;
         if let Some(quant_conv) = &self.quant_conv {
@@ -95,29 +95,28 @@ impl AutoencoderKl {
         Ok(Moments::from_channels_last(&moments)?)
     }
 
-    /// Latents (batch, latent channels, height, width), unscaled, to pixels (batch, channels, height ×
-    /// downscale, width × downscale), from about −1 to 1. Computed in [`compute_dtype`], returned in that of
-    /// the latents.
+    /// Decodes unscaled latents (batch, latent channels, height, width) to pixels (batch, channels, height ×
+    /// downscale, width × downscale), about −1 to 1. Computes in [`compute_dtype`] and returns the latents' dtype.
     ///
     /// # Errors
-    /// Latents of another rank or number of channels.
+    /// If the latents have another rank or number of channels.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         self.decode_unless(latents, &Cancellation::default())
     }
 
-    /// [`decode`](Self::decode), unless it is cancelled between two levels.
+    /// Like [`decode`](Self::decode), but can be cancelled between levels.
     pub(super) fn decode_unless(&self, latents: &Tensor, cancellation: &Cancellation) -> Result<Tensor> {
         let pixels = self.decode_pixels(latents, cancellation)?;
         Ok(to_channels_first(&pixels)?.to_dtype(latents.dtype())?)
     }
 
-    /// The same, with the channels of the pixels last, and in [`compute_dtype`].
+    /// Like [`decode`](Self::decode), with channels-last pixels in [`compute_dtype`].
     pub(crate) fn decode_pixels(&self, latents: &Tensor, cancellation: &Cancellation) -> Result<Tensor> {
         self.check_shape("latents", latents, self.config.latent_channels, 1)?;
         self.decode_input(&to_channels_last(&latents.to_dtype(self.dtype)?)?, cancellation)
     }
 
-    /// [`decode`](Self::decode) with channels last on both sides, and in [`compute_dtype`].
+    /// Like [`decode`](Self::decode), channels-last on both sides and in [`compute_dtype`].
     pub fn decode_channels_last(&self, latents: &Tensor) -> Result<Tensor> {
         self.decode_input(latents, &Cancellation::default())
     }
@@ -129,7 +128,7 @@ impl AutoencoderKl {
         }
     }
 
-    /// `tensor` is (batch, `channels`, height, width), with height and width of at least `smallest`.
+    /// Checks that `tensor` is (batch, `channels`, height, width), with sides of at least `smallest`.
     fn check_shape(
         &self,
         name: &'static str,
@@ -156,7 +155,7 @@ mod tests {
 
     use super::*;
 
-    /// The decoder looks at the switch between its levels, in one piece and in tiles.
+    /// The decoder checks for cancellation between levels, whole and in tiles.
     #[test]
     fn decoding_can_be_cancelled() -> Result<()> {
         let config = AutoencoderKlConfig { block_out_channels: vec![32], ..AutoencoderKlConfig::default() };

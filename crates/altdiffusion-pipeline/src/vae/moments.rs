@@ -1,12 +1,12 @@
-//! Describes the distribution of latents that the encoder gives.
+//! Defines the distribution over latents that the encoder returns.
 
 use candle_core::{D, Result, Tensor};
 
-/// Where the references cut the logarithm of the variance off.
+/// The range to which the reference clamps the logarithm of the variance.
 const LOG_VARIANCE_RANGE: (f64, f64) = (-30.0, 20.0);
 
-/// A normal distribution with independent components (diffusers' `DiagonalGaussianDistribution`). Both
-/// tensors have the shape of the latents.
+/// A normal distribution with independent components (diffusers' `DiagonalGaussianDistribution`). Both tensors have
+/// the latents' shape.
 #[derive(Debug, Clone)]
 pub struct Moments {
     /// The mean of each component.
@@ -29,20 +29,19 @@ impl Moments {
         })
     }
 
-    /// The likeliest latents: the mean.
+    /// The most likely latents: the mean.
     pub fn mode(&self) -> &Tensor {
         &self.mean
     }
 
-    /// mean + standard deviation × noise. Standard normal `noise`, of a shape that the mean's can be broadcast to, makes
-    /// this as many draws from the distribution.
+    /// Samples mean + standard deviation × noise. `noise` is standard normal; the mean is broadcast to its shape, for
+    /// several samples at once.
     pub fn sample(&self, noise: &Tensor) -> Result<Tensor> {
         let deviation = (&self.log_variance * 0.5)?.exp()?;
         self.mean.broadcast_add(&deviation.broadcast_mul(noise)?)
     }
 
-    /// Kullback–Leibler divergence from the standard normal distribution, in nats, summed over each image's
-    /// components: (batch).
+    /// Kullback–Leibler divergence from the standard normal distribution, in nats, summed over each image: (batch).
     pub fn kl(&self) -> Result<Tensor> {
         let terms = ((self.mean.sqr()? + self.log_variance.exp()?)? - &self.log_variance)?;
         ((terms - 1.0)? * 0.5)?.flatten_from(1)?.sum(1)

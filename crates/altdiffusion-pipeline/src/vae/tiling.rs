@@ -1,4 +1,4 @@
-//! Decodes in overlapping tiles: large images in the memory of small ones.
+//! Decodes in overlapping tiles, to fit large images into limited memory.
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -7,40 +7,40 @@ use super::AutoencoderKl;
 use crate::cancellation::Cancellation;
 use crate::{Error, Result};
 
-/// How latents are cut into tiles (diffusers' `enable_tiling`).
+/// How to cut latents into tiles (diffusers' `enable_tiling`).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[must_use]
 pub struct Tiling {
     /// The side of a tile, in latents.
     pub side: usize,
-    /// The part of a tile that it shares with its neighbour, where one is faded into the other: from 0 to less than 1.
+    /// The fraction of a tile that overlaps its neighbour, and over which the two are blended: from 0 to less than 1.
     pub overlap: f64,
 }
 
 impl Tiling {
-    /// Tiles of this side with the overlap that diffusers takes.
+    /// Tiles of this side with diffusers' overlap.
     pub fn of_side(side: usize) -> Self {
         Self { side, overlap: 0.25 }
     }
 
-    /// The part of a tile that it shares with its neighbour.
+    /// Sets the fraction of a tile that overlaps its neighbour.
     pub fn overlap(self, overlap: f64) -> Self {
         Self { overlap, ..self }
     }
 }
 
 impl AutoencoderKl {
-    /// [`decode`](Self::decode) in tiles, where the latents are larger than one. Tiles know nothing of one another, so that
-    /// colours may differ a little from a decoding in one piece; fading hides where they meet.
+    /// Like [`decode`](Self::decode), in tiles if the latents are larger than one. Tiles are independent, so colours
+    /// may differ a little from decoding in one piece; blending hides the seams.
     ///
     /// # Errors
-    /// As [`decode`](Self::decode), or when the tiles leave nothing between their overlaps.
+    /// Like [`decode`](Self::decode); also if nothing of a tile is left between its overlaps.
     pub fn decode_tiled(&self, latents: &Tensor, tiling: Tiling) -> Result<Tensor> {
         self.decode_tiled_unless(latents, tiling, &Cancellation::default())
     }
 
-    /// [`decode_tiled`](Self::decode_tiled), unless it is cancelled between two tiles or two levels.
+    /// Like [`decode_tiled`](Self::decode_tiled), but can be cancelled between tiles and levels.
     pub(crate) fn decode_tiled_unless(
         &self,
         latents: &Tensor,
@@ -53,7 +53,7 @@ impl AutoencoderKl {
         if height <= side && width <= side {
             return self.decode_unless(latents, cancellation);
         }
-        // As diffusers rounds them.
+        // Rounded as in diffusers.
         let step = (side as f64 * (1.0 - overlap)) as usize;
         let pixels = side * self.downscale();
         let fade = (pixels as f64 * overlap) as usize;
@@ -96,7 +96,7 @@ impl AutoencoderKl {
     }
 }
 
-/// `after`, whose first `extent` places along `dim` fade in from the last ones of `before`.
+/// Blends the first `extent` places of `after` along `dim` with the last of `before`.
 fn faded(before: &Tensor, after: &Tensor, dim: usize, extent: usize) -> Result<Tensor> {
     let (have, len) = (before.dim(dim)?, after.dim(dim)?);
     let extent = extent.min(have).min(len);

@@ -1,4 +1,4 @@
-//! What the tests of the models share: golden values, weights, and how far two tensors are apart.
+//! Shares golden values, weights and distances among the tests of the models.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use candle_core::{DType, Device, Tensor, safetensors};
 use candle_nn::{VarBuilder, VarMap};
 use serde::de::DeserializeOwned;
 
-/// How far each module may be from the reference in f32: ‖a − b‖ / ‖b‖.
+/// The largest relative error ‖a − b‖ / ‖b‖ of a module in f32 against the reference.
 pub const TOLERANCE: f32 = 1e-5;
 
-/// How far two orders of the same f32 additions may be apart, over a whole module: ‖a − b‖ / ‖b‖.
+/// The largest relative difference ‖a − b‖ / ‖b‖ between two orders of summation in f32, over a whole module.
 pub const ROUNDING: f32 = 5e-6;
 
 /// A file or folder of the golden values.
@@ -55,11 +55,11 @@ pub fn normal(seed: u64, shape: &[usize]) -> Tensor {
     Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
 }
 
-/// Every variable has a gradient, and together they are the slope of `loss`: along the gradient g the loss
-/// changes by |g| per unit, as a difference quotient over a small step shows.
+/// Checks that every variable has a gradient, and that together they are the slope of `loss`: along the gradient g
+/// the loss changes by |g| per unit, according to a difference quotient over a small step.
 pub fn assert_gradient_is_slope(variables: &VarMap, loss: impl Fn() -> Tensor) {
     let variables = variables.data().lock().unwrap();
-    // Weights of a fixed seed and a gentle size: with some draws the loss bends too much for a difference quotient.
+    // Fixed, moderate weights: with some random draws the loss is too curved for a difference quotient.
     let mut names: Vec<&String> = variables.keys().collect();
     names.sort();
     for (seed, name) in names.into_iter().enumerate() {

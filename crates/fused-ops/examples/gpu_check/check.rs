@@ -1,4 +1,4 @@
-//! Checks every kernel against f64, or f32 where that is as good, on the CPU.
+//! Checks every kernel on the CPU against f64, or f32 where that is accurate enough.
 
 use crate::misses::Misses;
 use crate::shapes::{
@@ -12,7 +12,7 @@ use fused_ops::{
 };
 use std::sync::Arc;
 
-/// Attention in f64 on the CPU, one head after the other, so that there is room for their scores.
+/// Attention in f64 on the CPU, one head at a time to save memory.
 fn attention_f64(
     [query, key, value]: [&Tensor; 3],
     heads: usize,
@@ -44,7 +44,7 @@ fn attention_f64(
     Tensor::stack(&sequences.collect::<Result<Vec<_>>>()?, 0)
 }
 
-/// Counts and prints what is further from f64 than it may be.
+/// Counts and prints results too far from f64.
 pub(crate) struct Checker<'a> {
     misses: &'a Misses,
     checked: usize,
@@ -52,8 +52,8 @@ pub(crate) struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    /// ‖found − expected‖ / ‖expected‖ may be two roundings to the type: one of the weights or of what is added up, and
-    /// one of the result.
+    /// Checks that ‖found − expected‖ / ‖expected‖ is at most two roundings to the type: one of the weights or terms,
+    /// and one of the result.
     fn compare(&mut self, what: &str, dtype: DType, found: &Tensor, expected: &Tensor) -> Result<()> {
         let (found, expected) = (f64_on_cpu(found)?.flatten_all()?, f64_on_cpu(expected)?.flatten_all()?);
         let norm = |x: &Tensor| x.sqr()?.sum_all()?.to_scalar::<f64>();
@@ -95,13 +95,13 @@ fn check_attention_of(
 ) -> Result<()> {
     let AttentionShape { batch, queries, keys, heads, head_dim } = shape;
     let width = heads * head_dim;
-    // The parts of one projection's output, as the kernels read them.
+    // Parts of one projection's output, as the kernels read them.
     let query = random(&[batch, queries, width], dtype, device)?;
     let both = random(&[batch, keys, 2 * width], dtype, device)?;
     let (key, value) = (both.narrow(2, 0, width)?, both.narrow(2, width, width)?);
     let inputs = [&query, &key, &value];
     let bias = random(&[batch, keys], DType::F32, device)?;
-    // Millions of scores in f64 take their time: one of them is enough for those.
+    // Millions of scores in f64 are slow: check only one bias for those.
     let biases = if queries * keys > 1 << 20 { &[None][..] } else { &[None, Some(&bias)] };
     for &bias in biases {
         let what = format!("attention {shape:?}, biased {}", bias.is_some());
@@ -143,7 +143,7 @@ pub(crate) fn check_attention(
     check_packed(checker, dtype, device)
 }
 
-/// A recording does what is not recorded, on new values too.
+/// A recording must compute what its operations do, also on new values.
 fn check_recording(checker: &mut Checker, dtype: DType, device: &Device) -> Result<()> {
     let window = window(2, 16, 320, 320, 3);
     let layer = window.layer(&window.parameters(dtype, device)?, dtype, device)?;
@@ -188,7 +188,7 @@ fn check_packed(checker: &mut Checker, dtype: DType, device: &Device) -> Result<
     Ok(())
 }
 
-/// Sums of some thousand products in f32 are as good as in f64 beside f16.
+/// Compared with f16, sums of thousands of products in f32 are as good as in f64.
 pub(crate) fn check_conv2d(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
     let on_cpu = |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F32);
     let more = if small { &[][..] } else { &MODEL_WINDOWS };
@@ -214,7 +214,7 @@ pub(crate) fn check_conv2d(checker: &mut Checker, small: bool, dtype: DType, dev
     Ok(())
 }
 
-/// Linear layers, (rows, in, out), with what follows them.
+/// Linear layers, (rows, in, out), with their epilogues.
 fn check_linear(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
     let on_cpu = |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F32);
     let shapes = [[1, 8, 8], [7, 72, 40], [21, 64, 192], [3, 5, 8], [1400, 1024, 3072], [8192, 1280, 320]];
@@ -242,7 +242,7 @@ fn check_linear(checker: &mut Checker, small: bool, dtype: DType, device: &Devic
         let after = Epilogue { activation: Some(Activation::Silu), ..after };
         let expected = sum.silu()?;
         checker.compare(&what(", silu"), dtype, &layer.forward_with(&x, &after)?, &expected)?;
-        // Rows that begin at a multiple of 16 bytes, but of no more.
+        // Rows aligned to 16 bytes, but no more.
         let some = x.narrow(0, rows / 2, rows - rows / 2)?;
         let expected = biased.narrow(0, rows / 2, rows - rows / 2)?;
         checker.compare(&what(", some rows"), dtype, &layer.forward(&some)?, &expected)?;
@@ -250,7 +250,7 @@ fn check_linear(checker: &mut Checker, small: bool, dtype: DType, device: &Devic
     Ok(())
 }
 
-/// The deviation is computed from thousands of values, so f32 on the CPU is as good as f64 beside f16.
+/// The deviation is computed from thousands of values; compared with f16, f32 on the CPU is as good as f64.
 fn check_normalisations(checker: &mut Checker, small: bool, dtype: DType, device: &Device) -> Result<()> {
     let on_cpu = |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F32);
     for (batch, side, channels, groups) in [
@@ -291,7 +291,7 @@ fn check_normalisations(checker: &mut Checker, small: bool, dtype: DType, device
         let found = norm.forward(&x)?;
         let expected = reference::layer_norm(&on_cpu(&x)?, &on_cpu(weight)?, &on_cpu(bias)?, 1e-5)?;
         checker.compare(&format!("layer norm {:?}", x.dims()), dtype, &found, &expected)?;
-        // Behind a product that changes nothing, so that what is known of it is exact.
+        // After an identity product, so that the exact result is known.
         let identity = Tensor::eye(size, dtype, device)?;
         let (residual, added) = (random(&[rows, size], dtype, device)?, random(&[size], dtype, device)?);
         let linear = Linear::from_tensors(identity, Some(added.clone()))?;

@@ -8,10 +8,11 @@
 //!     gpu_check time attention|conv2d
 //!                              the same of these alone
 //!
-//! With `FUSED_OPS_ATTENTION=hopper` attention over many keys takes the kernels for Hopper, and `time` has their shapes
-//! alone. `FUSED_OPS_CONVOLUTION` says whose convolutions run.
+//! With `FUSED_OPS_ATTENTION=hopper`, attention over many keys uses the Hopper kernels, and `time` covers only their
+//! shapes. `FUSED_OPS_CONVOLUTION` selects the convolutions.
 //!
-//! An operation that takes the reference path, because no kernel covers it, is a failure as well: events are read.
+//! An operation that no kernel covers, and so takes the reference path, is a failure too: the program reads the
+//! events.
 
 mod check;
 mod misses;

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// Counts the events that say that no kernel ran.
+/// Counts the events which say that no kernel ran.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Misses(Arc<AtomicUsize>);
 
 impl Misses {
-    /// How many there were since this was asked last.
+    /// The number of events since the last call.
     pub(crate) fn take(&self) -> usize {
         self.0.swap(0, Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Lists shapes of the models and odd ones, and makes random tensors and layers of them.
+//! Lists the models' shapes and odd ones, with random tensors and layers for them.
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 pub(crate) const DTYPES: [DType; 2] = [DType::F16, DType::BF16];
 
-/// Half of the distance from 1 to the next number.
+/// Half the distance from 1 to the next number.
 pub(crate) fn unit(dtype: DType) -> f64 {
     if dtype == DType::F16 { 1. / 2048. } else { 1. / 256. }
 }
@@ -16,7 +16,7 @@ pub(crate) fn name(dtype: DType) -> &'static str {
     if dtype == DType::F16 { "f16" } else { "bf16" }
 }
 
-/// An attention of some shape: `keys` of its own, or of the queries.
+/// The shape of an attention: with its own keys, or those of the queries.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AttentionShape {
     pub(crate) batch: usize,
@@ -56,7 +56,7 @@ pub(crate) const MODEL_SHAPES: [AttentionShape; 12] = [
     own(1, 257, 16, 64),
 ];
 
-/// Lengths that no tile divides.
+/// Lengths that are not a multiple of any tile.
 pub(crate) fn odd_shapes() -> impl Iterator<Item = AttentionShape> {
     [40, 64, 80, 160].into_iter().flat_map(|head_dim| {
         [1, 2, 15, 16, 17, 63, 65, 77, 129].into_iter().flat_map(move |tokens| {
@@ -66,7 +66,7 @@ pub(crate) fn odd_shapes() -> impl Iterator<Item = AttentionShape> {
 }
 
 pub(crate) fn random(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
-    // Made on the CPU, so that both sides have the same rounded values.
+    // Rounded on the CPU, so that both sides get the same values.
     Tensor::randn(0f32, 1., shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
 }
 
@@ -102,7 +102,7 @@ impl Window {
         Conv2dOptions { stride: self.stride, padding, upsample: self.upsample }
     }
 
-    /// Weight and bias, so large that results are about 1.
+    /// Weight and bias, scaled so that results are about 1.
     pub(crate) fn parameters(&self, dtype: DType, device: &Device) -> Result<[Tensor; 2]> {
         let Self { channels, out_channels, kernel, .. } = *self;
         let scale = 1. / ((kernel * kernel * channels) as f64).sqrt();
@@ -117,7 +117,7 @@ impl Window {
     }
 }
 
-/// Of the UNet at 512 × 512 with guidance, and of the VAE.
+/// The UNet's at 512 × 512 with guidance, and the VAE's.
 pub(crate) const MODEL_WINDOWS: [Window; 8] = [
     window(2, 64, 320, 320, 3),
     window(2, 32, 640, 640, 3),

@@ -7,14 +7,14 @@ use fused_ops::{
     AttentionKernels, Epilogue, GroupNorm, LayerNorm, Linear, Recording, Settings, attention, geglu,
 };
 
-/// Different inputs that take turns, so that what was read before is not in the cache: 6 of the largest are 94 MB.
+/// Inputs to rotate through, so that nothing is in the cache: 6 of the largest are 94 MB.
 const INPUT_SETS: usize = 6;
-/// Runs of all the input sets between two events, and how often that is measured.
+/// Passes over all inputs between two events, and the number of measurements.
 const TURNS: usize = 4;
 const MEASUREMENTS: usize = 15;
 
-/// Milliseconds of one run on the device, on average between two CUDA events; the median of several measurements. The runs
-/// are one CUDA graph, so that nothing waits for the host.
+/// Milliseconds per run on the device, the mean between two CUDA events; the median of several measurements. The runs
+/// form one CUDA graph, so that nothing waits for the host.
 fn milliseconds(device: &Device, run: impl Fn(usize) -> Result<Tensor> + Send + 'static) -> Result<f64> {
     let stream = device.as_cuda_device()?.cuda_stream();
     let event = || {
@@ -25,7 +25,7 @@ fn milliseconds(device: &Device, run: impl Fn(usize) -> Result<Tensor> + Send + 
         for i in 1..TURNS * INPUT_SETS {
             run(i % INPUT_SETS)?;
         }
-        // A recording hands out a copy of its result: not of all of it.
+        // A recording copies its result; return only a little of it.
         run(0)?.flatten_all()?.narrow(0, 0, 8)
     })?;
     all.replay()?;
@@ -41,7 +41,8 @@ fn milliseconds(device: &Device, run: impl Fn(usize) -> Result<Tensor> + Send + 
     Ok(times[MEASUREMENTS / 2])
 }
 
-/// Prints a line for `scripts/compare-kernels.py`, which does the same in PyTorch: `what` is the operation with its shape.
+/// Prints a line for `scripts/compare-kernels.py`, which times the same in PyTorch: `what` is the operation with its
+/// shape.
 fn report(
     misses: &Misses,
     what: &str,
@@ -66,7 +67,7 @@ fn sets(shape: &[usize], dtype: DType, device: &Device) -> Result<Vec<Tensor>> {
 
 pub(crate) fn time_attention(device: &Device, misses: &Misses) -> Result<()> {
     let hopper = Settings::current()?.attention == AttentionKernels::Hopper;
-    // What takes the default kernels is timed without the variable.
+    // Shapes for the default kernels are timed without the variable.
     let takes_hopper = |shape: &AttentionShape| matches!(shape.head_dim, 40 | 64) && shape.keys > 80;
     for dtype in DTYPES {
         let shapes = MODEL_SHAPES.into_iter().filter(|shape| !hopper || takes_hopper(shape));
@@ -98,7 +99,7 @@ pub(crate) fn time_conv2d(device: &Device, misses: &Misses) -> Result<()> {
             let what = format!(
                 r#""op": "conv2d", "batch": {batch}, "side": {side}, "channels": {channels}, "out_channels": {out_channels}, "kernel": {kernel}, "upsample": {upsample}, "whose": "{whose}"#
             );
-            // Of a doubled image's nine taps, those on the same pixel can be one.
+            // After doubling, taps on the same pixel can be merged: four remain of nine.
             let (places, taps) = if upsample { (4, 4) } else { (1, kernel * kernel) };
             let (pixels, weights) = (batch * side * side, taps * channels * out_channels);
             let flops = (2 * pixels * places * weights) as f64;
@@ -121,7 +122,7 @@ pub(crate) fn time_others(device: &Device, misses: &Misses) -> Result<()> {
             );
             report(misses, &what, dtype, time, 0., (4 * batch * side * side * channels) as f64)?;
         }
-        // Queries, keys and values of XLM-R large, and the ends of its feed-forward and of the UNet's.
+        // XLM-R large's projections, and the end of its feed-forward and the UNet's.
         for [rows, in_features, out_features, residual] in
             [[1400, 1024, 3072, 0], [4928, 1024, 3072, 0], [4928, 4096, 1024, 1], [8192, 1280, 320, 1]]
         {

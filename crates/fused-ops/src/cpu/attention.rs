@@ -1,5 +1,5 @@
-//! Computes attention by streaming over the keys in tiles with a running softmax (Dao et al., arXiv 2205.14135), so that
-//! the scores never exist as a whole.
+//! Computes attention over tiles of keys with a running softmax (Dao et al., arXiv 2205.14135), so that the whole
+//! score matrix never exists.
 
 use super::elementwise::{exp2, mul_add};
 use super::microkernel::{Block, Left, PANEL};
@@ -12,27 +12,27 @@ use rayon::prelude::*;
 use std::f32::consts::LOG2_E;
 use std::mem::MaybeUninit;
 
-/// Queries of one task.
+/// Queries per task.
 const QUERIES: usize = 48;
-/// Keys of one tile: 48 × 256 scores are 48 KiB.
+/// Keys per tile: 48 × 256 scores are 48 KiB.
 const KEYS: usize = 256;
 
-/// Multiplications of queries by keys that are worth a task of their own.
+/// Multiplications worth a task of their own.
 const PRODUCTS_PER_TASK: usize = 1 << 19;
 
-/// Runs the tiles of one task: `queries` rows of one head against all its keys.
+/// One task: some query rows of one head against all its keys.
 struct AttentionTask<'a> {
     heads: Heads,
-    /// Number of the first query in its sequence, and the rows from there on.
+    /// Index of the first query in its sequence, and the rows from there on.
     first_query: usize,
     queries: &'a [*const f32],
-    /// How many keys the sequence has.
+    /// The number of keys in the sequence.
     count: usize,
     keys: &'a Panels,
     values: &'a Panels,
     bias: Option<&'a [f32]>,
     out: SharedOutput<'a>,
-    /// Of the first query's result, and from one to the next.
+    /// Offset of the first query's result, and the stride to the next.
     out_offset: usize,
     out_stride: usize,
 }
@@ -44,10 +44,10 @@ impl WithSimd for AttentionTask<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let head_dim = self.heads.dim;
         let rows = self.queries.len();
-        // Keys that none of these queries sees are not computed.
+        // Skip keys that none of these queries sees.
         let keys = self.heads.seen_keys(self.count, self.first_query + rows - 1);
         let scale = 1. / (head_dim as f32).sqrt();
-        // Without a bias, the exponential scales the scores itself.
+        // Without a bias, the scale is applied inside the exponential.
         let factor = if self.bias.is_some() { LOG2_E } else { scale * LOG2_E };
         let tile = KEYS.min(keys.next_multiple_of(PANEL));
         let mut scores = vec![0f32; rows * tile];
@@ -71,7 +71,7 @@ impl WithSimd for AttentionTask<'_> {
             // SAFETY: a query has `head_dim` values, and the keys are packed to that depth; the scores have room for a tile.
             unsafe { block.run(simd) };
             for (row, scores) in scores.chunks_exact_mut(tile).enumerate() {
-                // Whole vectors, with keys that nobody sees after the last.
+                // Whole vectors; padding keys are masked.
                 let scores = &mut scores[..count.next_multiple_of(PANEL)];
                 if let Some(bias) = self.bias {
                     let bias = &bias[first..first + count];
@@ -82,7 +82,7 @@ impl WithSimd for AttentionTask<'_> {
                 scores[seen..].fill(f32::NEG_INFINITY);
                 let before = highest[row];
                 let new = lane_max(scores, before);
-                // Until a key is seen that is not hidden there is nothing to weigh.
+                // Until a visible key is found, there is nothing to weight.
                 let shift = if new == f32::NEG_INFINITY { 0. } else { new };
                 let total = exp_and_sum::<S>(scores, factor, shift);
                 let decay = exp2::<S>((before - shift) * factor);
@@ -130,7 +130,7 @@ pub(super) fn lane_max(values: &[f32], start: f32) -> f32 {
     lanes.iter().fold(rest, |a, &b| if b > a { b } else { a })
 }
 
-/// Replaces every value by `2^(factor · (value − shift))` and returns their sum. A shift is finite.
+/// Replaces each value by `2^(factor · (value − shift))` and returns their sum. `shift` must be finite.
 #[inline(always)]
 pub(super) fn exp_and_sum<S: Simd>(values: &mut [f32], factor: f32, shift: f32) -> f32 {
     let summand = -factor * shift;
@@ -175,7 +175,7 @@ pub(crate) fn attention(
             let value_strides = Strides { tap: 0, depth: width, column: 1 };
             let key = Panels::pack(&key[first..], 1, head_dim, keys, key_strides);
             let value = Panels::pack(&value[first..], 1, keys, head_dim, value_strides);
-            // Parts of short sequences are not worth handing to another thread.
+            // Short sequences are not split over threads.
             let least = PRODUCTS_PER_TASK / (QUERIES * keys * head_dim) + 1;
             let tasks = (0..queries.div_ceil(QUERIES)).into_par_iter();
             tasks.with_min_len(least).with_max_len(least).for_each(|task| {
@@ -201,7 +201,7 @@ pub(crate) fn attention(
     unsafe { written(query.len(), write) }
 }
 
-/// Spans take all rows there are, one after the other: what the `unsafe` of the kernels rests on.
+/// Checks that the spans cover all rows in order, which the `unsafe` of the kernels relies on.
 pub(super) fn check(
     query: &[f32],
     key: &[f32],

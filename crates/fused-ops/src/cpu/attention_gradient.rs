@@ -1,5 +1,5 @@
-//! Computes the gradients of attention, for training: the weights of a few queries at a time are computed anew, so that
-//! they never exist as a whole either.
+//! Computes the gradients of attention for training. Attention weights are recomputed for a few queries at a time, so
+//! that the whole matrix never exists.
 
 use super::attention::{check, exp_and_sum, lane_max};
 use super::microkernel::{Block, Left, PANEL};
@@ -11,10 +11,10 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::f32::consts::LOG2_E;
 
-/// Queries whose weights exist at a time.
+/// Queries whose weights exist at the same time.
 const QUERIES: usize = 48;
 
-/// The tensors of the forward pass, all laid out as there, with the gradient of its result.
+/// The forward pass's tensors, in its layout, with the gradient of its result.
 #[derive(Clone, Copy)]
 pub(crate) struct AttentionInputs<'a> {
     pub(crate) query: &'a [f32],
@@ -63,7 +63,7 @@ pub(crate) fn attention_gradients(inputs: AttentionInputs, heads: Heads, spans: 
     gradients
 }
 
-/// One head of one image or text. Its rows are `heads · head_dim` values apart, in and out.
+/// One head of one image or text. Its rows are `heads · head_dim` values apart, in inputs and outputs.
 struct Head<'a> {
     heads: Heads,
     span: Span,
@@ -150,7 +150,7 @@ impl Head<'_> {
         unsafe { block.run(simd) };
     }
 
-    /// The scores of one query, which sees the first `seen` keys, to its weights, in place.
+    /// Converts the scores of one query, which sees the first `seen` keys, to weights in place.
     #[inline(always)]
     fn softmax<S: Simd>(&self, scores: &mut [f32], scale: f32, seen: usize) {
         match self.bias {

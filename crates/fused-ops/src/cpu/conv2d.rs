@@ -1,4 +1,4 @@
-//! Convolves channels-last images by gathered matrix products, with the gradients.
+//! Convolves channels-last images by gathered matrix products, and computes the gradients.
 
 use super::epilogue::SliceEpilogue;
 use super::matmul::gather_product;
@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Geometry {
     pub(crate) batch: usize,
-    /// Of the input as it is stored, before any upsampling.
+    /// Of the stored input, before any upsampling.
     pub(crate) height: usize,
     pub(crate) width: usize,
     pub(crate) in_channels: usize,
@@ -49,7 +49,7 @@ impl Geometry {
         self.kernel * self.kernel
     }
 
-    /// The stored pixels that output pixels see.
+    /// Maps output pixels to the stored pixels they read.
     pub(crate) fn source(&self) -> Window {
         let (stride, scale) = (self.options.stride, self.scale());
         let axis = |positions, extent, padding: usize| {
@@ -63,7 +63,7 @@ impl Geometry {
         }
     }
 
-    /// The output pixels whose gradients reach input pixels (after upsampling).
+    /// Maps input pixels (after upsampling) to the output pixels whose gradients reach them.
     fn target(&self) -> Window {
         let (stride, scale) = (self.options.stride, self.scale());
         let axis = |positions, extent, padding: usize| {
@@ -78,7 +78,7 @@ impl Geometry {
         }
     }
 
-    /// Weights (out, in, kernel, kernel) as the right factor of the forward product.
+    /// Packs weights (out, in, kernel, kernel) as the right factor of the forward product.
     pub(crate) fn pack<T: Stored>(&self, weight: &[T]) -> Panels<T> {
         let taps = self.taps();
         let strides = Strides { tap: 1, depth: taps, column: taps * self.in_channels };
@@ -109,7 +109,7 @@ impl Geometry {
         })
     }
 
-    /// [`Geometry::forward_fast`] with weights that will be others the next time, as those that are trained.
+    /// Like [`Geometry::forward_fast`], for weights that change between calls, as in training.
     pub(crate) fn forward_once(&self, x: &[f32], weight: &Panels, epilogue: &SliceEpilogue) -> Vec<f32> {
         match self.faster_transform(false, 1.) {
             Some(transform) => self.by_winograd(transform, x, weight, &OnceLock::new(), epilogue),
@@ -128,7 +128,7 @@ impl Geometry {
         winograd::convolution(transform, x, self.images(), &self.source(), weight, transformed, epilogue)
     }
 
-    /// Whether the output is as large as the input after any upsampling, and made by 3 × 3 taps.
+    /// Whether the output is as large as the (upsampled) input, with 3 × 3 taps.
     fn keeps_size(&self) -> bool {
         self.kernel == 3 && self.options.stride == 1 && self.options.padding == Padding::same(1)
     }
@@ -147,12 +147,12 @@ impl Geometry {
         Transform::fastest(self.images(), self.in_channels, self.out_channels, may_keep, direct)
     }
 
-    /// The gradient of the input, from that of the output, by weights (out, in, kernel, kernel).
+    /// The gradient of the input from that of the output, with weights (out, in, kernel, kernel).
     pub(crate) fn input_gradient(&self, weight: &[f32], grad: &[f32]) -> Vec<f32> {
         if !self.keeps_size() {
             return self.input_gradient_of_panels(&self.pack_transposed(weight), grad);
         }
-        // The gradient of such a convolution is one, by its weights turned about.
+        // It is itself a convolution, by the rotated weights.
         let scale = self.scale();
         let turned = Self {
             height: self.height * scale,
@@ -166,29 +166,29 @@ impl Geometry {
         self.sum_copies(turned.forward_once(grad, &panels, &SliceEpilogue::default()))
     }
 
-    /// Weights (out, in, kernel, kernel) as the right factor of the input's gradient.
+    /// Packs weights (out, in, kernel, kernel) as the right factor of the input's gradient.
     fn pack_transposed(&self, weight: &[f32]) -> Panels {
         let taps = self.taps();
         let strides = Strides { tap: 1, depth: taps * self.in_channels, column: taps };
         Panels::pack(weight, taps, self.out_channels, self.in_channels, strides)
     }
 
-    /// [`Geometry::pack_transposed`] of weights that were packed for the forward product.
+    /// Like [`Geometry::pack_transposed`], from weights packed for the forward product.
     pub(crate) fn pack_transposed_panels(&self, weight: &PackedWeight) -> Panels {
         let (taps, inputs, outputs) = (self.taps(), self.in_channels, self.out_channels);
-        // (taps, in, out), the order in which the panels are read back
+        // (taps, in, out), the order in which the panels are read
         let strides = Strides { tap: inputs * outputs, depth: 1, column: outputs };
         Panels::pack(&weight.unpack(), taps, outputs, inputs, strides)
     }
 
-    /// The gradient of the input, from that of the output, by what [`Geometry::pack_transposed_panels`] made.
+    /// The gradient of the input from that of the output, with weights from [`Geometry::pack_transposed_panels`].
     pub(crate) fn input_gradient_of_panels(&self, panels: &Panels, grad: &[f32]) -> Vec<f32> {
         let scale = self.scale();
         let pixels = self.batch * self.height * self.width * scale * scale;
         self.sum_copies(gather_product(grad, pixels, &self.target(), panels, &SliceEpilogue::default()))
     }
 
-    /// Adds up the gradients of the four copies that upsampling, if there is any, made of every pixel.
+    /// Sums the gradients of the four copies that upsampling made of each pixel, if it did.
     fn sum_copies(&self, upsampled: Vec<f32>) -> Vec<f32> {
         if !self.options.upsample {
             return upsampled;
@@ -207,7 +207,7 @@ impl Geometry {
         out
     }
 
-    /// The gradients of weights (out, in, kernel, kernel) and bias (out).
+    /// The gradients of the weights (out, in, kernel, kernel) and bias (out).
     pub(crate) fn weight_gradient(&self, x: &[f32], grad: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let (taps, depth, columns) = (self.taps(), self.in_channels, self.out_channels);
         let mut by_tap = vec![0f32; taps * depth * columns];
@@ -233,7 +233,8 @@ mod tests {
     use super::*;
     use rand::{RngExt, SeedableRng};
 
-    /// The largest difference of Winograd's algorithm from the direct convolution, in units of its root mean square.
+    /// The largest difference between Winograd's algorithm and the direct convolution, relative to the root mean
+    /// square.
     fn error(batch: usize, height: usize, width: usize, channels: (usize, usize), upsample: bool) -> f32 {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);
         let mut random = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.random_range(-1f32..1.)).collect() };
@@ -260,8 +261,8 @@ mod tests {
         worst
     }
 
-    /// The transforms' largest factors, 10² · 10² / 24² for a corner, multiply the rounding of a sum, which for n terms one
-    /// after the other is about 2⁻²⁴ √n of it; the largest of thousands of differences is a few times that.
+    /// The transforms' largest factors, 10² · 10² / 24² in a corner, multiply the rounding error of a sum, about 2⁻²⁴
+    /// √n for n sequential terms; the largest of thousands of errors is a few times that.
     #[test]
     fn winograds_algorithm_gives_the_direct_convolution() {
         for (batch, height, width, channels, upsample) in [

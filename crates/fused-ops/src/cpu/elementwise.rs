@@ -1,4 +1,4 @@
-//! Maps branch-free functions of one value over slices, which the compiler turns into vector code.
+//! Maps branch-free scalar functions over slices, which the compiler vectorizes.
 
 use super::output::written;
 use super::simd::vectorized;
@@ -6,7 +6,7 @@ use pulp::Simd;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
-/// Values that one task maps.
+/// Values per task.
 pub(super) const CHUNK: usize = 16 * 1024;
 
 /// `eˣ` to within 2 units in the last place, 0 below −87.3 and `e⁸⁸·³` above 88.3.
@@ -29,12 +29,12 @@ pub(crate) fn exp(x: f32) -> f32 {
     if x < -87.3 { 0. } else { value }
 }
 
-/// `2ˣ` to within 2 units in the last place for x ≤ 127, and 0 below −126: the polynomial of Cephes' `exp2f`. The caller
-/// must be compiled for `S`, so that a multiplication and an addition are one instruction where it has that.
+/// `2ˣ` to within 2 units in the last place for x ≤ 127, and 0 below −126: the polynomial of Cephes' `exp2f`. The
+/// caller must be compiled for `S`, so that it can use fused multiply-add.
 #[inline(always)]
 #[allow(clippy::excessive_precision)]
 pub(crate) fn exp2<S: Simd>(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.; // 1.5 · 2²³: adding it rounds to an integer, which the lowest bits then hold
+    const ROUND: f32 = 12_582_912.; // 1.5 · 2²³: adding it rounds to an integer, held in the lowest bits
     let shifted = x + ROUND;
     let r = x - (shifted - ROUND);
     let p = 1.535_336_188_319_500e-4;
@@ -48,8 +48,8 @@ pub(crate) fn exp2<S: Simd>(x: f32) -> f32 {
     if x < -126. { 0. } else { value }
 }
 
-/// `a · b + c`, rounded once by the instruction sets that have it and twice by the plain one, for which
-/// [`f32::mul_add`] would call a slow function.
+/// `a · b + c`, rounded once where the instruction set has FMA and twice otherwise, where [`f32::mul_add`] would call
+/// a slow function.
 #[inline(always)]
 pub(crate) fn mul_add<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
     if S::IS_SCALAR { a * b + c } else { a.mul_add(b, c) }
@@ -60,7 +60,7 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1. / (1. + exp(-x))
 }
 
-/// The error function to within 3e-7: the rational minimax approximation that Eigen and XLA use.
+/// The error function to within 3e-7: the rational minimax approximation of Eigen and XLA.
 #[inline(always)]
 #[allow(clippy::excessive_precision)]
 pub(crate) fn erf(x: f32) -> f32 {
@@ -115,7 +115,7 @@ pub(crate) fn quick_gelu_derivative(x: f32) -> f32 {
     s * (1. + 1.702 * x * (1. - s))
 }
 
-/// `f` of every value.
+/// Maps `f` over values.
 #[inline(always)]
 pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     let write = |out: &mut [MaybeUninit<f32>]| {
@@ -130,7 +130,7 @@ pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     unsafe { written(x.len(), write) }
 }
 
-/// `f` of every pair of values.
+/// Maps `f` over pairs of values.
 #[inline(always)]
 pub(crate) fn map2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
     assert_eq!(a.len(), b.len());

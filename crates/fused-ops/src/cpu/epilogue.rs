@@ -1,10 +1,10 @@
-//! Finishes a product while its results are still in the first cache: bias, shift, residual, activation.
+//! Applies bias, shift, residual and activation to a product while it is still in the L1 cache.
 
 use super::elementwise::{gelu, quick_gelu, silu};
 use super::microkernel::PANEL;
 use crate::shapes::Activation;
 
-/// `activation(product + bias + shift + residual)` on slices, each of which may be missing.
+/// `activation(product + bias + shift + residual)` on slices; each part is optional.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct SliceEpilogue<'a> {
     /// (columns)
@@ -16,11 +16,11 @@ pub(crate) struct SliceEpilogue<'a> {
     pub(crate) activation: Option<Activation>,
 }
 
-/// A row for each image.
+/// One row per image.
 #[derive(Clone, Copy)]
 pub(crate) struct Shift<'a> {
     pub(crate) values: &'a [f32],
-    /// Rows of the product that belong to an image.
+    /// Rows of the product per image.
     pub(crate) rows_per_image: usize,
 }
 
@@ -29,14 +29,14 @@ impl<'a> SliceEpilogue<'a> {
         Self { bias, ..Self::default() }
     }
 
-    /// Panics where something does not fit a product of this shape: the kernels would read outside of it.
+    /// Panics if a part does not fit a product of this shape, since the kernels would read out of bounds.
     pub(crate) fn check(&self, rows: usize, columns: usize) {
         assert!(self.bias.is_none_or(|bias| bias.len() == columns));
         assert!(self.residual.is_none_or(|residual| residual.len() == rows * columns));
         assert!(self.shift.is_none_or(|shift| shift.values.len() * shift.rows_per_image == rows * columns));
     }
 
-    /// Finishes `values`, which are those of row `row` from column `first` on, of `columns`.
+    /// Applies it to `values`, which start at row `row` and column `first` of `columns`.
     #[inline(always)]
     pub(crate) fn finish(&self, row: usize, first: usize, columns: usize, values: &mut [f32]) {
         let mut add = |from: &[f32], start: usize| {

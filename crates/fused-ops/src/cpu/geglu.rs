@@ -1,10 +1,10 @@
-//! Computes the gate of a gated feed-forward, and its gradient.
+//! Computes the gate of a GEGLU feed-forward, and its gradient.
 
 use super::elementwise::{CHUNK, gelu, gelu_derivative};
 use super::simd::vectorized;
 use rayon::prelude::*;
 
-/// The gated feed-forward's gate: rows of `2 n` values to rows of `n`.
+/// GEGLU's gate: rows of `2 n` values to rows of `n`.
 pub(crate) fn geglu(x: &[f32], n: usize) -> Vec<f32> {
     let mut out = vec![0f32; x.len() / 2];
     if n == 0 {

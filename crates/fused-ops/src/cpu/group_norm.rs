@@ -1,4 +1,5 @@
-//! Normalises groups of channels in one read for the statistics and one for the values, with the gradients.
+//! Normalizes groups of channels, reading once for the statistics and once for the values, and computes the
+//! gradients.
 
 use super::elementwise::{silu, silu_derivative};
 use super::output::written;
@@ -6,10 +7,10 @@ use super::simd::vectorized;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
-/// Pixels whose statistics one task gathers: they fit the L1 cache for the channel counts of these models.
+/// Pixels per statistics task: they fit the L1 cache at these models' channel counts.
 const PIXELS_PER_TASK: usize = 32;
 
-/// Mean and reciprocal standard deviation of every group of every image.
+/// Mean and reciprocal standard deviation per group and image.
 pub(crate) struct Statistics {
     /// (batch, groups)
     pub(crate) mean: Vec<f32>,
@@ -27,8 +28,8 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    /// Sums and centred squares are taken per channel over a few pixels and merged in f64 (Chan et al.), so that a mean
-    /// far from zero costs no precision.
+    /// Takes sums and centred squares per channel over a few pixels and merges them in f64 (Chan et al.), so that a
+    /// mean far from zero does not cost precision.
     pub(crate) fn statistics(&self, x: &[f32]) -> Statistics {
         let (channels, size) = (self.channels, self.channels / self.groups);
         let image = self.pixels * channels;
@@ -79,7 +80,7 @@ impl Groups {
         }
     }
 
-    /// For each channel of one image the factor and summand that normalise and scale it.
+    /// Factor and offset for each channel of one image that normalise and scale it.
     fn affine(
         &self,
         statistics: &Statistics,
@@ -136,8 +137,8 @@ impl Groups {
 
     /// The gradients of input, weight and bias.
     ///
-    /// With `x̂` the normalised value and `g = grad · weight`, the input's is
-    /// `(g − mean(g) − x̂ · mean(g · x̂)) / deviation`, both means over the group.
+    /// With the normalised value `x̂` and `g = grad · weight`, the input's gradient is
+    /// `(g − mean(g) − x̂ · mean(g · x̂)) / deviation`, with means over the group.
     pub(crate) fn backward(
         &self,
         x: &[f32],
@@ -168,7 +169,7 @@ impl Groups {
                         // `out` first holds the gradient before the activation.
                         let rows = out.chunks_exact_mut(channels).zip(x.chunks_exact(channels));
                         for ((out, x), grad) in rows.zip(grad.chunks_exact(channels)) {
-                            // Several loops over few slices: one over all of them would not vectorise.
+                            // Separate loops over few slices: a single one would not vectorize.
                             out.copy_from_slice(grad);
                             if self.silu {
                                 let affine = factor.iter().zip(&summand);

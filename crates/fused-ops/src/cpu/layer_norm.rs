@@ -5,10 +5,10 @@ use super::simd::vectorized;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
-/// Rows that one task normalises.
+/// Rows per task.
 const ROWS_PER_TASK: usize = 16;
 
-/// Mean and reciprocal deviation of one row.
+/// Mean and reciprocal deviation of a row.
 #[inline(always)]
 fn row_statistics(row: &[f32], eps: f64) -> (f32, f32) {
     let n = row.len() as f32;
@@ -17,7 +17,7 @@ fn row_statistics(row: &[f32], eps: f64) -> (f32, f32) {
     (mean, (1. / (f64::from(variance) + eps).sqrt()) as f32)
 }
 
-/// A sum in sixteen independent lanes, which vectorises and loses less precision than one running sum.
+/// A sum in sixteen independent lanes, which vectorizes and is more precise than one running sum.
 #[inline(always)]
 fn lane_sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0f32; 16];
@@ -91,7 +91,7 @@ pub(crate) fn layer_norm_gradient(
                     let rows = out.chunks_exact_mut(size).zip(x.chunks_exact(size));
                     for ((out, x), grad) in rows.zip(grad.chunks_exact(size)) {
                         let (mean, inverse) = row_statistics(x, eps);
-                        // Several loops over few slices: one over all of them would not vectorise.
+                        // Separate loops over few slices: a single one would not vectorize.
                         grad_bias.iter_mut().zip(grad).for_each(|(sum, g)| *sum += g);
                         for (sum, (g, x)) in grad_weight.iter_mut().zip(grad.iter().zip(x)) {
                             *sum += g * (x - mean) * inverse;

@@ -1,4 +1,4 @@
-//! Multiplies matrices and gates the result, without ever writing values and gates.
+//! Computes a GEGLU layer in one pass, without writing values and gates to memory.
 
 use super::elementwise::gelu;
 use super::matmul::{Pairs, for_each_part};
@@ -11,8 +11,8 @@ use pulp::{Simd, WithSimd};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// `geglu(left · panels + bias)`, where the first half of the columns are values and the second half what gates them:
-/// (rows, half of the panels' columns). A half must end where a panel does.
+/// `geglu(left · panels + bias)`, where the first half of the columns are values and the second half their gates:
+/// (rows, half of the panels' columns). The halves must split at a panel boundary.
 pub(crate) fn linear_geglu<F: Factor>(
     left: &[f32],
     rows: usize,
@@ -34,7 +34,7 @@ pub(crate) fn linear_geglu<F: Factor>(
     unsafe { written(rows * columns, write) }
 }
 
-/// Some rows of a gated product, and some panels of its columns.
+/// One task: some rows of the gated product and some panels of its columns.
 struct GatedTask<'a, F> {
     starts: &'a [*const f32],
     panels: &'a F,
@@ -50,7 +50,7 @@ impl<F: Factor> WithSimd for GatedTask<'_, F> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let half = self.panels.size().columns / 2;
-        // A panel of values and, beside it, the one of their gates.
+        // A panel of values with the panel of their gates beside it.
         let mut both = vec![[0f32; 2 * PANEL]; self.rows.len()];
         // SAFETY: `for_each_part` gives the starts of these rows, each of the panels' depth.
         let mut pairs = unsafe { Pairs::new(self.panels, self.starts) };

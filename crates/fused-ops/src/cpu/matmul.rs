@@ -1,4 +1,4 @@
-//! Multiplies matrices whose left rows are gathered, split over the threads.
+//! Multiplies matrices with gathered left rows, on all threads.
 
 use super::epilogue::SliceEpilogue;
 use super::microkernel::{Block, Left, PANEL};
@@ -11,11 +11,11 @@ use rayon::prelude::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// Tasks that a thread should get, so that none waits long for another in the end.
+/// Tasks per thread, to balance the load.
 const TASKS_PER_THREAD: usize = 16;
 
-/// `epilogue(Σ_tap left[window(row, tap)] · panels[tap])` for every row, where `left` has rows of the panels' depth and a
-/// row outside the window is zeros: (rows, the panels' columns).
+/// Computes `epilogue(Σ_tap left[window(row, tap)] · panels[tap])` for every row: (rows, the panels' columns). `left`
+/// has rows of the panels' depth, and rows outside the window are zeros.
 pub(crate) fn gather_product<F: Factor>(
     left: &[f32],
     rows: usize,
@@ -36,8 +36,8 @@ pub(crate) fn gather_product<F: Factor>(
     unsafe { written(rows * columns, write) }
 }
 
-/// Cuts a result of `rows` × `panel_count` panels into parts and calls `part` for each, on all threads, with where the
-/// left factor's rows start (for each row, each tap), the rows, and the panels.
+/// Splits a result of `rows` × `panel_count` panels into parts and calls `part` for each, on all threads, with the
+/// left factor's row starts (per row and tap), the rows, and the panels.
 pub(super) fn for_each_part<F: Factor>(
     left: &[f32],
     rows: usize,
@@ -135,12 +135,13 @@ impl<F: Factor> WithSimd for ProductTask<'_, F> {
     }
 }
 
-/// The rows of one task times one pair of panels after the other, as much of their depth at a time as the factor gives.
+/// Multiplies a task's rows by one pair of panels after the other, over as much of the depth at a time as the factor
+/// provides.
 pub(super) struct Pairs<'a, F> {
     panels: &'a F,
-    /// Of the left rows, as in [`Left::Rows`].
+    /// Starts of the left rows, as in [`Left::Rows`].
     starts: &'a [*const f32],
-    /// The same, from where a part of the depth begins.
+    /// The same, at the start of the current part of the depth.
     part_starts: Vec<*const f32>,
     scratch: Vec<f32>,
 }
@@ -152,7 +153,7 @@ impl<'a, F: Factor> Pairs<'a, F> {
         Self { panels, starts, part_starts: Vec::new(), scratch: Vec::new() }
     }
 
-    /// Writes the product of all `rows` and one panel or two, `columns` in all, to `out`.
+    /// Writes the product of all `rows` with one or two panels, `columns` in all, to `out`.
     ///
     /// # Safety
     /// There must be so many rows, and `out` be valid for them and nobody else's.
@@ -168,7 +169,7 @@ impl<'a, F: Factor> Pairs<'a, F> {
     ) {
         let FactorSize { taps, depth, .. } = self.panels.size();
         let step = self.panels.depth_per_part().max(1);
-        // Without depth there are still results to write: zeros.
+        // Even without depth, zeros must be written.
         for first in (0..depth.max(1)).step_by(step) {
             let part = first..depth.min(first + step);
             let count = part.len();
@@ -189,15 +190,15 @@ impl<'a, F: Factor> Pairs<'a, F> {
                 out,
                 out_stride,
             };
-            // SAFETY: whoever made this vouches for the left rows, the factor gives whole panels of that depth, and the caller
-            // vouches for the output.
+            // SAFETY: whoever made this guarantees the left rows, the factor gives whole panels of that depth, and the caller
+            // guarantees the output.
             unsafe { block.run(simd) };
         }
     }
 }
 
-/// Rows whose distance is a large power of two share a few sets of the cache and push each other out of it: a copy of
-/// them a little further apart costs one pass and saves the misses of every later one.
+/// Rows whose distance is a large power of two compete for a few cache sets. Copying them slightly further apart
+/// costs one pass and saves the misses of all later ones.
 fn spread_rows(rows: &[f32], len: usize) -> Option<Vec<f32>> {
     const ALIASING: usize = 512; // values: 2 KiB
     if len == 0 || !len.is_multiple_of(ALIASING) {

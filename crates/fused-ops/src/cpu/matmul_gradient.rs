@@ -8,9 +8,9 @@ use super::window::Window;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-/// Pixels that a weight gradient gathers at a time.
+/// Pixels per pass of a weight gradient.
 const PIXELS_PER_PASS: usize = 128;
-/// Rows of a weight gradient that one task computes.
+/// Rows of a weight gradient per task.
 const GRADIENT_ROWS_PER_TASK: usize = 48;
 
 /// The weight gradient of [`gather_product`](super::matmul::gather_product): `out[tap, k, column] = Σ_row left[window(row, tap), k] · grad[row, column]`.
@@ -61,16 +61,16 @@ pub(crate) fn gather_gradient(
     });
 }
 
-/// Some rows of a weight gradient, as far as some pixels add to them.
+/// Some rows of a weight gradient, with the contribution of some pixels.
 struct Pass<'a> {
-    /// Of each pixel, where the values of these rows start.
+    /// For each pixel, the start of these rows' values.
     starts: &'a [*const f32],
-    /// The gradient of the result, of which the first pixel is `first`.
+    /// The result's gradient, from pixel `first` on.
     panels: &'a Panels,
     first: usize,
     rows: usize,
     out: SharedOutput<'a>,
-    /// The first row of the output.
+    /// The first output row.
     row: usize,
 }
 
@@ -96,7 +96,7 @@ impl WithSimd for Pass<'_> {
     }
 }
 
-/// The sum of every column of a (rows, columns) matrix: a bias gradient.
+/// Sums each column of a (rows, columns) matrix: a bias gradient.
 pub(crate) fn column_sums(matrix: &[f32], columns: usize) -> Vec<f32> {
     let partial = |rows: &[f32]| {
         let mut sums = vec![0f32; columns];

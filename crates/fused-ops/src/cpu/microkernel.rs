@@ -1,19 +1,19 @@
-//! Multiplies a tile of rows by a few columns that are held in registers: the one inner loop behind all matrix products.
+//! Multiplies a tile of rows by a few columns held in registers: the inner loop of all matrix products.
 //!
 //! The right factor lies in *panels* of [`PANEL`] columns, so that a step along the shared dimension reads whole
-//! vectors. The left factor is never copied: a tile finds its rows through pointers, which makes a convolution (whose
-//! rows are shifted pixels, and zeros outside the image) the same loop as a linear layer. This is the indirect
-//! convolution algorithm (Dukhan, arXiv 1907.02129).
+//! vectors. The left factor is never copied: a tile finds its rows through pointers, so a convolution (whose rows are
+//! shifted pixels, and zeros outside the image) is the same loop as a linear layer. This is the indirect convolution
+//! algorithm (Dukhan, arXiv 1907.02129).
 
 use half::{bf16, f16};
 use pulp::Simd;
 
-/// Columns of a panel: one AVX-512 vector, two AVX2 or four NEON ones.
+/// Columns per panel: one AVX-512 vector, two AVX2 or four NEON ones.
 pub(crate) const PANEL: usize = 16;
 
-/// A type that weights are stored in. All arithmetic is in f32.
+/// A storage type of weights. All arithmetic is in f32.
 pub(crate) trait Stored: Copy + Default + Send + Sync + 'static {
-    /// The value, which must be finite in the half types.
+    /// Converts to f32. Half types must be finite.
     fn widen(self) -> f32;
 }
 
@@ -32,12 +32,12 @@ impl Stored for bf16 {
 }
 
 impl Stored for f16 {
-    /// Sign, exponent and fraction, moved to their places in an f32, say the value times 2⁻¹¹². Unlike [`f16::to_f32`]
-    /// this has no branches, so that whole vectors take it, on any machine.
+    /// Moving sign, exponent and fraction to their places in an f32 gives the value times 2⁻¹¹². Unlike
+    /// [`f16::to_f32`] this is branch-free, so it vectorizes on any machine.
     #[inline(always)]
     fn widen(self) -> f32 {
         const SCALE: f32 = f32::from_bits((127 + 112) << 23);
-        let moved = i32::from(self.to_bits() as i16) << 13; // the sign fills what is left of the exponent
+        let moved = i32::from(self.to_bits() as i16) << 13; // the sign fills the rest of the exponent
         f32::from_bits(moved as u32 & 0x8fff_e000) * SCALE
     }
 }
@@ -50,7 +50,7 @@ pub(crate) struct Right<T> {
     pub(crate) panel_stride: usize,
 }
 
-/// Where the left factor's values are found.
+/// How to find the left factor's values.
 #[derive(Clone, Copy)]
 pub(crate) enum Left<'a> {
     /// `value(row, tap · depth + k) = *starts[row · taps + tap].add(k)`: products and convolutions.
@@ -76,13 +76,13 @@ impl<T: Stored> Block<'_, T> {
     /// Computes the block.
     ///
     /// # Safety
-    /// It reads every place that `left` and `right` name for `rows` × `panels` (whole panels of `right`, also where `columns`
-    /// ends inside one), and writes `out[row · out_stride + column]`, which it reads as well if it accumulates. All of these
-    /// must be valid, and no other thread may touch the same part of `out`.
+    /// It reads everything that `left` and `right` describe for `rows` × `panels` (whole panels of `right`, even if
+    /// `columns` ends inside one), and writes `out[row · out_stride + column]`, which it also reads when
+    /// accumulating. All of these must be valid, and no other thread may touch the same part of `out`.
     #[inline(always)]
     pub(crate) unsafe fn run<S: Simd>(self, simd: S) {
         // Accumulators fill the registers: 24 of AVX-512's 32, 12 of AVX2's 16, 24 of NEON's 32.
-        // SAFETY: the caller vouches for every pointer.
+        // SAFETY: the caller guarantees every pointer.
         unsafe {
             match S::F32_LANES {
                 16 => {
@@ -101,10 +101,10 @@ impl<T: Stored> Block<'_, T> {
         }
     }
 
-    /// Every row, in tiles of `ROWS` and then of ever fewer.
+    /// All rows, in tiles of `ROWS` and then smaller ones.
     ///
     /// # Safety
-    /// As of [`Block::run`].
+    /// See [`Block::run`].
     #[inline(always)]
     unsafe fn all_rows<S: Simd, const ROWS: usize, const VECTORS: usize>(&self, simd: S, panel: usize) {
         let mut row = 0;
@@ -125,10 +125,10 @@ impl<T: Stored> Block<'_, T> {
         }
     }
 
-    /// `ROWS` rows of one panel, or of two.
+    /// `ROWS` rows of one or two panels.
     ///
     /// # Safety
-    /// As of [`Block::run`], and the rows must be the block's.
+    /// See [`Block::run`]; the rows must be the block's.
     #[inline(always)]
     unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
         &self,
@@ -137,7 +137,7 @@ impl<T: Stored> Block<'_, T> {
         panel: usize,
     ) {
         let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-        // SAFETY: the caller vouches for what the factors name.
+        // SAFETY: the caller guarantees what the factors name.
         unsafe {
             let right = self.right.data.add(panel * self.right.panel_stride);
             match self.left {
@@ -160,11 +160,11 @@ impl<T: Stored> Block<'_, T> {
         }
     }
 
-    /// The sums with the products of `depth` steps added. They come and go by value: behind a reference the compiler wrote
-    /// every one of them to memory in every step of [`Left::Columns`], which took more than half of the time.
+    /// Adds the products of `depth` steps to the sums. They are passed by value: behind a reference the compiler
+    /// stored every one of them in each step of [`Left::Columns`], which took more than half of the time.
     ///
     /// # Safety
-    /// `right` must be valid for so many rows, and `left` for their steps.
+    /// `right` must be valid for as many rows, and `left` for its steps.
     #[inline(always)]
     unsafe fn multiply_add<S: Simd, const ROWS: usize, const VECTORS: usize>(
         &self,
@@ -193,10 +193,10 @@ impl<T: Stored> Block<'_, T> {
         sums
     }
 
-    /// Writes the sums of a tile, or adds them to what is there.
+    /// Writes a tile's sums, or adds them to the output.
     ///
     /// # Safety
-    /// As of [`Block::run`], and the rows must be the block's.
+    /// See [`Block::run`]; the rows must be the block's.
     #[inline(always)]
     unsafe fn store<S: Simd, const ROWS: usize, const VECTORS: usize>(
         &self,
@@ -240,12 +240,12 @@ impl<T: Stored> Block<'_, T> {
 /// One vector of stored values.
 ///
 /// # Safety
-/// So many values must be valid there.
+/// That many values must be valid there.
 #[inline(always)]
 unsafe fn load<S: Simd, T: Stored>(values: *const T) -> S::f32s {
     let mut lanes = [0f32; PANEL];
     for (lane, value) in lanes[..S::F32_LANES].iter_mut().enumerate() {
-        // SAFETY: the caller vouches for it.
+        // SAFETY: the caller guarantees it.
         *value = unsafe { *values.add(lane) }.widen();
     }
     // SAFETY: a vector is no longer than a panel.

@@ -1,7 +1,7 @@
-//! Computes on slices: plain slices in, plain slices out, no candle tensors.
+//! Computes on plain slices, without candle tensors.
 //!
-//! Every loop is written once and compiled for each instruction set that [`pulp`] knows; the widest one that the machine has
-//! is picked at run time. The `unsafe` of the CPU is here alone.
+//! Every loop is written once and compiled for each instruction set that [`pulp`] knows; the widest one available is
+//! picked at run time. All `unsafe` of the CPU code is in this module.
 
 pub(crate) mod attention;
 pub(crate) mod attention_gradient;

@@ -1,21 +1,21 @@
-//! Makes results without clearing them first, and lets threads write their parts of them.
+//! Allocates results without clearing them, and lets threads write disjoint parts.
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-/// A vector of `len` values that `write` fills, and that is not cleared first: the results of a layer take longer to clear
-/// than many a layer takes to compute.
+/// A vector of `len` values that `write` fills, without clearing it first: that would take longer than computing many
+/// layers.
 ///
 /// # Safety
 /// `write` must write every value.
 pub(crate) unsafe fn written(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
     let mut out = Box::new_uninit_slice(len);
     write(&mut out);
-    // SAFETY: the caller vouches that they are written.
+    // SAFETY: the caller guarantees that they are written.
     unsafe { out.assume_init() }.into_vec()
 }
 
-/// A slice that several threads write, each its own part of it.
+/// A slice that several threads write to, each in its own part.
 #[derive(Clone, Copy)]
 pub(crate) struct SharedOutput<'a> {
     start: *mut f32,
@@ -23,19 +23,19 @@ pub(crate) struct SharedOutput<'a> {
     lifetime: PhantomData<&'a mut [MaybeUninit<f32>]>,
 }
 
-// SAFETY: it gives out addresses alone, and what is done with those is unsafe: whoever does it vouches that no other thread
+// SAFETY: it gives out addresses alone, and what is done with those is unsafe: whoever does it guarantees that no other thread
 // touches the same part.
 unsafe impl Send for SharedOutput<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for SharedOutput<'_> {}
 
 impl<'a> SharedOutput<'a> {
-    /// Of values that are written before anybody reads them.
+    /// Wraps uninitialized values, to be written before they are read.
     pub(crate) fn new(out: &'a mut [MaybeUninit<f32>]) -> Self {
         Self { start: out.as_mut_ptr().cast(), len: out.len(), lifetime: PhantomData }
     }
 
-    /// Of values that are there already.
+    /// Wraps existing values.
     pub(crate) fn of_values(out: &'a mut [f32]) -> Self {
         Self { start: out.as_mut_ptr(), len: out.len(), lifetime: PhantomData }
     }
@@ -50,22 +50,22 @@ impl<'a> SharedOutput<'a> {
     /// The `len` values from `offset` on.
     ///
     /// # Safety
-    /// They have been written, and nobody else has them while this borrow lasts.
+    /// They have been written, and nothing else accesses them during this borrow.
     pub(crate) unsafe fn part(self, offset: usize, len: usize) -> &'a mut [f32] {
         assert!(len <= self.len && offset <= self.len - len, "values outside of a result of {}", self.len);
-        // SAFETY: they lie within the slice, and the caller vouches for the rest.
+        // SAFETY: they lie within the slice, and the caller guarantees the rest.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), len) }
     }
 
     /// Writes values from `offset` on.
     ///
     /// # Safety
-    /// Nobody else touches these places meanwhile.
+    /// Nothing else accesses these places meanwhile.
     #[inline(always)]
     pub(crate) unsafe fn write(self, offset: usize, values: &[f32]) {
         let len = values.len();
         assert!(len <= self.len && offset <= self.len - len, "values outside of a result of {}", self.len);
-        // SAFETY: they lie within the slice, and the caller vouches that nobody borrows them.
+        // SAFETY: they lie within the slice, and the caller guarantees that nobody borrows them.
         unsafe { self.start.add(offset).copy_from_nonoverlapping(values.as_ptr(), len) };
     }
 }

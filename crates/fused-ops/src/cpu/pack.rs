@@ -1,14 +1,14 @@
-//! Lays the right factors of matrix products out in panels.
+//! Packs the right factors of matrix products into panels.
 
 use super::microkernel::{PANEL, Right, Stored};
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// Values that are worth a task of their own.
+/// Values worth a task of their own.
 const VALUES_PER_TASK: usize = 16 * 1024;
 
-/// Strides, in values, by which a matrix (or a stack of `taps` of them) is read when it is packed.
+/// Strides, in values, of a matrix (or a stack of `taps` of them) to be packed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Strides {
     pub(crate) tap: usize,
@@ -21,26 +21,26 @@ pub(crate) struct Strides {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FactorSize {
     pub(crate) taps: usize,
-    /// Of the shared dimension, for each tap.
+    /// The shared dimension, per tap.
     pub(crate) depth: usize,
     pub(crate) columns: usize,
 }
 
-/// A right factor as the tasks of a product see it: in panels, of which they get a part at a time.
+/// A right factor as a product's tasks see it: panels, provided in parts.
 pub(crate) trait Factor: Sync {
     type Value: Stored;
 
-    /// Whether a layer may keep what it makes of the factor in f32.
+    /// Whether a layer may cache derived f32 data.
     const MAY_KEEP_FLOATS: bool;
-    /// Rows that one task multiplies by what it gets: enough to get it seldom, few enough to stay in the L2 cache.
+    /// Rows that a task multiplies by each part: enough to fetch parts rarely, few enough to stay in the L2 cache.
     const ROWS_PER_TASK: usize;
 
     fn size(&self) -> FactorSize;
 
-    /// Of the depth, what a part of all taps should have at most.
+    /// The largest part of the depth, over all taps.
     fn depth_per_part(&self) -> usize;
 
-    /// The rows `depth` of every tap of one panel or of two. They may be written to `scratch`.
+    /// Provides the rows `depth` of every tap of one or two panels, possibly written to `scratch`.
     fn part<'a>(
         &'a self,
         panels: &[usize],
@@ -49,14 +49,14 @@ pub(crate) trait Factor: Sync {
     ) -> FactorPart<'a, Self::Value>;
 }
 
-/// Some rows of every tap of one panel or of two.
+/// Some rows of every tap of one or two panels.
 #[derive(Clone, Copy)]
 pub(crate) struct FactorPart<'a, T> {
-    /// From the first row of the first panel on.
+    /// Starts at the first row of the first panel.
     pub(crate) data: &'a [T],
-    /// From a row of one tap to that of the next.
+    /// Rows from one tap to the next.
     pub(crate) rows_per_tap: usize,
-    /// From one panel to the other, in values.
+    /// Values from one panel to the next.
     pub(crate) panel_stride: usize,
 }
 
@@ -66,7 +66,7 @@ impl<T> FactorPart<'_, T> {
     }
 }
 
-/// A right factor of `taps · depth` rows in panels of [`PANEL`] columns, zeros after the last.
+/// A right factor of `taps · depth` rows in panels of [`PANEL`] columns, zero-padded.
 #[derive(Debug, Clone)]
 pub(crate) struct Panels<T = f32> {
     data: Vec<T>,
@@ -77,7 +77,7 @@ pub(crate) struct Panels<T = f32> {
 
 impl<T: Stored> Panels<T> {
     pub(crate) fn pack(source: &[T], taps: usize, depth: usize, columns: usize, strides: Strides) -> Self {
-        // Whether a column's values lie side by side, as those of a layer's weights do: (depth, taps).
+        // Whether a column's values (depth, taps) are contiguous, as in a layer's weights.
         let whole_columns = strides.depth == taps && (taps == 1 || strides.tap == 1);
         Self::by_panel(taps, depth, columns, |panel, data| {
             let first = panel * PANEL;
@@ -105,7 +105,7 @@ impl<T: Stored> Panels<T> {
         })
     }
 
-    /// A factor whose panels `fill` writes, each of `taps · depth` rows of [`PANEL`] values.
+    /// Builds a factor whose panels, each `taps · depth` rows of [`PANEL`] values, `fill` writes.
     pub(crate) fn by_panel(
         taps: usize,
         depth: usize,
@@ -118,7 +118,7 @@ impl<T: Stored> Panels<T> {
             .enumerate()
             .with_min_len(VALUES_PER_TASK / panel_len.max(1))
             .for_each(|(panel, data)| {
-                // A panel at a time, so that the cache has it when it is filled.
+                // Clear a panel at a time, so that it is in the cache when it is filled.
                 data.fill(MaybeUninit::new(T::default()));
                 // SAFETY: every value has just been written.
                 fill(panel, unsafe { &mut *(std::ptr::from_mut(data) as *mut [T]) });
@@ -127,8 +127,8 @@ impl<T: Stored> Panels<T> {
         Self { data: unsafe { data.assume_init() }.into_vec(), taps, depth, columns }
     }
 
-    /// The factor of (depth, columns, taps) values, with the taps in reverse: a convolution's weights (out, in, kernel,
-    /// kernel) turned about, so that its outputs are mapped to its inputs.
+    /// Packs (depth, columns, taps) values with the taps reversed: a convolution's weights (out, in, kernel, kernel),
+    /// rotated to map outputs to inputs.
     pub(crate) fn pack_turned(source: &[T], taps: usize, depth: usize, columns: usize) -> Self {
         assert_eq!(source.len(), taps * depth * columns);
         Self::by_panel(taps, depth, columns, |panel, data| {
@@ -203,12 +203,12 @@ impl<T: Stored> Factor for Panels<T> {
     }
 }
 
-/// Writes columns of (depth, taps) values, a panel's or fewer, as the lanes of its (taps, depth) rows.
+/// Transposes columns of (depth, taps) values, up to a panel, into lanes of (taps, depth) rows.
 fn transpose<T: Stored>(columns: &[&[T]], taps: usize, depth: usize, panel: &mut [T]) {
     let rows = panel.as_chunks_mut::<PANEL>().0;
     let places = (0..depth).flat_map(|k| (0..taps).map(move |tap| tap * depth + k)).enumerate();
     match <[&[T]; PANEL]>::try_from(columns) {
-        // A row is made in registers, and written at once.
+        // Each row is assembled in registers and written at once.
         Ok(columns) => places.for_each(|(i, row)| rows[row] = columns.map(|column| column[i])),
         Err(_) => places.for_each(|(i, row)| {
             rows[row].iter_mut().zip(columns).for_each(|(lane, column)| *lane = column[i]);

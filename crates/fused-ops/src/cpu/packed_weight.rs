@@ -1,4 +1,4 @@
-//! Holds the packed weight of a layer in the type that it was loaded as.
+//! Holds a layer's packed weight in the type it was loaded in.
 
 use super::bf16::{self, Bf16Weight, Engine};
 use super::epilogue::SliceEpilogue;
@@ -9,8 +9,8 @@ use super::quantized::QuantizedWeight;
 use super::window::Window;
 use half::f16;
 
-/// The packed weight of a layer, in the type that it was loaded as: half the bytes take half the memory, and half the
-/// time to read. Quantized ones stay as they are, and take a quarter or an eighth.
+/// A layer's packed weight, in the type it was loaded in: half precision halves the memory and the time to read it,
+/// and quantized weights take a quarter or an eighth.
 #[derive(Debug, Clone)]
 pub(crate) enum PackedWeight {
     F32(Panels<f32>),
@@ -21,7 +21,7 @@ pub(crate) enum PackedWeight {
     Quantized(QuantizedWeight),
 }
 
-/// Runs a generic expression on the panels of a [`PackedWeight`].
+/// Evaluates a generic expression on the panels of a [`PackedWeight`].
 macro_rules! with_panels {
     ($weight:expr, $panels:ident => $body:expr) => {
         match $weight {

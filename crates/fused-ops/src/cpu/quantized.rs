@@ -1,7 +1,7 @@
-//! Keeps right factors quantized: a task gets as many of their numbers in f32 as it multiplies by.
+//! Keeps right factors quantized, and unpacks to f32 only the part that a task multiplies by.
 //!
-//! What that costs is, for each weight of each task, about as long as 16 multiply-adds: a fifth more for 77 rows, and
-//! little where rows are many, of which a task therefore gets more than it does of plain weights.
+//! Unpacking a weight costs about 16 multiply-adds per task: a fifth more time for 77 rows, and little for many.
+//! Tasks therefore get more rows than with plain weights.
 
 use super::microkernel::PANEL;
 use super::pack::{Factor, FactorPart, FactorSize};
@@ -13,23 +13,23 @@ use candle_core::quantized::k_quants::{
 };
 use std::ops::Range;
 
-/// Rows of a part of two panels: few enough for the L2 cache beside what they are multiplied by.
+/// Rows per part of two panels, to fit the L2 cache beside the left rows.
 const ROWS_PER_PART: usize = 512;
-/// Values of a column that are dequantized at a time: with those of a panel's other columns, half of the first cache.
+/// Values of a column unpacked at a time: with the panel's other columns, half of the L1 cache.
 const VALUES_AT_A_TIME: usize = 256;
 
-/// A weight (columns, depth, taps) whose rows are whole blocks, as the checkpoint has it.
+/// A weight (columns, depth, taps) as in the checkpoint, with rows that are a multiple of the block size.
 #[derive(Debug, Clone)]
 pub(crate) struct QuantizedWeight {
     kind: BlockType,
-    /// The blocks' bytes. Their scales are f16, so that two bytes are what blocks are aligned to.
+    /// The blocks' bytes. Their scales are f16, so blocks are aligned to two bytes.
     words: Vec<u16>,
     words_per_column: usize,
     size: FactorSize,
 }
 
 impl QuantizedWeight {
-    /// Takes the bytes of the rows, one after the other.
+    /// Takes the bytes of the rows in order.
     pub(crate) fn new(kind: BlockType, bytes: &[u8], size: FactorSize) -> Result<Self> {
         let bytes_per_column = kind.bytes_of(size.taps * size.depth);
         let expected = bytes_per_column.and_then(|bytes| bytes.checked_mul(size.columns));
@@ -40,7 +40,7 @@ impl QuantizedWeight {
         Ok(Self { kind, words, words_per_column: bytes_per_column / 2, size })
     }
 
-    /// The numbers of a column, in the order of the checkpoint.
+    /// Unpacks a column, in the checkpoint's order.
     pub(crate) fn column(&self, column: usize, out: &mut [f32]) {
         to_floats(self.kind, &self.words[column * self.words_per_column..][..self.words_per_column], out);
     }
@@ -68,10 +68,10 @@ impl QuantizedWeight {
         let words_per_block = self.kind.block_bytes() / 2;
         let first_column = panel * PANEL;
         let width = PANEL.min(columns - first_column);
-        // Beyond the last column are zeros.
+        // Zeros beyond the last column.
         let mut values = [[0f32; VALUES_AT_A_TIME]; PANEL];
         let wanted = depth.start * taps..depth.end * taps;
-        // Of the places in a column, those from the first wanted block on.
+        // Start at the first block that contains wanted values.
         let mut start = wanted.start / block * block;
         let (mut k, mut tap) = (0, 0);
         while start < wanted.end {
@@ -99,7 +99,7 @@ impl QuantizedWeight {
 impl Factor for QuantizedWeight {
     type Value = f32;
 
-    /// Whoever has quantized weights wants little memory.
+    /// Users of quantized weights want little memory.
     const MAY_KEEP_FLOATS: bool = false;
     const ROWS_PER_TASK: usize = 384;
 
@@ -108,7 +108,7 @@ impl Factor for QuantizedWeight {
     }
 
     fn depth_per_part(&self) -> usize {
-        // Whole blocks of any type where a part begins at their multiples.
+        // A multiple of 64, so that parts start at block boundaries of any type.
         (ROWS_PER_PART / self.size.taps.max(1)).next_multiple_of(64)
     }
 
@@ -129,7 +129,7 @@ impl Factor for QuantizedWeight {
     }
 }
 
-/// Blocks as f32: candle's codecs, on the bytes where they are. `words` are those of `values.len()` numbers.
+/// Unpacks blocks to f32 with candle's codecs, in place. `words` hold `values.len()` numbers.
 pub(crate) fn to_floats(kind: BlockType, words: &[u16], values: &mut [f32]) {
     match kind {
         BlockType::Q4_0 => decode::<BlockQ4_0>(words, values),

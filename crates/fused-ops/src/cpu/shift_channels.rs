@@ -1,11 +1,11 @@
-//! Adds to every image its own row of shifts.
+//! Adds a row of shifts to each image.
 
 use super::output::written;
 use super::simd::vectorized;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
-/// Adds to every row of each of `shifts.len() / columns` images its own row of `shifts`.
+/// Adds to every row of each of `shifts.len() / columns` images its row of `shifts`.
 pub(crate) fn shift_channels(x: &[f32], shifts: &[f32], columns: usize) -> Vec<f32> {
     if x.is_empty() {
         return Vec::new();

@@ -1,12 +1,11 @@
-//! Compiles loops for every instruction set, and runs the widest that the machine has.
+//! Compiles loops for every instruction set, and runs the widest available.
 
 use crate::settings::{Instructions, Settings};
 use pulp::Arch;
 use std::sync::OnceLock;
 
-/// Runs a loop compiled for the widest instruction set of this machine. The closure must be `#[inline(always)]`, and it
-/// must change something it borrows: only then does the compiler call its body itself, which it can inline, and not a
-/// shim around it, which it does not.
+/// Runs a loop compiled for this machine's widest instruction set. The closure must be `#[inline(always)]` and mutate
+/// something it borrows: only then does the compiler inline its body instead of calling a shim.
 #[inline(always)]
 pub(super) fn vectorized(body: impl FnMut()) {
     struct Body<F>(F);
@@ -23,7 +22,7 @@ pub(super) fn vectorized(body: impl FnMut()) {
     arch().dispatch(Body(body));
 }
 
-/// What the [settings](crate::Settings) ask for.
+/// The instruction set that the [settings](crate::Settings) select.
 pub(super) fn arch() -> Arch {
     static CHOSEN: OnceLock<Arch> = OnceLock::new();
     *CHOSEN.get_or_init(|| match Settings::current().unwrap_or_default().instructions {

@@ -1,5 +1,4 @@
-//! Tests every kernel on small shapes against loops that anybody can read: what a sanitizer runs, to which larger ones would
-//! take hours.
+//! Tests every kernel on small shapes against naive loops, fast enough for a sanitizer.
 
 use super::attention::attention;
 use super::attention_gradient::{AttentionInputs, attention_gradients};
@@ -119,7 +118,7 @@ fn gradients_of_weights_and_biases() {
     }
 }
 
-/// The weights of one query of a head.
+/// The attention weights of one query of a head.
 fn weights(query: &[f32], keys: &[&[f32]], bias: &[f32], seen: usize) -> Vec<f32> {
     let scale = 1. / (query.len() as f32).sqrt();
     let score = |(i, key): (usize, &&[f32])| {
@@ -164,7 +163,7 @@ fn attention_and_its_gradients() {
         }
         assert_close(&found, &expected);
 
-        // Against differences: of the sum of all results, weighted at random.
+        // Against difference quotients of the randomly weighted sum of all results.
         let grad = random.values(found.len());
         let inputs = AttentionInputs {
             query: &query,
@@ -186,7 +185,8 @@ fn attention_and_its_gradients() {
             x
         };
         let close = |found: f32, above: f32, below: f32| {
-            // The difference quotient's own error: the third derivative times 1e-4, and rounding of sums of a few over 2e-2.
+            // The difference quotient's own error: the third derivative times 1e-4, and rounding of small sums over
+            // 2e-2.
             let difference = (above - below) / (2. * STEP);
             assert!((found - difference).abs() < 2e-3, "{found}, expected {difference}");
         };
@@ -214,7 +214,7 @@ fn attention_and_its_gradients() {
     }
 }
 
-/// The convolution of (height, width, inputs) by (outputs, inputs, 3, 3) with zeros around it.
+/// The convolution of (height, width, inputs) by (outputs, inputs, 3, 3) with zero padding.
 fn convolution(x: &[f32], weight: &[f32], [height, width, inputs, outputs]: [usize; 4]) -> Vec<f32> {
     let mut out = Vec::new();
     for (y, x_out, output) in
@@ -283,7 +283,7 @@ fn normalisations_and_their_gradients() {
     let with_silu = Groups { silu: true, ..norm };
     let activated: Vec<f32> = expected.iter().map(|&value| silu(value)).collect();
     assert_close(&with_silu.forward(&x, &weight, &bias), &activated);
-    // A constant added to a group changes nothing: its gradients add up to zero.
+    // Adding a constant to a group changes nothing, so its gradients sum to zero.
     let (grad_x, grad_weight, grad_bias) = norm.backward(&x, &weight, &bias, &expected);
     assert_close(&[grad_x.iter().sum()], &[0.]);
     assert_eq!((grad_weight.len(), grad_bias.len()), (channels, channels));
@@ -317,7 +317,7 @@ fn quantized_weights() -> candle_core::Result<()> {
     let mut random = Random::new(8);
     let (rows, depth, columns) = (5, 64, 3);
     for kind in [BlockType::Q8_0, BlockType::Q4_0] {
-        // Zero scales are zeros, and the bytes of a block are any.
+        // Zero scales give zeros, and a block may have any bytes.
         let bytes = vec![0u8; kind.bytes_of(depth).unwrap_or(0) * columns];
         let weight = QuantizedWeight::new(kind, &bytes, FactorSize { taps: 1, depth, columns })?;
         assert_close(&weight.unpack(), &vec![0.; depth * columns]);

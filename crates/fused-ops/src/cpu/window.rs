@@ -1,21 +1,22 @@
-//! Finds the row of the left factor that each row of a product sees: itself in a linear layer, shifted pixels in a convolution.
+//! Maps each row of a product to its rows in the left factor: itself in a linear layer, shifted pixels in a
+//! convolution.
 
 use std::ops::Range;
 
-/// Finds the left rows of a gathered product. A convolution's are looked up per axis, so that no step divides.
+/// Finds the left rows of a gathered product. For a convolution they are tabulated per axis, so that no step divides.
 #[derive(Debug, Clone)]
 pub(crate) enum Window {
-    /// One tap: every row sees the row of its own number.
+    /// One tap: every row maps to itself.
     Same,
     /// `kernel²` taps over images of a grid of rows.
     Grid { vertical: Axis, horizontal: Axis },
 }
 
-/// One direction of a [`Window::Grid`].
+/// One axis of a [`Window::Grid`].
 #[derive(Debug, Clone)]
 pub(crate) struct Axis {
     kernel: usize,
-    /// Positions of the rows of the product.
+    /// Positions of the product's rows.
     positions: usize,
     /// Extent of the left factor's images.
     extent: usize,
@@ -45,7 +46,7 @@ impl Axis {
 }
 
 impl Axis {
-    /// What position `place − tap` sees at `tap`, for a convolution of stride 1.
+    /// What position `place − tap` reads at `tap`, for a convolution of stride 1.
     fn place(&self, place: usize) -> Option<usize> {
         let position = place.min(self.positions.checked_sub(1)?);
         let tap = place - position;
@@ -55,7 +56,7 @@ impl Axis {
 }
 
 impl Window {
-    /// Calls `found` for every row, and in it for every tap, with the row of the left factor or `None` for zeros.
+    /// Calls `found` for every row and tap, with the left factor's row or `None` for zeros.
     #[inline(always)]
     pub(crate) fn gather(&self, rows: Range<usize>, mut found: impl FnMut(Option<usize>)) {
         let Self::Grid { vertical, horizontal } = self else {
@@ -72,7 +73,7 @@ impl Window {
         });
     }
 
-    /// Like [`Window::gather`], for one tap only.
+    /// Like [`Window::gather`], for a single tap.
     #[inline(always)]
     pub(crate) fn gather_tap(&self, rows: Range<usize>, tap: usize, mut found: impl FnMut(Option<usize>)) {
         let Self::Grid { vertical, horizontal } = self else {
@@ -88,7 +89,7 @@ impl Window {
         });
     }
 
-    /// The left row that a grid's image has at a place of its padded, and perhaps upsampled, self; `None` for zeros.
+    /// The left row at a place of the padded, possibly upsampled image; `None` for zeros.
     #[inline(always)]
     pub(crate) fn source(&self, image: usize, y: usize, x: usize) -> Option<usize> {
         let Self::Grid { vertical, horizontal } = self else { return None };
@@ -96,7 +97,7 @@ impl Window {
         Some((image * vertical.extent + row) * horizontal.extent + column)
     }
 
-    /// Calls `visit` for every row of a grid with the first left row of its image and its place in the grid.
+    /// Calls `visit` for every row of a grid, with its image's first left row and its place in the grid.
     #[inline(always)]
     fn walk(&self, rows: Range<usize>, mut visit: impl FnMut(usize, usize, usize)) {
         let Self::Grid { vertical, horizontal } = self else { return };

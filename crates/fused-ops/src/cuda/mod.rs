@@ -1,9 +1,9 @@
 //! Computes on NVIDIA GPUs.
 //!
-//! `launch` turns shapes and addresses into launches, and knows nothing of a device, so that tests can run the same ones
-//! without one. `runtime` knows the driver, cuBLASLt and cuDNN, `tune` decides between several kernels for the same, and
-//! `ops` brings these and candle's tensors together. A function of `ops` gives `None` where no kernel covers what it is
-//! asked, an event says why, and the caller takes the reference path; the same where somebody wants gradients.
+//! `launch` turns shapes and addresses into launches without depending on a device, so that tests can run them
+//! without one. `runtime` wraps the driver, cuBLASLt and cuDNN, `tune` chooses between kernels for the same
+//! operation, and `ops` connects these to candle's tensors. A function of `ops` returns `None` where no kernel covers
+//! its arguments or gradients are needed; an event says why, and the caller takes the reference path.
 
 mod launch;
 pub(crate) mod ops;

@@ -2,11 +2,11 @@
 
 use candle_core::{Device, Result};
 
-/// The CUDA device of this number, for models that only compute: as [`Device::new_cuda`], but it keeps memory that is
-/// freed for who asks next, and makes no events for every tensor, of which candle never waits for one.
+/// The CUDA device with this number, for inference: like [`Device::new_cuda`], but it keeps freed memory for reuse,
+/// and records no events per tensor, which candle never waits for.
 ///
-/// Every thread of the host has its own stream on it: before a thread works on what another one has just made, that one has
-/// to [`synchronize`](Device::synchronize). No other streams may be made on it.
+/// Every host thread has its own stream on it. Before another thread uses a thread's results, that thread has to
+/// [`synchronize`](Device::synchronize). No other streams may be created on it.
 ///
 /// # Errors
 /// If there is no such device, or this build has no CUDA.

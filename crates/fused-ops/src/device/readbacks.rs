@@ -1,12 +1,12 @@
-//! Reads numbers back from a device without waiting for work that came after them.
+//! Reads numbers back from a device without waiting for later work.
 
 use candle_core::{Result, Tensor};
 use std::collections::VecDeque;
 
-/// Numbers that a device computes, received in the order in which they were asked for.
+/// Numbers computed on a device, received in the order of the requests.
 ///
-/// To read one from a GPU by itself waits for all work that the device has, that asked for afterwards too. To receive one
-/// here waits for what came before it alone, so that the device need not stand idle meanwhile.
+/// Reading a number from a GPU directly waits for all queued work, even what was queued later. Receiving it here
+/// waits only for earlier work, so the device need not be idle.
 #[derive(Default)]
 pub struct Readbacks {
     under_way: VecDeque<Number>,
@@ -21,10 +21,10 @@ enum Number {
 }
 
 impl Readbacks {
-    /// Asks for the number in `scalar`, f32.
+    /// Requests the number in `scalar`, f32.
     ///
     /// # Errors
-    /// If that is no scalar of this type.
+    /// If that is not an f32 scalar.
     pub fn ask(&mut self, scalar: &Tensor) -> Result<()> {
         #[cfg(feature = "cuda")]
         if let Some(pinned) = crate::cuda::runtime::Pinned::copy(scalar, self.spare.pop())? {
@@ -35,7 +35,7 @@ impl Readbacks {
         Ok(())
     }
 
-    /// The number asked for first of those that were not received, when it is there.
+    /// Waits for the oldest number requested and not yet received.
     ///
     /// # Errors
     /// If the device failed meanwhile.

@@ -1,34 +1,34 @@
-//! Records work that is described once and done many times.
+//! Records work once, to replay it many times.
 
 use candle_core::{Result, Tensor};
 
-/// Work on fixed tensors that is done again and again, on new values in them.
+/// Work on fixed tensors, repeated on new values in them.
 ///
-/// On a GPU it is recorded as one CUDA graph: the host then starts all of it at once, and memory for what is in between
-/// is found once. Anywhere else it is done anew each time.
+/// On a GPU it is recorded as one CUDA graph, which the host starts at once and which reuses its intermediate memory.
+/// On other devices it is simply run again.
 ///
-/// The tensors that the work reads are its own; new values get into them by [`slice_set`](Tensor::slice_set), in the order
-/// of the thread's stream. Every thread of the host has its own stream on a GPU: one that hands a recording on to another
-/// has to [`synchronize`](candle_core::Device::synchronize) first, as what it put there may still be under way.
+/// The work's input tensors belong to it; write new values with [`slice_set`](Tensor::slice_set), in the order of the
+/// thread's stream. Every host thread has its own stream on a GPU: before handing a recording to another thread,
+/// [`synchronize`](candle_core::Device::synchronize), since writes may still be pending.
 pub struct Recording {
     #[cfg(feature = "cuda")]
     graph: Option<crate::cuda::runtime::Graph>,
-    /// It holds the tensors, whose addresses are in the graph.
+    /// It owns the tensors whose addresses are in the graph.
     work: Box<dyn Fn() -> Result<Tensor> + Send>,
-    /// Where the graph leaves its result.
+    /// Where the graph writes its result.
     out: Tensor,
 }
 
 impl Recording {
-    /// Does the work, and records it. Its result comes with it.
+    /// Runs the work, records it, and returns both the recording and the result.
     ///
-    /// The work has to do the same with the same shapes every time, whatever the values are, and nothing of it may be
-    /// the host's: no values that come from there, and none that go there.
+    /// The work must do the same with the same shapes every time, whatever the values, and must not exchange values
+    /// with the host.
     ///
     /// # Errors
-    /// If the work fails, or cannot be recorded.
+    /// If the work fails or cannot be recorded.
     pub fn new(work: impl Fn() -> Result<Tensor> + Send + 'static) -> Result<(Self, Tensor)> {
-        // Before it is recorded it is done once, so that everything that is made at its first time is there.
+        // Run it once before recording, so that everything created lazily exists.
         let first = work()?.contiguous()?;
         let out = first.zeros_like()?;
         out.slice_set(&first, 0, 0)?;
@@ -48,7 +48,7 @@ impl Recording {
         Ok((recording, first))
     }
 
-    /// Does it once more: a tensor of its own.
+    /// Runs the work again, and returns a new tensor.
     ///
     /// # Errors
     /// If the device fails.

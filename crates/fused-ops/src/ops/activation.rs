@@ -43,7 +43,7 @@ fn apply(x: &Tensor, activation: Activation) -> Result<Tensor> {
 }
 
 impl Activation {
-    /// The activation of every value.
+    /// Applies the activation to every value.
     ///
     /// # Errors
     /// If a tensor operation fails.

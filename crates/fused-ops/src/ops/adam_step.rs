@@ -1,4 +1,4 @@
-//! Takes a step of AdamW, in place.
+//! Applies a step of AdamW in place.
 
 use crate::tensors::slices::{slice, slice_mut};
 use candle_core::{CpuStorage, InplaceOp3, Layout, Result, Var};
@@ -21,7 +21,7 @@ impl AdamStep {
     /// Updates `parameter` in place, from moments of its shape.
     ///
     /// # Errors
-    /// If the shapes differ, or on the CPU another type than f32.
+    /// If the shapes differ, or on the CPU the type is not f32.
     pub fn apply(&self, parameter: &Var, first: &Var, second: &Var) -> Result<()> {
         if parameter.device().is_cpu() {
             return parameter.inplace_op3(first, second, self);

@@ -8,12 +8,12 @@ use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Layout, Result, Shape
 
 /// `softmax(query · keyᵀ / √head_dim + key_bias) · value` for every head (Vaswani et al., arXiv 1706.03762).
 ///
-/// * `query` is `(batch, queries, heads · head_dim)`, `key` and `value` are `(batch, keys, heads · head_dim)`: just as
-///   the projections leave them, with the heads side by side in each row.
-/// * `key_bias`, `(batch, keys)`, is added to every score of a key: −∞ hides it, and `ln m` lets one key stand for `m`
-///   equal ones. A row in which every key is hidden is undefined.
+/// * `query` is `(batch, queries, heads · head_dim)`, `key` and `value` are `(batch, keys, heads · head_dim)`, with
+///   the heads side by side in each row, as projections return them.
+/// * `key_bias`, `(batch, keys)`, is added to every score of a key: −∞ masks it, and `ln m` makes one key stand for
+///   `m` equal ones. A row whose keys are all masked is undefined.
 ///
-/// The result is `(batch, queries, heads · head_dim)`.
+/// Returns `(batch, queries, heads · head_dim)`.
 ///
 /// # Errors
 /// If the shapes do not fit together.
@@ -27,7 +27,7 @@ pub fn attention(
     masked_attention(query, key, value, heads, key_bias, false)
 }
 
-/// As [`attention`], but query i sees the keys 0 to i alone (the decoder of Vaswani et al.; CLIP's text tower).
+/// Like [`attention`], but query i only sees the keys 0 to i (the decoder of Vaswani et al.; CLIP's text tower).
 ///
 /// # Errors
 /// If the shapes do not fit together.
@@ -76,7 +76,7 @@ fn masked_attention(
     on_rows([query, key, value], key_bias, heads, Span::batch(batch, queries, keys))
 }
 
-/// The CPU kernel on the rows of all spans, which the tensors hold one after the other.
+/// Runs the CPU kernel on the spans' rows, which are contiguous in the tensors.
 pub(crate) fn on_rows(
     [query, key, value]: [&Tensor; 3],
     key_bias: Option<&Tensor>,
@@ -162,14 +162,14 @@ fn attention_weights(
     candle_nn::ops::softmax(&scores, D::Minus1)
 }
 
-/// 0 where a query sees a key, −∞ where that comes later: `(queries, keys)`.
+/// 0 where a query sees a key, −∞ for later ones: `(queries, keys)`.
 fn causal_bias(queries: usize, keys: usize, device: &Device) -> Result<Tensor> {
     let bias = |query: usize, key: usize| if key <= query { 0f32 } else { f32::NEG_INFINITY };
     let rows = (0..queries).flat_map(|query| (0..keys).map(move |key| bias(query, key)));
     Tensor::from_vec(rows.collect(), (queries, keys), device)
 }
 
-/// The definition of [`attention`], in candle tensors; softmax in f32.
+/// The definition of [`attention`] in candle tensors; softmax in f32.
 ///
 /// # Errors
 /// If the shapes do not fit together.
@@ -183,7 +183,7 @@ pub fn attention_reference(
     masked_reference(query, key, value, heads, key_bias, false)
 }
 
-/// The definition of [`causal_attention`], in candle tensors; softmax in f32.
+/// The definition of [`causal_attention`] in candle tensors; softmax in f32.
 ///
 /// # Errors
 /// If the shapes do not fit together.

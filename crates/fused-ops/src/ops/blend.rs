@@ -1,12 +1,12 @@
-//! Blends a value into a moving average, in place.
+//! Updates a moving average in place.
 
 use crate::tensors::slices::{slice, slice_mut};
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, Var};
 
-/// `average ← decay · average + (1 − decay) · value`, an exponential moving average of the shape of `value`.
+/// `average ← decay · average + (1 − decay) · value`, an exponential moving average in the shape of `value`.
 ///
 /// # Errors
-/// If the shapes differ, or on the CPU another type than f32.
+/// If the shapes differ, or on the CPU the type is not f32.
 pub fn blend(average: &Var, value: &Tensor, decay: f64) -> Result<()> {
     if average.device().is_cpu() {
         return average.inplace_op2(&value.contiguous()?, &Blend { decay: decay as f32, square: false });
@@ -14,10 +14,10 @@ pub fn blend(average: &Var, value: &Tensor, decay: f64) -> Result<()> {
     average.set(&((average.as_tensor() * decay)? + (value * (1. - decay))?)?)
 }
 
-/// [`blend`] with the square of `value`.
+/// Like [`blend`], with the square of `value`.
 ///
 /// # Errors
-/// As [`blend`].
+/// Like [`blend`].
 pub fn blend_square(average: &Var, value: &Tensor, decay: f64) -> Result<()> {
     if average.device().is_cpu() {
         return average.inplace_op2(&value.contiguous()?, &Blend { decay: decay as f32, square: true });

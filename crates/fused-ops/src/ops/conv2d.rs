@@ -15,17 +15,17 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tenso
 use candle_nn::{Init, VarBuilder};
 use std::sync::{Arc, OnceLock};
 
-/// A square convolution with weights as PyTorch stores them, `(out, in, kernel, kernel)`.
+/// A square convolution with weights in PyTorch's layout, `(out, in, kernel, kernel)`.
 #[derive(Debug, Clone)]
 pub struct Conv2d {
     weight: Weight,
     /// The weights of a doubled image's phases, on a GPU.
     #[cfg(feature = "cuda")]
     phases: Option<Tensor>,
-    /// The weight for Winograd's algorithm, from the first time that it is used.
+    /// The weight transformed for Winograd's algorithm, on first use.
     transformed: Arc<OnceLock<Panels>>,
     bias: Option<Tensor>,
-    /// To the rank of a LoRA, over the same window, and back at each place.
+    /// A LoRA: down over the same window, and up at each position.
     low_rank: Option<Arc<(Conv2d, Linear)>>,
     in_channels: usize,
     out_channels: usize,
@@ -34,8 +34,8 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// Reads `weight` (out, in, kernel, kernel) and `bias` (out) from `vb`. A [quantized](crate::BlockType) weight stays so
-    /// on the CPU, and a [LoRA](crate::LORA_DOWN) beside it.
+    /// Reads `weight` (out, in, kernel, kernel) and `bias` (out) from `vb`. On the CPU a
+    /// [quantized](crate::BlockType) weight stays quantized, with a [LoRA](crate::LORA_DOWN) computed beside it.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
@@ -74,14 +74,14 @@ impl Conv2d {
         Ok(Self { low_rank, ..Self::from_parts(Weight::read(&vb, shape, &geometry)?, &geometry)? })
     }
 
-    /// A layer of a weight (out, in, kernel, kernel) without a bias.
+    /// A layer with a weight (out, in, kernel, kernel) and no bias.
     fn from_weight(weight: Tensor, options: Conv2dOptions) -> Result<Self> {
         let (out_channels, in_channels, kernel, _) = weight.dims4()?;
         let geometry = Geometry { batch: 0, height: 0, width: 0, in_channels, out_channels, kernel, options };
         Self::from_parts(Weight::new(weight, &geometry)?, &geometry)
     }
 
-    /// A layer of a weight alone, of images of any size.
+    /// A layer with a weight only, for images of any size.
     fn from_parts(weight: Weight, geometry: &Geometry) -> Result<Self> {
         let Geometry { in_channels, out_channels, kernel, options, .. } = *geometry;
         #[cfg(feature = "cuda")]
@@ -106,11 +106,11 @@ impl Conv2d {
         })
     }
 
-    /// The same convolution without the doubling before it, for input that is enlarged already.
+    /// The same convolution without doubling, for an input that is already enlarged.
     pub fn without_upsample(&self) -> Self {
         let options = Conv2dOptions { upsample: false, ..self.options };
         let low_rank = self.low_rank.as_deref().map(|(down, up)| (down.without_upsample(), up.clone()));
-        // Winograd's algorithm has other weights for a doubled image.
+        // For a doubled image, Winograd's algorithm transforms weights differently.
         Self { options, low_rank: low_rank.map(Arc::new), transformed: Arc::default(), ..self.clone() }
     }
 
@@ -123,7 +123,7 @@ impl Conv2d {
         self.forward_with(x, &Epilogue::default())
     }
 
-    /// [`Conv2d::forward`] and what follows it.
+    /// Like [`Conv2d::forward`], followed by an epilogue.
     ///
     /// # Errors
     /// If shapes do not fit.
@@ -133,7 +133,7 @@ impl Conv2d {
         epilogue::apply(epilogue, self.forward_alone(x, &Epilogue::residual(&change))?)
     }
 
-    /// The weight's part.
+    /// The weight's part, without the LoRA.
     fn forward_alone(&self, x: &Tensor, epilogue: &Epilogue) -> Result<Tensor> {
         let (batch, height, width, channels) = x.dims4()?;
         let Self { in_channels, out_channels, kernel, options, .. } = *self;
@@ -223,7 +223,7 @@ impl CustomOp1 for PackedConv2dOp {
     }
 }
 
-/// A convolution that is trained: input, weight and bias have gradients.
+/// A trained convolution: input, weight and bias have gradients.
 struct Conv2dOp(Geometry);
 
 impl CustomOp3 for Conv2dOp {
@@ -255,7 +255,7 @@ impl CustomOp3 for Conv2dOp {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         with_slice(grad, |grad| {
-            // An image that nobody differentiates, as the first layer sees it, needs no gradient.
+            // The first layer's image is not differentiated and needs no gradient.
             let grad_x = if x.track_op() {
                 gradient(with_slice(weight, |weight| Ok(self.0.input_gradient(weight, grad)))?, x)?
             } else {

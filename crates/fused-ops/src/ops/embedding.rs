@@ -1,4 +1,4 @@
-//! Looks rows up in tables of vectors.
+//! Looks up rows in an embedding table.
 
 use super::weight::read_quantized;
 use crate::cpu::pack::FactorSize;
@@ -8,14 +8,14 @@ use candle_core::{Device, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use std::sync::Arc;
 
-/// A table (rows, width), such as that of word embeddings.
+/// A table (rows, width), such as word embeddings.
 #[derive(Debug, Clone)]
 pub struct Embedding {
     table: Table,
     width: usize,
 }
 
-/// The table as the checkpoint has it: of a large one few rows are ever computed with.
+/// The table as in the checkpoint: only few rows of a large one are ever used.
 #[derive(Debug, Clone)]
 enum Table {
     Plain(Tensor),
@@ -23,7 +23,7 @@ enum Table {
 }
 
 impl Embedding {
-    /// Reads `weight` (rows, width) from `vb`. [Quantized](crate::BlockType), it stays so on the CPU.
+    /// Reads `weight` (rows, width) from `vb`. On the CPU a [quantized](crate::BlockType) table stays quantized.
     ///
     /// # Errors
     /// If the tensor is missing or has another shape.
@@ -36,7 +36,7 @@ impl Embedding {
         Ok(Self { table, width })
     }
 
-    /// Where the table is.
+    /// The table's device.
     pub fn device(&self) -> &Device {
         match &self.table {
             Table::Plain(table) => table.device(),
@@ -44,10 +44,10 @@ impl Embedding {
         }
     }
 
-    /// The rows of the numbers `ids` (n), u32, on the table's device: (n, width), in [`compute_dtype`](crate::compute_dtype).
+    /// Looks up `ids` (n), u32, on the table's device: (n, width), in [`compute_dtype`](crate::compute_dtype).
     ///
     /// # Errors
-    /// If there is no row of a number.
+    /// If an id has no row.
     pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
         match &self.table {
             Table::Plain(table) => for_computing(table.index_select(ids, 0)?),

@@ -1,4 +1,4 @@
-//! Applies what follows a layer: in its kernel, while its results are still in the cache, or after it.
+//! Applies epilogues: in a layer's kernel, while its results are in the cache, or afterwards.
 
 use super::shift_channels::shift_channels;
 use crate::cpu::epilogue::{Shift, SliceEpilogue};
@@ -6,7 +6,7 @@ use crate::shapes::Epilogue;
 use crate::tensors::slices::{on_cpu, with_slices};
 use candle_core::{DType, Result, Tensor};
 
-/// Whether a kernel can finish its results itself: nobody will ask for the gradients of what comes in.
+/// Whether a kernel can apply the epilogue itself: no gradients of the inputs are needed.
 pub(super) fn is_fusible(epilogue: &Epilogue, x: &Tensor) -> bool {
     let fits = |tensor: &Tensor| on_cpu(tensor) && !tensor.track_op();
     fits(x) && epilogue.shift.is_none_or(fits) && epilogue.residual.is_none_or(fits)
@@ -30,10 +30,10 @@ pub(super) fn apply(epilogue: &Epilogue, mut y: Tensor) -> Result<Tensor> {
     }
 }
 
-/// Runs a kernel on the values of `x` and of this epilogue, whose result has the shape `dims`.
+/// Runs a kernel with a result of shape `dims` on the values of `x` and of this epilogue.
 ///
 /// # Errors
-/// If shift or residual do not fit those dimensions.
+/// If shift or residual do not fit `dims`.
 pub(super) fn run(
     epilogue: &Epilogue,
     x: &Tensor,
@@ -41,7 +41,7 @@ pub(super) fn run(
     bias: Option<&[f32]>,
     kernel: impl FnOnce(&[f32], &SliceEpilogue) -> Vec<f32>,
 ) -> Result<Tensor> {
-    // A single row, (channels), is no image and takes no shift.
+    // A single row, (channels), is not an image and takes no shift.
     let (images, rows_per_image, columns) = match dims {
         [images, places @ .., columns] => (*images, places.iter().product(), *columns),
         [columns] => (0, 1, *columns),

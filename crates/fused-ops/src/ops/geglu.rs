@@ -1,11 +1,10 @@
-//! Gates a feed-forward layer.
+//! Gates a feed-forward layer (GEGLU).
 
 use crate::cpu::geglu as kernel;
 use crate::tensors::slices::{as_f32, gradient, on_cpu, slice, with_slice};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
-/// The gate of a gated feed-forward (Shazeer, arXiv 2002.05202): `(…, 2 n)` to `(…, n)`, the first half times the GELU
-/// of the second.
+/// GEGLU's gate (Shazeer, arXiv 2002.05202): `(…, 2 n)` to `(…, n)`, the first half times the GELU of the second.
 ///
 /// # Errors
 /// If the last dimension is odd.

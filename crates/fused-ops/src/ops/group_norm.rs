@@ -7,7 +7,7 @@ use crate::tensors::slices::{as_f32, gradient, on_cpu, slice, with_slice};
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-/// Group normalisation (Wu & He, arXiv 1803.08494): every group of neighbouring channels of one image is brought to
+/// Group normalisation (Wu & He, arXiv 1803.08494): each group of neighbouring channels of an image is normalised to
 /// mean 0 and variance 1, then each channel is scaled and shifted.
 #[derive(Debug, Clone)]
 pub struct GroupNorm {
@@ -33,7 +33,7 @@ impl GroupNorm {
         Ok(Self { weight, bias, groups, eps })
     }
 
-    /// `(batch, …, channels)`, normalised over each group.
+    /// `(batch, …, channels)`, normalised per group.
     ///
     /// # Errors
     /// If `x` has another number of channels.
@@ -49,8 +49,8 @@ impl GroupNorm {
         self.apply(x, true)
     }
 
-    /// [`GroupNorm::forward_silu`] of `x + shift`, where the shift is (batch, channels): how a timestep reaches a residual
-    /// block of the UNet.
+    /// Like [`GroupNorm::forward_silu`] of `x + shift`, with shift (batch, channels): the way a timestep enters the
+    /// UNet's residual blocks.
     ///
     /// # Errors
     /// If the shapes do not fit together.
@@ -123,8 +123,7 @@ impl CustomOp3 for GroupNormOp {
     }
 }
 
-/// The definition of [`GroupNorm::forward`], and of what follows it if `silu` is asked for, in candle tensors; statistics in
-/// f32.
+/// The definition of [`GroupNorm::forward`], followed by SiLU if `silu`, in candle tensors; statistics in f32.
 ///
 /// # Errors
 /// If the shapes do not fit together.

@@ -25,7 +25,7 @@ impl LayerNorm {
         Ok(Self { weight, bias, eps })
     }
 
-    /// `(…, size)`, each row normalised.
+    /// `(…, size)`, normalised per row.
     ///
     /// # Errors
     /// If the last dimension is another one.
@@ -45,14 +45,15 @@ impl LayerNorm {
         as_f32(x)?.apply_op3(&as_f32(weight)?, &as_f32(bias)?, op)?.to_dtype(x.dtype())
     }
 
-    /// Whether [`forward_sum`](Self::forward_sum) has a kernel for tensors such as these.
+    /// Whether [`forward_sum`](Self::forward_sum) has a kernel for tensors like these.
     #[cfg(feature = "cuda")]
     pub(crate) fn fuses_sum<'a>(&'a self, summands: impl IntoIterator<Item = &'a Tensor>) -> bool {
         let tensors = summands.into_iter().chain([&self.weight, &self.bias]);
         crate::cuda::ops::covers_layer_norm(tensors, self.weight.elem_count())
     }
 
-    /// Of `x + added + residual`, in one pass of a GPU that covers it: that sum and the result, or the result alone.
+    /// Normalises `x + added + residual` in one pass on a GPU that covers it; returns the sum and the result, or the
+    /// result alone.
     #[cfg(feature = "cuda")]
     pub(crate) fn forward_sum<const RESULTS: usize>(
         &self,

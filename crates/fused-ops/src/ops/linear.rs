@@ -18,18 +18,18 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tenso
 use candle_nn::{Init, VarBuilder};
 use std::sync::Arc;
 
-/// A linear layer with weights as PyTorch stores them, `(out, in)`.
+/// A linear layer with weights in PyTorch's layout, `(out, in)`.
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
-    /// To the rank of a LoRA and back.
+    /// A LoRA: down and up.
     low_rank: Option<Arc<(Linear, Linear)>>,
 }
 
 impl Linear {
-    /// Reads `weight` (out, in) and, if asked for, `bias` (out) from `vb`. A [quantized](crate::BlockType)
-    /// weight stays so on the CPU, and a [LoRA](crate::LORA_DOWN) beside it.
+    /// Reads `weight` (out, in) and, if `bias`, `bias` (out) from `vb`. On the CPU a [quantized](crate::BlockType)
+    /// weight stays quantized, with a [LoRA](crate::LORA_DOWN) computed beside it.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape.
@@ -49,7 +49,7 @@ impl Linear {
         Ok(Self { weight, bias: bias.map(for_computing).transpose()?, low_rank })
     }
 
-    /// A layer of a weight (out, in) and a bias (out).
+    /// A layer with a weight (out, in) and a bias (out).
     ///
     /// # Errors
     /// If the weight is not a matrix.
@@ -67,7 +67,7 @@ impl Linear {
         self.forward_with(x, &Epilogue::default())
     }
 
-    /// [`Linear::forward`] and what follows it. A shift takes the first dimension for the images.
+    /// Like [`Linear::forward`], followed by an epilogue. A shift takes the first dimension as images.
     ///
     /// # Errors
     /// If shapes do not fit.
@@ -77,7 +77,7 @@ impl Linear {
         epilogue::apply(epilogue, self.forward_alone(x, &Epilogue::residual(&change))?)
     }
 
-    /// The weight's part.
+    /// The weight's part, without the LoRA.
     fn forward_alone(&self, x: &Tensor, epilogue: &Epilogue) -> Result<Tensor> {
         let y = match &self.weight {
             Weight::Packed(weight) if epilogue::is_fusible(epilogue, x) => {
@@ -110,8 +110,8 @@ impl Linear {
         epilogue::apply(epilogue, y)
     }
 
-    /// [`geglu`] of [`Linear::forward`], (…, in) to (…, out / 2), where one pass can do both without ever writing the
-    /// values and gates.
+    /// [`geglu`] of [`Linear::forward`], (…, in) to (…, out / 2), in one pass if possible, without writing values and
+    /// gates.
     ///
     /// # Errors
     /// If shapes do not fit.
@@ -129,7 +129,7 @@ impl Linear {
             }
             #[cfg(feature = "cuda")]
             Weight::Plain(weight) if self.low_rank.is_none() && x.device().is_cuda() => {
-                // Bias and gate in one pass behind the product.
+                // Bias and gate in one pass after the product.
                 let product = linear_reference(x, weight, None)?;
                 match crate::cuda::ops::geglu(&product, self.bias.as_ref())? {
                     Some(y) => Ok(y),
@@ -140,8 +140,8 @@ impl Linear {
         }
     }
 
-    /// [`Linear::forward`] plus a residual of the shape of the result, and that sum normalised: as a layer of a transformer
-    /// ends whose next one begins with a norm. On a GPU both are made in one pass behind the product.
+    /// [`Linear::forward`] plus a residual of the result's shape, and that sum normalised, as between a transformer
+    /// layer and the next one's norm. On a GPU both come from one pass after the product.
     ///
     /// # Errors
     /// If shapes do not fit.
@@ -155,7 +155,7 @@ impl Linear {
         Ok([sum, normalised])
     }
 
-    /// The same without the sum: as a layer ends that norms what it hands on.
+    /// Like [`forward_then_norm`](Self::forward_then_norm), without the sum, as at the end of a post-norm layer.
     ///
     /// # Errors
     /// If shapes do not fit.
@@ -167,7 +167,7 @@ impl Linear {
         norm.forward(&self.forward_with(x, &Epilogue::residual(residual))?)
     }
 
-    /// The product, and the rest in one pass, where a kernel covers it.
+    /// The product and everything after it in one pass, where a kernel covers it.
     #[cfg(feature = "cuda")]
     fn fused_norm<const RESULTS: usize>(
         &self,
@@ -177,7 +177,7 @@ impl Linear {
     ) -> Result<Option<[Tensor; RESULTS]>> {
         let Some((weight, bias)) = self.movable().filter(|_| x.device().is_cuda()) else { return Ok(None) };
         let (_, shape) = out_shape(x.dims(), weight.dim(1)?, weight.dim(0)?)?;
-        // Before the product is made, which would else be made twice.
+        // Check before the product, which would otherwise be computed twice.
         let summands = [x, weight, residual].into_iter().chain(bias);
         if residual.shape() != &shape || !norm.fuses_sum(summands) {
             return Ok(None);
@@ -185,7 +185,7 @@ impl Linear {
         norm.forward_sum(&linear_reference(x, weight, None)?, bias, residual)
     }
 
-    /// The layer's tensors, where another layer can take them over: on a GPU, when nobody trains them.
+    /// The layer's tensors, if another layer can take them over: on a GPU, when they are not trained.
     pub(crate) fn movable(&self) -> Option<(&Tensor, Option<&Tensor>)> {
         match &self.weight {
             Weight::Plain(weight) if !on_cpu(weight) && !weight.track_op() && self.low_rank.is_none() => {
@@ -257,7 +257,7 @@ fn input_gradient(weight: &Panels, grad: &[f32]) -> Vec<f32> {
     gather_product(grad, rows, &Window::Same, weight, &SliceEpilogue::default())
 }
 
-/// A layer that is trained: input, weight and bias have gradients.
+/// A trained layer: input, weight and bias have gradients.
 struct LinearOp;
 
 impl CustomOp3 for LinearOp {
@@ -300,7 +300,7 @@ impl CustomOp3 for LinearOp {
                 None
             };
             let mut grad_weight = vec![0f32; out_features * in_features];
-            // The gradient of the weight is gradᵀ · x, so here the input is the right factor.
+            // The weight's gradient is gradᵀ · x, so the input is the right factor here.
             with_slice(x, |x| {
                 gather_gradient(grad, out_features, 1, &Window::Same, x, in_features, &mut grad_weight);
                 Ok(())
@@ -311,7 +311,7 @@ impl CustomOp3 for LinearOp {
     }
 }
 
-/// The product, and all that follows it in the same launch or in one pass.
+/// The product with everything after it, in the same launch or one more pass.
 #[cfg(feature = "cuda")]
 fn on_cuda(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, epilogue: &Epilogue) -> Result<Tensor> {
     if let Some(y) = crate::cuda::ops::linear(x, weight, bias, epilogue)? {

@@ -1,11 +1,11 @@
-//! Joins linear layers that read the same input.
+//! Fuses linear layers that read the same input.
 
 use super::linear::Linear;
 use candle_core::{D, Result, Tensor};
 
-/// Layers that read the same input, as the projections to queries, keys and values do.
+/// Layers that read the same input, such as the projections to queries, keys and values.
 ///
-/// On a GPU they are one product, whose columns are theirs side by side.
+/// On a GPU they are a single product, with their columns side by side.
 #[derive(Debug, Clone)]
 pub struct LinearGroup<const N: usize>(Group<N>);
 
@@ -14,13 +14,13 @@ enum Group<const N: usize> {
     Apart([Linear; N]),
     Joined {
         layer: Linear,
-        /// Columns of each.
+        /// Columns of each layer.
         widths: [usize; N],
     },
 }
 
 impl<const N: usize> LinearGroup<N> {
-    /// Of these layers, which are joined on a GPU where nobody trains them and none has a LoRA beside it.
+    /// Groups layers, fusing them on a GPU unless they are trained or one has a LoRA.
     ///
     /// # Errors
     /// If a tensor operation fails.
@@ -32,7 +32,7 @@ impl<const N: usize> LinearGroup<N> {
         }
     }
 
-    /// `(…, in)` to `(…, out)` by each layer. The results may be views of one tensor.
+    /// `(…, in)` to `(…, out)` for each layer. The results may be views of one tensor.
     ///
     /// # Errors
     /// If shapes do not fit.
@@ -56,7 +56,7 @@ impl<const N: usize> LinearGroup<N> {
     }
 }
 
-/// One layer for several, and the columns of each; `None` if only some have biases, or the inputs differ.
+/// Fuses layers into one, with the columns of each; `None` if only some have biases, or the inputs differ.
 fn join<const N: usize>(layers: &[(&Tensor, Option<&Tensor>)]) -> Result<Option<(Linear, [usize; N])>> {
     let weights: Vec<&Tensor> = layers.iter().map(|(weight, _)| *weight).collect();
     let biases: Vec<&Tensor> = layers.iter().filter_map(|(_, bias)| *bias).collect();

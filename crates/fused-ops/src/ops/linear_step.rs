@@ -1,11 +1,11 @@
-//! Steps from one sample to the next: guidance with the update of a scheduler.
+//! Applies a sampler's step: guidance and the scheduler's update.
 
 use crate::shapes::{LinearStep, Stepped};
 use candle_core::{DType, Result, Tensor};
 
 impl LinearStep<'_> {
-    /// From the model's `output`, (batch, height, width, channels) or twice as many, and the `sample` that it was given,
-    /// f32, (batch, channels, height, width).
+    /// Computes the next sample from the model's `output`, (batch, height, width, channels) or twice as many, for
+    /// `sample`, f32, (batch, channels, height, width).
     ///
     /// # Errors
     /// If shapes do not fit together.
@@ -33,7 +33,7 @@ impl LinearStep<'_> {
     }
 }
 
-/// The definition of [`LinearStep::apply`], in candle tensors; all of it in f32.
+/// The definition of [`LinearStep::apply`] in candle tensors, all in f32.
 ///
 /// # Errors
 /// If shapes do not fit together.

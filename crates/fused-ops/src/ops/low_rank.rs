@@ -1,16 +1,16 @@
-//! Reads what a LoRA adds to a layer whose weight stays as it is: `up(down(x))` (Hu et al. 2021, arXiv:2106.09685).
+//! Reads a LoRA that is computed beside a layer's weight: `up(down(x))` (Hu et al. 2021, arXiv:2106.09685).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-/// The names, beside a layer's `weight`, of what leads from its input to the rank, (rank, in) or (rank, in, kernel, kernel), and
-/// from there to its output, (out, rank). Whoever gives a layer these scales them.
+/// The name, beside a layer's `weight`, of a LoRA's matrix from the input to the rank, (rank, in) or (rank, in,
+/// kernel, kernel). [`LORA_UP`] leads from there to the output, (out, rank). Scales must be included.
 pub const LORA_DOWN: &str = "lora_down.weight";
 /// See [`LORA_DOWN`].
 pub const LORA_UP: &str = "lora_up.weight";
 
-/// Both matrices of a layer with `inputs`, (in) or (in, kernel, kernel), and `out` outputs, where `vb` has them: (rank, …inputs)
-/// and (out, rank).
+/// Reads both matrices of a layer with `inputs`, (in) or (in, kernel, kernel), and `out` outputs, if `vb` has them:
+/// (rank, …inputs) and (out, rank).
 ///
 /// # Errors
 /// If they do not fit the layer.
@@ -20,7 +20,7 @@ pub(crate) fn read(vb: &VarBuilder, inputs: &[usize], out: usize) -> Result<Opti
     }
     let (down, up) = (vb.get_unchecked(LORA_DOWN)?, vb.get_unchecked(LORA_UP)?);
     let rank = down.dims().first().copied().unwrap_or(0);
-    // A map of each pixel's channels may be stored as a matrix or as a convolution.
+    // A 1 × 1 convolution may be stored as a matrix.
     let shape = [&[rank], inputs].concat();
     if down.elem_count() != shape.iter().product::<usize>() || up.elem_count() != out * rank {
         candle_core::bail!(

@@ -1,4 +1,4 @@
-//! Computes: one file per operation, with its public function or layer, its reference, and its backward.
+//! Defines the operations: a file each, with its public function or layer, its reference and its backward pass.
 
 pub(crate) mod activation;
 pub(crate) mod adam_step;

@@ -1,13 +1,13 @@
-//! Computes attention within sequences of mixed lengths that follow each other without padding.
+//! Computes attention within concatenated sequences of mixed lengths, without padding.
 
 use super::attention::{attention_reference, on_rows};
 use crate::shapes::{Heads, Sequences, Span};
 use crate::tensors::slices::on_cpu;
 use candle_core::{Result, Tensor};
 
-/// As [`attention`](crate::attention()) within each of several sequences.
+/// Like [`attention`](crate::attention()), within each of several sequences.
 ///
-/// `query`, `key` and `value` are `(rows, heads · head_dim)`, the rows of all `sequences`, and so is the result.
+/// `query`, `key` and `value` are `(rows, heads · head_dim)`, with the rows of all `sequences`; so is the result.
 ///
 /// # Errors
 /// If the shapes do not fit together.
@@ -41,7 +41,7 @@ pub fn packed_attention(
         }
         return packed_attention_reference(query, key, value, heads, sequences);
     }
-    // A sequence of no rows is none: the kernel takes one without keys for a mistake.
+    // Skip empty sequences: the kernel rejects one without keys.
     let lengths: Vec<usize> = sequences.lengths().iter().copied().filter(|&length| length > 0).collect();
     let heads = Heads { count: heads, dim: width / heads, causal: false };
     on_rows([query, key, value], sequences.key_bias(), heads, Span::packed(&lengths))

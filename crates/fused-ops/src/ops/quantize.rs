@@ -1,4 +1,4 @@
-//! Turns numbers into quantized blocks, and back.
+//! Quantizes values to blocks, and dequantizes them.
 
 use crate::cpu::quantized::to_floats;
 use crate::shapes::BlockType;
@@ -6,16 +6,16 @@ use candle_core::quantized::QTensor;
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
-/// Numbers of a task's own: many blocks of any type.
+/// Values per task: many blocks of any type.
 const VALUES_PER_TASK: usize = 64 * 1024;
 
 impl BlockType {
-    /// The numbers of blocks, wherever their bytes lie.
+    /// Dequantizes blocks; `bytes` may be unaligned.
     ///
     /// # Errors
-    /// If `bytes` are not those of `values.len()` numbers.
+    /// If `bytes` do not hold `values.len()` values.
     pub fn dequantize(self, bytes: &[u8], values: &mut [f32]) -> Result<()> {
-        /// Blocks that are copied at a time, to where they are aligned.
+        /// Blocks copied at a time for alignment.
         const BLOCKS: usize = 16;
         if self.bytes_of(values.len()) != Some(bytes.len()) {
             candle_core::bail!("{} bytes of {} are not {} numbers", bytes.len(), self.name(), values.len());
@@ -30,11 +30,11 @@ impl BlockType {
         Ok(())
     }
 
-    /// Numbers as blocks, one after the other.
+    /// Quantizes values to consecutive blocks.
     ///
     /// # Errors
-    /// If `values` are no whole number of blocks, one is not finite, or so large that a block's scale, which is f16, cannot
-    /// tell.
+    /// If the number of values is not a multiple of the block size, one is not finite, or one is too large for the
+    /// block's f16 scale.
     pub fn quantize(self, values: &[f32]) -> Result<Vec<u8>> {
         if self.bytes_of(values.len()).is_none() {
             candle_core::bail!("{} numbers do not divide into blocks of {}", values.len(), self.name());

@@ -1,4 +1,4 @@
-//! Shifts every channel, differently for each image: how a timestep reaches the residual blocks of the UNet.
+//! Adds a per-image shift to every channel: the way a timestep enters the UNet's residual blocks.
 
 use crate::cpu::matmul_gradient::column_sums;
 use crate::cpu::shift_channels as kernel;

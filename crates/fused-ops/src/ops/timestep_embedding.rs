@@ -1,4 +1,4 @@
-//! Turns timesteps into vectors of sinusoids.
+//! Embeds timesteps as sinusoids.
 
 use crate::shapes::Sinusoids;
 use candle_core::{D, DType, Result, Tensor};

@@ -1,9 +1,9 @@
-//! Turns decoded images into bytes.
+//! Converts decoded images to bytes.
 
 use crate::tensors::slices::{on_cpu, with_slice};
 use candle_core::{DType, Result, Tensor};
 
-/// Values from −1 to 1 as bytes from 0 to 255, rounded to nearest, ties to even; those outside are cut off.
+/// Converts values from −1 to 1 to bytes from 0 to 255, rounding ties to even and clamping values outside.
 ///
 /// # Errors
 /// If a tensor operation fails.

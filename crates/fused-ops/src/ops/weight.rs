@@ -1,4 +1,4 @@
-//! Reads the weights of layers, and lays them out for the kernel that will use them.
+//! Reads layers' weights, in the layout of the kernel that will use them.
 
 use crate::cpu::bf16::{self, Bf16Weight};
 use crate::cpu::microkernel::Stored;
@@ -14,13 +14,13 @@ use std::sync::Arc;
 /// The weight of a linear layer or a convolution.
 #[derive(Debug, Clone)]
 pub(crate) enum Weight {
-    /// As the checkpoint has it: on a GPU, or while it is trained.
+    /// As in the checkpoint: on a GPU, or during training.
     Plain(Tensor),
-    /// Laid out once for the CPU kernel.
+    /// Packed once for the CPU kernel.
     Packed(Arc<PackedWeight>),
 }
 
-/// Lays out a weight of any type.
+/// Packs a weight of any type.
 pub(crate) trait Pack {
     fn size(&self) -> FactorSize;
 
@@ -28,7 +28,7 @@ pub(crate) trait Pack {
 }
 
 impl Weight {
-    /// Reads `weight` of this shape from `vb`: quantized, where it is and the CPU kernel will use it.
+    /// Reads `weight` in this shape from `vb`, quantized if it is and the CPU kernel will use it.
     pub(crate) fn read(vb: &VarBuilder, shape: impl Into<Shape>, layout: &impl Pack) -> Result<Self> {
         const NAME: &str = "weight";
         if let Some(weight) = read_quantized(vb, NAME, layout.size())? {
@@ -37,7 +37,7 @@ impl Weight {
         Self::new(vb.get_with_hints(shape, NAME, init::DEFAULT_KAIMING_UNIFORM)?, layout)
     }
 
-    /// Packs the weight where the CPU kernel will use it and nobody trains it.
+    /// Packs the weight if the CPU kernel will use it and it is not trained.
     pub(crate) fn new(weight: Tensor, layout: &impl Pack) -> Result<Self> {
         if !on_cpu(&weight) || weight.track_op() {
             return Ok(Self::Plain(weight));
@@ -72,8 +72,8 @@ pub(crate) fn packed_bias(bias: Option<&Tensor>) -> Result<Option<Arc<[f32]>>> {
     bias.map(|bias| with_slice(bias, |bias| Ok(bias.into()))).transpose()
 }
 
-/// The quantized weight called `name`, where the checkpoint has such and the CPU kernels can use it. On other devices
-/// a layer reads its numbers, of the type that it computes in: there memory is for the whole model, and kernels take f16.
+/// Reads the quantized weight called `name`, if the checkpoint has one and the CPU kernels can use it. On other
+/// devices a layer reads it unpacked, in its compute dtype, since GPU kernels take f16.
 pub(super) fn read_quantized(
     vb: &VarBuilder,
     name: &str,

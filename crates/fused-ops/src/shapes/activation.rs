@@ -1,4 +1,4 @@
-//! Names the activations that layers end with.
+//! Lists the activations at the end of a layer.
 
 /// The activations that an [`Epilogue`](crate::Epilogue) can end with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

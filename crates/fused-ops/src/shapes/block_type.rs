@@ -1,41 +1,41 @@
-//! Names the types of quantized weights, as ggml has them and GGUF files hold them: blocks of 32 or 256 neighbouring numbers
-//! of a row as integers of 2 to 8 bits, with scales of their own.
+//! Lists the types of quantized weights, as in ggml and GGUF files: blocks of 32 or 256 neighbouring values of a row,
+//! stored as integers of 2 to 8 bits with their own scales.
 //!
-//! Only weights are ever quantized. A layer turns as many of them into f32 as it is about to multiply by, and all arithmetic
-//! is in f32, so that a quantized layer computes what the layer of its numbers does.
+//! Only weights are quantized. A layer unpacks to f32 as many of them as it is about to multiply by, and all
+//! arithmetic is in f32, so a quantized layer computes exactly what the unpacked one would.
 
 use candle_core::Result;
 use candle_core::quantized::GgmlDType;
 use std::str::FromStr;
 
-/// A type of quantized weights. The number is that of the bits of each integer; `_0` has one scale for a block, `_1` also a least value,
-/// and `K` scales of parts of a block, which themselves are small integers.
+/// A type of quantized weights. The number is the bits per integer; `_0` has one scale per block, `_1` also a
+/// minimum, and `K` has scales for parts of a block, which are small integers themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BlockType {
-    /// 4 bits; 32 numbers in 18 bytes.
+    /// 4 bits; 32 values in 18 bytes.
     Q4_0,
-    /// 4 bits and a least value; 32 numbers in 20 bytes.
+    /// 4 bits and a minimum; 32 values in 20 bytes.
     Q4_1,
-    /// 5 bits; 32 numbers in 22 bytes.
+    /// 5 bits; 32 values in 22 bytes.
     Q5_0,
-    /// 5 bits and a least value; 32 numbers in 24 bytes.
+    /// 5 bits and a minimum; 32 values in 24 bytes.
     Q5_1,
-    /// 8 bits; 32 numbers in 34 bytes.
+    /// 8 bits; 32 values in 34 bytes.
     Q8_0,
-    /// 2 bits; 256 numbers in 84 bytes.
+    /// 2 bits; 256 values in 84 bytes.
     Q2K,
-    /// 3 bits; 256 numbers in 110 bytes.
+    /// 3 bits; 256 values in 110 bytes.
     Q3K,
-    /// 4 bits; 256 numbers in 144 bytes.
+    /// 4 bits; 256 values in 144 bytes.
     Q4K,
-    /// 5 bits; 256 numbers in 176 bytes.
+    /// 5 bits; 256 values in 176 bytes.
     Q5K,
-    /// 6 bits; 256 numbers in 210 bytes.
+    /// 6 bits; 256 values in 210 bytes.
     Q6K,
 }
 
 impl BlockType {
-    /// All of them, from few bits to many within each family.
+    /// All types, with increasing bits within each family.
     pub const ALL: [Self; 10] = [
         Self::Q4_0,
         Self::Q4_1,
@@ -49,7 +49,7 @@ impl BlockType {
         Self::Q6K,
     ];
 
-    /// The name that ggml has for it, in lower case.
+    /// ggml's name, in lower case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Q4_0 => "q4_0",
@@ -65,7 +65,7 @@ impl BlockType {
         }
     }
 
-    /// Candle's name for it.
+    /// candle's name.
     pub(crate) fn ggml(self) -> GgmlDType {
         match self {
             Self::Q4_0 => GgmlDType::Q4_0,
@@ -81,17 +81,17 @@ impl BlockType {
         }
     }
 
-    /// Numbers of a block.
+    /// Values per block.
     pub fn block_values(self) -> usize {
         self.ggml().block_size()
     }
 
-    /// Bytes of a block.
+    /// Bytes per block.
     pub fn block_bytes(self) -> usize {
         self.ggml().type_size()
     }
 
-    /// The bytes of so many numbers, or `None` where they are no whole number of blocks or the bytes too many to count.
+    /// The bytes for this many values, or `None` if they are not a multiple of the block size, or too many.
     pub fn bytes_of(self, values: usize) -> Option<usize> {
         if !values.is_multiple_of(self.block_values()) {
             return None;
@@ -99,8 +99,8 @@ impl BlockType {
         (values / self.block_values()).checked_mul(self.block_bytes())
     }
 
-    /// The name under which a checkpoint gives the bytes of a weight's blocks, beside the name for its numbers: a U8 tensor
-    /// (rows, bytes of a row), whose rows are those of the weight flattened to (out, everything else).
+    /// The name under which a checkpoint provides a weight's quantized bytes, beside the name for its values: a U8
+    /// tensor (rows, bytes per row), with the weight flattened to (out, everything else).
     pub fn blocks_name(self, weight: &str) -> String {
         format!("{weight}.{}", self.name())
     }

@@ -1,6 +1,6 @@
-//! Says how a convolution walks over its input.
+//! Defines how a convolution moves over its input.
 
-/// Zero rows and columns added around an image before it is convolved.
+/// Zero rows and columns around an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Padding {
     /// Rows above.
@@ -20,14 +20,14 @@ impl Padding {
     }
 }
 
-/// How a convolution walks over its input.
+/// How a convolution moves over its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conv2dOptions {
-    /// Pixels from one window to the next, in both directions.
+    /// Pixels from one window to the next, along both axes.
     pub stride: usize,
     /// Zeros around the input, after any doubling.
     pub padding: Padding,
-    /// Double the input by nearest neighbour first, as the upsampling blocks of UNet and VAE do.
+    /// Doubles the input by nearest neighbour first, as the upsampling blocks of the UNet and the VAE do.
     pub upsample: bool,
 }
 

@@ -1,14 +1,14 @@
-//! Says what follows a layer.
+//! Defines a layer's epilogue.
 
 use super::Activation;
 use candle_core::Tensor;
 
-/// `activation(layer(x) + shift + residual)`, each of which may be missing.
+/// `activation(layer(x) + shift + residual)`; each part is optional.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Epilogue<'a> {
-    /// (batch, channels), added at every pixel of an image: how a timestep reaches the residual blocks.
+    /// (batch, channels), added to every pixel of an image, as for timesteps in residual blocks.
     pub shift: Option<&'a Tensor>,
-    /// Of the shape of the result: what a residual connection carries around the layer.
+    /// A residual connection, in the shape of the result.
     pub residual: Option<&'a Tensor>,
     /// Applied last.
     pub activation: Option<Activation>,

@@ -1,11 +1,11 @@
-//! Says which rows attend to which, and with how many heads.
+//! Defines which rows attend to which, and with how many heads.
 
-/// The heads of an attention; query, key and value rows hold them side by side.
+/// The heads of an attention; they are side by side in query, key and value rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Heads {
     pub(crate) count: usize,
     pub(crate) dim: usize,
-    /// Whether query i sees the keys 0 to i alone.
+    /// Whether query i only sees the keys 0 to i.
     pub(crate) causal: bool,
 }
 
@@ -15,13 +15,13 @@ impl Heads {
         self.count * self.dim
     }
 
-    /// How many of `keys` the query sees, from the first on.
+    /// How many of `keys`, from the first on, the query sees.
     pub(crate) fn seen_keys(&self, keys: usize, query: usize) -> usize {
         if self.causal { keys.min(query + 1) } else { keys }
     }
 }
 
-/// A sequence that attends to itself or to another one: which rows its queries are, and which its keys.
+/// A sequence that attends to itself or to another: the rows of its queries and keys.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
     pub(crate) first_query: usize,
@@ -31,7 +31,7 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// Sequences that all have so many queries and so many keys.
+    /// Sequences with this many queries and keys each.
     pub(crate) fn batch(batch: usize, queries: usize, keys: usize) -> Vec<Self> {
         let span = |i| Self { first_query: i * queries, queries, first_key: i * keys, keys };
         (0..batch).map(span).collect()

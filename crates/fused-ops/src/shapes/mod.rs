@@ -1,4 +1,4 @@
-//! Describes what operations work on: plain data that many of them share.
+//! Defines plain data that operations share.
 
 mod activation;
 mod block_type;

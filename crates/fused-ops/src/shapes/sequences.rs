@@ -1,26 +1,25 @@
-//! Says how rows fall into sequences.
+//! Defines how rows are split into sequences.
 
 use candle_core::{DType, Device, Result, Tensor};
 
-/// How rows fall into sequences, of which each attends to itself alone.
+/// Rows split into sequences, each of which attends to itself.
 #[derive(Debug, Clone)]
 pub struct Sequences {
     lengths: Vec<usize>,
     /// (rows), f32
     key_bias: Option<Tensor>,
-    /// The first row of each sequence, and where the last one ends: (sequences + 1), i32.
+    /// The first row of each sequence, and the end of the last: (sequences + 1), i32.
     #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a CUDA kernel reads it"))]
     pub(crate) offsets: Tensor,
 }
 
 impl Sequences {
-    /// Sequences of these lengths, whose rows are on `device`.
+    /// Sequences of these lengths, with rows on `device`.
     ///
-    /// `key_bias`, of as many values as there are rows, is added to every score of a key, as in
-    /// [`attention`](crate::attention()).
+    /// `key_bias`, one value per row, is added to every score of a key, as in [`attention`](crate::attention()).
     ///
     /// # Errors
-    /// If there are more or fewer values in `key_bias`, or 2³¹ rows or more.
+    /// If `key_bias` has another length, or there are 2³¹ rows or more.
     pub fn new(lengths: Vec<usize>, key_bias: Option<&Tensor>, device: &Device) -> Result<Self> {
         let mut offsets = vec![0i32];
         let mut end = 0i32;
@@ -38,17 +37,17 @@ impl Sequences {
         Ok(Self { lengths, key_bias, offsets: Tensor::new(offsets, device)? })
     }
 
-    /// The rows of each.
+    /// The rows of each sequence.
     pub fn lengths(&self) -> &[usize] {
         &self.lengths
     }
 
-    /// The rows of all together.
+    /// The rows of all sequences.
     pub fn rows(&self) -> usize {
         self.lengths.iter().sum()
     }
 
-    /// What is added to the scores of each key, if anything: (rows), f32.
+    /// The bias of each key's scores, if any: (rows), f32.
     pub fn key_bias(&self) -> Option<&Tensor> {
         self.key_bias.as_ref()
     }

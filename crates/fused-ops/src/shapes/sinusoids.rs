@@ -1,13 +1,13 @@
-//! Says how a timestep becomes a vector.
+//! Defines a timestep's sinusoidal embedding.
 
-/// How a timestep becomes a vector.
+/// A sinusoidal embedding.
 #[derive(Debug, Clone, Copy)]
 pub struct Sinusoids {
-    /// The size of the vector; an odd one ends in a zero.
+    /// The size of the vector; an odd one is padded with a zero.
     pub channels: usize,
     /// Whether the cosines come first.
     pub flip_sin_to_cos: bool,
-    /// Of n frequencies the i-th is 10000^(−i / (n − `freq_shift`)).
+    /// The i-th of n frequencies is 10000^(−i / (n − `freq_shift`)).
     pub freq_shift: f64,
 }
 

@@ -1,17 +1,17 @@
-//! Lays the weight of a convolution out in memory as a GPU's kernel reads it.
+//! Arranges a convolution's weight in the GPU kernel's memory layout.
 
 use candle_core::{DType, Result, Tensor};
 
 /// Values that the kernel reads at once.
 const PIECE: usize = 8;
 
-/// Channels as they are stored.
+/// Channels as stored.
 pub(crate) fn stored_channels(channels: usize) -> usize {
     channels.next_multiple_of(PIECE)
 }
 
-/// The same weight, (out, in, kernel, kernel), over memory (out, kernel, kernel, channels): the channels of `in`, and zeros
-/// behind them up to a multiple of 8.
+/// The same weight, (out, in, kernel, kernel), over memory (out, kernel, kernel, channels): the channels of `in`,
+/// zero-padded to a multiple of 8.
 pub(crate) fn channels_last(weight: &Tensor) -> Result<Tensor> {
     let channels = weight.dim(1)?;
     let rows = weight.permute((0, 2, 3, 1))?.contiguous()?;
@@ -20,10 +20,10 @@ pub(crate) fn channels_last(weight: &Tensor) -> Result<Tensor> {
         .permute((0, 3, 1, 2))
 }
 
-/// What a kernel of 3 × 3 taps, (out, in, 3, 3), is to an image that is doubled by nearest neighbour before it: four kernels of
-/// 2 × 2 taps over the image as it is, one for each phase of the result, (4, out, 2, 2, channels) with the channels as
-/// [`channels_last`] stores them. Results at an even row see the pixel before by the first tap, and their own by the sum of
-/// the other two; those at an odd one their own by the sum of the first two, and the next by the last.
+/// Splits a kernel of 3 × 3 taps, (out, in, 3, 3), over an image doubled by nearest neighbour into four kernels of 2
+/// × 2 taps over the original image, one per phase of the result: (4, out, 2, 2, channels), with channels stored as
+/// in [`channels_last`]. Even rows read the previous pixel with the first tap and their own with the sum of the other
+/// two; odd rows read their own with the sum of the first two, and the next with the last.
 pub(crate) fn phases(weight: &Tensor) -> Result<Tensor> {
     let channels = weight.dim(1)?;
     let sums = |weight: &Tensor, dim: usize| {
@@ -46,12 +46,12 @@ pub(crate) fn phases(weight: &Tensor) -> Result<Tensor> {
         .contiguous()
 }
 
-/// Whether the memory of a weight is laid out so.
+/// Whether a weight's memory has this layout.
 pub(crate) fn is_channels_last(weight: &Tensor) -> bool {
     let &[_, channels, kernel, _] = weight.dims() else { return false };
     let stored = stored_channels(channels);
     let strides = [kernel * kernel * stored, 1, kernel * stored, stored];
-    // Where there is only one of something, its stride says nothing, and candle leaves there what was before.
+    // For a dimension of size 1 the stride is meaningless, and candle leaves an old value there.
     weight
         .dims()
         .iter()
@@ -66,7 +66,7 @@ mod tests {
     use crate::shapes::Padding;
     use candle_core::{Device, Storage};
 
-    /// Channels-last, by candle.
+    /// Convolves channels-last with candle.
     fn convolve(x: &Tensor, weight: &Tensor, padding: Padding) -> Result<Tensor> {
         let x = x.permute((0, 3, 1, 2))?;
         let x = x.pad_with_zeros(2, padding.top, padding.bottom)?;
@@ -113,7 +113,7 @@ mod tests {
             let padding = Padding { top, left, bottom: 1 - top, right: 1 - left };
             let x = x.pad_with_zeros(3, 0, 4)?;
             let found = convolve(&x, &weight.contiguous()?, padding)?;
-            // (batch, height, row of two, width, column of two, out)
+            // (batch, height, row parity, width, column parity, out)
             let of_phase =
                 expected.reshape((2, 4, 2, 3, 2, out))?.narrow(2, 1 - top, 1)?.narrow(4, 1 - left, 1)?;
             let difference =
@@ -127,7 +127,7 @@ mod tests {
     fn a_weight_as_a_checkpoint_has_it_is_recognised() -> Result<()> {
         let weight = Tensor::randn(0f32, 1., (4, 16, 3, 3), &Device::Cpu)?;
         assert!(!is_channels_last(&weight));
-        // Rows of four channels without the zeros behind them.
+        // Rows of four channels without padding.
         let narrow = Tensor::randn(0f32, 1., (4, 3, 3, 4), &Device::Cpu)?.permute((0, 3, 1, 2))?;
         assert!(!is_channels_last(&narrow));
         Ok(())

@@ -1,4 +1,4 @@
-//! Works with candle tensors below any operation.
+//! Provides candle tensor helpers for the operations.
 
 pub(crate) mod compute_dtype;
 #[cfg(any(feature = "cuda", test))]

@@ -1,4 +1,4 @@
-//! Lends the values of candle tensors to the CPU kernels, which know only slices.
+//! Gives the CPU kernels access to the values of candle tensors.
 
 use crate::settings::Settings;
 use candle_core::{CpuStorage, DType, Layout, Result, Tensor};
@@ -8,13 +8,13 @@ pub(crate) fn on_cpu(x: &Tensor) -> bool {
     x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16)
 }
 
-/// The tensor as the kernels want it: f32 and contiguous. Costs nothing where it already is.
+/// The tensor as f32 and contiguous. Free if it already is.
 pub(crate) fn as_f32(x: &Tensor) -> Result<Tensor> {
     x.to_dtype(DType::F32)?.contiguous()
 }
 
-/// The values of a contiguous f32 storage. Every operation of the CPU comes by here before it computes, so that wrong
-/// [settings](crate::Settings) are its error.
+/// The values of a contiguous f32 storage. Every CPU operation calls this before computing, so invalid
+/// [settings](crate::Settings) become its error.
 pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     Settings::current()?;
     match layout.contiguous_offsets() {
@@ -23,7 +23,7 @@ pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a 
     }
 }
 
-/// The values of a contiguous f32 storage that is changed in place.
+/// The mutable values of a contiguous f32 storage.
 pub(crate) fn slice_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(values), Some((start, end))) => Ok(&mut values[start..end]),

@@ -34,7 +34,7 @@ fn attention_and_its_gradients() -> Result<()> {
     Ok(())
 }
 
-/// What comes later changes nothing, neither in this tile of keys nor in the next.
+/// Later keys change nothing, in this tile of keys or the next.
 #[test]
 fn causal_attention_does_not_look_ahead() -> Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(11);
@@ -49,8 +49,8 @@ fn causal_attention_does_not_look_ahead() -> Result<()> {
     assert_close("the first row is its own value", &alone, &all.narrow(1, 0, 1)?, 1e-6)
 }
 
-/// A hidden key changes nothing, and a key biased by ln m counts as m keys.
-/// With and without something added to the scores; a sequence of no rows is one of none.
+/// A masked key changes nothing, and a key biased by ln m counts as m keys. With and without a bias; an empty
+/// sequence is as good as none.
 #[test]
 fn packed_sequences_attend_to_themselves_alone() -> Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(13);

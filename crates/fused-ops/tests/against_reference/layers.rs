@@ -1,4 +1,4 @@
-//! Tests linear layers and convolutions, with what follows them.
+//! Tests linear layers and convolutions with epilogues.
 
 use crate::{TOLERANCE, assert_close, compare, random, vb};
 use candle_core::{DType, Device, Result, Tensor};
@@ -64,7 +64,7 @@ fn convolution_and_its_gradients() -> Result<()> {
     Ok(())
 }
 
-/// What follows a layer is the same whether its kernel does it or an operation of its own.
+/// An epilogue gives the same result in a layer's kernel and as separate operations.
 #[test]
 fn epilogues() -> Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(13);
@@ -102,8 +102,8 @@ fn epilogues() -> Result<()> {
     Ok(())
 }
 
-/// A layer whose kernel gates its own results gives what the layer and then the gate give, also where halves end inside a
-/// panel and the kernel is not used, and while it is trained.
+/// A layer that gates its own results equals the layer followed by the gate, also where halves split inside a panel
+/// so that the kernel is not used, and during training.
 #[test]
 fn gated_linear_layers() -> Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(14);
@@ -140,7 +140,7 @@ fn half_precision() -> Result<()> {
     Ok(())
 }
 
-/// Weights that are stored in half precision give what the same values give in f32, as far as sums differ by their order.
+/// Weights in half precision give what the same values give in f32, up to the order of summation.
 #[test]
 fn short_weights_are_widened_exactly() -> Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(12);
@@ -165,7 +165,7 @@ fn short_weights_are_widened_exactly() -> Result<()> {
         let expected = reference::conv2d(&image, &kernel.to_dtype(DType::F32)?, None, options)?;
         assert_close("conv2d", &layer.forward(&image)?, &expected, 1e-6)?;
     }
-    // A damaged weight stays visible: the quick way to widen f16 would make a number of it.
+    // A damaged weight must stay visible: the fast conversion of f16 would make it finite.
     let damaged = Tensor::new(&[[1f32, f32::INFINITY]], &Device::Cpu)?.to_dtype(DType::F16)?;
     let y = Linear::from_tensors(damaged, None)?.forward(&Tensor::new(&[[1f32, 1.]], &Device::Cpu)?)?;
     assert_eq!(y.to_vec2::<f32>()?, [[f32::INFINITY]]);

@@ -1,4 +1,4 @@
-//! Tests every fused operation and every gradient of it against the reference, on random input.
+//! Compares every fused operation and its gradients with the reference, on random input.
 
 mod attention;
 mod elementwise;
@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::HashMap;
 use std::io::Write;
 
-/// f32 sums of a few thousand products of order one, in another order: a few hundred units of 2⁻²⁴ at most.
+/// f32 sums of a few thousand terms of order one, in another order: a few hundred units of 2⁻²⁴ at most.
 const TOLERANCE: f64 = 1e-5;
 
 fn random(rng: &mut impl Rng, shape: &[usize]) -> Result<Var> {
@@ -34,7 +34,7 @@ fn assert_close(what: &str, a: &Tensor, b: &Tensor, tolerance: f64) -> Result<()
     Ok(())
 }
 
-/// Compares results and the gradients of all `inputs` under a random weighting of the result.
+/// Compares results, and the gradients of all `inputs` for a randomly weighted result.
 fn compare(
     what: &str,
     rng: &mut impl Rng,

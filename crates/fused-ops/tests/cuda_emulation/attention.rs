@@ -1,4 +1,4 @@
-//! The attention kernels at every shape of the models, and at lengths that no tile divides.
+//! Tests the attention kernels at every shape of the models, and at lengths that no tile divides.
 
 use crate::emulator::{Buffer, Emulator, Value, kernels, seed};
 use crate::launch::attention::{AttentionOperands, Rows};
@@ -12,15 +12,15 @@ use rand_chacha::ChaCha8Rng;
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Multiprocessors of the device that launches are made for.
+/// Multiprocessors of the emulated device.
 const MULTIPROCESSORS: usize = 132;
 
-/// How queries, keys and values lie in memory.
+/// The memory layout of queries, keys and values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Source {
     /// One projection's output, (batch, tokens, 3 · heads · head_dim).
     Fused,
-    /// Queries by themselves, keys and values in one (batch, keys, 2 · heads · head_dim).
+    /// Queries alone, and keys and values in one (batch, keys, 2 · heads · head_dim).
     Apart,
 }
 
@@ -33,10 +33,10 @@ struct Case {
     head_dim: usize,
     source: Source,
     biased: bool,
-    /// So many keys at the beginning are hidden.
+    /// This many keys at the beginning are masked.
     hidden: usize,
     causal: bool,
-    /// Only one block of so many runs: enough where each of them does the same.
+    /// Runs only every `step`-th block: enough where all blocks do the same.
     step: u64,
 }
 
@@ -52,10 +52,10 @@ impl Case {
     }
 }
 
-/// How large queries, keys and values are: about as in a model.
+/// The magnitude of queries, keys and values, about as in a model.
 const SIZE: f32 = 1.5;
 
-/// Columns `begin` to `begin + width` of rows, as an f32 tensor (batch, rows, width).
+/// Columns `begin` to `begin + width` of the rows, as an f32 tensor (batch, rows, width).
 fn columns<T: Value>(
     values: &[T],
     batch: usize,
@@ -67,7 +67,7 @@ fn columns<T: Value>(
     Tensor::from_vec(values, (batch, (), all), &Device::Cpu)?.narrow(2, begin, width)?.contiguous()
 }
 
-/// What a kernel had, in f32.
+/// A kernel's inputs, in f32.
 struct Inputs {
     query: Tensor,
     key: Tensor,
@@ -139,7 +139,7 @@ fn check<T: Value>(
         batch_stride: tokens * columns,
         row_stride: columns,
     };
-    // The last key of every other sequence is hidden, unless it is the only one, and the one before stands for 56.
+    // Mask every other sequence's last key, unless it is the only one, and let the one before stand for 56.
     let bias: Vec<f32> = (0..batch * keys)
         .map(|i| match (i / keys, keys - i % keys) {
             _ if i % keys < hidden => f32::NEG_INFINITY,
@@ -232,7 +232,7 @@ fn self_attention_at_odd_lengths() -> Result<(), Failure> {
     check_all(HEAD_DIMS.iter().flat_map(|&dim| ODD_LENGTHS.map(|tokens| Case::own(2, tokens, 2, dim))))
 }
 
-/// The kernel that streams keys, where the one for few would do as well: past its limit by few and by many tiles.
+/// The streaming kernel, where the one for few keys would do too: just past its limit, and many tiles past it.
 #[test]
 fn streamed_keys_at_odd_lengths() -> Result<(), Failure> {
     let lengths = [81, 95, 96, 97, 127, 128, 129, 257];
@@ -248,16 +248,16 @@ fn self_attention_of_the_unet() -> Result<(), Failure> {
     }))
 }
 
-/// n + 1 rows of a prompt, the padding weighted by its number: 21 keys, and every number of them that ends elsewhere.
+/// n + 1 rows of a prompt with weighted padding: 21 keys, and each number that ends at another place in a tile.
 #[test]
 fn cross_attention_of_the_unet() -> Result<(), Failure> {
     let few = [3, 17, 21, 32, 33, 64, 77, 78, 80];
     let cases = HEAD_DIMS.iter().flat_map(|&dim| few.map(|keys| Case::cross(2, 130, keys, 2, dim)));
-    // At full length every warp takes a second tile.
+    // At full length every warp processes a second tile.
     check_all(cases.chain([Case::cross(2, 4096, 21, 8, 40)]))
 }
 
-/// The first tiles hide every key that they have, and only the last one shows any.
+/// All keys of the first tiles are masked, and only the last tile has visible ones.
 #[test]
 fn hidden_keys_at_the_beginning() -> Result<(), Failure> {
     let hidden = |hidden, keys, dim| Case { hidden, ..Case::cross(2, 33, keys, 2, dim) };
@@ -266,7 +266,7 @@ fn hidden_keys_at_the_beginning() -> Result<(), Failure> {
     }))
 }
 
-/// CLIP's text tower, and the mask on the diagonal of every kind of tile.
+/// CLIP's text tower, and the causal mask on the diagonal of every kind of tile.
 #[test]
 fn causal_attention() -> Result<(), Failure> {
     let causal = |tokens, dim, biased| Case { causal: true, biased, ..Case::own(2, tokens, 2, dim) };
@@ -276,8 +276,8 @@ fn causal_attention() -> Result<(), Failure> {
     }))
 }
 
-/// Texts of mixed lengths without padding, as the text encoder has them: each attends to itself alone. Short ones fit
-/// the kernel for few keys; with one long text among them, all of them stream.
+/// Packed texts of mixed lengths, as in the text encoder, each attending to itself. Short ones use the kernel for few
+/// keys; with one long text among them, all use the streaming one.
 #[test]
 fn packed_texts() -> Result<(), Failure> {
     let Some(emulator) = kernels() else { return Ok(()) };
@@ -346,7 +346,7 @@ fn packed<T: Value>(
     Ok(())
 }
 
-/// What no kernel does is refused, and never launched.
+/// Shapes that no kernel covers are refused and never launched.
 #[test]
 fn shapes_that_no_kernel_covers() {
     let rows = Rows { address: 64, batch_stride: 64, row_stride: 64 };

@@ -1,4 +1,4 @@
-//! The emulation itself: that it computes what a GPU does, and finds mistakes that a GPU lets pass.
+//! Tests the emulation: it computes what a GPU does, and catches mistakes that a GPU does not.
 
 use crate::emulator::{Buffer, Emulator, seed};
 use crate::launch::description::Launch;
@@ -23,7 +23,7 @@ struct ReverseParams {
     out: u64,
 }
 
-/// Runs a kernel of `wrong.cu` on 0, 1, 2 …, of which there are `values`; shared memory has room for as many.
+/// Runs a kernel of `wrong.cu` on the values 0, 1, 2 …; shared memory has room for as many.
 fn run(emulator: &Emulator, kernel: &str, values: usize, seed: u64) -> Result<Vec<f32>, String> {
     let input: Vec<f32> = (0..values).map(|i| i as f32).collect();
     let (input, out) = (Buffer::input("in", &input), Buffer::output::<f32>("out", values));
@@ -86,7 +86,7 @@ fn mistakes_are_found_and_named() {
     }
 }
 
-/// What a GPU has there by chance is NaN here.
+/// Memory that is arbitrary on a GPU is NaN here.
 #[test]
 fn memory_that_nobody_filled_is_nan() -> Result<(), String> {
     let Some(emulator) = emulator() else { return Ok(()) };
@@ -107,7 +107,7 @@ struct ProductParams {
 fn tensor_cores_multiply() -> Result<(), String> {
     let Some(emulator) = emulator() else { return Ok(()) };
     let mut rng = ChaCha8Rng::seed_from_u64(seed());
-    // Small whole numbers: every sum is exact.
+    // Small integers, so that every sum is exact.
     let mut random =
         |count| -> Vec<f16> { (0..count).map(|_| f16::from_f32(rng.random_range(-9i8..9).into())).collect() };
     let (a, b) = (random(256), random(128));
@@ -134,14 +134,14 @@ struct ConvertParams {
     count: i32,
 }
 
-/// Against the `half` crate: every bit pattern one way, numbers of every size the other.
+/// Compares with the `half` crate: every bit pattern in one direction, numbers of every magnitude in the other.
 #[test]
 fn half_types_convert() -> Result<(), String> {
     let Some(emulator) = emulator() else { return Ok(()) };
     let mut rng = ChaCha8Rng::seed_from_u64(seed());
     let count = 1 << 16;
     let mut values: Vec<f32> = (0..count).map(|_| f32::from_bits(rng.random())).collect();
-    // Between any two neighbouring values of f16 as well, where rounding decides.
+    // Also halfway between neighbouring f16 values, where rounding decides.
     for (i, value) in values.iter_mut().enumerate().take(1 << 15) {
         *value = (f16::from_bits(i as u16).to_f32() + f16::from_bits(i as u16 + 1).to_f32()) / 2.;
     }

@@ -1,4 +1,5 @@
-//! The convolution kernels at the windows of UNet, VAE and image tower, and at sizes that no tile divides.
+//! Tests the convolution kernels at the windows of the UNet, the VAE and the image tower, and at sizes that no tile
+//! divides.
 
 use crate::emulator::{Buffer, Emulator, Value, kernels, seed};
 use crate::launch::conv2d::Conv2dOperands;
@@ -22,7 +23,7 @@ struct Case {
     out_channels: usize,
     kernel: usize,
     options: Conv2dOptions,
-    /// Multiprocessors of the device that the launch is made for: few ask for large tiles, many for splits of the depth.
+    /// Multiprocessors of the emulated device: few lead to large tiles, many to split depths.
     multiprocessors: usize,
 }
 
@@ -34,7 +35,7 @@ impl Case {
     }
 }
 
-/// What follows the convolution.
+/// The convolution's epilogue.
 #[derive(Debug, Clone, Copy)]
 struct After {
     bias: bool,
@@ -47,14 +48,14 @@ const NOTHING: After = After { bias: false, shift: false, residual: false, activ
 const EVERYTHING: After =
     After { bias: true, shift: true, residual: true, activation: Some(Activation::Silu) };
 
-/// Weights (out, 3, 3, channels) as those of the four phases of a doubled image, (4, out, 2, 2, channels): each tap is added
-/// to the one of its pixel.
+/// Splits weights (out, 3, 3, channels) into the four phases of a doubled image, (4, out, 2, 2, channels), by adding
+/// each tap to that of its pixel.
 fn phases<T: Value>(weights: &[T], out_channels: usize, channels: usize) -> Vec<T> {
     let mut sums = vec![0f32; 4 * out_channels * 4 * channels];
     for phase in 0..4 {
         for (i, weight) in weights.iter().enumerate() {
             let (channel, tap, out) = (i % channels, i / channels % 9, i / channels / 9);
-            // From the pixel of the doubled image that the tap sees, to its pixel in the image.
+            // From the pixel of the doubled image that a tap reads to the pixel of the original.
             let pixel = |tap: usize, phase: usize| (phase + tap).div_ceil(2) - phase;
             let (y, x) = (pixel(tap / 3, phase / 2), pixel(tap % 3, phase % 2));
             sums[(((phase * out_channels + out) * 2 + y) * 2 + x) * channels + channel] += weight.to_f32();
@@ -63,7 +64,7 @@ fn phases<T: Value>(weights: &[T], out_channels: usize, channels: usize) -> Vec<
     sums.into_iter().map(T::from_f32).collect()
 }
 
-/// Runs a case, and gives the names of the kernels that ran.
+/// Runs a case, and returns the names of the kernels that ran.
 fn check<T: Value>(
     emulator: &Emulator,
     element: Element,
@@ -88,7 +89,7 @@ fn check<T: Value>(
     let weight = tensor(&weights, &[out_channels, kernel, kernel, channels])?.permute((0, 3, 1, 2))?;
     let convolve = |x: &Tensor, weight: &Tensor| reference::conv2d(x, &weight.contiguous()?, None, options);
     let mut expected = convolve(&x, &weight)?;
-    // What comes together in each value.
+    // The magnitude of the terms of each value.
     let mut size = convolve(&x.abs()?, &weight.abs()?)?;
     let (_, out_height, out_width, _) = expected.dims4()?;
     let rows = batch * out_height * out_width;
@@ -167,11 +168,11 @@ fn convolutions() -> Result<(), Failure> {
         Case::new([2, 9, 7], [40, 24], 3),
         Case::new([1, 1, 1], [8, 8], 3),
         Case::new([1, 5, 3], [24, 26], 1),
-        // The first layer, its channels filled up to 8, and the last ones of UNet and VAE.
+        // The first layer, with channels padded to 8, and the last layers of the UNet and the VAE.
         Case::new([1, 8, 8], [8, 96], 3),
         Case::new([2, 6, 5], [32, 4], 3),
         Case::new([1, 9, 9], [16, 3], 3),
-        // The windows that move or grow.
+        // Strides, padding and doubling.
         with(Case::new([2, 8, 6], [32, 32], 3), downsample),
         with(Case::new([1, 7, 9], [16, 40], 3), asymmetric),
         with(Case::new([2, 4, 3], [24, 40], 3), upsample),
@@ -185,7 +186,7 @@ fn convolutions() -> Result<(), Failure> {
         few(Case::new([1, 11, 11], [40, 128], 3)),
         few(Case::new([1, 11, 11], [16, 330], 1)),
         few(Case::new([2, 8, 8], [64, 64], 1)),
-        // Much depth and few places: blocks share a tile.
+        // Large depth and few pixels: blocks share a tile.
         Case::new([1, 4, 4], [320, 64], 3),
         Case::new([2, 2, 2], [640, 72], 1),
     ];

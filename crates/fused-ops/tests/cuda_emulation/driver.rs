@@ -1,4 +1,4 @@
-//! Compiles the driver under which whole programs run without a GPU, which needs a build with CUDA to run.
+//! Compiles the driver that lets whole programs, built with CUDA, run without a GPU.
 
 use std::io::Write;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::process::Command;
 fn the_emulated_driver_compiles() {
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
     if Command::new(&compiler).arg("--version").output().is_err() {
-        // Written past what the test harness keeps to itself.
+        // Written directly, because the test harness captures output.
         let skipped = "SKIPPED: the emulated driver was not compiled, because there is no C++ compiler";
         let _ = writeln!(std::io::stderr(), "{skipped} {compiler}");
         return;

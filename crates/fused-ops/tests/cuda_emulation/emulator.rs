@@ -21,7 +21,7 @@ pub(crate) fn kernels() -> Option<&'static Emulator> {
     KERNELS.get_or_init(|| Emulator::compile("kernels", &sources())).as_ref()
 }
 
-/// The seed of random input: always the same, or another that is given in `EMULATION_SEED`.
+/// The seed of random input: fixed, or from `EMULATION_SEED`.
 pub(crate) fn seed() -> u64 {
     std::env::var("EMULATION_SEED").map_or(1, |seed| seed.parse().expect("EMULATION_SEED is a number"))
 }
@@ -30,11 +30,11 @@ pub(crate) fn seed() -> u64 {
 pub(crate) struct Emulator(Library);
 
 impl Emulator {
-    /// Compiles these files and the emulation. Says so aloud, and returns `None`, where there is no C++ compiler.
+    /// Compiles these files with the emulation. Reports it and returns `None` if there is no C++ compiler.
     pub(crate) fn compile(name: &str, sources: &[impl AsRef<Path>]) -> Option<Self> {
         let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
         if Command::new(&compiler).arg("--version").output().is_err() {
-            // Written past what the test harness keeps to itself.
+            // Written directly, because the test harness captures output.
             let skipped = "SKIPPED: no CUDA kernel was run, because there is no C++ compiler";
             let _ = writeln!(std::io::stderr(), "{skipped} {compiler}");
             return None;
@@ -43,14 +43,14 @@ impl Emulator {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let runtime = kernels.join("emulation/runtime.cpp");
         let sources: Vec<_> = sources.iter().map(AsRef::as_ref).chain([runtime.as_path()]).collect();
-        // Side by side, one compiler for each file.
+        // In parallel, one compiler per file.
         let compilers: Vec<_> = sources
             .iter()
             .map(|source| {
                 let stem = source.file_stem().expect("a source has a name").to_string_lossy();
                 let object = folder.join(format!("{name}-{stem}.o"));
                 let mut command = Command::new(&compiler);
-                // The runtime switches stacks by longjmp, which the fortified one refuses.
+                // The runtime switches stacks with longjmp, which the fortified version refuses.
                 command.args([
                     "-std=c++17",
                     "-O2",
@@ -165,7 +165,7 @@ struct EmulatedLaunch {
     buffer_count: usize,
 }
 
-/// A value that kernels know, as they have it in memory.
+/// A value type of kernels, in its memory layout.
 pub(crate) trait Value: Copy {
     fn from_f32(x: f32) -> Self;
     fn to_f32(self) -> f32;
@@ -191,7 +191,7 @@ value!(i32, |x| x as i32, |x| x as f32);
 value!(u16, |x| x as u16, f32::from);
 value!(u8, |x| x as u8, f32::from);
 
-/// A piece of global memory, aligned as the device aligns its own.
+/// A piece of global memory, aligned like the device's.
 pub(crate) struct Buffer {
     name: &'static str,
     memory: Vec<std::cell::UnsafeCell<[u128; 2]>>,
@@ -205,14 +205,14 @@ impl Buffer {
         Self::new(name, values, false)
     }
 
-    /// An output of so many values, each of them NaN, or what has all bits set.
+    /// An output of `count` values, initialized to NaN, or all bits set.
     pub(crate) fn output<T: Value>(name: &'static str, count: usize) -> Self {
         let mut buffer = Self::new(name, &vec![T::from_f32(0.); count], true);
         buffer.memory.iter_mut().for_each(|piece| *piece.get_mut() = [u128::MAX; 2]);
         buffer
     }
 
-    /// What a kernel changes in place.
+    /// A buffer that a kernel changes in place.
     pub(crate) fn in_out<T: Value>(name: &'static str, values: &[T]) -> Self {
         Self::new(name, values, true)
     }

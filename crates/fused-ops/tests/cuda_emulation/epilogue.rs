@@ -1,4 +1,4 @@
-//! What follows products and convolutions.
+//! Tests the epilogue kernel.
 
 use crate::emulator::{Buffer, Emulator, Value, kernels, seed};
 use crate::launch::description::Element;

@@ -1,4 +1,4 @@
-//! The gate of a gated feed-forward.
+//! Tests GEGLU's gate.
 
 use crate::emulator::{Buffer, Emulator, Value, kernels, seed};
 use crate::launch::description::Element;

@@ -1,4 +1,4 @@
-//! Group normalisation with what is fused to it.
+//! Tests group normalisation with what is fused to it.
 
 use crate::emulator::{Buffer, Emulator, Value, kernels, seed};
 use crate::launch::description::Element;
@@ -19,7 +19,7 @@ struct Group {
     pixels: usize,
     channels: usize,
     groups: usize,
-    /// What is added to every value: how far the mean is from 0.
+    /// The distance of the mean from 0.
     offset: f32,
 }
 
@@ -64,13 +64,13 @@ fn group_norm<T: Value>(
             .run(&launch, &[&x, &w, &b, &s, &partial, &out], seed)
             .map_err(|error| format!("{what}: {error}"))?;
     }
-    // The offset changes nothing, and in f32 the reference is better without it. The subtraction is exact.
+    // The offset cancels, and the f32 reference is more accurate without it. The subtraction is exact.
     let x = (tensor(&values, &[batch, pixels, channels])? - f64::from(offset))?;
     let x = if shifted { shift_channels(&x, &tensor(&shift, &[batch, channels])?)? } else { x };
     let (weight, bias) = (tensor(&weight, &[channels])?, tensor(&bias, &[channels])?);
     let expected = reference::group_norm(&x, &weight, &bias, groups, 1e-5, silu)?;
-    // What a mean far from 0 costs in f32 is as large as the mean, in units of the deviation that a group is divided by:
-    // about 1 where it has many values, and close to nothing where it has two that are nearly the same.
+    // In f32 a mean far from 0 costs its size relative to the group's deviation, which is about 1 for many values and
+    // close to 0 for two nearly equal ones.
     let grouped = (batch, pixels, groups, channels / groups);
     let x = x.reshape(grouped)?;
     let mean = x.mean_keepdim((1, 3))?;
@@ -84,7 +84,8 @@ fn group_normalisation() -> Result<(), Failure> {
     let Some(emulator) = kernels() else { return Ok(()) };
     let seed = seed();
     let case = |batch, pixels, channels, groups| Group { batch, pixels, channels, groups, offset: 0. };
-    // Levels of the UNet and the VAE, the emoji model's, more channels than a block has threads for, and one pixel.
+    // Levels of the UNet and the VAE, those of the emoji model, more channels than a block has threads for, and a
+    // single pixel.
     let cases = [
         case(1, 4096, 320, 32),
         case(2, 64, 1280, 32),

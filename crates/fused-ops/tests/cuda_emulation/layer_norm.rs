@@ -1,4 +1,4 @@
-//! Layer normalisation with what is fused to it.
+//! Tests layer normalisation with what is fused to it.
 
 use crate::emulator::{Buffer, Emulator, Value, kernels, seed};
 use crate::launch::description::Element;
@@ -57,7 +57,7 @@ fn layer_norm<T: Value>(
 fn layer_normalisation() -> Result<(), Failure> {
     let Some(emulator) = kernels() else { return Ok(()) };
     let seed = seed();
-    // The widths of the UNet, XLM-R and CLIP, and the least and the most that the kernel takes.
+    // The widths of the UNet, XLM-R and CLIP, and the smallest and largest that the kernel takes.
     for shape in [[130, 320], [5, 640], [3, 1280], [77, 1024], [17, 768], [1, 8], [7, 264], [2, 2048]] {
         for residual in [false, true] {
             layer_norm::<f16>(emulator, Element::F16, F16_UNIT, shape, residual, seed)?;

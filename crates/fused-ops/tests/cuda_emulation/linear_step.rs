@@ -1,4 +1,4 @@
-//! Guidance and the scheduler's update.
+//! Tests guidance and the scheduler's update.
 
 use crate::emulator::{Buffer, Emulator, Value, kernels, seed};
 use crate::launch::description::Element;

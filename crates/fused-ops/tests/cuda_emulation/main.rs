@@ -1,7 +1,7 @@
-//! Runs the CUDA kernels without a GPU: their sources compiled for this machine, under checks that find races, reads and
-//! writes past the end, and copies that nobody waited for, against the reference operations on random input.
+//! Runs the CUDA kernels without a GPU: their sources compiled for this machine, with checks for races, out-of-bounds
+//! accesses and copies that were not waited for, compared with the reference on random input.
 //!
-//! The launches, sizes and parameters are those of the crate itself. `EMULATION_SEED` gives other input.
+//! Launches, sizes and parameters are the crate's own. `EMULATION_SEED` varies the input.
 
 #![allow(unsafe_code, reason = "calls C")]
 
@@ -19,11 +19,11 @@ mod rounding;
 mod timestep_embedding;
 mod to_bytes;
 
-/// Those of the crate itself, which know nothing of a device.
+/// The crate's own launches, which do not depend on a device.
 #[path = "../../src/cuda/launch/mod.rs"]
 mod launch;
 
-/// What the launches take from the crate.
+/// What the launches import from the crate.
 mod shapes {
     pub(crate) use fused_ops::{Activation, Sinusoids};
 }

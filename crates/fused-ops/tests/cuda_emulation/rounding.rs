@@ -1,15 +1,15 @@
-//! Random input, and how close a kernel has to come that computes in f32 and rounds once.
+//! Generates random input, and checks results that are computed in f32 and rounded once.
 
 use crate::emulator::Value;
 use candle_core::{Device, Result, Tensor};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-/// Half of the distance from 1 to the next number.
+/// Half the distance from 1 to the next number.
 pub(crate) const F16_UNIT: f32 = 1. / 2048.;
 pub(crate) const BF16_UNIT: f32 = 1. / 256.;
 
-/// Values that a type can hold, from −`size` to `size`.
+/// Values of a type, from −`size` to `size`.
 pub(crate) fn random<T: Value>(rng: &mut ChaCha8Rng, count: usize, size: f32) -> Vec<T> {
     (0..count).map(|_| T::from_f32(rng.random_range(-size..size))).collect()
 }
@@ -20,9 +20,8 @@ pub(crate) fn tensor<T: Value>(values: &[T], dims: &[usize]) -> Result<Tensor> {
     Tensor::from_vec(values, dims, &Device::Cpu)
 }
 
-/// Fails unless every value is the expected one, rounded once by at most `unit` of its size or by half of f16's
-/// smallest number, and before that computed in f32: there values of a size up to `size` have come together, a few
-/// dozen units of 2⁻²⁴ of that.
+/// Checks that every value is the expected one, rounded once by at most `unit` of its size or half of f16's smallest
+/// number, after a computation in f32 on terms of up to `size`, with an error of a few dozen units of 2⁻²⁴.
 pub(crate) fn assert_rounded(
     what: &str,
     found: &[f32],
@@ -33,7 +32,7 @@ pub(crate) fn assert_rounded(
     assert_each_rounded(what, found, expected, unit, &Tensor::new(size, &Device::Cpu)?)
 }
 
-/// [`assert_rounded`] with another `size` for each value: of a shape that can be broadcast to that of `expected`.
+/// Like [`assert_rounded`], with a `size` per value, broadcast to the shape of `expected`.
 pub(crate) fn assert_each_rounded(
     what: &str,
     found: &[f32],

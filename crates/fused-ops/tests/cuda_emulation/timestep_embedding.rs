@@ -1,4 +1,4 @@
-//! Timesteps as sinusoids.
+//! Tests the sinusoidal embedding of timesteps.
 
 use crate::emulator::{Buffer, kernels, seed};
 use crate::launch::description::Element;
@@ -12,8 +12,8 @@ use rand_chacha::ChaCha8Rng;
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Against the same formula in f64. An angle of up to 1 000 is known to 2⁻²⁴ of it, and its frequency to a few units:
-/// 64 units of 2⁻²⁴ of 1 000, which is what `assert_rounded` allows.
+/// Compared with the formula in f64. An angle of up to 1 000 is accurate to 2⁻²⁴, and its frequency to a few units:
+/// 64 units of 2⁻²⁴ of 1 000, which `assert_rounded` allows.
 #[test]
 fn timestep_embeddings() -> Result<(), Failure> {
     let Some(emulator) = kernels() else { return Ok(()) };

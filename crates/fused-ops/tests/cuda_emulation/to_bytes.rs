@@ -1,4 +1,4 @@
-//! Images in 8 bits.
+//! Tests the conversion of images to 8 bits.
 
 use crate::emulator::{Buffer, Emulator, Value, kernels};
 use crate::launch::description::Element;
@@ -7,7 +7,7 @@ use half::{bf16, f16};
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Every value that a half type has from −2 to 2 and beyond, and a count that no vector divides.
+/// Every half-precision value from −2 to 2 and beyond, and a count that no vector divides.
 #[test]
 fn images_in_8_bits() -> Result<(), Failure> {
     let Some(emulator) = kernels() else { return Ok(()) };

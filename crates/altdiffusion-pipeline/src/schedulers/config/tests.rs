@@ -43,7 +43,7 @@ fn every_class_of_diffusers_is_there_or_refused_by_name() -> Result<()> {
             Err(error) => {
                 let error = error.to_string();
                 assert!(error.contains(class) && error.contains("DDIMScheduler"), "{error}");
-                // Its noise levels can be run by another scheduler, as in diffusers' `from_config`.
+                // Another scheduler can run its noise levels, as with diffusers' `from_config`.
                 config.with_kind(SchedulerKind::Ddim).build(20)?;
             }
         }

@@ -1,6 +1,6 @@
-//! Convolves few tiles by large weights: the tiles are transformed once, and each task transforms the weights of some columns, a few
-//! input channels at a time, and multiplies all tiles by them while they are in the L2 cache. No transformed weight is ever
-//! written to memory, where all of them would take four times the bytes of the weights.
+//! Convolves few tiles by large weights. The tiles are transformed once; each task transforms the weights of some
+//! columns, a few input channels at a time, and multiplies all tiles by them while they are in the L2 cache.
+//! Transformed weights are never written to memory, where they would take four times the space of the weights.
 
 use super::layer::Layer;
 use super::tile::{COLUMNS, places};
@@ -13,13 +13,13 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
-/// Input channels whose transformed weights are there at a time: those of two panels of columns are 293 KiB.
+/// Input channels whose transformed weights exist at the same time: those of two panels of columns take 293 KiB.
 const CHANNELS: usize = 64;
-/// Rows of a place's transformed weights. With 64, places would be 4 KiB apart and all be written to the same set of the
-/// first cache.
+/// Rows of a place's transformed weights. With 64, places would be 4 KiB apart and all map to the same set of the L1
+/// cache.
 const ROWS: usize = CHANNELS + 1;
 
-/// The whole layer, with the weights of the direct convolution, which has 9 taps.
+/// The whole layer, from the direct convolution's weights (9 taps).
 pub(super) fn convolution<F: Factor, const DOUBLED: bool>(layer: &Layer, weights: &F) {
     assert_eq!(weights.size(), FactorSize { taps: 9, depth: layer.depth, columns: layer.columns });
     let (tiles, stride) = (layer.images.tiles(), layer.stride());
@@ -37,7 +37,7 @@ pub(super) fn convolution<F: Factor, const DOUBLED: bool>(layer: &Layer, weights
     });
 }
 
-/// Transforms one tile to its rows of `out`, which is (places, tiles, stride).
+/// Transforms one tile into its rows of `out`, (places, tiles, stride).
 struct InputTask<'a, const DOUBLED: bool> {
     layer: &'a Layer<'a>,
     tile: usize,
@@ -66,7 +66,7 @@ impl<const DOUBLED: bool> WithSimd for InputTask<'_, DOUBLED> {
     }
 }
 
-/// One pair of panels of the columns.
+/// One pair of panels of columns.
 struct ColumnTask<'a, F, const DOUBLED: bool> {
     layer: &'a Layer<'a>,
     weights: &'a F,
@@ -109,7 +109,7 @@ impl<F: Factor, const DOUBLED: bool> WithSimd for ColumnTask<'_, F, DOUBLED> {
                     },
                     rows: tiles,
                     panels: 0..panels,
-                    // Whole panels, which have zeros after the last column.
+                    // Whole panels, zero-padded after the last column.
                     columns: panels * PANEL,
                     accumulate: channel > 0,
                     out: products.wrapping_add(place * tiles * COLUMNS),

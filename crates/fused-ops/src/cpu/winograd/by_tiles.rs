@@ -1,4 +1,4 @@
-//! Convolves many tiles, or by weights that are transformed already: each task transforms some tiles and multiplies them by
+//! Convolves many tiles, or by weights transformed in advance: each task transforms some tiles and multiplies them by
 //! all weights.
 
 use super::layer::Layer;
@@ -11,10 +11,10 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Tiles of one task: they share each read of the weights, and their products should stay in the L2 cache.
+/// Tiles per task: they share each read of the weights, and their products should fit the L2 cache.
 const TILES: usize = 24;
 
-/// Some panels of the weights of a direct convolution, which has 9 taps, as right factors of the products.
+/// Transforms some panels of the direct convolution's weights (9 taps) into right factors of the products.
 pub(super) fn transformed<F: Factor, const DOUBLED: bool>(weights: &F, panels: Range<usize>) -> Panels {
     let FactorSize { taps, depth, columns } = weights.size();
     assert_eq!(taps, 9);
@@ -54,12 +54,12 @@ impl<F: Factor, const DOUBLED: bool> WithSimd for WeightTask<'_, F, DOUBLED> {
     }
 }
 
-/// The columns of the layer from `first_column` on, for as many as `weights`, which are transformed, have.
+/// Computes the layer's columns from `first_column` on, as many as `weights`, which are transformed, have.
 pub(super) fn convolution<const DOUBLED: bool>(layer: &Layer, weights: &Panels, first_column: usize) {
     assert!(weights.depth == layer.depth && first_column + weights.columns <= layer.columns);
     let tiles = layer.images.tiles();
     let blocks = tiles.div_ceil(TILES);
-    // Where blocks are few, tasks also divide the columns, and transform their tiles again.
+    // With few tiles, tasks also split the columns and repeat the transform of their tiles.
     let pairs = weights.columns.div_ceil(COLUMNS);
     let splits = (4 * rayon::current_num_threads()).div_ceil(blocks).clamp(1, pairs.div_ceil(4));
     let pairs_per_task = pairs.div_ceil(splits);
@@ -84,7 +84,7 @@ struct TileTask<'a, const DOUBLED: bool> {
     tiles: Range<usize>,
     weights: &'a Panels,
     pairs: Range<usize>,
-    /// Of the layer, where the weights begin.
+    /// The layer's column at which the weights begin.
     first_column: usize,
 }
 
@@ -125,7 +125,7 @@ impl<const DOUBLED: bool> WithSimd for TileTask<'_, DOUBLED> {
                     right: Right { data: right.data.wrapping_add(place * depth * PANEL), ..right },
                     rows: tiles,
                     panels: 2 * pair..(2 * pair + 2).min(columns.div_ceil(PANEL)),
-                    // Whole panels, which have zeros after the last column.
+                    // Whole panels, zero-padded after the last column.
                     columns: columns.next_multiple_of(PANEL),
                     accumulate: false,
                     // A block writes column c at out + c.

@@ -1,4 +1,4 @@
-//! Transforms the pixels of a convolution to tiles, and products to pixels.
+//! Transforms a convolution's pixels to tiles, and products to pixels.
 
 use super::tile::{IN, OUT, side};
 use super::transforms::{input_transform, output_transform, read, write};
@@ -9,14 +9,14 @@ use crate::cpu::window::Window;
 use pulp::Simd;
 use std::ops::Range;
 
-/// The images of one convolution, whose output is as large as its input (after any upsampling).
+/// The images of a convolution whose output is as large as its (upsampled) input.
 #[derive(Clone, Copy)]
 pub(crate) struct Images {
     pub(crate) batch: usize,
-    /// Of the output.
+    /// Height of the output.
     pub(crate) height: usize,
     pub(crate) width: usize,
-    /// By nearest neighbour, before they are convolved.
+    /// Whether they are doubled by nearest neighbour before the convolution.
     pub(crate) doubled: bool,
 }
 
@@ -33,7 +33,7 @@ impl Images {
         self.batch * self.tile_rows() * self.tile_columns()
     }
 
-    /// Image, and first row and column of the output, of a tile.
+    /// Image, first row and first column of a tile's output.
     fn place(&self, tile: usize) -> (usize, usize, usize) {
         let (row, column) = (tile / self.tile_columns(), tile % self.tile_columns());
         (row / self.tile_rows(), row % self.tile_rows() * OUT, column * OUT)
@@ -45,25 +45,24 @@ pub(super) struct Layer<'a> {
     /// Pixels of `depth` channels.
     pub(crate) x: &'a [f32],
     pub(crate) depth: usize,
-    /// What pixels outside the images have.
+    /// What pixels outside the images read.
     pub(crate) zeros: Vec<f32>,
     pub(crate) images: Images,
     pub(crate) window: &'a Window,
     pub(crate) epilogue: &'a SliceEpilogue<'a>,
-    /// Of the output.
+    /// Columns of the output.
     pub(crate) columns: usize,
     pub(crate) out: SharedOutput<'a>,
 }
 
 impl Layer<'_> {
-    /// Between the rows of transformed tiles, which a little more apart than they are long do not push each other out of
-    /// the cache.
+    /// The stride between rows of transformed tiles, padded so that they do not compete for cache sets.
     pub(crate) fn stride(&self) -> usize {
         self.depth.next_multiple_of(PANEL) + PANEL
     }
 
-    /// Writes a tile's channels at each of its places, which are `distance` apart: whole panels, with anything after
-    /// the last channel.
+    /// Writes a tile's channels at each of its places, which are `distance` apart, in whole panels with arbitrary
+    /// padding.
     ///
     /// # Safety
     /// `out` must be valid for that.
@@ -114,7 +113,7 @@ impl Layer<'_> {
                     }
                     let column = input_transform::<S, DOUBLED>(simd, column);
                     for y in 0..side(DOUBLED) {
-                        // SAFETY: the caller vouches for the panel.
+                        // SAFETY: the caller guarantees the panel.
                         unsafe {
                             let out = out.add((y * side(DOUBLED) + x) * distance + panel + first);
                             out.cast::<S::f32s>().write_unaligned(column[y]);
@@ -125,7 +124,7 @@ impl Layer<'_> {
         }
     }
 
-    /// Turns a tile's products at each of its places, `distance` apart, into pixels' values of the columns `columns`.
+    /// Converts a tile's products at its places, `distance` apart, into pixel values of the columns `columns`.
     ///
     /// # Safety
     /// The products of these columns must have been written.
@@ -149,7 +148,7 @@ impl Layer<'_> {
                     let mut column = [simd.splat_f32s(0.); IN];
                     for y in 0..side(DOUBLED) {
                         let place = (y * side(DOUBLED) + x) * distance + panel - columns.start + part;
-                        // SAFETY: the caller vouches for the products, of which there are whole panels.
+                        // SAFETY: the caller guarantees the products, of which there are whole panels.
                         column[y] = unsafe { products.add(place).cast::<S::f32s>().read_unaligned() };
                     }
                     let column = output_transform::<S, DOUBLED>(simd, column);

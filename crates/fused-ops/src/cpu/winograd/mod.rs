@@ -1,12 +1,11 @@
-//! Convolves by 3 × 3 taps of stride 1 with Winograd's minimal filtering, F(4×4, 3×3): 36 products make 16 outputs, where
-//! the direct convolution takes 144 (Lavin & Gray, arXiv 1509.09308).
+//! Convolves with 3 × 3 taps of stride 1 by Winograd's minimal filtering, F(4×4, 3×3): 36 products for 16 outputs,
+//! where the direct convolution takes 144 (Lavin & Gray, arXiv 1509.09308).
 //!
-//! A tile of 6 × 6 pixels is transformed to 36 values per channel; for each of these places the tiles, times the
-//! transformed weights, are one matrix product over the channels; and the 36 results are transformed back to 4 × 4 pixels.
-//! Of an image that was doubled by nearest neighbour before, tiles have 4 × 4 pixels of their own, and 25 products are
-//! enough.
+//! A tile of 6 × 6 pixels is transformed to 36 values per channel. For each of these places, tiles times transformed
+//! weights is one matrix product over the channels, and the 36 results are transformed back to 4 × 4 pixels. For an
+//! image that was doubled by nearest neighbour, a tile has only 4 × 4 distinct pixels, and 25 products are enough.
 
-#![allow(clippy::needless_range_loop)] // y and x are places of squares here, not of slices
+#![allow(clippy::needless_range_loop)] // y and x index squares, not slices
 
 mod by_columns;
 mod by_tiles;
@@ -26,8 +25,8 @@ use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 use tile::places;
 
-/// Most values of a layer's transformed weights that are there at a time, 16 MiB: those of a layer that has no more are
-/// kept from one call to the next, of others so many panels are made, used and made anew, while the cache has them.
+/// The limit for transformed weights held at a time, 16 MiB. Layers within it keep theirs between calls; others
+/// transform, use and discard as many panels as fit, while they are in the cache.
 const MOST_TRANSFORMED_WEIGHTS: usize = 4 << 20;
 
 /// When weights are transformed.
@@ -35,7 +34,7 @@ const MOST_TRANSFORMED_WEIGHTS: usize = 4 << 20;
 pub(crate) enum Transform {
     /// Once: they are kept.
     Once,
-    /// So many panels at a time, in each call.
+    /// A number of panels at a time, in each call.
     SomePanels { panels: usize },
     /// By each task for itself.
     InEachTask,
@@ -56,7 +55,7 @@ impl Transform {
         const TILE_COST: usize = 60;
         const PANEL_COST: usize = 80;
         const TASK_COST: usize = 10;
-        /// Beyond these, the tiles are read from memory too often.
+        /// With more, the tiles are read from memory too often.
         const MOST_TILES: usize = 256;
 
         let tiles = images.tiles();
@@ -79,8 +78,8 @@ impl Transform {
     }
 }
 
-/// A convolution of `x`, pixels of as many channels as the weights' depth, with weights of 9 taps: (pixels, the weights'
-/// columns). `kept` is where the layer keeps its transformed weights.
+/// Convolves `x`, pixels of the weights' depth, with weights of 9 taps: (pixels, the weights' columns). `kept` caches
+/// the layer's transformed weights.
 pub(crate) fn convolution<F: Factor>(
     transform: Transform,
     x: &[f32],

@@ -1,21 +1,21 @@
-//! Measures the tiles that are transformed.
+//! Defines the sizes of Winograd tiles.
 
 use crate::cpu::microkernel::PANEL;
 
-/// Pixels along a side of what a tile reads.
+/// Side of a tile's input, in pixels.
 pub(super) const IN: usize = 6;
-/// Pixels along a side of what a tile makes.
+/// Side of a tile's output, in pixels.
 pub(super) const OUT: usize = 4;
 
-/// Places along a side of a transformed tile, of an image that was doubled or of one as it is.
+/// Side of a transformed tile, for a doubled image or a plain one.
 pub(super) const fn side(doubled: bool) -> usize {
     if doubled { 5 } else { IN }
 }
 
-/// Places of a transformed tile.
+/// Values of a transformed tile, per channel.
 pub(super) const fn places(doubled: bool) -> usize {
     side(doubled) * side(doubled)
 }
 
-/// Columns whose products are in work at a time.
+/// Columns of products computed at a time.
 pub(super) const COLUMNS: usize = 2 * PANEL;

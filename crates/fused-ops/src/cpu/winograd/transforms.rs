@@ -1,19 +1,19 @@
-//! Transforms tiles by those of Winograd's F(4×4, 3×3), interpolated at 0, ±1, ±2 and ∞ (Lavin & Gray, arXiv 1509.09308), of
+//! Transforms tiles for Winograd's F(4×4, 3×3), interpolated at 0, ±1, ±2 and ∞ (Lavin & Gray, arXiv 1509.09308), on
 //! vectors of channels.
 //!
-//! Six neighbours of a doubled image are `a b b c c d`. There the value at −1 is always zero, and those at 2 and −2 are
-//! both multiples of `c − b`: five products are left, the third and the fourth being the sums that the results take of the
-//! two at ±2.
+//! Six neighbours in a doubled image are `a b b c c d`. The value at −1 is then always zero, and those at 2 and −2
+//! are both multiples of `c − b`. Five products remain; the third and fourth are the sums of the two at ±2 that the
+//! results use.
 
 use super::tile::{IN, OUT, side};
 use crate::cpu::microkernel::{PANEL, Stored};
 use crate::cpu::pack::FactorPart;
 use pulp::Simd;
 
-/// Values of one channel panel.
+/// One panel of channels.
 pub(super) type Lanes = [f32; PANEL];
 
-/// `Bᵀ d` of six vectors; of the first four, if they are those of an image that was doubled, to the first five.
+/// `Bᵀ d` of six vectors; for a doubled image, of the first four, to the first five.
 #[inline(always)]
 pub(super) fn input_transform<S: Simd, const DOUBLED: bool>(simd: S, d: [S::f32s; IN]) -> [S::f32s; IN] {
     let times = |factor: f32, x, plus| simd.mul_add_e_f32s(simd.splat_f32s(factor), x, plus);
@@ -42,7 +42,7 @@ pub(super) fn input_transform<S: Simd, const DOUBLED: bool>(simd: S, d: [S::f32s
     ]
 }
 
-/// `Aᵀ m` of six vectors, or of the first five of an image that was doubled.
+/// `Aᵀ m` of six vectors; for a doubled image, of the first five.
 #[inline(always)]
 pub(super) fn output_transform<S: Simd, const DOUBLED: bool>(simd: S, m: [S::f32s; IN]) -> [S::f32s; OUT] {
     let times = |factor: f32, x, plus| simd.mul_add_e_f32s(simd.splat_f32s(factor), x, plus);
@@ -66,7 +66,7 @@ pub(super) fn output_transform<S: Simd, const DOUBLED: bool>(simd: S, m: [S::f32
     ]
 }
 
-/// `G g` of three vectors; to the first five, if they are for an image that was doubled.
+/// `G g` of three vectors; for a doubled image, to the first five.
 #[inline(always)]
 fn weight_transform<S: Simd, const DOUBLED: bool>(simd: S, g: [S::f32s; 3]) -> [S::f32s; IN] {
     let [g0, g1, g2] = g;
@@ -108,8 +108,8 @@ pub(super) fn write<S: Simd>(lanes: &mut Lanes, first: usize, values: S::f32s) {
     unsafe { lanes.as_mut_ptr().add(first).cast::<S::f32s>().write_unaligned(values) }
 }
 
-/// Transforms the kernels of `channels` input channels of one panel of a direct convolution's weights, which has 9 taps: `out`
-/// is (places, rows, 16), of whose rows the first `channels` are written.
+/// Transforms the kernels of `channels` input channels of one panel of the direct convolution's weights (9 taps):
+/// `out` is (places, rows, 16), of which the first `channels` rows are written.
 #[inline(always)]
 pub(super) fn transform_weights<S: Simd, T: Stored, const DOUBLED: bool>(
     simd: S,

@@ -26,7 +26,7 @@ pub(crate) struct AttentionParams {
     pub(crate) causal: i32,
 }
 
-/// Where the rows of a batch lie: those of a tensor by itself, or a part of the columns of a wider one.
+/// The layout of a batch's rows: a whole tensor, or some columns of a wider one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rows {
     pub(crate) address: Address,
@@ -37,7 +37,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// Kernels read 16 bytes at a time.
+    /// The kernels read 16 bytes at a time.
     fn is_aligned(&self) -> bool {
         self.address.is_multiple_of(16)
             && self.batch_stride.is_multiple_of(8)
@@ -50,7 +50,7 @@ impl Rows {
 pub(crate) struct AttentionOperands {
     pub(crate) element: Element,
     pub(crate) batch: usize,
-    /// Rows of a sequence; of the longest one, if there are `offsets`.
+    /// Rows per sequence; of the longest one, if there are `offsets`.
     pub(crate) queries: usize,
     pub(crate) keys: usize,
     pub(crate) heads: usize,
@@ -59,18 +59,18 @@ pub(crate) struct AttentionOperands {
     pub(crate) key: Rows,
     pub(crate) value: Rows,
     pub(crate) out: Rows,
-    /// f32, (batch, keys); one for every row, if there are `offsets`.
+    /// f32, (batch, keys), or one per row if there are `offsets`.
     pub(crate) key_bias: Option<Address>,
-    /// i32, (batch + 1): the first row of each sequence among rows that follow each other, and where the last one ends.
-    /// Queries are then their own keys.
+    /// i32, (batch + 1): the first row of each of several concatenated sequences, and the end of the last. Queries
+    /// and keys are then the same rows.
     pub(crate) offsets: Option<Address>,
     pub(crate) causal: bool,
 }
 
-/// Queries of a tile of the tensor cores.
+/// Queries per tensor core tile.
 const ROW_TILE: usize = 16;
 const WARPS: usize = 4;
-/// The most keys of the kernel that keeps them all on chip.
+/// The most keys of the kernel that keeps all of them on chip.
 const FEW_KEYS: usize = 80;
 
 /// The tiles of `kernels/attention_streaming.cu`.
@@ -87,26 +87,26 @@ fn streaming_tiles(head_dim: usize) -> StreamingTiles {
     }
 }
 
-/// Bytes of shared memory that a key, its value and its bias take: rows are an odd number of 16-byte pieces apart, and
-/// keys are filled up to a multiple of 16 columns.
+/// Shared memory per key with its value and bias, in bytes: rows are an odd number of 16-byte pieces apart, and keys
+/// are padded to a multiple of 16 columns.
 fn bytes_per_key(head_dim: usize) -> usize {
     let key_pieces = 2 * head_dim.div_ceil(16) + 1;
     let value_pieces = (head_dim / 8) | 1;
     16 * (key_pieces + value_pieces) + size_of::<f32>()
 }
 
-/// Queries, keys and threads of a block of `kernels/attention_hopper.cu`.
+/// Queries, keys and threads per block of `kernels/attention_hopper.cu`.
 const HOPPER_ROWS: usize = 128;
 const HOPPER_KEYS: usize = 64;
 const HOPPER_THREADS: usize = 256;
 
 impl AttentionOperands {
-    /// The queries of a block, where keys stream.
+    /// The queries per block of the streaming kernel.
     pub(crate) fn rows_of_a_block(&self) -> usize {
         streaming_tiles(self.head_dim).rows
     }
 
-    /// The launch on a device of so many multiprocessors.
+    /// The launch on a device with this many multiprocessors.
     ///
     /// # Errors
     /// If no kernel covers the shape.
@@ -120,7 +120,7 @@ impl AttentionOperands {
         let (kernel, blocks, shared_bytes) = if self.keys <= FEW_KEYS {
             let most = if self.keys <= 32 { 32 } else { FEW_KEYS };
             let blocks = blocks(self.queries, WARPS * ROW_TILE)?;
-            // As many blocks as run at a time, four on a multiprocessor; their warps share the rows out.
+            // As many blocks as run at a time, four per multiprocessor; their warps divide the rows.
             let enough = (4 * multiprocessors).div_ceil(self.heads * self.batch);
             let blocks = u32::try_from(enough).map_or(blocks, |enough| blocks.min(enough));
             (format!("attention_{most}_keys_{element}_{head_dim}"), blocks, most * bytes_per_key(head_dim))
@@ -139,7 +139,7 @@ impl AttentionOperands {
         })
     }
 
-    /// The launch of the kernel that Hopper alone can run, for many keys.
+    /// The launch of the Hopper kernel for many keys.
     ///
     /// # Errors
     /// If it does not cover the shape.
@@ -149,7 +149,7 @@ impl AttentionOperands {
             return Err(NotCovered("few keys, or a head dimension other than 40 and 64"));
         }
         self.check()?;
-        // Two tiles: pieces of 16 bytes, one more of each column of them than there are keys; and a bias for each key.
+        // Two tiles of 16-byte pieces, with one more piece per column than there are keys, and a bias per key.
         let pieces = 2 * head_dim.div_ceil(16) + head_dim / 8;
         let shared_bytes = 2 * (16 * pieces * (HOPPER_KEYS + 1) + HOPPER_KEYS * size_of::<f32>());
         Ok(Launch {
@@ -161,7 +161,7 @@ impl AttentionOperands {
         })
     }
 
-    /// What every kernel needs.
+    /// Checks what every kernel requires.
     fn check(&self) -> Result<(), NotCovered> {
         if ![self.query, self.key, self.value, self.out].iter().all(Rows::is_aligned) {
             return Err(NotCovered("rows that do not begin at a multiple of 16 bytes"));

@@ -38,10 +38,10 @@ pub(crate) struct Conv2dParams {
 pub(crate) struct Conv2dOperands {
     pub(crate) element: Element,
     pub(crate) batch: usize,
-    /// Of the input as it is stored, before any doubling.
+    /// Of the stored input, before any doubling.
     pub(crate) height: usize,
     pub(crate) width: usize,
-    /// As they are stored, with those that fill them up to a multiple of 8.
+    /// As stored: padded to a multiple of 8.
     pub(crate) channels: usize,
     pub(crate) out_height: usize,
     pub(crate) out_width: usize,
@@ -50,23 +50,23 @@ pub(crate) struct Conv2dOperands {
     pub(crate) stride: usize,
     pub(crate) top: usize,
     pub(crate) left: usize,
-    /// Whether the image is doubled first; then `kernel` is 3.
+    /// Whether the image is doubled first; `kernel` is then 3.
     pub(crate) upsample: bool,
     pub(crate) x: Address,
-    /// (`out_channels`, kernel, kernel, channels), or of a doubled image (4, `out_channels`, 2, 2, channels): those of its
-    /// phases.
+    /// (`out_channels`, kernel, kernel, channels) or, for a doubled image, its four phases (4, `out_channels`, 2, 2,
+    /// channels).
     pub(crate) weight: Address,
     /// (`out_channels`)
     pub(crate) bias: Option<Address>,
     /// (batch, `out_channels`)
     pub(crate) shift: Option<Address>,
-    /// Of the shape of the result.
+    /// In the shape of the result.
     pub(crate) residual: Option<Address>,
     pub(crate) activation: Option<Activation>,
     pub(crate) out: Address,
 }
 
-/// A block's part of the result.
+/// The part of the result that a block computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tile {
     kernel: &'static str,
@@ -82,12 +82,12 @@ const TILES: [Tile; 3] = [
 ];
 
 const THREADS: usize = 128;
-/// Columns of a stage, with what keeps its rows apart, and stages in shared memory.
+/// Columns per stage, the padding between its rows, and the number of stages in shared memory.
 const DEPTH: usize = 32;
 const STRIDE: usize = DEPTH + 8;
 const STAGES: usize = 3;
 
-/// The most blocks that share the depth of a tile, and the fewest stages that are worth one.
+/// The most blocks that share a tile's depth, and the least number of stages for each.
 const MOST_SPLITS: usize = 32;
 const FEWEST_STAGES: usize = 8;
 
@@ -96,7 +96,7 @@ const FEWEST_STAGES: usize = 8;
 struct Split {
     tile: Tile,
     splits: usize,
-    /// Of each block.
+    /// Per block.
     stages: usize,
 }
 
@@ -105,20 +105,20 @@ impl Conv2dOperands {
         self.batch * self.out_height * self.out_width
     }
 
-    /// Results at even and odd rows and columns are made apart where the image is doubled.
+    /// For a doubled image, even and odd rows and columns are computed separately.
     fn phases(&self) -> usize {
         if self.upsample { 4 } else { 1 }
     }
 
-    /// Taps along a side: those of a phase fall on two pixels.
+    /// Taps along a side: those of a phase cover two pixels.
     fn taps(&self) -> usize {
         if self.upsample { 2 } else { self.kernel }
     }
 
-    /// The plan that takes the fewest clocks of a model that only counts.
+    /// The plan with the fewest clocks according to a simple cost model.
     fn plan(&self, multiprocessors: usize) -> Split {
         let all_stages = (self.taps() * self.taps() * self.channels).div_ceil(DEPTH).max(1);
-        // Pairs of values are added up.
+        // Values are added in pairs.
         let most = if self.out_channels.is_multiple_of(2) { MOST_SPLITS } else { 1 };
         let plans = TILES.into_iter().flat_map(|tile| {
             (1..=most).filter_map(move |splits| {
@@ -132,9 +132,9 @@ impl Conv2dOperands {
         best.unwrap_or(Split { tile: TILES[2], splits: 1, stages: all_stages })
     }
 
-    /// Blocks wait for the next multiprocessor that is free, which does 1 024 multiply-adds a clock, and fills its pipeline
-    /// in about four stages. What splits add up to is written and read, at 40 bytes a clock and multiprocessor from the
-    /// second-level cache, by a kernel that takes some 3 000 clocks to begin and end.
+    /// Blocks wait for the next free multiprocessor, which does 1 024 multiply-adds per clock and fills its pipeline
+    /// in about four stages. Partial sums are written and read through the L2 cache, at 40 bytes per clock and
+    /// multiprocessor, by a kernel with an overhead of some 3 000 clocks.
     fn clocks(&self, plan: &Split, multiprocessors: usize) -> usize {
         let Split { tile, splits, stages } = *plan;
         let (rows, columns) = (self.rows(), self.out_channels);
@@ -145,7 +145,7 @@ impl Conv2dOperands {
         blocks.div_ceil(multiprocessors) * block + sums
     }
 
-    /// f32 values that the splits of the depth add up to, between the two launches.
+    /// The number of f32 partial sums between the two launches.
     pub(crate) fn partial_len(&self, multiprocessors: usize) -> usize {
         match self.plan(multiprocessors).splits {
             1 => 0,
@@ -153,7 +153,7 @@ impl Conv2dOperands {
         }
     }
 
-    /// The launch, and where blocks share the depth of a tile another one that adds up. `partial` has room for
+    /// The launch and, where blocks share a tile's depth, a second one that adds the parts. `partial` has room for
     /// [`Conv2dOperands::partial_len`] values.
     ///
     /// # Errors
@@ -180,7 +180,7 @@ impl Conv2dOperands {
         }
         let rows = self.rows();
         let Split { tile, splits, stages } = self.plan(multiprocessors);
-        // Rows, depth and pixels are counted in 32 bits, up to the ends of the last tile and the last stage.
+        // Rows, depth and pixels are counted in 32 bits, including the padding of the last tile and stage.
         size(rows + tile.rows)?;
         size((splits * stages + STAGES) * DEPTH)?;
         size(self.batch * self.height * self.width)?;

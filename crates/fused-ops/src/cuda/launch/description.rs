@@ -1,4 +1,4 @@
-//! Describes the launch of a kernel, wherever it runs.
+//! Describes kernel launches, independently of a device.
 
 use std::fmt;
 
@@ -9,15 +9,15 @@ pub(crate) struct Launch<P> {
     pub(crate) kernel: String,
     /// Blocks along x, y and z.
     pub(crate) grid: [u32; 3],
-    /// Threads of a block.
+    /// Threads per block.
     pub(crate) threads: u32,
-    /// Dynamic shared memory of a block.
+    /// Dynamic shared memory per block.
     pub(crate) shared_bytes: u32,
     /// The kernel's only argument, laid out as its struct in C++.
     pub(crate) params: P,
 }
 
-/// The type of the values that a kernel reads and writes; all compute in f32.
+/// The type of the values that a kernel reads and writes; all of them compute in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Element {
     F16,
@@ -33,11 +33,11 @@ impl fmt::Display for Element {
     }
 }
 
-/// Why no kernel covers a shape, in words that complete "no CUDA kernel: ".
+/// Why no kernel covers a shape, completing the sentence "no CUDA kernel: …".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotCovered(pub &'static str);
 
-/// An address in the memory of the device; 0 for what there is not.
+/// An address in device memory; 0 for a missing tensor.
 pub(crate) type Address = u64;
 
 /// The number of blocks along one axis of a grid.
@@ -47,12 +47,12 @@ pub(super) fn blocks(items: usize, items_per_block: usize) -> Result<u32, NotCov
     blocks.filter(|&blocks| blocks > 0).ok_or(NotCovered("no blocks, or more than a grid has"))
 }
 
-/// A size as the kernels count.
+/// A size in the kernels' integer type.
 pub(super) fn size(value: usize) -> Result<i32, NotCovered> {
     i32::try_from(value).map_err(|_| NotCovered("a size past 32 bits"))
 }
 
-/// The launch of a kernel whose threads have an item each.
+/// The launch of a kernel with one item per thread.
 pub(super) fn elementwise<P>(
     name: &str,
     element: Element,

@@ -38,7 +38,7 @@ pub(crate) struct EpilogueOperands {
 
 pub(super) const THREADS: usize = 256;
 
-/// As `kernels/epilogue.cuh` counts them.
+/// The codes in `kernels/epilogue.cuh`.
 pub(super) fn activation_code(activation: Option<Activation>) -> i32 {
     match activation {
         None => 0,
@@ -48,7 +48,7 @@ pub(super) fn activation_code(activation: Option<Activation>) -> i32 {
     }
 }
 
-/// Threads have 8 neighbouring values each.
+/// Each thread has 8 neighbouring values.
 pub(super) fn grid(
     rows: usize,
     columns: usize,

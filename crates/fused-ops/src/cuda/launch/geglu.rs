@@ -1,4 +1,4 @@
-//! Launches the gate of a gated feed-forward.
+//! Launches the gate of a GEGLU feed-forward.
 
 use super::description::{Address, Element, Launch, NotCovered, size};
 use super::epilogue::{THREADS, grid};
@@ -14,7 +14,7 @@ pub(crate) struct GegluParams {
     pub(crate) columns: i32,
 }
 
-/// The gate of a gated feed-forward, (rows, 2 · columns) to (rows, columns), as in [`crate::geglu()`].
+/// GEGLU's gate, (rows, 2 · columns) to (rows, columns), as in [`crate::geglu()`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GegluOperands {
     pub(crate) element: Element,

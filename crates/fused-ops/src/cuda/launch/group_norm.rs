@@ -20,7 +20,8 @@ pub(crate) struct GroupNormParams {
     pub(crate) silu: i32,
 }
 
-/// Group normalisation of `x + shift`, (batch, pixels, channels), and SiLU after it, as in [`crate::GroupNorm`].
+/// Group normalisation of `x + shift`, (batch, pixels, channels), optionally followed by SiLU, as in
+/// [`crate::GroupNorm`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GroupNormOperands {
     pub(crate) element: Element,
@@ -41,24 +42,23 @@ pub(crate) struct GroupNormOperands {
 
 const THREADS: usize = 256;
 
-/// The most pieces that an image is read in. Their statistics are read by every block of the second pass, 8 bytes a
-/// group.
+/// The most chunks per image. Every block of the second pass reads all their statistics, 8 bytes per group.
 const MOST_CHUNKS: usize = 64;
 
 impl GroupNormOperands {
-    /// f32 values that the statistics of the chunks take, between the two launches.
+    /// The number of f32 statistics between the two launches.
     pub(crate) fn partial_len(&self, multiprocessors: usize) -> usize {
         2 * self.batch * self.chunks(multiprocessors) * self.groups
     }
 
-    /// Pieces of an image: two blocks for every multiprocessor, if there are enough pixels.
+    /// Chunks per image: two blocks per multiprocessor, if there are enough pixels.
     fn chunks(&self, multiprocessors: usize) -> usize {
         let wanted = (2 * multiprocessors).div_ceil(self.batch.max(1)).clamp(1, MOST_CHUNKS);
         let chunk = self.pixels.div_ceil(wanted).max(1);
         self.pixels.div_ceil(chunk)
     }
 
-    /// The two launches, statistics first, on a device of so many multiprocessors. `partial` has room for
+    /// The two launches, statistics first, on a device with this many multiprocessors. `partial` has room for
     /// [`GroupNormOperands::partial_len`] values.
     ///
     /// # Errors
@@ -95,7 +95,7 @@ impl GroupNormOperands {
             eps: self.eps as f32,
             silu: self.silu.into(),
         };
-        // Pixels that a block reads at once, a thread for 8 channels.
+        // Pixels that a block reads at once, with a thread per 8 channels.
         let places = (THREADS / (channels / 8)).max(1);
         let grid = [blocks(chunks, 1)?, blocks(batch, 1)?, 1];
         let launch = |kernel: String, pairs: usize| Launch {

@@ -32,7 +32,7 @@ pub(crate) struct LayerNormOperands {
     /// (size)
     pub(crate) weight: Address,
     pub(crate) bias: Address,
-    /// Where `x + added + residual` goes, (rows, size), if it is wanted.
+    /// Where to write `x + added + residual`, (rows, size), if wanted.
     pub(crate) sum: Option<Address>,
     pub(crate) out: Address,
 }

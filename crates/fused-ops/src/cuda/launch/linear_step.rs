@@ -1,4 +1,4 @@
-//! Launches guidance with the update of a scheduler.
+//! Launches guidance and a scheduler's update.
 
 use super::description::{Address, Element, Launch, NotCovered, elementwise, size};
 
@@ -19,27 +19,27 @@ pub(crate) struct LinearStepParams {
     pub(crate) guided: i32,
 }
 
-/// Guidance and the update of the sample by the scheduler.
+/// Guidance and the scheduler's update of the sample.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LinearStepOperands {
     pub(crate) element: Element,
     pub(crate) batch: usize,
     pub(crate) pixels: usize,
     pub(crate) channels: usize,
-    /// Whether the model's output has two halves, the one without the prompt first.
+    /// Whether the model's output has two halves, the unconditional one first.
     pub(crate) guided: bool,
     /// (batch, pixels, channels), or twice as many.
     pub(crate) output: Address,
-    /// f32, (batch, channels, pixels), as the samples and outputs below.
+    /// f32, (batch, channels, pixels), like the samples and outputs below.
     pub(crate) sample: Address,
-    /// Guided outputs of the steps before, the newest first.
+    /// Guided outputs of earlier steps, newest first.
     pub(crate) history: [Option<Address>; 3],
-    /// The numbers of [`crate::LinearStep`].
+    /// The coefficients of [`crate::LinearStep`].
     pub(crate) coefficients: Address,
     pub(crate) next: Address,
-    /// Where the guided output goes, if later steps want it.
+    /// Where to write the guided output, if later steps need it.
     pub(crate) kept: Option<Address>,
-    /// What the model reads next, of the shape of `output`.
+    /// The model's next input, shaped like `output`.
     pub(crate) next_input: Address,
 }
 

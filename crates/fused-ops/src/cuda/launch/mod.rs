@@ -1,6 +1,6 @@
-//! Turns shapes and addresses into launches of kernels: a file for each operation, and what they share in `description`.
+//! Turns shapes and addresses into kernel launches: a file per operation, with shared code in `description`.
 //!
-//! Nothing here knows of a device, so that tests can run the same launches without one.
+//! Nothing here depends on a device, so that tests can run the same launches without one.
 
 pub(crate) mod attention;
 pub(crate) mod conv2d;

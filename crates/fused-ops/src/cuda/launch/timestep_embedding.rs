@@ -1,4 +1,4 @@
-//! Launches timesteps as sinusoids.
+//! Launches the sinusoidal embedding of timesteps.
 
 use super::description::{Address, Element, Launch, NotCovered, elementwise, size};
 use crate::shapes::Sinusoids;

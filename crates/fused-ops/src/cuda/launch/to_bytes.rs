@@ -1,4 +1,4 @@
-//! Launches images as bytes.
+//! Launches the conversion of images to bytes.
 
 use super::description::{Address, Element, Launch, NotCovered, elementwise};
 

@@ -7,7 +7,7 @@ use super::run::{element, only, optional, run};
 use crate::tensors::slices::as_f32;
 use candle_core::{Result, Tensor};
 
-/// As [`crate::attention()`] or [`crate::causal_attention()`], of shapes that fit together.
+/// Like [`crate::attention()`] or [`crate::causal_attention()`], for shapes that fit together.
 pub(crate) fn attention(
     query: &Tensor,
     key: &Tensor,

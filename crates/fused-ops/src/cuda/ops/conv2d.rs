@@ -9,7 +9,7 @@ use crate::shapes::{Conv2dOptions, Epilogue};
 use crate::tensors::conv2d_layout::{self, channels_last, is_channels_last, stored_channels};
 use candle_core::{D, Result, Tensor};
 
-/// The tensors of a layer.
+/// A layer's tensors.
 #[derive(Clone, Copy)]
 pub(crate) struct Conv2dWeights<'a> {
     /// (out, in, kernel, kernel), [laid out](lay_out_weight)
@@ -20,23 +20,23 @@ pub(crate) struct Conv2dWeights<'a> {
     pub(crate) bias: Option<&'a Tensor>,
 }
 
-/// Whether a weight is one that kernels will read.
+/// Whether the kernels will read this weight.
 fn is_for_kernels(weight: &Tensor) -> bool {
     weight.device().is_cuda() && !weight.track_op() && element_of(weight.dtype()).is_ok()
 }
 
-/// The weight of a convolution, (out, in, kernel, kernel), with its memory as the kernel reads it where that will.
+/// A convolution's weight (out, in, kernel, kernel), with its memory in the kernel's layout if a kernel will read it.
 pub(crate) fn lay_out_weight(weight: Tensor) -> Result<Tensor> {
     if is_for_kernels(&weight) { channels_last(&weight) } else { Ok(weight) }
 }
 
-/// The weights of the phases of a doubled image, where a kernel makes them.
+/// The weights of a doubled image's phases, where a kernel computes them.
 pub(crate) fn phases(weight: &Tensor, options: Conv2dOptions) -> Result<Option<Tensor>> {
     let covered = options.upsample && weight.dim(2)? == 3 && is_for_kernels(weight);
     covered.then(|| conv2d_layout::phases(weight)).transpose()
 }
 
-/// As [`crate::Conv2d::forward_with`].
+/// Like [`crate::Conv2d::forward_with`].
 pub(crate) fn conv2d(
     x: &Tensor,
     weights: Conv2dWeights,
@@ -48,7 +48,7 @@ pub(crate) fn conv2d(
     let ((batch, height, width, in_channels), (out_channels, _, kernel, _)) = (x.dims4()?, weight.dims4()?);
     let channels = stored_channels(in_channels);
     let results = [batch, out_height, out_width, out_channels];
-    // The definition has the words for what does not fit.
+    // The reference path words the error for what does not fit.
     if !x.device().is_cuda()
         || !fits(epilogue, &results)
         || bias.is_some_and(|bias| bias.dims() != [out_channels])

@@ -1,4 +1,4 @@
-//! Applies what follows a layer to candle tensors.
+//! Applies epilogues to candle tensors.
 
 use super::super::launch::epilogue::EpilogueOperands;
 use super::super::tune::dispatch::Dispatch;
@@ -13,11 +13,11 @@ pub(super) fn fits(epilogue: &Epilogue, dims: &[usize]) -> bool {
         && epilogue.residual.is_none_or(|residual| residual.dims() == dims)
 }
 
-/// As [`Epilogue`]: `activation(x + bias + shift + residual)`.
+/// Like [`Epilogue`]: `activation(x + bias + shift + residual)`.
 pub(crate) fn epilogue(x: &Tensor, bias: Option<&Tensor>, epilogue: &Epilogue) -> Result<Option<Tensor>> {
     let Epilogue { shift, residual, activation } = *epilogue;
     let nothing = bias.is_none() && shift.is_none() && residual.is_none() && activation.is_none();
-    // The definition has the words for what does not fit.
+    // The reference path words the error for what does not fit.
     let bias_fits = |bias: &Tensor| x.dims().last() == Some(&bias.elem_count()) && bias.rank() == 1;
     if nothing || !x.device().is_cuda() || !fits(epilogue, x.dims()) || !bias.is_none_or(bias_fits) {
         return Ok(None);

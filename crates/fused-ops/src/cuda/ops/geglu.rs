@@ -1,11 +1,11 @@
-//! Gates candle tensors.
+//! Applies GEGLU's gate to candle tensors.
 
 use super::super::launch::geglu::GegluOperands;
 use super::super::tune::dispatch::Dispatch;
 use super::run::{element, only, optional, run};
 use candle_core::{Result, Tensor};
 
-/// As [`crate::geglu()`], of `x + bias`.
+/// Like [`crate::geglu()`], for `x + bias`.
 pub(crate) fn geglu(x: &Tensor, bias: Option<&Tensor>) -> Result<Option<Tensor>> {
     let mut dims = x.dims().to_vec();
     let columns = match dims.last_mut() {
@@ -15,7 +15,7 @@ pub(crate) fn geglu(x: &Tensor, bias: Option<&Tensor>) -> Result<Option<Tensor>>
         }
         _ => return Ok(None),
     };
-    // The definition has the words for what does not fit.
+    // The reference path words the error for what does not fit.
     if bias.is_some_and(|bias| bias.dims() != [2 * columns]) || !x.device().is_cuda() {
         return Ok(None);
     }

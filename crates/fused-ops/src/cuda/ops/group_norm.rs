@@ -5,7 +5,7 @@ use super::super::tune::dispatch::Dispatch;
 use super::run::{element, only, optional, run};
 use candle_core::{D, Result, Tensor};
 
-/// As [`crate::GroupNorm`], of `x + shift`.
+/// Like [`crate::GroupNorm`], for `x + shift`.
 pub(crate) fn group_norm(
     x: &Tensor,
     shift: Option<&Tensor>,
@@ -16,7 +16,7 @@ pub(crate) fn group_norm(
     silu: bool,
 ) -> Result<Option<Tensor>> {
     let (batch, channels) = (x.dim(0)?, x.dim(D::Minus1)?);
-    // The definition has the words for what does not fit.
+    // The reference path words the error for what does not fit.
     let fits = weight.dims() == [channels]
         && bias.dims() == [channels]
         && shift.is_none_or(|shift| shift.dims() == [batch, channels]);
@@ -46,7 +46,7 @@ pub(crate) fn group_norm(
             shift,
             out,
         };
-        // Checked before memory is asked for; the address comes after.
+        // Check before allocating; the address comes later.
         op.launches(0, kernels.multiprocessors())?;
         let partial = match kernels.scratch(op.partial_len(kernels.multiprocessors())) {
             Ok(partial) => partial,

@@ -6,12 +6,12 @@ use super::super::tune::dispatch::Dispatch;
 use super::run::{element, optional, run};
 use candle_core::{D, Result, Tensor};
 
-/// Whether [`layer_norm`] of rows of this size runs on tensors such as these.
+/// Whether [`layer_norm`] covers tensors like these with rows of this size.
 pub(crate) fn covers_layer_norm<'a>(tensors: impl IntoIterator<Item = &'a Tensor>, size: usize) -> bool {
     element(tensors).is_ok() && covers(size)
 }
 
-/// As [`crate::LayerNorm::forward`] of `x + added + residual`: the result alone, or that sum and the result.
+/// Like [`crate::LayerNorm::forward`] of `x + added + residual`: the result alone, or the sum and the result.
 ///
 /// * `x` (…, size), and `residual` of the same shape
 /// * `added` (size)
@@ -28,7 +28,7 @@ pub(crate) fn layer_norm<const RESULTS: usize>(
         && of_size(bias)
         && added.is_none_or(of_size)
         && residual.is_none_or(|residual| residual.dims() == x.dims());
-    // The definition has the words for what does not.
+    // The reference path words the error for what does not fit.
     if !fits || !x.device().is_cuda() {
         return Ok(None);
     }

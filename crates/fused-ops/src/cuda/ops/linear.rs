@@ -6,7 +6,7 @@ use super::run::{element, element_of, only, optional, run};
 use crate::shapes::Epilogue;
 use candle_core::{Result, Tensor};
 
-/// As [`crate::Linear::forward_with`], if bias and residual are all that follows the product.
+/// Like [`crate::Linear::forward_with`], if only a bias and a residual follow the product.
 pub(crate) fn linear(
     x: &Tensor,
     weight: &Tensor,
@@ -16,7 +16,7 @@ pub(crate) fn linear(
     let Epilogue { shift, residual, activation } = *epilogue;
     let (out_features, in_features) = weight.dims2()?;
     let mut dims = x.dims().to_vec();
-    // The definition has the words for what does not fit.
+    // The reference path words the error for what does not fit.
     if dims.pop() != Some(in_features)
         || shift.is_some()
         || activation.is_some()
@@ -28,7 +28,7 @@ pub(crate) fn linear(
     }
     let rows = dims.iter().product();
     dims.push(out_features);
-    // Rows of other sizes do not begin where tensor cores want them: the pass behind the product takes those.
+    // Rows of other sizes are not aligned for tensor cores; a separate pass handles those.
     let covered =
         rows > 0 && [in_features, out_features].iter().all(|&size| size > 0 && size.is_multiple_of(8));
     if !covered || residual.is_some_and(|residual| residual.dims() != dims) {

@@ -1,4 +1,4 @@
-//! Steps from one sample to the next on candle tensors.
+//! Applies a sampler's step to candle tensors.
 
 use super::super::launch::linear_step::LinearStepOperands;
 use super::super::tune::dispatch::Dispatch;
@@ -7,7 +7,7 @@ use crate::shapes::{LinearStep, Stepped};
 use crate::tensors::slices::as_f32;
 use candle_core::{DType, Result, Tensor};
 
-/// As [`LinearStep::apply`], of shapes that fit together.
+/// Like [`LinearStep::apply`], for shapes that fit together.
 pub(crate) fn linear_step(step: &LinearStep, output: &Tensor, sample: &Tensor) -> Result<Option<Stepped>> {
     if !output.device().is_cuda() {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! Brings launches and candle's tensors together: a file for each operation.
+//! Connects launches to candle's tensors: a file per operation.
 
 mod attention;
 mod conv2d;

@@ -7,7 +7,7 @@ use super::run::{element, only, optional, run};
 use crate::shapes::Sequences;
 use candle_core::{Result, Tensor};
 
-/// As [`crate::packed_attention()`], of shapes that fit together.
+/// Like [`crate::packed_attention()`], for shapes that fit together.
 pub(crate) fn packed_attention(
     query: &Tensor,
     key: &Tensor,

@@ -1,10 +1,10 @@
-//! Finds the rows of a tensor, which may be a part of the columns of a wider one.
+//! Describes the rows of a tensor, which may be some columns of a wider one.
 
 use super::super::launch::attention::Rows;
 use super::super::launch::description::{Address, NotCovered};
 use candle_core::Tensor;
 
-/// Where the rows of a tensor lie, (rows, width) or (batch, rows, width), whose first value is at `address`.
+/// The layout of a tensor's rows, (rows, width) or (batch, rows, width), whose first value is at `address`.
 pub(super) fn rows(x: &Tensor, address: Address) -> Result<Rows, NotCovered> {
     match *x.stride() {
         [row_stride, 1] => Ok(Rows { address, batch_stride: 0, row_stride }),

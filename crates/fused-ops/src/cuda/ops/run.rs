@@ -1,4 +1,4 @@
-//! Runs an operation on tensors: finds their addresses, makes room for the results, and keeps both until the launch is made.
+//! Runs an operation on tensors: finds their addresses, allocates the results, and keeps both alive until the launch.
 
 use super::super::launch::description::{Address, Element, NotCovered};
 use super::super::runtime::storage::{Reading, Writing};
@@ -6,7 +6,7 @@ use super::super::tune::dispatch::Dispatch;
 use super::super::tune::launched::Launched;
 use candle_core::{DType, Device, Result, Tensor};
 
-/// The type of tensors that kernels can take: f16 or bf16, all the same, on one GPU, and nobody wants gradients.
+/// The element type of tensors that kernels can take: all f16 or all bf16, on one GPU, without gradients.
 pub(super) fn element<'a>(
     tensors: impl IntoIterator<Item = &'a Tensor>,
 ) -> std::result::Result<Element, NotCovered> {
@@ -31,23 +31,22 @@ pub(super) fn element_of(dtype: DType) -> std::result::Result<Element, NotCovere
     }
 }
 
-/// The address of what may be missing.
+/// The address of an optional tensor.
 pub(super) fn optional(address: Address) -> Option<Address> {
     (address != 0).then_some(address)
 }
 
-/// Says why an operation takes the reference path.
+/// Logs why an operation takes the reference path.
 pub(super) fn no_kernel<T>(operation: &'static str, NotCovered(reason): NotCovered) -> Result<Option<T>> {
     tracing::debug!(operation, reason, "no CUDA kernel: the reference runs");
     Ok(None)
 }
 
-/// Runs an operation of values of this type, on tensors of which some may be missing. `launch` gets the address of each,
-/// 0 for those that are missing, and those of the results, which get these shapes and types. All of that memory stays until
-/// `launch` has returned.
+/// Runs an operation on optional tensors of this type. `launch` gets the address of each, 0 for missing ones, and
+/// those of the results, which are allocated with these shapes and types. All memory is kept until `launch` returns.
 ///
 /// # Safety
-/// If `launch` says that a launch was made, it writes all values of the results.
+/// If `launch` reports a launch, it writes all values of the results.
 pub(super) unsafe fn run<const N: usize, const M: usize>(
     operation: &'static str,
     element: std::result::Result<Element, NotCovered>,
@@ -70,7 +69,7 @@ pub(super) unsafe fn run<const N: usize, const M: usize>(
         writing.push(Writing::new(device, shape, dtype)?);
     }
     let launched = {
-        // Until these are dropped, after the launch, no other stream may touch the tensors.
+        // Until these guards are dropped, after the launch, no other stream may touch the tensors.
         let mut guards = Vec::with_capacity(N + M);
         let (mut from, mut to) = ([0; N], [0; M]);
         for (address, reading) in from.iter_mut().zip(&reading) {
@@ -93,7 +92,7 @@ pub(super) unsafe fn run<const N: usize, const M: usize>(
             let tensors = writing
                 .into_iter()
                 .zip(results)
-                // SAFETY: the caller vouches that the launch writes them.
+                // SAFETY: the caller guarantees that the launch writes them.
                 .map(|(written, (shape, _))| unsafe { written.into_tensor(shape) });
             Ok(tensors.collect::<Vec<_>>().try_into().ok())
         }

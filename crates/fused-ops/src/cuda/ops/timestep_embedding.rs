@@ -1,4 +1,4 @@
-//! Turns timesteps into sinusoids on candle tensors.
+//! Computes sinusoidal embeddings of timesteps on candle tensors.
 
 use super::super::launch::timestep_embedding::TimestepEmbeddingOperands;
 use super::super::tune::dispatch::Dispatch;
@@ -7,7 +7,7 @@ use crate::shapes::Sinusoids;
 use crate::tensors::slices::as_f32;
 use candle_core::{DType, Result, Tensor};
 
-/// As [`crate::timestep_embedding()`].
+/// Like [`crate::timestep_embedding()`].
 pub(crate) fn timestep_embedding(
     timesteps: &Tensor,
     sinusoids: Sinusoids,

@@ -1,11 +1,11 @@
-//! Turns candle tensors into bytes.
+//! Converts candle tensors to bytes.
 
 use super::super::launch::to_bytes::ToBytesOperands;
 use super::super::tune::dispatch::Dispatch;
 use super::run::{element, only, run};
 use candle_core::{DType, Result, Tensor};
 
-/// As [`crate::to_bytes()`].
+/// Like [`crate::to_bytes()`].
 pub(crate) fn to_bytes(x: &Tensor) -> Result<Option<Tensor>> {
     let (contiguous, count) = (x.contiguous()?, x.elem_count());
     let launch = |dispatch: &Dispatch, element, [x]: [_; 1], [out]: [_; 1]| {

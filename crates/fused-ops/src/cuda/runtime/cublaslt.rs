@@ -1,4 +1,4 @@
-//! Multiplies matrices with a bias and a residual in the same launch, by cuBLASLt.
+//! Multiplies matrices with cuBLASLt, with bias and residual in the same launch.
 
 use super::super::launch::description::{Address, Element, NotCovered};
 use super::kernels::Kernels;
@@ -16,7 +16,7 @@ use candle_core::cuda::cudarc::cublaslt::sys::{
 };
 use std::ffi::c_void;
 
-/// What an algorithm may take of memory for itself: as NVIDIA advises for Hopper.
+/// The most workspace an algorithm may use: NVIDIA's advice for Hopper.
 const MAX_WORKSPACE: usize = 32 << 20;
 
 /// cuBLASLt on a device.
@@ -26,10 +26,10 @@ pub(crate) struct CublasLt(cublasLtHandle_t);
 unsafe impl Send for CublasLt {}
 
 impl CublasLt {
-    /// For the device whose context is current.
+    /// Creates a handle for the current context's device.
     ///
     /// # Errors
-    /// If there is no memory for it.
+    /// If there is not enough memory.
     pub(crate) fn new() -> Result<Self> {
         create_handle().map(Self).map_err(candle_core::Error::wrap)
     }
@@ -42,7 +42,7 @@ impl Drop for CublasLt {
     }
 }
 
-/// How a product is computed.
+/// An algorithm and its workspace.
 #[derive(Clone, Copy)]
 pub(crate) struct Algorithm {
     algorithm: cublasLtMatmulAlgo_t,
@@ -68,7 +68,7 @@ pub(crate) struct LinearOperands {
     pub(crate) out: Address,
 }
 
-/// What an algorithm is chosen for.
+/// What the choice of an algorithm depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct LinearShape {
     element: Element,
@@ -76,19 +76,19 @@ pub(crate) struct LinearShape {
     in_features: usize,
     out_features: usize,
     has_bias: bool,
-    /// Every tensor begins at a multiple of so many bytes.
+    /// The alignment of all tensors, in bytes.
     alignment: u32,
 }
 
 impl LinearOperands {
-    /// What an algorithm is chosen for.
+    /// What the choice of an algorithm depends on.
     ///
     /// # Errors
-    /// If a tensor begins where no fast kernel takes it.
+    /// If a tensor is not aligned for the fast kernels.
     pub(crate) fn shape(&self) -> std::result::Result<LinearShape, NotCovered> {
         let Self { element, rows, in_features, out_features, .. } = *self;
         let addresses = [Some(self.x), Some(self.weight), self.bias, self.residual, Some(self.out)];
-        // cuBLASLt tells apart up to 256 bytes; below 16, its fast kernels are none of them.
+        // cuBLASLt distinguishes up to 256 bytes; below 16 no fast kernel applies.
         let all = addresses.into_iter().flatten().fold(256, |all, address| all | address);
         let alignment = 1 << all.trailing_zeros();
         if alignment < 16 {
@@ -98,7 +98,7 @@ impl LinearOperands {
     }
 }
 
-/// A product in the words of cuBLASLt, which counts columns where rows are meant here: `outᵀ = weight · xᵀ`.
+/// A product in cuBLASLt's column-major terms: `outᵀ = weight · xᵀ`.
 pub(crate) struct Description {
     description: cublasLtMatmulDesc_t,
     weight: cublasLtMatrixLayout_t,
@@ -107,10 +107,10 @@ pub(crate) struct Description {
 }
 
 impl Description {
-    /// Describes it.
+    /// Describes a product.
     ///
     /// # Errors
-    /// If there is no memory for it.
+    /// If there is not enough memory.
     pub(crate) fn new(
         product: &LinearOperands,
         shape: &LinearShape,
@@ -150,7 +150,7 @@ impl Description {
         unsafe { set_matmul_desc_attribute(self.description, attribute, bytes, size_of::<T>()) }
     }
 
-    /// The algorithm that cuBLASLt believes to be the fastest, of those that add up in f32 and always in the same order.
+    /// The fastest algorithm according to cuBLASLt, among those that accumulate in f32 and in a fixed order.
     ///
     /// # Errors
     /// If there is none.
@@ -178,10 +178,10 @@ impl Description {
         Ok(Algorithm { algorithm: found.algo, workspace_bytes: found.workspaceSize })
     }
 
-    /// Puts the product into the stream of `kernels`.
+    /// Queues the product on the stream of `kernels`.
     ///
     /// # Safety
-    /// The addresses are those of tensors of the sizes of `product`, which stay until the launch is in the stream.
+    /// The addresses are those of tensors of the product's sizes, valid until the launch is queued.
     ///
     /// # Errors
     /// If the algorithm fails.
@@ -200,7 +200,7 @@ impl Description {
         let workspace = workspace.as_ref().map_or(0, |(address, _)| *address);
         let (alpha, beta) = (1f32, if product.residual.is_some() { 1f32 } else { 0. });
         let before = product.residual.unwrap_or(product.out);
-        // SAFETY: the layouts are those of the product, and the caller vouches for its addresses.
+        // SAFETY: the layouts are those of the product, and the caller guarantees its addresses.
         unsafe {
             matmul(
                 handle.0,

@@ -5,7 +5,7 @@ use candle_core::cuda::cudarc::driver::result::{device, mem_pool};
 use candle_core::cuda::cudarc::driver::sys::CUmemPool_attribute_enum::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
 use candle_core::{Device, Result};
 
-/// As [`crate::cuda_device()`].
+/// See [`crate::cuda_device()`].
 pub(crate) fn cuda_device(ordinal: usize) -> Result<Device> {
     let opened = Device::new_cuda(ordinal)?;
     if let Device::Cuda(cuda) = &opened {
@@ -20,7 +20,7 @@ pub(crate) fn cuda_device(ordinal: usize) -> Result<Device> {
     Ok(opened)
 }
 
-/// Keeps freed memory in the device's pool, which by default gives it all back whenever the host waits for the device.
+/// Keeps freed memory in the device's pool, which by default is emptied whenever the host synchronizes.
 fn keep_freed_memory(ordinal: usize) -> Result<()> {
     let ordinal = i32::try_from(ordinal).map_err(candle_core::Error::wrap)?;
     let device = device::get(ordinal).w()?;

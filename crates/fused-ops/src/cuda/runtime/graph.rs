@@ -1,4 +1,4 @@
-//! Records launches as CUDA graphs, which the device then does without the host.
+//! Records launches as CUDA graphs, which the device replays without the host.
 
 use candle_core::cuda::WrapErr;
 use candle_core::cuda::cudarc::driver::result::device;
@@ -9,9 +9,9 @@ use candle_core::cuda::cudarc::driver::{CudaGraph, CudaStream, DriverError};
 use candle_core::{CudaDevice, Result};
 use std::sync::Arc;
 
-/// A graph, with the addresses of the tensors that its launches read and write.
+/// A graph, with the addresses of the tensors it uses.
 pub(crate) struct Graph {
-    /// There until the drop.
+    /// Set until dropped.
     graph: Option<CudaGraph>,
     device: CUdevice,
 }
@@ -20,33 +20,33 @@ pub(crate) struct Graph {
 unsafe impl Send for Graph {}
 
 impl Graph {
-    /// Records what `work` puts into this thread's stream, without doing it.
+    /// Records what `work` queues on this thread's stream, without running it.
     ///
     /// # Errors
-    /// If the work fails, which a copy from the host to the device does: a graph would read that memory again, when it
-    /// is long gone. And if the device has no room for the graph.
+    /// If the work fails, as any copy from the host does: a graph would read that memory again after it is gone. Also
+    /// if the device has no room for the graph.
     pub(crate) fn capture(device: &CudaDevice, work: impl FnOnce() -> Result<()>) -> Result<Self> {
         let stream = device.cuda_stream();
         let number = i32::try_from(stream.context().ordinal()).map_err(candle_core::Error::wrap)?;
         let number = device::get(number).w()?;
-        // With this guard candle takes copies from a store, which is empty, and fails while work is recorded.
+        // With this guard candle takes copies from a cache, which is empty, and so fails during recording.
         let _no_copies = device.enable_cuda_graph_htod_cache();
         let capture = Capture::begin(&stream)?;
         let worked = work();
         let graph = capture.end();
         if worked.is_err() || graph.is_err() {
-            // What could not be freed while nothing could be done; it would be the error of whoever comes next.
+            // Clear errors of frees that were impossible during recording, or the next caller would get them.
             let _ = stream.context().check_err();
         }
         worked?;
         let graph = graph.w()?.ok_or_else(|| candle_core::Error::msg("the device recorded no work"))?;
         let graph = Self { graph: Some(graph), device: number };
-        // Its memory is asked for here, and not by the first launch, which nobody could do without.
+        // Allocates its memory now; the first launch could not recover from a failure.
         graph.get()?.upload().w()?;
         Ok(graph)
     }
 
-    /// Puts everything that was recorded into the stream of the thread that calls.
+    /// Queues everything recorded on the calling thread's stream.
     pub(crate) fn launch(&self) -> Result<()> {
         self.get()?.launch().w()
     }
@@ -67,7 +67,7 @@ impl Drop for Graph {
     }
 }
 
-/// A stream that records. It does not do so for longer than this lives, whatever happens meanwhile.
+/// A stream that is recording. Recording ends when this is dropped, whatever happens.
 struct Capture<'a> {
     stream: &'a Arc<CudaStream>,
     is_over: bool,
@@ -75,7 +75,7 @@ struct Capture<'a> {
 
 impl<'a> Capture<'a> {
     fn begin(stream: &'a Arc<CudaStream>) -> Result<Self> {
-        // Of this thread alone: others go on with their own streams.
+        // This thread only: others continue with their own streams.
         stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
         Ok(Self { stream, is_over: false })
     }

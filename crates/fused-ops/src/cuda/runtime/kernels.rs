@@ -1,4 +1,4 @@
-//! Loads the kernels onto a device, and puts launches into its stream.
+//! Loads the kernels onto a device, and queues launches.
 
 use super::super::launch::description::Launch;
 use super::storage::Scratch;
@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Machine code of every kernel for every architecture; see `build.rs`.
 const FAT_BINARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
 
-/// The shared memory that a block has without asking for more.
+/// Shared memory per block without opting in to more.
 const DEFAULT_SHARED_BYTES: u32 = 48 * 1024;
 
-/// The kernels of a device.
+/// A device's kernels.
 pub(crate) struct Kernels {
     device: CudaDevice,
     stream: Arc<CudaStream>,
@@ -27,7 +27,7 @@ pub(crate) struct Kernels {
     functions: Mutex<HashMap<String, CudaFunction>>,
 }
 
-/// A map is whole whatever happened to the thread that held it.
+/// Locks a map, which stays consistent even if a thread panicked.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -36,7 +36,7 @@ impl Kernels {
     /// Loads the kernels.
     ///
     /// # Errors
-    /// If the device is of none of the architectures that they were compiled for.
+    /// If the kernels were not compiled for the device's architecture.
     pub(crate) fn load(device: &CudaDevice) -> Result<Self> {
         let stream = device.cuda_stream();
         let context = stream.context();
@@ -62,11 +62,11 @@ impl Kernels {
         self.multiprocessors
     }
 
-    /// Puts a launch into the device's stream.
+    /// Queues a launch on the device's stream.
     ///
     /// # Safety
-    /// The addresses in the launch are those of memory of the sizes that it was made for, which stays until the launch is in
-    /// the stream, and which nothing else writes before that is done.
+    /// The addresses in the launch are those of memory of the expected sizes, valid until it is queued, and not
+    /// written by anything else before it has run.
     ///
     /// # Errors
     /// If the driver refuses it.
@@ -80,7 +80,7 @@ impl Kernels {
         };
         let mut builder = self.stream.launch_builder(&function);
         builder.arg(&launch.params);
-        // SAFETY: the parameters are laid out as the kernel's, and the caller vouches for their addresses.
+        // SAFETY: the parameters are laid out as the kernel's, and the caller guarantees their addresses.
         unsafe { builder.launch(config) }.w()?;
         Ok(())
     }
@@ -99,7 +99,7 @@ impl Kernels {
         Ok(function)
     }
 
-    /// Memory for so many f32 values between two launches.
+    /// Temporary memory for f32 values between two launches.
     pub(crate) fn scratch(&self, len: usize) -> Result<Scratch> {
         Scratch::new(&self.device, len)
     }

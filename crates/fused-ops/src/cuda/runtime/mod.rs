@@ -1,4 +1,4 @@
-//! Works with the driver, cuBLASLt and cuDNN.
+//! Wraps the driver, cuBLASLt and cuDNN.
 
 pub(super) mod cublaslt;
 pub(super) mod cudnn;
@@ -13,5 +13,5 @@ pub(crate) use device::cuda_device;
 pub(crate) use graph::Graph;
 pub(crate) use readback::Pinned;
 
-/// For `cudnn`, which tests compile beside the launches alone.
+/// For `cudnn`, which tests compile with the launches only.
 use super::launch;

@@ -1,4 +1,4 @@
-//! Passes the parameters of launches to kernels.
+//! Passes launch parameters to kernels.
 
 use super::super::launch::attention::AttentionParams;
 use super::super::launch::conv2d::Conv2dParams;
@@ -11,8 +11,8 @@ use super::super::launch::timestep_embedding::TimestepEmbeddingParams;
 use super::super::launch::to_bytes::ToBytesParams;
 use candle_core::cuda::cudarc::driver::DeviceRepr;
 
-/// Says that a struct is laid out as its kernel's parameters: `repr(C)`, of plain numbers, in the same order. The tests
-/// that run the kernels on the host pass the same structs.
+/// Declares that a struct has the layout of its kernel's parameters: `repr(C)`, plain numbers, in the same order.
+/// Tests that run the kernels on the host pass the same structs.
 macro_rules! params {
     ($($name:ty),*) => {
         $(

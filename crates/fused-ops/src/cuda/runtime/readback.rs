@@ -4,11 +4,11 @@ use candle_core::cuda::cudarc::driver::PinnedHostSlice;
 use candle_core::cuda::{CudaStorageSlice, WrapErr};
 use candle_core::{Device, Result, Storage, Tensor};
 
-/// A number in memory that the device can write to by itself.
+/// A number in page-locked memory, which the device can write to.
 pub(crate) struct Pinned(PinnedHostSlice<f32>);
 
 impl Pinned {
-    /// Begins to copy a scalar, f32, into memory that is to `spare`; `None` if the tensor is on no CUDA device.
+    /// Starts copying an f32 scalar into `spare`, or into new memory; `None` if the tensor is not on a CUDA device.
     pub(crate) fn copy(scalar: &Tensor, spare: Option<Self>) -> Result<Option<Self>> {
         let Device::Cuda(device) = scalar.device() else { return Ok(None) };
         let (storage, layout) = scalar.storage_and_layout();
@@ -33,7 +33,7 @@ impl Pinned {
         Ok(Some(pinned))
     }
 
-    /// The number, when it is there.
+    /// Waits for the number.
     pub(crate) fn wait(&self) -> Result<f32> {
         let values = self.0.as_slice().w()?;
         values.first().copied().ok_or_else(|| candle_core::Error::msg("pinned memory of no numbers"))

@@ -1,4 +1,4 @@
-//! Gives kernels the memory of tensors.
+//! Gives kernels access to the memory of tensors.
 
 use super::super::launch::description::Address;
 use candle_core::backend::{BackendDevice, BackendStorage};
@@ -7,11 +7,11 @@ use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DevicePtr, Device
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result, Shape, Storage, StorageRef, Tensor};
 
-/// Memory that only kernels see.
+/// Memory that only kernels access.
 pub(crate) struct Scratch(CudaSlice<f32>);
 
 impl Scratch {
-    /// For so many values, which are whatever was there before.
+    /// Uninitialized memory for `len` values.
     pub(super) fn new(device: &CudaDevice, len: usize) -> Result<Self> {
         // SAFETY: kernels alone see it, and the first launch writes what the second reads.
         Ok(Self(unsafe { device.alloc(len) }?))
@@ -34,7 +34,7 @@ impl<'a> Reading<'a> {
         Self { storage, layout }
     }
 
-    /// The address of the first value. What comes with it is kept until the launch is in the stream.
+    /// The address of the first value. Keep the guard until the launch is queued.
     pub(crate) fn address<'b>(&'b self, stream: &'b CudaStream) -> Result<(Address, SyncOnDrop<'b>)> {
         let Storage::Cuda(storage) = &*self.storage else {
             candle_core::bail!("a CUDA kernel needs all of its tensors on the GPU")
@@ -55,11 +55,11 @@ pub(crate) struct Writing(CudaStorage);
 
 impl Writing {
     pub(crate) fn new(device: &CudaDevice, shape: &[usize], dtype: DType) -> Result<Self> {
-        // SAFETY: it becomes a tensor only when somebody vouches for its values.
+        // SAFETY: it becomes a tensor only when somebody guarantees its values.
         Ok(Self(unsafe { device.alloc_uninit(&Shape::from(shape), dtype) }?))
     }
 
-    /// The address of the first value. What comes with it is kept until the launch is in the stream.
+    /// The address of the first value. Keep the guard until the launch is queued.
     pub(crate) fn address<'a>(&'a mut self, stream: &'a CudaStream) -> Result<(Address, SyncOnDrop<'a>)> {
         let dtype = self.0.dtype();
         match &mut self.0.slice {
@@ -74,7 +74,7 @@ impl Writing {
     /// The tensor.
     ///
     /// # Safety
-    /// A kernel that writes all of its values is in the stream.
+    /// A kernel that writes all of its values has been queued.
     pub(crate) unsafe fn into_tensor(self, shape: &[usize]) -> Tensor {
         Tensor::from_storage(Storage::Cuda(self.0), shape, BackpropOp::none(), false)
     }

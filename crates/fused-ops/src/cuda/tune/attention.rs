@@ -1,4 +1,4 @@
-//! Chooses between the attention kernels that every GPU can run and those for Hopper.
+//! Chooses between the general attention kernels and those for Hopper.
 
 use super::super::launch::attention::AttentionOperands;
 use super::super::launch::description::Element;
@@ -9,7 +9,7 @@ use crate::settings::AttentionKernels;
 use candle_core::Result;
 use std::collections::HashMap;
 
-/// The sizes that decide how long attention takes.
+/// The sizes that the time of attention depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct AttentionShape {
     element: Element,
@@ -21,7 +21,7 @@ struct AttentionShape {
     causal: bool,
 }
 
-/// What was chosen on a device.
+/// The choices for a device.
 pub(super) struct AttentionTuner {
     kernels: AttentionKernels,
     takes_hopper: HashMap<AttentionShape, bool>,
@@ -29,27 +29,27 @@ pub(super) struct AttentionTuner {
 
 impl AttentionTuner {
     /// # Errors
-    /// If it is to take kernels that the device cannot run.
+    /// If the settings ask for kernels that the device cannot run.
     pub(super) fn new(kernels: AttentionKernels, is_hopper: bool) -> Result<Self> {
         let kernels = match kernels {
             AttentionKernels::Hopper if !is_hopper => {
                 candle_core::bail!("FUSED_OPS_ATTENTION=hopper asks for a GPU of compute capability 9.0")
             }
-            // No other capability has its products, later ones neither.
+            // Only compute capability 9.0 has these instructions, not even later ones.
             AttentionKernels::Measured if !is_hopper => AttentionKernels::Default,
             kernels => kernels,
         };
         Ok(Self { kernels, takes_hopper: HashMap::new() })
     }
 
-    /// Puts attention into the stream of `kernels`.
+    /// Queues attention on the stream of `kernels`.
     ///
     /// # Safety
-    /// As of [`Kernels::launch`].
+    /// See [`Kernels::launch`].
     pub(super) unsafe fn launch(&mut self, kernels: &Kernels, op: &AttentionOperands) -> Launched {
         let default = || {
             let launch = op.launch(kernels.multiprocessors())?;
-            // SAFETY: the caller vouches for the addresses.
+            // SAFETY: the caller guarantees the addresses.
             Ok(unsafe { kernels.launch(&launch) })
         };
         let hopper = || {
@@ -79,7 +79,7 @@ impl AttentionTuner {
         if let Some(&takes) = self.takes_hopper.get(&shape) {
             return takes;
         }
-        // Nothing can be tried while work is recorded.
+        // Nothing can be measured during recording.
         if is_recorded(kernels.stream()) {
             return false;
         }

@@ -1,4 +1,4 @@
-//! Chooses between the crate's own convolutions and those of cuDNN.
+//! Chooses between this crate's convolutions and cuDNN's.
 
 use super::super::launch::conv2d::Conv2dOperands;
 use super::super::runtime::cudnn::graph::Conv2dShape;
@@ -14,23 +14,23 @@ use candle_core::cuda::cudarc::driver::CudaStream;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-/// Plans of cuDNN's that are tried or measured, the best in its own opinion.
+/// The number of cuDNN's plans to try or measure, best first.
 const CANDIDATES: usize = 8;
 
-/// cuDNN on a device, and what was chosen there.
+/// cuDNN on a device, and the choices made there.
 pub(super) struct Conv2dTuner {
     library: &'static Library,
     is_measured: bool,
     chosen: HashMap<Conv2dShape, Option<Arc<Plan>>>,
-    /// After the plans, which are made for it.
+    /// Dropped after the plans, which refer to it.
     target: Target,
 }
 
 impl Conv2dTuner {
-    /// cuDNN for a stream of the current context, if it is to be used.
+    /// cuDNN for a stream of the current context, if the settings ask for it.
     ///
     /// # Errors
-    /// If it is to be, and there is none.
+    /// If the settings require it, and it is not installed.
     pub(super) fn new(kernels: ConvolutionKernels, stream: &CudaStream) -> Result<Option<Self>> {
         static LIBRARY: OnceLock<std::result::Result<Library, Failure>> = OnceLock::new();
         if kernels == ConvolutionKernels::Own {
@@ -59,17 +59,17 @@ impl Conv2dTuner {
         }
     }
 
-    /// Puts a convolution into the stream of `kernels`.
+    /// Queues a convolution on the stream of `kernels`.
     ///
     /// # Safety
-    /// As of [`Kernels::launch`].
+    /// See [`Kernels::launch`].
     pub(super) unsafe fn launch(&mut self, kernels: &Kernels, op: &Conv2dOperands) -> Launched {
-        // SAFETY: the caller vouches for the addresses.
+        // SAFETY: the caller guarantees the addresses.
         let own = || unsafe { launch_own(kernels, op) };
         let Some(shape) = Conv2dShape::of(op) else { return own() };
         let chosen = match self.chosen.get(&shape) {
             Some(chosen) => chosen.clone(),
-            // Nothing can be tried while work is recorded.
+            // Nothing can be tried during recording.
             None if is_recorded(kernels.stream()) => return own(),
             None => {
                 // SAFETY: as above.
@@ -85,10 +85,10 @@ impl Conv2dTuner {
         }
     }
 
-    /// The plan that is taken from now on, or none for the crate's own kernel.
+    /// Picks a plan for all later calls, or none for the crate's own kernel.
     ///
     /// # Safety
-    /// As of [`Kernels::launch`].
+    /// See [`Kernels::launch`].
     unsafe fn choose(
         &self,
         kernels: &Kernels,
@@ -102,7 +102,7 @@ impl Conv2dTuner {
         });
         let time = |plan: &Plan| {
             // Where nothing is measured, the first one that runs is the fastest.
-            // SAFETY: the caller vouches for the addresses.
+            // SAFETY: the caller guarantees the addresses.
             let run = || unsafe { self.run(kernels, plan, shape, op) };
             if self.is_measured { milliseconds(kernels, run) } else { run().map(|()| 0.) }
         };
@@ -130,7 +130,7 @@ impl Conv2dTuner {
     /// Runs a plan.
     ///
     /// # Safety
-    /// As of [`Kernels::launch`].
+    /// See [`Kernels::launch`].
     unsafe fn run(
         &self,
         kernels: &Kernels,
@@ -147,19 +147,19 @@ impl Conv2dTuner {
         };
         let workspace = workspace.as_ref().map(|workspace| workspace.address(kernels.stream()));
         let address = workspace.as_ref().map_or(0, |(address, _)| *address);
-        // SAFETY: the caller vouches for the addresses of `op`, the shape is its shape, and there is as much workspace as the
+        // SAFETY: the caller guarantees the addresses of `op`, the shape is its shape, and there is as much workspace as the
         // plan asks for.
         unsafe { plan.execute(handle, &shape.addresses(op), address) }.map_err(candle_core::Error::wrap)
     }
 }
 
-/// Puts the crate's own kernels for a convolution into the stream.
+/// Queues the crate's own convolution kernels.
 ///
 /// # Safety
-/// As of [`Kernels::launch`].
+/// See [`Kernels::launch`].
 pub(super) unsafe fn launch_own(kernels: &Kernels, op: &Conv2dOperands) -> Launched {
     let multiprocessors = kernels.multiprocessors();
-    // Checked before memory is asked for; the address comes after.
+    // Check before allocating; the address comes later.
     op.launches(0, multiprocessors)?;
     let partial = match op.partial_len(multiprocessors) {
         0 => None,
@@ -170,7 +170,7 @@ pub(super) unsafe fn launch_own(kernels: &Kernels, op: &Conv2dOperands) -> Launc
     };
     let partial = partial.as_ref().map(|partial| partial.address(kernels.stream()));
     let (product, sum) = op.launches(partial.as_ref().map_or(0, |(address, _)| *address), multiprocessors)?;
-    // SAFETY: the caller vouches for the operands, and the partial sums have as much memory as both launches were made for.
+    // SAFETY: the caller guarantees the operands, and the partial sums have as much memory as both launches were made for.
     let launch = |launch| unsafe { kernels.launch(launch) };
     Ok([Some(&product), sum.as_ref()].into_iter().flatten().try_for_each(launch))
 }

@@ -1,4 +1,4 @@
-//! Puts operations into the stream of a device, by the kernels that were chosen.
+//! Queues operations on a device's stream, with the chosen kernels.
 
 use super::super::launch::attention::AttentionOperands;
 use super::super::launch::conv2d::Conv2dOperands;
@@ -14,21 +14,21 @@ use candle_core::{CudaDevice, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
-/// The kernels of a device, and what was chosen there.
+/// A device's kernels and choices.
 pub(crate) struct Dispatch {
     kernels: Kernels,
     attention: Mutex<AttentionTuner>,
     linear: Mutex<LinearTuner>,
-    /// Of cuDNN, if it is to be used.
+    /// Convolutions by cuDNN, if used.
     conv2d: Option<Mutex<Conv2dTuner>>,
 }
 
 impl Dispatch {
-    /// Makes a device ready, if this is the first time.
+    /// The device's kernels, loaded on the first call.
     ///
     /// # Errors
-    /// If the device is of none of the architectures that the kernels were compiled for, or if the
-    /// [settings](crate::Settings) ask for what it cannot do.
+    /// If the kernels were not compiled for the device's architecture, or the [settings](crate::Settings) ask for
+    /// what it cannot do.
     pub(crate) fn of(device: &CudaDevice) -> Result<Arc<Self>> {
         static READY: LazyLock<Mutex<HashMap<DeviceId, Arc<Dispatch>>>> = LazyLock::new(Mutex::default);
         let mut ready = lock(&READY);
@@ -52,35 +52,35 @@ impl Dispatch {
         Ok(dispatch)
     }
 
-    /// The kernels themselves.
+    /// The kernels.
     pub(crate) fn kernels(&self) -> &Kernels {
         &self.kernels
     }
 
-    /// Puts attention into the device's stream.
+    /// Queues attention on the device's stream.
     ///
     /// # Safety
-    /// As of [`Kernels::launch`].
+    /// See [`Kernels::launch`].
     pub(crate) unsafe fn attention(&self, op: &AttentionOperands) -> Launched {
-        // SAFETY: the caller vouches for the addresses.
+        // SAFETY: the caller guarantees the addresses.
         unsafe { lock(&self.attention).launch(&self.kernels, op) }
     }
 
-    /// Puts a product into the device's stream.
+    /// Queues a product on the device's stream.
     ///
     /// # Safety
-    /// As of [`Kernels::launch`].
+    /// See [`Kernels::launch`].
     pub(crate) unsafe fn linear(&self, product: &LinearOperands) -> Launched {
-        // SAFETY: the caller vouches for the addresses.
+        // SAFETY: the caller guarantees the addresses.
         unsafe { lock(&self.linear).launch(&self.kernels, product) }
     }
 
-    /// Puts a convolution into the device's stream.
+    /// Queues a convolution on the device's stream.
     ///
     /// # Safety
-    /// As of [`Kernels::launch`].
+    /// See [`Kernels::launch`].
     pub(crate) unsafe fn conv2d(&self, op: &Conv2dOperands) -> Launched {
-        // SAFETY: the caller vouches for the addresses.
+        // SAFETY: the caller guarantees the addresses.
         unsafe {
             match &self.conv2d {
                 Some(conv2d) => lock(conv2d).launch(&self.kernels, op),

@@ -1,7 +1,7 @@
-//! Says whether a launch was made.
+//! Defines the outcome of a launch.
 
 use super::super::launch::description::NotCovered;
 use candle_core::Result;
 
-/// Why a launch was not made, or that it was.
+/// Launched, failed, or not covered by any kernel.
 pub(crate) type Launched = std::result::Result<Result<()>, NotCovered>;

@@ -1,4 +1,4 @@
-//! Remembers which of cuBLASLt's algorithms runs for a shape.
+//! Caches which cuBLASLt algorithm to use for a shape.
 
 use super::super::launch::description::NotCovered;
 use super::super::runtime::cublaslt::{Algorithm, CublasLt, Description, LinearOperands, LinearShape};
@@ -7,25 +7,25 @@ use super::launched::Launched;
 use candle_core::Result;
 use std::collections::HashMap;
 
-/// Algorithms that are remembered. Texts come in ever other numbers of rows, and a choice takes some microseconds.
+/// The most algorithms cached. Texts come in ever new numbers of rows, and a choice takes microseconds.
 const MAX_ALGORITHMS: usize = 4096;
 
-/// cuBLASLt on a device, and what it chose there.
+/// cuBLASLt on a device, and its choices.
 pub(super) struct LinearTuner {
     handle: CublasLt,
     algorithms: HashMap<LinearShape, Option<Algorithm>>,
 }
 
 impl LinearTuner {
-    /// For the device whose context is current.
+    /// For the current context's device.
     pub(super) fn new() -> Result<Self> {
         Ok(Self { handle: CublasLt::new()?, algorithms: HashMap::new() })
     }
 
-    /// Puts a product into the stream of `kernels`.
+    /// Queues a product on the stream of `kernels`.
     ///
     /// # Safety
-    /// The addresses are those of tensors of the product's sizes, which stay until the launch is in the stream.
+    /// The addresses are those of tensors of the product's sizes, valid until the launch is queued.
     pub(super) unsafe fn launch(&mut self, kernels: &Kernels, product: &LinearOperands) -> Launched {
         let shape = product.shape()?;
         let description = match Description::new(product, &shape) {
@@ -39,7 +39,7 @@ impl LinearTuner {
         let algorithm =
             *self.algorithms.entry(shape).or_insert_with(|| description.algorithm(handle, &shape).ok());
         let algorithm = algorithm.ok_or(NotCovered("a product that cuBLASLt has no algorithm for"))?;
-        // SAFETY: the caller vouches for the addresses.
+        // SAFETY: the caller guarantees the addresses.
         if let Err(error) = unsafe { description.run(handle, &algorithm, product, kernels) } {
             tracing::debug!(%error, ?shape, "cuBLASLt's algorithm fails");
             self.algorithms.insert(shape, None);

@@ -1,4 +1,4 @@
-//! Measures how long launches take.
+//! Times launches.
 
 use super::super::runtime::Graph;
 use super::super::runtime::kernels::Kernels;
@@ -8,21 +8,22 @@ use candle_core::cuda::WrapErr;
 use candle_core::cuda::cudarc::driver::CudaStream;
 use candle_core::cuda::cudarc::driver::sys::{CUevent_flags, CUstreamCaptureStatus};
 
-/// Runs of a graph, and how often they are measured.
+/// Runs per graph, and the number of measurements.
 const RUNS: usize = 8;
 const MEASUREMENTS: usize = 3;
 
-/// Whether what is put into a stream is recorded and not done.
+/// Whether a stream is recording instead of running its work.
 pub(super) fn is_recorded(stream: &CudaStream) -> bool {
-    // A stream that cannot say so is no place to try things either.
+    // If a stream cannot tell, do not experiment on it.
     stream.capture_status().ok() != Some(CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
 }
 
-/// The time of one run, the shortest of some measurements: of a graph of several, so that no kernel waits for the host.
+/// The time of one run, the shortest of several measurements. The runs form a graph, so that no kernel waits for the
+/// host.
 pub(super) fn milliseconds(kernels: &Kernels, run: impl Fn() -> Result<()>) -> Result<f32> {
     let stream = kernels.stream();
     let event = || stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).w();
-    // What is loaded the first time is.
+    // Warms up.
     run()?;
     let runs = Graph::capture(kernels.device(), || (0..RUNS).try_for_each(|_| run()))?;
     runs.launch()?;
@@ -36,7 +37,7 @@ pub(super) fn milliseconds(kernels: &Kernels, run: impl Fn() -> Result<()>) -> R
     Ok(shortest)
 }
 
-/// That no kernel covers a shape is an error like any other.
+/// Treats a shape that no kernel covers as an error.
 pub(super) fn done(launched: Launched) -> Result<()> {
     launched.unwrap_or_else(|reason| candle_core::bail!("{}", reason.0))
 }

@@ -1,4 +1,4 @@
-//! Decides which of several kernels for the same computes: what was asked for, or what takes the least time.
+//! Chooses between kernels for the same operation: the requested one, or the fastest.
 
 mod attention;
 mod conv2d;

@@ -1,4 +1,4 @@
-//! Creates cuDNN's objects, gives them attributes, and finalises them.
+//! Creates and finalizes cuDNN's backend descriptors.
 
 use super::library::{Failure, Handle, Library, Pointer};
 use std::ffi::c_int;
@@ -104,7 +104,7 @@ pub(crate) enum Values<'a> {
     Boolean(bool),
     Int64(&'a [i64]),
     Float(f32),
-    /// Addresses in the memory of the device.
+    /// Addresses in device memory.
     Addresses(&'a [u64]),
     /// `cudnnConvolutionMode_t`
     ConvolutionMode(c_int),
@@ -118,14 +118,14 @@ pub(crate) enum Values<'a> {
     Characters(&'a [u8]),
 }
 
-/// An object of cuDNN's, and those that its attributes are. A clone is the same object.
+/// A cuDNN descriptor, with those that its attributes refer to. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Descriptor(Arc<Object>);
 
 struct Object {
     library: &'static Library,
     pointer: Pointer,
-    /// cuDNN does not say for how long it needs the objects that others were made of.
+    /// cuDNN does not say how long it needs the descriptors that others refer to.
     made_of: Vec<Descriptor>,
 }
 
@@ -142,7 +142,7 @@ impl Drop for Object {
 }
 
 impl Descriptor {
-    /// An object with these attributes, finalised.
+    /// Creates a descriptor with these attributes, and finalizes it.
     pub(crate) fn new(
         library: &'static Library,
         kind: Kind,
@@ -165,7 +165,7 @@ impl Descriptor {
         self.0.library
     }
 
-    /// An attribute of one number.
+    /// Reads an attribute with one number.
     pub(crate) fn int64(&self, attribute: Attribute) -> Result<i64, Failure> {
         let mut value = 0i64;
         // SAFETY: there is room for one number.
@@ -176,7 +176,7 @@ impl Descriptor {
         if found == 1 { Ok(value) } else { Err(missing(attribute)) }
     }
 
-    /// An attribute of notes, which are a type of their own each.
+    /// Reads an attribute of notes, each a type of its own.
     pub(crate) fn notes(&self, attribute: Attribute, of_type: c_int) -> Result<Vec<c_int>, Failure> {
         let mut notes = [0; 32];
         // SAFETY: there is room for so many numbers.
@@ -188,7 +188,7 @@ impl Descriptor {
         notes.get(..found).map(<[_]>::to_vec).ok_or_else(|| missing(attribute))
     }
 
-    /// An attribute of at most so many objects of a kind.
+    /// Reads an attribute with at most this many descriptors.
     pub(crate) fn descriptors(
         &self,
         attribute: Attribute,
@@ -201,7 +201,7 @@ impl Descriptor {
             let nothing = std::ptr::null_mut();
             library.get_attribute(pointer, attribute as c_int, BACKEND_DESCRIPTOR, 0, nothing)
         }?;
-        // cuDNN writes into objects that are there.
+        // cuDNN writes into existing descriptors.
         let mut found = Vec::new();
         for _ in 0..all.min(most) {
             let mut object = Object::new(library, kind)?;
@@ -232,7 +232,7 @@ impl Object {
                 pointer = values.pointer();
                 (HANDLE, 1, (&raw const pointer).cast())
             }
-            // The enums are `repr(i32)`, as those of C are.
+            // The enums are `repr(i32)`, like C's.
             Values::DataType(value) => one(DATA_TYPE, std::ptr::from_ref(value).cast()),
             Values::Boolean(value) => {
                 boolean = u8::from(*value);

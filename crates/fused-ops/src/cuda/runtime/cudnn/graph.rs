@@ -1,4 +1,4 @@
-//! Describes a convolution and what follows it as a graph of cuDNN's operations.
+//! Describes a convolution and its epilogue as a graph of cuDNN operations.
 
 use super::super::launch::conv2d::Conv2dOperands;
 use super::super::launch::description::{Address, Element};
@@ -7,15 +7,15 @@ use super::library::{Failure, Library};
 use super::target::Target;
 use std::ffi::c_int;
 
-/// `CUDNN_CROSS_CORRELATION`: the window is not turned around.
+/// `CUDNN_CROSS_CORRELATION`: the kernel is not flipped.
 const CROSS_CORRELATION: c_int = 1;
 /// `CUDNN_POINTWISE_ADD`
 const ADD: c_int = 0;
 
-/// Every tensor begins at a multiple of so many bytes.
+/// The alignment of every tensor, in bytes.
 const ALIGNMENT: u64 = 16;
 
-/// The tensors of a graph that are in memory.
+/// A graph's tensors in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i64)]
 pub(crate) enum Id {
@@ -26,8 +26,8 @@ pub(crate) enum Id {
     Output = 5,
 }
 
-/// What follows a convolution in a graph. There is machine code for these in cuDNN, and for others none: they would be
-/// compiled for each shape while the program runs.
+/// The epilogue of a convolution in a graph. cuDNN has precompiled code for these; others would be compiled per shape
+/// at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum After {
     Nothing,
@@ -36,7 +36,7 @@ pub(crate) enum After {
     ResidualAndBias,
 }
 
-/// A convolution of channels-last images that cuDNN can do, by its sizes alone.
+/// The sizes of a channels-last convolution that cuDNN covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Conv2dShape {
     element: Element,
@@ -47,16 +47,16 @@ pub(crate) struct Conv2dShape {
     /// (batch, channels, height, width)
     output: [i64; 4],
     stride: i64,
-    /// Above and to the left.
+    /// Padding at the top and left.
     before: [i64; 2],
-    /// Below and to the right.
+    /// Padding at the bottom and right.
     behind: [i64; 2],
     after: After,
 }
 
 impl Conv2dShape {
-    /// The shape of a convolution, if all of it is cuDNN's to do: no doubled image, no shift, no activation, and tensors
-    /// that begin where its tensor cores want them.
+    /// The shape, if cuDNN covers all of it: no doubled image, no shift, no activation, and tensors aligned for
+    /// tensor cores.
     pub(crate) fn of(op: &Conv2dOperands) -> Option<Self> {
         let after = match (op.bias, op.residual) {
             (None, None) => After::Nothing,
@@ -72,7 +72,7 @@ impl Conv2dShape {
         let [kernel, stride, top, left] = sizes([op.kernel, op.stride, op.top, op.left])?;
         let input = sizes([op.batch, op.channels, op.height, op.width])?;
         let output = sizes([op.batch, op.out_channels, op.out_height, op.out_width])?;
-        // As many zeros as the last window needs.
+        // As much padding as the last window needs.
         let behind = |out: i64, size: i64, before: i64| ((out - 1) * stride + kernel - size - before).max(0);
         Some(Self {
             element: op.element,
@@ -86,7 +86,7 @@ impl Conv2dShape {
         })
     }
 
-    /// The tensors in memory, each with its address.
+    /// The tensors in memory with their addresses.
     pub(crate) fn addresses(&self, op: &Conv2dOperands) -> Vec<(Id, Address)> {
         let optional = [(Id::Bias, op.bias), (Id::Residual, op.residual)];
         let optional = optional.into_iter().filter_map(|(id, address)| Some((id, address?)));
@@ -96,7 +96,7 @@ impl Conv2dShape {
             .collect()
     }
 
-    /// The operations: products and sums in f32, which are rounded once, when they are written.
+    /// The operations: products and sums in f32, rounded once on writing.
     pub(crate) fn operations(
         &self,
         library: &'static Library,
@@ -109,7 +109,7 @@ impl Conv2dShape {
         let stored = |id: Id, dims: [i64; 4]| tensor(library, id as i64, dims, data_type, false);
         let channels = [1, self.output[1], 1, 1];
         let output = stored(Id::Output, self.output)?;
-        // Sums that no memory sees.
+        // Intermediate sums that are never stored.
         let between =
             |number: i64| tensor(library, Id::Output as i64 + number, self.output, DataType::F32, true);
 
@@ -160,7 +160,7 @@ fn sizes(sizes: [usize; 4]) -> Option<[i64; 4]> {
     Some([a?, b?, c?, d?])
 }
 
-/// (batch, channels, height, width) with the channels last in memory.
+/// A tensor (batch, channels, height, width), channels-last in memory.
 fn tensor(
     library: &'static Library,
     id: i64,

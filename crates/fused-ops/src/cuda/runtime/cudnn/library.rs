@@ -1,12 +1,12 @@
-//! Calls the functions of cuDNN, of the library that the system finds when the program runs.
+//! Calls cuDNN, loaded as a system library at run time.
 
 use super::super::launch::description::Address;
 use std::error::Error;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
 
-/// The part of cuDNN with the graph interface, which finds the others itself. `libcudnn.so.9` would do so, too, but ends the
-/// program where this one is missing.
+/// The part of cuDNN with the graph API, which loads the others itself. `libcudnn.so.9` would too, but aborts the
+/// program if this one is missing.
 #[cfg(windows)]
 const NAME: &str = "cudnn_graph64_9.dll";
 #[cfg(not(windows))]
@@ -32,23 +32,23 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {}
 
-/// Declares the functions with their types of C, and what loads them.
+/// Declares the functions with their C types, and loads them.
 macro_rules! functions {
     ($($field:ident = $name:ident($($argument:ty),*) -> $result:ty;)*) => {
         /// cuDNN 9.
         pub(crate) struct Library {
             $($field: unsafe extern "C" fn($($argument),*) -> $result,)*
-            /// It keeps the functions in memory.
+            /// Keeps the functions loaded.
             _library: libloading::Library,
         }
 
         impl Library {
-            /// Loads the library of the system.
+            /// Loads the system's library.
             ///
             /// # Errors
             /// If there is none, or one without these functions.
             pub(crate) fn open() -> Result<Self, Failure> {
-                // What the system says is in the error's source.
+                // The system's message is in the error's source.
                 let failed = |error: libloading::Error| Failure {
                     call: NAME,
                     reason: error.source().map_or_else(|| error.to_string(), ToString::to_string),
@@ -81,22 +81,22 @@ functions! {
 }
 
 impl Library {
-    /// As 92101 for 9.21.1.
+    /// For example 92101 for 9.21.1.
     pub(crate) fn version(&self) -> usize {
         // SAFETY: it takes nothing.
         unsafe { (self.version)() }
     }
 
-    /// A handle whose work goes into this stream of the current context.
+    /// A handle that works on this stream of the current context.
     ///
     /// # Safety
-    /// It is a stream of the driver's, which stays as long as the handle.
+    /// It must be a driver stream that outlives the handle.
     ///
     /// # Errors
     /// If cuDNN has no memory for it.
     pub(crate) unsafe fn handle(&'static self, stream: Address) -> Result<Handle, Failure> {
         let mut handle = Handle { library: self, pointer: std::ptr::null_mut() };
-        // SAFETY: there is room for one handle, which is dropped once, and the caller vouches for the stream.
+        // SAFETY: there is room for one handle, which is dropped once, and the caller guarantees the stream.
         unsafe {
             self.check("cudnnCreate", (self.create)(&raw mut handle.pointer))?;
             let stream = stream as usize as Pointer;
@@ -114,14 +114,14 @@ impl Library {
     }
 
     /// # Safety
-    /// The descriptor is one that was created here, and is not used again.
+    /// The descriptor was created here, and is not used again.
     pub(super) unsafe fn destroy_descriptor(&self, descriptor: Pointer) {
         // SAFETY: as promised. It frees memory of the host, and there is nothing to be done if it does not.
         unsafe { (self.destroy_descriptor)(descriptor) };
     }
 
     /// # Safety
-    /// The descriptor was created here, and `values` are so many of that type.
+    /// The descriptor was created here, and `values` has that many values of the type.
     pub(super) unsafe fn set_attribute(
         &self,
         descriptor: Pointer,
@@ -136,10 +136,10 @@ impl Library {
         self.check("cudnnBackendSetAttribute", status)
     }
 
-    /// How many values there are, of which as many were written as there is room for.
+    /// The number of values; as many as fit are written.
     ///
     /// # Safety
-    /// The descriptor was created here, and `values` has room for so many of that type.
+    /// The descriptor was created here, and `values` has room for that many values of the type.
     pub(super) unsafe fn get_attribute(
         &self,
         descriptor: Pointer,
@@ -164,7 +164,7 @@ impl Library {
     }
 
     /// # Safety
-    /// Plan and pack are finalised, and the pack has addresses of as much memory as the plan reads and writes.
+    /// Plan and pack are finalized, and the pack has addresses of as much memory as the plan accesses.
     pub(super) unsafe fn execute(
         &self,
         handle: &Handle,
@@ -199,7 +199,7 @@ fn count_of(count: usize) -> Result<i64, Failure> {
     i64::try_from(count).map_err(too_many)
 }
 
-/// A stream of a device, as cuDNN sees it.
+/// A cuDNN handle for a stream of a device.
 pub(crate) struct Handle {
     library: &'static Library,
     pointer: Pointer,

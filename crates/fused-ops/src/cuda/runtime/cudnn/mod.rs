@@ -1,8 +1,8 @@
-//! Convolves by cuDNN 9, through its graph interface (`cudnn_graph.h`), if there is such a library when the program runs.
+//! Convolves with cuDNN 9 through its graph API (`cudnn_graph.h`), if it is installed at run time.
 //!
-//! `library` has the functions that are called, `descriptor` the objects that they work on, `graph` describes a convolution
-//! with what follows it, and `plan` has what cuDNN would do for it. Nothing here knows of candle's devices, and descriptions
-//! and plans can be made without a GPU: of one that is only [described](target::Target::Described).
+//! `library` declares the functions, `descriptor` the objects they work on, `graph` describes a convolution with its
+//! epilogue, and `plan` how cuDNN computes it. Nothing here depends on candle's devices, and plans can be made
+//! without a GPU, for one that is only [described](target::Target::Described).
 
 pub(crate) mod descriptor;
 pub(crate) mod graph;

@@ -1,4 +1,4 @@
-//! Plans convolutions.
+//! Plans convolutions with cuDNN.
 
 use super::descriptor::{Attribute, BEHAVIOR_NOTE, Descriptor, Kind, NUMERICAL_NOTE, Values};
 use super::graph::{Conv2dShape, Id};
@@ -6,29 +6,29 @@ use super::library::{Failure, Handle, Library};
 use super::target::Target;
 use std::ffi::c_int;
 
-/// `CUDNN_HEUR_MODE_A`: what is probably the fastest first.
+/// `CUDNN_HEUR_MODE_A`: probably fastest first.
 const BEST_FIRST: c_int = 3;
-/// `CUDNN_NUMERICAL_NOTE_TENSOR_CORE`: the only way of computing that is taken. Others round inputs or sums to fewer bits,
-/// add in an order that changes, or transform what they multiply.
+/// `CUDNN_NUMERICAL_NOTE_TENSOR_CORE`: the only note accepted. Others round inputs or sums to fewer bits, add in a
+/// varying order, or transform the factors.
 const TENSOR_CORE: c_int = 0;
-/// `CUDNN_BEHAVIOR_NOTE_SUPPORTS_CUDA_GRAPH_NATIVE_API`, the only note that changes nothing here. Of the others, one is of code
-/// that has to be compiled first, which takes longer than an image.
+/// `CUDNN_BEHAVIOR_NOTE_SUPPORTS_CUDA_GRAPH_NATIVE_API`: the only note accepted. One of the others stands for code
+/// that must be compiled first, which takes longer than an image.
 const KNOWS_GRAPHS: c_int = 3;
 
-/// Of what cuDNN proposes, so much is looked at: there are some dozens for a shape, and it cannot make some after all.
+/// The number of proposals to consider: cuDNN has dozens per shape, and cannot build some of them.
 const PROPOSALS: usize = 64;
 
-/// What a plan may take of memory for itself.
+/// The most workspace a plan may use.
 const MAX_WORKSPACE: i64 = 256 << 20;
 
-/// A convolution made ready.
+/// A convolution ready to run.
 pub(crate) struct Plan {
     plan: Descriptor,
     pub(crate) workspace_bytes: usize,
 }
 
 impl Plan {
-    /// At most so many plans for a shape, in the order of cuDNN's own opinion of their speed, the first one best.
+    /// At most this many plans for a shape, fastest first according to cuDNN.
     pub(crate) fn best(
         library: &'static Library,
         target: &Target,
@@ -67,10 +67,10 @@ impl Plan {
         Ok(workspace.map(|workspace_bytes| Self { plan, workspace_bytes }))
     }
 
-    /// Puts the convolution into the handle's stream.
+    /// Queues the convolution on the handle's stream.
     ///
     /// # Safety
-    /// The addresses are those of the shape's tensors, and of as much workspace as the plan asks for.
+    /// The addresses are those of the shape's tensors, and of as much workspace as the plan needs.
     pub(crate) unsafe fn execute(
         &self,
         handle: &Handle,
