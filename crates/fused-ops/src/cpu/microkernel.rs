@@ -212,7 +212,7 @@ impl<T: Stored> Block<'_, T> {
                 let out = self.out.wrapping_add((row + i) * self.out_stride + column);
                 if column + S::F32_LANES <= self.columns {
                     let mut sum = sum;
-                    // SAFETY: the columns are those of the block, for which the caller vouches.
+                    // SAFETY: the columns are those of the block, which the caller guarantees to be valid.
                     unsafe {
                         if self.accumulate {
                             sum = simd.add_f32s(sum, out.cast::<S::f32s>().read_unaligned());
@@ -224,7 +224,7 @@ impl<T: Stored> Block<'_, T> {
                     // SAFETY: a vector is no longer than a panel.
                     unsafe { lanes.as_mut_ptr().cast::<S::f32s>().write_unaligned(sum) };
                     for (lane, value) in lanes.iter().enumerate().take(self.columns.saturating_sub(column)) {
-                        // SAFETY: the columns are those of the block, for which the caller vouches.
+                        // SAFETY: the columns are those of the block, which the caller guarantees to be valid.
                         unsafe {
                             let out = out.add(lane);
                             let before = if self.accumulate { *out } else { 0. };
