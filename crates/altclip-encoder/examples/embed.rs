@@ -1,5 +1,5 @@
-//! Embeds the lines of a file and some images, and saves the vectors: what `scripts/compare-encoders.py` compares with
-//! the reference implementation.
+//! Embeds the lines of a file and some images, and saves the vectors for `scripts/compare-encoders.py`, which
+//! compares them with the reference implementation.
 //!
 //! ```sh
 //! cargo run --release -p altclip-encoder --example embed -- models/emoji vectors.safetensors texts.txt cat.png

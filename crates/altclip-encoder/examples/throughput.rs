@@ -1,13 +1,13 @@
-//! Embeds texts and images on request and says how long it took: what `scripts/compare-throughput.py` times beside the
-//! reference implementation.
+//! Times the embedding of texts and images on request, for `scripts/compare-throughput.py`, which compares it with
+//! the reference implementation.
 //!
 //! ```sh
 //! cargo run --release -p altclip-encoder --example throughput -- models/emoji
 //! ```
 //!
-//! Each line on standard input is a JSON object, `{"texts": ["一只猫", …]}` or `{"images": ["cat.png", …]}`. The answer is
-//! a line on standard output with the seconds that tokenising or decoding, and the model, took together. Before the
-//! first answer comes a line with the seconds of loading.
+//! Each line on standard input is a JSON object, `{"texts": ["一只猫", …]}` or `{"images": ["cat.png", …]}`. The
+//! answer is a line on standard output with the seconds for tokenizing or decoding and the model together. A line
+//! with the loading time comes before the first answer.
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;

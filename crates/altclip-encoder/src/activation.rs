@@ -1,9 +1,9 @@
-//! Names the activation functions that the towers' `config.json` can ask for as `hidden_act`.
+//! Lists the activation functions that a tower's `config.json` can name as `hidden_act`.
 
 use fused_ops::Epilogue;
 use serde::{Deserialize, Serialize};
 
-/// Activation between the two linear layers of a transformer block.
+/// The activation between the two linear layers of a feed-forward block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HiddenAct {
@@ -14,7 +14,7 @@ pub enum HiddenAct {
 }
 
 impl HiddenAct {
-    /// What follows a linear layer that this function is applied to.
+    /// The epilogue of a linear layer that applies this function.
     pub(crate) fn epilogue<'a>(self) -> Epilogue<'a> {
         Epilogue::activation(match self {
             Self::Gelu => fused_ops::Activation::Gelu,

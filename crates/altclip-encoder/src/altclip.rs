@@ -1,4 +1,4 @@
-//! Joins the two towers of AltCLIP: texts and images to vectors of one space.
+//! Implements AltCLIP: two towers that map texts and images to vectors of a joint space.
 //!
 //! AltCLIP: Altering the Language Encoder in CLIP for Extended Language Capabilities,
 //! <https://arxiv.org/abs/2211.06679>; `AltCLIPModel` of transformers.
@@ -16,7 +16,7 @@ use crate::transformers_fields;
 use crate::vision::{VisionConfig, VisionTower};
 use crate::xlm_roberta::{XlmRobertaConfig, XlmRobertaModel};
 
-/// ln(1 / 0.07): the logarithm of the factor on cosines that training starts from.
+/// ln(1 / 0.07): the initial logarithm of the logit scale in training.
 const LOGIT_SCALE_INIT: f64 = 2.6592;
 
 /// `config.json` of a dual encoder (`AltCLIPConfig` of transformers).
@@ -24,7 +24,7 @@ const LOGIT_SCALE_INIT: f64 = 2.6592;
 pub struct AltClipConfig {
     /// The text tower.
     pub text_config: AltClipTextConfig,
-    /// The image tower. Its own `projection_dim` gives way to the one below.
+    /// The image tower. Its `projection_dim` is overridden by the one below.
     pub vision_config: VisionConfig,
     /// Width of the joint space of images and texts.
     #[serde(default = "default_projection_dim")]
@@ -41,10 +41,10 @@ fn default_projection_dim() -> usize {
 
 /// The text tower of a dual encoder (`AltCLIPTextConfig` of transformers).
 ///
-/// A field that the file leaves out has the value it has in transformers, that of XLM-R large.
+/// Missing fields have transformers' defaults, those of XLM-R large.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AltClipTextConfig {
-    /// Shape of the encoder; its fields stand beside the one below.
+    /// The encoder's configuration, flattened.
     #[serde(flatten, deserialize_with = "xlm_roberta_large_unless_given")]
     pub encoder: XlmRobertaConfig,
     /// Width of the hidden states after `transformation`.
@@ -52,7 +52,7 @@ pub struct AltClipTextConfig {
     pub project_dim: usize,
 }
 
-/// Reads an encoder's shape; what is left out is as in XLM-R large.
+/// Reads an encoder's configuration; missing fields are those of XLM-R large.
 fn xlm_roberta_large_unless_given<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<XlmRobertaConfig, D::Error> {
@@ -64,7 +64,7 @@ fn xlm_roberta_large_unless_given<'de, D: Deserializer<'de>>(
     serde_json::from_value(fields).map_err(D::Error::custom)
 }
 
-/// Texts to vectors of the joint space.
+/// Maps texts to vectors of the joint space.
 #[derive(Debug, Clone)]
 pub struct AltClipTextTower {
     roberta: XlmRobertaModel,
@@ -78,8 +78,8 @@ impl AltClipTextTower {
     /// Reads `roberta.*`, `pre_LN.*` and `transformation.*` under `vb`, and the weight of the projection to
     /// `projection_dim` under `projection`.
     ///
-    /// In a dual encoder's checkpoint these are at `text_model` and `text_projection`; where the text encoder
-    /// stands alone, as beside a diffusion model, at the root and `text_projection`.
+    /// In a dual encoder's checkpoint these are under `text_model` and `text_projection`; for a text encoder on its
+    /// own, as in a diffusion model, under the root and `text_projection`.
     ///
     /// # Errors
     /// If the configuration contradicts itself, or a weight is missing or has another shape.
@@ -113,22 +113,22 @@ impl AltClipTextTower {
     /// * `attention_mask` (batch, tokens), u32, 0 at padding
     ///
     /// # Errors
-    /// If the shapes differ, an id is outside the vocabulary, a text has more tokens than the model has
-    /// positions, or the mask hides all of a text.
+    /// If the shapes differ, an id is outside the vocabulary, a text has more tokens than the model has positions, or
+    /// the mask hides a whole text.
     pub fn forward(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
         let prompts = CompactPrompts::new(input_ids, Some(attention_mask), self.pad_token_id)?;
         let prompts = prompts.without_hidden_padding();
-        // What follows treats every row alone, and only that of `<s>` is asked for.
+        // Everything below works row by row, and only the row of `<s>` is needed.
         let start = prompts.first_rows(&self.roberta.encode(&prompts)?)?; // (batch, hidden_size)
         let pooled = self.transformation.forward(&self.pre_ln.forward(&start)?)?;
         self.text_projection.forward(&pooled)
     }
 
-    /// The state of every token after `pre_LN` and `transformation`: (batch, tokens, project_dim). That of `<s>` is
-    /// what [`forward`](Self::forward) projects.
+    /// The state of every token after `pre_LN` and `transformation`: (batch, tokens, project_dim).
+    /// [`forward`](Self::forward) projects that of `<s>`.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward).
+    /// Like [`forward`](Self::forward).
     pub fn hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
         let prompts = CompactPrompts::new(input_ids, Some(attention_mask), self.pad_token_id)?;
         let hidden = self.roberta.encode(&prompts)?;
@@ -136,7 +136,7 @@ impl AltClipTextTower {
     }
 }
 
-/// Both towers and the factor on their cosines.
+/// Both towers and the logit scale.
 #[derive(Debug, Clone)]
 pub struct AltClip {
     text: AltClipTextTower,
@@ -164,7 +164,7 @@ impl AltClip {
         })
     }
 
-    /// Joins towers that were loaded apart. `logit_scale` is a scalar.
+    /// Joins separately loaded towers. `logit_scale` is a scalar.
     pub fn from_towers(text: AltClipTextTower, vision: VisionTower, logit_scale: Tensor) -> Self {
         Self { text, vision, logit_scale }
     }
@@ -186,7 +186,7 @@ impl AltClip {
 
     /// `logits_per_image`: cosine × exp(logit_scale), (images, texts), f32.
     ///
-    /// Its softmax along the texts is each text's probability of going with the image; its transpose is
+    /// Its softmax over the texts is the probability that each text matches the image; its transpose is
     /// `logits_per_text`.
     ///
     /// * `image_embeds` (images, projection_dim) and `text_embeds` (texts, projection_dim), normalised or not
@@ -196,7 +196,7 @@ impl AltClip {
     }
 }
 
-/// Divides each vector of the last dimension by its length; f32, as squares can overflow f16.
+/// Divides each vector of the last dimension by its length; in f32, since squares can overflow f16.
 pub fn normalize(x: &Tensor) -> Result<Tensor> {
     let x = x.to_dtype(DType::F32)?;
     x.broadcast_div(&x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?)

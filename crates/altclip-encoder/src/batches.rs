@@ -1,14 +1,15 @@
-//! Decides which texts go through the model together.
+//! Groups texts into batches.
 
-/// Most tokens of a batch, padding counted where it is computed.
+/// The most tokens per batch, counting computed padding.
 const TOKENS: usize = 4096;
-/// Tokens up to which a batch takes padding of any amount: reading the model's weights takes about as long.
+/// Below this many tokens padding is free: reading the weights takes as long.
 const FEW_TOKENS: usize = 64;
-/// One in so many tokens of a larger batch may be padding.
+/// In larger batches, at most one token in this many may be padding.
 const PADDING: usize = 8;
 
-/// Parts texts of these many tokens into batches, so that a mixed list costs its tokens, not its padding. Each batch
-/// holds indices into `lengths`; each index is in one batch. Where the model `packs` texts, padding costs nothing.
+/// Groups texts with these token counts into batches, so that the cost of a mixed list depends on its tokens, not its
+/// padding. Each batch holds indices into `lengths`, and each index is in one batch. If the model `packs` texts,
+/// padding costs nothing.
 pub(crate) fn batches(lengths: &[usize], packs: bool) -> Vec<Vec<usize>> {
     if packs { in_order(lengths) } else { by_length(lengths) }
 }
@@ -37,7 +38,7 @@ fn by_length(lengths: &[usize]) -> Vec<Vec<usize>> {
     let mut batch = Vec::new();
     let mut tokens = 0;
     for index in order {
-        // In rising order, so this one is the longest.
+        // Lengths are ascending, so this is the longest.
         let area = (batch.len() + 1) * length(index);
         let padding = area - (tokens + length(index));
         if !batch.is_empty() && (area > TOKENS || (area > FEW_TOKENS && padding * PADDING > area)) {

@@ -1,5 +1,4 @@
-//! Computes one layer of CLIP's towers: layer norms precede attention and feed-forward (pre-LN). Both towers have the
-//! same.
+//! Computes a layer of CLIP's text or image tower: layer norms precede attention and feed-forward (pre-LN).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -8,12 +7,12 @@ use fused_ops::{Epilogue, LayerNorm, Linear, LinearGroup, attention, causal_atte
 use crate::activation::HiddenAct;
 use crate::layer_shape::LayerShape;
 
-/// Which rows see which.
+/// Which rows attend to which.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum AttentionMask<'a> {
-    /// All see all: patches of an image.
+    /// Every row to every row: an image's patches.
     None,
-    /// Each sees itself and what precedes it, with a bias of each key, (batch, tokens): tokens of a text.
+    /// Every row to itself and earlier ones, with a bias per key, (batch, tokens): a text's tokens.
     Causal(&'a Tensor),
 }
 
@@ -37,7 +36,7 @@ impl ClipLayer {
         })
     }
 
-    /// (batch, rows, hidden_size), in and out.
+    /// (batch, rows, hidden_size) → the same.
     pub(crate) fn forward(&self, x: &Tensor, mask: AttentionMask) -> Result<Tensor> {
         let [x, normalised] =
             self.self_attn.forward(&self.layer_norm1.forward(x)?, mask, x, &self.layer_norm2)?;
@@ -62,7 +61,7 @@ impl ClipAttention {
         })
     }
 
-    /// With what is carried around it, and that normalised.
+    /// Adds the residual, and also returns the normalised sum.
     fn forward(
         &self,
         x: &Tensor,

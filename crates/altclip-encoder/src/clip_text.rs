@@ -1,4 +1,4 @@
-//! Encodes tokens with CLIP's text tower, where each sees what precedes it.
+//! Encodes tokens with CLIP's text tower, which has causal attention.
 //!
 //! Learning Transferable Visual Models From Natural Language Supervision, <https://arxiv.org/abs/2103.00020>;
 //! `CLIPTextModel` of transformers.
@@ -16,13 +16,13 @@ use crate::layer_shape::{
 };
 use crate::padding::{check_ids, hidden_key_bias};
 
-/// What OpenAI's own configurations have for `eos_token_id`, and which is not the id of any end of text: there the end
-/// is the largest id of a text.
+/// The `eos_token_id` in OpenAI's own configurations. It is not the id of the end token, which is the largest id of a
+/// text.
 const LEGACY_EOS_TOKEN_ID: u32 = 2;
 
 /// `text_config` of a CLIP (`CLIPTextConfig` of transformers).
 ///
-/// A field that the file leaves out has the value it has in transformers.
+/// Missing fields have transformers' defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", default)]
 pub struct ClipTextConfig {
@@ -36,13 +36,13 @@ pub struct ClipTextConfig {
     pub num_hidden_layers: usize,
     /// Attention heads of each layer; divides `hidden_size`.
     pub num_attention_heads: usize,
-    /// Rows of the position embedding: the most tokens that a text can have.
+    /// Rows of the position embedding: the longest text in tokens.
     pub max_position_embeddings: usize,
     /// Activation of the feed-forward block.
     pub hidden_act: HiddenAct,
     /// Epsilon of every layer norm.
     pub layer_norm_eps: f64,
-    /// Id of the token whose state stands for the text. 2, as OpenAI's files have it, means the largest id of a text.
+    /// The id of the token whose state represents the text. 2, as in OpenAI's files, means the largest id of a text.
     pub eos_token_id: u32,
 }
 
@@ -62,7 +62,7 @@ impl Default for ClipTextConfig {
     }
 }
 
-/// A configuration is checked where it is read, so that the error names the file.
+/// Checked on reading, so that errors name the file.
 impl<'de> Deserialize<'de> for ClipTextConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let config = Self::deserialize(deserializer)?;
@@ -88,10 +88,10 @@ impl ClipTextConfig {
         }
     }
 
-    /// Checks that the fields can be those of one model.
+    /// Checks that the fields are consistent.
     ///
     /// # Errors
-    /// Names the first field that cannot be, with what it has to be.
+    /// Names the first invalid field, with what was expected.
     pub fn check(&self) -> std::result::Result<(), String> {
         check_limits([
             ("num_hidden_layers", self.num_hidden_layers, MOST_LAYERS),
@@ -154,7 +154,7 @@ impl ClipTextModel {
     /// Hidden states after `final_layer_norm`: (batch, tokens, hidden_size).
     ///
     /// * `input_ids` (batch, tokens), u32, on any device
-    /// * `attention_mask` (batch, tokens), u32, 0 at padding, which has to be at the end
+    /// * `attention_mask` (batch, tokens), u32, 0 at padding, which must be at the end
     ///
     /// # Errors
     /// If the shapes differ, an id is outside the vocabulary, a text has more tokens than the model has positions,
@@ -178,10 +178,10 @@ impl ClipTextModel {
         self.final_layer_norm.forward(&x)
     }
 
-    /// The state at the end of each text, which has seen all of it: (batch, hidden_size).
+    /// The state at the end of each text, which depends on all of it: (batch, hidden_size).
     ///
     /// # Errors
-    /// As [`hidden_states`](Self::hidden_states), and if the batch has no tokens.
+    /// Like [`hidden_states`](Self::hidden_states); also if the batch has no tokens.
     pub fn forward(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
         let hidden = self.hidden_states(input_ids, attention_mask)?;
         let (batch, tokens, width) = hidden.dims3()?;
@@ -191,7 +191,7 @@ impl ClipTextModel {
         hidden.reshape((batch * tokens, width))?.index_select(&ends.to_device(&self.device)?, 0)
     }
 
-    /// Row of the end of text number `text`, counted from the first row of the batch.
+    /// The row of the end of text number `text`, counted over the whole batch.
     fn end(&self, ids: &[u32], text: usize, tokens: usize) -> Result<u32> {
         let is_end = |id: u32| match self.eos_token_id {
             LEGACY_EOS_TOKEN_ID => ids.iter().all(|&other| other <= id),
@@ -203,12 +203,12 @@ impl ClipTextModel {
         }
     }
 
-    /// Device of the weights, and of what [`forward`](Self::forward) gives.
+    /// The device of the weights, and of the result of [`forward`](Self::forward).
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Type that the model computes in, and that [`forward`](Self::forward) gives.
+    /// The dtype that the model computes in, and that [`forward`](Self::forward) returns.
     pub fn dtype(&self) -> DType {
         self.dtype
     }

@@ -1,18 +1,18 @@
-//! Says what can go wrong between a model's name and its vectors.
+//! Defines the errors of this crate, and classifies them.
 
 use std::sync::Arc;
 
 use candle_core::Error as CandleError;
 use model_files::{ErrorKind, candle_error};
 
-/// The result of everything in this crate that can fail.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// An error of this crate. Each displays as one line that names the file or option it is about.
+/// An error of this crate. Each is displayed as one line that names the file or option.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file of a model, or an image, could not be found, downloaded or read, or is not what it should be.
+    /// A file of a model or an image was not found, could not be downloaded or read, or is not what it should be.
     #[error(transparent)]
     Files(model_files::Error),
 
@@ -20,7 +20,7 @@ pub enum Error {
     #[error("tokenizer: {0}")]
     Tokenizer(String),
 
-    /// A value that the caller passed in is out of its range.
+    /// A value passed by the caller is out of range.
     #[error("{0}")]
     Input(String),
 
@@ -28,13 +28,13 @@ pub enum Error {
     #[error("{}", candle_error::one_line(.0))]
     Candle(#[source] Box<CandleError>),
 
-    /// An error that several inputs have in common, such as all texts that went through a failing model together.
+    /// An error shared by several inputs, such as all texts of a failed batch.
     #[error(transparent)]
     Shared(Arc<Self>),
 }
 
 impl Error {
-    /// Whose fault it is.
+    /// Classifies the error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Files(error) => error.kind(),
@@ -44,18 +44,18 @@ impl Error {
         }
     }
 
-    /// For `map_err`: that `file` could not be read or written.
+    /// For `map_err`: `file` could not be read or written.
     pub fn io(file: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let error = model_files::Error::io(file);
         move |source| Self::Files(error(source))
     }
 
-    /// `file` is not what it should be, and `problem` says what was expected and found.
+    /// `file` is not what it should be; `problem` says what was expected and found.
     pub fn format(file: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Files(model_files::Error::format(file, problem))
     }
 
-    /// The configuration `file` holds a value that cannot be used, and `problem` names its field.
+    /// The configuration `file` has an unusable value; `problem` names its field.
     pub fn config(file: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Files(model_files::Error::config(file, problem))
     }
@@ -70,7 +70,7 @@ impl From<model_files::Error> for Error {
     }
 }
 
-/// For layers, which can fail with candle's error alone. See [`candle_error`].
+/// For layers, which can only return candle's error. See [`candle_error`].
 impl From<Error> for CandleError {
     fn from(error: Error) -> Self {
         match error {
@@ -81,7 +81,7 @@ impl From<Error> for CandleError {
     }
 }
 
-/// Gives back an error that went through candle, as it was before.
+/// Recovers an error that was passed through candle.
 impl From<CandleError> for Error {
     fn from(error: CandleError) -> Self {
         candle_error::carried(error).unwrap_or_else(|error| model_files::Error::from(error).into())

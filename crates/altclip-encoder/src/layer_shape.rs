@@ -1,8 +1,8 @@
-//! Holds what a transformer layer needs to know of its tower's configuration, and checks it.
+//! Checks the fields of a tower's configuration that concern transformer layers.
 
 use crate::activation::HiddenAct;
 
-/// The fields of a tower's `config.json` that every layer has in common, as BERT's, XLM-R's and CLIP's spell them.
+/// The fields of a `config.json` that every layer shares, in the spelling of BERT, XLM-R and CLIP.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LayerShape {
     pub hidden_size: usize,
@@ -12,21 +12,21 @@ pub(crate) struct LayerShape {
     pub layer_norm_eps: f64,
 }
 
-/// Standard deviation of freshly initialised embeddings (`initializer_range` of transformers).
+/// Standard deviation of newly initialised embeddings (transformers' `initializer_range`).
 pub(crate) const INITIALIZER_RANGE: f64 = 0.02;
 
-/// Far more layers than any model has. Configurations come from strangers, and a number in one must not decide how much
-/// memory is taken before any weight is found.
+/// Far more layers than any model has. Configurations are untrusted, and a number must not decide how much memory is
+/// allocated before any weight is found.
 pub(crate) const MOST_LAYERS: usize = 1 << 10;
 /// Wider than any model, so that arithmetic on widths cannot overflow.
 pub(crate) const LARGEST_WIDTH: usize = 1 << 20;
-/// More than any vocabulary has.
+/// Larger than any vocabulary.
 pub(crate) const MOST_TOKENS: usize = 1 << 24;
 
-/// Checks fields, each with its name, its value and the largest that it may be.
+/// Checks fields, each given by name, value and limit.
 ///
 /// # Errors
-/// Names the first that is larger.
+/// Names the first that exceeds its limit.
 pub(crate) fn check_limits<const FIELDS: usize>(
     fields: [(&str, usize, usize); FIELDS],
 ) -> Result<(), String> {
@@ -37,10 +37,10 @@ pub(crate) fn check_limits<const FIELDS: usize>(
 }
 
 impl LayerShape {
-    /// Checks that the fields can be those of one layer.
+    /// Checks that the fields are consistent.
     ///
     /// # Errors
-    /// Names the first field that cannot be, with what it has to be.
+    /// Names the first invalid field, with what was expected.
     pub(crate) fn check(&self) -> Result<(), String> {
         check_limits([
             ("hidden_size", self.hidden_size, LARGEST_WIDTH),

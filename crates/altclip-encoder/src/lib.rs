@@ -1,10 +1,10 @@
-//! Turns texts and images into vectors of one space, and texts into the hidden states that a diffusion model attends to:
-//! AltCLIP, AltDiffusion's text encoder, and the models that are built like them.
+//! Turns texts and images into vectors of a joint space, and prompts into hidden states for diffusion models:
+//! AltCLIP, AltDiffusion's text encoder, and models built like them.
 //!
 //! # Vectors
 //!
-//! An [`Embedder`] loads a model from a directory or from the Hugging Face hub, of whichever [family](dual_encoder) it is:
-//! AltCLIP, CLIP, Chinese-CLIP, Taiyi-CLIP, or the small model of this project, which the examples use.
+//! An [`Embedder`] loads a model of any supported [family](dual_encoder) from a directory or the Hugging Face hub:
+//! AltCLIP, CLIP, Chinese-CLIP, Taiyi-CLIP, or this project's small model, which the examples use.
 //!
 //! ```
 //! # #[cfg(feature = "images")]
@@ -36,14 +36,14 @@
 //! # fn main() {}
 //! ```
 //!
-//! What does not fit into memory goes through streams, which work ahead on threads of their own, and can be sent to others:
+//! Data larger than memory goes through streams, which work ahead on their own threads and can be sent to others:
 //! [`text_stream`](Embedder::text_stream), [`row_stream`](Embedder::row_stream) and
 //! [`image_stream`](Embedder::image_stream).
 //!
 //! # Hidden states
 //!
-//! A [`PromptEncoder`] is the text side of a diffusion model. Its hidden states go to any UNet with cross-attention of
-//! their width.
+//! A [`PromptEncoder`] is the text side of a diffusion model. Its hidden states suit any UNet with cross-attention of
+//! the same width.
 //!
 //! ```
 //! use altclip_encoder::PromptEncoder;
@@ -64,18 +64,18 @@
 //!
 //! | | |
 //! |---|---|
-//! | where files come from | [`source`], [`checkpoint`], [`config`] |
+//! | finding and reading files | [`source`], [`checkpoint`], [`config`] |
 //! | texts to ids | [`tokenizer`] |
-//! | image files to pixels, and to what a model reads | `images`, `image_processor` |
-//! | models of two towers | [`dual_encoder`], [`altclip`] |
+//! | image files to pixels, and to model input | `images`, `image_processor` |
+//! | dual encoders | [`dual_encoder`], [`altclip`] |
 //! | towers | [`xlm_roberta`], [`bert`], [`clip_text`], [`vision`] |
-//! | the text encoder of AltDiffusion | [`text_encoder`], [`prompt_encoder`] |
+//! | AltDiffusion's text encoder | [`text_encoder`], [`prompt_encoder`] |
 //!
 //! # Features
 //!
-//! * `images`, on by default: reads image files, and prepares them. Without it an [`Embedder`] embeds texts alone.
+//! * `images`, on by default: decodes and prepares images. Without it an [`Embedder`] embeds texts only.
 //! * `tokenizer-json`, on by default: WordPiece, BPE and `tokenizer.json` through the `tokenizers` crate. Without it
-//!   SentencePiece's own files are read, which AltCLIP and AltDiffusion have.
+//!   only SentencePiece files are read, which AltCLIP and AltDiffusion have.
 //! * `avif`, `heic`, `heic-bundled`: more image formats.
 //! * `cuda`, `cudnn`, `metal`, `mkl`, `accelerate`: candle's backends.
 

@@ -1,35 +1,35 @@
-//! Leaves out what a padded batch of prompts repeats, exactly for XLM-R, and hides padding from the other text towers.
+//! Removes repeated padding from a batch of prompts, exactly for XLM-R, and masks padding for the other text towers.
 //!
 //! All trailing `<pad>` rows of a prompt enter the encoder with the same embedding and attend to the same keys, so
-//! they stay the same row in every layer. One of them stands for all: as a key that counts m times it has ln m
-//! added to its score, since m · exp(s) = exp(s + ln m), and its output row is repeated where all rows are asked
-//! for. A prompt of k tokens needs k + 1 rows however long the padding is.
+//! they stay equal in every layer. One of them stands for all: as a key that counts m times it gets ln m added to its
+//! score, since m · exp(s) = exp(s + ln m), and its output row is repeated if all rows are needed. A prompt of k
+//! tokens needs k + 1 rows, however long its padding.
 
 use candle_core::{Device, Result, Tensor, bail};
 use fused_ops::Sequences;
 
-/// The most rows that go through a model at a time, for the sake of memory, where there are several prompts.
+/// The most rows that go through a model at a time, to save memory, if there are several prompts.
 const ROWS_AT_A_TIME: usize = 4096;
 
-/// A batch of prompts without the padding rows that repeat another: the rows that are computed follow each other,
-/// whatever the lengths of their prompts.
+/// A batch of prompts without repeated padding rows; the remaining rows are concatenated, whatever the prompts'
+/// lengths.
 #[derive(Debug, Clone)]
 pub(crate) struct CompactPrompts {
     prompts: Vec<CompactPrompt>,
-    /// Rows per prompt as they were given.
+    /// Rows per prompt before compaction.
     full_rows: usize,
 }
 
 /// One prompt of the batch.
 #[derive(Debug, Clone)]
 struct CompactPrompt {
-    /// The rows to compute: the tokens, and one for the padding, if there is any.
+    /// The rows to compute: the tokens, and one for padding, if there is any.
     input_ids: Vec<u32>,
-    /// Which keys attention sees; as long as `input_ids`.
+    /// Which keys are visible; as long as `input_ids`.
     seen: Vec<bool>,
     /// Rows before the trailing padding.
     tokens: usize,
-    /// How many of the given rows are padding.
+    /// The number of padding rows.
     padding: usize,
 }
 
@@ -48,7 +48,7 @@ impl CompactPrompt {
         self.input_ids.len()
     }
 
-    /// What is added to a key's scores: ln m for the row of padding, which stands for m.
+    /// The bias of a key's scores: ln m for a padding row that stands for m.
     fn bias(&self, row: usize) -> f32 {
         if row < self.tokens { 0. } else { (self.padding as f32).ln() }
     }
@@ -56,10 +56,10 @@ impl CompactPrompt {
 
 impl CompactPrompts {
     /// * `input_ids` (batch, tokens), u32
-    /// * `attention_mask` (batch, tokens), u32: 0 where a key is not to be seen; `None` if all are seen
+    /// * `attention_mask` (batch, tokens), u32: 0 for a masked key; `None` if all are visible
     ///
     /// # Errors
-    /// If the shapes differ, or a mask hides all tokens of a prompt.
+    /// If the shapes differ, or a mask hides a whole prompt.
     pub(crate) fn new(
         input_ids: &Tensor,
         attention_mask: Option<&Tensor>,
@@ -92,7 +92,7 @@ impl CompactPrompts {
         Ok(Self { prompts, full_rows })
     }
 
-    /// The same without the rows of padding that no token sees, for whom these are not asked for.
+    /// Drops padding rows that no token attends to, for callers that do not need their outputs.
     pub(crate) fn without_hidden_padding(mut self) -> Self {
         for prompt in &mut self.prompts {
             if prompt.seen.get(prompt.tokens) == Some(&false) {
@@ -108,7 +108,7 @@ impl CompactPrompts {
         self.prompts.iter().map(CompactPrompt::rows).max().unwrap_or(0)
     }
 
-    /// The prompts in parts that go through a model at a time; at least one.
+    /// Splits the batch into parts that go through a model one at a time; at least one.
     pub(crate) fn parts(&self) -> Vec<Self> {
         let mut parts = vec![Self { prompts: Vec::new(), full_rows: self.full_rows }];
         let mut rows = 0;
@@ -132,7 +132,7 @@ impl CompactPrompts {
         self.prompts.iter().flat_map(|prompt| &prompt.input_ids).copied().collect()
     }
 
-    /// How the rows fall into prompts, and how often each counts as a key inside the encoder, if the mask shows it.
+    /// The lengths of the prompts, and the weights of keys inside the encoder, if the mask shows them.
     pub(crate) fn sequences(&self, device: &Device) -> Result<Sequences> {
         let lengths = self.prompts.iter().map(CompactPrompt::rows).collect();
         let of_prompt = |prompt: &CompactPrompt| {
@@ -148,11 +148,11 @@ impl CompactPrompts {
         Sequences::new(lengths, bias.as_ref(), device)
     }
 
-    /// Bias of each key for a reader that attends to all rows, whatever mask the encoder had: (batch, rows), f32.
+    /// The bias of each key for a reader that attends to all rows, whatever mask the encoder had: (batch, rows), f32.
     pub(crate) fn key_bias(&self, device: &Device) -> Result<Tensor> {
         let longest = self.longest();
         let of_prompt = |prompt: &CompactPrompt| {
-            // The row before the fillers already counts for them.
+            // The row before the filler rows already counts for them.
             let bias = (0..longest)
                 .map(|row| if row < prompt.rows() { prompt.bias(row) } else { f32::NEG_INFINITY });
             bias.collect::<Vec<_>>()
@@ -166,18 +166,18 @@ impl CompactPrompts {
         self.gather(rows, 1, |_, row| row)?.squeeze(1)
     }
 
-    /// As many rows for every prompt as the longest has: (rows, width) → (batch, rows, width). What fills short ones up
-    /// repeats their last row, and has a [bias](Self::key_bias) that hides it.
+    /// Pads every prompt to the rows of the longest: (rows, width) → (batch, rows, width). Filler rows repeat the
+    /// last one, and have a [bias](Self::key_bias) that masks them.
     pub(crate) fn padded(&self, rows: &Tensor) -> Result<Tensor> {
         self.gather(rows, self.longest(), |prompt, row| row.min(prompt.rows() - 1))
     }
 
-    /// Every row as it was given, the padding's repeated: (rows, width) → (batch, tokens, width).
+    /// Restores every original row, repeating the padding's: (rows, width) → (batch, tokens, width).
     pub(crate) fn expand(&self, rows: &Tensor) -> Result<Tensor> {
         self.gather(rows, self.full_rows, |prompt, row| row.min(prompt.tokens))
     }
 
-    /// `count` rows of each prompt, of which `row` says the number.
+    /// Gathers `count` rows of each prompt, with indices from `row`.
     fn gather(
         &self,
         rows: &Tensor,
@@ -196,11 +196,11 @@ impl CompactPrompts {
     }
 }
 
-/// Bias of each key where padding is computed like any token, for towers whose padding rows differ: 0 where the mask
-/// shows a key, −∞ where it hides it: (batch, tokens), f32.
+/// The bias of each key for towers that compute padding like any token, because their padding rows differ: 0 for a
+/// visible key, −∞ for a masked one: (batch, tokens), f32.
 ///
 /// # Errors
-/// If the shapes differ, or the mask hides all tokens of a text.
+/// If the shapes differ, or the mask hides a whole text.
 pub(crate) fn hidden_key_bias(
     input_ids: &Tensor,
     attention_mask: &Tensor,
@@ -222,7 +222,7 @@ pub(crate) fn hidden_key_bias(
     Tensor::from_vec(bias.collect(), shape, &Device::Cpu)?.to_device(device)
 }
 
-/// Checks that `input_ids` (batch, tokens), u32, are in the vocabulary and have positions.
+/// Checks that `input_ids` (batch, tokens), u32, are in the vocabulary and do not exceed the positions.
 pub(crate) fn check_ids(input_ids: &Tensor, vocab_size: usize, positions: usize) -> Result<()> {
     let (_, tokens) = input_ids.dims2()?;
     if tokens > positions {

@@ -1,4 +1,4 @@
-//! Encodes prompts for a UNet: a text encoder with its tokenizer and the length that its model's files say.
+//! Encodes prompts for a UNet with a text encoder, its tokenizer and the length that the model configures.
 
 use candle_core::{DType, Device, Tensor};
 use model_files::checkpoint::Checkpoint;
@@ -13,7 +13,7 @@ const TOKENIZER: &str = "tokenizer";
 /// The folder of a diffusion model's text encoder.
 const TEXT_ENCODER: &str = "text_encoder";
 
-/// Texts to the hidden states that the cross-attentions of a UNet attend to, whoever's UNet it is.
+/// Encodes texts to hidden states for the cross-attentions of any UNet.
 ///
 /// ```
 /// use altclip_encoder::PromptEncoder;
@@ -38,13 +38,13 @@ pub struct PromptEncoder {
 /// Hidden states of a batch of prompts, from [`PromptEncoder::encode`].
 #[derive(Debug, Clone)]
 pub struct EncodedPrompts {
-    /// Every row, padding among them, as in diffusers: (batch, length, width), in the type that the encoder computes in.
-    /// A cross-attention attends to all of them, without a mask.
+    /// All rows, including padding, as in diffusers: (batch, length, width), in the encoder's dtype. Cross-attention
+    /// attends to all of them, without a mask.
     pub hidden_states: Tensor,
-    /// The same with the padding of each prompt as one row, and the bias that makes that row count for all: fewer keys for a
-    /// cross-attention that takes a bias.
+    /// The same with each prompt's padding as one row, and a bias that makes it count for all: fewer keys, for a
+    /// cross-attention that supports a bias.
     pub compact: CompactHiddenStates,
-    /// For each prompt, how many of its tokens had no place, and were cut off.
+    /// The number of tokens cut off from each prompt.
     pub truncated: Vec<usize>,
 }
 
@@ -53,7 +53,7 @@ impl PromptEncoder {
     /// (see [`ModelSource::open`]), with weights of `dtype` (f32, f16 or bf16).
     ///
     /// # Errors
-    /// As [`from_source`](Self::from_source), and if there can be no model of this name.
+    /// Like [`from_source`](Self::from_source); also if `name` cannot be a model's.
     pub fn from_pretrained(name: &str, dtype: DType, device: &Device) -> Result<Self> {
         Self::from_source(&ModelSource::open(name)?, dtype, device)
     }
@@ -61,9 +61,9 @@ impl PromptEncoder {
     /// Loads the folders `tokenizer` and `text_encoder` of `source`.
     ///
     /// # Errors
-    /// If a file is missing, is damaged, or contradicts another.
+    /// If a file is missing, damaged, or contradicts another.
     pub fn from_source(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
-        // The small files first, so that what is wrong with them is known before the weights are read.
+        // Small files first, so that errors in them come before the weights are read.
         let tokenizer = Tokenizer::from_source(source, TOKENIZER)?;
         let config: TextEncoderConfig = source.read_config(&format!("{TEXT_ENCODER}/config.json"))?;
         let weights = Checkpoint::open(source, TEXT_ENCODER)?.var_builder(dtype, device)?;
@@ -80,10 +80,10 @@ impl PromptEncoder {
         }
     }
 
-    /// The same with prompts of `length` tokens, those around a text counted.
+    /// Sets the length of prompts in tokens, including special ones.
     ///
     /// # Errors
-    /// [`Error::Input`] if a text has no place in so few, or the encoder has no positions for so many.
+    /// [`Error::Input`] if that leaves no room for a text, or exceeds the encoder's positions.
     pub fn with_length(self, length: usize) -> Result<Self> {
         let most = self.text_encoder.config().encoder.max_tokens();
         if !(2..=most).contains(&length) {
@@ -94,7 +94,7 @@ impl PromptEncoder {
         Ok(Self { length, ..self })
     }
 
-    /// The same with the hidden states from `count` layers earlier than the model was trained for ("clip skip").
+    /// Takes the hidden states from `count` layers before the one used in training ("clip skip").
     ///
     /// # Errors
     /// [`Error::Input`] if fewer than one layer would be left.
@@ -102,8 +102,8 @@ impl PromptEncoder {
         Ok(Self { text_encoder: self.text_encoder.skipping_layers(count)?, ..self })
     }
 
-    /// Tokens that prompts are padded and cut to, those around a text counted: what the model's files say, which is 77 in
-    /// published models.
+    /// The length that prompts are padded and truncated to, including special tokens: as the model configures it, 77
+    /// in published ones.
     pub fn length(&self) -> usize {
         self.length
     }
@@ -123,10 +123,10 @@ impl PromptEncoder {
         &self.text_encoder
     }
 
-    /// The hidden states of prompts. With guidance, the first are of what to keep away from: the empty text, if nothing.
+    /// Encodes prompts. For guidance, pass the negative prompts first (the empty text if there is none).
     ///
     /// # Errors
-    /// If there are no prompts, or one of them cannot be tokenised or encoded.
+    /// If there are no prompts, or one cannot be tokenized or encoded.
     pub fn encode<S: AsRef<str>>(&self, prompts: &[S]) -> Result<EncodedPrompts> {
         if prompts.is_empty() {
             return Err(Error::Input("expected at least one prompt, found none".to_owned()));

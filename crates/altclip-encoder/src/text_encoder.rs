@@ -1,6 +1,6 @@
-//! Encodes tokens of prompts to the hidden states that a UNet attends to: the diffusion form of the text tower.
+//! Encodes tokens to hidden states for a UNet: the text tower of AltDiffusion.
 //!
-//! `RobertaSeriesModelWithTransformation` of diffusers, in both of its forms.
+//! diffusers' `RobertaSeriesModelWithTransformation`, in both of its forms.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -17,12 +17,12 @@ use crate::xlm_roberta::{XlmRobertaConfig, XlmRobertaModel};
 /// `config.json` of a `text_encoder` folder (`RobertaSeriesConfig` of diffusers).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TextEncoderConfig {
-    /// Shape of the encoder; its fields stand beside the ones below.
+    /// The encoder's configuration, flattened.
     #[serde(flatten)]
     pub encoder: XlmRobertaConfig,
     /// Width of the projected hidden states: the UNet's `cross_attention_dim`.
     pub project_dim: usize,
-    /// Whether the attention mask reaches the encoder's attention; otherwise padding is attended to as well.
+    /// Whether the attention mask is used in the encoder; otherwise padding is attended to as well.
     pub use_attention_mask: bool,
     /// Whether the second-to-last hidden state is used, through `pre_LN` and `transformation_pre`.
     pub has_pre_transformation: bool,
@@ -32,7 +32,7 @@ impl ConfigFile for TextEncoderConfig {
     const FIELDS: FieldTable = transformers_fields::ROBERTA_SERIES;
 }
 
-/// A field that the file leaves out has the value it has in diffusers.
+/// Missing fields have diffusers' defaults.
 impl<'de> Deserialize<'de> for TextEncoderConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -57,7 +57,7 @@ impl<'de> Deserialize<'de> for TextEncoderConfig {
     }
 }
 
-/// Prompts' token ids to hidden states of the UNet's cross-attention width.
+/// Maps prompts' token ids to hidden states of the UNet's cross-attention width.
 #[derive(Debug, Clone)]
 pub struct TextEncoder {
     config: TextEncoderConfig,
@@ -65,7 +65,7 @@ pub struct TextEncoder {
     projection: Projection,
 }
 
-/// What follows the encoder, in the two forms of the checkpoints.
+/// What follows the encoder, in the two kinds of checkpoints.
 #[derive(Debug, Clone)]
 enum Projection {
     /// `transformation(last hidden state)`, AltDiffusion.
@@ -86,9 +86,9 @@ impl Projection {
     }
 }
 
-/// Hidden states of a batch of prompts in which padding, whose rows are all the same, stands only once.
+/// Hidden states of a batch of prompts, with each prompt's padding, whose rows are equal, as a single row.
 ///
-/// Attention over `rows` with `key_bias` added to the scores is attention over all of [`expand`](Self::expand).
+/// Attention over `rows` with `key_bias` added to the scores equals attention over all of [`expand`](Self::expand).
 #[derive(Debug, Clone)]
 pub struct CompactHiddenStates {
     /// (batch, rows, project_dim); as many rows as the longest prompt needs.
@@ -101,7 +101,7 @@ pub struct CompactHiddenStates {
 }
 
 impl CompactHiddenStates {
-    /// All rows as the reference implementation has them: (batch, tokens, project_dim).
+    /// All rows, as in the reference implementation: (batch, tokens, project_dim).
     pub fn expand(&self) -> Result<Tensor> {
         self.prompts.expand(&self.packed)
     }
@@ -129,8 +129,8 @@ impl TextEncoder {
         Ok(Self { config: config.clone(), roberta, projection })
     }
 
-    /// The same with `rows` (added, hidden_size) as embeddings of the ids from `first` on: those of words that
-    /// [`Tokenizer::add_word`](crate::tokenizer::Tokenizer::add_word) added.
+    /// Adds `rows` (added, hidden_size) as embeddings of the ids from `first` on, for words added by
+    /// [`Tokenizer::add_word`](crate::tokenizer::Tokenizer::add_word).
     ///
     /// # Errors
     /// If the rows have another width than the encoder's hidden states.
@@ -138,7 +138,7 @@ impl TextEncoder {
         Ok(Self { roberta: self.roberta.with_added_embeddings(first, rows)?, ..self })
     }
 
-    /// The embeddings of tokens as the encoder has them in its table, (ids, hidden_size): what a new word may begin as.
+    /// The embeddings of tokens, (ids, hidden_size), for example to initialise a new word.
     ///
     /// # Errors
     /// If an id is outside the vocabulary.
@@ -146,7 +146,7 @@ impl TextEncoder {
         self.roberta.word_embeddings(ids)
     }
 
-    /// The same, taking the hidden state from `count` layers earlier than the model was trained for ("clip skip").
+    /// Takes the hidden state from `count` layers before the one used in training ("clip skip").
     ///
     /// # Errors
     /// If fewer than one layer would be left.
@@ -160,7 +160,7 @@ impl TextEncoder {
         Ok(Self { roberta: self.roberta.without_last_layers(count), ..self })
     }
 
-    /// The configuration that the encoder was made from.
+    /// The encoder's configuration.
     pub fn config(&self) -> &TextEncoderConfig {
         &self.config
     }
@@ -171,21 +171,21 @@ impl TextEncoder {
     /// * `attention_mask` (batch, tokens), u32, 0 at padding
     ///
     /// # Errors
-    /// If the shapes differ, an id is outside the vocabulary, a prompt has more tokens than the model has
-    /// positions, or the mask hides all of a prompt.
+    /// If the shapes differ, an id is outside the vocabulary, a prompt has more tokens than the model has positions,
+    /// or the mask hides a whole prompt.
     pub fn forward(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
         self.encode_compact(input_ids, attention_mask)?.expand()
     }
 
-    /// Like [`forward`](Self::forward), with the rows of padding of each prompt left as one.
+    /// Like [`forward`](Self::forward), with each prompt's padding as one row.
     pub fn encode_compact(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<CompactHiddenStates> {
         self.encode_compact_while(input_ids, attention_mask, &|| Ok(()))
     }
 
-    /// The same, asking `proceed` before each layer, so that the work can be cancelled.
+    /// Like [`encode_compact`](Self::encode_compact), calling `proceed` before each layer, which may cancel the work.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward), and those of `proceed`.
+    /// Like [`forward`](Self::forward), and those of `proceed`.
     pub fn encode_compact_while(
         &self,
         input_ids: &Tensor,

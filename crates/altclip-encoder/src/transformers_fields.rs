@@ -1,4 +1,4 @@
-//! Lists what is known about the fields of transformers' configurations.
+//! Lists the known fields of transformers' configurations.
 
 use model_files::config::Accepted::{Empty, Is};
 use model_files::config::{Accepted, FieldTable};
@@ -6,7 +6,7 @@ use model_files::config::{Accepted, FieldTable};
 type Reason = (&'static str, &'static [&'static str]);
 type Fixed = (&'static str, &'static [Accepted]);
 
-/// Of every configuration.
+/// In every configuration.
 const NOTES: Reason = (
     "says where the model comes from and how it is loaded",
     &[
@@ -103,7 +103,7 @@ const IDS: Reason = (
     ],
 );
 
-/// What would make another model of an encoder.
+/// Fields that would make the encoder another model.
 const ENCODER_ONLY: [Fixed; 3] =
     [("is_decoder", &[Is(false)]), ("add_cross_attention", &[Is(false)]), ("pruned_heads", &[Empty])];
 

@@ -1,4 +1,4 @@
-//! Encodes images with CLIP's image tower, to vectors of the joint space.
+//! Encodes images with CLIP's image tower.
 //!
 //! Learning Transferable Visual Models From Natural Language Supervision, <https://arxiv.org/abs/2103.00020>;
 //! `CLIPVisionModelWithProjection` of transformers. Layer norms precede their blocks (pre-LN).
@@ -17,7 +17,7 @@ use crate::transformers_fields;
 
 /// `config.json` of an image tower (`CLIPVisionConfig` of transformers).
 ///
-/// A field that the file leaves out has the value it has in transformers.
+/// Missing fields have transformers' defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", default)]
 pub struct VisionConfig {
@@ -64,7 +64,7 @@ impl ConfigFile for VisionConfig {
     const FIELDS: FieldTable = transformers_fields::CLIP_VISION;
 }
 
-/// A configuration is checked where it is read, so that the error names the file.
+/// Checked on reading, so that errors name the file.
 impl<'de> Deserialize<'de> for VisionConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let config = Self::deserialize(deserializer)?;
@@ -79,14 +79,14 @@ impl Serialize for VisionConfig {
     }
 }
 
-/// The largest side of an image that a tower may take, in pixels.
+/// The largest side of an image tower's input, in pixels.
 const LARGEST_SIDE: usize = 1 << 14;
 
 impl VisionConfig {
-    /// Checks that the fields can be those of one model.
+    /// Checks that the fields are consistent.
     ///
     /// # Errors
-    /// Names the first field that cannot be, with what it has to be.
+    /// Names the first invalid field, with what was expected.
     pub fn check(&self) -> std::result::Result<(), String> {
         check_limits([
             ("num_hidden_layers", self.num_hidden_layers, MOST_LAYERS),
@@ -117,14 +117,14 @@ impl VisionConfig {
         }
     }
 
-    /// Rows of the position embedding: one per patch, after the class token's.
+    /// Rows of the position embedding: the class token's, then one per patch.
     fn positions(&self) -> usize {
         let patches_per_side = self.image_size / self.patch_size;
         patches_per_side.saturating_mul(patches_per_side).saturating_add(1)
     }
 }
 
-/// Images to vectors: the transformer and the projection into the joint space.
+/// Maps images to vectors: the transformer and the projection into the joint space.
 #[derive(Debug, Clone)]
 pub struct VisionTower {
     vision_model: VisionTransformer,
@@ -185,7 +185,7 @@ impl VisionTransformer {
         let (shape, layers) = (config.layer_shape(), vb.pp("encoder.layers"));
         Ok(Self {
             embeddings: VisionEmbeddings::new(config, vb.pp("embeddings"))?,
-            pre_layer_norm: norm("pre_layrnorm")?, // so spelled in every checkpoint
+            pre_layer_norm: norm("pre_layrnorm")?, // spelled like this in every checkpoint
             layers: (0..config.num_hidden_layers)
                 .map(|index| ClipLayer::new(&shape, layers.pp(index)))
                 .collect::<Result<_>>()?,
@@ -219,7 +219,7 @@ impl VisionTransformer {
     }
 }
 
-/// Patch embeddings behind a learned class token, with learned positions.
+/// A learned class token and the patch embeddings, with learned positions.
 #[derive(Debug, Clone)]
 struct VisionEmbeddings {
     class_embedding: Tensor,    // (hidden_size)

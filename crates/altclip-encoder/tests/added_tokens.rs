@@ -1,4 +1,4 @@
-//! Tokens that were added to a vocabulary, against transformers, for every family of tokenizers.
+//! Compares added tokens with transformers, for every family of tokenizers.
 
 mod common;
 
@@ -12,13 +12,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// One vocabulary with small files beside it, of `tests/golden/added_tokens.json`.
+/// A vocabulary with small files beside it, from `tests/golden/added_tokens.json`.
 #[derive(Deserialize)]
 struct Case {
     family: String,
     case: String,
     files: BTreeMap<String, Value>,
-    /// Each text with its ids, without those around it.
+    /// Each text with its ids, without special tokens around them.
     texts: BTreeMap<String, Vec<u32>>,
 }
 
@@ -88,7 +88,7 @@ fn a_token_without_an_embedding_is_an_error_that_names_it() {
         assert!(tokenizer.encode("a <cat-toy>").is_ok(), "{family}");
         let error = tokenizer.encode("a <dog>").unwrap_err().to_string();
         assert!(error.contains("\"<dog>\"") && error.contains(&(rows + 1).to_string()), "{family}: {error}");
-        // A learned word brings its own.
+        // A learned word has its own embedding.
         let learned = tokenizer.add_word("<learned>", 2).unwrap();
         assert_eq!(learned as usize, rows + 2, "{family}");
         assert_eq!(tokenizer.encode("<learned>").unwrap()[1..3], [learned, learned + 1], "{family}");
@@ -107,7 +107,7 @@ fn special_tokens_can_be_read_as_text() {
 
 #[test]
 fn other_special_tokens_can_be_named() {
-    // Padding of the CLIP that was trained anew for Stable Diffusion 2.
+    // Padding in the CLIP that was retrained for Stable Diffusion 2.
     let clip = tokenizer("bpe", json!({"special_tokens_map.json": {"pad_token": "!"}})).unwrap();
     assert_ne!(clip.pad_id(), clip.eos_id());
     let bert = tokenizer("wordpiece", json!({"tokenizer_config.json": {"sep_token": "<nowhere>"}}));

@@ -1,4 +1,4 @@
-//! The dual encoder: against the reference implementation, and in the parts that a training puts together.
+//! Tests AltCLIP against the reference implementation, and assembled from separately trained parts.
 
 mod common;
 
@@ -40,7 +40,7 @@ fn embeddings_and_logits_are_those_of_the_reference() {
 #[test]
 fn towers_that_are_stored_apart_are_the_same_model() {
     let config = clip_config();
-    // The text tower named as beside a diffusion model.
+    // The text tower, named as in a diffusion model.
     let text: HashMap<String, Tensor> = common::tensors("alt_clip/model.safetensors")
         .into_iter()
         .map(|(name, tensor)| (name.trim_start_matches("text_model.").to_owned(), tensor))
@@ -66,7 +66,7 @@ fn towers_that_are_stored_apart_are_the_same_model() {
 fn a_field_left_out_has_its_value_in_transformers() {
     let config = clip_config();
     let encoder = &config.text_config.encoder;
-    // Given by the file, which holds only what differs; then left out.
+    // With the file's values, which are only the differences, and without.
     assert_eq!(
         (encoder.vocab_size, encoder.max_position_embeddings, config.text_config.project_dim),
         (120, 40, 20)

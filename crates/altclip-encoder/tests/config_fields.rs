@@ -1,5 +1,5 @@
-//! Every field that transformers and diffusers can write into a configuration is known, and what changes the result and
-//! is not built is refused by name.
+//! Checks that every field transformers and diffusers write into a configuration is known, and that unsupported ones
+//! are refused by name.
 
 mod common;
 
@@ -16,7 +16,7 @@ use model_files::config::{ConfigFile, FieldTable, parse_config};
 use model_files::source::FileData;
 use serde_json::{Value, json};
 
-/// The table of a field that is a configuration itself.
+/// The table of a field that holds a configuration.
 fn nested(table: &FieldTable, field: &str) -> &'static FieldTable {
     table.nested.iter().find(|(name, _)| *name == field).unwrap().1
 }
@@ -127,7 +127,7 @@ fn image_processors_are_read_in_old_and_new_forms() {
     }
 }
 
-/// The published configurations that the golden models were given are known to the last field.
+/// Every field of the golden models' published configurations is known.
 #[test]
 fn no_field_of_the_golden_models_is_unknown() {
     let fields = |path: &str| common::config::<serde_json::Map<String, Value>>(path);

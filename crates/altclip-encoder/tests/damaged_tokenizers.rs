@@ -1,4 +1,4 @@
-//! Tokenizer files that are damaged or hostile are errors that name them, and never panics.
+//! Checks that damaged or hostile tokenizer files are errors that name them, and never panic.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::golden;
 use model_files::source::ModelSource;
 use serde_json::{Value, json};
 
-/// Texts of every sort, so that every step of a tokenizer has something to do.
+/// Texts of all sorts, so that every step of a tokenizer runs.
 const TEXTS: [&str; 6] = [
     "",
     "一只猫 a cat ｶﾞ",
@@ -25,7 +25,7 @@ fn tokenizer_json() -> Value {
     common::config("tokenizer_json/tokenizer.json")
 }
 
-/// What becomes of a file: an error when it is read or when it is used, or texts that can be encoded.
+/// The outcome of a file: an error on reading or on use, or texts that can be encoded.
 fn outcome(json: impl AsRef<[u8]>) -> Result<(), String> {
     let tokenizer = Tokenizer::from_tokenizer_json_bytes(json.as_ref(), "tokenizer.json");
     let tokenizer = tokenizer.map_err(|error| error.to_string())?;
@@ -46,7 +46,7 @@ fn error_of(json: &Value) -> String {
     error
 }
 
-/// The file with a part replaced, by its JSON pointer.
+/// The file with a part replaced, by JSON pointer.
 fn with(pointer: &str, value: Value) -> Value {
     let mut json = tokenizer_json();
     *json.pointer_mut(pointer).unwrap() = value;
@@ -77,10 +77,10 @@ fn replacement_rules_that_are_none() {
         (json!({"type": "Precompiled", "precompiled_charsmap": ""}), "expected at least 4 bytes"),
         (json!({"type": "Precompiled", "precompiled_charsmap": "????????"}), "expected at least 4 bytes"),
         (rules(&[0, 0], u32::MAX, b"x\0"), "expected a trie of at most its"),
-        // A trie without a root, and one that leads outside.
+        // A trie without a root, and one that points outside.
         (rules(&[], 0, b"x\0"), "tokenizer.json: "),
         (rules(&[0x3FFF_FC00; 8], 32, b"x\0"), "tokenizer.json: "),
-        // A value that points behind the replacements.
+        // A value that points past the replacements.
         (rules(&[(1 << 10) | (1 << 8); 600], 2400, b"x\0"), "tokenizer.json: "),
     ] {
         let nested = json!({"type": "Sequence", "normalizers": [rules.clone()]});
@@ -191,7 +191,7 @@ fn vocabularies_of_lines() {
     for vocab in [&with_mark, &with_returns, &with_blank_lines] {
         assert_eq!(from_files(&[("vocab.txt", vocab)]).unwrap().encode(text).unwrap(), expected);
     }
-    // Of equal lines the last counts.
+    // For equal lines the last counts.
     let twice = [vocab.as_slice(), b"[CLS]\n"].concat();
     let lines = String::from_utf8(vocab.clone()).unwrap().lines().count() as u32;
     assert_eq!(from_files(&[("vocab.txt", &twice)]).unwrap().bos_id(), lines);

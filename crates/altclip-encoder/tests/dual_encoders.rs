@@ -1,4 +1,4 @@
-//! Every family of dual encoders against the reference implementation, as it is loaded from a published layout.
+//! Compares every family of dual encoders, loaded from its published layout, with the reference implementation.
 
 mod common;
 
@@ -29,7 +29,7 @@ fn load(source: &ModelSource, dtype: DType) -> Box<dyn DualEncoder> {
     dual_encoder::load(source, dtype, &Device::Cpu).unwrap()
 }
 
-/// Compares everything that a model computes with the golden values of `folder`.
+/// Compares all outputs of a model with the golden values of `folder`.
 fn check(model: &dyn DualEncoder, folder: &str, tolerance: f64) {
     let golden = tensors(&format!("dual_encoders/{folder}/golden.safetensors"));
     let u32s = |name: &str| golden[name].to_dtype(DType::U32).unwrap();
@@ -42,7 +42,7 @@ fn check(model: &dyn DualEncoder, folder: &str, tolerance: f64) {
     assert_close(&text, &golden["text_embeds"], tolerance);
     assert_close(&image, &golden["image_embeds"], tolerance);
 
-    // Rows of padding mean nothing: they are 0 in the golden values.
+    // Padding rows are meaningless; they are 0 in the golden values.
     let hidden = model.text_hidden_states(&ids, &mask).unwrap().to_dtype(DType::F32).unwrap();
     let shown = mask.to_dtype(DType::F32).unwrap().unsqueeze(2).unwrap();
     assert_close(&hidden.broadcast_mul(&shown).unwrap(), &golden["hidden_states"], tolerance);
@@ -51,7 +51,7 @@ fn check(model: &dyn DualEncoder, folder: &str, tolerance: f64) {
     let logits = (cosines * f64::from(model.logit_scale())).unwrap();
     assert_close(&logits, &golden["logits_per_image"], tolerance);
     let probabilities = candle_nn::ops::softmax(&logits, D::Minus1).unwrap();
-    // A logit of 60 that is right to 1e-5 of itself is right to 6e-4, and so is its exponential.
+    // A relative error of 1e-5 in a logit of 60 is a relative error of 6e-4 in its exponential.
     assert_close(&probabilities, &golden["probabilities"], 60. * tolerance);
 }
 
@@ -120,7 +120,7 @@ fn the_model_of_this_project_is_a_dual_encoder() {
     assert_eq!(model.text_hidden_states(&ids, &mask).unwrap().dims(), [2, 12, 128]);
 }
 
-/// A copy of a model whose `config.json` went through `change`.
+/// A copy of a model with its `config.json` passed through `change`.
 fn changed(model: &str, change: impl FnOnce(&mut Value)) -> (TempDir, ModelSource) {
     let directory = tempfile::tempdir().unwrap();
     copy(&golden("dual_encoders").join(model), directory.path());
@@ -145,7 +145,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// FlagAI's own class has the same weights under the same names, and calls itself a CLIP.
+/// FlagAI's class has the same weights and names, and calls itself a CLIP.
 #[test]
 fn altclip_in_the_layout_of_flagai() {
     let (_directory, source) = changed("altclip", |config| {
@@ -157,7 +157,7 @@ fn altclip_in_the_layout_of_flagai() {
     check(&*load(&source, DType::F32), "altclip", TOLERANCE);
 }
 
-/// OpenAI's own files have 2 for the end of a text, where newer ones have its id.
+/// OpenAI's files have 2 as the end token, newer ones its real id.
 #[test]
 fn both_ways_to_find_the_end_of_a_text() {
     let (_directory, source) = changed("clip", |config| {
@@ -174,7 +174,7 @@ fn both_ways_to_find_the_end_of_a_text() {
     assert!(error.contains("text 0 has no end: expected token id 3"), "{error}");
 }
 
-/// transformers lets `text_config_dict` count before `text_config`, and null be nothing.
+/// In transformers `text_config_dict` takes precedence over `text_config`, and null means missing.
 #[test]
 fn configurations_of_older_versions() {
     let (_directory, source) = changed("clip", |config| {
@@ -185,7 +185,7 @@ fn configurations_of_older_versions() {
     check(&*load(&source, DType::F32), "clip", TOLERANCE);
 }
 
-/// The CLIP that a Taiyi belongs to may lie at the root.
+/// Taiyi's CLIP may be at the root.
 #[test]
 fn taiyi_beside_a_clip_at_the_root() {
     let directory = tempfile::tempdir().unwrap();
@@ -249,7 +249,7 @@ fn errors_say_what_is_wrong() {
     }
 }
 
-/// The comparison is worth something: another model's weights are far away.
+/// The comparison is meaningful: another model's weights are far off.
 #[test]
 fn another_model_gives_something_else() {
     let golden = tensors("dual_encoders/taiyi/golden.safetensors");

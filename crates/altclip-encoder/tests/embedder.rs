@@ -1,5 +1,5 @@
-//! The embedder: vectors do not depend on what stands beside them, streams give what lists give, and what is bad stays
-//! where it is.
+//! Tests the embedder: vectors do not depend on their neighbours, streams equal lists, and bad inputs do not affect
+//! others.
 
 mod common;
 
@@ -21,7 +21,7 @@ use image::{DynamicImage, Rgb, RgbImage};
 use model_files::source::ModelSource;
 use prost::Message;
 
-/// Largest relative distance between vectors of one text in different company.
+/// The largest relative distance between vectors of the same text in different batches.
 const SAME: f64 = 1e-6;
 
 fn emoji_directory() -> PathBuf {
@@ -37,12 +37,12 @@ fn tiny(model: &str) -> Embedder {
     Embedder::from_source(&source, DType::F32, &Device::Cpu).unwrap()
 }
 
-/// Texts of many lengths, with equal ones among them.
+/// Texts of many lengths, with repetitions.
 fn texts(count: usize) -> Vec<String> {
     (0..count).map(|i| ["一只猫", "a red apple ", "", "消防车的图片 "][i % 4].repeat(i * 7 % 5)).collect()
 }
 
-/// An image unlike the others.
+/// A unique image.
 fn drawing(number: u32, width: u32, height: u32) -> DynamicImage {
     let pixel =
         |x, y| Rgb([(x * 5 + number * 40) as u8, (y * 7 + number * 90) as u8, ((x ^ y) * 3 + number) as u8]);
@@ -155,7 +155,7 @@ fn nothing_gives_nothing() {
 #[test]
 fn long_texts_are_cut_in_bounded_time() {
     let embedder = emoji();
-    // The tokenizer's configuration says 77, the model has positions for one more.
+    // The tokenizer's configuration says 77; the model has one position more.
     assert_eq!(embedder.max_tokens(), 77);
     let start = Instant::now();
     let long = "一只戴帽子的小狗，".repeat(100_000 / 9);
@@ -186,7 +186,7 @@ fn streams_take_no_more_than_they_need() {
     });
     let first: Vec<_> = embedder.text_stream(endless).take(10).map(Result::unwrap).collect();
     assert_eq!(first.len(), 10);
-    // One window here, one waiting, one in work.
+    // One window here, one waiting, one being made.
     assert!(taken.load(Ordering::SeqCst) <= 3 * 2048, "{taken:?}");
 }
 
@@ -275,7 +275,7 @@ fn similarity_is_the_scaled_cosine() {
     };
     let expected = cosine(&row(&images, 1), &row(&texts, 2)) * embedder.model().logit_scale();
     assert!((logits.to_vec2::<f32>().unwrap()[1][2] - expected).abs() < 1e-4);
-    // Chinese and English mean the same to it.
+    // It maps Chinese and English to similar vectors.
     assert!(cosine(&row(&texts, 0), &row(&texts, 1)) > cosine(&row(&texts, 0), &row(&texts, 2)));
 }
 
@@ -298,13 +298,13 @@ fn files_that_do_not_fit_together_are_errors() {
     assert!(missing.unwrap_err().to_string().contains("AltCLIP (altclip)"));
 }
 
-/// `BAAI/AltCLIP` on a photograph of two cats, for which its authors published the result. It runs where
-/// `ALTCLIP_MODEL_DIR` has the model, and `ALTCLIP_TEST_IMAGE` is COCO's 000000039769.jpg.
+/// Checks `BAAI/AltCLIP` on a photograph of two cats, with its authors' published result. Runs if `ALTCLIP_MODEL_DIR`
+/// has the model, and `ALTCLIP_TEST_IMAGE` is COCO's 000000039769.jpg.
 #[test]
 fn the_published_check_value() {
     let variables = ["ALTCLIP_MODEL_DIR", "ALTCLIP_TEST_IMAGE"].map(std::env::var);
     let [Ok(model), Ok(image)] = variables else {
-        // Not by a macro, whose output nobody sees of a test that passes.
+        // Written directly, because the test harness captures macros' output.
         let skipped = "\nSKIPPED: the published check value of BAAI/AltCLIP. Set ALTCLIP_MODEL_DIR to its directory and \
                        ALTCLIP_TEST_IMAGE to COCO's val2017/000000039769.jpg.";
         writeln!(std::io::stderr(), "{skipped}").unwrap();
@@ -319,7 +319,7 @@ fn the_published_check_value() {
     assert!((found[0][0] - 0.99942).abs() <= 0.005 && (found[0][1] - 0.00058).abs() <= 0.005, "{found:?}");
 }
 
-/// transformers 5 keeps the image processor in `processor_config.json`, and needs none for texts.
+/// transformers 5 stores the image processor in `processor_config.json`, and does not need one for texts.
 #[test]
 fn the_image_processor_may_be_in_a_file_with_others_or_missing() {
     let directory = tempfile::tempdir().unwrap();

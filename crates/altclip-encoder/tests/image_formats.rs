@@ -1,4 +1,4 @@
-//! Images in the formats that people have, against Pillow: transparency, rare endings, and rare variants.
+//! Compares image formats found in practice with Pillow: transparency, rare endings and rare variants.
 
 mod common;
 
@@ -21,7 +21,7 @@ fn decode(name: &str, bytes: &[u8]) -> altclip_encoder::Result<DynamicImage> {
     images::decode(name, bytes, DecodeOptions::default())
 }
 
-/// The largest difference from a golden (height, width, channels), in steps.
+/// Checks the largest difference from a golden (height, width, channels), in steps.
 #[track_caller]
 fn distance(name: &str, bytes: &[u8], shape: (u32, u32, u8), golden: &Tensor) -> u8 {
     let (width, height, channels) = shape;
@@ -38,9 +38,9 @@ fn every_format_gives_the_pixels_of_pillow() {
         let image = decode(name, bytes).unwrap();
         let shape = (image.width(), image.height(), image.color().channel_count());
         let allowed = match name.as_str() {
-            // The inverse cosine transform is left to the decoder.
+            // The inverse cosine transform is up to the decoder.
             "a.jfif" | "b.jpe" | "d.mpo" | "jpeg.tiff" => 2,
-            // Five bits to eight: rounded to the nearest here, and down by Pillow.
+            // Five bits to eight: rounded here, truncated by Pillow.
             "bits_16_555.bmp" | "bits_16_565.bmp" => 1,
             _ => 0,
         };
@@ -62,14 +62,14 @@ fn transparent_images_are_laid_on_the_background_as_by_pillow() {
         };
         let shape = (white.width(), white.height(), 3);
         assert_eq!(distance(&name, white.as_raw(), shape, golden), 0, "{name}");
-        // Without a background the colours are those under the transparency.
+        // Without a background the hidden colours are used.
         assert_eq!(*flatten(&image, Background::None), image.to_rgb8(), "{name}");
         transparent += 1;
     }
     assert!(transparent >= 12);
 }
 
-/// Between the samples of colour, where there are fewer than pixels, libavif goes another way.
+/// libavif interpolates subsampled colours differently.
 #[cfg(feature = "avif")]
 #[test]
 fn avif_gives_the_pixels_of_pillow() {
@@ -120,7 +120,7 @@ fn grey_is_weighed_as_by_pillow() {
     let found = grey(&image);
     assert_eq!(distance("raw.ppm", found.as_raw(), (found.width(), found.height(), 1), golden), 0);
     let weighed = |color: [u8; 3]| grey(&image::RgbImage::from_pixel(1, 1, image::Rgb(color))).into_raw()[0];
-    // Green is below the middle, and this orange above it: the other way round than by Rec. 709.
+    // Green is below the middle, and this orange above it: the opposite of Rec. 709.
     assert_eq!([weighed([0, 200, 0]), weighed([255, 100, 0])], [117, 135]);
     for level in [0, 1, 127, 128, 255] {
         assert_eq!(weighed([level; 3]), level);
@@ -135,7 +135,7 @@ fn endings_in_the_golden_files_are_taken_for_images() {
     }
 }
 
-/// A palette of 172 bytes, which are not whole colours, makes the PNG decoder panic.
+/// A palette of 172 bytes, not a multiple of three, makes the PNG decoder panic.
 #[test]
 fn the_panic_of_a_decoder_is_the_error_of_its_file() {
     let error = decode("odd.png", include_bytes!("data/odd_palette.png")).unwrap_err().to_string();
@@ -144,7 +144,7 @@ fn the_panic_of_a_decoder_is_the_error_of_its_file() {
     let at = palette.windows(4).position(|name| name == b"PLTE").unwrap();
     let length = u32::from_be_bytes(palette[at - 4..at].try_into().unwrap());
     for shorter in 1..=2 {
-        // The same chunk with fewer bytes, and its checksum.
+        // The same chunk, shortened, with its checksum.
         let kept = (length - shorter) as usize;
         let data = &palette[at..at + 4 + kept];
         let mut damaged = [&palette[..at - 4], &(kept as u32).to_be_bytes(), data].concat();
@@ -155,7 +155,7 @@ fn the_panic_of_a_decoder_is_the_error_of_its_file() {
     }
 }
 
-/// The checksum of PNG.
+/// PNG's checksum.
 fn crc(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, &byte| {
         (0..8).fold(
@@ -165,7 +165,7 @@ fn crc(bytes: &[u8]) -> u32 {
     })
 }
 
-/// It may be an error or an image with faults, but never a panic.
+/// Damage may give an error or a faulty image, but never a panic.
 #[test]
 fn damaged_files_do_not_panic() {
     let options = DecodeOptions { max_pixels: 1 << 16, ..DecodeOptions::default() };
@@ -178,7 +178,7 @@ fn damaged_files_do_not_panic() {
     }
 }
 
-/// Of an animation and of a file with several images only the first counts.
+/// Only the first image of an animation or a multi-image file counts.
 #[test]
 fn files_cut_short_are_refused() {
     for (name, bytes) in files() {

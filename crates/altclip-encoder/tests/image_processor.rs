@@ -1,4 +1,4 @@
-//! Images to pixels, against transformers over Pillow and against closed forms.
+//! Compares image preprocessing with transformers and Pillow, and with closed forms.
 
 mod common;
 
@@ -11,7 +11,7 @@ use image::{DynamicImage, Rgb, RgbImage, Rgba, RgbaImage};
 use proptest::prelude::*;
 use serde::Deserialize;
 
-/// Neither rescales nor normalises: the result holds the bytes.
+/// No rescaling or normalisation: the result holds the bytes.
 fn bytes_only() -> ImageProcessorConfig {
     ImageProcessorConfig { do_rescale: false, do_normalize: false, ..ImageProcessorConfig::default() }
 }
@@ -21,7 +21,7 @@ fn preprocess(config: ImageProcessorConfig, image: impl Into<DynamicImage>) -> V
     ImageProcessor::new(config).unwrap().preprocess(&image.into()).unwrap().to_vec3().unwrap()
 }
 
-/// An image whose red says the column and whose green says the row.
+/// An image whose red encodes the column and whose green encodes the row.
 fn coordinates(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 7]))
 }
@@ -137,7 +137,7 @@ struct Case {
     #[serde(rename = "picture")]
     image: String,
     processor: String,
-    /// Whether the golden values have the final values too.
+    /// Whether the golden values include the final values.
     values: bool,
 }
 
@@ -153,7 +153,7 @@ impl Goldens {
         Self { cases, tensors: common::tensors("image_processor/golden.safetensors") }
     }
 
-    /// What Pillow decodes an image to, or for large ones, which are all of formats without loss, our own decoder.
+    /// An image decoded by Pillow or, for large ones, which are lossless, by our own decoder.
     fn decoded(&self, image: &str) -> DynamicImage {
         match self.tensors.get(&format!("{image}.decoded")) {
             Some(pixels) => {
@@ -165,7 +165,7 @@ impl Goldens {
         }
     }
 
-    /// Largest difference, in 8-bit steps, between the reference's bytes and ours.
+    /// The largest difference, in 8-bit steps, from the reference's bytes.
     fn difference(&self, case: &Case, image: &DynamicImage) -> f64 {
         let config = self.cases.processors[&case.processor].clone();
         let config = ImageProcessorConfig { do_rescale: false, do_normalize: false, ..config };
@@ -187,20 +187,20 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
     (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
 }
 
-/// Every filter and every switch, on hard edges, noise and gradients, smaller and larger. The arithmetic is the same as
-/// Pillow's, so no step of difference is allowed.
+/// Every filter and every option, on hard edges, noise and gradients, shrinking and enlarging. The arithmetic equals
+/// Pillow's, so no difference is allowed.
 #[test]
 fn the_same_pixels_give_the_references_bytes() {
     let goldens = Goldens::load();
     for case in &goldens.cases.cases {
         let difference = goldens.difference(case, &goldens.decoded(&case.image));
-        // The one large image with loss goes through our decoder.
+        // The one large lossy image goes through our decoder.
         let allowed = if case.image == "large.jpg" { 3. } else { 0. };
         assert!(difference <= allowed, "{} {}: {difference} steps", case.image, case.processor);
     }
 }
 
-/// From the file on, what the decoders leave comes in: nothing, but for JPEG and CMYK, see `tests/image.rs`.
+/// From the file on, the decoders' differences are included: none, except for JPEG and CMYK, see `tests/image.rs`.
 #[test]
 fn files_give_the_references_bytes_up_to_the_decoder() {
     let goldens = Goldens::load();
@@ -250,7 +250,7 @@ fn batches_that_cannot_be_are_refused() {
     assert!(message.contains("empty"), "{message}");
 }
 
-/// The crop of an image that would have 224 × 4 480 000 pixels, most of which are never made.
+/// The crop of an image of 224 × 4 480 000 pixels, most of which are never computed.
 #[test]
 fn the_middle_of_a_long_thin_image_is_computed_alone() {
     let image = RgbImage::from_fn(1, 20_000, |_, y| Rgb([(y % 251) as u8; 3]));
@@ -298,7 +298,7 @@ proptest! {
         }
     }
 
-    /// Bicubic and Lanczos overshoot; the others are averages, and the nearest neighbour is one of the source's bytes.
+    /// Bicubic and Lanczos overshoot; the others average, and nearest neighbour returns a source byte.
     #[test]
     fn averages_stay_between_the_darkest_and_the_brightest(
         image in any_image(), width in 1u32..50, height in 1u32..50,

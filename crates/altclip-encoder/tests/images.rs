@@ -1,4 +1,4 @@
-//! Image files to pixels, against Pillow, and files that are no images.
+//! Compares decoded image files with Pillow, and rejects files that are not images.
 
 mod common;
 
@@ -37,7 +37,7 @@ fn pixels(tensor: &Tensor) -> RgbImage {
     RgbImage::from_raw(width as u32, height as u32, bytes).unwrap()
 }
 
-/// Largest difference of two bytes in steps, and the mean difference.
+/// The largest and the mean difference between bytes, in steps.
 fn difference(a: &RgbImage, b: &RgbImage) -> (u8, f64) {
     assert_eq!(a.dimensions(), b.dimensions());
     let differences = || a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| a.abs_diff(*b));
@@ -49,8 +49,8 @@ fn goldens() -> HashMap<String, Tensor> {
     common::tensors("image_processor/golden.safetensors")
 }
 
-/// JPEG leaves the inverse cosine transform and the interpolation of colours to the decoder. Against libjpeg-turbo, the
-/// decoder here is off by 1 or 2 steps, and 3 where colours are subsampled.
+/// JPEG leaves the inverse cosine transform and the interpolation of colours to the decoder. Compared with
+/// libjpeg-turbo, ours is off by 1 or 2 steps, and 3 where colours are subsampled.
 #[test]
 fn images_are_decoded_as_pillow_does() {
     let goldens = goldens();
@@ -75,11 +75,11 @@ fn exif_orientation_can_be_left_alone() {
         assert!(largest <= 2, "{name}: {largest} steps");
         turned += 1;
     }
-    // Seven of the eight orientations in JPEG, and one each in PNG and WebP. Pillow turns TIFF itself.
+    // Seven of the eight orientations in JPEG, and one each in PNG and WebP. Pillow rotates TIFF itself.
     assert!(turned >= 9);
 }
 
-/// One line, which names the file, of the right type.
+/// One line that names the file, of the right kind.
 #[track_caller]
 fn assert_refused(result: altclip_encoder::Result<DynamicImage>, name: &str, part: &str) {
     let Err(error) = result else { panic!("{name} was accepted") };
@@ -89,7 +89,7 @@ fn assert_refused(result: altclip_encoder::Result<DynamicImage>, name: &str, par
     assert!(!line.contains('\n'), "{line}");
 }
 
-/// Of an animation only the first frame counts, and it may be there when later ones are not.
+/// Only the first frame of an animation counts, even if later ones are missing.
 #[test]
 fn files_cut_short_are_refused() {
     for (name, bytes) in files() {
@@ -127,7 +127,7 @@ fn what_is_no_image_is_refused() {
     assert!(is_of_file, "{error:?}");
 }
 
-/// A damaged file may be an error or an image with faults; it never panics.
+/// Damage may give an error or a faulty image, but never a panic.
 #[test]
 fn damaged_files_do_not_panic() {
     for (name, bytes) in files() {
@@ -147,7 +147,7 @@ fn too_many_pixels_are_refused_before_decoding() {
     for (name, bytes) in files().into_iter().filter(|(name, _)| name != "one_pixel.png") {
         assert_refused(images::decode(&name, &bytes, options), &name, "pixels, expected 1 to 8 in all");
     }
-    // Headers that promise 4 gigapixels, in small files.
+    // Headers that claim 4 gigapixels, in small files.
     let file = |name: &str| files().into_iter().find(|(file, _)| file == name).unwrap().1;
     let mut jpeg = file("grey.jpg");
     let frame = jpeg.windows(2).position(|pair| pair == [0xFF, 0xC0]).unwrap();

@@ -1,4 +1,5 @@
-//! Prompts to hidden states: against the reference implementation, against the text encoder by hand, and with options.
+//! Tests prompt encoding against the reference implementation, against the text encoder used directly, and with
+//! options.
 
 mod common;
 
@@ -30,7 +31,7 @@ fn encoder(model: &str) -> PromptEncoder {
     PromptEncoder::from_source(&ModelSource::directory(golden(model)), DType::F32, &Device::Cpu).unwrap()
 }
 
-/// ‖a − b‖ in units of ‖b‖ is exactly 0.
+/// Asserts that tensors are equal.
 fn assert_same(a: &Tensor, b: &Tensor) {
     assert_eq!(a.dims(), b.dims());
     assert_eq!(
@@ -75,7 +76,7 @@ fn hidden_states_are_those_of_the_text_encoder_by_hand() {
     }
 }
 
-/// e to the power of a row's bias is how many rows of the whole length it stands for.
+/// The exponential of a row's bias is the number of rows it stands for.
 #[test]
 fn the_bias_counts_every_row() {
     let encoder = encoder("alt_diffusion").with_length(77).unwrap();
@@ -104,7 +105,7 @@ fn the_length_is_that_of_the_files() {
         (r#"{"model_max_length": 77}"#, 77),
         (r#"{"model_max_length": 512}"#, 512),
         (r#"{"model_max_length": 20.0}"#, 20),
-        // What the encoder has no positions for counts as not given.
+        // Lengths beyond the encoder's positions are ignored.
         (r#"{"model_max_length": 513}"#, PROMPT_TOKENS),
         (r#"{"model_max_length": 1000000000000000019884624838656}"#, PROMPT_TOKENS),
         (r#"{"model_max_length": 1}"#, PROMPT_TOKENS),
@@ -135,7 +136,7 @@ fn what_cannot_be_is_the_callers_error() {
     }
 }
 
-/// What needs the `tokenizers` crate says so where it was left out.
+/// What needs the `tokenizers` crate says so if it was left out.
 #[cfg(not(feature = "tokenizer-json"))]
 #[test]
 fn a_tokenizer_of_another_kind_names_the_feature() {

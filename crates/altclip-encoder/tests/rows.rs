@@ -1,4 +1,4 @@
-//! Columns with nulls: the vectors of lists, each in its place in the caller's buffer, and nulls and errors in theirs.
+//! Tests columns with nulls: each vector is at its row in the caller's buffer, and nulls and errors are at theirs.
 
 mod common;
 
@@ -13,10 +13,10 @@ use common::golden;
 use model_files::source::ModelSource;
 use proptest::prelude::*;
 
-/// A token that has an id, and no row in the model's embedding.
+/// A token with an id but no row in the model's embedding.
 const WITHOUT_EMBEDDING: &str = "<nowhere>";
 
-/// Largest relative distance between vectors of one text in different company.
+/// The largest relative distance between vectors of the same text in different batches.
 const SAME: f32 = 1e-6;
 
 /// A model with a token that cannot be embedded.
@@ -36,7 +36,7 @@ fn copy_files(from: &Path, to: &Path) {
     }
 }
 
-/// The vectors of those rows that have one, by their places.
+/// The vectors of the rows that have one, by index.
 fn listed(rows: &[Option<String>]) -> BTreeMap<usize, Vec<f32>> {
     let good = |text: &str| !text.contains(WITHOUT_EMBEDDING);
     let texts =
@@ -46,7 +46,7 @@ fn listed(rows: &[Option<String>]) -> BTreeMap<usize, Vec<f32>> {
     places.into_iter().zip(vectors).collect()
 }
 
-/// Checks that each row has the vector of the list, up to `tolerance`, or is 0 for a reason.
+/// Checks that each row has the list's vector, up to `tolerance`, or zeros and a reason.
 fn check(rows: &[Option<String>], outcomes: &[&RowOutcome], vectors: &[f32], tolerance: f32) {
     let listed = listed(rows);
     assert_eq!(outcomes.len(), rows.len());
@@ -88,10 +88,10 @@ proptest! {
 
     #[test]
     fn every_row_is_in_its_place(rows in rows(60)) {
-        // What stood in the buffer before does not matter.
+        // Earlier contents of the buffer do not matter.
         let mut vectors = vec![f32::NAN; rows.len() * EMBEDDER.projection_dim()];
         let outcomes = EMBEDDER.embed_into(rows.iter().map(Option::as_deref), &mut vectors).unwrap();
-        // The same texts in the same batches: not one bit differs.
+        // The same texts in the same batches give the same bits.
         check(&rows, &outcomes.iter().collect::<Vec<_>>(), &vectors, 0.);
     }
 
@@ -100,7 +100,7 @@ proptest! {
         let keyed: Vec<(String, Option<String>)> =
             rows.iter().enumerate().map(|(at, row)| (format!("row {at}"), row.clone())).collect();
         let mut stream = EMBEDDER.row_stream(keyed.into_iter());
-        // On a thread of its own: the stream borrows nothing.
+        // On another thread: the stream borrows nothing.
         let (outcomes, vectors) = std::thread::spawn(move || {
             let (mut outcomes, mut vectors) = (Vec::new(), Vec::new());
             let mut buffer = vec![f32::NAN; room * EMBEDDER.projection_dim()];

@@ -1,4 +1,4 @@
-//! The diffusion text encoder: against the reference implementation, and against itself.
+//! Compares the diffusion text encoder with the reference implementation, and with itself.
 
 mod common;
 
@@ -13,7 +13,7 @@ const VOCAB_SIZE: u32 = 3002;
 /// Rows of a padded diffusion prompt.
 const LENGTH: u32 = 77;
 
-/// Folder and weights of a model without and of one with `has_pre_transformation`.
+/// Folders and weights of models without and with `has_pre_transformation`.
 const MODELS: [(&str, &str); 2] = [
     ("alt_diffusion", "alt_diffusion/text_encoder/model.safetensors"),
     ("alt_diffusion_m18", "alt_diffusion_m18/text_encoder/pytorch_model.bin"),
@@ -29,7 +29,7 @@ fn encoder(model: usize, use_attention_mask: bool, dtype: DType) -> TextEncoder 
     TextEncoder::new(&config, common::var_builder(weights, dtype)).unwrap()
 }
 
-/// A trainable encoder of the shape of the golden ones with fresh weights.
+/// A trainable encoder with the golden ones' shape and new weights.
 fn trainable(config: &TextEncoderConfig) -> (TextEncoder, VarMap) {
     let variables = VarMap::new();
     let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
@@ -56,7 +56,7 @@ fn half_precision_is_close_to_single() {
         let expected = encoder(model, true, DType::F32).forward(&input_ids, &mask).unwrap();
         for (dtype, tolerance) in [(DType::F16, 2e-3), (DType::BF16, 1.6e-2)] {
             let hidden = encoder(model, true, dtype).forward(&input_ids, &mask).unwrap();
-            assert_eq!(hidden.dtype(), DType::F32); // on the CPU only the weights are short
+            assert_eq!(hidden.dtype(), DType::F32); // on the CPU only the weights are in half precision
             assert_close(&hidden, &expected, tolerance);
         }
     }
@@ -64,7 +64,7 @@ fn half_precision_is_close_to_single() {
 
 #[test]
 fn the_shortcut_gives_what_all_rows_give() {
-    // No padding, a pad that was typed into the prompt, only padding, and a mask that shows some padding.
+    // No padding, a pad typed into the prompt, only padding, and a mask that shows some padding.
     let (mut ids, mut masks) = (Vec::new(), Vec::new());
     for tokens in [12, 5, 2, 11] {
         let (id, mask) = common::prompt(tokens, 12, VOCAB_SIZE);
@@ -110,7 +110,7 @@ fn compact_rows_are_attended_to_as_all_rows_are() {
             let result = attention(&query, rows, rows, 4, Some(&compact.key_bias)).unwrap();
             assert_close(&result, &expected, 1e-6);
         }
-        // One prompt of k tokens takes k + 1 rows.
+        // A prompt of k tokens takes k + 1 rows.
         let one = |tokens| {
             let (input_ids, mask) = prompts(&[tokens], LENGTH, VOCAB_SIZE);
             encoder.encode_compact(&input_ids, &mask).unwrap().rows.dims().to_vec()

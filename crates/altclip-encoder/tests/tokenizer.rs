@@ -1,4 +1,4 @@
-//! The tokenizer against transformers' slow `XLMRobertaTokenizer`, and against damaged files.
+//! Compares the tokenizer with transformers' slow `XLMRobertaTokenizer`, and rejects damaged files.
 
 use std::path::PathBuf;
 
@@ -11,14 +11,14 @@ use proptest::prelude::*;
 use prost::Message;
 use serde::Deserialize;
 
-/// One text of `tests/golden/tokenizer/cases.json`.
+/// A text in `tests/golden/tokenizer/cases.json`.
 #[derive(Deserialize)]
 struct Case {
     text: String,
-    /// Filled up or cut to 77.
+    /// Padded or truncated to 77.
     input_ids: Vec<u32>,
     ids_untruncated: Vec<u32>,
-    /// What transformers' fast tokenizer gives, where that differs.
+    /// The ids of transformers' fast tokenizer, if different.
     fast_ids_untruncated: Option<Vec<u32>>,
 }
 
@@ -113,15 +113,15 @@ fn ids(model: &ModelProto, text: &str) -> Vec<u32> {
     ids[1..ids.len() - 1].to_vec()
 }
 
-/// Checked against the reference implementation with this very model.
+/// Checked against the reference implementation with this exact model.
 #[test]
 fn ties_user_defined_and_unused_pieces() {
     let model = small_model();
-    // "a" + "b" scores as "ab" does, and "ab" + "a" as "a" + "ba": what was found first stays.
+    // "a" + "b" scores the same as "ab", and "ab" + "a" as "a" + "ba": the first found wins.
     assert_eq!(ids(&model, "ab"), [4, 7]);
     assert_eq!(ids(&model, "aba"), [4, 5, 8]);
     assert_eq!(ids(&model, "a[x]b"), [4, 5, 9, 6]);
-    // A run of unknown characters is one token; alone it may spell a piece that text cannot become.
+    // A run of unknown characters is one token; alone it may spell a piece that text cannot produce.
     assert_eq!(ids(&model, "xyz"), [4, 3]);
     assert_eq!(ids(&model, "c"), [4, 10]);
     assert_eq!(ids(&model, "cx"), [4, 3]);

@@ -1,4 +1,4 @@
-//! BERT's and CLIP's tokenizers against transformers', and against damaged files.
+//! Compares BERT's and CLIP's tokenizers with transformers', and rejects damaged files.
 
 mod common;
 
@@ -10,7 +10,7 @@ use model_files::source::ModelSource;
 use serde::Deserialize;
 use tempfile::TempDir;
 
-/// One text of `tests/golden/dual_encoders/*_cases.json`.
+/// A text in `tests/golden/dual_encoders/*_cases.json`.
 #[derive(Deserialize)]
 struct Case {
     text: String,

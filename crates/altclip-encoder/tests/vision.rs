@@ -1,4 +1,4 @@
-//! The image tower: against the reference implementation, and against itself.
+//! Compares the image tower with the reference implementation, and with itself.
 
 mod common;
 
@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use candle_nn::{VarBuilder, VarMap};
 use common::{TOLERANCE, assert_close, randn};
 
-/// One golden tower per activation: as in ViT-L of AltCLIP, and as in ViT-H of AltCLIP-m18.
+/// One golden tower per activation: AltCLIP's ViT-L and AltCLIP-m18's ViT-H.
 const TOWERS: [&str; 2] = ["image_tower/quick_gelu", "image_tower/gelu"];
 
 fn tower_config(folder: &str) -> VisionConfig {
@@ -36,7 +36,7 @@ fn half_precision_is_close_to_single() {
         let golden = common::tensors(&format!("{folder}/golden.safetensors"));
         for (dtype, tolerance) in [(DType::F16, 1e-3), (DType::BF16, 1e-2)] {
             let embeddings = tower(folder, dtype).forward(&golden["pixel_values"]).unwrap();
-            assert_eq!(embeddings.dtype(), DType::F32); // on the CPU only the weights are short
+            assert_eq!(embeddings.dtype(), DType::F32); // on the CPU only the weights are in half precision
             assert_close(&embeddings, &golden["image_embeds"], tolerance);
         }
     }

@@ -1,4 +1,4 @@
-//! Any bytes as an image file: pixels within the limit, or an error.
+//! Decodes arbitrary bytes as an image file: pixels within the limit, or an error.
 #![no_main]
 
 use altclip_encoder::images::{DecodeOptions, decode};

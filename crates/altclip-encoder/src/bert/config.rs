@@ -1,4 +1,4 @@
-//! Reads the shape of a BERT encoder, as its `config.json` spells it.
+//! Reads the `config.json` of a BERT encoder.
 
 use model_files::config::{ConfigFile, FieldTable};
 use serde::de::Error;
@@ -11,7 +11,7 @@ use crate::xlm_roberta::PositionEmbedding;
 
 /// The fields of transformers' `BertConfig` and `ChineseCLIPTextConfig` that decide what the encoder computes.
 ///
-/// A field that the file leaves out has the value it has in transformers.
+/// Missing fields have transformers' defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", default)]
 pub struct BertConfig {
@@ -27,13 +27,13 @@ pub struct BertConfig {
     pub intermediate_size: usize,
     /// Activation of the feed-forward block.
     pub hidden_act: HiddenAct,
-    /// Rows of the position embedding: the most tokens that a text can have.
+    /// Rows of the position embedding: the longest text in tokens.
     pub max_position_embeddings: usize,
     /// Rows of the token type embedding, of which only the first is used.
     pub type_vocab_size: usize,
     /// Epsilon of every layer norm.
     pub layer_norm_eps: f64,
-    /// How positions enter the model.
+    /// How positions are encoded.
     pub position_embedding_type: PositionEmbedding,
 }
 
@@ -58,7 +58,7 @@ impl ConfigFile for BertConfig {
     const FIELDS: FieldTable = transformers_fields::BERT;
 }
 
-/// A configuration is checked where it is read, so that the error names the file.
+/// Checked on reading, so that errors name the file.
 impl<'de> Deserialize<'de> for BertConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let config = Self::deserialize(deserializer)?;
@@ -84,10 +84,10 @@ impl BertConfig {
         }
     }
 
-    /// Checks that the fields can be those of one model.
+    /// Checks that the fields are consistent.
     ///
     /// # Errors
-    /// Names the first field that cannot be, with what it has to be.
+    /// Names the first invalid field, with what was expected.
     pub fn check(&self) -> Result<(), String> {
         check_limits([
             ("num_hidden_layers", self.num_hidden_layers, MOST_LAYERS),

@@ -1,4 +1,4 @@
-//! Embeds token ids: the first hidden states.
+//! Embeds token ids.
 
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};

@@ -1,8 +1,8 @@
 //! Encodes tokens with BERT, the text tower of the Chinese dual encoders.
 //!
 //! BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding,
-//! <https://arxiv.org/abs/1810.04805>; `BertModel` of transformers without its pooler. Its layers are those of
-//! [XLM-R](crate::xlm_roberta); its positions count every row, padding too.
+//! <https://arxiv.org/abs/1810.04805>; transformers' `BertModel` without its pooler. Its layers are
+//! [XLM-R's](crate::xlm_roberta); its positions count every row, including padding.
 
 mod config;
 mod embeddings;
@@ -16,7 +16,7 @@ use self::embeddings::BertEmbeddings;
 use crate::padding::hidden_key_bias;
 use crate::xlm_roberta::layer::XlmRobertaLayer;
 
-/// Token ids to hidden states.
+/// Maps token ids to hidden states.
 #[derive(Debug, Clone)]
 pub struct BertModel {
     embeddings: BertEmbeddings,
@@ -51,8 +51,8 @@ impl BertModel {
     /// * `attention_mask` (batch, tokens), u32, 0 at padding
     ///
     /// # Errors
-    /// If the shapes differ, an id is outside the vocabulary, a text has more tokens than the model has positions,
-    /// or the mask hides all of a text.
+    /// If the shapes differ, an id is outside the vocabulary, a text has more tokens than the model has positions, or
+    /// the mask hides a whole text.
     pub fn forward(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
         let (batch, tokens) = input_ids.dims2()?;
         let bias = hidden_key_bias(input_ids, attention_mask, &self.device)?;
@@ -64,12 +64,12 @@ impl BertModel {
         x.reshape((batch, tokens, ()))
     }
 
-    /// Device of the weights, and of what [`forward`](Self::forward) gives.
+    /// The device of the weights, and of the result of [`forward`](Self::forward).
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Type that the model computes in, and that [`forward`](Self::forward) gives.
+    /// The dtype that the model computes in, and that [`forward`](Self::forward) returns.
     pub fn dtype(&self) -> DType {
         self.dtype
     }

@@ -1,7 +1,8 @@
-//! Loads the [`DualEncoder`] of an AltDiffusion whose text encoder was trained with an image encoder.
+//! Loads an AltDiffusion whose text encoder was trained with an image encoder, as a [`DualEncoder`].
 //!
-//! `text_encoder/` then holds, beside what the diffusion reads, the `pre_LN`, `text_projection` and `logit_scale` of an
-//! AltCLIP, and `image_encoder/` is a `CLIPVisionModelWithProjection`. The published AltDiffusions have neither.
+//! Besides the weights for diffusion, `text_encoder/` then holds an AltCLIP's `pre_LN`, `text_projection` and
+//! `logit_scale`, and `image_encoder/` is a `CLIPVisionModelWithProjection`. The published AltDiffusions have
+//! neither.
 
 use candle_core::{DType, Device, Tensor};
 use model_files::checkpoint::Checkpoint;

@@ -8,7 +8,7 @@ use super::{DualEncoder, Properties, read_logit_scale};
 use crate::altclip::{AltClip, AltClipConfig};
 use crate::error::Result;
 
-/// [`AltClip`] with what its configuration says about it.
+/// [`AltClip`] with its properties.
 #[derive(Debug, Clone)]
 pub struct AltClipDualEncoder {
     clip: AltClip,

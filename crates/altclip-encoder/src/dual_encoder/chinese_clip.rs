@@ -22,7 +22,7 @@ use crate::vision::{VisionConfig, VisionTower};
 pub struct ChineseClipConfig {
     /// The text tower.
     pub text_config: BertConfig,
-    /// The image tower. Its own `projection_dim` gave way to the one below.
+    /// The image tower. Its `projection_dim` was overridden by the one below.
     pub vision_config: VisionConfig,
     /// Width of the joint space of images and texts.
     pub projection_dim: usize,
@@ -51,7 +51,7 @@ impl From<RawChineseClipConfig> for ChineseClipConfig {
     }
 }
 
-/// Chinese-CLIP: the state of `[CLS]`, projected without BERT's pooler, and CLIP's image tower.
+/// Chinese-CLIP: the projected state of `[CLS]`, without BERT's pooler, and CLIP's image tower.
 #[derive(Debug, Clone)]
 pub struct ChineseClip {
     text_model: BertModel,

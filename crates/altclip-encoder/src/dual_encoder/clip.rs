@@ -1,4 +1,4 @@
-//! Loads OpenAI's CLIP, and others in its layout (`CLIPModel` of transformers), as a [`DualEncoder`].
+//! Loads OpenAI's CLIP, and others in the same layout (transformers' `CLIPModel`), as a [`DualEncoder`].
 //!
 //! Learning Transferable Visual Models From Natural Language Supervision, <https://arxiv.org/abs/2103.00020>.
 
@@ -22,7 +22,7 @@ use crate::vision::{VisionConfig, VisionTower};
 pub struct ClipConfig {
     /// The text tower.
     pub text_config: ClipTextConfig,
-    /// The image tower. Its own `projection_dim` gave way to the one below.
+    /// The image tower. Its `projection_dim` was overridden by the one below.
     pub vision_config: VisionConfig,
     /// Width of the joint space of images and texts.
     pub projection_dim: usize,
@@ -51,7 +51,7 @@ impl From<RawClipConfig> for ClipConfig {
     }
 }
 
-/// CLIP: the state at a text's end and that of an image's class token, each projected.
+/// CLIP: the projected states of a text's end and an image's class token.
 #[derive(Debug, Clone)]
 pub struct Clip {
     text_model: ClipTextModel,

@@ -1,11 +1,11 @@
-//! Reads what the configurations of dual encoders have in common.
+//! Reads what dual encoders' configurations have in common.
 
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-/// The configuration of one tower, as it stands in that of the whole: under its name and, in files that older versions
-/// of transformers wrote, again under its name with `_dict`, which then counts.
+/// The configuration of one tower within that of the whole model: under its name and, in files of older versions of
+/// transformers, again with the suffix `_dict`, which then takes precedence.
 #[derive(Debug, Default)]
 pub(super) struct Towers<T> {
     pub text: T,

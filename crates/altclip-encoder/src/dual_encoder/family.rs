@@ -1,4 +1,4 @@
-//! Recognizes the families of dual encoders by their files.
+//! Recognizes families of dual encoders by their files.
 
 use std::fmt;
 
@@ -8,22 +8,22 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 
-/// A family of dual encoders: models of one layout and one computation.
+/// A family of dual encoders, with the same layout and computation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Family {
     /// BAAI/AltCLIP, -m9 and -m18, in transformers' layout and in FlagAI's.
     AltClip,
-    /// OpenAI's CLIP, and others in its layout.
+    /// OpenAI's CLIP, and others in the same layout.
     Clip,
     /// OFA-Sys/chinese-clip-*.
     ChineseClip,
-    /// IDEA-CCNL/Taiyi-CLIP-*, beside the CLIP that it belongs to.
+    /// IDEA-CCNL/Taiyi-CLIP-*, with the CLIP it was trained for.
     TaiyiClip,
-    /// An AltDiffusion with an image encoder, such as the model of this project.
+    /// An AltDiffusion with an image encoder, such as this project's own model.
     AltDiffusion,
 }
 
-/// What [`Family::of`] looks at in a `config.json`.
+/// The fields of a `config.json` that [`Family::of`] looks at.
 #[derive(Debug, Default, Deserialize)]
 struct DeclaredType {
     #[serde(default)]
@@ -37,19 +37,19 @@ struct DeclaredTextType {
     model_type: String,
 }
 
-/// The folder of a text tower that is stored alone.
+/// The folder of a separate text tower.
 pub(super) const TEXT_ENCODER: &str = "text_encoder";
-/// The folder of an image tower that is stored alone.
+/// The folder of a separate image tower.
 pub(super) const IMAGE_ENCODER: &str = "image_encoder";
 
 const SUPPORTED: &str = "AltCLIP (altclip), CLIP (clip), Chinese-CLIP (chinese_clip), Taiyi-CLIP (a BERT in text_encoder/ and a CLIP at the root \
      or in image_encoder/), and AltDiffusion with text_encoder/ and image_encoder/";
 
 impl Family {
-    /// The family of a model, from its `config.json`, or where there is none from its folders.
+    /// The family of a model, from its `config.json` or, without one, its folders.
     ///
     /// # Errors
-    /// If the model is of no family that is known here; the error lists those that are.
+    /// If the family is not supported; the error lists those that are.
     pub fn of(source: &ModelSource) -> Result<Self> {
         let read = |path: &str| -> Result<Option<DeclaredType>> {
             Ok(source.read_optional(path)?.map(|file| parse_json(&file)).transpose()?)
@@ -69,7 +69,7 @@ impl Family {
             "altclip" => Ok(Self::AltClip),
             "chinese_clip" => Ok(Self::ChineseClip),
             "clip" => {
-                // FlagAI's class of AltCLIP was made from CLIP's, and calls itself that.
+                // FlagAI derived its class from CLIP's, and it still calls itself that.
                 if root.text_config.is_some_and(|text| text.model_type == "xlm-roberta") {
                     return Ok(Self::AltClip);
                 }
@@ -85,7 +85,7 @@ impl Family {
         }
     }
 
-    /// The folder of the model's tokenizer, "" for its top.
+    /// The folder of the model's tokenizer, "" for its root.
     pub fn tokenizer_folder(self) -> &'static str {
         match self {
             Self::AltClip | Self::Clip | Self::ChineseClip => "",
@@ -94,7 +94,7 @@ impl Family {
         }
     }
 
-    /// The folders that the model's `preprocessor_config.json` may be in, "" for its top.
+    /// The folders where the model's `preprocessor_config.json` may be, "" for its root.
     pub fn preprocessor_folders(self) -> &'static [&'static str] {
         match self {
             Self::AltClip | Self::Clip | Self::ChineseClip => &[""],
@@ -111,7 +111,7 @@ fn unknown(source: &ModelSource, file: &str, model_type: &str) -> Error {
     )
 }
 
-/// As their authors write them.
+/// With the spelling of the authors.
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

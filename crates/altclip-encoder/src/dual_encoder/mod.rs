@@ -1,13 +1,14 @@
-//! Loads dual encoders: models that put texts and images into one space, whatever family they are of.
+//! Loads dual encoders, which map texts and images to vectors of a joint space, of any supported family.
 //!
-//! [`load`] finds out from a model's files which family it is, and gives it as a [`DualEncoder`]:
+//! [`load`] recognizes the family from a model's files, and returns a [`DualEncoder`]:
 //!
 //! | family | text tower | layout |
 //! |---|---|---|
 //! | AltCLIP, -m9, -m18 | XLM-R, `transformation` | `config.json` with `model_type` `altclip`; or FlagAI's own, `clip` with a text tower of type `xlm-roberta` |
 //! | CLIP | CLIP's own | `config.json` with `model_type` `clip` |
 //! | Chinese-CLIP | BERT | `config.json` with `model_type` `chinese_clip` |
-//! | Taiyi-CLIP | BERT with a classification head | `text_encoder/`: a Taiyi-CLIP repository; the CLIP that it belongs to at the root or in `image_encoder/` |
+//! | Taiyi-CLIP | BERT with a classification head | `text_encoder/`: a Taiyi-CLIP repository; its CLIP at the root or
+//! in `image_encoder/` |
 //! | AltDiffusion with an image encoder | XLM-R, `transformation` | `text_encoder/` with `pre_LN` and `text_projection`, `image_encoder/` |
 //!
 //! All have CLIP's image tower.
@@ -32,9 +33,9 @@ pub use self::clip::{Clip, ClipConfig};
 pub use self::family::Family;
 pub use self::taiyi_clip::TaiyiClip;
 
-/// A model that puts texts and images into one space.
+/// A model that maps texts and images to vectors of a joint space.
 pub trait DualEncoder: Send + Sync {
-    /// What the model takes and gives.
+    /// The sizes and types of the model.
     fn properties(&self) -> &Properties;
 
     /// Text embeddings, not normalised: (texts, projection_dim), in the weights' dtype.
@@ -44,14 +45,14 @@ pub trait DualEncoder: Send + Sync {
     ///
     /// # Errors
     /// If the shapes differ, an id is outside the vocabulary, a text has more tokens than the model has positions, or
-    /// the mask hides all of a text.
+    /// the mask hides a whole text.
     fn encode_text(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor>;
 
-    /// The state of every token after the tower's own last norm or projection, where the family has one:
-    /// (texts, tokens, width). Rows of padding mean nothing.
+    /// The state of every token after the tower's last norm or projection, if it has one: (texts, tokens, width).
+    /// Rows of padding are meaningless.
     ///
     /// # Errors
-    /// As [`encode_text`](Self::encode_text).
+    /// Like [`encode_text`](Self::encode_text).
     fn text_hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor>;
 
     /// Image embeddings, not normalised: (images, projection_dim), in the weights' dtype.
@@ -63,7 +64,7 @@ pub trait DualEncoder: Send + Sync {
     /// If the images have another size.
     fn encode_image(&self, pixel_values: &Tensor) -> Result<Tensor>;
 
-    /// exp(logit_scale): the factor on cosines.
+    /// exp(logit_scale), the factor of cosine similarities.
     fn logit_scale(&self) -> f32 {
         self.properties().logit_scale
     }
@@ -73,52 +74,52 @@ pub trait DualEncoder: Send + Sync {
         self.properties().projection_dim
     }
 
-    /// Side of the images that the image tower takes, in pixels.
+    /// Side of the image tower's input, in pixels.
     fn image_size(&self) -> usize {
         self.properties().image_size
     }
 
-    /// The most tokens that the text tower has positions for, those around the text counted.
+    /// The longest text in tokens, including special ones.
     fn max_tokens(&self) -> usize {
         self.properties().max_tokens
     }
 
-    /// Device of the weights.
+    /// The device of the weights.
     fn device(&self) -> &Device {
         &self.properties().device
     }
 
-    /// Type that the weights are stored in. What they compute is f32 on the CPU, and of this type on a GPU.
+    /// The dtype of the weights. The model computes in f32 on the CPU, and in this type on a GPU.
     fn dtype(&self) -> DType {
         self.properties().dtype
     }
 }
 
-/// What a [`DualEncoder`] takes and gives.
+/// The sizes and types of a [`DualEncoder`].
 #[derive(Debug, Clone)]
 pub struct Properties {
-    /// exp(logit_scale): the factor on cosines.
+    /// exp(logit_scale), the factor of cosine similarities.
     pub logit_scale: f32,
     /// Width of the joint space of images and texts.
     pub projection_dim: usize,
-    /// Side of the images that the image tower takes, in pixels.
+    /// Side of the image tower's input, in pixels.
     pub image_size: usize,
-    /// The most tokens that the text tower has positions for, those around the text counted.
+    /// The longest text in tokens, including special ones.
     pub max_tokens: usize,
-    /// Rows of the token embedding: every token's id is smaller.
+    /// Rows of the token embedding; all ids are smaller.
     pub vocab_size: usize,
-    /// Device of the weights.
+    /// The device of the weights.
     pub device: Device,
-    /// Type that the weights are stored in.
+    /// The dtype of the weights.
     pub dtype: DType,
-    /// Whether the text tower computes nothing for padding, so that texts of any lengths may go together.
+    /// Whether the text tower skips padding, so that texts of any lengths can share a batch.
     pub packs_texts: bool,
 }
 
-/// Loads the dual encoder of `source`, of whichever family it is, with weights of `dtype` (f32, f16 or bf16).
+/// Loads the dual encoder of `source`, of any supported family, with weights of `dtype` (f32, f16 or bf16).
 ///
 /// # Errors
-/// If it is of none of the families, and if a file is missing, is damaged, or contradicts the configuration.
+/// If the family is not supported, or a file is missing, damaged, or contradicts the configuration.
 pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Box<dyn DualEncoder>> {
     Ok(match Family::of(source)? {
         Family::AltClip => Box::new(AltClipDualEncoder::load(source, dtype, device)?),
@@ -129,7 +130,7 @@ pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Box<d
     })
 }
 
-/// exp(logit_scale), in f32 whatever the weights are: half precision has less than four digits for the factor.
+/// exp(logit_scale), in f32: half precision has fewer than four digits for it.
 fn read_logit_scale(checkpoint: &model_files::checkpoint::Checkpoint) -> Result<f32> {
     let scale = checkpoint.var_builder(DType::F32, &Device::Cpu)?.get((), "logit_scale")?;
     Ok(scale.to_scalar::<f32>()?.exp())

@@ -1,13 +1,13 @@
 //! Loads Taiyi-CLIP, a Chinese text tower for OpenAI's CLIP, as a [`DualEncoder`].
 //!
 //! Fengshenbang 1.0: Being the Foundation of Chinese Cognitive Intelligence, <https://arxiv.org/abs/2209.02970>. A
-//! `BertForSequenceClassification` of transformers, whose logits are the embedding, was trained beside a frozen CLIP:
-//! IDEA-CCNL/Taiyi-CLIP-Roberta-102M-Chinese beside openai/clip-vit-base-patch32, and -large-326M- beside
-//! openai/clip-vit-large-patch14. The two are published apart, so a model here is a directory that holds both:
-//! `text_encoder/` is the Taiyi repository, and `image_encoder/` the CLIP repository, which may also lie at the root.
+//! `BertForSequenceClassification` of transformers, whose logits are the embedding, trained with a frozen CLIP:
+//! IDEA-CCNL/Taiyi-CLIP-Roberta-102M-Chinese with openai/clip-vit-base-patch32, and -large-326M- with
+//! openai/clip-vit-large-patch14. They are published separately, so a model is a directory with both: the Taiyi
+//! repository in `text_encoder/`, and the CLIP repository in `image_encoder/` or at the root.
 //!
-//! The published example does not give the padding mask to the model, so that there a text's vector depends on the
-//! lengths of its neighbours. Here the mask counts, and a text's vector is that of the text alone.
+//! The published example does not pass the padding mask to the model, so a text's vector there depends on the lengths
+//! of its neighbours. Here the mask is used, and a text's vector depends on the text only.
 
 use candle_core::{DType, Device, Tensor};
 use fused_ops::Linear;

@@ -1,15 +1,16 @@
-//! Does work on a thread of its own, a little ahead of where it is needed.
+//! Works ahead on a separate thread.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-/// Results that wait. One more is in work.
+/// Finished results that may wait. One more is being made.
 const WAITING: usize = 1;
 
-/// The items of an iterator that runs on another thread, or where none can be had, as on WebAssembly, on this one.
+/// An iterator whose items are made on another thread, or on this one where threads are not available, as in
+/// WebAssembly.
 ///
-/// When this is dropped, the thread ends at its next item.
+/// After it is dropped, the thread ends at its next item.
 pub(super) struct Ahead<T>(State<T>);
 
 enum State<T> {
@@ -20,7 +21,7 @@ enum State<T> {
 
 impl<T: Send + 'static> Ahead<T> {
     pub(super) fn new(items: impl Iterator<Item = T> + Send + 'static) -> Self {
-        // A thread that cannot be had takes what it was given with it.
+        // If spawning fails, what was passed to the thread is lost.
         let items = Arc::new(Mutex::new(Some(items)));
         let items_there = Arc::clone(&items);
         let take = |items: &Mutex<Option<_>>| items.lock().ok().and_then(|mut items| items.take());
@@ -28,7 +29,7 @@ impl<T: Send + 'static> Ahead<T> {
         let worker = std::thread::Builder::new().spawn(move || {
             for item in take(&items_there).into_iter().flatten() {
                 if sender.send(item).is_err() {
-                    break; // nobody wants the others
+                    break; // the receiver was dropped
                 }
             }
         });
@@ -43,7 +44,7 @@ impl<T> Iterator for Ahead<T> {
     type Item = T;
 
     /// # Panics
-    /// If the iterator panicked: an end that looks like any other would lose the items after it silently.
+    /// If the iterator panicked: ending normally would hide the missing items.
     fn next(&mut self) -> Option<T> {
         match &mut self.0 {
             State::Here(items) => return items.next(),
@@ -86,7 +87,7 @@ mod tests {
         let mut ahead = Ahead::new(items);
         for taken in 1..20 {
             ahead.next();
-            // Those that were taken, those that wait, and one in the maker's hand.
+            // Those taken, those waiting, and the one being made.
             assert!(made.load(Ordering::SeqCst) <= taken + WAITING + 1);
         }
     }

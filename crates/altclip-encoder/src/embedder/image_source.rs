@@ -1,4 +1,4 @@
-//! Reads images from wherever they are stored.
+//! Reads images from files, bytes or parts of files.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,32 +11,32 @@ use crate::error::{Error, Result};
 use crate::image_processor::ImageProcessor;
 use crate::images::{self, Background, DecodeOptions};
 
-/// An image as it is stored, for [`Embedder::image_stream`](super::Embedder::image_stream).
+/// A stored image, for [`Embedder::image_stream`](super::Embedder::image_stream).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageSource {
-    /// In a file.
+    /// A file.
     Path(PathBuf),
-    /// The contents of a file, and what to call it.
+    /// The contents of a file.
     Bytes {
-        /// What the result and errors call the image.
+        /// The image's name in results and errors.
         name: PathBuf,
-        /// Of one of the formats that [`images::decode`] knows.
+        /// In a format that [`images::decode`] supports.
         bytes: Vec<u8>,
     },
-    /// In a part of a file, such as a member of an archive.
+    /// A part of a file, such as a member of an archive.
     Part {
-        /// What the result and errors call the image.
+        /// The image's name in results and errors.
         name: PathBuf,
-        /// The file, which many images can share.
+        /// The file, shared by many images.
         file: Arc<Path>,
-        /// Where the image's own file begins in it.
+        /// Offset of the image's own file.
         start: u64,
-        /// Bytes of the image's own file.
+        /// Length of the image's own file, in bytes.
         length: u64,
     },
-    /// Nowhere that it could be read from: an error in its place.
+    /// An image that cannot be read; it yields an error in its place.
     Unreadable {
-        /// What the result and errors call the image.
+        /// The image's name in results and errors.
         name: PathBuf,
         /// Why it cannot be read.
         problem: String,
@@ -62,7 +62,7 @@ impl From<(PathBuf, Vec<u8>)> for ImageSource {
 }
 
 impl ImageSource {
-    /// What the image is called: its path, or the name that it was given.
+    /// The image's name: its path, or the name it was given.
     pub fn name(&self) -> &Path {
         match self {
             Self::Path(name)
@@ -75,7 +75,7 @@ impl ImageSource {
     /// Reads the image.
     ///
     /// # Errors
-    /// As for [`images::open`]; the error names the image.
+    /// See [`images::open`]; the error names the image.
     pub fn decode(&self, options: DecodeOptions) -> Result<DynamicImage> {
         let name = || self.name().display().to_string();
         match self {
@@ -88,8 +88,8 @@ impl ImageSource {
         }
     }
 
-    /// The image's pixels as the model takes them, (3, height, width). An error names the image. If it is transparent
-    /// and there is no background for it, `transparent` counts it.
+    /// The image's pixels as model input, (3, height, width). Errors name the image. `transparent` counts transparent
+    /// images without a background.
     pub(super) fn prepare(
         &self,
         processor: &ImageProcessor,

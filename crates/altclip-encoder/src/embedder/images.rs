@@ -1,4 +1,4 @@
-//! Embeds images: files are decoded and prepared on all cores, a batch ahead of the model.
+//! Embeds images: decodes and prepares files on all cores, a batch ahead of the model.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,11 +16,10 @@ use crate::error::{Error, Result};
 use crate::image_processor::ImageProcessor;
 use crate::images::{Background, DecodeOptions};
 
-/// Images that go through the model together. A stream that begins at a multiple of this gives the same bits as one
-/// that came there from the start.
+/// Images per batch. A stream resumed at a multiple of this gives the same bits as an uninterrupted one.
 pub const BATCH: usize = 16;
 
-/// The pixels of each image, (3, height, width).
+/// Pixels of each image, (3, height, width).
 fn prepare(processor: &ImageProcessor, images: &[DynamicImage]) -> Vec<Result<Tensor>> {
     images.par_iter().map(|image| Ok(processor.preprocess(image)?)).collect()
 }
@@ -37,8 +36,8 @@ pub struct ImageStream {
 }
 
 impl ImageStream {
-    /// How many images were transparent and had no background, so that the colours under the transparency were taken.
-    /// Of all, once the stream has ended.
+    /// The number of transparent images without a background, whose hidden colours were used. Final once the stream
+    /// has ended.
     pub fn transparent(&self) -> usize {
         self.transparent.load(Ordering::Relaxed)
     }
@@ -61,20 +60,20 @@ impl Iterator for ImageStream {
 }
 
 impl Embedder {
-    /// The same with another background for transparent images than the model's configuration asks for.
+    /// Overrides the background for transparent images that the model configures.
     #[must_use]
     pub fn with_background(self, background: Background) -> Self {
         Self { preparation: self.preparation.with_background(background), ..self }
     }
 
-    /// The same, reading the files of [`image_stream`](Self::image_stream) so.
+    /// Sets how [`image_stream`](Self::image_stream) decodes files.
     #[must_use]
     pub fn with_decode_options(mut self, options: DecodeOptions) -> Self {
         self.preparation.decode_options = options;
         self
     }
 
-    /// What transparent images are laid on.
+    /// The background of transparent images.
     pub fn background(&self) -> Background {
         self.image_processor().map_or(Background::None, ImageProcessor::background)
     }
@@ -82,14 +81,13 @@ impl Embedder {
     /// The image processor.
     ///
     /// # Errors
-    /// [`MissingFile`](model_files::Error::MissingFile) if the model has none, as one for texts alone need not, and
-    /// [`Config`](model_files::Error::Config) if its images would not fit the image tower.
+    /// [`MissingFile`](model_files::Error::MissingFile) if the model has none, which a text-only model does not need,
+    /// and [`Config`](model_files::Error::Config) if its images would not fit the image tower.
     pub fn image_processor(&self) -> Result<&ImageProcessor> {
         self.preparation.processor()
     }
 
-    /// Image embeddings in the order of the images: (images, projection_dim), f32 on the CPU, not normalised;
-    /// (0, dim) for no images.
+    /// Embeds images, in order: (images, projection_dim), f32 on the CPU, not normalised; (0, dim) for no images.
     ///
     /// # Errors
     /// If an image cannot be prepared, or the model has no image processor or fails.
@@ -103,11 +101,12 @@ impl Embedder {
         Ok(Tensor::from_vec(values, (images.len(), self.projection_dim()), &Device::Cpu)?)
     }
 
-    /// The name and the vector of each image in turn, not normalised, as from [`embed_images`](Self::embed_images).
+    /// Yields the name and vector of each image, not normalised, equal to those of
+    /// [`embed_images`](Self::embed_images).
     ///
-    /// Images are given as paths, or as names with bytes. A few batches of prepared images are in memory at a time,
-    /// and one decoded image per core. They are read, decoded and prepared while the model works on those before. An
-    /// image that cannot be read is an error in its place, and does not end the stream.
+    /// Images are paths, or names with bytes. They are read, decoded and prepared while the model runs on earlier
+    /// ones; a few batches of prepared images and one decoded image per core are in memory. An image that cannot be
+    /// read yields an error in its place, and the stream goes on.
     ///
     /// # Panics
     /// If `sources` panics.
@@ -137,7 +136,7 @@ impl Embedder {
         }
     }
 
-    /// A vector for each image's pixels, in their order.
+    /// A vector for each image's pixels, in order.
     fn embed_pixels(&self, pixels: Vec<Result<Tensor>>) -> Vec<Result<Vec<f32>>> {
         let good: Vec<&Tensor> = pixels.iter().flatten().collect();
         if good.is_empty() {
@@ -149,7 +148,7 @@ impl Embedder {
     }
 }
 
-/// The vectors of a batch of `count` as f32 on the CPU; where the model failed, everything in the batch has its error.
+/// The vectors of a batch of `count`, f32 on the CPU; if the model failed, its error for each.
 fn vectors(embeddings: Result<Tensor>, count: usize) -> Vec<Result<Vec<f32>>> {
     let rows = |embeddings: Tensor| Ok(embeddings.to_dtype(DType::F32)?.to_vec2()?);
     match embeddings.and_then(rows) {
@@ -161,7 +160,7 @@ fn vectors(embeddings: Result<Tensor>, count: usize) -> Vec<Result<Vec<f32>>> {
     }
 }
 
-/// Puts what was found for the good ones of `inputs` in their places, and leaves the errors of the others in theirs.
+/// Merges the results for the good `inputs` with the errors of the others, in order.
 fn in_place<T>(inputs: Vec<Result<T>>, found: Vec<Result<Vec<f32>>>) -> Vec<Result<Vec<f32>>> {
     let mut found = found.into_iter();
     let results = inputs.into_iter().map(|input| match input {

@@ -1,8 +1,7 @@
-//! Embeds texts and images: a model with everything that it needs for that in one place.
+//! Embeds texts and images with a model, its tokenizer and its image processor.
 //!
-//! An [`Embedder`] joins a [`DualEncoder`], its tokenizer and its image processor. Lists go through
-//! [`embed_texts`](Embedder::embed_texts) and [`embed_images`](Embedder::embed_images), columns with nulls through
-//! [`embed_into`](Embedder::embed_into). What does not fit into memory goes through
+//! Embed lists with [`embed_texts`](Embedder::embed_texts) and [`embed_images`](Embedder::embed_images), and columns
+//! with nulls with [`embed_into`](Embedder::embed_into). For data larger than memory, use
 //! [`text_stream`](Embedder::text_stream), [`row_stream`](Embedder::row_stream) and
 //! [`image_stream`](Embedder::image_stream).
 
@@ -34,7 +33,7 @@ pub use self::images::{BATCH as IMAGE_BATCH, ImageStream};
 pub use self::row_stream::{RowStream, TextStream};
 pub use self::texts::RowOutcome;
 
-/// What stands for the label in a template.
+/// The placeholder for the label in a template.
 pub const LABEL_PLACE: &str = "{}";
 
 /// A model with its tokenizer and its image processor.
@@ -54,7 +53,7 @@ impl Embedder {
     /// Loads the model called `name`, a directory or a repository on the hub: see [`ModelSource::open`].
     ///
     /// # Errors
-    /// As [`from_source`](Self::from_source), and if there can be no model of this name.
+    /// Like [`from_source`](Self::from_source); also if `name` cannot be a model's.
     pub fn from_pretrained(name: &str, dtype: DType, device: &Device) -> Result<Self> {
         Self::from_source(&ModelSource::open(name)?, dtype, device)
     }
@@ -62,10 +61,10 @@ impl Embedder {
     /// Loads the model of `source` with weights of `dtype` (f32, f16 or bf16).
     ///
     /// # Errors
-    /// If it is of no family that is known here, and if a file is missing, is damaged, or contradicts another.
+    /// If the family is not supported, or a file is missing, damaged, or contradicts another.
     pub fn from_source(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
         let family = Family::of(source)?;
-        // The small files first, so that what is wrong with them is known before the weights are read.
+        // Small files first, so that errors in them come before the weights are read.
         let tokenizer = Tokenizer::from_source(source, family.tokenizer_folder())?;
         #[cfg(feature = "images")]
         let preparation = preparation::ImagePreparation::read(source, family)?;
@@ -93,7 +92,7 @@ impl Embedder {
         self.model.projection_dim()
     }
 
-    /// Tokens that texts are cut to: what the tokenizer's configuration says, or what the model has positions for.
+    /// The length that texts are truncated to: the tokenizer's configured one, or the model's number of positions.
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
     }
@@ -108,11 +107,11 @@ impl Embedder {
         &self.tokenizer
     }
 
-    /// A vector of length 1 for each of `labels`, (labels, projection_dim), f32 on the CPU: the mean over `templates`, texts
-    /// with [`LABEL_PLACE`] where the label belongs, each text with the same weight (Radford et al., arXiv 2103.00020, section 3.1.4).
+    /// A unit vector per label, (labels, projection_dim), f32 on the CPU: the mean over `templates`, which are texts
+    /// with [`LABEL_PLACE`] for the label, all weighted equally (Radford et al., arXiv 2103.00020, section 3.1.4).
     ///
     /// # Errors
-    /// If there is no template, or one has no place for the label; and as for [`embed_texts`](Self::embed_texts).
+    /// If there is no template, or one has no placeholder; also like [`embed_texts`](Self::embed_texts).
     pub fn embed_labels<S: AsRef<str>>(&self, labels: &[S], templates: &[S]) -> Result<Tensor> {
         let unfit = templates.iter().map(AsRef::as_ref).find(|template| !template.contains(LABEL_PLACE));
         if templates.is_empty() || unfit.is_some() {
@@ -132,13 +131,13 @@ impl Embedder {
         Ok(normalize(&vectors.mean(1)?)?)
     }
 
-    /// Logits per image, cosine × logit scale: (images, texts), f32 on the CPU. Their softmax along the texts is
-    /// each text's probability of going with the image.
+    /// Logits per image, cosine × logit scale: (images, texts), f32 on the CPU. Their softmax over the texts is the
+    /// probability that each text matches the image.
     ///
     /// * `image_embeds` (images, projection_dim) and `text_embeds` (texts, projection_dim), normalised or not
     ///
     /// # Errors
-    /// If the shapes are others.
+    /// If the shapes do not fit.
     pub fn similarity(&self, image_embeds: &Tensor, text_embeds: &Tensor) -> Result<Tensor> {
         let ((images, _), (texts, _)) = (image_embeds.dims2()?, text_embeds.dims2()?);
         if images == 0 || texts == 0 {

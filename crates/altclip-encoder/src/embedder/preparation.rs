@@ -1,4 +1,4 @@
-//! Decides how a model's images are prepared, from its files.
+//! Finds a model's image processor.
 
 use std::sync::Arc;
 
@@ -14,16 +14,16 @@ use crate::error::{Error, Result};
 use crate::image_processor::{ImageProcessor, ImageProcessorConfig};
 use crate::images::{Background, DecodeOptions};
 
-/// Where transformers 5 keeps what is done to an image.
+/// Where transformers 5 stores the image processor.
 const PROCESSOR_FILE: &str = "processor_config.json";
 
-/// `processor_config.json`, as far as it is about images.
+/// The part of `processor_config.json` about images.
 #[derive(Deserialize)]
 struct ProcessorFile {
     image_processor: Option<Map<String, Value>>,
 }
 
-/// How image files are read, and how images are prepared. A model for texts alone need not say it.
+/// How image files are read and prepared. A text-only model need not have it.
 #[derive(Debug, Clone)]
 pub(super) struct ImagePreparation {
     pub decode_options: DecodeOptions,
@@ -32,16 +32,16 @@ pub(super) struct ImagePreparation {
 
 #[derive(Debug, Clone)]
 enum Processor {
-    /// As the file says.
+    /// Read from this file.
     Found { processor: Arc<ImageProcessor>, file: String },
-    /// The model, and the files of which it has none.
+    /// The model, and the files it lacks.
     Missing { model: String, files: String },
-    /// The model, and why its images would not fit its image tower.
+    /// The model, and why images would not fit its image tower.
     Unfit { model: String, problem: String },
 }
 
 impl ImagePreparation {
-    /// Reads the image processor of a model, if there is one.
+    /// Reads a model's image processor, if there is one.
     ///
     /// # Errors
     /// If its file is damaged.
@@ -54,11 +54,11 @@ impl ImagePreparation {
         Ok(Self { decode_options: DecodeOptions::default(), processor })
     }
 
-    /// The same for a model with images of `side` pixels. Images that would not fit are an error once they are asked for:
-    /// texts need none.
+    /// Checks it against a model for images of `side` pixels. Images that would not fit are an error only once they
+    /// are used: texts do not need them.
     ///
     /// # Errors
-    /// If an image cannot be prepared at all.
+    /// If images cannot be prepared at all.
     pub(super) fn checked(self, side: usize, source: &ModelSource) -> Result<Self> {
         let Processor::Found { processor, file } = &self.processor else { return Ok(self) };
         let (prepared, expected) = (processor.preprocess(&DynamicImage::new_rgb8(1, 1))?, [3, side, side]);
@@ -73,7 +73,7 @@ impl ImagePreparation {
         Ok(Self { processor, ..self })
     }
 
-    /// The same, laying transparent images on `background`.
+    /// Sets the background of transparent images.
     pub(super) fn with_background(mut self, background: Background) -> Self {
         if let Processor::Found { processor, .. } = &mut self.processor {
             *processor = Arc::new(ImageProcessor::clone(processor).with_background(background));
@@ -84,7 +84,8 @@ impl ImagePreparation {
     /// The image processor.
     ///
     /// # Errors
-    /// [`MissingFile`](model_files::Error::MissingFile) if the model has none, as one for texts alone need not, and if it does not fit the model.
+    /// [`MissingFile`](model_files::Error::MissingFile) if the model has none, which a text-only model does not need,
+    /// or if it does not fit the model.
     pub(super) fn processor(&self) -> Result<&ImageProcessor> {
         match &self.processor {
             Processor::Found { processor, .. } => Ok(processor),
@@ -96,7 +97,7 @@ impl ImagePreparation {
     }
 }
 
-/// The files that an image processor may be read from.
+/// The files where an image processor may be found.
 fn image_processor_files(family: Family) -> Vec<String> {
     let in_folders = |name: &str| -> Vec<String> {
         family.preprocessor_folders().iter().map(|folder| in_folder(folder, name)).collect()
@@ -104,11 +105,11 @@ fn image_processor_files(family: Family) -> Vec<String> {
     [in_folders("preprocessor_config.json"), in_folders(PROCESSOR_FILE)].concat()
 }
 
-/// The image processor in the first of these files that there is, and which that is.
+/// Reads the first of these files that exists.
 fn read_image_processor(source: &ModelSource, files: &[String]) -> Result<Option<(ImageProcessor, String)>> {
     let Some(file) = source.first_of(files)? else { return Ok(None) };
     let config: ImageProcessorConfig = if file.rsplit('/').next() == Some(PROCESSOR_FILE) {
-        // transformers 5 writes one file for the tokenizer's, the images' and the videos' processors.
+        // transformers 5 writes one file for tokenizer, image and video processors.
         let whole: ProcessorFile = source.read_json(&file)?;
         let Some(fields) = whole.image_processor else { return Ok(None) };
         let part = serde_json::to_vec(&fields).unwrap_or_default();

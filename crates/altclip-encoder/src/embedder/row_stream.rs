@@ -1,4 +1,4 @@
-//! Embeds texts that do not fit into memory: tokens are made a window ahead of the model, on a thread of their own.
+//! Embeds texts that do not fit into memory: tokenizes a window ahead of the model, on a separate thread.
 
 use std::sync::Arc;
 use std::vec::IntoIter;
@@ -8,22 +8,22 @@ use super::ahead::Ahead;
 use super::texts::{RowOutcome, TokenRow, WINDOW, tokenize};
 use crate::error::Result;
 
-/// Vectors of rows with keys, from [`Embedder::row_stream`]. It owns all that it needs, and can go to another thread.
+/// Vectors of rows with keys, from [`Embedder::row_stream`]. It owns its data, and can be sent to another thread.
 pub struct RowStream<K> {
     embedder: Embedder,
     windows: Ahead<Vec<(K, TokenRow)>>,
-    /// What is left of the window that was begun.
+    /// The rest of the current window.
     window: IntoIter<(K, TokenRow)>,
 }
 
 impl<K> RowStream<K> {
-    /// Writes the vectors of the next rows into `out`, (rows, projection_dim) row after row, as many as fit, and gives for
-    /// each its key and what became of it, as [`Embedder::embed_into`] does. No rows are the end of the stream.
+    /// Writes the vectors of as many rows as fit into `out`, (rows, projection_dim) row by row, and returns each
+    /// row's key and outcome, like [`Embedder::embed_into`]. No rows mean the end of the stream.
     ///
-    /// Rows go through the model by windows of 2048, or by what fits into `out` where that is less.
+    /// Rows go through the model in windows of 2048, or of what fits into `out` if that is less.
     ///
     /// # Panics
-    /// If the iterator of the rows panics.
+    /// If the iterator of rows panics.
     pub fn embed_into(&mut self, mut out: &mut [f32]) -> Vec<(K, RowOutcome)> {
         let dim = self.embedder.projection_dim();
         let mut outcomes = Vec::new();
@@ -44,7 +44,7 @@ impl<K> RowStream<K> {
 /// Vectors of texts, from [`Embedder::text_stream`].
 pub struct TextStream {
     rows: RowStream<()>,
-    /// Room for the vectors of a window.
+    /// Buffer for the vectors of a window.
     buffer: Vec<f32>,
     ready: IntoIter<Result<Vec<f32>>>,
 }
@@ -67,11 +67,10 @@ impl Iterator for TextStream {
 }
 
 impl Embedder {
-    /// The vector of each text in turn, not normalised, as from [`embed_texts`](Self::embed_texts).
+    /// Yields the vector of each text, not normalised, equal to those of [`embed_texts`](Self::embed_texts).
     ///
-    /// A few thousand texts are in memory at a time, however many there are. The texts are taken and tokenised on a
-    /// thread of their own, while the model works on those before. A text that cannot be encoded is an error in its
-    /// place, and does not end the stream.
+    /// Texts are read and tokenized on a separate thread while the model runs on earlier ones; a few thousand are in
+    /// memory. A text that cannot be encoded yields an error in its place, and the stream goes on.
     ///
     /// # Panics
     /// If `texts` panics.
@@ -86,10 +85,11 @@ impl Embedder {
         }
     }
 
-    /// The rows of a column in turn, each a key, which is given back with its vector, and a text, or `None` for a null.
+    /// Embeds the rows of a column, each with a key, which is returned with its vector, and a text, or `None` for a
+    /// null.
     ///
-    /// A text is anything that lends a `&str`, and is not copied. Texts are taken and tokenised on a thread of their own,
-    /// a few thousand at a time, while the model works on those before.
+    /// A text is anything that lends a `&str`, and is not copied. Texts are read and tokenized on a separate thread,
+    /// a few thousand at a time, while the model runs on earlier ones.
     pub fn row_stream<K, T, I>(&self, rows: I) -> RowStream<K>
     where
         K: Send + 'static,

@@ -1,4 +1,4 @@
-//! Embeds texts: tokens by the window, and the model by the batch.
+//! Embeds texts: tokenizes by the window, and runs the model by the batch.
 
 use std::sync::Arc;
 
@@ -10,24 +10,24 @@ use crate::batches::batches;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 
-/// Texts among which those of like lengths are looked for.
+/// The window in which texts are grouped by length.
 pub(super) const WINDOW: usize = 2048;
 
-/// Token ids of one text, or why there are none; `None` for a null.
+/// Token ids of one text, or an error; `None` for a null.
 pub(super) type TokenRow = Option<Result<Vec<u32>>>;
 
-/// What became of a row of texts: see [`Embedder::embed_into`].
+/// The outcome of a row: see [`Embedder::embed_into`].
 #[derive(Debug)]
 pub enum RowOutcome {
     /// Its vector was written.
     Embedded,
-    /// There was no text. Its vector is 0.
+    /// There was no text. Its vector is zero.
     Null,
-    /// The text could not be embedded, and why. Its vector is 0.
+    /// The text could not be embedded. Its vector is zero.
     Failed(Error),
 }
 
-/// The ids of each text, cut to `max_tokens`.
+/// The ids of each text, truncated to `max_tokens`.
 pub(super) fn tokenize<S: AsRef<str> + Sync>(
     tokenizer: &Tokenizer,
     texts: &[Option<S>],
@@ -38,10 +38,9 @@ pub(super) fn tokenize<S: AsRef<str> + Sync>(
 }
 
 impl Embedder {
-    /// Text embeddings in the order of the texts: (texts, projection_dim), f32 on the CPU, not normalised; (0, dim) for
-    /// no texts.
+    /// Embeds texts, in order: (texts, projection_dim), f32 on the CPU, not normalised; (0, dim) for no texts.
     ///
-    /// A text's vector does not depend on its neighbours. A text of more than [`max_tokens`](Self::max_tokens) is cut.
+    /// A text's vector does not depend on its neighbours. Texts are truncated to [`max_tokens`](Self::max_tokens).
     ///
     /// # Errors
     /// If the tokenizer cannot encode a text, or the model fails.
@@ -59,14 +58,14 @@ impl Embedder {
         Ok(Tensor::from_vec(values, (texts.len(), dim), &Device::Cpu)?)
     }
 
-    /// Writes the vector of each text into `out`, (texts, projection_dim) row after row, not normalised, as from
-    /// [`embed_texts`](Self::embed_texts), and says for each row what became of it: for columns that have nulls, such as
-    /// Arrow's. The texts are not copied.
+    /// Writes the vector of each text into `out`, (texts, projection_dim) row by row, not normalised, equal to those
+    /// of [`embed_texts`](Self::embed_texts), and returns the outcome of each row: for columns with nulls, such as
+    /// Arrow's. Texts are not copied.
     ///
-    /// A text that cannot be embedded is an outcome in its place, and does not end the others.
+    /// A text that cannot be embedded is an outcome in its place, and does not stop the others.
     ///
     /// # Errors
-    /// [`Error::Input`] if `out` is not as long as the texts need. Nothing is written then.
+    /// [`Error::Input`] if `out` does not have the length needed. Nothing is written then.
     pub fn embed_into<'t, I>(&self, texts: I, out: &mut [f32]) -> Result<Vec<RowOutcome>>
     where
         I: IntoIterator<Item = Option<&'t str>>,
@@ -87,12 +86,12 @@ impl Embedder {
         Ok(outcomes)
     }
 
-    /// Vectors of at most [`WINDOW`] texts.
+    /// Embeds at most [`WINDOW`] texts.
     fn embed_window(&self, texts: &[Option<&str>], out: &mut [f32]) -> Vec<RowOutcome> {
         self.embed_tokens(tokenize(&self.tokenizer, texts, self.max_tokens), out)
     }
 
-    /// A vector in `out` for each row of tokens, in their order.
+    /// Writes a vector to `out` for each row of tokens, in order.
     pub(super) fn embed_tokens(&self, rows: Vec<TokenRow>, out: &mut [f32]) -> Vec<RowOutcome> {
         out.fill(0.);
         let (mut outcomes, mut places, mut tokens) = (Vec::with_capacity(rows.len()), Vec::new(), Vec::new());
@@ -129,7 +128,7 @@ impl Embedder {
         outcomes
     }
 
-    /// The vectors of texts that go through the model together, one after the other.
+    /// The vectors of one batch, concatenated.
     fn encode_tokens(&self, rows: &[&[u32]]) -> Result<Vec<f32>> {
         let encoding = self.tokenizer.pad_rows(rows)?;
         let vectors = self.model.encode_text(&encoding.input_ids, &encoding.attention_mask)?;

@@ -1,4 +1,4 @@
-//! Reads `preprocessor_config.json`: what is done to an image.
+//! Reads `preprocessor_config.json`.
 
 use model_files::config::Accepted::{Is, Text};
 use model_files::config::{ConfigFile, FieldTable};
@@ -8,12 +8,12 @@ use serde_json::{Map, Value};
 
 use crate::images::Background;
 
-/// Longest side that the configuration may ask for: above all models, below what exhausts memory.
+/// The longest side a configuration may ask for: above all models, below what exhausts memory.
 const MAX_SIDE: u32 = 8192;
 
 /// `preprocessor_config.json` of an image tower.
 ///
-/// A field that the file leaves out has the value it has in transformers' `CLIPImageProcessor`.
+/// Missing fields have the defaults of transformers' `CLIPImageProcessor`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", default)]
 pub struct ImageProcessorConfig {
@@ -37,8 +37,8 @@ pub struct ImageProcessorConfig {
     pub image_mean: [f32; 3],
     /// Standard deviation of each channel, after rescaling.
     pub image_std: [f32; 3],
-    /// What is seen through transparent images. Only models of this project have the field; the reference implementations
-    /// know no background.
+    /// The background of transparent images. Only this project's models have the field; the reference implementations
+    /// have no background.
     pub background: Background,
 }
 
@@ -46,12 +46,12 @@ pub struct ImageProcessorConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ResizeTo {
-    /// Length of the shorter side; the other keeps the proportions.
+    /// Length of the shorter side; the other keeps the aspect ratio.
     ShortestEdge {
         /// Pixels.
         shortest_edge: u32,
     },
-    /// Both sides, whatever the proportions.
+    /// Both sides, regardless of the aspect ratio.
     Exactly {
         /// Pixels.
         height: u32,
@@ -217,7 +217,7 @@ impl ConfigFile for ImageProcessorConfig {
     };
 }
 
-/// The classes that do what is done here.
+/// Classes that do the same.
 const LIKE_CLIP: &[model_files::config::Accepted] = &[
     Text("CLIPImageProcessor"),
     Text("CLIPImageProcessorFast"),
@@ -229,10 +229,10 @@ const LIKE_CLIP: &[model_files::config::Accepted] = &[
     Text("ChineseCLIPFeatureExtractor"),
 ];
 
-/// A configuration is checked where it is read, so that the error names the file.
+/// Checked on reading, so that errors name the file.
 impl<'de> Deserialize<'de> for ImageProcessorConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        // transformers takes null for "not given".
+        // transformers treats null as "not given".
         let mut fields = Map::deserialize(deserializer)?;
         fields.retain(|_, value| !value.is_null());
         let mut path = serde_path_to_error::Track::new();

@@ -1,7 +1,7 @@
-//! Prepares images as the image tower reads them, normalised pixels, as `preprocessor_config.json` asks.
+//! Prepares images for the image tower, as `preprocessor_config.json` says.
 //!
-//! `CLIPImageProcessor` of transformers over Pillow: resize the short side, crop the centre, rescale, normalise. The
-//! pixels are the reference's, byte for byte; [`crate::images`] reads image files.
+//! Like transformers' `CLIPImageProcessor` with Pillow: resizes the short side, crops the centre, rescales and
+//! normalises. The pixels equal the reference's, byte for byte; [`crate::images`] reads image files.
 
 mod config;
 mod resample;
@@ -16,18 +16,18 @@ pub use config::{CropTo, ImageProcessorConfig, Resampling, ResizeTo};
 
 use crate::images::{Background, flatten};
 
-/// Longest side of an image before resizing: above all images, below where the coefficients of the filters, which
-/// are several for each pixel of a side, exhaust memory.
+/// The longest side of an image before resizing: above all images, below where the filters' coefficients, several per
+/// pixel of a side, exhaust memory.
 const MAX_SOURCE_SIDE: u32 = 1 << 20;
-/// Longest side after resizing and before cropping. Only the part that is kept is computed.
+/// The longest side after resizing and before cropping. Only the part that is kept is computed.
 const MAX_RESIZED_SIDE: u32 = 1 << 28;
-/// Most pixels after cropping, and of the rows between the two passes of resizing.
+/// The most pixels after cropping, and of the rows between the two passes of resizing.
 const MAX_PIXELS: u64 = 1 << 28;
 
-/// Resizes an image as Pillow's `Image.resize` does, value for value.
+/// Resizes an image exactly like Pillow's `Image.resize`.
 ///
 /// # Errors
-/// If a side of the image or of the result is 0 or beyond reason.
+/// If a side of the image or of the result is 0 or unreasonably long.
 pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Resampling) -> Result<RgbImage> {
     let (from_width, from_height) = image.dimensions();
     let sides = [from_width, from_height, width, height];
@@ -38,7 +38,7 @@ pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Resampling) -> 
     Ok(resample::resize(image, (width, height), filter, 0..width, 0..height))
 }
 
-/// Images to the image tower's input.
+/// Converts images to the image tower's input.
 #[derive(Debug, Clone)]
 pub struct ImageProcessor {
     config: ImageProcessorConfig,
@@ -46,40 +46,39 @@ pub struct ImageProcessor {
 
 impl ImageProcessor {
     /// # Errors
-    /// Names the field of the configuration that cannot be.
+    /// Names the invalid field of the configuration.
     pub fn new(config: ImageProcessorConfig) -> Result<Self> {
         config.check().map_err(candle_core::Error::msg)?;
         Ok(Self { config })
     }
 
-    /// The same with another background for transparent images than the configuration asks for.
+    /// Overrides the configured background for transparent images.
     #[must_use]
     pub fn with_background(mut self, background: Background) -> Self {
         self.config.background = background;
         self
     }
 
-    /// What is seen through transparent images.
+    /// The background of transparent images.
     pub fn background(&self) -> Background {
         self.config.background
     }
 
-    /// One image to (3, height, width), f32, on the CPU. A transparent one is laid on the background before it is
-    /// resized.
+    /// Converts an image to (3, height, width), f32, on the CPU. A transparent one is flattened before it is resized.
     ///
     /// # Errors
-    /// If the image is empty, or so long and thin that resizing its short side exceeds what is reasonable.
+    /// If the image is empty, or so long and thin that resizing its short side is unreasonable.
     pub fn preprocess(&self, image: &DynamicImage) -> Result<Tensor> {
         let pixels = self.resize_and_crop(image)?;
         let shape = (3, pixels.height() as usize, pixels.width() as usize);
         Tensor::from_vec(self.values(&pixels), shape, &Device::Cpu)
     }
 
-    /// Images to (images, 3, height, width), f32, on the CPU; several at a time, on rayon's threads.
+    /// Converts images to (images, 3, height, width), f32, on the CPU, in parallel on rayon's threads.
     ///
     /// # Errors
-    /// As for [`preprocess`](Self::preprocess); if there is no image; or if they differ in size, which they can where
-    /// the configuration does not crop.
+    /// Like [`preprocess`](Self::preprocess); also if there is no image, or they differ in size, which is possible
+    /// without cropping.
     pub fn preprocess_batch(&self, images: &[DynamicImage]) -> Result<Tensor> {
         if images.is_empty() {
             bail!("no images: expected at least one")
@@ -96,7 +95,7 @@ impl ImageProcessor {
         Tensor::stack(&pixels, 0)
     }
 
-    /// The bytes that the values are made from.
+    /// The bytes that the values are computed from.
     fn resize_and_crop(&self, image: &DynamicImage) -> Result<RgbImage> {
         let config = &self.config;
         let (width, height) = image.dimensions();
@@ -147,7 +146,7 @@ impl ImageProcessor {
         }
     }
 
-    /// Bytes to values, channel by channel.
+    /// Converts bytes to values, channel by channel.
     fn values(&self, pixels: &RgbImage) -> Vec<f32> {
         let config = &self.config;
         // The factor is applied in f64 and the rest in f32, as in transformers.
@@ -165,9 +164,9 @@ impl ImageProcessor {
     }
 }
 
-/// What a crop to `want` pixels keeps of `have`, and where in the result it begins: where the image is smaller, black
-/// fills the rest. Half of an odd difference is rounded down when cutting and up when filling (`center_crop` of
-/// transformers).
+/// The range that a crop to `want` pixels keeps of `have`, and its offset in the result: smaller images are padded
+/// with black. Half of an odd difference is rounded down when cropping and up when padding (transformers'
+/// `center_crop`).
 fn centre(have: u32, want: u32) -> (Range<u32>, u32) {
     if have >= want {
         let start = (have - want) / 2;

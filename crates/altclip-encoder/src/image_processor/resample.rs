@@ -1,9 +1,9 @@
-//! Resizes 8-bit RGB images as Pillow does, value for value (`src/libImaging/Resample.c` and `Geometry.c` of Pillow).
+//! Resizes 8-bit RGB images exactly like Pillow (`src/libImaging/Resample.c` and `Geometry.c`).
 //!
-//! Pillow filters along the rows and along the columns, with coefficients in fixed point, and rounds and clips to bytes
-//! in between. Beside hard edges the order matters: up to 20 levels on the tall golden image. Releases before 13.0
-//! always take the rows first; this is the order of 13.0. `fast_image_resize` always takes the columns first, and is off
-//! by up to 29 levels (bicubic) and 56 (Lanczos) on black and white images; it picks other nearest neighbours, too.
+//! Pillow filters along the rows and along the columns, with fixed-point coefficients, rounding and clipping to bytes
+//! in between. At hard edges the order matters: up to 20 levels on the tall golden image. Releases before 13.0 always
+//! take the rows first; this is the order of 13.0. `fast_image_resize` always takes the columns first, and is off by
+//! up to 29 levels (bicubic) and 56 (Lanczos) on black and white images; it also picks other nearest neighbours.
 
 use std::f64::consts::PI;
 use std::ops::Range;
@@ -12,13 +12,13 @@ use image::RgbImage;
 
 use super::Resampling;
 
-/// Fraction bits of a coefficient: 8 bits of a byte, and 2 for the sign and for sums that overshoot 1.
+/// Fraction bits of a coefficient, leaving 8 bits for a byte, and 2 for the sign and sums above 1.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 
 /// Resizes `image` to `width` × `height` and returns the part at `columns` and `rows` of the result.
 ///
-/// Only what is asked for is computed: the middle of an image whose long side grows to millions is cheap. No side may
-/// be 0, and `columns` and `rows` must lie in the result.
+/// Computes only that part: the middle of an image whose long side grows to millions is cheap. No side may be 0, and
+/// `columns` and `rows` must lie in the result.
 pub(super) fn resize(
     image: &RgbImage,
     (width, height): (u32, u32),
@@ -35,7 +35,7 @@ pub(super) fn resize(
     };
     let columns = kernel.taps(image.width(), width, columns);
     let rows = kernel.taps(image.height(), height, rows);
-    // Rows that no row of the result reads are left out of the first pass.
+    // The first pass skips rows that are not needed.
     let first = rows.iter().map(|taps| taps.start).min().unwrap_or(0);
     let end = rows.iter().map(Taps::end).max().unwrap_or(0);
     let stride = 3 * image.width() as usize;
@@ -50,16 +50,15 @@ pub(super) fn resize(
     result
 }
 
-/// Whether the columns are filtered first, from the sizes before and after: where more than twice as many pixels of height
-/// go as of width.
+/// Whether to filter columns first: when the height shrinks more than twice as much as the width.
 fn columns_first(have: (u32, u32), want: (u32, u32)) -> bool {
     let lost = |have: u32, want: u32| i64::from(have) - i64::from(want);
     let (width, height) = (lost(have.0, want.0), lost(have.1, want.1));
     height > 0 && height > 2 * width
 }
 
-/// The source positions of the nearest neighbours. Pillow adds the scale up step by step, with the rounding errors that
-/// this accumulates; at large scales they decide between two neighbours.
+/// The source positions of the nearest neighbours. Pillow accumulates the scale, and at large scales the accumulated
+/// rounding errors decide between two neighbours.
 fn nearest(have: u32, want: u32, window: Range<u32>) -> Vec<u32> {
     let scale = f64::from(have) / f64::from(want);
     let mut position = scale * 0.5;
@@ -73,14 +72,14 @@ fn nearest(have: u32, want: u32, window: Range<u32>) -> Vec<u32> {
     positions
 }
 
-/// A filter as a function, and the distance from which it is 0, at scale 1.
+/// A filter function, and its support at scale 1.
 struct Kernel {
     support: f64,
     value: fn(f64) -> f64,
 }
 
 impl Kernel {
-    /// Nothing for the nearest neighbour, which is no convolution.
+    /// None for nearest neighbour, which is not a convolution.
     fn of(filter: Resampling) -> Option<Self> {
         let (support, value): (f64, fn(f64) -> f64) = match filter {
             Resampling::Nearest => return None,
@@ -95,14 +94,14 @@ impl Kernel {
         Some(Self { support, value })
     }
 
-    /// What each position of `window` reads, when `have` pixels become `want`. Shrinking widens the filter.
+    /// What each position of `window` reads when `have` pixels become `want`. Shrinking widens the filter.
     fn taps(&self, have: u32, want: u32, window: Range<u32>) -> Vec<Taps> {
         let scale = f64::from(have) / f64::from(want);
         let widening = scale.max(1.);
         let support = self.support * widening;
         let taps = |index: u32| {
             let centre = (f64::from(index) + 0.5) * scale;
-            // The casts cut fractions off, and what is negative becomes 0.
+            // The casts truncate, and negative values become 0.
             let start = (centre - support + 0.5) as u32;
             let end = ((centre + support + 0.5) as u32).min(have);
             let weights: Vec<f64> = (start..end)
@@ -110,7 +109,7 @@ impl Kernel {
                 .collect();
             let sum: f64 = weights.iter().sum();
             let one = f64::from(1 << PRECISION_BITS);
-            // Away from zero at a half, as `round` does too.
+            // Rounds halves away from zero, like `round`.
             let coefficients = weights.iter().map(|weight| (weight / sum * one).round() as i32).collect();
             Taps { start: start as usize, coefficients }
         };
@@ -140,7 +139,7 @@ fn bicubic(x: f64) -> f64 {
     }
 }
 
-/// The neighbouring source pixels that one pixel of the result is the weighted sum of.
+/// The source pixels that an output pixel is the weighted sum of.
 struct Taps {
     start: usize,
     /// In units of 2^−[`PRECISION_BITS`]; they sum to 1.
@@ -153,7 +152,7 @@ impl Taps {
     }
 }
 
-/// A half: sums start from it, so that cutting the fraction off rounds.
+/// A half: starting sums from it makes truncation round.
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 
 fn to_byte(sum: i32) -> u8 {
@@ -178,7 +177,7 @@ fn along_rows(pixels: &[u8], stride: usize, columns: &[Taps]) -> Vec<u8> {
     filtered
 }
 
-/// Filters each column of `pixels`, whose rows are `stride` bytes long and of which the first is the source's `first`.
+/// Filters each column of `pixels`, whose rows are `stride` bytes long, starting at the source's row `first`.
 fn along_columns(pixels: &[u8], stride: usize, first: usize, rows: &[Taps]) -> Vec<u8> {
     let mut filtered = Vec::with_capacity(stride * rows.len());
     let mut sums = vec![HALF; stride];
@@ -199,8 +198,8 @@ fn along_columns(pixels: &[u8], stride: usize, first: usize, rows: &[Taps]) -> V
 mod tests {
     use super::*;
 
-    /// What [`PRECISION_BITS`] leaves room for: the absolute values of coefficients sum to less than 2, so that no sum
-    /// of bytes overflows, whatever the sizes.
+    /// The assumption behind [`PRECISION_BITS`]: absolute coefficients sum to less than 2, so no sum of bytes
+    /// overflows at any size.
     #[test]
     fn sums_fit_in_32_bits() {
         use Resampling::{Bicubic, Bilinear, Box, Hamming, Lanczos};

@@ -1,6 +1,6 @@
-//! Reads AVIF files, by decoders in Rust alone: `avif-parse` for the container, and Rerun's build of `rav1d` for AV1.
+//! Reads AVIF files with decoders in pure Rust: `avif-parse` for the container, and Rerun's build of `rav1d` for AV1.
 //!
-//! The colours are converted as libavif does it, which Pillow uses. Images of several tiles (grids) are not read.
+//! Colours are converted like in libavif, which Pillow uses. Images of several tiles (grids) are not supported.
 
 use std::io::Cursor;
 
@@ -11,7 +11,7 @@ use re_rav1d::dav1d::{Decoder, Error, Image, PixelLayout, PlanarImageComponent, 
 
 use super::check_size;
 
-/// Decodes the first image of an AVIF file, and says how it is to be turned.
+/// Decodes the first image of an AVIF file, and returns its orientation.
 ///
 /// # Errors
 /// What is wrong with the file, in one line.
@@ -44,17 +44,17 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Ori
     Ok((DynamicImage::ImageRgba8(image), orientation))
 }
 
-/// A decoded frame, of brightness and perhaps colours.
+/// A decoded frame with luma and, unless it is monochrome, chroma.
 struct Frame {
     frame: Image,
-    /// Y, U, V; bytes, or two bytes a sample where there are more than 8 bits.
+    /// Y, U, V; one byte per sample, or two for more than 8 bits.
     planes: Vec<Vec<u8>>,
 }
 
 impl Frame {
     fn decode(item: &[u8], max_pixels: u64) -> Result<Self, String> {
         let mut settings = Settings::new();
-        // Images are decoded side by side, each on one thread.
+        // Images are decoded in parallel, each on one thread.
         settings.set_n_threads(1);
         settings.set_max_frame_delay(1);
         settings.set_frame_size_limit(u32::try_from(max_pixels).unwrap_or(u32::MAX));
@@ -71,7 +71,7 @@ impl Frame {
                     let planes = parts.iter().map(|&part| frame.plane(part).to_vec()).collect();
                     return Ok(Self { frame, planes });
                 }
-                // There is more to decode before there is a frame.
+                // The decoder needs more data before it returns a frame.
                 Err(Error::Again) if matches!(sent, Err(Error::Again)) => sent = decoder.send_pending_data(),
                 Err(Error::Again) => return Err("cut short".to_owned()),
                 Err(error) => return Err(error.to_string()),
@@ -79,7 +79,7 @@ impl Frame {
         }
     }
 
-    /// A sample of a plane as it is stored, the nearest one if that is outside.
+    /// A sample of a plane as stored; coordinates outside are clamped.
     fn sample(&self, plane: usize, x: u32, y: u32) -> f32 {
         let part = [PlanarImageComponent::Y, PlanarImageComponent::U][plane.min(1)];
         let (stride, height) = self.frame.plane_data_geometry(part);
@@ -93,7 +93,7 @@ impl Frame {
         u16::from_ne_bytes(pair).into()
     }
 
-    /// Brightness, 0 to 1.
+    /// Luma, 0 to 1.
     fn luma(&self, x: u32, y: u32) -> f32 {
         let (value, depth) = (self.sample(0, x, y), self.frame.bit_depth());
         let unit = (1u32 << (depth - 8)) as f32;
@@ -103,14 +103,14 @@ impl Frame {
         }
     }
 
-    /// A difference of colour, −0.5 to 0.5, between the samples around it where there are fewer than pixels.
+    /// Chroma, −0.5 to 0.5, interpolated if subsampled.
     fn chroma(&self, plane: usize, x: u32, y: u32) -> f32 {
         let (half_x, half_y) = match self.frame.pixel_layout() {
             PixelLayout::I420 => (true, true),
             PixelLayout::I422 => (true, false),
             PixelLayout::I400 | PixelLayout::I444 => (false, false),
         };
-        // A sample lies amid its two pixels: the nearer one counts three times as much as the next.
+        // A subsampled position lies between two pixels: the nearer sample counts three times as much as the next.
         let around = |place: u32, is_half: bool, size: u32| {
             let near = if is_half { place / 2 } else { place };
             let last = if is_half { size.div_ceil(2) } else { size }.saturating_sub(1);
@@ -143,7 +143,7 @@ impl Frame {
             }
             MatrixCoefficients::BT709 => (0.2126, 0.0722),
             MatrixCoefficients::BT2020NonConstantLuminance => (0.2627, 0.0593),
-            // What nothing is said of is taken for BT.601, as by libavif.
+            // Unspecified coefficients mean BT.601, as in libavif.
             _ => (0.299, 0.114),
         };
         let (cb, cr) = (self.chroma(1, x, y), self.chroma(2, x, y));
@@ -160,17 +160,17 @@ fn to_byte(part: f32) -> u8 {
     (255. * part.clamp(0., 1.)).round() as u8
 }
 
-/// How the properties `irot` and `imir` turn the image, which the parser passes over: first the one, then the other.
+/// The orientation from the properties `irot` and `imir`, applied in this order. The parser ignores them.
 fn orientation_of(bytes: &[u8]) -> Orientation {
     let property = |name: &[u8; 4]| {
-        // A box of nine bytes: its length, its name, and the angle or axis.
+        // A box of nine bytes: length, name, and angle or axis.
         let header = [&[0, 0, 0, 9], &name[..]].concat();
         let at = bytes.windows(header.len()).position(|window| window == header)?;
         bytes.get(at + header.len()).copied()
     };
     let (turns, mirror) = (property(b"irot").unwrap_or(0) & 3, property(b"imir").map(|axis| axis & 1));
     match (turns, mirror) {
-        // Quarters are counted against the clock, and axis 0 exchanges top and bottom.
+        // Quarter turns are counter-clockwise, and axis 0 swaps top and bottom.
         (0, None) => Orientation::NoTransforms,
         (1, None) => Orientation::Rotate270,
         (2, None) => Orientation::Rotate180,

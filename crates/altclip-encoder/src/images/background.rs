@@ -1,4 +1,4 @@
-//! Lays transparent images on a background, and weighs colours as grey.
+//! Flattens transparent images onto a background, and converts colours to grey.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
-/// What is seen through an image where it is transparent.
+/// The background of transparent images.
 ///
 /// Written as `none`, `white`, `black` or `#rrggbb`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Background {
-    /// Nothing: the colours under the transparency are taken as if it were not there, as Pillow's `convert("RGB")` and so
-    /// the reference implementations do. They are whatever the program that wrote the image left there.
+    /// None: transparency is ignored and the hidden colours are used, as in Pillow's `convert("RGB")` and so in the
+    /// reference implementations. They are whatever the program that wrote the image left there.
     #[default]
     None,
     /// A colour: red, green, blue.
@@ -29,10 +29,10 @@ impl Background {
     /// White.
     pub const WHITE: Self = Self::Color([255; 3]);
 
-    /// What a model's `preprocessor_config.json` says in the field `background`, which only models of this project have.
+    /// Reads the field `background` of a model's `preprocessor_config.json`, which only this project's models have.
     ///
     /// # Errors
-    /// If the file cannot be read, or names no colour.
+    /// If the file cannot be read, or does not name a colour.
     pub fn of_model(source: &ModelSource) -> Result<Self> {
         #[derive(Deserialize)]
         struct Config {
@@ -43,13 +43,13 @@ impl Background {
             ["feature_extractor/preprocessor_config.json", "preprocessor_config.json"].map(str::to_owned);
         match source.first_of(&files) {
             Ok(Some(file)) => Ok(source.read_json::<Config>(&file)?.background),
-            // A hub that cannot be asked has only models without the field.
+            // A hub that cannot be reached only has models without the field.
             Ok(None) | Err(_) => Ok(Self::None),
         }
     }
 }
 
-/// Says of how many images the colours under the transparency were taken.
+/// The message about images whose hidden colours were used.
 pub fn transparency_note(count: usize) -> String {
     let images = if count == 1 { "1 image has".to_owned() } else { format!("{count} images have") };
     format!("{images} transparency; the colours under it are used, as the reference implementations do")
@@ -74,7 +74,7 @@ impl FromStr for Background {
                         let [_, red, green, blue] = number(digits)?.to_be_bytes();
                         Ok(Self::Color([red, green, blue]))
                     }
-                    // As in CSS, each digit counts twice.
+                    // As in CSS, each digit is doubled.
                     Some(digits) if digits.len() == 3 => {
                         let number = number(digits)?;
                         Ok(Self::Color([8, 4, 0].map(|shift| 17 * (number >> shift & 0xF) as u8)))
@@ -111,9 +111,9 @@ impl From<Background> for String {
     }
 }
 
-/// An image as RGB, 8 bits per channel, on a background.
+/// Converts an image to 8-bit RGB on a background.
 ///
-/// Between two colours it is rounded to the nearest, which gives the bytes of Pillow's `alpha_composite`.
+/// Blended values are rounded to the nearest, giving the bytes of Pillow's `alpha_composite`.
 pub fn flatten(image: &DynamicImage, background: Background) -> Cow<'_, RgbImage> {
     let image = match image {
         DynamicImage::ImageRgb8(image) => return Cow::Borrowed(image),
@@ -139,7 +139,7 @@ pub fn flatten(image: &DynamicImage, background: Background) -> Cow<'_, RgbImage
     })
 }
 
-/// An image as shades of grey, weighed as Pillow's `convert("L")` does, by ITU-R 601-2.
+/// Converts an image to grey like Pillow's `convert("L")`, by ITU-R 601-2.
 pub fn grey(image: &RgbImage) -> GrayImage {
     let mut grey = GrayImage::new(image.width(), image.height());
     for (to, from) in grey.pixels_mut().zip(image.pixels()) {
@@ -149,7 +149,8 @@ pub fn grey(image: &RgbImage) -> GrayImage {
     grey
 }
 
-/// The image with 8 bits per channel, of wider ones the high 8: RGB, or RGBA if a pixel is not opaque.
+/// Reduces an image to 8 bits per channel, keeping the high byte of wider ones: RGB, or RGBA if a pixel is not
+/// opaque.
 pub(super) fn eight_bits(image: DynamicImage) -> DynamicImage {
     let image = match image {
         DynamicImage::ImageRgb8(_) => return image,

@@ -1,10 +1,10 @@
-//! Tells the formats of image files apart.
+//! Recognizes the formats of image files.
 
 use std::path::Path;
 
 use image::ImageFormat;
 
-/// Endings, in lower case, of the files that are taken for images in a folder. A file that is named itself may have any.
+/// Lower-case endings of the files that count as images in a folder. A file that is named explicitly may have any.
 pub const IMAGE_ENDINGS: &[&str] = &[
     #[cfg(feature = "avif")]
     "avif",
@@ -40,7 +40,7 @@ pub const IMAGE_ENDINGS: &[&str] = &[
     "tga",
 ];
 
-/// Endings, in lower case, of images that are not read here.
+/// Lower-case endings of images in unsupported formats.
 pub const UNREADABLE_ENDINGS: &[&str] = &[
     #[cfg(not(feature = "avif"))]
     "avif",
@@ -77,7 +77,7 @@ pub const UNREADABLE_ENDINGS: &[&str] = &[
     "pcx",
 ];
 
-/// What to do with files that end so, if they are images that are not read here.
+/// What to do with files in an unsupported image format.
 pub fn advice(ending: &str) -> Option<&'static str> {
     let advice = match ending {
         "avif" => AVIF,
@@ -91,24 +91,24 @@ const CONVERT: &str = "convert such images to PNG or JPEG";
 const AVIF: &str = "convert such images to PNG or JPEG, or build the program with the feature avif";
 const HEIC: &str = "convert such images to PNG or JPEG, or build the program with the feature heic";
 
-/// A format that is read here.
+/// A supported format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileFormat {
     #[cfg(feature = "avif")]
     Avif,
     #[cfg(feature = "heic")]
     Heic,
-    /// A BMP without the header of a file.
+    /// A BMP without the file header.
     Dib,
     Tiff,
-    /// One that the `image` crate reads.
+    /// A format of the `image` crate.
     Other(ImageFormat),
 }
 
-/// The format of a file by its content, and by its name only for TGA, which begins with nothing of its own.
+/// The format of a file by its content, except TGA, which has no signature and is known by its name.
 ///
 /// # Errors
-/// If it is none that is read here; the message says which it is, as far as that is known.
+/// If it is not supported; the message names the format if it is known.
 pub(super) fn recognize(name: &str, bytes: &[u8]) -> Result<FileFormat, String> {
     const BIG_TIFF: [&[u8]; 2] = [b"II\x2b\0", b"MM\0\x2b"];
     match image::guess_format(bytes) {
@@ -159,19 +159,19 @@ pub(super) fn recognize(name: &str, bytes: &[u8]) -> Result<FileFormat, String> 
     Err("not an image: expected PNG, JPEG, WebP, GIF, BMP, TIFF, ICO, PNM, QOI or TGA".to_owned())
 }
 
-/// Whether bytes begin as an image file does, whether or not that can be read.
+/// Whether bytes start like an image file, supported or not.
 pub(super) fn is_image(bytes: &[u8]) -> bool {
     image::guess_format(bytes).is_ok() || recognize("", bytes).is_ok() || unreadable(bytes).is_some()
 }
 
-/// Whether this begins with the header of a bitmap: its length, two sides, and one plane.
+/// Whether bytes start with a bitmap header: its length, two sides, and one plane.
 fn is_dib(bytes: &[u8]) -> bool {
     const LENGTHS: [u32; 5] = [40, 52, 56, 108, 124];
     let length = bytes.first_chunk().map(|length| u32::from_le_bytes(*length));
     length.is_some_and(|length| LENGTHS.contains(&length)) && bytes.get(12..14) == Some(&[1, 0])
 }
 
-/// What is often found where an image should be.
+/// Other files that are often mistaken for images.
 const NO_IMAGES: [(&[u8], &str); 4] = [
     (b"version https://git-lfs", "a pointer of Git LFS, in whose place `git lfs pull` puts the image"),
     (b"<!DOCTYPE", "a web page"),
@@ -188,7 +188,7 @@ fn is_heic(bytes: &[u8]) -> bool {
     bytes.get(4..8) == Some(b"ftyp") && bytes.get(8..12).is_some_and(|brand| BRANDS.contains(&brand))
 }
 
-/// What an image is that is not read here.
+/// The name of an unsupported image format.
 fn unreadable(bytes: &[u8]) -> Option<&'static str> {
     const MAGIC: [(&[u8], &str); 12] = [
         (b"\xff\x0a", "a JPEG XL image"),
@@ -215,7 +215,7 @@ fn unreadable(bytes: &[u8]) -> Option<&'static str> {
     MAGIC.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|(_, name)| *name)
 }
 
-/// What people call a format.
+/// The common name of a format.
 pub(super) fn name(format: ImageFormat) -> &'static str {
     match format {
         ImageFormat::Png => "PNG",

@@ -1,12 +1,12 @@
-//! Reads HEIC files through libheif, a library of the system: no decoder in Rust has a licence that fits this program.
+//! Reads HEIC files with libheif, a system library: no decoder in Rust has a compatible licence.
 
 use image::{DynamicImage, RgbImage, RgbaImage};
 use libheif_rs::{ColorSpace, DecodingOptions, HeifContext, HeifError, LibHeif, RgbChroma};
 
 use super::check_size;
 
-/// Decodes the first image of a HEIC file. It is upright: libheif turns it as the file's own properties say, and its Exif
-/// data do not count, as in Pillow's plugin.
+/// Decodes the first image of a HEIC file. libheif turns it upright by the file's own properties; Exif data are
+/// ignored, as in Pillow's plugin.
 ///
 /// # Errors
 /// What is wrong with the file, in one line.

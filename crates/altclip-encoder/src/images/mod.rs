@@ -1,10 +1,10 @@
-//! Reads image files into pixels, as Pillow does.
+//! Decodes image files like Pillow.
 //!
-//! What `load_image` of transformers gives for a file: `PIL.Image.open`, turned upright as its Exif data say. The formats
-//! are those of [`IMAGE_ENDINGS`]; a file is known by its content, whatever its name. Of an animation it is the first frame.
+//! Equals transformers' `load_image`: `PIL.Image.open`, turned upright by its Exif data. [`IMAGE_ENDINGS`] lists the
+//! formats; a file is recognized by its content, whatever its name. Animations give their first frame.
 //!
-//! The formats without loss give Pillow's bytes, and so does WebP. JPEG leaves some freedom to the decoder: against
-//! libjpeg-turbo a few bytes are off by 1 or 2 steps, and by 3 where the colours are subsampled.
+//! Lossless formats and WebP give Pillow's bytes. JPEG leaves some freedom to the decoder: compared with
+//! libjpeg-turbo a few bytes are off by 1 or 2 steps, and by 3 where colours are subsampled.
 
 #[cfg(feature = "avif")]
 mod avif;
@@ -32,20 +32,19 @@ use self::background::eight_bits;
 use self::formats::FileFormat;
 use crate::{Error, Result};
 
-/// Most pixels that an image may have by default, those where Pillow begins to warn of a decompression bomb: a quarter
-/// of a gibibyte as RGB.
+/// The default limit for pixels, where Pillow begins to warn of a decompression bomb: a quarter of a gibibyte as RGB.
 pub const MAX_PIXELS: u64 = 89_478_485;
 
-/// Most bytes that an image file may have.
+/// The largest image file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 30;
 
-/// How an image file is read.
+/// How image files are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecodeOptions {
-    /// Most pixels; an image that says it has more is refused before it is decoded.
+    /// The most pixels; larger images are refused before they are decoded.
     pub max_pixels: u64,
-    /// Whether to rotate and flip the image as its Exif data ask, so that it is upright. `load_image` of transformers
-    /// does; `PIL.Image.open` alone does not.
+    /// Whether to rotate and flip the image upright by its Exif data. transformers' `load_image` does;
+    /// `PIL.Image.open` alone does not.
     pub exif_orientation: bool,
 }
 
@@ -58,17 +57,17 @@ impl Default for DecodeOptions {
 /// Reads an image file; see [`decode`].
 ///
 /// # Errors
-/// If the file cannot be read, and as for [`decode`].
+/// If the file cannot be read; also like [`decode`].
 pub fn open(path: impl AsRef<Path>, options: DecodeOptions) -> Result<DynamicImage> {
     let name = path.as_ref().display().to_string();
     let file = File::open(&path).map_err(Error::io(&name))?;
     read(&name, file, options)
 }
 
-/// Reads an image that is a part of a file, `length` bytes from `start` on; see [`decode`]. `name` is for the errors.
+/// Reads an image that is part of a file, `length` bytes from `start`; see [`decode`]. `name` is used in errors.
 ///
 /// # Errors
-/// As for [`open`].
+/// Like [`open`].
 pub fn open_part(
     name: &str,
     path: &Path,
@@ -93,16 +92,15 @@ fn read(name: &str, file: impl Read, options: DecodeOptions) -> Result<DynamicIm
     decode(name, &bytes, options)
 }
 
-/// Decodes an image file into 8 bits per channel: a [`DynamicImage::ImageRgba8`] if a pixel is not opaque, and a
-/// [`DynamicImage::ImageRgb8`] in all other cases. `name` is for the errors, and its ending tells TGA, which nothing else
-/// does.
+/// Decodes an image file to 8 bits per channel: [`DynamicImage::ImageRgba8`] if a pixel is not opaque, and
+/// [`DynamicImage::ImageRgb8`] otherwise. `name` is used in errors, and its ending identifies TGA.
 ///
-/// 16-bit channels keep their high byte; so do greyscale ones, where Pillow clips at 255 and leaves white. CMYK is
-/// converted by arithmetic, and no colour profile is applied. What the first frame of a GIF leaves uncovered is
-/// transparent. [`flatten`] lays an image on a background.
+/// 16-bit channels keep their high byte, also in greyscale, where Pillow clips at 255 and leaves white. CMYK is
+/// converted by arithmetic, without colour profiles. Pixels that the first frame of a GIF does not cover are
+/// transparent. [`flatten`] puts an image on a background.
 ///
 /// # Errors
-/// If the file is no image of a known format, is damaged or cut short, or has more pixels than `options` allow.
+/// If the file is not an image of a known format, is damaged or truncated, or has more pixels than `options` allow.
 pub fn decode(name: &str, bytes: &[u8], options: DecodeOptions) -> Result<DynamicImage> {
     if bytes.is_empty() {
         return Err(Error::format(name, "the file is empty, expected an image"));
@@ -147,12 +145,12 @@ pub fn decode(name: &str, bytes: &[u8], options: DecodeOptions) -> Result<Dynami
     })
 }
 
-/// Whether bytes begin as an image file does, of a format that is read here or one that is known by name.
+/// Whether bytes start like an image file, in a supported format or one known by name.
 pub fn is_image(bytes: &[u8]) -> bool {
     formats::is_image(bytes)
 }
 
-/// The image of one of the `image` crate's decoders, and how it is to be turned.
+/// Decodes an image with the `image` crate, and returns its orientation.
 fn by_decoder(
     name: &str,
     decoder: ImageResult<impl ImageDecoder>,
@@ -167,7 +165,7 @@ fn by_decoder(
     // Twice the widest pixels, and room for tables.
     limits.max_alloc = Some(16 * u64::from(width) * u64::from(height) + (1 << 26));
     decoder.set_limits(limits).map_err(damaged)?;
-    // Damaged Exif data are as good as none.
+    // Damaged Exif data count as none.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     Ok((DynamicImage::from_decoder(decoder).map_err(damaged)?, orientation))
 }
@@ -180,7 +178,7 @@ fn check_size(width: u32, height: u32, most: u64) -> std::result::Result<(), Str
     Ok(())
 }
 
-/// One line on what is wrong with an image file.
+/// Describes an error in one line.
 fn describe(format: &str, error: &ImageError) -> String {
     let problem = match error {
         ImageError::Limits(limit) if matches!(limit.kind(), LimitErrorKind::InsufficientMemory) => {

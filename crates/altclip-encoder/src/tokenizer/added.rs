@@ -1,5 +1,5 @@
-//! Finds added tokens in a text, as transformers' slow tokenizers do: special tokens, those that were added to a
-//! vocabulary later, and learned words.
+//! Finds added tokens in a text, like transformers' slow tokenizers: special tokens, tokens added to a vocabulary
+//! later, and learned words.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -8,23 +8,23 @@ use std::ops::Range;
 use super::trie::Trie;
 use crate::{Error, Result};
 
-/// A token that was added to a vocabulary, and how it is looked for (`AddedToken` of transformers).
+/// An added token and how it is matched (transformers' `AddedToken`).
 #[derive(Debug, Clone, Default)]
 pub(super) struct AddedToken {
     pub content: String,
-    /// Whether it may not stand inside a word.
+    /// Whether it only matches whole words.
     pub single_word: bool,
-    /// Whether it takes the white space before it.
+    /// Whether it absorbs white space before it.
     pub lstrip: bool,
-    /// Whether it takes the white space after it.
+    /// Whether it absorbs white space after it.
     pub rstrip: bool,
-    /// Whether it is looked for in normalized text.
+    /// Whether it is matched in normalized text.
     pub normalized: bool,
     pub special: bool,
 }
 
 impl AddedToken {
-    /// A token that takes no white space. One that is not special is looked for in normalized text.
+    /// A token that absorbs no white space. One that is not special is matched in normalized text.
     pub(super) fn new(content: impl Into<String>, special: bool) -> Self {
         Self { content: content.into(), special, normalized: !special, ..Self::default() }
     }
@@ -34,23 +34,23 @@ impl AddedToken {
 #[derive(Debug, Clone, Default)]
 pub(super) struct AddedTokens {
     tokens: Vec<(AddedToken, Range<u32>)>,
-    /// Their texts, each with its place in the list.
+    /// Their texts, with indices into the list.
     texts: Option<Trie>,
-    /// Whether text is in lower case before tokens are looked for.
+    /// Whether text is lower-cased before matching.
     lowercase: bool,
 }
 
 /// A part of a text.
 #[derive(Debug, PartialEq)]
 pub(super) enum Segment<'a> {
-    /// What the model splits into tokens.
+    /// For the model to tokenize.
     Text(Cow<'a, str>),
     /// The ids of an added token.
     Token(Range<u32>),
 }
 
 impl AddedTokens {
-    /// Tokens with one id each. Where a text is there twice, its last id counts.
+    /// Tokens with one id each. For a repeated text, the last id counts.
     pub(super) fn new(tokens: Vec<(AddedToken, u32)>) -> Self {
         let mut seen = HashSet::new();
         let mut added = Self::default();
@@ -65,7 +65,7 @@ impl AddedTokens {
         added
     }
 
-    /// The same, in text that is put in lower case, except for the special tokens and the normalized ones in it.
+    /// Lower-cases text before matching, except for the special and normalized tokens in it.
     pub(super) fn in_lowercase(self) -> Self {
         Self { lowercase: true, ..self }
     }
@@ -98,7 +98,7 @@ impl AddedTokens {
     /// Adds a word with `count` ids from `first` on.
     ///
     /// # Errors
-    /// [`Error::Input`] when the word is empty or there already, or has no ids.
+    /// [`Error::Input`] if the word is empty or exists already, or has no ids.
     pub(super) fn add_word(&mut self, word: &str, first: usize, count: usize) -> Result<u32> {
         if word.trim().is_empty() || count == 0 {
             return Err(Error::Input(format!(
@@ -117,10 +117,10 @@ impl AddedTokens {
         Ok(first)
     }
 
-    /// A text in parts: what starts first is a token, and of several that start there the longest.
+    /// Splits a text at its added tokens, leftmost first and then longest.
     ///
-    /// White space goes to the tokens that want it, and a `single_word` with anything but a space beside it is text
-    /// (`PreTrainedTokenizer.tokenize` of transformers).
+    /// White space goes to the tokens that absorb it, and a `single_word` next to anything but a space is text
+    /// (transformers' `PreTrainedTokenizer.tokenize`).
     pub(super) fn split<'a>(&self, text: &'a str) -> Vec<Segment<'a>> {
         let Some(texts) = &self.texts else { return vec![Segment::Text(Cow::Borrowed(text))] };
         let mut parts = match self.lowercased(text, texts) {
@@ -165,7 +165,7 @@ impl AddedTokens {
         self.tokens.get(texts.get(text.as_bytes())? as usize)
     }
 
-    /// The text with lower case around the tokens that keep theirs, special ones before others.
+    /// Lower-cases the text around tokens that keep their case, special ones before others.
     fn lowercased<'a>(&self, text: &'a str, texts: &Trie) -> Cow<'a, str> {
         if !self.lowercase || !text.chars().any(|character| character.to_lowercase().ne([character])) {
             return Cow::Borrowed(text);
@@ -200,7 +200,7 @@ impl AddedTokens {
     }
 }
 
-/// A text before, at and after each token.
+/// Splits a text before, at and after each token.
 fn cut<'a>(text: &'a str, texts: &Trie) -> Vec<Cow<'a, str>> {
     let (mut parts, mut from, mut at) = (Vec::new(), 0, 0);
     while let Some(character) = text[at..].chars().next() {
@@ -222,7 +222,7 @@ fn cut<'a>(text: &'a str, texts: &Trie) -> Vec<Cow<'a, str>> {
     parts
 }
 
-/// What Python's `str.strip` strips: Unicode's white space, and the four separators of ASCII.
+/// Whether Python's `str.strip` strips it: Unicode white space, and ASCII's four separators.
 fn is_python_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1C}'..='\u{1F}').contains(&character)
 }

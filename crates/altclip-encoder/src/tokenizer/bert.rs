@@ -1,8 +1,8 @@
-//! Describes BERT's WordPiece tokenizer to the `tokenizers` crate, from the `vocab.txt` of a published model.
+//! Builds a `tokenizer.json` for BERT's WordPiece from the `vocab.txt` of a published model.
 //!
-//! transformers' slow `BertTokenizer`, put together from the parts of the `tokenizers` crate: text is cleaned, Chinese
-//! characters stand alone, white space and punctuation part words, and a word becomes the longest pieces that the
-//! vocabulary has. What a character is follows Unicode's latest tables, where transformers has Python's.
+//! Rebuilds transformers' slow `BertTokenizer` from parts of the `tokenizers` crate: text is cleaned, Chinese
+//! characters stand alone, white space and punctuation separate words, and a word is split into the longest pieces in
+//! the vocabulary. Character classes follow the latest Unicode tables, where transformers uses Python's.
 
 use model_files::config::without_byte_order_mark;
 use serde_json::{Map, Value, json};
@@ -11,7 +11,7 @@ use super::declared::{Declared, WordPieceConfig};
 use super::special_tokens::SpecialTokens;
 use crate::{Error, Result};
 
-/// transformers' names of the special tokens.
+/// Special tokens with transformers' names.
 pub(super) const SPECIAL_TOKENS: SpecialTokens = SpecialTokens {
     tokens: &[
         ("unk_token", "[UNK]"),
@@ -25,18 +25,18 @@ pub(super) const SPECIAL_TOKENS: SpecialTokens = SpecialTokens {
     mask_takes_space: false,
 };
 
-/// A word of more characters than this is unknown as a whole.
+/// Longer words are unknown as a whole, in characters.
 const LONGEST_WORD: usize = 100;
 
-/// Characters that Unicode has not assigned, which `BertNormalizer` would leave in a text.
+/// Unassigned characters, which `BertNormalizer` would keep.
 const UNASSIGNED: &str = r"\p{Cn}";
 
-/// The `tokenizer.json` of a vocabulary, one token per line, without its special tokens; `name` is what errors call its
-/// file.
+/// Builds the `tokenizer.json` for a vocabulary with one token per line, without special tokens; `name` is used in
+/// errors.
 pub(super) fn tokenizer_json(vocabulary: &[u8], declared: &Declared, name: &str) -> Result<Value> {
     let text = std::str::from_utf8(without_byte_order_mark(vocabulary))
         .map_err(|error| Error::format(name, format!("expected one token per line in UTF-8: {error}")))?;
-    // Of equal lines the last counts, as in transformers.
+    // For equal lines the last counts, as in transformers.
     let tokens = text.lines().enumerate().map(|(id, token)| (token.to_owned(), json!(id)));
     let vocab: Map<String, Value> = tokens.collect();
     Ok(json!({

@@ -2,17 +2,17 @@
 
 use crate::{Error, Result};
 
-/// Rules that replace the longest prefix they know.
+/// Rules, of which the longest matching prefix is replaced.
 #[derive(Debug, Clone)]
 pub(super) struct CharsMap {
     /// Units of the double array.
     units: Vec<u32>,
-    /// Replacements, each ended by a zero byte.
+    /// Replacements, each terminated by a zero byte.
     replacements: Vec<u8>,
 }
 
-/// A unit of a darts-clone double array: bit 31 marks a value, bits 0 to 7 hold the label, bit 8 says whether a value
-/// hangs below, and bits 9 to 31 hold the offset to the children.
+/// A unit of a darts-clone double array: bit 31 marks a value, bits 0 to 7 hold the label, bit 8 says whether there
+/// is a value below, and bits 9 to 31 hold the offset of the children.
 #[derive(Clone, Copy)]
 struct Unit(u32);
 
@@ -25,7 +25,7 @@ impl Unit {
         self.0 & 0x7FFF_FFFF
     }
 
-    /// The label of a unit that holds a value is no byte, so that none leads there.
+    /// A value unit's label exceeds any byte, so no byte leads to it.
     fn label(self) -> u32 {
         self.0 & 0x8000_00FF
     }
@@ -36,8 +36,8 @@ impl Unit {
 }
 
 impl CharsMap {
-    /// Reads `precompiled_charsmap`: the size of the trie in bytes (u32), the trie, the replacements; all
-    /// little-endian. `None` for an empty one, which replaces nothing. `name` is what errors call the file.
+    /// Parses `precompiled_charsmap`: the size of the trie in bytes (u32), the trie, the replacements, all
+    /// little-endian. `None` if it is empty and replaces nothing. `name` is used in errors.
     pub(super) fn parse(bytes: &[u8], name: &str) -> Result<Option<Self>> {
         if bytes.is_empty() {
             return Ok(None);
@@ -58,8 +58,8 @@ impl CharsMap {
         Ok(Some(Self { units: units.collect(), replacements: replacements.to_vec() }))
     }
 
-    /// The longest rule that the text begins with: its length in bytes and its replacement. Rules that point outside
-    /// the file do not count.
+    /// The longest rule that matches the start of a text: its length in bytes and its replacement. Rules that point
+    /// outside the file are ignored.
     pub(super) fn longest_rule(&self, text: &[u8]) -> Option<(usize, &[u8])> {
         let mut place = Unit(*self.units.first()?).offset();
         let mut longest = None;

@@ -1,9 +1,8 @@
-//! Describes CLIP's byte-level BPE tokenizer to the `tokenizers` crate, from the `vocab.json` and `merges.txt` of a
-//! published model.
+//! Builds a `tokenizer.json` for CLIP's byte-level BPE from the `vocab.json` and `merges.txt` of a published model.
 //!
-//! transformers' `CLIPTokenizerFast`, which its `CLIPProcessor` uses, from the same parts of the `tokenizers` crate.
-//! OpenAI's own tokenizer first repairs text with `ftfy` (full-width letters, curly quotes, control characters), which
-//! this one does not; for other texts the ids are the same.
+//! Rebuilds transformers' `CLIPTokenizerFast`, used by its `CLIPProcessor`, from the same parts of the `tokenizers`
+//! crate. OpenAI's own tokenizer first repairs text with `ftfy` (full-width letters, curly quotes, control
+//! characters), which this one does not; for other texts the ids are the same.
 
 use model_files::config::without_byte_order_mark;
 use serde_json::{Map, Value, json};
@@ -11,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::special_tokens::SpecialTokens;
 use crate::{Error, Result};
 
-/// transformers' names of the special tokens.
+/// Special tokens with transformers' names.
 pub(super) const SPECIAL_TOKENS: SpecialTokens = SpecialTokens {
     tokens: &[("bos_token", BOS), ("eos_token", EOS), ("unk_token", EOS), ("pad_token", EOS)],
     before: "bos_token",
@@ -22,13 +21,13 @@ pub(super) const SPECIAL_TOKENS: SpecialTokens = SpecialTokens {
 const BOS: &str = "<|startoftext|>";
 const EOS: &str = "<|endoftext|>";
 
-/// What a word is.
+/// The pattern of a word.
 const WORD: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-/// The most merges that are read: those of OpenAI's vocabulary. Its file once held more, which were not to be used.
+/// The most merges read: those of OpenAI's vocabulary. Its file once had more, which were not meant to be used.
 const MOST_MERGES: usize = 49_152 - 256 - 2;
 
-/// The `tokenizer.json` of a vocabulary and its merges; the names are what errors call the files.
+/// Builds the `tokenizer.json` for a vocabulary and its merges; the names are used in errors.
 pub(super) fn tokenizer_json(vocabulary: &[u8], merges: &[u8], names: (&str, &str)) -> Result<Value> {
     let vocab: Map<String, Value> =
         serde_json::from_slice(without_byte_order_mark(vocabulary)).map_err(|error| {

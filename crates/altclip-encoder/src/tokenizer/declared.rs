@@ -1,6 +1,6 @@
-//! Reads what the small files beside a vocabulary declare: added tokens, and the texts of the special ones.
+//! Reads added and special tokens from the small files beside a vocabulary.
 //!
-//! As transformers' `from_pretrained` does it: `tokenizer_config.json` alone where it has an `added_tokens_decoder`, else
+//! Like transformers' `from_pretrained`: only `tokenizer_config.json` if it has an `added_tokens_decoder`, otherwise
 //! together with `special_tokens_map.json` and `added_tokens.json`.
 
 use std::collections::BTreeMap;
@@ -17,24 +17,24 @@ const CONFIG_FILE: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
 const ADDED_TOKENS_FILE: &str = "added_tokens.json";
 
-/// What stands in the small files.
+/// The content of the small files.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Declared {
-    /// Added tokens by their ids.
+    /// Added tokens by id.
     pub tokens: BTreeMap<u32, AddedToken>,
-    /// Special tokens by their roles, such as `pad_token`.
+    /// Special tokens by role, such as `pad_token`.
     pub special: BTreeMap<&'static str, Special>,
-    /// Special tokens without a role, of which some may have no id yet.
+    /// Special tokens without a role; some may not have an id yet.
     pub more_special: Vec<Special>,
-    /// Whether tokens that are typed in a text are read as text.
+    /// Whether special tokens typed in a text are read as plain text.
     pub as_text: bool,
-    /// The most tokens that a text should have; a huge number where nothing is known.
+    /// The longest text in tokens; a huge number if unknown.
     pub max_length: Option<f64>,
-    /// What `vocab.txt` needs to know.
+    /// The settings for `vocab.txt`.
     pub wordpiece: WordPieceConfig,
 }
 
-/// How BERT prepares text. A field that the file leaves out has the value it has in transformers.
+/// How BERT prepares text. Missing fields have transformers' defaults.
 #[derive(Debug, Clone)]
 pub(super) struct WordPieceConfig {
     pub do_lower_case: bool,
@@ -49,7 +49,7 @@ impl Default for WordPieceConfig {
     }
 }
 
-/// A special token: its text, or all about it.
+/// A special token: its text, or a full description.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged, expecting = "expected a text, or an object with `content`")]
 pub(super) enum Special {
@@ -65,7 +65,7 @@ impl Special {
         }
     }
 
-    /// The token; one of which only the text is known takes the white space before it if `lstrip` says so.
+    /// The token; if only its text is known, `lstrip` says whether it absorbs the white space before it.
     pub(super) fn token(&self, lstrip: bool) -> AddedToken {
         match self {
             Self::Text(text) => AddedToken { lstrip, ..AddedToken::new(text, true) },
@@ -74,7 +74,7 @@ impl Special {
     }
 }
 
-/// A token as the files write it.
+/// A token as written in the files.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Token {
     content: String,
@@ -90,7 +90,7 @@ pub(super) struct Token {
 }
 
 impl Token {
-    /// A token that does not say whether it is looked for in normalized text is if it is no special one.
+    /// Unless it says otherwise, a token is matched in normalized text if it is not special.
     fn added(&self, special: bool) -> AddedToken {
         let special = special || self.special;
         AddedToken {
@@ -104,7 +104,7 @@ impl Token {
     }
 }
 
-/// `tokenizer_config.json`; `special_tokens_map.json` has some of its fields.
+/// `tokenizer_config.json`; `special_tokens_map.json` has a subset of its fields.
 #[derive(Debug, Default, Deserialize)]
 struct TokenizerConfig {
     model_max_length: Option<f64>,
@@ -192,7 +192,7 @@ impl ConfigFile for TokenizerConfig {
     };
 }
 
-/// Special tokens with names of their own, or without.
+/// Special tokens, named or not.
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "expected a list of tokens, or an object of names and tokens")]
 enum ExtraTokens {
@@ -204,7 +204,7 @@ impl Declared {
     /// Reads the small files in a model's folder.
     ///
     /// # Errors
-    /// When one of them is no JSON, or has a field that cannot be.
+    /// If one of them is not JSON, or has an invalid field.
     pub(super) fn read(source: &ModelSource, folder: &str) -> Result<Self> {
         let path = |file: &str| if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") };
         let read = |file: &str| -> Result<TokenizerConfig> {
@@ -231,7 +231,7 @@ impl Declared {
         Ok(declared)
     }
 
-    /// Takes over what a file says, and returns its `added_tokens_decoder`.
+    /// Merges a file's fields, and returns its `added_tokens_decoder`.
     fn note(&mut self, file: TokenizerConfig) -> Option<BTreeMap<u32, Token>> {
         for (role, token) in [
             ("bos_token", file.bos_token),

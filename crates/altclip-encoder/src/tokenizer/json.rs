@@ -1,4 +1,4 @@
-//! Runs a `tokenizer.json` through the `tokenizers` crate, and guards against files that it cannot cope with.
+//! Runs a `tokenizer.json` through the `tokenizers` crate, and rejects files that crash it.
 
 use std::collections::BTreeMap;
 
@@ -12,23 +12,23 @@ use super::added::AddedToken;
 use super::declared::{Declared, Special};
 use crate::{Error, Result};
 
-/// The crate's tokenizer, with what the file says about truncation, padding and the tokens around a text set aside.
+/// The crate's tokenizer, without the file's truncation, padding and post-processing.
 #[derive(Debug, Clone)]
 pub(super) struct JsonTokenizer {
     model: Box<tokenizers::Tokenizer>,
-    /// Added tokens whose ids are others than the crate gave them.
+    /// Added tokens whose ids differ from the crate's.
     ids: BTreeMap<u32, u32>,
     /// The largest id + 1.
     end: usize,
-    /// What errors call the file.
+    /// The file's name, for errors.
     name: String,
 }
 
 impl JsonTokenizer {
-    /// Reads a `tokenizer.json`; `name` is what errors call the file, and `expected` what it should be.
+    /// Reads a `tokenizer.json`; `name` is the file's name in errors, and `expected` what it should be.
     ///
     /// # Errors
-    /// When the file is damaged.
+    /// If the file is damaged.
     pub(super) fn new(json: &[u8], name: &str, expected: &str) -> Result<Self> {
         check_rules(json).map_err(|problem| Error::format(name, format!("{expected}: {problem}")))?;
         let problem = |error| Error::format(name, format!("{expected}: {error}"));
@@ -41,13 +41,14 @@ impl JsonTokenizer {
         Ok(tokenizer)
     }
 
-    /// Adds the tokens that stand in the files beside.
+    /// Adds the tokens from the files beside it.
     ///
-    /// Those that the file has itself keep their ids, as in transformers' fast tokenizers. Others have the ids of the files
-    /// beside, as in its slow ones; the fast ones count on from the vocabulary, which is the same where no id is left out.
+    /// Tokens in the file itself keep their ids, as in transformers' fast tokenizers. Others get the ids in the files
+    /// beside it, as in its slow ones; the fast ones continue after the vocabulary, which is the same unless ids are
+    /// skipped.
     ///
     /// # Errors
-    /// When a token cannot be normalized.
+    /// If a token cannot be normalized.
     pub(super) fn add(&mut self, declared: &Declared) -> Result<()> {
         let mut tokens: Vec<AddedToken> = declared.tokens.values().cloned().collect();
         let special = declared.special.values().chain(&declared.more_special).map(Special::text);
@@ -119,7 +120,7 @@ impl JsonTokenizer {
     /// Appends the ids of a text.
     ///
     /// # Errors
-    /// When a step that the file describes fails on this text.
+    /// If a step that the file describes fails on this text.
     pub(super) fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         let encoding = foreign::parse(&self.name, || {
             self.model
@@ -131,14 +132,14 @@ impl JsonTokenizer {
     }
 }
 
-/// The token as the crate has it.
+/// Converts a token to the crate's type.
 fn in_crate(token: AddedToken) -> tokenizers::AddedToken {
     let AddedToken { content, single_word, lstrip, rstrip, normalized, special } = token;
     tokenizers::AddedToken { content, single_word, lstrip, rstrip, normalized, special }
 }
 
-/// Checks SentencePiece's compiled replacement rules, of which the crate believes the size before it looks: it would
-/// reserve up to eight gigabytes.
+/// Checks SentencePiece's compiled rules: the crate trusts their size before reading them, and could allocate up to
+/// eight gigabytes.
 fn check_rules(json: &[u8]) -> std::result::Result<(), String> {
     #[derive(Deserialize)]
     struct Steps {
@@ -169,7 +170,7 @@ fn check_rules(json: &[u8]) -> std::result::Result<(), String> {
     Ok(())
 }
 
-/// The first four bytes of a text in base64, little-endian.
+/// The first four bytes of a base64 text, little-endian.
 fn leading_u32(text: &str) -> Option<u32> {
     let bytes = STANDARD.decode(text.as_bytes().get(..8)?).ok()?;
     bytes.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))

@@ -1,4 +1,4 @@
-//! Makes a tokenizer of a model's files.
+//! Loads a tokenizer from a model's files.
 
 use std::path::Path;
 
@@ -20,16 +20,16 @@ const BPE_FILE: &str = "vocab.json";
 const MERGES_FILE: &str = "merges.txt";
 const TOKENIZER_JSON_FILE: &str = "tokenizer.json";
 
-/// What errors say about a vocabulary that the `tokenizers` crate refuses.
+/// What errors say about a vocabulary that the `tokenizers` crate rejects.
 const MADE_OF_VOCABULARY: &str = "the vocabulary cannot be used";
 
 impl Tokenizer {
-    /// The tokenizer in a model's folder (`tokenizer` in the layout of AltDiffusion, "" for a model's top): from
-    /// `sentencepiece.bpe.model` (XLM-R), `vocab.txt` (BERT), `vocab.json` and `merges.txt` (CLIP), or from
-    /// `tokenizer.json` where that is all there is.
+    /// Loads the tokenizer in a model's folder (`tokenizer` in AltDiffusion's layout, "" for the root): from
+    /// `sentencepiece.bpe.model` (XLM-R), `vocab.txt` (BERT), `vocab.json` and `merges.txt` (CLIP), or else from
+    /// `tokenizer.json`.
     ///
     /// # Errors
-    /// If the folder has none of these files, or one of them is damaged; and of those but SentencePiece's, if the feature
+    /// If the folder has none of these files, or one is damaged; for all but SentencePiece, also if the feature
     /// `tokenizer-json` is off.
     pub fn from_source(source: &ModelSource, folder: &str) -> Result<Self> {
         let path = |file: &str| if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") };
@@ -68,38 +68,38 @@ impl Tokenizer {
         }
     }
 
-    /// From a SentencePiece unigram model.
+    /// Reads a SentencePiece unigram model.
     ///
     /// # Errors
-    /// If the file cannot be read, and as for [`from_sentencepiece_bytes`](Self::from_sentencepiece_bytes).
+    /// If the file cannot be read; also like [`from_sentencepiece_bytes`](Self::from_sentencepiece_bytes).
     pub fn from_sentencepiece(path: impl AsRef<Path>) -> Result<Self> {
         let (bytes, name) = read(path.as_ref())?;
         Self::from_sentencepiece_bytes(&bytes, &name)
     }
 
-    /// From the contents of a SentencePiece unigram model; `name` is what errors call the file.
+    /// Parses a SentencePiece unigram model; `name` is used in errors.
     ///
     /// # Errors
-    /// If they are damaged, or of a model of another kind.
+    /// If it is damaged, or not a unigram model.
     pub fn from_sentencepiece_bytes(bytes: &[u8], name: &str) -> Result<Self> {
         let model = TokenModel::SentencePiece(Box::new(XlmRobertaTokenizer::from_bytes(bytes, name)?));
         Self::slow(model, &xlm_roberta::SPECIAL_TOKENS, &Declared::default(), name)
     }
 
-    /// From a `tokenizer.json`.
+    /// Reads a `tokenizer.json`.
     ///
     /// # Errors
-    /// If the file cannot be read, and as for [`from_tokenizer_json_bytes`](Self::from_tokenizer_json_bytes).
+    /// If the file cannot be read; also like [`from_tokenizer_json_bytes`](Self::from_tokenizer_json_bytes).
     pub fn from_tokenizer_json(path: impl AsRef<Path>) -> Result<Self> {
         let (bytes, name) = read(path.as_ref())?;
         Self::from_tokenizer_json_bytes(&bytes, &name)
     }
 
-    /// From the contents of a `tokenizer.json`; `name` is what errors call the file. Its truncation and padding are
-    /// set aside: the caller's count.
+    /// Parses a `tokenizer.json`; `name` is used in errors. Its truncation and padding are ignored in favour of the
+    /// caller's.
     ///
     /// # Errors
-    /// If they are damaged, or the feature `tokenizer-json` is off.
+    /// If it is damaged, or the feature `tokenizer-json` is off.
     pub fn from_tokenizer_json_bytes(bytes: &[u8], name: &str) -> Result<Self> {
         Self::read_tokenizer_json(bytes, name, &Declared::default())
     }
@@ -114,7 +114,7 @@ impl Tokenizer {
         )
     }
 
-    /// A tokenizer that looks for its added tokens before the model sees a text, as transformers' slow ones do.
+    /// A tokenizer that matches added tokens before its model, like transformers' slow ones.
     fn slow(model: TokenModel, family: &SpecialTokens, declared: &Declared, name: &str) -> Result<Self> {
         let added = family.added_tokens(declared, |text| model.token_id(text), model.end());
         let ids = |text: &str| added.id(text).or_else(|| model.token_id(text));
@@ -126,7 +126,7 @@ impl Tokenizer {
         Ok(Self { model, added, vocab_size, rows: None, max_length, bos_id, eos_id, pad_id })
     }
 
-    /// A tokenizer whose model looks for added tokens itself, as transformers' fast ones do.
+    /// A tokenizer whose model matches added tokens itself, like transformers' fast ones.
     fn fast(
         mut model: JsonTokenizer,
         families: &[&SpecialTokens],

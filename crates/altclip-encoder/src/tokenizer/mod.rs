@@ -1,10 +1,10 @@
-//! Turns text into token ids, as transformers does it for every family of text towers: XLM-R's SentencePiece, BERT's
-//! WordPiece and CLIP's byte-level BPE. Which of them a model has, its files say.
+//! Tokenizes text like transformers, for every family of text towers: XLM-R's SentencePiece, BERT's WordPiece and
+//! CLIP's byte-level BPE. A model's files decide which.
 //!
-//! The published AltDiffusion repositories hold nothing but SentencePiece's own file, so that is what the tokenizer is
-//! built from: its normalisation rules, its unigram model, and fairseq's layout of ids on top (`<s>` 0, `<pad>` 1,
-//! `</s>` 2, `<unk>` 3, the file's pieces from 4 on, `<mask>` last). A `tokenizer.json` is read through the `tokenizers`
-//! crate; it gives the same ids except for combining characters, which that crate normalises a grapheme at a time.
+//! The published AltDiffusion repositories only have SentencePiece's own file, so the tokenizer is built from that:
+//! its normalisation rules, its unigram model, and fairseq's ids on top (`<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, the
+//! file's pieces from 4 on, `<mask>` last). A `tokenizer.json` is read through the `tokenizers` crate, and gives the
+//! same ids except for combining characters, which that crate normalizes by grapheme.
 //!
 //! WordPiece, BPE and `tokenizer.json` need the feature `tokenizer-json`; SentencePiece does not.
 
@@ -36,13 +36,13 @@ use crate::{Error, Result};
 pub use self::normalizer::Normalizer;
 pub use self::trie::{Node, Trie};
 
-/// Tokens of a prompt in the published pipelines, `<s>` and `</s>` counted.
+/// The length of a prompt in the published pipelines, including `<s>` and `</s>`.
 pub const PROMPT_TOKENS: usize = 77;
 
-/// Texts as ids: rows of equal length.
+/// Tokenized texts: rows of equal length.
 #[derive(Debug, Clone)]
 pub struct Encoding {
-    /// (texts, tokens) u32, filled up with the padding id.
+    /// (texts, tokens) u32, padded with the padding id.
     pub input_ids: Tensor,
     /// (texts, tokens) u32: 1 for a token, 0 for padding.
     pub attention_mask: Tensor,
@@ -52,13 +52,13 @@ pub struct Encoding {
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     model: TokenModel,
-    /// Tokens that are found in a text before the model sees it: special ones, added ones and learned words.
+    /// Tokens matched before the model: special and added ones, and learned words.
     added: AddedTokens,
-    /// The largest id + 1 without learned words.
+    /// The largest id + 1, without learned words.
     vocab_size: usize,
-    /// Rows of the embedding that ids are looked up in, where they are known.
+    /// Rows of the embedding, if known.
     rows: Option<usize>,
-    /// The most tokens that a text should have, as the model's files say; a huge number where nothing is known.
+    /// The longest text in tokens according to the model's files; a huge number if unknown.
     max_length: Option<f64>,
     bos_id: u32,
     eos_id: u32,
@@ -66,14 +66,14 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// The same for a model whose embedding has `rows` rows. A text with a token beyond them, as one that was added to the
-    /// vocabulary and not to the model, is then an error that names it.
+    /// Sets the number of rows of the model's embedding. A text with a token beyond them, such as one added to the
+    /// vocabulary only, is then an error that names it.
     #[must_use]
     pub fn with_embedding_rows(self, rows: usize) -> Self {
         Self { rows: Some(rows), ..self }
     }
 
-    /// The added tokens without a row in [the embedding](Self::with_embedding_rows), by their ids.
+    /// The added tokens without a row in [the embedding](Self::with_embedding_rows), by id.
     pub fn tokens_without_embedding(&self) -> Vec<String> {
         let Some(rows) = self.rows else { return Vec::new() };
         let without = |(_, id): &(&str, u32)| (rows..self.vocab_size).contains(&(*id as usize));
@@ -83,30 +83,29 @@ impl Tokenizer {
         tokens.into_iter().map(|(token, _)| token.to_owned()).collect()
     }
 
-    /// Number of ids: all are smaller.
+    /// The number of ids; all are smaller.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size.max(self.added.end())
     }
 
-    /// Takes `word`, wherever it stands in a text, for `count` tokens of its own, as textual inversion wants it. Returns the
-    /// id of the first; the others follow.
+    /// Makes `word`, anywhere in a text, stand for `count` new tokens, as for textual inversion. Returns the id of
+    /// the first; the others follow.
     ///
     /// # Errors
-    /// [`Error::Input`] when the word is empty or there already, or has no tokens.
+    /// [`Error::Input`] if the word is empty or exists already, or has no tokens.
     pub fn add_word(&mut self, word: &str, count: usize) -> Result<u32> {
         self.added.add_word(word, self.vocab_size(), count)
     }
 
-    /// The tokens that texts are cut to for a model with positions for `positions`: `model_max_length` of its
-    /// `tokenizer_config.json`, where that is less.
+    /// The length to truncate texts to for a model with `positions` positions: `model_max_length` in its
+    /// `tokenizer_config.json`, if that is less.
     pub fn max_length(&self, positions: usize) -> usize {
         self.max_length.map_or(positions, |length| positions.min(length as usize))
     }
 
-    /// The tokens that prompts are padded and cut to for a diffusion model with positions for `positions`:
-    /// `model_max_length` of its `tokenizer_config.json`, as in diffusers, which is [`PROMPT_TOKENS`] in published models.
-    /// What the model has no positions for counts as not given, since transformers writes a huge number where nothing
-    /// was set.
+    /// The length to pad and truncate prompts to for a diffusion model with `positions` positions: `model_max_length`
+    /// in its `tokenizer_config.json`, as in diffusers, which is [`PROMPT_TOKENS`] in published models. A value
+    /// beyond the positions is ignored, since transformers writes a huge number if none was set.
     pub fn prompt_length(&self, positions: usize) -> usize {
         // Room for `<s>` and `</s>` at least.
         let possible = 2.0..=positions as f64;
@@ -115,7 +114,7 @@ impl Tokenizer {
             .map_or(PROMPT_TOKENS, |length| length as usize)
     }
 
-    /// The id that rows are filled up with.
+    /// The id of padding.
     pub fn pad_id(&self) -> u32 {
         self.pad_id
     }
@@ -130,11 +129,11 @@ impl Tokenizer {
         self.eos_id
     }
 
-    /// The ids of a text with `<s>` before and `</s>` after (or what the family has for them), however many there are.
+    /// The ids of a text, untruncated, with `<s>` before and `</s>` after (or their counterparts).
     ///
     /// # Errors
     ///
-    /// Where a `tokenizer.json` holds steps that fail on this text, or the text has a token
+    /// If a step of a `tokenizer.json` fails on this text, or it has a token
     /// [without an embedding](Self::with_embedding_rows).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = vec![self.bos_id];
@@ -149,7 +148,7 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Every id that is no learned word's has an embedding.
+    /// Checks that every id except learned words' has an embedding.
     fn check_rows(&self, ids: &[u32]) -> Result<()> {
         let Some(rows) = self.rows else { return Ok(()) };
         let Some(&id) = ids.iter().find(|&&id| (rows..self.vocab_size).contains(&(id as usize))) else {
@@ -162,11 +161,11 @@ impl Tokenizer {
         )))
     }
 
-    /// The ids of a text, of which at most `length` are kept: the first ones and `</s>`.
+    /// The ids of a text, truncated to `length`: the first ones and `</s>`.
     ///
     /// # Errors
     ///
-    /// As [`encode`](Self::encode), and a `length` that has no place for `<s>` and `</s>`.
+    /// Like [`encode`](Self::encode); also if `length` leaves no room for `<s>` and `</s>`.
     pub fn encode_truncated(&self, text: &str, length: usize) -> Result<Vec<u32>> {
         if length < 2 {
             return Err(Error::Input(format!("expected a length of at least 2 tokens, found {length}")));
@@ -176,7 +175,7 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Cuts a row to at most `length` ids, at least 2: the first ones and `</s>`. Returns how many had no place.
+    /// Truncates a row to `length` ids, at least 2: the first ones and `</s>`. Returns how many were cut off.
     pub(crate) fn cut(&self, ids: &mut Vec<u32>, length: usize) -> usize {
         let excess = ids.len().saturating_sub(length);
         if excess > 0 {
@@ -186,25 +185,26 @@ impl Tokenizer {
         excess
     }
 
-    /// Texts as rows of exactly `length` tokens, cut or filled up; diffusion models take [`PROMPT_TOKENS`].
+    /// Tokenizes texts as rows of exactly `length` tokens, truncated or padded; diffusion models take
+    /// [`PROMPT_TOKENS`].
     ///
     /// # Errors
     ///
-    /// As [`encode_truncated`](Self::encode_truncated).
+    /// Like [`encode_truncated`](Self::encode_truncated).
     pub fn encode_padded<S: AsRef<str>>(&self, texts: &[S], length: usize) -> Result<Encoding> {
         self.pad(&self.encode_all(texts, length)?, length)
     }
 
-    /// Texts as rows as long as the longest of them, and at most `length` tokens.
+    /// Tokenizes texts as rows padded to the longest, of at most `length` tokens.
     ///
     /// # Errors
     ///
-    /// As [`encode_truncated`](Self::encode_truncated).
+    /// Like [`encode_truncated`](Self::encode_truncated).
     pub fn encode_batch_padded<S: AsRef<str>>(&self, texts: &[S], length: usize) -> Result<Encoding> {
         self.pad_rows(&self.encode_all(texts, length)?)
     }
 
-    /// Rows of ids, filled up to the longest of them.
+    /// Pads rows of ids to the longest.
     pub(crate) fn pad_rows<R: AsRef<[u32]>>(&self, rows: &[R]) -> Result<Encoding> {
         let longest = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
         self.pad(rows, longest)
@@ -214,7 +214,7 @@ impl Tokenizer {
         texts.iter().map(|text| self.encode_truncated(text.as_ref(), length)).collect()
     }
 
-    /// Rows of ids, filled up to `length`.
+    /// Pads rows of ids to `length`.
     pub(crate) fn pad<R: AsRef<[u32]>>(&self, rows: &[R], length: usize) -> Result<Encoding> {
         let mut ids = Vec::with_capacity(rows.len() * length);
         let mut mask = Vec::with_capacity(rows.len() * length);

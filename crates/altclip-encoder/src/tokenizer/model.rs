@@ -1,4 +1,4 @@
-//! Splits text without added tokens into ids, by whichever model a vocabulary has.
+//! Tokenizes text without added tokens, with any of the models.
 
 use super::json::JsonTokenizer;
 use super::xlm_roberta::XlmRobertaTokenizer;
@@ -28,7 +28,7 @@ impl TokenModel {
         }
     }
 
-    /// The added tokens that the model finds itself, with their ids.
+    /// The added tokens that the model matches itself, with their ids.
     pub(super) fn added_tokens(&self) -> Vec<(&str, u32)> {
         match self {
             Self::SentencePiece(_) => Vec::new(),
@@ -36,7 +36,7 @@ impl TokenModel {
         }
     }
 
-    /// The token with an id, where the model can say.
+    /// The token with an id, if the model can tell.
     pub(super) fn token(&self, id: u32) -> Option<String> {
         match self {
             Self::SentencePiece(_) => None,
@@ -47,7 +47,7 @@ impl TokenModel {
     /// Appends the ids of a text.
     ///
     /// # Errors
-    /// Where a `tokenizer.json` holds steps that fail on this text.
+    /// If a step of a `tokenizer.json` fails on this text.
     pub(super) fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         match self {
             Self::SentencePiece(model) => {

@@ -1,7 +1,7 @@
-//! Normalises text as SentencePiece does, byte for byte.
+//! Normalizes text exactly like SentencePiece.
 //!
-//! Rules replace the longest prefix that they know, without regard to graphemes: a base letter and its accent are
-//! one character here only where a rule says so. Spaces are cleaned up and written as `▁`.
+//! The longest matching prefix is replaced, regardless of graphemes: a base letter and its accent are composed only
+//! where a rule says so. Spaces are cleaned up and written as `▁`.
 
 use super::charsmap::CharsMap;
 use super::sentencepiece::{ModelProto, NormalizerSpec, PieceType};
@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// `▁`, which stands for a space.
 pub(super) const SPACE: &[u8] = "\u{2581}".as_bytes();
 
-/// Prepares text the way a SentencePiece model was trained on.
+/// Normalizes text as in the training of a SentencePiece model.
 #[derive(Debug, Clone)]
 pub struct Normalizer {
     rules: Option<CharsMap>,
@@ -19,13 +19,13 @@ pub struct Normalizer {
     user_defined: Option<Trie>,
     add_dummy_prefix: bool,
     remove_extra_whitespaces: bool,
-    /// What a space becomes.
+    /// What replaces a space.
     space: &'static [u8],
     space_as_suffix: bool,
 }
 
 impl Normalizer {
-    /// The normalizer that a model file describes; `name` is what errors call the file.
+    /// The normalizer that a model file describes; `name` is used in errors.
     pub fn new(model: &ModelProto, name: &str) -> Result<Self> {
         let user_defined: Vec<&[u8]> = model
             .pieces
@@ -45,7 +45,7 @@ impl Normalizer {
         Ok(normalizer)
     }
 
-    /// The normalizer of a specification alone, with no user-defined pieces.
+    /// The normalizer of a specification, without user-defined pieces.
     pub fn from_spec(spec: &NormalizerSpec, name: &str) -> Result<Self> {
         Ok(Self {
             rules: CharsMap::parse(spec.precompiled_charsmap(), name)?,
@@ -57,7 +57,7 @@ impl Normalizer {
         })
     }
 
-    /// Replaces the contents of `normalized` by the normalised text. It is UTF-8 where the model's rules are.
+    /// Writes the normalized text to `normalized`, replacing its content. It is UTF-8 if the model's rules are.
     pub fn normalize(&self, text: &str, normalized: &mut Vec<u8>) {
         normalized.clear();
         let mut rest = text.as_bytes();
@@ -101,7 +101,7 @@ impl Normalizer {
         }
     }
 
-    /// What the beginning of a text becomes, and how many bytes of it that takes: at least one where there are any.
+    /// The replacement of the start of a text, and the bytes it consumes: at least one, unless the text is empty.
     fn replace_prefix<'a>(&'a self, text: &'a [u8]) -> (&'a [u8], usize) {
         if let Some(length) = self.user_defined.as_ref().and_then(|pieces| pieces.longest_prefix(text)) {
             return (&text[..length], length);
@@ -114,7 +114,7 @@ impl Normalizer {
     }
 }
 
-/// Length in bytes of the first UTF-8 character, by its first byte; never more than there is.
+/// The length in bytes of the first UTF-8 character, by its first byte, up to the end of the text.
 #[inline]
 pub(super) fn character_length(text: &[u8]) -> usize {
     let length = match text.first() {

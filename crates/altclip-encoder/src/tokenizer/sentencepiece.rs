@@ -1,6 +1,6 @@
-//! Reads SentencePiece's model file: the fields of its `sentencepiece_model.proto` that matter here.
+//! Reads the fields of SentencePiece's model file (`sentencepiece_model.proto`) that matter here.
 //!
-//! The structs both read published models and write the ones that this project trains.
+//! The same structs write the models that this project trains.
 
 use prost::Message;
 
@@ -9,13 +9,13 @@ use crate::{Error, Result};
 /// The whole file.
 #[derive(Clone, PartialEq, Message)]
 pub struct ModelProto {
-    /// The vocabulary; a piece's number is its place here.
+    /// The vocabulary; a piece's index is its id.
     #[prost(message, repeated, tag = "1")]
     pub pieces: Vec<SentencePiece>,
     /// How the model was trained.
     #[prost(message, optional, tag = "2")]
     pub trainer_spec: Option<TrainerSpec>,
-    /// How text is prepared.
+    /// How text is normalized.
     #[prost(message, optional, tag = "3")]
     pub normalizer_spec: Option<NormalizerSpec>,
 }
@@ -29,30 +29,30 @@ pub struct SentencePiece {
     /// Its log probability.
     #[prost(float, optional, tag = "2")]
     pub score: Option<f32>,
-    /// What it stands for.
+    /// Its type.
     #[prost(enumeration = "PieceType", optional, tag = "3", default = "Normal")]
     pub r#type: Option<i32>,
 }
 
-/// What a piece stands for.
+/// The type of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub enum PieceType {
-    /// Text that was learned.
+    /// Learned text.
     Normal = 1,
-    /// Whatever the vocabulary lacks.
+    /// Everything that is not in the vocabulary.
     Unknown = 2,
-    /// A marker that no text produces, such as `<s>`.
+    /// A marker that text never produces, such as `<s>`.
     Control = 3,
     /// Text that is always a piece of its own.
     UserDefined = 4,
     /// Text that is in the vocabulary and never produced.
     Unused = 5,
-    /// One byte of a character that the vocabulary lacks.
+    /// One byte of a character that is not in the vocabulary.
     Byte = 6,
 }
 
-/// How the model was trained: what decides how it is read.
+/// How the model was trained, as far as that affects reading it.
 #[derive(Clone, PartialEq, Message)]
 pub struct TrainerSpec {
     /// The kind of model.
@@ -61,28 +61,28 @@ pub struct TrainerSpec {
     /// Number of pieces.
     #[prost(int32, optional, tag = "4")]
     pub vocab_size: Option<i32>,
-    /// Share of the characters of the training text that are in the vocabulary.
+    /// Share of the training text's characters that are in the vocabulary.
     #[prost(float, optional, tag = "10")]
     pub character_coverage: Option<f32>,
     /// Length of the longest piece, in characters.
     #[prost(int32, optional, tag = "20")]
     pub max_sentencepiece_length: Option<i32>,
-    /// Whether the space belongs to the end of a word instead of its beginning.
+    /// Whether spaces belong to the ends of words instead of their beginnings.
     #[prost(bool, optional, tag = "24", default = "false")]
     pub treat_whitespace_as_suffix: Option<bool>,
-    /// Whether an unknown character becomes the pieces of its bytes.
+    /// Whether unknown characters are split into bytes.
     #[prost(bool, optional, tag = "35", default = "false")]
     pub byte_fallback: Option<bool>,
-    /// The piece for unknown text.
+    /// The id for unknown text.
     #[prost(int32, optional, tag = "40", default = "0")]
     pub unk_id: Option<i32>,
-    /// The piece before a text.
+    /// The id before a text.
     #[prost(int32, optional, tag = "41", default = "1")]
     pub bos_id: Option<i32>,
-    /// The piece after a text.
+    /// The id after a text.
     #[prost(int32, optional, tag = "42", default = "2")]
     pub eos_id: Option<i32>,
-    /// The padding piece; −1 for none.
+    /// The id of padding; −1 for none.
     #[prost(int32, optional, tag = "43", default = "-1")]
     pub pad_id: Option<i32>,
 }
@@ -101,19 +101,19 @@ pub enum ModelType {
     Char = 4,
 }
 
-/// How text is prepared.
+/// How text is normalized.
 #[derive(Clone, PartialEq, Message)]
 pub struct NormalizerSpec {
     /// Name of the rules, such as `nmt_nfkc`.
     #[prost(string, optional, tag = "1")]
     pub name: Option<String>,
-    /// The rules, compiled to a double-array trie and the replacements that it points into.
+    /// The compiled rules: a double-array trie and the replacements it points to.
     #[prost(bytes = "vec", optional, tag = "2")]
     pub precompiled_charsmap: Option<Vec<u8>>,
-    /// Whether a space is put before the text.
+    /// Whether a space is added before the text.
     #[prost(bool, optional, tag = "3", default = "true")]
     pub add_dummy_prefix: Option<bool>,
-    /// Whether spaces at both ends are dropped and runs of spaces become one.
+    /// Whether spaces at both ends are removed and runs of spaces merged.
     #[prost(bool, optional, tag = "4", default = "true")]
     pub remove_extra_whitespaces: Option<bool>,
     /// Whether a space is written as `▁`.
@@ -122,12 +122,12 @@ pub struct NormalizerSpec {
 }
 
 impl ModelProto {
-    /// Reads a model file. `name` is what errors call it.
+    /// Parses a model file. `name` is used in errors.
     ///
     /// # Errors
     ///
-    /// Bytes that are not such a file, and files of a kind that XLM-R does not use: another model type than unigram,
-    /// or byte fallback.
+    /// If the bytes are not such a file, or of a kind that XLM-R does not use: not a unigram model, or with byte
+    /// fallback.
     pub fn parse(bytes: &[u8], name: &str) -> Result<Self> {
         let model = Self::decode(bytes)
             .map_err(|error| Error::format(name, format!("expected a SentencePiece model: {error}")))?;

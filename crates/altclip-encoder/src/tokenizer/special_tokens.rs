@@ -1,4 +1,4 @@
-//! Says which special tokens a family of tokenizers has, and finds their ids.
+//! Describes a tokenizer family's special tokens, and finds their ids.
 
 use super::added::{AddedToken, AddedTokens};
 use super::declared::{Declared, Special};
@@ -7,13 +7,13 @@ use crate::{Error, Result};
 /// The special tokens of a family: XLM-R's, BERT's or CLIP's.
 #[derive(Debug)]
 pub(super) struct SpecialTokens {
-    /// The role of each in transformers, and its text where the model's files do not give another.
+    /// The role of each in transformers, and its default text.
     pub tokens: &'static [(&'static str, &'static str)],
     /// The role of the token before every text.
     pub before: &'static str,
     /// The role of the token after every text.
     pub after: &'static str,
-    /// Whether the mask takes the white space before it along, where the files do not say.
+    /// Whether the mask token absorbs white space before it by default.
     pub mask_takes_space: bool,
 }
 
@@ -24,10 +24,11 @@ impl SpecialTokens {
         declared.special.get(role).map_or_else(own, Special::text)
     }
 
-    /// The tokens that are looked for in a text before the model sees it, with their ids; `id` is that of a token in the
-    /// model's own vocabulary, which has `end` ids.
+    /// The tokens to match before the model, with their ids; `id` finds a token in the model's own vocabulary, which
+    /// has `end` ids.
     ///
-    /// Special tokens that the vocabulary lacks get the ids after it if the files name them; the family's own are left out.
+    /// Special tokens missing from the vocabulary get the ids after it if the files name them; the family's defaults
+    /// are left out.
     pub(super) fn added_tokens(
         &self,
         declared: &Declared,
@@ -61,10 +62,10 @@ impl SpecialTokens {
         AddedTokens::new(tokens)
     }
 
-    /// The ids of the tokens before a text, after it, and in place of none.
+    /// The ids of the tokens before a text, after it, and for padding.
     ///
     /// # Errors
-    /// When the vocabulary lacks one of them.
+    /// If the vocabulary lacks one of them.
     pub(super) fn around(
         &self,
         declared: &Declared,
@@ -78,7 +79,7 @@ impl SpecialTokens {
     /// The id of the special token with this role.
     ///
     /// # Errors
-    /// When the vocabulary lacks it.
+    /// If the vocabulary lacks it.
     pub(super) fn id(
         &self,
         role: &str,

@@ -1,30 +1,30 @@
-//! Finds which of many byte strings a text begins with, in time linear in the length of the longest.
+//! Matches the start of a text against many byte strings, in time linear in the longest match.
 
-/// No value here, or no child there.
+/// No value, or no child.
 const NONE: u32 = u32::MAX;
 
-/// A trie over byte strings. The children of a node lie side by side, ordered by their byte.
+/// A trie over byte strings. The children of a node are adjacent, ordered by byte.
 #[derive(Debug, Clone)]
 pub struct Trie {
     /// For each node, the byte that leads to it.
     labels: Vec<u8>,
-    /// For each node, its first child; its last one stands before the next node's first.
+    /// For each node, its first child; its last one precedes the next node's first.
     first_child: Vec<u32>,
     /// For each node, the value of the string that ends there, or [`NONE`].
     values: Vec<u32>,
     /// Children of the root by byte.
     from_root: Box<[u32; 256]>,
-    /// The first key that stood in the slice before, by its place.
+    /// The index of the first repeated key.
     repeated: Option<u32>,
 }
 
-/// A place in a [`Trie`].
+/// A position in a [`Trie`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Node(u32);
 
 impl Trie {
-    /// A trie of the keys, each with its place in the slice as value. Of equal keys the first counts. `None` where
-    /// there are too many bytes for 32-bit places.
+    /// A trie of the keys, with their indices in the slice as values. For equal keys the first counts. `None` if
+    /// there are too many bytes for 32-bit indices.
     pub fn new(keys: &[&[u8]]) -> Option<Self> {
         let bytes: usize = keys.iter().map(|key| key.len()).sum();
         if u32::try_from(bytes).is_err() || u32::try_from(keys.len()).is_err() {
@@ -33,7 +33,7 @@ impl Trie {
         let mut sorted: Vec<(&[u8], u32)> = keys.iter().copied().zip(0..).collect();
         sorted.sort_unstable();
 
-        // Each node stands for the keys `sorted[from..to]`, which share their first `depth` bytes.
+        // Each node covers the keys `sorted[from..to]`, which share their first `depth` bytes.
         struct Range {
             from: u32,
             to: u32,
@@ -73,12 +73,12 @@ impl Trie {
         Some(Self { labels, first_child, values, from_root, repeated })
     }
 
-    /// The place of the first key that equals one before it.
+    /// The index of the first key that equals an earlier one.
     pub fn repeated(&self) -> Option<u32> {
         self.repeated
     }
 
-    /// Where every search begins.
+    /// The start of every search.
     pub fn root(&self) -> Node {
         Node(0)
     }
@@ -86,7 +86,7 @@ impl Trie {
     /// The node that a byte leads to.
     #[inline]
     pub fn step(&self, Node(node): Node, byte: u8) -> Option<Node> {
-        /// Up to here looking at every child is as quick as halving.
+        /// Up to this many children, a linear scan is as fast as bisection.
         const FEW: usize = 8;
         if node == 0 {
             let child = self.from_root[usize::from(byte)];
@@ -119,7 +119,7 @@ impl Trie {
         self.value(node)
     }
 
-    /// The length of the longest key that a text begins with.
+    /// The length of the longest key that the text starts with.
     pub fn longest_prefix(&self, text: &[u8]) -> Option<usize> {
         let mut node = self.root();
         let mut longest = None;

@@ -1,15 +1,15 @@
-//! Splits text into its most probable pieces: the unigram model.
+//! Splits text into its most probable pieces (unigram model).
 //!
-//! Kudo, "Subword Regularization" (2018), with a Viterbi search over byte positions that visits each piece at each
-//! place once. Scores are added in the order and precision of the reference (`EncodeOptimized` in SentencePiece), since
-//! the last bit of a 32-bit sum decides between segmentations that are equally probable.
+//! Kudo, "Subword Regularization" (2018): a Viterbi search over byte positions that visits each piece at each
+//! position once. Scores are added in the reference's order and precision (`EncodeOptimized` in SentencePiece), since
+//! the last bit of an f32 sum decides between equally probable segmentations.
 
 use super::normalizer::character_length;
 use super::sentencepiece::{ModelProto, PieceType};
 use super::trie::Trie;
 use crate::{Error, Result};
 
-/// An unknown character scores this much less than the least probable piece.
+/// How much less than the least probable piece an unknown character scores.
 const UNKNOWN_PENALTY: f32 = 10.0;
 
 /// The vocabulary with its scores.
@@ -24,15 +24,15 @@ pub(super) struct Unigram {
 #[derive(Debug, Clone, Copy)]
 struct ScoredPiece {
     score: f32,
-    /// Whether text can become this piece.
+    /// Whether text can produce this piece.
     produced: bool,
 }
 
-/// How the best segmentation of the text up to a place ends.
+/// The last piece of the best segmentation up to a position.
 #[derive(Debug, Clone, Copy)]
 struct Best {
     score: f32,
-    /// Where its last piece begins; [`UNREACHED`] where no segmentation ends.
+    /// Where the piece begins; [`UNREACHED`] if no segmentation ends here.
     start: u32,
     piece: u32,
 }
@@ -40,7 +40,7 @@ struct Best {
 const UNREACHED: u32 = u32::MAX;
 
 impl Unigram {
-    /// The vocabulary of a model file, which `name` is what errors call.
+    /// The vocabulary of a model file; `name` is used in errors.
     pub(super) fn new(model: &ModelProto, name: &str) -> Result<Self> {
         let problem = |problem: String| Error::format(name, problem);
         let mut unknown = None;
@@ -79,7 +79,7 @@ impl Unigram {
         let pieces = model.pieces.iter().map(|piece| match piece.r#type() {
             PieceType::Normal => ScoredPiece { score: piece.score(), produced: true },
             PieceType::UserDefined => {
-                // Enough to win against every segmentation into normal pieces.
+                // Enough to beat every segmentation into normal pieces.
                 let length = piece.piece().len() as f32;
                 ScoredPiece { score: (f64::from(length * highest) - 0.1) as f32, produced: true }
             }
@@ -98,8 +98,8 @@ impl Unigram {
         self.trie.get(text)
     }
 
-    /// Gives the pieces of a normalised text to `found`, in order. A run of unknown characters is one unknown piece
-    /// (or, as in the reference, the piece that the run spells although text cannot become it).
+    /// Passes the pieces of a normalized text to `found`, in order. A run of unknown characters is a single unknown
+    /// piece (or, as in the reference, the piece that the run spells although text cannot produce it).
     pub(super) fn segment(&self, text: &[u8], mut found: impl FnMut(u32)) {
         let reached = Best { score: 0.0, start: 0, piece: 0 };
         let mut best = vec![Best { score: 0.0, start: UNREACHED, piece: 0 }; text.len() + 1];
@@ -137,9 +137,9 @@ impl Unigram {
         self.trace_back(text, &mut best, &mut found);
     }
 
-    /// Turns the chain of best ends around and reports it.
+    /// Reverses the chain of best pieces and reports it.
     fn trace_back(&self, text: &[u8], best: &mut [Best], found: &mut impl FnMut(u32)) {
-        // The chain is walked from the end; its links are written in order into the places that it leaves free.
+        // The chain is walked from the end; its links are written in order into the slots it frees.
         let mut free = text.len();
         let mut end = text.len();
         while end > 0 {

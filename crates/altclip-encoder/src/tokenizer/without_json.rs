@@ -1,15 +1,15 @@
-//! Refuses what [`Tokenizer`](super::Tokenizer) reads through the `tokenizers` crate, where the feature `tokenizer-json` is off.
+//! Stands in for the `tokenizers` crate if the feature `tokenizer-json` is off.
 
 use super::declared::Declared;
 use crate::{Error, Result};
 
-/// No value has this type.
+/// An uninhabited type.
 #[derive(Debug, Clone)]
 pub(super) enum JsonTokenizer {}
 
 impl JsonTokenizer {
     /// # Errors
-    /// In every case: says which feature is needed.
+    /// Always: says which feature is needed.
     pub(super) fn new(_json: &[u8], name: &str, _expected: &str) -> Result<Self> {
         Err(Error::format(
             name,

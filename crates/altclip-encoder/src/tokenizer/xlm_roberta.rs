@@ -1,4 +1,4 @@
-//! Gives pieces of a SentencePiece model XLM-R's ids: fairseq's layout.
+//! Maps a SentencePiece model's pieces to XLM-R's ids (fairseq's layout).
 
 use super::normalizer::Normalizer;
 use super::sentencepiece::ModelProto;
@@ -6,7 +6,7 @@ use super::special_tokens::SpecialTokens;
 use super::unigram::Unigram;
 use crate::Result;
 
-/// transformers' names of the special tokens.
+/// Special tokens with transformers' names.
 pub(super) const SPECIAL_TOKENS: SpecialTokens = SpecialTokens {
     tokens: &[
         ("bos_token", BOS),
@@ -28,19 +28,19 @@ const EOS: &str = "</s>";
 const UNK: &str = "<unk>";
 const MASK: &str = "<mask>";
 
-/// fairseq's ids of the special tokens. The pieces follow, one place later than in the file.
+/// fairseq's ids of the special tokens. The pieces follow, shifted by one from the file.
 const BOS_ID: u32 = 0;
 const PAD_ID: u32 = 1;
 const EOS_ID: u32 = 2;
 const UNK_ID: u32 = 3;
 const FAIRSEQ_OFFSET: u32 = 1;
 
-/// transformers' slow `XLMRobertaTokenizer`: pieces of a SentencePiece file under fairseq's ids.
+/// transformers' slow `XLMRobertaTokenizer`: a SentencePiece file's pieces with fairseq's ids.
 #[derive(Debug, Clone)]
 pub(super) struct XlmRobertaTokenizer {
     normalizer: Normalizer,
     unigram: Unigram,
-    /// For each piece of the file, its id.
+    /// The id of each piece of the file.
     ids: Vec<u32>,
     mask_id: u32,
 }
@@ -62,7 +62,7 @@ impl XlmRobertaTokenizer {
         Ok(Self { normalizer: Normalizer::new(&model, name)?, ids: ids.collect(), unigram, mask_id })
     }
 
-    /// Largest id + 1: `<mask>` comes last.
+    /// The largest id + 1: `<mask>` comes last.
     pub(super) fn vocab_size(&self) -> usize {
         self.mask_id as usize + 1
     }
@@ -79,7 +79,7 @@ impl XlmRobertaTokenizer {
         }
     }
 
-    /// Appends the ids of a text that holds no special tokens.
+    /// Appends the ids of a text without special tokens.
     pub(super) fn encode_into(&self, text: &str, ids: &mut Vec<u32>) {
         let mut normalized = Vec::new();
         self.normalizer.normalize(text, &mut normalized);

@@ -1,4 +1,4 @@
-//! Reads the shape of an XLM-R encoder, as its `config.json` spells it.
+//! Reads the `config.json` of an XLM-R encoder.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -8,7 +8,7 @@ use crate::layer_shape::{LARGEST_WIDTH, LayerShape, MOST_LAYERS, MOST_TOKENS, ch
 
 /// The fields of transformers' `XLMRobertaConfig` that decide what the encoder computes.
 ///
-/// A field that the file leaves out has the value it has in transformers.
+/// Missing fields have transformers' defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", default)]
 pub struct XlmRobertaConfig {
@@ -24,7 +24,7 @@ pub struct XlmRobertaConfig {
     pub intermediate_size: usize,
     /// Activation of the feed-forward block.
     pub hidden_act: HiddenAct,
-    /// Rows of the position embedding; the first `pad_token_id + 1` of them are not positions of tokens.
+    /// Rows of the position embedding; the first `pad_token_id + 1` of them are not used for tokens.
     pub max_position_embeddings: usize,
     /// Rows of the token type embedding, of which only the first is used.
     pub type_vocab_size: usize,
@@ -32,11 +32,11 @@ pub struct XlmRobertaConfig {
     pub layer_norm_eps: f64,
     /// Id of `<pad>`; also the position of every padding row.
     pub pad_token_id: u32,
-    /// How positions enter the model.
+    /// How positions are encoded.
     pub position_embedding_type: PositionEmbedding,
 }
 
-/// How positions enter the model: XLM-R only has learned embeddings added to the tokens'.
+/// How positions are encoded: XLM-R only has learned embeddings added to the tokens'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PositionEmbedding {
@@ -62,7 +62,7 @@ impl Default for XlmRobertaConfig {
     }
 }
 
-/// A configuration is checked where it is read, so that the error names the file.
+/// Checked on reading, so that errors name the file.
 impl<'de> Deserialize<'de> for XlmRobertaConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let config = Self::deserialize(deserializer)?;
@@ -93,7 +93,7 @@ impl XlmRobertaConfig {
         }
     }
 
-    /// The most tokens that a prompt can have: the positions that follow the padding's.
+    /// The longest prompt in tokens: the positions after the padding's.
     pub fn max_tokens(&self) -> usize {
         self.max_position_embeddings.saturating_sub(self.pad_token_id as usize).saturating_sub(1)
     }
@@ -108,10 +108,10 @@ impl XlmRobertaConfig {
         }
     }
 
-    /// Checks that the fields can be those of one model.
+    /// Checks that the fields are consistent.
     ///
     /// # Errors
-    /// Names the first field that cannot be, with what it has to be.
+    /// Names the first invalid field, with what was expected.
     pub fn check(&self) -> Result<(), String> {
         check_limits([
             ("num_hidden_layers", self.num_hidden_layers, MOST_LAYERS),

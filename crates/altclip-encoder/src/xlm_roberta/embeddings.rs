@@ -1,4 +1,4 @@
-//! Embeds token ids: the first hidden states.
+//! Embeds token ids.
 
 use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
@@ -7,10 +7,10 @@ use fused_ops::{Embedding, LayerNorm, for_computing};
 use super::config::XlmRobertaConfig;
 use crate::layer_shape::INITIALIZER_RANGE;
 
-/// Embeddings of words that are not in the vocabulary the model was made with.
+/// Embeddings of words that were added to the vocabulary.
 #[derive(Debug, Clone)]
 struct AddedEmbeddings {
-    /// The id of the first; from here on no id is the table's.
+    /// The id of the first; the table's ids are all smaller.
     first: u32,
     rows: Tensor, // (added, hidden_size)
 }
@@ -54,7 +54,7 @@ impl XlmRobertaEmbeddings {
         })
     }
 
-    /// The same with `rows` (added, hidden_size) for the ids from `first` on, in place of whatever the table has there.
+    /// Adds `rows` (added, hidden_size) for the ids from `first` on, replacing what the table has there.
     ///
     /// # Errors
     /// If the rows have another width.
@@ -68,18 +68,19 @@ impl XlmRobertaEmbeddings {
         Ok(Self { added: Some(AddedEmbeddings { first, rows }), vocab_size: first as usize + added, ..self })
     }
 
-    /// The rows of the table of words for `ids`, (ids, hidden_size); added ones are not in it.
+    /// The rows of the word table for `ids`, (ids, hidden_size), without added ones.
     ///
     /// # Errors
-    /// If there is no row of an id.
+    /// If an id has no row.
     pub(super) fn words(&self, ids: &[u32]) -> Result<Tensor> {
         self.word_embeddings.forward(&Tensor::new(ids, self.word_embeddings.device())?)
     }
 
-    /// `input_ids` of prompts of these `lengths`, one after the other → (rows, hidden_size) on the weights' device.
+    /// Embeds the concatenated `input_ids` of prompts with these `lengths`: (rows, hidden_size), on the weights'
+    /// device.
     ///
     /// # Errors
-    /// If there are more or fewer ids, one is outside the vocabulary, or a prompt has more tokens than the model has
+    /// If the number of ids differs, one is outside the vocabulary, or a prompt has more tokens than the model has
     /// positions.
     pub(super) fn forward(&self, input_ids: &[u32], lengths: &[usize]) -> Result<Tensor> {
         let device = self.word_embeddings.device();
@@ -93,8 +94,8 @@ impl XlmRobertaEmbeddings {
         self.layer_norm.forward(&(words.broadcast_add(&token_type)? + positions)?)
     }
 
-    /// Row of the position embedding for every id: non-pad tokens count on from `pad_token_id + 1`, and every
-    /// pad has `pad_token_id` (`create_position_ids_from_input_ids` of transformers).
+    /// The position of every id: other tokens count up from `pad_token_id + 1`, and all padding has `pad_token_id`
+    /// (transformers' `create_position_ids_from_input_ids`).
     fn positions(&self, input_ids: &[u32], lengths: &[usize]) -> Result<Vec<u32>> {
         let rows: usize = lengths.iter().sum();
         if input_ids.len() != rows {
@@ -130,9 +131,10 @@ impl XlmRobertaEmbeddings {
 }
 
 impl AddedEmbeddings {
-    /// The embeddings (ids, hidden_size) of ids, of which some are added and the others of `table`.
+    /// The embeddings (ids, hidden_size) of ids in `table` and added ones.
     fn words(&self, table: &Embedding, ids: &[u32]) -> Result<Tensor> {
-        // The table's rows for all ids, then the added ones: only a prompt's worth of the table is copied.
+        // First the table's rows for all ids, then the added ones, so that only a prompt's worth of the table is
+        // copied.
         let of_table: Vec<u32> = ids.iter().map(|&id| if id < self.first { id } else { 0 }).collect();
         let places = ids.iter().zip(0..).map(|(&id, place)| match id.checked_sub(self.first) {
             Some(added) => ids.len() as u32 + added,

@@ -1,4 +1,5 @@
-//! Computes one layer of XLM-R, which is BERT's: attention and feed-forward, each followed by its residual and layer norm.
+//! Computes a layer of XLM-R or BERT: attention and feed-forward, each followed by its residual and layer norm
+//! (post-LN).
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -30,7 +31,7 @@ impl XlmRobertaLayer {
         })
     }
 
-    /// The rows of `sequences`, (rows, hidden_size), in and out.
+    /// The rows of `sequences`, (rows, hidden_size) → the same.
     pub(crate) fn forward(&self, x: &Tensor, sequences: &Sequences) -> Result<Tensor> {
         let x = self.attention_output.forward(&self.attention.forward(x, sequences)?, x)?;
         let inner = self.intermediate.forward_with(&x, &self.activation.epilogue())?;
@@ -58,7 +59,7 @@ impl XlmRobertaSelfAttention {
     }
 }
 
-/// `dense`, then the residual, then `LayerNorm`: the end of both halves of a layer.
+/// `dense`, the residual and `LayerNorm`: the end of both halves of a layer.
 #[derive(Debug, Clone)]
 struct ResidualNorm {
     dense: Linear,

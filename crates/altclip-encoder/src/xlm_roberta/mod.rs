@@ -1,8 +1,8 @@
 //! Encodes tokens with XLM-R, the multilingual encoder under both forms of the text tower.
 //!
-//! Unsupervised Cross-lingual Representation Learning at Scale, <https://arxiv.org/abs/1911.02116>;
-//! `XLMRobertaModel` of transformers without its pooler. Layer norms follow the residuals (post-LN). Dropout is
-//! not applied, in training neither.
+//! Unsupervised Cross-lingual Representation Learning at Scale, <https://arxiv.org/abs/1911.02116>; transformers'
+//! `XLMRobertaModel` without its pooler. Layer norms follow the residuals (post-LN). There is no dropout, even in
+//! training.
 
 mod config;
 mod embeddings;
@@ -17,7 +17,7 @@ use self::embeddings::XlmRobertaEmbeddings;
 use self::layer::XlmRobertaLayer;
 use crate::padding::CompactPrompts;
 
-/// Token ids to hidden states.
+/// Maps token ids to hidden states.
 #[derive(Debug, Clone)]
 pub struct XlmRobertaModel {
     embeddings: XlmRobertaEmbeddings,
@@ -40,14 +40,14 @@ impl XlmRobertaModel {
         Ok(Self { embeddings, layers, device: vb.device().clone() })
     }
 
-    /// The same model stopped `count` layers early, so that [`forward`](Self::forward) gives an earlier hidden state. What
-    /// memory no other clone holds is given back.
+    /// Drops the last `count` layers, so that [`forward`](Self::forward) returns an earlier hidden state. Their
+    /// memory is freed unless another clone holds it.
     pub fn without_last_layers(mut self, count: usize) -> Self {
         self.layers.truncate(self.layers.len().saturating_sub(count));
         self
     }
 
-    /// How many layers it has.
+    /// The number of layers.
     pub fn layers(&self) -> usize {
         self.layers.len()
     }
@@ -60,7 +60,7 @@ impl XlmRobertaModel {
         self.embeddings.words(ids)
     }
 
-    /// The same with `rows` (added, hidden_size), the embeddings of the ids from `first` on.
+    /// Adds `rows` (added, hidden_size), the embeddings of the ids from `first` on.
     ///
     /// # Errors
     /// If the rows have another width than the model.
@@ -71,8 +71,8 @@ impl XlmRobertaModel {
     /// Hidden state after the last layer: (batch, tokens, hidden_size).
     ///
     /// * `input_ids` (batch, tokens), u32, on any device
-    /// * `key_bias` (batch, tokens), f32, added to every attention score of that key: 0 for a token that is seen,
-    ///   −∞ for one that is not, ln m for one that stands for m equal ones
+    /// * `key_bias` (batch, tokens), f32, added to every attention score of that key: 0 for a visible token, −∞ for a
+    ///   masked one, ln m for one that stands for m equal ones
     ///
     /// # Errors
     /// If an id is outside the vocabulary, or a prompt has more tokens than the model has positions.
@@ -83,15 +83,15 @@ impl XlmRobertaModel {
         self.forward_packed(&input_ids, &sequences)?.reshape((batch, tokens, ()))
     }
 
-    /// The same of texts of mixed lengths, whose rows follow each other without padding: (rows, hidden_size).
+    /// Encodes concatenated texts of mixed lengths, without padding: (rows, hidden_size).
     ///
     /// # Errors
-    /// If there are more or fewer ids than rows of `sequences`, and as [`forward`](Self::forward).
+    /// If the number of ids differs from the rows of `sequences`; also like [`forward`](Self::forward).
     pub fn forward_packed(&self, input_ids: &[u32], sequences: &Sequences) -> Result<Tensor> {
         self.forward_packed_while(input_ids, sequences, &|| Ok(()))
     }
 
-    /// The same, asking `proceed` before each layer, whose error ends the work.
+    /// Like [`forward_packed`](Self::forward_packed), calling `proceed` before each layer; its error ends the work.
     fn forward_packed_while(
         &self,
         input_ids: &[u32],
@@ -111,7 +111,7 @@ impl XlmRobertaModel {
         self.encode_while(prompts, &|| Ok(()))
     }
 
-    /// The same, asking `proceed` before each layer, whose error ends the work.
+    /// Like [`encode`](Self::encode), calling `proceed` before each layer; its error ends the work.
     pub(crate) fn encode_while(
         &self,
         prompts: &CompactPrompts,
@@ -126,7 +126,7 @@ impl XlmRobertaModel {
         }
     }
 
-    /// Device of the weights, and of what [`forward`](Self::forward) gives.
+    /// The device of the weights, and of the result of [`forward`](Self::forward).
     pub fn device(&self) -> &Device {
         &self.device
     }

@@ -1,4 +1,4 @@
-//! Golden values and comparisons for the tests of this crate.
+//! Shares golden values and comparisons among the tests of this crate.
 
 #![allow(dead_code, reason = "each test file is a program of its own and uses a part")]
 
@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use serde::de::DeserializeOwned;
 
-/// Largest ‖a − b‖ / ‖b‖ between a module in f32 and the reference implementation.
+/// The largest relative error ‖a − b‖ / ‖b‖ of a module in f32 against the reference.
 pub const TOLERANCE: f64 = 1e-5;
 
 /// A file or folder of the golden values.

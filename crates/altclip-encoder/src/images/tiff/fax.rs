@@ -1,4 +1,4 @@
-//! Unpacks what is compressed as faxes of group 3 are, in one dimension (ITU-T T.4).
+//! Decodes group 3 fax compression, in one dimension (ITU-T T.4).
 
 use std::io::Cursor;
 
@@ -9,12 +9,12 @@ use fax::decoder::{Group3Decoder, pels};
 
 use super::one_line;
 
-/// Of `T4Options`: rows may be described by what differs from the one before.
+/// In `T4Options`: rows may be encoded as differences from the previous one.
 const TWO_DIMENSIONS: u32 = 1;
-/// Of `FillOrder`: the lowest bit of a byte comes first.
+/// In `FillOrder`: the lowest bit of a byte comes first.
 const LOWEST_FIRST: u16 = 2;
 
-/// The pixels, 0 or 1, 1 where they are white.
+/// The pixels, 0 or 1, 1 for white.
 pub(super) fn decode(
     file: &mut Decoder<Cursor<&[u8]>>,
     bytes: &[u8],
@@ -46,12 +46,12 @@ pub(super) fn decode(
             strip.iter().map(|&byte| Ok::<_, ()>(if is_reversed { byte.reverse_bits() } else { byte }));
         let mut decoder = Group3Decoder::new(strip).map_err(|_| "a fax that does not begin as one")?;
         for _ in 0..rows_left.min(rows_of_strip) {
-            // After its last row a strip may end without a mark.
+            // A strip may end without a mark after its last row.
             let ended = decoder.advance().is_err();
             if ended && decoder.transitions().last() != Some(&columns) {
                 return Err("cut short".to_owned());
             }
-            // What a fax calls white is 0, and the kind of colours says what that means.
+            // A fax's white is 0; the photometric interpretation says what that means.
             let bit = |color| u8::from((color == Color::Black) == is_white_one);
             pixels.extend(pels(decoder.transitions(), columns).map(bit));
         }

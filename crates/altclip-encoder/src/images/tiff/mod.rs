@@ -1,7 +1,7 @@
-//! Reads TIFF files, of any layout, number of bits and compression that Pillow reads and people have.
+//! Reads TIFF files in the layouts, bit depths and compressions that Pillow supports and that occur in practice.
 //!
-//! The `tiff` crate unpacks the samples, and what is made of them is decided here: it knows no palettes, leaves YCbCr as
-//! it is, and takes colours that are multiplied by their alpha for others.
+//! The `tiff` crate unpacks the samples, and this module interprets them: the crate does not support palettes, leaves
+//! YCbCr as it is, and misreads premultiplied alpha.
 
 mod fax;
 
@@ -16,11 +16,11 @@ use image::{DynamicImage, RgbImage, RgbaImage};
 
 use super::check_size;
 
-/// What `ExtraSamples` says of a sample beyond the colours.
+/// Values of `ExtraSamples`, for a sample beyond the colours.
 const ASSOCIATED_ALPHA: u16 = 1;
 const UNASSOCIATED_ALPHA: u16 = 2;
 
-/// Decodes the first image of a TIFF file, and says how it is to be turned.
+/// Decodes the first image of a TIFF file, and returns its orientation.
 ///
 /// # Errors
 /// What is wrong with the file, in one line.
@@ -32,7 +32,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Ori
     let orientation = orientation.and_then(|number| Orientation::from_exif(u8::try_from(number).ok()?));
 
     let palette = palette_of(&mut file)?;
-    // To the crate a palette's numbers are shades of grey.
+    // To the crate, palette indices are grey levels.
     let bytes = match palette {
         Some(_) => Cow::Owned(as_grey(bytes)?),
         None => Cow::Borrowed(bytes),
@@ -47,14 +47,14 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Ori
     Ok((image, orientation.unwrap_or(Orientation::NoTransforms)))
 }
 
-/// The samples of an image, 8 bits each, those of a pixel beside each other.
+/// An image's samples, 8 bits each, interleaved by pixel.
 struct TiffSamples {
     width: u32,
     height: u32,
     color: ColorType,
-    /// How many there are of each pixel.
+    /// Samples per pixel.
     of_pixel: usize,
-    /// The meaning of the first one after those of the colour.
+    /// The meaning of the first sample after the colours.
     extra: Option<u16>,
     bytes: Vec<u8>,
 }
@@ -107,7 +107,7 @@ impl TiffSamples {
         }
     }
 
-    /// Samples of fewer than 8 bits as a byte each. Rows begin with a byte of their own.
+    /// Expands samples of fewer than 8 bits to a byte each. Rows start at byte boundaries.
     fn unpacked(&self, packed: Vec<u8>) -> Vec<u8> {
         let bits = usize::from(self.color.bit_depth());
         if bits >= 8 {
@@ -144,7 +144,7 @@ impl TiffSamples {
                 None => self.rgb(|pixel| [pixel[0]; 3]),
             },
             ColorType::RGB(8 | 16) => self.rgb(|pixel| [pixel[0], pixel[1], pixel[2]]),
-            // Four samples of which nothing is said are taken for RGBA by Pillow too.
+            // Pillow also takes four unspecified samples for RGBA.
             ColorType::RGBA(8 | 16) => {
                 self.rgba(is_associated, |pixel| [pixel[0], pixel[1], pixel[2], pixel[3]])
             }
@@ -166,7 +166,7 @@ impl TiffSamples {
             if !is_associated {
                 return [red, green, blue, alpha];
             }
-            // As Pillow unpacks RGBa.
+            // Like Pillow's unpacking of RGBa.
             let divided = |color: u8| match alpha {
                 0 => 0,
                 alpha => u8::try_from(255 * u32::from(color) / u32::from(alpha)).unwrap_or(u8::MAX),
@@ -179,7 +179,7 @@ impl TiffSamples {
     }
 }
 
-/// Samples that lie in planes, those of a pixel beside each other.
+/// Interleaves samples that are stored in planes.
 fn interleaved(planes: &[u8], count: usize) -> Vec<u8> {
     let plane = planes.len() / count;
     let pixel =
@@ -187,7 +187,7 @@ fn interleaved(planes: &[u8], count: usize) -> Vec<u8> {
     (0..plane).flat_map(pixel).collect()
 }
 
-/// As Pillow converts CMYK to RGB.
+/// Converts CMYK to RGB like Pillow.
 fn cmyk_to_rgb(pixel: &[u8]) -> [u8; 3] {
     let white = u32::from(255 - pixel[3]);
     [0, 1, 2].map(|place| {
@@ -197,14 +197,14 @@ fn cmyk_to_rgb(pixel: &[u8]) -> [u8; 3] {
     })
 }
 
-/// As JPEG defines it (ITU-T T.871).
+/// Converts YCbCr to RGB as JPEG defines it (ITU-T T.871).
 fn ycbcr_to_rgb(pixel: &[u8]) -> [u8; 3] {
     let (y, cb, cr) = (f32::from(pixel[0]), f32::from(pixel[1]) - 128., f32::from(pixel[2]) - 128.);
     let rgb = [y + 1.402 * cr, y - 0.344_136 * cb - 0.714_136 * cr, y + 1.772 * cb];
     rgb.map(|color| color.round().clamp(0., 255.) as u8)
 }
 
-/// The colours of the palette, if the image has one.
+/// The palette's colours, if the image has one.
 fn palette_of(file: &mut Decoder<Cursor<&[u8]>>) -> Result<Option<Vec<[u8; 3]>>, String> {
     let kind = file.find_tag_unsigned::<u16>(Tag::PhotometricInterpretation).map_err(one_line)?;
     if kind != Some(PhotometricInterpretation::RGBPalette.to_u16()) {
@@ -221,7 +221,7 @@ fn palette_of(file: &mut Decoder<Cursor<&[u8]>>) -> Result<Option<Vec<[u8; 3]>>,
     }
 }
 
-/// The file with another kind of colours in its first directory: grey.
+/// The file with the colour type in its first directory changed to grey.
 fn as_grey(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let damaged = || "its first directory is damaged".to_owned();
     let is_little = bytes.starts_with(b"II");
