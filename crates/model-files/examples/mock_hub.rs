@@ -1,12 +1,13 @@
-//! Serves a directory as a hub on this machine, for scripts that try downloads.
+//! Serves a directory as a hub on this machine, for scripts that test downloads.
 //!
 //! ```text
 //! mock_hub ROOT
 //! ```
 //!
-//! ROOT holds `org/name/<commit>/<files>` and `refs.json`, which says `{"org/name": {"main": "<commit>"}}`. The port comes
-//! on standard output. Each line of standard input, such as `ranges=ignored etag=weak faults=ends:1000,status:503:0`, is how
-//! to answer from then on, and is answered by `ok`.
+//! ROOT holds `org/name/<commit>/<files>` and `refs.json`, such as `{"org/name": {"main": "<commit>"}}`. The port is
+//! printed on standard output. Each line on standard input, such as
+//! `ranges=ignored etag=weak faults=ends:1000,status:503:0`, changes how the hub answers, and is acknowledged with
+//! `ok`.
 
 #[path = "../tests/common/mock_hub/mod.rs"]
 mod mock_hub;
@@ -59,7 +60,7 @@ fn set(manner: &mut Manner, field: &str, value: &str) {
         ("length", "announced") => manner.length = Length::Announced,
         ("length", "chunked") => manner.length = Length::Chunked,
         ("length", "unsaid") => manner.length = Length::Unsaid,
-        // One path is enough, and this one a mirror has.
+        // One path is enough; a mirror uses this one.
         ("prefix", "yes") => manner.prefix = "/artifactory/api/huggingfaceml/hf",
         ("prefix", "no") => manner.prefix = "",
         ("api", value) => manner.api = value == "yes",

@@ -1,8 +1,8 @@
-//! Takes errors of other types through candle's own.
+//! Passes errors of other types through candle's.
 //!
-//! The backends of candle's `VarBuilder`, and the layers that are built with it, can fail with [`candle_core::Error`] alone.
-//! An error of this crate, or of one that builds models from it, goes through such code in [`CandleError::WrappedContext`]:
-//! [`carry`] puts it in, and [`carried`] takes it out again, whole, with its source and its kind.
+//! The backends of candle's `VarBuilder`, and the layers built with it, can only fail with [`candle_core::Error`].
+//! Errors of this crate, or of crates that build models from it, pass through such code inside
+//! [`CandleError::WrappedContext`]: [`carry`] wraps one, and [`carried`] recovers it with its source and kind.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -19,7 +19,7 @@ pub fn carry(error: impl StdError + Send + Sync + 'static) -> CandleError {
 /// The error of type `E` that [`carry`] wrapped.
 ///
 /// # Errors
-/// Gives `error` back if it is none of these.
+/// Returns `error` if it wraps no such error.
 pub fn carried<E: StdError + Send + Sync + 'static>(error: CandleError) -> Result<E, CandleError> {
     match error {
         CandleError::WithBacktrace { inner, .. } => carried(*inner),
@@ -31,8 +31,8 @@ pub fn carried<E: StdError + Send + Sync + 'static>(error: CandleError) -> Resul
     }
 }
 
-/// The message of candle's error in one line. Candle displays a backtrace, where one was captured, and puts contexts on lines
-/// of their own.
+/// The message of candle's error in one line. candle displays a backtrace, if one was captured, and puts contexts on
+/// separate lines.
 pub fn one_line(error: &CandleError) -> String {
     match error {
         CandleError::WithBacktrace { inner, .. } => one_line(inner),
@@ -43,13 +43,13 @@ pub fn one_line(error: &CandleError) -> String {
     }
 }
 
-/// Whose fault it is. What [`carry`] wrapped is best [taken out](carried) and asked itself.
+/// Classifies an error. If it was wrapped by [`carry`], [recover it](carried) and ask it instead.
 pub fn kind(error: &CandleError) -> ErrorKind {
     match error {
         CandleError::WithBacktrace { inner, .. }
         | CandleError::Context { inner, .. }
         | CandleError::WithPath { inner, .. } => kind(inner),
-        // The driver's error is of a type that depends on how candle was built.
+        // The type of the driver's error depends on how candle was built.
         CandleError::Cuda(error) if is_out_of_memory(&error.to_string()) => ErrorKind::OutOfMemory,
         CandleError::Metal(error) if is_out_of_memory(&error.to_string()) => ErrorKind::OutOfMemory,
         _ => ErrorKind::Other,
@@ -61,10 +61,10 @@ fn is_out_of_memory(message: &str) -> bool {
     message.contains("out of memory")
 }
 
-/// What stands behind a message that candle displays itself.
+/// The context after a message that candle displays itself.
 const CONTEXT: &str = "while a model was loaded";
 
-/// An error on its way. Candle displays what it wraps by `Debug`, and this makes a message of that.
+/// A wrapped error. candle displays what it wraps by `Debug`, so this formats it as a message.
 struct Carried<E>(E);
 
 impl<E: fmt::Display> fmt::Debug for Carried<E> {

@@ -1,4 +1,4 @@
-//! Downloads all of a model that is read when it is used, and nothing else.
+//! Downloads the files of a model that are needed to use it, and no others.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -12,8 +12,7 @@ use crate::source::ModelSource;
 use crate::source::hub::HubRepository;
 use crate::source::hub::decimal_bytes::decimal_bytes;
 
-/// Where the weights of a model are, with the configuration that says so: a pipeline's parts, and the parts of models of
-/// texts and images.
+/// The folders with a model's weights and their configurations: a pipeline's parts, and those of dual encoders.
 const PARTS: [&str; 6] = ["text_encoder", "image_encoder", "unet", "vae", "safety_checker", ""];
 const CONFIG: &str = "config.json";
 /// Files without weights, by folder.
@@ -23,7 +22,7 @@ const SMALL_FILES: [(&str, &[&str]); 4] = [
     ("feature_extractor", &["preprocessor_config.json", "processor_config.json"]),
     ("image_encoder", &["preprocessor_config.json", "processor_config.json"]),
 ];
-/// The folders that tokenizers are in, and their files.
+/// The folders of tokenizers, and their files.
 const TOKENIZER_FOLDERS: [&str; 3] = ["", "tokenizer", "text_encoder"];
 const TOKENIZER_FILES: [&str; 8] = [
     "sentencepiece.bpe.model",
@@ -35,9 +34,9 @@ const TOKENIZER_FILES: [&str; 8] = [
     "special_tokens_map.json",
     "added_tokens.json",
 ];
-/// The configuration that makes a model a pipeline, whose weights lie in folders; others at its top are copies.
+/// The configuration that marks a pipeline, whose weights are in folders; any at its root are copies.
 const PIPELINE: &str = "unet/config.json";
-/// What small models that change others are in: the first of them that there is.
+/// The files of adapters; the first that exists counts.
 const ADAPTER_FILES: [&str; 6] = [
     "pytorch_lora_weights.safetensors",
     "pytorch_lora_weights.bin",
@@ -48,37 +47,36 @@ const ADAPTER_FILES: [&str; 6] = [
 ];
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 
-/// Files that are downloaded, and files that are asked for, at a time.
+/// Files to download, and to query, at the same time.
 const DOWNLOADS_AT_A_TIME: usize = 4;
 const QUESTIONS_AT_A_TIME: usize = 8;
 
-/// What a download brought.
+/// The result of a download.
 #[derive(Debug)]
 pub struct Downloaded {
-    /// The commit that all files are of.
+    /// The commit of all files.
     pub commit: String,
-    /// The files by their paths in the model, and where they are.
+    /// The files by their paths in the model, with their local paths.
     pub files: Vec<(String, PathBuf)>,
-    /// Bytes of all files.
+    /// The size of all files, in bytes.
     pub size: u64,
     /// Bytes that were not in the cache before.
     pub downloaded: u64,
 }
 
 impl ModelSource {
-    /// Downloads what of a repository on the hub is read when it is used, several files at a time: configurations,
-    /// tokenizers, and of the weights one form in [one variant](Self::with_variant). Whether there is room for them is
-    /// found out before.
+    /// Downloads what is needed of a hub repository, several files at a time: configurations, tokenizers, and the
+    /// weights in one format and [one variant](Self::with_variant). Free space is checked first.
     ///
     /// # Errors
-    /// When the model is none on the hub, or nothing in it is a model, or the download fails.
+    /// If the model is not on the hub, the repository holds no model, or the download fails.
     pub fn download(&self) -> Result<Downloaded> {
         let Some(repository) = self.repository() else {
             return Err(Error::Input(format!(
                 "{self}: expected a repository on the hub, which can be downloaded"
             )));
         };
-        // The first question finds the commit and, from the hub itself, the list of files.
+        // The first query finds the commit and, on the hub itself, the list of files.
         repository.has(CONFIG)?;
         let files = self.files_to_read(repository, &|_| true)?;
         if files.is_empty() {
@@ -100,11 +98,11 @@ impl ModelSource {
         })
     }
 
-    /// Downloads ahead, several files at a time, what is read of the folders given ("" is the top of the model), if this is
-    /// a repository on a hub that lists its files. What another source has comes when it is asked for.
+    /// Downloads in advance, several files at a time, what is needed of these folders ("" is the root), if this is a
+    /// repository on a hub that lists its files. Other sources load files on demand.
     ///
     /// # Errors
-    /// When a download fails.
+    /// If a download fails.
     pub fn prefetch(&self, folders: &[&str]) -> Result<()> {
         let Some(repository) = self.repository() else { return Ok(()) };
         repository.has(CONFIG)?;
@@ -115,7 +113,7 @@ impl ModelSource {
         Ok(())
     }
 
-    /// The files that are read, of those folders that are.
+    /// The files needed, in those of the folders that are used.
     fn files_to_read(
         &self,
         repository: &HubRepository,
@@ -166,17 +164,17 @@ impl ModelSource {
     }
 }
 
-/// Whether a file names the shards of weights, as `model.safetensors.index.json` and `….index.fp16.json` do.
+/// Whether a file is an index of shards, such as `model.safetensors.index.json` or `….index.fp16.json`.
 fn is_index(file: &str) -> bool {
     file.ends_with(".json")
 }
 
-/// Asks for files, many at a time; the answers are remembered.
+/// Queries many files at a time; the answers are cached.
 fn ask_all(repository: &HubRepository, files: &[String]) -> Result<()> {
     in_parallel(QUESTIONS_AT_A_TIME, files, |file| repository.has(file).map(drop))
 }
 
-/// Downloads all files that are not in the cache. Returns how many bytes those are.
+/// Downloads all files that are not in the cache. Returns their size in bytes.
 fn fetch_all(repository: &HubRepository, files: &BTreeSet<String>) -> Result<u64> {
     let mut missing = Vec::new();
     for file in files {
@@ -190,7 +188,7 @@ fn fetch_all(repository: &HubRepository, files: &BTreeSet<String>) -> Result<u64
     for file in &missing {
         versions.push(repository.version(file)?.ok_or_else(|| repository.missing(file))?);
     }
-    // The largest first, so that none of them is alone at the end.
+    // Largest first, so that none of them is left alone at the end.
     versions.sort_by_key(|version| std::cmp::Reverse(version.size));
     let total: u64 = versions.iter().filter_map(|version| version.size).sum();
     let to_come = versions.iter().filter_map(|version| repository.missing_bytes(version)).sum();
@@ -208,7 +206,7 @@ fn fetch_all(repository: &HubRepository, files: &BTreeSet<String>) -> Result<u64
     result.map(|()| to_come)
 }
 
-/// Works on all items, `threads` at a time. After the first error no more are begun.
+/// Works on all items, `threads` at a time. After the first error no more are started.
 fn in_parallel<T: Sync>(threads: usize, items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     let (next, error) = (AtomicUsize::new(0), Mutex::new(None));
     std::thread::scope(|scope| {

@@ -1,16 +1,16 @@
-//! Says what can go wrong between a model's name and its tensors.
+//! Defines the errors of this crate, and classifies them.
 
 use candle_core::Error as CandleError;
 
 use crate::candle_error;
 use crate::error_kind::ErrorKind;
 
-/// The result of everything in this crate that can fail.
+/// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// An error of this crate. Each displays as one line that names the file or option it is about.
+/// An error of this crate. Each is displayed as one line that names the file or option.
 ///
-/// A `file` is what a person can find again: a path, or for a model embedded in the program its name and the file in it.
+/// A `file` is something a person can find: a path or, for an embedded model, the model's name and the file in it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -19,11 +19,11 @@ pub enum Error {
     Io {
         /// The file.
         file: String,
-        /// What the operating system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
 
-    /// A model lacks a file that it must have.
+    /// A model lacks a required file.
     #[error("{model}: no file {file}")]
     MissingFile {
         /// The model's directory or name.
@@ -32,7 +32,8 @@ pub enum Error {
         file: String,
     },
 
-    /// A file is there but is not what its format demands: truncated, corrupted, hostile, or something else altogether.
+    /// A file exists but does not follow its format: it is truncated, corrupted, hostile, or something else
+    /// altogether.
     #[error("{file}: {problem}")]
     Format {
         /// The file.
@@ -41,7 +42,7 @@ pub enum Error {
         problem: String,
     },
 
-    /// A configuration file lacks a field, or holds a value that cannot be used.
+    /// A configuration file lacks a field, or has an unusable value.
     #[error("{file}: {problem}")]
     Config {
         /// The file.
@@ -57,34 +58,34 @@ pub enum Error {
         name: String,
         /// The file, or the index of the shards.
         file: String,
-        /// The most alike of the names that there are.
+        /// The most similar existing name.
         nearest: Option<String>,
     },
 
-    /// A tensor has another shape than the configuration says.
+    /// A tensor's shape differs from the configuration.
     #[error("tensor {name} in {file} has shape {found:?}, expected {expected:?} from the config")]
     ShapeMismatch {
         /// The tensor.
         name: String,
-        /// The file that it is in.
+        /// Its file.
         file: String,
         /// Its shape there.
         found: Vec<usize>,
-        /// The shape that was asked for.
+        /// The expected shape.
         expected: Vec<usize>,
     },
 
-    /// The hub did not deliver. The text holds no token and no password, as the errors that it was made of might.
+    /// The hub did not deliver. The text never contains tokens or passwords, even if the underlying errors do.
     #[error("{problem}")]
     Hub {
-        /// What was asked for, what came, and from where.
+        /// What was requested, what came, and from where.
         problem: String,
-        /// Whose fault it is: the caller's for a repository that there is not or a token that is not enough, else the
-        /// network's, or that of the files here.
+        /// The caller's fault for a missing repository or an insufficient token, otherwise the network's, or that of
+        /// local files.
         kind: ErrorKind,
     },
 
-    /// A value that the caller passed in is out of its range.
+    /// A value passed by the caller is out of range.
     #[error("{0}")]
     Input(String),
 
@@ -94,7 +95,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whose fault it is.
+    /// Classifies the error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory => {
@@ -129,7 +130,7 @@ impl Error {
     }
 }
 
-/// For the backends of candle's `VarBuilder`, which can fail with candle's error alone. See [`candle_error`].
+/// For the backends of candle's `VarBuilder`, which can only return candle's error. See [`candle_error`].
 impl From<Error> for CandleError {
     fn from(error: Error) -> Self {
         match error {
@@ -139,7 +140,7 @@ impl From<Error> for CandleError {
     }
 }
 
-/// Gives back an [`Error`] that went through candle, as it was before.
+/// Recovers an [`Error`] that was passed through candle.
 impl From<CandleError> for Error {
     fn from(error: CandleError) -> Self {
         candle_error::carried(error).unwrap_or_else(|error| Self::Candle(Box::new(error)))

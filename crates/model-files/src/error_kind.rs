@@ -1,19 +1,19 @@
-//! Says whose fault an error is.
+//! Classifies errors by who can fix them.
 
-/// Whose fault an error is, for programs that answer each kind in another way, such as a server by its status.
+/// Who can fix an error, so that programs can respond by kind, such as a server with its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The caller's: an argument that cannot be.
+    /// The caller: an invalid argument.
     Input,
-    /// The model's, or that of another file: absent, damaged, not to be read, or of something that is not supported.
+    /// A model or another file: missing, damaged, unreadable, or unsupported.
     File,
-    /// The network's or the hub's.
+    /// The network or the hub.
     Network,
-    /// Nobody's: the caller asked for an end.
+    /// Nobody: the caller cancelled.
     Cancelled,
-    /// There was not enough memory, on this machine or its device.
+    /// Out of memory, on this machine or its device.
     OutOfMemory,
-    /// None of these, such as an operation that failed on the device.
+    /// Anything else, such as an operation that failed on the device.
     Other,
 }

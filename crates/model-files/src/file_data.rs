@@ -1,4 +1,4 @@
-//! Holds the bytes of one file, wherever they lie.
+//! Holds the bytes of a file, mapped, embedded or in memory.
 
 #![allow(unsafe_code, reason = "memory maps")]
 
@@ -12,7 +12,7 @@ use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 
-/// The bytes of one file of a model, with a name for errors. Dereferences to `[u8]`.
+/// The bytes of a model's file, with a name for errors. Dereferences to `[u8]`.
 pub struct FileData {
     name: String,
     content: Content,
@@ -25,15 +25,15 @@ enum Content {
 }
 
 impl FileData {
-    /// Maps the file at `path` into memory, for reading; where that does not work, reads it. The file must not be changed
-    /// while it is mapped.
+    /// Maps the file at `path` into memory for reading or, where that is impossible, reads it. The file must not be
+    /// changed while it is mapped.
     ///
     /// # Errors
-    /// When `path` is not a file that can be read.
+    /// If `path` is not a readable file.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let file = File::open(path).map_err(Error::io(&name))?;
-        // A directory can be opened, but mapping one fails with an error that explains nothing.
+        // A directory can be opened, but mapping it fails with an unhelpful error.
         if !file.metadata().map_err(Error::io(&name))?.is_file() {
             return Err(Error::format(name, "expected a file, found something else"));
         }
@@ -41,7 +41,7 @@ impl FileData {
         // loaded is the caller's part, as it is for every reader of memory-mapped weights.
         let content = match unsafe { Mmap::map(&file) } {
             Ok(map) => Content::Mapped(map),
-            // Some file systems have no maps, and WebAssembly has none at all.
+            // Some file systems do not support mapping, and WebAssembly has none at all.
             Err(error) => {
                 tracing::debug!("{name}: read, because it cannot be mapped: {error}");
                 Content::Owned(read_all(&file).map_err(Error::io(&name))?)
@@ -50,7 +50,7 @@ impl FileData {
         Ok(Self { name, content })
     }
 
-    /// Bytes that are part of the program.
+    /// Bytes embedded in the program.
     pub fn embedded(name: impl Into<String>, bytes: &'static [u8]) -> Self {
         Self { name: name.into(), content: Content::Static(bytes) }
     }
@@ -60,12 +60,12 @@ impl FileData {
         Self { name: name.into(), content: Content::Owned(bytes) }
     }
 
-    /// What to call the file in an error: its path, or for an embedded file its model and its place there.
+    /// The file's name in errors: its path or, for an embedded file, its model and its path there.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Writes all of the file to `writer`, piece by piece, so that never all of a large one counts as this program's memory.
+    /// Writes the whole file to `writer` in pieces, so that a large one never counts fully as this program's memory.
     ///
     /// # Errors
     /// Those of `writer`.
@@ -79,8 +79,7 @@ impl FileData {
         Ok(())
     }
 
-    /// Tells the operating system that all of the file will soon be read, so that it fetches the rest while the beginning
-    /// is worked on.
+    /// Tells the operating system that the whole file will soon be read, so that it reads ahead.
     pub(crate) fn fetch(&self) {
         #[cfg(unix)]
         if let Content::Mapped(map) = &self.content
@@ -90,8 +89,8 @@ impl FileData {
         }
     }
 
-    /// Tells the operating system that the bytes in `range` were read and are not needed in memory any more, so that a
-    /// converted tensor and the file it came from do not both count as this program's memory. Reading them again works.
+    /// Tells the operating system that the bytes in `range` are no longer needed in memory, so that a converted
+    /// tensor and its source do not both count as this program's memory. They can still be read again.
     pub(crate) fn release(&self, range: &Range<usize>) {
         #[cfg(not(unix))]
         let _ = range;
@@ -111,10 +110,10 @@ impl FileData {
     }
 }
 
-/// All bytes of a file.
+/// Reads a whole file.
 ///
 /// # Errors
-/// Those of reading, and `OutOfMemory` when there is no room for them.
+/// Those of reading, and `OutOfMemory` if there is not enough memory.
 fn read_all(mut file: &File) -> std::io::Result<Vec<u8>> {
     let size = usize::try_from(file.metadata()?.len()).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
     let mut bytes = Vec::new();

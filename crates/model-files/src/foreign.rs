@@ -1,8 +1,7 @@
-//! Turns the panic of another library's decoder into an error of the file that it read.
+//! Turns a panic in another library's parser into an error of the file it read.
 //!
-//! Decoders are fed files from strangers, and a decoder that panics on one of them must not end a run over a million.
-//! Wherever such a library parses such a file, [`parse`] stands around the call. It needs panics that unwind, which is
-//! the default of every profile in this workspace.
+//! Parsers get untrusted files, and one that panics must not end a run over a million of them. [`parse`] wraps every
+//! call of such a library. It needs unwinding panics, the default of every profile in this workspace.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
@@ -11,17 +10,17 @@ use std::sync::Once;
 use crate::error::Error;
 
 thread_local! {
-    /// Whether a panic on this thread becomes an error, and so is not to be printed.
+    /// Whether a panic on this thread becomes an error, and is not printed.
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `parser` over the file called `name`.
+/// Runs `parser` on the file called `name`.
 ///
-/// A panic is kept from standard error on this thread; on threads that `parser` starts itself the panic is printed there
-/// before it arrives here. Whatever `parser` was building is dropped, so it must not leave shared state half changed.
+/// A panic on this thread is not printed; one on a thread that `parser` starts is printed before it arrives here.
+/// What `parser` was building is dropped, so it must not leave shared state half changed.
 ///
 /// # Errors
-/// As `parser`, and if it panics: an [`Error::Format`] about `name`.
+/// Those of `parser` or, if it panics, an [`Error::Format`] about `name`.
 pub fn parse<T, E: From<Error>>(
     name: &str,
     parser: impl FnOnce() -> std::result::Result<T, E>,

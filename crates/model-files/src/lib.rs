@@ -1,8 +1,8 @@
-//! Finds a model's files, and reads what is in them.
+//! Finds a model's files, and reads them.
 //!
-//! A [`ModelSource`] is a directory, a repository on the Hugging Face hub, or files in the program itself. A [`Checkpoint`] gives
-//! the tensors of one part of a model, whichever of the published forms its weights have: safetensors, PyTorch's pickles, or
-//! GGUF.
+//! A [`ModelSource`] is a directory, a repository on the Hugging Face hub, or files embedded in the program. A
+//! [`Checkpoint`] reads the tensors of a part of a model from any published format: safetensors, PyTorch's pickles,
+//! or GGUF.
 //!
 //! ```
 //! use candle_core::{DType, Device};
@@ -30,18 +30,18 @@
 //! # }
 //! ```
 //!
-//! Configurations are read by [`config`], which knows what Python writes and which fields matter. [`write_whole`] writes files
-//! that are there whole or not at all, and [`foreign::parse`] stands around decoders that panic.
+//! [`config`] reads configurations as Python writes them, and checks their fields. [`write_whole`] writes files
+//! atomically, and [`foreign::parse`] wraps parsers that may panic.
 //!
 //! # Features
 //!
-//! `hub` (default) reads from the hub, and `progress` (default) shows bars while it downloads. Without them the crate needs no
-//! network and builds for `wasm32-unknown-unknown`.
+//! `hub` (default) downloads from the hub, and `progress` (default) shows progress bars. Without them the crate needs
+//! no network and builds for `wasm32-unknown-unknown`.
 //!
 //! # Errors
 //!
-//! Each [`Error`] is one line that says what was expected, what was found, and where. Its [kind](Error::kind) says whose fault
-//! it is, for programs that answer each in another way.
+//! Each [`Error`] is one line that says what was expected, what was found, and where. Its [kind](Error::kind) lets
+//! programs respond differently.
 
 #![warn(missing_docs, unreachable_pub)]
 

@@ -1,10 +1,10 @@
-//! Checks and joins the paths of files in a model, which are relative to it and have `/` between their parts.
+//! Checks and joins paths in a model, which are relative and use `/`.
 
 use std::path::{Component, Path};
 
 use crate::error::{Error, Result};
 
-/// Refuses paths that lead out of the model: some come from its own `index.json`, which anybody may have written.
+/// Rejects paths that lead out of the model: some come from its `index.json`, which is untrusted.
 pub(crate) fn check_relative(relative: &str) -> Result<()> {
     let path = Path::new(relative);
     let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
@@ -14,12 +14,12 @@ pub(crate) fn check_relative(relative: &str) -> Result<()> {
     Ok(())
 }
 
-/// The path of `file` in `folder`, of which "" is the top of the model.
+/// The path of `file` in `folder`; "" is the model's root.
 pub fn in_folder(folder: &str, file: &str) -> String {
     if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") }
 }
 
-/// The folder that the file `relative` is in, "" for the top of the model.
+/// The folder of the file `relative`, "" for the model's root.
 pub(crate) fn folder_of(relative: &str) -> &str {
     relative.rsplit_once('/').map_or("", |(folder, _)| folder)
 }

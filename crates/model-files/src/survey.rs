@@ -1,4 +1,4 @@
-//! Collects what a model asks its checkpoints for, which is found out by loading it without reading any weights.
+//! Records what a model asks its checkpoints for, by loading it without reading weights.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,48 +6,48 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-/// Notes which tensors the loading of a model asks for, and with which shapes.
+/// Records which tensors the loading of a model asks for, and with which shapes.
 ///
-/// A model that is loaded from [`ModelSource::surveyed`](crate::source::ModelSource::surveyed) gets placeholders that
-/// take no memory in place of its weights, so that this is quick however large it is. Such a model computes nothing.
+/// A model loaded from [`ModelSource::surveyed`](crate::source::ModelSource::surveyed) gets placeholders without
+/// memory instead of weights, so this is fast for any size. Such a model cannot compute.
 #[derive(Clone, Default)]
 pub struct Survey(Arc<Mutex<BTreeMap<(Folder, FileName), Watched>>>);
 
 type Folder = String;
-/// Several parts can be in one file.
+/// Several parts can share a file.
 type FileName = String;
 
-/// What one checkpoint holds, beside what the loading asked of it.
+/// The content of a checkpoint, compared with what loading asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PartReport {
-    /// The folder in the model, "" for its top.
+    /// The folder in the model, "" for its root.
     pub folder: String,
     /// The file, or the index of the shards.
     pub file: String,
     /// Number of tensors.
     pub tensors: usize,
-    /// Number of values of all tensors together.
+    /// Values in all tensors together.
     pub parameters: u64,
     /// Bytes of all tensors together in the files.
     pub bytes: u64,
-    /// Number of tensors of each type, by the name that safetensors has for it.
+    /// The number of tensors of each type, by safetensors' name for it.
     pub dtypes: BTreeMap<String, usize>,
-    /// Tensors that were asked for and are not there.
+    /// Tensors asked for but missing.
     pub missing: Vec<Missing>,
-    /// Tensors that are there with another shape.
+    /// Tensors with another shape.
     pub misshapen: Vec<Misshapen>,
-    /// Tensors that were asked for and are there, but cannot be read.
+    /// Tensors asked for that cannot be read.
     pub unreadable: Vec<Unreadable>,
-    /// Names of tensors that nothing asked for.
+    /// Names of tensors that were not asked for.
     pub unexpected: Vec<String>,
 }
 
-/// A tensor that is not there.
+/// A missing tensor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Missing {
     /// Its name.
     pub name: String,
-    /// The shape that was asked for.
+    /// The expected shape.
     pub expected: Vec<usize>,
 }
 
@@ -56,7 +56,7 @@ pub struct Missing {
 pub struct Misshapen {
     /// Its name.
     pub name: String,
-    /// The shape that was asked for.
+    /// The expected shape.
     pub expected: Vec<usize>,
     /// Its shape in the file.
     pub found: Vec<usize>,
@@ -67,17 +67,17 @@ pub struct Misshapen {
 pub struct Unreadable {
     /// Its name.
     pub name: String,
-    /// Why, such as a type of elements that has no conversion.
+    /// Why, such as an element type without conversion.
     pub problem: String,
 }
 
 impl Survey {
-    /// Begins to watch a checkpoint, of which `contents` says what is in it; one that is opened again is watched on.
+    /// Starts recording for a checkpoint, described by `contents`; if it was opened before, continues its record.
     pub(crate) fn watch(&self, folder: &str, file: &str, contents: impl FnOnce() -> Watched) -> Watched {
         lock(&self.0).entry((folder.to_owned(), file.to_owned())).or_insert_with(contents).clone()
     }
 
-    /// What was found out so far, a report for each checkpoint.
+    /// The findings so far, a report per checkpoint.
     pub fn reports(&self) -> Vec<PartReport> {
         lock(&self.0).values().map(Watched::report).collect()
     }
@@ -89,31 +89,31 @@ impl fmt::Debug for Survey {
     }
 }
 
-/// One checkpoint that was opened: what is in it, and what was asked of it.
+/// An opened checkpoint: its content, and what was asked of it.
 #[derive(Clone)]
 pub(crate) struct Watched {
-    /// The report of a checkpoint that was asked for nothing; all its tensors are unexpected.
+    /// The report if nothing was asked for; all tensors are unexpected.
     contents: Arc<PartReport>,
-    /// By the names that were asked for.
+    /// By requested name.
     questions: Arc<Mutex<BTreeMap<String, Question>>>,
 }
 
-/// A tensor that was asked for.
+/// A requested tensor.
 pub(crate) struct Question {
-    /// The shape that was asked for.
+    /// The expected shape.
     pub expected: Vec<usize>,
     pub answer: Answer,
 }
 
-/// What there is for a question.
+/// What the checkpoint has for a request.
 pub(crate) enum Answer {
     Missing,
-    /// A tensor of this name in the file, and of this shape.
+    /// A tensor of this name and shape in the file.
     Found {
         stored: String,
         shape: Vec<usize>,
     },
-    /// One that cannot be read, which the file may not list among its tensors.
+    /// One that cannot be read; the file may not list it among its tensors.
     Unreadable {
         stored: Option<String>,
         problem: String,
@@ -125,7 +125,7 @@ impl Watched {
         Self { contents: Arc::new(contents), questions: Arc::default() }
     }
 
-    /// Notes a question for the tensor `name`, unless `most` others were noted already. Returns whether it was noted.
+    /// Records a request for the tensor `name`, unless `most` others were recorded already. Returns whether it did.
     pub(crate) fn note(&self, name: &str, question: Question, most: usize) -> bool {
         let mut questions = lock(&self.questions);
         let has_room = questions.len() <= most;

@@ -1,4 +1,4 @@
-//! Writes files that are there whole or not at all.
+//! Writes files atomically.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use tempfile::{Builder, NamedTempFile};
 
 use crate::{Error, Result};
 
-/// A file that is being written beside its place, and takes it only once it is [finished](Self::finish). A file that was there
-/// before is replaced then. Dropped before that, it leaves nothing behind.
+/// A file written under a temporary name beside its path, and renamed when [finished](Self::finish), replacing an
+/// existing file. If dropped before that, it leaves nothing behind.
 #[derive(Debug)]
 pub struct WholeFile {
     path: PathBuf,
@@ -16,10 +16,10 @@ pub struct WholeFile {
 }
 
 impl WholeFile {
-    /// Begins the file whose place is `path`, with an empty temporary file beside it.
+    /// Starts writing the file at `path`, with an empty temporary file beside it.
     ///
     /// # Errors
-    /// When there is no such directory, a directory is at `path`, or no file can be written there.
+    /// If the directory does not exist, `path` is a directory, or no file can be written there.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let temporary = temporary_beside(&path)?;
@@ -31,21 +31,21 @@ impl WholeFile {
         self.temporary.path()
     }
 
-    /// Puts the file in its place.
+    /// Moves the file into place.
     ///
     /// # Errors
-    /// When the operating system refuses; then nothing is left behind.
+    /// If the operating system refuses; nothing is left behind then.
     pub fn finish(self) -> Result<()> {
         let persisted = self.temporary.persist(&self.path);
         persisted.map(drop).map_err(|error| Error::io(self.path.display().to_string())(error.error))
     }
 }
 
-/// Writes the file at `path` by way of a temporary file beside it, which `write` fills at the path it is given and
-/// which takes its place only once `write` has succeeded. A file that was there before is replaced.
+/// Writes the file at `path` through a temporary file beside it: `write` fills the file at the path it is given,
+/// which is renamed once `write` has succeeded. An existing file is replaced.
 ///
 /// # Errors
-/// When there is no such directory, it cannot be written, or `write` fails; then nothing is left behind.
+/// If the directory does not exist, the file cannot be written, or `write` fails; nothing is left behind then.
 pub fn write_whole(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
     let file = WholeFile::create(path)?;
     write(file.path()).map_err(Error::io(path.display().to_string()))?;
@@ -71,13 +71,13 @@ fn temporary_beside(path: &Path) -> Result<NamedTempFile> {
     builder.tempfile_in(directory).map_err(Error::io(shown))
 }
 
-/// Temporary files are private to their owner by default; this one stays, so the umask alone decides.
+/// Temporary files are private to their owner; this one stays, so the umask decides.
 #[cfg(unix)]
 fn let_umask_decide(builder: &mut Builder) {
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
 }
 
-/// Elsewhere, files have no such permissions.
+/// Other systems have no such permissions.
 #[cfg(not(unix))]
 fn let_umask_decide(_: &mut Builder) {}
 

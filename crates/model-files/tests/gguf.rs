@@ -1,4 +1,4 @@
-//! GGUF: written so that another reader finds the same, read in blocks and as numbers, and never believed.
+//! Tests GGUF: files that another reader reads equally, quantized and unpacked reading, and hostile files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
@@ -12,7 +12,7 @@ use model_files::checkpoint::{Checkpoint, NumberType, TensorToWrite, write_gguf}
 use model_files::source::FileData;
 use proptest::prelude::*;
 
-/// Safetensors of these names, in memory.
+/// An in-memory safetensors file with these tensors.
 fn checkpoint(tensors: &[(&str, Tensor)]) -> Checkpoint {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("model.safetensors");
@@ -68,7 +68,7 @@ fn another_reader_finds_the_same() {
     ]);
     for kind in BlockType::ALL {
         let quantized = Some(NumberType::Quantized(kind));
-        // A row of the convolution is 288 numbers, which 256 does not divide.
+        // A row of the convolution has 288 values, which 256 does not divide.
         let of_conv =
             if kind.block_values() == 32 { quantized } else { Some(NumberType::Quantized(BlockType::Q8_0)) };
         let types = [
@@ -79,7 +79,7 @@ fn another_reader_finds_the_same() {
             ("scale", None),
         ];
         let types = types.map(|(name, dtype)| (name, dtype.filter(|_| name != "ids")));
-        // Candle's reader knows no integers.
+        // candle's reader does not support integers.
         let without_ids: Vec<_> = types.iter().filter(|(name, _)| *name != "ids").copied().collect();
         let bytes = write(&from, &without_ids).unwrap();
         let mut cursor = Cursor::new(&bytes);
@@ -108,7 +108,7 @@ fn another_reader_finds_the_same() {
         );
         assert_eq!((with_ids.block_type("linear.weight"), with_ids.block_type("half")), (Some(kind), None));
         assert_eq!((with_ids.dtype("linear.weight"), with_ids.dtype("half")), (None, Some(DType::F16)));
-        // The same types again are the same bytes.
+        // Writing with the same types gives the same bytes.
         let again: Vec<_> = types.iter().map(|(name, _)| (*name, None)).collect();
         assert_eq!(write(&with_ids, &again).unwrap(), write(&from, &types).unwrap());
     }
@@ -132,7 +132,7 @@ fn files_of_another_writer_are_read() {
     assert_eq!(values(&ours, "a.weight", DType::F32), expected.to_vec1::<f32>().unwrap());
 }
 
-/// A file by llama.cpp's own writer, with the numbers that its reader finds.
+/// A file of llama.cpp's own writer, with the values its reader finds.
 #[test]
 fn the_reference_file_is_read() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/gguf");
@@ -150,7 +150,7 @@ fn the_reference_file_is_read() {
 
 #[test]
 fn blocks_are_numbers_of_any_type() {
-    // More than is converted at a time, and by a task.
+    // More than is converted at a time, or by a task.
     let from = checkpoint(&[("a", numbers(&[300, 512]))]);
     let ours = read(write(&from, &[("a", Some(NumberType::Quantized(BlockType::Q4K)))]).unwrap());
     let exact = values(&ours, "a", DType::F32);
@@ -178,7 +178,7 @@ fn layers_get_blocks_and_models_without_them_numbers() {
     let weight = vb.get((48, 64), "a.weight").unwrap();
     let expected = Linear::from_tensors(weight, Some(numbers(&[48]))).unwrap().forward(&x).unwrap();
     assert_eq!(found.to_vec2::<f32>().unwrap(), expected.to_vec2::<f32>().unwrap());
-    // Another shape is told as that of numbers, by the name of the weight.
+    // A shape error names the weight and its unpacked shape.
     let error = Error::from(Linear::new(32, 48, true, vb.pp("a")).unwrap_err()).to_string();
     assert_eq!(error, "tensor a.weight in new.gguf has shape [48, 64], expected [48, 32] from the config");
 }
@@ -231,7 +231,7 @@ proptest! {
         if let Ok(checkpoint) = Checkpoint::from_data(FileData::owned("model.gguf", bytes)) {
             for name in checkpoint.names() {
                 if let Ok(tensor) = checkpoint.tensor(name, DType::F32, &Device::Cpu) {
-                    // q2_k has the fewest bytes for a number: 84 for 256.
+                    // q2_k has the fewest bytes per value: 84 for 256.
                     prop_assert!(tensor.elem_count() <= 4 * length);
                 }
             }

@@ -1,6 +1,6 @@
-//! One cache for two programs: what huggingface_hub, the reference, downloads is used here, and the other way round.
+//! Tests that huggingface_hub, the reference, and this crate share a cache in both directions.
 //!
-//! Needs Python with the package, which `HUB_PYTHON` may name. Where it is missing, the tests say that they did nothing.
+//! Needs Python with the package; `HUB_PYTHON` may name it. If it is missing, the tests say that they were skipped.
 
 #[path = "common/mock_hub/mod.rs"]
 mod mock_hub;
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// A Python that has the package, or nothing, and a line that says so in spite of the tests' own output being kept back.
+/// A Python with the package, or a message that bypasses the test harness's capture.
 fn python() -> Option<String> {
     let python = std::env::var("HUB_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let has_package = Command::new(&python)
@@ -33,7 +33,7 @@ fn python() -> Option<String> {
     has_package.then_some(python)
 }
 
-/// Runs `script` with the cache in `home`, and returns what it prints.
+/// Runs `script` with the cache in `home`, and returns its output.
 fn run(python: &str, home: &Path, endpoint: &str, offline: bool, script: &str) -> String {
     let output = Command::new(python)
         .args(["-c", script])
@@ -52,7 +52,7 @@ fn run(python: &str, home: &Path, endpoint: &str, offline: bool, script: &str) -
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A repository of two files.
+/// A repository with two files.
 fn root() -> TempDir {
     let root = TempDir::new().unwrap();
     for (file, content) in [("config.json", &b"{}"[..]), ("unet/weights.bin", &[7; 300_000])] {

@@ -1,5 +1,4 @@
-//! Weight files in forms that are rare but out there (`scripts/golden/make_odd_weights.py`), beside what PyTorch reads
-//! from them.
+//! Compares weight files in rare forms (`scripts/golden/make_odd_weights.py`) with what PyTorch reads from them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,11 +10,11 @@ use model_files::checkpoint::{Checkpoint, NumberType, TensorToWrite, write_gguf,
 use model_files::source::FileData;
 use serde::Deserialize;
 
-/// What has to be found in a file.
+/// The expected content of a file.
 #[derive(Deserialize)]
 struct Expected {
     tensors: BTreeMap<String, Values>,
-    /// Tensors that are none of numbers.
+    /// Tensors that are not numeric.
     unreadable: Vec<String>,
 }
 
@@ -29,7 +28,7 @@ fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/odd").join(name)
 }
 
-/// Opens a file whose tensors are exactly those that are expected of it.
+/// Opens a file, which must have exactly the expected tensors.
 fn check(name: &str) -> Checkpoint {
     let json = fs::read_to_string(data(&format!("{name}.json"))).unwrap();
     let expected: Expected = serde_json::from_str(&json).unwrap();
@@ -163,7 +162,7 @@ fn models_compute_with_scaled_weights_in_every_type() {
     }
 }
 
-/// All tensors of a checkpoint as they are to be written.
+/// All tensors of a checkpoint, to be written.
 fn all(checkpoint: &Checkpoint, dtype: Option<NumberType>) -> Vec<TensorToWrite<'_>> {
     let tensor = |name: &str| {
         let (source, name, shape) =
@@ -203,7 +202,7 @@ fn float8_weights_are_written_anew() {
         for (name, dtype, tolerance) in [
             ("same.safetensors", None, 0.),
             ("same.gguf", None, 0.),
-            // Half a unit in the last of 11 and of 8 places.
+            // Half a unit in the last of 11 and of 8 bits.
             ("half.safetensors", Some(NumberType::F16), 2f32.powi(-11)),
             ("brain.gguf", Some(NumberType::Bf16), 2f32.powi(-8)),
         ] {
@@ -216,7 +215,7 @@ fn float8_weights_are_written_anew() {
     }
 }
 
-/// Wherever a file with rare operations ends, that is an error and no panic.
+/// Truncating a file with rare operations anywhere is an error, never a panic.
 #[test]
 fn truncated_files_are_errors() {
     for name in ["protocol4-old.pt", "devices2.pt", "words.pt"] {

@@ -1,4 +1,4 @@
-//! Files that torch.save wrote (`scripts/golden/make_pickles.py`), and what becomes of hostile ones.
+//! Reads files written by torch.save (`scripts/golden/make_pickles.py`), and hostile ones.
 
 use std::path::{Path, PathBuf};
 
@@ -123,10 +123,10 @@ fn pickles_fill_models() {
     assert_eq!(weight.to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap()[1], [0.375, 0.5, 0.625]);
 }
 
-/// The most elements that a tensor may have which repeats those of its storage.
+/// The most elements of a tensor that repeats those of its storage.
 const MOST_REPEATED: usize = 1 << 26;
 
-/// A change to a file: one that keeps its length, or one that moves everything behind it.
+/// A change to a file: one that keeps its length, or one that shifts everything after it.
 #[derive(Clone, Debug)]
 enum Damage {
     Overwrite(prop::sample::Index, Vec<u8>),
@@ -135,7 +135,7 @@ enum Damage {
 }
 
 fn damage() -> impl Strategy<Value = Damage> {
-    // Bytes that a pickle takes for operations and lengths are the ones that lead somewhere.
+    // Prefer bytes that are operations or lengths.
     let byte = prop_oneof![
         any::<u8>(),
         prop::sample::select(b".(}])tuaesbcioldpgISVFL012QRqrhjKMJXNCB\x80\x81\x85\x86\x87\x8a\x8b\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96\x97\x98\x00\x7f\xff".to_vec()),
@@ -171,7 +171,7 @@ fn apply(damage: &Damage, bytes: &mut Vec<u8>) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// Whatever happens to a file, reading it ends, in tensors that fit the file or in an error.
+    /// Whatever is done to a file, reading ends with tensors that fit it, or with an error.
     #[test]
     fn damaged_files_do_no_harm(
         file in prop::sample::select(vec![
@@ -185,7 +185,7 @@ proptest! {
         damages.iter().for_each(|damage| apply(damage, &mut bytes));
         if let Ok(checkpoint) = Checkpoint::from_data(FileData::owned("damaged.bin", bytes)) {
             for name in checkpoint.names() {
-                // One that repeats the elements of its storage may be larger, up to a limit.
+                // A tensor that repeats its storage's elements may be larger, up to a limit.
                 let elements: usize = checkpoint.shape(name).unwrap().iter().product();
                 prop_assert!(elements <= length.max(MOST_REPEATED));
                 if elements <= length {

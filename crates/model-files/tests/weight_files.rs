@@ -1,4 +1,4 @@
-//! Files that are not what their names say, and safetensors that are odd but whole.
+//! Tests files that are not what their names say, and safetensors that are odd but valid.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// A safetensors file of this header, with its length in front and `data` bytes behind.
+/// A safetensors file with this header, preceded by its length and followed by `data` bytes.
 fn safetensors(header: &str, data: usize) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend_from_slice(header.as_bytes());
@@ -163,7 +163,7 @@ fn odd_shapes_and_orders_are_whole() {
     assert!(open("model.bin", &safetensors(&format!("  {ONE}"), 8)).is_ok());
 }
 
-/// The safetensors library of Python refuses these as well.
+/// Python's safetensors library rejects these as well.
 #[test]
 fn headers_that_the_format_forbids_are_errors() {
     for (header, data, reason) in [
@@ -202,7 +202,7 @@ fn headers_that_the_format_forbids_are_errors() {
     }
 }
 
-/// An index and its shards in a folder, and the checkpoint of these.
+/// An index and its shards in a folder, and their checkpoint.
 fn sharded(folder: &TempDir, index: &str, shards: &[&str]) -> Result<Checkpoint, String> {
     for shard in shards {
         let path = folder.path().join(shard);

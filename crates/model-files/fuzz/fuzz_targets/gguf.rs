@@ -1,4 +1,4 @@
-//! Any bytes as a `model.gguf`: tensors that fit the file, as numbers and in blocks, or an error.
+//! Reads arbitrary bytes as `model.gguf`: tensors that fit the file, unpacked and quantized, or an error.
 #![no_main]
 
 use model_files::checkpoint::Checkpoint;
@@ -6,13 +6,13 @@ use model_files::source::FileData;
 use candle_core::{DType, Device};
 use libfuzzer_sys::fuzz_target;
 
-/// Most numbers that a byte can stand for, in blocks of q2_k.
+/// The most values per byte, in q2_k.
 const MOST_PER_BYTE: usize = 4;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(checkpoint) = Checkpoint::from_data(FileData::owned("fuzz.gguf", bytes.to_vec())) {
         checkpoint.metadata();
-        // A panic is how a fuzz target reports: no file may make f32 a type that cannot be computed in.
+        // Fuzz targets report by panicking: no file may make f32 unsupported.
         let vb = checkpoint.var_builder(DType::F32, &Device::Cpu).expect("models compute in f32");
         for name in checkpoint.names() {
             if let Ok(tensor) = checkpoint.tensor(name, DType::F32, &Device::Cpu) {

@@ -1,4 +1,4 @@
-//! Any bytes as a `pytorch_model.bin`: tensors that fit the file, or an error.
+//! Reads arbitrary bytes as `pytorch_model.bin`: tensors that fit the file, or an error.
 #![no_main]
 
 use model_files::checkpoint::Checkpoint;
@@ -6,7 +6,7 @@ use model_files::source::FileData;
 use candle_core::{DType, Device};
 use libfuzzer_sys::fuzz_target;
 
-/// The most elements that a tensor may have which repeats those of its storage.
+/// The most elements of a tensor that repeats those of its storage.
 const MOST_REPEATED: usize = 1 << 26;
 
 fuzz_target!(|bytes: &[u8]| {

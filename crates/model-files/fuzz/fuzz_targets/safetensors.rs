@@ -1,4 +1,4 @@
-//! Any bytes as a `model.safetensors`: tensors that fit the file, or an error.
+//! Reads arbitrary bytes as `model.safetensors`: tensors that fit the file, or an error.
 #![no_main]
 
 use model_files::checkpoint::Checkpoint;

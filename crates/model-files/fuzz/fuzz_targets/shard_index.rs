@@ -1,4 +1,4 @@
-//! Any bytes as a `model.safetensors.index.json`: an index of files in its own folder, or an error.
+//! Reads arbitrary bytes as `model.safetensors.index.json`: an index of files in its own folder, or an error.
 #![no_main]
 
 use model_files::checkpoint::ShardIndex;

@@ -15,7 +15,7 @@ use crate::error::Error;
 pub(super) struct CheckpointBackend(pub(super) Arc<Contents>);
 
 impl CheckpointBackend {
-    /// The bytes of the blocks of the weight `name`, as [`BlockType::blocks_name`] says: `shape` is (rows, bytes of a row).
+    /// The quantized bytes of the weight `name`: `shape` is (rows, bytes per row).
     fn blocks(
         &self,
         kind: BlockType,
@@ -46,7 +46,7 @@ impl SimpleBackend for CheckpointBackend {
         {
             return self.blocks(kind, located, weight, &shape, device);
         }
-        // The shape is compared before anything is read, so that no file can ask for more memory than the model does.
+        // Compare the shape before reading anything, so that no file can ask for more memory than the model does.
         let located = self.0.get_shaped(name, shape.dims())?;
         Ok(self.0.load(located, name, dtype, device)?)
     }

@@ -15,11 +15,11 @@ use crate::error::{Error, Result};
 use crate::file_data::FileData;
 
 pub(super) struct Contents {
-    /// What to call the whole in an error: the one file, or the index of the shards.
+    /// The checkpoint's name in errors: the one file, or the index of the shards.
     pub name: String,
     pub files: Arc<[FileData]>,
     pub tables: Tables,
-    /// From the name that a model asks for to the name in the file, where they differ.
+    /// Maps the names that a model asks for to those in the file, if they differ.
     name_in_file: Option<NameInFile>,
 }
 
@@ -31,7 +31,7 @@ impl Contents {
         Self { name, files: files.into(), tables, name_in_file: None }
     }
 
-    /// Those tensors whose names begin with `prefix`, which are asked for by other names.
+    /// The tensors whose names start with `prefix`, for a model that uses other names.
     pub(super) fn part(&self, prefix: &str, name_in_file: NameInFile) -> Self {
         fn those<T: Clone>(all: &BTreeMap<String, T>, prefix: &str) -> BTreeMap<String, T> {
             let of_part = all.iter().filter(|(name, _)| name.starts_with(prefix));
@@ -47,7 +47,7 @@ impl Contents {
         self.find_entry(name).map(|(_, located)| located)
     }
 
-    /// A tensor with the name that it has in the file.
+    /// A tensor with its name in the file.
     pub(super) fn find_entry(&self, name: &str) -> Option<(&String, &Located)> {
         let name = self.name_in_file(name)?;
         let entry = self.tables.tensors.get_key_value(&*name);
@@ -66,7 +66,7 @@ impl Contents {
         self.find(name).is_some() || self.problem(name).is_some()
     }
 
-    /// Why a tensor cannot be read that is there, if it is and cannot.
+    /// Why an existing tensor cannot be read, if it cannot.
     pub(super) fn problem(&self, name: &str) -> Option<String> {
         if let Some(located) = self.find(name) {
             let ElementType::Plain(dtype) = located.tensor.dtype else { return None };
@@ -89,7 +89,8 @@ impl Contents {
         })
     }
 
-    /// The weight whose blocks `name` asks for, with their type and its name, if there is one and its rows are whole blocks.
+    /// The weight whose quantized bytes `name` asks for, with its type and name, if it exists and its rows are a
+    /// multiple of the block size.
     pub(super) fn find_blocks<'n>(&self, name: &'n str) -> Option<(BlockType, &'n str, &Located)> {
         let (weight, kind) = name.rsplit_once('.')?;
         let kind = kind.parse::<BlockType>().ok()?;
@@ -134,7 +135,7 @@ impl Contents {
         })
     }
 
-    /// What a tensor is to be multiplied by, read from its file.
+    /// Reads a tensor's scales from their file.
     pub(super) fn scales(&self, located: &Located, name: &str) -> Result<Option<Scales>> {
         let Some(scale) = &located.scale else { return Ok(None) };
         let Some(file) = self.files.get(scale.file) else { return Ok(None) };
@@ -143,21 +144,22 @@ impl Contents {
     }
 
     pub(super) fn file(&self, located: &Located) -> &FileData {
-        // The numbers come from this very list.
+        // The index comes from this list.
         &self.files[located.file]
     }
 }
 
-/// The one of `names` most like `name`, if it is alike enough to be worth telling.
+/// The one of `names` most similar to `name`, if it is similar enough to suggest.
 fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> Option<String> {
-    // A checkpoint of billions of parameters has thousands of names, none longer than a line. More is no honest file.
+    // A checkpoint of billions of parameters has thousands of names, none longer than a line. More is no genuine
+    // file.
     const MOST_NAMES: usize = 20_000;
     const LONGEST_NAME: usize = 200;
     names
         .take(MOST_NAMES)
         .filter(|other| other.len() <= LONGEST_NAME)
         .map(|other| (strsim::levenshtein(name, other), other))
-        // Very different names, too, when one has only lost or gained what stands before: `text_model.`, `module.`.
+        // Also suggest names that differ only in a prefix: `text_model.`, `module.`.
         .filter(|(distance, other)| {
             *distance <= name.len() / 3 || other.ends_with(name) || name.ends_with(other.as_str())
         })

@@ -1,4 +1,4 @@
-//! Turns bytes in a file into a tensor in memory, in the type that the model computes in.
+//! Converts the bytes in a file to a tensor in the type that the model computes in.
 
 use std::fmt;
 
@@ -13,16 +13,16 @@ use super::element::ElementType;
 use super::float8;
 use super::stored::StoredTensor;
 
-/// Elements converted at a time: few enough for the processor's fastest cache.
+/// Elements converted at a time, to fit the L1 cache.
 const BLOCK: usize = 1024;
-/// Elements that are worth a task of their own. Most of the time goes into fetching pages of the file and new ones of
-/// memory, which threads do side by side.
+/// Elements worth a task of their own. Most of the time goes into page faults of the file and of new memory, which
+/// threads take in parallel.
 const ELEMENTS_PER_TASK: usize = 64 * BLOCK;
 
 /// Why a tensor cannot be read.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Its elements are of a type that has no conversion, which is said here.
+    /// Its element type has no conversion; says which.
     Type(String),
     Candle(candle_core::Error),
 }
@@ -42,7 +42,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Why elements of a type cannot be read, or `None` where they can.
+/// Why elements of a type cannot be read; `None` if they can.
 pub(super) fn problem(dtype: Dtype) -> Option<String> {
     let is_read = candle_dtype(dtype).is_some()
         || matches!(dtype, Dtype::I8 | Dtype::U16 | Dtype::U64)
@@ -52,10 +52,10 @@ pub(super) fn problem(dtype: Dtype) -> Option<String> {
 
 /// Reads a tensor of `file`.
 ///
-/// Floating-point elements go from the file straight into the tensor's own memory.
+/// Floating-point elements are converted from the file directly into the tensor's memory.
 ///
 /// # Errors
-/// When its element type has no conversion.
+/// If its element type has no conversion.
 pub(super) fn read_tensor(
     file: &[u8],
     tensor: &StoredTensor,
@@ -102,7 +102,7 @@ pub(super) fn read_tensor(
         (Dtype::U16, _) => {
             Tensor::from_vec(elements(&bytes, |bytes| i32::from(u16::from_le_bytes(bytes))), shape, device)
         }
-        // The largest, of which no id is one, stay large.
+        // The largest values, which are not ids, saturate.
         (Dtype::U64, _) => {
             let number = |bytes| i64::try_from(u64::from_le_bytes(bytes)).unwrap_or(i64::MAX);
             Tensor::from_vec(elements(&bytes, number), shape, device)
@@ -111,14 +111,14 @@ pub(super) fn read_tensor(
             (Some(values), DType::F16) => looked_up::<f16>(&bytes, &values, shape, device),
             (Some(values), DType::BF16) => looked_up::<bf16>(&bytes, &values, shape, device),
             (Some(values), _) => looked_up::<f32>(&bytes, &values, shape, device),
-            // Bytes and truth values, the types left.
+            // Bytes and booleans, the remaining types.
             (None, _) => Tensor::from_vec(bytes.into_owned(), shape, device),
         },
     }?
     .to_dtype(dtype)?)
 }
 
-/// The type in memory of elements of the type `stored` in a file, if candle has it.
+/// The type in memory for elements of type `stored`, if candle has it.
 pub(super) fn candle_dtype(stored: Dtype) -> Option<DType> {
     match stored {
         Dtype::F64 => Some(DType::F64),
@@ -134,7 +134,7 @@ pub(super) fn candle_dtype(stored: Dtype) -> Option<DType> {
     }
 }
 
-/// The elements of a tensor of floating-point numbers as `T`.
+/// Reads a floating-point tensor as `T`.
 fn floats<T: Float>(
     bytes: &[u8],
     stored: Dtype,
@@ -160,7 +160,7 @@ fn floats<T: Float>(
             }
             halves[..to.len()].convert_to_f32_slice(to);
         }),
-        // bf16, the only type left.
+        // bf16, the remaining type.
         _ => converted(bytes, |from, to| {
             for (to, from) in to.iter_mut().zip(from) {
                 *to = bf16::from_le_bytes(*from).to_f32();
@@ -170,7 +170,7 @@ fn floats<T: Float>(
     Tensor::from_vec(values, shape, device)
 }
 
-/// The elements of a tensor of numbers of eight bits as `T`, whose values are in a table.
+/// Reads a tensor of 8-bit values as `T` through a lookup table.
 fn looked_up<T: Float>(
     bytes: &[u8],
     values: &[f32; 256],
@@ -185,14 +185,14 @@ fn looked_up<T: Float>(
     Tensor::from_vec(elements, shape, device)
 }
 
-/// The numbers of a quantized tensor as `T`, without a copy of all of them in f32.
+/// Dequantizes a tensor to `T`, without a full copy in f32.
 fn dequantized<T: Float>(
     kind: BlockType,
     bytes: &[u8],
     shape: &[usize],
     device: &Device,
 ) -> candle_core::Result<Tensor> {
-    // Whole blocks of every type, and so all that are converted at a time.
+    // A multiple of every type's block size.
     const VALUES: usize = BLOCK;
     let mut values = vec![T::zero(); bytes.len() / kind.block_bytes() * kind.block_values()];
     let tasks = values.par_chunks_mut(ELEMENTS_PER_TASK);
@@ -210,12 +210,12 @@ fn dequantized<T: Float>(
     Tensor::from_vec(values, shape, device)
 }
 
-/// A type that models compute in.
+/// A dtype that models compute in.
 trait Float: WithDType {
     /// The same type in a file.
     const STORED: Dtype;
 
-    /// Elements of this very type.
+    /// Decodes elements of this type.
     fn decode(bytes: &[u8]) -> Vec<Self>;
 
     /// Rounds `values` to this type.
@@ -258,13 +258,13 @@ impl Float for bf16 {
     }
 }
 
-/// The little-endian elements of `WIDTH` bytes each in `bytes`.
+/// Decodes the little-endian elements of `WIDTH` bytes in `bytes`.
 fn elements<T: Send, const WIDTH: usize>(bytes: &[u8], decode: impl Fn([u8; WIDTH]) -> T + Sync) -> Vec<T> {
     let elements = bytes.as_chunks().0.par_iter().with_min_len(ELEMENTS_PER_TASK);
     elements.map(|element| decode(*element)).collect()
 }
 
-/// The elements of `WIDTH` bytes each in `bytes`, which `decode` gives as f32 block by block, as `T`.
+/// Decodes elements of `WIDTH` bytes to f32 block by block, and rounds them to `T`.
 fn converted<T: Float, const WIDTH: usize>(
     bytes: &[u8],
     decode: impl Fn(&[[u8; WIDTH]], &mut [f32]) + Sync,
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn every_float_type_converts_to_every_other_as_candle_does() {
-        // A block and a bit, so that the last block is not full.
+        // A little more than a block, so that the last one is partial.
         for (stored, bytes) in encodings(BLOCK + 5) {
             let as_stored = read(bytes.clone(), stored, candle_dtype(stored).unwrap());
             for dtype in [DType::F32, DType::F16, DType::BF16] {

@@ -1,11 +1,11 @@
-//! Says what the elements of a tensor are in a file.
+//! Describes the elements of a tensor in a file.
 
 use std::fmt;
 
 use fused_ops::BlockType;
 use safetensors::Dtype;
 
-/// Numbers one by one, or quantized in blocks.
+/// Plain or quantized elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ElementType {
     Plain(Dtype),
@@ -13,7 +13,7 @@ pub(super) enum ElementType {
 }
 
 impl ElementType {
-    /// The bytes that so many elements take, or `None` if they are no whole number or too many to count.
+    /// The bytes of this many elements, or `None` if that is not an integer or too large.
     pub(super) fn bytes_of(self, elements: usize) -> Option<usize> {
         match self {
             Self::Plain(dtype) => {
@@ -24,7 +24,7 @@ impl ElementType {
         }
     }
 
-    /// Whether it is a type of numbers of eight bits with a fraction.
+    /// Whether it is an 8-bit floating-point type.
     pub(super) fn is_float8(self) -> bool {
         matches!(
             self,
@@ -44,8 +44,8 @@ impl ElementType {
     }
 }
 
-/// The number of elements of a shape, or `None` if they are too many to count. Of an empty tensor, too, the other sides
-/// must be countable, because strides are their products.
+/// The number of elements of a shape, or `None` if it overflows. Even in an empty tensor the other sides must not,
+/// because strides are their products.
 pub(super) fn element_count(shape: &[usize]) -> Option<usize> {
     let product = shape.iter().try_fold(1usize, |product, size| product.checked_mul((*size).max(1)))?;
     let is_empty = shape.contains(&0);

@@ -1,4 +1,4 @@
-//! Tells the formats of weight files apart.
+//! Recognizes the formats of weight files.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use super::{gguf, pickle, safetensors};
 use crate::error::{Error, Result};
 use crate::file_data::FileData;
 
-/// What a clone of a repository without Git LFS holds in place of every large file.
+/// What a clone without Git LFS has in place of every large file.
 const GIT_LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec";
-/// How much of a file is looked at to tell that it is text, and how much of that an error repeats.
+/// The bytes checked for being text, and the part that an error shows.
 const LOOKED_AT: usize = 512;
 const REPEATED: usize = 60;
-/// What files begin with that are packed, and how to name them.
+/// Signatures of compressed files, with their names.
 const PACKED: [(&[u8], &str); 4] = [
     (b"\x1f\x8b", "a gzip archive"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
@@ -20,10 +20,10 @@ const PACKED: [(&[u8], &str); 4] = [
     (b"\x28\xb5\x2f\xfd", "packed by zstd"),
 ];
 
-/// The table of contents of a weight file.
+/// Reads the table of contents of a weight file.
 ///
-/// Its first bytes say what it is, whatever its name; where they do not, its ending says what it should be, so that a
-/// damaged file is held to that.
+/// Its first bytes identify the format, whatever its name. If they do not, its ending says what it should be, so that
+/// errors of damaged files mention that format.
 pub(super) fn read(file: &FileData) -> Result<Listing> {
     let listing = match not_weights(file) {
         Some(problem) => Err(problem),
@@ -36,7 +36,7 @@ pub(super) fn read(file: &FileData) -> Result<Listing> {
     listing.map_err(|problem| Error::format(file.name(), problem))
 }
 
-/// What a file says about itself beside its tensors.
+/// A file's metadata.
 pub(super) fn metadata(file: &FileData) -> BTreeMap<String, String> {
     match Format::of(file) {
         Format::Pickle => BTreeMap::new(),
@@ -71,7 +71,7 @@ impl Format {
     }
 }
 
-/// Why a file holds no weights at all, if that can be told: downloads that went wrong have the name of what they should be.
+/// Why a file is not weights at all, if that can be told: failed downloads have the name of what they should be.
 fn not_weights(file: &[u8]) -> Option<String> {
     if file.is_empty() {
         return Some("the file is empty".to_owned());
@@ -85,7 +85,7 @@ fn not_weights(file: &[u8]) -> Option<String> {
     let beginning = &file[..file.len().min(LOOKED_AT)];
     let text = match str::from_utf8(beginning) {
         Ok(text) => text,
-        // Cut in the middle of a letter.
+        // Truncated in the middle of a character.
         Err(error) if error.error_len().is_none() => {
             str::from_utf8(&beginning[..error.valid_up_to()]).ok()?
         }
@@ -97,7 +97,7 @@ fn not_weights(file: &[u8]) -> Option<String> {
     if lower.starts_with("<!doctype html") || lower.starts_with("<html") {
         return Some("is a web page, not weights: the download got a page in their place".to_owned());
     }
-    // Protocol 0 of a pickle is text as well, and no safetensors or GGUF file is.
+    // A protocol 0 pickle is text too; safetensors and GGUF are not.
     (is_text && !pickle::recognises(file)).then(|| {
         let line: String =
             text.chars().take(REPEATED).map(|char| if char.is_control() { ' ' } else { char }).collect();

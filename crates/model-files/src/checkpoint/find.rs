@@ -1,11 +1,11 @@
-//! Finds the file with the weights of one folder of a model.
+//! Finds the weight file in a folder of a model.
 
 use crate::error::{Error, Result};
 use crate::relative_path::in_folder;
 use crate::source::ModelSource;
 
-/// The names that weights go by, in the order in which they are looked for. `pytorch_model` is transformers' name and
-/// `diffusion_pytorch_model` diffusers'.
+/// The names of weight files, in search order. `pytorch_model` is transformers' name and `diffusion_pytorch_model`
+/// diffusers'.
 const FILE_NAMES: [&str; 10] = [
     "model.safetensors",
     "diffusion_pytorch_model.safetensors",
@@ -19,14 +19,14 @@ const FILE_NAMES: [&str; 10] = [
     "diffusion_pytorch_model.gguf",
 ];
 
-/// The variant that is taken when there is nothing else: half precision.
+/// The variant used if there is nothing else: half precision.
 const HALF_PRECISION: &str = "fp16";
 
-/// The file with the weights in `folder`, which may be an index of shards.
+/// The weight file in `folder`, which may be an index of shards.
 pub(crate) fn weights_file(source: &ModelSource, folder: &str) -> Result<Option<String>> {
     let [plain, variants] = names(source, folder);
-    // One list after the other: of the hub's files the first takes one that was downloaded before, and that is
-    // no reason to prefer a variant.
+    // One list after the other: on the hub, a list prefers files already downloaded, which must not decide between
+    // variants.
     match source.variant() {
         Some(_) => source.first_of(&variants),
         None => match source.first_of(&plain)? {
@@ -51,7 +51,7 @@ pub(super) fn no_weights(source: &ModelSource, folder: &str) -> Error {
     source.missing(&format!("{first} (nor another of the names that weights go by, such as {pickle})"))
 }
 
-/// The names that weights in `folder` may have, without a variant and with the one that is asked for or half precision.
+/// The names of weights in `folder`, without a variant, and with the requested one or half precision.
 fn names(source: &ModelSource, folder: &str) -> [[String; FILE_NAMES.len()]; 2] {
     let plain = FILE_NAMES.map(|name| in_folder(folder, name));
     let variant = source.variant().unwrap_or(HALF_PRECISION);
@@ -59,8 +59,8 @@ fn names(source: &ModelSource, folder: &str) -> [[String; FILE_NAMES.len()]; 2] 
     [plain, variants]
 }
 
-/// The name of a variant's file, as diffusers and transformers make it: `model.safetensors` becomes
-/// `model.fp16.safetensors`, and `model.safetensors.index.json` becomes `model.safetensors.index.fp16.json`.
+/// The name of a variant's file in diffusers and transformers: `model.safetensors` becomes `model.fp16.safetensors`,
+/// and `model.safetensors.index.json` becomes `model.safetensors.index.fp16.json`.
 fn with_variant(file: &str, variant: &str) -> String {
     match file.rsplit_once('.') {
         Some((stem, ending)) => format!("{stem}.{variant}.{ending}"),

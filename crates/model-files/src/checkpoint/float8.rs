@@ -1,17 +1,17 @@
-//! Decodes floating-point numbers of eight bits.
+//! Decodes 8-bit floating-point numbers.
 
 use safetensors::Dtype;
 
-/// The shape of a type of numbers of a sign, an exponent and a fraction.
+/// The layout of a type: sign, exponent and fraction.
 struct Format {
     exponent_bits: u32,
     bias: i32,
     specials: Specials,
 }
 
-/// Which patterns are no numbers.
+/// Which bit patterns are not numbers.
 enum Specials {
-    /// The highest exponent is infinity and NaN, as IEEE 754 has it.
+    /// The highest exponent is infinity or NaN, as in IEEE 754.
     Ieee,
     /// Only all ones are NaN (`fn`: finite, NaN).
     AllOnes,
@@ -19,8 +19,8 @@ enum Specials {
     NegativeZero,
 }
 
-/// The values of all patterns of a type of eight bits, or `None` if it is none of these. OCP's types are of Micikevicius et
-/// al. 2022 (<https://arxiv.org/abs/2209.05433>), the `fnuz` of Noune et al. 2022 (<https://arxiv.org/abs/2206.02915>), and
+/// The values of all patterns of an 8-bit type, or `None` for other types. OCP's types are from Micikevicius et al.
+/// 2022 (<https://arxiv.org/abs/2209.05433>), `fnuz` from Noune et al. 2022 (<https://arxiv.org/abs/2206.02915>), and
 /// E8M0 is the scale of OCP's microscaling formats.
 pub(super) fn values(dtype: Dtype) -> Option<[f32; 256]> {
     let format = match dtype {
@@ -59,7 +59,7 @@ impl Format {
 fn power_of_two(bits: u8) -> f32 {
     match bits {
         0xff => f32::NAN,
-        // The smallest is below the normal numbers of f32, whose exponent of 0 does not say it.
+        // The smallest is subnormal in f32.
         0 => f32::from_bits(1 << 22),
         bits => f32::from_bits(u32::from(bits) << 23),
     }
@@ -69,7 +69,7 @@ fn power_of_two(bits: u8) -> f32 {
 mod tests {
     use super::*;
 
-    /// Values as `torch.arange(256, dtype=torch.uint8).view(dtype).float()` has them.
+    /// The values of `torch.arange(256, dtype=torch.uint8).view(dtype).float()`.
     #[test]
     fn patterns_have_the_values_of_pytorch() {
         for (dtype, patterns) in [

@@ -1,9 +1,9 @@
-//! Reads the table of contents of a GGUF file, the format of llama.cpp, stable-diffusion.cpp and others for quantized weights:
-//! counts, metadata, and each tensor's name, shape, type and place
+//! Reads the table of contents of a GGUF file, the format of llama.cpp, stable-diffusion.cpp and others for quantized
+//! weights: counts, metadata, and each tensor's name, shape, type and offset
 //! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 //!
-//! ggml's shapes begin with the length of a row, and those of blocks end there: a kernel of 3 × 3 is no whole block. What is
-//! stored as another shape therefore has its own beside it, as ComfyUI-GGUF writes it.
+//! ggml's shapes start with the length of a row, which quantization blocks must divide: a kernel of 3 × 3 is not a
+//! whole block. Tensors stored in another shape therefore have their own in the metadata, as in ComfyUI-GGUF.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -14,28 +14,28 @@ use super::element::{ElementType, element_count};
 use super::stored::{Listing, StoredTensor};
 
 pub(super) const MAGIC: &[u8; 4] = b"GGUF";
-/// The version that is written. Version 2 differs only in that it is never big-endian; version 1 was soon given up.
+/// The version written. Version 2 differs only in never being big-endian; version 1 was soon abandoned.
 pub(super) const VERSION: u32 = 3;
-/// Where tensors begin is a multiple of this, unless the metadata says another number.
+/// The alignment of tensors, unless the metadata has another.
 pub(super) const DEFAULT_ALIGNMENT: usize = 32;
 pub(super) const ALIGNMENT_KEY: &str = "general.alignment";
-/// Before the name of a tensor, the key of the shape that it has.
+/// The prefix of a metadata key for a tensor's own shape, followed by its name.
 pub(super) const SHAPE_KEY: &str = "comfy.gguf.orig_shape.";
 
-/// The longest table of contents, as of safetensors. That of a language model with its vocabulary is a tenth of it.
+/// The longest table of contents, as in safetensors. A language model's, with its vocabulary, is a tenth of that.
 const LONGEST_TABLE: usize = 100_000_000;
-/// The longest name of a tensor or key, as the specification has it for keys.
+/// The longest name of a tensor or key; the specification's limit for keys.
 const LONGEST_NAME: usize = 65_535;
-/// Most dimensions of a tensor in ggml.
+/// ggml's limit for a tensor's dimensions.
 pub(super) const MOST_DIMENSIONS: usize = 4;
-/// Most dimensions of a shape in the metadata.
+/// The limit for the dimensions of a shape in the metadata.
 const MOST_SHAPE_DIMENSIONS: usize = 8;
-/// How deep arrays may hold arrays, which no writer makes.
+/// The limit for nested arrays, which no writer produces.
 const DEEPEST_ARRAY: usize = 4;
-/// More is no alignment but a mistake.
+/// The largest plausible alignment.
 const LARGEST_ALIGNMENT: usize = 1 << 20;
 
-/// The numbers that types of values in the metadata go by.
+/// The numbers of metadata value types.
 pub(super) mod value {
     pub(crate) const UINT32: u32 = 4;
     pub(crate) const INT32: u32 = 5;
@@ -43,7 +43,7 @@ pub(super) mod value {
     pub(crate) const ARRAY: u32 = 9;
 }
 
-/// The number that a type of elements goes by in ggml, if it has one.
+/// ggml's number of an element type, if it has one.
 pub(super) fn type_number(element: ElementType) -> Option<u32> {
     Some(match element {
         ElementType::Plain(Dtype::F32) => 0,
@@ -70,7 +70,7 @@ pub(super) fn type_number(element: ElementType) -> Option<u32> {
     })
 }
 
-/// The type of elements of a number.
+/// The element type with a number.
 fn element_type(number: u32) -> Option<ElementType> {
     const PLAIN: [Dtype; 8] =
         [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64, Dtype::I8, Dtype::I16, Dtype::I32, Dtype::I64];
@@ -79,7 +79,7 @@ fn element_type(number: u32) -> Option<ElementType> {
     all.find(|element| type_number(*element) == Some(number))
 }
 
-/// Reads the table of contents, and checks it against the length of the file. An error is what is wrong with the file.
+/// Reads the table of contents, and checks it against the file's length. An error says what is wrong with the file.
 pub(super) fn read(file: &[u8]) -> Result<Listing, String> {
     let mut reader = Reader::new(file)?;
     let (tensors, values) = (reader.u64("the number of tensors")?, reader.u64("the number of metadata")?);
@@ -143,7 +143,7 @@ pub(super) fn read(file: &[u8]) -> Result<Listing, String> {
     Ok(listing)
 }
 
-/// The texts that the file says about itself. It has been read once, so that its table is whole.
+/// The strings in the file's metadata. The table must have been validated.
 pub(super) fn metadata(file: &[u8]) -> BTreeMap<String, String> {
     fn read(file: &[u8], found: &mut BTreeMap<String, String>) -> Result<(), String> {
         let mut reader = Reader::new(file)?;
@@ -167,24 +167,24 @@ pub(super) fn metadata(file: &[u8]) -> BTreeMap<String, String> {
     }
 }
 
-/// What the table says of a tensor.
+/// A tensor's entry in the table.
 struct Place {
     shape: Vec<usize>,
     dtype: ElementType,
     /// In bytes.
     size: usize,
-    /// From where the data begins.
+    /// From the start of the data.
     offset: u64,
 }
 
-/// Reads the table from its beginning to its end. Nothing is believed of a length before so many bytes are found there.
+/// Reads the table sequentially. A length is trusted only once that many bytes were found.
 struct Reader<'a> {
     table: &'a [u8],
     at: usize,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads what tells the format.
+    /// Reads the header.
     fn new(file: &'a [u8]) -> Result<Self, String> {
         let table = &file[..file.len().min(LONGEST_TABLE)];
         let mut reader = Self { table, at: 0 };
@@ -245,7 +245,7 @@ impl<'a> Reader<'a> {
         Ok(name)
     }
 
-    /// Goes over a value of the metadata, inside of so many arrays.
+    /// Skips a metadata value, at this depth of arrays.
     fn skip(&mut self, kind: u32, depth: usize) -> Result<(), String> {
         const WHAT: &str = "a value of the metadata";
         if let Some(size) = value_size(kind) {
@@ -261,7 +261,7 @@ impl<'a> Reader<'a> {
                     self.bytes(bytes.unwrap_or(usize::MAX), WHAT)?;
                     return Ok(());
                 }
-                // Each takes some bytes, so that the file ends before a false count does.
+                // Each element takes some bytes, so the file ends before a false count does.
                 (0..count).try_for_each(|_| self.skip(kind, depth + 1))
             }
             value::ARRAY => Err(format!("arrays are {DEEPEST_ARRAY} deep in the metadata")),
@@ -269,7 +269,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A shape in the metadata.
+    /// Reads a shape in the metadata.
     fn shape(&mut self, key: &str, kind: u32) -> Result<Vec<usize>, String> {
         let problem = || format!("{key}: expected an array of at most {MOST_SHAPE_DIMENSIONS} sizes");
         if kind != value::ARRAY {
@@ -283,7 +283,8 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| size(self.u32(key)?).ok_or_else(problem)).collect()
     }
 
-    /// What follows the name of a tensor; or why it cannot be read, where only its type is in the way.
+    /// Reads the rest of a tensor's entry; the inner error says why the tensor cannot be read, if only its type is
+    /// unsupported.
     fn tensor(&mut self, name: &str) -> Result<Result<Place, String>, String> {
         let what = format!("tensor {name}");
         let dimensions = self.u32(&what)? as usize;
@@ -295,7 +296,7 @@ impl<'a> Reader<'a> {
             let size = self.u64(&what)?;
             shape.push(usize::try_from(size).map_err(|_| format!("{what}: a side of {size}"))?);
         }
-        // The length of a row comes first there.
+        // ggml puts the row length first.
         let row = shape.first().copied().unwrap_or(1);
         shape.reverse();
         let (number, offset) = (self.u32(&what)?, self.u64(&what)?);
@@ -312,7 +313,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The bytes of a value of the metadata, if they are always the same.
+/// The size of a metadata value type, if it is fixed.
 fn value_size(kind: u32) -> Option<usize> {
     Some(match kind {
         0 | 1 | 7 => 1,

@@ -1,10 +1,10 @@
-//! Gives the names that weights had when many checkpoints were published, and that their libraries have since changed.
+//! Maps tensor names to older ones that published checkpoints still use.
 
-/// From a name's segment today to its older form.
+/// From a segment of today's name to its older form.
 ///
-/// * diffusers up to 0.11 named the projections of an autoencoder's attention after what they compute
-///   (`_convert_deprecated_attention_blocks` in diffusers does this renaming).
-/// * TensorFlow's layer norms, which the first BERT checkpoints were converted from, have a gamma and a beta.
+/// * diffusers up to 0.11 named the projections of an autoencoder's attention differently (diffusers'
+///   `_convert_deprecated_attention_blocks` renames them).
+/// * TensorFlow's layer norms, from which the first BERT checkpoints were converted, have a gamma and a beta.
 const RENAMED: [(&str, &str); 6] = [
     (".to_q.", ".query."),
     (".to_k.", ".key."),
@@ -14,7 +14,7 @@ const RENAMED: [(&str, &str); 6] = [
     (".LayerNorm.bias", ".LayerNorm.beta"),
 ];
 
-/// The older name of the tensor that is called `name` today, if it ever had another.
+/// The older name of the tensor now called `name`, if it had one.
 pub(super) fn legacy_name(name: &str) -> Option<String> {
     let (today, older) = RENAMED.iter().find(|(today, _)| name.contains(today))?;
     Some(name.replacen(today, older, 1))

@@ -1,8 +1,7 @@
-//! Reads weights as they are published: safetensors in one file or in shards, PyTorch's pickles, and GGUF, whose weights may
-//! be quantized in blocks of a few bits a number.
+//! Reads published weights: safetensors in one file or shards, PyTorch's pickles, and GGUF, which may be quantized.
 //!
-//! Opening a [`Checkpoint`] reads and checks its table of contents. The tensors themselves stay in the memory-mapped
-//! files until a model asks for them, by name and shape, through candle's [`VarBuilder`](candle_nn::VarBuilder).
+//! Opening a [`Checkpoint`] reads and checks its table of contents. Tensors stay in the memory-mapped files until a
+//! model asks for them, by name and shape, through candle's [`VarBuilder`](candle_nn::VarBuilder).
 
 mod backend;
 mod contents;

@@ -1,7 +1,8 @@
-//! Reads the header of a safetensors file: eight bytes of length, then JSON that tells each tensor's type, shape and place.
+//! Reads the header of a safetensors file: eight bytes of length, then JSON with each tensor's type, shape and
+//! offsets.
 //!
-//! The rules are those of the format's specification: tensors follow each other without gaps or overlaps and fill the
-//! file. They are checked here one tensor at a time, because an error should name the tensor.
+//! By the format's specification, tensors follow each other without gaps or overlaps and fill the file. This is
+//! checked per tensor, so that errors can name one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -15,13 +16,13 @@ use serde_json::Value;
 use super::element::{ElementType, element_count};
 use super::stored::{Listing, StoredTensor};
 
-/// The bytes that hold the length of the header.
+/// Bytes of the header's length.
 const LENGTH: usize = size_of::<u64>();
 /// The limit in the format's specification.
 const LONGEST_HEADER: u64 = 100_000_000;
 const METADATA: &str = "__metadata__";
 
-/// Reads the header, and checks it against the length of the file. An error is what is wrong with the file.
+/// Reads the header, and checks it against the file's length. An error says what is wrong with the file.
 pub(super) fn read(file: &[u8]) -> Result<Listing, String> {
     let (length, rest) = file.split_first_chunk::<LENGTH>().ok_or_else(|| {
         format!("expected a safetensors file, found {} bytes, too few for a header", file.len())
@@ -71,7 +72,7 @@ pub(super) fn read(file: &[u8]) -> Result<Listing, String> {
                 to - from
             ));
         }
-        // Whether the sums stay in range is known once `end` is compared with the length of the data, below.
+        // Overflow is caught below, when `end` is compared with the length of the data.
         let bytes = data_start.saturating_add(from)..data_start.saturating_add(to);
         listing.tensors.push((name, StoredTensor::plain(dtype, info.shape, bytes)));
     }
@@ -87,7 +88,7 @@ pub(super) fn read(file: &[u8]) -> Result<Listing, String> {
     Ok(listing)
 }
 
-/// Whether `file` begins as a safetensors file does.
+/// Whether `file` starts like a safetensors file.
 pub(super) fn recognises(file: &[u8]) -> bool {
     let header = file.split_first_chunk::<LENGTH>().filter(|(length, rest)| {
         let length = u64::from_le_bytes(**length);
@@ -96,8 +97,7 @@ pub(super) fn recognises(file: &[u8]) -> bool {
     header.is_some_and(|(_, rest)| rest.trim_ascii_start().first() == Some(&b'{'))
 }
 
-/// What the file says about itself, as texts; what is no text there, as JSON. It has been read once, so that its header is
-/// whole.
+/// The file's metadata as strings; other values as JSON. The header must have been validated.
 pub(super) fn metadata(file: &[u8]) -> BTreeMap<String, String> {
     #[derive(Deserialize)]
     struct Metadata {
@@ -117,7 +117,7 @@ pub(super) fn metadata(file: &[u8]) -> BTreeMap<String, String> {
     entries.into_iter().map(|(key, value)| (key, text(value))).collect()
 }
 
-/// What a header says of a tensor.
+/// A tensor's entry in the header.
 #[derive(PartialEq, Deserialize)]
 struct TensorInfo {
     dtype: String,
@@ -126,14 +126,14 @@ struct TensorInfo {
 }
 
 impl TensorInfo {
-    /// The type of its elements, if the format has it today.
+    /// The element type, if the format has it today.
     fn dtype(&self) -> Option<Dtype> {
         let name: StrDeserializer<'_, serde::de::value::Error> = self.dtype.as_str().into_deserializer();
         Dtype::deserialize(name).ok()
     }
 }
 
-/// The tensors that a header lists. Unlike a `HashMap`, it refuses a name that comes twice for different tensors.
+/// The tensors in a header. Unlike a `HashMap`, it rejects a name used for two different tensors.
 struct Header(Vec<(String, TensorInfo)>);
 
 impl<'de> Deserialize<'de> for Header {
@@ -155,14 +155,14 @@ impl<'de> Visitor<'de> for HeaderVisitor {
         let mut tensors = HashMap::new();
         while let Some(name) = map.next_key::<String>()? {
             if name == METADATA {
-                // Null and numbers have been seen there, too, and no tensor needs it.
+                // Some files have null and numbers there, and no tensor needs it.
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }
             let info = map
                 .next_value::<TensorInfo>()
                 .map_err(|error| A::Error::custom(format!("tensor {name}: {error}")))?;
-            // The same again changes nothing.
+            // An exact duplicate is harmless.
             if tensors.get(&name).is_some_and(|other| *other != info) {
                 return Err(A::Error::custom(format!("tensor {name} comes twice")));
             }

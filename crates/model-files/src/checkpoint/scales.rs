@@ -1,10 +1,9 @@
-//! Multiplies weights of eight bits by the scales that stand beside them.
+//! Applies the scales stored beside 8-bit weights.
 //!
-//! They go by several names. ComfyUI's first form has `layer.scale_weight` beside `layer.weight`, and a tensor `scaled_fp8`
-//! that says so; its later one, compressed-tensors and ModelOpt have `layer.weight_scale`, and block-wise scales are
-//! `layer.weight_scale_inv` since DeepSeek-V3, which multiply in spite of their name; torchao has
-//! `layer._weight_qdata` and `layer._weight_scale`. Next to these are scales of inputs,
-//! which only a product in eight bits needs.
+//! They have several names. ComfyUI's first format has `layer.scale_weight` beside `layer.weight`, and a marker
+//! tensor `scaled_fp8`; its later one, compressed-tensors and ModelOpt have `layer.weight_scale`; since DeepSeek-V3,
+//! block-wise scales are `layer.weight_scale_inv`, and multiply despite their name; torchao has `layer._weight_qdata`
+//! and `layer._weight_scale`. There are also scales of inputs, which are only needed for 8-bit products.
 
 use std::sync::Arc;
 
@@ -16,22 +15,22 @@ use super::element::{ElementType, element_count};
 use super::stored::StoredTensor;
 use super::tables::{Scale, Tables};
 
-/// What follows the name of a weight in that of its scale.
+/// Suffixes of a weight's name in that of its scale.
 const SUFFIXES: [&str; 2] = ["_scale", "_scale_inv"];
-/// What precedes it, behind the name of its layer.
+/// The prefix of a weight's name, after its layer's, in that of its scale.
 const PREFIX: &str = "scale_";
-/// What follows the name of a layer in those of what a scaled weight has beside it and reading it does not need.
+/// Other tensors beside a scaled weight that are not needed to read it.
 const BESIDE: [&str; 3] = ["scale_input", "input_scale", "comfy_quant"];
-/// What there is beside a weight whose numbers are more than scaled.
+/// Tensors beside a weight that needs more than a scale.
 const MORE: [&str; 2] = ["_zero_point", "_scale_2"];
-/// What follows the name of a weight in that of its numbers, where torchao has flattened it.
+/// The suffix of a weight flattened by torchao.
 const FLATTENED: &str = "_qdata";
-/// Says that a file has weights of eight bits.
+/// The tensor that marks a file with 8-bit weights.
 const MARKER: &str = "scaled_fp8";
-/// The side of the blocks that have a scale each, where the shapes do not tell.
+/// The side of scaled blocks, if the shapes do not determine it.
 const BLOCK: usize = 128;
 
-/// Takes the scales out of the tensors, and gives each to its weight.
+/// Removes scales from the tensors, and attaches them to their weights.
 pub(super) fn attach(tables: &mut Tables) {
     join_flattened(tables);
     let scales: Vec<_> =
@@ -40,8 +39,8 @@ pub(super) fn attach(tables: &mut Tables) {
         let Some(of_weight) = tables.tensors.get(&weight) else { continue };
         let by_suffix = name.strip_prefix(weight.as_str()).is_some();
         let ElementType::Plain(dtype) = of_weight.tensor.dtype else { continue };
-        // `scale_weight` counts in ComfyUI whatever the type of the weight. Other names are too common to mean a scale
-        // beside numbers that need none.
+        // In ComfyUI `scale_weight` counts for any type. The other names are too common to mean a scale beside plain
+        // numbers.
         if dtype.bitsize() > 8 && by_suffix {
             continue;
         }
@@ -71,8 +70,8 @@ pub(super) fn attach(tables: &mut Tables) {
     tables.tensors.retain(|name, _| name.rsplit('.').next() != Some(MARKER));
 }
 
-/// Gives weights that torchao has flattened their own names: `layer._weight_qdata` becomes `layer.weight`, and what is beside
-/// it, such as `layer._weight_scale`, `layer.weight_scale`.
+/// Renames the weights that torchao flattened: `layer._weight_qdata` becomes `layer.weight`, and tensors beside it
+/// follow, such as `layer._weight_scale` to `layer.weight_scale`.
 fn join_flattened(tables: &mut Tables) {
     let weights = tables.tensors.keys().filter_map(|name| name.strip_suffix(FLATTENED));
     let weights: Vec<_> = weights.map(str::to_owned).collect();
@@ -94,7 +93,7 @@ fn join_flattened(tables: &mut Tables) {
     }
 }
 
-/// The name of the weight that a tensor called `name` is the scale of, if its name is that of a scale.
+/// The weight that a tensor scales, if it has the name of a scale.
 fn scaled_name(name: &str) -> Option<String> {
     if let Some(weight) = SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)) {
         return Some(weight.to_owned());
@@ -103,20 +102,20 @@ fn scaled_name(name: &str) -> Option<String> {
     Some(format!("{layer}.{}", own.strip_prefix(PREFIX)?))
 }
 
-/// The numbers of a scale, and how they lie over a weight.
+/// Scales, and how they map to a weight's elements.
 pub(super) struct Scales {
     values: Vec<f32>,
     /// The shape of the weight.
     shape: Vec<usize>,
-    /// How many neighbours along each dimension share one.
+    /// Elements along each dimension that share a scale.
     block: Vec<usize>,
-    /// How far the scales of neighbouring blocks are apart.
+    /// The distance between the scales of neighbouring blocks.
     strides: Vec<usize>,
 }
 
 impl Scales {
-    /// Reads a scale from its file: one number, one per row, or one per block of a weight of this `shape`. An error is what
-    /// is wrong with it.
+    /// Reads scales from their file: one number, one per row, or one per block of a weight of this `shape`. An error
+    /// says what is wrong.
     pub(super) fn read(file: &[u8], scale: &Scale, shape: &[usize]) -> Result<Self, String> {
         let Scale { name, tensor, .. } = scale;
         let misfit =
@@ -151,7 +150,7 @@ impl Scales {
         Ok(Self { values, shape: shape.to_vec(), block, strides })
     }
 
-    /// Multiplies the elements of the weight from the element `first` on.
+    /// Scales the weight's elements from `first` on.
     pub(super) fn apply(&self, mut first: usize, mut elements: &mut [f32]) {
         if let [scale] = self.values[..] {
             elements.iter_mut().for_each(|element| *element *= scale);
@@ -169,7 +168,7 @@ impl Scales {
         }
     }
 
-    /// Which scale an element has.
+    /// The index of an element's scale.
     fn index(&self, mut element: usize) -> usize {
         let mut index = 0;
         for ((side, block), stride) in self.shape.iter().zip(&self.block).zip(&self.strides).rev() {
@@ -179,7 +178,7 @@ impl Scales {
         index
     }
 
-    /// Reads the weight itself, multiplied in f32.
+    /// Reads the weight, scaled in f32.
     pub(super) fn read_tensor(
         &self,
         file: &[u8],
@@ -206,7 +205,7 @@ mod tests {
         Scales::read(&file, &Scale { file: 0, name: "w_scale".into(), tensor }, of_weight)
     }
 
-    /// What each element of a weight of this shape is multiplied by.
+    /// The factor of each element of a weight of this shape.
     fn spread(shape: &[usize], of_weight: &[usize]) -> Vec<f32> {
         let mut ones = vec![1.; of_weight.iter().product()];
         scales(shape, of_weight).unwrap().apply(0, &mut ones);

@@ -1,4 +1,4 @@
-//! Opens weights that are split over several files, with an index of which tensor is where.
+//! Opens weights that are split into shards with an index.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use crate::error::{Error, Result};
 use crate::file_data::FileData;
 use crate::relative_path::check_relative;
 
-/// A `*.index.json`: which file holds which tensor.
+/// A `*.index.json`, which maps tensors to files.
 #[derive(Debug, Deserialize)]
 pub struct ShardIndex {
-    /// From tensor name to file name, relative to the index.
+    /// From tensor names to file names, relative to the index.
     weight_map: BTreeMap<String, String>,
 }
 
@@ -23,7 +23,7 @@ impl ShardIndex {
     /// Parses an index.
     ///
     /// # Errors
-    /// [`Error::Config`] when it is no index, and [`Error::Format`] when a file in it lies outside the index's folder.
+    /// [`Error::Config`] if it is not an index, and [`Error::Format`] if it names a file outside its folder.
     pub fn parse(file: &FileData) -> Result<Self> {
         let mut index: Self = parse_json(file)?;
         for (tensor, shard) in &mut index.weight_map {
@@ -42,7 +42,8 @@ impl ShardIndex {
         self.weight_map.values().map(String::as_str)
     }
 
-    /// Opens all shards, which `read` gets by their names in the index, and finds each tensor of the index in its shard.
+    /// Opens all shards with `read`, which takes their names in the index, and finds each indexed tensor in its
+    /// shard.
     pub(super) fn open(self, read: impl Fn(&str) -> Result<FileData>) -> Result<(Vec<FileData>, Tables)> {
         let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (tensor, shard) in self.weight_map {

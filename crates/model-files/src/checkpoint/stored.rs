@@ -1,4 +1,4 @@
-//! Describes a tensor as it lies in its file, and the tensors that a file lists.
+//! Describes a tensor in its file, and the list of tensors in a file.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -7,54 +7,53 @@ use safetensors::Dtype;
 
 use super::element::{ElementType, element_count};
 
-/// The tensors that a file has.
+/// The tensors in a file.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub tensors: Vec<(String, StoredTensor)>,
-    /// Tensors that cannot be read, and why. That matters to whoever asks for them.
+    /// Tensors that cannot be read, and why. This is an error only for those who ask for them.
     pub unreadable: Vec<(String, String)>,
 }
 
-/// One tensor. What it says about the file has been checked against the file.
+/// A tensor, already checked against the file.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct StoredTensor {
     pub dtype: ElementType,
     pub shape: Vec<usize>,
-    /// Distances between neighbours along each dimension, in elements; `None` if the elements lie one after the other
-    /// in row-major order.
+    /// Strides in elements; `None` if contiguous in row-major order.
     pub strides: Option<Vec<usize>>,
-    /// From the first to the last byte in the file.
+    /// Its bytes in the file.
     pub bytes: Range<usize>,
     pub encoding: Encoding,
 }
 
-/// How the bytes of numbers are written, where that is not as they are.
+/// How bytes are encoded, unless plain little-endian.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Encoding {
-    /// The highest byte of a number comes first.
+    /// Whether numbers are big-endian.
     pub big_endian: bool,
-    /// UTF-8 text with a character for each byte, as pickles have it that must not hold bytes.
+    /// Whether bytes are UTF-8 text, one character each, as in early pickle protocols.
     pub as_text: bool,
 }
 
 impl StoredTensor {
-    /// A tensor whose elements lie one after the other.
+    /// A contiguous tensor.
     pub(super) fn plain(dtype: ElementType, shape: Vec<usize>, bytes: Range<usize>) -> Self {
         Self { dtype, shape, strides: None, bytes, encoding: Encoding::default() }
     }
 
-    /// Whether its bytes in the file are those of its elements, one after the other.
+    /// Whether its bytes in the file are those of its elements, in order.
     pub(super) fn is_plain(&self) -> bool {
         self.strides.is_none() && self.encoding == Encoding::default()
     }
 
-    /// The little-endian bytes of its elements, one after the other.
+    /// The little-endian bytes of its elements, in order.
     pub(super) fn element_bytes<'f>(&self, file: &'f [u8]) -> Cow<'f, [u8]> {
         let mut bytes = Cow::Borrowed(file.get(self.bytes.clone()).unwrap_or_default());
         let ElementType::Plain(dtype) = self.dtype else { return bytes };
         let width = dtype.bitsize() / 8;
         if self.encoding.as_text {
-            // Where the tensor was found, it was checked to be such a text.
+            // Validated as such text when the tensor was found.
             let text = str::from_utf8(&bytes).unwrap_or_default();
             bytes = Cow::Owned(text.chars().map(|char| u8::try_from(char).unwrap_or_default()).collect());
         }
@@ -73,7 +72,7 @@ impl StoredTensor {
     }
 }
 
-/// Copies elements of `width` bytes, which lie `strides` elements apart in `bytes`, into row-major order.
+/// Copies elements of `width` bytes, `strides` elements apart in `bytes`, into row-major order.
 fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], width: usize) -> Vec<u8> {
     let count: usize = shape.iter().product();
     let mut gathered = Vec::with_capacity(count * width);

@@ -1,4 +1,4 @@
-//! Gives placeholders for weights, and notes in a survey what was asked for.
+//! Returns placeholders for weights, and records requests in a survey.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use super::element::element_count;
 use crate::error::Error;
 use crate::survey::{Answer, PartReport, Question, Survey, Watched};
 
-/// How many tensors may be asked for beyond those that are there: enough for the list of what a model lacks whose weights
-/// have other names, and an end to a configuration of layers without number.
+/// The most missing tensors to record: enough for a model whose weights have other names, and an end to a
+/// configuration with countless layers.
 const MOST_MISSING: usize = 10_000;
-/// More elements than any tensor has. Products of such counts with the size of an element cannot overflow.
+/// More elements than any tensor has, so that products with element sizes cannot overflow.
 const MOST_ELEMENTS: u64 = 1 << 48;
 
-/// Begins to note in `survey` what is asked of a checkpoint in the folder `folder` of its model.
+/// Starts recording what is asked of the checkpoint in the folder `folder` of its model.
 pub(super) fn watch(survey: &Survey, folder: &str, contents: &Contents) -> Watched {
     survey.watch(folder, &contents.name, || {
         let tensors = &contents.tables.tensors;
@@ -39,14 +39,14 @@ pub(super) fn watch(survey: &Survey, folder: &str, contents: &Contents) -> Watch
     })
 }
 
-/// A checkpoint whose tensors are asked for and not read.
+/// A checkpoint that records requests without reading tensors.
 pub(super) struct SurveyBackend {
     pub contents: Arc<Contents>,
     pub watched: Watched,
 }
 
 impl SurveyBackend {
-    /// Notes that a tensor was asked for.
+    /// Records that a tensor was asked for.
     fn note(&self, name: &str, shape: &[usize]) -> crate::Result<()> {
         if element_count(shape).is_none_or(|elements| elements as u64 > MOST_ELEMENTS) {
             let problem =
@@ -62,7 +62,7 @@ impl SurveyBackend {
         Ok(())
     }
 
-    /// What there is for the tensor `name`.
+    /// What the checkpoint has for the tensor `name`.
     fn answer(&self, name: &str) -> Answer {
         let entry = self.contents.find_entry(name);
         match (self.contents.problem(name), entry) {
@@ -79,7 +79,7 @@ impl SurveyBackend {
 
 impl SimpleBackend for SurveyBackend {
     fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
-        // Where a matrix is asked for and a 1×1 convolution is there, some layers take that and ask again.
+        // Where a matrix is requested and a 1 × 1 convolution is stored, some layers accept that and ask again.
         let stored = self.contents.find(name).map(|located| located.tensor.shape.as_slice());
         if let Some([matrix @ .., 1, 1]) = stored
             && matrix == shape.dims()
@@ -87,7 +87,7 @@ impl SimpleBackend for SurveyBackend {
             self.contents.get_shaped(name, shape.dims())?;
         }
         self.note(name, shape.dims())?;
-        // One value, seen as many. Layers leave a variable as it is, where they would lay out a weight anew.
+        // One value, broadcast. A variable, because layers pack anything else.
         let value = Var::zeros(vec![1; shape.rank()], dtype, device)?;
         value.as_tensor().broadcast_as(shape)
     }

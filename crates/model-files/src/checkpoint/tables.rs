@@ -1,4 +1,4 @@
-//! Holds the tables of contents of a checkpoint's files, put together.
+//! Combines the tables of contents of a checkpoint's files.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,25 +13,25 @@ pub(super) struct Tables {
     pub unreadable: BTreeMap<String, String>,
 }
 
-/// A tensor and the number of its file.
+/// A tensor and the index of its file.
 #[derive(Clone)]
 pub(super) struct Located {
     pub file: usize,
     pub tensor: StoredTensor,
-    /// What its numbers are to be multiplied by, if anything.
+    /// Its scale, if it has one.
     pub scale: Option<Arc<Scale>>,
 }
 
-/// The scale of a weight, as it lies in its file.
+/// The scale of a weight, as stored in its file.
 pub(super) struct Scale {
-    /// The number of its file.
+    /// The index of its file.
     pub file: usize,
     pub name: String,
     pub tensor: StoredTensor,
 }
 
 impl Tables {
-    /// Adds the tensors of the file of this number.
+    /// Adds the tensors of the file with this index.
     pub(super) fn add(&mut self, file: usize, listing: Listing) {
         let located = |(name, tensor)| (name, Located { file, tensor, scale: None });
         self.tensors.extend(listing.tensors.into_iter().map(located));

@@ -1,4 +1,4 @@
-//! Gives the tensors of one model part by their names.
+//! Reads the tensors of a part of a model by name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,24 +20,24 @@ use crate::relative_path::{folder_of, in_folder};
 use crate::source::ModelSource;
 use crate::survey::{Survey, Watched};
 
-/// The tensors of one model part, by name.
+/// The tensors of a part of a model, by name.
 ///
-/// Cheap to clone, and can be read from several threads.
+/// Cheap to clone, and readable from several threads.
 #[derive(Clone)]
 pub struct Checkpoint {
     pub(super) contents: Arc<Contents>,
-    /// Where a survey notes what is asked for; then no weights are read.
+    /// The survey that records requests, if there is one; no weights are read then.
     watched: Option<Watched>,
 }
 
 impl Checkpoint {
-    /// Opens the weights in the folder `folder` of a model ("" for its top), in whichever of the published forms they
-    /// are: one safetensors file, safetensors shards with an index, `pytorch_model.bin`, or its shards; diffusers'
-    /// names for these; GGUF under such names, as models have it that were converted here; and their `fp16` variants if there is nothing else. Of a source
-    /// [with a variant](ModelSource::with_variant), that variant alone.
+    /// Opens the weights in the folder `folder` of a model ("" for its root), in any published form: one safetensors
+    /// file, safetensors shards with an index, `pytorch_model.bin` or its shards; diffusers' names for these; GGUF
+    /// under such names, as written by this project's conversion; or their `fp16` variants if there is nothing else.
+    /// For a source [with a variant](ModelSource::with_variant), only that variant.
     ///
     /// # Errors
-    /// [`Error::MissingFile`] when there are no weights; [`Error::Format`] when they are damaged.
+    /// [`Error::MissingFile`] if there are no weights; [`Error::Format`] if they are damaged.
     pub fn open(source: &ModelSource, folder: &str) -> Result<Self> {
         let file = find::weights_file(source, folder)?;
         let file = file.ok_or_else(|| find::no_weights(source, folder))?;
@@ -51,7 +51,7 @@ impl Checkpoint {
     /// Opens the weights in the file `relative` of a model, which may be an index of shards.
     ///
     /// # Errors
-    /// As [`Checkpoint::open`].
+    /// Like [`Checkpoint::open`].
     pub fn from_source(source: &ModelSource, relative: &str) -> Result<Self> {
         let file = source.read(relative)?;
         if !relative.ends_with(".json") {
@@ -64,7 +64,7 @@ impl Checkpoint {
     /// Opens the weights in the file at `path`, which may be an index of shards.
     ///
     /// # Errors
-    /// As [`Checkpoint::open`], and [`Error::Io`] when there is no such file.
+    /// Like [`Checkpoint::open`]; also [`Error::Io`] if there is no such file.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = FileData::open(path)?;
@@ -75,10 +75,10 @@ impl Checkpoint {
         Self::sharded(&file, |shard| FileData::open(&folder.join(shard)))
     }
 
-    /// Opens the weights in one file, safetensors, pickle or GGUF, that has been read already.
+    /// Opens weights in one file, safetensors, pickle or GGUF, that is already in memory.
     ///
     /// # Errors
-    /// [`Error::Format`] when the file is damaged.
+    /// [`Error::Format`] if the file is damaged.
     pub fn from_data(file: FileData) -> Result<Self> {
         let mut tables = Tables::default();
         tables.add(0, file::read(&file)?);
@@ -94,9 +94,9 @@ impl Checkpoint {
         Self { contents: Arc::new(Contents::new(name, files, tables)), watched: None }
     }
 
-    /// The tensors whose names begin with `prefix`, for a model that knows them by other names: `name_in_file` gives for
-    /// each of these the name in the file, or `None` where there can be none. [`names`](Self::names) and errors tell the
-    /// names in the file, where a person can find them.
+    /// The tensors whose names start with `prefix`, for a model that uses other names: `name_in_file` maps each of
+    /// these to the name in the file, or to `None` if there is none. [`names`](Self::names) and errors use the names
+    /// in the file.
     #[must_use]
     pub fn part(
         &self,
@@ -107,26 +107,26 @@ impl Checkpoint {
         Self { contents: Arc::new(contents), watched: None }
     }
 
-    /// The same tensors, of which [`var_builder`](Self::var_builder) reads none: `survey` notes what is asked for. `folder`
-    /// says in its report which part of the model this is.
+    /// The same tensors, but [`var_builder`](Self::var_builder) does not read them: `survey` records what is asked
+    /// for. `folder` names this part of the model in its report.
     #[must_use]
     pub fn surveyed(self, survey: &Survey, folder: &str) -> Self {
         let watched = survey_backend::watch(survey, folder, &self.contents);
         Self { watched: Some(watched), ..self }
     }
 
-    /// What to call the whole in an error: the one file, or the index of the shards.
+    /// The checkpoint's name in errors: the one file, or the index of the shards.
     pub fn file_name(&self) -> &str {
         &self.contents.name
     }
 
-    /// The files that the weights are in.
+    /// The files of the weights.
     pub fn files(&self) -> impl Iterator<Item = &FileData> {
         self.contents.files.iter()
     }
 
-    /// What a safetensors file says about itself beside its tensors (`__metadata__`), and the texts among what a GGUF file
-    /// does; nothing for other forms.
+    /// The metadata of a safetensors file (`__metadata__`), or the strings in that of a GGUF file; empty for other
+    /// formats.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         match &*self.contents.files {
             [file] => file::metadata(file),
@@ -139,13 +139,13 @@ impl Checkpoint {
         self.contents.tables.tensors.keys().map(String::as_str)
     }
 
-    /// The tensors that are there but cannot be read, such as sparse ones, with the reason of each, sorted by name. They are
-    /// not among the [`names`](Self::names), and an error to whoever asks for one.
+    /// Tensors that cannot be read, such as sparse ones, with the reasons, sorted by name. They are not among the
+    /// [`names`](Self::names), and asking for one is an error.
     pub fn unreadable(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.contents.tables.unreadable.iter().map(|(name, problem)| (name.as_str(), problem.as_str()))
     }
 
-    /// Whether there is a tensor of this name, or of the older name that it once had.
+    /// Whether there is a tensor of this name, or of its older name.
     pub fn contains(&self, name: &str) -> bool {
         self.contents.contains(name)
     }
@@ -155,7 +155,7 @@ impl Checkpoint {
         self.contents.find(name).map(|located| located.tensor.shape.as_slice())
     }
 
-    /// The type of a tensor's elements in the file; `None` also if candle has no such type.
+    /// The element type of a tensor in the file; `None` also if candle does not have it.
     pub fn dtype(&self, name: &str) -> Option<DType> {
         match self.contents.find(name)?.tensor.dtype {
             ElementType::Plain(::safetensors::Dtype::F8_E4M3) => Some(DType::F8E4M3),
@@ -164,7 +164,7 @@ impl Checkpoint {
         }
     }
 
-    /// The type of a tensor's blocks, if it is in such.
+    /// The quantized type of a tensor, if it is quantized.
     pub fn block_type(&self, name: &str) -> Option<BlockType> {
         match self.contents.find(name)?.tensor.dtype {
             ElementType::Plain(_) => None,
@@ -172,22 +172,22 @@ impl Checkpoint {
         }
     }
 
-    /// Reads a tensor of whatever shape. Blocks are read as their numbers.
+    /// Reads a tensor in its own shape, unpacking it if quantized.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`] when there is none of this name, and [`Error::Format`] when its elements are of a type
-    /// that has no conversion to `dtype`.
+    /// [`Error::MissingTensor`] if there is none of this name, and [`Error::Format`] if its element type cannot be
+    /// converted to `dtype`.
     pub fn tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         self.contents.load(self.contents.get(name)?, name, dtype, device)
     }
 
-    /// A builder that gives a model its weights, converted to `dtype` (f32, f16 or bf16) and put on `device` one by one
-    /// as the model asks for them. Its errors become this crate's again by `Error::from`.
+    /// A builder that gives a model its weights, converted to `dtype` (f32, f16 or bf16) and moved to `device` one by
+    /// one as the model asks for them. `Error::from` recovers this crate's errors from its own.
     ///
     /// A quantized weight can also be had as its blocks, by [another name](BlockType::blocks_name).
     ///
     /// # Errors
-    /// [`Error::Input`] when `dtype` is not one that models compute in.
+    /// [`Error::Input`] if models cannot compute in `dtype`.
     pub fn var_builder(&self, dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
         if !matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
             return Err(Error::Input(format!("dtype: expected f32, f16 or bf16, found {}", dtype.as_str())));

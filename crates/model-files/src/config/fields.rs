@@ -1,5 +1,4 @@
-//! Tells which fields of a configuration file decide what is computed, which change nothing, and which ask for something
-//! else than is built.
+//! Checks a configuration's fields: which are used, which change nothing, and which ask for something unsupported.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -11,27 +10,27 @@ use super::json::parse_json;
 use crate::error::{Error, Result};
 use crate::file_data::FileData;
 
-/// A configuration file whose fields are all known.
+/// A configuration file with a table of its fields.
 pub trait ConfigFile: DeserializeOwned {
-    /// What is known about them.
+    /// The table of its fields.
     const FIELDS: FieldTable;
 }
 
-/// What is known about the fields of a configuration file. Every field that the reference implementation writes stands in
+/// What is known about the fields of a configuration file. Every field that the reference implementation writes is in
 /// one of the lists.
 #[derive(Debug)]
 pub struct FieldTable {
-    /// Fields that decide what is computed.
+    /// Fields that are used.
     pub used: &'static [&'static str],
-    /// Fields that change nothing here, by the reason.
+    /// Fields that change nothing here, grouped by reason.
     pub harmless: &'static [(&'static str, &'static [&'static str])],
-    /// Fields of which only some values are built; null always is, which Python writes for what is not set.
+    /// Fields of which only some values are supported; null always is, since Python writes it for unset fields.
     pub fixed: &'static [(&'static str, &'static [Accepted])],
-    /// Fields that are such files themselves.
+    /// Fields that hold a configuration themselves.
     pub nested: &'static [(&'static str, &'static FieldTable)],
 }
 
-/// A value that a field may have.
+/// A supported value of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Accepted {
     /// `true` or `false`.
@@ -40,7 +39,7 @@ pub enum Accepted {
     Text(&'static str),
     /// A number.
     Number(f64),
-    /// A list, object or text without content.
+    /// An empty list, object or string.
     Empty,
 }
 
@@ -67,19 +66,19 @@ impl Accepted {
     }
 }
 
-/// A field with a value that is not built.
+/// A field with an unsupported value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The field.
     pub field: &'static str,
-    /// The values that are built.
+    /// The supported values.
     pub expected: String,
-    /// The value that was there.
+    /// The value found.
     pub found: String,
 }
 
 impl FieldTable {
-    /// The first field with a value that is not built. A list is accepted when each of its values is.
+    /// The first field with an unsupported value. A list is accepted if each of its values is.
     pub fn refused(&self, fields: &Map<String, Value>) -> Option<Refusal> {
         self.fixed.iter().find_map(|&(field, accepted)| {
             let value = fields.get(field)?;
@@ -94,7 +93,7 @@ impl FieldTable {
         })
     }
 
-    /// The fields that no list has. Those that begin with an underscore are Python's notes to itself.
+    /// The fields in none of the lists. Those that start with an underscore are Python's own notes.
     pub fn unknown<'a>(&self, fields: &'a Map<String, Value>) -> Vec<&'a str> {
         fields
             .keys()
@@ -103,7 +102,7 @@ impl FieldTable {
             .collect()
     }
 
-    /// Whether a list has the field.
+    /// Whether a field is in one of the lists.
     pub fn knows(&self, field: &str) -> bool {
         self.used.contains(&field)
             || self.harmless.iter().any(|(_, fields)| fields.contains(&field))
@@ -111,22 +110,22 @@ impl FieldTable {
             || self.nested.iter().any(|(nested, _)| *nested == field)
     }
 
-    /// Warns of fields that no list has, once for each file.
+    /// Warns of unknown fields, once per file.
     pub fn warn_of_unknown(&self, file: &str, fields: &Map<String, Value>) {
         for field in self.unknown(fields) {
             warn_once(file, field);
         }
     }
 
-    /// Refuses values that are not built, and warns of fields that no list has, once for each file.
+    /// Refuses unsupported values, and warns of unknown fields, once per file.
     ///
     /// # Errors
-    /// An [`Error::Config`] that names the file, the field, what was expected and what was found.
+    /// An [`Error::Config`] that names the file and field, what was expected and what was found.
     pub fn check(&self, file: &str, fields: &Map<String, Value>) -> Result<()> {
         self.check_in(file, "", fields)
     }
 
-    /// The same for fields below that of the name `prefix`, which ends in a point.
+    /// Like [`check`](Self::check), for fields nested under `prefix`, which ends in a dot.
     fn check_in(&self, file: &str, prefix: &str, fields: &Map<String, Value>) -> Result<()> {
         if let Some(Refusal { field, expected, found }) = self.refused(fields) {
             let problem = format!("{prefix}{field} is {found}, which is not supported; expected {expected}");
@@ -144,18 +143,18 @@ impl FieldTable {
     }
 }
 
-/// Parses a configuration file, and checks its fields.
+/// Parses a configuration file and checks its fields.
 ///
 /// # Errors
-/// As [`parse_json`] and [`FieldTable::check`].
+/// See [`parse_json`] and [`FieldTable::check`].
 pub fn parse_config<T: ConfigFile>(file: &FileData) -> Result<T> {
     let config = parse_json(file)?;
-    // A file that cannot be read is not worth a warning.
+    // If the file cannot be parsed, a warning would be pointless.
     T::FIELDS.check(file.name(), &parse_json(file)?)?;
     Ok(config)
 }
 
-/// Says that a field of a file is unknown. A file is read by several parts of a program, which should not all say it.
+/// Warns of an unknown field. Several parts of a program may read a file, and should not all warn.
 fn warn_once(file: &str, field: &str) {
     static SAID: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
     let mut said = SAID.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

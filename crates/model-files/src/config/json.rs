@@ -12,30 +12,30 @@ use crate::file_data::FileData;
 /// Reads the JSON file at `path`.
 ///
 /// # Errors
-/// As [`parse_json`], and when the file cannot be read.
+/// Like [`parse_json`]; also if the file cannot be read.
 pub fn read_json<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T> {
     parse_json(&FileData::open(path.as_ref())?)
 }
 
-/// Parses a JSON file as Python does: of equal fields the last counts, and a byte order mark before the text, which some
-/// editors write, does not matter. `NaN` and the infinities, which are no JSON, come as texts of these names.
+/// Parses a JSON file like Python: the last of several equal fields counts, and a byte order mark, which some editors
+/// write, is ignored. `NaN` and the infinities, which JSON lacks, become strings with these names.
 ///
 /// # Errors
-/// An [`Error::Config`] that names the file, the field (`down_block_types[2]`), what was expected there and what was found.
+/// An [`Error::Config`] that names the file and the field (`down_block_types[2]`), what was expected and what was
+/// found.
 pub fn parse_json<T: DeserializeOwned>(file: &FileData) -> Result<T> {
     let problem = |problem: String| Error::config(file.name(), problem);
     let text = text::prepare(file).map_err(problem)?;
     let value: Value = serde_json::from_slice(&text).map_err(|error| problem(error.to_string()))?;
     serde_path_to_error::deserialize(value).map_err(|error| {
         let field = error.path().to_string();
-        // The path of an error about the whole document is ".".
+        // For an error about the whole document, the path is ".".
         let field = if field == "." { String::new() } else { format!("{field}: ") };
         problem(format!("{field}{}", error.into_inner()))
     })
 }
 
-/// Reads fields that stand beside those of another structure. Serde's own `flatten` forgets their names, which the
-/// errors need.
+/// Parses flattened fields. Serde's own `flatten` loses their names, which errors need.
 ///
 /// # Errors
 /// Names the field.

@@ -1,4 +1,4 @@
-//! Reads configuration files: JSON, as Python writes it, into structures of serde, and checks their fields.
+//! Reads configuration files, JSON as Python writes it, into serde structures, and checks their fields.
 
 mod fields;
 mod json;

@@ -1,24 +1,24 @@
-//! Prepares the text of a JSON file for a strict parser: what Python's own takes beyond the standard, and what is refused
-//! by name.
+//! Prepares JSON text for a strict parser: accepts what Python accepts beyond the standard, and rejects the rest with
+//! clear errors.
 
 use std::borrow::Cow;
 
-/// Bytes of the largest configuration file that is read: far more than any has, and less than fills a memory.
+/// The largest configuration file read, in bytes: more than any has, and less than memory.
 const MOST_BYTES: usize = 100_000_000;
 
-/// Numbers that Python writes and JSON has not; the longer before the shorter.
+/// Numbers that Python writes but JSON lacks; longer ones first.
 const LITERALS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
 
 /// The text without a byte order mark, and with [`LITERALS`] as strings.
 ///
 /// # Errors
-/// When the file is too large, in UTF-16, or has a comment.
+/// If the file is too large, in UTF-16, or has a comment.
 pub(super) fn prepare(file: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     if file.len() > MOST_BYTES {
         return Err(format!("expected at most {MOST_BYTES} bytes, found {}", file.len()));
     }
     let text = without_byte_order_mark(file);
-    // A text in UTF-16 that begins in ASCII, as JSON does, has a zero byte among its first two.
+    // UTF-16 text that starts with ASCII, as JSON does, has a zero among its first two bytes.
     if text.starts_with(b"\xFF\xFE")
         || text.starts_with(b"\xFE\xFF")
         || text.iter().take(2).any(|&byte| byte == 0)
@@ -26,13 +26,13 @@ pub(super) fn prepare(file: &[u8]) -> Result<Cow<'_, [u8]>, String> {
         return Err("expected JSON in UTF-8, found UTF-16; save it as UTF-8".to_owned());
     }
     let mut result = Cow::Borrowed(text);
-    // What is before this place in `text` stands in an owned `result`.
+    // Text before this position has been copied to `result`.
     let (mut at, mut copied, mut in_string) = (0, 0, false);
     while let Some(&byte) = text.get(at) {
         let rest = text.get(at..).unwrap_or_default();
         match byte {
             b'"' => in_string = !in_string,
-            // What is escaped does not end the string.
+            // An escaped character does not end the string.
             b'\\' if in_string => at += 1,
             _ if in_string => {}
             b'/' => {
@@ -67,7 +67,7 @@ pub(super) fn prepare(file: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     Ok(result)
 }
 
-/// A text without the byte order mark that some editors put before it.
+/// The text without a byte order mark, which some editors write.
 pub fn without_byte_order_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text)
 }

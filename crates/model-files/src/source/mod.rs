@@ -1,4 +1,4 @@
-//! Finds a model's files: a directory, a repository on the hub, or the program itself.
+//! Finds a model's files: in a directory, on the hub, or in the program itself.
 
 #[cfg(feature = "hub")]
 pub(crate) mod hub;
@@ -22,9 +22,9 @@ use hub::HubRepository;
 #[cfg(feature = "hub")]
 pub use hub::{CachedModel, CachedModels, HubOptions, Notice, Proxies};
 
-/// A model's files by their paths in its repository, such as `text_encoder/config.json`.
+/// A model's files, by their paths in its repository, such as `text_encoder/config.json`.
 ///
-/// Cheap to clone. Files of a repository on the hub are downloaded when they are first asked for, one at a time.
+/// Cheap to clone. Files on the hub are downloaded on demand, one at a time.
 #[derive(Clone, Debug)]
 pub struct ModelSource {
     kind: Kind,
@@ -39,24 +39,24 @@ enum Kind {
     Embedded { name: &'static str, files: EmbeddedFiles },
 }
 
-/// Paths and contents of the files of a model that is part of the program.
+/// Paths and contents of an embedded model's files.
 pub type EmbeddedFiles = &'static [(&'static str, &'static [u8])];
 
 impl ModelSource {
-    /// The model called `name`: a directory if there is one of that name, else a repository on the hub, written
-    /// `org/name` or `org/name@revision`. Nothing is downloaded yet. `HubOptions::from_env` tells the environment
-    /// variables that are honoured. Without the feature `hub`, it is a directory.
+    /// The model called `name`: a directory if there is one, or else a repository on the hub, `org/name` or
+    /// `org/name@revision`. Nothing is downloaded yet. `HubOptions::from_env` lists the environment variables used.
+    /// Without the feature `hub`, only directories work.
     ///
     /// # Errors
-    /// When `name` can be neither of the two.
+    /// If `name` can be neither.
     pub fn open(name: &str) -> Result<Self> {
         Self::open_here_or(name, HubRepository::from_environment)
     }
 
-    /// As [`ModelSource::open`], with the hub's options given instead of read from the environment.
+    /// Like [`ModelSource::open`], with the hub's options given instead of read from the environment.
     ///
     /// # Errors
-    /// When `name` can be neither a directory nor a repository on the hub.
+    /// If `name` can be neither a directory nor a repository on the hub.
     #[cfg(feature = "hub")]
     pub fn open_with(name: &str, options: &HubOptions) -> Result<Self> {
         Self::open_here_or(name, |name| HubRepository::open(name, options))
@@ -80,7 +80,7 @@ impl ModelSource {
         Self::of(Kind::Directory(path.into()))
     }
 
-    /// The model whose files are part of the program, called `name` in errors.
+    /// A model whose files are embedded in the program, called `name` in errors.
     pub fn embedded(name: &'static str, files: EmbeddedFiles) -> Self {
         Self::of(Kind::Embedded { name, files })
     }
@@ -89,17 +89,17 @@ impl ModelSource {
         Self { kind, survey: None, variant: None }
     }
 
-    /// The same model, whose weights are not read when it is loaded: `survey` notes what the loading asks for.
+    /// The same model, but loading reads no weights: `survey` records what it asks for.
     #[must_use]
     pub fn surveyed(&self, survey: &Survey) -> Self {
         Self { survey: Some(survey.clone()), ..self.clone() }
     }
 
-    /// The same model, of which the weights called `name` are read, as `variant` says in diffusers: with `fp16`,
-    /// `model.fp16.safetensors` in place of `model.safetensors`. Every part must have them.
+    /// The same model with the weights of the variant `name`, like diffusers' `variant`: with `fp16`,
+    /// `model.fp16.safetensors` instead of `model.safetensors`. Every part must have them.
     ///
     /// # Errors
-    /// When it can be no part of a file's name.
+    /// If it cannot be part of a file's name.
     pub fn with_variant(&self, name: &str) -> Result<Self> {
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')) {
             return Err(Error::Input(format!("variant: expected a name such as fp16, found {name:?}")));
@@ -124,7 +124,7 @@ impl ModelSource {
         self.survey.as_ref()
     }
 
-    /// Nothing, without the feature `hub`, with which it downloads ahead what is read of the folders given.
+    /// Does nothing without the feature `hub`; with it, downloads the files needed of these folders in advance.
     ///
     /// # Errors
     /// None.
@@ -133,20 +133,20 @@ impl ModelSource {
         Ok(())
     }
 
-    /// The path of the file `relative` on this machine, downloaded first if need be.
+    /// The local path of the file `relative`, downloading it if necessary.
     ///
     /// # Errors
-    /// [`Error::MissingFile`] when the model has no such file; [`Error::Hub`] when it could not be downloaded;
-    /// [`Error::Input`] when the model is embedded, so that its files have no paths (use [`ModelSource::read`]), or
-    /// when `relative` leads out of the model.
+    /// [`Error::MissingFile`] if the model has no such file; [`Error::Hub`] if it cannot be downloaded;
+    /// [`Error::Input`] if the model is embedded and its files have no paths (use [`ModelSource::read`]), or
+    /// `relative` leads out of the model.
     pub fn file(&self, relative: &str) -> Result<PathBuf> {
         self.optional_file(relative)?.ok_or_else(|| self.missing(relative))
     }
 
-    /// As [`ModelSource::file`], but `None` when the model has no such file.
+    /// Like [`ModelSource::file`], but `None` if the model has no such file.
     ///
     /// # Errors
-    /// As [`ModelSource::file`], except for a missing file.
+    /// Like [`ModelSource::file`], except for a missing file.
     pub fn optional_file(&self, relative: &str) -> Result<Option<PathBuf>> {
         check_relative(relative)?;
         match &self.kind {
@@ -162,18 +162,18 @@ impl ModelSource {
         }
     }
 
-    /// The content of the file `relative`, memory-mapped where it is a file on this machine.
+    /// The content of the file `relative`, memory-mapped if it is a local file.
     ///
     /// # Errors
-    /// As [`ModelSource::file`], and when the file cannot be read. Embedded models work.
+    /// Like [`ModelSource::file`]; also if the file cannot be read. Embedded models work.
     pub fn read(&self, relative: &str) -> Result<FileData> {
         self.read_optional(relative)?.ok_or_else(|| self.missing(relative))
     }
 
-    /// As [`ModelSource::read`], but `None` when the model has no such file.
+    /// Like [`ModelSource::read`], but `None` if the model has no such file.
     ///
     /// # Errors
-    /// As [`ModelSource::read`], except for a missing file.
+    /// Like [`ModelSource::read`], except for a missing file.
     pub fn read_optional(&self, relative: &str) -> Result<Option<FileData>> {
         match &self.kind {
             Kind::Embedded { name, files } => Ok(files
@@ -189,23 +189,23 @@ impl ModelSource {
     /// The JSON file `relative`, parsed.
     ///
     /// # Errors
-    /// As [`ModelSource::read`], and [`Error::Config`] naming the field when the content does not fit `T`.
+    /// Like [`ModelSource::read`]; also [`Error::Config`] with the field, if the content does not fit `T`.
     pub fn read_json<T: DeserializeOwned>(&self, relative: &str) -> Result<T> {
         parse_json(&self.read(relative)?)
     }
 
-    /// The configuration file `relative`, parsed and with its fields checked.
+    /// The configuration file `relative`, parsed, with its fields checked.
     ///
     /// # Errors
-    /// As [`ModelSource::read`] and [`parse_config`].
+    /// See [`ModelSource::read`] and [`parse_config`].
     pub fn read_config<T: ConfigFile>(&self, relative: &str) -> Result<T> {
         parse_config(&self.read(relative)?)
     }
 
-    /// The first of `candidates` that the model has. On the hub, one that was downloaded before is taken without asking.
+    /// The first of `candidates` that the model has. On the hub, a cached one is taken without asking.
     ///
     /// # Errors
-    /// When the hub cannot be asked, or a name leads out of the model.
+    /// If the hub cannot be reached, or a name leads out of the model.
     pub fn first_of(&self, candidates: &[String]) -> Result<Option<String>> {
         if let Kind::Hub(repository) = &self.kind {
             for candidate in candidates {
@@ -223,11 +223,11 @@ impl ModelSource {
         Ok(None)
     }
 
-    /// The paths of all files, sorted; of a directory those at its top, and of a hub that is not asked, or lists none, those
-    /// that were downloaded. `None` where nobody can say.
+    /// The paths of all files, sorted: those at the root of a directory, and only cached ones for a hub that is not
+    /// asked or lists none. `None` if unknown.
     ///
     /// # Errors
-    /// When the directory cannot be read, or the hub cannot be asked.
+    /// If the directory cannot be read, or the hub cannot be reached.
     pub fn files(&self) -> Result<Option<Vec<String>>> {
         let files = match &self.kind {
             Kind::Directory(directory) => Some(files_in(directory)?),
@@ -249,7 +249,7 @@ impl ModelSource {
         }
     }
 
-    /// The error for the absence of `files` (one, or the accepted alternatives).
+    /// The error for missing `files` (one, or the accepted alternatives).
     pub fn missing(&self, files: &str) -> Error {
         match &self.kind {
             Kind::Hub(repository) => repository.missing(files),
@@ -260,13 +260,13 @@ impl ModelSource {
     }
 }
 
-/// The names of the files in a directory, without those that are no text.
+/// The names of the files in a directory, except those that are not UTF-8.
 fn files_in(directory: &Path) -> Result<Vec<String>> {
     let failed = || Error::io(directory.display().to_string());
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(failed())? {
         let entry = entry.map_err(failed())?;
-        // What a link leads to counts.
+        // Links count as their targets.
         if entry.path().is_file()
             && let Ok(name) = entry.file_name().into_string()
         {
@@ -276,7 +276,7 @@ fn files_in(directory: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// The name that a person knows the model by: its directory, its id on the hub, or its name in the program.
+/// The name that a user knows the model by: its directory, its id on the hub, or its name in the program.
 impl fmt::Display for ModelSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {

@@ -1,11 +1,11 @@
-//! Stands in for the hub in programs that are built without the feature `hub`: there are no repositories.
+//! Stands in for the hub without the feature `hub`.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 
-/// A repository on the hub, of which there are none here.
+/// A repository on the hub; there are none here.
 pub(crate) enum HubRepository {}
 
 impl HubRepository {

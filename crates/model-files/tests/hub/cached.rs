@@ -1,4 +1,4 @@
-//! Uses the cache where the hub cannot be asked, keeps to one commit, and removes models.
+//! Tests the cache when the hub is unreachable, that all files are from one commit, and the removal of models.
 
 use std::fs;
 use std::net::TcpListener;
@@ -9,7 +9,7 @@ use model_files::source::{CachedModels, HubOptions, ModelSource};
 use crate::mock_hub::Manner;
 use crate::place::{COMMIT, CONFIG, NEXT_COMMIT, Place, REPOSITORY, line_of, weights};
 
-/// The kind `hub-two-commits-mixed`: main moves between two runs, or while one goes on.
+/// `hub-two-commits-mixed`: main moves between two runs, or during one.
 #[test]
 fn a_model_is_of_one_commit() {
     for api in [true, false] {
@@ -20,18 +20,18 @@ fn a_model_is_of_one_commit() {
         let model = place.open(&hub);
         assert_eq!(&*model.read("unet/config.json").unwrap(), CONFIG);
         place.set_refs(&[("main", NEXT_COMMIT)]);
-        // The one that was opened before goes on at its commit.
+        // A model opened before stays at its commit.
         assert!(fs::read(model.file("weights.bin").unwrap()).unwrap() == weights());
-        // Those opened later have nothing of it, whatever is in the cache.
+        // Models opened later use none of its files, whatever is cached.
         let model = place.open(&hub);
         assert_eq!(&*model.read("weights.bin").unwrap(), b"next");
         place.set_refs(&[("main", COMMIT)]);
         assert_eq!(&*model.read("unet/config.json").unwrap(), b"{}");
-        // Without the hub it is the commit of last time, even where only another one has the file.
+        // Without the hub it is the last known commit, even if only another one has the file.
         place.set_refs(&[("main", NEXT_COMMIT)]);
         assert_eq!(&*place.offline().read("weights.bin").unwrap(), b"next");
     }
-    // A server whose commits are none that could be asked for.
+    // A server whose commits cannot be requested.
     let place = Place::new();
     for (commit, content) in [("c0ffee", CONFIG), ("decade", b"{}")] {
         place.write(commit, "unet/config.json", content);
@@ -46,7 +46,7 @@ fn a_model_is_of_one_commit() {
     assert!(line.contains("main changed from c0ffee to decade"), "{line}");
 }
 
-/// The kind `hub-gone-all-cached`: what is cached is enough, and one line says that it was used.
+/// `hub-gone-all-cached`: cached files are enough, and one line says that they were used.
 #[test]
 fn a_cached_model_needs_no_hub() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -63,7 +63,7 @@ fn a_cached_model_needs_no_hub() {
         model.file("weights.bin").unwrap();
         model.optional_file("vae/config.json").unwrap();
         if api {
-            // A busy hub: the API, too, is only a file of the mock.
+            // A busy hub: the API is just a file of the mock.
             hub.set_manner(Manner { prefix: "/busy", ..Manner::default() });
         } else {
             hub.require("Bearer other");

@@ -1,4 +1,4 @@
-//! Downloads files, whole models, and what of them is there already.
+//! Tests downloading files and whole models, partly cached or not.
 
 use std::fs;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ fn the_cache_is_laid_out_as_huggingface_hub_does() {
             .iter()
             .all(|request| request.target.contains("/api/") || request.target.contains("main"))
     );
-    // Where links do not work, or are not wanted.
+    // Where links do not work, or are disabled.
     let copies = TempDir::new().unwrap();
     let options =
         HubOptions { symlinks: false, cache: copies.path().into(), ..place.options(hub.endpoint()) };

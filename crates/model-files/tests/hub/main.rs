@@ -1,4 +1,4 @@
-//! Downloads from a small hub on this machine, which can also misbehave.
+//! Tests downloads from a small hub on this machine, which can also misbehave.
 
 mod cached;
 mod files;

@@ -1,4 +1,4 @@
-//! Sets up what a hub serves and a cache to download into.
+//! Sets up a mock hub's content, and a cache to download into.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ pub const NEXT_COMMIT: &str = "89abcdef0123456789abcdef0123456789abcdef";
 pub const CONFIG: &[u8] = br#"{"hidden_size": 8}"#;
 pub const FOLDER: &str = "hub/models--someone--model";
 
-/// Two folders that go when the test ends: what the hub serves, and what was downloaded.
+/// Two temporary folders: the hub's content, and the cache.
 pub struct Place {
     pub root: TempDir,
     pub home: TempDir,
@@ -72,7 +72,7 @@ impl Place {
         ModelSource::open_with(REPOSITORY, &options).unwrap()
     }
 
-    /// The files in the cache below `folder`, without the locks.
+    /// The cached files below `folder`, except locks.
     pub fn cached(&self, folder: &str) -> Vec<PathBuf> {
         let mut files = Vec::new();
         let mut folders = vec![self.home.path().join(folder)];

@@ -1,4 +1,4 @@
-//! Takes whole files from servers of every manner, and half a file from none.
+//! Tests that downloads from all kinds of servers are complete or fail.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::mock_hub::{self, Encoding, Etag, Fault, Length, Manner, Ranges, Redirect};
 use crate::place::{COMMIT, CONFIG, FOLDER, Place, REPOSITORY, line_of, weights};
 
-/// The kind `hub-without-content-range`: whatever servers leave out, do on top, or break off.
+/// `hub-without-content-range`: whatever servers leave out, add, or break off.
 #[test]
 fn every_manner_of_server_delivers_whole_files() {
     let place = Place::new();
@@ -24,7 +24,7 @@ fn every_manner_of_server_delivers_whole_files() {
                     for length in [Length::Announced, Length::Chunked, Length::Unsaid] {
                         count += 1;
                         let faults = faults[count % faults.len()];
-                        // What neither has a length, nor a hash, nor an end, nobody can trust.
+                        // Content without length, hash or end cannot be trusted.
                         let api = count % 2 == 0;
                         let is_unknown =
                             !api && length == Length::Unsaid && matches!(etag, Etag::Opaque | Etag::Absent);
@@ -43,7 +43,7 @@ fn every_manner_of_server_delivers_whole_files() {
                         let home = TempDir::new().unwrap();
                         let options =
                             HubOptions { cache: home.path().into(), ..place.options(hub.endpoint()) };
-                        // Of a server that does not tell the commit, one has to be asked for.
+                        // If the server does not name the commit, request one explicitly.
                         let name = if manner.commit {
                             REPOSITORY.to_owned()
                         } else {
@@ -82,11 +82,11 @@ fn half_a_file_is_never_taken_for_the_whole() {
             let line = line_of(model.file("weights.bin"));
             assert!(line.contains("weights.bin") && line.contains(&hub.endpoint()), "{line}");
             let contents = hub.requests().iter().filter(|request| request.method == "GET").count();
-            // A reset may take bytes with it that were on their way, and a try that gets further counts anew.
+            // A reset may lose bytes in transit, and an attempt with progress restarts the count.
             assert!((4..60).contains(&contents), "the API and some tries, not {contents}");
-            // Offline, only what is whole counts.
+            // Offline, only complete files count.
             assert!(place.cached(&format!("{FOLDER}/snapshots")).is_empty());
-            // And once the connection holds, the file is whole.
+            // Once the connection holds, the file is complete.
             hub.fail(&[]);
             assert!(fs::read(model.file("weights.bin").unwrap()).unwrap() == weights());
             assert!(place.offline().optional_file("weights.bin").unwrap().is_some());

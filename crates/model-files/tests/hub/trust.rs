@@ -1,4 +1,4 @@
-//! Gives the token to the hub alone, and goes to it through proxies and private authorities.
+//! Tests that only the hub gets the token, and access through proxies and private certificate authorities.
 
 use std::fs;
 use std::net::TcpListener;
@@ -25,7 +25,7 @@ fn a_private_repository_needs_the_token() {
     assert_eq!(&*model.read("unet/config.json").unwrap(), CONFIG);
 }
 
-/// The kind `token-to-another-host`: the token is for scheme, host and port of the endpoint, all three.
+/// `token-to-another-host`: the token is only for the endpoint's scheme, host and port.
 #[test]
 fn the_token_goes_to_the_hub_alone() {
     for redirect in [Redirect::No, Redirect::Relative, Redirect::OtherHost] {
@@ -51,7 +51,7 @@ fn the_token_goes_to_the_hub_alone() {
     }
 }
 
-/// The kind `hub-private-ca`: a file, a directory, and no trust without either.
+/// `hub-private-ca`: a file, a directory, and no trust without either.
 #[test]
 fn a_private_authority_is_trusted_when_it_is_named() {
     let place = Place::new();
@@ -79,7 +79,7 @@ fn a_private_authority_is_trusted_when_it_is_named() {
     let options = HubOptions { authorities: vec!["/none.pem".into()], ..place.options(hub.endpoint()) };
     let line = line_of(ModelSource::open_with(REPOSITORY, &options).unwrap().file("weights.bin"));
     assert!(line.contains("/none.pem") && line.contains("SSL_CERT_FILE"), "{line}");
-    // From there, no redirect leads to where anybody could read along.
+    // No redirect from there leads to an unencrypted connection.
     hub.set_manner(Manner { redirect: Redirect::Unprotected, api: false, ..Manner::default() });
     let options = HubOptions {
         authorities: vec![tls.join("authority.pem")],
@@ -101,7 +101,7 @@ fn proxies_are_asked_for_urls_and_for_tunnels() {
         };
         let proxy = Proxy::start(&hub);
         let home = TempDir::new().unwrap();
-        // Nobody but the proxy knows this host.
+        // Only the proxy knows this host.
         let endpoint = hub.endpoint().replace("localhost", "hub.invalid");
         let options = HubOptions {
             proxies: Proxies {

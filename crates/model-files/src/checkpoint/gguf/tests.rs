@@ -2,7 +2,7 @@ use super::*;
 
 const NAME: &str = "a.weight";
 
-/// A file piece by piece, so that each can be wrong.
+/// A file in parts, so that each can be made wrong.
 #[derive(Clone)]
 struct File {
     version: u32,
@@ -145,7 +145,7 @@ fn a_file_cut_anywhere_is_refused() {
 fn tensors_that_cannot_be_are_named() {
     let one = |shape: &[u64], number, offset| File::of_tensors(&[tensor(NAME, shape, number, offset)], 4096);
     refused(&one(&[31, 2], 8, 0), "tensor a.weight: shape [2, 31] of q8_0 is no whole number of bytes");
-    // Half a block in each row, though not in all.
+    // Half a block per row, though not in total.
     refused(&one(&[16, 2], 8, 0), "no whole number of bytes");
     refused(&one(&[32, 1 << 40, 1 << 40], 0, 0), "no whole number of bytes");
     refused(&one(&[u64::MAX], 0, 0), "no whole number of bytes");
@@ -162,7 +162,7 @@ fn tensors_that_cannot_be_are_named() {
 
 #[test]
 fn types_that_are_not_read_matter_to_their_tensors_only() {
-    // i2_s of another program, beside a tensor that can be read.
+    // Another program's i2_s, beside a readable tensor.
     let tensors = [tensor("odd", &[32], 36, 0), tensor(NAME, &[8], 0, 32)];
     let listing = read(&File::of_tensors(&tensors, 64).bytes()).unwrap();
     assert_eq!(listing.tensors[0].0, NAME);
@@ -175,7 +175,7 @@ fn other_files_are_told() {
     refused(&File { version: 1, ..File::good() }, "GGUF of version 1, expected 2 or 3");
     refused(&File { version: 3u32.swap_bytes(), ..File::good() }, "version 3, big-endian");
     assert!(read(b"GGUX").unwrap_err().contains("expected a GGUF file"));
-    // A count without tensors: no memory is asked for them.
+    // A count without tensors must not allocate memory.
     let mut bytes = File::good().bytes();
     bytes[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
     assert!(read(&bytes).is_err());

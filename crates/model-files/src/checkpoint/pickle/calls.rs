@@ -1,4 +1,4 @@
-//! Makes what the functions would that a pickle of tensors calls. They are known by their names, and none of them is ever called.
+//! Emulates the functions that a pickle of tensors calls. They are recognized by name; none is ever called.
 
 use safetensors::Dtype;
 
@@ -6,11 +6,11 @@ use super::names::{numpy_dtype, storage_element, torch_dtype};
 use super::objects::{Bytes, Data, Element, Global, Node, NodeId, Object, Storage, TensorView, node};
 use super::reader::Result;
 
-/// The most dimensions that a tensor may have; PyTorch and numpy have 64.
+/// The most dimensions of a tensor; PyTorch and numpy allow 64.
 const MOST_DIMENSIONS: usize = 64;
-/// Modules of which no file of weights needs a call. What calls them is made to harm whoever opens it in Python.
+/// Modules that no weight file needs to call. A file that does is made to harm whoever opens it in Python.
 const HARMFUL_MODULES: [&str; 7] = ["os", "posix", "nt", "subprocess", "shutil", "runpy", "pty"];
-/// Types of such modules that only hold values.
+/// Types in such modules that only hold values.
 const HARMLESS: [&str; 7] = [
     "stat_result",
     "statvfs_result",
@@ -22,13 +22,13 @@ const HARMLESS: [&str; 7] = [
 ];
 const HARMFUL_BUILTINS: [&str; 5] = ["eval", "exec", "compile", "open", "__import__"];
 
-/// What a call gives: an object that is there already, or a new one.
+/// The result of a call: an existing object, or a new one.
 pub(super) enum Made<'a> {
     Known(NodeId),
     New(Node<'a>),
 }
 
-/// The name of a class or function, as Python 3 has it.
+/// The name of a class or function in Python 3.
 pub(super) fn global<'a>(module: &'a str, name: &'a str) -> Global<'a> {
     let module = match module {
         "__builtin__" => "builtins",
@@ -38,7 +38,7 @@ pub(super) fn global<'a>(module: &'a str, name: &'a str) -> Global<'a> {
     Global { module, name }
 }
 
-/// Refuses a call that is there to harm.
+/// Refuses a harmful call.
 pub(super) fn check(Global { module, name }: Global) -> Result<()> {
     let is_harmful = match module {
         "builtins" => HARMFUL_BUILTINS.contains(&name),
@@ -52,12 +52,12 @@ pub(super) fn check(Global { module, name }: Global) -> Result<()> {
     Ok(())
 }
 
-/// What calling `global` makes, or `None` if that is not known.
+/// The result of calling `global`, or `None` if unknown.
 pub(super) fn made<'a>(nodes: &[Node<'a>], global: Global, arguments: NodeId) -> Option<Made<'a>> {
     let Node::Tuple(arguments) = node(nodes, arguments) else { return None };
     let is_wrapped = global.module == "torch._tensor" || global.module == "torch.tensor";
     if is_wrapped && global.name.starts_with("_rebuild_from_type") {
-        // A subclass of a tensor: the function, the class, and the arguments of the function.
+        // A tensor subclass: the function, the class, and the function's arguments.
         let &[function, _class, arguments, ..] = arguments.as_slice() else { return None };
         let (Node::Global(function), Node::Tuple(arguments)) =
             (node(nodes, function), node(nodes, arguments))
@@ -114,7 +114,7 @@ fn made_of<'a>(nodes: &[Node<'a>], global: Global, arguments: &[NodeId]) -> Opti
         ("collections", "OrderedDict", []) | ("builtins", "dict", []) => {
             Some(Made::New(Node::Dict(Vec::new())))
         }
-        // With entries, as Python 2 writes it.
+        // With entries, as in Python 2.
         ("collections", "OrderedDict", &[entries]) => {
             Some(Made::New(Node::Dict(entry_list(nodes, entries)?)))
         }
@@ -136,7 +136,7 @@ fn made_of<'a>(nodes: &[Node<'a>], global: Global, arguments: &[NodeId]) -> Opti
     }
 }
 
-/// What an opaque object becomes by being given attributes, if that is known.
+/// What an opaque object becomes when given attributes, if known.
 pub(super) fn built<'a>(nodes: &[Node<'a>], object: &Object<'a>, state: NodeId) -> Option<Node<'a>> {
     let Global { module, name } = object.made_by?;
     let Node::Tuple(state) = node(nodes, state) else { return None };
@@ -149,7 +149,7 @@ pub(super) fn built<'a>(nodes: &[Node<'a>], object: &Object<'a>, state: NodeId) 
             let is_fortran = matches!(node(nodes, is_fortran), Node::Bool(true) | Node::Int(1));
             array(nodes, data, dtype, shape, is_fortran)
         }
-        // Tensors of the first versions of PyTorch.
+        // Tensors of early PyTorch versions.
         ("torch" | "torch.cuda", _, &[storage, offset, shape, strides]) if name.ends_with("Tensor") => {
             Some(tensor(nodes, [storage, offset, shape, strides], None, None))
         }
@@ -157,10 +157,10 @@ pub(super) fn built<'a>(nodes: &[Node<'a>], object: &Object<'a>, state: NodeId) 
     }
 }
 
-/// What the persistent id on the stack stands for: a storage, or the class of a module.
+/// Resolves the persistent id on the stack: a storage, or the class of a module.
 ///
-/// Storages are `("storage", type, key, location, elements)`. The older container adds what part of another storage it is,
-/// which is `None` in all but the oldest files; and it has classes as `("module", class, file, source)`.
+/// Storages are `("storage", type, key, location, elements)`. The older container adds a view of another storage,
+/// which is `None` in all but the oldest files, and also has classes, `("module", class, file, source)`.
 pub(super) fn persistent<'a>(nodes: &[Node<'a>], id: NodeId) -> Result<Made<'a>> {
     let unexpected = || "expected the persistent id of a storage, found something else".to_owned();
     let Node::Tuple(parts) = node(nodes, id) else { return Err(unexpected()) };
@@ -185,13 +185,13 @@ pub(super) fn persistent<'a>(nodes: &[Node<'a>], id: NodeId) -> Result<Made<'a>>
     }
 }
 
-/// The first element and the number of elements of a part `(key, first, elements)` of a storage.
+/// The first element and the number of elements of a view `(key, first, elements)` of a storage.
 fn part_of_storage(nodes: &[Node], part: &[NodeId]) -> Option<(usize, usize)> {
     let &[_key_of_part, start, elements] = part else { return None };
     Some((size(nodes, start)?, size(nodes, elements)?))
 }
 
-/// A tensor of a storage, an offset, a shape and strides, and for storages of bytes its type.
+/// A tensor from a storage, an offset, a shape and strides and, for untyped storages, its type.
 fn tensor<'a>(
     nodes: &[Node<'a>],
     [storage, offset, shape, strides]: [NodeId; 4],
@@ -212,7 +212,7 @@ fn tensor<'a>(
             }
             _ => return Err("the type of its elements is not told".to_owned()),
         };
-        // Conjugates and negations that were put off.
+        // Deferred conjugation and negation.
         if let Some(Node::Dict(entries)) = metadata.map(|metadata| node(nodes, *metadata))
             && entries.iter().any(|(_, value)| matches!(node(nodes, *value), Node::Bool(true)))
         {
@@ -233,7 +233,7 @@ fn tensor<'a>(
     }
 }
 
-/// An array of numpy, if it is one of numbers whose bytes are in the pickle.
+/// A numpy array, if it holds numbers whose bytes are in the pickle.
 fn array<'a>(
     nodes: &[Node<'a>],
     data: NodeId,
@@ -243,11 +243,11 @@ fn array<'a>(
 ) -> Option<Node<'a>> {
     let bytes = match node(nodes, data) {
         Node::Bytes(bytes) => *bytes,
-        // Python 2 has no other bytes.
+        // Python 2 stores bytes only like this.
         Node::Text(text) => Bytes { bytes: text.as_bytes(), as_text: false },
         _ => return None,
     };
-    // numpy.dtype("f4", False, True), and then (3, "<", …) as attributes.
+    // numpy.dtype("f4", False, True), then (3, "<", …) as attributes.
     let Node::Object(dtype) = node(nodes, dtype) else { return None };
     let Global { module: "numpy", name: "dtype" } = dtype.made_by? else { return None };
     let Node::Tuple(arguments) = node(nodes, dtype.arguments) else { return None };
@@ -268,7 +268,7 @@ fn array<'a>(
     Some(Node::Array(Box::new(TensorView { data, dtype, offset: 0, shape, strides })))
 }
 
-/// Bytes that are written as a text with a character for each.
+/// Bytes stored as text, one character each.
 fn latin_1<'a>(nodes: &[Node<'a>], text: NodeId, encoding: NodeId) -> Option<Made<'a>> {
     match (node(nodes, text), node(nodes, encoding)) {
         (Node::Text(text), Node::Text("latin1" | "latin-1" | "latin_1" | "iso-8859-1")) => {
@@ -278,7 +278,7 @@ fn latin_1<'a>(nodes: &[Node<'a>], text: NodeId, encoding: NodeId) -> Option<Mad
     }
 }
 
-/// The entries in a list of pairs.
+/// The entries of a list of pairs.
 fn entry_list(nodes: &[Node], list: NodeId) -> Option<Vec<(NodeId, NodeId)>> {
     let pair = |id: &NodeId| match node(nodes, *id) {
         Node::List(pair) | Node::Tuple(pair) => match pair.as_slice() {
@@ -301,7 +301,7 @@ fn size(nodes: &[Node], id: NodeId) -> Option<usize> {
     }
 }
 
-/// A tuple of sizes, or a `torch.Size` of one.
+/// A tuple of sizes, or a `torch.Size`.
 fn sizes(nodes: &[Node], id: NodeId) -> Option<Vec<usize>> {
     let listed = match node(nodes, id) {
         Node::Object(object) if object.made_by.is_some_and(|by| by.name == "Size") => {

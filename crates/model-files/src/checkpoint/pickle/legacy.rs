@@ -1,7 +1,7 @@
-//! Reads the form that `torch.save` wrote before PyTorch 1.6: five pickles, one after the other, and then the storages.
+//! Reads the format of `torch.save` before PyTorch 1.6: five concatenated pickles, followed by the storages.
 //!
-//! The pickles are a magic number, the version, facts about the machine that wrote the file, the saved object, and the
-//! list of the storages' keys. Each storage is its number of elements (eight bytes) and the elements.
+//! The pickles are a magic number, the version, facts about the machine that wrote the file, the saved object, and
+//! the list of storage keys. Each storage is its number of elements (eight bytes) and the elements.
 
 use std::collections::HashMap;
 
@@ -11,16 +11,16 @@ use super::reader::Result;
 use super::state_dict;
 use crate::checkpoint::stored::Listing;
 
-/// The number 0x1950a86a20f9469cfc6c as protocols before 2 write it.
+/// The number 0x1950a86a20f9469cfc6c in protocols 0 and 1.
 const MAGIC_LINE: &[u8] = b"L119547037146038801333356L\n.";
-/// The same since protocol 2, behind `PROTO` and from protocol 4 on a `FRAME`.
+/// The same in protocol 2 and later, after `PROTO` and, since protocol 4, `FRAME`.
 const MAGIC_BYTES: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 const PROTO: u8 = 0x80;
 const FRAME: u8 = 0x95;
 
 const VERSION: i64 = 1001;
 
-/// The length of the magic number that `file` begins with, if it does.
+/// The length of the magic number at the start of `file`, if there is one.
 pub(super) fn magic_length(file: &[u8]) -> Option<usize> {
     if file.starts_with(MAGIC_LINE) {
         return Some(MAGIC_LINE.len());
@@ -35,7 +35,7 @@ pub(super) fn magic_length(file: &[u8]) -> Option<usize> {
 
 pub(super) fn read(file: &[u8], magic_length: usize) -> Result<Listing> {
     let mut position = magic_length;
-    // Lays the next pickle out as objects, and steps over it.
+    // Runs the next pickle, and moves past it.
     let mut next = || {
         let (objects, length) = Machine::run(file.get(position..).unwrap_or_default())?;
         position += length;
@@ -75,7 +75,7 @@ pub(super) fn read(file: &[u8], magic_length: usize) -> Result<Listing> {
         position = range.end;
         ranges.insert(*key, range);
     }
-    // Whatever machine wrote them, the numbers are little-endian.
+    // The numbers are little-endian, whatever machine wrote them.
     state_dict::tensors(file, &objects, false, |storage| {
         ranges.get(storage.key).cloned().ok_or_else(|| format!("the file lacks storage {}", storage.key))
     })

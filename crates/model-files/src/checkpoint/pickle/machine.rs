@@ -1,8 +1,8 @@
-//! Runs the program for a stack machine that a pickle is, in protocols 0 to 5.
+//! Runs a pickle, which is a program for a stack machine, in protocols 0 to 5.
 //!
-//! Objects live in one list and refer to each other by their places in it, because a pickle can build cycles and nest
-//! without bound; so nothing here recurses, and memory grows no faster than the pickle is long. For the operations see
-//! `pickletools.py` in Python's library. What calls make is in [`calls`](super::calls).
+//! Objects live in one list and refer to each other by index, because a pickle can build cycles and nest without
+//! limit. So nothing recurses, and memory is bounded by the pickle's length. `pickletools.py` in Python's library
+//! documents the operations. [`calls`](super::calls) emulates calls.
 
 use std::collections::HashMap;
 
@@ -10,12 +10,11 @@ use super::calls::{self, Made};
 use super::objects::{Node, NodeId, Object, Objects, Storage, node};
 use super::reader::{Reader, Result, integer};
 
-/// The most objects that a pickle may make, and the most that its stack and its memo may hold. A checkpoint of a thousand
-/// tensors makes about thirty thousand.
+/// The limit for objects, and for stack and memo. A checkpoint of a thousand tensors makes about thirty thousand.
 const MOST_OBJECTS: usize = 1 << 22;
 const NEWEST_PROTOCOL: u8 = 5;
 
-/// The objects that every list begins with, because there needs to be only one of each.
+/// The first objects of every list, shared because one of each is enough.
 const NONE: NodeId = NodeId(0);
 const FALSE: NodeId = NodeId(1);
 const TRUE: NodeId = NodeId(2);
@@ -26,14 +25,14 @@ pub(super) struct Machine<'a> {
     reader: Reader<'a>,
     nodes: Vec<Node<'a>>,
     stack: Vec<NodeId>,
-    /// How high the stack was at each mark that is still open.
+    /// The stack height at each open mark.
     marks: Vec<usize>,
     memo: HashMap<u32, NodeId>,
     storages: HashMap<&'a str, Storage<'a>>,
 }
 
 impl<'a> Machine<'a> {
-    /// Runs the pickle that `bytes` starts with. Also returns how long it is.
+    /// Runs the pickle at the start of `bytes`. Also returns its length.
     pub(super) fn run(bytes: &'a [u8]) -> Result<(Objects<'a>, usize)> {
         let fixed =
             vec![Node::None, Node::Bool(false), Node::Bool(true), Node::Other, Node::Tuple(Vec::new())];
@@ -51,7 +50,7 @@ impl<'a> Machine<'a> {
         Ok((objects, machine.reader.position))
     }
 
-    /// Executes one operation. Whether there are more.
+    /// Executes one operation; false at the end.
     fn step(&mut self) -> Result<bool> {
         let [operation] = self.reader.take()?;
         match operation {
@@ -66,7 +65,7 @@ impl<'a> Machine<'a> {
                     ));
                 }
             },
-            // FRAME: what follows it belongs together, which matters to readers of streams.
+            // FRAME: only relevant when reading streams.
             0x95 => drop(self.reader.take::<8>()?),
             // MARK, POP, POP_MARK, DUP
             b'(' => {
@@ -126,7 +125,7 @@ impl<'a> Machine<'a> {
                 let state = self.pop()?;
                 self.build(state)?;
             }
-            // REDUCE, NEWOBJ; NEWOBJ_EX, which has arguments with names as well
+            // REDUCE, NEWOBJ; NEWOBJ_EX, which also has keyword arguments
             b'R' | 0x81 => {
                 let arguments = self.pop()?;
                 let callable = self.pop()?;
@@ -174,7 +173,7 @@ impl<'a> Machine<'a> {
         Ok(true)
     }
 
-    /// Executes an operation that makes an object of what stands behind it or on the stack.
+    /// Executes an operation that makes an object from its argument or the stack.
     fn literal(&mut self, operation: u8) -> Result<()> {
         let made = match operation {
             // NONE, NEWTRUE, NEWFALSE, EMPTY_TUPLE, EMPTY_SET
@@ -213,7 +212,7 @@ impl<'a> Machine<'a> {
             0x8c | b'U' => Node::text(self.reader.counted::<1>()?),
             b'X' | b'T' => Node::text(self.reader.counted::<4>()?),
             0x8d => Node::text(self.reader.counted::<8>()?),
-            // UNICODE, STRING: with escapes, of which no name of a tensor has any.
+            // UNICODE, STRING: may have escapes, but tensor names never do.
             b'V' => Node::line(self.reader.line()?),
             b'S' => Node::quoted(self.reader.line()?),
             // SHORT_BINBYTES, BINBYTES, BINBYTES8, BYTEARRAY8
@@ -249,7 +248,7 @@ impl<'a> Machine<'a> {
         self.push(made)
     }
 
-    /// Does what calling `callable` would do, if it is one of the known constructors; if not, the object is opaque.
+    /// Emulates a call, if `callable` is a known constructor; otherwise the result is opaque.
     fn call(&mut self, callable: NodeId, arguments: NodeId) -> Result<()> {
         let made_by = match self.node(callable) {
             Node::Global(global) => Some(*global),
@@ -267,11 +266,11 @@ impl<'a> Machine<'a> {
         self.push(Node::Object(Box::new(Object { made_by, arguments, state: None, entries: Vec::new() })))
     }
 
-    /// Gives the object on the stack its attributes.
+    /// Sets the attributes of the object on the stack.
     fn build(&mut self, state: NodeId) -> Result<()> {
         let id = self.top()?;
         let Node::Object(object) = self.node(id) else {
-            // Those of an OrderedDict of weights are versions of its modules, those of a tensor its hooks.
+            // Attributes of an OrderedDict of weights are module versions, and those of a tensor its hooks.
             return Ok(());
         };
         let built = calls::built(&self.nodes, object, state);

@@ -1,11 +1,11 @@
-//! Reads weights that `torch.save` wrote: `pytorch_model.bin`, `*.ckpt`.
+//! Reads weights written by `torch.save`: `pytorch_model.bin`, `*.ckpt`.
 //!
-//! A pickle is a program for a small stack machine, and Python's own reader lets it call any function. The reader here
-//! knows the few names that tensors are made by, builds descriptions of tensors from them, and takes whatever else is
-//! there for opaque values. Nothing is ever executed.
+//! A pickle is a program for a small stack machine, and Python's reader lets it call any function. This reader knows
+//! the few names that make tensors, builds descriptions of tensors from them, and treats everything else as opaque
+//! values. Nothing is ever executed.
 //!
-//! Two containers exist: since PyTorch 1.6 a zip archive of the pickle and one file per storage, and before that the
-//! pickle with the storages behind it. In both the numbers lie uncompressed, and are read from the mapped file.
+//! There are two containers: since PyTorch 1.6 a zip archive with the pickle and one file per storage, and before
+//! that the pickle followed by the storages. In both, numbers are uncompressed and read from the mapped file.
 
 mod calls;
 mod legacy;
@@ -20,15 +20,15 @@ mod zipped;
 use super::stored::Listing;
 use reader::Result;
 
-/// Where the name of the format stands in a tar archive.
+/// The offset of the format's name in a tar archive.
 const TAR_MAGIC: (usize, &[u8]) = (257, b"ustar");
 
-/// Whether `file` begins like one of the two containers.
+/// Whether `file` starts like one of the two containers.
 pub(super) fn recognises(file: &[u8]) -> bool {
     file.starts_with(zipped::MAGIC) || legacy::magic_length(file).is_some()
 }
 
-/// The tensors in `file`. Nested dictionaries are flattened, with dots between the names.
+/// The tensors in `file`. Nested dictionaries are flattened, with dotted names.
 pub(super) fn read(file: &[u8]) -> Result<Listing> {
     if file.starts_with(zipped::MAGIC) {
         return zipped::read(file);

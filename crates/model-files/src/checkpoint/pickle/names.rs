@@ -1,10 +1,10 @@
-//! Knows the names that types of numbers go by in PyTorch and numpy.
+//! Maps the names of number types in PyTorch and numpy.
 
 use safetensors::Dtype;
 
 use super::objects::{Element, Global};
 
-/// What the elements of a class of storages are, `torch.FloatStorage` and the like.
+/// The elements of a storage class, such as `torch.FloatStorage`.
 pub(super) fn storage_element(class: Global<'_>) -> Element<'_> {
     match class.name {
         "DoubleStorage" => Element::Number(Dtype::F64),
@@ -54,7 +54,7 @@ pub(super) fn torch_dtype(name: &str) -> Option<Dtype> {
     })
 }
 
-/// The type of numpy that is called `name` without its byte order.
+/// The numpy type `name`, without its byte order.
 pub(super) fn numpy_dtype(name: &str) -> Option<Dtype> {
     Some(match name {
         "f8" => Dtype::F64,

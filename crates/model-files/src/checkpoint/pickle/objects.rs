@@ -1,10 +1,10 @@
-//! Holds the objects that a pickle describes, as far as reading tensors needs them.
+//! Defines the objects that a pickle describes, as far as tensors need them.
 
 use std::collections::HashMap;
 
 use safetensors::Dtype;
 
-/// The place of an object in [`Objects`].
+/// The index of an object in [`Objects`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NodeId(pub u32);
 
@@ -19,21 +19,21 @@ pub(super) enum Node<'a> {
     Tuple(Vec<NodeId>),
     List(Vec<NodeId>),
     Dict(Vec<(NodeId, NodeId)>),
-    /// A class or a function of Python, which is a name here and nothing more.
+    /// A Python class or function; only its name is used.
     Global(Global<'a>),
     Storage(Box<Storage<'a>>),
     Tensor(Box<TensorView<'a>>),
-    /// An array of numpy. It becomes a tensor where one is made of it, or where there is no other tensor.
+    /// A numpy array. It becomes a tensor if one is made from it, or if the file has no other tensors.
     Array(Box<TensorView<'a>>),
-    /// A tensor that is none to read, and why.
+    /// A tensor that cannot be read, and why.
     Unreadable(Box<str>),
     Object(Box<Object<'a>>),
-    /// A value that no tensor is made of: a float, a set.
+    /// A value that is not used for tensors: a float, a set.
     Other,
 }
 
 impl<'a> Node<'a> {
-    /// A text, or the bytes of one of Python 2 that is none.
+    /// A text, or bytes if it is a Python 2 string that is not UTF-8.
     pub(super) fn text(bytes: &'a [u8]) -> Self {
         str::from_utf8(bytes).map_or(Self::bytes(bytes), Self::Text)
     }
@@ -42,12 +42,12 @@ impl<'a> Node<'a> {
         Self::Bytes(Bytes { bytes, as_text: false })
     }
 
-    /// A text on a line of its own. What it escapes is not undone: no name of a tensor needs that.
+    /// A text on its own line. Escapes are kept, since tensor names never need them.
     pub(super) fn line(line: &'a [u8]) -> Self {
         if line.contains(&b'\\') { Self::Other } else { Self::text(line) }
     }
 
-    /// A text between quotes on a line of its own.
+    /// A quoted text on its own line.
     pub(super) fn quoted(line: &'a [u8]) -> Self {
         match line.trim_ascii() {
             [_, text @ .., _] => Self::line(text),
@@ -59,47 +59,47 @@ impl<'a> Node<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bytes<'a> {
     pub bytes: &'a [u8],
-    /// They are UTF-8 of one character per byte, as protocols before 3 write bytes.
+    /// Stored as UTF-8 with one character per byte, as in protocols before 3.
     pub as_text: bool,
 }
 
-/// `module.name`, by the names of Python 3.
+/// `module.name`, with Python 3's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Global<'a> {
     pub module: &'a str,
     pub name: &'a str,
 }
 
-/// What a call makes of which nothing is known.
+/// The result of an unknown call.
 #[derive(Debug)]
 pub(super) struct Object<'a> {
-    /// What was called, and with which arguments.
+    /// The function called, and its arguments.
     pub made_by: Option<Global<'a>>,
     pub arguments: NodeId,
-    /// Its attributes, if it was given any.
+    /// Its attributes, if any were set.
     pub state: Option<NodeId>,
-    /// Its entries, if it is a kind of dictionary.
+    /// Its entries, if it is dictionary-like.
     pub entries: Vec<(NodeId, NodeId)>,
 }
 
-/// A memory area that tensors view parts of.
+/// A block of memory that tensors are views of.
 #[derive(Clone, Debug)]
 pub(super) struct Storage<'a> {
     pub key: &'a str,
     pub element: Element<'a>,
-    /// The first element that belongs to it; more than 0 where it is a part of another one.
+    /// Its first element; not 0 if it is a view of another storage.
     pub start: usize,
     /// The number of elements from `start` on.
     pub elements: usize,
 }
 
-/// What the elements of a storage are.
+/// The elements of a storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Element<'a> {
     Number(Dtype),
-    /// Bytes, whose type the tensor tells.
+    /// Bytes, with the type given by the tensor.
     Untyped,
-    /// Something of `width` bytes that is not read; 0 where that is not known.
+    /// Unsupported elements of `width` bytes; 0 if unknown.
     Other {
         name: &'a str,
         width: usize,
@@ -117,7 +117,7 @@ impl Element<'_> {
     }
 }
 
-/// What a tensor is made of. Nothing in it has been checked yet.
+/// The parts of a tensor, still unchecked.
 #[derive(Clone, Debug)]
 pub(super) struct TensorView<'a> {
     pub data: Data<'a>,
@@ -125,7 +125,7 @@ pub(super) struct TensorView<'a> {
     /// The first element.
     pub offset: usize,
     pub shape: Vec<usize>,
-    /// As many as the shape has sizes, in elements.
+    /// One per dimension, in elements.
     pub strides: Vec<usize>,
 }
 
@@ -139,11 +139,11 @@ pub(super) enum Data<'a> {
     },
 }
 
-/// The objects that a pickle made.
+/// The objects made by a pickle.
 pub(super) struct Objects<'a> {
     pub nodes: Vec<Node<'a>>,
     pub root: NodeId,
-    /// Those that the pickle refers to, by their keys.
+    /// Storages by key.
     pub storages: HashMap<&'a str, Storage<'a>>,
 }
 

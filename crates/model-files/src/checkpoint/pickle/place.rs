@@ -1,4 +1,4 @@
-//! Finds where a tensor lies in the file, given where its storage does. Everything about it was written by somebody else.
+//! Locates a tensor in the file, given where its storage is, trusting none of the input.
 
 use std::ops::Range;
 
@@ -7,11 +7,11 @@ use super::reader::Result;
 use crate::checkpoint::element::{ElementType, element_count};
 use crate::checkpoint::stored::{Encoding, StoredTensor};
 
-/// The most elements that a tensor may have which repeats those of its storage. A stride of 0 does, as `expand` makes it,
-/// and lets a few bytes ask for any amount of memory.
+/// The most elements of a tensor that repeats those of its storage. `expand` does so with stride 0, which lets a few
+/// bytes ask for any amount of memory.
 const MOST_REPEATED: usize = 1 << 26;
 
-/// Finds a tensor in `file`. `big_endian` is the order of the bytes in its storages, `locate` tells where one lies.
+/// Locates a tensor in `file`. `big_endian` is the byte order of its storages, `locate` finds one.
 pub(super) fn place<'a>(
     file: &[u8],
     view: &TensorView<'a>,
@@ -61,7 +61,7 @@ pub(super) fn place<'a>(
     Ok(StoredTensor { strides, bytes, encoding, ..stored })
 }
 
-/// The bytes of a storage, or of the part that it is, of a whole that lies in `whole`.
+/// The bytes of a storage, or of a view, within the whole at `whole`.
 fn storage_bytes(storage: &Storage, whole: Range<usize>) -> Result<Range<usize>> {
     let width = storage.element.width();
     let start = storage.start.checked_mul(width);
@@ -77,7 +77,7 @@ fn storage_bytes(storage: &Storage, whole: Range<usize>) -> Result<Range<usize>>
     }
 }
 
-/// The number of bytes that lie in the pickle, which may be a text of as many characters.
+/// The number of bytes stored in the pickle, which may be a text of as many characters.
 fn inline_length(bytes: &[u8], as_text: bool) -> Result<usize> {
     if !as_text {
         return Ok(bytes.len());
@@ -89,7 +89,7 @@ fn inline_length(bytes: &[u8], as_text: bool) -> Result<usize> {
     }
 }
 
-/// Where a part of `file` lies in it.
+/// Where `part` is in `file`.
 fn position(file: &[u8], part: &[u8]) -> Result<Range<usize>> {
     let start = part.as_ptr().addr().checked_sub(file.as_ptr().addr());
     let range = start.and_then(|start| Some(start..start.checked_add(part.len())?));
@@ -97,7 +97,7 @@ fn position(file: &[u8], part: &[u8]) -> Result<Range<usize>> {
     range.ok_or_else(|| "its bytes are not in the file".to_owned())
 }
 
-/// Whether elements lie one after the other. The stride along a dimension of size 1 is never used, and may be anything.
+/// Whether elements are contiguous. The stride of a dimension of size 1 is never used, and may be anything.
 fn is_row_major(shape: &[usize], strides: &[usize]) -> bool {
     let mut expected = 1;
     shape.iter().zip(strides).rev().filter(|(size, _)| **size != 1).all(|(size, stride)| {
@@ -150,7 +150,7 @@ mod tests {
             (0, vec![2], vec![huge]),
             (0, vec![3, 2], vec![huge / 2, huge / 2]),
             (0, vec![huge, huge], vec![1, 1]),
-            // The same element again and again.
+            // The same element repeatedly.
             (0, vec![1 << 40], vec![0]),
         ] {
             assert!(place_in_ten(offset, &shape, &strides).is_err(), "{offset} {shape:?} {strides:?}");
@@ -167,7 +167,7 @@ mod tests {
         assert!(claims(Element::Number(Dtype::F32), 10, Dtype::F32));
         assert!(!claims(Element::Number(Dtype::F32), 11, Dtype::F32));
         assert!(!claims(Element::Number(Dtype::F32), usize::MAX, Dtype::F32));
-        // Of bytes, a tensor tells its type.
+        // For bytes, the tensor gives the type.
         assert!(claims(Element::Untyped, 40, Dtype::F16));
         assert!(!claims(Element::Untyped, 41, Dtype::F16));
         assert!(!claims(Element::Untyped, 1, Dtype::F16));

@@ -1,9 +1,9 @@
-//! Reads the arguments of a pickle's operations: numbers, texts and bytes, which stay in the file that they lie in.
+//! Reads the arguments of a pickle's operations: numbers, texts and bytes, borrowed from the file.
 
-/// What went wrong is a line for the error; the caller knows the file's name.
+/// An error is one line; the caller adds the file's name.
 pub(super) type Result<T> = std::result::Result<T, String>;
 
-/// A place in a pickle.
+/// A position in a pickle.
 pub(super) struct Reader<'a> {
     pickle: &'a [u8],
     pub position: usize,
@@ -26,7 +26,7 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    /// Bytes behind their number, which takes `WIDTH` bytes itself.
+    /// Bytes after their length, which takes `WIDTH` bytes.
     pub(super) fn counted<const WIDTH: usize>(&mut self) -> Result<&'a [u8]> {
         let mut length = [0; size_of::<u64>()];
         length[..WIDTH].copy_from_slice(&self.take::<WIDTH>()?);
@@ -34,7 +34,7 @@ impl<'a> Reader<'a> {
         self.slice(length)
     }
 
-    /// The bytes up to the end of the line, which is stepped over.
+    /// The bytes up to the end of the line, moving past it.
     pub(super) fn line(&mut self) -> Result<&'a [u8]> {
         let length = self.rest().iter().position(|byte| *byte == b'\n').ok_or_else(truncated)?;
         let line = self.slice(length)?;
@@ -47,7 +47,7 @@ impl<'a> Reader<'a> {
         str::from_utf8(line).map_err(|error| format!("a line of the pickle is not text: {error}"))
     }
 
-    /// A number in decimal digits, as protocols 0 and 1 write those that are no bytes.
+    /// A decimal number, as in protocols 0 and 1.
     pub(super) fn number_line<T: std::str::FromStr>(&mut self) -> Result<T> {
         let line = self.text_line()?;
         line.parse().map_err(|_| format!("expected a number in the pickle, found {line:?}"))
@@ -58,7 +58,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A little-endian number in two's complement of any length, if it fits.
+/// A little-endian two's complement number of any length, if it fits.
 pub(super) fn integer(bytes: &[u8]) -> Option<i64> {
     let sign = if bytes.last().is_some_and(|byte| byte & 0x80 != 0) { 0xff } else { 0 };
     let mut extended = [sign; size_of::<i64>()];

@@ -1,4 +1,4 @@
-//! Finds the tensors among the objects that a pickle describes, by name.
+//! Finds the named tensors among a pickle's objects.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,21 +9,21 @@ use super::place::place;
 use super::reader::Result;
 use crate::checkpoint::stored::Listing;
 
-/// The key under which training frameworks keep the weights, beside the optimiser's state and their own.
+/// The key under which training frameworks store the weights, beside the optimizer's state and their own.
 const STATE_DICT: &str = "state_dict";
-/// What a `torch.nn.Module` keeps its tensors and its parts in. Its `state_dict()` has them under the same names.
+/// Where a `torch.nn.Module` keeps its tensors and submodules, under the names of its `state_dict()`.
 const MODULE_TABLES: [&str; 3] = ["_parameters", "_buffers", "_modules"];
-/// How deep dictionaries may nest.
+/// The limit for nested dictionaries.
 const DEEPEST: usize = 32;
-/// How long the names of all tensors may be together, and what each costs beside its letters. Dictionaries can hold one
-/// another, so that a few bytes name any number of tensors.
+/// The limit for the names of all tensors together, and the cost per name beside its letters. Dictionaries can
+/// contain one another, so a few bytes can name any number of tensors.
 const LONGEST_NAMES: usize = 1 << 27;
 const COST_OF_ENTRY: usize = 64;
 
 type Entries = [(NodeId, NodeId)];
 
-/// The tensors in the object that was saved: a dictionary, a module, or one that holds such under `state_dict`. `locate`
-/// tells where in the file a storage lies.
+/// The tensors in the saved object: a dictionary, a module, or something with one under `state_dict`. `locate` finds
+/// a storage in the file.
 pub(super) fn tensors<'a>(
     file: &[u8],
     objects: &Objects<'a>,
@@ -48,7 +48,7 @@ pub(super) fn tensors<'a>(
     for (name, found) in search.found {
         let placed = match found.value {
             Value::Tensor(view) => place(file, view, big_endian, &locate),
-            // Beside tensors, arrays are what a training run remembers.
+            // Beside tensors, arrays are a training run's state.
             Value::Array(_) if has_tensors => continue,
             Value::Array(view) => place(file, view, big_endian, &locate),
             Value::Unreadable(problem) => Err(problem),
@@ -65,7 +65,7 @@ pub(super) fn tensors<'a>(
     }
 }
 
-/// The entries of a dictionary, or of the tables of a module; nothing of other objects.
+/// The entries of a dictionary, or of a module's tables; none for other objects.
 fn tables<'o>(objects: &'o Objects, id: NodeId) -> Vec<&'o Entries> {
     let object = match objects.node(id) {
         Node::Dict(entries) => return vec![entries],
@@ -82,7 +82,7 @@ fn tables<'o>(objects: &'o Objects, id: NodeId) -> Vec<&'o Entries> {
             return tables;
         }
     }
-    // A kind of dictionary of somebody's own.
+    // A dictionary of an unknown class.
     if object.entries.is_empty() { Vec::new() } else { vec![&object.entries] }
 }
 
@@ -94,14 +94,14 @@ enum Value<'o, 'a> {
 
 struct Found<'o, 'a> {
     value: Value<'o, 'a>,
-    /// How much of its name is that of the dictionaries around it.
+    /// The length of the prefix from the enclosing dictionaries.
     prefix: usize,
 }
 
 struct Search<'o, 'a> {
     objects: &'o Objects<'a>,
     found: BTreeMap<String, Found<'o, 'a>>,
-    /// The objects that are being searched, one in the other.
+    /// The chain of objects being searched.
     path: Vec<NodeId>,
     budget: usize,
 }
@@ -110,7 +110,7 @@ impl<'o, 'a> Search<'o, 'a> {
     fn flatten(&mut self, entries: &'o Entries, prefix: &str) -> Result<()> {
         for (key, id) in entries {
             let Node::Text(key) = self.objects.node(*key) else {
-                // An optimiser numbers its parameters; weights have names.
+                // An optimizer numbers its parameters; weights have names.
                 continue;
             };
             let value = match self.objects.node(*id) {
@@ -131,7 +131,7 @@ impl<'o, 'a> Search<'o, 'a> {
             };
             let name = self.name(prefix, key, "")?;
             match self.found.entry(name) {
-                // The dictionary itself has it twice, and the later counts.
+                // For a repeated key in one dictionary, the later counts.
                 Entry::Occupied(mut other) if other.get().prefix == prefix.len() => {
                     other.insert(Found { value, prefix: prefix.len() });
                 }

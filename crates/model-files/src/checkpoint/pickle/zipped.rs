@@ -1,4 +1,4 @@
-//! Reads the zip archive that `torch.save` writes: `NAME/data.pkl`, and `NAME/data/KEY` for each storage.
+//! Reads the zip archives of `torch.save`: `NAME/data.pkl`, and `NAME/data/KEY` for each storage.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ pub(super) fn read(file: &[u8]) -> Result<Listing> {
         .map_err(|error| error.to_string())??;
     let folders = entries.keys().filter_map(|name| name.strip_suffix(PICKLE));
     let folders = folders.filter(|folder| folder.is_empty() || folder.ends_with('/'));
-    // Should something else have put such a file into a folder, that is further inside.
+    // If another program added such a file in a subfolder, that is deeper.
     let folder = folders
         .min_by_key(|folder| (folder.len(), *folder))
         .ok_or_else(|| format!("expected an archive that torch.save wrote, found one without {PICKLE}"))?;
@@ -47,22 +47,22 @@ pub(super) fn read(file: &[u8]) -> Result<Listing> {
             let order = String::from_utf8_lossy(order);
             return Err(format!("expected the byte order little or big, found {order:?}"));
         }
-        // Files of before PyTorch 2.1 do not tell.
+        // PyTorch before 2.1 does not say.
         Err(_) => false,
     };
     let (objects, _) = Machine::run(content(entry(PICKLE)?))?;
     state_dict::tensors(file, &objects, big_endian, |storage| entry(&format!("data/{}", storage.key)))
 }
 
-/// What an entry of the archive is.
+/// An entry of the archive.
 enum Entry {
-    /// Bytes of the file.
+    /// Uncompressed bytes in the file.
     Stored(Range<usize>),
-    /// Of no use here.
+    /// Not needed here.
     Compressed,
 }
 
-/// The archive's entries: where the bytes of each lie in the file.
+/// The archive's entries, with the location of their bytes.
 fn entries(file: &[u8]) -> Result<HashMap<String, Entry>> {
     let damaged = |error: zip::result::ZipError| format!("the zip archive is truncated or damaged: {error}");
     let mut archive = ZipArchive::new(Cursor::new(file)).map_err(damaged)?;

@@ -1,4 +1,4 @@
-//! Writes GGUF: counts, metadata and the table of tensors, then their data in the order of their names
+//! Writes GGUF: counts, metadata and the table of tensors, then their data in order of name
 //! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 
 use std::borrow::Cow;
@@ -14,25 +14,25 @@ use crate::checkpoint::gguf::{
 };
 use crate::error::{Error, Result};
 
-/// What the file is of, which every GGUF file must say.
+/// The architecture, a required key.
 const ARCHITECTURE_KEY: &str = "general.architecture";
-/// The version of the types of blocks, which every file with such must say.
+/// The version of the quantized types, required if there are any.
 const QUANTIZATION_KEY: &str = "general.quantization_version";
 const QUANTIZATION_VERSION: u32 = 2;
 
-/// Writes tensors as a GGUF file of a model of this `architecture`, with `metadata` of texts. `file` is what errors call it.
-/// The same tensors give the same bytes: they lie in the order of their names.
+/// Writes tensors as a GGUF file of this `architecture`, with strings as `metadata`. `file` is used in errors. The
+/// same tensors give the same bytes, since they are ordered by name.
 ///
-/// A quantized tensor is written as a matrix (first side, everything else), of whose rows blocks are parts; its own shape
-/// goes into the metadata, as `comfy.gguf.orig_shape.` and its name. Numbers of float8, which the format does not have, are
-/// written as f16, which loses nothing.
+/// A quantized tensor is written as a matrix (first dimension, the rest), with blocks along its rows; its own shape
+/// goes into the metadata, as `comfy.gguf.orig_shape.` and its name. The format has no float8, which is written as
+/// f16 without loss.
 ///
-/// `before_each` is told how many tensors are done, and ends the work by an error.
+/// `before_each` gets the number of tensors done, and can end the work with an error.
 ///
 /// # Errors
-/// When a tensor is missing, has no such number of elements or no conversion, holds numbers that the new type cannot, rows
-/// that are no whole blocks, or a type that GGUF does not have; when two have the same name; and when the file cannot be
-/// written.
+/// If a tensor is missing, has another number of elements, cannot be converted, overflows the new type, has rows that
+/// are not a multiple of the block size, or has a type that GGUF lacks; if two have the same name; or if the file
+/// cannot be written.
 pub fn write_gguf<E: From<Error>>(
     to: &mut impl Write,
     file: &str,
@@ -42,7 +42,7 @@ pub fn write_gguf<E: From<Error>>(
     mut before_each: impl FnMut(usize) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
     let mut planned = plan(file, tensors)?;
-    // The format has no numbers of eight bits with a fraction. All of them are numbers of f16, but for powers of two.
+    // The format has no 8-bit floating-point types. f16 holds their values, except the powers of two of E8M0.
     for planned in planned.values_mut().filter(|planned| planned.dtype.is_float8()) {
         let is_power = planned.dtype == ElementType::Plain(Dtype::F8_E8M0);
         planned.dtype = if is_power { NumberType::F32 } else { NumberType::F16 }.element();
@@ -98,7 +98,7 @@ fn table(
             .ok_or_else(|| problem(&format!("GGUF has no type for numbers of {}", planned.dtype)))?;
         infos.extend(string(name));
         infos.extend((shape.len() as u32).to_le_bytes());
-        // The length of a row comes first there.
+        // ggml puts the row length first.
         shape.iter().rev().for_each(|size| infos.extend((*size as u64).to_le_bytes()));
         infos.extend(number.to_le_bytes());
         infos.extend(offset.to_le_bytes());
@@ -114,8 +114,7 @@ fn table(
     Ok(table)
 }
 
-/// The shape in the file: of one dimension at least and four at most, and of blocks a matrix. `None` where it cannot be
-/// counted.
+/// The shape in the file: one to four dimensions, and a matrix if quantized. `None` if it overflows.
 fn shape_in_file(dtype: ElementType, shape: &[usize]) -> Option<Cow<'_, [usize]>> {
     Some(match (dtype, shape) {
         (_, []) => Cow::Owned(vec![1]),

@@ -1,4 +1,4 @@
-//! Writes tensors of checkpoints to new files, in other types of numbers if that is wanted.
+//! Writes a checkpoint's tensors to new files, optionally converted.
 
 mod gguf;
 mod plan;

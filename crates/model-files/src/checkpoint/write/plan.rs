@@ -1,4 +1,4 @@
-//! Writes tensors of checkpoints a little at a time, so that no model has to fit into memory, and converts their numbers.
+//! Writes a checkpoint's tensors in small pieces, so that no model has to fit into memory, and converts them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,17 +19,17 @@ use crate::checkpoint::tensors::Checkpoint;
 use crate::error::{Error, Result};
 use crate::file_data::FileData;
 
-/// Elements that are converted at a time: whole blocks of every type.
+/// Elements converted at a time: a multiple of every type's block size.
 const ELEMENTS_AT_A_TIME: usize = 1 << 20;
 
-/// What floating-point numbers are written as.
+/// The type to write floating-point numbers in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NumberType {
     /// 32 bits.
     F32,
-    /// 16 bits, of which 5 are the exponent's.
+    /// 16 bits, 5 of them for the exponent.
     F16,
-    /// 16 bits, of which 8 are the exponent's, as in 32.
+    /// 16 bits, 8 of them for the exponent, as in f32.
     Bf16,
     /// Quantized in blocks, a few bits each.
     Quantized(BlockType),
@@ -69,31 +69,32 @@ impl FromStr for NumberType {
     }
 }
 
-/// One tensor of a file that is to be written.
+/// A tensor to write.
 #[derive(Debug, Clone)]
 pub struct TensorToWrite<'a> {
-    /// Where it is read from.
+    /// The checkpoint to read it from.
     pub checkpoint: &'a Checkpoint,
-    /// The name that it is found by there.
+    /// Its name there.
     pub source: String,
     /// Its name in the new file.
     pub name: String,
-    /// Its shape in the new file, of as many elements as it has where it is read from.
+    /// Its shape in the new file, with the same number of elements.
     pub shape: Vec<usize>,
-    /// What floating-point numbers are converted to. `None` leaves them as they are, as numbers of other types always are.
+    /// The type to convert floating-point numbers to. `None` leaves them as they are; other types are never
+    /// converted.
     pub dtype: Option<NumberType>,
 }
 
-/// A tensor that was found, and what becomes of it.
+/// A tensor that was found, and how it is written.
 pub(super) struct Planned<'a> {
     pub tensor: &'a TensorToWrite<'a>,
     located: &'a Located,
-    /// What its numbers are multiplied by.
+    /// Its scales.
     scales: Option<Scales>,
     pub dtype: ElementType,
 }
 
-/// Finds every tensor, by its new name.
+/// Finds every tensor, keyed by its new name.
 pub(super) fn plan<'a>(file: &str, tensors: &'a [TensorToWrite]) -> Result<BTreeMap<&'a str, Planned<'a>>> {
     let mut planned = BTreeMap::new();
     for tensor in tensors {
@@ -110,7 +111,7 @@ pub(super) fn plan<'a>(file: &str, tensors: &'a [TensorToWrite]) -> Result<BTree
         }
         let dtype = match tensor.dtype {
             Some(dtype) if stored.dtype.is_float() || located.scale.is_some() => dtype.element(),
-            // The scale has no place in the new file.
+            // The new file has no place for the scale.
             None if located.scale.is_some() => NumberType::F32.element(),
             _ => stored.dtype,
         };
@@ -123,7 +124,7 @@ pub(super) fn plan<'a>(file: &str, tensors: &'a [TensorToWrite]) -> Result<BTree
 }
 
 impl Planned<'_> {
-    /// The bytes that it takes in the new file.
+    /// The bytes it takes in the new file.
     pub(super) fn size(&self, file: &str) -> Result<usize> {
         element_count(&self.tensor.shape).and_then(|elements| self.dtype.bytes_of(elements)).ok_or_else(
             || {
@@ -147,7 +148,7 @@ impl Planned<'_> {
         self.write_elements(to, file, &elements, &stored)
     }
 
-    /// Writes a tensor whose elements lie one after the other.
+    /// Writes a contiguous tensor.
     fn write_elements(
         &self,
         to: &mut impl Write,
@@ -156,7 +157,7 @@ impl Planned<'_> {
         stored: &StoredTensor,
     ) -> Result<()> {
         let (mut done, total) = (0, element_count(&stored.shape).unwrap_or_default());
-        // Types of less than a byte have no conversion, and go as they are.
+        // Types of less than a byte are never converted.
         let step = stored.dtype.bytes_of(ELEMENTS_AT_A_TIME).unwrap_or(ELEMENTS_AT_A_TIME);
         let mut start = stored.bytes.start;
         while start < stored.bytes.end {
@@ -176,7 +177,7 @@ impl Planned<'_> {
         Ok(())
     }
 
-    /// Writes a part of a tensor, which begins with its element `first`.
+    /// Writes part of a tensor, from element `first` on.
     fn write_converted(
         &self,
         to: &mut impl Write,

@@ -1,4 +1,4 @@
-//! Writes safetensors: a header of JSON, then the tensors in the order of their names.
+//! Writes safetensors: a JSON header, then the tensors in order of name.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -10,18 +10,18 @@ use super::plan::{NumberType, Planned, TensorToWrite, plan};
 use crate::checkpoint::element::ElementType;
 use crate::error::{Error, Result};
 
-/// The format wants its data to begin at a multiple of this many bytes.
+/// The format's alignment of data, in bytes.
 const ALIGNMENT: usize = 8;
 
-/// Writes tensors as a safetensors file, with `metadata` in its header. `file` is what errors call it. The same tensors
-/// give the same bytes: they lie in the order of their names. Blocks, which the format does not have, are written as their
-/// numbers, in f32 where nothing else is asked for.
+/// Writes tensors as a safetensors file, with `metadata` in its header. `file` is used in errors. The same tensors
+/// give the same bytes, since they are ordered by name. The format has no quantized types, which are unpacked, to f32
+/// unless another type is asked for.
 ///
-/// `before_each` is told how many tensors are done, and ends the work by an error.
+/// `before_each` gets the number of tensors done, and can end the work with an error.
 ///
 /// # Errors
-/// When a tensor is missing, has no such number of elements or no conversion, holds numbers too large for the new type,
-/// is asked for quantized, or two have the same name; and when the file cannot be written.
+/// If a tensor is missing, has another number of elements, cannot be converted, overflows the new type, is to be
+/// quantized, or two have the same name; or if the file cannot be written.
 pub fn write_safetensors<E: From<Error>>(
     to: &mut impl Write,
     file: &str,
@@ -50,7 +50,7 @@ pub fn write_safetensors<E: From<Error>>(
     Ok(())
 }
 
-/// The length of the header and the header, filled up with spaces.
+/// The header with its length, padded with spaces.
 fn header(
     file: &str,
     planned: &BTreeMap<&str, Planned>,
@@ -66,7 +66,7 @@ fn header(
     let mut entries = BTreeMap::new();
     let mut end = 0;
     for (name, planned) in planned {
-        // Of blocks there are none left.
+        // No quantized ones are left here.
         let ElementType::Plain(dtype) = planned.dtype else { continue };
         let start = end;
         end += planned.size(file)?;

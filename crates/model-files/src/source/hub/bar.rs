@@ -1,4 +1,4 @@
-//! Shows on a terminal how far downloads are.
+//! Shows the progress of downloads on a terminal.
 
 #[cfg(feature = "progress")]
 pub(crate) use shown::Bar;
@@ -12,11 +12,11 @@ mod shown {
     const TEMPLATE: &str =
         "{msg} [{wide_bar}] {decimal_bytes}/{decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
 
-    /// A bar on standard error, if that is a terminal.
+    /// A progress bar on standard error, if that is a terminal.
     pub(crate) struct Bar(ProgressBar);
 
     impl Bar {
-        /// A bar for so many bytes, if their number is known, with `what` before it.
+        /// A bar for this many bytes, if known, labelled `what`.
         pub(crate) fn new(size: Option<u64>, what: String) -> Self {
             let style =
                 ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -54,7 +54,7 @@ mod shown {
 
 #[cfg(not(feature = "progress"))]
 mod silent {
-    /// A bar that nobody sees.
+    /// A bar that is not shown.
     pub(crate) struct Bar;
 
     impl Bar {

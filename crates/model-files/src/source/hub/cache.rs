@@ -1,4 +1,4 @@
-//! Keeps downloaded files as huggingface_hub does, so that both use what either brought.
+//! Caches downloaded files in huggingface_hub's layout, so that both share them.
 //!
 //! ```text
 //! models--org--name/
@@ -22,11 +22,11 @@ use super::names::{folder_name, is_commit, is_name};
 const CACHE_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# This file is a cache directory tag created by \
                          altdiffusion and huggingface_hub.\n# See https://bford.info/cachedir/\n";
 const INCOMPLETE: &str = "incomplete";
-/// The fewest digits that stand for a commit.
+/// The least digits that identify a commit.
 const SHORTEST_COMMIT: usize = 5;
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
-/// The files of one repository.
+/// The cached files of one repository.
 pub(super) struct RepositoryCache {
     cache: PathBuf,
     folder: PathBuf,
@@ -35,7 +35,7 @@ pub(super) struct RepositoryCache {
 }
 
 impl RepositoryCache {
-    /// Of the repository `id`, such as `org/name`.
+    /// The cache of the repository `id`, such as `org/name`.
     pub(super) fn new(cache: &Path, id: &str, symlinks: bool) -> Self {
         let name = folder_name(id);
         Self {
@@ -46,9 +46,9 @@ impl RepositoryCache {
         }
     }
 
-    /// The commit that `revision` was at when it was last asked for, if some of its files are here.
+    /// The commit that `revision` was last seen at, if some of its files are cached.
     pub(super) fn commit_of(&self, revision: &str) -> Option<String> {
-        // Of a commit without a file there is nothing to use.
+        // A commit without files is of no use.
         let has_files = |commit: &str| is_name(commit) && self.folder.join("snapshots").join(commit).is_dir();
         if is_commit(revision) {
             return has_files(revision).then(|| revision.to_owned());
@@ -68,7 +68,7 @@ impl RepositoryCache {
         is_short.then(commits).flatten()
     }
 
-    /// Notes that `revision` is at `commit`. That it could not be noted is no reason to stop.
+    /// Records that `revision` is at `commit`. Failing to is not an error.
     pub(super) fn note_commit(&self, revision: &str, commit: &str) {
         let path = self.folder.join("refs").join(revision);
         if revision == commit || fs::read_to_string(&path).is_ok_and(|known| known == commit) {
@@ -98,12 +98,12 @@ impl RepositoryCache {
         self.snapshot(commit).join(relative)
     }
 
-    /// Whether it is known that `commit` has no file `relative`.
+    /// Whether `commit` is known to lack the file `relative`.
     pub(super) fn is_absent(&self, commit: &str, relative: &str) -> bool {
         self.folder.join(".no_exist").join(commit).join(relative).is_file()
     }
 
-    /// Notes that `commit` has no file `relative`. That it could not be noted is no reason to stop.
+    /// Records that `commit` lacks the file `relative`. Failing to is not an error.
     pub(super) fn note_absent(&self, commit: &str, relative: &str) {
         let path = self.folder.join(".no_exist").join(commit).join(relative);
         if path.exists() {
@@ -114,24 +114,24 @@ impl RepositoryCache {
         }
     }
 
-    /// Where the content of the version `etag` is.
+    /// Where the content of the version `etag` is stored.
     pub(super) fn blob(&self, etag: &str) -> PathBuf {
         self.folder.join("blobs").join(etag)
     }
 
-    /// Whether the content of the version `etag` is there, and of the size that it should have.
+    /// Whether the content of the version `etag` is stored, with the right size.
     pub(super) fn has_blob(&self, etag: &str, size: Option<u64>) -> bool {
         let metadata = fs::metadata(self.blob(etag));
         metadata.is_ok_and(|found| found.is_file() && size.is_none_or(|size| found.len() == size))
     }
 
-    /// Bytes of the version `etag` that an earlier run left.
+    /// Bytes of the version `etag` from an interrupted run.
     pub(super) fn begun(&self, etag: &str) -> u64 {
         let sizes = self.leftovers(etag).into_iter().map(|(size, _)| size);
         sizes.max().unwrap_or(0)
     }
 
-    /// Takes the exclusive right to write the version `etag`. `wait` is called once if another process has it.
+    /// Locks the version `etag` for writing. `wait` is called once if another process holds the lock.
     pub(super) fn lock(&self, etag: &str, wait: impl FnOnce()) -> Result<Lock, Failure> {
         let path = self.locks.join(format!("{etag}.lock"));
         create_parent(&path).map_err(Failure::local(&path))?;
@@ -146,7 +146,7 @@ impl RepositoryCache {
             let file = open_lock(&path).map_err(Failure::local(&path))?;
             match file.try_lock() {
                 Ok(()) if is_still(&file, &path) => return Ok(Lock { _file: file, is_exclusive: true }),
-                // The one who had it removed it: the next one locks another file.
+                // The previous holder removed the file: the next process locks another one.
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     if let Some(wait) = wait.take() {
@@ -154,7 +154,7 @@ impl RepositoryCache {
                     }
                     std::thread::sleep(LOCK_POLL);
                 }
-                // Some network file systems have no locks. Then both download, each into a file of its own.
+                // Some network file systems have no locks. Both processes then download, into separate files.
                 Err(TryLockError::Error(error)) => {
                     tracing::debug!("{}: {error}", path.display());
                     return Ok(Lock { _file: file, is_exclusive: false });
@@ -163,7 +163,7 @@ impl RepositoryCache {
         }
     }
 
-    /// A file to write the version `etag` into. With `resume` it holds what an earlier run left of it, whose process is
+    /// A file to write the version `etag` into. With `resume` it holds what an interrupted run left; that process is
     /// gone, since the lock is ours.
     pub(super) fn incomplete(&self, etag: &str, lock: &Lock, resume: bool) -> Result<PathBuf, Failure> {
         let path = self.folder.join("blobs").join(format!("{etag}.{}.{INCOMPLETE}", unique()));
@@ -184,19 +184,19 @@ impl RepositoryCache {
         let of_etag = entries.filter_map(Result::ok).filter(|entry| {
             let name = entry.file_name();
             let middle = name.to_str().and_then(|name| name.strip_prefix(etag)?.strip_suffix(INCOMPLETE));
-            // `.`, as earlier versions of huggingface_hub have it, or `.<digits>.`.
+            // `.`, as in earlier versions of huggingface_hub, or `.<digits>.`.
             middle.is_some_and(|middle| middle.starts_with('.') && middle.ends_with('.'))
         });
         of_etag.filter_map(|entry| Some((entry.metadata().ok()?.len(), entry.path()))).collect()
     }
 
-    /// Moves a whole download into its place.
+    /// Moves a complete download into place.
     pub(super) fn keep(&self, incomplete: &Path, etag: &str) -> Result<(), Failure> {
         let blob = self.blob(etag);
         fs::rename(incomplete, &blob).map_err(Failure::local(&blob))
     }
 
-    /// Makes the version `etag` the file `relative` of `commit`.
+    /// Links the version `etag` as the file `relative` of `commit`.
     pub(super) fn link(&self, etag: &str, commit: &str, relative: &str) -> Result<PathBuf, Failure> {
         let (blob, pointer) = (self.blob(etag), self.pointer(commit, relative));
         create_parent(&pointer).map_err(Failure::local(&pointer))?;
@@ -206,7 +206,7 @@ impl RepositoryCache {
             true => symlink(Path::new(&format!("{up}blobs/{etag}")), &beside),
             false => Err(io::ErrorKind::Unsupported.into()),
         };
-        // Windows lets not everybody link. A second name for the same bytes does as well, and costs no space.
+        // Not everybody may create symbolic links on Windows. A hard link does as well, and takes no space.
         if linked.is_err() && fs::hard_link(&blob, &beside).is_err() {
             fs::copy(&blob, &beside).map_err(Failure::local(&beside))?;
         }
@@ -214,21 +214,21 @@ impl RepositoryCache {
         Ok(pointer)
     }
 
-    /// Bytes that can still be written where the files go.
+    /// Free space where the files go, in bytes.
     pub(super) fn free_space(&self) -> Option<u64> {
         let existing = self.folder.ancestors().find(|path| path.exists())?;
         fs4::available_space(existing).ok()
     }
 }
 
-/// The right to write a version; given back when it is dropped, and by the system when the process ends.
+/// A lock on a version; released when dropped, and by the system when the process ends.
 pub(super) struct Lock {
     _file: File,
-    /// Whether nobody else can have it.
+    /// Whether it is exclusive.
     is_exclusive: bool,
 }
 
-/// Removes a file that is of no use. That it stays is no reason to stop.
+/// Removes a useless file. Failing to is not an error.
 pub(super) fn remove(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
         tracing::debug!("{}: {error}", path.display());
@@ -239,13 +239,13 @@ fn create_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
-/// A name beside `path` that nobody else uses.
+/// A unique name beside `path`.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     path.with_file_name(format!("{name}.{}.{ending}", unique()))
 }
 
-/// Eight digits that no other writer has now.
+/// Eight digits that no other writer uses now.
 fn unique() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -253,7 +253,7 @@ fn unique() -> String {
     super::digest::name_of(&text).split_off(56)
 }
 
-/// Opens a lock as huggingface_hub makes it: people of a group who share a cache can wait for one another.
+/// Opens a lock file like huggingface_hub, so that members of a group who share a cache can wait for one another.
 fn open_lock(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -262,7 +262,7 @@ fn open_lock(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Whether `path` still leads to the opened file.
+/// Whether `path` still refers to the opened file.
 #[cfg(unix)]
 fn is_still(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -272,7 +272,7 @@ fn is_still(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Elsewhere, an open file cannot be removed.
+/// Elsewhere, open files cannot be removed.
 #[cfg(not(unix))]
 fn is_still(_: &File, _: &Path) -> bool {
     true

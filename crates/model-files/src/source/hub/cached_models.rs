@@ -1,4 +1,4 @@
-//! Lists and removes the models in the cache.
+//! Lists and removes cached models.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -9,26 +9,26 @@ use super::folders::{entries, files_below};
 use super::names::{FOLDER_PREFIX, folder_name, is_repository_id};
 use crate::error::{Error, Result};
 
-/// The models in a cache of the Hugging Face libraries.
+/// The models in a Hugging Face cache.
 #[derive(Debug)]
 pub struct CachedModels {
     cache: PathBuf,
 }
 
-/// One commit of a repository, as far as it was downloaded.
+/// A commit of a repository, as far as it is cached.
 #[derive(Debug)]
 pub struct CachedModel {
     /// The repository, such as `BAAI/AltDiffusion-m9`.
     pub name: String,
     /// The commit, 40 hexadecimal digits.
     pub commit: String,
-    /// The branches and tags that were at this commit when they were last asked for.
+    /// The branches and tags last seen at this commit.
     pub revisions: Vec<String>,
     /// Where its files are.
     pub path: PathBuf,
-    /// Bytes of its files; commits may share some.
+    /// The size of its files, in bytes; commits may share some.
     pub size: u64,
-    /// When the last of its files was downloaded.
+    /// When its last file was downloaded.
     pub modified: Option<SystemTime>,
 }
 
@@ -41,7 +41,7 @@ impl CachedModels {
     /// All models, by name and then by time.
     ///
     /// # Errors
-    /// When the cache cannot be read. That there is none is no error.
+    /// If the cache cannot be read. A missing one is empty.
     pub fn list(&self) -> Result<Vec<CachedModel>> {
         let mut models = Vec::new();
         for folder in entries(&self.cache)? {
@@ -56,11 +56,11 @@ impl CachedModels {
         Ok(models)
     }
 
-    /// Removes the model called `name`: all commits of `org/name`, or with `org/name@revision` that one. Returns the bytes
-    /// that are free then.
+    /// Removes the model called `name`: all commits of `org/name`, or only that of `org/name@revision`. Returns the
+    /// bytes freed.
     ///
     /// # Errors
-    /// When there is no such model, or it cannot be removed.
+    /// If there is no such model, or it cannot be removed.
     pub fn remove(&self, name: &str) -> Result<u64> {
         let (id, revision) = name.split_once('@').map_or((name, None), |(id, revision)| (id, Some(revision)));
         let folder = self.cache.join(folder_name(id));
@@ -99,7 +99,7 @@ fn commits(folder: &Path, name: &str) -> Result<Vec<CachedModel>> {
         let Some(commit) = path.file_name().and_then(|name| name.to_str()) else { continue };
         let (mut size, mut modified) = (0, None);
         for file in files_below(&path)? {
-            // Of a link that leads nowhere there is nothing to count.
+            // A dangling link takes no space.
             let Ok(metadata) = fs::metadata(&file) else { continue };
             size += metadata.len();
             modified = modified.max(metadata.modified().ok());
@@ -116,7 +116,7 @@ fn commits(folder: &Path, name: &str) -> Result<Vec<CachedModel>> {
     Ok(found)
 }
 
-/// Removes one commit, and the contents that no other one uses.
+/// Removes a commit, and contents that no other one uses.
 fn remove_commit(folder: &Path, name: &str, revision: &str) -> Result<()> {
     let all = commits(folder, name)?;
     let is_meant = |model: &&CachedModel| {
@@ -155,7 +155,7 @@ fn remove_folder(path: &Path) -> Result<()> {
     fs::remove_dir_all(path).map_err(Error::io(path.display().to_string()))
 }
 
-/// Bytes of all files below a directory. Links take none.
+/// The size of all files below a directory, without links.
 fn size_of(folder: &Path) -> Result<u64> {
     let sizes = files_below(folder)?.into_iter().filter_map(|file| file.symlink_metadata().ok());
     Ok(sizes.filter(fs::Metadata::is_file).map(|metadata| metadata.len()).sum())

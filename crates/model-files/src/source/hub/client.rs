@@ -1,4 +1,5 @@
-//! Asks the hub, follows its redirects and waits when it is busy; gives the token to nobody else.
+//! Sends requests to the hub, following redirects and waiting when it is busy, without giving the token to anybody
+//! else.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,15 +15,15 @@ use super::url::Url;
 use crate::error::Error;
 
 const MOST_REDIRECTS: usize = 10;
-/// The longest wait that a busy server can ask for: the hub counts requests in windows of five minutes.
+/// The longest wait that a busy server can ask for: the hub limits requests per five minutes.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
-/// The longest wait where the server asks for none.
+/// The longest wait if the server does not ask for one.
 const LONGEST_OWN_WAIT: Duration = Duration::from_secs(8);
-/// Waits from here on are told.
+/// Longer waits are reported.
 const WORTH_TELLING: Duration = Duration::from_secs(2);
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-error-code");
 
-/// A hub that can be asked.
+/// A connection to a hub.
 pub(super) struct Client {
     endpoint: Url,
     authorization: Option<HeaderValue>,
@@ -34,10 +35,10 @@ pub(super) struct Client {
     notice: Notice,
 }
 
-/// What to ask for.
+/// What to request.
 #[derive(Clone, Copy)]
 pub(super) enum Ask {
-    /// What is known about a file. Redirects to other hosts are not followed: they lead to the content alone.
+    /// A file's metadata. Redirects to other hosts are not followed: they lead to the content.
     About,
     /// The content from this byte on.
     ContentFrom(u64),
@@ -45,7 +46,7 @@ pub(super) enum Ask {
     Document,
 }
 
-/// An answer. Of the headers on the way to it, those of redirects that say more about a file are kept.
+/// An answer, with the headers of redirects on the way, some of which say more about a file.
 pub(super) struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
@@ -55,7 +56,7 @@ pub(super) struct Answer {
 
 impl Client {
     /// # Errors
-    /// When the endpoint is no URL of a server, or the token cannot be sent.
+    /// If the endpoint is not a server's URL, or the token cannot be sent.
     pub(super) fn new(options: &HubOptions) -> Result<Self, Error> {
         let shown = without_credentials(&options.endpoint);
         let wrong = || {
@@ -74,7 +75,7 @@ impl Client {
                 value.set_sensitive(true);
                 Some(value)
             }
-            // As in requests and curl, a user in the URL goes before a token.
+            // As in requests and curl, a user in the URL takes precedence over a token.
             (Some((user, password)), _) => {
                 let header = basic(&user, &password);
                 Some(header.map_err(|failure| Error::Input(failure.explain(&shown, false)))?)
@@ -92,18 +93,18 @@ impl Client {
         })
     }
 
-    /// The server without its credentials, for people.
+    /// The server without its credentials, for display.
     pub(super) fn endpoint(&self) -> &str {
         self.endpoint.as_str().trim_end_matches('/')
     }
 
-    /// The URL of a path at the server, of parts that are encoded, so that a `/` in one stays part of it.
+    /// The URL of a path on the server. Parts are encoded, so that a `/` in one stays part of it.
     pub(super) fn url<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> Result<Url, Failure> {
         self.endpoint.below(parts).ok_or_else(|| Failure::NoHub("a file has no URL there".to_owned()))
     }
 
-    /// Asks, again if the server is busy or the connection breaks. Statuses of redirects and below 400 are answers, and
-    /// also 416, "there is nothing from this byte on".
+    /// Sends a request, repeating it if the server is busy or the connection breaks. Redirects and statuses below 400
+    /// are answers, and so is 416, "nothing from this byte on".
     pub(super) fn ask(&self, url: &Url, what: Ask) -> Result<Answer, Failure> {
         let mut tries = 0;
         loop {
@@ -117,10 +118,10 @@ impl Client {
         }
     }
 
-    /// Waits before the next try, which follows `tries` that failed in a row.
+    /// Waits before the next attempt, after `tries` failures in a row.
     ///
     /// # Errors
-    /// With `failure`, if the server asks for more than is bearable.
+    /// Returns `failure` if the server asks for too long a wait.
     pub(super) fn wait(&self, failure: &Failure, tries: u32) -> Result<(), Failure> {
         let wait = match failure {
             Failure::Status { retry_after: Some(wait), .. } if *wait > LONGEST_WAIT => {
@@ -141,7 +142,7 @@ impl Client {
         self.retries
     }
 
-    /// Asks once, and follows redirects.
+    /// Sends a request once, and follows redirects.
     pub(super) fn follow(&self, url: &Url, what: Ask) -> Result<Answer, Failure> {
         let (mut url, mut on_the_way) = (url.clone(), Vec::new());
         for _ in 0..=MOST_REDIRECTS {
@@ -171,12 +172,12 @@ impl Client {
         let mut request = Request::builder()
             .method(method)
             .uri(url.as_str())
-            // Compressed, a file has another length, and a range of it means something else.
+            // Compressed files have another length, and ranges mean something else.
             .header(ACCEPT_ENCODING, "identity");
         if let Ask::ContentFrom(first @ 1..) = what {
             request = request.header(RANGE, format!("bytes={first}-"));
         }
-        // The token is for the server that was named, whoever it sends us to.
+        // The token is only for the server that was named, wherever it redirects to.
         if let Some(authorization) = &self.authorization
             && url.is_same_origin(&self.endpoint)
         {
@@ -204,13 +205,13 @@ impl Client {
         Ok((status, parts.headers, body))
     }
 
-    /// How long a download may stand still.
+    /// How long a download may stall.
     pub(super) fn download_timeout(&self) -> Duration {
         self.download_timeout
     }
 }
 
-/// Whether asking again may help. Of an API, many mirrors know so little that they fail on it for good.
+/// Whether repeating may help. Many mirrors do not have the API, and always fail on it.
 fn is_worth_repeating(failure: &Failure, what: Ask) -> bool {
     match (what, failure) {
         (Ask::Document, Failure::Status { status, .. }) => matches!(status, 429 | 503),
@@ -218,7 +219,7 @@ fn is_worth_repeating(failure: &Failure, what: Ask) -> bool {
     }
 }
 
-/// Where a redirect leads. From an encrypted connection it must not lead to an open one.
+/// The target of a redirect, which must not lead from HTTPS to HTTP.
 fn redirected(from: &Url, location: &HeaderValue) -> Result<Url, Failure> {
     let target = std::str::from_utf8(location.as_bytes()).ok().and_then(|location| from.join(location));
     match target {

@@ -1,9 +1,9 @@
-//! Writes sizes for people.
+//! Formats sizes.
 
 /// The prefixes of a thousand, a million and so on.
 const PREFIXES: [char; 6] = ['k', 'M', 'G', 'T', 'P', 'E'];
 
-/// A number of bytes, as in `15 B` and `1.50 GB`.
+/// A number of bytes, such as `15 B` or `1.50 GB`.
 pub(crate) fn decimal_bytes(bytes: u64) -> String {
     let (mut number, mut prefix) = (bytes as f64, None);
     for next in PREFIXES {

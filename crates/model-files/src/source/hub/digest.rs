@@ -1,4 +1,4 @@
-//! Checks that a file is what its version names: ETags of the hub are hashes.
+//! Verifies files by their versions: the hub's ETags are hashes.
 
 use std::io::Read;
 use std::path::Path;
@@ -8,17 +8,17 @@ use sha2::{Digest, Sha256};
 
 use super::failure::Failure;
 
-/// What the hub says a file's content hashes to.
+/// A file's expected hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
-    /// Of large files: SHA-256, 64 hexadecimal digits.
+    /// For large files: SHA-256, 64 hexadecimal digits.
     Sha256(String),
-    /// 40 hexadecimal digits: of small files, SHA-1 as git counts it; from mirrors such as Artifactory, the plain one.
+    /// 40 hexadecimal digits: for small files git's SHA-1; from mirrors such as Artifactory, plain SHA-1.
     Sha1(String),
 }
 
 impl Expected {
-    /// The hash that an ETag is, if it is one.
+    /// The hash in an ETag, if it is one.
     pub(super) fn of_etag(etag: &str) -> Option<Self> {
         let etag = etag.to_ascii_lowercase();
         let is_hash = etag.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -32,7 +32,7 @@ impl Expected {
 
 /// The hashes of what was written so far.
 pub(super) struct Hasher {
-    /// Also where no hash is expected, to name the file by.
+    /// Also computed if no hash is expected, to name the file.
     sha256: Option<Sha256>,
     sha1: Option<Sha1>,
     git: Option<Sha1>,
@@ -40,7 +40,7 @@ pub(super) struct Hasher {
 }
 
 impl Hasher {
-    /// For a file of this size, if it is known.
+    /// For a file of this size, if known.
     pub(super) fn new(expected: Option<&Expected>, size: Option<u64>) -> Self {
         let is_sha1 = matches!(expected, Some(Expected::Sha1(_)));
         let git = size.filter(|_| is_sha1).map(|size| Sha1::new_with_prefix(git_header(size)));
@@ -61,7 +61,7 @@ impl Hasher {
         }
     }
 
-    /// Checks the file at `path`, of which every byte was seen. Returns its SHA-256 where that was counted.
+    /// Verifies the file at `path`, all of whose bytes were hashed. Returns its SHA-256 if computed.
     pub(super) fn finish(self, path: &Path) -> Result<Option<String>, Failure> {
         let sha256 = self.sha256.map(|sha256| hex(&sha256.finalize()));
         match self.expected {
@@ -76,7 +76,7 @@ impl Hasher {
                 let found = self.sha1.map(|sha1| hex(&sha1.finalize())).unwrap_or_default();
                 let git = || match self.git {
                     Some(git) => Ok(hex(&git.finalize())),
-                    // The length, with which git's begins, was not known before the end.
+                    // The length, which comes first in git's hash, was unknown until the end.
                     None => git_hash(path),
                 };
                 if found != expected && git()? != expected {
@@ -111,7 +111,7 @@ fn git_hash(path: &Path) -> Result<String, Failure> {
     }
 }
 
-/// The SHA-256 of a text, to name something by.
+/// The SHA-256 of a text, used as a name.
 pub(super) fn name_of(text: &str) -> String {
     hex(&Sha256::digest(text))
 }
@@ -124,7 +124,7 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Of `hello\n`, from sha256sum, sha1sum and `git hash-object`.
+    /// Hashes of `hello\n`, from sha256sum, sha1sum and `git hash-object`.
     const HASHES: [&str; 3] = [
         "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03",
         "f572d396fae9206628714fb2ce00f72e94f2258f",

@@ -1,4 +1,4 @@
-//! Reads the options from the environment, as huggingface_hub does.
+//! Reads the options from the environment, like huggingface_hub.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,25 +7,25 @@ use super::options::HubOptions;
 use super::proxy::Proxies;
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
-/// The variables that name certificates, of OpenSSL, requests and curl.
+/// The variables for certificates of OpenSSL, requests and curl.
 const CERTIFICATE_VARIABLES: [&str; 4] =
     ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
 
 impl HubOptions {
-    /// The options that the environment asks for, by the variables that all Hugging Face libraries share, which mean what
-    /// they mean to huggingface_hub:
+    /// Reads the options from the environment variables that all Hugging Face libraries share, with their meaning in
+    /// huggingface_hub:
     ///
     /// * `HF_ENDPOINT`;
-    /// * `HF_HUB_CACHE` (or `HUGGINGFACE_HUB_CACHE`), by default `hub` in `HF_HOME`, by default `huggingface` in
-    ///   `XDG_CACHE_HOME`, by default `~/.cache`; with `~` and `$VARIABLES`;
-    /// * `HF_TOKEN` (or `HUGGING_FACE_HUB_TOKEN`), by default what `hf auth login` left in `HF_TOKEN_PATH`, by default
-    ///   `token` in `HF_HOME`; none of them with `HF_HUB_DISABLE_IMPLICIT_TOKEN`;
+    /// * `HF_HUB_CACHE` (or `HUGGINGFACE_HUB_CACHE`), by default `hub` in `HF_HOME`, which is by default
+    ///   `huggingface` in `XDG_CACHE_HOME`, by default `~/.cache`; with `~` and `$VARIABLES`;
+    /// * `HF_TOKEN` (or `HUGGING_FACE_HUB_TOKEN`), by default what `hf auth login` stored in `HF_TOKEN_PATH`, by
+    ///   default `token` in `HF_HOME`; neither with `HF_HUB_DISABLE_IMPLICIT_TOKEN`;
     /// * `HF_HUB_OFFLINE` (or `TRANSFORMERS_OFFLINE`), `HF_HUB_DISABLE_PROGRESS_BARS`, `HF_HUB_DISABLE_SYMLINKS`,
     ///   `HF_HUB_ETAG_TIMEOUT` and `HF_HUB_DOWNLOAD_TIMEOUT` in seconds;
     ///
-    /// and by those of the network: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, in small letters too; and
-    /// `SSL_CERT_FILE`, `SSL_CERT_DIR`, `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`, whose certificates are trusted in place of
-    /// the system's.
+    /// and the network's: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, in lower case too; and
+    /// `SSL_CERT_FILE`, `SSL_CERT_DIR`, `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`, whose certificates replace the
+    /// system's.
     pub fn from_env() -> Self {
         Self::from_variables(&|name| std::env::var(name).ok(), &std::env::home_dir().unwrap_or_default())
     }
@@ -59,7 +59,7 @@ impl HubOptions {
         let seconds = |name: &str, default: Duration| match given(name) {
             None => default,
             Some(text) => match text.trim().parse::<u32>() {
-                // As in huggingface_hub, zero is no limit but the usual one.
+                // As in huggingface_hub, zero means the default.
                 Ok(0) => default,
                 Ok(seconds) => Duration::from_secs(seconds.into()),
                 Err(_) => {
@@ -85,8 +85,8 @@ fn is_true(value: &str) -> bool {
     ["1", "on", "yes", "true"].contains(&value.trim().to_lowercase().as_str())
 }
 
-/// Replaces a leading `~`, and `$NAME` and `${NAME}` where there is such a variable, as Python's `expanduser` and
-/// `expandvars` do.
+/// Expands a leading `~`, and `$NAME` and `${NAME}` for existing variables, like Python's `expanduser` and
+/// `expandvars`.
 fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>, user_home: &Path) -> String {
     let text = match text.strip_prefix('~') {
         Some(rest) if rest.is_empty() || rest.starts_with(['/', std::path::MAIN_SEPARATOR]) => {

@@ -1,4 +1,4 @@
-//! Tells why the hub did not deliver.
+//! Explains why the hub did not deliver.
 
 use std::io;
 use std::path::Path;
@@ -8,22 +8,22 @@ use ureq::Timeout;
 
 use crate::error_kind::ErrorKind;
 
-/// Why the hub did not deliver. None of them holds a token or a password.
+/// Why the hub did not deliver. None of these contains a token or a password.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
-    /// There was no connection: no network, no such host, nobody there, no trust in the certificate.
+    /// No connection: no network, unknown host, connection refused, or untrusted certificate.
     Unreachable(String),
-    /// The server said nothing for so long.
+    /// The server was silent for this long.
     Silent(Duration),
-    /// The connection ended in the middle.
+    /// The connection broke.
     Broken(String),
-    /// The server answered, but not with what was asked for.
+    /// The server's answer was an error.
     Status { status: u16, code: Option<String>, retry_after: Option<Duration> },
-    /// The server answered with what no hub sends.
+    /// The server is not a hub.
     NoHub(String),
-    /// What came is not what was announced.
+    /// The content is not what was announced.
     Content(String),
-    /// A file on this machine could not be read or written.
+    /// A local file could not be read or written.
     Local(String),
 }
 
@@ -34,7 +34,7 @@ impl Failure {
         move |error| Self::Local(format!("{path}: {error}"))
     }
 
-    /// What the HTTP library could not do; `limit` is how long it was to wait.
+    /// Converts an error of the HTTP library; `limit` is the timeout.
     pub(super) fn of_request(error: ureq::Error, limit: Duration) -> Self {
         use ureq::Error;
         match error {
@@ -64,7 +64,7 @@ impl Failure {
         }
     }
 
-    /// Whether the same request may well succeed soon. Without a connection that is so only after there was one.
+    /// Whether the same request may soon succeed. Failing to connect is temporary only after an earlier connection.
     pub(super) fn may_pass(&self, was_connected: bool) -> bool {
         match self {
             Self::Broken(_) => true,
@@ -74,7 +74,7 @@ impl Failure {
         }
     }
 
-    /// Whose fault it is.
+    /// Classifies the failure.
     pub(super) fn kind(&self) -> ErrorKind {
         match self {
             Self::Status { status: 401 | 403 | 404, .. } => ErrorKind::Input,
@@ -88,7 +88,7 @@ impl Failure {
         }
     }
 
-    /// The failure in words, for a hub at `endpoint` that was asked with or without a token.
+    /// Describes the failure for a hub at `endpoint`, requested with or without a token.
     pub(super) fn explain(&self, endpoint: &str, has_token: bool) -> String {
         match self {
             Self::Unreachable(problem) => format!("cannot reach the hub {endpoint}: {problem}"),

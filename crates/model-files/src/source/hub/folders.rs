@@ -1,11 +1,11 @@
-//! Lists folders of the cache.
+//! Lists the cache's folders.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// What is in a directory; nothing if there is none.
+/// The entries of a directory; empty if there is none.
 pub(super) fn entries(path: &Path) -> Result<Vec<PathBuf>> {
     let error = || Error::io(path.display().to_string());
     match fs::read_dir(path) {
@@ -15,7 +15,7 @@ pub(super) fn entries(path: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// All files and links in a directory and in those below it.
+/// All files and links in a directory and below.
 pub(super) fn files_below(path: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in entries(path)? {

@@ -1,4 +1,4 @@
-//! Reads what the hub's API says about a revision: its commit, and its files with their sizes.
+//! Reads a revision from the hub's API: its commit, and its files with their sizes.
 
 use std::collections::HashMap;
 
@@ -10,18 +10,18 @@ use super::failure::Failure;
 use super::names::is_commit;
 use crate::relative_path::check_relative;
 
-/// From here on the hub leaves out files.
+/// The hub truncates lists of this length.
 const MOST_FILES: usize = 50_000;
 const LARGEST_ANSWER: u64 = 256 << 20;
-/// A revision as the API describes it.
+/// A revision, as the API describes it.
 #[derive(Debug)]
 pub(super) struct Revision {
     pub commit: String,
-    /// All files, or nothing where not all are named.
+    /// All files, or `None` if the list is incomplete.
     pub files: Option<HashMap<String, ListedFile>>,
 }
 
-/// What is listed of a file.
+/// A file's entry in the list.
 #[derive(Clone, Debug)]
 pub(super) struct ListedFile {
     pub size: Option<u64>,
@@ -51,7 +51,7 @@ struct Lfs {
     size: Option<u64>,
 }
 
-/// Asks what `revision` of the repository `id` is. Nothing where the server has no such API, as mirrors have it.
+/// Queries `revision` of the repository `id`. `None` if the server has no such API, as with some mirrors.
 pub(super) fn revision(client: &Client, id: &str, revision: &str) -> Result<Option<Revision>, Failure> {
     let path = ["api", "models"].into_iter().chain(id.split('/')).chain(["revision", revision]);
     let url = client.url(path)?;
@@ -61,7 +61,7 @@ pub(super) fn revision(client: &Client, id: &str, revision: &str) -> Result<Opti
         Ok(_) => return Ok(None),
         Err(Failure::Status { status, code, retry_after }) => {
             let is_certain = matches!(code.as_deref(), Some("RepoNotFound" | "RevisionNotFound"));
-            // A busy server is asked for no more. Whatever else it says, it says about files as well.
+            // A busy server gets no more requests. Other errors will show for files as well.
             return match is_certain || matches!(status, 429 | 503) {
                 true => Err(Failure::Status { status, code, retry_after }),
                 false => Ok(None),

@@ -1,8 +1,8 @@
-//! Reads models from the Hugging Face hub, or from a server that speaks its protocol, through the cache that all Hugging
-//! Face libraries share.
+//! Loads models from the Hugging Face hub, or a server with its protocol, through the cache that all Hugging Face
+//! libraries share.
 //!
-//! [`HubOptions`] says where the hub is and how to get there. A [`HubRepository`] is one repository at one commit. It asks
-//! through [`client`], keeps files through [`cache`], and [`transfer`] brings one into the other.
+//! [`HubOptions`] says where the hub is and how to reach it. A [`HubRepository`] is a repository at one commit. It
+//! sends requests through [`client`] and stores files in [`cache`]; [`transfer`] downloads a file into it.
 
 pub(crate) mod bar;
 mod cache;

@@ -1,12 +1,12 @@
-//! Checks and makes the names of repositories, revisions and folders.
+//! Checks and builds the names of repositories, revisions and folders.
 
 use std::path::{Component, Path};
 
 use crate::relative_path::check_relative;
 
-/// What the folders of models begin with.
+/// The prefix of models' folders.
 pub(super) const FOLDER_PREFIX: &str = "models--";
-/// Digits of a commit.
+/// Digits in a commit.
 const COMMIT_DIGITS: usize = 40;
 
 /// Whether `id` has the form `organisation/name`.
@@ -19,7 +19,7 @@ pub(super) fn is_repository_id(id: &str) -> bool {
     id.split_once('/').is_some_and(|(organisation, name)| is_part(organisation) && is_part(name))
 }
 
-/// A branch, a tag, a commit or the beginning of one, or a pull request as in `refs/pr/1`; as git allows them.
+/// Whether git allows this as a branch, a tag, a commit or its prefix, or a pull request such as `refs/pr/1`.
 pub(super) fn is_revision(revision: &str) -> bool {
     check_relative(revision).is_ok()
         && !revision.contains(|c: char| c.is_control() || " ~^:?*[\\".contains(c))
@@ -27,7 +27,7 @@ pub(super) fn is_revision(revision: &str) -> bool {
         && !revision.split('/').any(|part| part.starts_with('.') || part.ends_with(".lock"))
 }
 
-/// Whether a revision is a whole commit, which never changes.
+/// Whether a revision is a full commit, which never changes.
 pub(super) fn is_commit(revision: &str) -> bool {
     revision.len() == COMMIT_DIGITS && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -37,7 +37,7 @@ pub(super) fn folder_name(id: &str) -> String {
     format!("{FOLDER_PREFIX}{}", id.replace('/', "--"))
 }
 
-/// Whether a name that a server or a file tells can be part of a path in the cache.
+/// Whether an untrusted name can be part of a path in the cache.
 pub(super) fn is_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     check_relative(name).is_ok() && matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))

@@ -1,4 +1,4 @@
-//! Connects to servers: directly or through proxies, and trusting whom the system or the environment trusts.
+//! Connects to servers, directly or through proxies, trusting the system's or the environment's certificates.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,25 +20,25 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Agent, Proxy};
 
-/// Bytes that are read from a connection at a time.
+/// Bytes read from a connection at a time.
 const READ_AT_A_TIME: usize = 512 * 1024;
-/// The longest headers of an answer. The hub's have some kilobytes.
+/// The longest headers of an answer. The hub's are a few kilobytes.
 const LONGEST_HEADERS: usize = 256 * 1024;
 
-/// The ways to servers, kept open from one request to the next.
+/// Connections to servers, kept open between requests.
 pub(super) struct Network {
     proxies: Proxies,
     authorities: Vec<PathBuf>,
     connect_timeout: Duration,
-    /// By whether there is TLS, and by the proxy.
+    /// Keyed by TLS and proxy.
     agents: Mutex<HashMap<(bool, Option<String>), Way>>,
 }
 
-/// How to get to a server.
+/// How to reach a server.
 #[derive(Clone)]
 pub(super) struct Way {
     pub agent: Agent,
-    /// For a proxy that reads the request itself, as one for plain HTTP does.
+    /// For a proxy that handles requests itself, as for plain HTTP.
     pub proxy_authorization: Option<HeaderValue>,
 }
 
@@ -71,7 +71,7 @@ impl Network {
             proxy.map(|text| Ok((text, Proxy::new(text).map_err(|_| no_proxy(text))?))).transpose()?;
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
-            // Redirects are followed by the client, which knows whom it may give the token.
+            // The client follows redirects, since it knows who may get the token.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_resolve(Some(self.connect_timeout))
@@ -79,7 +79,7 @@ impl Network {
             .max_response_header_size(LONGEST_HEADERS)
             .input_buffer_size(READ_AT_A_TIME)
             .user_agent(concat!("altdiffusion/", env!("CARGO_PKG_VERSION")))
-            // What the environment says about proxies was read before.
+            // The environment's proxies were read before.
             .proxy(None);
         if has_tls {
             config = config.tls_config(TlsConfig::builder().root_certs(trusted(&self.authorities)?).build());
@@ -112,7 +112,7 @@ fn no_proxy(text: &str) -> Failure {
     ))
 }
 
-/// A user and a password as a header sends them.
+/// A user and a password as a header value.
 pub(super) fn basic(user: &str, password: &str) -> Result<HeaderValue, Failure> {
     let mut value =
         HeaderValue::from_str(&format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}"))))
@@ -121,7 +121,7 @@ pub(super) fn basic(user: &str, password: &str) -> Result<HeaderValue, Failure> 
     Ok(value)
 }
 
-/// The certificates to trust: those in the files and directories given, else the system's, else Mozilla's.
+/// The certificates to trust: those in the given files and directories, or else the system's, or else Mozilla's.
 fn trusted(authorities: &[PathBuf]) -> Result<RootCerts, Failure> {
     let (mut found, mut problems) = (Vec::new(), Vec::new());
     for path in authorities {
@@ -157,8 +157,8 @@ fn trusted(authorities: &[PathBuf]) -> Result<RootCerts, Failure> {
     Ok(found.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).into())
 }
 
-/// Asks a proxy for plain HTTP. The HTTP library would ask it for a tunnel, which proxies refuse to other ports than that
-/// of HTTPS.
+/// Connects to a proxy for plain HTTP. The HTTP library would ask it for a tunnel, which proxies refuse except for
+/// the HTTPS port.
 #[derive(Debug)]
 struct ForwardConnector {
     proxy: Uri,
@@ -175,7 +175,7 @@ impl Connector for ForwardConnector {
     ) -> Result<Option<ForwardTransport>, ureq::Error> {
         let to_proxy = ConnectionDetails {
             uri: &self.proxy,
-            // Found by `ProxyResolver`.
+            // Resolved by `ProxyResolver`.
             addrs: details.addrs.clone(),
             resolver: details.resolver,
             config: details.config,
@@ -192,7 +192,7 @@ impl Connector for ForwardConnector {
     }
 }
 
-/// Finds the proxy, whoever is asked for: only the proxy may know the other hosts.
+/// Resolves the proxy's address for any host, which only the proxy may know.
 #[derive(Debug)]
 struct ProxyResolver {
     proxy: Uri,
@@ -210,7 +210,7 @@ impl Resolver for ProxyResolver {
     }
 }
 
-/// A connection to a proxy, which is asked for whole URLs in place of paths (RFC 9112, section 3.2.2).
+/// A connection to a proxy, with whole URLs instead of paths (RFC 9112, section 3.2.2).
 #[derive(Debug)]
 struct ForwardTransport {
     origin: Vec<u8>,
@@ -224,7 +224,7 @@ impl Transport for ForwardTransport {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         let output = self.inner.buffers().output();
-        // A request without a body is sent at once, and it begins with its method.
+        // A request without a body is sent at once, starting with its method.
         let path = [&b"GET /"[..], b"HEAD /"]
             .iter()
             .find(|start| output.starts_with(start))

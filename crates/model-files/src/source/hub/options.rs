@@ -1,4 +1,4 @@
-//! Holds the settings of the hub: where it is, how to get there, and where its files are kept.
+//! Defines the options of the hub: where it is, how to reach it, and where to cache its files.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,42 +7,42 @@ use std::time::Duration;
 
 use super::proxy::{Proxies, without_credentials};
 
-/// Where lines for the person at the terminal go.
+/// Receives messages for the user.
 pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// How to reach the hub, and where to keep what it delivers.
+/// How to reach the hub, and where to cache its files.
 #[derive(Clone)]
 pub struct HubOptions {
-    /// The server, such as `https://huggingface.co`. May hold a path, as mirrors have it, and a user with password.
+    /// The server, such as `https://huggingface.co`. May include a path, as for mirrors, and a user with password.
     pub endpoint: String,
-    /// The directory of downloaded files, in the layout that all Hugging Face libraries share.
+    /// The cache directory, in the layout that all Hugging Face libraries share.
     pub cache: PathBuf,
-    /// The access token for private and gated repositories. It is sent to the endpoint's scheme, host and port alone.
+    /// The access token for private and gated repositories. It is only sent to the endpoint's scheme, host and port.
     pub token: Option<String>,
-    /// Use only what was downloaded before.
+    /// Only use cached files.
     pub offline: bool,
-    /// Show bars of downloads on standard error, where that is a terminal.
+    /// Show progress bars on standard error, if that is a terminal.
     pub progress: bool,
-    /// Link the files of a commit to the cache's blobs. Without, they are copies.
+    /// Link a commit's files to the cache's blobs instead of copying them.
     pub symlinks: bool,
-    /// How long the server may take to answer what it knows about a file.
+    /// The timeout for metadata.
     pub metadata_timeout: Duration,
-    /// How long the server may send nothing while it sends a file.
+    /// How long a download may stall.
     pub download_timeout: Duration,
-    /// How many times in a row a failed request is repeated. A download that gets further counts anew.
+    /// How many times in a row a failed request is repeated. A download that makes progress starts counting again.
     pub retries: u32,
-    /// The pause before a request is repeated, where the server asks for none. Each further one is twice as long.
+    /// The pause before repeating a request, if the server does not ask for one. It doubles each time.
     pub pause: Duration,
-    /// The proxies to go through.
+    /// The proxies.
     pub proxies: Proxies,
-    /// Files and directories of PEM certificates to trust in place of the system's.
+    /// Files and directories of PEM certificates that replace the system's.
     pub authorities: Vec<PathBuf>,
-    /// Where to tell what a person should know: that a download begins, that the cache had to do.
+    /// Receives what the user should know: that a download starts, or that the cache is used instead.
     pub notice: Notice,
 }
 
 impl HubOptions {
-    /// A server and a directory for its files; with no token, no proxy, and the system's certificates.
+    /// A server and a cache directory, without token or proxy, and with the system's certificates.
     pub fn new(endpoint: impl Into<String>, cache: impl Into<PathBuf>) -> Self {
         Self {
             endpoint: endpoint.into(),
@@ -57,7 +57,7 @@ impl HubOptions {
             pause: Duration::from_millis(300),
             proxies: Proxies::default(),
             authorities: Vec::new(),
-            // Where standard error is closed there is nobody to tell.
+            // If standard error is closed, there is nobody to inform.
             notice: Arc::new(|line| {
                 drop(std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{line}\n")))
             }),
@@ -65,7 +65,7 @@ impl HubOptions {
     }
 }
 
-/// The token, and passwords in URLs, are secrets and stay out of logs.
+/// Tokens, and passwords in URLs, must not appear in logs.
 impl fmt::Debug for HubOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HubOptions")

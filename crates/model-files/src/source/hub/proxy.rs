@@ -1,28 +1,29 @@
-//! Chooses the proxy for a URL, as curl and requests do.
+//! Chooses the proxy for a URL, like curl and requests.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use super::url::Url;
 
-/// The proxies of the environment.
+/// The proxies from the environment.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
     /// For `https://`.
     pub https: Option<String>,
     /// For `http://`.
     pub http: Option<String>,
-    /// For both, where there is none of their own.
+    /// For both, unless set separately.
     pub all: Option<String>,
-    /// Hosts to reach directly: names, with all that end in `.name`; addresses and networks; `*` for all.
+    /// Hosts to reach directly: names, including everything that ends in `.name`; addresses and networks; `*` for
+    /// all.
     pub exceptions: Vec<String>,
 }
 
 impl Proxies {
-    /// Those that `variable` names. Small letters go first, as in curl.
+    /// Reads the proxies from variables. Lower case takes precedence, as in curl.
     pub(super) fn from_variables(variable: &dyn Fn(&str) -> Option<String>) -> Self {
         let either = |name: &str| variable(&name.to_lowercase()).or_else(|| variable(name));
-        // A server's CGI programs get HTTP_PROXY from whoever sends a header "Proxy".
+        // In CGI programs HTTP_PROXY is set by any client that sends a header "Proxy".
         let http = match variable("REQUEST_METHOD") {
             Some(_) => variable("http_proxy"),
             None => either("HTTP_PROXY"),
@@ -37,7 +38,7 @@ impl Proxies {
         }
     }
 
-    /// The proxy to ask for `url`; none for those that are reached directly.
+    /// The proxy for `url`; `None` to connect directly.
     pub(super) fn of(&self, url: &Url) -> Option<&str> {
         if self.exceptions.iter().any(|entry| excepts(entry, url)) {
             return None;
@@ -86,7 +87,7 @@ fn in_network(address: IpAddr, network: IpAddr, bits: u32) -> bool {
     }
 }
 
-/// A URL to show: without its user and password.
+/// A URL without user and password, for display.
 pub(super) fn without_credentials(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());

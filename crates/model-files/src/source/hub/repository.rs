@@ -1,4 +1,4 @@
-//! Finds the files of one repository at one commit, in the cache or on the hub.
+//! Finds the files of a repository at one commit, in the cache or on the hub.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -27,10 +27,11 @@ const DEFAULT_REVISION: &str = "main";
 const COMMIT: HeaderName = HeaderName::from_static("x-repo-commit");
 const LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
 const LINKED_SIZE: HeaderName = HeaderName::from_static("x-linked-size");
-/// Smaller files come before anybody could read that they do.
+/// Smaller downloads end before a message could be read.
 const WORTH_TELLING: u64 = 10_000_000;
 
-/// One repository at one commit: the revision is looked up once, with the first file, and all others are of that commit.
+/// A repository at one commit: the revision is resolved with the first file, and all other files are from the same
+/// commit.
 pub(crate) struct HubRepository {
     name: String,
     id: String,
@@ -40,12 +41,12 @@ pub(crate) struct HubRepository {
     cache: RepositoryCache,
     found: OnceLock<Found>,
     lookup: Mutex<Lookup>,
-    /// What the hub said about files; nothing for those that it lacks.
+    /// Metadata of files; `None` for missing ones.
     versions: Mutex<HashMap<String, Option<FileVersion>>>,
     is_noted: AtomicBool,
 }
 
-/// What the revision was found to be.
+/// The resolved revision.
 struct Found {
     commit: String,
     files: Option<HashMap<String, ListedFile>>,
@@ -53,15 +54,15 @@ struct Found {
     cached_only: Option<String>,
 }
 
-/// What is known before the commit is.
+/// What is known before the commit is resolved.
 #[derive(Default)]
 struct Lookup {
-    /// Whether the API was asked, in vain.
+    /// Whether the API turned out to be missing.
     has_no_api: bool,
 }
 
 impl HubRepository {
-    /// The repository `org/name` or `org/name@revision`, on the hub that the environment names.
+    /// The repository `org/name` or `org/name@revision` on the hub that the environment selects.
     pub(crate) fn from_environment(name: &str) -> Result<Self> {
         Self::open(name, &HubOptions::from_env())
     }
@@ -88,7 +89,7 @@ impl HubRepository {
         })
     }
 
-    /// The path of the file `relative`, from the cache or else downloaded whole, or `None` if the repository lacks it.
+    /// The path of the file `relative`, downloading it if it is not cached, or `None` if the repository lacks it.
     pub(crate) fn fetch(&self, relative: &str) -> Result<Option<PathBuf>> {
         if let Some(path) = self.cached(relative)? {
             return Ok(Some(path));
@@ -121,7 +122,7 @@ impl HubRepository {
         Ok(path)
     }
 
-    /// Downloads a file that is not in the cache, and moves `bar` with it.
+    /// Downloads a file that is not cached, advancing `bar`.
     pub(crate) fn download(&self, file: &FileVersion, bar: &Bar) -> Result<PathBuf> {
         let wait = || {
             (self.options.notice)(&format!(
@@ -137,7 +138,7 @@ impl HubRepository {
         Ok(path)
     }
 
-    /// A bar for so many bytes, if bars are wanted.
+    /// A progress bar for this many bytes, if bars are enabled.
     pub(crate) fn bar(&self, size: Option<u64>, what: String) -> Bar {
         if self.options.progress { Bar::new(size, what) } else { Bar::hidden() }
     }
@@ -146,12 +147,12 @@ impl HubRepository {
         &self.options
     }
 
-    /// Bytes of a file that are still to come, if it is known.
+    /// The bytes of a file still to download, if known.
     pub(crate) fn missing_bytes(&self, file: &FileVersion) -> Option<u64> {
         file.missing_bytes(&self.cache)
     }
 
-    /// Fails if so many bytes more have no room.
+    /// Fails if there is no room for this many bytes.
     pub(crate) fn check_space(&self, needed: u64) -> Result<()> {
         transfer::check_space(&self.cache, &self.options.cache, needed).map_err(|failure| {
             let problem = format!("{self}: {}", failure.explain(self.client.endpoint(), false));
@@ -159,12 +160,12 @@ impl HubRepository {
         })
     }
 
-    /// The commit that files are of, if one was asked for yet.
+    /// The commit of the files, once resolved.
     pub(crate) fn commit(&self) -> Option<&str> {
         self.found.get().map(|found| found.commit.as_str())
     }
 
-    /// The paths of all files, as the hub lists them; where it does not, those in the cache.
+    /// The paths of all files, from the hub's list or else the cache.
     pub(crate) fn files(&self) -> Result<Option<Vec<String>>> {
         let Some(found) = self.find("config.json")? else { return Ok(None) };
         if let Some(files) = &found.files {
@@ -178,12 +179,12 @@ impl HubRepository {
         Ok(Some(names.collect::<Vec<_>>()).filter(|names| !names.is_empty()))
     }
 
-    /// Whether the hub told which files there are.
+    /// Whether the hub listed the files.
     pub(crate) fn is_listed(&self) -> bool {
         self.found.get().is_some_and(|found| found.files.is_some())
     }
 
-    /// What the hub says about the file `relative`, or `None` if the commit lacks it, or the hub is not asked.
+    /// The metadata of the file `relative`, or `None` if the commit lacks it, or the hub is not asked.
     pub(crate) fn version(&self, relative: &str) -> Result<Option<FileVersion>> {
         let Some(found) = self.find(relative)? else { return Ok(None) };
         if found.cached_only.is_some() || self.cache.is_absent(&found.commit, relative) {
@@ -213,7 +214,7 @@ impl HubRepository {
         Ok(version)
     }
 
-    /// Asks for the size and the version of a file at `revision`. Both go into paths of the cache, and are checked for that.
+    /// Requests the size and version of a file at `revision`. Both become parts of cache paths, and are checked.
     fn ask(&self, relative: &str, revision: &str) -> std::result::Result<Option<FileVersion>, Failure> {
         let path = relative.split('/');
         let url = self.client.url(self.id.split('/').chain(["resolve", revision]).chain(path))?;
@@ -226,7 +227,7 @@ impl HubRepository {
             }
             Err(failure) => return Err(failure),
         };
-        // A redirect on the way knows the file, where its end may know only how it is stored.
+        // A redirect on the way knows the file; its target may only know how it is stored.
         let all = || answer.on_the_way.iter().chain([&answer.headers]);
         let first = |name: &HeaderName| all().find_map(|headers| text(headers, name));
         let commit = first(&COMMIT).or_else(|| is_commit(revision).then_some(revision));
@@ -257,9 +258,9 @@ impl HubRepository {
         }))
     }
 
-    /// Finds out of which commit all files are: by the hub's API, or where there is none by the first file that is asked
-    /// for, `relative`. If the hub cannot be asked, it is the commit of last time, of which the cache must have all. `None`
-    /// if there is no API and no such file.
+    /// Resolves the commit of all files: by the hub's API or, without one, by the first file requested, `relative`.
+    /// If the hub cannot be reached, it is the last known commit, and all files must be cached. `None` if there is no
+    /// API and no such file.
     fn find(&self, relative: &str) -> Result<Option<&Found>> {
         if let Some(found) = self.found.get() {
             return Ok(Some(found));
@@ -279,7 +280,7 @@ impl HubRepository {
                 None => Err(self.not_downloaded(relative, reason)),
             };
         }
-        // What a commit is never changes: only files that are not there are worth a question.
+        // A commit never changes, so only missing files are worth a request.
         if is_commit(&self.revision) && self.cache.file(&self.revision, relative).is_some() {
             let found = Found { commit: self.revision.clone(), files: None, cached_only: None };
             return Ok(Some(self.found.get_or_init(|| found)));
@@ -300,7 +301,7 @@ impl HubRepository {
         }
     }
 
-    /// Says that the cache has to do; once, however often a program opens the model.
+    /// Reports that the cache is used instead; once, however often a program opens the model.
     fn tell_of_cache(&self, problem: &str, commit: &str) {
         static TOLD: Mutex<BTreeSet<(PathBuf, String)>> = Mutex::new(BTreeSet::new());
         if guard(&TOLD).insert((self.options.cache.clone(), self.name.clone())) {
@@ -328,7 +329,7 @@ impl HubRepository {
         Ok(Some(Found { commit, files: None, cached_only: None }))
     }
 
-    /// Notes which commit the revision is, once there is a file of it.
+    /// Records the commit of the revision, once there is a file of it.
     fn note_commit(&self, found: &Found) {
         if found.cached_only.is_none() && !self.is_noted.swap(true, Ordering::Relaxed) {
             self.cache.note_commit(&self.revision, &found.commit);
@@ -348,7 +349,7 @@ impl HubRepository {
         Error::Hub { problem: format!("{self}: cannot get {relative}: {problem}"), kind: failure.kind() }
     }
 
-    /// The error for what would have to be downloaded while the hub is not asked.
+    /// The error for files that would have to be downloaded while the hub is not asked.
     fn not_downloaded(&self, files: &str, reason: &str) -> Error {
         let problem = format!(
             "{self}: {files} was not downloaded before, and {reason}; the cache is {}",

@@ -1,4 +1,5 @@
-//! Downloads one file into the cache: resumes, checks length and hash, and puts it in its place only when it is whole.
+//! Downloads a file into the cache: resumes, verifies length and hash, and moves it into place only when it is
+//! complete.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -16,7 +17,7 @@ use super::digest::{Expected, Hasher, name_of};
 use super::failure::Failure;
 use super::url::Url;
 
-/// Bytes that are read, hashed and written at a time.
+/// Bytes read, hashed and written at a time.
 const CHUNK: usize = 1 << 20;
 
 /// A file to download.
@@ -26,20 +27,20 @@ pub(crate) struct FileVersion {
     pub path: String,
     pub commit: String,
     pub url: Url,
-    /// The version's name, where the server has one.
+    /// The version's name, if the server has one.
     pub etag: Option<String>,
     pub size: Option<u64>,
     pub hash: Option<Expected>,
 }
 
 impl FileVersion {
-    /// What the version is called while it is written.
+    /// The version's name while it is written.
     fn key(&self) -> String {
         let unnamed = || format!("unnamed-{}", name_of(&format!("{}/{}", self.commit, self.path)));
         self.etag.clone().unwrap_or_else(unnamed)
     }
 
-    /// Bytes that are still to come, if it is known.
+    /// The bytes still to download, if known.
     pub(super) fn missing_bytes(&self, cache: &RepositoryCache) -> Option<u64> {
         let size = self.size?;
         match cache.has_blob(&self.key(), self.size) {
@@ -49,7 +50,7 @@ impl FileVersion {
     }
 }
 
-/// Brings a file into the cache, and returns its path there. `bar` moves with the bytes that are there.
+/// Downloads a file into the cache, and returns its path there, advancing `bar`.
 pub(super) fn download(
     client: &Client,
     cache: &RepositoryCache,
@@ -58,19 +59,19 @@ pub(super) fn download(
     wait: impl FnOnce(),
 ) -> Result<PathBuf, Failure> {
     let key = file.key();
-    // Hold the lock until the file is in its place: another process may be waiting to take it from there.
+    // Hold the lock until the file is in place: another process may be waiting for it.
     let lock = cache.lock(&key, wait)?;
     if cache.has_blob(&key, file.size) {
         bar.inc(file.size.unwrap_or(0));
         return cache.link(&key, &file.commit, &file.path);
     }
-    // Without a hash nobody would notice if what was left were of something else.
+    // Without a hash, resuming from another version would go unnoticed.
     let may_resume = file.hash.is_some();
     let mut result = Transfer::begin(client, cache, file, &lock, may_resume, bar)?.run();
     if let Err((Failure::Content(_), resumed)) = &result
         && *resumed > 0
     {
-        // What an earlier run left was wrong, or it was taken up wrongly.
+        // The interrupted run's data was wrong, or wrongly resumed.
         result = Transfer::begin(client, cache, file, &lock, false, bar)?.run();
     }
     let (path, sha256) = result.map_err(|(failure, _)| failure)?;
@@ -79,7 +80,7 @@ pub(super) fn download(
     cache.link(&etag, &file.commit, &file.path)
 }
 
-/// One download on its way.
+/// A download in progress.
 struct Transfer<'a> {
     client: &'a Client,
     source: &'a FileVersion,
@@ -88,9 +89,9 @@ struct Transfer<'a> {
     file: File,
     hasher: Hasher,
     written: u64,
-    /// Bytes that an earlier run left.
+    /// Bytes from an interrupted run.
     resumed: u64,
-    /// The whole length, as the server announced it with the content.
+    /// The total length, as announced with the content.
     announced: Option<u64>,
 }
 
@@ -113,7 +114,7 @@ impl<'a> Transfer<'a> {
         Ok(transfer)
     }
 
-    /// Hashes what is there already.
+    /// Hashes the existing bytes.
     fn take_up(&mut self) -> Result<(), Failure> {
         let mut buffer = vec![0; CHUNK];
         loop {
@@ -132,7 +133,7 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    /// Throws away what is there.
+    /// Discards the existing bytes.
     fn restart(&mut self) -> Result<(), Failure> {
         self.file
             .set_len(0)
@@ -144,11 +145,12 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    /// Downloads until all is there. Returns the path and the SHA-256, or the failure and how much an earlier run left.
+    /// Downloads until the file is complete. Returns the path and the SHA-256, or the failure and the bytes from an
+    /// interrupted run.
     fn run(mut self) -> Result<(PathBuf, Option<String>), (Failure, u64)> {
         let resumed = self.resumed;
         self.get_all().map_err(|failure| {
-            // What is wrong is of no use, and of a file without a hash nobody could tell.
+            // Wrong content is useless, and without a hash nobody could tell.
             if matches!(failure, Failure::Content(_)) || self.source.hash.is_none() {
                 self.forget();
             }
@@ -178,7 +180,7 @@ impl<'a> Transfer<'a> {
                 Err(failure) if failure.may_pass(true) => failure,
                 Err(failure) => return Err(failure),
             };
-            // As long as it gets further, it is not in vain.
+            // Keep trying as long as there is progress.
             if self.written > best {
                 (tries, best) = (0, self.written);
             }
@@ -191,7 +193,7 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Asks for what is missing, and takes it.
+    /// Requests the missing part, and receives it.
     fn get(&mut self) -> Result<(), Failure> {
         let size = self.source.size.or(self.announced);
         if self.written > 0 && size == Some(self.written) {
@@ -200,10 +202,10 @@ impl<'a> Transfer<'a> {
         let mut answer = self.client.follow(&self.source.url, Ask::ContentFrom(self.written))?;
         let is_encoded = is_encoded(&answer.headers);
         match answer.status {
-            // A part of what was compressed is not a part of what it was made of.
+            // Part of a compressed file is not part of the original.
             206 if !is_encoded && range_start(&answer.headers).is_none_or(|first| first == self.written) => {}
             206 | 416 => {
-                // It begins elsewhere, or the server says that there is no more, which the hash will tell.
+                // It starts elsewhere, or the server says that there is no more, which the hash will verify.
                 if answer.status == 416 && size.is_none() && self.source.hash.is_some() {
                     return Ok(());
                 }
@@ -246,7 +248,7 @@ impl<'a> Transfer<'a> {
                     let limit = self.client.download_timeout();
                     return Err(match Failure::of_request(ureq::Error::from(error), limit) {
                         Failure::Silent(limit) => Failure::Silent(limit),
-                        // There was a connection, so that it is no question of reaching the server.
+                        // There was a connection, so the server can be reached.
                         _ => self.broken(size),
                     });
                 }
@@ -281,7 +283,7 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity"))
 }
 
-/// The first byte of `Content-Range: bytes 5-9/10`. Some servers leave it out.
+/// The first byte in `Content-Range: bytes 5-9/10`. Some servers leave it out.
 fn range_start(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     range.trim_start_matches("bytes").trim().split_once('-')?.0.trim().parse().ok()
@@ -291,12 +293,12 @@ fn number(headers: &HeaderMap, name: ureq::http::HeaderName) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// The size that headers announce of a file, if what they tell of is the file as it is.
+/// The size announced by headers, if they describe the uncompressed file.
 pub(super) fn announced_size(headers: &HeaderMap) -> Option<u64> {
     if is_encoded(headers) { None } else { number(headers, CONTENT_LENGTH) }
 }
 
-/// Whether there is room for so many bytes more; `path` is where, for the error.
+/// Checks that there is room for this many bytes; `path` is used in the error.
 pub(super) fn check_space(cache: &RepositoryCache, path: &Path, needed: u64) -> Result<(), Failure> {
     match cache.free_space() {
         Some(free) if free < needed => Err(Failure::Local(format!(

@@ -1,4 +1,4 @@
-//! Names what is on servers: URLs of HTTP, without users and fragments.
+//! Parses HTTP URLs, without users and fragments.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use ureq::http::Uri;
 
-/// What is encoded in a part of a path: all but what RFC 3986 calls unreserved, and what is common in names.
+/// Characters to encode in a part of a path: all except RFC 3986's unreserved ones and those common in names.
 const IN_PART: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -15,23 +15,23 @@ const IN_PART: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'+')
     .remove(b'=')
     .remove(b'@');
-/// What is encoded in a URL that a server wrote.
+/// Characters to encode in a URL from a server.
 const IN_LOCATION: &AsciiSet = &CONTROLS.add(b' ');
 
-/// A URL of `http://` or `https://`. Its text is what is asked for.
+/// An `http://` or `https://` URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Url {
     scheme: &'static str,
-    /// In small letters, an IPv6 address in brackets.
+    /// In lower case; an IPv6 address is in brackets.
     host: String,
     port: u16,
-    /// From the first `/` on, with the query.
+    /// From the first `/` on, including the query.
     path: String,
     text: String,
 }
 
 impl Url {
-    /// The URL that `text` is, if it is one. A user in it is left out.
+    /// Parses a URL, without its user.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let text = text.split_once('#').map_or(text, |(text, _)| text);
         let (scheme, rest) = text.split_once("://")?;
@@ -41,7 +41,7 @@ impl Url {
             _ => return None,
         };
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        // Others read it as a slash, so that it may hide whom they would ask.
+        // Others treat it as a slash, so it could disguise the host.
         if authority.contains('\\') {
             return None;
         }
@@ -64,7 +64,7 @@ impl Url {
         })
     }
 
-    /// The user and the password in a URL, decoded.
+    /// The user and password in a URL, decoded.
     pub(super) fn credentials(text: &str) -> Option<(String, String)> {
         let (_, rest) = text.split_once("://")?;
         let authority = rest.split(['/', '?', '#']).next()?;
@@ -86,7 +86,7 @@ impl Url {
         &self.host
     }
 
-    /// The host, if it is an address and no name.
+    /// The host, if it is an address.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.host.trim_matches(['[', ']']).parse().ok()
     }
@@ -95,12 +95,12 @@ impl Url {
         self.port
     }
 
-    /// Whether both are of one scheme, host and port.
+    /// Whether scheme, host and port are equal.
     pub(super) fn is_same_origin(&self, other: &Self) -> bool {
         (self.scheme, &self.host, self.port) == (other.scheme, &other.host, other.port)
     }
 
-    /// The URL below this one, of parts that are encoded, so that a `/` in one stays a part of it.
+    /// A URL below this one. Parts are encoded, so that a `/` in one stays part of it.
     pub(super) fn below<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let mut text = self.text.split('?').next().unwrap_or_default().trim_end_matches('/').to_owned();
         for part in parts {
@@ -110,7 +110,7 @@ impl Url {
         Self::parse(&text)
     }
 
-    /// The URL that `location` means where this one was asked for (RFC 3986, section 5.2).
+    /// Resolves `location` relative to this URL (RFC 3986, section 5.2).
     pub(super) fn join(&self, location: &str) -> Option<Self> {
         let location = utf8_percent_encode(location.trim(), IN_LOCATION).to_string();
         let before_path = location.split(['/', '?', '#']).next().unwrap_or_default();
@@ -135,7 +135,7 @@ impl Url {
     }
 }
 
-/// The path, of which `.` and `..` are gone.
+/// The path without `.` and `..`.
 fn without_dots(path: &str) -> String {
     let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
     let mut parts: Vec<&str> = Vec::new();

@@ -1,4 +1,4 @@
-//! Sends the content of a file, in the manner of the hub.
+//! Sends the content of a file like the hub.
 
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -144,7 +144,7 @@ impl State {
         }
         out.flush()?;
         if matches!(fault, Fault::ResetAfter(_)) {
-            // With this, closing the connection resets it.
+            // This makes closing the connection reset it.
             socket2::SockRef::from(raw).set_linger(Some(Duration::ZERO))?;
         }
         Ok(sent == content.len() && matches!(manner.length, Length::Announced | Length::Chunked))

@@ -1,6 +1,6 @@
-//! Says how a hub answers.
+//! Defines how a mock hub answers.
 
-/// How a hub answers.
+/// How a mock hub answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Manner {
     pub ranges: Ranges,
@@ -8,11 +8,11 @@ pub struct Manner {
     pub redirect: Redirect,
     pub etag: Etag,
     pub length: Length,
-    /// The path that a mirror is under.
+    /// The path prefix of a mirror.
     pub prefix: &'static str,
     /// Whether there is an API that lists files.
     pub api: bool,
-    /// Whether it says of which commit a file is.
+    /// Whether answers name the commit of a file.
     pub commit: bool,
 }
 
@@ -20,16 +20,16 @@ pub struct Manner {
 pub enum Ranges {
     Honoured,
     Ignored,
-    /// Honoured, without saying which.
+    /// Honoured, without `Content-Range`.
     Unsaid,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Encoding {
     Plain,
-    /// Compressed for those who accept it.
+    /// Compressed for clients that accept it.
     Gzip,
-    /// Compressed for all.
+    /// Always compressed.
     AlwaysGzip,
 }
 
@@ -52,7 +52,7 @@ pub enum Etag {
     Weak,
     Opaque,
     Absent,
-    /// A path out of the cache.
+    /// A path that leads out of the cache.
     Escaping,
     /// The hash of something else.
     Wrong,
@@ -62,29 +62,29 @@ pub enum Etag {
 pub enum Length {
     Announced,
     Chunked,
-    /// The end of the connection is the end of the file.
+    /// The end of the connection marks the end of the file.
     Unsaid,
-    /// One byte more than there is.
+    /// One byte too many.
     Wrong,
 }
 
-/// What happens to a request for content, one after the other.
+/// What happens to content requests, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
     None,
-    /// The connection ends after so many bytes.
+    /// The connection ends after this many bytes.
     EndsAfter(usize),
-    /// The connection is reset after so many bytes.
+    /// The connection is reset after this many bytes.
     ResetAfter(usize),
     /// A status, with `Retry-After` in seconds.
     Status(u16, Option<u64>),
     Silence,
-    /// A byte is another.
+    /// One byte is wrong.
     Garbled,
 }
 
 impl Default for Manner {
-    /// As the hub itself, with an API, and hashes for ETags.
+    /// Like the hub itself, with an API, and hashes as ETags.
     fn default() -> Self {
         Self {
             ranges: Ranges::Honoured,

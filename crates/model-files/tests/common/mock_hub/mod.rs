@@ -1,6 +1,6 @@
-//! Serves models on this machine as the hub does, as mirrors and proxies do, and as none should.
+//! Serves models on this machine like the hub, like mirrors and proxies, and like broken servers.
 //!
-//! A root directory holds `org/name/<commit>/<files>`, and `refs.json` says `{"org/name": {"main": "<commit>"}}`.
+//! A root directory holds `org/name/<commit>/<files>`, and `refs.json` such as `{"org/name": {"main": "<commit>"}}`.
 
 #![allow(dead_code, unused_imports, reason = "not all tests need everything")]
 
@@ -29,7 +29,7 @@ use state::State;
 trait Connection: Read + Write {}
 impl<T: Read + Write> Connection for T {}
 
-/// A hub that runs as long as the process.
+/// A hub that runs until the process ends.
 pub struct Hub {
     pub address: SocketAddr,
     pub is_encrypted: bool,
@@ -37,7 +37,7 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Serves `root` at some free port.
+    /// Serves `root` on a free port.
     pub fn start(root: &Path, manner: Manner) -> Self {
         Self::start_at("127.0.0.1:0", root, manner, None)
     }
@@ -64,14 +64,14 @@ impl Hub {
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
                 let (state, tls) = (shared.clone(), tls.clone());
-                // A client that hangs up early is no failure of the hub.
+                // A client that hangs up early is not the hub's failure.
                 std::thread::spawn(move || state.serve(connection, tls).ok());
             }
         });
         Self { address, is_encrypted, state }
     }
 
-    /// The URL to give as HF_ENDPOINT.
+    /// The URL for HF_ENDPOINT.
     pub fn endpoint(&self) -> String {
         format!("{}://localhost:{}{}", self.state.scheme, self.address.port(), self.manner().prefix)
     }
@@ -84,7 +84,7 @@ impl Hub {
         *self.state.manner.lock().unwrap() = manner;
     }
 
-    /// What happens to the next requests for content.
+    /// Sets what happens to the next content requests.
     pub fn fail(&self, faults: &[Fault]) {
         *self.state.faults.lock().unwrap() = faults.iter().copied().collect();
     }
@@ -139,11 +139,11 @@ impl State {
         Ok(())
     }
 
-    /// Answers, and says whether the connection can go on.
+    /// Answers, and returns whether to keep the connection.
     fn answer(&self, request: &Request, out: &mut dyn Connection, raw: &TcpStream) -> io::Result<bool> {
         let manner = *self.manner.lock().unwrap();
         let required = self.authorization.lock().unwrap().clone();
-        // The other host, to which files are redirected, wants no token.
+        // The host that files are redirected to must not get a token.
         let is_stored = request.target.contains("/stored/");
         if let Some(required) = required
             && !is_stored

@@ -1,4 +1,4 @@
-//! Leads to a hub as a proxy does.
+//! Forwards to a hub like a proxy.
 
 use std::io::{self, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::Hub;
 use super::request::{Request, read_request};
 
-/// A proxy that leads to one hub, whatever host is asked for.
+/// A proxy that forwards to one hub, whatever host is asked for.
 pub struct Proxy {
     pub address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -33,7 +33,7 @@ impl Proxy {
     }
 }
 
-/// Passes one connection on: a tunnel after CONNECT, else requests with whole URLs.
+/// Forwards one connection: a tunnel after CONNECT, otherwise requests with whole URLs.
 fn pass_on(client: TcpStream, hub: SocketAddr, log: &Mutex<Vec<Request>>) -> io::Result<()> {
     let mut from_client = BufReader::new(client.try_clone()?);
     let (mut to_client, mut server) = (client, TcpStream::connect(hub)?);
@@ -53,7 +53,7 @@ fn pass_on(client: TcpStream, hub: SocketAddr, log: &Mutex<Vec<Request>>) -> io:
         for (name, value) in request.headers.iter().filter(|(name, _)| !name.starts_with("proxy-")) {
             write!(server, "{name}: {value}\r\n")?;
         }
-        // One request for each connection is enough here.
+        // One request per connection is enough here.
         write!(server, "Connection: close\r\n\r\n")?;
     }
     let mut from_server = server.try_clone()?;

@@ -1,9 +1,9 @@
-//! Reads requests, and refuses them.
+//! Reads HTTP requests, and rejects bad ones.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
 
-/// A request as it came.
+/// A request as received.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     pub method: String,
@@ -17,7 +17,7 @@ impl Request {
     }
 }
 
-/// Reads one request; nothing at the end of a connection.
+/// Reads one request; `None` at the end of a connection.
 pub fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {

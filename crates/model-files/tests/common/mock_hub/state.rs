@@ -1,4 +1,4 @@
-//! Holds what a hub serves, how it answers, and what it was asked.
+//! Holds what a mock hub serves, how it answers, and what it was asked.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -15,12 +15,12 @@ pub struct State {
     pub manner: Mutex<Manner>,
     pub faults: Mutex<VecDeque<Fault>>,
     pub requests: Mutex<Vec<Request>>,
-    /// What a request must have, such as `Bearer hf_right`.
+    /// The required header, such as `Bearer hf_right`.
     pub authorization: Mutex<Option<String>>,
 }
 
 impl State {
-    /// The commit of a branch, of a tag, or of the beginning of a commit.
+    /// The commit of a branch, a tag, or a commit's prefix.
     pub fn commit(&self, repository: &str, revision: &str) -> Option<String> {
         let refs = fs::read(self.root.join("refs.json")).unwrap_or_default();
         let refs: serde_json::Value = serde_json::from_slice(&refs).unwrap_or_default();

@@ -11,7 +11,7 @@ fn error_of(pickle: &[u8]) -> String {
     Machine::run(pickle).map(|_| ()).unwrap_err()
 }
 
-/// The entries of the dictionary that the pickle makes, with their names.
+/// The entries of the resulting dictionary, with their names.
 fn entries<'o, 'a>(objects: &'o Objects<'a>) -> Vec<(&'a str, &'o Node<'a>)> {
     let Node::Dict(entries) = objects.node(objects.root) else { panic!() };
     let entry = |(key, value): &(NodeId, NodeId)| match objects.node(*key) {
@@ -68,7 +68,7 @@ fn operations_of_newer_protocols_are_known() {
     ] {
         assert!(matches!(entries_or_root(bytes), Root::Bytes), "{bytes:?}");
     }
-    // {1}, frozenset({1}), a value that was made twice, and one that was taken back.
+    // {1}, frozenset({1}), a duplicated value, and one that was popped.
     for other in
         [&b"\x80\x04\x8f\x94(K\x01\x90."[..], b"\x80\x04(K\x01\x91.", b"(G\0\0\0\0\0\0\0\x002)1)0F1.5\n."]
     {
@@ -96,7 +96,7 @@ fn entries_or_root(pickle: &[u8]) -> Root {
 #[test]
 fn unknown_functions_make_opaque_objects() {
     for pickle in [
-        // GLOBAL and REDUCE, STACK_GLOBAL and NEWOBJ, NEWOBJ_EX, INST, OBJ; each with attributes.
+        // GLOBAL and REDUCE, STACK_GLOBAL and NEWOBJ, NEWOBJ_EX, INST, OBJ, each with attributes.
         &b"\x80\x02cpathlib\nPath\nX\x01\0\0\0a\x85R}b."[..],
         b"\x80\x04\x8c\x07pathlib\x8c\x04Path\x93)\x81}b.",
         b"\x80\x04\x8c\x07pathlib\x8c\x04Path\x93)}\x92}b.",
@@ -108,7 +108,7 @@ fn unknown_functions_make_opaque_objects() {
         assert_eq!(object.made_by, Some(Global { module: "pathlib", name: "Path" }));
         assert!(object.state.is_some());
     }
-    // What such an object makes in turn.
+    // Calling such an object.
     let objects = run(b"\x80\x02ca\nb\n)R)R.");
     assert!(matches!(objects.node(objects.root), Node::Object(object) if object.made_by.is_none()));
 }
@@ -124,7 +124,7 @@ fn calls_that_harm_are_refused_by_name() {
         let error = error_of(pickle);
         assert!(error.contains(name), "{error}");
     }
-    // A name alone does nothing.
+    // A name alone is harmless.
     run(b"\x80\x02cposix\nsystem\n.");
     run(b"\x80\x02cos\nstat_result\n)R.");
 }
