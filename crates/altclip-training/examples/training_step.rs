@@ -1,14 +1,13 @@
-//! Takes steps of training a UNet on request and says how long they took: what `scripts/compare-training.py` times beside
-//! PyTorch.
+//! Times training steps of a UNet on request, for `scripts/compare-training.py`, which compares them with PyTorch.
 //!
 //! ```sh
 //! cargo run --release -p altclip-training --example training_step -- models/emoji 32 16
 //! ```
 //!
-//! The arguments are a model in folders, the images of a batch and the tokens of a prompt; latents and hidden states are
-//! random. Each line on standard input is a number of steps: of drawing noise, the UNet forward and backward, clipping,
-//! AdamW and the moving average of the weights. The answer is a line on standard output with the seconds that they took.
-//! Before the first answer comes a line with the seconds of loading.
+//! The arguments are a model in folders, the batch size and the number of tokens in a prompt; latents and hidden
+//! states are random. Each line on standard input is a number of steps: drawing noise, the UNet's forward and
+//! backward pass, clipping, AdamW and the moving average of the weights. The answer is a line on standard output with
+//! the seconds taken. A line with the loading time comes before the first answer.
 
 use altclip_training::stages::denoising::NoiseSettings;
 use altclip_training::stages::realign::{BatchSettings, ConditioningRows, ConditioningSource, Realignment};
@@ -25,7 +24,7 @@ use std::time::Instant;
 
 const IMAGES: usize = 256;
 
-/// The hidden states of one prompt, for every image.
+/// The hidden states of one prompt, used for every image.
 struct OnePrompt {
     /// (1, tokens, width)
     rows: Tensor,

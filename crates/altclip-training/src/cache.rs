@@ -1,4 +1,4 @@
-//! Keeps what frozen models make of the data in a file, so that it is computed once.
+//! Caches what frozen models compute from the data in a file.
 
 use crate::error::{Error, Result};
 use crate::hash::hash_of_texts;
@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use crate::hash::hash;
 
-/// The metadata that tells what the tensors are of.
+/// The metadata key that identifies the tensors.
 const OF: &str = "of";
 const VECTORS: &str = "vectors";
 
-/// A file of tensors that can be made again.
+/// A file of tensors that can be recomputed.
 pub struct Cache {
     path: PathBuf,
 }
@@ -25,11 +25,11 @@ impl Cache {
         Self { path: path.to_owned() }
     }
 
-    /// The tensors in the file, if `key` is what they were kept under; or what `make` makes, which is then kept. They are
-    /// on the CPU.
+    /// The tensors in the file, if it was written for `key`; otherwise those that `make` returns, which are then
+    /// saved. They are on the CPU.
     ///
     /// # Errors
-    /// Those of `make`, or if the file cannot be written.
+    /// Those of `make`; also if the file cannot be written.
     pub fn of(
         &self,
         key: &str,
@@ -43,7 +43,7 @@ impl Cache {
         Ok(tensors)
     }
 
-    /// A teacher's vectors of texts, (texts, projection_dim), f32 and not normalised.
+    /// A teacher's vectors for texts, (texts, projection_dim), f32 and not normalised.
     ///
     /// # Errors
     /// If there is no text, one cannot be encoded, or the file cannot be written.
@@ -51,7 +51,7 @@ impl Cache {
         let Some(first) = texts.first() else {
             return Err(Error::Setting("data: expected texts for the teacher, found none".to_owned()));
         };
-        // What the teacher makes of a text tells it from others.
+        // A teacher is identified by its vector for a text.
         let probe: Vec<f32> = teacher.embed_texts(&[first, "probe"])?.flatten_all()?.to_vec1()?;
         let probe = hash(probe.into_iter().flat_map(f32::to_le_bytes));
         let key = format!("{} texts {:016x} by {probe:016x}", texts.len(), hash_of_texts(texts));
@@ -69,7 +69,7 @@ impl Cache {
         tensors.remove(name).ok_or_else(missing)
     }
 
-    /// What the file holds, if it is what is asked for. Anything else is made anew.
+    /// The content of the file, if it was written for `key`.
     fn read(&self, key: &str) -> Option<BTreeMap<String, Tensor>> {
         let bytes = std::fs::read(&self.path).ok()?;
         let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).ok()?;

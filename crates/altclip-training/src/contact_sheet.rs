@@ -1,11 +1,11 @@
-//! Lays images that are tensors out on a contact sheet.
+//! Arranges image tensors on a contact sheet.
 
 use crate::error::Result;
 use candle_core::{DType, Tensor};
 use image::RgbImage;
 
-/// Channels-last images (n, height, width, 3) from −1 to 1 side by side, `columns` to a row, with a white margin. Values
-/// outside of that range are cut off.
+/// Arranges channels-last images (n, height, width, 3) from −1 to 1, `columns` to a row, with white margins. Values
+/// outside that range are clamped.
 ///
 /// # Errors
 /// If there are no images, or they have another shape.

@@ -1,10 +1,10 @@
-//! Says what can go wrong in a training run.
+//! Defines the errors of training, and classifies them.
 
 use model_files::{ErrorKind, candle_error};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// An error of a training run; its text names the file or the setting and says what was expected.
+/// An error of a training run; its message names the file or setting and what was expected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -13,10 +13,10 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// A file was read, and does not hold what it should.
+    /// A file does not hold what it should.
     #[error("{}: {problem}", path.display())]
     Format {
         /// The file.
@@ -24,59 +24,59 @@ pub enum Error {
         /// What was expected and what was found.
         problem: String,
     },
-    /// A run has checkpoints, and none of them can be read: what is wrong with each.
+    /// A run has checkpoints, but none can be read; says why for each.
     #[error("{0}")]
     Checkpoints(String),
-    /// A setting that no run can satisfy.
+    /// An invalid setting.
     #[error("{0}")]
     Setting(String),
-    /// The run was asked to end before it was done. It goes on from there when it is started again.
+    /// The run was stopped before its end. Starting it again resumes it.
     #[error("{stage}: ended after step {step} of {steps}; the same command goes on from there")]
     Interrupted {
         /// The stage that was running.
         stage: String,
-        /// Steps that were taken.
+        /// Steps taken.
         step: usize,
-        /// Steps of the whole stage.
+        /// Steps of the stage.
         steps: usize,
     },
-    /// Another process of the run is lost, or does not do the same.
+    /// Another process of the run was lost, or is out of step.
     #[error("rank {rank}: {problem}")]
     Rank {
-        /// The number of the process.
+        /// The rank of the process.
         rank: usize,
-        /// What was expected of it and what was found.
+        /// What was expected from it and what was found.
         problem: String,
     },
-    /// A file of texts or images.
+    /// An error in reading texts or images.
     #[error(transparent)]
     Reader(#[from] embedding_index::Error),
-    /// The encoder or one of its files.
+    /// An error of the encoder or its files.
     #[error(transparent)]
     Encoder(#[from] altclip_encoder::Error),
-    /// A file of a model, or one that was to be written whole.
+    /// An error in a model's files, or in writing one.
     #[error(transparent)]
     Files(#[from] model_files::Error),
-    /// The diffusion model or one of its files.
+    /// An error of the diffusion model or its files.
     #[error(transparent)]
     Pipeline(#[from] altdiffusion_pipeline::Error),
-    /// A tensor operation.
+    /// A failed tensor operation.
     #[error(transparent)]
     Tensor(candle_core::Error),
 }
 
-/// Errors of a model's files go through candle's when weights are read; here they come out as they went in.
+/// Recovers errors of a model's files that were passed through candle.
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         candle_error::carried(error).map_or_else(Self::Tensor, Self::Files)
     }
 }
 
-/// The result of a part of a training run.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// Whose fault it is.
+    /// Classifies the error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
@@ -92,7 +92,7 @@ impl Error {
         }
     }
 
-    /// For `map_err`: the path that the failed operation was about.
+    /// For `map_err`: adds the path to an error.
     pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { path: path.as_ref().to_owned(), source }
     }
@@ -121,7 +121,7 @@ mod tests {
             ErrorKind::Input,
         ];
         assert_eq!(found.map(|error| error.kind()), expected);
-        // A file's error that went through a model's weights is still that of the file.
+        // A file's error stays one after passing through a model's weights.
         let damaged = model_files::Error::format("model.safetensors", "expected a header, found none");
         assert_eq!(Error::from(candle_core::Error::from(damaged)).kind(), ErrorKind::File);
     }

@@ -1,4 +1,4 @@
-//! Computes losses and their gradients, summed over the parts of a batch.
+//! Computes losses and gradients, summed over parts of a batch.
 
 use crate::error::Result;
 use crate::hash::hash;
@@ -7,7 +7,7 @@ use crate::workers::Workers;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
-/// The losses of one or several parts of a batch, and the sums of their gradients.
+/// The losses of parts of a batch, with the sums of their gradients.
 pub struct Gradients {
     /// The sum of the parts' losses.
     loss: f64,
@@ -24,16 +24,15 @@ impl Gradients {
         Ok(Self { loss: scalar(loss)?, parts: 1, store: loss.backward()? })
     }
 
-    /// Differentiates a loss of all rows of a batch together whose rows come from `chunks` passes through a model, with
-    /// the memory of one pass: gradient caching (Gao et al., arXiv 2101.06983, section 3).
+    /// Differentiates a loss over all rows of a batch that come from `chunks` passes through a model, in the memory
+    /// of one pass: gradient caching (Gao et al., arXiv 2101.06983, section 3).
     ///
-    /// `encode` gives the rows of a chunk, (n, width), and is called twice for each, by the `workers`: it must give the same
-    /// rows again.
-    /// `loss` takes all of them, (rows, width), in the order of the chunks. The result is the gradient of the whole batch
-    /// up to rounding.
+    /// `encode` returns the rows of a chunk, (n, width). The `workers` call it twice per chunk, and it must return
+    /// the same rows again. `loss` takes all of them, (rows, width), in the order of the chunks. The result is the
+    /// gradient of the whole batch, up to rounding.
     ///
     /// # Errors
-    /// Those of `encode` and `loss`, or a loss that does not depend on the rows.
+    /// Those of `encode` and `loss`; also if the loss does not depend on the rows.
     pub fn cached(
         workers: &Workers,
         chunks: usize,
@@ -45,11 +44,11 @@ impl Gradients {
         Self::through(workers, &rows, loss, |chunk, _| encode(chunk))
     }
 
-    /// As [`cached`](Self::cached), with `encode` called once for each chunk, and the memory of all passes: what it costs to
-    /// compute chunks at the same time.
+    /// Like [`cached`](Self::cached), but calls `encode` once per chunk, in the memory of all passes: the price of
+    /// computing chunks at the same time.
     ///
     /// # Errors
-    /// As `cached`.
+    /// Like `cached`.
     pub fn joined(
         workers: &Workers,
         chunks: usize,
@@ -60,8 +59,7 @@ impl Gradients {
         Self::through(workers, &rows, loss, |_, rows| Ok(rows.clone()))
     }
 
-    /// Differentiates the loss of all `rows` together by them, and then each of the chunks, whose rows `differentiable` gives
-    /// once more.
+    /// Differentiates the loss by all `rows`, and then by each chunk, whose rows `differentiable` returns again.
     fn through(
         workers: &Workers,
         rows: &[Tensor],
@@ -79,7 +77,7 @@ impl Gradients {
             parts.push((chunk, rows, of_rows.narrow(0, first, rows.dim(0)?)?));
             first += rows.dim(0)?;
         }
-        // The inner product with the rows' gradient has the gradient of the loss, by the chain rule.
+        // By the chain rule, the inner product with the rows' gradient has the gradient of the loss.
         let stores = workers.map(parts, |(chunk, rows, of_rows)| {
             Ok((differentiable(chunk, rows)? * of_rows)?.sum_all()?.backward()?)
         });
@@ -100,10 +98,10 @@ impl Gradients {
         Ok(self.store.extend(other.store)?)
     }
 
-    /// The sum of parts, which are at least one.
+    /// Sums at least one part.
     ///
     /// # Errors
-    /// If there is none, or their gradients have different shapes.
+    /// If there are none, or their gradients have different shapes.
     pub fn sum(parts: impl IntoIterator<Item = Result<Self>>) -> Result<Self> {
         let mut parts = parts.into_iter();
         let Some(first) = parts.next() else {
@@ -116,10 +114,10 @@ impl Gradients {
         Ok(sum)
     }
 
-    /// The means over all ranks, each of which has gradients of the same `weights`.
+    /// Averages over all ranks, which must have gradients for the same `weights`.
     ///
     /// # Errors
-    /// If a rank is lost, or has gradients of other weights.
+    /// If a rank is lost, or has gradients for other weights.
     pub fn over_ranks<'a>(
         mut self,
         ranks: &dyn Communicator,
@@ -131,7 +129,7 @@ impl Gradients {
         let loss = ranks.mean(self.loss())?;
         let (places, weights): (Vec<u64>, Vec<&Var>) =
             (0..).zip(weights).filter(|(_, weight)| self.store.get(weight).is_some()).unzip();
-        // Zeros in the place of what a rank lacks would be another step than none: decay moves weights as well.
+        // Zeros instead of a missing gradient would be another step than none: weight decay also moves weights.
         ranks.agree("weights with a gradient", hash(places.into_iter().flat_map(u64::to_le_bytes)))?;
         let own = weights.iter().filter_map(|weight| self.of_weight(weight).transpose());
         let means = ranks.means(own.map(|gradient| Ok(gradient?)))?;
@@ -146,7 +144,7 @@ impl Gradients {
         self.loss / self.parts as f64
     }
 
-    /// The mean gradient of the parts in f32; `None` where the losses do not depend on the weight.
+    /// The mean gradient of the parts, in f32; `None` if the losses do not depend on the weight.
     ///
     /// # Errors
     /// If a tensor operation fails.
@@ -169,7 +167,7 @@ mod tests {
     use candle_nn::loss::cross_entropy;
     use fused_ops::Linear;
 
-    /// A contrastive loss couples all rows, so that wrong caching cannot give its gradient.
+    /// A contrastive loss couples all rows, so wrong caching would give a wrong gradient.
     #[test]
     fn chunks_give_the_gradient_of_the_whole_batch() -> Result<()> {
         const ROWS: usize = 12;
@@ -198,7 +196,7 @@ mod tests {
                 let (Some(a), Some(b)) = (plain.of_weight(&weight)?, found.of_weight(&weight)?) else {
                     panic!("{name} has no gradient")
                 };
-                // Sums of 12 products of values near 1, added in another order: a few units in the last place.
+                // Sums of 12 products of values near 1 in another order: a few units in the last place.
                 let norm = |x: &Tensor| x.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
                 let error = norm(&(&a - &b)?)? / norm(&a)?;
                 assert!(norm(&a)? > 1e-3 && error < 2e-6, "{name}: {error}");

@@ -1,23 +1,23 @@
 //! Trains AltCLIP and AltDiffusion: data, losses, stages, fine-tuning and evaluation.
 //!
-//! A [`TrainingRun`] is the one loop of all stages. What a stage minimises is an [`Objective`]; its random draws come from
-//! the seed and the number of the batch alone, so that a run that was ended goes on to the very same weights.
-//! [`Parameters`] are a model's weights while they are trained, [`Gradients`] those of a loss, and the [`Optimizer`] takes
+//! A [`TrainingRun`] is the loop that all stages share, and an [`Objective`] is what a stage minimises. Its random
+//! draws depend only on the seed and the number of the batch, so a resumed run ends with exactly the same weights.
+//! [`Parameters`] are a model's weights during training, [`Gradients`] those of a loss, and the [`Optimizer`] takes
 //! the steps.
 //!
-//! * [`stages`]: contrastive and teacher learning of AltCLIP (Chen et al., [arXiv 2211.06679]), re-alignment and denoising
-//!   of AltDiffusion (Ye et al., [arXiv 2308.09991])
-//! * [`recipes`]: whole runs on published models, each from one TOML file; also LoRA, DreamBooth and textual inversion
-//! * [`text_rows`]: what stages draw their texts from; files of texts and of images with captions are read by
-//!   [`embedding_index::readers`]
-//! * [`parallel`]: one model trained by several processes
+//! * [`stages`]: contrastive and teacher learning of AltCLIP (Chen et al., [arXiv 2211.06679]), re-alignment and
+//!   denoising of AltDiffusion (Ye et al., [arXiv 2308.09991])
+//! * [`recipes`]: complete runs on published models, each from one TOML file, including LoRA, DreamBooth and textual
+//!   inversion
+//! * [`text_rows`]: the texts of a stage; [`embedding_index::readers`] reads files of texts and of captioned images
+//! * [`parallel`]: training in several processes
 //! * [`evaluation`]: retrieval and zero-shot classification
 //!
-//! The model definitions are those that infer: every operation in them has a gradient.
+//! Training uses the same model definitions as inference: every operation in them has a gradient.
 //!
 //! # Example
 //!
-//! Some steps of the smallest model there is, `y = factor · x`, which is to become `y = 2 · x`:
+//! Some steps of a minimal model, `y = factor · x`, towards `y = 2 · x`:
 //!
 //! ```
 //! use altclip_training::candle_core::{Device, Tensor};

@@ -1,5 +1,5 @@
-//! Trains LoRA (Hu et al., arXiv 2106.09685): beside each adapted weight, which stays as it is, a matrix from
-//! the layer's input to a small rank and one from there to its output.
+//! Trains LoRA (Hu et al., arXiv 2106.09685): beside each adapted weight, which is frozen, a matrix from the layer's
+//! input to a small rank and one from there to its output.
 
 use crate::error::{Error, Result};
 use crate::parameters::Parameters;
@@ -18,9 +18,9 @@ const ATTENTION_LAYERS: [&str; 4] = ["to_q", "to_k", "to_v", "to_out.0"];
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LowRankConfig {
-    /// Values between the two matrices of a layer. The factor on their product, alpha / rank, is 1.
+    /// The rank of the two matrices. The factor of their product, alpha / rank, is 1.
     pub rank: usize,
-    /// The last parts of the adapted layers' paths, such as `to_q` or `ff.net.2`. By default the projections of all
+    /// The last parts of the adapted layers' paths, such as `to_q` or `ff.net.2`; by default the projections of all
     /// attentions.
     #[serde(default = "attention_layers")]
     pub layers: Vec<String>,
@@ -30,19 +30,19 @@ fn attention_layers() -> Vec<String> {
     ATTENTION_LAYERS.map(str::to_owned).to_vec()
 }
 
-/// Frozen weights with matrices beside some of them, which are trained.
+/// Frozen weights with trained matrices beside some of them.
 #[derive(Clone)]
 pub struct LowRankAdapter {
     config: LowRankConfig,
     weights: VarBuilder<'static>,
     matrices: Parameters,
-    /// The shapes of the adapted weights that the model has asked for so far, by the layer's path.
+    /// The shapes of the adapted weights that the model has asked for, by the layer's path.
     shapes: Arc<Mutex<BTreeMap<String, Vec<usize>>>>,
 }
 
 impl LowRankAdapter {
-    /// Matrices beside `weights`. A model that is built from [`var_builder`](Self::var_builder) begins as it is without
-    /// them, as with PEFT: the first matrix at random by the seed and the second zero.
+    /// Adds matrices beside `weights`. A model built from [`var_builder`](Self::var_builder) is initially unchanged,
+    /// as with PEFT: the first matrix is random, by the seed, and the second zero.
     ///
     /// # Errors
     /// If the rank is 0.
@@ -60,10 +60,10 @@ impl LowRankAdapter {
         VarBuilder::from_backend(Box::new(self.clone()), dtype, device)
     }
 
-    /// The matrices, which are `LAYER.lora_down.weight`, (rank, …inputs), and `LAYER.lora_up.weight`, (out, rank).
+    /// The matrices: `LAYER.lora_down.weight`, (rank, …inputs), and `LAYER.lora_up.weight`, (out, rank).
     ///
     /// # Errors
-    /// If the model that was built has no layer that is to be adapted.
+    /// If the model has none of the layers to adapt.
     pub fn matrices(&self) -> Result<&Parameters> {
         if self.matrices.count() == 0 {
             let layers = self.config.layers.join(", ");
@@ -74,7 +74,7 @@ impl LowRankAdapter {
         Ok(&self.matrices)
     }
 
-    /// The shape of the weight beside which a matrix of this name stands, (out, …inputs); `None` for other names.
+    /// The shape of the weight beside a matrix of this name, (out, …inputs); `None` for other names.
     fn beside_weight(&self, name: &str, ending: &str) -> Option<Vec<usize>> {
         let layer = name.strip_suffix(ending)?.strip_suffix('.')?;
         self.shapes.lock().unwrap_or_else(PoisonError::into_inner).get(layer).cloned()
@@ -85,7 +85,7 @@ impl LowRankAdapter {
         self.config.layers.iter().any(ends)
     }
 
-    /// The shape of a matrix of this name, and how it begins; `None` for other names.
+    /// The shape and initialisation of a matrix of this name; `None` for other names.
     fn matrix(&self, name: &str) -> Option<(Vec<usize>, Init)> {
         if let Some(shape) = self.beside_weight(name, LORA_DOWN) {
             let inputs = shape.get(1..).unwrap_or_default();
@@ -107,7 +107,7 @@ impl SimpleBackend for LowRankAdapter {
         dtype: DType,
         _: &Device,
     ) -> candle_core::Result<Tensor> {
-        // A layer asks for its weight first, and then for what is beside it.
+        // A layer asks for its weight before the matrices beside it.
         if let Some(layer) = name.strip_suffix(".weight").filter(|layer| self.is_adapted(layer)) {
             let mut shapes = self.shapes.lock().unwrap_or_else(PoisonError::into_inner);
             shapes.insert(layer.to_owned(), shape.dims().to_vec());
@@ -127,7 +127,7 @@ impl SimpleBackend for LowRankAdapter {
     }
 }
 
-/// The matrices of a UNet under the names of PEFT, as diffusers' `save_lora_weights` has them, in f32: convolutions' second
+/// The matrices of a UNet under PEFT's names, as in diffusers' `save_lora_weights`, in f32: convolutions' second
 /// matrices become 1 × 1 convolutions.
 ///
 /// # Errors

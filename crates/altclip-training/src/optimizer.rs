@@ -1,4 +1,4 @@
-//! Takes steps of AdamW with gradient clipping, a warmed-up learning rate and a moving average of the weights.
+//! Implements AdamW with gradient clipping, learning rate warm-up and a moving average of the weights.
 
 use crate::gradients::Gradients;
 use crate::parameters::Parameters;
@@ -8,35 +8,36 @@ use fused_ops::{AdamStep, blend, blend_square};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Everything that shapes an optimisation, apart from the loss.
+/// The settings of an optimisation, except the loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
-    /// Steps of the whole run.
+    /// The number of steps.
     pub steps: usize,
-    /// Peak of the learning rate, reached after the warm-up.
+    /// The peak learning rate, reached after the warm-up.
     pub learning_rate: f64,
     /// Steps over which the learning rate rises to its peak.
     pub warmup_steps: usize,
-    /// What the learning rate does after the warm-up.
+    /// The learning rate after the warm-up.
     #[serde(default)]
     pub schedule: Schedule,
-    /// Decay of weights that are matrices or more, relative to the learning rate (Loshchilov & Hutter, arXiv 1711.05101).
+    /// Decay of weights with two or more dimensions, relative to the learning rate (Loshchilov & Hutter, arXiv
+    /// 1711.05101).
     pub weight_decay: f64,
     /// Decay of the gradient's first moment.
     pub beta1: f64,
     /// Decay of the gradient's second moment.
     pub beta2: f64,
-    /// Largest norm of all gradients together; longer ones are shortened to it.
+    /// The largest norm of all gradients together; larger ones are scaled down to it.
     pub max_grad_norm: f64,
-    /// Decay of the averaged weights that are kept in the end, approached as `(1 + step) / (10 + step)`.
+    /// Decay of the averaged weights, which are the result, approached as `(1 + step) / (10 + step)`.
     pub ema_decay: f64,
-    /// Batches whose gradients are averaged for one step.
+    /// Batches whose gradients are averaged for a step.
     #[serde(default = "settings::one")]
     pub accumulate: usize,
 }
 
-/// PyTorch's AdamW over 1000 steps, with gradients clipped to a norm of 1.
+/// PyTorch's AdamW over 1000 steps, with gradients clipped to norm 1.
 impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
@@ -61,7 +62,7 @@ pub enum Schedule {
     /// Half a cosine down to zero.
     #[default]
     Cosine,
-    /// As it is.
+    /// Constant.
     Constant,
 }
 
@@ -89,9 +90,9 @@ pub struct Optimizer {
 
 struct Slot {
     name: String,
-    /// What the model computes with.
+    /// The weight that the model computes with.
     weight: Var,
-    /// The same in f32, where steps can be far smaller than half precision tells apart; one variable where the model
+    /// The same in f32, where steps can be far smaller than half precision resolves; the same variable if the model
     /// computes in f32.
     master: Var,
     average: Var,
@@ -118,7 +119,7 @@ impl Slot {
         })
     }
 
-    /// Rounds the master to what the model computes with.
+    /// Rounds the master weight to the model's.
     fn publish(&self) -> Result<()> {
         match self.weight.dtype() {
             DType::F32 => Ok(()),
@@ -126,7 +127,7 @@ impl Slot {
         }
     }
 
-    /// The parts of the state, by the first half of their names.
+    /// The parts of the state, by prefix.
     fn state(&self) -> [(&'static str, &Var); 4] {
         [
             ("weight", &self.master),
@@ -140,7 +141,7 @@ impl Slot {
 impl Optimizer {
     /// Starts with moments of zero.
     ///
-    /// # Errors
+    /// If memory for the state cannot be allocated.
     /// If memory for the state cannot be had.
     pub fn new(config: OptimizerConfig, parameters: &Parameters) -> Result<Self> {
         let slots = parameters.iter().map(|(name, weight)| Slot::new(name, weight)).collect::<Result<_>>()?;
@@ -157,7 +158,7 @@ impl Optimizer {
         &self.config
     }
 
-    /// The weights that are trained, in the order of their names.
+    /// The trained weights, in order of name.
     pub fn weights(&self) -> impl Iterator<Item = &Var> {
         self.slots.iter().map(|slot| &slot.weight)
     }
@@ -167,7 +168,7 @@ impl Optimizer {
         self.step >= self.config.steps
     }
 
-    /// Updates all weights that have a gradient. Returns the norm of the gradients before clipping.
+    /// Updates all weights with a gradient. Returns the norm of the gradients before clipping.
     ///
     /// # Errors
     /// If the norm is not finite; no weight is changed then.
@@ -176,7 +177,7 @@ impl Optimizer {
             self.slots.iter().map(|slot| gradients.of_weight(&slot.weight)).collect::<Result<_>>()?;
         let norms: Vec<Tensor> =
             grads.iter().flatten().map(|grad| grad.sqr()?.sum_all()).collect::<Result<_>>()?;
-        // All of them at once: a GPU is waited for one time only.
+        // All at once, so that a GPU is waited for only once.
         let norms: Vec<f32> =
             if norms.is_empty() { Vec::new() } else { Tensor::stack(&norms, 0)?.to_vec1()? };
         let norm = norms.into_iter().map(f64::from).sum::<f64>().sqrt();
@@ -194,7 +195,7 @@ impl Optimizer {
                 let grad = if clip < 1. { (grad * clip)? } else { grad };
                 blend(&slot.first, &grad, beta1)?;
                 blend_square(&slot.second, &grad, beta2)?;
-                // Biases and normalisation weights are not pulled towards zero.
+                // Biases and normalisation weights do not decay.
                 let decay = if slot.weight.rank() > 1 { weight_decay } else { 0. };
                 let update = AdamStep {
                     shrink: rate * decay,
@@ -215,7 +216,7 @@ impl Optimizer {
         self.slots.iter().map(|slot| (slot.name.clone(), slot.average.as_tensor().clone())).collect()
     }
 
-    /// Runs `f` with the averaged weights in place of the trained ones, which come back afterwards.
+    /// Runs `f` with the averaged weights in place of the trained ones, which are restored afterwards.
     ///
     /// # Errors
     /// Those of `f`.
@@ -235,7 +236,7 @@ impl Optimizer {
         result
     }
 
-    /// Everything that a resumed run needs, by name: `weight.NAME`, `average.NAME`, `first.NAME`, `second.NAME`, all f32.
+    /// Everything needed to resume, by name: `weight.NAME`, `average.NAME`, `first.NAME`, `second.NAME`, all f32.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
         let parts = |slot: &Slot| {
             slot.state().map(|(part, var)| (format!("{part}.{}", slot.name), var.as_tensor().clone()))
@@ -243,7 +244,7 @@ impl Optimizer {
         self.slots.iter().flat_map(parts).collect()
     }
 
-    /// A checksum of the state: CRC-32C of its values, in the order of their names.
+    /// A checksum of the state: CRC-32C of its values, in order of name.
     ///
     /// # Errors
     /// If a tensor operation fails.
@@ -255,7 +256,7 @@ impl Optimizer {
         })
     }
 
-    /// Takes up the state of an earlier run after `step` steps.
+    /// Loads the state of an earlier run after `step` steps.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape; nothing is changed then.

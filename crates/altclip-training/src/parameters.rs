@@ -1,4 +1,4 @@
-//! Holds the weights of a model that is trained, by the names of its checkpoint.
+//! Holds the weights of a model in training, by their names in its checkpoint.
 
 use crate::hash::{BASIS, hash_from};
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
@@ -11,10 +11,10 @@ use rand_distr::StandardNormal;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Named weights that a model's layers ask for while it is built.
+/// Named weights, created as a model's layers ask for them.
 ///
-/// They come from a checkpoint, or from a seed and their name alone, so that the order of construction does not matter.
-/// Those that are trained are variables; the others are plain tensors, which cost no gradient.
+/// They come from a checkpoint, or from the seed and their name alone, so that the order of construction does not
+/// matter. Trained ones are variables; the others are plain tensors without gradients.
 #[derive(Clone)]
 pub struct Parameters {
     seed: u64,
@@ -28,12 +28,12 @@ pub struct Parameters {
 struct Weights {
     trained: BTreeMap<String, Var>,
     frozen: BTreeMap<String, Tensor>,
-    /// Names of weights that the checkpoint lacks.
+    /// Names of weights missing from the checkpoint.
     fresh: Vec<String>,
 }
 
 impl Parameters {
-    /// Weights that come from a seed, and are all trained, in f32.
+    /// Weights initialised from a seed, all of them trained, in f32.
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
@@ -44,7 +44,7 @@ impl Parameters {
         }
     }
 
-    /// Takes the weights that `initial` has from there.
+    /// Takes the weights that `initial` has from it.
     #[must_use]
     pub fn starting_from(mut self, initial: VarBuilder<'static>) -> Self {
         self.initial = Some(initial);
@@ -58,14 +58,14 @@ impl Parameters {
         self
     }
 
-    /// Makes the model compute in `dtype`. The optimiser keeps its own copies in f32.
+    /// Makes the model compute in `dtype`. The optimizer keeps its own copies in f32.
     #[must_use]
     pub fn computing_in(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
         self
     }
 
-    /// A builder that creates the weights which a model asks for.
+    /// A builder that creates the weights a model asks for.
     pub fn var_builder(&self, device: &Device) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), self.dtype, device.clone())
     }
@@ -74,7 +74,7 @@ impl Parameters {
         self.weights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every trained weight with its name, in the order of the names.
+    /// Every trained weight with its name, in order of name.
     pub fn iter(&self) -> impl Iterator<Item = (String, Var)> {
         self.lock().trained.clone().into_iter()
     }
@@ -84,12 +84,12 @@ impl Parameters {
         self.lock().trained.values().map(|var| var.elem_count()).sum()
     }
 
-    /// The names of the weights that the checkpoint lacks, and that began as the seed says.
+    /// The names of the weights missing from the checkpoint, which were initialised from the seed.
     pub fn fresh(&self) -> Vec<String> {
         self.lock().fresh.clone()
     }
 
-    /// Multiplies the trained weights whose name `choose` accepts, as residual branches that should start near zero.
+    /// Scales the trained weights whose name `choose` accepts, for residual branches that should start near zero.
     ///
     /// # Errors
     /// If a tensor operation fails.
@@ -100,7 +100,7 @@ impl Parameters {
         Ok(())
     }
 
-    /// Copies of all weights, frozen ones among them.
+    /// Copies of all weights, including frozen ones.
     ///
     /// # Errors
     /// If a tensor operation fails.
@@ -112,7 +112,7 @@ impl Parameters {
         Ok(weights)
     }
 
-    /// All weights, frozen ones among them, with `trained` in the place of those that are trained.
+    /// All weights, including frozen ones, with the trained ones replaced by `trained`.
     pub fn with(&self, trained: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
         let mut weights = self.lock().frozen.clone();
         weights.extend(trained);
@@ -165,7 +165,7 @@ impl Parameters {
     }
 }
 
-/// A builder of a model from weights that are trained no more: they cost no gradient, and are read in f32.
+/// A builder from weights that are no longer trained: without gradients, and in f32.
 pub fn frozen(weights: &BTreeMap<String, Tensor>, device: &Device) -> VarBuilder<'static> {
     let weights = weights.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
     VarBuilder::from_tensors(weights, DType::F32, device)
@@ -176,7 +176,7 @@ fn normal(rng: &mut ChaCha8Rng, n: usize, mean: f64, stdev: f64) -> Vec<f32> {
 }
 
 impl Parameters {
-    /// A weight as a new model begins with it.
+    /// A weight's initial value in a new model.
     fn create(&self, shape: Shape, name: &str, init: Init, device: &Device) -> Result<(Tensor, bool)> {
         match &self.initial {
             Some(initial) if initial.contains_tensor(name) => {
@@ -222,7 +222,7 @@ impl SimpleBackend for Parameters {
         }
     }
 
-    /// A model that is trained has exactly the weights that its configuration names, or those of its checkpoint.
+    /// A model in training has exactly the weights of its configuration, or those of its checkpoint.
     fn contains_tensor(&self, name: &str) -> bool {
         let weights = self.lock();
         weights.trained.contains_key(name)

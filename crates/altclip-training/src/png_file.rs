@@ -1,4 +1,4 @@
-//! Writes images as PNG files, whole or not at all.
+//! Writes PNG files atomically.
 
 use crate::error::{Error, Result};
 use image::{ImageFormat, RgbImage};

@@ -1,4 +1,4 @@
-//! Reads the settings of a run: one TOML file with every value, and changes to it from the command line.
+//! Reads a run's settings from a TOML file, with changes from the command line.
 
 use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -7,8 +7,8 @@ use std::path::Path;
 use std::str::FromStr;
 use toml::{Table, Value};
 
-/// One changed setting, written `vae.optimizer.steps=100`: its path in the file, and its value as TOML writes it. A
-/// value that is no TOML is a text, so that texts need no quotes.
+/// A changed setting, such as `vae.optimizer.steps=100`: its path in the file, and its value in TOML. A value that is
+/// not TOML is a string, so that strings need no quotes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SettingChange {
     path: Vec<String>,
@@ -42,20 +42,20 @@ fn parse_value(text: &str) -> Value {
     parsed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
-/// Reads the settings in the file at `path`, with `changes` made to them.
+/// Reads the settings in the file at `path`, and applies `changes`.
 ///
 /// # Errors
-/// If the file cannot be read, and as [`parse`].
+/// If the file cannot be read; also like [`parse`].
 pub fn load<T: DeserializeOwned>(path: &Path, changes: &[SettingChange]) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     parse(&text, path, changes)
 }
 
-/// Reads settings from the text of a TOML file, with `changes` made to them; `path` is for the errors.
+/// Parses settings in TOML, and applies `changes`; `path` is used in errors.
 ///
 /// # Errors
-/// If the text is no TOML, a setting is missing, has another type, or is unknown: then the error names the nearest
-/// that there is.
+/// If the text is not TOML, or a setting is missing, has another type, or is unknown; then the error suggests the
+/// most similar one.
 pub fn parse<T: DeserializeOwned>(text: &str, path: &Path, changes: &[SettingChange]) -> Result<T> {
     let mut table: Table = text.parse().map_err(|e: toml::de::Error| Error::format(path, e.message()))?;
     for change in changes {
@@ -65,7 +65,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, path: &Path, changes: &[SettingCha
         let place = error.path().to_string();
         let problem = error.inner().message().trim().to_owned();
         let problem = with_nearest(&problem).unwrap_or(problem);
-        // A wrong change is the fault of the command line, and not of the file.
+        // A wrong change is the command line's fault, not the file's.
         let culprit = changes.iter().find(|change| {
             let key = change.path.join(".");
             place == key || problem.contains(&format!("`{}`", change.path.last().map_or("", String::as_str)))
@@ -78,7 +78,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, path: &Path, changes: &[SettingCha
     })
 }
 
-/// Puts a value at its place; the tables around it must be there.
+/// Sets a value; the tables on its path must exist.
 fn set(table: &mut Table, path: &[String], change: &SettingChange) -> Result<()> {
     let (Some((last, tables)), mut inner) = (path.split_last(), table) else { return Ok(()) };
     for (depth, name) in tables.iter().enumerate() {
@@ -102,7 +102,7 @@ fn set(table: &mut Table, path: &[String], change: &SettingChange) -> Result<()>
     Ok(())
 }
 
-/// Serde's list of all known fields becomes the one that was probably meant.
+/// Replaces serde's list of all known fields by the most similar one.
 fn with_nearest(problem: &str) -> Option<String> {
     let rest = problem.strip_prefix("unknown field `")?;
     let (unknown, known) = rest.split_once('`')?;
@@ -115,7 +115,7 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
     known.min_by_key(|known| strsim::damerau_levenshtein(name, known))
 }
 
-/// What counts are by default that must not be 0.
+/// The default of counts that must not be 0.
 pub(crate) fn one() -> usize {
     1
 }
@@ -158,7 +158,7 @@ mod tests {
         let settings = read(FILE, &changes)?;
         assert_eq!((settings.inner.steps, settings.inner.rate, settings.name.as_str()), (7, 1e-3, "b c"));
         assert_eq!(settings.languages, ["en", "zh"]);
-        // A whole number is a number, and a quoted one is a text.
+        // An integer is a valid number, and a quoted one is a string.
         assert_eq!(read(FILE, &["inner.rate=1"])?.inner.rate, 1.);
         assert_eq!(read(FILE, &["name='7'"])?.name, "7");
         Ok(())

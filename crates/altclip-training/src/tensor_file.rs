@@ -1,4 +1,4 @@
-//! Writes tensors to safetensors files, whole or not at all.
+//! Writes safetensors files atomically.
 
 use crate::error::Result;
 use candle_core::Tensor;
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::path::Path;
 
-/// Writes weights as PyTorch's programs expect them: without the name of a framework transformers refuses a file.
+/// Writes weights for PyTorch programs: transformers rejects a file without a framework name.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -15,7 +15,7 @@ pub fn save_weights(path: &Path, weights: &BTreeMap<String, Tensor>) -> Result<(
     save_tensors(path, weights, Some(HashMap::from([("format".to_owned(), "pt".to_owned())])))
 }
 
-/// Writes tensors to a safetensors file, whole or not at all, and waits until it is on the disk.
+/// Writes tensors to a safetensors file atomically, and flushes it to disk.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -25,7 +25,7 @@ pub fn save_tensors(
     metadata: Option<HashMap<String, String>>,
 ) -> Result<()> {
     Ok(write_whole(path, |temporary| {
-        // It is written anew there, for its owner alone.
+        // The file is recreated there, private to its owner.
         let permissions = fs::metadata(temporary)?.permissions();
         safetensors::serialize_to_file(tensors, metadata, temporary).map_err(|error| match error {
             safetensors::SafeTensorError::IoError(error) => error,

@@ -1,5 +1,5 @@
-//! Computes the parts of a batch side by side: many small operations leave cores idle that share one batch, but not those that
-//! each have a batch of their own.
+//! Computes the parts of a batch in parallel: many small operations leave cores idle on one batch, but not if each
+//! core has its own.
 
 use crate::error::{Error, Result};
 use candle_core::Device;
@@ -7,14 +7,14 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// A pool of threads for each part of a batch.
+/// A thread pool per part of a batch.
 #[derive(Debug)]
 pub struct Workers {
     pools: Vec<ThreadPool>,
 }
 
 impl Workers {
-    /// Divides the cores among `parts` pools.
+    /// Divides the cores into `parts` pools.
     ///
     /// # Errors
     /// If `parts` is 0, or the threads cannot be started.
@@ -28,15 +28,15 @@ impl Workers {
         Ok(Self { pools: pools.map_err(|e| Error::Setting(format!("parts: {e}")))? })
     }
 
-    /// As [`new`](Self::new) on a CPU; a GPU does one thing after the other.
+    /// Like [`new`](Self::new) on a CPU; a GPU runs one part after the other.
     ///
     /// # Errors
-    /// As `new`.
+    /// Like `new`.
     pub fn on(device: &Device, parts: usize) -> Result<Self> {
         Self::new(if device.is_cpu() { parts } else { 1 })
     }
 
-    /// How many pools there are; at least one.
+    /// The number of pools; at least one.
     pub fn parts(&self) -> usize {
         self.pools.len()
     }
@@ -44,7 +44,7 @@ impl Workers {
     /// The rows of each part of a batch.
     ///
     /// # Errors
-    /// If the batch is empty, or no multiple of the parts; `setting` names it in the error.
+    /// If the batch is empty, or not a multiple of the parts; `setting` names it in the error.
     pub fn share(&self, setting: &str, batch_size: usize) -> Result<usize> {
         let parts = self.parts();
         if batch_size == 0 || !batch_size.is_multiple_of(parts) {
@@ -54,7 +54,7 @@ impl Workers {
         Ok(batch_size / parts)
     }
 
-    /// What `work` makes of each item, in the order of the items. Of as many pools as there are, each takes every so-manieth.
+    /// Maps items with `work`, in order. Of n pools, each takes every n-th item.
     pub fn map<I: Send, T: Send>(&self, items: Vec<I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {
         let mut results: Vec<Option<T>> = items.iter().map(|_| None).collect();
         let mut shares: Vec<Vec<(I, &mut Option<T>)>> = self.pools.iter().map(|_| Vec::new()).collect();
@@ -74,7 +74,7 @@ impl Workers {
         results.into_iter().flatten().collect()
     }
 
-    /// Runs `part` in every pool, each with a generator of its own that comes from `rng`.
+    /// Runs `part` in every pool, each with its own generator, seeded from `rng`.
     pub fn run<T: Send>(&self, rng: &mut ChaCha8Rng, part: impl Fn(&mut ChaCha8Rng) -> T + Sync) -> Vec<T> {
         let seeds: Vec<u64> = self.pools.iter().map(|_| rng.random()).collect();
         let part = &part;

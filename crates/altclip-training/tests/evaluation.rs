@@ -1,4 +1,4 @@
-//! RetrievalScores and zero-shot scores against the package clip-benchmark, and the files of data sets.
+//! Compares retrieval and zero-shot scores with clip-benchmark, and reads files of data sets.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-/// How far shares may be apart: the reference averages in f32.
+/// The largest difference between shares: the reference averages in f32.
 const ROUNDING: f64 = 1e-6;
 
 fn golden() -> TestResult<(Value, HashMap<String, Tensor>)> {
@@ -83,7 +83,7 @@ fn zero_shot_scores_are_those_of_clip_benchmark() -> TestResult {
     Ok(())
 }
 
-/// A model that says the same of everything finds nothing but by chance.
+/// A model that gives everything the same vector is no better than chance.
 #[test]
 fn equal_scores_are_no_finds() -> TestResult {
     let same = Tensor::ones((20, 3), candle_core::DType::F32, &Device::Cpu)?;
@@ -139,7 +139,7 @@ fn captions_are_read_from_tables_and_folders() -> TestResult {
     Ok(())
 }
 
-/// Evaluation refused such a file.
+/// A file that evaluation once rejected.
 #[test]
 fn a_byte_order_mark_belongs_to_no_caption() -> TestResult {
     let folder = tempfile::tempdir()?;

@@ -1,5 +1,5 @@
-//! Twenty steps of every training stage, compared with PyTorch's (`scripts/golden/training.py`): losses, norms of the
-//! gradients, and for each weight the first gradient's norm and its inner product with the weight.
+//! Compares twenty steps of every training stage with PyTorch's (`scripts/golden/training.py`): losses, gradient
+//! norms, and for each weight the first gradient's norm and its inner product with the weight.
 
 use altclip_encoder::altclip::{AltClipConfig, AltClipTextTower};
 use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
@@ -24,9 +24,9 @@ use std::path::{Path, PathBuf};
 
 const STEPS: usize = 20;
 
-/// Both sides compute in f32, and their rounding errors of about 1e-6 grow from step to step.
+/// Both sides compute in f32, and rounding errors of about 1e-6 grow with each step.
 const LOSS_TOLERANCE: f64 = 1e-4;
-/// Gradients come straight from one forward and one backward pass: f32's rounding over some hundred sums.
+/// Gradients come from a single forward and backward pass: f32 rounding over some hundred sums.
 const GRADIENT_TOLERANCE: f64 = 1e-4;
 
 fn golden(name: &str) -> PathBuf {
@@ -48,7 +48,7 @@ fn config(learning_rate: f64) -> OptimizerConfig {
     }
 }
 
-/// The inputs of a stage, and what PyTorch made of them.
+/// A stage's inputs, and PyTorch's results.
 struct Golden {
     tensors: HashMap<String, Tensor>,
     learning_rate: f64,
@@ -74,7 +74,7 @@ impl Golden {
         Ok(Encoding { input_ids: rows("input_ids")?, attention_mask: rows("attention_mask")? })
     }
 
-    /// Trains with the gradients of each step, and compares.
+    /// Trains with each step's gradients, and compares.
     fn check(&self, parameters: &Parameters, gradients: impl Fn(usize) -> Result<Gradients>) -> Result<()> {
         let objective = Recorded { gradients, parameters, first: RefCell::default() };
         let mut optimizer = Optimizer::new(config(self.learning_rate), parameters)?;
@@ -104,7 +104,7 @@ impl Golden {
                 panic!("{name} is not trained")
             };
             let expected = expected.to_vec1::<f32>()?;
-            // A gradient that is small beside the others is a difference of larger numbers.
+            // A gradient that is small compared with others is a difference of larger numbers.
             let floor = GRADIENT_TOLERANCE * whole.min(1.);
             let error = (norm - f64::from(expected[0])).abs();
             assert!(error <= floor, "{name}: norm {norm}, expected {}", expected[0]);
@@ -130,7 +130,7 @@ impl Observer for Watch {
     fn note(&mut self, _: &str, _: &str) {}
 }
 
-/// Keeps of the first gradient, by weight, its norm, its product with the weight, and the weight's norm.
+/// Records each weight's norm, the norm of its first gradient, and their inner product.
 struct Recorded<'a, F> {
     gradients: F,
     parameters: &'a Parameters,
@@ -159,7 +159,7 @@ fn weights(model: &str, folder: &str) -> Result<VarBuilder<'static>> {
     Ok(Checkpoint::open(&source, folder)?.var_builder(DType::F32, &Device::Cpu)?)
 }
 
-/// The text tower of the tiny AltCLIP, trained.
+/// The tiny AltCLIP's text tower, trainable.
 fn text_tower() -> Result<(Parameters, AltClipTextTower)> {
     const MODEL: &str = "dual_encoders/altclip";
     let config: AltClipConfig = ModelSource::directory(golden(MODEL)).read_json("config.json")?;
@@ -199,7 +199,7 @@ fn contrastive_learning_is_pytorchs() -> Result<()> {
     Ok(())
 }
 
-/// Noise by the schedule of Stable Diffusion.
+/// Noise with Stable Diffusion's schedule.
 fn denoising(prediction: &str, gamma: Option<f64>) -> Result<DenoisingLoss> {
     let scheduler = format!(
         r#"{{"_class_name": "DDPMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
@@ -218,7 +218,7 @@ impl Golden {
         denoising.noised(&self.rows("latents", step, 2)?, &tensor("noise")?, &timesteps)
     }
 
-    /// Begins with the weights that PyTorch began with.
+    /// Starts with PyTorch's initial weights.
     fn begin(&self, parameters: &Parameters) -> Result<()> {
         let named = |(name, tensor): (&String, &Tensor)| {
             name.strip_prefix("begin.").map(|name| (name.to_owned(), tensor.clone()))
@@ -232,7 +232,7 @@ fn unet(model: &str, vb: VarBuilder) -> Result<UNet2DConditionModel> {
     Ok(UNet2DConditionModel::new(&config, vb)?)
 }
 
-/// A stage of diffusion on a tiny UNet, with or without captions left out.
+/// A diffusion stage on a tiny UNet, with or without dropped captions.
 fn check_diffusion(
     name: &str,
     model: &str,
@@ -257,7 +257,7 @@ fn check_diffusion(
     })
 }
 
-/// By PEFT, of the attentions and of a feed-forward.
+/// Against PEFT, for the attentions and a feed-forward.
 #[test]
 fn low_rank_matrices_are_trained_as_pytorch_trains_them() -> Result<()> {
     let golden_values = Golden::open("lora", 2e-4)?;

@@ -1,4 +1,4 @@
-//! Ranks in threads that talk over sockets: what they compute together, and how they end when one of them does.
+//! Runs ranks in threads that communicate over sockets: their results, and how they end when one of them does.
 
 use altclip_training::parallel::{Alone, Communicator, Rendezvous, Sockets};
 use altclip_training::{
@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-/// More than any of these tests waits for.
+/// Longer than any of these tests waits.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn at(address: &str, rank: usize, ranks: usize) -> Rendezvous {
@@ -31,7 +31,7 @@ fn listener() -> (TcpListener, String) {
     (listener, address)
 }
 
-/// What so many ranks come to, in their order.
+/// The results of this many ranks, in order.
 fn ranks<T: Send>(count: usize, work: impl Fn(Sockets) -> T + Sync) -> Vec<T> {
     let (listener, address) = listener();
     let (work, address) = (&work, &address);
@@ -44,7 +44,7 @@ fn ranks<T: Send>(count: usize, work: impl Fn(Sockets) -> T + Sync) -> Vec<T> {
     })
 }
 
-/// A rank's own values, some of them far larger than others so that the order of a sum tells.
+/// A rank's own values, some far larger than others, so that the order of summation shows.
 fn values(rank: usize, count: usize) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(rank as u64);
     (0..count).map(|_| rng.random_range(-1f32..1.) * 10f32.powi(rng.random_range(-6..6))).collect()
@@ -85,7 +85,7 @@ fn ranks_say_numbers_and_agree() -> Result<()> {
     Ok(())
 }
 
-/// Tensors below, at and above the size of a bucket, with nothing between two large ones that would tell them apart.
+/// Tensors below, at and above the size of a bucket, including two large ones in a row.
 #[test]
 fn means_come_back_in_their_shapes_and_order() -> Result<()> {
     let shapes: [&[usize]; 6] = [&[], &[3, 2], &[5 << 10, 1 << 10], &[5 << 20], &[1], &[2, 1]];
@@ -199,13 +199,13 @@ fn those_who_do_not_belong_together_do_not_meet() {
     assert!(error.starts_with(&format!("rank 0: cannot be reached at {address}: ")), "{error}");
 }
 
-/// Two ranks with two batches each sum (a + b) + (c + d), and one process ((a + b) + c) + d. Each sum of four has three
-/// roundings, so each is within 3 · 2⁻²⁴ · (|a| + |b| + |c| + |d|) of the true one, and they are within twice that of each
-/// other. Dividing by four is exact.
+/// Two ranks with two batches each sum (a + b) + (c + d), and one process ((a + b) + c) + d. Each sum of four has
+/// three roundings, so each is within 3 · 2⁻²⁴ · (|a| + |b| + |c| + |d|) of the true one, and they are within twice
+/// that of each other. Dividing by four is exact.
 #[test]
 fn ranks_and_accumulation_differ_by_the_rounding_of_sums() -> Result<()> {
     const COUNT: usize = 500;
-    /// The gradient of a product with constants is those constants.
+    /// The gradient of a product with constants is the constants.
     fn of(weight: &Var, number: usize) -> Result<Gradients> {
         let constants = Tensor::from_vec(values(number, COUNT), COUNT, &Device::Cpu)?;
         Gradients::of(&(weight.as_tensor() * constants)?.sum_all()?)
@@ -254,7 +254,7 @@ fn config(accumulate: usize) -> OptimizerConfig {
     }
 }
 
-/// Collects losses, and ends the run after a number of steps.
+/// Collects losses, and stops the run after a number of steps.
 #[derive(Default)]
 struct Watch {
     losses: Vec<f64>,
@@ -273,7 +273,7 @@ impl Observer for Watch {
     }
 }
 
-/// Fits a linear layer to a noisy line, and keeps the numbers of its batches.
+/// Fits a linear layer to a noisy line, and records the numbers of its batches.
 struct Line {
     layer: Linear,
     numbers: Mutex<Vec<usize>>,
@@ -289,7 +289,7 @@ impl Objective for Line {
     }
 }
 
-/// What one rank knows after a run.
+/// The state of a rank after a run.
 struct Trained {
     state: BTreeMap<String, Vec<f32>>,
     losses: Vec<f64>,
@@ -317,8 +317,8 @@ fn train(
     Ok(Trained { state, losses: watch.losses, numbers: line.numbers.into_inner().unwrap(), error })
 }
 
-/// A sum of two has no order: bit by bit the run of one process that takes the batches of both. The time of one rank is over
-/// after three steps; one process goes on from there.
+/// A sum of two terms has no order, so this equals, bit by bit, a single process with the batches of both. One rank
+/// runs out of time after three steps; a single process resumes from there.
 #[test]
 fn a_run_of_two_ranks_is_the_run_of_one_and_ends_for_both() -> Result<()> {
     let (alone, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -359,7 +359,7 @@ fn ranks_that_would_go_apart_do_not_begin() {
     assert_eq!(errors([5, 5], [1, 2]), expected("settings of the optimiser"));
 }
 
-/// The second rank of two computes a loss that is no number.
+/// The second of two ranks computes a NaN loss.
 #[test]
 fn a_loss_that_is_not_finite_ends_all_ranks() {
     struct Broken(Var, bool);

@@ -1,4 +1,4 @@
-//! Runs, optimisers and parameters through the public interface.
+//! Tests runs, optimizers and parameters through the public interface.
 
 use altclip_training::{
     Batch, Error, Gradients, Metrics, Objective, Observer, Optimizer, OptimizerConfig, Parameters, Result,
@@ -13,10 +13,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The values of an optimiser's tensors by name.
+/// An optimizer's tensors by name.
 type State = BTreeMap<String, Vec<f32>>;
 
-/// Collects what it is told, and ends the run after a number of steps.
+/// Collects what it is told, and stops the run after a number of steps.
 #[derive(Default)]
 struct Watch {
     losses: Vec<f64>,
@@ -155,7 +155,7 @@ fn a_damaged_checkpoint_is_passed_over() -> Result<()> {
     assert!(watch.notes[0].starts_with("passed over") && watch.notes[0].contains("checkpoint-00000006"));
     assert_eq!(watch.notes[1], "goes on after step 5");
 
-    // With nothing left to go on from, nothing is thrown away.
+    // With nothing left to resume from, nothing is deleted.
     for path in checkpoints(damaged.path()) {
         fs::write(path, "no checkpoint").unwrap();
     }
@@ -277,7 +277,8 @@ fn the_first_step_is_the_learning_rate() -> Result<()> {
     Ok(())
 }
 
-/// A step of 1e-4 is lost on a weight of 1 in bf16, whose neighbours are 2⁻⁸ below and 2⁻⁷ above. A hundred of them are not.
+/// A single step of 1e-4 is lost on a weight of 1 in bf16, whose neighbours are 2⁻⁸ below and 2⁻⁷ above. A hundred of
+/// them are not.
 #[test]
 fn small_steps_add_up_beside_weights_in_half_precision() -> Result<()> {
     let parameters = Parameters::new(1).computing_in(DType::BF16);

@@ -1,4 +1,4 @@
-//! Says what can go wrong while lists are read, items are embedded and an index is searched.
+//! Defines the errors of reading, embedding and searching, and classifies them.
 
 use std::error::Error as StdError;
 use std::io;
@@ -8,13 +8,12 @@ use model_files::ErrorKind;
 
 use crate::readers::parquet_column::ColumnError;
 
-/// The result of everything in this crate that can fail.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error of this crate. Each displays as one line that names the file or the item it is about.
+/// An error of this crate. Each is displayed as one line that names the file or item.
 ///
-/// A `file` is what a person can find again: a path, or the name that a [`ListFile`](crate::readers::ListFile) was
-/// given.
+/// A `file` is something a person can find: a path, or the name given to a [`ListFile`](crate::readers::ListFile).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -23,10 +22,10 @@ pub enum Error {
     Io {
         /// The file or the folder.
         file: String,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// A file was read, and does not hold what it should.
+    /// A file does not hold what it should.
     #[error("{file}: {problem}")]
     Format {
         /// The file.
@@ -42,7 +41,7 @@ pub enum Error {
         /// What is wrong.
         source: ColumnError,
     },
-    /// A path or a pattern stands for no image.
+    /// A path or pattern matches no image.
     #[error("{pattern}: {problem}")]
     Pattern {
         /// The path or the pattern.
@@ -50,54 +49,54 @@ pub enum Error {
         /// What was expected and what was found.
         problem: String,
     },
-    /// What the caller asked for cannot be.
+    /// The caller asked for something impossible.
     #[error("{0}")]
     Input(String),
-    /// An item was read, and the model failed on it.
+    /// The model failed on an item.
     #[error("{item}: {source}")]
     Item {
         /// The image's name.
         item: String,
-        /// What the model said.
+        /// The model's error.
         source: Box<altclip_encoder::Error>,
     },
-    /// The vector of an item has numbers that are not finite.
+    /// An item's vector is not finite.
     #[error(
         "{item}: its vector is not finite: f16 may have overflowed, use bf16 or f32; or the weights are damaged"
     )]
     NotFinite {
-        /// The text or the image's name.
+        /// The text, or the image's name.
         item: String,
     },
-    /// No item of a job could be embedded, so that there is nothing to write.
+    /// No item of a job could be embedded, so there is nothing to write.
     #[error("{}: not written, for {}", output.display(), none_of(*.images))]
     NothingEmbedded {
-        /// The file that was to be written.
+        /// The file that should have been written.
         output: PathBuf,
-        /// How many images there are, none of which can be read.
+        /// The number of images, all unreadable.
         images: usize,
     },
-    /// The folder of an unfinished job belongs to a job of other inputs or settings.
+    /// The folder of unfinished work belongs to a job with other inputs or settings.
     #[error(
         "{}: begun with {difference}; run it again as it was begun, or delete this folder to start anew",
         folder.display()
     )]
     OtherJob {
-        /// The folder of the unfinished job.
+        /// The folder of unfinished work.
         folder: PathBuf,
         /// What differs.
         difference: JobDifference,
     },
-    /// Another process works on the same job.
+    /// Another process is running the same job.
     #[error("{}: another run is at work here, wait until it is done", folder.display())]
     Busy {
-        /// The folder of the unfinished job.
+        /// The folder of unfinished work.
         folder: PathBuf,
     },
-    /// The observer asked the job to stop. What was done is kept, and the same job goes on from there.
+    /// The observer stopped the job. Its work is kept, and the same job resumes from there.
     #[error("{}: stopped; the same job goes on from there", folder.display())]
     Stopped {
-        /// The folder of the unfinished job.
+        /// The folder of unfinished work.
         folder: PathBuf,
     },
     /// The index could not be written.
@@ -105,7 +104,7 @@ pub enum Error {
     Output {
         /// The file.
         file: String,
-        /// What went wrong in writing its format.
+        /// The error of the format's writer.
         source: Box<dyn StdError + Send + Sync>,
     },
     /// An index could not be opened.
@@ -116,23 +115,23 @@ pub enum Error {
     Encoder(#[from] altclip_encoder::Error),
 }
 
-/// In what a job differs from the unfinished one that it would go on with.
+/// How a job differs from the unfinished one in its folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobDifference {
-    /// The model has another name.
+    /// The model's name.
     Model,
-    /// The model's weights are of another type.
+    /// The dtype of the weights.
     Dtype,
-    /// Vectors are of length 1 in one of them, and as long as the model makes them in the other.
+    /// Whether vectors are normalised.
     Normalization,
-    /// Transparent images are laid on something else.
+    /// The background of transparent images.
     Background,
-    /// The texts are others.
+    /// The texts.
     Texts,
-    /// The images are others.
+    /// The images.
     Images,
-    /// The model gives other vectors: its weights are others, or it is on another device.
+    /// The model's vectors: other weights, or another device.
     Weights,
 }
 
@@ -151,7 +150,7 @@ impl std::fmt::Display for JobDifference {
 }
 
 impl Error {
-    /// Whose fault it is.
+    /// Classifies the error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
@@ -169,7 +168,7 @@ impl Error {
         }
     }
 
-    /// For `map_err`: the file that the failed operation was about.
+    /// For `map_err`: adds the file to an error.
     pub(crate) fn io(file: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { file: shown(file), source }
     }
@@ -178,7 +177,7 @@ impl Error {
         Self::Format { file: shown(file), problem: problem.to_string() }
     }
 
-    /// For `map_err`: the Parquet file that the column is in.
+    /// For `map_err`: adds the Parquet file to an error.
     pub(crate) fn column(file: impl AsRef<Path>) -> impl FnOnce(ColumnError) -> Self {
         move |source| Self::Column { file: shown(file), source }
     }

@@ -1,4 +1,5 @@
-//! Hashes bytes with FNV-1a: the same on every machine and in every release, so that files can be known by it.
+//! Hashes bytes with FNV-1a, which is the same on every machine and in every release, so that files can be
+//! recognized.
 
 /// The offset basis of 64-bit FNV-1a.
 pub const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
@@ -9,12 +10,12 @@ pub fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
     hash_from(BASIS, bytes)
 }
 
-/// As [`hash`], from another beginning than [`BASIS`].
+/// Like [`hash`], with another offset basis.
 pub fn hash_from(basis: u64, bytes: impl IntoIterator<Item = u8>) -> u64 {
     bytes.into_iter().fold(basis, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
 }
 
-/// The hash of texts and of where each of them ends.
+/// The hash of texts, including their boundaries.
 pub fn hash_of_texts(texts: &[String]) -> u64 {
     hash(texts.iter().flat_map(|text| text.bytes().chain([0])))
 }

@@ -1,4 +1,4 @@
-//! Names what an index is about: its kinds of items, and how their vectors were made.
+//! Defines the kinds of items in an index, and how their vectors were made.
 
 use std::fmt;
 
@@ -24,15 +24,15 @@ impl fmt::Display for ItemKind {
     }
 }
 
-/// How the vectors of an index were made, as its file says.
+/// How an index's vectors were made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct IndexInfo {
     /// The name of the model.
     pub model: String,
-    /// Whether all vectors are of length 1.
+    /// Whether all vectors are normalised.
     pub normalized: bool,
-    /// What transparent images were laid on. Files of the earliest releases do not say.
+    /// The background of transparent images. The earliest releases did not record it.
     #[serde(default)]
     pub background: Option<Background>,
 }

@@ -1,8 +1,8 @@
-//! Embeds many texts and images with CLIP-like models, in jobs that can be resumed, and searches what comes of it.
+//! Embeds many texts and images with CLIP-like models in resumable jobs, and searches the results.
 //!
 //! A [`Job`] reads texts and images from lists, tables, patterns and folders, embeds them with an
-//! [`Embedder`](altclip_encoder::embedder::Embedder), and writes their vectors to a file. An [`Index`] is such a file,
-//! opened to find what is nearest to a vector.
+//! [`Embedder`](altclip_encoder::embedder::Embedder), and writes their vectors to a file. An [`Index`] opens such a
+//! file and finds what is nearest to a vector.
 //!
 //! ```
 //! use altclip_encoder::embedder::Embedder;
@@ -36,9 +36,9 @@
 //! # }
 //! ```
 //!
-//! A [`JobObserver`] is told of progress and of images that cannot be read, and can stop the job. The
-//! [`OutputFormat`]s are safetensors, which alone can be searched, npy and Parquet. The [`readers`] can be used alone:
-//! columns of texts, images with captions, WebDataset's archives, the data sets of the Hugging Face hub.
+//! A [`JobObserver`] receives progress and unreadable images, and can stop the job. The [`OutputFormat`]s are
+//! safetensors, the only one that can be searched, npy and Parquet. The [`readers`] can be used alone: columns of
+//! texts, captioned images, WebDataset archives, and data sets of the Hugging Face hub.
 
 #![warn(missing_docs, unreachable_pub)]
 

@@ -1,17 +1,17 @@
-//! Computes lengths and cosines of vectors.
+//! Normalises vectors and computes cosines.
 
-/// The vector of length 1 in the same direction. There is none to zero, and what is not finite stays so.
+/// The unit vector in the same direction. Zero has none, and what is not finite stays so.
 pub fn unit_vector(vector: &[f32]) -> Vec<f32> {
     let length = vector.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
     vector.iter().map(|&x| (f64::from(x) / length) as f32).collect()
 }
 
-/// The cosine of a vector of length 1 and one of any length, whose numbers are little-endian f32; 0 with zero.
+/// The cosine of a unit vector and one of any length, given as little-endian f32; 0 for zero.
 pub(crate) fn cosine(unit: &[f32], bytes: &[u8]) -> f32 {
     const LANES: usize = 16;
     let (numbers, _) = bytes.as_chunks::<4>();
     let (mut dot, mut square) = ([0_f32; LANES], [0_f32; LANES]);
-    // Independent sums, which the compiler turns into wide ones.
+    // Independent sums, which the compiler vectorizes.
     for (unit, numbers) in unit.chunks(LANES).zip(numbers.chunks(LANES)) {
         let sums = dot.iter_mut().zip(&mut square);
         for ((unit, number), (dot, square)) in unit.iter().zip(numbers).zip(sums) {

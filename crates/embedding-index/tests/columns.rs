@@ -1,4 +1,4 @@
-//! Reads columns of tables as people have them: damaged Parquet files, nested columns, and texts from any editor.
+//! Reads columns of tables found in practice: damaged Parquet files, nested columns, and texts from any editor.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ fn column(path: &Path, column: &str) -> TestResult<Result<Vec<String>, String>> 
     Ok(strings(file, column).and_then(Iterator::collect).map_err(|error| error.to_string()))
 }
 
-/// Each of these makes the parquet crate panic, in another place.
+/// Each of these makes the parquet crate panic in another place.
 #[test]
 fn the_panic_of_the_parquet_reader_is_the_error_of_its_file() -> TestResult {
     let folder = tempfile::tempdir()?;
@@ -41,14 +41,14 @@ fn the_panic_of_the_parquet_reader_is_the_error_of_its_file() -> TestResult {
         let error = TextTable::read(&path, &["text"]).err().ok_or("no error")?.to_string();
         assert!(error.starts_with(&path.display().to_string()), "{error}");
         let items = images(File::open(&path)?, "text").into_iter().flatten();
-        // It ends, and does not go on for ever with errors.
+        // It ends, instead of yielding errors forever.
         assert!(items.take(1000).count() < 1000);
     }
     assert_eq!(column(&data("small.parquet"), "text")?, Ok(vec!["a cat".into(), "dog".into()]));
     Ok(())
 }
 
-/// Any byte may be another one.
+/// Any byte may be changed.
 #[test]
 fn damaged_parquet_files_do_not_panic() -> TestResult {
     let folder = tempfile::tempdir()?;
@@ -89,7 +89,7 @@ fn columns_of_parquet_are_paths_into_what_is_nested() -> TestResult {
     Ok(())
 }
 
-/// The same table in every form in which editors and programs write it.
+/// The same table in every form that editors and programs write.
 #[test]
 fn tables_are_read_whatever_wrote_them() -> TestResult {
     let folder = tempfile::tempdir()?;
@@ -113,7 +113,7 @@ fn tables_are_read_whatever_wrote_them() -> TestResult {
                         (name.to_owned(), text.clone().into_bytes()),
                         (format!("{name}.gz"), gzip(&text)?),
                         (format!("{name}.zst"), zstd::encode_all(text.as_bytes(), 1)?),
-                        // Packed, and not called so.
+                        // Compressed, without the ending.
                         (name.to_owned(), gzip(&text)?),
                     ];
                     for (name, bytes) in forms {
@@ -154,7 +154,7 @@ fn what_cannot_be_text_is_named() -> TestResult {
     Ok(())
 }
 
-/// Training lost the first row, and evaluation refused the file.
+/// Training once lost the first row, and evaluation rejected the file.
 #[test]
 fn a_byte_order_mark_belongs_to_no_row() -> TestResult {
     let folder = tempfile::tempdir()?;

@@ -1,4 +1,4 @@
-//! Runs jobs with the small model of this project: they stop, are resumed, and write the same bytes.
+//! Runs jobs with this project's small model: they stop, resume, and write the same bytes.
 
 use std::error::Error as StdError;
 use std::fs;
@@ -23,7 +23,7 @@ fn texts(count: usize) -> TextInputs {
     (0..count).map(|number| format!("{number} cats")).collect()
 }
 
-/// A folder with twenty images, of which the fourth is damaged, and a text.
+/// A folder with twenty images, the fourth of them damaged, and a text.
 fn write_images(folder: &Path) -> TestResult<String> {
     let photos = folder.join("photos");
     fs::create_dir(&photos)?;
@@ -36,7 +36,7 @@ fn write_images(folder: &Path) -> TestResult<String> {
     Ok(photos.display().to_string())
 }
 
-/// Notes what a job tells, and stops it when so many items of a kind are done.
+/// Records what a job reports, and stops it after a number of items of a kind.
 #[derive(Default)]
 struct Watch {
     stop_at: Option<(ItemKind, usize)>,
@@ -97,7 +97,7 @@ fn stopped_jobs_go_on_to_the_same_bytes() -> TestResult {
         assert!(partial.is_dir() && !parts.exists());
     }
 
-    // Another job does not go on with it, nor harm it.
+    // Another job neither resumes nor harms it.
     let differences = [
         (job(&parts).normalize(false), MODEL, JobDifference::Normalization),
         (job(&parts), "another name", JobDifference::Model),
@@ -118,7 +118,7 @@ fn stopped_jobs_go_on_to_the_same_bytes() -> TestResult {
     assert!(fs::read(&parts)? == whole);
     assert!(!partial.exists());
 
-    // Without what was left, all begins anew.
+    // Without the folder, everything starts again.
     let mut watch = Watch { stop_at: Some((ItemKind::Text, 1024)), ..Watch::default() };
     assert!(job(&parts).run(&embedder, "another name", &mut watch).is_err());
     job(&parts).resume(false).run(&embedder, MODEL, &mut ())?;
@@ -126,7 +126,7 @@ fn stopped_jobs_go_on_to_the_same_bytes() -> TestResult {
     Ok(())
 }
 
-/// A folder as the first release left it, before backgrounds were noted, and with everything done but the last text.
+/// A folder from the first release, which did not record backgrounds, with everything done except the last text.
 #[test]
 fn unfinished_jobs_of_earlier_releases_are_resumed() -> TestResult {
     let folder = tempfile::tempdir()?;

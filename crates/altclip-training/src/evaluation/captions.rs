@@ -1,4 +1,4 @@
-//! Reads images with captions or classes from the files of a data set.
+//! Reads data sets of images with captions or classes.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,27 +13,27 @@ use embedding_index::readers::Skipped;
 use embedding_index::readers::files::{ending, files_in};
 use embedding_index::readers::text_file::{self, Line};
 
-/// Images, each with captions of one language.
+/// Images with captions in one language.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CaptionedImages {
     /// The files.
     pub images: Vec<PathBuf>,
-    /// The captions of all.
+    /// The captions of all images.
     pub captions: Vec<String>,
-    /// For each caption, the number of its image.
+    /// For each caption, the index of its image.
     pub owners: Vec<usize>,
-    /// Images of a folder that are of formats not read here.
+    /// Images of a folder in unsupported formats.
     pub unread: Skipped,
 }
 
 impl CaptionedImages {
-    /// The captions in `language` of a data set at `path`, at most `most` for each image:
+    /// Reads the captions in `language` of a data set at `path`, at most `most` per image. It is
     ///
     /// * a file, or a folder with a file `LANGUAGE.jsonl`, with lines such as
-    ///   `{"image": "images/1.jpg", "captions": ["一只猫", "猫在睡觉"]}` or `{"image": "1.jpg", "caption": "a cat"}`; images are
-    ///   looked for from the file's folder on;
-    /// * else a folder `LANGUAGE`, or the folder itself, with images, and beside each a `.txt` of its name with a caption on
-    ///   each line.
+    ///   `{"image": "images/1.jpg", "captions": ["一只猫", "猫在睡觉"]}` or `{"image": "1.jpg", "caption": "a cat"}`;
+    ///   images are relative to the file's folder;
+    /// * or else a folder `LANGUAGE`, or the folder itself, of images, each with a `.txt` file of the same name
+    ///   beside it that has a caption per line.
     ///
     /// # Errors
     /// If there is no such data set, a line is damaged or has no caption, or there are no captions at all.
@@ -102,7 +102,7 @@ impl CaptionedImages {
         Ok(())
     }
 
-    /// The same without the images that `is_there` says no about, and their captions.
+    /// Drops the images for which `is_there` is false, and their captions.
     #[must_use]
     pub fn only(&self, is_there: &[bool]) -> Self {
         let mut kept = Self { unread: self.unread.clone(), ..Self::default() };
@@ -125,7 +125,7 @@ impl CaptionedImages {
     }
 }
 
-/// A line of a `.jsonl` file. An image may have several lines.
+/// Parses a line of a `.jsonl` file. An image may have several lines.
 fn image_and_captions(line: &str) -> Result<(PathBuf, Vec<String>), String> {
     const EXPECTED: &str = "expected an object with `image` and `captions`";
     let object = text_file::object(line)?;
@@ -145,19 +145,19 @@ fn image_and_captions(line: &str) -> Result<(PathBuf, Vec<String>), String> {
     Ok((image.into(), captions))
 }
 
-/// Images, each of one class.
+/// Images with a class each.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LabelledImages {
     /// The files.
     pub images: Vec<PathBuf>,
-    /// For each, the number of its class.
+    /// For each image, the index of its class.
     pub targets: Vec<usize>,
-    /// Images in the folders that are of formats not read here.
+    /// Images of the folders in unsupported formats.
     pub unread: Skipped,
 }
 
 impl LabelledImages {
-    /// The images in a folder that has one folder for each class.
+    /// Reads a folder that has a subfolder of images per class.
     ///
     /// # Errors
     /// If there is no such folder, or there are no images.
@@ -183,7 +183,7 @@ impl LabelledImages {
     }
 }
 
-/// The images of a folder, sorted by name. Those of formats that are not read here are counted in `unread`.
+/// The images in a folder, sorted by name. Those in unsupported formats are counted in `unread`.
 fn images_in(folder: &Path, unread: &mut Skipped) -> Result<Vec<PathBuf>> {
     let is_read = |path: &PathBuf| {
         let ending = ending(path);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// The classes of CIFAR-10 as its folders are called, and in Chinese.
+/// CIFAR-10's classes: their folders' names, and in Chinese.
 const CIFAR10: [(&str, &str); 10] = [
     ("airplane", "飞机"),
     ("automobile", "汽车"),
@@ -40,7 +40,7 @@ const ENGLISH: [&str; 18] = [
     "a photo of the big {}.",
 ];
 
-/// What they say, in Chinese, which has no articles.
+/// Chinese versions; Chinese has no articles.
 const CHINESE: [&str; 9] = [
     "一张{}的照片。",
     "一张模糊的{}的照片。",
@@ -53,16 +53,16 @@ const CHINESE: [&str; 9] = [
     "一张大{}的照片。",
 ];
 
-/// Classes: what the folder of each is called, and what it is called in texts.
+/// Classes, with their folders and their names in texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Classes {
-    /// In the order of their numbers.
+    /// By index.
     pub folders: Vec<String>,
-    /// As many.
+    /// By index.
     pub names: Vec<String>,
 }
 
-/// The classes of a data set that is known here: `cifar10`, in `en` or `zh`.
+/// The classes of a built-in data set: `cifar10`, in `en` or `zh`.
 pub fn built_in_classes(data_set: &str, language: &str) -> Option<Classes> {
     let name: fn(&(&'static str, &'static str)) -> &'static str = match (data_set, language) {
         ("cifar10", "en") => |class| class.0,
@@ -75,7 +75,7 @@ pub fn built_in_classes(data_set: &str, language: &str) -> Option<Classes> {
     })
 }
 
-/// Templates that are known here, in `en` or `zh`.
+/// Built-in templates, in `en` or `zh`.
 pub fn built_in_templates(language: &str) -> Option<Vec<String>> {
     let templates: &[&str] = match language {
         "en" => &ENGLISH,
@@ -86,11 +86,10 @@ pub fn built_in_templates(language: &str) -> Option<Vec<String>> {
 }
 
 impl Classes {
-    /// Reads a class from each line of a text: its folder, a tab and its name, or a name alone that the folder is called
-    /// by, too. `file` is what errors call it.
+    /// Reads a class per line: its folder, a tab and its name, or a single name for both. `file` is used in errors.
     ///
     /// # Errors
-    /// If there is no class, or two have the same folder.
+    /// If there are no classes, or two with the same folder.
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
         let lines = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
         let (folders, names): (Vec<String>, Vec<String>) = lines

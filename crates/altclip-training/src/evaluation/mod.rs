@@ -1,4 +1,4 @@
-//! Measures how well dual encoders find images by texts and texts by images, and tell what images show.
+//! Measures dual encoders: retrieval of images by texts and texts by images, and zero-shot classification.
 
 mod captions;
 mod labels;

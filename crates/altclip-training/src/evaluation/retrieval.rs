@@ -1,17 +1,17 @@
-//! Measures recall of texts by images and of images by texts, as the papers of CLIP and its relatives report it.
+//! Measures recall of text-to-image and image-to-text retrieval, as in the papers on CLIP and related models.
 
 use candle_core::{Device, Tensor};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 
-/// How far down a list the right one may stand.
+/// The ranks at which recall is measured.
 pub const RECALLS: [usize; 3] = [1, 5, 10];
 
-/// Scores are computed for so many queries at a time.
+/// Queries scored at a time.
 const QUERIES_AT_A_TIME: usize = 1024;
 
-/// Shares of the searches that found a right one among the first 1, 5 and 10.
+/// The shares of queries with a correct result among the first 1, 5 and 10.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct RetrievalScores {
     /// From each text to its image.
@@ -21,23 +21,22 @@ pub struct RetrievalScores {
 }
 
 impl RetrievalScores {
-    /// The mean of all six, "MR".
+    /// The mean of all six ("MR").
     pub fn mean_recall(&self) -> f64 {
         let all = self.text_to_image.iter().chain(&self.image_to_text);
         all.sum::<f64>() / (2 * RECALLS.len()) as f64
     }
 }
 
-/// Searches for each of `texts` among `images` and the other way round.
+/// Retrieves images by `texts` and texts by `images`.
 ///
-/// * `images` (images, width) and `texts` (texts, width), vectors of length 1
-/// * `owners`: for each text, the number of its image
+/// * `images` (images, width) and `texts` (texts, width), unit vectors
+/// * `owners`: for each text, the index of its image
 ///
-/// Of equally good ones the first counts as better. An image that no text belongs to is searched for, and does not
-/// search.
+/// Ties go to the earlier one. An image without texts is a candidate, but not a query.
 ///
 /// # Errors
-/// If shapes do not fit, a text's image is not there, a vector holds NaN, or nothing can be searched.
+/// If the shapes do not fit, an index is out of range, a vector holds NaN, or there is nothing to retrieve.
 pub fn retrieval(images: &Tensor, texts: &Tensor, owners: &[usize]) -> Result<RetrievalScores> {
     let count = images.dim(0)?;
     if texts.dim(0)? != owners.len() || owners.iter().any(|&owner| owner >= count) || owners.is_empty() {
@@ -58,7 +57,7 @@ pub fn retrieval(images: &Tensor, texts: &Tensor, owners: &[usize]) -> Result<Re
     })
 }
 
-/// For each of `queries` that has a right one among `keys`, how many others come before the best of those.
+/// For each of `queries` with a correct result among `keys`, how many others rank above the best of those.
 fn best_ranks(queries: &Tensor, keys: &Tensor, right: &[Vec<usize>]) -> Result<Vec<usize>> {
     let keys = keys.to_device(&Device::Cpu)?.t()?.contiguous()?;
     let mut ranks = Vec::with_capacity(right.len());
@@ -74,7 +73,7 @@ fn best_ranks(queries: &Tensor, keys: &Tensor, right: &[Vec<usize>]) -> Result<V
     Ok(ranks)
 }
 
-/// How many scores come before that at `place`.
+/// How many scores rank above that at `place`.
 fn before(scores: &[f32], place: usize) -> usize {
     let own = scores.get(place).copied().unwrap_or(f32::NEG_INFINITY);
     let is_before = |&(other, &score): &(usize, &f32)| score > own || (score == own && other < place);

@@ -1,31 +1,31 @@
-//! Measures how often an image's class is the one whose text is nearest.
+//! Measures zero-shot classification accuracy.
 
 use candle_core::{Device, Tensor};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 
-/// Fewer classes than this have no top-5.
+/// With fewer classes than this there is no top-5.
 const TOP: usize = 5;
 
-/// Shares of the images that were classified right.
+/// The shares of images classified correctly.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ZeroShotScores {
-    /// The nearest class is the right one.
+    /// The nearest class is correct.
     pub top1: f64,
-    /// The right class is among the five nearest; nothing where there are not as many.
+    /// The correct class is among the five nearest; `None` with fewer than five classes.
     pub top5: Option<f64>,
-    /// The mean over the classes that have images of `top1` among theirs.
+    /// The mean of each class's `top1`, over classes with images.
     pub mean_per_class: f64,
 }
 
-/// Compares images with classes.
+/// Classifies images by their nearest class.
 ///
-/// * `images` (images, width) and `classes` (classes, width), vectors of length 1
-/// * `targets`: for each image, the number of its class
+/// * `images` (images, width) and `classes` (classes, width), unit vectors
+/// * `targets`: for each image, the index of its class
 ///
 /// # Errors
-/// If shapes do not fit, a class is not there, a vector holds NaN, or there are no images.
+/// If the shapes do not fit, an index is out of range, a vector holds NaN, or there are no images.
 pub fn zero_shot(images: &Tensor, classes: &Tensor, targets: &[usize]) -> Result<ZeroShotScores> {
     let count = classes.dim(0)?;
     if images.dim(0)? != targets.len() || targets.iter().any(|&target| target >= count) || targets.is_empty()
@@ -45,7 +45,7 @@ pub fn zero_shot(images: &Tensor, classes: &Tensor, targets: &[usize]) -> Result
                 "zero-shot classification: a vector holds NaN or infinity".to_owned(),
             ));
         }
-        // Of equally near classes the first counts as nearer.
+        // Ties go to the earlier class.
         let is_before = |&(class, score): &(usize, &f32)| *score > own || (*score == own && class < target);
         ranks.push(scores.iter().enumerate().filter(is_before).count());
     }

@@ -1,39 +1,38 @@
-//! Defines what the processes of a run can say to one another.
+//! Defines how the processes of a run communicate.
 
 use crate::error::{Error, Result};
 use candle_core::Tensor;
 use std::fmt::Debug;
 
-/// Values that travel together: 32 MiB, after which an exchange takes as long as its bytes and no longer. A larger tensor
-/// travels alone.
+/// Values sent together: 32 MiB, beyond which an exchange is limited by bandwidth. A larger tensor is sent alone.
 const BUCKET: usize = 8 << 20;
 
-/// The processes of a run, seen from one of them.
+/// The processes of a run, as seen by one of them.
 ///
-/// All ranks must call the same methods in the same order. What they are given back has the same bits on every rank.
+/// All ranks must call the same methods in the same order. Results are bit-identical on all ranks.
 pub trait Communicator: Debug {
-    /// The number of this process, from 0.
+    /// The rank of this process, from 0.
     fn rank(&self) -> usize;
 
-    /// How many there are, at least one.
+    /// The number of ranks, at least one.
     fn ranks(&self) -> usize;
 
-    /// The sum over all ranks of f32 tensors of one shape.
+    /// Sums f32 tensors of equal shape over all ranks.
     ///
     /// # Errors
-    /// If a rank is lost, or does something else.
+    /// If a rank is lost, or out of step.
     fn sum(&self, values: &Tensor) -> Result<Tensor>;
 
-    /// What every rank says, in their order.
+    /// Gathers a word from every rank, in order.
     ///
     /// # Errors
-    /// If a rank is lost, or does something else.
+    /// If a rank is lost, or out of step.
     fn gather(&self, word: u64) -> Result<Vec<u64>>;
 }
 
-/// What follows from the few things that a communicator can do.
+/// Built on the few primitives of a communicator.
 impl dyn Communicator + '_ {
-    /// Whether this is rank 0, which alone writes files.
+    /// Whether this is rank 0, the only one that writes files.
     pub fn is_first(&self) -> bool {
         self.rank() == 0
     }
@@ -41,33 +40,33 @@ impl dyn Communicator + '_ {
     /// Waits for all ranks.
     ///
     /// # Errors
-    /// As [`Communicator::gather`].
+    /// See [`Communicator::gather`].
     pub fn barrier(&self) -> Result<()> {
         self.gather(0).map(drop)
     }
 
-    /// Whether it is so on any rank.
+    /// Whether `is_so` on any rank.
     ///
     /// # Errors
-    /// As [`Communicator::gather`].
+    /// See [`Communicator::gather`].
     pub fn any(&self, is_so: bool) -> Result<bool> {
         Ok(self.gather(u64::from(is_so))?.into_iter().any(|word| word != 0))
     }
 
-    /// The mean of a number over all ranks.
+    /// Averages a number over all ranks.
     ///
     /// # Errors
-    /// As [`Communicator::gather`].
+    /// See [`Communicator::gather`].
     pub fn mean(&self, value: f64) -> Result<f64> {
         let values = self.gather(value.to_bits())?.into_iter().map(f64::from_bits);
         Ok(values.sum::<f64>() / self.ranks() as f64)
     }
 
-    /// The means of f32 tensors over all ranks, each in the shape that it has. They travel together: many small exchanges
-    /// would take longer than a few large ones, and no more than a bucket is copied at a time.
+    /// Averages f32 tensors over all ranks, keeping their shapes. They are sent together: many small exchanges would
+    /// take longer than a few large ones. No more than a bucket is copied at a time.
     ///
     /// # Errors
-    /// Those of `tensors`, and as [`Communicator::sum`].
+    /// Those of `tensors`; see also [`Communicator::sum`].
     pub fn means(&self, tensors: impl IntoIterator<Item = Result<Tensor>>) -> Result<Vec<Tensor>> {
         let (mut means, mut bucket, mut values) = (Vec::new(), Vec::new(), 0);
         for tensor in tensors {
@@ -84,10 +83,10 @@ impl dyn Communicator + '_ {
         Ok(means)
     }
 
-    /// Refuses to go on where a rank says something else than rank 0 about `what`.
+    /// Fails if a rank disagrees with rank 0 about `what`.
     ///
     /// # Errors
-    /// That of the first such rank, and as [`Communicator::gather`].
+    /// Names the first such rank; see also [`Communicator::gather`].
     pub fn agree(&self, what: &str, word: u64) -> Result<()> {
         let words = self.gather(word)?;
         match words.iter().position(|word| Some(word) != words.first()) {
@@ -99,10 +98,10 @@ impl dyn Communicator + '_ {
         }
     }
 
-    /// Does `work` on rank 0, and then on the others: what the first leaves in a file, they find there.
+    /// Runs `work` on rank 0, and then on the others, which find the files that it wrote.
     ///
     /// # Errors
-    /// Those of `work`, and as [`Communicator::gather`].
+    /// Those of `work`; see also [`Communicator::gather`].
     pub fn after_first<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         if self.is_first() {
             let done = work()?;
@@ -114,7 +113,7 @@ impl dyn Communicator + '_ {
     }
 }
 
-/// A run of one process.
+/// A run with a single process.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Alone;
 
@@ -136,7 +135,7 @@ impl Communicator for Alone {
     }
 }
 
-/// The means of a bucket of tensors.
+/// Averages a bucket of tensors.
 fn means_of(communicator: &(dyn Communicator + '_), bucket: &[Tensor]) -> Result<Vec<Tensor>> {
     if bucket.is_empty() {
         return Ok(Vec::new());

@@ -1,14 +1,14 @@
-//! Trains one model in several processes, each of which has the whole model: data parallelism.
+//! Trains a model in several processes, each with a complete copy (data parallelism).
 //!
-//! Every process has a rank. In each step every rank computes the gradients of batches of its own, and all take the same
-//! step along their mean: R ranks that accumulate A batches do what one process does that accumulates A · R of them, up to
-//! the order of sums. Nothing else is shared. Rank 0 alone takes the folder's lock and writes checkpoints, metrics, samples
-//! and the model; the others read the newest checkpoint, and the run ends with an error where they do not all begin with
-//! the same weights. What is computed once and kept in a file ([`Cache`](crate::Cache)) is rank 0's work, while the others
-//! wait. All of them therefore need the same file system, or the same files.
+//! Every process has a rank. In each step every rank computes the gradients of its own batches, and all take the same
+//! step along their mean: R ranks that accumulate A batches do what one process does with A · R, up to the order of
+//! summation. Only rank 0 locks the folder and writes checkpoints, metrics, samples and the model. The others read
+//! the newest checkpoint, and the run fails unless all start with the same weights. What is computed once and cached
+//! in a file ([`Cache`](crate::Cache)) is rank 0's work, while the others wait. So all of them need the same file
+//! system, or the same files.
 //!
-//! A run ends for all ranks when it ends for one. Where a rank is lost, the others end with an error that names it, and the
-//! last checkpoint stays as it was.
+//! A run ends for all ranks when it ends for one. If a rank is lost, the others fail with an error that names it, and
+//! the last checkpoint stays as it was.
 
 mod communicator;
 #[cfg(feature = "nccl")]

@@ -1,4 +1,4 @@
-//! Joins ranks with NVIDIA GPUs, whose gradients go from GPU to GPU through NCCL.
+//! Connects ranks with NVIDIA GPUs, exchanging gradients between GPUs through NCCL.
 
 use super::communicator::Communicator;
 use super::sockets::Sockets;
@@ -10,13 +10,13 @@ use candle_core::cuda::cudarc::nccl::{Comm, Id, ReduceOp};
 use candle_core::{CpuStorage, CudaDevice, CustomOp1, Layout, Shape, Tensor};
 use std::ffi::c_char;
 
-/// Bytes of the identifier that rank 0 makes for all.
+/// Bytes of the identifier that rank 0 creates.
 const ID_BYTES: usize = 128;
 
-/// Ranks that sum tensors by NCCL, each on a GPU of its own, and say everything else over sockets.
+/// Ranks that sum tensors with NCCL, each on its own GPU, and exchange the rest over sockets.
 ///
-/// A rank that is lost between two exchanges is an error as with [`Sockets`]. One that is lost while NCCL sums leaves the
-/// others waiting for it, as NCCL does.
+/// A rank lost between two exchanges is an error, as with [`Sockets`]. If one is lost while NCCL sums, the others
+/// wait forever, as is usual with NCCL.
 #[derive(Debug)]
 pub struct Nccl {
     sockets: Sockets,
@@ -24,15 +24,15 @@ pub struct Nccl {
 }
 
 impl Nccl {
-    /// Joins the GPUs of ranks that have met.
+    /// Connects the GPUs of ranks that have met.
     ///
     /// # Errors
-    /// If a rank is lost, or NCCL cannot join the GPUs, as where two ranks have the same.
+    /// If a rank is lost, or NCCL cannot connect the GPUs, for example because two ranks share one.
     pub fn new(sockets: Sockets, device: &CudaDevice) -> Result<Self> {
         let (rank, ranks) = (sockets.rank(), sockets.ranks());
         let mut id = if rank == 0 { *Id::new().map_err(failed)?.internal() } else { [0; ID_BYTES] };
         for byte in &mut id {
-            // All take what rank 0 says.
+            // All use rank 0's value.
             let said = sockets.gather(u64::from(byte.to_ne_bytes()[0]))?.first().copied();
             *byte = c_char::from_ne_bytes([said.unwrap_or_default() as u8]);
         }
@@ -63,7 +63,7 @@ impl Communicator for Nccl {
     }
 }
 
-/// The sum over all ranks, on every rank.
+/// A sum over all ranks, received by all.
 struct AllReduce<'a>(&'a Comm);
 
 impl CustomOp1 for AllReduce<'_> {

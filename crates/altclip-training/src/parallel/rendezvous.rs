@@ -1,4 +1,4 @@
-//! Lets the processes of a run find each other: rank 0 listens, and the others connect.
+//! Connects the processes of a run: rank 0 listens, and the others connect.
 
 use super::communicator::Communicator;
 #[cfg(feature = "nccl")]
@@ -12,30 +12,30 @@ use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// What every rank says first.
+/// What every rank sends first.
 const GREETING: &[u8; 8] = b"altranks";
-/// Time for a greeting; who connects and says nothing is no rank.
+/// The time limit for a greeting; silent connections are not ranks.
 const GREETING_TIME: Duration = Duration::from_secs(5);
-/// Time between two looks at whether somebody has come.
+/// How often to check for new connections.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// More processes than anyone has GPUs for one run.
+/// More processes than anybody has GPUs for.
 const MOST_RANKS: usize = 4096;
 
-/// Where the processes of a run meet.
+/// How the processes of a run meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendezvous {
-    /// The number of this process, from 0.
+    /// The rank of this process, from 0.
     pub rank: usize,
-    /// How many there are.
+    /// The number of ranks.
     pub ranks: usize,
-    /// `HOST:PORT` of rank 0, which listens there and nowhere else.
+    /// `HOST:PORT` where rank 0 listens, and only there.
     pub address: String,
-    /// How long the first waits for the last.
+    /// How long to wait for the others.
     pub patience: Duration,
 }
 
-/// Meets the other ranks. Where this build has the feature `nccl` and all ranks compute on NVIDIA GPUs, gradients go from
-/// GPU to GPU, and else through sockets and rank 0.
+/// Meets the other ranks. If this build has the feature `nccl` and all ranks compute on NVIDIA GPUs, gradients go
+/// from GPU to GPU, otherwise through sockets and rank 0.
 ///
 /// # Errors
 /// If `rendezvous` has no such rank, the others do not come in time, or only some of the ranks have a GPU.
@@ -55,7 +55,7 @@ pub fn join(rendezvous: &Rendezvous, device: &Device) -> Result<Box<dyn Communic
 }
 
 impl Rendezvous {
-    /// Meets the other ranks, and waits until all are there.
+    /// Meets the other ranks, waiting for all.
     ///
     /// # Errors
     /// If there is no such rank, the address cannot be used, or the others do not come in time.
@@ -76,10 +76,10 @@ impl Rendezvous {
         }
     }
 
-    /// Rank 0's part, where it listens already.
+    /// Rank 0's part, on an existing listener.
     ///
     /// # Errors
-    /// If the others do not come in time, or two of them are the same.
+    /// If the others do not come in time, or two have the same rank.
     pub fn listen(&self, listener: &TcpListener) -> Result<Sockets> {
         listener.set_nonblocking(true).map_err(Error::io(&self.address))?;
         let start = Instant::now();
@@ -101,7 +101,7 @@ impl Rendezvous {
                     }
                     sleep(LOOK_EVERY);
                 }
-                // One who is gone before he was let in.
+                // A client that left before it was accepted.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => return Err(Error::io(&self.address)(error)),
             }
@@ -113,7 +113,7 @@ impl Rendezvous {
         Ok(Sockets::new(0, self.ranks, peers.into_values().collect()))
     }
 
-    /// The rank of one who has connected; `None` for somebody who only looks for open ports.
+    /// The rank of a new connection; `None` for port scanners.
     fn greeted(&self, mut stream: &TcpStream) -> Result<Option<usize>> {
         let mut greeting = [0; GREETING.len() + 16];
         let read = stream
@@ -138,7 +138,7 @@ impl Rendezvous {
         let stream = loop {
             match self.try_connect(start) {
                 Ok(stream) => break stream,
-                // No address at all does not become one.
+                // Waiting does not make an invalid address valid.
                 Err(error) if error.kind() == ErrorKind::InvalidInput || start.elapsed() >= self.patience => {
                     let problem = format!("cannot be reached at {}: {error}", self.address);
                     return Err(Error::Rank { rank: 0, problem });
@@ -157,7 +157,7 @@ impl Rendezvous {
         Ok(Sockets::new(self.rank, self.ranks, vec![first]))
     }
 
-    /// A name may have several addresses, of which one is listened at.
+    /// A name may have several addresses, one of which is listened on.
     fn try_connect(&self, start: Instant) -> std::io::Result<TcpStream> {
         let mut result = Err(ErrorKind::AddrNotAvailable.into());
         for address in self.address.to_socket_addrs()? {
@@ -169,7 +169,7 @@ impl Rendezvous {
         result
     }
 
-    /// Time that is left, which for a socket is never none.
+    /// The remaining time, never zero, which sockets do not accept.
     fn left(&self, start: Instant) -> Duration {
         self.patience.saturating_sub(start.elapsed()).max(LOOK_EVERY)
     }

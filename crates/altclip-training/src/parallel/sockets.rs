@@ -1,12 +1,13 @@
-//! Joins ranks over TCP, through rank 0.
+//! Connects ranks over TCP, through rank 0.
 //!
-//! Made for training on CPUs, on one machine or several, and for the few bytes that ranks with GPUs send beside their
-//! gradients. Every exchange goes to rank 0, which takes the ranks in their order and gives all of them its result: sums are
-//! always taken in the same order.
+//! For training on CPUs, on one machine or several, and for the few bytes that ranks with GPUs exchange besides
+//! gradients. Every exchange goes to rank 0, which combines the ranks in order and sends all of them the result, so
+//! sums are always taken in the same order.
 //!
-//! A rank may be busy for hours while the others wait, as rank 0 with a cache, so there is no limit on that. A process that
-//! ends closes its connection, and a machine that is gone no longer answers the system's probes: both are errors that name
-//! the rank. What is said is neither encrypted nor signed, as in other programs of this kind: for a network that is trusted.
+//! A rank may be busy for hours while the others wait, such as rank 0 filling a cache, so there is no time limit. A
+//! process that ends closes its connection, and a machine that is gone does not answer the system's probes: both are
+//! errors that name the rank. Messages are neither encrypted nor signed, as is usual for such programs: use a trusted
+//! network.
 
 use super::communicator::Communicator;
 use crate::error::{Error, Result};
@@ -16,17 +17,17 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-/// A peer that has said nothing for so long is asked whether it is there.
+/// Silence after which a peer is probed.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
-/// Time between two probes; after some of them, nine on Linux, the peer is lost.
+/// Time between probes; after several of them, nine on Linux, the peer is lost.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 
-/// Ranks that are joined by TCP connections.
+/// Ranks connected by TCP.
 #[derive(Debug)]
 pub struct Sockets {
     rank: usize,
     ranks: usize,
-    /// On rank 0 all others, in their order; on the others rank 0.
+    /// On rank 0 all others, in order; on the others rank 0.
     peers: Vec<Peer>,
 }
 
@@ -35,7 +36,7 @@ impl Sockets {
         Self { rank, ranks, peers }
     }
 
-    /// Sends `own` to rank 0, which joins what all send, in the order of the ranks, and sends everyone the result.
+    /// Sends `own` to rank 0, which combines what all send, in order of rank, and sends everyone the result.
     fn exchange(
         &self,
         kind: MessageKind,
@@ -48,7 +49,7 @@ impl Sockets {
         }
         let result = self.answer(kind, own, join);
         if let Err(Error::Rank { rank, .. }) = &result {
-            // Without this message the others would only see that rank 0 is gone.
+            // Otherwise the others would only see that rank 0 is gone.
             for peer in self.peers.iter().filter(|peer| peer.rank != *rank) {
                 let _ = peer.send_header(MessageKind::Lost, *rank);
             }
@@ -77,7 +78,7 @@ impl Sockets {
             if said.is_err() {
                 peer.close();
             }
-            // Rank 0 may have given up, and then it has said whom it lost.
+            // Rank 0 may have given up, after reporting which rank it lost.
             peer.receive(kind, &mut result)?;
             said?;
         }
@@ -113,7 +114,7 @@ impl Communicator for Sockets {
     }
 }
 
-/// Adds f32 values, as they travel.
+/// Adds f32 values in their wire format.
 fn add(sum: &mut [u8], other: &[u8]) {
     let (sum, _) = sum.as_chunks_mut();
     let (other, _) = other.as_chunks();
@@ -122,19 +123,19 @@ fn add(sum: &mut [u8], other: &[u8]) {
     }
 }
 
-/// What a message is. It begins with this and a number, two little-endian words; the number is that of the bytes that
-/// follow, or with `Lost` the rank.
+/// The kind of a message. It starts with this and a number, two little-endian words; the number is the length of what
+/// follows or, for `Lost`, the rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MessageKind {
-    /// Rank 0 ends, because of that rank.
+    /// Rank 0 ends because of that rank.
     Lost = 1,
-    /// All ranks have come.
+    /// All ranks have connected.
     Welcome,
     Gather,
     Sum,
 }
 
-/// Another rank, and the connection to it.
+/// Another rank and its connection.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub rank: usize,
@@ -152,7 +153,7 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Waits no longer than this, or for ever.
+    /// Sets a time limit, or none.
     pub(super) fn set_patience(&self, patience: Option<Duration>) -> Result<()> {
         self.stream.set_read_timeout(patience).map_err(|error| self.lost(&error))
     }
@@ -170,7 +171,7 @@ impl Peer {
         (&self.stream).write_all(&words).map_err(|error| self.lost(&error))
     }
 
-    /// Fills `payload` with what the peer says; it must be of this kind, and of this length.
+    /// Fills `payload` with the peer's message, which must have this kind and length.
     pub(super) fn receive(&self, kind: MessageKind, payload: &mut [u8]) -> Result<()> {
         let mut words = [0; 16];
         (&self.stream).read_exact(&mut words).map_err(|error| self.lost(&error))?;
@@ -193,7 +194,7 @@ impl Peer {
     }
 
     fn close(&self) {
-        // One that is closed already is as good.
+        // It may be closed already.
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 

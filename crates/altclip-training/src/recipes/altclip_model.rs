@@ -1,4 +1,4 @@
-//! Opens and writes an AltCLIP that is trained, in its published layout.
+//! Opens and writes an AltCLIP in training, in its published layout.
 
 use super::output::MODEL;
 use crate::error::{Error, Result};
@@ -15,7 +15,7 @@ use model_files::write_whole;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What a model's folder holds beside its weights.
+/// The files of a model besides its weights.
 const SMALL_FILES: [&str; 9] = [
     "added_tokens.json",
     "config.json",
@@ -27,13 +27,13 @@ const SMALL_FILES: [&str; 9] = [
     "tokenizer_config.json",
     "vocab.txt",
 ];
-/// What the text tower's weights begin with, and its projection's.
+/// Prefixes of the text tower's weights and its projection's.
 const TEXT: [&str; 2] = ["text_model.", "text_projection."];
-/// What those of the image tower begin with.
+/// Prefixes of the image tower's weights and its projection's.
 const IMAGE: [&str; 2] = ["vision_model.", "visual_projection."];
 const LOGIT_SCALE: &str = "logit_scale";
 
-/// The model, with a text tower of trained weights.
+/// The model, with a trained text tower.
 pub(super) struct TrainedAltClip {
     source: ModelSource,
     checkpoint: Checkpoint,
@@ -44,11 +44,11 @@ pub(super) struct TrainedAltClip {
 }
 
 impl TrainedAltClip {
-    /// Opens the model called `name`. Weights of the text tower that its checkpoint lacks, such as a projection that XLM-R
-    /// never had, begin as the seed says.
+    /// Opens the model called `name`. Weights of the text tower missing from its checkpoint, such as a projection
+    /// that XLM-R never had, are initialised from the seed.
     ///
     /// # Errors
-    /// If a file is missing or damaged, or a weight has another shape than the configuration says.
+    /// If a file is missing or damaged, or a weight's shape differs from the configuration.
     pub(super) fn open(
         name: &str,
         seed: u64,
@@ -74,7 +74,7 @@ impl TrainedAltClip {
         Ok(Self { source, checkpoint, config, parameters, text, tokenizer })
     }
 
-    /// Tells what begins as the seed says.
+    /// Reports which weights are initialised from the seed.
     pub(super) fn report_fresh(&self, observer: &mut dyn Observer, stage: &str) {
         let fresh = self.parameters.fresh();
         if let Some(first) = fresh.first() {
@@ -84,7 +84,7 @@ impl TrainedAltClip {
         }
     }
 
-    /// The logarithm of the factor on the cosines, which is trained.
+    /// The trained logarithm of the logit scale.
     ///
     /// # Errors
     /// If the checkpoint has none.
@@ -96,10 +96,10 @@ impl TrainedAltClip {
         Ok(self.parameters.var_builder(device).get((), LOGIT_SCALE)?)
     }
 
-    /// The weights of the image tower: its own, or `other`'s where it has none. `None` where neither has one.
+    /// The weights of the image tower: its own, or `other`'s if it has none. `None` if neither has one.
     ///
     /// # Errors
-    /// If the tower has another shape than the configuration says.
+    /// If the tower's shape differs from the configuration.
     pub(super) fn image_weights<'a>(
         &'a self,
         other: Option<&'a Checkpoint>,
@@ -115,8 +115,8 @@ impl TrainedAltClip {
         Ok(found)
     }
 
-    /// Writes the model to `output/model`, weights in f32: `trained`, the image tower, and the logarithm of the factor on
-    /// the cosines: the trained one, its own, or the spare one.
+    /// Writes the model to `output/model` in f32: `trained`, the image tower, and the logit scale, which is the
+    /// trained one, its own, or the spare one.
     ///
     /// # Errors
     /// If a file cannot be read or written.

@@ -1,4 +1,4 @@
-//! Encodes captions as hidden states, once.
+//! Encodes captions to hidden states and caches them.
 
 use crate::cache::Cache;
 use crate::error::Result;
@@ -17,13 +17,13 @@ const ROWS: &str = "rows";
 const KEY_BIAS: &str = "key_bias";
 const STARTS: &str = "starts";
 
-/// The hidden states of many captions, without their padding, one after the other. The first is the empty one.
+/// The hidden states of many captions, concatenated without padding. The first is the empty caption.
 pub(super) struct CaptionStates {
-    /// (rows of all captions, width), on the training's device.
+    /// (rows of all captions, width), on the training device.
     rows: Tensor,
-    /// For each row, what is added to its score.
+    /// The bias of each row's scores.
     key_bias: Vec<f32>,
-    /// Where each caption begins, and where the last ends.
+    /// The start of each caption, and the end of the last.
     starts: Vec<u32>,
     /// The captions of each image.
     of_image: Vec<Vec<u32>>,
@@ -42,7 +42,7 @@ impl CaptionStates {
         cache: &Path,
         device: &Device,
     ) -> Result<Self> {
-        // The different ones; all images of a class may share one.
+        // Deduplicated: all images of a class may share a caption.
         let (mut texts, mut numbers) = (vec![String::new()], HashMap::from([("", 0u32)]));
         for caption in captions.iter().flatten() {
             numbers.entry(caption).or_insert_with(|| {
@@ -81,7 +81,7 @@ impl CaptionStates {
         })
     }
 
-    /// Captions by their numbers as a batch: shorter ones are filled up with a row that nothing attends to.
+    /// A batch of captions by index; shorter ones are padded with a masked row.
     fn batch(&self, captions: &[u32]) -> Result<ConditioningRows> {
         let range = |&caption: &u32| {
             let start = self.starts.get(caption as usize).copied().unwrap_or_default();

@@ -25,36 +25,36 @@ use std::path::{Path, PathBuf};
 
 const STAGE: &str = "contrastive";
 
-/// Every setting of a run.
+/// The settings of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContrastiveRecipe {
-    /// Seed of the order of the data.
+    /// Seed of the data's order.
     pub seed: u64,
-    /// Seconds between two checkpoints.
+    /// Seconds between checkpoints.
     pub save_every: u64,
-    /// The model whose text tower is trained, in AltCLIP's layout: a directory, or a repository on the hub.
+    /// The model whose text tower is trained, in AltCLIP's layout: a directory or a hub repository.
     pub model: String,
-    /// What the model computes in.
+    /// The dtype that the model computes in.
     #[serde(default)]
     pub precision: Precision,
-    /// Images and captions: a table, an archive of WebDataset, several of those, or a folder; see [`ImagePairs::read`].
+    /// Images and captions: a table, a WebDataset archive, several of those, or a folder; see [`ImagePairs::read`].
     pub data: PathBuf,
-    /// The column of the images in a table, or their endings elsewhere; by default `image`, or those of all known formats.
+    /// The column of images in a table, or their endings elsewhere; by default `image`, or all known endings.
     #[serde(alias = "picture")]
     pub image: Option<String>,
-    /// What transparent images are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
-    /// As the model's `preprocessor_config.json` says, where it is left out.
+    /// The background of transparent images: `white`, `black`, `#rrggbb`, or `none` to use the hidden colours. The
+    /// default is that of the model's `preprocessor_config.json`.
     pub background: Option<Background>,
-    /// The columns of the captions in a table, or the endings or fields of their files elsewhere.
+    /// The columns of captions in a table, or the endings or fields of their files elsewhere.
     pub captions: Vec<String>,
-    /// How it is trained.
+    /// The settings of the training.
     pub stage: ContrastiveStage,
 }
 
 impl TrainingRecipe for ContrastiveRecipe {
-    /// Trains, going on where an earlier run stopped, and writes the model to `output/model`. Images that cannot be read
-    /// are skipped and counted.
+    /// Trains, resuming an earlier run, and writes the model to `output/model`. Images that cannot be read are
+    /// skipped and counted.
     ///
     /// # Errors
     /// If a file cannot be read or written, a loss is not finite, or a rank is lost.
@@ -101,7 +101,7 @@ impl TrainingRecipe for ContrastiveRecipe {
 }
 
 impl ContrastiveRecipe {
-    /// The vectors of the images that can be read, (n, projection_dim), and the rows that these come from.
+    /// The vectors of the readable images, (n, projection_dim), and their rows in the data.
     fn vectors(
         &self,
         output: &Path,

@@ -1,4 +1,4 @@
-//! Reads the data of a run, and notes what was left out of it.
+//! Reads the data of a run, and reports what was left out.
 
 use crate::error::{Error, Result};
 use crate::run::Observer;
@@ -6,7 +6,7 @@ use altclip_encoder::images::{self, Background};
 use embedding_index::readers::{ImagePairs, Skipped};
 use std::path::Path;
 
-/// The images and captions of a run that needs both.
+/// Reads images and captions for a run that needs both.
 pub(super) fn read_pairs(data: &Path, image: Option<&str>, captions: &[String]) -> Result<ImagePairs> {
     if captions.is_empty() {
         return Err(Error::Setting("captions: expected at least one column, found none".to_owned()));
@@ -14,7 +14,7 @@ pub(super) fn read_pairs(data: &Path, image: Option<&str>, captions: &[String]) 
     Ok(ImagePairs::read(data, image, captions)?)
 }
 
-/// Notes how many images were transparent and had no background, unless that was asked for.
+/// Reports the number of transparent images without a background, unless that was asked for.
 pub(super) fn report_transparent(
     observer: &mut dyn Observer,
     stage: &str,
@@ -27,7 +27,7 @@ pub(super) fn report_transparent(
     }
 }
 
-/// Notes what was left out of the data.
+/// Reports what was left out of the data.
 pub(super) fn report_skipped(observer: &mut dyn Observer, stage: &str, skipped: &Skipped) {
     if skipped.count > 0 {
         observer.note(stage, &skipped.to_string());

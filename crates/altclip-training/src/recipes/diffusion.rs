@@ -22,32 +22,32 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Every setting of a run.
+/// The settings of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiffusionRecipe {
-    /// Seed of all draws.
+    /// Seed of all random draws.
     pub seed: u64,
-    /// Seconds between two checkpoints.
+    /// Seconds between checkpoints.
     pub save_every: u64,
-    /// The model whose UNet is trained, in the layout of diffusers: a directory, or a repository on the hub.
+    /// The model whose UNet is trained, in diffusers' layout: a directory or a hub repository.
     pub model: String,
-    /// What the model computes in.
+    /// The dtype that the model computes in.
     #[serde(default)]
     pub precision: Precision,
-    /// Images and captions: a table, an archive of WebDataset, several of those, or a folder; see [`ImagePairs::read`].
+    /// Images and captions: a table, a WebDataset archive, several of those, or a folder; see [`ImagePairs::read`].
     pub data: PathBuf,
-    /// The column of the images in a table, or their endings elsewhere; by default `image`, or those of all known formats.
+    /// The column of images in a table, or their endings elsewhere; by default `image`, or all known endings.
     #[serde(alias = "picture")]
     pub image: Option<String>,
-    /// What transparent images are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
-    /// As the model's `preprocessor_config.json` says, where it is left out.
+    /// The background of transparent images: `white`, `black`, `#rrggbb`, or `none` to use the hidden colours. The
+    /// default is that of the model's `preprocessor_config.json`.
     pub background: Option<Background>,
-    /// The columns of the captions in a table, or the endings or fields of their files elsewhere.
+    /// The columns of captions in a table, or the endings or fields of their files elsewhere.
     pub captions: Vec<String>,
-    /// The stages, in their order.
+    /// The stages, in order.
     pub stages: Vec<RealignStage>,
-    /// Images that are drawn during the training.
+    /// Images drawn during training.
     pub sample: Option<SampleSheet>,
 }
 
@@ -55,14 +55,14 @@ pub struct DiffusionRecipe {
 struct DiffusionRun<'a> {
     model: DiffusionModel,
     pairs: ImagePairs,
-    /// The folder of the run.
+    /// The run's folder.
     output: &'a Path,
     ranks: &'a dyn Communicator,
 }
 
 impl TrainingRecipe for DiffusionRecipe {
-    /// Trains all stages, going on where an earlier run stopped, and writes the model to `output/model`. Images that
-    /// cannot be read are skipped and counted.
+    /// Trains all stages, resuming an earlier run, and writes the model to `output/model`. Images that cannot be read
+    /// are skipped and counted.
     ///
     /// # Errors
     /// If a file cannot be read or written, a setting does not fit the model, a loss is not finite, or a rank is lost.
@@ -97,7 +97,7 @@ impl TrainingRecipe for DiffusionRecipe {
 }
 
 impl DiffusionRecipe {
-    /// Trains one stage from the weights of `parameters`, and returns those that it leads to.
+    /// Trains one stage, starting with `parameters`, and returns the resulting weights.
     fn train_stage(
         &self,
         stage: &RealignStage,

@@ -1,4 +1,4 @@
-//! Opens and writes a diffusion model of which something is trained, in its published folders.
+//! Opens and writes a diffusion model in training, in diffusers' folders.
 
 use super::output::MODEL;
 use crate::error::Result;
@@ -19,10 +19,10 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-/// The model, with all but the UNet ready to compute in f32.
+/// The model, with everything except the UNet ready to compute in f32.
 pub(super) struct DiffusionModel {
     pub source: ModelSource,
-    /// What the model was called.
+    /// The model's name, as given.
     pub name: String,
     pub tokenizer: Tokenizer,
     pub text_encoder: TextEncoder,
@@ -30,16 +30,16 @@ pub(super) struct DiffusionModel {
     pub scheduler: SchedulerConfig,
     pub unet_config: UNet2DConditionConfig,
     unet: Checkpoint,
-    /// What transparent images are laid on.
+    /// The background of transparent images.
     pub background: Background,
-    /// The same, if it was asked for.
+    /// The requested background, if any.
     pub asked_background: Option<Background>,
     pub device: Device,
 }
 
 impl DiffusionModel {
-    /// Opens a model in the layout of diffusers: a directory, or a repository on the hub. It learns from transparent
-    /// images on `background`, or on its own without that.
+    /// Opens a model in diffusers' layout: a directory or a hub repository. Transparent training images get
+    /// `background` or, by default, the model's own.
     ///
     /// # Errors
     /// If a part is missing or damaged.
@@ -77,13 +77,13 @@ impl DiffusionModel {
         Ok(self.unet.var_builder(dtype, &self.device)?)
     }
 
-    /// What draws the samples.
+    /// The parts that draw samples.
     pub(super) fn drawing_parts(&self) -> DrawingParts<'_> {
         let Self { tokenizer, text_encoder, vae, scheduler, .. } = self;
         DrawingParts { tokenizer, text_encoder, vae, scheduler }
     }
 
-    /// Writes the whole model to `output/model`, with these weights of the UNet in f32.
+    /// Writes the whole model to `output/model`, with these UNet weights in f32.
     ///
     /// # Errors
     /// If a file cannot be read or written.

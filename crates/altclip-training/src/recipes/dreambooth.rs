@@ -1,5 +1,6 @@
-//! Trains by DreamBooth (Ruiz et al., arXiv 2208.12242): a model learns one thing from a few images of it, all under one prompt with
-//! a rare word, and beside it goes on drawing_parts its own images of the thing's class, so that it forgets nothing.
+//! Trains with DreamBooth (Ruiz et al., arXiv 2208.12242): the model learns a subject from a few images of it, all
+//! under one prompt with a rare word, and keeps training on its own images of the subject's class, so that it does
+//! not forget the class.
 
 use super::diffusion_model::DiffusionModel;
 use super::encoded_pairs::EncodedPairs;
@@ -27,59 +28,59 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const STAGE: &str = "dreambooth";
-/// Folder of the images of the class that the model draws.
+/// The folder of class images, which the model draws.
 const CLASS_IMAGES: &str = "class-images";
 
-/// Every setting of a run.
+/// The settings of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DreamBoothRecipe {
-    /// Seed of all draws.
+    /// Seed of all random draws.
     pub seed: u64,
-    /// Seconds between two checkpoints.
+    /// Seconds between checkpoints.
     pub save_every: u64,
-    /// The model, in the layout of diffusers: a directory, or a repository on the hub.
+    /// The model, in diffusers' layout: a directory or a hub repository.
     pub model: String,
-    /// What the model computes in.
+    /// The dtype that the model computes in.
     #[serde(default)]
     pub precision: Precision,
-    /// The thing's images: a folder, or whatever else [`ImagePairs::read`] knows.
+    /// Images of the subject: a folder, or anything that [`ImagePairs::read`] accepts.
     #[serde(alias = "pictures")]
     pub images: PathBuf,
-    /// What transparent images are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
-    /// As the model's `preprocessor_config.json` says, where it is left out.
+    /// The background of transparent images: `white`, `black`, `#rrggbb`, or `none` to use the hidden colours. The
+    /// default is that of the model's `preprocessor_config.json`.
     pub background: Option<Background>,
-    /// What stands for the thing, such as `a photo of sks dog`.
+    /// The prompt for the subject, such as `a photo of sks dog`.
     pub prompt: String,
-    /// What keeps the model from forgetting; without it the few images are all that it sees.
+    /// Prior preservation, which keeps the model from forgetting; without it, it only sees the few images.
     pub prior: Option<PriorPreservation>,
-    /// Trains a LoRA in place of the whole UNet.
+    /// Trains a LoRA instead of the whole UNet.
     pub lora: Option<LowRankConfig>,
-    /// How it is trained.
+    /// The settings of the training.
     pub stage: FineTuningStage,
-    /// Images that are drawn during the training.
+    /// Images drawn during training.
     pub sample: Option<SampleSheet>,
 }
 
-/// Images of the thing's class, which the model draws itself before the training.
+/// Images of the subject's class, drawn by the model before training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriorPreservation {
-    /// What stands for the class, such as `a photo of a dog`.
+    /// The prompt for the class, such as `a photo of a dog`.
     pub prompt: String,
-    /// How many images are drawn.
+    /// The number of images.
     pub count: usize,
-    /// Weight of their loss beside that of the thing's images.
+    /// The weight of their loss, relative to that of the subject's images.
     pub weight: f64,
-    /// Steps of each drawing_parts.
+    /// Steps per image.
     pub steps: usize,
-    /// Factor of classifier-free guidance.
+    /// The scale of classifier-free guidance.
     pub guidance_scale: f64,
 }
 
 impl TrainingRecipe for DreamBoothRecipe {
-    /// Draws the class's images, as far as they are not there, and trains, going on where an earlier run stopped. Writes
-    /// the model to `output/model`, or the LoRA to `output/pytorch_lora_weights.safetensors`.
+    /// Draws the missing class images and trains, resuming an earlier run. Writes the model to `output/model`, or the
+    /// LoRA to `output/pytorch_lora_weights.safetensors`.
     ///
     /// # Errors
     /// If a file cannot be read or written, a setting does not fit the model, a loss is not finite, or a rank is lost.
@@ -175,7 +176,7 @@ impl DreamBoothRecipe {
         EncodedPairs::of(&pairs, self.stage.resolution, model, caches, observer)
     }
 
-    /// Draws those of the class's images that are not in `folder` yet.
+    /// Draws the class images that are not in `folder` yet.
     fn draw_class(
         &self,
         prior: &PriorPreservation,

@@ -1,4 +1,4 @@
-//! Encodes images as latents, once for each resolution.
+//! Encodes images to latents and caches them per resolution.
 
 use super::diffusion_model::DiffusionModel;
 use crate::cache::Cache;
@@ -14,20 +14,20 @@ use std::path::Path;
 const LATENTS: &str = "latents";
 const KEPT: &str = "kept";
 
-/// EncodedImages of the images that can be read.
+/// The latents of the readable images.
 pub(super) struct EncodedImages {
     /// (n, channels, height, width), scaled, on the CPU.
     pub latents: Tensor,
-    /// The row of the data that each comes from.
+    /// The row of each image in the data.
     pub kept: Vec<u32>,
     pub skipped: Skipped,
-    /// How many images were transparent and had no background, of those that this run read.
+    /// The number of transparent images without a background, among those read in this run.
     pub transparent: usize,
 }
 
 impl EncodedImages {
-    /// The means of the latents of square images of `resolution` pixels: each image is resized to it by its shorter
-    /// side, and cut in its middle. The posterior's deviation is so small that sampling would change little.
+    /// The mean latents of square images of `resolution` pixels: each image is resized by its shorter side and
+    /// cropped at the centre. The posterior's deviation is so small that sampling would change little.
     ///
     /// # Errors
     /// If no image can be read, or the file cannot be written.
@@ -115,11 +115,11 @@ mod tests {
             [(Some(Background::WHITE), true, 0), (Some(Background::None), false, 1), (None, false, 1)]
         {
             let model = DiffusionModel::open(model, background, &Device::Cpu)?;
-            // All of them use one cache, which is to report_skipped them apart.
+            // All share a cache file, which must tell them apart.
             let latents = EncodedImages::of(&pairs, 16, &model, &folder.path().join("latents.safetensors"))?;
             let [first, second] = [0, 1].map(|row| latents.latents.get(row)?.flatten_all()?.to_vec1::<f32>());
             assert_eq!(first? == second?, alike, "{background:?}");
-            // What is read from the cache is not counted again.
+            // Images read from the cache are not counted again.
             assert_eq!(latents.transparent, if background.is_none() { 0 } else { count });
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Encodes what a diffusion model learns from: images as latents, and their captions as hidden states.
+//! Encodes training data for diffusion: images to latents, and captions to hidden states.
 
 use super::caption_states::CaptionStates;
 use super::data::{report_skipped, report_transparent};
@@ -10,7 +10,7 @@ use candle_core::Tensor;
 use embedding_index::readers::ImagePairs;
 use std::path::Path;
 
-/// Images and captions, both encoded once and kept in files.
+/// Encoded images and captions, cached in files.
 pub(super) struct EncodedPairs {
     /// (images, channels, height, width), scaled, on the model's device.
     pub latents: Tensor,
@@ -18,8 +18,8 @@ pub(super) struct EncodedPairs {
 }
 
 impl EncodedPairs {
-    /// Encodes square images of `resolution` pixels and the captions of each. Files of the folder `output` whose names
-    /// begin with `name` keep them. Images that cannot be read are skipped, and a note to `observer` counts them.
+    /// Encodes square images of `resolution` pixels and the captions of each. Files in the folder `output` whose
+    /// names start with `name` cache them. Unreadable images are skipped, and `observer` is told how many.
     ///
     /// # Errors
     /// If no image can be read, a caption cannot be encoded, or a file cannot be written.

@@ -1,4 +1,4 @@
-//! Takes the steps of fine-tuning a diffusion model, which LoRA, DreamBooth and textual inversion share.
+//! Runs the steps of fine-tuning a diffusion model, for LoRA, DreamBooth and textual inversion.
 
 use crate::error::Result;
 use crate::optimizer::{Optimizer, OptimizerConfig};
@@ -13,21 +13,21 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Settings of the steps.
+/// The settings of the steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FineTuningStage {
     /// Side of the images in pixels.
     pub resolution: usize,
-    /// Images in a batch.
+    /// Images per batch.
     pub batch_size: usize,
-    /// Share of captions replaced by the empty one.
+    /// The share of captions replaced by the empty one.
     #[serde(default)]
     pub caption_dropout: f64,
-    /// How latents are noised.
+    /// How noise is added to latents.
     #[serde(default)]
     pub noise: NoiseSettings,
-    /// How the steps are taken.
+    /// The optimizer.
     pub optimizer: OptimizerConfig,
 }
 
@@ -39,22 +39,22 @@ impl FineTuningStage {
     }
 }
 
-/// A model whose fine-tuning is about to begin.
+/// A model to fine-tune.
 pub(super) struct FineTuning<'a> {
     pub run: &'a TrainingRun<'a>,
     pub stage: &'a FineTuningStage,
-    /// What is trained.
+    /// The trained weights.
     pub parameters: &'a Parameters,
     pub unet: &'a UNet2DConditionModel,
     pub drawing_parts: DrawingParts<'a>,
     pub sample: Option<&'a SampleSheet>,
-    /// (n, channels, height, width): the size of what is drawn.
+    /// (n, channels, height, width): the size of samples.
     pub latents: &'a Tensor,
     pub seed: u64,
 }
 
 impl FineTuning<'_> {
-    /// Takes all steps with the gradients of each batch, and returns the averages of what was trained.
+    /// Takes all steps with each batch's gradients, and returns the averages of the trained weights.
     ///
     /// # Errors
     /// Those of a run.

@@ -22,41 +22,41 @@ use std::path::{Path, PathBuf};
 
 const STAGE: &str = "lora";
 
-/// Every setting of a run.
+/// The settings of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoraRecipe {
-    /// Seed of the new matrices and of all draws.
+    /// Seed of the new matrices and all random draws.
     pub seed: u64,
-    /// Seconds between two checkpoints.
+    /// Seconds between checkpoints.
     pub save_every: u64,
-    /// The model, in the layout of diffusers: a directory, or a repository on the hub. It stays as it is.
+    /// The model, in diffusers' layout: a directory or a hub repository. It is not changed.
     pub model: String,
-    /// What the model computes in.
+    /// The dtype that the model computes in.
     #[serde(default)]
     pub precision: Precision,
-    /// Images and captions: a table, an archive of WebDataset, several of those, or a folder; see
+    /// Images and captions: a table, a WebDataset archive, several of those, or a folder; see
     /// [`ImagePairs::read`](embedding_index::readers::ImagePairs::read).
     pub data: PathBuf,
-    /// The column of the images in a table, or their endings elsewhere; by default `image`, or those of all known formats.
+    /// The column of images in a table, or their endings elsewhere; by default `image`, or all known endings.
     #[serde(alias = "picture")]
     pub image: Option<String>,
-    /// What transparent images are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
-    /// As the model's `preprocessor_config.json` says, where it is left out.
+    /// The background of transparent images: `white`, `black`, `#rrggbb`, or `none` to use the hidden colours. The
+    /// default is that of the model's `preprocessor_config.json`.
     pub background: Option<Background>,
-    /// The columns of the captions in a table, or the endings or fields of their files elsewhere.
+    /// The columns of captions in a table, or the endings or fields of their files elsewhere.
     pub captions: Vec<String>,
     /// Which layers are adapted.
     pub lora: LowRankConfig,
-    /// How it is trained.
+    /// The settings of the training.
     pub stage: FineTuningStage,
-    /// Images that are drawn during the training.
+    /// Images drawn during training.
     pub sample: Option<SampleSheet>,
 }
 
 impl TrainingRecipe for LoraRecipe {
-    /// Trains, going on where an earlier run stopped, and writes `output/pytorch_lora_weights.safetensors`, which diffusers
-    /// reads too. Images that cannot be read are skipped and counted.
+    /// Trains, resuming an earlier run, and writes `output/pytorch_lora_weights.safetensors`, which diffusers reads
+    /// too. Images that cannot be read are skipped and counted.
     ///
     /// # Errors
     /// If a file cannot be read or written, a setting does not fit the model, a loss is not finite, or a rank is lost.

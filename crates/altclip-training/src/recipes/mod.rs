@@ -1,4 +1,4 @@
-//! Trains published models of any size, in their own layouts: each run has one configuration file.
+//! Defines complete training runs on published models of any size, each with one configuration file.
 
 mod altclip_model;
 mod caption_states;
@@ -33,7 +33,7 @@ mod tests {
     use crate::error::Result;
     use std::path::Path;
 
-    /// The files that people begin with.
+    /// The example configurations.
     #[test]
     fn the_configurations_of_this_crate_can_be_read() -> Result<()> {
         let config = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(name);

@@ -1,4 +1,4 @@
-//! Names what a run writes, and opens the folder of a stage.
+//! Names the output of a run, and opens a stage's folder.
 
 use crate::error::Result;
 use crate::parallel::Communicator;
@@ -6,12 +6,12 @@ use crate::run::TrainingRun;
 use std::path::Path;
 use std::time::Duration;
 
-/// Folder of the trained model.
+/// The folder of the trained model.
 pub(super) const MODEL: &str = "model";
-/// The file of a trained LoRA, as diffusers calls it.
+/// The file of a trained LoRA, with diffusers' name.
 pub(super) const LORA_FILE: &str = "pytorch_lora_weights.safetensors";
 
-/// Opens the folder of a stage.
+/// Opens a stage's folder.
 pub(super) fn open_run<'a>(
     ranks: &'a dyn Communicator,
     output: &Path,

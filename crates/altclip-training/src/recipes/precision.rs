@@ -1,25 +1,25 @@
-//! Chooses the type of numbers that a model computes with while it is trained.
+//! Chooses the dtype for training.
 
 use crate::error::{Error, Result};
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
-/// What a model computes in while it is trained.
+/// The dtype that a model computes in during training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32 bits, on any device.
     #[default]
     F32,
-    /// Half the memory and several times the speed of a GPU; the optimiser keeps weights in f32.
+    /// Half the memory and several times the speed on a GPU; the optimizer keeps weights in f32.
     Bf16,
 }
 
 impl Precision {
-    /// The type of the weights.
+    /// The dtype of the weights.
     ///
     /// # Errors
-    /// For bf16 on a CPU, which computes in f32 whatever weights are stored in.
+    /// For bf16 on a CPU, which always computes in f32.
     pub fn dtype(self, device: &Device) -> Result<DType> {
         match self {
             Self::F32 => Ok(DType::F32),

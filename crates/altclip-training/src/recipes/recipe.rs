@@ -1,4 +1,4 @@
-//! Defines what all recipes have in common: they are read from a file, and train.
+//! Defines what all recipes share: reading their file, and training.
 
 use crate::error::Result;
 use crate::parallel::Communicator;
@@ -8,17 +8,17 @@ use candle_core::Device;
 use serde::de::DeserializeOwned;
 use std::path::Path;
 
-/// A training run that one configuration file describes.
+/// A training run described by a configuration file.
 pub trait TrainingRecipe: DeserializeOwned {
-    /// Reads the settings from a TOML file, with changes made to them.
+    /// Reads the settings from a TOML file, and applies changes.
     ///
     /// # Errors
-    /// If the file cannot be read, or lacks a setting, or has one that is unknown.
+    /// If the file cannot be read, lacks a setting, or has an unknown one.
     fn load(path: &Path, changes: &[SettingChange]) -> Result<Self> {
         settings::load(path, changes)
     }
 
-    /// Trains, going on where an earlier run stopped, and writes into the folder `output`.
+    /// Trains, resuming an earlier run, and writes into the folder `output`.
     ///
     /// # Errors
     /// If a file cannot be read or written, a setting does not fit the model, a loss is not finite, or a rank is lost.

@@ -1,4 +1,4 @@
-//! Trains a text tower by teacher learning, on a file of parallel texts.
+//! Trains a text tower by teacher learning on parallel texts.
 
 use super::altclip_model::TrainedAltClip;
 use super::data::report_skipped;
@@ -24,33 +24,33 @@ use std::path::{Path, PathBuf};
 
 const STAGE: &str = "teacher";
 
-/// Every setting of a run.
+/// The settings of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherRecipe {
-    /// Seed of new weights and of the order of the data.
+    /// Seed of new weights and of the data's order.
     pub seed: u64,
-    /// Seconds between two checkpoints.
+    /// Seconds between checkpoints.
     pub save_every: u64,
-    /// The frozen model, of any family of dual encoders: a directory, or a repository on the hub.
+    /// The frozen teacher, a dual encoder of any family: a directory or a hub repository.
     pub teacher: String,
-    /// The model whose text tower is trained, in AltCLIP's layout. An image tower that it lacks is the teacher's.
+    /// The model whose text tower is trained, in AltCLIP's layout. If it has no image tower, it gets the teacher's.
     pub student: String,
-    /// What the model computes in.
+    /// The dtype that the model computes in.
     #[serde(default)]
     pub precision: Precision,
     /// A file of parallel texts, `.jsonl`, `.csv`, `.tsv` or `.parquet`.
     pub data: PathBuf,
-    /// The column of the texts that the teacher reads.
+    /// The column of the teacher's texts.
     pub english: String,
     /// The columns of their translations.
     pub translations: Vec<String>,
-    /// How it is trained.
+    /// The settings of the training.
     pub stage: TeacherStage,
 }
 
 impl TrainingRecipe for TeacherRecipe {
-    /// Trains, going on where an earlier run stopped, and writes the model to `output/model`.
+    /// Trains, resuming an earlier run, and writes the model to `output/model`.
     ///
     /// # Errors
     /// If a file cannot be read or written, the models do not fit each other, a loss is not finite, or a rank is lost.
@@ -81,7 +81,7 @@ impl TrainingRecipe for TeacherRecipe {
             )));
         }
         model.report_fresh(observer, STAGE);
-        // In the layout of an AltDiffusion the image tower has a folder of its own.
+        // In AltDiffusion's layout the image tower has its own folder.
         let folders = ["", "image_encoder"].into_iter();
         let of_teacher = folders.map(|folder| Checkpoint::open(&source, folder)).find_map(Result::ok);
         let image = model.image_weights(of_teacher.as_ref())?;
@@ -108,7 +108,7 @@ impl TrainingRecipe for TeacherRecipe {
     }
 }
 
-/// The different English texts, and every text with the row of the English one that it says the same as.
+/// The distinct English texts, and every text with the row of its English version.
 fn pairs(table: &TextTable) -> (Vec<String>, Vec<(String, u32)>) {
     let (mut english, mut rows, mut pairs) = (Vec::new(), HashMap::new(), Vec::new());
     for texts in &table.rows {

@@ -1,5 +1,5 @@
-//! Trains by textual inversion (Gal et al., arXiv 2208.01618): a new word for what a few images show, as embeddings of its own. The
-//! model stays as it is.
+//! Trains textual inversion (Gal et al., arXiv 2208.01618): embeddings of a new word for what a few images show. The
+//! model is not changed.
 
 use super::diffusion_model::DiffusionModel;
 use super::encoded_pairs::EncodedPairs;
@@ -29,49 +29,49 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const STAGE: &str = "textual-inversion";
-/// The file that diffusers and this project look for.
+/// The file name that diffusers and this project look for.
 const FILE: &str = "learned_embeds.safetensors";
-/// What is trained.
+/// The name of the trained tensor.
 const VECTORS: &str = "vectors";
-/// What stands for the word in a template.
+/// The placeholder for the word in a template.
 const PLACE: &str = "{}";
 
-/// Every setting of a run.
+/// The settings of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextualInversionRecipe {
-    /// Seed of all draws.
+    /// Seed of all random draws.
     pub seed: u64,
-    /// Seconds between two checkpoints.
+    /// Seconds between checkpoints.
     pub save_every: u64,
-    /// The model, in the layout of diffusers: a directory, or a repository on the hub.
+    /// The model, in diffusers' layout: a directory or a hub repository.
     pub model: String,
-    /// What the model computes in.
+    /// The dtype that the model computes in.
     #[serde(default)]
     pub precision: Precision,
-    /// The images: a folder, or whatever else [`ImagePairs::read`] knows.
+    /// The images: a folder, or anything that [`ImagePairs::read`] accepts.
     #[serde(alias = "pictures")]
     pub images: PathBuf,
-    /// What transparent images are laid on: `white`, `black`, `#rrggbb`, or `none` for the colours under the transparency.
-    /// As the model's `preprocessor_config.json` says, where it is left out.
+    /// The background of transparent images: `white`, `black`, `#rrggbb`, or `none` to use the hidden colours. The
+    /// default is that of the model's `preprocessor_config.json`.
     pub background: Option<Background>,
     /// The new word, such as `<my-cat>`.
     pub word: String,
-    /// Embeddings of the word.
+    /// The number of the word's embeddings.
     pub vectors: usize,
-    /// What the embeddings begin as, such as `cat`: those of its tokens, one after the other.
+    /// The initial embeddings, such as `cat`: those of its tokens, in turn.
     pub begin_with: String,
     /// Prompts with `{}` for the word.
     pub templates: Vec<String>,
-    /// How it is trained.
+    /// The settings of the training.
     pub stage: FineTuningStage,
-    /// Images that are drawn during the training.
+    /// Images drawn during training.
     pub sample: Option<SampleSheet>,
 }
 
 impl TrainingRecipe for TextualInversionRecipe {
-    /// Trains, going on where an earlier run stopped, and writes `output/learned_embeds.safetensors`, which diffusers reads
-    /// too. Images that cannot be read are skipped and counted.
+    /// Trains, resuming an earlier run, and writes `output/learned_embeds.safetensors`, which diffusers reads too.
+    /// Images that cannot be read are skipped and counted.
     ///
     /// # Errors
     /// If a file cannot be read or written, a setting does not fit the model, a loss is not finite, or a rank is lost.
@@ -85,7 +85,7 @@ impl TrainingRecipe for TextualInversionRecipe {
         let dtype = self.precision.dtype(device)?;
         let templates = self.templates()?;
         let run = open_run(ranks, output, STAGE, self.seed, self.save_every)?;
-        // Captions are encoded as they are drawn, since the word's part of them changes.
+        // Captions are encoded on the fly, since the word's embeddings change.
         let pairs = ImagePairs::read(&self.images, None, &[])?;
         let model = DiffusionModel::open(&self.model, self.background, device)?;
         let resolution = self.stage.resolution;
@@ -123,7 +123,7 @@ impl TrainingRecipe for TextualInversionRecipe {
         };
         let trained = tuning.train(|batch| realignment.gradients(batch), observer)?;
         if ranks.is_first() {
-            // The vectors are all that is trained.
+            // Only the vectors are trained.
             let of_word = trained.into_values().map(|vectors| (self.word.clone(), vectors)).collect();
             save_weights(&output.join(FILE), &of_word)?;
         }
@@ -132,7 +132,7 @@ impl TrainingRecipe for TextualInversionRecipe {
 }
 
 impl TextualInversionRecipe {
-    /// The templates with the word in them.
+    /// The templates with the word filled in.
     fn templates(&self) -> Result<Vec<String>> {
         if self.templates.is_empty() {
             return Err(Error::Setting("templates: expected at least one, found none".to_owned()));
@@ -146,10 +146,10 @@ impl TextualInversionRecipe {
         self.templates.iter().map(with_word).collect()
     }
 
-    /// The embeddings of what the word begins as, (vectors, hidden_size).
+    /// The word's initial embeddings, (vectors, hidden_size).
     fn beginning(&self, model: &DiffusionModel) -> Result<Tensor> {
         let ids = model.tokenizer.encode(&self.begin_with)?;
-        // Between the marks of the beginning and the end.
+        // Without begin and end tokens.
         let own = ids.get(1..ids.len().saturating_sub(1)).filter(|own| !own.is_empty());
         let Some(own) = own else {
             return Err(Error::Setting("begin_with: expected a word, found none".to_owned()));
@@ -159,7 +159,7 @@ impl TextualInversionRecipe {
     }
 }
 
-/// A template for each image.
+/// A template per image.
 struct Prompts<'a> {
     templates: &'a [String],
     tokenizer: &'a Tokenizer,

@@ -1,4 +1,4 @@
-//! Writes and finds the checkpoints of a run: the two newest are kept, each whole or not there.
+//! Writes and finds a run's checkpoints: the two newest are kept, and written atomically.
 
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
@@ -8,25 +8,25 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// One that turns out to be damaged leaves the other.
+/// If one is damaged, the other remains.
 const KEPT: usize = 2;
 const PREFIX: &str = "checkpoint-";
 const SUFFIX: &str = ".safetensors";
-/// What `write_whole` begins with; one that is left behind belongs to a process that was killed.
+/// The prefix that `write_whole` uses; leftover files are from killed processes.
 const TEMPORARY: &str = ".tmp";
 
-/// The checkpoints in the folder of a run.
+/// The checkpoints in a run's folder.
 ///
-/// Each is a safetensors file with the optimiser's state. Its metadata has the number of steps, the number of batches
-/// that were drawn, which is the position in the data, and the seed: from the seed and the number of a batch comes the
-/// state of its generator.
+/// Each is a safetensors file with the optimizer's state. Its metadata has the number of steps, the number of batches
+/// drawn, which is the position in the data, and the seed: seed and batch number determine the state of a batch's
+/// generator.
 pub(super) struct Checkpoints {
     folder: PathBuf,
     seed: u64,
     ranks: usize,
 }
 
-/// What a run goes on from.
+/// The state that a run resumes from.
 pub(super) struct Resumed {
     /// Newer checkpoints that could not be read, and why.
     pub damaged: Vec<String>,
@@ -38,12 +38,12 @@ impl Checkpoints {
         Self { folder: folder.to_owned(), seed, ranks }
     }
 
-    /// Batches of a step, those of all ranks together.
+    /// Batches per step, over all ranks.
     fn batches(&self, optimizer: &Optimizer) -> usize {
         optimizer.config().accumulate.saturating_mul(self.ranks)
     }
 
-    /// Writes a checkpoint, and then removes those that are too many. An error leaves the older ones as they are.
+    /// Writes a checkpoint, and then removes old ones. On error the older ones are kept.
     pub(super) fn save(&self, optimizer: &Optimizer) -> Result<()> {
         let step = optimizer.step_count();
         let metadata = HashMap::from([
@@ -59,11 +59,11 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Loads the newest checkpoint that can be read; `None` where there is none at all.
+    /// Loads the newest readable checkpoint; `None` if there are none at all.
     ///
     /// # Errors
-    /// If there are checkpoints and none of them can be read, or if one belongs to another model or seed. It is kept
-    /// then: it may be the only trace of a long run.
+    /// If there are checkpoints but none is readable, or one belongs to another model or seed. It is kept then: it
+    /// may be all that is left of a long run.
     pub(super) fn resume(&self, optimizer: &mut Optimizer) -> Result<Option<Resumed>> {
         let mut damaged = Vec::new();
         for (_, path) in self.list()?.into_iter().rev() {
@@ -93,7 +93,7 @@ impl Checkpoints {
         optimizer.load_state(step, &tensors).map_err(|e| Error::format(path, e))
     }
 
-    /// The checkpoints by their steps, the oldest first.
+    /// The checkpoints by step, oldest first.
     fn list(&self) -> Result<Vec<(usize, PathBuf)>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(Error::io(&self.folder))? {
@@ -108,7 +108,7 @@ impl Checkpoints {
         Ok(found)
     }
 
-    /// Removes what killed processes left half written.
+    /// Removes partial files of killed processes.
     pub(super) fn clean(&self) -> Result<()> {
         for entry in fs::read_dir(&self.folder).map_err(Error::io(&self.folder))? {
             let path = entry.map_err(Error::io(&self.folder))?.path();
@@ -122,7 +122,7 @@ impl Checkpoints {
     }
 }
 
-/// A checkpoint that was read.
+/// A checkpoint's content.
 struct SavedRun {
     step: usize,
     batches: usize,

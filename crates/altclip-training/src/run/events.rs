@@ -1,6 +1,6 @@
 //! Writes TensorBoard's event files: TFRecord frames around protocol buffers.
 //!
-//! The framing is that of `tensorflow/core/lib/io/record_writer.h`, the messages are a part of
+//! The framing is that of `tensorflow/core/lib/io/record_writer.h`; the messages are a subset of
 //! `tensorflow/core/util/event.proto` and `tensorflow/core/framework/summary.proto`.
 
 use model_files::write_whole;
@@ -12,9 +12,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// TensorBoard takes every file whose name has `tfevents` in it.
+/// TensorBoard reads every file with `tfevents` in its name.
 const EVENTS_FILE: &str = "events.out.tfevents.run";
-/// What the first event of a file says.
+/// The version in a file's first event.
 const FILE_VERSION: &str = "brain.Event:2";
 
 #[derive(Clone, PartialEq, Message)]
@@ -44,14 +44,14 @@ struct SummaryValue {
     simple_value: Option<f32>,
 }
 
-/// An event file, open at its end.
+/// An event file, open for appending.
 pub(super) struct EventFile {
     path: PathBuf,
     file: File,
 }
 
 impl EventFile {
-    /// Opens the event file of a folder, cut back to the steps before `step`.
+    /// Opens a folder's event file, truncated to the steps before `step`.
     pub(super) fn open(folder: &Path, step: usize) -> Result<Self> {
         let path = folder.join(EVENTS_FILE);
         let old = if path.exists() { fs::read(&path).map_err(Error::io(&path))? } else { Vec::new() };
@@ -67,7 +67,7 @@ impl EventFile {
         Ok(Self { path, file })
     }
 
-    /// Appends values of a step.
+    /// Appends a step's values.
     pub(super) fn add(&mut self, step: usize, scalars: &[(&str, f64)]) -> Result<()> {
         let value = |&(tag, value): &(&str, f64)| SummaryValue {
             tag: tag.to_owned(),
@@ -87,7 +87,7 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0., |since| since.as_secs_f64())
 }
 
-/// One record: its length, a checksum of that, the data, and a checksum of the data; little-endian.
+/// A record: its length, a checksum of that, the data, and a checksum of the data; little-endian.
 fn frame(data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u64).to_le_bytes();
     let mut frame = length.to_vec();
@@ -97,7 +97,7 @@ fn frame(data: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The data of the records of a file, up to the first that is damaged or not whole.
+/// The data of a file's records, up to the first that is damaged or incomplete.
 fn records(mut file: &[u8]) -> Vec<&[u8]> {
     let mut records = Vec::new();
     while let Some((record, rest)) = first_record(file) {
@@ -118,7 +118,7 @@ fn first_record(file: &[u8]) -> Option<(&[u8], &[u8])> {
     (u32::from_le_bytes(*crc) == masked_crc(data)).then_some((data, rest))
 }
 
-/// CRC-32C, rotated and shifted as TFRecord wants it, so that a checksum of data with checksums in it stays one.
+/// CRC-32C, rotated and offset for TFRecord, so that checksums of data that contains checksums stay useful.
 fn masked_crc(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -127,7 +127,7 @@ fn masked_crc(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// By the definitions: protocol buffers leave out zeros, and write a tag, a length and a text.
+    /// By definition, protocol buffers omit zeros, and write a tag, a length and a text.
     #[test]
     fn frames_are_those_of_tensorflow() {
         let event =
@@ -148,7 +148,7 @@ mod tests {
             file.add(step, &[("loss", step as f64)])?;
         }
         let path = folder.path().join(EVENTS_FILE);
-        // Half a record, as a killed process leaves it.
+        // Half a record, left by a killed process.
         let mut bytes = fs::read(&path).map_err(Error::io(&path))?;
         bytes.extend_from_slice(&frame(b"more")[..7]);
         fs::write(&path, bytes).map_err(Error::io(&path))?;

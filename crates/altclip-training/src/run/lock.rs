@@ -1,4 +1,4 @@
-//! Locks a folder, so that one process at a time trains in it.
+//! Locks a folder, so that only one process trains in it.
 
 use crate::error::{Error, Result};
 use std::fs::{File, TryLockError};
@@ -6,17 +6,17 @@ use std::path::Path;
 
 const LOCK_FILE: &str = "lock";
 
-/// A lock on a folder, which the system gives back when the process ends, however it ends.
+/// A lock on a folder, which the system releases when the process ends, however it ends.
 #[derive(Debug)]
 pub(super) struct FolderLock {
     _file: File,
 }
 
 impl FolderLock {
-    /// Takes the lock of a folder.
+    /// Locks a folder.
     ///
     /// # Errors
-    /// If another process has it.
+    /// If another process holds the lock.
     pub(super) fn take(folder: &Path) -> Result<Self> {
         let path = folder.join(LOCK_FILE);
         let file = File::create(&path).map_err(Error::io(&path))?;

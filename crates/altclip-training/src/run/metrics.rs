@@ -1,4 +1,4 @@
-//! Writes what a run reports of its steps to files: one JSON object per line, TensorBoard's events, and a plot.
+//! Writes the metrics of a run's steps: JSON lines, TensorBoard events, and a plot.
 
 use model_files::write_whole;
 
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 const METRICS_FILE: &str = "metrics.jsonl";
 const PLOT_FILE: &str = "loss.png";
 
-/// What a stage reports of one step, for people and for plots.
+/// The metrics of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// The number of the step, from 0.
@@ -24,11 +24,11 @@ pub struct Metrics {
     pub loss: f64,
     /// The norm of all gradients together, before clipping.
     pub gradient_norm: f64,
-    /// The learning rate that the step was taken with.
+    /// The step's learning rate.
     pub learning_rate: f64,
 }
 
-/// The files of a run's metrics, open at their ends.
+/// The files of a run's metrics, open for appending.
 pub(super) struct MetricsFiles {
     folder: PathBuf,
     lines: File,
@@ -37,7 +37,7 @@ pub(super) struct MetricsFiles {
 }
 
 impl MetricsFiles {
-    /// Opens the files, cut back to the steps before `step`, which is where the run goes on.
+    /// Opens the files, truncated to the steps before `step`, where the run resumes.
     pub(super) fn open(folder: &Path, step: usize) -> Result<Self> {
         let path = folder.join(METRICS_FILE);
         let mut kept = Vec::new();
@@ -45,7 +45,7 @@ impl MetricsFiles {
         if let Ok(file) = File::open(&path) {
             for line in BufReader::new(file).lines().take(step) {
                 let line = line.map_err(Error::io(&path))?;
-                // The last line of a killed process may be half a line; its step comes again.
+                // A killed process may leave half a line; its step will be repeated.
                 let Ok(metrics) = serde_json::from_str::<Metrics>(&line) else { break };
                 losses.push(metrics.loss);
                 kept.extend_from_slice(line.as_bytes());
@@ -57,7 +57,7 @@ impl MetricsFiles {
         Ok(Self { folder: folder.to_owned(), lines, events: EventFile::open(folder, step)?, losses })
     }
 
-    /// Appends one step.
+    /// Appends a step.
     pub(super) fn add(&mut self, metrics: &Metrics) -> Result<()> {
         let path = self.folder.join(METRICS_FILE);
         let mut line = serde_json::to_vec(metrics).map_err(|e| Error::format(&path, e))?;
@@ -69,7 +69,7 @@ impl MetricsFiles {
         self.events.add(step, &scalars)
     }
 
-    /// Puts everything on the disk, and draws the plot.
+    /// Flushes everything to disk, and draws the plot.
     pub(super) fn flush(&mut self) -> Result<()> {
         let path = self.folder.join(METRICS_FILE);
         self.lines.sync_data().map_err(Error::io(&path))?;

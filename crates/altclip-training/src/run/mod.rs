@@ -1,4 +1,4 @@
-//! Runs the training of a stage: one loop over its steps, with checkpoints, metrics and samples in a folder.
+//! Runs the training of a stage: the loop over its steps, with checkpoints, metrics and samples in a folder.
 
 mod checkpoints;
 mod events;
@@ -24,24 +24,24 @@ use std::time::{Duration, Instant};
 
 pub use metrics::Metrics;
 
-/// Time between two checkpoints, unless another is asked for.
+/// The default time between checkpoints.
 const SAVE_EVERY: Duration = Duration::from_secs(120);
-/// A run draws so many samples, evenly spread.
+/// The number of evenly spread samples in a run.
 const SAMPLES: usize = 10;
 
-/// What a stage of training minimises. Everything else about it is the same for all stages, and [`TrainingRun`]'s.
+/// What a stage of training minimises. Everything else is in [`TrainingRun`], shared by all stages.
 pub trait Objective {
-    /// The losses of one batch, in one or several parts, with their gradients.
+    /// The losses of a batch, in one or more parts, with their gradients.
     ///
-    /// All that is drawn at random must come from the batch, which depends on the seed and its number alone: a resumed
-    /// run then takes the same steps as an unbroken one.
+    /// Draw all random numbers from the batch, whose generator depends only on the seed and its number: a resumed run
+    /// then takes the same steps as an uninterrupted one.
     ///
     /// # Errors
     /// If the batch cannot be computed.
     fn gradients(&self, batch: &mut Batch) -> Result<Gradients>;
 
-    /// An image of what the weights, for now the averaged ones, can do; `None` where there is nothing to see. It is asked
-    /// for at a tenth, two tenths … of the run.
+    /// Draws an image with the weights, which are the averaged ones during this call; `None` if there is nothing to
+    /// show. Called at a tenth, two tenths … of the run.
     ///
     /// # Errors
     /// If it cannot be drawn.
@@ -50,16 +50,16 @@ pub trait Objective {
     }
 }
 
-/// One batch of a run.
+/// A batch of a run.
 pub struct Batch {
-    /// Counted from the beginning of the run; a step has one or, with accumulation, several.
+    /// Its number in the run; a step has one or, with accumulation, several.
     pub number: usize,
-    /// The source of all that is drawn for it.
+    /// The generator of its random numbers.
     pub rng: ChaCha8Rng,
 }
 
 impl Batch {
-    /// The batch of a number, in a run of a seed.
+    /// The batch with this number, in a run with this seed.
     pub fn new(seed: u64, number: usize) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(number as u64 + 1);
@@ -67,54 +67,54 @@ impl Batch {
     }
 }
 
-/// Watches a run from outside, for instance to draw a progress bar.
+/// Watches a run, for example to show a progress bar.
 pub trait Observer {
     /// Called after every step.
     fn step(&mut self, stage: &str, metrics: &Metrics, steps: usize);
 
-    /// Called with a sentence that is worth a line.
+    /// Called with messages for the user.
     fn note(&mut self, stage: &str, text: &str);
 
-    /// Whether the run is to end now, with a checkpoint that it can go on from. Asked after every step.
+    /// Whether to stop now, with a checkpoint to resume from. Called after every step.
     fn is_over(&mut self) -> bool {
         false
     }
 }
 
-/// Watches nothing.
+/// Ignores everything.
 impl Observer for () {
     fn step(&mut self, _: &str, _: &Metrics, _: usize) {}
 
     fn note(&mut self, _: &str, _: &str) {}
 }
 
-/// The folder of one stage of training.
+/// The folder of a training stage.
 #[derive(Debug)]
 pub struct TrainingRun<'a> {
     folder: PathBuf,
     seed: u64,
     save_every: Duration,
     ranks: &'a dyn Communicator,
-    /// Rank 0 keeps it while the run lives, against a second run in the same folder.
+    /// Held by rank 0 during the run, against a second run in the same folder.
     _lock: Option<FolderLock>,
 }
 
 impl TrainingRun<'static> {
-    /// Opens or creates the folder of a run of one process: [`TrainingRun::among`] no others.
+    /// Opens or creates the folder of a single-process run.
     ///
     /// # Errors
-    /// As [`TrainingRun::among`].
+    /// Like [`TrainingRun::among`].
     pub fn open(folder: impl Into<PathBuf>, seed: u64) -> Result<Self> {
         Self::among(&Alone, folder, seed)
     }
 }
 
 impl<'a> TrainingRun<'a> {
-    /// Opens the folder of a run of several processes. Rank 0 creates it where there is none, and removes what killed
-    /// processes left half written there; the others wait for that.
+    /// Opens the folder of a run of several processes. Rank 0 creates it if necessary, and removes partial files of
+    /// killed processes; the others wait for that.
     ///
     /// # Errors
-    /// If the folder cannot be created, another run is training in it, another rank does not see it, or a rank is lost.
+    /// If the folder cannot be created, another run uses it, another rank does not see it, or a rank is lost.
     pub fn among(ranks: &'a dyn Communicator, folder: impl Into<PathBuf>, seed: u64) -> Result<Self> {
         let folder = folder.into();
         let lock = ranks.after_first(|| {
@@ -130,7 +130,7 @@ impl<'a> TrainingRun<'a> {
         Ok(Self { folder, seed, save_every: SAVE_EVERY, ranks, _lock: lock })
     }
 
-    /// Writes a checkpoint whenever so much time has passed since the last one; 0 means after every step.
+    /// Sets the time between checkpoints; 0 means after every step.
     #[must_use]
     pub fn save_every(mut self, interval: Duration) -> Self {
         self.save_every = interval;
@@ -142,17 +142,17 @@ impl<'a> TrainingRun<'a> {
         &self.folder
     }
 
-    /// The name of the stage, which is that of the folder.
+    /// The name of the stage, which is that of its folder.
     pub fn stage(&self) -> String {
         self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Trains until the optimiser has taken all its steps, from the newest checkpoint if there is one. Returns how many
-    /// steps were left to take. Every rank reports the mean loss of all, and rank 0 alone writes files.
+    /// Trains until the optimizer has taken all steps, from the newest checkpoint if there is one. Returns the number
+    /// of steps taken. Every rank reports the mean loss of all, and only rank 0 writes files.
     ///
     /// # Errors
-    /// Those of `objective`, a loss that is not finite, a file that cannot be written, a rank that is lost or began with
-    /// other weights, and [`Error::Interrupted`] where an observer, that of any rank, ended the run. The last checkpoint is
+    /// Those of `objective`; if a loss is not finite, a file cannot be written, or a rank is lost or started with
+    /// other weights; and [`Error::Interrupted`] if the observer of any rank stopped the run. The last checkpoint is
     /// left as it was.
     pub fn train(
         &self,
@@ -200,7 +200,7 @@ impl<'a> TrainingRun<'a> {
         Ok(left)
     }
 
-    /// Refuses ranks that would go apart.
+    /// Rejects ranks that would diverge.
     fn agree(&self, optimizer: &Optimizer) -> Result<()> {
         if self.ranks.ranks() == 1 {
             return Ok(());
@@ -212,7 +212,7 @@ impl<'a> TrainingRun<'a> {
         self.ranks.agree("weights to begin with", optimizer.fingerprint()?.into())
     }
 
-    /// Takes one step. Of its batches, each rank has as many, one after the other.
+    /// Takes a step. Each rank takes an equal share of its batches, in order.
     fn step(&self, optimizer: &mut Optimizer, objective: &impl Objective) -> Result<Metrics> {
         let step = optimizer.step_count();
         let accumulate = optimizer.config().accumulate.max(1);

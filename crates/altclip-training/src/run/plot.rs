@@ -1,4 +1,4 @@
-//! Plots the losses of a run as an image.
+//! Plots a run's losses as an image.
 
 use crate::error::{Error, Result};
 use embedded_graphics::mono_font::MonoTextStyle;
@@ -14,14 +14,14 @@ use std::convert::Infallible;
 
 const WIDTH: u32 = 900;
 const HEIGHT: u32 = 420;
-/// Around the axes, in pixels: left and below there are numbers.
+/// Margins around the axes, in pixels; numbers are on the left and below.
 const LEFT: i32 = 80;
 const RIGHT: i32 = 16;
 const TOP: i32 = 16;
 const BOTTOM: i32 = 32;
-/// Numbers along an axis.
+/// Labels per axis.
 const TICKS: usize = 5;
-/// The darker line is the mean of so many neighbours, as a share of all.
+/// The window of the running mean, as a share of all steps.
 const SMOOTHED: f64 = 0.02;
 const GRID: Rgb888 = Rgb888::new(225, 225, 225);
 const TEXT: Rgb888 = Rgb888::new(60, 60, 60);
@@ -38,20 +38,20 @@ impl Plot {
     }
 }
 
-/// The losses of all steps and their running mean, with the loss on a logarithmic axis where all are above 0.
+/// Plots the losses of all steps and their running mean, with a logarithmic axis if all are positive.
 pub(super) fn losses(losses: &[f64]) -> Result<Plot> {
     let mut plot = Plot(RgbImage::from_pixel(WIDTH, HEIGHT, Rgb([255; 3])));
     let axes = Axes::of(losses);
     axes.draw(&mut plot)?;
     axes.draw_line(&mut plot, losses, EACH, 0)?;
-    // Two thin lines: the joins of a thick one overflow where lines are steep.
+    // Two thin lines, because the joins of a thick one overflow where it is steep.
     let mean = running_mean(losses);
     axes.draw_line(&mut plot, &mean, MEAN, 0)?;
     axes.draw_line(&mut plot, &mean, MEAN, 1)?;
     Ok(plot)
 }
 
-/// The mean of each loss and those shortly before it.
+/// The mean of each loss and those just before it.
 fn running_mean(losses: &[f64]) -> Vec<f64> {
     let window = ((losses.len() as f64 * SMOOTHED) as usize).max(1);
     let mut sum = 0.;
@@ -65,11 +65,11 @@ fn running_mean(losses: &[f64]) -> Vec<f64> {
     losses.iter().enumerate().map(mean).collect()
 }
 
-/// From steps and losses to pixels.
+/// Maps steps and losses to pixels.
 struct Axes {
     steps: usize,
     logarithmic: bool,
-    /// The lowest and the highest, their logarithms if so drawn.
+    /// The lowest and highest value, or their logarithms.
     low: f64,
     high: f64,
 }
@@ -125,7 +125,7 @@ impl Axes {
     }
 }
 
-/// Three significant digits, or the short form for what is very small or large.
+/// Formats three significant digits, in scientific notation if very small or large.
 fn shown(value: f64) -> String {
     match value.abs() {
         size if size == 0. || (1e-3..1e4).contains(&size) => {
@@ -140,7 +140,7 @@ fn aligned(alignment: Alignment) -> TextStyle {
     TextStyleBuilder::new().alignment(alignment).baseline(Baseline::Middle).build()
 }
 
-/// DrawingParts into memory cannot fail.
+/// Drawing into memory cannot fail.
 fn never(error: Infallible) -> Error {
     match error {}
 }
@@ -170,7 +170,7 @@ impl DrawTarget for Plot {
 mod tests {
     use super::*;
 
-    /// Where the mean is drawn in a column: the lowest place of its colour.
+    /// Where the mean is drawn in a column: the lowest pixel of its colour.
     fn height_at(plot: &Plot, share: f64) -> Option<u32> {
         let x = (f64::from(LEFT) + share * f64::from(WIDTH as i32 - LEFT - RIGHT)) as u32;
         (0..HEIGHT).find(|&y| *plot.0.get_pixel(x, y) == Rgb([MEAN.r(), MEAN.g(), MEAN.b()]))

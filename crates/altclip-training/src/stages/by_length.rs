@@ -1,18 +1,18 @@
-//! Groups texts of like lengths: a batch then costs its tokens, and not the padding to the longest of all.
+//! Groups texts of similar lengths, so that a batch costs its tokens and not the padding to the longest.
 
 use crate::error::Result;
 use altclip_encoder::tokenizer::{Encoding, Tokenizer};
 use candle_core::Tensor;
 
-/// Texts of like lengths.
+/// Texts of similar lengths.
 pub struct TextGroup {
     /// Ids and mask, (texts, tokens of the longest).
     pub texts: Encoding,
-    /// The number of each in the batch.
+    /// Their indices in the batch.
     pub numbers: Vec<u32>,
 }
 
-/// Encodes `texts`, cut to `max_tokens`, in groups of at most `size`, the shortest texts first.
+/// Encodes `texts`, truncated to `max_tokens`, in groups of at most `size`, shortest first.
 ///
 /// # Errors
 /// If there is no text, or one cannot be encoded.

@@ -1,8 +1,8 @@
-//! Learns contrastively (AltCLIP, section 3.2, after Zhai et al., LiT, arXiv 2111.07991): the image tower is frozen, and
-//! the text tower is trained with CLIP's symmetric loss on images and captions.
+//! Trains contrastively (AltCLIP, section 3.2, after Zhai et al., LiT, arXiv 2111.07991): the image tower is frozen,
+//! and the text tower is trained with CLIP's symmetric loss on images and captions.
 //!
-//! A frozen tower gives an image the same vector always, so all vectors are computed once. What limits the batch is the
-//! text tower, and gradient caching lifts that.
+//! A frozen tower always gives an image the same vector, so all vectors are computed once. The text tower limits the
+//! batch size, and gradient caching removes that limit.
 
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
@@ -17,31 +17,31 @@ use altclip_encoder::tokenizer::{Encoding, Tokenizer};
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// Settings of the stage.
+/// The settings of the stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContrastiveStage {
-    /// Pairs in a batch: each is a negative example for all others.
+    /// Pairs per batch: each is a negative example for all others.
     pub batch_size: usize,
-    /// Texts that go through the tower together; fewer than the batch need less memory, and compute them twice.
+    /// Texts that go through the tower together. Fewer than the batch need less memory, and are computed twice.
     pub chunk_size: usize,
-    /// Keep what all chunks have computed, in the memory of the whole batch, so that nothing is computed twice.
+    /// Keep the activations of all chunks, in the memory of the whole batch, so that nothing is computed twice.
     #[serde(default)]
     pub keep_chunks: bool,
-    /// Tokens that texts are cut to.
+    /// The length that texts are truncated to, in tokens.
     pub max_tokens: usize,
-    /// Chunks that are computed at the same time on the CPU, each by its share of the cores.
+    /// Chunks computed at the same time on the CPU, each with its share of the cores.
     #[serde(default = "settings::one")]
     pub parts: usize,
-    /// How the steps are taken.
+    /// The optimizer.
     pub optimizer: OptimizerConfig,
 }
 
-/// Largest factor on the cosines, as CLIP's.
+/// The largest logit scale, as in CLIP.
 pub const MAX_LOGIT_SCALE: f64 = 100.;
 
-/// CLIP's symmetric loss (Radford et al., arXiv 2103.00020): the mean of the cross-entropies along the rows and along the
-/// columns of a square matrix of logits whose diagonal holds the pairs; a scalar.
+/// CLIP's symmetric loss (Radford et al., arXiv 2103.00020): the mean of the cross-entropies over rows and over
+/// columns of a square matrix of logits with the pairs on its diagonal; a scalar.
 ///
 /// # Errors
 /// If the logits are not a square matrix.
@@ -52,11 +52,11 @@ pub fn symmetric_loss(logits: &Tensor) -> candle_core::Result<Tensor> {
     (images + texts)? / 2.
 }
 
-/// The cross-entropy of picking a caption for each image, and an image for each caption.
+/// Minimises the cross-entropy of picking each image's caption and each caption's image.
 pub struct ContrastiveLearning<'a> {
     /// The text tower, which is trained.
     pub text: &'a AltClipTextTower,
-    /// The logarithm of the factor on the cosines, which is learned; a scalar.
+    /// The learned logarithm of the logit scale; a scalar.
     pub logit_scale: &'a Tensor,
     /// The tokenizer of the texts.
     pub tokenizer: &'a Tokenizer,
@@ -64,26 +64,26 @@ pub struct ContrastiveLearning<'a> {
     pub captions: &'a dyn TextRows,
     /// (images, projection_dim), normalised, f32, on the tower's device.
     pub images: &'a Tensor,
-    /// As in [`ContrastiveStage`].
+    /// See [`ContrastiveStage`].
     pub batch_size: usize,
-    /// As in [`ContrastiveStage`].
+    /// See [`ContrastiveStage`].
     pub chunk_size: usize,
-    /// As in [`ContrastiveStage`].
+    /// See [`ContrastiveStage`].
     pub keep_chunks: bool,
-    /// As in [`ContrastiveStage`].
+    /// See [`ContrastiveStage`].
     pub max_tokens: usize,
     /// The threads that compute it.
     pub workers: &'a Workers,
 }
 
-/// The gradients of the symmetric loss of captions, in chunks that the `workers` take through the tower, and as many images.
-/// Chunks are computed twice, or with `keep` once and with the memory of all.
+/// The gradients of the symmetric loss of captions, in chunks that the `workers` run through the tower, and as many
+/// images. Chunks are computed twice or, with `keep`, once in the memory of all.
 ///
-/// * `logit_scale` (), the logarithm of the factor on the cosines
+/// * `logit_scale` (), the logarithm of the logit scale
 /// * `images` (captions, projection_dim), normalised, f32, on the tower's device
 ///
 /// # Errors
-/// If the captions do not fit the tower, or the images are more or fewer.
+/// If the captions do not fit the tower, or the number of images differs.
 pub fn contrastive_gradients(
     workers: &Workers,
     text: &AltClipTextTower,

@@ -1,5 +1,5 @@
-//! Computes what every stage of diffusion minimises: the error of the UNet's prediction for noised latents (Ho et al., arXiv
-//! 2006.11239; Salimans & Ho, arXiv 2202.00512 for the velocity).
+//! Computes the loss of every diffusion stage: the error of the UNet's prediction for noised latents (Ho et al.,
+//! arXiv 2006.11239; Salimans & Ho, arXiv 2202.00512 for velocities).
 
 use crate::error::Result;
 use altdiffusion_pipeline::schedulers::{NoiseSchedule, PredictionType, SchedulerConfig};
@@ -10,18 +10,18 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 
-/// How latents are noised, and how errors are weighed.
+/// How latents are noised, and how errors are weighted.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NoiseSettings {
-    /// Largest weight of a timestep in units of its signal-to-noise ratio (Hang et al., arXiv 2303.09556); without it
-    /// the errors of all timesteps weigh the same.
+    /// The largest weight of a timestep in units of its signal-to-noise ratio (Hang et al., arXiv 2303.09556);
+    /// without it all timesteps have the same weight.
     pub min_snr_gamma: Option<f64>,
-    /// Above 1, noisy timesteps are drawn more often than the others: where a share `u` of an even choice would lie, lies
-    /// `shift · u / (1 + (shift − 1) · u)` (Esser et al., arXiv 2403.03206, section 5.3.2).
+    /// Above 1, noisy timesteps are drawn more often: a uniform `u` becomes `shift · u / (1 + (shift − 1) · u)`
+    /// (Esser et al., arXiv 2403.03206, section 5.3.2).
     pub timestep_shift: f64,
-    /// Standard deviation of a noise that is the same all over a channel: with it a model learns images that are darker
-    /// or brighter than the mean (Guttenberg, "Diffusion with Offset Noise", 2023).
+    /// The standard deviation of noise that is constant over each channel, which lets a model learn images darker or
+    /// brighter than average (Guttenberg, "Diffusion with Offset Noise", 2023).
     pub offset_noise: f64,
 }
 
@@ -40,11 +40,11 @@ pub struct DenoisingLoss {
     settings: NoiseSettings,
 }
 
-/// Latents with noise, and what is needed to compare a prediction for them.
+/// Noised latents, with the target of a prediction for them.
 pub struct NoisedLatents {
     /// (n, channels, height, width)
     noisy: Tensor,
-    /// What the UNet should predict, of the same shape.
+    /// The UNet's target, of the same shape.
     target: Tensor,
     /// (n)
     timesteps: Tensor,
@@ -53,7 +53,7 @@ pub struct NoisedLatents {
 }
 
 impl DenoisingLoss {
-    /// For the noise levels of a scheduler, and what it takes for predicted.
+    /// For a scheduler's noise levels and prediction type.
     pub fn new(scheduler: &SchedulerConfig, settings: NoiseSettings) -> Self {
         Self {
             alphas_cumprod: NoiseSchedule::new(scheduler).alphas_cumprod().to_vec(),
@@ -62,14 +62,14 @@ impl DenoisingLoss {
         }
     }
 
-    /// Draws a timestep and noise for each of the latents (n, channels, height, width), which are scaled.
+    /// Draws a timestep and noise for each of the scaled latents (n, channels, height, width).
     ///
     /// # Errors
     /// If a tensor operation fails.
     pub fn draw(&self, rng: &mut ChaCha8Rng, latents: &Tensor) -> Result<NoisedLatents> {
         let (n, channels, _, _) = latents.dims4()?;
-        // One timestep from each of n ranges of equal weight: every batch sees all noise levels, which takes their spread
-        // out of the gradient (Kingma et al., arXiv 2107.00630, appendix I).
+        // One timestep from each of n ranges of equal weight: every batch covers all noise levels, which reduces the
+        // variance of the gradient (Kingma et al., arXiv 2107.00630, appendix I).
         let offset = rng.random::<f64>();
         let count = self.alphas_cumprod.len();
         let timestep = |i: usize| {
@@ -90,7 +90,7 @@ impl DenoisingLoss {
         self.noised(latents, &noise, &timesteps)
     }
 
-    /// The latents (n, channels, height, width) with noise of the same shape, each as at its timestep.
+    /// Adds noise to latents of the same shape (n, channels, height, width), each at its timestep.
     ///
     /// # Errors
     /// If a tensor operation fails, or there is no such timestep.
@@ -124,8 +124,8 @@ impl DenoisingLoss {
         })
     }
 
-    /// The weight of a timestep's squared error: min(snr, γ) of a clean sample's, divided by snr for noise and by snr + 1
-    /// for velocities.
+    /// The weight of a timestep's squared error: min(snr, γ) for a clean sample, divided by snr for noise and by snr
+    /// + 1 for velocities.
     fn weight(&self, alpha: f64) -> f64 {
         let Some(gamma) = self.settings.min_snr_gamma else { return 1. };
         let snr = alpha / (1. - alpha);

@@ -1,4 +1,4 @@
-//! Makes an objective of two functions, where it is written down where it is used.
+//! Builds an objective from two closures.
 
 use crate::error::Result;
 use crate::gradients::Gradients;

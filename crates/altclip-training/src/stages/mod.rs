@@ -1,4 +1,4 @@
-//! Defines what each stage of AltCLIP and AltDiffusion minimises.
+//! Defines what each training stage of AltCLIP and AltDiffusion minimises.
 
 mod by_length;
 pub mod contrastive;

@@ -1,6 +1,6 @@
-//! Re-aligns diffusion with another text encoder, in stages (Ye et al., AltDiffusion, arXiv 2308.09991, section 3.3):
-//! first only the keys and values of the cross-attentions, at a low resolution; then the whole UNet, at the full one; in
-//! the end with some captions left out, for guidance (Ho & Salimans, arXiv 2207.12598).
+//! Re-aligns a diffusion model with another text encoder, in stages (Ye et al., AltDiffusion, arXiv 2308.09991,
+//! section 3.3): first only the keys and values of the cross-attentions, at a low resolution; then the whole UNet, at
+//! the full one; finally with some captions dropped, for guidance (Ho & Salimans, arXiv 2207.12598).
 
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
@@ -15,25 +15,25 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-/// Settings of one stage.
+/// The settings of a stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RealignStage {
-    /// What the stage is called, and its folder.
+    /// The name of the stage and its folder.
     pub name: String,
-    /// What of the UNet is trained.
+    /// Which part of the UNet is trained.
     pub train: TrainedPart,
     /// Side of the images in pixels.
     pub resolution: usize,
-    /// Images in a batch.
+    /// Images per batch.
     pub batch_size: usize,
-    /// Share of captions replaced by the empty one.
+    /// The share of captions replaced by the empty one.
     #[serde(default)]
     pub caption_dropout: f64,
-    /// How latents are noised.
+    /// How noise is added to latents.
     #[serde(default)]
     pub noise: NoiseSettings,
-    /// How the steps are taken.
+    /// The optimizer.
     pub optimizer: OptimizerConfig,
 }
 
@@ -48,19 +48,19 @@ impl RealignStage {
 /// How batches are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BatchSettings {
-    /// Images in a batch.
+    /// Images per batch.
     pub batch_size: usize,
-    /// Share of captions replaced by the empty one.
+    /// The share of captions replaced by the empty one.
     pub caption_dropout: f64,
-    /// How latents are noised.
+    /// How noise is added to latents.
     pub noise: NoiseSettings,
 }
 
-/// What a stage changes of the UNet.
+/// The part of the UNet that a stage trains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TrainedPart {
-    /// The matrices that make keys and values of the prompt: what a UNet knows of a text encoder.
+    /// The projections of the prompt to keys and values: what a UNet knows about its text encoder.
     CrossAttentionKeysAndValues,
     /// Everything.
     All,
@@ -71,7 +71,7 @@ impl TrainedPart {
     pub fn has(self, name: &str) -> bool {
         match self {
             Self::All => true,
-            // The second attention of a transformer block is the one to the prompt.
+            // A transformer block's second attention is the cross-attention.
             Self::CrossAttentionKeysAndValues => {
                 name.contains(".attn2.to_k.") || name.contains(".attn2.to_v.")
             }
@@ -79,24 +79,25 @@ impl TrainedPart {
     }
 }
 
-/// What the UNet attends to: a batch of prompts.
+/// The UNet's conditioning: a batch of prompts.
 pub struct ConditioningRows {
     /// (batch, rows, width)
     pub rows: Tensor,
-    /// (batch, rows), added to the scores: see [`CompactHiddenStates`](altclip_encoder::text_encoder::CompactHiddenStates).
+    /// (batch, rows), added to the scores: see
+    /// [`CompactHiddenStates`](altclip_encoder::text_encoder::CompactHiddenStates).
     pub key_bias: Tensor,
 }
 
-/// Captions of images, as the text encoder sees them.
+/// Provides the encoded captions of images.
 pub trait ConditioningSource: Sync {
-    /// A caption for each of the images; the empty one where `is_dropped` says so.
+    /// A caption for each of the images; the empty one where `is_dropped`.
     ///
     /// # Errors
     /// If a caption cannot be encoded.
     fn draw(&self, rng: &mut ChaCha8Rng, images: &[u32], is_dropped: &[bool]) -> Result<ConditioningRows>;
 }
 
-/// The error of the UNet's prediction for noised latents of images, under their captions.
+/// Minimises the error of the UNet's prediction for noised latents with their captions.
 pub struct Realignment<'a> {
     unet: &'a UNet2DConditionModel,
     denoising: DenoisingLoss,
@@ -109,12 +110,12 @@ pub struct Realignment<'a> {
 }
 
 impl<'a> Realignment<'a> {
-    /// The objective of batches. On the CPU a batch is computed in `parts` at the same time.
+    /// The objective. On the CPU a batch is computed in `parts` at the same time.
     ///
     /// * `latents` (images, channels, height, width), scaled, on the UNet's device
     ///
     /// # Errors
-    /// If the settings fit no data.
+    /// If the settings do not fit the data.
     pub fn new(
         batches: BatchSettings,
         unet: &'a UNet2DConditionModel,

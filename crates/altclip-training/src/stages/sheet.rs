@@ -1,4 +1,4 @@
-//! Draws what a UNet can do while it is trained, as one image.
+//! Draws samples during training, as one image.
 
 use crate::contact_sheet::contact_sheet;
 use crate::error::Result;
@@ -16,28 +16,28 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 
-/// Images side by side.
+/// Images per row.
 const COLUMNS: usize = 8;
 
-/// What is drawn, and how.
+/// What to draw, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SampleSheet {
-    /// A prompt for each image.
+    /// A prompt per image.
     pub prompts: Vec<String>,
-    /// Steps of each drawing.
+    /// Steps per image.
     pub steps: usize,
-    /// Factor of classifier-free guidance.
+    /// The scale of classifier-free guidance.
     pub guidance_scale: f64,
 }
 
-/// The parts of a model beside its UNet.
+/// The parts of a model other than its UNet.
 pub struct DrawingParts<'a> {
     /// The tokenizer of the texts.
     pub tokenizer: &'a Tokenizer,
     /// The text encoder that conditions the UNet.
     pub text_encoder: &'a TextEncoder,
-    /// The autoencoder of the images.
+    /// The autoencoder.
     pub vae: &'a AutoencoderKl,
     /// The noise levels, and what the UNet predicts.
     pub scheduler: &'a SchedulerConfig,
@@ -47,7 +47,7 @@ impl SampleSheet {
     /// Draws each prompt once, in the size of `latents` (n, channels, height, width).
     ///
     /// # Errors
-    /// If there is no prompt, or a part of the model cannot be run.
+    /// If there is no prompt, or a part of the model fails.
     pub fn draw(
         &self,
         model: &DrawingParts,

@@ -1,5 +1,5 @@
-//! Learns from a teacher (Chen et al., AltCLIP, arXiv 2211.06679, section 3.1; FlagAI's `AltCLIP` training): a text tower
-//! learns to give the vectors of a frozen one, for English texts and for their translations, and sees no image.
+//! Trains with a teacher (Chen et al., AltCLIP, arXiv 2211.06679, section 3.1; FlagAI's `AltCLIP` training): a text
+//! tower learns the vectors of a frozen one, for English texts and their translations, without images.
 
 use crate::error::Result;
 use crate::gradients::Gradients;
@@ -14,43 +14,43 @@ use altclip_encoder::tokenizer::{Encoding, Tokenizer};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// Settings of the stage.
+/// The settings of the stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherStage {
-    /// Texts in a batch.
+    /// Texts per batch.
     pub batch_size: usize,
-    /// Tokens that texts are cut to.
+    /// The length that texts are truncated to, in tokens.
     pub max_tokens: usize,
-    /// Groups of a batch's texts that are computed at the same time on the CPU, each by its share of the cores.
+    /// Groups of a batch's texts computed at the same time on the CPU, each with its share of the cores.
     #[serde(default = "settings::one")]
     pub parts: usize,
-    /// How the steps are taken.
+    /// The optimizer.
     pub optimizer: OptimizerConfig,
 }
 
-/// The squared distance of a student's vectors to those of its teacher.
+/// Minimises the squared distance between a student's and its teacher's vectors.
 pub struct TeacherLearning<'a> {
-    /// The text tower that learns.
+    /// The trained text tower.
     pub student: &'a AltClipTextTower,
     /// The tokenizer of the texts.
     pub tokenizer: &'a Tokenizer,
-    /// Texts, each with the row of the teacher's vector that it should have.
+    /// Texts, each with the row of its teacher's vector.
     pub texts: &'a dyn TextRows,
     /// (rows, projection_dim), not normalised, on the student's device.
     pub vectors: &'a Tensor,
-    /// As in [`TeacherStage`].
+    /// See [`TeacherStage`].
     pub batch_size: usize,
-    /// As in [`TeacherStage`].
+    /// See [`TeacherStage`].
     pub max_tokens: usize,
     /// The threads that compute it.
     pub workers: &'a Workers,
 }
 
-/// Texts of like lengths that go through the tower together.
+/// Texts of similar lengths that go through the tower together.
 const GROUP: usize = 32;
 
-/// The mean squared error of a student's vectors of texts, over all their values; a scalar.
+/// The mean squared error of a student's vectors, over all their values; a scalar.
 ///
 /// * `vectors` (texts, projection_dim), the teacher's, not normalised, on the student's device
 ///
@@ -68,7 +68,7 @@ impl Objective for TeacherLearning<'_> {
         let (texts, rows) = self.texts.draw(batch, self.batch_size)?;
         let vectors = self.vectors.index_select(&Tensor::new(rows, self.vectors.device())?, 0)?;
         let groups = by_length(self.tokenizer, &texts, self.max_tokens, GROUP)?;
-        // The mean over the groups is then that over the texts.
+        // So that the mean over groups is the mean over texts.
         let scale = groups.len() as f64 / texts.len() as f64;
         let gradients = |group: TextGroup| {
             let chosen = Tensor::new(group.numbers.as_slice(), vectors.device())?;

@@ -1,4 +1,4 @@
-//! Draws texts for training, each with the row of the vector that it belongs to.
+//! Provides texts for training, each with the row of its vector.
 
 mod shuffled;
 mod source;

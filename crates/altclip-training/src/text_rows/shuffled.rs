@@ -1,4 +1,4 @@
-//! Goes through a list of texts again and again, each time in another order.
+//! Repeats a list of texts, in a new order each epoch.
 
 use super::source::TextRows;
 use crate::error::{Error, Result};
@@ -8,21 +8,21 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::sync::{Mutex, PoisonError};
 
-/// Texts and their rows in an order that depends on the seed and the number of the epoch alone, so that the number of a
-/// batch is its position in the data.
+/// Texts and their rows. The order depends only on the seed and the epoch, so the number of a batch is its position
+/// in the data.
 pub struct ShuffledTexts {
     texts: Vec<String>,
     rows: Vec<u32>,
     seed: u64,
-    /// The order of the epoch that was last asked for.
+    /// The order of the latest epoch.
     order: Mutex<Option<(usize, Vec<usize>)>>,
 }
 
 impl ShuffledTexts {
-    /// Texts with the row of each.
+    /// Texts with their rows.
     ///
     /// # Errors
-    /// If there is no text.
+    /// If there are no texts.
     pub fn new(pairs: Vec<(String, u32)>, seed: u64) -> Result<Self> {
         if pairs.is_empty() {
             return Err(Error::Setting("data: expected pairs, found none".to_owned()));
@@ -31,17 +31,17 @@ impl ShuffledTexts {
         Ok(Self { texts, rows, seed, order: Mutex::new(None) })
     }
 
-    /// Pairs in an epoch.
+    /// Pairs per epoch.
     pub fn len(&self) -> usize {
         self.texts.len()
     }
 
-    /// Never so: there is at least one pair.
+    /// Always false: there is at least one pair.
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
     }
 
-    /// The pair at a place in the sequence of all epochs.
+    /// The pair at a position in the sequence of all epochs.
     pub fn at(&self, place: usize) -> usize {
         let (epoch, within) = (place / self.len(), place % self.len());
         let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,11 +1,11 @@
-//! Defines where a stage draws its texts from.
+//! Defines a source of texts for a stage.
 
 use crate::error::Result;
 use crate::run::Batch;
 
-/// Texts, each with a row of a table of vectors that it belongs to.
+/// Texts, each with the row of its vector in a table.
 pub trait TextRows: Sync {
-    /// Draws `count` texts and the rows that belong to them.
+    /// Draws `count` texts with their rows.
     ///
     /// # Errors
     /// If there is nothing to draw.

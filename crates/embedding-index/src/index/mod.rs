@@ -1,4 +1,4 @@
-//! Opens a file of vectors and finds the items nearest to one. The file is mapped into memory and believed in nothing.
+//! Opens a file of vectors and finds the nearest items. The file is memory-mapped, and nothing in it is trusted.
 
 mod table;
 
@@ -13,29 +13,29 @@ use crate::item::{IndexInfo, ItemKind};
 use crate::output::safetensors::INFO_KEY;
 use crate::vector::unit_vector;
 
-/// An item that was found.
+/// A search result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hit {
     /// Whether it is a text or an image.
     pub kind: ItemKind,
     /// The text, or the image's name.
     pub item: String,
-    /// The cosine with what was looked for, 1 at most.
+    /// The cosine with the query, at most 1.
     pub score: f32,
 }
 
-/// What to find.
+/// What to search for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SearchOptions {
-    /// How many items to find at most.
+    /// The most items to return.
     pub top: usize,
-    /// Whether to look among the texts.
+    /// Whether to search texts.
     pub texts: bool,
-    /// Whether to look among the images.
+    /// Whether to search images.
     pub images: bool,
 }
 
-/// Ten items, among texts and images.
+/// Ten items, texts and images.
 impl Default for SearchOptions {
     fn default() -> Self {
         Self { top: 10, texts: true, images: true }
@@ -49,7 +49,7 @@ impl SearchOptions {
     }
 }
 
-/// Vectors of texts and images in a `.safetensors` file, as a [`Job`](crate::Job) writes it.
+/// Vectors of texts and images in a `.safetensors` file, as written by a [`Job`](crate::Job).
 pub struct Index {
     data: FileData,
     info: Option<IndexInfo>,
@@ -61,7 +61,7 @@ impl Index {
     /// Opens the file at `path`.
     ///
     /// # Errors
-    /// If it cannot be read, or is not as a job writes it.
+    /// If it cannot be read, or was not written by a job.
     pub fn open(path: &Path) -> Result<Self> {
         Self::new(FileData::open(path)?)
     }
@@ -77,17 +77,17 @@ impl Index {
         Ok(Self { data, info, texts, images })
     }
 
-    /// How the vectors were made. Files that other programs wrote need not say it.
+    /// How the vectors were made. Files of other programs need not say.
     pub fn info(&self) -> Option<&IndexInfo> {
         self.info.as_ref()
     }
 
-    /// Numbers of each vector.
+    /// The dimension of the vectors.
     pub fn width(&self) -> usize {
         self.texts.width
     }
 
-    /// How many items of a kind there are.
+    /// The number of items of a kind.
     pub fn len(&self, kind: ItemKind) -> usize {
         self.table(kind).rows
     }
@@ -97,13 +97,13 @@ impl Index {
         self.len(ItemKind::Text) + self.len(ItemKind::Image) == 0
     }
 
-    /// The items that have the greatest cosines with `query`, a vector of any length, the greatest first. Of equals, texts
-    /// come before images, and then whichever comes first in the file. What has no cosine is not found.
+    /// The items with the greatest cosines with `query`, a vector of any length, in descending order. For ties, texts
+    /// precede images, and then the order of the file counts. Zero vectors are never found.
     ///
-    /// Cosines of texts with texts, of images with images, and of the one with the other are of different magnitudes.
+    /// Cosines between texts, between images, and between both are of different magnitudes.
     ///
     /// # Errors
-    /// [`Error::Input`] if the query is of another width, [`Error::NotFinite`] if it is zero or not finite, and
+    /// [`Error::Input`] if the query has another dimension, [`Error::NotFinite`] if it is zero or not finite, and
     /// [`Error::Format`] if an item is damaged.
     pub fn search(&self, query: &[f32], options: SearchOptions) -> Result<Vec<Hit>> {
         if query.len() != self.width() {
@@ -123,7 +123,7 @@ impl Index {
             let found = self.table(kind).search(&self.data, &query, options.top);
             best.extend(found.into_iter().map(|scored| (kind, scored)));
         }
-        // Stable, so that texts stay before images.
+        // A stable sort, so that texts stay before images.
         best.sort_by(|(_, a), (_, b)| b.score.total_cmp(&a.score));
         best.truncate(options.top);
         let hit = |(kind, scored): &(ItemKind, Scored)| Hit {
@@ -132,7 +132,7 @@ impl Index {
             score: scored.score,
         };
         let mut hits: Vec<Hit> = best.iter().map(hit).collect();
-        // The items lie one after the other, so those that are wanted are looked up in the file's order.
+        // Items are stored one after the other, so they are looked up in the file's order.
         for kind in [ItemKind::Text, ItemKind::Image] {
             let mut wanted: Vec<(usize, usize)> = (best.iter().enumerate())
                 .filter(|(_, (found, _))| *found == kind)
@@ -176,7 +176,7 @@ mod tests {
 
     type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
-    /// A file with these vectors of two numbers, and these items.
+    /// A file with these two-dimensional vectors and these items.
     fn file(vectors: &[[f32; 2]], items: &str) -> TestResult<Vec<u8>> {
         let bytes: Vec<u8> = vectors.as_flattened().iter().flat_map(|number| number.to_le_bytes()).collect();
         let tensors = HashMap::from([

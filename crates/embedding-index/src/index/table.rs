@@ -1,4 +1,4 @@
-//! Finds the vectors and items of one kind in the bytes of an index, and the nearest of them.
+//! Finds the vectors and items of one kind in the bytes of an index, and searches them.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -9,21 +9,21 @@ use safetensors::tensor::{Dtype, Metadata};
 use crate::output::safetensors::{IMAGES, TEXTS};
 use crate::vector::cosine;
 
-/// What files that were not written here are refused with.
+/// The error for files that were not written by a job.
 pub(super) const NO_INDEX: &str = "expected a .safetensors file made by altdiffusion embed";
 
-/// Rows that are scored one after the other; such blocks are spread over the cores.
+/// Rows per task of a search.
 const BLOCK: usize = 1024;
 
 /// The vectors and items of texts or of images.
 #[derive(Debug)]
 pub(super) struct VectorTable {
     pub(super) rows: usize,
-    /// Numbers of each vector.
+    /// The dimension of the vectors.
     pub(super) width: usize,
-    /// Where the numbers are: little-endian, f32, row after row.
+    /// The vectors: little-endian f32, row by row.
     vectors: Range<usize>,
-    /// Where the items are: a JSON string on each line.
+    /// The items: a JSON string per line.
     items: Range<usize>,
 }
 
@@ -35,14 +35,14 @@ pub(super) struct Scored {
 }
 
 impl Scored {
-    /// The greater score first, and of equals the earlier row.
+    /// Higher scores first, then earlier rows.
     fn order(&self, other: &Self) -> Ordering {
         other.score.total_cmp(&self.score).then(self.row.cmp(&other.row))
     }
 }
 
 impl VectorTable {
-    /// The tables of texts and of images in a file, whose tensors begin at `start`. Or what is wrong with them.
+    /// The tables of texts and images in a file whose tensors start at `start`, or what is wrong with them.
     pub(super) fn read_all(bytes: &[u8], metadata: &Metadata, start: usize) -> Result<[Self; 2], String> {
         let read = |names: [&str; 2]| Self::read(bytes, metadata, start, names);
         let [texts, images] = [read(TEXTS)?, read(IMAGES)?];
@@ -89,10 +89,10 @@ impl VectorTable {
         Ok(table)
     }
 
-    /// The rows with the greatest cosines with a vector of length 1, the greatest first.
+    /// The rows with the greatest cosines with a unit vector, in descending order.
     pub(super) fn search(&self, bytes: &[u8], query: &[f32], top: usize) -> Vec<Scored> {
         if self.rows == 0 {
-            return Vec::new(); // and the width may be any number
+            return Vec::new(); // the width may be arbitrary then
         }
         let row_bytes = self.width * size_of::<f32>();
         let blocks = part(bytes, &self.vectors).par_chunks(BLOCK * row_bytes).enumerate();
@@ -110,7 +110,7 @@ impl VectorTable {
         best
     }
 
-    /// The items of these rows, which rise. Or what is wrong with one of them.
+    /// The items of these ascending rows, or what is wrong with one of them.
     pub(super) fn items_at(
         &self,
         bytes: &[u8],
@@ -129,12 +129,12 @@ impl VectorTable {
     }
 }
 
-/// The bytes of a tensor, which were found to be inside the file when it was opened.
+/// The bytes of a tensor, whose range was checked when the file was opened.
 fn part<'a>(bytes: &'a [u8], range: &Range<usize>) -> &'a [u8] {
     bytes.get(range.clone()).unwrap_or_default()
 }
 
-/// The best `top`, in no order.
+/// The best `top`, in no particular order.
 fn best_of(mut scored: Vec<Scored>, top: usize) -> Vec<Scored> {
     if top == 0 {
         scored.clear();

@@ -1,4 +1,4 @@
-//! Digests the items of a job and the vectors of a model, to know them again.
+//! Digests a job's items and a model's vectors, to recognize them.
 
 use altclip_encoder::embedder::Embedder;
 use image::DynamicImage;
@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Result;
 
-/// How many items there are, and a digest of them.
+/// The number of items, and their digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ItemDigest {
     pub(super) count: usize,
@@ -14,7 +14,7 @@ pub(super) struct ItemDigest {
 }
 
 impl ItemDigest {
-    /// Reads all items once, so that what is wrong with them comes out before the work begins.
+    /// Reads all items once, so that errors show before the work begins.
     ///
     /// # Errors
     /// The first error among the items.
@@ -32,8 +32,8 @@ impl ItemDigest {
     }
 }
 
-/// A digest of the weights, the tokenizer, the type and the device: of the vectors that they give for a text and, where the
-/// model can read any, for an image.
+/// A digest of the weights, the tokenizer, the dtype and the device: of their vectors for a text and, if the model
+/// supports images, for an image.
 ///
 /// # Errors
 /// If the model fails.
@@ -51,7 +51,7 @@ pub(super) fn digest_of_model(embedder: &Embedder) -> Result<String> {
     Ok(digest_of_numbers(&numbers))
 }
 
-/// A digest of the bits of some numbers.
+/// A digest of the bits of numbers.
 fn digest_of_numbers(numbers: &[f32]) -> String {
     let mut digest = Sha256::new();
     for number in numbers {

@@ -1,4 +1,4 @@
-//! Embeds what is not done yet of a job, and keeps the vectors as they come.
+//! Embeds the rest of a job, saving the vectors on the way.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +12,10 @@ use crate::item::ItemKind;
 use crate::readers::{ImageInputs, TextInputs};
 use crate::vector::unit_vector;
 
-/// Texts embedded at a time, and after which the work can go on with the same bits.
+/// Texts embedded at a time; work can be resumed at multiples of this with the same bits.
 const TEXT_BATCH: usize = 1024;
 
-/// A run of a job.
+/// A running job.
 pub(super) struct JobRun<'a> {
     pub(super) embedder: &'a Embedder,
     pub(super) normalize: bool,
@@ -24,7 +24,7 @@ pub(super) struct JobRun<'a> {
 }
 
 impl JobRun<'_> {
-    /// Embeds the texts that are not done yet, of `total`.
+    /// Embeds the remaining texts of `total`.
     pub(super) fn texts(&mut self, texts: &TextInputs, total: usize) -> Result<()> {
         let done = self.partial.texts.counts().done;
         if done == total {
@@ -53,15 +53,15 @@ impl JobRun<'_> {
         self.partial.save()
     }
 
-    /// Embeds the images that are not done yet, of `total`. Those that cannot be read are reported and skipped. Returns how
-    /// many were transparent and had no background.
+    /// Embeds the remaining images of `total`. Unreadable ones are reported and skipped. Returns the number of
+    /// transparent images without a background.
     pub(super) fn images(&mut self, images: &ImageInputs, total: usize) -> Result<usize> {
         let done = self.partial.images.counts().done;
         if done == total {
             return Ok(0);
         }
         self.observer.progress(ItemKind::Image, done, total);
-        // The stream takes no errors: the list ends with one, which is returned when what came before it is done.
+        // The stream takes no errors: an error ends the list, and is returned after everything before it.
         let failure = Arc::new(Mutex::new(None));
         let keep = Arc::clone(&failure);
         let images = images.iter()?.skip(done).map_while(move |image| {
@@ -108,7 +108,7 @@ impl JobRun<'_> {
         Err(Error::Stopped { folder: self.partial.directory().to_owned() })
     }
 
-    /// The vector as it is stored.
+    /// Converts a vector for storage.
     fn finished(&self, vector: Vec<f32>, item: impl FnOnce() -> String) -> Result<Vec<f32>> {
         let vector = if self.normalize { unit_vector(&vector) } else { vector };
         if vector.iter().all(|number| number.is_finite()) {
@@ -122,7 +122,7 @@ fn changed(what: &str) -> Error {
     Error::Input(format!("{what} changed while they were read"))
 }
 
-/// An image's name as it is stored, and its vector.
+/// An image's name for storage, and its vector.
 fn named(
     path: &Path,
     vector: altclip_encoder::Result<Vec<f32>>,
@@ -131,7 +131,7 @@ fn named(
     Ok((path.to_str().ok_or_else(not_utf8)?, vector?))
 }
 
-/// Whether it is the image that is bad, and not the model or the device.
+/// Whether the image is at fault, and not the model or the device.
 fn is_of_the_image(error: &altclip_encoder::Error) -> bool {
     use altclip_encoder::Error::Files;
     use model_files::Error;

@@ -1,4 +1,4 @@
-//! Embeds many texts and images into a file, in a job that can be stopped and resumed.
+//! Embeds many texts and images into a file, in a resumable job.
 
 mod digest;
 mod embed;
@@ -16,11 +16,11 @@ use crate::item::{IndexInfo, ItemKind};
 use crate::output::OutputFormat;
 use crate::readers::{IgnoredFiles, ImageInputs, TextInputs};
 
-/// Texts and images that are to be embedded, and the file for their vectors.
+/// Texts and images to embed, and the file for their vectors.
 ///
-/// While it runs, what is done lies in a folder `OUTPUT.partial` beside the output. A job that is stopped, however that
-/// happens, goes on from there when one of the same inputs, settings and model runs again, and gives the same bytes. The
-/// output itself appears whole, in the end.
+/// Unfinished work is kept in a folder `OUTPUT.partial` beside the output. A job that is stopped, for whatever
+/// reason, resumes from there when it is run again with the same inputs, settings and model, and gives the same
+/// bytes. The output appears in one piece at the end.
 #[derive(Debug)]
 pub struct Job {
     output: PathBuf,
@@ -31,7 +31,7 @@ pub struct Job {
     checked: Option<Checked>,
 }
 
-/// What [`Job::check`] found out.
+/// The findings of [`Job::check`].
 #[derive(Debug, Clone)]
 struct Checked {
     format: OutputFormat,
@@ -39,19 +39,19 @@ struct Checked {
     images: ItemDigest,
 }
 
-/// Watches a job, and may stop it. All methods do nothing by default, and `()` is an observer that does nothing.
+/// Watches a job, and may stop it. All methods do nothing by default, and `()` is an observer.
 pub trait JobObserver {
-    /// So many items of a kind are done. The first time, this is what an earlier run did.
+    /// Called with the number of items done. The first call reports an earlier run's work.
     fn progress(&mut self, kind: ItemKind, done: usize, total: usize) {
         let _ = (kind, done, total);
     }
 
-    /// An image cannot be read, and is left out. The error names it.
+    /// Called for an image that cannot be read and is skipped. The error names it.
     fn skipped(&mut self, error: &altclip_encoder::Error) {
         let _ = error;
     }
 
-    /// Whether to stop now. This is asked after every few items. What was done is kept.
+    /// Whether to stop now, called after every few items. The work is kept.
     fn should_stop(&mut self) -> bool {
         false
     }
@@ -59,7 +59,7 @@ pub trait JobObserver {
 
 impl JobObserver for () {}
 
-/// What a job did.
+/// The result of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobSummary {
@@ -67,18 +67,17 @@ pub struct JobSummary {
     pub texts: usize,
     /// Images in the output.
     pub images: usize,
-    /// Images that cannot be read, and are not in the output.
+    /// Unreadable images, which are not in the output.
     pub skipped_images: usize,
-    /// Images of this run that are transparent where the model has no background for them, so that the colours under the
-    /// transparency were taken.
+    /// Transparent images in this run without a background, whose hidden colours were used.
     pub transparent_images: usize,
-    /// Files in folders of images that were not read.
+    /// Files in image folders that were not read.
     pub ignored_files: IgnoredFiles,
 }
 
 impl Job {
-    /// A job that writes to `output`, a name that ends in `.safetensors`, `.npy` or `.parquet`: see [`OutputFormat`]. A file
-    /// that is there is replaced.
+    /// A job that writes to `output`, which ends in `.safetensors`, `.npy` or `.parquet`: see [`OutputFormat`]. An
+    /// existing file is replaced.
     pub fn new(output: impl Into<PathBuf>) -> Self {
         Self {
             output: output.into(),
@@ -90,37 +89,36 @@ impl Job {
         }
     }
 
-    /// The texts to embed. None by default.
+    /// Sets the texts to embed. None by default.
     #[must_use]
     pub fn texts(self, texts: TextInputs) -> Self {
         Self { texts, checked: None, ..self }
     }
 
-    /// The images to embed. None by default.
+    /// Sets the images to embed. None by default.
     #[must_use]
     pub fn images(self, images: ImageInputs) -> Self {
         Self { images, checked: None, ..self }
     }
 
-    /// Whether vectors are made of length 1, so that the product of two is their cosine. So by default; otherwise they stay
-    /// as long as the model makes them.
+    /// Sets whether to normalise vectors to length 1, so that the product of two is their cosine. On by default.
     #[must_use]
     pub fn normalize(self, normalize: bool) -> Self {
         Self { normalize, ..self }
     }
 
-    /// Whether to go on with what an earlier run left. So by default; otherwise that is thrown away.
+    /// Sets whether to resume an earlier run. On by default; otherwise its work is discarded.
     #[must_use]
     pub fn resume(self, resume: bool) -> Self {
         Self { resume, ..self }
     }
 
-    /// Reads all inputs once, so that what is wrong with them comes out before a model is loaded. [`run`](Self::run) does it
-    /// where it was not done before. Whether images can be decoded is not found out.
+    /// Reads all inputs once, so that errors show before a model is loaded. [`run`](Self::run) does this if
+    /// necessary. Images are not decoded.
     ///
     /// # Errors
-    /// If the output has an ending of no format, or its format does not take both texts and images; and the first error
-    /// among the inputs.
+    /// If the output's ending stands for no format, or its format does not support both texts and images; also the
+    /// first error among the inputs.
     pub fn check(&mut self) -> Result<()> {
         self.checked().map(|_| ())
     }
@@ -147,13 +145,13 @@ impl Job {
         Ok(self.checked.insert(Checked { format, texts, images }).clone())
     }
 
-    /// Embeds everything with `embedder`, and writes the output. `model` is the name that the output calls the model by.
+    /// Embeds everything with `embedder`, and writes the output, which records `model` as the model's name.
     ///
     /// # Errors
-    /// As for [`check`](Self::check). [`Error::OtherJob`] if the folder of the unfinished job is one of other inputs,
-    /// settings or another model, and [`Error::Busy`] if another process works in it. [`Error::NothingEmbedded`] if there
-    /// are only images that cannot be read. [`Error::Stopped`] if the observer stopped it. Otherwise if the model fails, or
-    /// a file cannot be written.
+    /// Like [`check`](Self::check). [`Error::OtherJob`] if the folder of unfinished work belongs to other inputs,
+    /// settings or another model, and [`Error::Busy`] if another process uses it. [`Error::NothingEmbedded`] if all
+    /// items are unreadable images. [`Error::Stopped`] if the observer stopped it. Also if the model fails, or a file
+    /// cannot be written.
     pub fn run(
         mut self,
         embedder: &Embedder,
@@ -197,7 +195,7 @@ impl Job {
         })
     }
 
-    /// The folder in which what is done lies until the output is written.
+    /// The folder of unfinished work for `output`.
     pub fn partial_folder(output: &Path) -> PathBuf {
         Partial::directory_of(output)
     }

@@ -1,7 +1,7 @@
-//! Keeps unfinished work in a folder beside the file that it will be, so that a job can be stopped and go on.
+//! Keeps unfinished work in a folder beside its output, so that a job can be stopped and resumed.
 //!
-//! Vectors and items are appended to files, and a small file says how much of them counts. What a run that was killed
-//! wrote beyond that is cut off by the next one.
+//! Vectors and items are appended to files, and a small file records how much of them is valid. What a killed process
+//! wrote beyond that is truncated by the next one.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, JobDifference, Result};
 use crate::output::StoredRows;
 
-/// How often what was done is made sure of.
+/// How often work is flushed.
 const SAVE_EVERY: Duration = Duration::from_millis(500);
 
 const STATE: &str = "state.json";
@@ -23,16 +23,16 @@ const NEW_STATE: &str = "state.json.new";
 const LOCK: &str = "lock";
 const ASSEMBLED: &str = "assembled";
 
-/// What the vectors depend on. Vectors of different settings do not go into one file.
+/// What the vectors depend on. Vectors with different settings do not go into one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct JobSettings {
     pub(super) model: String,
-    /// Digest of the vectors of a text and an image: other weights or another device give other bits.
+    /// The digest of the vectors of a text and an image: other weights or another device give other bits.
     pub(super) model_digest: String,
     pub(super) dtype: String,
     pub(super) width: usize,
     pub(super) raw: bool,
-    /// What transparent images are laid on.
+    /// The background of transparent images.
     #[serde(default)]
     pub(super) background: Background,
     pub(super) texts_digest: String,
@@ -40,7 +40,7 @@ pub(super) struct JobSettings {
 }
 
 impl JobSettings {
-    /// The first thing that is different, if there is any.
+    /// The first difference, if there is any.
     fn difference(&self, other: &Self) -> Option<JobDifference> {
         let differences = [
             (self.model != other.model, JobDifference::Model),
@@ -55,14 +55,14 @@ impl JobSettings {
     }
 }
 
-/// How many of the texts or of the images are done.
+/// How many texts or images are done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Counts {
-    /// Items that were looked at.
+    /// Items processed.
     pub(super) done: usize,
-    /// Those of them that have a vector.
+    /// Items with a vector.
     pub(super) rows: usize,
-    /// Length of the file of items.
+    /// The length of the items' file.
     item_bytes: u64,
 }
 
@@ -73,7 +73,7 @@ struct SavedState {
     images: Counts,
 }
 
-/// The folder of an unfinished job.
+/// The folder of unfinished work.
 pub(super) struct Partial {
     directory: PathBuf,
     settings: JobSettings,
@@ -84,17 +84,17 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    /// Where the work for a file lies until it is done.
+    /// The folder of unfinished work for a file.
     pub(super) fn directory_of(output: &Path) -> PathBuf {
         let mut name = output.file_name().map_or_else(OsString::new, OsString::from);
         name.push(".partial");
         output.with_file_name(name)
     }
 
-    /// Begins the work for `output`, or goes on with it if `resume` is set.
+    /// Starts the work for `output`, or resumes it if `resume` is set.
     ///
     /// # Errors
-    /// If there is work of other settings, another program is at it, or the folder cannot be read or written.
+    /// If there is work with other settings, another process is running it, or the folder cannot be read or written.
     pub(super) fn open(output: &Path, settings: JobSettings, resume: bool) -> Result<Self> {
         let directory = Self::directory_of(output);
         match fs::create_dir(&directory) {
@@ -119,12 +119,12 @@ impl Partial {
         Ok(Self { directory, settings, texts, images, saved: None, _lock: lock })
     }
 
-    /// Where the work lies.
+    /// The folder.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Makes sure of what was done, if that is due. Called where the work can go on with the same result.
+    /// Flushes the work if that is due. Call it where the work can be resumed with the same result.
     ///
     /// # Errors
     /// If the files cannot be written.
@@ -133,7 +133,7 @@ impl Partial {
         if is_due { self.save() } else { Ok(()) }
     }
 
-    /// Makes sure of what was done.
+    /// Flushes the work.
     ///
     /// # Errors
     /// If the files cannot be written.
@@ -173,13 +173,13 @@ impl Partial {
         Ok(())
     }
 
-    /// Removes the folder. That it cannot be removed harms nothing; what is not of this program stays.
+    /// Removes the folder, except other programs' files. Failing to is harmless.
     pub(super) fn discard(self) {
         let directory = self.directory.clone();
         let of_rows =
             [&self.texts, &self.images].map(|rows| [rows.vectors_path.clone(), rows.items_path.clone()]);
         let others = [STATE, NEW_STATE, ASSEMBLED, LOCK].map(|name| directory.join(name));
-        // Some systems remove no file that is open.
+        // Some systems cannot remove open files.
         drop(self);
         for path in of_rows.iter().flatten().chain(&others) {
             let _ = fs::remove_file(path);
@@ -190,20 +190,20 @@ impl Partial {
     }
 }
 
-/// Two programs that append to the same files would spoil them.
+/// Two processes appending to the same files would corrupt them.
 fn lock(directory: &Path) -> Result<File> {
     let path = directory.join(LOCK);
     let file = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io(&path))?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => return Err(Error::Busy { folder: directory.to_owned() }),
-        // Not every file system has locks.
+        // Some file systems have no locks.
         Err(TryLockError::Error(error)) => tracing::debug!("no lock: {error}"),
         Ok(()) => {}
     }
     Ok(file)
 }
 
-/// Writes the state so that there is always a whole one.
+/// Writes the state atomically.
 fn replace(directory: &Path, state: &[u8]) -> io::Result<()> {
     let new = directory.join(NEW_STATE);
     let mut file = File::create(&new)?;
@@ -227,15 +227,15 @@ fn read_state(directory: &Path) -> Result<Option<SavedState>> {
     }
 }
 
-/// Vectors and their items, in two files that grow.
+/// Vectors and their items, in two growing files.
 pub(super) struct PartialRows {
     width: usize,
     counts: Counts,
     vectors: BufWriter<File>,
     items: BufWriter<File>,
-    /// Numbers in little-endian order, f32, row after row.
+    /// Little-endian f32, row by row.
     vectors_path: PathBuf,
-    /// A JSON string on each line.
+    /// A JSON string per line.
     items_path: PathBuf,
 }
 
@@ -252,7 +252,7 @@ impl PartialRows {
         Ok(Self { width, counts, vectors, items, vectors_path, items_path })
     }
 
-    /// The rows that were saved.
+    /// The rows that were flushed.
     pub(super) fn stored(&self) -> StoredRows<'_> {
         StoredRows { rows: self.counts.rows, vectors: &self.vectors_path, items: &self.items_path }
     }
@@ -265,7 +265,7 @@ impl PartialRows {
     /// Appends the vector of the next item.
     ///
     /// # Errors
-    /// If the vector has another width, or the files cannot be written.
+    /// If the vector has another dimension, or the files cannot be written.
     pub(super) fn push(&mut self, item: &str, vector: &[f32]) -> Result<()> {
         if vector.len() != self.width {
             let problem = format!("a vector of {} numbers, expected {}", vector.len(), self.width);
@@ -283,7 +283,7 @@ impl PartialRows {
         Ok(())
     }
 
-    /// Passes over the next item, which has no vector.
+    /// Skips the next item, which has no vector.
     pub(super) fn skip(&mut self) {
         self.counts.done += 1;
     }
@@ -297,7 +297,7 @@ impl PartialRows {
     }
 }
 
-/// The file with no more than its first `length` bytes, to be appended to.
+/// The file truncated to its first `length` bytes, for appending.
 fn cut_to(path: &Path, length: u64) -> Result<File> {
     let file = OpenOptions::new().create(true).append(true).open(path).map_err(Error::io(path))?;
     let found = file.metadata().map_err(Error::io(path))?.len();

@@ -1,4 +1,4 @@
-//! Writes vectors and their items to a file, in formats that other programs read. No file is ever in memory as a whole.
+//! Writes vectors and items to a file in formats that other programs read, never holding a whole file in memory.
 
 mod npy;
 mod parquet;
@@ -11,12 +11,12 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::item::IndexInfo;
 
-/// How vectors are stored.
+/// A format for vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OutputFormat {
-    /// `.safetensors`, which alone can be searched by an [`Index`](crate::Index): `text_embeds` and `image_embeds` of shape
-    /// (items, width), f32, and `texts` and `images`, u8, with the items in their order, a JSON string on each line.
+    /// `.safetensors`, the only one that an [`Index`](crate::Index) can search: `text_embeds` and `image_embeds` of
+    /// shape (items, width), f32, and `texts` and `images`, u8, with the items in order, a JSON string per line.
     Safetensors,
     /// `.npy`: an array (items, width), f32, of either texts or images.
     Npy,
@@ -24,25 +24,25 @@ pub enum OutputFormat {
     Parquet,
 }
 
-/// Vectors and their items, as they lie in two files.
+/// Vectors and their items, stored in two files.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StoredRows<'a> {
-    /// How many there are.
+    /// The number of rows.
     pub(crate) rows: usize,
-    /// Numbers in little-endian order, f32, row after row.
+    /// Little-endian f32, row by row.
     pub(crate) vectors: &'a Path,
-    /// A JSON string on each line.
+    /// A JSON string per line.
     pub(crate) items: &'a Path,
 }
 
-/// What can go wrong in writing a format.
+/// The result of writing a format.
 type WriteResult<T = ()> = std::result::Result<T, Box<dyn StdError + Send + Sync>>;
 
 impl OutputFormat {
-    /// The format that the ending of a file's name stands for.
+    /// The format for the ending of a file's name.
     ///
     /// # Errors
-    /// If it stands for none of these.
+    /// If the ending is another.
     pub fn from_path(path: &Path) -> Result<Self> {
         let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         match ending.as_str() {
@@ -53,7 +53,7 @@ impl OutputFormat {
         }
     }
 
-    /// Writes the vectors of texts and images, of `width` numbers each.
+    /// Writes the vectors of texts and images, with dimension `width`.
     ///
     /// # Errors
     /// If a file cannot be read or written.

@@ -1,4 +1,4 @@
-//! Writes vectors as an array in the format of `numpy.save`, version 1.0.
+//! Writes vectors as a `numpy.save` array, version 1.0.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -6,13 +6,13 @@ use std::path::Path;
 
 use super::{StoredRows, WriteResult};
 
-/// One array of all rows.
+/// Writes one array with all rows.
 pub(super) fn write(path: &Path, width: usize, kinds: [StoredRows<'_>; 2]) -> WriteResult {
     const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
     const ALIGNMENT: usize = 64;
     let rows: usize = kinds.iter().map(|kind| kind.rows).sum();
     let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
-    // Spaces and the end of the line fill the header up.
+    // The header is padded with spaces and a newline.
     let before = MAGIC.len() + size_of::<u16>();
     let filled = (before + header.len() + 1).next_multiple_of(ALIGNMENT) - before;
     header.extend(std::iter::repeat_n(' ', filled - 1 - header.len()));

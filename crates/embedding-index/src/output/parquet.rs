@@ -1,4 +1,4 @@
-//! Writes vectors and items as Parquet, a row for each item.
+//! Writes vectors and items as Parquet, a row per item.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -14,7 +14,7 @@ use parquet::schema::types::ColumnPath;
 
 use super::{StoredRows, WriteResult};
 
-/// Rows that are in memory at a time while the file is written, and that are together in it.
+/// Rows per row group, and in memory at a time.
 const ROW_GROUP: usize = 4096;
 
 const SCHEMA: &str = "message embeddings {
@@ -25,7 +25,7 @@ const SCHEMA: &str = "message embeddings {
 
 pub(super) fn write(path: &Path, width: usize, texts: StoredRows<'_>, images: StoredRows<'_>) -> WriteResult {
     let elements = ColumnPath::new(["embedding", "list", "element"].map(str::to_owned).to_vec());
-    // Neither are there few different numbers, nor does anyone look for the rows between two of them.
+    // Dictionaries and statistics are useless for such numbers.
     let properties = WriterProperties::builder()
         .set_column_dictionary_enabled(elements.clone(), false)
         .set_column_statistics_enabled(elements, EnabledStatistics::None)
@@ -48,7 +48,7 @@ pub(super) fn write(path: &Path, width: usize, texts: StoredRows<'_>, images: St
                     column.write_batch(items, Some(&vec![level; count]), None)
                 })?;
             }
-            // A row's first number begins a list, and the others go on with it.
+            // A row's first number starts a list, and the others continue it.
             let repetitions: Vec<i16> = (0..numbers.len()).map(|i| i16::from(i % width != 0)).collect();
             write_column::<FloatType>(&mut group, |column| {
                 column.write_batch(&numbers, Some(&vec![1; numbers.len()]), Some(&repetitions))

@@ -10,11 +10,11 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use super::{StoredRows, WriteResult};
 use crate::item::IndexInfo;
 
-/// The key in the metadata under which an [`IndexInfo`] is stored, as JSON. One key alone, for the metadata have no order.
+/// The metadata key of an [`IndexInfo`], as JSON. A single key, because metadata are unordered.
 pub(crate) const INFO_KEY: &str = "altdiffusion_embed";
-/// The tensors of the vectors and of the items of texts.
+/// The tensors for the vectors and items of texts.
 pub(crate) const TEXTS: [&str; 2] = ["text_embeds", "texts"];
-/// The tensors of the vectors and of the items of images.
+/// The tensors for the vectors and items of images.
 pub(crate) const IMAGES: [&str; 2] = ["image_embeds", "images"];
 
 pub(super) fn write(
@@ -43,7 +43,7 @@ pub(super) fn write(
     }
     let metadata = HashMap::from([(INFO_KEY.to_owned(), serde_json::to_string(info)?)]);
     let mut header = serde_json::to_vec(&Metadata::new(Some(metadata), tensors)?)?;
-    // Spaces fill the header up, so that the numbers are aligned where the file is mapped into memory.
+    // The header is padded with spaces, so that numbers are aligned when the file is mapped.
     header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
 
     let mut file = BufWriter::new(File::create(path)?);

@@ -1,4 +1,4 @@
-//! Reads WebDataset's archives: tar files in which a sample is the members of one name.
+//! Reads WebDataset archives: tar files whose samples are members of the same name.
 
 use super::samples::{Sample, Samples};
 use crate::error::{Error, Result};
@@ -9,12 +9,12 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Finds the samples of an archive. Texts are read, and of images it is noted where they are.
+/// Finds the samples of an archive. Texts are read, and the location of images is recorded.
 ///
-/// A member's name goes up to the first dot of its file's name, as in WebDataset; but the members of a sample need not stand
-/// side by side.
+/// A member's name ends at the first dot of its file name, as in WebDataset, but the members of a sample need not be
+/// adjacent.
 ///
-/// # Errors
+/// If the archive cannot be opened. Problems inside it are counted as skipped.
 /// If the archive cannot be opened. What is wrong in it is counted as skipped.
 pub(super) fn find_samples(path: &Path, samples: &mut Samples<'_>) -> Result<()> {
     let file = File::open(path).map_err(Error::io(path))?;
@@ -67,7 +67,7 @@ pub(super) fn find_samples(path: &Path, samples: &mut Samples<'_>) -> Result<()>
     Ok(())
 }
 
-/// A member's name with its folders, and its ending in lower case. Files without a name before the dot are hidden ones.
+/// A member's name with its folders, and its lower-case ending. Files without a name before the dot are hidden.
 fn split(member: &str) -> Option<(&str, String)> {
     let file = member.rfind('/').map_or(0, |slash| slash + 1);
     let dot = file + member.get(file..)?.find('.').filter(|&dot| dot > 0)?;

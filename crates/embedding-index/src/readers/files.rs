@@ -1,14 +1,14 @@
-//! Finds files by their names.
+//! Finds files by name.
 
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// The ending of a file's name, in lower case and without its dot.
+/// The lower-case ending of a file's name, without its dot.
 pub fn ending(path: &Path) -> String {
     path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }
 
-/// What is directly in a folder, sorted by name.
+/// The entries of a folder, sorted by name.
 ///
 /// # Errors
 /// If the folder cannot be read.
@@ -20,7 +20,7 @@ pub fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// What a name in a file of data stands for, which begins in the folder of that file.
+/// Resolves a name in a data file, relative to that file's folder.
 pub fn named_in(data: &Path, name: impl AsRef<Path>) -> PathBuf {
     data.parent().unwrap_or(Path::new("")).join(name)
 }

@@ -1,11 +1,11 @@
-//! Reads folders of images, each with its texts in files beside it.
+//! Reads folders of images with text files beside them.
 
 use super::files::ending;
 use super::samples::{Sample, Samples};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// Finds the images among a folder's files, and the texts of each: files of the image's name with other endings.
+/// Finds the images among a folder's files, with their texts: files of the same name with other endings.
 pub(super) fn find_samples(files: &[PathBuf], samples: &mut Samples<'_>) {
     for path in files {
         let ending = ending(path);
@@ -27,7 +27,7 @@ pub(super) fn find_samples(files: &[PathBuf], samples: &mut Samples<'_>) {
     }
 }
 
-/// The path with another ending, which may be anything that a user thought of.
+/// The path with another ending, which may be arbitrary user input.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.file_stem().unwrap_or_default().to_owned();
     name.push(".");

@@ -1,4 +1,4 @@
-//! Counts the files of a folder that are no images, by their endings.
+//! Counts the files of a folder that are not images, by ending.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::fmt;
 use altclip_encoder::images::advice;
 use walkdir::DirEntry;
 
-/// Files that are in a folder of images and are not read, by their endings. Hidden files are not counted.
+/// Files in a folder of images that are not read, by ending. Hidden files are not counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IgnoredFiles(BTreeMap<String, usize>);
 
@@ -17,25 +17,25 @@ impl IgnoredFiles {
         self.0.is_empty()
     }
 
-    /// Each ending, in lower case and without its dot, and how many files have it.
+    /// Each lower-case ending, without its dot, and its number of files.
     pub fn by_ending(&self) -> impl Iterator<Item = (&str, usize)> {
         self.0.iter().map(|(ending, count)| (ending.as_str(), *count))
     }
 
-    /// Counts a file, unless it is a hidden one.
+    /// Counts a file unless it is hidden.
     pub(super) fn add(&mut self, entry: &DirEntry, ending: String) {
         if !entry.file_name().as_encoded_bytes().starts_with(b".") {
             *self.0.entry(ending).or_default() += 1;
         }
     }
 
-    /// Forgets all.
+    /// Resets all counts.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 }
 
-/// Such as `3 .avif, 2 .heic, 1 .txt (convert .avif and .heic images to PNG or JPEG)`, the most frequent first.
+/// For example `3 .avif, 2 .heic, 1 .txt (convert .avif and .heic images to PNG or JPEG)`, most frequent first.
 impl fmt::Display for IgnoredFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut counts: Vec<_> = self.0.iter().collect();

@@ -1,4 +1,4 @@
-//! Names the images that a job embeds: files, patterns, folders and lists, in an order that is always the same.
+//! Lists the images that a job embeds: files, patterns, folders and lists, in a fixed order.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use super::files::ending;
 use super::{IgnoredFiles, Items, ListFile};
 use crate::error::{Error, Result};
 
-/// Images of paths and patterns, and those of a list after them. They are gone through more than once.
+/// Images from paths and patterns, followed by those of a list. They are iterated more than once.
 #[derive(Debug, Default)]
 pub struct ImageInputs {
     patterns: Vec<String>,
@@ -20,37 +20,37 @@ pub struct ImageInputs {
 }
 
 impl ImageInputs {
-    /// The images that each of `patterns` stands for, and those of the list after them.
+    /// The images of `patterns`, followed by those of the list.
     ///
-    /// A pattern is the path of an image; a pattern such as `photos/*.jpg`; or a folder, which stands for all images in it
-    /// and in the folders below, by the order of names.
+    /// A pattern is the path of an image; a glob such as `photos/*.jpg`; or a folder, which stands for all images in
+    /// it and its subfolders, by name.
     pub fn new(patterns: Vec<String>, list: Option<ListFile>) -> Self {
         Self { patterns, list, ignored: Arc::default() }
     }
 
-    /// The files of folders that were not read the last time when all images were gone through.
+    /// The files of folders that the latest complete iteration skipped.
     pub fn ignored_files(&self) -> IgnoredFiles {
         lock(&self.ignored).clone()
     }
 
-    /// The images in turn. Whether there are any at the paths is not known yet.
+    /// Iterates the images. Paths may turn out not to exist.
     ///
     /// # Errors
-    /// If a pattern is none or fits no file, a folder holds no image, or the list cannot be read or is empty.
+    /// If a pattern is invalid or matches no file, a folder holds no image, or the list cannot be read or is empty.
     pub fn iter(&self) -> Result<Items<ImageSource>> {
         let paths = self.paths()?.map(|path| Ok(path?.into()));
         Ok(Box::new(paths.chain(self.listed(ListFile::images)?)))
     }
 
-    /// The name of each of the images in turn.
+    /// Iterates the names of the images.
     ///
     /// # Errors
-    /// As for [`iter`](Self::iter).
+    /// Like [`iter`](Self::iter).
     pub fn names(&self) -> Result<Items<PathBuf>> {
         Ok(Box::new(self.paths()?.chain(self.listed(ListFile::image_names)?)))
     }
 
-    /// The paths that the patterns stand for.
+    /// The paths that the patterns match.
     fn paths(&self) -> Result<Items<PathBuf>> {
         let mut paths: Items<PathBuf> = Box::new(std::iter::empty());
         lock(&self.ignored).clear();
@@ -83,7 +83,7 @@ fn lock(ignored: &Mutex<IgnoredFiles>) -> MutexGuard<'_, IgnoredFiles> {
     ignored.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a pattern stands for: a folder's images, the files that fit it, or itself.
+/// Expands a pattern: a folder's images, the matching files, or itself.
 fn expand(pattern: &str, ignored: &Arc<Mutex<IgnoredFiles>>) -> Result<Items<PathBuf>> {
     let problem = |problem: String| Error::Pattern { pattern: pattern.to_owned(), problem };
     let path = Path::new(pattern);
@@ -99,7 +99,7 @@ fn expand(pattern: &str, ignored: &Arc<Mutex<IgnoredFiles>>) -> Result<Items<Pat
         }
         return Ok(Box::new(found));
     }
-    // A name with such characters is that of a file, if there is one.
+    // An existing file may have such characters in its name.
     if path.exists() || !pattern.contains(['*', '?', '[']) {
         return Ok(Box::new(std::iter::once(Ok(path.to_owned()))));
     }
@@ -112,8 +112,8 @@ fn expand(pattern: &str, ignored: &Arc<Mutex<IgnoredFiles>>) -> Result<Items<Pat
     Ok(Box::new(found))
 }
 
-/// The images of a folder and of those in it, by their names. What cannot be looked into is given as it is, so that it is
-/// reported like any other path without an image.
+/// The images of a folder and its subfolders, by name. What cannot be read is returned as it is, and reported like
+/// any other path without an image.
 fn walk(folder: &Path, ignored: Arc<Mutex<IgnoredFiles>>) -> impl Iterator<Item = Result<PathBuf>> + use<> {
     let shown = folder.to_owned();
     let entries = WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter();

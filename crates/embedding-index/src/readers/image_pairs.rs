@@ -1,4 +1,4 @@
-//! Reads images with captions from tables, archives and folders.
+//! Reads captioned images from tables, archives and folders.
 
 use super::files::{ending, files_in, named_in};
 use super::parquet_images::ParquetImages;
@@ -15,25 +15,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-/// The files that tell of a folder's images, as in the image folders of the Hugging Face hub.
+/// The metadata files of the Hugging Face hub's image folders.
 const METADATA: [&str; 4] = ["metadata.jsonl", "metadata.csv", "metadata.tsv", "metadata.parquet"];
-/// The column of the images in those.
+/// The column of images in those.
 const FILE_NAME: &str = "file_name";
 
-/// Images, each with its captions. The images stay where they are until they are asked for.
+/// Images with their captions. Images are read on demand.
 #[derive(Debug, Default)]
 pub struct ImagePairs {
     /// For each image, its captions in the order of the columns.
     pub captions: Vec<Vec<String>>,
-    /// What is not among them.
+    /// What was skipped.
     pub skipped: Skipped,
-    /// A hash of where the images are, of how large those files are and when they were written: it changes when the
-    /// images do.
+    /// A hash of the images' paths, sizes and modification times: it changes when the images do.
     pub key: u64,
     places: Vec<ImagePlace>,
 }
 
-/// Where images are.
+/// Where the images are.
 #[derive(Debug, Clone)]
 enum ImagePlace {
     Files(Arc<Vec<ImageSource>>),
@@ -41,20 +40,20 @@ enum ImagePlace {
 }
 
 impl ImagePairs {
-    /// Finds the pairs at `path`, which is
+    /// Reads the pairs at `path`, which is
     ///
-    /// * a table, `.jsonl`, `.csv`, `.tsv` (also `.gz` or `.zst` of these) or `.parquet`. `image` is the column of the images,
-    ///   `image` where it is not given: the names of files, which begin in the table's folder, or in a Parquet file the
-    ///   images themselves, as the data sets of the Hugging Face hub have them. `captions` are columns of strings;
-    /// * an archive of WebDataset, `.tar`. A sample is the members that share a name up to its first dot. `image` is the
-    ///   ending of the images, or several as in `jpg;png`; those of all known formats where it is not given. A caption is
+    /// * a table, `.jsonl`, `.csv`, `.tsv` (also `.gz` or `.zst` of these) or `.parquet`. `image` is the column of
+    ///   images, by default `image`: file names relative to the table's folder or, in a Parquet file, the images
+    ///   themselves, as in data sets of the Hugging Face hub. `captions` are columns of strings;
+    /// * a WebDataset archive, `.tar`. A sample consists of the members that share a name up to its first dot.
+    ///   `image` is the ending of images, or several, such as `jpg;png`; by default all known endings. A caption is
     ///   the member with the ending of this name, or else the field of this name in the member that ends in `.json`;
     /// * several of those, with a range of numbers in the name: `name-{000..012}.tar`;
-    /// * a folder: with a `metadata.jsonl`, `.csv` or `.parquet`, where the images are in the column `file_name`; or else
-    ///   of `.tar` files; or of `.parquet` files; or of images, whose captions are in files of the same name with the
-    ///   endings that `captions` say, such as `txt`, or in `.json` files.
+    /// * a folder: with a `metadata.jsonl`, `.csv` or `.parquet` that has the images in the column `file_name`; or
+    ///   else of `.tar` files; or of `.parquet` files; or of images, with captions in files of the same name with the
+    ///   endings in `captions`, such as `txt`, or in `.json` files.
     ///
-    /// Without `captions` there are only images. What has no image or lacks a caption is skipped and counted.
+    /// Without `captions` only images are read. What has no image or lacks a caption is skipped and counted.
     ///
     /// # Errors
     /// If a file cannot be read, there is no such column, or no pair is left.
@@ -84,8 +83,8 @@ impl ImagePairs {
         Ok(pairs)
     }
 
-    /// The images in the order of their captions. One after the other is read from a Parquet file; of all other images
-    /// these are only the places.
+    /// The images, in the order of their captions. Images in a Parquet file are read one by one; for others, only
+    /// locations are returned.
     pub fn images(&self) -> impl Iterator<Item = ImageSource> + Send + use<> {
         self.places.clone().into_iter().flat_map(ImagePlace::images)
     }
@@ -179,7 +178,7 @@ impl ImagePlace {
     }
 }
 
-/// Whether a table's images are in itself.
+/// Whether a table contains its images.
 fn holds_images(path: &Path, column: &str) -> Result<bool> {
     if ending(path) != "parquet" {
         return Ok(false);
@@ -199,7 +198,7 @@ fn key_of(image: &ImageSource) -> Vec<u8> {
     }
 }
 
-/// A file's name, its size and when it was written.
+/// A file's name, size and modification time.
 fn state_of(path: &Path) -> Vec<u8> {
     let metadata = fs::metadata(path).ok();
     let size = metadata.as_ref().map_or(0, fs::Metadata::len);

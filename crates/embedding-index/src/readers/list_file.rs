@@ -1,4 +1,4 @@
-//! Reads lists of strings from files: a line each, or a column of a JSON lines, CSV or Parquet file.
+//! Reads lists of strings from files: one per line, or a column of JSON lines, CSV or Parquet.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -14,28 +14,28 @@ use super::text_table::no_string;
 use super::{IMAGE_COLUMN, Items};
 use crate::error::{Error, Result};
 
-/// Most bytes that come through a pipe, of which a copy is made.
+/// The most bytes read from a pipe, which is copied to a file.
 const MOST_PIPE_BYTES: u64 = 64 << 30;
-/// The column of the texts, if none is named.
+/// The default column of texts.
 const TEXT_COLUMN: &str = "text";
 
-/// A file with a list of strings, which can be read again and again.
+/// A file with a list of strings, which can be read repeatedly.
 #[derive(Debug)]
 pub struct ListFile {
     name: String,
     path: PathBuf,
     format: ListFormat,
     column: Option<String>,
-    /// What came through a pipe, for as long as it is needed.
+    /// The copy of a pipe's content.
     _copy: Option<NamedTempFile>,
 }
 
 impl ListFile {
-    /// The list at `path`. The ending `.jsonl`, `.csv`, `.tsv` or `.parquet` makes it a table, where the strings are in
-    /// `column`: in `text` or `image` where it is not given. Of any other file, each line is a string.
+    /// Opens the list at `path`. With the ending `.jsonl`, `.csv`, `.tsv` or `.parquet` it is a table, with the
+    /// strings in `column`, by default `text` or `image`. In other files, each line is a string.
     ///
     /// # Errors
-    /// If a column is given and the file is no table, or it cannot be read.
+    /// If a column is given but the file is not a table, or it cannot be read.
     pub fn open(path: &Path, column: Option<&str>) -> Result<Self> {
         let list = Self::new(path, ListFormat::of(path), column)?;
         let file = File::open(path).map_err(Error::io(path))?;
@@ -46,10 +46,10 @@ impl ListFile {
         if metadata.is_file() { Ok(list) } else { list.copied(file) }
     }
 
-    /// The list that comes from `source`, such as standard input, which errors call `name`. It is read to its end.
+    /// Reads a list from `source`, such as standard input, to its end. Errors call it `name`.
     ///
     /// # Errors
-    /// If a column is given and `format` is none of a table, or `source` cannot be read.
+    /// If a column is given but `format` is not a table, or `source` cannot be read.
     pub fn from_reader(
         source: impl Read,
         name: &str,
@@ -68,24 +68,24 @@ impl ListFile {
         Ok(Self { name, path: path.to_owned(), format, column: column.map(str::to_owned), _copy: None })
     }
 
-    /// The list is read more than once, and a pipe can be read only once.
+    /// The list is read more than once, which a pipe does not allow.
     fn copied(self, source: impl Read) -> Result<Self> {
         let copy = copy_of(source, &self.name)?;
         Ok(Self { path: copy.path().to_owned(), _copy: Some(copy), ..self })
     }
 
-    /// The same, called `name` by errors.
+    /// Sets the list's name in errors.
     #[must_use]
     pub fn with_name(self, name: impl Into<String>) -> Self {
         Self { name: name.into(), ..self }
     }
 
-    /// What errors call the list: its path, or the name that it was given.
+    /// The list's name in errors: its path, or the name it was given.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The strings in turn. After an error there are no more.
+    /// Iterates the strings, ending after an error.
     ///
     /// # Errors
     /// If the file cannot be opened, or has no such column.
@@ -93,8 +93,8 @@ impl ListFile {
         Ok(until_error(self.strings_of(TEXT_COLUMN)?))
     }
 
-    /// The images in turn: strings are their paths, and a Parquet file may hold the images themselves. After an error
-    /// there are no more.
+    /// Iterates the images, ending after an error: strings are their paths, and a Parquet file may contain the
+    /// images.
     ///
     /// # Errors
     /// If the file cannot be opened, or has no such column.
@@ -105,10 +105,10 @@ impl ListFile {
         }))
     }
 
-    /// The name of each of the [`images`](Self::images), from no more of the file than that needs.
+    /// Iterates the names of the [`images`](Self::images), reading no more of the file than necessary.
     ///
     /// # Errors
-    /// As for the images.
+    /// Like [`images`](Self::images).
     pub fn image_names(&self) -> Result<Items<PathBuf>> {
         Ok(until_error(match self.format {
             ListFormat::Parquet => self.parquet(parquet_column::image_names, IMAGE_COLUMN)?,
@@ -135,7 +135,7 @@ impl ListFile {
         })
     }
 
-    /// The lines of the file and their numbers.
+    /// The lines of the file with their numbers.
     fn lines(&self) -> Result<impl Iterator<Item = Result<(usize, String)>> + Send + use<>> {
         let name = self.name.clone();
         let text = text_file::open(&self.path).map_err(Error::io(&name))?;
@@ -176,16 +176,16 @@ impl ListFile {
     }
 }
 
-/// Strings as paths, without those that are blank.
+/// Strings as paths, skipping blank ones.
 fn paths(strings: Items<String>) -> impl Iterator<Item = Result<PathBuf>> + Send {
     let strings = strings.filter(|string| !string.as_ref().is_ok_and(|string| string.trim().is_empty()));
     strings.map(|string| string.map(PathBuf::from))
 }
 
-/// What comes through a pipe, in a file. What never ends is refused before it fills the disk.
+/// Copies a pipe's content to a file, refusing endless input before it fills the disk.
 fn copy_of(mut source: impl Read, name: &str) -> Result<NamedTempFile> {
     let mut copy = NamedTempFile::new().map_err(Error::io(name))?;
-    // Devices such as /dev/zero have no line that ends.
+    // Devices such as /dev/zero have endless lines.
     let begin = io::copy(&mut source.by_ref().take(text_file::MOST_LINE_BYTES as u64 + 1), &mut copy);
     if begin.map_err(Error::io(name))? > text_file::MOST_LINE_BYTES as u64 {
         let first = text_file::lines(text_file::open(copy.path()).map_err(Error::io(name))?).next();
@@ -202,7 +202,7 @@ fn copy_of(mut source: impl Read, name: &str) -> Result<NamedTempFile> {
     Ok(copy)
 }
 
-/// Everything up to the first error, and that too.
+/// Everything up to and including the first error.
 fn until_error<T: 'static>(items: Items<T>) -> Items<T> {
     let mut failed = false;
     Box::new(items.take_while(move |item| {

@@ -1,8 +1,8 @@
-//! Reads texts and images from the files that people have: lists, tables, archives and folders.
+//! Reads texts and images from common kinds of files: lists, tables, archives and folders.
 //!
-//! * [`TextInputs`] and [`ImageInputs`] name what a [`Job`](crate::Job) embeds, and [`ListFile`] is a file of them.
-//! * [`TextTable`] reads columns of texts, and [`ImagePairs`] images with their captions.
-//! * Beneath them, [`text_file`] reads lines, JSON lines and CSV, and [`parquet_column`] a column of a Parquet file.
+//! * [`TextInputs`] and [`ImageInputs`] are what a [`Job`](crate::Job) embeds, and [`ListFile`] is a list in a file.
+//! * [`TextTable`] reads columns of texts, and [`ImagePairs`] captioned images.
+//! * Below them, [`text_file`] reads lines, JSON lines and CSV, and [`parquet_column`] a column of a Parquet file.
 
 mod archive;
 pub mod files;
@@ -33,8 +33,8 @@ pub use text_table::TextTable;
 
 use crate::error::Error;
 
-/// What a reader finds in turn, or why there is no more.
+/// What a reader yields, ending after an error.
 pub type Items<T, E = Error> = Box<dyn Iterator<Item = Result<T, E>> + Send>;
 
-/// The column of the images in a table, if none is named.
+/// The default column of images in a table.
 const IMAGE_COLUMN: &str = "image";

@@ -1,7 +1,7 @@
-//! Reads one column of a Parquet file: strings, or images as the data sets of the Hugging Face hub hold them.
+//! Reads a column of a Parquet file: strings, or images as in data sets of the Hugging Face hub.
 //!
-//! A column is called by its name, or by a path into what is nested: names of a group's parts and places in lists, with dots
-//! between them, such as `image.bytes` or `captions.0`. After an error, the rows that follow may belong to others.
+//! A column is given by its name, or by a path into nested values: names in groups and indices in lists, separated by
+//! dots, such as `image.bytes` or `captions.0`. Rows after an error may be misaligned.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ use super::Items;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ColumnError {
-    /// This is no Parquet file, or it is damaged.
+    /// Not a Parquet file, or damaged.
     #[error(transparent)]
     Parquet(#[from] ParquetError),
     /// The file makes its decoder panic.
@@ -33,7 +33,7 @@ pub enum ColumnError {
     /// There is no such column.
     #[error("{0}")]
     NoColumn(String),
-    /// A row cannot be read, or its value is of another type.
+    /// A row cannot be read, or has a value of another type.
     #[error("row {row}: {problem}")]
     Row {
         /// Counted from 1.
@@ -49,23 +49,23 @@ impl From<model_files::Error> for ColumnError {
     }
 }
 
-/// The part of an image's group that holds its file.
+/// The part of an image's group with the bytes of its file.
 const BYTES: &str = "bytes";
-/// The part of an image's group that says what it is called.
+/// The part of an image's group with its name.
 const PATH: &str = "path";
 
-/// The strings of a column.
+/// Reads a column of strings.
 ///
 /// # Errors
-/// If this is no Parquet file, or has no such column.
+/// If it is not a Parquet file, or has no such column.
 pub fn strings(file: File, column: &str) -> Result<Items<String, ColumnError>, ColumnError> {
     fields(file, column, Ok, |_, field| string(field)?.ok_or_else(|| expected("a string", &Field::Null)))
 }
 
-/// The strings of a column, of which some may be null.
+/// Reads a column of strings and nulls.
 ///
 /// # Errors
-/// As for [`strings`].
+/// Like [`strings`].
 pub(super) fn optional_strings(
     file: File,
     column: &str,
@@ -73,10 +73,10 @@ pub(super) fn optional_strings(
     fields(file, column, Ok, |_, field| string(field))
 }
 
-/// Whether a column has strings and nothing else: images in it are paths.
+/// Whether a column has strings only: images in it are paths.
 ///
 /// # Errors
-/// As for [`strings`].
+/// Like [`strings`].
 pub(super) fn is_of_strings(file: File, column: &str) -> Result<bool, ColumnError> {
     guarded(|| {
         let reader = SerializedFileReader::new(file)?;
@@ -96,19 +96,19 @@ pub(super) fn is_of_strings(file: File, column: &str) -> Result<bool, ColumnErro
     })
 }
 
-/// The images of a column: each is a path, or the bytes of a file, or a group of `bytes` and `path`, of which one may be
-/// null.
+/// Reads a column of images: each is a path, the bytes of a file, or a group of `bytes` and `path`, one of which may
+/// be null.
 ///
 /// # Errors
-/// If this is no Parquet file, or has no such column.
+/// If it is not a Parquet file, or has no such column.
 pub fn images(file: File, column: &str) -> Result<Items<ImageSource, ColumnError>, ColumnError> {
     fields(file, column, Ok, image)
 }
 
-/// What each of the [`images`](fn@images) is called: its path, or else the number of its row. Of groups the bytes are not read.
+/// Reads the names of [`images`](fn@images): their paths, or else row numbers. The bytes in groups are not read.
 ///
 /// # Errors
-/// As for the images.
+/// Like [`images`](fn@images).
 pub fn image_names(file: File, column: &str) -> Result<Items<PathBuf, ColumnError>, ColumnError> {
     fields(file, column, path_alone, |row, field| match field {
         Field::Group(group) => Ok(group_path(&group).unwrap_or_else(|| row_name(row))),
@@ -116,8 +116,8 @@ pub fn image_names(file: File, column: &str) -> Result<Items<PathBuf, ColumnErro
     })
 }
 
-/// What `read` makes of every field of a column with the number of its row, which counts from 1. Of the file no more is
-/// read than the type that `choose` makes of the column's. `read` fails with what is wrong.
+/// Maps every field of a column with `read`, which gets the row number, counted from 1, and returns what is wrong on
+/// failure. Only the type that `choose` selects is read from the file.
 fn fields<T: 'static>(
     file: File,
     column: &str,
@@ -138,7 +138,7 @@ fn fields<T: 'static>(
         if is_over {
             return None;
         }
-        // What comes after a panic belongs to nothing.
+        // After a panic the reader is in an undefined state.
         let row = guarded(|| Ok(rows.next())).inspect_err(|_| is_over = true).transpose()?;
         let field = row.and_then(|row| {
             let row = row?;
@@ -156,18 +156,18 @@ fn fields<T: 'static>(
     })))
 }
 
-/// Runs a part of the Parquet reader, which panics on some damaged files.
+/// Runs part of the Parquet reader, which panics on some damaged files.
 fn guarded<T>(read: impl FnOnce() -> Result<T, ColumnError>) -> Result<T, ColumnError> {
     foreign::parse("a Parquet file", read)
 }
 
-/// The outermost type of a column, and the path to the column within it.
+/// The outermost type of a column, and the path within it.
 fn column_of(
     reader: &SerializedFileReader<File>,
     column: &str,
 ) -> Result<(TypePtr, Vec<String>), ColumnError> {
     let columns = reader.metadata().file_metadata().schema().get_fields();
-    // A name with dots in it goes before a path.
+    // A name with dots takes precedence over a path.
     let dots = column.match_indices('.').map(|(dot, _)| dot);
     let ends = std::iter::once(column.len()).chain(dots);
     let found = ends.into_iter().find_map(|end| {
@@ -182,7 +182,7 @@ fn part_of(parts: &[TypePtr], name: &str) -> Option<TypePtr> {
     parts.iter().find(|part| part.name() == name).cloned()
 }
 
-/// A group with no more than what a path leads to. Lists and maps stay whole.
+/// A group reduced to what a path leads to. Lists and maps stay whole.
 fn along(field: &TypePtr, path: &[String]) -> Result<TypePtr, ColumnError> {
     let (Type::GroupType { basic_info, fields }, Some((name, rest))) = (field.as_ref(), path.split_first())
     else {
@@ -199,7 +199,7 @@ fn along(field: &TypePtr, path: &[String]) -> Result<TypePtr, ColumnError> {
     Ok(Arc::new(group.with_fields(vec![along(&part, rest)?]).build()?))
 }
 
-/// The value at a path. Where a part of it is null or a list is too short, it is null.
+/// The value at a path; null if a part of it is null or a list is too short.
 fn within(field: Field, path: &[String]) -> Result<Field, String> {
     let Some((name, rest)) = path.split_first() else { return Ok(field) };
     match field {
@@ -217,7 +217,7 @@ fn within(field: Field, path: &[String]) -> Result<Field, String> {
     }
 }
 
-/// A group's part with the path, if it has one; other types as they are.
+/// A group's `path`, if it has one; other types unchanged.
 fn path_alone(field: TypePtr) -> Result<TypePtr, ParquetError> {
     let Type::GroupType { basic_info, fields } = field.as_ref() else { return Ok(field) };
     let Some(path) = fields.iter().find(|part| part.name() == PATH) else { return Ok(field) };
@@ -242,7 +242,7 @@ fn image(row: usize, field: Field) -> Result<ImageSource, String> {
     match field {
         Field::Str(path) => Ok(ImageSource::Path(path.into())),
         Field::Bytes(bytes) => Ok(match bytes.as_utf8() {
-            // Old writers do not mark their strings as such.
+            // Old writers do not mark their strings.
             Ok(path) if !is_image(&bytes) => ImageSource::Path(path.into()),
             _ => ImageSource::Bytes { name: row_name(row), bytes: bytes.data().to_vec() },
         }),
@@ -269,7 +269,7 @@ fn expected(what: &str, found: &Field) -> String {
     format!("expected {what}, found {}", kind(found))
 }
 
-/// Whether the bytes begin as an image's file.
+/// Whether bytes start like an image file.
 fn is_image(bytes: &ByteArray) -> bool {
     images::is_image(bytes.data())
 }
@@ -281,7 +281,7 @@ fn group_path(group: &Row) -> Option<PathBuf> {
     })
 }
 
-/// A file without contents: like any other that cannot be read it is left out and counted.
+/// A file without content: unreadable, so it is skipped and counted.
 fn no_image(row: usize) -> ImageSource {
     ImageSource::Bytes { name: row_name(row), bytes: Vec::new() }
 }
@@ -303,7 +303,7 @@ fn kind(field: &Field) -> &'static str {
     }
 }
 
-/// What is wrong when there is no such column.
+/// The error for a missing column.
 pub fn no_column<'a>(column: &str, columns: impl Iterator<Item = &'a str>) -> String {
     let columns: Vec<_> = columns.map(|name| format!("{name:?}")).collect();
     match columns.as_slice() {

@@ -1,4 +1,4 @@
-//! Reads the images that a Parquet file holds itself.
+//! Reads images stored in a Parquet file.
 
 use super::Items;
 use super::files::named_in;
@@ -10,24 +10,24 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Some rows of a Parquet file with a column of images.
+/// Rows of a Parquet file with a column of images.
 #[derive(Debug, Clone)]
 pub(super) struct ParquetImages {
     pub(super) path: PathBuf,
     column: String,
-    /// Counted from 1, in rising order.
+    /// Counted from 1, ascending.
     pub(super) numbers: Arc<Vec<usize>>,
 }
 
 impl ParquetImages {
-    /// The rows that have text in all columns of captions, and these.
+    /// Reads the rows that have text in all columns of captions, with that text.
     ///
     /// # Errors
     /// If the file cannot be read, has no such columns, or no row is left.
     pub(super) fn read(path: &Path, column: &str, captions: &[&str]) -> Result<(Self, TextTable)> {
         let table = if captions.is_empty() {
             let mut table = TextTable::default();
-            // What the images are called is less to read than they are, and as many.
+            // Reading the names is cheaper than reading the images, and there are as many.
             for (number, name) in (1..).zip(open(path, column, parquet_column::image_names)?) {
                 name.map_err(Error::column(path))?;
                 table.push(number, Vec::new());
@@ -40,8 +40,7 @@ impl ParquetImages {
         Ok((Self { path: path.to_owned(), column: column.to_owned(), numbers }, table))
     }
 
-    /// The images, of which one after the other is read from the file. Where the file cannot be read further, all that
-    /// are left cannot either.
+    /// Iterates the images, reading one at a time. If the file becomes unreadable, all remaining ones are too.
     pub(super) fn images(self) -> impl Iterator<Item = ImageSource> + Send + 'static {
         let Self { path, column, numbers } = self;
         let (items, mut problem) = match open(&path, &column, parquet_column::images) {
@@ -74,7 +73,7 @@ fn open<T>(
     read(file, column).map_err(Error::column(path))
 }
 
-/// Paths begin in the folder of the file, and other names say which file they are in.
+/// Paths are relative to the file's folder; other names mention the file.
 fn in_file(file: &Path, image: ImageSource) -> ImageSource {
     match image {
         ImageSource::Path(path) => ImageSource::Path(named_in(file, path)),

@@ -1,5 +1,4 @@
-//! Gathers samples as people and WebDataset store them: an image and its captions in files of one name and several
-//! endings.
+//! Collects samples in WebDataset's form: an image and its captions in files of the same name with different endings.
 
 use super::skipped::Skipped;
 use super::text_file;
@@ -13,33 +12,33 @@ use std::fmt::Display;
 use std::io::Read;
 use std::path::Path;
 
-/// The ending of a file with many texts: an object, whose fields are captions.
+/// The ending of a file with an object whose fields are captions.
 const JSON: &str = "json";
-/// Most bytes of a text beside an image.
+/// The longest text beside an image, in bytes.
 const MOST_TEXT_BYTES: u64 = 1 << 20;
-/// Most names that an error lists.
+/// The most names that an error lists.
 const MOST_NAMES: usize = 30;
 
-/// One sample, while its files are found.
+/// A sample, while its files are found.
 #[derive(Default)]
 pub(super) struct Sample {
-    /// The image, and the place of its ending among those that are looked for.
+    /// The image, and the rank of its ending.
     image: Option<(usize, ImageSource)>,
     /// The captions, in the order of the columns.
     captions: Vec<Option<String>>,
     problem: Option<String>,
 }
 
-/// The samples that were found.
+/// The samples found.
 pub(super) struct Samples<'a> {
-    /// Endings of images; of two images in one sample, the one whose ending stands first is taken.
+    /// Endings of images; if a sample has two images, the one with the earlier ending is used.
     endings: Vec<String>,
     /// Each is the ending of a text, or else a field of the sample's object.
     columns: &'a [&'a str],
-    /// For each column, whether there is such an ending or field.
+    /// For each column, whether the ending or field was seen.
     is_there: Vec<bool>,
     has_images: bool,
-    /// Some of the endings and fields that there are.
+    /// Some of the endings and fields seen.
     names: BTreeSet<String>,
     pub(super) captions: Vec<Vec<String>>,
     pub(super) images: Vec<ImageSource>,
@@ -47,8 +46,7 @@ pub(super) struct Samples<'a> {
 }
 
 impl<'a> Samples<'a> {
-    /// None yet. `image` is the ending of the images, or several of them separated by `;`. Without it they have any
-    /// ending of images.
+    /// No samples yet. `image` is the ending of images, or several separated by `;`; by default all known endings.
     pub(super) fn new(image: Option<&str>, columns: &'a [&'a str]) -> Self {
         let normal = |ending: &str| ending.trim().trim_start_matches('.').to_lowercase();
         Self {
@@ -66,7 +64,7 @@ impl<'a> Samples<'a> {
         }
     }
 
-    /// Takes notice of a file's ending. That of an image has a place among those that are looked for.
+    /// Records a file's ending. For an image, returns its rank among the requested endings.
     pub(super) fn see_ending(&mut self, ending: &str) -> Option<usize> {
         self.see(ending);
         let rank = self.endings.iter().position(|known| known == ending);
@@ -74,14 +72,14 @@ impl<'a> Samples<'a> {
         rank
     }
 
-    /// Counts a file as skipped if its ending is that of images that are not read here.
+    /// Counts a file as skipped if its ending is that of an unsupported image format.
     pub(super) fn skip_if_image(&mut self, name: impl Display, ending: &str) {
         if let Some(advice) = advice(ending) {
             self.skipped.add(|| format!("{name}: not read here: {advice}"));
         }
     }
 
-    /// Takes notice of an ending or a field, whether or not it is looked for.
+    /// Records an ending or a field, requested or not.
     fn see(&mut self, name: &str) {
         for (is_there, column) in self.is_there.iter_mut().zip(self.columns) {
             *is_there |= *column == name;
@@ -91,13 +89,13 @@ impl<'a> Samples<'a> {
         }
     }
 
-    /// The endings of texts that are looked for.
+    /// The requested endings of texts.
     pub(super) fn text_endings(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let columns = self.columns;
         columns.iter().copied().chain((!columns.is_empty()).then_some(JSON))
     }
 
-    /// Gives a sample the text of its file with this ending.
+    /// Adds the text of the file with this ending to a sample.
     pub(super) fn add_text(&mut self, sample: &mut Sample, ending: &str, text: impl Read) {
         let text = match read_text(text) {
             Ok(text) => text,
@@ -121,7 +119,7 @@ impl<'a> Samples<'a> {
                 let field =
                     |name: &str| text_file::field(&object, name).and_then(Value::as_str).map(str::to_owned);
                 for (caption, name) in sample.captions.iter_mut().zip(self.columns) {
-                    // The text of a file goes before that of a field.
+                    // A file's text takes precedence over a field's.
                     *caption = caption.take().or_else(|| field(name));
                 }
             }
@@ -129,7 +127,7 @@ impl<'a> Samples<'a> {
         }
     }
 
-    /// Keeps a sample that is complete, and counts any other as skipped. `name` is for the reason.
+    /// Keeps a complete sample, and counts any other as skipped, under `name`.
     pub(super) fn push(&mut self, name: impl Display, sample: Sample) {
         let Sample { image, mut captions, problem } = sample;
         captions.resize(self.columns.len(), None);
@@ -149,7 +147,7 @@ impl<'a> Samples<'a> {
     /// Ends the search in `path`.
     ///
     /// # Errors
-    /// If there were no images, or a column was nowhere.
+    /// If there were no images, or a column was never seen.
     pub(super) fn check(&self, path: &Path) -> Result<()> {
         let names: Vec<String> = self.names.iter().cloned().collect();
         if !self.has_images {
@@ -170,14 +168,14 @@ impl<'a> Samples<'a> {
 }
 
 impl Sample {
-    /// Takes an image, unless there is one whose ending stands before its.
+    /// Takes an image, unless there is one with an earlier ending.
     pub(super) fn add_image(&mut self, rank: usize, image: ImageSource) {
         if self.image.as_ref().is_none_or(|(known, _)| rank <= *known) {
             self.image = Some((rank, image));
         }
     }
 
-    /// Says what is wrong with a part of it, which matters if that is needed.
+    /// Records a problem with a part of the sample, which matters if that part is needed.
     pub(super) fn fail(&mut self, problem: impl FnOnce() -> String) {
         self.problem.get_or_insert_with(problem);
     }

@@ -1,13 +1,13 @@
-//! Finds the files of a data set whose names differ in a number.
+//! Expands numbered file names.
 
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// The files that a path stands for: `name-{000..012}.tar` is `name-000.tar` and so on to `name-012.tar`, as in bash.
-/// Without such a range, or where there is a file of just this name, it is that file.
+/// Expands `name-{000..012}.tar` to `name-000.tar` up to `name-012.tar`, as in bash. Without a range, or if a file of
+/// exactly this name exists, it is that file.
 ///
 /// # Errors
-/// If what is in the braces is no range of numbers, or one of the files is missing.
+/// If the braces do not hold a range of numbers, or a file is missing.
 pub(super) fn expand(path: &Path) -> Result<Vec<PathBuf>> {
     let text = path.to_str().filter(|_| !path.exists());
     let Some((before, rest)) = text.and_then(|text| text.split_once('{')) else {
@@ -23,7 +23,7 @@ pub(super) fn expand(path: &Path) -> Result<Vec<PathBuf>> {
     };
     let file = |number: u32| {
         let file = PathBuf::from(format!("{before}{number:0width$}{after}"));
-        // Each is looked for before the next one is thought of, so that no range is too long.
+        // Each file is checked before the next, so that no range is too long.
         std::fs::metadata(&file).map_err(Error::io(&file))?;
         Ok(file)
     };
@@ -34,7 +34,7 @@ fn number(digits: &str) -> Option<u32> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
 
-/// Digits that numbers are filled up to with zeros, if one of the bounds begins with such a zero.
+/// The width to pad numbers to, if one of the bounds has a leading zero.
 fn width(first: &str, last: &str) -> usize {
     let is_filled = [first, last].iter().any(|bound| bound.len() > 1 && bound.starts_with('0'));
     if is_filled { first.len().max(last.len()) } else { 0 }

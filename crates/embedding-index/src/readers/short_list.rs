@@ -1,21 +1,21 @@
-//! Reads short lists of texts, one on each line, into memory.
+//! Reads short lists of texts, one per line, into memory.
 
 use super::text_file::{self, Line};
 use crate::error::{Error, Result};
 
-/// Most bytes of a list.
+/// The longest list, in bytes.
 const MOST_BYTES: usize = 1 << 30;
 
 /// The lines of a text, which errors call `name`.
 ///
 /// # Errors
-/// If it cannot be read, has more than a gigabyte, is empty, or is not in UTF-8.
+/// If it cannot be read, is larger than a gigabyte, empty, or not UTF-8.
 pub fn read_short_list(name: &str, text: text_file::Text) -> Result<Vec<String>> {
     let (mut texts, mut bytes) = (Vec::new(), 0);
     for line in text_file::lines(text) {
         let Line { number, text } = line.map_err(Error::io(name))?;
         let text = text.map_err(|problem| Error::format(name, format!("line {number}: {problem}")))?;
-        // Each line takes memory, however short it is.
+        // Each line takes memory, however short.
         bytes += text.len() + size_of::<String>();
         if bytes > MOST_BYTES {
             let problem = format!("expected a list of at most {MOST_BYTES} bytes, found more");

@@ -1,20 +1,20 @@
-//! Counts what is left out of a data set, and keeps the first reasons.
+//! Counts what is skipped in a data set, and keeps the first reasons.
 
 use std::fmt;
 
-/// Reasons that are kept; all are counted.
+/// The reasons kept; all are counted.
 const MOST_REASONS: usize = 3;
 
-/// What was left out, and why.
+/// What was skipped, and why.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Skipped {
-    /// How many.
+    /// The number of skipped items.
     pub count: usize,
     reasons: Vec<String>,
 }
 
 impl Skipped {
-    /// Counts one more.
+    /// Counts another item.
     pub fn add(&mut self, reason: impl FnOnce() -> String) {
         self.count += 1;
         if self.reasons.len() < MOST_REASONS {
@@ -22,7 +22,7 @@ impl Skipped {
         }
     }
 
-    /// Counts what was left out of `place` as well.
+    /// Adds what was skipped in `place`.
     pub fn add_all(&mut self, other: Self, place: impl fmt::Display) {
         self.count += other.count;
         let room = MOST_REASONS.saturating_sub(self.reasons.len());
@@ -30,7 +30,7 @@ impl Skipped {
     }
 }
 
-/// Such as `skipped 12: line 3: `zh` is empty; line 9: …; and 10 more`.
+/// For example `skipped 12: line 3: `zh` is empty; line 9: …; and 10 more`.
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "skipped {}: {}", self.count, self.reasons.join("; "))?;

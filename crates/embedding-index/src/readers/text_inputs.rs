@@ -1,9 +1,9 @@
-//! Names the texts that a job embeds.
+//! Lists the texts that a job embeds.
 
 use super::{Items, ListFile};
 use crate::error::{Error, Result};
 
-/// Texts in memory, and those of a list after them. They are gone through more than once, each time in the same order.
+/// Texts in memory, followed by those of a list. They are iterated more than once, in the same order.
 #[derive(Debug, Default)]
 pub struct TextInputs {
     texts: Vec<String>,
@@ -11,12 +11,12 @@ pub struct TextInputs {
 }
 
 impl TextInputs {
-    /// These texts, and those of the list after them.
+    /// These texts, followed by those of the list.
     pub fn new(texts: Vec<String>, list: Option<ListFile>) -> Self {
         Self { texts, list }
     }
 
-    /// The texts in turn.
+    /// Iterates the texts.
     ///
     /// # Errors
     /// If the list cannot be read, or is empty.

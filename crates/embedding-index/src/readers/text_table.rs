@@ -1,4 +1,4 @@
-//! Reads columns of texts from a JSON lines, CSV, TSV or Parquet file.
+//! Reads columns of texts from JSON lines, CSV, TSV or Parquet.
 
 use super::parquet_column;
 use super::skipped::Skipped;
@@ -8,25 +8,24 @@ use serde_json::Value;
 use std::fs::File;
 use std::path::Path;
 
-/// The rows of a file in which no asked-for column is empty.
+/// The rows of a file that have a value in all requested columns.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TextTable {
-    /// The values of each row, in the order of the columns that were asked for.
+    /// The values of each row, in the order of the requested columns.
     pub rows: Vec<Vec<String>>,
-    /// The line or row of the file that each begins at, counted from 1.
+    /// The line or row of the file where each begins, counted from 1.
     pub numbers: Vec<usize>,
-    /// Rows that are not among them.
+    /// Rows that were skipped.
     pub skipped: Skipped,
 }
 
 impl TextTable {
-    /// Reads the columns of these names from a file: a JSON object per line (`.jsonl`), a header and records (`.csv`,
-    /// `.tsv`), either of them also compressed (`.gz`, `.zst`), or columns of strings (`.parquet`). Of what is nested, a
-    /// column is a path with dots, such as `captions.0`. A row that cannot be read, or that lacks a value, is skipped and
-    /// counted.
+    /// Reads these columns from a file: a JSON object per line (`.jsonl`), a header and records (`.csv`, `.tsv`),
+    /// either optionally compressed (`.gz`, `.zst`), or columns of strings (`.parquet`). For nested values, a column
+    /// is a dotted path, such as `captions.0`. A row that cannot be read, or lacks a value, is skipped and counted.
     ///
     /// # Errors
-    /// If the file cannot be read, has another ending, has no such column, or no row is left.
+    /// If the file cannot be read, has another ending or no such column, or no row is left.
     pub fn read(path: &Path, columns: &[&str]) -> Result<Self> {
         let table = match ListFormat::of(path) {
             ListFormat::JsonLines => read_jsonl(path, columns)?,
@@ -63,7 +62,7 @@ impl TextTable {
     }
 }
 
-/// The values of some columns, if none is empty, or else which one is.
+/// The values of some columns if none is empty; otherwise says which is.
 pub(super) fn complete(columns: &[&str], values: Vec<Option<String>>) -> Result<Vec<String>, String> {
     let is_missing = |value: &Option<String>| value.as_deref().is_none_or(|text| text.trim().is_empty());
     match columns.iter().zip(&values).find(|(_, value)| is_missing(value)) {
@@ -111,12 +110,12 @@ fn read_jsonl(path: &Path, columns: &[&str]) -> Result<TextTable> {
     }
 }
 
-/// Whether there is a value, and it is something other than a text.
+/// Whether there is a value that is not a string.
 fn is_no_text(value: Option<&Value>) -> bool {
     value.is_some_and(|value| !value.is_string() && !value.is_null())
 }
 
-/// What is wrong where another kind of value than a string is in a column.
+/// The error for a value that is not a string.
 pub(super) fn no_string(column: &str, found: &str) -> String {
     let hint = if found == "a list" { format!("; {column}.0 is its first item") } else { String::new() };
     format!("expected a string, found {found}{hint}")

@@ -1,4 +1,4 @@
-//! Reads archives that are damaged, or say what is not so.
+//! Reads damaged and misleading archives.
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
@@ -107,7 +107,7 @@ fn sizes_in_archives_are_not_believed() -> TestResult {
         assert!(count == 1 && (why.contains(&expected) || why.contains("size overflow")), "{why}");
     }
 
-    // What comes after a member that is really so large is found, and a second member of a name is taken like any last one.
+    // The data after a member that really has this size is found, and a repeated member counts like any last one.
     let mut claimed = bytes[..last + 512].to_vec();
     size(&mut claimed, (1 << 30) + 512);
     let mut file = File::create(root.join("sparse.tar"))?;

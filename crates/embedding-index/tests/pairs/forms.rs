@@ -30,7 +30,7 @@ fn lines(line: impl Fn(usize, [&str; 2]) -> String) -> String {
     (0..).zip(CAPTIONS).map(|(i, captions)| line(i, captions) + "\n").collect()
 }
 
-/// A path in a folder, the setting `image`, and the columns of the captions.
+/// A path in a folder, the setting `image`, and the columns of captions.
 pub type Form = (&'static str, Option<&'static str>, [&'static str; 2]);
 
 /// Writes the pairs in every form.
@@ -116,7 +116,7 @@ fn every_form_of_the_same_pairs_gives_the_same() -> TestResult {
         let images = pairs.images().map(|image| Ok(image.decode(DecodeOptions::default())?.into_rgb8()));
         let images = images.collect::<TestResult<Vec<_>>>()?;
         assert!(images == [0, 1, 2, 3].map(image), "{name}");
-        // In another order, and not at all.
+        // In another order, and left out.
         let pairs = read(root, name, setting, &[columns[1]])?;
         assert_eq!(pairs.captions, CAPTIONS.map(|captions| [captions[1]]), "{name}");
         let pairs = read(root, name, setting, &[])?;
@@ -156,7 +156,7 @@ fn a_key_changes_when_the_images_do() -> TestResult {
         let changed: Vec<&str> = changed.map(|(_, form)| form.0).collect();
         assert_eq!(changed, expected, "{file}");
     }
-    // Which rows are taken is a part of it.
+    // It also depends on which rows are selected.
     let mut captions = caption_columns();
     captions[0].0[3] = None;
     let bytes = column((0..4).map(png), 1);

@@ -1,4 +1,4 @@
-//! Reads images with captions: every form of the same pairs gives the same, and what is bad in each is named and counted.
+//! Reads captioned images: every form of the same pairs gives the same result, and bad items are named and counted.
 
 mod archives;
 mod forms;
@@ -39,7 +39,7 @@ fn read(root: &Path, name: &str, image: Option<&str>, captions: &[&str]) -> Resu
     ImagePairs::read(&root.join(name), image, &captions).map_err(|e| e.to_string().replace(&shown, ""))
 }
 
-/// What is wrong with each of the images that cannot be read.
+/// The problem of each unreadable image.
 fn problems(root: &Path, pairs: &ImagePairs) -> Vec<String> {
     let shown = format!("{}/", root.display());
     let decoded = pairs.images().map(|image| image.decode(DecodeOptions::default()));
@@ -60,10 +60,10 @@ fn write_tar(path: &Path, members: &[(&str, &[u8])]) -> TestResult {
     Ok(archive.finish()?)
 }
 
-/// A column of optional bytes, and the level of those that are there.
+/// A column of optional bytes, and the definition level of those present.
 type Column = (Vec<Option<Vec<u8>>>, i16);
 
-/// Writes the columns in groups of two rows, without compression.
+/// Writes the columns in row groups of two, uncompressed.
 fn write_parquet(path: &Path, schema: &str, columns: &[Column]) -> TestResult {
     let schema = Arc::new(parse_message_type(schema)?);
     let properties = WriterProperties::builder().set_dictionary_enabled(false).build();

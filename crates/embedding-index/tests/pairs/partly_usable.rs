@@ -1,4 +1,4 @@
-//! Reads folders and tables of which a part, or nothing at all, can be used.
+//! Reads folders and tables that are only partly usable, or not at all.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ fn of_a_folder_what_is_bad_is_skipped_and_named() -> TestResult {
     let folder = TempDir::new()?;
     let root = folder.path();
     let files: [(&str, &[u8]); 9] = [
-        // Both of one name are there, for a folder's images are files of their own.
+        // Both of one name are present, since a folder's images are separate files.
         ("a cat. 1.png", &png(0)),
         ("a cat. 1.JPG", &png(1)),
         ("a cat. 1.txt", b"a cat"),
@@ -53,7 +53,7 @@ fn of_a_parquet_file_what_is_bad_is_skipped_and_named() -> TestResult {
     let folder = TempDir::new()?;
     let root = folder.path();
     let captions = caption_columns();
-    // Of the first image nothing is there, and the second is a file that is not.
+    // The first image has neither bytes nor a path, and the second is a missing file.
     let mut bytes = column((0..4).map(png), 2);
     let mut paths = column((0..4).map(|i| format!("{i}.png")), 2);
     (bytes.0[0], paths.0[0], bytes.0[1]) = (None, None, None);
@@ -81,7 +81,7 @@ fn of_a_parquet_file_what_is_bad_is_skipped_and_named() -> TestResult {
                     shards/1.parquet: row 2: `en` is empty; and 1 more";
     assert_eq!(skipped(root, &pairs), expected);
 
-    // A length in the second group of rows that goes beyond it: of that group nothing can be read, whatever is asked for.
+    // A length in the second row group exceeds it, so nothing in that group can be read.
     let columns = [column((0..4).map(png), 1), captions[0].clone(), captions[1].clone()];
     write_parquet(&root.join("b.parquet"), OF_BYTES, &columns)?;
     let mut damaged = fs::read(root.join("b.parquet"))?;

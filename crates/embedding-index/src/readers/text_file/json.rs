@@ -1,16 +1,16 @@
-//! Reads objects on lines of JSON, as Python does.
+//! Reads JSON lines like Python.
 
 use serde_json::{Map, Value};
 
-/// The object on a line.
+/// Parses the object on a line.
 ///
-/// `NaN` and `Infinity`, which Python writes and JSON has not, are null, and halves of surrogate pairs are U+FFFD. Of two
-/// fields of one name the last one counts.
+/// `NaN` and `Infinity`, which Python writes but JSON lacks, become null, and unpaired surrogates U+FFFD. For
+/// repeated fields the last counts.
 ///
 /// # Errors
 /// What is wrong with the line.
 pub fn object(line: &str) -> Result<Map<String, Value>, String> {
-    // The only line that serde_json sees is not the only one of the file.
+    // serde_json sees only this line, so its line number would mislead.
     let place = |error: serde_json::Error| error.to_string().replace(" at line 1 column ", " at byte ");
     serde_json::from_str(line).or_else(|error| {
         let lenient = serde_json::from_str(&as_json(line)).map_err(|_| ());
@@ -18,8 +18,8 @@ pub fn object(line: &str) -> Result<Map<String, Value>, String> {
     })
 }
 
-/// The value at `path` in an object: a field's name, or names and places in lists with dots between them, such as
-/// `captions.0` or `image.path`. A name with dots in it goes before.
+/// The value at `path` in an object: a field's name, or names and list indices separated by dots, such as
+/// `captions.0` or `image.path`. A name with dots takes precedence.
 pub fn field<'a>(object: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     if let Some(value) = object.get(path) {
         return Some(value);
@@ -40,7 +40,7 @@ fn within<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     }
 }
 
-/// What a value is, for errors.
+/// Describes a value, for errors.
 pub fn describe(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -52,7 +52,7 @@ pub fn describe(value: &Value) -> &'static str {
     }
 }
 
-/// A line that Python's `json` reads, as JSON.
+/// Converts a line in Python's `json` dialect to JSON.
 fn as_json(line: &str) -> String {
     const WORDS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
     let mut json = String::with_capacity(line.len());
@@ -77,7 +77,7 @@ fn as_json(line: &str) -> String {
                     }
                     if pair { 12 } else { 0 }
                 }
-                // What is escaped does not end the string.
+                // An escaped character does not end the string.
                 None => rest.chars().take(2).map(char::len_utf8).sum(),
             }
         } else {
@@ -90,7 +90,7 @@ fn as_json(line: &str) -> String {
     json
 }
 
-/// The half of a pair that an escape at the beginning of `text` stands for.
+/// The surrogate that an escape at the start of `text` encodes.
 fn surrogate(text: &str) -> Option<u32> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     u32::from_str_radix(digits, 16).ok().filter(|code| (0xD800..0xE000).contains(code))

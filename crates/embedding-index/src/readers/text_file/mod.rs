@@ -1,8 +1,8 @@
-//! Reads text files as people have them: in lines, as JSON lines or as CSV, plain or compressed, from any editor.
+//! Reads text files in lines, as JSON lines or as CSV, plain or compressed, from any editor.
 //!
-//! All of the program's lists and tables go through here, so that they agree on what a line is: it ends with `\n`, `\r\n`
-//! or a `\r` alone, and the last one may end with the file. A byte-order mark at the beginning belongs to no line. Files
-//! that are compressed by gzip or zstd are known by their content.
+//! All lists and tables of the program are read here, so that they agree on lines: they end with `\n`, `\r\n` or a
+//! lone `\r`, and the last may end with the file. A byte order mark is ignored. Compression with gzip or zstd is
+//! recognized by content.
 
 mod json;
 
@@ -14,25 +14,25 @@ use flate2::read::MultiGzDecoder;
 
 pub use self::json::{describe, field, object};
 
-/// Most bytes of a line. A file without ends of lines would else be read into memory whole.
+/// The longest line, in bytes. Without a limit, a file without newlines would be read into memory whole.
 pub const MOST_LINE_BYTES: usize = 64 << 20;
 
-/// What text in another encoding than UTF-8 is refused with.
+/// The error for UTF-16.
 const UTF_16: &str = "expected text in UTF-8, found UTF-16; save it as UTF-8";
 
-/// A text that is read piece by piece.
+/// A text that is read incrementally.
 pub type Text = Box<dyn BufRead + Send>;
 
-/// The format of a list or a table, by the ending of its file.
+/// The format of a list or table, by file ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListFormat {
-    /// A text on each line.
+    /// A text per line.
     Lines,
-    /// A JSON object on each line: `.jsonl` or `.ndjson`.
+    /// A JSON object per line: `.jsonl` or `.ndjson`.
     JsonLines,
     /// A header and records: `.csv`, and with tabs `.tsv`.
     Csv {
-        /// What stands between two fields.
+        /// The separator between fields.
         delimiter: u8,
     },
     /// Columns of a Parquet file: `.parquet`.
@@ -40,7 +40,7 @@ pub enum ListFormat {
 }
 
 impl ListFormat {
-    /// The format that the ending of a file's name stands for, before `.gz`, `.zst` or `.zstd` if that comes last.
+    /// The format for a file name's ending, ignoring a final `.gz`, `.zst` or `.zstd`.
     pub fn of(path: &Path) -> Self {
         let ending = |path: &Path| path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         let ending = match ending(path).as_str() {
@@ -57,7 +57,7 @@ impl ListFormat {
     }
 }
 
-/// Opens the text in a file, unpacked and without a byte-order mark.
+/// Opens a text file, decompressed and without byte order mark.
 ///
 /// # Errors
 /// If it cannot be read, or is in UTF-16.
@@ -65,7 +65,7 @@ pub fn open(path: &Path) -> io::Result<Text> {
     text(File::open(path)?)
 }
 
-/// The text in what is read from `source`, unpacked and without a byte-order mark.
+/// The text in `source`, decompressed and without byte order mark.
 ///
 /// # Errors
 /// If it cannot be read, or is in UTF-16.
@@ -92,7 +92,7 @@ fn without_mark(source: impl Read + Send + 'static) -> io::Result<Text> {
     Ok(Box::new(text))
 }
 
-/// The first few bytes, and all of them.
+/// The first few bytes, and a reader of all of them.
 fn peek<R: Read>(mut source: R) -> io::Result<(Vec<u8>, impl Read + use<R>)> {
     let mut begin = Vec::new();
     source.by_ref().take(4).read_to_end(&mut begin)?;
@@ -103,16 +103,16 @@ fn is_utf16(begin: &[u8]) -> bool {
     begin.starts_with(&[0xFF, 0xFE]) || begin.starts_with(&[0xFE, 0xFF])
 }
 
-/// Length of the byte-order mark of UTF-8, with which editors on Windows begin a file.
+/// The length of UTF-8's byte order mark, which editors on Windows write.
 fn mark_length(begin: &[u8]) -> usize {
     const MARK: &str = "\u{feff}";
     if begin.starts_with(MARK.as_bytes()) { MARK.len() } else { 0 }
 }
 
-/// A small text that is in memory already, without a byte-order mark.
+/// A small text in memory, without byte order mark.
 ///
 /// # Errors
-/// If it is not in UTF-8; the message says what it is instead.
+/// If it is not UTF-8; the message says what it is instead.
 pub fn decode(bytes: &[u8]) -> Result<&str, String> {
     if is_utf16(bytes) {
         return Err(UTF_16.to_owned());
@@ -125,7 +125,7 @@ pub fn decode(bytes: &[u8]) -> Result<&str, String> {
     })
 }
 
-/// What is wrong with bytes that are no UTF-8.
+/// The error for bytes that are not UTF-8.
 fn not_utf8(bytes: &[u8]) -> String {
     let byte = bytes.first().copied().unwrap_or_default();
     format!("expected text in UTF-8, found the byte {byte:#04x}")
@@ -136,13 +136,13 @@ fn not_utf8(bytes: &[u8]) -> String {
 pub struct Line {
     /// Counted from 1.
     pub number: usize,
-    /// Without what ends it; or what is wrong with it, if it is not in UTF-8.
+    /// The line without its newline, or the error if it is not UTF-8.
     pub text: Result<String, String>,
 }
 
-/// The lines of a text in turn. After an error there are no more.
+/// Iterates the lines of a text, ending after an error.
 ///
-/// An error is one of reading, or a line of more than [`MOST_LINE_BYTES`].
+/// An error is one of reading, or a line longer than [`MOST_LINE_BYTES`].
 pub fn lines(text: Text) -> impl Iterator<Item = io::Result<Line>> + Send {
     let mut text = Some(text);
     (1..).map_while(move |number| {
@@ -190,7 +190,7 @@ fn read_line(text: &mut Text) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// A reader of the header and the records of a CSV file.
+/// A reader of a CSV file's header and records.
 ///
 /// Records may have more or fewer fields than the header.
 pub fn csv(text: Text, delimiter: u8) -> csv::Reader<Text> {
@@ -237,7 +237,7 @@ mod tests {
         let text = "\u{feff}一只猫\na cat";
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(text.as_bytes())?;
-        // Two members in one file are read as one, as gzip itself does.
+        // Two members in one file are concatenated, as in gzip.
         let gzip = [gzip.finish()?, {
             let mut more = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             more.write_all(b"s\n")?;
