@@ -1,6 +1,6 @@
-//! How fast is a 3 × 3 convolution, forward and backward, beside candle's own?
+//! Times a 3 × 3 convolution, forward and backward, against candle's.
 //!
-//! The shapes are those of a small UNet and VAE in training: batch × channels × size.
+//! The shapes are from training a small UNet and VAE: batch × channels × size.
 
 use candle_core::{Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;

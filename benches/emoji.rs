@@ -1,4 +1,4 @@
-//! How fast is the model that ships with the program, from its weights in f16: loading it, and an image from a prompt?
+//! Times the model that ships with the program, with weights in f16: loading, and drawing an image.
 
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, Result};
 use candle_core::{DType, Device};

@@ -1,4 +1,4 @@
-//! How fast are the parts of a full-size model, and an image: text encoder, UNet, VAE, the whole way?
+//! Times the parts of a full-size model: text encoder, UNet, VAE, and a whole image.
 //!
 //! ```sh
 //! scripts/make-random-checkpoint.py MODEL --model m9 --tokenizer tests/golden/tokenizer
@@ -12,7 +12,7 @@ use model_files::source::ModelSource;
 use std::hint::black_box;
 
 const VARIABLE: &str = "ALTDIFFUSION_BENCH_MODEL";
-/// As long as most prompts are.
+/// A prompt of typical length.
 const PROMPT: &str = "一只戴着红色帽子的小狗坐在海边的沙滩上";
 
 fn full_size(criterion: &mut Criterion, model: &str) -> Result<()> {

@@ -1,5 +1,5 @@
-//! How fast are the operations of a full-size model at its own shapes? Linear layers, attention and convolutions say how
-//! many operations a second they make, the rest how many values.
+//! Times the operations of a full-size model at its own shapes. Linear layers, attention and convolutions report
+//! operations per second, the others values per second.
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -22,9 +22,9 @@ const LINEAR: [(usize, usize, usize); 9] = [
     (1024, 2560, 640),
     (256, 1280, 1280),
 ];
-/// Rows and channels of the gated feed-forwards of SD 1.x.
+/// Rows and channels of the GEGLU layers in SD 1.x.
 const GATED: [(usize, usize); 3] = [(4096, 320), (1024, 640), (256, 1280)];
-/// Batch, queries, keys, heads and their dimension.
+/// Batch, queries, keys, heads and head dimension.
 const ATTENTION: [(usize, usize, usize, usize, usize); 6] = [
     (1, 4096, 4096, 8, 40),
     (1, 1024, 1024, 8, 80),
@@ -33,8 +33,8 @@ const ATTENTION: [(usize, usize, usize, usize, usize); 6] = [
     (1, 4096, 4096, 1, 512),
     (8, 77, 77, 16, 64),
 ];
-/// Channels in and out, the side of the result, and whether the image is doubled first, of the most frequent 3 × 3
-/// convolutions of UNet and VAE.
+/// Input and output channels, side of the result, and whether the image is doubled first, for the most frequent 3 × 3
+/// convolutions of the UNet and the VAE.
 const CONVOLUTION: [(usize, usize, usize, bool); 9] = [
     (320, 320, 64, false),
     (640, 320, 64, false),
@@ -53,7 +53,7 @@ fn random(shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
     Tensor::randn(0f32, 1., shape, &Device::Cpu)
 }
 
-/// Weights of these names.
+/// A builder of these weights.
 fn weights<const N: usize>(tensors: [(&str, Tensor); N]) -> VarBuilder<'static> {
     let tensors: HashMap<String, Tensor> = tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into();
     VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu)

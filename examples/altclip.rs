@@ -1,4 +1,4 @@
-//! Which text goes with an image: the example of BAAI/AltCLIP's model card.
+//! Matches texts with an image: the example from BAAI/AltCLIP's model card.
 //!
 //! ```sh
 //! cargo run --release --example altclip -- 000000039769.jpg

@@ -1,17 +1,17 @@
-//! Hidden states for somebody else's UNet: here that of candle-transformers' Stable Diffusion. All that passes between the
-//! text encoder and the UNet is a tensor, (texts, tokens, width), as in diffusers.
+//! Feeds hidden states to another implementation of a UNet, that of candle-transformers' Stable Diffusion. The text
+//! encoder and the UNet only share a tensor, (texts, tokens, width), as in diffusers.
 //!
 //! ```sh
 //! cargo run --release --example another_unet
 //! cargo run --release --example another_unet -- 一只猫 cat.png BAAI/AltDiffusion-m9
 //! ```
 //!
-//! Without a model, the texts are encoded by the one in this repository, and the UNet is a small one with random weights: what
-//! it predicts means nothing, and is compared with what the UNet of `altdiffusion-pipeline` predicts with the same weights.
+//! Without a model, the model in this repository encodes the texts, and the UNet is a small one with random weights.
+//! Its prediction is meaningless, and is compared with that of `altdiffusion-pipeline`'s UNet with the same weights.
 //!
-//! candle-transformers 0.11.1 takes no notice of `norm_num_groups` in the blocks on the way down, and always has 32 groups
-//! there. It is right for models with 32, as the published AltDiffusions are, and others are refused. Its GELU is the
-//! approximation by tanh, where diffusers and this project have the exact one: predictions differ in the fourth digit.
+//! candle-transformers 0.11.1 ignores `norm_num_groups` in the down blocks and always uses 32 groups. That is right
+//! for models with 32, such as the published AltDiffusions; others are refused. Its GELU is the tanh approximation,
+//! where diffusers and this project use the exact one: predictions differ in the fourth digit.
 
 use altclip_encoder::{Checkpoint, ModelSource, PromptEncoder};
 use altdiffusion_pipeline::to_images;
@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 const STEPS: usize = 20;
 const GUIDANCE_SCALE: f64 = 7.5;
 const TRAINING_TIMESTEPS: usize = 1000;
-/// Largest relative distance between predictions with the one GELU and with the other.
+/// The largest relative distance between predictions with either GELU.
 const TOLERANCE: f32 = 1e-3;
 
 fn main() -> Result<()> {
@@ -42,7 +42,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// Predicts once, with random weights, by either UNet.
+/// Predicts once with each UNet, with random weights.
 fn compare(prompt: &str) -> Result<()> {
     let device = Device::Cpu;
     let encoder = PromptEncoder::from_pretrained("models/emoji", DType::F32, &device)?;
@@ -71,7 +71,7 @@ fn compare(prompt: &str) -> Result<()> {
     Ok(())
 }
 
-/// Draws with the UNet of a published model, and a sampling loop that is written out.
+/// Draws with a published model's UNet and an explicit sampling loop.
 fn draw(model: &str, prompt: &str, output: &str) -> Result<()> {
     let device = Device::Cpu;
     let source = ModelSource::open(model)?;
@@ -79,11 +79,11 @@ fn draw(model: &str, prompt: &str, output: &str) -> Result<()> {
     let unet = unet(&source.read_json("unet/config.json")?, weights("unet")?)?;
     let vae = AutoencoderKl::new(&source.read_json("vae/config.json")?, weights("vae")?)?;
 
-    // What to keep away from, and what to draw.
+    // The negative prompt, then the prompt.
     let hidden_states =
         PromptEncoder::from_source(&source, DType::F32, &device)?.encode(&["", prompt])?.hidden_states;
 
-    // DDIM for predictions of noise (Song et al. 2021, arXiv 2010.02502), with guidance.
+    // DDIM with epsilon prediction (Song et al. 2021, arXiv 2010.02502), with guidance.
     let mut latents = Tensor::randn(0f32, 1., (1, 4, 64, 64), &device)?;
     for step in 0..STEPS {
         let timestep = |step: usize| TRAINING_TIMESTEPS * (STEPS - step) / STEPS;
@@ -103,7 +103,7 @@ fn draw(model: &str, prompt: &str, output: &str) -> Result<()> {
     Ok(())
 }
 
-/// How much of the image and of noise is in latents after so many of the training's steps ("scaled_linear").
+/// The shares of image and noise in latents after this many training timesteps ("scaled_linear").
 fn signal_and_noise(steps: usize) -> (f64, f64) {
     let (first, last) = (0.00085f64.sqrt(), 0.012f64.sqrt());
     let beta = |step: usize| first + (last - first) * step as f64 / (TRAINING_TIMESTEPS - 1) as f64;
@@ -111,14 +111,14 @@ fn signal_and_noise(steps: usize) -> (f64, f64) {
     (alpha.sqrt(), (1.0 - alpha).sqrt())
 }
 
-/// The fields of a `unet/config.json` that candle-transformers has an equal for.
+/// The fields of a `unet/config.json` that candle-transformers supports.
 #[derive(Deserialize)]
 struct UNetFields {
     in_channels: usize,
     out_channels: usize,
     block_out_channels: Vec<usize>,
     down_block_types: Vec<String>,
-    /// Heads, whatever its name says: one number, or one for each block.
+    /// The number of heads, despite its name: one number, or one per block.
     attention_head_dim: Value,
     layers_per_block: usize,
     cross_attention_dim: usize,
@@ -128,7 +128,7 @@ struct UNetFields {
     use_linear_projection: bool,
 }
 
-/// candle-transformers' UNet of a published configuration.
+/// Builds candle-transformers' UNet from a published configuration.
 fn unet(config: &Value, vb: VarBuilder) -> Result<UNet2DConditionModel> {
     let fields = UNetFields::deserialize(config)?;
     let groups = fields.norm_num_groups;

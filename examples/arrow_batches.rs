@@ -1,5 +1,5 @@
-//! Vectors for a column of Arrow record batches, nulls among them: no text is copied, and each vector is written where Arrow
-//! keeps it.
+//! Embeds a column of Arrow record batches, including nulls: no text is copied, and each vector is written directly
+//! into Arrow's buffer.
 //!
 //! ```sh
 //! cargo run --release --example arrow_batches
@@ -24,7 +24,7 @@ fn main() -> Result<()> {
     let batches: Vec<RecordBatch> =
         batches.into_iter().map(|texts| batch(StringArray::from(texts))).collect::<Result<_>>()?;
 
-    // A batch at a time, on as many threads as there are batches: they share the model.
+    // One batch per thread; all share the model.
     let threads = batches.iter().cloned().map(|batch| {
         let embedder = Arc::clone(&embedder);
         std::thread::spawn(move || with_vectors(&embedder, &batch, "text"))
@@ -34,7 +34,7 @@ fn main() -> Result<()> {
         println!("{} rows, {} of them null: {:?}", batch.num_rows(), nulls(&batch), batch.schema());
     }
 
-    // More batches than fit into memory: a stream takes cells with keys, and fills one buffer again and again.
+    // For more batches than fit into memory, a stream takes cells with keys, and fills one buffer repeatedly.
     let columns = batches.iter().map(|batch| strings(batch, "text").cloned()).collect::<Result<Vec<_>>>()?;
     let cells = columns
         .into_iter()
@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// The batch with a column `vector` of fixed-size lists, null where the text is null or cannot be embedded.
+/// Adds a column `vector` of fixed-size lists, null where the text is null or cannot be embedded.
 fn with_vectors(embedder: &Embedder, batch: &RecordBatch, column: &str) -> Result<RecordBatch> {
     let texts = strings(batch, column)?;
     let dim = embedder.projection_dim();
@@ -66,7 +66,7 @@ fn with_vectors(embedder: &Embedder, batch: &RecordBatch, column: &str) -> Resul
     }
     let valid = outcomes.iter().map(|outcome| matches!(outcome, RowOutcome::Embedded)).collect();
     let item = Arc::new(Field::new_list_field(DataType::Float32, false));
-    // Arrow takes the buffer over as it is.
+    // Arrow takes over the buffer without a copy.
     let values = Arc::new(Float32Array::from(vectors));
     let vectors = FixedSizeListArray::try_new(item, i32::try_from(dim)?, values, Some(valid))?;
     let columns: [(&str, ArrayRef); 2] = [(column, Arc::new(texts.clone())), ("vector", Arc::new(vectors))];
@@ -86,7 +86,7 @@ fn nulls(batch: &RecordBatch) -> usize {
     batch.column_by_name("vector").map_or(0, |vectors| vectors.null_count())
 }
 
-/// A text where Arrow keeps it. Clones of an array share its buffers.
+/// A text in Arrow's buffer. Clones of an array share its buffers.
 struct Cell {
     texts: StringArray,
     row: usize,

@@ -1,5 +1,5 @@
-//! The text encoder alone: texts in several languages to hidden states, and how alike those are. Of the crates of this
-//! project it needs `altclip-encoder` only.
+//! Encodes texts in several languages to hidden states, and compares them. Of this project's crates it only needs
+//! `altclip-encoder`.
 //!
 //! ```sh
 //! cargo run --release --example encode_prompts
@@ -22,7 +22,7 @@ fn main() -> Result<()> {
     let states = encoder.encode(&texts)?.hidden_states; // (texts, tokens, width)
     println!("hidden states: {:?}", states.dims());
 
-    // The first row, that of <s>, stands for the whole text.
+    // The first row, that of <s>, represents the whole text.
     let first = states.narrow(1, 0, 1)?.squeeze(1)?;
     let first = first.broadcast_div(&first.sqr()?.sum_keepdim(1)?.sqrt()?)?;
     for (text, similarities) in texts.iter().zip(first.matmul(&first.t()?)?.to_vec2::<f32>()?) {

@@ -1,4 +1,4 @@
-//! A text to an image.
+//! Draws an image from a prompt.
 //!
 //! ```sh
 //! cargo run --release --example generate -- 一只猫 cat.png

@@ -1,4 +1,4 @@
-//! An image that begins in another.
+//! Draws a variation of an image.
 //!
 //! ```sh
 //! cargo run --release --example image_to_image -- cat.png "a red apple" apple.png
@@ -17,7 +17,7 @@ fn main() -> Result<()> {
     let model = arguments.next().unwrap_or_else(|| "models/emoji".to_owned());
 
     let pipeline = AltDiffusion::from_pretrained(&model, DType::F32, &Device::Cpu)?;
-    // Six tenths of the steps are done, from the image with as much noise as belongs there.
+    // Runs six tenths of the steps, starting from the image with the corresponding noise.
     let options = GenerateOptions::new(prompt).image(image::open(&image)?.into_rgb8()).strength(0.6);
     let generated = pipeline.generate(&options.steps(20).guidance_scale(3.0).seed(1))?;
     generated.images.first().context("one image was asked for")?.save(&output)?;

@@ -1,4 +1,4 @@
-//! A part of an image drawn anew: here its right half.
+//! Redraws part of an image: its right half.
 //!
 //! ```sh
 //! cargo run --release --example inpaint -- cat.png "a red apple" half.png
@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     let pipeline = AltDiffusion::from_pretrained(&model, DType::F32, &Device::Cpu)?;
     let image = image::open(&image)?.into_rgb8();
     let (width, height) = image.dimensions();
-    // White is drawn anew, black stays.
+    // White is redrawn, black is kept.
     let mask = GrayImage::from_fn(width, height, |x, _| Luma([if x < width / 2 { 0 } else { 255 }]));
     let options = GenerateOptions::new(prompt).image(image).mask(mask);
     let generated = pipeline.generate(&options.steps(20).guidance_scale(3.0).seed(1))?;

@@ -1,4 +1,4 @@
-//! A model with a LoRA, and with a word that was learned by textual inversion.
+//! Draws with a LoRA and a textual inversion.
 //!
 //! ```sh
 //! cargo run --release --example lora -- BAAI/AltDiffusion-m9 watercolour.safetensors "a photo of <my-cat>" my-cat.safetensors

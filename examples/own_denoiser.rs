@@ -1,11 +1,11 @@
-//! A denoiser and a scheduler of one's own in the sampling loop of this project, with its text encoder and its autoencoder.
+//! Runs your own denoiser and scheduler in this project's sampling loop, with its text encoder and autoencoder.
 //!
 //! ```sh
 //! cargo run --release --example own_denoiser -- memory.png
 //! ```
 //!
-//! The denoiser here has no weights. It knows a few captioned images by heart, and predicts what a perfect model of nothing
-//! but these would: the mean of all images that a noisy latent can come from. The prompt says which are likelier.
+//! This denoiser has no weights. It memorizes a few captioned images, and predicts what a perfect model of exactly
+//! these would: the mean of all images that a noisy latent can come from, weighted by the prompt.
 
 use altdiffusion_pipeline::schedulers::NoiseSchedule;
 use altdiffusion_pipeline::unet::{AdditionalResiduals, ImageContext};
@@ -19,10 +19,10 @@ use candle_nn::ops::softmax;
 
 const CAPTIONS: [&str; 3] = ["一只猫", "a red apple", "a fire engine"];
 
-/// How much more a caption counts that is like the prompt.
+/// How strongly captions similar to the prompt are preferred.
 const SHARPNESS: f64 = 100.0;
 
-/// Images that are known by heart.
+/// Memorized images.
 struct Memory {
     /// (images, channels, height, width)
     latents: Tensor,
@@ -47,10 +47,10 @@ impl Denoiser for Memory {
     }
 }
 
-/// The memory with the prompts of a run.
+/// The memory, prepared with a run's prompts.
 struct Recall<'a> {
     memory: &'a Memory,
-    /// The logarithm of how likely each image is for each prompt, (batch, images), but for a constant.
+    /// The log-likelihood of each image for each prompt, (batch, images), up to a constant.
     likeness: Tensor,
 }
 
@@ -78,7 +78,7 @@ impl PreparedDenoiser for Recall<'_> {
 /// Euler's method between noise levels σ, on samples `x₀ + σ ε`, for a model that predicts the noise ε.
 struct Euler {
     timesteps: Vec<f64>,
-    /// One more than there are steps: the last is 0.
+    /// One more than the number of steps: the last is 0.
     sigmas: Vec<f64>,
 }
 
@@ -114,7 +114,7 @@ impl Scheduler for Euler {
     }
 }
 
-/// The mean of each text's hidden states, of length 1: (texts, width).
+/// The normalised mean of each text's hidden states: (texts, width).
 fn direction(texts: &TextStates) -> Result<Tensor> {
     let mean = texts.hidden_states().to_dtype(DType::F32)?.mean(1)?;
     Ok(mean.broadcast_div(&mean.sqr()?.sum_keepdim(1)?.sqrt()?)?)
@@ -124,7 +124,7 @@ fn main() -> anyhow::Result<()> {
     let output = std::env::args().nth(1).unwrap_or_else(|| "memory.png".to_owned());
     let device = Device::Cpu;
 
-    // What to know by heart: images that the model in this repository draws.
+    // Memorizes images drawn by the model in this repository.
     let model = AltDiffusion::from_pretrained("models/emoji", DType::F32, &device)?;
     let drawn = model
         .generate(&GenerateOptions::default().prompts(CAPTIONS).steps(12).guidance_scale(2.25).seed(3))?
@@ -157,7 +157,7 @@ fn main() -> anyhow::Result<()> {
         anyhow::ensure!(nearest == Some(caption), "expected {:?}", CAPTIONS[caption]);
         found.images.first().context("one image was asked for")?.save(&output)?;
     }
-    // What this denoiser cannot do is an error that names the option.
+    // Options that this denoiser does not support are errors that name them.
     let options = GenerateOptions::new("a cat").guess_mode(true);
     println!("{}", pipeline.generate(&options).err().context("expected an error")?);
     println!("{output}");

@@ -1,5 +1,5 @@
-//! How a server draws: threads that share one model, requests as JSON, progress, cancellation, and errors as status numbers.
-//! What speaks HTTP is left out.
+//! Draws like a server: threads share a model, requests are JSON, with progress, cancellation, and errors mapped to
+//! HTTP statuses. The HTTP part is left out.
 //!
 //! ```sh
 //! cargo run --release --example server
@@ -14,7 +14,7 @@ use altdiffusion_pipeline::{
     AltDiffusion, Cancellation, DType, Device, Error, ErrorKind, GenerateOptions, Progress,
 };
 
-/// What clients send. The last one goes away after its second step.
+/// Requests from clients. The last client disconnects after its second step.
 const REQUESTS: [&str; 5] = [
     r#"{"prompts": ["一只猫"], "steps": 4, "guidance": {"scale": 2.25}, "seed": 1}"#,
     r#"{"prompts": ["a red apple", "消防车"], "steps": 4, "scheduler": "euler", "seed": 2}"#,
@@ -24,13 +24,13 @@ const REQUESTS: [&str; 5] = [
 ];
 const IMPATIENT: usize = REQUESTS.len() - 1;
 
-/// An answer, or what happens on the way to it.
+/// An answer, or progress towards it.
 enum Event {
     Step { request: usize, step: usize, total: usize },
     Done { request: usize, status: u16, body: String },
 }
 
-/// The status of HTTP that says whose fault an error is.
+/// The HTTP status for a kind of error.
 fn status(kind: ErrorKind) -> u16 {
     match kind {
         ErrorKind::Input => 400,
@@ -41,7 +41,7 @@ fn status(kind: ErrorKind) -> u16 {
     }
 }
 
-/// Draws what a request asks for.
+/// Draws the images of a request.
 fn answer(
     model: &AltDiffusion,
     request: usize,
@@ -55,7 +55,7 @@ fn answer(
     let drawn = model.generate_observed(&options.cancellation(cancellation), |progress| {
         if let Progress::Step(step) = progress {
             let (step, total) = (step.index + 1, step.total);
-            // Who no longer listens wants no images either.
+            // A client that has disconnected does not want images either.
             if events.send(Event::Step { request, step, total }).is_err() {
                 return ControlFlow::Break(());
             }
@@ -91,7 +91,7 @@ fn main() -> anyhow::Result<()> {
         let (model, cancellation, sender) = (Arc::clone(&model), cancellation.clone(), sender.clone());
         thread::spawn(move || {
             let (status, body) = answer(&model, request, cancellation, &sender);
-            // Nobody is left to hear it if this fails.
+            // If this fails, nobody is listening.
             let _ = sender.send(Event::Done { request, status, body });
         });
     }

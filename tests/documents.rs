@@ -1,4 +1,4 @@
-//! Checks README and docs: links lead somewhere, commands are understood, and no figure stands in two places.
+//! Checks README and docs: links resolve, commands are valid, and no figure is repeated.
 
 mod common;
 
@@ -15,14 +15,14 @@ use tempfile::TempDir;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const MOST_LINES_OF_README: usize = 150;
 
-/// One page, as far as these tests look at it.
+/// A page, as far as these tests need it.
 #[derive(Default)]
 struct Page {
     links: Vec<String>,
     anchors: BTreeSet<String>,
-    /// The lines of its shell programs.
+    /// The lines of its shell code.
     commands: Vec<String>,
-    /// What is written outside of programs.
+    /// Its text outside code.
     text: String,
 }
 
@@ -69,7 +69,7 @@ fn read(path: &Path) -> TestResult<Page> {
     Ok(page)
 }
 
-/// The fragment that a heading is reached by, as GitHub makes it.
+/// The anchor of a heading on GitHub.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.flat_map(char::to_lowercase).map(|c| if c == ' ' { '-' } else { c }).collect()
@@ -129,7 +129,7 @@ fn a_readme_is_short() -> TestResult {
     Ok(())
 }
 
-/// What every command can find where it runs: images, texts, an index and an image that was drawn here.
+/// The files that commands use: images, texts, an index and an image that was drawn here.
 fn desk() -> TestResult<TempDir> {
     let desk = tempfile::tempdir()?;
     let at = |name: &str| desk.path().join(name);
@@ -143,7 +143,7 @@ fn desk() -> TestResult<TempDir> {
     Ok(desk)
 }
 
-/// Whether a command works with what is on the desk alone, without a download.
+/// Whether a command works with these files, without a download.
 fn is_complete(command: &str) -> bool {
     const MISSING: [&str; 10] = [
         "--packages",
@@ -160,7 +160,7 @@ fn is_complete(command: &str) -> bool {
     !MISSING.iter().any(|missing| command.contains(missing))
 }
 
-/// The commands that a reader types, of all pages, each once and in their order.
+/// The commands on all pages, without repetitions, in order.
 fn commands() -> TestResult<Vec<String>> {
     let mut known = BTreeSet::new();
     let commands = pages()?.into_values().flat_map(|page| page.commands);
@@ -169,8 +169,8 @@ fn commands() -> TestResult<Vec<String>> {
         .collect())
 }
 
-/// In a shell, as a reader would: what needs nothing but the program works, and what needs a model that is not here fails
-/// for that reason alone.
+/// In a shell, like a reader: commands that only need the program work, and those that need a missing model fail only
+/// for that reason.
 #[test]
 #[cfg(unix)]
 fn commands_are_understood() -> TestResult {
@@ -178,7 +178,7 @@ fn commands_are_understood() -> TestResult {
     let program = Path::new(env!("CARGO_BIN_EXE_altdiffusion"));
     let mut path = std::ffi::OsString::from(program.parent().ok_or("the program is in no folder")?);
     path.push(":/usr/bin:/bin");
-    // The one that writes what others read comes first.
+    // The command that writes files for others comes first.
     let mut commands = commands()?;
     commands.insert(0, "altdiffusion generate 一只猫 --steps 1".to_owned());
     let mut wrong = Vec::new();
@@ -208,7 +208,7 @@ fn commands_are_understood() -> TestResult {
     Ok(())
 }
 
-/// A measurement, such as `7.13 GB` or `97 %`: where one stands twice, one of the two will be old some day.
+/// A measurement, such as `7.13 GB` or `97 %`: if it is repeated, one of the two will become outdated.
 fn figures(text: &str) -> BTreeSet<String> {
     const UNITS: [&str; 7] = ["GB", "MB", "s", "%", "×", "dB", "GFLOP/s"];
     let words: Vec<&str> = text.split_whitespace().collect();

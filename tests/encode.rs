@@ -1,4 +1,4 @@
-//! `altdiffusion encode`, through the program itself.
+//! Tests `altdiffusion encode`.
 
 mod common;
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 /// The largest relative error ‖a − b‖/‖b‖ of the hidden states.
 const TOLERANCE: f32 = 1e-5;
 
-/// The texts of `tests/golden/text_encoder.safetensors`, as in `scripts/golden/text_encoder.py`.
+/// The texts of `tests/golden/text_encoder.safetensors`, from `scripts/golden/text_encoder.py`.
 fn texts() -> [String; 5] {
     let long = "cat and dog, ".repeat(40);
     let languages = "Дві кішки п'ють чай, قطة صغيرة, 달빛 고양이, ภาพแมว, चाँदनी रात";
@@ -61,7 +61,7 @@ fn hidden_states_are_those_of_the_reference() -> TestResult {
 fn ids_are_those_of_the_reference_tokenizer() -> TestResult {
     let directory = tempfile::tempdir()?;
     let cases: Vec<Value> = serde_json::from_slice(&fs::read(golden("tokenizer/cases.json"))?)?;
-    // What an argument cannot hold, no program can be given.
+    // Some texts cannot be command-line arguments.
     let text = |case: &Value| case["text"].as_str().filter(|text| !text.contains('\0')).map(str::to_owned);
     let (texts, cases): (Vec<String>, Vec<&Value>) =
         cases.iter().filter_map(|case| Some((text(case)?, case))).unzip();
@@ -121,7 +121,7 @@ fn short_types_are_near_and_the_file_is_f32() -> TestResult {
     let output = directory.path().join("out.safetensors");
     encode(directory.path(), "alt_diffusion", &["一只猫"])?;
     let exact = tensor(&output, "hidden_states")?;
-    // The checkpoint's values are exact in f16, and on the CPU nothing but the weights is rounded.
+    // The checkpoint's values are exact in f16, and on the CPU only weights are rounded.
     for (dtype, least, most) in [("f16", 0.0, 1e-6), ("bf16", 1e-4, 1e-2)] {
         encode(directory.path(), "alt_diffusion", &["一只猫", "--dtype", dtype, "--device", "cpu"])?;
         let found = tensor(&output, "hidden_states")?;

@@ -1,4 +1,4 @@
-//! `altdiffusion eval retrieval` and `zero-shot`, through the program itself.
+//! Tests `altdiffusion eval retrieval` and `zero-shot`.
 
 mod common;
 
@@ -9,7 +9,7 @@ use common::{TestResult, run, succeeded};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 
-/// Images of one colour, which the small model tells apart well enough to be measured.
+/// Images of one colour, which the small model can tell apart.
 fn images(folder: &Path, names: &[(&str, [u8; 3])]) -> TestResult {
     for (name, colour) in names {
         let path = folder.join(name);
@@ -51,7 +51,7 @@ fn retrieval_prints_the_table_of_the_report() -> TestResult {
     let rows: Vec<Value> = serde_json::from_slice(&output.stdout)?;
     assert_eq!(rows[1]["images"], 3);
     assert_eq!(rows[1]["language"], "zh");
-    // Of three images every one is among the first five.
+    // With three images, each is among the first five.
     assert_eq!(rows[1]["text_to_image"][1], 1.0);
     assert_eq!(rows[0]["image_to_text"][2], 1.0);
     Ok(())
@@ -75,7 +75,7 @@ fn zero_shot_tells_classes_from_texts() -> TestResult {
     Ok(())
 }
 
-/// In folders of classes and in folders with captions, and where there is nothing else.
+/// In folders of classes and folders with captions, and with nothing else.
 #[test]
 fn images_that_are_not_read_are_counted_and_named() -> TestResult {
     let directory = tempfile::tempdir()?;

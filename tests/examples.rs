@@ -1,4 +1,4 @@
-//! Runs every example of this package with a small model, and checks what it prints and writes.
+//! Runs every example of this package with a small model, and checks its output.
 
 mod common;
 
@@ -10,10 +10,10 @@ use std::process::Command;
 use common::{EMOJI, TestResult, golden_model, succeeded};
 use image::{Rgb, RgbImage};
 
-/// How an example is run in a folder, and what must come of it.
+/// Runs an example in a folder and checks the result.
 type Case = fn(&Example) -> TestResult;
 
-/// Each example by its name. One that is in the folder and not here fails the test.
+/// The examples by name. One that is in the folder but not here fails the test.
 const CASES: [(&str, Case); 10] = [
     ("altclip", altclip),
     ("another_unet", another_unet),
@@ -40,7 +40,7 @@ fn every_example_does_what_it_says() -> TestResult {
     Ok(())
 }
 
-/// The names of the examples, in order: files, or folders with a `main.rs`.
+/// The examples' names, in order: files, or folders with a `main.rs`.
 fn names_in_folder() -> TestResult<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples"))? {
@@ -60,12 +60,12 @@ struct Example<'a> {
 }
 
 impl Example<'_> {
-    /// What the example prints with these arguments. It must succeed and complain about nothing.
+    /// The example's output for these arguments. It must succeed without complaints.
     fn run(&self, arguments: &[&str]) -> TestResult<String> {
         self.run_in(self.folder, arguments)
     }
 
-    /// The same in this package, for examples that read its model and write nothing beside it.
+    /// The same in the package's folder, for examples that read its model and write nothing.
     fn run_in_package(&self, arguments: &[&str]) -> TestResult<String> {
         self.run_in(Path::new(env!("CARGO_MANIFEST_DIR")), arguments)
     }
@@ -79,7 +79,7 @@ impl Example<'_> {
         self.folder.join(name)
     }
 
-    /// An image that the example wrote. It is of more than one colour.
+    /// An image written by the example, which must have more than one colour.
     fn image(&self, name: &str) -> TestResult<RgbImage> {
         let image = image::open(self.path(name))?.into_rgb8();
         let first = image.get_pixel(0, 0);
@@ -87,7 +87,7 @@ impl Example<'_> {
         Ok(image)
     }
 
-    /// Writes an image for the example to read: red on the left, green on the right.
+    /// Writes an input image: red on the left, green on the right.
     fn write_image(&self, name: &str) -> TestResult<RgbImage> {
         let image =
             RgbImage::from_fn(64, 64, |x, _| if x < 32 { Rgb([200, 30, 40]) } else { Rgb([20, 180, 60]) });
@@ -96,7 +96,7 @@ impl Example<'_> {
     }
 }
 
-/// Where cargo builds examples: beside the folder that this test is in.
+/// Cargo builds examples beside the folder of this test.
 fn program(name: &str) -> TestResult<PathBuf> {
     let test = env::current_exe()?;
     let folder = test.parent().and_then(Path::parent).ok_or("a test in target/debug/deps")?;
@@ -112,7 +112,7 @@ fn program(name: &str) -> TestResult<PathBuf> {
     Ok(program)
 }
 
-/// The mean difference between two images in some of their columns, of 255.
+/// The mean difference between two images in some columns, of 255.
 fn difference(a: &RgbImage, b: &RgbImage, columns: std::ops::Range<u32>) -> f64 {
     assert_eq!(a.dimensions(), b.dimensions());
     let pixels = a.enumerate_pixels().filter(|(x, _, _)| columns.contains(x));
@@ -165,7 +165,7 @@ fn image_to_image(example: &Example) -> TestResult {
     Ok(())
 }
 
-/// The left half stays, and the right half is drawn anew.
+/// The left half is kept, and the right half redrawn.
 fn inpaint(example: &Example) -> TestResult {
     let given = example.write_image("given.png")?;
     assert_eq!(example.run(&["given.png", "a red apple", "half.png", EMOJI])?, "half.png\n");
@@ -184,7 +184,7 @@ fn lora(example: &Example) -> TestResult {
     Ok(())
 }
 
-/// With random weights, the UNet of candle-transformers and ours predict the same, which the example itself checks.
+/// With random weights, candle-transformers' UNet and ours predict the same; the example checks that itself.
 fn another_unet(example: &Example) -> TestResult {
     let printed = example.run_in_package(&["一只猫"])?;
     let mut lines = printed.lines();
@@ -193,7 +193,7 @@ fn another_unet(example: &Example) -> TestResult {
     Ok(())
 }
 
-/// A row that is null has a null for its vector, in whole batches and in a stream.
+/// A null row has a null vector, in whole batches and in a stream.
 fn arrow_batches(example: &Example) -> TestResult {
     let printed = example.run(&[EMOJI])?;
     let mut lines = printed.lines();
@@ -210,7 +210,7 @@ fn arrow_batches(example: &Example) -> TestResult {
     Ok(())
 }
 
-/// The image that is known by heart is found by a text in another language, which the example itself checks.
+/// A text in another language finds the memorized image; the example checks that itself.
 fn own_denoiser(example: &Example) -> TestResult {
     let output = example.path("memory.png").display().to_string();
     let printed = example.run_in_package(&[&output])?;
@@ -224,7 +224,7 @@ fn own_denoiser(example: &Example) -> TestResult {
     Ok(())
 }
 
-/// Each request is answered by whose fault its end is.
+/// Each request is answered with the status for its error.
 fn server(example: &Example) -> TestResult {
     let printed = example.run_in_package(&[])?;
     let lines: Vec<&str> = printed.lines().collect();

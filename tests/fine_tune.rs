@@ -1,5 +1,5 @@
-//! `altdiffusion train lora`, `dreambooth` and `textual-inversion`, on the small golden model: what they write is what
-//! `generate` takes.
+//! Tests `altdiffusion train lora`, `dreambooth` and `textual-inversion` on the small golden model: `generate`
+//! accepts what they write.
 
 mod common;
 
@@ -13,7 +13,7 @@ use image::{Rgb, RgbImage};
 use model_files::source::ModelSource;
 use tempfile::TempDir;
 
-/// A folder with images of a thing, their captions, and an image that is none.
+/// A folder with images of a subject, their captions, and a file that is not an image.
 struct Workshop(TempDir);
 
 impl Workshop {
@@ -32,7 +32,7 @@ impl Workshop {
         Ok(Self(folder))
     }
 
-    /// Runs `train KIND` with these settings beside those that all have, into the folder `output`.
+    /// Runs `train KIND` with these settings in addition to the common ones, into the folder `output`.
     fn train(&self, kind: &str, output: &str, settings: &str) -> TestResult<String> {
         let config = format!(
             "seed = 5\nsave_every = 0\nmodel = {:?}\n{settings}\n[stage]\nresolution = 32\nbatch_size = 2\n\
@@ -48,7 +48,7 @@ impl Workshop {
         Ok(stderr)
     }
 
-    /// The pixels that a prompt gives with more options.
+    /// The pixels for a prompt with more options.
     fn draw(&self, prompt: &str, model: &str, more: &[&str]) -> TestResult<Vec<u8>> {
         let options = [
             "--model", model, "--steps", "2", "--width", "32", "--height", "32", "--seed", "1", "-o",
@@ -64,7 +64,7 @@ impl Workshop {
     }
 }
 
-/// Every tensor's largest value, by which one that was never trained is told.
+/// Every tensor's largest value, which shows whether it was trained.
 fn largest(path: &Path) -> TestResult<Vec<(String, f32)>> {
     let of = |(name, tensor): (String, candle_core::Tensor)| {
         Ok((name, tensor.abs()?.max_all()?.to_scalar::<f32>()?))
@@ -88,7 +88,7 @@ fn a_lora_is_trained_and_drawn_with() -> TestResult {
     let (plain, with) =
         (workshop.draw("a cat", &model, &[])?, workshop.draw("a cat", &model, &["--lora", "run"])?);
     assert!(plain != with, "the LoRA changes nothing");
-    // What is done is not done again, and the file is the same.
+    // A finished run is not repeated, and the file is unchanged.
     let before = fs::read(workshop.path("run/pytorch_lora_weights.safetensors"))?;
     workshop.train("lora", "run", settings)?;
     assert!(before == fs::read(workshop.path("run/pytorch_lora_weights.safetensors"))?);
@@ -108,7 +108,7 @@ fn a_thing_is_learned_beside_its_class() -> TestResult {
     let plain = workshop.draw("a sks dog", &model, &[])?;
     assert!(plain != workshop.draw("a sks dog", &model, &["--lora", "lora"])?, "the LoRA changes nothing");
 
-    // An image of the class that is there already is not drawn again, and neither is it changed.
+    // An existing class image is neither redrawn nor changed.
     fs::create_dir_all(workshop.path("whole/class-images"))?;
     fs::copy(workshop.path("images/0.png"), workshop.path("whole/class-images/0000.png"))?;
     let told = workshop.train("dreambooth", "whole", &thing)?;
@@ -128,7 +128,7 @@ fn a_word_is_learned_and_drawn_with() -> TestResult {
     let learned = tensors(&workshop.path("run/learned_embeds.safetensors"))?;
     assert_eq!(learned.keys().collect::<Vec<_>>(), ["<thing>"]);
     assert_eq!(learned["<thing>"].dims()[0], 2);
-    // Three steps from where they began: the rows of the tokens of "cat", one after the other.
+    // Three steps from the initial values: the rows of the tokens of "cat", in turn.
     let table = tensors(&golden("alt_diffusion/text_encoder/model.safetensors"))?
         .remove("roberta.embeddings.word_embeddings.weight")
         .ok_or("no table")?;
@@ -137,7 +137,7 @@ fn a_word_is_learned_and_drawn_with() -> TestResult {
     let own: Vec<u32> = ids[1..ids.len() - 1].iter().copied().cycle().take(2).collect();
     let began = table.index_select(&Tensor::new(own, &Device::Cpu)?, 0)?;
     let moved = (&learned["<thing>"] - began)?.abs()?.max_all()?.to_scalar::<f32>()?;
-    // Adam moves a value by about the learning rate in a step.
+    // Adam moves a value by about the learning rate per step.
     assert!(moved > 0. && moved < 4. * 1e-2, "{moved}");
     let model = golden_model("alt_diffusion")?;
     let draw = |more: &[&str]| workshop.draw("a photo of <thing>", &model, more);
@@ -177,7 +177,7 @@ fn what_is_wrong_with_settings_is_one_line() -> TestResult {
     Ok(())
 }
 
-/// Ctrl-C is acknowledged at once, and the step under way is kept.
+/// Ctrl-C is acknowledged immediately, and the current step is kept.
 #[test]
 #[cfg(unix)]
 fn an_interrupt_ends_the_training_after_its_step() -> TestResult {

@@ -1,4 +1,4 @@
-//! Models from the hub, through the program itself, from a small hub on this machine.
+//! Tests models from the hub, served by a small hub on this machine.
 
 mod common;
 #[path = "../crates/model-files/tests/common/mock_hub/mod.rs"]
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const CACHED: &str = "models--org--tiny";
 
-/// What a hub serves, and the home of its user.
+/// A hub's content, and a user's home directory.
 struct Place {
     root: TempDir,
     home: TempDir,
@@ -44,7 +44,7 @@ impl Place {
         Hub::start(self.root.path(), manner)
     }
 
-    /// The program at its user's home.
+    /// The program in that home directory.
     fn command(&self, endpoint: &str, words: &[&str]) -> Command {
         let mut command = altdiffusion(self.home.path());
         command.args(words).env("HOME", self.home.path()).env("HF_ENDPOINT", endpoint);
@@ -61,7 +61,7 @@ impl Place {
     }
 }
 
-/// Runs a program that ends well.
+/// Runs a program that must succeed.
 fn works(command: &mut Command) -> TestResult {
     let output = command.output()?;
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -73,7 +73,7 @@ fn run(mut command: Command) -> TestResult<(Option<i32>, String, String)> {
     Ok((output.status.code(), String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?))
 }
 
-/// The kind `hub-environment`.
+/// `hub-environment`.
 #[test]
 fn the_environment_of_the_hugging_face_libraries_is_honoured() -> TestResult {
     let place = Place::new()?;
@@ -108,7 +108,7 @@ fn the_environment_of_the_hugging_face_libraries_is_honoured() -> TestResult {
     command.env("HF_TOKEN", "hf_right").env("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1");
     let (code, _, errors) = run(command)?;
     assert!(code == Some(1) && errors.contains("HTTP 401") && !errors.contains("hf_right"), "{errors}");
-    // Nor does the most talkative log tell it.
+    // Not even the most verbose log contains it.
     let mut command = place.encode(&hub.endpoint().replace("localhost", "me:secret@localhost"));
     let (_, _, errors) = run({
         command.env("HF_TOKEN", "hf_right").env("RUST_LOG", "trace");
@@ -121,7 +121,7 @@ fn the_environment_of_the_hugging_face_libraries_is_honoured() -> TestResult {
     Ok(())
 }
 
-/// The kind `hub-gone-all-cached`.
+/// `hub-gone-all-cached`.
 #[test]
 fn what_is_cached_is_enough() -> TestResult {
     let place = Place::new()?;
@@ -131,7 +131,7 @@ fn what_is_cached_is_enough() -> TestResult {
             ["generate", "a cat", "--model", "org/tiny", "--steps", "1", "--width", "64", "--height", "64"];
         let (code, _, errors) = run(place.command(&hub.endpoint(), &words))?;
         assert_eq!(code, Some(0), "{errors}");
-        // A port where nobody answers any more.
+        // A port where nobody listens any more.
         let gone = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let (code, _, errors) = run(place.command(&format!("http://{gone}"), &words))?;
         let lines: Vec<_> = errors.lines().filter(|line| line.contains("in the cache")).collect();
@@ -145,7 +145,7 @@ fn what_is_cached_is_enough() -> TestResult {
     Ok(())
 }
 
-/// The kind `hub-private-ca`.
+/// `hub-private-ca`.
 #[test]
 fn a_private_authority_is_named_by_any_of_the_usual_variables() -> TestResult {
     let place = Place::new()?;
@@ -177,7 +177,7 @@ fn models_are_downloaded_listed_and_removed() -> TestResult {
     assert_eq!(report[0]["commit"], COMMIT);
     let size = report[0]["size"].as_u64().ok_or("a size")?;
     assert!(size > 0 && report[0]["downloaded"] == size, "{report}");
-    // All that drawing reads is there.
+    // Everything needed to draw is there.
     let words =
         ["generate", "a cat", "--model", "org/tiny", "--steps", "1", "--width", "64", "--height", "64"];
     let mut offline = place.command("http://hub.invalid", &words);
@@ -227,7 +227,7 @@ fn defaults_come_from_a_file_and_the_environment() -> TestResult {
     let text = format!("model = '{model}'\n[encode]\noutput = \"from-file.safetensors\"");
     let (code, printed, errors) = run_with(&text, &[], &encode)?;
     assert!(code == Some(0) && printed.contains("from-file.safetensors"), "{errors}");
-    // The command line goes before the environment, and that before the file.
+    // The command line overrides the environment, which overrides the file.
     let (code, printed, errors) =
         run_with(&text, &[], &["encode", "a cat", "--output", "typed.safetensors"])?;
     assert!(code == Some(0) && printed.contains("typed.safetensors"), "{errors}");
@@ -236,7 +236,7 @@ fn defaults_come_from_a_file_and_the_environment() -> TestResult {
     let (code, _, errors) =
         run_with(&text, &[("ALTDIFFUSION_MODEL", "./none")], &["encode", "a cat", "--model", &model])?;
     assert_eq!(code, Some(0), "{errors}");
-    // An image says all that it was drawn with: defaults do not come between.
+    // An image records everything it was drawn with: defaults do not interfere.
     let drawn = ["generate", "a cat", "--steps", "1", "--seed", "3", "--output", "first.png"];
     let (code, _, errors) = run_with("", &[], &drawn)?;
     assert_eq!(code, Some(0), "{errors}");

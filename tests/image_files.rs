@@ -1,5 +1,5 @@
-//! Images and lists as people have them, through the program itself: rare endings, transparency, coloured masks, and files
-//! that are not what they should be.
+//! Tests images and lists found in practice: rare endings, transparency, coloured masks, and files that are not what
+//! they should be.
 
 mod common;
 
@@ -10,7 +10,7 @@ use common::{TestResult, golden_model, relative_error, run, succeeded, tensor};
 use image::{GrayImage, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 use serde_json::Value;
 
-/// What the program said on standard error, having ended so.
+/// The program's standard error, after it ended as expected.
 fn complaint(directory: &Path, arguments: &[&str], succeeds: bool) -> TestResult<String> {
     let output = run(directory, arguments)?;
     let stderr = String::from_utf8(output.stderr)?;
@@ -41,7 +41,7 @@ fn directories_are_searched_for_images_of_every_ending() -> TestResult {
     let expected = "7 images; left out: 1 .jxl, 1 .txt (convert such images to PNG or JPEG)\n";
     assert!(said.ends_with(expected), "{said}");
 
-    // One that is named itself is not passed over.
+    // A file named explicitly is not skipped.
     let error = complaint(directory.path(), &["similarity", "--image", "h.jxl", "--text", "a"], false)?;
     assert_eq!(
         error,
@@ -78,20 +78,20 @@ fn transparent_images_lie_on_the_background_of_the_model_or_of_the_option() -> T
     let apart = |vectors: &candle_core::Tensor| -> TestResult<f32> {
         Ok(relative_error(&vectors.narrow(0, 1, 1)?, &vectors.narrow(0, 0, 1)?)?)
     };
-    // White for the model in the program, and the same as if it had been opaque.
+    // White for the model in the program: the same as the opaque one.
     assert_eq!(apart(&vectors("a.safetensors", &[], "")?)?, 0.0);
     assert_eq!(apart(&vectors("b.safetensors", &["--background", "#fff"], "")?)?, 0.0);
     assert!(apart(&vectors("c.safetensors", &["--background", "black"], "")?)? > 0.1);
     let bare = vectors("d.safetensors", &["--background", "none"], "")?;
     assert!(apart(&bare)? > 0.1);
-    // A published model is used as the reference uses it, and a warning says so.
+    // A published model is used like in the reference, with a warning.
     let model = golden_model("dual_encoders/chinese_clip")?;
     let warning = "warning: 1 image has transparency; the colours under it are used, as the reference implementations \
                    do; --background white composites them";
     assert!(apart(&vectors("e.safetensors", &["--model", &model], warning)?)? > 0.0);
     assert_eq!(apart(&vectors("f.safetensors", &["--model", &model, "--background", "white"], "")?)?, 0.0);
 
-    // A search looks for what lies on the same background as what it looks among.
+    // A search uses the background of its index.
     let score = |index: &str| -> TestResult<f64> {
         let output = run(root, &["search", index, "--image", "transparent.png", "--top", "2", "--json"])?;
         let hits: Vec<Value> = serde_json::from_str(&succeeded(&output))?;
@@ -107,7 +107,7 @@ fn transparent_images_lie_on_the_background_of_the_model_or_of_the_option() -> T
     Ok(())
 }
 
-/// Grey is weighed by Rec. 601 as in Pillow: this green is black to a mask, and this orange white.
+/// Grey follows Rec. 601 as in Pillow: this green is black in a mask, and this orange white.
 #[test]
 fn coloured_masks_are_grey_as_for_diffusers() -> TestResult {
     let directory = tempfile::tempdir()?;
@@ -121,7 +121,7 @@ fn coloured_masks_are_grey_as_for_diffusers() -> TestResult {
     halves("violet.png", [250, 60, 255])?;
     GrayImage::from_fn(41, 53, |x, _| Luma([if x < 16 { 255 } else { 0 }])).save(root.join("white.png"))?;
     GrayImage::new(41, 53).save(root.join("black.png"))?;
-    // Under its transparency it is white, and on black it is not.
+    // The hidden colour is white, but not on black.
     RgbaImage::from_fn(41, 53, |x, _| Rgba([255, 255, 255, if x < 16 { 255 } else { 0 }]))
         .save(root.join("cut.png"))?;
     let model = golden_model("alt_diffusion")?;
@@ -139,7 +139,7 @@ fn coloured_masks_are_grey_as_for_diffusers() -> TestResult {
         assert_eq!(relative_error(&latents(mask, &[])?, &white)?, 0.0, "{mask}");
     }
     assert_eq!(relative_error(&latents("cut.png", &["--background", "black"])?, &white)?, 0.0);
-    // The image tells the background too.
+    // The image records the background too.
     complaint(root, &["generate", "--like", "out.png", "--model", &model, "--save-latents", "again"], true)?;
     assert_eq!(relative_error(&tensor(&root.join("again"), "latents")?, &white)?, 0.0);
     assert!(relative_error(&latents("cut.png", &["--background", "none"])?, &white)? > 0.0);
@@ -184,7 +184,7 @@ fn lists_are_read_whatever_wrote_them() -> TestResult {
     )?);
     assert_eq!(serde_json::from_str::<Value>(&said)?[0]["images"], 2);
 
-    // The true error of a list that ends in the middle, and not that it changed.
+    // The list's actual error, a truncated line, not that the list changed.
     fs::write(root.join("images.jsonl"), "{\"image\": \"white.png\"}\n{\"image\": 3}\n")?;
     let error = complaint(root, &["embed", "--images", "images.jsonl", "-o", "o.npy"], false)?;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! `altdiffusion inspect`, through the program itself.
+//! Tests `altdiffusion inspect`.
 
 mod common;
 
@@ -15,7 +15,7 @@ fn inspect(model: &str) -> TestResult<(Option<i32>, Value, String)> {
     Ok((output.status.code(), report, String::from_utf8(output.stderr)?))
 }
 
-/// The report on one folder.
+/// The report on a folder.
 fn part<'a>(report: &'a Value, folder: &str) -> TestResult<&'a Value> {
     let parts = report["parts"].as_array().ok_or("parts")?;
     parts.iter().find(|part| part["folder"] == folder).ok_or_else(|| format!("{report}: no {folder}").into())
@@ -31,7 +31,7 @@ fn a_whole_model_lacks_nothing() -> TestResult {
         ("dual_encoders/chinese_clip", &[""]),
     ] {
         let (code, report, errors) = inspect(&golden_model(model)?)?;
-        // The golden AltCLIPs have no tokenizer beside them, which loading does not ask for.
+        // The golden AltCLIPs have no tokenizer, which loading does not need.
         assert_eq!((code, errors.as_str()), (Some(0), ""), "{model}: {report}");
         for folder in folders {
             let part = part(&report, folder)?;

@@ -1,4 +1,4 @@
-//! What a person sees whose locale is Chinese: help, progress and errors, with no English between; and what everyone else sees.
+//! Checks that with a Chinese locale help, progress and errors are Chinese throughout, and unchanged otherwise.
 
 mod common;
 
@@ -46,7 +46,7 @@ const SUBCOMMANDS: [&[&str]; 20] = [
     &["train", "dreambooth"],
 ];
 
-/// English words that stand in a text for themselves: names, options, and what stands for a value.
+/// English words that are allowed in Chinese text: names, options, and placeholders.
 fn is_english(line: &str) -> bool {
     const COMMON: [&str; 14] = [
         " the ",

@@ -1,4 +1,4 @@
-//! `altdiffusion search`, through the program itself.
+//! Tests `altdiffusion search`.
 
 mod common;
 
@@ -24,7 +24,7 @@ fn draw(name: &str) -> DynamicImage {
     }))
 }
 
-/// A directory with images, and `index.safetensors` of them and of the texts, by the model that is named or the built-in one.
+/// A directory with images, and `index.safetensors` of them and of texts, by the named model or the built-in one.
 fn index(model: &[&str]) -> TestResult<TempDir> {
     let directory = TempDir::new()?;
     for name in IMAGES {
@@ -42,7 +42,7 @@ fn search(directory: &Path, arguments: &[&str]) -> TestResult<Output> {
     Ok(run(directory, &[&["search"], arguments].concat())?)
 }
 
-/// Cosines of one vector with others.
+/// Cosines of a vector with others.
 fn cosines(query: &Tensor, others: &Tensor) -> TestResult<Vec<f32>> {
     let unit = |x: &Tensor| x.broadcast_div(&x.sqr()?.sum_keepdim(1)?.sqrt()?);
     Ok(unit(others)?.matmul(&unit(query)?.t()?)?.flatten_all()?.to_vec1()?)
@@ -81,7 +81,7 @@ fn ranks_are_those_of_the_librarys_cosines() -> TestResult {
         check(&succeeded(&search(&arguments)?), kind, names, &cosines(&images.narrow(0, 1, 1)?, vectors)?)?;
     }
 
-    // Among both, and in columns: the image itself is the best of all.
+    // Among both, and in columns: the image itself is the best match.
     let table = succeeded(&search(&["index.safetensors", "--image", "stripes.png", "--top", "3"])?);
     assert_eq!(table.lines().count(), 3);
     assert_eq!(table.lines().next(), Some("1\t1.0000\timage\tstripes.png"));

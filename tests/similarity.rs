@@ -1,4 +1,4 @@
-//! `altdiffusion similarity` and `classify`, through the program itself.
+//! Tests `altdiffusion similarity` and `classify`.
 
 mod common;
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 /// The numbers go through decimal JSON and back.
 const TOLERANCE: f64 = 1e-5;
 
-/// Three images that differ, by their names.
+/// Three different images, by name.
 fn images(directory: &Path) -> TestResult<Vec<(String, DynamicImage)>> {
     let draw = |background: [u8; 3], disc: [u8; 3]| {
         RgbImage::from_fn(80, 64, |x, y| {

@@ -1,5 +1,4 @@
-//! Standard output and standard error: what cannot be written is an error, and what strangers wrote cannot change the
-//! terminal.
+//! Checks that output which cannot be written is an error, and that untrusted text cannot control the terminal.
 #![cfg(unix)]
 
 mod common;
@@ -25,7 +24,7 @@ fn place() -> TestResult<TempDir> {
     Ok(directory)
 }
 
-/// Each subcommand that has something to say, and the help.
+/// Each subcommand that prints something, and the help.
 fn talkative() -> TestResult<Vec<Vec<String>>> {
     let model = golden_model("alt_diffusion")?;
     let size = "--width 64 --height 64 --steps 1".split(' ').collect::<Vec<_>>();
@@ -60,7 +59,7 @@ fn one_error_line(output: &Output, what: &str) {
     assert_eq!(stderr.lines().count(), 1, "{what}: {stderr}");
 }
 
-/// A disk that is full, as of `classify --json > /dev/full`.
+/// A full disk, as in `classify --json > /dev/full`.
 #[test]
 #[cfg(target_os = "linux")]
 fn full_standard_output() -> TestResult {
@@ -74,7 +73,7 @@ fn full_standard_output() -> TestResult {
     Ok(())
 }
 
-/// As of `classify --json >&-`, and of a parent that closed it.
+/// As in `classify --json >&-`, or a parent that closed it.
 #[test]
 fn closed_standard_output() -> TestResult {
     let place = place()?;
@@ -87,7 +86,7 @@ fn closed_standard_output() -> TestResult {
     Ok(())
 }
 
-/// As of `search … | head -0`: the reader has what it wanted.
+/// As in `search … | head -0`: the reader has all it wanted.
 #[test]
 fn a_reader_that_has_gone() -> TestResult {
     let place = place()?;
@@ -102,7 +101,7 @@ fn a_reader_that_has_gone() -> TestResult {
     Ok(())
 }
 
-/// Standard error that cannot be written to takes nothing from the exit code, and nothing from the work.
+/// An unwritable standard error affects neither the exit code nor the work.
 #[test]
 #[cfg(target_os = "linux")]
 fn full_standard_error() -> TestResult {
@@ -117,7 +116,7 @@ fn full_standard_error() -> TestResult {
     Ok(())
 }
 
-/// Many have `RUST_BACKTRACE=1` set for good. Candle's errors would then be a page.
+/// Some set `RUST_BACKTRACE=1` permanently, which would make candle's errors a page long.
 #[test]
 fn backtraces_are_no_part_of_errors() -> TestResult {
     let place = place()?;
@@ -148,8 +147,8 @@ fn backtraces_are_no_part_of_errors() -> TestResult {
     Ok(())
 }
 
-/// Names and texts that would clear the screen, write over the line or turn it around, in what is said, in errors, in
-/// warnings, in the log and in the complaints about options.
+/// Names and texts that would clear the screen, overwrite the line or reverse it, in output, errors, warnings, the
+/// log and usage errors.
 #[test]
 fn what_strangers_wrote_cannot_change_the_terminal() -> TestResult {
     const HOSTILE: &str = "a\u{1b}[2J\u{1b}]0;title\u{7}\r\u{9b}31m\u{202e}gnp.exe";
@@ -179,12 +178,12 @@ fn what_strangers_wrote_cannot_change_the_terminal() -> TestResult {
         let said = String::from_utf8(said)?;
         assert_eq!(output.status.success(), succeeds, "{arguments:?}: {said}");
         assert!(is_harmless(&said), "{arguments:?}: {said:?}");
-        // Clap leaves sequences out of what it quotes.
+        // Clap removes escape sequences from what it quotes.
         let is_shown = said.contains(SHOWN) || arguments.contains(&"--steps");
         assert!(is_shown || said.contains(&SHOWN.replace('\\', "\\\\")), "{arguments:?}: {said:?}");
         assert!(said.lines().all(|line| line.len() < 10_000), "{arguments:?}");
     }
-    // Machines get it all.
+    // Machine-readable output is unfiltered.
     let output = run(place.path(), &["search", &index, "a", "--json"])?;
     let hits: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let items: Vec<&str> =
@@ -199,7 +198,7 @@ fn is_harmless(said: &str) -> bool {
         .all(|c| matches!(c, '\n' | '\t') || !(c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c)))
 }
 
-/// The help of every subcommand reaches a file.
+/// The help of every subcommand can be written to a file.
 #[test]
 fn help_is_written_to_standard_output() -> TestResult {
     let help = succeeded(&run(Path::new("."), &["help"])?);

@@ -1,4 +1,4 @@
-//! `altdiffusion train`, with tiny models: what it writes, what it skips, and that nothing can make it lose a checkpoint.
+//! Tests `altdiffusion train` with tiny models: its output, what it skips, and that checkpoints are never lost.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn a_run_that_is_killed_ten_times_ends_as_an_unbroken_one() -> TestResult {
     assert!(unbroken.status.success(), "{}", String::from_utf8_lossy(&unbroken.stderr));
 
     let metrics = workshop.path("broken/teacher/metrics.jsonl");
-    // Other moments in every run of this test.
+    // Kills at other moments in every run of this test.
     let seed: u64 = rand::random();
     let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
     for kill in 0..KILLS {
@@ -77,13 +77,13 @@ fn a_trained_student_is_nearer_to_its_teacher() -> TestResult {
     for file in ["run/teacher/loss.png", "run/teacher/events.out.tfevents.run", "run/model/config.json"] {
         assert!(workshop.path(file).exists(), "{file}");
     }
-    // It loads as the model that it is, with the image tower of its teacher.
+    // It loads like any model, with its teacher's image tower.
     let inspected = run(workshop.0.path(), &["inspect", "run/model"])?;
     assert!(inspected.status.success(), "{}", String::from_utf8_lossy(&inspected.stderr));
     Ok(())
 }
 
-/// A limit on the size of files stands for a disk that is full: the checkpoint cannot be written, and those before it stay.
+/// A file size limit simulates a full disk: the checkpoint cannot be written, and earlier ones are kept.
 #[cfg(unix)]
 #[test]
 fn a_full_disk_is_one_error_and_no_checkpoint_is_lost() -> TestResult {
@@ -169,7 +169,7 @@ fn contrastive_learning_leaves_the_image_tower_alone() -> TestResult {
     for (name, tensor) in &old {
         let moved = (tensor - &new[name])?.abs()?.sum_all()?.to_scalar::<f32>()?;
         let is_image = name.starts_with("vision_model.") || name.starts_with("visual_projection.");
-        // The token type of all tokens is one, and nothing is told by it; but it is trained as every other.
+        // All tokens have the same type, which carries no information, but its embedding is trained like any other.
         assert_eq!(moved == 0., is_image, "{name} moved by {moved}");
     }
     let similarity = run(
@@ -209,7 +209,7 @@ fn diffusion_is_realigned_in_three_stages() -> TestResult {
     assert!(first.keys().all(|name| name.contains(".attn2.to_k.") || name.contains(".attn2.to_v.")));
     let inspected = run(folder.path(), &["inspect", "run/model"])?;
     assert!(inspected.status.success(), "{}", String::from_utf8_lossy(&inspected.stderr));
-    // A second time there is nothing to do, and what was cached is used.
+    // The second time there is nothing to do, and caches are used.
     let again = run(folder.path(), &arguments)?;
     let stderr = String::from_utf8_lossy(&again.stderr);
     assert!(again.status.success() && !stderr.contains("broken.png"), "{stderr}");

@@ -1,4 +1,4 @@
-//! `altdiffusion train` in two processes on one model: they end as one process does that takes the batches of both.
+//! Tests `altdiffusion train` in two processes: the result equals that of one process with the batches of both.
 
 mod common;
 
@@ -13,11 +13,10 @@ use std::time::Duration;
 use common::workshop::{Workshop, error_of, lines, teacher_arguments, write_realignment};
 use common::{TestResult, altdiffusion};
 
-/// One process that takes two batches in a step.
+/// One process with two batches per step.
 const TWICE: [&str; 2] = ["--set", "stage.optimizer.accumulate=2"];
 
-/// An address that nobody listens at, another in every call. Its port is below those that systems give to whoever asks
-/// for any.
+/// A new address where nobody listens. Its port is below the range that systems assign automatically.
 fn free_address() -> TestResult<String> {
     static TRIED: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + (std::process::id() % 10_000) as u16;
@@ -30,7 +29,7 @@ fn free_address() -> TestResult<String> {
 fn rank(number: usize, address: &str, directory: &Path, arguments: &[&str]) -> Command {
     let mut command = altdiffusion(directory);
     let (host, port) = address.split_once(':').unwrap_or_default();
-    // Rank 1 is told as launchers do.
+    // Rank 1 gets its settings from the environment, as from launchers.
     match number {
         0 => command.args(arguments).args(["--ranks", "2", "--rank", "0", "--rendezvous", address]),
         _ => command.args(arguments).envs([
@@ -44,7 +43,7 @@ fn rank(number: usize, address: &str, directory: &Path, arguments: &[&str]) -> C
     command
 }
 
-/// What two ranks come to, of which one has more arguments.
+/// The results of two ranks, one of which has more arguments.
 fn pair(directory: &Path, arguments: &[&str], more_of_rank_1: &[&str]) -> TestResult<[Output; 2]> {
     let address = free_address()?;
     let other = rank(1, &address, directory, &[arguments, more_of_rank_1].concat()).spawn()?;
@@ -59,14 +58,14 @@ fn succeeded(output: &Output) -> String {
     stderr
 }
 
-/// The losses in the end of each stage, as they are shown: `teacher: 3/3, loss 0.1234`. What is shown on the way depends
-/// on the time that it takes.
+/// The final losses of each stage as displayed: `teacher: 3/3, loss 0.1234`. What is displayed before that depends on
+/// timing.
 fn losses(stderr: &str, steps: usize) -> Vec<String> {
     let shown = stderr.lines().filter(|line| line.contains(&format!(": {steps}/{steps}, loss ")));
     shown.map(|line| line.split(", ").take(2).collect::<Vec<_>>().join(", ")).collect()
 }
 
-/// A sum of two has no order: the same bits, in the model and in the metrics.
+/// A sum of two terms has no order: the model and metrics are bit-identical.
 #[test]
 fn two_processes_end_as_one_with_twice_the_batches() -> TestResult {
     let workshop = Workshop::new()?;
@@ -82,7 +81,7 @@ fn two_processes_end_as_one_with_twice_the_batches() -> TestResult {
     }
     assert_eq!(losses(&first, 3), losses(&other, 3));
     assert_eq!(losses(&first, 3).len(), 1, "{first}");
-    // Rank 0 has read the images; the other found what it had made of them.
+    // Rank 0 read the images; the other used its cache.
     assert!(first.contains("broken.png") && !other.contains("broken.png"), "{first}{other}");
     Ok(())
 }
@@ -104,7 +103,7 @@ fn stages_of_diffusion_follow_each_other_on_both_ranks() -> TestResult {
     Ok(())
 }
 
-/// First the time of one rank is over, then one is killed, then both go on to the end.
+/// First one rank runs out of time, then one is killed, then both run to the end.
 #[test]
 fn a_rank_that_ends_or_is_lost_ends_the_run_and_no_step_is_lost() -> TestResult {
     let workshop = Workshop::new()?;

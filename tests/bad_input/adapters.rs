@@ -1,10 +1,10 @@
-//! Images to follow, adapters and learned words that do not fit.
+//! Rejects images to follow, adapters and learned words that do not fit.
 
 use crate::common::{TestResult, golden, golden_model};
 use crate::place::Place;
 use std::fs;
 
-/// Where the model is missing as well, what is said first is what was looked at first.
+/// The model is missing too: errors are reported in the order of the checks.
 #[test]
 fn images_that_cannot_be_followed() -> TestResult {
     let place = Place::new()?;

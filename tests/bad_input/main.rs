@@ -1,5 +1,5 @@
-//! Bad input ends in one line that says what was wrong and where, in exit code 1 (2 for options that cannot be), and
-//! leaves nothing behind. Everything goes through the program itself.
+//! Checks that bad input ends with one line that says what was wrong and where, with exit code 1 (2 for invalid
+//! options), and leaves nothing behind. Everything runs the program itself.
 
 mod adapters;
 #[path = "../common/mod.rs"]

@@ -1,4 +1,4 @@
-//! Models that are missing, damaged, or contradict themselves.
+//! Rejects models that are missing, damaged, or contradict themselves.
 
 use crate::common::{ModelCopy, TestResult, altdiffusion, golden, golden_model, run};
 use crate::place::{Place, refused};
@@ -14,7 +14,7 @@ const PICKLE: &str = "text_encoder/pytorch_model.bin";
 const TOKENIZER: &str = "tokenizer/sentencepiece.bpe.model";
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
 
-/// What happens with a copy of a tiny model to which this was done.
+/// Runs the program on a copy of a tiny model, changed like this.
 #[track_caller]
 fn damaged(name: &str, damage: impl FnOnce(&ModelCopy) -> TestResult, parts: &[&str]) -> TestResult {
     let model = ModelCopy::of(name)?;
@@ -47,7 +47,7 @@ fn a_missing_file_is_named() -> TestResult {
     ] {
         let remove = |model: &ModelCopy| Ok(fs::remove_file(model.path(file))?);
         let (folder, name) = file.split_once('/').ok_or("a file in a folder")?;
-        // Weights go by several names, of which the error tells the first.
+        // Weights have several possible names; the error gives the first.
         let name = if name.starts_with("diffusion_pytorch_model") { "model.safetensors" } else { name };
         damaged("alt_diffusion", remove, &[folder, name])?;
     }
@@ -100,7 +100,7 @@ fn a_pickle_is_not_executed() -> TestResult {
     let model = ModelCopy::of("alt_diffusion_m18")?;
     let malicious = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/model-files/tests/data/malicious.bin");
     fs::write(model.path(PICKLE), fs::read(malicious)?)?;
-    // What it would make, would be made here, and is counted.
+    // Anything it made would be in this folder.
     Place::new()?.generate_refused(&model.argument(), &[], 1, &[PICKLE, "posix.system"])
 }
 
@@ -214,7 +214,7 @@ fn a_damaged_tokenizer_is_named() -> TestResult {
 #[test]
 fn a_hub_that_does_not_answer() -> TestResult {
     let place = Place::new()?;
-    // A port that was free a moment ago, and that nobody listens at.
+    // A port that was free a moment ago, so that nobody is listening.
     let endpoint = format!("http://{}", TcpListener::bind("127.0.0.1:0")?.local_addr()?);
     let home = tempfile::tempdir()?;
     let output = altdiffusion(place.path())
@@ -238,7 +238,7 @@ fn a_hub_that_does_not_answer() -> TestResult {
 fn encode_names_what_is_damaged_as_well() -> TestResult {
     let place = Place::new()?;
     let model = ModelCopy::of("alt_diffusion")?;
-    // Not needed for texts, and so not missed.
+    // Texts do not need it.
     fs::remove_dir_all(model.path("unet"))?;
     let argument = model.argument();
     let arguments = ["encode", "a cat", "--model", &argument, "--output", "a.safetensors"];

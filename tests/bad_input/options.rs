@@ -1,4 +1,4 @@
-//! Options that cannot be, and files that cannot be read or written.
+//! Rejects invalid options, and files that cannot be read or written.
 
 use crate::common::{ModelCopy, TestResult, golden_model, run, run_with_input};
 use crate::place::{Place, refused};
@@ -86,7 +86,7 @@ fn latents_that_cannot_be_started_from() -> TestResult {
     place.generate_refused(&model, &options, 1, &["noise", "safetensors"])
 }
 
-/// The model is missing as well: what is said first is what was looked at first.
+/// The model is missing too: errors are reported in the order of the checks.
 #[test]
 fn images_that_cannot_be_started_from() -> TestResult {
     let place = Place::new()?;

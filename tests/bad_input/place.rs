@@ -1,4 +1,4 @@
-//! Where the program is run, and what it has to say when it gives up.
+//! Runs the program in an empty directory, and checks its errors.
 
 use crate::common::{TestResult, run};
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Output;
 use tempfile::TempDir;
 
-/// Asserts that the program gave up with `code` and a line that holds all of `parts`.
+/// Asserts that the program failed with `code` and a line that contains all of `parts`.
 #[track_caller]
 pub fn refused(output: &Output, code: i32, parts: &[&str]) {
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -23,7 +23,7 @@ pub fn refused(output: &Output, code: i32, parts: &[&str]) {
     assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
-/// A directory to write into, of which nothing must be made.
+/// A directory in which nothing may be created.
 pub struct Place(TempDir);
 
 impl Place {

@@ -1,7 +1,7 @@
-//! The program under test, and models for it to work on.
+//! Runs the program under test, and provides models.
 
 #![allow(unsafe_code, reason = "signals of a child process")]
-// Each test file is a crate of its own and uses a part of this.
+// Each test file is a crate and uses part of this.
 #![allow(dead_code, reason = "not every test file uses everything")]
 
 pub mod workshop;
@@ -20,21 +20,21 @@ use tempfile::TempDir;
 
 pub type TestResult<T = ()> = Result<T, Box<dyn Error>>;
 
-/// The model whose weights the program holds in blocks.
+/// The model whose quantized weights are in the program.
 pub const EMOJI: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/emoji");
 
-/// It, read by the library.
+/// The same model, loaded by the library.
 pub fn emoji() -> TestResult<Embedder> {
     Ok(Embedder::from_pretrained(EMOJI, DType::F32, &Device::Cpu)?)
 }
 
-/// The program, in `directory` and untouched by the environment that the tests run in.
+/// The program in `directory`, shielded from the tests' environment.
 pub fn altdiffusion(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_altdiffusion"));
     command.current_dir(directory).stdin(Stdio::null());
     for (variable, _) in std::env::vars_os() {
         let name = variable.to_string_lossy();
-        // What a developer set for the hub, and for this program.
+        // A developer's settings for the hub and this program.
         let prefixes =
             ["RUST_LOG", "RUST_BACKTRACE", "HF_", "HUGGING", "TRANSFORMERS_", "SSL_CERT_", "ALTDIFFUSION_"];
         if prefixes.iter().any(|prefix| name.starts_with(prefix)) || name.ends_with("_CA_BUNDLE") {
@@ -55,12 +55,12 @@ pub fn altdiffusion(directory: &Path) -> Command {
     command
 }
 
-/// Makes the command end at signals even where whoever runs the tests ignores them, as a shell does for its background.
+/// Makes the command stop on signals even if they are ignored around the tests, as shells do for background jobs.
 #[cfg(unix)]
 pub fn obeying_signals(command: &mut Command) -> &mut Command {
     use std::os::unix::process::CommandExt;
 
-    // SAFETY: between fork and exec only `signal` is called, which may be, and which touches no memory.
+    // SAFETY: only `signal` is called between fork and exec, which is allowed there and touches no memory.
     unsafe {
         command.pre_exec(|| {
             for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
@@ -76,7 +76,7 @@ pub fn run<S: AsRef<OsStr>>(directory: &Path, arguments: &[S]) -> std::io::Resul
     altdiffusion(directory).args(arguments).output()
 }
 
-/// Runs the program with something on its standard input.
+/// Runs the program with this standard input.
 pub fn run_with_input(directory: &Path, arguments: &[&str], input: &[u8]) -> TestResult<Output> {
     let mut command = altdiffusion(directory);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -85,7 +85,7 @@ pub fn run_with_input(directory: &Path, arguments: &[&str], input: &[u8]) -> Tes
     Ok(child.wait_with_output()?)
 }
 
-/// Asserts that the program succeeded and had nothing to complain about, and gives what it said.
+/// Asserts that the program succeeded without complaints, and returns its output.
 #[track_caller]
 pub fn succeeded(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -94,12 +94,12 @@ pub fn succeeded(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A file of the golden values.
+/// The path of a golden file.
 pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-/// The path of a model among the golden values, as an argument.
+/// The path of a golden model, as an argument.
 pub fn golden_model(name: &str) -> TestResult<String> {
     Ok(golden(name).to_str().ok_or("a path in UTF-8")?.to_owned())
 }
@@ -172,7 +172,7 @@ fn copy_directory(from: &Path, to: &Path) -> std::io::Result<()> {
         if entry.file_type()?.is_dir() {
             copy_directory(&entry.path(), &target)?;
         } else {
-            // Not `fs::copy`, which would take over that a file may not be written to.
+            // Not `fs::copy`, which would copy read-only permissions.
             fs::write(target, fs::read(entry.path())?)?;
         }
     }

@@ -1,4 +1,4 @@
-//! Tiny models that are trained, what they are trained on, and how.
+//! Writes tiny models to train, with their data and configurations.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,10 +13,10 @@ use tempfile::{TempDir, tempdir};
 
 use super::{TestResult, altdiffusion, golden_model, run};
 
-/// Steps of the teacher's lessons.
+/// Steps of teacher learning.
 pub const STEPS: usize = 240;
 
-/// A folder with parallel texts, a student that knows nothing, and configurations.
+/// A folder with parallel texts, an untrained student, and configurations.
 pub struct Workshop(pub TempDir);
 
 impl Workshop {
@@ -42,8 +42,8 @@ impl Workshop {
         self.0.path().join(name)
     }
 
-    /// A model in AltCLIP's layout with the emoji model's tokenizer and the shape of its image tower; of the weights only
-    /// the scale is there.
+    /// A model in AltCLIP's layout with the emoji model's tokenizer and image tower shape; its only weight is the
+    /// logit scale.
     pub fn write_student(&self, name: &str, width: usize) -> TestResult {
         let folder = self.path(name);
         fs::create_dir_all(&folder)?;
@@ -88,7 +88,7 @@ impl Workshop {
         Ok(found)
     }
 
-    /// A whole AltCLIP of random weights, in the folder `model`, from the student's configuration.
+    /// A complete AltCLIP with random weights, in the folder `model`, from the student's configuration.
     pub fn write_altclip(&self) -> TestResult {
         self.write_student("model", 16)?;
         let folder = self.path("model");
@@ -104,7 +104,7 @@ impl Workshop {
         Ok(fs::write(folder.join("preprocessor_config.json"), processor)?)
     }
 
-    /// `run.toml`: three steps of contrastive learning of the folder `model` on images.
+    /// `run.toml`: three steps of contrastive learning for the folder `model`.
     pub fn write_contrastive(&self) -> TestResult {
         self.write_altclip()?;
         write_images(self.0.path())?;
@@ -117,7 +117,7 @@ impl Workshop {
     }
 }
 
-/// What teaches the student of a workshop.
+/// The arguments for teacher learning in a workshop.
 pub fn teacher_arguments(output: &str) -> [&str; 8] {
     ["train", "teacher", "--config", "teacher.toml", "--device", "cpu", "--output", output]
 }
@@ -129,7 +129,7 @@ pub fn optimizer(table: &str, steps: usize) -> String {
     )
 }
 
-/// Four images with captions, one that is none, and one without a caption.
+/// Four images with captions, a file that is not an image, and an image without a caption.
 pub fn write_images(folder: &Path) -> TestResult {
     let mut lines = String::from("file,en,zh\n");
     for i in 0..4u8 {
@@ -142,8 +142,8 @@ pub fn write_images(folder: &Path) -> TestResult {
     Ok(fs::write(folder.join("images.csv"), lines)?)
 }
 
-/// `run.toml` in a folder with images: the tiny AltDiffusion, re-aligned in three stages of two steps, each of so many
-/// batches.
+/// `run.toml` in a folder of images: re-aligns the tiny AltDiffusion in three stages of two steps, each with this
+/// many batches.
 pub fn write_realignment(folder: &Path, accumulate: usize) -> TestResult {
     write_images(folder)?;
     let stage = |name: &str, train: &str, resolution: usize, more: &str| {
@@ -164,7 +164,7 @@ pub fn write_realignment(folder: &Path, accumulate: usize) -> TestResult {
     Ok(fs::write(folder.join("run.toml"), config)?)
 }
 
-/// The last line that a program said before it failed.
+/// The last line printed before the program failed.
 #[track_caller]
 pub fn error_of(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();

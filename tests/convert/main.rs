@@ -1,4 +1,4 @@
-//! `altdiffusion convert`, and models in one file, through the program itself.
+//! Tests `altdiffusion convert`, and models in one file.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -19,7 +19,7 @@ const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 const VAE: &str = "vae/diffusion_pytorch_model.safetensors";
 const TEXT_ENCODER: &str = "text_encoder/model.safetensors";
 
-/// A place to work in.
+/// A temporary working directory.
 struct Place(TempDir);
 
 impl Place {
@@ -36,7 +36,7 @@ impl Place {
         Ok(succeeded(&run(self.0.path(), &[&["convert"], arguments].concat())?))
     }
 
-    /// What the program complains of.
+    /// The program's complaint.
     #[track_caller]
     fn refused(&self, arguments: &[&str]) -> TestResult<String> {
         let before = fs::read_dir(self.0.path())?.count();
@@ -61,7 +61,7 @@ impl Place {
     }
 }
 
-/// The bytes of all tensors of a file.
+/// The bytes of all tensors in a file.
 type Contents = HashMap<String, (DType, Vec<usize>, Vec<u8>)>;
 
 fn contents(path: &Path) -> TestResult<Contents> {
@@ -99,10 +99,10 @@ fn there_and_back_are_the_same_bytes() -> TestResult {
         let there = if model == "alt_diffusion" { TEXT_ENCODER } else { "text_encoder/pytorch_model.bin" };
         let back = place.path("folders").join(TEXT_ENCODER);
         assert_eq!(contents(&golden(model).join(there))?, contents(&back)?);
-        // And once more, from one file to one file by way of the folders, byte for byte.
+        // Converting from one file to folders and back gives the same bytes.
         place.convert(&["folders", "two.safetensors"])?;
         assert_eq!(fs::read(place.path("one.safetensors"))?, fs::read(place.path("two.safetensors"))?);
-        // It draws the same in each.
+        // Each draws the same.
         let drawn = place.draw(&["--model", &source])?;
         let config = &["--model", "one.safetensors", "--config", &source];
         assert_eq!(relative_error(&place.draw(config)?, &drawn)?, 0.0);
@@ -118,7 +118,7 @@ fn a_checkpoint_of_a_training_run_draws() -> TestResult {
     let file = golden_model("single_file/m18.ckpt")?;
     let drawn = place.draw(&["--model", &config])?;
     assert_eq!(relative_error(&place.draw(&["--model", &file, "--config", &config])?, &drawn)?, 0.0);
-    // The names are those of the reference, and what belongs to the training is left out.
+    // The names are the reference's, and training state is left out.
     let said = place.convert(&[&file, "m18.safetensors", "--config", &config])?;
     assert!(said.contains("2 others left out: betas, model_ema.decay"), "{said}");
     place.convert(&[&config, "ours.safetensors"])?;
@@ -202,7 +202,7 @@ fn what_is_missing_is_said_in_one_line() -> TestResult {
     assert!(error.contains("--config"), "{error}");
     let error = place.refused(&["convert", &source, "one.safetensors/x"])?;
     assert!(error.contains("one.safetensors"), "{error}");
-    // A directory that is there is not written into.
+    // An existing directory is not written into.
     fs::create_dir(place.path("there"))?;
     let error = place.refused(&["convert", &source, "there"])?;
     assert!(error.contains("is there already"), "{error}");
@@ -222,7 +222,7 @@ fn a_failed_conversion_leaves_nothing() -> TestResult {
         let error = place.refused(&["convert", &model.argument(), output, "--dtype", "f16"])?;
         assert!(error.contains("decoder.conv_out.bias holds 1000000, which f16 cannot"), "{error}");
     }
-    // bf16 can.
+    // bf16 holds it.
     place.convert(&[&model.argument(), "bf16.safetensors", "--dtype", "bf16"])?;
     Ok(())
 }

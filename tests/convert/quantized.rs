@@ -1,4 +1,4 @@
-//! Converts weights to quantized ones and back, and draws with them.
+//! Converts weights to quantized types and back, and draws with them.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor, safetensors};
 use crate::Place;
 use crate::common::{TestResult, golden_model, relative_error, run, succeeded};
 
-/// The cosines that a conversion has printed.
+/// The cosines printed by a conversion.
 fn cosines(said: &str) -> TestResult<Vec<f64>> {
     let of_line = |line: &str| Some(line.split("cosine ").nth(1)?.split(',').next()?.to_owned());
     Ok(said.lines().filter_map(of_line).map(|cosine| cosine.parse()).collect::<Result<_, _>>()?)
@@ -17,16 +17,16 @@ fn cosines(said: &str) -> TestResult<Vec<f64>> {
 #[test]
 fn blocks_draw_nearly_the_same() -> TestResult {
     let place = Place::new()?;
-    // A model that was trained, and whose rows are whole blocks of 32.
+    // A trained model whose rows are multiples of 32.
     let source = format!("{}/models/emoji", env!("CARGO_MANIFEST_DIR"));
     let drawn = place.draw(&["--model", &source])?;
     for (dtype, bits) in [("q8_0", 8), ("q5_0", 5), ("q4_0", 4)] {
         let said = place.convert(&[&source, "one.gguf", "--dtype", dtype])?;
         assert!(said.starts_with("one.gguf: 529 tensors\n"), "{said}");
-        // The largest number of a block is 2^(bits − 1) steps, and of 32 normal numbers it is about twice their root mean
-        // square. Rounding is uniform over a step, which makes the error 1/√12 of one: relative to the numbers, and so to
-        // what a layer computes from them, 2 / (2^(bits − 1) √12). A path through the model has some 64 layers, whose
-        // errors add up by their squares.
+        // The largest value of a block is 2^(bits − 1) steps, and of 32 normal values it is about twice their root
+        // mean square. Rounding is uniform over a step, with an error of 1/√12 of it: relative to the values, and so
+        // to what a layer computes, 2 / (2^(bits − 1) √12). A path through the model has some 64 layers, whose errors
+        // add up in squares.
         let tolerance = 64f64.sqrt() * 2.0 / (f64::from(1 << (bits - 1)) * 12f64.sqrt());
         let cosines = cosines(&said)?;
         assert_eq!(cosines.len(), 4, "{said}");
@@ -46,7 +46,7 @@ fn a_gguf_file_of_numbers_is_the_model() -> TestResult {
     let place = Place::new()?;
     let source = golden_model("alt_diffusion")?;
     place.convert(&[&source, "one.gguf"])?;
-    // With its configurations: there is no other.
+    // With its configurations, since there are no others.
     place.convert(&["one.gguf", "back.safetensors"])?;
     place.convert(&[&source, "one.safetensors"])?;
     assert_eq!(fs::read(place.path("back.safetensors"))?, fs::read(place.path("one.safetensors"))?);
@@ -62,12 +62,12 @@ fn blocks_become_numbers_again() -> TestResult {
     let source = golden_model("alt_diffusion")?;
     place.convert(&[&source, "one.gguf", "--dtype", "q8_0", "--skip-loss"])?;
     place.convert(&["one.gguf", "one.safetensors"])?;
-    // The layers compute with the same numbers, in the same order up to the length of a part.
+    // The layers compute with the same values, in the same order up to the length of a part.
     let blocks = place.draw(&["--model", "one.gguf", "--config", &source])?;
     let numbers = place.draw(&["--model", "one.safetensors", "--config", &source])?;
     let error = relative_error(&blocks, &numbers)?;
     assert!(error < 1e-4, "{error}");
-    // The same blocks, not new ones of the numbers.
+    // Quantized weights are copied, not quantized again.
     place.convert(&["one.gguf", "two.gguf", "--dtype", "q8_0", "--skip-loss"])?;
     assert_eq!(fs::read(place.path("one.gguf"))?, fs::read(place.path("two.gguf"))?);
     Ok(())
@@ -106,7 +106,7 @@ fn folders_hold_parts_quantized() -> TestResult {
         assert!(place.path("folders").join(there).exists(), "{there}");
         assert!(!place.path("folders").join(absent).exists(), "{absent}");
     }
-    // The same blocks as in one file, and so the same images.
+    // The same quantized weights as in one file, and so the same images.
     place.convert(&[&source, "one.gguf", "--dtype", "q8_0", "--skip-loss"])?;
     let draw = |arguments: &[&str]| -> TestResult<Vec<u8>> {
         let all =
@@ -117,7 +117,7 @@ fn folders_hold_parts_quantized() -> TestResult {
         Ok(image::open(place.path("out.png"))?.into_rgb8().into_raw())
     };
     assert!(draw(&["folders"])? == draw(&["one.gguf", "--config", &source])?, "other images");
-    // Images and texts are embedded with it as well, and it can be converted on.
+    // It also embeds images and texts, and can be converted further.
     let compared =
         run(place.0.path(), &["similarity", "--model", "folders", "--image", "out.png", "--text", "猫"])?;
     assert!(compared.status.success(), "{}", String::from_utf8_lossy(&compared.stderr));
@@ -128,7 +128,7 @@ fn folders_hold_parts_quantized() -> TestResult {
     Ok(())
 }
 
-/// What is in the program is made by `scripts/embed-model.sh`.
+/// `scripts/embed-model.sh` writes the model in the program.
 #[test]
 fn the_model_in_the_program_is_that_beside_it() -> TestResult {
     let place = Place::new()?;
@@ -184,7 +184,8 @@ fn what_cannot_be_quantized_is_said_in_one_line() -> TestResult {
     Ok(())
 }
 
-/// To blocks nothing can be added, so that a LoRA is computed beside them: as if it were merged into their numbers.
+/// Nothing can be added to a quantized weight, so a LoRA is computed beside it, as if it were merged into the
+/// unpacked one.
 #[test]
 fn a_lora_goes_with_blocks() -> TestResult {
     let place = Place::new()?;

@@ -1,4 +1,4 @@
-//! `altdiffusion embed`, through the program itself.
+//! Tests `altdiffusion embed`.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -20,11 +20,11 @@ use parquet_files::{write_parquet_column, write_parquet_images};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The largest relative error ‖a − b‖/‖b‖ of vectors: the batches may be others, and so the last bits.
+/// The largest relative error ‖a − b‖/‖b‖ of vectors: other batches may change the last bits.
 const TOLERANCE: f32 = 1e-5;
 const WIDTH: usize = 128;
 
-/// An image unlike that of another number.
+/// A unique image per number.
 fn image(number: u32) -> RgbImage {
     RgbImage::from_fn(40, 30, |x, y| {
         Rgb([(7 * x + 31 * number) as u8, (8 * y) as u8, (x * y * number) as u8])
@@ -42,7 +42,7 @@ fn unit_rows(tensor: &Tensor) -> TestResult<Tensor> {
     Ok(tensor.broadcast_div(&tensor.sqr()?.sum_keepdim(1)?.sqrt()?)?)
 }
 
-/// The items that a file has vectors of.
+/// The items that a file has vectors for.
 fn items(path: &Path, name: &str) -> TestResult<Vec<String>> {
     let lines = String::from_utf8(tensor(path, name)?.to_vec1()?)?;
     Ok(lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
@@ -52,7 +52,7 @@ fn embed(directory: &Path, arguments: &[&str]) -> TestResult<Output> {
     Ok(run(directory, &[&["embed"], arguments].concat())?)
 }
 
-/// The one line that a run failed with.
+/// The single error line of a run.
 fn failure(directory: &Path, arguments: &[&str]) -> TestResult<String> {
     let output = embed(directory, arguments)?;
     let stderr = String::from_utf8(output.stderr)?;
@@ -152,7 +152,7 @@ fn every_input_and_output_format_holds_the_same() -> TestResult {
     let found = Tensor::from_vec(numbers, WIDTH, &Device::Cpu)?;
     assert!(relative_error(&found, &vectors.get(1)?)? <= TOLERANCE);
 
-    // What this program wrote, it reads as well.
+    // The program reads its own output.
     fs::remove_file(root.join("b.png"))?;
     let output = embed(root, &["--texts", "both.parquet", "--output", "d.npy"])?;
     assert!(
@@ -216,7 +216,7 @@ fn bad_images_are_skipped_and_counted() -> TestResult {
     assert_eq!(tensor(&path, "image_embeds")?.dims(), [2, WIDTH]);
     assert_eq!(tensor(&path, "text_embeds")?.dims(), [0, WIDTH]);
 
-    // Nothing at all is a failure, and leaves nothing.
+    // If nothing can be embedded, the run fails and leaves nothing.
     let output = embed(root, &["--image", "missing.png", "--image", "in/cut.png", "--output", "none.npy"])?;
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr)?;
@@ -228,7 +228,7 @@ fn bad_images_are_skipped_and_counted() -> TestResult {
     Ok(())
 }
 
-/// A PNG image that says it is 60000 pixels wide and high.
+/// A PNG that claims to be 60000 pixels wide and high.
 fn bomb(mut png: Vec<u8>) -> Vec<u8> {
     png[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
     let checksum = crc32(&png[12..29]);
@@ -236,14 +236,14 @@ fn bomb(mut png: Vec<u8>) -> Vec<u8> {
     png
 }
 
-/// The checksum of PNG's chunks.
+/// PNG's checksum.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
     })
 }
 
-/// The image processor may be in `processor_config.json`, be for another image tower, or be missing.
+/// The image processor may be in `processor_config.json`, belong to another image tower, or be missing.
 #[test]
 fn texts_need_no_image_processor() -> TestResult {
     let directory = tempfile::tempdir()?;

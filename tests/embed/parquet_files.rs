@@ -1,4 +1,4 @@
-//! Writes Parquet files to be embedded.
+//! Writes Parquet files to embed.
 
 use std::fs::File;
 use std::path::Path;
@@ -12,7 +12,7 @@ use parquet::schema::parser::parse_message_type;
 
 use crate::common::TestResult;
 
-/// A column of numbers and one of strings.
+/// Writes a column of numbers and one of strings.
 pub fn write_parquet_column(path: &Path, column: &str, strings: &[&str]) -> TestResult {
     let schema =
         parse_message_type(&format!("message m {{ required int32 id; required binary {column} (UTF8); }}"))?;
@@ -31,7 +31,7 @@ pub fn write_parquet_column(path: &Path, column: &str, strings: &[&str]) -> Test
     Ok(())
 }
 
-/// Groups of bytes and path, as the Hugging Face hub's data sets have them.
+/// Writes groups of bytes and path, as in data sets of the Hugging Face hub.
 pub fn write_parquet_images(path: &Path, rows: &[(Option<&[u8]>, Option<&str>)]) -> TestResult {
     let schema = "message m { optional group image { optional binary bytes; optional binary path (UTF8); } }";
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(Default::default()));

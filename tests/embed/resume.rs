@@ -1,4 +1,4 @@
-//! Kills runs, which go on where they were.
+//! Kills and resumes runs.
 
 use std::fs;
 use std::path::Path;
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 use crate::common::{TestResult, altdiffusion, succeeded};
 use crate::{draw, embed, failure};
 
-/// The longest that a run is waited for.
+/// The longest wait for a run.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Starts a run and kills it as soon as `enough` is true of what it has saved.
+/// Starts a run and kills it once `enough` holds for what it has saved.
 fn kill_when(root: &Path, arguments: &[&str], partial: &str, enough: impl Fn(&Value) -> bool) -> TestResult {
     let mut command = altdiffusion(root);
     command.arg("embed").args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
@@ -23,7 +23,7 @@ fn kill_when(root: &Path, arguments: &[&str], partial: &str, enough: impl Fn(&Va
     let start = Instant::now();
     let state = root.join(partial).join("state.json");
     loop {
-        // It is replaced in one piece, so that it is always whole where it is.
+        // It is replaced atomically, so it is always complete.
         if let Ok(json) = fs::read(&state)
             && enough(&serde_json::from_slice(&json)?)
         {
@@ -51,7 +51,7 @@ fn a_run_that_was_killed_goes_on_to_the_same_bytes() -> TestResult {
     let lines: Vec<String> =
         (0..6000).map(|i| format!("{} cats {}\n", i, "and a dog ".repeat(i % 5))).collect();
     fs::write(root.join("texts.txt"), lines.concat())?;
-    // A run of more than ten seconds would say how far it is, which is no complaint.
+    // A run of more than ten seconds would report progress, which is not a complaint.
     let arguments = ["--quiet", "--texts", "texts.txt", "--output"];
     succeeded(&embed(root, &[&arguments[..], &["whole.safetensors"]].concat())?);
 
@@ -60,7 +60,7 @@ fn a_run_that_was_killed_goes_on_to_the_same_bytes() -> TestResult {
     kill_when(root, &arguments, partial, |state| state["texts"]["rows"].as_u64() >= Some(1024))?;
     assert!(!root.join("parts.safetensors").exists());
 
-    // Other settings must not go on with it, nor lose it.
+    // Other settings must neither resume nor discard it.
     let error = failure(root, &[&arguments[..], &["--raw"]].concat())?;
     assert!(error.contains("parts.safetensors.partial: begun with the other choice of --raw"), "{error}");
     assert!(error.contains("delete this folder to start anew"), "{error}");
@@ -73,8 +73,8 @@ fn a_run_that_was_killed_goes_on_to_the_same_bytes() -> TestResult {
     Ok(())
 }
 
-/// A named pipe among the images holds the run up for as long as it takes to kill it. Its batch is the fourth, which
-/// is not begun before the first is done and saved.
+/// A named pipe among the images blocks the run until it is killed. Its batch is the fourth, which starts only after
+/// the first is saved.
 #[cfg(unix)]
 #[test]
 fn images_are_not_read_again() -> TestResult {

@@ -1,4 +1,4 @@
-//! Draws images again from what they say about themselves: with options by chance, the same pixels from the image alone.
+//! Draws images again from their own records: random options, and the same pixels from the image alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use image::RgbImage;
 use crate::common::{TestResult, golden, run, succeeded};
 use crate::random_options::{RandomOptions, place};
 
-/// How many sets of options are drawn with, unless this variable says otherwise.
+/// The number of option sets to draw with, unless this variable overrides it.
 const DRAWS: &str = "ALTDIFFUSION_DRAWS";
 const DEFAULT_DRAWS: u64 = 24;
 
@@ -22,7 +22,7 @@ fn files_beginning(directory: &Path, start: &str) -> TestResult<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// `ALTDIFFUSION_DRAWS=200 cargo test --test generate again` draws more often.
+/// `ALTDIFFUSION_DRAWS=200 cargo test --test generate again` draws more.
 #[test]
 fn random_options_are_read_from_the_image_alone() -> TestResult {
     let draws = std::env::var(DRAWS).ok().map(|draws| draws.parse()).transpose()?.unwrap_or(DEFAULT_DRAWS);
@@ -55,7 +55,7 @@ fn random_options_are_read_from_the_image_alone() -> TestResult {
     Ok(())
 }
 
-/// What is given on the command line beats the image, and what is to be left out is.
+/// The command line overrides the image, and leaves out what it is told to.
 #[test]
 fn the_command_line_beats_the_image() -> TestResult {
     let place = place()?;
@@ -117,7 +117,7 @@ fn the_command_line_beats_the_image() -> TestResult {
     Ok(())
 }
 
-/// Which image of a batch: by its own seed, or by its position in what one generator draws.
+/// An image of a batch, by its own seed or by its position in a shared stream.
 #[test]
 fn an_image_of_several_can_be_had_alone() -> TestResult {
     let place = place()?;
@@ -139,7 +139,7 @@ fn an_image_of_several_can_be_had_alone() -> TestResult {
     assert!(said.contains("s-3.png: 48 × 48 pixels, seed 7, image 3 of 4\n"), "{said}");
     draw(&[&stream[..], &["--only", "3", "--output", "alone.png"]].concat())?;
     assert!(same("s-3.png", "alone.png")? && !same("s-4.png", "alone.png")?);
-    // Of a sheet, too.
+    // From a sheet, too.
     draw(&["a cat", "-n", "3", "--seed", "7", "--grid", "--output", "sheet.webp"])?;
     succeeded(&run(
         place.path(),
@@ -151,7 +151,7 @@ fn an_image_of_several_can_be_had_alone() -> TestResult {
     Ok(())
 }
 
-/// What an image names and this machine lacks is one clear line.
+/// Whatever an image names but this machine lacks is one clear line.
 #[test]
 fn what_is_not_here_is_named() -> TestResult {
     let place = place()?;
@@ -208,7 +208,7 @@ fn what_is_not_here_is_named() -> TestResult {
     Ok(())
 }
 
-/// A prompt of 70 000 characters: a .jpg has no place for it, which is said, and the others have.
+/// A prompt of 70 000 characters: a .jpg has no room for it, which is reported; others do.
 #[test]
 fn prompts_that_are_longer_than_a_format_holds() -> TestResult {
     let place = place()?;

@@ -1,4 +1,4 @@
-//! Draws images from prompts: their numbers, seeds, formats and latents.
+//! Draws images from prompts: numbers, seeds, formats and latents.
 
 use std::fs;
 
@@ -164,7 +164,7 @@ fn saved_latents_can_be_started_from() -> TestResult {
         &[&["a cat", "-n", "2", "--save-latents", "first"], size.as_slice()].concat(),
     )?;
     assert_eq!(tensor(&path("first"), "latents")?.dims(), [2, 4, 8, 6]);
-    // The number and the size of the images are those of the latents.
+    // The latents determine the number and size of the images.
     let said = generate(directory.path(), &["a cat", "--initial-latents", "first", "--output", "b.png"])?;
     assert_eq!(said, "b-1.png: 48 × 64 pixels\nb-2.png: 48 × 64 pixels\n");
     Ok(())
@@ -194,7 +194,7 @@ fn an_image_may_be_decoded_in_tiles() -> TestResult {
     };
     let (whole, tiled) = (draw(&[])?, draw(&["--vae-tiling=32"])?);
     assert_eq!(tiled.dimensions(), (64, 64));
-    // The corner belongs to one tile, whose other edges are far.
+    // The corner belongs to one tile, whose other edges are far away.
     assert!(
         whole != tiled
             && whole.get_pixel(0, 0).0.iter().zip(tiled.get_pixel(0, 0).0).all(|(a, b)| a.abs_diff(b) < 64)

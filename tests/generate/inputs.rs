@@ -1,4 +1,4 @@
-//! Draws from more than a prompt: images, adapters, nets, and images as prompts.
+//! Draws from images, adapters, ControlNets and image prompts.
 
 use std::fs;
 
@@ -7,14 +7,14 @@ use image::RgbImage;
 use crate::common::{TestResult, altdiffusion, golden, golden_model, relative_error, run, succeeded, tensor};
 use crate::{MODEL, generate, image};
 
-/// An image decides the size, and a mask what stays of it: the golden values are those of the library.
+/// An image determines the size, and a mask what is kept: the golden values are the library's.
 #[test]
 fn an_image_to_begin_with() -> TestResult {
     let directory = tempfile::tempdir()?;
     let path = |name: &str| directory.path().join(name);
     let given = RgbImage::from_fn(41, 53, |x, y| image::Rgb([x as u8 * 6, y as u8 * 4, 128]));
     given.save(path("given.png"))?;
-    // Left half white: only there something new appears.
+    // White on the left: only there anything changes.
     image::GrayImage::from_fn(41, 53, |x, _| image::Luma([if x < 16 { 255 } else { 0 }]))
         .save(path("mask.png"))?;
     let model = golden_model(MODEL)?;
@@ -64,7 +64,7 @@ fn adapters_change_the_image_and_are_named_in_it() -> TestResult {
     Ok(())
 }
 
-/// Two nets and their images, through the options; what web interfaces would say about them is in the image.
+/// Two ControlNets with their images, by options; the image records them like web interfaces do.
 #[test]
 fn images_are_followed() -> TestResult {
     let directory = tempfile::tempdir()?;
@@ -96,7 +96,7 @@ fn images_are_followed() -> TestResult {
     Ok(())
 }
 
-/// Images beside the text, with the encoder beside the adapter or elsewhere.
+/// Image prompts, with the encoder beside the adapter or elsewhere.
 #[test]
 fn images_are_prompts() -> TestResult {
     let directory = tempfile::tempdir()?;
@@ -126,7 +126,7 @@ fn images_are_prompts() -> TestResult {
     Ok(())
 }
 
-/// What was downloaded before is found by the names that a person would type, with a path in the repository or without.
+/// Downloaded files are found by the names people type, with a path in the repository or without.
 #[test]
 fn nets_and_adapters_come_from_the_hub() -> TestResult {
     let directory = tempfile::tempdir()?;

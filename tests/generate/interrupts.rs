@@ -1,11 +1,11 @@
-//! Interrupts runs by signals.
+//! Interrupts runs with signals.
 
 use std::fs;
 use std::path::Path;
 
 use crate::common::{TestResult, altdiffusion, obeying_signals};
 
-/// Ctrl-C, and what else ends programs, leaves nothing half done, in the middle of a step too.
+/// Ctrl-C and other signals leave nothing half done, even in the middle of a step.
 #[test]
 fn an_interrupt_leaves_nothing_behind() -> TestResult {
     for (signal, size) in [("-INT", "64"), ("-TERM", "256"), ("-HUP", "256")] {
@@ -19,7 +19,7 @@ fn an_interrupt_leaves_nothing_behind() -> TestResult {
     Ok(())
 }
 
-/// What whoever started the program ignores stays ignored, as of `nohup`.
+/// Signals that the parent ignores stay ignored, as with `nohup`.
 #[test]
 fn a_signal_that_is_ignored_is_no_interrupt() -> TestResult {
     let directory = tempfile::tempdir()?;
@@ -34,7 +34,7 @@ fn a_signal_that_is_ignored_is_no_interrupt() -> TestResult {
     Ok(())
 }
 
-/// Runs the program in a shell, and sends it a signal when it has begun. Returns its exit code and what it said then.
+/// Runs the program in a shell, and sends it a signal once it has started. Returns its exit code and output.
 fn interrupted(
     directory: &Path,
     shell: &str,
@@ -57,7 +57,7 @@ fn interrupted(
         let line = line?;
         match &mut said {
             Some(said) if !line.contains(" DEBUG ") && !line.contains(" INFO ") => *said += line.as_str(),
-            // The options are logged when the work begins.
+            // The options are logged when the work starts.
             None if line.contains("GenerateOptions") => {
                 Command::new("kill").args([signal, &child.id().to_string()]).status()?;
                 said = Some(String::new());

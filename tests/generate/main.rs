@@ -1,4 +1,4 @@
-//! `altdiffusion generate`, through the program itself.
+//! Tests `altdiffusion generate`.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -22,7 +22,7 @@ use image::RgbImage;
 
 const MODEL: &str = "alt_diffusion";
 
-/// Runs `altdiffusion generate` on a tiny model, in two steps and 64 × 64 pixels if nothing else is said.
+/// Runs `altdiffusion generate` on a tiny model, by default with two steps and 64 × 64 pixels.
 fn generate(directory: &Path, arguments: &[&str]) -> TestResult<String> {
     let model = golden_model(MODEL)?;
     let mut all = vec!["generate", "--model", &model];

@@ -1,4 +1,4 @@
-//! Draws with options of many kinds, under their own names and those of other programs.
+//! Draws with many kinds of options, under their own names and those of other programs.
 
 use std::fs;
 
@@ -95,7 +95,7 @@ fn help_is_prose_with_examples() -> TestResult {
     Ok(())
 }
 
-/// The names that web interfaces, stable-diffusion.cpp and diffusers have for the same.
+/// The names of the same options in web interfaces, stable-diffusion.cpp and diffusers.
 #[test]
 fn options_of_other_programs_are_known() -> TestResult {
     let directory = tempfile::tempdir()?;

@@ -1,4 +1,4 @@
-//! Reads how images were drawn that other programs wrote, and what strangers wrote to do harm.
+//! Reads how other programs drew their images, and rejects hostile records.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::common::{TestResult, run};
 use crate::random_options::place;
 
-/// Texts of stable-diffusion-webui, Forge and stable-diffusion.cpp, in every place where they write them.
+/// Texts of stable-diffusion-webui, Forge and stable-diffusion.cpp, in all the places where they store them.
 #[test]
 fn images_of_other_programs_are_read_as_far_as_they_go() -> TestResult {
     let place = place()?;
@@ -48,7 +48,7 @@ fn images_of_other_programs_are_read_as_far_as_they_go() -> TestResult {
     Ok(())
 }
 
-/// Writes a text as the name of the file says: in a chunk of a kind, after the pixels, or alone.
+/// Writes a text as the file's name says: in a kind of chunk, after the pixels, or alone.
 fn write_text(path: &Path, text: &str) -> TestResult {
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     if path.extension().is_some_and(|ending| ending == "txt") {
@@ -69,7 +69,7 @@ fn write_text(path: &Path, text: &str) -> TestResult {
     Ok(writer.finish()?)
 }
 
-/// Chunks of strangers: none, too long, no text, no numbers, and files that they would lead to.
+/// Untrusted chunks: missing, too long, not text, not numbers, and with paths to other files.
 #[test]
 fn hostile_chunks_end_in_one_line() -> TestResult {
     let place = place()?;
@@ -112,7 +112,7 @@ fn hostile_chunks_end_in_one_line() -> TestResult {
     let output = run(place.path(), &["generate", "--like", "itxt.png"])?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && stderr.contains(" and 2") && stderr.len() < 1000, "{stderr}");
-    // Values that an option cannot have are named, and the rest is drawn.
+    // Invalid values are named, and the rest is used.
     write_text(
         &path("itxt.png"),
         &ours("CFG scale: warm, Size: 63x-1, Eta: 9, Batch size: x, Clip skip: 0, More: 1"),

@@ -1,4 +1,4 @@
-//! Makes sets of options by chance that can be together, and a folder with everything that they name.
+//! Generates random sets of compatible options, and a folder with everything they name.
 
 use std::fs;
 use std::path::Path;
@@ -69,7 +69,7 @@ pub fn place() -> TestResult<TempDir> {
     Ok(directory)
 }
 
-/// Options by chance that can be together.
+/// Random compatible options.
 pub struct RandomOptions {
     rng: StdRng,
     arguments: Vec<String>,
@@ -80,7 +80,7 @@ impl RandomOptions {
         Self { rng: StdRng::seed_from_u64(seed), arguments: Vec::new() }
     }
 
-    /// Whether something happens that has this chance, in percent.
+    /// True with this chance, in percent.
     fn happens(&mut self, percent: u32) -> bool {
         self.rng.random_range(0..100) < percent
     }
@@ -103,7 +103,7 @@ impl RandomOptions {
         }
     }
 
-    /// The options, without the file to write.
+    /// The options, without the output file.
     pub fn draw(mut self) -> Vec<String> {
         let (width, height) = (self.one_of(&SIDES), self.one_of(&SIDES));
         if self.happens(85) {
@@ -199,7 +199,7 @@ impl RandomOptions {
         }
     }
 
-    /// How many, of which prompts, and what they begin with. Returns the number of prompts.
+    /// The number of images, their prompts and starts. Returns the number of prompts.
     fn images(&mut self, is_m9: bool, (width, height): (usize, usize)) -> usize {
         let prompts = self.rng.random_range(1..=2);
         let count = self.rng.random_range(1..=2);

@@ -1,4 +1,4 @@
-//! Draws several images into one file, and how they come out of the noise.
+//! Draws several images into one file, and animations of the steps.
 
 use std::fs;
 
@@ -34,7 +34,7 @@ fn several_images_in_one_and_the_way_there() -> TestResult {
     Ok(())
 }
 
-/// Wider than high and higher than wide, with a row for each of several prompts.
+/// Landscape and portrait, with a row per prompt.
 #[test]
 fn sheets_of_images_that_are_not_square() -> TestResult {
     let directory = tempfile::tempdir()?;
@@ -44,11 +44,11 @@ fn sheets_of_images_that_are_not_square() -> TestResult {
         let fixed = ["一只猫", "a house", "--seed", "3", "-n", "3", "--width", &wide, "--height", &high];
         generate(directory.path(), &[&fixed[..], &["--output", "one.png"]].concat())?;
         let sheet = ["--grid", "--save-steps", "steps.gif", "--output", "sheet.png"];
-        // It may warn that there are no fonts for the texts.
+        // It may warn about missing fonts.
         let model = golden_model(MODEL)?;
         let drawn = ["generate", "--model", &model, "--steps", "2"];
         let said = String::from_utf8(run(directory.path(), &[&drawn, &fixed[..], &sheet].concat())?.stdout)?;
-        // A line of text above each row has 20 pixels.
+        // The caption above each row has 20 pixels.
         let size = (3 * (width + 2) + 2, 2 * (height + 20 + 2) + 2);
         assert!(said.starts_with(&format!("sheet.png: {} × {} pixels, seed 3\n", size.0, size.1)), "{said}");
         let sheet = image(&path("sheet.png"))?;
@@ -69,7 +69,7 @@ fn sheets_of_images_that_are_not_square() -> TestResult {
     Ok(())
 }
 
-/// What the format of a file has no place for is refused before anything is drawn.
+/// What a file's format cannot hold is refused before drawing.
 #[test]
 fn sheets_that_no_file_can_hold_are_refused_first() -> TestResult {
     let directory = tempfile::tempdir()?;

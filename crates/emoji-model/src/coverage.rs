@@ -1,17 +1,17 @@
-//! Says which concepts of the data set a model learns to draw.
+//! Defines which concepts of the data set a model learns to draw.
 
 use crate::dataset::Concept;
 
 /// What a model learns to draw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Coverage {
-    /// Languages of the prompts, by their codes.
+    /// The prompts' languages, by code.
     pub languages: Vec<String>,
-    /// DrawingParts styles.
+    /// Drawing styles.
     pub vendors: Vec<String>,
-    /// Categories and subcategories of concepts that were left out.
+    /// Categories and subcategories of excluded concepts.
     pub exclude: Vec<String>,
-    /// Whether people in each skin tone were drawn, where the data set has such.
+    /// Whether people are drawn in each skin tone, if the data set has them.
     pub skin_tones: bool,
 }
 

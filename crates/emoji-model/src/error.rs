@@ -1,11 +1,11 @@
-//! Says what can go wrong while the emoji model is prepared, trained, measured or written.
+//! Defines the errors of this crate, and classifies them.
 
 use crate::tokenizer::UnigramError;
 use model_files::{ErrorKind, candle_error};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// An error of this crate; its text names the file or the setting and says what was expected there.
+/// An error of this crate; its message names the file or setting and what was expected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -14,10 +14,10 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// A file was read, and does not hold what it should.
+    /// A file does not hold what it should.
     #[error("{}: {problem}", path.display())]
     Data {
         /// The file.
@@ -25,7 +25,7 @@ pub enum Error {
         /// What was expected and what was found.
         problem: String,
     },
-    /// An option that no data set can satisfy.
+    /// An invalid option.
     #[error("{option}: {problem}")]
     Option {
         /// The option's name.
@@ -33,41 +33,41 @@ pub enum Error {
         /// What was expected and what was found.
         problem: String,
     },
-    /// A setting of the recipe that no run can satisfy.
+    /// An invalid setting of the recipe.
     #[error("{0}")]
     Setting(String),
     /// The tokenizer could not be trained.
     #[error(transparent)]
     Tokenizer(#[from] UnigramError),
-    /// A stage of training, or one of its files.
+    /// An error of a training stage or its files.
     #[error(transparent)]
     Training(#[from] altclip_training::Error),
-    /// The encoder or one of its files.
+    /// An error of the encoder or its files.
     #[error(transparent)]
     Encoder(#[from] altclip_encoder::Error),
-    /// The diffusion model or one of its files.
+    /// An error of the diffusion model or its files.
     #[error(transparent)]
     Pipeline(#[from] altdiffusion_pipeline::Error),
-    /// A file of a model, or one that was to be written whole.
+    /// An error in a model's files, or in writing one.
     #[error(transparent)]
     Files(#[from] model_files::Error),
-    /// A tensor operation.
+    /// A failed tensor operation.
     #[error(transparent)]
     Tensor(candle_core::Error),
 }
 
-/// Errors of a model's files go through candle's when weights are read; here they come out as they went in.
+/// Recovers errors of a model's files that were passed through candle.
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         candle_error::carried(error).map_or_else(Self::Tensor, Self::Files)
     }
 }
 
-/// The result of an operation of this crate.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// Whose fault it is.
+    /// Classifies the error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
@@ -85,7 +85,7 @@ impl Error {
         Self::Data { path: path.as_ref().to_owned(), problem: problem.into() }
     }
 
-    /// For `map_err`: the path that the failed operation was about.
+    /// For `map_err`: adds the path to an error.
     pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { path: path.as_ref().to_owned(), source }
     }

@@ -14,64 +14,64 @@ use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
 use serde::Serialize;
 
-/// What to ask.
+/// The settings of an evaluation.
 #[derive(Debug, Clone)]
 pub struct EmojiEvaluation {
-    /// What the model has learned to draw.
+    /// What the model learned to draw.
     pub coverage: Coverage,
-    /// Prompts in each language.
+    /// Prompts per language.
     pub prompts: usize,
     /// Seed of the choice of prompts, and of the first prompt's noise.
     pub seed: u64,
-    /// Steps of each drawing.
+    /// Steps per image.
     pub steps: usize,
-    /// Factor of classifier-free guidance.
+    /// The scale of classifier-free guidance.
     pub guidance_scale: f64,
 }
 
-/// The answers in one language.
+/// The results in a language.
 #[derive(Debug, Clone, Serialize)]
 pub struct LanguageScore {
     /// The language, by its code.
     pub language: String,
-    /// Prompts that were drawn.
+    /// Prompts drawn.
     pub prompts: usize,
-    /// Prompts whose image is nearest, by the model's own image encoder, to an image of the prompted emoji.
+    /// Prompts whose image is nearest to an image of the prompted emoji, by the model's own image encoder.
     pub right_by_encoder: usize,
-    /// The same by the squared distance of pixels.
+    /// The same, by squared pixel distance.
     pub right_by_pixels: usize,
 }
 
-/// The whole evaluation.
+/// The results of an evaluation.
 #[derive(Debug, Clone, Serialize)]
 pub struct EmojiScore {
-    /// The answers in each language.
+    /// The results per language.
     pub languages: Vec<LanguageScore>,
-    /// Mean PSNR of the training images through the VAE alone, in dB.
+    /// The VAE's mean PSNR on training images, in dB.
     pub vae_psnr: f64,
-    /// Images among which the nearest is looked for.
+    /// The number of images compared with.
     pub images: usize,
 }
 
-/// One prompt's image, as [`EmojiEvaluation::run`] reports it.
+/// A prompt's image, as reported by [`EmojiEvaluation::run`].
 pub struct EvaluatedImage<'a> {
     /// The language, by its code.
     pub language: &'a str,
-    /// What was asked for.
+    /// The prompt.
     pub prompt: &'a str,
-    /// What was drawn.
+    /// The image drawn.
     pub image: &'a image::RgbImage,
-    /// Whether the nearest image by the encoder shows what was asked for.
+    /// Whether the nearest image by the encoder is correct.
     pub right_by_encoder: bool,
-    /// Whether the nearest image by pixels shows what was asked for.
+    /// Whether the nearest image by pixels is correct.
     pub right_by_pixels: bool,
 }
 
 impl EmojiEvaluation {
-    /// Draws every prompt once with the model of `source` and looks for the nearest training image.
+    /// Draws every prompt once with the model of `source`, and finds the nearest training image.
     ///
     /// # Errors
-    /// If the model has no image encoder, or a part of it cannot be read or run.
+    /// If the model has no image encoder, or a part cannot be read or run.
     pub fn run(
         &self,
         source: &ModelSource,

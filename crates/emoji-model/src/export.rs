@@ -1,4 +1,4 @@
-//! Writes a trained model in the published directory layout, so that every loader of AltDiffusion reads it.
+//! Writes a trained model in the published layout, which every loader of AltDiffusion reads.
 
 use crate::error::{Error, Result};
 use crate::stages::autoencoder::Autoencoder;
@@ -17,13 +17,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// The release of diffusers whose configuration files these are.
+/// The diffusers version in the configuration files.
 const DIFFUSERS_VERSION: &str = "0.31.0";
 
 /// The tokenizer's file in the folders of a model.
 pub(crate) const SENTENCEPIECE: &str = "tokenizer/sentencepiece.bpe.model";
 
-/// `scheduler/scheduler_config.json`: DDIM over the noise levels of Stable Diffusion, velocity prediction.
+/// `scheduler/scheduler_config.json`: DDIM on Stable Diffusion's noise levels, with velocity prediction.
 pub(crate) fn scheduler_config() -> Value {
     json!({
         "_class_name": "DDIMScheduler",
@@ -41,7 +41,7 @@ pub(crate) fn scheduler_config() -> Value {
     })
 }
 
-/// The configuration of the diffusion text encoder that shares its weights with the dual encoder's text side.
+/// The configuration of the diffusion text encoder, which shares its weights with the dual encoder's text tower.
 pub(crate) fn text_encoder_config(model: &TrainedDualEncoder) -> TextEncoderConfig {
     TextEncoderConfig {
         encoder: model.text_config.encoder.clone(),
@@ -59,7 +59,7 @@ pub struct TrainedUnet {
     pub weights: BTreeMap<String, Tensor>,
 }
 
-/// Writes the whole model, weights in f16.
+/// Writes the whole model in f16.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -101,7 +101,7 @@ pub fn export_model(
     write_json(folder, "scheduler/scheduler_config.json", &scheduler_config())
 }
 
-/// Writes the folder `vae` of a model, weights in f16; `size` is the side of the images that it was trained on.
+/// Writes a model's folder `vae` in f16; `size` is the side of its training images.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -111,7 +111,7 @@ pub fn export_autoencoder(folder: &Path, size: usize, vae: &Autoencoder) -> Resu
     write_weights(folder, "vae/diffusion_pytorch_model.safetensors", &vae.weights, DType::F16)
 }
 
-/// Writes a dual encoder alone in AltCLIP's layout, with weights in f32.
+/// Writes a dual encoder in AltCLIP's layout, in f32.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -182,7 +182,7 @@ fn tokenizer_config() -> Value {
 
 fn preprocessor_config(size: usize) -> Value {
     json!({
-        // What the data set's images lie on.
+        // The background of the data set's images.
         "background": Background::WHITE,
         "crop_size": { "height": size, "width": size },
         "do_center_crop": true,
@@ -199,7 +199,7 @@ fn preprocessor_config(size: usize) -> Value {
     })
 }
 
-/// A configuration with further fields beside its own.
+/// A configuration with additional fields.
 fn tagged(config: impl Serialize, tags: Value) -> Result<Value> {
     let mut value = serde_json::to_value(config).map_err(|e| Error::Setting(e.to_string()))?;
     if let (Value::Object(value), Value::Object(tags)) = (&mut value, tags) {

@@ -1,21 +1,21 @@
-//! Measures how true reconstructions are to their originals, for the eye as well as in dB.
+//! Measures the fidelity of reconstructions, for the eye as well as in dB.
 
 use crate::pixels::mean_psnr;
 use candle_core::{DType, Result, Tensor};
 use std::fmt;
 
-/// Pixels from the nearest other colour at which white is background, beyond what an edge blurs.
+/// White pixels this far from any other colour are background, beyond the blur of edges.
 const BACKGROUND_MARGIN: usize = 2;
 
-/// What reconstructions lose of their originals; prints as one line.
+/// How reconstructions differ from their originals; displayed as one line.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fidelity {
-    /// Mean over images of the peak signal-to-noise ratio, in dB.
+    /// Mean peak signal-to-noise ratio, in dB.
     pub psnr: f64,
-    /// Energy of the differences between neighbouring pixels, as a share of that in the originals: below 1, edges are
-    /// blurred; above, there is texture that was not there.
+    /// The energy of differences between neighbouring pixels, relative to the originals: below 1, edges are blurred;
+    /// above, there is spurious texture.
     pub edges: f64,
-    /// Mean absolute error of white background, in levels of 255; 0 where there is none.
+    /// Mean absolute error of the white background, in levels of 255; 0 if there is none.
     pub white_error: f64,
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for Fidelity {
     }
 }
 
-/// The sum of squared differences between neighbours, in both directions.
+/// The sum of squared differences between neighbours, along both axes.
 fn edge_energy(images: &Tensor) -> Result<f64> {
     let mut energy = 0.;
     for dimension in [1, 2] {
@@ -52,12 +52,12 @@ fn edge_energy(images: &Tensor) -> Result<f64> {
     Ok(energy)
 }
 
-/// 1 for every pixel around which all are white, and 0 for the others: (n, height, width).
+/// 1 for every pixel surrounded by white, otherwise 0: (n, height, width).
 fn background(images: &Tensor) -> Result<Tensor> {
     let mut white = images.ge(0.999)?.to_dtype(DType::F32)?.min(3)?;
     for dimension in [1, 2] {
         let size = white.dim(dimension)?;
-        // Beyond the border lies nothing that could blur into the image.
+        // Nothing beyond the border can blur into the image.
         let padded = white.pad_with_same(dimension, BACKGROUND_MARGIN, BACKGROUND_MARGIN)?;
         for offset in 0..=2 * BACKGROUND_MARGIN {
             white = white.minimum(&padded.narrow(dimension, offset, size)?)?;
@@ -99,7 +99,7 @@ mod tests {
         });
         let fidelity = Fidelity::of(&sharp, &blurred).unwrap();
         assert!((fidelity.edges - 0.5).abs() < 1e-6, "{fidelity}");
-        // White begins at column 4, and the blur ends within the margin.
+        // White starts at column 4, and the blur ends within the margin.
         assert_eq!(fidelity.white_error, 0.);
     }
 

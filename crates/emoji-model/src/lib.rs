@@ -1,15 +1,15 @@
-//! Makes the emoji model that ships with the program: data set, captions, tokenizer, training recipe and evaluation.
+//! Builds the emoji model that ships with the program: data set, captions, tokenizer, training recipe and evaluation.
 //!
-//! * [`dataset`]: images of emoji and their names in 18 languages, [prepared](dataset::prepare) from npm packages; what is
-//!   held out from training is a [`DataSplit`](dataset::DataSplit)
-//! * [`captions`]: the names in the phrases that people type
-//! * [`tokenizer`]: the training of a SentencePiece unigram model
-//! * [`EmojiRecipe`]: all stages of the training, from one TOML file. Contrastive and teacher learning and re-alignment are
-//!   [`altclip_training::stages`], the others are in [`stages`]
+//! * [`dataset`]: emoji images with names in 18 languages, [prepared](dataset::prepare) from npm packages;
+//!   [`DataSplit`](dataset::DataSplit) defines what is held out from training
+//! * [`captions`]: the names, in phrases that people might type
+//! * [`tokenizer`]: training of a SentencePiece unigram model
+//! * [`EmojiRecipe`]: all training stages, from one TOML file. Contrastive and teacher learning and re-alignment are
+//!   in [`altclip_training::stages`], the others in [`stages`]
 //! * [`EmojiEvaluation`]: how often the model draws what it is asked for
-//! * [`export_model`]: the trained model in the layout that every loader of AltDiffusion reads
+//! * [`export_model`]: writes the trained model in the layout that every loader of AltDiffusion reads
 //!
-//! Nothing here is needed to train another model.
+//! Other models can be trained without this crate.
 //!
 //! # Examples
 //!

@@ -1,22 +1,22 @@
-//! Turns emoji images into channels-last tensors from −1 to 1.
+//! Converts emoji images to channels-last tensors from −1 to 1.
 
 use crate::dataset::{Dataset, IMAGE_SIZE};
 use candle_core::{DType, Device, Result, Tensor};
 use rand::{Rng, RngExt};
 use rand_distr::StandardNormal;
 
-/// 8-bit pixels (n, size, size, 3) as a channels-last tensor from −1 to 1.
+/// Converts 8-bit pixels (n, size, size, 3) to a channels-last tensor from −1 to 1.
 ///
 /// # Errors
-/// If `pixels` is not a whole number of such images.
+/// If `pixels` is not a multiple of such images.
 pub fn to_tensor(pixels: &[u8], size: usize, device: &Device) -> Result<Tensor> {
     let n = pixels.len() / (size * size * 3).max(1);
     let values: Vec<f32> = pixels.iter().map(|&p| f32::from(p) / 127.5 - 1.).collect();
     Tensor::from_vec(values, (n, size, size, 3), device)
 }
 
-/// Appends a channels-last square image, moved over white by up to `max_shift` pixels in each direction and with
-/// normal noise of a standard deviation of up to `max_noise`, so that an encoder does not hang on single pixels.
+/// Appends a channels-last square image, shifted over white by up to `max_shift` pixels and with Gaussian noise of a
+/// standard deviation of up to `max_noise`, so that an encoder does not rely on single pixels.
 pub fn disturb(
     rng: &mut impl Rng,
     image: &[f32],
@@ -41,8 +41,7 @@ pub fn disturb(
     }
 }
 
-/// The mean over images of their peak signal-to-noise ratio in dB, for channels-last images from −1 to 1 as they
-/// will be stored: rounded to 8 bits.
+/// The mean peak signal-to-noise ratio in dB of channels-last images from −1 to 1, as stored: rounded to 8 bits.
 ///
 /// # Errors
 /// If the shapes differ.
@@ -54,10 +53,10 @@ pub fn mean_psnr(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok(psnr.iter().sum::<f64>() / psnr.len().max(1) as f64)
 }
 
-/// The images of the chosen drawing styles, channels-last from −1 to 1, and the concept that each shows.
+/// The images in the given drawing styles, channels-last from −1 to 1, with the concept of each.
 ///
 /// # Errors
-/// If there is none.
+/// If there are none.
 pub fn training_images(
     data: &Dataset,
     vendors: &[String],

@@ -1,4 +1,4 @@
-//! Reads all weights of a part of a model.
+//! Reads the weights of a part of a model.
 
 use candle_core::{DType, Device, Tensor};
 use model_files::Result;
@@ -6,7 +6,7 @@ use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
 use std::collections::BTreeMap;
 
-/// The weights in a folder of a model by their names, in f32 on the CPU.
+/// The weights in a model's folder by name, in f32 on the CPU.
 pub(crate) fn read_weights(source: &ModelSource, folder: &str) -> Result<BTreeMap<String, Tensor>> {
     let checkpoint = Checkpoint::open(source, folder)?;
     let names = checkpoint.names().map(str::to_owned);

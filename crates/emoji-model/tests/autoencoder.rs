@@ -1,4 +1,4 @@
-//! The stage that trains the autoencoder, on a few random images.
+//! Tests training the autoencoder on a few images.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 const SIZE: usize = 16;
 
-/// Keeps what a run says.
+/// Records a run's messages.
 #[derive(Default)]
 struct Notes(Vec<String>);
 
@@ -50,7 +50,7 @@ fn stage(steps: usize) -> VaeStage {
     }
 }
 
-/// Eight images whose pixels are a function of their place.
+/// Eight images with pixels computed from their position.
 fn images() -> Tensor {
     let values: Vec<f32> = (0..8 * SIZE * SIZE * 3).map(|i| (i as f32 * 0.37).sin()).collect();
     Tensor::from_vec(values, (8, SIZE, SIZE, 3), &Device::Cpu).unwrap()

@@ -1,4 +1,4 @@
-//! Captions of a few emoji: what they say, how often, and what training draws of them.
+//! Tests captions of a few emoji: their texts and frequencies, and what training draws.
 
 mod common;
 
@@ -36,7 +36,7 @@ fn captions_mean_one_concept() {
             assert!(all.iter().any(|text| text == caption), "{caption} is no caption of concept {concept}");
         }
     }
-    // The star has that name, so the star-struck face does not get it; "cats" are no mass of "a cats".
+    // The star has that name, so the star-struck face does not get it.
     assert!(!texts(0, "en").iter().any(|text| text == "a star"));
     assert!(!texts(1, "en").iter().any(|text| text.contains("a cats")));
     assert!(sampler.captions(99, "en").is_empty() && sampler.captions(0, "fr").is_empty());
@@ -71,7 +71,7 @@ fn evaluation_prompts_know_their_answers() {
         assert!(prompt.contains(name), "{prompt} does not ask for {name}");
         assert_eq!(*concepts, dataset.concepts_named("zh", name));
     }
-    // Every concept is asked for before one is asked for again.
+    // Every concept occurs before any is repeated.
     let mut first: Vec<usize> = prompts.iter().take(CONCEPTS).map(|(_, concepts)| concepts[0]).collect();
     first.sort_unstable();
     assert_eq!(first, [0, 1, 2, 3, 4]);
@@ -116,7 +116,7 @@ fn translations_have_the_vectors_of_english_words() {
         (target("猫"), target("cat"), target("一只猫")),
         (Some(row_of("cat")), Some(row_of("cat")), Some(row_of("cat")))
     );
-    // The keywords 宠物 and "pet, animal" have no order: each Chinese one gets the mean of the English.
+    // The keywords 宠物 and "pet, animal" have no order: each Chinese one gets the mean of the English ones.
     assert_eq!(target("宠物"), Some((row_of("animal") + row_of("pet")) / 2.0));
     assert_eq!(target("pet"), Some(row_of("pet")));
 }

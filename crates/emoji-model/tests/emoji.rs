@@ -1,4 +1,4 @@
-//! The emoji data set, made from npm packages of a few emoji that these tests write.
+//! Tests the emoji data set, built from npm packages of a few emoji.
 
 mod common;
 
@@ -63,7 +63,7 @@ fn archives_give_the_same_bytes_as_folders() {
     }
 }
 
-/// What a change to the packages makes `prepare` say.
+/// The error of `prepare` after a change to the packages.
 fn prepare_error(change: impl Fn(&Path)) -> String {
     let folder = TempDir::new().unwrap();
     write_packages(folder.path());
@@ -110,7 +110,7 @@ fn unknown_choices_are_refused() {
     assert!(prepare(&options).unwrap_err().to_string().starts_with("languages: expected some of en, zh"));
 }
 
-/// Data sets that were prepared when images were called pictures.
+/// Data sets prepared when images were called pictures.
 #[test]
 fn earlier_data_sets_are_read() {
     let (folder, dataset) = prepared();

@@ -1,4 +1,4 @@
-//! The whole recipe with every number made small: stage after stage, to a model that draws.
+//! Runs the whole recipe with small numbers, stage after stage, to a model that draws.
 
 mod common;
 
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 #[derive(Default)]
 struct Watch {
-    /// The stages in the order in which they took steps, and how many.
+    /// The stages that took steps, in order, and how many.
     steps: Vec<(String, usize)>,
     notes: Vec<String>,
 }
@@ -34,7 +34,7 @@ impl Observer for Watch {
     }
 }
 
-/// The recipe of the model for 18 languages with every number made small.
+/// The recipe for 18 languages with small numbers.
 fn small_recipe() -> EmojiRecipe {
     let shape =
         "{ hidden_size = 16, intermediate_size = 16, num_hidden_layers = 1, num_attention_heads = 2 }";
@@ -80,7 +80,7 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
     let steps = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), 2)).collect::<Vec<_>>();
     let error = run(Some("drawing")).err().unwrap().to_string();
     assert!(error.starts_with("stage `drawing`: expected one of vae, clip, base"), "{error}");
-    // What another process could train at the same time.
+    // What another process could train in parallel.
     assert_eq!(run(Some("teacher")).unwrap().steps, steps(&["clip", "teacher"]));
     assert_eq!(run(Some("base")).unwrap().steps, steps(&["vae", "base"]));
     assert!(!output.join("model").exists());
@@ -92,14 +92,14 @@ fn the_recipe_for_18_languages_runs_stage_after_stage() {
     for model in ["english: ", "distilled: ", "contrastive-model: "] {
         assert!(watch.notes.iter().any(|note| note.starts_with(model)), "{:?}", watch.notes);
     }
-    // All that is drawn with, by the loader of every AltDiffusion.
+    // All parts for drawing load like any AltDiffusion.
     let source = ModelSource::directory(output.join("model"));
     let pipeline = AltDiffusion::from_source(&source, DType::F32, &Device::Cpu);
     let options = GenerateOptions::new("一个人").steps(2);
     assert_eq!(pipeline.unwrap().generate(&options).unwrap().images.len(), 1);
     let again = run(None).unwrap();
     assert!(again.steps.is_empty(), "{:?}", again.steps);
-    // The model is enough for more of the last stages.
+    // The model is enough to train the last stages further.
     let more = EmojiRecipe { start: Some(output.join("model").display().to_string()), ..recipe.clone() };
     let (output, mut watch) = (folder.path().join("more"), Watch::default());
     more.train(&data, &output, None, &Device::Cpu, &mut watch).unwrap();

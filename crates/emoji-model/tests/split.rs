@@ -1,4 +1,4 @@
-//! What is held out from training, and the data sets that are made of it.
+//! Tests the split of held-out data, and the data sets made from it.
 
 mod common;
 
@@ -30,7 +30,7 @@ fn what_is_held_out_is_not_trained_and_the_rest_is() {
     let find = |data: &'_ Dataset, id: &str| data.concepts().iter().find(|concept| concept.id == id).cloned();
     for id in &split.compositions {
         assert!(find(&training, id).is_none());
-        // The person is there without and with four other tones, and the tone with other people.
+        // The person is trained without and with four other tones, and the tone with other people.
         let composition = find(&data, id).unwrap().composition.unwrap();
         assert!(find(&training, &composition.base).is_some());
         let trained = training.concepts().iter().filter_map(|concept| concept.composition.as_ref());
@@ -61,7 +61,7 @@ fn what_is_held_out_is_not_trained_and_the_rest_is() {
         assert_eq!(vendors, ["google"]);
     }
     assert_eq!(split.held_out_images(&data).len(), held.2);
-    // What retrieval is measured on has the same images, and the names that are asked for.
+    // The retrieval sets have the same images, with the names to search for.
     let set = |name: &str, language: &str| {
         let folder = folder.path().join("data/held_out").join(name);
         CaptionedImages::read(&folder, language, usize::MAX).unwrap()

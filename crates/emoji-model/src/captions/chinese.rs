@@ -1,9 +1,9 @@
-//! Says things in Chinese, with measure words.
+//! Builds Chinese phrases with measure words.
 
 use super::phrase::Of::{Any, Expression, Thing};
 use super::phrase::Phrase;
 
-/// `{name}` is the word, `{measure}` a measure word that goes with it.
+/// `{name}` is the word, `{measure}` a measure word for it.
 #[rustfmt::skip]
 pub(super) const PHRASES: &[Phrase] = &[
     Phrase { of: Any, weight: 6.0, pattern: "{name}" },
@@ -48,14 +48,14 @@ pub(super) fn slot(slot: &str, word: &str, subcategory: &str) -> Vec<String> {
     }
 }
 
-/// Measure words that go with a word. The end of the word decides (every …车 is a 辆), then its subcategory.
+/// Measure words for a word. Its ending decides (every …车 is a 辆), then its subcategory.
 fn measure_words(word: &str, subcategory: &str) -> &'static [&'static str] {
     let by_ending = BY_ENDING.iter().find(|(ending, _)| word.ends_with(ending));
     let by_subcategory = || BY_SUBCATEGORY.iter().find(|(prefix, _)| subcategory.starts_with(prefix));
     by_ending.or_else(by_subcategory).map_or(&["个"], |(_, measures)| measures)
 }
 
-/// The first entry that fits counts.
+/// The first match counts.
 #[rustfmt::skip]
 const BY_ENDING: &[(&str, &[&str])] = &[
     ("火车", &["列", "辆"]), ("列车", &["列", "辆"]), ("地铁", &["列", "辆"]), ("电车", &["辆", "列"]),
@@ -84,7 +84,7 @@ const BY_ENDING: &[(&str, &[&str])] = &[
     ("星星", &["颗"]), ("星", &["颗"]), ("心", &["颗"]), ("牙齿", &["颗"]), ("彩虹", &["道"]), ("月亮", &["个", "轮"]), ("太阳", &["个", "轮"]),
 ];
 
-/// By the beginning of the subcategory; the first entry that fits counts.
+/// By prefix of the subcategory; the first match counts.
 #[rustfmt::skip]
 const BY_SUBCATEGORY: &[(&str, &[&str])] = &[
     ("animal-", &["只", "个"]),

@@ -1,4 +1,4 @@
-//! Says things in English, with articles and plurals.
+//! Builds English phrases with articles and plurals.
 
 use super::phrase::Of::{Any, Expression, Plural, Thing};
 use super::phrase::Phrase;
@@ -54,11 +54,11 @@ pub(super) fn slot(slot: &str, word: &str, _subcategory: &str) -> Vec<String> {
     }]
 }
 
-/// The word with `a` or `an`; as it stands where it is a plural already.
+/// The word with `a` or `an`; unchanged if it is a plural.
 fn with_article(word: &str) -> String {
-    /// Written with a vowel, spoken with the sound of "you" or "one".
+    /// Spelt with a vowel, but pronounced like "you" or "one".
     const CONSONANT_SOUNDS: &[&str] = &["uni", "eu", "one", "use", "ute", "u-"];
-    /// Written with a consonant, spoken with a vowel.
+    /// Spelt with a consonant, but pronounced with a vowel.
     const VOWEL_SOUNDS: &[&str] = &["hour", "x-ray", "mri", "sos"];
     if is_plural(word) {
         return word.to_owned();
@@ -69,14 +69,14 @@ fn with_article(word: &str) -> String {
     if vowel || starts_with(VOWEL_SOUNDS) { format!("an {word}") } else { format!("a {word}") }
 }
 
-/// Whether the word already looks like a plural: "grapes", but not "bus", "glass", "cactus" or "tennis".
+/// Whether the word is a plural already: "grapes", but not "bus", "glass", "cactus" or "tennis".
 fn is_plural(word: &str) -> bool {
     word.ends_with('s') && !["ss", "us", "is", "os"].iter().any(|ending| word.ends_with(ending))
 }
 
 /// The plural of the last word.
 fn plural(word: &str) -> String {
-    /// Nouns with a plural of their own, or the same one.
+    /// Nouns with irregular or unchanged plurals.
     const IRREGULAR: &[(&str, &str)] = &[
         ("mouse", "mice"),
         ("goose", "geese"),

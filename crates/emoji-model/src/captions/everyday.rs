@@ -1,8 +1,8 @@
-//! Lists the first words that come to mind, where CLDR gives them to many emoji or to none.
+//! Lists everyday words that CLDR gives to many emoji or to none.
 //!
-//! CLDR lists keywords to search an emoji keyboard by: "car" finds eleven vehicles, "orange" six orange things, and 花
-//! every flower. Who types such a word alone means the plainest image of it. Each word here becomes a second name of
-//! one concept; all else that captions say is CLDR's.
+//! CLDR's keywords are for searching an emoji keyboard: "car" finds eleven vehicles, "orange" six orange things, and
+//! 花 every flower. Somebody who types only such a word means the plainest image of it. Each word here becomes a
+//! second name of one concept; everything else in captions is from CLDR.
 
 /// Words by emoji, in English and in Chinese.
 #[rustfmt::skip]

@@ -1,20 +1,20 @@
-//! Puts words into the phrases of a language.
+//! Builds a language's phrases around words.
 
 use rand::{Rng, RngExt};
 
 use super::phrase::{Of, Phrase};
 use super::{chinese, english};
 
-/// How a language puts a word into a phrase.
+/// How a language builds phrases.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Language {
-    /// At least one phrase suits [`Of::Any`].
+    /// At least one phrase fits [`Of::Any`].
     pub(super) phrases: &'static [Phrase],
-    /// Patterns of a name beside a keyword.
+    /// Patterns for a name with a keyword.
     pub(super) combined: &'static [&'static str],
-    /// What a sentence may end in.
+    /// The endings of a sentence.
     pub(super) endings: &'static [&'static str],
-    /// The values of a slot for a word: an article with the word, the measure words …
+    /// The values of a slot for a word: the word with its article, measure words …
     slots: fn(slot: &str, word: &str, subcategory: &str) -> Vec<String>,
 }
 
@@ -25,7 +25,7 @@ const BARE: Language = Language {
     slots: |_, word, _| vec![word.to_owned()],
 };
 
-/// The phrases of a language. Those without a table of their own use the bare words.
+/// The phrases of a language. Languages without a table use bare words.
 pub(super) fn language(code: &str) -> Language {
     match code {
         "en" => Language {
@@ -45,7 +45,7 @@ pub(super) fn language(code: &str) -> Language {
 }
 
 impl Language {
-    /// The phrases that can be said of a subcategory.
+    /// The phrases that fit a subcategory.
     fn fitting(&self, subcategory: &str) -> impl Iterator<Item = &'static Phrase> {
         let expression = is_expression(subcategory);
         let plural = is_asked_in_plural(subcategory);
@@ -57,14 +57,14 @@ impl Language {
         })
     }
 
-    /// Draws a phrase of the language around a word; `None` where no phrase fits.
+    /// Draws a phrase around a word; `None` if none fits.
     pub(super) fn draw_phrase(&self, rng: &mut impl Rng, word: &str, subcategory: &str) -> Option<String> {
         let phrases: Vec<&Phrase> = self.fitting(subcategory).collect();
         let phrase = draw(rng, &phrases, |phrase| phrase.weight)?;
         Some(self.render(rng, phrase, word, subcategory))
     }
 
-    /// A phrase with its slots filled, a random one where a slot has several values.
+    /// Fills a phrase's slots, choosing randomly among several values.
     fn render(&self, rng: &mut impl Rng, phrase: &Phrase, word: &str, subcategory: &str) -> String {
         let mut variants = self.variants(phrase, word, subcategory);
         let chosen = rng.random_range(0..variants.len());
@@ -80,12 +80,12 @@ impl Language {
         })
     }
 
-    /// What the phrases put around a word: the text before it and the text after it, with the phrase's weight.
+    /// What phrases put before and after a word, with the phrase's weight.
     pub(super) fn frames(&self, word: &str, subcategory: &str) -> impl Iterator<Item = (String, f32)> {
         self.phrases_for(word, subcategory).flat_map(move |(text, weight)| {
             let parts = match text.split_once(word) {
                 Some((before, after)) => vec![before.trim().to_owned(), after.trim().to_owned()],
-                // A plural of its own, such as "mice".
+                // An irregular plural, such as "mice".
                 None => vec![text],
             };
             parts.into_iter().filter(|part| !part.is_empty()).map(move |part| (part, weight))
@@ -105,7 +105,7 @@ impl Language {
     }
 }
 
-/// The first slot other than `{name}`: what stands before it, its name, and what follows.
+/// Splits a pattern at the first slot other than `{name}`: the text before, the slot's name, and the text after.
 fn split_slot(pattern: &str) -> Option<(&str, &str, &str)> {
     pattern.match_indices('{').find_map(|(open, _)| {
         let (slot, after) = pattern[open + 1..].split_once('}')?;
@@ -134,7 +134,7 @@ fn is_asked_in_plural(subcategory: &str) -> bool {
         || ["food-fruit", "food-vegetable", "food-sweet", "plant-flower"].contains(&subcategory)
 }
 
-/// Draws an item in proportion to its weight; `None` where there are no items.
+/// Draws an item with probability proportional to its weight; `None` if there are none.
 pub(super) fn draw<'a, T>(rng: &mut impl Rng, items: &'a [T], weight: impl Fn(&T) -> f32) -> Option<&'a T> {
     let total: f32 = items.iter().map(&weight).sum();
     let mut left = rng.random::<f32>() * total;

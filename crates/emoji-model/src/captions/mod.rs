@@ -1,8 +1,8 @@
-//! Puts the names of emoji into what people type, in many languages.
+//! Turns the names of emoji into captions that people might type, in many languages.
 //!
-//! A [`CaptionSampler`] wraps the names and keywords of a data set in phrases, and gives the texts for the tokenizer;
-//! [`Translations`] and [`ImageCaptions`] are what training stages draw from it, and [`evaluation_prompts`] asks a trained
-//! model for what it has learned.
+//! A [`CaptionSampler`] builds phrases from the names and keywords of a data set, and provides the tokenizer's
+//! training texts. Training stages draw from [`Translations`] and [`ImageCaptions`], and [`evaluation_prompts`] are
+//! prompts for a trained model.
 
 mod chinese;
 mod english;

@@ -1,11 +1,11 @@
-//! Describes phrases with a place for a word, and what each can be said of.
+//! Defines phrases with a place for a word, and what they fit.
 
-/// What a phrase can be said of.
+/// What a phrase fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Of {
     /// Everything.
     Any,
-    /// What can be counted: not a facial expression or a gesture.
+    /// Countable things, not facial expressions or gestures.
     Thing,
     /// Facial expressions and gestures.
     Expression,
@@ -13,7 +13,7 @@ pub(super) enum Of {
     Plural,
 }
 
-/// A phrase with slots, such as `an image of {a}`, and how often it is drawn beside the others.
+/// A phrase with slots, such as `an image of {a}`, and its weight.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Phrase {
     pub(super) of: Of,

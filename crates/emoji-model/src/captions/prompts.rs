@@ -1,4 +1,4 @@
-//! Draws prompts that ask a trained model for what it has learned.
+//! Draws prompts for evaluating a trained model.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -7,11 +7,11 @@ use rand_chacha::ChaCha8Rng;
 use super::language;
 use crate::dataset::Dataset;
 
-/// `count` prompts in a language, each with the numbers of all concepts that it is right to draw for it: those whose
-/// name is the prompt's word. The same seed gives the same prompts.
+/// `count` prompts in a language, each with the indices of all concepts that are a correct answer: those named by the
+/// prompt's word. The same seed gives the same prompts.
 ///
-/// The concepts are drawn without repetition as long as there are enough of them; each prompt wraps the concept's
-/// name in a phrase. Empty where no concept has a name in that language.
+/// Concepts are drawn without repetition while there are enough; each prompt is a phrase around the concept's name.
+/// Empty if no concept has a name in that language.
 pub fn evaluation_prompts(
     dataset: &Dataset,
     language: &str,

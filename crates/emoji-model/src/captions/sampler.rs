@@ -1,10 +1,10 @@
-//! Makes captions: an emoji's names and keywords in the phrases that people type.
+//! Generates captions: names and keywords of emoji in phrases that people might type.
 //!
-//! A caption is a *word* (the concept's name, or one of its keywords) in a *phrase* of the language. The name is the
-//! word most of the time. Keywords are shared between concepts ("fruit", "smile"), so each is drawn in proportion to
-//! how specific it is (1 / the number of concepts that share it), those shared by more than eight stand
-//! beside the name only, and a keyword that is another concept's very name is that concept's alone: "star" asks for
-//! ⭐, not for 🤩. Some everyday words are second names (see `everyday.rs`).
+//! A caption is a *word* (a concept's name or one of its keywords) in a *phrase* of the language. Most often the word
+//! is the name. Concepts share keywords ("fruit", "smile"), so each is drawn in proportion to its specificity (1 /
+//! the number of concepts that share it). Those shared by more than eight only occur together with the name, and a
+//! keyword that is another concept's name belongs to that concept alone: "star" means ⭐, not 🤩. Some everyday words
+//! are second names (see `everyday.rs`).
 
 use std::collections::BTreeMap;
 
@@ -14,23 +14,23 @@ use super::language::{draw, language};
 use super::words::{ConceptWords, words_of};
 use crate::dataset::Dataset;
 
-/// Share of captions that hold the name and a keyword.
+/// The share of captions with both the name and a keyword.
 const COMBINED_SHARE: f64 = 0.06;
-/// Share of captions that end in a full stop or exclamation mark.
+/// The share of captions that end with a full stop or exclamation mark.
 const PUNCTUATED_SHARE: f64 = 0.06;
-/// Share of captions that begin with a capital letter.
+/// The share of captions that start with a capital letter.
 const CAPITALISED_SHARE: f64 = 0.12;
 
-/// How often a concept's words come in the texts for the tokenizer, all of one concept together.
+/// How often a concept's words occur in the tokenizer's texts, all words of a concept together.
 const TIMES_EACH_NAME: f32 = 8.0;
 
-/// How often the text around a word comes there, for each concept and unit of weight.
+/// How often the text around a word occurs there, per concept and unit of weight.
 const TIMES_EACH_FRAME: f32 = 0.1;
 
-/// A caption and how often it is drawn.
+/// A caption and its frequency.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Caption {
-    /// What a person might type.
+    /// What somebody might type.
     pub text: String,
     /// Relative frequency; the captions of one concept in one language sum to 1.
     pub weight: f32,
@@ -39,11 +39,11 @@ pub struct Caption {
 /// A caption, and the word in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrawnCaption {
-    /// What a person might type.
+    /// What somebody might type.
     pub text: String,
     /// The name, a second name or a keyword.
     pub word: String,
-    /// Whether the word is a name, and so alone enough to know the concept by.
+    /// Whether the word is a name, which identifies the concept on its own.
     pub is_name: bool,
 }
 
@@ -55,17 +55,17 @@ pub struct CaptionSampler {
 }
 
 impl CaptionSampler {
-    /// Weighs every name and keyword of the data set.
+    /// Weights every name and keyword of the data set.
     pub fn new(dataset: &Dataset) -> Self {
         Self { concepts: words_of(dataset) }
     }
 
-    /// Draws one caption of a concept; `None` where there is no such concept or it has no name in that language.
+    /// Draws a caption of a concept; `None` if there is no such concept or it has no name in that language.
     pub fn sample(&self, rng: &mut impl Rng, concept: usize, language_code: &str) -> Option<String> {
         self.draw(rng, concept, language_code).map(|caption| caption.text)
     }
 
-    /// Like [`sample`](Self::sample), and tells the word in the caption.
+    /// Like [`sample`](Self::sample), and returns the word in the caption too.
     pub fn draw(&self, rng: &mut impl Rng, concept: usize, language_code: &str) -> Option<DrawnCaption> {
         let (subcategory, words) = self.concepts.get(concept)?;
         let words = words.get(language_code)?;
@@ -88,15 +88,15 @@ impl CaptionSampler {
         Some(DrawnCaption { text, word: word.text.clone(), is_name: word.is_name })
     }
 
-    /// The words that captions of a concept in a language are made around, and whether each is a name. The concept's own
-    /// name comes first.
+    /// The words for captions of a concept in a language, and whether each is a name. The concept's own name comes
+    /// first.
     pub fn words(&self, concept: usize, language_code: &str) -> impl Iterator<Item = (&str, bool)> {
         let words = self.concepts.get(concept).and_then(|(_, words)| words.get(language_code));
         words.into_iter().flat_map(|words| &words.alone).map(|word| (word.text.as_str(), word.is_name))
     }
 
-    /// Every caption of a concept in a language, without the variants in capitals and punctuation; empty where there
-    /// is no such concept or it has no name in that language.
+    /// All captions of a concept in a language, without variants in capitals and punctuation; empty if there is no
+    /// such concept or it has no name in that language.
     pub fn captions(&self, concept: usize, language_code: &str) -> Vec<Caption> {
         let Some((subcategory, words)) = self.concepts.get(concept) else {
             return Vec::new();
@@ -130,10 +130,10 @@ impl CaptionSampler {
         captions
     }
 
-    /// Texts to train the tokenizer on: every name and keyword, and what the phrases put around them.
+    /// The tokenizer's training texts: every name and keyword, and the text that phrases put around them.
     ///
-    /// Words and phrases come apart, so that the tokenizer learns to cut "一只猫" between 一只 and 猫. Each comes again as
-    /// its weight in the captions says, phrases less often than that, so that few pieces are spent on them.
+    /// Words and phrases are separate, so that the tokenizer learns to split "一只猫" between 一只 and 猫. They are
+    /// repeated by their weight in captions, phrases less, so that few pieces are spent on them.
     pub fn tokenizer_texts(&self, languages: &[&str]) -> Vec<String> {
         let mut texts = Vec::new();
         for code in languages {
@@ -153,7 +153,7 @@ impl CaptionSampler {
                     }
                 }
             }
-            // What stands between and after words comes with every concept once.
+            // Text between and after words occurs once per concept.
             let marks = language.combined.iter().map(|pattern| combine(pattern, "", ""));
             let marks: Vec<String> =
                 marks.chain(language.endings.iter().map(|&ending| ending.to_owned())).collect();
@@ -171,7 +171,7 @@ fn combine(pattern: &str, name: &str, keyword: &str) -> String {
     pattern.replace("{keyword}", keyword).replace("{name}", name)
 }
 
-/// The text with its first letter in upper case, where the script has such.
+/// Capitalises the first letter, if the script has upper case.
 fn capitalise(text: &str) -> String {
     let mut letters = text.chars();
     match letters.next() {

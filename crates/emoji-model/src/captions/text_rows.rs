@@ -1,4 +1,4 @@
-//! Draws emoji captions for training, each with the row of its English words' vector or of its image.
+//! Draws captions for training, each with the row of its English vector or of its image.
 
 use std::collections::HashMap;
 
@@ -10,17 +10,18 @@ use rand::seq::SliceRandom;
 use super::sampler::CaptionSampler;
 use crate::dataset::{Dataset, ENGLISH};
 
-/// The English words whose vectors a teacher gives, and which of them a caption in any language should have.
+/// English words for a teacher to encode, and which of their vectors each caption should get.
 ///
-/// A name is a translation of the English name. Keywords are no translations of one another, but the keywords of a concept
-/// in one language are, taken together, those of another: each gets the mean of the English ones' vectors.
+/// A name is a translation of the English name. Keywords are not translations of one another, but a concept's
+/// keywords in one language, taken together, correspond to those in another: each gets the mean of the English
+/// vectors.
 pub struct TeacherTexts {
-    /// English words: every row but the means.
+    /// English words: all rows except the means.
     words: Vec<String>,
     by_word: HashMap<(usize, String), u32>,
-    /// For each concept, the rows of its English name and of the mean over its English keywords.
+    /// For each concept, the rows of its English name and of the mean of its English keywords.
     of_concept: Vec<Option<(u32, u32)>>,
-    /// For each mean, the words that it is of.
+    /// For each mean, the rows it is taken over.
     means: Vec<Vec<u32>>,
 }
 
@@ -56,12 +57,12 @@ impl TeacherTexts {
         Self { words, by_word, of_concept, means }
     }
 
-    /// The English words, in the order of their rows.
+    /// The English words, in row order.
     pub fn words(&self) -> &[String] {
         &self.words
     }
 
-    /// All rows, from the vectors of the words: these, and the means after them.
+    /// Appends the means to the words' vectors.
     pub fn rows(&self, words: &[Vec<f32>]) -> Vec<Vec<f32>> {
         let mean = |of: &Vec<u32>| {
             let vectors: Vec<&Vec<f32>> = of.iter().filter_map(|&word| words.get(word as usize)).collect();
@@ -72,7 +73,7 @@ impl TeacherTexts {
         words.iter().cloned().chain(self.means.iter().map(mean)).collect()
     }
 
-    /// The row that a caption of a concept around this word should have.
+    /// The row for a concept's caption around this word.
     fn row(&self, concept: usize, language: &str, word: &str, is_name: bool) -> Option<u32> {
         let (name, keywords) = (*self.of_concept.get(concept)?)?;
         let own = if language == ENGLISH { self.by_word.get(&(concept, word.to_owned())) } else { None };
@@ -80,13 +81,13 @@ impl TeacherTexts {
     }
 }
 
-/// Captions in all languages, each with the row of the teacher's vector that it should have.
+/// Captions in all languages, each with the row of its teacher's vector.
 pub struct Translations<'a> {
-    /// Where the captions come from.
+    /// Generates the captions.
     pub captions: &'a CaptionSampler,
-    /// The English words, and whose vectors they are.
+    /// The English words.
     pub texts: &'a TeacherTexts,
-    /// Languages of the captions, by their codes.
+    /// The captions' languages, by code.
     pub languages: &'a [String],
 }
 
@@ -103,7 +104,7 @@ impl TextRows for Translations<'_> {
         while texts.len() < count {
             let concept = concepts[rng.random_range(0..concepts.len())];
             let language = &self.languages[rng.random_range(0..self.languages.len())];
-            // A concept may lack a name in a language; another is drawn then. English has all.
+            // If a concept has no name in a language, draw another; English has all.
             let language =
                 if self.captions.words(concept, language).next().is_some() { language } else { ENGLISH };
             let Some(caption) = self.captions.draw(rng, concept, language) else { continue };
@@ -116,13 +117,13 @@ impl TextRows for Translations<'_> {
     }
 }
 
-/// Captions of different concepts in all languages, each with the number of an image of it.
+/// Captions of distinct concepts in all languages, each with the index of an image.
 pub struct ImageCaptions<'a> {
-    /// Where the captions come from.
+    /// Generates the captions.
     pub captions: &'a CaptionSampler,
-    /// Languages of the captions, by their codes.
+    /// The captions' languages, by code.
     pub languages: &'a [String],
-    /// For each concept that has images, the concept's number and theirs.
+    /// For each concept with images, its index and theirs.
     pub images: &'a [(usize, Vec<u32>)],
 }
 

@@ -1,38 +1,38 @@
-//! Weighs the words that captions of a concept are made around.
+//! Weights the words for a concept's captions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::everyday;
 use crate::dataset::{Concept, ConceptLabel, Dataset, fold_case};
 
-/// A keyword that more concepts share says too little to stand alone.
+/// A keyword shared by more concepts is not specific enough to stand alone.
 const MAX_SHARERS: usize = 8;
-/// Share of captions whose word is a keyword, where a concept has specific ones.
+/// The share of captions around a keyword, if a concept has specific ones.
 const KEYWORD_SHARE: f32 = 0.3;
-/// Share of captions whose word is a second name, where a concept has such.
+/// The share of captions around a second name, if a concept has any.
 const SECOND_NAME_SHARE: f32 = 0.3;
-/// Sum of 1 / sharers from which keywords get their full share.
+/// The sum of 1 / sharers from which keywords get their full share.
 const ENOUGH_SPECIFICITY: f32 = 1.0;
 
-/// The name or a keyword, and how often captions use it.
+/// A name or keyword, and how often captions use it.
 #[derive(Debug, Clone)]
 pub(super) struct CaptionWord {
     pub text: String,
     pub is_name: bool,
-    /// The words of one concept in one language sum to 1.
+    /// The weights of a concept's words in a language add up to 1.
     pub weight: f32,
 }
 
-/// Words of one concept in one language.
+/// The words of a concept in a language.
 #[derive(Debug, Clone)]
 pub(super) struct ConceptWords {
     /// The name comes first.
     pub alone: Vec<CaptionWord>,
-    /// Keywords that may stand beside the name.
+    /// Keywords that only occur together with the name.
     pub beside: Vec<String>,
 }
 
-/// The words of every concept of a data set by language, with the subcategory of each.
+/// The words of every concept by language, with its subcategory.
 pub(super) fn words_of(dataset: &Dataset) -> Vec<(String, BTreeMap<String, ConceptWords>)> {
     let sharers = Sharers::count(dataset.concepts());
     let owners = SecondNameOwners::collect(dataset);
@@ -52,7 +52,7 @@ pub(super) fn words_of(dataset: &Dataset) -> Vec<(String, BTreeMap<String, Conce
     concepts.collect()
 }
 
-/// Weighs the name, the second names and the keywords of one concept in one language.
+/// Weights the name, second names and keywords of a concept in a language.
 fn words(
     label: &ConceptLabel,
     second_names: &[&str],
@@ -93,7 +93,7 @@ fn words(
     ConceptWords { alone, beside: label.keywords.clone() }
 }
 
-/// A folded keyword as its label writes it.
+/// A case-folded keyword in its original spelling.
 fn original(label: &ConceptLabel, folded: &str) -> String {
     label
         .keywords
@@ -103,7 +103,7 @@ fn original(label: &ConceptLabel, folded: &str) -> String {
         .unwrap_or_else(|| folded.to_owned())
 }
 
-/// By language and folded word, the concept that has it as a second name.
+/// The concept with a second name, by language and case-folded word.
 struct SecondNameOwners(HashMap<(String, String), usize>);
 
 impl SecondNameOwners {
@@ -116,7 +116,7 @@ impl SecondNameOwners {
                 }
             }
         }
-        // What CLDR calls another concept stays that concept's name.
+        // A word that is another concept's CLDR name stays with that concept.
         owners.retain(|(language, word), index| {
             let named = dataset.concepts_named(language, word);
             named.is_empty() || named.contains(index)
@@ -124,7 +124,7 @@ impl SecondNameOwners {
         Self(owners)
     }
 
-    /// The second names of a concept that are not CLDR's name of it already.
+    /// A concept's second names, except its CLDR name.
     fn of(&self, dataset: &Dataset, language: &str, index: usize) -> Vec<&'static str> {
         let Some(concept) = dataset.concepts().get(index) else {
             return Vec::new();
@@ -140,7 +140,7 @@ impl SecondNameOwners {
     }
 }
 
-/// How many concepts share a word, by language.
+/// The number of concepts that share a word, by language.
 struct Sharers(HashMap<(String, String), usize>);
 
 impl Sharers {

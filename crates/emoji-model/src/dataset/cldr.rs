@@ -1,4 +1,4 @@
-//! Reads the names and keywords of emoji in many languages from the Unicode CLDR annotations.
+//! Reads names and keywords of emoji in many languages from Unicode's CLDR annotations.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,34 +8,34 @@ use serde::{Deserialize, Serialize};
 use super::packages::Package;
 use crate::error::{Error, Result};
 
-/// The languages of AltDiffusion-m18, by their CLDR codes.
+/// The languages of AltDiffusion-m18, by CLDR code.
 pub const LANGUAGES: [&str; 18] = [
     "en", "zh", "ja", "th", "ko", "hi", "uk", "ar", "tr", "vi", "pl", "nl", "pt", "it", "es", "de", "fr",
     "ru",
 ];
 
-/// The language whose names the others translate, and that the teacher knows.
+/// The language of the original names, which the teacher knows.
 pub const ENGLISH: &str = "en";
-/// CLDR's mark for "the same as in the parent language".
+/// CLDR's mark for "same as in the parent language".
 const INHERITED: &str = "↑↑↑";
-/// Emoji presentation selector: `emoji.json` writes it, CLDR leaves it out.
+/// The emoji presentation selector, which `emoji.json` has and CLDR omits.
 const VARIATION_SELECTOR: char = '\u{FE0F}';
 
-/// What one language calls an emoji.
+/// An emoji's name and keywords in a language.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConceptLabel {
-    /// The name (CLDR's `tts`, what a screen reader says).
+    /// The name (CLDR's `tts`, for screen readers).
     pub name: String,
-    /// Words that people look for it by (CLDR's `default`), without the name itself.
+    /// Search keywords (CLDR's `default`), without the name.
     pub keywords: Vec<String>,
 }
 
-/// The labels of every emoji in one language.
+/// All emoji's labels in a language.
 #[derive(Debug)]
 pub(super) struct Annotations(HashMap<String, ConceptLabel>);
 
 impl Annotations {
-    /// Reads `language` from the packages `cldr-annotations-full` and, for what that one leaves out,
+    /// Reads `language` from the packages `cldr-annotations-full` and, for emoji missing there,
     /// `cldr-annotations-derived-full`.
     pub(super) fn read(basic: &Package, derived: &Package, languages: &[String]) -> Result<Vec<Self>> {
         let derived_path = |language: &String| format!("annotationsDerived/{language}/annotations.json");

@@ -1,4 +1,4 @@
-//! Describes one emoji: what it is called, and which images show it.
+//! Describes an emoji: its names and images.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::cldr::ConceptLabel;
 use super::selection::EmojiRecord;
 
-/// Number of parts that [`Concept::fold`] divides the concepts into.
+/// The number of folds that [`Concept::fold`] divides concepts into.
 pub const FOLDS: u8 = 10;
 
-/// One emoji: its images and what it is called.
+/// An emoji with its names and images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Concept {
     /// Code points in hexadecimal, joined by `-`, such as `1F408-200D-2B1B`.
@@ -22,13 +22,13 @@ pub struct Concept {
     pub category: String,
     /// Unicode's subcategory, such as `animal-mammal`.
     pub subcategory: String,
-    /// What the emoji is put together from, where it is a person in a skin tone.
+    /// For a person in a skin tone, what the emoji is composed of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub composition: Option<Composition>,
-    /// A number below [`FOLDS`] that depends on `id` alone, for a division into training and held-out concepts that
-    /// stays the same when concepts come or go.
+    /// A number below [`FOLDS`] that depends only on `id`, so that training and held-out concepts stay the same when
+    /// others come or go.
     pub fold: u8,
-    /// One image for each drawing style that has it.
+    /// One image per drawing style.
     #[serde(alias = "pictures")]
     pub images: Vec<ImageRef>,
     /// Name and keywords by language code.
@@ -44,12 +44,12 @@ pub struct Composition {
     pub skin_tone: String,
 }
 
-/// Where a concept's image lies.
+/// The location of a concept's image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRef {
     /// The drawing style.
     pub vendor: String,
-    /// Row of the tensor `images`.
+    /// The row of the tensor `images`.
     pub index: usize,
 }
 
@@ -73,22 +73,22 @@ impl Concept {
         }
     }
 
-    /// Its name in a language, where it has one.
+    /// Its name in a language, if it has one.
     pub fn name(&self, language: &str) -> Option<&str> {
         self.labels.get(language).map(|label| label.name.as_str())
     }
 }
 
-/// FNV-1a of a text, mixed by MurmurHash3's finaliser.
+/// FNV-1a of a text, mixed with MurmurHash3's finalizer.
 pub(crate) fn hash(id: &str) -> u64 {
     let hash = fnv1a(id.bytes());
-    // Ids differ in few letters, which FNV alone spreads over few remainders.
+    // Ids differ in few letters, for which FNV alone gives few distinct remainders.
     let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     hash ^ (hash >> 33)
 }
 
-/// How names are compared.
+/// Folds case, to compare names.
 pub(crate) fn fold_case(text: &str) -> String {
     text.to_lowercase()
 }

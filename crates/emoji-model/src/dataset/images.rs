@@ -1,4 +1,4 @@
-//! Reads emoji images as plain RGB pixels.
+//! Decodes emoji images to RGB pixels.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -7,12 +7,12 @@ use image::{ImageFormat, ImageReader, Limits};
 
 use crate::error::{Error, Result};
 
-/// Width and height of every image of the data set, in pixels.
+/// The side of every image of the data set, in pixels.
 pub const IMAGE_SIZE: usize = 64;
-/// Bytes of one image: rows of pixels, each red, green, blue.
+/// Bytes per image: rows of RGB pixels.
 pub const IMAGE_BYTES: usize = IMAGE_SIZE * IMAGE_SIZE * 3;
 
-/// Decodes a 64 × 64 PNG and lays it on white; rows of RGB pixels, [`IMAGE_BYTES`] bytes. `path` is for the error.
+/// Decodes a 64 × 64 PNG on white to rows of RGB pixels, [`IMAGE_BYTES`] bytes. `path` is used in errors.
 pub(super) fn decode_on_white(path: &Path, png: &[u8]) -> Result<Vec<u8>> {
     let mut reader = ImageReader::with_format(Cursor::new(png), ImageFormat::Png);
     let mut limits = Limits::default();

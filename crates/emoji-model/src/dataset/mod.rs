@@ -1,8 +1,8 @@
-//! Prepares and reads the emoji data set: a real, parallel corpus of images and their names in 18 languages.
+//! Prepares and reads the emoji data set: images with real, parallel names in 18 languages.
 //!
-//! Images are Noto Emoji (Apache-2.0) and Twemoji (CC-BY 4.0), names and keywords the Unicode CLDR annotations
-//! (Unicode licence), all from npm packages. [`prepare`] turns the packages into a [`Dataset`] on disk, and [`DataSplit`] says
-//! what of it is held out from training.
+//! The images are Noto Emoji (Apache-2.0) and Twemoji (CC-BY 4.0), and names and keywords are Unicode's CLDR
+//! annotations (Unicode licence), all from npm packages. [`prepare`] converts the packages to a [`Dataset`] on disk,
+//! and [`DataSplit`] defines what is held out from training.
 
 mod cldr;
 mod concept;

@@ -1,4 +1,4 @@
-//! Reads the npm packages that the data set is made from, unpacked or as the archives that `npm pack` writes.
+//! Reads the npm packages of the data set, unpacked or as `npm pack` archives.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,20 +9,21 @@ use flate2::read::GzDecoder;
 
 use crate::error::{Error, Result};
 
-/// No file that is asked for comes near this; an archive that claims more is damaged.
+/// Larger than any file needed; an archive that claims more is damaged.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
-/// One npm package on disk.
+/// An npm package on disk.
 #[derive(Debug)]
 pub(super) enum Package {
-    /// A folder with the package's files, as under `node_modules`.
+    /// A folder of the package's files, as in `node_modules`.
     Folder(PathBuf),
-    /// A gzipped tar archive whose entries lie under `package/`.
+    /// A gzipped tar archive with entries under `package/`.
     Archive(PathBuf),
 }
 
 impl Package {
-    /// Finds the package `name` in `directory`: the folder `name` (or `node_modules/name`), else `name-VERSION.tgz`.
+    /// Finds the package `name` in `directory`: the folder `name` (or `node_modules/name`), or else
+    /// `name-VERSION.tgz`.
     pub(super) fn find(directory: &Path, name: &str) -> Result<Self> {
         for folder in [directory.join(name), directory.join("node_modules").join(name)] {
             if folder.join("package.json").is_file() {
@@ -56,15 +57,15 @@ impl Package {
         }
     }
 
-    /// The path that error messages about this package name.
+    /// The package's path, for errors.
     pub(super) fn path(&self) -> &Path {
         match self {
             Package::Folder(path) | Package::Archive(path) => path,
         }
     }
 
-    /// The contents of the files at `wanted`, by their path in the package. A path that ends in `/` stands for every
-    /// file directly in that folder. What the package lacks is left out of the result.
+    /// Reads the files at `wanted`, keyed by their path in the package. A path that ends in `/` stands for every file
+    /// directly in that folder. Missing files are left out.
     pub(super) fn read(&self, wanted: &[String]) -> Result<BTreeMap<String, Vec<u8>>> {
         match self {
             Package::Folder(folder) => read_folder(folder, wanted),

@@ -1,4 +1,4 @@
-//! Makes the data set's files from the npm packages.
+//! Builds the data set's files from the npm packages.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,22 +14,22 @@ use super::selection::{EmojiRecord, emoji_text, is_concept};
 use super::split::DataSplit;
 use crate::error::{Error, Result};
 
-/// The drawing styles that there are packages for (`emoji-datasource-google`, `emoji-datasource-twitter`).
+/// The drawing styles with packages (`emoji-datasource-google`, `emoji-datasource-twitter`).
 pub const VENDORS: [&str; 2] = ["google", "twitter"];
 
-/// What [`prepare`] reads and writes.
+/// The options of [`prepare`].
 #[derive(Debug, Clone)]
 pub struct PrepareOptions {
     /// Folder with the npm packages `cldr-annotations-full`, `cldr-annotations-derived-full` and
     /// `emoji-datasource-VENDOR`, each as a folder or as its `.tgz`.
     pub packages: PathBuf,
-    /// Folder that the data set is written to; created where it does not exist.
+    /// Output folder, created if necessary.
     pub output: PathBuf,
-    /// Languages of the names, of [`LANGUAGES`].
+    /// Languages of the names, from [`LANGUAGES`].
     pub languages: Vec<String>,
-    /// DrawingParts styles, of [`VENDORS`].
+    /// Drawing styles, from [`VENDORS`].
     pub vendors: Vec<String>,
-    /// Whether people in the five skin tones are concepts beside those in none.
+    /// Whether people in the five skin tones are additional concepts.
     pub skin_tones: bool,
 }
 
@@ -46,20 +46,20 @@ impl PrepareOptions {
     }
 }
 
-/// What [`prepare`] wrote; prints as a short table.
+/// What [`prepare`] wrote; displayed as a short table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrepareReport {
     /// Number of concepts.
     pub concepts: usize,
-    /// Number of images, of all drawing styles together.
+    /// Number of images, over all drawing styles.
     pub images: usize,
-    /// Concepts of each category, in Unicode's order of categories.
+    /// Concepts per category, in Unicode's order.
     pub categories: Vec<(String, usize)>,
-    /// People in a skin tone that are held out: see [`DataSplit`].
+    /// Held-out people in a skin tone: see [`DataSplit`].
     pub held_out_compositions: usize,
-    /// Keywords in one language that are held out.
+    /// Held-out keywords in a language.
     pub held_out_keywords: usize,
-    /// Images of one style that are held out.
+    /// Held-out images in a style.
     pub held_out_images: usize,
 }
 
@@ -73,13 +73,13 @@ impl fmt::Display for PrepareReport {
     }
 }
 
-/// Makes the data set from the npm packages and writes it to `options.output` (see [`Dataset`] for the files), with what
-/// is held out from training ([`DataSplit`]), also as data sets for retrieval.
+/// Builds the data set from the npm packages and writes it to `options.output` (see [`Dataset`] for the files), with
+/// what is held out from training ([`DataSplit`]), also as retrieval data sets.
 ///
 /// # Errors
 ///
-/// A package that is missing or damaged, an image of another size than 64 × 64, an unknown language or vendor, an
-/// output folder that cannot be written. Nothing half-written is left behind.
+/// If a package is missing or damaged, an image is not 64 × 64, a language or vendor is unknown, or the output folder
+/// cannot be written. Nothing partial is left behind.
 pub fn prepare(options: &PrepareOptions) -> Result<PrepareReport> {
     check_choice("languages", &options.languages, &LANGUAGES)?;
     check_choice("vendors", &options.vendors, &VENDORS)?;
@@ -99,7 +99,7 @@ pub fn prepare(options: &PrepareOptions) -> Result<PrepareReport> {
             }
         }
     }
-    // A package of another version may order an emoji differently: the first place counts.
+    // Versions of the packages order emoji differently; the first occurrence counts.
     let mut seen = std::collections::HashSet::new();
     let mut concepts: Vec<Concept> = Vec::new();
     let mut pixels = Vec::new();
@@ -166,7 +166,7 @@ fn report(dataset: &Dataset, split: &DataSplit) -> PrepareReport {
     }
 }
 
-/// One `emoji-datasource` package: its table and its 64-pixel images.
+/// An `emoji-datasource` package: its table and its 64-pixel images.
 struct Style {
     vendor: String,
     package: Package,

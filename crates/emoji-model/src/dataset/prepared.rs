@@ -11,15 +11,15 @@ use super::concept::{Concept, fold_case};
 use super::images::{IMAGE_BYTES, IMAGE_SIZE};
 use crate::error::{Error, Result};
 
-/// File of the images: one u8 tensor `images` (n, 64, 64, 3), red-green-blue on white.
+/// The images' file: one u8 tensor `images` (n, 64, 64, 3), RGB on white.
 pub const IMAGES_FILE: &str = "images.safetensors";
-/// File of the concepts: one JSON object per line.
+/// The concepts' file: one JSON object per line.
 pub const CONCEPTS_FILE: &str = "concepts.jsonl";
 const IMAGES_TENSOR: &str = "images";
-/// What the file and its tensor were called before.
+/// The former name of the file; its tensor was called alike.
 const EARLIER_IMAGES_FILE: &str = "pictures.safetensors";
 const EARLIER_IMAGES_TENSOR: &str = "pictures";
-/// Emoji with their images and their names: a folder with [`IMAGES_FILE`] and [`CONCEPTS_FILE`].
+/// Emoji with their images and names: a folder with [`IMAGES_FILE`] and [`CONCEPTS_FILE`].
 #[derive(Debug)]
 pub struct Dataset {
     concepts: Vec<Concept>,
@@ -27,12 +27,12 @@ pub struct Dataset {
     pixels: Vec<u8>,
     /// For each image, its concept.
     owners: Vec<usize>,
-    /// By language and lower-case name, the concepts called so.
+    /// Concepts by language and lower-case name.
     by_name: HashMap<(String, String), Vec<usize>>,
 }
 
 impl Dataset {
-    /// Joins concepts and pixels; `path` is for the errors.
+    /// Joins concepts and pixels; `path` is used in errors.
     pub(super) fn new(path: &Path, concepts: Vec<Concept>, pixels: Vec<u8>) -> Result<Self> {
         if concepts.is_empty() {
             return Err(Error::data(
@@ -73,7 +73,7 @@ impl Dataset {
     ///
     /// # Errors
     ///
-    /// A file that is missing, is not what its name says, or contradicts the other one.
+    /// If a file is missing or damaged, or contradicts the other.
     pub fn load(directory: &Path) -> Result<Self> {
         let concepts_path = directory.join(CONCEPTS_FILE);
         let concepts = std::fs::read_to_string(&concepts_path).map_err(Error::io(&concepts_path))?;
@@ -90,7 +90,7 @@ impl Dataset {
         Self::new(&concepts_path, concepts, pixels)
     }
 
-    /// Writes both files, each beside its place and then renamed.
+    /// Writes both files atomically.
     pub(super) fn save(&self, directory: &Path) -> Result<()> {
         std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
         let path = directory.join(IMAGES_FILE);
@@ -110,7 +110,7 @@ impl Dataset {
         Ok(write_whole(&path, |temporary| std::fs::write(temporary, &lines))?)
     }
 
-    /// All concepts, in Unicode's order; a concept's number is its place here.
+    /// All concepts, in Unicode's order, which gives their indices.
     pub fn concepts(&self) -> &[Concept] {
         &self.concepts
     }
@@ -120,34 +120,33 @@ impl Dataset {
         self.owners.len()
     }
 
-    /// All images: (images, 64, 64, 3), red-green-blue on white.
+    /// All images: (images, 64, 64, 3), RGB on white.
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
     }
 
-    /// One image: (64, 64, 3). `None` where there is no image of that number.
+    /// An image: (64, 64, 3); `None` if the index is out of range.
     pub fn image(&self, index: usize) -> Option<&[u8]> {
         self.pixels.chunks_exact(IMAGE_BYTES).nth(index)
     }
 
-    /// For each image, the number of its concept.
+    /// For each image, the index of its concept.
     pub fn owners(&self) -> &[usize] {
         &self.owners
     }
 
-    /// The numbers of the concepts that a language calls `name`, whatever the case; none where it calls none so.
+    /// The indices of the concepts called `name` in a language, ignoring case.
     pub fn concepts_named(&self, language: &str, name: &str) -> Vec<usize> {
         self.by_name.get(&(language.to_owned(), fold_case(name))).cloned().unwrap_or_default()
     }
 
-    /// The part of the data set whose concepts `keep` accepts, with its images numbered anew; `None` where that is
-    /// empty.
+    /// The subset whose concepts `keep` accepts, with images renumbered; `None` if that is empty.
     pub fn filtered(&self, keep: impl Fn(&Concept) -> bool) -> Option<Self> {
         self.changed(|concept| keep(concept).then(|| concept.clone()))
     }
 
-    /// The data set with every concept as `change` gives it back, or without it, and with its images numbered anew;
-    /// `None` where that is empty.
+    /// The data set with each concept replaced or removed by `change`, and images renumbered; `None` if that is
+    /// empty.
     pub(super) fn changed(&self, change: impl Fn(&Concept) -> Option<Concept>) -> Option<Self> {
         let mut concepts: Vec<Concept> = self.concepts.iter().filter_map(change).collect();
         let mut pixels = Vec::new();
@@ -168,7 +167,7 @@ fn read_images(directory: &Path) -> Result<Vec<u8>> {
     read_pixels(&path, IMAGES_TENSOR)
 }
 
-/// The values of a tensor of images.
+/// Reads a tensor of images.
 fn read_pixels(path: &Path, name: &str) -> Result<Vec<u8>> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     let file = SafeTensors::deserialize(&bytes)

@@ -1,5 +1,4 @@
-//! Writes what is held out from training as data sets that retrieval is measured on: PNG files, and for each language a
-//! JSONL file of images and captions.
+//! Writes held-out data as retrieval data sets: PNG files, and per language a JSONL file of images and captions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,19 +18,19 @@ use crate::error::{Error, Result};
 /// The folder beside the data set's files.
 const FOLDER: &str = "held_out";
 const IMAGES: &str = "images";
-/// What stands for the language of captions in several.
+/// The pseudo-language of captions in several languages.
 const ALL: &str = "all";
 
-/// A data set: by language, the numbers of images with their captions.
+/// A data set: by language, image indices with their captions.
 type CaptionsByLanguage = BTreeMap<String, Vec<(usize, Vec<String>)>>;
 
-/// Writes what is held out into folders of `directory/held_out`, which
-/// [`CaptionedImages`](altclip_training::evaluation::CaptionedImages) reads:
+/// Writes held-out data into folders of `directory/held_out`, for
+/// [`CaptionedImages`](altclip_training::evaluation::CaptionedImages):
 ///
-/// * `styles`: images in a drawing style that was not trained, with the concepts' names;
-/// * `compositions`: people in a skin tone, with names that were not trained;
-/// * `keywords`: images of concepts, each with a keyword that was not trained, in whichever language it is; they are
-///   few, and stand together as the language `all`.
+/// * `styles`: images in a drawing style not trained, with the concepts' names;
+/// * `compositions`: people in a skin tone, with names not trained;
+/// * `keywords`: images of concepts, each with a keyword not trained; since they are few, all languages are combined
+///   as `all`.
 pub(super) fn write_retrieval_sets(split: &DataSplit, data: &Dataset, directory: &Path) -> Result<()> {
     let names = |image_folder: &[(usize, &Concept)]| {
         let mut captions = CaptionsByLanguage::new();

@@ -1,13 +1,12 @@
-//! Selects the emoji that become concepts: those that a small image shows and that a phrase can ask for.
+//! Selects the emoji that become concepts: those recognizable in a small image and nameable in a phrase.
 //!
-//! Left out are flags, letters and buttons, signs whose meaning is a text, and images that differ too
-//! little from another one to be distinguished at 64 × 64 pixels (clock faces, moon phases, loudness levels …). Skin tones are concepts
-//! of their own where they are asked for.
+//! Excluded are flags, letters and buttons, signs whose meaning is text, and images too similar to others at 64 × 64
+//! pixels (clock faces, moon phases, loudness levels …). Skin tones are separate concepts if requested.
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// One entry of `emoji.json` in the `emoji-datasource` packages.
+/// An entry of `emoji.json` in the `emoji-datasource` packages.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct EmojiRecord {
     /// Code points in hexadecimal, joined by `-`.
@@ -16,9 +15,9 @@ pub(super) struct EmojiRecord {
     pub(super) image: String,
     pub(super) category: String,
     pub(super) subcategory: String,
-    /// Place in Unicode's own order.
+    /// Position in Unicode's order.
     pub(super) sort_order: u32,
-    /// The same in skin tones, by the modifiers: one, or one for each of two people.
+    /// Variants in skin tones, keyed by modifiers: one, or one for each of two people.
     #[serde(default)]
     pub(super) skin_variations: BTreeMap<String, SkinVariation>,
 }
@@ -34,7 +33,7 @@ pub(super) struct SkinVariation {
 pub const SKIN_TONES: [&str; 5] = ["1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"];
 
 impl EmojiRecord {
-    /// The emoji in each skin tone that it comes in, where one person is shown.
+    /// The emoji in each skin tone, if it shows one person.
     pub(super) fn in_skin_tones(&self) -> impl Iterator<Item = (&'static str, EmojiRecord)> {
         SKIN_TONES.into_iter().filter_map(|tone| {
             let SkinVariation { unified, image } = self.skin_variations.get(tone)?.clone();
@@ -43,7 +42,7 @@ impl EmojiRecord {
     }
 }
 
-/// From `Symbols`, only what is an image rather than a text or a button.
+/// From `Symbols`, only images rather than text or buttons.
 #[rustfmt::skip]
 const KEPT_SYMBOLS: &[&str] = &[
     "267B-FE0F", "26A0-FE0F", "2622-FE0F", "2623-FE0F", "262F-FE0F", "262E-FE0F", "271D-FE0F", "2721-FE0F",
@@ -55,26 +54,26 @@ const KEPT_SYMBOLS: &[&str] = &[
     "1F536", "1F537", "1F53A", "1F53B",
 ];
 
-/// Near copies of an image that stays, and images that are mostly text.
+/// Near-duplicates of a selected image, and images that are mostly text.
 #[rustfmt::skip]
 const LEFT_OUT: &[&str] = &[
-    // Moon phases: the full and the crescent moon stay, and the two full faces.
+    // Moon phases: the full and crescent moons are kept, and the two full faces.
     "1F311", "1F312", "1F313", "1F314", "1F316", "1F317", "1F318", "1F31B", "1F31C",
-    // Hands that differ from another by a mirror or a small turn; the middle finger.
+    // Hands that are mirrored or rotated slightly; the middle finger.
     "1F91A", "1FAF1", "1FAF2", "1FAF3", "1FAF4", "1FAF7", "1FAF8", "1F91B", "1F91C", "1F595",
     // Loudness levels, mailbox states, the second magnifying glass, calendar, telephone and ticket.
     "1F508", "1F509", "1F4EA", "1F4EC", "1F4ED", "1F50E", "1F4C6", "1F4F2", "1F39F-FE0F", "1F507",
     // Speech bubbles beside the plain one; the suit of hearts beside the red heart.
     "1F5E8-FE0F", "1F441-FE0F-200D-1F5E8-FE0F", "2665-FE0F",
-    // Couples that differ by gender only, and states of one person.
+    // Couples that only differ by gender, and states of a person.
     "1F46D", "1F46C", "1FAC3", "1FAC4", "1F9D1-200D-1F37C",
 ];
 
 /// The code points of the 24 clock faces.
 const CLOCK_FACES: std::ops::RangeInclusive<u32> = 0x1F550..=0x1F567;
-/// Joins emoji into one; most joined ones are variants of a person.
+/// Joins several emoji; most joined ones are variants of a person.
 const JOINER: &str = "-200D-";
-/// An adult and an occupation's object: the one form of an occupation that names no gender.
+/// An adult with an occupation's object: the gender-neutral form of an occupation.
 const NEUTRAL_ROLE: &str = "1F9D1-200D-";
 
 /// Whether an emoji becomes a concept.
@@ -97,7 +96,7 @@ pub(super) fn is_concept(record: &EmojiRecord) -> bool {
     }
 }
 
-/// The emoji itself, from its code points; `None` where they are none.
+/// The emoji for its code points; `None` if they are invalid.
 pub(super) fn emoji_text(unified: &str) -> Option<String> {
     unified.split('-').map(|code| u32::from_str_radix(code, 16).ok().and_then(char::from_u32)).collect()
 }

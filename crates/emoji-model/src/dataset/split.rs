@@ -1,8 +1,8 @@
-//! Holds out a part of the data set from training, so that it can be asked for afterwards.
+//! Holds out part of the data set from training, for evaluation.
 //!
-//! Three kinds of things are never trained on: people in a skin tone that others, and the same person in other tones,
-//! are trained in; keywords in one language, while the concept has its other names there and all of them elsewhere; and
-//! images in one drawing style of concepts that are known from another. All of it depends on the ids alone.
+//! Three kinds of data are never trained on: people in a skin tone, while others are trained in that tone and the
+//! same person in other tones; keywords in one language, while the concept keeps its other names there and all of
+//! them elsewhere; and images in one drawing style of concepts trained in another. The choice depends only on ids.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -15,13 +15,13 @@ use super::prepared::Dataset;
 use super::selection::SKIN_TONES;
 use crate::error::{Error, Result};
 
-/// File of what is held out, beside the data set's.
+/// The file of held-out data, beside the data set's.
 pub const SPLIT_FILE: &str = "held_out.json";
-/// Folds of people of whom one skin tone is held out.
+/// Folds of people with one skin tone held out.
 const FOLDS_WITHOUT_A_TONE: std::ops::Range<u8> = 0..3;
-/// The fold of concepts of which one keyword is held out.
+/// The fold of concepts with one keyword held out.
 const FOLD_WITHOUT_A_KEYWORD: u8 = 3;
-/// The fold of concepts whose images in [`HELD_OUT_STYLE`] are held out.
+/// The fold of concepts with their images in [`HELD_OUT_STYLE`] held out.
 const FOLD_WITHOUT_A_STYLE: u8 = 4;
 const HELD_OUT_STYLE: &str = "twitter";
 
@@ -29,16 +29,16 @@ const HELD_OUT_STYLE: &str = "twitter";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSplit {
-    /// Ids of concepts, people in a skin tone, that are not trained at all.
+    /// Ids of people in a skin tone, which are not trained at all.
     pub compositions: Vec<String>,
-    /// Keywords that are not trained in one language.
+    /// Keywords not trained in a language.
     pub keywords: Vec<HeldOutKeyword>,
-    /// Images that are not trained.
+    /// Images not trained.
     #[serde(alias = "pictures")]
     pub images: Vec<HeldOutImage>,
 }
 
-/// A keyword that its concept does not have in training, in one language.
+/// A keyword removed from its concept for training, in one language.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HeldOutKeyword {
     /// The concept's id.
@@ -68,7 +68,7 @@ impl DataSplit {
     ///
     /// # Errors
     ///
-    /// A file that is missing or is no split.
+    /// If the file is missing or not a split.
     pub fn load(directory: &Path) -> Result<Self> {
         let path = directory.join(SPLIT_FILE);
         let text = std::fs::read(&path).map_err(Error::io(&path))?;
@@ -84,7 +84,7 @@ impl DataSplit {
         Ok(write_whole(&path, |temporary| std::fs::write(temporary, &text))?)
     }
 
-    /// The data set without what is held out; `None` where nothing is left.
+    /// The data set without held-out data; `None` if nothing is left.
     pub fn training(&self, data: &Dataset) -> Option<Dataset> {
         let compositions: HashSet<&str> = self.compositions.iter().map(String::as_str).collect();
         let keywords: HashSet<(&str, &str, String)> = self
@@ -108,8 +108,7 @@ impl DataSplit {
         })
     }
 
-    /// The numbers of the held-out images of concepts that are trained, with the number of each one's concept, both in
-    /// the whole data set.
+    /// The indices of held-out images of trained concepts, with their concepts' indices, both in the whole data set.
     pub fn held_out_images(&self, data: &Dataset) -> Vec<(usize, usize)> {
         let held: HashSet<(&str, &str)> =
             self.images.iter().map(|held| (held.concept.as_str(), held.vendor.as_str())).collect();
@@ -124,7 +123,7 @@ impl DataSplit {
     }
 }
 
-/// One skin tone of each person of some folds, who is there in all five.
+/// One skin tone per person in some folds, if all five exist.
 fn compositions(data: &Dataset) -> Vec<String> {
     let mut people: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
     for concept in data.concepts() {
@@ -145,7 +144,7 @@ fn compositions(data: &Dataset) -> Vec<String> {
     held.collect()
 }
 
-/// One keyword of each concept of a fold, in one language, which is no other concept's in that language.
+/// One keyword per concept of a fold, in one language, that no other concept has in that language.
 fn keywords(data: &Dataset) -> Vec<HeldOutKeyword> {
     let mut sharers: HashMap<(&str, String), usize> = HashMap::new();
     for (language, label) in data.concepts().iter().flat_map(|concept| &concept.labels) {
@@ -164,7 +163,7 @@ fn keywords(data: &Dataset) -> Vec<HeldOutKeyword> {
         };
         let own = |word: &&String| sharers.get(&(language.as_str(), fold_case(word))) == Some(&1);
         let label = concept.labels.get(language);
-        // A concept with one keyword keeps it.
+        // A concept's only keyword is kept.
         let several = label.filter(|label| label.keywords.len() > 1);
         if let Some(keyword) = several.and_then(|label| label.keywords.iter().find(own)) {
             held.push(HeldOutKeyword {
@@ -177,7 +176,7 @@ fn keywords(data: &Dataset) -> Vec<HeldOutKeyword> {
     held
 }
 
-/// The images of one style of a fold, where there is another style to learn the concept from.
+/// The images of a fold in one style, if another style remains to learn the concept from.
 fn images(data: &Dataset) -> Vec<HeldOutImage> {
     let chosen = data.concepts().iter().filter(|concept| {
         let styles = |held_out: bool| concept.images.iter().any(|p| (p.vendor == HELD_OUT_STYLE) == held_out);

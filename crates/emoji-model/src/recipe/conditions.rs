@@ -1,4 +1,4 @@
-//! Draws emoji captions as a UNet sees them.
+//! Encodes emoji captions for a UNet in training.
 
 use crate::captions::CaptionSampler;
 use altclip_encoder::text_encoder::TextEncoder;
@@ -9,7 +9,7 @@ use altdiffusion_pipeline::PROMPT_TOKENS;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-/// A fresh caption for each image, encoded when it is drawn: there are too many to keep.
+/// Draws and encodes a new caption for each image: there are too many to cache.
 pub(super) struct CaptionConditioning<'a> {
     pub captions: &'a CaptionSampler,
     pub languages: &'a [String],

@@ -1,4 +1,4 @@
-//! Gathers what the emoji model is trained on.
+//! Collects the emoji model's training data.
 
 use super::settings::EmojiRecipe;
 use crate::captions::CaptionSampler;
@@ -7,19 +7,19 @@ use crate::error::{Error, Result};
 use crate::pixels::training_images;
 use candle_core::{Device, Tensor};
 
-/// What is trained on.
+/// The training data.
 pub(super) struct Corpus {
-    /// Without what is held out.
+    /// Without held-out data.
     pub data: Dataset,
     pub captions: CaptionSampler,
     /// (n, size, size, 3), channels-last, from −1 to 1.
     pub images: Tensor,
-    /// The concept that each shows.
+    /// The concept of each image.
     pub owners: Vec<usize>,
 }
 
 impl Corpus {
-    /// The images and captions of the recipe's styles that are not held out.
+    /// The images and captions in the recipe's styles, without held-out data.
     ///
     /// # Errors
     /// If English is not among the languages, or nothing is left.

@@ -1,4 +1,4 @@
-//! Trains the UNet of the recipe: drawing is learned from English captions, and then re-aligned to all languages.
+//! Trains the recipe's UNet: first on English captions, then re-aligned to all languages.
 
 use super::conditions::CaptionConditioning;
 use super::corpus::Corpus;
@@ -21,7 +21,7 @@ use candle_core::Tensor;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What the stages of diffusion share.
+/// What all diffusion stages share.
 pub(super) struct DiffusionStages<'a> {
     pub recipe: &'a EmojiRecipe,
     pub corpus: &'a Corpus,
@@ -31,7 +31,7 @@ pub(super) struct DiffusionStages<'a> {
     pub output: &'a Path,
 }
 
-/// The images that are drawn.
+/// The images to learn to draw.
 struct DrawnImages {
     /// (n, size, size, 3), channels-last, from −1 to 1.
     images: Tensor,
@@ -39,7 +39,8 @@ struct DrawnImages {
 }
 
 impl DiffusionStages<'_> {
-    /// DrawingParts from English captions, as the teacher reads them, by a new UNet of this configuration: its weights.
+    /// Trains a new UNet with this configuration on English captions, encoded by the teacher, and returns its
+    /// weights.
     pub(super) fn train_base(
         &self,
         config: &UNet2DConditionConfig,
@@ -53,8 +54,8 @@ impl DiffusionStages<'_> {
         self.train_stage(&self.recipe.base, config, None, &inputs, observer)
     }
 
-    /// Re-aligns the UNet of these weights to the student, up to and including the stage `last`; after the last of all,
-    /// writes the model.
+    /// Re-aligns the UNet with these weights to the student, up to and including the stage `last`; after the final
+    /// one, writes the model.
     pub(super) fn realign(
         &self,
         config: &UNet2DConditionConfig,
@@ -82,12 +83,12 @@ impl DiffusionStages<'_> {
         Ok(TextEncoder::new(&text_encoder_config(model), weights)?)
     }
 
-    /// The images of the styles and concepts that are drawn.
+    /// The images of the styles and concepts to draw.
     fn drawn(&self) -> Result<DrawnImages> {
         let Corpus { data, images, owners, .. } = self.corpus;
         let coverage = self.recipe.coverage();
         let mut chosen = Vec::new();
-        // In the order in which the images of the corpus were collected.
+        // In the order of the corpus.
         let all = data.concepts().iter().flat_map(|concept| {
             let styles = concept.images.iter().filter(|p| self.recipe.vendors.contains(&p.vendor));
             styles.map(move |image| (concept, image))
@@ -155,7 +156,7 @@ impl DiffusionStages<'_> {
     }
 }
 
-/// What a stage learns from.
+/// The inputs of a stage.
 struct StageInputs<'a> {
     drawn: &'a DrawnImages,
     languages: &'a [String],
@@ -167,7 +168,7 @@ fn scheduler() -> Result<SchedulerConfig> {
     Ok(SchedulerConfig::from_json(scheduler_config().to_string(), "scheduler_config.json")?)
 }
 
-/// Channels-last square images, made smaller by averaging squares of pixels.
+/// Downsamples channels-last square images by averaging squares of pixels.
 fn at_resolution(images: &Tensor, resolution: usize) -> Result<Tensor> {
     let (n, size, _, channels) = images.dims4()?;
     if resolution == size {

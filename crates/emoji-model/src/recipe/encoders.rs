@@ -1,4 +1,4 @@
-//! Trains the dual encoders of the recipe: the English teacher, its multilingual student, and the student with images.
+//! Trains the recipe's dual encoders: the English teacher, its multilingual student, and the student with images.
 
 use super::corpus::Corpus;
 use super::held_out::HeldOutReport;
@@ -27,7 +27,7 @@ const ENGLISH_MODEL: &str = "english";
 const DISTILLED_MODEL: &str = "distilled";
 const CONTRASTIVE_MODEL: &str = "contrastive-model";
 
-/// What the stages of the encoders share.
+/// What all encoder stages share.
 pub(super) struct EncoderStages<'a> {
     pub recipe: &'a EmojiRecipe,
     pub corpus: &'a Corpus,
@@ -38,7 +38,7 @@ pub(super) struct EncoderStages<'a> {
 }
 
 impl EncoderStages<'_> {
-    /// The teacher: an English CLIP from images and English captions.
+    /// The teacher: an English CLIP trained on images and English captions.
     pub(super) fn train_clip(&self, observer: &mut dyn Observer) -> Result<TrainedDualEncoder> {
         let EmojiRecipe { clip, seed, .. } = self.recipe;
         let Corpus { data, images, owners, .. } = self.corpus;
@@ -50,7 +50,7 @@ impl EncoderStages<'_> {
         Ok(teacher)
     }
 
-    /// The image side that both share learns to know rough drawings.
+    /// Trains the shared image tower to recognize rough drawings.
     pub(super) fn train_image_of_both(
         &self,
         vae: &TrainedVae,
@@ -64,7 +64,7 @@ impl EncoderStages<'_> {
         self.keep(DISTILLED_MODEL, student, observer)
     }
 
-    /// The image side of a model learns to know rough drawings, beside captions in languages that the model knows.
+    /// Trains a model's image tower to recognize rough drawings, with captions in the languages that the model knows.
     pub(super) fn train_image(
         &self,
         trained_vae: &TrainedVae,
@@ -90,8 +90,8 @@ impl EncoderStages<'_> {
         Ok(self.recipe.image.train(&inputs, model, &run, self.recipe.seed, observer)?)
     }
 
-    /// The student: a text tower for all languages that learns the teacher's vectors, with no image, beside the
-    /// teacher's image side.
+    /// The student: a text tower for all languages that learns the teacher's vectors without images, with the
+    /// teacher's image tower.
     pub(super) fn train_teacher(
         &self,
         teacher: &TrainedDualEncoder,
@@ -111,7 +111,7 @@ impl EncoderStages<'_> {
         let width = embedder.projection_dim();
         let vectors = Tensor::from_vec(rows.concat(), (rows.len(), width), device)?;
 
-        // Both have one shape: English at least need not be learned anew.
+        // Both have the same shape, so at least English need not be learned again.
         let parameters = Parameters::new(*seed).starting_from(frozen(&teacher.text_weights, device));
         let student = text_tower(teacher, &parameters, device)?;
         let mut optimizer = Optimizer::new(stage.optimizer.clone(), &parameters)?;
@@ -125,14 +125,14 @@ impl EncoderStages<'_> {
             workers: &Workers::on(device, stage.parts)?,
         };
         run.train(&mut optimizer, observer, &learning)?;
-        // The factor on the cosines stays the teacher's.
+        // The logit scale stays the teacher's.
         let mut model = teacher.clone();
         model.text_weights.extend(optimizer.averages());
         self.keep(DISTILLED_MODEL, &model, observer)?;
         Ok(model)
     }
 
-    /// The text tower once more, with images and captions in all languages.
+    /// Trains the text tower further, on images and captions in all languages.
     pub(super) fn train_contrastive(
         &self,
         model: &mut TrainedDualEncoder,
@@ -171,7 +171,7 @@ impl EncoderStages<'_> {
         self.keep(CONTRASTIVE_MODEL, model, observer)
     }
 
-    /// Writes a model, and tells how well it finds what was held out.
+    /// Writes a model, and reports how well it finds held-out images.
     fn keep(&self, name: &str, model: &TrainedDualEncoder, observer: &mut dyn Observer) -> Result<()> {
         export_dual_encoder(&self.output.join(name), self.tokenizer_bytes, model)?;
         let shares = self.held_out.found_shares(model, self.tokenizer, &self.recipe.languages)?;
@@ -180,7 +180,7 @@ impl EncoderStages<'_> {
     }
 }
 
-/// A text tower of the model's shape.
+/// A text tower in the model's shape.
 fn text_tower(
     model: &TrainedDualEncoder,
     parameters: &Parameters,

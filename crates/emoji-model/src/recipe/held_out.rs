@@ -1,4 +1,4 @@
-//! Measures models on held-out images: how well a dual encoder finds them, and how true an autoencoder is to them.
+//! Measures models on held-out images: retrieval by a dual encoder, and reconstruction by an autoencoder.
 
 use crate::dataset::{DataSplit, Dataset, IMAGE_SIZE};
 use crate::error::Result;
@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 pub(super) struct HeldOutReport {
     /// (n, size, size, 3), channels-last, from −1 to 1.
     images: Tensor,
-    /// For each image, the concept's name by language.
+    /// For each image, its concept's name by language.
     names: Vec<BTreeMap<String, String>>,
 }
 
@@ -38,7 +38,7 @@ impl HeldOutReport {
         Ok(Self { images: to_tensor(&pixels, IMAGE_SIZE, device)?, names })
     }
 
-    /// One line: what an autoencoder loses of the images.
+    /// One line: how the autoencoder's reconstructions differ.
     pub(super) fn fidelity(&self, model: &Autoencoder) -> Result<String> {
         if self.names.is_empty() {
             return Ok("no images are held out".to_owned());
@@ -48,7 +48,7 @@ impl HeldOutReport {
         Ok(format!("{} held-out images: {fidelity}", self.names.len()))
     }
 
-    /// One line: in each language, the share of names that find their own image first.
+    /// One line: in each language, the share of names whose own image is found first.
     pub(super) fn found_shares(
         &self,
         model: &TrainedDualEncoder,

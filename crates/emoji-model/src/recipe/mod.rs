@@ -1,4 +1,4 @@
-//! Reads the recipe of the emoji model, and runs all its stages.
+//! Reads the emoji model's recipe, and runs its stages.
 
 mod conditions;
 mod corpus;

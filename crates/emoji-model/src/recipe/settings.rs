@@ -1,4 +1,4 @@
-//! Describes every setting of the emoji model's training, as its TOML file has them.
+//! Defines the settings of the emoji model's training, in a TOML file.
 
 use crate::coverage::Coverage;
 use crate::error::Result;
@@ -17,38 +17,38 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Duration;
 
-/// Every setting of the emoji model's training.
+/// The settings of the emoji model's training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmojiRecipe {
-    /// Seed of all weights and all draws.
+    /// Seed of all weights and random draws.
     pub seed: u64,
-    /// Seconds between two checkpoints.
+    /// Seconds between checkpoints.
     pub save_every: u64,
-    /// A model that an earlier run wrote, which is trained further: its autoencoder takes the place of the first one, its
-    /// encoders that of teacher and student, and its UNet that of the base.
+    /// A model from an earlier run to train further: its autoencoder replaces the new one, its encoders those of
+    /// teacher and student, and its UNet the base.
     pub start: Option<String>,
-    /// Languages of the captions, by their codes; English among them.
+    /// Languages of the captions, by code, including English.
     pub languages: Vec<String>,
-    /// DrawingParts styles that the encoders and the autoencoder learn.
+    /// Drawing styles for the encoders and the autoencoder.
     pub vendors: Vec<String>,
-    /// DrawingParts styles that are drawn.
+    /// Drawing styles for diffusion.
     pub drawn_vendors: Vec<String>,
     /// Categories and subcategories of concepts that are not drawn: a small model draws fewer things better.
     pub not_drawn: Vec<String>,
-    /// Whether people in each skin tone are drawn, beside those without one.
+    /// Whether people are drawn in each skin tone, besides without one.
     pub draw_skin_tones: bool,
-    /// Pieces of the tokenizer.
+    /// Size of the tokenizer's vocabulary.
     pub vocab_size: usize,
-    /// Parts of a batch of diffusion that are computed at the same time on the CPU, each by its share of the cores.
+    /// Parts of a diffusion batch computed at the same time on the CPU, each with its share of the cores.
     pub parts: usize,
     /// The autoencoder.
     pub vae: VaeStage,
-    /// Its decoder, trained further to decode what diffusion draws.
+    /// Further training of its decoder, to decode what diffusion draws.
     pub decoder: DecoderStage,
     /// The teacher: an English CLIP.
     pub clip: ClipStage,
-    /// Its image side, trained further to know rough drawings.
+    /// Further training of its image tower, to recognize rough drawings.
     pub image: ImageStage,
     /// Teacher learning of the multilingual text tower.
     pub teacher: TeacherStage,
@@ -56,27 +56,27 @@ pub struct EmojiRecipe {
     pub contrastive: ContrastiveStage,
     /// The size of the UNet.
     pub unet: UnetShape,
-    /// DrawingParts, learned from English captions as the teacher reads them.
+    /// Training of the UNet on English captions, encoded by the teacher.
     pub base: RealignStage,
-    /// Re-alignment to the multilingual text tower, stage after stage.
+    /// Re-alignment to the multilingual text tower, in stages.
     pub realign: Vec<RealignStage>,
-    /// What is drawn during the training of the UNet.
+    /// Samples drawn while the UNet is trained.
     pub sample: SampleSheet,
 }
 
 impl EmojiRecipe {
-    /// Reads a recipe from a TOML file, with changes made to it.
+    /// Reads a recipe from a TOML file, and applies changes.
     ///
     /// # Errors
-    /// If the file cannot be read, or lacks a setting, or has one that is unknown.
+    /// If the file cannot be read, lacks a setting, or has an unknown one.
     pub fn load(path: &Path, changes: &[SettingChange]) -> Result<Self> {
         Ok(settings::load(path, changes)?)
     }
 
-    /// Reads a recipe from the text of a TOML file; `path` is for the errors.
+    /// Parses a recipe; `path` is used in errors.
     ///
     /// # Errors
-    /// If the text lacks a setting, or has one that is unknown.
+    /// If a setting is missing or unknown.
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
         Ok(settings::parse(text, path, &[])?)
     }
@@ -91,7 +91,7 @@ impl EmojiRecipe {
         }
     }
 
-    /// The names of all stages, in their order.
+    /// The names of all stages, in order.
     pub fn stages(&self) -> Vec<&str> {
         let mut stages = Vec::new();
         if self.start.is_none() {
@@ -102,7 +102,7 @@ impl EmojiRecipe {
         stages
     }
 
-    /// The folder of a stage.
+    /// Opens a stage's folder.
     pub(super) fn open_run(&self, output: &Path, stage: &str) -> Result<TrainingRun<'static>> {
         let run = TrainingRun::open(output.join(stage), self.seed)?;
         Ok(run.save_every(Duration::from_secs(self.save_every)))

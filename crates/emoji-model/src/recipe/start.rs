@@ -1,4 +1,4 @@
-//! Reads a trained model as what a run goes on from: runs end, and models are what is kept of them.
+//! Reads a trained model that a run starts from.
 
 use crate::error::Result;
 use crate::export::SENTENCEPIECE;
@@ -13,7 +13,7 @@ use candle_core::Tensor;
 use model_files::source::ModelSource;
 use std::collections::BTreeMap;
 
-/// The parts of a model that `export_model` wrote.
+/// The parts of a model written by `export_model`.
 pub(super) struct StartModel {
     pub tokenizer: Tokenizer,
     pub tokenizer_bytes: Vec<u8>,

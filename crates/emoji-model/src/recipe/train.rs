@@ -1,7 +1,8 @@
-//! Trains the emoji model by AltCLIP's whole recipe, from one configuration file: an English CLIP; a multilingual text tower
-//! that learns from it with no image; a touch-up with images; and diffusion that is re-aligned to the new tower.
+//! Trains the emoji model with AltCLIP's and AltDiffusion's whole recipe from one configuration file: an English
+//! CLIP; a multilingual text tower that learns from it without images, and then a little with images; and diffusion,
+//! re-aligned to the new tower.
 //!
-//! Each stage has a folder and goes on from its own checkpoint. What is held out ([`DataSplit`]) is seen by none of them.
+//! Each stage has its own folder and resumes from its checkpoint. Held-out data ([`DataSplit`]) is used in none.
 
 use super::corpus::Corpus;
 use super::diffusion::DiffusionStages;
@@ -20,18 +21,18 @@ use candle_core::Device;
 use model_files::write_whole;
 use std::path::Path;
 
-/// Folder of the model that is the autoencoder alone.
+/// The folder of a model with only the autoencoder.
 const AUTOENCODER: &str = "autoencoder";
 
 impl EmojiRecipe {
-    /// Trains up to and including the stage `last`, or all, going on where an earlier run stopped. Two processes can
-    /// work side by side: the autoencoder and clip do not need each other, and neither do the base of diffusion and teacher.
-    /// After the last stage the model lies in `output/model`, in the published layout; the intermediate dual encoders
-    /// lie in `output/english`, `output/distilled` and `output/contrastive-model`, and the autoencoder as the stage `vae`
-    /// leaves it, which another run's `vae.start` goes on from, in `output/autoencoder`.
+    /// Trains up to and including the stage `last`, or all, resuming an earlier run. Two processes can work in
+    /// parallel: `vae` and `clip` are independent, and so are `base` and `teacher`. After the last stage the model is
+    /// in `output/model`, in the published layout. The intermediate dual encoders are in `output/english`,
+    /// `output/distilled` and `output/contrastive-model`, and the autoencoder after the stage `vae`, for another
+    /// run's `vae.start`, in `output/autoencoder`.
     ///
     /// # Errors
-    /// If a setting describes no model, a file cannot be read or written, or a loss is not finite.
+    /// If a setting is invalid, a file cannot be read or written, or a loss is not finite.
     pub fn train(
         &self,
         folder: &Path,
@@ -110,7 +111,7 @@ impl EmojiRecipe {
         diffusion.realign(&config, base, &student, last, observer)
     }
 
-    /// The stages of the dual encoders, with a tokenizer and its file.
+    /// The dual encoders' stages, with a tokenizer and its file.
     fn encoders<'a>(
         &'a self,
         corpus: &'a Corpus,
@@ -121,7 +122,7 @@ impl EmojiRecipe {
         EncoderStages { recipe: self, corpus, held_out, tokenizer, tokenizer_bytes, output }
     }
 
-    /// The stages of diffusion, with a tokenizer and its file.
+    /// The diffusion stages, with a tokenizer and its file.
     fn diffusion<'a>(
         &'a self,
         corpus: &'a Corpus,
@@ -157,7 +158,7 @@ impl EmojiRecipe {
         Ok(self.decoder.train(vae, &corpus.images, &run, self.seed, observer)?)
     }
 
-    /// The tokenizer of all languages and its file, trained on first use.
+    /// The tokenizer for all languages and its file, trained on first use.
     fn tokenizer(&self, corpus: &Corpus, output: &Path) -> Result<(Tokenizer, Vec<u8>)> {
         let path = output.join("sentencepiece.bpe.model");
         let bytes = if path.exists() {

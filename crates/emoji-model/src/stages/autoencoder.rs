@@ -1,4 +1,4 @@
-//! Trains the autoencoder on the images alone.
+//! Trains the autoencoder.
 
 use crate::fidelity::Fidelity;
 use crate::weights::read_weights;
@@ -16,34 +16,34 @@ use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Settings of the stage.
+/// The settings of the stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VaeStage {
-    /// Channels of each level.
+    /// Channels per level.
     pub block_out_channels: Vec<usize>,
-    /// Residual blocks of each level.
+    /// Residual blocks per level.
     pub layers_per_block: usize,
     /// Channels of the latents.
     pub latent_channels: usize,
-    /// Groups of each group normalisation.
+    /// Groups per group normalisation.
     pub norm_num_groups: usize,
-    /// Images in a batch.
+    /// Images per batch.
     pub batch_size: usize,
-    /// Weight of the absolute error beside the squared one.
+    /// Weight of the absolute error, relative to the squared one.
     pub absolute_weight: f64,
     /// Weight of the Kullback–Leibler divergence, per latent value.
     pub kl_weight: f64,
-    /// Whether every image is as often mirrored as not.
+    /// Whether images are mirrored at random.
     #[serde(default)]
     pub mirror: bool,
-    /// Parts of a batch that are computed at the same time on the CPU, each by its share of the cores.
+    /// Parts of a batch computed at the same time on the CPU, each with its share of the cores.
     #[serde(default = "super::one_part")]
     pub parts: usize,
-    /// A model with an autoencoder of the same shape, which is trained further; without it, a new one is.
+    /// A model whose autoencoder, of the same shape, is trained further; by default a new one is trained.
     #[serde(default)]
     pub start: Option<String>,
-    /// How the steps are taken.
+    /// The optimizer.
     pub optimizer: OptimizerConfig,
 }
 
@@ -52,7 +52,7 @@ pub struct VaeStage {
 pub struct Autoencoder {
     /// Its configuration.
     pub config: AutoencoderKlConfig,
-    /// By name; of a trained one, the averages.
+    /// By name; the averages, if trained.
     pub weights: BTreeMap<String, Tensor>,
 }
 
@@ -60,11 +60,11 @@ pub struct Autoencoder {
 pub struct TrainedVae {
     /// The autoencoder, with the scaling factor of its latents.
     pub model: Autoencoder,
-    /// Latent means of all images (n, channels, height, width), times the scaling factor.
+    /// Mean latents of all images (n, channels, height, width), scaled.
     pub latents: Tensor,
 }
 
-/// Images that are encoded at a time outside of training.
+/// Images encoded at a time outside training.
 const CHUNK: usize = 32;
 
 impl VaeStage {
@@ -85,7 +85,7 @@ impl VaeStage {
     /// Trains on channels-last images (n, size, size, 3) from −1 to 1.
     ///
     /// # Errors
-    /// If the settings describe no model, or the run fails.
+    /// If the settings are invalid, or the run fails.
     pub fn train(
         &self,
         images: &Tensor,
@@ -136,7 +136,7 @@ impl VaeStage {
 }
 
 impl Autoencoder {
-    /// That of a model in folders.
+    /// Reads the autoencoder of a model in folders.
     ///
     /// # Errors
     /// If a file is missing or damaged.
@@ -145,7 +145,7 @@ impl Autoencoder {
         Ok(Self { config: source.read_json("vae/config.json")?, weights })
     }
 
-    /// Beside the latents of channels-last images (n, size, size, 3) from −1 to 1.
+    /// Adds the latents of channels-last images (n, size, size, 3) from −1 to 1.
     ///
     /// # Errors
     /// If the images do not fit the model.
@@ -156,8 +156,8 @@ impl Autoencoder {
 }
 
 impl VaeStage {
-    /// The scaled latents of all images, the factor, and what the images' reconstructions lose: computed once, since
-    /// it takes minutes.
+    /// The scaled latents of all images, the factor, and the fidelity of reconstructions; cached, since it takes
+    /// minutes.
     fn latents(
         &self,
         vae: &AutoencoderKl,
@@ -192,7 +192,7 @@ impl VaeStage {
     }
 }
 
-/// The root of the mean square, which is what noise is added to.
+/// The root mean square, relative to which noise is added.
 fn deviation(latents: &Tensor) -> candle_core::Result<f32> {
     latents.sqr()?.mean_all()?.sqrt()?.to_scalar::<f32>()
 }
@@ -201,13 +201,13 @@ fn by_chunks(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor
     let n = x.dim(0)?;
     let chunks: Vec<Tensor> = (0..n)
         .step_by(CHUNK)
-        // detached: nobody wants the gradients of a whole data set
+        // detached: no gradients of a whole data set are needed
         .map(|first| Ok(f(&x.narrow(0, first, CHUNK.min(n - first))?)?.detach()))
         .collect::<Result<_>>()?;
     Ok(Tensor::cat(&chunks, 0)?)
 }
 
-/// Latent means, channels-last and not scaled, of channels-last images from −1 to 1.
+/// Mean latents, channels-last and unscaled, of channels-last images from −1 to 1.
 fn encode(vae: &AutoencoderKl, images: &Tensor) -> Result<Tensor> {
     by_chunks(images, |images| Ok(vae.encode_channels_last(images)?.mean))
 }
@@ -218,7 +218,7 @@ pub(crate) fn scaled_latents(vae: &AutoencoderKl, images: &Tensor) -> Result<Ten
     Ok((latents * vae.scaling_factor())?)
 }
 
-/// Channels-last images, each mirrored or not, as a fair coin says.
+/// Mirrors each channels-last image with probability ½.
 fn mirrored(rng: &mut ChaCha8Rng, images: &Tensor) -> candle_core::Result<Tensor> {
     let (n, _, width, _) = images.dims4()?;
     let coins: Vec<u8> = (0..n).map(|_| rng.random_range(0..=1)).collect();
@@ -228,13 +228,13 @@ fn mirrored(rng: &mut ChaCha8Rng, images: &Tensor) -> candle_core::Result<Tensor
     coins.where_cond(&mirrored, images)
 }
 
-/// The squared error of reconstructions, and the absolute one times its weight, a scalar.
+/// The squared error of reconstructions plus the weighted absolute error, a scalar.
 pub(super) fn fit(found: &Tensor, expected: &Tensor, absolute_weight: f64) -> candle_core::Result<Tensor> {
     let error = (found - expected)?;
     error.sqr()?.mean_all()? + (error.abs()?.mean_all()? * absolute_weight)?
 }
 
-/// Latents of four dimensions with noise, of up to the standard deviation `most`, another for each image.
+/// Adds noise to four-dimensional latents, with a random standard deviation of up to `most` per image.
 pub(super) fn with_noise(rng: &mut dyn Rng, latents: &Tensor, most: f32) -> candle_core::Result<Tensor> {
     let (n, _, _, _) = latents.dims4()?;
     let deviations: Vec<f32> = (0..n).map(|_| most * rng.random_range(0f32..=1.)).collect();
@@ -243,7 +243,7 @@ pub(super) fn with_noise(rng: &mut dyn Rng, latents: &Tensor, most: f32) -> cand
     latents + noise.broadcast_mul(&Tensor::from_vec(deviations, (n, 1, 1, 1), latents.device())?)?
 }
 
-/// Channels-last images (n, height, width, 3) from −1 to 1 through the autoencoder and back.
+/// Encodes and decodes channels-last images (n, height, width, 3) from −1 to 1.
 ///
 /// # Errors
 /// If the images do not fit the model.
@@ -271,7 +271,7 @@ mod tests {
                 assert_eq!(values(&found)?, values(&images)?);
             }
         }
-        // Outside of this range are 1.5 in 10 000 draws of 64 fair coins.
+        // 64 fair coins fall outside this range with probability 1.5 in 10 000.
         assert!((17..=47).contains(&count), "{count}");
         Ok(())
     }

@@ -1,6 +1,6 @@
-//! Trains the autoencoder's decoder further to make clean images of latents that are not quite right, as diffusion
-//! draws them (noise-augmented decoding: Zheng et al., arXiv 2510.11690). The encoder stays as it is, and with it all
-//! latents that a UNet was trained on.
+//! Trains the autoencoder's decoder further, to decode clean images from imperfect latents, as drawn by diffusion
+//! (noise-augmented decoding: Zheng et al., arXiv 2510.11690). The encoder is frozen, and with it the latents that a
+//! UNet was trained on.
 
 use crate::stages::autoencoder::{TrainedVae, fit, with_noise};
 use altclip_training::stages::ObjectiveFunctions;
@@ -14,29 +14,28 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-/// Settings of the stage.
+/// The settings of the stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecoderStage {
-    /// Images in a batch.
+    /// Images per batch.
     pub batch_size: usize,
-    /// Largest standard deviation of the noise added to latents of standard deviation 1.
+    /// The largest standard deviation of noise added to latents of standard deviation 1.
     pub max_latent_noise: f32,
-    /// Weight of the absolute error beside the squared one.
+    /// Weight of the absolute error, relative to the squared one.
     pub absolute_weight: f64,
-    /// Parts of a batch that are computed at the same time on the CPU, each by its share of the cores.
+    /// Parts of a batch computed at the same time on the CPU, each with its share of the cores.
     #[serde(default = "super::one_part")]
     pub parts: usize,
-    /// How the steps are taken.
+    /// The optimizer.
     pub optimizer: OptimizerConfig,
 }
 
 impl DecoderStage {
-    /// Trains the decoder of an autoencoder on the channels-last images (n, size, size, 3) from −1 to 1 whose latents
-    /// stand beside it.
+    /// Trains the decoder on channels-last images (n, size, size, 3) from −1 to 1, whose latents are in `trained`.
     ///
     /// # Errors
-    /// If the settings fit no data, or the run fails.
+    /// If the settings are invalid, or the run fails.
     pub fn train(
         &self,
         trained: &mut TrainedVae,
@@ -53,7 +52,7 @@ impl DecoderStage {
             .training(|name| name.starts_with("decoder.") || name.starts_with("post_quant_conv."));
         let vae = AutoencoderKl::new(&trained.model.config, parameters.var_builder(device))?;
         let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
-        // What the decoder gets: not scaled, channels last.
+        // The decoder's input: unscaled, channels-last.
         let latents = trained.latents.permute((0, 2, 3, 1))?.contiguous()?;
         let decode = |rng: &mut dyn Rng, chosen: &Tensor, most: f32| -> Result<Tensor> {
             let latents = with_noise(rng, &latents.index_select(chosen, 0)?, most)?;
@@ -67,7 +66,7 @@ impl DecoderStage {
             Gradients::of(&fit(&decoded, &images.index_select(&chosen, 0)?, self.absolute_weight)?)
         };
         let gradients = |batch: &mut Batch| Gradients::sum(workers.run(&mut batch.rng, part));
-        // Images, and below them what is made of their latents with the most noise.
+        // Images, and below them their latents with the most noise, decoded.
         let sample = || {
             let few = n.min(32);
             let chosen = Tensor::arange(0, few, device)?;

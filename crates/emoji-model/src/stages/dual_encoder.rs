@@ -1,5 +1,5 @@
-//! Trains the dual encoder on pairs of images and captions with CLIP's symmetric loss (Radford et al., arXiv
-//! 2103.00020). Its text side conditions the diffusion model, its image side judges what that draws.
+//! Trains the dual encoder on images and captions with CLIP's symmetric loss (Radford et al., arXiv 2103.00020). Its
+//! text tower conditions the diffusion model, and its image tower evaluates the drawings.
 
 use crate::captions::CaptionSampler;
 use crate::dataset::Dataset;
@@ -23,30 +23,30 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Settings of the stage.
+/// The settings of the stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClipStage {
-    /// The size of the text tower.
+    /// Size of the text tower.
     pub text: TransformerShape,
-    /// The size of the image tower.
+    /// Size of the image tower.
     pub image: TransformerShape,
-    /// Side of the square patches that images are cut into, in pixels.
+    /// Side of the image tower's patches, in pixels.
     pub patch_size: usize,
-    /// Width of the hidden states that the UNet attends to.
+    /// Width of the hidden states for the UNet.
     pub project_dim: usize,
     /// Width of the joint space.
     pub projection_dim: usize,
-    /// Pairs in a batch.
+    /// Pairs per batch.
     pub batch_size: usize,
-    /// Images are moved by up to this many pixels in each direction.
+    /// Images are shifted by up to this many pixels along each axis.
     pub max_shift: usize,
-    /// Largest standard deviation of the noise added to images from −1 to 1.
+    /// The largest standard deviation of noise added to images from −1 to 1.
     pub max_noise: f32,
-    /// Parts of a batch that are computed at the same time on the CPU, each by its share of the cores.
+    /// Parts of a batch computed at the same time on the CPU, each with its share of the cores.
     #[serde(default = "super::one_part")]
     pub parts: usize,
-    /// How the steps are taken.
+    /// The optimizer.
     pub optimizer: OptimizerConfig,
 }
 
@@ -60,7 +60,7 @@ pub struct TransformerShape {
     pub intermediate_size: usize,
     /// Number of layers.
     pub num_hidden_layers: usize,
-    /// Heads of each attention.
+    /// Heads per attention.
     pub num_attention_heads: usize,
 }
 
@@ -77,21 +77,21 @@ pub struct TrainedDualEncoder {
     pub vision_weights: BTreeMap<String, Tensor>,
 }
 
-/// Beginning of the logarithm of the factor on the cosines: 1 / 0.07, as CLIP's.
+/// The initial logarithm of the logit scale, ln(1 / 0.07), as in CLIP.
 const INITIAL_LOGIT_SCALE: f64 = 2.6593;
 
-/// What the stages before this one made.
+/// The output of earlier stages.
 #[derive(Clone, Copy)]
 pub struct ClipStageInputs<'a> {
     /// The data set.
     pub data: &'a Dataset,
     /// (n, size, size, 3), from −1 to 1.
     pub images: &'a Tensor,
-    /// The concept that each image shows.
+    /// The concept of each image.
     pub owners: &'a [usize],
     /// The tokenizer of the texts.
     pub tokenizer: &'a Tokenizer,
-    /// Languages of the captions, by their codes.
+    /// Languages of the captions, by code.
     pub languages: &'a [String],
 }
 
@@ -105,7 +105,7 @@ impl ClipStage {
                 num_hidden_layers: shape.num_hidden_layers,
                 num_attention_heads: shape.num_attention_heads,
                 intermediate_size: shape.intermediate_size,
-                // positions start behind those of padding
+                // positions start after those of padding
                 max_position_embeddings: PROMPT_TOKENS + 3,
                 type_vocab_size: 1,
                 layer_norm_eps: 1e-5,
@@ -130,10 +130,10 @@ impl ClipStage {
         }
     }
 
-    /// Trains both towers from nothing.
+    /// Trains both towers from scratch.
     ///
     /// # Errors
-    /// If the settings describe no model, or the run fails.
+    /// If the settings are invalid, or the run fails.
     pub fn train(
         &self,
         inputs: &ClipStageInputs,
@@ -190,7 +190,7 @@ impl ClipStage {
             let order: Vec<u32> = groups.iter().flat_map(|group| group.numbers.clone()).collect();
             let order = Tensor::new(order, device)?;
             let parts = groups.len();
-            // First the images, in as many chunks as the captions, and then these.
+            // First the images, in as many chunks as the captions, then the captions.
             let rows_of = |chunk: usize| -> Result<Tensor> {
                 let rows = match groups.get(chunk.wrapping_sub(parts)) {
                     Some(group) => text.forward(&group.texts.input_ids, &group.texts.attention_mask)?,
@@ -210,7 +210,7 @@ impl ClipStage {
                 Ok(symmetric_loss(&logits)?)
             })
         };
-        // Captions of the first concepts, and the images that come nearest.
+        // Captions of the first concepts, with the nearest images.
         let sample = || {
             let mut rng: rand_chacha::ChaCha8Rng = rand::SeedableRng::seed_from_u64(seed);
             let embeddings = embed_images(&vision, images)?;
@@ -230,7 +230,7 @@ impl ClipStage {
 
         parameters.load(&optimizer.averages())?;
         let stage = &run.stage();
-        // A stage that was finished before has reported already.
+        // A stage that had finished before has already reported.
         let reported = if steps > 0 { languages } else { &[] };
         let embeddings = if reported.is_empty() { images.clone() } else { embed_images(&vision, images)? };
         let mut rng: rand_chacha::ChaCha8Rng = rand::SeedableRng::seed_from_u64(seed);
@@ -257,10 +257,10 @@ impl ClipStage {
     }
 }
 
-/// The images of each concept that has one, in the order of the concepts.
+/// The images of each concept that has any, in the order of concepts.
 ///
 /// # Errors
-/// If the concepts are fewer than `batch_size`.
+/// If there are fewer than `batch_size` concepts.
 pub(crate) fn images_by_concept(owners: &[usize], batch_size: usize) -> Result<Vec<Vec<usize>>> {
     let mut of_concept: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (image, &owner) in owners.iter().enumerate() {
@@ -275,7 +275,7 @@ pub(crate) fn images_by_concept(owners: &[usize], batch_size: usize) -> Result<V
     Ok(of_concept.into_values().collect())
 }
 
-/// Share of queries, one for each image, that are nearest to an image of their own concept.
+/// The share of queries, one per image, that are nearest to an image of their own concept.
 pub(super) fn found_share(queries: &Tensor, images: &Tensor, owners: &[usize]) -> Result<f64> {
     let found = queries.matmul(&images.t()?)?.argmax(D::Minus1)?.to_vec1::<u32>()?;
     let right = found.iter().zip(owners).filter(|&(&f, &o)| owners[f as usize] == o).count();

@@ -1,11 +1,10 @@
-//! Trains the image side of the dual encoder further while its text side stays as it is (Zhai et al., arXiv
-//! 2111.07991, with the roles exchanged): it learns to know an image again in a rough drawing of it, as a diffusion
-//! model makes them.
+//! Trains the dual encoder's image tower further, with a frozen text tower (Zhai et al., arXiv 2111.07991, with
+//! exchanged roles): it learns to recognize rough drawings of an image, like those of a diffusion model.
 //!
-//! To the symmetric loss of images and captions comes that of knowing an image and its disturbed form among all
-//! images (after Mu et al., arXiv 2112.12750): by the vectors that the images had before, which cost nothing and are
-//! more than any batch could hold. Disturbed is what the autoencoder's decoder makes of latents that are blurred, mixed with
-//! those of another image, and noised.
+//! To the symmetric loss of images and captions it adds that of recognizing an image and its distorted version among
+//! all images (after Mu et al., arXiv 2112.12750), by the vectors that the images had before, which cost nothing and
+//! outnumber any batch. Distorted images are decoded from latents that are blurred, mixed with another image's, and
+//! noised.
 
 use crate::captions::CaptionSampler;
 use crate::dataset::Dataset;
@@ -30,34 +29,34 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-/// Settings of the stage.
+/// The settings of the stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageStage {
-    /// Images in a batch.
+    /// Images per batch.
     pub batch_size: usize,
-    /// Images are moved by up to this many pixels in each direction.
+    /// Images are shifted by up to this many pixels along each axis.
     pub max_shift: usize,
-    /// Largest standard deviation of the noise added to images from −1 to 1.
+    /// The largest standard deviation of noise added to images from −1 to 1.
     pub max_noise: f32,
-    /// Largest standard deviation of the noise added to latents of standard deviation 1.
+    /// The largest standard deviation of noise added to latents of standard deviation 1.
     pub max_latent_noise: f32,
-    /// Largest share of another image in a disturbed one's latents.
+    /// The largest share of another image in distorted latents.
     pub max_mix: f32,
-    /// Largest share of the means of 2 × 2 squares in them: what is drawn badly lacks detail.
+    /// The largest share of 2 × 2 averages in distorted latents: poor drawings lack detail.
     pub max_blur: f32,
-    /// Factor on the cosines of images, clean and disturbed, with the vectors that all images had before.
+    /// The logit scale between images, clean and distorted, and the vectors that all images had before.
     #[serde(alias = "picture_logit_scale")]
     pub image_logit_scale: f64,
-    /// What is computed at the same time on the CPU, each by its share of the cores: clean images and rough ones, or one
-    /// after the other.
+    /// Whether clean and distorted images are computed at the same time on the CPU, each with its share of the cores,
+    /// or one after the other.
     #[serde(default = "super::one_part")]
     pub parts: usize,
-    /// How the steps are taken.
+    /// The optimizer.
     pub optimizer: OptimizerConfig,
 }
 
-/// What the stage learns from.
+/// The inputs of the stage.
 pub struct ImageStageInputs<'a> {
     /// The data set.
     pub data: &'a Dataset,
@@ -67,19 +66,19 @@ pub struct ImageStageInputs<'a> {
     pub latents: &'a Tensor,
     /// The concept of each image.
     pub owners: &'a [usize],
-    /// Languages of the captions, by their codes.
+    /// Languages of the captions, by code.
     pub languages: &'a [String],
     /// The tokenizer of the texts.
     pub tokenizer: &'a Tokenizer,
-    /// The autoencoder whose decoder draws roughly.
+    /// The autoencoder that decodes distorted latents.
     pub vae: &'a AutoencoderKl,
 }
 
 impl ImageStage {
-    /// Trains the image side of a dual encoder further.
+    /// Trains a dual encoder's image tower further.
     ///
     /// # Errors
-    /// If the settings describe no model, or the run fails.
+    /// If the settings are invalid, or the run fails.
     pub fn train(
         &self,
         inputs: &ImageStageInputs,
@@ -105,7 +104,7 @@ impl ImageStage {
         let parameters = Parameters::new(seed);
         let vision = VisionTower::new(&dual_encoder.vision_config, parameters.var_builder(device))?;
         parameters.load(&dual_encoder.vision_weights)?;
-        // What an image is known by: (projection_dim, n).
+        // The vectors to recognize images by: (projection_dim, n).
         let known = embed_images(&vision, images)?.t()?.contiguous()?;
         let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
         let captions = CaptionSampler::new(data);
@@ -147,7 +146,7 @@ impl ImageStage {
                 Ok((symmetric_loss(&with_texts)? + cross_entropy(&with_known, &own)?)?)
             })
         };
-        // Rough drawings, each beside the image that comes nearest.
+        // Rough drawings, each with the nearest image.
         let sample = || {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let few: Vec<u32> = (0..n as u32).step_by((n / 24).max(1)).take(24).collect();
@@ -162,7 +161,7 @@ impl ImageStage {
         parameters.load(&optimizer.averages())?;
         dual_encoder.vision_weights = parameters.snapshot()?;
         if steps == 0 {
-            // A stage that was finished before has reported already.
+            // A stage that had finished before has already reported.
             return Ok(());
         }
         let embeddings = embed_images(&vision, images)?;
@@ -184,7 +183,7 @@ impl ImageStage {
         Ok(())
     }
 
-    /// Channels-last images, each moved and noised.
+    /// Shifts channels-last images and adds noise.
     fn moved(&self, rng: &mut impl Rng, images: &Tensor, size: usize) -> Result<Tensor> {
         let pixels: Vec<f32> = images.flatten_all()?.to_vec1()?;
         let mut moved = Vec::with_capacity(pixels.len());
@@ -194,7 +193,7 @@ impl ImageStage {
         Ok(Tensor::from_vec(moved, images.shape(), images.device())?)
     }
 
-    /// What the decoder makes of the noised and mixed latents of some images, channels-last.
+    /// Decodes noised and mixed latents of some images, channels-last.
     fn rough(&self, rng: &mut dyn Rng, inputs: &ImageStageInputs, chosen: &[u32]) -> Result<Tensor> {
         let ImageStageInputs { latents, vae, .. } = *inputs;
         let device = latents.device();
@@ -206,7 +205,7 @@ impl ImageStage {
             let shares = chosen.iter().map(|_| most * rng.random_range(0f32..=1.)).collect();
             Tensor::from_vec(shares, (chosen.len(), 1, 1, 1), device)
         };
-        // Of a single row or column there are no squares.
+        // A single row or column has no 2 × 2 squares.
         let blurred = match height.min(width) {
             0 | 1 => own.clone(),
             _ => own.avg_pool2d(2)?.upsample_nearest2d(height, width)?,
@@ -218,8 +217,8 @@ impl ImageStage {
     }
 }
 
-/// What is added to logits of (chosen images, all images), so that an image need not be distinguished from others of its
-/// concept: 0, and −∞ for those others.
+/// A mask for logits (chosen images, all images): −∞ for other images of the same concept, which need not be
+/// distinguished, and otherwise 0.
 fn other_styles(chosen: &[u32], owners: &[usize], device: &Device) -> Result<Tensor> {
     let mut values = Vec::with_capacity(chosen.len() * owners.len());
     for &own in chosen {

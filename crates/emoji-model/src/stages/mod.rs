@@ -1,4 +1,4 @@
-//! Trains the stages that only the emoji model needs. The others are those of [`altclip_training::stages`].
+//! Defines the stages that only the emoji model needs. The others are in [`altclip_training::stages`].
 
 pub mod autoencoder;
 pub mod decoder;
@@ -6,7 +6,7 @@ pub mod dual_encoder;
 pub mod image_tower;
 pub mod unet_shape;
 
-/// Parts of a batch that are computed at the same time, where a recipe says nothing.
+/// The default number of parts of a batch that are computed at the same time.
 fn one_part() -> usize {
     1
 }

@@ -1,4 +1,4 @@
-//! Describes the size of a UNet that is trained from nothing.
+//! Defines the size of a new UNet.
 
 use altclip_training::Parameters;
 use altdiffusion_pipeline::PerBlock;
@@ -6,21 +6,21 @@ use altdiffusion_pipeline::unet::UNet2DConditionConfig;
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// The settings of its shape; everything else is as in Stable Diffusion 2.
+/// The settings of its shape; the rest is as in Stable Diffusion 2.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UnetShape {
-    /// Channels of each level.
+    /// Channels per level.
     pub block_out_channels: Vec<usize>,
     /// Whether each level attends to the prompt.
     pub cross_attention: Vec<bool>,
-    /// Residual blocks of each level.
+    /// Residual blocks per level.
     pub layers_per_block: usize,
-    /// Heads of each attention.
+    /// Heads per attention.
     pub num_attention_heads: usize,
-    /// Groups of each group normalisation.
+    /// Groups per group normalisation.
     pub norm_num_groups: usize,
-    /// Factor on the last layer of every residual branch at the start.
+    /// The initial factor of each residual branch's last layer.
     pub residual_scale: f64,
 }
 
@@ -50,7 +50,7 @@ impl UnetShape {
         })
     }
 
-    /// Makes the residual branches of a new UNet small.
+    /// Scales down the residual branches of a new UNet.
     ///
     /// # Errors
     /// If a tensor operation fails.

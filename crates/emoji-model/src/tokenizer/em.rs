@@ -1,4 +1,4 @@
-//! Fits the probabilities of pieces by expectation maximisation over segmentations, and prunes them.
+//! Fits the probabilities of pieces by expectation maximisation, and prunes them.
 
 use altclip_encoder::tokenizer::Trie;
 use rayon::prelude::*;
@@ -19,15 +19,15 @@ impl CandidatePiece {
     }
 }
 
-/// Into so many parts the words are divided for the threads; fixed, so that sums are added in the same order always.
+/// The number of parts that words are divided into for threads; fixed, so that sums always have the same order.
 const PARTS: usize = 16;
-/// Pieces that are expected less often than this are dropped.
+/// Pieces with a lower expected count are dropped.
 const LEAST_EXPECTED: f64 = 0.5;
-/// The share of the pieces that one pruning keeps.
+/// The share of pieces that a pruning keeps.
 const KEEP: f64 = 0.75;
 
-/// One round: how often each piece is expected to be used, and new probabilities from that. Drops pieces that are not
-/// used, except characters.
+/// A round: the expected count of each piece, and new probabilities from that. Drops unused pieces, except
+/// characters.
 pub(super) fn round(words: &[CountedWord], pieces: Vec<CandidatePiece>) -> Vec<CandidatePiece> {
     let lattice = Lattice::new(&pieces);
     let mut expected = vec![0.0; pieces.len()];
@@ -51,16 +51,16 @@ pub(super) fn round(words: &[CountedWord], pieces: Vec<CandidatePiece>) -> Vec<C
         .filter(|(piece, expected)| *expected >= LEAST_EXPECTED || piece.is_character())
         .map(|(piece, expected)| (piece, expected.max(LEAST_EXPECTED)))
         .collect();
-    // With a sparse Dirichlet prior the new probabilities are in proportion to exp(digamma(count)).
+    // With a sparse Dirichlet prior, new probabilities are proportional to exp(digamma(count)).
     let total = digamma(kept.iter().map(|(_, expected)| expected).sum());
     kept.into_iter()
         .map(|(piece, expected)| CandidatePiece { score: digamma(expected) - total, ..piece })
         .collect()
 }
 
-/// Drops the pieces that cost the likelihood least, down to `enough` or to [`KEEP`] of them, whichever is more.
+/// Drops the pieces that cost the least likelihood, down to `enough` or a share of [`KEEP`], whichever is more.
 ///
-/// The loss of a piece is estimated as if every use of it became its second best segmentation.
+/// The loss of a piece is estimated by replacing each use with its second-best segmentation.
 pub(super) fn prune(
     words: &[CountedWord],
     pieces: Vec<CandidatePiece>,
@@ -122,7 +122,7 @@ struct Lattice<'a> {
     pieces: &'a [CandidatePiece],
 }
 
-/// A piece at a place of a word.
+/// A piece at a position in a word.
 #[derive(Clone, Copy)]
 struct Edge {
     start: usize,
@@ -136,7 +136,8 @@ impl<'a> Lattice<'a> {
         Self { trie: Trie::new(&keys), pieces }
     }
 
-    /// Every piece at every place of a word, by where it begins. Pieces are whole characters, so no other places count.
+    /// Every piece at every position of a word, by start. Pieces are whole characters, so only character boundaries
+    /// count.
     fn edges(&self, word: &str) -> Vec<Edge> {
         let Some(trie) = &self.trie else { return Vec::new() };
         let mut edges = Vec::new();
@@ -153,8 +154,8 @@ impl<'a> Lattice<'a> {
         edges
     }
 
-    /// Adds to `expected` how often each piece is used in a word, over all its segmentations by their probability:
-    /// the forward-backward algorithm.
+    /// Adds each piece's expected count in a word, over all segmentations weighted by probability: the
+    /// forward-backward algorithm.
     fn add_expected(&self, word: &CountedWord, expected: &mut [f64]) {
         let edges = self.edges(&word.text);
         let length = word.text.len();
@@ -180,7 +181,7 @@ impl<'a> Lattice<'a> {
         }
     }
 
-    /// The most probable segmentation of a word, without one of the pieces if so asked.
+    /// The most probable segmentation of a word, optionally without one of the pieces.
     fn best(&self, word: &str, without: Option<usize>) -> Vec<usize> {
         let mut best: Vec<(f64, Option<Edge>)> = vec![(f64::NEG_INFINITY, None); word.len() + 1];
         best[0].0 = 0.0;
@@ -209,7 +210,7 @@ fn log_add(a: f64, b: f64) -> f64 {
 
 /// The derivative of ln Γ for x > 0: shifted up by recurrence, then the asymptotic series.
 fn digamma(mut x: f64) -> f64 {
-    /// From here on the series is exact to double precision's needs.
+    /// From here on the series is accurate in double precision.
     const LARGE: f64 = 7.0;
     let mut result = 0.0;
     while x < LARGE {

@@ -1,20 +1,20 @@
-//! Says why no tokenizer came out of a training.
+//! Defines the errors of training a tokenizer.
 
-/// Why no model came out.
+/// Why training a tokenizer failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnigramError {
-    /// There is nothing to learn from.
+    /// There are no texts to train on.
     #[error("tokenizer training: expected texts, found none that is not blank")]
     NoText,
-    /// Every character must be in the vocabulary.
+    /// The vocabulary cannot hold every character.
     #[error(
         "tokenizer training: expected a vocabulary of at least {needed} pieces for the characters of the texts, found {asked}"
     )]
     VocabularyTooSmall {
-        /// Pieces that hold the characters and the special pieces.
+        /// Pieces needed for the characters and special pieces.
         needed: usize,
-        /// The size that was asked for.
+        /// The requested size.
         asked: usize,
     },
     /// The normalisation rules are damaged.

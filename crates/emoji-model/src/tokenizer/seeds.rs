@@ -1,4 +1,4 @@
-//! Finds the pieces to begin with: every character, and the substrings that come more than once.
+//! Collects the initial pieces: all characters, and all substrings that occur more than once.
 
 use std::collections::HashMap;
 
@@ -7,10 +7,10 @@ use super::words::CountedWord;
 
 /// Length of the longest piece, in characters.
 pub(super) const MAX_LENGTH: usize = 16;
-/// Most substrings to begin with.
+/// The most initial substrings.
 const MAX_SEEDS: usize = 1_000_000;
 
-/// Characters and frequent substrings, with log probabilities in proportion to frequency × length.
+/// Characters and frequent substrings, with log probabilities by frequency × length.
 pub(super) fn pieces(words: &[CountedWord]) -> Vec<CandidatePiece> {
     let mut characters: HashMap<&str, u64> = HashMap::new();
     let mut substrings: HashMap<&str, u64> = HashMap::new();

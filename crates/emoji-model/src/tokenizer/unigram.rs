@@ -1,10 +1,10 @@
-//! Trains a SentencePiece unigram model, so that a model of this project has a tokenizer file like the published ones.
+//! Trains a SentencePiece unigram model, so that this project's model has a tokenizer file like the published ones.
 //!
-//! Kudo, "Subword Regularization: Improving Neural Network Translation Models with Multiple Subword Candidates" (2018),
-//! as SentencePiece's trainer does it: begin with every frequent substring, fit their probabilities with expectation
-//! maximisation, drop the quarter whose loss costs the likelihood least, and repeat until few enough are left. Every
-//! character of the texts stays. Unlike other implementations it gives the same bytes for the same texts, whatever the
-//! number of threads.
+//! Kudo, "Subword Regularization: Improving Neural Network Translation Models with Multiple Subword Candidates"
+//! (2018), following SentencePiece's trainer: start with every frequent substring, fit their probabilities by
+//! expectation maximisation, drop the quarter that costs the least likelihood, and repeat until few enough are left.
+//! All characters are kept. Unlike other implementations, the result is the same for the same texts, byte for byte,
+//! on any number of threads.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,29 +17,29 @@ use super::em::{self, CandidatePiece};
 use super::error::UnigramError;
 use super::{seeds, words};
 
-/// Rules of the published models' tokenizers; see the README beside the file.
+/// The normalisation rules of the published models' tokenizers; see the README beside the file.
 const NMT_NFKC: &[u8] = include_bytes!("../../data/nmt_nfkc.charsmap");
 const NMT_NFKC_NAME: &str = "nmt_nfkc";
 
-/// The pieces that stand before all others: no text produces them.
+/// The first pieces, which text never produces.
 const SPECIAL_PIECES: [(&str, PieceType); 3] =
     [("<unk>", PieceType::Unknown), ("<s>", PieceType::Control), ("</s>", PieceType::Control)];
-/// Pruning stops at this multiple of the size asked for; what is too much then goes by probability.
+/// Pruning stops at this multiple of the requested size; the rest is cut by probability.
 const OVERSHOOT: f64 = 1.1;
-/// Rounds of expectation maximisation between two prunings.
+/// Rounds of expectation maximisation between prunings.
 const ROUNDS: usize = 2;
 
-/// Trains a unigram model of at most `vocab_size` pieces (`<unk>`, `<s>` and `</s>` counted) and returns the file
+/// Trains a unigram model of at most `vocab_size` pieces (including `<unk>`, `<s>` and `</s>`) and returns a file
 /// that SentencePiece and [`Tokenizer::from_sentencepiece_bytes`] read.
 ///
-/// A text that comes twice counts twice. Words are cut where scripts change and around punctuation, so that no piece
-/// spans them, and the mark of a space stays apart from scripts that are written without spaces.
+/// Repeated texts count repeatedly. Words are split where scripts change and around punctuation, so that no piece
+/// spans them, and the space mark is kept apart from scripts without spaces.
 ///
 /// [`Tokenizer::from_sentencepiece_bytes`]: altclip_encoder::tokenizer::Tokenizer::from_sentencepiece_bytes
 ///
 /// # Errors
 ///
-/// Texts that are all blank, and a `vocab_size` below the number of different characters and special pieces.
+/// If all texts are blank, or `vocab_size` is less than the number of distinct characters and special pieces.
 pub fn train_unigram(
     texts: impl IntoIterator<Item = String>,
     vocab_size: usize,
@@ -80,7 +80,7 @@ pub fn train_unigram(
     Ok(model(most_probable(pieces, &characters, wanted), normalizer_spec).encode_to_vec())
 }
 
-/// All characters and the most probable of the longer pieces, the most probable first.
+/// All characters and the most probable longer pieces, in descending order.
 fn most_probable(
     pieces: Vec<CandidatePiece>,
     characters: &BTreeSet<char>,
@@ -105,7 +105,7 @@ fn most_probable(
     longer
 }
 
-/// The most probable first; of equals, in the order of their text.
+/// Descending by probability, then by text.
 fn by_probability(a: &CandidatePiece, b: &CandidatePiece) -> std::cmp::Ordering {
     b.score.total_cmp(&a.score).then_with(|| a.text.cmp(&b.text))
 }

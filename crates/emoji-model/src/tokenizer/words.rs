@@ -1,4 +1,4 @@
-//! Cuts texts into the words that pieces are sought in.
+//! Splits texts into words, within which pieces are sought.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +7,18 @@ use altclip_encoder::tokenizer::sentencepiece::NormalizerSpec;
 
 use super::error::UnigramError;
 
-/// `▁`, the mark of a space.
+/// `▁`, the space mark.
 const SPACE: char = '\u{2581}';
 
-/// A stretch of text that pieces do not reach out of.
+/// A stretch of text that pieces do not cross.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CountedWord {
     pub(super) text: String,
-    /// How often it comes.
+    /// Its number of occurrences.
     pub(super) count: u64,
 }
 
-/// The different words of the texts, in the order of their text.
+/// The distinct words of the texts, in order.
 pub(super) fn count(
     texts: impl IntoIterator<Item = String>,
     rules: &NormalizerSpec,
@@ -38,13 +38,13 @@ pub(super) fn count(
     Ok(counts.into_iter().map(|(text, count)| CountedWord { text, count }).collect())
 }
 
-/// What decides whether two neighbouring characters may be in one piece.
+/// Decides whether neighbouring characters can share a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CharacterKind {
     Space,
-    /// Letters and marks of scripts that separate words by spaces.
+    /// Letters and marks of scripts with spaces between words.
     Spaced,
-    /// Letters of scripts that do not.
+    /// Letters of scripts without.
     Unspaced,
     Digit,
     Punctuation,
@@ -73,8 +73,8 @@ fn kind(character: char) -> CharacterKind {
     }
 }
 
-/// Cuts a text before each space, around punctuation and where the kind of letters changes. The mark of a space goes
-/// with the word that follows, except in scripts that do without spaces.
+/// Splits a text before each space, around punctuation and where the kind of letters changes. The space mark goes
+/// with the following word, except in scripts without spaces.
 fn split(text: &str) -> Vec<&str> {
     let together = |before: CharacterKind, after: CharacterKind| match (before, after) {
         (_, CharacterKind::Space) | (_, CharacterKind::Punctuation) => false,

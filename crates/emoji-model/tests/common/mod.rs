@@ -1,4 +1,4 @@
-//! Npm packages of a few emoji, and the data sets made from them.
+//! Writes npm packages of a few emoji, and the data sets built from them.
 #![allow(dead_code, reason = "each test file uses part of it")]
 
 use std::fs;
@@ -26,10 +26,10 @@ pub const EMOJI: [Row; 7] = [
     ("1F550", "🕐", "Travel & Places", "time", ["one o’clock", "clock", "一点", "时钟"]),
     ("1F1EB-1F1F7", "🇫🇷", "Flags", "country-flag", ["flag: France", "flag", "法国", "旗"]),
 ];
-/// Clock faces and flags are no concepts.
+/// Clock faces and flags are not concepts.
 pub const CONCEPTS: usize = 5;
 
-/// A PNG of one colour, half transparent.
+/// A half-transparent PNG of one colour.
 pub fn png(size: u32, colour: [u8; 3]) -> Vec<u8> {
     let [r, g, b] = colour;
     let image = image::RgbaImage::from_pixel(size, size, image::Rgba([r, g, b, 128]));
@@ -91,7 +91,7 @@ pub fn prepared() -> (TempDir, Dataset) {
     (folder, Dataset::load(&output).unwrap())
 }
 
-/// A folder of packages with people in all skin tones, in every language: `count` of them.
+/// A folder of packages with `count` people in all skin tones, in every language.
 pub fn write_people(folder: &Path, count: u32) {
     let toned =
         |person: u32, tone: &str| (format!("{:X}-{tone}", 0x1F980 + person), format!("{person}-{tone}.png"));

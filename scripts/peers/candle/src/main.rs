@@ -1,6 +1,6 @@
-//! candle-transformers' XLM-R, UNet and VAE of a model in the shape of AltDiffusion-m9, behind the protocol of the example
-//! `stopwatch` of altdiffusion-pipeline: see there. Its XLM-R has no projection after the last layer, so what comes out of
-//! a text is written nowhere; the rest can be compared.
+//! Runs candle-transformers' XLM-R, UNet and VAE on a model in the shape of AltDiffusion-m9, with the protocol of
+//! altdiffusion-pipeline's example `stopwatch`. Its XLM-R has no projection after the last layer, so text outputs are
+//! not written; the others can be compared.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let model = Path::new(model);
     let weights = model.join("text_encoder/model.safetensors");
-    // SAFETY: nobody changes the checkpoint while it is measured.
+    // SAFETY: the checkpoint does not change while it is measured.
     let weights = unsafe { VarBuilder::from_mmaped_safetensors(&[weights], DType::F32, &device)? };
     let text = XLMRobertaModel::new(&xlm_roberta_large(), weights.pp("roberta"))?;
     let config = StableDiffusionConfig::v1_5(None, None, None);
