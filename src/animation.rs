@@ -1,4 +1,4 @@
-//! Writes how an image comes out of the noise as an animation.
+//! Writes an animation of how an image emerges from noise.
 
 use std::fs;
 use std::path::Path;
@@ -13,18 +13,18 @@ use model_files::write_whole;
 const EACH: Duration = Duration::from_millis(120);
 const LAST: Duration = Duration::from_secs(2);
 
-/// Frames of one size that are shown one after the other, the last one longer.
+/// Frames of one size, shown in sequence, the last one longer.
 #[derive(Debug, Default)]
 pub struct Animation(Vec<RgbImage>);
 
 impl Animation {
-    /// What the format has place for.
+    /// The format's limit for a side.
     pub const LARGEST_SIDE: u64 = u16::MAX as u64;
 
-    /// The name of a file says that it can hold one.
+    /// Checks that a file's name is that of an animation.
     ///
     /// # Errors
-    /// When it does not end in .gif.
+    /// If it does not end in .gif.
     pub fn check_name(option: &str, path: &Path) -> Result<()> {
         let is_gif = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gif"));
         ensure!(is_gif, "{option} {}: expected a name that ends in .gif", path.display());
@@ -35,10 +35,10 @@ impl Animation {
         self.0.push(frame);
     }
 
-    /// Writes them all at the size of the last one.
+    /// Writes all frames, scaled to the size of the last one.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn write(self, option: &'static str, path: &Path) -> Result<()> {
         let mut bytes = Vec::new();
         let mut encoder = GifEncoder::new_with_speed(&mut bytes, 10);

@@ -1,4 +1,4 @@
-//! Takes the defaults of options from a configuration file, whose keys are the long options.
+//! Reads defaults for options from a configuration file, with the long names as keys.
 //!
 //! ```toml
 //! device = "cuda"        # for every subcommand that has --device
@@ -14,15 +14,15 @@ use clap::{Arg, ArgAction, Command};
 use etcetera::BaseStrategy;
 use toml::{Table, Value};
 
-/// The variable that names the file.
+/// The environment variable for the file.
 const FILE_VARIABLE: &str = "ALTDIFFUSION_CONFIG";
-/// Options that say nothing about the work.
+/// Options that cannot have defaults.
 const NO_DEFAULTS: [&str; 2] = ["help", "version"];
 
-/// The command with the defaults of the configuration file, which its help names.
+/// The command with the configuration file's defaults, which its help names.
 ///
 /// # Errors
-/// When the file cannot be read, or something in it is no option or cannot be its value.
+/// If the file cannot be read, or has an unknown option or an invalid value.
 pub fn with_defaults(command: Command, examples: &str) -> Result<Command> {
     let Some((path, is_asked_for)) = place() else { return Ok(command.after_long_help(examples.to_owned())) };
     let text = match std::fs::read_to_string(&path) {
@@ -45,12 +45,12 @@ pub fn with_defaults(command: Command, examples: &str) -> Result<Command> {
     }
 }
 
-/// The command with no defaults but its own: those of variables do not count either.
+/// The command with its own defaults only, ignoring environment variables too.
 pub fn without_defaults(command: Command) -> Command {
     command.mut_subcommands(|subcommand| subcommand.mut_args(|option| option.env(None::<&'static str>)))
 }
 
-/// Where the file is, and whether a person said so.
+/// The path of the file, and whether the user chose it.
 fn place() -> Option<(PathBuf, bool)> {
     match std::env::var_os(FILE_VARIABLE).filter(|path| !path.is_empty()) {
         Some(path) => Some((path.into(), true)),
@@ -70,9 +70,9 @@ fn apply(command: Command, text: &str) -> Result<Command> {
     apply_table(command, &table, "")
 }
 
-/// Sets what `table` says, which is about the subcommand `name` and those below it.
+/// Applies `table` to the subcommand `name` and those below it.
 fn apply_table(mut command: Command, table: &Table, name: &str) -> Result<Command> {
-    // What is said of one subcommand goes before what is said of all.
+    // Settings for a subcommand take precedence over those for all.
     for (key, value) in table.iter().filter(|(_, value)| !value.is_table()) {
         let shown = if name.is_empty() { key.clone() } else { format!("{key} in [{name}]") };
         let mut count = 0;
@@ -101,7 +101,7 @@ fn apply_table(mut command: Command, table: &Table, name: &str) -> Result<Comman
     Ok(command)
 }
 
-/// Sets the default of the option `key` in the command and all below it, and counts them.
+/// Sets the default of the option `key` in the command and all below it, counting them.
 fn set(mut command: Command, key: &str, value: &Value, count: &mut usize) -> Result<Command> {
     let option = command.get_arguments().find(|option| option.get_long() == Some(key));
     if let Some(option) = option.filter(|_| !NO_DEFAULTS.contains(&key)) {
@@ -124,10 +124,10 @@ fn set(mut command: Command, key: &str, value: &Value, count: &mut usize) -> Res
     Ok(command)
 }
 
-/// The value as it would be typed after the option, if that is possible.
+/// Converts a value to option arguments, if possible.
 ///
 /// # Errors
-/// When it is not.
+/// If it cannot be converted.
 pub fn values(option: &Arg, value: &Value) -> Result<Vec<String>> {
     let is_switch = matches!(option.get_action(), ArgAction::SetTrue | ArgAction::SetFalse);
     let takes_many = matches!(option.get_action(), ArgAction::Append)
@@ -139,7 +139,7 @@ pub fn values(option: &Arg, value: &Value) -> Result<Vec<String>> {
         Value::Array(values) if takes_many => values.iter().map(typed).collect::<Result<Vec<_>>>()?,
         value => vec![typed(value)?],
     };
-    // The option alone, without what it has to do with others.
+    // The option on its own, without its relations to others.
     let alone = Arg::new("value")
         .long(option.get_long().unwrap_or_default().to_owned())
         .allow_hyphen_values(true)
@@ -172,7 +172,7 @@ pub fn option_names(command: &Command) -> Vec<String> {
     own.chain(command.get_subcommands().flat_map(option_names)).collect()
 }
 
-/// Asks for the one of `known` that was most likely meant.
+/// Suggests the most similar of `known`.
 pub fn hint(found: &str, known: &[String]) -> String {
     let nearest = known.iter().map(|name| (strsim::damerau_levenshtein(found, name), name)).min();
     match nearest.filter(|(distance, _)| *distance <= 2) {

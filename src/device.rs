@@ -7,22 +7,22 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use candle_core::utils::{cuda_is_available, metal_is_available};
 
-/// Where a model computes. A number says which, where there are several.
+/// Where a model computes. A number selects one of several devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The first GPU that this build can use and that is there, else the processor.
+    /// The first available GPU that this build supports, or else the CPU.
     Auto,
     Cpu,
-    /// Without a number the first, or, of several processes that train together, each its own.
+    /// Without a number, the first GPU or, when several processes train together, each its own.
     Cuda(Option<usize>),
     Metal(usize),
 }
 
 impl DeviceChoice {
-    /// Makes the device ready.
+    /// Opens the device.
     ///
     /// # Errors
-    /// When this build cannot use such a device, or there is none.
+    /// If this build does not support such a device, or there is none.
     pub fn open(self) -> Result<Device> {
         if !self.is_built() {
             let feature = self.to_string();
@@ -38,11 +38,11 @@ impl DeviceChoice {
             Self::Cuda(number) => fused_ops::cuda_device(number.unwrap_or_default()),
             Self::Metal(number) => Device::new_metal(number),
         };
-        // Candle's own errors are not one line.
+        // candle's own errors have several lines.
         device.map_err(altclip_encoder::Error::from).with_context(|| format!("--device {self}"))
     }
 
-    /// The choice of one of several processes on a machine: a GPU of its own, where it is not said which.
+    /// The device of one of several processes on a machine: its own GPU, unless specified.
     pub fn of_process(self, number: usize) -> Self {
         match self {
             Self::Auto | Self::Cuda(None) if cuda_is_available() => Self::Cuda(Some(number)),

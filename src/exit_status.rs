@@ -1,4 +1,4 @@
-//! Says how the program ended, in the numbers that shells know.
+//! Defines the exit codes.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -8,25 +8,25 @@ use altdiffusion_pipeline::{Error as PipelineError, ErrorKind};
 /// How the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// What was asked for was done.
+    /// Success.
     Success,
-    /// It could not be done.
+    /// An error.
     Failure,
-    /// The options cannot be.
+    /// Invalid options.
     Usage,
-    /// A signal asked for an end, such as Ctrl-C.
+    /// Stopped by a signal, such as Ctrl-C.
     Interrupted,
 }
 
 impl ExitStatus {
-    /// How the program ends with this error.
+    /// The exit status for this error.
     pub fn of(error: &anyhow::Error) -> Self {
         let of_pipeline = error.downcast_ref().map(PipelineError::kind);
         let is_cancelled = error.is::<Cancelled>() || of_pipeline == Some(ErrorKind::Cancelled);
         if is_cancelled { Self::Interrupted } else { Self::Failure }
     }
 
-    /// The number. That of an interrupted program is what shells report of one that Ctrl-C ended, 128 + SIGINT.
+    /// The exit code. After an interrupt it is the one shells report for Ctrl-C, 128 + SIGINT.
     pub const fn code(self) -> u8 {
         match self {
             Self::Success => 0,
@@ -43,12 +43,12 @@ impl From<ExitStatus> for ExitCode {
     }
 }
 
-/// The error of work that ended because a signal asked for it.
+/// The error of work stopped by a signal.
 #[derive(Debug)]
 pub struct Cancelled {
-    /// The steps that were done.
+    /// Steps completed.
     pub step: usize,
-    /// The steps of the whole work.
+    /// Total steps.
     pub steps: usize,
 }
 

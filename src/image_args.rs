@@ -1,4 +1,4 @@
-//! Parses the options that say how image files are read, which several subcommands share.
+//! Parses the options for reading image files, shared by several subcommands.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -31,16 +31,16 @@ pub struct ImageArgs {
 }
 
 impl ImageArgs {
-    /// How files are decoded.
+    /// The decoding options.
     pub fn decode_options(&self) -> DecodeOptions {
         DecodeOptions { max_pixels: self.max_pixels, ..DecodeOptions::default() }
     }
 
-    /// An image to be given to an embedder, which lays it on a background. `option` is the one that named the file, or
-    /// standard input.
+    /// Opens an image for an embedder, which flattens it. `option` is the option that named the file, or standard
+    /// input.
     ///
     /// # Errors
-    /// When the file is no image, or has too many pixels.
+    /// If the file is not an image, or has too many pixels.
     pub fn open(&self, option: &'static str, path: &Path) -> Result<DynamicImage> {
         if standard_input::is_named_by(path) {
             let bytes = standard_input::read(option)?;
@@ -49,23 +49,23 @@ impl ImageArgs {
         images::open(path, self.decode_options()).context(option)
     }
 
-    /// Adds what an image tells of these: a background that was asked for. The model's own comes with the model.
+    /// Records the background, if one was requested. The model's own comes with the model.
     pub fn record(&self, fields: &mut ParameterFields) {
         let Self { background, max_pixels: _ } = self;
         fields.add_some("Background", *background);
     }
 
-    /// These, and where there are none those of an image.
+    /// These options, with those of an image as the default.
     pub fn or(self, image: Self) -> Self {
         Self { background: self.background.or(image.background), ..self }
     }
 
-    /// These, with the limit of `other`.
+    /// These options, with the limit of `other`.
     pub fn limited_as(self, other: &Self) -> Self {
         Self { max_pixels: other.max_pixels, ..self }
     }
 
-    /// The embedder, reading images as these options say.
+    /// Makes an embedder read images with these options.
     pub fn apply(&self, embedder: Embedder) -> Embedder {
         let embedder = embedder.with_decode_options(self.decode_options());
         match self.background {
@@ -74,14 +74,14 @@ impl ImageArgs {
         }
     }
 
-    /// Warns of `count` images that were transparent and had no background, unless that was asked for.
+    /// Warns of `count` transparent images without a background, unless that was requested.
     pub fn warn_of_transparency(&self, count: usize) {
         if count > 0 && self.background.is_none() {
             warn(&format!("{}; --background white composites them", transparency_note(count)));
         }
     }
 
-    /// How many of `images` an embedder takes without their transparency.
+    /// How many of `images` an embedder uses without their transparency.
     pub fn transparent(&self, images: &[DynamicImage], embedder: &Embedder) -> usize {
         match embedder.background() {
             Background::None => images.iter().filter(|image| image.color().has_alpha()).count(),
@@ -90,7 +90,7 @@ impl ImageArgs {
     }
 }
 
-/// Reads the images that a drawing is made from.
+/// Reads the images that a drawing uses.
 pub struct ImageReader<'a> {
     args: &'a ImageArgs,
     model: &'a ModelArgs,
@@ -103,10 +103,10 @@ impl<'a> ImageReader<'a> {
         Self { args, model, transparent: Cell::new(0) }
     }
 
-    /// Reads an image file, upright and on the background. `option` is the one that named it.
+    /// Reads an image file, upright and flattened. `option` is the option that named it.
     ///
     /// # Errors
-    /// When the file is no image, or has too many pixels.
+    /// If the file is not an image, or has too many pixels.
     pub fn read(&self, option: &'static str, path: &Path) -> Result<RgbImage> {
         let image = self.args.open(option, path)?;
         if !image.color().has_alpha() {

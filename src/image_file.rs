@@ -11,15 +11,15 @@ use model_files::write_whole;
 use crate::output::print_bytes;
 use crate::progress::warn;
 
-/// Whether an option names standard output instead of a file.
+/// Whether an option's value means standard output.
 pub fn is_standard_output(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Writes an image to a file or to standard output, with how it was made if the format has a place for that.
+/// Writes an image to a file or to standard output, with a record of how it was drawn if the format has room for it.
 ///
 /// # Errors
-/// When the format does not take an image of this size, or it cannot be written.
+/// If the format does not support an image of this size, or it cannot be written.
 pub fn write_image(
     path: &Path,
     format: ImageFileFormat,

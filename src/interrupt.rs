@@ -1,5 +1,5 @@
-//! Handles Ctrl-C and what else asks a program to end: SIGTERM, and SIGHUP unless it is ignored, as `nohup` has it. The first one is
-//! acknowledged at once, the second ends the program whatever it does.
+//! Handles signals that ask the program to end: Ctrl-C, SIGTERM, and SIGHUP unless `nohup` ignores it. The first is
+//! acknowledged immediately; the second ends the program in any case.
 
 #![allow(unsafe_code, reason = "signals")]
 
@@ -12,31 +12,31 @@ use crate::exit_status::ExitStatus;
 use crate::output::complain;
 use crate::progress;
 
-/// What Ctrl-C does to the work.
+/// How the work responds to Ctrl-C.
 pub struct Interrupt(Arc<InterruptState>);
 
 struct InterruptState {
     pressed: AtomicBool,
-    /// What has to be finished first, in the words of a message; where there is nothing, the program ends at once.
+    /// What must be finished first, for a message; if empty, the program ends immediately.
     unfinished: Mutex<Option<String>>,
-    /// How far the work is, in the words of a message.
+    /// The progress of the work, for a message.
     stage: Mutex<String>,
 }
 
 impl Interrupt {
-    /// Ends the program at once, in the middle of a step too: nothing is lost by it, since nothing is kept before the end.
-    /// Only what [`put_off`](Self::put_off) says is finished first.
+    /// Ends the program immediately on a signal, even in the middle of a step: nothing is saved before the end, so
+    /// nothing is lost. Only work under [`put_off`](Self::put_off) is finished first.
     ///
     /// # Errors
-    /// When the system does not allow to watch for it.
+    /// If the system does not allow it.
     pub fn watch() -> Result<Self> {
         Self::install(None, "while the model was loaded")
     }
 
-    /// Asks the work to end where it can, after `unfinished`, as [`is_pressed`](Self::is_pressed) tells it.
+    /// Asks the work to end when it can, after `unfinished`; it checks [`is_pressed`](Self::is_pressed).
     ///
     /// # Errors
-    /// When the system does not allow to watch for it.
+    /// If the system does not allow it.
     pub fn watch_for(unfinished: &str) -> Result<Self> {
         Self::install(Some(unfinished.to_owned()), "")
     }
@@ -54,17 +54,17 @@ impl Interrupt {
         Ok(Self(state))
     }
 
-    /// Whether the work is to end.
+    /// Whether the work should end.
     pub fn is_pressed(&self) -> bool {
         self.0.pressed.load(Ordering::Relaxed)
     }
 
-    /// Says how far the work is.
+    /// Sets the progress shown in the message.
     pub fn set_stage(&self, stage: impl Into<String>) {
         *lock(&self.0.stage) = stage.into();
     }
 
-    /// Until the result is dropped, files are written that are to be whole.
+    /// Delays the end until the result is dropped, while files are written.
     pub fn put_off(&self) -> PutOff<'_> {
         *lock(&self.0.unfinished) = Some("the files are written".to_owned());
         PutOff(&self.0)
@@ -87,7 +87,7 @@ impl InterruptState {
     }
 }
 
-/// Ends the program when it is dropped, if that was asked for meanwhile.
+/// Ends the program when dropped, if a signal came meanwhile.
 pub struct PutOff<'a>(&'a InterruptState);
 
 impl Drop for PutOff<'_> {
@@ -104,7 +104,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends the program while other threads go on computing, so that nothing may be torn down below them.
+/// Ends the program while other threads still compute, so nothing they use may be torn down.
 fn exit() -> ! {
     let code = ExitStatus::Interrupted.code().into();
     #[cfg(unix)]
@@ -116,7 +116,7 @@ fn exit() -> ! {
     std::process::exit(code)
 }
 
-/// The signals that whoever started the program wants to be ignored: SIGHUP under `nohup`, SIGINT of a shell's background.
+/// Signals that the parent process ignores: SIGHUP under `nohup`, SIGINT for background jobs of a shell.
 struct Ignored {
     #[cfg(unix)]
     signals: Vec<libc::c_int>,

@@ -1,7 +1,7 @@
-//! Runs the command `altdiffusion`: images from texts, and what belongs to it.
+//! Runs the command `altdiffusion`.
 
-// Standard output and standard error are written to in `output` alone, which escapes what could change the terminal and
-// lets no error go unnoticed.
+// Only `output` writes to standard output and standard error: it escapes what could change the terminal, and reports
+// every error.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod animation;
@@ -92,7 +92,7 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<ExitStatus> {
     let command = language::localized(defaults::with_defaults(full_command(), EXAMPLES)?);
     let parsed = command.try_get_matches().and_then(|matches| match matches.subcommand() {
-        // An image says all that it was drawn with: somebody's defaults must not come between.
+        // An image records everything it was drawn with; a user's defaults must not interfere.
         Some((_, of_generate)) if of_generate.try_contains_id("like").unwrap_or(false) => {
             language::localized(defaults::without_defaults(full_command())).try_get_matches()
         }
@@ -101,7 +101,7 @@ fn run() -> anyhow::Result<ExitStatus> {
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(message) if message.use_stderr() => return Ok(refuse(&message)),
-        // Help, or the version: it was asked for, so that it has to arrive.
+        // Help or the version was requested, so failing to print it is an error.
         Err(help) => {
             let printed = output::check_open().and_then(|()| help.print());
             output::check(printed.and_then(|()| io::stdout().flush()))?;
@@ -131,23 +131,23 @@ fn run() -> anyhow::Result<ExitStatus> {
     Ok(ExitStatus::Success)
 }
 
-/// Every option and subcommand, in English.
+/// All options and subcommands, in English.
 pub fn full_command() -> clap::Command {
     Cli::command()
 }
 
-/// Sets what libraries read from the environment.
+/// Sets environment variables that libraries read.
 ///
-/// Candle's own threads must not start in training: it adds gradients up on them, and they then spin while they wait for more,
-/// on the cores that the kernels of `fused-ops` compute on, so that a step takes more than twice as long. Nothing else that
-/// takes time comes by them. Backtraces are for panics alone: candle captures one in each of its errors and displays it as a
-/// part of the message, so that `RUST_BACKTRACE=1`, which many have set for good, would turn an error of one line into a page.
+/// candle must not start its threads in training: it sums gradients on them, and they then spin on the cores that
+/// `fused-ops` computes on, which more than doubles the time of a step. Nothing else that takes time uses them.
+/// Backtraces are for panics only: candle captures one in each error and displays it with the message, so with
+/// `RUST_BACKTRACE=1`, which some set permanently, a one-line error would fill a page.
 #[allow(unsafe_code, reason = "no other thread exists yet")]
 fn set_environment() {
     const THREADS: &str = "CANDLE_NUM_THREADS";
     const BACKTRACES_OF_ERRORS: &str = "RUST_LIB_BACKTRACE";
     let trains = std::env::args_os().skip(1).any(|argument| argument == "train");
-    // SAFETY: this is the first thing that the program does, and no other thread exists yet.
+    // SAFETY: this is the first thing the program does; no other thread exists yet.
     unsafe {
         if trains && std::env::var_os(THREADS).is_none() {
             std::env::set_var(THREADS, "1");
@@ -156,7 +156,7 @@ fn set_environment() {
     }
 }
 
-/// Says why the options cannot be.
+/// Explains invalid options.
 fn refuse(message: &clap::Error) -> ExitStatus {
     if let Some(text) = language::explain(message) {
         text.lines().for_each(output::complain);
@@ -164,10 +164,10 @@ fn refuse(message: &clap::Error) -> ExitStatus {
     }
     let text = message.to_string();
     if text.lines().all(|line| output::printable(line) == line) {
-        // In colours. That it cannot be said to anyone is no other outcome.
+        // In colours. Failing to print it does not change the outcome.
         let _ = message.print();
     } else {
-        // What was typed, or pasted, would change the terminal.
+        // The arguments may contain escape sequences.
         text.lines().for_each(output::complain);
     }
     ExitStatus::Usage
@@ -182,11 +182,11 @@ fn start_log(verbose: bool) {
     let is_log = verbose || std::env::var_os(EnvFilter::DEFAULT_ENV).is_some();
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(|| output::LogWriter);
-    // Who did not ask for a log sees warnings as they see everything else.
+    // Without a log, warnings look like all other messages.
     if is_log { log.init() } else { log.event_format(output::Warning).init() }
 }
 
-/// An error and its causes, joined by `: `. A cause that the line ends with already is not said twice.
+/// An error and its causes, joined by `: `. A cause that ends the line already is not repeated.
 pub fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {

@@ -1,4 +1,4 @@
-//! Parses the options that choose a model and how it computes, which several subcommands share.
+//! Parses the options for a model and how it computes, shared by several subcommands.
 
 use std::path::Path;
 
@@ -17,12 +17,12 @@ use crate::recorded::recorded_source;
 use crate::{option_values, shipped};
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
-/// How the names of the repositories begin whose weights have this licence.
+/// The prefix of the repositories whose weights have this licence.
 const PUBLISHED: &str = "BAAI/AltDiffusion";
 const LICENCE: &str = "Its weights are under CreativeML Open RAIL-M, which limits what they may be used for: \
                        https://huggingface.co/spaces/CompVis/stable-diffusion-license";
 
-/// The folders that a pipeline is read from, "" being the top of the model.
+/// The folders of a pipeline; "" is the model's root.
 const PIPELINE_FOLDERS: [&str; 8] = [
     "tokenizer",
     "text_encoder",
@@ -33,7 +33,7 @@ const PIPELINE_FOLDERS: [&str; 8] = [
     "feature_extractor",
     "image_encoder",
 ];
-/// Those that a model of texts and images is read from.
+/// The folders of a dual encoder.
 const EMBEDDER_FOLDERS: [&str; 5] = ["", "tokenizer", "text_encoder", "image_encoder", "feature_extractor"];
 
 #[derive(Debug, Clone, Args)]
@@ -93,10 +93,10 @@ pub struct ModelArgs {
 }
 
 impl ModelArgs {
-    /// Where the model's files come from.
+    /// The source of the model's files.
     ///
     /// # Errors
-    /// When the name can be neither that of a directory nor that of a repository.
+    /// If the name can be neither a directory nor a repository.
     pub fn source(&self) -> Result<ModelSource> {
         ensure!(self.config.is_none(), "--config: is for a --model in one file, where there is none with it");
         match self.model() {
@@ -113,14 +113,14 @@ impl ModelArgs {
 
     /// The name of the model, unless it is the one inside this program.
     fn model(&self) -> Option<&str> {
-        // A variable that is set to nothing is as good as none.
+        // An empty variable counts as unset.
         self.model.as_deref().filter(|name| !name.is_empty())
     }
 
-    /// How to load the model as a pipeline that draws.
+    /// How to load the model as a pipeline.
     ///
     /// # Errors
-    /// When this build cannot use such a device, or there is none.
+    /// If this build does not support such a device, or there is none.
     pub fn load_options(&self) -> Result<LoadOptions> {
         Ok(LoadOptions::new(self.dtype(), &self.device()?))
     }
@@ -128,7 +128,7 @@ impl ModelArgs {
     /// The parts of the model, in folders or in one file.
     ///
     /// # Errors
-    /// When it is none, or a part of it is missing or damaged.
+    /// If it is not a model, or a part is missing or damaged.
     pub fn parts(&self) -> Result<ModelParts> {
         let Some(file) = self.single_file() else {
             let source = self.source()?;
@@ -167,10 +167,10 @@ impl ModelArgs {
         self.model().map(Path::new).filter(|path| path.is_file())
     }
 
-    /// Loads the model as a dual encoder of texts and images.
+    /// Loads the model as a dual encoder.
     ///
     /// # Errors
-    /// When it is none, or a file of it is missing or damaged.
+    /// If it is not one, or a file is missing or damaged.
     pub fn embedder(&self) -> Result<Embedder> {
         let device = self.device()?;
         let source = self.source()?;
@@ -182,10 +182,10 @@ impl ModelArgs {
         Ok(Embedder::from_source(&source, self.dtype(), &device)?)
     }
 
-    /// What the model lays transparent images on.
+    /// The model's background for transparent images.
     ///
     /// # Errors
-    /// When there can be no such model, or its configuration cannot be read.
+    /// If there can be no such model, or its configuration cannot be read.
     pub fn background(&self) -> Result<Background> {
         match self.single_file() {
             Some(_) => Ok(Background::None),
@@ -198,7 +198,7 @@ impl ModelArgs {
         self.model().is_none()
     }
 
-    /// Adds what an image tells of the model that it was drawn with.
+    /// Records the model in an image.
     pub fn record(&self, fields: &mut ParameterFields) {
         let Self {
             model,
@@ -206,7 +206,7 @@ impl ModelArgs {
             config,
             variant,
             dtype: _,
-            // The one that is used is told by itself: pixels depend on it in their last digits alone.
+            // Recorded separately: it only affects the last digits.
             device: _,
         } = self;
         let model = model.as_deref().filter(|name| !name.is_empty());
@@ -217,7 +217,7 @@ impl ModelArgs {
         fields.add("Dtype", self.dtype().as_str());
     }
 
-    /// These, and where there are none those of an image.
+    /// These options, with those of an image as the default.
     pub fn or(self, image: Self) -> Self {
         let is_own = self.model.is_some();
         Self {
@@ -239,24 +239,24 @@ impl ModelArgs {
         }
     }
 
-    /// The type to compute with.
+    /// The dtype to compute in.
     pub fn dtype(&self) -> DType {
         self.dtype.unwrap_or(DType::F32)
     }
 
-    /// Makes the device ready.
+    /// Opens the device.
     ///
     /// # Errors
-    /// When this build cannot use such a device, or there is none.
+    /// If this build does not support such a device, or there is none.
     pub fn device(&self) -> Result<Device> {
         self.device.unwrap_or(DeviceChoice::Auto).open()
     }
 }
 
-/// The model called `name`, at a revision and with one variant of the weights if a person asked for such.
+/// Opens the model called `name`, at a revision and with a variant of the weights, if requested.
 ///
 /// # Errors
-/// When there can be no model, no revision or no variant of such a name.
+/// If the name, revision or variant is invalid.
 pub fn open_source(name: &str, revision: Option<&str>, variant: Option<&str>) -> Result<ModelSource> {
     let source = match revision {
         None => ModelSource::open(name)?,

@@ -1,4 +1,4 @@
-//! Computes the hash by which an image says what model it was drawn with.
+//! Computes the hash by which an image names its model.
 
 use std::fs;
 use std::io::Write;
@@ -12,24 +12,24 @@ use sha2::{Digest, Sha256};
 
 use crate::recorded::hex;
 
-/// As many digits as web interfaces show.
+/// The digits that web interfaces show.
 const DIGITS: usize = 10;
 
-/// Begins to hash the weights of a model, which takes a moment for each gigabyte, while it is loaded and draws.
+/// Starts hashing a model's weights, which takes a moment per gigabyte, while it is loaded and draws.
 pub fn start(parts: &ModelParts) -> JoinHandle<Result<String>> {
     let weights = parts.weights();
     thread::spawn(move || of(&weights))
 }
 
-/// The hash, when it is there.
+/// Waits for the hash.
 ///
 /// # Errors
-/// When a file cannot be read.
+/// If a file cannot be read.
 pub fn finish(hash: JoinHandle<Result<String>>) -> Result<String> {
     hash.join().map_err(|_| anyhow!("the model's hash could not be computed"))?.context("the model's hash")
 }
 
-/// Of one file its SHA-256, as web interfaces have it; of several that of theirs, one after the other.
+/// The SHA-256 of a single file, as in web interfaces; for several files, the hash of their hashes.
 fn of(weights: &[Checkpoint]) -> Result<String> {
     let mut digests = Vec::new();
     for file in weights.iter().flat_map(Checkpoint::files) {
@@ -50,7 +50,7 @@ fn of(weights: &[Checkpoint]) -> Result<String> {
     Ok(hash)
 }
 
-/// The hub's cache calls large files by their SHA-256, and a model's files lead there.
+/// The hub's cache names large files by their SHA-256, and a model's files link there.
 fn in_hub_cache(file: &Path) -> Option<String> {
     const HEX_DIGITS: usize = 64;
     let blob = fs::canonicalize(file).ok()?;

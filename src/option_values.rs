@@ -1,4 +1,4 @@
-//! Parses values of options, with what was expected in the error. Clap adds the option's name and the value found.
+//! Parses option values; errors say what was expected. Clap adds the option's name and the value.
 
 use candle_core::DType;
 use fused_ops::BlockType;
@@ -7,13 +7,13 @@ use model_files::checkpoint::NumberType;
 use altdiffusion_pipeline::random::{Rng, Seeds};
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, TimestepSpacing};
 
-/// Sizes of images are multiples of this in every published model.
+/// Image sizes are multiples of this in every published model.
 const SIDE_MULTIPLE: usize = 8;
 
-/// The most images that one run draws, all of them in one batch.
+/// The most images per run, all in one batch.
 pub const MOST_IMAGES: usize = 1024;
 
-/// A type that models compute in.
+/// A dtype that models compute in.
 pub fn dtype(text: &str) -> Result<DType, String> {
     match text {
         "f32" | "fp32" | "float32" => Ok(DType::F32),
@@ -23,7 +23,7 @@ pub fn dtype(text: &str) -> Result<DType, String> {
     }
 }
 
-/// A type that models are written in.
+/// A number type that models are written in.
 pub fn number_type(text: &str) -> Result<NumberType, String> {
     text.parse().map_err(|_| {
         let blocks: Vec<_> = BlockType::ALL.into_iter().map(BlockType::name).collect();
@@ -31,15 +31,15 @@ pub fn number_type(text: &str) -> Result<NumberType, String> {
     })
 }
 
-/// What names a way to step: a scheduler, how its noise levels are spread, or both.
+/// A scheduler, a spacing of noise levels, or both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sampler {
     pub kind: Option<SchedulerKind>,
     pub spacing: Option<SigmaSpacing>,
 }
 
-/// A scheduler, by the short name, by that of its class in diffusers, or as stable-diffusion-webui, ComfyUI and
-/// stable-diffusion.cpp call it, with or without how its noise levels are spread: "DPM++ 2M Karras", `euler_a`, `dpm++2m`.
+/// A scheduler, by its short name, its class in diffusers, or its name in stable-diffusion-webui, ComfyUI and
+/// stable-diffusion.cpp, with or without the spacing of noise levels: "DPM++ 2M Karras", `euler_a`, `dpm++2m`.
 pub fn sampler(text: &str) -> Result<Sampler, String> {
     let kind = text.parse().ok().or_else(|| SchedulerKind::from_class_name(text));
     if kind.is_some() {
@@ -54,7 +54,7 @@ pub fn sampler(text: &str) -> Result<Sampler, String> {
             }
         }
     }
-    // What they call the way in which a model's steps are spread if nobody asks for another.
+    // Their names for a model's default spacing.
     if matches!(name.as_str(), "discrete" | "normal" | "default" | "automatic") {
         return Ok(Sampler { kind: None, spacing: Some(SigmaSpacing::Timesteps) });
     }
@@ -67,7 +67,7 @@ pub fn sampler(text: &str) -> Result<Sampler, String> {
     }
 }
 
-/// A name in small letters, without what programs write differently in it.
+/// A name in lower case, without characters that programs write differently.
 fn bare(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric() || *c == '+').flat_map(char::to_lowercase).collect()
 }
@@ -86,7 +86,7 @@ fn sampler_by_bare_name(name: &str) -> Option<SchedulerKind> {
     })
 }
 
-/// What stable-diffusion-webui calls a scheduler.
+/// A scheduler's name in stable-diffusion-webui.
 pub fn sampler_name(kind: SchedulerKind) -> &'static str {
     match kind {
         SchedulerKind::Ddim => "DDIM",
@@ -108,7 +108,7 @@ pub fn seeds(text: &str) -> Result<Seeds, String> {
     text.parse().map_err(|_| "expected consecutive or stream".to_owned())
 }
 
-/// A way to spread the noise levels of a run.
+/// A spacing of noise levels.
 pub fn sigma_spacing(text: &str) -> Result<SigmaSpacing, String> {
     text.parse().map_err(|_| {
         let known: Vec<_> = SigmaSpacing::ALL.into_iter().map(SigmaSpacing::name).collect();
@@ -116,7 +116,7 @@ pub fn sigma_spacing(text: &str) -> Result<SigmaSpacing, String> {
     })
 }
 
-/// A way to spread the steps of a run.
+/// A spacing of timesteps.
 pub fn timestep_spacing(text: &str) -> Result<TimestepSpacing, String> {
     text.parse().map_err(|_| {
         let known: Vec<_> = TimestepSpacing::ALL.into_iter().map(TimestepSpacing::name).collect();
@@ -124,12 +124,12 @@ pub fn timestep_spacing(text: &str) -> Result<TimestepSpacing, String> {
     })
 }
 
-/// One of the timesteps of a list.
+/// A timestep in a list.
 pub fn timestep(text: &str) -> Result<usize, String> {
     text.trim().parse().map_err(|_| "expected whole numbers, such as 999,500,1".to_owned())
 }
 
-/// One of the noise levels of a list.
+/// A noise level in a list.
 pub fn sigma(text: &str) -> Result<f32, String> {
     let sigma = text.trim().parse().ok().filter(|sigma: &f32| sigma.is_finite());
     sigma.ok_or_else(|| "expected numbers, such as 14.6,1.6,0".to_owned())
@@ -144,19 +144,19 @@ pub fn layers(text: &str) -> Result<usize, String> {
 pub fn rng(text: &str) -> Result<Rng, String> {
     match text.to_lowercase().as_str() {
         "cpu" => Ok(Rng::Cpu),
-        // As web interfaces call it, on a card and on the processor.
+        // The names of web interfaces, for a GPU and for the CPU.
         "cuda" | "gpu" | "nv" => Ok(Rng::Cuda),
         _ => Err("expected cpu or cuda".to_owned()),
     }
 }
 
-/// A part of a whole.
+/// A share from 0 to 1.
 pub fn part(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| (0.0..=1.0).contains(number));
     number.ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
-/// A number of steps, or of other things of which there is at least one.
+/// A number of steps, or of something else that must be at least 1.
 pub fn count(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|count| *count > 0);
     count.ok_or_else(|| "expected a whole number, at least 1".to_owned())
@@ -168,7 +168,7 @@ pub fn images(text: &str) -> Result<usize, String> {
     images.ok_or_else(|| format!("expected a whole number from 1 to {MOST_IMAGES}"))
 }
 
-/// Pixels of one side of an image.
+/// The side of an image, in pixels.
 pub fn side(text: &str) -> Result<usize, String> {
     let side = text.parse().ok().filter(|side: &usize| *side > 0 && side.is_multiple_of(SIDE_MULTIPLE));
     side.ok_or_else(|| format!("expected a number of pixels that {SIDE_MULTIPLE} divides"))
@@ -179,7 +179,7 @@ pub fn seed(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
 }
 
-/// A number that is neither infinite nor NaN.
+/// A finite number.
 pub fn finite(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite());
     number.ok_or_else(|| "expected a number".to_owned())

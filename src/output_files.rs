@@ -1,4 +1,4 @@
-//! Checks the files that a subcommand writes before the work, and writes them whole or not at all after it.
+//! Checks a subcommand's output files before the work, and writes them atomically afterwards.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -12,10 +12,10 @@ use candle_core::safetensors::save;
 use model_files::write_whole;
 use serde::Serialize;
 
-/// Finds out whether a file can be written at `path`, so that no work is done in vain. `option` is the one that gave it.
+/// Checks that a file can be written at `path`, so that no work is wasted. `option` is the option that named it.
 ///
 /// # Errors
-/// When there is no such directory, it cannot be written to, or something other than a file is at `path`.
+/// If the directory does not exist or is not writable, or `path` is something other than a file.
 pub fn check_writable(option: &str, path: &Path) -> Result<()> {
     let shown = path.display();
     if path.is_dir() || path.as_os_str().to_string_lossy().ends_with(is_separator) {
@@ -29,7 +29,7 @@ pub fn check_writable(option: &str, path: &Path) -> Result<()> {
     if !directory.is_dir() {
         bail!("{option} {shown}: cannot be written, {} is not a directory", directory.display());
     }
-    // The file is replaced, and to replace a device or a pipe is never meant.
+    // The file is replaced, and nobody means to replace a device or a pipe.
     if path.exists() && !path.is_file() {
         bail!("{option} {shown}: cannot be written, it is no ordinary file");
     }
@@ -41,7 +41,7 @@ pub fn check_writable(option: &str, path: &Path) -> Result<()> {
     }
 }
 
-/// The names of `count` images: `out.png` alone, or `out-1.png`, `out-2.png` …
+/// The names of `count` images: just `out.png`, or `out-1.png`, `out-2.png` …
 pub fn numbered(path: &Path, count: usize) -> Vec<PathBuf> {
     if count == 1 {
         return vec![path.to_owned()];
@@ -58,18 +58,18 @@ pub fn numbered(path: &Path, count: usize) -> Vec<PathBuf> {
     (1..=count).map(name).collect()
 }
 
-/// Writes tensors by their names, as safetensors.
+/// Writes named tensors as safetensors.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// If the file cannot be written.
 pub fn write_tensors(path: &Path, tensors: &HashMap<&str, Tensor>) -> Result<()> {
     write_whole(path, |temporary| save(tensors, temporary).map_err(io::Error::other)).context("--output")
 }
 
-/// Writes what took how long, as JSON.
+/// Writes timings as JSON.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// If the file cannot be written.
 pub fn write_timings(path: &Path, timings: &impl Serialize) -> Result<()> {
     let mut json = serde_json::to_vec_pretty(timings).context("--timings")?;
     json.push(b'\n');

@@ -1,4 +1,4 @@
-//! Shows images in the terminal: every character is two pixels, `▀` in the colour of the upper one on that of the lower.
+//! Shows images in the terminal, two pixels per character: `▀` in the upper one's colour on the lower one's.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
@@ -10,23 +10,23 @@ use terminal_size::{Height, Width, terminal_size_of};
 
 use crate::output::print;
 
-/// Images shown side by side, at most.
+/// The most images shown side by side.
 const MOST_IMAGES: usize = 4;
 
-/// Lines of the terminal left to what stands around the image.
+/// Terminal lines left free around the image.
 const OTHER_LINES: u16 = 4;
 
-/// The colours that a terminal can show.
+/// The colours of a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Colours {
     /// Every colour.
     True,
-    /// The palette of 256 that xterm introduced: 6 × 6 × 6 of them evenly spaced.
+    /// xterm's palette of 256 colours, with 6 × 6 × 6 of them evenly spaced.
     Palette,
 }
 
 impl Colours {
-    /// What the environment says about the terminal, by the variables that terminals set.
+    /// Detects the terminal's colours from the variables that terminals set.
     fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Option<Self> {
         if variable("NO_COLOR").is_some_and(|value| !value.is_empty()) {
             return None;
@@ -37,7 +37,7 @@ impl Colours {
         variable("TERM").filter(|terminal| terminal.contains("256color")).map(|_| Self::Palette)
     }
 
-    /// The parameters of the control sequence that sets a colour. `layer` is 38 for the foreground, 48 for the background.
+    /// Writes the parameters of a colour's control sequence. `layer` is 38 for the foreground, 48 for the background.
     fn write(self, text: &mut String, layer: u8, Rgb([red, green, blue]): Rgb<u8>) -> fmt::Result {
         match self {
             Self::True => write!(text, "\x1b[{layer};2;{red};{green};{blue}m"),
@@ -50,10 +50,10 @@ impl Colours {
     }
 }
 
-/// Shows the first few images on standard output, if it is a terminal that can.
+/// Shows the first few images on standard output, if it is a suitable terminal.
 ///
 /// # Errors
-/// When standard output cannot be written to.
+/// If standard output cannot be written to.
 pub fn show(images: &[RgbImage]) -> Result<()> {
     let stdout = io::stdout();
     let colours = Colours::of_environment(|name| std::env::var(name).ok());
@@ -67,7 +67,7 @@ pub fn show(images: &[RgbImage]) -> Result<()> {
     print(&half_blocks(&strip, colours)?)
 }
 
-/// Images of one size side by side, made smaller where they do not fit into `(width, height)`. None, if nothing fits.
+/// Arranges images side by side, scaled down to fit `(width, height)`. `None` if nothing fits.
 fn strip(images: &[RgbImage], (width, height): (u32, u32)) -> Option<RgbImage> {
     let images = &images[..images.len().min(MOST_IMAGES)];
     let (image_width, image_height) = images.first()?.dimensions();
@@ -88,7 +88,7 @@ fn strip(images: &[RgbImage], (width, height): (u32, u32)) -> Option<RgbImage> {
     Some(strip)
 }
 
-/// An image as text. Of an odd number of rows, the last keeps the terminal's background below it.
+/// Converts an image to text. If the number of rows is odd, the last has the terminal's background below it.
 fn half_blocks(image: &RgbImage, colours: Colours) -> Result<String, fmt::Error> {
     let mut text = String::new();
     for row in (0..image.height()).step_by(2) {

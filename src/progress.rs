@@ -1,5 +1,5 @@
-//! Shows how far the work is: in a line that changes, or, where standard error is no terminal and the work is long, in a
-//! line now and then.
+//! Shows progress: in a changing line or, if standard error is not a terminal and the work is long, in occasional
+//! lines.
 
 use std::cell::Cell;
 use std::fmt;
@@ -19,14 +19,14 @@ const BAR: &str = "{msg} [{wide_bar}] {pos}/{len}{left}";
 const ITEMS: &str = "{msg} [{wide_bar}] {pos}/{len}, {rate}, {eta} left";
 const TRAINING: &str = "{prefix} [{wide_bar}] {pos}/{len}, {msg}, {per_sec}, {eta} left";
 const TICK: Duration = Duration::from_millis(100);
-/// Where no bar can be shown, a line comes this often.
+/// The time between lines if no bar can be shown.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-/// Share of the shown loss that is kept at every step; the rest is the new one.
+/// The smoothing of the displayed loss: the share kept at every step.
 const LOSS_MEMORY: f64 = 0.98;
 
 static QUIET: AtomicBool = AtomicBool::new(false);
 
-/// Shows nothing from now on but warnings and errors.
+/// Shows only warnings and errors from now on.
 pub fn be_quiet() {
     QUIET.store(true, Ordering::Relaxed);
 }
@@ -35,7 +35,7 @@ fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
 }
 
-/// A bar on standard error, if one is to be shown there.
+/// A bar on standard error, if it can be shown.
 fn new_bar(bar: ProgressBar) -> ProgressBar {
     if is_quiet() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -43,35 +43,35 @@ fn new_bar(bar: ProgressBar) -> ProgressBar {
     bar
 }
 
-/// Takes what changes off the terminal's line, to write something else there.
+/// Clears the terminal's changing line, to write something else.
 pub fn clear_line() {
     if io::stderr().is_terminal() {
-        // A line that cannot be cleared is not worth an error.
+        // Failing to clear a line is harmless.
         let _ = Term::stderr().clear_line();
     }
 }
 
-/// Says what is being done, on a line of its own. For work that may show progress itself, as downloads do.
+/// Announces work on a separate line, for work that may show its own progress, such as downloads.
 pub fn announce(what: &str) {
     if io::stderr().is_terminal() && !is_quiet() {
         complain(what);
     }
 }
 
-/// Says what a person should know although the work goes on.
+/// Warns the user while the work goes on.
 pub fn warn(what: &str) {
     complain(format!("warning: {what}"));
 }
 
-/// One line that says what is being done and, as soon as steps have been done, how long it will take.
+/// A line that shows the current work and, once steps are done, the time left.
 pub struct ProgressLine {
     bar: ProgressBar,
-    /// When the last line came where no bar can be shown; in the beginning, when the work began.
+    /// When the last line was printed if no bar can be shown; initially, when the work began.
     last_line: Cell<Instant>,
 }
 
 impl ProgressLine {
-    /// Says what is being done, of a length that is not known.
+    /// Starts work of unknown length.
     pub fn start(what: &'static str) -> Self {
         Self::of(ProgressBar::new_spinner().with_style(style(SPINNER)).with_message(translated(what)))
     }
@@ -82,17 +82,17 @@ impl ProgressLine {
         Self { bar, last_line: Cell::new(Instant::now()) }
     }
 
-    /// So many of the steps of `what` are done.
+    /// Reports `done` of the steps of `what`.
     pub fn steps(&self, what: &'static str, done: usize, total: usize) {
         self.steps_until(what, done, total, "left");
     }
 
-    /// So many of the steps from noise to images are done. What follows takes as long as many of them.
+    /// Reports `done` of the denoising steps. The rest takes about as long as all of them.
     pub fn drawing(&self, done: usize, total: usize) {
         self.steps_until("Drawing", done, total, "until decoding");
     }
 
-    /// Decoding begins with an image, from 0, of so many.
+    /// Reports that decoding of image `image`, from 0, begins.
     pub fn decoding(&self, image: usize, images: usize) {
         if images > 1 {
             return self.steps("Decoding", image, images);
@@ -108,7 +108,7 @@ impl ProgressLine {
         let (bar, length) = (&self.bar, total as u64);
         if bar.length() != Some(length) || bar.message() != translated(what) {
             let left = move |state: &ProgressState, shown: &mut dyn fmt::Write| {
-                // Before the first step nobody knows. What cannot be shown is not worth an error.
+                // Before the first step there is no estimate. Failing to show progress is harmless.
                 if state.pos() > 0 && state.len().is_some_and(|length| state.pos() < length) {
                     let left = format!(", {:#} {end}", HumanDuration(state.eta()));
                     let _ = shown.write_str(&translated(&left));
@@ -130,7 +130,7 @@ impl ProgressLine {
         });
     }
 
-    /// Says how far the work is where no bar can be shown, if it has been long since the last time.
+    /// Prints a line about progress if no bar can be shown and enough time has passed.
     fn line(&self, text: impl FnOnce() -> String) {
         if self.bar.is_hidden() && !is_quiet() && self.last_line.get().elapsed() >= LINE_EVERY {
             self.last_line.set(Instant::now());
@@ -138,11 +138,10 @@ impl ProgressLine {
         }
     }
 
-    /// `total` items of a kind, of which an earlier run did the first `done`: how many are done, how many in a second, and
-    /// how long the others will take.
+    /// Starts `total` items of a kind, `done` of them by an earlier run: shows their number, rate and the time left.
     pub fn items(kind: &'static str, done: usize, total: usize) -> Self {
         let rate = |state: &ProgressState, shown: &mut dyn fmt::Write| {
-            // A rate that cannot be shown is not worth an error.
+            // Failing to show a rate is harmless.
             let _ = write!(shown, "{:.1}/s", state.per_sec());
         };
         let style = style(ITEMS).with_key("rate", rate);
@@ -153,7 +152,7 @@ impl ProgressLine {
         progress
     }
 
-    /// So many of the items are done.
+    /// Reports the number of items done.
     pub fn advance(&self, done: usize) {
         self.bar.set_position(done as u64);
         self.line(|| {
@@ -162,32 +161,32 @@ impl ProgressLine {
         });
     }
 
-    /// Says something on a line of its own, also where no progress is shown.
+    /// Prints a separate line, even if no progress is shown.
     pub fn note(&self, text: &str) {
         self.bar.suspend(|| complain(text));
     }
 
-    /// Says what is being done next, again of a length that is not known.
+    /// Starts the next work of unknown length.
     pub fn then(&self, what: &'static str) {
         self.bar.set_style(style(SPINNER));
         self.bar.set_message(translated(what));
     }
 }
 
-/// The line goes when the work is over, also by an error.
+/// Clears the line when the work ends, even on error.
 impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
 }
 
-/// The steps of one training stage: a bar with the loss, the rate and the time left, or lines in a log.
+/// The progress of a training stage: a bar with loss, rate and time left, or lines in a log.
 pub struct TrainingProgress {
     bar: ProgressBar,
     stage: String,
     start: Instant,
     last_line: Option<Instant>,
-    /// The step that this run began with.
+    /// The step at which this run started.
     first: Option<usize>,
     loss: Option<f64>,
 }
@@ -199,7 +198,7 @@ impl TrainingProgress {
         Self { bar, stage: stage.to_owned(), start: Instant::now(), last_line: None, first: None, loss: None }
     }
 
-    /// `done` of `total` steps are done, the last one with this loss.
+    /// Reports `done` of `total` steps, and the last step's loss.
     pub fn step(&mut self, done: usize, total: usize, loss: f64) {
         let loss = self.loss.map_or(loss, |before| LOSS_MEMORY * before + (1. - LOSS_MEMORY) * loss);
         self.loss = Some(loss);
@@ -226,7 +225,7 @@ impl TrainingProgress {
         }
     }
 
-    /// Says something on a line of its own.
+    /// Prints a separate line.
     pub fn note(&self, text: &str) {
         self.bar.suspend(|| complain(format!("{}: {text}", self.stage)));
     }

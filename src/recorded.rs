@@ -1,4 +1,4 @@
-//! Records what an image says of the files that it was drawn with.
+//! Records the files that an image was drawn with.
 
 use std::fs;
 use std::path::{Component, Path};
@@ -10,20 +10,20 @@ use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 use crate::standard_input;
 
-/// Adds the name of a file, and what is in it by its SHA-256.
+/// Adds a file's name and SHA-256.
 ///
 /// # Errors
-/// When it cannot be read.
+/// If it cannot be read.
 pub fn add_file(fields: &mut ParameterFields, name: &str, path: &Path) -> Result<()> {
     fields.add(name, recorded_name(path));
     fields.add(format!("{name} hash"), digest(path)?);
     Ok(())
 }
 
-/// The SHA-256 of a file, or of what was read from standard input.
+/// The SHA-256 of a file, or of standard input.
 ///
 /// # Errors
-/// When it cannot be read.
+/// If it cannot be read.
 pub fn digest(path: &Path) -> Result<String> {
     if let Some(bytes) = standard_input::content().filter(|_| standard_input::is_named_by(path)) {
         return Ok(hex(&Sha256::digest(bytes)));
@@ -38,8 +38,8 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What an image says of where a file is: its path below the current directory if that is how it was given, else its name
-/// alone, since where someone's home is does not belong into an image.
+/// A file's name for an image's record: its path if given relative to the current directory, otherwise only its name,
+/// since home directories do not belong in images.
 pub fn recorded_name(path: &Path) -> String {
     let is_below = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     let parts = path.components().filter_map(|part| match part {
@@ -52,7 +52,7 @@ pub fn recorded_name(path: &Path) -> String {
     }
 }
 
-/// What an image says of something that is a file, a directory or a repository on the hub, of which the name says it all.
+/// The name of a file, directory or hub repository for an image's record.
 pub fn recorded_source(name: &str) -> String {
     let path = Path::new(name);
     if path.exists() || path.is_absolute() { recorded_name(path) } else { name.to_owned() }

@@ -1,4 +1,4 @@
-//! Writes what a search found as a web page in one file.
+//! Writes search results as a web page in one file.
 
 use std::fmt::Write;
 use std::fs;
@@ -13,10 +13,10 @@ use image::codecs::jpeg::JpegEncoder;
 use model_files::write_whole;
 use rayon::prelude::*;
 
-/// The longer side of a small image, in pixels.
+/// The longer side of a thumbnail, in pixels.
 const THUMBNAIL_SIDE: u32 = 256;
 
-/// Of 100. Small images need not be perfect.
+/// Out of 100: thumbnails need not be perfect.
 const THUMBNAIL_QUALITY: u8 = 80;
 
 const STYLE: &str = "\
@@ -28,10 +28,10 @@ img { display: block; max-width: 100% }
 p { margin: 0 0 8px; white-space: pre-wrap }
 small { color: GrayText }";
 
-/// Writes the page. What cannot be shown of an image is said in its place.
+/// Writes the page. An image that cannot be shown is replaced by the reason.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// If the file cannot be written.
 pub fn write(path: &Path, query: (ItemKind, &str), hits: &[Hit]) -> Result<()> {
     let page = page(query, hits);
     write_whole(path, |temporary| fs::write(temporary, page)).context("--html")
@@ -46,14 +46,14 @@ fn page(query: (ItemKind, &str), hits: &[Hit]) -> String {
         self::shown(query.0, query.1)
     );
     for ((rank, hit), shown) in (1..).zip(hits).zip(shown) {
-        // Writing to a string does not fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(page, "<li>{shown}<small>{rank} · {:.4}</small></li>", hit.score);
     }
     page.push_str("</ol>\n</body>\n</html>\n");
     page
 }
 
-/// A text, or an image in small with its path.
+/// A text, or a thumbnail with its path.
 fn shown(kind: ItemKind, item: &str) -> String {
     let name = escaped(item);
     match kind {
@@ -72,7 +72,7 @@ fn shown(kind: ItemKind, item: &str) -> String {
 
 fn thumbnail(path: &Path) -> Result<Vec<u8>> {
     let image = images::open(path, DecodeOptions::default())?;
-    // As the page shows it.
+    // On the page's background.
     let image = DynamicImage::ImageRgb8(images::flatten(&image, Background::WHITE).into_owned());
     let (width, height) = (image.width(), image.height());
     let small = if width.max(height) > THUMBNAIL_SIDE {
@@ -85,7 +85,7 @@ fn thumbnail(path: &Path) -> Result<Vec<u8>> {
     Ok(jpeg)
 }
 
-/// The text with nothing in it that means something in HTML.
+/// Escapes text for HTML.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,21 +1,20 @@
-//! Embeds the model that ships with the program, `models/emoji`, with weights quantized to 5 bits where that costs next to
-//! nothing.
+//! Embeds the model that ships with the program, `models/emoji`, quantized to 5 bits where that hardly costs quality.
 
 use model_files::source::{EmbeddedFiles, ModelSource};
 
-/// What images call it that were drawn with it.
+/// The model's name in images.
 pub const NAME: &str = "emoji";
 
-/// Its images do not get better with more steps.
+/// More steps do not improve its images.
 pub const STEPS: usize = 20;
 
-/// From 2 to 3 its images are alike; below, they get worse.
+/// From 2 to 3 its images are similar; below, they get worse.
 pub const GUIDANCE_SCALE: f64 = 2.25;
 
-/// How it was trained.
+/// The recipe it was trained with.
 pub const RECIPE: &str = include_str!("../models/emoji/recipe.toml");
 
-/// The files of these paths in `models/emoji`, and those in its folder `embedded` by their names in the model.
+/// The files at these paths in `models/emoji`, and those in its folder `embedded` under their names in the model.
 macro_rules! embedded {
     ($($path:literal),*; $($quantized:literal as $name:literal),*) => {
         &[
@@ -25,7 +24,7 @@ macro_rules! embedded {
     };
 }
 
-/// A static, since each use of a constant could put another copy of the weights into the program.
+/// A static, since each use of a constant could duplicate the weights in the program.
 static FILES: EmbeddedFiles = embedded![
     "model_index.json",
     "tokenizer/sentencepiece.bpe.model",
@@ -43,7 +42,7 @@ static FILES: EmbeddedFiles = embedded![
     "image_encoder.gguf" as "image_encoder/model.gguf"
 ];
 
-/// Its files, as those of any other model.
+/// Its files, as a model source.
 pub fn source() -> ModelSource {
     ModelSource::embedded("the built-in model", FILES)
 }
@@ -52,7 +51,7 @@ pub fn source() -> ModelSource {
 mod tests {
     use super::*;
 
-    /// The program stays a download of a moment.
+    /// The program must stay a quick download.
     const MOST_BYTES: usize = 9_000_000;
 
     #[test]

@@ -8,13 +8,13 @@ use anyhow::{Context, Result, bail, ensure};
 
 const NAME: &str = "-";
 
-/// The most bytes that are read.
+/// The most bytes read.
 const MOST_BYTES: u64 = 1 << 30;
 
-/// The option that standard input was read for, and its content, which can be read only once.
+/// The option that standard input was read for, and its content, since it can only be read once.
 static CONTENT: OnceLock<(&str, Vec<u8>)> = OnceLock::new();
 
-/// Whether an option names standard input.
+/// Whether an option's value means standard input.
 pub fn is_named_by(path: &Path) -> bool {
     path == Path::new(NAME)
 }
@@ -22,7 +22,7 @@ pub fn is_named_by(path: &Path) -> bool {
 /// The content of standard input, for the option that names it.
 ///
 /// # Errors
-/// When it cannot be read, has more than a gigabyte, or was read for another option.
+/// If it cannot be read, is larger than a gigabyte, or was read for another option.
 pub fn read(option: &'static str) -> Result<&'static [u8]> {
     let (reader, bytes) = match CONTENT.get() {
         Some(content) => content,
@@ -41,15 +41,15 @@ pub fn read(option: &'static str) -> Result<&'static [u8]> {
     Ok(bytes)
 }
 
-/// What was read, if anything was.
+/// What was read, if anything.
 pub fn content() -> Option<&'static [u8]> {
     CONTENT.get().map(|(_, bytes)| bytes.as_slice())
 }
 
-/// The text on standard input, without space around it.
+/// The text on standard input, trimmed.
 ///
 /// # Errors
-/// When it is empty or not in UTF-8, and as for [`read`].
+/// If it is empty or not UTF-8; also like [`read`].
 pub fn read_text(option: &'static str) -> Result<String> {
     let Ok(text) = std::str::from_utf8(read(option)?) else {
         bail!("{option} standard input: expected text in UTF-8");

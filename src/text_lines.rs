@@ -1,4 +1,4 @@
-//! Reads short lists of texts from the files that options name.
+//! Reads short lists of texts from files that options name.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use embedding_index::readers::{read_short_list, text_file};
 
 use crate::standard_input;
 
-/// The lines of a file, or of standard input for `-`. `option` is the one that named it.
+/// The lines of a file, or of standard input for `-`. `option` is the option that named it.
 ///
 /// # Errors
-/// When it cannot be read, is empty, or is not in UTF-8.
+/// If it cannot be read, is empty, or is not UTF-8.
 pub fn read_texts(option: &'static str, path: &Path) -> Result<Vec<String>> {
     let from_stdin = standard_input::is_named_by(path);
     let shown = if from_stdin { "standard input".to_owned() } else { path.display().to_string() };
@@ -21,10 +21,10 @@ pub fn read_texts(option: &'static str, path: &Path) -> Result<Vec<String>> {
     Ok(read_short_list(&name, text)?)
 }
 
-/// The same without empty lines.
+/// The lines of a file, without empty ones.
 ///
 /// # Errors
-/// As for [`read_texts`], and when all lines are empty.
+/// Like [`read_texts`]; also if all lines are empty.
 pub fn read_names(option: &'static str, path: &Path) -> Result<Vec<String>> {
     let mut texts = read_texts(option, path)?;
     texts.retain(|text| !text.trim().is_empty());

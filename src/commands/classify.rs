@@ -1,4 +1,4 @@
-//! `altdiffusion classify`: says which of some labels an image shows, without training for them.
+//! `altdiffusion classify`: labels images, without training for the labels (zero-shot).
 
 use std::path::PathBuf;
 
@@ -123,7 +123,7 @@ impl Classify {
             print_json(images)?;
             return Ok(());
         }
-        // People see which lines belong together, programs look at each for itself.
+        // At a terminal an image is named once; programs get it on every line.
         let is_named = |rank: usize| rank == 0 || !is_for_people();
         let rows = images.iter().flat_map(|image| {
             image.labels.iter().enumerate().map(move |(rank, label)| {
@@ -138,7 +138,7 @@ impl Classify {
     }
 }
 
-/// The `count` likeliest labels; of equal ones the first.
+/// The `count` most probable labels; ties go to the earlier one.
 fn likeliest(labels: &[String], probabilities: &[f32], count: usize) -> Vec<LabelScore> {
     let mut all: Vec<(&String, f32)> = labels.iter().zip(probabilities.iter().copied()).collect();
     all.sort_by(|(_, a), (_, b)| b.total_cmp(a));

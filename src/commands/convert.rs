@@ -1,4 +1,4 @@
-//! `altdiffusion convert`: converts a model from one layout and number type to another.
+//! `altdiffusion convert`: converts a model to another layout or number type.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -20,7 +20,7 @@ use crate::output::{print_json, print_line};
 use crate::output_files::check_writable;
 use crate::progress::{ProgressLine, announce};
 
-/// What is written, by the ending of its name.
+/// The output format, by file ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layout {
     Safetensors,
@@ -38,7 +38,7 @@ impl Layout {
     }
 }
 
-/// Tensors that were left out and are named before the rest is only counted.
+/// The most left-out tensors to name; the others are counted.
 const MOST_LISTED: usize = 3;
 
 /// Convert a model to another layout, or to another number type.
@@ -105,7 +105,7 @@ struct ConvertReport<'a> {
     path: String,
     tensors: usize,
     left_out: &'a [String],
-    /// How many weights have another type than was asked for, by that type.
+    /// How many weights have another type than requested, by that type.
     fell_back: &'a BTreeMap<String, usize>,
     losses: Vec<Loss>,
 }
@@ -179,7 +179,7 @@ impl Convert {
         self.report(&converted, &losses)
     }
 
-    /// What can be wrong with the options comes out before the work begins.
+    /// Checks the options before the work begins.
     fn check(&self, layout: Layout, source: &Path) -> Result<()> {
         let output = self.output.display();
         match layout {
@@ -207,13 +207,13 @@ impl Convert {
         Ok(())
     }
 
-    /// What the UNet that was written has lost, timestep by timestep.
+    /// The errors of the UNet that was written, by timestep.
     fn losses(&self, original: &ModelParts) -> Result<Vec<OutputError>> {
         let outputs = |parts: &ModelParts| -> Result<Vec<Tensor>> {
             let unet = parts.load_unet(DType::F32, &Device::Cpu)?;
             Ok(QuantizationProbe::new(unet.config())?.outputs(&unet, &Device::Cpu)?)
         };
-        // One after the other: a UNet goes before the next one comes.
+        // One UNet at a time: the first is dropped before the second is loaded.
         let expected = outputs(original)?;
         let written = match Layout::of(&self.output) {
             Layout::Folders => ModelParts::in_folders(&ModelSource::directory(&self.output))?,

@@ -1,4 +1,4 @@
-//! `altdiffusion download`: fetches models from the hub before they are needed.
+//! `altdiffusion download`: downloads models from the hub in advance.
 
 use anyhow::Result;
 use clap::Args;
@@ -37,7 +37,7 @@ pub struct Download {
 struct DownloadReport {
     model: String,
     commit: String,
-    /// Bytes of all files.
+    /// The size of all files, in bytes.
     size: u64,
     /// Bytes that were not in the cache before.
     downloaded: u64,
@@ -52,7 +52,7 @@ struct FileReport {
 
 impl Download {
     pub fn run(self) -> Result<()> {
-        // That a name can be none is told before anything is downloaded.
+        // Invalid names are reported before anything is downloaded.
         let open = |name: &String| open_source(name, self.revision.as_deref(), self.variant.as_deref());
         let sources = self.models.iter().map(open).collect::<Result<Vec<ModelSource>>>()?;
         let mut reports = Vec::new();

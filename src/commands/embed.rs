@@ -1,4 +1,4 @@
-//! `altdiffusion embed`: turns texts and images into vectors that can be compared.
+//! `altdiffusion embed`: turns texts and images into vectors.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -115,7 +115,7 @@ impl<'a> EmbedReport<'a> {
 
 impl Embed {
     pub fn run(self) -> Result<()> {
-        // What can be wrong with the files comes out before the work begins.
+        // Check files before the work begins.
         check_writable("--output", &self.output)?;
         OutputFormat::from_path(&self.output).map_err(|error| anyhow!("--output {error}"))?;
         let (texts, images) = self.inputs()?;
@@ -157,7 +157,7 @@ impl Embed {
     }
 }
 
-/// The list in a file, or on standard input for `-`. `option` is the one that named it.
+/// Opens the list in a file, or on standard input for `-`. `option` is the option that named it.
 fn open_list(option: &str, path: &Path, column: Option<&str>) -> Result<ListFile> {
     let list = if path == Path::new("-") {
         ListFile::from_reader(io::stdin().lock(), "standard input", ListFormat::Lines, column)
@@ -169,7 +169,7 @@ fn open_list(option: &str, path: &Path, column: Option<&str>) -> Result<ListFile
     Ok(list.with_name(name))
 }
 
-/// An error of a job in the words of this command's options.
+/// Rewords a job's error in terms of this command's options.
 fn with_options(error: Error) -> anyhow::Error {
     match error {
         Error::Pattern { .. } => anyhow!("--image {error}"),
@@ -190,7 +190,7 @@ fn with_options(error: Error) -> anyhow::Error {
     }
 }
 
-/// Shows how far a job is.
+/// Shows the progress of a job.
 #[derive(Default)]
 struct JobProgress(Option<(ItemKind, ProgressLine)>);
 
@@ -217,7 +217,7 @@ impl JobObserver for JobProgress {
     }
 }
 
-/// Such as `3 texts, 2 images; 1 image skipped; left out: 2 .txt`.
+/// For example `3 texts, 2 images; 1 image skipped; left out: 2 .txt`.
 fn in_words(summary: &JobSummary) -> String {
     let embedded = [count(summary.texts, "text"), count(summary.images, "image")];
     let embedded = embedded.into_iter().flatten().collect::<Vec<_>>().join(", ");

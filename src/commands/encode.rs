@@ -1,4 +1,4 @@
-//! `altdiffusion encode`: turns texts into the hidden states that a UNet attends to.
+//! `altdiffusion encode`: encodes texts to hidden states for a UNet.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::output_files::{check_writable, write_tensors, write_timings};
 use crate::progress::{ProgressLine, announce};
 use crate::text_lines::read_texts;
 
-/// Texts encoded at a time. More would not be faster, and need more memory.
+/// Texts encoded at a time. More would need memory without being faster.
 const BATCH: usize = 16;
 
 /// Encode prompts: write the hidden states that a UNet attends to.
@@ -58,7 +58,7 @@ Examples:
   altdiffusion encode --model BAAI/AltDiffusion-m9 --output cat.safetensors 一只猫 \"a cat\" \"un chat\"
   altdiffusion encode --model my-model --output prompts.safetensors --texts prompts.txt";
 
-/// What took how long, in seconds.
+/// Timings, in seconds.
 #[derive(Serialize)]
 struct EncodeSeconds {
     load_s: f64,
@@ -75,7 +75,7 @@ struct EncodeReport {
 impl Encode {
     pub fn run(self) -> Result<()> {
         let start = Instant::now();
-        // What can be wrong with the files comes out before the work begins.
+        // Check files before the work begins.
         check_writable("--output", &self.output)?;
         if let Some(path) = &self.timings {
             check_writable("--timings", path)?;
@@ -126,7 +126,7 @@ impl Encode {
     }
 }
 
-/// The tensors of all texts, by their names in the file.
+/// The tensors of all texts, by name.
 fn encode(
     encoder: &PromptEncoder,
     device: &Device,
@@ -153,10 +153,10 @@ fn encode(
     Ok(HashMap::from(tensors))
 }
 
-/// Hidden states as f32 on the CPU.
+/// Converts hidden states to f32 on the CPU, and checks that they are finite.
 fn finite_on_cpu(states: &Tensor) -> altclip_encoder::Result<Tensor> {
     let states = states.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
-    // 0 · x is zero for every number, and NaN for the rest.
+    // 0 · x is zero for every finite number, and NaN otherwise.
     if (&states * 0.0)?.sum_all()?.to_scalar::<f32>()? != 0.0 {
         return Err(altclip_encoder::Error::Input(
             "the hidden states are not finite: f16 may have overflowed, use bf16 or f32; or the weights are damaged"

@@ -1,4 +1,4 @@
-//! `altdiffusion inspect`: says what a checkpoint is, and whether it is whole.
+//! `altdiffusion inspect`: describes a checkpoint, and checks whether it is complete.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::output::{is_for_people, print_json, print_line, print_table};
 use crate::shipped;
 
-/// Tensors of one kind that are listed before the rest is only counted.
+/// The most tensors of one kind to list; the others are counted.
 const MOST_LISTED: usize = 20;
 
 /// Inspect a model: its family, sizes, number types, and missing or unexpected tensors.
@@ -43,7 +43,7 @@ struct InspectReport {
     model: String,
     /// What it can be used as.
     uses: Vec<String>,
-    /// What stands in the way of using it, apart from tensors.
+    /// Problems other than tensors.
     problems: Vec<String>,
     parts: Vec<PartReport>,
 }
@@ -118,10 +118,10 @@ fn file_name(path: &str) -> String {
     Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Loads the model as all that it may be, without its weights.
+/// Loads the model in every way it can be used, without its weights.
 ///
 /// # Errors
-/// When it is nothing that this program knows.
+/// If this program supports none.
 fn inspect(source: &ModelSource) -> Result<InspectReport> {
     let survey = Survey::default();
     let surveyed = source.surveyed(&survey);
@@ -149,8 +149,8 @@ fn inspect(source: &ModelSource) -> Result<InspectReport> {
     Ok(InspectReport { model: source.to_string(), uses, problems, parts: survey.reports() })
 }
 
-/// What is wrong with the tokenizer of a dual encoder whose embedding has so many rows. One that is not there is not
-/// missed: who only asks for images needs none.
+/// What is wrong with the tokenizer of a dual encoder with this many embedding rows. A missing one is fine:
+/// image-only use needs none.
 fn tokenizer_problem(source: &ModelSource, folder: &str, rows: usize) -> Option<String> {
     match Tokenizer::from_source(source, folder) {
         Ok(tokenizer) => missing_embeddings(source, &tokenizer.with_embedding_rows(rows)),
@@ -159,7 +159,7 @@ fn tokenizer_problem(source: &ModelSource, folder: &str, rows: usize) -> Option<
     }
 }
 
-/// Says which tokens were added to the tokenizer and not to the model.
+/// Names tokens that were added to the tokenizer but not to the model.
 fn missing_embeddings(source: &ModelSource, tokenizer: &Tokenizer) -> Option<String> {
     let tokens = tokenizer.tokens_without_embedding();
     let first = tokens.first()?;
@@ -167,10 +167,10 @@ fn missing_embeddings(source: &ModelSource, tokenizer: &Tokenizer) -> Option<Str
     Some(format!("{source}: {count} added {verb} no embedding in the model, {first:?} first"))
 }
 
-/// Makes the models of a file's parts, without their weights.
+/// Loads the models in a file, without their weights.
 ///
 /// # Errors
-/// When it holds no AltDiffusion model.
+/// If it is not an AltDiffusion model.
 fn inspect_file(file: &Path) -> Result<InspectReport> {
     let survey = Survey::default();
     let parts = ModelParts::in_single_file(file, None)?.surveyed(&survey);

@@ -1,4 +1,4 @@
-//! `altdiffusion completions` and `altdiffusion manual`: what packages of the program bring along.
+//! `altdiffusion completions` and `altdiffusion manual`: files for packages of the program.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ const NAME: &str = "altdiffusion";
 ///
 /// For bash: source <(altdiffusion completions bash). For zsh: altdiffusion completions zsh >
 /// "${fpath[1]}/_altdiffusion". For fish: altdiffusion completions fish | source.
-// Its brackets are for the command line's help, and no links.
+// Its brackets are for the command's help; they are not links.
 #[allow(rustdoc::broken_intra_doc_links)]
 #[derive(Debug, Args)]
 pub struct Completions {

@@ -1,4 +1,4 @@
-//! Holds a file for each subcommand: its options with their help, and what it does.
+//! Defines the subcommands, a file each: options with their help, and what they do.
 
 pub mod classify;
 pub mod convert;

@@ -1,4 +1,4 @@
-//! `altdiffusion models`: lists what was downloaded from the hub, and removes it.
+//! `altdiffusion models`: lists and removes cached models.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -14,9 +14,9 @@ use serde_json::Value;
 
 use crate::output::{is_for_people, print_json, print_line, print_table, printable};
 
-/// What is shown where nothing is known.
+/// Shown for unknown values.
 const UNKNOWN: &str = "-";
-/// Digits of a commit that people are shown.
+/// Digits of a commit at a terminal.
 const SHORT_COMMIT: usize = 12;
 
 /// List or remove downloaded models.
@@ -97,7 +97,7 @@ impl Models {
     }
 }
 
-/// Asks at the terminal. Where there is none, the answer has to be given before.
+/// Asks at the terminal. Without one, the answer must be given as an option.
 fn confirmed(name: &str) -> Result<bool> {
     if !io::stdin().is_terminal() {
         bail!("--remove {name}: there is no terminal to ask at, add --yes to remove it without");
@@ -109,14 +109,14 @@ fn confirmed(name: &str) -> Result<bool> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-/// What programs work with: whole commits, and bytes.
+/// For programs: full commits, and bytes.
 fn exact_row(entry: &ListedModel) -> Vec<String> {
     let family = entry.family.clone().unwrap_or_else(|| UNKNOWN.to_owned());
     let date = entry.date.clone().unwrap_or_else(|| UNKNOWN.to_owned());
     vec![entry.name.clone(), entry.commit.clone(), entry.size.to_string(), family, date]
 }
 
-/// What people read, in the same order.
+/// For people, in the same order.
 fn short_row(entry: &ListedModel) -> Vec<String> {
     let commit = entry.commit.get(..SHORT_COMMIT).unwrap_or(&entry.commit);
     let revision = match entry.revisions.join(", ") {
@@ -137,7 +137,7 @@ fn date(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
-/// What a model is, as far as its configurations tell that are there.
+/// The family of a model, as far as its cached configurations show.
 fn family(path: &Path) -> Option<String> {
     let field = |file: &str, field: &str| {
         let json: Value = serde_json::from_slice(&std::fs::read(path.join(file)).ok()?).ok()?;

@@ -1,4 +1,4 @@
-//! `altdiffusion search`: finds which of many texts and images are nearest to a text or an image.
+//! `altdiffusion search`: finds the texts and images nearest to a text or an image.
 
 use std::path::{Path, PathBuf};
 
@@ -63,7 +63,7 @@ Examples:
   altdiffusion search --model BAAI/AltCLIP photos.safetensors \"海边的日落\"
   altdiffusion search --model BAAI/AltCLIP photos.safetensors --image sunset.jpg --top 50 --html found.html";
 
-/// What is printed of a result.
+/// The columns of a result.
 const HEADER: [&str; 4] = ["rank", "score", "kind", "item"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -81,7 +81,7 @@ impl Among {
 
 impl Search {
     pub fn run(self) -> Result<()> {
-        // What can be wrong with the files comes out before the work begins.
+        // Check files before the work begins.
         if let Some(path) = &self.html {
             check_writable("--html", path)?;
         }
@@ -108,9 +108,9 @@ impl Search {
         if self.json { print_json(&as_json(&hits)) } else { print_table(&HEADER, &rows(&hits), 0..2) }
     }
 
-    /// The vector of what is looked for.
+    /// The vector of the query.
     fn query(&self, index: &Index) -> Result<Vec<f32>> {
-        // An image that is none should not cost loading a model.
+        // Decode the image first: if it is invalid, loading the model would be wasted.
         let image = self.image.as_deref().map(|path| self.reading.open("--image", path)).transpose()?;
         let device = self.model.device()?;
         let source = self.model.source()?;
@@ -118,7 +118,7 @@ impl Search {
             announce(&format!("Loading {source}"));
         }
         let mut embedder = Embedder::from_source(&source, self.model.dtype(), &device)?;
-        // What is looked for lies on what those lie on that it is compared with.
+        // Put the query on the same background as the index.
         let background = index.info().and_then(|info| info.background);
         if let Some(background) = background {
             embedder = embedder.with_background(background);
@@ -137,7 +137,7 @@ impl Search {
         Ok(vectors.flatten_all()?.to_vec1()?)
     }
 
-    /// Another name need not be another model, so the search goes on.
+    /// Another name may be the same model, so only warn.
     fn warn_of_other_model(&self, index: &Index) -> Result<()> {
         let model = self.model.source()?.to_string();
         if let Some(info) = index.info()

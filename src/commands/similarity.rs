@@ -1,4 +1,4 @@
-//! `altdiffusion similarity`: measures how well texts go with images.
+//! `altdiffusion similarity`: measures how well texts match images.
 
 use std::path::PathBuf;
 
@@ -43,26 +43,26 @@ const EXAMPLES: &str = "\
 Example:
   altdiffusion similarity --model BAAI/AltCLIP --image cats.jpg --text 一张猫的照片 --text 一张狗的照片";
 
-/// An image and all texts.
+/// An image with all texts.
 #[derive(Serialize)]
 struct ImageScores<'a> {
     image: String,
     texts: Vec<Text<'a>>,
 }
 
-/// A text beside an image.
+/// A text with its scores.
 #[derive(Serialize)]
 struct Text<'a> {
     text: &'a str,
     probability: f32,
-    /// Cosine times the model's logit scale, of which the probability is the softmax.
+    /// Cosine times the model's logit scale; the probability is its softmax.
     logit: f32,
     cosine: f32,
 }
 
 impl Similarity {
     pub fn run(self) -> Result<()> {
-        // Files that are no images come out before the model is loaded.
+        // Files that are not images are reported before the model is loaded.
         let opened =
             self.images.iter().map(|path| self.reading.open("--image", path)).collect::<Result<Vec<_>>>()?;
         let embedder = self.reading.apply(self.model.embedder()?);

@@ -1,4 +1,4 @@
-//! Finds the translations of messages by their templates.
+//! Translates messages by their templates.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -7,16 +7,16 @@ use regex::Regex;
 use serde::Deserialize;
 
 const CHINESE: &str = include_str!("../../locales/zh-CN.toml");
-/// What stands in a template for what changes.
+/// The placeholder in a template.
 const HOLE: &str = "{}";
-/// What stands for a number.
+/// The placeholder for a number.
 const NUMBER: &str = "{#}";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     headings: HashMap<String, String>,
-    /// By the first sentence of an English help, that sentence in Chinese, and the rest, if there is one.
+    /// Keyed by the first sentence of an English help text: that sentence in Chinese, and the rest if there is one.
     help: HashMap<String, Vec<String>>,
     messages: HashMap<String, String>,
 }
@@ -30,9 +30,9 @@ pub struct Catalogue {
 
 struct Message {
     template: Regex,
-    /// What comes before the cause, such as `error: `. It is taken off first.
+    /// A prefix before the cause, such as `error: `. It is removed first.
     is_prefix: bool,
-    /// How much of the template is fixed: what says more is tried first.
+    /// The length of the fixed text: more specific templates are tried first.
     fixed: usize,
     translation: String,
 }
@@ -40,7 +40,7 @@ struct Message {
 impl Catalogue {
     /// Simplified Chinese.
     pub fn chinese() -> Self {
-        // The file is part of the program, and a test reads it: it cannot be wrong where the program runs.
+        // The file is embedded and a test parses it, so it is valid at run time.
         let File { headings, help, messages } = toml::from_str(CHINESE).unwrap_or(File {
             headings: HashMap::new(),
             help: HashMap::new(),
@@ -55,19 +55,19 @@ impl Catalogue {
         Self { headings, help, messages }
     }
 
-    /// A heading of a help.
+    /// Translates a heading of a help text.
     pub fn heading<'a>(&'a self, english: &'a str) -> &'a str {
         self.headings.get(english).map_or(english, String::as_str)
     }
 
-    /// The first sentence of a help and what follows it, if it is known.
+    /// The translation of a help text's first sentence and of the rest, if known.
     pub fn help(&self, first_sentence: &str) -> Option<(&str, &str)> {
         let parts = self.help.get(first_sentence.trim_end_matches('.'))?;
         Some((parts.first()?, parts.get(1).map_or("", String::as_str)))
     }
 
-    /// A message of one line. Its parts are looked for one by one where the whole is not known: errors name the option, the
-    /// file and the cause, with colons between them.
+    /// Translates a one-line message. If the whole is unknown, its parts are translated separately: errors name
+    /// option, file and cause, separated by colons.
     pub fn message(&self, english: &str) -> String {
         for message in &self.messages {
             if let Some(found) = message.template.captures(english) {
@@ -93,7 +93,7 @@ impl Message {
     }
 }
 
-/// The translation with the parts in its holes: in their order, or by their numbers from 1.
+/// Fills the parts into a translation: in order, or by number from 1.
 fn filled(translation: &str, parts: &[String]) -> String {
     let mut text = translation.to_owned();
     if text.contains(HOLE) {

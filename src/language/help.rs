@@ -1,11 +1,11 @@
-//! Puts the help of the command into the language of whoever reads it.
+//! Translates the command's help.
 
 use clap::{Arg, ArgAction, Command};
 
 use super::catalogue;
 use super::catalogue::Catalogue;
 
-/// The command with its help in the language of the locale.
+/// The command with help in the locale's language.
 pub fn localized(command: Command) -> Command {
     match catalogue() {
         Some(catalogue) => in_language(command, catalogue),
@@ -14,7 +14,7 @@ pub fn localized(command: Command) -> Command {
 }
 
 fn in_language(mut command: Command, catalogue: &Catalogue) -> Command {
-    // Clap adds --help, --version and the subcommand `help` as it builds.
+    // Clap adds --help, --version and the subcommand `help` when building.
     command.build();
     translate(command, catalogue)
 }
@@ -43,7 +43,7 @@ fn translate(command: Command, catalogue: &Catalogue) -> Command {
     command.mut_subcommands(|subcommand| translate(subcommand, catalogue))
 }
 
-/// The lines between examples, which are commands and stay as they are.
+/// Translates the text between examples; commands stay as they are.
 fn examples_in_language(english: &str, catalogue: &Catalogue) -> String {
     let lines = english.lines().map(|line| {
         let text = line.trim_start();
@@ -93,7 +93,7 @@ fn joined(first: &str, rest: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Walks a command and everything below it.
+    /// Collects the texts of a command and everything below it.
     fn texts(command: &Command, found: &mut Vec<String>) {
         found.extend(command.get_about().map(ToString::to_string));
         let shown = command.get_arguments().filter(|argument| !argument.is_hide_set());

@@ -1,7 +1,7 @@
-//! Speaks Chinese to people whose locale is Chinese: help, progress, warnings and errors.
+//! Translates help, progress, warnings and errors into Chinese, if the locale is Chinese.
 //!
-//! Everything is written in English, by the libraries too, and translated where it leaves the program. A text that has no
-//! translation stays as it is. What programs read, such as JSON and files, is never translated.
+//! All messages are English, those of the libraries too, and are translated where they leave the program. A message
+//! without a translation stays as it is. Machine-readable output, such as JSON and files, is never translated.
 
 mod catalogue;
 mod help;
@@ -15,10 +15,10 @@ use catalogue::Catalogue;
 pub use help::localized;
 pub use usage_error::explain;
 
-/// The variables that POSIX reads the language of messages from; the first that is not empty counts.
+/// POSIX's variables for the language of messages; the first that is not empty counts.
 const VARIABLES: [&str; 3] = ["LC_ALL", "LC_MESSAGES", "LANG"];
 
-/// The translations, where the locale asks for them.
+/// The translations, if the locale asks for them.
 fn catalogue() -> Option<&'static Catalogue> {
     static CATALOGUE: OnceLock<Option<Catalogue>> = OnceLock::new();
     CATALOGUE.get_or_init(|| is_chinese(|name| std::env::var(name).ok()).then(Catalogue::chinese)).as_ref()
@@ -29,7 +29,7 @@ fn is_chinese(variable: impl Fn(&str) -> Option<String>) -> bool {
     locale.is_some_and(|locale| locale.to_ascii_lowercase().starts_with("zh"))
 }
 
-/// A line for people in their language.
+/// Translates a line for people.
 pub fn translated(line: &str) -> Cow<'_, str> {
     match catalogue() {
         Some(catalogue) => Cow::Owned(catalogue.message(line)),

@@ -1,10 +1,10 @@
-//! Explains in the language of whoever typed it why options cannot be used.
+//! Explains invalid options in the user's language.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::catalogue;
 
-/// The error in the language of the locale, if that is not English and the error is of a kind that people meet.
+/// The error in the locale's language, if that is not English and the error is of a common kind.
 pub fn explain(error: &clap::Error) -> Option<String> {
     let catalogue = catalogue()?;
     let text = |kind: ContextKind| error.get(kind).map(shown).unwrap_or_default();

@@ -1,7 +1,8 @@
-//! Writes to standard output and standard error, and nothing else in the command does.
+//! Writes to standard output and standard error, as the only module that does.
 //!
-//! There is one writer for people and one for machines. Names, prompts and errors come from strangers: people get them with
-//! everything escaped that could move the cursor or turn the text around, machines get JSON, which escapes for itself.
+//! There is a writer for people and one for programs. Names, prompts and errors may be untrusted: for people,
+//! everything that could move the cursor or reverse the text is escaped; programs get JSON, which escapes such
+//! characters itself.
 
 #![allow(unsafe_code, reason = "asks for a flag of a file descriptor")]
 
@@ -21,60 +22,60 @@ use crate::language::translated;
 
 pub use self::table::{is_for_people, percent, print_table};
 
-/// No line is longer than this many characters; a path on Linux has at most 4096 bytes.
+/// The longest line, in characters; a path on Linux has at most 4096 bytes.
 const LONGEST: usize = 4096;
 
-/// What is shown of the end of a line that is too long: the end of an error often says most.
+/// How much of the end of a long line is shown: the end of an error often says most.
 const LONGEST_END: usize = 256;
 
 /// Writes a line for people to standard output.
 ///
 /// # Errors
-/// When standard output cannot be written to, unless its reader has gone.
+/// If standard output cannot be written to, unless its reader has gone.
 pub fn print_line(line: impl Display) -> Result<()> {
     print(&format!("{}\n", printable(&line.to_string())))
 }
 
-/// Writes a value for machines to standard output.
+/// Writes a value for programs to standard output.
 ///
 /// # Errors
-/// When standard output cannot be written to, unless its reader has gone.
+/// If standard output cannot be written to, unless its reader has gone.
 pub fn print_json(value: &(impl Serialize + ?Sized)) -> Result<()> {
     print(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
-/// Writes a value for machines to standard output, on a line of its own.
+/// Writes a value for programs to standard output, on one line.
 ///
 /// # Errors
-/// When standard output cannot be written to, unless its reader has gone.
+/// If standard output cannot be written to, unless its reader has gone.
 pub fn print_json_line(value: &impl Serialize) -> Result<()> {
     print(&format!("{}\n", serde_json::to_string(value)?))
 }
 
-/// Writes text to standard output as it is: its parts must be [`printable`] already.
+/// Writes text to standard output unchanged: it must be [`printable`] already.
 ///
-/// A reader that has gone, as `head` goes, has what it wanted: that is not an error and ends with exit code 0, as ripgrep
-/// does it. Dying of SIGPIPE instead would stop a run whose files matter more than its last line, and fail a script under
-/// `set -o pipefail`. Everything else, such as a full disk, is an error: what was asked for did not arrive.
+/// A reader that has gone, like `head`, has what it wanted: that is not an error and ends with exit code 0, as in
+/// ripgrep. Dying of SIGPIPE would stop a run whose files matter more than its last line, and fail scripts under
+/// `set -o pipefail`. Everything else, such as a full disk, is an error, since the output did not arrive.
 ///
 /// # Errors
-/// When standard output cannot be written to, unless its reader has gone.
+/// If standard output cannot be written to, unless its reader has gone.
 pub fn print(text: &str) -> Result<()> {
     print_bytes(text.as_bytes())
 }
 
-/// Writes bytes for other programs to standard output, as [`print`] writes text.
+/// Writes bytes for programs to standard output, like [`print`].
 ///
 /// # Errors
-/// When standard output cannot be written to, unless its reader has gone.
+/// If standard output cannot be written to, unless its reader has gone.
 pub fn print_bytes(bytes: &[u8]) -> Result<()> {
     check(write_now(bytes))
 }
 
-/// Turns what writing to standard output came to into the error that ends the program.
+/// Converts the result of writing to standard output.
 ///
 /// # Errors
-/// As `written`, unless the reader has gone.
+/// The error in `written`, unless the reader has gone.
 pub fn check(written: io::Result<()>) -> Result<()> {
     match written {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {
@@ -89,18 +90,18 @@ fn write_now(bytes: &[u8]) -> io::Result<()> {
     check_open()?;
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes)?;
-    // Otherwise a full disk would come out after the last error was looked at, or never.
+    // Otherwise a full disk would be noticed too late, or never.
     stdout.flush()
 }
 
-/// Writes a line for people to standard error, in their language. Where that is closed there is nobody to tell.
+/// Writes a line for people to standard error, in their language. If it is closed, nobody is listening.
 pub fn complain(line: impl Display) {
     let line = format!("{}\n", printable(&translated(&line.to_string())));
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
-/// The text with everything escaped, as in Rust, that would change how a terminal shows the rest: control characters, and
-/// those that turn the direction of writing around. Of a very long text, the middle is left out.
+/// Escapes everything that would change how a terminal shows the rest, in Rust's notation: control characters, and
+/// those that change the text direction. The middle of a very long text is left out.
 pub fn printable(text: &str) -> String {
     let length = text.chars().count();
     if length <= LONGEST {
@@ -116,8 +117,8 @@ fn escaped(characters: impl Iterator<Item = char>) -> String {
     let mut shown = String::new();
     for character in characters {
         match character {
-            // The marks, embeddings, overrides and isolates of Unicode's bidirectional algorithm (UAX #9, section 2), and
-            // the separators that end a line.
+            // The marks, embeddings, overrides and isolates of Unicode's bidirectional algorithm (UAX #9, section 2),
+            // and line separators.
             '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
                 shown.extend(character.escape_unicode());
             }
@@ -128,7 +129,7 @@ fn escaped(characters: impl Iterator<Item = char>) -> String {
     shown
 }
 
-/// Formats an event of the log as a line for people: `warning: …`.
+/// Formats a log event as a line for people: `warning: …`.
 pub struct Warning;
 
 impl<S, N> FormatEvent<S, N> for Warning
@@ -149,15 +150,15 @@ where
     }
 }
 
-/// Writes log lines to standard error, each of which is [`printable`].
+/// Writes log lines to standard error, made [`printable`].
 pub struct LogWriter;
 
 impl Write for LogWriter {
-    /// Takes the whole line that the subscriber hands over at a time.
+    /// Takes a whole line at a time, as the subscriber passes it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
         let mut shown = printable(&translated(text.strip_suffix('\n').unwrap_or(&text)));
-        // Writing to a string does not fail.
+        // Writing to a String cannot fail.
         let _ = shown.write_char('\n');
         io::stderr().write_all(shown.as_bytes())?;
         Ok(line.len())
@@ -168,10 +169,10 @@ impl Write for LogWriter {
     }
 }
 
-/// Standard output was open when the program started.
+/// Checks that standard output was open when the program started.
 ///
 /// # Errors
-/// When it was not, with the system's own error for that.
+/// The system's error if it was not.
 pub fn check_open() -> io::Result<()> {
     #[cfg(unix)]
     if at_start::STDOUT_IS_CLOSED.load(std::sync::atomic::Ordering::Relaxed) {
@@ -180,8 +181,7 @@ pub fn check_open() -> io::Result<()> {
     Ok(())
 }
 
-/// What is looked at before Rust's runtime starts: it opens /dev/null where a standard stream is closed, after which
-/// writing succeeds.
+/// Checked before Rust's runtime starts, which opens /dev/null for closed standard streams, so that writing succeeds.
 #[cfg(unix)]
 mod at_start {
     use std::sync::atomic::{AtomicBool, Ordering};

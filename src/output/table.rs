@@ -1,5 +1,5 @@
-//! Prints tables on standard output: in straight columns under a header at a terminal, and for other programs with tabs
-//! between the columns and no header.
+//! Prints tables on standard output: aligned columns with a header at a terminal, and tab-separated columns without a
+//! header for programs.
 
 use std::io::{self, IsTerminal};
 use std::ops::RangeBounds;
@@ -10,15 +10,15 @@ use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use super::{print, printable};
 
-/// Whether people see standard output, and not another program or a file.
+/// Whether standard output is a terminal.
 pub fn is_for_people() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Writes a table to standard output, of which the columns `numbers` hold numbers.
+/// Writes a table to standard output; the columns in `numbers` are numeric.
 ///
 /// # Errors
-/// When standard output cannot be written to, unless its reader has gone.
+/// If standard output cannot be written to, unless its reader has gone.
 pub fn print_table<S: ToString>(
     header: &[S],
     rows: &[Vec<String>],
@@ -45,11 +45,11 @@ fn aligned<S: ToString>(header: &[S], rows: &[Vec<String>], numbers: impl RangeB
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    // A long cell at the end must not fill the lines of the others with spaces.
+    // A long last cell must not pad all other lines.
     table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// A share of one, in percent.
+/// Formats a share in percent.
 pub fn percent(share: f32) -> String {
     format!("{:.2} %", 100. * share)
 }

@@ -1,4 +1,4 @@
-//! Loads the models that are measured, and embeds the images that they are measured on.
+//! Loads the models to evaluate, and embeds images with them.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::model::open_source;
 use crate::progress::{ProgressLine, warn};
 use crate::{option_values, shipped};
 
-/// Warns of images that the data sets have and that are not read here, once where several languages share them.
+/// Warns of images in unsupported formats, once if several languages share them.
 pub fn warn_of_unread<'a>(sets: impl Iterator<Item = &'a Skipped>) {
     let mut known: Vec<&Skipped> = Vec::new();
     for unread in sets.filter(|unread| unread.count > 0) {
@@ -50,10 +50,10 @@ pub struct Embedders {
 }
 
 impl Embedders {
-    /// Calls `measure` with each model in turn, and what to call it.
+    /// Calls `measure` with each model and its name.
     ///
     /// # Errors
-    /// When a model cannot be loaded, or `measure` fails.
+    /// If a model cannot be loaded, or `measure` fails.
     pub fn each(&self, mut measure: impl FnMut(&str, &Embedder) -> Result<()>) -> Result<()> {
         let device = self.device.open()?;
         let load = |source: &ModelSource| -> Result<Embedder> {
@@ -70,11 +70,10 @@ impl Embedders {
         Ok(())
     }
 
-    /// The vectors of length 1 of those images that can be read, and which these are. The others are named, and left
-    /// out.
+    /// The unit vectors of the readable images, and which these are. Unreadable ones are named and skipped.
     ///
     /// # Errors
-    /// When none can be read.
+    /// If none can be read.
     pub fn embed_images(&self, embedder: &Embedder, images: &[PathBuf]) -> Result<(Tensor, Vec<bool>)> {
         let progress = ProgressLine::start("Reading images");
         let mut values = Vec::with_capacity(images.len() * embedder.projection_dim());
@@ -101,7 +100,7 @@ impl Embedders {
     }
 }
 
-/// A share as the papers print it.
+/// Formats a share in percent, like the papers.
 pub fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }

@@ -1,4 +1,4 @@
-//! `altdiffusion eval emoji`: measures what the small model draws.
+//! `altdiffusion eval emoji`: evaluates the drawings of the small model.
 
 use anyhow::{Context, Result};
 use clap::Args;

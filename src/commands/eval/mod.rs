@@ -1,4 +1,4 @@
-//! `altdiffusion eval`: measures models.
+//! `altdiffusion eval`: evaluates models.
 
 mod embedders;
 mod emoji;

@@ -1,4 +1,4 @@
-//! `altdiffusion eval retrieval`: measures how well images are found by texts, and texts by images.
+//! `altdiffusion eval retrieval`: measures retrieval of images by texts, and texts by images.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use crate::output::{print_json, print_table};
 /// the AltCLIP report. A data set is a .jsonl file, or a folder with en.jsonl, zh.jsonl and so on, with lines such as
 /// {"image": "images/1.jpg", "captions": ["a cat", "a cat sleeps"]}; or a folder of images, each with a .txt beside it
 /// that has a caption per line; or folders en, zh and so on of that kind. Image paths are relative to the file's folder.
-// Its brackets are for the command line's help, and no links.
+// Its brackets are for the command's help; they are not links.
 #[allow(rustdoc::broken_intra_doc_links)]
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -64,14 +64,14 @@ struct RetrievalRow {
 
 impl EvalRetrieval {
     pub fn run(self) -> Result<()> {
-        // What can be wrong with the data comes out before the work begins.
+        // Check the data before the work begins.
         let most = self.captions.unwrap_or(usize::MAX);
         let read = |language: &String| CaptionedImages::read(&self.data, language, most);
         let sets = self.languages.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         warn_of_unread(sets.iter().map(|set| &set.unread));
         let mut rows = Vec::new();
         self.models.each(|model, embedder| {
-            // Languages mostly share their images.
+            // Languages usually share their images.
             let mut last: Option<(&CaptionedImages, _)> = None;
             for (language, set) in self.languages.iter().zip(&sets) {
                 let (vectors, is_there) = match last.take() {

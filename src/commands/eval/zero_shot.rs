@@ -1,4 +1,4 @@
-//! `altdiffusion eval zero-shot`: measures how well images are classified by texts alone.
+//! `altdiffusion eval zero-shot`: measures zero-shot classification.
 
 use std::path::{Path, PathBuf};
 
@@ -65,7 +65,7 @@ struct ZeroShotRow {
     score: evaluation::ZeroShotScores,
 }
 
-/// What texts are made of in one language.
+/// The classes and templates in a language.
 struct LabelTexts {
     classes: Classes,
     templates: Vec<String>,
@@ -73,7 +73,7 @@ struct LabelTexts {
 
 impl EvalZeroShot {
     pub fn run(self) -> Result<()> {
-        // What can be wrong with the options comes out before the work begins.
+        // Check the options before the work begins.
         let texts = self.languages.iter().map(|language| self.texts(language)).collect::<Result<Vec<_>>>()?;
         let sets = texts.iter().map(|texts| LabelledImages::read(&self.data, &texts.classes));
         let sets = sets.collect::<Result<Vec<_>, _>>()?;

@@ -1,4 +1,4 @@
-//! Parses the options of small files that change the model.
+//! Parses the options for adapters: LoRAs and textual inversions.
 
 use std::path::Path;
 
@@ -37,17 +37,17 @@ pub struct Adapters {
     /// The word stands in the file, or is the file's name, and may be chosen: my-cat.safetensors:<cat>. Write it in the
     /// prompt. It has to be learned for the model's own text encoder. Where a directory or a repository has several files,
     /// name one: words/cat.pt, org/name/cat.pt.
-    // Its brackets are for the command line's help, and no markup.
+    // Its brackets are for the command's help; they are not markup.
     #[allow(rustdoc::invalid_html_tags)]
     #[arg(long, alias = "textual-inversion", value_name = "FILE[:WORD]")]
     embedding: Vec<String>,
 }
 
 impl Adapters {
-    /// Adds what an image tells of these.
+    /// Records these options in an image.
     ///
     /// # Errors
-    /// When a strength is none, or a file cannot be read.
+    /// If a strength is invalid, or a file cannot be read.
     pub fn record(&self, fields: &mut ParameterFields) -> Result<()> {
         let Self { lora, lora_unet_only, embedding } = self;
         let (mut lora_hashes, mut word_hashes) = (ParameterFields::default(), ParameterFields::default());
@@ -82,7 +82,7 @@ impl Adapters {
         Ok(())
     }
 
-    /// These, and where there are none those of an image.
+    /// These options, with those of an image as the default.
     pub fn or(self, image: Self) -> Self {
         let is_own = !self.lora.is_empty();
         Self {
@@ -101,10 +101,10 @@ impl Adapters {
         }
     }
 
-    /// `options` with these.
+    /// Adds these adapters to `options`.
     ///
     /// # Errors
-    /// When a file is not there, or not what it should be.
+    /// If a file is missing or invalid.
     pub fn apply(&self, mut options: LoadOptions) -> Result<LoadOptions> {
         for given in &self.lora {
             let (name, strength) = name_and_strength(given)?;
@@ -129,11 +129,11 @@ impl Adapters {
     }
 }
 
-/// The hash that web interfaces know an adapter by: the SHA-256 of its tensors, without what a safetensors file says of
-/// itself before them, in 12 digits.
+/// The hash that web interfaces use for an adapter: the SHA-256 of its tensors, without the safetensors header, in 12
+/// digits.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// If the file cannot be read.
 pub fn short_hash(path: &Path) -> Result<String> {
     const DIGITS: usize = 12;
     let bytes = FileData::open(path)?;
@@ -146,7 +146,7 @@ pub fn short_hash(path: &Path) -> Result<String> {
     Ok(hash)
 }
 
-/// `FILE:0.7` as a file and how strongly; a colon that no number follows belongs to the name.
+/// Splits `FILE:0.7` into a file and a strength; a colon without a number belongs to the name.
 fn name_and_strength(given: &str) -> Result<(&str, f64)> {
     match given.rsplit_once(':').map(|(name, strength)| (name, strength.parse::<f64>())) {
         Some((name, Ok(strength))) => {
@@ -157,7 +157,7 @@ fn name_and_strength(given: &str) -> Result<(&str, f64)> {
     }
 }
 
-/// `FILE:WORD` as a file that is there, or is on the hub, and a word.
+/// Splits `FILE:WORD` into a file that exists, or is on the hub, and a word.
 fn named_file(given: &str) -> Option<(&str, &str)> {
     let is_there = |name: &str| Path::new(name).exists();
     let is_word = |word: &str| !word.is_empty() && !word.contains(['/', '\\']);

@@ -1,4 +1,4 @@
-//! Decides how many images are drawn, of which prompts, and with which options.
+//! Decides how many images to draw, of which prompts and with which options.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use crate::option_values::MOST_IMAGES;
 use crate::{shipped, standard_input};
 
 impl Generate {
-    /// Reads the prompt that stands on standard input, if one does.
+    /// Reads the prompt from standard input, if requested.
     ///
     /// # Errors
-    /// When there is none, or it is not in UTF-8.
+    /// If it is empty, or not UTF-8.
     pub(super) fn read_prompts(&mut self) -> Result<()> {
         for prompt in self.prompt.iter_mut().chain(&mut self.prompt_option) {
             if standard_input::is_named_by(Path::new(prompt)) {
@@ -25,12 +25,12 @@ impl Generate {
         Ok(())
     }
 
-    /// The prompts, wherever they were given.
+    /// The prompts, however they were given.
     pub(super) fn prompts(&self) -> Vec<String> {
         [&self.prompt[..], &self.prompt_option].concat()
     }
 
-    /// The prompt of the image at `index` of a batch of `images`.
+    /// The prompt of image `index` in a batch of `images`.
     pub(super) fn prompt_of(&self, index: usize, images: usize) -> Vec<String> {
         let prompts = self.prompts();
         let place = index * prompts.len() / images.max(1);
@@ -41,7 +41,7 @@ impl Generate {
         self.seeds.unwrap_or(Seeds::Consecutive)
     }
 
-    /// How many images the batch has, of all prompts.
+    /// The number of images in the batch, over all prompts.
     pub(super) fn images_in_batch(&self, initial_latents: Option<&Tensor>) -> Result<usize> {
         let prompts = self.prompts().len();
         let each = match (self.num_images, self.batch_count) {
@@ -63,7 +63,7 @@ impl Generate {
         Ok(images)
     }
 
-    /// What draws the whole batch.
+    /// The options for the whole batch.
     pub(super) fn options(
         &self,
         seed: u64,
@@ -94,10 +94,10 @@ impl Generate {
         }
     }
 
-    /// What draws the batch of `options`, or the one image of it that is wanted.
+    /// Splits the batch of `options` into runs, or selects the one image requested.
     ///
-    /// On the processor each image is drawn for itself: it takes as long, needs the memory of one, and the pixels are to the
-    /// last bit those of the image alone, where a batch rounds otherwise.
+    /// On the CPU each image is drawn separately: it takes the same time and the memory of one, and the pixels equal
+    /// those of the image alone, while a batch rounds differently.
     pub(super) fn runs(
         &self,
         options: GenerateOptions,

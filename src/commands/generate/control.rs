@@ -1,4 +1,4 @@
-//! Parses the options of ControlNets and of the images that the drawing follows.
+//! Parses the options for ControlNets and the images they follow.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -17,10 +17,10 @@ use crate::progress::announce;
 use crate::recorded::{add_file, recorded_source};
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
-/// ControlNets by their names: one may follow several images, of several drawings.
+/// ControlNets by name: one may follow several images, in several drawings.
 pub type LoadedNets = HashMap<String, Arc<ControlNetModel>>;
 
-/// The options that say what images to follow, and how.
+/// The options for images to follow.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "ControlNet")]
 pub struct ControlImages {
@@ -76,7 +76,7 @@ impl ControlImages {
     /// Reads the images.
     ///
     /// # Errors
-    /// When there are not as many of something as there are ControlNets, or a file is no image.
+    /// If the number of values does not match that of ControlNets, or a file is not an image.
     pub fn read(&self, reader: &ImageReader<'_>) -> Result<Vec<RgbImage>> {
         let (nets, images) = (self.controlnet.len(), self.control_image.len());
         let numbers = [
@@ -102,11 +102,10 @@ impl ControlImages {
         self.control_image.iter().map(read).collect()
     }
 
-    /// `options` with these, and with the ControlNets, of which those not in `nets` yet are loaded for `pipeline` to compute
-    /// in `dtype`.
+    /// Adds the ControlNets to `options`. Those not in `nets` yet are loaded for `pipeline`, to compute in `dtype`.
     ///
     /// # Errors
-    /// When a ControlNet cannot be loaded, or does not fit the model.
+    /// If a ControlNet cannot be loaded, or does not fit the model.
     pub fn apply(
         &self,
         mut options: GenerateOptions,
@@ -131,15 +130,15 @@ impl ControlImages {
         Ok(options.guess_mode(self.guess_mode))
     }
 
-    /// What an image tells of each of them, as web interfaces do, and of the image.
+    /// Records each ControlNet and its image, like web interfaces.
     ///
     /// # Errors
-    /// When an image cannot be read.
+    /// If an image cannot be read.
     pub fn record(&self) -> Result<Vec<ParameterFields>> {
         let Self {
             controlnet,
             control_image,
-            // Each, in `strength`.
+            // Recorded by `strength`.
             control_scale: _,
             control_start: _,
             control_end: _,
@@ -161,7 +160,7 @@ impl ControlImages {
         controlnet.iter().zip(control_image).enumerate().map(describe).collect()
     }
 
-    /// These, and where there are none those of an image.
+    /// These options, with those of an image as the default.
     pub fn or(self, image: Self) -> Self {
         let is_own = !self.controlnet.is_empty();
         let or = |own: Vec<f64>, image: Vec<f64>| if own.is_empty() && !is_own { image } else { own };
@@ -187,7 +186,7 @@ impl ControlImages {
         }
     }
 
-    /// How the image at a place is followed: one number for all, or one for each.
+    /// The strength of the image at a position: one number for all, or one for each.
     fn strength(&self, place: usize) -> Strength {
         let of_place = |values: &[f64]| values.get(place).or(values.first()).copied();
         Strength {

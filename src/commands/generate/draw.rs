@@ -1,4 +1,4 @@
-//! Draws, and shows how far it is.
+//! Draws, and shows the progress.
 
 use std::ops::ControlFlow;
 
@@ -13,7 +13,7 @@ use crate::animation::Animation;
 use crate::interrupt::Interrupt;
 use crate::progress::{ProgressLine, warn};
 
-/// Draws one run after the other, shows how far it is, and keeps what each step looks like.
+/// Draws the runs, shows the progress, and keeps previews of the steps.
 pub fn draw(
     pipeline: &AltDiffusion,
     runs: &[GenerateOptions],
@@ -26,14 +26,14 @@ pub fn draw(
     let progress = ProgressLine::start("Reading the text");
     tracing::debug!("{runs:?}");
     let several = runs.len() > 1;
-    // Of each step of each run, small.
+    // Small, for each step of each run.
     let mut previews: Vec<Vec<Vec<RgbImage>>> = Vec::new();
     let mut drawn = Vec::with_capacity(runs.len());
     for (run, options) in runs.iter().enumerate() {
         previews.push(Vec::new());
         let mut failure = None;
         let at = |done: usize, steps: usize| {
-            // How many steps a run has does not depend on which it is.
+            // All runs have the same number of steps.
             let (done, total) = (run * steps + done, runs.len() * steps);
             match several {
                 true => progress.steps("Drawing", done, total),
@@ -76,7 +76,7 @@ pub fn draw(
     joined(drawn)
 }
 
-/// What several runs have drawn, as if it were one.
+/// Combines the results of several runs.
 fn joined(mut drawn: Vec<Generated>) -> Result<Generated> {
     let last = drawn.pop().ok_or_else(|| anyhow!("nothing was drawn"))?;
     if drawn.is_empty() {
@@ -102,7 +102,7 @@ fn joined(mut drawn: Vec<Generated>) -> Result<Generated> {
     })
 }
 
-/// Says why images are black.
+/// Explains why images are black.
 pub fn warn_of_black_images(flagged: &[bool]) {
     let numbers: Vec<String> = flagged
         .iter()

@@ -1,4 +1,4 @@
-//! Checks the files that a run writes before the work.
+//! Checks a run's output files before the work.
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -15,14 +15,14 @@ use crate::image_file::is_standard_output;
 use crate::output;
 use crate::output_files::{check_writable, numbered};
 
-/// The files that the images go to.
+/// The files of the images.
 pub struct ImageFiles {
     pub format: ImageFileFormat,
     pub paths: Vec<PathBuf>,
 }
 
 impl Generate {
-    /// The files to be written for so many images, each of which can be.
+    /// The files for this many images, after checking that each can be written.
     pub fn outputs(&self, images: usize) -> Result<ImageFiles> {
         let files = if self.grid { 1 } else { images };
         let is_piped = is_standard_output(&self.output);
@@ -59,7 +59,7 @@ impl Generate {
         Ok(ImageFiles { format, paths })
     }
 
-    /// Standard output takes one image, and is neither closed nor a terminal.
+    /// Standard output takes a single image, and must be neither closed nor a terminal.
     fn check_standard_output(&self, images: usize) -> Result<()> {
         ensure!(
             images == 1,
@@ -77,10 +77,10 @@ impl Generate {
         Ok(())
     }
 
-    /// What is drawn fits into the formats of the files.
+    /// Checks that the images fit the formats of the files.
     ///
     /// # Errors
-    /// When a side is longer than a format has place for.
+    /// If a side exceeds a format's limit.
     pub fn check_sizes(&self, files: &ImageFiles, sheet: &ContactSheet) -> Result<()> {
         let (width, height) = if self.grid { sheet.size() } else { sheet.cell() };
         let largest = files.format.largest_side();
@@ -102,7 +102,7 @@ impl Generate {
     }
 }
 
-/// What took how long, in seconds.
+/// Timings, in seconds.
 #[derive(Serialize)]
 pub struct GenerateSeconds {
     load_s: f64,

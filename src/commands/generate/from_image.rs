@@ -1,4 +1,4 @@
-//! Parses the options of the image that another begins with.
+//! Parses the options for the initial image.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::option_values;
 use crate::recorded::add_file;
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
-/// The options that say what image to begin with.
+/// The options for the initial image.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Image to image")]
 pub struct FromImage {
@@ -41,7 +41,7 @@ pub struct FromImage {
     mask: Option<PathBuf>,
 }
 
-/// The images themselves.
+/// The images.
 #[derive(Default)]
 pub struct GivenImages {
     image: Option<RgbImage>,
@@ -52,7 +52,7 @@ impl FromImage {
     /// Reads the images.
     ///
     /// # Errors
-    /// When there is an option without the image that it belongs to, or a file is none.
+    /// If an option is given without its image, or a file is not an image.
     pub fn read(&self, reader: &ImageReader<'_>) -> Result<GivenImages> {
         ensure!(
             self.mask.is_none() || self.image.is_some(),
@@ -68,7 +68,7 @@ impl FromImage {
         })
     }
 
-    /// `options` with these, and `given`, which they were read to.
+    /// Adds these options to `options`, with the images read for them.
     pub fn apply(&self, mut options: GenerateOptions, given: GivenImages) -> GenerateOptions {
         if let Some(strength) = self.strength {
             options = options.strength(strength);
@@ -82,10 +82,10 @@ impl FromImage {
         options
     }
 
-    /// Adds what an image tells of these.
+    /// Records these options in an image.
     ///
     /// # Errors
-    /// When a file cannot be read.
+    /// If a file cannot be read.
     pub fn record(&self, fields: &mut ParameterFields) -> Result<()> {
         let Self { image, strength, mask } = self;
         let Some(image) = image else { return Ok(()) };
@@ -98,7 +98,7 @@ impl FromImage {
         Ok(())
     }
 
-    /// These, and where there are none those of an image. A mask belongs to its image.
+    /// These options, with those of an image as the default. A mask belongs to its image.
     pub fn or(self, image: Self) -> Self {
         Self {
             mask: self.mask.or(image.mask.filter(|_| self.image.is_none())),
@@ -116,7 +116,7 @@ impl FromImage {
         }
     }
 
-    /// Whether there is an image to begin with.
+    /// Whether there is an initial image.
     pub fn has_image(&self) -> bool {
         self.image.is_some()
     }

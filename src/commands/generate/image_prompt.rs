@@ -1,4 +1,4 @@
-//! Parses the options of images that say beside the text what to draw.
+//! Parses the options for image prompts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,17 +17,17 @@ use crate::progress::announce;
 use crate::recorded::{add_file, recorded_source};
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
-/// The adapter that is read where only a repository is named, and the encoder beside it, as in h94/IP-Adapter.
+/// The default adapter of a repository, with the encoder beside it, as in h94/IP-Adapter.
 const ADAPTER: &str = "models/ip-adapter_sd15.safetensors";
 const ENCODER: &str = "models/image_encoder";
 
-/// Where the encoder is beside an adapter in a file of its own.
+/// The folder of the encoder beside a single adapter file.
 const ENCODER_BESIDE: &str = "image_encoder";
 
-/// An adapter and its encoder, once they are loaded.
+/// A loaded adapter with its encoder, if there is one.
 pub type LoadedAdapter = Option<(Arc<IpAdapter>, Arc<ImageEncoder>)>;
 
-/// The options that say what images are prompts.
+/// The options for image prompts.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "IP-Adapter")]
 pub struct ImagePrompts {
@@ -58,7 +58,7 @@ impl ImagePrompts {
     /// Reads the images.
     ///
     /// # Errors
-    /// When there is an adapter without an image or an option without an adapter, or a file is no image.
+    /// If there is an adapter without an image or an option without an adapter, or a file is not an image.
     pub fn read(&self, reader: &ImageReader<'_>) -> Result<Vec<RgbImage>> {
         for (option, is_given) in [
             ("--ip-image", !self.ip_image.is_empty()),
@@ -78,11 +78,11 @@ impl ImagePrompts {
         self.ip_image.iter().map(read).collect()
     }
 
-    /// `options` with these, and with the adapter and the encoder, which are loaded, if they are not yet, for `pipeline` to
-    /// compute in `dtype`.
+    /// Adds the image prompt to `options`. Adapter and encoder are loaded if necessary, for `pipeline`, to compute in
+    /// `dtype`.
     ///
     /// # Errors
-    /// When one of them cannot be loaded, or does not fit the model or the other.
+    /// If one of them cannot be loaded, or does not fit the model or the other.
     pub fn apply(
         &self,
         options: GenerateOptions,
@@ -136,10 +136,10 @@ impl ImagePrompts {
         Ok((Arc::new(adapter), Arc::new(encoder)))
     }
 
-    /// What an image tells of these, as web interfaces do, to which an adapter is one of the ControlNets.
+    /// Records the image prompt like web interfaces, which treat an IP-Adapter as a ControlNet.
     ///
     /// # Errors
-    /// When an image cannot be read.
+    /// If an image cannot be read.
     pub fn record(&self) -> Result<Option<ParameterFields>> {
         let Self { ip_adapter, ip_image, ip_scale: _, ip_encoder } = self;
         let Some(name) = ip_adapter else { return Ok(None) };
@@ -154,7 +154,7 @@ impl ImagePrompts {
         Ok(Some(fields))
     }
 
-    /// These, and where there are none those of an image.
+    /// These options, with those of an image as the default.
     pub fn or(self, image: Self) -> Self {
         let is_own = self.ip_adapter.is_some();
         Self {
@@ -180,7 +180,7 @@ impl ImagePrompts {
     }
 }
 
-/// A directory, or a repository on the hub and a path in it: `org/name/path`.
+/// Splits `org/name/path` into a directory or repository and a path in it.
 fn source_and_path(name: &str) -> Result<(ModelSource, String)> {
     if Path::new(name).is_dir() {
         return Ok((ModelSource::directory(name), String::new()));

@@ -1,4 +1,4 @@
-//! Loads the model, once for all that is drawn with it, and plans what it draws.
+//! Loads the model once, and plans what to draw with it.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -19,20 +19,20 @@ use crate::model_hash;
 use crate::output::printable;
 use crate::progress::{ProgressLine, warn};
 
-/// The model, and what was loaded beside it.
+/// The model, and what is loaded for it.
 pub struct LoadedModel {
     pub pipeline: AltDiffusion,
     pub interrupt: Interrupt,
     /// How long loading took.
     pub time: Duration,
-    /// The hash by which images name the model, while it is computed.
+    /// The model's hash for images, while it is being computed.
     pending_hash: Option<JoinHandle<Result<String>>>,
     hash: Option<String>,
     nets: LoadedNets,
     adapter: LoadedAdapter,
 }
 
-/// What is drawn, and how.
+/// What to draw, and how.
 pub struct Plan {
     pub runs: Vec<GenerateOptions>,
     pub sheet: ContactSheet,
@@ -43,7 +43,7 @@ impl LoadedModel {
     /// Loads the model of `options`, and warns if it is not the expected one.
     ///
     /// # Errors
-    /// When it cannot be loaded.
+    /// If it cannot be loaded.
     pub fn load(options: &Generate, start: Instant, expected: Option<ModelHash>) -> Result<Self> {
         let interrupt = Interrupt::watch()?;
         let parts = options.model.parts()?;
@@ -62,7 +62,7 @@ impl LoadedModel {
         if let Some(expected) = expected
             && let Some(pending) = pending_hash.take()
         {
-            // Before the work, which may be long.
+            // Before drawing, which may take long.
             let found = model_hash::finish(pending)?;
             expected.check(&found);
             hash = Some(found);
@@ -73,16 +73,16 @@ impl LoadedModel {
         Ok(Self { pipeline, interrupt, time, pending_hash, hash, nets, adapter })
     }
 
-    /// Plans a drawing, with this seed for its noise.
+    /// Plans a drawing with this seed.
     ///
     /// # Errors
-    /// When the options do not fit the model or each other.
+    /// If the options do not fit the model or each other.
     pub fn plan(&mut self, prepared: &mut Prepared<'_>, seed: u64) -> Result<Plan> {
         let Prepared { options: asked, initial_latents, images, files, .. } = prepared;
         let (asked, images, latents) = (*asked, *images, initial_latents.as_ref());
         let pipeline = &self.pipeline;
         let mut options = asked.options(seed, images, latents);
-        // In latents, and of the images that the model was trained on if not given.
+        // In latents, and by default that of the model's training images.
         let side_in_latents = |pixels: Option<usize>| -> Result<usize> {
             let side = pixels.map_or_else(|| pipeline.default_size().map(|(width, _)| width), Ok)?;
             Ok(side / pipeline.vae_config().downscale())
@@ -116,12 +116,12 @@ impl LoadedModel {
         Ok(Plan { runs, sheet, record })
     }
 
-    /// Adds the model's hash to what images tell.
+    /// Adds the model's hash to the record.
     pub fn add_hash(&mut self, fields: &mut ParameterFields) {
         if let Some(pending) = self.pending_hash.take() {
             match model_hash::finish(pending) {
                 Ok(found) => self.hash = Some(found),
-                // What was drawn is worth more.
+                // The images are worth more than the hash.
                 Err(error) => warn(&format!("{error:#}")),
             }
         }

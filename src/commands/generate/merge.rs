@@ -1,4 +1,4 @@
-//! Joins the options of the command line with those of an image.
+//! Merges the command line's options with those of an image.
 
 use super::Generate;
 
@@ -13,10 +13,10 @@ impl Generate {
             || self.model.has(option)
     }
 
-    /// These options, and where there are none those of an image.
+    /// These options, with those of an image as the default.
     pub(super) fn or(self, image: Self) -> Self {
         let is_own_batch = self.num_images.or(self.batch_count).is_some();
-        // Another seed is another image, for which the batch of this one does not matter.
+        // With another seed, the batch of the recorded image does not matter.
         let image_batch = !is_own_batch && (self.seed.is_none() || image.only.is_none());
         let is_sized = self.initial_latents.is_some();
         let has_list = self.sampling.listed_steps().is_some();

@@ -73,7 +73,7 @@ pub struct Generate {
     /// As stable-diffusion-webui reads them, also in the full-width signs （word：1.3） and ［word］. Brackets nest, \( is a
     /// bracket, and BREAK starts a new window. A text that is longer than the model takes at a time, which is otherwise
     /// cut, is read in as many windows as it needs.
-    // Its brackets are for the command line's help, and no links.
+    // Its brackets are for the command's help; they are not links.
     #[allow(rustdoc::broken_intra_doc_links)]
     #[arg(long, hide_short_help = true)]
     prompt_weights: bool,

@@ -1,4 +1,4 @@
-//! Reads the files that a drawing begins with, and checks those that it writes, before the model is loaded.
+//! Reads the input files of a drawing, and checks its output files, before the model is loaded.
 
 use altdiffusion_pipeline::latents::read_latents;
 use anyhow::{Context, Result};
@@ -10,7 +10,7 @@ use super::files::ImageFiles;
 use super::from_image::GivenImages;
 use crate::image_args::ImageReader;
 
-/// What a drawing begins with.
+/// The inputs of a drawing.
 pub struct Prepared<'a> {
     pub options: &'a Generate,
     pub initial_latents: Option<Tensor>,
@@ -18,7 +18,7 @@ pub struct Prepared<'a> {
     pub given_images: GivenImages,
     pub followed_images: Vec<RgbImage>,
     pub prompt_images: Vec<RgbImage>,
-    /// How many images the batch has, of all prompts.
+    /// The number of images in the batch, over all prompts.
     pub images: usize,
     pub files: ImageFiles,
 }
@@ -27,7 +27,7 @@ impl Generate {
     /// Reads and checks the files.
     ///
     /// # Errors
-    /// When one cannot be read or written, or the options contradict each other.
+    /// If a file cannot be read or written, or options contradict each other.
     pub fn prepare(&self) -> Result<Prepared<'_>> {
         let initial_latents = match &self.initial_latents {
             Some(path) => Some(read_latents(path).context("--initial-latents")?),

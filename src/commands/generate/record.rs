@@ -1,5 +1,5 @@
-//! Records how an image was drawn, from the options themselves. Every structure of options is taken apart without `..`, so that an
-//! option that nobody has decided about does not compile.
+//! Records how an image was drawn. Every struct of options is destructured without `..`, so that a new option does
+//! not compile until somebody decides whether it is recorded.
 
 use altdiffusion_pipeline::random::{Rng, Seeds};
 use altdiffusion_pipeline::schedulers::SchedulerKind;
@@ -9,34 +9,34 @@ use super::Generate;
 use crate::recorded::add_file;
 use altdiffusion_pipeline::image_metadata::{GenerationParameters, ParameterFields};
 
-/// What is known of a run beside its options.
+/// What is known about a run besides its options.
 pub struct RunRecord {
-    /// How many images the batch has, of all prompts.
+    /// The number of images in the batch, over all prompts.
     pub images: usize,
     /// The seed of the batch.
     pub seed: u64,
-    /// Pixels of each image, width and height.
+    /// The size of each image, (width, height) in pixels.
     pub size: (usize, usize),
     pub scheduler: SchedulerKind,
     pub device: String,
 }
 
-/// Which of a run's images a file shows.
+/// The images that a file shows.
 pub enum ShownImages {
-    /// One, by its number in the batch, from 0.
+    /// One, by its index in the batch.
     One(usize),
     /// All of them, in a sheet.
     All,
 }
 
 impl Generate {
-    /// How the images of a run are drawn, but for what differs between them: see [`Generate::record_image`].
+    /// Records what all images of a run share; [`Generate::record_image`] adds the rest.
     ///
     /// # Errors
-    /// When a file that an option names cannot be read.
+    /// If a file that an option names cannot be read.
     pub fn record(&self, run: &RunRecord) -> Result<ParameterFields> {
         let Self {
-            // In `record_image`.
+            // Recorded by `record_image`.
             prompt: _,
             prompt_option: _,
             negative_prompt: _,
@@ -46,12 +46,12 @@ impl Generate {
             seeds: _,
             only: _,
             grid: _,
-            // As they came out, not as they were asked for.
+            // The actual values, not the requested ones.
             steps: _,
             guidance_scale: _,
             width: _,
             height: _,
-            // Without an effect on the pixels.
+            // No effect on the pixels.
             prompt_file: _,
             like: _,
             leave_out: _,
@@ -86,7 +86,7 @@ impl Generate {
         model.record(&mut fields);
         from_image.record(&mut fields)?;
         reading.record(&mut fields);
-        // Web interfaces count from the last layer, which is 1.
+        // Web interfaces count the last layer as 1.
         fields.add_some("Clip skip", clip_skip.filter(|skip| *skip > 0).map(|skip| skip + 1));
         sampling.record(&mut fields);
         fields.add_flag("Prompt weights", *prompt_weights);
@@ -106,7 +106,7 @@ impl Generate {
         Ok(fields)
     }
 
-    /// How one file's images are drawn, with what `record` said of all.
+    /// Completes `record`'s result for the images of one file.
     pub fn record_image(
         &self,
         all: &ParameterFields,
@@ -147,24 +147,24 @@ impl Generate {
         GenerationParameters { prompt: prompts.join("\n"), negative_prompt, fields }
     }
 
-    /// The seed that gives the image at `index` of the batch, alone or at its position there.
+    /// The seed that draws image `index`, alone or at its position in the batch.
     pub fn seed_of(&self, index: usize, run: &RunRecord) -> u64 {
         if self.needs_batch(run.images) { run.seed } else { run.seed.wrapping_add(index as u64) }
     }
 
-    /// Whether an image of the batch can be had by its position there alone: one of several from a stream, or from latents
+    /// Whether an image can only be drawn at its position in the batch: one of several from a stream, or from latents
     /// in one file.
     pub fn needs_batch(&self, images: usize) -> bool {
         images > 1 && (self.seeds() == Seeds::Stream || self.initial_latents.is_some())
     }
 }
 
-/// A number of pixels, or that of the model.
+/// A number of pixels, or the model's default.
 fn side(side: Option<usize>) -> String {
     side.map_or("True".to_owned(), |side| side.to_string())
 }
 
-/// What web interfaces call a generator. Theirs of the name GPU is a card's own, NV the same computed on the CPU.
+/// The generator's name in web interfaces. Their GPU is the GPU's own noise, and NV the same computed on the CPU.
 pub fn rng_name(rng: Rng) -> &'static str {
     match rng {
         Rng::Cpu => "CPU",

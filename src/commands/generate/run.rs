@@ -1,4 +1,4 @@
-//! Runs the command: reads the files, draws, writes the images, and says where they are.
+//! Runs the command: draws, writes the images, and reports where they are.
 
 use std::time::Instant;
 
@@ -26,18 +26,18 @@ pub struct WrittenImage {
     pub path: String,
     pub width: u64,
     pub height: u64,
-    /// Nothing, where the noise was given.
+    /// `None` if the noise was given.
     pub seed: Option<u64>,
-    /// Its number in the batch, where it cannot be had without it.
+    /// Its number in the batch, if it can only be drawn there.
     pub number: Option<usize>,
-    /// What drawing it took, of a batch its share. Nothing, where it was there before.
+    /// The time to draw it, or its share of a batch's time. `None` if it existed before.
     pub seconds: Option<f64>,
-    /// How it was drawn, as the image tells it.
+    /// The record in the image.
     pub parameters: Option<String>,
 }
 
 impl Generate {
-    /// Draws what the options ask for, with one model.
+    /// Draws the requested images with one model.
     pub(super) fn draw(self, start: Instant, expected: Option<ModelHash>) -> Result<()> {
         let mut prepared = self.prepare()?;
         let mut model = LoadedModel::load(&self, start, expected)?;
@@ -45,7 +45,7 @@ impl Generate {
         model.draw(&prepared, plan, start)
     }
 
-    /// Which of the images the file at this place shows.
+    /// Which images the file at this position shows.
     pub(super) fn shown_at(&self, place: usize) -> ShownImages {
         match self.grid {
             true => ShownImages::All,
@@ -53,12 +53,12 @@ impl Generate {
         }
     }
 
-    /// The number in the batch, from 0, of the image whose file is at this place.
+    /// The index in the batch of the image whose file is at this position.
     pub(super) fn index_at(&self, place: usize) -> usize {
         self.only.map_or(place, |only| only - 1)
     }
 
-    /// Says of an image, whose file is at this place, where it is and how to get it again.
+    /// Describes the image whose file is at this position: where it is and how to draw it again.
     pub(super) fn written(&self, prepared: &Prepared<'_>, plan: &Plan, place: usize) -> WrittenImage {
         let index = self.index_at(place);
         let (width, height) = if self.grid { plan.sheet.size() } else { plan.sheet.cell() };
@@ -74,19 +74,19 @@ impl Generate {
     }
 }
 
-/// A seed that people can type.
+/// A seed short enough to type.
 pub fn random_seed() -> u64 {
     u64::from(rand::random::<u32>())
 }
 
 impl LoadedModel {
-    /// Draws as planned, writes the images, and says where they are.
+    /// Draws as planned, writes the images, and reports where they are.
     ///
     /// # Errors
-    /// When the drawing fails, or a file cannot be written.
+    /// If drawing fails, or a file cannot be written.
     pub fn draw(&mut self, prepared: &Prepared<'_>, plan: Plan, start: Instant) -> Result<()> {
         let asked = prepared.options;
-        // Before the work, since it reads files.
+        // Before drawing, since it reads files.
         let mut record = if asked.no_parameters { None } else { Some(asked.record(&plan.record)?) };
         let mut animation = asked.save_steps.is_some().then(Animation::default);
         let generated =
@@ -127,7 +127,7 @@ impl LoadedModel {
 }
 
 impl Generate {
-    /// Shows the images, and says where they are and how to get them again.
+    /// Shows the images, and reports where they are and how to draw them again.
     fn report(&self, written: &[WrittenImage], shown: &[RgbImage], images: usize) -> Result<()> {
         if self.json {
             return written.iter().try_for_each(print_json_line);
@@ -144,7 +144,7 @@ impl Generate {
             if let Some(number) = number.filter(|_| !self.grid && seed.is_some()) {
                 line += &format!(", image {number} of {images}");
             }
-            // The image has standard output for itself.
+            // Standard output is reserved for the image.
             if is_piped { announce(&line) } else { print_line(line)? }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Parses the options of the steps from noise to image.
+//! Parses the options of the sampling steps.
 
 use altdiffusion_pipeline::GenerateOptions;
 use altdiffusion_pipeline::random::Rng;
@@ -9,7 +9,7 @@ use super::record::rng_name;
 use crate::option_values::{self, Sampler};
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
-/// The options that few need.
+/// Sampling options for experts.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct Sampling {
@@ -18,7 +18,7 @@ pub struct Sampling {
     /// One of ddpm, ddim, pndm, lms, heun, euler, euler-a, dpm++-2m, dpm++-2m-sde, dpm++-s, unipc and lcm. With ddpm,
     /// euler-a, dpm++-2m-sde and lcm each step adds noise; heun calls the model twice in a step; lcm is for models that
     /// were distilled to it.
-    // Other programs call the same a sampler, and how its noise levels are spread a scheduler.
+    // Other programs call this a sampler, and the spacing of noise levels a scheduler.
     #[arg(long, aliases = ["sampler", "sampler-name", "sampling-method"], value_name = "NAME", value_parser = option_values::sampler)]
     scheduler: Vec<Sampler>,
 
@@ -74,7 +74,7 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    /// `options` with these.
+    /// Adds these options to `options`.
     pub fn apply(&self, mut options: GenerateOptions) -> GenerateOptions {
         options = options.rng(self.rng.unwrap_or_default()).eta(self.eta.unwrap_or_default());
         options = options.guidance_rescale(self.guidance_rescale.unwrap_or_default());
@@ -96,29 +96,29 @@ impl Sampling {
         options
     }
 
-    /// How the noise levels are spread, if not as the model would have it.
+    /// The spacing of noise levels, if not the model's.
     pub fn spacing(&self) -> Option<SigmaSpacing> {
         let named = || self.scheduler.iter().rev().find_map(|sampler| sampler.spacing);
         self.sigma_spacing.or(self.karras.then_some(SigmaSpacing::Karras)).or_else(named)
     }
 
-    /// The scheduler, if it is not the model's; of several the last.
+    /// The scheduler, if not the model's; the last one wins.
     pub fn scheduler(&self) -> Option<SchedulerKind> {
         self.scheduler.iter().rev().find_map(|sampler| sampler.kind)
     }
 
-    /// Adds what an image tells of the way to step, by the names of web interfaces, of which `kind` is the one that is run.
+    /// Records the sampler with web interfaces' names; `kind` is the one that runs.
     pub fn record_sampler(&self, kind: SchedulerKind, fields: &mut ParameterFields) {
         fields.add("Sampler", option_values::sampler_name(kind));
         fields.add_some("Schedule type", self.spacing().map(|spacing| capitalized(spacing.name())));
-        // A model's own may be set up in more ways than its name tells.
+        // The model's own scheduler may have settings that its name does not include.
         fields.add_some("Scheduler", self.scheduler().is_none().then_some("of the model"));
     }
 
-    /// Adds what an image tells of the rest.
+    /// Records the other options.
     pub fn record(&self, fields: &mut ParameterFields) {
         let Self {
-            // In `record_sampler`.
+            // Recorded by `record_sampler`.
             scheduler: _,
             karras: _,
             sigma_spacing: _,
@@ -137,8 +137,8 @@ impl Sampling {
         fields.add_some("Guidance rescale", guidance_rescale.filter(|rescale| *rescale != 0.0));
     }
 
-    /// These, and where there are none those of an image: all of them but the noise and the guidance belong to the
-    /// scheduler. `steps` says whether there is a number of steps.
+    /// These options, with those of an image as the default; all of them except noise and guidance belong to the
+    /// scheduler. `steps` says whether a number of steps is given.
     pub fn or(self, image: Self, steps: bool) -> Self {
         let is_other = self.scheduler().is_some();
         let is_spread = self.spacing().is_some();
@@ -161,7 +161,7 @@ impl Sampling {
         }
     }
 
-    /// How many steps a list of them has, if there is one.
+    /// The number of explicit timesteps or sigmas, if given.
     pub fn listed_steps(&self) -> Option<usize> {
         let sigmas = self.sigmas.as_ref().map(|sigmas| sigmas.len() - 1);
         self.timesteps.as_ref().map(Vec::len).or(sigmas)

@@ -1,4 +1,4 @@
-//! `altdiffusion train`: trains models, a subcommand for each way of it.
+//! `altdiffusion train`: trains models, with a subcommand per method.
 
 mod emoji;
 mod prepare;

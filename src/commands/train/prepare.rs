@@ -1,4 +1,4 @@
-//! `altdiffusion train prepare`: makes the emoji data set.
+//! `altdiffusion train prepare`: builds the emoji data set.
 
 use anyhow::Result;
 use clap::Args;

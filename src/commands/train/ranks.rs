@@ -1,4 +1,4 @@
-//! Parses the options of a training run in several processes.
+//! Parses the options for training in several processes.
 
 use std::env;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use clap::Args;
 use crate::device::DeviceChoice;
 use crate::option_values::count;
 
-/// How long ranks wait for one another in the beginning. The nodes of a cluster do not start at the same moment.
+/// How long ranks wait for one another at the start: a cluster's nodes do not start simultaneously.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Where the processes meet is by default what `torchrun` and PyTorch's other launchers say.
+/// The variables of `torchrun` and PyTorch's other launchers give the default address.
 const MASTER_ADDR: &str = "MASTER_ADDR";
 const MASTER_PORT: &str = "MASTER_PORT";
-/// "True" where a server of `torchrun` itself listens at that port.
+/// "True" if `torchrun`'s own server uses that port.
 const PORT_IS_TAKEN: &str = "TORCHELASTIC_USE_AGENT_STORE";
 
-/// Several processes that train one model.
+/// Several processes that train a model together.
 #[derive(Debug, Args)]
 pub struct Ranks {
     /// Number of processes that train together, such as one per GPU. Start each with the same command but its own
@@ -52,7 +52,7 @@ impl Ranks {
     /// Meets the other processes.
     ///
     /// # Errors
-    /// When an option is missing, or the others do not come.
+    /// If an option is missing, or the others do not come.
     pub fn join(&self, device: &Device) -> Result<Box<dyn Communicator>> {
         let ranks = self.ranks;
         if ranks == 1 && self.rank.is_none_or(|rank| rank == 0) {
@@ -74,7 +74,7 @@ impl Ranks {
     }
 }
 
-/// `HOST:PORT` by the variables of PyTorch's launchers; `None` where they are not there or make no sense.
+/// `HOST:PORT` from the variables of PyTorch's launchers; `None` if they are missing or invalid.
 fn address_of_launcher(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
     let (host, port) = (variable(MASTER_ADDR)?, variable(MASTER_PORT)?);
     let port: u16 = port.parse().ok()?;

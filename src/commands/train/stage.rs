@@ -1,5 +1,5 @@
-//! `altdiffusion train teacher`, `contrastive`, `diffusion`, `lora`, `dreambooth` and `textual-inversion`: trains models of any size,
-//! each run by one configuration.
+//! `altdiffusion train teacher`, `contrastive`, `diffusion`, `lora`, `dreambooth` and `textual-inversion`: trains
+//! models of any size, from a configuration file.
 
 use std::path::PathBuf;
 
@@ -41,7 +41,7 @@ impl StageRun {
     pub fn run<R: TrainingRecipe>(self) -> Result<()> {
         let recipe = R::load(&self.config, &self.set)?;
         let device = self.ranks.device(self.device).open()?;
-        // Before Ctrl-C is watched for: here it may end the program at once.
+        // Before watching for Ctrl-C, which may still end the program immediately here.
         let ranks = self.ranks.join(&device)?;
         let mut watch = Watch::start(self.minutes)?;
         let result = recipe.train(&self.output, &device, &*ranks, &mut watch);

@@ -1,4 +1,4 @@
-//! Shows how a training run goes, and ends it on Ctrl-C or when its time is over.
+//! Shows the progress of training, and stops it on Ctrl-C or when its time is up.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::interrupt::Interrupt;
 use crate::output::complain;
 use crate::progress::TrainingProgress;
 
-/// Shows how the training goes, one stage after the other, and ends it on Ctrl-C or when its time is over.
+/// Shows the progress of training, stage by stage, and stops it on Ctrl-C or when its time is up.
 pub struct Watch {
     stage: Option<(String, TrainingProgress)>,
     interrupt: Interrupt,
@@ -18,10 +18,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches for Ctrl-C; with `minutes`, ends the run after so many.
+    /// Watches for Ctrl-C, and stops the run after `minutes` if given.
     ///
     /// # Errors
-    /// When the system does not allow it.
+    /// If the system does not allow it.
     pub fn start(minutes: Option<f64>) -> Result<Self> {
         let time = minutes.and_then(|minutes| Duration::try_from_secs_f64(60. * minutes).ok());
         let end = time.and_then(|time| Instant::now().checked_add(time));
@@ -33,7 +33,7 @@ impl Watch {
         &mut self.stage.insert(shown.unwrap_or_else(|| (name.to_owned(), TrainingProgress::start(name)))).1
     }
 
-    /// What the program ends with: a stretch that is over has done what was asked for, and Ctrl-C is no success.
+    /// The program's result: running out of time is a success, Ctrl-C is not.
     ///
     /// # Errors
     /// Those of the run.

@@ -1,4 +1,4 @@
-//! Reads what our images and those of other programs say in the same words.
+//! Reads the fields that our images and other programs' share.
 
 use super::found::ImageOptions;
 use altdiffusion_pipeline::image_metadata::ParameterFields;
@@ -18,7 +18,7 @@ const VALUES: [(&str, &str); 10] = [
 ];
 
 impl ImageOptions<'_> {
-    /// What our images and those of others say in the same words.
+    /// Reads the fields that our images and others' share.
     pub(super) fn read_common(&mut self, fields: &mut ParameterFields, is_ours: bool) {
         let has_list = fields.get("Timesteps").or(fields.get("Sigmas")).is_some();
         if let Some(steps) = fields.take("Steps")
@@ -45,7 +45,7 @@ impl ImageOptions<'_> {
             }
         }
         if let Some(strength) = fields.take("Denoising strength") {
-            // Others say it without the image that it is of.
+            // Other programs record it even without the image it belongs to.
             match is_ours || self.options.from_image.has_image() {
                 true => self.value("Denoising strength", "strength", &strength),
                 false => self.not_used("Denoising strength", &strength),

@@ -1,4 +1,4 @@
-//! Finds the files that an image was drawn with: as they were given then, or beside the image.
+//! Finds the files that an image was drawn with, at their recorded paths or beside the image.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -10,11 +10,11 @@ use crate::recorded::{digest, recorded_name};
 use crate::standard_input;
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
-/// Endings of files with weights, which no repository on the hub has.
+/// Endings of weight files, which no hub repository has.
 const WEIGHTS: [&str; 7] = ["safetensors", "gguf", "ckpt", "pt", "pth", "bin", "json"];
 
 impl ImageOptions<'_> {
-    /// The file that a field names, if it does, with the hash beside it. It is looked for only where it is used.
+    /// Finds the file in a field, if there is one, with its hash. Only called for files that are used.
     pub(super) fn file(
         &mut self,
         fields: &mut ParameterFields,
@@ -35,7 +35,7 @@ impl ImageOptions<'_> {
         Ok(Some(other))
     }
 
-    /// An adapter: a file with a short hash, a directory, or a repository.
+    /// Finds an adapter: a file with a short hash, a directory, or a repository.
     pub(super) fn named(
         &mut self,
         fields: &mut ParameterFields,
@@ -60,7 +60,7 @@ impl ImageOptions<'_> {
         }
     }
 
-    /// Something that is a file, a directory, or a repository on the hub.
+    /// Finds a file, a directory, or a hub repository.
     pub(super) fn source(&self, option: &str, name: &str) -> Result<PathBuf> {
         if !self.is_wanted(option) || self.options.has(option) {
             return Ok(PathBuf::from(name));
@@ -77,11 +77,12 @@ impl ImageOptions<'_> {
         bail!(self.missing(option, name))
     }
 
-    /// Where something of this name is: as it was given then, or beside the image. What strangers wrote leads nowhere else.
+    /// Where something of this name may be: at its recorded path, or beside the image. Untrusted records lead nowhere
+    /// else.
     pub(super) fn places(&self, name: &str) -> Vec<PathBuf> {
         let beside = self.path.parent().unwrap_or(Path::new(""));
         let is_below = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
-        // An image that came from standard input is not there any more.
+        // An image that came from standard input is no longer there.
         if standard_input::is_named_by(Path::new(name)) {
             return Vec::new();
         }

@@ -1,4 +1,4 @@
-//! Gathers the options that an image asks for, and what of it cannot be used.
+//! Collects the options in an image's record, and what cannot be used.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, Command};
 use crate::commands::generate::Generate;
 use crate::output::printable;
 
-/// The options alone, without what variables say of them.
+/// The command with options only, ignoring environment variables.
 pub fn command() -> Command {
     let options = Generate::augment_args(Command::new("generate"));
     options.no_binary_name(true).mut_args(|option| option.env(None::<&'static str>))
@@ -24,11 +24,11 @@ pub(super) struct ImageOptions<'a> {
     pub path: &'a Path,
     /// The options of the command line.
     pub options: &'a Generate,
-    /// Options of the image, as a command line would have them.
+    /// The image's options, as command-line arguments.
     pub arguments: Vec<OsString>,
     /// Fields that are not used.
     pub unused: Vec<String>,
-    /// Warnings of files that are not what they were.
+    /// Warnings about files that have changed.
     pub changed: Vec<String>,
 }
 
@@ -41,10 +41,10 @@ impl<'a> ImageOptions<'a> {
         !self.options.leave_out.iter().any(|left_out| left_out == option)
     }
 
-    /// An option with a value, which it may be that the option cannot have.
+    /// Adds an option with a value, unless the option does not accept it.
     pub(super) fn value(&mut self, field: &str, option: &str, value: &str) {
         let argument = OsString::from(format!("--{option}={value}"));
-        // Instead of a prompt, which is required.
+        // Stands in for a prompt, which is required.
         if let Err(error) = matches(&["--like=-".into(), argument.clone()])
             && matches!(
                 error.kind(),

@@ -18,19 +18,19 @@ use super::Generate;
 use crate::progress::warn;
 use altdiffusion_pipeline::image_metadata::{GenerationParameters, read_parameters_text};
 
-/// ParameterFields that have a meaning for the reader alone.
+/// Fields that only matter to readers.
 const SILENT: [&str; 6] = ["Version", "Device", "Model hash", "Lora hashes", "TI hashes", "User"];
 
-/// Those with which other programs number images whose seeds they tell as well.
+/// Fields with which other programs number images, besides recording their seeds.
 const BATCH: [&str; 2] = ["Batch size", "Batch pos"];
 
-/// ParameterFields that are not used and yet named.
+/// The most unused fields to name.
 const MOST_NAMED: usize = 12;
 
-/// The options of the image at `--like`, where the command line has none.
+/// The options, with those of the image at `--like` as defaults.
 ///
 /// # Errors
-/// When the image does not say how it was drawn, or names a file that is not here.
+/// If the image has no record, or it names a missing file.
 pub fn with_image_options(options: Generate) -> Result<(Generate, Option<ModelHash>)> {
     let Some(path) = options.like.clone() else { return Ok((options, None)) };
     let info = GenerationParameters::parse(&read_parameters_text(&path).context("--like")?);
@@ -53,7 +53,7 @@ pub fn with_image_options(options: Generate) -> Result<(Generate, Option<ModelHa
     Ok((options.or(image), model_hash))
 }
 
-/// The model that an image was drawn with, where it has to be that.
+/// The hash of the model that an image was drawn with, if it must be the same.
 pub struct ModelHash {
     hash: String,
     image: PathBuf,
@@ -73,7 +73,7 @@ impl ModelHash {
     }
 }
 
-/// The options of these arguments, or one line that says why they cannot be.
+/// Parses arguments, or says in one line why they are invalid.
 pub fn parse_options(arguments: &[OsString]) -> Result<Generate, String> {
     let parsed = matches(arguments).and_then(|matches| Generate::from_arg_matches(&matches));
     parsed.map_err(|error| {
@@ -93,7 +93,7 @@ pub fn option_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// Adds what the image says.
+/// Reads an image's record.
 fn read(found: &mut ImageOptions<'_>, info: GenerationParameters) -> Result<()> {
     let GenerationParameters { mut prompt, negative_prompt, mut fields } = info;
     let is_ours = fields.get("Version").is_some_and(|version| version.starts_with("altdiffusion"));

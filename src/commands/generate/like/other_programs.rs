@@ -1,4 +1,4 @@
-//! Reads what images say that stable-diffusion-webui, Forge or stable-diffusion.cpp drew.
+//! Reads the records of stable-diffusion-webui, Forge and stable-diffusion.cpp.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use crate::option_values;
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 impl ImageOptions<'_> {
-    /// What stable-diffusion-webui, Forge and stable-diffusion.cpp say in their own words.
+    /// Reads the fields specific to stable-diffusion-webui, Forge and stable-diffusion.cpp.
     pub(super) fn read_theirs(&mut self, fields: &mut ParameterFields) {
-        // They read weights where nobody asks for it.
+        // They always parse weights.
         self.flag("prompt-weights");
-        // Web interfaces say whose noise it is where it is not a card's own.
+        // Web interfaces record the noise source unless it is the GPU.
         let is_web_interface = fields.get("Version").is_none_or(|version| !version.contains("cpp"));
         if is_web_interface && fields.get("RNG").is_none() {
             self.flag(&format!("rng={}", Rng::Cuda));
@@ -23,7 +23,7 @@ impl ImageOptions<'_> {
         if let Some(sampler) = fields.take("Sampler") {
             let spacing = match schedule.as_deref() {
                 None | Some("Uniform" | "Normal") => String::new(),
-                // What the sampler was published with.
+                // The spacing that the sampler was published with.
                 Some("Automatic") => match sampler.as_str() {
                     "DPM++ 2M" => format!(" {}", SigmaSpacing::Karras),
                     "DPM++ 2M SDE" => format!(" {}", SigmaSpacing::Exponential),
@@ -42,7 +42,7 @@ impl ImageOptions<'_> {
         if let Some(model) = fields.take("Model") {
             self.not_used("Model", &model);
         }
-        // Theirs is of all samplers, ours of one.
+        // Their eta applies to all samplers, ours to one.
         if let Some(eta) = fields.take("Eta").filter(|eta| eta.parse::<f64>().is_ok_and(|eta| eta != 0.0)) {
             self.not_used("Eta", &eta);
         }
@@ -51,7 +51,7 @@ impl ImageOptions<'_> {
         }
     }
 
-    /// The prompt without the tags of extra networks, `<lora:name:0.7>`, of which LoRAs that are here become options.
+    /// Removes the tags of extra networks, `<lora:name:0.7>`, from a prompt. LoRAs that exist here become options.
     pub(super) fn read_networks(&mut self, prompt: &str) -> String {
         let mut text = String::with_capacity(prompt.len());
         let mut rest = prompt;

@@ -1,4 +1,4 @@
-//! Reads what images say that this program drew.
+//! Reads the records in this program's own images.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::found::ImageOptions;
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
-/// Our fields that say that an option is given, with the value in which it is.
+/// Fields that stand for an option without a value, with the field's value.
 const FLAGS: [(&str, &str, &str); 4] = [
     ("Prompt weights", "True", "prompt-weights"),
     ("Grid", "True", "grid"),
@@ -102,7 +102,7 @@ impl ImageOptions<'_> {
         Ok(())
     }
 
-    /// One of the images that were followed or were prompts, in the words of the ControlNet extension.
+    /// Reads a followed image or image prompt, in the ControlNet extension's format.
     fn read_unit(&mut self, unit: &str, mut fields: ParameterFields) -> Result<()> {
         let (Some(module), Some(model)) = (fields.take("Module"), fields.take("Model")) else {
             self.not_used(unit, &fields.to_text());

@@ -1,4 +1,4 @@
-//! Reads how the images of an earlier run were drawn.
+//! Reads how an earlier run's images were drawn.
 
 use altdiffusion_pipeline::image_metadata::{GenerationParameters, ParameterFields, read_parameters_text};
 
@@ -6,14 +6,14 @@ use crate::commands::generate::Generate;
 use crate::commands::generate::prepared::Prepared;
 use crate::commands::generate::record::RunRecord;
 
-/// Fields that differ between machines and versions that draw the same.
+/// Fields that may differ between machines and versions for the same image.
 const NO_SETTINGS: [&str; 2] = ["Version", "Device"];
 
-/// What the images of an earlier run tell, in the order of their files.
+/// The records in an earlier run's images, in file order.
 pub struct Earlier(Vec<(String, GenerationParameters)>);
 
 impl Earlier {
-    /// What they tell, if all of them are there and tell it.
+    /// Reads the records, if all images exist and have one.
     pub fn read(prepared: &Prepared<'_>) -> Option<Self> {
         let read = |path: &std::path::PathBuf| {
             let text = read_parameters_text(path).ok()?;
@@ -26,12 +26,12 @@ impl Earlier {
         (!images.is_empty()).then_some(Self(images))
     }
 
-    /// The texts in the images.
+    /// The records as text.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(text, _)| text.as_str())
     }
 
-    /// The seed of the batch, so that a run without one goes on with those that were drawn by chance.
+    /// The seed of the batch, so that a run without a seed resumes with the random one of before.
     pub fn seed(&self, options: &Generate) -> Option<u64> {
         let (_, first) = self.0.first()?;
         let seed: u64 = first.fields.get("Seed")?.parse().ok()?;
@@ -43,7 +43,7 @@ impl Earlier {
     pub fn is_drawn_by(&self, options: &Generate, run: &RunRecord, fields: &ParameterFields) -> bool {
         self.0.iter().enumerate().all(|(place, (_, earlier))| {
             let now = options.record_image(fields, run, options.shown_at(place)).to_text();
-            // What a text cannot hold exactly is the same once it was read.
+            // Parsing both normalises what the text cannot hold exactly.
             settings(GenerationParameters::parse(&now)) == settings(earlier.clone())
         })
     }

@@ -1,4 +1,4 @@
-//! Reads a JSON object whose fields are options of the command, by their long names.
+//! Reads a JSON object whose fields are the long names of options.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,8 +13,8 @@ use crate::commands::generate::{Generate, like};
 use crate::defaults::{hint, option_names, values};
 use crate::model::ModelArgs;
 
-/// Options that cannot differ between lines, beside those of the model and its adapters: what is loaded once, what is said
-/// about the run, and files that every line would write again.
+/// Options that cannot differ between lines, besides those of the model and its adapters: what is loaded once, what
+/// concerns the whole run, and files that every line would overwrite.
 const FOR_ALL_LINES: [&str; 15] = [
     "prompts",
     "like",
@@ -33,16 +33,16 @@ const FOR_ALL_LINES: [&str; 15] = [
     "timings",
 ];
 
-/// The fields of an object in their order. One that is there twice is kept twice, so that it is noticed.
+/// The fields of an object, in order, including repeated ones.
 struct Fields(Vec<(String, Value)>);
 
-/// The options of an object, and whether it names the output.
+/// Parses an object's options, and whether it names the output.
 ///
 /// # Errors
-/// When it is no object, or a field is no option, cannot have its value or is for all lines.
+/// If it is not an object, or a field is not an option, has an invalid value or applies to all lines.
 pub fn parse(text: &str) -> Result<(Generate, bool)> {
     let parsed: Result<Fields, _> = serde_json::from_str(text);
-    // The position in the line helps, the number of the line is known.
+    // Keep the column, but not the line number, which is reported anyway.
     let Fields(fields) = parsed.map_err(|error| {
         let problem = error.to_string().replace(" at line 1 column ", ", in column ");
         anyhow!("expected a prompt, or a JSON object of options: {problem}")
@@ -58,7 +58,7 @@ pub fn parse(text: &str) -> Result<(Generate, bool)> {
     Ok((options, has("output")))
 }
 
-/// A field as it would be typed. What is null, or a switch that is false, is as if it were not there.
+/// A field as arguments. Null and a false flag count as missing.
 fn argument(command: &Command, field: &str, value: &Value) -> Result<Vec<OsString>> {
     let name = field.replace('_', "-");
     let Some(option) = find(command, &name) else {
@@ -94,7 +94,7 @@ fn is_for_all_lines(long: &str) -> bool {
         || is_in(Adapters::augment_args(Command::new("")))
 }
 
-/// A value as the configuration file has it. Numbers stay as they are written, since a seed may be larger than any of TOML's.
+/// A value as the configuration file has it. Numbers stay as written, since a seed may be too large for TOML.
 fn as_toml(value: &Value) -> Result<toml::Value> {
     Ok(match value {
         Value::Bool(value) => toml::Value::Boolean(*value),

@@ -1,4 +1,4 @@
-//! Reads a file of prompts: a line is a prompt, or a JSON object with a prompt and other options.
+//! Reads a file of prompts: each line is a prompt, or a JSON object with a prompt and other options.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -17,7 +17,7 @@ const OPTION: &str = "--prompts";
 
 /// A file of prompts.
 pub struct PromptFile {
-    /// What messages call it.
+    /// The file's name in messages.
     pub name: String,
     pub lines: Vec<PromptLine>,
 }
@@ -33,7 +33,7 @@ impl PromptFile {
     /// Reads the lines of a file, or of standard input for `-`.
     ///
     /// # Errors
-    /// When it cannot be read, or holds no prompt.
+    /// If it cannot be read, or has no prompts.
     pub fn read(path: &Path) -> Result<Self> {
         let shown = match standard_input::is_named_by(path) {
             true => "standard input".to_owned(),
@@ -48,10 +48,10 @@ impl PromptFile {
         Ok(Self { name, lines })
     }
 
-    /// Every line can be read, and no two write the same file.
+    /// Checks that every line is valid, and that no two write the same file.
     ///
     /// # Errors
-    /// When that is not so, with the line and what is wrong with it.
+    /// Names the line and its problem.
     pub fn check(&self, all: &Generate) -> Result<()> {
         let mut writers: HashMap<PathBuf, usize> = HashMap::new();
         for line in &self.lines {
@@ -79,10 +79,10 @@ impl PromptFile {
 }
 
 impl PromptLine {
-    /// The options of this line, and where it has none those of the command, whose output is a folder.
+    /// The options of this line, with the command's as defaults; the command's output is a folder.
     ///
     /// # Errors
-    /// When the line is no object of options, or leads out of the folder.
+    /// If the line is not a valid object, or its output leads out of the folder.
     pub fn options(&self, all: &Generate) -> Result<Generate> {
         let numbered = PathBuf::from(format!("{:04}.png", self.number));
         let (options, output) = match self.text.starts_with('{') {
@@ -101,14 +101,14 @@ impl PromptLine {
             reading: options.reading.limited_as(&all.reading),
             json: all.json,
             no_parameters: all.no_parameters,
-            // Hundreds of images would push the messages off the terminal.
+            // Hundreds of images would scroll messages off the terminal.
             no_preview: true,
             ..options
         })
     }
 }
 
-/// A path that stays in the folder that it is relative to.
+/// A relative path that stays in its folder.
 fn inside(path: &Path) -> Result<PathBuf> {
     let is_inside = path.components().all(|part| matches!(part, Component::Normal(_)));
     let is_plain = !path.as_os_str().is_empty() && !path.to_string_lossy().contains(['\\', ':', '\0']);

@@ -1,4 +1,4 @@
-//! Draws the prompts of a file into a folder, and leaves out what an earlier run drew with the same settings.
+//! Draws the prompts of a file into a folder, skipping what an earlier run drew with the same settings.
 
 mod earlier;
 mod fields;
@@ -18,7 +18,7 @@ use super::run::random_seed;
 use crate::one_line;
 use crate::output::{complain, print_json_line, print_line};
 
-/// How many lines came to what.
+/// The number of lines per outcome.
 #[derive(Default)]
 struct Counts {
     drawn: usize,
@@ -27,13 +27,13 @@ struct Counts {
 }
 
 impl Generate {
-    /// Draws the prompts of a file with one model. A line that fails is named, and the others go on.
+    /// Draws the prompts of a file with one model. A line that fails is reported, and the others go on.
     ///
     /// # Errors
-    /// When the file or the model cannot be read, or a line has failed.
+    /// If the file or the model cannot be read, or a line failed.
     pub(super) fn draw_prompt_file(self, path: &Path, start: Instant) -> Result<()> {
         let file = PromptFile::read(path)?;
-        // What can be wrong with the lines comes out before the work begins.
+        // Check all lines before the work begins.
         file.check(&self)?;
         let folder = self.output.display();
         ensure!(
@@ -64,7 +64,7 @@ impl Generate {
     }
 }
 
-/// Draws a line, unless an earlier run did it with the same settings, and returns whether that was not so.
+/// Draws a line, unless an earlier run did with the same settings, and returns whether it drew.
 fn draw_line(model: &mut LoadedModel, all: &Generate, line: &PromptLine, start: Instant) -> Result<bool> {
     let options = line.options(all)?;
     if let Some(folder) = options.output.parent() {
