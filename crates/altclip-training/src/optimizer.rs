@@ -141,8 +141,8 @@ impl Slot {
 impl Optimizer {
     /// Starts with moments of zero.
     ///
+    /// # Errors
     /// If memory for the state cannot be allocated.
-    /// If memory for the state cannot be had.
     pub fn new(config: OptimizerConfig, parameters: &Parameters) -> Result<Self> {
         let slots = parameters.iter().map(|(name, weight)| Slot::new(name, weight)).collect::<Result<_>>()?;
         Ok(Self { config, step: 0, slots })

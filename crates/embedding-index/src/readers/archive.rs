@@ -14,8 +14,8 @@ use std::sync::Arc;
 /// A member's name ends at the first dot of its file name, as in WebDataset, but the members of a sample need not be
 /// adjacent.
 ///
+/// # Errors
 /// If the archive cannot be opened. Problems inside it are counted as skipped.
-/// If the archive cannot be opened. What is wrong in it is counted as skipped.
 pub(super) fn find_samples(path: &Path, samples: &mut Samples<'_>) -> Result<()> {
     let file = File::open(path).map_err(Error::io(path))?;
     let length = file.metadata().map_err(Error::io(path))?.len();

@@ -85,13 +85,12 @@ impl Geometry {
         Panels::pack(weight, taps, self.in_channels, self.out_channels, strides)
     }
 
-    /// The convolution itself.
+    /// The direct convolution.
     pub(crate) fn forward(&self, x: &[f32], weight: &PackedWeight, epilogue: &SliceEpilogue) -> Vec<f32> {
         weight.product(x, self.out_pixels(), &self.source(), epilogue)
     }
 
-    /// The convolution by Winograd's algorithm where that is faster. `transformed` keeps the transformed weights if they are
-    /// small.
+    /// The convolution, by Winograd's algorithm where that is faster. `transformed` caches small transformed weights.
     pub(crate) fn forward_fast(
         &self,
         x: &[f32],

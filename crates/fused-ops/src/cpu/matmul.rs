@@ -100,7 +100,7 @@ impl Parts {
     }
 }
 
-/// Some rows of a product, and some panels of its columns.
+/// One task: some rows of a product and some panels of its columns.
 struct ProductTask<'a, F> {
     starts: &'a [*const f32],
     panels: &'a F,

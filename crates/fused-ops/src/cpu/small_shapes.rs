@@ -247,7 +247,8 @@ fn convolutions_and_their_gradients() {
         let packed = PackedWeight::F32(panels);
         assert_close(&geometry.forward(&x, &packed, &nothing), &expected);
         assert_close(&geometry.forward_fast(&x, &packed, &OnceLock::new(), &nothing), &expected);
-        // The convolution is linear: its product with any gradient is that of the input and the input's gradient.
+        // Convolution is linear: its inner product with any gradient equals that of the input with the input's
+        // gradient.
         let grad = random.values(expected.len());
         let inner = |a: &[f32], b: &[f32]| -> f32 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
         let of_input = geometry.input_gradient(&weight, &grad);

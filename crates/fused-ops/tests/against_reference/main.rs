@@ -80,7 +80,7 @@ fn other_kernels_pass_the_same_tests() {
         ("FUSED_OPS_BF16", "portable"),
     ] {
         if value == "avx2" && !has_avx2() {
-            // Written past what the test harness keeps to itself.
+            // Written directly, because the test harness captures output.
             let _ = writeln!(std::io::stderr(), "SKIPPED: this processor has no AVX2");
             continue;
         }

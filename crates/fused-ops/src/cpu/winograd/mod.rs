@@ -51,7 +51,7 @@ impl Transform {
         may_keep: bool,
         direct: f32,
     ) -> Option<Self> {
-        /// Multiply-adds that the transform of a tile's value, or of a weight's, takes as long as.
+        /// The cost of transforming one value of a tile or a weight, in multiply-adds.
         const TILE_COST: usize = 60;
         const PANEL_COST: usize = 80;
         const TASK_COST: usize = 10;

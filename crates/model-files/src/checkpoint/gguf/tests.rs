@@ -1,3 +1,5 @@
+//! Tests reading GGUF headers and values.
+
 use super::*;
 
 const NAME: &str = "a.weight";

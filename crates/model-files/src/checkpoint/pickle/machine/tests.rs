@@ -1,3 +1,5 @@
+//! Tests the pickle machine on hand-written programs.
+
 use super::super::objects::{Bytes, Global};
 use super::*;
 
