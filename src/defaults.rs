@@ -34,7 +34,7 @@ pub fn with_defaults(command: Command, examples: &str) -> Result<Command> {
     let shown = path.display();
     let version = env!("CARGO_PKG_VERSION");
     let help = format!(
-        "{examples}\n\nDefaults of options can stand in the configuration file {shown}{state}, or in the one that \
+        "{examples}\n\nSet defaults for options in the configuration file {shown}{state}, or in the one that \
          {FILE_VARIABLE} names:\n  device = \"cuda\"\n\n  [generate]\n  steps = 30"
     );
     let command =

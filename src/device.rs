@@ -54,7 +54,7 @@ impl DeviceChoice {
         for choice in [Self::Cuda(None), Self::Metal(0)].into_iter().filter(|choice| choice.is_built()) {
             match choice.open() {
                 Ok(device) => return device,
-                Err(error) => tracing::warn!("computing on the processor: {error:#}"),
+                Err(error) => tracing::warn!("using the CPU: {error:#}"),
             }
         }
         Device::Cpu

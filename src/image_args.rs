@@ -25,7 +25,7 @@ pub struct ImageArgs {
     #[arg(long, value_name = "COLOR", hide_short_help = true)]
     background: Option<Background>,
 
-    /// Refuse images with more pixels than this, before they take memory.
+    /// Reject images with more pixels than this before decoding them.
     #[arg(long, value_name = "N", default_value_t = MAX_PIXELS, allow_negative_numbers = true, hide_short_help = true)]
     max_pixels: u64,
 }

@@ -31,7 +31,7 @@ pub fn check_writable(option: &str, path: &Path) -> Result<()> {
     }
     // The file is replaced, and nobody means to replace a device or a pipe.
     if path.exists() && !path.is_file() {
-        bail!("{option} {shown}: cannot be written, it is no ordinary file");
+        bail!("{option} {shown}: cannot be written, it is not a regular file");
     }
     match tempfile::Builder::new().tempfile_in(directory) {
         Ok(_) => Ok(()),

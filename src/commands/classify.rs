@@ -43,7 +43,7 @@ pub struct Classify {
     #[arg(long = "template", value_name = "TEXT", default_value = LABEL_PLACE)]
     templates: Vec<String>,
 
-    /// Show this many labels per image, the likeliest first.
+    /// Show this many labels per image, the most likely first.
     #[arg(long, value_name = "N", default_value = "5", value_parser = option_values::count, allow_negative_numbers = true)]
     top: usize,
 

@@ -78,7 +78,7 @@ pub struct Convert {
     #[arg(long, value_name = "TYPE", value_parser = option_values::number_type)]
     dtype: Option<NumberType>,
 
-    /// Skip measuring what quantization costs the UNet.
+    /// Do not measure the UNet's quantization error.
     ///
     /// The measurement compares the outputs of both UNets for the same random input at 128 × 128 pixels. It takes
     /// some seconds, and as much memory as the source's UNet.
@@ -120,17 +120,17 @@ struct Loss {
 
 const EXAMPLES: &str = "\
 Examples:
-  All of a published model in one file of half the size:
+  A published model as one file of half the size:
       altdiffusion convert BAAI/AltDiffusion-m9 m9.safetensors --dtype f16
 
   And drawing with it:
       altdiffusion generate 一只猫 --model m9.safetensors --config BAAI/AltDiffusion-m9
 
-  A model of a quarter of that size, and drawing with it:
+  A model a quarter of that size, and an image drawn with it:
       altdiffusion convert m9.safetensors m9-q8.gguf --dtype q8_0
       altdiffusion generate 一只猫 --model m9-q8.gguf --config BAAI/AltDiffusion-m9
 
-  A checkpoint of older tools to the layout of diffusers:
+  A checkpoint of older tools in diffusers' layout:
       altdiffusion convert model.ckpt my-model --config BAAI/AltDiffusion-m9";
 
 impl Convert {
@@ -170,7 +170,7 @@ impl Convert {
                 }
             };
             if matches!(self.dtype, Some(NumberType::Quantized(_))) && !self.skip_loss {
-                progress.then("Measuring what is lost");
+                progress.then("Measuring quantization error");
                 losses = self.losses(&parts)?;
             }
             converted

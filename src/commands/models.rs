@@ -100,7 +100,7 @@ impl Models {
 /// Asks at the terminal. Without one, the answer must be given as an option.
 fn confirmed(name: &str) -> Result<bool> {
     if !io::stdin().is_terminal() {
-        bail!("--remove {name}: there is no terminal to ask at, add --yes to remove it without");
+        bail!("--remove {name}: no terminal to confirm on, add --yes to remove without asking");
     }
     let mut stderr = io::stderr();
     write!(stderr, "Remove {} from the cache? [y/N] ", printable(name)).and_then(|()| stderr.flush())?;

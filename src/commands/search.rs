@@ -47,7 +47,7 @@ pub struct Search {
     #[arg(long)]
     json: bool,
 
-    /// Also write a web page with thumbnails of the images found. It needs no other file.
+    /// Also write a self-contained web page with thumbnails of the images found.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 

@@ -136,7 +136,7 @@ mod tests {
                 "错误：--image: cat.png: 没有这个文件或目录",
             ),
             (
-                "warning: left out: a.png: damaged: its decoder cannot cope with it",
+                "warning: left out: a.png: damaged: it cannot be decoded",
                 "警告：已跳过：a.png: 已损坏，无法解码",
             ),
             (

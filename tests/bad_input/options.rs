@@ -152,7 +152,7 @@ fn devices_are_not_replaced() -> TestResult {
         "no/such/model",
         &["--timings", "/dev/null"],
         1,
-        &["/dev/null", "no ordinary file"],
+        &["/dev/null", "not a regular file"],
     )?;
     assert!(!Path::new("/dev/null").is_file());
     Ok(())

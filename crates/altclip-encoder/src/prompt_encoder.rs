@@ -22,7 +22,7 @@ const TEXT_ENCODER: &str = "text_encoder";
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))?;
 /// let encoder = PromptEncoder::from_pretrained("models/emoji", DType::F32, &Device::Cpu)?; // or "BAAI/AltDiffusion-m9"
-/// let prompts = encoder.encode(&["", "一只戴帽子的小狗"])?; // what to keep away from, and what to draw
+/// let prompts = encoder.encode(&["", "一只戴帽子的小狗"])?; // the negative prompt, and what to draw
 /// assert_eq!(prompts.hidden_states.dims(), [2, 77, 128]); // what the `forward` of a UNet takes
 /// assert_eq!(prompts.truncated, [0, 0]);
 /// # Ok(())

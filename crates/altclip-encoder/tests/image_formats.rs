@@ -139,7 +139,7 @@ fn endings_in_the_golden_files_are_taken_for_images() {
 #[test]
 fn the_panic_of_a_decoder_is_the_error_of_its_file() {
     let error = decode("odd.png", include_bytes!("data/odd_palette.png")).unwrap_err().to_string();
-    assert_eq!(error, "odd.png: damaged: its decoder cannot cope with it");
+    assert_eq!(error, "odd.png: damaged: it cannot be decoded");
     let palette = files()["palette_alphas.png"].clone();
     let at = palette.windows(4).position(|name| name == b"PLTE").unwrap();
     let length = u32::from_be_bytes(palette[at - 4..at].try_into().unwrap());

@@ -39,7 +39,7 @@ pub fn parse<T, E: From<Error>>(
     CAUGHT.set(outer);
     outcome.unwrap_or_else(|panic| {
         tracing::debug!("{name}: the decoder panicked: {}", message(&*panic));
-        Err(Error::format(name, "damaged: its decoder cannot cope with it").into())
+        Err(Error::format(name, "damaged: it cannot be decoded").into())
     })
 }
 
@@ -57,7 +57,7 @@ mod tests {
     fn a_panic_becomes_the_files_error() {
         let empty: [u8; 0] = [];
         let outcome: Result<u8> = parse("a.png", || Ok(empty[std::hint::black_box(0)]));
-        assert_eq!(outcome.unwrap_err().to_string(), "a.png: damaged: its decoder cannot cope with it");
+        assert_eq!(outcome.unwrap_err().to_string(), "a.png: damaged: it cannot be decoded");
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub type LoadedAdapter = Option<(Arc<IpAdapter>, Arc<ImageEncoder>)>;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "IP-Adapter")]
 pub struct ImagePrompts {
-    /// An IP-Adapter: use --ip-image as a prompt, beside the text.
+    /// An IP-Adapter: use --ip-image as a prompt, together with the text.
     ///
     /// A file, .safetensors or .bin; or a repository such as h94/IP-Adapter, followed by the file's path if it is
     /// not models/ip-adapter_sd15.safetensors. Adapters for Stable Diffusion 1 fit AltDiffusion and
@@ -43,7 +43,7 @@ pub struct ImagePrompts {
     #[arg(long, alias = "ip-adapter-image", value_name = "FILE", hide_short_help = true)]
     ip_image: Vec<PathBuf>,
 
-    /// Weight of the images beside the text. By default 1; about 0.5 leaves room for the text.
+    /// Weight of the images relative to the text. By default 1; about 0.5 leaves room for the text.
     #[arg(long, alias = "ip-adapter-scale", value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true, hide_short_help = true)]
     ip_scale: Option<f64>,
 

@@ -56,7 +56,7 @@ impl LoadedModel {
         let pipeline = AltDiffusion::load(parts, load_options)?;
         drop(loading);
         if options.no_safety_checker && !options.model.is_shipped() {
-            warn("images are not checked: take care before you show them to others");
+            warn("images are not checked for safety: review them before you show them to others");
         }
         let mut hash = None;
         if let Some(expected) = expected

@@ -62,7 +62,7 @@ pub struct Generate {
     )]
     prompt_file: Option<PathBuf>,
 
-    /// What to keep away from.
+    /// Negative prompt: what to keep out of the image.
     ///
     /// Works only with a guidance scale above 1.
     #[arg(long, value_name = "TEXT")]
@@ -78,7 +78,7 @@ pub struct Generate {
     #[arg(long, hide_short_help = true)]
     prompt_weights: bool,
 
-    /// Use the text encoder's output this many layers earlier than the model was trained with.
+    /// Use the output of the text encoder this many layers before the one the model was trained with.
     #[arg(long, value_name = "LAYERS", value_parser = option_values::layers, allow_negative_numbers = true, hide_short_help = true)]
     clip_skip: Option<usize>,
 
@@ -93,7 +93,7 @@ pub struct Generate {
     #[arg(long, short, aliases = ["batch-size", "num-images-per-prompt"], value_name = "N", value_parser = option_values::images, allow_negative_numbers = true)]
     num_images: Option<usize>,
 
-    /// Multiply the number of images, as other programs do.
+    /// Multiply the number of images, under the name that other programs use.
     #[arg(long, short = 'b', alias = "n-iter", value_name = "N", value_parser = option_values::images, hide = true)]
     batch_count: Option<usize>,
 
@@ -103,7 +103,7 @@ pub struct Generate {
     #[arg(long, short, value_name = "N", value_parser = option_values::seed, allow_negative_numbers = true)]
     seed: Option<u64>,
 
-    /// How several images get their noise from the seed: consecutive or stream.
+    /// How the images of a batch use the seed: consecutive or stream.
     ///
     /// consecutive (the default) gives the first image the seed, the second the next number, and so on, as web
     /// interfaces do, so that each can be drawn again alone. stream draws the noise of all from one generator, as
@@ -111,7 +111,7 @@ pub struct Generate {
     #[arg(long, value_name = "NAME", value_parser = option_values::seeds, hide_short_help = true)]
     seeds: Option<Seeds>,
 
-    /// Draw only the image of this number, from 1 on, of those that the command asks for.
+    /// Draw only this image of the batch, counted from 1.
     #[arg(long, value_name = "K", value_parser = option_values::count, conflicts_with = "grid", hide_short_help = true)]
     only: Option<usize>,
 
@@ -121,7 +121,7 @@ pub struct Generate {
     #[arg(long, aliases = ["num-inference-steps", "sampling-steps"], value_name = "N", value_parser = option_values::count, allow_negative_numbers = true)]
     steps: Option<usize>,
 
-    /// How closely to follow the prompt. Up to 1 means no guidance, in half the time.
+    /// How closely to follow the prompt. 1 or less turns guidance off and takes half the time.
     ///
     /// By default 7.5, and 2.25 for the model inside this program. High values make harsh images.
     #[arg(long, aliases = ["cfg-scale", "cfg", "guidance"], value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true)]
@@ -148,7 +148,7 @@ pub struct Generate {
     #[arg(long, value_name = "PIXELS", num_args = 0..=1, require_equals = true, value_parser = option_values::side, hide_short_help = true)]
     vae_tiling: Option<Option<usize>>,
 
-    /// Keep each part of the model in memory only while it works.
+    /// Keep each part of the model in memory only while it is in use.
     ///
     /// Takes a few seconds longer, and the memory of the largest part instead of all of them.
     #[arg(long, hide_short_help = true)]
@@ -183,7 +183,7 @@ pub struct Generate {
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     save_steps: Option<PathBuf>,
 
-    /// Do not record in the image how it was drawn.
+    /// Do not record generation parameters in the image.
     ///
     /// The record holds the prompt, the seed and everything else that the pixels depend on, for --like and for web
     /// interfaces: in a text chunk `parameters` of a .png, in the EXIF data of a .jpg or .webp. Files are recorded
@@ -260,7 +260,7 @@ Examples:
       altdiffusion generate 一座红色的房子 --controlnet lllyasviel/control_v11p_sd15_canny \\
           --control-image edges.png --model BAAI/AltDiffusion-m9
 
-  What is in an image, in a garden:
+  The subject of an image, in a garden:
       altdiffusion generate 在花园里 --ip-adapter h94/IP-Adapter --ip-image statue.jpg --ip-scale 0.6 \\
           --model BAAI/AltDiffusion-m9
 

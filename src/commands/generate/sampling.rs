@@ -66,7 +66,7 @@ pub struct Sampling {
     #[arg(long, value_name = "X", value_parser = option_values::part, allow_negative_numbers = true, hide_short_help = true)]
     guidance_rescale: Option<f64>,
 
-    /// Whose noise a seed gives: PyTorch's on the cpu, or on cuda devices. By default cpu.
+    /// Generate noise like PyTorch on this kind of device: cpu or cuda. By default cpu.
     ///
     /// The noise is the same wherever it is drawn: with cuda, a seed found on a GPU works without one.
     #[arg(long, value_name = "NAME", value_parser = option_values::rng, hide_short_help = true)]

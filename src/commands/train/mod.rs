@@ -26,7 +26,7 @@ pub enum Train {
     /// Every stage resumes from its newest checkpoint, with the same losses as an unbroken run. Ctrl-C ends after
     /// the current step, with a checkpoint.
     Emoji(emoji::TrainEmoji),
-    /// Distil a multilingual text tower from an English model, with parallel texts alone.
+    /// Distil a multilingual text tower from an English model, with parallel texts only.
     ///
     /// The first stage of AltCLIP. The configuration names the teacher (any family of dual encoders), the student
     /// (AltCLIP's layout), and a JSONL, CSV, TSV or Parquet file with a column for each language.
@@ -50,7 +50,7 @@ pub enum Train {
     ///
     /// The model stays as it is; the result is one small file, for `generate --lora` here and for diffusers.
     Lora(stage::StageRun),
-    /// Teach a model one thing from a few images (DreamBooth).
+    /// Teach a model a subject from a few images (DreamBooth).
     ///
     /// All images share one prompt with a rare word; beside them the model learns its own images of the thing's
     /// class, which it draws first. The result is a LoRA, or a whole model.

@@ -160,7 +160,7 @@ impl ContactSheet {
             return sheet;
         }
         let Some(mut captions) = Captions::new() else {
-            tracing::warn!("this system has no fonts, so that the sheet has no captions");
+            tracing::warn!("no fonts were found, so the sheet has no captions");
             return sheet;
         };
         let each = (self.images / self.captions.len() as u64).max(1);

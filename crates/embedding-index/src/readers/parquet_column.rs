@@ -28,7 +28,7 @@ pub enum ColumnError {
     #[error(transparent)]
     Parquet(#[from] ParquetError),
     /// The file makes its decoder panic.
-    #[error("damaged: its decoder cannot cope with it")]
+    #[error("damaged: it cannot be decoded")]
     Damaged,
     /// There is no such column.
     #[error("{0}")]
