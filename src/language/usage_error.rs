@@ -29,7 +29,7 @@ pub fn explain(error: &clap::Error) -> Option<String> {
         ErrorKind::TooManyValues => format!("选项“{argument}”的值太多：“{value}”"),
         _ => return None,
     };
-    let mut lines = vec![format!("错误：{problem}")];
+    let mut lines = vec![format!("error: {problem}")];
     let suggestions =
         [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue];
     for suggestion in suggestions.into_iter().filter_map(|kind| error.get(kind)).map(shown) {

@@ -8,9 +8,10 @@
 
 mod table;
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
+use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use tracing::{Event, Level, Subscriber};
@@ -94,10 +95,31 @@ fn write_now(bytes: &[u8]) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Writes a line for people to standard error, in their language. If it is closed, nobody is listening.
+/// Writes a line for people to standard error, in their language, and in colour where that is wanted. If it is closed, nobody
+/// is listening.
 pub fn complain(line: impl Display) {
-    let line = format!("{}\n", printable(&translated(&line.to_string())));
-    let _ = io::stderr().write_all(line.as_bytes());
+    let _ = write_to_stderr(&line.to_string());
+}
+
+fn write_to_stderr(line: &str) -> io::Result<()> {
+    anstream::stderr().write_all(format!("{}\n", coloured(line)).as_bytes())
+}
+
+/// The line in the language of whoever reads it, its beginning in a colour that says how bad it is.
+fn coloured(line: &str) -> String {
+    const ERROR: Style = AnsiColor::Red.on_default().bold();
+    const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+    let shown = printable(&translated(line));
+    let style = match line.split_once(": ") {
+        Some(("error", _)) => ERROR,
+        Some(("warning" | "skipped" | "left out", _)) => WARNING,
+        _ => return shown,
+    };
+    // Chinese has a colon of its own.
+    match shown.find([':', '：']) {
+        Some(end) => format!("{style}{}{style:#}{}", &shown[..end], &shown[end..]),
+        None => shown,
+    }
 }
 
 /// Escapes everything that would change how a terminal shows the rest, in Rust's notation: control characters, and
@@ -157,10 +179,7 @@ impl Write for LogWriter {
     /// Takes a whole line at a time, as the subscriber passes it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        let mut shown = printable(&translated(text.strip_suffix('\n').unwrap_or(&text)));
-        // Writing to a String cannot fail.
-        let _ = shown.write_char('\n');
-        io::stderr().write_all(shown.as_bytes())?;
+        write_to_stderr(text.strip_suffix('\n').unwrap_or(&text))?;
         Ok(line.len())
     }
 

@@ -35,8 +35,17 @@ pub fn altdiffusion(directory: &Path) -> Command {
     for (variable, _) in std::env::vars_os() {
         let name = variable.to_string_lossy();
         // A developer's settings for the hub and this program.
-        let prefixes =
-            ["RUST_LOG", "RUST_BACKTRACE", "HF_", "HUGGING", "TRANSFORMERS_", "SSL_CERT_", "ALTDIFFUSION_"];
+        let prefixes = [
+            "RUST_LOG",
+            "RUST_BACKTRACE",
+            "HF_",
+            "HUGGING",
+            "TRANSFORMERS_",
+            "SSL_CERT_",
+            "ALTDIFFUSION_",
+            "CLICOLOR",
+            "NO_COLOR",
+        ];
         if prefixes.iter().any(|prefix| name.starts_with(prefix)) || name.ends_with("_CA_BUNDLE") {
             command.env_remove(&variable);
         }

@@ -1,0 +1,51 @@
+//! Colours: at a terminal, or where they are asked for.
+
+mod common;
+
+use common::{TestResult, altdiffusion};
+
+const COLOUR: &str = "\u{1b}[";
+
+/// What the program says on both streams, with these variables set.
+fn said(arguments: &[&str], variables: &[(&str, &str)]) -> TestResult<String> {
+    let directory = tempfile::tempdir()?;
+    let output = altdiffusion(directory.path()).args(arguments).envs(variables.iter().copied()).output()?;
+    Ok(String::from_utf8([output.stdout, output.stderr].concat())?)
+}
+
+#[test]
+fn the_variables_that_all_programs_know_decide() -> TestResult {
+    let cases: [&[&str]; 5] = [
+        &["generate", "-h"],
+        &["generate", "--stps", "3"],
+        &["inspect", "missing"],
+        &["classify", "missing.png", "--label", "a"],
+        &["generate", "a cat", "--steps", "1", "--image", "missing.png"],
+    ];
+    for arguments in cases {
+        for (variables, is_coloured) in [
+            (&[][..], false),
+            (&[("CLICOLOR_FORCE", "1")], true),
+            (&[("CLICOLOR_FORCE", "1"), ("CLICOLOR", "0")], true),
+            (&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], false),
+            (&[("CLICOLOR", "1")], false),
+        ] {
+            let said = said(arguments, variables)?;
+            assert_eq!(said.contains(COLOUR), is_coloured, "{arguments:?} {variables:?}: {said:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_beginning_of_a_line_says_in_colour_how_bad_it_is() -> TestResult {
+    let forced = ("CLICOLOR_FORCE", "1");
+    let error = said(&["inspect", "missing"], &[forced])?;
+    assert!(error.starts_with("\u{1b}[1m\u{1b}[31merror\u{1b}[0m: "), "{error:?}");
+    let chinese = said(&["generate", "--stps", "3"], &[forced, ("LC_ALL", "zh_CN.UTF-8")])?;
+    assert!(chinese.starts_with("\u{1b}[1m\u{1b}[31m错误\u{1b}[0m：没有选项"), "{chinese:?}");
+    // What strangers wrote brings no colours of its own.
+    let hostile = said(&["inspect", "\u{1b}[31mred"], &[forced])?;
+    assert!(!hostile.replace("\u{1b}[31merror", "").contains("\u{1b}[31m"), "{hostile:?}");
+    Ok(())
+}
