@@ -7,6 +7,8 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use candle_core::utils::{cuda_is_available, metal_is_available};
 
+use crate::named::Named;
+
 /// Where a model computes. A number selects one of several devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceChoice {
@@ -16,6 +18,11 @@ pub enum DeviceChoice {
     /// Without a number, the first GPU or, when several processes train together, each its own.
     Cuda(Option<usize>),
     Metal(usize),
+}
+
+/// Parses a device.
+pub fn devices() -> Named<DeviceChoice> {
+    Named { parser: DeviceChoice::from_str, names: || vec!["auto", "cpu", "cuda", "metal"] }
 }
 
 impl DeviceChoice {

@@ -15,6 +15,7 @@ mod interrupt;
 mod language;
 mod model;
 mod model_hash;
+mod named;
 mod option_values;
 mod output;
 mod output_files;
@@ -90,7 +91,8 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<ExitStatus> {
-    let command = language::localized(defaults::with_defaults(full_command(), EXAMPLES)?);
+    let command = defaults::with_defaults(full_command(), EXAMPLES)?;
+    let command = language::localized(command);
     let parsed = command.try_get_matches().and_then(|matches| match matches.subcommand() {
         // An image records everything it was drawn with; a user's defaults must not interfere.
         Some((_, of_generate)) if of_generate.try_contains_id("like").unwrap_or(false) => {

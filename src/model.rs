@@ -11,7 +11,7 @@ use altclip_encoder::images::Background;
 use altdiffusion_pipeline::{LoadOptions, ModelParts};
 use model_files::source::ModelSource;
 
-use crate::device::DeviceChoice;
+use crate::device::{DeviceChoice, devices};
 use crate::progress::announce;
 use crate::recorded::recorded_source;
 use crate::{option_values, shipped};
@@ -82,13 +82,13 @@ pub struct ModelArgs {
     ///
     /// f16 and bf16 take half the memory and are fast on a GPU; f16 is more exact, bf16 does not overflow.
     /// Quantized weights stay quantized on the CPU in any case; on a GPU they become numbers of this type.
-    #[arg(long, alias = "torch-dtype", value_name = "TYPE", value_parser = option_values::dtype)]
+    #[arg(long, alias = "torch-dtype", value_name = "TYPE", value_parser = option_values::dtypes(), hide_possible_values = true)]
     dtype: Option<DType>,
 
-    /// Device: cpu, cuda, metal, or auto, a GPU if this build can use one. By default auto.
+    /// Device: cpu, cuda, metal, or auto, a GPU if this build can use one.
     ///
-    /// cuda:1 is the second of several GPUs.
-    #[arg(long, value_name = "DEVICE")]
+    /// By default auto. cuda:1 is the second of several GPUs.
+    #[arg(long, value_name = "DEVICE", value_parser = devices(), hide_possible_values = true)]
     device: Option<DeviceChoice>,
 }
 

@@ -7,11 +7,50 @@ use model_files::checkpoint::NumberType;
 use altdiffusion_pipeline::random::{Rng, Seeds};
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, TimestepSpacing};
 
+use crate::named::Named;
+
 /// Image sizes are multiples of this in every published model.
 const SIDE_MULTIPLE: usize = 8;
 
 /// The most images per run, all in one batch.
 pub const MOST_IMAGES: usize = 1024;
+
+/// Parses a dtype that models compute in.
+pub fn dtypes() -> Named<DType> {
+    Named { parser: dtype, names: || vec!["f32", "f16", "bf16"] }
+}
+
+/// Parses a type that models are written in.
+pub fn number_types() -> Named<NumberType> {
+    let names = || ["f32", "f16", "bf16"].into_iter().chain(BlockType::ALL.map(BlockType::name)).collect();
+    Named { parser: number_type, names }
+}
+
+/// Parses a scheduler.
+pub fn samplers() -> Named<Sampler> {
+    Named { parser: sampler, names: || SchedulerKind::ALL.into_iter().map(SchedulerKind::name).collect() }
+}
+
+/// Parses how several images get their noise from one seed.
+pub fn ways_of_seeds() -> Named<Seeds> {
+    Named { parser: seeds, names: || vec!["consecutive", "stream"] }
+}
+
+/// Parses a spacing of noise levels.
+pub fn sigma_spacings() -> Named<SigmaSpacing> {
+    Named { parser: sigma_spacing, names: || SigmaSpacing::ALL.into_iter().map(SigmaSpacing::name).collect() }
+}
+
+/// Parses a spacing of timesteps.
+pub fn timestep_spacings() -> Named<TimestepSpacing> {
+    let names = || TimestepSpacing::ALL.into_iter().map(TimestepSpacing::name).collect();
+    Named { parser: timestep_spacing, names }
+}
+
+/// Parses a generator of noise.
+pub fn rngs() -> Named<Rng> {
+    Named { parser: rng, names: || vec!["cpu", "cuda"] }
+}
 
 /// A dtype that models compute in.
 pub fn dtype(text: &str) -> Result<DType, String> {

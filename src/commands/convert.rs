@@ -75,7 +75,7 @@ pub struct Convert {
     /// 256 divides. The weights of linear layers and convolutions of the UNet and the text encoder are quantized;
     /// small and sensitive tensors and the autoencoder stay f16 or f32. A row that does not fit a block is written
     /// as q8_0, or else as f16.
-    #[arg(long, value_name = "TYPE", value_parser = option_values::number_type)]
+    #[arg(long, value_name = "TYPE", value_parser = option_values::number_types(), hide_possible_values = true)]
     dtype: Option<NumberType>,
 
     /// Do not measure the UNet's quantization error.

@@ -10,7 +10,7 @@ use clap::Args;
 use embedding_index::readers::Skipped;
 use model_files::source::ModelSource;
 
-use crate::device::DeviceChoice;
+use crate::device::{DeviceChoice, devices};
 use crate::image_args::ImageArgs;
 use crate::model::open_source;
 use crate::progress::{ProgressLine, warn};
@@ -38,11 +38,11 @@ pub struct Embedders {
     models: Vec<String>,
 
     /// Number type to compute with: f32, f16 or bf16.
-    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = option_values::dtype)]
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = option_values::dtypes(), hide_possible_values = true)]
     dtype: DType,
 
     /// Device: cpu, cuda, metal, or auto, a GPU if this build can use one.
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    #[arg(long, value_name = "DEVICE", value_parser = devices(), hide_possible_values = true, default_value = "auto")]
     device: DeviceChoice,
 
     #[command(flatten)]

@@ -8,7 +8,7 @@ use image::RgbImage;
 use model_files::source::ModelSource;
 use std::path::{Path, PathBuf};
 
-use crate::device::DeviceChoice;
+use crate::device::{DeviceChoice, devices};
 use crate::output::{complain, print_json, print_line, print_table};
 
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub struct EvalEmoji {
     #[arg(long, default_value_t = crate::shipped::GUIDANCE_SCALE)]
     guidance_scale: f64,
     /// Device: cpu, cuda, metal, or auto, a GPU if this build can use one.
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    #[arg(long, value_name = "DEVICE", value_parser = devices(), hide_possible_values = true, default_value = "auto")]
     device: DeviceChoice,
     /// Write all images into one file.
     #[arg(long, value_name = "FILE")]

@@ -19,7 +19,7 @@ pub struct Sampling {
     /// euler-a, dpm++-2m-sde and lcm each step adds noise; heun calls the model twice in a step; lcm is for models that
     /// were distilled to it.
     // Other programs call this a sampler, and the spacing of noise levels a scheduler.
-    #[arg(long, aliases = ["sampler", "sampler-name", "sampling-method"], value_name = "NAME", value_parser = option_values::sampler)]
+    #[arg(long, aliases = ["sampler", "sampler-name", "sampling-method"], value_name = "NAME", value_parser = option_values::samplers(), hide_possible_values = true)]
     scheduler: Vec<Sampler>,
 
     /// Use the noise levels of Karras et al.: the same as --sigma-spacing karras.
@@ -29,11 +29,11 @@ pub struct Sampling {
     /// How noise levels are spaced: timesteps, karras, exponential, beta or lu.
     ///
     /// For lms, heun, euler, dpm++-2m, dpm++-2m-sde, dpm++-s and unipc; lu for dpm++-2m and dpm++-2m-sde.
-    #[arg(long, aliases = ["schedule", "schedule-type"], value_name = "NAME", value_parser = option_values::sigma_spacing, hide_short_help = true)]
+    #[arg(long, aliases = ["schedule", "schedule-type"], value_name = "NAME", value_parser = option_values::sigma_spacings(), hide_possible_values = true, hide_short_help = true)]
     sigma_spacing: Option<SigmaSpacing>,
 
     /// How steps are spaced over the training timesteps: leading, trailing or linspace.
-    #[arg(long, value_name = "NAME", value_parser = option_values::timestep_spacing, hide_short_help = true)]
+    #[arg(long, value_name = "NAME", value_parser = option_values::timestep_spacings(), hide_possible_values = true, hide_short_help = true)]
     timestep_spacing: Option<TimestepSpacing>,
 
     /// Timesteps to visit, such as 999,850,700,400, instead of a number of steps.
@@ -69,7 +69,7 @@ pub struct Sampling {
     /// Generate noise like PyTorch on this kind of device: cpu or cuda. By default cpu.
     ///
     /// The noise is the same wherever it is drawn: with cuda, a seed found on a GPU works without one.
-    #[arg(long, value_name = "NAME", value_parser = option_values::rng, hide_short_help = true)]
+    #[arg(long, value_name = "NAME", value_parser = option_values::rngs(), hide_possible_values = true, hide_short_help = true)]
     rng: Option<Rng>,
 }
 

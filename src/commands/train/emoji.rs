@@ -7,7 +7,7 @@ use emoji_model::{EmojiRecipe, Error};
 use std::path::PathBuf;
 
 use super::watch::Watch;
-use crate::device::DeviceChoice;
+use crate::device::{DeviceChoice, devices};
 
 #[derive(Debug, Args)]
 pub struct TrainEmoji {
@@ -31,7 +31,7 @@ pub struct TrainEmoji {
     #[arg(long, value_name = "MINUTES")]
     minutes: Option<f64>,
     /// Device: cpu, cuda, metal, or auto, a GPU if this build can use one.
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    #[arg(long, value_name = "DEVICE", value_parser = devices(), hide_possible_values = true, default_value = "auto")]
     device: DeviceChoice,
 }
 

@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::ranks::Ranks;
 use super::watch::Watch;
-use crate::device::DeviceChoice;
+use crate::device::{DeviceChoice, devices};
 
 #[derive(Debug, Args)]
 pub struct StageRun {
@@ -27,7 +27,7 @@ pub struct StageRun {
     #[arg(long, value_name = "MINUTES")]
     minutes: Option<f64>,
     /// Device: cpu, cuda, metal, or auto, a GPU if this build can use one. Each rank has a GPU of its own.
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    #[arg(long, value_name = "DEVICE", value_parser = devices(), hide_possible_values = true, default_value = "auto")]
     device: DeviceChoice,
     #[command(flatten)]
     ranks: Ranks,
