@@ -15,6 +15,7 @@ mod interrupt;
 mod language;
 mod model;
 mod model_hash;
+mod more_options;
 mod named;
 mod option_values;
 mod output;
@@ -92,7 +93,7 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<ExitStatus> {
     let command = defaults::with_defaults(full_command(), EXAMPLES)?;
-    let command = language::localized(command);
+    let command = language::localized(more_options::counted(command));
     let parsed = command.try_get_matches().and_then(|matches| match matches.subcommand() {
         // An image records everything it was drawn with; a user's defaults must not interfere.
         Some((_, of_generate)) if of_generate.try_contains_id("like").unwrap_or(false) => {

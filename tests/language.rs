@@ -85,12 +85,30 @@ fn help_is_chinese_throughout() -> TestResult {
     Ok(())
 }
 
+/// At 100 columns, which is what a help has that goes to no terminal. The last line counts what only the long one has.
 #[test]
 fn short_help_fits_on_a_screen() -> TestResult {
-    const LINES: usize = 60;
-    for subcommand in SUBCOMMANDS {
-        let lines = help("C", &[subcommand, &["-h"]].concat())?.lines().count();
-        assert!(lines <= LINES, "{subcommand:?}: {lines} lines");
+    const LINES: usize = 40;
+    let groups: [&[&str]; 3] = [&[], &["train"], &["eval"]];
+    for subcommand in SUBCOMMANDS.into_iter().chain(groups) {
+        for locale in ["C", CHINESE] {
+            let short = help(locale, &[subcommand, &["-h"]].concat())?;
+            let lines = short.lines().count();
+            assert!(lines <= LINES, "{subcommand:?}: {lines} lines");
+
+            // Options stand at one of these indents; so may examples, which come last.
+            let is_option = |line: &&str| line.starts_with("  -") || line.starts_with("      --");
+            let is_before_examples = |line: &&str| !line.starts_with("Example") && !line.starts_with("示例");
+            let options = |text: &str| text.lines().take_while(is_before_examples).filter(is_option).count();
+            let long = help(locale, &[subcommand, &["--help"]].concat())?;
+            let hint = short.lines().last().unwrap_or_default();
+            let counted: usize =
+                hint.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0);
+            let is_hint = hint.contains("--help") && !hint.trim_start().starts_with('-');
+            let counted = if is_hint { counted } else { 0 };
+            assert_eq!(options(&long) - options(&short), counted, "{subcommand:?}: {hint}");
+            assert!(!is_hint || !long.contains(hint), "{subcommand:?}: {long}");
+        }
     }
     Ok(())
 }

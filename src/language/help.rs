@@ -40,6 +40,9 @@ fn translate(command: Command, catalogue: &Catalogue) -> Command {
     if let Some(after) = command.get_after_long_help().map(ToString::to_string) {
         command = command.after_long_help(examples_in_language(&after, catalogue));
     }
+    if let Some(after) = command.get_after_help().map(ToString::to_string) {
+        command = command.after_help(catalogue.message(&after));
+    }
     command.mut_subcommands(|subcommand| translate(subcommand, catalogue))
 }
 

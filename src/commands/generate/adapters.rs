@@ -15,9 +15,9 @@ use altdiffusion_pipeline::image_metadata::ParameterFields;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Adapters")]
 pub struct Adapters {
-    /// Add a LoRA: a file, a directory, or a repository on the hub, with its strength after a colon.
+    /// Add a LoRA, with its strength after a colon.
     ///
-    /// ink.safetensors:0.7 applies 0.7 times what was trained; without a number, 1. Repeat the option for several.
+    /// A file, a directory, or a repository on the hub: ink.safetensors:0.7 applies 0.7 times what was trained; without a number, 1. Repeat the option for several.
     /// Where a directory or repository has several files, name one: loras/ink.safetensors,
     /// org/name/ink.safetensors. Reads files of diffusers, PEFT, kohya's scripts and LyCORIS, for the UNet and the
     /// XLM-R text encoder: LoRA, DoRA, LoHa, LoKr, GLoRA, (IA)³, and whole differences. Words in a LoRA's file are
@@ -39,7 +39,7 @@ pub struct Adapters {
     /// name one: words/cat.pt, org/name/cat.pt.
     // Its brackets are for the command's help; they are not markup.
     #[allow(rustdoc::invalid_html_tags)]
-    #[arg(long, alias = "textual-inversion", value_name = "FILE[:WORD]")]
+    #[arg(long, alias = "textual-inversion", value_name = "FILE[:WORD]", hide_short_help = true)]
     embedding: Vec<String>,
 }
 

@@ -30,14 +30,14 @@ pub struct ControlImages {
     /// file, .safetensors or .pth, whose weights may be differences from the model's. It must belong to the model's
     /// family: those of Stable Diffusion 1 fit AltDiffusion and AltDiffusion-m9, those of Stable Diffusion 2 fit
     /// AltDiffusion-m18.
-    #[arg(long, alias = "control-net", value_name = "DIR_OR_HUB_ID_OR_FILE")]
+    #[arg(long, alias = "control-net", value_name = "DIR_OR_HUB_ID_OR_FILE", hide_short_help = true)]
     controlnet: Vec<String>,
 
     /// The image to follow, one per --controlnet: edges, depth, a pose.
     ///
     /// This is the finished map; the program does not compute edges or depth from a photo. It must have the size of
     /// the output, and sets that size where neither --width and --height nor --image do.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     control_image: Vec<PathBuf>,
 
     /// How closely to follow it: 1 as the ControlNet was trained, 0 not at all. One number for all, or one each.

@@ -37,7 +37,7 @@ pub struct FromImage {
     strength: Option<f64>,
 
     /// Redraw only where this image is white.
-    #[arg(long, alias = "mask-image", value_name = "FILE")]
+    #[arg(long, alias = "mask-image", value_name = "FILE", hide_short_help = true)]
     mask: Option<PathBuf>,
 }
 

@@ -39,7 +39,9 @@ use crate::option_values;
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Generate {
-    /// What to draw; - for one prompt from standard input. Each prompt gets --num-images images.
+    /// What to draw; - for one prompt from standard input.
+    ///
+    /// Each of several prompts gets --num-images images.
     #[arg(required_unless_present_any = ["prompt_option", "prompt_file", "like"])]
     prompt: Vec<String>,
 
@@ -47,7 +49,7 @@ pub struct Generate {
     #[arg(long = "prompt", short = 'p', value_name = "PROMPT", hide = true)]
     prompt_option: Vec<String>,
 
-    /// Draw each line of a file, a prompt or a JSON object of options; - for standard input.
+    /// Draw each line of a file, a prompt or JSON; - for standard input.
     ///
     /// --output is then a directory, in which the images are called after their lines: 0001.png and so on. Blank lines
     /// and those that begin with # are left out. An object such as {"prompt": "一只猫", "seed": 7, "steps": 30} has the
@@ -82,10 +84,10 @@ pub struct Generate {
     #[arg(long, value_name = "LAYERS", value_parser = option_values::layers, allow_negative_numbers = true, hide_short_help = true)]
     clip_skip: Option<usize>,
 
-    /// Output file, ending in .png, .jpg or .webp; - for a PNG to standard output.
+    /// Output file: .png, .jpg or .webp; - for a pipe.
     ///
-    /// Several images are numbered: out-1.png, out-2.png and so on. Existing files are replaced. Standard output takes one
-    /// image, and no terminal.
+    /// Several images are numbered: out-1.png, out-2.png and so on. Existing files are replaced. With - one image goes to
+    /// standard output, as PNG.
     #[arg(long, short, value_name = "FILE", default_value = "out.png")]
     output: PathBuf,
 
@@ -97,9 +99,9 @@ pub struct Generate {
     #[arg(long, short = 'b', alias = "n-iter", value_name = "N", value_parser = option_values::images, hide = true)]
     batch_count: Option<usize>,
 
-    /// Seed of the noise. The same seed gives the same image, here and in diffusers.
+    /// Seed of the noise: the same seed gives the same image.
     ///
-    /// By default random, and printed. Each of several images has its own: see --seeds.
+    /// It does so here and in diffusers. By default random, and printed. Each of several images has its own: see --seeds.
     #[arg(long, short, value_name = "N", value_parser = option_values::seed, allow_negative_numbers = true)]
     seed: Option<u64>,
 
@@ -108,7 +110,7 @@ pub struct Generate {
     /// consecutive (the default) gives the first image the seed, the second the next number, and so on, as web
     /// interfaces do, so that each can be drawn again alone. stream draws the noise of all from one generator, as
     /// diffusers does; drawing one of them again then needs the same --num-images, and --only.
-    #[arg(long, value_name = "NAME", value_parser = option_values::seeds, hide_short_help = true)]
+    #[arg(long, value_name = "NAME", value_parser = option_values::ways_of_seeds(), hide_possible_values = true, hide_short_help = true)]
     seeds: Option<Seeds>,
 
     /// Draw only this image of the batch, counted from 1.
@@ -121,17 +123,18 @@ pub struct Generate {
     #[arg(long, aliases = ["num-inference-steps", "sampling-steps"], value_name = "N", value_parser = option_values::count, allow_negative_numbers = true)]
     steps: Option<usize>,
 
-    /// How closely to follow the prompt. 1 or less turns guidance off and takes half the time.
+    /// How closely to follow the prompt; 1 or less means no guidance.
     ///
-    /// By default 7.5, and 2.25 for the model inside this program. High values make harsh images.
+    /// Without guidance, an image takes half the time. By default 7.5, and 2.25 for the model inside this program. High
+    /// values make harsh images.
     #[arg(long, aliases = ["cfg-scale", "cfg", "guidance"], value_name = "X", value_parser = option_values::finite, allow_negative_numbers = true)]
     guidance_scale: Option<f64>,
 
-    /// Width in pixels, a multiple of 8. By default what the model was trained on.
+    /// Width in pixels, a multiple of 8. By default the model's.
     #[arg(long, short_alias = 'W', value_name = "PIXELS", value_parser = option_values::side, allow_negative_numbers = true)]
     width: Option<usize>,
 
-    /// Height in pixels, a multiple of 8. By default what the model was trained on.
+    /// Height in pixels, a multiple of 8. By default the model's.
     #[arg(long, short_alias = 'H', value_name = "PIXELS", value_parser = option_values::side, allow_negative_numbers = true)]
     height: Option<usize>,
 
@@ -161,7 +164,7 @@ pub struct Generate {
     no_safety_checker: bool,
 
     /// Write all images into one file, with a row and a caption for each of several prompts.
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     grid: bool,
 
     /// Draw as this image was drawn, except for what else is given.

@@ -1,0 +1,21 @@
+//! Says at the end of each short help how many options only the long one shows.
+
+use clap::Command;
+
+/// The command, whose short help and those below it count what they leave out.
+pub fn counted(command: Command) -> Command {
+    let hidden =
+        command.get_arguments().filter(|option| option.is_hide_short_help_set() && !option.is_hide_set());
+    let hint = match hidden.count() {
+        0 => None,
+        1 => Some("See --help for 1 more option.".to_owned()),
+        hidden => Some(format!("See --help for {hidden} more options.")),
+    };
+    let command = command.mut_subcommands(counted);
+    let Some(hint) = hint else { return command };
+    // Without an end of its own, the long help would have that of the short one.
+    match command.get_after_long_help().is_some() {
+        true => command.after_help(hint),
+        false => command.after_help(hint).after_long_help(""),
+    }
+}
