@@ -1,20 +1,20 @@
-// What the attention kernels share: their parameters, and the parts of a warp's work on a tile of keys.
+// Shared code of the attention kernels: their parameters, and a warp's work on a tile of keys.
 //
-// Softmax is in base 2: with c = log2(e) / √head_dim, a weight is 2^(c s − m) for the score s = query · key and the
-// largest of the row m. The bias of a key is multiplied by log2(e) when it is read.
+// Softmax uses base 2: with c = log2(e) / √head_dim, a weight is 2^(c s − m) for the score s = query · key and the
+// row's maximum m. Key biases are multiplied by log2(e) when they are read.
 #pragma once
 
 #include "device.cuh"
 
-// As `AttentionParams` in src/cuda/launch/attention.rs. Strides are in elements; rows of 16 bytes everywhere.
+// Matches `AttentionParams` in src/cuda/launch/attention.rs. Strides are in elements; rows are multiples of 16 bytes.
 template <typename T>
 struct AttentionParams {
     Global<const T> query, key, value;
     Global<T> out;
-    // (batch, keys), or one for every row if there are `offsets`; or none.
+    // (batch, keys), or one row for all sequences if there are `offsets`; or none.
     Global<const float> key_bias;
-    // Where sequence b begins, and sequence b + 1 after it, in rows that follow each other; or none: then every
-    // sequence has `queries` and `keys` rows, and a stride leads from one to the next.
+    // Sequence b consists of the rows `offsets[b]` to `offsets[b + 1]`. Without offsets, every sequence has `queries`
+    // and `keys` rows, and a stride leads from one to the next.
     Global<const int> offsets;
     int64_t query_batch_stride, key_batch_stride, value_batch_stride, out_batch_stride;
     int query_row_stride, key_row_stride, value_row_stride, out_row_stride;
@@ -56,10 +56,10 @@ DEVICE Sequence<T> sequence(const AttentionParams<T>& p, int batch, int head) {
     return s;
 }
 
-// How a head of dimension D lies in tiles. The tensor cores sum over 16 columns at a time, so queries and keys are
-// filled up with zeros to a multiple of 16, 40 to 48; values have columns of the result, which come by 8.
+// The layout of a head of dimension D in tiles. Tensor cores sum over 16 columns at a time, so queries and keys are
+// padded with zeros to a multiple of 16, for example 40 to 48; values are columns of the result, in multiples of 8.
 //
-// Rows in shared memory are an odd number of 16-byte pieces apart: then the 8 rows of a matrix, which are read
+// Rows in shared memory are an odd number of 16-byte pieces apart, so the 8 rows of a matrix, which are read
 // together, lie in different banks.
 template <int D>
 struct Tile {
@@ -70,8 +70,8 @@ struct Tile {
     static constexpr int VALUE_STRIDE = (PIECES % 2 ? PIECES : PIECES + 1) * 8;
 };
 
-// Begins to copy the rows `first` to `first + count` of a matrix of `rows` rows; zeros past its end. The loop stays a
-// loop: unrolled, its addresses take the registers that the products need.
+// Starts copying the rows `first` to `first + count` of a matrix with `rows` rows; zeros past its end. The loop must
+// not be unrolled: its addresses would take the registers that the products need.
 template <int D, typename T>
 DEVICE void copy_rows(Shared<T> target, int target_stride, Global<const T> source, int source_stride, int first,
                       int count, int rows) {
@@ -85,7 +85,7 @@ DEVICE void copy_rows(Shared<T> target, int target_stride, Global<const T> sourc
     }
 }
 
-// Zeros behind the D columns of each key, up to a multiple of 16.
+// Writes zeros after the D columns of each key, up to a multiple of 16.
 template <int D, typename T>
 DEVICE void clear_padding(Shared<T> keys, int rows) {
     if constexpr (D % 16 != 0) {
@@ -95,8 +95,8 @@ DEVICE void clear_padding(Shared<T> keys, int rows) {
     }
 }
 
-// The queries `first` to `first + 16` as left factors, zero where there are none. They go from global memory straight
-// to registers: a pair of instructions reads whole sectors of 32 bytes, and no query is read twice.
+// Reads the queries `first` to `first + 16` as left factors, zero if out of range. They go straight from global
+// memory to registers: a pair of instructions reads whole sectors of 32 bytes, and no query is read twice.
 template <int D, typename T>
 DEVICE void read_queries(uint32_t (&a)[Tile<D>::STEPS][4], Global<const T> query, int row_stride, int first,
                          int queries) {
@@ -112,11 +112,11 @@ DEVICE void read_queries(uint32_t (&a)[Tile<D>::STEPS][4], Global<const T> query
     }
 }
 
-// What one warp knows of its 16 queries: lane 4 g + t holds what belongs to rows g and g + 8.
+// A warp's state for its 16 queries: lane 4 g + t holds the values of rows g and g + 8.
 template <int D>
 struct Rows {
     float out[D / 8][4];
-    // The largest c s of the row so far, and the sum of this lane's weights.
+    // The maximum c s of the row so far, and the sum of this lane's weights.
     float largest[2], sum[2];
 
     DEVICE void clear() {
@@ -132,7 +132,7 @@ struct Rows {
         }
     }
 
-    // Keeps this part of the sums of before, when a larger score is found.
+    // Rescales the previous sums by this factor when a larger score is found.
     DEVICE void keep(int half, float part) {
 #pragma unroll
         for (int j = 0; j < D / 8; j++) {
@@ -142,7 +142,7 @@ struct Rows {
     }
 };
 
-// Adds to the scores, hides the keys that row `row` (and `row + 8`) does not see, and makes weights of them. `first` is
+// Adds biases to the scores, masks keys that row `row` (and `row + 8`) must not see, and computes weights. `first` is
 // the first key of the tile. Afterwards `scores` holds weights, not yet divided by their sum.
 template <int D, int COUNT>
 DEVICE void weigh(float (&scores)[COUNT][4], Rows<D>& rows, bool masked, Shared<float> bias, bool biased, float scale,
@@ -174,11 +174,11 @@ DEVICE void weigh(float (&scores)[COUNT][4], Rows<D>& rows, bool masked, Shared<
         for (int j = 0; j < COUNT; j++) {
             largest = fmaxf(largest, fmaxf(scores[j][2 * half], scores[j][2 * half + 1]));
         }
-        // The four lanes of a row agree.
+        // Combines the four lanes of a row.
         largest = fmaxf(largest, shuffle_xor(largest, 1));
         largest = fmaxf(largest, shuffle_xor(largest, 2));
         largest = fmaxf(largest * scale, rows.largest[half]);
-        // Where every key so far is hidden, subtract 0, not −∞.
+        // If every key so far is masked, subtract 0, not −∞.
         const float shift = largest == -INFINITE ? 0.f : largest;
         const float kept = exp2_fast(rows.largest[half] - shift);
         rows.largest[half] = largest;
@@ -196,8 +196,8 @@ DEVICE void weigh(float (&scores)[COUNT][4], Rows<D>& rows, bool masked, Shared<
     }
 }
 
-// The weights of 16 keys, beginning with the block of 8 at `weights`, as a left factor: the accumulators of one
-// product lie just as the next one reads its operand.
+// The weights of 16 keys, starting with the 8 at `weights`, as a left factor: the accumulators of one product have
+// the layout of the next one's operand.
 template <typename T>
 DEVICE void weights_as_factor(uint32_t (&a)[4], const float (*weights)[4]) {
     a[0] = pack<T>(weights[0][0], weights[0][1]);

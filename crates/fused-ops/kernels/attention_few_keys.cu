@@ -1,19 +1,19 @@
-// Attention over at most 80 keys: a prompt's tokens and its padding, or a short text by itself.
+// Computes attention over at most 80 keys: a prompt's tokens and padding, or a short text by itself.
 //
-// All keys and values of a head stay on chip, copied once a block, and there is one barrier in all. Then each warp
-// takes tiles of 16 queries by itself: 16 × keys scores in registers, one softmax that sees every key, the result.
-// A kernel is for up to 32 keys or for up to 80; the keys that are missing are hidden by their bias.
+// All keys and values of a head are copied to shared memory once per block, so there is only one barrier. Then each
+// warp processes tiles of 16 queries on its own: 16 × keys scores in registers, one softmax over all keys, the
+// result. There are kernels for up to 32 and up to 80 keys; missing keys are masked by their bias.
 //
-// Registers of a thread for 32 and 80 keys: 16 and 40 for the scores, 4 for every 8 columns of the result (20 at 40,
-// 80 at 160), and 4 for every 16 columns of the queries, those of the next tile, which are asked for before this one
-// is finished. ptxas takes 80 and 110 at dimension 40, 98 and 130 at 64, 114 and 142 at 80, 168 and 216 at 160. Shared
-// memory is 196 bytes a key at 40, 292 at 64, 356 at 80 and 676 at 160: 6 to 21 KiB for 32 keys, 15 to 53 KiB for 80.
-// So at 40 and up to 32 keys six blocks, 24 warps, are on a multiprocessor; at 160 and 80 keys there are two, or one
-// where 100 KiB is all the shared memory.
+// Registers per thread for 32 and 80 keys: 16 and 40 for scores, 4 per 8 columns of the result (20 at dimension 40,
+// 80 at 160), and 4 per 16 columns of queries, which are prefetched for the next tile. ptxas uses 80 and 110 at
+// dimension 40, 98 and 130 at 64, 114 and 142 at 80, 168 and 216 at 160. Shared memory is 196 bytes per key at 40,
+// 292 at 64, 356 at 80 and 676 at 160: 6 to 21 KiB for 32 keys, 15 to 53 KiB for 80. So at dimension 40 and up to 32
+// keys, six blocks (24 warps) fit on a multiprocessor; at 160 and 80 keys two, or one if shared memory is limited to
+// 100 KiB.
 //
-// The floor is memory: each query is read once and each result written once. At (2, 8, 4096, 40) those are 10.5 MB,
-// beside 0.7 GFLOP for 21 keys as 32. So a block takes as few tiles as fill the chip, and the copies of keys, which
-// every block of a head makes anew, come from the second-level cache.
+// The lower bound is memory: each query is read once and each result written once. At (2, 8, 4096, 40) those are 10.5
+// MB, with 0.7 GFLOP for 21 keys padded to 32. So a block takes as few tiles as fill the chip, and the keys, which
+// every block of a head copies again, come from the L2 cache.
 #include "attention.cuh"
 
 namespace attention {
@@ -23,7 +23,7 @@ DEVICE void few_keys(const AttentionParams<T>& p) {
     using Head = Tile<D>;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const Sequence<T> s = sequence<T, D>(p, blockIdx.z, blockIdx.y);
-    // In a batch of mixed lengths, blocks past the end of a sequence have nothing to do.
+    // In a batch of mixed lengths, blocks past the end of a sequence have no work.
     if (static_cast<int>(blockIdx.x) * WARPS * 16 >= s.queries) return;
 
     const Shared<T> key = dynamic_shared<T>(0), value = key.at(KEYS * Head::KEY_STRIDE);
@@ -37,7 +37,7 @@ DEVICE void few_keys(const AttentionParams<T>& p) {
         const float given = s.key_bias.is_some() && i < s.keys ? s.key_bias.read(i) * LOG2_E : 0.f;
         bias.write(i, i < s.keys ? given : -INFINITE);
     }
-    // The warps of all blocks of this head take tiles in turn.
+    // The warps of all blocks of this head take turns with tiles.
     const int turn = gridDim.x * WARPS * 16;
     int row = (blockIdx.x * WARPS + warp) * 16;
     uint32_t query[Head::STEPS][4];
@@ -45,10 +45,10 @@ DEVICE void few_keys(const AttentionParams<T>& p) {
     copy_wait<0>();
     block_barrier();
 
-    // Matrices 0 and 1 are the two halves of 16 columns of keys 0 to 7, and 2 and 3 those of keys 8 to 15.
+    // Matrices 0 and 1 are the two halves of 16 columns of keys 0 to 7; 2 and 3 are those of keys 8 to 15.
     const Shared<T> key_row = key.at((lane % 8 + lane / 16 * 8) * Head::KEY_STRIDE + lane / 8 % 2 * 8);
-    // Matrices 0 and 1 are 8 columns of values 0 to 7 and 8 to 15, and 2 and 3 the next 8 columns. Where there is an odd
-    // number of those, the last pair repeats its first.
+    // Matrices 0 and 1 are 8 columns of values 0 to 7 and 8 to 15; 2 and 3 are the next 8 columns. If the number of
+    // columns is odd, the last pair repeats its first.
     const Shared<T> value_row = value.at(lane % 16 * Head::VALUE_STRIDE);
     const int next_columns = lane / 16 * 8;
 

@@ -1,17 +1,18 @@
-// Attention over many keys on Hopper, whose warpgroups multiply straight from shared memory, and while they do something
-// else: twice the products in a clock of attention_streaming.cu, which is otherwise the same (Shah et al., arXiv 2407.08608).
+// Computes attention over many keys on Hopper, whose warpgroups multiply asynchronously from shared memory: twice the
+// products per clock of attention_streaming.cu, which is otherwise the same (Shah et al., arXiv 2407.08608).
 //
-// A block has one head and 128 queries, each of its two warpgroups 64: every warp 16, just as there, so that softmax and
-// results are the same code. Keys and values come in tiles of 64. One tile is used while the next is copied.
+// A block processes one head and 128 queries, 64 per warpgroup: 16 per warp, as there, so softmax and results share
+// their code. Keys and values come in tiles of 64. While one tile is used, the next is copied.
 //
-// A tile lies in shared memory by pieces of 16 bytes: piece p of key k is the (p · (KEYS + 1) + k)-th. So the 8 × 8
-// matrices of keys and those of values are 128 bytes in a row, which products read without conflicts and need no swizzle
-// for, and the odd distance spreads the pieces of one key over the banks.
+// A tile is stored in shared memory in pieces of 16 bytes: piece p of key k has the index p · (KEYS + 1) + k. The 8 ×
+// 8 matrices of keys and of values are then 128 contiguous bytes, which products read without bank conflicts or
+// swizzling, and the odd stride spreads the pieces of a key over the banks.
 //
-// A thread's registers at 40 and 64: 32 for scores, 16 for weights, 12 and 16 for queries, 20 and 32 for results; ptxas takes
-// 108 and 128 in all. So two blocks, four warpgroups, are on a multiprocessor: while one waits for products, another has
-// exponentials to do, of which a tile of 64 × 64 takes 256 clocks at 16 a clock, beside 96 + 80 of products at dimension 40.
-// (At 80 there is no room for the second block, and at 160 none for the first.)
+// Registers per thread at dimensions 40 and 64: 32 for scores, 16 for weights, 12 and 16 for queries, 20 and 32 for
+// results; ptxas uses 108 and 128 in total. So two blocks (four warpgroups) fit on a multiprocessor: while one waits
+// for products, another computes exponentials, of which a tile of 64 × 64 takes 256 clocks at 16 per clock, compared
+// with 96 + 80 for products at dimension 40. (At 80 there is no room for the second block, and at 160 none for the
+// first.)
 #include "attention.cuh"
 #include "hopper.cuh"
 
@@ -25,7 +26,7 @@ template <typename T, int D>
 DEVICE void hopper(const AttentionParams<T>& p) {
     using Head = Tile<D>;
     constexpr int ROWS = HOPPER_THREADS / 2, KEYS = 64;
-    // Values from one piece of a key to the next, and the pieces that keys are filled up to.
+    // The distance in values between the pieces of a key, and the number of pieces after padding.
     constexpr int PIECE = 8 * (KEYS + 1), KEY_PIECES = 2 * Head::STEPS;
     constexpr int KEY_VALUES = KEY_PIECES * PIECE, HALF = KEY_VALUES + Head::PIECES * PIECE;
     constexpr int NEXT_PIECE = 16 * (KEYS + 1), NEXT_KEYS = 128;  // bytes, the latter of 8 keys
@@ -64,19 +65,19 @@ DEVICE void hopper(const AttentionParams<T>& p) {
 
     copy_tile(0);
     if constexpr (KEY_PIECES > Head::PIECES) {
-        // Zeros behind the D columns of each key.
+        // Writes zeros after the D columns of each key.
         for (int i = threadIdx.x; i < 2 * KEYS; i += HOPPER_THREADS) {
             memory.template write_as<uint4>(i / KEYS * HALF + Head::PIECES * PIECE + 8 * (i % KEYS), uint4{0, 0, 0, 0});
         }
     }
-    // Products read their registers until they are waited for.
+    // Products read their registers until they have been waited for.
     uint32_t query[Head::STEPS][4], weights[KEYS / 16][4];
     Rows<D> rows;
     read_queries<D>(query, s.query, p.query_row_stride, first_row, s.queries);
     rows.clear();
 
     for (int tile = 0; tile < tiles; tile++) {
-        // For those that read the half of memory that is copied to next.
+        // Other warps may still read the half of memory that is copied to next.
         products_wait(rows.out);
         copy_wait<0>();
         publish_to_products();

@@ -1,13 +1,14 @@
-// Attention over any number of keys, which stream past a block's queries (Dao et al., arXiv 2205.14135 and 2307.08691).
+// Computes attention over any number of keys, which stream past a block's queries (Dao et al., arXiv 2205.14135 and
+// 2307.08691).
 //
-// A block has one head and ROW_TILES · 64 queries, each of its four warps ROW_TILES tiles of 16. While the warps work
-// on one tile of keys and values, the next one is copied to the other half of the shared memory; one barrier a tile
-// says both that the copy is there and that nobody reads the half that is copied to next.
+// A block processes one head and ROW_TILES · 64 queries: ROW_TILES tiles of 16 for each of its four warps. While the
+// warps work on one tile of keys and values, the next is copied to the other half of shared memory. One barrier per
+// tile ensures both that the copy has arrived and that nobody still reads the half to be overwritten.
 //
-// Why these tiles: two row tiles a warp use every matrix that ldmatrix reads twice, which halves the traffic from
-// shared memory. With one, 16 × 64 scores of dimension 40 read 11 KiB for 44 products of 2 048 multiply-adds, four
-// warps at a time as much as 128 bytes a clock can bring while the tensor cores of an A100 compute. What that costs in
-// registers, a thread and tile of keys:
+// The choice of tiles: with two row tiles, a warp uses every matrix that ldmatrix reads twice, which halves the
+// traffic from shared memory. With one, 16 × 64 scores of dimension 40 read 11 KiB for 44 products of 2 048
+// multiply-adds; four warps would need all of the 128 bytes per clock that shared memory provides while the tensor
+// cores of an A100 compute. The cost in registers, per thread and tile of keys:
 //
 //                         D = 40    64    80   160
 //   row tiles × keys      2 × 64  2 × 64  2 × 32  1 × 32
@@ -18,13 +19,13 @@
 //   shared memory, KiB      24      36      22      42   for both halves
 //   queries of a block     128     128     128      64
 //
-// The rest is for addresses, sums and what is read ahead; ptxas takes 192 to 250 in all. So two blocks, eight warps,
-// are on a multiprocessor, and one warp's exponentials run beside another's products.
+// The rest is for addresses, sums and prefetched values; ptxas uses 192 to 250 in total. So two blocks (eight warps)
+// fit on a multiprocessor, and one warp's exponentials overlap with another's products.
 //
-// The floor, per head: 4 · queries · keys · D multiply-adds and additions (48 for 40 in the scores), queries · keys
-// exponentials, of which a multiprocessor does 16 a clock; and 2 · (2 queries + 2 keys) · D bytes. At (2, 8, 4096, 40)
-// that is 43 GFLOP, 268 million exponentials and 21 MB: arithmetic decides, and the exponentials take as long as two
-// thirds of the products do on a tensor core that does 1 024 multiply-adds a clock.
+// The lower bound per head: 4 · queries · keys · D multiplications and additions (with 48 in place of 40 in the
+// scores), queries · keys exponentials at 16 per clock and multiprocessor, and 2 · (2 queries + 2 keys) · D bytes. At
+// (2, 8, 4096, 40) that is 43 GFLOP, 268 million exponentials and 21 MB: it is compute-bound, and the exponentials
+// take two thirds of the time of the products on a tensor core with 1 024 multiply-adds per clock.
 #include "attention.cuh"
 
 namespace attention {
@@ -58,14 +59,14 @@ DEVICE void streaming(const AttentionParams<T>& p) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const Sequence<T> s = sequence<T, D>(p, blockIdx.z, blockIdx.y);
     const int block_row = blockIdx.x * (WARPS * ROW_TILES * 16);
-    // In a batch of mixed lengths, blocks past the end of a sequence have nothing to do.
+    // In a batch of mixed lengths, blocks past the end of a sequence have no work.
     if (block_row >= s.queries) return;
     const int first_row = block_row + warp * ROW_TILES * 16;
 
     const Shared<T> memory = dynamic_shared<T>(0);
     const Shared<float> biases = dynamic_shared<float>(2 * HALF * sizeof(T));
 
-    // With the causal mask, nobody here sees a key past the block's last query.
+    // With the causal mask, no query here sees keys past the block's last query.
     const int keys = p.causal ? min(s.keys, block_row + WARPS * ROW_TILES * 16) : s.keys;
     const int tiles = (keys + KEYS - 1) / KEYS;
 
@@ -110,7 +111,7 @@ DEVICE void streaming(const AttentionParams<T>& p) {
                 for (int i = 0; i < 4; i++) scores[r][j][i] = 0.f;
             }
         }
-        // Matrices 0 and 1 are the two halves of 16 columns of keys 0 to 7, and 2 and 3 those of keys 8 to 15.
+        // Matrices 0 and 1 are the two halves of 16 columns of keys 0 to 7; 2 and 3 are those of keys 8 to 15.
         const Shared<T> key_row = key.at((lane % 8 + lane / 16 * 8) * Head::KEY_STRIDE + lane / 8 % 2 * 8);
 #pragma unroll
         for (int step = 0; step < Head::STEPS; step++) {
@@ -135,7 +136,7 @@ DEVICE void streaming(const AttentionParams<T>& p) {
                   row + lane / 4, s.keys, p.causal);
         }
 
-        // Matrix i is rows 8 i to 8 i + 7 of 32 values, transposed: the right factors of two products.
+        // Matrix i has rows 8 i to 8 i + 7 of 32 values, transposed: the right factors of two products.
         const Shared<T> value_row = value.at(lane * Head::VALUE_STRIDE);
 #pragma unroll
         for (int k = 0; k < KEYS / 32; k++) {

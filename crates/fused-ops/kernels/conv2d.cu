@@ -1,30 +1,31 @@
-// Convolution of channels-last images as a product of matrices whose left one is never written: a row is a place of
-// the result, and its columns are the values under the window there, channel by channel and tap by tap (implicit GEMM,
-// as in CUTLASS and cuDNN). Zeros around the image and a stride are in the addresses of the rows; a bias, a shift for
-// each image, a residual and an activation follow while the sums are in registers.
+// Convolves channels-last images as a matrix product whose left factor is never materialized: a row is a position of
+// the result, and its columns are the values under the window there, by tap and channel (implicit GEMM, as in CUTLASS
+// and cuDNN). Row addresses implement zero padding and stride; a bias, a shift per image, a residual and an
+// activation are applied while the sums are in registers.
 //
-// Where an image is doubled by nearest neighbour before 3 × 3 taps, those that fall on the same pixel are added up first:
-// the results at even and odd rows and columns, the four phases, are convolutions of the image as it is by 2 × 2 taps
-// each, with less than half the products. Their weights are made once (`phases` in src/tensors/conv2d_layout.rs).
+// If an image is doubled by nearest neighbour before 3 × 3 taps, taps that read the same pixel are added up in
+// advance: the results at even and odd rows and columns (four phases) are convolutions of the original image with 2 ×
+// 2 taps each, with less than half the products. Their weights are computed once (`phases` in
+// src/tensors/conv2d_layout.rs).
 //
-// A block of four warps computes a tile of the result, each warp a quarter of it. 32 columns of the left factor and of
-// the weights are a stage: while the tensor cores work on one, the next two are copied to shared memory, and one barrier
-// a stage says both that the copy is there and that nobody reads the stage that is copied to next. Rows of a stage are
-// five 16-byte pieces apart, so that the 8 rows of a matrix lie in different banks.
+// A block of four warps computes a tile of the result, a quarter per warp. A stage is 32 columns of the left factor
+// and of the weights: while the tensor cores work on one stage, the next two are copied to shared memory. One barrier
+// per stage ensures both that the copy has arrived and that nobody still reads the stage to be overwritten. Rows of a
+// stage are five 16-byte pieces apart, so the 8 rows of a matrix lie in different banks.
 //
 //                        rows × columns   a warp's    sums   stages, KiB   products a matrix of ldmatrix
 //   wide                    128 × 160     64 × 80     160        68              40 / 9
 //   large                   128 × 128     64 × 64     128        60              32 / 8
 //   small                    64 ×  64     32 × 32      32        30               8 / 4
 //
-// 160 divides the channels of Stable Diffusion (320, 640, 1280), 128 those of its VAE. Two blocks of 255 registers a
-// thread are on a multiprocessor, four of the small one. A wide tile reads 9 · 512 bytes of shared memory for 40 products
-// of 2 048 multiply-adds, so that the tensor cores decide, not the memory. Where there are few places and much depth, as
-// at 8 × 8 with 1280 channels, blocks share the depth of one tile out; their sums go to memory in f32, and a second
-// kernel adds them up, always in the same order.
+// 160 divides the channel counts of Stable Diffusion (320, 640, 1280), 128 those of its VAE. Two blocks with 255
+// registers per thread fit on a multiprocessor, four of the small one. A wide tile reads 9 · 512 bytes of shared
+// memory for 40 products of 2 048 multiply-adds, so it is limited by the tensor cores, not by memory. If there are
+// few positions and many channels, as at 8 × 8 with 1280 channels, blocks split the depth of a tile; their sums go to
+// memory in f32, and a second kernel adds them up, always in the same order.
 #include "epilogue.cuh"
 
-// As `Conv2dParams` in src/cuda/launch/conv2d.rs.
+// Matches `Conv2dParams` in src/cuda/launch/conv2d.rs.
 template <typename T>
 struct Conv2dParams {
     // (batch, height, width, channels)
@@ -35,22 +36,23 @@ struct Conv2dParams {
     Global<const T> bias;
     // (batch, out_channels), or none.
     Global<const T> shift;
-    // Of the shape of the result, or none.
+    // In the shape of the result, or none.
     Global<const T> residual;
     // (batch, out_height, out_width, out_channels)
     Global<T> out;
-    // (splits, rows, out_channels): what each split of the depth adds up to; or none, if there is one.
+    // (splits, rows, out_channels): the sums of each split of the depth; or none, if there is one split.
     Global<float> partial;
     int height, width, channels;
     int out_height, out_width, out_channels;
     int kernel, stride, top, left;
-    // Whether the image is doubled before it is convolved; `height` and `width` are those before, and `kernel` is 2.
+    // Whether the image is doubled before the convolution; then `height` and `width` are the original ones, and
+    // `kernel` is 2.
     int upsample;
     // batch · out_height · out_width
     int rows;
-    // Those of a phase, or all.
+    // The rows of a phase, or all rows.
     int phase_rows;
-    // Stages of 32 columns that one block has, and splits of the depth.
+    // The stages of 32 columns per block, and the splits of the depth.
     int stages, splits;
     // See epilogue.cuh.
     int activation;
@@ -59,10 +61,10 @@ struct Conv2dParams {
 namespace conv2d {
 
 constexpr int THREADS = 128;
-// Columns of a stage, the 16-byte pieces of its rows, and the distance of those.
+// The columns of a stage, the 16-byte pieces of its rows, and their distance.
 constexpr int DEPTH = 32, PIECES = DEPTH / 8, STRIDE = DEPTH + 8;
 constexpr int STAGES = 3;
-// Rows that the block's threads copy at once.
+// The rows that the block's threads copy at once.
 constexpr int COPIED = THREADS / PIECES;
 
 struct Wide {
@@ -75,7 +77,7 @@ struct Small {
     static constexpr int ROW_TILES = 2, COLUMN_TILES = 4;
 };
 
-// A place of the result, or of one phase of it, and the image that it lies in.
+// A position of the result, or of one phase of it, and its image.
 struct Place {
     int image, y, x;
 };
@@ -87,8 +89,8 @@ DEVICE Place place(const Conv2dParams<T>& p, int row) {
     return {image, rest / width, rest % width};
 }
 
-// The first place that a row of the left factor sees; a row that does not exist sees nothing. The odd phases begin on the
-// pixel that they lie on, the even ones on the one before.
+// The first position that a row of the left factor reads; rows that do not exist read nothing. Odd phases start at
+// their own pixel, even ones at the previous one.
 template <typename T>
 DEVICE Place first_seen(const Conv2dParams<T>& p, int row, int phase) {
     const Place at = place(p, row);
@@ -106,14 +108,14 @@ DEVICE int result_row(const Conv2dParams<T>& p, int row, int phase) {
     return (at.image * p.out_height + 2 * at.y + phase / 2) * p.out_width + 2 * at.x + phase % 2;
 }
 
-// Two neighbours as f32.
+// Two neighbouring values as f32.
 template <typename T>
 DEVICE float2 read_pair(Global<const T> from, int64_t at) {
     const uint32_t pair = from.template read_as<uint32_t>(at);
     return {to_float(low_half<T>(pair)), to_float(high_half<T>(pair))};
 }
 
-// Adds what follows to the sums of a row at `column` and the next one, and writes those that exist.
+// Applies the epilogue to the sums of a row at `column` and the next one, and writes those that exist.
 template <typename T>
 DEVICE void write_pair(const Conv2dParams<T>& p, int row, int column, float low, float high) {
     const int64_t at = static_cast<int64_t>(row) * p.out_channels + column;
@@ -128,7 +130,7 @@ DEVICE void write_pair(const Conv2dParams<T>& p, int row, int column, float low,
             at, pack<T>(epilogue::activate(sum.x, p.activation), epilogue::activate(sum.y, p.activation)));
         return;
     }
-    // The three colours of an image: no row begins at a pair.
+    // For images with three colours, rows do not start at a pair.
     for (int i = 0; i < 2 && column + i < p.out_channels; i++) {
         float sum = i == 0 ? low : high;
         if (p.bias.is_some()) sum += to_float(p.bias.read(column + i));
@@ -146,13 +148,13 @@ DEVICE void run(const Conv2dParams<T>& p) {
     static_assert(ROWS % COPIED == 0 && COLUMNS % COPIED == 0, "every thread copies as many pieces");
 
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    // One phase after the other.
+    // Phases come one after the other.
     const int blocks = p.upsample ? gridDim.x / 4 : gridDim.x;
     const int phase = p.upsample ? blockIdx.x / blocks : 0;
     const int first_row = (blockIdx.x - phase * blocks) * ROWS, first_column = blockIdx.y * COLUMNS;
     const Shared<T> memory = dynamic_shared<T>(0);
 
-    // What this thread copies: one piece of every COPIED-th row, of the image and of the weights.
+    // This thread copies one piece of every COPIED-th row of the image and of the weights.
     const int copied_row = threadIdx.x / PIECES, copied_piece = threadIdx.x % PIECES * 8;
     Place places[ROWS / COPIED];
 #pragma unroll
@@ -199,15 +201,15 @@ DEVICE void run(const Conv2dParams<T>& p) {
         }
     }
 
-    // Also where there is nothing left to copy, so that the number of groups tells which stage is there.
+    // Committed even if there is nothing left to copy, so that the number of groups identifies the stage.
 #pragma unroll 1
     for (int stage = 0; stage < STAGES - 1; stage++) {
         if (stage < p.stages) copy_stage(stage);
         copy_commit();
     }
     const int warp_row = warp / 2 * ROW_TILES * 16, warp_column = warp % 2 * COLUMN_TILES * 8;
-    // Of the left factor, matrices 0 and 1 are rows 0 to 7 and 8 to 15 of 8 columns, and 2 and 3 the next 8 columns; of
-    // the weights, 0 and 1 are the two halves of 16 columns of 8 rows, and 2 and 3 of the next 8 rows.
+    // In the left factor, matrices 0 and 1 are rows 0 to 7 and 8 to 15 of 8 columns, and 2 and 3 the next 8 columns;
+    // in the weights, 0 and 1 are the two halves of 16 columns of 8 rows, and 2 and 3 those of the next 8 rows.
     const int left_offset = (warp_row + lane % 16) * STRIDE + lane / 16 * 8;
     const int right_offset = (ROWS + warp_column + lane % 8 + lane / 16 * 8) * STRIDE + lane / 8 % 2 * 8;
 #pragma unroll 1
@@ -260,7 +262,7 @@ DEVICE void run(const Conv2dParams<T>& p) {
     }
 }
 
-// Adds up what the splits of the depth came to; every thread has two neighbouring values.
+// Adds up the splits of the depth; each thread has two neighbouring values.
 template <typename T>
 DEVICE void add_splits(const Conv2dParams<T>& p) {
     const unsigned i = 2 * (blockIdx.x * THREADS + threadIdx.x), count = p.rows * p.out_channels;

@@ -1,13 +1,13 @@
-// Everything of the device that the kernels use: memory, barriers, shuffles, asynchronous copies, tensor cores.
+// Defines the device functions that kernels use: memory, barriers, shuffles, asynchronous copies, tensor cores.
 //
-// A kernel reaches memory only through `Global` and `Shared`, and the instructions below only through these functions.
-// So the same source compiles for a GPU, where each of them is one instruction, and for the host, where
+// Kernels access memory only through `Global` and `Shared`, and the instructions below only through these functions.
+// The same source therefore compiles for a GPU, where each is one instruction, and for the host, where
 // emulation/device.hpp runs it under a checker (see emulation/runtime.hpp).
 #pragma once
 
 #include <stdint.h>
 
-// Tells f16 and bf16 apart by type; both are their 16 bits everywhere else.
+// Distinguish f16 and bf16 by type; elsewhere both are 16 bits.
 struct f16 {
     uint16_t bits;
 };
@@ -24,8 +24,8 @@ struct bf16 {
 
 #define DEVICE __device__ __forceinline__
 
-// Defines a kernel that takes one struct of parameters, runs `threads` threads a block, and leaves room for `blocks`
-// blocks on a multiprocessor.
+// Defines a kernel that takes one struct of parameters, runs `threads` threads per block, and lets `blocks` blocks
+// fit on a multiprocessor.
 #define KERNEL(name, Params, threads, blocks)                                                                          \
     extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Params p)
 
@@ -42,7 +42,7 @@ struct Global {
     DEVICE T read(int64_t i) const { return begin[i]; }
     DEVICE void write(int64_t i, T value) const { begin[i] = value; }
 
-    // Several neighbours at once; `i` is a multiple of their number.
+    // Several neighbouring values at once; `i` is a multiple of their number.
     template <typename Vector>
     DEVICE Vector read_as(int64_t i) const {
         return *reinterpret_cast<const Vector*>(begin + i);
@@ -53,7 +53,7 @@ struct Global {
     }
 };
 
-// An array in the shared memory of the block.
+// An array in the block's shared memory.
 template <typename T>
 struct Shared {
     T* begin;
@@ -82,7 +82,7 @@ DEVICE Shared<T> dynamic_shared(int byte) {
     return {reinterpret_cast<T*>(reinterpret_cast<unsigned char*>(shared_memory) + byte)};
 }
 
-// Declares `name`, an array in shared memory of a size that is known.
+// Declares `name`, an array of constant size in shared memory.
 #define STATIC_SHARED(T, name, count)                                                                                  \
     __shared__ T name##_memory[count];                                                                                 \
     const Shared<T> name = {name##_memory}
@@ -90,34 +90,34 @@ DEVICE Shared<T> dynamic_shared(int byte) {
 DEVICE void block_barrier() { __syncthreads(); }
 DEVICE void warp_barrier() { __syncwarp(); }
 
-// The value of the lane whose number differs in these bits.
+// The value of the lane whose index differs in these bits.
 template <typename T>
 DEVICE T shuffle_xor(T value, int lane_bits, unsigned mask = ALL_LANES) {
     return __shfl_xor_sync(mask, value, lane_bits);
 }
 
-// The value of that lane.
+// The value of this lane.
 template <typename T>
 DEVICE T shuffle(T value, int lane, unsigned mask = ALL_LANES) {
     return __shfl_sync(mask, value, lane);
 }
 
-// Begins to copy 16 bytes, past the registers; zeros if the source is not `there`.
+// Starts copying 16 bytes, bypassing registers; zeros if `there` is false.
 template <typename T, typename S>
 DEVICE void copy_async(Shared<T> target, Global<S> source, bool there) {
-    // A source of no bytes is not read, but its address must be one.
+    // A source of size zero is not read, but its address must be valid.
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(target.address()), "l"(source.begin),
                  "r"(there ? 16 : 0));
 }
 DEVICE void copy_commit() { asm volatile("cp.async.commit_group;\n"); }
-// Waits until no more than `groups` of this thread's groups are under way.
+// Waits until at most `groups` of this thread's groups are pending.
 template <int groups>
 DEVICE void copy_wait() {
     asm volatile("cp.async.wait_group %0;\n" ::"n"(groups) : "memory");
 }
 
-// Four 8 × 8 matrices of 16-bit values: lane 8 i + r gives the address of row r of matrix i, and each lane gets from
-// every matrix the values 2 (lane % 4) and the next of row lane / 4.
+// Loads four 8 × 8 matrices of 16-bit values: lane 8 i + r gives the address of row r of matrix i, and each lane
+// receives from every matrix two values of row lane / 4, from column 2 (lane % 4) on.
 template <typename T>
 DEVICE void load_matrices(uint32_t (&values)[4], Shared<T> row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
@@ -125,7 +125,7 @@ DEVICE void load_matrices(uint32_t (&values)[4], Shared<T> row) {
                  : "r"(row.address())
                  : "memory");
 }
-// The same of the transposed matrices.
+// The same, transposed.
 template <typename T>
 DEVICE void load_matrices_transposed(uint32_t (&values)[4], Shared<T> row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
@@ -134,10 +134,10 @@ DEVICE void load_matrices_transposed(uint32_t (&values)[4], Shared<T> row) {
                  : "memory");
 }
 
-// sum += a · b for a (16, 16), b (16, 8) and f32 sums (16, 8), spread over the warp as mma.m16n8k16 has it: with
-// g = lane / 4 and t = lane % 4, a[0] holds row g, columns 2 t and 2 t + 1, a[1] row g + 8, a[2] and a[3] the same
-// eight columns on; b[0] rows 2 t and 2 t + 1 of column g, b[1] eight rows on; sum[0] and sum[1] row g, columns 2 t
-// and 2 t + 1, sum[2] and sum[3] row g + 8.
+// sum += a · b for a (16, 16), b (16, 8) and f32 sums (16, 8), distributed over the warp as in mma.m16n8k16: with g =
+// lane / 4 and t = lane % 4, a[0] holds row g, columns 2 t and 2 t + 1, a[1] row g + 8, and a[2] and a[3] the same
+// rows eight columns further; b[0] rows 2 t and 2 t + 1 of column g, b[1] eight rows further; sum[0] and sum[1] row
+// g, columns 2 t and 2 t + 1, sum[2] and sum[3] row g + 8.
 template <typename T>
 DEVICE void multiply_accumulate(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 
@@ -179,7 +179,7 @@ DEVICE float from_float<float>(float x) {
     return x;
 }
 
-// Two values in the halves of a word, the first in the lower one.
+// Packs two values into a word, the first in the lower half.
 template <typename T>
 DEVICE uint32_t pack(float low, float high);
 template <>

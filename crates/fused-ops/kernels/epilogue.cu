@@ -1,11 +1,11 @@
-// What follows a product or a convolution, in one pass over its result: activation(x + bias + shift + residual), each
-// of which may be missing.
+// Applies an epilogue to a product or a convolution in one pass: activation(x + bias + shift + residual), of which
+// each is optional.
 //
-// Every thread has 8 neighbouring values. The floor is memory: 2 bytes in and 2 out for each value, and 2 for a
+// Each thread has 8 neighbouring values. The lower bound is memory: 2 bytes in and 2 out per value, and 2 for a
 // residual; biases and shifts come from the cache.
 #include "epilogue.cuh"
 
-// As `EpilogueParams` in src/cuda/launch/epilogue.rs.
+// Matches `EpilogueParams` in src/cuda/launch/epilogue.rs.
 template <typename T>
 struct EpilogueParams {
     // (rows, columns)
@@ -18,7 +18,7 @@ struct EpilogueParams {
     Global<const T> residual;
     // (rows, columns)
     Global<T> out;
-    // Together fewer than 2³¹ times 8 values.
+    // The total is below 2³¹ times 8 values.
     unsigned rows;
     int columns;
     unsigned rows_per_image;
@@ -34,7 +34,7 @@ template <typename T>
 DEVICE void run(const EpilogueParams<T>& p) {
     const unsigned vector = blockIdx.x * THREADS + threadIdx.x, vectors = p.columns / 8;
     if (vector >= p.rows * vectors) return;
-    // In 32 bits, as a division in 64 takes longer than all the rest.
+    // In 32 bits, because a 64-bit division takes longer than everything else.
     const unsigned row = vector / vectors;
     const int column = static_cast<int>(vector - row * vectors) * 8;
     const int64_t i = vector;

@@ -1,4 +1,4 @@
-// What may follow a product or a convolution, for the kernels that compute those and for the one that follows them.
+// Computes epilogues, for the kernels of products and convolutions and for the separate kernel.
 #pragma once
 
 #include "device.cuh"
@@ -11,7 +11,7 @@ DEVICE float gelu(float x) { return 0.5f * x * (1.f + erff(x * 0.70710678f)); }
 // x · sigmoid(slope · x)
 DEVICE float swish(float x, float slope) { return divide_fast(x, 1.f + exp2_fast(-slope * LOG2_E * x)); }
 
-// 0 none, 1 GELU, 2 quick GELU, 3 SiLU; as `activation_code` in src/cuda/launch/epilogue.rs.
+// 0 none, 1 GELU, 2 quick GELU, 3 SiLU; must match `activation_code` in src/cuda/launch/epilogue.rs.
 DEVICE float activate(float x, int activation) {
     if (activation == 1) return gelu(x);
     if (activation == 2) return swish(x, 1.702f);
@@ -19,7 +19,7 @@ DEVICE float activate(float x, int activation) {
     return x;
 }
 
-// Adds 8 neighbours, if there is something to add.
+// Adds 8 neighbouring values, if there is an addend.
 template <typename T>
 DEVICE void add(float (&values)[8], Global<const T> more, int64_t at) {
     if (!more.is_some()) return;

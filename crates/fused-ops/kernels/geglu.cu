@@ -1,10 +1,10 @@
-// The gate of a gated feed-forward (Shazeer, arXiv 2002.05202), with a bias before it.
+// Computes the gate of a gated feed-forward (Shazeer, arXiv 2002.05202), after adding a bias.
 //
-// Every thread has 8 neighbouring values. The floor is memory: 4 bytes in and 2 out for each value; biases come from the
-// cache.
+// Each thread has 8 neighbouring values. The lower bound is memory: 4 bytes in and 2 out per value; biases come from
+// the cache.
 #include "epilogue.cuh"
 
-// As `GegluParams` in src/cuda/launch/geglu.rs.
+// Matches `GegluParams` in src/cuda/launch/geglu.rs.
 template <typename T>
 struct GegluParams {
     // (rows, 2 columns)
@@ -13,7 +13,7 @@ struct GegluParams {
     Global<const T> bias;
     // (rows, columns): the first half times the GELU of the second.
     Global<T> out;
-    // Together fewer than 2³¹ times 8 values.
+    // The total is below 2³¹ times 8 values.
     unsigned rows;
     int columns;
 };
@@ -26,7 +26,7 @@ template <typename T>
 DEVICE void run(const GegluParams<T>& p) {
     const unsigned vector = blockIdx.x * THREADS + threadIdx.x, vectors = p.columns / 8;
     if (vector >= p.rows * vectors) return;
-    // In 32 bits, as a division in 64 takes longer than all the rest.
+    // In 32 bits, because a 64-bit division takes longer than everything else.
     const unsigned row = vector / vectors;
     const int column = static_cast<int>(vector - row * vectors) * 8;
     const int64_t i = vector;

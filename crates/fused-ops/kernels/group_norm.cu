@@ -1,17 +1,16 @@
-// Group normalisation (Wu & He, arXiv 1803.08494) of channels-last images, with what surrounds it: the shift of a
-// timestep before, SiLU after.
+// Computes group normalisation (Wu & He, arXiv 1803.08494) of channels-last images, optionally with a timestep's
+// shift before it and SiLU after it.
 //
-// A group's statistics need the whole image, so there are two passes over it. Both give a block a chunk of pixels,
-// which lie in one piece of memory, and read 16 bytes a thread: reading by group, 10 channels of 320 for each pixel,
-// would use 20 bytes of every 32 or 64 that come. The second pass finds the image in the second-level cache, where
-// that is larger than it.
+// A group's statistics need the whole image, so there are two passes. Both give each block a chunk of contiguous
+// pixels, and read 16 bytes per thread: reading by group, 10 channels of 320 per pixel, would use 20 of every 32 or
+// 64 bytes fetched. The second pass finds the image in the L2 cache, if it fits.
 //
-// The floor is 3 · 2 bytes a value, of which 4 pass through the memory where the image stays in the cache. Registers
-// are few, and 8 blocks of 256 threads fit on a multiprocessor unless shared memory, 8 bytes a channel and pixel that
-// is read at once (16 KiB at most for up to 2 048 channels), allows fewer.
+// The lower bound is 3 · 2 bytes per value, of which 4 come from or go to memory if the image stays in the cache. The
+// kernel needs few registers, and 8 blocks of 256 threads fit on a multiprocessor unless shared memory limits them: 8
+// bytes per channel and concurrently read pixel (at most 16 KiB for up to 2 048 channels).
 #include "device.cuh"
 
-// As `GroupNormParams` in src/cuda/launch/group_norm.rs.
+// Matches `GroupNormParams` in src/cuda/launch/group_norm.rs.
 template <typename T>
 struct GroupNormParams {
     // (batch, pixels, channels)
@@ -20,11 +19,11 @@ struct GroupNormParams {
     Global<const T> weight, bias;
     // (batch, channels), added to x first; or none.
     Global<const T> shift;
-    // (batch, chunks, groups): mean, and sum of the squared differences from it.
+    // (batch, chunks, groups): the mean, and the sum of squared differences from it.
     Global<float2> partial;
     Global<T> out;
     int pixels, channels, groups;
-    // Pixels of a chunk; the last one may have fewer.
+    // The pixels of a chunk; the last one may have fewer.
     int chunk;
     float eps;
     int silu;
@@ -35,22 +34,22 @@ namespace group_norm {
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
 
-// The first pass: what each group of a chunk has.
+// First pass: the statistics of each group in a chunk.
 template <typename T>
 DEVICE void statistics(const GroupNormParams<T>& p) {
     const int batch = blockIdx.y, first = blockIdx.x * p.chunk, pixels = min(p.chunk, p.pixels - first);
     const int vectors = p.channels / 8, group_size = p.channels / p.groups;
-    // Pixels that are read at once, and which of them is this thread's.
+    // The number of pixels read at once, and this thread's one among them.
     const int places = vectors < THREADS ? THREADS / vectors : 1;
     const int place = vectors < THREADS ? threadIdx.x / vectors : 0;
     const Global<const T> x = p.x.at((static_cast<int64_t>(batch) * p.pixels + first) * p.channels);
     const Global<const T> shift = p.shift.is_some() ? p.shift.at(static_cast<int64_t>(batch) * p.channels) : p.shift;
 
     const auto shift_of = [&](int channel) { return shift.is_some() ? to_float(shift.read(channel)) : 0.f; };
-    // Sums of differences from one value of the group, its first here, lose nothing where the mean is far from 0.
+    // Sums of differences from one value of the group, here its first, stay accurate if the mean is far from 0.
     const auto pivot = [&](int group) { return to_float(x.read(group * group_size)) + shift_of(group * group_size); };
 
-    // (places, channels): sums of the differences, and of their squares.
+    // (places, channels): the sums of the differences and of their squares.
     const Shared<float2> sums = dynamic_shared<float2>(0);
     if (place < places) {
         for (int vector = threadIdx.x - place * vectors; vector < vectors; vector += THREADS) {
@@ -95,8 +94,8 @@ DEVICE void statistics(const GroupNormParams<T>& p) {
     }
 }
 
-// The second pass. It puts the chunks' statistics together first (Chan et al. 1979), each block for itself: that is a
-// few KiB from the cache, and saves a launch.
+// Second pass. Each block first combines the chunks' statistics (Chan et al. 1979): it reads a few KiB from the
+// cache, and this saves a launch.
 template <typename T>
 DEVICE void normalise(const GroupNormParams<T>& p) {
     const int batch = blockIdx.y, first = blockIdx.x * p.chunk, pixels = min(p.chunk, p.pixels - first);
@@ -104,7 +103,7 @@ DEVICE void normalise(const GroupNormParams<T>& p) {
     const Global<const float2> partial = {p.partial.at(static_cast<int64_t>(batch) * gridDim.x * p.groups).begin};
     const Global<const T> shift = p.shift.is_some() ? p.shift.at(static_cast<int64_t>(batch) * p.channels) : p.shift;
 
-    // (channels): what a value is multiplied by, and what is added then.
+    // (channels): the factor and the offset for each value.
     const Shared<float2> factors = dynamic_shared<float2>(0);
     const int lane = threadIdx.x % 32, chunks = gridDim.x;
     for (int group = threadIdx.x / 32; group < p.groups; group += WARPS) {

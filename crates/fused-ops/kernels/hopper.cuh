@@ -1,4 +1,4 @@
-// Products of whole warpgroups, which exist on Hopper alone (9.0a); elsewhere kernels that use them trap.
+// Defines products of whole warpgroups, which only Hopper (9.0a) has; on other GPUs, kernels that use them trap.
 #pragma once
 
 #include "device.cuh"
@@ -12,13 +12,12 @@
 #define HOPPER_ONLY(...) __VA_ARGS__
 #else
 #define HOPPER 0
-// Launched all the same, it is an error and no empty result.
+// Launching it there is an error instead of an empty result.
 #define HOPPER_ONLY(...) __trap();
 #endif
 
-// A matrix in shared memory as the products of a warpgroup read it: of 8 × 8 matrices, each of 8 rows of 16 bytes that
-// follow each other. Along the dimension that is summed over, `along` bytes lead from one to the next, and across it
-// `across` bytes.
+// Describes a matrix in shared memory for a warpgroup's products. It consists of 8 × 8 matrices of 8 contiguous rows
+// of 16 bytes; they are `along` bytes apart along the summed dimension, and `across` bytes across it.
 template <typename T>
 DEVICE uint64_t matrix_descriptor(Shared<T> begin, int along, int across) {
     return static_cast<uint64_t>(begin.address() >> 4 & 0x3fff) | static_cast<uint64_t>(along >> 4) << 16 |
@@ -27,9 +26,9 @@ DEVICE uint64_t matrix_descriptor(Shared<T> begin, int along, int across) {
 
 #if HOPPER
 
-// What this thread wrote to shared memory can be read by the products of a warpgroup after the next barrier.
+// Makes this thread's writes to shared memory visible to the warpgroup's products after the next barrier.
 DEVICE void publish_to_products() { asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory"); }
-// No instruction, but the compiler moves nothing that reads or writes the sums past it.
+// Emits no instruction, but keeps the compiler from moving accesses to the sums across it.
 template <int COUNT>
 DEVICE void keep_in_place(float (&sum)[COUNT][4]) {
 #pragma unroll
@@ -39,14 +38,14 @@ DEVICE void keep_in_place(float (&sum)[COUNT][4]) {
     }
 }
 
-// Registers that were written may be operands of products into `sum` from here on.
+// From here on, written registers may be operands of products into `sum`.
 template <int COUNT>
 DEVICE void products_begin(float (&sum)[COUNT][4]) {
     keep_in_place(sum);
     asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
 }
 DEVICE void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
-// Waits until all products are done, and `sum` and their operands may be touched again.
+// Waits until all products are done, and `sum` and their operands may be accessed again.
 template <int COUNT>
 DEVICE void products_wait(float (&sum)[COUNT][4]) {
     asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
@@ -83,9 +82,9 @@ struct WarpgroupProduct;
 WARPGROUP_PRODUCTS(f16)
 WARPGROUP_PRODUCTS(bf16)
 
-// sum (64, 8 COUNT) = a · b, or += if `add`, by the four warps of a warpgroup: a (64, 16) from registers, each warp's 16
-// rows as multiply_accumulate has them; b (16, 8 COUNT) by its descriptor. A row of b's matrices is 8 values of one column,
-// as keys are for queries, or, `transposed`, 8 columns of one row, as values are for weights.
+// sum (64, 8 COUNT) = a · b, or += if `add`, by the four warps of a warpgroup: a (64, 16) from registers, 16 rows per
+// warp in the layout of multiply_accumulate; b (16, 8 COUNT) by its descriptor. A row of b's matrices is 8 values of
+// one column (keys, for queries) or, if `transposed`, 8 columns of one row (values, for weights).
 template <typename T, bool transposed, int COUNT>
 DEVICE void warpgroup_multiply(float (&sum)[COUNT][4], const uint32_t (&a)[4], uint64_t b, bool add) {
     WarpgroupProduct<T, COUNT>::template add_to<transposed>(sum, a, b, add);

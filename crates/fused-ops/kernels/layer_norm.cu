@@ -1,12 +1,11 @@
-// Layer normalisation (Ba et al., arXiv 1607.06450) of rows: those of a product, to which the bias of its layer and a
-// residual may have to be added first.
+// Computes layer normalisation (Ba et al., arXiv 1607.06450) of rows, optionally after adding a bias and a residual.
 //
-// A warp has a row, and keeps it in registers between the mean, the variance and the result, 8 values for each 16
-// bytes that a lane reads: 64 registers for rows of up to 2 048. Nothing is shared, and there are no barriers. The
-// floor is memory: 2 bytes in and 2 out for each value, and as many for a residual and for the sum that goes on.
+// Each warp keeps a row in registers while it computes the mean, the variance and the result, 8 values per 16 bytes
+// that a lane reads: 64 registers for rows of up to 2 048. No shared memory and no barriers are needed. The lower
+// bound is memory: 2 bytes in and 2 out per value, and as many for a residual and for the stored sum.
 #include "epilogue.cuh"
 
-// As `LayerNormParams` in src/cuda/launch/layer_norm.rs.
+// Matches `LayerNormParams` in src/cuda/launch/layer_norm.rs.
 template <typename T>
 struct LayerNormParams {
     // (rows, size)
@@ -17,7 +16,7 @@ struct LayerNormParams {
     Global<const T> residual;
     // (size)
     Global<const T> weight, bias;
-    // (rows, size): x + added + residual, which the next residual connection carries; or none.
+    // (rows, size): x + added + residual, for the next residual connection; or none.
     Global<T> sum;
     // (rows, size)
     Global<T> out;

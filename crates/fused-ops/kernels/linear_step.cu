@@ -1,30 +1,30 @@
-// Classifier-free guidance with the scheduler's update, in one pass.
+// Computes classifier-free guidance and the scheduler's update in one pass.
 //
-// It touches little memory (a latent of 64 × 64 × 4 is 64 KiB in f32), so what counts is that there is one launch, and that
-// nothing in it comes from the host: the numbers of a step are read from memory, where those of all steps can be put before
-// the first.
+// It accesses little memory (a latent of 64 × 64 × 4 is 64 KiB in f32). What matters is that it is a single launch
+// without input from the host: a step's coefficients are read from memory, where those of all steps can be stored
+// before the first one.
 #include "device.cuh"
 
-// Where the numbers of a step stand: next = sample weight · sample + output weight · guided output + Σ weights of the
-// history · history.
+// The positions of a step's coefficients: next = sample weight · sample + output weight · guided output + Σ history
+// weights · history.
 enum Coefficient { GUIDANCE, SAMPLE, OUTPUT, HISTORY, INPUT = HISTORY + 3 };
 
-// As `LinearStepParams` in src/cuda/launch/linear_step.rs.
+// Matches `LinearStepParams` in src/cuda/launch/linear_step.rs.
 template <typename T>
 struct LinearStepParams {
     // (2 · batch, pixels, channels), the half without the prompt first; or (batch, pixels, channels) if not `guided`.
     Global<const T> output;
     // (batch, channels, pixels), f32
     Global<const float> sample;
-    // Guided outputs of the steps before, the newest first, as the sample; or none.
+    // The guided outputs of previous steps in the sample's layout, newest first; or none.
     Global<const float> history[3];
-    // As Coefficient says.
+    // In the order of Coefficient.
     Global<const float> coefficients;
-    // (batch, channels, pixels), f32; may be the sample.
+    // (batch, channels, pixels), f32; may be the sample itself.
     Global<float> next;
-    // The guided output of this step, as the sample, for the steps after; or none.
+    // The guided output of this step in the sample's layout, for later steps; or none.
     Global<float> kept;
-    // What the model reads next, of the output's shape.
+    // The model's next input, in the output's shape.
     Global<T> next_input;
     int batch, pixels, channels;
     int guided;
@@ -39,7 +39,7 @@ DEVICE void run(const LinearStepParams<T>& p) {
     const int64_t i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
     const int64_t count = static_cast<int64_t>(p.batch) * p.pixels * p.channels;
     if (i >= count) return;
-    // `i` counts as the model does, channels last; samples have the channels of an image one after the other.
+    // `i` counts in the model's layout, channels last; samples have their channels one after the other.
     const int64_t pixel = i / p.channels, batch = pixel / p.pixels;
     const int64_t at = (batch * p.channels + i % p.channels) * p.pixels + pixel % p.pixels;
 

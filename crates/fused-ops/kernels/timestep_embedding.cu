@@ -1,7 +1,7 @@
-// Timesteps as sinusoids (Vaswani et al., arXiv 1706.03762).
+// Embeds timesteps as sinusoids (Vaswani et al., arXiv 1706.03762).
 #include "device.cuh"
 
-// As `TimestepEmbeddingParams` in src/cuda/launch/timestep_embedding.rs.
+// Matches `TimestepEmbeddingParams` in src/cuda/launch/timestep_embedding.rs.
 template <typename T>
 struct TimestepEmbeddingParams {
     // (batch), f32
@@ -9,7 +9,7 @@ struct TimestepEmbeddingParams {
     // (batch, channels)
     Global<T> out;
     int batch, channels;
-    // log2 of the ratio between one frequency and the one before.
+    // log2 of the ratio of neighbouring frequencies.
     float step;
     int cosines_first;
 };
@@ -24,10 +24,10 @@ DEVICE void run(const TimestepEmbeddingParams<T>& p) {
     const int i = blockIdx.x * THREADS + threadIdx.x;
     if (i >= p.batch * p.channels) return;
     const int half = p.channels / 2, channel = i % p.channels;
-    float value = 0.f;  // an odd number of channels ends in a zero
+    float value = 0.f; // the last of an odd number of channels is zero
     if (channel < 2 * half) {
         const float frequency = exp2f(p.step * (channel % half));
-        // Angles go up to 1 000 radians. In half turns, whole ones are left out exactly and without a table in memory.
+        // Angles go up to 1 000 radians. In half turns, whole ones are removed exactly and without a table.
         const float half_turns = p.timesteps.read(i / p.channels) * frequency * HALF_TURNS_PER_RADIAN;
         value = (channel < half) == (p.cosines_first != 0) ? cos_half_turns(half_turns) : sin_half_turns(half_turns);
     }

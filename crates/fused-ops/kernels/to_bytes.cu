@@ -1,7 +1,7 @@
-// A decoded image in 8 bits.
+// Converts a decoded image to 8 bits.
 #include "device.cuh"
 
-// As `ToBytesParams` in src/cuda/launch/to_bytes.rs.
+// Matches `ToBytesParams` in src/cuda/launch/to_bytes.rs.
 template <typename T>
 struct ToBytesParams {
     // −1 to 1
@@ -15,7 +15,7 @@ namespace to_bytes {
 
 constexpr int THREADS = 256;
 
-// A value from −1 to 1 as a byte: rounded to nearest, ties to even.
+// Converts a value from −1 to 1 to a byte: rounded to nearest, ties to even.
 DEVICE uint32_t to_byte(float x) { return static_cast<uint32_t>(rintf(fminf(fmaxf(x * 0.5f + 0.5f, 0.f), 1.f) * 255.f)); }
 
 template <typename T>

@@ -1,4 +1,4 @@
-// The device of device.cuh on the host: the same names, each under the checks of runtime.hpp.
+// Implements device.cuh on the host: the same names, under the checks of runtime.hpp.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 #define blockDim ::emulation::block_size
 #define gridDim ::emulation::grid_size
 
-// How many blocks fit on a multiprocessor is of no importance here.
+// How many blocks fit on a multiprocessor does not matter here.
 #define KERNEL(name, Params, threads, blocks)                                                                          \
     static void name(const Params& p);                                                                                 \
     static const ::emulation::Kernel name##_kernel(#name, sizeof(Params), threads,                                     \
@@ -199,7 +199,7 @@ inline uint32_t float_to_bits(float x) {
 inline float to_float(float x) { return x; }
 inline float to_float(bf16 x) { return bits_to_float(static_cast<uint32_t>(x.bits) << 16); }
 inline float to_float(f16 x) {
-    // The exponent moves to its place by a multiplication, which makes subnormal numbers right as well.
+    // A multiplication moves the exponent to its place, which also handles subnormal numbers.
     uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000) << 16, rest = static_cast<uint32_t>(x.bits & 0x7fff) << 13;
     float magnitude = bits_to_float(rest) * 0x1p112f;
     if ((x.bits & 0x7c00) == 0x7c00) magnitude = bits_to_float(rest | 0x7f800000);

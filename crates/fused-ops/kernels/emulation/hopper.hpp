@@ -1,11 +1,11 @@
-// The products of hopper.cuh on the host: done as late as they can be, when somebody waits for them.
+// Implements the products of hopper.cuh on the host: as late as possible, when they are waited for.
 #pragma once
 
 #include <utility>
 #include <vector>
 
 namespace emulation {
-/// Where the 16 bytes lie that hold b's value of row `k` and column `n`, and which of their values it is.
+/// The address of the 16 bytes that contain b's value at row `k` and column `n`, and its index in them.
 inline std::pair<size_t, int> operand_place(uint64_t descriptor, bool transposed, int k, int n) {
     const auto field = [&](int bit) { return static_cast<size_t>(descriptor >> bit & 0x3fff) * 16; };
     const size_t matrix = field(0) + static_cast<size_t>(k / 8) * field(16) + static_cast<size_t>(n / 8) * field(32);
@@ -23,7 +23,7 @@ inline void same_products(void** operands) {
     }
 }
 
-/// What the warp asked for, all of it as late as can be.
+/// Computes the warp's pending products.
 inline void finish_products(void** operands) {
     const auto of = [&](unsigned lane) -> std::vector<PendingProduct>& {
         return *static_cast<std::vector<PendingProduct>*>(operands[lane]);
@@ -109,7 +109,7 @@ void warpgroup_multiply(float (&sum)[COUNT][4], const uint32_t (&a)[4], uint64_t
     const auto is_same = [&](const emulation::PendingProduct& other) { return other.sum == product.sum; };
     if (std::none_of(products.pending.begin(), products.pending.end(), is_same)) {
         product.start.assign(product.sum, product.sum + 4 * COUNT);
-        // Nobody may read it before the wait.
+        // It must not be read before the wait.
         std::fill(product.sum, product.sum + 4 * COUNT, std::nanf(""));
     }
     emulation::warp_operation("a product of a warpgroup", ALL_LANES, &product, emulation::same_products);

@@ -21,7 +21,7 @@ thread_local Index thread_index, block_index, block_size, grid_size;
 namespace {
 
 constexpr size_t STACK_BYTES = 256 * 1024;
-constexpr size_t CELL = 2;  // bytes of shared memory that are watched together: the smallest type of the kernels
+constexpr size_t CELL = 2; // bytes of shared memory that are tracked together: the size of the kernels' smallest type
 constexpr int NOBODY = -1, SEVERAL_WARPS = -2;
 
 struct Registered {
@@ -35,15 +35,15 @@ std::map<std::string, Registered>& kernels() {
     return all;
 }
 
-/// Who touched a piece of shared memory last, and when. Time is counted in barriers of the block; within a warp, in
-/// barriers of the warp as well.
+/// Who accessed a cell of shared memory last, and when. Time is counted in barriers of the block; within a warp, also
+/// in barriers of the warp.
 struct Cell {
     int writer = NOBODY;
     unsigned write_barrier = 0, write_warp_barrier = 0;
     int reader = NOBODY;   // a thread, or SEVERAL_WARPS
-    bool several = false;  // whether other lanes of the reader's warp have read it too
+    bool several = false; // whether other lanes of the reader's warp have also read it
     unsigned read_barrier = 0, read_warp_barrier = 0;
-    unsigned publications = 0;  // how often the writer had published when it wrote
+    unsigned publications = 0; // how often the writer had published before it wrote
 };
 
 struct Copy {
@@ -69,7 +69,7 @@ struct Variable {
     size_t offset, bytes;
 };
 
-/// A launch that is under way on this thread of the host.
+/// A launch that is running on this host thread.
 struct Run {
     const EmulatedLaunch* launch;
     Registered kernel;
@@ -108,11 +108,11 @@ __attribute__((noinline)) void resume(Fiber& fiber) {
 }
 
 void fiber_main() {
-    // The fiber of a block's thread does the same thread of every block.
+    // The fiber of a block's thread runs the same thread of every block.
     for (;;) {
         run->kernel.body(run->launch->params);
         Fiber& fiber = *run->current;
-        // A group of no copies is done at once.
+        // A group without copies is done at once.
         const auto under_way = [](const std::vector<Copy>& group) { return !group.empty(); };
         if (under_way(fiber.uncommitted) || std::any_of(fiber.committed.begin(), fiber.committed.end(), under_way)) {
             fail("ends while asynchronous copies are under way");
@@ -133,7 +133,7 @@ void start(Fiber& fiber, unsigned char* stack) {
     context.uc_link = nullptr;
     static thread_local Fiber* starting;
     starting = &fiber;
-    // Enters the new stack once, and comes back at once: from there on switching costs no system call.
+    // Enters the new stack once and returns at once: after that, switching needs no system call.
     makecontext(&context, [] {
         if (_setjmp(starting->context) == 0) _longjmp(run->scheduler, 1);
         fiber_main();
@@ -197,7 +197,7 @@ bool run_block() {
     return true;
 }
 
-/// Whether an access of before has no barrier between itself and one of `fiber` now.
+/// Whether there is no barrier between an earlier access and one of `fiber` now.
 bool concurrent(int thread, unsigned barrier, unsigned warp_barrier, const Fiber& fiber) {
     if (thread == NOBODY || thread == static_cast<int>(fiber.number) || barrier != run->barriers) return false;
     bool same_warp = thread >= 0 && run->fibers[thread].warp == fiber.warp;
@@ -421,7 +421,7 @@ extern "C" int emulate(const EmulatedLaunch* launch, char* error, size_t error_b
     here.error_bytes = error_bytes;
     here.random = launch->seed * 0x9e3779b97f4a7c15u | 1;
     here.stacks.reset(new unsigned char[STACK_BYTES * launch->threads]);
-    // Static shared memory comes on top: a kernel has one or the other in any amount to speak of.
+    // Static shared memory is added to this: kernels use either one or the other.
     here.shared.resize(std::min<size_t>(MOST_SHARED_BYTES, launch->shared_bytes + 16 * 1024));
     here.cells.resize((here.shared.size() + CELL - 1) / CELL);
     here.fibers.resize(launch->threads);

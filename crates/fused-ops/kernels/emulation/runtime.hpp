@@ -1,18 +1,18 @@
-// Runs the threads of a CUDA block on one processor core, so that a kernel can be tested without a GPU.
+// Runs the threads of a CUDA block on one CPU core, so that kernels can be tested without a GPU.
 //
-// Every thread of a block is a fiber. A fiber runs until it waits for others, at a barrier or in an operation of its
-// whole warp, and then another one goes on, picked at random from a seed. So whatever order a GPU may choose between
-// two barriers can happen here too. On top of that the runtime watches what a GPU lets pass in silence:
+// Every thread of a block is a fiber. A fiber runs until it waits for others, at a barrier or in a warp operation;
+// then another one, chosen at random from a seed, continues. So any order that a GPU may choose between two barriers
+// can occur here too. The runtime also detects what a GPU silently allows:
 //
-// * global memory outside of the buffers of the launch, writes into read-only ones, addresses that are not aligned;
-// * shared memory that two threads touch with no barrier between them, at least one of them writing;
-// * shared memory that is read before anything was written: it starts as NaN in every floating-point format;
-// * products of a warpgroup whose sums are read, or registers written, before they are waited for: a sum is NaN until then,
-//   and what was written to shared memory has to be published to them;
-// * asynchronous copies that nobody waited for: their target is NaN until the wait, and only then has the data;
+// * accesses to global memory outside the launch's buffers, writes to read-only ones, and misaligned addresses;
+// * accesses to shared memory by two threads without a barrier between them, at least one of them a write;
+// * reads of shared memory before it was written: it starts as NaN in every floating-point format;
+// * warpgroup products whose sums are read, or whose registers are written, before they are waited for: a sum is NaN
+//   until then, and operands written to shared memory must be published to them;
+// * asynchronous copies that were not waited for: their target is NaN until the wait;
 // * barriers and warp operations that some threads never reach.
 //
-// Blocks run one after the other: nothing here can test communication between blocks, and no kernel has any.
+// Blocks run one after the other: communication between blocks cannot be tested, and no kernel uses it.
 #pragma once
 
 #include <cstddef>
@@ -23,7 +23,7 @@ namespace emulation {
 
 constexpr unsigned WARP = 32;
 constexpr unsigned ALL_LANES = 0xffffffffu;
-/// The shared memory that every block can have from compute capability 8.0 on: what 8.9 leaves of its 100 KiB.
+/// The shared memory available to every block from compute capability 8.0 on: what 8.9 leaves of its 100 KiB.
 constexpr size_t MOST_SHARED_BYTES = 99 * 1024;
 
 struct Index {
@@ -32,46 +32,46 @@ struct Index {
 
 enum class Access { Read, Write };
 
-/// Where this thread is.
+/// The indices of this thread.
 extern thread_local Index thread_index, block_index, block_size, grid_size;
 
 /// Ends the launch with this message.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
-/// Fails unless `bytes` at `address` lie in one buffer of the launch and may be accessed like this.
+/// Fails unless `bytes` at `address` lie in one buffer of the launch that allows this access.
 void check_global(const void* address, size_t bytes, Access access);
 
-/// Fails unless `bytes` at `address` lie in the block's shared memory and no other thread is in the way.
+/// Fails unless `bytes` at `address` lie in the block's shared memory and do not conflict with another thread.
 void check_shared(const void* address, size_t bytes, Access access);
 
 /// The dynamic shared memory of the block.
 unsigned char* dynamic_shared();
 
-/// Static shared memory of the block: the same for every thread that asks with the same `name`, the address of a
-/// constant that stands for the variable.
+/// The block's static shared memory: the same for every thread with the same `name`, the address of a constant that
+/// stands for the variable.
 unsigned char* static_shared(const void* name, size_t bytes);
 
 /// __syncthreads
 void block_barrier();
 
-/// An operation of the lanes in `mask`. Each brings an operand; when all are there, `operate` gets the operands by
-/// lane, null for those outside of the mask.
+/// An operation of the lanes in `mask`. Each provides an operand; when all have arrived, `operate` gets the operands
+/// by lane, null for lanes outside the mask.
 void warp_operation(const char* name, unsigned mask, void* operand, void (*operate)(void** operands));
 
 /// __syncwarp
 void warp_barrier(unsigned mask);
 
-/// Begins to copy 16 bytes to shared memory, or to fill them with zero if there is no source.
+/// Starts copying 16 bytes to shared memory, or zeros if there is no source.
 void copy_async(void* target, const void* source);
 void copy_commit();
-/// Waits until no more than `groups` of the groups that this thread committed are under way.
+/// Waits until at most `groups` of this thread's committed groups are pending.
 void copy_wait(unsigned groups);
 
-/// A product that a warpgroup has under way.
+/// A pending product of a warpgroup.
 struct PendingProduct {
     float* sum;
     int columns;
-    /// Registers, and what was in them when the product began.
+    /// The registers, and their contents when the product started.
     const uint32_t* a;
     uint32_t a_then[4];
     uint64_t descriptor;
@@ -92,8 +92,8 @@ Products& warp_products();
 /// fence.proxy.async
 void publish_to_products();
 
-/// Fails unless the 16 bytes at this byte of the shared memory may be read by a product: written, published by whoever wrote
-/// them, and with a barrier between.
+/// Fails unless products may read the 16 bytes at this offset of shared memory: they must be written, published by
+/// the writer, and followed by a barrier.
 void check_product_operand(size_t byte);
 
 /// The shared memory of the block.
@@ -101,7 +101,7 @@ unsigned char* shared_memory();
 
 using Body = void (*)(const void* params);
 
-/// Makes a kernel known by its name.
+/// Registers a kernel by name.
 struct Kernel {
     Kernel(const char* name, size_t params_bytes, unsigned threads, Body body);
 };
@@ -110,7 +110,7 @@ struct Kernel {
 
 extern "C" {
 
-/// A piece of global memory that a kernel may touch.
+/// A buffer of global memory that a kernel may access.
 struct EmulatedBuffer {
     const char* name;
     const void* begin;
@@ -123,10 +123,10 @@ struct EmulatedLaunch {
     uint32_t grid[3];
     uint32_t threads;
     uint32_t shared_bytes;
-    /// The blocks `first_block`, `first_block + block_step` … run, counted with x fastest.
+    /// Runs the blocks `first_block`, `first_block + block_step` …, counted with x fastest.
     uint64_t first_block;
     uint64_t block_step;
-    /// Chooses the order of the threads.
+    /// Determines the order of the threads.
     uint64_t seed;
     const void* params;
     size_t params_bytes;
@@ -134,7 +134,7 @@ struct EmulatedLaunch {
     size_t buffer_count;
 };
 
-/// The size of a kernel's parameters; 0 if there is none of this name.
+/// The size of a kernel's parameters; 0 if there is no kernel of this name.
 size_t emulated_params_bytes(const char* kernel);
 
 /// Runs a launch. Returns 0, or 1 with a message in `error`.

@@ -16,7 +16,7 @@ pub(crate) enum PackedWeight {
     F32(Panels<f32>),
     F16(Panels<f16>),
     Bf16(Panels<half::bf16>),
-    /// Multiplied in bf16, by this engine.
+    /// Multiplied in bf16 by this engine.
     InBf16(Engine, Bf16Weight),
     Quantized(QuantizedWeight),
 }
@@ -44,7 +44,7 @@ impl PackedWeight {
         with_panels!(self, panels => panels.size().columns)
     }
 
-    /// [`gather_product`] in the arithmetic of the weight.
+    /// [`gather_product`], computed in the weight's arithmetic.
     pub(crate) fn product(
         &self,
         left: &[f32],
@@ -58,7 +58,7 @@ impl PackedWeight {
         }
     }
 
-    /// [`linear_geglu`](linear_geglu::linear_geglu) in the arithmetic of the weight.
+    /// [`linear_geglu`](linear_geglu::linear_geglu), computed in the weight's arithmetic.
     pub(crate) fn geglu(&self, left: &[f32], rows: usize, bias: Option<&[f32]>) -> Vec<f32> {
         match self {
             Self::InBf16(engine, weight) => bf16::linear_geglu(*engine, left, rows, weight, bias),

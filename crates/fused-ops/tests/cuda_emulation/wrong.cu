@@ -1,4 +1,4 @@
-// Kernels with one deliberate mistake each, which the emulation must find, beside their right versions.
+// Defines kernels with one deliberate mistake each, which the emulation must find, and their correct versions.
 
 #include "device.cuh"
 #include "hopper.cuh"
@@ -22,7 +22,7 @@ DEVICE void reverse(const ReverseParams& p) {
 KERNEL(reverse, ReverseParams, THREADS, 1) { reverse<true>(p); }
 KERNEL(reverse_without_barrier, ReverseParams, THREADS, 1) { reverse<false>(p); }
 
-// Every thread of a warp hands a value to the next one: needs a barrier of the warp only.
+// Every thread of a warp passes a value to the next: only needs a barrier of the warp.
 template <bool BARRIER>
 DEVICE void rotate_warp(const ReverseParams& p) {
     STATIC_SHARED(float, values, THREADS);
@@ -34,7 +34,7 @@ DEVICE void rotate_warp(const ReverseParams& p) {
 KERNEL(rotate_warp, ReverseParams, THREADS, 1) { rotate_warp<true>(p); }
 KERNEL(rotate_warp_without_barrier, ReverseParams, THREADS, 1) { rotate_warp<false>(p); }
 
-// out = in, copied to shared memory by the thread that then reads it; 4 values a thread.
+// out = in, copied through shared memory by the thread that reads it; 4 values per thread.
 template <bool WAIT>
 DEVICE void copy(const ReverseParams& p) {
     const Shared<float> values = dynamic_shared<float>(0);
@@ -85,12 +85,12 @@ KERNEL(shuffle_from_outside, ReverseParams, THREADS, 1) {
     if (threadIdx.x % 32 < 16) p.out.write(threadIdx.x, shuffle_xor(1.f, 16, 0xffff));
 }
 
-// A product of a warpgroup, all of whose factors are ones: 16 everywhere.
+// A warpgroup product whose factors are all ones: 16 everywhere.
 enum Mistake { NONE, NOT_PUBLISHED, NOT_BEGUN, NOT_COMMITTED, NOT_WAITED_FOR, REGISTERS_WRITTEN };
 
 template <Mistake MISTAKE>
 DEVICE void ones(const ReverseParams& p) {
-    // Pieces of 8 values: the first half of 40 columns, then the other.
+    // In pieces of 8 values: the first half of 40 columns, then the second.
     STATIC_SHARED(f16, b, 16 * 40);
     const f16 one = from_float<f16>(1.f);
     for (int i = threadIdx.x; i < 16 * 40; i += THREADS) b.write(i, one);
@@ -114,7 +114,7 @@ KERNEL(ones_not_committed, ReverseParams, THREADS, 1) { ones<NOT_COMMITTED>(p); 
 KERNEL(ones_not_waited_for, ReverseParams, THREADS, 1) { ones<NOT_WAITED_FOR>(p); }
 KERNEL(ones_with_registers_written, ReverseParams, THREADS, 1) { ones<REGISTERS_WRITTEN>(p); }
 
-// One product with the tensor cores: out (16, 8) = a (16, 16) · b (16, 8) as f16, both stored by rows, through ldmatrix.
+// One tensor core product: out (16, 8) = a (16, 16) · b (16, 8) as f16, both row-major, loaded by ldmatrix.
 struct ProductParams {
     Global<const f16> a, b;
     Global<float> out;
@@ -137,7 +137,7 @@ KERNEL(product, ProductParams, 32, 1) {
     for (int i = 0; i < 4; i++) p.out.write((g + i / 2 * 8) * 8 + 2 * t + i % 2, sum[i]);
 }
 
-// Every bit pattern of a half type to f32, and every f32 of a list to a half type.
+// Converts every bit pattern of a half type to f32, and every f32 of a list to a half type.
 struct ConvertParams {
     Global<const float> in;
     Global<float> from_f16, from_bf16;

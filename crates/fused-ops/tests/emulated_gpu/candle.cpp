@@ -1,5 +1,5 @@
-// The kernels of candle that this project launches, by their names, on the host. What they compute is read off candle's own
-// sources; every value is rounded to its type where those round it.
+// Implements the candle kernels that this project launches, by name, on the host. They follow candle's sources;
+// values are rounded to their type where those round them.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -22,7 +22,7 @@ Type type_of(const std::string& kernel, const std::string& name) {
     device::fail("the kernel %s of candle is not known", kernel.c_str());
 }
 
-/// An array in the device's memory.
+/// An array in device memory.
 struct Array {
     unsigned char* begin;
     Type type;
@@ -44,7 +44,7 @@ T argument(void** arguments, int i) {
     return *static_cast<T*>(arguments[i]);
 }
 
-/// Where the i-th value of a tensor lies.
+/// The position of the i-th value of a tensor.
 size_t place(size_t i, size_t dims_count, const size_t* dims, const size_t* strides) {
     size_t place = 0;
     for (size_t d = dims_count; d-- > 0;) {
@@ -132,7 +132,7 @@ std::function<void()> device::candle_kernel(const char* name, void** arguments) 
     if (operation.rfind("is_", 0) == 0) {
         const Type index = type_of(kernel, operation.substr(3));
         auto *ids = pointer(3), *source = pointer(4), *target = pointer(5);
-        // Both of them lie one value after the other.
+        // Both are contiguous.
         return [=, count = size(0), rows = size(7), chosen = size(8), width = size(9)] {
             const Array numbers(ids, index), from(source, type), to(target, type);
             for (size_t i = 0; i < count; i++) {
@@ -199,7 +199,7 @@ std::function<void()> device::candle_kernel(const char* name, void** arguments) 
         };
     }
 
-    // What goes value by value begins with how many there are, and how they lie.
+    // Elementwise kernels start with the number of values and their layout.
     const size_t count = size(0), rank = size(1);
     auto* info = static_cast<size_t*>(pointer(2));
     if (operation == "const_set") {

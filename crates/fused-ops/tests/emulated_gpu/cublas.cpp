@@ -1,4 +1,4 @@
-// libcublas.so.13 for a machine without a GPU: the products that candle asks for.
+// Implements libcublas.so.13 without a GPU: the products that candle uses.
 #include <algorithm>
 #include <vector>
 
@@ -21,7 +21,7 @@ Type type_of(int code) {
     }
 }
 
-/// Matrices of one product after the other, column by column, or row by row if `transposed`.
+/// The matrices of successive products, column-major, or row-major if `transposed`.
 struct Matrix {
     unsigned char* begin;
     Type type;
@@ -29,7 +29,7 @@ struct Matrix {
     bool transposed;
     long long batch_stride;
 
-    /// The first value of one of them, of so many rows and columns.
+    /// The first value of one of them, with this many rows and columns.
     unsigned char* first(int batch, size_t rows, size_t columns) const {
         auto* first = begin + batch * batch_stride * static_cast<long long>(size_of(type));
         const size_t length = transposed ? (rows - 1) * stride + columns : (columns - 1) * stride + rows;

@@ -1,5 +1,5 @@
-// libcublasLt.so.13 for a machine without a GPU: products of two matrices of f16 or bf16 values, column by column, with
-// another one and a bias added. There is one algorithm, which asks for some memory of its own.
+// Implements libcublasLt.so.13 without a GPU: column-major products of two f16 or bf16 matrices, plus another matrix
+// and a bias. There is one algorithm, which requests some workspace.
 #include <cstring>
 #include <vector>
 
@@ -49,7 +49,7 @@ struct Found {
     int reserved[4];
 };
 
-/// What the only algorithm has: that it was chosen, and for which alignments.
+/// The content of the only algorithm: that it was chosen, and for which alignments.
 constexpr unsigned long long CHOSEN = 0x616c676f;
 
 unsigned char* checked(const void* address, size_t bytes, unsigned long long alignment) {
@@ -137,7 +137,7 @@ API cublasLtMatmulAlgoGetHeuristic(void*, Description* description, Layout* a, L
     const bool fits = depth == b->rows && d->rows == rows && d->columns == b->columns && c->rows == d->rows &&
                       c->columns == d->columns;
     if (!fits || room < 1) return INVALID_VALUE;
-    // Sums in f16, or in an order that changes, are not wanted.
+    // Sums in f16, or in varying order, are not allowed.
     if (preference->workspace < WORKSPACE_BYTES || preference->schemes != 2) return NOT_SUPPORTED;
     *found = Found{{CHOSEN}, WORKSPACE_BYTES, SUCCESS, 1.f, {}};
     for (int i = 0; i < 4; i++) found->algorithm[1 + i] = preference->alignments[i];
@@ -153,7 +153,7 @@ API cublasLtMatmul(void*, Description* description, const float* alpha, const vo
                     beta = *beta] {
         memset(checked(workspace, WORKSPACE_BYTES, 16), 0xff, WORKSPACE_BYTES);
         const auto left = values(a, at, alignments[0]), right = values(b, bt, alignments[1]);
-        // It is not read where it is multiplied by zero.
+        // It is not read if it is multiplied by zero.
         const auto before = beta == 0 ? std::vector<float>(dt.rows * dt.columns) : values(c, ct, alignments[2]);
         const auto bias = what.epilogue == EPILOGUE_BIAS
                               ? values(what.bias, Layout{dt.type, dt.rows, 1, static_cast<long long>(dt.rows)}, 16)

@@ -1,5 +1,5 @@
-// libcudnn_graph.so.9 for a machine without a GPU: graphs of one convolution and sums behind it. There is one plan for each, which
-// asks for some memory of its own.
+// Implements libcudnn_graph.so.9 without a GPU: graphs of one convolution and additions to its result. There is one
+// plan for each, which requests some workspace.
 #include <algorithm>
 #include <cstdio>
 #include <map>
@@ -46,7 +46,7 @@ enum ValueType {
     BEHAVIOR_NOTE = 19,
 };
 
-/// What an object of a kind has to have: each attribute with the type and the number of its values, 0 for any.
+/// The attributes that an object of a kind must have, with their types and numbers of values, 0 for any.
 const std::map<int, std::map<int, std::pair<int, int64_t>>> ATTRIBUTES = {
     {POINTWISE, {{0, {POINTWISE_MODE, 1}}, {1, {DATA_TYPE, 1}}}},
     {CONVOLUTION,
@@ -82,15 +82,15 @@ const std::map<int, std::map<int, std::pair<int, int64_t>>> ATTRIBUTES = {
       {907, {BOOLEAN, 1}}}},
 };
 
-/// Memory that the only plan asks for.
+/// The workspace that the only plan requests.
 constexpr size_t WORKSPACE_BYTES = 100;
 
 struct Object {
     int kind;
     bool finalized = false;
-    /// Of each attribute its values, one after the other.
+    /// The values of each attribute, one after the other.
     std::map<int, std::vector<unsigned char>> attributes;
-    /// Of an engine, its configuration and its plan: the graph that they are for.
+    /// For an engine, its configuration and its plan: their graph.
     std::shared_ptr<const Object> graph;
 
     template <typename T>
@@ -107,7 +107,7 @@ struct Object {
     const Object& object(int attribute) const { return **value<std::shared_ptr<const Object>*>(attribute); }
 };
 
-/// What the program has of an object; those made of it have it as well.
+/// The program's handle to an object; objects made from it share it.
 using Pointer = std::shared_ptr<Object>*;
 
 size_t size_of_value(int type) {
@@ -147,16 +147,16 @@ struct Tensor {
     size_t count() const { return static_cast<size_t>(dims[0] * dims[1] * dims[2] * dims[3]); }
     size_t place(const int64_t (&at)[4]) const {
         int64_t place = 0;
-        // A dimension of one value is the same for all places.
+        // A dimension of one value is broadcast.
         for (int i = 0; i < 4; i++) place += dims[i] == 1 ? 0 : at[i] * strides[i];
         return static_cast<size_t>(place);
     }
 };
 
-/// The values of a graph's tensors, by their numbers, in the order of their memory.
+/// The values of a graph's tensors, by number, in memory order.
 using AllValues = std::map<int64_t, std::vector<float>>;
 
-/// Calls `f` for each place of a tensor.
+/// Calls `f` for each position of a tensor.
 template <typename F>
 void for_places(const Tensor& tensor, const F& f) {
     for (int64_t n = 0; n < tensor.dims[0]; n++) {
@@ -168,7 +168,7 @@ void for_places(const Tensor& tensor, const F& f) {
     }
 }
 
-/// A convolution, or a sum, by itself: what is recorded runs when the objects that it was made of may be gone.
+/// A self-contained convolution or addition: recorded work runs when the objects that it was made from may be gone.
 struct Operation {
     bool is_convolution;
     std::vector<Tensor> inputs;
@@ -287,7 +287,7 @@ API Status cudnnBackendCreateDescriptor(int kind, void** descriptor) {
     return SUCCESS;
 }
 API Status cudnnBackendDestroyDescriptor(void* descriptor) {
-    // A program that frees what others are still made of finds other values in it.
+    // If a program frees an object that others still use, they find other values in it.
     auto* pointer = static_cast<Pointer>(descriptor);
     (*pointer)->attributes.clear();
     delete pointer;

@@ -1,4 +1,5 @@
-// libcurand.so.10 for a machine without a GPU: candle makes a generator for every device, and this project draws on the host.
+// Implements libcurand.so.10 without a GPU: candle creates a generator for every device, but this project draws noise
+// on the host.
 #include "device.hpp"
 
 #define API extern "C" __attribute__((visibility("default"))) int

@@ -1,4 +1,4 @@
-// A GPU that is not there: its memory, and the order of its work. See driver.cpp.
+// Defines an emulated GPU: its memory, and the order of its work. See driver.cpp.
 #pragma once
 
 #include <cstddef>
@@ -7,16 +7,16 @@
 
 namespace device {
 
-/// Ends the program: what a driver cannot know to be wrong is a mistake here all the same.
+/// Ends the program: even what a driver cannot detect is an error here.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
-/// Does the work now, or records it where the stream of this thread is being captured.
+/// Runs the work now, or records it if this thread's stream is being captured.
 __attribute__((visibility("default"))) void submit(std::function<void()> work);
 
-/// The bytes from this address to the end of the allocation that it lies in. Fails if it lies in none.
+/// The bytes from this address to the end of its allocation. Fails if it lies in none.
 __attribute__((visibility("default"))) size_t bytes_from(const void* address);
 
-/// The kernel of candle that has this name, with these arguments.
+/// The candle kernel of this name, with these arguments.
 std::function<void()> candle_kernel(const char* name, void** arguments);
 
 }  // namespace device

@@ -1,13 +1,13 @@
-// libcuda.so.1 for a machine without a GPU: everything that this project asks of CUDA's driver, on the host.
+// Implements libcuda.so.1 without a GPU: everything that this project uses of CUDA's driver.
 //
-// The crate's own kernels run in the emulation of kernels/emulation, with all its checks, and may touch what was allocated
-// alone. Those of candle and of cuBLAS are written again for the host (candle.cpp, cublas.cpp). So a whole model runs just
-// as on a GPU, through the same launches, copies and graphs, only slowly. What goes wrong in silence there ends here:
+// This crate's kernels run in kernels/emulation with all its checks, and may only access allocated memory. Those of
+// candle and cuBLAS are rewritten for the host (candle.cpp, cublas.cpp). So a whole model runs as on a GPU, with the
+// same launches, copies and graphs, only slowly. Silent errors on a GPU are detected here:
 //
-// * memory is NaN until it is written, and after it was freed;
-// * a graph's work is done only when the graph is launched, with its own memory NaN again each time;
-// * a number on its way to pinned memory is there only after the host has waited;
-// * what cannot be recorded, such as a copy from the host, is an error.
+// * memory is NaN until it is written, and after it is freed;
+// * a graph's work only runs when the graph is launched, and its own memory is NaN again each time;
+// * a copy to pinned memory is only visible after the host has waited;
+// * work that cannot be recorded, such as a copy from the host, is an error.
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -29,12 +29,12 @@ namespace {
 using Result = int;
 constexpr Result SUCCESS = 0, INVALID_VALUE = 1, NOT_FOUND = 500, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901;
 
-/// What a block may have of shared memory without asking for more.
+/// The shared memory of a block that does not request more.
 constexpr unsigned DEFAULT_SHARED_BYTES = 48 * 1024;
 
 struct Graph {
     std::vector<std::function<void()>> work;
-    /// Allocated and not freed while it was recorded.
+    /// Allocated and not freed during the recording.
     std::set<void*> kept;
     std::vector<void*> memory;
     bool launched = false;
@@ -59,7 +59,7 @@ struct Device {
     std::recursive_mutex mutex;
     std::map<uintptr_t, size_t> memory;
     std::map<uintptr_t, size_t> pinned;
-    /// Copies to pinned memory that are under way.
+    /// Pending copies to pinned memory.
     std::vector<std::function<void()>> under_way;
     size_t launches = 0, graphs = 0;
     std::map<std::string, size_t> counts;
@@ -82,7 +82,7 @@ thread_local bool invalidated = false;
 
 #define LOCK std::lock_guard<std::recursive_mutex> lock(gpu().mutex)
 
-/// What may not happen while work is recorded.
+/// Rejects what is not allowed during recording.
 Result unless_capturing() {
     if (!capture) return SUCCESS;
     invalidated = true;
@@ -117,7 +117,7 @@ void run_own_kernel(const std::string& name, const std::vector<unsigned char>& p
     for (auto& [begin, bytes] : gpu().memory) {
         if (bytes) buffers.push_back({"the device's memory", reinterpret_cast<void*>(begin), bytes, 1});
     }
-    // The blocks of a launch know nothing of each other.
+    // The blocks of a launch are independent.
     unsigned workers = std::max(1u, std::thread::hardware_concurrency());
     std::vector<std::string> errors(workers);
     std::vector<std::thread> pool;
@@ -196,7 +196,7 @@ API cuDeviceGetAttribute(int* value, int attribute, int) {
         case 16: *value = 4; break;  // multiprocessors: few blocks, which then do all the work
         case 75: *value = 9; break;  // compute capability
         case 76: *value = 0; break;
-        default: *value = 1;  // memory pools and whatever else can be asked for
+        default: *value = 1; // memory pools and other queries
     }
     return SUCCESS;
 }
@@ -231,7 +231,7 @@ API cuGetErrorString(Result error, const char** text) {
     return SUCCESS;
 }
 
-// Streams: there is one for each thread, and its work is done when it is put there.
+// Streams: one per thread; work runs when it is submitted.
 API cuStreamCreate(void** stream, unsigned) {
     *stream = &gpu();
     return SUCCESS;
@@ -239,7 +239,7 @@ API cuStreamCreate(void** stream, unsigned) {
 API cuStreamDestroy_v2(void*) { return SUCCESS; }
 API cuStreamSynchronize(void*) { return cuCtxSynchronize(); }
 API cuStreamWaitEvent(void*, void* event, unsigned) {
-    // Of work that was not recorded: isolated from it.
+    // Waiting for work that was not recorded: it is isolated from the recording.
     if (capture && !static_cast<Event*>(event)->captured) {
         invalidated = true;
         return 905;
@@ -337,7 +337,7 @@ API cuMemFreeAsync(Pointer memory, void*) {
         return SUCCESS;
     }
     if (!capture->kept.erase(freed)) {
-        // Memory from before: a graph frees only what is its own.
+        // Memory from before the recording: a graph only frees its own.
         invalidated = true;
         return INVALID_VALUE;
     }

@@ -1,4 +1,4 @@
-// Numbers of every type that tensors have, as the kernels of candle and the products of cuBLAS read and round them.
+// Converts numbers of every tensor type, as candle's kernels and cuBLAS's products read and round them.
 #pragma once
 
 #include <cmath>

@@ -1,26 +1,27 @@
 //! Multiplies by the matrix tiles of AMX: 16 rows of 32 values by 32 rows of 16 columns in one instruction.
 //!
-//! Rust has no stable intrinsics for these, so that they are written as assembly.
+//! Rust has no stable intrinsics for AMX, so this is inline assembly.
 
 use super::line::Line;
 use super::product::{Products, Rows};
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
 
-/// Rows of a tile.
+/// The rows of a tile.
 pub(super) const TILE: usize = 16;
 
-/// Whether the processor has AMX with bf16, and the system lets this process use it, for which it is asked once.
+/// Whether the processor has AMX with bf16 and the system permits its use. The permission is requested once per
+/// process.
 pub(super) fn is_supported() -> bool {
     // CPUID leaf 7, EDX.
     const AMX_BF16: u32 = 1 << 22;
     const AMX_TILE: u32 = 1 << 24;
-    // XCR0: the tiles' configuration and data.
+    // XCR0: tile configuration and tile data.
     const TILE_STATE: u64 = 0b11 << 17;
     let wanted = AMX_BF16 | AMX_TILE;
     is_x86_feature_detected!("xsave")
         && __cpuid_count(7, 0).edx & wanted == wanted
-        // SAFETY: the processor has xgetbv, and the system has turned it on, as std checks.
+        // SAFETY: the processor has xgetbv, and the system has enabled it, as std checks.
         && unsafe { _xgetbv(0) } & TILE_STATE == TILE_STATE
         && system_permits()
 }
@@ -29,7 +30,7 @@ pub(super) fn is_supported() -> bool {
 fn system_permits() -> bool {
     const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
     const XFEATURE_XTILEDATA: libc::c_long = 18;
-    // SAFETY: it asks for permission and touches no memory.
+    // SAFETY: this requests permission and touches no memory.
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
 }
 
@@ -38,30 +39,30 @@ fn system_permits() -> bool {
     false
 }
 
-/// Left rows by 16, from which tiles are loaded.
+/// Left rows in groups of 16, from which tiles are loaded.
 pub(super) struct Tiles {
-    /// Those that do not lie in rows of equal distance: for each 16 rows, for each tap and line, 16 lines.
+    /// Copies of rows that are not equally spaced: for each 16 rows, for each tap and line, 16 lines.
     packed: Vec<Line>,
     parts: Vec<Part>,
-    /// Tiles along the shared dimension.
+    /// The tiles along the shared dimension.
     steps: usize,
 }
 
-/// 16 rows. Addresses are in bytes.
+/// 16 rows, addressed in bytes.
 #[derive(Clone, Copy)]
 struct Part {
-    /// Where they start; of those that are packed, an offset.
+    /// The address of the first row; for packed rows, an offset.
     start: usize,
     is_packed: bool,
-    /// From one row to the next.
+    /// The distance between rows.
     row: usize,
-    /// From one tile to the next.
+    /// The distance between tiles.
     step: usize,
 }
 
 impl Tiles {
     /// # Safety
-    /// As of [`Rows`].
+    /// As for [`Rows`].
     pub(super) unsafe fn new(rows: &Rows) -> Self {
         let steps = rows.taps * rows.lines;
         let (mut packed, mut parts) = (Vec::new(), Vec::new());
@@ -85,7 +86,7 @@ impl Tiles {
             packed.resize(begin + steps * TILE, Line::ZERO);
             for (row, starts) in starts.chunks_exact(rows.taps).enumerate() {
                 for (tap, start) in starts.iter().enumerate() {
-                    // SAFETY: the caller vouches for the lines of each start.
+                    // SAFETY: the caller guarantees the lines of each start.
                     let lines = unsafe { std::slice::from_raw_parts(*start, rows.lines) };
                     let to = packed[begin + tap * rows.lines * TILE + row..].iter_mut().step_by(TILE);
                     to.zip(lines).for_each(|(to, line)| *to = *line);
@@ -104,7 +105,7 @@ impl Tiles {
     }
 }
 
-/// How far apart in bytes 16 rows of one tap are, if they are equally far.
+/// The distance in bytes between 16 rows of one tap, if it is always the same.
 fn distance(starts: &[*const Line], taps: usize) -> Option<usize> {
     if taps != 1 || starts.len() != TILE {
         return None;
@@ -114,7 +115,7 @@ fn distance(starts: &[*const Line], taps: usize) -> Option<usize> {
     (is_even && distance > 0).then_some(distance)
 }
 
-/// What `ldtilecfg` reads: eight tiles of 16 rows of 64 bytes.
+/// The operand of `ldtilecfg`: eight tiles of 16 rows of 64 bytes.
 #[repr(C, align(64))]
 struct Config {
     palette: u8,
@@ -132,16 +133,16 @@ static CONFIG: Config = Config {
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
-/// Writes the products of all rows and one panel or two. `out` has a multiple of 32 rows.
+/// Writes the products of all rows with one or two panels. `out` has a multiple of 32 rows.
 ///
 /// # Safety
-/// [`is_supported`] must be true, and what the tiles were made of still be there.
+/// [`is_supported`] must be true, and the memory behind the tiles must still be valid.
 pub(super) unsafe fn multiply(left: &Tiles, right: &[&[Line]], out: &mut [Products]) {
     let (first, last) = (right[0], right[right.len() - 1]);
     assert!(first.len() == left.steps * TILE && last.len() == left.steps * TILE);
     assert!(out.len() >= left.parts.len().next_multiple_of(2) * TILE);
     for (parts, out) in left.parts.chunks(2).zip(out.chunks_exact_mut(2 * TILE)) {
-        // Where there is no second part, the first is computed twice.
+        // Without a second part, the first is computed twice.
         let (upper, lower) = (parts[0], parts[parts.len() - 1]);
         // SAFETY: each part has 16 rows of `steps` lines, the panels have as many tiles, and `out` has 32 rows.
         unsafe {
@@ -150,10 +151,10 @@ pub(super) unsafe fn multiply(left: &Tiles, right: &[&[Line]], out: &mut [Produc
     }
 }
 
-/// 32 rows by two panels: four tiles of sums, which four tile products feed with two tiles from either side.
+/// Multiplies 32 rows by two panels: four tiles of sums, from two tiles on either side.
 ///
 /// # Safety
-/// AMX must be there; the parts must have 16 rows of `steps` lines; `right` so many tiles; `out` 32 rows.
+/// AMX must be available, the parts must have 16 rows of `steps` lines, `right` as many tiles, and `out` 32 rows.
 unsafe fn block(
     steps: usize,
     (upper, upper_part): (*const Line, Part),
@@ -164,7 +165,7 @@ unsafe fn block(
     if steps == 0 {
         return out.fill([[0.; 16]; 2]);
     }
-    // SAFETY: the caller vouches for what is read and written. The tiles are configured and given back here.
+    // SAFETY: the caller guarantees what is read and written. The tiles are configured and released here.
     unsafe {
         asm!(
             "ldtilecfg [{config}]",

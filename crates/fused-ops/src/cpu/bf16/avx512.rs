@@ -1,4 +1,4 @@
-//! Multiplies by AVX-512's dot products of pairs of bf16.
+//! Multiplies with AVX-512's dot products of pairs of bf16.
 
 use super::line::Line;
 use super::product::{Products, Rows};
@@ -13,13 +13,13 @@ pub(super) fn is_supported() -> bool {
     is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16")
 }
 
-/// Writes the products of all rows and one panel or two.
+/// Writes the products of all rows with one or two panels.
 ///
 /// # Safety
-/// As of [`Rows`]; and [`is_supported`] must be true.
+/// As for [`Rows`], and [`is_supported`] must be true.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) unsafe fn multiply(rows: &Rows, right: &[&[Line]], out: &mut [Products]) {
-    // SAFETY: the caller vouches for the rows.
+    // SAFETY: the caller guarantees the rows.
     unsafe {
         match right {
             [first, second] => all_rows(rows, [first, second], out),
@@ -29,16 +29,16 @@ pub(super) unsafe fn multiply(rows: &Rows, right: &[&[Line]], out: &mut [Product
     }
 }
 
-/// Every row, in tiles of 12, whose 24 sums fill the registers, and then of fewer.
+/// Processes all rows in tiles of 12, whose 24 sums fill the registers, then smaller ones.
 ///
 /// # Safety
-/// As of [`multiply`].
+/// As for [`multiply`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn all_rows<const PANELS: usize>(rows: &Rows, right: [&[Line]; PANELS], out: &mut [Products]) {
     let count = rows.count();
     let mut row = 0;
-    // SAFETY: the caller vouches for the rows.
+    // SAFETY: the caller guarantees the rows.
     unsafe {
         while row + 12 <= count {
             tile::<12, PANELS>(rows, row, right, out);
@@ -56,7 +56,7 @@ unsafe fn all_rows<const PANELS: usize>(rows: &Rows, right: [&[Line]; PANELS], o
 }
 
 /// # Safety
-/// As of [`multiply`], and there must be so many rows from `row` on.
+/// As for [`multiply`], and there must be this many rows from `row` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn tile<const ROWS: usize, const PANELS: usize>(
@@ -69,22 +69,22 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize>(
     for tap in 0..rows.taps {
         let left = std::array::from_fn(|i| rows.starts[(row + i) * rows.taps + tap].cast());
         let right = right.map(|right| right[tap * rows.lines * 16..][..rows.pairs].as_ptr());
-        // SAFETY: the caller vouches for the lines of the rows, and the panels have as many.
+        // SAFETY: the caller guarantees the rows' lines, and the panels have as many.
         sums = unsafe { multiply_add(sums, left, right, rows.pairs) };
     }
     for (sums, out) in sums.iter().zip(&mut out[row..row + ROWS]) {
         for (sum, out) in sums.iter().zip(out) {
             const { assert!(PANEL == 16) };
-            // SAFETY: a panel's columns are a vector.
+            // SAFETY: a panel's columns are one vector.
             unsafe { _mm512_storeu_ps(out.as_mut_ptr(), *sum) };
         }
     }
 }
 
-/// Adds the products of one tap. The sums are passed by value, so that they stay in registers.
+/// Adds the products of one tap. Sums are passed by value to stay in registers.
 ///
 /// # Safety
-/// The processor must have the instructions, and so many pairs be valid.
+/// The processor must have the instructions, and `pairs` pairs must be valid.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn multiply_add<const ROWS: usize, const PANELS: usize>(
@@ -94,10 +94,10 @@ unsafe fn multiply_add<const ROWS: usize, const PANELS: usize>(
     pairs: usize,
 ) -> [[__m512; PANELS]; ROWS] {
     for pair in 0..pairs {
-        // SAFETY: the caller vouches for them, and lines are aligned.
+        // SAFETY: the caller guarantees them, and lines are aligned.
         let right = right.map(|right| bits(unsafe { _mm512_load_si512(right.add(pair).cast()) }));
         for (sums, left) in sums.iter_mut().zip(left) {
-            // SAFETY: the caller vouches for it.
+            // SAFETY: the caller guarantees it.
             let left = bits(_mm512_set1_epi32(unsafe { *left.add(pair) }));
             for (sum, right) in sums.iter_mut().zip(right) {
                 *sum = _mm512_dpbf16_ps(*sum, left, right);
@@ -110,6 +110,6 @@ unsafe fn multiply_add<const ROWS: usize, const PANELS: usize>(
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn bits(values: __m512i) -> __m512bh {
-    // SAFETY: they have the same size, and any bits will do.
+    // SAFETY: they have the same size, and all bit patterns are valid.
     unsafe { transmute(values) }
 }

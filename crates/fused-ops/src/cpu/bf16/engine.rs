@@ -1,4 +1,4 @@
-//! Finds out whether bf16 is faster than f32 on this processor, and by which instructions.
+//! Determines whether bf16 is faster than f32 on this processor, and with which instructions.
 
 use super::line::Line;
 use super::portable;
@@ -13,7 +13,7 @@ use pulp::{Simd, WithSimd};
 use std::sync::OnceLock;
 use std::time::Instant;
 
-/// The instructions that multiply in bf16, and how much faster than f32 they do.
+/// The instructions that multiply in bf16, and their speedup over f32.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Engine {
     kernel: Kernel,
@@ -30,7 +30,7 @@ pub(super) enum Kernel {
 }
 
 impl Kernel {
-    /// Those that this processor has, the fastest first.
+    /// The kernels that this processor supports, the fastest first.
     pub(super) fn supported() -> Vec<Self> {
         let mut kernels = Vec::new();
         #[cfg(target_arch = "x86_64")]
@@ -53,7 +53,7 @@ impl Kernel {
     }
 }
 
-/// The engine for layers whose weights are bf16, or none where f32 is as fast.
+/// The engine for layers with bf16 weights, or `None` if f32 is as fast.
 pub(crate) fn engine() -> Option<Engine> {
     static CHOSEN: OnceLock<Option<Engine>> = OnceLock::new();
     *CHOSEN.get_or_init(|| {
@@ -71,9 +71,9 @@ impl Engine {
         Self { kernel, speedup: 1. }
     }
 
-    /// Measures what this processor has, which takes some ten microseconds.
+    /// Measures the supported kernels, which takes about ten microseconds.
     fn fastest() -> Option<Self> {
-        /// Below this there is nothing to win.
+        /// Smaller speedups are not worth it.
         const LEAST: f32 = 1.25;
         let kernels = Kernel::supported().into_iter().filter(|kernel| *kernel != Kernel::Portable);
         let measured = kernels.map(|kernel| Self { kernel, speedup: speedup(kernel) });
@@ -85,31 +85,31 @@ impl Engine {
         self.kernel.name()
     }
 
-    /// Multiply-adds in bf16 in the time of one in f32, from the first cache.
+    /// The multiply-adds in bf16 per multiply-add in f32, from the L1 cache.
     pub(crate) fn speedup(self) -> f32 {
         self.speedup
     }
 
-    /// Rows as [`multiply`](Self::multiply) wants them.
+    /// Prepares rows for [`multiply`](Self::multiply).
     ///
     /// # Safety
-    /// The rows must be as [`Rows`] says, and stay so while the result lives.
+    /// The rows must be as [`Rows`] requires while the result lives.
     pub(super) unsafe fn prepare<'a>(self, rows: Rows<'a>) -> Prepared<'a> {
         match self.kernel {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the caller vouches for the rows.
+            // SAFETY: the caller guarantees the rows.
             Kernel::Amx => Prepared::Tiles(unsafe { amx::Tiles::new(&rows) }),
             _ => Prepared::Rows(rows),
         }
     }
 
-    /// Writes the products of all rows and one panel or two.
+    /// Writes the products of all rows with one or two panels.
     ///
     /// # Safety
-    /// The rows must be [prepared](Self::prepare) by this engine, the panels have their taps and lines, and `out` as many
-    /// rows, rounded up to a multiple of 32.
+    /// The rows must be [prepared](Self::prepare) by this engine, the panels must have their taps and lines, and
+    /// `out` as many rows, rounded up to a multiple of 32.
     pub(super) unsafe fn multiply(self, left: &Prepared, right: &[&[Line]], out: &mut [Products]) {
-        // SAFETY: the caller vouches for rows and panels, and an engine is made for the instructions that there are.
+        // SAFETY: the caller guarantees rows and panels, and engines only exist for available instructions.
         unsafe {
             match (left, self.kernel) {
                 #[cfg(target_arch = "x86_64")]
@@ -122,7 +122,7 @@ impl Engine {
     }
 }
 
-/// How many times as fast as the f32 kernel this one multiplies what the first cache holds.
+/// The speedup of this kernel over the f32 kernel, from the L1 cache.
 fn speedup(kernel: Kernel) -> f32 {
     const ROWS: usize = 32;
     const DEPTH: usize = 128;
@@ -140,7 +140,7 @@ fn speedup(kernel: Kernel) -> f32 {
     let mut products = [[[0f32; PANEL]; 2]; ROWS];
     let engine = Engine::new(kernel);
     let rows = Rows { starts: &line_starts, taps: 1, lines: DEPTH / 32, pairs: DEPTH / 2 };
-    // SAFETY: each start is followed by so many lines.
+    // SAFETY: each start is followed by this many lines.
     let prepared = unsafe { engine.prepare(rows) };
 
     let (mut in_f32, mut in_bf16) = (f32::INFINITY, f32::INFINITY);
@@ -155,7 +155,7 @@ fn speedup(kernel: Kernel) -> f32 {
         in_f32 = in_f32.min(begin.elapsed().as_secs_f32());
         std::hint::black_box(&mut floats);
         let begin = Instant::now();
-        // SAFETY: the panels have as many lines as the rows, and there is room for 32 rows.
+        // SAFETY: the panels have as many lines as the rows, and `products` has 32 rows.
         unsafe { engine.multiply(&prepared, &[&panel, &panel], &mut products) };
         in_bf16 = in_bf16.min(begin.elapsed().as_secs_f32());
         std::hint::black_box(&mut products);
@@ -187,7 +187,7 @@ impl WithSimd for FloatTask<'_> {
             out: self.out.as_mut_ptr(),
             out_stride: 2 * PANEL,
         };
-        // SAFETY: the caller gives rows and panels of this depth, and room for the product.
+        // SAFETY: the caller provides rows and panels of this depth, and space for the product.
         unsafe { block.run(simd) };
     }
 }

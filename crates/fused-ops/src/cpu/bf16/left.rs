@@ -4,15 +4,15 @@ use super::line::{LINE, Line, round};
 use crate::cpu::simd::vectorized;
 use rayon::prelude::*;
 
-/// Rows rounded together.
+/// The rows that a task rounds.
 const ROWS_PER_TASK: usize = 16;
 
-/// The rows of a left factor, each in whole lines with zeros after the last value.
+/// The rows of a left factor, in whole lines padded with zeros.
 pub(super) struct LeftRows {
     lines: Vec<Line>,
-    /// Lines from one row to the next.
+    /// The lines from one row to the next.
     stride: usize,
-    /// Lines of a row.
+    /// The lines of a row.
     count: usize,
 }
 
@@ -20,7 +20,7 @@ impl LeftRows {
     /// Rounds rows of `depth` values.
     pub(super) fn round(values: &[f32], depth: usize) -> Self {
         let count = depth.div_ceil(LINE);
-        // Rows whose distance is a large power of two would push each other out of the cache.
+        // Rows at a distance of a large power of two would evict each other from the cache.
         let stride = count + usize::from(count.is_multiple_of(16));
         let rows = values.len().checked_div(depth).unwrap_or(0);
         let mut lines = vec![Line::ZERO; rows * stride];

@@ -2,10 +2,11 @@
 
 use half::bf16;
 
-/// Values of a line.
+/// The values of a line.
 pub(super) const LINE: usize = 32;
 
-/// 32 values, a cache line: of a left factor 32 columns of a row, of a right factor two rows of 16 columns, in pairs.
+/// 32 values, a cache line: of a left factor 32 columns of a row, of a right factor two rows of 16 columns,
+/// interleaved in pairs.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Line(pub(super) [bf16; LINE]);
@@ -14,7 +15,7 @@ impl Line {
     pub(super) const ZERO: Self = Self([bf16::ZERO; LINE]);
 }
 
-/// The nearest bf16, ties to even. Without branches, so that it is compiled to vectors.
+/// Rounds to the nearest bf16, ties to even. Branch-free, so that it is vectorized.
 #[inline(always)]
 pub(super) fn round(value: f32) -> bf16 {
     let bits = value.to_bits();
@@ -28,7 +29,7 @@ mod tests {
     #[test]
     fn values_are_rounded_as_half_rounds_them() {
         for bits in (0..=u16::MAX).map(|high| u32::from(high) << 16) {
-            // Around a tie, and at both ends.
+            // Around ties, and at both ends.
             for low in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
                 let value = f32::from_bits(bits | low);
                 let (found, expected) = (round(value), bf16::from_f32(value));

@@ -1,7 +1,7 @@
-//! Multiplies in bf16 with sums in f32, where the processor has instructions that make this faster than f32.
+//! Multiplies in bf16 with f32 sums, on processors where this is faster than f32.
 //!
-//! Weights are packed once, in *lines* of two rows of 16 columns, which is what a dot-product instruction takes and, 16 of
-//! them, what a matrix tile takes. Left factors are rounded once per layer. Sums, epilogues and results stay f32.
+//! Weights are packed once into *lines* of two rows of 16 columns: the operand of a dot-product instruction, and 16
+//! of them are a matrix tile. Left factors are rounded once per layer. Sums, epilogues and results stay f32.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;

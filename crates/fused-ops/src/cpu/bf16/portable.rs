@@ -1,20 +1,20 @@
-//! Multiplies by instructions that every processor has: what the other kernels are checked against.
+//! Multiplies with instructions of every processor, as the reference for the other kernels.
 
 use super::line::Line;
 use super::product::{Products, Rows};
 use crate::cpu::microkernel::{PANEL, Stored};
 
-/// Writes the products of all rows and one panel or two.
+/// Writes the products of all rows with one or two panels.
 ///
 /// # Safety
-/// As of [`Rows`].
+/// As for [`Rows`].
 pub(super) unsafe fn multiply(rows: &Rows, right: &[&[Line]], out: &mut [Products]) {
     for (starts, out) in rows.starts.chunks_exact(rows.taps).zip(out) {
         for (right, out) in right.iter().zip(out) {
             *out = [0f32; PANEL];
             for (start, right) in starts.iter().zip(right.chunks_exact(rows.lines * 16)) {
                 for (line, right) in right.chunks_exact(16).enumerate() {
-                    // SAFETY: the caller vouches for the lines of each start.
+                    // SAFETY: the caller guarantees the lines of each start.
                     let left = unsafe { &*start.add(line) };
                     for (pair, right) in left.0.as_chunks::<2>().0.iter().zip(right) {
                         let columns = out.iter_mut().zip(right.0.as_chunks::<2>().0);

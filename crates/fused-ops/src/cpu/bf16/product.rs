@@ -1,4 +1,4 @@
-//! Multiplies a left factor, whose rows are gathered, by a packed weight: linear layers and convolutions in bf16.
+//! Multiplies a gathered left factor by a packed weight in bf16: linear layers and convolutions.
 
 use super::engine::Engine;
 use super::left::LeftRows;
@@ -18,15 +18,15 @@ use std::ops::Range;
 /// A row of the product with two panels.
 pub(super) type Products = [[f32; PANEL]; 2];
 
-/// Some rows of a left factor, as a kernel sees them.
+/// Some rows of a left factor, as kernels see them.
 ///
-/// There is a start for each tap of each row, from which on `lines` lines are valid.
+/// There is a start for each tap of each row, followed by `lines` valid lines.
 pub(super) struct Rows<'a> {
     pub(super) starts: &'a [*const Line],
     pub(super) taps: usize,
-    /// Lines of a row for each tap.
+    /// The lines of a row for each tap.
     pub(super) lines: usize,
-    /// Pairs of values of a row for each tap; zeros follow.
+    /// The pairs of values of a row for each tap; the rest of its lines is zero.
     pub(super) pairs: usize,
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn product(
                         for (row, products) in rows.clone().zip(products.iter_mut()) {
                             let values = &mut products.as_flattened_mut()[..count];
                             epilogue.finish(row, first, columns, values);
-                            // SAFETY: this part alone has these columns of its rows.
+                            // SAFETY: only this part writes these columns of its rows.
                             unsafe { out.write(row * columns + first, values) };
                         }
                     },
@@ -103,7 +103,7 @@ pub(crate) fn linear_geglu(
                                 add(gates, &for_gates[first..]);
                             }
                             values.iter_mut().zip(gates).for_each(|(value, gate)| *value *= gelu(*gate));
-                            // SAFETY: this part alone has these columns of its rows.
+                            // SAFETY: only this part writes these columns of its rows.
                             unsafe { out.write(row * columns + first, values) };
                         }
                     },
@@ -120,7 +120,7 @@ fn add(values: &mut [f32; PANEL], more: &[f32]) {
     values.iter_mut().zip(more).for_each(|(value, more)| *value += more);
 }
 
-/// Some rows of the left factor, to be multiplied by one pair of panels after the other.
+/// Some rows of the left factor, multiplied by one pair of panels after the other.
 struct Part<'a> {
     engine: Engine,
     left: Prepared<'a>,
@@ -128,7 +128,7 @@ struct Part<'a> {
     products: Vec<Products>,
 }
 
-/// Rows as the engine's kernel wants them.
+/// Rows in the form that the engine's kernel needs.
 pub(super) enum Prepared<'a> {
     Rows(Rows<'a>),
     #[cfg(target_arch = "x86_64")]
@@ -136,17 +136,18 @@ pub(super) enum Prepared<'a> {
 }
 
 impl Part<'_> {
-    /// The products of all rows and one panel or two; rows after the last are anything.
+    /// The products of all rows with one or two panels. Rows past the last are unspecified.
     fn multiply(&mut self, panels: &[usize]) -> &mut [Products] {
         let mut right: [&[Line]; 2] = [&[]; 2];
         right.iter_mut().zip(panels).for_each(|(right, panel)| *right = self.weight.panel(*panel));
-        // SAFETY: `for_each_part` made the rows for this weight, and room for their products.
+        // SAFETY: `for_each_part` prepared the rows for this weight, with space for their products.
         unsafe { self.engine.multiply(&self.left, &right[..panels.len()], &mut self.products) };
         &mut self.products
     }
 }
 
-/// Rounds the left factor, cuts the result into parts and calls `part` for each, on all threads, with its rows and panels.
+/// Rounds the left factor, splits the result into parts, and calls `part` for each on all threads, with its rows and
+/// panels.
 fn for_each_part(
     engine: Engine,
     left: &[f32],
@@ -166,7 +167,7 @@ fn for_each_part(
             starts.push(row.map_or(zeros.as_slice(), |row| left.row(row)).as_ptr());
         });
         let products = vec![[[0f32; PANEL]; 2]; rows.len().next_multiple_of(32)];
-        // SAFETY: the starts are those of all taps of these rows, of so many lines each.
+        // SAFETY: these are the starts of all taps of these rows, with this many lines each.
         let left = unsafe { engine.prepare(Rows { starts: &starts, taps, lines, pairs }) };
         part(Part { engine, left, weight, products }, rows, panels);
     });

@@ -1,4 +1,4 @@
-//! Checks every kernel that this processor has against products in f64.
+//! Compares every kernel that this processor supports with products in f64.
 
 use super::engine::{Engine, Kernel};
 use super::{Bf16Weight, linear_geglu, product};
@@ -28,7 +28,7 @@ impl Random {
     }
 }
 
-/// All of this processor, and says so.
+/// Returns all engines of this processor, and prints their names.
 fn engines() -> Vec<Engine> {
     let kernels = Kernel::supported();
     let names: Vec<_> = kernels.iter().map(|kernel| kernel.name()).collect();
@@ -36,7 +36,7 @@ fn engines() -> Vec<Engine> {
     kernels.into_iter().map(Engine::new).collect()
 }
 
-/// The direct convolution, or with one tap the product, in f64, of what is left of `x` in bf16.
+/// Computes the direct convolution, or with one tap the product, in f64, of `x` rounded to bf16.
 fn reference(x: &[f32], rows: usize, window: &Window, weight: &[bf16], size: [usize; 3]) -> Vec<f64> {
     let [taps, depth, columns] = size;
     let mut seen = Vec::new();
@@ -56,8 +56,8 @@ fn reference(x: &[f32], rows: usize, window: &Window, weight: &[bf16], size: [us
     out
 }
 
-/// Products of values below 1 are summed in f32, in whatever order: n sums of at most n are each off by at most 2⁻²⁴ of it,
-/// and by far less where signs differ.
+/// Products of values below 1 are summed in f32, in any order: n partial sums of at most n each have an error of at
+/// most 2⁻²⁴ of it, and far less if signs differ.
 fn assert_close(found: &[f32], expected: &[f64], terms: usize, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let tolerance = terms as f64 * 2f64.powi(-22) + 1e-6;
@@ -171,7 +171,7 @@ fn gates_are_those_of_the_second_half() {
         .collect();
     for engine in engines() {
         let found = linear_geglu(engine, &x, rows, &packed, Some(&bias));
-        // A value of up to 10 multiplies the error of its gate.
+        // Values up to 10 multiply the error of their gate.
         assert_close(&found, &expected, 20 * depth, engine.name());
     }
 }

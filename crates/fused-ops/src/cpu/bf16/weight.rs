@@ -1,4 +1,4 @@
-//! Packs weights in the order that the bf16 kernels read them.
+//! Packs weights in the order in which the bf16 kernels read them.
 
 use super::line::{LINE, Line};
 use crate::cpu::microkernel::{PANEL, Stored};
@@ -7,8 +7,8 @@ use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// A right factor in panels of 16 columns. A panel has, for each tap, whole tiles of 16 lines, each line two rows of the
-/// panel: `value(tap, k, column) = line(column / 16, tap, k / 2)[2 · (column % 16) + k % 2]`.
+/// A right factor in panels of 16 columns. For each tap, a panel has whole tiles of 16 lines, each with two rows of
+/// the panel: `value(tap, k, column) = line(column / 16, tap, k / 2)[2 · (column % 16) + k % 2]`.
 #[derive(Debug, Clone)]
 pub(crate) struct Bf16Weight {
     lines: Vec<Line>,
@@ -54,12 +54,12 @@ impl Bf16Weight {
     }
 }
 
-/// Lines of a panel for each tap: whole tiles of 16.
+/// The lines of a panel for each tap, a multiple of 16.
 pub(super) fn lines_per_tap(depth: usize) -> usize {
     depth.next_multiple_of(LINE) / 2
 }
 
-/// As Winograd's algorithm reads weights, to transform them in f32.
+/// Winograd's algorithm reads weights in this form, to transform them in f32.
 impl Factor for Bf16Weight {
     type Value = f32;
 
@@ -71,7 +71,7 @@ impl Factor for Bf16Weight {
     }
 
     fn depth_per_part(&self) -> usize {
-        /// Of 9 taps and two panels, 144 KiB in f32: a part of the L2 cache.
+        /// 9 taps of two panels take 144 KiB in f32, a part of the L2 cache.
         const ROWS: usize = 128;
         ROWS
     }
