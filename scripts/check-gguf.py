@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Read a GGUF file of `altdiffusion convert` with the reference reader, and compare it with what this program reads.
+"""Compare the values in a GGUF file of `altdiffusion convert`, as read by the reference reader and by this program.
 
 Usage::
 
@@ -7,7 +7,7 @@ Usage::
     altdiffusion convert out.gguf out.safetensors
     check-gguf.py out.gguf out.safetensors
 
-Needs the packages gguf (of llama.cpp), safetensors, torch and numpy. Exits with 1 where a tensor differs.
+Needs the packages gguf (of llama.cpp), safetensors, torch and numpy. Exits with 1 if a tensor differs.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
                 found = found.reshape([int(shape.parts[part][0]) for part in shape.data])
             expected = numbers.get_tensor(tensor.name).numpy()
             names.discard(tensor.name)
-            # The reference dequantises with the operations in another order in the K types: a bit of f32 may differ.
+            # For the K types, the reference dequantises with operations in another order: the last bit of f32 may differ.
             same = found.shape == expected.shape and np.allclose(found, expected, rtol=3e-7, atol=1e-9)
             if not same:
                 wrong.append(tensor.name)

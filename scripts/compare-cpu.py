@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time the parts of a full-size model on the CPU beside PyTorch: one checkpoint, one run, taking turns.
+"""Compare the time of a full-size model's parts on the CPU with PyTorch: one checkpoint, one run, taking turns.
 
     make-random-checkpoint.py MODEL --model m9 --tokenizer tests/golden/tokenizer
     cargo build --release -p altdiffusion-pipeline --example stopwatch
@@ -8,12 +8,12 @@
         --peer candle-transformers=scripts/peers/candle/target/release/stopwatch-candle \\
         --peer stable-diffusion.cpp=scripts/peers/sdcpp.py
 
-Peers are optional, and answer like the example `stopwatch`, or with `-` where they do not do a work. All sides use every
-core, and ours and PyTorch's hold the checkpoint in f32. PyTorch runs UNet and VAE with channels first and with channels last,
-and the faster way counts. After a first turn that is not counted, turns alternate; printed are medians, how many times as long
-as here the others took, how many operations a second that is of what the work takes without any shortcut, the share of what
-the cores can do (measured in the same run: PyTorch's product of 2048 × 2048 matrices in f32), and ‖a − b‖ / ‖b‖ beside
-PyTorch's results. The exit code is 1 if that is above 1e-4. See `scripts/golden/make.py` for the environment.
+Peers are optional, and answer like the example `stopwatch`, or with `-` for work that they do not support. All use every core;
+this project and PyTorch hold the checkpoint in f32. PyTorch runs the UNet and the VAE with channels first and with channels
+last, and the faster one counts. After a warm-up turn, turns alternate. The output has medians, the others' times relative to
+ours, operations per second (counted without shortcuts), their share of the cores' throughput (PyTorch's product of 2048 × 2048
+matrices in f32, measured in the same run), and the distance ‖a − b‖ / ‖b‖ from PyTorch's results. The exit code is 1 if that is
+above 1e-4. See `scripts/golden/make.py` for the environment.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from safetensors.torch import load_file, save_file
 from turns import Program, prompts, timed
 
 TOLERANCE = 1e-4
-#: Floating-point operations of each work in 10⁹, without shortcuts.
+#: 10⁹ floating-point operations per work item, without shortcuts.
 TEXT_TOKEN, UNET_256, UNET_512, VAE_512 = 0.604, 360, 803, 2510
 #: Of XLM-R.
 VOCAB_SIZE = 250002
@@ -84,7 +84,7 @@ class Reference:
 
 
 def peak() -> float:
-    """Operations a second of a large matrix product, in 10⁹."""
+    """10⁹ operations per second in a large matrix product."""
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
     torch.mm(a, b)
     return 2 * 2048**3 / 1e9 / statistics.median(timed(torch.mm, a, b) for _ in range(9))
@@ -140,7 +140,7 @@ def main() -> None:
             error = ((found - expected).norm() / expected.norm()).item()
             worst = max(worst, error)
             mine, best = statistics.median(ours), min(statistics.median(column) for column in theirs)
-            # The first turn is not counted.
+            # The first turn is a warm-up.
             medians = {peer: statistics.median(seconds[1:]) for peer, seconds in others.items()}
             rows.append((name, mine, best, medians, operations / mine, error))
             print(f"  {name}: {mine:.2f} s, PyTorch {best:.2f} s, {best / mine:.2f} ×", flush=True)

@@ -4,10 +4,10 @@
     cargo build --release -p altclip-encoder --example embed
     compare-encoders.py --program target/release/examples/embed [MODEL ...]
 
-Each model is made with random weights in a temporary folder (up to 5 GB, `--scratch` says where), in the layout of its
-published checkpoint and with the small tokenizers of `tests/golden`, run through transformers, then through the
-program. Printed is ‖a − b‖ / ‖b‖ of the embeddings; the exit code is 1 if one is above the tolerance. Beside it stands
-how far the reference itself is from the same model in f64, which is the floor (`--no-floor` saves the time).
+Each model is made with random weights in a temporary folder (up to 5 GB, in `--scratch`), in the layout of its published
+checkpoint with the small tokenizers of `tests/golden`, and run through transformers and the program. The output is
+‖a − b‖ / ‖b‖ of the embeddings; the exit code is 1 if one is above the tolerance. It also has the reference's own distance
+from the same model in f64, as a lower bound (`--no-floor` skips this to save time).
 
 See `scripts/golden/make.py` for the environment.
 """
@@ -95,7 +95,7 @@ MODELS = {
 
 
 def images(folder: Path) -> list[Path]:
-    """Pictures of the very size that the models take, so that resizing is no part of the comparison."""
+    """Images of exactly the models' input size, so that resizing is not part of the comparison."""
     generator = np.random.Generator(np.random.PCG64(1))
     paths = []
     for index in range(2):
@@ -120,7 +120,7 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def make(name: str, folder: Path):
-    """Save a checkpoint with random weights, as it is published; its model, tokenizer and image processor."""
+    """Save a checkpoint with random weights in the published layout; return its model, tokenizer and image processor."""
     kind, config, tokenizer_kind, tokenizer_folder, files = MODELS[name]
     model = randomise(kind(config()), name)
     print(f"{name}: {sum(p.numel() for p in model.parameters()) / 1e6:.0f} M parameters", flush=True)

@@ -1,23 +1,23 @@
 #!/usr/bin/env python3
-"""Compare a full-size model on a GPU with itself on the CPU, and time it beside PyTorch: one checkpoint, one run.
+"""Compare a full-size model on a GPU with itself on the CPU, and its times with PyTorch: one checkpoint, one run.
 
     make-random-checkpoint.py MODEL --model m9 --tokenizer tests/golden/tokenizer --dtype f16
     compare-gpu.py MODEL --program stopwatch [--output TABLE.md]
 
-The program is the example `stopwatch` of altdiffusion-pipeline, built with the feature `cuda`, elsewhere if need be:
+The program is the example `stopwatch` of altdiffusion-pipeline with the feature `cuda`; it may be built on another machine:
 
     cargo build --release -p altdiffusion-pipeline --features cuda --example stopwatch
 
-First every part runs in f32 on the CPU and in f16 on the GPU, on the same input, and ‖a − b‖ / ‖b‖ is printed: for the
-parts by themselves, and for the latents of 20 guided steps at 512 × 512. The exit code is 1 if one of them is above 1e-2.
-Then, in turns, it times the text encoder on 64 prompts of mixed lengths and on 64 of 77 tokens, one guided UNet call at
-512 × 512, and the VAE, beside transformers and diffusers in f16 with channels last, eager and with `torch.compile`; and
-20 guided steps beside diffusers' UNet and DDIM. Both sides may choose kernels by measuring them: PyTorch its convolutions,
-the program what FUSED_OPS_CONVOLUTION and FUSED_OPS_ATTENTION say. Printed are medians. `--device cpu --type f32` runs all of it without a
-GPU, to see that it works.
+First, every part runs in f32 on the CPU and in f16 on the GPU with the same input, and ‖a − b‖ / ‖b‖ is printed: for each
+part alone, and for the latents of 20 guided steps at 512 × 512. The exit code is 1 if one of them is above 1e-2. Then,
+alternating with transformers and diffusers in f16 with channels last, eager and with `torch.compile`, it times the text
+encoder on 64 prompts of mixed lengths and on 64 of 77 tokens, one guided UNet call at 512 × 512, and the VAE; and 20 guided
+steps, compared with diffusers' UNet and DDIM. Both sides may choose kernels by measuring: PyTorch its convolutions, the program
+according to FUSED_OPS_CONVOLUTION and FUSED_OPS_ATTENTION. Medians are printed. `--device cpu --type f32` runs everything
+without a GPU, to test the script.
 
-With `--emulated` the program runs on no GPU, but under `emulated-gpu.sh`, which shows how far it is from the CPU, and no
-times. That takes minutes for a tiny model, and is not for larger ones:
+With `--emulated` the program runs under `emulated-gpu.sh` instead of on a GPU; this measures its distance from the CPU, but
+no times. It takes minutes for a tiny model, and is too slow for larger ones:
 
     make-random-checkpoint.py MODEL --model tiny --tokenizer tests/golden/tokenizer --dtype f16
     compare-gpu.py MODEL --program stopwatch --emulated
@@ -130,7 +130,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def emulated(works, exact: Program, expected: Path, program: Program, found: Path) -> float:
-    """The largest distance of all works from f32 on the CPU."""
+    """The largest distance of all results from f32 on the CPU."""
     worst = 0.0
     for work in works:
         exact.run(work), program.run(work)
@@ -184,7 +184,7 @@ def main() -> None:
             ours[work], eager[work] = [], []
             for turn in range(arguments.rounds + 2):
                 times = program.run(work), reference.seconds(work, inputs[work])
-                # The first two choose algorithms and fill caches.
+                # The first two are for choosing algorithms and filling caches.
                 if turn >= 2:
                     ours[work].append(times[0])
                     eager[work].append(times[1])
@@ -214,7 +214,7 @@ def main() -> None:
 
 
 def table(heading: str, ours: dict, eager: dict, compiled: dict, distances: dict) -> str:
-    """What has been measured so far: seconds of every turn, and distances of ours and of PyTorch's."""
+    """Format the measurements so far: the seconds of every turn, and the distances of this project and PyTorch."""
     lines = [
         heading,
         "",

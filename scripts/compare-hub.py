@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Tries downloads from hubs of every manner, beside huggingface_hub; kills them; and measures them beside curl.
+"""Compares downloads with huggingface_hub's on hubs that behave in every way, kills downloads, and times them against curl.
 
-    compare-hub.py modes [--quick]   every combination of manners, with both programs
-    compare-hub.py kills [N]         kills N downloads (100) at random times, and looks at the cache after each
-    compare-hub.py speed [GB]        downloads so many gigabytes (6) from this machine, in turns with curl
+    compare-hub.py modes [--quick]   every combination of server behaviours, with both programs
+    compare-hub.py kills [N]         kills N downloads (100) at random times, and checks the cache after each
+    compare-hub.py speed [GB]        downloads this many gigabytes (6) from this machine, alternating with curl
 
 Runs target/debug/altdiffusion, or $ALTDIFFUSION; and target/debug/examples/mock_hub, or $MOCK_HUB, which
 `cargo build -p model-files --example mock_hub` makes. `modes` needs the package huggingface_hub in this Python.
@@ -38,7 +38,7 @@ def environment(endpoint, home, **more):
 
 
 def model(root, weights):
-    """A model at ROOT that `download` takes for one: a configuration, and weights of so many bytes each."""
+    """Write a model to ROOT that `download` recognizes: a configuration, and weights of these sizes in bytes."""
     folder = root / MODEL / COMMIT
     (folder / "unet").mkdir(parents=True)
     (folder / "config.json").write_text('{"model_type": "altclip"}')
@@ -88,7 +88,7 @@ def theirs(endpoint, home, files):
 
 
 def wrong(home, files):
-    """What in the cache is not as it was served, or missing; apart from files that are not whole yet."""
+    """List files in the cache that differ from the served ones or are missing, except for incomplete ones."""
     folder = home / "hub" / ("models--" + MODEL.replace("/", "--"))
     problems = []
     hashes = {hashlib.sha256(content).hexdigest() for content in files.values()}
@@ -137,13 +137,13 @@ def modes(quick):
     counts, bad, refused = {}, [], {}
     start = time.time()
     for number, combination in enumerate(combinations):
-        # The path of a mirror, and what goes wrong, have nothing to do with each other.
+        # A mirror's path and the faults are independent.
         prefix = "yes" if number % 3 == 1 else "no"
         fault = faults[number % len(faults)]
         line = " ".join(f"{name}={value}" for name, value in combination.items()) + f" prefix={prefix}"
         endpoint = f"http://localhost:{hub.port}" + ("/artifactory/api/huggingfaceml/hf" if prefix == "yes" else "")
         result = []
-        # The reference waits a second after each fault, so that it is tried without.
+                    # Not with the reference, because it waits a second after each fault.
         for name, run, its_fault in [
             ("altdiffusion", lambda home: ours(endpoint, home), fault),
             ("huggingface_hub", lambda home: theirs(endpoint, home, files), ""),
@@ -181,7 +181,7 @@ def kills(count):
         endpoint = f"http://localhost:{hub.port}"
         process = subprocess.Popen([PROGRAM, "download", MODEL], env=environment(endpoint, home),
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        # Most of the time goes by before the first byte: wait for that.
+        # Most of the time passes before the first byte: wait for it.
         while process.poll() is None and not any(home.rglob("*.incomplete")):
             time.sleep(0.001)
         time.sleep(random.uniform(0, 0.2))
@@ -203,7 +203,7 @@ def kills(count):
 
 
 class Files(http.server.BaseHTTPRequestHandler):
-    """One large file, sent by the kernel."""
+    """Serves one large file, sent by the kernel."""
 
     protocol_version = "HTTP/1.1"
     path_of_file, etag, small = None, "", b""
@@ -218,7 +218,7 @@ class Files(http.server.BaseHTTPRequestHandler):
         self.answer(True)
 
     def answer(self, has_body):
-        # A file of this name in a folder is another one, which is not there.
+        # A file of this name in a folder does not exist.
         name = self.path.split("/resolve/")[-1].split("/", 1)[-1]
         if name == "config.json":
             size, etag = len(self.small), hashlib.sha256(self.small).hexdigest()

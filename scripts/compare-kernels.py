@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Run in PyTorch what `gpu_check time` ran, on the same GPU, and print both in one table.
+"""Time the operations of `gpu_check time` in PyTorch on the same GPU, and print both in one table.
 
     gpu_check time > times.jsonl
     compare-kernels.py times.jsonl --device NAME --output TABLE.md
 
-`gpu-check.sh` calls it. Attention is `scaled_dot_product_attention` with the fastest of its backends for that shape, on
-tensors that already have the layout that it wants; the other operations are PyTorch's own, group normalisation on
-channels-last images. Both sides are timed alike: CUDA events around one CUDA graph of several runs over different
-inputs, so that no side waits for its host, the median of 15. The floor of an operation is the larger of what its products
-and its bytes take at the peak of the device.
+`gpu-check.sh` calls this. Attention is `scaled_dot_product_attention` with its fastest backend for the shape, on tensors
+in its preferred layout; the other operations are PyTorch's own, with group normalisation on channels-last images. Both
+sides are timed in the same way: the median of 15 CUDA event timings of a CUDA graph of several runs over different inputs,
+so that neither waits for the host. The lower bound of an operation is the larger of the times for its arithmetic and its
+memory traffic at the device's peak.
 """
 
 import argparse
@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 INPUT_SETS, TURNS, MEASUREMENTS = 6, 4, 15
-#: Operations a second on f16 matrices and bytes a second of memory, for the devices whose floor is known: of the H100 and
-#: the H200 what large products reach, the rest from NVIDIA's data sheets.
+#: Operations per second on f16 matrices and bytes per second of memory, for devices with a known lower bound: for the H100
+#: and the H200 what large products reach, the rest from NVIDIA's data sheets.
 PEAKS = {
     "H100 80GB HBM3": (790e12, 3.35e12),
     "H200": (790e12, 4.8e12),
@@ -37,7 +37,7 @@ def milliseconds(run) -> float:
         for i in range(TURNS * INPUT_SETS):
             run(i % INPUT_SETS)
 
-    # PyTorch wants work on a side stream, done once there, before it records it.
+    # PyTorch requires a warm-up run on a side stream before recording.
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -82,7 +82,7 @@ def attention(case: dict, dtype: torch.dtype) -> tuple[float, str]:
             with sdpa_kernel(backend):
                 run = lambda i: F.scaled_dot_product_attention(query[i], key[i], value[i])  # noqa: E731
                 times[backend.name] = milliseconds(run)
-        except RuntimeError:  # a backend that does not take this shape
+        except RuntimeError:  # a backend that does not support this shape
             continue
     name = min(times, key=times.get)
     return times[name], name.removesuffix("_ATTENTION").lower()
@@ -176,7 +176,7 @@ def main() -> None:
     with torch.inference_mode():
         for line in arguments.times.read_text().splitlines():
             case = json.loads(line)
-            # Of two kernels of ours for one shape, PyTorch has the same beside both.
+            # If this project has two kernels for a shape, both are compared with the same PyTorch time.
             other = NOT_SHAPE - {"op", "dtype"} | {"hopper", "whose"}
             same = tuple(value for key, value in case.items() if key not in other)
             if same not in measured:

@@ -4,8 +4,8 @@
     make-random-checkpoint.py MODEL --model m9 --tokenizer tests/golden/tokenizer
     compare-memory.py MODEL --program target/release/altdiffusion [--size 512] [--dtype f32]
 
-Each side is a process of its own that loads the model, makes one guided step and decodes an image; printed is the largest
-memory that each had, as the system counts it. See `scripts/golden/make.py` for the environment.
+Each side runs in its own process, which loads the model, computes one guided step and decodes an image. The output is the
+peak memory of each, as measured by the system. See `scripts/golden/make.py` for the environment.
 """
 
 import argparse
@@ -19,7 +19,7 @@ PROMPT = "一只戴着红色帽子的小狗坐在海边的沙滩上"
 
 
 def reference(model: Path, size: int, dtype: str) -> None:
-    """What the process of the other side does."""
+    """The work of the process with diffusers."""
     sys.path.insert(0, str(Path(__file__).parent / "golden"))
     import torch
     from pipeline import load

@@ -6,9 +6,9 @@ Usage::
     compare-pipeline.py --program target/release/altdiffusion [--model models/emoji] [--scheduler NAME]
         [--lora DIR] [--embedding DIR] [PROMPT ...]
 
-Prints ‖a − b‖/‖b‖ of the final latents and of the images for each prompt, in f32, and fails where the latents differ by
-more than 1e-4. `--lora` and `--embedding` are what `train lora` and `train textual-inversion` wrote, which diffusers reads
-too. The environment is that of `golden/make.py`, with peft 0.13.2 for a LoRA.
+Prints ‖a − b‖/‖b‖ of the final latents and of the images for each prompt, in f32, and fails if latents differ by more than
+1e-4. `--lora` and `--embedding` take the results of `train lora` and `train textual-inversion`, which diffusers also reads.
+The environment is that of `golden/make.py`, with peft 0.13.2 for a LoRA.
 """
 
 import argparse
@@ -26,10 +26,10 @@ from safetensors.torch import load_file, save_file
 sys.path.insert(0, str(Path(__file__).parent / "golden"))
 from pipeline import load  # noqa: E402
 
-#: Largest relative error of the latents: f32 rounding, which the steps and the guidance amplify.
+#: The largest relative error allowed in the latents: f32 rounding, amplified by the steps and by guidance.
 TOLERANCE = 1e-4
 
-#: Names of schedulers here, and of their classes in diffusers.
+#: The names of schedulers here, and their classes in diffusers.
 SCHEDULERS = {"ddim": "DDIMScheduler", "pndm": "PNDMScheduler", "euler": "EulerDiscreteScheduler"}
 
 

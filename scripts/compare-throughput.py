@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Time the embedding of texts and images beside PyTorch: one checkpoint, one run, taking turns.
+"""Compare the time of embedding texts and images with PyTorch: one checkpoint, one run, taking turns.
 
     cargo build --release -p altclip-encoder --example throughput
     compare-throughput.py --program target/release/examples/throughput [--model altclip]
 
-A full-size checkpoint with random weights is made in a temporary folder (`--scratch` says where), as
-`compare-encoders.py` makes them. Both sides hold it in f32, use every core, and go from strings and image files to
-vectors, so that tokenising and decoding count. PyTorch pads texts to 77 tokens, as AltCLIP's model card does; for the
-mix of lengths it is also timed padding only to the longest of each batch of 32, which is the best that few lines of
-Python do. After a first round that is not counted, rounds alternate; printed are the medians.
+A full-size checkpoint with random weights is made in a temporary folder (in `--scratch`), as by `compare-encoders.py`.
+Both sides hold it in f32, use every core, and turn strings and image files into vectors, so tokenizing and decoding are
+included. PyTorch pads texts to 77 tokens, as AltCLIP's model card does; for mixed lengths it is also timed with padding to
+the longest of each batch of 32, the best that a few lines of Python can do. After a warm-up round, rounds alternate, and
+medians are printed.
 
-The mix is of lengths like those of image captions: a log-normal distribution of words with median 9, in English and
+Mixed lengths are distributed like those of image captions: log-normally with a median of 9 words, in English and
 Chinese. See `scripts/golden/make.py` for the environment.
 """
 
@@ -40,7 +40,7 @@ BATCHES = (1, 8, 32, 128)
 
 
 def caption(generator: random.Random, words: int) -> str:
-    """A caption of so many words, in one of two languages."""
+    """A caption with this many words, in one of two languages."""
     if generator.random() < 0.5:
         return " ".join(generator.choices(ENGLISH, k=words))
     return "".join(generator.choices(CHINESE, k=words))
@@ -52,7 +52,7 @@ def mixed(generator: random.Random, count: int) -> list[str]:
 
 
 def images(folder: Path, count: int) -> list[str]:
-    """Photographs' sizes and a JPEG's cost, with content that is cheap to make."""
+    """JPEG images as large and as expensive to decode as photos, but cheap to make."""
     generator = random.Random(1)
     paths = []
     for index in range(count):
@@ -87,10 +87,10 @@ class Reference:
 
 
 def compare(works: dict, rounds: int) -> list[tuple[str, list[float], int]]:
-    """Every work's name, the medians of its sides, and how many items it has."""
+    """The name of each work item, the median time of each side, and its number of texts or images."""
     results = []
     for name, (count, sides) in works.items():
-        # One uncounted turn each; long works say enough in few rounds.
+        # One warm-up turn each; long work needs only a few rounds.
         first = [side() for side in sides]
         turns = rounds if max(first) < 20 else 1
         times = [[side() for side in sides] for _ in range(turns)]

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Time a step of training a UNet beside PyTorch: the same model, one run, taking turns.
+"""Compare the time of a UNet's training step with PyTorch: the same model, one run, taking turns.
 
     cargo build --release -p altclip-training --example training_step
     compare-training.py --program target/release/examples/training_step [--model models/emoji]
 
-A step is drawing noise, the UNet forward and backward, clipping the gradient, AdamW, and the moving average of the
-weights; latents and hidden states are random. PyTorch has diffusers' UNet, its fused AdamW, the better of its two memory
-formats for each batch, and every core. After a first turn that is not counted, turns alternate; printed are the medians.
+A step draws noise, runs the UNet forward and backward, clips the gradient, and updates AdamW and the moving average of the
+weights; latents and hidden states are random. PyTorch uses diffusers' UNet, its fused AdamW, the faster of its two memory
+formats for each batch, and every core. After a warm-up turn, turns alternate, and medians are printed.
 See `scripts/golden/make.py` for the environment.
 """
 
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="counted turns of each (default: 3)")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    # As the command does for itself: candle's threads spin on the cores that the kernels work on.
+    # As the command sets it: candle's threads would spin on the cores that the kernels use.
     os.environ["CANDLE_NUM_THREADS"] = "1"
 
     rows = []

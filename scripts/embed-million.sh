@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A million short texts through `embed`: peak memory beside that of ten thousand, and a run that is killed and goes on.
+# Embeds a million short texts: measures peak memory compared with ten thousand, and kills and resumes a run.
 #
 # Usage: embed-million.sh PROGRAM [WORK_DIR]
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the weights in blocks that are embedded in the program from those of models/emoji.
+# Quantizes the weights of models/emoji that are embedded in the program.
 #
 #     scripts/embed-model.sh target/release/altdiffusion
 set -eu

@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# Runs a program that was built with the feature `cuda` on a machine without a GPU: with a driver, cuBLAS, cuRAND and cuDNN
-# that do everything on the host (crates/fused-ops/tests/emulated_gpu). It shows that the whole way goes right, and nothing of
-# its speed: a step of a tiny model takes a minute.
+# Runs a program built with the feature `cuda` on a machine without a GPU, with a driver, cuBLAS, cuRAND and cuDNN that run on
+# the host (crates/fused-ops/tests/emulated_gpu). It tests correctness, not speed: a step of a tiny model takes a minute.
 #
 # Usage: emulated-gpu.sh PROGRAM [ARGUMENT ...]
 #
-# The kernels are those of this checkout, and have to be the ones that the program was built with.
+# The program must be built with the kernels of this checkout.
 #
-# It needs a C++ compiler, and CUDA's runtime library, libcudart.so.13, in CUDA_HOME/lib. With EMULATED_GPU_REPORT=1 the
-# launches of each kernel are counted.
+# Needs a C++ compiler, and CUDA's runtime library, libcudart.so.13, in CUDA_HOME/lib. With EMULATED_GPU_REPORT=1 it counts
+# the launches of each kernel.
 set -euo pipefail
 crate=$(dirname "$(realpath "$0")")/../crates/fused-ops
 build=$(mktemp -d)
@@ -21,11 +20,11 @@ for source in "$crate"/kernels/*.cu "$crate/kernels/emulation/runtime.cpp" "$gpu
     compile -x c++ -c "$source" -o "$build/$(basename "$source").o" &
     compilers+=($!)
 done
-# One by one: without numbers, wait says nothing of what failed.
+# Wait for each one: without process ids, wait does not report failures.
 for compiler in "${compilers[@]}"; do wait "$compiler"; done
 compile -shared -pthread "$build"/*.o -o "$build/libcuda.so.1" -Wl,-soname,libcuda.so.1
 for library in libcublas.so.13:cublas libcublasLt.so.13:cublaslt libcurand.so.10:curand libcudnn_graph.so.9:cudnn; do
-    # Programs ask for these symbols in this version.
+    # Programs request these symbols in this version.
     name=${library%:*}
     echo "$name { global: *; };" >"$build/version"
     compile -shared "$gpu/${library#*:}.cpp" "$build/libcuda.so.1" -o "$build/$name" -Wl,-soname,"$name" \

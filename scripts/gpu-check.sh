@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can show of the CUDA kernels, in one call of at most eight minutes: whether each of them is
-# right, in f16 and bf16, against f64; compute-sanitizer's memcheck and racecheck over the small shapes; how long they take
-# beside PyTorch; and a full-size model of random weights in f16, beside the same in f32 on the CPU and beside PyTorch.
+# Runs all checks of the CUDA kernels that need a GPU, in at most eight minutes: compares each kernel in f16 and bf16 with f64;
+# runs compute-sanitizer's memcheck and racecheck on small shapes; compares times with PyTorch; and compares a full-size model
+# with random weights in f16 with f32 on the CPU and with PyTorch.
 #
-# Build the programs elsewhere, where there are Rust and nvcc; this machine needs neither:
+# Build the programs on a machine with Rust and nvcc; this one needs neither:
 #
 #     cargo build --release -p fused-ops --features cuda --example gpu_check
 #     cargo build --release -p altdiffusion-pipeline --features cuda --example stopwatch
@@ -11,10 +11,10 @@
 #
 # Usage: gpu-check.sh GPU_CHECK STOPWATCH [RESULTS_DIR]
 #
-# It needs an NVIDIA driver, and CUDA's libraries (libcublas, libcublasLt, libcurand), which may be those that came with
-# PyTorch. Python with PyTorch, and diffusers for the model (PYTHON, or python3), cuDNN, and compute-sanitizer are used where
-# they are found; what is left out is said. The tables are also written to RESULTS_DIR (benches/results) under the name of
-# the device and the date. The exit code is 1 if anything was wrong.
+# Needs an NVIDIA driver, and CUDA's libraries (libcublas, libcublasLt, libcurand), which may be PyTorch's. Python (PYTHON, or
+# python3) with PyTorch, diffusers (for the model), cuDNN and compute-sanitizer are used if installed; skipped checks are
+# reported. The tables are also written to RESULTS_DIR (benches/results), named by device and date. The exit code is 1 if
+# a check failed.
 set -uo pipefail
 program=$(realpath "$1") || exit 2
 stopwatch=$(realpath "$2") || exit 2
@@ -25,10 +25,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
 
-# The kernels have the first five of eight minutes, the model the rest.
+# The kernels get the first five of eight minutes, the model the rest.
 deadline=300
 
-# part SECONDS WHAT COMMAND ...: not beyond the deadline.
+# part SECONDS WHAT COMMAND ...: runs a command, limited by the deadline.
 part() {
     local seconds=$1 what=$2 left=$((deadline - SECONDS))
     shift 2
@@ -56,16 +56,16 @@ echo "$device"
 name=$(sed 's/[^A-Za-z0-9.]\+/-/g' <<<"${device%%,*}")
 mkdir -p "$results"
 
-# The libraries of PyTorch's packages, behind those that are asked for already.
+# Adds the libraries in PyTorch's packages, after those that are already on the path.
 if packages=$("$python" -c 'import nvidia; print(list(nvidia.__path__)[0])' 2>/dev/null); then
     folders=$(printf ':%s' "$packages"/*/lib)
     export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-/usr/local/cuda/lib64}$folders"
 fi
-# Whose convolutions run is said where it is not the crate's own.
+# Report which convolutions run, unless they are this crate's.
 export FUSED_OPS_CONVOLUTION=own
 
 part 80 "every kernel against f64" "$program" check
-# cuDNN's convolutions, in a recording too; the program knows whether there is one.
+# cuDNN's convolutions, also in a recording; the program detects whether cuDNN is installed.
 has_cudnn=
 if FUSED_OPS_CONVOLUTION=cudnn timeout 60 "$program" check conv2d --small 2>&1 | grep -q "asks for cuDNN"; then
     echo "SKIPPED: there is no cuDNN 9"
@@ -118,8 +118,8 @@ if "$python" -c 'import diffusers, torch, transformers; assert torch.cuda.is_ava
         --tokenizer "$scripts/../tests/golden/tokenizer" --dtype f16; then
         [ -n "$has_cudnn" ] && export FUSED_OPS_CONVOLUTION=measured
         export FUSED_OPS_ATTENTION=measured
-        # It may take all the time that is left. What it has then stays: it writes its table before it compiles anything, and
-        # after each work.
+        # It may use all the remaining time, and keeps its results so far: it writes its table before it compiles anything, and
+        # after each work item.
         part 480 "the model beside the CPU and PyTorch" "$python" "$scripts/compare-gpu.py" \
             "$work/model" --program "$stopwatch" --rounds 5 --output "$results/gpu-model-$name-$(date +%F).md"
     fi

@@ -3,15 +3,15 @@
 
     make-random-checkpoint.py DIR --model m9 --tokenizer tests/golden/tokenizer
 
-`--model tiny` is as small as the shapes of the GPU's kernels allow, with the head dimensions of the large ones. Else the
-directory has the layout and the shapes of BAAI/AltDiffusion, -m9 or -m18, without the safety checker: 6.0 GB in
-f32, half of that in f16. The configs are like those of Stable Diffusion 1.4 and 2.1-base, so they leave out what later
-versions of diffusers added (`scaling_factor`, `prediction_type` …), and the VAE's attention has the names of that time (`query`, `key`, `value`, `proj_attn`; `--vae-names new` writes `to_q` …). The embedding has
-all 250 002 rows, whatever the size of the tokenizer.
+`--model tiny` is as small as the GPU kernels' shapes allow, with the head dimensions of the large models. Other models
+have the layout and the shapes of BAAI/AltDiffusion, -m9 or -m18, without the safety checker: 6.0 GB in f32, half of that
+in f16. The configurations are like those of Stable Diffusion 1.4 and 2.1-base, so they lack fields that later versions of
+diffusers added (`scaling_factor`, `prediction_type` …), and the VAE's attention has its old names (`query`, `key`, `value`,
+`proj_attn`; `--vae-names new` writes `to_q` …). The embedding has all 250 002 rows, whatever the size of the tokenizer.
 
 Names and shapes come from the reference classes, built without memory on torch's meta device; see
 `scripts/golden/make.py` for the environment. Weights are made and written a few million values at a time, so this
-needs less than 1 GB (most of it torch itself), and the size of the largest part more for `--format bin`.
+needs less than 1 GB (mostly for torch itself); `--format bin` also needs the size of the largest part.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from diffusers.pipelines.deprecated.alt_diffusion.modeling_roberta_series import
     RobertaSeriesModelWithTransformation,
 )
 
-#: Values made at a time.
+#: The number of values made at a time.
 CHUNK = 1 << 22
 FORMATS = {"f32": ("F32", np.float32, torch.float32), "f16": ("F16", np.float16, torch.float16)}
 
@@ -165,7 +165,7 @@ def shapes(model: torch.nn.Module) -> "OrderedDict[str, tuple[int, ...]]":
 
 
 def parts(model: dict, vae_names: str):
-    """(folder, config, tensor shapes, base name of the weights, extra tensors) of each part with weights."""
+    """Return (folder, config, tensor shapes, base name of the weights, extra tensors) of each part with weights."""
     with torch.device("meta"):
         text_encoder = RobertaSeriesModelWithTransformation(RobertaSeriesConfig(**model["text_encoder"]))
         unet = UNet2DConditionModel.from_config(model["unet"])
@@ -184,7 +184,7 @@ def parts(model: dict, vae_names: str):
 
 
 def values(name: str, shape: tuple[int, ...], generator: np.random.Generator):
-    """The values of one tensor, in chunks of f32, of a size that keeps activations near 1 in a deep model."""
+    """Yield the values of a tensor in chunks of f32, scaled to keep activations near 1 in a deep model."""
     count = math.prod(shape)
     mean = 1.0 if name.endswith("weight") and len(shape) == 1 else 0.0
     deviation = 0.02 if len(shape) < 2 or "embeddings" in name else 0.7 * math.prod(shape[1:]) ** -0.5

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# How long a model takes to load beside plain reading of its files, from a disk and from the system's cache.
+# Compares the time to load a model with the time to read its files, from disk and from the page cache.
 #
 #     cargo build --release -p altdiffusion-pipeline --example stopwatch
 #     measure-load.sh MODEL target/release/examples/stopwatch [ROUNDS]
 #
-# Before a cold turn, the files are dropped from the cache (Linux: `dd` with `nocache`).
+# Before a cold turn, drops the files from the cache (Linux: `dd` with `nocache`).
 set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: ${0##*/} MODEL STOPWATCH [ROUNDS]" >&2; exit 2; }
 model=$1 program=$2 rounds=${3:-3}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The peak memory of `altdiffusion generate` by the size of the image and what bounds it: one guided step and decoding.
+# Measures the peak memory of `altdiffusion generate` by image size and memory options: one guided step and decoding.
 #
 #     scripts/make-random-checkpoint.py MODEL --model m9 --tokenizer tests/golden/tokenizer
 #     cargo build --release

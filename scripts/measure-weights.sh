@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# What the type of the weights costs and saves: the size of the file, the peak memory and the time of a guided step at 512 × 512,
-# and what the UNet's output loses.
+# Compares weight types: file size, peak memory, the time of a guided step at 512 × 512, and the error of the UNet's output.
 #
 #     scripts/make-random-checkpoint.py MODEL --model m9 --tokenizer tests/golden/tokenizer
 #     cargo build --release
 #     scripts/measure-weights.sh MODEL [PROGRAM] [TYPE ...]
 #
-# Needs GNU time, and room beside MODEL's own size for its half.
+# Needs GNU time, and free disk space of half of MODEL's size.
 set -euo pipefail
 model=$(realpath "$1")
 program=$(realpath "${2:-target/release/altdiffusion}")

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""How the time of a full-size model on the CPU grows with resolution, batch and threads: measure, and draw.
+"""Measure and plot how the time of a full-size model on the CPU grows with resolution, batch size and threads.
 
     make-random-checkpoint.py MODEL --model m9 --tokenizer tests/golden/tokenizer
     cargo build --release -p altdiffusion-pipeline --example stopwatch
     plot-cpu-scaling.py MODEL --program target/release/examples/stopwatch --output benches/results/cpu-scaling
 
-Writes OUTPUT.json and OUTPUT.png. Every work runs once uncounted, and then `--rounds` times, all works taking turns; kept
-are the medians. Dashed lines show growth in step with the number of pixels, images or threads from the first point on.
+Writes OUTPUT.json and OUTPUT.png, with medians of `--rounds` alternating runs of each work item after a warm-up. Dashed
+lines show times proportional to the number of pixels, images or threads, from the first point on.
 Needs numpy, torch, safetensors and matplotlib.
 """
 
@@ -24,7 +24,7 @@ from turns import Program
 
 SIZES = (256, 384, 512, 640, 768, 1024)
 BATCHES = (1, 2, 4, 8)
-#: Side of the images of which batches are made.
+#: The side of the images in batches.
 BATCH_SIZE = 256
 
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Turn what `altdiffusion eval retrieval --json` prints into a table with a row for each language.
+"""Turn the output of `altdiffusion eval retrieval --json` into a table with a row per language.
 
 Usage::
 
     altdiffusion eval retrieval DATA --language en,zh --model A --model B --json | retrieval-table.py [NAME ...]
 
 Every model has three columns, in percent: how often a text finds its image first, how often among the first five, and
-the mean of all recalls. NAME … are what the models are called, in their order; by default their folders. In the end come
-the means over all languages, and over all but English.
+the mean of all recalls. NAME … are labels for the models, by default their folders. The last rows are the means over all
+languages, and over all but English.
 """
 
 import argparse

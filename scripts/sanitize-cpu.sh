@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs the CPU kernels of fused-ops under checks for memory that is not theirs.
+# Checks the memory accesses of fused-ops' CPU kernels.
 #
-# Miri interprets the kernels at small shapes, with portable instructions, as it does not know AVX-512: it finds reads of what
-# was never written, reads and writes past the end, and races between threads. AddressSanitizer runs every test of the
-# operations with each instruction set of this machine: it finds reads and writes past the end of a block.
+# Miri interprets the kernels at small shapes, with portable instructions, since it does not support AVX-512. It finds reads of
+# uninitialized memory, out-of-bounds accesses, and data races. AddressSanitizer runs every test of the operations with each
+# instruction set of this machine. It finds out-of-bounds accesses.
 #
 # Usage: sanitize-cpu.sh [miri|address]        both by default
 #
-# It needs a nightly toolchain: rustup toolchain install nightly --component miri,rust-src. SANITIZE_TOOLCHAIN names another.
+# Needs a nightly toolchain: rustup toolchain install nightly --component miri,rust-src. SANITIZE_TOOLCHAIN selects another one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 toolchain=${SANITIZE_TOOLCHAIN:-nightly}
@@ -20,14 +20,14 @@ step() {
 }
 
 under_miri() {
-    # Threads of rayon outlive the tests, and its queues make pointers of integers. Miri has no mallopt.
+    # rayon's threads outlive the tests, and its queues cast integers to pointers. Miri has no mallopt.
     export MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-tree-borrows -Zmiri-ignore-leaks -Zmiri-permissive-provenance"
     export FUSED_OPS_INSTRUCTIONS=portable FUSED_OPS_FREED_MEMORY=return RAYON_NUM_THREADS=2
     step cargo "+$toolchain" miri test -p fused-ops --target-dir "$target/miri" --lib -- small_shapes
 }
 
 under_address_sanitizer() {
-    # Memory that glibc keeps would hide what is used after it was freed.
+    # Memory that glibc keeps would hide uses after free.
     export RUSTFLAGS=-Zsanitizer=address FUSED_OPS_FREED_MEMORY=return
     step cargo "+$toolchain" test -p fused-ops --target-dir "$target/address" --target "$host" --lib \
         --test against_reference --test quantized --test low_rank --test fused_normalisations --test around_the_unet

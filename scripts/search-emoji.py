@@ -6,10 +6,9 @@ Usage::
     npm pack emoji-datasource-google@16.0.0 emoji-datasource-twitter@16.0.0
     search-emoji.py --altdiffusion target/release/altdiffusion *.tgz
 
-The packages hold 3 786 images each, of 64 × 64 pixels, RGBA. Each is embedded twice by the model inside the program: as
-it is laid on white (`--background white`, its default), and with the colours under the transparency (`--background none`,
-the way of the reference implementations). A word's rank is the place of the first image that shows what it names.
-Ends with an error unless on white that is the first place for every word.
+Each package has 3 786 RGBA images of 64 × 64 pixels. The built-in model embeds each twice: on white (`--background white`,
+the default), and with the colours under the transparency (`--background none`, as in the reference implementations). A
+word's rank is that of the first image that shows it. Fails unless it is 1 on white for every word.
 """
 
 import argparse
@@ -20,7 +19,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-#: Words, and the code points that the names of the images they stand for begin with.
+#: Words, and the code points at the start of the matching images' names.
 CATS = ("1f408", "1f431", "1f638", "1f639", "1f63a", "1f63b", "1f63c", "1f63d", "1f63e", "1f63f", "1f640")
 WORDS = {"一只猫": CATS, "قطة": CATS, "pizza": ("1f355",)}
 

@@ -1,4 +1,4 @@
-"""What the comparison scripts share: prompts, a program of ours that answers with times, the time of a function of theirs."""
+"""Shares code among comparison scripts: prompts, programs that answer with times, and the timing of functions."""
 
 import math
 import subprocess
@@ -11,9 +11,9 @@ import torch
 
 
 class Program:
-    """An example of this project that, once loaded, answers each line with the seconds that its work took.
+    """An example of this project that loads a model and answers each line with the seconds that its work took.
 
-    A program of another project that speaks alike may answer `-` to a work that it does not do.
+    A program for another project, with the same protocol, may answer `-` for work that it does not support.
     """
 
     def __init__(self, *command: str | Path):
@@ -43,7 +43,7 @@ def prompts(lengths: np.ndarray, vocab_size: int, generator: np.random.Generator
 
 
 def timed(function, *arguments) -> float:
-    """Seconds that a call takes."""
+    """The seconds that a call takes."""
     start = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - start

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""stable-diffusion.cpp, behind the protocol of the example `stopwatch` of altdiffusion-pipeline: see there.
+"""Times stable-diffusion.cpp, with the protocol of the example `stopwatch` of altdiffusion-pipeline: see there.
 
     pip install stable-diffusion-cpp-python==0.4.7 transformers pillow torch
     sdcpp.py MODEL INPUTS FOLDER [OPTION ...]
 
-It has no XLM-R, so it reads the UNet and the VAE of MODEL, a directory in the shape of Stable Diffusion 1.x, beside a CLIP text
-encoder with random weights; and it takes no latents or hidden states from outside, so it draws from a text and a seed. The
-times are its own: of the second of two steps (the first prepares buffers), and of decoding. `unet_2x…` is a step with guidance,
-which it computes as two passes, and `unet_1x…` one without; the results are not comparable and written nowhere. All weights
-are f32. OPTIONs are arguments of its class StableDiffusion that are to be on, such as diffusion_flash_attn.
+It has no XLM-R, so it reads the UNet and the VAE of MODEL, a directory in the shape of Stable Diffusion 1.x, and a CLIP text
+encoder with random weights. It accepts no latents or hidden states, so it draws from a text and a seed. It measures the times
+itself: of the second of two steps (the first prepares buffers), and of decoding. `unet_2x…` is a step with guidance, computed
+as two passes, and `unet_1x…` one without; results are not comparable and not written. All weights are f32. OPTIONs are boolean
+arguments of its class StableDiffusion to turn on, such as diffusion_flash_attn.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 
 class Times:
-    """What the library tells while it works."""
+    """The times that the library logs."""
 
     def __init__(self):
         self.step = self.decode = float("nan")
@@ -48,7 +48,7 @@ class Times:
 
 
 def with_clip(model: Path, folder: Path) -> Path:
-    """The UNet and the VAE of `model` beside the text encoder of CLIP ViT-L/14, in diffusers' folders."""
+    """The UNet and the VAE of `model` with a text encoder of CLIP ViT-L/14, in diffusers' folders."""
     for part in ["unet", "vae"]:
         (folder / part).symlink_to((model / part).resolve())
     config = CLIPTextConfig(
@@ -61,7 +61,7 @@ def with_clip(model: Path, folder: Path) -> Path:
 
 def main() -> None:
     model, _inputs, _folder, *options = sys.argv[1:]
-    # The library writes to standard output too, which is for answers alone.
+    # The library also writes to standard output, which must only contain answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     start = time.perf_counter()
@@ -82,7 +82,7 @@ def main() -> None:
             continue
         times.install()
         side = int(drawn[2])
-        # Without its half for guidance, and without a step that nobody times.
+        # Without guidance, and without a step that is not timed.
         scale, steps = (7.5 if drawn[1] == "unet_2x" else 1.0), (1 if drawn[1] == "vae_" else 2)
         drawer.generate_image(
             prompt="a cat", width=side, height=side, sample_steps=steps, cfg_scale=scale, seed=1
