@@ -1,7 +1,6 @@
-"""`adapter_kinds/`: one small file for each kind of adapter, and what the tiny UNet or text encoder makes of it.
+"""`adapter_kinds/`: one small file for each kind of adapter, and the tiny UNet's or text encoder's outputs with it.
 
-The files are written by the libraries themselves, LyCORIS and PEFT, and the outputs are theirs, not merged but computed
-beside the weights. Needs both beside the rest::
+LyCORIS and PEFT write the files and compute the outputs, without merging the adapters. Also needs::
 
     pip install --no-deps peft==0.21.2 accelerate==1.1.1 lycoris-lora==4.1.3 einops toml psutil
 """
@@ -43,7 +42,7 @@ GROUP_NORM, LAYER_NORM = "up_blocks.1.resnets.0.norm2", f"{BLOCK}.norm3"
 WEIGHTS = (LINEAR, FEED, POINTWISE, CONV)
 
 RANK, ALPHA = 3, 2.0
-#: Kind, module of LyCORIS, the layers, its options, and how strongly it is applied.
+#: Kind, LyCORIS module, layers, options and strength.
 LYCORIS = (
     ("lora", LoConModule, WEIGHTS, {}, 0.7),
     ("lora_tucker", LoConModule, WEIGHTS, dict(use_tucker=True), 1.0),
@@ -67,7 +66,7 @@ LYCORIS = (
 UNET_PATTERNS = dict(
     r=3, lora_alpha=6, rank_pattern={"ff.net.0.proj": 2}, alpha_pattern={"attn1.to_q": 1, r"up_.*\.conv\d": 12}
 )
-#: Kind, the model, PEFT's configuration, how strongly.
+#: Kind, model, PEFT configuration and strength.
 PEFT = (
     ("peft_lora", "unet", LoraConfig(target_modules=list(WEIGHTS), **UNET_PATTERNS), 0.7),
     ("peft_rslora", "unet", LoraConfig(target_modules=[LINEAR], r=3, lora_alpha=6, use_rslora=True), 1.0),
@@ -98,7 +97,7 @@ PEFT = (
 
 
 def fill(name: str, state: dict[str, torch.Tensor], scale: float = 0.4) -> None:
-    """Random values for what an adapter trains; of magnitudes, near those that they have."""
+    """Set an adapter's trained values at random; magnitudes near their initial ones."""
     for key, tensor in state.items():
         if not tensor.is_floating_point() or key.endswith("alpha"):
             continue
@@ -155,7 +154,7 @@ def make_peft(output: Path, folder: Path, tensors: dict[str, torch.Tensor]) -> N
         fill(kind, {name: value for name, value in model.named_parameters() if value.requires_grad})
         model.save_pretrained(folder / kind)
         (folder / kind / "README.md").unlink()
-        # PEFT writes a set, in an order that is another in each run.
+                    # PEFT writes a set, whose order changes between runs.
         path = folder / kind / "adapter_config.json"
         saved = json.loads(path.read_text())
         save_json(path, saved | {"target_modules": sorted(saved["target_modules"])})
@@ -167,7 +166,7 @@ def make_peft(output: Path, folder: Path, tensors: dict[str, torch.Tensor]) -> N
 
 
 def make_diffusers(output: Path, folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """A file as `save_lora_weights` of diffusers 0.34 and later writes it."""
+    """Write a file like `save_lora_weights` of diffusers 0.34 and later."""
     parts = dict(
         unet=LoraConfig(target_modules=list(WEIGHTS), **UNET_PATTERNS),
         text_encoder=LoraConfig(target_modules=["query", "output.dense"], r=2, lora_alpha=3, use_rslora=True),
@@ -186,7 +185,7 @@ def make_diffusers(output: Path, folder: Path, tensors: dict[str, torch.Tensor])
 
 
 def fields() -> dict[str, list[str]]:
-    """All fields of PEFT's configurations that a file of this project's models may come with."""
+    """All fields of the PEFT configurations that this project may read."""
     configs = (LoraConfig, LoHaConfig, LoKrConfig, IA3Config)
     return {
         config().peft_type.value: sorted({field.name for field in dataclasses.fields(config)} | set(config().to_dict()))

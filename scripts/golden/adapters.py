@@ -1,6 +1,6 @@
-"""`adapters/`: LoRA and textual inversion files, and what `AltDiffusionPipeline` draws with them.
+"""`adapters/`: LoRA and textual inversion files, and images drawn with them by `AltDiffusionPipeline`.
 
-Needs PEFT beside the rest: ``pip install --target overlay --no-deps peft==0.13.2 accelerate==1.1.1 psutil``.
+Also needs PEFT: ``pip install --target overlay --no-deps peft==0.13.2 accelerate==1.1.1 psutil``.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from common import normal, save_json, save_tensors
 from pipeline import load
 
 RANK = 3
-#: Layers of the UNet that LoRAs change, and the input and output of each as a weight's shape is told.
+#: The layers of the UNet that LoRAs change, with the shapes of their weights.
 UNET_LAYERS = (
     "down_blocks.0.attentions.0.proj_in",
     "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
@@ -25,7 +25,7 @@ TEXT_LAYERS = (
     "roberta.encoder.layer.0.attention.self.query",
     "roberta.encoder.layer.1.output.dense",
 )
-#: The LoRAs of each case, and how strongly.
+#: The LoRAs of each case, and their strengths.
 CASES = (
     dict(name="diffusers", loras={"diffusers": 0.8}, prompt="一只猫"),
     dict(name="kohya", loras={"kohya": 1.0}, prompt="a red apple"),
@@ -36,7 +36,7 @@ CASES = (
 
 
 def low_rank(name: str, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Down and up for a weight, large enough to be seen."""
+    """Down and up matrices for a weight, large enough to matter."""
     out, inputs, *kernel = weight.shape
     fan_in = weight[0].numel()
     down = normal(f"{name}.down", RANK, inputs, *kernel) * fan_in**-0.5
@@ -63,7 +63,7 @@ def make_loras(repository: str, folder: Path, pipeline) -> None:
 
 
 def make_words(folder: Path, width: int) -> None:
-    """One word of three vectors as diffusers writes it, and one of a single vector as stable-diffusion-webui does."""
+    """Write a word of three vectors in diffusers' format, and one of a single vector in stable-diffusion-webui's."""
     save_tensors(folder / "cat-toy.safetensors", {"<cat-toy>": normal("cat-toy", 3, width) * 0.6})
     embedding = {"string_to_token": {"*": 265}, "string_to_param": {"*": normal("webui", 1, width) * 0.6}, "name": "x"}
     torch.save(embedding, folder / "webui.pt")
@@ -76,7 +76,7 @@ def apply_loras(pipeline, folder: Path, repository: str, loras: dict[str, float]
         text = {key: value for key, value in state_dict.items() if key.startswith("text_encoder.")}
         unet = {key: value for key, value in state_dict.items() if key.startswith("unet.")}
         pipeline.load_lora_into_unet(unet, alphas, pipeline.unet, adapter_name=name)
-        # diffusers knows only the layers of CLIP's text encoder, so these are merged by hand.
+        # diffusers only supports the layers of CLIP's text encoder, so these are merged by hand.
         weights = dict(pipeline.text_encoder.named_parameters())
         for key, down in text.items():
             if key.endswith(".lora_A.weight"):
@@ -87,7 +87,7 @@ def apply_loras(pipeline, folder: Path, repository: str, loras: dict[str, float]
 
 
 def skipped(pipeline, prompt: str, clip_skip: int) -> torch.Tensor:
-    """The hidden states of a prompt, from `clip_skip` layers before the one that the encoder takes."""
+    """The hidden states of a prompt, from `clip_skip` layers before the encoder's usual one."""
     encoder = pipeline.text_encoder
     inputs = pipeline.tokenizer(
         prompt,

@@ -1,7 +1,7 @@
-"""`added_tokens.json`: what the reference makes of tokens that were added to a vocabulary, for each family of tokenizers.
+"""`added_tokens.json`: the ids of texts with tokens added to a vocabulary, for each family of tokenizers.
 
-A case has the small files that stand beside a vocabulary of another part, texts, and their ids. The families are read as
-the loader reads them: SentencePiece and `vocab.txt` by transformers' slow tokenizers, the others by its fast ones.
+A case has the small files that accompany another part's vocabulary, texts, and their ids. As in the loader,
+SentencePiece and `vocab.txt` use transformers' slow tokenizers, the others its fast ones.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transformers import BertTokenizer, CLIPTokenizerFast, XLMRobertaTokenizer, XLMRobertaTokenizerFast
 
-#: Family: its class, where its vocabulary is, and the files of that.
+#: Family: its class, the folder of its vocabulary, and the vocabulary's files.
 FAMILIES = {
     "sentencepiece": (XLMRobertaTokenizer, "tokenizer", ["sentencepiece.bpe.model"]),
     "wordpiece": (BertTokenizer, "dual_encoders/chinese_clip", ["vocab.txt"]),

@@ -1,6 +1,6 @@
-"""`combined.json` and `combined.safetensors`: ten runs that each combine several features, drawn by lot.
+"""`combined.json` and `combined.safetensors`: ten runs with random combinations of features.
 
-Whatever diffusers has no AltDiffusion for is drawn by the pipeline of Stable Diffusion, from prompts that are encoded already.
+Features without an AltDiffusion pipeline in diffusers use Stable Diffusion's, with encoded prompts.
 """
 
 import random
@@ -46,7 +46,7 @@ SCHEDULERS = (
     dict(scheduler="UniPCMultistepScheduler"),
 )
 
-#: The texts, and whether their brackets are weights.
+#: The texts, and whether brackets in them are weights.
 PROMPTS = (
     ("一只(红色:1.3)的猫", True),
     ("a [small] dog, (night:1.4) BREAK 星空", True),
@@ -88,7 +88,7 @@ def cases() -> list[dict]:
 
 
 def encode(pipeline, case: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    """The hidden states of the prompt and of what to keep away from, as many rows of each."""
+    """The hidden states of the prompt and the negative prompt, padded to the same number of rows."""
     texts = case["prompt"], case["negative_prompt"]
     if not case["weighted"]:
         texts = [pipeline.maybe_convert_prompt(text, pipeline.tokenizer) for text in texts]

@@ -1,4 +1,4 @@
-"""What every part shares: seeded random weights and the writing of files."""
+"""Shares code among all parts: seeded random weights, and writing files."""
 
 import json
 import zlib
@@ -42,7 +42,7 @@ def randomise(model: nn.Module, name: str, *, f16_exact: bool = False) -> nn.Mod
                 value = 0.6 * noise
             else:
                 fan_in = parameter[0].numel()
-                # Queries and keys a little larger: attention that is nearly uniform would hide a wrong scale or mask.
+                # Larger queries and keys: nearly uniform attention would hide a wrong scale or mask.
                 gain = 1.6 if any(part in key for part in ("to_q", "to_k", "query", "key", "q_proj", "k_proj")) else 1.0
                 value = gain * fan_in**-0.5 * noise
             parameter.copy_(value.half().float() if f16_exact else value)
@@ -55,7 +55,7 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[st
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"{path.name}: {name} is not finite")
     save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, str(path), metadata)
-    path.chmod(0o644)  # safetensors makes files that only their owner can read
+    path.chmod(0o644)  # safetensors creates files that only their owner can read
 
 
 def save_json(path: Path, value) -> None:
@@ -64,7 +64,7 @@ def save_json(path: Path, value) -> None:
 
 
 def draw_in_f32(module) -> None:
-    """Let a module of diffusers draw its noise in f32 and then convert it, so that it is the same in every type."""
+    """Make a diffusers module draw its noise in f32 and convert it, so that it is the same in every dtype."""
 
     def randn_tensor(shape, generator=None, device=None, dtype=None):
         return torch.randn(shape, generator=generator).to(dtype)

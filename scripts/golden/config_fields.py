@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""`config_fields.json`: every field that diffusers' and transformers' classes can write into the files that are read here.
+"""`config_fields.json`: every field that diffusers' and transformers' classes can write into configurations read here.
 
 Usage::
 
     PYTHONPATH=VERSIONS config_fields.py --output tests/golden
 
-`VERSIONS` is a directory with `diffusers` and `transformers`, and what the latter imports. Fields that are there already
-stay, so that the file holds those of several versions: it was made with 0.31.0 and 4.46.3, then with 0.42.1 and 5.24.0.
+`VERSIONS` is a directory with `diffusers`, `transformers` and the latter's dependencies. Existing fields are kept, so the
+file covers several versions: it was made with 0.31.0 and 4.46.3, then with 0.42.1 and 5.24.0.
 
-diffusers' classes say by the parameters of their constructors what they write; those are read from the source, so that no
-torch is needed. transformers' configurations write their attributes, its image processors the parameters of theirs.
+diffusers' classes write their constructors' parameters; these are read from the source, so torch is not needed.
+transformers' configurations write their attributes, and its image processors their constructors' parameters.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import importlib.util
 import json
 from pathlib import Path
 
-#: Class of diffusers: the files that may define it.
+#: diffusers class: the files that may define it.
 DIFFUSERS = {
     "UNet2DConditionModel": ["models/unets/unet_2d_condition.py"],
     "AutoencoderKL": ["models/autoencoders/autoencoder_kl.py"],
@@ -29,7 +29,7 @@ DIFFUSERS = {
     ],
 }
 
-#: Configuration of transformers.
+#: transformers configurations.
 CONFIGURATIONS = (
     "XLMRobertaConfig",
     "BertConfig",
@@ -44,7 +44,7 @@ CONFIGURATIONS = (
     "ChineseCLIPVisionConfig",
 )
 
-#: Image processor of transformers: the files that may define it or what it is given.
+#: transformers image processor: the files that may define it or its arguments.
 PROCESSORS = {
     "CLIPImageProcessor": ["models/clip/image_processing_clip.py", "image_processing_utils_fast.py"],
     "ChineseCLIPImageProcessor": ["models/chinese_clip/image_processing_chinese_clip.py"],
@@ -77,7 +77,7 @@ def typed(package: Path, file: str, name: str) -> set[str]:
 
 
 def schedulers(package: Path) -> dict[str, set[str]]:
-    """Every scheduler with the parameters of its constructor."""
+    """Every scheduler, with its constructor's parameters."""
     found = {}
     for path in sorted(package.glob("schedulers/**/scheduling_*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
@@ -105,7 +105,7 @@ def main() -> None:
 
     import transformers
 
-    # What all have is kept once, so that a file of another version takes it from there.
+    # Fields that all share are stored once, for other versions of the file to use.
     shared = fields.setdefault("PretrainedConfig", set())
     for name in CONFIGURATIONS:
         fields[name] = fields.get(name, set()) | shared | set(getattr(transformers, name)().to_dict())

@@ -1,7 +1,7 @@
-"""`controlnet/`: tiny ControlNets, what they add to a UNet, and pictures that are drawn with them.
+"""`controlnet/`: tiny ControlNets, their residuals for a UNet, and images drawn with them.
 
-The pictures are those of diffusers' `StableDiffusionControlNetPipeline` and its relatives for given pictures and for parts
-of them. There is no AltDiffusion for these; they take prompts that are encoded already.
+Images come from diffusers' `StableDiffusionControlNetPipeline` and its image-to-image and inpainting variants, with encoded
+prompts, since there are no AltDiffusion versions of these.
 """
 
 import json
@@ -39,7 +39,7 @@ NETS = {
     "sd2": dict(EMBEDDING, block_out_channels=(8, 12, 12, 16), attention_head_dim=(2, 4, 4, 8), use_linear_projection=True),
 }
 
-#: Of a size that its file can be read without a configuration: with 8 heads and 32 groups.
+#: Its size can be inferred without a configuration: it has 8 heads and 32 groups.
 SINGLE = dict(
     block_out_channels=(32,),
     down_block_types=("CrossAttnDownBlock2D",),
@@ -60,7 +60,7 @@ COMMON = dict(
     num_images_per_prompt=1, controls=[dict(scale=1.0, start=0.0, end=1.0)],
 )  # fmt: skip
 
-#: The second of two nets has the weights of the first times SECOND.
+#: The second of two ControlNets has the first's weights times SECOND.
 SECOND = 0.75
 TWO = [dict(scale=0.8, start=0.0, end=0.6), dict(scale=0.5, start=0.2, end=1.0)]
 
@@ -81,7 +81,7 @@ CASES = (
 
 
 def residuals(prefix: str, model: ControlNetModel, tensors: dict) -> None:
-    """What a model adds, for every case of FORWARD_CASES."""
+    """A model's residuals for every case of FORWARD_CASES."""
     exact = ControlNetModel.from_config(model.config)
     exact.load_state_dict(model.state_dict())
     exact = exact.double().eval()
@@ -103,7 +103,7 @@ def residuals(prefix: str, model: ControlNetModel, tensors: dict) -> None:
 
 
 def to_ldm(name: str, config) -> str:
-    """The name in `cldm.py`. It counts because `convert_controlnet_checkpoint` leads back from it."""
+    """The name in `cldm.py`, verified by converting it back with `convert_controlnet_checkpoint`."""
     head, *rest = name.split(".")
     blocks = 2 * (len(config.conditioning_embedding_out_channels) - 1)
     if head == "controlnet_cond_embedding":
@@ -118,7 +118,7 @@ def to_ldm(name: str, config) -> str:
 
 
 class WithWayUp:
-    """A ControlNet's configuration with the one thing more that the names of a UNet depend on."""
+    """A ControlNet's configuration with the additional field that a UNet's names depend on."""
 
     def __init__(self, config):
         self.config, self.up_block_types = config, ["UpBlock2D"] * len(config.block_out_channels)
@@ -128,7 +128,7 @@ class WithWayUp:
 
 
 def names_of(model: ControlNetModel) -> list:
-    """(name in diffusers, name in latent diffusion, shape) of every weight, as diffusers converts it."""
+    """(name in diffusers, name in latent diffusion, shape) of every weight, as converted by diffusers."""
     config = WithWayUp(model.config)
     rows = [(name, to_ldm(name, config), list(tensor.shape)) for name, tensor in sorted(model.state_dict().items())]
     converted = convert_controlnet_checkpoint(
@@ -139,7 +139,7 @@ def names_of(model: ControlNetModel) -> list:
 
 
 def nets(folder: Path, case: dict, dtype: torch.dtype):
-    """The ControlNets of a case: one by itself, and two together."""
+    """The ControlNets of a case: a single one, or two combined."""
     folder = folder / ("sd2" if case["repository"].endswith("m18") else "sd1")
     config = json.loads((folder / "config.json").read_text())
     weights = load_file(folder / "diffusion_pytorch_model.fp16.safetensors")

@@ -1,7 +1,7 @@
-"""`dual_encoders/`: a tiny model of every family of dual encoders with its tokenizer, and what the reference makes of it.
+"""`dual_encoders/`: a tiny model of every family of dual encoders with its tokenizer, and the reference's outputs.
 
-A folder per family in the layout of its published checkpoints, with `golden.safetensors` beside the weights and the
-texts in `texts.json`. `bert_cases.json` and `clip_cases.json` hold the ids of odd texts.
+Each family has a folder in the layout of its published checkpoints, with `golden.safetensors` besides the weights, and the
+texts in `texts.json`. `bert_cases.json` and `clip_cases.json` have the ids of unusual texts.
 """
 
 import collections
@@ -34,10 +34,10 @@ from transformers.models.clip.tokenization_clip import bytes_to_unicode, get_pai
 from common import normal, randomise, save_json, save_tensors
 from tokenizer_cases import ODD, PROMPTS
 
-#: The texts' characters that stand alone, so that no piece begins with them.
+#: Characters of the texts that are pieces by themselves.
 CHINESE = {letter for text in (*PROMPTS, "一只戴帽子的小狗猫") for letter in text if "\u4e00" <= letter <= "\u9fff"}
 
-#: Odd enough that no two sizes can be mistaken for one another.
+#: All sizes differ, so that none can be confused with another.
 VISION = dict(
     hidden_size=18,
     intermediate_size=37,
@@ -71,8 +71,8 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def golden(folder: Path, name: str, ids, mask, text, image) -> None:
-    """Writes what the reference computes. `text` and `image` are a model and a function of it: the text tower's gives
-    embeddings (not normalised) and hidden states, the image tower's embeddings of pictures (not normalised)."""
+    """Write the reference's outputs. `text` and `image` are a model and a function of it: the text tower's returns
+    embeddings (not normalised) and hidden states, the image tower's embeddings of images (not normalised)."""
     (text_model, encode_text), (image_model, encode_image) = text, image
     pixels = normal(f"{name}.pixels", 2, 3, VISION["image_size"], VISION["image_size"])
     text_embeds, hidden = encode_text(text_model)
@@ -86,12 +86,12 @@ def golden(folder: Path, name: str, ids, mask, text, image) -> None:
         "pixel_values": pixels,
         "text_embeds": text_embeds,
         "image_embeds": image_embeds,
-        # Padded rows say nothing: the reference computes them in its own ways.
+        # Padded rows are meaningless: each reference computes them differently.
         "hidden_states": hidden.masked_fill(mask[..., None] == 0, 0.0),
         "logits_per_image": logits,
         "probabilities": logits.softmax(-1),
     }
-    # How far the reference itself gets from that in half precision.
+    # The reference's own error in half precision.
     for dtype in (torch.float16, torch.bfloat16):
         half_text = encode_text(copy.deepcopy(text_model).to(dtype))[0]
         half_image = encode_image(copy.deepcopy(image_model).to(dtype), pixels.to(dtype))
@@ -102,7 +102,7 @@ def golden(folder: Path, name: str, ids, mask, text, image) -> None:
 
 
 def text_features(ids, mask):
-    """For models whose towers are one: embeddings and hidden states of texts."""
+    """For models with both towers in one class: the embeddings and hidden states of texts."""
 
     def encode(model):
         hidden = model.text_model(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -159,7 +159,7 @@ def altclip(output: Path) -> None:
 
 
 def write_bpe(folder: Path, merges: int = 120) -> None:
-    """A byte-level BPE in CLIP's form, learnt from the prompts: all bytes, all bytes at the end of a word, merges."""
+    """Write a byte-level BPE in CLIP's form, trained on the prompts: all bytes, all bytes at the end of a word, merges."""
     letters = list(bytes_to_unicode().values())
     words = collections.Counter()
     pattern = regex.compile(r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
@@ -218,7 +218,7 @@ def clip(output: Path) -> None:
         max_position_embeddings=30,
         hidden_act="quick_gelu",
         bos_token_id=0,
-        eos_token_id=2,  # as in OpenAI's own files, where it means the largest id
+        eos_token_id=2,  # as in OpenAI's files, where it means the largest id
         pad_token_id=1,
     )
     config = CLIPConfig(
@@ -232,12 +232,12 @@ def clip(output: Path) -> None:
     ids, mask = tokens.input_ids, tokens.attention_mask
     golden(folder, "clip", ids, mask, (model, text_features(ids, mask)), (model, image_features))
     save_json(folder / "texts.json", TEXTS)
-    # The newer form of the config, with the real id, finds the same ends.
+    # The newer form of the config, with the real id, must find the same end tokens.
     legacy = model.get_text_features(input_ids=ids, attention_mask=mask)
     model.text_model.eos_token_id = tokenizer.eos_token_id
     assert torch.equal(legacy, model.get_text_features(input_ids=ids, attention_mask=mask))
 
-    # The tokenizer that CLIPProcessor picks; where OpenAI's own (the slow one with ftfy) differs, its ids stand beside.
+    # The tokenizer that CLIPProcessor uses; where OpenAI's own (the slow one with ftfy) differs, its ids are added.
     slow = CLIPTokenizer.from_pretrained(folder)
     assert slow.fix_text is not None, "this needs ftfy: without it the slow tokenizer is not OpenAI's"
     write_cases(output / "clip_cases.json", tokenizer, slow, "slow_with_ftfy")
@@ -247,7 +247,7 @@ def clip(output: Path) -> None:
 
 
 def write_vocabulary(folder: Path, **config) -> None:
-    """A WordPiece vocabulary of the prompts' characters and some of their words."""
+    """Write a WordPiece vocabulary of the prompts' characters and some of their words."""
     basic = BasicTokenizer(do_lower_case=False)
     words = [word for prompt in (*PROMPTS, *TEXTS) for word in basic.tokenize(prompt)]
     words += [word for prompt in PROMPTS for word in BasicTokenizer().tokenize(prompt)]
@@ -307,7 +307,7 @@ def taiyi(output: Path) -> None:
     save(model, image_folder)
     image_processor().save_pretrained(image_folder)
     tokens = tokenizer(TEXTS, padding=True, truncation=True, max_length=32, return_tensors="pt")
-    # The model card leaves the mask out, so that there a text's vector depends on its neighbours' lengths.
+    # The model card passes no mask, so its vectors depend on the lengths of the other texts in the batch.
     ids, mask = tokens.input_ids, tokens.attention_mask
 
     def encode(text):
@@ -322,7 +322,7 @@ def taiyi(output: Path) -> None:
 
 
 def write_cases(path: Path, reference, other, name: str) -> None:
-    """The ids of odd texts by `reference`, and by `other` where that differs."""
+    """Write the ids of unusual texts by `reference`, and by `other` where it differs."""
     greek = ("ΣΑΣ ΟΔΟΣ", "ΟΔΟΣ.", "ΣΑΣ'Α ΑΣ-Α Σ", "ΆΣ ΑΣ\u0301 ΑΣ\u0301Α")
     special = ("[CLS] a [MASK] [SEP]", "[mask]", "<|endoftext|> a", "a<|startoftext|>b", "it's we'll I'D")
     texts = list(dict.fromkeys((*TEXTS, *PROMPTS, *ODD, *greek, *special)))

@@ -1,6 +1,6 @@
 """`evaluation.json` and `evaluation.safetensors`: retrieval and zero-shot scores by the package `clip-benchmark`.
 
-Needs beside the rest: ``pip install --target overlay --no-deps clip-benchmark==1.6.2 scikit-learn joblib threadpoolctl cloudpickle narwhals``.
+Also needs: ``pip install --target overlay --no-deps clip-benchmark==1.6.2 scikit-learn joblib threadpoolctl cloudpickle narwhals``.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ PICTURES, WIDTH, CLASSES, TEMPLATES = 60, 12, 7, 3
 
 
 def accuracy(output: torch.Tensor, target: torch.Tensor, topk: tuple[int, ...]) -> list[float]:
-    """The package's own function, which converts an array of one value to a number: numpy 2.4 wants it without dimensions."""
+    """The package's function, with a dimension removed: numpy 2.4 no longer converts arrays of one value to numbers."""
     nearest = output.topk(max(topk), 1, True, True)[1].t()
     correct = nearest.eq(target.view(1, -1).expand_as(nearest))
     return [correct[:k].reshape(-1).float().sum().item() / len(target) for k in topk]
@@ -25,7 +25,7 @@ zeroshot_classification.accuracy = accuracy
 
 
 class Embeddings:
-    """A model whose pictures and texts are their vectors already."""
+    """A model whose images and texts are already vectors."""
 
     encode_image = staticmethod(lambda vectors: vectors)
     encode_text = staticmethod(lambda vectors: vectors)
@@ -40,7 +40,7 @@ def retrieval(images: torch.Tensor, texts: torch.Tensor, owners: list[int]) -> d
 
 
 def zero_shot(images: torch.Tensor, texts: torch.Tensor, targets: torch.Tensor) -> dict:
-    """Class names are numbers, and a template puts its own number before them."""
+    """Compute zero-shot scores. Class names are numbers, and templates prepend their own number."""
     loader = [(images[:25], targets[:25]), (images[25:], targets[25:])]
     loader = type("Loader", (list,), {})(loader)
     loader.dataset = SimpleNamespace(classes=[str(number) for number in range(len(texts))])
@@ -61,7 +61,7 @@ def make(output: Path) -> None:
     first = [owners.index(picture) for picture in range(PICTURES)]
 
     class_texts = normal("evaluation.classes", CLASSES, TEMPLATES, WIDTH) + 2 * normal("evaluation.names", CLASSES, 1, WIDTH)
-    # As many pictures as there happen to be of each class, and none of the last.
+    # A random number of images per class, and none of the last class.
     targets = torch.tensor([(number * number + number // 7) % (CLASSES - 1) for number in range(PICTURES)])
     shown = class_texts.mean(dim=1)[targets] + 2.5 * normal("evaluation.shown", PICTURES, WIDTH)
 
@@ -71,7 +71,7 @@ def make(output: Path) -> None:
         "zero_shot": zero_shot(shown, class_texts, targets),
         "zero_shot_of_four": zero_shot(shown[targets < 4], class_texts[:4], targets[targets < 4]),
     }
-    golden["zero_shot_of_four"].pop("acc5")  # NaN, which JSON has not
+    golden["zero_shot_of_four"].pop("acc5")  # NaN, which JSON lacks
     print(f"  {golden}")
     save_json(output / "evaluation.json", golden)
     tensors = {"images": images, "texts": texts, "owners": torch.tensor(owners), "class_texts": class_texts}

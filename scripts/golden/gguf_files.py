@@ -1,6 +1,6 @@
-"""`gguf/`: what the reference writer of GGUF files (the package `gguf` of llama.cpp) makes, and the numbers in it.
+"""`gguf/`: a file by the reference writer of GGUF (llama.cpp's package `gguf`), and the values in it.
 
-Of the types of blocks its quantiser covers these five; the K types it can only read.
+Its quantizer supports these five block types; it can only read the K types.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ def make(output: Path) -> None:
         blocks = quantize(normal(f"gguf.{name}", 3, 96).numpy(), kind)
         writer.add_tensor(name.lower(), blocks, raw_dtype=kind)
         numbers[name.lower()] = torch.from_numpy(dequantize(blocks, kind))
-    # A convolution as ComfyUI-GGUF stores it: flattened, with its shape beside it.
+    # A convolution as ComfyUI-GGUF stores it: flattened, with its shape in the metadata.
     kind = GGMLQuantizationType.Q8_0
     blocks = quantize(normal("gguf.conv", 2, 4, 4, 4).numpy().reshape(2, 64), kind)
     writer.add_array("comfy.gguf.orig_shape.conv", [2, 4, 4, 4])

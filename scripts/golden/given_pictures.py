@@ -1,4 +1,4 @@
-"""`given_pictures.json` and `given_pictures.safetensors`: pictures that begin in a given one, and parts of it drawn anew."""
+"""`given_pictures.json` and `given_pictures.safetensors`: image to image, and inpainting."""
 
 import inspect
 import sys
@@ -14,7 +14,7 @@ from PIL import Image
 from common import draw_in_f32, normal, randomise, save_json, save_tensors
 from pipeline import load
 
-#: The picture that is given, its mask, and what is drawn from them: sizes that do not divide.
+#: The sizes of the given image, its mask, and the output: none divides another.
 GIVEN_SIZE, MASK_SIZE = (41, 53), (30, 20)
 
 COMMON = dict(negative_prompt="blurry", guidance_scale=3.0, num_inference_steps=5, num_images_per_prompt=1)
@@ -66,7 +66,7 @@ def run(folder: Path, case: dict, given: torch.Tensor, mask: torch.Tensor, dtype
         image = pipeline_alt_diffusion_img2img.AltDiffusionImg2ImgPipeline(**parts, requires_safety_checker=False)
         image.set_progress_bar_config(disable=True)
         return image(prompt=case["prompt"], negative_prompt=case["negative_prompt"], **options).images, weights
-    # There is no AltDiffusion for this; the one of Stable Diffusion takes prompts that are encoded already.
+    # There is no AltDiffusion pipeline for this; Stable Diffusion's accepts encoded prompts.
     prompt, negative = pipeline.encode_prompt(
         case["prompt"], "cpu", 1, case["guidance_scale"] > 1, case["negative_prompt"]
     )

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""`image_formats/heic/`: small HEIC images, and what Pillow makes of them by its plugin pillow-heif.
+"""`image_formats/heic/`: small HEIC images, and their pixels by Pillow with its plugin pillow-heif.
 
-In `golden.safetensors`, `{file}`: the pixels, u8, (height, width, channels), RGBA where there is transparency and else RGB.
+In `golden.safetensors`, `{file}`: the pixels, u8, (height, width, channels), RGBA if there is transparency, otherwise RGB.
 
-Needs Pillow, pillow-heif, NumPy and safetensors alone, and so runs by itself: `heic_images.py tests/golden`.
+Only needs Pillow, pillow-heif, NumPy and safetensors, so it runs separately: `heic_images.py tests/golden`.
 """
 
 import io
@@ -26,7 +26,7 @@ def file(image: Image.Image, **options) -> bytes:
 
 
 def images() -> dict[str, bytes]:
-    """Every layout of the colours, grey, transparent, turned, and of 10 bits."""
+    """Images in every colour layout, grey, transparent, rotated, and with 10 bits."""
     y, x = np.mgrid[:72, :85].astype(np.float64)
     waves = np.stack([np.sin(x / 7 + c) * np.cos(y / (5 + c)) * 90 + 128 for c in range(3)], -1)
     image = Image.fromarray(np.clip(waves, 0, 255).astype(np.uint8))

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""`image_formats/`: small images in the formats and variants that people have, and what Pillow makes of them.
+"""`image_formats/`: small images in the formats and variants found in practice, and their pixels by Pillow.
 
-`files/` has the images, and `avif/` those that are read only where a feature asks for it. In `golden.safetensors`, all u8 and (height, width, channels):
+`files/` has the images, and `avif/` those that need a feature. In `golden.safetensors`, all u8 and (height, width, channels):
 
-* `{file}`: Pillow's pixels, RGBA where one is not opaque and else RGB;
-* `{file}.white`: of those that are not opaque, Pillow's `alpha_composite` over white, as RGB;
-* `{file}.grey`: of one in colour, Pillow's `convert("L")`, (height, width, 1).
+* `{file}`: Pillow's pixels, RGBA if any is not opaque, otherwise RGB;
+* `{file}.white`: for images that are not opaque, Pillow's `alpha_composite` over white, as RGB;
+* `{file}.grey`: for colour images, Pillow's `convert("L")`, (height, width, 1).
 
-Needs Pillow, NumPy and safetensors alone, and so runs by itself too: `image_formats.py tests/golden`.
+Only needs Pillow, NumPy and safetensors, so it also runs separately: `image_formats.py tests/golden`.
 """
 
 import io
@@ -36,7 +36,7 @@ def file(image: Image.Image, kind: str, **options) -> bytes:
 
 def bitmap(bits: int, rows: bytes, *, compression: int = 0, masks: tuple[int, ...] = (), palette: bytes = b"",
            header: int = 40, file_header: bool = True, colours: int = 0) -> bytes:
-    """A BMP in a form that Pillow reads and does not write."""
+    """A BMP in a form that Pillow reads but does not write."""
     if header == 12:
         info = struct.pack("<IHHHH", 12, WIDTH, HEIGHT, 1, bits)
     else:
@@ -116,7 +116,7 @@ def images() -> dict[str, bytes]:
     planar = np.asarray(rgb).transpose(2, 0, 1).tobytes()
 
     return {
-        # Transparency of every kind of pixel.
+        # Transparency in every pixel format.
         "rgba.png": file(alpha, "PNG"),
         "grey_alpha.png": file(grey_alpha, "PNG"),
         "palette_alphas.png": file(palette, "PNG", transparency=bytes(range(0, 240, 15))),
@@ -132,7 +132,7 @@ def images() -> dict[str, bytes]:
         "alpha.tga": file(alpha, "TGA"),
         "alpha.ico": file(Image.fromarray(random("icon", 16, 16, 4)), "ICO", sizes=[(16, 16)]),
         "two_sizes.ico": file(Image.fromarray(random("icon", 32, 32, 4)), "ICO", sizes=[(16, 16), (32, 32)]),
-        # Endings that say the same format differently.
+        # Alternative file name extensions.
         "a.jfif": jpeg,
         "b.jpe": jpeg,
         "c.apng": file(rgb, "PNG", save_all=True, append_images=[rgb.rotate(180)], duration=50),
@@ -190,13 +190,13 @@ def images() -> dict[str, bytes]:
 
 
 def planes(data: bytes) -> bytes:
-    """Three strips, of a colour each."""
+    """Three strips, one per colour."""
     info = TiffImagePlugin.ImageFileDirectory_v2()
     size = WIDTH * HEIGHT
     for tag, value in ((256, WIDTH), (257, HEIGHT), (258, (8, 8, 8)), (259, 1), (262, 2), (277, 3), (278, HEIGHT), (284, 2)):
         info[tag] = value
     info[279] = (size, size, size)
-    # Pillow adds the length of the directory to these.
+    # Pillow adds the directory's length to these.
     info[273] = (0, size, 2 * size)
     info.tagtype[273], info.tagtype[279] = 4, 4
     return b"II*\0\x08\0\0\0" + info.tobytes(8) + data
@@ -222,7 +222,7 @@ def tiles(image: Image.Image) -> bytes:
 
 
 def avif_images() -> dict[str, bytes]:
-    """AVIF in every layout of the colours, transparent, turned, and in the other range."""
+    """AVIF in every colour layout, transparent, rotated, and in the other range."""
     y, x = np.mgrid[:40, :53].astype(np.float64)
     waves = [np.sin(x / 7 + c) * np.cos(y / (5 + c)) * 90 + 128 for c in range(3)]
     image = Image.fromarray(np.clip(np.stack(waves, -1), 0, 255).astype(np.uint8))

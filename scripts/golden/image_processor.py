@@ -1,21 +1,21 @@
-"""`image_processor/`: odd pictures, what Pillow decodes them to, and what `CLIPImageProcessor` makes of them.
+"""`image_processor/`: unusual images, decoded by Pillow and prepared by `CLIPImageProcessor`.
 
-`pictures/` has the files. In `golden.safetensors`, all (height, width, 3) and u8 unless said otherwise:
+`pictures/` has the files. In `golden.safetensors`, all (height, width, 3) and u8 unless stated otherwise:
 
-* `{file}.decoded`: `load_image`'s pixels (turned upright by Exif, then RGB), of the pictures of at most 4 000 pixels;
-* `{file}.raw`: the same without turning, where that is another;
+* `{file}.decoded`: `load_image`'s pixels (rotated according to Exif, then RGB), for images of at most 4 000 pixels;
+* `{file}.raw`: the same without rotation, if different;
 * `{file}.{processor}.bytes`: after resizing and cropping, by each `{processor}` in `cases.json`;
 * `{file}.{processor}.pixel_values`: (3, height, width) f32, the final values, for the few that `cases.json` marks.
 
-Pillow 13.0 resizes along the columns first where that loses more than twice as many pixels of height as of width, all
-releases before along the rows first, which is 20 levels off beside the hard edges of a tall picture; nothing else here
-depends on the release.
+Pillow 13.0 resizes along the columns first if the height shrinks more than twice as much as the width. Earlier releases
+always start with the rows, with differences of 20 levels at hard edges of tall images. Nothing else here depends on the
+release.
 
-Two faults of the reference are not copied:
+Two bugs of the reference are not reproduced:
 
-* Pillow clips 16-bit greyscale at 255, which leaves white. Here such a picture is read as its high bytes, as Pillow
-  does with all other 16-bit pictures.
-* transformers takes a picture of 1 or 3 rows for one with its channels first. Here it is told that they are last.
+* Pillow clips 16-bit greyscale at 255, which leaves white. Here, the high bytes of such images are used, as Pillow does
+  for all other 16-bit images.
+* transformers mistakes images of 1 or 3 rows for channels-first ones. Here, the channels are declared to be last.
 """
 
 import io
@@ -38,7 +38,7 @@ LARGEST_DECODED = 4_000
 SQUARE = {"size": {"shortest_edge": 40}, "crop_size": {"height": 40, "width": 40}}
 PROCESSORS = {
     "square": SQUARE,
-    # Larger than the resized picture on one side, smaller on the other, with odd differences.
+    # Larger than the resized image on one side, smaller on the other, by odd differences.
     "padded": {"size": {"shortest_edge": 28}, "crop_size": {"height": 19, "width": 71}, "resample": 2},
     "exact": {"size": {"height": 23, "width": 50}, "do_center_crop": False},
     "number": {"size": 33, "crop_size": 30, "resample": 1},
@@ -52,7 +52,7 @@ PROCESSORS = {
     "box": {**SQUARE, "resample": 4},
     "hamming": {**SQUARE, "resample": 5},
 }
-#: The processors beside `square` that these pictures go through: hard edges made smaller, larger, and both at once.
+#: The processors besides `square` for these images: they shrink hard edges, enlarge them, or both.
 ALL_PROCESSORS = ("checkerboard.png", "tiny_checkerboard.png", "black_and_white_wide.png", "noise.png")
 WITH_VALUES = (
     ("noise.png", ("square", "not_normalised", "not_rescaled", "only_resize")),
@@ -65,7 +65,7 @@ def random(name: str, *shape: int) -> np.ndarray:
 
 
 def photo(width: int, height: int) -> np.ndarray:
-    """Smooth waves in all channels with a few hard edges: what JPEG is made for, and what it is not."""
+    """Smooth waves in all channels, which JPEG handles well, and a few hard edges, which it does not."""
     y, x = np.mgrid[:height, :width].astype(np.float64)
     waves = [np.sin(x / 7 + c) * np.cos(y / (5 + c)) * 90 + 128 + 30 * ((x + 2 * y) % 29 > 20) for c in range(3)]
     return np.clip(np.stack(waves, axis=-1), 0, 255).astype(np.uint8)
@@ -83,7 +83,7 @@ def checkerboard(width: int, height: int, side: int) -> np.ndarray:
 
 
 def png(depth: int, colour_type: int, rows: list[bytes], width: int, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG in a form that Pillow reads and cannot write."""
+    """A PNG in a form that Pillow reads but cannot write."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -122,7 +122,7 @@ def pictures() -> dict[str, bytes]:
     cmyk = Image.fromarray(np.concatenate([photo(61, 47), gradient(61, 47)[..., :1] // 2], -1), "CMYK")
     ycck = bytearray(file(cmyk, "JPEG", quality=90))
     adobe = ycck.index(b"Adobe")
-    ycck[adobe + 11] = 2  # the transform: what was stored is now taken for Y, Cb, Cr and K
+    ycck[adobe + 11] = 2  # the transform: the stored values are now read as Y, Cb, Cr and K
 
     made = {
         "one_pixel.png": file(Image.fromarray(random("one", 1, 1, 3)), "PNG"),
@@ -212,7 +212,7 @@ def make(output: Path) -> None:
         (folder / "pictures" / name).write_bytes(content)
         opened = high_bytes(Image.open(io.BytesIO(content)))
         raw = np.asarray(opened.convert("RGB"))
-        # What `load_image` does after opening a file: it takes an opened picture too.
+        # `load_image` without opening a file: it also accepts an opened image.
         picture = load_image(opened)
         pixels = np.asarray(picture)
         if pixels.shape[0] * pixels.shape[1] <= LARGEST_DECODED:

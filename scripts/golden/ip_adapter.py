@@ -1,7 +1,7 @@
-"""`ip_adapter/`: a tiny image encoder, tiny IP-Adapters of three kinds, and pictures that are drawn with them.
+"""`ip_adapter/`: a tiny image encoder, tiny IP-Adapters of three kinds, and images drawn with them.
 
-The pictures are those of diffusers' `StableDiffusionPipeline` and `StableDiffusionControlNetPipeline` with
-`load_ip_adapter`. The adapters have the names and the layers of the published ones, which only diffusers can read.
+Images come from diffusers' `StableDiffusionPipeline` and `StableDiffusionControlNetPipeline` with `load_ip_adapter`. The
+adapters have the tensor names and layers of published ones.
 """
 
 import shutil
@@ -20,9 +20,9 @@ from given_pictures import picture
 from pipeline import load
 
 CROSS_ATTENTION, IMAGE_SIZE = 20, 32
-#: Of the image encoder, of its projection, and of the resampler with one head of 64.
+#: The widths of the image encoder, its projection, and the resampler with one head of 64.
 HIDDEN, EMBEDDING, RESAMPLER, HEADS = 16, 24, 12, 64
-#: diffusers builds as many, whatever the file has.
+#: diffusers always builds this many, whatever the file has.
 RESAMPLER_LAYERS = 4
 
 COMMON = dict(
@@ -85,7 +85,7 @@ def plus() -> dict:
 
 
 def attentions(unet) -> dict:
-    """Keys and values for every cross-attention, numbered as diffusers reads them."""
+    """Keys and values for every cross-attention, in diffusers' numbering."""
     tensors, key_id = {}, 1
     for name in unet.attn_processors:
         if not name.endswith("attn1.processor"):
@@ -97,7 +97,7 @@ def attentions(unet) -> dict:
 
 
 def save(folder: Path, name: str, adapter: dict) -> None:
-    """As the published ones are: dictionaries in a dictionary, or with their names joined."""
+    """Write a file like published ones: nested dictionaries, or a flat one with joined names."""
     if name.endswith(".bin"):
         torch.save(adapter, folder / name)
     else:
@@ -152,7 +152,7 @@ def make(output: Path) -> None:
     encoder = randomise(CLIPVisionModelWithProjection(config), "ip_adapter_encoder", f16_exact=True)
     encoder.save_pretrained(folder / "image_encoder", safe_serialization=True)
     (folder / "image_encoder" / "model.safetensors").chmod(0o644)
-    # The tokens fit both repositories, the keys and values only the UNet whose channels they have.
+    # The tokens fit both repositories, but keys and values only a UNet with these channels.
     unets = {name: load(output / name, {}).unet for name in ("alt_diffusion", "alt_diffusion_m18")}
     projections = {"plain.bin": plain(), "plus.safetensors": plus(), "full.safetensors": full()}
     both = {

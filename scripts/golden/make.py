@@ -10,10 +10,10 @@ Usage::
 `annotations/en/annotations.json`); only the part `tokenizer` reads it. Without PART, every part is made, in the order
 of `PARTS`; the later parts read what `tokenizer` and `repositories` wrote. The same versions give the same
 values, up to the last bits of torch's matrix products, which depend on the processor. (One file changes at each run
-without a change of content: torch's legacy format writes memory addresses as storage names.)
+without a change of content: torch's legacy format uses memory addresses as storage names.)
 
-The environment: transformers 5 dropped the tokenizer that reads SentencePiece, and the versions that had it do not
-ask for a recent torch, so they stand beside it in a directory that comes first on PYTHONPATH::
+The environment: transformers 5 dropped the tokenizer that reads SentencePiece, so an older version is installed in a
+directory that comes first on PYTHONPATH, with a recent torch::
 
     python3 -m venv venv
     venv/bin/pip install torch==2.15.0 sentencepiece safetensors pillow==13.0.0 numpy
@@ -78,7 +78,7 @@ def main() -> None:
 
     diffusers.utils.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()
-    # One thread: the order of additions, and so the last bits, then depend on nothing else that runs.
+    # One thread, so that the order of additions, and with it the last bits, is always the same.
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
-"""Writes small weight files in forms that are rarer than `make_pickles.py` has them, and what PyTorch reads from them.
+"""Writes small weight files in rarer forms than `make_pickles.py`, and what PyTorch reads from them.
 
     python scripts/golden/make_odd_weights.py crates/model-files/tests/data/odd
 
-Needs torch 2.15, numpy and safetensors. Of every file F there is F.json: the shape and the values, as `torch.load` (or
-safetensors and the multiplication of ComfyUI) gives them, of each tensor that a loader has to find; and under
-"unreadable" the names of those that are no tensors of numbers. Values are counted in eighths, so that they are exact.
+Needs torch 2.15, numpy and safetensors. Each file F has an F.json with the shape and the values of each tensor that a
+loader must find, as read by `torch.load` (or by safetensors with ComfyUI's multiplication), and under "unreadable" the
+names of those that are not numeric tensors. Values are multiples of an eighth, so that they are exact.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def expect(name, tensors, unreadable=()):
 
 
 def save(name, value, numbers=None, **options):
-    """Saves a value and what `torch.load` makes of it. `numbers` are values where PyTorch's are none of a tensor."""
+    """Saves a value and the result of `torch.load`. `numbers` are the values if PyTorch returns no tensor of numbers."""
     torch.save(value, FOLDER / name, **options)
     expect_loaded(name, numbers)
 
@@ -74,7 +74,7 @@ def expect_loaded(name, numbers=None):
 
 
 def protocols():
-    """Every protocol that torch.save can be told, in both containers."""
+    """Every protocol that torch.save supports, in both containers."""
     value = {
         "weight": counting(2, 3),
         "half": counting(4, dtype=torch.float16),
@@ -88,7 +88,7 @@ def protocols():
 
 
 class Loop(dict):
-    """A dictionary of somebody's own."""
+    """A user-defined dictionary."""
 
 
 class Callback:
@@ -108,7 +108,7 @@ class Wrapped(torch.Tensor):
 
 
 def modules_of_elsewhere():
-    """Makes the classes above findable where they claim to be from."""
+    """Makes the classes above importable from the modules that they claim to be from."""
     for name in ("pytorch_lightning", "pytorch_lightning.callbacks", "somewhere", "somewhere.else"):
         sys.modules.setdefault(name, types.ModuleType(name))
     sys.modules["pytorch_lightning.callbacks"].Callback = Callback
@@ -118,7 +118,7 @@ def modules_of_elsewhere():
 
 
 def bystanders():
-    """Things beside the weights that no tensor needs."""
+    """Objects in the file besides the weights."""
     values = {
         "set": {1, 2},
         "frozenset": frozenset({"a"}),
@@ -157,7 +157,7 @@ def bystanders():
     values["nested"]["loop"]["self"] = values["nested"]
     for protocol in (2, 4, 5):
         save(f"bystanders{protocol}.pt", {"weight": counting(2, 3), **values}, pickle_protocol=protocol)
-    # torch.load cannot read its own storages of bytes in the older container.
+    # torch.load cannot read byte storages in the older container.
     del values["storage"]
     save("bystanders-old.pt", {"weight": counting(2, 3), **values}, _use_new_zipfile_serialization=False)
 
@@ -169,7 +169,7 @@ def random_state():
 
 
 def tensors():
-    """Tensors of every kind, to be read and to be passed over."""
+    """Tensors of every kind, readable or to be skipped."""
     base = counting(4, 6)
     with_state = torch.nn.Parameter(counting(2, 2))
     with_state.note = "kept"
@@ -211,14 +211,14 @@ def tensors():
     everything = {**readable, **unreadable}
     save("tensors.pt", everything)
     save("tensors5.pt", everything, pickle_protocol=5)
-    # In the older container torch.load cannot read its own storages of bytes, which newer types are of, nor nested tensors.
+    # In the older container, torch.load can read neither byte storages, which newer types use, nor nested tensors.
     of_bytes = torch.storage._new_dtypes()
     older = {name: t for name, t in everything.items() if t.dtype not in of_bytes and not t.is_nested}
     save("tensors-old.pt", older, _use_new_zipfile_serialization=False)
 
 
 class OnADevice:
-    """What a tensor was saved as by releases of PyTorch for devices whose storages could not be: MPS, XLA."""
+    """The form in which PyTorch saved tensors on devices whose storages could not be saved: MPS, XLA."""
 
     def __init__(self, function, *arguments):
         self.reduced = function, arguments
@@ -280,7 +280,7 @@ def modules():
 
 
 def big_endian():
-    """What a machine of the other byte order writes: the same file, with the bytes of each number turned."""
+    """The file that a machine of the other byte order writes: the same, with the bytes of each number reversed."""
     value = {
         "floats": counting(2, 3),
         "halves": counting(4, dtype=torch.bfloat16).reshape(2, 2).t(),
@@ -301,7 +301,7 @@ def big_endian():
 
 
 def archives():
-    """An archive with more in it, packed anew by something that compresses."""
+    """An archive with additional entries, repacked with compression."""
     name = "extra-entries.pt"
     save(name, {"weight": counting(2, 3), "other": counting(400)})
     with zipfile.ZipFile(FOLDER / name) as old:
@@ -317,7 +317,7 @@ def archives():
 
 
 def reported():
-    """Files of `reported`, which are there already: forms that users have met, with words that were learned in them."""
+    """The existing files in `reported`: forms reported by users, with learned words."""
     for file in sorted((FOLDER / "reported").glob("*.pt")):
         expect_loaded(f"reported/{file.name}")
 
@@ -331,14 +331,14 @@ def hostile():
             return self.reduced
 
     torch.save({"weight": counting(2), "x": Executes(eval, "1 + 1")}, FOLDER / "eval.pt", pickle_protocol=4)
-    # A name in place of a call does nothing.
+    # A name without a call does nothing.
     import os
 
     save("only-named.pt", {"weight": counting(2), "x": os.getcwd})
 
 
 def float8():
-    """Weights of eight bits as they are published, bare and scaled."""
+    """8-bit weights as published, with and without scales."""
 
     def rows(*shape):
         return torch.linspace(-2, 2, int(np.prod(shape))).reshape(shape)
@@ -350,7 +350,7 @@ def float8():
         {"a.weight": weight.to(e4m3).float(), "a.bias": rows(4).to(e5m2).float(), "b": rows(2).half()},
     )
 
-    # ComfyUI's forms; the multiplication is that of comfy/ops.py.
+    # ComfyUI's forms, multiplied as in comfy/ops.py.
     small = weight.to(e4m3)
     scaled = {
         "net.scaled_fp8": torch.empty(0, dtype=e4m3),

@@ -2,7 +2,7 @@
 
     python scripts/golden/make_pickles.py crates/model-files/tests/data
 
-Needs torch and safetensors. Every tensor holds 0, 1, 2 … in its own row-major order, divided by eight so that half
+Needs torch and safetensors. Every tensor has the values 0, 1, 2 … in row-major order, divided by eight so that half
 precision is exact; the tests compute the same.
 """
 
@@ -24,7 +24,7 @@ def counting(*shape, dtype=torch.float32):
 
 
 def weights():
-    """One of each kind of tensor that a loader can get wrong."""
+    """Tensors of every kind that a loader can get wrong."""
     shared = counting(4, 6)
     return OrderedDict(
         [
@@ -34,7 +34,7 @@ def weights():
             ("encoder.double", counting(2, 2, dtype=torch.float64)),
             ("scalar", torch.tensor(0.125)),
             ("empty", torch.empty(0, 3)),
-            # Not contiguous: counts in its own row-major order, and lies transposed.
+            # Not contiguous: counts in row-major order, but is stored transposed.
             ("transposed", counting(3, 4).t().contiguous().t()),
             ("permuted", counting(2, 3, 4).permute(2, 0, 1).contiguous().permute(1, 2, 0)),
             # Two views of one storage, and the same tensor under two names.

@@ -1,4 +1,4 @@
-"""`noise.json` and `noise.safetensors`: what `torch.randn` draws from a seed, on the CPU and (re-implemented) on CUDA."""
+"""`noise.json` and `noise.safetensors`: the values of `torch.randn` for a seed, on the CPU and (reimplemented) on CUDA."""
 
 import math
 from pathlib import Path
@@ -8,9 +8,9 @@ import torch
 
 from common import save_json, save_tensors
 
-#: Seeds of one bit more than 32, and the largest.
+#: Includes a seed of 33 bits, and the largest one.
 SEEDS = (0, 1, 42, 2**31, 2**32 - 1, 2**32, 2**32 + 7, 2**63, 2**64 - 1)
-#: Sizes of consecutive calls: fewer than 16 values and more, in every alignment of the tail, and both in turns.
+#: The sizes of consecutive calls: below and above 16 values, with every alignment of the tail, and both mixed.
 CALLS = (
     (1, 1, 1),
     (2, 3, 15),
@@ -20,7 +20,7 @@ CALLS = (
     (47, 15, 48),
     (100, 7, 7, 101),
 )
-#: One long call, of which only a checksum is kept.
+#: One long call, stored only as a checksum.
 LONG = 1_000_003
 CUDA_SEEDS = (0, 42, 2**32 + 7, 2**64 - 1)
 CUDA_CALLS = (1, 5, 64, 100)
@@ -53,14 +53,14 @@ def philox(counter: np.ndarray, key: list[int]) -> np.ndarray:
 
 
 def cuda_randn(seed: int, call: int, count: int) -> torch.Tensor:
-    """The formula of curand_normal.h, in f64 from where the card's own functions are approximations."""
+    """The formula of curand_normal.h, in f64 where the GPU's functions are approximations."""
     counter = np.zeros((4, count), dtype=np.uint64)
     counter[0] = call
     counter[2] = np.arange(count)
     bits = philox(counter, [seed & 0xFFFFFFFF, seed >> 32])
     unit = np.float32(2.3283064e-10)
     turn = np.float32(2.3283064e-10 * 6.2831855)
-    # One rounding after the product and the sum, as a fused multiply-add has.
+    # Rounded once after the product and the sum, like a fused multiply-add.
     u = (bits[0].astype(np.float32).astype(np.float64) * np.float64(unit) + np.float64(unit / 2)).astype(np.float32)
     v = (bits[1].astype(np.float32).astype(np.float64) * np.float64(turn) + np.float64(turn / 2)).astype(np.float32)
     normal = np.sqrt(-2 * np.log(u.astype(np.float64))) * np.sin(v.astype(np.float64))

@@ -1,4 +1,4 @@
-"""`panorama.safetensors`: large pictures denoised in overlapping windows, by a wrapper around diffusers' UNet."""
+"""`panorama.safetensors`: large images denoised in overlapping windows, by a wrapper around diffusers' UNet."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ SIDE, OVERLAP = 4, 2
 
 
 def spans(length: int) -> list[tuple[int, torch.Tensor]]:
-    """Where windows start along one direction, and their weights: triangles with cut tops, that sum up to 1."""
+    """The starts of windows along one dimension, and their weights: triangles with flat tops that sum to 1."""
     side = min(SIDE, length)
     steps = -(-(length - side) // (side - OVERLAP))
     starts = [(length - side) * index // max(steps, 1) for index in range(steps + 1)]

@@ -1,4 +1,4 @@
-"""`pipeline.json` and `pipeline.safetensors`: `AltDiffusionPipeline` from given latents or a seed to the final picture."""
+"""`pipeline.json` and `pipeline.safetensors`: `AltDiffusionPipeline` from given latents or a seed to the final image."""
 
 import inspect
 import json
@@ -14,8 +14,8 @@ from transformers import XLMRobertaTokenizer
 
 from common import draw_in_f32, normal, save_json, save_tensors
 
-#: Sizes are in pixels. `scheduler` replaces the repository's own, keeping its config but for `scheduler_config`, as
-#: `from_config` does.
+#: Sizes are in pixels. `scheduler` replaces the repository's, with the same configuration except for `scheduler_config`,
+#: like `from_config`.
 CASES = (
     dict(
         name="guided",
@@ -48,7 +48,7 @@ CASES = (
         width=40,
         scheduler="EulerDiscreteScheduler",
     ),
-    # From a seed alone: the noise of two pictures in one tensor, of which no block of 16 values ends with the first.
+    # From a seed alone: the noise of two images in one tensor, where no block of 16 values ends with the first image.
     dict(
         name="seed",
         prompt="一只猫",
@@ -94,7 +94,7 @@ CASES = (
         height=40,
         width=24,
         scheduler="DDIMScheduler",
-        # The file of a PNDM says nothing about it, and DDIM's default is for pixels.
+        # PNDM's file does not set this, and DDIM's default is for pixels.
         scheduler_config=dict(clip_sample=False),
         eta=0.7,
         seed=99,
@@ -116,7 +116,7 @@ CASES = (
 
 
 def load(folder: Path, case: dict) -> AltDiffusionPipeline:
-    """The pipeline put together from its folders: diffusers cannot load it by its `model_index.json`."""
+    """Assemble the pipeline from its folders: diffusers cannot load it from its `model_index.json`."""
     index = json.loads((folder / "model_index.json").read_text())
     scheduler = getattr(diffusers, index["scheduler"][1])
     pipeline = AltDiffusionPipeline(

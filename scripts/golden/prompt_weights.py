@@ -1,4 +1,4 @@
-"""`prompt_weights.json` and `prompt_weights.safetensors`: weighted and long prompts, by an implementation of its own."""
+"""`prompt_weights.json` and `prompt_weights.safetensors`: weighted and long prompts, by an independent implementation."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from common import PROMPT_TOKENS, normal, save_json, save_tensors
 from pipeline import load
 
-#: Parsed only. None has BREAK within brackets, where the original takes the weight of the mark for that of a word.
+#: Only parsed. None has BREAK within brackets, where the original uses BREAK's weight for a word.
 PARSED = (
     "",
     "a cat",
@@ -30,7 +30,7 @@ PARSED = (
 )
 
 LONG = ", ".join(f"{colour} {thing}" for colour in ("red", "синий", "绿色", "gelb") for thing in ("cat", "дом", "苹果", "Baum", "sun"))
-#: Encoded, all of them with brackets or more than one window.
+#: Encoded. All have brackets or more than one window.
 ENCODED = (
     "a (red:1.5) cat",
     "一只((红色))的[大]狗, (dark:0.3) night",
@@ -103,7 +103,7 @@ def encode(pipeline, prompt: str, length: int) -> torch.Tensor:
         weights = torch.tensor([1.0, *(weight for _, weight in window), 1.0] + [1.0] * padding)
         mask = torch.tensor([[1] * len(ids) + [0] * padding])
         ids = torch.tensor([ids + [tokenizer.pad_token_id] * padding])
-        # As the pipeline does, which gives the mask only where the configuration wants it.
+        # Like the pipeline, which passes the mask only if the configuration says so.
         mask = mask if getattr(pipeline.text_encoder.config, "use_attention_mask", None) else None
         plain = pipeline.text_encoder(ids, attention_mask=mask)[0]
         weighted = plain * weights[None, :, None]
@@ -119,7 +119,7 @@ def make(output: Path) -> None:
         pipeline = load(output / repository, {})
         for index, prompt in enumerate(ENCODED):
             states = encode(pipeline, prompt, PROMPT_TOKENS)
-            # The scale that restores a mean near 0 is not known to many digits.
+            # The scale that restores a mean near 0 has few significant digits.
             assert states.mean().abs() > 0.01 * states.abs().mean(), prompt
             tensors[f"{repository}.{index}"] = states[0]
             print(f"  {repository} {index}: {states.shape[1] // PROMPT_TOKENS} windows, mean {states.mean():.4f}")

@@ -33,12 +33,12 @@ def text_encoder(name: str, vocabulary: int, *, pre_transformation: bool) -> Rob
         hidden_act="gelu",
         **extra,
     )
-    # Exact in f16, so that the f16 copies of these weights have the same golden values.
+    # Exact in f16, so that f16 copies of these weights have the same golden values.
     return randomise(RobertaSeriesModelWithTransformation(config), name, f16_exact=True)
 
 
 def unet_sd1() -> UNet2DConditionModel:
-    """SD 1.x: convolutions around the transformers, and one number of heads (under the name of a head size)."""
+    """SD 1.x: convolutions around the transformers, and one number of heads (in a field named after head size)."""
     config = dict(
         sample_size=16,
         block_out_channels=(8, 12, 16, 16),
@@ -82,7 +82,7 @@ def vae(name: str, channels: tuple[int, ...], scaling_factor: float) -> Autoenco
         scaling_factor=scaling_factor,
     )
     randomise(model, name)
-    # Half the range of the pictures, so that few pixels are cut off at black and white.
+    # Half the range of images, so that few pixels are clipped to black or white.
     model.decoder.conv_out.weight.mul_(0.4)
     return model
 
@@ -99,7 +99,7 @@ def save(folder: Path, tokenizer: Path, *, safe_text_encoder: bool, **parts) -> 
         **parts,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
-    # diffusers 0.31 writes itself as the text encoder's library; the published repositories name a module.
+    # diffusers 0.31 names itself as the text encoder's library; published repositories name a module.
     index = folder / "model_index.json"
     content = json.loads(index.read_text())
     content["text_encoder"] = ["alt_diffusion", "RobertaSeriesModelWithTransformation"]
@@ -111,7 +111,7 @@ def save(folder: Path, tokenizer: Path, *, safe_text_encoder: bool, **parts) -> 
 
 
 def published_state(model: torch.nn.Module) -> OrderedDict:
-    """The weights as BAAI published them: with position ids, a pooler and a temperature that the encoder never reads."""
+    """The weights as published by BAAI: with position ids, a pooler and a temperature that the encoder never reads."""
     state = OrderedDict(model.state_dict())
     positions = model.config.max_position_embeddings
     state["roberta.embeddings.position_ids"] = torch.arange(positions).expand((1, -1))
@@ -124,7 +124,7 @@ def published_state(model: torch.nn.Module) -> OrderedDict:
 def f16_views(model: torch.nn.Module) -> OrderedDict:
     """The weights in f16, with the query, key and value weights of a layer as views into one storage.
 
-    The key weight is stored transposed: a reader has to follow both the offsets and the strides of the pickle.
+    The key weight is stored transposed: readers must use both the offsets and the strides in the pickle.
     """
     state = OrderedDict((key, value.half()) for key, value in model.state_dict().items())
     for layer in range(model.config.num_hidden_layers):
@@ -168,7 +168,7 @@ def make(output: Path) -> None:
     )
     torch.save(published_state(encoder), folder / "text_encoder" / "pytorch_model.bin")
 
-    # The same encoder in the other forms that weights are published in, each a folder of its own.
+    # The same encoder in other forms of published weights, one folder each.
     forms = output / "text_encoder_forms"
     if forms.exists():
         shutil.rmtree(forms)

@@ -1,4 +1,4 @@
-"""`safety_checker/`: a small `StableDiffusionSafetyChecker`, pictures, and which of them it flags."""
+"""`safety_checker/`: a small `StableDiffusionSafetyChecker`, images, and which of them it flags."""
 
 from pathlib import Path
 
@@ -27,13 +27,13 @@ def make(output: Path) -> None:
     processor = CLIPImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24})
 
     generator = np.random.default_rng(7)
-    # Blocks of colour: noise alone would look alike once it is resized.
+    # Blocks of colour: images of noise would look the same after resizing.
     blocks = generator.integers(0, 256, (PICTURES, 4, 5, 3), dtype=np.uint8)
     pictures = blocks.repeat(8, axis=1).repeat(8, axis=2)
     inputs = processor([Image.fromarray(picture) for picture in pictures], return_tensors="pt").pixel_values
     embeds = checker.visual_projection(checker.vision_model(inputs)[1])
     near, care = cosine_distance(embeds, checker.concept_embeds), cosine_distance(embeds, checker.special_care_embeds)
-    # Limits that a third of the pictures pass, so that concepts and care meet in every way.
+    # A third of the images exceed each threshold, so that concepts and special care occur in every combination.
     checker.concept_embeds_weights.copy_(near.quantile(0.9, dim=0) + 0.003)
     checker.special_care_embeds_weights.copy_(care.quantile(0.75, dim=0))
     _, flagged = checker(inputs, torch.zeros(PICTURES, 3, 8, 8))

@@ -25,15 +25,15 @@ from common import draw_in_f32, normal, save_tensors
 
 FORMULA = "model_output = 0.7 * sin(frequency * scale_model_input(x, t) + t / 100)"
 
-#: What BAAI/AltDiffusion and Stable Diffusion publish.
+#: The configuration of BAAI/AltDiffusion and Stable Diffusion.
 PUBLISHED = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 DDPM = dict(num_train_timesteps=1000, beta_start=0.0001, beta_end=0.02, beta_schedule="linear")
 COSINE = dict(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
 STEPS = (4, 20, 50)
 #: The seed of the generator that stochastic schedulers draw from.
 SEED = 7
-#: Cases without a run of 50 steps: too few training steps, or (clipping from pure noise under an epsilon model) a
-#: trajectory that multiplies a difference of 1e-7 by more than ten.
+#: Cases without a run of 50 steps: they have too few training steps, or (clipping from pure noise with an epsilon model)
+#: a trajectory that amplifies a difference of 1e-7 more than tenfold.
 SHORT = ("ddim-trained-betas", "ddim-defaults", "ddim-clip-2")
 
 #: Schedulers that step in terms of the signal-to-noise ratio.
@@ -57,12 +57,12 @@ def model(cls, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 
 
 def frequency(cls) -> int:
-    """A model that is steeper than a slope of 1 makes LCM, which starts anew from its output in every step, chaotic."""
+    """The model's frequency. A slope above 1 would make LCM chaotic, which restarts from the output in every step."""
     return 1 if cls is LCMScheduler else 3
 
 
 def cases():
-    """(name, scheduler class, config) of every case, and `eta` or the steps where they are given."""
+    """(name, scheduler class, config) of every case, and `eta` or the steps if given."""
     spacings = ("leading", "trailing", "linspace")
     for spacing in spacings:
         for offset in (0, 1):
@@ -84,7 +84,7 @@ def cases():
         yield f"ddim-{name}-clip", DDIMScheduler, dict(betas, clip_sample=True, prediction_type="v_prediction")
         yield f"pndm-{name}", PNDMScheduler, dict(betas, skip_prk_steps=True)
         yield f"pndm-{name}-prk", PNDMScheduler, dict(betas, skip_prk_steps=False)
-        # The last cosine sigma is near 20 000 under an epsilon model: v_prediction keeps the values in range.
+        # The last cosine sigma is near 20 000 with an epsilon model: v_prediction keeps the values in range.
         yield f"euler-{name}", EulerDiscreteScheduler, dict(betas, prediction_type="v_prediction")
     yield "ddim-clip-2", DDIMScheduler, dict(PUBLISHED, clip_sample=True, clip_sample_range=2.0, steps_offset=1)
     yield "ddim-clip-v", DDIMScheduler, dict(PUBLISHED, clip_sample=True, prediction_type="v_prediction")
@@ -108,7 +108,7 @@ def cases():
     yield "euler-sigma-min", EulerDiscreteScheduler, dict(PUBLISHED, final_sigmas_type="sigma_min", timestep_spacing="leading")
     yield "euler-log-linear", EulerDiscreteScheduler, dict(PUBLISHED, interpolation_type="log_linear")
     for cls, name in ((DDIMScheduler, "ddim"), (PNDMScheduler, "pndm"), (EulerDiscreteScheduler, "euler")):
-        # Fewer training steps than the usual 1000, and an empty config: only the class's own defaults.
+        # Fewer training steps than the usual 1000, and an empty config: only the class's defaults.
         yield f"{name}-100-train", cls, dict(PUBLISHED, num_train_timesteps=100)
         yield f"{name}-defaults", cls, {}
     yield from ancestral_cases()
@@ -148,7 +148,7 @@ def ancestral_cases():
 
 
 def sigma_cases():
-    """LMS, Heun and Euler with noise; and what is new with Euler."""
+    """LMS, Heun and Euler with noise, and newer options of Euler."""
     for cls, name in SIGMAS:
         predictions = PREDICTIONS[:2] if cls is EulerAncestralDiscreteScheduler else PREDICTIONS
         for prediction in predictions:
@@ -196,7 +196,7 @@ def solver_cases():
     zero = dict(PUBLISHED, rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction")
     yield "dpm-multi-zero-snr", multi, zero
     yield "unipc-zero-snr", unipc, zero
-    # 4 steps to a clean end take the last one in order 2, to where the reference divides by zero.
+    # Of 4 steps to zero noise, the last would be of order 2, where the reference divides by zero.
     timesteps = dict(timesteps=[999, 850, 736, 515, 310, 99, 19])
     for cls, name in SOLVERS[:2]:
         yield f"{name}-timesteps", cls, dict(PUBLISHED), timesteps
@@ -235,15 +235,14 @@ def solver_cases():
 
 
 def solvable(cls, order: int) -> dict:
-    """What a single-step method of order 3 needs: its last group may end in order 2, which cannot reach zero noise."""
+    """Options for a single-step method of order 3, whose last group may end in order 2, which cannot reach zero noise."""
     return dict(final_sigmas_type="sigma_min") if cls is DPMSolverSinglestepScheduler and order == 3 else {}
 
 
 def spread_sigmas(scheduler, config: dict, steps: int) -> None:
-    """The sigmas of `use_exponential_sigmas` and `use_beta_sigmas`, which solvers of diffusers 0.31 cannot make.
+    """The sigmas of `use_exponential_sigmas` and `use_beta_sigmas` as in later versions of diffusers.
 
-    They hand the training's sigmas to the conversion the wrong way round, and without the number of steps. This is what
-    later versions do.
+    The solvers of 0.31 pass the training sigmas to the conversion in reverse order and without the number of steps.
     """
     sigmas = np.array(((1 - scheduler.alphas_cumprod) / scheduler.alphas_cumprod) ** 0.5)
     convert = scheduler._convert_to_beta if config.get("use_beta_sigmas") else scheduler._convert_to_exponential
@@ -254,9 +253,9 @@ def spread_sigmas(scheduler, config: dict, steps: int) -> None:
 
 
 def run(cls, config: dict, steps, dtype=torch.float32):
-    """Every latent of one run (steps + 1 rows or more where a step calls the model twice), and the scheduler.
+    """All latents of a run (steps + 1 rows, or more if a step calls the model twice), and the scheduler.
 
-    `steps` is a number of them, or the arguments that give them otherwise.
+    `steps` is their number, or a dictionary of arguments that set them.
     """
     draw_in_f32(sys.modules[cls.__module__])
     eta = {"eta": config["eta"]} if "eta" in config else {}

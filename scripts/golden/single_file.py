@@ -1,7 +1,7 @@
-"""`single_file/`: weights by the names of latent diffusion, and a tiny model in one `.ckpt`.
+"""`single_file/`: weights in latent diffusion's naming, and a tiny model in one `.ckpt`.
 
-diffusers has the way from latent diffusion to its own names (`convert_ldm_unet_checkpoint`). The other way is here, as
-in its script `convert_diffusers_to_original_stable_diffusion.py`, and counts only because the first leads back from it.
+diffusers converts latent diffusion's names to its own (`convert_ldm_unet_checkpoint`). This script converts in the other
+direction, like its script `convert_diffusers_to_original_stable_diffusion.py`, and verifies the result by converting back.
 """
 
 import json
@@ -45,7 +45,7 @@ VAE_ATTENTION = {"norm.": "group_norm.", "q.": "to_q.", "k.": "to_k.", "v.": "to
 
 
 class Named:
-    """Stands for a tensor: all that the conversion does with one is to look at its shape and drop its last sides."""
+    """Stands in for a tensor: the conversion only reads its shape and drops its last dimensions."""
 
     def __init__(self, name: str, shape):
         self.name, self.shape, self.ndim = name, tuple(shape), len(shape)
@@ -105,7 +105,7 @@ def ldm_shape(ldm: str, tensor) -> list[int]:
 
 
 def names_of(model, to_ldm, convert, prefix: str) -> list:
-    """(name in diffusers, name in latent diffusion, shape there) of every weight, as diffusers converts it."""
+    """(name in diffusers, name in latent diffusion, shape there) of every weight, as converted by diffusers."""
     pairs = {name: to_ldm(name, model.config) for name in model.state_dict()}
     rows = [(name, ldm, ldm_shape(ldm, model.state_dict()[name])) for name, ldm in sorted(pairs.items())]
     back = convert({prefix + ldm: Named(ldm, shape) for _, ldm, shape in rows}, model.config)
@@ -115,7 +115,7 @@ def names_of(model, to_ldm, convert, prefix: str) -> list:
 
 
 def whole(folder: Path) -> dict[str, torch.Tensor]:
-    """A model in folders as one dictionary in the naming of latent diffusion."""
+    """A model in folders as one dictionary in latent diffusion's naming."""
     tensors = {}
     for name, tensor in torch.load(folder / "text_encoder/pytorch_model.bin", weights_only=True).items():
         tensors[TEXT_PREFIX + name] = tensor
@@ -149,7 +149,7 @@ def make(output: Path) -> None:
         print(f"  {name}: {len(case['names'])} names")
         (folder / f"{name}.json").write_text(json.dumps(case, separators=(",", ":")) + "\n")
 
-    # As a training run leaves it, with what belongs to the training.
+    # As saved by training code, with training state.
     state = whole(output / "alt_diffusion_m18")
     state["betas"] = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     state["model_ema.decay"] = torch.tensor(0.9999)

@@ -1,4 +1,4 @@
-"""`tokenizer/` and `tokenizer_json/`: a small SentencePiece model over 18 languages, and what it makes of odd texts."""
+"""`tokenizer/` and `tokenizer_json/`: a small SentencePiece model for 18 languages, and its ids for unusual texts."""
 
 import io
 import json
@@ -30,11 +30,11 @@ def train(cldr: Path, path: Path) -> None:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(corpus(cldr)),
-        # To memory, because the model records the path that it is written to.
+        # In memory, because the model records the path that it is written to.
         model_writer=model,
         model_type="unigram",
         vocab_size=PIECES,
-        # Low enough that rare characters (most of them Han) stay unknown, as some are to XLM-R.
+        # Low enough that rare characters (mostly Han) stay unknown, as some are to XLM-R.
         character_coverage=0.993,
         normalization_rule_name="nmt_nfkc",
         num_threads=1,

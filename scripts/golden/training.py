@@ -1,7 +1,7 @@
 """`training/`: twenty steps of every training stage on the tiny models, by PyTorch.
 
-Each file has the inputs of a stage, `losses` and `gradient_norms` of all steps, and what is needed to compare the first
-gradient: for each weight `first.NAME`, its norm and its inner product with the weight. The weights are those of
+Each file has the inputs of a stage, the `losses` and `gradient_norms` of all steps, and for comparing the first gradient
+`first.NAME` for each weight: the gradient's norm and its inner product with the weight. The weights are those of
 `dual_encoders/altclip`, `alt_diffusion` and `alt_diffusion_m18`.
 """
 
@@ -20,8 +20,8 @@ from common import normal, save_tensors
 STEPS = 20
 WARMUP = 3
 LEARNING_RATE = 2e-3
-#: At ten times this, PyTorch's own f32 and f64 drift apart by 1e-2 on `guidance`: Adam's first steps have the size of
-#: the learning rate however small a gradient is, and so however uncertain its sign.
+#: At ten times this, PyTorch's own f32 and f64 diverge by 1e-2 on `guidance`: Adam's first steps have the size of the
+#: learning rate, however small and uncertain in sign a gradient is.
 DIFFUSION_LEARNING_RATE = 2e-4
 WEIGHT_DECAY = 0.05
 BETAS = (0.9, 0.98)
@@ -61,7 +61,7 @@ def train(named, loss_of, peak: float = LEARNING_RATE) -> dict[str, torch.Tensor
 
 
 def texts(name: str, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids of texts of different lengths, and their mask."""
+    """The ids of texts of different lengths, and their mask."""
     ids, mask = torch.ones(count, 12, dtype=torch.int64), torch.zeros(count, 12, dtype=torch.int64)
     for row in range(count):
         length = 4 + row % 7
@@ -116,7 +116,7 @@ def compute_snr(alphas: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
 
 
 def noise_loss(name: str, unet, prediction: str, gamma, dropped: bool, condition=None):
-    """The loss of a step, and the inputs of all. `condition` makes the hidden states of the chosen rows."""
+    """The loss of a step, and the inputs of all steps. `condition` computes the hidden states of the chosen rows."""
     scheduler = DDPMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction
     )
@@ -139,7 +139,7 @@ def noise_loss(name: str, unet, prediction: str, gamma, dropped: bool, condition
         target = scheduler.get_velocity(latents[rows], noise[step], times) if velocity else noise[step]
         error = F.mse_loss(found, target, reduction="none").mean(dim=(1, 2, 3))
         if gamma is not None:
-            # As diffusers' train_text_to_image.py weighs them.
+            # Weighted as in diffusers' train_text_to_image.py.
             snr = compute_snr(scheduler.alphas_cumprod, times)
             weights = torch.stack([snr, gamma * torch.ones_like(snr)], dim=1).min(dim=1)[0]
             error = error * (weights / (snr + 1) if velocity else weights / snr)
@@ -160,7 +160,7 @@ def diffusion(output: Path, name: str, repository: str, is_trained, gamma, predi
 
 
 def matrices_of(unet) -> list[tuple[str, torch.nn.Parameter]]:
-    """PEFT's matrices under the names that the project has for them."""
+    """PEFT's matrices under this project's names."""
     named = []
     for name, parameter in unet.named_parameters():
         if ".lora_" in name:
@@ -170,7 +170,7 @@ def matrices_of(unet) -> list[tuple[str, torch.nn.Parameter]]:
 
 
 def low_rank(output: Path) -> None:
-    """LoRA of the attentions and of a feed-forward, by PEFT."""
+    """Train a LoRA of the attentions and a feed-forward with PEFT."""
     unet = UNet2DConditionModel.from_pretrained(
         output / "alt_diffusion", subfolder="unet", low_cpu_mem_usage=False
     ).eval()
@@ -180,8 +180,8 @@ def low_rank(output: Path) -> None:
     named = matrices_of(unet)
     begin = {}
     for name, parameter in named:
-        # Both matrices are there, so that both have gradients from the first step on. The second is small, as it is in
-        # training: with one as large as the weights PyTorch's f32 and f64 part by 1e-2 within five steps.
+        # Neither matrix is zero, so that both have gradients from the first step on. The second is small, as in
+        # training: if it were as large as the weights, PyTorch's f32 and f64 would diverge by 1e-2 within five steps.
         scale = 0.05 if ".lora_up." in name else parameter.shape[1] ** -0.5
         parameter.data = normal(f"training.lora.{name}", *parameter.shape) * scale
         begin[f"begin.{name}"] = parameter.detach().clone()
@@ -191,7 +191,7 @@ def low_rank(output: Path) -> None:
 
 
 def textual_inversion(output: Path) -> None:
-    """Two embeddings of a word, through the text encoder and the UNet."""
+    """Train two embeddings of a word, through the text encoder and the UNet."""
     encoder = RobertaSeriesModelWithTransformation.from_pretrained(
         output / "alt_diffusion", subfolder="text_encoder"
     ).eval()
@@ -203,7 +203,7 @@ def textual_inversion(output: Path) -> None:
     words = encoder.roberta.embeddings.word_embeddings
     vectors = torch.nn.Parameter(normal("training.word.vectors", 2, words.embedding_dim) * 0.1)
     begin = vectors.detach().clone()
-    # Ids behind the table's are the word's.
+            # Ids past the table's end are the word's.
     first = words.num_embeddings
     ids = torch.tensor([[0, 17, first, first + 1, 2, 1, 1], [0, first, first + 1, 40, 9, 23, 2]])
     mask = (ids != 1).long()
@@ -219,7 +219,7 @@ def textual_inversion(output: Path) -> None:
 
 
 def positions(ids: torch.Tensor) -> torch.Tensor:
-    """XLM-R's, which count the tokens that are no padding from 2 on."""
+    """XLM-R's position ids, which count the tokens other than padding from 2 on."""
     mask = (ids != 1).long()
     return torch.cumsum(mask, dim=1) * mask + 1
 

@@ -1,4 +1,4 @@
-"""`unet.safetensors`: the predictions of both tiny UNets, over sizes that three halvings do and do not divide."""
+"""`unet.safetensors`: the predictions of both tiny UNets, at sizes that are and are not multiples of 8."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`vae.safetensors`: pictures to moments, and latents to pictures, by both tiny autoencoders."""
+"""`vae.safetensors`: images encoded to moments, and decoded latents, by both tiny autoencoders."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ from diffusers import AutoencoderKL
 
 from common import normal, save_tensors
 
-#: (name, batch, latent height, latent width); the pictures are eight times as large.
+#: (name, batch, latent height, latent width); images are eight times as large.
 CASES = (("square", 2, 4, 4), ("wide", 1, 3, 5), ("tall", 1, 7, 2), ("one", 1, 1, 1))
 
-#: The side of a tile in latents, where pictures are decoded in tiles.
+#: The side of a tile in latents, for decoding in tiles.
 TILE = 4
 
 
@@ -33,7 +33,7 @@ def make(output: Path) -> None:
             tensors[f"{prefix}.logvar"] = moments.logvar
             tensors[f"{prefix}.latents"] = latents
             tensors[f"{prefix}.decoded"] = decoded
-        # Larger than the tiles in both directions, with tiles that are cut off.
+        # Larger than a tile in both dimensions, with truncated tiles at the edges.
         model.enable_tiling()
         model.tile_latent_min_size, model.tile_sample_min_size = TILE, 8 * TILE
         latents = normal(f"{repository}.tiled.latents", 1, 4, 11, 7)

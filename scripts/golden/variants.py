@@ -1,4 +1,4 @@
-"""`variants/`: UNets and autoencoders whose settings differ from the published ones wherever a configuration allows."""
+"""`variants/`: UNets and autoencoders that differ from published ones in every setting that a configuration allows."""
 
 import shutil
 from pathlib import Path
@@ -74,12 +74,12 @@ VAES = {
     ),
 }
 
-#: The names that attention had before diffusers 0.17.
+#: The names of attention before diffusers 0.17.
 OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
 def with_old_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Attention under its old names in both halves, and as 1×1 convolutions in the decoder."""
+    """Attention with old names in both halves, and as 1×1 convolutions in the decoder."""
     renamed = {}
     for name, tensor in state.items():
         for new, old in OLD_NAMES.items():
@@ -105,7 +105,7 @@ def make(output: Path) -> None:
             sample = normal(f"{name}.{case}.sample", 2, model.config.in_channels, height, width)
             timesteps = torch.tensor([7, 950])
             states = normal(f"{name}.{case}.states", 2, TOKENS, CONTEXT)
-            # The third token of the first prompt counts twice, the last one of the second not at all.
+            # The first prompt's third token counts twice, the second prompt's last one not at all.
             twice = torch.cat([states, states[:, 2:3]], dim=1)
             mask = torch.ones(2, TOKENS + 1)
             mask[1, TOKENS - 1 :] = 0
