@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Epilogue, LayerNorm, Linear, LinearGroup, attention, causal_attention};
+use fused_ops::{AttentionHeads, Epilogue, LayerNorm, Linear, LinearGroup, attention, causal_attention};
 
 use crate::activation::HiddenAct;
 use crate::layer_shape::LayerShape;
@@ -48,7 +48,7 @@ impl ClipLayer {
 struct ClipAttention {
     qkv_proj: LinearGroup<3>,
     out_proj: Linear,
-    heads: usize,
+    heads: AttentionHeads,
 }
 
 impl ClipAttention {
@@ -57,7 +57,7 @@ impl ClipAttention {
         Ok(Self {
             qkv_proj: LinearGroup::new([linear("q_proj")?, linear("k_proj")?, linear("v_proj")?])?,
             out_proj: linear("out_proj")?,
-            heads: shape.num_attention_heads,
+            heads: AttentionHeads::new(shape.num_attention_heads, &vb),
         })
     }
 

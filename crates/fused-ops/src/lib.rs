@@ -82,7 +82,8 @@ pub use settings::{
     AttentionKernels, Bf16Arithmetic, ConvolutionKernels, FreedMemory, Instructions, Settings, SettingsError,
 };
 pub use shapes::{
-    Activation, BlockType, Conv2dOptions, Epilogue, LinearStep, Padding, Sequences, Sinusoids, Stepped,
+    Activation, AttentionHeads, BlockType, Conv2dOptions, Epilogue, LinearStep, Padding, Sequences,
+    Sinusoids, Stepped,
 };
 pub use tensors::compute_dtype::{compute_dtype, for_computing};
 

@@ -3,7 +3,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{LayerNorm, Linear, LinearGroup, Sequences, packed_attention};
+use fused_ops::{AttentionHeads, LayerNorm, Linear, LinearGroup, Sequences, packed_attention};
 
 use crate::activation::HiddenAct;
 use crate::layer_shape::LayerShape;
@@ -43,14 +43,17 @@ impl XlmRobertaLayer {
 #[derive(Debug, Clone)]
 struct XlmRobertaSelfAttention {
     query_key_value: LinearGroup<3>,
-    heads: usize,
+    heads: AttentionHeads,
 }
 
 impl XlmRobertaSelfAttention {
     fn new(shape: &LayerShape, vb: VarBuilder) -> Result<Self> {
         let projection = |name: &str| Linear::new(shape.hidden_size, shape.hidden_size, true, vb.pp(name));
         let projections = [projection("query")?, projection("key")?, projection("value")?];
-        Ok(Self { query_key_value: LinearGroup::new(projections)?, heads: shape.num_attention_heads })
+        Ok(Self {
+            query_key_value: LinearGroup::new(projections)?,
+            heads: AttentionHeads::new(shape.num_attention_heads, &vb),
+        })
     }
 
     fn forward(&self, x: &Tensor, sequences: &Sequences) -> Result<Tensor> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Epilogue, LayerNorm, Linear, LinearGroup, attention};
+use fused_ops::{AttentionHeads, Epilogue, LayerNorm, Linear, LinearGroup, attention};
 
 /// Projected keys and values, each (batch, tokens, heads × head dimension).
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ impl ProjectionNames {
 pub(crate) struct SelfAttention {
     to_qkv: LinearGroup<3>,
     to_out: Linear,
-    heads: usize,
+    heads: AttentionHeads,
 }
 
 impl SelfAttention {
@@ -55,7 +55,7 @@ impl SelfAttention {
                 projection(names.value)?,
             ])?,
             to_out: pointwise(width, width, true, vb.pp(names.out))?,
-            heads,
+            heads: AttentionHeads::new(heads, &vb),
         })
     }
 
@@ -87,7 +87,7 @@ pub(crate) struct CrossAttention {
     to_k: Linear,
     to_v: Linear,
     to_out: Linear,
-    heads: usize,
+    heads: AttentionHeads,
 }
 
 impl CrossAttention {
@@ -99,7 +99,7 @@ impl CrossAttention {
             to_k: pointwise(context_width, width, false, vb.pp(names.key))?,
             to_v: pointwise(context_width, width, false, vb.pp(names.value))?,
             to_out: pointwise(width, width, true, vb.pp(names.out))?,
-            heads,
+            heads: AttentionHeads::new(heads, &vb),
         })
     }
 

@@ -11,6 +11,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::f32::consts::LOG2_E;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// Queries per task.
 const QUERIES: usize = 48;
@@ -81,10 +82,10 @@ impl WithSimd for AttentionTask<'_> {
                 let seen = seen.saturating_sub(first).min(count);
                 scores[seen..].fill(f32::NEG_INFINITY);
                 let before = highest[row];
-                let new = lane_max(scores, before);
+                let new = lane_max(simd, scores, before);
                 // Until a visible key is found, there is nothing to weight.
                 let shift = if new == f32::NEG_INFINITY { 0. } else { new };
-                let total = exp_and_sum::<S>(scores, factor, shift);
+                let total = exp_and_sum(simd, scores, factor, shift);
                 let decay = exp2::<S>((before - shift) * factor);
                 highest[row] = new;
                 totals[row] = totals[row] * decay + total;
@@ -117,8 +118,9 @@ impl WithSimd for AttentionTask<'_> {
     }
 }
 
+/// The highest value, or `start` if none is higher.
 #[inline(always)]
-pub(super) fn lane_max(values: &[f32], start: f32) -> f32 {
+pub(super) fn lane_max<S: Simd>(simd: S, values: &[f32], start: f32) -> f32 {
     let mut lanes = [start; 16];
     let chunks = values.chunks_exact(16);
     let rest = chunks.remainder().iter().fold(start, |a, &b| if b > a { b } else { a });
@@ -127,12 +129,14 @@ pub(super) fn lane_max(values: &[f32], start: f32) -> f32 {
             *lane = if value > *lane { value } else { *lane };
         }
     }
-    lanes.iter().fold(rest, |a, &b| if b > a { b } else { a })
+    let (lanes, _) = S::as_simd_f32s(&lanes);
+    let highest = lanes.iter().fold(simd.splat_f32s(rest), |a, b| simd.max_f32s(a, *b));
+    simd.reduce_max_f32s(highest)
 }
 
 /// Replaces each value by `2^(factor · (value − shift))` and returns their sum. `shift` must be finite.
 #[inline(always)]
-pub(super) fn exp_and_sum<S: Simd>(values: &mut [f32], factor: f32, shift: f32) -> f32 {
+pub(super) fn exp_and_sum<S: Simd>(simd: S, values: &mut [f32], factor: f32, shift: f32) -> f32 {
     let summand = -factor * shift;
     let mut lanes = [0f32; 16];
     let mut chunks = values.chunks_exact_mut(16);
@@ -142,7 +146,9 @@ pub(super) fn exp_and_sum<S: Simd>(values: &mut [f32], factor: f32, shift: f32) 
             *lane += *value;
         }
     }
-    let mut sum = lanes.iter().sum::<f32>();
+    let (lanes, _) = S::as_simd_f32s(&lanes);
+    let total = lanes.iter().fold(simd.splat_f32s(0.), |a, b| simd.add_f32s(a, *b));
+    let mut sum = simd.reduce_sum_f32s(total);
     for value in chunks.into_remainder() {
         *value = exp2::<S>(mul_add::<S>(*value, factor, summand));
         sum += *value;
@@ -167,38 +173,56 @@ pub(crate) fn attention(
     let arch = arch();
     let write = |out: &mut [MaybeUninit<f32>]| {
         let out = SharedOutput::new(out);
-        (0..spans.len() * heads.count).into_par_iter().with_max_len(1).for_each(|pair| {
-            let (Span { first_query, queries, first_key, keys }, head) =
-                (spans[pair / heads.count], pair % heads.count);
+        let pack = |Span { first_key, keys, .. }: Span, head: usize| {
             let first = first_key * width + head * head_dim;
             let key_strides = Strides { tap: 0, depth: 1, column: width };
             let value_strides = Strides { tap: 0, depth: width, column: 1 };
             let key = Panels::pack(&key[first..], 1, head_dim, keys, key_strides);
             let value = Panels::pack(&value[first..], 1, keys, head_dim, value_strides);
-            // Short sequences are not split over threads.
-            let least = PRODUCTS_PER_TASK / (QUERIES * keys * head_dim) + 1;
-            let tasks = (0..queries.div_ceil(QUERIES)).into_par_iter();
-            tasks.with_min_len(least).with_max_len(least).for_each(|task| {
-                let rows = task * QUERIES..(task * QUERIES + QUERIES).min(queries);
-                let offset = |row: usize| (first_query + row) * width + head * head_dim;
-                let starts: Vec<*const f32> = rows.clone().map(|row| query[offset(row)..].as_ptr()).collect();
-                arch.dispatch(AttentionTask {
-                    heads,
-                    first_query: rows.start,
-                    queries: &starts,
-                    count: keys,
-                    keys: &key,
-                    values: &value,
-                    bias: bias.map(|bias| &bias[first_key..][..keys]),
-                    out,
-                    out_offset: offset(rows.start),
-                    out_stride: width,
-                });
+            (key, value)
+        };
+        for_each_head(heads, spans, QUERIES, pack, |(keys, values), span, head, rows| {
+            let Span { first_query, first_key, keys: count, .. } = span;
+            let offset = |row: usize| (first_query + row) * width + head * head_dim;
+            let starts: Vec<*const f32> = rows.clone().map(|row| query[offset(row)..].as_ptr()).collect();
+            arch.dispatch(AttentionTask {
+                heads,
+                first_query: rows.start,
+                queries: &starts,
+                count,
+                keys,
+                values,
+                bias: bias.map(|bias| &bias[first_key..][..count]),
+                out,
+                out_offset: offset(rows.start),
+                out_stride: width,
             });
         });
     };
     // SAFETY: the tasks write every query's row of every head.
     unsafe { written(query.len(), write) }
+}
+
+/// Packs the keys and values of every head of every span, and calls `task` with them for some queries at a time, on all
+/// threads.
+pub(super) fn for_each_head<P: Sync>(
+    heads: Heads,
+    spans: &[Span],
+    queries_per_task: usize,
+    pack: impl Fn(Span, usize) -> P + Sync,
+    task: impl Fn(&P, Span, usize, Range<usize>) + Sync,
+) {
+    (0..spans.len() * heads.count).into_par_iter().with_max_len(1).for_each(|pair| {
+        let (span, head) = (spans[pair / heads.count], pair % heads.count);
+        let packed = pack(span, head);
+        // Short sequences are not split over threads.
+        let least = PRODUCTS_PER_TASK / (queries_per_task * span.keys * heads.dim) + 1;
+        let tasks = (0..span.queries.div_ceil(queries_per_task)).into_par_iter();
+        tasks.with_min_len(least).with_max_len(least).for_each(|index| {
+            let first = index * queries_per_task;
+            task(&packed, span, head, first..span.queries.min(first + queries_per_task));
+        });
+    });
 }
 
 /// Checks that the spans cover all rows in order, which the `unsafe` of the kernels relies on.

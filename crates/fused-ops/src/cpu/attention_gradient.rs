@@ -101,7 +101,7 @@ impl WithSimd for Head<'_> {
             self.scores(simd, &grad_rows, self.value_columns, &mut grad_scores);
             let rows_of_both = weights.chunks_exact_mut(keys).zip(grad_scores.chunks_exact_mut(keys));
             for (i, (weights, grad_scores)) in rows_of_both.take(rows).enumerate() {
-                self.softmax::<S>(weights, scale, self.heads.seen_keys(keys, first + i));
+                self.softmax(simd, weights, scale, self.heads.seen_keys(keys, first + i));
                 let start = (first + i) * width;
                 let (out, grad) = (&self.out[start..][..head_dim], &self.grad[start..][..head_dim]);
                 let correction: f32 = out.iter().zip(grad).map(|(out, grad)| out * grad).sum();
@@ -152,7 +152,7 @@ impl Head<'_> {
 
     /// Converts the scores of one query, which sees the first `seen` keys, to weights in place.
     #[inline(always)]
-    fn softmax<S: Simd>(&self, scores: &mut [f32], scale: f32, seen: usize) {
+    fn softmax<S: Simd>(&self, simd: S, scores: &mut [f32], scale: f32, seen: usize) {
         match self.bias {
             Some(bias) => {
                 scores.iter_mut().zip(bias).for_each(|(score, bias)| *score = *score * scale + bias);
@@ -160,9 +160,9 @@ impl Head<'_> {
             None => scores.iter_mut().for_each(|score| *score *= scale),
         }
         scores.iter_mut().skip(seen).for_each(|score| *score = f32::NEG_INFINITY);
-        let highest = lane_max(scores, f32::NEG_INFINITY);
+        let highest = lane_max(simd, scores, f32::NEG_INFINITY);
         let shift = if highest == f32::NEG_INFINITY { 0. } else { highest };
-        let factor = 1. / exp_and_sum::<S>(scores, LOG2_E, shift);
+        let factor = 1. / exp_and_sum(simd, scores, LOG2_E, shift);
         scores.iter_mut().for_each(|score| *score *= factor);
     }
 

@@ -2,7 +2,8 @@
 
 use crate::cpu::attention as kernel;
 use crate::cpu::attention_gradient::{AttentionInputs, attention_gradients};
-use crate::shapes::{Heads, Span};
+use crate::cpu::bf16::{self, Engine};
+use crate::shapes::{AttentionHeads, Heads, Span};
 use crate::tensors::slices::{as_f32, gradient, on_cpu, slice, with_slices};
 use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Layout, Result, Shape, Tensor};
 
@@ -21,10 +22,10 @@ pub fn attention(
     query: &Tensor,
     key: &Tensor,
     value: &Tensor,
-    heads: usize,
+    heads: impl Into<AttentionHeads>,
     key_bias: Option<&Tensor>,
 ) -> Result<Tensor> {
-    masked_attention(query, key, value, heads, key_bias, false)
+    masked_attention(query, key, value, heads.into(), key_bias, false)
 }
 
 /// Like [`attention`], but query i only sees the keys 0 to i (the decoder of Vaswani et al.; CLIP's text tower).
@@ -35,20 +36,21 @@ pub fn causal_attention(
     query: &Tensor,
     key: &Tensor,
     value: &Tensor,
-    heads: usize,
+    heads: impl Into<AttentionHeads>,
     key_bias: Option<&Tensor>,
 ) -> Result<Tensor> {
-    masked_attention(query, key, value, heads, key_bias, true)
+    masked_attention(query, key, value, heads.into(), key_bias, true)
 }
 
 fn masked_attention(
     query: &Tensor,
     key: &Tensor,
     value: &Tensor,
-    heads: usize,
+    heads: AttentionHeads,
     key_bias: Option<&Tensor>,
     causal: bool,
 ) -> Result<Tensor> {
+    let AttentionHeads { count: heads, in_bf16 } = heads;
     let (batch, queries, width) = query.dims3()?;
     let keys = key.dim(1)?;
     let fits = heads > 0
@@ -73,17 +75,22 @@ fn masked_attention(
         return masked_reference(query, key, value, heads, key_bias, causal);
     }
     let heads = Heads { count: heads, dim: width / heads, causal };
-    on_rows([query, key, value], key_bias, heads, Span::batch(batch, queries, keys))
+    on_rows([query, key, value], key_bias, (heads, in_bf16), Span::batch(batch, queries, keys))
 }
 
 /// Runs the CPU kernel on the spans' rows, which are contiguous in the tensors.
 pub(crate) fn on_rows(
     [query, key, value]: [&Tensor; 3],
     key_bias: Option<&Tensor>,
-    heads: Heads,
+    (heads, in_bf16): (Heads, bool),
     spans: Vec<Span>,
 ) -> Result<Tensor> {
-    let op = AttentionOp { heads, spans, key_bias: key_bias.map(as_f32).transpose()? };
+    /// With fewer keys, rounding them takes as long as bf16 saves.
+    const LEAST_KEYS: usize = 128;
+    let is_trained = [query, key, value].into_iter().any(Tensor::track_op);
+    let has_many_keys = spans.iter().any(|span| span.keys >= LEAST_KEYS);
+    let engine = if in_bf16 && has_many_keys && !is_trained { bf16::engine() } else { None };
+    let op = AttentionOp { heads, spans, key_bias: key_bias.map(as_f32).transpose()?, engine };
     as_f32(query)?.apply_op3(&as_f32(key)?, &as_f32(value)?, op)?.to_dtype(query.dtype())
 }
 
@@ -92,6 +99,8 @@ struct AttentionOp {
     spans: Vec<Span>,
     /// Not differentiated: it is a mask, or the logarithm of a count.
     key_bias: Option<Tensor>,
+    /// Where the products are in bf16.
+    engine: Option<Engine>,
 }
 
 impl CustomOp3 for AttentionOp {
@@ -111,7 +120,11 @@ impl CustomOp3 for AttentionOp {
         let bias = self.key_bias.as_ref().map(|bias| bias.flatten_all()?.to_vec1()).transpose()?;
         let (query, key, value) =
             (slice(query, query_layout)?, slice(key, key_layout)?, slice(value, value_layout)?);
-        let y = kernel::attention(query, key, value, bias.as_deref(), self.heads, &self.spans);
+        let (bias, heads, spans) = (bias.as_deref(), self.heads, &self.spans);
+        let y = match self.engine {
+            Some(engine) => bf16::attention(engine, [query, key, value], bias, heads, spans),
+            None => kernel::attention(query, key, value, bias, heads, spans),
+        };
         Ok((CpuStorage::F32(y), query_layout.shape().clone()))
     }
 

@@ -1,7 +1,7 @@
 //! Computes attention within concatenated sequences of mixed lengths, without padding.
 
 use super::attention::{attention_reference, on_rows};
-use crate::shapes::{Heads, Sequences, Span};
+use crate::shapes::{AttentionHeads, Heads, Sequences, Span};
 use crate::tensors::slices::on_cpu;
 use candle_core::{Result, Tensor};
 
@@ -15,9 +15,10 @@ pub fn packed_attention(
     query: &Tensor,
     key: &Tensor,
     value: &Tensor,
-    heads: usize,
+    heads: impl Into<AttentionHeads>,
     sequences: &Sequences,
 ) -> Result<Tensor> {
+    let AttentionHeads { count: heads, in_bf16 } = heads.into();
     let (rows, width) = query.dims2()?;
     let fits = heads > 0
         && width.is_multiple_of(heads)
@@ -44,7 +45,7 @@ pub fn packed_attention(
     // Skip empty sequences: the kernel rejects one without keys.
     let lengths: Vec<usize> = sequences.lengths().iter().copied().filter(|&length| length > 0).collect();
     let heads = Heads { count: heads, dim: width / heads, causal: false };
-    on_rows([query, key, value], sequences.key_bias(), heads, Span::packed(&lengths))
+    on_rows([query, key, value], sequences.key_bias(), (heads, in_bf16), Span::packed(&lengths))
 }
 
 /// The definition of [`packed_attention`], in candle tensors; softmax in f32.

@@ -1,5 +1,29 @@
 //! Defines which rows attend to which, and with how many heads.
 
+use crate::cpu::bf16::engine;
+use candle_core::DType;
+use candle_nn::VarBuilder;
+
+/// How many heads an attention has, and whether a CPU multiplies in bf16. A number alone means f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttentionHeads {
+    pub(crate) count: usize,
+    pub(crate) in_bf16: bool,
+}
+
+impl AttentionHeads {
+    /// So many heads of a model with the weights of `vb`: in bf16 where these are, and the CPU is faster so.
+    pub fn new(count: usize, vb: &VarBuilder) -> Self {
+        Self { count, in_bf16: vb.device().is_cpu() && vb.dtype() == DType::BF16 && engine().is_some() }
+    }
+}
+
+impl From<usize> for AttentionHeads {
+    fn from(count: usize) -> Self {
+        Self { count, in_bf16: false }
+    }
+}
+
 /// The heads of an attention; they are side by side in query, key and value rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Heads {

@@ -3,7 +3,7 @@
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
-use fused_ops::{Activation, Epilogue, LayerNorm, Linear, attention, for_computing};
+use fused_ops::{Activation, AttentionHeads, Epilogue, LayerNorm, Linear, attention, for_computing};
 
 use super::layer_norm::LAYER_NORM_EPS;
 
@@ -68,7 +68,7 @@ struct Layer {
     /// The keys' projection, followed by the values'.
     to_kv: Linear,
     to_out: Linear,
-    heads: usize,
+    heads: AttentionHeads,
     /// `1.0`
     norm: LayerNorm,
     /// `1.1`
@@ -91,7 +91,7 @@ impl Layer {
             to_q: linear(hidden, inner, "0.to_q")?,
             to_kv: linear(hidden, 2 * inner, "0.to_kv")?,
             to_out: linear(inner, hidden, "0.to_out")?,
-            heads: inner / HEAD_DIM,
+            heads: AttentionHeads::new(inner / HEAD_DIM, &vb),
             norm: norm("1.0")?,
             inner: linear(hidden, FEED_FORWARD_FACTOR * hidden, "1.1")?,
             out: linear(FEED_FORWARD_FACTOR * hidden, hidden, "1.3")?,

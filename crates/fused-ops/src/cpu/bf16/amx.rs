@@ -133,20 +133,28 @@ static CONFIG: Config = Config {
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
-/// Writes the products of all rows with one or two panels. `out` has a multiple of 32 rows.
+/// Writes the products of all rows and one panel or two: those of a row to `out[row · stride]`, of which there are a multiple of
+/// 32.
 ///
 /// # Safety
-/// [`is_supported`] must be true, and the memory behind the tiles must still be valid.
-pub(super) unsafe fn multiply(left: &Tiles, right: &[&[Line]], out: &mut [Products]) {
+/// [`is_supported`] must be true, and what the tiles were made of still be there.
+pub(super) unsafe fn multiply(left: &Tiles, right: &[&[Line]], out: &mut [Products], stride: usize) {
     let (first, last) = (right[0], right[right.len() - 1]);
     assert!(first.len() == left.steps * TILE && last.len() == left.steps * TILE);
-    assert!(out.len() >= left.parts.len().next_multiple_of(2) * TILE);
-    for (parts, out) in left.parts.chunks(2).zip(out.chunks_exact_mut(2 * TILE)) {
-        // Without a second part, the first is computed twice.
+    let last_row = left.parts.len().next_multiple_of(2) * TILE;
+    assert!(last_row == 0 || out.len() > (last_row - 1) * stride);
+    for (parts, out) in left.parts.chunks(2).zip(out.chunks_mut(2 * TILE * stride)) {
+        // Where there is no second part, the first is computed twice.
         let (upper, lower) = (parts[0], parts[parts.len() - 1]);
         // SAFETY: each part has 16 rows of `steps` lines, the panels have as many tiles, and `out` has 32 rows.
         unsafe {
-            block(left.steps, (left.address(upper), upper), (left.address(lower), lower), [first, last], out);
+            block(
+                left.steps,
+                [(left.address(upper), upper), (left.address(lower), lower)],
+                [first, last],
+                out,
+                stride,
+            );
         }
     }
 }
@@ -157,13 +165,14 @@ pub(super) unsafe fn multiply(left: &Tiles, right: &[&[Line]], out: &mut [Produc
 /// AMX must be available, the parts must have 16 rows of `steps` lines, `right` as many tiles, and `out` 32 rows.
 unsafe fn block(
     steps: usize,
-    (upper, upper_part): (*const Line, Part),
-    (lower, lower_part): (*const Line, Part),
+    [(upper, upper_part), (lower, lower_part)]: [(*const Line, Part); 2],
     right: [&[Line]; 2],
     out: &mut [Products],
+    stride: usize,
 ) {
+    let row = stride * size_of::<Products>();
     if steps == 0 {
-        return out.fill([[0.; 16]; 2]);
+        return out.iter_mut().step_by(stride).for_each(|out| *out = [[0.; 16]; 2]);
     }
     // SAFETY: the caller guarantees what is read and written. The tiles are configured and released here.
     unsafe {
@@ -188,13 +197,16 @@ unsafe fn block(
             "add {second}, 1024",
             "dec {steps}",
             "jnz 2b",
-            "mov {line}, 128",
+            "mov {line}, {row}",
             "tilestored [{out} + {line}], tmm0",
             "tilestored [{out} + {line} + 64], tmm1",
-            "add {out}, 2048",
+            "shl {line}, 4",
+            "add {out}, {line}",
+            "shr {line}, 4",
             "tilestored [{out} + {line}], tmm2",
             "tilestored [{out} + {line} + 64], tmm3",
             "tilerelease",
+            row = in(reg) row,
             config = in(reg) &raw const CONFIG,
             upper = inout(reg) upper => _,
             upper_row = in(reg) upper_part.row,

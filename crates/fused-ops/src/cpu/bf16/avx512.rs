@@ -18,12 +18,12 @@ pub(super) fn is_supported() -> bool {
 /// # Safety
 /// As for [`Rows`], and [`is_supported`] must be true.
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) unsafe fn multiply(rows: &Rows, right: &[&[Line]], out: &mut [Products]) {
+pub(super) unsafe fn multiply(rows: &Rows, right: &[&[Line]], out: &mut [Products], stride: usize) {
     // SAFETY: the caller guarantees the rows.
     unsafe {
         match right {
-            [first, second] => all_rows(rows, [first, second], out),
-            [only] => all_rows(rows, [only], out),
+            [first, second] => all_rows(rows, [first, second], out, stride),
+            [only] => all_rows(rows, [only], out, stride),
             _ => unreachable!("a product is of one panel or two"),
         }
     }
@@ -35,21 +35,26 @@ pub(super) unsafe fn multiply(rows: &Rows, right: &[&[Line]], out: &mut [Product
 /// As for [`multiply`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn all_rows<const PANELS: usize>(rows: &Rows, right: [&[Line]; PANELS], out: &mut [Products]) {
+unsafe fn all_rows<const PANELS: usize>(
+    rows: &Rows,
+    right: [&[Line]; PANELS],
+    out: &mut [Products],
+    stride: usize,
+) {
     let count = rows.count();
     let mut row = 0;
     // SAFETY: the caller guarantees the rows.
     unsafe {
         while row + 12 <= count {
-            tile::<12, PANELS>(rows, row, right, out);
+            tile::<12, PANELS>(rows, row, right, &mut out[row * stride..], stride);
             row += 12;
         }
         while row + 4 <= count {
-            tile::<4, PANELS>(rows, row, right, out);
+            tile::<4, PANELS>(rows, row, right, &mut out[row * stride..], stride);
             row += 4;
         }
         while row < count {
-            tile::<1, PANELS>(rows, row, right, out);
+            tile::<1, PANELS>(rows, row, right, &mut out[row * stride..], stride);
             row += 1;
         }
     }
@@ -64,6 +69,7 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize>(
     row: usize,
     right: [&[Line]; PANELS],
     out: &mut [Products],
+    stride: usize,
 ) {
     let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
     for tap in 0..rows.taps {
@@ -72,7 +78,7 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize>(
         // SAFETY: the caller guarantees the rows' lines, and the panels have as many.
         sums = unsafe { multiply_add(sums, left, right, rows.pairs) };
     }
-    for (sums, out) in sums.iter().zip(&mut out[row..row + ROWS]) {
+    for (sums, out) in sums.iter().zip(out.iter_mut().step_by(stride)) {
         for (sum, out) in sums.iter().zip(out) {
             const { assert!(PANEL == 16) };
             // SAFETY: a panel's columns are one vector.

@@ -103,20 +103,26 @@ impl Engine {
         }
     }
 
-    /// Writes the products of all rows with one or two panels.
+    /// Writes the products of all rows and one panel or two: those of a row to `out[row · stride]`.
     ///
     /// # Safety
-    /// The rows must be [prepared](Self::prepare) by this engine, the panels must have their taps and lines, and
-    /// `out` as many rows, rounded up to a multiple of 32.
-    pub(super) unsafe fn multiply(self, left: &Prepared, right: &[&[Line]], out: &mut [Products]) {
-        // SAFETY: the caller guarantees rows and panels, and engines only exist for available instructions.
+    /// The rows must be [prepared](Self::prepare) by this engine, the panels have their taps and lines, and `out` room for
+    /// as many rows, rounded up to a multiple of 32.
+    pub(super) unsafe fn multiply(
+        self,
+        left: &Prepared,
+        right: &[&[Line]],
+        out: &mut [Products],
+        stride: usize,
+    ) {
+        // SAFETY: the caller guarantees rows and panels, and an engine is made for the instructions that there are.
         unsafe {
             match (left, self.kernel) {
                 #[cfg(target_arch = "x86_64")]
-                (Prepared::Tiles(tiles), _) => amx::multiply(tiles, right, out),
+                (Prepared::Tiles(tiles), _) => amx::multiply(tiles, right, out, stride),
                 #[cfg(target_arch = "x86_64")]
-                (Prepared::Rows(rows), Kernel::Avx512) => avx512::multiply(rows, right, out),
-                (Prepared::Rows(rows), _) => portable::multiply(rows, right, out),
+                (Prepared::Rows(rows), Kernel::Avx512) => avx512::multiply(rows, right, out, stride),
+                (Prepared::Rows(rows), _) => portable::multiply(rows, right, out, stride),
             }
         }
     }
@@ -155,8 +161,8 @@ fn speedup(kernel: Kernel) -> f32 {
         in_f32 = in_f32.min(begin.elapsed().as_secs_f32());
         std::hint::black_box(&mut floats);
         let begin = Instant::now();
-        // SAFETY: the panels have as many lines as the rows, and `products` has 32 rows.
-        unsafe { engine.multiply(&prepared, &[&panel, &panel], &mut products) };
+        // SAFETY: the panels have as many lines as the rows, and there is room for 32 rows.
+        unsafe { engine.multiply(&prepared, &[&panel, &panel], &mut products, 1) };
         in_bf16 = in_bf16.min(begin.elapsed().as_secs_f32());
         std::hint::black_box(&mut products);
     }

@@ -5,6 +5,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod engine;
@@ -14,6 +15,7 @@ mod portable;
 mod product;
 mod weight;
 
+pub(crate) use attention::attention;
 pub(crate) use engine::{Engine, engine};
 pub(crate) use product::{linear_geglu, product};
 pub(crate) use weight::Bf16Weight;

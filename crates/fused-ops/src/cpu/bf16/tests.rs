@@ -1,13 +1,13 @@
 //! Compares every kernel that this processor supports with products in f64.
 
 use super::engine::{Engine, Kernel};
-use super::{Bf16Weight, linear_geglu, product};
+use super::{Bf16Weight, attention, linear_geglu, product};
 use crate::cpu::conv2d::Geometry;
 use crate::cpu::elementwise::gelu;
 use crate::cpu::epilogue::{Shift, SliceEpilogue};
 use crate::cpu::pack::{Panels, Strides};
 use crate::cpu::window::Window;
-use crate::shapes::{Activation, Conv2dOptions, Padding};
+use crate::shapes::{Activation, Conv2dOptions, Heads, Padding, Span};
 use half::bf16;
 use rand::{RngExt, SeedableRng};
 
@@ -173,5 +173,81 @@ fn gates_are_those_of_the_second_half() {
         let found = linear_geglu(engine, &x, rows, &packed, Some(&bias));
         // Values up to 10 multiply the error of their gate.
         assert_close(&found, &expected, 20 * depth, engine.name());
+    }
+}
+
+/// Attention in f64, of what is left of query, key and value in bf16: (queries, width).
+fn attended(
+    [query, key, value]: [&[f32]; 3],
+    bias: Option<&[f32]>,
+    heads: Heads,
+    spans: &[Span],
+) -> Vec<f64> {
+    let (width, scale) = (heads.width(), 1. / (heads.dim as f64).sqrt());
+    let at = |values: &[f32], row: usize, head: usize, i: usize| {
+        bf16::from_f32(values[row * width + head * heads.dim + i]).to_f64()
+    };
+    let mut out = vec![0f64; query.len()];
+    for span in spans {
+        for (row, head) in (0..span.queries).flat_map(|row| (0..heads.count).map(move |head| (row, head))) {
+            let seen = heads.seen_keys(span.keys, row);
+            let weight = |k: usize| {
+                let key_row = span.first_key + k;
+                let score: f64 = (0..heads.dim)
+                    .map(|i| at(query, span.first_query + row, head, i) * at(key, key_row, head, i))
+                    .sum();
+                (score * scale + bias.map_or(0., |bias| f64::from(bias[key_row]))).exp()
+            };
+            let weights: Vec<f64> = (0..seen).map(weight).collect();
+            let total: f64 = weights.iter().sum();
+            for i in 0..heads.dim {
+                let values = weights.iter().enumerate();
+                let sum: f64 =
+                    values.map(|(k, weight)| weight * at(value, span.first_key + k, head, i)).sum();
+                out[(span.first_query + row) * width + head * heads.dim + i] = sum / total;
+            }
+        }
+    }
+    out
+}
+
+/// A result is a mean of values below 1 with weights of which each is off by 2⁻⁹ of itself: at most 2⁻⁹ itself.
+#[test]
+fn attention_is_right() {
+    let mut random = Random::new();
+    for (count, dim, causal, lengths) in [
+        (1, 8, false, [1, 1]),
+        (2, 40, false, [7, 200]),
+        (3, 64, true, [130, 130]),
+        (1, 80, false, [97, 257]),
+        (2, 33, true, [5, 5]),
+        (1, 160, false, [40, 64]),
+    ] {
+        let heads = Heads { count, dim, causal };
+        let [queries, keys] = lengths;
+        let spans = Span::batch(2, queries, keys);
+        let query = random.floats(2 * queries * heads.width());
+        let (key, value) = (random.floats(2 * keys * heads.width()), random.floats(2 * keys * heads.width()));
+        let biases: Vec<f32> = random
+            .floats(2 * keys)
+            .into_iter()
+            .enumerate()
+            .map(|(k, bias)| if k % keys == 1 { f32::NEG_INFINITY } else { bias })
+            .collect();
+        for bias in [None, Some(biases.as_slice())] {
+            let expected = attended([&query, &key, &value], bias, heads, &spans);
+            for engine in engines() {
+                let found = attention(engine, [&query, &key, &value], bias, heads, &spans);
+                assert_eq!(found.len(), expected.len());
+                for (found, expected) in found.iter().zip(&expected) {
+                    let difference = (f64::from(*found) - expected).abs();
+                    assert!(
+                        difference < 1. / 512. + 1e-5,
+                        "{}: {heads:?}, {lengths:?}: {found}, expected {expected}",
+                        engine.name()
+                    );
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Packs weights in the order in which the bf16 kernels read them.
 
-use super::line::{LINE, Line};
+use super::line::{LINE, Line, round};
 use crate::cpu::microkernel::{PANEL, Stored};
 use crate::cpu::pack::{Factor, FactorPart, FactorSize, Panels};
 use half::bf16;
@@ -31,11 +31,44 @@ impl Bf16Weight {
         Self { lines, size }
     }
 
+    /// A factor of one tap whose columns are rows of `source`, `stride` apart: the first `depth` values of each.
+    pub(super) fn round_columns(source: &[f32], columns: usize, depth: usize, stride: usize) -> Self {
+        let per_panel = lines_per_tap(depth);
+        let mut lines = vec![Line::ZERO; columns.div_ceil(PANEL) * per_panel];
+        for (column, source) in source.chunks(stride).enumerate().take(columns) {
+            let lines = &mut lines[column / PANEL * per_panel..];
+            let lane = column % PANEL * 2;
+            for (line, pair) in lines.iter_mut().zip(source[..depth].chunks(2)) {
+                line.0[lane..].iter_mut().zip(pair).for_each(|(to, value)| *to = round(*value));
+            }
+        }
+        Self { lines, size: FactorSize { taps: 1, depth, columns } }
+    }
+
+    /// A factor of one tap whose rows are rows of `source`, `stride` apart: the first `columns` values of each.
+    pub(super) fn round_rows(source: &[f32], depth: usize, columns: usize, stride: usize) -> Self {
+        let per_panel = lines_per_tap(depth);
+        let mut lines = vec![Line::ZERO; columns.div_ceil(PANEL) * per_panel];
+        for (k, source) in source.chunks(stride).enumerate().take(depth) {
+            for (panel, source) in source[..columns].chunks(PANEL).enumerate() {
+                let pairs = lines[panel * per_panel + k / 2].0.as_chunks_mut::<2>().0;
+                pairs.iter_mut().zip(source).for_each(|(pair, value)| pair[k % 2] = round(*value));
+            }
+        }
+        Self { lines, size: FactorSize { taps: 1, depth, columns } }
+    }
+
     /// The lines of all taps of one panel.
     #[inline(always)]
     pub(super) fn panel(&self, panel: usize) -> &[Line] {
         let len = self.size.taps * lines_per_tap(self.size.depth);
         &self.lines[panel * len..][..len]
+    }
+
+    /// The lines of the panel `first` and the next one, as far as there are such.
+    pub(super) fn panels(&self, first: usize) -> Vec<&[Line]> {
+        let count = self.size.columns.div_ceil(PANEL);
+        (first.min(count)..count.min(first + 2)).map(|panel| self.panel(panel)).collect()
     }
 
     /// The weight as a plain (taps, depth, columns) array.
