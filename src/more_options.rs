@@ -13,7 +13,7 @@ pub fn counted(command: Command) -> Command {
     };
     let command = command.mut_subcommands(counted);
     let Some(hint) = hint else { return command };
-    // Without an end of its own, the long help would have that of the short one.
+    // Without its own ending, the long help would get the short one's.
     match command.get_after_long_help().is_some() {
         true => command.after_help(hint),
         false => command.after_help(hint).after_long_help(""),

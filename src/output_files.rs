@@ -29,7 +29,7 @@ pub fn check_writable(option: &str, path: &Path) -> Result<()> {
     if !directory.is_dir() {
         bail!("{option} {shown}: cannot be written, {} is not a directory", directory.display());
     }
-    // The file is replaced, and nobody means to replace a device or a pipe.
+    // Writing replaces the file, which is not what users want for a device or a pipe.
     if path.exists() && !path.is_file() {
         bail!("{option} {shown}: cannot be written, it is not a regular file");
     }

@@ -44,7 +44,7 @@ fn the_beginning_of_a_line_says_in_colour_how_bad_it_is() -> TestResult {
     assert!(error.starts_with("\u{1b}[1m\u{1b}[31merror\u{1b}[0m: "), "{error:?}");
     let chinese = said(&["generate", "--stps", "3"], &[forced, ("LC_ALL", "zh_CN.UTF-8")])?;
     assert!(chinese.starts_with("\u{1b}[1m\u{1b}[31m错误\u{1b}[0m：没有选项"), "{chinese:?}");
-    // What strangers wrote brings no colours of its own.
+    // Untrusted text cannot add colours.
     let hostile = said(&["inspect", "\u{1b}[31mred"], &[forced])?;
     assert!(!hostile.replace("\u{1b}[31merror", "").contains("\u{1b}[31m"), "{hostile:?}");
     Ok(())

@@ -18,7 +18,7 @@ _altdiffusion altdiffusion "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD 
 printf '%s\n' "${COMPREPLY[@]}"
 "#;
 
-/// Presses the tab key twice in a zsh at a terminal of its own: its completion works nowhere else.
+/// Presses the tab key twice in zsh at a pseudo-terminal, because zsh only completes at terminals.
 const ZSH: &str = r#"
 zmodload zsh/zpty
 script=$1

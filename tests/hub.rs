@@ -131,7 +131,7 @@ fn what_is_cached_is_enough() -> TestResult {
             ["generate", "a cat", "--model", "org/tiny", "--steps", "1", "--width", "64", "--height", "64"];
         let (code, _, errors) = run(place.command(&hub.endpoint(), &words))?;
         assert_eq!(code, Some(0), "{errors}");
-        // A port where nobody listens any more.
+        // A port that is no longer in use.
         let gone = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let (code, _, errors) = run(place.command(&format!("http://{gone}"), &words))?;
         let lines: Vec<_> = errors.lines().filter(|line| line.contains("in the cache")).collect();

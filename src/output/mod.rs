@@ -115,7 +115,7 @@ fn coloured(line: &str) -> String {
         Some(("warning" | "skipped" | "left out", _)) => WARNING,
         _ => return shown,
     };
-    // Chinese has a colon of its own.
+    // Chinese uses a full-width colon.
     match shown.find([':', '：']) {
         Some(end) => format!("{style}{}{style:#}{}", &shown[..end], &shown[end..]),
         None => shown,

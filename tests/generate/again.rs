@@ -55,7 +55,7 @@ fn random_options_are_read_from_the_image_alone() -> TestResult {
     Ok(())
 }
 
-/// The command line overrides the image, and leaves out what it is told to.
+/// Command-line options override the image's, and `--leave-out` ignores recorded ones.
 #[test]
 fn the_command_line_beats_the_image() -> TestResult {
     let place = place()?;

@@ -43,7 +43,7 @@ fn an_image_to_begin_with_comes_through_a_pipe() -> TestResult {
     let parameters = |drawn: &Value| drawn["parameters"].as_str().unwrap_or_default().to_owned();
     assert_eq!(parameters(&piped), parameters(&named).replace("Image: in.png", "Image: -"));
 
-    // A record cannot make the program read what is there now.
+    // A record cannot make the program read standard input.
     let again = run_with_input(root, &["generate", "--like", "piped.png"], &bytes)?;
     let error = String::from_utf8(again.stderr)?;
     assert!(

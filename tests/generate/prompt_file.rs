@@ -112,7 +112,7 @@ fn a_line_that_fails_is_named_and_the_others_go_on() -> TestResult {
     assert!(errors[0].starts_with("error: --prompts prompts.txt: line 2: --image: gone.png: "), "{stderr}");
     assert_eq!(errors[1], "error: --prompts prompts.txt: 1 of 3 lines failed");
 
-    // What was there before is told in the same shape, without a time.
+    // Existing images are reported in the same form, without a time.
     fs::write(root.join("prompts.txt"), "a cat\n\na dog\n")?;
     let again = succeeded(&draw(root, &["--seed", "7", "--json"])?);
     let first: Value = serde_json::from_str(again.lines().next().unwrap_or_default())?;
@@ -184,7 +184,7 @@ fn what_cannot_be_drawn_is_told_before_the_work() -> TestResult {
     Ok(())
 }
 
-/// Killed at any time, a run leaves whole images, and the next one goes on from there.
+/// A run killed at any time leaves only complete images, and the next one resumes.
 #[test]
 #[cfg(unix)]
 fn a_run_that_is_killed_leaves_whole_images() -> TestResult {

@@ -16,7 +16,7 @@ use std::time::Duration;
 /// An optimizer's tensors by name.
 type State = BTreeMap<String, Vec<f32>>;
 
-/// Collects what it is told, and stops the run after a number of steps.
+/// Collects reports, and stops the run after a number of steps.
 #[derive(Default)]
 struct Watch {
     losses: Vec<f64>,

@@ -22,10 +22,10 @@
 //! let mut job = Job::new(&output)
 //!     .texts(TextInputs::new(vec!["一只猫".to_owned(), "a red apple".to_owned()], Some(captions)))
 //!     .images(ImageInputs::from_iter([folder.display().to_string()])); // all images of a folder
-//! job.check()?; // what is wrong with the inputs comes out before the model is loaded
+//! job.check()?; // finds errors in the inputs before the model is loaded
 //!
 //! let embedder = Embedder::from_pretrained("models/emoji", DType::F32, &Device::Cpu)?; // or "BAAI/AltCLIP"
-//! let summary = job.run(&embedder, "models/emoji", &mut ())?; // killed here, it would go on from there the next time
+//! let summary = job.run(&embedder, "models/emoji", &mut ())?; // if killed, the next run resumes
 //! assert_eq!((summary.texts, summary.images), (3, 1));
 //!
 //! let index = Index::open(&output)?;

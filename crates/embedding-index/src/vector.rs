@@ -1,6 +1,6 @@
 //! Normalises vectors and computes cosines.
 
-/// The unit vector in the same direction. Zero has none, and what is not finite stays so.
+/// The unit vector in the same direction. For zero, or if values are not finite, it contains NaN.
 pub fn unit_vector(vector: &[f32]) -> Vec<f32> {
     let length = vector.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
     vector.iter().map(|&x| (f64::from(x) / length) as f32).collect()

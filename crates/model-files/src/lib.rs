@@ -22,7 +22,7 @@
 //! let bias = weights.tensor("conv_in.bias", DType::F32, &Device::Cpu)?; // (channels,)
 //! assert_eq!(Some(bias.dims()), weights.shape("conv_in.bias"));
 //!
-//! // A model of candle asks for its weights by their names, and an error says what is not as it should be.
+//! // A candle model requests weights by name, and errors say which one is missing or wrong.
 //! let vb = weights.var_builder(DType::F32, &Device::Cpu)?;
 //! let error = vb.pp("conv_in").get(7, "bias").map_err(model_files::Error::from).unwrap_err();
 //! assert!(error.to_string().contains("expected [7]"), "{error}");

@@ -1,5 +1,5 @@
 //! Records how an image was drawn. Every struct of options is destructured without `..`, so that a new option does
-//! not compile until somebody decides whether it is recorded.
+//! not compile until its recording is decided.
 
 use altdiffusion_pipeline::random::{Rng, Seeds};
 use altdiffusion_pipeline::schedulers::SchedulerKind;

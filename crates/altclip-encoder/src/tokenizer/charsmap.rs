@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 
-/// Rules, of which the longest matching prefix is replaced.
+/// Replacement rules; the longest matching prefix is replaced.
 #[derive(Debug, Clone)]
 pub(super) struct CharsMap {
     /// Units of the double array.

@@ -44,7 +44,7 @@ pub enum PieceType {
     Unknown = 2,
     /// A marker that text never produces, such as `<s>`.
     Control = 3,
-    /// Text that is always a piece of its own.
+    /// Text that is always a separate piece.
     UserDefined = 4,
     /// Text that is in the vocabulary and never produced.
     Unused = 5,

@@ -19,7 +19,7 @@ pub(super) struct EncodedPairs {
 
 impl EncodedPairs {
     /// Encodes square images of `resolution` pixels and the captions of each. Files in the folder `output` whose
-    /// names start with `name` cache them. Unreadable images are skipped, and `observer` is told how many.
+    /// names start with `name` cache them. Unreadable images are skipped and reported to `observer`.
     ///
     /// # Errors
     /// If no image can be read, a caption cannot be encoded, or a file cannot be written.

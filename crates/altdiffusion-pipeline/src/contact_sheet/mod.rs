@@ -37,7 +37,7 @@ pub struct ContactSheet {
     cell: (u64, u64),
     columns: u64,
     images: u64,
-    /// The caption of each row of so many images; none if all share a prompt.
+    /// The caption of each row of this many images; none if all share a prompt.
     #[cfg(feature = "captions")]
     captions: Vec<String>,
     /// The sheet before images are drawn into it.

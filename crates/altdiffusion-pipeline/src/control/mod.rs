@@ -98,7 +98,7 @@ impl Control {
     }
 }
 
-/// Leaves weights and pixels out: nobody wants to read them.
+/// Leaves out weights and pixels, which are too long to read.
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { image, scale, start, end, .. } = self;

@@ -106,7 +106,7 @@ impl ImagePrompt {
     }
 }
 
-/// Leaves weights and pixels out: nobody wants to read them.
+/// Leaves out weights and pixels, which are too long to read.
 impl fmt::Debug for ImagePrompt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ImagePrompt({} images, scale {})", self.images.len(), self.scale)

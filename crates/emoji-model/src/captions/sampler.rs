@@ -30,7 +30,7 @@ const TIMES_EACH_FRAME: f32 = 0.1;
 /// A caption and its frequency.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Caption {
-    /// What somebody might type.
+    /// A text that a user might type.
     pub text: String,
     /// Relative frequency; the captions of one concept in one language sum to 1.
     pub weight: f32,
@@ -39,7 +39,7 @@ pub struct Caption {
 /// A caption, and the word in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrawnCaption {
-    /// What somebody might type.
+    /// A text that a user might type.
     pub text: String,
     /// The name, a second name or a keyword.
     pub word: String,

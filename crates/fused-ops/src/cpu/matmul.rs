@@ -156,7 +156,7 @@ impl<'a, F: Factor> Pairs<'a, F> {
     /// Writes the product of all `rows` with one or two panels, `columns` in all, to `out`.
     ///
     /// # Safety
-    /// There must be so many rows, and `out` be valid for them and nobody else's.
+    /// There must be this many rows, and `out` must be valid for them and not accessed by others.
     #[inline(always)]
     pub(super) unsafe fn multiply<S: Simd>(
         &mut self,

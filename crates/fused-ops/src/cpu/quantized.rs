@@ -149,7 +149,7 @@ fn decode<B: GgmlType>(words: &[u16], values: &mut [f32]) {
     const { assert!(align_of::<B>() <= align_of::<u16>()) };
     let blocks = values.len() / B::BLCK_SIZE;
     assert!(values.len().is_multiple_of(B::BLCK_SIZE) && size_of_val(words) == blocks * size_of::<B>());
-    // SAFETY: the words are the bytes of so many blocks, and as aligned as these must be. A block is plain integers and
+    // SAFETY: the words are the bytes of this many blocks, and as aligned as these must be. A block is plain integers and
     // halves, for which any bits will do.
     let blocks = unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<B>(), blocks) };
     B::to_float(blocks, values);

@@ -239,7 +239,7 @@ impl Buffer {
     }
 
     pub(crate) fn values<T: Value>(&self) -> Vec<T> {
-        // SAFETY: the memory holds so many plain numbers, and no kernel runs while this does.
+        // SAFETY: the memory holds this many plain numbers, and no kernel is running.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast::<T>(), self.bytes / size_of::<T>()) }
             .to_vec()
     }

@@ -71,7 +71,7 @@ impl Format {
     }
 }
 
-/// Why a file is not weights at all, if that can be told: failed downloads have the name of what they should be.
+/// Why a file does not contain weights, if known: failed downloads have the names of weight files.
 fn not_weights(file: &[u8]) -> Option<String> {
     if file.is_empty() {
         return Some("the file is empty".to_owned());

@@ -27,7 +27,7 @@ struct Counts {
 }
 
 impl Generate {
-    /// Draws the prompts of a file with one model. A line that fails is reported, and the others go on.
+    /// Draws the prompts of a file with one model. Lines that fail are reported and do not stop the others.
     ///
     /// # Errors
     /// If the file or the model cannot be read, or a line failed.

@@ -227,7 +227,7 @@ impl Description {
 
 impl Drop for Description {
     fn drop(&mut self) {
-        // SAFETY: those that are not null were created, and nobody uses them again. That one cannot be freed helps nobody.
+        // SAFETY: those that are not null were created, and nobody uses them again. Failing to free one is ignored.
         unsafe {
             for layout in [self.weight, self.x, self.out] {
                 if !layout.is_null() {

@@ -59,7 +59,7 @@ impl Graph {
 impl Drop for Graph {
     fn drop(&mut self) {
         self.graph = None;
-        // The memory of graphs is a pool of its own, which the driver keeps otherwise.
+        // Graphs have a separate memory pool, which the driver would keep.
         // SAFETY: it is a device that the driver knows, and memory that a graph still has is not given back.
         if let Err(error) = unsafe { cuDeviceGraphMemTrim(self.device) }.result() {
             tracing::debug!(%error, "the memory of a graph is kept");

@@ -55,7 +55,7 @@ pub(crate) struct Writing(CudaStorage);
 
 impl Writing {
     pub(crate) fn new(device: &CudaDevice, shape: &[usize], dtype: DType) -> Result<Self> {
-        // SAFETY: it becomes a tensor only when somebody guarantees its values.
+        // SAFETY: it only becomes a tensor once its values are guaranteed.
         Ok(Self(unsafe { device.alloc_uninit(&Shape::from(shape), dtype) }?))
     }
 

@@ -46,7 +46,7 @@ pub(super) enum Ask {
     Document,
 }
 
-/// An answer, with the headers of redirects on the way, some of which say more about a file.
+/// A response, with the headers of redirects, which may say more about the file.
 pub(super) struct Answer {
     pub status: u16,
     pub headers: HeaderMap,

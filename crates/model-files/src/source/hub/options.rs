@@ -57,7 +57,7 @@ impl HubOptions {
             pause: Duration::from_millis(300),
             proxies: Proxies::default(),
             authorities: Vec::new(),
-            // If standard error is closed, there is nobody to inform.
+            // If standard error is closed, the message is lost.
             notice: Arc::new(|line| {
                 drop(std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{line}\n")))
             }),

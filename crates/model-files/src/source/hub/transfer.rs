@@ -150,7 +150,7 @@ impl<'a> Transfer<'a> {
     fn run(mut self) -> Result<(PathBuf, Option<String>), (Failure, u64)> {
         let resumed = self.resumed;
         self.get_all().map_err(|failure| {
-            // Wrong content is useless, and without a hash nobody could tell.
+            // Without a hash, wrong content would go unnoticed.
             if matches!(failure, Failure::Content(_)) || self.source.hash.is_none() {
                 self.forget();
             }

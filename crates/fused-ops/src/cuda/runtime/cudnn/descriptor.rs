@@ -136,7 +136,7 @@ unsafe impl Sync for Object {}
 
 impl Drop for Object {
     fn drop(&mut self) {
-        // SAFETY: it was created by this library, and nobody has it any more.
+        // SAFETY: it was created by this library, and is not used any more.
         unsafe { self.library.destroy_descriptor(self.pointer) };
     }
 }
@@ -179,7 +179,7 @@ impl Descriptor {
     /// Reads an attribute of notes, each a type of its own.
     pub(crate) fn notes(&self, attribute: Attribute, of_type: c_int) -> Result<Vec<c_int>, Failure> {
         let mut notes = [0; 32];
-        // SAFETY: there is room for so many numbers.
+        // SAFETY: there is room for this many numbers.
         let found = unsafe {
             let room = notes.len();
             let values = notes.as_mut_ptr().cast();
@@ -209,7 +209,7 @@ impl Descriptor {
             found.push(Self(Arc::new(object)));
         }
         let mut pointers: Vec<_> = found.iter().map(Self::pointer).collect();
-        // SAFETY: there are so many objects of that kind, which nobody has yet.
+        // SAFETY: there are this many objects of that kind, which are not used yet.
         let all = unsafe {
             let (room, values) = (pointers.len(), pointers.as_mut_ptr().cast());
             library.get_attribute(pointer, attribute as c_int, BACKEND_DESCRIPTOR, room, values)
@@ -256,7 +256,7 @@ impl Object {
             }
             Values::Characters(values) => (CHAR, values.len(), values.as_ptr().cast()),
         };
-        // SAFETY: so many values of that type are there, and the object was created by this library.
+        // SAFETY: there are this many values of that type, and the object was created by this library.
         unsafe { self.library.set_attribute(self.pointer, attribute as c_int, of_type, count, values) }
     }
 }
