@@ -1,8 +1,8 @@
-//! Says at the end of each short help how many options only the long one shows.
+//! Ends each short help with the number of options that only the long help shows.
 
 use clap::Command;
 
-/// The command, whose short help and those below it count what they leave out.
+/// The command, whose short helps, and those of subcommands, count the options they leave out.
 pub fn counted(command: Command) -> Command {
     let hidden =
         command.get_arguments().filter(|option| option.is_hide_short_help_set() && !option.is_hide_set());

@@ -1,11 +1,11 @@
-//! Tells shells the values that an option can have, which they offer to complete.
+//! Gives shells the possible values of options for completion.
 
 use std::ffi::OsStr;
 
 use clap::builder::{PossibleValue, TypedValueParser};
 use clap::{Arg, Command, Error};
 
-/// A parser of values that have these names. It may take others too.
+/// Parses values with these names, and possibly others.
 #[derive(Clone)]
 pub struct Named<T> {
     pub parser: fn(&str) -> Result<T, String>,

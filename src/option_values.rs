@@ -31,7 +31,7 @@ pub fn samplers() -> Named<Sampler> {
     Named { parser: sampler, names: || SchedulerKind::ALL.into_iter().map(SchedulerKind::name).collect() }
 }
 
-/// Parses how several images get their noise from one seed.
+/// Parses how the images of a batch use the seed.
 pub fn ways_of_seeds() -> Named<Seeds> {
     Named { parser: seeds, names: || vec!["consecutive", "stream"] }
 }
@@ -142,7 +142,7 @@ pub fn sampler_name(kind: SchedulerKind) -> &'static str {
     }
 }
 
-/// How the noise of several images comes from one seed.
+/// How the images of a batch use the seed.
 pub fn seeds(text: &str) -> Result<Seeds, String> {
     text.parse().map_err(|_| "expected consecutive or stream".to_owned())
 }

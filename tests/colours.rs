@@ -1,4 +1,4 @@
-//! Colours: at a terminal, or where they are asked for.
+//! Checks that output is coloured at a terminal, or if requested.
 
 mod common;
 
@@ -6,7 +6,7 @@ use common::{TestResult, altdiffusion};
 
 const COLOUR: &str = "\u{1b}[";
 
-/// What the program says on both streams, with these variables set.
+/// The program's output on both streams, with these variables set.
 fn said(arguments: &[&str], variables: &[(&str, &str)]) -> TestResult<String> {
     let directory = tempfile::tempdir()?;
     let output = altdiffusion(directory.path()).args(arguments).envs(variables.iter().copied()).output()?;

@@ -1,4 +1,4 @@
-//! Completion scripts, in the shells that they are for.
+//! Tests completion scripts in their shells.
 #![cfg(unix)]
 
 mod common;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use common::{TestResult, run, succeeded};
 
-/// Sources the script in bash, and completes the last of these words as the tab key does.
+/// Sources the script in bash, and completes the last word like the tab key.
 const BASH: &str = r#"
 source "$1"
 shift
@@ -39,7 +39,7 @@ source $argv[1]
 complete --do-complete "$argv[2..]"
 "#;
 
-/// What the script offers for the last of these words, if there is such a shell.
+/// The completions of the last word, if this shell is installed.
 fn completed(folder: &Path, shell: &str, words: &[&str]) -> TestResult<Option<String>> {
     let script = folder.join("script");
     std::fs::write(&script, succeeded(&run(folder, &["completions", shell])?))?;

@@ -85,7 +85,8 @@ fn help_is_chinese_throughout() -> TestResult {
     Ok(())
 }
 
-/// At 100 columns, which is what a help has that goes to no terminal. The last line counts what only the long one has.
+/// Help is 100 columns wide if it does not go to a terminal. Its last line counts the options that only the long help
+/// shows.
 #[test]
 fn short_help_fits_on_a_screen() -> TestResult {
     const LINES: usize = 40;
@@ -96,7 +97,7 @@ fn short_help_fits_on_a_screen() -> TestResult {
             let lines = short.lines().count();
             assert!(lines <= LINES, "{subcommand:?}: {lines} lines");
 
-            // Options stand at one of these indents; so may examples, which come last.
+            // Options have one of these indents; so may examples, which come last.
             let is_option = |line: &&str| line.starts_with("  -") || line.starts_with("      --");
             let is_before_examples = |line: &&str| !line.starts_with("Example") && !line.starts_with("示例");
             let options = |text: &str| text.lines().take_while(is_before_examples).filter(is_option).count();

@@ -29,7 +29,7 @@ const LONGEST: usize = 4096;
 /// How much of the end of a long line is shown: the end of an error often says most.
 const LONGEST_END: usize = 256;
 
-/// Writes a line for people to standard output.
+/// Writes a message to standard output.
 ///
 /// # Errors
 /// If standard output cannot be written to, unless its reader has gone.
@@ -55,9 +55,9 @@ pub fn print_json_line(value: &impl Serialize) -> Result<()> {
 
 /// Writes text to standard output unchanged: it must be [`printable`] already.
 ///
-/// A reader that has gone, like `head`, has what it wanted: that is not an error and ends with exit code 0, as in
+/// A reader that has gone, like `head`, got what it needed: this is not an error and ends with exit code 0, as in
 /// ripgrep. Dying of SIGPIPE would stop a run whose files matter more than its last line, and fail scripts under
-/// `set -o pipefail`. Everything else, such as a full disk, is an error, since the output did not arrive.
+/// `set -o pipefail`. Everything else, such as a full disk, is an error, since the output was lost.
 ///
 /// # Errors
 /// If standard output cannot be written to, unless its reader has gone.
@@ -91,12 +91,12 @@ fn write_now(bytes: &[u8]) -> io::Result<()> {
     check_open()?;
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes)?;
-    // Otherwise a full disk would be noticed too late, or never.
+    // Otherwise errors such as a full disk would be reported too late, or never.
     stdout.flush()
 }
 
-/// Writes a line for people to standard error, in their language, and in colour where that is wanted. If it is closed, nobody
-/// is listening.
+/// Writes a message to standard error, translated, and coloured if enabled. If standard error is closed, the message
+/// is lost.
 pub fn complain(line: impl Display) {
     let _ = write_to_stderr(&line.to_string());
 }
@@ -105,7 +105,7 @@ fn write_to_stderr(line: &str) -> io::Result<()> {
     anstream::stderr().write_all(format!("{}\n", coloured(line)).as_bytes())
 }
 
-/// The line in the language of whoever reads it, its beginning in a colour that says how bad it is.
+/// Translates the line, and colours its start by severity.
 fn coloured(line: &str) -> String {
     const ERROR: Style = AnsiColor::Red.on_default().bold();
     const WARNING: Style = AnsiColor::Yellow.on_default().bold();

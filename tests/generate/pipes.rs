@@ -94,7 +94,7 @@ fn what_pipes_cannot_take_is_one_line() -> TestResult {
     Ok(())
 }
 
-/// As of `generate --output - | head -0`, and of a disk that is full.
+/// As with `generate --output - | head -0`, and on a full disk.
 #[test]
 #[cfg(target_os = "linux")]
 fn an_image_that_cannot_be_written_is_an_error_unless_nobody_wants_it() -> TestResult {

@@ -1,4 +1,4 @@
-//! Draws the prompts of a file: what a line may say, where images go, and what a second run leaves out.
+//! Draws the prompts of a file: the syntax of lines, the output paths, and what a second run skips.
 
 use std::fs;
 use std::path::Path;
@@ -71,7 +71,7 @@ fn a_second_run_draws_what_is_not_there() -> TestResult {
     let directory = tempfile::tempdir()?;
     let root = directory.path();
     fs::write(root.join("prompts.txt"), PROMPTS)?;
-    // The seeds that were drawn by chance are kept.
+    // Random seeds are kept.
     succeeded(&draw(root, &[])?);
     let bytes = |file: &str| fs::read(root.join("out").join(file));
     let before = FILES.map(|file| bytes(file).unwrap_or_default());
@@ -84,7 +84,7 @@ fn a_second_run_draws_what_is_not_there() -> TestResult {
     assert!(said.starts_with("out/0003.png: 64 × 64 pixels, seed 9\n"), "{said}");
     assert_eq!(bytes("fruit/apple.webp")?, before[3]);
 
-    // Other settings are another image.
+    // Other settings give another image.
     let said = succeeded(&draw(root, &["--seed", "9", "--scheduler", "ddim"])?);
     assert!(said.ends_with("out: 3 drawn, 0 drawn before, 0 failed\n"), "{said}");
     let said = succeeded(&draw(root, &["--seed", "9", "--scheduler", "ddim", "--no-parameters"])?);

@@ -33,7 +33,7 @@ impl Generate {
     /// If the file or the model cannot be read, or a line failed.
     pub(super) fn draw_prompt_file(self, path: &Path, start: Instant) -> Result<()> {
         let file = PromptFile::read(path)?;
-        // Check all lines before the work begins.
+        // Check all lines before the work starts.
         file.check(&self)?;
         let folder = self.output.display();
         ensure!(
