@@ -183,11 +183,14 @@ fn what_is_not_here_is_named() -> TestResult {
     // Changed files.
     RgbImage::new(83, 61).save(path("photo: one.png"))?;
     let warning = line(0, &[])?;
-    assert!(warning.starts_with("warning: --image photo: one.png: is not the file that a.png"), "{warning}");
+    assert!(
+        warning.starts_with("warning: --like a.png: --image photo: one.png is not the file that"),
+        "{warning}"
+    );
     let lora = fs::read(golden("adapters/alt_diffusion.kohya.safetensors"))?;
     fs::write(path("ink, new.safetensors"), [&lora[..lora.len() - 1], &[lora[lora.len() - 1] ^ 1]].concat())?;
     let warning = line(0, &["--image", "photo: one.png"])?;
-    assert!(warning.contains("--lora ink, new.safetensors: is not the file"), "{warning}");
+    assert!(warning.contains("--lora ink, new.safetensors is not the file"), "{warning}");
     // Another model.
     let vae = path("models/m9/vae/diffusion_pytorch_model.safetensors");
     let mut bytes = fs::read(&vae)?;

@@ -211,3 +211,44 @@ fn a_run_that_is_killed_leaves_whole_images() -> TestResult {
     assert_eq!(said, format!("out: 0 drawn, {whole} drawn before, 0 failed\n"));
     Ok(())
 }
+/// What `--json` prints of an image is a line that draws it again, and other fields of the line go before it.
+#[test]
+fn a_record_is_fed_back() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let root = directory.path();
+    image::RgbImage::from_pixel(64, 64, image::Rgb([200, 30, 40])).save(root.join("red.png"))?;
+    let first =
+        ["a red apple", "--image", "red.png", "--strength", "0.7", "--scheduler", "euler", "--karras"];
+    let said = run(root, &[&["generate", "--steps", "3", "--json", "-n", "2"], &first[..]].concat())?;
+    let drawn: Vec<Value> = succeeded(&said).lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let line = |drawn: &Value, more: Value| {
+        let mut line = serde_json::json!({ "parameters": drawn["parameters"] });
+        for (field, value) in more.as_object().into_iter().flatten() {
+            line[field] = value.clone();
+        }
+        line.to_string()
+    };
+    let lines = [
+        line(&drawn[0], serde_json::json!({ "output": "first.png" })),
+        line(&drawn[1], serde_json::json!({ "output": "second.png" })),
+        line(&drawn[0], serde_json::json!({ "output": "other.png", "prompt": "a dog", "seed": 1 })),
+    ];
+    fs::write(root.join("prompts.txt"), lines.join("\n"))?;
+    succeeded(&run(root, &["generate", "--prompts", "prompts.txt", "--output", "out"])?);
+    for (again, before) in [("out/first.png", "out-1.png"), ("out/second.png", "out-2.png")] {
+        assert!(image::open(root.join(again))? == image::open(root.join(before))?, "{again}");
+    }
+    let other = fs::read(root.join("out/other.png"))?;
+    let other = String::from_utf8_lossy(&other).into_owned();
+    assert!(other.contains("a dog\nSteps: 3, Sampler: Euler") && other.contains("Seed: 1,"), "{other}");
+
+    // A model or an adapter cannot change from line to line.
+    let parameters = "a cat\nSteps: 1, Seed: 2, Size: 64x64, Model hash: 0123456789, Model: other, Version: altdiffusion 0";
+    fs::write(root.join("prompts.txt"), serde_json::json!({ "parameters": parameters }).to_string())?;
+    let output = run(root, &["generate", "--prompts", "prompts.txt", "--output", "out"])?;
+    let stderr = String::from_utf8(output.stderr)?;
+    assert!(output.status.success(), "{stderr}");
+    let warning = "warning: --prompts prompts.txt: line 1: parameters: drawn with Model hash: 0123456789, so that another";
+    assert!(stderr.starts_with(warning) && stderr.lines().count() == 1, "{stderr}");
+    Ok(())
+}

@@ -52,10 +52,10 @@ pub struct Generate {
     /// Draw each line of a file, a prompt or JSON; - for standard input.
     ///
     /// --output is then a directory, in which the images are called after their lines: 0001.png and so on. Blank lines
-    /// and those that begin with # are left out. An object such as {"prompt": "一只猫", "seed": 7, "steps": 30} has the
-    /// long names of options as its fields, and `output`, a path in the directory; other options hold for all lines.
-    /// Run the same command again to resume: what was drawn with the same settings is not drawn again. A line that
-    /// fails is reported, and the others go on.
+    /// and those that begin with # are skipped. The fields of an object such as {"prompt": "一只猫", "seed": 7, "steps": 30}
+    /// are options by their long names, with `output` for a path inside the directory; and `parameters`, the record of an
+    /// image as --json prints it. What a line does not say is as on the command line. Run the same command again to resume:
+    /// what was drawn with the same settings is not drawn again. A line that fails is reported, and the others go on.
     #[arg(
         long = "prompts",
         value_name = "FILE",

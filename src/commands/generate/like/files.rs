@@ -97,18 +97,21 @@ impl ImageOptions<'_> {
     }
 
     fn missing(&self, option: &str, name: &str) -> String {
+        let leave_out = match self.options.like {
+            Some(_) => format!(", or leave it out with --leave-out {option}"),
+            None => String::new(),
+        };
         format!(
-            "--like {}: drawn with --{option} {name}, which is neither here nor beside it; say where it is with --{option}, \
-             or leave it out with --leave-out {option}",
-            self.path.display()
+            "{}: drawn with --{option} {name}, which is neither here nor beside it; say where it is with --{option}{leave_out}",
+            self.source
         )
     }
 
     fn warn_changed(&mut self, option: &str, found: &Path) {
         self.changed.push(format!(
-            "--{option} {}: is not the file that {} was drawn with, so that another image comes out",
-            found.display(),
-            self.path.display()
+            "{}: --{option} {} is not the file that it was drawn with, so that another image comes out",
+            self.source,
+            found.display()
         ));
     }
 }

@@ -20,6 +20,8 @@ pub(super) fn matches(arguments: &[OsString]) -> Result<ArgMatches, clap::Error>
 
 /// What was found in an image.
 pub(super) struct ImageOptions<'a> {
+    /// What messages call the record.
+    pub source: &'a str,
     /// The image.
     pub path: &'a Path,
     /// The options of the command line.
@@ -33,8 +35,8 @@ pub(super) struct ImageOptions<'a> {
 }
 
 impl<'a> ImageOptions<'a> {
-    pub(super) fn new(path: &'a Path, options: &'a Generate) -> Self {
-        Self { path, options, arguments: Vec::new(), unused: Vec::new(), changed: Vec::new() }
+    pub(super) fn new(source: &'a str, path: &'a Path, options: &'a Generate) -> Self {
+        Self { source, path, options, arguments: Vec::new(), unused: Vec::new(), changed: Vec::new() }
     }
 
     pub(super) fn is_wanted(&self, option: &str) -> bool {

@@ -7,7 +7,7 @@ mod other_programs;
 mod ours;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use clap::FromArgMatches;
@@ -36,21 +36,43 @@ pub fn with_image_options(options: Generate) -> Result<(Generate, Option<ModelHa
     let info = GenerationParameters::parse(&read_parameters_text(&path).context("--like")?);
     let model_hash = info.fields.get("Model hash").filter(|_| !options.has("model"));
     let model_hash = model_hash.map(|hash| ModelHash { hash: hash.to_owned(), image: path.clone() });
-    let mut found = ImageOptions::new(&path, &options);
-    read(&mut found, info)?;
+    let source = format!("--like {}", path.display());
+    let RecordedOptions { options: image, warnings } = recorded_options(info, &source, &path, &options)?;
+    warnings.iter().for_each(|warning| warn(warning));
+    Ok((options.or(image), model_hash))
+}
+
+/// What a record says, as options, and what a person should know of it.
+pub struct RecordedOptions {
+    pub options: Generate,
+    pub warnings: Vec<String>,
+}
+
+/// Reads a record, which messages call `source`, as options beside `given`. Files are looked for beside `path`.
+///
+/// # Errors
+/// If it names a missing file, or what it says cannot be.
+pub fn recorded_options(
+    record: GenerationParameters,
+    source: &str,
+    path: &Path,
+    given: &Generate,
+) -> Result<RecordedOptions> {
+    let mut found = ImageOptions::new(source, path, given);
+    read(&mut found, record)?;
     let ImageOptions { arguments, unused, changed, .. } = found;
-    let image = parse_options(&arguments)
-        .map_err(|problem| anyhow!("--like: what the image says cannot be: {problem}"))?;
-    changed.iter().for_each(|warning| warn(warning));
+    let options = parse_options(&arguments)
+        .map_err(|problem| anyhow!("{source}: what the image says cannot be: {problem}"))?;
+    let mut warnings = changed;
     if !unused.is_empty() {
         let more = match unused.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
             Some(more) => format!(" and {more} more"),
             None => String::new(),
         };
         let named: Vec<&str> = unused.iter().take(MOST_NAMED).map(String::as_str).collect();
-        warn(&format!("--like {}: not used: {}{more}", path.display(), named.join(", ")));
+        warnings.push(format!("{source}: not used: {}{more}", named.join(", ")));
     }
-    Ok((options.or(image), model_hash))
+    Ok(RecordedOptions { options, warnings })
 }
 
 /// The hash of the model that an image was drawn with, if it must be the same.

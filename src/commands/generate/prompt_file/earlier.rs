@@ -1,10 +1,14 @@
 //! Reads how an earlier run's images were drawn.
 
 use altdiffusion_pipeline::image_metadata::{GenerationParameters, ParameterFields, read_parameters_text};
+use anyhow::Result;
 
 use crate::commands::generate::Generate;
+use crate::commands::generate::loaded::Plan;
 use crate::commands::generate::prepared::Prepared;
 use crate::commands::generate::record::RunRecord;
+use crate::commands::generate::run::WrittenImage;
+use crate::output::print_json_line;
 
 /// Fields that may differ between machines and versions for the same image.
 const NO_SETTINGS: [&str; 2] = ["Version", "Device"];
@@ -26,9 +30,15 @@ impl Earlier {
         (!images.is_empty()).then_some(Self(images))
     }
 
-    /// The records as text.
-    pub fn texts(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(text, _)| text.as_str())
+    /// Prints where the images are and how they were drawn, as JSON.
+    ///
+    /// # Errors
+    /// If standard output cannot be written to, unless its reader has gone.
+    pub fn print(&self, prepared: &Prepared<'_>, plan: &Plan) -> Result<()> {
+        self.0.iter().enumerate().try_for_each(|(place, (text, _))| {
+            let image = prepared.options.written(prepared, plan, place);
+            print_json_line(&WrittenImage { parameters: Some(text.clone()), ..image })
+        })
     }
 
     /// The seed of the batch, so that a run without a seed resumes with the random one of before.

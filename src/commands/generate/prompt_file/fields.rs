@@ -2,13 +2,16 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::path::Path;
 
+use altdiffusion_pipeline::image_metadata::{GenerationParameters, ParameterFields};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Arg, ArgAction, Args, Command};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::commands::generate::adapters::Adapters;
+use crate::commands::generate::like::RecordedOptions;
 use crate::commands::generate::{Generate, like};
 use crate::defaults::{hint, option_names, values};
 use crate::model::ModelArgs;
@@ -36,11 +39,24 @@ const FOR_ALL_LINES: [&str; 15] = [
 /// The fields of an object, in order, including repeated ones.
 struct Fields(Vec<(String, Value)>);
 
-/// Parses an object's options, and whether it names the output.
+/// The field that holds the record of an image, as `--json` prints it.
+const RECORD: &str = "parameters";
+
+/// What an object says.
+pub struct Object {
+    pub options: Generate,
+    /// Whether it names the output.
+    pub has_output: bool,
+    /// The fields of its record.
+    pub recorded: Option<ParameterFields>,
+    pub warnings: Vec<String>,
+}
+
+/// Parses an object. Files that its record names are looked for here and beside `path`.
 ///
 /// # Errors
 /// If it is not an object, or a field is not an option, has an invalid value or applies to all lines.
-pub fn parse(text: &str) -> Result<(Generate, bool)> {
+pub fn parse(text: &str, path: &Path) -> Result<Object> {
     let parsed: Result<Fields, _> = serde_json::from_str(text);
     // Keep the column, but not the line number, which is reported anyway.
     let Fields(fields) = parsed.map_err(|error| {
@@ -48,14 +64,32 @@ pub fn parse(text: &str) -> Result<(Generate, bool)> {
         anyhow!("expected a prompt, or a JSON object of options: {problem}")
     })?;
     let command = like::option_command();
-    let mut arguments: Vec<OsString> = Vec::new();
+    let (mut arguments, mut record) = (Vec::<OsString>::new(), None);
     for (field, value) in &fields {
-        arguments.extend(argument(&command, field, value).with_context(|| field.clone())?);
+        match (field.as_str(), value) {
+            (RECORD, Value::String(text)) => record = Some(GenerationParameters::parse(text)),
+            (RECORD, Value::Null) => {}
+            (RECORD, _) => bail!("{RECORD}: expected the record of an image, found {value}"),
+            _ => arguments.extend(argument(&command, field, value).with_context(|| field.clone())?),
+        }
     }
     let has = |name: &str| fields.iter().any(|(field, value)| field == name && !value.is_null());
-    ensure!(has("prompt"), "expected a field `prompt`, found none");
+    ensure!(has("prompt") || record.is_some(), "expected a field `prompt`, found none");
+    if record.is_some() {
+        // Stands in for a prompt, which may be in the record.
+        arguments.push("--like=-".into());
+    }
     let options = like::parse_options(&arguments).map_err(|problem| anyhow!("{problem}"))?;
-    Ok((options, has("output")))
+    let options = Generate { like: None, ..options };
+    let has_output = has("output");
+    let Some(record) = record else {
+        return Ok(Object { options, has_output, recorded: None, warnings: Vec::new() });
+    };
+    let recorded = Some(record.fields.clone());
+    let given = Generate { leave_out: names_for_all_lines(&command), ..options };
+    let RecordedOptions { options, warnings } = like::recorded_options(record, RECORD, path, &given)?;
+    let options = Generate { leave_out: Vec::new(), ..given }.or(options);
+    Ok(Object { options, has_output, recorded, warnings })
 }
 
 /// A field as arguments. Null and a false flag count as missing.
@@ -85,6 +119,11 @@ fn find<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
         option.get_long() == Some(name) || aliases.contains(&name)
     };
     command.get_arguments().find(is_named)
+}
+
+fn names_for_all_lines(command: &Command) -> Vec<String> {
+    let names = command.get_arguments().filter_map(Arg::get_long);
+    names.filter(|long| is_for_all_lines(long)).map(str::to_owned).collect()
 }
 
 fn is_for_all_lines(long: &str) -> bool {
@@ -143,9 +182,10 @@ mod tests {
 
     #[test]
     fn fields_are_options_in_either_spelling() -> Result<()> {
-        let (options, has_output) = parse(
+        let Object { options, has_output, .. } = parse(
             r#"{"prompt": "-n 3", "guidance-scale": 3, "num_images": 2, "seed": 18446744073709551615,
                 "timesteps": [999, 1], "prompt_weights": true, "grid": false, "width": null, "cfg_scale": null}"#,
+            Path::new("prompts.txt"),
         )?;
         assert_eq!(options.prompts(), ["-n 3"]);
         assert_eq!((options.guidance_scale, options.num_images), (Some(3.0), Some(2)));
@@ -166,10 +206,14 @@ mod tests {
             (r#"{"prompt": "a", "steps": {}}"#, "steps: expected a text or a number, found {}"),
             (r#"{"prompt": "a", "grid": 1}"#, "grid: expected true or false, found"),
             (r#"{"prompt": "a", "seed": 1, "seed": 2}"#, "'--seed <N>' cannot be used multiple times"),
+            (r#"{"parameters": 7}"#, "parameters: expected the record of an image, found 7"),
             (r#"{"prompt": "a", "model": "m"}"#, "model: --model is for all lines"),
             (r#"{"prompt": "a", "save_latents": "/x"}"#, "save_latents: --save-latents is for all lines"),
         ] {
-            let line = parse(text).err().map(|error| crate::one_line(&error)).unwrap_or_default();
+            let line = parse(text, Path::new("prompts.txt"))
+                .err()
+                .map(|error| crate::one_line(&error))
+                .unwrap_or_default();
             assert!(line.contains(problem), "{text}: {line}");
         }
     }

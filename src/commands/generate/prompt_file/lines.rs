@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-use altdiffusion_pipeline::image_metadata::ImageFileFormat;
+use altdiffusion_pipeline::image_metadata::{ImageFileFormat, ParameterFields};
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::fields;
@@ -17,6 +17,7 @@ const OPTION: &str = "--prompts";
 
 /// A file of prompts.
 pub struct PromptFile {
+    pub path: PathBuf,
     /// The file's name in messages.
     pub name: String,
     pub lines: Vec<PromptLine>,
@@ -27,6 +28,14 @@ pub struct PromptLine {
     /// Its number in the file, from 1.
     pub number: usize,
     text: String,
+}
+
+/// The options of a line.
+pub struct LineOptions {
+    pub options: Generate,
+    /// The fields of its record, if it has one.
+    pub recorded: Option<ParameterFields>,
+    pub warnings: Vec<String>,
 }
 
 impl PromptFile {
@@ -45,7 +54,7 @@ impl PromptFile {
         let lines: Vec<_> =
             lines.filter(|line| !line.text.is_empty() && !line.text.starts_with('#')).collect();
         ensure!(!lines.is_empty(), "{name}: expected at least one line of text, found none");
-        Ok(Self { name, lines })
+        Ok(Self { path: path.to_owned(), name, lines })
     }
 
     /// Checks that every line is valid, and that no two write the same file.
@@ -56,7 +65,7 @@ impl PromptFile {
         let mut writers: HashMap<PathBuf, usize> = HashMap::new();
         for line in &self.lines {
             let check = |writers: &mut HashMap<PathBuf, usize>| -> Result<()> {
-                let options = line.options(all)?;
+                let options = line.options(all, &self.path)?.options;
                 ImageFileFormat::from_path(&options.output).map_err(|error| anyhow!("output: {error}"))?;
                 let images = options.images_in_batch(None)?;
                 let files = if options.grid || options.only.is_some() { 1 } else { images };
@@ -83,20 +92,22 @@ impl PromptLine {
     ///
     /// # Errors
     /// If the line is not a valid object, or its output leads out of the folder.
-    pub fn options(&self, all: &Generate) -> Result<Generate> {
+    pub fn options(&self, all: &Generate, path: &Path) -> Result<LineOptions> {
         let numbered = PathBuf::from(format!("{:04}.png", self.number));
+        let (mut recorded, mut warnings) = (None, Vec::new());
         let (options, output) = match self.text.starts_with('{') {
             true => {
-                let (line, own) = fields::parse(&self.text)?;
-                let output = if own { inside(&line.output)? } else { numbered };
-                (line.or(all.clone()), output)
+                let object = fields::parse(&self.text, path)?;
+                (recorded, warnings) = (object.recorded, object.warnings);
+                let output = if object.has_output { inside(&object.options.output)? } else { numbered };
+                (object.options.or(all.clone()), output)
             }
             false => {
                 let prompt = vec![self.text.clone()];
                 (Generate { prompt, prompt_option: Vec::new(), ..all.clone() }, numbered)
             }
         };
-        Ok(Generate {
+        let options = Generate {
             output: all.output.join(output),
             reading: options.reading.limited_as(&all.reading),
             json: all.json,
@@ -104,7 +115,8 @@ impl PromptLine {
             // Hundreds of images would scroll messages off the terminal.
             no_preview: true,
             ..options
-        })
+        };
+        Ok(LineOptions { options, recorded, warnings })
     }
 }
 

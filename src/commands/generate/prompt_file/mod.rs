@@ -8,15 +8,17 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
+use altdiffusion_pipeline::image_metadata::ParameterFields;
 use anyhow::{Context, Result, bail, ensure};
 
 use self::earlier::Earlier;
-use self::lines::{PromptFile, PromptLine};
+use self::lines::{LineOptions, PromptFile, PromptLine};
 use super::Generate;
 use super::loaded::LoadedModel;
 use super::run::random_seed;
 use crate::one_line;
-use crate::output::{complain, print_json_line, print_line};
+use crate::output::{complain, print_line};
+use crate::progress::warn;
 
 /// The number of lines per outcome.
 #[derive(Default)]
@@ -44,7 +46,7 @@ impl Generate {
         let mut model = LoadedModel::load(&self, start, None)?;
         let mut counts = Counts::default();
         for line in &file.lines {
-            match draw_line(&mut model, &self, line, start) {
+            match draw_line(&mut model, &self, &file, line, start) {
                 Ok(true) => counts.drawn += 1,
                 Ok(false) => counts.skipped += 1,
                 Err(error) => {
@@ -65,8 +67,16 @@ impl Generate {
 }
 
 /// Draws a line, unless an earlier run did with the same settings, and returns whether it drew.
-fn draw_line(model: &mut LoadedModel, all: &Generate, line: &PromptLine, start: Instant) -> Result<bool> {
-    let options = line.options(all)?;
+fn draw_line(
+    model: &mut LoadedModel,
+    all: &Generate,
+    file: &PromptFile,
+    line: &PromptLine,
+    start: Instant,
+) -> Result<bool> {
+    let LineOptions { options, recorded, warnings } = line.options(all, &file.path)?;
+    let say = |warning: &str| warn(&format!("{}: line {}: {warning}", file.name, line.number));
+    warnings.iter().for_each(|warning| say(warning));
     if let Some(folder) = options.output.parent() {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
@@ -74,21 +84,31 @@ fn draw_line(model: &mut LoadedModel, all: &Generate, line: &PromptLine, start: 
     let earlier = Earlier::read(&prepared);
     let seed = options.seed.or_else(|| earlier.as_ref()?.seed(&options)).unwrap_or_else(random_seed);
     let plan = model.plan(&mut prepared, seed)?;
-    if let Some(earlier) = earlier {
+    if earlier.is_some() || recorded.is_some() {
         let mut fields = options.record(&plan.record)?;
         model.add_hash(&mut fields);
-        if earlier.is_drawn_by(&options, &plan.record, &fields) {
+        if let Some(other) = recorded.and_then(|recorded| other_for_all_lines(&recorded, &fields)) {
+            say(&format!("parameters: drawn with {other}, so that another image comes out"));
+        }
+        if let Some(earlier) = earlier.filter(|earlier| earlier.is_drawn_by(&options, &plan.record, &fields))
+        {
             if options.json {
-                let images = (0..prepared.files.paths.len()).zip(earlier.texts());
-                for (place, text) in images {
-                    let mut image = options.written(&prepared, &plan, place);
-                    image.parameters = Some(text.to_owned());
-                    print_json_line(&image)?;
-                }
+                earlier.print(&prepared, &plan)?;
             }
             return Ok(false);
         }
     }
     model.draw(&prepared, plan, start)?;
     Ok(true)
+}
+
+/// The first field of a record about what is loaded once, the model and its adapters, that now differs.
+fn other_for_all_lines(recorded: &ParameterFields, now: &ParameterFields) -> Option<String> {
+    const ADAPTERS: [&str; 3] = ["LoRA ", "Embedding ", "ControlNet "];
+    let mut others = recorded.iter().filter(|(name, value)| match *name {
+        // Not computed where nothing is recorded.
+        "Model hash" => now.get(name).is_some_and(|now| now != *value),
+        name => ADAPTERS.iter().any(|start| name.starts_with(start)) && now.get(name) != Some(value),
+    });
+    others.next().map(|(name, value)| format!("{name}: {value}"))
 }
