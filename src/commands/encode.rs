@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use altclip_encoder::PromptEncoder;
+use altclip_encoder::tokenizer::PROMPT_TOKENS;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
@@ -136,7 +137,7 @@ fn encode(
     let (mut input_ids, mut attention_mask, mut hidden_states) = (Vec::new(), Vec::new(), Vec::new());
     let mut done = 0;
     for batch in texts.chunks(BATCH) {
-        let encoding = encoder.tokenizer().encode_padded(batch, encoder.length())?;
+        let encoding = encoder.tokenizer().encode_padded(batch, PROMPT_TOKENS)?;
         let ids = encoding.input_ids.to_device(device)?;
         let mask = encoding.attention_mask.to_device(device)?;
         hidden_states.push(finite_on_cpu(&encoder.text_encoder().forward(&ids, &mask)?)?);
