@@ -72,6 +72,7 @@ enum Command {
     Search(commands::search::Search),
     Download(commands::download::Download),
     Models(commands::models::Models),
+    Machine(commands::machine::ShowMachine),
     #[command(subcommand)]
     Train(commands::train::Train),
     #[command(subcommand)]
@@ -126,6 +127,7 @@ fn run() -> anyhow::Result<ExitStatus> {
         Command::Search(search) => search.run(),
         Command::Download(download) => download.run(),
         Command::Models(models) => models.run(),
+        Command::Machine(machine) => machine.run(),
         Command::Train(train) => train.run(),
         Command::Eval(eval) => eval.run(),
         Command::Completions(completions) => completions.run(full_command()),

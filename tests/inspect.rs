@@ -1,4 +1,4 @@
-//! Tests `altdiffusion inspect`.
+//! Tests `altdiffusion inspect` and `altdiffusion machine`.
 
 mod common;
 
@@ -154,5 +154,21 @@ fn what_is_no_model_is_one_line() -> TestResult {
     let error = String::from_utf8(output.stderr)?;
     assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{error}");
     assert!(error.contains("config.json"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn the_machine_is_measured() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let report: Value = serde_json::from_str(&succeeded(&run(directory.path(), &["machine", "--json"])?))?;
+    let types = report["types"].as_array().ok_or("types")?;
+    let names: Vec<_> = types.iter().filter_map(|of| of["dtype"].as_str()).collect();
+    assert_eq!(names, ["f32", "f16", "bf16", "quantized"]);
+    for of in types {
+        assert!(of["gflops"].as_f64() > Some(0.) && of["instructions"].is_string(), "{report}");
+    }
+    // A table for programs: columns between tabs.
+    let table = succeeded(&run(directory.path(), &["machine"])?);
+    assert!(table.lines().all(|line| line.split('\t').count() == 4), "{table}");
     Ok(())
 }

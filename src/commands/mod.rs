@@ -8,6 +8,7 @@ pub mod encode;
 pub mod eval;
 pub mod generate;
 pub mod inspect;
+pub mod machine;
 pub mod manual;
 pub mod models;
 pub mod search;

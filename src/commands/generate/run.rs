@@ -42,7 +42,8 @@ impl Generate {
         let mut prepared = self.prepare()?;
         let mut model = LoadedModel::load(&self, start, expected)?;
         let plan = model.plan(&mut prepared, self.seed.unwrap_or_else(random_seed))?;
-        model.draw(&prepared, plan, start)
+        model.draw(&prepared, plan, start)?;
+        self.model.suggest_bf16()
     }
 
     /// Which images the file at this position shows.

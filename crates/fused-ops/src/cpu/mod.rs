@@ -19,9 +19,10 @@ pub(crate) mod microkernel;
 mod output;
 pub(crate) mod pack;
 pub(crate) mod packed_weight;
+pub(crate) mod peak;
 pub(crate) mod quantized;
 pub(crate) mod shift_channels;
-mod simd;
+pub(crate) mod simd;
 #[cfg(test)]
 mod small_shapes;
 pub(crate) mod window;

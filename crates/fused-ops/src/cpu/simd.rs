@@ -34,3 +34,16 @@ pub(super) fn arch() -> Arch {
         Instructions::Portable => Arch::Scalar,
     })
 }
+
+/// What the loops are compiled for where they run.
+pub(crate) fn name() -> &'static str {
+    match arch() {
+        #[cfg(target_arch = "x86_64")]
+        Arch::V3(_) => "AVX2",
+        #[cfg(target_arch = "x86_64")]
+        Arch::V4(_) => "AVX-512",
+        #[cfg(target_arch = "aarch64")]
+        Arch::Neon(_) => "NEON",
+        _ => "portable",
+    }
+}

@@ -225,3 +225,41 @@ unsafe fn block(
         );
     }
 }
+
+/// Does a fixed number of operations on tiles of zeros, and returns it.
+///
+/// # Safety
+/// [`is_supported`] must be true.
+pub(super) unsafe fn operations() -> u64 {
+    const ROUNDS: u64 = 2_000;
+    // SAFETY: the tiles are configured and released here, and no memory but the configuration is read.
+    unsafe {
+        asm!(
+            "ldtilecfg [{config}]",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "tilezero tmm4",
+            "tilezero tmm5",
+            "tilezero tmm6",
+            "tilezero tmm7",
+            "2:",
+            "tdpbf16ps tmm0, tmm6, tmm7",
+            "tdpbf16ps tmm1, tmm6, tmm7",
+            "tdpbf16ps tmm2, tmm6, tmm7",
+            "tdpbf16ps tmm3, tmm6, tmm7",
+            "tdpbf16ps tmm4, tmm6, tmm7",
+            "tdpbf16ps tmm5, tmm6, tmm7",
+            "dec {rounds}",
+            "jnz 2b",
+            "tilerelease",
+            config = in(reg) &raw const CONFIG,
+            rounds = inout(reg) ROUNDS => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+    6 * 2 * 16 * 16 * 32 * ROUNDS
+}

@@ -7,6 +7,7 @@ use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_load_si512, _mm512_set1_epi32, _mm512_setzero_ps,
     _mm512_storeu_ps,
 };
+use std::hint::black_box;
 use std::mem::transmute;
 
 pub(super) fn is_supported() -> bool {
@@ -118,4 +119,20 @@ unsafe fn multiply_add<const ROWS: usize, const PANELS: usize>(
 fn bits(values: __m512i) -> __m512bh {
     // SAFETY: they have the same size, and all bit patterns are valid.
     unsafe { transmute(values) }
+}
+
+/// Does a fixed number of operations on registers, and returns it.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn operations() -> u64 {
+    const ROUNDS: usize = 20_000;
+    const SUMS: usize = 12;
+    let factor = bits(_mm512_set1_epi32(black_box(0)));
+    let mut sums = [_mm512_setzero_ps(); SUMS];
+    for _ in 0..ROUNDS {
+        for sum in &mut sums {
+            *sum = _mm512_dpbf16_ps(*sum, factor, factor);
+        }
+    }
+    black_box(sums);
+    (4 * 16 * ROUNDS * SUMS) as u64
 }

@@ -6,6 +6,7 @@ use super::product::{Prepared, Products, Rows};
 #[cfg(target_arch = "x86_64")]
 use super::{amx, avx512};
 use crate::cpu::microkernel::{Block, Left, PANEL, Right};
+use crate::cpu::peak::on_all_threads;
 use crate::cpu::simd::arch;
 use crate::settings::{Bf16Arithmetic, Instructions, Settings};
 use half::bf16;
@@ -88,6 +89,19 @@ impl Engine {
     /// The multiply-adds in bf16 per multiply-add in f32, from the L1 cache.
     pub(crate) fn speedup(self) -> f32 {
         self.speedup
+    }
+
+    /// Operations a second that the instructions can do at most, on all threads together; `None` of the portable ones.
+    pub(crate) fn peak_operations(self) -> Option<f64> {
+        match self.kernel {
+            Kernel::Portable => None,
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: engines exist only for instructions that are there.
+            Kernel::Avx512 => Some(on_all_threads(|| unsafe { avx512::operations() })),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Kernel::Amx => Some(on_all_threads(|| unsafe { amx::operations() })),
+        }
     }
 
     /// Prepares rows for [`multiply`](Self::multiply).
