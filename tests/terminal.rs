@@ -1,0 +1,71 @@
+//! Tests what the program does at a terminal, and nowhere else.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::Command;
+
+use common::{TestResult, altdiffusion, run, succeeded};
+
+/// What the program says at a terminal of 100 columns, which `script` of util-linux makes, and its exit code.
+fn at_terminal(directory: &Path, arguments: &str) -> TestResult<Option<(String, Option<i32>)>> {
+    let program = altdiffusion(directory);
+    let line = format!("stty cols 100; exec '{}' {arguments}", program.get_program().to_string_lossy());
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).current_dir(directory);
+    script.env_clear().env("PATH", "/usr/bin:/bin").env("TERM", "xterm").env("LC_ALL", "C.UTF-8");
+    script.env("ALTDIFFUSION_CONFIG", "/dev/null");
+    match script.output() {
+        Ok(output) => Ok(Some((String::from_utf8(output.stdout)?, output.status.code()))),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            eprintln!("SKIPPED: terminals, since `script` is not installed");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[test]
+fn tables_are_aligned_under_a_header() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let root = directory.path();
+    succeeded(&run(root, &["embed", "--text", "一只猫", "--text", "a dog", "--output", "i.safetensors"])?);
+    if let Some((said, code)) = at_terminal(root, "search i.safetensors 一只猫 --quiet")? {
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(code, Some(0), "{said:?}");
+        assert_eq!(lines.len(), 3, "{said:?}");
+        assert_eq!(lines[..2], ["rank   score  kind  item", "   1  1.0000  text  一只猫"], "{said:?}");
+        assert!(lines[2].starts_with("   2  ") && lines[2].ends_with("  text  a dog"), "{said:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_image_is_not_written_to_a_terminal() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    if let Some((said, code)) = at_terminal(directory.path(), "generate 一只猫 --output -")? {
+        assert_eq!(code, Some(1), "{said:?}");
+        assert!(
+            said.contains("--output -: standard output is a terminal, expected a file or a pipe"),
+            "{said:?}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn errors_and_help_are_coloured() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    for (arguments, expected) in [
+        ("inspect missing", "\u{1b}[1m\u{1b}[31merror\u{1b}[0m: "),
+        ("generate -h", "\u{1b}[1m\u{1b}[4mUsage:"),
+    ] {
+        if let Some((said, _)) = at_terminal(directory.path(), arguments)? {
+            assert!(said.contains(expected), "{arguments}: {said:?}");
+        }
+    }
+    Ok(())
+}
