@@ -12,7 +12,8 @@
 //! `NAME.input_ids` and `.attention_mask` (u32), or `.sample`, `.timesteps` and `.hidden_states`, or `.latents`, or
 //! `.noise` and `.hidden_states` (unconditional first). The answer is a line on standard output with the seconds
 //! taken; on the first run of a task, its output is also written in f32 to `OUTPUT_DIR/NAME.safetensors`. A line with
-//! the loading time comes before the first answer. Standard error lists what no GPU kernel covers and what could not
+//! the loading time comes before the first answer. `limit` is answered with the GFLOP/s that the CPU can do at most in that
+//! dtype. Standard error lists what no GPU kernel covers and what could not
 //! be recorded.
 
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ use altdiffusion_pipeline::unet::UNet2DConditionModel;
 use altdiffusion_pipeline::vae::AutoencoderKl;
 use altdiffusion_pipeline::{Conditioning, DenoiseOptions, Guidance, Start, TextStates, denoise};
 use candle_core::{DType, Device, Tensor, safetensors};
+use fused_ops::Machine;
 use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
 
@@ -70,9 +72,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let source = ModelSource::open(model)?;
     let weights = |folder| Checkpoint::open(&source, folder)?.var_builder(dtype, &device);
-    let text = TextEncoder::new(&source.read_json("text_encoder/config.json")?, weights("text_encoder")?)?;
-    let unet = UNet2DConditionModel::new(&source.read_json("unet/config.json")?, weights("unet")?)?;
-    let vae = AutoencoderKl::new(&source.read_json("vae/config.json")?, weights("vae")?)?;
+    // Only the parts that the inputs are for.
+    let is_wanted = |work: &str| inputs.keys().any(|name| name.split('_').next() == Some(work));
+    let (mut text, mut unet, mut vae) = (None, None, None);
+    if is_wanted("text") {
+        let config = source.read_json("text_encoder/config.json")?;
+        text = Some(TextEncoder::new(&config, weights("text_encoder")?)?);
+    }
+    if is_wanted("unet") || is_wanted("denoise") {
+        unet = Some(UNet2DConditionModel::new(&source.read_json("unet/config.json")?, weights("unet")?)?);
+    }
+    if is_wanted("vae") {
+        vae = Some(AutoencoderKl::new(&source.read_json("vae/config.json")?, weights("vae")?)?);
+    }
     answer(start.elapsed())?;
 
     for line in std::io::stdin().lock().lines() {
@@ -81,17 +93,23 @@ fn main() -> Result<(), Box<dyn Error>> {
             let key = format!("{name}.{part}");
             inputs.get(&key).ok_or_else(|| format!("expected a tensor {key:?} among the inputs"))
         };
+        if name == "limit" {
+            let machine = Machine::measure();
+            let of_bf16 = machine.bf16_operations.filter(|_| dtype == DType::BF16);
+            say(of_bf16.unwrap_or(machine.f32_operations) / 1e9)?;
+            continue;
+        }
         let start = Instant::now();
-        let result = match name.split('_').next() {
-            Some("text") => text.forward(input("input_ids")?, input("attention_mask")?)?,
-            Some("unet") => unet.forward_with_hidden_states(
+        let result = match (name.split('_').next(), &text, &unet, &vae) {
+            (Some("text"), Some(text), ..) => text.forward(input("input_ids")?, input("attention_mask")?)?,
+            (Some("unet"), _, Some(unet), _) => unet.forward_with_hidden_states(
                 input("sample")?,
                 input("timesteps")?,
                 input("hidden_states")?,
             )?,
-            Some("vae") => vae.decode(input("latents")?)?,
-            Some("denoise") => denoised(&unet, input("noise")?, input("hidden_states")?)?,
-            _ => return Err(format!("{name}: expected text_…, unet_…, vae_… or denoise_…").into()),
+            (Some("vae"), .., Some(vae)) => vae.decode(input("latents")?)?,
+            (Some("denoise"), _, Some(unet), _) => denoised(unet, input("noise")?, input("hidden_states")?)?,
+            _ => return Err(format!("{name}: expected a task of the inputs, or limit").into()),
         };
         device.synchronize()?;
         let time = start.elapsed();
@@ -129,6 +147,10 @@ fn denoised(
 }
 
 fn answer(time: Duration) -> std::io::Result<()> {
-    println!("{}", time.as_secs_f64());
+    say(time.as_secs_f64())
+}
+
+fn say(number: f64) -> std::io::Result<()> {
+    println!("{number}");
     std::io::stdout().flush()
 }
