@@ -27,7 +27,7 @@ pub(crate) fn warn_of_unused(file: &str, names: &[String]) {
     let listed: Vec<&str> = names.iter().take(MOST_LISTED).map(String::as_str).collect();
     let more = if names.len() > MOST_LISTED { ", …" } else { "" };
     tracing::warn!(
-        "{file}: {} tensors that are of no layer are ignored: {}{more}",
+        "{file}: {} tensors that belong to no layer are ignored: {}{more}",
         names.len(),
         listed.join(", ")
     );

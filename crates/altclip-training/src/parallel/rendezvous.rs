@@ -49,7 +49,7 @@ pub fn join(rendezvous: &Rendezvous, device: &Device) -> Result<Box<dyn Communic
     }
     #[cfg(not(feature = "nccl"))]
     if device.is_cuda() {
-        tracing::warn!("gradients go through the processor; a build with `--features nccl` is faster");
+        tracing::warn!("gradients are exchanged through the CPU; a build with `--features nccl` is faster");
     }
     Ok(Box::new(sockets))
 }

@@ -247,7 +247,7 @@ fn check_fields(file: &str, fields: &Map<String, Value>) -> std::result::Result<
         }
     }
     if !unknown.is_empty() {
-        tracing::warn!("{file}: fields that are not known are ignored: {}", unknown.join(", "));
+        tracing::warn!("{file}: unknown fields are ignored: {}", unknown.join(", "));
     }
     Ok(())
 }

@@ -80,7 +80,7 @@ impl<'a> PreparedUNet<'a> {
                         return Ok(prediction);
                     }
                     Err(error) => {
-                        tracing::debug!(%error, "a recorded pass of the UNet failed");
+                        tracing::debug!(%error, "a recorded UNet pass failed");
                         *recorded = Recorded::Refused(shape.clone());
                     }
                 }
@@ -95,7 +95,7 @@ impl<'a> PreparedUNet<'a> {
                         return Ok(prediction);
                     }
                     Err(error) => {
-                        tracing::debug!(%error, "passes of the UNet are not recorded");
+                        tracing::debug!(%error, "UNet passes are not recorded");
                         *recorded = Recorded::Refused(shape);
                     }
                 }

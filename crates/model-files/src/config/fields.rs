@@ -159,7 +159,7 @@ fn warn_once(file: &str, field: &str) {
     static SAID: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
     let mut said = SAID.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if said.insert((file.to_owned(), field.to_owned())) {
-        tracing::warn!("{file}: {field} is not known and has no effect");
+        tracing::warn!("{file}: unknown field {field} has no effect");
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) fn cuda_device(ordinal: usize) -> Result<Device> {
         unsafe { cuda.disable_event_tracking() };
     }
     if let Err(error) = keep_freed_memory(ordinal) {
-        tracing::debug!(%error, "memory that is freed goes back to the system");
+        tracing::debug!(%error, "freed memory is returned to the system");
     }
     Ok(opened)
 }

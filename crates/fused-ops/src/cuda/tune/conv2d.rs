@@ -53,7 +53,7 @@ impl Conv2dTuner {
                 candle_core::bail!("FUSED_OPS_CONVOLUTION asks for cuDNN: {failure}")
             }
             Err(failure) => {
-                tracing::debug!(%failure, "without cuDNN, convolutions take the crate's own kernels");
+                tracing::debug!(%failure, "without cuDNN, convolutions use this crate's kernels");
                 Ok(None)
             }
         }
@@ -109,7 +109,7 @@ impl Conv2dTuner {
         let mut times = plans.into_iter().filter_map(|plan| match time(&plan) {
             Ok(time) => Some((time, plan)),
             Err(error) => {
-                tracing::debug!(%error, "a plan of cuDNN's fails");
+                tracing::debug!(%error, "a cuDNN plan failed");
                 None
             }
         });

@@ -41,7 +41,7 @@ impl LinearTuner {
         let algorithm = algorithm.ok_or(NotCovered("a product that cuBLASLt has no algorithm for"))?;
         // SAFETY: the caller guarantees the addresses.
         if let Err(error) = unsafe { description.run(handle, &algorithm, product, kernels) } {
-            tracing::debug!(%error, ?shape, "cuBLASLt's algorithm fails");
+            tracing::debug!(%error, ?shape, "cuBLASLt's algorithm failed");
             self.algorithms.insert(shape, None);
             return Err(NotCovered("a product that cuBLASLt fails to make"));
         }
