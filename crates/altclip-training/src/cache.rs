@@ -29,7 +29,7 @@ impl Cache {
     /// saved. They are on the CPU.
     ///
     /// # Errors
-    /// Those of `make`; also if the file cannot be written.
+    /// The errors of `make`; also if the file cannot be written.
     pub fn of(
         &self,
         key: &str,

@@ -32,7 +32,7 @@ impl Gradients {
     /// gradient of the whole batch, up to rounding.
     ///
     /// # Errors
-    /// Those of `encode` and `loss`; also if the loss does not depend on the rows.
+    /// The errors of `encode` and `loss`; also if the loss does not depend on the rows.
     pub fn cached(
         workers: &Workers,
         chunks: usize,

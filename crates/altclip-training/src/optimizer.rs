@@ -219,7 +219,7 @@ impl Optimizer {
     /// Runs `f` with the averaged weights in place of the trained ones, which are restored afterwards.
     ///
     /// # Errors
-    /// Those of `f`.
+    /// The errors of `f`.
     pub fn with_averages<T, E: From<candle_core::Error>>(
         &self,
         f: impl FnOnce() -> std::result::Result<T, E>,

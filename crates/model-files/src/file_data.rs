@@ -68,7 +68,7 @@ impl FileData {
     /// Writes the whole file to `writer` in pieces, so that a large one never counts fully as this program's memory.
     ///
     /// # Errors
-    /// Those of `writer`.
+    /// The errors of `writer`.
     pub fn write_to(&self, writer: &mut dyn Write) -> std::io::Result<()> {
         const PIECE: usize = 8 << 20;
         for (number, piece) in self.chunks(PIECE).enumerate() {
@@ -113,7 +113,7 @@ impl FileData {
 /// Reads a whole file.
 ///
 /// # Errors
-/// Those of reading, and `OutOfMemory` if there is not enough memory.
+/// The errors of reading, and `OutOfMemory` if there is not enough memory.
 fn read_all(mut file: &File) -> std::io::Result<Vec<u8>> {
     let size = usize::try_from(file.metadata()?.len()).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
     let mut bytes = Vec::new();

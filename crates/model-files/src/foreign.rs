@@ -20,7 +20,7 @@ thread_local! {
 /// What `parser` was building is dropped, so it must not leave shared state half changed.
 ///
 /// # Errors
-/// Those of `parser` or, if it panics, an [`Error::Format`] about `name`.
+/// The errors of `parser` or, if it panics, an [`Error::Format`] about `name`.
 pub fn parse<T, E: From<Error>>(
     name: &str,
     parser: impl FnOnce() -> std::result::Result<T, E>,

@@ -37,7 +37,7 @@ impl StageRun {
     /// Trains by the configuration.
     ///
     /// # Errors
-    /// Those of the recipe.
+    /// The errors of the recipe.
     pub fn run<R: TrainingRecipe>(self) -> Result<()> {
         let recipe = R::load(&self.config, &self.set)?;
         let device = self.ranks.device(self.device).open()?;

@@ -36,7 +36,7 @@ impl Watch {
     /// The program's result: running out of time is a success, Ctrl-C is not.
     ///
     /// # Errors
-    /// Those of the run.
+    /// The errors of the run.
     pub fn finish(&self, result: altclip_training::Result<()>) -> Result<()> {
         match result {
             Err(Error::Interrupted { stage, step, steps }) if !self.interrupt.is_pressed() => {

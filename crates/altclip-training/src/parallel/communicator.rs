@@ -66,7 +66,7 @@ impl dyn Communicator + '_ {
     /// take longer than a few large ones. No more than a bucket is copied at a time.
     ///
     /// # Errors
-    /// Those of `tensors`; see also [`Communicator::sum`].
+    /// The errors of `tensors`; see also [`Communicator::sum`].
     pub fn means(&self, tensors: impl IntoIterator<Item = Result<Tensor>>) -> Result<Vec<Tensor>> {
         let (mut means, mut bucket, mut values) = (Vec::new(), Vec::new(), 0);
         for tensor in tensors {
@@ -101,7 +101,7 @@ impl dyn Communicator + '_ {
     /// Runs `work` on rank 0, and then on the others, which find the files that it wrote.
     ///
     /// # Errors
-    /// Those of `work`; see also [`Communicator::gather`].
+    /// The errors of `work`; see also [`Communicator::gather`].
     pub fn after_first<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         if self.is_first() {
             let done = work()?;

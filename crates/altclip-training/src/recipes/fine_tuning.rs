@@ -57,7 +57,7 @@ impl FineTuning<'_> {
     /// Takes all steps with each batch's gradients, and returns the averages of the trained weights.
     ///
     /// # Errors
-    /// Those of a run.
+    /// The errors of a run.
     pub(super) fn train(
         &self,
         gradients: impl Fn(&mut Batch) -> Result<Gradients>,

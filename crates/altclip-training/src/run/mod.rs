@@ -151,7 +151,7 @@ impl<'a> TrainingRun<'a> {
     /// of steps taken. Every rank reports the mean loss of all, and only rank 0 writes files.
     ///
     /// # Errors
-    /// Those of `objective`; if a loss is not finite, a file cannot be written, or a rank is lost or started with
+    /// The errors of `objective`; if a loss is not finite, a file cannot be written, or a rank is lost or started with
     /// other weights; and [`Error::Interrupted`] if the observer of any rank stopped the run. The last checkpoint is
     /// left as it was.
     pub fn train(

@@ -30,7 +30,7 @@ impl SchedulerFactory {
     /// Builds the scheduler of a run.
     ///
     /// # Errors
-    /// Those of the function.
+    /// The errors of the function.
     pub fn build(&self, steps: &Steps) -> Result<Box<dyn Scheduler>> {
         (self.0)(steps)
     }
