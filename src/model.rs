@@ -112,7 +112,7 @@ impl ModelArgs {
         }
     }
 
-    /// The name of the model, unless it is the one inside this program.
+    /// The model's name, unless it is the built-in one.
     fn model(&self) -> Option<&str> {
         // An empty variable counts as unset.
         self.model.as_deref().filter(|name| !name.is_empty())
@@ -194,7 +194,7 @@ impl ModelArgs {
         }
     }
 
-    /// Whether it is the model inside this program.
+    /// Whether it is the built-in model.
     pub fn is_shipped(&self) -> bool {
         self.model().is_none()
     }
@@ -245,10 +245,11 @@ impl ModelArgs {
         self.dtype.unwrap_or(DType::F32)
     }
 
-    /// Says at a terminal where bf16 would be faster than the default. The model inside this program is fast as it is.
+    /// Suggests bf16 at a terminal if it is faster than the default, except for the built-in model, which is fast
+    /// anyway.
     ///
     /// # Errors
-    /// As for [`device`](Self::device).
+    /// Like [`device`](Self::device).
     pub fn suggest_bf16(&self) -> Result<()> {
         let uses_default = self.dtype.is_none() && !self.is_shipped() && self.device()?.is_cpu();
         if let Some(support) = fused_ops::bf16_support().filter(|_| uses_default) {

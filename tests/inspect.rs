@@ -167,7 +167,7 @@ fn the_machine_is_measured() -> TestResult {
     for of in types {
         assert!(of["gflops"].as_f64() > Some(0.) && of["instructions"].is_string(), "{report}");
     }
-    // A table for programs: columns between tabs.
+    // The table for programs: tab-separated columns.
     let table = succeeded(&run(directory.path(), &["machine"])?);
     assert!(table.lines().all(|line| line.split('\t').count() == 4), "{table}");
     Ok(())

@@ -1,4 +1,4 @@
-//! Tests `--json` of every subcommand: one shape, whose fields its help names.
+//! Tests `--json` of every subcommand: always the same shape, with the fields that its help names.
 
 mod common;
 

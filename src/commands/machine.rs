@@ -24,7 +24,7 @@ struct MachineReport {
     types: Vec<NumberTypeReport>,
 }
 
-/// How a model of one number type computes.
+/// How models of one number type compute.
 #[derive(Serialize)]
 struct NumberTypeReport {
     dtype: &'static str,

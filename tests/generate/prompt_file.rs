@@ -211,7 +211,7 @@ fn a_run_that_is_killed_leaves_whole_images() -> TestResult {
     assert_eq!(said, format!("out: 0 drawn, {whole} drawn before, 0 failed\n"));
     Ok(())
 }
-/// What `--json` prints of an image is a line that draws it again, and other fields of the line go before it.
+/// The `--json` output for an image is a line that draws it again; other fields of the line take precedence.
 #[test]
 fn a_record_is_fed_back() -> TestResult {
     let directory = tempfile::tempdir()?;
@@ -242,7 +242,7 @@ fn a_record_is_fed_back() -> TestResult {
     let other = String::from_utf8_lossy(&other).into_owned();
     assert!(other.contains("a dog\nSteps: 3, Sampler: Euler") && other.contains("Seed: 1,"), "{other}");
 
-    // A model or an adapter cannot change from line to line.
+    // The model and its adapters cannot differ between lines.
     let parameters = "a cat\nSteps: 1, Seed: 2, Size: 64x64, Model hash: 0123456789, Model: other, Version: altdiffusion 0";
     fs::write(root.join("prompts.txt"), serde_json::json!({ "parameters": parameters }).to_string())?;
     let output = run(root, &["generate", "--prompts", "prompts.txt", "--output", "out"])?;

@@ -112,13 +112,13 @@ impl WithSimd for AttentionTask<'_> {
         }
         for (row, (sums, total)) in sums.chunks_exact_mut(head_dim).zip(&totals).enumerate() {
             sums.iter_mut().for_each(|sum| *sum /= total);
-            // SAFETY: this task alone has these rows of this head.
+            // SAFETY: only this task writes these rows of this head.
             unsafe { self.out.write(self.out_offset + row * self.out_stride, sums) };
         }
     }
 }
 
-/// The highest value, or `start` if none is higher.
+/// The maximum of the values and `start`.
 #[inline(always)]
 pub(super) fn lane_max<S: Simd>(simd: S, values: &[f32], start: f32) -> f32 {
     let mut lanes = [start; 16];
@@ -203,8 +203,8 @@ pub(crate) fn attention(
     unsafe { written(query.len(), write) }
 }
 
-/// Packs the keys and values of every head of every span, and calls `task` with them for some queries at a time, on all
-/// threads.
+/// Packs the keys and values of every head of every span, and calls `task` with them for a few queries at a time, on
+/// all threads.
 pub(super) fn for_each_head<P: Sync>(
     heads: Heads,
     spans: &[Span],

@@ -1,16 +1,16 @@
-//! Measures how many multiply-adds the processor can do at most: loops of instructions on registers, on all threads.
+//! Measures the maximum number of multiply-adds per second: loops of instructions on registers, on all threads.
 
 use super::simd::arch;
 use pulp::{Simd, WithSimd};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// How long each thread multiplies.
+/// How long each thread computes.
 const TIME: Duration = Duration::from_millis(30);
 /// Independent sums, enough to hide the latency of an instruction.
 const SUMS: usize = 12;
 
-/// Floating-point operations a second in f32, on all threads together.
+/// Floating-point operations per second in f32, on all threads together.
 pub(crate) fn f32_operations() -> f64 {
     on_all_threads(|| {
         let mut operations = 0;
@@ -19,8 +19,8 @@ pub(crate) fn f32_operations() -> f64 {
     })
 }
 
-/// Operations a second, where `work` does a fixed amount and returns how many operations that was. Of each thread the
-/// fastest round counts, so that what else runs on the machine matters little.
+/// Operations per second of `work`, which does a fixed number and returns it. The fastest round of each thread
+/// counts, so that other load hardly matters.
 pub(super) fn on_all_threads(work: impl Fn() -> u64 + Sync) -> f64 {
     let rates = rayon::broadcast(|_| {
         let (begin, mut fastest) = (Instant::now(), 0f64);

@@ -35,7 +35,7 @@ pub(super) fn arch() -> Arch {
     })
 }
 
-/// What the loops are compiled for where they run.
+/// The name of the instruction set in use.
 pub(crate) fn name() -> &'static str {
     match arch() {
         #[cfg(target_arch = "x86_64")]

@@ -85,7 +85,7 @@ pub(crate) fn on_rows(
     (heads, in_bf16): (Heads, bool),
     spans: Vec<Span>,
 ) -> Result<Tensor> {
-    /// With fewer keys, rounding them takes as long as bf16 saves.
+    /// With fewer keys, rounding costs as much as bf16 saves.
     const LEAST_KEYS: usize = 128;
     let is_trained = [query, key, value].into_iter().any(Tensor::track_op);
     let has_many_keys = spans.iter().any(|span| span.keys >= LEAST_KEYS);
@@ -99,7 +99,7 @@ struct AttentionOp {
     spans: Vec<Span>,
     /// Not differentiated: it is a mask, or the logarithm of a count.
     key_bias: Option<Tensor>,
-    /// Where the products are in bf16.
+    /// The engine for products in bf16; `None` for f32.
     engine: Option<Engine>,
 }
 

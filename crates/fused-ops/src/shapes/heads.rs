@@ -4,7 +4,7 @@ use crate::cpu::bf16::engine;
 use candle_core::DType;
 use candle_nn::VarBuilder;
 
-/// How many heads an attention has, and whether a CPU multiplies in bf16. A number alone means f32.
+/// The number of an attention's heads, and whether a CPU computes it in bf16. A plain number means f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionHeads {
     pub(crate) count: usize,
@@ -12,7 +12,8 @@ pub struct AttentionHeads {
 }
 
 impl AttentionHeads {
-    /// So many heads of a model with the weights of `vb`: in bf16 where these are, and the CPU is faster so.
+    /// The heads of a model with the weights of `vb`: computed in bf16 if they are bf16, on a CPU that is faster that
+    /// way.
     pub fn new(count: usize, vb: &VarBuilder) -> Self {
         Self { count, in_bf16: vb.device().is_cpu() && vb.dtype() == DType::BF16 && engine().is_some() }
     }

@@ -20,7 +20,7 @@ pub(super) fn matches(arguments: &[OsString]) -> Result<ArgMatches, clap::Error>
 
 /// What was found in an image.
 pub(super) struct ImageOptions<'a> {
-    /// What messages call the record.
+    /// The record's name in messages.
     pub source: &'a str,
     /// The image.
     pub path: &'a Path,

@@ -42,16 +42,17 @@ pub fn with_image_options(options: Generate) -> Result<(Generate, Option<ModelHa
     Ok((options.or(image), model_hash))
 }
 
-/// What a record says, as options, and what a person should know of it.
+/// A record's options, and messages about it for the user.
 pub struct RecordedOptions {
     pub options: Generate,
     pub warnings: Vec<String>,
 }
 
-/// Reads a record, which messages call `source`, as options beside `given`. Files are looked for beside `path`.
+/// Reads a record, called `source` in messages, as options, with precedence for those in `given`. Files are searched
+/// for beside `path`.
 ///
 /// # Errors
-/// If it names a missing file, or what it says cannot be.
+/// If it names a missing file, or has an invalid value.
 pub fn recorded_options(
     record: GenerationParameters,
     source: &str,

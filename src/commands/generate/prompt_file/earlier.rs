@@ -41,7 +41,7 @@ impl Earlier {
         })
     }
 
-    /// The seed of the batch, so that a run without a seed resumes with the random one of before.
+    /// The seed of the batch, so that a run without a seed resumes with its earlier random one.
     pub fn seed(&self, options: &Generate) -> Option<u64> {
         let (_, first) = self.0.first()?;
         let seed: u64 = first.fields.get("Seed")?.parse().ok()?;

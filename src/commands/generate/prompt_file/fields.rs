@@ -42,7 +42,7 @@ struct Fields(Vec<(String, Value)>);
 /// The field that holds the record of an image, as `--json` prints it.
 const RECORD: &str = "parameters";
 
-/// What an object says.
+/// The content of an object.
 pub struct Object {
     pub options: Generate,
     /// Whether it names the output.
@@ -52,7 +52,7 @@ pub struct Object {
     pub warnings: Vec<String>,
 }
 
-/// Parses an object. Files that its record names are looked for here and beside `path`.
+/// Parses an object. Files named by its record are searched for here and beside `path`.
 ///
 /// # Errors
 /// If it is not an object, or a field is not an option, has an invalid value or applies to all lines.

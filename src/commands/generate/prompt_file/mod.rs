@@ -102,11 +102,11 @@ fn draw_line(
     Ok(true)
 }
 
-/// The first field of a record about what is loaded once, the model and its adapters, that now differs.
+/// The first recorded field about the model or its adapters, which are loaded once, that differs now.
 fn other_for_all_lines(recorded: &ParameterFields, now: &ParameterFields) -> Option<String> {
     const ADAPTERS: [&str; 3] = ["LoRA ", "Embedding ", "ControlNet "];
     let mut others = recorded.iter().filter(|(name, value)| match *name {
-        // Not computed where nothing is recorded.
+        // Not computed if nothing is recorded.
         "Model hash" => now.get(name).is_some_and(|now| now != *value),
         name => ADAPTERS.iter().any(|start| name.starts_with(start)) && now.get(name) != Some(value),
     });

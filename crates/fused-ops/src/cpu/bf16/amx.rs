@@ -133,18 +133,18 @@ static CONFIG: Config = Config {
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
-/// Writes the products of all rows and one panel or two: those of a row to `out[row · stride]`, of which there are a multiple of
-/// 32.
+/// Writes the products of all rows with one or two panels, those of a row to `out[row · stride]`. The number of rows
+/// in `out` is a multiple of 32.
 ///
 /// # Safety
-/// [`is_supported`] must be true, and what the tiles were made of still be there.
+/// [`is_supported`] must be true, and the memory behind the tiles must still be valid.
 pub(super) unsafe fn multiply(left: &Tiles, right: &[&[Line]], out: &mut [Products], stride: usize) {
     let (first, last) = (right[0], right[right.len() - 1]);
     assert!(first.len() == left.steps * TILE && last.len() == left.steps * TILE);
     let last_row = left.parts.len().next_multiple_of(2) * TILE;
     assert!(last_row == 0 || out.len() > (last_row - 1) * stride);
     for (parts, out) in left.parts.chunks(2).zip(out.chunks_mut(2 * TILE * stride)) {
-        // Where there is no second part, the first is computed twice.
+        // Without a second part, the first is computed twice.
         let (upper, lower) = (parts[0], parts[parts.len() - 1]);
         // SAFETY: each part has 16 rows of `steps` lines, the panels have as many tiles, and `out` has 32 rows.
         unsafe {
@@ -226,13 +226,13 @@ unsafe fn block(
     }
 }
 
-/// Does a fixed number of operations on tiles of zeros, and returns it.
+/// Performs a fixed number of operations on tiles of zeros, and returns that number.
 ///
 /// # Safety
 /// [`is_supported`] must be true.
 pub(super) unsafe fn operations() -> u64 {
     const ROUNDS: u64 = 2_000;
-    // SAFETY: the tiles are configured and released here, and no memory but the configuration is read.
+    // SAFETY: the tiles are configured and released here, and no other memory than the configuration is read.
     unsafe {
         asm!(
             "ldtilecfg [{config}]",

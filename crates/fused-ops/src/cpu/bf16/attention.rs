@@ -1,6 +1,6 @@
-//! Computes attention with both products in bf16; scores, softmax and sums are f32.
+//! Computes attention with both products in bf16. Scores, softmax and sums are f32.
 //!
-//! Like the f32 kernel it streams over the keys in tiles, with a running softmax.
+//! Like the f32 kernel, it streams over tiles of keys, with a running softmax.
 
 use super::engine::Engine;
 use super::line::{LINE, Line, round};
@@ -16,12 +16,12 @@ use pulp::{Simd, WithSimd};
 use std::f32::consts::LOG2_E;
 use std::mem::MaybeUninit;
 
-/// Queries of a task, and keys of a tile: 96 × 128 scores are 48 KiB.
+/// The queries per task and keys per tile: 96 × 128 scores take 48 KiB.
 const QUERIES: usize = 96;
 const KEYS: usize = 128;
-/// Of the keys of a tile.
+/// The lines of a tile's keys.
 const LINES: usize = KEYS / LINE;
-/// The engines write products for a multiple of so many rows.
+/// The engines write products for a multiple of this many rows.
 const ROWS: usize = 32;
 
 /// [`attention`](crate::cpu::attention::attention) in bf16.
@@ -58,7 +58,7 @@ pub(crate) fn attention(
                 bias: bias.map(|bias| &bias[span.first_key..][..span.keys]),
             };
             for (row, found) in task.run(&query[offset..]).chunks_exact(head_dim).enumerate() {
-                // SAFETY: this task alone has these rows of this head.
+                // SAFETY: only this task writes these rows of this head.
                 unsafe { out.write(offset + row * width, found) };
             }
         });
@@ -71,10 +71,10 @@ pub(crate) fn attention(
 struct Task<'a> {
     engine: Engine,
     heads: Heads,
-    /// Number of the first query in its sequence, and how many there are.
+    /// The index of the first query in its sequence, and the number of queries.
     first_query: usize,
     rows: usize,
-    /// How many keys the sequence has.
+    /// The number of keys in the sequence.
     count: usize,
     keys: &'a Bf16Weight,
     values: &'a Bf16Weight,
@@ -82,11 +82,11 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    /// The result of every query, (rows, head_dim).
+    /// Returns the result of every query, (rows, head_dim).
     fn run(&self, query: &[f32]) -> Vec<f32> {
         let (rows, head_dim) = (self.rows, self.heads.dim);
         let padded_rows = rows.next_multiple_of(ROWS);
-        // Keys that none of these queries sees are not computed.
+        // Skip keys that none of these queries sees.
         let keys = self.heads.seen_keys(self.count, self.first_query + rows - 1);
         let queries = LineRows::round(query, rows, head_dim, self.heads.width());
         let starts = queries.starts();
@@ -107,7 +107,7 @@ impl Task<'_> {
             let lines = count.div_ceil(LINE);
             for line in 0..lines {
                 let keys = self.keys.panels(first / PANEL + 2 * line);
-                // SAFETY: queries and keys have the same depth, and there is room for the rows.
+                // SAFETY: queries and keys have the same depth, and there is space for the rows.
                 unsafe { self.engine.multiply(&prepared, &keys, &mut scores[line..], LINES) };
             }
             let (scores, weights_of_tile) = (&mut scores, &mut weights);
@@ -125,7 +125,7 @@ impl Task<'_> {
             for (pair, sums) in sums.chunks_exact_mut(rows).enumerate() {
                 let values = self.values.panels(2 * pair).into_iter();
                 let values: Vec<_> = values.map(|panel| &panel[first / 2..][..lines * LINE / 2]).collect();
-                // SAFETY: the values have as many lines as the weights, and there is room for the rows.
+                // SAFETY: the values have as many lines as the weights, and there is space for the rows.
                 unsafe { self.engine.multiply(&tile, &values, &mut products, 1) };
                 arch().dispatch(SumTask { sums, products: &products, decays: &state.decays });
             }
@@ -144,16 +144,16 @@ impl Task<'_> {
 /// The running softmax of every query.
 struct Softmax {
     highest: Vec<f32>,
-    /// Of the weights so far.
+    /// The sums of the weights so far.
     totals: Vec<f32>,
-    /// By which what was summed before the last tile is multiplied.
+    /// The factors for the sums before the last tile.
     decays: Vec<f32>,
 }
 
 /// Turns the scores of a tile of keys into weights.
 struct SoftmaxTask<'a> {
     task: &'a Task<'a>,
-    /// Of the keys.
+    /// The first key of the tile.
     first: usize,
     count: usize,
     /// (rows, lines)
@@ -169,10 +169,10 @@ impl WithSimd for SoftmaxTask<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { task, first, count, scores, weights, state } = self;
         let scale = 1. / (task.heads.dim as f32).sqrt();
-        // Without a bias, the exponential scales the scores itself.
+        // Without a bias, the scale is applied inside the exponential.
         let factor = if task.bias.is_some() { LOG2_E } else { scale * LOG2_E };
         for (row, scores) in scores.chunks_exact_mut(LINES).enumerate().take(task.rows) {
-            // Whole lines, with keys that nobody sees after the last.
+            // Whole lines; padding keys are masked.
             let scores = &mut scores.as_flattened_mut().as_flattened_mut()[..count.next_multiple_of(LINE)];
             if let Some(bias) = task.bias {
                 let bias = &bias[first..][..count];
@@ -182,7 +182,7 @@ impl WithSimd for SoftmaxTask<'_> {
             scores[seen.saturating_sub(first).min(count)..].fill(f32::NEG_INFINITY);
             let before = state.highest[row];
             let highest = lane_max(simd, scores, before);
-            // Until a key is seen that is not hidden there is nothing to weigh.
+            // Until a visible key is found, there is nothing to weight.
             let shift = if highest == f32::NEG_INFINITY { 0. } else { highest };
             let total = exp_and_sum(simd, scores, factor, shift);
             let decay = exp2::<S>((before - shift) * factor);
@@ -196,7 +196,7 @@ impl WithSimd for SoftmaxTask<'_> {
     }
 }
 
-/// Adds the products of a tile of keys to what was summed before, which is multiplied by its row's decay.
+/// Scales the previous sums by their rows' decay, and adds the products of a tile of keys.
 struct SumTask<'a> {
     sums: &'a mut [Products],
     products: &'a [Products],
@@ -219,7 +219,7 @@ impl WithSimd for SumTask<'_> {
     }
 }
 
-/// Rows of whole lines, one after the other.
+/// Rows of whole lines, stored contiguously.
 struct LineRows {
     lines: Vec<Line>,
     per_row: usize,
@@ -231,7 +231,7 @@ impl LineRows {
         Self { lines: vec![Line::ZERO; rows * per_row], per_row }
     }
 
-    /// The first `width` values of each of `rows` rows, which are `stride` apart.
+    /// Rounds the first `width` values of each of `rows` rows, which are `stride` apart.
     fn round(values: &[f32], rows: usize, width: usize, stride: usize) -> Self {
         let mut all = Self::zeros(rows, width);
         for (row, values) in values.chunks(stride).enumerate().take(rows) {
@@ -246,12 +246,12 @@ impl LineRows {
         &mut self.lines[row * self.per_row..][..self.per_row]
     }
 
-    /// Where the rows start.
+    /// The starts of the rows.
     fn starts(&self) -> Vec<*const Line> {
         self.lines.chunks_exact(self.per_row).map(<[Line]>::as_ptr).collect()
     }
 
-    /// As a kernel sees the first `width` values of each row.
+    /// The first `width` values of each row, for a kernel.
     fn rows<'a>(&self, starts: &'a [*const Line], width: usize) -> Rows<'a> {
         Rows { starts, taps: 1, lines: width.div_ceil(LINE), pairs: width.div_ceil(2) }
     }

@@ -121,7 +121,7 @@ fn bits(values: __m512i) -> __m512bh {
     unsafe { transmute(values) }
 }
 
-/// Does a fixed number of operations on registers, and returns it.
+/// Performs a fixed number of operations on registers, and returns that number.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn operations() -> u64 {
     const ROUNDS: usize = 20_000;

@@ -91,12 +91,12 @@ impl Engine {
         self.speedup
     }
 
-    /// Operations a second that the instructions can do at most, on all threads together; `None` of the portable ones.
+    /// The maximum operations per second of the instructions on all threads; `None` for the portable ones.
     pub(crate) fn peak_operations(self) -> Option<f64> {
         match self.kernel {
             Kernel::Portable => None,
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: engines exist only for instructions that are there.
+            // SAFETY: engines only exist for available instructions.
             Kernel::Avx512 => Some(on_all_threads(|| unsafe { avx512::operations() })),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
@@ -117,11 +117,11 @@ impl Engine {
         }
     }
 
-    /// Writes the products of all rows and one panel or two: those of a row to `out[row · stride]`.
+    /// Writes the products of all rows with one or two panels, those of a row to `out[row · stride]`.
     ///
     /// # Safety
-    /// The rows must be [prepared](Self::prepare) by this engine, the panels have their taps and lines, and `out` room for
-    /// as many rows, rounded up to a multiple of 32.
+    /// The rows must be [prepared](Self::prepare) by this engine, the panels must have their taps and lines, and
+    /// `out` must have space for as many rows, rounded up to a multiple of 32.
     pub(super) unsafe fn multiply(
         self,
         left: &Prepared,
@@ -129,7 +129,7 @@ impl Engine {
         out: &mut [Products],
         stride: usize,
     ) {
-        // SAFETY: the caller guarantees rows and panels, and an engine is made for the instructions that there are.
+        // SAFETY: the caller guarantees rows and panels, and engines only exist for available instructions.
         unsafe {
             match (left, self.kernel) {
                 #[cfg(target_arch = "x86_64")]
@@ -175,7 +175,7 @@ fn speedup(kernel: Kernel) -> f32 {
         in_f32 = in_f32.min(begin.elapsed().as_secs_f32());
         std::hint::black_box(&mut floats);
         let begin = Instant::now();
-        // SAFETY: the panels have as many lines as the rows, and there is room for 32 rows.
+        // SAFETY: the panels have as many lines as the rows, and there is space for 32 rows.
         unsafe { engine.multiply(&prepared, &[&panel, &panel], &mut products, 1) };
         in_bf16 = in_bf16.min(begin.elapsed().as_secs_f32());
         std::hint::black_box(&mut products);

@@ -7,7 +7,7 @@ use crate::cpu::microkernel::{PANEL, Stored};
 /// Writes the products of all rows with one or two panels.
 ///
 /// # Safety
-/// As of [`Rows`].
+/// As for [`Rows`].
 pub(super) unsafe fn multiply(rows: &Rows, right: &[&[Line]], out: &mut [Products], stride: usize) {
     for (starts, out) in rows.starts.chunks_exact(rows.taps).zip(out.iter_mut().step_by(stride)) {
         for (right, out) in right.iter().zip(out) {

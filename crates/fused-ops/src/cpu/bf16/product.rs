@@ -140,7 +140,7 @@ impl Part<'_> {
     fn multiply(&mut self, panels: &[usize]) -> &mut [Products] {
         let mut right: [&[Line]; 2] = [&[]; 2];
         right.iter_mut().zip(panels).for_each(|(right, panel)| *right = self.weight.panel(*panel));
-        // SAFETY: `for_each_part` made the rows for this weight, and room for their products.
+        // SAFETY: `for_each_part` prepared the rows for this weight, with space for their products.
         unsafe { self.engine.multiply(&self.left, &right[..panels.len()], &mut self.products, 1) };
         &mut self.products
     }

@@ -176,7 +176,7 @@ fn gates_are_those_of_the_second_half() {
     }
 }
 
-/// Attention in f64, of what is left of query, key and value in bf16: (queries, width).
+/// Computes attention in f64, of query, key and value rounded to bf16: (queries, width).
 fn attended(
     [query, key, value]: [&[f32]; 3],
     bias: Option<&[f32]>,
@@ -211,7 +211,7 @@ fn attended(
     out
 }
 
-/// A result is a mean of values below 1 with weights of which each is off by 2⁻⁹ of itself: at most 2⁻⁹ itself.
+/// A result is a mean of values below 1 whose weights have a relative error of 2⁻⁹ each, so its error is at most 2⁻⁹.
 #[test]
 fn attention_is_right() {
     let mut random = Random::new();

@@ -31,7 +31,8 @@ impl Bf16Weight {
         Self { lines, size }
     }
 
-    /// A factor of one tap whose columns are rows of `source`, `stride` apart: the first `depth` values of each.
+    /// Rounds a factor of one tap whose columns are rows of `source`, `stride` apart: the first `depth` values of
+    /// each.
     pub(super) fn round_columns(source: &[f32], columns: usize, depth: usize, stride: usize) -> Self {
         let per_panel = lines_per_tap(depth);
         let mut lines = vec![Line::ZERO; columns.div_ceil(PANEL) * per_panel];
@@ -45,7 +46,8 @@ impl Bf16Weight {
         Self { lines, size: FactorSize { taps: 1, depth, columns } }
     }
 
-    /// A factor of one tap whose rows are rows of `source`, `stride` apart: the first `columns` values of each.
+    /// Rounds a factor of one tap whose rows are rows of `source`, `stride` apart: the first `columns` values of
+    /// each.
     pub(super) fn round_rows(source: &[f32], depth: usize, columns: usize, stride: usize) -> Self {
         let per_panel = lines_per_tap(depth);
         let mut lines = vec![Line::ZERO; columns.div_ceil(PANEL) * per_panel];
@@ -65,7 +67,7 @@ impl Bf16Weight {
         &self.lines[panel * len..][..len]
     }
 
-    /// The lines of the panel `first` and the next one, as far as there are such.
+    /// The lines of the panel `first` and, if there is one, the next.
     pub(super) fn panels(&self, first: usize) -> Vec<&[Line]> {
         let count = self.size.columns.div_ceil(PANEL);
         (first.min(count)..count.min(first + 2)).map(|panel| self.panel(panel)).collect()
