@@ -65,7 +65,7 @@ pub fn print(text: &str) -> Result<()> {
     print_bytes(text.as_bytes())
 }
 
-/// Writes bytes for programs to standard output, like [`print`].
+/// Writes bytes for programs to standard output, like [`print()`].
 ///
 /// # Errors
 /// If standard output cannot be written to, unless its reader has gone.
