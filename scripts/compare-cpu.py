@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Time the parts of a full-size model on the CPU beside PyTorch and OpenVINO, in f32 and in bf16: one checkpoint, one run,
-alternating between all.
+"""Compare the time of a full-size model's parts on the CPU with PyTorch and OpenVINO, in f32 and bf16: one checkpoint, one
+run, alternating between all.
 
     make-random-checkpoint.py MODEL --model m9 --tokenizer tests/golden/tokenizer
     cargo build --release -p altdiffusion-pipeline --example stopwatch
@@ -9,15 +9,14 @@ alternating between all.
         --peer candle-transformers=scripts/peers/candle/target/release/stopwatch-candle \\
         --peer stable-diffusion.cpp=scripts/peers/sdcpp.py
 
-PyTorch runs eagerly, with channels first and with channels last in f32, with channels last in bf16, and the fastest way
+PyTorch runs eagerly, with channels first and channels last in f32, and with channels last in bf16, and the fastest way
 counts; `--compile` adds `torch.compile` with frozen weights, which needs a C++ compiler and some minutes. `--openvino` adds
 OpenVINO (`pip install openvino`) with static shapes. Peers are optional, run in f32, and answer like the example
 `stopwatch`, or with `-` for work that they do not support. All use every core.
 
-Each work gets a first turn that is not counted; then turns alternate. Prints medians, how many times as long the others
-take, how many operations a second that is (counted without shortcuts) as a share of what the processor's multiply-adds
-can do at most in that type, and the distance ‖a − b‖ / ‖b‖ from PyTorch's f32. Exits with code 1 if the distance is above
-1e-4 in f32, or in bf16 above that of PyTorch's bf16. See `scripts/golden/make.py` for the environment.
+After a warm-up, turns alternate. Prints medians, the others' times relative to ours, operations per second (counted without
+shortcuts) as a share of the processor's limit in that type, and the distance ‖a − b‖ / ‖b‖ from PyTorch's f32. Exits with
+code 1 if the distance is above 1e-4 in f32, or in bf16 above that of PyTorch's bf16. See `scripts/golden/make.py` for the environment.
 """
 
 import argparse
@@ -42,7 +41,7 @@ from safetensors.torch import load_file, save_file
 from turns import Program, prompts, timed
 
 TOLERANCE = 1e-4
-#: Floating-point operations of each work in 10⁹, without shortcuts.
+#: 10⁹ floating-point operations per work item, without shortcuts.
 TEXT_TOKEN, UNET_256, UNET_512, VAE_512 = 0.604, 360, 803, 2510
 #: Of XLM-R.
 VOCAB_SIZE = 250002
@@ -51,7 +50,7 @@ Inputs = dict[str, torch.Tensor]
 
 
 def make_inputs() -> dict[str, tuple[float, Inputs]]:
-    """The operations of each work in 10⁹, and its inputs."""
+    """The 10⁹ operations of each work item, and its inputs."""
     generator = np.random.default_rng(0)
     normal = lambda *shape: torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))  # noqa: E731
 
@@ -97,9 +96,9 @@ class Part(torch.nn.Module):
         return self.model.decode(*inputs, return_dict=False)[0]
 
 
-#: What does a work, and what is to be called before each of its turns, outside of the time.
+#: A function that does the work, and one to call before each turn, which is not timed.
 Runner = tuple[Callable[[], torch.Tensor], Callable[[], object]]
-#: A way to do the works of a part: prepares one from its inputs.
+#: A way to compute a part: prepares a work item from its inputs.
 Way = Callable[[Inputs], Runner]
 
 
@@ -133,7 +132,7 @@ def openvino(part: Part, precision: str) -> Way:
 
 
 class Column:
-    """The times of one side, by the fastest of its ways, and its result."""
+    """The times of one side, in its fastest way, and its result."""
 
     def __init__(self, runners: list[Runner]):
         self.runners = runners
@@ -157,7 +156,7 @@ class Column:
 
 
 class OurColumn(Column):
-    """Those of a program, which measures itself."""
+    """The times of a program that measures itself."""
 
     def __init__(self, program: Program, work: str, folder: Path):
         super().__init__([])
@@ -175,7 +174,7 @@ class OurColumn(Column):
 def compare(
     part: str, works: dict[str, tuple[float, Inputs]], arguments: argparse.Namespace, folder: Path
 ) -> list[tuple[str, float, dict[str, Column], torch.Tensor, dict[str, float]]]:
-    """For each work of a part its operations, every side's column, PyTorch's result in f32, and the limits of this CPU."""
+    """Return each work item's operations, every side's column, PyTorch's result in f32, and the limits of this CPU."""
     flat = {f"{work}.{name}": tensor for work, (_, inputs) in works.items() for name, tensor in inputs.items()}
     flat = {key: tensor.to(torch.uint32) if tensor.dtype == torch.int64 else tensor for key, tensor in flat.items()}
     inputs_file = folder / f"{part}.safetensors"

@@ -1,4 +1,4 @@
-//! Tests what the program does at a terminal, and nowhere else.
+//! Tests output that only appears at a terminal.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use common::{TestResult, altdiffusion, run, succeeded};
 
-/// What the program says at a terminal of 100 columns, which `script` of util-linux makes, and its exit code.
+/// The program's output at a terminal of 100 columns, made by util-linux's `script`, and its exit code.
 fn at_terminal(directory: &Path, arguments: &str) -> TestResult<Option<(String, Option<i32>)>> {
     let program = altdiffusion(directory);
     let line = format!("stty cols 100; exec '{}' {arguments}", program.get_program().to_string_lossy());

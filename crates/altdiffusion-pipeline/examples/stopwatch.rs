@@ -12,9 +12,8 @@
 //! `NAME.input_ids` and `.attention_mask` (u32), or `.sample`, `.timesteps` and `.hidden_states`, or `.latents`, or
 //! `.noise` and `.hidden_states` (unconditional first). The answer is a line on standard output with the seconds
 //! taken; on the first run of a task, its output is also written in f32 to `OUTPUT_DIR/NAME.safetensors`. A line with
-//! the loading time comes before the first answer. `limit` is answered with the GFLOP/s that the CPU can do at most in that
-//! dtype. Standard error lists what no GPU kernel covers and what could not
-//! be recorded.
+//! the loading time comes before the first answer. The answer to `limit` is the maximum GFLOP/s of the CPU in that dtype.
+//! Standard error lists what no GPU kernel covers and what could not be recorded.
 
 use std::collections::HashMap;
 use std::error::Error;
