@@ -23,7 +23,7 @@ fn help(locale: &str, arguments: &[&str]) -> TestResult<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-const SUBCOMMANDS: [&[&str]; 20] = [
+const SUBCOMMANDS: [&[&str]; 22] = [
     &["generate"],
     &["encode"],
     &["similarity"],
@@ -34,6 +34,7 @@ const SUBCOMMANDS: [&[&str]; 20] = [
     &["search"],
     &["download"],
     &["models"],
+    &["machine"],
     &["train", "prepare"],
     &["train", "emoji"],
     &["train", "teacher"],
@@ -44,6 +45,7 @@ const SUBCOMMANDS: [&[&str]; 20] = [
     &["eval", "retrieval"],
     &["eval", "zero-shot"],
     &["train", "dreambooth"],
+    &["train", "textual-inversion"],
 ];
 
 /// English words that are allowed in Chinese text: names, options, and placeholders.

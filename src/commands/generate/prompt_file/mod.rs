@@ -55,6 +55,7 @@ impl Generate {
                 }
             }
         }
+        self.model.suggest_bf16()?;
         let Counts { drawn, skipped, failed } = counts;
         if !self.json {
             print_line(format!("{folder}: {drawn} drawn, {skipped} drawn before, {failed} failed"))?;
