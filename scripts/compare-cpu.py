@@ -118,13 +118,17 @@ def compiled(part: Part) -> Way:
     return prepare
 
 
-def openvino(part: Part, precision: str) -> Way:
+def openvino(part: Part, precision: str, folder: Path) -> Way:
     import openvino
 
     def prepare(inputs: Inputs) -> Runner:
-        graph = openvino.convert_model(part, example_input=tuple(inputs.values()))
-        graph.reshape({port: list(tensor.shape) for port, tensor in zip(graph.inputs, inputs.values())})
-        model = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+        # By a file, so that both precisions share the weights and PyTorch's graph is not kept.
+        file = folder / f"{'-'.join(str(size) for tensor in inputs.values() for size in tensor.shape)}.xml"
+        if not file.exists():
+            graph = openvino.convert_model(part, example_input=tuple(inputs.values()))
+            graph.reshape({port: list(tensor.shape) for port, tensor in zip(graph.inputs, inputs.values())})
+            openvino.save_model(graph, file, compress_to_fp16=False)
+        model = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": precision})
         arrays = [tensor.numpy() for tensor in inputs.values()]
         return lambda: torch.from_numpy(model(arrays)[0]), lambda: None
 
@@ -199,8 +203,8 @@ def compare(
     if arguments.compile:
         ways["PyTorch, bf16"].append(compiled(bf16))
     if arguments.openvino:
-        ways["OpenVINO, f32"] = [openvino(f32, "f32")]
-        ways["OpenVINO, bf16"] = [openvino(f32, "bf16")]
+        ways["OpenVINO, f32"] = [openvino(f32, "f32", folder)]
+        ways["OpenVINO, bf16"] = [openvino(f32, "bf16", folder)]
 
     rows = []
     for work, (operations, inputs) in works.items():
@@ -212,6 +216,8 @@ def compare(
         for turn in range(arguments.rounds + 1):
             for column in columns.values():
                 column.turn(counts=turn > 0)
+        for column in columns.values():
+            column.runners.clear()  # compiled models are as large as the weights
         rows.append((work, operations, columns, columns["PyTorch, f32"].result, limits))
         times = ", ".join(f"{name} {column.median():.3f} s" for name, column in columns.items())
         print(f"  {work}: {times}", flush=True)

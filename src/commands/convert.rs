@@ -92,6 +92,8 @@ pub struct Convert {
     config: Option<String>,
 
     /// Weights variant, as in diffusers: fp16 reads model.fp16.safetensors and the like.
+    ///
+    /// Every part of the model must have it. Without this option, fp16 is read where there is nothing else.
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
 

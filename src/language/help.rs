@@ -116,6 +116,34 @@ mod tests {
         assert!(english.len() > 100);
     }
 
+    /// What a text says after its first sentence must not be lost.
+    #[test]
+    fn long_help_is_translated_where_there_is_some() {
+        fn untranslated(command: &Command, catalogue: &Catalogue, found: &mut Vec<String>) {
+            let is_short = |first: &str, long: Option<String>| {
+                long.is_some_and(|long| long != first)
+                    && catalogue.help(first).is_some_and(|(_, rest)| rest.is_empty())
+            };
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            if is_short(&about, command.get_long_about().map(ToString::to_string)) {
+                found.push(about);
+            }
+            for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                let first = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                if is_short(&first, argument.get_long_help().map(ToString::to_string)) {
+                    found.push(first);
+                }
+            }
+            command.get_subcommands().for_each(|subcommand| untranslated(subcommand, catalogue, found));
+        }
+
+        let mut command = crate::full_command();
+        command.build();
+        let mut found = Vec::new();
+        untranslated(&command, &Catalogue::chinese(), &mut found);
+        assert!(found.is_empty(), "{found:#?}");
+    }
+
     #[test]
     fn headings_are_translated() {
         let catalogue = Catalogue::chinese();
