@@ -132,6 +132,14 @@ mod tests {
         let chinese = Catalogue::chinese();
         for (english, expected) in [
             (
+                "out-2.png: 64 × 64 pixels, seed 7, image 2 of 4",
+                "out-2.png：64 × 64 像素，种子 7，第 2 张，共 4 张",
+            ),
+            (
+                "all.safetensors: 3 texts, 4 images; 1 image skipped",
+                "all.safetensors：3 条文本，4 张图片；跳过 1 张图片",
+            ),
+            (
                 "error: --image: cat.png: No such file or directory (os error 2)",
                 "错误：--image: cat.png: 没有这个文件或目录",
             ),

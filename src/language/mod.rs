@@ -37,6 +37,11 @@ pub fn translated(line: &str) -> Cow<'_, str> {
     }
 }
 
+/// Translates the heading of a column.
+pub fn translated_heading(heading: &str) -> String {
+    catalogue().map_or(heading, |catalogue| catalogue.heading(heading)).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,12 +29,14 @@ const LONGEST: usize = 4096;
 /// How much of the end of a long line is shown: the end of an error often says most.
 const LONGEST_END: usize = 256;
 
-/// Writes a message to standard output.
+/// Writes a message to standard output: at a terminal in the reader's language, for programs always in English.
 ///
 /// # Errors
 /// If standard output cannot be written to, unless its reader has gone.
 pub fn print_line(line: impl Display) -> Result<()> {
-    print(&format!("{}\n", printable(&line.to_string())))
+    let english = line.to_string();
+    let line = if is_for_people() { translated(&english) } else { english.as_str().into() };
+    print(&format!("{}\n", printable(&line)))
 }
 
 /// Writes a value for programs to standard output.

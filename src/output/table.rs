@@ -9,6 +9,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 
 use super::{print, printable};
+use crate::language::translated_heading;
 
 /// Whether standard output is a terminal.
 pub fn is_for_people() -> bool {
@@ -37,7 +38,7 @@ fn tabbed(rows: &[Vec<String>]) -> String {
 fn aligned<S: ToString>(header: &[S], rows: &[Vec<String>], numbers: impl RangeBounds<usize>) -> String {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header.iter().map(|title| printable(&title.to_string())));
+    table.set_header(header.iter().map(|title| printable(&translated_heading(&title.to_string()))));
     table.add_rows(rows.iter().map(|row| row.iter().map(|cell| printable(cell))));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
