@@ -85,7 +85,7 @@ impl WithSimd for AttentionTask<'_> {
                 let new = lane_max(simd, scores, before);
                 // Until a visible key is found, there is nothing to weight.
                 let shift = if new == f32::NEG_INFINITY { 0. } else { new };
-                let total = exp_and_sum(simd, scores, factor, shift);
+                let total = exp_and_sum::<S>(scores, factor, shift);
                 let decay = exp2::<S>((before - shift) * factor);
                 highest[row] = new;
                 totals[row] = totals[row] * decay + total;
@@ -135,25 +135,31 @@ pub(super) fn lane_max<S: Simd>(simd: S, values: &[f32], start: f32) -> f32 {
 }
 
 /// Replaces each value by `2^(factor · (value − shift))` and returns their sum. `shift` must be finite.
+///
+/// The lanes are added one after the other: golden gradients of small models depend on the last bit of this sum.
 #[inline(always)]
-pub(super) fn exp_and_sum<S: Simd>(simd: S, values: &mut [f32], factor: f32, shift: f32) -> f32 {
+pub(super) fn exp_and_sum<S: Simd>(values: &mut [f32], factor: f32, shift: f32) -> f32 {
+    let (chunks, rest) = values.as_chunks_mut();
+    let mut sum = exp_and_sum_lanes::<S>(chunks, factor, shift).iter().sum::<f32>();
+    for value in rest {
+        *value = exp2::<S>(mul_add::<S>(*value, factor, -factor * shift));
+        sum += *value;
+    }
+    sum
+}
+
+/// [`exp_and_sum`] for each of 16 lanes.
+#[inline(always)]
+pub(super) fn exp_and_sum_lanes<S: Simd>(chunks: &mut [[f32; 16]], factor: f32, shift: f32) -> [f32; 16] {
     let summand = -factor * shift;
     let mut lanes = [0f32; 16];
-    let mut chunks = values.chunks_exact_mut(16);
-    for chunk in &mut chunks {
+    for chunk in chunks {
         for (lane, value) in lanes.iter_mut().zip(chunk) {
             *value = exp2::<S>(mul_add::<S>(*value, factor, summand));
             *lane += *value;
         }
     }
-    let (lanes, _) = S::as_simd_f32s(&lanes);
-    let total = lanes.iter().fold(simd.splat_f32s(0.), |a, b| simd.add_f32s(a, *b));
-    let mut sum = simd.reduce_sum_f32s(total);
-    for value in chunks.into_remainder() {
-        *value = exp2::<S>(mul_add::<S>(*value, factor, summand));
-        sum += *value;
-    }
-    sum
+    lanes
 }
 
 /// `query` (queries of all spans, width); `key`, `value` (keys of all spans, width); `bias` (keys of all spans).

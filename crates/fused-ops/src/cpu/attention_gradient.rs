@@ -162,7 +162,7 @@ impl Head<'_> {
         scores.iter_mut().skip(seen).for_each(|score| *score = f32::NEG_INFINITY);
         let highest = lane_max(simd, scores, f32::NEG_INFINITY);
         let shift = if highest == f32::NEG_INFINITY { 0. } else { highest };
-        let factor = 1. / exp_and_sum(simd, scores, LOG2_E, shift);
+        let factor = 1. / exp_and_sum::<S>(scores, LOG2_E, shift);
         scores.iter_mut().for_each(|score| *score *= factor);
     }
 

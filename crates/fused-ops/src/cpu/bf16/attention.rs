@@ -6,7 +6,7 @@ use super::engine::Engine;
 use super::line::{LINE, Line, round};
 use super::product::{Products, Rows};
 use super::weight::Bf16Weight;
-use crate::cpu::attention::{check, exp_and_sum, for_each_head, lane_max};
+use crate::cpu::attention::{check, exp_and_sum_lanes, for_each_head, lane_max};
 use crate::cpu::elementwise::exp2;
 use crate::cpu::microkernel::PANEL;
 use crate::cpu::output::{SharedOutput, written};
@@ -184,7 +184,10 @@ impl WithSimd for SoftmaxTask<'_> {
             let highest = lane_max(simd, scores, before);
             // Until a visible key is found, there is nothing to weight.
             let shift = if highest == f32::NEG_INFINITY { 0. } else { highest };
-            let total = exp_and_sum(simd, scores, factor, shift);
+            let lanes = exp_and_sum_lanes::<S>(scores.as_chunks_mut().0, factor, shift);
+            let (lanes, _) = S::as_simd_f32s(&lanes);
+            let total = lanes.iter().fold(simd.splat_f32s(0.), |a, b| simd.add_f32s(a, *b));
+            let total = simd.reduce_sum_f32s(total);
             let decay = exp2::<S>((before - shift) * factor);
             state.highest[row] = highest;
             state.totals[row] = state.totals[row] * decay + total;
