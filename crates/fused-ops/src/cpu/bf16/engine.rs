@@ -81,6 +81,18 @@ impl Engine {
         measured.max_by(|a, b| a.speedup.total_cmp(&b.speedup)).filter(|engine| engine.speedup >= LEAST)
     }
 
+    /// The time of a multiply-add in the time of one in f32, by which layers choose their algorithm. It is a constant of
+    /// the instructions, not what was measured, so that every run on a processor gives the same result.
+    pub(crate) fn cost(self) -> f32 {
+        match self.kernel {
+            Kernel::Portable => 1.,
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx512 => 1. / 2.,
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Amx => 1. / 8.,
+        }
+    }
+
     /// The instructions' name.
     pub(crate) fn name(self) -> &'static str {
         self.kernel.name()

@@ -5,7 +5,7 @@
 //! weights is one matrix product over the channels, and the 36 results are transformed back to 4 × 4 pixels. For an
 //! image that was doubled by nearest neighbour, a tile has only 4 × 4 distinct pixels, and 25 products are enough.
 
-#![allow(clippy::needless_range_loop)] // y and x index squares, not slices
+#![allow(clippy::needless_range_loop, reason = "y and x index squares, not slices")]
 
 mod by_columns;
 mod by_tiles;
