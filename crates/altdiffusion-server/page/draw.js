@@ -1,0 +1,218 @@
+// The panel that draws: as the prompt is typed, or when asked to.
+
+import { draw as events, imageSettings } from "./api.js";
+import { announce, byId, element } from "./dom.js";
+import { openHistory, remember } from "./history.js";
+import { base64, dataUri, pngBlob, readImage, receiveImages } from "./image-input.js";
+import { drawsQuickly, fillSettings, offerModels, readRequest, restoreSettings, saveSettings, showFieldError } from "./settings.js";
+import { beginTiles, endTiles, select, selectedEntry, showEntry, showFinished, showPreview } from "./stage.js";
+import { prepareStart, setStart } from "./start-image.js";
+import { say, silence, text } from "./text.js";
+
+const PAUSE_OF_TYPING = 250;
+// Short enough to be read and copied, and as long as other programs' seeds.
+const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
+
+const prompt = byId("prompt");
+const live = byId("live");
+let running = null;
+let timer = null;
+// While a prompt is typed, only the words change the image.
+let liveSeed = randomSeed();
+
+/** Draws what the form says. */
+async function draw({ asTyped = false } = {}) {
+  clearTimeout(timer);
+  running?.abort();
+  const controller = (running = new AbortController());
+  try {
+    const body = readRequest();
+    body.seed ??= asTyped ? liveSeed : (liveSeed = randomSeed());
+    showFieldError(null);
+    await follow(body, saveSettings(), asTyped, controller.signal);
+  } catch (error) {
+    if (!controller.signal.aborted) {
+      showFieldError(error);
+      if (error.param === "prompt") {
+        prompt.focus();
+      }
+    }
+  }
+  if (running === controller) {
+    stop();
+  }
+}
+
+/** Shows the events of one request. */
+async function follow(body, settings, asTyped, signal) {
+  const [width, height] = body.size === "auto" ? [512, 512] : body.size.split("x").map(Number);
+  const count = body.n ?? 1;
+  beginTiles(count, width, height);
+  showProgress(0, "starting");
+  byId("running").classList.add("on");
+  let finished = 0;
+  let first = null;
+  // A preview for each step.
+  for await (const event of events({ ...body, partial_images: body.steps ?? 20 }, signal)) {
+    if (signal.aborted) {
+      return;
+    }
+    const kind = event.type.split(".")[1];
+    if (kind === "progress") {
+      showStep(event);
+    } else if (kind === "partial_image") {
+      showPreview(event.image, event.b64_json);
+    } else if (kind === "completed") {
+      const { seed, width, height, parameters, seconds } = event;
+      const entry = remember({ settings, seed, width, height, parameters, seconds, blob: pngBlob(event.b64_json), live: asTyped });
+      showFinished(event.image, entry);
+      first ??= entry;
+      select(first);
+      finished += 1;
+    }
+  }
+  if (finished < count) {
+    throw Object.assign(new Error(text("ended-early")), { key: "ended-early" });
+  }
+  announce(count > 1 ? "drawn-several" : "drawn", { prompt: body.prompt, seed: first.seed, count });
+}
+
+function showStep({ image, images, step, steps, queue }) {
+  const share = (image * steps + step) / (images * steps);
+  if (queue > 0) {
+    showProgress(0, "waiting", { queue });
+  } else {
+    showProgress(share, images > 1 ? "image-step" : "step", { image: image + 1, images, step, steps });
+  }
+}
+
+function showProgress(value, key, values) {
+  byId("progress").value = value;
+  say(byId("progress-text"), key, values);
+}
+
+function stop() {
+  running = null;
+  endTiles();
+  const held = document.activeElement === byId("cancel");
+  byId("running").classList.remove("on");
+  silence(byId("progress-text"));
+  if (held) {
+    prompt.focus();
+  }
+}
+
+function cancel() {
+  clearTimeout(timer);
+  if (running) {
+    running.abort();
+    stop();
+    announce("cancelled");
+  }
+}
+
+/** Draws an entry again: with its own seed, or with another one. */
+async function again(entry, sameSeed) {
+  await restoreSettings(entry.settings);
+  byId("count").value = 1;
+  byId("seed").value = sameSeed ? entry.seed : "";
+  await draw();
+}
+
+function typed(event) {
+  // An input method's letters are not words yet.
+  if (event.isComposing || !live.checked || byId("live-label").hidden) {
+    return;
+  }
+  clearTimeout(timer);
+  if (prompt.value.trim()) {
+    timer = setTimeout(() => draw({ asTyped: true }), PAUSE_OF_TYPING);
+  }
+}
+
+/** Takes a dropped or pasted image: its settings if it records any, and otherwise the image itself. */
+async function receive([file]) {
+  showFieldError(null);
+  byId("dropped").hidden = true;
+  try {
+    const image = await readImage(file);
+    const { parameters } = await imageSettings(base64(await dataUri(file)));
+    const recorded = Object.keys(parameters ?? {}).length > 0;
+    const before = saveSettings();
+    const unused = recorded ? fillSettings(parameters) : [];
+    if (!recorded) {
+      setStart(image);
+    }
+    const key = !recorded ? "start-set" : unused.length > 0 ? "settings-read-except" : "settings-read";
+    say(byId("dropped-text"), key, { name: image.name, unused: unused.join(", ") });
+    announce(key, { name: image.name, unused: unused.join(", ") });
+    byId("dropped").hidden = false;
+    byId("dropped-start").hidden = !recorded;
+    byId("dropped-start").onclick = () => {
+      setStart(image);
+      byId("dropped").hidden = true;
+      byId("mask").focus();
+    };
+    byId("dropped-undo").onclick = async () => {
+      await restoreSettings(before);
+      byId("dropped").hidden = true;
+      prompt.focus();
+    };
+  } catch (error) {
+    showFieldError(error);
+  }
+}
+
+async function startFromResult() {
+  const { blob, settings, seed } = selectedEntry();
+  setStart(await readImage(new File([blob], `${settings.values.prompt}-${seed}.png`, { type: blob.type })));
+  byId("mask").focus();
+}
+
+function offerExamples() {
+  byId("examples").replaceChildren(...text("examples").split("|").map((example) => {
+    const button = element("button", { type: "button", textContent: example });
+    button.addEventListener("click", () => {
+      prompt.value = example;
+      prompt.focus();
+      draw();
+    });
+    return button;
+  }));
+}
+
+/** Prepares the panel for the models that draw. */
+export function prepareDraw(models) {
+  const showLive = () => (byId("live-label").hidden = !drawsQuickly());
+  offerModels(models);
+  showLive();
+  offerExamples();
+  document.addEventListener("model", showLive);
+  document.addEventListener("language", offerExamples);
+  prepareStart((error) => showFieldError(error && Object.assign(error, { param: "image" })));
+  receiveImages(byId("panel-draw"), receive);
+  openHistory(showEntry);
+  byId("settings").open = matchMedia("(min-width: 56rem)").matches;
+
+  byId("draw-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    draw();
+  });
+  prompt.addEventListener("input", typed);
+  prompt.addEventListener("compositionend", typed);
+  prompt.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      draw();
+    }
+  });
+  byId("panel-draw").addEventListener("keydown", (event) => {
+    if (event.key === "Escape") {
+      cancel();
+    }
+  });
+  byId("cancel").addEventListener("click", cancel);
+  byId("again").addEventListener("click", () => again(selectedEntry(), true));
+  byId("another").addEventListener("click", () => again(selectedEntry(), false));
+  byId("from-result").addEventListener("click", startFromResult);
+}
