@@ -4,7 +4,8 @@ import { draw as events, imageSettings } from "./api.js";
 import { announce, byId, element } from "./dom.js";
 import { openHistory, remember } from "./history.js";
 import { base64, dataUri, pngBlob, readImage, receiveImages } from "./image-input.js";
-import { drawsQuickly, fillSettings, offerModels, readRequest, restoreSettings, saveSettings, showFieldError } from "./settings.js";
+import { fillRecorded } from "./recorded.js";
+import { drawsQuickly, expectedSize, offerModels, readRequest, restoreSettings, saveSettings, showFieldError } from "./settings.js";
 import { beginTiles, endTiles, select, selectedEntry, showEntry, showFinished, showPreview } from "./stage.js";
 import { prepareStart, setStart } from "./start-image.js";
 import { say, silence, text } from "./text.js";
@@ -24,6 +25,7 @@ let liveSeed = randomSeed();
 async function draw({ asTyped = false } = {}) {
   clearTimeout(timer);
   running?.abort();
+  byId("dropped").hidden = true;
   const controller = (running = new AbortController());
   try {
     const body = readRequest();
@@ -45,7 +47,7 @@ async function draw({ asTyped = false } = {}) {
 
 /** Shows the events of one request. */
 async function follow(body, settings, asTyped, signal) {
-  const [width, height] = body.size === "auto" ? [512, 512] : body.size.split("x").map(Number);
+  const [width, height] = expectedSize(body);
   const count = body.n ?? 1;
   beginTiles(count, width, height);
   showProgress(0, "starting");
@@ -66,8 +68,10 @@ async function follow(body, settings, asTyped, signal) {
       const { seed, width, height, parameters, seconds } = event;
       const entry = remember({ settings, seed, width, height, parameters, seconds, blob: pngBlob(event.b64_json), live: asTyped });
       showFinished(event.image, entry);
-      first ??= entry;
-      select(first);
+      if (!first) {
+        first = entry;
+        select(entry);
+      }
       finished += 1;
     }
   }
@@ -139,7 +143,7 @@ async function receive([file]) {
     const { parameters } = await imageSettings(base64(await dataUri(file)));
     const recorded = Object.keys(parameters ?? {}).length > 0;
     const before = saveSettings();
-    const unused = recorded ? fillSettings(parameters) : [];
+    const unused = recorded ? fillRecorded(parameters) : [];
     if (!recorded) {
       setStart(image);
     }
@@ -201,7 +205,9 @@ export function prepareDraw(models) {
   prompt.addEventListener("input", typed);
   prompt.addEventListener("compositionend", typed);
   prompt.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    // Safari tells only by this code that Enter ends what an input method wrote.
+    const composing = event.isComposing || event.keyCode === 229;
+    if (event.key === "Enter" && !event.shiftKey && !composing) {
       event.preventDefault();
       draw();
     }

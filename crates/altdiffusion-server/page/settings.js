@@ -10,8 +10,6 @@ const inputs = {
   steps: byId("steps"), guidance: byId("guidance"), seed: byId("seed"), count: byId("count"), scheduler: byId("scheduler"),
 };
 const weights = byId("weights");
-// Where other programs' names of a sampler differ in more than spelling.
-const SAMPLERS = { plms: "pndm", eulerancestral: "euler-a" };
 
 let offered = [];
 let model = null;
@@ -48,8 +46,8 @@ function useModel(next) {
   const chosen = inputs.scheduler.value;
   const own = element("option", { value: "" });
   say(own, "model-scheduler");
-  inputs.scheduler.replaceChildren(own, ...(model.schedulers ?? []).map((name) => element("option", { value: name, textContent: name })));
-  inputs.scheduler.value = model.schedulers?.includes(chosen) ? chosen : "";
+  inputs.scheduler.replaceChildren(own, ...schedulers().map((name) => element("option", { value: name, textContent: name })));
+  inputs.scheduler.value = schedulers().includes(chosen) ? chosen : "";
   loras.offer(model.loras ?? []);
   controls.offer(model.controlnets ?? []);
 }
@@ -124,50 +122,37 @@ export async function restoreSettings(saved) {
   controls.fill(saved.controls);
 }
 
-const plain = (name) => name.toLowerCase().replace(/[\s_-]/g, "");
-
-/** Finds a scheduler by the name that another program gives it. */
-function schedulerNamed(name) {
-  const wanted = plain(name.replace(/ karras$/i, ""));
-  return (model.schedulers ?? []).find((one) => plain(one) === wanted || one === SAMPLERS[wanted]);
+/** Sets a field to a value, if it can have it. */
+export function setField(name, value) {
+  const input = inputs[name];
+  const before = input.value;
+  input.value = value;
+  const fits = input.value !== "" && input.validity.valid;
+  if (!fits) {
+    input.value = before;
+  }
+  return fits;
 }
 
-/** Fills in the settings that an image records, and returns the names of those that it could not. */
-export function fillSettings(parameters) {
-  const number = (name) => (value) => {
-    const input = inputs[name];
-    const before = input.value;
-    input.value = value;
-    const fits = input.value !== "" && input.validity.valid;
-    if (!fits) {
-      input.value = before;
-    }
-    return fits;
-  };
-  const fillers = {
-    "Prompt": (value) => ((inputs.prompt.value = value), true),
-    "Negative prompt": (value) => ((inputs.negative.value = value), true),
-    "Steps": number("steps"),
-    "CFG scale": number("guidance"),
-    "Seed": number("seed"),
-    "Size": (value) => {
-      const [width, height] = value.split("x");
-      return [number("width")(width), number("height")(height ?? "")].every(Boolean);
-    },
-    "Sampler": (value) => {
-      inputs.scheduler.value = schedulerNamed(value) ?? "";
-      return inputs.scheduler.value !== "";
-    },
-  };
-  inputs.negative.value = "";
-  inputs.count.value = 1;
-  const unused = [];
-  for (const [name, value] of Object.entries(parameters)) {
-    if (fillers[name] && !fillers[name](String(value))) {
-      unused.push(name);
-    }
+export function setText(name, value) {
+  inputs[name].value = value;
+}
+
+export function readWeights(read) {
+  weights.checked = read;
+}
+
+export const schedulers = () => model.schedulers ?? [];
+
+/** The size that an image will probably have, to make room for it. */
+export function expectedSize({ size }) {
+  if (size !== "auto") {
+    return size.split("x").map(Number);
   }
-  return unused;
+  const side = model.defaults.width ?? 512;
+  const image = saveStart()?.image ?? { width: side, height: side };
+  const scale = Math.min(1, side / Math.max(image.width, image.height));
+  return [image.width * scale, image.height * scale];
 }
 
 /** Shows an error next to the field that it is about, or below the prompt. Null takes all errors away. */

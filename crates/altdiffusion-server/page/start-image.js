@@ -60,6 +60,16 @@ function showStrength(value) {
   byId("strength-value").textContent = strength.value;
 }
 
+/** Sets how much may change, which is a number from 0 to 1. */
+export function setStrength(value) {
+  const fits = Number(value) >= 0 && Number(value) <= 1;
+  if (fits) {
+    strengthChosen = true;
+    showStrength(value);
+  }
+  return fits;
+}
+
 onMaskChange((painted) => {
   if (!strengthChosen) {
     showStrength(painted ? STRENGTH.mask : STRENGTH.image);
