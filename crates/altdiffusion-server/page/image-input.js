@@ -96,7 +96,8 @@ export function startReceiving() {
   });
   document.addEventListener("paste", (event) => {
     const files = [...event.clipboardData.files].filter((file) => file.type.startsWith("image/"));
-    if (files.length > 0) {
+    // A text processor copies a picture of the text beside the text.
+    if (files.length > 0 && !event.clipboardData.types.includes("text/plain")) {
       event.preventDefault();
       receivers.get(openPanel())?.(files);
     }

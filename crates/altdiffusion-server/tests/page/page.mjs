@@ -222,7 +222,7 @@ const checks = [
     await page.fill("#prompt", "a cat");
     await page.keyboard.press("Enter");
     await page.waitForSelector("#steps[aria-invalid]");
-    assert.match(await textOf(page, "#error-steps"), /whole number from 1/);
+    assert.match(await textOf(page, "#error-steps"), /whole number, 1/);
     await page.fill("#steps", "20");
     await page.route(GENERATIONS, answerWith(429, { message: "8 requests are waiting: expected fewer" }));
     await page.click("#draw");
