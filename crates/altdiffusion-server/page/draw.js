@@ -1,6 +1,6 @@
 // The panel that draws: as the prompt is typed, or when asked to.
 
-import { draw as events, imageSettings } from "./api.js";
+import { ServerError, draw as events, imageSettings } from "./api.js";
 import { announce, byId, element } from "./dom.js";
 import { openHistory, remember } from "./history.js";
 import { base64, dataUri, pngBlob, readImage, receiveImages } from "./image-input.js";
@@ -134,14 +134,26 @@ function typed(event) {
   }
 }
 
+/** What an image records. A file that the server does not read, or finds too large, can still be where to start from. */
+async function recordOf(file) {
+  try {
+    return (await imageSettings(base64(await dataUri(file)))).parameters ?? {};
+  } catch (error) {
+    if (error instanceof ServerError) {
+      return {};
+    }
+    throw error;
+  }
+}
+
 /** Takes a dropped or pasted image: its settings if it records any, and otherwise the image itself. */
 async function receive([file]) {
   showFieldError(null);
   byId("dropped").hidden = true;
   try {
     const image = await readImage(file);
-    const { parameters } = await imageSettings(base64(await dataUri(file)));
-    const recorded = Object.keys(parameters ?? {}).length > 0;
+    const parameters = await recordOf(file);
+    const recorded = Object.keys(parameters).length > 0;
     const before = saveSettings();
     const unused = recorded ? fillRecorded(parameters) : [];
     if (!recorded) {

@@ -184,6 +184,10 @@ const checks = [
     assert.deepEqual([await value(page, "#prompt"), await value(page, "#steps")], ["", "9"]);
     await drop(page, "#panel-draw", "cat.png", recorded);
     await page.click("#dropped-start");
+    await page.click("#start-remove");
+    await page.route("**/png-info", answerWith(413, { message: "expected a smaller file" }));
+    await drop(page, "#panel-draw", "photo.png", recorded);
+    await page.getByRole("img", { name: "photo.png" }).waitFor();
     assert.ok(await page.locator("#start-image").isVisible());
   }],
   ["image to image and inpainting: a dropped image, a brush, and the keyboard", async () => {
