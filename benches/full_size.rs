@@ -30,7 +30,7 @@ fn full_size(criterion: &mut Criterion, model: &str) -> Result<()> {
             b.iter(|| black_box(text_encoder.forward(&ids, &mask)))
         });
     }
-    let width = pipeline.text_encoder_config()?.project_dim;
+    let width = pipeline.text_encoder_spec()?.width;
     for (batch, size) in [(2, 256), (1, 512)] {
         let sample =
             Tensor::randn(0f32, 1., (batch, unet.config().in_channels, size / 8, size / 8), &device)?;

@@ -138,7 +138,7 @@ fn main() -> anyhow::Result<()> {
         Memory { latents: drawn.clone(), captions: Tensor::cat(&states, 0)?, schedule: schedule.clone() };
 
     let components = Components::new(memory, model.vae()?.into_owned(), &device)
-        .text_encoder(model.tokenizer()?.clone(), model.text_encoder()?.into_owned())
+        .text_encoder(model.tokenizer()?.clone(), model.text_encoder()?)
         .scheduler_factory(SchedulerFactory::new(move |steps| {
             Ok(Box::new(Euler::new(&schedule, steps.count())))
         }));

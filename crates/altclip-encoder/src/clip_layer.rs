@@ -12,8 +12,8 @@ use crate::layer_shape::LayerShape;
 pub(crate) enum AttentionMask<'a> {
     /// Every row to every row: an image's patches.
     None,
-    /// Every row to itself and earlier ones, with a bias per key, (batch, tokens): a text's tokens.
-    Causal(&'a Tensor),
+    /// Every row to itself and earlier ones: a text's tokens. A bias per key, (batch, tokens), can hide some.
+    Causal(Option<&'a Tensor>),
 }
 
 /// `encoder.layers.N`.
@@ -72,7 +72,7 @@ impl ClipAttention {
         let [query, key, value] = self.qkv_proj.forward(x)?;
         let mixed = match mask {
             AttentionMask::None => attention(&query, &key, &value, self.heads, None),
-            AttentionMask::Causal(bias) => causal_attention(&query, &key, &value, self.heads, Some(bias)),
+            AttentionMask::Causal(bias) => causal_attention(&query, &key, &value, self.heads, bias),
         };
         self.out_proj.forward_then_norm(&mixed?, residual, norm)
     }

@@ -14,7 +14,8 @@ use crate::clip_layer::{AttentionMask, ClipLayer};
 use crate::layer_shape::{
     INITIALIZER_RANGE, LARGEST_WIDTH, LayerShape, MOST_LAYERS, MOST_TOKENS, check_limits,
 };
-use crate::padding::{check_ids, hidden_key_bias};
+use crate::padding::{flat_ids, hidden_key_bias};
+use crate::word_table::WordTable;
 
 /// The `eos_token_id` in OpenAI's own configurations. It is not the id of the end token, which is the largest id of a
 /// text.
@@ -113,7 +114,7 @@ impl ClipTextConfig {
 /// `text_model`.
 #[derive(Debug, Clone)]
 pub struct ClipTextModel {
-    token_embedding: Tensor,    // (vocab_size, hidden_size)
+    token_embedding: WordTable, // (vocab_size, hidden_size)
     position_embedding: Tensor, // (max_position_embeddings, hidden_size)
     layers: Vec<ClipLayer>,
     final_layer_norm: LayerNorm,
@@ -129,14 +130,19 @@ impl ClipTextModel {
     /// If the configuration contradicts itself, or a weight is missing or has another shape.
     pub fn new(config: &ClipTextConfig, vb: VarBuilder) -> Result<Self> {
         config.check().map_err(candle_core::Error::msg)?;
-        let table = |name: &str, rows: usize| {
-            let init = Init::Randn { mean: 0., stdev: INITIALIZER_RANGE };
-            vb.pp("embeddings").pp(name).get_with_hints((rows, config.hidden_size), "weight", init)
-        };
+        let embeddings = vb.pp("embeddings");
+        let init = Init::Randn { mean: 0., stdev: INITIALIZER_RANGE };
+        let positions = (config.max_position_embeddings, config.hidden_size);
+        let position_embedding =
+            embeddings.pp("position_embedding").get_with_hints(positions, "weight", init)?;
         let (shape, layers) = (config.layer_shape(), vb.pp("encoder.layers"));
         Ok(Self {
-            token_embedding: table("token_embedding", config.vocab_size)?,
-            position_embedding: for_computing(table("position_embedding", config.max_position_embeddings)?)?,
+            token_embedding: WordTable::new(
+                config.vocab_size,
+                config.hidden_size,
+                embeddings.pp("token_embedding"),
+            )?,
+            position_embedding: for_computing(position_embedding)?,
             layers: (0..config.num_hidden_layers)
                 .map(|index| ClipLayer::new(&shape, layers.pp(index)))
                 .collect::<Result<_>>()?,
@@ -151,6 +157,27 @@ impl ClipTextModel {
         })
     }
 
+    /// Drops the last `count` layers, so that [`hidden_states`](Self::hidden_states) are those of an earlier one.
+    pub(crate) fn without_last_layers(mut self, count: usize) -> Self {
+        self.layers.truncate(self.layers.len().saturating_sub(count));
+        self
+    }
+
+    /// The number of layers.
+    pub(crate) fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The embeddings of tokens before their positions are added, (ids, hidden_size).
+    pub(crate) fn word_embeddings(&self, ids: &[u32]) -> Result<Tensor> {
+        self.token_embedding.forward(ids)
+    }
+
+    /// Adds `rows` (added, hidden_size), the embeddings of the ids from `first` on.
+    pub(crate) fn with_added_embeddings(self, first: u32, rows: &Tensor) -> Result<Self> {
+        Ok(Self { token_embedding: self.token_embedding.with_added(first, rows)?, ..self })
+    }
+
     /// Hidden states after `final_layer_norm`: (batch, tokens, hidden_size).
     ///
     /// * `input_ids` (batch, tokens), u32, on any device
@@ -160,22 +187,38 @@ impl ClipTextModel {
     /// If the shapes differ, an id is outside the vocabulary, a text has more tokens than the model has positions,
     /// or the mask hides the first token of a text.
     pub fn hidden_states(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        self.hidden_states_while(input_ids, Some(attention_mask), &|| Ok(()))
+    }
+
+    /// Like [`hidden_states`](Self::hidden_states), but without a mask every earlier token is attended to; calls
+    /// `proceed` before each layer, whose error ends the work.
+    pub(crate) fn hidden_states_while(
+        &self,
+        input_ids: &Tensor,
+        attention_mask: Option<&Tensor>,
+        proceed: &dyn Fn() -> Result<()>,
+    ) -> Result<Tensor> {
         let (batch, tokens) = input_ids.dims2()?;
-        check_ids(input_ids, self.token_embedding.dim(0)?, self.position_embedding.dim(0)?)?;
+        let ids = flat_ids(input_ids, self.position_embedding.dim(0)?)?;
+        let bias = attention_mask.map(|mask| self.key_bias(input_ids, mask)).transpose()?;
+        let words = self.token_embedding.forward(&ids)?.reshape((batch, tokens, ()))?;
+        let mut x = words.broadcast_add(&self.position_embedding.narrow(0, 0, tokens)?)?;
+        for layer in &self.layers {
+            proceed()?;
+            x = layer.forward(&x, AttentionMask::Causal(bias.as_ref()))?;
+        }
+        self.final_layer_norm.forward(&x)
+    }
+
+    /// The bias of each key. The first token must be seen, since it attends to nothing else.
+    fn key_bias(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
         let bias = hidden_key_bias(input_ids, attention_mask, &self.device)?;
         for (index, row) in attention_mask.to_vec2::<u32>()?.iter().enumerate() {
             if row.first() == Some(&0) {
                 bail!("the attention mask hides the first token of text {index}, expected padding at the end")
             }
         }
-        let input_ids = input_ids.contiguous()?.flatten_all()?.to_device(&self.device)?;
-        let words = for_computing(self.token_embedding.index_select(&input_ids, 0)?)?;
-        let words = words.reshape((batch, tokens, ()))?;
-        let mut x = words.broadcast_add(&self.position_embedding.narrow(0, 0, tokens)?)?;
-        for layer in &self.layers {
-            x = layer.forward(&x, AttentionMask::Causal(&bias))?;
-        }
-        self.final_layer_norm.forward(&x)
+        Ok(bias)
     }
 
     /// The state at the end of each text, which depends on all of it: (batch, hidden_size).

@@ -69,7 +69,7 @@
 //! | image files to pixels, and to model input | `images`, `image_processor` |
 //! | dual encoders | [`dual_encoder`], [`altclip`] |
 //! | towers | [`xlm_roberta`], [`bert`], [`clip_text`], [`vision`] |
-//! | AltDiffusion's text encoder | [`text_encoder`], [`prompt_encoder`] |
+//! | diffusion models' text encoders | [`conditioner`], [`prompt_encoder`] |
 //!
 //! # Features
 //!
@@ -87,6 +87,7 @@ mod batches;
 pub mod bert;
 mod clip_layer;
 pub mod clip_text;
+pub mod conditioner;
 pub mod dual_encoder;
 pub mod embedder;
 pub mod error;
@@ -101,12 +102,14 @@ pub mod text_encoder;
 pub mod tokenizer;
 mod transformers_fields;
 pub mod vision;
+mod word_table;
 pub mod xlm_roberta;
 
 pub use candle_core;
 #[cfg(feature = "images")]
 pub use image;
 
+pub use conditioner::{Conditioner, ConditionerConfig};
 pub use dual_encoder::{DualEncoder, Family};
 pub use embedder::{Embedder, RowOutcome};
 pub use error::{Error, Result};

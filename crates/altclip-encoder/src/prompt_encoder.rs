@@ -1,11 +1,13 @@
 //! Encodes prompts for a UNet with a text encoder, its tokenizer and the length that the model configures.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
 
+use crate::conditioner::{CompactHiddenStates, Conditioner, ConditionerConfig};
 use crate::error::{Error, Result};
-use crate::text_encoder::{CompactHiddenStates, TextEncoder, TextEncoderConfig};
 use crate::tokenizer::Tokenizer;
 
 /// The folder of a diffusion model's tokenizer.
@@ -31,7 +33,7 @@ const TEXT_ENCODER: &str = "text_encoder";
 #[derive(Debug, Clone)]
 pub struct PromptEncoder {
     tokenizer: Tokenizer,
-    text_encoder: TextEncoder,
+    text_encoder: Arc<dyn Conditioner>,
     length: usize,
 }
 
@@ -65,17 +67,17 @@ impl PromptEncoder {
     pub fn from_source(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
         // Small files first, so that errors in them come before the weights are read.
         let tokenizer = Tokenizer::from_source(source, TOKENIZER)?;
-        let config: TextEncoderConfig = source.read_config(&format!("{TEXT_ENCODER}/config.json"))?;
+        let config = ConditionerConfig::read(&source.read(&format!("{TEXT_ENCODER}/config.json"))?)?;
         let weights = Checkpoint::open(source, TEXT_ENCODER)?.var_builder(dtype, device)?;
-        Ok(Self::new(tokenizer, TextEncoder::new(&config, weights)?))
+        Ok(Self::new(tokenizer, config.build(weights)?))
     }
 
     /// Joins a text encoder with its tokenizer.
-    pub fn new(tokenizer: Tokenizer, text_encoder: TextEncoder) -> Self {
-        let config = &text_encoder.config().encoder;
+    pub fn new(tokenizer: Tokenizer, text_encoder: Arc<dyn Conditioner>) -> Self {
+        let spec = text_encoder.spec();
         Self {
-            length: tokenizer.prompt_length(config.max_tokens()),
-            tokenizer: tokenizer.with_embedding_rows(config.vocab_size),
+            length: tokenizer.prompt_length(spec.max_tokens),
+            tokenizer: tokenizer.with_embedding_rows(spec.vocab_size),
             text_encoder,
         }
     }
@@ -85,7 +87,7 @@ impl PromptEncoder {
     /// # Errors
     /// [`Error::Input`] if that leaves no room for a text, or exceeds the encoder's positions.
     pub fn with_length(self, length: usize) -> Result<Self> {
-        let most = self.text_encoder.config().encoder.max_tokens();
+        let most = self.text_encoder.spec().max_tokens;
         if !(2..=most).contains(&length) {
             return Err(Error::Input(format!(
                 "prompt length: expected 2 to {most} tokens, which the text encoder has positions for, found {length}"
@@ -110,7 +112,7 @@ impl PromptEncoder {
 
     /// Width of the hidden states: the UNet's `cross_attention_dim`.
     pub fn width(&self) -> usize {
-        self.text_encoder.config().project_dim
+        self.text_encoder.spec().width
     }
 
     /// The tokenizer.
@@ -119,7 +121,7 @@ impl PromptEncoder {
     }
 
     /// The text encoder.
-    pub fn text_encoder(&self) -> &TextEncoder {
+    pub fn text_encoder(&self) -> &Arc<dyn Conditioner> {
         &self.text_encoder
     }
 

@@ -2,6 +2,8 @@
 //!
 //! diffusers' `RobertaSeriesModelWithTransformation`, in both of its forms.
 
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use fused_ops::{LayerNorm, Linear};
@@ -10,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::Error;
+use crate::conditioner::{CompactHiddenStates, Conditioner, ConditionerSpec, check_skipped};
 use crate::padding::CompactPrompts;
 use crate::transformers_fields;
 use crate::xlm_roberta::{XlmRobertaConfig, XlmRobertaModel};
@@ -86,24 +89,14 @@ impl Projection {
     }
 }
 
-/// Hidden states of a batch of prompts, with each prompt's padding, whose rows are equal, as a single row.
-///
-/// Attention over `rows` with `key_bias` added to the scores equals attention over all of [`expand`](Self::expand).
-#[derive(Debug, Clone)]
-pub struct CompactHiddenStates {
-    /// (batch, rows, project_dim); as many rows as the longest prompt needs.
-    pub rows: Tensor,
-    /// (batch, rows), f32: 0 for a token, ln m for the row that stands for m rows of padding, −∞ for filler rows.
-    pub key_bias: Tensor,
-    /// (rows of all prompts, project_dim)
-    packed: Tensor,
-    prompts: CompactPrompts,
-}
-
-impl CompactHiddenStates {
-    /// All rows, as in the reference implementation: (batch, tokens, project_dim).
-    pub fn expand(&self) -> Result<Tensor> {
-        self.prompts.expand(&self.packed)
+impl TextEncoderConfig {
+    pub(crate) fn spec(&self) -> ConditionerSpec {
+        ConditionerSpec {
+            width: self.project_dim,
+            embedding_width: self.encoder.hidden_size,
+            vocab_size: self.encoder.vocab_size,
+            max_tokens: self.encoder.max_tokens(),
+        }
     }
 }
 
@@ -129,64 +122,18 @@ impl TextEncoder {
         Ok(Self { config: config.clone(), roberta, projection })
     }
 
-    /// Adds `rows` (added, hidden_size) as embeddings of the ids from `first` on, for words added by
-    /// [`Tokenizer::add_word`](crate::tokenizer::Tokenizer::add_word).
-    ///
-    /// # Errors
-    /// If the rows have another width than the encoder's hidden states.
-    pub fn with_added_embeddings(self, first: u32, rows: &Tensor) -> Result<Self> {
-        Ok(Self { roberta: self.roberta.with_added_embeddings(first, rows)?, ..self })
-    }
-
-    /// The embeddings of tokens, (ids, hidden_size), for example to initialise a new word.
-    ///
-    /// # Errors
-    /// If an id is outside the vocabulary.
-    pub fn word_embeddings(&self, ids: &[u32]) -> Result<Tensor> {
-        self.roberta.word_embeddings(ids)
-    }
-
-    /// Takes the hidden state from `count` layers before the one used in training ("clip skip").
-    ///
-    /// # Errors
-    /// If fewer than one layer would be left.
-    pub fn skipping_layers(self, count: usize) -> std::result::Result<Self, Error> {
-        let layers = self.roberta.layers();
-        if count >= layers {
-            let problem =
-                format!("expected to skip fewer than the {layers} layers of the text encoder, found {count}");
-            return Err(Error::Input(problem));
-        }
-        Ok(Self { roberta: self.roberta.without_last_layers(count), ..self })
-    }
-
     /// The encoder's configuration.
     pub fn config(&self) -> &TextEncoderConfig {
         &self.config
     }
+}
 
-    /// Projected hidden states of every row: (batch, tokens, project_dim), in the weights' dtype.
-    ///
-    /// * `input_ids` (batch, tokens), u32; diffusion prompts are padded to 77 tokens
-    /// * `attention_mask` (batch, tokens), u32, 0 at padding
-    ///
-    /// # Errors
-    /// If the shapes differ, an id is outside the vocabulary, a prompt has more tokens than the model has positions,
-    /// or the mask hides a whole prompt.
-    pub fn forward(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
-        self.encode_compact(input_ids, attention_mask)?.expand()
+impl Conditioner for TextEncoder {
+    fn spec(&self) -> ConditionerSpec {
+        self.config.spec()
     }
 
-    /// Like [`forward`](Self::forward), with each prompt's padding as one row.
-    pub fn encode_compact(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<CompactHiddenStates> {
-        self.encode_compact_while(input_ids, attention_mask, &|| Ok(()))
-    }
-
-    /// Like [`encode_compact`](Self::encode_compact), calling `proceed` before each layer, which may cancel the work.
-    ///
-    /// # Errors
-    /// Like [`forward`](Self::forward), and those of `proceed`.
-    pub fn encode_compact_while(
+    fn encode_compact_while(
         &self,
         input_ids: &Tensor,
         attention_mask: &Tensor,
@@ -195,7 +142,21 @@ impl TextEncoder {
         let mask = self.config.use_attention_mask.then_some(attention_mask);
         let prompts = CompactPrompts::new(input_ids, mask, self.config.encoder.pad_token_id)?;
         let rows = self.projection.forward(&self.roberta.encode_while(&prompts, proceed)?)?;
-        let key_bias = prompts.key_bias(self.roberta.device())?;
-        Ok(CompactHiddenStates { rows: prompts.padded(&rows)?, key_bias, packed: rows, prompts })
+        CompactHiddenStates::of_merged(prompts, rows)
+    }
+
+    fn word_embeddings(&self, ids: &[u32]) -> Result<Tensor> {
+        self.roberta.word_embeddings(ids)
+    }
+
+    fn with_added_embeddings(&self, first: u32, rows: &Tensor) -> Result<Arc<dyn Conditioner>> {
+        let Self { config, roberta, projection } = self.clone();
+        Ok(Arc::new(Self { config, roberta: roberta.with_added_embeddings(first, rows)?, projection }))
+    }
+
+    fn skipping_layers(&self, count: usize) -> std::result::Result<Arc<dyn Conditioner>, Error> {
+        check_skipped(count, self.roberta.layers())?;
+        let Self { config, roberta, projection } = self.clone();
+        Ok(Arc::new(Self { config, roberta: roberta.without_last_layers(count), projection }))
     }
 }

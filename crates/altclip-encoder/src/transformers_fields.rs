@@ -122,27 +122,44 @@ const ENCODER_SHAPE: &[&str] = &[
 ];
 
 /// `BertConfig`, `ChineseCLIPTextConfig`.
-pub(crate) const BERT: FieldTable = FieldTable {
-    used: ENCODER_SHAPE,
-    harmless: &[
-        NOTES,
-        OUTPUTS,
-        GENERATION,
-        TASKS,
-        TRAINING,
-        IDS,
-        (
-            "shapes a pooler that Google's code had",
-            &[
-                "directionality",
-                "pooler_fc_size",
-                "pooler_num_attention_heads",
-                "pooler_num_fc_layers",
-                "pooler_size_per_head",
-                "pooler_type",
-            ],
-        ),
+pub(crate) const BERT: FieldTable =
+    FieldTable { used: ENCODER_SHAPE, harmless: BERT_HARMLESS, fixed: &ENCODER_ONLY, nested: &[] };
+const BERT_HARMLESS: &[Reason] = &[
+    NOTES,
+    OUTPUTS,
+    GENERATION,
+    TASKS,
+    TRAINING,
+    IDS,
+    (
+        "shapes a pooler that Google's code had",
+        &[
+            "directionality",
+            "pooler_fc_size",
+            "pooler_num_attention_heads",
+            "pooler_num_fc_layers",
+            "pooler_size_per_head",
+            "pooler_type",
+        ],
+    ),
+];
+/// `BertConfig` of a diffusion model's text encoder.
+pub(crate) const BERT_CONDITIONER: FieldTable = FieldTable {
+    used: &[
+        "hidden_act",
+        "hidden_size",
+        "intermediate_size",
+        "layer_norm_eps",
+        "max_position_embeddings",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "pad_token_id",
+        "position_embedding_type",
+        "type_vocab_size",
+        "use_attention_mask",
+        "vocab_size",
     ],
+    harmless: BERT_HARMLESS,
     fixed: &ENCODER_ONLY,
     nested: &[],
 };
@@ -206,15 +223,34 @@ pub(crate) const CLIP_TEXT: FieldTable = FieldTable {
         "num_hidden_layers",
         "vocab_size",
     ],
-    harmless: &[
-        NOTES,
-        OUTPUTS,
-        GENERATION,
-        TASKS,
-        TRAINING,
-        IDS,
-        ("stands in the whole configuration", &["projection_dim"]),
+    harmless: CLIP_TEXT_HARMLESS,
+    fixed: &ENCODER_ONLY,
+    nested: &[],
+};
+const CLIP_TEXT_HARMLESS: &[Reason] = &[
+    NOTES,
+    OUTPUTS,
+    GENERATION,
+    TASKS,
+    TRAINING,
+    IDS,
+    ("stands in the whole configuration", &["projection_dim"]),
+];
+/// `CLIPTextConfig` of a diffusion model's text encoder.
+pub(crate) const CLIP_CONDITIONER: FieldTable = FieldTable {
+    used: &[
+        "eos_token_id",
+        "hidden_act",
+        "hidden_size",
+        "intermediate_size",
+        "layer_norm_eps",
+        "max_position_embeddings",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "use_attention_mask",
+        "vocab_size",
     ],
+    harmless: CLIP_TEXT_HARMLESS,
     fixed: &ENCODER_ONLY,
     nested: &[],
 };

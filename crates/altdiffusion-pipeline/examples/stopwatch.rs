@@ -22,7 +22,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::conditioner::ConditionerConfig;
 use altdiffusion_pipeline::random::Rng;
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
@@ -75,8 +75,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let is_wanted = |work: &str| inputs.keys().any(|name| name.split('_').next() == Some(work));
     let (mut text, mut unet, mut vae) = (None, None, None);
     if is_wanted("text") {
-        let config = source.read_json("text_encoder/config.json")?;
-        text = Some(TextEncoder::new(&config, weights("text_encoder")?)?);
+        let config = ConditionerConfig::read(&source.read("text_encoder/config.json")?)?;
+        text = Some(config.build(weights("text_encoder")?)?);
     }
     if is_wanted("unet") || is_wanted("denoise") {
         unet = Some(UNet2DConditionModel::new(&source.read_json("unet/config.json")?, weights("unet")?)?);

@@ -183,7 +183,7 @@ pub use vae::{AutoencoderKl, Tiling};
 
 // What users of this crate need from others.
 pub use altclip_encoder::PROMPT_TOKENS;
-pub use altclip_encoder::text_encoder::TextEncoder;
+pub use altclip_encoder::conditioner::Conditioner;
 pub use altclip_encoder::tokenizer::Tokenizer;
 pub use candle_core::{DType, Device, Tensor};
 pub use model_files::ErrorKind;

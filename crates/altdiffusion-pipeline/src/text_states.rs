@@ -1,6 +1,6 @@
 //! Encodes texts to the hidden states that a UNet attends to.
 
-use altclip_encoder::text_encoder::{CompactHiddenStates, TextEncoder};
+use altclip_encoder::conditioner::{CompactHiddenStates, Conditioner};
 use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::{DType, Device, Tensor};
 use model_files::candle_error;
@@ -26,7 +26,7 @@ impl TextStates {
     /// If a text cannot be tokenized or encoded.
     pub fn encode(
         tokenizer: &Tokenizer,
-        encoder: &TextEncoder,
+        encoder: &dyn Conditioner,
         texts: &[&str],
         tokens: usize,
     ) -> Result<Self> {
@@ -36,7 +36,7 @@ impl TextStates {
     /// Like [`encode`](Self::encode), but can be cancelled between layers.
     pub(crate) fn encode_unless(
         tokenizer: &Tokenizer,
-        encoder: &TextEncoder,
+        encoder: &dyn Conditioner,
         texts: &[&str],
         tokens: usize,
         cancellation: &Cancellation,
@@ -57,7 +57,7 @@ impl TextStates {
     /// If a weight is not a number, or a text cannot be tokenized or encoded.
     pub fn encode_weighted(
         tokenizer: &Tokenizer,
-        encoder: &TextEncoder,
+        encoder: &dyn Conditioner,
         texts: &[&str],
         tokens: usize,
     ) -> Result<Self> {
@@ -67,7 +67,7 @@ impl TextStates {
     /// Like [`encode_weighted`](Self::encode_weighted), but can be cancelled between layers.
     pub(crate) fn encode_weighted_unless(
         tokenizer: &Tokenizer,
-        encoder: &TextEncoder,
+        encoder: &dyn Conditioner,
         texts: &[&str],
         tokens: usize,
         cancellation: &Cancellation,
@@ -82,7 +82,7 @@ impl TextStates {
     /// Encodes one text in chunks.
     fn encode_chunks(
         tokenizer: &Tokenizer,
-        encoder: &TextEncoder,
+        encoder: &dyn Conditioner,
         text: &str,
         tokens: usize,
         cancellation: &Cancellation,
@@ -207,7 +207,7 @@ impl TextStates {
 
 /// Encodes tokens; can be cancelled between layers.
 fn compact_states(
-    encoder: &TextEncoder,
+    encoder: &dyn Conditioner,
     ids: &Tensor,
     mask: &Tensor,
     cancellation: &Cancellation,

@@ -50,7 +50,7 @@ fn pipeline() -> Result<AltDiffusion> {
 /// The components of `pipeline`, with another denoiser.
 fn components(pipeline: &AltDiffusion, denoiser: impl Denoiser + 'static) -> Result<Components> {
     Ok(Components::new(denoiser, pipeline.vae()?.into_owned(), &Device::Cpu)
-        .text_encoder(pipeline.tokenizer()?.clone(), pipeline.text_encoder()?.into_owned())
+        .text_encoder(pipeline.tokenizer()?.clone(), pipeline.text_encoder()?)
         .prompt_tokens(pipeline.prompt_tokens()?)
         .scheduler(pipeline.scheduler().clone()))
 }

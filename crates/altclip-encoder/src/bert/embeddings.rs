@@ -6,12 +6,13 @@ use fused_ops::{LayerNorm, for_computing};
 
 use super::config::BertConfig;
 use crate::layer_shape::INITIALIZER_RANGE;
-use crate::padding::check_ids;
+use crate::padding::flat_ids;
+use crate::word_table::WordTable;
 
 /// Sum of token, position and token type embeddings, normalised.
 #[derive(Debug, Clone)]
 pub(super) struct BertEmbeddings {
-    word_embeddings: Tensor,       // (vocab_size, hidden_size)
+    word_embeddings: WordTable,    // (vocab_size, hidden_size)
     position_embeddings: Tensor,   // (max_position_embeddings, hidden_size)
     token_type_embeddings: Tensor, // (type_vocab_size, hidden_size)
     layer_norm: LayerNorm,
@@ -25,7 +26,7 @@ impl BertEmbeddings {
             vb.pp(name).get_with_hints((rows, config.hidden_size), "weight", init)
         };
         Ok(Self {
-            word_embeddings: table("word_embeddings", config.vocab_size)?,
+            word_embeddings: WordTable::new(config.vocab_size, config.hidden_size, vb.pp("word_embeddings"))?,
             position_embeddings: for_computing(table(
                 "position_embeddings",
                 config.max_position_embeddings,
@@ -35,16 +36,30 @@ impl BertEmbeddings {
         })
     }
 
+    /// Adds `rows` (added, hidden_size) for the ids from `first` on, replacing what the table has there.
+    ///
+    /// # Errors
+    /// If the rows have another width.
+    pub(super) fn with_added(self, first: u32, rows: &Tensor) -> Result<Self> {
+        Ok(Self { word_embeddings: self.word_embeddings.with_added(first, rows)?, ..self })
+    }
+
+    /// The word embeddings of `ids`, (ids, hidden_size).
+    ///
+    /// # Errors
+    /// If an id is outside the vocabulary.
+    pub(super) fn words(&self, ids: &[u32]) -> Result<Tensor> {
+        self.word_embeddings.forward(ids)
+    }
+
     /// `input_ids` (batch, tokens) u32 on any device → (batch, tokens, hidden_size) on the weights' device.
     ///
     /// # Errors
     /// If an id is outside the vocabulary, or a text has more tokens than the model has positions.
     pub(super) fn forward(&self, input_ids: &Tensor) -> Result<Tensor> {
         let (batch, tokens) = input_ids.dims2()?;
-        check_ids(input_ids, self.word_embeddings.dim(0)?, self.position_embeddings.dim(0)?)?;
-        let input_ids = input_ids.contiguous()?.flatten_all()?.to_device(self.word_embeddings.device())?;
-        let words = for_computing(self.word_embeddings.index_select(&input_ids, 0)?)?;
-        let words = words.reshape((batch, tokens, ()))?;
+        let ids = flat_ids(input_ids, self.position_embeddings.dim(0)?)?;
+        let words = self.word_embeddings.forward(&ids)?.reshape((batch, tokens, ()))?;
         let token_type = self.token_type_embeddings.narrow(0, 0, 1)?;
         let positions = self.position_embeddings.narrow(0, 0, tokens)?.broadcast_add(&token_type)?;
         self.layer_norm.forward(&words.broadcast_add(&positions)?)

@@ -45,6 +45,27 @@ impl BertModel {
         })
     }
 
+    /// Drops the last `count` layers, so that [`forward`](Self::forward) returns an earlier hidden state.
+    pub(crate) fn without_last_layers(mut self, count: usize) -> Self {
+        self.layers.truncate(self.layers.len().saturating_sub(count));
+        self
+    }
+
+    /// The number of layers.
+    pub(crate) fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The embeddings of tokens before their positions are added, (ids, hidden_size).
+    pub(crate) fn word_embeddings(&self, ids: &[u32]) -> Result<Tensor> {
+        self.embeddings.words(ids)
+    }
+
+    /// Adds `rows` (added, hidden_size), the embeddings of the ids from `first` on.
+    pub(crate) fn with_added_embeddings(self, first: u32, rows: &Tensor) -> Result<Self> {
+        Ok(Self { embeddings: self.embeddings.with_added(first, rows)?, ..self })
+    }
+
     /// Hidden state after the last layer: (batch, tokens, hidden_size).
     ///
     /// * `input_ids` (batch, tokens), u32, on any device
@@ -54,11 +75,23 @@ impl BertModel {
     /// If the shapes differ, an id is outside the vocabulary, a text has more tokens than the model has positions, or
     /// the mask hides a whole text.
     pub fn forward(&self, input_ids: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+        self.forward_while(input_ids, Some(attention_mask), &|| Ok(()))
+    }
+
+    /// Like [`forward`](Self::forward), but without a mask all tokens are attended to; calls `proceed` before each
+    /// layer, whose error ends the work.
+    pub(crate) fn forward_while(
+        &self,
+        input_ids: &Tensor,
+        attention_mask: Option<&Tensor>,
+        proceed: &dyn Fn() -> Result<()>,
+    ) -> Result<Tensor> {
         let (batch, tokens) = input_ids.dims2()?;
-        let bias = hidden_key_bias(input_ids, attention_mask, &self.device)?;
-        let sequences = Sequences::new(vec![tokens; batch], Some(&bias), &self.device)?;
+        let bias = attention_mask.map(|mask| hidden_key_bias(input_ids, mask, &self.device)).transpose()?;
+        let sequences = Sequences::new(vec![tokens; batch], bias.as_ref(), &self.device)?;
         let mut x = self.embeddings.forward(input_ids)?.flatten_to(1)?;
         for layer in &self.layers {
+            proceed()?;
             x = layer.forward(&x, &sequences)?;
         }
         x.reshape((batch, tokens, ()))

@@ -2,28 +2,19 @@
 
 use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
-use fused_ops::{Embedding, LayerNorm, for_computing};
+use fused_ops::{LayerNorm, for_computing};
 
 use super::config::XlmRobertaConfig;
 use crate::layer_shape::INITIALIZER_RANGE;
-
-/// Embeddings of words that were added to the vocabulary.
-#[derive(Debug, Clone)]
-struct AddedEmbeddings {
-    /// The id of the first; the table's ids are all smaller.
-    first: u32,
-    rows: Tensor, // (added, hidden_size)
-}
+use crate::word_table::WordTable;
 
 /// Sum of token, position and token type embeddings, normalised.
 #[derive(Debug, Clone)]
 pub(super) struct XlmRobertaEmbeddings {
-    word_embeddings: Embedding,    // (vocab_size, hidden_size)
+    word_embeddings: WordTable,    // (vocab_size, hidden_size)
     position_embeddings: Tensor,   // (max_position_embeddings, hidden_size)
     token_type_embeddings: Tensor, // (type_vocab_size, hidden_size)
     layer_norm: LayerNorm,
-    added: Option<AddedEmbeddings>,
-    vocab_size: usize,
     max_tokens: usize,
     pad_token_id: u32,
 }
@@ -35,20 +26,13 @@ impl XlmRobertaEmbeddings {
         let table =
             |name: &str, rows: usize| vb.pp(name).get_with_hints((rows, config.hidden_size), "weight", init);
         Ok(Self {
-            word_embeddings: Embedding::new(
-                config.vocab_size,
-                config.hidden_size,
-                init,
-                vb.pp("word_embeddings"),
-            )?,
+            word_embeddings: WordTable::new(config.vocab_size, config.hidden_size, vb.pp("word_embeddings"))?,
             position_embeddings: for_computing(table(
                 "position_embeddings",
                 config.max_position_embeddings,
             )?)?,
             token_type_embeddings: for_computing(table("token_type_embeddings", config.type_vocab_size)?)?,
             layer_norm: LayerNorm::new(config.hidden_size, config.layer_norm_eps, vb.pp("LayerNorm"))?,
-            added: None,
-            vocab_size: config.vocab_size,
             max_tokens: config.max_tokens(),
             pad_token_id: config.pad_token_id,
         })
@@ -59,21 +43,15 @@ impl XlmRobertaEmbeddings {
     /// # Errors
     /// If the rows have another width.
     pub(super) fn with_added(self, first: u32, rows: &Tensor) -> Result<Self> {
-        let (added, width) = rows.dims2()?;
-        let expected = self.position_embeddings.dim(1)?;
-        if width != expected {
-            bail!("the added embeddings have {width} values, and the text encoder's have {expected}")
-        }
-        let rows = rows.to_device(self.word_embeddings.device())?;
-        Ok(Self { added: Some(AddedEmbeddings { first, rows }), vocab_size: first as usize + added, ..self })
+        Ok(Self { word_embeddings: self.word_embeddings.with_added(first, rows)?, ..self })
     }
 
-    /// The rows of the word table for `ids`, (ids, hidden_size), without added ones.
+    /// The word embeddings of `ids`, (ids, hidden_size).
     ///
     /// # Errors
-    /// If an id has no row.
+    /// If an id is outside the vocabulary.
     pub(super) fn words(&self, ids: &[u32]) -> Result<Tensor> {
-        self.word_embeddings.forward(&Tensor::new(ids, self.word_embeddings.device())?)
+        self.word_embeddings.forward(ids)
     }
 
     /// Embeds the concatenated `input_ids` of prompts with these `lengths`: (rows, hidden_size), on the weights'
@@ -83,12 +61,9 @@ impl XlmRobertaEmbeddings {
     /// If the number of ids differs, one is outside the vocabulary, or a prompt has more tokens than the model has
     /// positions.
     pub(super) fn forward(&self, input_ids: &[u32], lengths: &[usize]) -> Result<Tensor> {
-        let device = self.word_embeddings.device();
-        let positions = Tensor::new(self.positions(input_ids, lengths)?, device)?;
-        let words = match &self.added {
-            Some(added) => added.words(&self.word_embeddings, input_ids)?,
-            None => self.word_embeddings.forward(&Tensor::new(input_ids, device)?)?,
-        };
+        let positions = self.positions(input_ids, lengths)?;
+        let words = self.word_embeddings.forward(input_ids)?;
+        let positions = Tensor::new(positions, words.device())?;
         let positions = self.position_embeddings.index_select(&positions, 0)?;
         let token_type = self.token_type_embeddings.narrow(0, 0, 1)?;
         self.layer_norm.forward(&(words.broadcast_add(&token_type)? + positions)?)
@@ -108,9 +83,6 @@ impl XlmRobertaEmbeddings {
             rest = others;
             let mut position = self.pad_token_id;
             for &id in prompt {
-                if id as usize >= self.vocab_size {
-                    bail!("token id {id} is outside the vocabulary of {} tokens", self.vocab_size)
-                }
                 if id == self.pad_token_id {
                     positions.push(self.pad_token_id);
                 } else {
@@ -127,21 +99,5 @@ impl XlmRobertaEmbeddings {
             }
         }
         Ok(positions)
-    }
-}
-
-impl AddedEmbeddings {
-    /// The embeddings (ids, hidden_size) of ids in `table` and added ones.
-    fn words(&self, table: &Embedding, ids: &[u32]) -> Result<Tensor> {
-        // First the table's rows for all ids, then the added ones, so that only a prompt's worth of the table is
-        // copied.
-        let of_table: Vec<u32> = ids.iter().map(|&id| if id < self.first { id } else { 0 }).collect();
-        let places = ids.iter().zip(0..).map(|(&id, place)| match id.checked_sub(self.first) {
-            Some(added) => ids.len() as u32 + added,
-            None => place,
-        });
-        let places = Tensor::from_iter(places, table.device())?;
-        let words = table.forward(&Tensor::new(of_table, table.device())?)?;
-        Tensor::cat(&[&words, &self.rows.to_dtype(words.dtype())?], 0)?.index_select(&places, 0)
     }
 }

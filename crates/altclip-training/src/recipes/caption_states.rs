@@ -4,7 +4,7 @@ use crate::cache::Cache;
 use crate::error::Result;
 use crate::hash::hash_of_texts;
 use crate::stages::realign::{ConditioningRows, ConditioningSource};
-use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::conditioner::Conditioner;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::PROMPT_TOKENS;
 use candle_core::{DType, Device, Tensor};
@@ -37,7 +37,7 @@ impl CaptionStates {
     pub(super) fn of(
         captions: &[Vec<String>],
         tokenizer: &Tokenizer,
-        encoder: &TextEncoder,
+        encoder: &dyn Conditioner,
         model: &str,
         cache: &Path,
         device: &Device,

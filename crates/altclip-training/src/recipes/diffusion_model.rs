@@ -4,8 +4,8 @@ use super::output::MODEL;
 use crate::error::Result;
 use crate::stages::sheet::DrawingParts;
 use crate::tensor_file::save_weights;
+use altclip_encoder::conditioner::{Conditioner, ConditionerConfig};
 use altclip_encoder::images::Background;
-use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::ModelParts;
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
@@ -18,6 +18,7 @@ use model_files::source::ModelSource;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The model, with everything except the UNet ready to compute in f32.
 pub(super) struct DiffusionModel {
@@ -25,7 +26,7 @@ pub(super) struct DiffusionModel {
     /// The model's name, as given.
     pub name: String,
     pub tokenizer: Tokenizer,
-    pub text_encoder: TextEncoder,
+    pub text_encoder: Arc<dyn Conditioner>,
     pub vae: AutoencoderKl,
     pub scheduler: SchedulerConfig,
     pub unet_config: UNet2DConditionConfig,
@@ -54,10 +55,8 @@ impl DiffusionModel {
         Ok(Self {
             name: name.to_owned(),
             tokenizer: Tokenizer::from_source(&source, "tokenizer")?,
-            text_encoder: TextEncoder::new(
-                &source.read_json("text_encoder/config.json")?,
-                weights("text_encoder")?,
-            )?,
+            text_encoder: ConditionerConfig::read(&source.read("text_encoder/config.json")?)?
+                .build(weights("text_encoder")?)?,
             vae: AutoencoderKl::new(&source.read_json("vae/config.json")?, weights("vae")?)?,
             scheduler: SchedulerConfig::from_json(&*scheduler, scheduler.name())?.for_latents(),
             unet_config: source.read_json("unet/config.json")?,
@@ -80,7 +79,7 @@ impl DiffusionModel {
     /// The parts that draw samples.
     pub(super) fn drawing_parts(&self) -> DrawingParts<'_> {
         let Self { tokenizer, text_encoder, vae, scheduler, .. } = self;
-        DrawingParts { tokenizer, text_encoder, vae, scheduler }
+        DrawingParts { tokenizer, text_encoder: &**text_encoder, vae, scheduler }
     }
 
     /// Writes the whole model to `output/model`, with these UNet weights in f32.

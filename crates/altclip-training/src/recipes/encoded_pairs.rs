@@ -39,7 +39,7 @@ impl EncodedPairs {
         let kept = latents.kept.iter().filter_map(|&row| pairs.captions.get(row as usize).cloned());
         let kept: Vec<Vec<String>> = kept.collect();
         let captions =
-            CaptionStates::of(&kept, tokenizer, text_encoder, &model.name, &cache("captions"), device)?;
+            CaptionStates::of(&kept, tokenizer, &**text_encoder, &model.name, &cache("captions"), device)?;
         Ok(Self { latents: latents.latents.to_device(device)?, captions })
     }
 }

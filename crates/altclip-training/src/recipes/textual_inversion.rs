@@ -14,8 +14,8 @@ use crate::run::{Objective, Observer};
 use crate::stages::realign::{ConditioningRows, ConditioningSource, Realignment};
 use crate::stages::sheet::{DrawingParts, SampleSheet};
 use crate::tensor_file::save_weights;
+use altclip_encoder::conditioner::Conditioner;
 use altclip_encoder::images::Background;
-use altclip_encoder::text_encoder::TextEncoder;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::PROMPT_TOKENS;
 use altdiffusion_pipeline::unet::UNet2DConditionModel;
@@ -93,16 +93,16 @@ impl TrainingRecipe for TextualInversionRecipe {
             ranks.after_first(|| EncodedPairs::of(&pairs, resolution, &model, (output, ""), observer))?;
 
         let parameters = Parameters::new(self.seed);
-        let width = model.text_encoder.config().encoder.hidden_size;
+        let width = model.text_encoder.spec().embedding_width;
         let init = Init::Const(0.);
         let vectors = parameters.var_builder(device).get_with_hints((self.vectors, width), VECTORS, init)?;
         parameters.load(&BTreeMap::from([(VECTORS.to_owned(), self.beginning(&model)?)]))?;
         let mut tokenizer = model.tokenizer.clone();
         let first = tokenizer.add_word(&self.word, self.vectors)?;
-        let text_encoder = model.text_encoder.clone().with_added_embeddings(first, &vectors)?;
+        let text_encoder = model.text_encoder.with_added_embeddings(first, &vectors)?;
 
         let unet = UNet2DConditionModel::new(&model.unet_config, model.unet_weights(dtype)?)?;
-        let prompts = Prompts { templates: &templates, tokenizer: &tokenizer, text_encoder: &text_encoder };
+        let prompts = Prompts { templates: &templates, tokenizer: &tokenizer, text_encoder: &*text_encoder };
         let realignment =
             Realignment::new(self.stage.batches(), &unet, &model.scheduler, &latents, &prompts, 1)?;
         let (vae, scheduler) = (&model.vae, &model.scheduler);
@@ -113,7 +113,7 @@ impl TrainingRecipe for TextualInversionRecipe {
             unet: &unet,
             drawing_parts: DrawingParts {
                 tokenizer: &tokenizer,
-                text_encoder: &text_encoder,
+                text_encoder: &*text_encoder,
                 vae,
                 scheduler,
             },
@@ -164,7 +164,7 @@ struct Prompts<'a> {
     templates: &'a [String],
     tokenizer: &'a Tokenizer,
     /// Its embeddings of the word are trained.
-    text_encoder: &'a TextEncoder,
+    text_encoder: &'a dyn Conditioner,
 }
 
 impl ConditioningSource for Prompts<'_> {

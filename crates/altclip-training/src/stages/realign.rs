@@ -84,7 +84,7 @@ pub struct ConditioningRows {
     /// (batch, rows, width)
     pub rows: Tensor,
     /// (batch, rows), added to the scores: see
-    /// [`CompactHiddenStates`](altclip_encoder::text_encoder::CompactHiddenStates).
+    /// [`CompactHiddenStates`](altclip_encoder::conditioner::CompactHiddenStates).
     pub key_bias: Tensor,
 }
 

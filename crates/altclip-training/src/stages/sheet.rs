@@ -2,7 +2,7 @@
 
 use crate::contact_sheet::contact_sheet;
 use crate::error::Result;
-use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::conditioner::Conditioner;
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::random::{Noise, TorchCpu};
 use altdiffusion_pipeline::schedulers::SchedulerConfig;
@@ -36,7 +36,7 @@ pub struct DrawingParts<'a> {
     /// The tokenizer of the texts.
     pub tokenizer: &'a Tokenizer,
     /// The text encoder that conditions the UNet.
-    pub text_encoder: &'a TextEncoder,
+    pub text_encoder: &'a dyn Conditioner,
     /// The autoencoder.
     pub vae: &'a AutoencoderKl,
     /// The noise levels, and what the UNet predicts.

@@ -1,6 +1,8 @@
 //! Loads the model of each part separately.
 
-use altclip_encoder::text_encoder::TextEncoder;
+use std::sync::Arc;
+
+use altclip_encoder::conditioner::{Conditioner, ConditionerConfig};
 use candle_core::{DType, Device};
 use model_files::checkpoint::Survey;
 use model_files::config::parse_config;
@@ -15,9 +17,9 @@ impl ModelParts {
     ///
     /// # Errors
     /// If the part is damaged or not supported.
-    pub fn load_text_encoder(&self, dtype: DType, device: &Device) -> Result<TextEncoder> {
+    pub fn load_text_encoder(&self, dtype: DType, device: &Device) -> Result<Arc<dyn Conditioner>> {
         let PartFiles { config, weights } = &self.text_encoder;
-        Ok(TextEncoder::new(&parse_config(config)?, weights.var_builder(dtype, device)?)?)
+        Ok(ConditionerConfig::read(config)?.build(weights.var_builder(dtype, device)?)?)
     }
 
     /// Loads the UNet.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use altclip_encoder::PROMPT_TOKENS;
-use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::conditioner::Conditioner;
 use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::Device;
 use web_time::Instant;
@@ -35,7 +35,7 @@ pub struct Components {
     denoiser: Arc<dyn Denoiser>,
     vae: AutoencoderKl,
     device: Device,
-    text_encoder: Option<(Tokenizer, TextEncoder)>,
+    text_encoder: Option<(Tokenizer, Arc<dyn Conditioner>)>,
     prompt_tokens: usize,
     scheduler: SchedulerConfig,
     scheduler_factory: Option<SchedulerFactory>,
@@ -59,7 +59,7 @@ impl Components {
     }
 
     /// Sets the tokenizer and the text encoder.
-    pub fn text_encoder(mut self, tokenizer: Tokenizer, encoder: TextEncoder) -> Self {
+    pub fn text_encoder(mut self, tokenizer: Tokenizer, encoder: Arc<dyn Conditioner>) -> Self {
         self.text_encoder = Some((tokenizer, encoder));
         self
     }
@@ -118,15 +118,15 @@ impl AltDiffusion {
         }
         let texts = match text_encoder {
             Some((tokenizer, encoder)) => {
-                let config = encoder.config().clone();
-                if let Some(width) = spec.context_width.filter(|width| *width != config.project_dim) {
-                    let problem = format!("{}, but the denoiser takes {width}", config.project_dim);
+                let texts = encoder.spec();
+                if let Some(width) = spec.context_width.filter(|width| *width != texts.width) {
+                    let problem = format!("{}, but the denoiser takes {width}", texts.width);
                     return Err(Error::option("width of the text encoder", problem));
                 }
                 Some(TextComponents {
-                    tokenizer: tokenizer.with_embedding_rows(config.encoder.vocab_size),
+                    tokenizer: tokenizer.with_embedding_rows(texts.vocab_size),
                     prompt_tokens,
-                    config,
+                    spec: texts,
                     encoder: Component::Resident(encoder),
                 })
             }

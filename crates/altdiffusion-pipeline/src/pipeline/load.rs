@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
+use altclip_encoder::conditioner::{ConditionerConfig, ConditionerSpec};
 use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::{DType, Device, Tensor};
 use model_files::config::parse_config;
@@ -49,24 +49,25 @@ impl AltDiffusion {
         let tokenizer = Tokenizer::from_source(parts.tokenizer()?, "tokenizer")?;
         let scheduler = SchedulerConfig::from_json(&*parts.scheduler, parts.scheduler.name())?.for_latents();
         let configs = PartConfigs {
-            text_encoder: parse_config(&parts.text_encoder.config)?,
+            text_encoder: ConditionerConfig::read(&parts.text_encoder.config)?,
             unet: parse_config(&parts.unet.config)?,
             vae: parse_config(&parts.vae.config)?,
         };
         configs.check_fit(&parts.name)?;
-        let mut tokenizer = tokenizer.with_embedding_rows(configs.text_encoder.encoder.vocab_size);
-        let prompt_tokens = tokenizer.prompt_length(configs.text_encoder.encoder.max_tokens());
-        let words = add_words(&mut tokenizer, &options.words, &configs.text_encoder)?;
+        let spec = configs.text_encoder.spec();
+        let mut tokenizer = tokenizer.with_embedding_rows(spec.vocab_size);
+        let prompt_tokens = tokenizer.prompt_length(spec.max_tokens);
+        let words = add_words(&mut tokenizer, &options.words, spec)?;
 
         let LoadOptions { dtype, device, loras, loras_beside_weights, low_memory, safety_checker, .. } =
             options;
         let kept = !low_memory;
         let text_encoder = {
             let (config, weights, device) =
-                (configs.text_encoder.clone(), parts.text_encoder.weights, device.clone());
+                (configs.text_encoder, parts.text_encoder.weights, device.clone());
             let merge = Merge::into_text_encoder(&loras, loras_beside_weights);
             Component::new(kept, move || {
-                let encoder = TextEncoder::new(&config, merge.over(weights.var_builder(dtype, &device)?))?;
+                let encoder = config.build(merge.over(weights.var_builder(dtype, &device)?))?;
                 merge.check()?;
                 match &words {
                     Some((first, rows)) => Ok(encoder.with_added_embeddings(*first, rows)?),
@@ -97,9 +98,9 @@ impl AltDiffusion {
             }
             None => None,
         };
-        let PartConfigs { text_encoder: config, unet, vae: vae_config } = configs;
+        let PartConfigs { unet, vae: vae_config, .. } = configs;
         Ok(Self {
-            texts: Some(TextComponents { tokenizer, prompt_tokens, config, encoder: text_encoder }),
+            texts: Some(TextComponents { tokenizer, prompt_tokens, spec, encoder: text_encoder }),
             denoiser: DenoiserComponent { spec: DenoiserSpec::from(&unet), model, weights },
             vae,
             vae_config,
@@ -113,16 +114,16 @@ impl AltDiffusion {
 }
 
 /// Adds learned words to the tokenizer. Returns the id of their first token, and all embeddings, (tokens,
-/// hidden_size).
+/// embedding_width).
 fn add_words(
     tokenizer: &mut Tokenizer,
     words: &[TextualInversion],
-    encoder: &TextEncoderConfig,
+    encoder: ConditionerSpec,
 ) -> Result<Option<(u32, Tensor)>> {
     let mut first = None;
     let mut rows = Vec::with_capacity(words.len());
     for word in words {
-        word.check_width(encoder.encoder.hidden_size)?;
+        word.check_width(encoder.embedding_width)?;
         let id = tokenizer.add_word(word.word(), word.vectors().dim(0)?)?;
         first.get_or_insert(id);
         rows.push(word.vectors());
@@ -135,7 +136,7 @@ fn add_words(
 
 /// The configurations of a model's parts.
 struct PartConfigs {
-    text_encoder: TextEncoderConfig,
+    text_encoder: ConditionerConfig,
     unet: UNet2DConditionConfig,
     vae: AutoencoderKlConfig,
 }
@@ -155,13 +156,14 @@ impl PartConfigs {
         if unet.out_channels != latents {
             return Err(contradiction("out_channels", format!("is {}, {of_vae}", unet.out_channels)));
         }
-        let width = self.text_encoder.project_dim;
+        let width = self.text_encoder.spec().width;
         let widths = match &unet.cross_attention_dim {
             PerBlock::Same(width) => std::slice::from_ref(width),
             PerBlock::Each(widths) => widths,
         };
         if widths.iter().any(|&expected| expected != width) {
-            let problem = format!("is {widths:?}, but `project_dim` of text_encoder/config.json is {width}");
+            let field = self.text_encoder.width_field();
+            let problem = format!("is {widths:?}, but `{field}` of text_encoder/config.json is {width}");
             return Err(contradiction("cross_attention_dim", problem));
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
+use altclip_encoder::conditioner::{Conditioner, ConditionerSpec};
 use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::Device;
 use model_files::checkpoint::Checkpoint;
@@ -53,8 +53,8 @@ pub struct AltDiffusion {
 pub(super) struct TextComponents {
     pub tokenizer: Tokenizer,
     pub prompt_tokens: usize,
-    pub config: TextEncoderConfig,
-    pub encoder: Component<TextEncoder>,
+    pub spec: ConditionerSpec,
+    pub encoder: Component<Arc<dyn Conditioner>>,
 }
 
 /// The denoiser, and what is known about it before it is loaded.
@@ -99,8 +99,8 @@ impl AltDiffusion {
     /// # Errors
     /// If the model was made without one, or it has to be loaded, as with
     /// [`LoadOptions::low_memory`](super::LoadOptions::low_memory), and that fails.
-    pub fn text_encoder(&self) -> Result<Cow<'_, TextEncoder>> {
-        self.texts()?.encoder.get()
+    pub fn text_encoder(&self) -> Result<Arc<dyn Conditioner>> {
+        Ok(self.texts()?.encoder.get()?.into_owned())
     }
 
     /// The denoiser.
@@ -136,12 +136,12 @@ impl AltDiffusion {
         self.vae.get()
     }
 
-    /// The configuration of the text encoder.
+    /// The sizes of the text encoder.
     ///
     /// # Errors
     /// If the model was made without one.
-    pub fn text_encoder_config(&self) -> Result<&TextEncoderConfig> {
-        Ok(&self.texts()?.config)
+    pub fn text_encoder_spec(&self) -> Result<ConditionerSpec> {
+        Ok(self.texts()?.spec)
     }
 
     /// The denoiser's configuration, if it is a UNet like Stable Diffusion's.

@@ -58,8 +58,8 @@ impl AltDiffusion {
         cancellation: &Cancellation,
     ) -> Result<TextStates> {
         cancellation.check()?;
-        let encoder = self.text_encoder()?.into_owned().skipping_layers(clip_skip);
-        let encoder = &encoder.map_err(|error| Error::option("clip skip", error.to_string()))?;
+        let encoder = self.text_encoder()?.skipping_layers(clip_skip);
+        let encoder = &*encoder.map_err(|error| Error::option("clip skip", error.to_string()))?;
         let (tokenizer, tokens) = (self.tokenizer()?, self.prompt_tokens()?);
         match reading {
             PromptReading::Plain => {

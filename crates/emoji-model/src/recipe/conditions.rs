@@ -1,7 +1,7 @@
 //! Encodes emoji captions for a UNet in training.
 
 use crate::captions::CaptionSampler;
-use altclip_encoder::text_encoder::TextEncoder;
+use altclip_encoder::conditioner::Conditioner;
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_training::Result;
 use altclip_training::stages::realign::{ConditioningRows, ConditioningSource};
@@ -14,7 +14,7 @@ pub(super) struct CaptionConditioning<'a> {
     pub captions: &'a CaptionSampler,
     pub languages: &'a [String],
     pub tokenizer: &'a Tokenizer,
-    pub text_encoder: &'a TextEncoder,
+    pub text_encoder: &'a dyn Conditioner,
     /// The concept of each image.
     pub owners: &'a [usize],
 }
