@@ -52,6 +52,7 @@ PARTS = (
     "image_processor",
     "image_formats",
     "dual_encoders",
+    "conditioners",
     "added_tokens",
     "evaluation",
     "gguf_files",

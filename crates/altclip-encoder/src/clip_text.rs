@@ -131,17 +131,15 @@ impl ClipTextModel {
     pub fn new(config: &ClipTextConfig, vb: VarBuilder) -> Result<Self> {
         config.check().map_err(candle_core::Error::msg)?;
         let embeddings = vb.pp("embeddings");
+        let words = embeddings.pp("token_embedding");
+        let token_embedding = WordTable::new(config.vocab_size, config.hidden_size, words)?;
         let init = Init::Randn { mean: 0., stdev: INITIALIZER_RANGE };
         let positions = (config.max_position_embeddings, config.hidden_size);
         let position_embedding =
             embeddings.pp("position_embedding").get_with_hints(positions, "weight", init)?;
         let (shape, layers) = (config.layer_shape(), vb.pp("encoder.layers"));
         Ok(Self {
-            token_embedding: WordTable::new(
-                config.vocab_size,
-                config.hidden_size,
-                embeddings.pp("token_embedding"),
-            )?,
+            token_embedding,
             position_embedding: for_computing(position_embedding)?,
             layers: (0..config.num_hidden_layers)
                 .map(|index| ClipLayer::new(&shape, layers.pp(index)))
