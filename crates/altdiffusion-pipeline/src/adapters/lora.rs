@@ -63,7 +63,9 @@ impl Lora {
         if let Some(model) = unsupported::model_of(&file.names().collect::<Vec<_>>()) {
             return Err(Error::content(
                 name,
-                format!("the LoRA is for {model}, expected one for an AltDiffusion"),
+                format!(
+                    "the LoRA is for {model}, expected one for Stable Diffusion 1 or 2, AltDiffusion or Taiyi"
+                ),
             ));
         }
         let configs = PeftConfigs {

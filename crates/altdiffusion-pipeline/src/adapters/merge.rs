@@ -119,9 +119,7 @@ impl Merge {
             applied.said_model()
         );
         let hint = match (unsupported::is_of_clip(layer), part) {
-            (true, _) => {
-                ", or only what it changes in the UNet: this is of CLIP's text encoder, in whose place AltDiffusion has XLM-R"
-            }
+            (true, _) => ", or only what it changes in the UNet: the layer is one of CLIP's text encoder",
             (false, TEXT_ENCODER) => ", or only what it changes in the UNet",
             (false, _) => "",
         };

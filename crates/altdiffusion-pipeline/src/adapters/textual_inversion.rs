@@ -155,8 +155,8 @@ fn words_of(
     tensors: &BTreeMap<String, String>,
 ) -> std::result::Result<Vec<WordTensor>, String> {
     if tensors.contains_key(OF_SDXL) {
-        return Err("it was learned for the two text encoders of Stable Diffusion XL (clip_l, clip_g), expected one for the \
-                    text encoder of an AltDiffusion"
+        return Err("it was learned for the two text encoders of Stable Diffusion XL (clip_l, clip_g), expected one for \
+                    a single text encoder"
             .to_owned());
     }
     let nameless = |tensor: &String| Ok(vec![(file_word.to_owned(), tensor.clone())]);

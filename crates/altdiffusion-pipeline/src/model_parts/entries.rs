@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use altclip_encoder::conditioner::ConditionerConfig;
 use model_files::checkpoint::{Checkpoint, NumberType, TensorToWrite};
 use model_files::config::parse_json;
 
 use super::number_types::choose;
+use super::text_encoder_names::TextEncoderNames;
 use super::unet_names::{self, UNetNames};
 use super::vae_names::{self, VaeNames, name_of_today, shape_in_ldm};
-use super::{ModelParts, PartFiles, PartKind, SAFETY_CHECKER, TEXT_ENCODER_PREFIX};
+use super::{ModelParts, PartFiles, PartKind, SAFETY_CHECKER, check_is_model};
 use crate::Result;
 
 /// A tensor of a part.
@@ -51,9 +53,18 @@ impl ModelParts {
         let vae_names = VaeNames::new(&parse_json(&self.vae.config)?);
         let Entries { text_encoder, unet, vae, mut left_out } = self.entries()?;
         let mut entries = Vec::new();
+        let text_encoder_names = match ConditionerConfig::read(&self.text_encoder.config)? {
+            ConditionerConfig::AltDiffusion(_) => TextEncoderNames::AltDiffusion,
+            ConditionerConfig::Clip(_) | ConditionerConfig::Bert(_) => TextEncoderNames::Transformers,
+        };
         for entry in text_encoder {
-            let (name, shape) = (format!("{TEXT_ENCODER_PREFIX}{}", entry.name), entry.shape.to_vec());
-            entries.push(FileEntry { part: PartKind::TextEncoder, entry, name, shape });
+            match text_encoder_names.to_file(&entry.name) {
+                Some(name) => {
+                    let shape = entry.shape.to_vec();
+                    entries.push(FileEntry { part: PartKind::TextEncoder, entry, name, shape });
+                }
+                None => left_out.push(format!("text_encoder: {}", entry.name)),
+            }
         }
         for entry in unet {
             match unet_names.to_ldm(&entry.name) {
@@ -94,6 +105,7 @@ impl ModelParts {
         };
         let unet_names = UNetNames::new(&parse_json(&self.unet.config)?)?;
         let vae_names = VaeNames::new(&parse_json(&self.vae.config)?);
+        let text_encoder_names = check_is_model(single)?;
         let left_out = unreadable(single).collect();
         let mut entries = Entries { text_encoder: Vec::new(), unet: Vec::new(), vae: Vec::new(), left_out };
         for stored in single.names() {
@@ -102,7 +114,7 @@ impl ModelParts {
             } else if let Some(name) = stored.strip_prefix(vae_names::PREFIX) {
                 (&self.vae, &mut entries.vae, vae_names.to_diffusers(name))
             } else {
-                let name = stored.strip_prefix(TEXT_ENCODER_PREFIX).map(str::to_owned);
+                let name = text_encoder_names.to_diffusers(stored);
                 (&self.text_encoder, &mut entries.text_encoder, name)
             };
             match (name, single.shape(stored)) {

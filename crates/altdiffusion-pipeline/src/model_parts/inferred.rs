@@ -1,7 +1,7 @@
 //! Infers the configurations that a single file lacks from its tensors' shapes.
 //!
 //! Where the shapes say nothing, it assumes the values of all models published in this form: 8 heads in the UNets of
-//! Stable Diffusion 1, heads of 64 channels in those of Stable Diffusion 2 and in XLM-R, 32 groups, and latents
+//! Stable Diffusion 1, heads of 64 channels in those of Stable Diffusion 2 and in text encoders, 32 groups, and latents
 //! scaled by 0.18215.
 
 use altclip_encoder::text_encoder::TextEncoderConfig;
@@ -11,15 +11,22 @@ use serde_json::{Value, json};
 
 use super::down_path::DownPath;
 use super::prefixed_tensors::PrefixedTensors;
-use super::{TEXT_ENCODER_PREFIX, unet_names, vae_names};
+use super::text_encoder_names::{self, TextEncoderNames};
+use super::{unet_names, vae_names};
 use crate::unet::UNet2DConditionConfig;
 use crate::vae::AutoencoderKlConfig;
-use crate::{PerBlock, Result};
+use crate::{Error, PerBlock, Result};
 
-/// Channels per head in XLM-R, base and large.
-const XLM_R_HEAD_CHANNELS: usize = 64;
+/// Channels per head in XLM-R, BERT and CLIP's text towers.
+const TEXT_HEAD_CHANNELS: usize = 64;
+/// BERT's word embeddings, by which it is told from CLIP.
+const BERT_WORDS: &str = "transformer.embeddings.word_embeddings";
+/// The width of OpenCLIP's ViT-H, the tower of Stable Diffusion 2.
+const OPEN_CLIP_WIDTH: usize = 1024;
 /// Side of the latents that the models were trained on.
 const SAMPLE_SIZE: usize = 64;
+/// The same for those of Stable Diffusion 2 that predict velocity.
+const SAMPLE_SIZE_OF_SECOND: usize = 96;
 
 /// Tensors with which trainers mark a model that predicts velocity, and one with a zero-terminal-SNR schedule. Their
 /// values do not matter.
@@ -33,8 +40,10 @@ pub(super) fn unet(checkpoint: &Checkpoint) -> Result<UNet2DConditionConfig> {
     let up_attends =
         |level: usize| tensors.has(&format!("output_blocks.{}.1.norm.weight", level * (down.layers + 1)));
     let up_type = |level| if up_attends(level) { "CrossAttnUpBlock2D" } else { "UpBlock2D" }.to_owned();
+    let is_second = matches!(TextEncoderNames::of(checkpoint), Some(TextEncoderNames::OpenClip { .. }));
+    let sample_size = if is_second { SAMPLE_SIZE_OF_SECOND } else { SAMPLE_SIZE };
     Ok(UNet2DConditionConfig {
-        sample_size: Some(PerBlock::Same(SAMPLE_SIZE)),
+        sample_size: Some(PerBlock::Same(sample_size)),
         in_channels: tensors.size("input_blocks.0.0.weight", 1)?,
         out_channels: tensors.size("out.2.weight", 0)?,
         down_block_types: down.block_types(),
@@ -71,8 +80,23 @@ pub(super) fn vae(checkpoint: &Checkpoint) -> Result<AutoencoderKlConfig> {
 }
 
 /// Infers `text_encoder/config.json`.
-pub(super) fn text_encoder(checkpoint: &Checkpoint) -> Result<TextEncoderConfig> {
-    let tensors = PrefixedTensors { checkpoint, prefix: TEXT_ENCODER_PREFIX };
+pub(super) fn text_encoder(checkpoint: &Checkpoint, names: TextEncoderNames) -> Result<Value> {
+    let to_json = |config| -> Result<Value> {
+        serde_json::to_value(config)
+            .map_err(|error| Error::content(checkpoint.file_name(), error.to_string()))
+    };
+    let tensors = PrefixedTensors { checkpoint, prefix: text_encoder_names::PREFIX };
+    match names {
+        TextEncoderNames::AltDiffusion => to_json(alt_diffusion(checkpoint)?),
+        TextEncoderNames::Transformers if tensors.has(&format!("{BERT_WORDS}.weight")) => bert(&tensors),
+        TextEncoderNames::Transformers => clip(&tensors),
+        TextEncoderNames::OpenClip { layers } => open_clip(&tensors, layers),
+    }
+}
+
+/// Infers the configuration of AltDiffusion's text encoder.
+pub(super) fn alt_diffusion(checkpoint: &Checkpoint) -> Result<TextEncoderConfig> {
+    let tensors = PrefixedTensors { checkpoint, prefix: text_encoder_names::PREFIX };
     let vocab_size = tensors.size("roberta.embeddings.word_embeddings.weight", 0)?;
     let hidden_size = tensors.size("roberta.embeddings.word_embeddings.weight", 1)?;
     let has_pre_transformation = tensors.has("transformation_pre.weight");
@@ -83,7 +107,7 @@ pub(super) fn text_encoder(checkpoint: &Checkpoint) -> Result<TextEncoderConfig>
             vocab_size,
             hidden_size,
             num_hidden_layers: tensors.numbers("roberta.encoder.layer.").len(),
-            num_attention_heads: tensors.heads("the text encoder", hidden_size, XLM_R_HEAD_CHANNELS)?,
+            num_attention_heads: tensors.heads("the text encoder", hidden_size, TEXT_HEAD_CHANNELS)?,
             intermediate_size: tensors.size("roberta.encoder.layer.0.intermediate.dense.weight", 0)?,
             max_position_embeddings: tensors.size("roberta.embeddings.position_embeddings.weight", 0)?,
             type_vocab_size: tensors.size("roberta.embeddings.token_type_embeddings.weight", 0)?,
@@ -95,12 +119,64 @@ pub(super) fn text_encoder(checkpoint: &Checkpoint) -> Result<TextEncoderConfig>
     })
 }
 
+/// Infers the configuration of CLIP's text tower in Stable Diffusion 1.
+fn clip(tensors: &PrefixedTensors) -> Result<Value> {
+    let tower = "transformer.text_model";
+    let words = format!("{tower}.embeddings.token_embedding.weight");
+    let hidden_size = tensors.size(&words, 1)?;
+    Ok(json!({
+        "architectures": ["CLIPTextModel"],
+        // OpenAI's towers have it, OpenCLIP's the exact function.
+        "hidden_act": if hidden_size == OPEN_CLIP_WIDTH { "gelu" } else { "quick_gelu" },
+        "hidden_size": hidden_size,
+        "intermediate_size": tensors.size(&format!("{tower}.encoder.layers.0.mlp.fc1.weight"), 0)?,
+        "max_position_embeddings": tensors.size(&format!("{tower}.embeddings.position_embedding.weight"), 0)?,
+        "num_attention_heads": tensors.heads("the text encoder", hidden_size, TEXT_HEAD_CHANNELS)?,
+        "num_hidden_layers": tensors.numbers(&format!("{tower}.encoder.layers.")).len(),
+        "vocab_size": tensors.size(&words, 0)?,
+    }))
+}
+
+/// Infers the configuration of OpenCLIP's text tower in Stable Diffusion 2.
+fn open_clip(tensors: &PrefixedTensors, layers: usize) -> Result<Value> {
+    let hidden_size = tensors.size("model.token_embedding.weight", 1)?;
+    Ok(json!({
+        "architectures": ["CLIPTextModel"],
+        "hidden_act": "gelu",
+        "hidden_size": hidden_size,
+        "intermediate_size": tensors.size("model.transformer.resblocks.0.mlp.c_fc.weight", 0)?,
+        "max_position_embeddings": tensors.size("model.positional_embedding", 0)?,
+        "num_attention_heads": tensors.heads("the text encoder", hidden_size, TEXT_HEAD_CHANNELS)?,
+        "num_hidden_layers": layers,
+        "vocab_size": tensors.size("model.token_embedding.weight", 0)?,
+    }))
+}
+
+/// Infers the configuration of BERT in Taiyi.
+fn bert(tensors: &PrefixedTensors) -> Result<Value> {
+    let hidden_size = tensors.size(&format!("{BERT_WORDS}.weight"), 1)?;
+    let embeddings = "transformer.embeddings";
+    Ok(json!({
+        "architectures": ["BertModel"],
+        "hidden_size": hidden_size,
+        "intermediate_size": tensors.size("transformer.encoder.layer.0.intermediate.dense.weight", 0)?,
+        "max_position_embeddings": tensors.size(&format!("{embeddings}.position_embeddings.weight"), 0)?,
+        "num_attention_heads": tensors.heads("the text encoder", hidden_size, TEXT_HEAD_CHANNELS)?,
+        "num_hidden_layers": tensors.numbers("transformer.encoder.layer.").len(),
+        "type_vocab_size": tensors.size(&format!("{embeddings}.token_type_embeddings.weight"), 0)?,
+        "vocab_size": tensors.size(&format!("{BERT_WORDS}.weight"), 0)?,
+    }))
+}
+
 /// Returns the `scheduler/scheduler_config.json` that all published models share.
 ///
-/// Shapes do not reveal whether the UNet predicts noise or velocity. Noise is right for every published AltDiffusion,
-/// and assumed unless a tensor marks the file.
+/// Shapes do not reveal whether the UNet predicts noise or velocity. Noise is right for every published AltDiffusion
+/// and Stable Diffusion 1, and assumed unless a tensor marks the file; velocity for the larger models of Stable
+/// Diffusion 2, which diffusers assumes too.
 pub(super) fn scheduler(checkpoint: &Checkpoint) -> Value {
-    let prediction = if checkpoint.contains(PREDICTS_V) { "v_prediction" } else { "epsilon" };
+    let is_second = matches!(TextEncoderNames::of(checkpoint), Some(TextEncoderNames::OpenClip { .. }));
+    let predicts_v = checkpoint.contains(PREDICTS_V) || is_second;
+    let prediction = if predicts_v { "v_prediction" } else { "epsilon" };
     json!({
         "_class_name": "DDIMScheduler",
         "num_train_timesteps": 1000,

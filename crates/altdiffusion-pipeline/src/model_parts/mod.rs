@@ -13,6 +13,7 @@ mod prefixed_tensors;
 pub(crate) mod test_files;
 #[cfg(test)]
 mod tests;
+mod text_encoder_names;
 mod unet_names;
 mod vae_names;
 mod write_folders;
@@ -30,11 +31,9 @@ pub use convert::{Converted, convert_weights};
 pub(crate) use down_path::DownPath;
 pub(crate) use names::index;
 pub(crate) use prefixed_tensors::PrefixedTensors;
+use text_encoder_names::{TextEncoderNames, fused_parts};
 pub(crate) use unet_names::UNetNames;
 use vae_names::VaeNames;
-
-/// The prefix of the text encoder's weights in a single file. FlagAI's files use diffusers' names after it.
-const TEXT_ENCODER_PREFIX: &str = "cond_stage_model.";
 
 pub(crate) const TEXT_ENCODER_CONFIG: &str = "text_encoder/config.json";
 pub(crate) const UNET_CONFIG: &str = "unet/config.json";
@@ -61,7 +60,7 @@ enum PartKind {
     SafetyChecker,
 }
 
-/// The parts of an AltDiffusion model with their configurations, before weights are read.
+/// The parts of a diffusion model with their configurations, before weights are read.
 #[derive(Debug)]
 pub struct ModelParts {
     /// What to call the model in errors.
@@ -134,7 +133,8 @@ impl ModelParts {
     }
 
     /// Finds the parts of a model in one file, `.safetensors`, `.gguf` or `.ckpt`, in latent diffusion's naming:
-    /// `model.diffusion_model.*`, `first_stage_model.*` and `cond_stage_model.*`.
+    /// `model.diffusion_model.*`, `first_stage_model.*` and `cond_stage_model.*`: AltDiffusion, Stable Diffusion 1 and 2,
+    /// and Taiyi.
     ///
     /// Configurations come from the file itself, if it was converted by this crate, or from `beside`, a model in
     /// folders, or else from the tensors' shapes. The tokenizer and the safety checker always come from `beside`.
@@ -142,8 +142,8 @@ impl ModelParts {
     /// # Errors
     /// If the file is damaged, or not such a model.
     pub fn in_single_file(path: &Path, beside: Option<&ModelSource>) -> Result<Self> {
-        let checkpoint = Checkpoint::from_file(path)?;
-        check_is_model(&checkpoint)?;
+        let checkpoint = Checkpoint::from_file(path)?.with_rows_split(fused_parts);
+        let text_encoder_names = check_is_model(&checkpoint)?;
         let own = checkpoint.metadata();
         let known = |relative: &str| -> Result<Option<FileData>> {
             if let Some(json) = own.get(relative).or_else(|| own.get(&gguf_key(relative))) {
@@ -165,7 +165,11 @@ impl ModelParts {
         };
         let text_encoder_config = match known(TEXT_ENCODER_CONFIG)? {
             Some(config) => config,
-            None => inferred_config(&checkpoint, TEXT_ENCODER_CONFIG, &inferred::text_encoder(&checkpoint)?)?,
+            None => inferred_config(
+                &checkpoint,
+                TEXT_ENCODER_CONFIG,
+                &inferred::text_encoder(&checkpoint, text_encoder_names)?,
+            )?,
         };
         let scheduler = match known(SCHEDULER_CONFIG)? {
             Some(config) => config,
@@ -181,7 +185,7 @@ impl ModelParts {
             Some(format!("{}{}", vae_names::PREFIX, vae_names.to_ldm(name)?))
         });
         let text_encoder =
-            checkpoint.part(TEXT_ENCODER_PREFIX, |name| Some(format!("{TEXT_ENCODER_PREFIX}{name}")));
+            checkpoint.part(text_encoder_names::PREFIX, move |name| text_encoder_names.to_file(name));
         Ok(Self {
             name: checkpoint.file_name().to_owned(),
             scheduler,
@@ -251,19 +255,21 @@ fn inferred_config(checkpoint: &Checkpoint, relative: &str, config: &impl Serial
     }
 }
 
-/// Refuses a file that is not an AltDiffusion, and says what it is.
-fn check_is_model(checkpoint: &Checkpoint) -> Result<()> {
+/// Refuses a file that is not a supported model, and says what it is; otherwise returns the names of its text encoder.
+fn check_is_model(checkpoint: &Checkpoint) -> Result<TextEncoderNames> {
     let has = |prefix: &str| checkpoint.names().any(|name| name.starts_with(prefix));
     let problem = if !has(unet_names::PREFIX) {
         "holds no UNet: expected a whole model in the naming of latent diffusion, found no tensor model.diffusion_model.*"
     } else if !has(vae_names::PREFIX) {
         "expected a whole model, found no tensor first_stage_model.*: it lacks the autoencoder"
-    } else if has("cond_stage_model.transformer.text_model.") || has("cond_stage_model.model.transformer.") {
-        "expected an AltDiffusion model, found a Stable Diffusion one: its text encoder is CLIP's, not XLM-R"
-    } else if !has("cond_stage_model.roberta.") {
-        "expected a whole model, found no tensor cond_stage_model.roberta.*: it lacks the text encoder"
+    } else if has("conditioner.embedders.") {
+        "expected a model with one text encoder, found Stable Diffusion XL's two, conditioner.embedders.*"
+    } else if let Some(names) = TextEncoderNames::of(checkpoint) {
+        return Ok(names);
     } else {
-        return Ok(());
+        "expected a whole model, found no text encoder: no tensor cond_stage_model.roberta.* (AltDiffusion), \
+         cond_stage_model.transformer.* (Stable Diffusion 1, Taiyi) or cond_stage_model.model.transformer.* (Stable \
+         Diffusion 2)"
     };
     Err(Error::content(checkpoint.file_name(), problem))
 }

@@ -40,8 +40,10 @@ pub(super) fn choose(part: PartKind, name: &str, shape: &[usize], wanted: Number
         PartKind::ImageEncoder => wanted,
         PartKind::TextEncoder => match name.rsplit('.').nth(1) {
             // A quarter of the text encoder, and a prompt reads only a few of its rows.
-            Some("word_embeddings") => FALLBACK,
-            Some("position_embeddings" | "token_type_embeddings") => return as_it_is(NumberType::F16),
+            Some("word_embeddings" | "token_embedding") => FALLBACK,
+            Some("position_embeddings" | "position_embedding" | "token_type_embeddings") => {
+                return as_it_is(NumberType::F16);
+            }
             _ => wanted,
         },
     };

@@ -129,9 +129,9 @@ fn both_forms_of_the_text_encoder_are_told_from_shapes() -> TestResult {
         }
         let tensors: Vec<_> = tensors
             .into_iter()
-            .map(|(name, shape)| (format!("{TEXT_ENCODER_PREFIX}{name}"), shape))
+            .map(|(name, shape)| (format!("{}{name}", text_encoder_names::PREFIX), shape))
             .collect();
-        let found = inferred::text_encoder(&checkpoint(&tensors)?)?;
+        let found = inferred::alt_diffusion(&checkpoint(&tensors)?)?;
         assert_eq!(found.encoder, xlm_r);
         assert_eq!(found.has_pre_transformation, projection == "transformation_pre");
         assert_eq!(found.project_dim, if found.has_pre_transformation { 1024 } else { 768 });
@@ -154,7 +154,7 @@ fn what_shapes_cannot_tell_is_an_error() -> TestResult {
         let error = halves(blocks)?;
         assert!(error.contains("expected") || error.contains("no tensor"), "{blocks:?}: {error}");
     }
-    let error = inferred::text_encoder(&checkpoint(&[(
+    let error = inferred::alt_diffusion(&checkpoint(&[(
         "cond_stage_model.roberta.embeddings.word_embeddings.weight".to_owned(),
         vec![10, 16],
     )])?);

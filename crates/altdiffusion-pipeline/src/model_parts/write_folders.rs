@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use altclip_encoder::conditioner::ConditionerConfig;
 use model_files::checkpoint::{NumberType, TensorToWrite, write_gguf, write_safetensors};
 use model_files::config::parse_json;
 use serde_json::{Value, json};
@@ -19,13 +20,19 @@ use super::{
 use crate::{Error, Result};
 
 /// The files of a tokenizer.
-const TOKENIZER_FILES: [&str; 5] = [
+const TOKENIZER_FILES: [&str; 8] = [
     "tokenizer/sentencepiece.bpe.model",
+    "tokenizer/vocab.txt",
+    "tokenizer/vocab.json",
     "tokenizer/tokenizer.json",
+    "tokenizer/merges.txt",
     "tokenizer/tokenizer_config.json",
     "tokenizer/special_tokens_map.json",
     "tokenizer/added_tokens.json",
 ];
+/// How many of them hold a vocabulary; the class of tokenizers of each, the last of which does not tell.
+const VOCABULARIES: usize = 4;
+const TOKENIZER_CLASSES: [&str; VOCABULARIES - 1] = ["XLMRobertaTokenizer", "BertTokenizer", "CLIPTokenizer"];
 
 impl ModelParts {
     /// Writes the model in diffusers' folders, into the directory `path`, which must not exist yet. If `dtype` is a
@@ -73,17 +80,18 @@ impl ModelParts {
             made.and_then(|()| fs::write(&file, content)).map_err(|error| Error::io(&file, error))
         };
 
-        let mut found_tokenizer = false;
-        for relative in TOKENIZER_FILES {
+        let mut vocabulary = None;
+        for (index, relative) in TOKENIZER_FILES.into_iter().enumerate() {
             if let Some(file) = tokenizer.read_optional(relative)? {
                 write(relative, &file)?;
-                found_tokenizer = true;
+                vocabulary = vocabulary.or((index < VOCABULARIES).then_some(index));
             }
         }
-        if !found_tokenizer {
-            let problem = format!("no file {} or {}", TOKENIZER_FILES[0], TOKENIZER_FILES[1]);
+        let Some(vocabulary) = vocabulary else {
+            let (last, files) = TOKENIZER_FILES[..VOCABULARIES].split_last().unwrap_or((&"", &[]));
+            let problem = format!("no file {} or {last}", files.join(", "));
             return Err(Error::content(tokenizer.to_string(), problem));
-        }
+        };
         write(SCHEDULER_CONFIG, &self.scheduler)?;
         if let Some(feature_extractor) = tokenizer.read_optional(FEATURE_EXTRACTOR_CONFIG)? {
             write(FEATURE_EXTRACTOR_CONFIG, &feature_extractor)?;
@@ -121,7 +129,7 @@ impl ModelParts {
             })?;
             written += tensors.len();
         }
-        let index = serde_json::to_vec_pretty(&self.model_index()?)
+        let index = serde_json::to_vec_pretty(&self.model_index(TOKENIZER_CLASSES.get(vocabulary).copied())?)
             .map_err(|error| Error::content("model_index.json", error.to_string()))?;
         write("model_index.json", &index)?;
 
@@ -131,8 +139,22 @@ impl ModelParts {
         Ok(Converted { tensors: total, left_out, fell_back })
     }
 
-    /// Builds `model_index.json` as diffusers does.
-    fn model_index(&self) -> Result<Value> {
+    /// Builds `model_index.json` as diffusers does, for a tokenizer whose files tell this class.
+    fn model_index(&self, tokenizer: Option<&str>) -> Result<Value> {
+        let (pipeline, text_encoder, usual_tokenizer) =
+            match ConditionerConfig::read(&self.text_encoder.config)? {
+                ConditionerConfig::AltDiffusion(_) => (
+                    "AltDiffusionPipeline",
+                    ["alt_diffusion", "RobertaSeriesModelWithTransformation"],
+                    "XLMRobertaTokenizer",
+                ),
+                ConditionerConfig::Clip(_) => {
+                    ("StableDiffusionPipeline", ["transformers", "CLIPTextModel"], "CLIPTokenizer")
+                }
+                ConditionerConfig::Bert(_) => {
+                    ("StableDiffusionPipeline", ["transformers", "BertModel"], "BertTokenizer")
+                }
+            };
         let scheduler: Value = parse_json(&self.scheduler)?;
         let part = |is_there: bool, library: &str, class: &str| match is_there {
             true => json!([library, class]),
@@ -143,14 +165,14 @@ impl ModelParts {
         let safety_checker = part(has_checker, "stable_diffusion", "StableDiffusionSafetyChecker");
         let image_encoder = part(has_encoder, "transformers", "CLIPVisionModelWithProjection");
         Ok(json!({
-            "_class_name": "AltDiffusionPipeline",
+            "_class_name": pipeline,
             "feature_extractor": feature_extractor,
             "image_encoder": image_encoder,
             "requires_safety_checker": self.safety.is_some(),
             "safety_checker": safety_checker,
             "scheduler": ["diffusers", scheduler["_class_name"]],
-            "text_encoder": ["alt_diffusion", "RobertaSeriesModelWithTransformation"],
-            "tokenizer": ["transformers", "XLMRobertaTokenizer"],
+            "text_encoder": text_encoder,
+            "tokenizer": ["transformers", tokenizer.unwrap_or(usual_tokenizer)],
             "unet": ["diffusers", "UNet2DConditionModel"],
             "vae": ["diffusers", "AutoencoderKL"],
         }))

@@ -43,6 +43,31 @@ impl Contents {
         Self { name, files, tables, name_in_file: Some(name_in_file) }
     }
 
+    /// The same tensors, but with those that `parts` names in equal groups of rows.
+    pub(super) fn with_rows_split(&self, parts: impl Fn(&str) -> Vec<String>) -> Self {
+        let mut tables = Tables { tensors: BTreeMap::new(), unreadable: BTreeMap::new() };
+        for (name, problem) in &self.tables.unreadable {
+            let names = Some(parts(name)).filter(|names| !names.is_empty());
+            let names = names.unwrap_or_else(|| vec![name.clone()]);
+            tables.unreadable.extend(names.into_iter().map(|name| (name, problem.clone())));
+        }
+        for (name, located) in &self.tables.tensors {
+            let names = parts(name);
+            if names.is_empty() {
+                tables.tensors.insert(name.clone(), located.clone());
+                continue;
+            }
+            let count = names.len();
+            for (group, part) in names.into_iter().enumerate() {
+                match located.rows(group, count) {
+                    Ok(rows) => drop(tables.tensors.insert(part, rows)),
+                    Err(problem) => drop(tables.unreadable.insert(part, problem)),
+                }
+            }
+        }
+        Self { name: self.name.clone(), files: self.files.clone(), tables, name_in_file: None }
+    }
+
     pub(super) fn find(&self, name: &str) -> Option<&Located> {
         self.find_entry(name).map(|(_, located)| located)
     }

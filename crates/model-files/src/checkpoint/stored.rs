@@ -42,6 +42,27 @@ impl StoredTensor {
         Self { dtype, shape, strides: None, bytes, encoding: Encoding::default() }
     }
 
+    /// One of `count` equal groups of rows; `None` if the rows are no multiple, or their places cannot be told.
+    pub(super) fn rows(&self, group: usize, count: usize) -> Option<Self> {
+        let [rows, row @ ..] = self.shape.as_slice() else { return None };
+        if self.encoding.as_text || group >= count || !rows.is_multiple_of(count) {
+            return None;
+        }
+        let rows = rows / count;
+        let shape: Vec<usize> = [rows].into_iter().chain(row.iter().copied()).collect();
+        let elements = match &self.strides {
+            None => element_count(&shape)?,
+            Some(strides) => rows.checked_mul(*strides.first()?)?,
+        };
+        let length = self.dtype.bytes_of(elements)?;
+        let start = self.bytes.start.checked_add(length.checked_mul(group)?)?;
+        let end = match &self.strides {
+            None => start.checked_add(length)?,
+            Some(_) => self.bytes.end,
+        };
+        (start <= end && end <= self.bytes.end).then(|| Self { shape, bytes: start..end, ..self.clone() })
+    }
+
     /// Whether its bytes in the file are those of its elements, in order.
     pub(super) fn is_plain(&self) -> bool {
         self.strides.is_none() && self.encoding == Encoding::default()
@@ -112,6 +133,20 @@ mod tests {
         let bytes = [0u8, 1, 2, 3, 4, 5];
         assert_eq!(gather(&bytes, &[3, 2], &[1, 3], 1), [0, 3, 1, 4, 2, 5]);
         assert_eq!(gather(&bytes, &[2, 3], &[0, 2], 1), [0, 2, 4, 0, 2, 4]);
+    }
+
+    #[test]
+    fn rows_are_taken_in_groups() {
+        let bytes = [0u8, 1, 2, 3, 4, 5];
+        let plain = stored(Dtype::U8, &[3, 2], None, Encoding::default());
+        assert_eq!(*plain.rows(1, 3).unwrap().element_bytes(&bytes), [2, 3]);
+        assert_eq!(plain.rows(1, 3).unwrap().shape, [1, 2]);
+        assert_eq!((plain.rows(0, 2), plain.rows(3, 3)), (None, None));
+        // The transpose of [[0, 1, 2], [3, 4, 5]].
+        let strided = stored(Dtype::U8, &[3, 2], Some(&[1, 3]), Encoding::default());
+        assert_eq!(*strided.rows(2, 3).unwrap().element_bytes(&bytes), [2, 5]);
+        let scalar = stored(Dtype::U8, &[], None, Encoding::default());
+        assert_eq!(scalar.rows(0, 1), None);
     }
 
     #[test]

@@ -30,6 +30,22 @@ pub(super) struct Scale {
     pub tensor: StoredTensor,
 }
 
+impl Located {
+    /// One of `count` equal groups of rows.
+    ///
+    /// # Errors
+    /// Says why there are none.
+    pub(super) fn rows(&self, group: usize, count: usize) -> Result<Self, String> {
+        if self.scale.is_some() {
+            return Err(format!("it has scales, expected plain numbers in {count} groups of rows"));
+        }
+        let tensor = self.tensor.rows(group, count).ok_or_else(|| {
+            format!("it has shape {:?}, expected {count} equal groups of rows", self.tensor.shape)
+        })?;
+        Ok(Self { tensor, ..self.clone() })
+    }
+}
+
 impl Tables {
     /// Adds the tensors of the file with this index.
     pub(super) fn add(&mut self, file: usize, listing: Listing) {

@@ -107,6 +107,14 @@ impl Checkpoint {
         Self { contents: Arc::new(contents), watched: None }
     }
 
+    /// The same tensors, but some of them in parts: `parts` maps a tensor's name to those of equal groups of its rows,
+    /// if it is to be split. Names and errors have the parts only.
+    #[must_use]
+    pub fn with_rows_split(&self, parts: impl Fn(&str) -> Vec<String>) -> Self {
+        let contents = self.contents.with_rows_split(parts);
+        Self { contents: Arc::new(contents), watched: None }
+    }
+
     /// The same tensors, but [`var_builder`](Self::var_builder) does not read them: `survey` records what is asked
     /// for. `folder` names this part of the model in its report.
     #[must_use]

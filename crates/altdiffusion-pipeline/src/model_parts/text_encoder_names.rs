@@ -1,0 +1,166 @@
+//! Translates the names of the text encoder's weights between diffusers and single files.
+//!
+//! After the prefix, FlagAI's files have diffusers' names; those of Stable Diffusion 1 and Taiyi have them after
+//! `transformer.`; those of Stable Diffusion 2 have OpenCLIP's after `model.`, with the projections of queries, keys
+//! and values as one matrix.
+
+use model_files::checkpoint::Checkpoint;
+
+use super::names::{index, renamed, reversed};
+use super::prefixed_tensors::PrefixedTensors;
+
+/// The prefix of the text encoder's weights in a single file.
+pub(super) const PREFIX: &str = "cond_stage_model.";
+
+const TRANSFORMERS: &str = "transformer.";
+const OPEN_CLIP: &str = "model.";
+
+/// OpenCLIP's tensor of the projections of queries, keys and values, and what its parts are called here.
+const FUSED: &str = ".attn.in_proj_";
+const FUSED_PARTS: [(&str, &str); 3] =
+    [("self_attn.q_proj", "q"), ("self_attn.k_proj", "k"), ("self_attn.v_proj", "v")];
+
+/// The tensors outside the layers, in diffusers and in OpenCLIP.
+const TENSORS: [(&str, &str); 4] = [
+    ("text_model.embeddings.token_embedding.weight", "token_embedding.weight"),
+    ("text_model.embeddings.position_embedding.weight", "positional_embedding"),
+    ("text_model.final_layer_norm.weight", "ln_final.weight"),
+    ("text_model.final_layer_norm.bias", "ln_final.bias"),
+];
+/// A layer's own layers.
+const LAYERS: [(&str, &str); 5] = [
+    ("layer_norm1", "ln_1"),
+    ("layer_norm2", "ln_2"),
+    ("mlp.fc1", "mlp.c_fc"),
+    ("mlp.fc2", "mlp.c_proj"),
+    ("self_attn.out_proj", "attn.out_proj"),
+];
+
+/// How a file names the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TextEncoderNames {
+    /// As in diffusers, after the prefix.
+    AltDiffusion,
+    /// As in diffusers, after the prefix and `transformer.`.
+    Transformers,
+    /// OpenCLIP's, for this many layers.
+    OpenClip { layers: usize },
+}
+
+impl TextEncoderNames {
+    /// Recognizes the names in a file; `None` if it has no text encoder that is supported.
+    pub(super) fn of(checkpoint: &Checkpoint) -> Option<Self> {
+        let tensors = PrefixedTensors { checkpoint, prefix: PREFIX };
+        let is_there = |prefix: &str| tensors.names().any(|name| name.starts_with(prefix));
+        if is_there("roberta.") {
+            Some(Self::AltDiffusion)
+        } else if is_there("transformer.text_model.") || is_there("transformer.encoder.layer.") {
+            Some(Self::Transformers)
+        } else if is_there("model.transformer.resblocks.") {
+            // The last layer is there, but Stable Diffusion 2 uses the one before.
+            let layers = tensors.numbers("model.transformer.resblocks.").len();
+            Some(Self::OpenClip { layers: layers.saturating_sub(1) })
+        } else {
+            None
+        }
+    }
+
+    /// Maps a name in diffusers to that in the file.
+    pub(super) fn to_file(self, name: &str) -> Option<String> {
+        match self {
+            Self::AltDiffusion => Some(format!("{PREFIX}{name}")),
+            Self::Transformers => Some(format!("{PREFIX}{TRANSFORMERS}{name}")),
+            Self::OpenClip { layers } => Some(format!("{PREFIX}{OPEN_CLIP}{}", to_open_clip(name, layers)?)),
+        }
+    }
+
+    /// Maps a name in the file to that in diffusers.
+    pub(super) fn to_diffusers(self, stored: &str) -> Option<String> {
+        let name = stored.strip_prefix(PREFIX)?;
+        match self {
+            Self::AltDiffusion => Some(name.to_owned()),
+            Self::Transformers => name.strip_prefix(TRANSFORMERS).map(str::to_owned),
+            Self::OpenClip { layers } => from_open_clip(name.strip_prefix(OPEN_CLIP)?, layers),
+        }
+    }
+}
+
+fn to_open_clip(name: &str, layers: usize) -> Option<String> {
+    if let Some((_, theirs)) = TENSORS.iter().find(|(ours, _)| *ours == name) {
+        return Some((*theirs).to_owned());
+    }
+    let (layer, rest) = name.strip_prefix("text_model.encoder.layers.")?.split_once('.')?;
+    let layer = index(layer).filter(|layer| *layer < layers)?;
+    let fused = FUSED_PARTS.iter().find_map(|(ours, part)| Some((rest.strip_prefix(ours)?, part)));
+    let theirs = match fused {
+        Some((kind, part)) => format!("attn.in_proj_{}.{part}", kind.strip_prefix('.')?),
+        None => renamed(rest, LAYERS.into_iter())?,
+    };
+    Some(format!("transformer.resblocks.{layer}.{theirs}"))
+}
+
+fn from_open_clip(name: &str, layers: usize) -> Option<String> {
+    if let Some((ours, _)) = TENSORS.iter().find(|(_, theirs)| *theirs == name) {
+        return Some((*ours).to_owned());
+    }
+    let (layer, rest) = name.strip_prefix("transformer.resblocks.")?.split_once('.')?;
+    let layer = index(layer).filter(|layer| *layer < layers)?;
+    let ours = match rest.strip_prefix("attn.in_proj_") {
+        Some(rest) => {
+            let (kind, part) = rest.split_once('.')?;
+            let (ours, _) = FUSED_PARTS.iter().find(|(_, theirs)| *theirs == part)?;
+            format!("{ours}.{kind}")
+        }
+        None => renamed(rest, reversed(&LAYERS))?,
+    };
+    Some(format!("text_model.encoder.layers.{layer}.{ours}"))
+}
+
+/// The parts of a tensor that is several in diffusers.
+pub(super) fn fused_parts(stored: &str) -> Vec<String> {
+    let is_fused = stored.starts_with(PREFIX) && stored.contains(FUSED);
+    let parts = FUSED_PARTS.iter().filter(|_| is_fused);
+    parts.map(|(_, part)| format!("{stored}.{part}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_both_ways() {
+        let open_clip = TextEncoderNames::OpenClip { layers: 23 };
+        for (names, ours, stored) in [
+            (TextEncoderNames::AltDiffusion, "roberta.x.weight", "cond_stage_model.roberta.x.weight"),
+            (TextEncoderNames::Transformers, "text_model.x", "cond_stage_model.transformer.text_model.x"),
+            (
+                open_clip,
+                "text_model.embeddings.position_embedding.weight",
+                "cond_stage_model.model.positional_embedding",
+            ),
+            (
+                open_clip,
+                "text_model.encoder.layers.22.self_attn.k_proj.bias",
+                "cond_stage_model.model.transformer.resblocks.22.attn.in_proj_bias.k",
+            ),
+            (
+                open_clip,
+                "text_model.encoder.layers.0.self_attn.out_proj.weight",
+                "cond_stage_model.model.transformer.resblocks.0.attn.out_proj.weight",
+            ),
+            (
+                open_clip,
+                "text_model.encoder.layers.7.mlp.fc2.bias",
+                "cond_stage_model.model.transformer.resblocks.7.mlp.c_proj.bias",
+            ),
+        ] {
+            assert_eq!(names.to_file(ours).as_deref(), Some(stored));
+            assert_eq!(names.to_diffusers(stored).as_deref(), Some(ours));
+        }
+        // The last layer and the projection to the joint space are not used.
+        for stored in ["transformer.resblocks.23.ln_1.weight", "text_projection", "logit_scale"] {
+            assert_eq!(open_clip.to_diffusers(&format!("{PREFIX}model.{stored}")), None, "{stored}");
+        }
+        assert_eq!(open_clip.to_file("text_model.encoder.layers.23.layer_norm1.bias"), None);
+    }
+}
