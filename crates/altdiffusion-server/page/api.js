@@ -3,7 +3,7 @@
 import { InputError } from "./dom.js";
 
 /** An error that the server named; `param` is the field of the request that it is about. */
-export class ServerError extends Error {
+class ServerError extends Error {
   constructor(error, status) {
     super(error.message);
     Object.assign(this, { param: error.param ?? null, status });
@@ -45,8 +45,10 @@ async function request(path, { body, signal } = {}) {
       }
     }
     const answer = await response.json().catch(() => null);
-    throw answer?.error?.message
-      ? new ServerError(answer.error, response.status)
+    // Paths of other programs' interfaces say it in `detail`.
+    const message = answer?.error?.message ?? answer?.detail;
+    throw typeof message === "string"
+      ? new ServerError({ message, param: answer.error?.param }, response.status)
       : new InputError(null, "server-status", { status: response.status });
   }
 }

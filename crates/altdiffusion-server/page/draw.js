@@ -1,6 +1,6 @@
 // The panel that draws: as the prompt is typed, or when asked to.
 
-import { ServerError, draw as events, imageSettings } from "./api.js";
+import { draw as events, imageSettings } from "./api.js";
 import { announce, byId, element } from "./dom.js";
 import { openHistory, remember } from "./history.js";
 import { base64, dataUri, pngBlob, readImage, receiveImages } from "./image-input.js";
@@ -139,10 +139,10 @@ async function recordOf(file) {
   try {
     return (await imageSettings(base64(await dataUri(file)))).parameters ?? {};
   } catch (error) {
-    if (error instanceof ServerError) {
-      return {};
+    if (error.key === "no-server") {
+      throw error;
     }
-    throw error;
+    return {};
   }
 }
 

@@ -185,7 +185,9 @@ const checks = [
     await drop(page, "#panel-draw", "cat.png", recorded);
     await page.click("#dropped-start");
     await page.click("#start-remove");
-    await page.route("**/png-info", answerWith(413, { message: "expected a smaller file" }));
+    // The record cannot be read, and the server says so in the form of that interface.
+    const unread = { error: "HTTPException", detail: "expected a smaller file", body: "", errors: "expected a smaller file" };
+    await page.route("**/png-info", (route) => route.fulfill({ status: 413, contentType: "application/json", body: JSON.stringify(unread) }));
     await drop(page, "#panel-draw", "photo.png", recorded);
     await page.getByRole("img", { name: "photo.png" }).waitFor();
     assert.ok(await page.locator("#start-image").isVisible());
