@@ -10,7 +10,8 @@ import { beginTiles, endTiles, select, selectedEntry, showEntry, showFinished, s
 import { prepareStart, setStart } from "./start-image.js";
 import { say, silence, text } from "./text.js";
 
-const PAUSE_OF_TYPING = 250;
+// What is drawn while more is typed is cancelled, so a short pause costs little.
+const PAUSE_OF_TYPING = 150;
 // Short enough to be read and copied, and as long as other programs' seeds.
 const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
 

@@ -87,7 +87,8 @@ const checks = [
     const previews = await page.evaluate(() => globalThis.previews.size);
     assert.ok(previews > 1, "expected previews");
     assert.deepEqual(page.complaints, []);
-    return `${previews} previews, ${seconds.toFixed(2)} s after typing ended`;
+    const [, drawing] = (await textOf(page, "#about-text")).match(/([\d.]+) s$/);
+    return `${previews} previews, ${seconds.toFixed(2)} s after typing ended, ${drawing} s of it drawing`;
   }],
   ["typing on cancels what is drawn, and keeps the seed and one entry of the history", async () => {
     const page = await open(browser, url);
