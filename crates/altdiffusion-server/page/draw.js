@@ -82,13 +82,9 @@ async function follow(body, settings, asTyped, signal) {
   announce(count > 1 ? "drawn-several" : "drawn", { prompt: body.prompt, seed: first.seed, count });
 }
 
-function showStep({ image, images, step, steps, queue }) {
+function showStep({ image, images, step, steps }) {
   const share = (image * steps + step) / (images * steps);
-  if (queue > 0) {
-    showProgress(0, "waiting", { queue });
-  } else {
-    showProgress(share, images > 1 ? "image-step" : "step", { image: image + 1, images, step, steps });
-  }
+  showProgress(share, images > 1 ? "image-step" : "step", { image: image + 1, images, step, steps });
 }
 
 function showProgress(value, key, values) {
