@@ -66,8 +66,8 @@ async function follow(body, settings, asTyped, signal) {
     } else if (kind === "partial_image") {
       showPreview(event.image, event.b64_json);
     } else if (kind === "completed") {
-      const { seed, width, height, parameters, seconds } = event;
-      const entry = remember({ settings, seed, width, height, parameters, seconds, blob: pngBlob(event.b64_json), live: asTyped });
+      const { seed, width, height, parameters, seconds, flagged } = event;
+      const entry = remember({ settings, seed, width, height, parameters, seconds, flagged, blob: pngBlob(event.b64_json), live: asTyped });
       showFinished(event.image, entry);
       if (!first) {
         first = entry;

@@ -119,6 +119,7 @@ export function select(entry) {
   const prompt = entry.settings.values.prompt;
   const values = { prompt, seed, width, height, seconds: seconds?.toFixed(seconds < 10 ? 1 : 0) };
   say(byId("about-text"), seconds === undefined ? "about" : "about-timed", values);
+  byId("flagged").hidden = !entry.flagged;
   byId("parameters").textContent = entry.parameters;
   const link = byId("download");
   link.href = imageAddress(entry);

@@ -245,6 +245,17 @@ const checks = [
     await drop(page, "#panel-draw", "notes.png", btoa("no image"));
     await page.getByText("notes.png is not an image that this browser can read").waitFor();
   }],
+  ["an image that the safety checker made black is said to be that", async () => {
+    const page = await open(browser, url);
+    const image = { type: "image_generation.completed", image: 0, b64_json: plain, seed: 7, width: 64, height: 64, parameters: "", flagged: true };
+    const body = `event: ${image.type}\ndata: ${JSON.stringify(image)}\n\n`;
+    await page.route(GENERATIONS, (route) => route.fulfill({ contentType: "text/event-stream", body }));
+    await draw(page, "a cat");
+    assert.ok(await page.locator("#flagged").isVisible());
+    await page.unroute(GENERATIONS);
+    await draw(page, "a cat");
+    assert.ok(await page.locator("#flagged").isHidden());
+  }],
   ["a key is asked for, and sent", async () => {
     const context = await browser.newContext({ locale: "en-GB" });
     const page = await context.newPage();
