@@ -5,6 +5,7 @@
 //
 // Chromium is found as for the tests.
 
+import { mkdir } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { drawn, launch, open } from "../crates/altdiffusion-server/tests/page/browser.mjs";
 
@@ -14,16 +15,19 @@ if (!url) {
   process.exit(2);
 }
 const sharp = createRequire(new URL("../crates/altdiffusion-server/tests/page/", import.meta.url))("sharp");
-const wide = { viewport: { width: 1120, height: 900 } };
+const wide = { viewport: { width: 1120, height: 940 } };
 const phone = { viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
-const english = ["hedgehog", "bubbles", "a graduation cap", "a rocket", "a cat"];
-const chinese = ["刺猬", "帆船", "毕业帽", "火箭", "一只猫"];
+const english = ["a hedgehog", "bubbles", "a graduation cap", "a cat", "a rocket"];
+const chinese = ["刺猬", "帆船", "毕业帽", "一只猫", "火箭"];
 const pictures = {
   light: [english, wide],
   dark: [english, { ...wide, colorScheme: "dark" }],
   zh: [chinese, { ...wide, locale: "zh-CN" }],
   phone: [chinese.slice(2), { ...phone, locale: "zh-CN" }],
 };
+
+const folder = new URL("../docs/images/", import.meta.url).pathname;
+await mkdir(folder, { recursive: true });
 
 const browser = await launch();
 for (const [name, [prompts, options]] of Object.entries(pictures)) {
@@ -39,7 +43,7 @@ for (const [name, [prompts, options]] of Object.entries(pictures)) {
   await page.locator("#live").check();
   await page.evaluate(() => scrollTo(0, 0));
   const screenshot = await page.screenshot();
-  const path = new URL(`../docs/images/page-${name}.png`, import.meta.url).pathname;
+  const path = `${folder}page-${name}.png`;
   const { size } = await sharp(screenshot).png({ palette: true, colours: 128, effort: 10 }).toFile(path);
   console.log(`${path}: ${Math.ceil(size / 1024)} KB`);
 }
