@@ -3,7 +3,7 @@
 //! Rust has no stable intrinsics for AMX, so this is inline assembly.
 
 use super::line::Line;
-use super::product::{Products, Rows};
+use super::rows::{Products, Rows};
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, _xgetbv};
 

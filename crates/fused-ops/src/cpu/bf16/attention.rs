@@ -4,7 +4,7 @@
 
 use super::engine::Engine;
 use super::line::{LINE, Line, round};
-use super::product::{Products, Rows};
+use super::rows::{Products, Rows};
 use super::weight::Bf16Weight;
 use crate::cpu::attention::{check, exp_and_sum_lanes, for_each_head, lane_max};
 use crate::cpu::elementwise::exp2;

@@ -1,7 +1,7 @@
 //! Multiplies with AVX-512's dot products of pairs of bf16.
 
 use super::line::Line;
-use super::product::{Products, Rows};
+use super::rows::{Products, Rows};
 use crate::cpu::microkernel::PANEL;
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_load_si512, _mm512_set1_epi32, _mm512_setzero_ps,

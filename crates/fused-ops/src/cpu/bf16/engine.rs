@@ -2,7 +2,7 @@
 
 use super::line::Line;
 use super::portable;
-use super::product::{Prepared, Products, Rows};
+use super::rows::{Products, Rows};
 #[cfg(target_arch = "x86_64")]
 use super::{amx, avx512};
 use crate::cpu::microkernel::{Block, Left, PANEL, Right};
@@ -28,6 +28,13 @@ pub(super) enum Kernel {
     Avx512,
     #[cfg(target_arch = "x86_64")]
     Amx,
+}
+
+/// Rows in the form that the engine's kernel needs.
+pub(super) enum Prepared<'a> {
+    Rows(Rows<'a>),
+    #[cfg(target_arch = "x86_64")]
+    Tiles(amx::Tiles),
 }
 
 impl Kernel {

@@ -13,6 +13,7 @@ mod left;
 mod line;
 mod portable;
 mod product;
+mod rows;
 mod weight;
 
 pub(crate) use attention::attention;

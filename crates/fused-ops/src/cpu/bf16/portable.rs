@@ -1,7 +1,7 @@
 //! Multiplies with instructions of every processor, as the reference for the other kernels.
 
 use super::line::Line;
-use super::product::{Products, Rows};
+use super::rows::{Products, Rows};
 use crate::cpu::microkernel::{PANEL, Stored};
 
 /// Writes the products of all rows with one or two panels.

@@ -1,8 +1,9 @@
 //! Multiplies a gathered left factor by a packed weight in bf16: linear layers and convolutions.
 
-use super::engine::Engine;
+use super::engine::{Engine, Prepared};
 use super::left::LeftRows;
 use super::line::{LINE, Line};
+use super::rows::{Products, Rows};
 use super::weight::Bf16Weight;
 use crate::cpu::elementwise::gelu;
 use crate::cpu::epilogue::SliceEpilogue;
@@ -14,27 +15,6 @@ use crate::cpu::simd::vectorized;
 use crate::cpu::window::Window;
 use std::mem::MaybeUninit;
 use std::ops::Range;
-
-/// A row of the product with two panels.
-pub(super) type Products = [[f32; PANEL]; 2];
-
-/// Some rows of a left factor, as kernels see them.
-///
-/// There is a start for each tap of each row, followed by `lines` valid lines.
-pub(super) struct Rows<'a> {
-    pub(super) starts: &'a [*const Line],
-    pub(super) taps: usize,
-    /// The lines of a row for each tap.
-    pub(super) lines: usize,
-    /// The pairs of values of a row for each tap; the rest of its lines is zero.
-    pub(super) pairs: usize,
-}
-
-impl Rows<'_> {
-    pub(super) fn count(&self) -> usize {
-        self.starts.len() / self.taps
-    }
-}
 
 /// [`gather_product`](crate::cpu::matmul::gather_product) in bf16.
 pub(crate) fn product(
@@ -126,13 +106,6 @@ struct Part<'a> {
     left: Prepared<'a>,
     weight: &'a Bf16Weight,
     products: Vec<Products>,
-}
-
-/// Rows in the form that the engine's kernel needs.
-pub(super) enum Prepared<'a> {
-    Rows(Rows<'a>),
-    #[cfg(target_arch = "x86_64")]
-    Tiles(super::amx::Tiles),
 }
 
 impl Part<'_> {
