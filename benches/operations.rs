@@ -1,14 +1,13 @@
 //! Times the operations of a full-size model at its own shapes. Linear layers, attention and convolutions report
 //! operations per second, the others values per second.
 
-use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::VarBuilder;
+use candle_core::Result;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fused_ops::{
     Activation, Conv2d, Conv2dOptions, Epilogue, GroupNorm, LayerNorm, Linear, Padding, attention,
 };
-use std::collections::HashMap;
 use std::hint::black_box;
+use test_support::{normal, var_builder};
 
 /// Rows, inputs and outputs: XLM-R's with 8 × 77 tokens, and those of SD 1.x at 512 × 512 by level.
 const LINEAR: [(usize, usize, usize); 9] = [
@@ -49,34 +48,25 @@ const CONVOLUTION: [(usize, usize, usize, bool); 9] = [
 /// Pixels and channels of normalisations.
 const NORMALIZED: [(usize, usize); 3] = [(4096, 320), (1024, 640), (256, 1280)];
 
-fn random(shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
-    Tensor::randn(0f32, 1., shape, &Device::Cpu)
-}
-
-/// A builder of these weights.
-fn weights<const N: usize>(tensors: [(&str, Tensor); N]) -> VarBuilder<'static> {
-    let tensors: HashMap<String, Tensor> = tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into();
-    VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu)
-}
-
 fn linear(criterion: &mut Criterion) -> Result<()> {
     let mut group = criterion.benchmark_group("linear");
     for (rows, inputs, outputs) in LINEAR {
-        let layer = Linear::from_tensors(random((outputs, inputs))?, Some(random(outputs)?))?;
-        let x = random((rows, inputs))?;
+        let layer = Linear::from_tensors(normal(1, &[outputs, inputs]), Some(normal(1, &[outputs])))?;
+        let x = normal(1, &[rows, inputs]);
         group.throughput(Throughput::Elements((2 * rows * inputs * outputs) as u64));
         group.bench_function(format!("{rows} x {inputs} to {outputs}"), |b| {
             b.iter(|| black_box(layer.forward(&x)))
         });
     }
-    let layer = Linear::from_tensors(random((4096, 1024))?, Some(random(4096)?))?;
-    let x = random((616, 1024))?;
+    let layer = Linear::from_tensors(normal(1, &[4096, 1024]), Some(normal(1, &[4096])))?;
+    let x = normal(1, &[616, 1024]);
     group.throughput(Throughput::Elements(2 * 616 * 1024 * 4096));
     let gelu = Epilogue::activation(Activation::Gelu);
     group.bench_function("616 x 1024 to 4096, GELU", |b| b.iter(|| black_box(layer.forward_with(&x, &gelu))));
     for (rows, channels) in GATED {
-        let layer = Linear::from_tensors(random((8 * channels, channels))?, Some(random(8 * channels)?))?;
-        let x = random((rows, channels))?;
+        let layer =
+            Linear::from_tensors(normal(1, &[8 * channels, channels]), Some(normal(1, &[8 * channels])))?;
+        let x = normal(1, &[rows, channels]);
         group.throughput(Throughput::Elements((2 * rows * channels * 8 * channels) as u64));
         group.bench_function(format!("{rows} x {channels} to {}, gated", 4 * channels), |b| {
             b.iter(|| black_box(layer.forward_geglu(&x)))
@@ -90,9 +80,9 @@ fn attentions(criterion: &mut Criterion) -> Result<()> {
     let mut group = criterion.benchmark_group("attention");
     group.sample_size(20);
     for (batch, queries, keys, heads, head_dim) in ATTENTION {
-        let query = random((batch, queries, heads * head_dim))?;
+        let query = normal(1, &[batch, queries, heads * head_dim]);
         let (key, value) =
-            (random((batch, keys, heads * head_dim))?, random((batch, keys, heads * head_dim))?);
+            (normal(1, &[batch, keys, heads * head_dim]), normal(1, &[batch, keys, heads * head_dim]));
         group.throughput(Throughput::Elements((4 * batch * queries * keys * heads * head_dim) as u64));
         group.bench_function(format!("{batch} x {queries} to {keys}, {heads} heads of {head_dim}"), |b| {
             b.iter(|| black_box(attention(&query, &key, &value, heads, None)))
@@ -107,10 +97,13 @@ fn convolutions(criterion: &mut Criterion) -> Result<()> {
     group.sample_size(10);
     for (inputs, outputs, side, upsample) in CONVOLUTION {
         let options = Conv2dOptions { stride: 1, padding: Padding::same(1), upsample };
-        let vb = weights([("weight", random((outputs, inputs, 3, 3))?), ("bias", random(outputs)?)]);
+        let vb = var_builder(&[
+            ("weight", &normal(1, &[outputs, inputs, 3, 3])),
+            ("bias", &normal(1, &[outputs])),
+        ]);
         let layer = Conv2d::new(inputs, outputs, 3, options, vb)?;
         let before = if upsample { side / 2 } else { side };
-        let x = random((1, before, before, inputs))?;
+        let x = normal(1, &[1, before, before, inputs]);
         group.throughput(Throughput::Elements((2 * 9 * side * side * inputs * outputs) as u64));
         let doubled = if upsample { ", doubled" } else { "" };
         group.bench_function(format!("{inputs} to {outputs} at {side}{doubled}"), |b| {
@@ -124,10 +117,10 @@ fn convolutions(criterion: &mut Criterion) -> Result<()> {
 fn normalizations(criterion: &mut Criterion) -> Result<()> {
     let mut group = criterion.benchmark_group("normalization");
     for (pixels, channels) in NORMALIZED {
-        let vb = weights([("weight", random(channels)?), ("bias", random(channels)?)]);
+        let vb = var_builder(&[("weight", &normal(1, &[channels])), ("bias", &normal(1, &[channels]))]);
         let groups = GroupNorm::new(32, channels, 1e-5, vb.clone())?;
         let layer = LayerNorm::new(channels, 1e-5, vb)?;
-        let x = random((1, pixels, channels))?;
+        let x = normal(1, &[1, pixels, channels]);
         group.throughput(Throughput::Elements((pixels * channels) as u64));
         group.bench_function(format!("groups and SiLU, {pixels} x {channels}"), |b| {
             b.iter(|| black_box(groups.forward_silu(&x)))

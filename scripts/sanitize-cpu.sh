@@ -22,8 +22,8 @@ step() {
 under_miri() {
     # rayon's threads outlive the tests, and its queues cast integers to pointers. Miri has no mallopt.
     export MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-tree-borrows -Zmiri-ignore-leaks -Zmiri-permissive-provenance"
-    export FUSED_OPS_INSTRUCTIONS=portable FUSED_OPS_FREED_MEMORY=return RAYON_NUM_THREADS=2
-    step cargo "+$toolchain" miri test -p fused-ops --target-dir "$target/miri" --lib -- small_shapes
+    export FUSED_OPS_INSTRUCTIONS=portable FUSED_OPS_FREED_MEMORY=return RAYON_NUM_THREADS=1
+    step cargo "+$toolchain" miri test -p fused-ops --target-dir "$target/miri" --lib -- sanitizer_tests
 }
 
 under_address_sanitizer() {

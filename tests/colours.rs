@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{TestResult, altdiffusion};
+use common::altdiffusion;
+use test_support::TestResult;
 
 const COLOUR: &str = "\u{1b}[";
 

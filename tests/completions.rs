@@ -6,7 +6,8 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{TestResult, run, succeeded};
+use common::{run, succeeded};
+use test_support::TestResult;
 
 /// Sources the script in bash, and completes the last word like the tab key.
 const BASH: &str = r#"

@@ -7,10 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{TestResult, altdiffusion};
+use common::altdiffusion;
 use image::{Rgb, RgbImage};
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 use tempfile::TempDir;
+use test_support::TestResult;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const MOST_LINES_OF_README: usize = 150;

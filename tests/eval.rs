@@ -5,9 +5,10 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{TestResult, run, succeeded};
+use common::{run, succeeded};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
+use test_support::TestResult;
 
 /// Images of one colour, which the small model can tell apart.
 fn images(folder: &Path, names: &[(&str, [u8; 3])]) -> TestResult {

@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{EMOJI, TestResult, golden_model, succeeded};
+use common::{EMOJI, golden_model, succeeded};
 use image::{Rgb, RgbImage};
+use test_support::TestResult;
 
 /// Runs an example in a folder and checks the result.
 type Case = fn(&Example) -> TestResult;

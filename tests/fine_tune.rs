@@ -8,10 +8,11 @@ use std::path::Path;
 
 use altclip_encoder::tokenizer::Tokenizer;
 use candle_core::{Device, Tensor};
-use common::{TestResult, golden, golden_model, run, succeeded, tensors};
+use common::{golden_model, run, succeeded, tensors};
 use image::{Rgb, RgbImage};
 use model_files::source::ModelSource;
 use tempfile::TempDir;
+use test_support::{TestResult, golden, golden_tensors};
 
 /// A folder with images of a subject, their captions, and a file that is not an image.
 struct Workshop(TempDir);
@@ -129,7 +130,7 @@ fn a_word_is_learned_and_drawn_with() -> TestResult {
     assert_eq!(learned.keys().collect::<Vec<_>>(), ["<thing>"]);
     assert_eq!(learned["<thing>"].dims()[0], 2);
     // Three steps from the initial values: the rows of the tokens of "cat", in turn.
-    let table = tensors(&golden("alt_diffusion/text_encoder/model.safetensors"))?
+    let table = golden_tensors("alt_diffusion/text_encoder/model.safetensors")
         .remove("roberta.embeddings.word_embeddings.weight")
         .ok_or("no table")?;
     let ids = Tokenizer::from_source(&ModelSource::directory(golden("alt_diffusion")), "tokenizer")?

@@ -8,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{TestResult, altdiffusion, golden_model};
+use common::{altdiffusion, golden_model};
 use mock_hub::{Hub, Manner};
 use serde_json::Value;
 use tempfile::TempDir;
+use test_support::TestResult;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const CACHED: &str = "models--org--tiny";

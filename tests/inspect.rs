@@ -3,8 +3,9 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{ModelCopy, TestResult, golden_model, run, succeeded};
+use common::{ModelCopy, golden_model, run, succeeded};
 use serde_json::Value;
+use test_support::TestResult;
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 

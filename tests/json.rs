@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use common::{TestResult, golden_model, run, succeeded};
+use common::{golden_model, run, succeeded};
 use image::RgbImage;
 use serde_json::Value;
+use test_support::TestResult;
 
 /// The words of the help of `--json`.
 fn documented(subcommand: &[&str]) -> TestResult<BTreeSet<String>> {

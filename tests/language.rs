@@ -4,7 +4,8 @@ mod common;
 
 use std::process::Output;
 
-use common::{TestResult, altdiffusion};
+use common::altdiffusion;
+use test_support::TestResult;
 
 const CHINESE: &str = "zh_CN.UTF-8";
 

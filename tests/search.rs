@@ -8,10 +8,11 @@ use std::path::Path;
 use std::process::Output;
 
 use candle_core::{DType, Device, Tensor};
-use common::{EMOJI, TestResult, emoji, run, succeeded, tensors};
+use common::{EMOJI, emoji, run, succeeded, tensors};
 use image::{DynamicImage, Rgb, RgbImage};
 use serde_json::Value;
 use tempfile::TempDir;
+use test_support::TestResult;
 
 const TEXTS: [&str; 5] = ["一只猫", "a red apple", "消防车", "<b>a cat</b>", "两只狗"];
 const IMAGES: [&str; 3] = ["red.png", "green.png", "stripes.png"];

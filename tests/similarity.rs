@@ -7,9 +7,10 @@ use std::path::Path;
 
 use altclip_encoder::altclip::normalize;
 use candle_core::{D, Tensor};
-use common::{EMOJI, TestResult, emoji, run, succeeded};
+use common::{EMOJI, emoji, run, succeeded};
 use image::{DynamicImage, Rgb, RgbImage};
 use serde_json::Value;
+use test_support::TestResult;
 
 /// The numbers go through decimal JSON and back.
 const TOLERANCE: f64 = 1e-5;

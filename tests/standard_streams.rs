@@ -7,9 +7,10 @@ use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use common::{TestResult, altdiffusion, golden_model, run, succeeded};
+use common::{altdiffusion, golden_model, run, succeeded};
 use image::RgbImage;
 use tempfile::TempDir;
+use test_support::TestResult;
 
 /// A folder with an image, and an index to search.
 fn place() -> TestResult<TempDir> {

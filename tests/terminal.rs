@@ -7,7 +7,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
 
-use common::{TestResult, altdiffusion, run, succeeded};
+use common::{altdiffusion, run, succeeded};
+use test_support::TestResult;
 
 /// The program's output at a terminal of 100 columns, made by util-linux's `script`, and its exit code.
 fn at_terminal(directory: &Path, arguments: &str) -> TestResult<Option<(String, Option<i32>)>> {

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use candle_core::Device;
 use common::workshop::{STEPS, Workshop, error_of, lines, teacher_arguments, write_realignment};
-use common::{TestResult, altdiffusion, golden, run};
+use common::{altdiffusion, run};
 use rand::{RngExt, SeedableRng};
+use test_support::{TestResult, golden};
 
 const KILLS: usize = 10;
 

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
+use common::altdiffusion;
 use common::workshop::{Workshop, error_of, lines, teacher_arguments, write_realignment};
-use common::{TestResult, altdiffusion};
+use test_support::TestResult;
 
 /// One process with two batches per step.
 const TWICE: [&str; 2] = ["--set", "stage.optimizer.accumulate=2"];

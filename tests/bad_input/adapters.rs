@@ -1,8 +1,9 @@
 //! Rejects images to follow, adapters and learned words that do not fit.
 
-use crate::common::{TestResult, golden, golden_model};
+use crate::common::golden_model;
 use crate::place::Place;
 use std::fs;
+use test_support::{TestResult, golden};
 
 /// The model is missing too: errors are reported in the order of the checks.
 #[test]

@@ -1,11 +1,12 @@
 //! Rejects models that are missing, damaged, or contradict themselves.
 
-use crate::common::{ModelCopy, TestResult, altdiffusion, golden, golden_model, run};
+use crate::common::{ModelCopy, altdiffusion, golden_model, run};
 use crate::place::{Place, refused};
 use candle_core::{DType, Device, Tensor};
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
+use test_support::{TestResult, golden};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 const VAE: &str = "vae/diffusion_pytorch_model.safetensors";

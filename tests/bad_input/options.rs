@@ -1,10 +1,11 @@
 //! Rejects invalid options, and files that cannot be read or written.
 
-use crate::common::{ModelCopy, TestResult, golden_model, run, run_with_input};
+use crate::common::{ModelCopy, golden_model, run, run_with_input};
 use crate::place::{Place, refused};
 use candle_core::{DType, Device, Tensor, safetensors};
 use std::fs;
 use std::path::Path;
+use test_support::TestResult;
 
 const VAE: &str = "vae/diffusion_pytorch_model.safetensors";
 

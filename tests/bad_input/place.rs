@@ -1,10 +1,11 @@
 //! Runs the program in an empty directory, and checks its errors.
 
-use crate::common::{TestResult, run};
+use crate::common::run;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 use tempfile::TempDir;
+use test_support::TestResult;
 
 /// Asserts that the program failed with `code` and a line that contains all of `parts`.
 #[track_caller]

@@ -7,7 +7,6 @@
 pub mod workshop;
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
@@ -17,8 +16,7 @@ use std::process::{Command, Output, Stdio};
 use altclip_encoder::embedder::Embedder;
 use candle_core::{DType, Device, Tensor, safetensors};
 use tempfile::TempDir;
-
-pub type TestResult<T = ()> = Result<T, Box<dyn Error>>;
+use test_support::{TestResult, copy_directory, golden};
 
 /// The model whose quantized weights are in the program.
 pub const EMOJI: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/emoji");
@@ -107,11 +105,6 @@ pub fn succeeded(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The path of a golden file.
-pub fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
-
 /// The path of a golden model, as an argument.
 pub fn golden_model(name: &str) -> TestResult<String> {
     Ok(golden(name).to_str().ok_or("a path in UTF-8")?.to_owned())
@@ -125,12 +118,6 @@ pub fn tensors(path: &Path) -> TestResult<HashMap<String, Tensor>> {
 /// The tensor of this name in a file.
 pub fn tensor(path: &Path, name: &str) -> TestResult<Tensor> {
     tensors(path)?.remove(name).ok_or_else(|| format!("{}: no tensor {name}", path.display()).into())
-}
-
-/// ‖found − expected‖ / ‖expected‖
-pub fn relative_error(found: &Tensor, expected: &Tensor) -> candle_core::Result<f32> {
-    let norm = |tensor: &Tensor| tensor.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
-    Ok(norm(&(found - expected)?)? / norm(expected)?)
 }
 
 /// A copy of a model, to be damaged.
@@ -175,19 +162,4 @@ impl ModelCopy {
         change(&mut tensors)?;
         Ok(safetensors::save(&tensors, self.path(file))?)
     }
-}
-
-fn copy_directory(from: &Path, to: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_directory(&entry.path(), &target)?;
-        } else {
-            // Not `fs::copy`, which would copy read-only permissions.
-            fs::write(target, fs::read(entry.path())?)?;
-        }
-    }
-    Ok(())
 }

@@ -10,7 +10,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
-use crate::common::TestResult;
+use test_support::TestResult;
 
 /// Writes a column of numbers and one of strings.
 pub fn write_parquet_column(path: &Path, column: &str, strings: &[&str]) -> TestResult {

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::{TestResult, altdiffusion, succeeded};
+use crate::common::{altdiffusion, succeeded};
 use crate::{draw, embed, failure};
+use test_support::TestResult;
 
 /// The longest wait for a run.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 
-use crate::common::{TestResult, golden, run, succeeded};
+use crate::common::{run, succeeded};
 use crate::random_options::{RandomOptions, place};
+use test_support::{TestResult, golden};
 
 /// The number of option sets to draw with, unless this variable overrides it.
 const DRAWS: &str = "ALTDIFFUSION_DRAWS";

@@ -6,13 +6,12 @@ use candle_core::safetensors;
 use image::{GenericImageView, RgbImage};
 use serde_json::Value;
 
-use crate::common::{
-    TestResult, altdiffusion, golden, golden_model, relative_error, run, succeeded, tensor, tensors,
-};
+use crate::common::{altdiffusion, golden_model, run, succeeded, tensor};
 use crate::{MODEL, generate, image};
+use test_support::{TestResult, golden_json, golden_tensors, relative_error};
 
 /// The largest relative error ‖a − b‖/‖b‖ of the latents.
-const TOLERANCE: f32 = 1e-4;
+const TOLERANCE: f64 = 1e-4;
 
 #[test]
 fn a_prompt_is_enough() -> TestResult {
@@ -29,8 +28,8 @@ fn a_prompt_is_enough() -> TestResult {
 fn latents_are_those_of_diffusers() -> TestResult {
     let directory = tempfile::tempdir()?;
     let path = |name: &str| directory.path().join(name);
-    let expected = tensors(&golden("pipeline.safetensors"))?;
-    let cases: Vec<Value> = serde_json::from_slice(&fs::read(golden("pipeline.json"))?)?;
+    let expected = golden_tensors("pipeline.safetensors");
+    let cases: Vec<Value> = golden_json("pipeline.json");
     for case in &cases {
         let name = case["name"].as_str().ok_or("a case without name")?;
         let of_case = |part: &str| {
@@ -71,7 +70,7 @@ fn latents_are_those_of_diffusers() -> TestResult {
         let said = succeeded(&command.output()?);
         assert_eq!(said.contains("seed"), !is_given, "{said}");
 
-        let error = relative_error(&tensor(&path("final"), "latents")?, of_case("latents")?)?;
+        let error = relative_error(&tensor(&path("final"), "latents")?, of_case("latents")?);
         println!("{name}: {error:e}");
         assert!(error <= TOLERANCE, "{name}: {error}");
 

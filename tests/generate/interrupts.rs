@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{TestResult, altdiffusion, obeying_signals};
+use crate::common::{altdiffusion, obeying_signals};
+use test_support::TestResult;
 
 /// Ctrl-C and other signals leave nothing half done, even in the middle of a step.
 #[test]

@@ -17,8 +17,9 @@ mod sheets;
 
 use std::path::Path;
 
-use common::{TestResult, golden_model, run, succeeded};
+use common::{golden_model, run, succeeded};
 use image::RgbImage;
+use test_support::TestResult;
 
 const MODEL: &str = "alt_diffusion";
 

@@ -4,8 +4,9 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::common::{TestResult, golden_model, run, succeeded};
+use crate::common::{golden_model, run, succeeded};
 use crate::{MODEL, generate, image};
+use test_support::TestResult;
 
 #[test]
 fn every_scheduler_and_type_draws() -> TestResult {

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{TestResult, run};
+use crate::common::run;
 use crate::random_options::place;
+use test_support::TestResult;
 
 /// Texts of stable-diffusion-webui, Forge and stable-diffusion.cpp, in all the places where they store them.
 #[test]

@@ -4,7 +4,8 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::common::{TestResult, altdiffusion, run, run_with_input, succeeded};
+use crate::common::{altdiffusion, run, run_with_input, succeeded};
+use test_support::TestResult;
 
 const STEPS: [&str; 4] = ["--steps", "2", "--seed", "7"];
 

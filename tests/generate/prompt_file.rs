@@ -6,7 +6,8 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::common::{TestResult, altdiffusion, run, run_with_input, succeeded};
+use crate::common::{altdiffusion, run, run_with_input, succeeded};
+use test_support::TestResult;
 
 const PROMPTS: &str = r##"# A comment, and a blank line.
 

@@ -1,7 +1,6 @@
 //! Generates random sets of compatible options, and a folder with everything they name.
 
 use std::fs;
-use std::path::Path;
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use image::{GrayImage, Luma, Rgb, RgbImage};
@@ -9,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
-use crate::common::{TestResult, golden};
+use test_support::{TestResult, copy_directory, golden};
 
 /// Sides of images, in pixels.
 const SIDES: [usize; 3] = [48, 64, 72];
@@ -27,26 +26,13 @@ const PROMPTS: [&str; 10] = [
     "Prompts: [\"x\"], Version: v1.0",
 ];
 
-fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        match entry.file_type()?.is_dir() {
-            true => copy_folder(&entry.path(), &target)?,
-            false => fs::write(target, fs::read(entry.path())?)?,
-        }
-    }
-    Ok(())
-}
-
 /// A folder with everything that options can name.
 pub fn place() -> TestResult<TempDir> {
     let directory = tempfile::tempdir()?;
     let path = |name: &str| directory.path().join(name);
-    copy_folder(&golden("alt_diffusion"), &path("models/m9"))?;
-    copy_folder(&golden("controlnet/sd1"), &path("net"))?;
-    copy_folder(&golden("ip_adapter/image_encoder"), &path("image_encoder"))?;
+    copy_directory(&golden("alt_diffusion"), &path("models/m9"))?;
+    copy_directory(&golden("controlnet/sd1"), &path("net"))?;
+    copy_directory(&golden("ip_adapter/image_encoder"), &path("image_encoder"))?;
     fs::write(path("plus.safetensors"), fs::read(golden("ip_adapter/plus.safetensors"))?)?;
     fs::write(path("ink, new.safetensors"), fs::read(golden("adapters/alt_diffusion.kohya.safetensors"))?)?;
     fs::write(path("word.pt"), fs::read(golden("adapters/webui.pt"))?)?;

@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use crate::common::{TestResult, golden_model, run};
+use crate::common::{golden_model, run};
 use crate::{MODEL, generate, image};
+use test_support::TestResult;
 
 #[test]
 fn several_images_in_one_and_the_way_there() -> TestResult {

@@ -1,16 +1,14 @@
 //! Compares added tokens with transformers, for every family of tokenizers.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 
 use altclip_encoder::tokenizer::Tokenizer;
-use common::golden;
 use model_files::source::ModelSource;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use test_support::{golden, golden_json};
 
 /// A vocabulary with small files beside it, from `tests/golden/added_tokens.json`.
 #[derive(Deserialize)]
@@ -52,7 +50,7 @@ fn tokenizer(family: &str, files: Value) -> altclip_encoder::Result<Tokenizer> {
 
 #[test]
 fn ids_are_those_of_transformers() {
-    let cases: Vec<Case> = serde_json::from_slice(&fs::read(golden("added_tokens.json")).unwrap()).unwrap();
+    let cases: Vec<Case> = golden_json("added_tokens.json");
     assert!(cases.len() > 20);
     for Case { family, case, files, texts } in cases {
         let (_directory, source) = folder(&family, &files);

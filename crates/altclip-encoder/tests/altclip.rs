@@ -5,13 +5,14 @@ mod common;
 use std::collections::HashMap;
 
 use altclip_encoder::altclip::{AltClip, AltClipConfig, AltClipTextTower, normalize};
-use altclip_encoder::vision::{VisionConfig, VisionTower};
+use altclip_encoder::vision::{VisionTower, VisionConfig};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
-use common::{TOLERANCE, assert_close, prompts, randn};
+use common::prompts;
+use test_support::{MODULE_TOLERANCE, assert_close, golden_json, golden_tensors, normal};
 
 fn clip_config() -> AltClipConfig {
-    common::config("alt_clip/config.json")
+    golden_json("alt_clip/config.json")
 }
 
 fn golden_inputs(golden: &HashMap<String, Tensor>) -> (Tensor, Tensor) {
@@ -20,20 +21,25 @@ fn golden_inputs(golden: &HashMap<String, Tensor>) -> (Tensor, Tensor) {
 }
 
 fn check_against_golden(clip: &AltClip) {
-    let golden = common::tensors("alt_clip/golden.safetensors");
+    let golden = golden_tensors("alt_clip/golden.safetensors");
     let (input_ids, mask) = golden_inputs(&golden);
     let text = clip.encode_text(&input_ids, &mask).unwrap();
     let image = clip.encode_image(&golden["pixel_values"]).unwrap();
-    assert_close(&text, &golden["text_features"], TOLERANCE);
-    assert_close(&image, &golden["image_features"], TOLERANCE);
-    assert_close(&normalize(&text).unwrap(), &golden["text_embeds"], TOLERANCE);
-    assert_close(&normalize(&image).unwrap(), &golden["image_embeds"], TOLERANCE);
-    assert_close(&clip.similarity(&image, &text).unwrap(), &golden["logits_per_image"], TOLERANCE);
+    assert_close("text_features", &text, &golden["text_features"], MODULE_TOLERANCE);
+    assert_close("image_features", &image, &golden["image_features"], MODULE_TOLERANCE);
+    assert_close("text_embeds", &normalize(&text).unwrap(), &golden["text_embeds"], MODULE_TOLERANCE);
+    assert_close("image_embeds", &normalize(&image).unwrap(), &golden["image_embeds"], MODULE_TOLERANCE);
+    assert_close(
+        "logits_per_image",
+        &clip.similarity(&image, &text).unwrap(),
+        &golden["logits_per_image"],
+        MODULE_TOLERANCE,
+    );
 }
 
 #[test]
 fn embeddings_and_logits_are_those_of_the_reference() {
-    let vb = common::var_builder("alt_clip/model.safetensors", DType::F32);
+    let vb = common::weights("alt_clip/model.safetensors", DType::F32);
     check_against_golden(&AltClip::new(&clip_config(), vb).unwrap());
 }
 
@@ -41,12 +47,12 @@ fn embeddings_and_logits_are_those_of_the_reference() {
 fn towers_that_are_stored_apart_are_the_same_model() {
     let config = clip_config();
     // The text tower, named as in a diffusion model.
-    let text: HashMap<String, Tensor> = common::tensors("alt_clip/model.safetensors")
+    let text: HashMap<String, Tensor> = golden_tensors("alt_clip/model.safetensors")
         .into_iter()
         .map(|(name, tensor)| (name.trim_start_matches("text_model.").to_owned(), tensor))
         .collect();
     let text = VarBuilder::from_tensors(text, DType::F32, &Device::Cpu);
-    let vision = common::var_builder("alt_clip/model.safetensors", DType::F32);
+    let vision = common::weights("alt_clip/model.safetensors", DType::F32);
     let vision_config = VisionConfig { projection_dim: config.projection_dim, ..config.vision_config };
     let clip = AltClip::from_towers(
         AltClipTextTower::new(
@@ -95,7 +101,7 @@ fn every_weight_gets_a_gradient_from_the_contrastive_logits() {
     let clip = AltClip::new(&clip_config(), vb).unwrap();
     let (input_ids, mask) = prompts(&[3, 9, 12], 12, 120);
     let text = clip.encode_text(&input_ids, &mask).unwrap();
-    let image = clip.encode_image(&randn((3, 3, 28, 28))).unwrap();
+    let image = clip.encode_image(&normal(1, &[3, 3, 28, 28])).unwrap();
     let logits = clip.similarity(&image, &text).unwrap();
     let labels = Tensor::new(&[0u32, 1, 2], &Device::Cpu).unwrap();
     let gradients = candle_nn::loss::cross_entropy(&logits, &labels).unwrap().backward().unwrap();

@@ -7,11 +7,11 @@ use altclip_encoder::config::ConfigFile;
 use altclip_encoder::source::FileData;
 use altclip_encoder::{Conditioner, ErrorKind, ModelSource, PROMPT_TOKENS, PromptEncoder, Tokenizer};
 use candle_core::{DType, Device, Tensor};
-use common::{TOLERANCE, assert_close, golden, relative_error};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
+use test_support::{MODULE_TOLERANCE, assert_close, golden, golden_json, golden_tensors, relative_error};
 
 const MODELS: [&str; 4] = ["sd1", "sd2", "taiyi", "pai"];
 
@@ -23,7 +23,7 @@ struct Texts {
 }
 
 fn texts() -> Texts {
-    common::config("conditioners/conditioners.json")
+    golden_json("conditioners/conditioners.json")
 }
 
 fn source(model: &str) -> ModelSource {
@@ -35,7 +35,7 @@ fn encoder(model: &str) -> PromptEncoder {
 }
 
 fn tensors(file: &str) -> HashMap<String, Tensor> {
-    common::tensors(&format!("conditioners/{file}.safetensors"))
+    golden_tensors(&format!("conditioners/{file}.safetensors"))
 }
 
 fn u32s(tensor: &Tensor) -> Tensor {
@@ -45,10 +45,10 @@ fn u32s(tensor: &Tensor) -> Tensor {
 /// A model's text encoder with its configuration passed through `change`.
 fn changed(model: &str, change: impl FnOnce(&mut Map<String, Value>)) -> Arc<dyn Conditioner> {
     let folder = format!("conditioners/{model}/text_encoder");
-    let mut fields: Map<String, Value> = common::config(&format!("{folder}/config.json"));
+    let mut fields: Map<String, Value> = golden_json(&format!("{folder}/config.json"));
     change(&mut fields);
     let file = FileData::owned("config.json", Value::from(fields).to_string().into_bytes());
-    let weights = common::var_builder(&format!("{folder}/model.safetensors"), DType::F32);
+    let weights = common::weights(&format!("{folder}/model.safetensors"), DType::F32);
     ConditionerConfig::read(&file).unwrap().build(weights).unwrap()
 }
 
@@ -60,14 +60,19 @@ fn hidden_states_are_those_of_diffusers() {
         let encoded = encoder.encode(&texts().texts).unwrap();
         let states = &golden[&format!("{model}.states")];
         assert_eq!((encoder.length(), encoder.width()), (PROMPT_TOKENS, states.dim(2).unwrap()));
-        assert_close(&encoded.hidden_states, states, TOLERANCE);
+        assert_close("encoded", &encoded.hidden_states, states, MODULE_TOLERANCE);
         // No row may stand for others here.
-        assert_close(&encoded.compact.rows, states, TOLERANCE);
+        assert_close("encoded", &encoded.compact.rows, states, MODULE_TOLERANCE);
         let bias = encoded.compact.key_bias.abs().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
         assert_eq!(bias, 0.0);
 
         let skipped = encoder.skipping_layers(1).unwrap().encode(&texts().texts[..2]).unwrap();
-        assert_close(&skipped.hidden_states, &golden[&format!("{model}.skipped_states")], TOLERANCE);
+        assert_close(
+            "skipped",
+            &skipped.hidden_states,
+            &golden[&format!("{model}.skipped_states")],
+            MODULE_TOLERANCE,
+        );
     }
 }
 
@@ -96,7 +101,7 @@ fn a_padding_token_in_a_text_is_special() {
 
     let tokenizer = Tokenizer::from_source(&source("sd2"), "tokenizer").unwrap();
     assert_eq!(tokenizer.pad_id(), 0);
-    for Case { text, ids } in common::config::<Vec<Case>>("conditioners/sd2_cases.json") {
+    for Case { text, ids } in golden_json::<Vec<Case>>("conditioners/sd2_cases.json") {
         assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{text:?}");
     }
 }
@@ -111,7 +116,7 @@ fn the_mask_is_used_if_the_configuration_says_so() {
         };
         let masked = changed(model, |fields| drop(fields.insert("use_attention_mask".into(), json!(true))));
         let states = masked.forward(&two("input_ids"), &two("attention_mask")).unwrap();
-        assert_close(&states, &golden[&format!("{model}.masked_states")], TOLERANCE);
+        assert_close("states", &states, &golden[&format!("{model}.masked_states")], MODULE_TOLERANCE);
     }
 }
 
@@ -142,10 +147,10 @@ fn learned_words_are_those_of_diffusers() {
         assert_eq!(encoding.input_ids.to_vec2::<u32>().unwrap(), expected, "{model}");
         let with_word = encoder.text_encoder().with_added_embeddings(first, vectors).unwrap();
         let states = with_word.forward(&encoding.input_ids, &encoding.attention_mask).unwrap();
-        assert_close(&states, &golden[&format!("{model}.word_states")], TOLERANCE);
+        assert_close("states", &states, &golden[&format!("{model}.word_states")], MODULE_TOLERANCE);
 
         let rows = with_word.word_embeddings(&[first + 1]).unwrap();
-        assert_close(&rows, &vectors.narrow(0, 1, 1).unwrap(), 1e-7);
+        assert_close("rows", &rows, &vectors.narrow(0, 1, 1).unwrap(), 1e-7);
         let narrow = vectors.narrow(1, 0, 7).unwrap();
         let error = encoder.text_encoder().with_added_embeddings(first, &narrow).unwrap_err().to_string();
         assert!(error.contains("the added embeddings have 7 values"), "{error}");
@@ -159,7 +164,7 @@ fn half_precision_is_close_to_single() {
         for (dtype, tolerance) in [(DType::F16, 2e-3), (DType::BF16, 1.6e-2)] {
             let encoder = PromptEncoder::from_source(&source(model), dtype, &Device::Cpu).unwrap();
             let states = encoder.encode(&texts().texts).unwrap().hidden_states;
-            assert_close(&states, &expected, tolerance);
+            assert_close("states", &states, &expected, tolerance);
         }
     }
 }
@@ -220,7 +225,7 @@ fn no_field_of_the_published_configurations_is_unknown() {
         (BertConditionerConfig::FIELDS, "taiyi"),
     ] {
         let fields: Map<String, Value> =
-            common::config(&format!("conditioners/{model}/text_encoder/config.json"));
+            golden_json(&format!("conditioners/{model}/text_encoder/config.json"));
         assert_eq!(table.unknown(&fields), Vec::<&str>::new(), "{model}");
     }
 }

@@ -1,8 +1,6 @@
 //! Checks that every field transformers and diffusers write into a configuration is known, and that unsupported ones
 //! are refused by name.
 
-mod common;
-
 use std::collections::BTreeMap;
 
 use altclip_encoder::altclip::AltClipConfig;
@@ -11,10 +9,10 @@ use altclip_encoder::dual_encoder::{ChineseClipConfig, ClipConfig};
 use altclip_encoder::image_processor::{CropTo, ImageProcessorConfig, Resampling, ResizeTo};
 use altclip_encoder::text_encoder::TextEncoderConfig;
 use altclip_encoder::vision::VisionConfig;
-use common::golden;
 use model_files::config::{ConfigFile, FieldTable, parse_config};
 use model_files::source::FileData;
 use serde_json::{Value, json};
+use test_support::{golden, golden_json};
 
 /// The table of a field that holds a configuration.
 fn nested(table: &FieldTable, field: &str) -> &'static FieldTable {
@@ -23,7 +21,7 @@ fn nested(table: &FieldTable, field: &str) -> &'static FieldTable {
 
 #[test]
 fn every_field_that_the_references_write_is_known() {
-    let classes: BTreeMap<String, Vec<String>> = common::config("config_fields.json");
+    let classes: BTreeMap<String, Vec<String>> = golden_json("config_fields.json");
     let (clip, chinese, alt) = (ClipConfig::FIELDS, ChineseClipConfig::FIELDS, AltClipConfig::FIELDS);
     for (table, names) in [
         (&TextEncoderConfig::FIELDS, &["PretrainedConfig", "XLMRobertaConfig", "RobertaSeriesConfig"][..]),
@@ -130,7 +128,7 @@ fn image_processors_are_read_in_old_and_new_forms() {
 /// Every field of the golden models' published configurations is known.
 #[test]
 fn no_field_of_the_golden_models_is_unknown() {
-    let fields = |path: &str| common::config::<serde_json::Map<String, Value>>(path);
+    let fields = |path: &str| golden_json::<serde_json::Map<String, Value>>(path);
     for (table, path) in [
         (TextEncoderConfig::FIELDS, "alt_diffusion/text_encoder/config.json"),
         (TextEncoderConfig::FIELDS, "alt_diffusion_m18/text_encoder/config.json"),

@@ -1,15 +1,13 @@
 //! Checks that damaged or hostile tokenizer files are errors that name them, and never panic.
 
-mod common;
-
 use std::fs;
 
 use altclip_encoder::tokenizer::Tokenizer;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use common::golden;
 use model_files::source::ModelSource;
 use serde_json::{Value, json};
+use test_support::{golden, golden_json};
 
 /// Texts of all sorts, so that every step of a tokenizer runs.
 const TEXTS: [&str; 6] = [
@@ -22,7 +20,7 @@ const TEXTS: [&str; 6] = [
 ];
 
 fn tokenizer_json() -> Value {
-    common::config("tokenizer_json/tokenizer.json")
+    golden_json("tokenizer_json/tokenizer.json")
 }
 
 /// The outcome of a file: an error on reading or on use, or texts that can be encoded.

@@ -8,10 +8,10 @@ use std::path::Path;
 use altclip_encoder::altclip::normalize;
 use altclip_encoder::dual_encoder::{self, DualEncoder, Family};
 use candle_core::{D, DType, Device, Tensor};
-use common::{TOLERANCE, assert_close, golden, relative_error, tensors};
 use model_files::source::ModelSource;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use test_support::{MODULE_TOLERANCE, assert_close, copy_directory, golden, golden_tensors, relative_error};
 
 const MODELS: [(&str, Family); 5] = [
     ("altclip", Family::AltClip),
@@ -31,7 +31,7 @@ fn load(source: &ModelSource, dtype: DType) -> Box<dyn DualEncoder> {
 
 /// Compares all outputs of a model with the golden values of `folder`.
 fn check(model: &dyn DualEncoder, folder: &str, tolerance: f64) {
-    let golden = tensors(&format!("dual_encoders/{folder}/golden.safetensors"));
+    let golden = golden_tensors(&format!("dual_encoders/{folder}/golden.safetensors"));
     let u32s = |name: &str| golden[name].to_dtype(DType::U32).unwrap();
     let (ids, mask) = (u32s("input_ids"), u32s("attention_mask"));
     let text = model.encode_text(&ids, &mask).unwrap();
@@ -39,20 +39,25 @@ fn check(model: &dyn DualEncoder, folder: &str, tolerance: f64) {
     assert_eq!((text.dtype(), image.dtype()), (model.dtype(), model.dtype()));
     assert_eq!(text.dim(1).unwrap(), model.projection_dim());
     assert_eq!(golden["pixel_values"].dim(3).unwrap(), model.image_size());
-    assert_close(&text, &golden["text_embeds"], tolerance);
-    assert_close(&image, &golden["image_embeds"], tolerance);
+    assert_close("text_embeds", &text, &golden["text_embeds"], tolerance);
+    assert_close("image_embeds", &image, &golden["image_embeds"], tolerance);
 
     // Padding rows are meaningless; they are 0 in the golden values.
     let hidden = model.text_hidden_states(&ids, &mask).unwrap().to_dtype(DType::F32).unwrap();
     let shown = mask.to_dtype(DType::F32).unwrap().unsqueeze(2).unwrap();
-    assert_close(&hidden.broadcast_mul(&shown).unwrap(), &golden["hidden_states"], tolerance);
+    assert_close(
+        "hidden_states",
+        &hidden.broadcast_mul(&shown).unwrap(),
+        &golden["hidden_states"],
+        tolerance,
+    );
 
     let cosines = normalize(&image).unwrap().matmul(&normalize(&text).unwrap().t().unwrap()).unwrap();
     let logits = (cosines * f64::from(model.logit_scale())).unwrap();
-    assert_close(&logits, &golden["logits_per_image"], tolerance);
+    assert_close("logits_per_image", &logits, &golden["logits_per_image"], tolerance);
     let probabilities = candle_nn::ops::softmax(&logits, D::Minus1).unwrap();
     // A relative error of 1e-5 in a logit of 60 is a relative error of 6e-4 in its exponential.
-    assert_close(&probabilities, &golden["probabilities"], 60. * tolerance);
+    assert_close("probabilities", &probabilities, &golden["probabilities"], 60. * tolerance);
 }
 
 #[test]
@@ -60,7 +65,7 @@ fn every_family_gives_what_the_reference_gives() {
     for (folder, family) in MODELS {
         let source = source(folder);
         assert_eq!(Family::of(&source).unwrap(), family);
-        check(&*load(&source, DType::F32), folder, TOLERANCE);
+        check(&*load(&source, DType::F32), folder, MODULE_TOLERANCE);
     }
 }
 
@@ -74,7 +79,7 @@ fn half_precision_is_better_than_that_of_the_reference() {
     for (dtype, errors) in [(DType::F16, "errors_float16"), (DType::BF16, "errors_bfloat16")] {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for (folder, _) in MODELS {
-            let golden = tensors(&format!("dual_encoders/{folder}/golden.safetensors"));
+            let golden = golden_tensors(&format!("dual_encoders/{folder}/golden.safetensors"));
             let u32s = |name: &str| golden[name].to_dtype(DType::U32).unwrap();
             let model = load(&source(folder), dtype);
             let text = model.encode_text(&u32s("input_ids"), &u32s("attention_mask")).unwrap();
@@ -93,7 +98,7 @@ fn half_precision_is_better_than_that_of_the_reference() {
 fn a_text_does_not_depend_on_its_padding_or_its_neighbours() {
     for (folder, _) in MODELS {
         let model = load(&source(folder), DType::F32);
-        let golden = tensors(&format!("dual_encoders/{folder}/golden.safetensors"));
+        let golden = golden_tensors(&format!("dual_encoders/{folder}/golden.safetensors"));
         let (ids, mask) = (&golden["input_ids"], &golden["attention_mask"]);
         let tokens = mask.to_dtype(DType::F32).unwrap().sum(1).unwrap().to_vec1::<f32>().unwrap();
         for (row, tokens) in tokens.into_iter().enumerate() {
@@ -102,7 +107,12 @@ fn a_text_does_not_depend_on_its_padding_or_its_neighbours() {
                 x.to_dtype(DType::U32).unwrap().contiguous().unwrap()
             };
             let found = model.encode_text(&alone(ids), &alone(mask)).unwrap();
-            assert_close(&found, &golden["text_embeds"].narrow(0, row, 1).unwrap(), TOLERANCE);
+            assert_close(
+                "text_embeds",
+                &found,
+                &golden["text_embeds"].narrow(0, row, 1).unwrap(),
+                MODULE_TOLERANCE,
+            );
         }
     }
 }
@@ -123,26 +133,13 @@ fn the_model_of_this_project_is_a_dual_encoder() {
 /// A copy of a model with its `config.json` passed through `change`.
 fn changed(model: &str, change: impl FnOnce(&mut Value)) -> (TempDir, ModelSource) {
     let directory = tempfile::tempdir().unwrap();
-    copy(&golden("dual_encoders").join(model), directory.path());
+    copy_directory(&golden("dual_encoders").join(model), directory.path()).unwrap();
     let path = directory.path().join("config.json");
     let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     change(&mut config);
     fs::write(path, config.to_string()).unwrap();
     let source = ModelSource::directory(directory.path());
     (directory, source)
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 /// FlagAI's class has the same weights and names, and calls itself a CLIP.
@@ -154,7 +151,7 @@ fn altclip_in_the_layout_of_flagai() {
         config["variant"] = json!("invert");
     });
     assert_eq!(Family::of(&source).unwrap(), Family::AltClip);
-    check(&*load(&source, DType::F32), "altclip", TOLERANCE);
+    check(&*load(&source, DType::F32), "altclip", MODULE_TOLERANCE);
 }
 
 /// OpenAI's files have 2 as the end token, newer ones its real id.
@@ -165,7 +162,7 @@ fn both_ways_to_find_the_end_of_a_text() {
         let last = config["text_config"]["vocab_size"].as_u64().unwrap() - 1;
         config["text_config"]["eos_token_id"] = json!(last);
     });
-    check(&*load(&source, DType::F32), "clip", TOLERANCE);
+    check(&*load(&source, DType::F32), "clip", MODULE_TOLERANCE);
     // An id that no text has.
     let (_directory, source) = changed("clip", |config| config["text_config"]["eos_token_id"] = json!(3));
     let ids = Tensor::new(&[[5u32, 6]], &Device::Cpu).unwrap();
@@ -182,18 +179,19 @@ fn configurations_of_older_versions() {
         config["vision_config_dict"] = config["vision_config"].clone();
         config["vision_config"]["image_size"] = json!(900);
     });
-    check(&*load(&source, DType::F32), "clip", TOLERANCE);
+    check(&*load(&source, DType::F32), "clip", MODULE_TOLERANCE);
 }
 
 /// Taiyi's CLIP may be at the root.
 #[test]
 fn taiyi_beside_a_clip_at_the_root() {
     let directory = tempfile::tempdir().unwrap();
-    copy(&golden("dual_encoders/taiyi/image_encoder"), directory.path());
-    copy(&golden("dual_encoders/taiyi/text_encoder"), &directory.path().join("text_encoder"));
+    copy_directory(&golden("dual_encoders/taiyi/image_encoder"), directory.path()).unwrap();
+    copy_directory(&golden("dual_encoders/taiyi/text_encoder"), &directory.path().join("text_encoder"))
+        .unwrap();
     let source = ModelSource::directory(directory.path());
     assert_eq!(Family::of(&source).unwrap(), Family::TaiyiClip);
-    check(&*load(&source, DType::F32), "taiyi", TOLERANCE);
+    check(&*load(&source, DType::F32), "taiyi", MODULE_TOLERANCE);
 }
 
 #[test]
@@ -252,7 +250,7 @@ fn errors_say_what_is_wrong() {
 /// The comparison is meaningful: another model's weights are far off.
 #[test]
 fn another_model_gives_something_else() {
-    let golden = tensors("dual_encoders/taiyi/golden.safetensors");
+    let golden = golden_tensors("dual_encoders/taiyi/golden.safetensors");
     let u32s = |name: &str| golden[name].to_dtype(DType::U32).unwrap();
     let model = load(&source("chinese_clip"), DType::F32);
     let text = model.encode_text(&u32s("input_ids"), &u32s("attention_mask")).unwrap();

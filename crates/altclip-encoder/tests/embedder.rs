@@ -1,8 +1,6 @@
 //! Tests the embedder: vectors do not depend on their neighbours, streams equal lists, and bad inputs do not affect
 //! others.
 
-mod common;
-
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,10 +14,10 @@ use altclip_encoder::embedder::{Embedder, ImageSource};
 use altclip_encoder::images::{self, DecodeOptions};
 use altclip_encoder::tokenizer::sentencepiece::{ModelProto, PieceType, SentencePiece};
 use candle_core::{DType, Device, Tensor};
-use common::{TOLERANCE, assert_close, golden, relative_error, tensors};
 use image::{DynamicImage, Rgb, RgbImage};
 use model_files::source::ModelSource;
 use prost::Message;
+use test_support::{MODULE_TOLERANCE, assert_close, copy_directory, golden, golden_tensors, relative_error};
 
 /// The largest relative distance between vectors of the same text in different batches.
 const SAME: f64 = 1e-6;
@@ -49,14 +47,6 @@ fn drawing(number: u32, width: u32, height: u32) -> DynamicImage {
     RgbImage::from_fn(width, height, pixel).into()
 }
 
-/// Copies the files of a golden folder.
-fn copy_files(from: &str, to: &Path) {
-    for file in fs::read_dir(golden(from)).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), to.join(file.file_name())).unwrap();
-    }
-}
-
 fn row(x: &Tensor, index: usize) -> Tensor {
     x.get(index).unwrap()
 }
@@ -70,10 +60,15 @@ fn texts_of_every_family_get_the_vectors_of_the_reference() {
         assert_eq!(embedder.family(), family);
         let golden_file = fs::read(golden("dual_encoders").join(folder).join("texts.json")).unwrap();
         let texts: Vec<String> = serde_json::from_slice(&golden_file).unwrap();
-        let golden = tensors(&format!("dual_encoders/{folder}/golden.safetensors"));
-        assert_close(&embedder.embed_texts(&texts).unwrap(), &golden["text_embeds"], TOLERANCE);
+        let golden = golden_tensors(&format!("dual_encoders/{folder}/golden.safetensors"));
+        assert_close(
+            "text_embeds",
+            &embedder.embed_texts(&texts).unwrap(),
+            &golden["text_embeds"],
+            MODULE_TOLERANCE,
+        );
         let logits = embedder.similarity(&golden["image_embeds"], &golden["text_embeds"]).unwrap();
-        assert_close(&logits, &golden["logits_per_image"], TOLERANCE);
+        assert_close("logits_per_image", &logits, &golden["logits_per_image"], MODULE_TOLERANCE);
     }
 }
 
@@ -81,7 +76,7 @@ fn texts_of_every_family_get_the_vectors_of_the_reference() {
 #[test]
 fn altclip_with_everything_at_its_root() {
     let directory = tempfile::tempdir().unwrap();
-    copy_files("dual_encoders/altclip", directory.path());
+    copy_directory(&golden("dual_encoders/altclip"), directory.path()).unwrap();
     let piece = |text: &str, kind: PieceType| SentencePiece {
         piece: Some(text.to_owned()),
         score: Some(-1.),
@@ -103,7 +98,7 @@ fn altclip_with_everything_at_its_root() {
     let ids = Tensor::new(&[[0u32, 4, 5, 6, 2], [0, 4, 30, 2, 1]], &Device::Cpu).unwrap();
     let mask = Tensor::new(&[[1u32, 1, 1, 1, 1], [1, 1, 1, 1, 0]], &Device::Cpu).unwrap();
     let expected = embedder.model().encode_text(&ids, &mask).unwrap();
-    assert_close(&embedder.embed_texts(&["ab", "z"]).unwrap(), &expected, SAME);
+    assert_close("embedder", &embedder.embed_texts(&["ab", "z"]).unwrap(), &expected, SAME);
 }
 
 #[test]
@@ -112,7 +107,9 @@ fn an_embedder_can_be_shared_between_threads() {
     let expected = embedder.embed_texts(&["a red apple"]).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| assert_close(&embedder.embed_texts(&["a red apple"]).unwrap(), &expected, SAME));
+            scope.spawn(|| {
+                assert_close("embedder", &embedder.embed_texts(&["a red apple"]).unwrap(), &expected, SAME)
+            });
         }
     });
 }
@@ -282,7 +279,7 @@ fn similarity_is_the_scaled_cosine() {
 #[test]
 fn files_that_do_not_fit_together_are_errors() {
     let directory = tempfile::tempdir().unwrap();
-    copy_files("dual_encoders/clip", directory.path());
+    copy_directory(&golden("dual_encoders/clip"), directory.path()).unwrap();
     let processor = directory.path().join("preprocessor_config.json");
     fs::write(&processor, r#"{"size": 30, "crop_size": 30}"#).unwrap();
     let source = ModelSource::directory(directory.path());
@@ -323,7 +320,7 @@ fn the_published_check_value() {
 #[test]
 fn the_image_processor_may_be_in_a_file_with_others_or_missing() {
     let directory = tempfile::tempdir().unwrap();
-    copy_files("dual_encoders/clip", directory.path());
+    copy_directory(&golden("dual_encoders/clip"), directory.path()).unwrap();
     let path = |name: &str| directory.path().join(name);
     let own = fs::read_to_string(path("preprocessor_config.json")).unwrap();
     fs::remove_file(path("preprocessor_config.json")).unwrap();

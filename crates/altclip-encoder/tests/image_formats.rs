@@ -1,17 +1,16 @@
 //! Compares image formats found in practice with Pillow: transparency, rare endings and rare variants.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 
 use altclip_encoder::images::{self, Background, DecodeOptions, IMAGE_ENDINGS, flatten, grey};
 use candle_core::Tensor;
 use image::DynamicImage;
+use test_support::{golden, golden_tensors};
 
 /// Golden files and their bytes, by name.
 fn files() -> BTreeMap<String, Vec<u8>> {
-    let entries = fs::read_dir(common::golden("image_formats/files")).unwrap();
+    let entries = fs::read_dir(golden("image_formats/files")).unwrap();
     let file =
         |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap());
     entries.map(|entry| file(entry.unwrap())).collect()
@@ -32,7 +31,7 @@ fn distance(name: &str, bytes: &[u8], shape: (u32, u32, u8), golden: &Tensor) ->
 
 #[test]
 fn every_format_gives_the_pixels_of_pillow() {
-    let (goldens, files) = (common::tensors("image_formats/golden.safetensors"), files());
+    let (goldens, files) = (golden_tensors("image_formats/golden.safetensors"), files());
     assert!(files.len() > 60);
     for (name, bytes) in &files {
         let image = decode(name, bytes).unwrap();
@@ -51,7 +50,7 @@ fn every_format_gives_the_pixels_of_pillow() {
 
 #[test]
 fn transparent_images_are_laid_on_the_background_as_by_pillow() {
-    let (goldens, mut transparent) = (common::tensors("image_formats/golden.safetensors"), 0);
+    let (goldens, mut transparent) = (golden_tensors("image_formats/golden.safetensors"), 0);
     for (name, bytes) in files() {
         let image = decode(&name, &bytes).unwrap();
         let white = flatten(&image, Background::WHITE);
@@ -73,8 +72,8 @@ fn transparent_images_are_laid_on_the_background_as_by_pillow() {
 #[cfg(feature = "avif")]
 #[test]
 fn avif_gives_the_pixels_of_pillow() {
-    let goldens = common::tensors("image_formats/golden.safetensors");
-    let entries = fs::read_dir(common::golden("image_formats/avif")).unwrap();
+    let goldens = golden_tensors("image_formats/golden.safetensors");
+    let entries = fs::read_dir(golden("image_formats/avif")).unwrap();
     let paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     assert_eq!(paths.len(), 8);
     for path in paths {
@@ -97,10 +96,10 @@ fn avif_gives_the_pixels_of_pillow() {
 #[cfg(feature = "heic")]
 #[test]
 fn heic_gives_the_pixels_of_pillows_plugin() {
-    let goldens = common::tensors("image_formats/heic/golden.safetensors");
+    let goldens = golden_tensors("image_formats/heic/golden.safetensors");
     assert_eq!(goldens.len(), 7);
     for (name, golden) in &goldens {
-        let bytes = fs::read(common::golden("image_formats/heic").join(name)).unwrap();
+        let bytes = fs::read(golden("image_formats/heic").join(name)).unwrap();
         let image = decode(name, &bytes).unwrap();
         let shape = (image.width(), image.height(), image.color().channel_count());
         assert_eq!(distance(name, image.as_bytes(), shape, golden), 0, "{name}");
@@ -115,7 +114,7 @@ fn heic_gives_the_pixels_of_pillows_plugin() {
 
 #[test]
 fn grey_is_weighed_as_by_pillow() {
-    let golden = &common::tensors("image_formats/golden.safetensors")["raw.ppm.grey"];
+    let golden = &golden_tensors("image_formats/golden.safetensors")["raw.ppm.grey"];
     let image = decode("raw.ppm", &files()["raw.ppm"]).unwrap().into_rgb8();
     let found = grey(&image);
     assert_eq!(distance("raw.ppm", found.as_raw(), (found.width(), found.height(), 1), golden), 0);

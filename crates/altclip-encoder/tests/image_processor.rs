@@ -1,15 +1,14 @@
 //! Compares image preprocessing with transformers and Pillow, and with closed forms.
 
-mod common;
-
 use std::collections::HashMap;
 
 use altclip_encoder::image_processor::{CropTo, ImageProcessor, ImageProcessorConfig, Resampling, ResizeTo};
 use altclip_encoder::images;
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use image::{DynamicImage, Rgb, RgbImage, Rgba, RgbaImage};
 use proptest::prelude::*;
 use serde::Deserialize;
+use test_support::{golden, golden_json, golden_tensors, largest_difference};
 
 /// No rescaling or normalisation: the result holds the bytes.
 fn bytes_only() -> ImageProcessorConfig {
@@ -148,9 +147,9 @@ struct Goldens {
 
 impl Goldens {
     fn load() -> Self {
-        let cases: Cases = common::config("image_processor/cases.json");
+        let cases: Cases = golden_json("image_processor/cases.json");
         assert!(cases.cases.len() > 100);
-        Self { cases, tensors: common::tensors("image_processor/golden.safetensors") }
+        Self { cases, tensors: golden_tensors("image_processor/golden.safetensors") }
     }
 
     /// An image decoded by Pillow or, for large ones, which are lossless, by our own decoder.
@@ -176,15 +175,8 @@ impl Goldens {
 }
 
 fn open(image: &str) -> DynamicImage {
-    let path = common::golden("image_processor/pictures").join(image);
+    let path = golden("image_processor/pictures").join(image);
     images::open(path, images::DecodeOptions::default()).unwrap()
-}
-
-#[track_caller]
-fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
-    assert_eq!(a.dims(), b.dims());
-    let (a, b) = (a.to_dtype(DType::F64).unwrap(), b.to_dtype(DType::F64).unwrap());
-    (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
 }
 
 /// Every filter and every option, on hard edges, noise and gradients, shrinking and enlarging. The arithmetic equals

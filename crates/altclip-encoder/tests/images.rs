@@ -1,7 +1,5 @@
 //! Compares decoded image files with Pillow, and rejects files that are not images.
 
-mod common;
-
 use std::collections::HashMap;
 use std::fs;
 
@@ -9,10 +7,11 @@ use altclip_encoder::Error;
 use altclip_encoder::images::{self, Background, DecodeOptions, flatten};
 use candle_core::{DType, Tensor};
 use image::{DynamicImage, RgbImage};
+use test_support::{golden, golden_tensors};
 
 /// Golden files and their bytes, by name.
 fn files() -> Vec<(String, Vec<u8>)> {
-    let folder = common::golden("image_processor/pictures");
+    let folder = golden("image_processor/pictures");
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| {
@@ -46,7 +45,7 @@ fn difference(a: &RgbImage, b: &RgbImage) -> (u8, f64) {
 }
 
 fn goldens() -> HashMap<String, Tensor> {
-    common::tensors("image_processor/golden.safetensors")
+    golden_tensors("image_processor/golden.safetensors")
 }
 
 /// JPEG leaves the inverse cosine transform and the interpolation of colours to the decoder. Compared with

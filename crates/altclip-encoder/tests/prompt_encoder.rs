@@ -10,8 +10,8 @@ use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
 use altclip_encoder::tokenizer::Tokenizer;
 use altclip_encoder::{ErrorKind, PROMPT_TOKENS, PromptEncoder};
 use candle_core::{DType, Device, Tensor};
-use common::{TOLERANCE, assert_close, golden};
 use model_files::source::ModelSource;
+use test_support::{MODULE_TOLERANCE, assert_close, copy_directory, golden, golden_json, golden_tensors};
 
 const MODELS: [&str; 2] = ["alt_diffusion", "alt_diffusion_m18"];
 
@@ -43,14 +43,19 @@ fn assert_same(a: &Tensor, b: &Tensor) {
 
 #[test]
 fn hidden_states_are_those_of_the_reference() {
-    let golden = common::tensors("text_encoder.safetensors");
+    let golden = golden_tensors("text_encoder.safetensors");
     for model in MODELS {
         let encoder = encoder(model).with_length(PROMPT_TOKENS).unwrap();
-        let config: TextEncoderConfig = common::config(&format!("{model}/text_encoder/config.json"));
+        let config: TextEncoderConfig = golden_json(&format!("{model}/text_encoder/config.json"));
         let mask = if config.use_attention_mask { "mask" } else { "no_mask" };
         let encoded = encoder.encode(&prompts()).unwrap();
         assert_eq!(encoded.hidden_states.dims(), [5, 77, encoder.width()]);
-        assert_close(&encoded.hidden_states, &golden[&format!("{model}.{mask}")], TOLERANCE);
+        assert_close(
+            "encoded",
+            &encoded.hidden_states,
+            &golden[&format!("{model}.{mask}")],
+            MODULE_TOLERANCE,
+        );
     }
 }
 
@@ -58,7 +63,7 @@ fn hidden_states_are_those_of_the_reference() {
 fn hidden_states_are_those_of_the_text_encoder_by_hand() {
     let source = ModelSource::directory(golden("alt_diffusion"));
     let tokenizer = Tokenizer::from_source(&source, "tokenizer").unwrap();
-    let weights = common::var_builder("alt_diffusion/text_encoder/model.safetensors", DType::F32);
+    let weights = common::weights("alt_diffusion/text_encoder/model.safetensors", DType::F32);
     let text_encoder =
         TextEncoder::new(&source.read_json("text_encoder/config.json").unwrap(), weights).unwrap();
     let texts = ["", "一只戴帽子的小狗", "a cat"];
@@ -91,15 +96,9 @@ fn the_bias_counts_every_row() {
 #[test]
 fn the_length_is_that_of_the_files() {
     let directory = tempfile::tempdir().unwrap();
-    let copy = |from: &str| {
-        fs::create_dir_all(directory.path().join(from)).unwrap();
-        for file in fs::read_dir(golden("alt_diffusion").join(from)).unwrap() {
-            let file = file.unwrap();
-            fs::copy(file.path(), directory.path().join(from).join(file.file_name())).unwrap();
-        }
-    };
-    copy("tokenizer");
-    copy("text_encoder");
+    for part in ["tokenizer", "text_encoder"] {
+        copy_directory(&golden("alt_diffusion").join(part), &directory.path().join(part)).unwrap();
+    }
     let load =
         || PromptEncoder::from_source(&ModelSource::directory(directory.path()), DType::F32, &Device::Cpu);
     let config = directory.path().join("tokenizer/tokenizer_config.json");

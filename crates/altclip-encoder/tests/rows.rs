@@ -1,17 +1,14 @@
 //! Tests columns with nulls: each vector is at its row in the caller's buffer, and nulls and errors are at theirs.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use altclip_encoder::{Embedder, Error, ErrorKind, RowOutcome};
 use candle_core::{DType, Device};
-use common::golden;
 use model_files::source::ModelSource;
 use proptest::prelude::*;
+use test_support::{copy_directory, golden};
 
 /// A token with an id but no row in the model's embedding.
 const WITHOUT_EMBEDDING: &str = "<nowhere>";
@@ -22,19 +19,12 @@ const SAME: f32 = 1e-6;
 /// A model with a token that cannot be embedded.
 static EMBEDDER: LazyLock<Arc<Embedder>> = LazyLock::new(|| {
     let directory = tempfile::tempdir().unwrap();
-    copy_files(&golden("dual_encoders/clip"), directory.path());
+    copy_directory(&golden("dual_encoders/clip"), directory.path()).unwrap();
     let added = format!(r#"{{"{WITHOUT_EMBEDDING}": 90000}}"#);
     fs::write(directory.path().join("added_tokens.json"), added).unwrap();
     let source = ModelSource::directory(directory.path());
     Arc::new(Embedder::from_source(&source, DType::F32, &Device::Cpu).unwrap())
 });
-
-fn copy_files(from: &Path, to: &Path) {
-    for file in fs::read_dir(from).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), to.join(file.file_name())).unwrap();
-    }
-}
 
 /// The vectors of the rows that have one, by index.
 fn listed(rows: &[Option<String>]) -> BTreeMap<usize, Vec<f32>> {

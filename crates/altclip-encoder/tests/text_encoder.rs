@@ -7,8 +7,9 @@ use altclip_encoder::text_encoder::{TextEncoder, TextEncoderConfig};
 use altclip_encoder::xlm_roberta::XlmRobertaModel;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
-use common::{TOLERANCE, assert_close, prompts, randn};
+use common::prompts;
 use fused_ops::{Linear, attention};
+use test_support::{MODULE_TOLERANCE, assert_close, golden_json, golden_tensors, normal};
 
 const VOCAB_SIZE: u32 = 3002;
 /// Rows of a padded diffusion prompt.
@@ -21,13 +22,13 @@ const MODELS: [(&str, &str); 2] = [
 ];
 
 fn model_config(model: &str) -> TextEncoderConfig {
-    common::config(&format!("{model}/text_encoder/config.json"))
+    golden_json(&format!("{model}/text_encoder/config.json"))
 }
 
 fn encoder(model: usize, use_attention_mask: bool, dtype: DType) -> TextEncoder {
     let (folder, weights) = MODELS[model];
     let config = TextEncoderConfig { use_attention_mask, ..model_config(folder) };
-    TextEncoder::new(&config, common::var_builder(weights, dtype)).unwrap()
+    TextEncoder::new(&config, common::weights(weights, dtype)).unwrap()
 }
 
 /// A trainable encoder with the golden ones' shape and new weights.
@@ -39,13 +40,13 @@ fn trainable(config: &TextEncoderConfig) -> (TextEncoder, VarMap) {
 
 #[test]
 fn hidden_states_are_those_of_the_reference() {
-    let golden = common::tensors("text_encoder.safetensors");
+    let golden = golden_tensors("text_encoder.safetensors");
     let input_ids = golden["input_ids"].to_dtype(DType::U32).unwrap();
     let attention_mask = golden["attention_mask"].to_dtype(DType::U32).unwrap();
     for (model, (name, _)) in MODELS.iter().enumerate() {
         for (use_mask, suffix) in [(true, "mask"), (false, "no_mask")] {
             let hidden = encoder(model, use_mask, DType::F32).forward(&input_ids, &attention_mask).unwrap();
-            assert_close(&hidden, &golden[&format!("{name}.{suffix}")], TOLERANCE);
+            assert_close("hidden", &hidden, &golden[&format!("{name}.{suffix}")], MODULE_TOLERANCE);
         }
     }
 }
@@ -58,7 +59,7 @@ fn half_precision_is_close_to_single() {
         for (dtype, tolerance) in [(DType::F16, 2e-3), (DType::BF16, 1.6e-2)] {
             let hidden = encoder(model, true, dtype).forward(&input_ids, &mask).unwrap();
             assert_eq!(hidden.dtype(), DType::F32); // on the CPU only the weights are in half precision
-            assert_close(&hidden, &expected, tolerance);
+            assert_close("hidden", &hidden, &expected, tolerance);
         }
     }
 }
@@ -81,7 +82,7 @@ fn the_shortcut_gives_what_all_rows_give() {
     let mask = Tensor::new(masks, &Device::Cpu).unwrap();
 
     let (folder, weights) = MODELS[0];
-    let vb = common::var_builder(weights, DType::F32);
+    let vb = common::weights(weights, DType::F32);
     let config = model_config(folder);
     let roberta = XlmRobertaModel::new(&config.encoder, vb.pp("roberta")).unwrap();
     let transformation =
@@ -91,7 +92,7 @@ fn the_shortcut_gives_what_all_rows_give() {
         let all = roberta.forward(&input_ids, use_mask.then_some(&bias)).unwrap();
         let expected = transformation.forward(&all).unwrap();
         let hidden = encoder(0, use_mask, DType::F32).forward(&input_ids, &mask).unwrap();
-        assert_close(&hidden, &expected, 1e-6);
+        assert_close("hidden", &hidden, &expected, 1e-6);
     }
 }
 
@@ -105,11 +106,11 @@ fn compact_rows_are_attended_to_as_all_rows_are() {
             let mask = mask.narrow(0, batch.start, batch.len()).unwrap();
             let compact = encoder.encode_compact(&input_ids, &mask).unwrap();
             let all = compact.expand().unwrap();
-            let query = randn((batch.len(), 6, 20));
+            let query = normal(2, &[batch.len(), 6, 20]);
             let expected = attention(&query, &all, &all, 4, None).unwrap();
             let rows = &compact.rows;
             let result = attention(&query, rows, rows, 4, Some(&compact.key_bias)).unwrap();
-            assert_close(&result, &expected, 1e-6);
+            assert_close("result", &result, &expected, 1e-6);
         }
         // A prompt of k tokens takes k + 1 rows.
         let one = |tokens| {
@@ -134,7 +135,7 @@ fn padding_does_not_change_a_prompt() {
         for length in [tokens + 1, 20, LENGTH] {
             let (input_ids, mask) = prompts(&[tokens], length, VOCAB_SIZE);
             let padded = encoder.forward(&input_ids, &mask).unwrap();
-            assert_close(&padded.narrow(1, 0, tokens as usize).unwrap(), &unpadded, 1e-6);
+            assert_close("padded", &padded.narrow(1, 0, tokens as usize).unwrap(), &unpadded, 1e-6);
         }
     }
 }
@@ -149,7 +150,7 @@ fn a_batch_does_not_change_its_members() {
         for (index, &tokens) in lengths.iter().enumerate() {
             let (input_ids, mask) = prompts(&[tokens], LENGTH, VOCAB_SIZE);
             let alone = encoder.forward(&input_ids, &mask).unwrap();
-            assert_close(&batch.narrow(0, index, 1).unwrap(), &alone, 1e-6);
+            assert_close("batch", &batch.narrow(0, index, 1).unwrap(), &alone, 1e-6);
         }
     }
 }
@@ -161,7 +162,7 @@ fn every_weight_that_counts_gets_a_gradient() {
         let (encoder, variables) = trainable(&config);
         let (input_ids, mask) = prompts(&[3, 9], LENGTH, VOCAB_SIZE);
         let hidden = encoder.forward(&input_ids, &mask).unwrap();
-        let gradients = (&hidden * randn(hidden.shape())).unwrap().sum_all().unwrap().backward().unwrap();
+        let gradients = (&hidden * normal(2, hidden.dims())).unwrap().sum_all().unwrap().backward().unwrap();
         let last_layer = format!("roberta.encoder.layer.{}.", config.encoder.num_hidden_layers - 1);
         for (name, variable) in variables.data().lock().unwrap().iter() {
             let unused = config.has_pre_transformation && name.starts_with(&last_layer);
@@ -199,22 +200,22 @@ fn weights_that_do_not_fit_are_named_and_extra_ones_are_not() {
     let (folder, path) = MODELS[0];
     let config = model_config(folder);
     let build = |change: &dyn Fn(&mut std::collections::HashMap<String, Tensor>)| {
-        let mut weights = common::tensors(path);
+        let mut weights = golden_tensors(path);
         change(&mut weights);
         TextEncoder::new(&config, VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu))
     };
-    let names: Vec<String> = common::tensors(path).into_keys().collect();
+    let names: Vec<String> = golden_tensors(path).into_keys().collect();
     for name in
         names.iter().filter(|name| name.starts_with("roberta.e") || name.starts_with("transformation."))
     {
         let error = build(&|weights| drop(weights.remove(name))).unwrap_err().to_string();
         assert!(error.contains(name.as_str()), "{name}: {error}");
         let error =
-            build(&|weights| drop(weights.insert(name.clone(), randn((3, 5))))).unwrap_err().to_string();
+            build(&|weights| drop(weights.insert(name.clone(), normal(3, &[3, 5])))).unwrap_err().to_string();
         assert!(error.contains(name.as_str()), "{name}: {error}");
     }
     let extra = ["roberta.pooler.dense.weight", "logit_scale", "roberta.embeddings.position_ids"];
-    build(&|weights| weights.extend(extra.map(|name| (name.into(), randn((2, 2)))))).unwrap();
+    build(&|weights| weights.extend(extra.map(|name| (name.into(), normal(4, &[2, 2]))))).unwrap();
 }
 
 #[test]

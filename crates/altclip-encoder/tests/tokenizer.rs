@@ -1,7 +1,5 @@
 //! Compares the tokenizer with transformers' slow `XLMRobertaTokenizer`, and rejects damaged files.
 
-use std::path::PathBuf;
-
 use altclip_encoder::tokenizer::sentencepiece::{
     ModelProto, NormalizerSpec, PieceType, SentencePiece, TrainerSpec,
 };
@@ -10,6 +8,7 @@ use model_files::source::ModelSource;
 use proptest::prelude::*;
 use prost::Message;
 use serde::Deserialize;
+use test_support::{golden, golden_json};
 
 /// A text in `tests/golden/tokenizer/cases.json`.
 #[derive(Deserialize)]
@@ -22,12 +21,8 @@ struct Case {
     fast_ids_untruncated: Option<Vec<u32>>,
 }
 
-fn golden(file: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(file)
-}
-
 fn cases() -> Vec<Case> {
-    serde_json::from_slice(&std::fs::read(golden("tokenizer/cases.json")).unwrap()).unwrap()
+    golden_json("tokenizer/cases.json")
 }
 
 fn model_bytes() -> Vec<u8> {

@@ -1,14 +1,12 @@
 //! Compares BERT's and CLIP's tokenizers with transformers', and rejects damaged files.
 
-mod common;
-
 use std::fs;
 
 use altclip_encoder::tokenizer::Tokenizer;
-use common::golden;
 use model_files::source::ModelSource;
 use serde::Deserialize;
 use tempfile::TempDir;
+use test_support::golden;
 
 /// A text in `tests/golden/dual_encoders/*_cases.json`.
 #[derive(Deserialize)]

@@ -7,18 +7,15 @@ use std::path::{Path, PathBuf};
 use altclip_training::evaluation::{
     CaptionedImages, Classes, LabelledImages, RetrievalScores, retrieval, zero_shot,
 };
-use candle_core::{Device, Tensor, safetensors};
+use candle_core::{Device, Tensor};
 use serde_json::Value;
-
-type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+use test_support::{TestResult, golden_json, golden_tensors};
 
 /// The largest difference between shares: the reference averages in f32.
 const ROUNDING: f64 = 1e-6;
 
-fn golden() -> TestResult<(Value, HashMap<String, Tensor>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
-    let scores = serde_json::from_slice(&fs::read(folder.join("evaluation.json"))?)?;
-    Ok((scores, safetensors::load(folder.join("evaluation.safetensors"), &Device::Cpu)?))
+fn scores() -> (Value, HashMap<String, Tensor>) {
+    (golden_json("evaluation.json"), golden_tensors("evaluation.safetensors"))
 }
 
 fn unit(rows: &Tensor) -> candle_core::Result<Tensor> {
@@ -36,7 +33,7 @@ fn assert_is(found: f64, expected: &Value) {
 
 #[test]
 fn recall_is_that_of_clip_benchmark() -> TestResult {
-    let (scores, tensors) = golden()?;
+    let (scores, tensors) = scores();
     let (images, texts) = (unit(&tensors["images"])?, unit(&tensors["texts"])?);
     let owners = numbers(&tensors["owners"])?;
     let check = |found: RetrievalScores, expected: &Value| {
@@ -61,7 +58,7 @@ fn recall_is_that_of_clip_benchmark() -> TestResult {
 
 #[test]
 fn zero_shot_scores_are_those_of_clip_benchmark() -> TestResult {
-    let (scores, tensors) = golden()?;
+    let (scores, tensors) = scores();
     let (class_texts, shown) = (&tensors["class_texts"], unit(&tensors["shown"])?);
     let targets = numbers(&tensors["targets"])?;
     let (classes, templates, width) = class_texts.dims3()?;

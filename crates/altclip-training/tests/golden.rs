@@ -21,7 +21,7 @@ use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use test_support::golden;
 
 const STEPS: usize = 20;
 
@@ -29,10 +29,6 @@ const STEPS: usize = 20;
 const LOSS_TOLERANCE: f64 = 1e-4;
 /// Gradients come from a single forward and backward pass: f32 rounding over some hundred sums.
 const GRADIENT_TOLERANCE: f64 = 1e-4;
-
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
-}
 
 fn config(learning_rate: f64) -> OptimizerConfig {
     OptimizerConfig {
@@ -57,7 +53,7 @@ struct Golden {
 
 impl Golden {
     fn open(name: &str, learning_rate: f64) -> Result<Self> {
-        let path = golden(&format!("training/{name}.safetensors"));
+        let path = golden(format!("training/{name}.safetensors"));
         Ok(Self { tensors: candle_core::safetensors::load(path, &Device::Cpu)?, learning_rate })
     }
 

@@ -153,8 +153,7 @@ mod tests {
     use crate::schedulers::{SchedulerConfig, SchedulerKind, Steps};
     use crate::text_states::TextStates;
     use crate::unet::{WIDTH, tiny_unet};
-
-    type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
+    use test_support::TestResult;
 
     const STEPS: usize = 7;
 

@@ -71,8 +71,7 @@ mod tests {
 
     use super::*;
     use crate::random::{Noise, TorchCpu};
-
-    type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
+    use test_support::TestResult;
 
     fn values(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
         tensor.flatten_all()?.to_vec1()

@@ -1,17 +1,12 @@
 //! Tests where adapters are found, and the words in files of embeddings.
 
-#[allow(dead_code, reason = "it has more than this file needs")]
-mod common;
-
 use std::collections::HashMap;
 use std::path::Path;
 
 use altdiffusion_pipeline::{AltDiffusion, LoadOptions, Lora, ModelParts, TextualInversion};
 use candle_core::{DType, Device, Tensor, safetensors};
-use common::{distance, golden, normal};
 use model_files::source::ModelSource;
-
-type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+use test_support::{TestResult, golden, normal, relative_error};
 
 fn text(path: &Path) -> TestResult<&str> {
     path.to_str().ok_or_else(|| "a path that is no text".into())
@@ -167,7 +162,7 @@ fn several_words_of_a_file_are_learned() -> TestResult {
     let by_hand =
         load(vec![TextualInversion::new("<s0>", one, "a")?, TextualInversion::new("<s1>", two, "b")?])?;
     let prompt = "a <s1> 猫 <s0>";
-    assert_eq!(distance(&encode(&of_file, prompt)?, &encode(&by_hand, prompt)?), 0.0);
-    assert!(distance(&encode(&of_file, prompt)?, &encode(&of_file, "a <s0> 猫 <s1>")?) > 0.01);
+    assert_eq!(relative_error(&encode(&of_file, prompt)?, &encode(&by_hand, prompt)?), 0.0);
+    assert!(relative_error(&encode(&of_file, prompt)?, &encode(&of_file, "a <s0> 猫 <s1>")?) > 0.01);
     Ok(())
 }

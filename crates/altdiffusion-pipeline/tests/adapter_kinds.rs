@@ -1,18 +1,13 @@
 //! Compares every kind of adapter with the libraries that write them, LyCORIS and PEFT, and rejects files that are
 //! none.
 
-#[allow(dead_code, reason = "it has more than this file needs")]
-mod common;
-
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use altdiffusion_pipeline::{AltDiffusion, LoadOptions, Lora, ModelParts};
 use candle_core::{DType, Device, Tensor, safetensors};
-use common::{TOLERANCE, distance, golden, normal, tensors};
 use model_files::source::ModelSource;
-
-type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+use test_support::{MODULE_TOLERANCE, TestResult, golden, golden_tensors, normal, relative_error};
 
 const MODEL: &str = "alt_diffusion";
 /// A layer of the UNet in diffusers' and kohya's naming, with 8 inputs and outputs.
@@ -39,7 +34,7 @@ fn open(path: &Path) -> TestResult<Lora> {
 
 /// The UNet's output for its golden input.
 fn unet_output(pipeline: &AltDiffusion) -> TestResult<Tensor> {
-    let golden = tensors("unet.safetensors");
+    let golden = golden_tensors("unet.safetensors");
     let [sample, steps, states] = ["sample", "timesteps", "encoder_hidden_states"]
         .map(|name| golden.get(&format!("{MODEL}.square.{name}")).ok_or("no such value"));
     Ok(pipeline.unet()?.forward_with_hidden_states(sample?, steps?, states?)?)
@@ -47,7 +42,7 @@ fn unet_output(pipeline: &AltDiffusion) -> TestResult<Tensor> {
 
 /// The text encoder's output for its golden input.
 fn text_output(pipeline: &AltDiffusion) -> TestResult<Tensor> {
-    let golden = tensors("text_encoder.safetensors");
+    let golden = golden_tensors("text_encoder.safetensors");
     let [ids, mask] = ["input_ids", "attention_mask"].map(|name| golden.get(name).ok_or("no such value"));
     Ok(pipeline.text_encoder()?.forward(&ids?.to_dtype(DType::U32)?, &mask?.to_dtype(DType::U32)?)?)
 }
@@ -74,7 +69,7 @@ fn refused(loaded: altdiffusion_pipeline::Result<AltDiffusion>) -> TestResult<St
 
 #[test]
 fn every_kind_is_as_its_library_computes_it() -> TestResult {
-    let golden = tensors("adapter_kinds/golden.safetensors");
+    let golden = golden_tensors("adapter_kinds/golden.safetensors");
     let strengths: BTreeMap<String, f64> = serde_json::from_slice(&std::fs::read(kind("strengths.json"))?)?;
     let plain = load_with(Vec::new(), false)?;
     assert_eq!(golden.len(), 29);
@@ -86,11 +81,11 @@ fn every_kind_is_as_its_library_computes_it() -> TestResult {
         };
         let pipeline = load(open(&file)?, strengths.get(name).copied().unwrap_or(1.0))?;
         let found = output(name, &pipeline)?;
-        let error = distance(&found, expected);
-        let changed = distance(&found, &output(name, &plain)?);
+        let error = relative_error(&found, expected);
+        let changed = relative_error(&found, &output(name, &plain)?);
         println!("{name}: {error:.1e}, {changed:.2} from the model alone");
-        assert!(error <= TOLERANCE, "{name}: {error:.1e}");
-        assert!(changed > 100.0 * TOLERANCE, "{name} changes only {changed:.1e}");
+        assert!(error <= MODULE_TOLERANCE, "{name}: {error:.1e}");
+        assert!(changed > 100.0 * MODULE_TOLERANCE, "{name} changes only {changed:.1e}");
     }
     Ok(())
 }
@@ -102,8 +97,8 @@ fn every_kind_is_the_same_beside_weights() -> TestResult {
         let file = kind(&format!("{name}.safetensors"));
         let merged = unet_output(&load(open(&file)?, 0.6)?)?;
         let beside = unet_output(&load_with(vec![(open(&file)?, 0.6)], true)?)?;
-        let error = distance(&beside, &merged);
-        assert!(error <= TOLERANCE, "{name}: {error:.1e}");
+        let error = relative_error(&beside, &merged);
+        assert!(error <= MODULE_TOLERANCE, "{name}: {error:.1e}");
     }
     Ok(())
 }
@@ -114,8 +109,8 @@ fn the_order_of_loras_does_not_matter() -> TestResult {
     let loras = all.iter().map(|file| Ok((open(file)?, 0.5))).collect::<TestResult<Vec<_>>>()?;
     let forwards = unet_output(&load_with(loras.clone(), false)?)?;
     let backwards = unet_output(&load_with(loras.into_iter().rev().collect(), false)?)?;
-    let error = distance(&forwards, &backwards);
-    assert!(error <= TOLERANCE, "{error:.1e}");
+    let error = relative_error(&forwards, &backwards);
+    assert!(error <= MODULE_TOLERANCE, "{error:.1e}");
     Ok(())
 }
 
@@ -125,7 +120,7 @@ fn at_strength_0_nothing_changes() -> TestResult {
     for name in ["lora.safetensors", "dora_output.safetensors", "peft_dora", "peft_saved", "ia3.safetensors"]
     {
         let pipeline = load(open(&kind(name))?, 0.0)?;
-        assert_eq!(distance(&unet_output(&pipeline)?, &plain), 0.0, "{name}");
+        assert_eq!(relative_error(&unet_output(&pipeline)?, &plain), 0.0, "{name}");
     }
     Ok(())
 }
@@ -156,8 +151,8 @@ fn metadata_of_adapters_counts() -> TestResult {
         (r#"{"text_encoder.r": 2, "text_encoder.lora_alpha": 4}"#, 1.0),
         (r#"{"unet.r": 2, "unet.lora_alpha": 1, "unet.unheard_of": [1]}"#, 0.5),
     ] {
-        let error = distance(&lora(Some(metadata), 1.0)??, &lora(None, scale)??);
-        assert!(error <= TOLERANCE, "{metadata}: {error:.1e}");
+        let error = relative_error(&lora(Some(metadata), 1.0)??, &lora(None, scale)??);
+        assert!(error <= MODULE_TOLERANCE, "{metadata}: {error:.1e}");
     }
     for (metadata, problem) in [
         ("{", "expected a JSON object"),
@@ -216,7 +211,7 @@ fn other_names_of_lycoris_are_the_same() -> TestResult {
     };
     let same = |kind_name: &str, rename: &dyn Fn(&str) -> String| -> TestResult {
         let expected = renamed(kind_name, &str::to_owned)?;
-        assert_eq!(distance(&renamed(kind_name, rename)?, &expected), 0.0, "{kind_name}");
+        assert_eq!(relative_error(&renamed(kind_name, rename)?, &expected), 0.0, "{kind_name}");
         Ok(())
     };
     same("lokr", &|name| name.replace("lora_unet_", "lycoris_"))?;
@@ -368,7 +363,7 @@ fn words_in_a_lora_are_learned() -> TestResult {
         assert_eq!(lora.layers(), 1);
         let [word] = lora.words() else { return Err(format!("{tensor}: {:?}", lora.words()).into()) };
         assert_eq!(word.word(), "ink-cat");
-        assert_eq!(distance(word.vectors(), &vectors), 0.0);
+        assert_eq!(relative_error(word.vectors(), &vectors), 0.0);
         let pipeline = load(lora.clone(), 1.0)?;
         // Two learned tokens between begin and end.
         assert_eq!(pipeline.tokenizer()?.encode("ink-cat")?.len(), 4, "{tensor}");

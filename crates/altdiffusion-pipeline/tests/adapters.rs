@@ -1,22 +1,17 @@
 //! Compares LoRA, textual inversion and clip skip with diffusers' `AltDiffusionPipeline` and PEFT, and rejects files
 //! that do not fit.
 
-#[allow(dead_code, reason = "it has more than this file needs")]
-mod common;
-
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, LoadOptions, Lora, ModelParts, TextualInversion};
 use candle_core::{DType, Device, Tensor, safetensors};
-use common::{distance, golden, normal, tensors};
 use model_files::source::ModelSource;
 use serde::Deserialize;
-
-type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+use test_support::{TestResult, golden, golden_tensors, normal, relative_error};
 
 /// The largest relative error of latents. The reference's own distance from f64 is up to 2.5e-5.
-const TOLERANCE: f32 = 1e-4;
+const TOLERANCE: f64 = 1e-4;
 
 const MODELS: [&str; 2] = ["alt_diffusion", "alt_diffusion_m18"];
 
@@ -71,7 +66,7 @@ fn refused(loaded: altdiffusion_pipeline::Result<AltDiffusion>) -> TestResult<St
 #[test]
 fn latents_are_the_references() -> TestResult {
     let cases: Vec<Case> = serde_json::from_slice(&std::fs::read(adapter("cases.json"))?)?;
-    let golden = tensors("adapters/golden.safetensors");
+    let golden = golden_tensors("adapters/golden.safetensors");
     for model in MODELS {
         let plain = load(model, Vec::new())?;
         for case in &cases {
@@ -97,8 +92,8 @@ fn latents_are_the_references() -> TestResult {
                 GenerateOptions::new(&case.prompt).steps(3).guidance_scale(2.5).clip_skip(case.clip_skip);
             let options = options.width(40).height(32).initial_latents(initial.clone());
             let found = pipeline.generate(&options)?.latents;
-            let error = distance(&found, expected("latents").ok_or("no latents")?);
-            let changed = distance(&found, &plain.generate(&options.clip_skip(0))?.latents);
+            let error = relative_error(&found, expected("latents").ok_or("no latents")?);
+            let changed = relative_error(&found, &plain.generate(&options.clip_skip(0))?.latents);
             println!("{model}.{}: {error:.1e}, {changed:.2} from the model alone", case.name);
             assert!(error <= TOLERANCE, "{model}.{}: {error:.1e}", case.name);
             assert!(changed > 100.0 * TOLERANCE, "{model}.{}: changes only {changed:.1e}", case.name);
@@ -142,7 +137,7 @@ fn every_form_of_a_lora_is_the_same() -> TestResult {
         saved("pytorch_lora_weights.safetensors", &str::to_owned)?.with_file_name(""),
     ] {
         let latents = draw(&load(model, vec![(Lora::open(path(&file)?)?, 1.0)])?)?;
-        assert_eq!(distance(&latents, &expected), 0.0, "{}", file.display());
+        assert_eq!(relative_error(&latents, &expected), 0.0, "{}", file.display());
     }
     Ok(())
 }
@@ -166,12 +161,12 @@ fn the_alpha_of_peft_counts() -> TestResult {
     };
     // The rank is 3.
     let plain = draw_with("{}", 0.5)?;
-    assert!(distance(&draw_with(r#"{"lora_alpha": 1.5}"#, 1.0)?, &plain) < 1e-6);
+    assert!(relative_error(&draw_with(r#"{"lora_alpha": 1.5}"#, 1.0)?, &plain) < 1e-6);
     let root = draw_with(r#"{"lora_alpha": 1.5, "use_rslora": true}"#, 1.0 / 3f64.sqrt())?;
-    assert!(distance(&root, &plain) < 1e-6);
+    assert!(relative_error(&root, &plain) < 1e-6);
     let file = folder.path().join("adapter_model.safetensors");
     let by_file = draw(&load(model, vec![(Lora::open(path(&file)?)?, 1.0 / 3f64.sqrt())])?)?;
-    assert_eq!(distance(&by_file, &root), 0.0);
+    assert_eq!(relative_error(&by_file, &root), 0.0);
     Ok(())
 }
 
@@ -205,9 +200,9 @@ fn a_convolution_in_three_parts_is_merged() -> TestResult {
     let identity = Tensor::eye(out, DType::F32, &Device::Cpu)?.reshape((out, out, 1, 1))?;
     let whole = save(&[("lora_down", &kernel), ("lora_up", &identity)])?;
     let (three, whole) = (draw(&load(model, vec![(three, 1.0)])?)?, draw(&load(model, vec![(whole, 1.0)])?)?);
-    let error = distance(&three, &whole);
+    let error = relative_error(&three, &whole);
     assert!(error < 1e-5, "{error:e}");
-    assert!(distance(&three, &draw(&load(model, Vec::new())?)?) > 0.01);
+    assert!(relative_error(&three, &draw(&load(model, Vec::new())?)?) > 0.01);
     Ok(())
 }
 
@@ -290,7 +285,7 @@ fn loras_beside_weights_draw_the_same() -> TestResult {
         let options =
             loras.into_iter().fold(options, |options, (lora, strength)| options.lora(lora, strength));
         let beside = draw(&AltDiffusion::load(parts(model)?, options)?)?;
-        let error = distance(&beside, &merged);
+        let error = relative_error(&beside, &merged);
         println!("{model}: {error:.1e}");
         assert!(error < 2e-5 && error > 0.0, "{model}: {error:e}");
     }
@@ -307,8 +302,8 @@ fn little_memory_gives_the_same_image() -> TestResult {
     let options = LoadOptions::new(DType::F32, &Device::Cpu).lora(lora("alt_diffusion", "kohya")?, 0.5);
     let pipeline = AltDiffusion::load(parts("alt_diffusion")?, options.low_memory(true))?;
     let kept = draw(&load("alt_diffusion", vec![(lora("alt_diffusion", "kohya")?, 0.5)])?)?;
-    assert_eq!(distance(&draw(&pipeline)?, &kept), 0.0);
-    assert_eq!(distance(&draw(&pipeline)?, &kept), 0.0);
+    assert_eq!(relative_error(&draw(&pipeline)?, &kept), 0.0);
+    assert_eq!(relative_error(&draw(&pipeline)?, &kept), 0.0);
     Ok(())
 }
 

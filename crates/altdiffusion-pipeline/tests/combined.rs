@@ -1,8 +1,5 @@
 //! Compares ten random combinations of features with diffusers.
 
-#[allow(dead_code, reason = "it has more than this file needs")]
-mod common;
-
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -13,15 +10,13 @@ use altdiffusion_pipeline::{
 };
 use candle_core::{DType, Device, Tensor, safetensors};
 use candle_nn::VarBuilder;
-use common::{distance, golden, tensors};
 use image::{GrayImage, RgbImage};
 use model_files::source::ModelSource;
 use serde::Deserialize;
-
-type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+use test_support::{TestResult, golden, golden_json, golden_tensors, relative_error};
 
 /// The largest relative error of latents. The reference's own distance from f64 is up to 1.7e-5.
-const TOLERANCE: f32 = 1e-4;
+const TOLERANCE: f64 = 1e-4;
 
 #[derive(Deserialize)]
 struct Case {
@@ -147,12 +142,13 @@ impl Case {
 
 #[test]
 fn latents_are_the_references() -> TestResult {
-    let cases: Vec<Case> = serde_json::from_slice(&std::fs::read(golden("combined.json"))?)?;
+    let cases: Vec<Case> = golden_json("combined.json");
     assert_eq!(cases.len(), 10);
-    let (expected, given) = (tensors("combined.safetensors"), tensors("controlnet/pipeline.safetensors"));
+    let (expected, given) =
+        (golden_tensors("combined.safetensors"), golden_tensors("controlnet/pipeline.safetensors"));
     for case in &cases {
         let latents = case.load()?.generate(&case.options(&given)?)?.latents;
-        let error = distance(&latents, &expected[&format!("{}.latents", case.name)]);
+        let error = relative_error(&latents, &expected[&format!("{}.latents", case.name)]);
         println!("{}: {error:.1e}", case.name);
         assert!(error <= TOLERANCE, "{}: {error:.1e}", case.name);
     }

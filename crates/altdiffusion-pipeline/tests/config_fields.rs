@@ -2,7 +2,6 @@
 //! unsupported ones are refused by name.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use altdiffusion_pipeline::controlnet::ControlNetConfig;
 use altdiffusion_pipeline::unet::UNet2DConditionConfig;
@@ -10,10 +9,7 @@ use altdiffusion_pipeline::vae::AutoencoderKlConfig;
 use model_files::config::{ConfigFile, parse_config, read_json};
 use model_files::source::FileData;
 use serde_json::{Map, Value, json};
-
-fn golden(path: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(path)
-}
+use test_support::golden;
 
 #[test]
 fn every_field_that_diffusers_writes_is_known() {

@@ -1,7 +1,6 @@
 //! Compares images drawn with ControlNets with diffusers' `StableDiffusionControlNetPipeline` and its relatives.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use altdiffusion_pipeline::controlnet::{ControlNetConfig, ControlNetModel};
@@ -12,11 +11,10 @@ use candle_nn::VarBuilder;
 use image::{GrayImage, RgbImage};
 use model_files::source::ModelSource;
 use serde::Deserialize;
-
-type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+use test_support::{TestResult, golden, golden_tensors, relative_error};
 
 /// The largest relative error ‖a − b‖/‖b‖ of the latents. The reference's own distance from f64 is up to 4e-5.
-const TOLERANCE: f32 = 1e-4;
+const TOLERANCE: f64 = 1e-4;
 
 /// The second of two ControlNets has the first one's weights times this.
 const SECOND: f64 = 0.75;
@@ -50,15 +48,11 @@ struct CaseControl {
     end: f64,
 }
 
-fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
-}
-
 struct Given(HashMap<String, Tensor>);
 
 impl Given {
     fn read() -> TestResult<Self> {
-        Ok(Self(safetensors::load(golden("controlnet/pipeline.safetensors"), &Device::Cpu)?))
+        Ok(Self(golden_tensors("controlnet/pipeline.safetensors")))
     }
 
     fn bytes(&self, name: &str) -> TestResult<(u32, u32, Vec<u8>)> {
@@ -97,7 +91,7 @@ fn load_inpainting(repository: &str) -> TestResult<AltDiffusion> {
     std::fs::write(&config, fields)?;
     let weights = directory.path().join("unet/diffusion_pytorch_model.safetensors");
     let mut tensors = safetensors::load(&weights, &Device::Cpu)?;
-    let given = safetensors::load(golden("given_pictures.safetensors"), &Device::Cpu)?;
+    let given = golden_tensors("given_pictures.safetensors");
     let conv_in = given[&format!("{repository}.conv_in.weight")].clone();
     tensors.insert("conv_in.weight".to_owned(), conv_in);
     safetensors::save(&tensors, weights)?;
@@ -114,11 +108,6 @@ fn net(repository: &str, factor: f64, pools: bool) -> TestResult<Arc<ControlNetM
         weights.into_iter().map(|(name, weight)| Ok((name, (weight.to_dtype(DType::F32)? * factor)?)));
     let weights = weights.collect::<candle_core::Result<HashMap<_, _>>>()?;
     Ok(Arc::new(ControlNetModel::new(&config, VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu))?))
-}
-
-fn relative_error(found: &Tensor, expected: &Tensor) -> candle_core::Result<f32> {
-    let norm = |tensor: &Tensor| tensor.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
-    Ok(norm(&(found - expected)?)? / norm(expected)?)
 }
 
 #[test]
@@ -159,7 +148,7 @@ fn they_are_those_of_diffusers() -> TestResult {
         };
         let name = format!("{}.{}", case.repository, case.name);
         let expected = &given.0[&format!("{name}.latents")];
-        let error = relative_error(&pipeline.generate(&options)?.latents, expected)?;
+        let error = relative_error(&pipeline.generate(&options)?.latents, expected);
         println!("{name}: {error:e}");
         assert!(error <= TOLERANCE, "{name}: {error}");
     }
@@ -183,7 +172,7 @@ fn prompts_that_go_together_do_not_change_each_other() -> TestResult {
         for (index, prompt) in prompts.into_iter().enumerate() {
             let half = |tensor: &Tensor| tensor.narrow(0, 2 * index, 2)?.contiguous();
             let alone = options.clone().prompts([prompt]).initial_latents(half(&noise)?);
-            let error = relative_error(&pipeline.generate(&alone)?.latents, &half(&together)?)?;
+            let error = relative_error(&pipeline.generate(&alone)?.latents, &half(&together)?);
             assert!(error < 1e-5, "{prompt}: {error}");
         }
     }
@@ -198,11 +187,11 @@ fn an_image_that_counts_nothing_changes_nothing() -> TestResult {
     let control =
         || Ok::<_, Box<dyn std::error::Error>>(Control::new(net.clone(), given.image("control.0")?));
     let plain = draw(&options)?;
-    assert_eq!(relative_error(&draw(&options.clone().control(control()?.scale(0.0)))?, &plain)?, 0.0);
+    assert_eq!(relative_error(&draw(&options.clone().control(control()?.scale(0.0)))?, &plain), 0.0);
     // No step lies entirely within such a short interval.
     let never = options.clone().control(control()?.start(0.3).end(0.45));
-    assert_eq!(relative_error(&draw(&never)?, &plain)?, 0.0);
-    assert!(relative_error(&draw(&options.control(control()?))?, &plain)? > 1e-2);
+    assert_eq!(relative_error(&draw(&never)?, &plain), 0.0);
+    assert!(relative_error(&draw(&options.control(control()?))?, &plain) > 1e-2);
     Ok(())
 }
 

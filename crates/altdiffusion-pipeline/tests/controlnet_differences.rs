@@ -1,8 +1,5 @@
 //! Tests ControlNets stored as differences from a model's UNet, and files of other kinds.
 
-#[allow(dead_code, reason = "it has more than this file needs")]
-mod common;
-
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,11 +9,9 @@ use altdiffusion_pipeline::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use altdiffusion_pipeline::{AltDiffusion, Control, GenerateOptions, PerBlock};
 use candle_core::{DType, Device, Tensor, safetensors};
 use candle_nn::{VarBuilder, VarMap};
-use common::{TOLERANCE, distance, golden, normal};
 use image::RgbImage;
 use model_files::source::ModelSource;
-
-type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+use test_support::{MODULE_TOLERANCE, TestResult, golden, golden_json, normal, relative_error};
 
 /// The prompt width of the model that provides the other parts.
 const WIDTH: usize = 20;
@@ -64,8 +59,7 @@ fn differences_are_added_to_the_unet_of_the_model() -> TestResult {
     let pipeline =
         AltDiffusion::from_source(&ModelSource::directory(&model_folder), DType::F32, &Device::Cpu)?;
 
-    let names: Vec<(String, String, Vec<usize>)> =
-        serde_json::from_slice(&std::fs::read(golden("controlnet/single.json"))?)?;
+    let names: Vec<(String, String, Vec<usize>)> = golden_json("controlnet/single.json");
     let is_of_prompt = |name: &str| name.contains("attn2.to_k") || name.contains("attn2.to_v");
     let mut whole = HashMap::new();
     for (place, (name, _, shape)) in names.iter().enumerate() {
@@ -121,11 +115,11 @@ fn differences_are_added_to_the_unet_of_the_model() -> TestResult {
         ("control_model.", false, "control_model.difference"),
         ("", true, "difference"),
     ] {
-        let error = distance(&draw(&differences, prefix, in_diffusers, Some(marker))?, &expected);
-        assert!(error <= TOLERANCE, "{prefix} {in_diffusers}: {error:.1e}");
+        let error = relative_error(&draw(&differences, prefix, in_diffusers, Some(marker))?, &expected);
+        assert!(error <= MODULE_TOLERANCE, "{prefix} {in_diffusers}: {error:.1e}");
     }
-    let unadded = distance(&draw(&differences, "", false, None)?, &expected);
-    assert!(unadded > 100.0 * TOLERANCE, "{unadded:.1e}");
+    let unadded = relative_error(&draw(&differences, "", false, None)?, &expected);
+    assert!(unadded > 100.0 * MODULE_TOLERANCE, "{unadded:.1e}");
     Ok(())
 }
 
@@ -135,8 +129,7 @@ fn differences_may_be_in_a_folder() -> TestResult {
     let folder = tempfile::tempdir()?;
     let source = ModelSource::directory(golden("alt_diffusion"));
     let pipeline = AltDiffusion::from_source(&source, DType::F32, &Device::Cpu)?;
-    let mut config: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(golden("controlnet/sd1/config.json"))?)?;
+    let mut config: serde_json::Value = golden_json("controlnet/sd1/config.json");
     config["unheard_of"] = serde_json::json!({"a": 1});
     std::fs::write(folder.path().join("config.json"), config.to_string())?;
     let file = "diffusion_pytorch_model.safetensors";
@@ -159,8 +152,8 @@ fn differences_may_be_in_a_folder() -> TestResult {
         let options = GenerateOptions::new("一只猫").steps(1).control(control);
         Ok(pipeline.generate(&options.initial_latents(normal(1, &[1, 4, 4, 4])))?.latents)
     };
-    let error = distance(&draw(folder.path())?, &draw(&golden("controlnet/sd1"))?);
-    assert!(error <= TOLERANCE, "{error:.1e}");
+    let error = relative_error(&draw(folder.path())?, &draw(&golden("controlnet/sd1"))?);
+    assert!(error <= MODULE_TOLERANCE, "{error:.1e}");
     Ok(())
 }
 

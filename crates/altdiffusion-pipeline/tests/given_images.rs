@@ -10,11 +10,10 @@ use candle_core::{DType, Device, Tensor, safetensors};
 use image::{GrayImage, RgbImage};
 use model_files::source::ModelSource;
 use serde::Deserialize;
-
-type TestResult = Result<(), Box<dyn std::error::Error>>;
+use test_support::{TestResult, golden, golden_json, golden_tensors, relative_error};
 
 /// The largest relative error ‖a − b‖/‖b‖ of the latents. The reference's own distance from f64 is up to 6e-5.
-const TOLERANCE: f32 = 1e-4;
+const TOLERANCE: f64 = 1e-4;
 
 const MODELS: [&str; 2] = ["alt_diffusion", "alt_diffusion_m18"];
 
@@ -34,15 +33,7 @@ struct Case {
     scheduler: Option<String>,
 }
 
-fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
-}
-
-fn tensors() -> candle_core::Result<HashMap<String, Tensor>> {
-    safetensors::load(golden("given_pictures.safetensors"), &Device::Cpu)
-}
-
-fn given(tensors: &HashMap<String, Tensor>) -> Result<(RgbImage, GrayImage), Box<dyn std::error::Error>> {
+fn given(tensors: &HashMap<String, Tensor>) -> TestResult<(RgbImage, GrayImage)> {
     let bytes = |name: &str| -> candle_core::Result<(u32, u32, Vec<u8>)> {
         let tensor = &tensors[name];
         Ok((tensor.dim(1)? as u32, tensor.dim(0)? as u32, tensor.flatten_all()?.to_vec1()?))
@@ -87,15 +78,10 @@ fn load(
     Ok(AltDiffusion::from_source(&ModelSource::directory(directory), DType::F32, &Device::Cpu)?)
 }
 
-fn relative_error(found: &Tensor, expected: &Tensor) -> candle_core::Result<f32> {
-    let norm = |tensor: &Tensor| tensor.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
-    Ok(norm(&(found - expected)?)? / norm(expected)?)
-}
-
 #[test]
 fn they_are_those_of_diffusers() -> TestResult {
-    let cases: Vec<Case> = serde_json::from_str(&std::fs::read_to_string(golden("given_pictures.json"))?)?;
-    let tensors = tensors()?;
+    let cases: Vec<Case> = golden_json("given_pictures.json");
+    let tensors = golden_tensors("given_pictures.safetensors");
     let (image, mask) = given(&tensors)?;
     for model in MODELS {
         let directory = tempfile::tempdir()?;
@@ -120,7 +106,7 @@ fn they_are_those_of_diffusers() -> TestResult {
             let pipeline = if case.channels == Some(9) { &inpainting } else { &plain };
             let name = format!("{model}.{}", case.name);
             let latents = pipeline.generate(&options)?.latents;
-            let error = relative_error(&latents, &tensors[&format!("{name}.latents")])?;
+            let error = relative_error(&latents, &tensors[&format!("{name}.latents")]);
             println!("{name}: {error:e}");
             assert!(error <= TOLERANCE, "{name}: {error}");
         }
@@ -130,7 +116,7 @@ fn they_are_those_of_diffusers() -> TestResult {
 
 #[test]
 fn what_is_not_masked_stays() -> TestResult {
-    let (image, _) = given(&tensors()?)?;
+    let (image, _) = given(&golden_tensors("given_pictures.safetensors"))?;
     let pipeline = load(MODELS[0], None, Path::new(""))?;
     let mask = GrayImage::from_fn(image.width(), image.height(), |x, _| {
         image::Luma([if x < image.width() / 2 { 255 } else { 0 }])
@@ -144,15 +130,15 @@ fn what_is_not_masked_stays() -> TestResult {
         let width = latents.dim(3)? / 2;
         latents.narrow(3, first * (width + 1), width)
     };
-    assert_eq!(relative_error(&half(&one, 1)?, &half(&other, 1)?)?, 0.0);
-    assert!(relative_error(&half(&one, 0)?, &half(&other, 0)?)? > 1e-3);
+    assert_eq!(relative_error(&half(&one, 1)?, &half(&other, 1)?), 0.0);
+    assert!(relative_error(&half(&one, 0)?, &half(&other, 0)?) > 1e-3);
     Ok(())
 }
 
 #[test]
 fn what_does_not_fit_together_is_named() -> TestResult {
-    let (image, mask) = given(&tensors()?)?;
-    let tensors = tensors()?;
+    let (image, mask) = given(&golden_tensors("given_pictures.safetensors"))?;
+    let tensors = golden_tensors("given_pictures.safetensors");
     let plain = load(MODELS[0], None, Path::new(""))?;
     let directory = tempfile::tempdir()?;
     let inpainting =

@@ -1,7 +1,6 @@
 //! Checks that configurations with huge numbers are errors and use no memory.
 
 use std::fs;
-use std::path::Path;
 
 use altclip_encoder::dual_encoder;
 use altdiffusion_pipeline::AltDiffusion;
@@ -10,6 +9,7 @@ use model_files::checkpoint::Survey;
 use model_files::source::ModelSource;
 use serde_json::Value;
 use tempfile::TempDir;
+use test_support::{copy_directory, golden};
 
 /// Sizes that overflow sums, products or 32 bits, and some that would only take long.
 const SIZES: [u64; 3] = [100_000, 1 << 31, u64::MAX];
@@ -32,18 +32,6 @@ fn integers(value: &Value, path: &str, found: &mut Vec<String>) {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
-
 /// Loads a model like a caller, and drops it.
 type Load = fn(&ModelSource) -> Result<(), String>;
 
@@ -51,7 +39,7 @@ type Load = fn(&ModelSource) -> Result<(), String>;
 /// too.
 fn check(load: Load, model: &str, config: &str) {
     let folder = TempDir::new().unwrap();
-    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(model), folder.path());
+    copy_directory(&golden(model), folder.path()).unwrap();
     let file = folder.path().join(config);
     let whole: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     let mut places = Vec::new();

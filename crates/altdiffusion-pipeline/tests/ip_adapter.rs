@@ -1,8 +1,5 @@
 //! Compares image prompts with diffusers' IP-Adapter.
 
-#[allow(dead_code, reason = "not every test file uses everything")]
-mod common;
-
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,15 +9,15 @@ use altdiffusion_pipeline::ip_adapter::{ImageEncoder, ImageFeatures, ImagePrompt
 use altdiffusion_pipeline::schedulers::SchedulerKind;
 use altdiffusion_pipeline::{AltDiffusion, Control, Error, GenerateOptions};
 use candle_core::{DType, Device, Tensor, safetensors};
-use common::{assert_close, distance, golden, normal, tensors};
 use image::RgbImage;
 use model_files::source::ModelSource;
 use serde::Deserialize;
-
-type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+use test_support::{
+    MODULE_TOLERANCE, TestResult, assert_close, golden, golden_tensors, normal, relative_error,
+};
 
 /// The largest relative error ‖a − b‖/‖b‖ of the latents. The reference's own distance from f64 is up to 2e-5.
-const TOLERANCE: f32 = 1e-4;
+const TOLERANCE: f64 = 1e-4;
 
 #[derive(Deserialize)]
 struct Case {
@@ -66,7 +63,7 @@ fn image(given: &HashMap<String, Tensor>, name: &str) -> TestResult<RgbImage> {
 fn they_are_those_of_diffusers() -> TestResult {
     let cases = std::fs::read_to_string(golden("ip_adapter/pipeline.json"))?;
     let cases: Vec<Case> = serde_json::from_str(&cases)?;
-    let given = tensors("ip_adapter/pipeline.safetensors");
+    let given = golden_tensors("ip_adapter/pipeline.safetensors");
     let (sd1, m18, encoder) = (load("alt_diffusion")?, load("alt_diffusion_m18")?, encoder()?);
     let net = ModelSource::directory(golden("controlnet/sd1"));
     let net = Arc::new(ControlNetModel::from_source(&net, DType::F32, &Device::Cpu)?);
@@ -96,7 +93,7 @@ fn they_are_those_of_diffusers() -> TestResult {
                 .scheduler(SchedulerKind::from_class_name(class_name).ok_or("a scheduler nobody knows")?);
         }
         let name = format!("{}.{}", case.repository, case.name);
-        let error = distance(&pipeline.generate(&options)?.latents, &given[&format!("{name}.latents")]);
+        let error = relative_error(&pipeline.generate(&options)?.latents, &given[&format!("{name}.latents")]);
         println!("{name}: {error:e}");
         assert!(error <= TOLERANCE, "{name}: {error}");
     }
@@ -105,7 +102,7 @@ fn they_are_those_of_diffusers() -> TestResult {
 
 #[test]
 fn tokens_are_those_of_diffusers() -> TestResult {
-    let given = tensors("ip_adapter/pipeline.safetensors");
+    let given = golden_tensors("ip_adapter/pipeline.safetensors");
     let pipeline = load("alt_diffusion")?;
     for (file, name, features, tokens) in [
         ("plain.bin", "plain", ImageFeatures::Embedding, [1, 4, 20]),
@@ -117,7 +114,7 @@ fn tokens_are_those_of_diffusers() -> TestResult {
         assert_eq!(adapter.features(), features);
         let found = adapter.tokens(value("features"))?;
         assert_eq!(found.dims(), tokens);
-        assert_close(name, &found, value("tokens"));
+        assert_close(name, &found, value("tokens"), MODULE_TOLERANCE);
         let error = adapter.tokens(&normal(0, &[1, 2, 3, 16])).err();
         assert!(matches!(error, Some(Error::Shape { tensor: "image features", .. })), "{error:?}");
     }
@@ -127,7 +124,7 @@ fn tokens_are_those_of_diffusers() -> TestResult {
 /// Two adapters add up in either order, and one of scale 0 adds nothing.
 #[test]
 fn several_adapters_add_up() -> TestResult {
-    let given = tensors("ip_adapter/pipeline.safetensors");
+    let given = golden_tensors("ip_adapter/pipeline.safetensors");
     let (pipeline, encoder) = (load("alt_diffusion")?, encoder()?);
     let (plain, plus) = (adapter("plain.bin", &pipeline)?, adapter("plus.safetensors", &pipeline)?);
     let prompt = |adapter: &Arc<IpAdapter>, scale| {
@@ -139,13 +136,13 @@ fn several_adapters_add_up() -> TestResult {
     let options = || GenerateOptions::new("a cat").steps(3).width(32).height(40);
     let draw = |options: GenerateOptions| pipeline.generate(&options).map(|generated| generated.latents);
     let none = draw(options())?;
-    assert_eq!(distance(&draw(options().image_prompt(prompt(&plain, 0.0)?))?, &none), 0.0);
+    assert_eq!(relative_error(&draw(options().image_prompt(prompt(&plain, 0.0)?))?, &none), 0.0);
     let one = draw(options().image_prompt(prompt(&plain, 0.7)?))?;
-    assert!(distance(&one, &none) > 1e-2);
+    assert!(relative_error(&one, &none) > 1e-2);
     let both = draw(options().image_prompt(prompt(&plain, 0.7)?).image_prompt(prompt(&plus, 0.4)?))?;
-    assert!(distance(&both, &one) > 1e-2);
+    assert!(relative_error(&both, &one) > 1e-2);
     let turned = draw(options().image_prompt(prompt(&plus, 0.4)?).image_prompt(prompt(&plain, 0.7)?))?;
-    assert!(distance(&turned, &both) < 1e-4);
+    assert!(relative_error(&turned, &both) < 1e-4);
     Ok(())
 }
 
@@ -182,7 +179,7 @@ fn files_that_are_no_adapter_for_this_model_are_refused() -> TestResult {
     let pipeline = load("alt_diffusion")?;
     let directory = tempfile::tempdir()?;
     let changed = |change: &dyn Fn(&mut HashMap<String, Tensor>)| -> TestResult<String> {
-        let mut tensors = tensors("ip_adapter/plus.safetensors");
+        let mut tensors = golden_tensors("ip_adapter/plus.safetensors");
         change(&mut tensors);
         let path = directory.path().join("adapter.safetensors");
         safetensors::save(&tensors, &path)?;

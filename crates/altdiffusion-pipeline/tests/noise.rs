@@ -1,10 +1,8 @@
 //! Compares the noise of seeds with PyTorch's.
 
-use std::{collections::HashMap, path::PathBuf};
-
 use altdiffusion_pipeline::random::{Rng, TorchCpu};
-use candle_core::{Device, Tensor, safetensors};
 use serde::Deserialize;
+use test_support::{golden_json, golden_tensors};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -28,16 +26,8 @@ struct Long {
     checksum: String,
 }
 
-fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
-}
-
-fn tensors() -> HashMap<String, Tensor> {
-    safetensors::load(golden("noise.safetensors"), &Device::Cpu).unwrap()
-}
-
 fn cases() -> Golden {
-    serde_json::from_slice(&std::fs::read(golden("noise.json")).unwrap()).unwrap()
+    golden_json("noise.json")
 }
 
 fn draw(rng: Rng, case: &Case) -> Vec<f32> {
@@ -48,7 +38,7 @@ fn draw(rng: Rng, case: &Case) -> Vec<f32> {
 
 #[test]
 fn the_cpu_generator_is_pytorchs_bit_for_bit() {
-    let expected = tensors();
+    let expected = golden_tensors("noise.safetensors");
     for case in cases().cpu {
         let expected = expected[&case.name].to_vec1::<f32>().unwrap();
         let found = draw(Rng::Cpu, &case);
@@ -72,7 +62,7 @@ fn a_million_values_are_pytorchs_bit_for_bit() {
 /// Both sides use exact functions in f64, so that only the final rounding to f32 can differ.
 #[test]
 fn the_cuda_generator_is_that_of_the_formula() {
-    let expected = tensors();
+    let expected = golden_tensors("noise.safetensors");
     for case in cases().cuda {
         let expected = expected[&case.name].to_vec1::<f32>().unwrap();
         let found = draw(Rng::Cuda, &case);

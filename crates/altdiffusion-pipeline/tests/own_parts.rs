@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use altdiffusion_pipeline::controlnet::ControlNetModel;
@@ -15,8 +14,7 @@ use altdiffusion_pipeline::{
 };
 use candle_core::{DType, Device, Tensor};
 use image::{GrayImage, Luma, Rgb, RgbImage};
-
-type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
+use test_support::{TestResult, golden};
 
 /// This crate's UNet, disguised as a foreign denoiser.
 struct Foreign {
@@ -36,10 +34,6 @@ impl Denoiser for Foreign {
     ) -> Result<Box<dyn PreparedDenoiser + 'a>> {
         self.unet.prepare(texts, images)
     }
-}
-
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
 }
 
 fn pipeline() -> Result<AltDiffusion> {

@@ -2,19 +2,17 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 use altdiffusion_pipeline::random::{BatchPosition, Noise, Rng, Seeds, TorchCpu};
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 use altdiffusion_pipeline::{AltDiffusion, Error, GenerateOptions, PromptReading, TextStates};
-use candle_core::{DType, Device, Tensor, safetensors};
+use candle_core::{DType, Device, Tensor};
 use model_files::source::ModelSource;
 use serde::Deserialize;
-
-type TestResult = Result<(), Box<dyn std::error::Error>>;
+use test_support::{TestResult, golden, golden_json, golden_tensors, relative_error};
 
 /// The largest relative error ‖a − b‖/‖b‖ of the latents and of the image.
-const TOLERANCE: f32 = 1e-4;
+const TOLERANCE: f64 = 1e-4;
 
 const MODELS: [&str; 2] = ["alt_diffusion", "alt_diffusion_m18"];
 
@@ -72,17 +70,8 @@ impl Case {
     }
 }
 
-fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
-}
-
 fn load(model: &str) -> altdiffusion_pipeline::Result<AltDiffusion> {
     AltDiffusion::from_source(&ModelSource::directory(golden(model)), DType::F32, &Device::Cpu)
-}
-
-fn relative_error(found: &Tensor, expected: &Tensor) -> candle_core::Result<f32> {
-    let norm = |tensor: &Tensor| tensor.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
-    Ok(norm(&(found - expected)?)? / norm(expected)?)
 }
 
 fn message<T>(result: altdiffusion_pipeline::Result<T>) -> String {
@@ -91,8 +80,8 @@ fn message<T>(result: altdiffusion_pipeline::Result<T>) -> String {
 
 #[test]
 fn images_are_those_of_diffusers() -> TestResult {
-    let cases: Vec<Case> = serde_json::from_str(&std::fs::read_to_string(golden("pipeline.json"))?)?;
-    let tensors: HashMap<String, Tensor> = safetensors::load(golden("pipeline.safetensors"), &Device::Cpu)?;
+    let cases: Vec<Case> = golden_json("pipeline.json");
+    let tensors: HashMap<String, Tensor> = golden_tensors("pipeline.safetensors");
     for model in MODELS {
         let pipeline = load(model)?;
         for case in &cases {
@@ -102,10 +91,10 @@ fn images_are_those_of_diffusers() -> TestResult {
             assert_ne!(initial_latents.is_some(), case.seed.is_some(), "{name}");
             let generated = pipeline.generate(&case.options(initial_latents)?)?;
 
-            let latents_error = relative_error(&generated.latents, expected("latents"))?;
+            let latents_error = relative_error(&generated.latents, expected("latents"));
             let pixels = pipeline.vae()?.decode(&(&generated.latents / pipeline.vae()?.scaling_factor())?)?;
             let pixels = pixels.affine(0.5, 0.5)?.clamp(0f32, 1f32)?;
-            let image_error = relative_error(&pixels, expected("picture"))?;
+            let image_error = relative_error(&pixels, expected("picture"));
             println!("{name}: latents {latents_error:e}, image {image_error:e}");
             assert!(latents_error <= TOLERANCE, "{name}: latents {latents_error}");
             assert!(image_error <= TOLERANCE, "{name}: image {image_error}");
@@ -135,9 +124,11 @@ fn the_first_image_is_the_same_alone_and_in_a_batch() -> TestResult {
         let batch = pipeline.generate(&options.clone().images(2))?;
         let alone = pipeline.generate(&options)?;
         assert_eq!(batch.images[0].dimensions(), (32, 64));
-        let error = |image| relative_error(&batch.latents.narrow(0, image, 1)?, &alone.latents);
-        assert!(error(0)? < 1e-5, "{rng}: {}", error(0)?);
-        assert!(error(1)? > 0.1, "{rng}: {}", error(1)?);
+        let [first, second] = [0, 1].map(|image| batch.latents.narrow(0, image, 1));
+        let (first, second) =
+            (relative_error(&first?, &alone.latents), relative_error(&second?, &alone.latents));
+        assert!(first < 1e-5, "{rng}: {first}");
+        assert!(second > 0.1, "{rng}: {second}");
     }
     Ok(())
 }
@@ -152,7 +143,7 @@ fn every_scheduler_draws() -> TestResult {
             let drawn = pipeline.generate(&options.clone().seed(1));
             let latents = drawn.map_err(|error| format!("{kind}, {spacing}: {error}"))?.latents;
             let other = pipeline.generate(&options.seed(2))?.latents;
-            assert!(relative_error(&other, &latents)? > 1e-3, "{kind}, {spacing}");
+            assert!(relative_error(&other, &latents) > 1e-3, "{kind}, {spacing}");
         }
     }
     Ok(())
@@ -168,8 +159,8 @@ fn steps_may_be_given() -> TestResult {
     let spaced = options.steps(3).timestep_spacing(TimestepSpacing::Linspace);
     let expected = generated(&spaced)?;
     // The middle step is half a timestep away, and the initial standard deviation is rounded.
-    assert!(relative_error(&generated(&timesteps)?, &expected)? < 0.02);
-    assert!(relative_error(&generated(&sigmas)?, &expected)? < 0.02);
+    assert!(relative_error(&generated(&timesteps)?, &expected) < 0.02);
+    assert!(relative_error(&generated(&sigmas)?, &expected) < 0.02);
     Ok(())
 }
 
@@ -212,10 +203,10 @@ fn an_image_of_a_batch_can_be_drawn_alone() -> TestResult {
                 let position = BatchPosition { index, images: IMAGES };
                 let alone = pipeline.generate(&options.clone().batch_position(position))?.latents;
                 let of_batch = batch.narrow(0, index, 1)?;
-                assert!(relative_error(&alone, &of_batch)? < TOLERANCE, "{seeds}, {index}");
+                assert!(relative_error(&alone, &of_batch) < TOLERANCE, "{seeds}, {index}");
                 // In a stream, no image equals that of a single seed: the first step already draws for all.
                 let own_seed = pipeline.generate(&options.clone().seed(7 + index as u64))?.latents;
-                let has_own_seed = relative_error(&own_seed, &of_batch)? < TOLERANCE;
+                let has_own_seed = relative_error(&own_seed, &of_batch) < TOLERANCE;
                 assert_eq!(has_own_seed, seeds == Seeds::Consecutive, "{seeds}, {index}");
             }
         }
@@ -280,11 +271,11 @@ fn prompts_may_be_several_and_encoded_before() -> TestResult {
     let encode = |texts: &[&str]| pipeline.encode_texts(PromptReading::Plain, texts);
     let states = encode(&prompts)?;
     let encoded = options.clone().prompt_states(states.clone()).initial_latents(noise.clone());
-    assert!(relative_error(&draw(encoded.clone())?, &together)? < 1e-5);
+    assert!(relative_error(&draw(encoded.clone())?, &together) < 1e-5);
     let both = encoded.clone().negative_states(encode(&["blurry"])?);
-    assert!(relative_error(&draw(both)?, &together)? < 1e-5);
+    assert!(relative_error(&draw(both)?, &together) < 1e-5);
     let each = encoded.negative_states(encode(&["blurry", "blurry"])?);
-    assert!(relative_error(&draw(each)?, &together)? < 1e-5);
+    assert!(relative_error(&draw(each)?, &together) < 1e-5);
     // The reference's 77 rows, padding included, give the same.
     let rows = |text: &str| -> Result<Tensor, Box<dyn std::error::Error>> {
         let encoding = pipeline.tokenizer()?.encode_padded(&[text], pipeline.prompt_tokens()?)?;
@@ -295,9 +286,9 @@ fn prompts_may_be_several_and_encoded_before() -> TestResult {
         let options = options.clone().initial_latents(noise);
         let expected = together.narrow(0, 2 * index, 2)?;
         let alone = draw(options.clone().prompts([prompt]))?;
-        assert!(relative_error(&alone, &expected)? < 1e-5, "{prompt}");
+        assert!(relative_error(&alone, &expected) < 1e-5, "{prompt}");
         let expanded = draw(options.prompt_states(TextStates::from_hidden_states(rows(prompt)?)?))?;
-        assert!(relative_error(&expanded, &expected)? < 1e-4, "{prompt}");
+        assert!(relative_error(&expanded, &expected) < 1e-4, "{prompt}");
     }
     let none = options.clone().prompts(Vec::<String>::new());
     assert!(message(pipeline.generate(&none)).starts_with("prompts: none given"));

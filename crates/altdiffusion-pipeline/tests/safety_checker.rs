@@ -1,35 +1,19 @@
 //! Compares the safety checker's flags with diffusers' `StableDiffusionSafetyChecker`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, LoadOptions, ModelParts};
-use candle_core::{DType, Device, safetensors};
+use candle_core::{DType, Device};
 use image::RgbImage;
 use model_files::source::ModelSource;
-
-type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
-
-fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
-}
-
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        if from.is_dir() { copy(&from, &to)? } else { fs::copy(&from, &to).map(|_| ())? }
-    }
-    Ok(())
-}
+use test_support::{TestResult, copy_directory, golden, golden_tensors};
 
 /// A model with a safety checker.
 fn model() -> TestResult<(tempfile::TempDir, ModelSource)> {
     let folder = tempfile::tempdir()?;
-    copy(&golden("alt_diffusion"), folder.path())?;
+    copy_directory(&golden("alt_diffusion"), folder.path())?;
     for part in ["safety_checker", "feature_extractor"] {
-        copy(&golden("safety_checker").join(part), &folder.path().join(part))?;
+        copy_directory(&golden("safety_checker").join(part), &folder.path().join(part))?;
     }
     let source = ModelSource::directory(folder.path());
     Ok((folder, source))
@@ -37,7 +21,7 @@ fn model() -> TestResult<(tempfile::TempDir, ModelSource)> {
 
 #[test]
 fn the_reference_flags_the_same_images() -> TestResult {
-    let tensors = safetensors::load(golden("safety_checker/golden.safetensors"), &Device::Cpu)?;
+    let tensors = golden_tensors("safety_checker/golden.safetensors");
     let (count, height, width, _) = tensors["pictures"].dims4()?;
     let bytes = tensors["pictures"].flatten_all()?.to_vec1::<u8>()?;
     let images = bytes

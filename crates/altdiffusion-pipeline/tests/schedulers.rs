@@ -1,21 +1,19 @@
 //! Compares whole trajectories with diffusers, with a closed-form function instead of a network.
 
-use std::{collections::HashMap, path::PathBuf};
-
 use altdiffusion_pipeline::random::{Noise, Rng, TorchCpu};
 use altdiffusion_pipeline::schedulers::{EulerDiscrete, Scheduler, SchedulerConfig, SchedulerKind, Steps};
-use candle_core::{Device, Tensor, safetensors};
+use candle_core::{Device, Tensor};
 use serde::Deserialize;
-
-type TestResult = Result<(), Box<dyn std::error::Error>>;
+use std::collections::HashMap;
+use test_support::{TestResult, golden_json, golden_tensors, relative_error};
 
 /// The largest relative error ‖a − b‖/‖b‖ of any sample of a trajectory.
-const TOLERANCE: f32 = 1e-5;
+const TOLERANCE: f64 = 1e-5;
 
 /// The same, in multiples of the reference's own error, if that is larger. Where the first step goes from samples in
 /// the thousands to samples of size 1, or the closed-form model amplifies differences, f32 rounding shows in the
 /// fifth digit; two correct implementations then differ from each other as much as from the exact result.
-const PARTS_OF_REFERENCE_ERROR: f32 = 2.0;
+const PARTS_OF_REFERENCE_ERROR: f64 = 2.0;
 
 #[derive(Deserialize)]
 struct Golden {
@@ -50,11 +48,11 @@ struct Run {
     init_noise_sigma: f64,
     timesteps: Vec<f64>,
     /// The distance between the reference in f32 and in f64.
-    f32_error: f32,
+    f32_error: f64,
 }
 
 impl Run {
-    fn tolerance(&self) -> f32 {
+    fn tolerance(&self) -> f64 {
         TOLERANCE.max(PARTS_OF_REFERENCE_ERROR * self.f32_error)
     }
 
@@ -77,25 +75,13 @@ impl Run {
     }
 }
 
-fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
-}
-
-fn relative_error(found: &Tensor, expected: &Tensor) -> candle_core::Result<f32> {
-    let norm = |tensor: &Tensor| tensor.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
-    Ok(norm(&(found - expected)?)? / norm(expected)?)
-}
-
 /// The golden values' model: `0.7 sin(frequency · x + t / 100)`.
 fn model(frequency: f64, sample: &Tensor, timestep: f64) -> candle_core::Result<Tensor> {
     sample.affine(frequency, timestep / 100.0)?.sin()?.affine(0.7, 0.0)
 }
 
-fn cases() -> Result<(Golden, HashMap<String, Tensor>), Box<dyn std::error::Error>> {
-    Ok((
-        serde_json::from_str(&std::fs::read_to_string(golden("schedulers.json"))?)?,
-        safetensors::load(golden("schedulers.safetensors"), &Device::Cpu)?,
-    ))
+fn cases() -> (Golden, HashMap<String, Tensor>) {
+    (golden_json("schedulers.json"), golden_tensors("schedulers.safetensors"))
 }
 
 /// Runs one case, and returns its largest error relative to the tolerance.
@@ -104,7 +90,7 @@ fn run_case(
     tensors: &HashMap<String, Tensor>,
     case: &Case,
     run: &Run,
-) -> Result<f32, String> {
+) -> Result<f64, String> {
     let name = run.name(case);
     let expected = &tensors[&name];
     let tolerance = run.tolerance();
@@ -124,10 +110,10 @@ fn run_case(
         return Err(format!("{name}: starts from {sigma}, expected {}", run.init_noise_sigma));
     }
     let mut sample = (&tensors["latents"] * sigma).map_err(|error| say(&error))?;
-    let mut worst = 0f32;
+    let mut worst = 0f64;
     for index in 0..=run.timesteps.len() {
         let expected = expected.get(index).map_err(|error| say(&error))?;
-        let error = relative_error(&sample, &expected).map_err(|error| say(&error))?;
+        let error = relative_error(&sample, &expected);
         if error > tolerance || error.is_nan() {
             return Err(format!("{name}: relative error {error:e} after {index} steps"));
         }
@@ -154,8 +140,8 @@ fn step(
 
 #[test]
 fn trajectories_are_those_of_diffusers() -> TestResult {
-    let (golden, tensors) = cases()?;
-    let (mut worst, mut wrong) = (0f32, Vec::new());
+    let (golden, tensors) = cases();
+    let (mut worst, mut wrong) = (0f64, Vec::new());
     for case in &golden.cases {
         for run in &case.runs {
             match run_case(&golden, &tensors, case, run) {
@@ -171,7 +157,7 @@ fn trajectories_are_those_of_diffusers() -> TestResult {
 
 #[test]
 fn every_scheduler_has_a_case() -> TestResult {
-    let (golden, _) = cases()?;
+    let (golden, _) = cases();
     for kind in SchedulerKind::ALL {
         let is_there = golden
             .cases
@@ -184,7 +170,7 @@ fn every_scheduler_has_a_case() -> TestResult {
 
 #[test]
 fn the_sigmas_of_euler_are_those_of_diffusers() -> TestResult {
-    let (golden, tensors) = cases()?;
+    let (golden, tensors) = cases();
     for case in &golden.cases {
         for run in &case.runs {
             let name = run.name(case);
@@ -195,6 +181,7 @@ fn the_sigmas_of_euler_are_those_of_diffusers() -> TestResult {
             let expected = expected.to_vec1::<f32>()?;
             assert_eq!(scheduler.sigmas().len(), expected.len(), "{name}");
             for (found, expected) in scheduler.sigmas().iter().zip(&expected) {
+                let (found, expected) = (f64::from(*found), f64::from(*expected));
                 assert!((found - expected).abs() <= TOLERANCE * expected.abs(), "{name}: {found} {expected}");
             }
         }
@@ -223,7 +210,7 @@ fn the_true_noise_leads_back_to_the_clean_sample() -> TestResult {
                 for index in start..scheduler.timesteps().len() {
                     sample = scheduler.step(&noise, index, &sample, &mut Silence)?;
                 }
-                let error = relative_error(&sample, &clean)?;
+                let error = relative_error(&sample, &clean);
                 assert!(error < 1e-3, "{kind}, {steps} steps from {start}: {error}");
             }
         }
@@ -250,7 +237,7 @@ fn the_true_sample_is_where_each_scheduler_ends() -> TestResult {
             for index in 0..scheduler.timesteps().len() {
                 sample = scheduler.step(&clean, index, &sample, noise.as_mut())?;
             }
-            let error = relative_error(&sample, &clean)?;
+            let error = relative_error(&sample, &clean);
             assert!(error < 1e-3, "{kind}, {steps} steps: {error}");
         }
     }

@@ -4,15 +4,16 @@ use altdiffusion_pipeline::{
     AltDiffusion, GenerateOptions, LoadOptions, Lora, ModelParts, PROMPT_TOKENS, PromptReading, Result,
     TextStates, TextualInversion,
 };
-use candle_core::{DType, Device, Tensor, safetensors};
+use candle_core::{DType, Device, Tensor};
 use model_files::source::ModelSource;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use test_support::{assert_close, golden, golden_json, golden_tensors, relative_error};
 
 /// The largest relative error of latents and images.
-const TOLERANCE: f32 = 1e-4;
+const TOLERANCE: f64 = 1e-4;
 
 const MODELS: [&str; 3] = ["sd1", "sd2", "taiyi"];
 
@@ -36,23 +37,15 @@ struct Picture {
 }
 
 fn path(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/conditioners").join(path)
+    golden("conditioners").join(path)
 }
 
 fn tensors(file: &str) -> HashMap<String, Tensor> {
-    safetensors::load(path(&format!("{file}.safetensors")), &Device::Cpu).unwrap()
-}
-
-/// ‖a − b‖ / ‖b‖
-fn distance(a: &Tensor, b: &Tensor) -> f32 {
-    let norm = |x: &Tensor| x.sqr().unwrap().sum_all().unwrap().sqrt().unwrap().to_scalar::<f32>().unwrap();
-    assert_eq!(a.dims(), b.dims());
-    norm(&(a - b).unwrap()) / norm(b)
+    golden_tensors(&format!("conditioners/{file}.safetensors"))
 }
 
 fn cases() -> Golden {
-    let json = std::fs::read(path("conditioners.json")).unwrap();
-    serde_json::from_slice(&json).unwrap()
+    golden_json("conditioners/conditioners.json")
 }
 
 fn options(initial_latents: &Tensor) -> GenerateOptions {
@@ -92,21 +85,19 @@ fn states(pipeline: &AltDiffusion, reading: PromptReading, texts: &[&str]) -> Te
     pipeline.encode_texts(reading, texts).unwrap().hidden_states().clone()
 }
 
-#[track_caller]
-fn check(what: &str, found: &Tensor, expected: &Tensor, tolerance: f32) {
-    let distance = distance(found, expected);
-    println!("{what}: {distance:.1e}");
-    assert!(distance <= tolerance, "{what}: {distance:.1e} from the reference, more than {tolerance:.0e}");
-}
-
 fn draw(what: &str, pipeline: &AltDiffusion, golden: &HashMap<String, Tensor>) {
     let generated = pipeline.generate(&options(&golden[&format!("{what}.initial_latents")])).unwrap();
-    check(&format!("{what}: latents"), &generated.latents, &golden[&format!("{what}.latents")], TOLERANCE);
+    assert_close(
+        &format!("{what}: latents"),
+        &generated.latents,
+        &golden[&format!("{what}.latents")],
+        TOLERANCE,
+    );
     let vae = pipeline.vae().unwrap();
     let pixels = vae.decode(&(&generated.latents / vae.scaling_factor()).unwrap()).unwrap();
     let pixels = pixels.affine(0.5, 0.5).unwrap().clamp(0f32, 1f32).unwrap();
     let expected = &golden[&format!("{what}.picture")];
-    check(&format!("{what}: image"), &pixels, expected, TOLERANCE);
+    assert_close(&format!("{what}: image"), &pixels, expected, TOLERANCE);
     for (index, image) in generated.images.iter().enumerate() {
         let expected = expected.get(index).unwrap().permute((1, 2, 0)).unwrap().flatten_all().unwrap();
         let expected = expected.to_vec1::<f32>().unwrap();
@@ -136,11 +127,11 @@ fn layers_are_skipped_as_in_diffusers() {
         let encoder = pipeline.text_encoder().unwrap().skipping_layers(1).unwrap();
         let tokenizer = pipeline.tokenizer().unwrap();
         let found = TextStates::encode(tokenizer, &*encoder, &texts, PROMPT_TOKENS).unwrap();
-        check(model, found.hidden_states(), &golden[&format!("{model}.skipped_states")], 1e-5);
+        assert_close(model, found.hidden_states(), &golden[&format!("{model}.skipped_states")], 1e-5);
         // And as an option of a run.
         let initial = &golden[&format!("{model}.initial_latents")];
         let latents = |skip| pipeline.generate(&options(initial).clip_skip(skip)).unwrap().latents;
-        assert!(distance(&latents(1), &latents(0)) > 1e-3, "{model}");
+        assert!(relative_error(&latents(1), &latents(0)) > 1e-3, "{model}");
     }
 }
 
@@ -155,7 +146,7 @@ fn loras_for_the_text_encoder_are_merged() {
                 load_with(model, |options| options.lora(lora.clone(), 0.5).loras_beside_weights(beside));
             let text = cases().texts.remove(1);
             let found = states(&pipeline.unwrap(), PromptReading::Plain, &[&text]);
-            check(model, &found, &golden[&format!("{model}.lora_states")], 1e-5);
+            assert_close(model, &found, &golden[&format!("{model}.lora_states")], 1e-5);
         }
         // One for another family is refused, and says for what it is.
         let other = if model == "taiyi" { "sd1" } else { "taiyi" };
@@ -173,7 +164,7 @@ fn learned_words_are_read() {
         let learned = TextualInversion::new(&word, words[model].clone(), "words").unwrap();
         let pipeline = load_with(model, |options| options.word(learned)).unwrap();
         let found = states(&pipeline, PromptReading::Plain, &texts);
-        check(model, &found, &golden[&format!("{model}.word_states")], 1e-5);
+        assert_close(model, &found, &golden[&format!("{model}.word_states")], 1e-5);
     }
     let narrow = TextualInversion::new(&word, words["sd1"].clone(), "words").unwrap();
     let error = load_with("sd2", |options| options.word(narrow)).err().unwrap().to_string();
@@ -187,11 +178,11 @@ fn weights_and_long_prompts_are_read() {
         let pipeline = load(model);
         let weighted = |text: &str| states(&pipeline, PromptReading::Weighted, &[text]);
         let plain = |text: &str| states(&pipeline, PromptReading::Plain, &[text]);
-        assert_eq!(distance(&weighted("a red dog"), &plain("a red dog")), 0.0, "{model}");
+        assert_eq!(relative_error(&weighted("a red dog"), &plain("a red dog")), 0.0, "{model}");
         let long = weighted("a red dog BREAK 一只猫");
         assert_eq!(long.dims()[1], 2 * PROMPT_TOKENS);
         let chunks = Tensor::cat(&[plain("a red dog"), plain("一只猫")], 1).unwrap();
-        assert!(distance(&long, &chunks) < 1e-6, "{model}");
+        assert!(relative_error(&long, &chunks) < 1e-6, "{model}");
 
         let (before, after) = (plain("a red dog"), weighted("a (red:1.5) dog"));
         let mean = |x: &Tensor| x.mean_all().unwrap().to_scalar::<f32>().unwrap();

@@ -6,7 +6,8 @@ use altdiffusion_pipeline::unet::{UNet2DConditionConfig, UNet2DConditionModel};
 use altdiffusion_pipeline::{Error, PerBlock};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
-use common::{ROUNDING, assert_close, assert_gradient_is_slope, distance, model, normal, tensors};
+use common::{ROUNDING, assert_gradient_is_slope, model};
+use test_support::{MODULE_TOLERANCE, assert_close, golden_tensors, normal, relative_error};
 
 fn load(folder: &str) -> UNet2DConditionModel {
     let (config, weights) = model::<UNet2DConditionConfig>(folder);
@@ -19,14 +20,14 @@ fn timesteps(steps: &[f32]) -> Tensor {
 
 #[test]
 fn predicts_as_the_reference() {
-    let golden = tensors("unet.safetensors");
+    let golden = golden_tensors("unet.safetensors");
     for repository in ["alt_diffusion", "alt_diffusion_m18"] {
         let unet = load(&format!("{repository}/unet"));
         for case in ["square", "wide", "batch", "ragged", "odd", "tiny"] {
             let value = |name: &str| &golden[&format!("{repository}.{case}.{name}")];
             let context = unet.project_context(value("encoder_hidden_states"), None).unwrap();
             let output = unet.forward(value("sample"), value("timesteps"), &context).unwrap();
-            assert_close(&format!("{repository}.{case}"), &output, value("output"));
+            assert_close(&format!("{repository}.{case}"), &output, value("output"), MODULE_TOLERANCE);
         }
     }
 }
@@ -36,13 +37,13 @@ fn predicts_as_the_reference() {
 fn unusual_configurations_are_as_the_reference() {
     for name in ["unet_uneven", "unet_three_levels"] {
         let unet = load(&format!("variants/{name}"));
-        let golden = tensors(&format!("variants/{name}/golden.safetensors"));
+        let golden = golden_tensors(&format!("variants/{name}/golden.safetensors"));
         for case in ["even", "odd"] {
             let value = |name: &str| &golden[&format!("{case}.{name}")];
             let (sample, steps, states) =
                 (value("sample"), value("timesteps"), value("encoder_hidden_states"));
             let output = unet.forward_with_hidden_states(sample, steps, states).unwrap();
-            assert_close(&format!("{name}.{case}"), &output, value("output"));
+            assert_close(&format!("{name}.{case}"), &output, value("output"), MODULE_TOLERANCE);
             // The third token of the first prompt counts twice, the last one of the second not at all.
             let (twice, hidden) = (2f32.ln(), f32::NEG_INFINITY);
             let bias =
@@ -50,7 +51,12 @@ fn unusual_configurations_are_as_the_reference() {
                     .unwrap();
             let context = unet.project_context(states, Some(&bias)).unwrap();
             let output = unet.forward(sample, steps, &context).unwrap();
-            assert_close(&format!("{name}.{case} with a bias"), &output, value("output_with_bias"));
+            assert_close(
+                &format!("{name}.{case} with a bias"),
+                &output,
+                value("output_with_bias"),
+                MODULE_TOLERANCE,
+            );
         }
     }
 }
@@ -64,7 +70,7 @@ fn a_batch_does_not_change_its_members() {
     for i in 0..3 {
         let one = |tensor: &Tensor| tensor.narrow(0, i, 1).unwrap();
         let alone = unet.forward_with_hidden_states(&one(&sample), &one(&steps), &one(&states)).unwrap();
-        let distance = distance(&alone, &one(&together));
+        let distance = relative_error(&alone, &one(&together));
         assert!(distance < ROUNDING, "{distance:.1e}");
     }
 }
@@ -80,7 +86,7 @@ fn padding_collapses() {
     let all = unet.forward_with_hidden_states(&sample, &timesteps(&[261.0]), &padded).unwrap();
     let context = unet.project_context(&states, Some(&bias)).unwrap();
     let collapsed = unet.forward(&sample, &timesteps(&[261.0]), &context).unwrap();
-    let distance = distance(&collapsed, &all);
+    let distance = relative_error(&collapsed, &all);
     assert!(distance < ROUNDING, "{distance:.1e}");
 }
 
@@ -108,7 +114,11 @@ fn half_precision_stays_near() {
         let unet = UNet2DConditionModel::new(&config, weights.clone().set_dtype(dtype)).unwrap();
         let output = unet.forward_with_hidden_states(&sample, &timesteps(&[500.0]), &states).unwrap();
         assert_eq!(output.dtype(), DType::F32);
-        assert!(distance(&output, &exact) < tolerance, "{dtype:?}: {}", distance(&output, &exact));
+        assert!(
+            relative_error(&output, &exact) < tolerance,
+            "{dtype:?}: {}",
+            relative_error(&output, &exact)
+        );
     }
 }
 

@@ -1,6 +1,5 @@
 //! Reads columns of tables found in practice: damaged Parquet files, nested columns, and texts from any editor.
 
-use std::error::Error;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,8 +8,7 @@ use embedding_index::readers::parquet_column::{images, strings};
 use embedding_index::readers::{ImagePairs, TextTable};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-
-type TestResult<T = ()> = Result<T, Box<dyn Error>>;
+use test_support::TestResult;
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)

@@ -1,6 +1,5 @@
 //! Runs jobs with this project's small model: they stop, resume, and write the same bytes.
 
-use std::error::Error as StdError;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,8 +8,7 @@ use candle_core::{DType, Device};
 use embedding_index::readers::{ImageInputs, TextInputs};
 use embedding_index::{Error, Index, ItemKind, Job, JobDifference, JobObserver, SearchOptions, unit_vector};
 use image::{Rgb, RgbImage};
-
-type TestResult<T = ()> = Result<T, Box<dyn StdError>>;
+use test_support::TestResult;
 
 const MODEL: &str = "models/emoji";
 

@@ -5,24 +5,10 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
 use fused_ops::{Activation, Conv2d, Conv2dOptions, Epilogue, LORA_DOWN, LORA_UP, Linear, Padding};
+use test_support::{Random, assert_close};
 
 /// Two orders of summing a few hundred products.
-const ROUNDING: f32 = 1e-5;
-
-fn normal(shape: &[usize]) -> Result<Tensor> {
-    Tensor::randn(0f32, 1., shape, &Device::Cpu)
-}
-
-fn distance(a: &Tensor, b: &Tensor) -> Result<f32> {
-    let norm = |x: &Tensor| x.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>();
-    Ok(norm(&(a - b)?)? / norm(b)?)
-}
-
-fn assert_close(what: &str, found: &Tensor, expected: &Tensor) -> Result<()> {
-    let distance = distance(found, expected)?;
-    assert!(distance < ROUNDING, "{what}: {distance:e}");
-    Ok(())
-}
+const ROUNDING: f64 = 1e-5;
 
 fn named(tensors: Vec<(&str, Tensor)>) -> HashMap<String, Tensor> {
     tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect()
@@ -35,12 +21,12 @@ struct Weights {
 }
 
 impl Weights {
-    fn new(out: usize, inputs: &[usize], rank: usize) -> Result<Self> {
+    fn new(random: &mut Random, out: usize, inputs: &[usize], rank: usize) -> Result<Self> {
         let scale = 1. / (inputs.iter().product::<usize>() as f64).sqrt();
-        let weight = (normal(&[&[out], inputs].concat())? * scale)?;
-        let bias = normal(&[out])?;
-        let down = (normal(&[&[rank], inputs].concat())? * scale)?;
-        let up = (normal(&[out, rank])? * 0.5)?;
+        let weight = (random.normal(&[&[out], inputs].concat()) * scale)?;
+        let bias = random.normal(&[out]);
+        let down = (random.normal(&[&[rank], inputs].concat()) * scale)?;
+        let up = (random.normal(&[out, rank]) * 0.5)?;
         let change = up.matmul(&down.flatten_from(1)?)?.reshape(weight.shape())?;
         let common =
             vec![("weight", weight.clone()), ("bias", bias.clone()), (LORA_DOWN, down), (LORA_UP, up)];
@@ -56,18 +42,21 @@ impl Weights {
 
 #[test]
 fn linear_layers() -> Result<()> {
-    let weights = Weights::new(96, &[40], 4)?;
+    let mut random = Random::new(1);
+    let weights = Weights::new(&mut random, 96, &[40], 4)?;
     let [beside, merged] = weights.builders().map(|vb| Linear::new(40, 96, true, vb));
     let (beside, merged) = (beside?, merged?);
-    let (x, residual) = (normal(&[2, 7, 40])?, normal(&[2, 7, 96])?);
-    assert_close("forward", &beside.forward(&x)?, &merged.forward(&x)?)?;
+    let (x, residual) = (random.normal(&[2, 7, 40]), random.normal(&[2, 7, 96]));
+    assert_close("forward", &beside.forward(&x)?, &merged.forward(&x)?, ROUNDING);
     let all = Epilogue { residual: Some(&residual), activation: Some(Activation::Gelu), shift: None };
-    assert_close("epilogue", &beside.forward_with(&x, &all)?, &merged.forward_with(&x, &all)?)?;
-    assert_close("geglu", &beside.forward_geglu(&x)?, &merged.forward_geglu(&x)?)
+    assert_close("epilogue", &beside.forward_with(&x, &all)?, &merged.forward_with(&x, &all)?, ROUNDING);
+    assert_close("geglu", &beside.forward_geglu(&x)?, &merged.forward_geglu(&x)?, ROUNDING);
+    Ok(())
 }
 
 #[test]
 fn convolutions() -> Result<()> {
+    let mut random = Random::new(2);
     let plain =
         |kernel: usize| Conv2dOptions { padding: Padding::same(kernel / 2), ..Conv2dOptions::default() };
     for (kernel, options) in [
@@ -76,19 +65,19 @@ fn convolutions() -> Result<()> {
         (3, Conv2dOptions { stride: 2, ..plain(3) }),
         (3, Conv2dOptions { upsample: true, ..plain(3) }),
     ] {
-        let weights = Weights::new(24, &[16, kernel, kernel], 3)?;
+        let weights = Weights::new(&mut random, 24, &[16, kernel, kernel], 3)?;
         let [beside, merged] = weights.builders().map(|vb| Conv2d::new(16, 24, kernel, options, vb));
         let (beside, merged) = (beside?, merged?);
-        let x = normal(&[2, 9, 6, 16])?;
-        let shift = normal(&[2, 24])?;
+        let x = random.normal(&[2, 9, 6, 16]);
+        let shift = random.normal(&[2, 24]);
         let what = format!("{kernel} {options:?}");
         let (found, expected) = (
             beside.forward_with(&x, &Epilogue::shift(&shift))?,
             merged.forward_with(&x, &Epilogue::shift(&shift))?,
         );
-        assert_close(&what, &found, &expected)?;
+        assert_close(&what, &found, &expected, ROUNDING);
         let (beside, merged) = (beside.without_upsample(), merged.without_upsample());
-        assert_close(&what, &beside.forward(&x)?, &merged.forward(&x)?)?;
+        assert_close(&what, &beside.forward(&x)?, &merged.forward(&x)?, ROUNDING);
     }
     Ok(())
 }
@@ -96,13 +85,14 @@ fn convolutions() -> Result<()> {
 /// A LoRA is trained beside a frozen weight: its gradients are those of the same sums in candle tensors.
 #[test]
 fn only_the_matrices_are_trained() -> Result<()> {
-    let weights = Weights::new(24, &[16], 3)?;
+    let mut random = Random::new(3);
+    let weights = Weights::new(&mut random, 24, &[16], 3)?;
     let mut tensors = weights.beside.clone();
     let (down, up) = (Var::from_tensor(&tensors[LORA_DOWN])?, Var::from_tensor(&tensors[LORA_UP])?);
     tensors.insert(LORA_DOWN.to_owned(), down.as_tensor().clone());
     tensors.insert(LORA_UP.to_owned(), up.as_tensor().clone());
     let layer = Linear::new(16, 24, true, VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))?;
-    let (x, target) = (normal(&[5, 16])?, normal(&[5, 24])?);
+    let (x, target) = (random.normal(&[5, 16]), random.normal(&[5, 24]));
     let loss = |y: Tensor| (y * &target)?.sum_all();
     let found = loss(layer.forward(&x)?)?.backward()?;
 
@@ -114,16 +104,17 @@ fn only_the_matrices_are_trained() -> Result<()> {
         let (Some(found), Some(expected)) = (gradient(&found), gradient(&expected)) else {
             candle_core::bail!("no gradient of {name}")
         };
-        assert_close(name, &found, &expected)?;
+        assert_close(name, &found, &expected, ROUNDING);
     }
     Ok(())
 }
 
 #[test]
 fn matrices_of_another_layer_are_an_error() -> Result<()> {
-    let weights = Weights::new(24, &[16], 3)?;
+    let mut random = Random::new(4);
+    let weights = Weights::new(&mut random, 24, &[16], 3)?;
     let mut tensors = weights.beside.clone();
-    tensors.insert(LORA_DOWN.to_owned(), normal(&[3, 17])?);
+    tensors.insert(LORA_DOWN.to_owned(), random.normal(&[3, 17]));
     let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
     let error = Linear::new(16, 24, true, vb).err().map(|error| error.to_string()).unwrap_or_default();
     assert!(

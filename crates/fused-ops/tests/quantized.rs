@@ -6,9 +6,8 @@ use candle_nn::{Init, VarBuilder};
 use fused_ops::{
     Activation, BlockType, Conv2d, Conv2dOptions, Embedding, Epilogue, Linear, Padding, geglu, reference,
 };
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use std::collections::HashMap;
+use test_support::{Random, assert_close};
 
 /// As for other layers: f32 sums of a few thousand products of order one, in another order.
 const TOLERANCE: f64 = 1e-5;
@@ -26,25 +25,6 @@ fn ggml(kind: BlockType) -> GgmlDType {
         BlockType::Q5K => GgmlDType::Q5K,
         BlockType::Q6K => GgmlDType::Q6K,
     }
-}
-
-fn random(rng: &mut ChaCha8Rng, shape: &[usize]) -> Result<Tensor> {
-    let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-1f32..1.)).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu)
-}
-
-fn relative_error(a: &Tensor, b: &Tensor) -> Result<f64> {
-    assert_eq!(a.dims(), b.dims());
-    let (a, b) = (a.to_dtype(DType::F64)?, b.to_dtype(DType::F64)?);
-    let norm = |x: &Tensor| x.sqr()?.sum_all()?.to_scalar::<f64>();
-    Ok((norm(&(&a - &b)?)? / norm(&b)?.max(1e-12)).sqrt())
-}
-
-#[track_caller]
-fn assert_close(what: &str, a: &Tensor, b: &Tensor) -> Result<()> {
-    let error = relative_error(a, b)?;
-    assert!(error <= TOLERANCE, "{what}: relative error {error:.2e}");
-    Ok(())
 }
 
 /// A quantized weight as a checkpoint provides it, and its values.
@@ -76,9 +56,9 @@ impl Quantized {
 
 #[test]
 fn numbers_are_candles() -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut random = Random::new(1);
     for kind in BlockType::ALL {
-        let values = random(&mut rng, &[6, 1536])?;
+        let values = random.uniform(&[6, 1536]);
         let theirs = QTensor::quantize(&values, ggml(kind))?;
         let ours = kind.quantize(&values.flatten_all()?.to_vec1()?)?;
         assert_eq!(ours, *theirs.data()?, "{}", kind.name());
@@ -120,22 +100,22 @@ fn what_blocks_cannot_hold_is_refused() {
 
 #[test]
 fn linear_layers() -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let mut random = Random::new(2);
     for kind in BlockType::ALL {
         // More depth than a part, columns that end inside a panel, and more rows than a task.
         for (rows, inputs, outputs) in [(1, 256, 16), (77, 1280, 33), (400, 768, 48), (0, 256, 16)] {
             let what = format!("{} {rows}×{inputs}→{outputs}", kind.name());
-            let (x, bias) = (random(&mut rng, &[rows, inputs])?, random(&mut rng, &[outputs])?);
-            let weight = quantized(kind, &random(&mut rng, &[outputs, inputs])?)?;
+            let (x, bias) = (random.uniform(&[rows, inputs]), random.uniform(&[outputs]));
+            let weight = quantized(kind, &random.uniform(&[outputs, inputs]))?;
             let layer = Linear::new(inputs, outputs, true, weight.vb(Some(&bias)))?;
             let expected = Linear::from_tensors(weight.numbers.clone(), Some(bias.clone()))?;
-            assert_close(&what, &layer.forward(&x)?, &expected.forward(&x)?)?;
-            let residual = random(&mut rng, &[rows, outputs])?;
+            assert_close(&what, &layer.forward(&x)?, &expected.forward(&x)?, TOLERANCE);
+            let residual = random.uniform(&[rows, outputs]);
             let epilogue =
                 Epilogue { residual: Some(&residual), shift: None, activation: Some(Activation::Gelu) };
             let (found, expected) =
                 (layer.forward_with(&x, &epilogue)?, expected.forward_with(&x, &epilogue)?);
-            assert_close(&what, &found, &expected)?;
+            assert_close(&what, &found, &expected, TOLERANCE);
         }
     }
     Ok(())
@@ -143,14 +123,14 @@ fn linear_layers() -> Result<()> {
 
 #[test]
 fn gated_layers() -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let mut random = Random::new(3);
     for kind in BlockType::ALL {
         for (rows, inputs, outputs) in [(1, 256, 64), (500, 768, 128), (9, 256, 48)] {
-            let (x, bias) = (random(&mut rng, &[rows, inputs])?, random(&mut rng, &[outputs])?);
-            let weight = quantized(kind, &random(&mut rng, &[outputs, inputs])?)?;
+            let (x, bias) = (random.uniform(&[rows, inputs]), random.uniform(&[outputs]));
+            let weight = quantized(kind, &random.uniform(&[outputs, inputs]))?;
             let layer = Linear::new(inputs, outputs, true, weight.vb(Some(&bias)))?;
             let expected = geglu(&reference::linear(&x, &weight.numbers, Some(&bias))?)?;
-            assert_close(kind.name(), &layer.forward_geglu(&x)?, &expected)?;
+            assert_close(kind.name(), &layer.forward_geglu(&x)?, &expected, TOLERANCE);
         }
     }
     Ok(())
@@ -158,7 +138,7 @@ fn gated_layers() -> Result<()> {
 
 #[test]
 fn convolutions() -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let mut random = Random::new(4);
     let same = Conv2dOptions { padding: Padding::same(1), ..Default::default() };
     let stride = Conv2dOptions { stride: 2, ..same };
     let upsample = Conv2dOptions { upsample: true, ..same };
@@ -175,16 +155,15 @@ fn convolutions() -> Result<()> {
             (2, 9, 8, 256, 24, 3, stride),
         ] {
             let what = format!("{} {batch}×{height}×{width}×{inputs}→{outputs} {kernel}", kind.name());
-            let (x, bias) =
-                (random(&mut rng, &[batch, height, width, inputs])?, random(&mut rng, &[outputs])?);
-            let weight = quantized(kind, &random(&mut rng, &[outputs, inputs, kernel, kernel])?)?;
+            let (x, bias) = (random.uniform(&[batch, height, width, inputs]), random.uniform(&[outputs]));
+            let weight = quantized(kind, &random.uniform(&[outputs, inputs, kernel, kernel]))?;
             let layer = Conv2d::new(inputs, outputs, kernel, options, weight.vb(Some(&bias)))?;
             let expected = reference::conv2d(&x, &weight.numbers, Some(&bias), options)?;
-            let shift = random(&mut rng, &[batch, outputs])?;
-            assert_close(&what, &layer.forward(&x)?, &expected)?;
+            let shift = random.uniform(&[batch, outputs]);
+            assert_close(&what, &layer.forward(&x)?, &expected, TOLERANCE);
             let found = layer.forward_with(&x, &Epilogue::shift(&shift))?;
             let shift = shift.reshape((batch, 1, 1, outputs))?;
-            assert_close(&what, &found, &expected.broadcast_add(&shift)?)?;
+            assert_close(&what, &found, &expected.broadcast_add(&shift)?, TOLERANCE);
         }
     }
     Ok(())
@@ -192,33 +171,34 @@ fn convolutions() -> Result<()> {
 
 #[test]
 fn gradients_flow_through() -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let mut random = Random::new(5);
     let options = Conv2dOptions { padding: Padding::same(1), ..Default::default() };
-    let weight = quantized(BlockType::Q5_1, &random(&mut rng, &[24, 32, 3, 3])?)?;
-    let x = Var::from_tensor(&random(&mut rng, &[1, 6, 7, 32])?)?;
+    let weight = quantized(BlockType::Q5_1, &random.uniform(&[24, 32, 3, 3]))?;
+    let x = Var::from_tensor(&random.uniform(&[1, 6, 7, 32]))?;
     let layer = Conv2d::new_no_bias(32, 24, 3, options, weight.vb(None))?;
     let gradient = |y: Tensor| -> Result<Tensor> {
         let gradients = y.sqr()?.sum_all()?.backward()?;
         gradients.get(&x).cloned().ok_or_else(|| candle_core::Error::Msg("no gradient".into()))
     };
     let expected = gradient(reference::conv2d(&x, &weight.numbers, None, options)?)?;
-    assert_close("convolution", &gradient(layer.forward(&x)?)?, &expected)?;
+    assert_close("convolution", &gradient(layer.forward(&x)?)?, &expected, TOLERANCE);
 
-    let weight = quantized(BlockType::Q4_0, &random(&mut rng, &[24, 32])?)?;
+    let weight = quantized(BlockType::Q4_0, &random.uniform(&[24, 32]))?;
     let layer = Linear::new(32, 24, false, weight.vb(None))?;
     let expected = gradient(reference::linear(&x, &weight.numbers, None)?)?;
-    assert_close("linear", &gradient(layer.forward(&x)?)?, &expected)
+    assert_close("linear", &gradient(layer.forward(&x)?)?, &expected, TOLERANCE);
+    Ok(())
 }
 
 /// A prompt draws the same image alone and in a batch.
 #[test]
 fn an_image_does_not_depend_on_its_batch() -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(6);
-    let x = random(&mut rng, &[3, 16, 16, 320])?;
-    let weight = quantized(BlockType::Q4_0, &random(&mut rng, &[64, 320])?)?;
+    let mut random = Random::new(6);
+    let x = random.uniform(&[3, 16, 16, 320]);
+    let weight = quantized(BlockType::Q4_0, &random.uniform(&[64, 320]))?;
     let linear = Linear::new(320, 64, false, weight.vb(None))?;
     let (all, gated) = (linear.forward(&x)?, linear.forward_geglu(&x)?);
-    let weight = quantized(BlockType::Q8_0, &random(&mut rng, &[64, 320, 3, 3])?)?;
+    let weight = quantized(BlockType::Q8_0, &random.uniform(&[64, 320, 3, 3]))?;
     let options = Conv2dOptions { stride: 2, padding: Padding::same(1), upsample: false };
     let conv = Conv2d::new_no_bias(320, 64, 3, options, weight.vb(None))?;
     let halved = conv.forward(&x)?;
@@ -238,8 +218,8 @@ fn an_image_does_not_depend_on_its_batch() -> Result<()> {
 
 #[test]
 fn rows_of_a_table() -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(7);
-    let table = quantized(BlockType::Q8_0, &random(&mut rng, &[50, 96])?)?;
+    let mut random = Random::new(7);
+    let table = quantized(BlockType::Q8_0, &random.uniform(&[50, 96]))?;
     let embedding = Embedding::new(50, 96, Init::Const(0.), table.vb(None))?;
     let ids = Tensor::new(&[3u32, 49, 0, 3], &Device::Cpu)?;
     let (found, expected) = (embedding.forward(&ids)?, table.numbers.index_select(&ids, 0)?);
@@ -251,8 +231,8 @@ fn rows_of_a_table() -> Result<()> {
 
 #[test]
 fn blocks_of_another_size_are_refused() -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(8);
-    let weight = quantized(BlockType::Q8_0, &random(&mut rng, &[16, 64])?)?;
+    let mut random = Random::new(8);
+    let weight = quantized(BlockType::Q8_0, &random.uniform(&[16, 64]))?;
     for (inputs, outputs) in [(32, 16), (64, 17), (40, 16)] {
         assert!(Linear::new(inputs, outputs, false, weight.vb(None)).is_err(), "{inputs} → {outputs}");
     }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
-use std::path::Path;
 
 use candle_core::quantized::{GgmlDType, gguf_file};
 use candle_core::{DType, Device, Tensor};
@@ -11,6 +10,7 @@ use model_files::Error;
 use model_files::checkpoint::{Checkpoint, NumberType, TensorToWrite, write_gguf};
 use model_files::source::FileData;
 use proptest::prelude::*;
+use test_support::golden;
 
 /// An in-memory safetensors file with these tensors.
 fn checkpoint(tensors: &[(&str, Tensor)]) -> Checkpoint {
@@ -135,7 +135,7 @@ fn files_of_another_writer_are_read() {
 /// A file of llama.cpp's own writer, with the values its reader finds.
 #[test]
 fn the_reference_file_is_read() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/gguf");
+    let folder = golden("gguf");
     let ours = Checkpoint::from_file(folder.join("reference.gguf")).unwrap();
     let numbers = candle_core::safetensors::load(folder.join("numbers.safetensors"), &Device::Cpu).unwrap();
     assert_eq!(ours.names().len(), numbers.len() + 1);

@@ -1,56 +1,18 @@
-//! Shares golden values and comparisons among the tests of this crate.
+//! Shares golden weights and prompts among the tests of this crate.
 
 #![allow(dead_code, reason = "each test file is a program of its own and uses a part")]
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use serde::de::DeserializeOwned;
+use test_support::{golden, golden_tensors};
 
-/// The largest relative error ‖a − b‖ / ‖b‖ of a module in f32 against the reference.
-pub const TOLERANCE: f64 = 1e-5;
-
-/// A file or folder of the golden values.
-pub fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(path)
-}
-
-pub fn config<T: DeserializeOwned>(path: &str) -> T {
-    model_files::config::read_json(golden(path)).unwrap()
-}
-
-pub fn tensors(path: &str) -> HashMap<String, Tensor> {
-    candle_core::safetensors::load(golden(path), &Device::Cpu).unwrap()
-}
-
-pub fn var_builder(path: &str, dtype: DType) -> VarBuilder<'static> {
+/// The weights of a golden model.
+pub fn weights(path: &str, dtype: DType) -> VarBuilder<'static> {
     if path.ends_with(".bin") {
         VarBuilder::from_pth(golden(path), dtype, &Device::Cpu).unwrap()
     } else {
-        VarBuilder::from_tensors(tensors(path), dtype, &Device::Cpu)
+        VarBuilder::from_tensors(golden_tensors(path), dtype, &Device::Cpu)
     }
-}
-
-/// ‖a − b‖ / ‖b‖ over all elements.
-pub fn relative_error(a: &Tensor, b: &Tensor) -> f64 {
-    assert_eq!(a.dims(), b.dims());
-    let norm = |x: Tensor| x.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt();
-    let (a, b) = (a.to_dtype(DType::F64).unwrap(), b.to_dtype(DType::F64).unwrap());
-    norm((a - &b).unwrap()) / norm(b)
-}
-
-/// Asserts that `a` is `b` up to `tolerance` in [`relative_error`].
-#[track_caller]
-pub fn assert_close(a: &Tensor, b: &Tensor, tolerance: f64) {
-    let error = relative_error(a, b);
-    assert!(error <= tolerance, "relative error {error:e}, at most {tolerance:e} expected");
-}
-
-/// Standard normal numbers.
-pub fn randn(shape: impl Into<candle_core::Shape>) -> Tensor {
-    Tensor::randn(0f32, 1., shape, &Device::Cpu).unwrap()
 }
 
 /// Id 0, then `tokens − 2` others, then 2, then padding up to `length`, with the mask that hides the padding.

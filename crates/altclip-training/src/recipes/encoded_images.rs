@@ -110,11 +110,11 @@ mod tests {
         save("a.png", opaque.into())?;
         save("b.png", transparent.into())?;
         let pairs = ImagePairs::read(folder.path(), None, &[])?;
-        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/alt_diffusion");
+        let model = test_support::golden("alt_diffusion").display().to_string();
         for (background, alike, count) in
             [(Some(Background::WHITE), true, 0), (Some(Background::None), false, 1), (None, false, 1)]
         {
-            let model = DiffusionModel::open(model, background, &Device::Cpu)?;
+            let model = DiffusionModel::open(&model, background, &Device::Cpu)?;
             // All share a cache file, which must tell them apart.
             let latents = EncodedImages::of(&pairs, 16, &model, &folder.path().join("latents.safetensors"))?;
             let [first, second] = [0, 1].map(|row| latents.latents.get(row)?.flatten_all()?.to_vec1::<f32>());

@@ -165,8 +165,7 @@ mod tests {
 
     use super::super::product::LowRank;
     use super::*;
-
-    type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
+    use test_support::{TestResult, largest_difference};
 
     /// kohya's DoRA scales the whole change by the strength; PEFT scales the product, and then sets the norms.
     #[test]
@@ -181,15 +180,14 @@ mod tests {
             let product = Product::LowRank(low_rank);
             Ok(Change::Product(ScaledProduct { product, scale, magnitude: Some(magnitude) }))
         };
-        let distance = |a: &Tensor, b: &Tensor| (a - b)?.abs()?.max_all()?.to_scalar::<f32>();
         let whole = change(StrengthOf::Change, 1.0)?.delta(&old, 1.0)??;
         let half = change(StrengthOf::Change, 1.0)?.delta(&old, 0.5)??;
-        assert!(distance(&half, &(whole * 0.5)?)? < 1e-6);
+        assert!(largest_difference(&half, &(whole * 0.5)?) < 1e-6);
         let half = change(StrengthOf::Product, 1.0)?.delta(&old, 0.5)??;
         let of_half = change(StrengthOf::Product, 0.5)?.delta(&old, 1.0)??;
-        assert!(distance(&half, &of_half)? < 1e-6);
+        assert!(largest_difference(&half, &of_half) < 1e-6);
         let norms = (old + half)?.sqr()?.sum(1)?.sqrt()?;
-        assert!(distance(&norms, &Tensor::new(&[2f32, 5.0], &Device::Cpu)?)? < 1e-5);
+        assert!(largest_difference(&norms, &Tensor::new(&[2f32, 5.0], &Device::Cpu)?) < 1e-5);
         Ok(())
     }
 }

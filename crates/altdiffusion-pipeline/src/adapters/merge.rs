@@ -313,22 +313,19 @@ impl SimpleBackend for Merging {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-    use std::path::Path;
 
     use candle_core::safetensors;
     use model_files::checkpoint::Checkpoint;
 
     use super::*;
-
-    type TestResult<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+    use test_support::TestResult;
 
     const ROWS: usize = 3;
     const COLUMNS: usize = 96;
 
     /// A quantized weight as the model's `layer`, and a LoRA with the tensors `more`.
     fn weights_with(more: &[(&str, Tensor)]) -> TestResult<VarBuilder<'static>> {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/gguf/reference.gguf");
-        let blocks = Checkpoint::from_file(golden)?
+        let blocks = Checkpoint::from_file(test_support::golden("gguf/reference.gguf"))?
             .part("", |name| (name == "layer.weight").then(|| "q8_0".to_owned()))
             .var_builder(DType::F32, &Device::Cpu)?;
         let ones = |shape: (usize, usize)| Tensor::ones(shape, DType::F32, &Device::Cpu);

@@ -300,7 +300,6 @@ fn expected(field: &str, expected: &str, found: &Value) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
-    use std::path::Path;
 
     fn read(fields: Value) -> std::result::Result<PeftConfig, String> {
         let file = FileData::owned(PEFT_CONFIG, fields.to_string().into_bytes());
@@ -309,10 +308,9 @@ mod tests {
 
     /// The fields of the current PEFT, listed by `scripts/golden/adapter_kinds.py`.
     #[test]
-    fn every_field_of_peft_is_known() -> std::result::Result<(), Box<dyn std::error::Error>> {
-        let path =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/adapter_kinds/peft_fields.json");
-        let kinds: BTreeMap<String, Vec<String>> = serde_json::from_slice(&std::fs::read(path)?)?;
+    fn every_field_of_peft_is_known() -> test_support::TestResult {
+        let kinds: BTreeMap<String, Vec<String>> =
+            test_support::golden_json("adapter_kinds/peft_fields.json");
         assert_eq!(kinds.keys().len(), KINDS.len());
         for (kind, fields) in kinds {
             assert!(KINDS.contains(&kind.as_str()), "{kind}");

@@ -3,8 +3,7 @@
 use super::ControlNetConfig;
 use super::single_file::{ControlNetNames, controlnet_in_single_file};
 use crate::model_parts::test_files::{Golden, checkpoint, golden_file, prefixed};
-
-type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
+use test_support::TestResult;
 
 /// The names of a ControlNet, and its configuration from its shapes, in both namings.
 #[test]

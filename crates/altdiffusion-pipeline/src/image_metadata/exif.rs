@@ -64,10 +64,8 @@ pub(super) fn exif_of(text: &str) -> Result<Vec<u8>, Problem> {
 mod tests {
     use super::*;
 
-    type TestResult = Result<(), Problem>;
-
     #[test]
-    fn comments_of_every_encoding_are_read() -> TestResult {
+    fn comments_of_every_encoding_are_read() -> Result<(), Problem> {
         let text = "一只猫\nNegative prompt: 模糊\nSteps: 3";
         let utf16 = |order: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(order).collect::<Vec<u8>>();
         let little: fn(u16) -> [u8; 2] = u16::to_le_bytes;
@@ -97,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_exif_is_an_error_or_nothing() -> TestResult {
+    fn damaged_exif_is_an_error_or_nothing() -> Result<(), Problem> {
         let whole = exif_of("a cat")?;
         for length in 0..whole.len() {
             let _ = in_exif(whole[..length].to_vec());

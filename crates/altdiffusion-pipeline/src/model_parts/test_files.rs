@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
 
 use model_files::checkpoint::Checkpoint;
 use model_files::config::read_json;
@@ -20,7 +19,7 @@ pub(crate) struct Golden<C> {
 }
 
 pub(crate) fn golden_file<C: DeserializeOwned>(path: &str) -> Result<Golden<C>> {
-    Ok(read_json(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(path))?)
+    Ok(read_json(test_support::golden(path))?)
 }
 
 /// A checkpoint of one-byte zeros, stored sparsely.

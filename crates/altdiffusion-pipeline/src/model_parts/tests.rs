@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 use altclip_encoder::xlm_roberta::XlmRobertaConfig;
 use serde::de::DeserializeOwned;
@@ -12,8 +11,7 @@ use super::*;
 use crate::PerBlock;
 use crate::unet::UNet2DConditionConfig;
 use crate::vae::AutoencoderKlConfig;
-
-type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
+use test_support::TestResult;
 
 fn golden<C: DeserializeOwned>(name: &str) -> Result<Golden<C>> {
     golden_file(&format!("single_file/{name}.json"))
@@ -176,8 +174,7 @@ fn velocities_are_marked_by_a_tensor() -> TestResult {
 
 #[test]
 fn a_cancelled_conversion_leaves_nothing() -> TestResult {
-    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/alt_diffusion");
-    let parts = ModelParts::in_folders(&ModelSource::directory(golden))?;
+    let parts = ModelParts::in_folders(&ModelSource::directory(test_support::golden("alt_diffusion")))?;
     let place = tempfile::tempdir()?;
     // In the first part, and in a later one.
     for last in [3, 400] {

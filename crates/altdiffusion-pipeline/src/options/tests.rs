@@ -3,8 +3,7 @@
 use candle_core::{DType, Device};
 
 use super::*;
-
-type TestResult = Result<(), Box<dyn std::error::Error>>;
+use test_support::TestResult;
 
 #[test]
 fn options_survive_json() -> TestResult {

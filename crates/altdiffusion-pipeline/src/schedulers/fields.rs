@@ -199,9 +199,8 @@ mod tests {
     /// The parameters of the constructors of diffusers' classes, old and new.
     #[test]
     fn every_field_of_the_known_classes_is_known() {
-        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/config_fields.json");
         let classes: std::collections::BTreeMap<String, Vec<String>> =
-            serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
+            test_support::golden_json("config_fields.json");
         let known = classes.iter().filter(|(class, _)| SchedulerKind::from_class_name(class).is_some());
         let mut count = 0;
         for (class, fields) in known {

@@ -82,8 +82,7 @@ mod tests {
     use super::super::{PredictionType, SchedulerConfig, SchedulerKind, Steps};
     use super::*;
     use crate::random::TorchCpu;
-
-    type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
+    use test_support::TestResult;
 
     const STEPS: usize = 9;
 

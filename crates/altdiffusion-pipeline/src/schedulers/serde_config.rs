@@ -131,8 +131,7 @@ fn fields_of(config: &SchedulerConfig) -> serde_json::Result<Map<String, Value>>
 mod tests {
     use super::super::{SchedulerKind, SigmaSpacing, TimestepSpacing};
     use super::*;
-
-    type TestResult = Result<(), Box<dyn std::error::Error>>;
+    use test_support::TestResult;
 
     #[track_caller]
     fn check(config: &SchedulerConfig) -> TestResult {

@@ -137,37 +137,32 @@ impl Drop for PreparedUNet<'_> {
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
+    use test_support::{Random, largest_difference};
 
     use super::super::tiny::{WIDTH, tiny_unet};
     use super::*;
-
-    fn random(shape: &[usize]) -> Result<Tensor> {
-        Ok(Tensor::randn(0f32, 1., shape, &Device::Cpu)?)
-    }
-
-    fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
-        Ok((a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()?)
-    }
 
     /// Runs with longer and shorter prompts, with and without a bias, and of another size.
     #[test]
     fn recorded_passes_are_the_passes() -> Result<()> {
         let unet = tiny_unet()?;
+        let mut random = Random::new(1);
         for (tokens, biased, side) in
             [(5, false, 8), (3, true, 8), (32, false, 8), (33, true, 8), (4, true, 6)]
         {
-            let bias = Tensor::rand(-1f32, 1., (2, tokens), &Device::Cpu)?;
-            let context = unet.project_context(&random(&[2, tokens, WIDTH])?, biased.then_some(&bias))?;
+            let bias = random.uniform(&[2, tokens]);
+            let context =
+                unet.project_context(&random.normal(&[2, tokens, WIDTH]), biased.then_some(&bias))?;
             let mut prepared = PreparedUNet::recording(&unet, context.clone(), true);
             assert!(prepared.recorded.is_some());
             let mut before: Option<(Tensor, Vec<f32>)> = None;
             for timestep in [981f32, 441., 1.] {
                 let (sample, timesteps) =
-                    (random(&[2, 4, side, side])?, Tensor::full(timestep, 2, &Device::Cpu)?);
+                    (random.normal(&[2, 4, side, side]), Tensor::full(timestep, 2, &Device::Cpu)?);
                 let found = prepared.forward(&sample, timestep.into(), None)?;
                 let expected = unet.forward(&sample, &timesteps, &context)?;
                 // Masked keys change only the order of summation.
-                let difference = largest_difference(&found, &expected)?;
+                let difference = largest_difference(&found, &expected);
                 assert!(difference < 1e-5, "{tokens} tokens, timestep {timestep}: {difference}");
                 assert!(matches!(prepared.recorded.as_deref(), Some(Recorded::Pass(_))));
                 if let Some((tensor, values)) = &before {
@@ -189,9 +184,10 @@ mod tests {
     #[test]
     fn a_prompt_of_nan_leaves_the_next_one_alone() -> Result<()> {
         let unet = tiny_unet()?;
+        let mut random = Random::new(1);
         let nan = Tensor::full(f32::NAN, (1, 7, WIDTH), &Device::Cpu)?;
-        let sample = random(&[1, 4, 8, 8])?;
-        for (states, is_finite) in [(nan, false), (random(&[1, 3, WIDTH])?, true)] {
+        let sample = random.normal(&[1, 4, 8, 8]);
+        for (states, is_finite) in [(nan, false), (random.normal(&[1, 3, WIDTH]), true)] {
             let context = unet.project_context(&states, None)?;
             let found = PreparedUNet::recording(&unet, context, true).forward(&sample, 441.0, None)?;
             let found = found.flatten_all()?.to_vec1::<f32>()?;
@@ -203,7 +199,8 @@ mod tests {
     #[test]
     fn on_the_processor_nothing_is_recorded() -> Result<()> {
         let unet = tiny_unet()?;
-        let context = unet.project_context(&random(&[1, 3, WIDTH])?, None)?;
+        let mut random = Random::new(1);
+        let context = unet.project_context(&random.normal(&[1, 3, WIDTH]), None)?;
         assert!(PreparedUNet::new(&unet, context).recorded.is_none());
         Ok(())
     }

@@ -1,58 +1,19 @@
-//! Shares golden values, weights and distances among the tests of the models.
+//! Shares tolerances, weights and the check of gradients among the tests of the models.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-
-use candle_core::{DType, Device, Tensor, safetensors};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use serde::de::DeserializeOwned;
-
-/// The largest relative error ‖a − b‖ / ‖b‖ of a module in f32 against the reference.
-pub const TOLERANCE: f32 = 1e-5;
+use test_support::{golden_json, golden_tensors, normal};
 
 /// The largest relative difference ‖a − b‖ / ‖b‖ between two orders of summation in f32, over a whole module.
-pub const ROUNDING: f32 = 5e-6;
-
-/// A file or folder of the golden values.
-pub fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(path)
-}
-
-/// All tensors of a golden file.
-pub fn tensors(path: &str) -> HashMap<String, Tensor> {
-    safetensors::load(golden(path), &Device::Cpu).unwrap()
-}
+pub const ROUNDING: f64 = 5e-6;
 
 /// A model's configuration and weights.
 pub fn model<C: DeserializeOwned>(folder: &str) -> (C, VarBuilder<'static>) {
-    let config = std::fs::read(golden(folder).join("config.json")).unwrap();
-    let weights = tensors(&format!("{folder}/diffusion_pytorch_model.safetensors"));
+    let config = golden_json(&format!("{folder}/config.json"));
+    let weights = golden_tensors(&format!("{folder}/diffusion_pytorch_model.safetensors"));
     let weights = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
-    (serde_json::from_slice(&config).unwrap(), weights)
-}
-
-/// ‖a − b‖ / ‖b‖
-pub fn distance(a: &Tensor, b: &Tensor) -> f32 {
-    let norm = |x: &Tensor| x.sqr().unwrap().sum_all().unwrap().sqrt().unwrap().to_scalar::<f32>().unwrap();
-    assert_eq!(a.dims(), b.dims());
-    norm(&(a - b).unwrap()) / norm(b)
-}
-
-/// `found` is the reference's value.
-pub fn assert_close(what: &str, found: &Tensor, reference: &Tensor) {
-    let distance = distance(found, reference);
-    println!("{what}: {distance:.1e}");
-    assert!(distance <= TOLERANCE, "{what}: {distance:.1e} from the reference, more than {TOLERANCE:.0e}");
-}
-
-/// Standard normal numbers, the same in every run.
-pub fn normal(seed: u64, shape: &[usize]) -> Tensor {
-    use rand::SeedableRng;
-    use rand_distr::{Distribution, StandardNormal};
-    let mut generator = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-    let numbers: Vec<f32> =
-        (0..shape.iter().product()).map(|_| StandardNormal.sample(&mut generator)).collect();
-    Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
+    (config, weights)
 }
 
 /// Checks that every variable has a gradient, and that together they are the slope of `loss`: along the gradient g

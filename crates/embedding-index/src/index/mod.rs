@@ -173,8 +173,7 @@ mod tests {
     use safetensors::tensor::{Dtype, TensorView};
 
     use super::*;
-
-    type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+    use test_support::TestResult;
 
     /// A file with these two-dimensional vectors and these items.
     fn file(vectors: &[[f32; 2]], items: &str) -> TestResult<Vec<u8>> {

@@ -313,8 +313,7 @@ fn cut_to(path: &Path, length: u64) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+    use test_support::TestResult;
 
     fn settings() -> JobSettings {
         let text = || "x".to_owned();

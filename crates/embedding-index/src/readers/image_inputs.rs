@@ -137,8 +137,7 @@ fn walk(folder: &Path, ignored: Arc<Mutex<IgnoredFiles>>) -> impl Iterator<Item 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+    use test_support::TestResult;
 
     #[test]
     fn ignored_files_are_counted_by_their_ending() -> TestResult {

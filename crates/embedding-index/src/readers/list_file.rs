@@ -224,8 +224,7 @@ fn json_string(line: &str, column: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+    use test_support::TestResult;
 
     fn strings(name: &str, content: &[u8], column: Option<&str>) -> TestResult<Vec<String>> {
         let directory = tempfile::tempdir()?;

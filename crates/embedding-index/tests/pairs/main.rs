@@ -4,7 +4,6 @@ mod archives;
 mod forms;
 mod partly_usable;
 
-use std::error::Error;
 use std::fs::File;
 use std::io::Cursor;
 use std::path::Path;
@@ -17,8 +16,7 @@ use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
-
-type TestResult<T = ()> = Result<T, Box<dyn Error>>;
+use test_support::TestResult;
 
 const CAPTIONS: [[&str; 2]; 4] =
     [["a cat", "一只猫"], ["a dog", "小狗"], ["a red apple", "红苹果"], ["the sun", "太阳"]];

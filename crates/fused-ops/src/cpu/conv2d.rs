@@ -230,19 +230,19 @@ fn may_keep<F: Factor>(_: &F) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand::{RngExt, SeedableRng};
+    use test_support::Random;
 
     /// The largest difference between Winograd's algorithm and the direct convolution, relative to the root mean
     /// square.
     fn error(batch: usize, height: usize, width: usize, channels: (usize, usize), upsample: bool) -> f32 {
-        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(5);
-        let mut random = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.random_range(-1f32..1.)).collect() };
+        let mut random = Random::new(5);
         let options = Conv2dOptions { stride: 1, padding: Padding::same(1), upsample };
         let (in_channels, out_channels) = channels;
         let geometry = Geometry { batch, height, width, in_channels, out_channels, kernel: 3, options };
-        let x = random(batch * height * width * in_channels);
-        let weights = geometry.pack(&random(9 * in_channels * out_channels));
-        let (bias, residual) = (random(out_channels), random(geometry.out_pixels() * out_channels));
+        let x = random.values(batch * height * width * in_channels);
+        let weights = geometry.pack(&random.values(9 * in_channels * out_channels));
+        let (bias, residual) =
+            (random.values(out_channels), random.values(geometry.out_pixels() * out_channels));
         let epilogue = SliceEpilogue { residual: Some(&residual), ..SliceEpilogue::bias(Some(&bias)) };
         let expected = gather_product(&x, geometry.out_pixels(), &geometry.source(), &weights, &epilogue);
         let scale = (expected.iter().map(|v| v * v).sum::<f32>() / expected.len() as f32).sqrt();

@@ -21,9 +21,9 @@ pub(crate) mod pack;
 pub(crate) mod packed_weight;
 pub(crate) mod peak;
 pub(crate) mod quantized;
+#[cfg(test)]
+mod sanitizer_tests;
 pub(crate) mod shift_channels;
 pub(crate) mod simd;
-#[cfg(test)]
-mod small_shapes;
 pub(crate) mod window;
 mod winograd;

@@ -1,33 +1,32 @@
 //! Tests linear layers and convolutions with epilogues.
 
-use crate::{TOLERANCE, assert_close, compare, random, vb};
+use crate::{TOLERANCE, compare};
 use candle_core::{DType, Device, Result, Tensor};
 use fused_ops::{Activation, Conv2d, Conv2dOptions, Epilogue, Linear, Padding, reference};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
+use test_support::{Random, assert_close, var_builder};
 
 #[test]
 fn linear_and_its_gradients() -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut random = Random::new(1);
     for (rows, inputs, outputs) in
         [(1, 1, 1), (2, 3, 5), (77, 64, 128), (15, 40, 33), (200, 37, 16), (13, 320, 48), (1030, 24, 17)]
     {
-        let x = random(&mut rng, &[rows, inputs])?;
-        let (w, b) = (random(&mut rng, &[outputs, inputs])?, random(&mut rng, &[outputs])?);
-        let trained = Linear::new(inputs, outputs, true, vb(&[("weight", &w), ("bias", &b)]))?;
+        let x = random.variable(&[rows, inputs]);
+        let (w, b) = (random.variable(&[outputs, inputs]), random.variable(&[outputs]));
+        let trained = Linear::new(inputs, outputs, true, var_builder(&[("weight", &w), ("bias", &b)]))?;
         let what = format!("linear {rows}×{inputs}→{outputs}");
         let reference = || reference::linear(&x, &w, Some(&b));
-        compare(&what, &mut rng, &[&x, &w, &b], || trained.forward(&x), reference)?;
+        compare(&what, &mut random, &[&x, &w, &b], || trained.forward(&x), reference)?;
         let (w, b) = (w.detach(), b.detach());
-        let frozen = Linear::new(inputs, outputs, true, vb(&[("weight", &w), ("bias", &b)]))?;
-        compare(&what, &mut rng, &[&x], || frozen.forward(&x), || reference::linear(&x, &w, Some(&b)))?;
+        let frozen = Linear::new(inputs, outputs, true, var_builder(&[("weight", &w), ("bias", &b)]))?;
+        compare(&what, &mut random, &[&x], || frozen.forward(&x), || reference::linear(&x, &w, Some(&b)))?;
     }
     Ok(())
 }
 
 #[test]
 fn convolution_and_its_gradients() -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let mut random = Random::new(2);
     let same = Conv2dOptions { padding: Padding::same(1), ..Default::default() };
     let stride = Conv2dOptions { stride: 2, ..same };
     let asymmetric =
@@ -49,17 +48,19 @@ fn convolution_and_its_gradients() -> Result<()> {
         (2, 6, 5, 36, 17, 1, point),
         (1, 16, 16, 3, 24, 8, Conv2dOptions { stride: 8, ..point }),
     ] {
-        let x = random(&mut rng, &[batch, height, width, inputs])?;
-        let w = random(&mut rng, &[outputs, inputs, kernel, kernel])?;
-        let b = random(&mut rng, &[outputs])?;
+        let x = random.variable(&[batch, height, width, inputs]);
+        let w = random.variable(&[outputs, inputs, kernel, kernel]);
+        let b = random.variable(&[outputs]);
         let what = format!("convolution {batch}×{height}×{width}×{inputs}→{outputs} {kernel} {options:?}");
-        let trained = Conv2d::new(inputs, outputs, kernel, options, vb(&[("weight", &w), ("bias", &b)]))?;
+        let trained =
+            Conv2d::new(inputs, outputs, kernel, options, var_builder(&[("weight", &w), ("bias", &b)]))?;
         let reference = || reference::conv2d(&x, &w, Some(&b), options);
-        compare(&what, &mut rng, &[&x, &w, &b], || trained.forward(&x), reference)?;
+        compare(&what, &mut random, &[&x, &w, &b], || trained.forward(&x), reference)?;
         let (w, b) = (w.detach(), b.detach());
-        let frozen = Conv2d::new(inputs, outputs, kernel, options, vb(&[("weight", &w), ("bias", &b)]))?;
+        let frozen =
+            Conv2d::new(inputs, outputs, kernel, options, var_builder(&[("weight", &w), ("bias", &b)]))?;
         let reference = || reference::conv2d(&x, &w, Some(&b), options);
-        compare(&what, &mut rng, &[&x], || frozen.forward(&x), reference)?;
+        compare(&what, &mut random, &[&x], || frozen.forward(&x), reference)?;
     }
     Ok(())
 }
@@ -67,16 +68,16 @@ fn convolution_and_its_gradients() -> Result<()> {
 /// An epilogue gives the same result in a layer's kernel and as separate operations.
 #[test]
 fn epilogues() -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(13);
-    let mut random = |shape: &[usize]| Ok::<_, candle_core::Error>(random(&mut rng, shape)?.detach());
+    let mut random = Random::new(13);
+    let mut drawn = |shape: &[usize]| random.uniform(shape);
     let options = Conv2dOptions { padding: Padding::same(1), ..Default::default() };
     // The last is large enough for Winograd's algorithm.
     for (height, width, inputs, outputs) in [(3, 5, 7, 20), (6, 6, 33, 17), (30, 33, 96, 72)] {
-        let x = random(&[2, height, width, inputs])?;
-        let (w, b) = (random(&[outputs, inputs, 3, 3])?, random(&[outputs])?);
-        let (matrix, shift) = (random(&[outputs, inputs])?, random(&[2, outputs])?);
-        let residual = random(&[2, height, width, outputs])?;
-        let conv = Conv2d::new(inputs, outputs, 3, options, vb(&[("weight", &w), ("bias", &b)]))?;
+        let x = drawn(&[2, height, width, inputs]);
+        let (w, b) = (drawn(&[outputs, inputs, 3, 3]), drawn(&[outputs]));
+        let (matrix, shift) = (drawn(&[outputs, inputs]), drawn(&[2, outputs]));
+        let residual = drawn(&[2, height, width, outputs]);
+        let conv = Conv2d::new(inputs, outputs, 3, options, var_builder(&[("weight", &w), ("bias", &b)]))?;
         let linear = Linear::from_tensors(matrix.clone(), Some(b.clone()))?;
         let plain =
             [reference::conv2d(&x, &w, Some(&b), options)?, reference::linear(&x, &matrix, Some(&b))?];
@@ -93,7 +94,7 @@ fn epilogues() -> Result<()> {
                     Some(Activation::QuickGelu) => (&sum * candle_nn::ops::sigmoid(&(&sum * 1.702)?)?)?,
                     Some(Activation::Silu) => sum.silu()?,
                 };
-                assert_close("epilogue", found, &expected, TOLERANCE)?;
+                assert_close("epilogue", found, &expected, TOLERANCE);
             }
         }
         assert!(conv.forward_with(&x, &Epilogue::residual(&x)).is_err());
@@ -106,19 +107,18 @@ fn epilogues() -> Result<()> {
 /// so that the kernel is not used, and during training.
 #[test]
 fn gated_linear_layers() -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(14);
+    let mut random = Random::new(14);
     for (rows, inputs, inner) in
         [(1, 1, 16), (3, 5, 7), (97, 40, 48), (200, 33, 16), (5, 512, 64), (0, 8, 16)]
     {
-        let x = random(&mut rng, &[rows, inputs])?;
-        let (w, b) =
-            (random(&mut rng, &[2 * inner, inputs])?.detach(), random(&mut rng, &[2 * inner])?.detach());
+        let x = random.variable(&[rows, inputs]);
+        let (w, b) = (random.uniform(&[2 * inner, inputs]), random.uniform(&[2 * inner]));
         for bias in [None, Some(b)] {
             let layer = Linear::from_tensors(w.clone(), bias.clone())?;
             let reference = || reference::geglu(&reference::linear(&x, &w, bias.as_ref())?);
             let what = format!("gated {rows}×{inputs}→{inner}");
-            assert_close(&what, &layer.forward_geglu(&x.detach())?, &reference()?, TOLERANCE)?;
-            compare(&what, &mut rng, &[&x], || layer.forward_geglu(&x), reference)?;
+            assert_close(&what, &layer.forward_geglu(&x.detach())?, &reference()?, TOLERANCE);
+            compare(&what, &mut random, &[&x], || layer.forward_geglu(&x), reference)?;
         }
     }
     Ok(())
@@ -127,15 +127,15 @@ fn gated_linear_layers() -> Result<()> {
 /// Half-precision tensors are computed in f32 and rounded once.
 #[test]
 fn half_precision() -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(8);
-    let (x, w) = (random(&mut rng, &[5, 64])?.detach(), random(&mut rng, &[32, 64])?.detach());
+    let mut random = Random::new(8);
+    let (x, w) = (random.uniform(&[5, 64]), random.uniform(&[32, 64]));
     for (dtype, unit) in [(DType::F16, 4.9e-4), (DType::BF16, 3.9e-3)] {
         let (x, w) = (x.to_dtype(dtype)?, w.to_dtype(dtype)?);
         let layer = Linear::from_tensors(w.clone(), None)?;
         let y = layer.forward(&x)?;
         assert_eq!(y.dtype(), dtype);
         let expected = reference::linear(&x.to_dtype(DType::F32)?, &w.to_dtype(DType::F32)?, None)?;
-        assert_close("half", &y, &expected, unit)?;
+        assert_close("half", &y, &expected, unit);
     }
     Ok(())
 }
@@ -143,12 +143,11 @@ fn half_precision() -> Result<()> {
 /// Weights in half precision give what the same values give in f32, up to the order of summation.
 #[test]
 fn short_weights_are_widened_exactly() -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(12);
+    let mut random = Random::new(12);
     for dtype in [DType::F16, DType::BF16] {
-        let mut short = |shape: &[usize]| random(&mut rng, shape)?.detach().to_dtype(dtype);
+        let mut short = |shape: &[usize]| random.uniform(shape).to_dtype(dtype);
         let (matrix, kernel, bias) = (short(&[37, 50])?, short(&[21, 5, 3, 3])?, short(&[37])?);
-        let (mut x, mut image) =
-            (random(&mut rng, &[9, 50])?.detach(), random(&mut rng, &[2, 6, 7, 5])?.detach());
+        let (mut x, mut image) = (random.uniform(&[9, 50]), random.uniform(&[2, 6, 7, 5]));
         if dtype == DType::BF16 && fused_ops::bf16_support().is_some() {
             // Layers that compute in bf16 round what comes in, which changes nothing where it is bf16 already.
             [&mut x, &mut image].into_iter().try_for_each(|x| {
@@ -159,11 +158,12 @@ fn short_weights_are_widened_exactly() -> Result<()> {
         let layer = Linear::from_tensors(matrix.clone(), Some(bias.clone()))?;
         let expected =
             reference::linear(&x, &matrix.to_dtype(DType::F32)?, Some(&bias.to_dtype(DType::F32)?))?;
-        assert_close("linear", &layer.forward(&x)?, &expected, 1e-6)?;
+        assert_close("linear", &layer.forward(&x)?, &expected, 1e-6);
         let options = Conv2dOptions { padding: Padding::same(1), ..Default::default() };
-        let layer = Conv2d::new_no_bias(5, 21, 3, options, vb(&[("weight", &kernel)]).set_dtype(dtype))?;
+        let layer =
+            Conv2d::new_no_bias(5, 21, 3, options, var_builder(&[("weight", &kernel)]).set_dtype(dtype))?;
         let expected = reference::conv2d(&image, &kernel.to_dtype(DType::F32)?, None, options)?;
-        assert_close("conv2d", &layer.forward(&image)?, &expected, 1e-6)?;
+        assert_close("conv2d", &layer.forward(&image)?, &expected, 1e-6);
     }
     // A damaged weight must stay visible: the fast conversion of f16 would make it finite.
     let damaged = Tensor::new(&[[1f32, f32::INFINITY]], &Device::Cpu)?.to_dtype(DType::F16)?;

@@ -31,9 +31,8 @@ fn unknown_fields_and_nulls_are_left_alone() -> Result<()> {
 
 #[test]
 fn every_class_of_diffusers_is_there_or_refused_by_name() -> Result<()> {
-    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/config_fields.json");
     let classes: std::collections::BTreeMap<String, Vec<String>> =
-        serde_json::from_slice(&std::fs::read(golden).unwrap()).unwrap();
+        test_support::golden_json("config_fields.json");
     let schedulers: Vec<&String> = classes.keys().filter(|class| class.ends_with("Scheduler")).collect();
     assert!(schedulers.len() > 40, "{}", schedulers.len());
     for class in schedulers {

@@ -9,23 +9,11 @@ use crate::cpu::pack::{Panels, Strides};
 use crate::cpu::window::Window;
 use crate::shapes::{Activation, Conv2dOptions, Heads, Padding, Span};
 use half::bf16;
-use rand::{RngExt, SeedableRng};
+use test_support::{Random, assert_each_close};
 
-struct Random(rand_chacha::ChaCha8Rng);
-
-impl Random {
-    fn new() -> Self {
-        Self(rand_chacha::ChaCha8Rng::seed_from_u64(11))
-    }
-
-    fn floats(&mut self, count: usize) -> Vec<f32> {
-        (0..count).map(|_| self.0.random_range(-1f32..1.)).collect()
-    }
-
-    /// A weight (columns, depth, taps).
-    fn weight(&mut self, count: usize) -> Vec<bf16> {
-        self.floats(count).into_iter().map(bf16::from_f32).collect()
-    }
+/// Numbers in bf16, for a weight (columns, depth, taps).
+fn bf16_values(random: &mut Random, count: usize) -> Vec<bf16> {
+    random.values(count).into_iter().map(bf16::from_f32).collect()
 }
 
 /// Returns all engines of this processor, and prints their names.
@@ -58,18 +46,13 @@ fn reference(x: &[f32], rows: usize, window: &Window, weight: &[bf16], size: [us
 
 /// Products of values below 1 are summed in f32, in any order: n partial sums of at most n each have an error of at
 /// most 2⁻²⁴ of it, and far less if signs differ.
-fn assert_close(found: &[f32], expected: &[f64], terms: usize, what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let tolerance = terms as f64 * 2f64.powi(-22) + 1e-6;
-    for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let difference = (f64::from(*found) - expected).abs();
-        assert!(difference < tolerance, "{what}: at {place} {found}, expected {expected}");
-    }
+fn rounding(terms: usize) -> f64 {
+    terms as f64 * 2f64.powi(-22) + 1e-6
 }
 
 #[test]
 fn products_of_any_shape_are_right() {
-    let mut random = Random::new();
+    let mut random = Random::new(11);
     for [rows, depth, columns] in [
         [1, 1, 1],
         [1, 32, 16],
@@ -83,13 +66,18 @@ fn products_of_any_shape_are_right() {
         [100, 320, 64],
         [193, 66, 40],
     ] {
-        let (x, weight) = (random.floats(rows * depth), random.weight(depth * columns));
+        let (x, weight) = (random.values(rows * depth), bf16_values(&mut random, depth * columns));
         let strides = Strides { tap: 0, depth: 1, column: depth };
         let packed = Bf16Weight::new(&Panels::pack(&weight, 1, depth, columns, strides));
         let expected = reference(&x, rows, &Window::Same, &weight, [1, depth, columns]);
         for engine in engines() {
             let found = product(engine, &x, rows, &Window::Same, &packed, &SliceEpilogue::default());
-            assert_close(&found, &expected, depth, &format!("{}: {rows}, {depth}, {columns}", engine.name()));
+            assert_each_close(
+                &format!("{}: {rows}, {depth}, {columns}", engine.name()),
+                &found,
+                &expected,
+                rounding(depth),
+            );
         }
         let unpacked = packed.unpack();
         let is_kept =
@@ -100,7 +88,7 @@ fn products_of_any_shape_are_right() {
 
 #[test]
 fn convolutions_of_any_shape_are_right() {
-    let mut random = Random::new();
+    let mut random = Random::new(11);
     let options = |stride, upsample| Conv2dOptions { stride, padding: Padding::same(1), upsample };
     for (batch, height, width, in_channels, out_channels, options) in [
         (1, 1, 1, 1, 1, options(1, false)),
@@ -110,26 +98,26 @@ fn convolutions_of_any_shape_are_right() {
         (2, 8, 8, 64, 48, options(1, false)),
     ] {
         let geometry = Geometry { batch, height, width, in_channels, out_channels, kernel: 3, options };
-        let x = random.floats(batch * height * width * in_channels);
-        let weight = random.weight(9 * in_channels * out_channels);
+        let x = random.values(batch * height * width * in_channels);
+        let weight = bf16_values(&mut random, 9 * in_channels * out_channels);
         let packed = Bf16Weight::new(&geometry.pack(&weight));
         let (rows, window) = (geometry.out_pixels(), geometry.source());
         let expected = reference(&x, rows, &window, &weight, [9, in_channels, out_channels]);
         for engine in engines() {
             let found = product(engine, &x, rows, &window, &packed, &SliceEpilogue::default());
             let what = format!("{}: {batch}, {height} × {width}, {in_channels}", engine.name());
-            assert_close(&found, &expected, 9 * in_channels, &what);
+            assert_each_close(&what, &found, &expected, rounding(9 * in_channels));
         }
     }
 }
 
 #[test]
 fn what_follows_a_product_is_applied_to_it() {
-    let mut random = Random::new();
+    let mut random = Random::new(11);
     let [rows, depth, columns] = [38, 50, 35];
-    let (x, weight) = (random.floats(rows * depth), random.weight(depth * columns));
+    let (x, weight) = (random.values(rows * depth), bf16_values(&mut random, depth * columns));
     let (bias, shift, residual) =
-        (random.floats(columns), random.floats(2 * columns), random.floats(rows * columns));
+        (random.values(columns), random.values(2 * columns), random.values(rows * columns));
     let strides = Strides { tap: 0, depth: 1, column: depth };
     let packed = Bf16Weight::new(&Panels::pack(&weight, 1, depth, columns, strides));
     let epilogue = SliceEpilogue {
@@ -147,16 +135,19 @@ fn what_follows_a_product_is_applied_to_it() {
     }
     for engine in engines() {
         let found = product(engine, &x, rows, &Window::Same, &packed, &epilogue);
-        assert_close(&found, &expected, depth, engine.name());
+        assert_each_close(engine.name(), &found, &expected, rounding(depth));
     }
 }
 
 #[test]
 fn gates_are_those_of_the_second_half() {
-    let mut random = Random::new();
+    let mut random = Random::new(11);
     let [rows, depth, columns] = [37, 48, 64];
-    let (x, weight, bias) =
-        (random.floats(rows * depth), random.weight(2 * columns * depth), random.floats(2 * columns));
+    let (x, weight, bias) = (
+        random.values(rows * depth),
+        bf16_values(&mut random, 2 * columns * depth),
+        random.values(2 * columns),
+    );
     let strides = Strides { tap: 0, depth: 1, column: depth };
     let packed = Bf16Weight::new(&Panels::pack(&weight, 1, depth, 2 * columns, strides));
     let both = reference(&x, rows, &Window::Same, &weight, [1, depth, 2 * columns]);
@@ -172,7 +163,7 @@ fn gates_are_those_of_the_second_half() {
     for engine in engines() {
         let found = linear_geglu(engine, &x, rows, &packed, Some(&bias));
         // Values up to 10 multiply the error of their gate.
-        assert_close(&found, &expected, 20 * depth, engine.name());
+        assert_each_close(engine.name(), &found, &expected, rounding(20 * depth));
     }
 }
 
@@ -214,7 +205,7 @@ fn attended(
 /// A result is a mean of values below 1 whose weights have a relative error of 2⁻⁹ each, so its error is at most 2⁻⁹.
 #[test]
 fn attention_is_right() {
-    let mut random = Random::new();
+    let mut random = Random::new(11);
     for (count, dim, causal, lengths) in [
         (1, 8, false, [1, 1]),
         (2, 40, false, [7, 200]),
@@ -226,10 +217,10 @@ fn attention_is_right() {
         let heads = Heads { count, dim, causal };
         let [queries, keys] = lengths;
         let spans = Span::batch(2, queries, keys);
-        let query = random.floats(2 * queries * heads.width());
-        let (key, value) = (random.floats(2 * keys * heads.width()), random.floats(2 * keys * heads.width()));
+        let query = random.values(2 * queries * heads.width());
+        let (key, value) = (random.values(2 * keys * heads.width()), random.values(2 * keys * heads.width()));
         let biases: Vec<f32> = random
-            .floats(2 * keys)
+            .values(2 * keys)
             .into_iter()
             .enumerate()
             .map(|(k, bias)| if k % keys == 1 { f32::NEG_INFINITY } else { bias })

@@ -1,4 +1,4 @@
-//! Tests every kernel on small shapes against naive loops, fast enough for a sanitizer.
+//! Tests for sanitizers: compares every kernel with naive loops, on shapes so small that an interpreter is fast enough.
 
 use super::attention::attention;
 use super::attention_gradient::{AttentionInputs, attention_gradients};
@@ -17,31 +17,15 @@ use super::quantized::QuantizedWeight;
 use super::shift_channels::shift_channels;
 use super::window::Window;
 use crate::shapes::{Activation, BlockType, Conv2dOptions, Heads, Padding, Span};
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use std::sync::OnceLock;
+use test_support::{Random, assert_each_close};
 
 /// Sums of a few dozen products of order one, in another order.
-const TOLERANCE: f32 = 1e-4;
-
-struct Random(ChaCha8Rng);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        Self(ChaCha8Rng::seed_from_u64(seed))
-    }
-
-    fn values(&mut self, count: usize) -> Vec<f32> {
-        (0..count).map(|_| self.0.random_range(-1f32..1.)).collect()
-    }
-}
+const TOLERANCE: f64 = 1e-4;
 
 #[track_caller]
 fn assert_close(found: &[f32], expected: &[f32]) {
-    assert_eq!(found.len(), expected.len());
-    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
-        assert!((found - expected).abs() <= TOLERANCE, "value {i}: {found}, expected {expected}");
-    }
+    assert_each_close("sums", found, expected, TOLERANCE);
 }
 
 /// `left · right` of (rows, depth) and (depth, columns).
