@@ -7,7 +7,7 @@ use altdiffusion_pipeline::{GenerateOptions, PromptReading};
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 
-use super::Generate;
+use super::options::Generate;
 use crate::option_values::MOST_IMAGES;
 use crate::{shipped, standard_input};
 

@@ -9,11 +9,11 @@ use altdiffusion_pipeline::{ContactSheet, Timings};
 use anyhow::{Result, anyhow, ensure};
 use serde::Serialize;
 
-use super::Generate;
+use super::options::Generate;
 use crate::animation::Animation;
 use crate::image_file::is_standard_output;
-use crate::output;
 use crate::output_files::{check_writable, numbered};
+use crate::output;
 
 /// The files of the images.
 pub struct ImageFiles {

@@ -8,16 +8,16 @@ use altdiffusion_pipeline::vae::Tiling;
 use altdiffusion_pipeline::{AltDiffusion, ContactSheet, DenoisingWindows, GenerateOptions};
 use anyhow::{Result, ensure};
 
-use super::Generate;
 use super::control::LoadedNets;
 use super::image_prompt::LoadedAdapter;
 use super::like::ModelHash;
+use super::options::Generate;
 use super::prepared::Prepared;
 use super::record::RunRecord;
 use crate::interrupt::Interrupt;
 use crate::model_hash;
-use crate::output::printable;
 use crate::progress::{ProgressLine, warn};
+use crate::output::printable;
 
 /// The model, and what is loaded for it.
 pub struct LoadedModel {

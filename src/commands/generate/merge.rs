@@ -1,6 +1,6 @@
 //! Merges the command line's options with those of an image.
 
-use super::Generate;
+use super::options::Generate;
 
 impl Generate {
     /// Whether an option with a file is given.

@@ -5,9 +5,9 @@ use anyhow::{Context, Result};
 use candle_core::Tensor;
 use image::RgbImage;
 
-use super::Generate;
 use super::files::ImageFiles;
 use super::from_image::GivenImages;
+use super::options::Generate;
 use crate::image_args::ImageReader;
 
 /// The inputs of a drawing.

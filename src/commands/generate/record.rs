@@ -5,7 +5,7 @@ use altdiffusion_pipeline::random::{Rng, Seeds};
 use altdiffusion_pipeline::schedulers::SchedulerKind;
 use anyhow::Result;
 
-use super::Generate;
+use super::options::Generate;
 use crate::recorded::add_file;
 use altdiffusion_pipeline::image_metadata::{GenerationParameters, ParameterFields};
 

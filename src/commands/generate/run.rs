@@ -7,18 +7,19 @@ use anyhow::{Context, Result};
 use image::RgbImage;
 use serde::Serialize;
 
+use super::draw;
 use super::files::GenerateSeconds;
 use super::like::ModelHash;
 use super::loaded::{LoadedModel, Plan};
+use super::options::Generate;
 use super::prepared::Prepared;
 use super::record::ShownImages;
-use super::{Generate, draw};
 use crate::animation::Animation;
 use crate::image_file::{is_standard_output, write_image};
-use crate::output::{print_json_line, print_line};
 use crate::output_files::write_timings;
 use crate::preview;
 use crate::progress::{ProgressLine, announce};
+use crate::output::{print_json_line, print_line};
 
 /// An image that was written.
 #[derive(Serialize)]

@@ -3,20 +3,8 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use clap::{ArgMatches, Args, Command};
-
-use crate::commands::generate::Generate;
+use crate::commands::generate::options::{Generate, matches};
 use crate::output::printable;
-
-/// The command with options only, ignoring environment variables.
-pub fn command() -> Command {
-    let options = Generate::augment_args(Command::new("generate"));
-    options.no_binary_name(true).mut_args(|option| option.env(None::<&'static str>))
-}
-
-pub(super) fn matches(arguments: &[OsString]) -> Result<ArgMatches, clap::Error> {
-    command().try_get_matches_from(arguments)
-}
 
 /// What was found in an image.
 pub(super) struct ImageOptions<'a> {

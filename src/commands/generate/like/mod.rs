@@ -10,11 +10,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use clap::FromArgMatches;
 
-pub use self::found::command as option_command;
-use self::found::{ImageOptions, command, matches};
-use super::Generate;
+use self::found::ImageOptions;
+use super::options::{Generate, parse_options};
 use crate::progress::warn;
 use altdiffusion_pipeline::image_metadata::{GenerationParameters, read_parameters_text};
 
@@ -93,26 +91,6 @@ impl ModelHash {
                 image.display()
             ));
         }
-    }
-}
-
-/// Parses arguments, or says in one line why they are invalid.
-pub fn parse_options(arguments: &[OsString]) -> Result<Generate, String> {
-    let parsed = matches(arguments).and_then(|matches| Generate::from_arg_matches(&matches));
-    parsed.map_err(|error| {
-        let line = error.to_string();
-        line.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
-    })
-}
-
-/// An option's name, without its dashes.
-pub fn option_name(text: &str) -> Result<String, String> {
-    let name = text.trim().trim_start_matches('-');
-    let is_known = command().get_arguments().any(|argument| argument.get_long() == Some(name));
-    if is_known {
-        Ok(name.to_owned())
-    } else {
-        Err("expected names of options, such as lora,grid".to_owned())
     }
 }
 

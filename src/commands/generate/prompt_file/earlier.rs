@@ -3,8 +3,8 @@
 use altdiffusion_pipeline::image_metadata::{GenerationParameters, ParameterFields, read_parameters_text};
 use anyhow::Result;
 
-use crate::commands::generate::Generate;
 use crate::commands::generate::loaded::Plan;
+use crate::commands::generate::options::Generate;
 use crate::commands::generate::prepared::Prepared;
 use crate::commands::generate::record::RunRecord;
 use crate::commands::generate::run::WrittenImage;

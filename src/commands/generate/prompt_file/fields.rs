@@ -11,8 +11,8 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::commands::generate::adapters::Adapters;
-use crate::commands::generate::like::RecordedOptions;
-use crate::commands::generate::{Generate, like};
+use crate::commands::generate::like::{RecordedOptions, recorded_options};
+use crate::commands::generate::options::{Generate, option_command, parse_options};
 use crate::defaults::{hint, option_names, values};
 use crate::model::ModelArgs;
 
@@ -63,7 +63,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Object> {
         let problem = error.to_string().replace(" at line 1 column ", ", in column ");
         anyhow!("expected a prompt, or a JSON object of options: {problem}")
     })?;
-    let command = like::option_command();
+    let command = option_command();
     let (mut arguments, mut record) = (Vec::<OsString>::new(), None);
     for (field, value) in &fields {
         match (field.as_str(), value) {
@@ -79,7 +79,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Object> {
         // Stands in for a prompt, which may be in the record.
         arguments.push("--like=-".into());
     }
-    let options = like::parse_options(&arguments).map_err(|problem| anyhow!("{problem}"))?;
+    let options = parse_options(&arguments).map_err(|problem| anyhow!("{problem}"))?;
     let options = Generate { like: None, ..options };
     let has_output = has("output");
     let Some(record) = record else {
@@ -87,7 +87,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Object> {
     };
     let recorded = Some(record.fields.clone());
     let given = Generate { leave_out: names_for_all_lines(&command), ..options };
-    let RecordedOptions { options, warnings } = like::recorded_options(record, RECORD, path, &given)?;
+    let RecordedOptions { options, warnings } = recorded_options(record, RECORD, path, &given)?;
     let options = Generate { leave_out: Vec::new(), ..given }.or(options);
     Ok(Object { options, has_output, recorded, warnings })
 }
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_is_for_all_lines_is_an_option() {
-        let command = like::option_command();
+        let command = option_command();
         for name in FOR_ALL_LINES {
             assert!(find(&command, name).is_some(), "{name}");
         }

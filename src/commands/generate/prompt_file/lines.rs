@@ -7,7 +7,7 @@ use altdiffusion_pipeline::image_metadata::{ImageFileFormat, ParameterFields};
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::fields;
-use crate::commands::generate::Generate;
+use crate::commands::generate::options::Generate;
 use crate::output_files::numbered;
 use crate::standard_input;
 use crate::text_lines::read_texts;

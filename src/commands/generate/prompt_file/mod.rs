@@ -13,12 +13,12 @@ use anyhow::{Context, Result, bail, ensure};
 
 use self::earlier::Earlier;
 use self::lines::{LineOptions, PromptFile, PromptLine};
-use super::Generate;
 use super::loaded::LoadedModel;
+use super::options::Generate;
 use super::run::random_seed;
 use crate::one_line;
-use crate::output::{complain, print_line};
 use crate::progress::warn;
+use crate::output::{complain, print_line};
 
 /// The number of lines per outcome.
 #[derive(Default)]
