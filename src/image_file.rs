@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use image::RgbImage;
 use model_files::write_whole;
 
-use crate::output::print_bytes;
 use crate::progress::warn;
+use crate::standard_streams::print_bytes;
 
 /// Whether an option's value means standard output.
 pub fn is_standard_output(path: &Path) -> bool {

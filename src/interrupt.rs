@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result};
 
 use crate::exit_status::ExitStatus;
-use crate::output::complain;
 use crate::progress;
+use crate::standard_streams::complain;
 
 /// How the work responds to Ctrl-C.
 pub struct Interrupt(Arc<InterruptState>);

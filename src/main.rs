@@ -18,7 +18,6 @@ mod model_hash;
 mod more_options;
 mod named;
 mod option_values;
-mod output;
 mod output_files;
 mod preview;
 mod progress;
@@ -26,6 +25,7 @@ mod recorded;
 mod result_page;
 mod shipped;
 mod standard_input;
+mod standard_streams;
 mod text_lines;
 
 use std::io::{self, Write};
@@ -86,7 +86,7 @@ enum Command {
 fn main() -> ExitCode {
     set_environment();
     let status = run().unwrap_or_else(|error| {
-        output::complain(format!("error: {}", one_line(&error)));
+        standard_streams::complain(format!("error: {}", one_line(&error)));
         ExitStatus::of(&error)
     });
     status.into()
@@ -107,8 +107,8 @@ fn run() -> anyhow::Result<ExitStatus> {
         Err(message) if message.use_stderr() => return Ok(refuse(&message)),
         // Help or the version was requested, so failing to print it is an error.
         Err(help) => {
-            let printed = output::check_open().and_then(|()| help.print());
-            output::check(printed.and_then(|()| io::stdout().flush()))?;
+            let printed = standard_streams::check_open().and_then(|()| help.print());
+            standard_streams::check(printed.and_then(|()| io::stdout().flush()))?;
             return Ok(ExitStatus::Success);
         }
     };
@@ -164,16 +164,16 @@ fn set_environment() {
 /// Explains invalid options.
 fn refuse(message: &clap::Error) -> ExitStatus {
     if let Some(text) = language::explain(message) {
-        text.lines().for_each(output::complain);
+        text.lines().for_each(standard_streams::complain);
         return ExitStatus::Usage;
     }
     let text = message.to_string();
-    if text.lines().all(|line| output::printable(line) == line) {
+    if text.lines().all(|line| standard_streams::printable(line) == line) {
         // In colours. Failing to print it does not change the outcome.
         let _ = message.print();
     } else {
         // The arguments may contain escape sequences.
-        text.lines().for_each(output::complain);
+        text.lines().for_each(standard_streams::complain);
     }
     ExitStatus::Usage
 }
@@ -185,10 +185,12 @@ fn start_log(verbose: bool) {
     let default = if verbose { VERBOSE } else { QUIET };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let is_log = verbose || std::env::var_os(EnvFilter::DEFAULT_ENV).is_some();
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(|| output::LogWriter);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(|| standard_streams::LogWriter);
     // Without a log, warnings look like all other messages.
-    if is_log { log.init() } else { log.event_format(output::Warning).init() }
+    if is_log { log.init() } else { log.event_format(standard_streams::Warning).init() }
 }
 
 /// An error and its causes, joined by `: `. A cause that ends the line already is not repeated.

@@ -8,7 +8,7 @@ use image::imageops::{FilterType, resize};
 use image::{GenericImage, Rgb, RgbImage};
 use terminal_size::{Height, Width, terminal_size_of};
 
-use crate::output::print;
+use crate::standard_streams::print;
 
 /// The most images shown side by side.
 const MOST_IMAGES: usize = 4;

@@ -11,7 +11,7 @@ use console::Term;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::language::translated;
-use crate::output::complain;
+use crate::standard_streams::complain;
 
 const SPINNER: &str = "{spinner} {msg}";
 const WAITING: &str = "{spinner} {msg}, {elapsed}";

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
 use crate::option_values;
-use crate::output::{complain, is_for_people, percent, print_json, print_table};
+use crate::standard_streams::{complain, is_for_people, percent, print_json, print_table};
 use crate::text_lines::read_names;
 
 /// Label images.

@@ -16,9 +16,9 @@ use serde::Serialize;
 use crate::interrupt::Interrupt;
 use crate::model::open_source;
 use crate::option_values;
-use crate::output::{print_json, print_line};
 use crate::output_files::check_writable;
 use crate::progress::{ProgressLine, announce};
+use crate::standard_streams::{print_json, print_line};
 
 /// The output format, by file ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use model_files::source::ModelSource;
 use serde::Serialize;
 
 use crate::model::open_source;
-use crate::output::{print_json, print_line};
+use crate::standard_streams::{print_json, print_line};
 
 /// Download models from the Hugging Face hub.
 ///

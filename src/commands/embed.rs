@@ -13,9 +13,9 @@ use serde::Serialize;
 
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
-use crate::output::{print_json, print_line};
 use crate::output_files::check_writable;
 use crate::progress::{ProgressLine, announce};
+use crate::standard_streams::{print_json, print_line};
 
 /// Embed texts and images: turn them into vectors for search.
 ///

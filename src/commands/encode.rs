@@ -12,9 +12,9 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::model::ModelArgs;
-use crate::output::{print_json, print_line};
 use crate::output_files::{check_writable, write_tensors, write_timings};
 use crate::progress::{ProgressLine, announce};
+use crate::standard_streams::{print_json, print_line};
 use crate::text_lines::read_texts;
 
 /// Texts encoded at a time. More would need memory without being faster.

@@ -12,8 +12,8 @@ use model_files::checkpoint::{PartReport, Survey};
 use model_files::source::ModelSource;
 use serde::Serialize;
 
-use crate::output::{is_for_people, print_json, print_line, print_table};
 use crate::shipped;
+use crate::standard_streams::{is_for_people, print_json, print_line, print_table};
 
 /// The most tensors of one kind to list; the others are counted.
 const MOST_LISTED: usize = 20;

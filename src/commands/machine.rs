@@ -5,7 +5,7 @@ use clap::Args;
 use fused_ops::Machine;
 use serde::Serialize;
 
-use crate::output::{print_json, print_table};
+use crate::standard_streams::{print_json, print_table};
 
 /// Show what the CPU computes with for each number type, and how fast it can be.
 ///

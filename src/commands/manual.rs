@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use clap_complete::{Shell, generate};
 
-use crate::output;
+use crate::standard_streams;
 
 const NAME: &str = "altdiffusion";
 
@@ -27,9 +27,9 @@ impl Completions {
     pub fn run(self, mut command: clap::Command) -> Result<()> {
         let mut script = Vec::new();
         generate(self.shell, &mut command, NAME, &mut script);
-        output::check_open()?;
+        standard_streams::check_open()?;
         let mut stdout = io::stdout().lock();
-        output::check(stdout.write_all(&script).and_then(|()| stdout.flush()))
+        standard_streams::check(stdout.write_all(&script).and_then(|()| stdout.flush()))
     }
 }
 

@@ -12,7 +12,7 @@ use model_files::source::{CachedModel, CachedModels, HubOptions, ModelSource};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::output::{is_for_people, print_json, print_line, print_table, printable};
+use crate::standard_streams::{is_for_people, print_json, print_line, print_table, printable};
 
 /// Shown for unknown values.
 const UNKNOWN: &str = "-";

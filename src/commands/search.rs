@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
 use crate::option_values;
-use crate::output::{print_json, print_table};
 use crate::output_files::check_writable;
 use crate::progress::{announce, warn};
 use crate::result_page;
+use crate::standard_streams::{print_json, print_table};
 
 /// Search an index by text or image.
 ///

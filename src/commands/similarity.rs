@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::image_args::ImageArgs;
 use crate::model::ModelArgs;
-use crate::output::{percent, print_json, print_table};
 use crate::progress::ProgressLine;
+use crate::standard_streams::{percent, print_json, print_table};
 
 /// Compare texts with images.
 ///

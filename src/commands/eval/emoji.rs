@@ -9,7 +9,7 @@ use model_files::source::ModelSource;
 use std::path::{Path, PathBuf};
 
 use crate::device::{DeviceChoice, devices};
-use crate::output::{complain, print_json, print_line, print_table};
+use crate::standard_streams::{complain, print_json, print_line, print_table};
 
 #[derive(Debug, Args)]
 pub struct EvalEmoji {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::embedders::{Embedders, percent, warn_of_unread};
 use crate::option_values;
-use crate::output::{print_json, print_table};
+use crate::standard_streams::{print_json, print_table};
 
 /// Measure retrieval: images by their captions, and captions by images.
 ///

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::embedders::{Embedders, percent, warn_of_unread};
-use crate::output::{print_json, print_table};
+use crate::standard_streams::{print_json, print_table};
 use crate::text_lines::read_names;
 
 /// Measure zero-shot classification.

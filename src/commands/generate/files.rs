@@ -13,7 +13,7 @@ use super::options::Generate;
 use crate::animation::Animation;
 use crate::image_file::is_standard_output;
 use crate::output_files::{check_writable, numbered};
-use crate::output;
+use crate::standard_streams;
 
 /// The files of the images.
 pub struct ImageFiles {
@@ -69,7 +69,7 @@ impl Generate {
             !self.json,
             "--output -: the image has standard output for itself, expected a file beside --json"
         );
-        output::check(output::check_open())?;
+        standard_streams::check(standard_streams::check_open())?;
         ensure!(
             !io::stdout().is_terminal(),
             "--output -: standard output is a terminal, expected a file or a pipe"

@@ -17,7 +17,7 @@ use super::record::RunRecord;
 use crate::interrupt::Interrupt;
 use crate::model_hash;
 use crate::progress::{ProgressLine, warn};
-use crate::output::printable;
+use crate::standard_streams::printable;
 
 /// The model, and what is loaded for it.
 pub struct LoadedModel {

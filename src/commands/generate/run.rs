@@ -19,7 +19,7 @@ use crate::image_file::{is_standard_output, write_image};
 use crate::output_files::write_timings;
 use crate::preview;
 use crate::progress::{ProgressLine, announce};
-use crate::output::{print_json_line, print_line};
+use crate::standard_streams::{print_json_line, print_line};
 
 /// An image that was written.
 #[derive(Serialize)]

@@ -5,7 +5,7 @@ use clap::Args;
 use emoji_model::dataset::{PrepareOptions, prepare};
 use std::path::PathBuf;
 
-use crate::output::print_line;
+use crate::standard_streams::print_line;
 
 #[derive(Debug, Args)]
 pub struct Prepare {

@@ -7,8 +7,8 @@ use anyhow::Result;
 
 use crate::exit_status::Cancelled;
 use crate::interrupt::Interrupt;
-use crate::output::complain;
 use crate::progress::TrainingProgress;
+use crate::standard_streams::complain;
 
 /// Shows the progress of training, stage by stage, and stops it on Ctrl-C or when its time is up.
 pub struct Watch {

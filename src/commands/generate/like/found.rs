@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use crate::commands::generate::options::{Generate, matches};
-use crate::output::printable;
+use crate::standard_streams::printable;
 
 /// What was found in an image.
 pub(super) struct ImageOptions<'a> {

@@ -8,7 +8,7 @@ use crate::commands::generate::options::Generate;
 use crate::commands::generate::prepared::Prepared;
 use crate::commands::generate::record::RunRecord;
 use crate::commands::generate::run::WrittenImage;
-use crate::output::print_json_line;
+use crate::standard_streams::print_json_line;
 
 /// Fields that may differ between machines and versions for the same image.
 const NO_SETTINGS: [&str; 2] = ["Version", "Device"];

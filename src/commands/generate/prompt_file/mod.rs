@@ -18,7 +18,7 @@ use super::options::Generate;
 use super::run::random_seed;
 use crate::one_line;
 use crate::progress::warn;
-use crate::output::{complain, print_line};
+use crate::standard_streams::{complain, print_line};
 
 /// The number of lines per outcome.
 #[derive(Default)]
