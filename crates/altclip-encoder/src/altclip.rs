@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::padding::CompactPrompts;
 use crate::transformers_fields;
-use crate::vision::{VisionConfig, VisionTower};
+use crate::vision::{ClipVisionTower, VisionConfig};
 use crate::xlm_roberta::{XlmRobertaConfig, XlmRobertaModel};
 
 /// ln(1 / 0.07): the initial logarithm of the logit scale in training.
@@ -140,7 +140,7 @@ impl AltClipTextTower {
 #[derive(Debug, Clone)]
 pub struct AltClip {
     text: AltClipTextTower,
-    vision: VisionTower,
+    vision: ClipVisionTower,
     logit_scale: Tensor, // ()
 }
 
@@ -159,13 +159,13 @@ impl AltClip {
                 vb.pp("text_model"),
                 vb.pp("text_projection"),
             )?,
-            vision: VisionTower::new(&vision, vb.clone())?,
+            vision: ClipVisionTower::new(&vision, vb.clone())?,
             logit_scale: vb.get_with_hints((), "logit_scale", Init::Const(LOGIT_SCALE_INIT))?,
         })
     }
 
     /// Joins separately loaded towers. `logit_scale` is a scalar.
-    pub fn from_towers(text: AltClipTextTower, vision: VisionTower, logit_scale: Tensor) -> Self {
+    pub fn from_towers(text: AltClipTextTower, vision: ClipVisionTower, logit_scale: Tensor) -> Self {
         Self { text, vision, logit_scale }
     }
 
@@ -179,7 +179,7 @@ impl AltClip {
         self.text.hidden_states(input_ids, attention_mask)
     }
 
-    /// Image embeddings, not normalised: see [`VisionTower::forward`].
+    /// Image embeddings, not normalised: see [`ClipVisionTower::forward`].
     pub fn encode_image(&self, pixel_values: &Tensor) -> Result<Tensor> {
         self.vision.forward(pixel_values)
     }

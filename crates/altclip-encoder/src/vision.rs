@@ -126,12 +126,12 @@ impl VisionConfig {
 
 /// Maps images to vectors: the transformer and the projection into the joint space.
 #[derive(Debug, Clone)]
-pub struct VisionTower {
+pub struct ClipVisionTower {
     vision_model: VisionTransformer,
     visual_projection: Linear,
 }
 
-impl VisionTower {
+impl ClipVisionTower {
     /// Reads `vision_model.*` and `visual_projection.weight` under `vb`.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ mod common;
 use std::collections::HashMap;
 
 use altclip_encoder::altclip::{AltClip, AltClipConfig, AltClipTextTower, normalize};
-use altclip_encoder::vision::{VisionTower, VisionConfig};
+use altclip_encoder::vision::{ClipVisionTower, VisionConfig};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use common::prompts;
@@ -62,7 +62,7 @@ fn towers_that_are_stored_apart_are_the_same_model() {
             text.pp("text_projection"),
         )
         .unwrap(),
-        VisionTower::new(&vision_config, vision).unwrap(),
+        ClipVisionTower::new(&vision_config, vision).unwrap(),
         text.get((), "logit_scale").unwrap(),
     );
     check_against_golden(&clip);

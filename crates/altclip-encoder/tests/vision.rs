@@ -2,7 +2,7 @@
 
 mod common;
 
-use altclip_encoder::vision::{VisionTower, VisionConfig};
+use altclip_encoder::vision::{ClipVisionTower, VisionConfig};
 use candle_core::{DType, Device};
 use candle_nn::{VarBuilder, VarMap};
 use test_support::{MODULE_TOLERANCE, assert_close, golden_json, golden_tensors, normal};
@@ -14,9 +14,9 @@ fn tower_config(folder: &str) -> VisionConfig {
     golden_json(&format!("{folder}/config.json"))
 }
 
-fn tower(folder: &str, dtype: DType) -> VisionTower {
+fn tower(folder: &str, dtype: DType) -> ClipVisionTower {
     let vb = common::weights(&format!("{folder}/model.safetensors"), dtype);
-    VisionTower::new(&tower_config(folder), vb).unwrap()
+    ClipVisionTower::new(&tower_config(folder), vb).unwrap()
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_batch_does_not_change_its_members() {
 fn every_weight_gets_a_gradient() {
     let variables = VarMap::new();
     let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-    let tower = VisionTower::new(&tower_config(TOWERS[0]), vb).unwrap();
+    let tower = ClipVisionTower::new(&tower_config(TOWERS[0]), vb).unwrap();
     let embeddings = tower.forward(&normal(2, &[2, 3, 28, 28])).unwrap();
     let loss = (&embeddings * normal(3, embeddings.dims())).unwrap().sum_all().unwrap();
     let gradients = loss.backward().unwrap();

@@ -2,7 +2,7 @@
 
 use altclip_encoder::dual_encoder::ClipConfig;
 use altclip_encoder::image_processor::ImageProcessor;
-use altclip_encoder::vision::{VisionConfig, VisionTower};
+use altclip_encoder::vision::{ClipVisionTower, VisionConfig};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use image::{DynamicImage, RgbImage};
@@ -30,7 +30,7 @@ impl ConfigFile for SafetyCheckerConfig {
 #[derive(Debug, Clone)]
 pub struct SafetyChecker {
     processor: ImageProcessor,
-    vision: VisionTower,
+    vision: ClipVisionTower,
     concepts: Concepts,
     special_care: Concepts,
     device: Device,
@@ -61,7 +61,7 @@ impl SafetyChecker {
         let lists = parts.checker.weights.var_builder(DType::F32, device)?;
         Ok(Self {
             processor: ImageProcessor::new(parse_config(&parts.feature_extractor)?)?,
-            vision: VisionTower::new(&vision, tower.var_builder(dtype, device)?)?,
+            vision: ClipVisionTower::new(&vision, tower.var_builder(dtype, device)?)?,
             concepts: Concepts::new(projection_dim, "concept_embeds", &lists)?,
             special_care: Concepts::new(projection_dim, "special_care_embeds", &lists)?,
             device: device.clone(),

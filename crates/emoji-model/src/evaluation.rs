@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::pixels::{mean_psnr, to_tensor, training_images};
 use crate::stages::autoencoder::reconstruct;
 use crate::stages::dual_encoder::embed_images;
-use altclip_encoder::vision::VisionTower;
+use altclip_encoder::vision::ClipVisionTower;
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions};
 use candle_core::{D, DType, Device};
 use model_files::checkpoint::Checkpoint;
@@ -81,7 +81,7 @@ impl EmojiEvaluation {
     ) -> Result<EmojiScore> {
         let pipeline = AltDiffusion::from_source(source, DType::F32, device)?;
         let weights = Checkpoint::open(source, "image_encoder")?.var_builder(DType::F32, device)?;
-        let vision = VisionTower::new(&source.read_json("image_encoder/config.json")?, weights)?;
+        let vision = ClipVisionTower::new(&source.read_json("image_encoder/config.json")?, weights)?;
 
         let all = training_images(data, &self.coverage.vendors, device)?.0;
         let data = data

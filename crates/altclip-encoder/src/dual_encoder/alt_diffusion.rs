@@ -13,13 +13,13 @@ use super::{DualEncoder, Properties, read_logit_scale};
 use crate::altclip::{AltClipTextConfig, AltClipTextTower};
 use crate::error::{Error, Result};
 use crate::text_encoder::TextEncoderConfig;
-use crate::vision::{VisionConfig, VisionTower};
+use crate::vision::{ClipVisionTower, VisionConfig};
 
 /// AltCLIP's text tower and CLIP's image tower, each from its own folder.
 #[derive(Debug, Clone)]
 pub struct AltDiffusionDualEncoder {
     text_encoder: AltClipTextTower,
-    image_encoder: VisionTower,
+    image_encoder: ClipVisionTower,
     properties: Properties,
 }
 
@@ -53,7 +53,7 @@ impl AltDiffusionDualEncoder {
                 vb.clone(),
                 vb.pp("text_projection"),
             )?,
-            image_encoder: VisionTower::new(&vision, image_weights.var_builder(dtype, device)?)?,
+            image_encoder: ClipVisionTower::new(&vision, image_weights.var_builder(dtype, device)?)?,
             properties: Properties {
                 logit_scale: read_logit_scale(&text_weights)?,
                 projection_dim: vision.projection_dim,

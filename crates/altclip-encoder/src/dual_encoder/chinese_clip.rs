@@ -14,7 +14,7 @@ use super::{DualEncoder, Properties, read_logit_scale};
 use crate::bert::{BertConfig, BertModel};
 use crate::error::Result;
 use crate::transformers_fields;
-use crate::vision::{VisionConfig, VisionTower};
+use crate::vision::{ClipVisionTower, VisionConfig};
 
 /// `config.json` of a Chinese-CLIP (`ChineseCLIPConfig` of transformers).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -56,7 +56,7 @@ impl From<RawChineseClipConfig> for ChineseClipConfig {
 pub struct ChineseClip {
     text_model: BertModel,
     text_projection: Linear,
-    vision: VisionTower,
+    vision: ClipVisionTower,
     properties: Properties,
 }
 
@@ -74,7 +74,7 @@ impl ChineseClip {
         Ok(Self {
             text_model: BertModel::new(&config.text_config, vb.pp("text_model"))?,
             text_projection: Linear::new(hidden, dim, false, vb.pp("text_projection"))?,
-            vision: VisionTower::new(&config.vision_config, vb)?,
+            vision: ClipVisionTower::new(&config.vision_config, vb)?,
             properties: Properties {
                 logit_scale: read_logit_scale(&checkpoint)?,
                 projection_dim: dim,

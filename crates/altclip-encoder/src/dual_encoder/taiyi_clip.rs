@@ -19,7 +19,7 @@ use super::family::{IMAGE_ENCODER, TEXT_ENCODER};
 use super::{DualEncoder, Properties, read_logit_scale};
 use crate::bert::{BertConfig, BertModel};
 use crate::error::Result;
-use crate::vision::VisionTower;
+use crate::vision::ClipVisionTower;
 
 /// Taiyi's text tower and CLIP's image tower.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ pub struct TaiyiClip {
     bert: BertModel,
     pooler: Linear,
     classifier: Linear,
-    vision: VisionTower,
+    vision: ClipVisionTower,
     properties: Properties,
 }
 
@@ -53,7 +53,7 @@ impl TaiyiClip {
             bert: BertModel::new(&text, vb.pp("bert"))?,
             pooler: Linear::new(hidden, hidden, true, vb.pp("bert.pooler.dense"))?,
             classifier: Linear::new(hidden, dim, true, vb.pp("classifier"))?,
-            vision: VisionTower::new(&clip.vision_config, image_weights.var_builder(dtype, device)?)?,
+            vision: ClipVisionTower::new(&clip.vision_config, image_weights.var_builder(dtype, device)?)?,
             properties: Properties {
                 logit_scale: read_logit_scale(&image_weights)?,
                 projection_dim: dim,

@@ -7,7 +7,7 @@ use crate::run::Observer;
 use crate::tensor_file::save_weights;
 use altclip_encoder::altclip::{AltClipConfig, AltClipTextTower};
 use altclip_encoder::tokenizer::Tokenizer;
-use altclip_encoder::vision::{VisionConfig, VisionTower};
+use altclip_encoder::vision::{ClipVisionTower, VisionConfig};
 use candle_core::{DType, Device, Tensor};
 use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
@@ -110,7 +110,7 @@ impl TrainedAltClip {
             let projection_dim = self.config.projection_dim;
             let config = VisionConfig { projection_dim, ..self.config.vision_config.clone() };
             let weights = checkpoint.var_builder(DType::F32, &Device::Cpu)?;
-            VisionTower::new(&config, weights).map_err(altclip_encoder::Error::from)?;
+            ClipVisionTower::new(&config, weights).map_err(altclip_encoder::Error::from)?;
         }
         Ok(found)
     }

@@ -1,7 +1,7 @@
 //! Encodes image prompts with a CLIP image tower and its projection.
 
 use altclip_encoder::image_processor::{CropTo, ImageProcessor, ImageProcessorConfig, ResizeTo};
-use altclip_encoder::vision::{VisionConfig, VisionTower};
+use altclip_encoder::vision::{ClipVisionTower, VisionConfig};
 use candle_core::{DType, Device, Tensor};
 use image::{DynamicImage, RgbImage};
 use model_files::checkpoint::Checkpoint;
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// `CLIPImageProcessor`).
 #[derive(Debug, Clone)]
 pub struct ImageEncoder {
-    tower: VisionTower,
+    tower: ClipVisionTower,
     processor: ImageProcessor,
     config: VisionConfig,
     device: Device,
@@ -37,7 +37,7 @@ impl ImageEncoder {
             crop_size: CropTo::Number(side),
             ..ImageProcessorConfig::default()
         })?;
-        Ok(Self { tower: VisionTower::new(&config, weights)?, processor, config, device: device.clone() })
+        Ok(Self { tower: ClipVisionTower::new(&config, weights)?, processor, config, device: device.clone() })
     }
 
     /// The encoder's configuration.

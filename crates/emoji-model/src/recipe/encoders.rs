@@ -13,7 +13,7 @@ use crate::stages::image_tower::ImageStageInputs;
 use altclip_encoder::altclip::AltClipTextTower;
 use altclip_encoder::embedder::Embedder;
 use altclip_encoder::tokenizer::Tokenizer;
-use altclip_encoder::vision::VisionTower;
+use altclip_encoder::vision::ClipVisionTower;
 use altclip_training::stages::contrastive::ContrastiveLearning;
 use altclip_training::stages::teacher::TeacherLearning;
 use altclip_training::{Cache, Observer, Optimizer, Parameters, Workers, frozen};
@@ -142,7 +142,7 @@ impl EncoderStages<'_> {
         let Corpus { captions, images, owners, .. } = self.corpus;
         let device = images.device();
         let run = self.recipe.open_run(self.output, "contrastive")?;
-        let vision = VisionTower::new(&model.vision_config, frozen(&model.vision_weights, device))?;
+        let vision = ClipVisionTower::new(&model.vision_config, frozen(&model.vision_weights, device))?;
         let vectors = embed_images(&vision, images)?;
         let parameters = Parameters::new(*seed).starting_from(frozen(&model.text_weights, device));
         let text = text_tower(model, &parameters, device)?;

@@ -8,7 +8,7 @@ use crate::stages::autoencoder::{Autoencoder, reconstruct};
 use crate::stages::dual_encoder::{TrainedDualEncoder, embed_images};
 use altclip_encoder::altclip::{AltClipTextTower, normalize};
 use altclip_encoder::tokenizer::Tokenizer;
-use altclip_encoder::vision::VisionTower;
+use altclip_encoder::vision::ClipVisionTower;
 use altclip_training::frozen;
 use altdiffusion_pipeline::PROMPT_TOKENS;
 use altdiffusion_pipeline::vae::AutoencoderKl;
@@ -59,7 +59,7 @@ impl HeldOutReport {
             return Ok("no images are held out".to_owned());
         }
         let device = self.images.device();
-        let vision = VisionTower::new(&model.vision_config, frozen(&model.vision_weights, device))?;
+        let vision = ClipVisionTower::new(&model.vision_config, frozen(&model.vision_weights, device))?;
         let vb = frozen(&model.text_weights, device);
         let projection = vb.pp("text_projection");
         let text =

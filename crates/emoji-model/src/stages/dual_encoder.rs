@@ -7,7 +7,7 @@ use crate::pixels::disturb;
 use altclip_encoder::activation::HiddenAct;
 use altclip_encoder::altclip::{AltClipTextConfig, AltClipTextTower, normalize};
 use altclip_encoder::tokenizer::Tokenizer;
-use altclip_encoder::vision::{VisionConfig, VisionTower};
+use altclip_encoder::vision::{ClipVisionTower, VisionConfig};
 use altclip_encoder::xlm_roberta::XlmRobertaConfig;
 use altclip_training::stages::contrastive::{MAX_LOGIT_SCALE, symmetric_loss};
 use altclip_training::stages::{ObjectiveFunctions, by_length};
@@ -150,7 +150,7 @@ impl ClipStage {
         let vb = parameters.var_builder(device);
         let projection = vb.pp("text.text_projection");
         let text = AltClipTextTower::new(&text_config, self.projection_dim, vb.pp("text"), projection)?;
-        let vision = VisionTower::new(&vision_config, vb.pp("vision"))?;
+        let vision = ClipVisionTower::new(&vision_config, vb.pp("vision"))?;
         let logit_scale =
             vb.pp("text").get_with_hints((), "logit_scale", Init::Const(INITIAL_LOGIT_SCALE))?;
         let mut optimizer = Optimizer::new(self.optimizer.clone(), &parameters)?;
@@ -286,7 +286,7 @@ pub(super) fn found_share(queries: &Tensor, images: &Tensor, owners: &[usize]) -
 ///
 /// # Errors
 /// If the images do not fit the model.
-pub fn embed_images(vision: &VisionTower, images: &Tensor) -> Result<Tensor> {
+pub fn embed_images(vision: &ClipVisionTower, images: &Tensor) -> Result<Tensor> {
     const CHUNK: usize = 64;
     let n = images.dim(0)?;
     let embed = |first: usize| -> Result<Tensor> {

@@ -13,7 +13,7 @@ use crate::stages::autoencoder::with_noise;
 use crate::stages::dual_encoder::{TrainedDualEncoder, embed_images, found_share, images_by_concept};
 use altclip_encoder::altclip::{AltClipTextTower, normalize};
 use altclip_encoder::tokenizer::Tokenizer;
-use altclip_encoder::vision::VisionTower;
+use altclip_encoder::vision::ClipVisionTower;
 use altclip_training::stages::ObjectiveFunctions;
 use altclip_training::stages::contrastive::{MAX_LOGIT_SCALE, symmetric_loss};
 use altclip_training::{
@@ -102,7 +102,7 @@ impl ImageStage {
         )?;
         let logit_scale = vb.get((), "logit_scale")?.exp()?.minimum(MAX_LOGIT_SCALE)?;
         let parameters = Parameters::new(seed);
-        let vision = VisionTower::new(&dual_encoder.vision_config, parameters.var_builder(device))?;
+        let vision = ClipVisionTower::new(&dual_encoder.vision_config, parameters.var_builder(device))?;
         parameters.load(&dual_encoder.vision_weights)?;
         // The vectors to recognize images by: (projection_dim, n).
         let known = embed_images(&vision, images)?.t()?.contiguous()?;
