@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs a program built with the feature `cuda` on a machine without a GPU, with a driver, cuBLAS, cuRAND and cuDNN that run on
-# the host (crates/fused-ops/tests/emulated_gpu). It tests correctness, not speed: a step of a tiny model takes a minute.
+# the host (crates/fused-ops/tests/emulated_libraries). It tests correctness, not speed: a step of a tiny model takes a minute.
 #
 # Usage: emulated-gpu.sh PROGRAM [ARGUMENT ...]
 #
@@ -14,7 +14,7 @@ build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
 
 compile() { "${CXX:-c++}" -std=c++17 -O2 -fPIC -U_FORTIFY_SOURCE -Wall -Wno-unknown-pragmas -I "$crate/kernels" "$@"; }
-gpu=$crate/tests/emulated_gpu
+gpu=$crate/tests/emulated_libraries
 compilers=()
 for source in "$crate"/kernels/*.cu "$crate/kernels/emulation/runtime.cpp" "$gpu"/{driver,candle}.cpp; do
     compile -x c++ -c "$source" -o "$build/$(basename "$source").o" &

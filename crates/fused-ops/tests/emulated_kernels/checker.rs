@@ -12,7 +12,7 @@ const THREADS: usize = 64;
 
 fn emulator() -> Option<&'static Emulator> {
     static WRONG: OnceLock<Option<Emulator>> = OnceLock::new();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda_emulation/wrong.cu");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulated_kernels/wrong.cu");
     WRONG.get_or_init(|| Emulator::compile("wrong", &[source])).as_ref()
 }
 

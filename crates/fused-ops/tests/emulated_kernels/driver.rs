@@ -13,7 +13,7 @@ fn the_emulated_driver_compiles() {
         let _ = writeln!(std::io::stderr(), "{skipped} {compiler}");
         return;
     }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulated_gpu");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulated_libraries");
     let files = std::fs::read_dir(folder).expect("the folder of the driver").map(|file| file.unwrap().path());
     let sources: Vec<_> =
         files.filter(|path| path.extension().is_some_and(|extension| extension == "cpp")).collect();
