@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::file;
+use super::format;
 use super::stored::Listing;
 use super::tables::Tables;
 use crate::config::parse_json;
@@ -52,7 +52,7 @@ impl ShardIndex {
         let (mut files, mut tables) = (Vec::new(), Tables::default());
         for (number, (shard, names)) in shards.into_iter().enumerate() {
             let data = read(&shard)?;
-            let Listing { tensors, unreadable } = file::read(&data)?;
+            let Listing { tensors, unreadable } = format::read(&data)?;
             let mut stored: BTreeMap<_, _> = tensors.into_iter().collect();
             let mut problems: BTreeMap<_, _> = unreadable.into_iter().collect();
             let mut listing = Listing::default();

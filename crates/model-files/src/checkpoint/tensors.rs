@@ -13,7 +13,7 @@ use super::contents::Contents;
 use super::element::ElementType;
 use super::sharded::ShardIndex;
 use super::tables::Tables;
-use super::{backend, convert, file, find, survey_backend};
+use super::{backend, convert, find, format, survey_backend};
 use crate::error::{Error, Result};
 use crate::file_data::FileData;
 use crate::relative_path::{folder_of, in_folder};
@@ -81,7 +81,7 @@ impl Checkpoint {
     /// [`Error::Format`] if the file is damaged.
     pub fn from_data(file: FileData) -> Result<Self> {
         let mut tables = Tables::default();
-        tables.add(0, file::read(&file)?);
+        tables.add(0, format::read(&file)?);
         Ok(Self::of(file.name().to_owned(), vec![file], tables))
     }
 
@@ -137,7 +137,7 @@ impl Checkpoint {
     /// formats.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         match &*self.contents.files {
-            [file] => file::metadata(file),
+            [file] => format::metadata(file),
             _ => BTreeMap::new(),
         }
     }

@@ -1,4 +1,4 @@
-//! Builds schedulers with the caller's code.
+//! Brings the caller's own schedulers into the loop.
 
 use std::fmt;
 use std::sync::Arc;
