@@ -12,7 +12,7 @@ class ServerError extends Error {
 
 let askForKey = async () => null;
 
-/** Sets the function that asks for an API key when the server wants one. */
+/** Sets the function that asks for an API key when the server wants one, and is told whether it refused one. */
 export function onKeyNeeded(ask) {
   askForKey = ask;
 }
@@ -38,7 +38,7 @@ async function request(path, { body, signal } = {}) {
       return response;
     }
     if (response.status === 401) {
-      const given = await askForKey();
+      const given = await askForKey(key !== null);
       if (given) {
         sessionStorage.setItem("key", given);
         continue;

@@ -44,7 +44,8 @@ function prepareTabs() {
 let asking = null;
 
 /** Asks for the API key, once for all requests that wait for it. */
-function askForKey() {
+function askForKey(refused) {
+  byId("key-refused").hidden = !refused;
   asking ??= new Promise((resolve) => {
     const dialog = byId("key-dialog");
     const key = byId("key");

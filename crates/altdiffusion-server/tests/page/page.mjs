@@ -264,7 +264,7 @@ const checks = [
     await page.goto(url);
     await page.fill("#key", "wrong");
     await page.keyboard.press("Enter");
-    await page.waitForSelector("#key-dialog[open]");
+    await page.getByText("The server does not accept this key").waitFor();
     await page.fill("#key", "abc");
     await page.keyboard.press("Enter");
     await page.waitForSelector("#panel-draw:not([hidden])");
