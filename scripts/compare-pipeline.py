@@ -4,10 +4,11 @@
 Usage::
 
     compare-pipeline.py --program target/release/altdiffusion [--model models/emoji] [--scheduler NAME]
-        [--lora DIR] [--embedding DIR] [PROMPT ...]
+        [--size PIXELS] [--lora DIR] [--embedding DIR] [PROMPT ...]
 
 Prints ‖a − b‖/‖b‖ of the final latents and of the images for each prompt, in f32, and fails if latents differ by more than
-1e-4. `--lora` and `--embedding` take the results of `train lora` and `train textual-inversion`, which diffusers also reads.
+1e-4. The hidden states of the text encoder are compared first. The model may be an AltDiffusion, or anything that
+`StableDiffusionPipeline` loads, such as those of `make-random-checkpoint.py`. `--lora` and `--embedding` take the results of `train lora` and `train textual-inversion`, which diffusers also reads.
 The environment is that of `golden/make.py`, with peft 0.13.2 for a LoRA.
 """
 
@@ -18,8 +19,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import torch
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -37,12 +40,41 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return ((found - expected).norm() / expected.norm()).item()
 
 
+def load_any(model: Path, case: dict):
+    index = json.loads((model / "model_index.json").read_text())
+    if index["_class_name"] != "StableDiffusionPipeline":
+        return load(model, case)
+    pipeline = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, low_cpu_mem_usage=False)
+    if "scheduler" in case:
+        cls = getattr(diffusers, case["scheduler"])
+        pipeline.scheduler = cls.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def hidden_states(pipeline, arguments) -> float:
+    """The distance of the text encoder's hidden states, for all prompts."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/states.safetensors"
+        command = [arguments.program.resolve(), "encode", "--model", arguments.model, "--output", file]
+        subprocess.run(list(map(str, [*command, "--device", "cpu", *arguments.prompts])), check=True, stdout=subprocess.DEVNULL)
+        found = load_file(file)
+    tokens = pipeline.tokenizer(
+        arguments.prompts, padding="max_length", max_length=found["input_ids"].shape[1], truncation=True, return_tensors="pt"
+    )
+    if not torch.equal(tokens.input_ids, found["input_ids"].long()):
+        sys.exit("the ids differ")
+    expected = pipeline.encode_prompt(arguments.prompts, "cpu", 1, False)[0]
+    return relative(found["hidden_states"], expected)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prompts", nargs="*", default=["一只猫", "a red apple", "消防车的图片"], metavar="PROMPT")
     parser.add_argument("--program", type=Path, required=True, help="the program altdiffusion")
     parser.add_argument("--model", type=Path, default=Path("models/emoji"), help="a model directory")
     parser.add_argument("--scheduler", choices=SCHEDULERS, help="by default, the model's own")
+    parser.add_argument("--size", type=int, help="the images' sides in pixels; by default, the model's own")
     parser.add_argument("--lora", type=Path, help="a folder with pytorch_lora_weights.safetensors")
     parser.add_argument("--embedding", type=Path, help="a folder with learned_embeds.safetensors")
     parser.add_argument("--steps", type=int, default=20)
@@ -50,13 +82,18 @@ def main() -> None:
     arguments = parser.parse_args()
 
     case = {"scheduler": SCHEDULERS[arguments.scheduler]} if arguments.scheduler else {}
-    pipeline = load(arguments.model, case).to(torch.float32)
+    torch.set_grad_enabled(False)
+    pipeline = load_any(arguments.model, case).to(torch.float32)
     if arguments.lora:
         pipeline.load_lora_weights(arguments.lora)
     if arguments.embedding:
         pipeline.load_textual_inversion(arguments.embedding / "learned_embeds.safetensors")
     unet = json.loads((arguments.model / "unet/config.json").read_text())
     channels, side = unet["in_channels"], unet["sample_size"]
+    if arguments.size:
+        side = arguments.size // pipeline.vae_scale_factor
+    if not (arguments.lora or arguments.embedding):
+        print(f"hidden states: {hidden_states(pipeline, arguments):.1e}")
     worst = 0.0
     for number, prompt in enumerate(arguments.prompts):
         initial = torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(number))

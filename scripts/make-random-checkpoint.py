@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Write a full-size AltDiffusion checkpoint with random weights, to measure time and memory without a download.
+"""Write a full-size checkpoint with random weights, to measure time and memory without a download.
 
     make-random-checkpoint.py DIR --model m9 --tokenizer tests/golden/tokenizer
+    make-random-checkpoint.py DIR --model sd21 --tokenizer tests/golden/conditioners/sd2/tokenizer
 
 `--model tiny` is as small as the GPU kernels' shapes allow, with the head dimensions of the large models. Other models
-have the layout and the shapes of BAAI/AltDiffusion, -m9 or -m18, without the safety checker: 6.0 GB in f32, half of that
-in f16. The configurations are like those of Stable Diffusion 1.4 and 2.1-base, so they lack fields that later versions of
+have the layout and the shapes of BAAI/AltDiffusion, -m9 or -m18, of Stable Diffusion 1.5 or 2.1, or of
+Taiyi-Stable-Diffusion, without the safety checker: 6.0 GB in f32 for AltDiffusion, half of that in f16. The configurations are like those of Stable Diffusion 1.4 and 2.1-base, so they lack fields that later versions of
 diffusers added (`scaling_factor`, `prediction_type` …), and the VAE's attention has its old names (`query`, `key`, `value`,
 `proj_attn`; `--vae-names new` writes `to_q` …). The embedding has all 250 002 rows, whatever the size of the tokenizer.
 
@@ -29,6 +30,7 @@ from diffusers.pipelines.deprecated.alt_diffusion.modeling_roberta_series import
     RobertaSeriesConfig,
     RobertaSeriesModelWithTransformation,
 )
+from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel
 
 #: The number of values made at a time.
 CHUNK = 1 << 22
@@ -104,6 +106,62 @@ TEXT_ENCODER = {
     "use_cache": True,
     "vocab_size": 250002,
 }
+CLIP_L = {
+    "architectures": ["CLIPTextModel"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 0,
+    "dropout": 0.0,
+    "eos_token_id": 2,
+    "hidden_act": "quick_gelu",
+    "hidden_size": 768,
+    "initializer_factor": 1.0,
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-05,
+    "max_position_embeddings": 77,
+    "model_type": "clip_text_model",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "pad_token_id": 1,
+    "projection_dim": 768,
+    "vocab_size": 49408,
+}
+CLIP_H = CLIP_L | {
+    "hidden_act": "gelu",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 23,
+    "projection_dim": 512,
+}
+BERT = {
+    "architectures": ["BertModel"],
+    "attention_probs_dropout_prob": 0.1,
+    "classifier_dropout": None,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "hidden_size": 768,
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-12,
+    "max_position_embeddings": 512,
+    "model_type": "bert",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "pad_token_id": 0,
+    "position_embedding_type": "absolute",
+    "type_vocab_size": 2,
+    "use_cache": True,
+    "vocab_size": 21128,
+}
+#: The classes of text encoders and tokenizers in diffusers, by the class in the configuration.
+CLASSES = {
+    "RobertaSeriesModelWithTransformation": (
+        RobertaSeriesModelWithTransformation, RobertaSeriesConfig, "alt_diffusion", "XLMRobertaTokenizer"
+    ),
+    "CLIPTextModel": (CLIPTextModel, CLIPTextConfig, "transformers", "CLIPTokenizer"),
+    "BertModel": (BertModel, BertConfig, "transformers", "BertTokenizer"),
+}
 SCHEDULER = {
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
@@ -154,7 +212,24 @@ MODELS = {
         "unet": UNET_SD2,
         "scheduler": DDIM,
     },
+    "sd15": {"text_encoder": CLIP_L, "unet": UNET_SD1, "scheduler": PNDM},
+    "sd21": {
+        "text_encoder": CLIP_H,
+        "unet": UNET_SD2 | {"sample_size": 96},
+        "scheduler": DDIM | {"prediction_type": "v_prediction"},
+    },
+    "taiyi": {"text_encoder": BERT, "unet": UNET_SD1, "scheduler": PNDM},
 }
+
+#: The files of tokenizers, of which a model has some.
+TOKENIZER_FILES = (
+    "sentencepiece.bpe.model",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 
 #: The names of the VAE's attention before diffusers 0.17.
 OLD_ATTENTION = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
@@ -167,7 +242,9 @@ def shapes(model: torch.nn.Module) -> "OrderedDict[str, tuple[int, ...]]":
 def parts(model: dict, vae_names: str):
     """Return (folder, config, tensor shapes, base name of the weights, extra tensors) of each part with weights."""
     with torch.device("meta"):
-        text_encoder = RobertaSeriesModelWithTransformation(RobertaSeriesConfig(**model["text_encoder"]))
+        name = model["text_encoder"]["architectures"][0]
+        text_class, config_class, *_ = CLASSES[name]
+        text_encoder = text_class(config_class(**model["text_encoder"]))
         unet = UNet2DConditionModel.from_config(model["unet"])
         vae_config = model.get("vae", VAE)
         vae = AutoencoderKL.from_config(vae_config)
@@ -176,7 +253,8 @@ def parts(model: dict, vae_names: str):
         for new, old in OLD_ATTENTION.items():
             vae_shapes = OrderedDict((name.replace(new, old), shape) for name, shape in vae_shapes.items())
     positions = np.arange(model["text_encoder"]["max_position_embeddings"], dtype=np.int64)[None]
-    extra = {"roberta.embeddings.position_ids": positions}
+    prefix = {"CLIPTextModel": "text_model.", "BertModel": ""}.get(name, "roberta.")
+    extra = {f"{prefix}embeddings.position_ids": positions}
     yield "text_encoder", model["text_encoder"], shapes(text_encoder), ("model.safetensors", "pytorch_model.bin"), extra
     names = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
     yield "unet", model["unet"], shapes(unet), names, {}
@@ -233,14 +311,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, metavar="DIR", help="what to write; must not exist")
     parser.add_argument("--model", choices=MODELS, required=True)
-    parser.add_argument("--tokenizer", type=Path, required=True, help="a directory with sentencepiece.bpe.model")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="a directory with the files of a tokenizer")
     parser.add_argument("--dtype", choices=FORMATS, default="f32")
     parser.add_argument("--format", choices=("safetensors", "bin"), default="safetensors")
     parser.add_argument("--vae-names", choices=("old", "new"), default="old")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    if not (arguments.tokenizer / "sentencepiece.bpe.model").is_file():
-        parser.error(f"--tokenizer {arguments.tokenizer}: expected a directory with sentencepiece.bpe.model")
+    if not any((arguments.tokenizer / name).is_file() for name in TOKENIZER_FILES[:3]):
+        parser.error(f"--tokenizer {arguments.tokenizer}: expected a directory with one of {', '.join(TOKENIZER_FILES[:3])}")
     if arguments.directory.exists():
         parser.error(f"{arguments.directory} exists")
 
@@ -253,21 +331,24 @@ def main() -> None:
 
     tokenizer = arguments.directory / "tokenizer"
     tokenizer.mkdir(parents=True)
-    for name in ("sentencepiece.bpe.model", "tokenizer_config.json", "special_tokens_map.json"):
+    for name in TOKENIZER_FILES:
         if (arguments.tokenizer / name).is_file():
             shutil.copyfile(arguments.tokenizer / name, tokenizer / name)
     write_json(arguments.directory / "scheduler" / "scheduler_config.json", model["scheduler"])
+    text_class = model["text_encoder"]["architectures"][0]
+    _, _, library, tokenizer_class = CLASSES[text_class]
+    is_alt = library == "alt_diffusion"
     write_json(
         arguments.directory / "model_index.json",
         {
-            "_class_name": "AltDiffusionPipeline",
+            "_class_name": "AltDiffusionPipeline" if is_alt else "StableDiffusionPipeline",
             "_diffusers_version": model["scheduler"]["_diffusers_version"],
             "feature_extractor": [None, None],
             "requires_safety_checker": False,
             "safety_checker": [None, None],
             "scheduler": ["diffusers", model["scheduler"]["_class_name"]],
-            "text_encoder": ["alt_diffusion", "RobertaSeriesModelWithTransformation"],
-            "tokenizer": ["transformers", "XLMRobertaTokenizer"],
+            "text_encoder": [library, text_class],
+            "tokenizer": ["transformers", tokenizer_class],
             "unet": ["diffusers", "UNet2DConditionModel"],
             "vae": ["diffusers", "AutoencoderKL"],
         },

@@ -58,6 +58,20 @@ fn the_model_inside_the_program_is_a_pipeline_and_a_dual_encoder() -> TestResult
 }
 
 #[test]
+fn a_pipeline_is_called_by_its_text_encoder() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/conditioners");
+    for (model, expected) in
+        [("sd2", "Stable Diffusion pipeline with CLIP"), ("taiyi", "Stable Diffusion pipeline with BERT")]
+    {
+        let output = run(directory.path(), &["inspect", &format!("{golden}/{model}")])?;
+        let said = String::from_utf8(output.stdout)?;
+        assert!(said.lines().next().is_some_and(|line| line.contains(expected)), "{model}: {said}");
+    }
+    Ok(())
+}
+
+#[test]
 fn what_is_missing_misshapen_or_unexpected_is_named() -> TestResult {
     let model = ModelCopy::of("alt_diffusion")?;
     model.change_tensors(UNET, |tensors| {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use altclip_encoder::conditioner::ConditionerConfig;
 use altclip_encoder::dual_encoder::{self, Family};
 use altclip_encoder::tokenizer::Tokenizer;
 use altdiffusion_pipeline::{AltDiffusion, ModelParts};
@@ -9,7 +10,7 @@ use anyhow::{Result, bail};
 use candle_core::{DType, Device};
 use clap::Args;
 use model_files::checkpoint::{PartReport, Survey};
-use model_files::source::ModelSource;
+use model_files::source::{FileData, ModelSource};
 use serde::Serialize;
 
 use crate::shipped;
@@ -128,7 +129,7 @@ fn inspect(source: &ModelSource) -> Result<InspectReport> {
     let (mut uses, mut problems) = (Vec::new(), Vec::new());
     let is_pipeline = source.read_optional("unet/config.json")?.is_some();
     if is_pipeline {
-        uses.push("AltDiffusion pipeline".to_owned());
+        uses.push(pipeline_of(&source.read("text_encoder/config.json")?).to_owned());
         match AltDiffusion::from_source(&surveyed, DType::F32, &Device::Cpu) {
             Ok(model) => problems.extend(missing_embeddings(source, model.tokenizer()?)),
             Err(error) => problems.push(error.to_string()),
@@ -147,6 +148,15 @@ fn inspect(source: &ModelSource) -> Result<InspectReport> {
         }
     }
     Ok(InspectReport { model: source.to_string(), uses, problems, parts: survey.reports() })
+}
+
+/// What to call a pipeline with this text encoder. Errors in its configuration are reported by loading it.
+fn pipeline_of(text_encoder: &FileData) -> &'static str {
+    match ConditionerConfig::read(text_encoder) {
+        Ok(ConditionerConfig::Clip(_)) => "Stable Diffusion pipeline with CLIP",
+        Ok(ConditionerConfig::Bert(_)) => "Stable Diffusion pipeline with BERT",
+        Ok(ConditionerConfig::AltDiffusion(_)) | Err(_) => "AltDiffusion pipeline",
+    }
 }
 
 /// What is wrong with the tokenizer of a dual encoder with this many embedding rows. A missing one is fine:
@@ -170,7 +180,7 @@ fn missing_embeddings(source: &ModelSource, tokenizer: &Tokenizer) -> Option<Str
 /// Loads the models in a file, without their weights.
 ///
 /// # Errors
-/// If it is not an AltDiffusion model.
+/// If it is not a supported model.
 fn inspect_file(file: &Path) -> Result<InspectReport> {
     let survey = Survey::default();
     let parts = ModelParts::in_single_file(file, None)?.surveyed(&survey);
@@ -182,7 +192,10 @@ fn inspect_file(file: &Path) -> Result<InspectReport> {
     ];
     Ok(InspectReport {
         model: file.display().to_string(),
-        uses: vec!["AltDiffusion pipeline in one file, to which belongs a tokenizer".to_owned()],
+        uses: vec![format!(
+            "{} in one file, to which belongs a tokenizer",
+            pipeline_of(parts.text_encoder_config())
+        )],
         problems: made.into_iter().filter_map(|made| Some(made.err()?.to_string())).collect(),
         parts: survey.reports(),
     })

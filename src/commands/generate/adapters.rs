@@ -20,15 +20,15 @@ pub struct Adapters {
     /// A file, a directory, or a repository on the hub: ink.safetensors:0.7 applies 0.7 times what was trained; without a number, 1. Repeat the option for several.
     /// Where a directory or repository has several files, name one: loras/ink.safetensors,
     /// org/name/ink.safetensors. Reads files of diffusers, PEFT, kohya's scripts and LyCORIS, for the UNet and the
-    /// XLM-R text encoder: LoRA, DoRA, LoHa, LoKr, GLoRA, (IA)³, and whole differences. Words in a LoRA's file are
+    /// text encoder: LoRA, DoRA, LoHa, LoKr, GLoRA, (IA)³, and whole differences. Words in a LoRA's file are
     /// added under their names.
     #[arg(long, value_name = "FILE[:X]")]
     lora: Vec<String>,
 
     /// Ignore the text encoder's part of LoRAs, and their words.
     ///
-    /// For LoRAs of Stable Diffusion 1.x, whose text encoder is another one: AltDiffusion and AltDiffusion-m9 have
-    /// its UNet, re-aligned.
+    /// For LoRAs of Stable Diffusion 1.x with AltDiffusion and AltDiffusion-m9, which have its UNet, re-aligned, but
+    /// another text encoder.
     #[arg(long, requires = "lora", hide_short_help = true)]
     lora_unet_only: bool,
 

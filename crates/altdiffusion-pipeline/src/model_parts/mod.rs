@@ -220,6 +220,11 @@ impl ModelParts {
         }
     }
 
+    /// The text encoder's configuration, which tells its family.
+    pub fn text_encoder_config(&self) -> &FileData {
+        &self.text_encoder.config
+    }
+
     /// Whether the model has a safety checker.
     pub fn has_safety_checker(&self) -> bool {
         self.safety.is_some()

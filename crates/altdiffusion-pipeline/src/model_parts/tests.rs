@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
+use altclip_encoder::conditioner::ConditionerConfig;
 use altclip_encoder::xlm_roberta::XlmRobertaConfig;
 use serde::de::DeserializeOwned;
 
@@ -133,6 +134,58 @@ fn both_forms_of_the_text_encoder_are_told_from_shapes() -> TestResult {
         assert_eq!(found.encoder, xlm_r);
         assert_eq!(found.has_pre_transformation, projection == "transformation_pre");
         assert_eq!(found.project_dim, if found.has_pre_transformation { 1024 } else { 768 });
+    }
+    Ok(())
+}
+
+/// The towers of Stable Diffusion 1 and 2, and Taiyi's BERT.
+#[test]
+fn text_encoders_are_told_from_names_and_shapes() -> TestResult {
+    let clip = "transformer.text_model";
+    let bert = "transformer.embeddings";
+    let of_layers = |before: &str, layers: usize, after: &str, shape: &[usize]| {
+        (0..layers).map(|layer| (format!("{before}.{layer}.{after}"), shape.to_vec())).collect::<Vec<_>>()
+    };
+    let first = vec![
+        (format!("{clip}.embeddings.token_embedding.weight"), vec![49_408, 768]),
+        (format!("{clip}.embeddings.position_embedding.weight"), vec![77, 768]),
+    ];
+    let first =
+        [first, of_layers(&format!("{clip}.encoder.layers"), 12, "mlp.fc1.weight", &[3072, 768])].concat();
+    let second = vec![
+        ("model.token_embedding.weight".to_owned(), vec![49_408, 1024]),
+        ("model.positional_embedding".to_owned(), vec![77, 1024]),
+    ];
+    let second = [second, of_layers("model.transformer.resblocks", 24, "mlp.c_fc.weight", &[4096, 1024])];
+    let taiyi = vec![
+        (format!("{bert}.word_embeddings.weight"), vec![21_128, 768]),
+        (format!("{bert}.position_embeddings.weight"), vec![512, 768]),
+        (format!("{bert}.token_type_embeddings.weight"), vec![2, 768]),
+    ];
+    let layers = of_layers("transformer.encoder.layer", 12, "intermediate.dense.weight", &[3072, 768]);
+    for (tensors, class, activation, [width, heads, layers, positions]) in [
+        (first, "CLIPTextModel", "quick_gelu", [768, 12, 12, 77]),
+        // Of the 24 layers, the last is not used.
+        (second.concat(), "CLIPTextModel", "gelu", [1024, 16, 23, 77]),
+        ([taiyi, layers].concat(), "BertModel", "gelu", [768, 12, 12, 512]),
+    ] {
+        let tensors: Vec<_> = tensors
+            .into_iter()
+            .map(|(name, shape)| (format!("{}{name}", text_encoder_names::PREFIX), shape))
+            .collect();
+        let file = checkpoint(&tensors)?;
+        let names = TextEncoderNames::of(&file).ok_or("no text encoder")?;
+        let found = inferred::text_encoder(&file, names)?;
+        assert_eq!(found["architectures"], serde_json::json!([class]));
+        let config =
+            ConditionerConfig::read(&FileData::owned("config.json", found.to_string().into_bytes()))?;
+        assert_eq!((config.spec().width, config.spec().max_tokens), (width, positions), "{found}");
+        assert_eq!(found["num_hidden_layers"], layers, "{found}");
+        assert_eq!(found["num_attention_heads"], heads, "{found}");
+        assert_eq!(found.get("hidden_act").unwrap_or(&"gelu".into()), activation, "{found}");
+        let is_second = matches!(names, TextEncoderNames::OpenClip { .. });
+        let prediction = if is_second { "v_prediction" } else { "epsilon" };
+        assert_eq!(inferred::scheduler(&file)["prediction_type"], prediction);
     }
     Ok(())
 }
