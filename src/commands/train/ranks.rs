@@ -1,15 +1,17 @@
 //! Parses the options for training in several processes.
 
 use std::env;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use altclip_training::parallel::{Alone, Communicator, Rendezvous, join};
+use altclip_training::parallel::{Alone, Communicator, Rendezvous, Secret, join};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
 
 use crate::device::DeviceChoice;
 use crate::option_values::count;
+use crate::progress::warn;
 
 /// How long ranks wait for one another at the start: a cluster's nodes do not start simultaneously.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -17,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// The variables of `torchrun` and PyTorch's other launchers give the default address.
 const MASTER_ADDR: &str = "MASTER_ADDR";
 const MASTER_PORT: &str = "MASTER_PORT";
+/// The variable with the secret itself.
+const SECRET: &str = "ALTDIFFUSION_SECRET";
 /// "True" if `torchrun`'s own server uses that port.
 const PORT_IS_TAKEN: &str = "TORCHELASTIC_USE_AGENT_STORE";
 
@@ -35,9 +39,20 @@ pub struct Ranks {
     /// Number of this process on its own machine, which is the number of its GPU. By default --rank.
     #[arg(long, value_name = "N", env = "LOCAL_RANK")]
     local_rank: Option<usize>,
-    /// Address where rank 0 listens, in a trusted network. By default MASTER_ADDR and MASTER_PORT.
+    /// Address where rank 0 listens. By default MASTER_ADDR and MASTER_PORT.
+    ///
+    /// If other machines reach it, the processes need a secret: see --secret-file.
     #[arg(long, value_name = "HOST:PORT")]
     rendezvous: Option<String>,
+    /// File with a secret that all processes share, by which they recognize each other.
+    ///
+    /// At least 16 bytes, such as those of `openssl rand -hex 32`. By default the variable ALTDIFFUSION_SECRET holds
+    /// the secret itself. Messages are then signed, but not encrypted.
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    secret_file: Option<PathBuf>,
+    /// Meet without a secret at an address that other machines reach: whoever connects first is a rank.
+    #[arg(long)]
+    insecure: bool,
 }
 
 impl Ranks {
@@ -70,7 +85,21 @@ impl Ranks {
                 )
             })?,
         };
-        Ok(join(&Rendezvous { rank, ranks, address, patience: PATIENCE }, device)?)
+        let (secret, insecure) = (self.secret()?, self.insecure);
+        if secret.is_none() && insecure {
+            warn("--insecure: whoever reaches the address can join the run and change the model");
+        }
+        Ok(join(&Rendezvous { rank, ranks, address, patience: PATIENCE, secret, insecure }, device)?)
+    }
+
+    fn secret(&self) -> Result<Option<Secret>> {
+        if let Some(path) = &self.secret_file {
+            return Ok(Some(Secret::from_file(path).context("--secret-file")?));
+        }
+        match env::var_os(SECRET).filter(|_| !self.insecure) {
+            Some(secret) => Ok(Some(Secret::new(secret.as_encoded_bytes(), SECRET)?)),
+            None => Ok(None),
+        }
     }
 }
 

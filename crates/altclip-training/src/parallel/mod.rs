@@ -7,17 +7,24 @@
 //! in a file ([`Cache`](crate::Cache)) is rank 0's work, while the others wait. So all of them need the same file
 //! system, or the same files.
 //!
+//! With a [`Secret`], ranks prove to each other that they know it, and sign their messages; without one they meet on one
+//! machine only, unless they are told otherwise. Whoever else connects neither ends nor delays a run.
+//!
 //! A run ends for all ranks when it ends for one. If a rank is lost, the others fail with an error that names it, and
 //! the last checkpoint stays as it was.
 
 mod communicator;
+mod greeting;
 #[cfg(feature = "nccl")]
 mod nccl;
 mod rendezvous;
+mod secret;
 mod sockets;
+mod waiting;
 
 pub use communicator::{Alone, Communicator};
 #[cfg(feature = "nccl")]
 pub use nccl::Nccl;
 pub use rendezvous::{Rendezvous, join};
+pub use secret::Secret;
 pub use sockets::Sockets;

@@ -1,21 +1,22 @@
 //! Connects the processes of a run: rank 0 listens, and the others connect.
 
 use super::communicator::Communicator;
+use super::greeting::{CHALLENGE, Greeting, keys, new_nonce, nonce_of};
 #[cfg(feature = "nccl")]
 use super::nccl::Nccl;
+use super::secret::Secret;
 use super::sockets::{MessageKind, Peer, Sockets};
+use super::waiting::{RANK_IS_TAKEN, Reception};
 use crate::error::{Error, Result};
 use candle_core::Device;
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// What every rank sends first.
-const GREETING: &[u8; 8] = b"altranks";
-/// The time limit for a greeting; silent connections are not ranks.
-const GREETING_TIME: Duration = Duration::from_secs(5);
+/// The time limit for rank 0's challenge; whoever listens in silence is another program.
+const CHALLENGE_TIME: Duration = Duration::from_secs(5);
 /// How often to check for new connections.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// More processes than anybody has GPUs for.
@@ -32,6 +33,10 @@ pub struct Rendezvous {
     pub address: String,
     /// How long to wait for the others.
     pub patience: Duration,
+    /// What all ranks know and nobody else. Without it, anyone who reaches the address can be a rank.
+    pub secret: Option<Secret>,
+    /// Whether to meet without a secret at an address that other machines reach.
+    pub insecure: bool,
 }
 
 /// Meets the other ranks. If this build has the feature `nccl` and all ranks compute on NVIDIA GPUs, gradients go
@@ -68,6 +73,16 @@ impl Rendezvous {
             let Self { rank, ranks, .. } = self;
             return Err(Error::Setting(format!("rank: expected a number below {ranks}, found {rank}")));
         }
+        let addresses = self.addresses();
+        if self.secret.is_none() && !self.insecure {
+            let is_outside = |address: &&SocketAddr| !address.ip().is_loopback();
+            if let Some(outside) = addresses.iter().flatten().find(is_outside) {
+                return Err(Error::Setting(format!(
+                    "rendezvous: other machines reach {outside}, where anyone could join a run without a secret; expected \
+                     --secret-file FILE, or an address of this machine alone such as 127.0.0.1:29500"
+                )));
+            }
+        }
         if self.rank == 0 {
             let listener = TcpListener::bind(&self.address).map_err(Error::io(&self.address))?;
             self.listen(&listener)
@@ -76,35 +91,30 @@ impl Rendezvous {
         }
     }
 
-    /// Rank 0's part, on an existing listener.
+    /// Rank 0's part, on an existing listener. Strangers neither end it nor delay it.
     ///
     /// # Errors
-    /// If the others do not come in time, or two have the same rank.
+    /// If the others do not come in time.
     pub fn listen(&self, listener: &TcpListener) -> Result<Sockets> {
         listener.set_nonblocking(true).map_err(Error::io(&self.address))?;
         let start = Instant::now();
+        let mut reception = Reception::new(self.secret.as_ref());
         let mut peers = BTreeMap::new();
         while peers.len() + 1 < self.ranks {
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    let Some(rank) = self.greeted(&stream)? else { continue };
-                    if peers.insert(rank, Peer::new(rank, stream)?).is_some() {
-                        let problem = "expected one process of this rank, found two".to_owned();
-                        return Err(Error::Rank { rank, problem });
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if start.elapsed() >= self.patience {
-                        let missing = (1..self.ranks).find(|rank| !peers.contains_key(rank));
-                        let problem = format!("did not come to {} within {:?}", self.address, self.patience);
-                        return Err(Error::Rank { rank: missing.unwrap_or_default(), problem });
-                    }
-                    sleep(LOOK_EVERY);
-                }
-                // A client that left before it was accepted.
-                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                Err(error) => return Err(Error::io(&self.address)(error)),
+            for (greeting, peer) in reception.look(listener).map_err(Error::io(&self.address))? {
+                self.admit(greeting, peer, &mut peers);
             }
+            if peers.len() + 1 == self.ranks {
+                // One that has left in the meantime may come again.
+                peers.retain(|_, peer: &mut Peer| peer.is_there());
+                continue;
+            }
+            if start.elapsed() >= self.patience {
+                let missing = (1..self.ranks).find(|rank| !peers.contains_key(rank));
+                let problem = format!("did not come to {} within {:?}", self.address, self.patience);
+                return Err(Error::Rank { rank: missing.unwrap_or_default(), problem });
+            }
+            sleep(LOOK_EVERY);
         }
         for peer in peers.values() {
             peer.set_patience(None)?;
@@ -113,31 +123,26 @@ impl Rendezvous {
         Ok(Sockets::new(0, self.ranks, peers.into_values().collect()))
     }
 
-    /// The rank of a new connection; `None` for port scanners.
-    fn greeted(&self, mut stream: &TcpStream) -> Result<Option<usize>> {
-        let mut greeting = [0; GREETING.len() + 16];
-        let read = stream
-            .set_nonblocking(false)
-            .and_then(|()| stream.set_read_timeout(Some(GREETING_TIME)))
-            .and_then(|()| stream.read_exact(&mut greeting));
-        let Some(words) = greeting.strip_prefix(GREETING).filter(|_| read.is_ok()) else { return Ok(None) };
-        let (words, _) = words.as_chunks();
-        let words: Vec<u64> = words.iter().copied().map(u64::from_le_bytes).collect();
-        let [rank, ranks] = words[..] else { return Ok(None) };
-        let rank = usize::try_from(rank).unwrap_or(usize::MAX);
-        if ranks != self.ranks as u64 || !(1..self.ranks).contains(&rank) {
-            let problem = format!("was started as one of {ranks}, expected one of {}", self.ranks);
-            return Err(Error::Rank { rank, problem });
+    /// Lets a peer in, or tells it why not.
+    fn admit(&self, greeting: Greeting, peer: Peer, peers: &mut BTreeMap<usize, Peer>) {
+        let rank = peer.rank;
+        if greeting.ranks != self.ranks as u64 || !(1..self.ranks).contains(&rank) {
+            tracing::warn!("rank {rank} of {}: sent away, expected one of {}", greeting.ranks, self.ranks);
+            peer.refuse(self.ranks);
+        } else if peers.get(&rank).is_some_and(Peer::is_there) {
+            tracing::warn!("rank {rank}: sent away, for another process has this rank");
+            peer.refuse(RANK_IS_TAKEN);
+        } else {
+            peers.insert(rank, peer);
         }
-        Ok(Some(rank))
     }
 
     /// The part of any other rank.
     fn connect(&self) -> Result<Sockets> {
         let start = Instant::now();
-        let stream = loop {
+        let first = loop {
             match self.try_connect(start) {
-                Ok(stream) => break stream,
+                Ok(peer) => break peer,
                 // Waiting does not make an invalid address valid.
                 Err(error) if error.kind() == ErrorKind::InvalidInput || start.elapsed() >= self.patience => {
                     let problem = format!("cannot be reached at {}: {error}", self.address);
@@ -146,11 +151,6 @@ impl Rendezvous {
                 Err(_) => sleep(LOOK_EVERY),
             }
         };
-        let (rank, ranks) = (self.rank as u64, self.ranks as u64);
-        let greeting = [GREETING.as_slice(), &rank.to_le_bytes(), &ranks.to_le_bytes()].concat();
-        let sent = (&stream).write_all(&greeting);
-        let first = Peer::new(0, stream)?;
-        sent.map_err(Error::io(&self.address))?;
         first.set_patience(Some(self.left(start)))?;
         first.receive(MessageKind::Welcome, &mut [])?;
         first.set_patience(None)?;
@@ -158,15 +158,33 @@ impl Rendezvous {
     }
 
     /// A name may have several addresses, one of which is listened on.
-    fn try_connect(&self, start: Instant) -> std::io::Result<TcpStream> {
+    fn try_connect(&self, start: Instant) -> io::Result<Peer> {
         let mut result = Err(ErrorKind::AddrNotAvailable.into());
-        for address in self.address.to_socket_addrs()? {
-            result = TcpStream::connect_timeout(&address, self.left(start));
+        for address in self.addresses()? {
+            let stream = TcpStream::connect_timeout(&address, self.left(start));
+            result = stream.and_then(|stream| self.greet(stream, start));
             if result.is_ok() {
                 break;
             }
         }
         result
+    }
+
+    /// Answers rank 0's challenge.
+    fn greet(&self, mut stream: TcpStream, start: Instant) -> io::Result<Peer> {
+        let mut challenge = [0; CHALLENGE];
+        stream.set_read_timeout(Some(self.left(start).min(CHALLENGE_TIME)))?;
+        stream.read_exact(&mut challenge)?;
+        let of_first = nonce_of(&challenge)
+            .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "another program listens there"))?;
+        let greeting = Greeting { rank: self.rank as u64, ranks: self.ranks as u64, nonce: new_nonce() };
+        stream.write_all(&greeting.to_bytes(self.secret.as_ref(), &of_first))?;
+        let keys = keys(self.secret.as_ref(), &of_first, &greeting.nonce, false);
+        Peer::new(0, stream, keys).map_err(io::Error::other)
+    }
+
+    fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        Ok(self.address.to_socket_addrs()?.collect())
     }
 
     /// The remaining time, never zero, which sockets do not accept.

@@ -6,10 +6,12 @@
 //!
 //! A rank may be busy for hours while the others wait, such as rank 0 filling a cache, so there is no time limit. A
 //! process that ends closes its connection, and a machine that is gone does not answer the system's probes: both are
-//! errors that name the rank. Messages are neither encrypted nor signed, as is usual for such programs: use a trusted
-//! network.
+//! errors that name the rank. With a secret, every message has a tag, so that nobody between two ranks can change one.
+//! None is encrypted: gradients can be read on the way.
 
 use super::communicator::Communicator;
+use super::secret::{MessageKey, TAG};
+use super::waiting::{OTHER_SECRET, RANK_IS_TAKEN};
 use crate::error::{Error, Result};
 use candle_core::Tensor;
 use socket2::{SockRef, TcpKeepalive};
@@ -21,6 +23,11 @@ use std::time::Duration;
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 /// Time between probes; after several of them, nine on Linux, the peer is lost.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
+
+/// The time for telling a peer that it is not let in.
+const REFUSAL_TIME: Duration = Duration::from_millis(100);
+/// Bytes before a message.
+const HEADER: usize = 16;
 
 /// Ranks connected by TCP.
 #[derive(Debug)]
@@ -133,6 +140,15 @@ pub(super) enum MessageKind {
     Welcome,
     Gather,
     Sum,
+    /// This process is not let in; the number says why.
+    Refused,
+}
+
+/// The keys of both directions of a connection.
+#[derive(Debug)]
+pub(super) struct MessageKeys {
+    pub(super) send: MessageKey,
+    pub(super) receive: MessageKey,
 }
 
 /// Another rank and its connection.
@@ -140,15 +156,17 @@ pub(super) enum MessageKind {
 pub(super) struct Peer {
     pub rank: usize,
     stream: TcpStream,
+    /// None without a secret: messages have no tags then.
+    keys: Option<MessageKeys>,
 }
 
 impl Peer {
     /// # Errors
     /// If the system does not allow the probes.
-    pub(super) fn new(rank: usize, stream: TcpStream) -> Result<Self> {
+    pub(super) fn new(rank: usize, stream: TcpStream, keys: Option<MessageKeys>) -> Result<Self> {
         let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY);
         let set = stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&probes));
-        let peer = Self { rank, stream };
+        let peer = Self { rank, stream, keys };
         set.map_err(|error| peer.lost(&error))?;
         Ok(peer)
     }
@@ -158,27 +176,50 @@ impl Peer {
         self.stream.set_read_timeout(patience).map_err(|error| self.lost(&error))
     }
 
+    /// Whether the connection is still open, as far as is known here.
+    pub(super) fn is_there(&self) -> bool {
+        let looked = self.stream.set_nonblocking(true).and_then(|()| self.stream.peek(&mut [0]));
+        let is_open = match looked {
+            Ok(bytes) => bytes > 0,
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
+        };
+        is_open && self.stream.set_nonblocking(false).is_ok()
+    }
+
+    /// Says that the peer is not let in. It need not hear it.
+    pub(super) fn refuse(&self, number: usize) {
+        let _ = self.stream.set_write_timeout(Some(REFUSAL_TIME));
+        let _ = (&self.stream).write_all(&header(MessageKind::Refused, number));
+    }
+
     pub(super) fn send(&self, kind: MessageKind, payload: &[u8]) -> Result<()> {
-        self.send_header(kind, payload.len())?;
-        (&self.stream).write_all(payload).map_err(|error| self.lost(&error))
+        self.write(&header(kind, payload.len()), payload).map_err(|error| self.lost(&error))
     }
 
     fn send_header(&self, kind: MessageKind, number: usize) -> Result<()> {
-        let mut words = [0; 16];
-        let (kind_word, number_word) = words.split_at_mut(8);
-        kind_word.copy_from_slice(&(kind as u64).to_le_bytes());
-        number_word.copy_from_slice(&(number as u64).to_le_bytes());
-        (&self.stream).write_all(&words).map_err(|error| self.lost(&error))
+        self.write(&header(kind, number), &[]).map_err(|error| self.lost(&error))
+    }
+
+    fn write(&self, header: &[u8; HEADER], payload: &[u8]) -> io::Result<()> {
+        let mut stream = &self.stream;
+        stream.write_all(header)?;
+        stream.write_all(payload)?;
+        match &self.keys {
+            Some(keys) => stream.write_all(&keys.send.tag(header, payload)),
+            None => Ok(()),
+        }
     }
 
     /// Fills `payload` with the peer's message, which must have this kind and length.
     pub(super) fn receive(&self, kind: MessageKind, payload: &mut [u8]) -> Result<()> {
-        let mut words = [0; 16];
+        let mut words = [0; HEADER];
         (&self.stream).read_exact(&mut words).map_err(|error| self.lost(&error))?;
-        let (words, _) = words.as_chunks();
-        let mut words = words.iter().copied().map(u64::from_le_bytes);
-        let (said, number) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let (said, number) = numbers(&words);
+        if said == MessageKind::Refused as u64 && kind == MessageKind::Welcome {
+            return Err(Error::Rank { rank: self.rank, problem: refusal(number) });
+        }
         if said == MessageKind::Lost as u64 {
+            self.verify(&words, &[])?;
             let problem = "was lost, as rank 0 says".to_owned();
             return Err(Error::Rank { rank: usize::try_from(number).unwrap_or(usize::MAX), problem });
         }
@@ -190,7 +231,20 @@ impl Peer {
             );
             return Err(Error::Rank { rank: self.rank, problem });
         }
-        (&self.stream).read_exact(payload).map_err(|error| self.lost(&error))
+        (&self.stream).read_exact(payload).map_err(|error| self.lost(&error))?;
+        self.verify(&words, payload)
+    }
+
+    /// Checks a message's tag, which follows it.
+    fn verify(&self, header: &[u8; HEADER], payload: &[u8]) -> Result<()> {
+        let Some(keys) = &self.keys else { return Ok(()) };
+        let mut tag = [0; TAG];
+        (&self.stream).read_exact(&mut tag).map_err(|error| self.lost(&error))?;
+        if keys.receive.is_tag(header, payload, &tag) {
+            return Ok(());
+        }
+        let problem = "sent a message that was changed on the way, or does not know the secret".to_owned();
+        Err(Error::Rank { rank: self.rank, problem })
     }
 
     fn close(&self) {
@@ -208,5 +262,29 @@ impl Peer {
             _ => format!("was lost: {error}"),
         };
         Error::Rank { rank: self.rank, problem }
+    }
+}
+
+fn header(kind: MessageKind, number: usize) -> [u8; HEADER] {
+    let mut words = [0; HEADER];
+    let (kind_word, number_word) = words.split_at_mut(8);
+    kind_word.copy_from_slice(&(kind as u64).to_le_bytes());
+    number_word.copy_from_slice(&(number as u64).to_le_bytes());
+    words
+}
+
+/// The kind and the number in a header.
+fn numbers(header: &[u8; HEADER]) -> (u64, u64) {
+    let (words, _) = header.as_chunks();
+    let mut words = words.iter().copied().map(u64::from_le_bytes);
+    (words.next().unwrap_or_default(), words.next().unwrap_or_default())
+}
+
+/// Why rank 0 does not let this process in.
+fn refusal(number: u64) -> String {
+    match usize::try_from(number).unwrap_or(OTHER_SECRET) {
+        OTHER_SECRET => "has another secret, or none".to_owned(),
+        RANK_IS_TAKEN => "has another process of this rank already".to_owned(),
+        ranks => format!("was started as one of {ranks}, expected the same --ranks on all"),
     }
 }
