@@ -1,57 +1,64 @@
 //! Handles signals that ask the program to end: Ctrl-C, SIGTERM, and SIGHUP unless `nohup` ignores it. The first is
-//! acknowledged immediately; the second ends the program in any case.
+//! acknowledged immediately; the second ends the program in any case. None leaves a temporary file behind.
 
 #![allow(unsafe_code, reason = "signals")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use model_files::temporary;
 
 use crate::exit_status::ExitStatus;
 use crate::progress;
 use crate::standard_streams::complain;
 
 /// How the work responds to Ctrl-C.
-pub struct Interrupt(Arc<InterruptState>);
+pub struct Interrupt(&'static InterruptState);
 
 struct InterruptState {
     pressed: AtomicBool,
-    /// What must be finished first, for a message; if empty, the program ends immediately.
+    /// What must be finished first, for a message; if none, the program ends immediately.
     unfinished: Mutex<Option<String>>,
     /// The progress of the work, for a message.
     stage: Mutex<String>,
 }
 
+static STATE: InterruptState = InterruptState {
+    pressed: AtomicBool::new(false),
+    unfinished: Mutex::new(None),
+    stage: Mutex::new(String::new()),
+};
+
+/// Handles signals from now on. A file that becomes longer than the system allows is an error of writing it, instead
+/// of a signal; and whatever ends the process, no core file holds the hub's token.
+pub fn install() {
+    #[cfg(unix)]
+    // SAFETY: ignores a signal, and sets a limit to what the struct holds.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        libc::setrlimit(libc::RLIMIT_CORE, &libc::rlimit { rlim_cur: 0, rlim_max: 0 });
+    }
+    let ignored = Ignored::now();
+    // Without memory for another thread, signals end the program as they end others.
+    if let Err(error) = ctrlc::set_handler(|| STATE.press()) {
+        tracing::debug!("cannot watch for Ctrl-C: {error}");
+    }
+    ignored.restore();
+}
+
 impl Interrupt {
     /// Ends the program immediately on a signal, even in the middle of a step: nothing is saved before the end, so
     /// nothing is lost. Only work under [`put_off`](Self::put_off) is finished first.
-    ///
-    /// # Errors
-    /// If the system does not allow it.
-    pub fn watch() -> Result<Self> {
-        Self::install(None, "while the model was loaded")
+    pub fn watch() -> Self {
+        let interrupt = Self(&STATE);
+        interrupt.set_stage("while the model was loaded");
+        interrupt
     }
 
     /// Asks the work to end when it can, after `unfinished`; it checks [`is_pressed`](Self::is_pressed).
-    ///
-    /// # Errors
-    /// If the system does not allow it.
-    pub fn watch_for(unfinished: &str) -> Result<Self> {
-        Self::install(Some(unfinished.to_owned()), "")
-    }
-
-    fn install(unfinished: Option<String>, stage: &str) -> Result<Self> {
-        let state = Arc::new(InterruptState {
-            pressed: AtomicBool::new(false),
-            unfinished: Mutex::new(unfinished),
-            stage: Mutex::new(stage.to_owned()),
-        });
-        let seen = state.clone();
-        let ignored = Ignored::now();
-        ctrlc::set_handler(move || seen.press()).context("cannot watch for Ctrl-C")?;
-        ignored.restore();
-        Ok(Self(state))
+    pub fn watch_for(unfinished: &str) -> Self {
+        *lock(&STATE.unfinished) = Some(unfinished.to_owned());
+        Self(&STATE)
     }
 
     /// Whether the work should end.
@@ -67,7 +74,7 @@ impl Interrupt {
     /// Delays the end until the result is dropped, while files are written.
     pub fn put_off(&self) -> PutOff<'_> {
         *lock(&self.0.unfinished) = Some("the files are written".to_owned());
-        PutOff(&self.0)
+        PutOff(self.0)
     }
 }
 
@@ -80,7 +87,8 @@ impl InterruptState {
         match &*lock(&self.unfinished) {
             Some(unfinished) => complain(format!("stopping when {unfinished}; Ctrl-C again stops at once")),
             None => {
-                complain(format!("error: cancelled {}", lock(&self.stage)));
+                let stage = lock(&self.stage);
+                complain(format!("error: cancelled {stage}").trim_end());
                 exit();
             }
         }
@@ -104,8 +112,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends the program while other threads still compute, so nothing they use may be torn down.
+/// Ends the program while other threads still compute, so nothing they use may be torn down. Only what is unfinished
+/// is removed.
 fn exit() -> ! {
+    temporary::remove_all();
     let code = ExitStatus::Interrupted.code().into();
     #[cfg(unix)]
     // SAFETY: takes a number, and does not return.

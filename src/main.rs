@@ -24,6 +24,7 @@ mod progress;
 mod recorded;
 mod result_page;
 mod shipped;
+mod shortage;
 mod standard_input;
 mod standard_streams;
 mod text_lines;
@@ -83,8 +84,13 @@ enum Command {
     Manual(commands::manual::Manual),
 }
 
+#[global_allocator]
+static ALLOCATOR: shortage::Allocator = shortage::Allocator;
+
 fn main() -> ExitCode {
     set_environment();
+    shortage::prepare();
+    interrupt::install();
     let status = run().unwrap_or_else(|error| {
         standard_streams::complain(format!("error: {}", one_line(&error)));
         ExitStatus::of(&error)
@@ -184,6 +190,9 @@ fn start_log(verbose: bool) {
                            altdiffusion_pipeline=debug,altclip_training=debug,emoji_model=debug";
     let default = if verbose { VERBOSE } else { QUIET };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    // This module prints every byte that is sent, and the hub's token is among them.
+    let secret = "ureq_proto::util=off".parse();
+    let filter = secret.map_or_else(|_| EnvFilter::new(default), |secret| filter.add_directive(secret));
     let is_log = verbose || std::env::var_os(EnvFilter::DEFAULT_ENV).is_some();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

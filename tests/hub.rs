@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{altdiffusion, golden_model};
-use mock_hub::{Hub, Manner};
+use mock_hub::{Fault, Hub, Manner, Redirect};
 use serde_json::Value;
 use tempfile::TempDir;
 use test_support::TestResult;
@@ -264,5 +264,43 @@ fn defaults_come_from_a_file_and_the_environment() -> TestResult {
         let (code, printed, _) = run_with("", &[], words)?;
         assert!(code == Some(0) && printed.contains(name), "{printed}");
     }
+    Ok(())
+}
+
+/// Not to the host that files are stored at, and not into messages and logs of any detail: when all is well, when the
+/// hub refuses, when it breaks down, and when it redirects for ever. A proxy is asked for tunnels without it.
+#[test]
+fn the_token_is_sent_to_the_hub_and_nowhere_else() -> TestResult {
+    let place = Place::new()?;
+    let hub = place.hub(Manner { redirect: Redirect::OtherHost, ..Manner::default() });
+    let faults: [(&str, Redirect, &[Fault]); 4] = [
+        ("Bearer hf_secret", Redirect::OtherHost, &[]),
+        ("Bearer hf_another", Redirect::OtherHost, &[]),
+        ("Bearer hf_secret", Redirect::Loop, &[]),
+        ("Bearer hf_secret", Redirect::OtherHost, &[Fault::Status(403, None); 30]),
+    ];
+    for (required, redirect, faults) in faults {
+        hub.set_manner(Manner { redirect, ..Manner::default() });
+        hub.require(required);
+        hub.fail(faults);
+        let _ = fs::remove_dir_all(place.default_cache());
+        let mut command = place.encode(&hub.endpoint());
+        command.env("HF_TOKEN", "hf_secret").env("RUST_LOG", "trace").arg("--verbose");
+        let (code, output, messages) = run(command)?;
+        let is_well = required.ends_with("secret") && redirect == Redirect::OtherHost && faults.is_empty();
+        assert_eq!(code == Some(0), is_well, "{messages}");
+        let shown = format!("{output}{messages}");
+        let found: Vec<&str> = shown
+            .lines()
+            .filter(|line| line.contains("hf_sec") || line.contains("ureq_proto::util"))
+            .collect();
+        assert!(messages.contains("TRACE") && found.is_empty(), "{found:?}");
+    }
+    let (hubs, others): (Vec<_>, Vec<_>) = hub
+        .requests()
+        .into_iter()
+        .partition(|request| request.header("host").is_some_and(|host| host.starts_with("localhost")));
+    assert!(hubs.iter().all(|request| request.header("authorization") == Some("Bearer hf_secret")));
+    assert!(!others.is_empty() && !format!("{others:?}").contains("hf_secret"), "{others:?}");
     Ok(())
 }

@@ -45,7 +45,7 @@ impl LoadedModel {
     /// # Errors
     /// If it cannot be loaded.
     pub fn load(options: &Generate, start: Instant, expected: Option<ModelHash>) -> Result<Self> {
-        let interrupt = Interrupt::watch()?;
+        let interrupt = Interrupt::watch();
         let parts = options.model.parts()?;
         let mut pending_hash =
             (!options.no_parameters || expected.is_some()).then(|| model_hash::start(&parts));

@@ -37,7 +37,7 @@ pub struct TrainEmoji {
 
 impl TrainEmoji {
     pub fn run(self) -> Result<()> {
-        let mut watch = Watch::start(self.minutes)?;
+        let mut watch = Watch::start(self.minutes);
         let recipe = EmojiRecipe::load(&self.recipe, &self.set)?;
         let device = self.device.open()?;
         let until = self.until.as_deref();

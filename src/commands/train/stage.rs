@@ -43,7 +43,7 @@ impl StageRun {
         let device = self.ranks.device(self.device).open()?;
         // Before watching for Ctrl-C, which may still end the program immediately here.
         let ranks = self.ranks.join(&device)?;
-        let mut watch = Watch::start(self.minutes)?;
+        let mut watch = Watch::start(self.minutes);
         let result = recipe.train(&self.output, &device, &*ranks, &mut watch);
         watch.finish(result)
     }

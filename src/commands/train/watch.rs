@@ -19,13 +19,10 @@ pub struct Watch {
 
 impl Watch {
     /// Watches for Ctrl-C, and stops the run after `minutes` if given.
-    ///
-    /// # Errors
-    /// If the system does not allow it.
-    pub fn start(minutes: Option<f64>) -> Result<Self> {
+    pub fn start(minutes: Option<f64>) -> Self {
         let time = minutes.and_then(|minutes| Duration::try_from_secs_f64(60. * minutes).ok());
         let end = time.and_then(|time| Instant::now().checked_add(time));
-        Ok(Self { stage: None, interrupt: Interrupt::watch_for("this step is done and kept")?, end })
+        Self { stage: None, interrupt: Interrupt::watch_for("this step is done and kept"), end }
     }
 
     fn stage(&mut self, name: &str) -> &mut TrainingProgress {
