@@ -6,14 +6,14 @@ use std::path::Path;
 use altdiffusion_pipeline::image_metadata::ImageFileFormat;
 use anyhow::{Context, Result};
 use image::RgbImage;
-use model_files::write_whole;
+use model_files::{Target, write_whole};
 
 use crate::progress::warn;
 use crate::standard_streams::print_bytes;
 
 /// Whether an option's value means standard output.
 pub fn is_standard_output(path: &Path) -> bool {
-    path == Path::new("-")
+    path == Path::new("-") || matches!(Target::of(path), Ok(Target::StandardOutput))
 }
 
 /// Writes an image to a file or to standard output, with a record of how it was drawn if the format has room for it.

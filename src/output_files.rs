@@ -1,44 +1,46 @@
 //! Checks a subcommand's output files before the work, and writes them atomically afterwards.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf, is_separator};
 
 use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
-use candle_core::safetensors::save;
-use model_files::write_whole;
+use model_files::checkpoint::save_tensors;
+use model_files::{Target, Temporary, write_whole};
 use serde::Serialize;
 
-/// Checks that a file can be written at `path`, so that no work is wasted. `option` is the option that named it.
+use crate::output;
+
+/// Checks that a file can be written at `path`, so that no work is wasted. `option` is the option that named it. A
+/// symbolic link is followed, and a pipe or a device written to; if that is standard output, reports go elsewhere.
 ///
 /// # Errors
-/// If the directory does not exist or is not writable, or `path` is something other than a file.
+/// If the directory does not exist or is not writable, or `path` is something other than a file or a stream.
 pub fn check_writable(option: &str, path: &Path) -> Result<()> {
     let shown = path.display();
     if path.is_dir() || path.as_os_str().to_string_lossy().ends_with(is_separator) {
         bail!("{option} {shown}: expected the name of a file, found that of a directory");
     }
-    let directory = match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => directory,
-        Some(_) => Path::new("."),
-        None => bail!("{option}: expected the name of a file, found {shown:?}"),
-    };
-    if !directory.is_dir() {
-        bail!("{option} {shown}: cannot be written, {} is not a directory", directory.display());
+    if path.parent().is_none() {
+        bail!("{option}: expected the name of a file, found {shown:?}");
     }
-    // Writing replaces the file, which is not what users want for a device or a pipe.
-    if path.exists() && !path.is_file() {
-        bail!("{option} {shown}: cannot be written, it is not a regular file");
-    }
-    match tempfile::Builder::new().tempfile_in(directory) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            bail!("{option} {shown}: cannot be written to {}: {}", directory.display(), error.kind())
+    match Target::of(path).with_context(|| option.to_owned())? {
+        Target::File(file) => {
+            let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let directory = directory.unwrap_or(Path::new("."));
+            if let Err(error) = Temporary::file(directory) {
+                bail!("{option} {shown}: cannot be written to {}: {}", directory.display(), error.kind());
+            }
+        }
+        Target::Stream => {}
+        Target::StandardOutput => {
+            output::check(output::check_open())?;
+            output::give_away();
         }
     }
+    Ok(())
 }
 
 /// The names of `count` images: just `out.png`, or `out-1.png`, `out-2.png` …
@@ -62,8 +64,8 @@ pub fn numbered(path: &Path, count: usize) -> Vec<PathBuf> {
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn write_tensors(path: &Path, tensors: &HashMap<&str, Tensor>) -> Result<()> {
-    write_whole(path, |temporary| save(tensors, temporary).map_err(io::Error::other)).context("--output")
+pub fn write_tensors(path: &Path, tensors: &BTreeMap<&str, Tensor>) -> Result<()> {
+    save_tensors(path, tensors, None).context("--output")
 }
 
 /// Writes timings as JSON.

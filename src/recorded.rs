@@ -1,9 +1,9 @@
 //! Records the files that an image was drawn with.
 
-use std::fs;
 use std::path::{Component, Path};
 
 use anyhow::{Context, Result};
+use model_files::open_input;
 use sha2::{Digest, Sha256};
 
 use altdiffusion_pipeline::image_metadata::ParameterFields;
@@ -29,7 +29,7 @@ pub fn digest(path: &Path) -> Result<String> {
         return Ok(hex(&Sha256::digest(bytes)));
     }
     let mut digest = Sha256::new();
-    let mut file = fs::File::open(path).with_context(|| path.display().to_string())?;
+    let mut file = open_input(path).with_context(|| path.display().to_string())?;
     std::io::copy(&mut file, &mut digest).with_context(|| path.display().to_string())?;
     Ok(hex(&digest.finalize()))
 }

@@ -207,3 +207,116 @@ fn help_is_written_to_standard_output() -> TestResult {
     assert!(succeeded(&run(Path::new("."), &["--version"])?).starts_with("altdiffusion "));
     Ok(())
 }
+
+/// Links are followed, pipes and devices written to, and standard output under its other name is a result's alone.
+#[test]
+#[cfg(target_os = "linux")]
+fn outputs_that_are_no_files() -> TestResult {
+    let place = place()?;
+    let at = |name: &str| place.path().join(name);
+    fs::create_dir(at("elsewhere"))?;
+    let outputs: [(&str, &[&str]); 3] = [
+        ("a.png", &["generate", "a cat", "--steps", "1", "--seed", "1"]),
+        ("a.npy", &["embed", "--text", "a cat"]),
+        ("a.safetensors", &["encode", "a cat"]),
+    ];
+    for (name, arguments) in outputs {
+        let written = |output: &str| -> TestResult<Output> {
+            let arguments = arguments.iter().copied().chain(["--output", output]);
+            let output = altdiffusion(place.path()).args(arguments).output()?;
+            assert!(output.status.success(), "{output:?}");
+            Ok(output)
+        };
+        written(name)?;
+        let expected = fs::read(at(name))?;
+        let (link, target) = (format!("link-{name}"), format!("elsewhere/{name}"));
+        std::os::unix::fs::symlink(&target, at(&link))?;
+        for _ in ["a new file", "an existing one"] {
+            written(&link)?;
+            assert!(at(&link).is_symlink() && fs::read(at(&target))? == expected, "{link}");
+        }
+        let pipe = format!("pipe-{name}");
+        assert!(Command::new("mkfifo").arg(at(&pipe)).status()?.success());
+        let reader = at(&pipe);
+        let reader = std::thread::spawn(move || fs::read(reader));
+        written(&pipe)?;
+        assert!(reader.join().map_err(|_| "the reader panicked")?? == expected, "{pipe}");
+        // An index, of which an array is a part.
+        let stdout = written("/dev/stdout")?.stdout;
+        assert!(if name == "a.npy" { stdout.len() > 512 } else { stdout == expected }, "{name}");
+    }
+    let left: Vec<_> =
+        fs::read_dir(place.path())?.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<_>>()?;
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with('.')), "{left:?}");
+    Ok(())
+}
+
+/// Devices never end, and on a pipe without a writer reading would wait for ever.
+#[test]
+#[cfg(target_os = "linux")]
+fn inputs_that_are_no_files() -> TestResult {
+    let place = place()?;
+    assert!(Command::new("mkfifo").arg(place.path().join("pipe")).status()?.success());
+    for path in ["/dev/zero", "/dev/random", "pipe"] {
+        let inputs: [&[&str]; 8] = [
+            &["embed", "--texts", path, "--output", "a.npy"],
+            &["embed", "--image", path, "--output", "a.npy"],
+            &["encode", "--texts", path, "--output", "a.safetensors"],
+            &["classify", "rgb.png", "--labels", path],
+            &["generate", "--like", path],
+            &["generate", "a cat", "--init-image", path],
+            &["search", path, "a"],
+            &["train", "lora", "--config", path, "--output", "run"],
+        ];
+        // A pipe is awaited for some seconds, so of those that read one only one is tried.
+        let tried = inputs
+            .iter()
+            .filter(|arguments| path != "pipe" || !["encode", "classify", "train"].contains(&arguments[0]));
+        for arguments in tried {
+            let output = run(place.path(), arguments)?;
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
+            let last = stderr.lines().last().unwrap_or_default();
+            assert!(
+                last.starts_with("error: ") && stderr.contains("expected a file"),
+                "{arguments:?}: {stderr}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A file longer than allowed is an error of writing it, not a signal.
+#[test]
+#[cfg(target_os = "linux")]
+fn limits_of_the_system_are_errors() -> TestResult {
+    let place = place()?;
+    let limited = |limit: &str, command: &str| {
+        let program = env!("CARGO_BIN_EXE_altdiffusion");
+        let line = format!("ulimit {limit}; exec '{program}' {command}");
+        let mut shell = Command::new("bash");
+        shell.current_dir(place.path()).args(["-c", &line]).env("ALTDIFFUSION_CONFIG", "/dev/null");
+        shell.env("LC_ALL", "C.UTF-8").env_remove("RUST_BACKTRACE").output()
+    };
+    let model = golden_model("alt_diffusion")?;
+    let output = limited("-f 8", &format!("convert '{model}' out.safetensors"))?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.starts_with("error: out.safetensors: File too large"), "{stderr}");
+    // With little memory a command does its work, or says in a line that it cannot.
+    for kilobytes in (60_000..=240_000).step_by(20_000) {
+        for command in
+            ["generate 'a cat' --steps 1", "embed --text a --output a.npy", &format!("inspect '{model}'")]
+        {
+            let output = limited(&format!("-v {kilobytes}"), command)?;
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let is_one_line = stderr.lines().count() == 1 && stderr.starts_with("error: ");
+            let is_right = output.status.success() || (output.status.code() == Some(1) && is_one_line);
+            assert!(is_right, "{kilobytes} kB: {command}: {:?} {stderr}", output.status);
+        }
+    }
+    let left: Vec<_> =
+        fs::read_dir(place.path())?.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<_>>()?;
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with('.')), "{left:?}");
+    Ok(())
+}

@@ -9,6 +9,7 @@ use altdiffusion_pipeline::{Converted, ModelParts, OutputError, QuantizationProb
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
+use model_files::Target;
 use model_files::checkpoint::{Checkpoint, NumberType};
 use model_files::source::ModelSource;
 use serde::Serialize;
@@ -33,6 +34,10 @@ impl Layout {
         match output.extension().and_then(OsStr::to_str) {
             Some("safetensors") => Self::Safetensors,
             Some("gguf") => Self::Gguf,
+            // A pipe or a device cannot hold folders.
+            _ if matches!(Target::of(output), Ok(Target::Stream | Target::StandardOutput)) => {
+                Self::Safetensors
+            }
             _ => Self::Folders,
         }
     }
@@ -140,7 +145,7 @@ impl Convert {
         let layout = Layout::of(&self.output);
         let source = Path::new(&self.source);
         self.check(layout, source)?;
-        let interrupt = Interrupt::watch_for("this tensor is written")?;
+        let interrupt = Interrupt::watch_for("this tensor is written");
         announce(&format!("Reading {}", self.source));
         let progress = ProgressLine::start("Converting");
         let mut on_tensor = |done: usize, total: usize| {

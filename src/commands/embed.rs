@@ -1,14 +1,15 @@
 //! `altdiffusion embed`: turns texts and images into vectors.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{env, fs, io};
 
 use altclip_encoder::embedder::Embedder;
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use embedding_index::readers::{ImageInputs, ListFile, ListFormat, TextInputs};
 use embedding_index::{Error, ItemKind, Job, JobDifference, JobObserver, JobSummary, OutputFormat};
+use model_files::{Target, Temporary, write_whole};
 use serde::Serialize;
 
 use crate::image_args::ImageArgs;
@@ -117,14 +118,28 @@ impl Embed {
     pub fn run(self) -> Result<()> {
         // Check files before the work begins.
         check_writable("--output", &self.output)?;
-        OutputFormat::from_path(&self.output).map_err(|error| anyhow!("--output {error}"))?;
+        // A job renames its file, which a pipe or a device does not allow.
+        let streamed = match Target::of(&self.output)? {
+            Target::File(_) => None,
+            Target::Stream | Target::StandardOutput => Some(Temporary::folder(&env::temp_dir())?),
+        };
+        let output = match &streamed {
+            Some(folder) if self.output.extension().is_none() => folder.path().join("vectors.safetensors"),
+            Some(folder) => folder.path().join(self.output.file_name().unwrap_or_default()),
+            None => self.output.clone(),
+        };
+        OutputFormat::from_path(&output).map_err(|error| anyhow!("--output {error}"))?;
         let (texts, images) = self.inputs()?;
-        let mut job = Job::new(&self.output).texts(texts).images(images).normalize(!self.raw);
+        let mut job = Job::new(&output).texts(texts).images(images).normalize(!self.raw);
         job.check().map_err(with_options)?;
 
         let embedder = self.reading.apply(self.load()?);
         let model = self.model.source()?.to_string();
         let summary = job.run(&embedder, &model, &mut JobProgress::default()).map_err(with_options)?;
+        if streamed.is_some() {
+            write_whole(&self.output, |temporary| fs::copy(&output, temporary).map(drop))
+                .context("--output")?;
+        }
         self.reading.warn_of_transparency(summary.transparent_images);
         if self.json {
             return print_json(&EmbedReport::new(&self.output, &summary));

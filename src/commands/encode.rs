@@ -1,6 +1,6 @@
 //! `altdiffusion encode`: encodes texts to hidden states for a UNet.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -132,7 +132,7 @@ fn encode(
     encoder: &PromptEncoder,
     device: &Device,
     texts: &[String],
-) -> altclip_encoder::Result<HashMap<&'static str, Tensor>> {
+) -> altclip_encoder::Result<BTreeMap<&'static str, Tensor>> {
     let progress = ProgressLine::start("Encoding");
     let (mut input_ids, mut attention_mask, mut hidden_states) = (Vec::new(), Vec::new(), Vec::new());
     let mut done = 0;
@@ -151,7 +151,7 @@ fn encode(
         ("attention_mask", Tensor::cat(&attention_mask, 0)?),
         ("hidden_states", Tensor::cat(&hidden_states, 0)?),
     ];
-    Ok(HashMap::from(tensors))
+    Ok(BTreeMap::from(tensors))
 }
 
 /// Converts hidden states to f32 on the CPU, and checks that they are finite.

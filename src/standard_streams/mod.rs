@@ -10,6 +10,7 @@ mod table;
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result};
@@ -55,6 +56,14 @@ pub fn print_json_line(value: &impl Serialize) -> Result<()> {
     print(&format!("{}\n", serde_json::to_string(value)?))
 }
 
+/// Whether standard output is the file of a result, so that reports about it go to standard error.
+static IS_GIVEN_AWAY: AtomicBool = AtomicBool::new(false);
+
+/// Leaves standard output to a result that an option sends there, such as `--output /dev/stdout`.
+pub fn give_away() {
+    IS_GIVEN_AWAY.store(true, Ordering::Relaxed);
+}
+
 /// Writes text to standard output unchanged: it must be [`printable`] already.
 ///
 /// A reader that has gone, like `head`, got what it needed: this is not an error and ends with exit code 0, as in
@@ -64,6 +73,11 @@ pub fn print_json_line(value: &impl Serialize) -> Result<()> {
 /// # Errors
 /// If standard output cannot be written to, unless its reader has gone.
 pub fn print(text: &str) -> Result<()> {
+    if IS_GIVEN_AWAY.load(Ordering::Relaxed) {
+        // Like messages: if standard error is closed, the report is lost.
+        let _ = io::stderr().write_all(text.as_bytes());
+        return Ok(());
+    }
     print_bytes(text.as_bytes())
 }
 

@@ -2,9 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::hash::hash_of_texts;
-use crate::tensor_file::save_tensors;
 use altclip_encoder::embedder::Embedder;
 use candle_core::{Device, Tensor};
+use model_files::checkpoint::save_tensors;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 

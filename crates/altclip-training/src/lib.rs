@@ -82,11 +82,12 @@ pub use contact_sheet::contact_sheet;
 pub use error::{Error, Result};
 pub use gradients::Gradients;
 pub use low_rank::{LowRankAdapter, LowRankConfig, unet_file};
+pub use model_files::checkpoint::save_tensors;
 pub use optimizer::{Optimizer, OptimizerConfig, Schedule};
 pub use parameters::{Parameters, frozen};
 pub use png_file::save_png;
 pub use run::{Batch, Metrics, Objective, Observer, TrainingRun};
-pub use tensor_file::{save_tensors, save_weights};
+pub use tensor_file::save_weights;
 pub use workers::Workers;
 
 pub use embedding_index::hash;

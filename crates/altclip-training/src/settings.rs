@@ -1,11 +1,15 @@
 //! Reads a run's settings from a TOML file, with changes from the command line.
 
 use crate::error::{Error, Result};
+use model_files::read_input;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 use toml::{Table, Value};
+
+/// The largest file read, in bytes.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// A changed setting, such as `vae.optimizer.steps=100`: its path in the file, and its value in TOML. A value that is
 /// not TOML is a string, so that strings need no quotes.
@@ -47,7 +51,8 @@ fn parse_value(text: &str) -> Value {
 /// # Errors
 /// If the file cannot be read; also like [`parse`].
 pub fn load<T: DeserializeOwned>(path: &Path, changes: &[SettingChange]) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let bytes = read_input(path, MOST_BYTES).map_err(Error::io(path))?;
+    let text = String::from_utf8(bytes).map_err(|_| Error::format(path, "expected text in UTF-8"))?;
     parse(&text, path, changes)
 }
 

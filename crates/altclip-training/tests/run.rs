@@ -131,9 +131,9 @@ fn a_resumed_run_is_bit_equal_to_an_unbroken_one() -> Result<()> {
 #[test]
 fn the_two_newest_checkpoints_are_kept_and_rubbish_is_removed() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join(".tmpabc"), "half a checkpoint").unwrap();
+    fs::write(folder.path().join(".altdiffusion-abcdefghijkl.part"), "half a checkpoint").unwrap();
     train(folder.path(), config(12), 6)?;
-    assert!(!folder.path().join(".tmpabc").exists());
+    assert!(!folder.path().join(".altdiffusion-abcdefghijkl.part").exists());
     let names: Vec<String> = checkpoints(folder.path())
         .iter()
         .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())

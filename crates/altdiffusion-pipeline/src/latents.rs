@@ -4,12 +4,14 @@ use std::path::Path;
 
 use candle_core::safetensors::BufferedSafetensors;
 use candle_core::{DType, Device, Tensor};
-use model_files::write_whole;
+use model_files::{read_input, write_whole};
 
 use crate::{Error, Result};
 
 /// The tensor's name in a file of latents.
 const TENSOR: &str = "latents";
+/// The largest file read, in bytes.
+const MOST_BYTES: u64 = 16 << 30;
 
 /// Reads the f32 tensor `latents` (images, channels, height, width) of a safetensors file into CPU memory.
 ///
@@ -18,7 +20,7 @@ const TENSOR: &str = "latents";
 /// rank, or a value that is not finite.
 pub fn read_latents(path: &Path) -> Result<Tensor> {
     let file = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
+    let bytes = read_input(path, MOST_BYTES).map_err(|error| Error::io(path, error))?;
     let tensors = BufferedSafetensors::new(bytes)
         .map_err(|error| Error::content(&file, format!("expected a safetensors file: {error}")))?;
     let names: Vec<String> = tensors.tensors().into_iter().map(|(name, _)| name).collect();

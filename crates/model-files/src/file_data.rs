@@ -11,6 +11,7 @@ use std::path::Path;
 use memmap2::Mmap;
 
 use crate::error::{Error, Result};
+use crate::input::open_file;
 
 /// The bytes of a model's file, with a name for errors. Dereferences to `[u8]`.
 pub struct FileData {
@@ -32,15 +33,15 @@ impl FileData {
     /// If `path` is not a readable file.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
-        let file = File::open(path).map_err(Error::io(&name))?;
-        // A directory can be opened, but mapping it fails with an unhelpful error.
-        if !file.metadata().map_err(Error::io(&name))?.is_file() {
-            return Err(Error::format(name, "expected a file, found something else"));
-        }
+        let file = open_file(path).map_err(Error::io(&name))?;
         // SAFETY: the mapping is read-only and private. That nobody truncates or rewrites a model while it is being
         // loaded is the caller's part, as it is for every reader of memory-mapped weights.
         let content = match unsafe { Mmap::map(&file) } {
             Ok(map) => Content::Mapped(map),
+            // There is no room for its content either.
+            Err(error) if error.kind() == std::io::ErrorKind::OutOfMemory => {
+                return Err(Error::io(&name)(error));
+            }
             // Some file systems do not support mapping, and WebAssembly has none at all.
             Err(error) => {
                 tracing::debug!("{name}: read, because it cannot be mapped: {error}");

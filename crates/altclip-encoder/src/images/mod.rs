@@ -15,7 +15,6 @@ mod formats;
 mod heic;
 mod tiff;
 
-use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -23,7 +22,7 @@ use image::codecs::bmp::BmpDecoder;
 use image::error::LimitErrorKind;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, ImageResult, Limits};
-use model_files::foreign;
+use model_files::{foreign, open_file, open_input};
 
 pub use self::background::{Background, flatten, grey, transparency_note};
 pub use self::formats::{IMAGE_ENDINGS, UNREADABLE_ENDINGS, advice};
@@ -60,7 +59,7 @@ impl Default for DecodeOptions {
 /// If the file cannot be read; also like [`decode`].
 pub fn open(path: impl AsRef<Path>, options: DecodeOptions) -> Result<DynamicImage> {
     let name = path.as_ref().display().to_string();
-    let file = File::open(&path).map_err(Error::io(&name))?;
+    let file = open_input(path.as_ref()).map_err(Error::io(&name))?;
     read(&name, file, options)
 }
 
@@ -75,7 +74,7 @@ pub fn open_part(
     length: u64,
     options: DecodeOptions,
 ) -> Result<DynamicImage> {
-    let mut file = File::open(path).map_err(Error::io(name))?;
+    let mut file = open_file(path).map_err(Error::io(name))?;
     file.seek(SeekFrom::Start(start)).map_err(Error::io(name))?;
     read(name, file.take(length), options)
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use model_files::config::without_byte_order_mark;
+use model_files::read_input;
 use model_files::source::ModelSource;
 
 use super::added::AddedTokens;
@@ -20,6 +21,8 @@ const BPE_FILE: &str = "vocab.json";
 const MERGES_FILE: &str = "merges.txt";
 const TOKENIZER_JSON_FILE: &str = "tokenizer.json";
 
+/// The largest file read, in bytes.
+const MOST_BYTES: u64 = 1 << 30;
 /// What errors say about a vocabulary that the `tokenizers` crate rejects.
 const MADE_OF_VOCABULARY: &str = "the vocabulary cannot be used";
 
@@ -160,6 +163,6 @@ impl Tokenizer {
 
 fn read(path: &Path) -> Result<(Vec<u8>, String)> {
     let name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(Error::io(name.clone()))?;
+    let bytes = read_input(path, MOST_BYTES).map_err(Error::io(name.clone()))?;
     Ok((bytes, name))
 }

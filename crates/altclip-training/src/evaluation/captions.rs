@@ -1,7 +1,6 @@
 //! Reads data sets of images with captions or classes.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use altclip_encoder::images::{IMAGE_ENDINGS, advice};
@@ -12,6 +11,10 @@ use crate::error::{Error, Result};
 use embedding_index::readers::Skipped;
 use embedding_index::readers::files::{ending, files_in};
 use embedding_index::readers::text_file::{self, Line};
+use model_files::read_input;
+
+/// The largest file of captions beside an image, in bytes.
+const MOST_CAPTION_BYTES: u64 = 1 << 20;
 
 /// Images with captions in one language.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -88,7 +91,7 @@ impl CaptionedImages {
             if !beside.is_file() {
                 continue;
             }
-            let bytes = fs::read(&beside).map_err(Error::io(&beside))?;
+            let bytes = read_input(&beside, MOST_CAPTION_BYTES).map_err(Error::io(&beside))?;
             let text = text_file::decode(&bytes).map_err(|problem| Error::format(&beside, problem))?;
             let captions = text.split(['\n', '\r']).map(str::trim).filter(|caption| !caption.is_empty());
             let before = self.captions.len();

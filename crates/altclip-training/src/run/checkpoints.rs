@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
-use crate::tensor_file::save_tensors;
 use candle_core::{Device, Tensor};
+use model_files::checkpoint::save_tensors;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,6 @@ use std::path::{Path, PathBuf};
 const KEPT: usize = 2;
 const PREFIX: &str = "checkpoint-";
 const SUFFIX: &str = ".safetensors";
-/// The prefix that `write_whole` uses; leftover files are from killed processes.
-const TEMPORARY: &str = ".tmp";
 
 /// The checkpoints in a run's folder.
 ///
@@ -106,19 +104,6 @@ impl Checkpoints {
         }
         found.sort();
         Ok(found)
-    }
-
-    /// Removes partial files of killed processes.
-    pub(super) fn clean(&self) -> Result<()> {
-        for entry in fs::read_dir(&self.folder).map_err(Error::io(&self.folder))? {
-            let path = entry.map_err(Error::io(&self.folder))?.path();
-            let is_temporary =
-                path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY));
-            if is_temporary && path.is_file() {
-                fs::remove_file(&path).map_err(Error::io(&path))?;
-            }
-        }
-        Ok(())
     }
 }
 

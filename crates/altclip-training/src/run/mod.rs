@@ -110,8 +110,8 @@ impl TrainingRun<'static> {
 }
 
 impl<'a> TrainingRun<'a> {
-    /// Opens the folder of a run of several processes. Rank 0 creates it if necessary, and removes partial files of
-    /// killed processes; the others wait for that.
+    /// Opens the folder of a run of several processes. Rank 0 creates it if necessary; the others wait
+    /// for that.
     ///
     /// # Errors
     /// If the folder cannot be created, another run uses it, another rank does not see it, or a rank is lost.
@@ -124,7 +124,6 @@ impl<'a> TrainingRun<'a> {
             }
             fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
             let lock = FolderLock::take(&folder)?;
-            Checkpoints::new(&folder, seed, ranks.ranks()).clean()?;
             Ok(Some(lock))
         })?;
         Ok(Self { folder, seed, save_every: SAVE_EVERY, ranks, _lock: lock })

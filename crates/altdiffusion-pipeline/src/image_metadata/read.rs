@@ -5,7 +5,7 @@ use std::io::BufReader;
 use std::path::Path;
 
 use image::{ImageDecoder, ImageFormat, ImageReader};
-use model_files::foreign;
+use model_files::{foreign, open_file};
 
 use super::exif::in_exif;
 use super::png_text::in_png;
@@ -25,7 +25,7 @@ const LARGEST_FILE: u64 = 1 << 30;
 pub fn read_parameters_text(path: &Path) -> Result<String> {
     let name = path.display().to_string();
     let io = |error| Error::io(path, error);
-    let size = fs::metadata(path).map_err(io)?.len();
+    let size = open_file(path).and_then(|file| file.metadata()).map_err(io)?.len();
     if size > LARGEST_FILE {
         let problem = format!("has {size} bytes, expected an image of at most {LARGEST_FILE}");
         return Err(Error::content(name, problem));

@@ -44,7 +44,7 @@ impl ModelParts {
         let mut metadata = format_metadata();
         metadata.extend(self.configurations()?);
         let total = tensors.len();
-        write_file(path, |to, name| {
+        write_file(path, path, |to, name| {
             write_safetensors(to, name, &tensors, &metadata, |done| report_progress(on_tensor, done, total))
         })?;
         Ok(Converted { tensors: total, left_out, ..Converted::default() })
@@ -69,7 +69,7 @@ impl ModelParts {
         let metadata = configurations.iter().map(|(relative, json)| (gguf_key(relative), json.clone()));
         let metadata = metadata.collect();
         let total = tensors.len();
-        write_file(path, |to, name| {
+        write_file(path, path, |to, name| {
             write_gguf(to, name, ARCHITECTURE, &tensors, &metadata, |done| {
                 report_progress(on_tensor, done, total)
             })
@@ -112,7 +112,7 @@ pub fn convert_weights(
     let total = tensors.len();
     let mut metadata = from.metadata();
     metadata.extend(format_metadata());
-    write_file(path, |to, name| {
+    write_file(path, path, |to, name| {
         write_safetensors(to, name, &tensors, &metadata, |done| report_progress(on_tensor, done, total))
     })?;
     Ok(Converted { tensors: total, left_out: unreadable(from).collect(), ..Converted::default() })

@@ -29,15 +29,16 @@ pub(super) fn report_progress(on_tensor: OnTensor, done: usize, total: usize) ->
     }
 }
 
-/// Writes a file atomically. `write` also gets its name for errors.
+/// Writes a file atomically. Errors call it `name`, which `write` also gets.
 pub(super) fn write_file(
     path: &Path,
+    name: &Path,
     write: impl FnOnce(&mut BufWriter<File>, &str) -> Result<()>,
 ) -> Result<()> {
-    let name = path.display().to_string();
+    let shown = name.display().to_string();
     let whole = WholeFile::create(path)?;
-    let mut file = BufWriter::new(File::create(whole.path()).map_err(|error| Error::io(path, error))?);
-    write(&mut file, &name)?;
-    file.flush().map_err(|error| Error::io(path, error))?;
+    let mut file = BufWriter::new(File::create(whole.path()).map_err(|error| Error::io(name, error))?);
+    write(&mut file, &shown)?;
+    file.flush().map_err(|error| Error::io(name, error))?;
     Ok(whole.finish()?)
 }

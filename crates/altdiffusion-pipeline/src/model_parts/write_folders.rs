@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use altclip_encoder::conditioner::ConditionerConfig;
+use model_files::Temporary;
 use model_files::checkpoint::{NumberType, TensorToWrite, write_gguf, write_safetensors};
 use model_files::config::parse_json;
 use serde_json::{Value, json};
@@ -68,16 +70,12 @@ impl ModelParts {
 
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = directory.unwrap_or(Path::new("."));
-        #[cfg_attr(not(unix), allow(unused_mut, reason = "permissions are Unix's"))]
-        let mut builder = tempfile::Builder::new();
-        // Temporary directories are private to their owner; this one stays, so the umask decides.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let temporary = builder.tempdir_in(directory).map_err(|error| Error::io(path, error))?;
+        let temporary = Temporary::folder(directory).map_err(|error| Error::io(path, error))?;
         let write = |relative: &str, content: &[u8]| -> Result<()> {
             let file = temporary.path().join(relative);
             let made = file.parent().map_or(Ok(()), fs::create_dir_all);
-            made.and_then(|()| fs::write(&file, content)).map_err(|error| Error::io(&file, error))
+            made.and_then(|()| fs::write(&file, content))
+                .map_err(|error| Error::io(&path.join(relative), error))
         };
 
         let mut vocabulary = None;
@@ -118,12 +116,11 @@ impl ModelParts {
                 PartKind::UNet | PartKind::Vae => "diffusion_pytorch_model",
                 PartKind::TextEncoder | PartKind::ImageEncoder | PartKind::SafetyChecker => "model",
             };
-            let file = temporary
-                .path()
-                .join(folder)
+            let relative = Path::new(folder)
                 .join(format!("{stem}.{}", if is_quantized { "gguf" } else { "safetensors" }));
+            let (file, name) = (temporary.path().join(&relative), path.join(&relative));
             let mut on_tensor = |done| report_progress(on_tensor, written + done, total);
-            write_file(&file, |to, name| match is_quantized {
+            write_file(&file, &name, |to, name| match is_quantized {
                 true => write_gguf(to, name, ARCHITECTURE, &tensors, &BTreeMap::new(), &mut on_tensor),
                 false => write_safetensors(to, name, &tensors, &format_metadata(), &mut on_tensor),
             })?;
@@ -133,9 +130,13 @@ impl ModelParts {
             .map_err(|error| Error::content("model_index.json", error.to_string()))?;
         write("model_index.json", &index)?;
 
-        fs::rename(temporary.path(), path).map_err(|error| Error::io(path, error))?;
-        // It has its final name now; do not remove it.
-        let _ = temporary.keep();
+        temporary.persist(path).map_err(|error| match error.kind() {
+            ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists => {
+                let problem = "cannot be written: another process made it in the meantime";
+                Error::content(path.display().to_string(), problem)
+            }
+            _ => Error::io(path, error),
+        })?;
         Ok(Converted { tensors: total, left_out, fell_back })
     }
 

@@ -6,6 +6,7 @@ mod tests;
 
 use std::path::Path;
 
+use model_files::read_input;
 use serde_json::{Map, Value};
 
 use super::{
@@ -13,6 +14,9 @@ use super::{
     SolverType, TimestepSpacing, VarianceType, fields::Fields, limit::Limit,
 };
 use crate::{Error, Result};
+
+/// The largest file read, in bytes.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// The noise levels and scheduler that a checkpoint configures, with diffusers' names.
 ///
@@ -152,7 +156,7 @@ impl SchedulerConfig {
     /// # Errors
     /// If the file cannot be read; see also [`SchedulerConfig::from_json`].
     pub fn from_file(path: &Path) -> Result<Self> {
-        let json = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+        let json = read_input(path, MOST_BYTES).map_err(|source| Error::io(path, source))?;
         Self::from_json(json, path.display().to_string())
     }
 

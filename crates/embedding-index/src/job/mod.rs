@@ -7,6 +7,7 @@ mod partial;
 use std::path::{Path, PathBuf};
 
 use altclip_encoder::embedder::Embedder;
+use model_files::Target;
 
 use self::digest::{ItemDigest, digest_of_model};
 use self::embed::JobRun;
@@ -173,7 +174,12 @@ impl Job {
         };
         let info =
             IndexInfo { model: model.to_owned(), normalized: self.normalize, background: Some(background) };
-        let mut partial = Partial::open(&self.output, settings, self.resume)?;
+        // Beside the file itself, not a link to it, so that it can be moved there.
+        let output = match Target::of(&self.output)? {
+            Target::File(path) => path,
+            Target::Stream | Target::StandardOutput => self.output.clone(),
+        };
+        let mut partial = Partial::open(&output, settings, self.resume)?;
         let mut run = JobRun { embedder, normalize: self.normalize, partial: &mut partial, observer };
         run.texts(&self.texts, texts.count)?;
         let transparent_images = run.images(&self.images, images.count)?;
@@ -183,7 +189,7 @@ impl Job {
             partial.discard();
             return Err(Error::NothingEmbedded { output: self.output, images: images.done });
         }
-        partial.finish(&self.output, |partial, path| {
+        partial.finish(&output, |partial, path| {
             format.write(path, width, partial.texts.stored(), partial.images.stored(), &info)
         })?;
         Ok(JobSummary {

@@ -4,8 +4,8 @@ use super::samples::{Sample, Samples};
 use crate::error::{Error, Result};
 use altclip_encoder::embedder::ImageSource;
 use altclip_encoder::images::MAX_FILE_BYTES;
+use model_files::open_file;
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// # Errors
 /// If the archive cannot be opened. Problems inside it are counted as skipped.
 pub(super) fn find_samples(path: &Path, samples: &mut Samples<'_>) -> Result<()> {
-    let file = File::open(path).map_err(Error::io(path))?;
+    let file = open_file(path).map_err(Error::io(path))?;
     let length = file.metadata().map_err(Error::io(path))?.len();
     let archive_path: Arc<Path> = path.into();
     let shown = path.display();

@@ -2,7 +2,7 @@
 
 use super::files::ending;
 use super::samples::{Sample, Samples};
-use std::fs::File;
+use model_files::open_file;
 use std::path::{Path, PathBuf};
 
 /// Finds the images among a folder's files, with their texts: files of the same name with other endings.
@@ -17,7 +17,7 @@ pub(super) fn find_samples(files: &[PathBuf], samples: &mut Samples<'_>) {
         sample.add_image(rank, path.as_path().into());
         for ending in samples.text_endings() {
             let beside = beside(path, ending);
-            match File::open(&beside) {
+            match open_file(&beside) {
                 Ok(text) => samples.add_text(&mut sample, ending, text),
                 Err(_) if !beside.exists() => {}
                 Err(error) => sample.fail(|| format!("{ending}: {error}")),

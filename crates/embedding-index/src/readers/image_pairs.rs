@@ -10,7 +10,8 @@ use super::{IMAGE_COLUMN, archive, folder, parquet_column, shards};
 use crate::error::{Error, Result};
 use crate::hash::hash;
 use altclip_encoder::embedder::ImageSource;
-use std::fs::{self, File};
+use model_files::open_file;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -183,7 +184,7 @@ fn holds_images(path: &Path, column: &str) -> Result<bool> {
     if ending(path) != "parquet" {
         return Ok(false);
     }
-    let file = File::open(path).map_err(Error::io(path))?;
+    let file = open_file(path).map_err(Error::io(path))?;
     let has_names = parquet_column::is_of_strings(file, column);
     Ok(!has_names.map_err(Error::column(path))?)
 }

@@ -1,12 +1,12 @@
 //! Reads lists of strings from files: one per line, or a column of JSON lines, CSV or Parquet.
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use altclip_encoder::embedder::ImageSource;
+use model_files::{Temporary, open_input};
 use serde_json::Value;
-use tempfile::NamedTempFile;
 
 use super::parquet_column::{self, ColumnError, no_column};
 use super::text_file::{self, Line, ListFormat};
@@ -27,7 +27,7 @@ pub struct ListFile {
     format: ListFormat,
     column: Option<String>,
     /// The copy of a pipe's content.
-    _copy: Option<NamedTempFile>,
+    _copy: Option<Temporary>,
 }
 
 impl ListFile {
@@ -38,11 +38,8 @@ impl ListFile {
     /// If a column is given but the file is not a table, or it cannot be read.
     pub fn open(path: &Path, column: Option<&str>) -> Result<Self> {
         let list = Self::new(path, ListFormat::of(path), column)?;
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = open_input(path).map_err(Error::io(path))?;
         let metadata = file.metadata().map_err(Error::io(path))?;
-        if metadata.is_dir() {
-            return Err(Error::format(path, "expected a file, found a directory"));
-        }
         if metadata.is_file() { Ok(list) } else { list.copied(file) }
     }
 
@@ -183,22 +180,22 @@ fn paths(strings: Items<String>) -> impl Iterator<Item = Result<PathBuf>> + Send
 }
 
 /// Copies a pipe's content to a file, refusing endless input before it fills the disk.
-fn copy_of(mut source: impl Read, name: &str) -> Result<NamedTempFile> {
-    let mut copy = NamedTempFile::new().map_err(Error::io(name))?;
-    // Devices such as /dev/zero have endless lines.
-    let begin = io::copy(&mut source.by_ref().take(text_file::MOST_LINE_BYTES as u64 + 1), &mut copy);
+fn copy_of(mut source: impl Read, name: &str) -> Result<Temporary> {
+    let copy = Temporary::file(&std::env::temp_dir()).map_err(Error::io(name))?;
+    let mut file = File::create(copy.path()).map_err(Error::io(name))?;
+    // Some pipes are one endless line.
+    let begin = io::copy(&mut source.by_ref().take(text_file::MOST_LINE_BYTES as u64 + 1), &mut file);
     if begin.map_err(Error::io(name))? > text_file::MOST_LINE_BYTES as u64 {
         let first = text_file::lines(text_file::open(copy.path()).map_err(Error::io(name))?).next();
         first.transpose().map_err(Error::io(name))?;
     }
-    let more = io::copy(&mut source.take(MOST_PIPE_BYTES), &mut copy).map_err(Error::io(name))?;
+    let more = io::copy(&mut source.take(MOST_PIPE_BYTES), &mut file).map_err(Error::io(name))?;
     if more >= MOST_PIPE_BYTES {
         let problem = format!(
             "expected at most {MOST_PIPE_BYTES} bytes through a pipe, found more; write them to a file"
         );
         return Err(Error::format(name, problem));
     }
-    copy.rewind().map_err(Error::io(name))?;
     Ok(copy)
 }
 

@@ -6,6 +6,7 @@ use super::parquet_column::{self, ColumnError};
 use super::text_table::TextTable;
 use crate::error::{Error, Result};
 use altclip_encoder::embedder::ImageSource;
+use model_files::open_file;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,7 +70,7 @@ fn open<T>(
     column: &str,
     read: impl FnOnce(File, &str) -> Result<Items<T, ColumnError>, ColumnError>,
 ) -> Result<Items<T, ColumnError>> {
-    let file = File::open(path).map_err(Error::io(path))?;
+    let file = open_file(path).map_err(Error::io(path))?;
     read(file, column).map_err(Error::column(path))
 }
 

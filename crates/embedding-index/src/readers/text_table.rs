@@ -4,8 +4,8 @@ use super::parquet_column;
 use super::skipped::Skipped;
 use super::text_file::{self, Line, ListFormat};
 use crate::error::{Error, Result};
+use model_files::open_file;
 use serde_json::Value;
-use std::fs::File;
 use std::path::Path;
 
 /// The rows of a file that have a value in all requested columns.
@@ -149,7 +149,7 @@ fn read_csv(path: &Path, columns: &[&str], delimiter: u8) -> Result<TextTable> {
 
 fn read_parquet(path: &Path, columns: &[&str]) -> Result<TextTable> {
     let strings = |column: &&str| {
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = open_file(path).map_err(Error::io(path))?;
         parquet_column::optional_strings(file, column).map_err(Error::column(path))
     };
     let mut strings = columns.iter().map(strings).collect::<Result<Vec<_>>>()?;

@@ -25,4 +25,4 @@ mod write;
 pub use crate::survey::{Misshapen, Missing, PartReport, Survey, Unreadable};
 pub use sharded::ShardIndex;
 pub use tensors::Checkpoint;
-pub use write::{NumberType, TensorToWrite, write_gguf, write_safetensors};
+pub use write::{NumberType, TensorToWrite, save_tensors, write_gguf, write_safetensors};

@@ -6,11 +6,11 @@
 
 mod json;
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
+use model_files::open_input;
 
 pub use self::json::{describe, field, object};
 
@@ -62,7 +62,7 @@ impl ListFormat {
 /// # Errors
 /// If it cannot be read, or is in UTF-16.
 pub fn open(path: &Path) -> io::Result<Text> {
-    text(File::open(path)?)
+    text(open_input(path)?)
 }
 
 /// The text in `source`, decompressed and without byte order mark.

@@ -11,7 +11,7 @@ use crate::checkpoint::element::ElementType;
 use crate::error::{Error, Result};
 
 /// The format's alignment of data, in bytes.
-const ALIGNMENT: usize = 8;
+pub(super) const ALIGNMENT: usize = 8;
 
 /// Writes tensors as a safetensors file, with `metadata` in its header. `file` is used in errors. The same tensors
 /// give the same bytes, since they are ordered by name. The format has no quantized types, which are unpacked, to f32
