@@ -5,14 +5,16 @@ use crate::hash::hash;
 use crate::parallel::Communicator;
 use crate::workers::Workers;
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Tensor, TensorId, Var};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// The losses of parts of a batch, with the sums of their gradients.
 pub struct Gradients {
     /// The sum of the parts' losses.
     loss: f64,
     parts: usize,
-    store: GradStore,
+    of: HashMap<TensorId, Tensor>,
 }
 
 impl Gradients {
@@ -21,7 +23,7 @@ impl Gradients {
     /// # Errors
     /// If the loss is not a scalar, or an operation has no gradient.
     pub fn of(loss: &Tensor) -> Result<Self> {
-        Ok(Self { loss: scalar(loss)?, parts: 1, store: loss.backward()? })
+        Ok(Self { loss: scalar(loss)?, parts: 1, of: by_tensor(&loss.backward()?) })
     }
 
     /// Differentiates a loss over all rows of a batch that come from `chunks` passes through a model, in the memory
@@ -68,7 +70,7 @@ impl Gradients {
     ) -> Result<Self> {
         let all = Var::from_tensor(&Tensor::cat(rows, 0)?.detach())?;
         let mut gradients = Self::of(&loss(&all)?)?;
-        let Some(of_rows) = gradients.store.remove(&all) else {
+        let Some(of_rows) = gradients.of.remove(&all.id()) else {
             return Err(candle_core::Error::Msg("the loss does not depend on the rows".to_owned()).into());
         };
         let mut parts = Vec::with_capacity(rows.len());
@@ -79,11 +81,11 @@ impl Gradients {
         }
         // By the chain rule, the inner product with the rows' gradient has the gradient of the loss.
         let stores = workers.map(parts, |(chunk, rows, of_rows)| {
-            Ok((differentiable(chunk, rows)? * of_rows)?.sum_all()?.backward()?)
+            Ok(by_tensor(&(differentiable(chunk, rows)? * of_rows)?.sum_all()?.backward()?))
         });
         for store in stores {
-            let store: Result<GradStore> = store;
-            gradients.store.extend(store?)?;
+            let store: Result<HashMap<TensorId, Tensor>> = store;
+            gradients.extend(store?)?;
         }
         Ok(gradients)
     }
@@ -95,7 +97,30 @@ impl Gradients {
     pub fn add(&mut self, other: Self) -> Result<()> {
         self.loss += other.loss;
         self.parts += other.parts;
-        Ok(self.store.extend(other.store)?)
+        self.extend(other.of)
+    }
+
+    fn extend(&mut self, others: HashMap<TensorId, Tensor>) -> Result<()> {
+        for (id, other) in others {
+            match self.of.entry(id) {
+                Entry::Vacant(place) => drop(place.insert(other)),
+                Entry::Occupied(mut place) => {
+                    // Otherwise the sum would remember what it was made of.
+                    let sum = (place.get() + other)?.detach();
+                    place.insert(sum);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the gradients of everything but these weights. The others are of a batch's own inputs, so a sum over
+    /// batches would hold those of all batches.
+    #[must_use]
+    pub fn of_weights<'a>(mut self, weights: impl IntoIterator<Item = &'a Var>) -> Self {
+        let kept = weights.into_iter().map(|weight| weight.id());
+        self.of = kept.filter_map(|id| self.of.remove_entry(&id)).collect();
+        self
     }
 
     /// Sums at least one part.
@@ -128,15 +153,15 @@ impl Gradients {
         }
         let loss = ranks.mean(self.loss())?;
         let (places, weights): (Vec<u64>, Vec<&Var>) =
-            (0..).zip(weights).filter(|(_, weight)| self.store.get(weight).is_some()).unzip();
+            (0..).zip(weights).filter(|(_, weight)| self.of.contains_key(&weight.id())).unzip();
         // Zeros instead of a missing gradient would be another step than none: weight decay also moves weights.
         ranks.agree("weights with a gradient", hash(places.into_iter().flat_map(u64::to_le_bytes)))?;
         let own = weights.iter().filter_map(|weight| self.of_weight(weight).transpose());
         let means = ranks.means(own.map(|gradient| Ok(gradient?)))?;
         for (weight, mean) in weights.into_iter().zip(means) {
-            self.store.insert(weight, mean);
+            self.of.insert(weight.id(), mean);
         }
-        Ok(Self { loss, parts: 1, store: self.store })
+        Ok(Self { loss, parts: 1, of: self.of })
     }
 
     /// The mean loss of the parts.
@@ -149,10 +174,14 @@ impl Gradients {
     /// # Errors
     /// If a tensor operation fails.
     pub fn of_weight(&self, weight: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let Some(sum) = self.store.get(weight) else { return Ok(None) };
+        let Some(sum) = self.of.get(&weight.id()) else { return Ok(None) };
         let sum = sum.to_dtype(DType::F32)?;
         if self.parts > 1 { (sum / self.parts as f64).map(Some) } else { Ok(Some(sum)) }
     }
+}
+
+fn by_tensor(gradients: &GradStore) -> HashMap<TensorId, Tensor> {
+    gradients.get_ids().filter_map(|&id| Some((id, gradients.get_id(id)?.clone()))).collect()
 }
 
 fn scalar(loss: &Tensor) -> Result<f64> {
@@ -214,6 +243,21 @@ mod tests {
         let Some(gradient) = sum.of_weight(&weight)? else { panic!("no gradient") };
         assert_eq!(gradient.to_vec1::<f32>()?, [2., 2.]);
         assert!(Gradients::sum([]).is_err());
+        Ok(())
+    }
+
+    /// A batch's inputs have gradients too, which would be those of all batches in the sum.
+    #[test]
+    fn a_sum_over_batches_holds_the_weights_gradients_alone() -> Result<()> {
+        let weight = Var::new(&[1f32, 2.], &Device::Cpu)?;
+        let batch = |number: u8| {
+            let input = Tensor::new(&[f32::from(number), 1.], &Device::Cpu)?;
+            Ok(Gradients::of(&(weight.as_tensor() * input)?.sum_all()?)?.of_weights([&weight]))
+        };
+        let sum = Gradients::sum((1..=100).map(batch))?;
+        assert_eq!(sum.of.len(), 1);
+        let Some(gradient) = sum.of_weight(&weight)? else { panic!("no gradient") };
+        assert_eq!(gradient.to_vec1::<f32>()?, [50.5, 1.]);
         Ok(())
     }
 }

@@ -217,8 +217,8 @@ impl<'a> TrainingRun<'a> {
         let accumulate = optimizer.config().accumulate.max(1);
         let first = (step * self.ranks.ranks() + self.ranks.rank()) * accumulate;
         let batches = (first..first + accumulate).map(|number| Batch::new(self.seed, number));
-        let gradients = Gradients::sum(batches.map(|mut batch| objective.gradients(&mut batch)))?
-            .over_ranks(self.ranks, optimizer.weights())?;
+        let of_batch = |mut batch| Ok(objective.gradients(&mut batch)?.of_weights(optimizer.weights()));
+        let gradients = Gradients::sum(batches.map(of_batch))?.over_ranks(self.ranks, optimizer.weights())?;
         let loss = gradients.loss();
         if !loss.is_finite() {
             let stage = self.stage();
