@@ -71,6 +71,7 @@ mod parameters;
 mod png_file;
 pub mod recipes;
 mod run;
+mod setting_limits;
 pub mod settings;
 pub mod stages;
 mod tensor_file;

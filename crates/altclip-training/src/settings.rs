@@ -1,6 +1,7 @@
 //! Reads a run's settings from a TOML file, with changes from the command line.
 
 use crate::error::{Error, Result};
+use crate::setting_limits::too_large;
 use model_files::read_input;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -59,14 +60,15 @@ pub fn load<T: DeserializeOwned>(path: &Path, changes: &[SettingChange]) -> Resu
 /// Parses settings in TOML, and applies `changes`; `path` is used in errors.
 ///
 /// # Errors
-/// If the text is not TOML, or a setting is missing, has another type, or is unknown; then the error suggests the
+/// If the text is not TOML, or a setting is missing, has another type, is too large, or is unknown; then the error suggests the
 /// most similar one.
 pub fn parse<T: DeserializeOwned>(text: &str, path: &Path, changes: &[SettingChange]) -> Result<T> {
     let mut table: Table = text.parse().map_err(|e: toml::de::Error| Error::format(path, e.message()))?;
     for change in changes {
         set(&mut table, &change.path, change)?;
     }
-    serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
+    let too_large = too_large(&table);
+    let settings = serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
         let place = error.path().to_string();
         let problem = error.inner().message().trim().to_owned();
         let problem = with_nearest(&problem).unwrap_or(problem);
@@ -80,7 +82,14 @@ pub fn parse<T: DeserializeOwned>(text: &str, path: &Path, changes: &[SettingCha
             None if place == "." => Error::format(path, problem),
             None => Error::format(path, format!("{place}: {problem}")),
         }
-    })
+    })?;
+    match too_large {
+        None => Ok(settings),
+        Some((place, problem)) => Err(match changes.iter().find(|change| change.path == place) {
+            Some(change) => Error::Setting(format!("--set {change}: {problem}")),
+            None => Error::format(path, format!("{}: {problem}", place.join("."))),
+        }),
+    }
 }
 
 /// Sets a value; the tables on its path must exist.
