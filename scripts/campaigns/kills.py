@@ -3,7 +3,7 @@
 
     scripts/campaigns/kills.py --count 1000
 
-Half of the ends are SIGKILL, the others SIGTERM, SIGHUP, SIGINT and SIGXFSZ. A loss is a former file that is neither
+Half of the ends are SIGKILL, the others SIGTERM, SIGHUP, SIGINT and a limit on the size of files (SIGXFSZ). A loss is a former file that is neither
 whole nor replaced, a result that differs from that of a run that nobody ended, or anything left behind: by a signal
 that can be handled at once, by SIGKILL after the next run.
 """
@@ -11,6 +11,7 @@ that can be handled at once, by SIGKILL after the next run.
 import argparse
 import hashlib
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ MODEL = GOLDEN / "alt_diffusion"
 SIGNALS = [signal.SIGKILL] * 4 + [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGXFSZ]
 
 def texts(folder):
-    (folder / "texts.txt").write_text("".join(f"text number {number}, 第 {number} 行\n" for number in range(3000)))
+    (folder / "texts.txt").write_text("".join(f"text number {number}, 第 {number} 行\n" for number in range(600)))
 
 
 # What is run, and the file or folder that it writes. All give the same bytes every time.
@@ -48,6 +49,14 @@ def digest(path):
     return hashlib.sha256(b"".join(str(one.relative_to(path)).encode() + one.read_bytes() for one in found)).hexdigest()
 
 
+def before(how, size):
+    """In the new process: the default of signals, and for SIGXFSZ a limit."""
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXFSZ):
+        signal.signal(one, signal.SIG_DFL)
+    if how == signal.SIGXFSZ:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
 def attempt(name, expected, seconds, dice, table):
     arguments, output = COMMANDS[name]
     how = dice.choice(SIGNALS)
@@ -60,13 +69,15 @@ def attempt(name, expected, seconds, dice, table):
         if dice.random() < 0.5 and not output.endswith("model"):
             path.write_bytes(b"former")
             former = digest(path)
+        size = int(2 ** dice.uniform(4, 21))
         process = subprocess.Popen(
             [program(), *map(str, arguments)], cwd=folder, env=environment(TMPDIR=place),
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            preexec_fn=lambda: [signal.signal(one, signal.SIG_DFL) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
+            preexec_fn=lambda: before(how, size),
         )
-        time.sleep(dice.random() * 1.1 * seconds)
-        process.send_signal(how)
+        if how != signal.SIGXFSZ:
+            time.sleep(dice.random() * 1.1 * seconds)
+            process.send_signal(how)
         try:
             process.wait(60)
         except subprocess.TimeoutExpired:

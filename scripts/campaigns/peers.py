@@ -19,17 +19,31 @@ from pathlib import Path
 from common import GOLDEN, PANICS, Table, environment, program
 
 SETTINGS = """
-[model]
-directory = "{model}"
+seed = 5
+save_every = 0
+model = "{model}"
+data = "pairs.jsonl"
+image = "file"
+captions = ["en"]
 
-[data]
-images = "images"
+[lora]
+rank = 2
+layers = ["to_q", "to_v"]
 
 [stage]
-batch = 2
+resolution = 32
+batch_size = 2
+caption_dropout = 0.1
 
 [stage.optimizer]
 steps = 3
+learning_rate = 1e-2
+warmup_steps = 1
+weight_decay = 0.0
+beta1 = 0.9
+beta2 = 0.99
+max_grad_norm = 1.0
+ema_decay = 0.5
 """
 SECRET = "0123456789abcdef0123456789abcdef"
 MOST_DELAY = 5.0
@@ -120,7 +134,8 @@ def prepare(folder, settings):
     for number in range(4):
         picture = GOLDEN / "image_processor/pictures/gradient.png"
         (folder / f"images/{number}.png").write_bytes(picture.read_bytes())
-        (folder / f"images/{number}.txt").write_text(f"picture {number}\n")
+        with (folder / "pairs.jsonl").open("a") as pairs:
+            pairs.write(f'{{"file": "images/{number}.png", "en": "picture {number}"}}\n')
 
 
 def result(folder):
