@@ -149,12 +149,9 @@ fn outputs_are_looked_at_before_the_work() -> TestResult {
 #[cfg(unix)]
 #[test]
 fn devices_are_not_replaced() -> TestResult {
-    Place::new()?.generate_refused(
-        "no/such/model",
-        &["--timings", "/dev/null"],
-        1,
-        &["/dev/null", "not a regular file"],
-    )?;
+    let place = Place::new()?;
+    let arguments = ["generate", "a cat", "--steps", "1", "--timings", "/dev/null"];
+    assert!(run(place.path(), &arguments)?.status.success());
     assert!(!Path::new("/dev/null").is_file());
     Ok(())
 }

@@ -201,7 +201,7 @@ fn strangers_neither_end_a_run_nor_delay_it() {
             |rank: u64, ranks: u64| [&b"altranks"[..], &rank.to_le_bytes(), &ranks.to_le_bytes()].concat();
         let mut replayed = [&b"altrank2"[..], &1u64.to_le_bytes(), &2u64.to_le_bytes()].concat();
         replayed.extend([7; 64]);
-        let mut strangers: Vec<TcpStream> = (0..300).map(|_| visit(b"")).collect();
+        let mut strangers: Vec<TcpStream> = (0..100).map(|_| visit(b"")).collect();
         drop(visit(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         strangers.extend(
             [old_greeting(1, 2), old_greeting(1, 3), replayed, vec![255; 4096]].map(|words| visit(&words)),

@@ -6,17 +6,16 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tempfile::Builder;
-
 /// The names of temporary files and folders are between these.
 const PREFIX: &str = ".altdiffusion-";
 const SUFFIX: &str = ".part";
-/// The random part of a name.
-const RANDOM: usize = 12;
+/// Digits of the random part of a name.
+const RANDOM: u32 = 12;
 /// How often a new name is tried if another process takes a file for a leftover before it is locked.
 const ATTEMPTS: usize = 8;
 
@@ -43,7 +42,7 @@ impl Temporary {
     /// # Errors
     /// If the directory cannot be written.
     pub fn file(directory: &Path) -> io::Result<Self> {
-        Self::new(directory, 0o666, |builder| Ok(builder.tempfile_in(directory)?.keep()?.1))
+        Self::new(directory, |path| File::create_new(path).map(drop))
     }
 
     /// Makes an empty folder in a directory, with the permissions that the umask leaves.
@@ -51,23 +50,20 @@ impl Temporary {
     /// # Errors
     /// If the directory cannot be written.
     pub fn folder(directory: &Path) -> io::Result<Self> {
-        Self::new(directory, 0o777, |builder| Ok(builder.tempdir_in(directory)?.keep()))
+        Self::new(directory, |path| fs::create_dir(path))
     }
 
-    fn new(
-        directory: &Path,
-        mode: u32,
-        make: impl Fn(&Builder<'_, '_>) -> io::Result<PathBuf>,
-    ) -> io::Result<Self> {
+    fn new(directory: &Path, make: impl Fn(&Path) -> io::Result<()>) -> io::Result<Self> {
         let mut unfinished = lock();
         if unfinished.searched.insert(directory.to_owned()) {
             remove_leftovers(directory, &unfinished.paths);
         }
-        let mut builder = Builder::new();
-        builder.prefix(PREFIX).suffix(SUFFIX).rand_bytes(RANDOM);
-        let_umask_decide(&mut builder, mode);
         for _ in 0..ATTEMPTS {
-            let path = make(&builder)?;
+            let path = directory.join(random_name());
+            match make(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                made => made?,
+            }
             let lock = match try_lock(&path) {
                 Lock::Mine(lock) => Some(lock),
                 Lock::Unknown => None,
@@ -143,7 +139,7 @@ fn remove_leftovers(directory: &Path, own: &BTreeSet<PathBuf>) {
     for path in entries.flatten().map(|entry| entry.path()) {
         let is_temporary = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
             let random = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
-            random.is_some_and(|random| random.len() == RANDOM)
+            random.is_some_and(|random| random.len() == RANDOM as usize)
         });
         if is_temporary && !own.contains(&path) && matches!(try_lock(&path), Lock::Mine(_)) {
             tracing::debug!("{}: removed, since its process was killed", path.display());
@@ -175,15 +171,12 @@ fn try_lock(path: &Path) -> Lock {
     }
 }
 
-/// Temporary files are private to their owner; these stay, so the umask decides.
-#[cfg(unix)]
-fn let_umask_decide(builder: &mut Builder<'_, '_>, mode: u32) {
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+/// A name that no other process chooses.
+fn random_name() -> String {
+    // Each state has new keys, which the system's random numbers began.
+    let random = RandomState::new().build_hasher().finish() >> (u64::BITS - 4 * RANDOM);
+    format!("{PREFIX}{random:0width$x}{SUFFIX}", width = RANDOM as usize)
 }
-
-/// Other systems have no such permissions.
-#[cfg(not(unix))]
-fn let_umask_decide(_: &mut Builder<'_, '_>, _: u32) {}
 
 #[cfg(test)]
 mod tests {
