@@ -1,7 +1,7 @@
 //! Runs the command `altdiffusion`.
 
-// Only `output` writes to standard output and standard error: it escapes what could change the terminal, and reports
-// every error.
+// Only `standard_streams` writes to standard output and standard error: it escapes what could change the terminal,
+// and reports every error.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod animation;

@@ -11,7 +11,7 @@ use model_files::checkpoint::save_tensors;
 use model_files::{Target, Temporary, write_whole};
 use serde::Serialize;
 
-use crate::output;
+use crate::standard_streams;
 
 /// Checks that a file can be written at `path`, so that no work is wasted. `option` is the option that named it. A
 /// symbolic link is followed, and a pipe or a device written to; if that is standard output, reports go elsewhere.
@@ -36,8 +36,8 @@ pub fn check_writable(option: &str, path: &Path) -> Result<()> {
         }
         Target::Stream => {}
         Target::StandardOutput => {
-            output::check(output::check_open())?;
-            output::give_away();
+            standard_streams::check(standard_streams::check_open())?;
+            standard_streams::give_away();
         }
     }
     Ok(())

@@ -15,7 +15,7 @@ use model_files::temporary;
 
 use crate::exit_status::ExitStatus;
 use crate::language::translated;
-use crate::output::{complain, printable};
+use crate::standard_streams::{complain, printable};
 
 /// Stands for the number of bytes in the line about memory.
 const BYTES: &str = "0";

@@ -13,6 +13,9 @@
 //! A run ends for all ranks when it ends for one. If a rank is lost, the others fail with an error that names it, and
 //! the last checkpoint stays as it was.
 
+// Its numbers come from files and networks: none may be cut.
+#![cfg_attr(not(test), warn(clippy::cast_possible_truncation))]
+
 mod communicator;
 mod greeting;
 #[cfg(feature = "nccl")]

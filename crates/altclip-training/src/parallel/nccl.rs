@@ -34,7 +34,8 @@ impl Nccl {
         for byte in &mut id {
             // All use rank 0's value.
             let said = sockets.gather(u64::from(byte.to_ne_bytes()[0]))?.first().copied();
-            *byte = c_char::from_ne_bytes([said.unwrap_or_default() as u8]);
+            *byte =
+                c_char::from_ne_bytes([said.and_then(|said| u8::try_from(said).ok()).unwrap_or_default()]);
         }
         let comm = Comm::from_rank(device.cuda_stream(), rank, ranks, Id::uninit(id)).map_err(failed)?;
         Ok(Self { sockets, comm })

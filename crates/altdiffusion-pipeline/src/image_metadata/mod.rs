@@ -25,6 +25,9 @@
 //! # }
 //! ```
 
+// Its numbers come from files and networks: none may be cut.
+#![cfg_attr(not(test), warn(clippy::cast_possible_truncation))]
+
 mod exif;
 mod fields;
 mod format;

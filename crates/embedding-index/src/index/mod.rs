@@ -1,5 +1,8 @@
 //! Opens a file of vectors and finds the nearest items. The file is memory-mapped, and nothing in it is trusted.
 
+// Its numbers come from files and networks: none may be cut.
+#![cfg_attr(not(test), warn(clippy::cast_possible_truncation))]
+
 mod table;
 
 use std::path::Path;

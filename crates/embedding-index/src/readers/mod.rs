@@ -4,6 +4,9 @@
 //! * [`TextTable`] reads columns of texts, and [`ImagePairs`] captioned images.
 //! * Below them, [`text_file`] reads lines, JSON lines and CSV, and [`parquet_column`] a column of a Parquet file.
 
+// Its numbers come from files and networks: none may be cut.
+#![cfg_attr(not(test), warn(clippy::cast_possible_truncation))]
+
 mod archive;
 pub mod files;
 mod folder;

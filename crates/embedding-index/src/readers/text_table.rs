@@ -134,7 +134,7 @@ fn read_csv(path: &Path, columns: &[&str], delimiter: u8) -> Result<TextTable> {
     let mut table = TextTable::default();
     let mut record = csv::StringRecord::new();
     loop {
-        let line = reader.position().line() as usize;
+        let line = usize::try_from(reader.position().line()).unwrap_or(usize::MAX);
         match reader.read_record(&mut record) {
             Ok(false) => return Ok(table),
             Ok(true) => {

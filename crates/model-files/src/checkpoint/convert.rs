@@ -135,6 +135,7 @@ pub(super) fn candle_dtype(stored: Dtype) -> Option<DType> {
 }
 
 /// Reads a floating-point tensor as `T`.
+#[allow(clippy::cast_possible_truncation, reason = "converts to a type of fewer bits, as asked")]
 fn floats<T: Float>(
     bytes: &[u8],
     stored: Dtype,

@@ -28,10 +28,10 @@ pub(super) fn values(dtype: Dtype) -> Option<[f32; 256]> {
         Dtype::F8_E5M2 => Format { exponent_bits: 5, bias: 15, specials: Specials::Ieee },
         Dtype::F8_E4M3FNUZ => Format { exponent_bits: 4, bias: 8, specials: Specials::NegativeZero },
         Dtype::F8_E5M2FNUZ => Format { exponent_bits: 5, bias: 16, specials: Specials::NegativeZero },
-        Dtype::F8_E8M0 => return Some(std::array::from_fn(|bits| power_of_two(bits as u8))),
+        Dtype::F8_E8M0 => return Some(of_all_bits(power_of_two)),
         _ => return None,
     };
-    Some(std::array::from_fn(|bits| format.value(bits as u8)))
+    Some(of_all_bits(|bits| format.value(bits)))
 }
 
 impl Format {
@@ -53,6 +53,11 @@ impl Format {
         };
         if bits & 0x80 == 0 { magnitude } else { -magnitude }
     }
+}
+
+fn of_all_bits(value: impl Fn(u8) -> f32) -> [f32; 256] {
+    // The places are those of bytes.
+    std::array::from_fn(|place| value(u8::try_from(place).unwrap_or_default()))
 }
 
 /// 2 to the power of `bits` − 127.

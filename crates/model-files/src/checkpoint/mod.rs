@@ -3,6 +3,9 @@
 //! Opening a [`Checkpoint`] reads and checks its table of contents. Tensors stay in the memory-mapped files until a
 //! model asks for them, by name and shape, through candle's [`VarBuilder`](candle_nn::VarBuilder).
 
+// Its numbers come from files and networks: none may be cut.
+#![cfg_attr(not(test), warn(clippy::cast_possible_truncation))]
+
 mod backend;
 mod contents;
 mod convert;

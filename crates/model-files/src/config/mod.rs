@@ -1,5 +1,8 @@
 //! Reads configuration files, JSON as Python writes it, into serde structures, and checks their fields.
 
+// Its numbers come from files and networks: none may be cut.
+#![cfg_attr(not(test), warn(clippy::cast_possible_truncation))]
+
 mod fields;
 mod json;
 mod text;

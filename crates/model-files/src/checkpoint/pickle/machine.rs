@@ -319,7 +319,7 @@ impl<'a> Machine<'a> {
 
     fn add(&mut self, node: Node<'a>) -> Result<NodeId> {
         bounded(self.nodes.len())?;
-        let id = NodeId(self.nodes.len() as u32);
+        let id = NodeId(u32::try_from(self.nodes.len()).map_err(|_| "too many objects".to_owned())?);
         self.nodes.push(node);
         Ok(id)
     }

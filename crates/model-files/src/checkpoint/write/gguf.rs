@@ -97,7 +97,8 @@ fn table(
         let number = type_number(planned.dtype)
             .ok_or_else(|| problem(&format!("GGUF has no type for numbers of {}", planned.dtype)))?;
         infos.extend(string(name));
-        infos.extend((shape.len() as u32).to_le_bytes());
+        let dimensions = u32::try_from(shape.len()).map_err(|_| problem("too many dimensions"))?;
+        infos.extend(dimensions.to_le_bytes());
         // ggml puts the row length first.
         shape.iter().rev().for_each(|size| infos.extend((*size as u64).to_le_bytes()));
         infos.extend(number.to_le_bytes());
