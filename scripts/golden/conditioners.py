@@ -2,7 +2,7 @@
 
 `sd1`, `sd2` and `taiyi` are whole models in the published layout (CLIP with quick GELU and epsilon prediction; CLIP with
 GELU, another padding token and v-prediction; BERT). `pai` is a text encoder and its tokenizer (CLIP's tower after a
-WordPiece vocabulary). `golden.safetensors` has hidden states and images, `sd1.safetensors` and `sd2.safetensors` the models
+WordPiece vocabulary), and `huahua` such an encoder alone. `golden.safetensors` has hidden states and images, `sd1.safetensors` and `sd2.safetensors` the models
 in one file in latent diffusion's naming, `*_lora.safetensors` LoRAs for text encoders, and `words.safetensors` learned words.
 """
 
@@ -31,7 +31,7 @@ TEXTS = (
 WORD = "<红帽子>"
 WORD_TEXTS = ("", f"a picture of {WORD}, {WORD}dog")
 
-TEXT = dict(num_hidden_layers=3, num_attention_heads=4, intermediate_size=37, max_position_embeddings=PROMPT_TOKENS)
+TEXT = dict(num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=PROMPT_TOKENS)
 BETAS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
 
 PICTURE = dict(
@@ -76,12 +76,12 @@ def clip_tokenizer(folder: Path, pad_token: str) -> None:
 def clip(name: str, vocabulary: int, **config) -> CLIPTextModel:
     # The ids of a published configuration, which the tokenizer's files contradict.
     ids = dict(bos_token_id=0, eos_token_id=2, pad_token_id=1, projection_dim=24)
-    config = CLIPTextConfig(**TEXT, **ids, **config, vocab_size=vocabulary)
+    config = CLIPTextConfig(**TEXT, **ids, **({"intermediate_size": 37} | config), vocab_size=vocabulary)
     return randomise(CLIPTextModel(config), f"conditioners/{name}")
 
 
 def bert(name: str, vocabulary: int, **config) -> BertModel:
-    return randomise(BertModel(BertConfig(**TEXT, **config, vocab_size=vocabulary)), f"conditioners/{name}")
+    return randomise(BertModel(BertConfig(**TEXT, **config, intermediate_size=37, vocab_size=vocabulary)), f"conditioners/{name}")
 
 
 def unet(name: str, width: int, **config) -> UNet2DConditionModel:
@@ -276,9 +276,11 @@ def make(output: Path) -> None:
         scheduler=PNDMScheduler(**BETAS, **pndm),
     )
     write_vocabulary(tokenizer, do_lower_case=True, model_max_length=PROMPT_TOKENS)
-    pai = clip("pai", len(tokens), hidden_size=16, hidden_act="quick_gelu")
-    pai.save_pretrained(output / "pai/text_encoder", safe_serialization=True)
-    (output / "pai/text_encoder/model.safetensors").chmod(0o644)
+    # MindSpore's layer norms have another epsilon.
+    shape = dict(hidden_size=16, hidden_act="quick_gelu")
+    for name, shape in (("pai", shape), ("huahua", shape | dict(intermediate_size=64, layer_norm_eps=1e-7))):
+        clip(name, len(tokens), **shape).save_pretrained(output / name / "text_encoder", safe_serialization=True)
+        (output / name / "text_encoder/model.safetensors").chmod(0o644)
     tokenizer.rename(output / "pai/tokenizer")
 
     for name in ("sd1", "sd2", "taiyi"):
@@ -301,9 +303,14 @@ def make(output: Path) -> None:
             else:
                 single_file(output / name, openclip(pipeline.text_encoder), f"{TEXT_PREFIX}model.")
         word(tensors, words, name, pipeline)
-    pipeline.text_encoder = CLIPTextModel.from_pretrained(output / "pai/text_encoder")
+    # Their images are those of the first model's other parts.
+    pipeline = StableDiffusionPipeline.from_pretrained(output / "sd1", low_cpu_mem_usage=False, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
     pipeline.tokenizer = BertTokenizer.from_pretrained(output / "pai/tokenizer")
-    hidden_states(tensors, "pai", pipeline)
+    for name in ("pai", "huahua"):
+        pipeline.text_encoder = CLIPTextModel.from_pretrained(output / name / "text_encoder")
+        hidden_states(tensors, name, pipeline)
+        picture(tensors, name, pipeline)
     tokenizer_cases(output / "sd2_cases.json", output / "sd2/tokenizer")
     save_json(output / "conditioners.json", {"texts": TEXTS, "word": WORD, "word_texts": WORD_TEXTS, "picture": PICTURE})
     save_tensors(output / "words.safetensors", words)

@@ -9,7 +9,7 @@ use model_files::source::ModelSource;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use test_support::{assert_close, golden, golden_json, golden_tensors, relative_error};
 
 /// The largest relative error of latents and images.
@@ -79,6 +79,15 @@ fn load(model: &str) -> AltDiffusion {
 fn load_with(model: &str, change: impl FnOnce(LoadOptions) -> LoadOptions) -> Result<AltDiffusion> {
     let parts = ModelParts::in_folders(&source(model))?;
     AltDiffusion::load(parts, change(LoadOptions::default()))
+}
+
+/// Copies a part of a model in folders.
+fn copy(from: &str, part: &str, to: &Path) {
+    std::fs::create_dir_all(to.join(part)).unwrap();
+    for file in std::fs::read_dir(path(from).join(part)).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(part).join(file.file_name())).unwrap();
+    }
 }
 
 fn states(pipeline: &AltDiffusion, reading: PromptReading, texts: &[&str]) -> Tensor {
@@ -233,22 +242,48 @@ fn single_files_are_the_same_models() {
     }
 }
 
+/// CLIP's tower after a WordPiece vocabulary, with the first model's other parts: in folders as PAI-Diffusion's, and in
+/// MindSpore's file as Wukong-Huahua's, whose autoencoder has no encoder.
+#[test]
+fn chinese_clip_towers_draw_what_diffusers_draws() {
+    let golden = tensors("golden");
+    for model in ["pai", "huahua"] {
+        let folder = tempfile::tempdir().unwrap();
+        for (from, part) in [
+            ("sd1", "unet"),
+            ("sd1", "vae"),
+            ("sd1", "scheduler"),
+            ("pai", "tokenizer"),
+            (model, "text_encoder"),
+        ] {
+            copy(from, part, folder.path());
+        }
+        let source = ModelSource::directory(folder.path());
+        draw(model, &AltDiffusion::from_source(&source, DType::F32, &Device::Cpu).unwrap(), &golden);
+        if model == "huahua" {
+            let parts = ModelParts::in_single_file(&path("huahua.ckpt"), Some(&source)).unwrap();
+            let pipeline = AltDiffusion::load(parts, LoadOptions::default()).unwrap();
+            draw(model, &pipeline, &golden);
+            let texts = cases().texts;
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let found = states(&pipeline, PromptReading::Plain, &texts);
+            assert_close("of MindSpore", &found, &tensors("huahua")["states"], 1e-5);
+            let pixels = Tensor::zeros((1, 3, 16, 16), DType::F32, &Device::Cpu).unwrap();
+            let error = pipeline.vae().unwrap().encode(&pixels).map(drop).unwrap_err().to_string();
+            assert!(error.contains("has a decoder only"), "{error}");
+        }
+    }
+}
+
 /// Parts of different models: one line names what was expected and what was found.
 #[test]
 fn a_text_encoder_of_another_width_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let copy = |from: &str, part: &str| {
-        std::fs::create_dir_all(folder.path().join(part)).unwrap();
-        for file in std::fs::read_dir(path(from).join(part)).unwrap() {
-            let file = file.unwrap();
-            std::fs::copy(file.path(), folder.path().join(part).join(file.file_name())).unwrap();
-        }
-    };
     for part in ["unet", "vae", "scheduler"] {
-        copy("sd1", part);
+        copy("sd1", part, folder.path());
     }
     for part in ["tokenizer", "text_encoder"] {
-        copy("sd2", part);
+        copy("sd2", part, folder.path());
     }
     let loaded = AltDiffusion::from_source(&ModelSource::directory(folder.path()), DType::F32, &Device::Cpu);
     let error = loaded.err().unwrap().to_string();

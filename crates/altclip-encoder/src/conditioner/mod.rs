@@ -4,7 +4,7 @@
 //! | family | `text_encoder/config.json` | hidden states | padding |
 //! |---|---|---|---|
 //! | AltDiffusion, -m9, -m18 | `RobertaSeriesModelWithTransformation` | projected, of the last or second-to-last layer | equal rows, computed once |
-//! | Stable Diffusion 1 and 2 | `CLIPTextModel` | of the last layer, after the final norm | every row computed |
+//! | Stable Diffusion 1 and 2, PAI-Diffusion, Wukong-Huahua | `CLIPTextModel` | of the last layer, after the final norm | every row computed |
 //! | Taiyi-Stable-Diffusion | `BertModel` | of the last layer | every row computed |
 //!
 //! [`ConditionerConfig`] recognizes the family and builds a [`Conditioner`]. The tokenizer is independent of it: its

@@ -10,7 +10,7 @@ use super::number_types::choose;
 use super::text_encoder_names::TextEncoderNames;
 use super::unet_names::{self, UNetNames};
 use super::vae_names::{self, VaeNames, name_of_today, shape_in_ldm};
-use super::{ModelParts, PartFiles, PartKind, SAFETY_CHECKER, check_is_model};
+use super::{ModelParts, PartFiles, PartKind, SAFETY_CHECKER};
 use crate::Result;
 
 /// A tensor of a part.
@@ -94,7 +94,7 @@ impl ModelParts {
 
     /// The tensors of all parts, and the names of those that belong to none.
     pub(super) fn entries(&self) -> Result<Entries<'_>> {
-        let Some(single) = &self.single else {
+        let Some((single, text_encoder_names)) = &self.single else {
             let parts = [&self.text_encoder, &self.unet, &self.vae];
             return Ok(Entries {
                 text_encoder: in_folder(&self.text_encoder, str::to_owned),
@@ -105,7 +105,6 @@ impl ModelParts {
         };
         let unet_names = UNetNames::new(&parse_json(&self.unet.config)?)?;
         let vae_names = VaeNames::new(&parse_json(&self.vae.config)?);
-        let text_encoder_names = check_is_model(single)?;
         let left_out = unreadable(single).collect();
         let mut entries = Entries { text_encoder: Vec::new(), unet: Vec::new(), vae: Vec::new(), left_out };
         for stored in single.names() {

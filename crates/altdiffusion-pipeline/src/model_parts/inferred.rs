@@ -9,6 +9,7 @@ use altclip_encoder::xlm_roberta::XlmRobertaConfig;
 use model_files::checkpoint::Checkpoint;
 use serde_json::{Value, json};
 
+use super::Origin;
 use super::down_path::DownPath;
 use super::prefixed_tensors::PrefixedTensors;
 use super::text_encoder_names::{self, TextEncoderNames};
@@ -34,13 +35,13 @@ const PREDICTS_V: &str = "v_pred";
 const ZERO_TERMINAL_SNR: &str = "ztsnr";
 
 /// Infers `unet/config.json`.
-pub(super) fn unet(checkpoint: &Checkpoint) -> Result<UNet2DConditionConfig> {
+pub(super) fn unet(checkpoint: &Checkpoint, origin: Origin) -> Result<UNet2DConditionConfig> {
     let tensors = PrefixedTensors { checkpoint, prefix: unet_names::PREFIX };
     let down = DownPath::in_latent_diffusion(&tensors)?;
     let up_attends =
         |level: usize| tensors.has(&format!("output_blocks.{}.1.norm.weight", level * (down.layers + 1)));
     let up_type = |level| if up_attends(level) { "CrossAttnUpBlock2D" } else { "UpBlock2D" }.to_owned();
-    let is_second = matches!(TextEncoderNames::of(checkpoint), Some(TextEncoderNames::OpenClip { .. }));
+    let is_second = is_second(checkpoint, origin);
     let sample_size = if is_second { SAMPLE_SIZE_OF_SECOND } else { SAMPLE_SIZE };
     Ok(UNet2DConditionConfig {
         sample_size: Some(PerBlock::Same(sample_size)),
@@ -58,19 +59,28 @@ pub(super) fn unet(checkpoint: &Checkpoint) -> Result<UNet2DConditionConfig> {
     })
 }
 
-/// Infers `vae/config.json`.
+/// Whether a file holds a model of the kind of Stable Diffusion 2.
+fn is_second(checkpoint: &Checkpoint, origin: Origin) -> bool {
+    let names = TextEncoderNames::of(checkpoint, origin);
+    origin == Origin::PyTorch && matches!(names, Some(TextEncoderNames::OpenClip { .. }))
+}
+
+/// Infers `vae/config.json`. Wukong-Huahua has a decoder only.
 pub(super) fn vae(checkpoint: &Checkpoint) -> Result<AutoencoderKlConfig> {
     let tensors = PrefixedTensors { checkpoint, prefix: vae_names::PREFIX };
-    let levels = tensors.numbers("encoder.down.").len();
+    let levels = tensors.numbers("decoder.up.").len();
     let channels =
-        (0..levels).map(|level| tensors.size(&format!("encoder.down.{level}.block.0.conv1.weight"), 0));
+        (0..levels).map(|level| tensors.size(&format!("decoder.up.{level}.block.0.conv1.weight"), 0));
+    let out_channels = tensors.size("decoder.conv_out.weight", 0)?;
+    let has_encoder = tensors.has("encoder.conv_in.weight");
     Ok(AutoencoderKlConfig {
-        in_channels: tensors.size("encoder.conv_in.weight", 1)?,
-        out_channels: tensors.size("decoder.conv_out.weight", 0)?,
+        in_channels: if has_encoder { tensors.size("encoder.conv_in.weight", 1)? } else { out_channels },
+        out_channels,
         down_block_types: vec!["DownEncoderBlock2D".to_owned(); levels],
         up_block_types: vec!["UpDecoderBlock2D".to_owned(); levels],
         block_out_channels: channels.collect::<Result<_>>()?,
-        layers_per_block: tensors.numbers("encoder.down.0.block.").len(),
+        // A level of the decoder has one more than one of the encoder.
+        layers_per_block: tensors.numbers("decoder.up.0.block.").len().saturating_sub(1),
         latent_channels: tensors.size("decoder.conv_in.weight", 1)?,
         use_quant_conv: tensors.has("quant_conv.weight"),
         use_post_quant_conv: tensors.has("post_quant_conv.weight"),
@@ -80,7 +90,11 @@ pub(super) fn vae(checkpoint: &Checkpoint) -> Result<AutoencoderKlConfig> {
 }
 
 /// Infers `text_encoder/config.json`.
-pub(super) fn text_encoder(checkpoint: &Checkpoint, names: TextEncoderNames) -> Result<Value> {
+pub(super) fn text_encoder(
+    checkpoint: &Checkpoint,
+    names: TextEncoderNames,
+    origin: Origin,
+) -> Result<Value> {
     let to_json = |config| -> Result<Value> {
         serde_json::to_value(config)
             .map_err(|error| Error::content(checkpoint.file_name(), error.to_string()))
@@ -90,7 +104,7 @@ pub(super) fn text_encoder(checkpoint: &Checkpoint, names: TextEncoderNames) -> 
         TextEncoderNames::AltDiffusion => to_json(alt_diffusion(checkpoint)?),
         TextEncoderNames::Transformers if tensors.has(&format!("{BERT_WORDS}.weight")) => bert(&tensors),
         TextEncoderNames::Transformers => clip(&tensors),
-        TextEncoderNames::OpenClip { layers } => open_clip(&tensors, layers),
+        TextEncoderNames::OpenClip { layers } => open_clip(&tensors, layers, origin),
     }
 }
 
@@ -137,13 +151,16 @@ fn clip(tensors: &PrefixedTensors) -> Result<Value> {
     }))
 }
 
-/// Infers the configuration of OpenCLIP's text tower in Stable Diffusion 2.
-fn open_clip(tensors: &PrefixedTensors, layers: usize) -> Result<Value> {
+/// Infers the configuration of OpenCLIP's text tower in Stable Diffusion 2, or of Wukong-Huahua's.
+fn open_clip(tensors: &PrefixedTensors, layers: usize, origin: Origin) -> Result<Value> {
+    let is_huahua = origin == Origin::MindSpore;
     let hidden_size = tensors.size("model.token_embedding.weight", 1)?;
     Ok(json!({
         "architectures": ["CLIPTextModel"],
-        "hidden_act": "gelu",
+        "hidden_act": if is_huahua { "quick_gelu" } else { "gelu" },
         "hidden_size": hidden_size,
+        // MindSpore's default.
+        "layer_norm_eps": if is_huahua { 1e-7 } else { 1e-5 },
         "intermediate_size": tensors.size("model.transformer.resblocks.0.mlp.c_fc.weight", 0)?,
         "max_position_embeddings": tensors.size("model.positional_embedding", 0)?,
         "num_attention_heads": tensors.heads("the text encoder", hidden_size, TEXT_HEAD_CHANNELS)?,
@@ -173,9 +190,8 @@ fn bert(tensors: &PrefixedTensors) -> Result<Value> {
 /// Shapes do not reveal whether the UNet predicts noise or velocity. Noise is right for every published AltDiffusion
 /// and Stable Diffusion 1, and assumed unless a tensor marks the file; velocity for the larger models of Stable
 /// Diffusion 2, which diffusers assumes too.
-pub(super) fn scheduler(checkpoint: &Checkpoint) -> Value {
-    let is_second = matches!(TextEncoderNames::of(checkpoint), Some(TextEncoderNames::OpenClip { .. }));
-    let predicts_v = checkpoint.contains(PREDICTS_V) || is_second;
+pub(super) fn scheduler(checkpoint: &Checkpoint, origin: Origin) -> Value {
+    let predicts_v = checkpoint.contains(PREDICTS_V) || is_second(checkpoint, origin);
     let prediction = if predicts_v { "v_prediction" } else { "epsilon" };
     json!({
         "_class_name": "DDIMScheduler",

@@ -5,6 +5,7 @@ mod down_path;
 mod entries;
 mod inferred;
 mod load;
+mod mindspore_names;
 mod names;
 mod number_types;
 mod output;
@@ -77,7 +78,7 @@ pub struct ModelParts {
     /// Where the tokenizer is, if there is one.
     pub(crate) tokenizer: Option<ModelSource>,
     /// The single file, if it is one.
-    single: Option<Checkpoint>,
+    single: Option<(Checkpoint, TextEncoderNames)>,
 }
 
 /// A part's configuration, and its weights under diffusers' names.
@@ -142,8 +143,8 @@ impl ModelParts {
     /// # Errors
     /// If the file is damaged, or not such a model.
     pub fn in_single_file(path: &Path, beside: Option<&ModelSource>) -> Result<Self> {
-        let checkpoint = Checkpoint::from_file(path)?.with_rows_split(fused_parts);
-        let text_encoder_names = check_is_model(&checkpoint)?;
+        let (checkpoint, origin) = in_pytorch_names(Checkpoint::from_file(path)?);
+        let text_encoder_names = check_is_model(&checkpoint, origin)?;
         let own = checkpoint.metadata();
         let known = |relative: &str| -> Result<Option<FileData>> {
             if let Some(json) = own.get(relative).or_else(|| own.get(&gguf_key(relative))) {
@@ -157,7 +158,7 @@ impl ModelParts {
         };
         let unet_config = match known(UNET_CONFIG)? {
             Some(config) => config,
-            None => inferred_config(&checkpoint, UNET_CONFIG, &inferred::unet(&checkpoint)?)?,
+            None => inferred_config(&checkpoint, UNET_CONFIG, &inferred::unet(&checkpoint, origin)?)?,
         };
         let vae_config = match known(VAE_CONFIG)? {
             Some(config) => config,
@@ -168,12 +169,14 @@ impl ModelParts {
             None => inferred_config(
                 &checkpoint,
                 TEXT_ENCODER_CONFIG,
-                &inferred::text_encoder(&checkpoint, text_encoder_names)?,
+                &inferred::text_encoder(&checkpoint, text_encoder_names, origin)?,
             )?,
         };
         let scheduler = match known(SCHEDULER_CONFIG)? {
             Some(config) => config,
-            None => inferred_config(&checkpoint, SCHEDULER_CONFIG, &inferred::scheduler(&checkpoint))?,
+            None => {
+                inferred_config(&checkpoint, SCHEDULER_CONFIG, &inferred::scheduler(&checkpoint, origin))?
+            }
         };
 
         let unet_names = UNetNames::new(&parse_json(&unet_config)?)?;
@@ -195,7 +198,7 @@ impl ModelParts {
             safety: beside.map(SafetyCheckerFiles::of).transpose()?.flatten(),
             image_encoder: None,
             tokenizer: beside.cloned(),
-            single: Some(checkpoint),
+            single: Some((checkpoint, text_encoder_names)),
         })
     }
 
@@ -212,7 +215,7 @@ impl ModelParts {
     pub fn weights(&self) -> Vec<Checkpoint> {
         let safety = self.safety.as_ref().map(|safety| &safety.checker.weights);
         match &self.single {
-            Some(file) => vec![file.clone()],
+            Some((file, _)) => vec![file.clone()],
             None => {
                 let parts = [&self.text_encoder.weights, &self.unet.weights, &self.vae.weights];
                 parts.into_iter().chain(safety).cloned().collect()
@@ -260,8 +263,28 @@ fn inferred_config(checkpoint: &Checkpoint, relative: &str, config: &impl Serial
     }
 }
 
+/// The library that wrote a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    PyTorch,
+    MindSpore,
+}
+
+/// A file's tensors under the names of PyTorch's files, and with those apart that diffusers has apart.
+fn in_pytorch_names(file: Checkpoint) -> (Checkpoint, Origin) {
+    if !mindspore_names::are_in(file.names()) {
+        return (file.with_rows_split(fused_parts), Origin::PyTorch);
+    }
+    let names = |stored: &str| {
+        let name = mindspore_names::to_pytorch(stored);
+        let parts = fused_parts(&name);
+        if parts.is_empty() { vec![name] } else { parts }
+    };
+    (file.with_rows_split(names), Origin::MindSpore)
+}
+
 /// Refuses a file that is not a supported model, and says what it is; otherwise returns the names of its text encoder.
-fn check_is_model(checkpoint: &Checkpoint) -> Result<TextEncoderNames> {
+fn check_is_model(checkpoint: &Checkpoint, origin: Origin) -> Result<TextEncoderNames> {
     let has = |prefix: &str| checkpoint.names().any(|name| name.starts_with(prefix));
     let problem = if !has(unet_names::PREFIX) {
         "holds no UNet: expected a whole model in the naming of latent diffusion, found no tensor model.diffusion_model.*"
@@ -269,7 +292,7 @@ fn check_is_model(checkpoint: &Checkpoint) -> Result<TextEncoderNames> {
         "expected a whole model, found no tensor first_stage_model.*: it lacks the autoencoder"
     } else if has("conditioner.embedders.") {
         "expected a model with one text encoder, found Stable Diffusion XL's two, conditioner.embedders.*"
-    } else if let Some(names) = TextEncoderNames::of(checkpoint) {
+    } else if let Some(names) = TextEncoderNames::of(checkpoint, origin) {
         return Ok(names);
     } else {
         "expected a whole model, found no text encoder: no tensor cond_stage_model.roberta.* (AltDiffusion), \

@@ -96,7 +96,8 @@ fn other_names_lead_nowhere() -> TestResult {
 fn configurations_are_told_from_shapes() -> TestResult {
     for name in ["sd1", "sd2"] {
         let golden: Golden<UNet2DConditionConfig> = golden(name)?;
-        let found = inferred::unet(&checkpoint(&prefixed(unet_names::PREFIX, &golden.names))?)?;
+        let found =
+            inferred::unet(&checkpoint(&prefixed(unet_names::PREFIX, &golden.names))?, Origin::PyTorch)?;
         // Shapes do not reveal the size of the images.
         let sample_size = Some(PerBlock::Same(64));
         let expected = UNet2DConditionConfig { other: Default::default(), sample_size, ..golden.config };
@@ -174,8 +175,8 @@ fn text_encoders_are_told_from_names_and_shapes() -> TestResult {
             .map(|(name, shape)| (format!("{}{name}", text_encoder_names::PREFIX), shape))
             .collect();
         let file = checkpoint(&tensors)?;
-        let names = TextEncoderNames::of(&file).ok_or("no text encoder")?;
-        let found = inferred::text_encoder(&file, names)?;
+        let names = TextEncoderNames::of(&file, Origin::PyTorch).ok_or("no text encoder")?;
+        let found = inferred::text_encoder(&file, names, Origin::PyTorch)?;
         assert_eq!(found["architectures"], serde_json::json!([class]));
         let config =
             ConditionerConfig::read(&FileData::owned("config.json", found.to_string().into_bytes()))?;
@@ -185,7 +186,7 @@ fn text_encoders_are_told_from_names_and_shapes() -> TestResult {
         assert_eq!(found.get("hidden_act").unwrap_or(&"gelu".into()), activation, "{found}");
         let is_second = matches!(names, TextEncoderNames::OpenClip { .. });
         let prediction = if is_second { "v_prediction" } else { "epsilon" };
-        assert_eq!(inferred::scheduler(&file)["prediction_type"], prediction);
+        assert_eq!(inferred::scheduler(&file, Origin::PyTorch)["prediction_type"], prediction);
     }
     Ok(())
 }
@@ -199,7 +200,10 @@ fn what_shapes_cannot_tell_is_an_error() -> TestResult {
                 (format!("model.diffusion_model.input_blocks.{block}.0.{layer}.weight"), vec![1])
             })
             .collect();
-        Ok(inferred::unet(&checkpoint(&names)?).err().map(|error| error.to_string()).unwrap_or_default())
+        Ok(inferred::unet(&checkpoint(&names)?, Origin::PyTorch)
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default())
     };
     for blocks in [&[3, 7][..], &[1], &[0], &[]] {
         let error = halves(blocks)?;
@@ -218,7 +222,7 @@ fn what_shapes_cannot_tell_is_an_error() -> TestResult {
 fn velocities_are_marked_by_a_tensor() -> TestResult {
     let predicts = |names: &[&str]| -> std::result::Result<serde_json::Value, Box<dyn std::error::Error>> {
         let tensors: Vec<_> = names.iter().map(|name| ((*name).to_owned(), vec![])).collect();
-        Ok(inferred::scheduler(&checkpoint(&tensors)?)["prediction_type"].clone())
+        Ok(inferred::scheduler(&checkpoint(&tensors)?, Origin::PyTorch)["prediction_type"].clone())
     };
     assert_eq!(predicts(&["betas"])?, "epsilon");
     assert_eq!(predicts(&["v_pred"])?, "v_prediction");

@@ -6,6 +6,7 @@
 
 use model_files::checkpoint::Checkpoint;
 
+use super::Origin;
 use super::names::{index, renamed, reversed};
 use super::prefixed_tensors::PrefixedTensors;
 
@@ -49,7 +50,7 @@ pub(super) enum TextEncoderNames {
 
 impl TextEncoderNames {
     /// Recognizes the names in a file; `None` if it has no text encoder that is supported.
-    pub(super) fn of(checkpoint: &Checkpoint) -> Option<Self> {
+    pub(super) fn of(checkpoint: &Checkpoint, origin: Origin) -> Option<Self> {
         let tensors = PrefixedTensors { checkpoint, prefix: PREFIX };
         let is_there = |prefix: &str| tensors.names().any(|name| name.starts_with(prefix));
         if is_there("roberta.") {
@@ -57,9 +58,10 @@ impl TextEncoderNames {
         } else if is_there("transformer.text_model.") || is_there("transformer.encoder.layer.") {
             Some(Self::Transformers)
         } else if is_there("model.transformer.resblocks.") {
-            // The last layer is there, but Stable Diffusion 2 uses the one before.
             let layers = tensors.numbers("model.transformer.resblocks.").len();
-            Some(Self::OpenClip { layers: layers.saturating_sub(1) })
+            // The last layer is there, but Stable Diffusion 2 uses the one before; Wukong-Huahua uses all.
+            let unused = usize::from(origin == Origin::PyTorch);
+            Some(Self::OpenClip { layers: layers.saturating_sub(unused) })
         } else {
             None
         }

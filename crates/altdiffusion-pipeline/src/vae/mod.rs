@@ -24,7 +24,8 @@ pub use tiling::Tiling;
 /// The autoencoder: an encoder to the moments of a normal distribution over latents, and a decoder.
 #[derive(Debug, Clone)]
 pub struct AutoencoderKl {
-    encoder: Encoder,
+    /// None in models that only draw, such as Wukong-Huahua.
+    encoder: Option<Encoder>,
     decoder: Decoder,
     quant_conv: Option<Conv2d>,
     post_quant_conv: Option<Conv2d>,
@@ -33,15 +34,18 @@ pub struct AutoencoderKl {
 }
 
 impl AutoencoderKl {
-    /// Reads the weights from `vb`, which may hold trainable variables.
+    /// Reads the weights from `vb`, which may hold trainable variables. If it only has a decoder, images cannot be
+    /// encoded.
     ///
     /// # Errors
     /// A configuration that is not supported, or a weight that is missing or has another shape.
     pub fn new(config: &AutoencoderKlConfig, vb: VarBuilder) -> Result<Self> {
         config.check()?;
         let latent = config.latent_channels;
-        let quant_conv = config
-            .use_quant_conv
+        let has = |part: &str| vb.contains_tensor(&format!("{part}.conv_in.weight"));
+        // Trainable variables do not exist yet.
+        let has_encoder = has("encoder") || !has("decoder");
+        let quant_conv = (config.use_quant_conv && has_encoder)
             .then(|| Conv2d::new(2 * latent, 2 * latent, 1, same_size(1), vb.pp("quant_conv")))
             .transpose()?;
         let post_quant_conv = config
@@ -49,7 +53,7 @@ impl AutoencoderKl {
             .then(|| Conv2d::new(latent, latent, 1, same_size(1), vb.pp("post_quant_conv")))
             .transpose()?;
         Ok(Self {
-            encoder: Encoder::new(config, vb.pp("encoder"))?,
+            encoder: has_encoder.then(|| Encoder::new(config, vb.pp("encoder"))).transpose()?,
             decoder: Decoder::new(config, vb.pp("decoder"))?,
             quant_conv,
             post_quant_conv,
@@ -88,7 +92,11 @@ impl AutoencoderKl {
 
     /// Like [`encode`](Self::encode), channels-last on both sides and in [`compute_dtype`].
     pub fn encode_channels_last(&self, pixels: &Tensor) -> Result<Moments> {
-        let mut moments = self.encoder.forward(pixels)?;
+        let encoder = self.encoder.as_ref().ok_or_else(|| {
+            let problem = "cannot be encoded: the autoencoder of this model has a decoder only";
+            Error::option("image", problem)
+        })?;
+        let mut moments = encoder.forward(pixels)?;
         if let Some(quant_conv) = &self.quant_conv {
             moments = quant_conv.forward(&moments)?;
         }

@@ -43,7 +43,7 @@ impl Contents {
         Self { name, files, tables, name_in_file: Some(name_in_file) }
     }
 
-    /// The same tensors, but with those that `parts` names in equal groups of rows.
+    /// The same tensors, but with those that `parts` names in equal groups of rows, or renamed.
     pub(super) fn with_rows_split(&self, parts: impl Fn(&str) -> Vec<String>) -> Self {
         let mut tables = Tables { tensors: BTreeMap::new(), unreadable: BTreeMap::new() };
         for (name, problem) in &self.tables.unreadable {
@@ -58,6 +58,10 @@ impl Contents {
                 continue;
             }
             let count = names.len();
+            if let [renamed] = names.as_slice() {
+                tables.tensors.insert(renamed.clone(), located.clone());
+                continue;
+            }
             for (group, part) in names.into_iter().enumerate() {
                 match located.rows(group, count) {
                     Ok(rows) => drop(tables.tensors.insert(part, rows)),

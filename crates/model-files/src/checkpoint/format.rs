@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::stored::Listing;
-use super::{gguf, pickle, safetensors};
+use super::{gguf, mindspore, pickle, safetensors};
 use crate::error::{Error, Result};
 use crate::file_data::FileData;
 
@@ -30,6 +30,7 @@ pub(super) fn read(file: &FileData) -> Result<Listing> {
         None => match Format::of(file) {
             Format::Pickle => pickle::read(file),
             Format::Gguf => gguf::read(file),
+            Format::MindSpore => mindspore::read(file),
             Format::Safetensors => safetensors::read(file),
         },
     };
@@ -39,7 +40,7 @@ pub(super) fn read(file: &FileData) -> Result<Listing> {
 /// A file's metadata.
 pub(super) fn metadata(file: &FileData) -> BTreeMap<String, String> {
     match Format::of(file) {
-        Format::Pickle => BTreeMap::new(),
+        Format::Pickle | Format::MindSpore => BTreeMap::new(),
         Format::Gguf => gguf::metadata(file),
         Format::Safetensors => safetensors::metadata(file),
     }
@@ -49,6 +50,7 @@ pub(super) fn metadata(file: &FileData) -> BTreeMap<String, String> {
 enum Format {
     Pickle,
     Gguf,
+    MindSpore,
     Safetensors,
 }
 
@@ -56,6 +58,9 @@ impl Format {
     fn of(file: &FileData) -> Self {
         if file.starts_with(gguf::MAGIC) {
             return Self::Gguf;
+        }
+        if mindspore::recognises(file) {
+            return Self::MindSpore;
         }
         if pickle::recognises(file) {
             return Self::Pickle;

@@ -1,4 +1,5 @@
-//! Reads published weights: safetensors in one file or shards, PyTorch's pickles, and GGUF, which may be quantized.
+//! Reads published weights: safetensors in one file or shards, PyTorch's pickles, MindSpore's checkpoints, and GGUF,
+//! which may be quantized.
 //!
 //! Opening a [`Checkpoint`] reads and checks its table of contents. Tensors stay in the memory-mapped files until a
 //! model asks for them, by name and shape, through candle's [`VarBuilder`](candle_nn::VarBuilder).
@@ -15,6 +16,7 @@ mod float8;
 mod format;
 mod gguf;
 mod legacy_names;
+mod mindspore;
 mod pickle;
 mod safetensors;
 mod scales;

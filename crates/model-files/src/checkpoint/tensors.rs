@@ -107,8 +107,9 @@ impl Checkpoint {
         Self { contents: Arc::new(contents), watched: None }
     }
 
-    /// The same tensors, but some of them in parts: `parts` maps a tensor's name to those of equal groups of its rows,
-    /// if it is to be split. Names and errors have the parts only.
+    /// The same tensors, but some of them in parts, or under other names: `parts` maps a tensor's name to those of equal
+    /// groups of its rows, to its new name if it is only renamed, or to none to leave it alone. Names and errors have
+    /// the parts only.
     #[must_use]
     pub fn with_rows_split(&self, parts: impl Fn(&str) -> Vec<String>) -> Self {
         let contents = self.contents.with_rows_split(parts);
