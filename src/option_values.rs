@@ -5,7 +5,7 @@ use fused_ops::BlockType;
 use model_files::checkpoint::NumberType;
 
 use altdiffusion_pipeline::random::{Rng, Seeds};
-use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, TimestepSpacing};
+use altdiffusion_pipeline::schedulers::{Sampler, SchedulerKind, SigmaSpacing, TimestepSpacing};
 
 use crate::named::Named;
 
@@ -70,76 +70,12 @@ pub fn number_type(text: &str) -> Result<NumberType, String> {
     })
 }
 
-/// A scheduler, a spacing of noise levels, or both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sampler {
-    pub kind: Option<SchedulerKind>,
-    pub spacing: Option<SigmaSpacing>,
-}
-
-/// A scheduler, by its short name, its class in diffusers, or its name in stable-diffusion-webui, ComfyUI and
-/// stable-diffusion.cpp, with or without the spacing of noise levels: "DPM++ 2M Karras", `euler_a`, `dpm++2m`.
+/// A scheduler, a spacing of noise levels, or both, by any of their names: see [`Sampler`].
 pub fn sampler(text: &str) -> Result<Sampler, String> {
-    let kind = text.parse().ok().or_else(|| SchedulerKind::from_class_name(text));
-    if kind.is_some() {
-        return Ok(Sampler { kind, spacing: None });
-    }
-    let name = bare(text);
-    for spacing in SigmaSpacing::ALL {
-        if let Some(kind) = name.strip_suffix(&bare(spacing.name())) {
-            let kind = sampler_by_bare_name(kind.trim());
-            if kind.is_some() || name == bare(spacing.name()) {
-                return Ok(Sampler { kind, spacing: Some(spacing) });
-            }
-        }
-    }
-    // Their names for a model's default spacing.
-    if matches!(name.as_str(), "discrete" | "normal" | "default" | "automatic") {
-        return Ok(Sampler { kind: None, spacing: Some(SigmaSpacing::Timesteps) });
-    }
-    match sampler_by_bare_name(&name) {
-        Some(kind) => Ok(Sampler { kind: Some(kind), spacing: None }),
-        None => {
-            let known: Vec<_> = SchedulerKind::ALL.into_iter().map(SchedulerKind::name).collect();
-            Err(format!("expected one of {}", known.join(", ")))
-        }
-    }
-}
-
-/// A name in lower case, without characters that programs write differently.
-fn bare(name: &str) -> String {
-    name.chars().filter(|c| c.is_alphanumeric() || *c == '+').flat_map(char::to_lowercase).collect()
-}
-
-fn sampler_by_bare_name(name: &str) -> Option<SchedulerKind> {
-    Some(match name {
-        "plms" => SchedulerKind::Pndm,
-        "eulera" | "eulerancestral" | "keulera" => SchedulerKind::EulerAncestralDiscrete,
-        "keuler" => SchedulerKind::EulerDiscrete,
-        "kheun" => SchedulerKind::HeunDiscrete,
-        "klms" => SchedulerKind::LmsDiscrete,
-        "dpm++2m" | "dpmpp2m" | "kdpmpp2m" | "dpm++2mv1" => SchedulerKind::DpmSolverMultistep,
-        "dpm++2msde" | "dpmpp2msde" | "kdpmpp2msde" => SchedulerKind::DpmSolverMultistepSde,
-        "unipcbh2" => SchedulerKind::UniPcMultistep,
-        _ => return SchedulerKind::ALL.into_iter().find(|kind| bare(kind.name()) == name),
+    text.parse().map_err(|_| {
+        let known: Vec<_> = SchedulerKind::ALL.into_iter().map(SchedulerKind::name).collect();
+        format!("expected one of {}", known.join(", "))
     })
-}
-
-/// A scheduler's name in stable-diffusion-webui.
-pub fn sampler_name(kind: SchedulerKind) -> &'static str {
-    match kind {
-        SchedulerKind::Ddim => "DDIM",
-        SchedulerKind::Pndm => "PLMS",
-        SchedulerKind::LmsDiscrete => "LMS",
-        SchedulerKind::HeunDiscrete => "Heun",
-        SchedulerKind::EulerDiscrete => "Euler",
-        SchedulerKind::EulerAncestralDiscrete => "Euler a",
-        SchedulerKind::DpmSolverMultistep => "DPM++ 2M",
-        SchedulerKind::DpmSolverMultistepSde => "DPM++ 2M SDE",
-        SchedulerKind::UniPcMultistep => "UniPC",
-        SchedulerKind::Lcm => "LCM",
-        SchedulerKind::Ddpm | SchedulerKind::DpmSolverSinglestep => kind.name(),
-    }
 }
 
 /// How the images of a batch use the seed.
@@ -256,44 +192,13 @@ mod tests {
         assert_eq!((side("96"), seed("0")), (Ok(96), Ok(0)));
         assert_eq!((finite("-7.5"), dtype("bf16")), (Ok(-7.5), Ok(DType::BF16)));
         assert_eq!(number_type("q4_k"), Ok(NumberType::Quantized(BlockType::Q4K)));
-        for kind in SchedulerKind::ALL {
-            let found = |name: &str| sampler(name).map(|sampler| (sampler.kind, sampler.spacing));
-            assert_eq!(found(kind.name()), Ok((Some(kind), None)));
-            assert_eq!(found(sampler_name(kind)), Ok((Some(kind), None)));
-            let of_class = found(kind.class_name()).map(|(kind, _)| kind.map(SchedulerKind::class_name));
-            assert_eq!(of_class, Ok(Some(kind.class_name())));
-            for spacing in SigmaSpacing::ALL {
-                let name = format!("{} {}", sampler_name(kind), spacing.name());
-                assert_eq!(found(&name), Ok((Some(kind), Some(spacing))), "{name}");
-            }
-        }
+        assert_eq!(
+            sampler("Euler a").map(|sampler| sampler.kind),
+            Ok(Some(SchedulerKind::EulerAncestralDiscrete))
+        );
         assert_eq!((rng("cuda"), part("0.5")), (Ok(Rng::Cuda), Ok(0.5)));
         assert_eq!((timestep(" 999"), sigma("14.5")), (Ok(999), Ok(14.5)));
         assert_eq!(sigma_spacing("karras"), Ok(SigmaSpacing::Karras));
         assert_eq!(timestep_spacing("trailing"), Ok(TimestepSpacing::Trailing));
-    }
-
-    /// stable-diffusion-webui, ComfyUI, stable-diffusion.cpp.
-    #[test]
-    fn samplers_of_other_programs_are_known() {
-        use SchedulerKind::{DpmSolverMultistep, DpmSolverMultistepSde, EulerAncestralDiscrete, Pndm};
-        let karras = Some(SigmaSpacing::Karras);
-        for (name, kind, spacing) in [
-            ("DPM++ 2M Karras", Some(DpmSolverMultistep), karras),
-            ("DPM++ 2M SDE Exponential", Some(DpmSolverMultistepSde), Some(SigmaSpacing::Exponential)),
-            ("Euler a", Some(EulerAncestralDiscrete), None),
-            ("euler_a", Some(EulerAncestralDiscrete), None),
-            ("euler_ancestral", Some(EulerAncestralDiscrete), None),
-            ("dpm++2m", Some(DpmSolverMultistep), None),
-            ("dpmpp_2m_sde", Some(DpmSolverMultistepSde), None),
-            ("PLMS", Some(Pndm), None),
-            ("karras", None, karras),
-            ("discrete", None, Some(SigmaSpacing::Timesteps)),
-        ] {
-            assert_eq!(sampler(name), Ok(Sampler { kind, spacing }), "{name}");
-        }
-        for name in ["", "DPM++ 3M SDE", "Restart", "DPM2 a", "Euler a Turbo"] {
-            assert!(sampler(name).is_err(), "{name}");
-        }
     }
 }

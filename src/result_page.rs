@@ -110,7 +110,7 @@ mod tests {
         let directory = tempfile::tempdir()?;
         let image = directory.path().join("wide.png");
         image::RgbImage::new(1000, 10).save(&image)?;
-        let hit = |kind, item: &str| Hit { kind, item: item.to_owned(), score: 0.5 };
+        let hit = |kind, item: &str| Hit { kind, row: 0, item: item.to_owned(), score: 0.5 };
         let image = image.display().to_string();
         let hits = [
             hit(ItemKind::Text, "<script>'\"&"),

@@ -1,12 +1,12 @@
 //! Loads the model once, and plans what to draw with it.
 
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 use altdiffusion_pipeline::vae::Tiling;
-use altdiffusion_pipeline::{AltDiffusion, ContactSheet, DenoisingWindows, GenerateOptions};
-use anyhow::{Result, ensure};
+use altdiffusion_pipeline::{AltDiffusion, ContactSheet, DenoisingWindows, GenerateOptions, ModelParts};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::control::LoadedNets;
 use super::image_prompt::LoadedAdapter;
@@ -15,7 +15,6 @@ use super::options::Generate;
 use super::prepared::Prepared;
 use super::record::RunRecord;
 use crate::interrupt::Interrupt;
-use crate::model_hash;
 use crate::progress::{ProgressLine, warn};
 use crate::standard_streams::printable;
 
@@ -26,10 +25,25 @@ pub struct LoadedModel {
     /// How long loading took.
     pub time: Duration,
     /// The model's hash for images, while it is being computed.
-    pending_hash: Option<JoinHandle<Result<String>>>,
+    pending_hash: Option<PendingHash>,
     hash: Option<String>,
     nets: LoadedNets,
     adapter: LoadedAdapter,
+}
+
+/// The model's hash, computed on another thread while the model is loaded and draws.
+struct PendingHash(JoinHandle<altdiffusion_pipeline::Result<String>>);
+
+impl PendingHash {
+    fn start(parts: &ModelParts) -> Self {
+        Self(thread::spawn(parts.hasher()))
+    }
+
+    /// Waits for it.
+    fn finish(self) -> Result<String> {
+        let hash = self.0.join().map_err(|_| anyhow!("the model's hash could not be computed"))?;
+        hash.context("the model's hash")
+    }
 }
 
 /// What to draw, and how.
@@ -48,7 +62,7 @@ impl LoadedModel {
         let interrupt = Interrupt::watch();
         let parts = options.model.parts()?;
         let mut pending_hash =
-            (!options.no_parameters || expected.is_some()).then(|| model_hash::start(&parts));
+            (!options.no_parameters || expected.is_some()).then(|| PendingHash::start(&parts));
         let load_options = options.adapters.apply(options.model.load_options()?)?;
         let load_options =
             load_options.low_memory(options.low_memory).safety_checker(!options.no_safety_checker);
@@ -63,7 +77,7 @@ impl LoadedModel {
             && let Some(pending) = pending_hash.take()
         {
             // Before drawing, which may take long.
-            let found = model_hash::finish(pending)?;
+            let found = pending.finish()?;
             expected.check(&found);
             hash = Some(found);
         }
@@ -119,7 +133,7 @@ impl LoadedModel {
     /// Adds the model's hash to the record.
     pub fn add_hash(&mut self, fields: &mut ParameterFields) {
         if let Some(pending) = self.pending_hash.take() {
-            match model_hash::finish(pending) {
+            match pending.finish() {
                 Ok(found) => self.hash = Some(found),
                 // The images are worth more than the hash.
                 Err(error) => warn(&format!("{error:#}")),

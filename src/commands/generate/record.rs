@@ -1,7 +1,7 @@
 //! Records how an image was drawn. Every struct of options is destructured without `..`, so that a new option does
 //! not compile until its recording is decided.
 
-use altdiffusion_pipeline::random::{Rng, Seeds};
+use altdiffusion_pipeline::random::Seeds;
 use altdiffusion_pipeline::schedulers::SchedulerKind;
 use anyhow::Result;
 
@@ -162,12 +162,4 @@ impl Generate {
 /// A number of pixels, or the model's default.
 fn side(side: Option<usize>) -> String {
     side.map_or("True".to_owned(), |side| side.to_string())
-}
-
-/// The generator's name in web interfaces. Their GPU is the GPU's own noise, and NV the same computed on the CPU.
-pub fn rng_name(rng: Rng) -> &'static str {
-    match rng {
-        Rng::Cpu => "CPU",
-        Rng::Cuda => "NV",
-    }
 }

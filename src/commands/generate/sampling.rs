@@ -2,11 +2,10 @@
 
 use altdiffusion_pipeline::GenerateOptions;
 use altdiffusion_pipeline::random::Rng;
-use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
+use altdiffusion_pipeline::schedulers::{Sampler, SchedulerKind, SigmaSpacing, Steps, TimestepSpacing};
 use clap::Args;
 
-use super::record::rng_name;
-use crate::option_values::{self, Sampler};
+use crate::option_values;
 use altdiffusion_pipeline::image_metadata::ParameterFields;
 
 /// Sampling options for experts.
@@ -109,7 +108,7 @@ impl Sampling {
 
     /// Records the sampler with web interfaces' names; `kind` is the one that runs.
     pub fn record_sampler(&self, kind: SchedulerKind, fields: &mut ParameterFields) {
-        fields.add("Sampler", option_values::sampler_name(kind));
+        fields.add("Sampler", kind.sampler_name());
         fields.add_some("Schedule type", self.spacing().map(|spacing| capitalized(spacing.name())));
         // The model's own scheduler may have settings that its name does not include.
         fields.add_some("Scheduler", self.scheduler().is_none().then_some("of the model"));
@@ -129,7 +128,7 @@ impl Sampling {
             guidance_rescale,
             rng,
         } = self;
-        fields.add("RNG", rng_name(rng.unwrap_or_default()));
+        fields.add("RNG", rng.unwrap_or_default().recorded_name());
         fields.add_some("Timestep spacing", timestep_spacing.map(TimestepSpacing::name));
         fields.add_some("Timesteps", timesteps.as_deref().map(list));
         fields.add_some("Sigmas", sigmas.as_deref().map(list));

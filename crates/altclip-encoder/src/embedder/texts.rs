@@ -71,19 +71,60 @@ impl Embedder {
         I: IntoIterator<Item = Option<&'t str>>,
     {
         let texts: Vec<Option<&str>> = texts.into_iter().collect();
+        self.check_buffer(texts.len(), out)?;
         let dim = self.projection_dim();
-        if texts.len().checked_mul(dim) != Some(out.len()) {
-            return Err(Error::Input(format!(
-                "expected a buffer of {} rows × {dim} numbers, found {}",
-                texts.len(),
-                out.len()
-            )));
-        }
         let mut outcomes = Vec::with_capacity(texts.len());
         for (texts, out) in texts.chunks(WINDOW).zip(out.chunks_mut(WINDOW * dim)) {
             outcomes.extend(self.embed_window(texts, out));
         }
         Ok(outcomes)
+    }
+
+    /// The token ids of each text, with special tokens, truncated to [`max_tokens`](Self::max_tokens); an error for a
+    /// text that cannot be encoded.
+    pub fn tokenize<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Vec<Result<Vec<u32>>> {
+        let tokenize = |text: &S| self.tokenizer.encode_truncated(text.as_ref(), self.max_tokens);
+        texts.par_iter().map(tokenize).collect()
+    }
+
+    /// Like [`embed_into`](Self::embed_into), from token ids as [`tokenize`](Self::tokenize) returns them.
+    ///
+    /// Ids that the model does not have, no ids, and more than [`max_tokens`](Self::max_tokens) fail in their place.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if `out` does not have the length needed. Nothing is written then.
+    pub fn embed_ids(&self, rows: Vec<Result<Vec<u32>>>, out: &mut [f32]) -> Result<Vec<RowOutcome>> {
+        self.check_buffer(rows.len(), out)?;
+        let dim = self.projection_dim();
+        let mut outcomes = Vec::with_capacity(rows.len());
+        let mut rows = rows.into_iter().map(|row| Some(row.and_then(|ids| self.checked(ids)))).peekable();
+        for out in out.chunks_mut(WINDOW * dim) {
+            outcomes.extend(self.embed_tokens(rows.by_ref().take(WINDOW).collect(), out));
+        }
+        Ok(outcomes)
+    }
+
+    fn checked(&self, ids: Vec<u32>) -> Result<Vec<u32>> {
+        let vocabulary = self.model.properties().vocab_size;
+        let problem = if ids.is_empty() || ids.len() > self.max_tokens {
+            format!("{} token ids, expected 1 to {}", ids.len(), self.max_tokens)
+        } else if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
+            format!("token id {id}, expected less than {vocabulary}")
+        } else {
+            return Ok(ids);
+        };
+        Err(Error::Input(problem))
+    }
+
+    fn check_buffer(&self, rows: usize, out: &[f32]) -> Result<()> {
+        let dim = self.projection_dim();
+        match rows.checked_mul(dim) == Some(out.len()) {
+            true => Ok(()),
+            false => Err(Error::Input(format!(
+                "expected a buffer of {rows} rows × {dim} numbers, found {}",
+                out.len()
+            ))),
+        }
     }
 
     /// Embeds at most [`WINDOW`] texts.

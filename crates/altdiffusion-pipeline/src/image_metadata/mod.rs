@@ -38,7 +38,7 @@ mod read;
 pub use fields::ParameterFields;
 pub use format::ImageFileFormat;
 pub use parameters::GenerationParameters;
-pub use read::read_parameters_text;
+pub use read::{parameters_text_of, read_parameters_text};
 
 /// The keyword of the PNG text chunk that holds the parameters.
 const KEYWORD: &str = "parameters";

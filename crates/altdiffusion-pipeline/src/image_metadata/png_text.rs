@@ -1,8 +1,6 @@
 //! Reads the generation parameters in a PNG file, from any kind of text chunk.
 
-use std::fs;
-use std::io::BufReader;
-use std::path::Path;
+use std::io::{BufRead, Seek};
 
 use png::text_metadata::ITXtChunk;
 
@@ -12,8 +10,8 @@ use super::{KEYWORD, LONGEST_TEXT, Problem, too_long};
 const GRAPHS: [&str; 2] = ["prompt", "workflow"];
 
 /// The text in a PNG file, if any, or what is wrong with the file.
-pub(super) fn in_png(path: &Path) -> Result<Option<String>, Problem> {
-    let mut reader = png::Decoder::new(BufReader::new(fs::File::open(path)?)).read_info()?;
+pub(super) fn in_png(file: impl BufRead + Seek) -> Result<Option<String>, Problem> {
+    let mut reader = png::Decoder::new(file).read_info()?;
     let mut found = png_text(reader.info())?;
     // The chunk may follow the pixels.
     if found.is_none() && reader.finish().is_ok() {

@@ -1,7 +1,7 @@
 //! Reads the generation parameters in an image file.
 
 use std::fs;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
 use image::{ImageDecoder, ImageFormat, ImageReader};
@@ -38,23 +38,34 @@ pub fn read_parameters_text(path: &Path) -> Result<String> {
         }
         return String::from_utf8(bytes).map_err(|_| Error::content(name, "expected text in UTF-8"));
     }
-    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(io)?;
-    let found = foreign::parse(&name, || {
+    let file = fs::File::open(path).map_err(io)?;
+    in_image(&name, BufReader::new(file))
+}
+
+/// The same for an image file in memory, called `name` in errors.
+///
+/// # Errors
+/// Like [`read_parameters_text`].
+pub fn parameters_text_of(name: &str, bytes: &[u8]) -> Result<String> {
+    in_image(name, Cursor::new(bytes))
+}
+
+fn in_image(name: &str, file: impl BufRead + Seek) -> Result<String> {
+    let problem = |problem: String| Error::content(name, problem);
+    let reader = ImageReader::new(file).with_guessed_format();
+    let reader = reader.map_err(|error| problem(error.to_string()))?;
+    let found = foreign::parse(name, || {
         let found = match reader.format() {
-            Some(ImageFormat::Png) => in_png(path),
+            Some(ImageFormat::Png) => in_png(reader.into_inner()),
             Some(ImageFormat::Jpeg | ImageFormat::WebP) => in_exif_of(reader),
             _ => Err("expected an image, PNG, JPEG or WebP, or a .txt file".into()),
         };
-        found.map_err(|problem| Error::content(name.clone(), problem.to_string()))
+        found.map_err(|error| problem(error.to_string()))
     });
-    let missing = || {
-        let problem = format!("does not say how it was drawn (expected a text `{KEYWORD}`)");
-        Error::content(name.clone(), problem)
-    };
-    found?.ok_or_else(missing)
+    found?.ok_or_else(|| problem(format!("does not say how it was drawn (expected a text `{KEYWORD}`)")))
 }
 
-fn in_exif_of(reader: ImageReader<BufReader<fs::File>>) -> std::result::Result<Option<String>, Problem> {
+fn in_exif_of(reader: ImageReader<impl BufRead + Seek>) -> std::result::Result<Option<String>, Problem> {
     match reader.into_decoder()?.exif_metadata()? {
         Some(exif) => in_exif(exif),
         None => Ok(None),

@@ -3,6 +3,7 @@
 mod convert;
 mod down_path;
 mod entries;
+mod hash;
 mod inferred;
 mod load;
 mod mindspore_names;
@@ -226,6 +227,24 @@ impl ModelParts {
     /// The text encoder's configuration, which tells its family.
     pub fn text_encoder_config(&self) -> &FileData {
         &self.text_encoder.config
+    }
+
+    /// Prepares the computation of the hash by which an image names its model, which takes a moment per gigabyte and
+    /// can run on another thread.
+    ///
+    /// ```
+    /// # fn main() -> altdiffusion_pipeline::Result<()> {
+    /// # let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emoji");
+    /// # let source = altdiffusion_pipeline::ModelSource::open(model)?;
+    /// let parts = altdiffusion_pipeline::ModelParts::in_folders(&source)?;
+    /// let hash = std::thread::spawn(parts.hasher());
+    /// # drop(hash);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn hasher(&self) -> impl FnOnce() -> Result<String> + Send + 'static {
+        let weights = self.weights();
+        move || hash::of(&weights)
     }
 
     /// Whether the model has a safety checker.

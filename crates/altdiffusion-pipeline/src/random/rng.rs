@@ -19,6 +19,14 @@ pub enum Rng {
 }
 
 impl Rng {
+    /// The name in the records of web interfaces: their GPU is the GPU's own noise, and NV the same computed on the CPU.
+    pub fn recorded_name(self) -> &'static str {
+        match self {
+            Self::Cpu => "CPU",
+            Self::Cuda => "NV",
+        }
+    }
+
     /// Every generator.
     pub const ALL: [Self; 2] = [Self::Cpu, Self::Cuda];
 

@@ -21,6 +21,8 @@ use crate::vector::unit_vector;
 pub struct Hit {
     /// Whether it is a text or an image.
     pub kind: ItemKind,
+    /// Its row among the items of its kind, for [`Index::item`].
+    pub row: usize,
     /// The text, or the image's name.
     pub item: String,
     /// The cosine with the query, at most 1.
@@ -131,6 +133,7 @@ impl Index {
         best.truncate(options.top);
         let hit = |(kind, scored): &(ItemKind, Scored)| Hit {
             kind: *kind,
+            row: scored.row,
             item: String::new(),
             score: scored.score,
         };
@@ -151,6 +154,17 @@ impl Index {
             }
         }
         Ok(hits)
+    }
+
+    /// The text, or the image's name, in a row of its kind.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if there is no such row, or it is damaged.
+    pub fn item(&self, kind: ItemKind, row: usize) -> Result<String> {
+        let items = self.table(kind).items_at(&self.data, std::iter::once(row));
+        let item = items.map(|mut items| items.pop());
+        let problem = |problem: String| Error::format(self.data.name(), problem);
+        item.map_err(problem)?.ok_or_else(|| problem(format!("no item {row}")))
     }
 
     fn table(&self, kind: ItemKind) -> &VectorTable {

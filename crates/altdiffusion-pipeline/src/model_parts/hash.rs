@@ -3,41 +3,25 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::thread::{self, JoinHandle};
 
-use altdiffusion_pipeline::ModelParts;
-use anyhow::{Context, Result, anyhow};
 use model_files::checkpoint::Checkpoint;
 use sha2::{Digest, Sha256};
 
-use crate::recorded::hex;
+use crate::{Error, Result};
 
 /// The digits that web interfaces show.
 const DIGITS: usize = 10;
 
-/// Starts hashing a model's weights, which takes a moment per gigabyte, while it is loaded and draws.
-pub fn start(parts: &ModelParts) -> JoinHandle<Result<String>> {
-    let weights = parts.weights();
-    thread::spawn(move || of(&weights))
-}
-
-/// Waits for the hash.
-///
-/// # Errors
-/// If a file cannot be read.
-pub fn finish(hash: JoinHandle<Result<String>>) -> Result<String> {
-    hash.join().map_err(|_| anyhow!("the model's hash could not be computed"))?.context("the model's hash")
-}
-
 /// The SHA-256 of a single file, as in web interfaces; for several files, the hash of their hashes.
-fn of(weights: &[Checkpoint]) -> Result<String> {
+pub(super) fn of(weights: &[Checkpoint]) -> Result<String> {
     let mut digests = Vec::new();
     for file in weights.iter().flat_map(Checkpoint::files) {
         digests.push(match in_hub_cache(Path::new(file.name())) {
             Some(digest) => digest,
             None => {
                 let mut digest = Sha256::new();
-                file.write_to(&mut digest as &mut dyn Write).context(file.name().to_owned())?;
+                file.write_to(&mut digest as &mut dyn Write)
+                    .map_err(|error| Error::io(Path::new(file.name()), error))?;
                 hex(&digest.finalize())
             }
         });
@@ -48,6 +32,10 @@ fn of(weights: &[Checkpoint]) -> Result<String> {
     };
     hash.truncate(DIGITS);
     Ok(hash)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The hub's cache names large files by their SHA-256, and a model's files link there.
