@@ -14,7 +14,6 @@ mod image_file;
 mod interrupt;
 mod language;
 mod model;
-mod model_hash;
 mod more_options;
 mod named;
 mod option_values;
@@ -35,6 +34,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use self::commands::serve::LogForm;
 use self::exit_status::ExitStatus;
 
 /// Draw images from prompts in Chinese, English and sixteen other languages, and search images in them.
@@ -71,6 +71,7 @@ enum Command {
     Convert(commands::convert::Convert),
     Embed(commands::embed::Embed),
     Search(commands::search::Search),
+    Serve(Box<commands::serve::Serve>),
     Download(commands::download::Download),
     Models(commands::models::Models),
     Machine(commands::machine::ShowMachine),
@@ -118,7 +119,7 @@ fn run() -> anyhow::Result<ExitStatus> {
             return Ok(ExitStatus::Success);
         }
     };
-    start_log(cli.verbose);
+    start_log(cli.verbose, &cli.command);
     if cli.quiet {
         progress::be_quiet();
     }
@@ -131,6 +132,7 @@ fn run() -> anyhow::Result<ExitStatus> {
         Command::Convert(convert) => convert.run(),
         Command::Embed(embed) => embed.run(),
         Command::Search(search) => search.run(),
+        Command::Serve(serve) => serve.run(),
         Command::Download(download) => download.run(),
         Command::Models(models) => models.run(),
         Command::Machine(machine) => machine.run(),
@@ -184,22 +186,36 @@ fn refuse(message: &clap::Error) -> ExitStatus {
     ExitStatus::Usage
 }
 
-fn start_log(verbose: bool) {
+fn start_log(verbose: bool, command: &Command) {
     const QUIET: &str = "warn";
+    const SERVER: &str = "warn,altdiffusion_server=info";
     const VERBOSE: &str = "info,altdiffusion=debug,model_files=debug,altclip_encoder=debug,embedding_index=debug,\
-                           altdiffusion_pipeline=debug,altclip_training=debug,emoji_model=debug";
-    let default = if verbose { VERBOSE } else { QUIET };
+                           altdiffusion_pipeline=debug,altdiffusion_server=debug,altclip_training=debug,\
+                           emoji_model=debug";
+    let log_form = match command {
+        Command::Serve(serve) => Some(serve.log_format),
+        _ => None,
+    };
+    let default = match (verbose, log_form) {
+        (true, _) => VERBOSE,
+        (false, Some(_)) => SERVER,
+        (false, None) => QUIET,
+    };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     // This module prints every byte that is sent, and the hub's token is among them.
     let secret = "ureq_proto::util=off".parse();
     let filter = secret.map_or_else(|_| EnvFilter::new(default), |secret| filter.add_directive(secret));
-    let is_log = verbose || std::env::var_os(EnvFilter::DEFAULT_ENV).is_some();
+    let is_log = verbose || log_form.is_some() || std::env::var_os(EnvFilter::DEFAULT_ENV).is_some();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)
         .with_writer(|| standard_streams::LogWriter);
-    // Without a log, warnings look like all other messages.
-    if is_log { log.init() } else { log.event_format(standard_streams::Warning).init() }
+    match log_form {
+        Some(LogForm::Json) => log.json().flatten_event(true).init(),
+        _ if is_log => log.init(),
+        // Without a log, warnings look like all other messages.
+        _ => log.event_format(standard_streams::Warning).init(),
+    }
 }
 
 /// An error and its causes, joined by `: `. A cause that ends the line already is not repeated.

@@ -23,7 +23,7 @@ const LICENCE: &str = "Its weights are under CreativeML Open RAIL-M, which limit
                        https://huggingface.co/spaces/CompVis/stable-diffusion-license";
 
 /// The folders of a pipeline; "" is the model's root.
-const PIPELINE_FOLDERS: [&str; 8] = [
+pub const PIPELINE_FOLDERS: [&str; 8] = [
     "tokenizer",
     "text_encoder",
     "unet",
@@ -34,7 +34,8 @@ const PIPELINE_FOLDERS: [&str; 8] = [
     "image_encoder",
 ];
 /// The folders of a dual encoder.
-const EMBEDDER_FOLDERS: [&str; 5] = ["", "tokenizer", "text_encoder", "image_encoder", "feature_extractor"];
+pub const EMBEDDER_FOLDERS: [&str; 5] =
+    ["", "tokenizer", "text_encoder", "image_encoder", "feature_extractor"];
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]

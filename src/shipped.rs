@@ -5,6 +5,9 @@ use model_files::source::{EmbeddedFiles, ModelSource};
 /// The model's name in images.
 pub const NAME: &str = "emoji";
 
+/// The width and height of its images, in pixels.
+pub const SIDE: usize = 64;
+
 /// More steps do not improve its images.
 pub const STEPS: usize = 20;
 

@@ -12,5 +12,6 @@ pub mod machine;
 pub mod manual;
 pub mod models;
 pub mod search;
+pub mod serve;
 pub mod similarity;
 pub mod train;

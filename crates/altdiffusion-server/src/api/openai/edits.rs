@@ -1,0 +1,170 @@
+//! `POST /v1/images/edits`: draws from an image, in whole or under a mask.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Multipart, Request, State as Extract};
+use axum::response::Response;
+use utoipa::ToSchema;
+
+use super::ErrorBody;
+use super::draw_options::{DrawFields, size};
+use super::events::EventSchema;
+use super::images::{AnswerForm, ImageList, draw};
+use crate::body::{self, Room};
+use crate::image_data::GivenImage;
+use crate::problem::Problem;
+use crate::state::Shared;
+
+/// The fields of a form.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "describes the form")]
+pub(crate) struct EditForm {
+    /// The image to start from.
+    #[schema(value_type = String, format = Binary)]
+    image: Vec<u8>,
+    /// Where it is redrawn: transparent or, in an image without transparency, white.
+    #[schema(value_type = Option<String>, format = Binary)]
+    mask: Option<Vec<u8>>,
+    prompt: String,
+    model: Option<String>,
+    n: Option<usize>,
+    size: Option<String>,
+    response_format: Option<String>,
+    output_format: Option<String>,
+    negative_prompt: Option<String>,
+    seed: Option<u64>,
+    steps: Option<usize>,
+    guidance_scale: Option<f64>,
+    scheduler: Option<String>,
+    strength: Option<f64>,
+    stream: Option<bool>,
+    partial_images: Option<usize>,
+}
+
+/// Draw images from an image and a prompt.
+#[utoipa::path(
+    post,
+    path = "/v1/images/edits",
+    request_body(content = EditForm, content_type = "multipart/form-data"),
+    responses(
+        (status = 200, description = "The images, or with `stream` their events", content(
+            (ImageList = "application/json"), (EventSchema = "text/event-stream")
+        )),
+        (status = "4XX", description = "The request cannot be answered", body = ErrorBody),
+        (status = "5XX", description = "The server failed", body = ErrorBody),
+    )
+)]
+pub(crate) async fn edits(Extract(state): Extract<Shared>, request: Request) -> Result<Response, Problem> {
+    let deadline = state.deadline(request.headers())?;
+    let form = Form::read(&state, request).await?;
+    let answer = AnswerForm::read(form.text("response_format"), form.text("output_format"))?;
+    let answer = answer.of_edits();
+    let stream = form.parsed::<bool>("stream")?.unwrap_or(false);
+    let previews = form.parsed::<usize>("partial_images")?.unwrap_or(0) > 0;
+    if form.0.iter().filter(|(name, _)| matches!(name.as_str(), "image" | "image[]")).count() > 1 {
+        return Err(Problem::field("image", "expected one image"));
+    }
+    let Some(image) = form.file(&["image", "image[]"]) else {
+        return Err(Problem::field("image", "expected an image file"));
+    };
+    let image = GivenImage::of_file(&state, "image", image.to_vec()).await?;
+    let mask = match form.file(&["mask"]) {
+        Some(mask) => Some(GivenImage::of_file(&state, "mask", mask.to_vec()).await?),
+        None => None,
+    };
+    let fields = DrawFields {
+        prompt: form.text("prompt").ok_or_else(|| Problem::field("prompt", "expected one"))?.to_owned(),
+        negative_prompt: form.text("negative_prompt").map(str::to_owned),
+        n: form.parsed("n")?,
+        size: form.text("size").map_or(Ok(None), size)?,
+        seed: form.parsed("seed")?,
+        steps: form.parsed("steps")?,
+        guidance_scale: form.parsed("guidance_scale")?,
+        scheduler: form.text("scheduler").map(str::to_owned),
+        strength: form.parsed("strength")?,
+        image: Some(image),
+        mask,
+        format: Some(answer.format),
+        ..DrawFields::default()
+    };
+    draw(&state, form.text("model"), fields, answer, stream.then_some(previews), deadline).await
+}
+
+/// The fields of a form that are known, and those of OpenAI's clients that have no meaning here.
+const KNOWN: [&str; 25] = [
+    "image",
+    "image[]",
+    "mask",
+    "prompt",
+    "model",
+    "n",
+    "size",
+    "response_format",
+    "output_format",
+    "negative_prompt",
+    "seed",
+    "steps",
+    "guidance_scale",
+    "scheduler",
+    "strength",
+    "stream",
+    "partial_images",
+    "user",
+    "quality",
+    "background",
+    "input_fidelity",
+    "moderation",
+    "output_compression",
+    "style",
+    "safety_identifier",
+];
+
+/// A form with files, and its share of the room for bodies.
+pub(crate) struct Form(Vec<(String, Vec<u8>)>, #[allow(dead_code, reason = "held")] Room);
+
+impl Form {
+    async fn read(state: &Shared, request: Request) -> Result<Self, Problem> {
+        let form = Self::read_any(state, request).await?;
+        match form.0.iter().find(|(name, _)| !KNOWN.contains(&name.as_str())) {
+            Some((name, _)) => Err(Problem::field(name, "no such field")),
+            None => Ok(form),
+        }
+    }
+
+    /// Reads a form with any fields.
+    ///
+    /// # Errors
+    /// If it is too large, takes too long, or is damaged.
+    pub(crate) async fn read_any(state: &Shared, request: Request) -> Result<Self, Problem> {
+        let (parts, content) = request.into_parts();
+        let content = body::read(state, &parts.headers, content).await?;
+        let whole = Request::from_parts(parts, Body::from(content.bytes.clone()));
+        let multipart = Multipart::from_request(whole, &()).await;
+        let mut multipart = multipart.map_err(|error| Problem::new(error.status(), error.body_text()))?;
+        let mut fields = Vec::new();
+        loop {
+            let field = multipart.next_field().await;
+            let Some(field) = field.map_err(|error| Problem::invalid(error.body_text()))? else { break };
+            let name = field.name().unwrap_or_default().to_owned();
+            let bytes = field.bytes().await.map_err(|error| Problem::invalid(error.body_text()))?;
+            fields.push((name, bytes.to_vec()));
+        }
+        Ok(Self(fields, content.room))
+    }
+
+    /// A file.
+    pub(crate) fn file(&self, names: &[&str]) -> Option<&[u8]> {
+        let field = self.0.iter().find(|(name, _)| names.contains(&name.as_str()));
+        field.map(|(_, bytes)| bytes.as_slice())
+    }
+
+    /// A text.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.file(&[name]).and_then(|bytes| std::str::from_utf8(bytes).ok())
+    }
+
+    fn parsed<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Problem> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let problem = || Problem::field(name, format!("{text:?} has no meaning here"));
+        text.trim().parse().map(Some).map_err(|_| problem())
+    }
+}

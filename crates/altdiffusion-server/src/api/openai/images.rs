@@ -1,0 +1,282 @@
+//! `POST /v1/images/generations`: draws images.
+
+use altdiffusion_pipeline::image_metadata::ImageFileFormat;
+use axum::Json;
+use axum::extract::{Request, State as Extract};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::time::Instant;
+use utoipa::ToSchema;
+
+use super::draw_options::{ControlField, DrawFields, LoraField, controls, format, loras, size};
+use super::events::EventSchema;
+use super::{ErrorBody, events, now};
+use crate::body;
+use crate::drawing::Drawn;
+use crate::image_data::GivenImage;
+use crate::problem::Problem;
+use crate::state::{Shared, shown};
+
+/// A request for images, as OpenAI's, with this program's options beside.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImageRequest {
+    /// The model; by default the server's first.
+    #[serde(default)]
+    model: Option<String>,
+    prompt: String,
+    /// How many images, with consecutive seeds.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    n: Option<usize>,
+    /// `WIDTHxHEIGHT` in pixels, or `auto`: the model's.
+    #[serde(default)]
+    #[schema(pattern = "^(auto|[0-9]+x[0-9]+)$")]
+    size: Option<String>,
+    /// `b64_json`, or `url` for a data URI.
+    #[serde(default)]
+    #[schema(pattern = "^(b64_json|url)$")]
+    response_format: Option<String>,
+    /// png, jpeg or webp.
+    #[serde(default)]
+    #[schema(pattern = "^(png|jpe?g|webp)$")]
+    output_format: Option<String>,
+    /// Whether to send events as the images are drawn.
+    #[serde(default)]
+    stream: Option<bool>,
+    /// With `stream`: whether to send previews; 0 for none.
+    #[serde(default)]
+    partial_images: Option<usize>,
+    #[serde(default)]
+    negative_prompt: Option<String>,
+    #[serde(default)]
+    seed: Option<u64>,
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    steps: Option<usize>,
+    #[serde(default)]
+    #[schema(minimum = -1000, maximum = 1000)]
+    guidance_scale: Option<f64>,
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 1)]
+    guidance_rescale: Option<f64>,
+    /// A scheduler by any of its names, such as `ddim`, `DPM++ 2M Karras` or `euler_a`.
+    #[serde(default)]
+    scheduler: Option<String>,
+    #[serde(default)]
+    clip_skip: Option<usize>,
+    /// Whether `(word:1.3)` sets weights.
+    #[serde(default)]
+    prompt_weights: Option<bool>,
+    /// The image to start from, in base64 or a data URI.
+    #[serde(default)]
+    image: Option<String>,
+    /// Where the image is redrawn: white, or transparent.
+    #[serde(default)]
+    mask: Option<String>,
+    /// How much of the image may change, from 0 to 1.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 1)]
+    strength: Option<f64>,
+    #[serde(default)]
+    loras: Option<Vec<LoraField>>,
+    #[serde(default)]
+    controls: Option<Vec<ControlField>>,
+    /// Ignored, as are the fields after it, which OpenAI's clients may send.
+    #[serde(default)]
+    #[allow(dead_code, reason = "OpenAI's clients may send it")]
+    quality: Option<Value>,
+    #[serde(default)]
+    #[allow(dead_code, reason = "OpenAI's clients may send it")]
+    style: Option<Value>,
+    #[serde(default)]
+    #[allow(dead_code, reason = "OpenAI's clients may send it")]
+    user: Option<Value>,
+    #[serde(default)]
+    #[allow(dead_code, reason = "OpenAI's clients may send it")]
+    safety_identifier: Option<Value>,
+    #[serde(default)]
+    #[allow(dead_code, reason = "OpenAI's clients may send it")]
+    background: Option<Value>,
+    #[serde(default)]
+    #[allow(dead_code, reason = "OpenAI's clients may send it")]
+    moderation: Option<Value>,
+    #[serde(default)]
+    #[allow(dead_code, reason = "OpenAI's clients may send it")]
+    output_compression: Option<Value>,
+}
+
+/// Images in the order of their seeds.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ImageList {
+    /// Seconds since 1970.
+    created: u64,
+    data: Vec<ImageItem>,
+}
+
+/// An image.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ImageItem {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    b64_json: Option<String>,
+    /// A data URI.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    pub(super) seed: u64,
+    pub(super) width: u32,
+    pub(super) height: u32,
+    /// How it was drawn, as the file says.
+    pub(super) parameters: String,
+    /// Whether the safety checker made it black.
+    flagged: bool,
+    seconds: f64,
+}
+
+/// How images are answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AnswerForm {
+    pub(super) as_uri: bool,
+    pub(super) format: ImageFileFormat,
+    /// What the names of events begin with.
+    pub(super) event_prefix: &'static str,
+}
+
+impl AnswerForm {
+    /// Reads the fields of a request.
+    ///
+    /// # Errors
+    /// If one has another value than those known.
+    pub(super) fn read(response_format: Option<&str>, output_format: Option<&str>) -> Result<Self, Problem> {
+        let as_uri = match response_format {
+            None | Some("b64_json") => false,
+            Some("url") => true,
+            Some(other) => {
+                let problem = format!("{other:?}, expected b64_json or url");
+                return Err(Problem::field("response_format", problem));
+            }
+        };
+        let format = output_format.map_or(Ok(ImageFileFormat::Png), format)?;
+        Ok(Self { as_uri, format, event_prefix: "image_generation" })
+    }
+
+    /// With the events of an edit.
+    pub(super) fn of_edits(self) -> Self {
+        Self { event_prefix: "image_edit", ..self }
+    }
+
+    /// The format's name in OpenAI's interface.
+    pub(super) fn format_name(self) -> &'static str {
+        match self.format {
+            ImageFileFormat::Jpeg => "jpeg",
+            ImageFileFormat::WebP => "webp",
+            _ => "png",
+        }
+    }
+
+    pub(super) fn item(self, drawn: &Drawn) -> ImageItem {
+        let encoded = BASE64_STANDARD.encode(&drawn.file);
+        let (b64_json, url) = match self.as_uri {
+            true => (None, Some(format!("data:image/{};base64,{encoded}", self.format_name()))),
+            false => (Some(encoded), None),
+        };
+        ImageItem {
+            b64_json,
+            url,
+            seed: drawn.seed,
+            width: drawn.width,
+            height: drawn.height,
+            parameters: drawn.parameters.clone(),
+            flagged: drawn.flagged,
+            seconds: drawn.seconds,
+        }
+    }
+
+    pub(super) fn list(self, images: &[Drawn]) -> ImageList {
+        ImageList { created: now(), data: images.iter().map(|drawn| self.item(drawn)).collect() }
+    }
+}
+
+/// Draw images from a prompt.
+#[utoipa::path(
+    post,
+    path = "/v1/images/generations",
+    request_body = ImageRequest,
+    responses(
+        (status = 200, description = "The images, or with `stream` their events", content(
+            (ImageList = "application/json"), (EventSchema = "text/event-stream")
+        )),
+        (status = "4XX", description = "The request cannot be answered", body = ErrorBody),
+        (status = "5XX", description = "The server failed", body = ErrorBody),
+    )
+)]
+pub(crate) async fn generations(
+    Extract(state): Extract<Shared>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let deadline = state.deadline(request.headers())?;
+    let (request, _room): (ImageRequest, _) = body::json(&state, request).await?;
+    let form = AnswerForm::read(request.response_format.as_deref(), request.output_format.as_deref())?;
+    let (stream, previews) = (request.stream.unwrap_or(false), request.partial_images.unwrap_or(0) > 0);
+    let model = request.model.clone();
+    let fields = fields(&state, request, form.format).await?;
+    draw(&state, model.as_deref(), fields, form, stream.then_some(previews), deadline).await
+}
+
+async fn fields(
+    state: &Shared,
+    request: ImageRequest,
+    format: ImageFileFormat,
+) -> Result<DrawFields, Problem> {
+    let image = match request.image {
+        Some(image) => Some(GivenImage::of_text(state, "image", image).await?),
+        None => None,
+    };
+    let mask = match request.mask {
+        Some(mask) => Some(GivenImage::of_text(state, "mask", mask).await?),
+        None => None,
+    };
+    Ok(DrawFields {
+        prompt: request.prompt,
+        negative_prompt: request.negative_prompt,
+        n: request.n,
+        size: request.size.as_deref().map_or(Ok(None), size)?,
+        seed: request.seed,
+        steps: request.steps,
+        guidance_scale: request.guidance_scale,
+        guidance_rescale: request.guidance_rescale,
+        scheduler: request.scheduler,
+        clip_skip: request.clip_skip,
+        prompt_weights: request.prompt_weights.unwrap_or(false),
+        image,
+        mask,
+        strength: request.strength,
+        loras: loras(state, request.loras.unwrap_or_default())?,
+        controls: controls(state, request.controls.unwrap_or_default()).await?,
+        format: Some(format),
+    })
+}
+
+/// Draws what the fields say; `stream` says whether to send events, and with previews.
+pub(super) async fn draw(
+    state: &Shared,
+    model: Option<&str>,
+    fields: DrawFields,
+    form: AnswerForm,
+    stream: Option<bool>,
+    deadline: Instant,
+) -> Result<Response, Problem> {
+    let queue = state.image_model(model)?;
+    if state.options.log_prompts {
+        tracing::info!(prompt = shown(&fields.prompt), "drawing");
+    }
+    let mut request = fields.request(state, queue)?;
+    request.previews = stream == Some(true);
+    let drawing = queue.add(request, deadline)?;
+    match stream {
+        Some(_) => Ok(events::stream(drawing, form).into_response()),
+        None => Ok(Json(form.list(&drawing.images().await?)).into_response()),
+    }
+}

@@ -1,0 +1,62 @@
+//! Answers what runs the server asks: is it alive, what does it do, how is it used.
+
+use axum::extract::State as Extract;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::openai::ErrorBody;
+use crate::state::Shared;
+
+/// The media type of metrics.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The state of the server.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Health {
+    /// `ok`.
+    status: &'static str,
+    /// Whether no model is being loaded, so that requests are answered at once.
+    ready: bool,
+    version: &'static str,
+}
+
+/// Say whether the server is alive, and ready.
+#[utoipa::path(get, path = "/health", responses((status = 200, description = "It is alive", body = Health)))]
+pub(crate) async fn health(Extract(state): Extract<Shared>) -> Json<Health> {
+    let images = state.drawing.iter().map(|queue| queue.stage());
+    let stages = images.chain(state.embedding.iter().map(|queue| queue.stage()));
+    let ready = !stages.into_iter().any(|stage| stage.is_loading());
+    Json(Health { status: "ok", ready, version: env!("CARGO_PKG_VERSION") })
+}
+
+/// Count what the server does, for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses(
+        (status = 200, description = "OpenMetrics", body = String, content_type = "application/openmetrics-text"),
+        (status = 401, description = "A key is needed", body = ErrorBody),
+    )
+)]
+pub(crate) async fn metrics(Extract(state): Extract<Shared>) -> Response {
+    for queue in &state.drawing {
+        state.metrics.set_queue_length("images", &queue.model.name, queue.length());
+    }
+    for queue in &state.embedding {
+        state.metrics.set_queue_length("tokens", &queue.name, queue.length());
+    }
+    ([(header::CONTENT_TYPE, OPEN_METRICS)], state.metrics.text()).into_response()
+}
+
+/// The description of the interface.
+#[derive(Clone)]
+pub(super) struct Description(pub(super) String);
+
+pub(super) fn openapi_route(description: Description) -> Router<Shared> {
+    let answer = move || async move { ([(header::CONTENT_TYPE, "application/json")], description.0) };
+    Router::new().route("/openapi.json", get(answer))
+}

@@ -1,0 +1,146 @@
+//! Lists what clients offer to choose from.
+
+use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing};
+use axum::Json;
+use axum::extract::State as Extract;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+
+use crate::state::Shared;
+
+/// A model.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct WebuiModel {
+    title: String,
+    model_name: String,
+    hash: Option<String>,
+    sha256: Option<String>,
+    filename: String,
+    config: Option<String>,
+}
+
+/// List the diffusion models.
+#[utoipa::path(get, path = "/sdapi/v1/sd-models", responses((status = 200, description = "Models", body = Vec<WebuiModel>)))]
+pub(crate) async fn sd_models(Extract(state): Extract<Shared>) -> Json<Vec<WebuiModel>> {
+    let models = state.drawing.iter().map(|queue| {
+        let name = queue.model.name.clone();
+        let (hash, sha256, config) = (None, None, None);
+        WebuiModel { title: name.clone(), model_name: name.clone(), hash, sha256, filename: name, config }
+    });
+    Json(models.collect())
+}
+
+/// Look for new models; there are none, since a server's models are its options.
+#[utoipa::path(post, path = "/sdapi/v1/refresh-checkpoints", responses((status = 200, description = "Done")))]
+pub(crate) async fn refresh_checkpoints() -> Json<()> {
+    Json(())
+}
+
+/// A sampler.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct WebuiSampler {
+    name: &'static str,
+    aliases: Vec<&'static str>,
+    #[schema(value_type = Object)]
+    options: Map<String, Value>,
+}
+
+/// List the samplers.
+#[utoipa::path(get, path = "/sdapi/v1/samplers", responses((status = 200, description = "Samplers", body = Vec<WebuiSampler>)))]
+pub(crate) async fn samplers() -> Json<Vec<WebuiSampler>> {
+    let samplers = SchedulerKind::ALL.into_iter().map(|kind| WebuiSampler {
+        name: kind.sampler_name(),
+        aliases: vec![kind.name(), kind.class_name()],
+        options: Map::new(),
+    });
+    Json(samplers.collect())
+}
+
+/// A spacing of noise levels.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct WebuiScheduler {
+    name: String,
+    label: String,
+    aliases: Option<Vec<String>>,
+    default_rho: f64,
+    need_inner_model: bool,
+}
+
+/// List the spacings of noise levels.
+#[utoipa::path(get, path = "/sdapi/v1/schedulers", responses((status = 200, description = "Schedulers", body = Vec<WebuiScheduler>)))]
+pub(crate) async fn schedulers() -> Json<Vec<WebuiScheduler>> {
+    let spacings = SigmaSpacing::ALL.into_iter().filter(|spacing| *spacing != SigmaSpacing::Timesteps);
+    let names = std::iter::once("automatic").chain(spacings.map(SigmaSpacing::name));
+    let schedulers = names.map(|name| {
+        let mut letters = name.chars();
+        let label =
+            letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default();
+        let (aliases, default_rho) = (None, if name == "karras" { 7.0 } else { -1.0 });
+        WebuiScheduler { name: name.to_owned(), label, aliases, default_rho, need_inner_model: false }
+    });
+    Json(schedulers.collect())
+}
+
+/// A LoRA.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct WebuiLora {
+    name: String,
+    alias: String,
+    path: String,
+    #[schema(value_type = Object)]
+    metadata: Map<String, Value>,
+}
+
+/// List the LoRAs.
+#[utoipa::path(get, path = "/sdapi/v1/loras", responses((status = 200, description = "LoRAs", body = Vec<WebuiLora>)))]
+pub(crate) async fn loras(Extract(state): Extract<Shared>) -> Json<Vec<WebuiLora>> {
+    let loras = state.folders.lora_names().into_iter();
+    let loras =
+        loras.map(|name| WebuiLora { alias: name.clone(), path: name.clone(), name, metadata: Map::new() });
+    Json(loras.collect())
+}
+
+/// Look for new LoRAs; the folder is read at each request.
+#[utoipa::path(post, path = "/sdapi/v1/refresh-loras", responses((status = 200, description = "Done")))]
+pub(crate) async fn refresh_loras() -> Json<()> {
+    Json(())
+}
+
+/// List textual inversions: none.
+#[utoipa::path(get, path = "/sdapi/v1/embeddings", responses((status = 200, description = "Embeddings", body = Object)))]
+pub(crate) async fn embeddings() -> Json<Value> {
+    Json(json!({ "loaded": {}, "skipped": {} }))
+}
+
+/// List upscalers: none.
+#[utoipa::path(get, path = "/sdapi/v1/upscalers", responses((status = 200, description = "Upscalers", body = Vec<Object>)))]
+pub(crate) async fn upscalers() -> Json<Value> {
+    let none =
+        json!({ "name": "None", "model_name": null, "model_path": null, "model_url": null, "scale": 1 });
+    Json(json!([none]))
+}
+
+/// List upscalers of latents: none.
+#[utoipa::path(get, path = "/sdapi/v1/latent-upscale-modes", responses((status = 200, description = "Modes", body = Vec<Object>)))]
+pub(crate) async fn latent_upscale_modes() -> Json<Value> {
+    Json(json!([]))
+}
+
+/// List autoencoders: each model has its own.
+#[utoipa::path(get, path = "/sdapi/v1/sd-vae", responses((status = 200, description = "Autoencoders", body = Vec<Object>)))]
+pub(crate) async fn sd_vae() -> Json<Value> {
+    Json(json!([]))
+}
+
+/// List styles: none.
+#[utoipa::path(get, path = "/sdapi/v1/prompt-styles", responses((status = 200, description = "Styles", body = Vec<Object>)))]
+pub(crate) async fn prompt_styles() -> Json<Value> {
+    Json(json!([]))
+}
+
+/// Say how the server was started: some clients look whether it has this path.
+#[utoipa::path(get, path = "/sdapi/v1/cmd-flags", responses((status = 200, description = "Flags", body = Object)))]
+pub(crate) async fn cmd_flags() -> Json<Value> {
+    Json(json!({ "api": true }))
+}

@@ -1,0 +1,386 @@
+//! Reads a request as stable-diffusion-webui's clients send it. They send all fields, so that only those with values
+//! that would change the image and cannot be honoured are refused; fields that nobody knows are named in the answer.
+
+use altdiffusion_pipeline::GenerateOptions;
+use altdiffusion_pipeline::image_metadata::ImageFileFormat;
+use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing};
+use image::imageops;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::api::openai::draw_options::{DrawFields, factor, random_seed, with_sampler};
+use crate::drawing::{ControlImage, DrawRequest, DrawingQueue, NamedLora, RedrawnArea};
+use crate::image_data::{self, GivenImage};
+use crate::problem::Problem;
+use crate::state::Shared;
+
+/// A request for images.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(crate) struct WebuiRequest {
+    pub(super) prompt: Option<String>,
+    pub(super) negative_prompt: Option<String>,
+    /// -1 for a random one.
+    pub(super) seed: Option<i64>,
+    pub(super) steps: Option<usize>,
+    pub(super) cfg_scale: Option<f64>,
+    pub(super) width: Option<usize>,
+    pub(super) height: Option<usize>,
+    pub(super) batch_size: Option<usize>,
+    pub(super) n_iter: Option<usize>,
+    pub(super) sampler_name: Option<String>,
+    pub(super) sampler_index: Option<String>,
+    /// The spacing of noise levels.
+    pub(super) scheduler: Option<String>,
+    pub(super) eta: Option<f64>,
+    pub(super) override_settings: Option<Map<String, Value>>,
+    pub(super) send_images: Option<bool>,
+    pub(super) alwayson_scripts: Option<Map<String, Value>>,
+    /// img2img: the image to start from, in base64.
+    pub(super) init_images: Option<Vec<String>>,
+    /// img2img: how much may change.
+    pub(super) denoising_strength: Option<f64>,
+    /// img2img: where it is redrawn.
+    pub(super) mask: Option<String>,
+    pub(super) mask_blur: Option<f32>,
+    pub(super) inpainting_mask_invert: Option<i64>,
+    /// Whether only the masked part is drawn, at full size.
+    #[schema(value_type = Option<bool>)]
+    pub(super) inpaint_full_res: Option<Value>,
+    #[schema(maximum = 4096)]
+    pub(super) inpaint_full_res_padding: Option<u32>,
+    /// Refused if true.
+    pub(super) enable_hr: Option<bool>,
+    /// Refused if true.
+    pub(super) restore_faces: Option<bool>,
+    /// Refused if true.
+    pub(super) tiling: Option<bool>,
+    /// Refused if not 0.
+    pub(super) subseed_strength: Option<f64>,
+    /// Refused if not empty.
+    pub(super) script_name: Option<String>,
+    /// Refused if not empty.
+    pub(super) styles: Option<Vec<String>>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub(super) others: Map<String, Value>,
+}
+
+/// Fields of clients that change nothing here: where images are saved, how they are sent, and what belongs to options
+/// that are refused.
+const WITHOUT_EFFECT: [&str; 34] = [
+    "subseed",
+    "seed_resize_from_h",
+    "seed_resize_from_w",
+    "do_not_save_samples",
+    "do_not_save_grid",
+    "s_min_uncond",
+    "s_churn",
+    "s_tmax",
+    "s_tmin",
+    "s_noise",
+    "override_settings_restore_afterwards",
+    "refiner_checkpoint",
+    "refiner_switch_at",
+    "disable_extra_networks",
+    "firstpass_image",
+    "comments",
+    "firstphase_width",
+    "firstphase_height",
+    "hr_scale",
+    "hr_upscaler",
+    "hr_second_pass_steps",
+    "hr_resize_x",
+    "hr_resize_y",
+    "hr_checkpoint_name",
+    "hr_sampler_name",
+    "hr_scheduler",
+    "hr_prompt",
+    "hr_negative_prompt",
+    "force_task_id",
+    "script_args",
+    "save_images",
+    "infotext",
+    "resize_mode",
+    "image_cfg_scale",
+];
+/// The same for images to start from.
+const WITHOUT_EFFECT_ON_IMAGES: [&str; 9] = [
+    "mask_blur_x",
+    "mask_blur_y",
+    "mask_round",
+    "initial_noise_multiplier",
+    "latent_mask",
+    "include_init_images",
+    "inpainting_fill",
+    "use_deprecated_controlnet",
+    "user",
+];
+
+/// Multiples of a side that clients may send; the model draws multiples of 8.
+const SIDE_MULTIPLE: usize = 8;
+/// The most pixels around a mask.
+const MOST_PADDING: u32 = 4096;
+
+/// The setting that names the model.
+pub(super) const CHECKPOINT: &str = "sd_model_checkpoint";
+
+/// The name in a title such as `name.safetensors [hash]`.
+pub(super) fn model_name(title: &str) -> &str {
+    let name = title.split(" [").next().unwrap_or(title);
+    [".safetensors", ".ckpt", ".gguf"]
+        .into_iter()
+        .find_map(|ending| name.strip_suffix(ending))
+        .unwrap_or(name)
+}
+
+impl WebuiRequest {
+    /// The model that the request or an earlier one chose.
+    pub(super) fn model(&self, state: &Shared) -> Option<String> {
+        let setting = |name: &str| self.override_settings.as_ref()?.get(name)?.as_str().map(str::to_owned);
+        setting(CHECKPOINT).map(|title| model_name(&title).to_owned()).or_else(|| state.webui_model())
+    }
+
+    /// Fields that nobody knows.
+    pub(super) fn unknown(&self) -> Vec<&str> {
+        let known = |name: &&str| !WITHOUT_EFFECT.contains(name) && !WITHOUT_EFFECT_ON_IMAGES.contains(name);
+        self.others.keys().map(String::as_str).filter(known).collect()
+    }
+
+    /// What to draw.
+    ///
+    /// # Errors
+    /// If a value is out of range, or asks for what the server cannot do.
+    pub(super) async fn drawing(&self, state: &Shared, queue: &DrawingQueue) -> Result<DrawRequest, Problem> {
+        self.check_supported()?;
+        let (prompt, loras) = self.prompt_and_loras(state)?;
+        let images = self.batch_size.unwrap_or(1).saturating_mul(self.n_iter.unwrap_or(1));
+        let most = state.options.limits.images;
+        if !(1..=most).contains(&images) {
+            let problem = format!("{images} images, expected 1 to {most}");
+            return Err(Problem::field("batch_size × n_iter", problem));
+        }
+        let image = match self.init_images.as_deref() {
+            None | Some([]) => None,
+            Some([image]) => Some(GivenImage::of_text(state, "init_images[0]", image.clone()).await?),
+            Some(images) => {
+                return Err(Problem::field("init_images", format!("{}, expected one", images.len())));
+            }
+        };
+        let mask = match self.mask.as_deref().filter(|mask| !mask.is_empty()) {
+            Some(mask) => Some(GivenImage::of_text(state, "mask", mask.to_owned()).await?),
+            None => None,
+        };
+        let size = match (self.width, self.height) {
+            (None, None) => None,
+            (width, height) => {
+                let default = queue.status.default_size.get().copied();
+                let side = |side: Option<usize>, default: Option<usize>, name: &str| {
+                    let side = side.or(default);
+                    side.map(|side| side / SIDE_MULTIPLE * SIDE_MULTIPLE)
+                        .ok_or_else(|| Problem::field(name, "expected width and height, or neither"))
+                };
+                Some((
+                    side(width, default.map(|size| size.0), "width")?,
+                    side(height, default.map(|size| size.1), "height")?,
+                ))
+            }
+        };
+        let seed = match self.seed {
+            None => random_seed(),
+            Some(seed) => u64::try_from(seed).unwrap_or_else(|_| random_seed()),
+        };
+        let fields = DrawFields {
+            prompt,
+            negative_prompt: self.negative_prompt.clone(),
+            n: Some(images),
+            size,
+            seed: Some(seed),
+            steps: self.steps,
+            guidance_scale: self.cfg_scale,
+            clip_skip: self.clip_skip(),
+            prompt_weights: true,
+            loras,
+            controls: self.controls(state).await?,
+            format: Some(ImageFileFormat::Png),
+            ..DrawFields::default()
+        };
+        let mut request = fields.request(state, queue)?;
+        request.options = self.with_sampler(request.options)?;
+        if request.options.scheduler == Some(SchedulerKind::Ddim) {
+            request.options = request.options.eta(self.eta.unwrap_or_default());
+        }
+        if let Some(given) = image {
+            let image = image_data::rgb(&given.image);
+            request.rooms.push(given.room);
+            if let Some(strength) = self.denoising_strength {
+                request.options = request.options.strength(strength);
+            }
+            match mask {
+                None => request.options = request.options.image(image),
+                Some(given) => {
+                    let mut mask = image_data::mask(&given.image);
+                    request.rooms.push(given.room);
+                    if self.inpainting_mask_invert.unwrap_or(0) != 0 {
+                        imageops::invert(&mut mask);
+                    }
+                    let blur = self.mask_blur.unwrap_or(0.0);
+                    if blur > 0.0 && blur.is_finite() {
+                        mask = imageops::blur(&mask, blur.min(64.0));
+                    }
+                    let area = self.redrawn_area(&image, &mask, size, queue);
+                    match area {
+                        Some(area) => request.area = Some(area),
+                        None => request.options = request.options.image(image).mask(mask),
+                    }
+                }
+            }
+        } else if mask.is_some() {
+            return Err(Problem::field("mask", "expected an image in init_images with it"));
+        }
+        request.previews = true;
+        request.keeps_interrupted = true;
+        Ok(request)
+    }
+
+    /// The sampler by either of its names, and the spacing of noise levels.
+    fn with_sampler(&self, mut options: GenerateOptions) -> Result<GenerateOptions, Problem> {
+        let named = |name: &&String| !name.is_empty() && !name.eq_ignore_ascii_case("automatic");
+        let name = self.sampler_name.as_ref().filter(named).or(self.sampler_index.as_ref().filter(named));
+        if let Some(name) = name {
+            options = with_sampler(options, "sampler_name", name)?;
+        }
+        if let Some(name) = self.scheduler.as_ref().filter(named) {
+            let spacing: Option<SigmaSpacing> = name.to_lowercase().parse().ok();
+            let Some(spacing) = spacing else {
+                let known: Vec<_> = SigmaSpacing::ALL.into_iter().map(SigmaSpacing::name).collect();
+                let problem = format!("{name:?}, expected Automatic or one of {}", known.join(", "));
+                return Err(Problem::field("scheduler", problem));
+            };
+            options = options.sigma_spacing(spacing);
+        }
+        Ok(options)
+    }
+
+    fn redrawn_area(
+        &self,
+        image: &image::RgbImage,
+        mask: &image::GrayImage,
+        size: Option<(usize, usize)>,
+        queue: &DrawingQueue,
+    ) -> Option<RedrawnArea> {
+        let is_asked = match self.inpaint_full_res.as_ref()? {
+            Value::Bool(asked) => *asked,
+            other => other.as_i64().unwrap_or(0) != 0,
+        };
+        let (width, height) = size.or_else(|| queue.status.default_size.get().copied())?;
+        let size = (u32::try_from(width).ok()?, u32::try_from(height).ok()?);
+        let padding = self.inpaint_full_res_padding.unwrap_or(0).min(MOST_PADDING);
+        is_asked.then(|| RedrawnArea::around(image.clone(), mask, padding, size))?
+    }
+
+    fn check_supported(&self) -> Result<(), Problem> {
+        let refused =
+            |field: &str, what: &str| Err(Problem::field(field, format!("this server cannot {what}")));
+        if self.enable_hr == Some(true) {
+            return refused("enable_hr", "draw a second time at a higher resolution");
+        }
+        if self.restore_faces == Some(true) {
+            return refused("restore_faces", "restore faces");
+        }
+        if self.tiling == Some(true) {
+            return refused("tiling", "draw tiles");
+        }
+        if self.subseed_strength.is_some_and(|strength| strength != 0.0) {
+            return refused("subseed_strength", "mix seeds");
+        }
+        if self.script_name.as_deref().is_some_and(|name| !name.is_empty()) {
+            return refused("script_name", "run scripts");
+        }
+        if self.styles.as_deref().is_some_and(|styles| !styles.is_empty()) {
+            return refused("styles", "apply styles");
+        }
+        let scripts = self.alwayson_scripts.iter().flatten().map(|(name, _)| name);
+        match scripts.into_iter().find(|name| !name.eq_ignore_ascii_case("controlnet")) {
+            Some(name) => refused(&format!("alwayson_scripts.{name}"), "run scripts other than controlnet"),
+            None => Ok(()),
+        }
+    }
+
+    /// The prompt without `<lora:name:strength>`, and those LoRAs.
+    fn prompt_and_loras(&self, state: &Shared) -> Result<(String, Vec<NamedLora>), Problem> {
+        let prompt = self.prompt.clone().unwrap_or_default();
+        let known = state.folders.lora_names();
+        let (mut rest, mut loras) = (String::with_capacity(prompt.len()), Vec::new());
+        let mut text = prompt.as_str();
+        while let Some(start) = text.find("<lora:") {
+            let (before, tag) = text.split_at(start);
+            let Some(end) = tag.find('>') else { break };
+            let inside = tag.get("<lora:".len()..end).unwrap_or_default();
+            let (name, strength) = inside.split_once(':').unwrap_or((inside, "1"));
+            let strength = strength.split(':').next().unwrap_or_default().trim().parse().ok();
+            let Some(strength) = strength else {
+                return Err(Problem::field("prompt", format!("{inside:?}: expected <lora:name:strength>")));
+            };
+            if !known.iter().any(|known| known == name) {
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                return Err(Problem::field("prompt", format!("LoRA {name:?}, expected one of: {known}")));
+            }
+            loras.push(NamedLora { name: name.to_owned(), strength: factor("prompt", strength)? });
+            rest.push_str(before);
+            text = tag.get(end + 1..).unwrap_or_default();
+        }
+        rest.push_str(text);
+        Ok((rest.trim().to_owned(), loras))
+    }
+
+    /// Layers to skip; web interfaces count the last as 1.
+    fn clip_skip(&self) -> Option<usize> {
+        let setting = self.override_settings.as_ref()?.get("CLIP_stop_at_last_layers")?.as_u64()?;
+        usize::try_from(setting.saturating_sub(1)).ok()
+    }
+
+    /// The units of the ControlNet extension.
+    async fn controls(&self, state: &Shared) -> Result<Vec<ControlImage>, Problem> {
+        let scripts = self.alwayson_scripts.iter().flatten();
+        let units = scripts.filter(|(name, _)| name.eq_ignore_ascii_case("controlnet"));
+        let units: Vec<Value> = units
+            .filter_map(|(_, script)| script.get("args")?.as_array().cloned())
+            .flatten()
+            .filter(|unit| {
+                unit.get("enabled").and_then(Value::as_bool).unwrap_or(true) && unit.get("model").is_some()
+            })
+            .collect();
+        let known = state.folders.controlnet_names();
+        let mut controls = Vec::with_capacity(units.len());
+        for (index, unit) in units.iter().enumerate() {
+            let field = |name: &str| format!("alwayson_scripts.controlnet.args[{index}].{name}");
+            let text = |name: &str| unit.get(name).and_then(Value::as_str).unwrap_or_default();
+            if !matches!(text("module"), "" | "none" | "None") {
+                let problem = format!("{:?}, expected none: images are followed as they are", text("module"));
+                return Err(Problem::field(&field("module"), problem));
+            }
+            // Names may carry a hash.
+            let name = text("model").split(" [").next().unwrap_or_default();
+            if !known.iter().any(|known| known == name) {
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                return Err(Problem::field(&field("model"), format!("{name:?}, expected one of: {known}")));
+            }
+            let nested = unit.get("image").and_then(|image| image.get("image")).and_then(Value::as_str);
+            let image = [text("image"), text("input_image"), nested.unwrap_or_default()];
+            let image = image.into_iter().find(|image| !image.is_empty()).unwrap_or_default().to_owned();
+            let given = GivenImage::of_text(state, &field("image"), image).await?;
+            let number = |name: &str, default: f64| unit.get(name).and_then(Value::as_f64).unwrap_or(default);
+            controls.push(ControlImage {
+                model: name.to_owned(),
+                image: image_data::rgb(&given.image),
+                room: given.room,
+                scale: factor(&field("weight"), number("weight", 1.0))?,
+                start: number("guidance_start", 0.0),
+                end: number("guidance_end", 1.0),
+            });
+        }
+        Ok(controls)
+    }
+}

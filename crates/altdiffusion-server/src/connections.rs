@@ -1,0 +1,102 @@
+//! Accepts connections, within limits of number and time, and lets them finish at the end.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tower::ServiceExt;
+
+use crate::limits::Limits;
+
+/// Streams that a connection may have open at once in HTTP/2.
+const STREAMS: u32 = 64;
+/// Bytes of a request's head.
+const HEAD_BYTES: u32 = 64 << 10;
+/// How long to wait after the system refused a connection, such as for want of file descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `router` until `end`, then lets running requests finish. `on_end` is called in between.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: &Limits,
+    end: impl Future<Output = ()>,
+    on_end: impl FnOnce(),
+) {
+    let connections = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let graceful = GracefulShutdown::new();
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_time)
+        .max_buf_size(HEAD_BYTES as usize * 4);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEAD_BYTES)
+        .keep_alive_interval(Some(limits.head_time))
+        .keep_alive_timeout(limits.head_time);
+    tokio::pin!(end);
+    loop {
+        let Ok(place) = Arc::clone(&connections).acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut end => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("a connection was not accepted: {error}");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        // Small answers leave at once.
+        let _ = stream.set_nodelay(true);
+        let router = router.clone();
+        let service =
+            hyper::service::service_fn(move |request: Request<Incoming>| router.clone().oneshot(request));
+        let (builder, watcher, time) = (builder.clone(), graceful.watcher(), limits.head_time);
+        tokio::spawn(async move {
+            if tokio::time::timeout(time, first_bytes(&stream)).await.is_err() {
+                return; // it says nothing
+            }
+            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+            if let Err(error) = watcher.watch(connection).await {
+                tracing::debug!("a connection ended: {error}");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    on_end();
+    if tokio::time::timeout(limits.shutdown_time, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests were still running after {} seconds", limits.shutdown_time.as_secs());
+    }
+}
+
+/// Waits until the protocol of a connection can be told; hyper has no time limit for that.
+async fn first_bytes(stream: &TcpStream) {
+    const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const LOOK_AGAIN: Duration = Duration::from_millis(10);
+    let mut bytes = [0; HTTP2.len()];
+    loop {
+        match stream.peek(&mut bytes).await {
+            Ok(count) if count > 0 && count < HTTP2.len() && HTTP2.starts_with(&bytes[..count]) => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            // Enough, the end, or an error that the connection will meet again.
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! Embeds texts and images: collects what waits into batches by tokens.
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use altclip_encoder::{Embedder, RowOutcome};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::image_data::GivenImage;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::model_thread::{ModelThread, Stage, Work};
+use crate::models::EmbeddingModel;
+use crate::options::ServerOptions;
+use crate::problem::Problem;
+
+/// Something to embed.
+pub(crate) enum Input {
+    Text(String),
+    /// Token ids of the model's tokenizer, with special tokens.
+    Ids(Vec<u32>),
+    Image(Box<GivenImage>),
+}
+
+impl Input {
+    /// At most the tokens it will have, before the tokenizer is loaded: a byte is at most a token.
+    fn most_tokens(&self, most: usize) -> usize {
+        match self {
+            Self::Text(text) => (text.len() + 2).min(most),
+            Self::Ids(ids) => ids.len().min(most),
+            Self::Image(_) => Limits::IMAGE_TOKENS,
+        }
+    }
+}
+
+/// Vectors of a request's inputs, in order.
+#[derive(Debug)]
+pub(crate) struct Vectors {
+    /// (inputs, dim), not normalised.
+    pub(crate) values: Vec<f32>,
+    pub(crate) dim: usize,
+    /// The texts' tokens, special ones included.
+    pub(crate) tokens: usize,
+}
+
+impl Vectors {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.values.chunks_exact(self.dim)
+    }
+
+    /// Divides each vector by its length.
+    pub(crate) fn normalize(&mut self) {
+        for row in self.values.chunks_exact_mut(self.dim) {
+            let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+            // As `altclip_encoder::altclip::normalize`, which divides.
+            row.iter_mut().for_each(|x| *x /= length);
+        }
+    }
+}
+
+type Call = Box<dyn FnOnce(&Embedder) + Send>;
+
+/// What is asked of the thread.
+pub(crate) enum EmbeddingJob {
+    /// Part of a batch.
+    Embed {
+        inputs: Vec<Input>,
+        reply: oneshot::Sender<Result<Vectors, Problem>>,
+        /// Its tokens in the queue, given back at the end.
+        place: OwnedSemaphorePermit,
+    },
+    /// Anything else.
+    Call { call: Call, failed: Box<dyn FnOnce(Problem) + Send>, place: OwnedSemaphorePermit },
+}
+
+impl EmbeddingJob {
+    /// Whether nobody waits for it.
+    fn is_abandoned(&self) -> bool {
+        matches!(self, Self::Embed { reply, .. } if reply.is_closed())
+    }
+}
+
+/// A model's queue.
+pub(crate) struct EmbeddingQueue {
+    pub(crate) name: String,
+    thread: ModelThread<EmbeddingJob>,
+    tokens: Arc<Semaphore>,
+    all_tokens: usize,
+}
+
+/// More tokens of a text than any model takes, for the queue.
+const MOST_TOKENS: usize = 512;
+
+impl EmbeddingQueue {
+    /// Starts the model's thread.
+    ///
+    /// # Errors
+    /// If the system has none left.
+    pub(crate) fn start(
+        model: &EmbeddingModel,
+        options: &ServerOptions,
+        metrics: &Arc<Metrics>,
+    ) -> std::io::Result<Self> {
+        let work = EmbeddingWork {
+            model: model.clone(),
+            loaded: None,
+            batch_tokens: options.limits.batch_tokens,
+            metrics: Arc::clone(metrics),
+        };
+        let name = format!("embed {}", model.name);
+        let thread = ModelThread::start(&name, work, options.keep_loaded, options.preload)?;
+        let all_tokens = options.limits.queued_tokens.min(u32::MAX as usize);
+        let tokens = Arc::new(Semaphore::new(all_tokens));
+        Ok(Self { name: model.name.clone(), thread, tokens, all_tokens })
+    }
+
+    pub(crate) fn stage(&self) -> &Stage {
+        &self.thread.stage
+    }
+
+    /// Tokens that wait or are embedded.
+    pub(crate) fn length(&self) -> usize {
+        self.all_tokens.saturating_sub(self.tokens.available_permits())
+    }
+
+    fn place(&self, tokens: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        // A request larger than the queue is taken when the queue is empty.
+        let tokens = tokens.clamp(1, self.all_tokens);
+        let place = u32::try_from(tokens).ok();
+        let place = place.and_then(|tokens| Arc::clone(&self.tokens).try_acquire_many_owned(tokens).ok());
+        place.ok_or_else(|| {
+            let problem =
+                format!("{} tokens wait for this model, expected at most {}", self.length(), self.all_tokens);
+            Problem::busy(problem, Duration::from_secs(1))
+        })
+    }
+
+    /// Embeds `inputs`.
+    ///
+    /// # Errors
+    /// If the queue is full, an input cannot be embedded, or the deadline passes.
+    pub(crate) async fn embed(&self, inputs: Vec<Input>, deadline: Instant) -> Result<Vectors, Problem> {
+        let place = self.place(inputs.iter().map(|input| input.most_tokens(MOST_TOKENS)).sum())?;
+        let (reply, received) = oneshot::channel();
+        self.thread.send(EmbeddingJob::Embed { inputs, reply, place })?;
+        self.receive(received, deadline).await
+    }
+
+    /// Runs `call` with the model.
+    ///
+    /// # Errors
+    /// If the queue is full, the model cannot be loaded, or the deadline passes.
+    pub(crate) async fn call<T: Send + 'static>(
+        &self,
+        tokens: usize,
+        deadline: Instant,
+        call: impl FnOnce(&Embedder) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let place = self.place(tokens)?;
+        let (reply, received) = oneshot::channel();
+        let reply = Arc::new(std::sync::Mutex::new(Some(reply)));
+        let take = |reply: &std::sync::Mutex<Option<oneshot::Sender<_>>>| {
+            reply.lock().ok().and_then(|mut reply| reply.take())
+        };
+        let for_failure = Arc::clone(&reply);
+        let job = EmbeddingJob::Call {
+            call: Box::new(move |embedder| {
+                if let Some(reply) = take(&reply).filter(|reply| !reply.is_closed()) {
+                    let _ = reply.send(call(embedder));
+                }
+            }),
+            failed: Box::new(move |problem| {
+                if let Some(reply) = take(&for_failure) {
+                    let _ = reply.send(Err(problem));
+                }
+            }),
+            place,
+        };
+        self.thread.send(job)?;
+        self.receive(received, deadline).await
+    }
+
+    async fn receive<T>(
+        &self,
+        received: oneshot::Receiver<Result<T, Problem>>,
+        deadline: Instant,
+    ) -> Result<T, Problem> {
+        match tokio::time::timeout_at(deadline.into(), received).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(Problem::failed()),
+            Err(_) if self.stage().is_loading() => Err(Problem::loading()),
+            Err(_) => Err(Problem::late()),
+        }
+    }
+}
+
+/// A model's work.
+struct EmbeddingWork {
+    model: EmbeddingModel,
+    loaded: Option<Embedder>,
+    batch_tokens: usize,
+    metrics: Arc<Metrics>,
+}
+
+impl EmbeddingWork {
+    fn load(&mut self, stage: &Stage) -> Result<Embedder, Problem> {
+        if let Some(embedder) = &self.loaded {
+            return Ok(embedder.clone());
+        }
+        let start = Instant::now();
+        let embedder = stage.loading(|| (self.model.load)())?;
+        self.metrics.add_seconds("load", start.elapsed());
+        tracing::info!(model = self.model.name, seconds = start.elapsed().as_secs_f64(), "loaded");
+        self.loaded = Some(embedder.clone());
+        Ok(embedder)
+    }
+
+    /// Embeds the inputs of several requests at once, and answers each.
+    fn embed(&self, embedder: &Embedder, jobs: Vec<EmbeddingJob>) {
+        let (mut inputs, mut replies) = (Vec::new(), Vec::new());
+        for job in jobs {
+            if let EmbeddingJob::Embed { inputs: of_job, reply, place } = job {
+                replies.push((of_job.len(), reply, place));
+                inputs.extend(of_job);
+            }
+        }
+        let start = Instant::now();
+        let mut rows = rows(embedder, inputs).into_iter();
+        let mut tokens = 0;
+        for (count, reply, place) in replies {
+            let mut vectors = Vectors { values: Vec::new(), dim: embedder.projection_dim(), tokens: 0 };
+            let mut problem = None;
+            for (index, row) in rows.by_ref().take(count).enumerate() {
+                match row {
+                    Ok((vector, tokens)) => {
+                        vectors.values.extend(vector);
+                        vectors.tokens += tokens;
+                    }
+                    Err(found) => {
+                        let field = format!("input[{index}]");
+                        problem.get_or_insert(Problem {
+                            message: format!("{field}: {}", found.message),
+                            field: Some(field),
+                            ..found
+                        });
+                    }
+                }
+            }
+            tokens += vectors.tokens;
+            drop(place);
+            let _ = reply.send(problem.map_or(Ok(vectors), Err));
+        }
+        self.metrics.add_batch(tokens, start.elapsed());
+    }
+}
+
+/// A vector, and the tokens of its text.
+type Row = Result<(Vec<f32>, usize), Problem>;
+
+/// A row for each input.
+fn rows(embedder: &Embedder, inputs: Vec<Input>) -> Vec<Row> {
+    let dim = embedder.projection_dim();
+    let (mut texts, mut text_places) = (Vec::new(), Vec::new());
+    let (mut ids, mut id_places) = (Vec::new(), Vec::new());
+    let (mut images, mut rooms, mut image_places) = (Vec::new(), Vec::new(), Vec::new());
+    let count = inputs.len();
+    for (place, input) in inputs.into_iter().enumerate() {
+        match input {
+            Input::Text(text) => {
+                texts.push(text);
+                text_places.push(place);
+            }
+            Input::Ids(row) => {
+                ids.push(Ok(row));
+                id_places.push(place);
+            }
+            Input::Image(given) => {
+                images.push(given.image);
+                rooms.push(given.room);
+                image_places.push(place);
+            }
+        }
+    }
+    let mut rows: Vec<Option<Row>> = Vec::new();
+    rows.resize_with(count, || None);
+    let token_rows: Vec<_> = embedder.tokenize(&texts).into_iter().chain(ids).collect();
+    let lengths: Vec<usize> = token_rows.iter().map(|row| row.as_ref().map_or(0, Vec::len)).collect();
+    let mut values = vec![0.0; token_rows.len() * dim];
+    let places = text_places.into_iter().chain(id_places);
+    match embedder.embed_ids(token_rows, &mut values) {
+        Ok(outcomes) => {
+            let found = outcomes.into_iter().zip(values.chunks_exact(dim)).zip(lengths);
+            for (place, ((outcome, vector), tokens)) in places.zip(found) {
+                rows[place] = Some(match outcome {
+                    RowOutcome::Failed(error) => Err(error.into()),
+                    RowOutcome::Embedded | RowOutcome::Null => Ok((vector.to_vec(), tokens)),
+                });
+            }
+        }
+        Err(error) => {
+            let problem = Problem::from(error);
+            places.for_each(|place| rows[place] = Some(Err(problem.clone())));
+        }
+    }
+    if !images.is_empty() {
+        let vectors = embedder.embed_images(&images).and_then(|vectors| Ok(vectors.to_vec2::<f32>()?));
+        match vectors {
+            Ok(vectors) => {
+                for (place, vector) in image_places.into_iter().zip(vectors) {
+                    rows[place] = Some(Ok((vector, 0)));
+                }
+            }
+            Err(error) => {
+                let problem = Problem::from(error);
+                image_places.into_iter().for_each(|place| rows[place] = Some(Err(problem.clone())));
+            }
+        }
+    }
+    rows.into_iter().map(|row| row.unwrap_or_else(|| Err(Problem::failed()))).collect()
+}
+
+impl Work for EmbeddingWork {
+    type Job = EmbeddingJob;
+
+    fn run(&mut self, job: EmbeddingJob, waiting: &Receiver<EmbeddingJob>, stage: &Stage) {
+        let mut embedder = self.load(stage);
+        let mut next = Some(job);
+        let mut batch = Vec::new();
+        let mut tokens = 0;
+        // What has come meanwhile joins the batch, up to its size; calls run between batches.
+        while let Some(job) = next.take().or_else(|| waiting.try_recv().ok()) {
+            if job.is_abandoned() {
+                self.metrics.add_cancelled();
+                continue;
+            }
+            match (job, &mut embedder) {
+                (EmbeddingJob::Embed { reply, .. }, Err(problem)) => {
+                    let _ = reply.send(Err(problem.clone()));
+                }
+                (EmbeddingJob::Call { failed, .. }, Err(problem)) => failed(problem.clone()),
+                (EmbeddingJob::Call { call, place, .. }, Ok(embedder)) => {
+                    call(embedder);
+                    drop(place);
+                }
+                (EmbeddingJob::Embed { inputs, reply, place }, Ok(_)) => {
+                    tokens += inputs.iter().map(|input| input.most_tokens(MOST_TOKENS)).sum::<usize>();
+                    batch.push(EmbeddingJob::Embed { inputs, reply, place });
+                    if tokens >= self.batch_tokens {
+                        break;
+                    }
+                }
+            }
+        }
+        if let Ok(embedder) = embedder {
+            self.embed(&embedder, batch);
+        }
+    }
+
+    fn preload(&mut self, stage: &Stage) {
+        if let Err(problem) = self.load(stage) {
+            tracing::error!(model = self.model.name, "{}", problem.message);
+        }
+    }
+
+    fn free(&mut self) {
+        self.loaded = None;
+    }
+}

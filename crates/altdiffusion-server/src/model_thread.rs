@@ -1,0 +1,116 @@
+//! Runs a model's work on a thread of its own: loads the model when work comes, and frees it when it is idle.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use crate::problem::Problem;
+
+/// What a model does on its thread.
+pub(crate) trait Work: Send + 'static {
+    /// What is asked of it.
+    type Job: Send + 'static;
+
+    /// Does a job, and possibly others that wait.
+    fn run(&mut self, job: Self::Job, waiting: &Receiver<Self::Job>, stage: &Stage);
+
+    /// Loads the model ahead of the first job.
+    fn preload(&mut self, stage: &Stage);
+
+    /// Frees the model.
+    fn free(&mut self);
+}
+
+/// Whether a model is loaded.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stage(Arc<AtomicU8>);
+
+impl Stage {
+    const LOADING: u8 = 1;
+    const LOADED: u8 = 2;
+
+    pub(crate) fn is_loading(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::LOADING
+    }
+
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::LOADED
+    }
+
+    /// Runs `load`, which is visible to others meanwhile.
+    pub(crate) fn loading<M, E>(&self, load: impl FnOnce() -> Result<M, E>) -> Result<M, E> {
+        self.0.store(Self::LOADING, Ordering::Relaxed);
+        let loaded = load();
+        self.0.store(if loaded.is_ok() { Self::LOADED } else { 0 }, Ordering::Relaxed);
+        loaded
+    }
+
+    fn freed(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A model's thread. It ends, after its last job, when this is dropped.
+pub(crate) struct ModelThread<J> {
+    jobs: Sender<J>,
+    pub(crate) stage: Stage,
+}
+
+impl<J: Send + 'static> ModelThread<J> {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If the system has no thread left.
+    pub(crate) fn start<W: Work<Job = J>>(
+        name: &str,
+        mut work: W,
+        keep_loaded: Option<Duration>,
+        preload: bool,
+    ) -> std::io::Result<Self> {
+        let (jobs, waiting) = mpsc::channel();
+        let stage = Stage::default();
+        let seen = stage.clone();
+        let run = move || {
+            if preload {
+                guarded(&mut work, &seen, |work| work.preload(&seen));
+            }
+            loop {
+                let job = match keep_loaded.filter(|_| seen.is_loaded()) {
+                    Some(idle) => waiting.recv_timeout(idle),
+                    None => waiting.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                };
+                match job {
+                    Ok(job) => guarded(&mut work, &seen, |work| work.run(job, &waiting, &seen)),
+                    Err(RecvTimeoutError::Timeout) => {
+                        tracing::info!("freed an idle model");
+                        work.free();
+                        seen.freed();
+                    }
+                    Err(RecvTimeoutError::Disconnected) => break,
+                }
+            }
+        };
+        std::thread::Builder::new().name(name.chars().take(15).collect()).spawn(run)?;
+        Ok(Self { jobs, stage })
+    }
+
+    /// Adds a job.
+    ///
+    /// # Errors
+    /// If the thread is gone.
+    pub(crate) fn send(&self, job: J) -> Result<(), Problem> {
+        self.jobs.send(job).map_err(|_| Problem::failed())
+    }
+}
+
+/// Keeps the thread alive if the work panics; who waits for the job learns it by its channel, and the model, whose
+/// state is uncertain, is loaded anew.
+fn guarded<W: Work>(work: &mut W, stage: &Stage, run: impl FnOnce(&mut W)) {
+    if catch_unwind(AssertUnwindSafe(|| run(work))).is_err() {
+        tracing::error!("a request failed by a panic; the model will be loaded again");
+        work.free();
+        stage.freed();
+    }
+}
