@@ -24,7 +24,7 @@ fn help(locale: &str, arguments: &[&str]) -> TestResult<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-const SUBCOMMANDS: [&[&str]; 22] = [
+const SUBCOMMANDS: [&[&str]; 23] = [
     &["generate"],
     &["encode"],
     &["similarity"],
@@ -36,6 +36,7 @@ const SUBCOMMANDS: [&[&str]; 22] = [
     &["download"],
     &["models"],
     &["machine"],
+    &["serve"],
     &["train", "prepare"],
     &["train", "emoji"],
     &["train", "teacher"],
