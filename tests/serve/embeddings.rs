@@ -1,0 +1,177 @@
+//! Tests the requests for vectors beside the library.
+
+use serde_json::{Value, json};
+
+use test_support::{TestResult, relative_error};
+
+use crate::common::{emoji, run, succeeded, tensor};
+use crate::server::{Answer, Served, decoded, encoded};
+
+/// f32 through JSON is exact; batches of other sizes round differently.
+const TOLERANCE: f32 = 1e-6;
+
+fn vectors(answer: &Answer) -> TestResult<Vec<Vec<f32>>> {
+    let answer = answer.json()?;
+    let items = answer["data"].as_array().ok_or_else(|| answer.to_string())?.iter();
+    items.map(|item| Ok(serde_json::from_value(item["embedding"].clone())?)).collect()
+}
+
+fn assert_near(found: &[Vec<f32>], expected: &[Vec<f32>]) {
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found.len(), expected.len());
+        let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst <= TOLERANCE, "{worst}");
+    }
+}
+
+#[test]
+fn vectors_are_those_of_the_library() -> TestResult {
+    let served = Served::start(&[])?;
+    let texts = ["一只猫", "a cat", "", "消防车，红色的"];
+    let embedder = emoji()?;
+    // The program's model is quantized, the library's is not: compare the program with itself.
+    let directory = tempfile::tempdir()?;
+    let image = directory.path().join("a.png");
+    image::RgbImage::from_fn(64, 48, |x, y| image::Rgb([4 * x as u8, 5 * y as u8, 7])).save(&image)?;
+    let arguments = texts.iter().flat_map(|text| ["--text", *text]);
+    let arguments: Vec<&str> = ["embed"].into_iter().chain(arguments).collect();
+    let rest = ["--image", "a.png", "--output", "v.safetensors"];
+    succeeded(&run(directory.path(), &[&arguments[..], &rest].concat())?);
+    let file = directory.path().join("v.safetensors");
+    let expected = tensor(&file, "text_embeds")?.to_vec2::<f32>()?;
+    let expected_image = tensor(&file, "image_embeds")?.to_vec2::<f32>()?;
+    assert_eq!(expected[0].len(), embedder.projection_dim());
+
+    let answer = served.post("/v1/embeddings", &json!({ "input": texts }))?;
+    assert_near(&vectors(&answer)?, &expected);
+    let answer = answer.json()?;
+    assert_eq!(answer["model"], "emoji");
+    let tokens: usize = embedder.tokenize(&texts).iter().flatten().map(Vec::len).sum();
+    assert_eq!(answer["usage"], json!({ "prompt_tokens": tokens, "total_tokens": tokens }));
+
+    // One string, token ids, rows of token ids, and Jina's objects.
+    let one = served.post("/v1/embeddings", &json!({ "input": texts[0], "model": "emoji" }))?;
+    assert_near(&vectors(&one)?, &expected[..1]);
+    let ids: Vec<Vec<u32>> = embedder.tokenize(&texts).into_iter().collect::<Result<_, _>>()?;
+    let by_ids = served.post("/v1/embeddings", &json!({ "input": ids[1] }))?;
+    assert_near(&vectors(&by_ids)?, &expected[1..2]);
+    let by_rows = served.post("/v1/embeddings", &json!({ "input": ids }))?;
+    assert_near(&vectors(&by_rows)?, &expected);
+    let encoded = encoded(&image)?;
+    let mixed = json!([{ "text": texts[3] }, { "image": encoded }, { "image": format!("data:image/png;base64,{encoded}") }]);
+    let mixed = served.post("/v1/embeddings", &json!({ "input": mixed }))?;
+    let expected_mixed = [&expected[3..], &expected_image, &expected_image].concat();
+    assert_near(&vectors(&mixed)?, &expected_mixed);
+    let infinity = json!({ "input": [encoded], "modality": "image" });
+    assert_near(&vectors(&served.post("/v1/embeddings", &infinity)?)?, &expected_image);
+
+    // Base64 has the same bits.
+    let floats = vectors(&served.post("/v1/embeddings", &json!({ "input": texts[1] }))?)?;
+    let base64 = json!({ "input": texts[1], "encoding_format": "base64" });
+    let bytes = decoded(&served.post("/v1/embeddings", &base64)?.json()?["data"][0]["embedding"])?;
+    let numbers: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    assert_eq!(numbers, floats[0]);
+    Ok(())
+}
+
+#[test]
+fn texts_are_compared_with_images() -> TestResult {
+    let served = Served::start(&[])?;
+    let directory = tempfile::tempdir()?;
+    for (seed, prompt) in [("1", "一只猫"), ("2", "a red apple")] {
+        let file = format!("{seed}.png");
+        succeeded(&run(
+            directory.path(),
+            &["generate", prompt, "--seed", seed, "--steps", "6", "--output", &file],
+        )?);
+    }
+    let images = [encoded(&directory.path().join("1.png"))?, encoded(&directory.path().join("2.png"))?];
+    let texts = ["cat", "red apple", "fire engine"];
+    let command = ["similarity", "--json", "--image", "1.png", "--image", "2.png"];
+    let command =
+        command.into_iter().chain(texts.iter().flat_map(|text| ["--text", *text])).collect::<Vec<_>>();
+    let expected: Value = serde_json::from_str(&succeeded(&run(directory.path(), &command)?))?;
+    let found = served.post("/v1/similarity", &json!({ "texts": texts, "images": images }))?.json()?;
+    for (image, row) in expected.as_array().ok_or("no rows")?.iter().enumerate() {
+        for (text, score) in row["texts"].as_array().ok_or("no texts")?.iter().enumerate() {
+            let difference = |name: &str, value: &Value| {
+                (score[name].as_f64().unwrap_or(9.0) - value.as_f64().unwrap_or(-9.0)).abs()
+            };
+            assert!(difference("cosine", &found["similarity"][text][image]) < 1e-6, "{found}");
+            assert!(difference("probability", &found["probabilities"][image][text]) < 1e-6, "{found}");
+        }
+    }
+    let labels = json!({ "images": images, "labels": texts, "templates": ["{}"] });
+    let found = served.post("/v1/classify", &labels)?.json()?;
+    assert_eq!(found["results"][0].as_array().map(Vec::len), Some(3), "{found}");
+    assert_eq!(found["results"][1][0]["label"], "red apple", "{found}");
+    Ok(())
+}
+
+#[test]
+fn hidden_states_are_those_of_encode() -> TestResult {
+    let served = Served::start(&[])?;
+    let directory = tempfile::tempdir()?;
+    let prompts = ["", "一只戴帽子的小狗"];
+    succeeded(&run(
+        directory.path(),
+        &["encode", prompts[0], prompts[1], "--output", "expected.safetensors"],
+    )?);
+    let answer = served.post("/v1/hidden_states", &json!({ "prompts": prompts }))?;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/octet-stream")));
+    let (found, expected) =
+        (directory.path().join("found.safetensors"), directory.path().join("expected.safetensors"));
+    std::fs::write(&found, &answer.body)?;
+    for name in ["input_ids", "attention_mask"] {
+        let (found, expected) = (tensor(&found, name)?, tensor(&expected, name)?);
+        assert_eq!(found.to_vec2::<u32>()?, expected.to_vec2::<u32>()?);
+    }
+    let (states, expected) = (tensor(&found, "hidden_states")?, tensor(&expected, "hidden_states")?);
+    assert!(relative_error(&states, &expected) < f64::from(TOLERANCE));
+    let half = served.post("/v1/hidden_states", &json!({ "prompts": prompts, "dtype": "f16" }))?;
+    assert!(half.body.len() < answer.body.len() * 6 / 10);
+    Ok(())
+}
+
+#[test]
+fn an_index_is_searched_and_shows_its_images() -> TestResult {
+    let directory = tempfile::tempdir()?;
+    let root = directory.path();
+    for (seed, prompt) in [("1", "一只猫"), ("2", "a red apple")] {
+        succeeded(&run(
+            root,
+            &["generate", prompt, "--seed", seed, "--steps", "6", "--output", &format!("{seed}.png")],
+        )?);
+    }
+    std::fs::write(root.join("secret.txt"), "not for everyone")?;
+    let embed = [
+        "embed",
+        "--image",
+        "1.png",
+        "--image",
+        "2.png",
+        "--text",
+        "消防车",
+        "--output",
+        "photos.safetensors",
+    ];
+    succeeded(&run(root, &embed)?);
+    let served = Served::start_in(root, &["--index", "photos.safetensors"], &[])?;
+    let list = served.get("/v1/index")?.json()?;
+    assert_eq!((&list["indexes"][0]["name"], &list["indexes"][0]["count"]), (&json!("photos"), &json!(3)));
+    let hits = served.post("/v1/search", &json!({ "text": "fire engine", "limit": 1 }))?.json()?;
+    assert_eq!((&hits["hits"][0]["name"], &hits["hits"][0]["kind"]), (&json!("消防车"), &json!("text")));
+    let image = encoded(&root.join("2.png"))?;
+    let hits = served.post("/v1/search", &json!({ "image": image }))?.json()?;
+    assert_eq!(hits["hits"][0]["name"], "2.png");
+    let shown = served.get(hits["hits"][0]["image"].as_str().ok_or("no image")?)?;
+    assert_eq!(shown.header("content-type"), Some("image/png"));
+    assert_eq!(shown.body, std::fs::read(root.join("2.png"))?);
+    for path in
+        ["/v1/index/photos/images/2", "/v1/index/photos/images/..%2fsecret.txt", "/v1/index/x/images/0"]
+    {
+        assert_eq!(served.get(path)?.status, 404, "{path}");
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! Tests the requests for images beside the command.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use test_support::TestResult;
+
+use crate::common::{run, succeeded};
+use crate::server::{Served, decoded, encoded};
+
+/// What `altdiffusion generate` draws.
+fn generated(directory: &Path, arguments: &[&str]) -> TestResult<Vec<u8>> {
+    let output = directory.join("expected.png");
+    let options = ["--output", "expected.png", "--device", "cpu"];
+    succeeded(&run(directory, &[&["generate"], arguments, &options].concat())?);
+    Ok(std::fs::read(output)?)
+}
+
+#[test]
+fn images_are_those_of_generate_to_the_byte() -> TestResult {
+    let served = Served::start(&[])?;
+    let directory = tempfile::tempdir()?;
+    let request = json!({
+        "prompt": "一只猫", "negative_prompt": "blue", "seed": 7, "steps": 5, "guidance_scale": 2.0,
+        "scheduler": "DPM++ 2M Karras", "size": "64x72", "prompt_weights": true,
+    });
+    let answer = served.post("/v1/images/generations", &request)?.json()?;
+    let expected = generated(
+        directory.path(),
+        &[
+            "一只猫",
+            "--negative-prompt",
+            "blue",
+            "--seed",
+            "7",
+            "--steps",
+            "5",
+            "--guidance-scale",
+            "2",
+            "--scheduler",
+            "DPM++ 2M Karras",
+            "--width",
+            "64",
+            "--height",
+            "72",
+            "--prompt-weights",
+        ],
+    )?;
+    let item = &answer["data"][0];
+    assert_eq!(decoded(&item["b64_json"])?, expected);
+    assert_eq!((&item["seed"], &item["width"], &item["height"]), (&json!(7), &json!(64), &json!(72)));
+
+    // Several have consecutive seeds, and each is the image of its seed.
+    let answer = served
+        .post("/v1/images/generations", &json!({ "prompt": "a cat", "n": 2, "seed": 3, "steps": 4 }))?;
+    let answer = answer.json()?;
+    assert_eq!((&answer["data"][0]["seed"], &answer["data"][1]["seed"]), (&json!(3), &json!(4)));
+    let second = generated(directory.path(), &["a cat", "--seed", "4", "--steps", "4"])?;
+    assert_eq!(decoded(&answer["data"][1]["b64_json"])?, second);
+
+    // Other formats, and a data URI.
+    let request = json!({ "prompt": "a cat", "steps": 2, "output_format": "jpeg", "response_format": "url" });
+    let answer = served.post("/v1/images/generations", &request)?.json()?;
+    let url = answer["data"][0]["url"].as_str().unwrap_or_default();
+    assert!(url.starts_with("data:image/jpeg;base64,/9j/"), "{answer}");
+    Ok(())
+}
+
+#[test]
+fn images_start_from_images() -> TestResult {
+    let served = Served::start(&[])?;
+    let directory = tempfile::tempdir()?;
+    let root = directory.path();
+    image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([4 * x as u8, 4 * y as u8, 90]))
+        .save(root.join("a.png"))?;
+    image::GrayImage::from_fn(64, 64, |x, _| image::Luma([if x < 32 { 255 } else { 0 }]))
+        .save(root.join("m.png"))?;
+    let options = ["--image", "a.png", "--mask", "m.png", "--strength", "0.7", "--seed", "5", "--steps", "6"];
+    let expected = generated(root, &[&["a cat"], &options[..]].concat())?;
+    let expected = image::load_from_memory(&expected)?.into_rgb8();
+    let pixels = |answer: &Value| -> TestResult<_> {
+        Ok(image::load_from_memory(&decoded(&answer["data"][0]["b64_json"])?)?.into_rgb8())
+    };
+    let request = json!({
+        "prompt": "a cat", "seed": 5, "steps": 6, "strength": 0.7,
+        "image": encoded(&root.join("a.png"))?, "mask": encoded(&root.join("m.png"))?,
+    });
+    assert!(pixels(&served.post("/v1/images/generations", &request)?.json()?)? == expected);
+    let (image, mask) = (std::fs::read(root.join("a.png"))?, std::fs::read(root.join("m.png"))?);
+    let form: [(&str, Option<&str>, &[u8]); 6] = [
+        ("image", Some("a.png"), &image),
+        ("mask", Some("m.png"), &mask),
+        ("prompt", None, b"a cat"),
+        ("seed", None, b"5"),
+        ("steps", None, b"6"),
+        ("strength", None, b"0.7"),
+    ];
+    assert!(pixels(&served.post_form("/v1/images/edits", &form)?.json()?)? == expected);
+    // OpenAI's masks: transparent is redrawn.
+    let holes =
+        image::RgbaImage::from_fn(64, 64, |x, _| image::Rgba([9, 9, 9, if x < 32 { 0 } else { 255 }]));
+    holes.save(root.join("h.png"))?;
+    let mask = std::fs::read(root.join("h.png"))?;
+    let mut form = form;
+    form[1].2 = &mask;
+    assert!(pixels(&served.post_form("/v1/images/edits", &form)?.json()?)? == expected);
+    Ok(())
+}
+
+#[test]
+fn events_tell_of_each_step() -> TestResult {
+    let served = Served::start(&[])?;
+    let request =
+        json!({ "prompt": "a cat", "seed": 1, "steps": 3, "n": 2, "stream": true, "partial_images": 3 });
+    let answer = served.post("/v1/images/generations", &request)?;
+    assert_eq!(answer.header("content-type"), Some("text/event-stream"));
+    let text = String::from_utf8(answer.body)?;
+    let events: Vec<(&str, Value)> = text
+        .split("\n\n")
+        .filter_map(|event| {
+            let name = event.lines().find_map(|line| line.strip_prefix("event: "))?;
+            let data = event.lines().find_map(|line| line.strip_prefix("data: "))?;
+            Some((name, serde_json::from_str(data).ok()?))
+        })
+        .collect();
+    let names: Vec<&str> = events.iter().map(|(name, _)| *name).collect();
+    let (step, part) = ("image_generation.progress", "image_generation.partial_image");
+    let image = [step, part, step, part, step, part, "image_generation.completed"];
+    assert_eq!(names, [image, image].concat());
+    let preview = image::load_from_memory(&decoded(&events[1].1["b64_json"])?)?;
+    assert!(preview.width() < 64, "one pixel per latent");
+    let plain = json!({ "prompt": "a cat", "seed": 1, "steps": 3, "n": 2 });
+    let plain = served.post("/v1/images/generations", &plain)?.json()?;
+    assert_eq!(events[6].1["b64_json"], plain["data"][0]["b64_json"]);
+    assert_eq!((&events[13].1["seed"], &events[13].1["image"]), (&json!(2), &json!(1)));
+    // What fails before the first event is an ordinary answer.
+    assert_eq!(
+        served.post("/v1/images/generations", &json!({ "prompt": "", "stream": true, "n": 0 }))?.status,
+        400
+    );
+    Ok(())
+}
+
+#[test]
+fn models_are_listed() -> TestResult {
+    let served = Served::start(&[])?;
+    let list = served.get("/v1/models")?.json()?;
+    let model = &list["data"][0];
+    assert_eq!((&list["object"], &model["id"]), (&json!("list"), &json!("emoji")));
+    assert_eq!(model["capabilities"], json!(["images", "hidden_states", "embeddings"]));
+    assert_eq!(model["defaults"], json!({ "steps": 20, "guidance_scale": 2.25, "width": 64, "height": 64 }));
+    assert_eq!(served.get("/v1/models/emoji")?.json()?["id"], "emoji");
+    assert_eq!(served.get("/v1/models/BAAI/none")?.status, 404);
+    Ok(())
+}
