@@ -116,7 +116,7 @@ impl Serve {
         if self.openapi {
             return crate::standard_streams::print(&format!("{}\n", altdiffusion_server::openapi()));
         }
-        let interrupt = Interrupt::watch_for("running requests are answered")?;
+        let interrupt = Interrupt::watch_for("running requests are answered");
         let options = self.options()?;
         if self.insecure && options.api_key.is_none() && !self.host.is_loopback() {
             warn("every machine that reaches this address can use the server: nothing asks for a key");
