@@ -10,8 +10,7 @@ included. PyTorch pads texts to 77 tokens, as AltCLIP's model card does; for mix
 the longest of each batch of 32, the best that a few lines of Python can do. After a warm-up round, rounds alternate, and
 medians are printed.
 
-Mixed lengths are distributed like those of image captions: log-normally with a median of 9 words, in English and
-Chinese. See `scripts/golden/make.py` for the environment.
+Mixed lengths are those of image captions (`captions.py`). See `scripts/golden/make.py` for the environment.
 """
 
 import argparse
@@ -26,6 +25,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from captions import caption, mixed
 from PIL import Image
 from turns import Program, timed
 
@@ -34,21 +34,7 @@ spec = importlib.util.spec_from_file_location("compare_encoders", ROOT / "script
 encoders = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(encoders)
 
-ENGLISH = "a the two small red old dog cat man woman on in with of and beach street standing holding near".split()
-CHINESE = "一 只 两 个 红色 小 老 狗 猫 男人 女人 在 沙滩 上 街道 站着 拿着 旁边 和 的".split()
 BATCHES = (1, 8, 32, 128)
-
-
-def caption(generator: random.Random, words: int) -> str:
-    """A caption with this many words, in one of two languages."""
-    if generator.random() < 0.5:
-        return " ".join(generator.choices(ENGLISH, k=words))
-    return "".join(generator.choices(CHINESE, k=words))
-
-
-def mixed(generator: random.Random, count: int) -> list[str]:
-    lengths = (max(1, min(60, round(generator.lognormvariate(2.2, 0.45)))) for _ in range(count))
-    return [caption(generator, length) for length in lengths]
 
 
 def images(folder: Path, count: int) -> list[str]:
