@@ -3,6 +3,7 @@
 
     cargo build --release -p altclip-encoder --example embed
     compare-encoders.py --program target/release/examples/embed [MODEL ...]
+    compare-encoders.py --make DIR MODEL
 
 Each model is made with random weights in a temporary folder (up to 5 GB, in `--scratch`), in the layout of its published
 checkpoint with the small tokenizers of `tests/golden`, and run through transformers and the program. The output is
@@ -64,6 +65,19 @@ MODELS = {
         "tokenizer",
         ("sentencepiece.bpe.model",),
     ),
+    "altclip-base": (
+        AltCLIPModel,
+        lambda: AltCLIPConfig(
+            text_config=dict(
+                XLM_R, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, project_dim=512
+            ),
+            vision_config=dict(patch_size=16),
+            projection_dim=512,
+        ),
+        XLMRobertaTokenizer,
+        "tokenizer",
+        ("sentencepiece.bpe.model",),
+    ),
     "altclip-m18": (
         AltCLIPModel,
         lambda: AltCLIPConfig(text_config=dict(XLM_R, project_dim=1024), vision_config=VIT_H, projection_dim=1024),
@@ -119,10 +133,10 @@ def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a.double() - b.double()).norm() / b.double().norm()).item()
 
 
-def make(name: str, folder: Path):
+def make(name: str, folder: Path, dtype: torch.dtype = torch.float32):
     """Save a checkpoint with random weights in the published layout; return its model, tokenizer and image processor."""
     kind, config, tokenizer_kind, tokenizer_folder, files = MODELS[name]
-    model = randomise(kind(config()), name)
+    model = randomise(kind(config()), name).to(dtype)
     print(f"{name}: {sum(p.numel() for p in model.parameters()) / 1e6:.0f} M parameters", flush=True)
     model.save_pretrained(folder, max_shard_size="2GB")
     processor = CLIPImageProcessor()
@@ -164,7 +178,8 @@ def compare(name: str, program: Path, folder: Path, floor: bool) -> dict[str, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)} (default: all)")
-    parser.add_argument("--program", type=Path, required=True, help="the built example `embed`")
+    parser.add_argument("--program", type=Path, help="the built example `embed`")
+    parser.add_argument("--make", type=Path, metavar="DIR", help="only write the model here, in f16")
     parser.add_argument("--scratch", type=Path, help="where the models are made (default: the system's)")
     parser.add_argument("--tolerance", type=float, default=1e-5, help="largest relative error (default: 1e-5)")
     parser.add_argument("--no-floor", action="store_true", help="leave out the reference in f64")
@@ -174,6 +189,13 @@ def main() -> None:
         if name not in MODELS:
             parser.error(f"unknown model {name!r}: expected one of {', '.join(MODELS)}")
     torch.set_grad_enabled(False)
+    if arguments.make:
+        if arguments.make.exists() or len(names) != 1:
+            parser.error("--make: expected a directory that does not exist, and one model")
+        make(names[0], arguments.make, torch.float16)
+        return
+    if not arguments.program:
+        parser.error("expected --program or --make")
     worst = 0.0
     for name in names:
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
