@@ -1,0 +1,39 @@
+"""Rates and percentiles of samples."""
+
+from collections import Counter
+
+from .http_client import GAP
+
+
+def percentile(values, share):
+    values = sorted(values)
+    return values[min(len(values) - 1, int(share * len(values)))] if values else None
+
+
+def seconds_of(samples):
+    return [sample.seconds for sample in samples if sample.status == 200]
+
+
+def times(samples):
+    return {f"p{share}": percentile(seconds_of(samples), share / 100) for share in (50, 99)}
+
+
+def statuses(samples):
+    return {str(status): count for status, count in sorted(Counter(sample.status for sample in samples).items())}
+
+
+def rate(samples):
+    """Answers a second. They come in batches, so the first batch only starts the clock."""
+    ends = sorted(sample.end for sample in samples if sample.status == 200)
+    first = next((place for place, end in enumerate(ends) if end - ends[0] > GAP), None)
+    if first is None:
+        raise SystemExit("too few answers to tell a rate: allow more seconds")
+    return (len(ends) - first) / (ends[-1] - ends[first - 1])
+
+
+def slope(points):
+    """The slope of the line through points (x, y)."""
+    count = len(points)
+    mean_x, mean_y = (sum(point[axis] for point in points) / count for axis in (0, 1))
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
