@@ -20,27 +20,26 @@ def encoded(data):
 
 # What clients send, and what the model inside the program answers with status 200.
 BODIES = {
-    "/v1/embeddings": {"model": "emoji", "input": ["a cat", "一只猫", {"text": "猫"}, {"image": encoded(SMALL)}], "encoding_format": "float"},
+    "/v1/embeddings": {"model": "emoji", "input": [{"text": "一只猫"}, {"image": encoded(SMALL)}], "encoding_format": "float"},
     "/v1/similarity": {"texts": ["a cat", "一只猫"], "images": [encoded(SMALL)]},
     "/v1/classify": {"images": [encoded(SMALL)], "labels": ["a cat", "a dog"], "templates": ["a photo of {}"]},
     "/v1/hidden_states": {"prompts": ["a cat", "一只猫"], "dtype": "f16"},
     "/v1/images/generations": {
         "prompt": "a cat", "negative_prompt": "a dog", "n": 1, "size": "64x64", "seed": 1, "steps": 1, "guidance_scale": 2.0,
-        "guidance_rescale": 0.5, "scheduler": "euler", "clip_skip": 1, "prompt_weights": True, "image": encoded(SMALL), "strength": 0.5,
+        "guidance_rescale": 0.5, "scheduler": "euler", "clip_skip": 1, "prompt_weights": True, "image": encoded(SMALL), "strength": 1.0,
     },
-    "/v1/images/edits": {"prompt": "a cat", "image": encoded(SMALL), "steps": 1, "size": "64x64"},
     "/sdapi/v1/txt2img": {
         "prompt": "(a cat:1.2)", "negative_prompt": "", "steps": 1, "width": 64, "height": 64, "cfg_scale": 2.0, "seed": -1, "batch_size": 1,
-        "n_iter": 1, "sampler_name": "Euler a", "scheduler": "Karras", "eta": 0.5, "override_settings": {"CLIP_stop_at_last_layers": 1},
+        "n_iter": 1, "sampler_name": "Euler a", "scheduler": "Automatic", "eta": 0.5, "override_settings": {"CLIP_stop_at_last_layers": 1},
         "alwayson_scripts": {},
     },
     "/sdapi/v1/img2img": {
         "prompt": "a cat", "steps": 1, "width": 64, "height": 64, "init_images": [encoded(SMALL)], "mask": encoded(SMALL), "mask_blur": 4,
-        "denoising_strength": 0.5, "inpaint_full_res": True, "inpaint_full_res_padding": 32, "inpainting_mask_invert": 0,
+        "denoising_strength": 1.0, "inpaint_full_res": True, "inpaint_full_res_padding": 32, "inpainting_mask_invert": 0,
     },
     "/sdapi/v1/options": {"sd_model_checkpoint": "emoji"},
     "/sdapi/v1/png-info": {"image": "data:image/png;base64," + encoded(SMALL)},
-    "/v1/search": {"index": "none", "text": "a cat", "top": 3},
+    "/v1/search": {"index": "none", "text": "a cat", "limit": 3},
 }
 #: Fields in which extreme values are likely to reach the work.
 ODD = [*NUMBERS, *TEXTS, None, True, [], {}, [[]], [None] * 1000, {"a": {"b": []}}, -0.0, "９", "Infinity", 10**400, [1e308] * 8, "8x8x8", "-8x8"]
@@ -58,6 +57,12 @@ def as_json(body):
 def choose(dice):
     path = dice.choice(list(BODIES))
     return path, json.loads(json.dumps(BODIES[path]))
+
+
+def sound(dice):
+    """A request that nothing is wrong with, amid the others."""
+    path, body = choose(dice)
+    return [request(path, as_json(body))]
 
 
 def truncated_json(dice):
@@ -89,7 +94,7 @@ def numbers(dice):
     for name in dice.sample(names, dice.choice([1, 2, 3])):
         body[name] = "@"
     text = as_json(body)
-    odd = ["1e308", "-1e308", "1e-320", "1e999", "-0", "-1", "0", "0.1", "2147483648", "4294967296", "9223372036854775808", "1" * 5000, "NaN", "3.999"]
+    odd = ["1e308", "-1e308", "1e-320", "1e999", "-0", "-1", "0", "0.1", "2147483648", "4294967296", "9223372036854775808", "1" * 5000, "NaN", "3.999", "1", "2", "64", "72", "1000", "1.0"]
     while b'"@"' in text:
         text = text.replace(b'"@"', dice.choice(odd).encode(), 1)
     return [request(path, text)]
