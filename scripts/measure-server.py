@@ -30,6 +30,7 @@ import sys
 from pathlib import Path
 
 from server_load import embeddings, overload, pictures, soak
+from server_load.samples import NotMeasured
 
 PARTS = ("capacity", "latency", "overload", "vanish", "pictures", "soak")
 
@@ -50,7 +51,11 @@ def mb(size):
 
 
 def share(value, of):
-    return f"{100 * value / of:.0f} %" if of else "–"
+    return f"{100 * value / of:.0f} %" if of and value is not None else "–"
+
+
+def whole(value):
+    return "–" if value is None else f"{value:.0f}"
 
 
 def counted(statuses):
@@ -64,7 +69,7 @@ def show_capacity(found):
               f"64 clients and the server exchange {model['client_requests_a_second']:.0f} requests a second.\n")
         heads = ["texts a request", "clients", "texts a second", "of the library", "p50", "p99", "tokens a batch", "client's cores", "answers"]
         table(heads, [
-            [row["texts_of_a_request"], row["clients"], f"{row['texts_a_second']:.0f}", share(row["texts_a_second"], alone), ms(row["p50"]),
+            [row["texts_of_a_request"], row["clients"], whole(row["texts_a_second"]), share(row["texts_a_second"], alone), ms(row["p50"]),
              ms(row["p99"]), f"{row['tokens_of_a_batch']:.0f}", f"{row['client_cores']:.2f}", counted(row["statuses"])]
             for row in model["rows"]
         ])
@@ -160,7 +165,10 @@ def main():
     print(f"{date}, {chip}; load of the machine before: {load:.1f}\n")
     numbers = {"date": date, "processor": chip, "load_before": load}
     for part in parts:
-        numbers[part] = asyncio.run(measure(arguments, part))
+        try:
+            numbers[part] = asyncio.run(measure(arguments, part))
+        except NotMeasured as problem:
+            print(f"{part}: not measured: {problem}\n", flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(numbers, indent=1) + "\n")
     print(f"({date}, {chip}; `scripts/measure-server.py`.)")

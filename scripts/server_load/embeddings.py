@@ -11,7 +11,7 @@ from captions import mixed
 
 from .http_client import ask_once, closed_loop, get, open_loop, post
 from .running_server import RunningServer, between, idle
-from .samples import rate, statuses, times
+from .samples import NotMeasured, rate, statuses, times
 
 CLIENTS = (1, 8, 64)
 TEXTS_OF_A_REQUEST = (1, 32)
@@ -59,6 +59,13 @@ def processor_time():
     return usage.ru_utime + usage.ru_stime
 
 
+def texts_a_second(samples, texts_of_a_request):
+    try:
+        return rate(samples) * texts_of_a_request
+    except NotMeasured:
+        return None
+
+
 async def capacity(program, name, model, seconds):
     """Texts a second, by clients and texts of a request."""
     rows = []
@@ -76,12 +83,12 @@ async def capacity(program, name, model, seconds):
                 batches = max(between(before, after, "altdiffusion_batch_tokens_count"), 1)
                 rows.append({
                     "model": name, "clients": clients, "texts_of_a_request": texts,
-                    "texts_a_second": rate(samples) * texts, "statuses": statuses(samples), "client_cores": own,
+                    "texts_a_second": texts_a_second(samples, texts), "statuses": statuses(samples), "client_cores": own,
                     "tokens_of_a_batch": between(before, after, "altdiffusion_batch_tokens_sum") / batches,
                     # Of fewer answers than clients, percentiles say nothing.
                     **(times(samples) if len(samples) >= 2 * clients else {"p50": None, "p99": None}),
                 })
-    alone = library_alone(program, model, max(row["texts_a_second"] for row in rows))
+    alone = library_alone(program, model, max(row["texts_a_second"] or 0 for row in rows))
     return {"model": name, "library_texts_a_second": alone, "client_requests_a_second": pings, "rows": rows}
 
 

@@ -5,7 +5,7 @@ import time
 
 from .http_client import ask_once, connect, post
 from .running_server import RunningServer, total
-from .samples import percentile
+from .samples import NotMeasured, percentile
 
 GENERATIONS = "/v1/images/generations"
 VANISHING = 100
@@ -26,7 +26,7 @@ async def first_picture(program, later=10):
             end, first = time.perf_counter(), connection.first
             connection.vanish()
             if status != 200:
-                raise SystemExit(f"an image got status {status}")
+                raise NotMeasured(f"an image got status {status}")
             return end - start, first - start
 
         first, _ = await timed(drawing())

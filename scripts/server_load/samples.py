@@ -5,6 +5,10 @@ from collections import Counter
 from .http_client import GAP
 
 
+class NotMeasured(Exception):
+    """Why there is no number."""
+
+
 def percentile(values, share):
     values = sorted(values)
     return values[min(len(values) - 1, int(share * len(values)))] if values else None
@@ -27,7 +31,7 @@ def rate(samples):
     ends = sorted(sample.end for sample in samples if sample.status == 200)
     first = next((place for place, end in enumerate(ends) if end - ends[0] > GAP), None)
     if first is None:
-        raise SystemExit("too few answers to tell a rate: allow more seconds")
+        raise NotMeasured("too few answers to tell a rate; allow more seconds")
     return (len(ends) - first) / (ends[-1] - ends[first - 1])
 
 
