@@ -139,8 +139,8 @@ def prepare(folder, settings):
 
 
 def result(folder):
-    files = sorted(path for path in (folder / "run").rglob("*.safetensors") if "checkpoint" not in path.name)
-    return [path.read_bytes() for path in files]
+    """What was trained. Caches name the folder that they were made in."""
+    return (folder / "run/pytorch_lora_weights.safetensors").read_bytes()
 
 
 def main():
@@ -174,7 +174,7 @@ def main():
             if any(PANICS.search(text) for text in said):
                 faults.append("panic")
             visits = sum(one.count for one in strangers)
-            table.add(kind, codes == [0, 0], faults, f"{visits} visits: {said[0][-200:]}")
+            table.add(kind, codes == [0, 0], faults, f"{visits} visits: {said[0][-200:]!r}")
     table.finish()
 
 

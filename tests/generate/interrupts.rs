@@ -35,6 +35,35 @@ fn a_signal_that_is_ignored_is_no_interrupt() -> TestResult {
     Ok(())
 }
 
+/// Of a result that waits for the reader of a pipe. What a killed process left, the next one that writes there removes.
+#[test]
+fn temporary_files_do_not_outlive_the_process() -> TestResult {
+    use std::process::{Command, Stdio};
+
+    let directory = tempfile::tempdir()?;
+    let temporary = directory.path().join("temporary");
+    fs::create_dir(&temporary)?;
+    assert!(Command::new("mkfifo").arg(directory.path().join("pipe")).status()?.success());
+    let files = || -> std::io::Result<usize> { Ok(fs::read_dir(&temporary)?.count()) };
+    let encode = |output: &str| {
+        let mut command = altdiffusion(directory.path());
+        command.args(["encode", "a cat", "--output", output]).env("TMPDIR", &temporary);
+        command
+    };
+    for (signal, expected) in [("-TERM", 0), ("-HUP", 0), ("-INT", 0), ("-KILL", 1)] {
+        let mut child = obeying_signals(encode("pipe").stderr(Stdio::null())).spawn()?;
+        while files()? == 0 && child.try_wait()?.is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        Command::new("kill").args([signal, &child.id().to_string()]).status()?;
+        assert_eq!(child.wait()?.code(), (expected == 0).then_some(130), "{signal}");
+        assert_eq!(files()?, expected, "{signal}");
+    }
+    assert!(encode("/dev/null").status()?.success());
+    assert_eq!(files()?, 0);
+    Ok(())
+}
+
 /// Runs the program in a shell, and sends it a signal once it has started. Returns its exit code and output.
 fn interrupted(
     directory: &Path,
