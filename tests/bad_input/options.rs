@@ -146,6 +146,17 @@ fn outputs_are_looked_at_before_the_work() -> TestResult {
     Ok(())
 }
 
+/// Every step attends to all tokens of a prompt with weights.
+#[test]
+fn a_prompt_of_a_whole_book_is_refused() -> TestResult {
+    let prompt = "a cat, ".repeat(5000);
+    let output = run(Place::new()?.path(), &["generate", "--prompt-weights", "--steps", "1", &prompt])?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("tokens long, expected at most 64"), "{stderr}");
+    assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1));
+    Ok(())
+}
+
 #[cfg(unix)]
 #[test]
 fn devices_are_not_replaced() -> TestResult {

@@ -5,6 +5,10 @@ use altclip_encoder::tokenizer::Tokenizer;
 use super::syntax::{PromptSegment, parse_prompt};
 use crate::{Error, Result};
 
+/// The most chunks of a prompt. Every step attends to all of their tokens, so that a prompt of a whole book would fill
+/// the memory.
+const MOST_CHUNKS: usize = 64;
+
 /// A chunk of a prompt: at most as many tokens as the text encoder takes.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Chunk {
@@ -26,7 +30,7 @@ impl Chunk {
 /// option to break at an earlier comma is not implemented).
 ///
 /// # Errors
-/// If a weight is not a number, a part cannot be tokenized, or a chunk has no room for a token.
+/// If a weight is not a number, a part cannot be tokenized, a chunk has no room for a token, or there are too many.
 pub(crate) fn chunks(tokenizer: &Tokenizer, prompt: &str, length: usize) -> Result<Vec<Chunk>> {
     // Every chunk has `<s>` and `</s>`.
     let most = length.saturating_sub(2);
@@ -48,6 +52,11 @@ pub(crate) fn chunks(tokenizer: &Tokenizer, prompt: &str, length: usize) -> Resu
                 }
             }
         }
+    }
+    if chunks.len() > MOST_CHUNKS {
+        let problem =
+            format!("is {} chunks of {length} tokens long, expected at most {MOST_CHUNKS}", chunks.len());
+        return Err(Error::option("prompt", problem));
     }
     let (bos, eos) = (tokenizer.bos_id(), tokenizer.eos_id());
     let whole = chunks.into_iter().map(|tokens| {
