@@ -11,7 +11,7 @@ use console::Term;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::language::translated;
-use crate::standard_streams::complain;
+use crate::standard_streams::{complain, printable};
 
 const SPINNER: &str = "{spinner} {msg}";
 const WAITING: &str = "{spinner} {msg}, {elapsed}";
@@ -194,7 +194,7 @@ pub struct TrainingProgress {
 impl TrainingProgress {
     /// Shows nothing yet.
     pub fn start(stage: &str) -> Self {
-        let bar = new_bar(ProgressBar::no_length().with_style(style(TRAINING)).with_prefix(stage.to_owned()));
+        let bar = new_bar(ProgressBar::no_length().with_style(style(TRAINING)).with_prefix(printable(stage)));
         Self { bar, stage: stage.to_owned(), start: Instant::now(), last_line: None, first: None, loss: None }
     }
 

@@ -13,6 +13,8 @@ use image::codecs::jpeg::JpegEncoder;
 use model_files::write_whole;
 use rayon::prelude::*;
 
+use crate::standard_streams::printable;
+
 /// The longer side of a thumbnail, in pixels.
 const THUMBNAIL_SIDE: u32 = 256;
 
@@ -85,10 +87,10 @@ fn thumbnail(path: &Path) -> Result<Vec<u8>> {
     Ok(jpeg)
 }
 
-/// Escapes text for HTML.
+/// Escapes text for HTML, and what would change how a page or a terminal shows the rest.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
+    for character in printable(text).chars() {
         match character {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
@@ -113,13 +115,13 @@ mod tests {
         let hit = |kind, item: &str| Hit { kind, row: 0, item: item.to_owned(), score: 0.5 };
         let image = image.display().to_string();
         let hits = [
-            hit(ItemKind::Text, "<script>'\"&"),
+            hit(ItemKind::Text, "<script>'\"&\u{202e}\u{1b}"),
             hit(ItemKind::Image, &image),
             hit(ItemKind::Image, "gone<.png"),
         ];
         let page = page((ItemKind::Text, "</title><b>"), &hits);
         assert!(!page.contains("<script>") && !page.contains("<b>"), "{page}");
-        assert!(page.contains("&lt;script&gt;&#39;&quot;&amp;"));
+        assert!(page.contains("&lt;script&gt;&#39;&quot;&amp;\\u{202e}\\u{1b}<"));
         assert_eq!(page.matches("<li>").count(), 3);
         assert_eq!(page.matches("src=\"data:image/jpeg;base64,").count(), 1);
         assert!(page.contains("<p>gone&lt;.png</p><p><em>cannot be shown: gone&lt;.png: "));

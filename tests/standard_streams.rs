@@ -264,7 +264,7 @@ fn inputs_that_are_no_files() -> TestResult {
             &["encode", "--texts", path, "--output", "a.safetensors"],
             &["classify", "rgb.png", "--labels", path],
             &["generate", "--like", path],
-            &["generate", "a cat", "--init-image", path],
+            &["generate", "a cat", "--image", path],
             &["search", path, "a"],
             &["train", "lora", "--config", path, "--output", "run"],
         ];

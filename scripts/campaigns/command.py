@@ -39,7 +39,7 @@ def image(folder, dice):
     return dice.choice([
         ["embed", "--image", path, "--output", "o.npy"],
         ["classify", path, "--label", "a", "--label", "b"],
-        ["generate", "a cat", "--init-image", path, "--steps", "2", "--output", "o.png"],
+        ["generate", "a cat", "--image", path, "--steps", "2", "--output", "o.png"],
         ["generate", "--like", path, "--output", "o.png"],
     ])
 
@@ -118,7 +118,7 @@ def settings(folder, dice):
 def prompt(folder, dice):
     letters = ["cat", "猫", "(", ")", "[", "]", ":", "1.5", "BREAK", "\\", "（", "：", "\u202e", "\x1b", "\n", "👩‍🎨", *TEXTS[1:]]
     text = "".join(dice.choice(letters) for _ in range(dice.randrange(1, 30))).replace("\0", "")[:60_000]
-    return ["generate", *dice.choice([[], ["--weights"]]), "--steps", "1", "--output", "o.png", "--", text]
+    return ["generate", *dice.choice([[], ["--prompt-weights"], ["--grid", "--num-images", "2"]]), "--steps", "1", "--output", "o.png", "--", text]
 
 
 def options(folder, dice):

@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 pub(crate) fn check_relative(relative: &str) -> Result<()> {
     let path = Path::new(relative);
     let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
-    if relative.is_empty() || !inside || relative.contains(['\\', ':', '\0']) {
+    if relative.is_empty() || !inside || relative.contains(['\\', ':']) || relative.contains(char::is_control)
+    {
         return Err(Error::Input(format!("expected a path inside the model, found {relative:?}")));
     }
     Ok(())
@@ -33,9 +34,17 @@ mod tests {
         for good in ["config.json", "unet/config.json", "a/b/..c"] {
             assert!(check_relative(good).is_ok(), "{good}");
         }
-        for bad in
-            ["", "/etc/passwd", "../secret", "unet/../../secret", "./config.json", "a\\..\\b", "c:/x", "a\0b"]
-        {
+        for bad in [
+            "",
+            "/etc/passwd",
+            "../secret",
+            "unet/../../secret",
+            "./config.json",
+            "a\\..\\b",
+            "c:/x",
+            "a\0b",
+            "a\u{1b}[2J",
+        ] {
             assert!(check_relative(bad).is_err(), "{bad}");
         }
     }
