@@ -12,6 +12,8 @@ LOST = 0
 FEWEST = 5
 #: Answers that come within these seconds are of one batch.
 GAP = 0.02
+#: Connections that are kept for later requests.
+MOST_IDLE = 64
 
 
 class Sample(NamedTuple):
@@ -162,8 +164,11 @@ async def open_loop(address, requests, rate, seconds, generator=None, patience=1
         connection = idle.pop() if idle else await connect(address)
         status, _ = await connection.ask(request)
         samples.append(Sample(due, time.perf_counter(), status))
-        if status != LOST:
+        # More would take the places of connections that the server has not accepted yet.
+        if status != LOST and len(idle) < MOST_IDLE:
             idle.append(connection)
+        else:
+            connection.vanish()
 
     place = 0
     while (due := due + generator.expovariate(rate)) < begin + seconds:
