@@ -4,7 +4,8 @@
 //! # Vectors
 //!
 //! An [`Embedder`] loads a model of any supported [family](dual_encoder) from a directory or the Hugging Face hub:
-//! AltCLIP, CLIP, Chinese-CLIP, Taiyi-CLIP, or this project's small model, which the examples use.
+//! AltCLIP, CLIP, OpenCLIP with XLM-R, Chinese-CLIP, Taiyi-CLIP, or this project's small model, which the examples
+//! use.
 //!
 //! ```
 //! # #[cfg(feature = "images")]
@@ -96,6 +97,7 @@ pub mod image_processor;
 #[cfg(feature = "images")]
 pub mod images;
 mod layer_shape;
+pub mod open_clip_names;
 mod padding;
 pub mod prompt_encoder;
 pub mod text_encoder;

@@ -166,6 +166,20 @@ impl CompactPrompts {
         self.gather(rows, 1, |_, row| row)?.squeeze(1)
     }
 
+    /// The mean of each prompt's visible rows: (rows, width) → (batch, width), in the rows' dtype.
+    pub(crate) fn mean_rows(&self, rows: &Tensor) -> Result<Tensor> {
+        let longest = self.longest();
+        let of_prompt = |prompt: &CompactPrompt| {
+            let count = prompt.seen.iter().filter(|seen| **seen).count();
+            let weight = move |seen: Option<&bool>| if seen == Some(&true) { 1. / count as f32 } else { 0. };
+            (0..longest).map(|row| weight(prompt.seen.get(row))).collect::<Vec<_>>()
+        };
+        let weights: Vec<f32> = self.prompts.iter().flat_map(of_prompt).collect();
+        let weights = Tensor::from_vec(weights, (self.prompts.len(), 1, longest), &Device::Cpu)?;
+        let weights = weights.to_device(rows.device())?.to_dtype(rows.dtype())?;
+        weights.matmul(&self.padded(rows)?)?.squeeze(1)
+    }
+
     /// Pads every prompt to the rows of the longest: (rows, width) → (batch, rows, width). Filler rows repeat the
     /// last one, and have a [bias](Self::key_bias) that masks them.
     pub(crate) fn padded(&self, rows: &Tensor) -> Result<Tensor> {

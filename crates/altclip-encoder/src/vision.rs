@@ -137,14 +137,18 @@ impl ClipVisionTower {
     /// # Errors
     /// If the configuration contradicts itself, or a weight is missing or has another shape.
     pub fn new(config: &VisionConfig, vb: VarBuilder) -> Result<Self> {
+        Self::from_parts(config, vb.pp("vision_model"), vb.pp("visual_projection"))
+    }
+
+    /// Reads the transformer under `transformer`, and the weight of the projection under `projection`.
+    pub(crate) fn from_parts(
+        config: &VisionConfig,
+        transformer: VarBuilder,
+        projection: VarBuilder,
+    ) -> Result<Self> {
         Ok(Self {
-            vision_model: VisionTransformer::new(config, vb.pp("vision_model"))?,
-            visual_projection: Linear::new(
-                config.hidden_size,
-                config.projection_dim,
-                false,
-                vb.pp("visual_projection"),
-            )?,
+            vision_model: VisionTransformer::new(config, transformer)?,
+            visual_projection: Linear::new(config.hidden_size, config.projection_dim, false, projection)?,
         })
     }
 

@@ -17,7 +17,7 @@ const PARTS: [&str; 6] = ["text_encoder", "image_encoder", "unet", "vae", "safet
 const CONFIG: &str = "config.json";
 /// Files without weights, by folder.
 const SMALL_FILES: [(&str, &[&str]); 4] = [
-    ("", &["preprocessor_config.json", "processor_config.json"]),
+    ("", &["preprocessor_config.json", "processor_config.json", "open_clip_config.json"]),
     ("scheduler", &["scheduler_config.json"]),
     ("feature_extractor", &["preprocessor_config.json", "processor_config.json"]),
     ("image_encoder", &["preprocessor_config.json", "processor_config.json"]),

@@ -19,6 +19,8 @@ pub enum Family {
     ChineseClip,
     /// IDEA-CCNL/Taiyi-CLIP-*, with the CLIP it was trained for.
     TaiyiClip,
+    /// OpenCLIP's models with XLM-R as their text tower, in OpenCLIP's own layout.
+    OpenClip,
     /// An AltDiffusion with an image encoder, such as this project's own model.
     AltDiffusion,
 }
@@ -43,7 +45,10 @@ pub(super) const TEXT_ENCODER: &str = "text_encoder";
 pub(super) const IMAGE_ENCODER: &str = "image_encoder";
 
 const SUPPORTED: &str = "AltCLIP (altclip), CLIP (clip), Chinese-CLIP (chinese_clip), Taiyi-CLIP (a BERT in text_encoder/ and a CLIP at the root \
-     or in image_encoder/), and AltDiffusion with text_encoder/ and image_encoder/";
+     or in image_encoder/), OpenCLIP with XLM-R (open_clip_config.json), and AltDiffusion with text_encoder/ and \
+     image_encoder/";
+/// The configuration of OpenCLIP's models.
+pub(crate) const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
 
 impl Family {
     /// The family of a model, from its `config.json` or, without one, its folders.
@@ -55,6 +60,9 @@ impl Family {
             Ok(source.read_optional(path)?.map(|file| parse_json(&file)).transpose()?)
         };
         let Some(root) = read("config.json")? else {
+            if source.read_optional(OPEN_CLIP_CONFIG)?.is_some() {
+                return Ok(Self::OpenClip);
+            }
             return match read("text_encoder/config.json")? {
                 None => Err(Error::config(
                     source.to_string(),
@@ -88,7 +96,7 @@ impl Family {
     /// The folder of the model's tokenizer, "" for its root.
     pub fn tokenizer_folder(self) -> &'static str {
         match self {
-            Self::AltClip | Self::Clip | Self::ChineseClip => "",
+            Self::AltClip | Self::Clip | Self::ChineseClip | Self::OpenClip => "",
             Self::TaiyiClip => TEXT_ENCODER,
             Self::AltDiffusion => "tokenizer",
         }
@@ -97,7 +105,7 @@ impl Family {
     /// The folders where the model's `preprocessor_config.json` may be, "" for its root.
     pub fn preprocessor_folders(self) -> &'static [&'static str] {
         match self {
-            Self::AltClip | Self::Clip | Self::ChineseClip => &[""],
+            Self::AltClip | Self::Clip | Self::ChineseClip | Self::OpenClip => &[""],
             Self::TaiyiClip => &[IMAGE_ENCODER, ""],
             Self::AltDiffusion => &["feature_extractor", IMAGE_ENCODER],
         }
@@ -119,6 +127,7 @@ impl fmt::Display for Family {
             Self::Clip => "CLIP",
             Self::ChineseClip => "Chinese-CLIP",
             Self::TaiyiClip => "Taiyi-CLIP",
+            Self::OpenClip => "OpenCLIP",
             Self::AltDiffusion => "AltDiffusion",
         })
     }

@@ -9,6 +9,7 @@
 //! | Chinese-CLIP | BERT | `config.json` with `model_type` `chinese_clip` |
 //! | Taiyi-CLIP | BERT with a classification head | `text_encoder/`: a Taiyi-CLIP repository; its CLIP at the root or
 //! in `image_encoder/` |
+//! | OpenCLIP with XLM-R | XLM-R, mean of the tokens, `text.proj` | `open_clip_config.json` and OpenCLIP's names |
 //! | AltDiffusion with an image encoder | XLM-R, `transformation` | `text_encoder/` with `pre_LN` and `text_projection`, `image_encoder/` |
 //!
 //! All have CLIP's image tower.
@@ -19,6 +20,7 @@ mod chinese_clip;
 mod clip;
 mod config;
 mod family;
+mod open_clip;
 mod taiyi_clip;
 
 use candle_core::{DType, Device, Tensor};
@@ -31,6 +33,9 @@ pub use self::altclip::AltClipDualEncoder;
 pub use self::chinese_clip::{ChineseClip, ChineseClipConfig};
 pub use self::clip::{Clip, ClipConfig};
 pub use self::family::Family;
+#[cfg(feature = "images")]
+pub(crate) use self::family::OPEN_CLIP_CONFIG;
+pub use self::open_clip::{OpenClip, OpenClipConfig};
 pub use self::taiyi_clip::TaiyiClip;
 
 /// A model that maps texts and images to vectors of a joint space.
@@ -126,6 +131,7 @@ pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Box<d
         Family::Clip => Box::new(Clip::load(source, dtype, device)?),
         Family::ChineseClip => Box::new(ChineseClip::load(source, dtype, device)?),
         Family::TaiyiClip => Box::new(TaiyiClip::load(source, dtype, device)?),
+        Family::OpenClip => Box::new(OpenClip::load(source, dtype, device)?),
         Family::AltDiffusion => Box::new(AltDiffusionDualEncoder::load(source, dtype, device)?),
     })
 }

@@ -9,7 +9,7 @@ use model_files::source::{FileData, ModelSource};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::dual_encoder::Family;
+use crate::dual_encoder::{Family, OPEN_CLIP_CONFIG, OpenClipConfig};
 use crate::error::{Error, Result};
 use crate::image_processor::{ImageProcessor, ImageProcessorConfig};
 use crate::images::{Background, DecodeOptions};
@@ -107,7 +107,12 @@ fn image_processor_files(family: Family) -> Vec<String> {
 
 /// Reads the first of these files that exists.
 fn read_image_processor(source: &ModelSource, files: &[String]) -> Result<Option<(ImageProcessor, String)>> {
-    let Some(file) = source.first_of(files)? else { return Ok(None) };
+    let Some(file) = source.first_of(files)? else {
+        // OpenCLIP has it in the model's own configuration.
+        let Some(file) = source.read_optional(OPEN_CLIP_CONFIG)? else { return Ok(None) };
+        let config: OpenClipConfig = parse_config(&file)?;
+        return Ok(Some((ImageProcessor::new(config.image_processor())?, OPEN_CLIP_CONFIG.to_owned())));
+    };
     let config: ImageProcessorConfig = if file.rsplit('/').next() == Some(PROCESSOR_FILE) {
         // transformers 5 writes one file for tokenizer, image and video processors.
         let whole: ProcessorFile = source.read_json(&file)?;

@@ -4,10 +4,11 @@
 //! `transformer.`; those of Stable Diffusion 2 have OpenCLIP's after `model.`, with the projections of queries, keys
 //! and values as one matrix.
 
+use altclip_encoder::open_clip_names;
 use model_files::checkpoint::Checkpoint;
 
 use super::Origin;
-use super::names::{index, renamed, reversed};
+use super::names::index;
 use super::prefixed_tensors::PrefixedTensors;
 
 /// The prefix of the text encoder's weights in a single file.
@@ -16,11 +17,6 @@ pub(super) const PREFIX: &str = "cond_stage_model.";
 const TRANSFORMERS: &str = "transformer.";
 const OPEN_CLIP: &str = "model.";
 
-/// OpenCLIP's tensor of the projections of queries, keys and values, and what its parts are called here.
-const FUSED: &str = ".attn.in_proj_";
-const FUSED_PARTS: [(&str, &str); 3] =
-    [("self_attn.q_proj", "q"), ("self_attn.k_proj", "k"), ("self_attn.v_proj", "v")];
-
 /// The tensors outside the layers, in diffusers and in OpenCLIP.
 const TENSORS: [(&str, &str); 4] = [
     ("text_model.embeddings.token_embedding.weight", "token_embedding.weight"),
@@ -28,15 +24,6 @@ const TENSORS: [(&str, &str); 4] = [
     ("text_model.final_layer_norm.weight", "ln_final.weight"),
     ("text_model.final_layer_norm.bias", "ln_final.bias"),
 ];
-/// A layer's own layers.
-const LAYERS: [(&str, &str); 5] = [
-    ("layer_norm1", "ln_1"),
-    ("layer_norm2", "ln_2"),
-    ("mlp.fc1", "mlp.c_fc"),
-    ("mlp.fc2", "mlp.c_proj"),
-    ("self_attn.out_proj", "attn.out_proj"),
-];
-
 /// How a file names the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TextEncoderNames {
@@ -93,11 +80,7 @@ fn to_open_clip(name: &str, layers: usize) -> Option<String> {
     }
     let (layer, rest) = name.strip_prefix("text_model.encoder.layers.")?.split_once('.')?;
     let layer = index(layer).filter(|layer| *layer < layers)?;
-    let fused = FUSED_PARTS.iter().find_map(|(ours, part)| Some((rest.strip_prefix(ours)?, part)));
-    let theirs = match fused {
-        Some((kind, part)) => format!("attn.in_proj_{}.{part}", kind.strip_prefix('.')?),
-        None => renamed(rest, LAYERS.into_iter())?,
-    };
+    let theirs = open_clip_names::to_open_clip(rest)?;
     Some(format!("transformer.resblocks.{layer}.{theirs}"))
 }
 
@@ -107,22 +90,13 @@ fn from_open_clip(name: &str, layers: usize) -> Option<String> {
     }
     let (layer, rest) = name.strip_prefix("transformer.resblocks.")?.split_once('.')?;
     let layer = index(layer).filter(|layer| *layer < layers)?;
-    let ours = match rest.strip_prefix("attn.in_proj_") {
-        Some(rest) => {
-            let (kind, part) = rest.split_once('.')?;
-            let (ours, _) = FUSED_PARTS.iter().find(|(_, theirs)| *theirs == part)?;
-            format!("{ours}.{kind}")
-        }
-        None => renamed(rest, reversed(&LAYERS))?,
-    };
+    let ours = open_clip_names::to_transformers(rest)?;
     Some(format!("text_model.encoder.layers.{layer}.{ours}"))
 }
 
 /// The parts of a tensor that is several in diffusers.
 pub(super) fn fused_parts(stored: &str) -> Vec<String> {
-    let is_fused = stored.starts_with(PREFIX) && stored.contains(FUSED);
-    let parts = FUSED_PARTS.iter().filter(|_| is_fused);
-    parts.map(|(_, part)| format!("{stored}.{part}")).collect()
+    if stored.starts_with(PREFIX) { open_clip_names::fused_parts(stored) } else { Vec::new() }
 }
 
 #[cfg(test)]

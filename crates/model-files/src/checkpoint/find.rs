@@ -4,9 +4,9 @@ use crate::error::{Error, Result};
 use crate::relative_path::in_folder;
 use crate::source::ModelSource;
 
-/// The names of weight files, in search order. `pytorch_model` is transformers' name and `diffusion_pytorch_model`
-/// diffusers'.
-const FILE_NAMES: [&str; 10] = [
+/// The names of weight files, in search order. `pytorch_model` is transformers' name, `diffusion_pytorch_model`
+/// diffusers', and `open_clip_model` OpenCLIP's.
+const FILE_NAMES: [&str; 12] = [
     "model.safetensors",
     "diffusion_pytorch_model.safetensors",
     "model.safetensors.index.json",
@@ -17,6 +17,8 @@ const FILE_NAMES: [&str; 10] = [
     "diffusion_pytorch_model.bin.index.json",
     "model.gguf",
     "diffusion_pytorch_model.gguf",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
 ];
 
 /// The variant used if there is nothing else: half precision.

@@ -1,0 +1,94 @@
+//! Compares OpenCLIP's models with XLM-R, in their own layout, with open_clip.
+
+use std::fs;
+
+use altclip_encoder::altclip::normalize;
+use altclip_encoder::dual_encoder::{self, DualEncoder, Family};
+use altclip_encoder::{Embedder, ErrorKind, ModelSource};
+use candle_core::{DType, Device, Tensor};
+use test_support::{MODULE_TOLERANCE, assert_close, golden, golden_tensors};
+
+const MODELS: [&str; 2] = ["mlp", "linear"];
+
+fn source(model: &str) -> ModelSource {
+    ModelSource::directory(golden("open_clip").join(model))
+}
+
+fn load(model: &str) -> Box<dyn DualEncoder> {
+    dual_encoder::load(&source(model), DType::F32, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn vectors_are_those_of_open_clip() {
+    for name in MODELS {
+        let golden = golden_tensors(&format!("open_clip/{name}/golden.safetensors"));
+        let u32s = |name: &str| golden[name].to_dtype(DType::U32).unwrap();
+        let (ids, mask) = (u32s("input_ids"), u32s("attention_mask"));
+        assert_eq!(Family::of(&source(name)).unwrap(), Family::OpenClip);
+        let model = load(name);
+        let (text, image) =
+            (model.encode_text(&ids, &mask).unwrap(), model.encode_image(&golden["pixel_values"]).unwrap());
+        assert_close("text", &text, &golden["text_embeds"], MODULE_TOLERANCE);
+        assert_close("image", &image, &golden["image_embeds"], MODULE_TOLERANCE);
+        let unit = |x: &Tensor| normalize(x).unwrap();
+        let cosines = unit(&image).matmul(&unit(&text).t().unwrap()).unwrap();
+        let logits = (cosines * f64::from(model.logit_scale())).unwrap();
+        assert_close("logits", &logits, &golden["logits_per_image"], MODULE_TOLERANCE);
+        // Padding rows are meaningless.
+        let shown = mask.to_dtype(DType::F32).unwrap().unsqueeze(2).unwrap();
+        let states = |x: &Tensor| x.broadcast_mul(&shown).unwrap();
+        let hidden = model.text_hidden_states(&ids, &mask).unwrap();
+        assert_close("states", &states(&hidden), &states(&golden["hidden_states"]), MODULE_TOLERANCE);
+        assert_eq!((model.max_tokens(), model.image_size(), model.projection_dim()), (38, 20, 12));
+
+        // A text's vector does not depend on its padding.
+        let alone = |x: &Tensor| x.narrow(0, 1, 1).unwrap().narrow(1, 0, 6).unwrap().contiguous().unwrap();
+        let alone = model.encode_text(&alone(&ids), &alone(&mask)).unwrap();
+        assert_close("alone", &alone, &golden["text_embeds"].narrow(0, 1, 1).unwrap(), MODULE_TOLERANCE);
+    }
+}
+
+#[cfg(feature = "images")]
+#[test]
+fn images_are_prepared_as_by_open_clip() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["open_clip_config.json", "open_clip_model.safetensors"] {
+        fs::copy(golden("open_clip/mlp").join(file), folder.path().join(file)).unwrap();
+    }
+    // Any tokenizer will do for images.
+    let tokenizer = golden("tokenizer/sentencepiece.bpe.model");
+    fs::copy(tokenizer, folder.path().join("sentencepiece.bpe.model")).unwrap();
+    let source = ModelSource::directory(folder.path());
+    let embedder = Embedder::from_source(&source, DType::F32, &Device::Cpu).unwrap();
+    let golden = golden_tensors("open_clip/mlp/golden.safetensors");
+    let bytes = golden["image"].flatten_all().unwrap().to_vec1::<u8>().unwrap();
+    let image = image::RgbImage::from_raw(44, 30, bytes).unwrap();
+    let found = embedder.embed_images(&[image::DynamicImage::ImageRgb8(image)]).unwrap();
+    let prepared = golden["prepared"].unsqueeze(0).unwrap();
+    assert_close("prepared", &found, &load("mlp").encode_image(&prepared).unwrap(), 1e-4);
+}
+
+#[test]
+fn what_does_not_fit_is_one_line() {
+    let error = |change: &dyn Fn(&str) -> String, weights: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let config = fs::read_to_string(golden("open_clip/mlp/open_clip_config.json")).unwrap();
+        fs::write(folder.path().join("open_clip_config.json"), change(&config)).unwrap();
+        fs::copy(golden(weights), folder.path().join("open_clip_model.safetensors")).unwrap();
+        let source = ModelSource::directory(folder.path());
+        let error = dual_encoder::load(&source, DType::F32, &Device::Cpu).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::File);
+        let message = error.to_string();
+        assert!(!message.contains('\n'), "{message}");
+        message
+    };
+    let own = "open_clip/mlp/open_clip_model.safetensors";
+    let message = error(&|config| config.replace("mean_pooler", "cls_pooler"), own);
+    assert!(message.contains("hf_pooler_type") && message.contains("cls_pooler"), "{message}");
+    let message = error(&|config| config.replace(r#""width": 16"#, r#""width": 24"#), own);
+    assert!(message.contains("[16]") && message.contains("[24]"), "{message}");
+    let message = error(&|config| config.replace(r#""layers": 2"#, r#""timm_model_name": "x""#), own);
+    assert!(message.contains("timm_model_name"), "{message}");
+    let message = error(&str::to_owned, "dual_encoders/clip/model.safetensors");
+    assert!(message.contains("expected an OpenCLIP with XLM-R, found no tensor"), "{message}");
+}
