@@ -22,7 +22,7 @@ fn a_key_is_asked_for() -> TestResult {
         served.get_with("/sdapi/v1/options", &[("authorization", "Basic dXNlcjpzZWNyZXQ=")])?.status,
         200
     );
-    for path in ["/", "/page/style.css", "/health", "/ping", "/openapi.json"] {
+    for path in ["/", "/page/style.css", "/health", "/ready", "/ping", "/openapi.json"] {
         assert_eq!(served.get(path)?.status, 200, "{path}");
     }
     Ok(())

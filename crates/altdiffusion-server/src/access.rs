@@ -13,7 +13,7 @@ use crate::problem::Problem;
 use crate::state::{Shared, State};
 
 /// Paths that need no key: the page, which asks for it, and probes.
-const OPEN: [&str; 4] = ["/", "/health", "/ping", "/openapi.json"];
+const OPEN: [&str; 5] = ["/", "/health", "/ready", "/ping", "/openapi.json"];
 const OPEN_FOLDER: &str = "/page/";
 
 /// Lets a request pass if it carries the key, or came from a page that may use a server without one.

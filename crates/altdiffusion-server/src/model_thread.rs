@@ -71,6 +71,10 @@ impl<J: Send + 'static> ModelThread<J> {
     ) -> std::io::Result<Self> {
         let (jobs, waiting) = mpsc::channel();
         let stage = Stage::default();
+        if preload {
+            // From the start, so that nobody takes the server for ready before.
+            stage.0.store(Stage::LOADING, Ordering::Relaxed);
+        }
         let seen = stage.clone();
         let run = move || {
             if preload {

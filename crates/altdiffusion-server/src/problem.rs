@@ -80,6 +80,12 @@ impl Problem {
     }
 
     fn of_kind(kind: ErrorKind, message: String) -> Self {
+        if kind == ErrorKind::File {
+            // The message names paths of this machine.
+            tracing::error!("{message}");
+            let problem = "a file of the model or of an adapter cannot be used; the server's log says why";
+            return Self::new(StatusCode::INTERNAL_SERVER_ERROR, problem);
+        }
         let status = match kind {
             ErrorKind::Input => StatusCode::BAD_REQUEST,
             ErrorKind::OutOfMemory | ErrorKind::Network => StatusCode::SERVICE_UNAVAILABLE,

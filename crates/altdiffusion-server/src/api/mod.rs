@@ -34,6 +34,9 @@ use crate::access;
 use crate::problem::Problem;
 use crate::state::{Shared, shown};
 
+/// Paths that are asked again and again, which are logged only in detail.
+const PROBES: [&str; 5] = ["/health", "/ready", "/ping", "/metrics", "/sdapi/v1/progress"];
+
 /// Describes the interface.
 #[derive(OpenApi)]
 #[openapi(info(
@@ -91,6 +94,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(immich::ping))
         .routes(routes!(immich::predict))
         .routes(routes!(operations::health))
+        .routes(routes!(operations::ready))
         .routes(routes!(operations::metrics))
         .merge(webui::routes())
 }
@@ -199,6 +203,9 @@ async fn observe(Extract(state): Extract<Shared>, request: Request, next: Next) 
         }
         Some(problem) => {
             tracing::info!(%method, path = route, status, seconds, id, problem = shown(&problem.message), "answered");
+        }
+        None if PROBES.contains(&route.as_str()) => {
+            tracing::debug!(%method, path = route, status, seconds, id, "answered");
         }
         None => tracing::info!(%method, path = route, status, seconds, id, "answered"),
     }

@@ -9,7 +9,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::openai::ErrorBody;
-use crate::state::Shared;
+use crate::problem::Problem;
+use crate::state::{Shared, State};
 
 /// The media type of metrics.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -24,13 +25,32 @@ pub(crate) struct Health {
     version: &'static str,
 }
 
-/// Say whether the server is alive, and ready.
+/// Say that the server is alive.
 #[utoipa::path(get, path = "/health", responses((status = 200, description = "It is alive", body = Health)))]
 pub(crate) async fn health(Extract(state): Extract<Shared>) -> Json<Health> {
+    Json(Health { status: "ok", ready: is_ready(&state), version: env!("CARGO_PKG_VERSION") })
+}
+
+/// Say whether requests are answered at once.
+#[utoipa::path(
+    get,
+    path = "/ready",
+    responses(
+        (status = 200, description = "They are", body = Health),
+        (status = 503, description = "A model is being loaded", body = ErrorBody),
+    )
+)]
+pub(crate) async fn ready(Extract(state): Extract<Shared>) -> Result<Json<Health>, Problem> {
+    match is_ready(&state) {
+        true => Ok(health(Extract(state)).await),
+        false => Err(Problem::loading()),
+    }
+}
+
+fn is_ready(state: &State) -> bool {
     let images = state.drawing.iter().map(|queue| queue.stage());
     let stages = images.chain(state.embedding.iter().map(|queue| queue.stage()));
-    let ready = !stages.into_iter().any(|stage| stage.is_loading());
-    Json(Health { status: "ok", ready, version: env!("CARGO_PKG_VERSION") })
+    !stages.into_iter().any(|stage| stage.is_loading())
 }
 
 /// Count what the server does, for Prometheus.

@@ -115,7 +115,7 @@ impl DrawFields {
             _ => {}
         }
         if let Some(strength) = self.strength {
-            options = options.strength(strength);
+            options = options.strength(share("strength", strength)?);
         }
         if let Some(image) = &self.image {
             options = options.image(image_data::rgb(&image.image));
@@ -167,6 +167,17 @@ pub(crate) fn within(field: &str, value: usize, least: usize, most: usize) -> Re
     match (least..=most).contains(&value) {
         true => Ok(value),
         false => Err(Problem::field(field, format!("{value}, expected {least} to {most}"))),
+    }
+}
+
+/// Checks a share of the whole.
+///
+/// # Errors
+/// If it is not from 0 to 1.
+pub(crate) fn share(field: &str, value: f64) -> Result<f64, Problem> {
+    match (0.0..=1.0).contains(&value) {
+        true => Ok(value),
+        false => Err(Problem::field(field, format!("{value}, expected 0 to 1"))),
     }
 }
 
@@ -256,8 +267,8 @@ pub(crate) async fn controls(
             image: image_data::rgb(&given.image),
             room: given.room,
             scale: factor(&format!("{name}.strength"), field.strength.unwrap_or(1.0))?,
-            start: field.start.unwrap_or(0.0),
-            end: field.end.unwrap_or(1.0),
+            start: share(&format!("{name}.start"), field.start.unwrap_or(0.0))?,
+            end: share(&format!("{name}.end"), field.end.unwrap_or(1.0))?,
         });
     }
     Ok(controls)

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::api::openai::draw_options::{DrawFields, factor, random_seed, with_sampler};
+use crate::api::openai::draw_options::{DrawFields, factor, random_seed, share, with_sampler};
 use crate::drawing::{ControlImage, DrawRequest, DrawingQueue, NamedLora, RedrawnArea};
 use crate::image_data::{self, GivenImage};
 use crate::problem::Problem;
@@ -215,7 +215,7 @@ impl WebuiRequest {
             let image = image_data::rgb(&given.image);
             request.rooms.push(given.room);
             if let Some(strength) = self.denoising_strength {
-                request.options = request.options.strength(strength);
+                request.options = request.options.strength(share("denoising_strength", strength)?);
             }
             match mask {
                 None => request.options = request.options.image(image),
@@ -377,8 +377,8 @@ impl WebuiRequest {
                 image: image_data::rgb(&given.image),
                 room: given.room,
                 scale: factor(&field("weight"), number("weight", 1.0))?,
-                start: number("guidance_start", 0.0),
-                end: number("guidance_end", 1.0),
+                start: share(&field("guidance_start"), number("guidance_start", 0.0))?,
+                end: share(&field("guidance_end"), number("guidance_end", 1.0))?,
             });
         }
         Ok(controls)
