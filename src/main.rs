@@ -119,7 +119,7 @@ fn run() -> anyhow::Result<ExitStatus> {
             return Ok(ExitStatus::Success);
         }
     };
-    start_log(cli.verbose, &cli.command);
+    start_log(cli.verbose, cli.quiet, &cli.command);
     if cli.quiet {
         progress::be_quiet();
     }
@@ -186,7 +186,7 @@ fn refuse(message: &clap::Error) -> ExitStatus {
     ExitStatus::Usage
 }
 
-fn start_log(verbose: bool, command: &Command) {
+fn start_log(verbose: bool, quiet: bool, command: &Command) {
     const QUIET: &str = "warn";
     const SERVER: &str = "warn,altdiffusion_server=info";
     const VERBOSE: &str = "info,altdiffusion=debug,model_files=debug,altclip_encoder=debug,embedding_index=debug,\
@@ -198,8 +198,8 @@ fn start_log(verbose: bool, command: &Command) {
     };
     let default = match (verbose, log_form) {
         (true, _) => VERBOSE,
-        (false, Some(_)) => SERVER,
-        (false, None) => QUIET,
+        (false, Some(_)) if !quiet => SERVER,
+        (false, _) => QUIET,
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     // This module prints every byte that is sent, and the hub's token is among them.

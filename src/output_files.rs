@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf, is_separator};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use candle_core::Tensor;
 use model_files::checkpoint::save_tensors;
 use model_files::{Target, Temporary, write_whole};
@@ -26,7 +26,7 @@ pub fn check_writable(option: &str, path: &Path) -> Result<()> {
     if path.parent().is_none() {
         bail!("{option}: expected the name of a file, found {shown:?}");
     }
-    match Target::of(path).with_context(|| option.to_owned())? {
+    match Target::of(path).map_err(|error| anyhow!("{option} {error}"))? {
         Target::File(file) => {
             let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
             let directory = directory.unwrap_or(Path::new("."));

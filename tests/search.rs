@@ -163,7 +163,10 @@ fn what_cannot_be_searched_is_one_clear_line() -> TestResult {
         (&["other.safetensors", "x"], "no tensor text_embeds"),
         (&["texts.safetensors", "x", "--among", "images"], "there are no images in this file"),
         (&["texts.safetensors", "--image", "cut.safetensors"], "cut.safetensors: not an image"),
-        (&["texts.safetensors", "x", "--html", "no/where.html"], "--html no/where.html: cannot be written"),
+        (
+            &["texts.safetensors", "x", "--html", "no/where.html"],
+            "--html no/where.html: cannot be written, no is not a directory",
+        ),
     ];
     for (arguments, expected) in cases {
         let error = failure(root, arguments)?;

@@ -175,3 +175,18 @@ fn an_index_is_searched_and_shows_its_images() -> TestResult {
     }
     Ok(())
 }
+
+#[test]
+fn an_image_that_cannot_be_used_fails_alone() -> TestResult {
+    let served = Served::start(&[])?;
+    let directory = tempfile::tempdir()?;
+    let (good, thin) = (directory.path().join("good.png"), directory.path().join("thin.png"));
+    image::RgbImage::new(40, 30).save(&good)?;
+    // A row of pixels too long to be resized.
+    image::GrayImage::new(1, 3_000_000).save(&thin)?;
+    let images = json!([{ "image": encoded(&good)? }, { "image": encoded(&thin)? }]);
+    let answer = served.post("/v1/embeddings", &json!({ "input": images }))?;
+    let error = answer.json()?["error"].clone();
+    assert_eq!((answer.status, &error["param"]), (400, &json!("input[1]")), "{error}");
+    Ok(())
+}

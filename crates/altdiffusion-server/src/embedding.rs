@@ -5,6 +5,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use altclip_encoder::{Embedder, RowOutcome};
+use image::DynamicImage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::image_data::GivenImage;
@@ -24,10 +25,10 @@ pub(crate) enum Input {
 }
 
 impl Input {
-    /// At most the tokens it will have, before the tokenizer is loaded: a byte is at most a token.
+    /// At most the tokens it will have, before the tokenizer is loaded: a character is about a token at most.
     fn most_tokens(&self, most: usize) -> usize {
         match self {
-            Self::Text(text) => (text.len() + 2).min(most),
+            Self::Text(text) => (text.chars().count() + 2).min(most),
             Self::Ids(ids) => ids.len().min(most),
             Self::Image(_) => Limits::IMAGE_TOKENS,
         }
@@ -304,20 +305,31 @@ fn rows(embedder: &Embedder, inputs: Vec<Input>) -> Vec<Row> {
         }
     }
     if !images.is_empty() {
-        let vectors = embedder.embed_images(&images).and_then(|vectors| Ok(vectors.to_vec2::<f32>()?));
-        match vectors {
-            Ok(vectors) => {
-                for (place, vector) in image_places.into_iter().zip(vectors) {
-                    rows[place] = Some(Ok((vector, 0)));
-                }
-            }
-            Err(error) => {
-                let problem = Problem::from(error);
-                image_places.into_iter().for_each(|place| rows[place] = Some(Err(problem.clone())));
-            }
+        for (place, vector) in image_places.into_iter().zip(image_vectors(embedder, &images)) {
+            rows[place] = Some(vector.map(|vector| (vector, 0)));
         }
+        drop(rooms);
     }
     rows.into_iter().map(|row| row.unwrap_or_else(|| Err(Problem::failed()))).collect()
+}
+
+/// A vector for each image. If one cannot be used, it alone fails, since the others may be of other requests.
+fn image_vectors(embedder: &Embedder, images: &[DynamicImage]) -> Vec<Result<Vec<f32>, Problem>> {
+    let embed = |images: &[DynamicImage]| -> altclip_encoder::Result<Vec<Vec<f32>>> {
+        Ok(embedder.embed_images(images)?.to_vec2()?)
+    };
+    let failed = match embed(images) {
+        Ok(vectors) => return vectors.into_iter().map(Ok).collect(),
+        Err(error) => error,
+    };
+    if let [_] = images {
+        return vec![Err(Problem::from(failed))];
+    }
+    let alone = images.iter().map(|image| match embed(std::slice::from_ref(image)) {
+        Ok(vectors) => vectors.into_iter().next().ok_or_else(Problem::failed),
+        Err(error) => Err(Problem::from(error)),
+    });
+    alone.collect()
 }
 
 impl Work for EmbeddingWork {

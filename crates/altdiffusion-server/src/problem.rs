@@ -68,6 +68,16 @@ impl Problem {
         Self { status, ..self }
     }
 
+    /// The same with a message that can be read: it may quote a request at length.
+    pub(crate) fn shortened(&self) -> Self {
+        const LONGEST: usize = 500;
+        let short = |text: &str| match text.char_indices().nth(LONGEST) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text.to_owned(),
+        };
+        Self { message: short(&self.message), field: self.field.as_deref().map(short), ..self.clone() }
+    }
+
     /// The name of its kind in metrics.
     pub(crate) fn kind(&self) -> &'static str {
         match self.status {

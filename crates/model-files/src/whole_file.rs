@@ -61,7 +61,7 @@ impl Target {
         if directory.is_dir() {
             return Ok(Self::File(path));
         }
-        Err(problem(format!("cannot be written: {} is not a directory", directory.display())))
+        Err(problem(format!("cannot be written, {} is not a directory", directory.display())))
     }
 
     /// The directory of its temporary file.

@@ -24,6 +24,11 @@ const MAX_RESIZED_SIDE: u32 = 1 << 28;
 /// The most pixels after cropping, and of the rows between the two passes of resizing.
 const MAX_PIXELS: u64 = 1 << 28;
 
+/// The error for an image that cannot be used, which is the caller's.
+fn unusable(problem: String) -> candle_core::Error {
+    candle_core::Error::from(crate::Error::Input(problem))
+}
+
 /// Resizes an image exactly like Pillow's `Image.resize`.
 ///
 /// # Errors
@@ -33,7 +38,9 @@ pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Resampling) -> 
     let sides = [from_width, from_height, width, height];
     let rows = u64::from(from_height.max(height)) * u64::from(from_width.max(width));
     if sides.contains(&0) || sides.into_iter().any(|side| side > MAX_SOURCE_SIDE) || rows > MAX_PIXELS {
-        bail!("an image of {from_width}×{from_height} pixels cannot be resized to {width}×{height}")
+        return Err(unusable(format!(
+            "an image of {from_width}×{from_height} pixels cannot be resized to {width}×{height}"
+        )));
     }
     Ok(resample::resize(image, (width, height), filter, 0..width, 0..height))
 }
@@ -100,7 +107,7 @@ impl ImageProcessor {
         let config = &self.config;
         let (width, height) = image.dimensions();
         if width == 0 || height == 0 {
-            bail!("the image is empty ({width}×{height} pixels)")
+            return Err(unusable(format!("the image is empty ({width}×{height} pixels)")));
         }
         let size = if config.do_resize { self.resized_dimensions(width, height)? } else { (width, height) };
         let crop = if config.do_center_crop { config.crop_size.dimensions() } else { size };
@@ -142,7 +149,9 @@ impl ImageProcessor {
         };
         match resized.filter(|_| long <= MAX_SOURCE_SIDE) {
             Some(resized) => Ok(resized),
-            None => bail!("the image is too long and thin to be resized ({width}×{height} pixels)"),
+            None => Err(unusable(format!(
+                "the image is too long and thin to be resized ({width}×{height} pixels)"
+            ))),
         }
     }
 

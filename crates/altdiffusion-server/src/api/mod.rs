@@ -145,6 +145,7 @@ pub(crate) fn openapi() -> String {
 
 /// A problem in the form of the interface that `path` belongs to.
 fn refuse(path: &str, problem: &Problem) -> Response {
+    let problem = &problem.shortened();
     let mut response = if path.starts_with(webui::PREFIX) {
         webui::problem_response(problem)
     } else if path == immich::PREDICT {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
+use super::WebuiProblem;
 use crate::drawing::Running;
 use crate::problem::Problem;
 use crate::state::{Shared, State};
@@ -48,12 +49,27 @@ pub(crate) struct ProgressQuery {
     skip_current_image: Option<String>,
 }
 
+impl ProgressQuery {
+    fn skips(&self) -> Result<bool, Problem> {
+        match self.skip_current_image.as_deref().map(str::to_lowercase).as_deref() {
+            None | Some("" | "null" | "0" | "false") => Ok(false),
+            Some("1" | "true") => Ok(true),
+            Some(other) => {
+                Err(Problem::field("skip_current_image", format!("{other:?}, expected true or false")))
+            }
+        }
+    }
+}
+
 /// Say how far the drawing is.
 #[utoipa::path(
     get,
     path = "/sdapi/v1/progress",
     params(ProgressQuery),
-    responses((status = 200, description = "Progress", body = Progress))
+    responses(
+        (status = 200, description = "Progress", body = Progress),
+        (status = "4XX", description = "The request cannot be answered", body = WebuiProblem),
+    )
 )]
 pub(crate) async fn progress(
     Extract(state): Extract<Shared>,
@@ -61,7 +77,7 @@ pub(crate) async fn progress(
 ) -> Result<Json<Progress>, Problem> {
     let Query(query) = query.map_err(|error| Problem::invalid(error.body_text()))?;
     let running = running(&state);
-    let skips = query.skip_current_image.is_some_and(|skip| skip.eq_ignore_ascii_case("true") || skip == "1");
+    let skips = query.skips()?;
     let preview = running.as_ref().and_then(|running| running.preview.as_ref()).filter(|_| !skips);
     let current_image = preview.map(|file| BASE64_STANDARD.encode(file));
     let share = running.as_ref().map_or(0.0, share);

@@ -276,7 +276,7 @@ impl WebuiRequest {
         };
         let (width, height) = size.or_else(|| queue.status.default_size.get().copied())?;
         let size = (u32::try_from(width).ok()?, u32::try_from(height).ok()?);
-        let padding = self.inpaint_full_res_padding.unwrap_or(0).min(MOST_PADDING);
+        let padding = self.inpaint_full_res_padding.unwrap_or(0);
         is_asked.then(|| RedrawnArea::around(image.clone(), mask, padding, size))?
     }
 
@@ -300,6 +300,10 @@ impl WebuiRequest {
         }
         if self.styles.as_deref().is_some_and(|styles| !styles.is_empty()) {
             return refused("styles", "apply styles");
+        }
+        if self.inpaint_full_res_padding.is_some_and(|padding| padding > MOST_PADDING) {
+            let problem = format!("expected at most {MOST_PADDING} pixels");
+            return Err(Problem::field("inpaint_full_res_padding", problem));
         }
         let scripts = self.alwayson_scripts.iter().flatten().map(|(name, _)| name);
         match scripts.into_iter().find(|name| !name.eq_ignore_ascii_case("controlnet")) {
