@@ -102,11 +102,11 @@ pub(crate) struct Watched {
 pub(crate) struct Question {
     /// The expected shape.
     pub expected: Vec<usize>,
-    pub answer: Answer,
+    pub answer: Availability,
 }
 
 /// What the checkpoint has for a request.
-pub(crate) enum Answer {
+pub(crate) enum Availability {
     Missing,
     /// A tensor of this name and shape in the file.
     Found {
@@ -142,12 +142,12 @@ impl Watched {
         for (name, Question { expected, answer }) in questions.iter() {
             let (name, expected) = (name.clone(), expected.clone());
             match answer {
-                Answer::Missing => report.missing.push(Missing { name, expected }),
-                Answer::Unreadable { stored, problem } => {
+                Availability::Missing => report.missing.push(Missing { name, expected }),
+                Availability::Unreadable { stored, problem } => {
                     used.extend(stored);
                     report.unreadable.push(Unreadable { name, problem: problem.clone() });
                 }
-                Answer::Found { stored, shape } => {
+                Availability::Found { stored, shape } => {
                     used.insert(stored);
                     if *shape != expected {
                         report.misshapen.push(Misshapen { name, expected, found: shape.clone() });

@@ -31,7 +31,7 @@ pub enum ConditionerConfig {
 
 /// The fields that tell the family.
 #[derive(Deserialize)]
-struct Declared {
+struct FamilyFields {
     #[serde(default)]
     architectures: Option<Vec<String>>,
     #[serde(default)]
@@ -45,7 +45,7 @@ impl ConditionerConfig {
     /// # Errors
     /// If the family is not supported, or a value is invalid.
     pub fn read(file: &FileData) -> Result<Self> {
-        let Declared { architectures, model_type } = parse_json(file)?;
+        let FamilyFields { architectures, model_type } = parse_json(file)?;
         let class = architectures.as_deref().unwrap_or_default().first();
         Ok(match (class.map(String::as_str), model_type.as_deref()) {
             (Some("RobertaSeriesModelWithTransformation"), _) | (None, None) => {

@@ -1,7 +1,7 @@
 //! Tests the attention kernels at every shape of the models, and at lengths that no tile divides.
 
 use crate::emulator::{Buffer, Emulator, Value, kernels, seed};
-use crate::launch::attention::{AttentionOperands, Rows};
+use crate::launch::attention::{AttentionOperands, RowLayout};
 use crate::launch::description::Element;
 use crate::rounding::{BF16_UNIT, F16_UNIT, random};
 use candle_core::{Device, Tensor};
@@ -134,7 +134,7 @@ fn check<T: Value>(
         random::<T>(&mut rng, batch * keys * columns_kv, SIZE),
     );
     let (first_buffer, second_buffer) = (Buffer::input(name[0], &first), Buffer::input(name[1], &second));
-    let rows = |buffer: &Buffer, begin, tokens, columns| Rows {
+    let rows = |buffer: &Buffer, begin, tokens, columns| RowLayout {
         address: buffer.address_of::<T>(begin),
         batch_stride: tokens * columns,
         row_stride: columns,
@@ -314,8 +314,11 @@ fn packed<T: Value>(
     let bias: Vec<f32> = (0..total).map(|_| rng.random_range(-1f32..1.)).collect();
     let (input, out) = (Buffer::input("qkv", &values), Buffer::output::<T>("out", total * width));
     let (bias_buffer, offset_buffer) = (Buffer::input("key_bias", &bias), Buffer::input("offsets", &offsets));
-    let part =
-        |part| Rows { address: input.address_of::<T>(part * width), batch_stride: 0, row_stride: 3 * width };
+    let part = |part| RowLayout {
+        address: input.address_of::<T>(part * width),
+        batch_stride: 0,
+        row_stride: 3 * width,
+    };
     let attention = AttentionOperands {
         element,
         batch: lengths.len(),
@@ -326,7 +329,7 @@ fn packed<T: Value>(
         query: part(0),
         key: part(1),
         value: part(2),
-        out: Rows { address: out.address(), batch_stride: 0, row_stride: width },
+        out: RowLayout { address: out.address(), batch_stride: 0, row_stride: width },
         key_bias: Some(bias_buffer.address()),
         offsets: Some(offset_buffer.address()),
         causal,
@@ -349,7 +352,7 @@ fn packed<T: Value>(
 /// Shapes that no kernel covers are refused and never launched.
 #[test]
 fn shapes_that_no_kernel_covers() {
-    let rows = Rows { address: 64, batch_stride: 64, row_stride: 64 };
+    let rows = RowLayout { address: 64, batch_stride: 64, row_stride: 64 };
     let (query, key, value, out) = (rows, rows, rows, rows);
     let (batch, queries, keys, heads, head_dim) = (1, 1, 1, 1, 64);
     let fits = AttentionOperands {
@@ -372,9 +375,11 @@ fn shapes_that_no_kernel_covers() {
     assert!(AttentionOperands { keys: 0, ..fits }.launch(MULTIPROCESSORS).is_err());
     assert!(AttentionOperands { queries: 0, ..fits }.launch(MULTIPROCESSORS).is_err());
     assert!(AttentionOperands { batch: 65_536, ..fits }.launch(MULTIPROCESSORS).is_err());
-    let unaligned = Rows { row_stride: 60, ..rows };
+    let unaligned = RowLayout { row_stride: 60, ..rows };
     assert!(AttentionOperands { value: unaligned, ..fits }.launch(MULTIPROCESSORS).is_err());
     assert!(
-        AttentionOperands { query: Rows { address: 68, ..rows }, ..fits }.launch(MULTIPROCESSORS).is_err()
+        AttentionOperands { query: RowLayout { address: 68, ..rows }, ..fits }
+            .launch(MULTIPROCESSORS)
+            .is_err()
     );
 }

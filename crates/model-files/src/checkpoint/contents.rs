@@ -157,10 +157,10 @@ impl Contents {
         };
         file.release(&located.tensor.bytes);
         tensor.map_err(|error| match error {
-            convert::Failure::Type(problem) => {
+            convert::Unreadable::Type(problem) => {
                 Error::format(file.name(), format!("tensor {name}: {problem}"))
             }
-            convert::Failure::Candle(error) => error.into(),
+            convert::Unreadable::Candle(error) => error.into(),
         })
     }
 

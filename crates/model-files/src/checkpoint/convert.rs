@@ -21,19 +21,19 @@ const ELEMENTS_PER_TASK: usize = 64 * BLOCK;
 
 /// Why a tensor cannot be read.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum Unreadable {
     /// Its element type has no conversion; says which.
     Type(String),
     Candle(candle_core::Error),
 }
 
-impl From<candle_core::Error> for Failure {
+impl From<candle_core::Error> for Unreadable {
     fn from(error: candle_core::Error) -> Self {
         Self::Candle(error)
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Type(problem) => f.write_str(problem),
@@ -61,7 +61,7 @@ pub(super) fn read_tensor(
     tensor: &StoredTensor,
     dtype: DType,
     device: &Device,
-) -> Result<Tensor, Failure> {
+) -> Result<Tensor, Unreadable> {
     let bytes = tensor.element_bytes(file);
     let shape = tensor.shape.as_slice();
     let stored = match tensor.dtype {
@@ -75,7 +75,7 @@ pub(super) fn read_tensor(
         }
     };
     if let Some(problem) = problem(stored) {
-        return Err(Failure::Type(problem));
+        return Err(Unreadable::Type(problem));
     }
     let small = float8::values(stored);
     Ok(match (stored, dtype) {

@@ -3,7 +3,7 @@
 use safetensors::Dtype;
 
 /// The layout of a type: sign, exponent and fraction.
-struct Format {
+struct BitLayout {
     exponent_bits: u32,
     bias: i32,
     specials: Specials,
@@ -24,17 +24,17 @@ enum Specials {
 /// E8M0 is the scale of OCP's microscaling formats.
 pub(super) fn values(dtype: Dtype) -> Option<[f32; 256]> {
     let format = match dtype {
-        Dtype::F8_E4M3 => Format { exponent_bits: 4, bias: 7, specials: Specials::AllOnes },
-        Dtype::F8_E5M2 => Format { exponent_bits: 5, bias: 15, specials: Specials::Ieee },
-        Dtype::F8_E4M3FNUZ => Format { exponent_bits: 4, bias: 8, specials: Specials::NegativeZero },
-        Dtype::F8_E5M2FNUZ => Format { exponent_bits: 5, bias: 16, specials: Specials::NegativeZero },
+        Dtype::F8_E4M3 => BitLayout { exponent_bits: 4, bias: 7, specials: Specials::AllOnes },
+        Dtype::F8_E5M2 => BitLayout { exponent_bits: 5, bias: 15, specials: Specials::Ieee },
+        Dtype::F8_E4M3FNUZ => BitLayout { exponent_bits: 4, bias: 8, specials: Specials::NegativeZero },
+        Dtype::F8_E5M2FNUZ => BitLayout { exponent_bits: 5, bias: 16, specials: Specials::NegativeZero },
         Dtype::F8_E8M0 => return Some(of_all_bits(power_of_two)),
         _ => return None,
     };
     Some(of_all_bits(|bits| format.value(bits)))
 }
 
-impl Format {
+impl BitLayout {
     fn value(&self, bits: u8) -> f32 {
         let fraction_bits = 7 - self.exponent_bits;
         let fraction = bits & ((1 << fraction_bits) - 1);

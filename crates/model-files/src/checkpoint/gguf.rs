@@ -81,7 +81,7 @@ fn element_type(number: u32) -> Option<ElementType> {
 
 /// Reads the table of contents, and checks it against the file's length. An error says what is wrong with the file.
 pub(super) fn read(file: &[u8]) -> Result<Listing, String> {
-    let mut reader = Reader::new(file)?;
+    let mut reader = TableReader::new(file)?;
     let (tensors, values) = (reader.u64("the number of tensors")?, reader.u64("the number of metadata")?);
     let mut alignment = DEFAULT_ALIGNMENT;
     let mut shapes = HashMap::new();
@@ -146,7 +146,7 @@ pub(super) fn read(file: &[u8]) -> Result<Listing, String> {
 /// The strings in the file's metadata. The table must have been validated.
 pub(super) fn metadata(file: &[u8]) -> BTreeMap<String, String> {
     fn read(file: &[u8], found: &mut BTreeMap<String, String>) -> Result<(), String> {
-        let mut reader = Reader::new(file)?;
+        let mut reader = TableReader::new(file)?;
         let (_, values) = (reader.u64("the number of tensors")?, reader.u64("the number of metadata")?);
         for _ in 0..values {
             let key = reader.name("a key of the metadata")?;
@@ -178,12 +178,12 @@ struct Place {
 }
 
 /// Reads the table sequentially. A length is trusted only once that many bytes were found.
-struct Reader<'a> {
+struct TableReader<'a> {
     table: &'a [u8],
     at: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> TableReader<'a> {
     /// Reads the header.
     fn new(file: &'a [u8]) -> Result<Self, String> {
         let table = &file[..file.len().min(LONGEST_TABLE)];

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
 
-use super::convert::{self, Failure};
+use super::convert::{self, Unreadable};
 use super::element::{ElementType, element_count};
 use super::stored::StoredTensor;
 use super::tables::{Scale, Tables};
@@ -185,7 +185,7 @@ impl Scales {
         weight: &StoredTensor,
         dtype: DType,
         device: &Device,
-    ) -> Result<Tensor, Failure> {
+    ) -> Result<Tensor, Unreadable> {
         let numbers = convert::read_tensor(file, weight, DType::F32, &Device::Cpu)?;
         let mut numbers = numbers.flatten_all()?.to_vec1::<f32>()?;
         self.apply(0, &mut numbers);

@@ -9,7 +9,7 @@ use candle_nn::var_builder::SimpleBackend;
 use super::contents::Contents;
 use super::element::element_count;
 use crate::error::Error;
-use crate::survey::{Answer, PartReport, Question, Survey, Watched};
+use crate::survey::{Availability, PartReport, Question, Survey, Watched};
 
 /// The most missing tensors to record: enough for a model whose weights have other names, and an end to a
 /// configuration with countless layers.
@@ -63,15 +63,15 @@ impl SurveyBackend {
     }
 
     /// What the checkpoint has for the tensor `name`.
-    fn answer(&self, name: &str) -> Answer {
+    fn answer(&self, name: &str) -> Availability {
         let entry = self.contents.find_entry(name);
         match (self.contents.problem(name), entry) {
             (Some(problem), entry) => {
-                Answer::Unreadable { stored: entry.map(|(stored, _)| stored.clone()), problem }
+                Availability::Unreadable { stored: entry.map(|(stored, _)| stored.clone()), problem }
             }
-            (None, None) => Answer::Missing,
+            (None, None) => Availability::Missing,
             (None, Some((stored, located))) => {
-                Answer::Found { stored: stored.clone(), shape: located.tensor.shape.clone() }
+                Availability::Found { stored: stored.clone(), shape: located.tensor.shape.clone() }
             }
         }
     }

@@ -43,14 +43,14 @@ fn system_permits() -> bool {
 pub(super) struct Tiles {
     /// Copies of rows that are not equally spaced: for each 16 rows, for each tap and line, 16 lines.
     packed: Vec<Line>,
-    parts: Vec<Part>,
+    parts: Vec<RowGroup>,
     /// The tiles along the shared dimension.
     steps: usize,
 }
 
 /// 16 rows, addressed in bytes.
 #[derive(Clone, Copy)]
-struct Part {
+struct RowGroup {
     /// The address of the first row; for packed rows, an offset.
     start: usize,
     is_packed: bool,
@@ -68,7 +68,7 @@ impl Tiles {
         let (mut packed, mut parts) = (Vec::new(), Vec::new());
         for starts in rows.starts.chunks(TILE * rows.taps) {
             if let Some(row) = distance(starts, rows.taps) {
-                parts.push(Part {
+                parts.push(RowGroup {
                     start: starts[0] as usize,
                     is_packed: false,
                     row,
@@ -76,7 +76,7 @@ impl Tiles {
                 });
                 continue;
             }
-            parts.push(Part {
+            parts.push(RowGroup {
                 start: packed.len() * size_of::<Line>(),
                 is_packed: true,
                 row: size_of::<Line>(),
@@ -96,7 +96,7 @@ impl Tiles {
         Self { packed, parts, steps }
     }
 
-    fn address(&self, part: Part) -> *const Line {
+    fn address(&self, part: RowGroup) -> *const Line {
         if part.is_packed {
             self.packed.as_ptr().wrapping_byte_add(part.start)
         } else {
@@ -165,7 +165,7 @@ pub(super) unsafe fn multiply(left: &Tiles, right: &[&[Line]], out: &mut [Produc
 /// AMX must be available, the parts must have 16 rows of `steps` lines, `right` as many tiles, and `out` 32 rows.
 unsafe fn block(
     steps: usize,
-    [(upper, upper_part), (lower, lower_part)]: [(*const Line, Part); 2],
+    [(upper, upper_part), (lower, lower_part)]: [(*const Line, RowGroup); 2],
     right: [&[Line]; 2],
     out: &mut [Products],
     stride: usize,

@@ -28,7 +28,7 @@ pub(crate) struct AttentionParams {
 
 /// The layout of a batch's rows: a whole tensor, or some columns of a wider one.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Rows {
+pub(crate) struct RowLayout {
     pub(crate) address: Address,
     /// Elements from one sequence to the next.
     pub(crate) batch_stride: usize,
@@ -36,7 +36,7 @@ pub(crate) struct Rows {
     pub(crate) row_stride: usize,
 }
 
-impl Rows {
+impl RowLayout {
     /// The kernels read 16 bytes at a time.
     fn is_aligned(&self) -> bool {
         self.address.is_multiple_of(16)
@@ -55,10 +55,10 @@ pub(crate) struct AttentionOperands {
     pub(crate) keys: usize,
     pub(crate) heads: usize,
     pub(crate) head_dim: usize,
-    pub(crate) query: Rows,
-    pub(crate) key: Rows,
-    pub(crate) value: Rows,
-    pub(crate) out: Rows,
+    pub(crate) query: RowLayout,
+    pub(crate) key: RowLayout,
+    pub(crate) value: RowLayout,
+    pub(crate) out: RowLayout,
     /// f32, (batch, keys), or one per row if there are `offsets`.
     pub(crate) key_bias: Option<Address>,
     /// i32, (batch + 1): the first row of each of several concatenated sequences, and the end of the last. Queries
@@ -163,7 +163,7 @@ impl AttentionOperands {
 
     /// Checks what every kernel requires.
     fn check(&self) -> Result<(), NotCovered> {
-        if ![self.query, self.key, self.value, self.out].iter().all(Rows::is_aligned) {
+        if ![self.query, self.key, self.value, self.out].iter().all(RowLayout::is_aligned) {
             return Err(NotCovered("rows that do not begin at a multiple of 16 bytes"));
         }
         if self.keys == 0 || self.heads > 65_535 || self.batch > 65_535 {

@@ -1,6 +1,6 @@
 //! Computes attention on candle tensors.
 
-use super::super::launch::attention::{AttentionOperands, Rows};
+use super::super::launch::attention::{AttentionOperands, RowLayout};
 use super::super::tune::dispatch::Dispatch;
 use super::rows::rows;
 use super::run::{element, only, optional, run};
@@ -32,7 +32,7 @@ pub(crate) fn attention(
             query: rows(query, q)?,
             key: rows(key, k)?,
             value: rows(value, v)?,
-            out: Rows { address: out, batch_stride: queries * width, row_stride: width },
+            out: RowLayout { address: out, batch_stride: queries * width, row_stride: width },
             key_bias: optional(bias),
             offsets: None,
             causal,

@@ -1,6 +1,6 @@
 //! Computes attention within packed sequences on candle tensors.
 
-use super::super::launch::attention::{AttentionOperands, Rows};
+use super::super::launch::attention::{AttentionOperands, RowLayout};
 use super::super::tune::dispatch::Dispatch;
 use super::rows::rows;
 use super::run::{element, only, optional, run};
@@ -30,7 +30,7 @@ pub(crate) fn packed_attention(
             query: rows(query, q)?,
             key: rows(key, k)?,
             value: rows(value, v)?,
-            out: Rows { address: out, batch_stride: 0, row_stride: width },
+            out: RowLayout { address: out, batch_stride: 0, row_stride: width },
             key_bias: optional(bias),
             offsets: Some(offsets),
             causal: false,

@@ -92,7 +92,7 @@ enum Value<'o, 'a> {
     Unreadable(String),
 }
 
-struct Found<'o, 'a> {
+struct NamedValue<'o, 'a> {
     value: Value<'o, 'a>,
     /// The length of the prefix from the enclosing dictionaries.
     prefix: usize,
@@ -100,7 +100,7 @@ struct Found<'o, 'a> {
 
 struct Search<'o, 'a> {
     objects: &'o Objects<'a>,
-    found: BTreeMap<String, Found<'o, 'a>>,
+    found: BTreeMap<String, NamedValue<'o, 'a>>,
     /// The chain of objects being searched.
     path: Vec<NodeId>,
     budget: usize,
@@ -133,14 +133,14 @@ impl<'o, 'a> Search<'o, 'a> {
             match self.found.entry(name) {
                 // For a repeated key in one dictionary, the later counts.
                 Entry::Occupied(mut other) if other.get().prefix == prefix.len() => {
-                    other.insert(Found { value, prefix: prefix.len() });
+                    other.insert(NamedValue { value, prefix: prefix.len() });
                 }
                 Entry::Occupied(mut other) => {
                     let problem = "it comes twice, as one name and in dictionaries".to_owned();
                     other.get_mut().value = Value::Unreadable(problem);
                 }
                 Entry::Vacant(place) => {
-                    place.insert(Found { value, prefix: prefix.len() });
+                    place.insert(NamedValue { value, prefix: prefix.len() });
                 }
             }
         }

@@ -58,7 +58,7 @@ fn header(
 ) -> Result<Vec<u8>> {
     #[derive(Serialize)]
     #[serde(untagged)]
-    enum Entry<'a> {
+    enum HeaderEntry<'a> {
         Metadata(&'a BTreeMap<String, String>),
         Tensor(TensorInfo),
     }
@@ -71,10 +71,10 @@ fn header(
         let start = end;
         end += planned.size(file)?;
         let shape = planned.tensor.shape.clone();
-        entries.insert(*name, Entry::Tensor(TensorInfo { dtype, shape, data_offsets: (start, end) }));
+        entries.insert(*name, HeaderEntry::Tensor(TensorInfo { dtype, shape, data_offsets: (start, end) }));
     }
     if !metadata.is_empty() {
-        entries.insert("__metadata__", Entry::Metadata(metadata));
+        entries.insert("__metadata__", HeaderEntry::Metadata(metadata));
     }
     let mut json = serde_json::to_vec(&entries).map_err(|error| Error::format(file, error.to_string()))?;
     json.resize(json.len().next_multiple_of(ALIGNMENT), b' ');

@@ -39,7 +39,7 @@ pub(crate) struct HubRepository {
     options: HubOptions,
     client: Client,
     cache: RepositoryCache,
-    found: OnceLock<Found>,
+    found: OnceLock<Resolved>,
     lookup: Mutex<Lookup>,
     /// Metadata of files; `None` for missing ones.
     versions: Mutex<HashMap<String, Option<FileVersion>>>,
@@ -47,7 +47,7 @@ pub(crate) struct HubRepository {
 }
 
 /// The resolved revision.
-struct Found {
+struct Resolved {
     commit: String,
     files: Option<HashMap<String, ListedFile>>,
     /// Why the hub is not asked for files.
@@ -261,7 +261,7 @@ impl HubRepository {
     /// Resolves the commit of all files: by the hub's API or, without one, by the first file requested, `relative`.
     /// If the hub cannot be reached, it is the last known commit, and all files must be cached. `None` if there is no
     /// API and no such file.
-    fn find(&self, relative: &str) -> Result<Option<&Found>> {
+    fn find(&self, relative: &str) -> Result<Option<&Resolved>> {
         if let Some(found) = self.found.get() {
             return Ok(Some(found));
         }
@@ -271,7 +271,7 @@ impl HubRepository {
         }
         let known = self.cache.commit_of(&self.revision);
         let cached_only = |reason: &str| {
-            known.clone().map(|commit| Found { commit, files: None, cached_only: Some(reason.to_owned()) })
+            known.clone().map(|commit| Resolved { commit, files: None, cached_only: Some(reason.to_owned()) })
         };
         if self.options.offline {
             let reason = "the hub is not asked in offline mode (HF_HUB_OFFLINE)";
@@ -282,7 +282,7 @@ impl HubRepository {
         }
         // A commit never changes, so only missing files are worth a request.
         if is_commit(&self.revision) && self.cache.file(&self.revision, relative).is_some() {
-            let found = Found { commit: self.revision.clone(), files: None, cached_only: None };
+            let found = Resolved { commit: self.revision.clone(), files: None, cached_only: None };
             return Ok(Some(self.found.get_or_init(|| found)));
         }
         match self.look_up(relative, &mut lookup) {
@@ -313,24 +313,28 @@ impl HubRepository {
         }
     }
 
-    fn look_up(&self, relative: &str, lookup: &mut Lookup) -> std::result::Result<Option<Found>, Failure> {
+    fn look_up(&self, relative: &str, lookup: &mut Lookup) -> std::result::Result<Option<Resolved>, Failure> {
         if !lookup.has_no_api {
             if let Some(revision) = listing::revision(&self.client, &self.id, &self.revision)? {
-                return Ok(Some(Found { commit: revision.commit, files: revision.files, cached_only: None }));
+                return Ok(Some(Resolved {
+                    commit: revision.commit,
+                    files: revision.files,
+                    cached_only: None,
+                }));
             }
             lookup.has_no_api = true;
         }
         if is_commit(&self.revision) {
-            return Ok(Some(Found { commit: self.revision.clone(), files: None, cached_only: None }));
+            return Ok(Some(Resolved { commit: self.revision.clone(), files: None, cached_only: None }));
         }
         let Some(version) = self.ask(relative, &self.revision)? else { return Ok(None) };
         let commit = version.commit.clone();
         guard(&self.versions).insert(relative.to_owned(), Some(version));
-        Ok(Some(Found { commit, files: None, cached_only: None }))
+        Ok(Some(Resolved { commit, files: None, cached_only: None }))
     }
 
     /// Records the commit of the revision, once there is a file of it.
-    fn note_commit(&self, found: &Found) {
+    fn note_commit(&self, found: &Resolved) {
         if found.cached_only.is_none() && !self.is_noted.swap(true, Ordering::Relaxed) {
             self.cache.note_commit(&self.revision, &found.commit);
         }
