@@ -21,14 +21,18 @@ use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use test_support::golden;
+use test_support::{MODULE_TOLERANCE, golden, golden_json, golden_tensors};
 
 const STEPS: usize = 20;
 
 /// Both sides compute in f32, and rounding errors of about 1e-6 grow with each step.
 const LOSS_TOLERANCE: f64 = 1e-4;
-/// Gradients come from a single forward and backward pass: f32 rounding over some hundred sums.
-const GRADIENT_TOLERANCE: f64 = 1e-4;
+/// The largest error of the first gradients, in multiples of the reference's own distance from f64. The golden values
+/// are in f32, and so are ours: where f32 in some order of summation is up to `e` from f64, two orders are up to `2 e`
+/// from each other. `scripts/golden/training.py` measures each stage's `e` on these inputs, in 64 random orders, and
+/// writes it to `f32_errors.json`. It is 7e-7 to 6e-5, but 2e-4 for `keys_and_values`, where one attention has most of
+/// the gradient and magnifies rounding: the golden values themselves are 1.4e-4 from f64.
+const PARTS_OF_REFERENCE_ERROR: f64 = 2.;
 
 fn config(learning_rate: f64) -> OptimizerConfig {
     OptimizerConfig {
@@ -49,12 +53,17 @@ fn config(learning_rate: f64) -> OptimizerConfig {
 struct Golden {
     tensors: HashMap<String, Tensor>,
     learning_rate: f64,
+    gradient_tolerance: f64,
 }
 
 impl Golden {
     fn open(name: &str, learning_rate: f64) -> Result<Self> {
-        let path = golden(format!("training/{name}.safetensors"));
-        Ok(Self { tensors: candle_core::safetensors::load(path, &Device::Cpu)?, learning_rate })
+        let errors: HashMap<String, f64> = golden_json("training/f32_errors.json");
+        Ok(Self {
+            tensors: golden_tensors(&format!("training/{name}.safetensors")),
+            learning_rate,
+            gradient_tolerance: MODULE_TOLERANCE.max(PARTS_OF_REFERENCE_ERROR * errors[name]),
+        })
     }
 
     /// Rows of an input, counted modulo its length.
@@ -89,7 +98,7 @@ impl Golden {
             close(metrics.loss, loss, LOSS_TOLERANCE, &format!("loss of step {step}"));
         }
         let norms = series("gradient_norms")?;
-        close(watch.0[0].gradient_norm, norms[0], GRADIENT_TOLERANCE, "norm of the first gradient");
+        close(watch.0[0].gradient_norm, norms[0], self.gradient_tolerance, "norm of the first gradient");
         assert_eq!(watch.0.len(), STEPS);
 
         let first = objective.first.into_inner();
@@ -102,7 +111,7 @@ impl Golden {
             };
             let expected = expected.to_vec1::<f32>()?;
             // A gradient that is small compared with others is a difference of larger numbers.
-            let floor = GRADIENT_TOLERANCE * whole.min(1.);
+            let floor = self.gradient_tolerance * whole.min(1.);
             let error = (norm - f64::from(expected[0])).abs();
             assert!(error <= floor, "{name}: norm {norm}, expected {}", expected[0]);
             let error = (product - f64::from(expected[1])).abs();
