@@ -45,14 +45,14 @@ struct JobState {
 pub(crate) struct ProgressQuery {
     /// Whether to leave out the preview.
     #[serde(default)]
-    #[param(value_type = Option<bool>)]
+    #[param(value_type = bool, required = false)]
     skip_current_image: Option<String>,
 }
 
 impl ProgressQuery {
     fn skips(&self) -> Result<bool, Problem> {
         match self.skip_current_image.as_deref().map(str::to_lowercase).as_deref() {
-            None | Some("" | "null" | "0" | "false") => Ok(false),
+            None | Some("" | "0" | "false") => Ok(false),
             Some("1" | "true") => Ok(true),
             Some(other) => {
                 Err(Problem::field("skip_current_image", format!("{other:?}, expected true or false")))

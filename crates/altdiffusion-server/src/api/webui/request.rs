@@ -5,7 +5,7 @@ use altdiffusion_pipeline::GenerateOptions;
 use altdiffusion_pipeline::image_metadata::ImageFileFormat;
 use altdiffusion_pipeline::schedulers::{SchedulerKind, SigmaSpacing};
 use image::imageops;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -46,8 +46,7 @@ pub(crate) struct WebuiRequest {
     pub(super) mask_blur: Option<f32>,
     pub(super) inpainting_mask_invert: Option<i64>,
     /// Whether only the masked part is drawn, at full size.
-    #[schema(value_type = Option<bool>)]
-    pub(super) inpaint_full_res: Option<Value>,
+    pub(super) inpaint_full_res: Option<Flag>,
     #[schema(maximum = 4096)]
     pub(super) inpaint_full_res_padding: Option<u32>,
     /// Refused if true.
@@ -65,6 +64,14 @@ pub(crate) struct WebuiRequest {
     #[serde(flatten)]
     #[schema(ignore)]
     pub(super) others: Map<String, Value>,
+}
+
+/// A switch, which some clients send as a number.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "expected true, false or a number")]
+pub(super) enum Flag {
+    Switch(bool),
+    Number(i64),
 }
 
 /// Fields of clients that change nothing here: where images are saved, how they are sent, and what belongs to options
@@ -270,9 +277,9 @@ impl WebuiRequest {
         size: Option<(usize, usize)>,
         queue: &DrawingQueue,
     ) -> Option<RedrawnArea> {
-        let is_asked = match self.inpaint_full_res.as_ref()? {
-            Value::Bool(asked) => *asked,
-            other => other.as_i64().unwrap_or(0) != 0,
+        let is_asked = match self.inpaint_full_res? {
+            Flag::Switch(is_on) => is_on,
+            Flag::Number(number) => number != 0,
         };
         let (width, height) = size.or_else(|| queue.status.default_size.get().copied())?;
         let size = (u32::try_from(width).ok()?, u32::try_from(height).ok()?);
