@@ -52,8 +52,8 @@ pub(crate) struct ProgressQuery {
 impl ProgressQuery {
     fn skips(&self) -> Result<bool, Problem> {
         match self.skip_current_image.as_deref().map(str::to_lowercase).as_deref() {
-            None | Some("" | "0" | "false") => Ok(false),
-            Some("1" | "true") => Ok(true),
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
             Some(other) => {
                 Err(Problem::field("skip_current_image", format!("{other:?}, expected true or false")))
             }
