@@ -3,8 +3,8 @@
 
     scripts/campaigns/soak.py --minutes 60
 
-Half of the time draws a file of prompts, half embeds texts and images, some of them damaged. A fault is memory, threads
-or files that still grow after the first quarter, and a failure.
+Half of the time draws a file of prompts, half embeds texts and images, some of them damaged. A fault is a second half
+that takes more memory, threads or files than the first, and a failure.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from common import GOLDEN, Table, environment, program
 from mutate import bytes_changed
 
 PICTURES = sorted((GOLDEN / "image_processor/pictures").iterdir())
-# More growth than this after the first quarter is a leak.
+# More growth than this from the first half to the second is a leak.
 MOST_GROWTH = {"memory": 64 << 20, "threads": 0, "files": 2}
 
 
@@ -46,11 +46,10 @@ def watch(name, arguments, folder, minutes, table):
         faults.append(f"ended with {process.returncode}: {(folder / 'log').read_bytes()[-200:]}")
     else:
         faults.append(f"had nothing left to do after {time.monotonic() - start:.0f} s")
-    quarter = seen[len(seen) // 4:]
-    for what, most in MOST_GROWTH.items():
-        if quarter and max(one[what] for one in quarter) - quarter[0][what] > most:
-            faults.append(f"{what} grew from {quarter[0][what]} to {max(one[what] for one in quarter)}")
-    shown = ", ".join(f"{what} {quarter[0][what]} to {quarter[-1][what]}" for what in MOST_GROWTH) if quarter else ""
+    halves = seen[:len(seen) // 2], seen[len(seen) // 2:]
+    most = [{what: max((one[what] for one in half), default=0) for what in MOST_GROWTH} for half in halves]
+    shown = ", ".join(f"{what} {most[0][what]} and {most[1][what]}" for what in MOST_GROWTH)
+    faults += [f"{what} grew" for what, growth in MOST_GROWTH.items() if most[1][what] > most[0][what] + growth]
     print(f"{name}: {len(seen)} measurements, {shown}")
     table.add(name, not faults, faults, shown)
 
