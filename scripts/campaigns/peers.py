@@ -46,7 +46,8 @@ max_grad_norm = 1.0
 ema_decay = 0.5
 """
 SECRET = "0123456789abcdef0123456789abcdef"
-MOST_DELAY = 5.0
+# Strangers also take time of the processor.
+MOST_DELAY = 20.0
 
 
 class Strangers(threading.Thread):
