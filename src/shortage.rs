@@ -62,9 +62,12 @@ pub fn prepare() {
     let (start, end) = line.split_once(BYTES).unwrap_or((&line, ""));
     // Called once.
     let _ = LINE.set((start.to_owned(), format!("{end}\n")));
-    if std::env::var_os("RUST_BACKTRACE").is_none_or(|value| value == "0") {
-        std::panic::set_hook(Box::new(explain_panic));
-    }
+    let asks_for_more = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
+    let previous = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        end_without_threads(info);
+        if asks_for_more { previous(info) } else { explain_panic(info) }
+    }));
 }
 
 #[cold]
@@ -98,14 +101,18 @@ fn decimal(mut number: usize, digits: &mut [u8; 20]) -> &[u8] {
     digits.get(start..).unwrap_or_default()
 }
 
-fn explain_panic(info: &PanicHookInfo<'_>) {
-    let message = info.payload_as_str().unwrap_or("no message");
-    // What `std` and rayon say if the system refuses a thread.
+/// Ends the program if the system refuses a thread, for which `std` and rayon have these messages.
+fn end_without_threads(info: &PanicHookInfo<'_>) {
+    let message = info.payload_as_str().unwrap_or_default();
     if ["failed to spawn thread", "ThreadPoolBuildError"].iter().any(|start| message.contains(start)) {
         complain("error: not enough memory or processes for another thread");
         temporary::try_remove_all();
         end_now();
     }
+}
+
+fn explain_panic(info: &PanicHookInfo<'_>) {
+    let message = info.payload_as_str().unwrap_or("no message");
     let place =
         info.location().map_or_else(String::new, |place| format!("{}:{}", place.file(), place.line()));
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
