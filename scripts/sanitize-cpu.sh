@@ -2,7 +2,7 @@
 # Checks the memory accesses of fused-ops' CPU kernels.
 #
 # Miri interprets the kernels at small shapes, with portable instructions, since it does not support AVX-512. It finds reads of
-# uninitialized memory, out-of-bounds accesses, and data races. AddressSanitizer runs every test of the operations with each
+# uninitialized memory, out-of-bounds accesses, and references that must not coexist. AddressSanitizer runs every test of the operations with each
 # instruction set of this machine. It finds out-of-bounds accesses.
 #
 # Usage: sanitize-cpu.sh [miri|address]        both by default
@@ -20,7 +20,8 @@ step() {
 }
 
 under_miri() {
-    # rayon's threads outlive the tests, and its queues cast integers to pointers. Miri has no mallopt.
+    # rayon's threads outlive the tests, and its queues cast integers to pointers. Miri has no mallopt. With two threads, it
+    # would mostly interpret the waiting of the one that has nothing to do.
     export MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-tree-borrows -Zmiri-ignore-leaks -Zmiri-permissive-provenance"
     export FUSED_OPS_INSTRUCTIONS=portable FUSED_OPS_FREED_MEMORY=return RAYON_NUM_THREADS=1
     step cargo "+$toolchain" miri test -p fused-ops --target-dir "$target/miri" --lib -- sanitizer_tests
