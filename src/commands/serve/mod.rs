@@ -71,6 +71,8 @@ pub struct Serve {
     /// Let pages of this origin use the server, such as https://chat.example; * for all.
     ///
     /// Repeat the option for more. By default only the server's own page may.
+    // Its address is for the command's help; it is no link.
+    #[allow(rustdoc::bare_urls)]
     #[arg(long, alias = "cors-origin", value_name = "ORIGIN", hide_short_help = true)]
     cors: Vec<String>,
 
