@@ -9,9 +9,9 @@ use candle_core::{DType, Tensor};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::BinaryFile;
 use super::inputs::check_texts;
-use super::openai::ErrorBody;
+use super::openai::error::ErrorBody;
+use super::paths::BinaryFile;
 use crate::body;
 use crate::problem::Problem;
 use crate::state::Shared;

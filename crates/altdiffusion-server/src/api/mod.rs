@@ -7,6 +7,7 @@ mod inputs;
 mod openai;
 mod operations;
 mod page;
+mod paths;
 mod search;
 mod similarity;
 mod webui;
@@ -15,8 +16,7 @@ use std::any::Any;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Request, State as Extract};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State as Extract};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -24,8 +24,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
+use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -44,19 +44,6 @@ const PROBES: [&str; 5] = ["/health", "/ready", "/ping", "/metrics", "/sdapi/v1/
     description = "Images and embeddings, in the interfaces of OpenAI, stable-diffusion-webui and immich."
 ))]
 struct Description;
-
-/// A file of bytes.
-#[derive(ToSchema)]
-#[schema(value_type = String, format = Binary)]
-#[allow(dead_code, reason = "describes answers")]
-struct BinaryFile(Vec<u8>);
-
-/// The parts of a path, or why they cannot be read.
-type PathOf<T> = Result<Path<T>, PathRejection>;
-
-fn path_of<T>(path: PathOf<T>) -> Result<T, Problem> {
-    path.map(|Path(path)| path).map_err(|error| Problem::invalid(error.body_text()))
-}
 
 /// Adds the ways to give a key, and writes paths as OpenAPI has them.
 fn completed(mut description: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
@@ -147,11 +134,11 @@ pub(crate) fn openapi() -> String {
 fn refuse(path: &str, problem: &Problem) -> Response {
     let problem = &problem.shortened();
     let mut response = if path.starts_with(webui::PREFIX) {
-        webui::problem_response(problem)
+        webui::problem::problem_response(problem)
     } else if path == immich::PREDICT {
         immich::problem_response(problem)
     } else {
-        openai::problem_response(problem)
+        openai::error::problem_response(problem)
     };
     *response.status_mut() = problem.status;
     if let Some(time) = problem.retry_after {

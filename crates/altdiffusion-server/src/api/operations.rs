@@ -8,7 +8,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::openai::ErrorBody;
+use super::openai::error::ErrorBody;
 use crate::problem::Problem;
 use crate::state::{Shared, State};
 

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::inputs::check_text;
-use super::openai::ErrorBody;
 use super::openai::draw_options::within;
-use super::{BinaryFile, PathOf, path_of};
+use super::openai::error::ErrorBody;
+use super::paths::{BinaryFile, PathOf, path_of};
 use crate::body;
 use crate::embedding::Input;
 use crate::image_data::GivenImage;

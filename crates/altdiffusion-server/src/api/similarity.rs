@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::inputs::{check_count, check_texts};
-use super::openai::ErrorBody;
+use super::openai::error::ErrorBody;
 use crate::body;
 use crate::image_data::GivenImage;
 use crate::limits::Limits;

@@ -1,70 +1,20 @@
 //! Queues requests for a model, and follows them to their end.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use super::adapters::AdapterFolders;
+use super::request::{DrawEvent, DrawRequest, Drawn, Interruption};
+use super::status::{DrawJob, DrawingStatus};
 use super::work::DrawingWork;
-use super::{AdapterFolders, DrawEvent, DrawRequest, Drawn, Interruption};
 use crate::metrics::Metrics;
 use crate::model_thread::{ModelThread, Stage};
 use crate::models::ImageModel;
 use crate::options::ServerOptions;
 use crate::problem::Problem;
-
-/// A request on its way to the model.
-pub(crate) struct DrawJob {
-    pub(crate) request: DrawRequest,
-    /// Closed when the client has gone.
-    pub(crate) events: UnboundedSender<DrawEvent>,
-    pub(crate) interruption: Interruption,
-    /// The job's place in the queue, given back when it ends.
-    pub(crate) place: OwnedSemaphorePermit,
-}
-
-/// The request that a model is drawing.
-#[derive(Clone)]
-pub(crate) struct Running {
-    pub(crate) image: usize,
-    pub(crate) images: usize,
-    pub(crate) step: usize,
-    pub(crate) steps: usize,
-    pub(crate) since: Instant,
-    pub(crate) preview: Option<Vec<u8>>,
-    pub(crate) interruption: Interruption,
-}
-
-/// What is known of a model while it works.
-#[derive(Default)]
-pub(crate) struct DrawingStatus {
-    running: Mutex<Option<Running>>,
-    /// Width and height in pixels, once the model was loaded.
-    pub(crate) default_size: OnceLock<(usize, usize)>,
-    /// The seconds that recent requests took, averaged.
-    seconds: Mutex<f64>,
-}
-
-impl DrawingStatus {
-    pub(crate) fn running(&self) -> Option<Running> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn set_running(&self, change: impl FnOnce(&mut Option<Running>)) {
-        change(&mut self.running.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// Adds the time of a request to the average, in which the last counts a third.
-    pub(crate) fn add_time(&self, time: Duration) {
-        let mut seconds = self.seconds.lock().unwrap_or_else(PoisonError::into_inner);
-        *seconds += (time.as_secs_f64() - *seconds) / if *seconds == 0.0 { 1.0 } else { 3.0 };
-    }
-
-    fn seconds(&self) -> f64 {
-        *self.seconds.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A model's queue.
 pub(crate) struct DrawingQueue {

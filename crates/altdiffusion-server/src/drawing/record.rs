@@ -3,7 +3,7 @@
 use altdiffusion_pipeline::image_metadata::{GenerationParameters, ParameterFields};
 use altdiffusion_pipeline::{AltDiffusion, GenerateOptions, PromptReading, Steps};
 
-use super::{DrawRequest, NamedLora};
+use super::request::{DrawRequest, NamedLora};
 use crate::models::ImageModel;
 
 /// The record of the image that `options` draw, in `size`, (width, height) in pixels.

@@ -13,9 +13,10 @@ use altdiffusion_pipeline::{
 };
 use image::RgbImage;
 
-use super::queue::{DrawJob, DrawingStatus, Running};
+use super::adapters::AdapterFolders;
 use super::record::record;
-use super::{AdapterFolders, DrawEvent, DrawRequest, Drawn, NamedLora};
+use super::request::{DrawEvent, DrawRequest, Drawn, NamedLora};
+use super::status::{DrawJob, DrawingStatus, Running};
 use crate::metrics::Metrics;
 use crate::model_thread::{Stage, Work};
 use crate::models::ImageModel;

@@ -5,8 +5,8 @@ use axum::extract::{FromRequest, Multipart, Request, State as Extract};
 use axum::response::Response;
 use utoipa::ToSchema;
 
-use super::ErrorBody;
 use super::draw_options::{DrawFields, size};
+use super::error::ErrorBody;
 use super::events::EventSchema;
 use super::images::{AnswerForm, ImageList, draw};
 use crate::body::{self, Room};

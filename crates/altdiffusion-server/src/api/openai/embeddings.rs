@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::ErrorBody;
+use super::error::ErrorBody;
 use crate::api::inputs::{check_count, check_text};
 use crate::body;
 use crate::embedding::Input;

@@ -12,8 +12,9 @@ use std::time::Instant;
 use utoipa::ToSchema;
 
 use super::draw_options::{ControlField, DrawFields, LoraField, controls, format, loras, size};
+use super::error::{ErrorBody, now};
+use super::events;
 use super::events::EventSchema;
-use super::{ErrorBody, events, now};
 use crate::body;
 use crate::drawing::Drawn;
 use crate::image_data::GivenImage;

@@ -6,8 +6,8 @@ use axum::extract::State as Extract;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::ErrorBody;
-use crate::api::{PathOf, path_of};
+use super::error::ErrorBody;
+use crate::api::paths::{PathOf, path_of};
 use crate::drawing::DrawingQueue;
 use crate::embedding::EmbeddingQueue;
 use crate::problem::Problem;

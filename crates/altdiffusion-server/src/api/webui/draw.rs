@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::WebuiProblem;
 use super::info::info;
+use super::problem::WebuiProblem;
 use super::request::WebuiRequest;
 use crate::body::{self, in_words};
 use crate::problem::Problem;

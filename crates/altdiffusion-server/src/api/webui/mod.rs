@@ -6,42 +6,17 @@ mod lists;
 mod memory;
 mod options;
 mod png_info;
+pub(super) mod problem;
 mod progress;
 mod request;
 
-use axum::Json;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use serde_json::json;
-use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::problem::Problem;
 use crate::state::Shared;
 
 /// What its paths begin with.
 pub(super) const PREFIX: &str = "/sdapi/";
-
-/// A problem, in FastAPI's form and with the fields that its clients read.
-#[derive(Debug, Serialize, ToSchema)]
-#[allow(dead_code, reason = "describes the form")]
-pub(super) struct WebuiProblem {
-    error: String,
-    detail: String,
-    body: String,
-    errors: String,
-}
-
-pub(super) fn problem_response(problem: &Problem) -> Response {
-    let name = match problem.status {
-        StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST => "ValueError",
-        _ => "HTTPException",
-    };
-    let message = &problem.message;
-    Json(json!({ "error": name, "detail": message, "body": "", "errors": message })).into_response()
-}
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Request, State as Extract};
 use serde_json::{Map, Value, json};
 
-use super::WebuiProblem;
+use super::problem::WebuiProblem;
 use super::request::{CHECKPOINT, model_name};
 use crate::body;
 use crate::problem::Problem;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::WebuiProblem;
+use super::problem::WebuiProblem;
 use crate::problem::Problem;
 use crate::state::Shared;
 use crate::{body, image_data};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use super::WebuiProblem;
+use super::problem::WebuiProblem;
 use crate::drawing::Running;
 use crate::problem::Problem;
 use crate::state::{Shared, State};
