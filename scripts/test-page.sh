@@ -13,7 +13,7 @@ server=
 for prompt in 一只猫 "a red apple" 消防车; do
     "$program" generate "$prompt" --steps 6 --seed 1 --output "$folder/$prompt.png" --quiet >/dev/null
 done
-(cd "$folder" && "$program" embed --image ./*.png --output images.safetensors --quiet >/dev/null)
+(cd "$folder" && "$program" embed --image . --output images.safetensors --quiet >/dev/null)
 (cd "$folder" && exec "$program" serve --port 0 --json --index images.safetensors >address.json 2>server.log) &
 server=$!
 for _ in $(seq 100); do
