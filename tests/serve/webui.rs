@@ -18,6 +18,7 @@ fn images_come_with_what_clients_parse() -> TestResult {
         "hr_scale": 2, "hr_additional_modules": [], "denoising_strength": 0.7, "hr_second_pass_steps": 0, "seed": 5,
         "override_settings": { "CLIP_stop_at_last_layers": 1, "sd_model_checkpoint": "emoji" },
         "override_settings_restore_afterwards": true, "clip_skip": 1, "save_images": true, "send_images": true,
+        "refiner_checkpoint": "", "s_churn": 0.5, "resize_mode": 0, "seed_resize_from_w": -1,
         "do_not_save_grid": false, "do_not_save_samples": false, "batch_size": 1, "n_iter": 2,
     });
     let answer = served.post("/sdapi/v1/txt2img", &request)?.json()?;
@@ -32,7 +33,7 @@ fn images_come_with_what_clients_parse() -> TestResult {
     );
     assert_eq!(
         (&answer["parameters"]["steps"], &info["ignored_fields"]),
-        (&json!(4), &json!(["clip_skip", "hr_additional_modules"]))
+        (&json!(4), &json!(["clip_skip", "hr_additional_modules", "s_churn"]))
     );
 
     // The same as the other interface draws.

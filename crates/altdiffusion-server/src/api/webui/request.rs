@@ -76,21 +76,15 @@ pub(super) enum Flag {
 
 /// Fields of clients that change nothing here: where images are saved, how they are sent, and what belongs to options
 /// that are refused.
-const WITHOUT_EFFECT: [&str; 34] = [
+const WITHOUT_EFFECT: [&str; 27] = [
     "subseed",
-    "seed_resize_from_h",
-    "seed_resize_from_w",
     "do_not_save_samples",
     "do_not_save_grid",
-    "s_min_uncond",
-    "s_churn",
     "s_tmax",
     "s_tmin",
     "s_noise",
     "override_settings_restore_afterwards",
-    "refiner_checkpoint",
     "refiner_switch_at",
-    "disable_extra_networks",
     "firstpass_image",
     "comments",
     "firstphase_width",
@@ -109,26 +103,47 @@ const WITHOUT_EFFECT: [&str; 34] = [
     "script_args",
     "save_images",
     "infotext",
-    "resize_mode",
     "image_cfg_scale",
 ];
 /// The same for images to start from.
-const WITHOUT_EFFECT_ON_IMAGES: [&str; 9] = [
+const WITHOUT_EFFECT_ON_IMAGES: [&str; 7] = [
     "mask_blur_x",
     "mask_blur_y",
     "mask_round",
     "initial_noise_multiplier",
-    "latent_mask",
     "include_init_images",
-    "inpainting_fill",
     "use_deprecated_controlnet",
     "user",
+];
+
+/// Fields that change the image elsewhere, with the number that changes nothing; so do null, false and an empty text.
+const WITHOUT_EFFECT_IF: [(&str, i64); 9] = [
+    ("seed_resize_from_h", 0),
+    ("seed_resize_from_w", 0),
+    ("s_min_uncond", 0),
+    ("s_churn", 0),
+    ("refiner_checkpoint", 0),
+    ("disable_extra_networks", 0),
+    ("resize_mode", 0),
+    ("latent_mask", 0),
+    // Starts from the image under the mask.
+    ("inpainting_fill", 1),
 ];
 
 /// Multiples of a side that clients may send; the model draws multiples of 8.
 const SIDE_MULTIPLE: usize = 8;
 /// The most pixels around a mask.
 const MOST_PADDING: u32 = 4096;
+
+/// Whether a value says nothing.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        // Not set, in this interface.
+        other => other.as_i64() == Some(-1),
+    }
+}
 
 /// The setting that names the model.
 pub(super) const CHECKPOINT: &str = "sd_model_checkpoint";
@@ -149,10 +164,16 @@ impl WebuiRequest {
         setting(CHECKPOINT).map(|title| model_name(&title).to_owned()).or_else(|| state.webui_model())
     }
 
-    /// Fields that nobody knows.
+    /// Fields that nobody knows, or whose values would change the image elsewhere.
     pub(super) fn unknown(&self) -> Vec<&str> {
-        let known = |name: &&str| !WITHOUT_EFFECT.contains(name) && !WITHOUT_EFFECT_ON_IMAGES.contains(name);
-        self.others.keys().map(String::as_str).filter(known).collect()
+        let is_ignored = |name: &str, value: &Value| {
+            let changes_nothing = WITHOUT_EFFECT_IF.iter().any(|(known, number)| {
+                *known == name && (is_empty(value) || value.as_f64() == Some(*number as f64))
+            });
+            !changes_nothing && !WITHOUT_EFFECT.contains(&name) && !WITHOUT_EFFECT_ON_IMAGES.contains(&name)
+        };
+        let fields = self.others.iter().filter(|(name, value)| is_ignored(name, value));
+        fields.map(|(name, _)| name.as_str()).collect()
     }
 
     /// What to draw.
