@@ -76,12 +76,14 @@ def show_capacity(found):
 
 
 def show_latency(rows):
-    print("One text a request, at shares of what the default of --batch-tokens carries:\n")
-    heads = ["--batch-tokens", "64 clients", "load", "requests a second", "p50", "p99", "p99 / unloaded", "tokens a batch", "answers"]
+    print("One text a request, at shares of what the default of --batch-tokens carries, at random times or evenly. The ideal server has no\n"
+          "overhead, and takes the time that a text takes at capacity for one after the other:\n")
+    heads = ["--batch-tokens", "64 clients", "load", "requests a second", "p50", "p99", "p99 / unloaded", "p99 of an ideal server", "tokens a batch", "answers"]
     table(heads, [
-        [row["batch_tokens"], f"{row['capacity']:.0f} a second", f"{100 * row['load']:.0f} %", f"{row['requests_a_second']:.0f}", ms(row["p50"]),
+        [row["batch_tokens"], f"{row['capacity']:.0f} a second", f"{100 * row['load']:.0f} %{', evenly' if row['even'] else ''}",
+         f"{row['requests_a_second']:.0f}", ms(row["p50"]),
          ms(row["p99"]), f"{row['p99'] / row['unloaded']['p99']:.1f}" if row["p99"] and row["unloaded"]["p99"] else "–",
-         f"{row['tokens_of_a_batch']:.0f}", counted(row["statuses"])]
+         ms(row["least_p99"]), f"{row['tokens_of_a_batch']:.0f}", counted(row["statuses"])]
         for row in rows
     ])
 

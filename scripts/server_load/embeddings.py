@@ -11,7 +11,7 @@ from captions import mixed
 
 from .http_client import ask_once, closed_loop, get, open_loop, post
 from .running_server import RunningServer, between, idle
-from .samples import NotMeasured, rate, statuses, times
+from .samples import NotMeasured, least_p99, rate, statuses, times
 
 CLIENTS = (1, 8, 64)
 TEXTS_OF_A_REQUEST = (1, 32)
@@ -106,15 +106,16 @@ async def latency(program, model, seconds):
             unloaded = times(await closed_loop(server.address, requests, 1, min(seconds, 4), 0))
             capacities[batch_tokens] = rate(await closed_loop(server.address, requests, 64, min(seconds, 5)))
             await idle(server)
-            for load in LOADS:
+            for load, even in [*((load, False) for load in LOADS), (0.8, True)]:
                 a_second = load * capacities[2048]
                 before = await server.metrics()
-                samples = await open_loop(server.address, requests, a_second, seconds)
+                samples = await open_loop(server.address, requests, a_second, seconds, even=even)
                 after = await server.metrics()
                 batches = max(between(before, after, "altdiffusion_batch_tokens_count"), 1)
                 rows.append({
-                    "batch_tokens": batch_tokens, "load": load, "requests_a_second": a_second,
+                    "batch_tokens": batch_tokens, "load": load, "even": even, "requests_a_second": a_second,
+                    "least_p99": least_p99(load, capacities[2048]) if load < 1 and not even else None,
                     "capacity": capacities[batch_tokens], "unloaded": unloaded, "statuses": statuses(samples),
                     "tokens_of_a_batch": between(before, after, "altdiffusion_batch_tokens_sum") / batches, **times(samples),
                 })
-    return sorted(rows, key=lambda row: (row["batch_tokens"], row["load"]))
+    return sorted(rows, key=lambda row: (row["batch_tokens"], row["even"], row["load"]))

@@ -150,8 +150,8 @@ async def closed_loop(address, requests, clients, seconds, warm_up=1.0):
     return samples
 
 
-async def open_loop(address, requests, rate, seconds, generator=None, patience=120.0):
-    """Requests come at random times, `rate` a second, whether or not earlier ones are answered (Poisson arrivals).
+async def open_loop(address, requests, rate, seconds, generator=None, patience=120.0, even=False):
+    """Requests come at random times, `rate` a second, whether or not earlier ones are answered (Poisson arrivals), or evenly.
 
     The time of an answer counts from when the request was due, so a client that is late does not hide it.
     """
@@ -171,7 +171,7 @@ async def open_loop(address, requests, rate, seconds, generator=None, patience=1
             connection.vanish()
 
     place = 0
-    while (due := due + generator.expovariate(rate)) < begin + seconds:
+    while (due := due + (1 / rate if even else generator.expovariate(rate))) < begin + seconds:
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
         task = asyncio.create_task(one(requests[place % len(requests)], due))

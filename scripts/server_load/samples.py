@@ -1,5 +1,6 @@
 """Rates and percentiles of samples."""
 
+import random
 from collections import Counter
 
 from .http_client import GAP
@@ -20,6 +21,17 @@ def seconds_of(samples):
 
 def times(samples):
     return {f"p{share}": percentile(seconds_of(samples), share / 100) for share in (50, 99)}
+
+
+def least_p99(load, capacity, requests=200_000):
+    """The 99th percentile of an ideal server's seconds, which has no overhead and takes 1 / capacity for each of the requests
+    that come at random times, one after the other (M/D/1)."""
+    dice, free, now, waits = random.Random(1), 0.0, 0.0, []
+    for _ in range(requests):
+        now += dice.expovariate(load * capacity)
+        free = max(free, now) + 1 / capacity
+        waits.append(free - now)
+    return percentile(waits, 0.99)
 
 
 def statuses(samples):
