@@ -7,10 +7,9 @@ use candle_core::D;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::inputs::{check_count, check_texts};
+use super::inputs::{check_count, check_texts, given_images};
 use super::openai::error::ErrorBody;
 use crate::body;
-use crate::image_data::GivenImage;
 use crate::limits::Limits;
 use crate::problem::Problem;
 use crate::state::Shared;
@@ -73,13 +72,7 @@ pub(crate) async fn classify(
         let field = format!("templates[{index}]");
         return Err(Problem::field(&field, format!("expected {LABEL_PLACE} where the label belongs")));
     }
-    check_count(&state, "images", request.images.len())?;
-    let (mut images, mut rooms) = (Vec::with_capacity(request.images.len()), Vec::new());
-    for (index, image) in request.images.into_iter().enumerate() {
-        let given = GivenImage::of_text(&state, &format!("images[{index}]"), image).await?;
-        images.push(given.image);
-        rooms.push(given.room);
-    }
+    let (images, rooms) = given_images(&state, "images", request.images).await?;
     let bytes = |texts: &[String]| texts.iter().map(String::len).sum::<usize>();
     // Each label in each template.
     let sentences = bytes(&labels) * templates.len() + bytes(&templates) * labels.len();

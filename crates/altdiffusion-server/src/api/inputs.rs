@@ -1,5 +1,8 @@
-//! Checks the inputs of requests.
+//! Checks and decodes the inputs of requests.
 
+use image::DynamicImage;
+
+use crate::image_data::{GivenImage, ImageRoom};
 use crate::problem::Problem;
 use crate::state::Shared;
 
@@ -42,4 +45,24 @@ pub(crate) fn check_texts(state: &Shared, field: &str, texts: &[String]) -> Resu
     check_count(state, field, texts.len())?;
     let texts = texts.iter().enumerate();
     texts.into_iter().try_for_each(|(index, text)| check_text(state, &format!("{field}[{index}]"), text))
+}
+
+/// Decodes several images in base64 or data URIs, and gives their shares of the room for images.
+///
+/// # Errors
+/// If there are none or too many, or one cannot be decoded.
+pub(crate) async fn given_images(
+    state: &Shared,
+    field: &str,
+    texts: Vec<String>,
+) -> Result<(Vec<DynamicImage>, Vec<ImageRoom>), Problem> {
+    check_count(state, field, texts.len())?;
+    let (mut images, mut rooms) = (Vec::with_capacity(texts.len()), Vec::new());
+    for (index, text) in texts.into_iter().enumerate() {
+        let GivenImage { image, room } =
+            GivenImage::of_text(state, &format!("{field}[{index}]"), text).await?;
+        images.push(image);
+        rooms.push(room);
+    }
+    Ok((images, rooms))
 }

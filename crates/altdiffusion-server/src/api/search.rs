@@ -17,6 +17,7 @@ use crate::embedding::Input;
 use crate::image_data::GivenImage;
 use crate::problem::Problem;
 use crate::state::Shared;
+use crate::whole_number::whole_number;
 
 /// How many items are returned by default, and at most.
 const TOP: usize = 50;
@@ -52,7 +53,7 @@ pub(crate) struct SearchRequest {
     /// In base64, or a data URI.
     #[serde(default)]
     image: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_number")]
     #[schema(minimum = 1, maximum = 10000)]
     limit: Option<usize>,
 }

@@ -7,10 +7,9 @@ use candle_core::D;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::inputs::{check_count, check_texts};
+use super::inputs::{check_texts, given_images};
 use super::openai::error::ErrorBody;
 use crate::body;
-use crate::image_data::GivenImage;
 use crate::limits::Limits;
 use crate::problem::Problem;
 use crate::state::Shared;
@@ -59,13 +58,7 @@ pub(crate) async fn similarity(
     let queue = state.embedding_model(request.model.as_deref())?;
     let texts = request.texts;
     check_texts(&state, "texts", &texts)?;
-    check_count(&state, "images", request.images.len())?;
-    let (mut images, mut rooms) = (Vec::with_capacity(request.images.len()), Vec::new());
-    for (index, image) in request.images.into_iter().enumerate() {
-        let given = GivenImage::of_text(&state, &format!("images[{index}]"), image).await?;
-        images.push(given.image);
-        rooms.push(given.room);
-    }
+    let (images, rooms) = given_images(&state, "images", request.images).await?;
     let tokens = texts.iter().map(String::len).sum::<usize>() + images.len() * Limits::IMAGE_TOKENS;
     let found = queue.call(tokens, deadline, move |embedder| {
         let _rooms = rooms;

@@ -14,6 +14,7 @@ use crate::embedding::Input;
 use crate::image_data::GivenImage;
 use crate::problem::Problem;
 use crate::state::Shared;
+use crate::whole_number::whole_number;
 
 /// A request for vectors, as OpenAI's; images as in Jina's interface or, with `modality`, infinity's.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -29,7 +30,7 @@ pub(crate) struct EmbeddingRequest {
     #[serde(default)]
     encoding_format: Option<EncodingFormat>,
     /// Must be the dimension of the model's vectors: these models are not trained to be cut.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_number")]
     #[schema(minimum = 1)]
     dimensions: Option<usize>,
     /// Whether vectors have length 1.

@@ -20,6 +20,7 @@ use crate::drawing::Drawn;
 use crate::image_data::GivenImage;
 use crate::problem::Problem;
 use crate::state::{Shared, shown};
+use crate::whole_number::whole_number;
 
 /// A request for images, as OpenAI's, with this program's options beside.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -30,7 +31,7 @@ pub(crate) struct ImageRequest {
     model: Option<String>,
     prompt: String,
     /// How many images, with consecutive seeds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_number")]
     #[schema(minimum = 1)]
     n: Option<usize>,
     /// `WIDTHxHEIGHT` in pixels, or `auto`: the model's.
@@ -49,13 +50,13 @@ pub(crate) struct ImageRequest {
     #[serde(default)]
     stream: Option<bool>,
     /// With `stream`: whether to send previews; 0 for none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_number")]
     partial_images: Option<usize>,
     #[serde(default)]
     negative_prompt: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_number")]
     seed: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_number")]
     #[schema(minimum = 1)]
     steps: Option<usize>,
     #[serde(default)]
@@ -67,7 +68,7 @@ pub(crate) struct ImageRequest {
     /// A scheduler by any of its names, such as `ddim`, `DPM++ 2M Karras` or `euler_a`.
     #[serde(default)]
     scheduler: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole_number")]
     clip_skip: Option<usize>,
     /// Whether `(word:1.3)` sets weights.
     #[serde(default)]

@@ -14,6 +14,7 @@ use crate::drawing::{ControlImage, DrawRequest, DrawingQueue, NamedLora, Redrawn
 use crate::image_data::{self, GivenImage};
 use crate::problem::Problem;
 use crate::state::Shared;
+use crate::whole_number::whole_number;
 
 /// A request for images.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -22,12 +23,18 @@ pub(crate) struct WebuiRequest {
     pub(super) prompt: Option<String>,
     pub(super) negative_prompt: Option<String>,
     /// -1 for a random one.
+    #[serde(deserialize_with = "whole_number")]
     pub(super) seed: Option<i64>,
+    #[serde(deserialize_with = "whole_number")]
     pub(super) steps: Option<usize>,
     pub(super) cfg_scale: Option<f64>,
+    #[serde(deserialize_with = "whole_number")]
     pub(super) width: Option<usize>,
+    #[serde(deserialize_with = "whole_number")]
     pub(super) height: Option<usize>,
+    #[serde(deserialize_with = "whole_number")]
     pub(super) batch_size: Option<usize>,
+    #[serde(deserialize_with = "whole_number")]
     pub(super) n_iter: Option<usize>,
     pub(super) sampler_name: Option<String>,
     pub(super) sampler_index: Option<String>,
@@ -44,10 +51,12 @@ pub(crate) struct WebuiRequest {
     /// img2img: where it is redrawn.
     pub(super) mask: Option<String>,
     pub(super) mask_blur: Option<f32>,
+    #[serde(deserialize_with = "whole_number")]
     pub(super) inpainting_mask_invert: Option<i64>,
     /// Whether only the masked part is drawn, at full size.
     pub(super) inpaint_full_res: Option<Flag>,
     #[schema(maximum = 4096)]
+    #[serde(deserialize_with = "whole_number")]
     pub(super) inpaint_full_res_padding: Option<u32>,
     /// Refused if true.
     pub(super) enable_hr: Option<bool>,
