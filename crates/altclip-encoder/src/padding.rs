@@ -236,6 +236,22 @@ pub(crate) fn hidden_key_bias(
     Tensor::from_vec(bias.collect(), shape, &Device::Cpu)?.to_device(device)
 }
 
+/// The mean of each text's visible rows: `hidden` (batch, tokens, width) → (batch, width), in its dtype.
+///
+/// * `attention_mask` (batch, tokens), u32, on any device: 0 for a masked row
+pub(crate) fn mean_of_seen(hidden: &Tensor, attention_mask: &Tensor) -> Result<Tensor> {
+    let weights: Vec<Vec<f32>> = attention_mask
+        .to_vec2::<u32>()?
+        .iter()
+        .map(|row| {
+            let count = row.iter().filter(|&&m| m != 0).count();
+            row.iter().map(|&m| if m == 0 { 0. } else { 1. / count as f32 }).collect()
+        })
+        .collect();
+    let weights = Tensor::new(weights, hidden.device())?.to_dtype(hidden.dtype())?.unsqueeze(1)?;
+    weights.matmul(hidden)?.squeeze(1)
+}
+
 /// The ids of texts, concatenated; `input_ids` is (batch, tokens), u32, on any device.
 ///
 /// # Errors

@@ -164,6 +164,33 @@ pub(crate) const BERT_CONDITIONER: FieldTable = FieldTable {
     nested: &[],
 };
 
+/// `DistilBertConfig`.
+pub(crate) const DISTILBERT: FieldTable = FieldTable {
+    used: &[
+        "activation",
+        "dim",
+        "hidden_dim",
+        "max_position_embeddings",
+        "n_heads",
+        "n_layers",
+        "pad_token_id",
+        "vocab_size",
+    ],
+    harmless: &[
+        NOTES,
+        OUTPUTS,
+        GENERATION,
+        TASKS,
+        TRAINING,
+        IDS,
+        ("is about training", &["qa_dropout", "seq_classif_dropout"]),
+        ("is about heads that are not used", &["tie_weights_"]),
+        ("says how positions began, which are in the weights", &["sinusoidal_pos_embds"]),
+    ],
+    fixed: &ENCODER_ONLY,
+    nested: &[],
+};
+
 /// `AltCLIPTextConfig`, and the text encoder of FlagAI's AltCLIP.
 pub(crate) const ALT_CLIP_TEXT: FieldTable = FieldTable {
     used: &[

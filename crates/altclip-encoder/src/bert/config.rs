@@ -29,7 +29,7 @@ pub struct BertConfig {
     pub hidden_act: HiddenAct,
     /// Rows of the position embedding: the longest text in tokens.
     pub max_position_embeddings: usize,
-    /// Rows of the token type embedding, of which only the first is used.
+    /// Rows of the token type embedding, of which only the first is used; 0 if there is none, as in DistilBERT.
     pub type_vocab_size: usize,
     /// Epsilon of every layer norm.
     pub layer_norm_eps: f64,
@@ -63,6 +63,9 @@ impl<'de> Deserialize<'de> for BertConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let config = Self::deserialize(deserializer)?;
         config.check().map_err(D::Error::custom)?;
+        if config.type_vocab_size == 0 {
+            return Err(D::Error::custom("type_vocab_size is 0, expected at least 1"));
+        }
         Ok(config)
     }
 }
@@ -96,11 +99,9 @@ impl BertConfig {
             ("type_vocab_size", self.type_vocab_size, LARGEST_WIDTH),
         ])?;
         self.layer_shape().check()?;
-        for (name, value) in [
-            ("vocab_size", self.vocab_size),
-            ("max_position_embeddings", self.max_position_embeddings),
-            ("type_vocab_size", self.type_vocab_size),
-        ] {
+        for (name, value) in
+            [("vocab_size", self.vocab_size), ("max_position_embeddings", self.max_position_embeddings)]
+        {
             if value == 0 {
                 return Err(format!("{name} is 0, expected at least 1"));
             }

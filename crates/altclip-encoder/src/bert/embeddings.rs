@@ -12,14 +12,15 @@ use crate::word_table::WordTable;
 /// Sum of token, position and token type embeddings, normalised.
 #[derive(Debug, Clone)]
 pub(super) struct BertEmbeddings {
-    word_embeddings: WordTable,    // (vocab_size, hidden_size)
-    position_embeddings: Tensor,   // (max_position_embeddings, hidden_size)
-    token_type_embeddings: Tensor, // (type_vocab_size, hidden_size)
+    word_embeddings: WordTable,            // (vocab_size, hidden_size)
+    position_embeddings: Tensor,           // (max_position_embeddings, hidden_size)
+    token_type_embeddings: Option<Tensor>, // (type_vocab_size, hidden_size)
     layer_norm: LayerNorm,
 }
 
 impl BertEmbeddings {
-    /// Reads `word_embeddings`, `position_embeddings`, `token_type_embeddings` and `LayerNorm` under `vb`.
+    /// Reads `word_embeddings`, `position_embeddings`, `token_type_embeddings` if the model has token types, and
+    /// `LayerNorm` under `vb`.
     pub(super) fn new(config: &BertConfig, vb: VarBuilder) -> Result<Self> {
         let table = |name: &str, rows: usize| {
             let init = Init::Randn { mean: 0., stdev: INITIALIZER_RANGE };
@@ -31,7 +32,10 @@ impl BertEmbeddings {
                 "position_embeddings",
                 config.max_position_embeddings,
             )?)?,
-            token_type_embeddings: for_computing(table("token_type_embeddings", config.type_vocab_size)?)?,
+            token_type_embeddings: match config.type_vocab_size {
+                0 => None,
+                rows => Some(for_computing(table("token_type_embeddings", rows)?)?),
+            },
             layer_norm: LayerNorm::new(config.hidden_size, config.layer_norm_eps, vb.pp("LayerNorm"))?,
         })
     }
@@ -60,8 +64,10 @@ impl BertEmbeddings {
         let (batch, tokens) = input_ids.dims2()?;
         let ids = flat_ids(input_ids, self.position_embeddings.dim(0)?)?;
         let words = self.word_embeddings.forward(&ids)?.reshape((batch, tokens, ()))?;
-        let token_type = self.token_type_embeddings.narrow(0, 0, 1)?;
-        let positions = self.position_embeddings.narrow(0, 0, tokens)?.broadcast_add(&token_type)?;
+        let mut positions = self.position_embeddings.narrow(0, 0, tokens)?;
+        if let Some(token_types) = &self.token_type_embeddings {
+            positions = positions.broadcast_add(&token_types.narrow(0, 0, 1)?)?;
+        }
         self.layer_norm.forward(&words.broadcast_add(&positions)?)
     }
 }

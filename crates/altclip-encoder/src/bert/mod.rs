@@ -5,6 +5,7 @@
 //! [XLM-R's](crate::xlm_roberta); its positions count every row, including padding.
 
 mod config;
+mod distilbert;
 mod embeddings;
 
 use candle_core::{DType, Device, Result, Tensor};
@@ -12,6 +13,8 @@ use candle_nn::VarBuilder;
 use fused_ops::{Sequences, compute_dtype};
 
 pub use self::config::BertConfig;
+pub use self::distilbert::DistilBertConfig;
+pub(crate) use self::distilbert::distilbert_name;
 use self::embeddings::BertEmbeddings;
 use crate::padding::hidden_key_bias;
 use crate::xlm_roberta::layer::XlmRobertaLayer;

@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use fused_ops::Linear;
 use model_files::checkpoint::Checkpoint;
 use model_files::config::{ConfigFile, FieldTable};
+use model_files::in_folder;
 use model_files::source::ModelSource;
 use serde::Deserialize;
 
@@ -61,14 +62,14 @@ pub struct Clip {
 }
 
 impl Clip {
-    /// Reads `config.json` and the weights at the root of `source`: `text_model.*`, `text_projection.weight`,
-    /// `vision_model.*`, `visual_projection.weight` and `logit_scale`.
+    /// Reads `config.json` and the weights in this folder of `source`, "" for the root: `text_model.*`,
+    /// `text_projection.weight`, `vision_model.*`, `visual_projection.weight` and `logit_scale`.
     ///
     /// # Errors
     /// If a file is missing, is damaged, or contradicts the configuration.
-    pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
-        let config: ClipConfig = source.read_config("config.json")?;
-        let checkpoint = Checkpoint::open(source, "")?;
+    pub fn load(source: &ModelSource, folder: &str, dtype: DType, device: &Device) -> Result<Self> {
+        let config: ClipConfig = source.read_config(&in_folder(folder, "config.json"))?;
+        let checkpoint = Checkpoint::open(source, folder)?;
         let vb = checkpoint.var_builder(dtype, device)?;
         let (hidden, dim) = (config.text_config.hidden_size, config.projection_dim);
         Ok(Self {

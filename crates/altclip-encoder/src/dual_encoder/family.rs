@@ -6,6 +6,7 @@ use model_files::config::parse_json;
 use model_files::source::ModelSource;
 use serde::Deserialize;
 
+use super::distilbert_clip::{MODULES, Module};
 use crate::error::{Error, Result};
 
 /// A family of dual encoders, with the same layout and computation.
@@ -21,6 +22,12 @@ pub enum Family {
     TaiyiClip,
     /// OpenCLIP's models with XLM-R as their text tower, in OpenCLIP's own layout.
     OpenClip,
+    /// M-CLIP with XLM-R, with the CLIP that it was taught by.
+    MClip,
+    /// sentence-transformers' multilingual CLIP, a DistilBERT, with the CLIP that it was taught by.
+    DistilBertClip,
+    /// OpenAI's CLIP in sentence-transformers' layout.
+    SentenceClip,
     /// An AltDiffusion with an image encoder, such as this project's own model.
     AltDiffusion,
 }
@@ -45,8 +52,11 @@ pub(super) const TEXT_ENCODER: &str = "text_encoder";
 pub(super) const IMAGE_ENCODER: &str = "image_encoder";
 
 const SUPPORTED: &str = "AltCLIP (altclip), CLIP (clip), Chinese-CLIP (chinese_clip), Taiyi-CLIP (a BERT in text_encoder/ and a CLIP at the root \
-     or in image_encoder/), OpenCLIP with XLM-R (open_clip_config.json), and AltDiffusion with text_encoder/ and \
+     or in image_encoder/), OpenCLIP with XLM-R (open_clip_config.json), M-CLIP and sentence-transformers' \
+     multilingual CLIP (each with its CLIP in image_encoder/), and AltDiffusion with text_encoder/ and \
      image_encoder/";
+/// The folder of a CLIP in sentence-transformers' layout.
+const SENTENCE_CLIP: &str = "0_CLIPModel";
 /// The configuration of OpenCLIP's models.
 pub(crate) const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
 
@@ -63,6 +73,20 @@ impl Family {
             if source.read_optional(OPEN_CLIP_CONFIG)?.is_some() {
                 return Ok(Self::OpenClip);
             }
+            if source.read_optional(MODULES)?.is_some() {
+                let modules: Vec<Module> = source.read_json(MODULES)?;
+                return match modules.as_slice() {
+                    [only] if only.class() == "CLIPModel" && only.path == SENTENCE_CLIP => {
+                        Ok(Self::SentenceClip)
+                    }
+                    _ => Err(Error::config(
+                        source.to_string(),
+                        format!(
+                            "{MODULES}: expected one CLIPModel in {SENTENCE_CLIP}, or a config.json beside it"
+                        ),
+                    )),
+                };
+            }
             return match read("text_encoder/config.json")? {
                 None => Err(Error::config(
                     source.to_string(),
@@ -76,6 +100,8 @@ impl Family {
         match root.model_type.as_str() {
             "altclip" => Ok(Self::AltClip),
             "chinese_clip" => Ok(Self::ChineseClip),
+            "M-CLIP" => Ok(Self::MClip),
+            "distilbert" if source.read_optional(MODULES)?.is_some() => Ok(Self::DistilBertClip),
             "clip" => {
                 // FlagAI derived its class from CLIP's, and it still calls itself that.
                 if root.text_config.is_some_and(|text| text.model_type == "xlm-roberta") {
@@ -96,7 +122,13 @@ impl Family {
     /// The folder of the model's tokenizer, "" for its root.
     pub fn tokenizer_folder(self) -> &'static str {
         match self {
-            Self::AltClip | Self::Clip | Self::ChineseClip | Self::OpenClip => "",
+            Self::AltClip
+            | Self::Clip
+            | Self::ChineseClip
+            | Self::OpenClip
+            | Self::MClip
+            | Self::DistilBertClip => "",
+            Self::SentenceClip => SENTENCE_CLIP,
             Self::TaiyiClip => TEXT_ENCODER,
             Self::AltDiffusion => "tokenizer",
         }
@@ -106,6 +138,8 @@ impl Family {
     pub fn preprocessor_folders(self) -> &'static [&'static str] {
         match self {
             Self::AltClip | Self::Clip | Self::ChineseClip | Self::OpenClip => &[""],
+            Self::MClip | Self::DistilBertClip => &[IMAGE_ENCODER],
+            Self::SentenceClip => &[SENTENCE_CLIP],
             Self::TaiyiClip => &[IMAGE_ENCODER, ""],
             Self::AltDiffusion => &["feature_extractor", IMAGE_ENCODER],
         }
@@ -128,6 +162,9 @@ impl fmt::Display for Family {
             Self::ChineseClip => "Chinese-CLIP",
             Self::TaiyiClip => "Taiyi-CLIP",
             Self::OpenClip => "OpenCLIP",
+            Self::MClip => "M-CLIP",
+            Self::DistilBertClip => "sentence-transformers' multilingual CLIP",
+            Self::SentenceClip => "CLIP in sentence-transformers' layout",
             Self::AltDiffusion => "AltDiffusion",
         })
     }

@@ -10,6 +10,9 @@
 //! | Taiyi-CLIP | BERT with a classification head | `text_encoder/`: a Taiyi-CLIP repository; its CLIP at the root or
 //! in `image_encoder/` |
 //! | OpenCLIP with XLM-R | XLM-R, mean of the tokens, `text.proj` | `open_clip_config.json` and OpenCLIP's names |
+//! | M-CLIP | XLM-R, mean of the tokens, `LinearTransformation` | `config.json` with `model_type` `M-CLIP`; its CLIP in `image_encoder/` |
+//! | sentence-transformers' multilingual CLIP | DistilBERT, mean of the tokens, `linear` | `modules.json`, and `config.json` with `model_type` `distilbert`; its CLIP in `image_encoder/` |
+//! | CLIP in sentence-transformers' layout | CLIP's own | `modules.json` and `0_CLIPModel/` |
 //! | AltDiffusion with an image encoder | XLM-R, `transformation` | `text_encoder/` with `pre_LN` and `text_projection`, `image_encoder/` |
 //!
 //! All have CLIP's image tower.
@@ -19,9 +22,13 @@ mod altclip;
 mod chinese_clip;
 mod clip;
 mod config;
+mod distilbert_clip;
 mod family;
+mod image_encoder;
+mod m_clip;
 mod open_clip;
 mod taiyi_clip;
+mod xlm_roberta_sizes;
 
 use candle_core::{DType, Device, Tensor};
 use model_files::source::ModelSource;
@@ -32,9 +39,11 @@ pub use self::alt_diffusion::AltDiffusionDualEncoder;
 pub use self::altclip::AltClipDualEncoder;
 pub use self::chinese_clip::{ChineseClip, ChineseClipConfig};
 pub use self::clip::{Clip, ClipConfig};
+pub use self::distilbert_clip::DistilBertClip;
 pub use self::family::Family;
 #[cfg(feature = "images")]
 pub(crate) use self::family::OPEN_CLIP_CONFIG;
+pub use self::m_clip::{MClip, MClipConfig};
 pub use self::open_clip::{OpenClip, OpenClipConfig};
 pub use self::taiyi_clip::TaiyiClip;
 
@@ -128,7 +137,11 @@ pub struct Properties {
 pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Box<dyn DualEncoder>> {
     Ok(match Family::of(source)? {
         Family::AltClip => Box::new(AltClipDualEncoder::load(source, dtype, device)?),
-        Family::Clip => Box::new(Clip::load(source, dtype, device)?),
+        family @ (Family::Clip | Family::SentenceClip) => {
+            Box::new(Clip::load(source, family.tokenizer_folder(), dtype, device)?)
+        }
+        Family::MClip => Box::new(MClip::load(source, dtype, device)?),
+        Family::DistilBertClip => Box::new(DistilBertClip::load(source, dtype, device)?),
         Family::ChineseClip => Box::new(ChineseClip::load(source, dtype, device)?),
         Family::TaiyiClip => Box::new(TaiyiClip::load(source, dtype, device)?),
         Family::OpenClip => Box::new(OpenClip::load(source, dtype, device)?),

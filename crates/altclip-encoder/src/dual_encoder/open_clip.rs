@@ -17,16 +17,14 @@ use model_files::source::ModelSource;
 use serde::Deserialize;
 
 use super::family::OPEN_CLIP_CONFIG;
+use super::xlm_roberta_sizes::xlm_roberta_config;
 use super::{DualEncoder, Properties, read_logit_scale};
 use crate::activation::HiddenAct;
 use crate::error::{Error, Result};
 use crate::open_clip_names;
 use crate::padding::CompactPrompts;
 use crate::vision::{ClipVisionTower, VisionConfig};
-use crate::xlm_roberta::{XlmRobertaConfig, XlmRobertaModel};
-
-/// Channels per head in XLM-R, base and large.
-const TEXT_HEAD_WIDTH: usize = 64;
+use crate::xlm_roberta::XlmRobertaModel;
 
 /// `open_clip_config.json`.
 #[derive(Debug, Clone, Deserialize)]
@@ -221,7 +219,7 @@ impl OpenClip {
         let vision = config.vision();
         vision.check().map_err(|problem| Error::config(OPEN_CLIP_CONFIG, problem))?;
         let checkpoint = Checkpoint::open(source, "")?.with_rows_split(open_clip_names::fused_parts);
-        let text = xlm_roberta_config(&checkpoint)?;
+        let text = xlm_roberta_config(&checkpoint, "text.transformer.", "an OpenCLIP with XLM-R")?;
         let vb = checkpoint.var_builder(dtype, device)?;
         let dim = config.model_cfg.embed_dim;
 
@@ -250,38 +248,6 @@ impl OpenClip {
             },
         })
     }
-}
-
-/// The sizes of XLM-R, from its weights.
-fn xlm_roberta_config(checkpoint: &Checkpoint) -> Result<XlmRobertaConfig> {
-    let size = |name: &str, dimension: usize| -> Result<usize> {
-        let name = format!("text.transformer.{name}.weight");
-        let missing = || {
-            let problem = format!("expected an OpenCLIP with XLM-R, found no tensor {name}");
-            Error::format(checkpoint.file_name(), problem)
-        };
-        checkpoint.shape(&name).and_then(|shape| shape.get(dimension)).copied().ok_or_else(missing)
-    };
-    let words = "embeddings.word_embeddings";
-    let hidden_size = size(words, 1)?;
-    let layer =
-        |name: &str| name.strip_prefix("text.transformer.encoder.layer.")?.split('.').next()?.parse().ok();
-    let config = XlmRobertaConfig {
-        vocab_size: size(words, 0)?,
-        hidden_size,
-        num_hidden_layers: checkpoint
-            .names()
-            .filter_map(layer)
-            .max()
-            .map_or(0, |last: usize| last.saturating_add(1)),
-        num_attention_heads: hidden_size / TEXT_HEAD_WIDTH,
-        intermediate_size: size("encoder.layer.0.intermediate.dense", 0)?,
-        max_position_embeddings: size("embeddings.position_embeddings", 0)?,
-        type_vocab_size: size("embeddings.token_type_embeddings", 0)?,
-        ..XlmRobertaConfig::large()
-    };
-    config.check().map_err(|problem| Error::format(checkpoint.file_name(), problem))?;
-    Ok(config)
 }
 
 /// The name in OpenCLIP of a weight of the image tower.

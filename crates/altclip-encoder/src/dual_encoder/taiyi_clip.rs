@@ -14,9 +14,9 @@ use fused_ops::Linear;
 use model_files::checkpoint::Checkpoint;
 use model_files::source::ModelSource;
 
-use super::clip::ClipConfig;
 use super::family::{IMAGE_ENCODER, TEXT_ENCODER};
-use super::{DualEncoder, Properties, read_logit_scale};
+use super::image_encoder::SeparateImageTower;
+use super::{DualEncoder, Properties};
 use crate::bert::{BertConfig, BertModel};
 use crate::error::Result;
 use crate::vision::ClipVisionTower;
@@ -39,25 +39,18 @@ impl TaiyiClip {
     /// If a file is missing, is damaged, or contradicts the configuration.
     pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
         let text: BertConfig = source.read_config("text_encoder/config.json")?;
-        let candidates = ["image_encoder/config.json", "config.json"].map(str::to_owned);
-        let Some(config_file) = source.first_of(&candidates)? else {
-            return Err(source.missing(&candidates.join(" or ")).into());
-        };
-        let clip: ClipConfig = source.read_config(&config_file)?;
-        let folder = if config_file.starts_with(IMAGE_ENCODER) { IMAGE_ENCODER } else { "" };
-
+        let images = SeparateImageTower::load(source, &[IMAGE_ENCODER, ""], dtype, device)?;
         let vb = Checkpoint::open(source, TEXT_ENCODER)?.var_builder(dtype, device)?;
-        let image_weights = Checkpoint::open(source, folder)?;
-        let (hidden, dim) = (text.hidden_size, clip.projection_dim);
+        let (hidden, dim) = (text.hidden_size, images.projection_dim);
         Ok(Self {
             bert: BertModel::new(&text, vb.pp("bert"))?,
             pooler: Linear::new(hidden, hidden, true, vb.pp("bert.pooler.dense"))?,
             classifier: Linear::new(hidden, dim, true, vb.pp("classifier"))?,
-            vision: ClipVisionTower::new(&clip.vision_config, image_weights.var_builder(dtype, device)?)?,
+            vision: images.tower,
             properties: Properties {
-                logit_scale: read_logit_scale(&image_weights)?,
+                logit_scale: images.logit_scale,
                 projection_dim: dim,
-                image_size: clip.vision_config.image_size,
+                image_size: images.image_size,
                 max_tokens: text.max_position_embeddings,
                 vocab_size: text.vocab_size,
                 device: device.clone(),
