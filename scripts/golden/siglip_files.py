@@ -27,7 +27,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import Siglip2Tokenizer, SiglipConfig, SiglipImageProcessorPil, SiglipModel, SiglipTokenizer
 
 from common import normal, randomise, save_json, save_tensors
-from tokenizer_cases import ODD, PROMPTS
+from tokenizer_cases import ODD, PROMPTS, RULES
 
 TEXTS = ["一只戴帽子的小狗", "A red Apple", "猫", "", "Größere Straßenbahn fährt über die Brücke!", "two cats, one dog's"]
 #: Texts that only these tokenizers treat in a way of their own.
@@ -39,8 +39,6 @@ TOKENS = 20
 VISION = dict(
     hidden_size=18, intermediate_size=37, num_hidden_layers=2, num_attention_heads=3, image_size=20, patch_size=5)
 TEXT = dict(intermediate_size=41, num_hidden_layers=2, max_position_embeddings=TOKENS)
-#: SentencePiece's rules are 240 kB; a few are enough to see that they are applied: full width, wide space, ligature.
-RULES = "FF21\t41\nFF22\t42\nFF25\t45\nFF24\t44\n3000\t20\nA0\t20\n9\t20\nA\t20\nFB01\t66 69\n200B\t\n"
 
 
 def sentencepiece_model(path: Path, vocab_size: int, **options) -> None:
