@@ -11,14 +11,12 @@ open_clip_torch 3.3.0, timm 1.0.31 and torchvision. `base/` has CLIP's image tow
 """
 
 import argparse
-import io
 import json
 import shutil
 import tempfile
 from pathlib import Path
 
 import open_clip
-import sentencepiece
 import timm
 import torch
 import transformers
@@ -29,7 +27,8 @@ from transformers import M2M100Config, NllbTokenizer, NllbTokenizerFast
 
 from common import normal, randomise, save_json, save_tensors
 from dual_encoders import TEXTS, write_cases
-from tokenizer_cases import PROMPTS, RULES
+from tiny_tokenizers import sentencepiece_model
+from tokenizer_cases import PROMPTS
 
 LANGUAGES = ["eng_Latn", "zho_Hans", "deu_Latn", "jpn_Jpan"]
 #: Widths of 64 per head, from which the number of heads is told.
@@ -68,16 +67,11 @@ PREPROCESS = {name: {**colours, "interpolation": "bicubic", "resize_mode": mode}
 
 def tokenizer(folder: Path) -> None:
     """NLLB's: SentencePiece's BPE, converted by transformers; a language before the text, `</s>` after it."""
-    buffer = io.BytesIO()
-    with tempfile.NamedTemporaryFile("w", suffix=".tsv", encoding="utf-8") as rules:
-        rules.write(RULES)
-        rules.flush()
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter([*PROMPTS, *TEXTS] * 3), model_writer=buffer, model_type="bpe", vocab_size=400,
-            unk_id=0, bos_id=1, eos_id=2, pad_id=-1, character_coverage=0.99, minloglevel=2,
-            normalization_rule_tsv=rules.name, num_threads=1)
+    model = sentencepiece_model(
+        [*PROMPTS, *TEXTS] * 3, model_type="bpe", vocab_size=400, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
+        character_coverage=0.99)
     folder.mkdir(parents=True)
-    (folder / "sentencepiece.bpe.model").write_bytes(buffer.getvalue())
+    (folder / "sentencepiece.bpe.model").write_bytes(model)
     NllbTokenizerFast(str(folder / "sentencepiece.bpe.model"), additional_special_tokens=LANGUAGES, src_lang="eng_Latn").save_pretrained(folder)
 
 

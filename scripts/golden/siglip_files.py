@@ -12,28 +12,26 @@ only a tokenizer, one that falls back to bytes; `siglip2/` has Gemma's, and towe
 
 import argparse
 import copy
-import io
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
-import sentencepiece
 import torch
 import transformers
-from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
-from tokenizers.trainers import BpeTrainer
 from transformers import Siglip2Tokenizer, SiglipConfig, SiglipImageProcessorPil, SiglipModel, SiglipTokenizer
 
 from common import normal, randomise, save_json, save_tensors
-from tokenizer_cases import ODD, PROMPTS, RULES
+from tiny_tokenizers import byte_pairs, sentencepiece_model
+from tokenizer_cases import ODD, PROMPTS
 
 TEXTS = ["一只戴帽子的小狗", "A red Apple", "猫", "", "Größere Straßenbahn fährt über die Brücke!", "two cats, one dog's"]
 #: Texts that only these tokenizers treat in a way of their own.
 OWN = ("</s> a", "a </s>  b", "a</s>", "</s>", "a <unk> b", "<pad> a", "ΟΔΟΣ ΑΣ", "İ", "<eos>", "a<eos> b", "<BOS>x", "a  b\n\nc", "{}[]")
 #: A small sigma has two forms.
 GREEK = "οδος σας ας σα ος σο"
+LOWER = [text.lower() for text in (*PROMPTS, *TEXTS, GREEK)]
 #: Every text is padded to this length, and the padding is seen.
 TOKENS = 20
 VISION = dict(
@@ -41,21 +39,16 @@ VISION = dict(
 TEXT = dict(intermediate_size=41, num_hidden_layers=2, max_position_embeddings=TOKENS)
 
 
-def sentencepiece_model(path: Path, vocab_size: int, **options) -> None:
-    """A unigram model with T5's special tokens: `<pad>` 0, `</s>` 1, `<unk>` 2, no `<s>`."""
-    buffer = io.BytesIO()
-    with tempfile.NamedTemporaryFile("w", suffix=".tsv", encoding="utf-8") as rules:
-        rules.write(RULES)
-        rules.flush()
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter([text.lower() for text in (*PROMPTS, *TEXTS, GREEK)] * 3), model_writer=buffer,
-            model_type="unigram", vocab_size=vocab_size, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
-            normalization_rule_tsv=rules.name, hard_vocab_limit=False, num_threads=1, **options)
+def unigram(path: Path, vocab_size: int, **options) -> None:
+    """A model with T5's special tokens: `<pad>` 0, `</s>` 1, `<unk>` 2, no `<s>`."""
+    model = sentencepiece_model(
+        LOWER * 3, model_type="unigram", vocab_size=vocab_size, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+        hard_vocab_limit=False, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(buffer.getvalue())
+    path.write_bytes(model)
 
 
-def tokenizer_config(folder: Path, name: str) -> None:
+def tokenizer_config(folder: Path) -> None:
     """As in the published repositories."""
     added = {"lstrip": True, "normalized": True, "rstrip": True, "single_word": False, "special": True}
     save_json(
@@ -71,7 +64,7 @@ def tokenizer_config(folder: Path, name: str) -> None:
             "pad_token": "</s>",
             "processor_class": "SiglipProcessor",
             "sp_model_kwargs": {},
-            "tokenizer_class": name,
+            "tokenizer_class": "SiglipTokenizer",
             "unk_token": "<unk>",
         },
     )
@@ -80,26 +73,25 @@ def tokenizer_config(folder: Path, name: str) -> None:
 def gemma(folder: Path) -> None:
     """Gemma's kind of `tokenizer.json`: BPE with bytes for unknown characters, and `<eos>` after a text."""
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
-    tokenizer = Tokenizer(BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    letters, merges = byte_pairs(LOWER, 110)
+    tokens = special + [f"<0x{byte:02X}>" for byte in range(256)] + letters[:90] + ["".join(pair) for pair in merges]
+    # Letters that are left out become bytes; those of merges must be there.
+    tokens += [letter for pair in merges for letter in "".join(pair)]
+    vocabulary = {token: id for id, token in enumerate(dict.fromkeys(tokens))}
+    tokenizer = Tokenizer(BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    # Gemma's tokenizer was trained by SentencePiece, which does not merge across words.
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?=▁)"), "isolated")
-    trainer = BpeTrainer(vocab_size=460, special_tokens=special + [f"<0x{byte:02X}>" for byte in range(256)], limit_alphabet=90)
-    tokenizer.train_from_iterator([text.lower() for text in (*PROMPTS, *TEXTS, GREEK)], trainer)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
     tokenizer.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
-    data = json.loads(tokenizer.to_str())
-    data["added_tokens"] = [token for token in data["added_tokens"] if token["content"] in special]
-    restored = Tokenizer.from_str(json.dumps(data))
-    restored.add_tokens([AddedToken(text, normalized=False) for text in ("\n\n", "▁▁", "<start_of_turn>")])
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in ("\n\n", "▁▁", "<start_of_turn>")])
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer.json").write_text(restored.to_str(pretty=False), encoding="utf-8")
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=False), encoding="utf-8")
     decoder = {
         str(id): {
             "content": token.content, "lstrip": token.lstrip, "normalized": token.normalized, "rstrip": token.rstrip,
             "single_word": token.single_word, "special": token.special,
         }
-        for id, token in restored.get_added_tokens_decoder().items()
+        for id, token in tokenizer.get_added_tokens_decoder().items()
     }
     save_json(
         folder / "tokenizer_config.json",
@@ -244,16 +236,16 @@ def main() -> None:
     torch.set_num_threads(1)
 
     base = output / "base"
-    sentencepiece_model(base / "spiece.model", 300)
-    tokenizer_config(base, "SiglipTokenizer")
+    unigram(base / "spiece.model", 300)
+    tokenizer_config(base)
     tokenizer = SiglipTokenizer.from_pretrained(base)
     write_cases(output / "base_cases.json", tokenizer)
     golden(base, "base", model(base, "base", tokenizer.vocab_size, dict(hidden_size=18, num_attention_heads=3)), tokenizer)
     picture(base, image_processor(base, 3))
 
     multilingual = output / "multilingual"
-    sentencepiece_model(multilingual / "spiece.model", 500, byte_fallback=True, character_coverage=0.98)
-    tokenizer_config(multilingual, "SiglipTokenizer")
+    unigram(multilingual / "spiece.model", 500, byte_fallback=True, character_coverage=0.98)
+    tokenizer_config(multilingual)
     write_cases(output / "multilingual_cases.json", SiglipTokenizer.from_pretrained(multilingual))
 
     siglip2 = output / "siglip2"

@@ -7,9 +7,6 @@ from pathlib import Path
 #: The languages of AltDiffusion-m18.
 LANGUAGES = ("en", "zh", "ja", "th", "ko", "hi", "uk", "ar", "tr", "vi", "pl", "nl", "pt", "it", "es", "de", "fr", "ru")
 
-#: Rules for tiny SentencePiece models, whose usual ones are 240 kB: full width, wide space, ligature.
-RULES = "FF21\t41\nFF22\t42\nFF25\t45\nFF24\t44\n3000\t20\nA0\t20\n9\t20\nA\t20\nFB01\t66 69\n200B\t\n"
-
 PROMPTS = (
     "a picture of a small dog wearing a red hat, oil painting",
     "Woman's portrait, 8k, trending on ArtStation!!! (masterpiece:1.2), [blurry]",
