@@ -152,7 +152,7 @@ def main() -> None:
         with gzip.open(f"{folder}/src/tools/bpe_simple_vocab_16e6.txt.gz", "wt") as file:
             file.write("#version\na b\n")
         sys.path.insert(0, folder)
-        from src.model.matrics import LateSimilarity
+        from src.model import FilipEval
         from src.tools import model_utils, simple_tokenizer
 
         simple_tokenizer.set_tokenizer_lang("zh", CONTEXT)
@@ -190,7 +190,7 @@ def main() -> None:
             else:
                 # As its classes for evaluation prepare them: without the class token, and padding is zero.
                 texts_of, images_of = unit(texts) * shown[..., None], unit(images[:, 1:])
-                similarity = LateSimilarity()
+                similarity = FilipEval(None, 1, None, None).sim_func
                 tensors |= {"text_tokens": texts * shown[..., None], "image_tokens": images[:, 1:]}
                 tensors["image_to_text"] = similarity(Tensor(images_of), Tensor(texts_of)).asnumpy()
                 # The other direction, for retrieval: the mean over a text's tokens, not its padding.
