@@ -85,6 +85,14 @@ MODELS = {
         "tokenizer",
         ("sentencepiece.bpe.model",),
     ),
+    "clip-vit-b-32": (
+        CLIPModel,
+        # By the length here, a server made with transformers would otherwise cut texts to 20 tokens.
+        lambda: CLIPConfig(text_config=dict(eos_token_id=2), projection_dim=512, max_length=77),
+        CLIPTokenizerFast,
+        "dual_encoders/clip",
+        ("vocab.json", "merges.txt"),
+    ),
     "clip-vit-l-14": (
         CLIPModel,
         lambda: CLIPConfig(
