@@ -4,7 +4,7 @@
     cargo build --release
     measure-server.py --program target/release/altdiffusion [--model DIR] [PART ...]
 
-Starts the servers itself. The parts, all but `soak` by default:
+Starts the servers itself. The parts, all but `soak` and `peers` by default:
 
     capacity  texts embedded a second by 1, 8 and 64 clients, with 1 and 32 texts a request, beside the library alone
     latency   seconds to an answer at 10, 50, 80 and 120 % of the capacity, by --batch-tokens; requests come at random times
@@ -12,6 +12,8 @@ Starts the servers itself. The parts, all but `soak` by default:
     vanish    100 clients that leave in mid-picture: seconds until no work runs for them
     pictures  seconds from a request to an image
     soak      mixed work for --minutes, and the slope of the memory
+    peers     servers of other projects in turns with ours, on the same models: infinity-emb (`pip install 'infinity-emb[server]'`,
+              in the environment of --peer-python) and sd-server of stable-diffusion.cpp, on the PATH
 
 `capacity` measures the model inside the program, and --model, which `latency` and `overload` then use too. A model of the
 size of a small AltCLIP, with random weights: `compare-encoders.py --make DIR altclip-base`. The client is one Python
@@ -29,10 +31,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from server_load import embeddings, overload, pictures, soak
+from server_load import embeddings, overload, peers, pictures, soak
 from server_load.samples import NotMeasured
 
-PARTS = ("capacity", "latency", "overload", "vanish", "pictures", "soak")
+PARTS = ("capacity", "latency", "overload", "vanish", "pictures", "soak", "peers")
 
 
 def table(heads, rows):
@@ -56,6 +58,10 @@ def share(value, of):
 
 def whole(value):
     return "–" if value is None else f"{value:.0f}"
+
+
+def digits(value):
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def counted(statuses):
@@ -120,6 +126,21 @@ def show_soak(found):
     table(heads, [[*(mb(found[name]) for name in names), f"{found['bytes_an_hour'] / 1e6:+.1f} MB an hour"]])
 
 
+def show_peers(measured):
+    for found in measured["found"]:
+        for what, agreement in found["agreement"].items():
+            print(f"{found['model']}, {what}: {agreement['vectors']} vectors, smallest cosine {agreement['least_cosine']:.7f}, "
+                  f"largest difference {agreement['most_difference']:.1e}.\n")
+    heads = ["model", "what", "a request", "clients", "server", "a second", "p50", "p99", "memory", "cores", "a second and core", "load", "answers"]
+    table(heads, [
+        [row["model"], row["what"], row["of_a_request"], row["clients"], row["server"], digits(row["a_second"]), ms(row["p50"]), ms(row["p99"]),
+         mb(row["memory"]), f"{row['cores']:.2f}", digits(row["a_core_second"]), f"{row['load']:.1f}", counted(row["statuses"])]
+        for found in measured["found"] for row in found["rows"]
+    ])
+    for problem in measured["missing"]:
+        print(f"Not measured: {problem}\n")
+
+
 async def measure(arguments, part):
     program, model = arguments.program, arguments.model
     if part == "capacity":
@@ -135,8 +156,10 @@ async def measure(arguments, part):
         found = await pictures.vanish(program)
     elif part == "pictures":
         found = await pictures.first_picture(program)
-    else:
+    elif part == "soak":
         found = await soak.soak(program, arguments.minutes)
+    else:
+        found = await peers.peers(program, arguments.peer_python, arguments.peer_models, arguments.peer_seconds)
     globals()[f"show_{part}"](found)
     return found
 
@@ -155,9 +178,12 @@ def main():
     parser.add_argument("--load-seconds", type=float, default=10, help="of each row of `latency` (default: 10)")
     parser.add_argument("--overload-seconds", type=float, default=30, help="of `overload`, half for images (default: 30)")
     parser.add_argument("--minutes", type=float, default=10, help="of `soak` (default: 10)")
+    parser.add_argument("--peer-python", type=Path, metavar="PYTHON", help="the Python of the environment of `peers`")
+    parser.add_argument("--peer-models", type=Path, metavar="DIR", help="models of `peers`; server_load/peers.py says how to make them")
+    parser.add_argument("--peer-seconds", type=float, default=12, help="of each row of `peers` and server (default: 12)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to this file")
     arguments = parser.parse_args()
-    parts = arguments.parts or PARTS[:-1]
+    parts = arguments.parts or PARTS[:-2]
     for part in parts:
         if part not in PARTS:
             parser.error(f"unknown part {part!r}: expected one of {', '.join(PARTS)}")

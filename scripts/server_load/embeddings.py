@@ -21,10 +21,10 @@ BATCH_TOKENS = (1, 512, 2048, 8192)
 LARGE_QUEUE = ("--queue-tokens", 1 << 20)
 
 
-def requests_for(count, texts_of_a_request):
+def requests_for(count, texts_of_a_request, **more):
     texts = mixed(random.Random(2), count * texts_of_a_request)
     rows = (texts[at : at + texts_of_a_request] for at in range(0, len(texts), texts_of_a_request))
-    bodies = ({"input": row[0] if len(row) == 1 else row, "encoding_format": "base64"} for row in rows)
+    bodies = ({"input": row[0] if len(row) == 1 else row, "encoding_format": "base64", **more} for row in rows)
     return [post("/v1/embeddings", body) for body in bodies]
 
 

@@ -11,18 +11,8 @@ from pathlib import Path
 from .http_client import ask_once, get
 
 
-class RunningServer:
-    """A server of its own for a measurement, on a free port."""
-
-    def __init__(self, program, *options, log=subprocess.DEVNULL):
-        self.started = time.perf_counter()
-        command = [str(program), "serve", "--port", "0", *map(str, options)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=dict(os.environ, LC_ALL="C.UTF-8"))
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{' '.join(command)}: ended with {self.process.wait()}; see its messages")
-        found = re.search(r"http://([\d.]+):(\d+)", line)
-        self.address = found[1], int(found[2])
+class RunningProcess:
+    """A process with a server, which ends with the measurement."""
 
     def __enter__(self):
         return self
@@ -44,6 +34,22 @@ class RunningServer:
     def processor_seconds(self):
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class RunningServer(RunningProcess):
+    """A server of its own for a measurement, on a free port."""
+
+    name = "ours"
+
+    def __init__(self, program, *options, log=subprocess.DEVNULL):
+        self.started = time.perf_counter()
+        command = [str(program), "serve", "--port", "0", *map(str, options)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=dict(os.environ, LC_ALL="C.UTF-8"))
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{' '.join(command)}: ended with {self.process.wait()}; see its messages")
+        found = re.search(r"http://([\d.]+):(\d+)", line)
+        self.address = found[1], int(found[2])
 
     async def metrics(self):
         """The metrics, by name with labels."""
